@@ -1,0 +1,27 @@
+import js from '@eslint/js';
+import tseslint from 'typescript-eslint';
+
+export default tseslint.config(
+  {ignores: ['dist/', 'build/', '**/dist/', 'demo/public/']},
+  js.configs.recommended,
+  ...tseslint.configs.recommended,
+  {
+    files: ['**/*.js', '**/*.cjs'],
+    languageOptions: {globals: {process: 'readonly', console: 'readonly'}},
+  },
+  {
+    files: ['src/**/*.ts'],
+    rules: {
+      // Backends are optional peers: the library may name their types, never load their code.
+      '@typescript-eslint/no-restricted-imports': [
+        'error',
+        {
+          patterns: [
+            {group: ['@tensorflow/tfjs-backend-*'], allowTypeImports: true, message: 'Import backends by type only.'},
+          ],
+        },
+      ],
+      '@typescript-eslint/consistent-type-imports': 'error',
+    },
+  },
+);

@@ -1,0 +1,49 @@
+import type {BlockGeometry} from '../block_geometry';
+import {scoredBlocks, visibleBlocks} from '../block_geometry';
+
+/**
+ * Stage 3, select blocks (paper section 3.3): block lists, int32 `[batch, heads, blocks, blocks + 1]` (the form is
+ * described in `block_geometry.ts`).
+ *
+ * A query block keeps the shortest prefix of its key blocks, by descending score, whose scores add up to the
+ * threshold; and always the blocks of its own segment and the block that holds original key 0, the attention sink.
+ */
+export function selectBlocks(
+  scores: ArrayLike<number>,
+  keyIndices: Int32Array,
+  geometry: BlockGeometry,
+  threshold: number,
+  causal: boolean,
+): Int32Array {
+  const {batch, heads, length, blockSize, blocks} = geometry;
+  const lists = new Int32Array(batch * heads * blocks * (blocks + 1));
+  for (let head = 0; head < batch * heads; ++head) {
+    const order = keyIndices.subarray(head * length, (head + 1) * length);
+    const sinkBlock = Math.floor(order.indexOf(0) / blockSize);
+    for (let queryBlock = 0; queryBlock < blocks; ++queryBlock) {
+      const row = head * blocks + queryBlock;
+      const candidates = scoredBlocks(geometry, causal, queryBlock);
+      const byScore = Array.from({length: candidates}, (_, i) => i);
+      byScore.sort((a, b) => scores[row * blocks + b] - scores[row * blocks + a] || a - b);
+      const selected = new Set([sinkBlock]);
+      let sum = 0;
+      for (const keyBlock of byScore) {
+        if (sum >= threshold) {
+          break;
+        }
+        selected.add(keyBlock);
+        sum += scores[row * blocks + keyBlock];
+      }
+      for (let own = candidates; own < visibleBlocks(geometry, causal, queryBlock); ++own) {
+        selected.add(own);
+      }
+      const list = lists.subarray(row * (blocks + 1), (row + 1) * (blocks + 1));
+      list[0] = selected.size;
+      list.set(
+        Array.from(selected).sort((a, b) => a - b),
+        1,
+      );
+    }
+  }
+  return lists;
+}

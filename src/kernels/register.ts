@@ -1,0 +1,7 @@
+import {registerKernel} from '@tensorflow/tfjs-core';
+import {cpuKernels} from './cpu/index';
+
+// Registration names a backend and loads none, so every kernel can be registered whatever the page has loaded.
+for (const kernel of cpuKernels) {
+  registerKernel(kernel);
+}

@@ -1,0 +1,37 @@
+/** Options of exact attention. */
+export interface FlashAttentionOptions {
+  /** Whether a query sees only keys at its own position and before. Default `true`. */
+  causal?: boolean;
+  /** Factor on the products of queries and keys before the softmax. Default `1 / sqrt(headDim)`. */
+  scale?: number;
+}
+
+/** Options of permuted block-sparse attention (arXiv 2510.21270, section 3). */
+export interface PBSAttentionOptions extends FlashAttentionOptions {
+  /** Rows a block, B in the paper: the unit in which keys are kept or skipped. Default 128. */
+  blockSize?: number;
+  /** Keys a segment, S in the paper: the range in which keys are sorted. A multiple of `blockSize`. Default 256. */
+  segmentSize?: number;
+  /**
+   * Share of the estimated attention that the kept blocks must reach, from 0 to 1, τ in the paper. A higher threshold
+   * keeps more blocks; 1 is exact attention. Default 0.9.
+   */
+  threshold?: number;
+  /** Whether keys are sorted inside segments. Default `true`. */
+  permute?: boolean;
+  /**
+   * Whether blocks for the last query rows are chosen by the exact attention of those rows, which the permutation has
+   * computed, instead of the pooled estimate. Not in the paper; causal attention only. Default `true`.
+   */
+  exactLastBlock?: boolean;
+}
+
+/** Defaults that do not depend on the inputs. */
+export const defaultOptions = {
+  causal: true,
+  blockSize: 128,
+  segmentSize: 256,
+  threshold: 0.9,
+  permute: true,
+  exactLastBlock: true,
+};

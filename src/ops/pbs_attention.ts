@@ -1,0 +1,41 @@
+import type {NamedAttrMap, NamedTensorMap, Tensor4D} from '@tensorflow/tfjs-core';
+import {engine, op} from '@tensorflow/tfjs-core';
+import {PBSAttention} from '../kernels/attention_kernels';
+import {checkBackend, checkTensors, pbsAttentionAttrs} from './check_arguments';
+import type {PBSAttentionOptions} from './options';
+
+/**
+ * Permuted block-sparse attention for the prefill of long prompts (PBS-Attn, arXiv 2510.21270, section 3 and
+ * algorithm 1): sorts the keys inside segments so that the important ones cluster, estimates which blocks of keys
+ * matter to each block of queries, and attends to those alone.
+ *
+ * Exact where `length <= segmentSize` or `threshold` is 1.
+ *
+ * ```js
+ * const output = pbsAttention(query, key, value, {threshold: 0.9});
+ * ```
+ *
+ * @param query float32 `[batch, heads, length, headDim]`.
+ * @param key float32 `[batch, keyValueHeads, length, headDim]`; `heads` is a multiple of `keyValueHeads`, and query head
+ *     `h` reads key head `h / (heads / keyValueHeads)` (grouped-query attention, no repeated keys needed).
+ * @param value float32, shaped as `key`.
+ * @param options see {@link PBSAttentionOptions}: `blockSize = 128`, `segmentSize = 256`, `threshold = 0.9`,
+ *     `causal = true`, `scale = 1 / sqrt(headDim)`, `permute = true`, `exactLastBlock = true`.
+ * @returns float32 `[batch, heads, length, headDim]`, rows in the order of the query.
+ * @throws Error if a tensor or an option is not of that form, if the active backend has no kernel, or if the device
+ *     cannot hold the tensors; nothing has been launched then.
+ */
+function pbsAttention_(
+  query: Tensor4D,
+  key: Tensor4D,
+  value: Tensor4D,
+  options?: PBSAttentionOptions,
+): Tensor4D {
+  checkTensors('pbsAttention', query, key, value);
+  const attrs = pbsAttentionAttrs('pbsAttention', options, query.shape[3]);
+  checkBackend('pbsAttention', PBSAttention);
+  const inputs = {query, key, value} as unknown as NamedTensorMap;
+  return engine().runKernel(PBSAttention, inputs, attrs as NamedAttrMap);
+}
+
+export const pbsAttention = op({pbsAttention_});

@@ -1,0 +1,33 @@
+/**
+ * What differs between the places where the tests run: Node, Chromium under karma, and Node with Dawn on a GPU host.
+ * Each place has a setup file that fills this in before any test file is loaded.
+ */
+export interface Environment {
+  /** Backends whose kernels are tested here. */
+  backends: string[];
+  /** Reads a file, by its path in the repository. */
+  readFile(path: string): Promise<ArrayBuffer>;
+}
+
+const holder = globalThis as {testEnvironment?: Environment};
+
+export function setEnvironment(environment: Environment): void {
+  holder.testEnvironment = environment;
+}
+
+function environment(): Environment {
+  if (!holder.testEnvironment) {
+    throw new Error('No test environment: load one of test/setup/*.ts before the tests.');
+  }
+  return holder.testEnvironment;
+}
+
+export const testBackends = (): string[] => environment().backends;
+export const fixture = (path: string): Promise<ArrayBuffer> => environment().readFile(path);
+
+/** A mocha suite for each backend under test. */
+export function describeBackends(name: string, tests: (backend: string) => void): void {
+  for (const backend of testBackends()) {
+    describe(`${name} [${backend}]`, () => tests(backend));
+  }
+}

@@ -1,0 +1,11 @@
+import {readFile} from 'node:fs/promises';
+import '@tensorflow/tfjs-backend-cpu';
+import {setEnvironment} from '../environment';
+
+setEnvironment({
+  backends: ['cpu'],
+  async readFile(path) {
+    const bytes = await readFile(new URL(`../../${path}`, import.meta.url));
+    return bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength);
+  },
+});
