@@ -1,7 +1,8 @@
 import {registerKernel} from '@tensorflow/tfjs-core';
 import {cpuKernels} from './cpu/index';
+import {webgpuKernels} from './webgpu/index';
 
 // Registration names a backend and loads none, so every kernel can be registered whatever the page has loaded.
-for (const kernel of cpuKernels) {
+for (const kernel of [...cpuKernels, ...webgpuKernels]) {
   registerKernel(kernel);
 }

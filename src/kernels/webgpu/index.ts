@@ -1,0 +1,119 @@
+import type {KernelConfig, KernelFunc, TensorInfo} from '@tensorflow/tfjs-core';
+import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
+import type {
+  FlashAttentionAttrs,
+  FlashAttentionInputs,
+  PBSAttentionAttrs,
+  PBSAttentionInputs,
+  PBSAttentionPlanAttrs,
+  PBSAttentionPlanInputs,
+} from '../attention_kernels';
+import {FlashAttention, PBSAttention, PBSAttentionPlan} from '../attention_kernels';
+import type {BlockGeometry} from '../block_geometry';
+import {blockGeometry, isExact} from '../block_geometry';
+import {exactPlan} from '../exact_plan';
+import type {BlockPlan} from './attend';
+import {attend} from './attend';
+import {blockMask} from './block_mask';
+import {checkBufferSizes, planShapes} from './device_limits';
+import {permute} from './permute';
+import {withScratch} from './program';
+import {scoreBlocks} from './score_blocks';
+import {selectBlocks} from './select_blocks';
+
+/**
+ * permute → score blocks → select blocks → attend, one file a stage, all on the GPU: nothing is read back in between.
+ * Unpermute is the identity, because queries stay in place and `attend` writes each row where its query stands.
+ */
+function pbsAttention(args: {inputs: PBSAttentionInputs; backend: WebGPUBackend; attrs: PBSAttentionAttrs}): TensorInfo {
+  const {inputs, backend, attrs} = args;
+  const {query, key, value} = inputs;
+  const geometry = blockGeometry(query, key, attrs);
+  if (isExact(geometry, attrs.threshold)) {
+    return exactAttention('pbsAttention', inputs, backend, attrs);
+  }
+  checkBufferSizes('pbsAttention', backend, shapesOf(inputs));
+  checkBufferSizes('pbsAttention', backend, planShapes(geometry));
+  return withScratch(backend, (scratch) => {
+    const plan = planBlocks('pbsAttention', backend, query, key, geometry, attrs);
+    scratch(plan.keyIndices);
+    scratch(plan.blockLists);
+    return attend('pbsAttention', backend, query, key, value, geometry, attrs.scale, attrs.causal, plan);
+  });
+}
+
+function flashAttention(args: {
+  inputs: FlashAttentionInputs;
+  backend: WebGPUBackend;
+  attrs: FlashAttentionAttrs;
+}): TensorInfo {
+  return exactAttention('flashAttention', args.inputs, args.backend, args.attrs);
+}
+
+function exactAttention(
+  op: string,
+  inputs: FlashAttentionInputs,
+  backend: WebGPUBackend,
+  {scale, causal}: FlashAttentionAttrs,
+): TensorInfo {
+  const {query, key, value} = inputs;
+  checkBufferSizes(op, backend, shapesOf(inputs));
+  const length = query.shape[2];
+  const geometry = blockGeometry(query, key, {blockSize: length, segmentSize: length});
+  return attend(op, backend, query, key, value, geometry, scale, causal);
+}
+
+function pbsAttentionPlan(args: {
+  inputs: PBSAttentionPlanInputs;
+  backend: WebGPUBackend;
+  attrs: PBSAttentionPlanAttrs;
+}): TensorInfo[] {
+  const {inputs, backend, attrs} = args;
+  const {query, key} = inputs;
+  const geometry = blockGeometry(query, key, attrs);
+  const {batch, heads, length, blocks} = geometry;
+  checkBufferSizes('pbsAttentionPlan', backend, shapesOf(inputs));
+  checkBufferSizes('pbsAttentionPlan', backend, planShapes(geometry));
+  if (isExact(geometry, attrs.threshold)) {
+    const plan = exactPlan(geometry, attrs.causal);
+    return [
+      backend.makeTensorInfo([batch, heads, length], 'int32', plan.keyIndices),
+      backend.makeTensorInfo([batch, heads, blocks, blocks], 'bool', plan.blockMask),
+    ];
+  }
+  return withScratch(backend, (scratch) => {
+    const plan = planBlocks('pbsAttentionPlan', backend, query, key, geometry, attrs);
+    return [plan.keyIndices, blockMask(backend, scratch(plan.blockLists))];
+  });
+}
+
+/** The first three stages. The caller frees the plan. */
+function planBlocks(
+  op: string,
+  backend: WebGPUBackend,
+  query: TensorInfo,
+  key: TensorInfo,
+  geometry: BlockGeometry,
+  attrs: PBSAttentionAttrs,
+): BlockPlan {
+  const {scale, causal, threshold, exactLastBlock} = attrs;
+  return withScratch(backend, (scratch) => {
+    const order = permute(op, backend, query, key, geometry, scale, attrs.permute);
+    scratch(order.keyScores);
+    const scores = scratch(
+      scoreBlocks(backend, query, key, order, geometry, scale, causal, exactLastBlock),
+    );
+    const blockLists = selectBlocks(backend, scores, order.keyIndices, geometry, threshold, causal);
+    return {keyIndices: order.keyIndices, blockLists};
+  });
+}
+
+function shapesOf(inputs: Record<string, TensorInfo>): Record<string, number[]> {
+  return Object.fromEntries(Object.entries(inputs).map(([name, {shape}]) => [name, shape]));
+}
+
+export const webgpuKernels: KernelConfig[] = [
+  {kernelName: FlashAttention, backendName: 'webgpu', kernelFunc: flashAttention as unknown as KernelFunc},
+  {kernelName: PBSAttention, backendName: 'webgpu', kernelFunc: pbsAttention as unknown as KernelFunc},
+  {kernelName: PBSAttentionPlan, backendName: 'webgpu', kernelFunc: pbsAttentionPlan as unknown as KernelFunc},
+];

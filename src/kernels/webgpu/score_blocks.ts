@@ -1,0 +1,273 @@
+import type {TensorInfo} from '@tensorflow/tfjs-core';
+import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
+import type {BlockGeometry} from '../block_geometry';
+import {firstProxyBlock} from '../block_geometry';
+import type {KeyOrder} from './permute';
+import {
+  AttentionProgram,
+  headVectors,
+  keyRow,
+  readRow,
+  rowComponents,
+  withScratch,
+  workgroupIndex,
+  writeRow,
+} from './program';
+import {workgroupReduce} from './workgroup_reduce';
+
+/**
+ * Stage 2, score blocks (paper section 3.3): float32 `[batch, heads, blocks, blocks]`, the share of attention that a
+ * query block is expected to pay to each key block that competes for it, 0 elsewhere; a row adds up to 1, or to 0 where
+ * nothing competes.
+ *
+ * The estimate is a softmax over products of mean queries and mean keys. With `exactLastBlock`, query blocks that hold
+ * proxy rows take the attention that those rows pay, known from stage 1; that needs a causal mask, because stage 1
+ * knows complete segments alone.
+ */
+export function scoreBlocks(
+  backend: WebGPUBackend,
+  query: TensorInfo,
+  key: TensorInfo,
+  {keyScores, keyIndices}: KeyOrder,
+  geometry: BlockGeometry,
+  scale: number,
+  causal: boolean,
+  exactLastBlock: boolean,
+): TensorInfo {
+  return withScratch(backend, (scratch) => {
+    const pooledQuery = scratch(new PoolQueryProgram(query, geometry).run(backend));
+    const pooledKey = scratch(new PoolKeyProgram(key, keyIndices, geometry).run(backend));
+    const proxyMass =
+      exactLastBlock && causal ? scratch(new ProxyMassProgram(keyScores, keyIndices, geometry).run(backend)) : undefined;
+    return new BlockScoresProgram(pooledQuery, pooledKey, geometry, scale, causal, proxyMass).run(backend);
+  });
+}
+
+interface PoolVariant {
+  headDim: number;
+}
+
+/** Rows of a block that are added up side by side: what is left of 64 invocations when each takes one vec4 column. */
+const poolLanes = (headDim: number) => Math.max(1, Math.floor(64 / headVectors(headDim)));
+
+/** Shader text that pools the rows that `rowOf` names: used for queries in place and for keys in permuted order. */
+function poolShader(headDim: number, input: string, rowOf: string): string {
+  const vectors = headVectors(headDim);
+  const lanes = poolLanes(headDim);
+  return `
+// A workgroup computes the mean of one block's rows: invocation (vector, lane) adds up one vec4 column over every
+// ${lanes}-th row, and the lanes are added up in workgroup memory. A partial block is still divided by the block size.
+${workgroupIndex}
+${readRow('readInput', input, headDim)}
+${writeRow('writePooled', headDim)}
+var<workgroup> laneSums : array<vec4<f32>, ${vectors * lanes}>;
+${rowOf}
+
+fn main(index : i32) {
+  let vector = i32(localIndex) % ${vectors};
+  let lane = i32(localIndex) / ${vectors};
+  let blocks = uniforms.outShape.z;
+  let block = workgroupIndex() % blocks;
+  let head = workgroupIndex() / blocks;
+  let exists = head < uniforms.outShape.x * uniforms.outShape.y;
+  let end = select(0, min((block + 1) * uniforms.blockSize, uniforms.${input}Shape.z), exists);
+  var sum = vec4<f32>(0.0);
+  for (var i = block * uniforms.blockSize + lane; i < end; i += ${lanes}) {
+    sum += readInput(rowOf(head, i), vector);
+  }
+  laneSums[i32(localIndex)] = sum;
+  // Barrier: the first lane adds up what all lanes wrote.
+  workgroupBarrier();
+  if (lane == 0 && exists) {
+    for (var i = 1; i < ${lanes}; i++) {
+      sum += laneSums[i * ${vectors} + vector];
+    }
+    writePooled(workgroupIndex(), vector, sum / f32(uniforms.blockSize));
+  }
+}`;
+}
+
+/** float32 `[batch, heads, blocks, headDim]`: mean query of each block. */
+export class PoolQueryProgram extends AttentionProgram<PoolVariant> {
+  constructor(query: TensorInfo, {batch, heads, headDim, blockSize, blocks}: BlockGeometry) {
+    super({
+      inputs: {query: {tensor: query, components: rowComponents(headDim)}},
+      outputShape: [batch, heads, blocks, headDim],
+      outputType: 'float32',
+      outputComponents: rowComponents(headDim),
+      threads: headVectors(headDim) * poolLanes(headDim),
+      workgroups: batch * heads * blocks,
+      uniforms: {blockSize: {type: 'i32', value: blockSize}},
+      variant: {headDim},
+    });
+  }
+
+  protected shader({headDim}: PoolVariant): string {
+    return poolShader(
+      headDim,
+      'query',
+      'fn rowOf(head : i32, i : i32) -> i32 { return head * uniforms.queryShape.z + i; }',
+    );
+  }
+}
+
+/** float32 `[batch, heads, blocks, headDim]`: mean key of each block of the permuted order, which differs by head. */
+export class PoolKeyProgram extends AttentionProgram<PoolVariant> {
+  constructor(key: TensorInfo, keyIndices: TensorInfo, {batch, heads, headDim, blockSize, blocks}: BlockGeometry) {
+    super({
+      inputs: {
+        key: {tensor: key, components: rowComponents(headDim)},
+        keyIndices: {tensor: keyIndices, components: 1},
+      },
+      outputShape: [batch, heads, blocks, headDim],
+      outputType: 'float32',
+      outputComponents: rowComponents(headDim),
+      threads: headVectors(headDim) * poolLanes(headDim),
+      workgroups: batch * heads * blocks,
+      uniforms: {blockSize: {type: 'i32', value: blockSize}},
+      variant: {headDim},
+    });
+  }
+
+  protected shader({headDim}: PoolVariant): string {
+    return poolShader(
+      headDim,
+      'key',
+      `${keyRow}
+fn rowOf(head : i32, i : i32) -> i32 {
+  return keyRow(head, uniforms.outShape.y, keyIndices[head * uniforms.keyShape.z + i]);
+}`,
+    );
+  }
+}
+
+/** float32 `[batch, heads, blocks]`: attention of the proxy rows to each block of permuted keys in complete segments. */
+export class ProxyMassProgram extends AttentionProgram<object> {
+  constructor(keyScores: TensorInfo, keyIndices: TensorInfo, {batch, heads, blockSize, blocks}: BlockGeometry) {
+    super({
+      inputs: {keyScores: {tensor: keyScores, components: 1}, keyIndices: {tensor: keyIndices, components: 1}},
+      outputShape: [batch, heads, blocks],
+      outputType: 'float32',
+      threads: 64,
+      workgroups: batch * heads * blocks,
+      uniforms: {blockSize: {type: 'i32', value: blockSize}},
+      variant: {},
+    });
+  }
+
+  protected shader(): string {
+    return `
+// A workgroup adds up the scores of one block's keys.
+${workgroupIndex}
+${workgroupReduce(64)}
+fn main(index : i32) {
+  let blocks = uniforms.outShape.z;
+  let block = workgroupIndex() % blocks;
+  let head = workgroupIndex() / blocks;
+  let exists = head < uniforms.outShape.x * uniforms.outShape.y;
+  let end = select(0, min((block + 1) * uniforms.blockSize, uniforms.keyScoresShape.z), exists);
+  var sum = 0.0;
+  for (var i = block * uniforms.blockSize + i32(localIndex); i < end; i += 64) {
+    sum += keyScores[head * uniforms.keyScoresShape.z + keyIndices[head * uniforms.keyIndicesShape.z + i]];
+  }
+  let mass = workgroupSum(sum);
+  if (localIndex == 0u && exists) {
+    result[workgroupIndex()] = mass;
+  }
+}`;
+  }
+}
+
+interface BlockScoresVariant extends PoolVariant {
+  causal: boolean;
+  exactLastBlock: boolean;
+}
+
+/** float32 `[batch, heads, blocks, blocks]`: the scores. */
+export class BlockScoresProgram extends AttentionProgram<BlockScoresVariant> {
+  constructor(
+    pooledQuery: TensorInfo,
+    pooledKey: TensorInfo,
+    geometry: BlockGeometry,
+    scale: number,
+    causal: boolean,
+    proxyMass?: TensorInfo,
+  ) {
+    const {batch, heads, headDim, blockSize, segmentSize, blocks} = geometry;
+    const components = rowComponents(headDim);
+    super({
+      inputs: {
+        pooledQuery: {tensor: pooledQuery, components},
+        pooledKey: {tensor: pooledKey, components},
+        ...(proxyMass && {proxyMass: {tensor: proxyMass, components: 1}}),
+      },
+      outputShape: [batch, heads, blocks, blocks],
+      outputType: 'float32',
+      threads: 128,
+      workgroups: batch * heads * blocks,
+      uniforms: {
+        logitScale: {type: 'f32', value: scale * Math.LOG2E},
+        blocksPerSegment: {type: 'i32', value: segmentSize / blockSize},
+        firstProxyBlock: {type: 'i32', value: firstProxyBlock(geometry)},
+      },
+      variant: {headDim, causal, exactLastBlock: proxyMass !== undefined},
+    });
+  }
+
+  protected shader({headDim, causal, exactLastBlock}: BlockScoresVariant): string {
+    return `
+// A workgroup computes the row of one query block; an invocation computes every 128th key block. The row itself holds
+// the unnormalised values between the steps, each read by the invocation that wrote it, so only the reductions of
+// maximum and sum need workgroup memory and barriers.
+${workgroupIndex}
+${workgroupReduce(128)}
+${readRow('readPooledQuery', 'pooledQuery', headDim)}
+${readRow('readPooledKey', 'pooledKey', headDim)}
+
+// log2 of the weight of a key block.
+fn logit(row : i32, keyRow : i32) -> f32 {
+  var sum = 0.0;
+  for (var i = 0; i < ${headVectors(headDim)}; i++) {
+    sum += dot(readPooledQuery(row, i), readPooledKey(keyRow, i));
+  }
+  return uniforms.logitScale * sum;
+}
+
+fn main(index : i32) {
+  let blocks = uniforms.outShape.z;
+  let row = workgroupIndex();
+  let queryBlock = row % blocks;
+  let head = row / blocks;
+  let exists = head < uniforms.outShape.x * uniforms.outShape.y;
+  let candidates = ${causal ? '(queryBlock / uniforms.blocksPerSegment) * uniforms.blocksPerSegment' : 'blocks'};
+  let end = select(0, candidates, exists);
+  ${exactLastBlock ? 'let pooled = queryBlock < uniforms.firstProxyBlock;' : 'let pooled = true;'}
+
+  var localMax = -3.4e38f;
+  if (pooled) {
+    for (var i = i32(localIndex); i < end; i += 128) {
+      let x = logit(row, head * blocks + i);
+      result[row * blocks + i] = x;
+      localMax = max(localMax, x);
+    }
+  }
+  let rowMax = workgroupMax(localMax);
+  var localSum = 0.0;
+  for (var i = i32(localIndex); i < end; i += 128) {
+    var weight = 0.0;
+    if (pooled) {
+      weight = exp2(result[row * blocks + i] - rowMax);
+    }${exactLastBlock ? ' else {\n      weight = proxyMass[head * blocks + i];\n    }' : ''}
+    result[row * blocks + i] = weight;
+    localSum += weight;
+  }
+  let sum = workgroupSum(localSum);
+  if (exists) {
+    for (var i = i32(localIndex); i < blocks; i += 128) {
+      // No mass outside the own segment: the row stays 0, never reaches a threshold, and every block is kept.
+      result[row * blocks + i] = select(0.0, result[row * blocks + i] / sum, i < end && sum != 0.0);
+    }
+  }
+}`;
+  }
+}

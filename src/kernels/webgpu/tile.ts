@@ -1,0 +1,124 @@
+import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
+import {headVectors, readRow} from './program';
+
+/**
+ * A tile of scores: `queries` rows by `keys` columns, computed by a workgroup of `threadsX * threadsY` invocations.
+ * Invocation (x, y) owns the rows `y + r * threadsY` and the columns `x + c * threadsX`, so that neighbours in x read
+ * neighbouring rows of the key tile, and one read from workgroup memory feeds several multiply-adds.
+ */
+export interface Tile {
+  threadsX: number;
+  threadsY: number;
+  /** Rows an invocation. */
+  rows: number;
+  /** Columns an invocation: 2 or 4, the components of a vector of probabilities. */
+  columns: 2 | 4;
+}
+
+/** From the largest, which reuses most, to the one that fits a head dim of 256 into the 16 KiB that every device has. */
+const tiles: Tile[] = [
+  {threadsX: 16, threadsY: 16, rows: 4, columns: 4},
+  {threadsX: 8, threadsY: 16, rows: 4, columns: 4},
+  {threadsX: 8, threadsY: 8, rows: 4, columns: 4},
+  {threadsX: 8, threadsY: 8, rows: 4, columns: 2},
+  {threadsX: 8, threadsY: 8, rows: 2, columns: 2},
+  {threadsX: 4, threadsY: 8, rows: 2, columns: 2},
+  {threadsX: 2, threadsY: 8, rows: 1, columns: 2},
+];
+
+export const tileThreads = ({threadsX, threadsY}: Tile) => threadsX * threadsY;
+export const tileQueries = ({threadsY, rows}: Tile) => threadsY * rows;
+export const tileKeys = ({threadsX, columns}: Tile) => threadsX * columns;
+
+/**
+ * The largest tile that fits the device's workgroup memory and invocations and that is not longer than a block, whose
+ * end no tile crosses.
+ */
+export function chooseTile(op: string, backend: WebGPUBackend, headDim: number, blockSize: number): Tile {
+  const {maxComputeWorkgroupStorageSize, maxComputeInvocationsPerWorkgroup} = backend.device.limits;
+  const fitting = tiles.filter(
+    (tile) =>
+      tileBytes(tile, headDim) <= maxComputeWorkgroupStorageSize &&
+      tileThreads(tile) <= maxComputeInvocationsPerWorkgroup,
+  );
+  if (fitting.length === 0) {
+    const needed = tileBytes(tiles[tiles.length - 1], headDim);
+    throw new Error(
+      `${op}: query: got headDim ${headDim}, which needs ${needed} bytes of workgroup memory; this device has ` +
+        `${maxComputeWorkgroupStorageSize}.`,
+    );
+  }
+  return fitting.find((tile) => tileQueries(tile) <= blockSize) ?? fitting[fitting.length - 1];
+}
+
+/** vec4 from one row of a tile in workgroup memory to the next: odd, so that consecutive rows lie in different banks. */
+function rowStride(headDim: number): number {
+  const vectors = headVectors(headDim);
+  return vectors % 2 === 0 ? vectors + 1 : vectors;
+}
+
+/** Workgroup memory of the most demanding program, `attend`: its declarations, counted. */
+export function tileBytes(tile: Tile, headDim: number): number {
+  const rows = (tileQueries(tile) + tileKeys(tile)) * rowStride(headDim) * 16;
+  const probabilities = tileQueries(tile) * tile.threadsX * tile.columns * 4;
+  const rowPartials = tileQueries(tile) * tile.threadsX * 4;
+  const keyPositions = tileKeys(tile) * 4;
+  const keyTileCount = 16;
+  return rows + probabilities + rowPartials + keyPositions + keyTileCount;
+}
+
+/**
+ * Shader text shared by the programs that compute tiles of scores: constants, the two tiles in workgroup memory, a
+ * function that loads query rows times `uniforms.logitScale`, and the products of all query and key rows.
+ *
+ * Scores are in units of log2, so that `exp2` gives weights: `logitScale` is the attention scale times log2(e).
+ */
+export function scoreTile(tile: Tile, headDim: number): string {
+  return `
+const threads = ${tileThreads(tile)};
+const threadsX = ${tile.threadsX};
+const threadsY = ${tile.threadsY};
+const rows = ${tile.rows};
+const columns = ${tile.columns};
+const tileQueries = ${tileQueries(tile)};
+const tileKeys = ${tileKeys(tile)};
+const headVectors = ${headVectors(headDim)};
+const rowStride = ${rowStride(headDim)};
+// Score of a key that a row must not see; finite, because WGSL need not support infinities.
+const masked = -3.4e38f;
+
+var<workgroup> queryTile : array<vec4<f32>, ${tileQueries(tile) * rowStride(headDim)}>;
+var<workgroup> keyTile : array<vec4<f32>, ${tileKeys(tile) * rowStride(headDim)}>;
+
+${readRow('readQuery', 'query', headDim)}
+
+// Loads query rows [firstRow, endRow) of a head, scaled; zeros follow.
+fn loadQueryTile(head : i32, firstRow : i32, endRow : i32) {
+  for (var i = i32(localIndex); i < tileQueries * headVectors; i += threads) {
+    let row = firstRow + i / headVectors;
+    var x = vec4<f32>(0.0);
+    if (row < endRow) {
+      x = uniforms.logitScale * readQuery(head * uniforms.queryShape.z + row, i % headVectors);
+    }
+    queryTile[(i / headVectors) * rowStride + i % headVectors] = x;
+  }
+}
+
+// This invocation's part of queryTile · keyTileᵀ.
+fn tileScores(x : i32, y : i32) -> array<array<f32, columns>, rows> {
+  var scores : array<array<f32, columns>, rows>;
+  for (var i = 0; i < headVectors; i++) {
+    var q : array<vec4<f32>, rows>;
+    for (var r = 0; r < rows; r++) {
+      q[r] = queryTile[(y + r * threadsY) * rowStride + i];
+    }
+    for (var c = 0; c < columns; c++) {
+      let k = keyTile[(x + c * threadsX) * rowStride + i];
+      for (var r = 0; r < rows; r++) {
+        scores[r][c] += dot(q[r], k);
+      }
+    }
+  }
+  return scores;
+}`;
+}
