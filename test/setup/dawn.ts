@@ -4,7 +4,7 @@ import {registerBackend} from '@tensorflow/tfjs-core';
 import '@tensorflow/tfjs-backend-cpu';
 import {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {setEnvironment} from '../environment';
-import {watchDevice} from './watch_device';
+import {failOnDeviceErrors} from './watch_device';
 
 /**
  * WebGPU in Node, through Dawn: for GPU hosts without a browser. `DAWN` may name another dawn.node than that of the
@@ -33,7 +33,7 @@ const device = await adapter.requestDevice({
     maxComputeInvocationsPerWorkgroup: limits.maxComputeInvocationsPerWorkgroup,
   },
 });
-watchDevice(device);
+failOnDeviceErrors(async () => device);
 registerBackend('webgpu', () => new WebGPUBackend(device, adapter.info));
 console.log(`adapter: ${adapter.info.vendor} ${adapter.info.architecture} ${adapter.info.description}`);
 

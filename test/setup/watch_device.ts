@@ -1,11 +1,26 @@
 /**
- * Fails the test during which the device reports an error that nobody caught. WebGPU answers a broken shader or bind
- * group with zeros and this event alone; a test that happens to expect little would pass.
+ * Fails the test during which the WebGPU device reports an error that nobody caught. WebGPU answers a broken shader or
+ * bind group with zeros and this event alone, so a test that expects little would pass.
  */
-export function watchDevice(device: GPUDevice): void {
+export function failOnDeviceErrors(device: () => Promise<GPUDevice>): void {
   const errors: string[] = [];
-  device.addEventListener('uncapturederror', (event) => {
-    errors.push((event as GPUUncapturedErrorEvent).error.message);
+  let watched: GPUDevice;
+
+  before(async function () {
+    this.timeout(60_000);
+    watched = await device();
+    watched.addEventListener('uncapturederror', ({error}) => errors.push(error.message));
+    void watched.lost.then(({message, reason}) => {
+      if (reason !== 'destroyed') {
+        errors.push(`device lost: ${message}`);
+      }
+    });
   });
-  (globalThis as {uncapturedErrors?: string[]}).uncapturedErrors = errors;
+
+  afterEach(async () => {
+    await watched.queue.onSubmittedWorkDone();
+    if (errors.length > 0) {
+      throw new Error(`uncapturederror: ${errors.splice(0).join('\n')}`);
+    }
+  });
 }

@@ -1,0 +1,90 @@
+import {execFileSync, spawnSync} from 'node:child_process';
+import {accessSync, constants} from 'node:fs';
+import {delimiter, join} from 'node:path';
+
+const names = ['chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable', 'chrome'];
+const macPaths = [
+  '/Applications/Google Chrome.app/Contents/MacOS/Google Chrome',
+  '/Applications/Chromium.app/Contents/MacOS/Chromium',
+];
+
+/**
+ * Path of Chrome or Chromium: `CHROME_BIN`, else the common names on the PATH. Where there is none, installs Debian's
+ * `chromium` if this is Debian and the user may; otherwise throws and says what to install.
+ */
+export function findChromium(): string {
+  const found = installedChromium() ?? installChromium();
+  if (!found) {
+    throw new Error('No browser found: install Chromium or Chrome, or set CHROME_BIN to the path of one.');
+  }
+  return found;
+}
+
+function installedChromium(): string | undefined {
+  const {CHROME_BIN, PATH = ''} = process.env;
+  if (CHROME_BIN) {
+    if (!isExecutable(CHROME_BIN)) {
+      throw new Error(`CHROME_BIN is '${CHROME_BIN}', which is not an executable file.`);
+    }
+    return CHROME_BIN;
+  }
+  const onPath = names.flatMap((name) => PATH.split(delimiter).map((folder) => join(folder, name)));
+  return [...onPath, ...macPaths].find(isExecutable);
+}
+
+function installChromium(): string | undefined {
+  if (process.getuid?.() !== 0 || spawnSync('apt-get', ['--version']).error) {
+    return undefined;
+  }
+  console.error('No browser found: installing Debian’s chromium.');
+  const apt = (...args: string[]) =>
+    execFileSync('apt-get', args, {
+      stdio: ['ignore', 'ignore', 'inherit'],
+      env: {...process.env, DEBIAN_FRONTEND: 'noninteractive'},
+    });
+  apt('update', '-qq');
+  apt('install', '-y', '-qq', '--no-install-recommends', 'chromium');
+  return installedChromium();
+}
+
+function isExecutable(path: string): boolean {
+  try {
+    accessSync(path, constants.X_OK);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** No look-ups of hosts outside: tests and demos are local. */
+const localOnly = [
+  '--no-first-run',
+  '--disable-background-networking',
+  '--disable-component-update',
+  '--disable-sync',
+  '--disable-quic',
+];
+
+/** WebGPU and WebGL2 by SwiftShader, on the CPU: right, slow, and the same on every machine. */
+export const softwareFlags = [
+  ...localOnly,
+  '--no-sandbox',
+  '--enable-unsafe-webgpu',
+  '--use-webgpu-adapter=swiftshader',
+  '--enable-features=Vulkan',
+  '--use-angle=swiftshader',
+  '--enable-unsafe-swiftshader',
+  '--ignore-gpu-blocklist',
+];
+
+/** WebGPU and WebGL2 by the machine's GPU, through Vulkan, on a Linux host without a display. */
+export const gpuFlags = [
+  ...localOnly,
+  '--no-sandbox',
+  '--disable-gpu-sandbox',
+  '--use-angle=vulkan',
+  '--enable-features=Vulkan',
+  '--disable-vulkan-surface',
+  '--enable-unsafe-webgpu',
+  '--ignore-gpu-blocklist',
+];

@@ -1,0 +1,173 @@
+import * as tf from '@tensorflow/tfjs-core';
+import {expect} from 'chai';
+import type {PrefillAttention} from '../../demo/llama/attention';
+import {parseConfig} from '../../demo/llama/config';
+import {generate} from '../../demo/llama/generate';
+import {LlamaModel, type PrefillRequest} from '../../demo/llama/model';
+import {Safetensors} from '../../demo/llama/safetensors';
+import {describeBackends} from '../environment';
+import {tinyConfig, tinyIds, tinyTensors, writeSafetensors, type StoredTensor} from './tiny_checkpoint';
+
+function tinyModel(
+  config: Record<string, unknown> = {},
+  tensors: Record<string, StoredTensor> = {},
+): LlamaModel {
+  const file = writeSafetensors({...tinyTensors(), ...tensors});
+  return new LlamaModel(parseConfig({...tinyConfig, ...config}), new Safetensors(file));
+}
+
+async function prefillLogits(model: LlamaModel, ids: number[], request?: PrefillRequest): Promise<number[]> {
+  const {logits, cache} = await model.prefill(ids, request);
+  cache.dispose();
+  return takeData(logits);
+}
+
+async function takeData(tensor: tf.Tensor): Promise<number[]> {
+  const values = await tensor.data();
+  tensor.dispose();
+  return [...values];
+}
+
+function largestDifference(a: number[], b: number[]): number {
+  expect(a.length).to.equal(b.length);
+  // A NaN has to fail the test: Math.max passes it on.
+  return Math.max(...a.map((x, i) => Math.abs(x - b[i])));
+}
+
+describeBackends('LlamaModel with a tiny random checkpoint', (backend) => {
+  let tensorsBefore: number;
+  before(() => tf.setBackend(backend));
+  beforeEach(() => {
+    tensorsBefore = tf.memory().numTensors;
+  });
+  afterEach(() => {
+    expect(tf.memory().numTensors, 'tensors left behind').to.equal(tensorsBefore);
+  });
+
+  it('attends alike with composed ops, flashAttention and pbsAttention at threshold 1', async () => {
+    const model = tinyModel();
+    const ids = tinyIds(150);
+    const options = {blockSize: 16, segmentSize: 32, threshold: 1};
+    const [composed, flash, pbs] = await Promise.all(
+      (['composed', 'flash', 'pbs'] as PrefillAttention[]).map((attention) =>
+        prefillLogits(model, ids, {attention, options}),
+      ),
+    );
+    expect(Math.max(...composed) - Math.min(...composed)).to.be.greaterThan(1);
+    expect(largestDifference(flash, composed)).to.be.lessThan(1e-3);
+    expect(largestDifference(pbs, composed)).to.be.lessThan(1e-3);
+    model.dispose();
+  });
+
+  it('hands the options to pbsAttention', async () => {
+    const model = tinyModel();
+    const ids = tinyIds(150);
+    const exact = await prefillLogits(model, ids, {attention: 'flash'});
+    const options = {blockSize: 16, segmentSize: 32, threshold: 0, exactLastBlock: false};
+    const sparse = await prefillLogits(model, ids, {attention: 'pbs', options});
+    expect(largestDifference(sparse, exact)).to.be.greaterThan(1e-2);
+    model.dispose();
+  });
+
+  it('decodes each token as a prefill of all tokens so far would', async () => {
+    const model = tinyModel();
+    const ids = tinyIds(9);
+    const {logits, cache} = await model.prefill(ids.slice(0, 4));
+    logits.dispose();
+    for (let length = 5; length <= ids.length; ++length) {
+      const decoded = await takeData(model.decode(ids[length - 1], cache));
+      expect(cache.length).to.equal(length);
+      const prefilled = await prefillLogits(model, ids.slice(0, length));
+      expect(largestDifference(decoded, prefilled), `at ${length} tokens`).to.be.lessThan(1e-3);
+    }
+    cache.dispose();
+    model.dispose();
+  });
+
+  it('takes the head from the embedding where it is tied, from lm_head where it is not', async () => {
+    const ids = tinyIds(6);
+    const embedding = tinyTensors()['model.embed_tokens.weight'];
+    const doubled = new Float32Array(embedding.bytes.buffer).map((x) => 2 * x);
+    const other = {...embedding, bytes: new Uint8Array(doubled.buffer)};
+    const tied = tinyModel();
+    const untied = tinyModel({tie_word_embeddings: false}, {'lm_head.weight': other});
+    const [tiedLogits, untiedLogits] = [await prefillLogits(tied, ids), await prefillLogits(untied, ids)];
+    expect(
+      largestDifference(
+        untiedLogits,
+        tiedLogits.map((x) => 2 * x),
+      ),
+    ).to.be.lessThan(1e-3);
+    tied.dispose();
+    untied.dispose();
+  });
+
+  it('names a missing tensor and releases what it had read', () => {
+    expect(() => tinyModel({tie_word_embeddings: false})).to.throw(/"lm_head\.weight" is missing/);
+    expect(() => tinyModel({num_hidden_layers: 3})).to.throw(/"model\.layers\.2\..*" is missing/);
+    expect(() => tinyModel({intermediate_size: 53})).to.throw(/gate_proj.*\[52,36\].*\[53,36\]/);
+  });
+
+  it('refuses prompts that it cannot run', async () => {
+    const model = tinyModel({max_position_embeddings: 8});
+    expect(await rejection(model.prefill([]))).to.match(/no tokens; accepted: 1 or more/);
+    expect(await rejection(model.prefill([3, 61]))).to.match(
+      /token id is 61; accepted: integers from 0 to 60/,
+    );
+    expect(await rejection(model.prefill([3, 1.5]))).to.match(/token id is 1\.5/);
+    expect(await rejection(model.prefill(tinyIds(9)))).to.match(/would be 9 tokens; accepted: at most 8/);
+    const {logits, cache} = await model.prefill(tinyIds(8));
+    expect(() => model.decode(1, cache)).to.throw(/would be 9 tokens/);
+    logits.dispose();
+    cache.dispose();
+    model.dispose();
+  });
+
+  it('shows each layer its queries and keys, and leaves nothing behind when a layer fails', async () => {
+    const model = tinyModel();
+    const seen: string[] = [];
+    const finished: number[] = [];
+    await prefillLogits(model, tinyIds(5), {
+      onAttention: (layer, query, key) => seen.push(`${layer}: [${query.shape}] [${key.shape}]`),
+      onLayer: (layer) => void finished.push(layer),
+    });
+    expect(seen).to.deep.equal(['0: [1,4,5,8] [1,2,5,8]', '1: [1,4,5,8] [1,2,5,8]']);
+    expect(finished).to.deep.equal([0, 1]);
+    const failing = model.prefill(tinyIds(5), {
+      onLayer: (layer) => {
+        if (layer === 1) throw new Error('stopped');
+      },
+    });
+    expect(await rejection(failing)).to.equal('stopped');
+    model.dispose();
+  });
+
+  it('continues with the most likely token until the limit, the stop or an end token', async () => {
+    const model = tinyModel();
+    const prompt = tinyIds(7);
+    const expected: number[] = [];
+    for (let i = 0; i < 4; ++i) {
+      const logits = await prefillLogits(model, [...prompt, ...expected]);
+      expected.push(logits.indexOf(Math.max(...logits)));
+    }
+    const {tokens, firstTokenMs} = await generate(model, prompt, {maxTokens: 4});
+    expect(tokens).to.deep.equal(expected);
+    expect(firstTokenMs).to.be.greaterThan(0);
+    const stopped = await generate(model, prompt, {maxTokens: 4, stop: (soFar) => soFar.length === 2});
+    expect(stopped.tokens).to.deep.equal(expected.slice(0, 2));
+    model.dispose();
+
+    const ending = tinyModel({eos_token_id: [expected[0]]});
+    expect((await generate(ending, prompt, {maxTokens: 4})).tokens).to.deep.equal([]);
+    ending.dispose();
+  });
+});
+
+async function rejection(promise: Promise<unknown>): Promise<string> {
+  try {
+    await promise;
+  } catch (error) {
+    return (error as Error).message;
+  }
+  throw new Error('was expected to be rejected');
+}

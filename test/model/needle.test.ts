@@ -1,0 +1,77 @@
+import type {Tokenizer} from '@huggingface/tokenizers';
+import {expect} from 'chai';
+import {createTokenizer} from '../../demo/ask/session';
+import {buildNeedle} from '../../demo/needle';
+import {fixture} from '../environment';
+
+describe('buildNeedle', () => {
+  let tokenizer: Tokenizer;
+  let book: string;
+  const encode = (text: string) => tokenizer.encode(text, {add_special_tokens: false}).ids;
+  before(async () => {
+    const text = async (path: string) => new TextDecoder().decode(await fixture(path));
+    tokenizer = createTokenizer(JSON.parse(await text('demo/public/model/tokenizer.json')));
+    book = await text('demo/public/books/dubliners.txt');
+  });
+
+  for (const length of [128, 512, 1_000, 16_384]) {
+    it(`makes exactly ${length} tokens, which are those of its text`, () => {
+      for (const [depth, seed] of [
+        [0, 1],
+        [0.5, 2],
+        [1, 3],
+      ]) {
+        const needle = buildNeedle(tokenizer, book, {length, depth, seed});
+        expect(needle.ids).to.have.lengthOf(length);
+        const text = needle.before + needle.sentence + needle.after + needle.question;
+        expect(tokenizer.decode(needle.ids)).to.equal(text);
+        expect(encode(text)).to.deep.equal(needle.ids);
+        expect(book).to.include(needle.before + needle.after);
+      }
+    }).timeout(20_000);
+  }
+
+  it('states the fact once, between two sentences, and ends with the question', () => {
+    const fact = {adjective: 'amber', noun: 'falcon', number: '48213'};
+    const needle = buildNeedle(tokenizer, book, {length: 400, depth: 0.4, seed: 5, fact});
+    const text = tokenizer.decode(needle.ids);
+    expect(text.split(' The secret number of the amber falcon is 48213.')).to.have.lengthOf(2);
+    expect(text.endsWith('\n\nQuestion: What is the secret number of the amber falcon?\nAnswer:')).to.equal(
+      true,
+    );
+    expect(needle.before).to.match(/[.!?]["')]*$/);
+    expect(needle.after).to.match(/^ ["'(]?[A-Z]/);
+    expect(needle).to.include({answer: '48213', position: encode(needle.before).length});
+  });
+
+  it('puts the fact where the depth says, to the next sentence', () => {
+    const position = (depth: number) => buildNeedle(tokenizer, book, {length: 4096, depth, seed: 1}).position;
+    for (const depth of [0, 0.25, 0.5, 0.75, 1]) {
+      expect(position(depth)).to.be.closeTo(depth * 4050, 120);
+    }
+  });
+
+  it('is the same for the same seed, another for another', () => {
+    const make = (seed: number) => buildNeedle(tokenizer, book, {length: 256, depth: 0.5, seed});
+    expect(make(8)).to.deep.equal(make(8));
+    expect(make(8).before).not.to.equal(make(9).before);
+    expect(make(8).answer).not.to.equal(make(9).answer);
+    expect(make(8).answer).to.match(/^[1-9]\d{4}$/);
+  });
+
+  it('says what it cannot use', () => {
+    const request = {length: 256, depth: 0.5, seed: 1};
+    const sound = {adjective: 'amber', noun: 'falcon', number: '48213'};
+    const make = (changes: object) => () => buildNeedle(tokenizer, book, {...request, ...changes});
+    expect(make({length: 40})).to.throw(/length is 40 tokens.*accepted: 128 and more/);
+    expect(make({length: 2.5})).to.throw(/length is 2\.5; accepted: a positive integer/);
+    expect(make({length: 500_000})).to.throw(/the book is too short for a prompt with \d+ tokens/);
+    expect(make({depth: 1.1})).to.throw(/depth is 1\.1; accepted: 0 .* to 1/);
+    expect(make({depth: NaN})).to.throw(/depth is NaN/);
+    expect(make({fact: {...sound, noun: 'two words'}})).to.throw(
+      /the noun is "two words"; accepted: one word/,
+    );
+    expect(make({fact: {...sound, adjective: ''}})).to.throw(/the adjective is ""/);
+    expect(make({fact: {...sound, number: '0123'}})).to.throw(/the number is "0123"; accepted: five digits/);
+  });
+});

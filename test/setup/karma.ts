@@ -1,0 +1,23 @@
+import {backend, ready, setBackend} from '@tensorflow/tfjs-core';
+import '@tensorflow/tfjs-backend-cpu';
+import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
+import '@tensorflow/tfjs-backend-webgpu';
+import {setEnvironment} from '../environment';
+import {failOnDeviceErrors} from './watch_device';
+
+setEnvironment({
+  backends: ['webgpu'],
+  async readFile(path) {
+    const response = await fetch(`/base/${path}`);
+    if (!response.ok) {
+      throw new Error(`${path}: ${response.status}`);
+    }
+    return response.arrayBuffer();
+  },
+});
+
+failOnDeviceErrors(async () => {
+  await setBackend('webgpu');
+  await ready();
+  return (backend() as WebGPUBackend).device;
+});
