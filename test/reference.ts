@@ -1,5 +1,5 @@
 import type {Tensor4D} from '@tensorflow/tfjs-core';
-import {add, linalg, matMul, mul, ones, randomNormal, reshape, softmax, sub, tensor4d, tidy, tile} from '@tensorflow/tfjs-core';
+import {add, gather, matMul, mul, softmax, tensor1d, tensor2d, tensor4d, tidy} from '@tensorflow/tfjs-core';
 
 /** Attention as tfjs models write it: matMul, mask, softmax, matMul, with keys and values repeated for grouped heads. */
 export function composedAttention(
@@ -13,21 +13,17 @@ export function composedAttention(
     let scores = mul(matMul(query, k, false, true), scale) as Tensor4D;
     if (causal) {
       const length = query.shape[2];
-      const visible = linalg.bandPart(ones([length, length]), -1, 0);
-      scores = add(scores, mul(sub(1, visible), -1e9)) as Tensor4D;
+      const mask = Array.from({length: length * length}, (_, i) => (i % length > Math.floor(i / length) ? -1e9 : 0));
+      scores = add(scores, tensor2d(mask, [length, length])) as Tensor4D;
     }
     return matMul(softmax(scores), v) as Tensor4D;
   });
 }
 
+/** Repeats each head. By gather, because tfjs's tile reads back synchronously on WebGPU, which needs a canvas. */
 export function repeatHeads(x: Tensor4D, times: number): Tensor4D {
-  const [batch, heads, length, headDim] = x.shape;
-  return reshape(tile(reshape(x, [batch, heads, 1, length, headDim]), [1, 1, times, 1, 1]), [
-    batch,
-    heads * times,
-    length,
-    headDim,
-  ]);
+  const heads = Array.from({length: x.shape[1] * times}, (_, head) => Math.floor(head / times));
+  return gather(x, tensor1d(heads, 'int32'), 1);
 }
 
 export interface Shape {
@@ -56,10 +52,24 @@ export function randomInputs(
 ): Inputs {
   const queryShape: Inputs['queryShape'] = [batch, heads, length, headDim];
   const keyShape: Inputs['keyShape'] = [batch, keyValueHeads, length, headDim];
-  const values = (shape: number[], s: number) => tidy(() => randomNormal(shape, 0, 1, 'float32', s).dataSync<'float32'>());
-  const query = values(queryShape, seed + 0.1).map((x, i) => x + (i % headDim === 0 ? 2 : 0));
-  const key = values(keyShape, seed + 0.2).map((x, i) => (i % headDim === 0 ? 2 * x : x));
-  return {query, key, value: values(keyShape, seed + 0.3), queryShape, keyShape};
+  const random = gaussian(seed);
+  const values = (shape: number[]) => Float32Array.from({length: shape.reduce((a, b) => a * b, 1)}, random);
+  const query = values(queryShape).map((x, i) => x + (i % headDim === 0 ? 2 : 0));
+  const key = values(keyShape).map((x, i) => (i % headDim === 0 ? 2 * x : x));
+  return {query, key, value: values(keyShape), queryShape, keyShape};
+}
+
+/** Seeded normal deviates. tfjs has some too, but needs a backend that is ready, and test cases are made before that. */
+function gaussian(seed: number): () => number {
+  let state = seed;
+  // mulberry32
+  const uniform = () => {
+    state = (state + 0x6d2b79f5) | 0;
+    let t = Math.imul(state ^ (state >>> 15), state | 1);
+    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
+    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
+  };
+  return () => Math.sqrt(-2 * Math.log(1 - uniform())) * Math.cos(2 * Math.PI * uniform());
 }
 
 /** The inputs as tensors of the active backend. */

@@ -117,5 +117,8 @@ function withDefaults<T extends PBSAttentionOptions>(op: string, options: T | un
 }
 
 function describe(value: unknown): string {
-  return typeof value === 'string' ? `'${value}'` : typeof value === 'object' ? `${value?.constructor.name}` : `${value}`;
+  if (typeof value === 'string') {
+    return `'${value}'`;
+  }
+  return typeof value === 'object' && value !== null ? value.constructor.name : `${value}`;
 }

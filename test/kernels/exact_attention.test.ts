@@ -1,5 +1,5 @@
 import type {Tensor4D} from '@tensorflow/tfjs-core';
-import {add, gather, relu, reshape, reverse, setBackend, square, tensor4d, transpose} from '@tensorflow/tfjs-core';
+import {add, gather, relu, reshape, reverse, setBackend, square, tensor1d, tensor4d, transpose} from '@tensorflow/tfjs-core';
 import {expect} from 'chai';
 import {flashAttention, pbsAttention} from '../../src/index';
 import {describeBackends} from '../environment';
@@ -75,8 +75,8 @@ describeBackends('exact attention', (backend) => {
     const [q, k, v] = tensors(inputs);
     const [, k2, v2] = tensors({...inputs, key: mix(inputs.key, other.key), value: mix(inputs.value, other.value)});
     const rows = Array.from({length: seen}, (_, i) => i);
-    const before = gather(flashAttention(q, k, v), rows, 2);
-    const after = gather(flashAttention(q, k2, v2), rows, 2);
+    const before = gather(flashAttention(q, k, v), tensor1d(rows, 'int32'), 2);
+    const after = gather(flashAttention(q, k2, v2), tensor1d(rows, 'int32'), 2);
     expect(Array.from(await after.data())).to.deep.equal(Array.from(await before.data()));
   });
 

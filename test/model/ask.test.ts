@@ -59,6 +59,9 @@ describeBackends('ask', (backend) => {
     expect(tf.memory().numTensors, 'tensors left behind').to.equal(tensors);
   });
 
+  // What no backend changes is shown on the quickest one: a prompt takes a software adapter half a minute.
+  if (backend !== 'cpu') return;
+
   it('calls a wrong number wrong', async function () {
     this.timeout(200_000);
     const needle = buildNeedle(session.tokenizer, session.book, {length: 128, depth: 0.5, seed: 4});

@@ -1,0 +1,120 @@
+import {backend as activeBackend, memory, setBackend, tidy} from '@tensorflow/tfjs-core';
+import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
+import {expect} from 'chai';
+import {flashAttention, pbsAttention, pbsAttentionPlan} from '../../src/index';
+import {describeBackends, testBackends} from '../environment';
+import {randomInputs, tensors} from '../reference';
+
+const shape = {heads: 4, keyValueHeads: 2, length: 200, headDim: 16};
+const sizes = {blockSize: 16, segmentSize: 32, threshold: 0.6};
+
+describeBackends('memory', (backend) => {
+  before(() => setBackend(backend));
+
+  const runs: Record<string, () => Promise<unknown>> = {
+    flashAttention: async () => {
+      const [q, k, v] = tensors(randomInputs(shape, 21));
+      const output = flashAttention(q, k, v);
+      await output.data();
+      [q, k, v, output].forEach((x) => x.dispose());
+    },
+    pbsAttention: async () => {
+      const [q, k, v] = tensors(randomInputs(shape, 21));
+      const output = pbsAttention(q, k, v, sizes);
+      await output.data();
+      [q, k, v, output].forEach((x) => x.dispose());
+    },
+    pbsAttentionPlan: async () => {
+      const [q, k, v] = tensors(randomInputs(shape, 21));
+      const plan = pbsAttentionPlan(q, k, sizes);
+      await plan.blockMask.data();
+      [q, k, v, plan.keyIndices, plan.blockMask].forEach((x) => x.dispose());
+    },
+    'pbsAttentionPlan of exact attention': async () => {
+      const [q, k, v] = tensors(randomInputs(shape, 21));
+      const plan = pbsAttentionPlan(q, k, {...sizes, threshold: 1});
+      await plan.blockMask.data();
+      [q, k, v, plan.keyIndices, plan.blockMask].forEach((x) => x.dispose());
+    },
+  };
+  for (const [name, run] of Object.entries(runs)) {
+    it(`${name} frees all but its output`, async () => {
+      const count = () => [memory().numTensors, memory().numDataBuffers, activeBackend().numDataIds()];
+      const before = count();
+      await run();
+      expect(count()).to.deep.equal(before);
+    });
+  }
+
+  it('works inside tidy, which frees the output as well', () => {
+    const before = memory().numTensors;
+    tidy(() => {
+      const [q, k, v] = tensors(randomInputs(shape, 21));
+      pbsAttentionPlan(q, k, sizes);
+      pbsAttention(q, k, v, sizes);
+    });
+    expect(memory().numTensors).to.equal(before);
+  });
+});
+
+if (testBackends().includes('webgpu')) {
+  describe('memory while running [webgpu]', () => {
+    before(() => setBackend('webgpu'));
+
+    /** Largest number of bytes that a call holds on the GPU at a time, beyond those before it; output included. */
+    function peakBytes(run: () => void): number {
+      const gpu = activeBackend() as WebGPUBackend;
+      const bytes = () => (memory() as unknown as {numBytesInGPU: number}).numBytesInGPU;
+      const start = bytes();
+      let peak = 0;
+      const runProgram = gpu.runWebGPUProgram;
+      gpu.runWebGPUProgram = function (...args) {
+        const result = runProgram.apply(this, args);
+        peak = Math.max(peak, bytes() - start);
+        return result;
+      };
+      try {
+        run();
+      } finally {
+        gpu.runWebGPUProgram = runProgram;
+      }
+      return peak;
+    }
+
+    /** As the design allows: O(N) a head for indices, scores and statistics, O((N/B)²) for block scores and lists. */
+    function allowedBytes({heads, length, headDim}: typeof shape, blockSize: number): number {
+      const blocks = Math.ceil(length / blockSize);
+      const output = heads * length * headDim;
+      const keyScoresAndIndices = 2 * heads * length;
+      const proxyStatistics = heads * blockSize * (2 * Math.ceil(length / 512) + 1);
+      const pooled = 2 * heads * blocks * headDim + heads * blocks;
+      const scoresAndLists = 2 * heads * blocks * (blocks + 1);
+      const uniforms = 12 * 256;
+      return 4 * (output + keyScoresAndIndices + proxyStatistics + pooled + scoresAndLists) + uniforms;
+    }
+
+    for (const length of [200, 1500]) {
+      it(`stays within the sum of its parts at ${length} tokens`, async () => {
+        const [q, k, v] = tensors(randomInputs({...shape, length}, 22));
+        flashAttention(q, k, v).dispose(); // uploads the inputs
+        await q.data();
+        const allowed = allowedBytes({...shape, length}, 16);
+        const peak = peakBytes(() => pbsAttention(q, k, v, sizes).dispose());
+        expect(peak).to.be.above(0).and.at.most(allowed);
+        expect(allowed, 'the bound is far below one score matrix').to.be.below(
+          length > 1000 ? (4 * shape.heads * length * length) / 10 : Infinity,
+        );
+        [q, k, v].forEach((x) => x.dispose());
+      });
+    }
+
+    it('takes nothing but the output for exact attention', async () => {
+      const [q, k, v] = tensors(randomInputs(shape, 23));
+      flashAttention(q, k, v).dispose();
+      await q.data();
+      const peak = peakBytes(() => flashAttention(q, k, v).dispose());
+      expect(peak).to.be.at.most(4 * q.size + 256);
+      [q, k, v].forEach((x) => x.dispose());
+    });
+  });
+}

@@ -1,0 +1,102 @@
+import type {Tensor4D} from '@tensorflow/tfjs-core';
+import {getBackend, memory, ones, registerBackend, removeBackend, setBackend, zeros} from '@tensorflow/tfjs-core';
+import {MathBackendCPU} from '@tensorflow/tfjs-backend-cpu';
+import {expect} from 'chai';
+import type {PBSAttentionOptions} from '../../src/index';
+import {flashAttention, pbsAttention, pbsAttentionDensity, pbsAttentionPlan} from '../../src/index';
+
+const tensor = (...shape: number[]) => ones(shape as [number, number, number, number]) as Tensor4D;
+
+describe('arguments', () => {
+  before(() => setBackend('cpu'));
+
+  const q = () => tensor(2, 4, 6, 8);
+  const kv = () => tensor(2, 2, 6, 8);
+  const wrongTensors: Array<[string, () => [unknown, unknown, unknown], RegExp]> = [
+    ['rank', () => [tensor(4, 6, 8), kv(), kv()], /query: got float32 \[4,6,8\]; takes a float32 tensor \[batch, heads/],
+    ['dtype', () => [q(), ones([2, 2, 6, 8], 'int32'), kv()], /key: got int32 \[2,2,6,8\]; takes a float32 tensor/],
+    ['no tensor', () => [q(), kv(), [1, 2]], /value: got Array; takes a float32 tensor/],
+    ['undefined', () => [undefined, kv(), kv()], /query: got undefined; takes/],
+    ['batch', () => [q(), tensor(1, 2, 6, 8), kv()], /key: got key \[1,2,6,8\] with query \[2,4,6,8\].*batch, 2/],
+    ['length', () => [q(), kv(), tensor(2, 2, 5, 8)], /value: got value \[2,2,5,8\].*length, 6/],
+    ['head dim', () => [q(), tensor(2, 2, 6, 4), kv()], /key: got key \[2,2,6,4\].*headDim, 8/],
+    ['heads', () => [q(), tensor(2, 3, 6, 8), kv()], /key: got key \[2,3,6,8\].*divides the query's 4/],
+    ['heads of value', () => [q(), kv(), tensor(2, 4, 6, 8)], /value: got value.*key's number of heads, 2/],
+    ['empty', () => [zeros([2, 4, 0, 8]), zeros([2, 2, 0, 8]), zeros([2, 2, 0, 8])], /query:.*no dimension of 0/],
+  ];
+  for (const [name, make, message] of wrongTensors) {
+    it(`names a wrong tensor: ${name}`, () => {
+      const [query, key, value] = make() as [Tensor4D, Tensor4D, Tensor4D];
+      for (const [op, run] of Object.entries({flashAttention, pbsAttention})) {
+        expect(() => run(query, key, value)).to.throw(Error, message).with.property('message').match(new RegExp(`^${op}: `));
+      }
+      if (!/value/.test(message.source)) {
+        expect(() => pbsAttentionPlan(query, key)).to.throw(Error, message);
+      }
+    });
+  }
+
+  it('names a disposed tensor', () => {
+    const gone = q();
+    gone.dispose();
+    expect(() => flashAttention(gone, kv(), kv())).to.throw('flashAttention: query: got a disposed tensor');
+  });
+
+  const wrongOptions: Array<[object, RegExp]> = [
+    [{threshold: 1.1}, /threshold: got 1.1; takes a number from 0 to 1/],
+    [{threshold: -0.1}, /threshold: got -0.1;/],
+    [{threshold: NaN}, /threshold: got NaN;/],
+    [{threshold: '0.9'}, /threshold: got '0.9';/],
+    [{scale: Infinity}, /scale: got Infinity; takes a finite number/],
+    [{scale: NaN}, /scale: got NaN;/],
+    [{blockSize: 0}, /blockSize: got 0; takes a positive 32-bit integer/],
+    [{blockSize: 2.5}, /blockSize: got 2.5;/],
+    [{blockSize: 64, segmentSize: 100}, /segmentSize: got 100 with blockSize 64; takes a multiple of blockSize/],
+    [{causal: 1}, /causal: got 1; takes true or false/],
+    [{permute: 'no'}, /permute: got 'no'; takes true or false/],
+    [{exactLastBlock: null}, /exactLastBlock: got null; takes true or false/],
+    [{treshold: 0.5}, /options: got 'treshold'; takes .*threshold/],
+  ];
+  for (const [options, message] of wrongOptions) {
+    it(`names a wrong option: ${JSON.stringify(options)}`, () => {
+      const given = options as PBSAttentionOptions;
+      expect(() => pbsAttention(q(), kv(), kv(), given)).to.throw(Error, message);
+      expect(() => pbsAttentionPlan(q(), kv(), given)).to.throw(Error, message);
+    });
+  }
+
+  it('takes an undefined option for the default', async () => {
+    const [query, key] = [q(), kv()];
+    const plain = await pbsAttention(query, key, key).data();
+    const given = await pbsAttention(query, key, key, {threshold: undefined, scale: undefined}).data();
+    expect(Array.from(given)).to.deep.equal(Array.from(plain));
+  });
+
+  it('names a backend without the kernel, and those that have it', async () => {
+    registerBackend('other', () => new MathBackendCPU());
+    await setBackend('other');
+    try {
+      const [query, key] = [q(), kv()];
+      const message = /backend: got 'other', which has no (PBSAttention|FlashAttention) kernel; takes .*cpu/;
+      expect(() => pbsAttention(query, key, key)).to.throw(Error, message);
+      expect(() => flashAttention(query, key, key)).to.throw(Error, message);
+    } finally {
+      await setBackend('cpu');
+      removeBackend('other');
+    }
+    expect(getBackend()).to.equal('cpu');
+  });
+
+  it('rejects a density asked with another block size than the plan has', async () => {
+    const plan = pbsAttentionPlan(q(), kv(), {blockSize: 2, segmentSize: 4});
+    const rejected = await pbsAttentionDensity(plan, {blockSize: 3, segmentSize: 6}).catch((error: Error) => error);
+    expect(rejected).to.be.an('error').with.property('message').match(/plan: got a mask \[2,4,3,3\] for 6 keys/);
+  });
+
+  it('leaks nothing when it throws', () => {
+    const [query, key] = [q(), kv()];
+    const before = memory().numTensors;
+    expect(() => pbsAttention(query, key, key, {threshold: 2})).to.throw();
+    expect(memory().numTensors).to.equal(before);
+  });
+});
