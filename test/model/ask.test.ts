@@ -38,8 +38,8 @@ describeBackends('ask', (backend) => {
 
   it('answers right with exact and with PBS attention, and keeps part of the blocks', async function () {
     this.timeout(200_000);
-    const needle = buildNeedle(session.tokenizer, session.book, {length: 192, depth: 0.2, seed: 4});
-    const options = {blockSize: 32, segmentSize: 32, threshold: 0.9};
+    const needle = buildNeedle(session.tokenizer, session.book, {length: 128, depth: 0.2, seed: 4});
+    const options = {blockSize: 16, segmentSize: 32, threshold: 0.9};
     const tensors = tf.memory().numTensors;
     const done: number[] = [];
     let exactFirst = false;
@@ -47,7 +47,7 @@ describeBackends('ask', (backend) => {
       onStep: (_, share) => done.push(share),
       onExact: (run) => (exactFirst = run.correct),
     });
-    expect(result).to.deep.include({backend, adapter: 'test', length: 192});
+    expect(result).to.deep.include({backend, adapter: 'test', length: 128});
     expect(result.exact).to.include({answer: needle.answer, correct: true});
     expect(result.pbs).to.include({answer: needle.answer, correct: true});
     expect(result.exact.firstTokenMs).to.be.greaterThan(0);

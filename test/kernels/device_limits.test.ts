@@ -1,0 +1,130 @@
+import type {TensorInfo} from '@tensorflow/tfjs-core';
+import {backend as activeBackend, getKernel, setBackend, tensor4d} from '@tensorflow/tfjs-core';
+import {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
+import {expect} from 'chai';
+import {flashAttention} from '../../src/index';
+import {attend} from '../../src/kernels/cpu/attend';
+import {blockGeometry} from '../../src/kernels/block_geometry';
+import {SortKeysProgram} from '../../src/kernels/webgpu/permute';
+import {testBackends} from '../environment';
+import {relativeL1} from '../golden_cases';
+import {randomInputs} from '../reference';
+
+if (testBackends().includes('webgpu')) {
+  describe('device limits [webgpu]', () => {
+    before(() => setBackend('webgpu'));
+
+    describe('a device with the limits that every device has', () => {
+      let gpu: WebGPUBackend;
+      const errors: string[] = [];
+      before(async () => {
+        const adapter = (await navigator.gpu.requestAdapter())!;
+        const device = await adapter.requestDevice();
+        device.addEventListener('uncapturederror', ({error}) => errors.push(error.message));
+        gpu = new WebGPUBackend(device, adapter.info);
+      });
+      after(() => {
+        gpu.device.destroy();
+      });
+
+      async function run(kernel: string, headDim: number, attrs: object) {
+        const inputs = randomInputs({heads: 2, keyValueHeads: 1, length: 75, headDim}, 41);
+        const info = (values: Float32Array, shape: number[]) => gpu.makeTensorInfo(shape, 'float32', values);
+        const query = info(inputs.query, inputs.queryShape);
+        const key = info(inputs.key, inputs.keyShape);
+        const value = info(inputs.value, inputs.keyShape);
+        const {kernelFunc} = getKernel(kernel, 'webgpu');
+        const output = kernelFunc({inputs: {query, key, value}, backend: gpu, attrs: attrs as never}) as TensorInfo;
+        const actual = (await gpu.read(output.dataId)) as Float32Array;
+        const geometry = blockGeometry(query, key, {blockSize: 75, segmentSize: 75});
+        const expected = attend(inputs.query, inputs.key, inputs.value, geometry, 0.25, true);
+        return {actual, expected};
+      }
+
+      for (const headDim of [64, 128, 256]) {
+        it(`runs exact attention with head dim ${headDim} in 16 KiB of workgroup memory`, async () => {
+          expect(gpu.device.limits.maxComputeWorkgroupStorageSize).to.equal(16384);
+          const {actual, expected} = await run('FlashAttention', headDim, {scale: 0.25, causal: true});
+          expect(relativeL1(actual, expected)).to.be.below(1e-4);
+          expect(errors).to.deep.equal([]);
+        });
+      }
+
+      it('runs all stages', async () => {
+        const attrs = {
+          scale: 0.25,
+          causal: true,
+          blockSize: 16,
+          segmentSize: 32,
+          // Keeps every block, by the sum of scores and not by the short cut of threshold 1.
+          threshold: 0.9999999,
+          permute: true,
+          exactLastBlock: false,
+        };
+        const {actual, expected} = await run('PBSAttention', 64, attrs);
+        expect(relativeL1(actual, expected)).to.be.below(1e-3);
+        expect(errors).to.deep.equal([]);
+      });
+
+      it('refuses a head dim that its workgroup memory cannot hold', () => {
+        const shape = [1, 1, 4, 512];
+        const query = gpu.makeTensorInfo(shape, 'float32');
+        const {kernelFunc} = getKernel('FlashAttention', 'webgpu');
+        const before = gpu.numDataIds();
+        const inputs = {query, key: query, value: query};
+        expect(() => kernelFunc({inputs, backend: gpu, attrs: {scale: 1, causal: true}})).to.throw(
+          /flashAttention: query: got headDim 512, which needs \d+ bytes of workgroup memory; this device has 16384/,
+        );
+        expect(gpu.numDataIds()).to.equal(before);
+      });
+
+      it('refuses a tensor that one binding cannot hold, before anything is launched', () => {
+        // 128 MiB is the limit; these are 2 GiB, of which nothing is allocated.
+        const query = gpu.makeTensorInfo([1, 8, 2 ** 20, 64], 'float32');
+        const before = gpu.numDataIds();
+        const message =
+          /pbsAttention: query \[1,8,1048576,64\] takes 2147483648 bytes in one buffer; this WebGPU device takes at most 134217728/;
+        const attrs = {
+          scale: 1,
+          causal: true,
+          blockSize: 128,
+          segmentSize: 256,
+          threshold: 0.9,
+          permute: true,
+          exactLastBlock: true,
+        };
+        const {kernelFunc} = getKernel('PBSAttention', 'webgpu');
+        const inputs = {query, key: query, value: query};
+        expect(() => kernelFunc({inputs, backend: gpu, attrs})).to.throw(message);
+        // Small inputs whose block lists would be too large: 2¹⁴ blocks of 4 rows.
+        const narrow = gpu.makeTensorInfo([1, 1, 2 ** 16, 4], 'float32');
+        const small = {inputs: {query: narrow, key: narrow, value: narrow}, backend: gpu};
+        expect(() => kernelFunc({...small, attrs: {...attrs, blockSize: 4, segmentSize: 4}})).to.throw(
+          /pbsAttention: block lists \[1,1,16384,16385\] takes 1073807360 bytes/,
+        );
+        expect(gpu.numDataIds()).to.equal(before + 1);
+        expect(errors).to.deep.equal([]);
+      });
+    });
+
+    it('runs more than 65,535 workgroups', async () => {
+      const heads = 70_000;
+      // One token sees itself alone: the output is the value.
+      const values = Float32Array.from({length: heads * 4}, (_, i) => i % 1013);
+      const x = tensor4d(values, [1, heads, 1, 4]);
+      expect(Array.from(await flashAttention(x, x, x).data())).to.deep.equal(Array.from(values));
+    });
+
+    it('runs more than 65,535 workgroups in a stage with barriers and an index of its own', async () => {
+      const gpu = activeBackend() as WebGPUBackend;
+      const heads = 35_000;
+      const info = gpu.makeTensorInfo([1, heads, 2, 4], 'float32');
+      const geometry = blockGeometry(info, info, {blockSize: 1, segmentSize: 1});
+      const keyScores = gpu.makeTensorInfo([1, heads, 2], 'float32', new Float32Array(2 * heads).fill(0.5));
+      const order = new SortKeysProgram(keyScores, geometry, true).run(gpu);
+      const values = (await gpu.read(order.dataId)) as Int32Array;
+      expect(values.every((key, i) => key === i % 2)).to.equal(true);
+      [info, keyScores, order].forEach(({dataId}) => gpu.disposeData(dataId));
+    });
+  });
+}
