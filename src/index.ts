@@ -1,8 +1,8 @@
-import './kernels/register';
+import './kernels/register.js';
 
-export {flashAttention} from './ops/flash_attention';
-export type {FlashAttentionOptions, PBSAttentionOptions} from './ops/options';
-export {pbsAttention} from './ops/pbs_attention';
-export {pbsAttentionDensity} from './ops/pbs_attention_density';
-export type {PBSAttentionPlan} from './ops/pbs_attention_plan';
-export {pbsAttentionPlan} from './ops/pbs_attention_plan';
+export {flashAttention} from './ops/flash_attention.js';
+export type {FlashAttentionOptions, PBSAttentionOptions} from './ops/options.js';
+export {pbsAttention} from './ops/pbs_attention.js';
+export {pbsAttentionDensity} from './ops/pbs_attention_density.js';
+export type {PBSAttentionPlan} from './ops/pbs_attention_plan.js';
+export {pbsAttentionPlan} from './ops/pbs_attention_plan.js';

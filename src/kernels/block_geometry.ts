@@ -1,5 +1,5 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
-import type {PBSAttentionAttrs} from './attention_kernels';
+import type {PBSAttentionAttrs} from './attention_kernels.js';
 
 /**
  * How the sequence is cut into blocks and segments: the same on every backend.

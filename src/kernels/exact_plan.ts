@@ -1,12 +1,9 @@
 import type {TypedArray} from '@tensorflow/tfjs-core';
-import type {BlockGeometry} from './block_geometry';
-import {visibleBlocks} from './block_geometry';
+import type {BlockGeometry} from './block_geometry.js';
+import {visibleBlocks} from './block_geometry.js';
 
 /** The plan of exact attention: keys in their own order, every visible block selected. */
-export function exactPlan(
-  geometry: BlockGeometry,
-  causal: boolean,
-): {keyIndices: Int32Array; blockMask: TypedArray} {
+export function exactPlan(geometry: BlockGeometry, causal: boolean): {keyIndices: Int32Array; blockMask: TypedArray} {
   const {batch, heads, length, blocks} = geometry;
   const keyIndices = new Int32Array(batch * heads * length);
   for (let i = 0; i < keyIndices.length; ++i) {

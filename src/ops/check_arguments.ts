@@ -1,8 +1,8 @@
 import type {Tensor4D} from '@tensorflow/tfjs-core';
 import {engine, getBackend, getKernel, Tensor} from '@tensorflow/tfjs-core';
-import type {FlashAttentionAttrs, PBSAttentionAttrs} from '../kernels/attention_kernels';
-import type {FlashAttentionOptions, PBSAttentionOptions} from './options';
-import {defaultOptions} from './options';
+import type {FlashAttentionAttrs, PBSAttentionAttrs} from '../kernels/attention_kernels.js';
+import type {FlashAttentionOptions, PBSAttentionOptions} from './options.js';
+import {defaultOptions} from './options.js';
 
 /** Throws unless query, key and (where the op has one) value fit together. */
 export function checkTensors(op: string, query: Tensor4D, key: Tensor4D, value?: Tensor4D): void {
@@ -90,13 +90,7 @@ export function checkBoolean(op: string, name: string, value: unknown): asserts 
   check(typeof value === 'boolean', op, name, `got ${describe(value)}`, 'true or false');
 }
 
-export function check(
-  condition: boolean,
-  op: string,
-  argument: string,
-  got: string,
-  takes: string,
-): asserts condition {
+export function check(condition: boolean, op: string, argument: string, got: string, takes: string): asserts condition {
   if (!condition) {
     fail(op, argument, got, takes);
   }

@@ -1,8 +1,8 @@
 import type {NamedAttrMap, NamedTensorMap, Tensor4D} from '@tensorflow/tfjs-core';
 import {engine, op} from '@tensorflow/tfjs-core';
-import {FlashAttention} from '../kernels/attention_kernels';
-import {checkBackend, checkTensors, flashAttentionAttrs} from './check_arguments';
-import type {FlashAttentionOptions} from './options';
+import {FlashAttention} from '../kernels/attention_kernels.js';
+import {checkBackend, checkTensors, flashAttentionAttrs} from './check_arguments.js';
+import type {FlashAttentionOptions} from './options.js';
 
 /**
  * Exact attention, `softmax(scale · query · keyᵀ) · value`, in tiles with an online softmax: the score matrix never
@@ -21,12 +21,7 @@ import type {FlashAttentionOptions} from './options';
  * @throws Error if a tensor or an option is not of that form, if the active backend has no kernel, or if the device
  *     cannot hold the tensors; nothing has been launched then.
  */
-function flashAttention_(
-  query: Tensor4D,
-  key: Tensor4D,
-  value: Tensor4D,
-  options?: FlashAttentionOptions,
-): Tensor4D {
+function flashAttention_(query: Tensor4D, key: Tensor4D, value: Tensor4D, options?: FlashAttentionOptions): Tensor4D {
   checkTensors('flashAttention', query, key, value);
   const attrs = flashAttentionAttrs('flashAttention', options, query.shape[3]);
   checkBackend('flashAttention', FlashAttention);

@@ -1,8 +1,8 @@
 import type {NamedAttrMap, NamedTensorMap, Tensor4D} from '@tensorflow/tfjs-core';
 import {engine, op} from '@tensorflow/tfjs-core';
-import {PBSAttention} from '../kernels/attention_kernels';
-import {checkBackend, checkTensors, pbsAttentionAttrs} from './check_arguments';
-import type {PBSAttentionOptions} from './options';
+import {PBSAttention} from '../kernels/attention_kernels.js';
+import {checkBackend, checkTensors, pbsAttentionAttrs} from './check_arguments.js';
+import type {PBSAttentionOptions} from './options.js';
 
 /**
  * Permuted block-sparse attention for the prefill of long prompts (PBS-Attn, arXiv 2510.21270, section 3 and
@@ -25,12 +25,7 @@ import type {PBSAttentionOptions} from './options';
  * @throws Error if a tensor or an option is not of that form, if the active backend has no kernel, or if the device
  *     cannot hold the tensors; nothing has been launched then.
  */
-function pbsAttention_(
-  query: Tensor4D,
-  key: Tensor4D,
-  value: Tensor4D,
-  options?: PBSAttentionOptions,
-): Tensor4D {
+function pbsAttention_(query: Tensor4D, key: Tensor4D, value: Tensor4D, options?: PBSAttentionOptions): Tensor4D {
   checkTensors('pbsAttention', query, key, value);
   const attrs = pbsAttentionAttrs('pbsAttention', options, query.shape[3]);
   checkBackend('pbsAttention', PBSAttention);

@@ -1,9 +1,9 @@
 import {Tensor} from '@tensorflow/tfjs-core';
-import {visibleBlocks} from '../kernels/block_geometry';
-import {blockSizes, check, checkBoolean} from './check_arguments';
-import type {PBSAttentionOptions} from './options';
-import {defaultOptions} from './options';
-import type {PBSAttentionPlan} from './pbs_attention_plan';
+import {visibleBlocks} from '../kernels/block_geometry.js';
+import {blockSizes, check, checkBoolean} from './check_arguments.js';
+import type {PBSAttentionOptions} from './options.js';
+import {defaultOptions} from './options.js';
+import type {PBSAttentionPlan} from './pbs_attention_plan.js';
 
 /**
  * Share of the blocks that a plan keeps: selected blocks over causally visible blocks, over all heads and query blocks.

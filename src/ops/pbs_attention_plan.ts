@@ -1,8 +1,8 @@
 import type {NamedAttrMap, NamedTensorMap, Tensor3D, Tensor4D} from '@tensorflow/tfjs-core';
 import {engine, op} from '@tensorflow/tfjs-core';
-import {PBSAttentionPlan as PBSAttentionPlanKernel} from '../kernels/attention_kernels';
-import {checkBackend, checkTensors, pbsAttentionAttrs} from './check_arguments';
-import type {PBSAttentionOptions} from './options';
+import {PBSAttentionPlan as PBSAttentionPlanKernel} from '../kernels/attention_kernels.js';
+import {checkBackend, checkTensors, pbsAttentionAttrs} from './check_arguments.js';
+import type {PBSAttentionOptions} from './options.js';
 
 /** What `pbsAttention` does with the same query, key and options. */
 export interface PBSAttentionPlan {

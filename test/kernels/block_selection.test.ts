@@ -113,7 +113,11 @@ describeBackends('block selection', (backend) => {
     for (let row = 0; row < maskRows; ++row) {
       const head = Math.floor(row / blocks);
       const segment = Math.floor((row % blocks) / 2);
-      const sink = Math.floor(Array.from(keyIndices).slice(head * 200).indexOf(0) / 16);
+      const sink = Math.floor(
+        Array.from(keyIndices)
+          .slice(head * 200)
+          .indexOf(0) / 16,
+      );
       const expected = [...new Set([sink, 2 * segment, 2 * segment + 1])].filter((block) => block < blocks);
       const kept = Array.from({length: blocks}, (_, i) => i).filter((i) => blockMask[row * blocks + i]);
       expect(kept, `row ${row}`).to.deep.equal(expected.sort((a, b) => a - b));

@@ -1,5 +1,16 @@
 import type {Tensor4D} from '@tensorflow/tfjs-core';
-import {add, gather, relu, reshape, reverse, setBackend, square, tensor1d, tensor4d, transpose} from '@tensorflow/tfjs-core';
+import {
+  add,
+  gather,
+  relu,
+  reshape,
+  reverse,
+  setBackend,
+  square,
+  tensor1d,
+  tensor4d,
+  transpose,
+} from '@tensorflow/tfjs-core';
 import {expect} from 'chai';
 import {flashAttention, pbsAttention} from '../../src/index';
 import {describeBackends} from '../environment';
@@ -70,8 +81,7 @@ describeBackends('exact attention', (backend) => {
     const inputs = randomInputs({heads: 2, length: 90, headDim: 16}, 7);
     const other = randomInputs({heads: 2, length: 90, headDim: 16}, 8);
     const seen = 41;
-    const mix = (a: Float32Array, b: Float32Array) =>
-      a.map((x, i) => (Math.floor(i / 16) % 90 < seen ? x : b[i]));
+    const mix = (a: Float32Array, b: Float32Array) => a.map((x, i) => (Math.floor(i / 16) % 90 < seen ? x : b[i]));
     const [q, k, v] = tensors(inputs);
     const [, k2, v2] = tensors({...inputs, key: mix(inputs.key, other.key), value: mix(inputs.value, other.value)});
     const rows = Array.from({length: seen}, (_, i) => i);

@@ -34,26 +34,24 @@ const randomCase = fc
     exactLastBlock: fc.boolean(),
     seed: fc.integer({min: 1, max: 1e6}),
   })
-  .map(
-    (x): RandomCase => ({
-      shape: {
-        batch: x.batch,
-        heads: x.keyValueHeads * x.group,
-        keyValueHeads: x.keyValueHeads,
-        length: x.length,
-        headDim: x.headDim,
-      },
-      options: {
-        blockSize: x.blockSize,
-        segmentSize: x.blockSize * x.blocksPerSegment,
-        threshold: x.threshold,
-        causal: x.causal,
-        permute: x.permute,
-        exactLastBlock: x.exactLastBlock,
-      },
-      seed: x.seed,
-    }),
-  );
+  .map((x): RandomCase => ({
+    shape: {
+      batch: x.batch,
+      heads: x.keyValueHeads * x.group,
+      keyValueHeads: x.keyValueHeads,
+      length: x.length,
+      headDim: x.headDim,
+    },
+    options: {
+      blockSize: x.blockSize,
+      segmentSize: x.blockSize * x.blocksPerSegment,
+      threshold: x.threshold,
+      causal: x.causal,
+      permute: x.permute,
+      exactLastBlock: x.exactLastBlock,
+    },
+    seed: x.seed,
+  }));
 
 async function run(backend: string, inputs: Inputs, options: PBSAttentionOptions) {
   await setBackend(backend);

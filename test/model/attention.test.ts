@@ -31,11 +31,7 @@ describeBackends('composedAttention', (backend) => {
 
   it('equals flashAttention where the rows are too many for one softmax', async () => {
     const heads = 32_768;
-    const [q, k, v] = [
-      tensor([1, heads, 3, 8], 1),
-      tensor([1, heads / 2, 3, 8], 2),
-      tensor([1, heads / 2, 3, 8], 3),
-    ];
+    const [q, k, v] = [tensor([1, heads, 3, 8], 1), tensor([1, heads / 2, 3, 8], 2), tensor([1, heads / 2, 3, 8], 3)];
     expect(await relativeL1(composedAttention(q, k, v), flashAttention(q, k, v))).to.be.lessThan(1e-4);
   });
 
@@ -44,9 +40,7 @@ describeBackends('composedAttention', (backend) => {
     const whole = composedAttention(q, k, v);
     for (const rows of [1, 5]) {
       const lastRows = composedAttention(tf.slice(q, [0, 0, 21 - rows, 0], [1, 4, rows, 8]), k, v);
-      expect(
-        await relativeL1(lastRows, tf.slice(whole, [0, 0, 21 - rows, 0], [1, 4, rows, 8])),
-      ).to.be.lessThan(1e-5);
+      expect(await relativeL1(lastRows, tf.slice(whole, [0, 0, 21 - rows, 0], [1, 4, rows, 8]))).to.be.lessThan(1e-5);
     }
   });
 });

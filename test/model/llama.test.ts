@@ -8,10 +8,7 @@ import {Safetensors} from '../../demo/llama/safetensors';
 import {describeBackends} from '../environment';
 import {tinyConfig, tinyIds, tinyTensors, writeSafetensors, type StoredTensor} from './tiny_checkpoint';
 
-function tinyModel(
-  config: Record<string, unknown> = {},
-  tensors: Record<string, StoredTensor> = {},
-): LlamaModel {
+function tinyModel(config: Record<string, unknown> = {}, tensors: Record<string, StoredTensor> = {}): LlamaModel {
   const file = writeSafetensors({...tinyTensors(), ...tensors});
   return new LlamaModel(parseConfig({...tinyConfig, ...config}), new Safetensors(file));
 }
@@ -111,9 +108,7 @@ describeBackends('LlamaModel with a tiny random checkpoint', (backend) => {
   it('refuses prompts that it cannot run', async () => {
     const model = tinyModel({max_position_embeddings: 8});
     expect(await rejection(model.prefill([]))).to.match(/no tokens; accepted: 1 or more/);
-    expect(await rejection(model.prefill([3, 61]))).to.match(
-      /token id is 61; accepted: integers from 0 to 60/,
-    );
+    expect(await rejection(model.prefill([3, 61]))).to.match(/token id is 61; accepted: integers from 0 to 60/);
     expect(await rejection(model.prefill([3, 1.5]))).to.match(/token id is 1\.5/);
     expect(await rejection(model.prefill(tinyIds(9)))).to.match(/would be 9 tokens; accepted: at most 8/);
     const {logits, cache} = await model.prefill(tinyIds(8));

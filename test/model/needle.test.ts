@@ -36,9 +36,7 @@ describe('buildNeedle', () => {
     const needle = buildNeedle(tokenizer, book, {length: 400, depth: 0.4, seed: 5, fact});
     const text = tokenizer.decode(needle.ids);
     expect(text.split(' The secret number of the amber falcon is 48213.')).to.have.lengthOf(2);
-    expect(text.endsWith('\n\nQuestion: What is the secret number of the amber falcon?\nAnswer:')).to.equal(
-      true,
-    );
+    expect(text.endsWith('\n\nQuestion: What is the secret number of the amber falcon?\nAnswer:')).to.equal(true);
     expect(needle.before).to.match(/[.!?]["')]*$/);
     expect(needle.after).to.match(/^ ["'(]?[A-Z]/);
     expect(needle).to.include({answer: '48213', position: encode(needle.before).length});
@@ -68,9 +66,7 @@ describe('buildNeedle', () => {
     expect(make({length: 500_000})).to.throw(/the book is too short for a prompt with \d+ tokens/);
     expect(make({depth: 1.1})).to.throw(/depth is 1\.1; accepted: 0 .* to 1/);
     expect(make({depth: NaN})).to.throw(/depth is NaN/);
-    expect(make({fact: {...sound, noun: 'two words'}})).to.throw(
-      /the noun is "two words"; accepted: one word/,
-    );
+    expect(make({fact: {...sound, noun: 'two words'}})).to.throw(/the noun is "two words"; accepted: one word/);
     expect(make({fact: {...sound, adjective: ''}})).to.throw(/the adjective is ""/);
     expect(make({fact: {...sound, number: '0123'}})).to.throw(/the number is "0123"; accepted: five digits/);
   });

@@ -50,9 +50,7 @@ describe('Safetensors', () => {
     };
     const text = JSON.stringify(header);
     const padded = text.length % 2 === 0 ? `${text} ` : text;
-    const file = new Safetensors(
-      writeFile(padded, halves(0x4000), new Uint8Array(new Float32Array([7]).buffer)),
-    );
+    const file = new Safetensors(writeFile(padded, halves(0x4000), new Uint8Array(new Float32Array([7]).buffer)));
     expect([file.read('a', [1])[0], file.read('b', [1])[0]]).to.deep.equal([2, 7]);
   });
 
@@ -64,11 +62,7 @@ describe('Safetensors', () => {
 
   const damaged: Array<[what: string, file: ArrayBuffer, message: RegExp]> = [
     ['a file of 5 bytes', new ArrayBuffer(5), /5 bytes; the header length alone takes 8/],
-    [
-      'a header longer than the file',
-      new Uint8Array([255, 0, 0, 0, 0, 0, 0, 0, 123]).buffer,
-      /claims 255 bytes.* 1$/,
-    ],
+    ['a header longer than the file', new Uint8Array([255, 0, 0, 0, 0, 0, 0, 0, 123]).buffer, /claims 255 bytes.* 1$/],
     ['a header length past 2^53', new Uint8Array(16).fill(255).buffer, /claims 18446744073709551615 bytes/],
     ['a header that is not JSON', writeFile('{"w": '), /header is not JSON/],
     ['a header that is a list', writeFile('[1]'), /not a JSON object/],

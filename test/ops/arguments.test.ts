@@ -13,7 +13,11 @@ describe('arguments', () => {
   const q = () => tensor(2, 4, 6, 8);
   const kv = () => tensor(2, 2, 6, 8);
   const wrongTensors: Array<[string, () => [unknown, unknown, unknown], RegExp]> = [
-    ['rank', () => [tensor(4, 6, 8), kv(), kv()], /query: got float32 \[4,6,8\]; takes a float32 tensor \[batch, heads/],
+    [
+      'rank',
+      () => [tensor(4, 6, 8), kv(), kv()],
+      /query: got float32 \[4,6,8\]; takes a float32 tensor \[batch, heads/,
+    ],
     ['dtype', () => [q(), ones([2, 2, 6, 8], 'int32'), kv()], /key: got int32 \[2,2,6,8\]; takes a float32 tensor/],
     ['no tensor', () => [q(), kv(), [1, 2]], /value: got Array; takes a float32 tensor/],
     ['undefined', () => [undefined, kv(), kv()], /query: got undefined; takes/],
@@ -28,7 +32,10 @@ describe('arguments', () => {
     it(`names a wrong tensor: ${name}`, () => {
       const [query, key, value] = make() as [Tensor4D, Tensor4D, Tensor4D];
       for (const [op, run] of Object.entries({flashAttention, pbsAttention})) {
-        expect(() => run(query, key, value)).to.throw(Error, message).with.property('message').match(new RegExp(`^${op}: `));
+        expect(() => run(query, key, value))
+          .to.throw(Error, message)
+          .with.property('message')
+          .match(new RegExp(`^${op}: `));
       }
       if (!/value/.test(message.source)) {
         expect(() => pbsAttentionPlan(query, key)).to.throw(Error, message);
@@ -90,7 +97,10 @@ describe('arguments', () => {
   it('rejects a density asked with another block size than the plan has', async () => {
     const plan = pbsAttentionPlan(q(), kv(), {blockSize: 2, segmentSize: 4});
     const rejected = await pbsAttentionDensity(plan, {blockSize: 3, segmentSize: 6}).catch((error: Error) => error);
-    expect(rejected).to.be.an('error').with.property('message').match(/plan: got a mask \[2,4,3,3\] for 6 keys/);
+    expect(rejected)
+      .to.be.an('error')
+      .with.property('message')
+      .match(/plan: got a mask \[2,4,3,3\] for 6 keys/);
   });
 
   it('leaks nothing when it throws', () => {

@@ -1,5 +1,5 @@
-import type {BlockGeometry} from '../block_geometry';
-import {dot, keyRow} from './permute';
+import type {BlockGeometry} from '../block_geometry.js';
+import {dot, keyRow} from './permute.js';
 
 /**
  * Stage 4, attend: float32 `[batch, heads, length, headDim]`. Softmax attention of each query row over the keys of the

@@ -1,4 +1,4 @@
-import type {BlockGeometry} from '../block_geometry';
+import type {BlockGeometry} from '../block_geometry.js';
 
 /** Block lists as a dense mask: `[batch, heads, blocks, blocks]`, 1 where the key block is selected. */
 export function blockMask(blockLists: Int32Array, {batch, heads, blocks}: BlockGeometry): Uint8Array {

@@ -7,16 +7,16 @@ import type {
   PBSAttentionInputs,
   PBSAttentionPlanAttrs,
   PBSAttentionPlanInputs,
-} from '../attention_kernels';
-import {FlashAttention, PBSAttention, PBSAttentionPlan} from '../attention_kernels';
-import type {BlockGeometry} from '../block_geometry';
-import {blockGeometry, isExact} from '../block_geometry';
-import {exactPlan} from '../exact_plan';
-import {attend} from './attend';
-import {blockMask} from './block_mask';
-import {permute} from './permute';
-import {scoreBlocks} from './score_blocks';
-import {selectBlocks} from './select_blocks';
+} from '../attention_kernels.js';
+import {FlashAttention, PBSAttention, PBSAttentionPlan} from '../attention_kernels.js';
+import type {BlockGeometry} from '../block_geometry.js';
+import {blockGeometry, isExact} from '../block_geometry.js';
+import {exactPlan} from '../exact_plan.js';
+import {attend} from './attend.js';
+import {blockMask} from './block_mask.js';
+import {permute} from './permute.js';
+import {scoreBlocks} from './score_blocks.js';
+import {selectBlocks} from './select_blocks.js';
 
 /**
  * The readable reference: permute → score blocks → select blocks → attend, one file a stage. Unpermute is the identity,

@@ -1,4 +1,4 @@
-import type {BlockGeometry} from '../block_geometry';
+import type {BlockGeometry} from '../block_geometry.js';
 
 export interface KeyOrder {
   /** float64 `[batch, heads, permutedLength]`: mean attention that the proxy rows pay to each key. */
@@ -73,13 +73,7 @@ export function keyRow(geometry: BlockGeometry, head: number, position: number):
 }
 
 /** Dot product of two rows, in float64. */
-export function dot(
-  a: ArrayLike<number>,
-  aStart: number,
-  b: ArrayLike<number>,
-  bStart: number,
-  size: number,
-): number {
+export function dot(a: ArrayLike<number>, aStart: number, b: ArrayLike<number>, bStart: number, size: number): number {
   let sum = 0;
   for (let i = 0; i < size; ++i) {
     sum += a[aStart + i] * b[bStart + i];

@@ -1,7 +1,7 @@
-import type {BlockGeometry} from '../block_geometry';
-import {firstProxyBlock, scoredBlocks} from '../block_geometry';
-import type {KeyOrder} from './permute';
-import {dot, keyRow} from './permute';
+import type {BlockGeometry} from '../block_geometry.js';
+import {firstProxyBlock, scoredBlocks} from '../block_geometry.js';
+import type {KeyOrder} from './permute.js';
+import {dot, keyRow} from './permute.js';
 
 /**
  * Stage 2, score blocks (paper section 3.3): float64 `[batch, heads, blocks, blocks]`, the share of attention that a
@@ -59,12 +59,7 @@ function poolBlocks(x: Float32Array, geometry: BlockGeometry, rowAt: (i: number)
 }
 
 /** Attention of the proxy rows to each block of the row, as a share of what they pay to all of them. */
-function proxyMass(
-  row: Float64Array,
-  keyScores: Float64Array,
-  order: Int32Array,
-  {blockSize}: BlockGeometry,
-): void {
+function proxyMass(row: Float64Array, keyScores: Float64Array, order: Int32Array, {blockSize}: BlockGeometry): void {
   let total = 0;
   for (let i = 0; i < row.length * blockSize; ++i) {
     row[Math.floor(i / blockSize)] += keyScores[order[i]];

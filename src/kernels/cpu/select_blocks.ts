@@ -1,5 +1,5 @@
-import type {BlockGeometry} from '../block_geometry';
-import {scoredBlocks, visibleBlocks} from '../block_geometry';
+import type {BlockGeometry} from '../block_geometry.js';
+import {scoredBlocks, visibleBlocks} from '../block_geometry.js';
 
 /**
  * Stage 3, select blocks (paper section 3.3): block lists, int32 `[batch, heads, blocks, blocks + 1]` (the form is

@@ -1,9 +1,9 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
-import type {BlockGeometry} from '../block_geometry';
-import {AttentionProgram, headVectors, keyRow, readRow, rowComponents, workgroupIndex, writeRow} from './program';
-import type {Tile} from './tile';
-import {chooseTile, scoreTile, tileKeys, tileQueries, tileThreads} from './tile';
+import type {BlockGeometry} from '../block_geometry.js';
+import {AttentionProgram, headVectors, keyRow, readRow, rowComponents, workgroupIndex, writeRow} from './program.js';
+import type {Tile} from './tile.js';
+import {chooseTile, scoreTile, tileKeys, tileQueries, tileThreads} from './tile.js';
 
 /** What selection hands to attention: keys in permuted order and the block lists (see `block_geometry.ts`). */
 export interface BlockPlan {

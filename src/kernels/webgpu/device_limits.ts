@@ -1,6 +1,6 @@
 import {util} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
-import type {BlockGeometry} from '../block_geometry';
+import type {BlockGeometry} from '../block_geometry.js';
 
 /**
  * Throws if a tensor of the op is larger than what one binding of the device can hold. Past that limit tfjs returns

@@ -7,25 +7,29 @@ import type {
   PBSAttentionInputs,
   PBSAttentionPlanAttrs,
   PBSAttentionPlanInputs,
-} from '../attention_kernels';
-import {FlashAttention, PBSAttention, PBSAttentionPlan} from '../attention_kernels';
-import type {BlockGeometry} from '../block_geometry';
-import {blockGeometry, isExact} from '../block_geometry';
-import {exactPlan} from '../exact_plan';
-import type {BlockPlan} from './attend';
-import {attend} from './attend';
-import {blockMask} from './block_mask';
-import {checkBufferSizes, planShapes} from './device_limits';
-import {permute} from './permute';
-import {withScratch} from './program';
-import {scoreBlocks} from './score_blocks';
-import {selectBlocks} from './select_blocks';
+} from '../attention_kernels.js';
+import {FlashAttention, PBSAttention, PBSAttentionPlan} from '../attention_kernels.js';
+import type {BlockGeometry} from '../block_geometry.js';
+import {blockGeometry, isExact} from '../block_geometry.js';
+import {exactPlan} from '../exact_plan.js';
+import type {BlockPlan} from './attend.js';
+import {attend} from './attend.js';
+import {blockMask} from './block_mask.js';
+import {checkBufferSizes, planShapes} from './device_limits.js';
+import {permute} from './permute.js';
+import {withScratch} from './program.js';
+import {scoreBlocks} from './score_blocks.js';
+import {selectBlocks} from './select_blocks.js';
 
 /**
  * permute → score blocks → select blocks → attend, one file a stage, all on the GPU: nothing is read back in between.
  * Unpermute is the identity, because queries stay in place and `attend` writes each row where its query stands.
  */
-function pbsAttention(args: {inputs: PBSAttentionInputs; backend: WebGPUBackend; attrs: PBSAttentionAttrs}): TensorInfo {
+function pbsAttention(args: {
+  inputs: PBSAttentionInputs;
+  backend: WebGPUBackend;
+  attrs: PBSAttentionAttrs;
+}): TensorInfo {
   const {inputs, backend, attrs} = args;
   const {query, key, value} = inputs;
   const geometry = blockGeometry(query, key, attrs);
@@ -100,9 +104,7 @@ function planBlocks(
   return withScratch(backend, (scratch) => {
     const order = permute(op, backend, query, key, geometry, scale, attrs.permute);
     scratch(order.keyScores);
-    const scores = scratch(
-      scoreBlocks(backend, query, key, order, geometry, scale, causal, exactLastBlock),
-    );
+    const scores = scratch(scoreBlocks(backend, query, key, order, geometry, scale, causal, exactLastBlock));
     const blockLists = selectBlocks(backend, scores, order.keyIndices, geometry, threshold, causal);
     return {keyIndices: order.keyIndices, blockLists};
   });

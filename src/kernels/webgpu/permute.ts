@@ -1,9 +1,9 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
-import type {BlockGeometry} from '../block_geometry';
-import {AttentionProgram, keyRow, readRow, rowComponents, withScratch, workgroupIndex} from './program';
-import type {Tile} from './tile';
-import {chooseTile, scoreTile, tileKeys, tileQueries, tileThreads} from './tile';
+import type {BlockGeometry} from '../block_geometry.js';
+import {AttentionProgram, keyRow, readRow, rowComponents, withScratch, workgroupIndex} from './program.js';
+import type {Tile} from './tile.js';
+import {chooseTile, scoreTile, tileKeys, tileQueries, tileThreads} from './tile.js';
 
 export interface KeyOrder {
   /** float32 `[batch, heads, permutedLength]`: mean attention that the proxy rows pay to each key. */

@@ -1,8 +1,8 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
-import type {BlockGeometry} from '../block_geometry';
-import {firstProxyBlock} from '../block_geometry';
-import type {KeyOrder} from './permute';
+import type {BlockGeometry} from '../block_geometry.js';
+import {firstProxyBlock} from '../block_geometry.js';
+import type {KeyOrder} from './permute.js';
 import {
   AttentionProgram,
   headVectors,
@@ -12,8 +12,8 @@ import {
   withScratch,
   workgroupIndex,
   writeRow,
-} from './program';
-import {workgroupReduce} from './workgroup_reduce';
+} from './program.js';
+import {workgroupReduce} from './workgroup_reduce.js';
 
 /**
  * Stage 2, score blocks (paper section 3.3): float32 `[batch, heads, blocks, blocks]`, the share of attention that a
@@ -38,7 +38,9 @@ export function scoreBlocks(
     const pooledQuery = scratch(new PoolQueryProgram(query, geometry).run(backend));
     const pooledKey = scratch(new PoolKeyProgram(key, keyIndices, geometry).run(backend));
     const proxyMass =
-      exactLastBlock && causal ? scratch(new ProxyMassProgram(keyScores, keyIndices, geometry).run(backend)) : undefined;
+      exactLastBlock && causal
+        ? scratch(new ProxyMassProgram(keyScores, keyIndices, geometry).run(backend))
+        : undefined;
     return new BlockScoresProgram(pooledQuery, pooledKey, geometry, scale, causal, proxyMass).run(backend);
   });
 }

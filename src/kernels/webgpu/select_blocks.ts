@@ -1,7 +1,7 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
-import type {BlockGeometry} from '../block_geometry';
-import {AttentionProgram, workgroupIndex} from './program';
+import type {BlockGeometry} from '../block_geometry.js';
+import {AttentionProgram, workgroupIndex} from './program.js';
 
 /**
  * Stage 3, select blocks (paper section 3.3): block lists, int32 `[batch, heads, blocks, blocks + 1]` (the form is

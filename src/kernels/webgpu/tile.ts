@@ -1,5 +1,5 @@
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
-import {headVectors, readRow} from './program';
+import {headVectors, readRow} from './program.js';
 
 /**
  * A tile of scores: `queries` rows by `keys` columns, computed by a workgroup of `threadsX * threadsY` invocations.

@@ -1,0 +1,75 @@
+import {mkdirSync, readFileSync, writeFileSync} from 'node:fs';
+import type {TensorInfo} from '@tensorflow/tfjs-core';
+import {expect} from 'chai';
+import {blockGeometry} from '../../src/kernels/block_geometry';
+import {AttendProgram} from '../../src/kernels/webgpu/attend';
+import {BlockMaskProgram} from '../../src/kernels/webgpu/block_mask';
+import {
+  KeyScoresProgram,
+  ProxyLogSumsProgram,
+  ProxyStatisticsProgram,
+  SortKeysProgram,
+} from '../../src/kernels/webgpu/permute';
+import type {AttentionProgram} from '../../src/kernels/webgpu/program';
+import {
+  BlockScoresProgram,
+  PoolKeyProgram,
+  PoolQueryProgram,
+  ProxyMassProgram,
+} from '../../src/kernels/webgpu/score_blocks';
+import {SelectBlocksProgram} from '../../src/kernels/webgpu/select_blocks';
+import type {Tile} from '../../src/kernels/webgpu/tile';
+
+/**
+ * The shaders' texts as they go to the compiler, so that a change to them shows in review.
+ * `UPDATE_SHADERS=1 npm test -- node` writes them anew.
+ */
+describe('shader texts', () => {
+  const info = (...shape: number[]): TensorInfo => ({shape, dtype: 'float32', dataId: {}});
+  const query = info(1, 4, 1000, 64);
+  const key = info(1, 2, 1000, 64);
+  const geometry = blockGeometry(query, key, {blockSize: 128, segmentSize: 256});
+  const scores = info(1, 4, 8, 8);
+  const order = info(1, 4, 1000);
+  const lists = info(1, 4, 8, 9);
+  const mass = info(1, 4, 8);
+  const tile: Tile = {threadsX: 8, threadsY: 16, rows: 4, columns: 4};
+  const odd = info(1, 4, 1000, 10);
+  const oddGeometry = blockGeometry(odd, odd, {blockSize: 128, segmentSize: 256});
+  const plan = {keyIndices: order, blockLists: lists};
+
+  const programs: Record<string, AttentionProgram<object>> = {
+    proxy_statistics: new ProxyStatisticsProgram(query, key, geometry, tile, 0.125),
+    proxy_log_sums: new ProxyLogSumsProgram(info(4, 2, 128, 2)),
+    key_scores: new KeyScoresProgram(query, key, info(4, 128), geometry, tile, 0.125),
+    sort_keys: new SortKeysProgram(info(1, 4, 768), geometry, true),
+    pool_query: new PoolQueryProgram(query, geometry),
+    pool_key: new PoolKeyProgram(key, order, geometry),
+    proxy_mass: new ProxyMassProgram(info(1, 4, 768), order, geometry),
+    block_scores: new BlockScoresProgram(query, key, geometry, 0.125, true, mass),
+    block_scores_pooled: new BlockScoresProgram(query, key, geometry, 0.125, false),
+    select_blocks: new SelectBlocksProgram(scores, order, geometry, 0.9, true),
+    select_blocks_not_causal: new SelectBlocksProgram(scores, order, geometry, 0.9, false),
+    block_mask: new BlockMaskProgram(lists),
+    attend_sparse: new AttendProgram(query, key, key, geometry, tile, 0.125, true, plan),
+    attend_exact: new AttendProgram(query, key, key, geometry, tile, 0.125, true),
+    attend_exact_not_causal_odd_head_dim: new AttendProgram(odd, odd, odd, oddGeometry, tile, 0.125, false),
+  };
+  const folder = new URL('shaders/', import.meta.url);
+  for (const [name, program] of Object.entries(programs)) {
+    it(name, () => {
+      const file = new URL(`${name}.wgsl`, folder);
+      const text = `${program.getUserCode().trim()}\n`;
+      if (process.env.UPDATE_SHADERS) {
+        mkdirSync(folder, {recursive: true});
+        writeFileSync(file, text);
+      }
+      expect(text).to.equal(readFileSync(file, 'utf8'));
+    });
+  }
+
+  it('gives different shaders different keys', () => {
+    const keys = Object.values(programs).map(({shaderKey}) => shaderKey);
+    expect(new Set(keys).size).to.equal(keys.length);
+  });
+});

@@ -1,0 +1,121 @@
+// A workgroup takes tileKeys keys of one head, loaded once, and walks over the proxy rows in tiles of tileQueries.
+// Invocation (x, y) adds up, in registers, the weights of its columns over its own rows; they are added up over y once
+// at the end, in workgroup memory.
+
+fn workgroupIndex() -> i32 {
+  return i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
+}
+
+fn keyRow(head : i32, heads : i32, position : i32) -> i32 {
+  let keyHeads = uniforms.keyShape.y;
+  let keyHead = (head / heads) * keyHeads + (head % heads) / (heads / keyHeads);
+  return keyHead * uniforms.keyShape.z + position;
+}
+
+const threads = 128;
+const threadsX = 8;
+const threadsY = 16;
+const rows = 4;
+const columns = 4;
+const tileQueries = 64;
+const tileKeys = 32;
+const headVectors = 16;
+const rowStride = 17;
+// Score of a key that a row must not see; finite, because WGSL need not support infinities.
+const masked = -3.4e38f;
+
+var<workgroup> queryTile : array<vec4<f32>, 1088>;
+var<workgroup> keyTile : array<vec4<f32>, 544>;
+
+fn readQuery(row : i32, vector : i32) -> vec4<f32> { return query[row * 16 + vector]; }
+
+// Loads query rows [firstRow, endRow) of a head, scaled; zeros follow.
+fn loadQueryTile(head : i32, firstRow : i32, endRow : i32) {
+  for (var i = i32(localIndex); i < tileQueries * headVectors; i += threads) {
+    let row = firstRow + i / headVectors;
+    var x = vec4<f32>(0.0);
+    if (row < endRow) {
+      x = uniforms.logitScale * readQuery(head * uniforms.queryShape.z + row, i % headVectors);
+    }
+    queryTile[(i / headVectors) * rowStride + i % headVectors] = x;
+  }
+}
+
+// This invocation's part of queryTile · keyTileᵀ.
+fn tileScores(x : i32, y : i32) -> array<array<f32, columns>, rows> {
+  var scores : array<array<f32, columns>, rows>;
+  for (var i = 0; i < headVectors; i++) {
+    var q : array<vec4<f32>, rows>;
+    for (var r = 0; r < rows; r++) {
+      q[r] = queryTile[(y + r * threadsY) * rowStride + i];
+    }
+    for (var c = 0; c < columns; c++) {
+      let k = keyTile[(x + c * threadsX) * rowStride + i];
+      for (var r = 0; r < rows; r++) {
+        scores[r][c] += dot(q[r], k);
+      }
+    }
+  }
+  return scores;
+}
+
+fn readKey(row : i32, vector : i32) -> vec4<f32> { return key[row * 16 + vector]; }
+fn loadKeyTile(head : i32, heads : i32, first : i32, end : i32) {
+  for (var i = i32(localIndex); i < tileKeys * headVectors; i += threads) {
+    let slot = i / headVectors;
+    var x = vec4<f32>(0.0);
+    if (first + slot < end) {
+      x = readKey(keyRow(head, heads, first + slot), i % headVectors);
+    }
+    keyTile[slot * rowStride + i % headVectors] = x;
+  }
+}
+var<workgroup> partialSums : array<f32, 512>;
+
+fn main(index : i32) {
+  let x = i32(localIndex) % threadsX;
+  let y = i32(localIndex) / threadsX;
+  let permutedLength = uniforms.outShape.z;
+  let keyTiles = (permutedLength + tileKeys - 1) / tileKeys;
+  let firstKey = (workgroupIndex() % keyTiles) * tileKeys;
+  let head = workgroupIndex() / keyTiles;
+  let exists = head < uniforms.outShape.x * uniforms.outShape.y;
+  let endKey = select(0, min(firstKey + tileKeys, permutedLength), exists);
+  loadKeyTile(head, uniforms.outShape.y, firstKey, endKey);
+
+  let firstProxy = uniforms.queryShape.z - uniforms.proxyRows;
+  var columnSums : array<f32, columns>;
+  for (var firstRow = 0; firstRow < uniforms.proxyRows; firstRow += tileQueries) {
+    let endRow = min(firstRow + tileQueries, uniforms.proxyRows);
+    loadQueryTile(head, firstProxy + firstRow, select(0, firstProxy + endRow, exists));
+    // Barrier: scores read rows that others loaded.
+    workgroupBarrier();
+    let scores = tileScores(x, y);
+    for (var r = 0; r < rows; r++) {
+      let row = firstRow + y + r * threadsY;
+      if (row < endRow && exists) {
+        let logSum = rowLogSums[head * uniforms.proxyRows + row];
+        for (var c = 0; c < columns; c++) {
+          columnSums[c] += exp2(scores[r][c] - logSum);
+        }
+      }
+    }
+    // Barrier: the next round overwrites the queries.
+    workgroupBarrier();
+  }
+
+  for (var c = 0; c < columns; c++) {
+    partialSums[y * tileKeys + x + c * threadsX] = columnSums[c];
+  }
+  // Barrier: a key's score needs the parts of all y.
+  workgroupBarrier();
+  for (var slot = i32(localIndex); slot < tileKeys; slot += threads) {
+    var sum = 0.0;
+    for (var i = 0; i < threadsY; i++) {
+      sum += partialSums[i * tileKeys + slot];
+    }
+    if (firstKey + slot < endKey) {
+      result[head * permutedLength + firstKey + slot] = sum / f32(uniforms.proxyRows);
+    }
+  }
+}

@@ -1,0 +1,33 @@
+// A workgroup computes the mean of one block's rows: invocation (vector, lane) adds up one vec4 column over every
+// 4-th row, and the lanes are added up in workgroup memory. A partial block is still divided by the block size.
+
+fn workgroupIndex() -> i32 {
+  return i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
+}
+fn readInput(row : i32, vector : i32) -> vec4<f32> { return query[row * 16 + vector]; }
+fn writePooled(row : i32, vector : i32, x : vec4<f32>) { result[row * 16 + vector] = x; }
+var<workgroup> laneSums : array<vec4<f32>, 64>;
+fn rowOf(head : i32, i : i32) -> i32 { return head * uniforms.queryShape.z + i; }
+
+fn main(index : i32) {
+  let vector = i32(localIndex) % 16;
+  let lane = i32(localIndex) / 16;
+  let blocks = uniforms.outShape.z;
+  let block = workgroupIndex() % blocks;
+  let head = workgroupIndex() / blocks;
+  let exists = head < uniforms.outShape.x * uniforms.outShape.y;
+  let end = select(0, min((block + 1) * uniforms.blockSize, uniforms.queryShape.z), exists);
+  var sum = vec4<f32>(0.0);
+  for (var i = block * uniforms.blockSize + lane; i < end; i += 4) {
+    sum += readInput(rowOf(head, i), vector);
+  }
+  laneSums[i32(localIndex)] = sum;
+  // Barrier: the first lane adds up what all lanes wrote.
+  workgroupBarrier();
+  if (lane == 0 && exists) {
+    for (var i = 1; i < 4; i++) {
+      sum += laneSums[i * 16 + vector];
+    }
+    writePooled(workgroupIndex(), vector, sum / f32(uniforms.blockSize));
+  }
+}

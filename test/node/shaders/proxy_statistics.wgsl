@@ -1,0 +1,136 @@
+// A workgroup takes tileQueries proxy rows of one head and one chunk of keys, and walks over the chunk in tiles of
+// tileKeys keys. Invocation (x, y) keeps, in registers, maximum and sum of its rows over its own columns; they are
+// combined over x once at the end, in workgroup memory.
+
+fn workgroupIndex() -> i32 {
+  return i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
+}
+
+fn keyRow(head : i32, heads : i32, position : i32) -> i32 {
+  let keyHeads = uniforms.keyShape.y;
+  let keyHead = (head / heads) * keyHeads + (head % heads) / (heads / keyHeads);
+  return keyHead * uniforms.keyShape.z + position;
+}
+
+const threads = 128;
+const threadsX = 8;
+const threadsY = 16;
+const rows = 4;
+const columns = 4;
+const tileQueries = 64;
+const tileKeys = 32;
+const headVectors = 16;
+const rowStride = 17;
+// Score of a key that a row must not see; finite, because WGSL need not support infinities.
+const masked = -3.4e38f;
+
+var<workgroup> queryTile : array<vec4<f32>, 1088>;
+var<workgroup> keyTile : array<vec4<f32>, 544>;
+
+fn readQuery(row : i32, vector : i32) -> vec4<f32> { return query[row * 16 + vector]; }
+
+// Loads query rows [firstRow, endRow) of a head, scaled; zeros follow.
+fn loadQueryTile(head : i32, firstRow : i32, endRow : i32) {
+  for (var i = i32(localIndex); i < tileQueries * headVectors; i += threads) {
+    let row = firstRow + i / headVectors;
+    var x = vec4<f32>(0.0);
+    if (row < endRow) {
+      x = uniforms.logitScale * readQuery(head * uniforms.queryShape.z + row, i % headVectors);
+    }
+    queryTile[(i / headVectors) * rowStride + i % headVectors] = x;
+  }
+}
+
+// This invocation's part of queryTile · keyTileᵀ.
+fn tileScores(x : i32, y : i32) -> array<array<f32, columns>, rows> {
+  var scores : array<array<f32, columns>, rows>;
+  for (var i = 0; i < headVectors; i++) {
+    var q : array<vec4<f32>, rows>;
+    for (var r = 0; r < rows; r++) {
+      q[r] = queryTile[(y + r * threadsY) * rowStride + i];
+    }
+    for (var c = 0; c < columns; c++) {
+      let k = keyTile[(x + c * threadsX) * rowStride + i];
+      for (var r = 0; r < rows; r++) {
+        scores[r][c] += dot(q[r], k);
+      }
+    }
+  }
+  return scores;
+}
+
+fn readKey(row : i32, vector : i32) -> vec4<f32> { return key[row * 16 + vector]; }
+fn loadKeyTile(head : i32, heads : i32, first : i32, end : i32) {
+  for (var i = i32(localIndex); i < tileKeys * headVectors; i += threads) {
+    let slot = i / headVectors;
+    var x = vec4<f32>(0.0);
+    if (first + slot < end) {
+      x = readKey(keyRow(head, heads, first + slot), i % headVectors);
+    }
+    keyTile[slot * rowStride + i % headVectors] = x;
+  }
+}
+var<workgroup> partialMax : array<f32, 512>;
+var<workgroup> partialSum : array<f32, 512>;
+
+fn main(index : i32) {
+  let x = i32(localIndex) % threadsX;
+  let y = i32(localIndex) / threadsX;
+  let chunks = uniforms.outShape.y;
+  let proxyRows = uniforms.outShape.z;
+  let rowTile = workgroupIndex() % uniforms.rowTiles;
+  let chunk = (workgroupIndex() / uniforms.rowTiles) % chunks;
+  let head = workgroupIndex() / (uniforms.rowTiles * chunks);
+  let exists = head < uniforms.outShape.x;
+  let firstProxy = uniforms.queryShape.z - proxyRows;
+  let firstRow = rowTile * tileQueries;
+  loadQueryTile(head, firstProxy + firstRow, select(0, firstProxy + min(firstRow + tileQueries, proxyRows), exists));
+
+  var rowMax : array<f32, rows>;
+  var rowSum : array<f32, rows>;
+  for (var r = 0; r < rows; r++) {
+    rowMax[r] = masked;
+  }
+  let chunkEnd = select(0, min((chunk + 1) * 512, uniforms.permutedLength), exists);
+  // All chunks take the same number of rounds, as barriers demand; past the last key the tile is empty.
+  for (var t = 0; t < 16; t++) {
+    let first = chunk * 512 + t * tileKeys;
+    loadKeyTile(head, uniforms.queryShape.y, first, chunkEnd);
+    // Barrier: scores read rows that others loaded.
+    workgroupBarrier();
+    let scores = tileScores(x, y);
+    for (var r = 0; r < rows; r++) {
+      for (var c = 0; c < columns; c++) {
+        if (first + x + c * threadsX < chunkEnd) {
+          let newMax = max(rowMax[r], scores[r][c]);
+          rowSum[r] = rowSum[r] * exp2(rowMax[r] - newMax) + exp2(scores[r][c] - newMax);
+          rowMax[r] = newMax;
+        }
+      }
+    }
+    // Barrier: the next round overwrites the keys.
+    workgroupBarrier();
+  }
+
+  for (var r = 0; r < rows; r++) {
+    partialMax[(y + r * threadsY) * threadsX + x] = rowMax[r];
+    partialSum[(y + r * threadsY) * threadsX + x] = rowSum[r];
+  }
+  // Barrier: a row's statistics need the parts of all x.
+  workgroupBarrier();
+  for (var row = i32(localIndex); row < tileQueries; row += threads) {
+    var total = masked;
+    for (var i = 0; i < threadsX; i++) {
+      total = max(total, partialMax[row * threadsX + i]);
+    }
+    var sum = 0.0;
+    for (var i = 0; i < threadsX; i++) {
+      sum += partialSum[row * threadsX + i] * exp2(partialMax[row * threadsX + i] - total);
+    }
+    if (exists && firstRow + row < proxyRows) {
+      let at = 2 * ((head * chunks + chunk) * proxyRows + firstRow + row);
+      result[at] = total;
+      result[at + 1] = sum;
+    }
+  }
+}
