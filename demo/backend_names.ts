@@ -1,0 +1,2 @@
+/** Backends that the demo can run on, fastest first. */
+export const BACKEND_NAMES = ['webgpu', 'webgl', 'cpu'];

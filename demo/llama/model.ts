@@ -1,0 +1,216 @@
+import * as tf from '@tensorflow/tfjs-core';
+import {composedAttention, prefillAttention, type PrefillAttention, type PrefillOptions} from './attention';
+import {KeyValueCache} from './cache';
+import type {LlamaConfig} from './config';
+import {rotaryTables, rotate, type RotaryTables} from './rotary';
+import type {Safetensors} from './safetensors';
+
+/** Projections are `[outputs, inputs]`, as in the checkpoint. */
+type LayerWeights = {
+  attentionNorm: tf.Tensor1D;
+  query: tf.Tensor2D;
+  key: tf.Tensor2D;
+  value: tf.Tensor2D;
+  output: tf.Tensor2D;
+  mlpNorm: tf.Tensor1D;
+  gate: tf.Tensor2D;
+  up: tf.Tensor2D;
+  down: tf.Tensor2D;
+};
+
+type Weights = {
+  /** `[vocabSize, hiddenSize]` */
+  embedding: tf.Tensor2D;
+  layers: LayerWeights[];
+  norm: tf.Tensor1D;
+  /** `[vocabSize, hiddenSize]`; `embedding` itself when the head is tied. */
+  head: tf.Tensor2D;
+  rotary: RotaryTables;
+};
+
+type Attend = (query: tf.Tensor4D, key: tf.Tensor4D, value: tf.Tensor4D) => tf.Tensor4D;
+
+export interface PrefillRequest {
+  /** Default: `'composed'`. */
+  attention?: PrefillAttention;
+  /** Options of `'pbs'`. */
+  options?: PrefillOptions;
+  /**
+   * Sees each layer's rotated query `[1, heads, length, headDim]` and key `[1, keyValueHeads, length,
+   * headDim]` before they are attended. Both are disposed after the layer: clone and `tf.keep` to hold one.
+   */
+  onAttention?: (layer: number, query: tf.Tensor4D, key: tf.Tensor4D) => void;
+  /** Awaited after each layer: a place to let the page breathe where a backend computes on this thread. */
+  onLayer?: (layer: number) => void | Promise<void>;
+}
+
+/** What a prefill leaves; the caller disposes both. */
+export interface Prefill {
+  /** `[vocabSize]`, for the token after the prompt. */
+  logits: tf.Tensor1D;
+  cache: KeyValueCache;
+}
+
+/** A `LlamaForCausalLM` checkpoint on the current tfjs backend, in float32, one sequence at a time. */
+export class LlamaModel {
+  private readonly weights: Weights;
+
+  /**
+   * Reads every tensor that the config calls for; one that is missing or misshapen throws by name.
+   *
+   * @param maxLength longest context, prompt and continuation together, in tokens. Past the config's
+   *     `maxPositions` the checkpoint extrapolates.
+   */
+  constructor(
+    readonly config: LlamaConfig,
+    weights: Safetensors,
+    readonly maxLength = config.maxPositions,
+  ) {
+    // The scope releases what was already made if a later tensor turns out to be missing.
+    this.weights = tf.tidy(() => readWeights(config, weights, maxLength));
+  }
+
+  /** Runs a prompt. */
+  async prefill(ids: readonly number[], request: PrefillRequest = {}): Promise<Prefill> {
+    const {attention = 'composed', options, onAttention, onLayer} = request;
+    const {layers} = this.config;
+    this.checkRoom(0, ids.length);
+    const cache = new KeyValueCache();
+    let hidden = this.embed(ids);
+    try {
+      for (let layer = 0; layer < layers; ++layer) {
+        const next = this.runLayer(layer, hidden, 0, (query, key, value) => {
+          onAttention?.(layer, query, key);
+          cache.append(layer, key, value);
+          return prefillAttention(query, key, value, attention, options);
+        });
+        hidden.dispose();
+        hidden = next;
+        await onLayer?.(layer);
+      }
+      return {logits: this.headOfLastRow(hidden), cache};
+    } catch (error) {
+      cache.dispose();
+      throw error;
+    } finally {
+      hidden.dispose();
+    }
+  }
+
+  /** Runs one more token after those in the cache, which grows by it. Returns logits `[vocabSize]`. */
+  decode(id: number, cache: KeyValueCache): tf.Tensor1D {
+    const position = cache.length;
+    this.checkRoom(position, 1);
+    return tf.tidy(() => {
+      let hidden = this.embed([id]);
+      for (let layer = 0; layer < this.config.layers; ++layer) {
+        hidden = this.runLayer(layer, hidden, position, (query, key, value) => {
+          const all = cache.append(layer, key, value);
+          return composedAttention(query, all.key, all.value);
+        });
+      }
+      return this.headOfLastRow(hidden);
+    });
+  }
+
+  dispose(): void {
+    tf.dispose(this.weights);
+  }
+
+  private checkRoom(held: number, added: number): void {
+    if (added === 0) throw new Error('prefill: got no tokens; accepted: 1 or more');
+    if (held + added > this.maxLength) {
+      throw new Error(`the context would be ${held + added} tokens; accepted: at most ${this.maxLength}`);
+    }
+  }
+
+  private embed(ids: readonly number[]): tf.Tensor2D {
+    const {vocabSize} = this.config;
+    const unknown = ids.find((id) => !Number.isInteger(id) || id < 0 || id >= vocabSize);
+    if (unknown !== undefined) {
+      throw new Error(`token id is ${unknown}; accepted: integers from 0 to ${vocabSize - 1}`);
+    }
+    return tf.tidy(() => tf.gather(this.weights.embedding, tf.tensor1d(ids as number[], 'int32')));
+  }
+
+  /** One decoder layer over rows that start at `position`: `[length, hiddenSize]` in and out. */
+  private runLayer(index: number, hidden: tf.Tensor2D, position: number, attend: Attend): tf.Tensor2D {
+    return tf.tidy(() => {
+      const {heads, keyValueHeads, headDim} = this.config;
+      const {rotary} = this.weights;
+      const layer = this.weights.layers[index];
+
+      const x = this.rmsNorm(hidden, layer.attentionNorm);
+      const query = rotate(toHeads(project(x, layer.query), heads), rotary, position);
+      const key = rotate(toHeads(project(x, layer.key), keyValueHeads), rotary, position);
+      const value = toHeads(project(x, layer.value), keyValueHeads);
+      const attended = tf.transpose(attend(query, key, value), [0, 2, 1, 3]);
+      const rows = tf.reshape(attended, [hidden.shape[0], heads * headDim]) as tf.Tensor2D;
+      const afterAttention = tf.add(hidden, project(rows, layer.output)) as tf.Tensor2D;
+
+      const y = this.rmsNorm(afterAttention, layer.mlpNorm);
+      const gate = project(y, layer.gate);
+      const swiGlu = tf.mul(tf.mul(gate, tf.sigmoid(gate)), project(y, layer.up)) as tf.Tensor2D;
+      return tf.add(afterAttention, project(swiGlu, layer.down)) as tf.Tensor2D;
+    });
+  }
+
+  private rmsNorm(x: tf.Tensor2D, weight: tf.Tensor1D): tf.Tensor2D {
+    return tf.tidy(() => {
+      const meanSquare = tf.mean(tf.square(x), -1, true);
+      return tf.mul(tf.mul(x, tf.rsqrt(tf.add(meanSquare, this.config.rmsNormEpsilon))), weight);
+    });
+  }
+
+  private headOfLastRow(hidden: tf.Tensor2D): tf.Tensor1D {
+    return tf.tidy(() => {
+      const [length, hiddenSize] = hidden.shape;
+      const last = tf.slice(hidden, [length - 1, 0], [1, hiddenSize]);
+      const logits = project(this.rmsNorm(last, this.weights.norm), this.weights.head);
+      return tf.reshape(logits, [this.config.vocabSize]);
+    });
+  }
+}
+
+function readWeights(config: LlamaConfig, file: Safetensors, maxLength: number): Weights {
+  const {vocabSize, hiddenSize, intermediateSize, headDim} = config;
+  const queryRows = config.heads * headDim;
+  const keyRows = config.keyValueHeads * headDim;
+  const vector = (name: string) => tf.tensor1d(file.read(name, [hiddenSize]));
+  const matrix = (name: string, outputs: number, inputs: number) =>
+    tf.tensor2d(file.read(name, [outputs, inputs]), [outputs, inputs]);
+
+  const embedding = matrix('model.embed_tokens.weight', vocabSize, hiddenSize);
+  const layers = Array.from({length: config.layers}, (_, index): LayerWeights => {
+    const at = `model.layers.${index}`;
+    return {
+      attentionNorm: vector(`${at}.input_layernorm.weight`),
+      query: matrix(`${at}.self_attn.q_proj.weight`, queryRows, hiddenSize),
+      key: matrix(`${at}.self_attn.k_proj.weight`, keyRows, hiddenSize),
+      value: matrix(`${at}.self_attn.v_proj.weight`, keyRows, hiddenSize),
+      output: matrix(`${at}.self_attn.o_proj.weight`, hiddenSize, queryRows),
+      mlpNorm: vector(`${at}.post_attention_layernorm.weight`),
+      gate: matrix(`${at}.mlp.gate_proj.weight`, intermediateSize, hiddenSize),
+      up: matrix(`${at}.mlp.up_proj.weight`, intermediateSize, hiddenSize),
+      down: matrix(`${at}.mlp.down_proj.weight`, hiddenSize, intermediateSize),
+    };
+  });
+  return {
+    embedding,
+    layers,
+    norm: vector('model.norm.weight'),
+    head: config.tiedHead ? embedding : matrix('lm_head.weight', vocabSize, hiddenSize),
+    rotary: rotaryTables(maxLength, headDim, config.ropeTheta),
+  };
+}
+
+/** `[length, inputs]` by `[outputs, inputs]` gives `[length, outputs]`. */
+function project(x: tf.Tensor2D, weight: tf.Tensor2D): tf.Tensor2D {
+  return tf.matMul(x, weight, false, true);
+}
+
+/** `[length, heads * headDim]` to `[1, heads, length, headDim]`. */
+function toHeads(x: tf.Tensor2D, heads: number): tf.Tensor4D {
+  const [length, width] = x.shape;
+  return tf.tidy(() => tf.transpose(tf.reshape(x, [1, length, heads, width / heads]), [0, 2, 1, 3]));
+}
