@@ -3,7 +3,7 @@ import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import type {BlockGeometry} from '../block_geometry.js';
 import {AttentionProgram, headVectors, keyRow, readRow, rowComponents, workgroupIndex, writeRow} from './program.js';
 import type {Tile} from './tile.js';
-import {chooseTile, scoreTile, tileKeys, tileQueries, tileThreads} from './tile.js';
+import {carriedVectors, chooseTile, each, scoreTile, tileKeys, tileQueries, tileThreads} from './tile.js';
 
 /** What selection hands to attention: keys in permuted order and the block lists (see `block_geometry.ts`). */
 export interface BlockPlan {
@@ -78,7 +78,14 @@ export class AttendProgram extends AttentionProgram<AttendVariant> {
   }
 
   protected shader({tile, headDim, causal, sparse}: AttendVariant): string {
-    const outputVectors = Math.ceil(headVectors(headDim) / tile.threadsX);
+    const {rows, columns, threadsX} = tile;
+    const vectors = headVectors(headDim);
+    const outputVectors = Math.ceil(vectors / threadsX);
+    const tileVectors = tileKeys(tile) * vectors;
+    const rounds = carriedVectors(tile, headDim);
+    // Where the tile does not divide evenly, the last round or column is guarded.
+    const ifInTile = (j: number) => (tileVectors < (j + 1) * tileThreads(tile) ? `if (i${j} < ${tileVectors}) ` : '');
+    const ifInRow = (o: number) => (vectors < (o + 1) * threadsX ? `if (x + ${o} * threadsX < headVectors) ` : '');
     return `
 // A workgroup computes the output of tileQueries query rows of one head. It walks over tiles of tileKeys keys${
       sparse ? ' of\n// the blocks in its list' : ''
@@ -90,51 +97,32 @@ export class AttendProgram extends AttentionProgram<AttendVariant> {
 // weights of its own columns alone, added up over x once at the end.
 //
 // Workgroup memory: queryTile for the whole run; keyTile, first keys, then the values of the same keys; keyPositions,
-// their original indices; rowPartials, one maximum (at the end: sum) a row and x; probabilities, the weights.
+// their original indices; rowPartials, the maxima (at the end: sums) of the rows of a y over the columns of an x;
+// probabilities, the weights of a row in the columns of an x.
+//
+// Global memory is read ahead into registers: values while scores are computed, the next keys while values are added up,
+// and the order in which they stand one step before that. A load thus has half a round to arrive.
 ${workgroupIndex}
 ${keyRow}
 ${scoreTile(tile, headDim)}
 ${readRow('readKey', 'key', headDim)}
 ${readRow('readValue', 'value', headDim)}
 ${writeRow('writeOutput', headDim)}
-var<workgroup> keyPositions : array<i32, ${tileKeys(tile)}>;
-var<workgroup> rowPartials : array<f32, ${tileQueries(tile) * tile.threadsX}>;
-var<workgroup> probabilities : array<vec${tile.columns}<f32>, ${tileQueries(tile) * tile.threadsX}>;
+var<workgroup> keyPositions : array<i32, tileKeys>;
+var<workgroup> rowPartials : array<vec${rows}<f32>, ${tile.threadsY * threadsX}>;
+var<workgroup> probabilities : array<vec${columns}<f32>, ${tileQueries(tile) * threadsX}>;
 var<workgroup> keyTileCount : i32;
-const outputVectors = ${outputVectors};
 // Original index given to the padding of a key tile: past every limit.
 const nowhere = 0x7fffffff;
 
 ${sparse ? sparseKeyTiles : exactKeyTiles(causal)}
 
-// Gathers the keys of the slots [first, end) and notes where they stand; the padding is zeros, nowhere.
-fn loadKeyTile(head : i32, heads : i32, first : i32, end : i32) {
-  for (var i = i32(localIndex); i < tileKeys * headVectors; i += threads) {
-    let slot = i / headVectors;
-    let vector = i % headVectors;
-    var position = nowhere;
-    var x = vec4<f32>(0.0);
-    if (first + slot < end) {
-      position = keyPosition(head, first + slot);
-      x = readKey(keyRow(head, heads, position), vector);
-    }
-    keyTile[slot * rowStride + vector] = x;
-    if (vector == 0) {
-      keyPositions[slot] = position;
-    }
+// Original index of the key in a slot of the tile that covers slots [tile.x, tile.y).
+fn positionIn(head : i32, tile : vec2<i32>, slot : i32) -> i32 {
+  if (tile.x + slot < tile.y) {
+    return keyPosition(head, tile.x + slot);
   }
-}
-
-fn loadValueTile(head : i32, heads : i32) {
-  for (var i = i32(localIndex); i < tileKeys * headVectors; i += threads) {
-    let slot = i / headVectors;
-    let position = keyPositions[slot];
-    var x = vec4<f32>(0.0);
-    if (position != nowhere) {
-      x = readValue(keyRow(head, heads, position), i % headVectors);
-    }
-    keyTile[slot * rowStride + i % headVectors] = x;
-  }
+  return nowhere;
 }
 
 fn main(index : i32) {
@@ -143,6 +131,8 @@ fn main(index : i32) {
   let heads = uniforms.queryShape.y;
   let allHeads = uniforms.queryShape.x * heads;
   let head = workgroupIndex() % allHeads;
+  let firstKeyRow = keyRow(head, heads, 0);
+  let lastPosition = uniforms.keyShape.z - 1;
   // Last rows first: under a causal mask they have most keys, and a long workgroup should not start last. Workgroups
   // beyond those asked for get a negative index and no rows.
   let queryTileIndex = uniforms.queryTiles - 1 - workgroupIndex() / allHeads;
@@ -155,105 +145,137 @@ fn main(index : i32) {
   // Barriers below stand in a loop that all invocations must run equally often: hence the uniform load.
   let keyTiles = workgroupUniformLoad(&keyTileCount);
 
-  var rowMax : array<f32, rows>;
-  var rowSum : array<f32, rows>;
-  var output : array<array<vec4<f32>, outputVectors>, rows>;
   // Empty state of the online softmax: nothing seen, all sums zero.
-  for (var r = 0; r < rows; r++) {
-    rowMax[r] = masked;
-  }
+  var rowMax = vec${rows}<f32>(masked);
+  var rowSum = vec${rows}<f32>(0.0);
+  var output : array<array<vec4<f32>, ${outputVectors}>, rows>;
+
+  // What this invocation carries from global memory to keyTile: one vec4 of a key, then of its value, a round.
+  ${each(rounds, (j) => `let i${j} = i32(localIndex) + ${j} * threads;`)}
+  var positions : array<i32, ${rounds}>;
+  var nextPositions : array<i32, ${rounds}>;
+  var fetched : array<vec4<f32>, ${rounds}>;
+  var nextTile = keySlots(head, queryTileIndex, 0, keyTiles);
+  ${each(rounds, (j) => `nextPositions[${j}] = positionIn(head, nextTile, i${j} / headVectors);`)}
+  nextTile = keySlots(head, queryTileIndex, 1, keyTiles);
+  ${fetch('readKey', 'nextPositions', rounds)}
   loadQueryTile(head, firstRow, endRow);
 
   for (var t = 0; t < keyTiles; t++) {
-    // 1. Keys.
-    let slots = keySlots(head, queryTileIndex, t);
-    loadKeyTile(head, heads, slots.x, slots.y);
+    // 1. Keys into workgroup memory; values and the next positions on their way.
+    ${each(
+      rounds,
+      (j) => `positions[${j}] = nextPositions[${j}];
+    ${ifInTile(j)}{
+      keyTile[(i${j} / headVectors) * rowStride + i${j} % headVectors] = fetched[${j}];
+      if (i${j} % headVectors == 0) {
+        keyPositions[i${j} / headVectors] = positions[${j}];
+      }
+    }`,
+    )}
     // Barrier: scores read key rows (and, the first time, query rows) that others loaded.
     workgroupBarrier();
+    ${fetch('readValue', 'positions', rounds)}
+    ${each(rounds, (j) => `nextPositions[${j}] = positionIn(head, nextTile, i${j} / headVectors);`)}
 
     // 2. Scores, masked, and the maximum of each row over this invocation's columns.
     var scores = tileScores(x, y);
-    for (var r = 0; r < rows; r++) {
-      ${causal ? 'let lastVisible = firstRow + y + r * threadsY;' : 'let lastVisible = nowhere - 1;'}
-      var columnMax = masked;
-      for (var c = 0; c < columns; c++) {
-        scores[r][c] = select(scores[r][c], masked, keyPositions[x + c * threadsX] > lastVisible);
-        columnMax = max(columnMax, scores[r][c]);
-      }
-      rowPartials[(y + r * threadsY) * threadsX + x] = columnMax;
-    }
+    ${each(columns, (c) => `let position${c} = keyPositions[x + ${c} * threadsX];`)}
+    var columnMax = vec${rows}<f32>(masked);
+    ${each(
+      rows,
+      (r) => `{
+      let lastVisible = ${causal ? `firstRow + y + ${r} * threadsY` : 'nowhere - 1'};
+      ${each(
+        columns,
+        (c) => `scores[${r}][${c}] = select(scores[${r}][${c}], masked, position${c} > lastVisible);
+      columnMax[${r}] = max(columnMax[${r}], scores[${r}][${c}]);`,
+      )}
+    }`,
+    )}
+    rowPartials[y * threadsX + x] = columnMax;
     // Barrier: the maximum of a row needs the parts of all x; and no key is read any more, so values may replace them.
     workgroupBarrier();
 
     // 3. Weights, and what was summed so far brought to the new maximum.
-    for (var r = 0; r < rows; r++) {
-      let row = (y + r * threadsY) * threadsX;
-      var newMax = rowMax[r];
-      for (var i = 0; i < threadsX; i++) {
-        newMax = max(newMax, rowPartials[row + i]);
-      }
-      let rescale = exp2(rowMax[r] - newMax);
-      rowMax[r] = newMax;
-      rowSum[r] *= rescale;
-      for (var o = 0; o < outputVectors; o++) {
-        output[r][o] *= rescale;
-      }
-      var weights : vec${tile.columns}<f32>;
-      for (var c = 0; c < columns; c++) {
-        // A row that has seen nothing yet has the masked score as its maximum: exp2 would give 1.
-        weights[c] = select(exp2(scores[r][c] - newMax), 0.0, scores[r][c] == masked);
-        rowSum[r] += weights[c];
-      }
-      probabilities[row + x] = weights;
-    }
-    loadValueTile(head, heads);
+    var newMax = rowMax;
+    ${each(threadsX, (i) => `newMax = max(newMax, rowPartials[y * threadsX + ${i}]);`)}
+    let rescale = exp2(rowMax - newMax);
+    rowMax = newMax;
+    rowSum *= rescale;
+    ${each(
+      rows,
+      (r) => `{
+      // A row that has seen nothing yet has the masked score as its maximum: exp2 would give 1.
+      var weights : vec${columns}<f32>;
+      ${each(
+        columns,
+        (c) => `weights[${c}] = select(exp2(scores[${r}][${c}] - newMax[${r}]), 0.0, scores[${r}][${c}] == masked);`,
+      )}
+      rowSum[${r}] += dot(weights, vec${columns}<f32>(1.0));
+      probabilities[(y + ${r} * threadsY) * threadsX + x] = weights;
+      ${each(outputVectors, (o) => `output[${r}][${o}] *= rescale[${r}];`)}
+    }`,
+    )}
+    ${each(
+      rounds,
+      (j) => `${ifInTile(j)}{
+      // Padding has no weight, but zero times a NaN is a NaN.
+      let value = select(fetched[${j}], vec4<f32>(0.0), positions[${j}] == nowhere);
+      keyTile[(i${j} / headVectors) * rowStride + i${j} % headVectors] = value;
+    }`,
+    )}
     // Barrier: the weighted sum reads the weights of all x and values that others loaded.
     workgroupBarrier();
+    nextTile = keySlots(head, queryTileIndex, t + 2, keyTiles);
+    ${fetch('readKey', 'nextPositions', rounds)}
 
     // 4. Weighted sum of values.
     for (var i = 0; i < threadsX; i++) {
-      var weights : array<vec${tile.columns}<f32>, rows>;
-      for (var r = 0; r < rows; r++) {
-        weights[r] = probabilities[(y + r * threadsY) * threadsX + i];
-      }
-      for (var c = 0; c < columns; c++) {
-        for (var o = 0; o < outputVectors; o++) {
-          let vector = x + o * threadsX;
-          if (vector < headVectors) {
-            let v = keyTile[(i + c * threadsX) * rowStride + vector];
-            for (var r = 0; r < rows; r++) {
-              output[r][o] += weights[r][c] * v;
-            }
-          }
-        }
-      }
+      ${each(rows, (r) => `let weights${r} = probabilities[(y + ${r} * threadsY) * threadsX + i];`)}
+      ${each(outputVectors, (o) =>
+        each(
+          columns,
+          (c) => `${ifInRow(o)}{
+        let v = keyTile[(i + ${c} * threadsX) * rowStride + x + ${o} * threadsX];
+        ${each(rows, (r) => `output[${r}][${o}] += weights${r}[${c}] * v;`)}
+      }`,
+        ),
+      )}
     }
     // Barrier: the next round overwrites the values.
     workgroupBarrier();
   }
 
   // 5. The sums of all columns, and the output.
-  for (var r = 0; r < rows; r++) {
-    rowPartials[(y + r * threadsY) * threadsX + x] = rowSum[r];
-  }
+  rowPartials[y * threadsX + x] = rowSum;
   // Barrier: the sum of a row needs the parts of all x.
   workgroupBarrier();
-  for (var r = 0; r < rows; r++) {
-    let row = firstRow + y + r * threadsY;
-    var sum = 0.0;
-    for (var i = 0; i < threadsX; i++) {
-      sum += rowPartials[(y + r * threadsY) * threadsX + i];
+  var sum = vec${rows}<f32>(0.0);
+  ${each(threadsX, (i) => `sum += rowPartials[y * threadsX + ${i}];`)}
+  ${each(rows, (r) =>
+    each(
+      outputVectors,
+      (o) => `${ifInRow(o)}{
+    let row = firstRow + y + ${r} * threadsY;
+    if (row < endRow) {
+      // A row that saw nothing is zeros.
+      let mean = select(output[${r}][${o}] / sum[${r}], vec4<f32>(0.0), sum[${r}] == 0.0);
+      writeOutput(head * uniforms.queryShape.z + row, x + ${o} * threadsX, mean);
     }
-    for (var o = 0; o < outputVectors; o++) {
-      let vector = x + o * threadsX;
-      if (row < endRow && vector < headVectors) {
-        // A row that saw nothing is zeros.
-        writeOutput(head * uniforms.queryShape.z + row, vector, select(output[r][o] / sum, vec4<f32>(0.0), sum == 0.0));
-      }
-    }
-  }
+  }`,
+    ),
+  )}
 }`;
   }
+}
+
+/** Reads, for each round, the vec4 of the row at the round's position; padding reads some row that exists. */
+function fetch(read: string, positions: string, rounds: number): string {
+  return each(
+    rounds,
+    (j) => `fetched[${j}] = ${read}(firstKeyRow + min(${positions}[${j}], lastPosition), i${j} % headVectors);`,
+  );
 }
 
 /** Query rows and keys of a workgroup that attends to the blocks of a list. */
@@ -282,8 +304,11 @@ fn countKeyTiles(head : i32, tile : i32, endRow : i32) -> i32 {
   return blockLists[listStart(head, tile)] * tilesIn(uniforms.blockSize, tileKeys);
 }
 
-// Slots [first, end) in the permuted order that key tile t covers.
-fn keySlots(head : i32, tile : i32, t : i32) -> vec2<i32> {
+// Slots [first, end) in the permuted order that key tile t covers; none past the last tile.
+fn keySlots(head : i32, tile : i32, t : i32, count : i32) -> vec2<i32> {
+  if (t >= count) {
+    return vec2<i32>(0);
+  }
   let tilesPerBlock = tilesIn(uniforms.blockSize, tileKeys);
   let block = blockLists[listStart(head, tile) + 1 + t / tilesPerBlock];
   let first = block * uniforms.blockSize + (t % tilesPerBlock) * tileKeys;
@@ -306,7 +331,7 @@ fn countKeyTiles(head : i32, tile : i32, endRow : i32) -> i32 {
   return (${causal ? 'endRow' : 'uniforms.keyShape.z'} + tileKeys - 1) / tileKeys;
 }
 
-fn keySlots(head : i32, tile : i32, t : i32) -> vec2<i32> {
+fn keySlots(head : i32, tile : i32, t : i32, count : i32) -> vec2<i32> {
   return vec2<i32>(t * tileKeys, min((t + 1) * tileKeys, uniforms.keyShape.z));
 }
 

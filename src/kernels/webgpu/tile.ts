@@ -10,29 +10,37 @@ export interface Tile {
   threadsX: number;
   threadsY: number;
   /** Rows an invocation. */
-  rows: number;
-  /** Columns an invocation: 2 or 4, the components of a vector of probabilities. */
+  rows: 2 | 4;
+  /** Columns an invocation. Rows and columns are also the components of the vectors in which they are exchanged. */
   columns: 2 | 4;
 }
 
-/** From the largest, which reuses most, to the one that fits a head dim of 256 into the 16 KiB that every device has. */
+/**
+ * In order of preference, by measurement (docs/performance.md). The last ones are for large head dims in little workgroup
+ * memory: the very last holds a head dim of 256 in the 16 KiB that every device has.
+ */
 const tiles: Tile[] = [
-  {threadsX: 16, threadsY: 16, rows: 4, columns: 4},
-  {threadsX: 8, threadsY: 16, rows: 4, columns: 4},
-  {threadsX: 8, threadsY: 8, rows: 4, columns: 4},
-  {threadsX: 8, threadsY: 8, rows: 4, columns: 2},
+  {threadsX: 16, threadsY: 8, rows: 4, columns: 2},
+  {threadsX: 8, threadsY: 16, rows: 4, columns: 2},
+  {threadsX: 4, threadsY: 32, rows: 2, columns: 4},
+  {threadsX: 16, threadsY: 4, rows: 4, columns: 2},
   {threadsX: 8, threadsY: 8, rows: 2, columns: 2},
   {threadsX: 4, threadsY: 8, rows: 2, columns: 2},
-  {threadsX: 2, threadsY: 8, rows: 1, columns: 2},
+  {threadsX: 2, threadsY: 4, rows: 2, columns: 2},
 ];
 
 export const tileThreads = ({threadsX, threadsY}: Tile) => threadsX * threadsY;
 export const tileQueries = ({threadsY, rows}: Tile) => threadsY * rows;
 export const tileKeys = ({threadsX, columns}: Tile) => threadsX * columns;
 
+/** vec4 of a key tile that an invocation carries from global to workgroup memory. */
+export const carriedVectors = (tile: Tile, headDim: number) =>
+  Math.ceil((tileKeys(tile) * headVectors(headDim)) / tileThreads(tile));
+
 /**
- * The largest tile that fits the device's workgroup memory and invocations and that is not longer than a block, whose
- * end no tile crosses.
+ * The first tile that fits the device's workgroup memory and invocations and is not longer than a block, whose end no
+ * tile crosses. Preferred are tiles whose invocations share a row of the head evenly and carry at most 8 vec4 in
+ * registers.
  */
 export function chooseTile(op: string, backend: WebGPUBackend, headDim: number, blockSize: number): Tile {
   const {maxComputeWorkgroupStorageSize, maxComputeInvocationsPerWorkgroup} = backend.device.limits;
@@ -48,7 +56,9 @@ export function chooseTile(op: string, backend: WebGPUBackend, headDim: number, 
         `${maxComputeWorkgroupStorageSize}.`,
     );
   }
-  return fitting.find((tile) => tileQueries(tile) <= blockSize) ?? fitting[fitting.length - 1];
+  const short = fitting.filter((tile) => tileQueries(tile) <= blockSize);
+  const isEven = (tile: Tile) => headVectors(headDim) % tile.threadsX === 0 && carriedVectors(tile, headDim) <= 8;
+  return short.find(isEven) ?? short[0] ?? fitting[fitting.length - 1];
 }
 
 /** vec4 from one row of a tile in workgroup memory to the next: odd, so that consecutive rows lie in different banks. */
@@ -108,17 +118,22 @@ fn loadQueryTile(head : i32, firstRow : i32, endRow : i32) {
 fn tileScores(x : i32, y : i32) -> array<array<f32, columns>, rows> {
   var scores : array<array<f32, columns>, rows>;
   for (var i = 0; i < headVectors; i++) {
-    var q : array<vec4<f32>, rows>;
-    for (var r = 0; r < rows; r++) {
-      q[r] = queryTile[(y + r * threadsY) * rowStride + i];
-    }
-    for (var c = 0; c < columns; c++) {
-      let k = keyTile[(x + c * threadsX) * rowStride + i];
-      for (var r = 0; r < rows; r++) {
-        scores[r][c] += dot(q[r], k);
-      }
-    }
+    ${each(tile.rows, (r) => `let q${r} = queryTile[(y + ${r} * threadsY) * rowStride + i];`)}
+    ${each(
+      tile.columns,
+      (c) => `let k${c} = keyTile[(x + ${c} * threadsX) * rowStride + i];
+    ${each(tile.rows, (r) => `scores[${r}][${c}] += dot(q${r}, k${c});`)}`,
+    )}
   }
   return scores;
 }`;
+}
+
+/**
+ * Repeats a piece of shader text, one line an index. Loops over an invocation's own rows and columns are written out, so
+ * that arrays are indexed by constants alone: a compiler that does not unroll a loop keeps its arrays in memory instead
+ * of registers.
+ */
+export function each(count: number, text: (i: number) => string): string {
+  return Array.from({length: count}, (_, i) => text(i)).join('\n    ');
 }

@@ -7,7 +7,11 @@
 // weights of its own columns alone, added up over x once at the end.
 //
 // Workgroup memory: queryTile for the whole run; keyTile, first keys, then the values of the same keys; keyPositions,
-// their original indices; rowPartials, one maximum (at the end: sum) a row and x; probabilities, the weights.
+// their original indices; rowPartials, the maxima (at the end: sums) of the rows of a y over the columns of an x;
+// probabilities, the weights of a row in the columns of an x.
+//
+// Global memory is read ahead into registers: values while scores are computed, the next keys while values are added up,
+// and the order in which they stand one step before that. A load thus has half a round to arrive.
 
 fn workgroupIndex() -> i32 {
   return i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
@@ -20,18 +24,18 @@ fn keyRow(head : i32, heads : i32, position : i32) -> i32 {
 }
 
 const threads = 128;
-const threadsX = 8;
-const threadsY = 16;
+const threadsX = 16;
+const threadsY = 8;
 const rows = 4;
-const columns = 4;
-const tileQueries = 64;
+const columns = 2;
+const tileQueries = 32;
 const tileKeys = 32;
 const headVectors = 16;
 const rowStride = 17;
 // Score of a key that a row must not see; finite, because WGSL need not support infinities.
 const masked = -3.4e38f;
 
-var<workgroup> queryTile : array<vec4<f32>, 1088>;
+var<workgroup> queryTile : array<vec4<f32>, 544>;
 var<workgroup> keyTile : array<vec4<f32>, 544>;
 
 fn readQuery(row : i32, vector : i32) -> vec4<f32> { return query[row * 16 + vector]; }
@@ -52,27 +56,30 @@ fn loadQueryTile(head : i32, firstRow : i32, endRow : i32) {
 fn tileScores(x : i32, y : i32) -> array<array<f32, columns>, rows> {
   var scores : array<array<f32, columns>, rows>;
   for (var i = 0; i < headVectors; i++) {
-    var q : array<vec4<f32>, rows>;
-    for (var r = 0; r < rows; r++) {
-      q[r] = queryTile[(y + r * threadsY) * rowStride + i];
-    }
-    for (var c = 0; c < columns; c++) {
-      let k = keyTile[(x + c * threadsX) * rowStride + i];
-      for (var r = 0; r < rows; r++) {
-        scores[r][c] += dot(q[r], k);
-      }
-    }
+    let q0 = queryTile[(y + 0 * threadsY) * rowStride + i];
+    let q1 = queryTile[(y + 1 * threadsY) * rowStride + i];
+    let q2 = queryTile[(y + 2 * threadsY) * rowStride + i];
+    let q3 = queryTile[(y + 3 * threadsY) * rowStride + i];
+    let k0 = keyTile[(x + 0 * threadsX) * rowStride + i];
+    scores[0][0] += dot(q0, k0);
+    scores[1][0] += dot(q1, k0);
+    scores[2][0] += dot(q2, k0);
+    scores[3][0] += dot(q3, k0);
+    let k1 = keyTile[(x + 1 * threadsX) * rowStride + i];
+    scores[0][1] += dot(q0, k1);
+    scores[1][1] += dot(q1, k1);
+    scores[2][1] += dot(q2, k1);
+    scores[3][1] += dot(q3, k1);
   }
   return scores;
 }
 fn readKey(row : i32, vector : i32) -> vec4<f32> { return key[row * 16 + vector]; }
 fn readValue(row : i32, vector : i32) -> vec4<f32> { return value[row * 16 + vector]; }
 fn writeOutput(row : i32, vector : i32, x : vec4<f32>) { result[row * 16 + vector] = x; }
-var<workgroup> keyPositions : array<i32, 32>;
-var<workgroup> rowPartials : array<f32, 512>;
-var<workgroup> probabilities : array<vec4<f32>, 512>;
+var<workgroup> keyPositions : array<i32, tileKeys>;
+var<workgroup> rowPartials : array<vec4<f32>, 128>;
+var<workgroup> probabilities : array<vec2<f32>, 512>;
 var<workgroup> keyTileCount : i32;
-const outputVectors = 2;
 // Original index given to the padding of a key tile: past every limit.
 const nowhere = 0x7fffffff;
 
@@ -101,8 +108,11 @@ fn countKeyTiles(head : i32, tile : i32, endRow : i32) -> i32 {
   return blockLists[listStart(head, tile)] * tilesIn(uniforms.blockSize, tileKeys);
 }
 
-// Slots [first, end) in the permuted order that key tile t covers.
-fn keySlots(head : i32, tile : i32, t : i32) -> vec2<i32> {
+// Slots [first, end) in the permuted order that key tile t covers; none past the last tile.
+fn keySlots(head : i32, tile : i32, t : i32, count : i32) -> vec2<i32> {
+  if (t >= count) {
+    return vec2<i32>(0);
+  }
   let tilesPerBlock = tilesIn(uniforms.blockSize, tileKeys);
   let block = blockLists[listStart(head, tile) + 1 + t / tilesPerBlock];
   let first = block * uniforms.blockSize + (t % tilesPerBlock) * tileKeys;
@@ -114,34 +124,12 @@ fn keyPosition(head : i32, slot : i32) -> i32 {
   return keyIndices[head * uniforms.keyShape.z + slot];
 }
 
-// Gathers the keys of the slots [first, end) and notes where they stand; the padding is zeros, nowhere.
-fn loadKeyTile(head : i32, heads : i32, first : i32, end : i32) {
-  for (var i = i32(localIndex); i < tileKeys * headVectors; i += threads) {
-    let slot = i / headVectors;
-    let vector = i % headVectors;
-    var position = nowhere;
-    var x = vec4<f32>(0.0);
-    if (first + slot < end) {
-      position = keyPosition(head, first + slot);
-      x = readKey(keyRow(head, heads, position), vector);
-    }
-    keyTile[slot * rowStride + vector] = x;
-    if (vector == 0) {
-      keyPositions[slot] = position;
-    }
+// Original index of the key in a slot of the tile that covers slots [tile.x, tile.y).
+fn positionIn(head : i32, tile : vec2<i32>, slot : i32) -> i32 {
+  if (tile.x + slot < tile.y) {
+    return keyPosition(head, tile.x + slot);
   }
-}
-
-fn loadValueTile(head : i32, heads : i32) {
-  for (var i = i32(localIndex); i < tileKeys * headVectors; i += threads) {
-    let slot = i / headVectors;
-    let position = keyPositions[slot];
-    var x = vec4<f32>(0.0);
-    if (position != nowhere) {
-      x = readValue(keyRow(head, heads, position), i % headVectors);
-    }
-    keyTile[slot * rowStride + i % headVectors] = x;
-  }
+  return nowhere;
 }
 
 fn main(index : i32) {
@@ -150,6 +138,8 @@ fn main(index : i32) {
   let heads = uniforms.queryShape.y;
   let allHeads = uniforms.queryShape.x * heads;
   let head = workgroupIndex() % allHeads;
+  let firstKeyRow = keyRow(head, heads, 0);
+  let lastPosition = uniforms.keyShape.z - 1;
   // Last rows first: under a causal mask they have most keys, and a long workgroup should not start last. Workgroups
   // beyond those asked for get a negative index and no rows.
   let queryTileIndex = uniforms.queryTiles - 1 - workgroupIndex() / allHeads;
@@ -162,77 +152,213 @@ fn main(index : i32) {
   // Barriers below stand in a loop that all invocations must run equally often: hence the uniform load.
   let keyTiles = workgroupUniformLoad(&keyTileCount);
 
-  var rowMax : array<f32, rows>;
-  var rowSum : array<f32, rows>;
-  var output : array<array<vec4<f32>, outputVectors>, rows>;
   // Empty state of the online softmax: nothing seen, all sums zero.
-  for (var r = 0; r < rows; r++) {
-    rowMax[r] = masked;
-  }
+  var rowMax = vec4<f32>(masked);
+  var rowSum = vec4<f32>(0.0);
+  var output : array<array<vec4<f32>, 1>, rows>;
+
+  // What this invocation carries from global memory to keyTile: one vec4 of a key, then of its value, a round.
+  let i0 = i32(localIndex) + 0 * threads;
+    let i1 = i32(localIndex) + 1 * threads;
+    let i2 = i32(localIndex) + 2 * threads;
+    let i3 = i32(localIndex) + 3 * threads;
+  var positions : array<i32, 4>;
+  var nextPositions : array<i32, 4>;
+  var fetched : array<vec4<f32>, 4>;
+  var nextTile = keySlots(head, queryTileIndex, 0, keyTiles);
+  nextPositions[0] = positionIn(head, nextTile, i0 / headVectors);
+    nextPositions[1] = positionIn(head, nextTile, i1 / headVectors);
+    nextPositions[2] = positionIn(head, nextTile, i2 / headVectors);
+    nextPositions[3] = positionIn(head, nextTile, i3 / headVectors);
+  nextTile = keySlots(head, queryTileIndex, 1, keyTiles);
+  fetched[0] = readKey(firstKeyRow + min(nextPositions[0], lastPosition), i0 % headVectors);
+    fetched[1] = readKey(firstKeyRow + min(nextPositions[1], lastPosition), i1 % headVectors);
+    fetched[2] = readKey(firstKeyRow + min(nextPositions[2], lastPosition), i2 % headVectors);
+    fetched[3] = readKey(firstKeyRow + min(nextPositions[3], lastPosition), i3 % headVectors);
   loadQueryTile(head, firstRow, endRow);
 
   for (var t = 0; t < keyTiles; t++) {
-    // 1. Keys.
-    let slots = keySlots(head, queryTileIndex, t);
-    loadKeyTile(head, heads, slots.x, slots.y);
+    // 1. Keys into workgroup memory; values and the next positions on their way.
+    positions[0] = nextPositions[0];
+    {
+      keyTile[(i0 / headVectors) * rowStride + i0 % headVectors] = fetched[0];
+      if (i0 % headVectors == 0) {
+        keyPositions[i0 / headVectors] = positions[0];
+      }
+    }
+    positions[1] = nextPositions[1];
+    {
+      keyTile[(i1 / headVectors) * rowStride + i1 % headVectors] = fetched[1];
+      if (i1 % headVectors == 0) {
+        keyPositions[i1 / headVectors] = positions[1];
+      }
+    }
+    positions[2] = nextPositions[2];
+    {
+      keyTile[(i2 / headVectors) * rowStride + i2 % headVectors] = fetched[2];
+      if (i2 % headVectors == 0) {
+        keyPositions[i2 / headVectors] = positions[2];
+      }
+    }
+    positions[3] = nextPositions[3];
+    {
+      keyTile[(i3 / headVectors) * rowStride + i3 % headVectors] = fetched[3];
+      if (i3 % headVectors == 0) {
+        keyPositions[i3 / headVectors] = positions[3];
+      }
+    }
     // Barrier: scores read key rows (and, the first time, query rows) that others loaded.
     workgroupBarrier();
+    fetched[0] = readValue(firstKeyRow + min(positions[0], lastPosition), i0 % headVectors);
+    fetched[1] = readValue(firstKeyRow + min(positions[1], lastPosition), i1 % headVectors);
+    fetched[2] = readValue(firstKeyRow + min(positions[2], lastPosition), i2 % headVectors);
+    fetched[3] = readValue(firstKeyRow + min(positions[3], lastPosition), i3 % headVectors);
+    nextPositions[0] = positionIn(head, nextTile, i0 / headVectors);
+    nextPositions[1] = positionIn(head, nextTile, i1 / headVectors);
+    nextPositions[2] = positionIn(head, nextTile, i2 / headVectors);
+    nextPositions[3] = positionIn(head, nextTile, i3 / headVectors);
 
     // 2. Scores, masked, and the maximum of each row over this invocation's columns.
     var scores = tileScores(x, y);
-    for (var r = 0; r < rows; r++) {
-      let lastVisible = firstRow + y + r * threadsY;
-      var columnMax = masked;
-      for (var c = 0; c < columns; c++) {
-        scores[r][c] = select(scores[r][c], masked, keyPositions[x + c * threadsX] > lastVisible);
-        columnMax = max(columnMax, scores[r][c]);
-      }
-      rowPartials[(y + r * threadsY) * threadsX + x] = columnMax;
+    let position0 = keyPositions[x + 0 * threadsX];
+    let position1 = keyPositions[x + 1 * threadsX];
+    var columnMax = vec4<f32>(masked);
+    {
+      let lastVisible = firstRow + y + 0 * threadsY;
+      scores[0][0] = select(scores[0][0], masked, position0 > lastVisible);
+      columnMax[0] = max(columnMax[0], scores[0][0]);
+    scores[0][1] = select(scores[0][1], masked, position1 > lastVisible);
+      columnMax[0] = max(columnMax[0], scores[0][1]);
     }
+    {
+      let lastVisible = firstRow + y + 1 * threadsY;
+      scores[1][0] = select(scores[1][0], masked, position0 > lastVisible);
+      columnMax[1] = max(columnMax[1], scores[1][0]);
+    scores[1][1] = select(scores[1][1], masked, position1 > lastVisible);
+      columnMax[1] = max(columnMax[1], scores[1][1]);
+    }
+    {
+      let lastVisible = firstRow + y + 2 * threadsY;
+      scores[2][0] = select(scores[2][0], masked, position0 > lastVisible);
+      columnMax[2] = max(columnMax[2], scores[2][0]);
+    scores[2][1] = select(scores[2][1], masked, position1 > lastVisible);
+      columnMax[2] = max(columnMax[2], scores[2][1]);
+    }
+    {
+      let lastVisible = firstRow + y + 3 * threadsY;
+      scores[3][0] = select(scores[3][0], masked, position0 > lastVisible);
+      columnMax[3] = max(columnMax[3], scores[3][0]);
+    scores[3][1] = select(scores[3][1], masked, position1 > lastVisible);
+      columnMax[3] = max(columnMax[3], scores[3][1]);
+    }
+    rowPartials[y * threadsX + x] = columnMax;
     // Barrier: the maximum of a row needs the parts of all x; and no key is read any more, so values may replace them.
     workgroupBarrier();
 
     // 3. Weights, and what was summed so far brought to the new maximum.
-    for (var r = 0; r < rows; r++) {
-      let row = (y + r * threadsY) * threadsX;
-      var newMax = rowMax[r];
-      for (var i = 0; i < threadsX; i++) {
-        newMax = max(newMax, rowPartials[row + i]);
-      }
-      let rescale = exp2(rowMax[r] - newMax);
-      rowMax[r] = newMax;
-      rowSum[r] *= rescale;
-      for (var o = 0; o < outputVectors; o++) {
-        output[r][o] *= rescale;
-      }
-      var weights : vec4<f32>;
-      for (var c = 0; c < columns; c++) {
-        // A row that has seen nothing yet has the masked score as its maximum: exp2 would give 1.
-        weights[c] = select(exp2(scores[r][c] - newMax), 0.0, scores[r][c] == masked);
-        rowSum[r] += weights[c];
-      }
-      probabilities[row + x] = weights;
+    var newMax = rowMax;
+    newMax = max(newMax, rowPartials[y * threadsX + 0]);
+    newMax = max(newMax, rowPartials[y * threadsX + 1]);
+    newMax = max(newMax, rowPartials[y * threadsX + 2]);
+    newMax = max(newMax, rowPartials[y * threadsX + 3]);
+    newMax = max(newMax, rowPartials[y * threadsX + 4]);
+    newMax = max(newMax, rowPartials[y * threadsX + 5]);
+    newMax = max(newMax, rowPartials[y * threadsX + 6]);
+    newMax = max(newMax, rowPartials[y * threadsX + 7]);
+    newMax = max(newMax, rowPartials[y * threadsX + 8]);
+    newMax = max(newMax, rowPartials[y * threadsX + 9]);
+    newMax = max(newMax, rowPartials[y * threadsX + 10]);
+    newMax = max(newMax, rowPartials[y * threadsX + 11]);
+    newMax = max(newMax, rowPartials[y * threadsX + 12]);
+    newMax = max(newMax, rowPartials[y * threadsX + 13]);
+    newMax = max(newMax, rowPartials[y * threadsX + 14]);
+    newMax = max(newMax, rowPartials[y * threadsX + 15]);
+    let rescale = exp2(rowMax - newMax);
+    rowMax = newMax;
+    rowSum *= rescale;
+    {
+      // A row that has seen nothing yet has the masked score as its maximum: exp2 would give 1.
+      var weights : vec2<f32>;
+      weights[0] = select(exp2(scores[0][0] - newMax[0]), 0.0, scores[0][0] == masked);
+    weights[1] = select(exp2(scores[0][1] - newMax[0]), 0.0, scores[0][1] == masked);
+      rowSum[0] += dot(weights, vec2<f32>(1.0));
+      probabilities[(y + 0 * threadsY) * threadsX + x] = weights;
+      output[0][0] *= rescale[0];
     }
-    loadValueTile(head, heads);
+    {
+      // A row that has seen nothing yet has the masked score as its maximum: exp2 would give 1.
+      var weights : vec2<f32>;
+      weights[0] = select(exp2(scores[1][0] - newMax[1]), 0.0, scores[1][0] == masked);
+    weights[1] = select(exp2(scores[1][1] - newMax[1]), 0.0, scores[1][1] == masked);
+      rowSum[1] += dot(weights, vec2<f32>(1.0));
+      probabilities[(y + 1 * threadsY) * threadsX + x] = weights;
+      output[1][0] *= rescale[1];
+    }
+    {
+      // A row that has seen nothing yet has the masked score as its maximum: exp2 would give 1.
+      var weights : vec2<f32>;
+      weights[0] = select(exp2(scores[2][0] - newMax[2]), 0.0, scores[2][0] == masked);
+    weights[1] = select(exp2(scores[2][1] - newMax[2]), 0.0, scores[2][1] == masked);
+      rowSum[2] += dot(weights, vec2<f32>(1.0));
+      probabilities[(y + 2 * threadsY) * threadsX + x] = weights;
+      output[2][0] *= rescale[2];
+    }
+    {
+      // A row that has seen nothing yet has the masked score as its maximum: exp2 would give 1.
+      var weights : vec2<f32>;
+      weights[0] = select(exp2(scores[3][0] - newMax[3]), 0.0, scores[3][0] == masked);
+    weights[1] = select(exp2(scores[3][1] - newMax[3]), 0.0, scores[3][1] == masked);
+      rowSum[3] += dot(weights, vec2<f32>(1.0));
+      probabilities[(y + 3 * threadsY) * threadsX + x] = weights;
+      output[3][0] *= rescale[3];
+    }
+    {
+      // Padding has no weight, but zero times a NaN is a NaN.
+      let value = select(fetched[0], vec4<f32>(0.0), positions[0] == nowhere);
+      keyTile[(i0 / headVectors) * rowStride + i0 % headVectors] = value;
+    }
+    {
+      // Padding has no weight, but zero times a NaN is a NaN.
+      let value = select(fetched[1], vec4<f32>(0.0), positions[1] == nowhere);
+      keyTile[(i1 / headVectors) * rowStride + i1 % headVectors] = value;
+    }
+    {
+      // Padding has no weight, but zero times a NaN is a NaN.
+      let value = select(fetched[2], vec4<f32>(0.0), positions[2] == nowhere);
+      keyTile[(i2 / headVectors) * rowStride + i2 % headVectors] = value;
+    }
+    {
+      // Padding has no weight, but zero times a NaN is a NaN.
+      let value = select(fetched[3], vec4<f32>(0.0), positions[3] == nowhere);
+      keyTile[(i3 / headVectors) * rowStride + i3 % headVectors] = value;
+    }
     // Barrier: the weighted sum reads the weights of all x and values that others loaded.
     workgroupBarrier();
+    nextTile = keySlots(head, queryTileIndex, t + 2, keyTiles);
+    fetched[0] = readKey(firstKeyRow + min(nextPositions[0], lastPosition), i0 % headVectors);
+    fetched[1] = readKey(firstKeyRow + min(nextPositions[1], lastPosition), i1 % headVectors);
+    fetched[2] = readKey(firstKeyRow + min(nextPositions[2], lastPosition), i2 % headVectors);
+    fetched[3] = readKey(firstKeyRow + min(nextPositions[3], lastPosition), i3 % headVectors);
 
     // 4. Weighted sum of values.
     for (var i = 0; i < threadsX; i++) {
-      var weights : array<vec4<f32>, rows>;
-      for (var r = 0; r < rows; r++) {
-        weights[r] = probabilities[(y + r * threadsY) * threadsX + i];
+      let weights0 = probabilities[(y + 0 * threadsY) * threadsX + i];
+    let weights1 = probabilities[(y + 1 * threadsY) * threadsX + i];
+    let weights2 = probabilities[(y + 2 * threadsY) * threadsX + i];
+    let weights3 = probabilities[(y + 3 * threadsY) * threadsX + i];
+      {
+        let v = keyTile[(i + 0 * threadsX) * rowStride + x + 0 * threadsX];
+        output[0][0] += weights0[0] * v;
+    output[1][0] += weights1[0] * v;
+    output[2][0] += weights2[0] * v;
+    output[3][0] += weights3[0] * v;
       }
-      for (var c = 0; c < columns; c++) {
-        for (var o = 0; o < outputVectors; o++) {
-          let vector = x + o * threadsX;
-          if (vector < headVectors) {
-            let v = keyTile[(i + c * threadsX) * rowStride + vector];
-            for (var r = 0; r < rows; r++) {
-              output[r][o] += weights[r][c] * v;
-            }
-          }
-        }
+    {
+        let v = keyTile[(i + 1 * threadsX) * rowStride + x + 0 * threadsX];
+        output[0][0] += weights0[1] * v;
+    output[1][0] += weights1[1] * v;
+    output[2][0] += weights2[1] * v;
+    output[3][0] += weights3[1] * v;
       }
     }
     // Barrier: the next round overwrites the values.
@@ -240,23 +366,56 @@ fn main(index : i32) {
   }
 
   // 5. The sums of all columns, and the output.
-  for (var r = 0; r < rows; r++) {
-    rowPartials[(y + r * threadsY) * threadsX + x] = rowSum[r];
-  }
+  rowPartials[y * threadsX + x] = rowSum;
   // Barrier: the sum of a row needs the parts of all x.
   workgroupBarrier();
-  for (var r = 0; r < rows; r++) {
-    let row = firstRow + y + r * threadsY;
-    var sum = 0.0;
-    for (var i = 0; i < threadsX; i++) {
-      sum += rowPartials[(y + r * threadsY) * threadsX + i];
+  var sum = vec4<f32>(0.0);
+  sum += rowPartials[y * threadsX + 0];
+    sum += rowPartials[y * threadsX + 1];
+    sum += rowPartials[y * threadsX + 2];
+    sum += rowPartials[y * threadsX + 3];
+    sum += rowPartials[y * threadsX + 4];
+    sum += rowPartials[y * threadsX + 5];
+    sum += rowPartials[y * threadsX + 6];
+    sum += rowPartials[y * threadsX + 7];
+    sum += rowPartials[y * threadsX + 8];
+    sum += rowPartials[y * threadsX + 9];
+    sum += rowPartials[y * threadsX + 10];
+    sum += rowPartials[y * threadsX + 11];
+    sum += rowPartials[y * threadsX + 12];
+    sum += rowPartials[y * threadsX + 13];
+    sum += rowPartials[y * threadsX + 14];
+    sum += rowPartials[y * threadsX + 15];
+  {
+    let row = firstRow + y + 0 * threadsY;
+    if (row < endRow) {
+      // A row that saw nothing is zeros.
+      let mean = select(output[0][0] / sum[0], vec4<f32>(0.0), sum[0] == 0.0);
+      writeOutput(head * uniforms.queryShape.z + row, x + 0 * threadsX, mean);
     }
-    for (var o = 0; o < outputVectors; o++) {
-      let vector = x + o * threadsX;
-      if (row < endRow && vector < headVectors) {
-        // A row that saw nothing is zeros.
-        writeOutput(head * uniforms.queryShape.z + row, vector, select(output[r][o] / sum, vec4<f32>(0.0), sum == 0.0));
-      }
+  }
+    {
+    let row = firstRow + y + 1 * threadsY;
+    if (row < endRow) {
+      // A row that saw nothing is zeros.
+      let mean = select(output[1][0] / sum[1], vec4<f32>(0.0), sum[1] == 0.0);
+      writeOutput(head * uniforms.queryShape.z + row, x + 0 * threadsX, mean);
+    }
+  }
+    {
+    let row = firstRow + y + 2 * threadsY;
+    if (row < endRow) {
+      // A row that saw nothing is zeros.
+      let mean = select(output[2][0] / sum[2], vec4<f32>(0.0), sum[2] == 0.0);
+      writeOutput(head * uniforms.queryShape.z + row, x + 0 * threadsX, mean);
+    }
+  }
+    {
+    let row = firstRow + y + 3 * threadsY;
+    if (row < endRow) {
+      // A row that saw nothing is zeros.
+      let mean = select(output[3][0] / sum[3], vec4<f32>(0.0), sum[3] == 0.0);
+      writeOutput(head * uniforms.queryShape.z + row, x + 0 * threadsX, mean);
     }
   }
 }

@@ -13,18 +13,18 @@ fn keyRow(head : i32, heads : i32, position : i32) -> i32 {
 }
 
 const threads = 128;
-const threadsX = 8;
-const threadsY = 16;
+const threadsX = 16;
+const threadsY = 8;
 const rows = 4;
-const columns = 4;
-const tileQueries = 64;
+const columns = 2;
+const tileQueries = 32;
 const tileKeys = 32;
 const headVectors = 16;
 const rowStride = 17;
 // Score of a key that a row must not see; finite, because WGSL need not support infinities.
 const masked = -3.4e38f;
 
-var<workgroup> queryTile : array<vec4<f32>, 1088>;
+var<workgroup> queryTile : array<vec4<f32>, 544>;
 var<workgroup> keyTile : array<vec4<f32>, 544>;
 
 fn readQuery(row : i32, vector : i32) -> vec4<f32> { return query[row * 16 + vector]; }
@@ -45,16 +45,20 @@ fn loadQueryTile(head : i32, firstRow : i32, endRow : i32) {
 fn tileScores(x : i32, y : i32) -> array<array<f32, columns>, rows> {
   var scores : array<array<f32, columns>, rows>;
   for (var i = 0; i < headVectors; i++) {
-    var q : array<vec4<f32>, rows>;
-    for (var r = 0; r < rows; r++) {
-      q[r] = queryTile[(y + r * threadsY) * rowStride + i];
-    }
-    for (var c = 0; c < columns; c++) {
-      let k = keyTile[(x + c * threadsX) * rowStride + i];
-      for (var r = 0; r < rows; r++) {
-        scores[r][c] += dot(q[r], k);
-      }
-    }
+    let q0 = queryTile[(y + 0 * threadsY) * rowStride + i];
+    let q1 = queryTile[(y + 1 * threadsY) * rowStride + i];
+    let q2 = queryTile[(y + 2 * threadsY) * rowStride + i];
+    let q3 = queryTile[(y + 3 * threadsY) * rowStride + i];
+    let k0 = keyTile[(x + 0 * threadsX) * rowStride + i];
+    scores[0][0] += dot(q0, k0);
+    scores[1][0] += dot(q1, k0);
+    scores[2][0] += dot(q2, k0);
+    scores[3][0] += dot(q3, k0);
+    let k1 = keyTile[(x + 1 * threadsX) * rowStride + i];
+    scores[0][1] += dot(q0, k1);
+    scores[1][1] += dot(q1, k1);
+    scores[2][1] += dot(q2, k1);
+    scores[3][1] += dot(q3, k1);
   }
   return scores;
 }
@@ -70,7 +74,7 @@ fn loadKeyTile(head : i32, heads : i32, first : i32, end : i32) {
     keyTile[slot * rowStride + i % headVectors] = x;
   }
 }
-var<workgroup> partialSums : array<f32, 512>;
+var<workgroup> partialSums : array<f32, 256>;
 
 fn main(index : i32) {
   let x = i32(localIndex) % threadsX;
