@@ -14,7 +14,13 @@ export function expectSameMasks(
   query: Float32Array,
   key: Float32Array,
   geometry: BlockGeometry,
-  {scale, causal, threshold, permute: sort, exactLastBlock}: PBSAttentionAttrs,
+  {
+    scale,
+    causal,
+    threshold,
+    permute: sort,
+    exactLastBlock,
+  }: Pick<PBSAttentionAttrs, 'scale' | 'causal' | 'threshold' | 'permute' | 'exactLastBlock'>,
 ): Set<number> {
   const {blocks} = geometry;
   const order = permute(query, key, geometry, scale, sort);

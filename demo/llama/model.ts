@@ -36,10 +36,10 @@ export interface PrefillRequest {
   /** Options of `'pbs'`. */
   options?: PrefillOptions;
   /**
-   * Sees each layer's rotated query `[1, heads, length, headDim]` and key `[1, keyValueHeads, length,
-   * headDim]` before they are attended. Both are disposed after the layer: clone and `tf.keep` to hold one.
+   * Sees each layer's rotated query `[1, heads, length, headDim]`, rotated key and value `[1, keyValueHeads, length,
+   * headDim]` before they are attended. They are disposed after the layer: clone and `tf.keep` to hold one.
    */
-  onAttention?: (layer: number, query: tf.Tensor4D, key: tf.Tensor4D) => void;
+  onAttention?: (layer: number, query: tf.Tensor4D, key: tf.Tensor4D, value: tf.Tensor4D) => void;
   /** Awaited after each layer: a place to let the page breathe where a backend computes on this thread. */
   onLayer?: (layer: number) => void | Promise<void>;
 }
@@ -80,7 +80,7 @@ export class LlamaModel {
     try {
       for (let layer = 0; layer < layers; ++layer) {
         const next = this.runLayer(layer, hidden, 0, (query, key, value) => {
-          onAttention?.(layer, query, key);
+          onAttention?.(layer, query, key, value);
           cache.append(layer, key, value);
           return prefillAttention(query, key, value, attention, options);
         });

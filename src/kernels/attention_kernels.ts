@@ -13,6 +13,7 @@ export type FlashAttentionInputs = Record<'query' | 'key' | 'value', TensorInfo>
 export interface FlashAttentionAttrs extends NamedAttrMap {
   causal: boolean;
   scale: number;
+  precision: 'float32' | 'float16';
 }
 
 /** Permuted block-sparse attention. One output: float32 `[batch, heads, length, headDim]`. */

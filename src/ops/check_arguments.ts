@@ -36,10 +36,12 @@ export function flashAttentionAttrs(
   options: FlashAttentionOptions | undefined,
   headDim: number,
 ): FlashAttentionAttrs {
-  const {causal, scale} = {scale: 1 / Math.sqrt(headDim), ...withDefaults(op, options)};
+  const {causal, scale, precision} = {scale: 1 / Math.sqrt(headDim), ...withDefaults(op, options)};
   checkBoolean(op, 'causal', causal);
   check(Number.isFinite(scale), op, 'scale', `got ${describe(scale)}`, 'a finite number');
-  return {causal, scale};
+  const isPrecision = precision === 'float32' || precision === 'float16';
+  check(isPrecision, op, 'precision', `got ${describe(precision)}`, "'float32' or 'float16'");
+  return {causal, scale, precision};
 }
 
 /** Fills in the defaults of block-sparse attention and throws on what it cannot take. */

@@ -4,6 +4,12 @@ export interface FlashAttentionOptions {
   causal?: boolean;
   /** Factor on the products of queries and keys before the softmax. Default `1 / sqrt(headDim)`. */
   scale?: number;
+  /**
+   * `'float16'` allows products of float16 with float32 sums and a float32 softmax, where the device has matrix units for
+   * them (see `registerWebGPUBackend`); elsewhere it runs in float32. Inputs must then lie within float16's range, 65,504.
+   * Blocks are scored and selected in float32 in any case. Default `'float32'`.
+   */
+  precision?: 'float32' | 'float16';
 }
 
 /** Options of permuted block-sparse attention (arXiv 2510.21270, section 3). */
@@ -29,6 +35,7 @@ export interface PBSAttentionOptions extends FlashAttentionOptions {
 /** Defaults that do not depend on the inputs. */
 export const defaultOptions = {
   causal: true,
+  precision: 'float32' as 'float32' | 'float16',
   blockSize: 128,
   segmentSize: 256,
   threshold: 0.9,

@@ -1,34 +1,17 @@
 import {createRequire} from 'node:module';
-import {registerBackend} from '@tensorflow/tfjs-core';
-import {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
+import {registerWebGPUBackend} from '../../src/webgpu';
 
 /**
- * Registers the webgpu backend of tfjs in Node, through Dawn, with the device that tfjs itself would ask for. `DAWN` may
- * name another dawn.node than that of the `webgpu` package; without a GPU,
+ * Registers the webgpu backend of tfjs in Node, through Dawn, with all features of the adapter. `DAWN` may name another
+ * dawn.node than that of the `webgpu` package; without a GPU,
  * `VK_DRIVER_FILES=/usr/lib/chromium/vk_swiftshader_icd.json` runs it in software.
  */
-export async function registerDawnBackend(): Promise<{device: GPUDevice; info: GPUAdapterInfo}> {
+export async function registerDawnBackend(): Promise<GPUDevice> {
   const load = createRequire(import.meta.url);
   const dawn = load(process.env.DAWN ?? 'webgpu') as typeof import('webgpu');
   Object.assign(globalThis, dawn.globals);
-  const gpu = dawn.create([]);
+  // Experimental features, and float16, which Dawn withholds on NVIDIA's driver otherwise.
+  const gpu = dawn.create(['enable-dawn-features=allow_unsafe_apis,vulkan_enable_f16_on_nvidia']);
   Object.defineProperty(globalThis, 'navigator', {value: {gpu}, configurable: true});
-  const adapter = await gpu.requestAdapter();
-  if (!adapter) {
-    throw new Error('Dawn found no WebGPU adapter: set VK_DRIVER_FILES to a Vulkan driver.');
-  }
-  const {limits, info} = adapter;
-  const device = await adapter.requestDevice({
-    requiredFeatures: adapter.features.has('timestamp-query') ? ['timestamp-query'] : [],
-    requiredLimits: {
-      maxComputeWorkgroupStorageSize: limits.maxComputeWorkgroupStorageSize,
-      maxComputeWorkgroupsPerDimension: limits.maxComputeWorkgroupsPerDimension,
-      maxStorageBufferBindingSize: limits.maxStorageBufferBindingSize,
-      maxBufferSize: limits.maxBufferSize,
-      maxComputeWorkgroupSizeX: limits.maxComputeWorkgroupSizeX,
-      maxComputeInvocationsPerWorkgroup: limits.maxComputeInvocationsPerWorkgroup,
-    },
-  });
-  registerBackend('webgpu', () => new WebGPUBackend(device, info));
-  return {device, info};
+  return registerWebGPUBackend();
 }

@@ -43,6 +43,17 @@ describeBackends('exact attention', (backend) => {
     }
   }
 
+  it('flashAttention in float16 is composed attention but for rounding', async () => {
+    for (const [name, shape] of shapes) {
+      for (const causal of [true, false]) {
+        const [q, k, v] = tensors(randomInputs(shape, 1));
+        const ours = await flashAttention(q, k, v, {causal, precision: 'float16'}).data();
+        const theirs = await composedAttention(q, k, v, {causal}).data();
+        expect(relativeL1(ours, theirs), `${name}, causal ${causal}`).to.be.below(5e-3);
+      }
+    }
+  });
+
   it('pbsAttention with threshold 1 is composed attention, over several segments', async () => {
     const [q, k, v] = tensors(randomInputs({heads: 4, keyValueHeads: 2, length: 200, headDim: 16}, 2));
     const ours = pbsAttention(q, k, v, {blockSize: 16, segmentSize: 32, threshold: 1});

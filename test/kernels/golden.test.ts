@@ -38,5 +38,14 @@ describeBackends("the authors' vectors", (backend) => {
     });
   }
 
+  // In float16 where the device has matrix units, else in float32 after all.
+  for (const index of [5, 6]) {
+    it(`case ${index}, captured from a model: output with precision float16`, async () => {
+      const {query, key, value, options, output} = cases[index];
+      const ours = pbsAttention(query(), key(), value(), {...options, precision: 'float16'});
+      expect(relativeL1(await ours.data(), output)).to.be.below(2e-3);
+    });
+  }
+
   it('knows all cases', () => expect(cases).to.have.length(7));
 });

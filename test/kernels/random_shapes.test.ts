@@ -13,7 +13,7 @@ import {randomInputs, tensors} from '../reference';
 
 interface RandomCase {
   shape: Required<Shape>;
-  options: Required<Omit<PBSAttentionOptions, 'scale'>>;
+  options: Required<Omit<PBSAttentionOptions, 'scale' | 'precision'>>;
   seed: number;
 }
 

@@ -145,8 +145,7 @@ if (testBackends().includes('webgpu')) {
             infos.key,
             infos.value,
             geometry,
-            scale,
-            true,
+            {scale, causal: true, precision: 'float32'},
             gpuPlan,
           );
           expect(relativeL1(await read(actual), expected)).to.be.below(1e-5);

@@ -3,6 +3,7 @@ import type {TensorInfo} from '@tensorflow/tfjs-core';
 import {expect} from 'chai';
 import {blockGeometry} from '../../src/kernels/block_geometry';
 import {AttendProgram} from '../../src/kernels/webgpu/attend';
+import {AttendMatrixProgram} from '../../src/kernels/webgpu/attend_matrix';
 import {BlockMaskProgram} from '../../src/kernels/webgpu/block_mask';
 import {
   KeyScoresProgram,
@@ -53,6 +54,8 @@ describe('shader texts', () => {
     block_mask: new BlockMaskProgram(lists),
     attend_sparse: new AttendProgram(query, key, key, geometry, tile, 0.125, true, plan),
     attend_exact: new AttendProgram(query, key, key, geometry, tile, 0.125, true),
+    attend_matrix_sparse: new AttendMatrixProgram(query, key, key, geometry, 0.125, true, plan),
+    attend_matrix_exact_not_causal_odd_head_dim: new AttendMatrixProgram(odd, odd, odd, oddGeometry, 0.125, false),
     attend_exact_not_causal_odd_head_dim: new AttendProgram(odd, odd, odd, oddGeometry, tile, 0.125, false),
   };
   const folder = new URL('shaders/', import.meta.url);

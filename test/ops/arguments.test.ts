@@ -59,6 +59,7 @@ describe('arguments', () => {
     [{blockSize: 0}, /blockSize: got 0; takes a positive 32-bit integer/],
     [{blockSize: 2.5}, /blockSize: got 2.5;/],
     [{blockSize: 64, segmentSize: 100}, /segmentSize: got 100 with blockSize 64; takes a multiple of blockSize/],
+    [{precision: 'half'}, /precision: got 'half'; takes 'float32' or 'float16'/],
     [{causal: 1}, /causal: got 1; takes true or false/],
     [{permute: 'no'}, /permute: got 'no'; takes true or false/],
     [{exactLastBlock: null}, /exactLastBlock: got null; takes true or false/],

@@ -4,8 +4,9 @@ import {setEnvironment} from '../environment';
 import {registerDawnBackend} from '../gpu/dawn';
 import {failOnDeviceErrors} from './watch_device';
 
-const {device, info} = await registerDawnBackend();
-console.log(`adapter: ${info.vendor} ${info.architecture} ${info.description}`);
+const device = await registerDawnBackend();
+const {vendor, architecture, description} = device.adapterInfo;
+console.log(`adapter: ${vendor} ${architecture} ${description}; features: ${[...device.features].join(', ')}`);
 failOnDeviceErrors(async () => device);
 
 setEnvironment({

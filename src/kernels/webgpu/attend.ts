@@ -1,19 +1,19 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
+import type {FlashAttentionAttrs} from '../attention_kernels.js';
 import type {BlockGeometry} from '../block_geometry.js';
-import {AttentionProgram, headVectors, keyRow, readRow, rowComponents, workgroupIndex, writeRow} from './program.js';
+import {AttendMatrixProgram, matrixUnitsFit} from './attend_matrix.js';
+import type {BlockPlan} from './attend_walk.js';
+import {attendSpec, attendWalk} from './attend_walk.js';
+import {AttentionProgram, headVectors} from './program.js';
 import type {Tile} from './tile.js';
 import {carriedVectors, chooseTile, each, scoreTile, tileKeys, tileQueries, tileThreads} from './tile.js';
-
-/** What selection hands to attention: keys in permuted order and the block lists (see `block_geometry.ts`). */
-export interface BlockPlan {
-  keyIndices: TensorInfo;
-  blockLists: TensorInfo;
-}
 
 /**
  * Stage 4, attend: float32 `[batch, heads, length, headDim]`. Softmax attention of each query row over the keys of the
  * blocks in its list, with an online softmax (paper algorithm 1); without a plan over all keys, exact attention.
+ *
+ * In float16 on the matrix units of the device, where that precision was asked for and there are some; else in float32.
  */
 export function attend(
   op: string,
@@ -22,10 +22,12 @@ export function attend(
   key: TensorInfo,
   value: TensorInfo,
   geometry: BlockGeometry,
-  scale: number,
-  causal: boolean,
+  {scale, causal, precision}: FlashAttentionAttrs,
   plan?: BlockPlan,
 ): TensorInfo {
+  if (precision === 'float16' && matrixUnitsFit(backend.device, geometry.headDim)) {
+    return new AttendMatrixProgram(query, key, value, geometry, scale, causal, plan).run(backend);
+  }
   const blockSize = plan ? geometry.blockSize : geometry.length;
   const tile = chooseTile(op, backend, geometry.headDim, blockSize);
   return new AttendProgram(query, key, value, geometry, tile, scale, causal, plan).run(backend);
@@ -44,36 +46,16 @@ export class AttendProgram extends AttentionProgram<AttendVariant> {
     query: TensorInfo,
     key: TensorInfo,
     value: TensorInfo,
-    {batch, heads, length, headDim, blockSize, blocks}: BlockGeometry,
+    geometry: BlockGeometry,
     tile: Tile,
     scale: number,
     causal: boolean,
     plan?: BlockPlan,
   ) {
-    const components = rowComponents(headDim);
-    const tilesPerBlock = Math.ceil(blockSize / tileQueries(tile));
-    const queryTiles = plan ? blocks * tilesPerBlock : Math.ceil(length / tileQueries(tile));
     super({
-      inputs: {
-        query: {tensor: query, components},
-        key: {tensor: key, components},
-        value: {tensor: value, components},
-        ...(plan && {
-          keyIndices: {tensor: plan.keyIndices, components: 1},
-          blockLists: {tensor: plan.blockLists, components: 1},
-        }),
-      },
-      outputShape: query.shape,
-      outputType: 'float32',
-      outputComponents: components,
+      ...attendSpec(query, key, value, geometry, tileQueries(tile), scale, plan),
       threads: tileThreads(tile),
-      workgroups: batch * heads * queryTiles,
-      uniforms: {
-        logitScale: {type: 'f32', value: scale * Math.LOG2E},
-        queryTiles: {type: 'i32', value: queryTiles},
-        ...(plan && {blockSize: {type: 'i32', value: blockSize}}),
-      },
-      variant: {tile, headDim, causal, sparse: plan !== undefined},
+      variant: {tile, headDim: geometry.headDim, causal, sparse: plan !== undefined},
     });
   }
 
@@ -86,6 +68,7 @@ export class AttendProgram extends AttentionProgram<AttendVariant> {
     // Where the tile does not divide evenly, the last round or column is guarded.
     const ifInTile = (j: number) => (tileVectors < (j + 1) * tileThreads(tile) ? `if (i${j} < ${tileVectors}) ` : '');
     const ifInRow = (o: number) => (vectors < (o + 1) * threadsX ? `if (x + ${o} * threadsX < headVectors) ` : '');
+    const unroll = Math.min(4, threadsX);
     return `
 // A workgroup computes the output of tileQueries query rows of one head. It walks over tiles of tileKeys keys${
       sparse ? ' of\n// the blocks in its list' : ''
@@ -102,29 +85,12 @@ export class AttendProgram extends AttentionProgram<AttendVariant> {
 //
 // Global memory is read ahead into registers: values while scores are computed, the next keys while values are added up,
 // and the order in which they stand one step before that. A load thus has half a round to arrive.
-${workgroupIndex}
-${keyRow}
 ${scoreTile(tile, headDim)}
-${readRow('readKey', 'key', headDim)}
-${readRow('readValue', 'value', headDim)}
-${writeRow('writeOutput', headDim)}
+${attendWalk(headDim, sparse, causal)}
 var<workgroup> keyPositions : array<i32, tileKeys>;
 var<workgroup> rowPartials : array<vec${rows}<f32>, ${tile.threadsY * threadsX}>;
 var<workgroup> probabilities : array<vec${columns}<f32>, ${tileQueries(tile) * threadsX}>;
 var<workgroup> keyTileCount : i32;
-// Original index given to the padding of a key tile: past every limit.
-const nowhere = 0x7fffffff;
-
-${sparse ? sparseKeyTiles : exactKeyTiles(causal)}
-
-// Original index of the key in a slot of the tile that covers slots [tile.x, tile.y).
-fn positionIn(head : i32, tile : vec2<i32>, slot : i32) -> i32 {
-  if (tile.x + slot < tile.y) {
-    return keyPosition(head, tile.x + slot);
-  }
-  return nowhere;
-}
-
 fn main(index : i32) {
   let x = i32(localIndex) % threadsX;
   let y = i32(localIndex) / threadsX;
@@ -231,16 +197,21 @@ fn main(index : i32) {
     ${fetch('readKey', 'nextPositions', rounds)}
 
     // 4. Weighted sum of values.
-    for (var i = 0; i < threadsX; i++) {
-      ${each(rows, (r) => `let weights${r} = probabilities[(y + ${r} * threadsY) * threadsX + i];`)}
+    for (var i = 0; i < threadsX; i += ${unroll}) {
+      ${each(
+        unroll,
+        (u) => `{
+      ${each(rows, (r) => `let weights${r} = probabilities[(y + ${r} * threadsY) * threadsX + i + ${u}];`)}
       ${each(outputVectors, (o) =>
         each(
           columns,
           (c) => `${ifInRow(o)}{
-        let v = keyTile[(i + ${c} * threadsX) * rowStride + x + ${o} * threadsX];
+        let v = keyTile[(i + ${u} + ${c} * threadsX) * rowStride + x + ${o} * threadsX];
         ${each(rows, (r) => `output[${r}][${o}] += weights${r}[${c}] * v;`)}
       }`,
         ),
+      )}
+      }`,
       )}
     }
     // Barrier: the next round overwrites the values.
@@ -276,66 +247,4 @@ function fetch(read: string, positions: string, rounds: number): string {
     rounds,
     (j) => `fetched[${j}] = ${read}(firstKeyRow + min(${positions}[${j}], lastPosition), i${j} % headVectors);`,
   );
-}
-
-/** Query rows and keys of a workgroup that attends to the blocks of a list. */
-const sparseKeyTiles = `
-fn tilesIn(size : i32, tile : i32) -> i32 {
-  return (size + tile - 1) / tile;
-}
-
-// Query rows [first, end) of a query tile; a tile does not cross the end of its block.
-fn queryRows(tile : i32) -> vec2<i32> {
-  let tilesPerBlock = tilesIn(uniforms.blockSize, tileQueries);
-  let block = tile / tilesPerBlock;
-  let first = block * uniforms.blockSize + (tile % tilesPerBlock) * tileQueries;
-  let end = min((block + 1) * uniforms.blockSize, uniforms.queryShape.z);
-  return vec2<i32>(first, min(first + tileQueries, end));
-}
-
-// Where the block list of a query tile starts: its length, then its blocks.
-fn listStart(head : i32, tile : i32) -> i32 {
-  let blocks = uniforms.blockListsShape.z;
-  let block = tile / tilesIn(uniforms.blockSize, tileQueries);
-  return (head * blocks + block) * (blocks + 1);
-}
-
-fn countKeyTiles(head : i32, tile : i32, endRow : i32) -> i32 {
-  return blockLists[listStart(head, tile)] * tilesIn(uniforms.blockSize, tileKeys);
-}
-
-// Slots [first, end) in the permuted order that key tile t covers; none past the last tile.
-fn keySlots(head : i32, tile : i32, t : i32, count : i32) -> vec2<i32> {
-  if (t >= count) {
-    return vec2<i32>(0);
-  }
-  let tilesPerBlock = tilesIn(uniforms.blockSize, tileKeys);
-  let block = blockLists[listStart(head, tile) + 1 + t / tilesPerBlock];
-  let first = block * uniforms.blockSize + (t % tilesPerBlock) * tileKeys;
-  let end = min((block + 1) * uniforms.blockSize, uniforms.keyShape.z);
-  return vec2<i32>(first, min(first + tileKeys, end));
-}
-
-fn keyPosition(head : i32, slot : i32) -> i32 {
-  return keyIndices[head * uniforms.keyShape.z + slot];
-}`;
-
-/** The same for exact attention: all keys that the last row of the tile may see, in their own order. */
-function exactKeyTiles(causal: boolean): string {
-  return `
-fn queryRows(tile : i32) -> vec2<i32> {
-  return vec2<i32>(tile * tileQueries, min((tile + 1) * tileQueries, uniforms.queryShape.z));
-}
-
-fn countKeyTiles(head : i32, tile : i32, endRow : i32) -> i32 {
-  return (${causal ? 'endRow' : 'uniforms.keyShape.z'} + tileKeys - 1) / tileKeys;
-}
-
-fn keySlots(head : i32, tile : i32, t : i32, count : i32) -> vec2<i32> {
-  return vec2<i32>(t * tileKeys, min((t + 1) * tileKeys, uniforms.keyShape.z));
-}
-
-fn keyPosition(head : i32, slot : i32) -> i32 {
-  return slot;
-}`;
 }

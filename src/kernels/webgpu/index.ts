@@ -12,8 +12,8 @@ import {FlashAttention, PBSAttention, PBSAttentionPlan} from '../attention_kerne
 import type {BlockGeometry} from '../block_geometry.js';
 import {blockGeometry, isExact} from '../block_geometry.js';
 import {exactPlan} from '../exact_plan.js';
-import type {BlockPlan} from './attend.js';
 import {attend} from './attend.js';
+import type {BlockPlan} from './attend_walk.js';
 import {blockMask} from './block_mask.js';
 import {checkBufferSizes, planShapes} from './device_limits.js';
 import {permute} from './permute.js';
@@ -42,7 +42,7 @@ function pbsAttention(args: {
     const plan = planBlocks('pbsAttention', backend, query, key, geometry, attrs);
     scratch(plan.keyIndices);
     scratch(plan.blockLists);
-    return attend('pbsAttention', backend, query, key, value, geometry, attrs.scale, attrs.causal, plan);
+    return attend('pbsAttention', backend, query, key, value, geometry, attrs, plan);
   });
 }
 
@@ -58,13 +58,13 @@ function exactAttention(
   op: string,
   inputs: FlashAttentionInputs,
   backend: WebGPUBackend,
-  {scale, causal}: FlashAttentionAttrs,
+  attrs: FlashAttentionAttrs,
 ): TensorInfo {
   const {query, key, value} = inputs;
   checkBufferSizes(op, backend, shapesOf(inputs));
   const length = query.shape[2];
   const geometry = blockGeometry(query, key, {blockSize: length, segmentSize: length});
-  return attend(op, backend, query, key, value, geometry, scale, causal);
+  return attend(op, backend, query, key, value, geometry, attrs);
 }
 
 function pbsAttentionPlan(args: {

@@ -1,5 +1,7 @@
 import type {DataType, TensorInfo} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend, WebGPUProgram} from '@tensorflow/tfjs-backend-webgpu';
+import type {ShaderExtension} from './extended_program.js';
+import {runExtended} from './extended_program.js';
 
 /** What a compute program needs beyond its shader. */
 export interface ProgramSpec<Variant> {
@@ -17,6 +19,8 @@ export interface ProgramSpec<Variant> {
   uniforms: Record<string, {type: 'i32' | 'f32'; value: number}>;
   /** Everything that changes the text of the shader. */
   variant: Variant;
+  /** WGSL extensions that the shader enables; the device has their features. */
+  extensions?: ShaderExtension[];
 }
 
 /**
@@ -57,7 +61,10 @@ export abstract class AttentionProgram<Variant extends object> implements WebGPU
   protected abstract shader(variant: Variant): string;
 
   run(backend: WebGPUBackend): TensorInfo {
-    const {inputs, outputType, uniforms} = this.spec;
+    const {inputs, outputType, uniforms, extensions} = this.spec;
+    if (extensions) {
+      return runExtended(backend, this, this.spec, extensions);
+    }
     return backend.runWebGPUProgram(
       this,
       Object.values(inputs).map(({tensor}) => tensor),

@@ -84,6 +84,7 @@ export function tileBytes(tile: Tile, headDim: number): number {
  * Scores are in units of log2, so that `exp2` gives weights: `logitScale` is the attention scale times log2(e).
  */
 export function scoreTile(tile: Tile, headDim: number): string {
+  const unroll = headVectors(headDim) % 4 === 0 ? 4 : 1;
   return `
 const threads = ${tileThreads(tile)};
 const threadsX = ${tile.threadsX};
@@ -117,12 +118,17 @@ fn loadQueryTile(head : i32, firstRow : i32, endRow : i32) {
 // This invocation's part of queryTile · keyTileᵀ.
 fn tileScores(x : i32, y : i32) -> array<array<f32, columns>, rows> {
   var scores : array<array<f32, columns>, rows>;
-  for (var i = 0; i < headVectors; i++) {
-    ${each(tile.rows, (r) => `let q${r} = queryTile[(y + ${r} * threadsY) * rowStride + i];`)}
+  for (var i = 0; i < headVectors; i += ${unroll}) {
     ${each(
-      tile.columns,
-      (c) => `let k${c} = keyTile[(x + ${c} * threadsX) * rowStride + i];
-    ${each(tile.rows, (r) => `scores[${r}][${c}] += dot(q${r}, k${c});`)}`,
+      unroll,
+      (u) => `{
+      ${each(tile.rows, (r) => `let q${r} = queryTile[(y + ${r} * threadsY) * rowStride + i + ${u}];`)}
+      ${each(
+        tile.columns,
+        (c) => `let k${c} = keyTile[(x + ${c} * threadsX) * rowStride + i + ${u}];
+      ${each(tile.rows, (r) => `scores[${r}][${c}] += dot(q${r}, k${c});`)}`,
+      )}
+    }`,
     )}
   }
   return scores;

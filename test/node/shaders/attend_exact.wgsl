@@ -12,16 +12,6 @@
 // Global memory is read ahead into registers: values while scores are computed, the next keys while values are added up,
 // and the order in which they stand one step before that. A load thus has half a round to arrive.
 
-fn workgroupIndex() -> i32 {
-  return i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
-}
-
-fn keyRow(head : i32, heads : i32, position : i32) -> i32 {
-  let keyHeads = uniforms.keyShape.y;
-  let keyHead = (head / heads) * keyHeads + (head % heads) / (heads / keyHeads);
-  return keyHead * uniforms.keyShape.z + position;
-}
-
 const threads = 128;
 const threadsX = 16;
 const threadsY = 8;
@@ -54,34 +44,89 @@ fn loadQueryTile(head : i32, firstRow : i32, endRow : i32) {
 // This invocation's part of queryTile · keyTileᵀ.
 fn tileScores(x : i32, y : i32) -> array<array<f32, columns>, rows> {
   var scores : array<array<f32, columns>, rows>;
-  for (var i = 0; i < headVectors; i++) {
-    let q0 = queryTile[(y + 0 * threadsY) * rowStride + i];
-    let q1 = queryTile[(y + 1 * threadsY) * rowStride + i];
-    let q2 = queryTile[(y + 2 * threadsY) * rowStride + i];
-    let q3 = queryTile[(y + 3 * threadsY) * rowStride + i];
-    let k0 = keyTile[(x + 0 * threadsX) * rowStride + i];
-    scores[0][0] += dot(q0, k0);
+  for (var i = 0; i < headVectors; i += 4) {
+    {
+      let q0 = queryTile[(y + 0 * threadsY) * rowStride + i + 0];
+    let q1 = queryTile[(y + 1 * threadsY) * rowStride + i + 0];
+    let q2 = queryTile[(y + 2 * threadsY) * rowStride + i + 0];
+    let q3 = queryTile[(y + 3 * threadsY) * rowStride + i + 0];
+      let k0 = keyTile[(x + 0 * threadsX) * rowStride + i + 0];
+      scores[0][0] += dot(q0, k0);
     scores[1][0] += dot(q1, k0);
     scores[2][0] += dot(q2, k0);
     scores[3][0] += dot(q3, k0);
-    let k1 = keyTile[(x + 1 * threadsX) * rowStride + i];
-    scores[0][1] += dot(q0, k1);
+    let k1 = keyTile[(x + 1 * threadsX) * rowStride + i + 0];
+      scores[0][1] += dot(q0, k1);
     scores[1][1] += dot(q1, k1);
     scores[2][1] += dot(q2, k1);
     scores[3][1] += dot(q3, k1);
+    }
+    {
+      let q0 = queryTile[(y + 0 * threadsY) * rowStride + i + 1];
+    let q1 = queryTile[(y + 1 * threadsY) * rowStride + i + 1];
+    let q2 = queryTile[(y + 2 * threadsY) * rowStride + i + 1];
+    let q3 = queryTile[(y + 3 * threadsY) * rowStride + i + 1];
+      let k0 = keyTile[(x + 0 * threadsX) * rowStride + i + 1];
+      scores[0][0] += dot(q0, k0);
+    scores[1][0] += dot(q1, k0);
+    scores[2][0] += dot(q2, k0);
+    scores[3][0] += dot(q3, k0);
+    let k1 = keyTile[(x + 1 * threadsX) * rowStride + i + 1];
+      scores[0][1] += dot(q0, k1);
+    scores[1][1] += dot(q1, k1);
+    scores[2][1] += dot(q2, k1);
+    scores[3][1] += dot(q3, k1);
+    }
+    {
+      let q0 = queryTile[(y + 0 * threadsY) * rowStride + i + 2];
+    let q1 = queryTile[(y + 1 * threadsY) * rowStride + i + 2];
+    let q2 = queryTile[(y + 2 * threadsY) * rowStride + i + 2];
+    let q3 = queryTile[(y + 3 * threadsY) * rowStride + i + 2];
+      let k0 = keyTile[(x + 0 * threadsX) * rowStride + i + 2];
+      scores[0][0] += dot(q0, k0);
+    scores[1][0] += dot(q1, k0);
+    scores[2][0] += dot(q2, k0);
+    scores[3][0] += dot(q3, k0);
+    let k1 = keyTile[(x + 1 * threadsX) * rowStride + i + 2];
+      scores[0][1] += dot(q0, k1);
+    scores[1][1] += dot(q1, k1);
+    scores[2][1] += dot(q2, k1);
+    scores[3][1] += dot(q3, k1);
+    }
+    {
+      let q0 = queryTile[(y + 0 * threadsY) * rowStride + i + 3];
+    let q1 = queryTile[(y + 1 * threadsY) * rowStride + i + 3];
+    let q2 = queryTile[(y + 2 * threadsY) * rowStride + i + 3];
+    let q3 = queryTile[(y + 3 * threadsY) * rowStride + i + 3];
+      let k0 = keyTile[(x + 0 * threadsX) * rowStride + i + 3];
+      scores[0][0] += dot(q0, k0);
+    scores[1][0] += dot(q1, k0);
+    scores[2][0] += dot(q2, k0);
+    scores[3][0] += dot(q3, k0);
+    let k1 = keyTile[(x + 1 * threadsX) * rowStride + i + 3];
+      scores[0][1] += dot(q0, k1);
+    scores[1][1] += dot(q1, k1);
+    scores[2][1] += dot(q2, k1);
+    scores[3][1] += dot(q3, k1);
+    }
   }
   return scores;
+}
+
+fn workgroupIndex() -> i32 {
+  return i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
+}
+
+fn keyRow(head : i32, heads : i32, position : i32) -> i32 {
+  let keyHeads = uniforms.keyShape.y;
+  let keyHead = (head / heads) * keyHeads + (head % heads) / (heads / keyHeads);
+  return keyHead * uniforms.keyShape.z + position;
 }
 fn readKey(row : i32, vector : i32) -> vec4<f32> { return key[row * 16 + vector]; }
 fn readValue(row : i32, vector : i32) -> vec4<f32> { return value[row * 16 + vector]; }
 fn writeOutput(row : i32, vector : i32, x : vec4<f32>) { result[row * 16 + vector] = x; }
-var<workgroup> keyPositions : array<i32, tileKeys>;
-var<workgroup> rowPartials : array<vec4<f32>, 128>;
-var<workgroup> probabilities : array<vec2<f32>, 512>;
-var<workgroup> keyTileCount : i32;
 // Original index given to the padding of a key tile: past every limit.
 const nowhere = 0x7fffffff;
-
 
 fn queryRows(tile : i32) -> vec2<i32> {
   return vec2<i32>(tile * tileQueries, min((tile + 1) * tileQueries, uniforms.queryShape.z));
@@ -106,7 +151,10 @@ fn positionIn(head : i32, tile : vec2<i32>, slot : i32) -> i32 {
   }
   return nowhere;
 }
-
+var<workgroup> keyPositions : array<i32, tileKeys>;
+var<workgroup> rowPartials : array<vec4<f32>, 128>;
+var<workgroup> probabilities : array<vec2<f32>, 512>;
+var<workgroup> keyTileCount : i32;
 fn main(index : i32) {
   let x = i32(localIndex) % threadsX;
   let y = i32(localIndex) / threadsX;
@@ -316,24 +364,86 @@ fn main(index : i32) {
     fetched[3] = readKey(firstKeyRow + min(nextPositions[3], lastPosition), i3 % headVectors);
 
     // 4. Weighted sum of values.
-    for (var i = 0; i < threadsX; i++) {
-      let weights0 = probabilities[(y + 0 * threadsY) * threadsX + i];
-    let weights1 = probabilities[(y + 1 * threadsY) * threadsX + i];
-    let weights2 = probabilities[(y + 2 * threadsY) * threadsX + i];
-    let weights3 = probabilities[(y + 3 * threadsY) * threadsX + i];
+    for (var i = 0; i < threadsX; i += 4) {
       {
-        let v = keyTile[(i + 0 * threadsX) * rowStride + x + 0 * threadsX];
+      let weights0 = probabilities[(y + 0 * threadsY) * threadsX + i + 0];
+    let weights1 = probabilities[(y + 1 * threadsY) * threadsX + i + 0];
+    let weights2 = probabilities[(y + 2 * threadsY) * threadsX + i + 0];
+    let weights3 = probabilities[(y + 3 * threadsY) * threadsX + i + 0];
+      {
+        let v = keyTile[(i + 0 + 0 * threadsX) * rowStride + x + 0 * threadsX];
         output[0][0] += weights0[0] * v;
     output[1][0] += weights1[0] * v;
     output[2][0] += weights2[0] * v;
     output[3][0] += weights3[0] * v;
       }
     {
-        let v = keyTile[(i + 1 * threadsX) * rowStride + x + 0 * threadsX];
+        let v = keyTile[(i + 0 + 1 * threadsX) * rowStride + x + 0 * threadsX];
         output[0][0] += weights0[1] * v;
     output[1][0] += weights1[1] * v;
     output[2][0] += weights2[1] * v;
     output[3][0] += weights3[1] * v;
+      }
+      }
+    {
+      let weights0 = probabilities[(y + 0 * threadsY) * threadsX + i + 1];
+    let weights1 = probabilities[(y + 1 * threadsY) * threadsX + i + 1];
+    let weights2 = probabilities[(y + 2 * threadsY) * threadsX + i + 1];
+    let weights3 = probabilities[(y + 3 * threadsY) * threadsX + i + 1];
+      {
+        let v = keyTile[(i + 1 + 0 * threadsX) * rowStride + x + 0 * threadsX];
+        output[0][0] += weights0[0] * v;
+    output[1][0] += weights1[0] * v;
+    output[2][0] += weights2[0] * v;
+    output[3][0] += weights3[0] * v;
+      }
+    {
+        let v = keyTile[(i + 1 + 1 * threadsX) * rowStride + x + 0 * threadsX];
+        output[0][0] += weights0[1] * v;
+    output[1][0] += weights1[1] * v;
+    output[2][0] += weights2[1] * v;
+    output[3][0] += weights3[1] * v;
+      }
+      }
+    {
+      let weights0 = probabilities[(y + 0 * threadsY) * threadsX + i + 2];
+    let weights1 = probabilities[(y + 1 * threadsY) * threadsX + i + 2];
+    let weights2 = probabilities[(y + 2 * threadsY) * threadsX + i + 2];
+    let weights3 = probabilities[(y + 3 * threadsY) * threadsX + i + 2];
+      {
+        let v = keyTile[(i + 2 + 0 * threadsX) * rowStride + x + 0 * threadsX];
+        output[0][0] += weights0[0] * v;
+    output[1][0] += weights1[0] * v;
+    output[2][0] += weights2[0] * v;
+    output[3][0] += weights3[0] * v;
+      }
+    {
+        let v = keyTile[(i + 2 + 1 * threadsX) * rowStride + x + 0 * threadsX];
+        output[0][0] += weights0[1] * v;
+    output[1][0] += weights1[1] * v;
+    output[2][0] += weights2[1] * v;
+    output[3][0] += weights3[1] * v;
+      }
+      }
+    {
+      let weights0 = probabilities[(y + 0 * threadsY) * threadsX + i + 3];
+    let weights1 = probabilities[(y + 1 * threadsY) * threadsX + i + 3];
+    let weights2 = probabilities[(y + 2 * threadsY) * threadsX + i + 3];
+    let weights3 = probabilities[(y + 3 * threadsY) * threadsX + i + 3];
+      {
+        let v = keyTile[(i + 3 + 0 * threadsX) * rowStride + x + 0 * threadsX];
+        output[0][0] += weights0[0] * v;
+    output[1][0] += weights1[0] * v;
+    output[2][0] += weights2[0] * v;
+    output[3][0] += weights3[0] * v;
+      }
+    {
+        let v = keyTile[(i + 3 + 1 * threadsX) * rowStride + x + 0 * threadsX];
+        output[0][0] += weights0[1] * v;
+    output[1][0] += weights1[1] * v;
+    output[2][0] += weights2[1] * v;
+    output[3][0] += weights3[1] * v;
+      }
       }
     }
     // Barrier: the next round overwrites the values.

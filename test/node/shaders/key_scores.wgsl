@@ -44,21 +44,71 @@ fn loadQueryTile(head : i32, firstRow : i32, endRow : i32) {
 // This invocation's part of queryTile · keyTileᵀ.
 fn tileScores(x : i32, y : i32) -> array<array<f32, columns>, rows> {
   var scores : array<array<f32, columns>, rows>;
-  for (var i = 0; i < headVectors; i++) {
-    let q0 = queryTile[(y + 0 * threadsY) * rowStride + i];
-    let q1 = queryTile[(y + 1 * threadsY) * rowStride + i];
-    let q2 = queryTile[(y + 2 * threadsY) * rowStride + i];
-    let q3 = queryTile[(y + 3 * threadsY) * rowStride + i];
-    let k0 = keyTile[(x + 0 * threadsX) * rowStride + i];
-    scores[0][0] += dot(q0, k0);
+  for (var i = 0; i < headVectors; i += 4) {
+    {
+      let q0 = queryTile[(y + 0 * threadsY) * rowStride + i + 0];
+    let q1 = queryTile[(y + 1 * threadsY) * rowStride + i + 0];
+    let q2 = queryTile[(y + 2 * threadsY) * rowStride + i + 0];
+    let q3 = queryTile[(y + 3 * threadsY) * rowStride + i + 0];
+      let k0 = keyTile[(x + 0 * threadsX) * rowStride + i + 0];
+      scores[0][0] += dot(q0, k0);
     scores[1][0] += dot(q1, k0);
     scores[2][0] += dot(q2, k0);
     scores[3][0] += dot(q3, k0);
-    let k1 = keyTile[(x + 1 * threadsX) * rowStride + i];
-    scores[0][1] += dot(q0, k1);
+    let k1 = keyTile[(x + 1 * threadsX) * rowStride + i + 0];
+      scores[0][1] += dot(q0, k1);
     scores[1][1] += dot(q1, k1);
     scores[2][1] += dot(q2, k1);
     scores[3][1] += dot(q3, k1);
+    }
+    {
+      let q0 = queryTile[(y + 0 * threadsY) * rowStride + i + 1];
+    let q1 = queryTile[(y + 1 * threadsY) * rowStride + i + 1];
+    let q2 = queryTile[(y + 2 * threadsY) * rowStride + i + 1];
+    let q3 = queryTile[(y + 3 * threadsY) * rowStride + i + 1];
+      let k0 = keyTile[(x + 0 * threadsX) * rowStride + i + 1];
+      scores[0][0] += dot(q0, k0);
+    scores[1][0] += dot(q1, k0);
+    scores[2][0] += dot(q2, k0);
+    scores[3][0] += dot(q3, k0);
+    let k1 = keyTile[(x + 1 * threadsX) * rowStride + i + 1];
+      scores[0][1] += dot(q0, k1);
+    scores[1][1] += dot(q1, k1);
+    scores[2][1] += dot(q2, k1);
+    scores[3][1] += dot(q3, k1);
+    }
+    {
+      let q0 = queryTile[(y + 0 * threadsY) * rowStride + i + 2];
+    let q1 = queryTile[(y + 1 * threadsY) * rowStride + i + 2];
+    let q2 = queryTile[(y + 2 * threadsY) * rowStride + i + 2];
+    let q3 = queryTile[(y + 3 * threadsY) * rowStride + i + 2];
+      let k0 = keyTile[(x + 0 * threadsX) * rowStride + i + 2];
+      scores[0][0] += dot(q0, k0);
+    scores[1][0] += dot(q1, k0);
+    scores[2][0] += dot(q2, k0);
+    scores[3][0] += dot(q3, k0);
+    let k1 = keyTile[(x + 1 * threadsX) * rowStride + i + 2];
+      scores[0][1] += dot(q0, k1);
+    scores[1][1] += dot(q1, k1);
+    scores[2][1] += dot(q2, k1);
+    scores[3][1] += dot(q3, k1);
+    }
+    {
+      let q0 = queryTile[(y + 0 * threadsY) * rowStride + i + 3];
+    let q1 = queryTile[(y + 1 * threadsY) * rowStride + i + 3];
+    let q2 = queryTile[(y + 2 * threadsY) * rowStride + i + 3];
+    let q3 = queryTile[(y + 3 * threadsY) * rowStride + i + 3];
+      let k0 = keyTile[(x + 0 * threadsX) * rowStride + i + 3];
+      scores[0][0] += dot(q0, k0);
+    scores[1][0] += dot(q1, k0);
+    scores[2][0] += dot(q2, k0);
+    scores[3][0] += dot(q3, k0);
+    let k1 = keyTile[(x + 1 * threadsX) * rowStride + i + 3];
+      scores[0][1] += dot(q0, k1);
+    scores[1][1] += dot(q1, k1);
+    scores[2][1] += dot(q2, k1);
+    scores[3][1] += dot(q3, k1);
+    }
   }
   return scores;
 }

@@ -1,0 +1,310 @@
+import type {TensorInfo} from '@tensorflow/tfjs-core';
+import type {BlockGeometry} from '../block_geometry.js';
+import type {BlockPlan} from './attend_walk.js';
+import {attendSpec, attendWalk} from './attend_walk.js';
+import {hasMatrixUnits} from './device_features.js';
+import {AttentionProgram, headVectors, readRow} from './program.js';
+import {each} from './tile.js';
+
+/** Rows of a fragment, its columns, and the terms of a sum: a size that the matrix units take. */
+const fragment = 16;
+/** Invocations a subgroup: the softmax gives each row of a fragment to two of them. */
+const subgroupSize = 32;
+/** Subgroups a workgroup; each owns one fragment of query rows. */
+const subgroups = 4;
+const threads = subgroups * subgroupSize;
+const tileQueries = subgroups * fragment;
+const tileKeys = 32;
+/**
+ * How far, in units of log2, a row's maximum may rise above the one that its sums are relative to before these are
+ * brought up to it. Weights stay below 2⁸, well inside float16, and after the first tiles it hardly ever happens.
+ */
+const headroom = 8;
+
+const paddedHeadDim = (headDim: number) => Math.ceil(headDim / fragment) * fragment;
+// Strides of rows in workgroup memory: multiples of 16 bytes, padded so that consecutive rows lie in different banks. The
+// scores are padded least, so that four workgroups with a head dim of 64 share the 100 KB of a multiprocessor.
+const tileStride = (headDim: number) => paddedHeadDim(headDim) + 8;
+const scoreStride = tileKeys + 4;
+const weightStride = tileKeys + 8;
+/** float16 values of the tiles: keys and values, and before them the queries. */
+const tileSize = (headDim: number) => Math.max(2 * tileKeys, tileQueries) * tileStride(headDim);
+
+/** Workgroup memory that the program declares. */
+function matrixBytes(headDim: number): number {
+  const scores = 4 * tileQueries * scoreStride;
+  const weights = 2 * tileQueries * weightStride;
+  const positionsAndRescales = 4 * (tileKeys + tileQueries);
+  const flags = 16;
+  return 2 * tileSize(headDim) + scores + weights + positionsAndRescales + flags;
+}
+
+/** Whether the device has matrix units of the kind that the program uses, and the workgroup memory for the head dim. */
+export function matrixUnitsFit(device: GPUDevice, headDim: number): boolean {
+  const fits = matrixBytes(headDim) <= device.limits.maxComputeWorkgroupStorageSize;
+  return fits && hasMatrixUnits(device, fragment, subgroupSize);
+}
+
+interface MatrixVariant {
+  headDim: number;
+  causal: boolean;
+  sparse: boolean;
+}
+
+/**
+ * Stage 4, attend, in float16 with float32 sums, on the matrix units of the device (`subgroup_matrix`): the same function
+ * as `AttendProgram`.
+ */
+export class AttendMatrixProgram extends AttentionProgram<MatrixVariant> {
+  constructor(
+    query: TensorInfo,
+    key: TensorInfo,
+    value: TensorInfo,
+    geometry: BlockGeometry,
+    scale: number,
+    causal: boolean,
+    plan?: BlockPlan,
+  ) {
+    super({
+      ...attendSpec(query, key, value, geometry, tileQueries, scale, plan),
+      threads,
+      variant: {headDim: geometry.headDim, causal, sparse: plan !== undefined},
+      extensions: ['f16', 'subgroups', 'chromium_experimental_subgroup_matrix'],
+    });
+  }
+
+  protected shader({headDim, causal, sparse}: MatrixVariant): string {
+    const vectors = headVectors(headDim);
+    const paddedVectors = paddedHeadDim(headDim) / 4;
+    const headFragments = paddedHeadDim(headDim) / fragment;
+    const keyFragments = tileKeys / fragment;
+    const rounds = Math.ceil((tileKeys * paddedVectors) / threads);
+    // Two invocations share a row of scores: each takes every other vec4.
+    const vectorsOfRow = tileKeys / 4 / 2;
+    const tile = tileStride(headDim);
+    // Fragments of output that fit side by side into a subgroup's part of the scores.
+    const staged = Math.min(keyFragments, headFragments);
+    const guard = (j: number) =>
+      tileKeys * paddedVectors < (j + 1) * threads ? `if (i${j} < ${tileKeys * paddedVectors}) ` : '';
+    const left = `subgroup_matrix_left<f16, ${fragment}, ${fragment}>`;
+    const right = `subgroup_matrix_right<f16, ${fragment}, ${fragment}>`;
+    const sum = `subgroup_matrix_result<f32, ${fragment}, ${fragment}>`;
+    return `
+// A workgroup computes the output of ${tileQueries} query rows of one head; each of its ${subgroups} subgroups owns ${fragment} of them. It walks
+// over tiles of ${tileKeys} keys with an online softmax, whose products run on matrix units: float16 in, float32 sums.
+//
+// Who holds an element of a matrix in registers is not known, so everything that is done by row passes through workgroup
+// memory: scores go out, two neighbouring invocations turn a row of them into weights, and the weights come back as a
+// matrix. The output matrices stay in registers, relative to a maximum that follows the row's true one with some
+// headroom; only when that is used up do they go out to be scaled.
+//
+// Workgroup memory: tiles holds keys, then values (before the first round: the queries), float16; scores and weights have
+// a part for each subgroup. Keys and values of the next tile are read from global memory while this one is computed.
+const threads = ${threads};
+const tileQueries = ${tileQueries};
+const tileKeys = ${tileKeys};
+// Score of a key that a row must not see; finite, because WGSL need not support infinities.
+const masked = -3.4e38f;
+var<workgroup> tiles : array<f16, ${tileSize(headDim)}>;
+${readRow('readQuery', 'query', headDim)}
+${attendWalk(headDim, sparse, causal)}
+var<workgroup> scoreRows : array<f32, ${tileQueries * scoreStride}>;
+var<workgroup> weightRows : array<f16, ${tileQueries * weightStride}>;
+var<workgroup> keyPositions : array<i32, tileKeys>;
+var<workgroup> rescales : array<f32, tileQueries>;
+var<workgroup> keyTileCount : i32;
+var<workgroup> anyRescale : atomic<u32>;
+
+fn storeTile(at : i32, x : vec4<f16>) {
+  tiles[at] = x.x;
+  tiles[at + 1] = x.y;
+  tiles[at + 2] = x.z;
+  tiles[at + 3] = x.w;
+}
+
+fn main(index : i32) {
+  let local = i32(localIndex);
+  let subgroup = local / ${subgroupSize};
+  let lane = local % ${subgroupSize};
+  // This invocation's row in the workgroup's tile, shared with its neighbour.
+  let row = subgroup * ${fragment} + lane / 2;
+  let half = lane % 2;
+  let heads = uniforms.queryShape.y;
+  let allHeads = uniforms.queryShape.x * heads;
+  let head = workgroupIndex() % allHeads;
+  let firstKeyRow = keyRow(head, heads, 0);
+  let lastPosition = uniforms.keyShape.z - 1;
+  let queryTileIndex = uniforms.queryTiles - 1 - workgroupIndex() / allHeads;
+  let span = queryRows(queryTileIndex);
+  let firstRow = span.x;
+  let endRow = select(span.y, firstRow, queryTileIndex < 0);
+  if (local == 0) {
+    keyTileCount = select(0, countKeyTiles(head, queryTileIndex, endRow), firstRow < endRow);
+    atomicStore(&anyRescale, 0u);
+  }
+  let keyTiles = workgroupUniformLoad(&keyTileCount);
+
+  // Queries, by way of workgroup memory, into registers.
+  for (var i = local; i < tileQueries * ${paddedVectors}; i += threads) {
+    let queryRow = firstRow + i / ${paddedVectors};
+    var x = vec4<f32>(0.0);
+    if (queryRow < endRow && i % ${paddedVectors} < ${vectors}) {
+      x = uniforms.logitScale * readQuery(head * uniforms.queryShape.z + queryRow, i % ${paddedVectors});
+    }
+    storeTile((i / ${paddedVectors}) * ${tile} + (i % ${paddedVectors}) * 4, vec4<f16>(x));
+  }
+  // Barrier: a subgroup reads rows that others loaded.
+  workgroupBarrier();
+  let firstTileRow = u32(subgroup * ${fragment});
+  ${each(headFragments, (d) => `let query${d} = subgroupMatrixLoad<${left}, row_major>(&tiles, firstTileRow * ${tile}u + ${d * fragment}u, ${tile}u);`)}
+  // Barrier: keys replace the queries.
+  workgroupBarrier();
+
+  ${each(rounds, (j) => `let i${j} = local + ${j} * threads;\n    let vector${j} = min(i${j} % ${paddedVectors}, ${vectors - 1});`)}
+  var nextPositions : array<i32, ${rounds}>;
+  var keys : array<vec4<f16>, ${rounds}>;
+  var values : array<vec4<f16>, ${rounds}>;
+  var positions : array<i32, ${rounds}>;
+  var nextTile = keySlots(head, queryTileIndex, 0, keyTiles);
+  ${each(rounds, (j) => `positions[${j}] = positionIn(head, nextTile, i${j} / ${paddedVectors});`)}
+  nextTile = keySlots(head, queryTileIndex, 1, keyTiles);
+  ${each(rounds, (j) => `keys[${j}] = vec4<f16>(readKey(firstKeyRow + min(positions[${j}], lastPosition), vector${j}));`)}
+  ${each(rounds, (j) => `values[${j}] = vec4<f16>(readValue(firstKeyRow + min(positions[${j}], lastPosition), vector${j}));`)}
+
+  var rowMax = masked;
+  var rowSum = 0.0;
+  ${each(headFragments, (o) => `var output${o} = ${sum}();`)}
+
+  for (var t = 0; t < keyTiles; t++) {
+    // 1. Keys and values into workgroup memory; the next positions on their way.
+    ${each(
+      rounds,
+      (j) => `${guard(j)}{
+      let at = (i${j} / ${paddedVectors}) * ${tile} + (i${j} % ${paddedVectors}) * 4;
+      // Padding has no weight and no column, but zero times a NaN is a NaN.
+      let exists = positions[${j}] != nowhere && i${j} % ${paddedVectors} < ${vectors};
+      storeTile(at, select(vec4<f16>(0.0), keys[${j}], exists));
+      storeTile(at + tileKeys * ${tile}, select(vec4<f16>(0.0), values[${j}], exists));
+      if (i${j} % ${paddedVectors} == 0) {
+        keyPositions[i${j} / ${paddedVectors}] = positions[${j}];
+      }
+    }`,
+    )}
+    ${each(rounds, (j) => `nextPositions[${j}] = positionIn(head, nextTile, i${j} / ${paddedVectors});`)}
+    // Barrier: all subgroups read all keys and values.
+    workgroupBarrier();
+
+    // 2. Scores.
+    ${each(
+      keyFragments,
+      (k) => `{
+      var scores = ${sum}();
+      ${each(
+        headFragments,
+        (d) =>
+          `scores = subgroupMatrixMultiplyAccumulate(query${d}, subgroupMatrixLoad<${right}, col_major>(&tiles, ${k * fragment * tile + d * fragment}u, ${tile}u), scores);`,
+      )}
+      subgroupMatrixStore<row_major>(&scoreRows, firstTileRow * ${scoreStride}u + ${k * fragment}u, scores, ${scoreStride}u);
+    }`,
+    )}
+    // Barrier: rows of scores are read by other invocations than those that stored them.
+    workgroupBarrier();
+    nextTile = keySlots(head, queryTileIndex, t + 2, keyTiles);
+    ${each(
+      rounds,
+      (j) => `positions[${j}] = nextPositions[${j}];
+    keys[${j}] = vec4<f16>(readKey(firstKeyRow + min(positions[${j}], lastPosition), vector${j}));
+    values[${j}] = vec4<f16>(readValue(firstKeyRow + min(positions[${j}], lastPosition), vector${j}));`,
+    )}
+
+    // 3. Weights.
+    let lastVisible = ${causal ? 'firstRow + row' : 'nowhere - 1'};
+    var x : array<vec4<f32>, ${vectorsOfRow}>;
+    var newMax = masked;
+    ${each(
+      vectorsOfRow,
+      (v) => `{
+      let column = 4 * (half + ${2 * v});
+      ${each(4, (c) => `x[${v}][${c}] = select(scoreRows[row * ${scoreStride} + column + ${c}], masked, keyPositions[column + ${c}] > lastVisible);`)}
+      newMax = max(newMax, max(max(x[${v}].x, x[${v}].y), max(x[${v}].z, x[${v}].w)));
+    }`,
+    )}
+    newMax = max(newMax, subgroupShuffleXor(newMax, 1u));
+    let rises = newMax > rowMax + ${headroom.toFixed(1)};
+    let rescale = select(1.0, exp2(rowMax - newMax), rises);
+    rowMax = select(rowMax, newMax, rises);
+    rowSum *= rescale;
+    if (half == 0) {
+      rescales[row] = rescale;
+    }
+    if (rises) {
+      atomicStore(&anyRescale, 1u);
+    }
+    ${each(
+      vectorsOfRow,
+      (v) => `{
+      let column = 4 * (half + ${2 * v});
+      ${each(
+        4,
+        (c) => `{
+        // A row that has seen nothing yet has the masked score as its maximum: exp2 would give 1.
+        let weight = select(exp2(x[${v}][${c}] - rowMax), 0.0, x[${v}][${c}] == masked);
+        weightRows[row * ${weightStride} + column + ${c}] = f16(weight);
+        rowSum += weight;
+      }`,
+      )}
+    }`,
+    )}
+    // Barrier: weights are read as matrices; and whether any row rises must be known to all alike.
+    workgroupBarrier();
+    if (workgroupUniformLoad(&anyRescale) != 0u) {
+      ${each(Math.ceil(headFragments / staged), (g) => {
+        const inGroup = Math.min(staged, headFragments - g * staged);
+        return `${each(inGroup, (o) => `subgroupMatrixStore<row_major>(&scoreRows, firstTileRow * ${scoreStride}u + ${o * fragment}u, output${g * staged + o}, ${scoreStride}u);`)}
+      workgroupBarrier();
+      for (var i = half; i < ${inGroup * fragment}; i += 2) {
+        scoreRows[row * ${scoreStride} + i] *= rescales[row];
+      }
+      workgroupBarrier();
+      ${each(inGroup, (o) => `output${g * staged + o} = subgroupMatrixLoad<${sum}, row_major>(&scoreRows, firstTileRow * ${scoreStride}u + ${o * fragment}u, ${scoreStride}u);`)}
+      workgroupBarrier();`;
+      })}
+      atomicStore(&anyRescale, 0u);
+    }
+
+    // 4. Weighted sum of values.
+    ${each(
+      keyFragments,
+      (k) => `{
+      let weights = subgroupMatrixLoad<${left}, row_major>(&weightRows, firstTileRow * ${weightStride}u + ${k * fragment}u, ${weightStride}u);
+      ${each(
+        headFragments,
+        (o) =>
+          `output${o} = subgroupMatrixMultiplyAccumulate(weights, subgroupMatrixLoad<${right}, row_major>(&tiles, ${(tileKeys + k * fragment) * tile + o * fragment}u, ${tile}u), output${o});`,
+      )}
+    }`,
+    )}
+    // Barrier: the next round overwrites keys, values and weights.
+    workgroupBarrier();
+  }
+
+  // 5. The sums of both halves, and the output, by way of workgroup memory.
+  let total = rowSum + subgroupShuffleXor(rowSum, 1u);
+  ${each(Math.ceil(headFragments / staged), (g) => {
+    const inGroup = Math.min(staged, headFragments - g * staged);
+    return `${each(inGroup, (o) => `subgroupMatrixStore<row_major>(&scoreRows, firstTileRow * ${scoreStride}u + ${o * fragment}u, output${g * staged + o}, ${scoreStride}u);`)}
+  workgroupBarrier();
+  for (var i = half; i < ${(inGroup * fragment) / 4}; i += 2) {
+    let vector = ${(g * staged * fragment) / 4} + i;
+    if (firstRow + row < endRow && vector < ${vectors}) {
+      let at = row * ${scoreStride} + 4 * i;
+      let x = vec4<f32>(scoreRows[at], scoreRows[at + 1], scoreRows[at + 2], scoreRows[at + 3]);
+      // A row that saw nothing is zeros.
+      writeOutput(head * uniforms.queryShape.z + firstRow + row, vector, select(x / total, vec4<f32>(0.0), total == 0.0));
+    }
+  }
+  workgroupBarrier();`;
+  })}
+}`;
+  }
+}
