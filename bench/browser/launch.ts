@@ -1,0 +1,83 @@
+import {existsSync} from 'node:fs';
+import {readFile} from 'node:fs/promises';
+import {createServer, type Server} from 'node:http';
+import {createRequire} from 'node:module';
+import type {AddressInfo} from 'node:net';
+import {join} from 'node:path';
+import {findChromium, gpuFlags, softwareFlags} from '../../test/browser';
+import type {Place} from '../cases/case_runner';
+import type {Command} from '../options';
+import type {PageRequest} from './page';
+
+/** The page's script where a GPU host finds it, made beforehand by `bench/pack.ts`. */
+export const PAGE_SCRIPT = 'build/gpu/bench-page.js';
+
+/** As in Node: without it NVIDIA's Vulkan driver offers no f16. */
+const DAWN_TOGGLES = '--enable-dawn-features=vulkan_enable_f16_on_nvidia';
+
+/** Runs the cases in headless Chromium, on its GPU unless software is asked for. */
+export async function runInBrowser({cases, software}: Command, place: Place, command: string): Promise<void> {
+  // Not an import: a GPU host has playwright-core in a folder of its own, which NODE_PATH names.
+  const load = createRequire(join(process.cwd(), 'bench'));
+  const {chromium} = load('playwright-core') as typeof import('playwright-core');
+  const script = await pageScript();
+  const server = await serve(script);
+  const browser = await chromium.launch({
+    executablePath: process.env.CHROME ?? findChromium(),
+    // Playwright's own flags would turn the graphics processor off.
+    ...(software
+      ? {args: softwareFlags}
+      : {args: [...gpuFlags, DAWN_TOGGLES], ignoreDefaultArgs: ['--disable-gpu', '--enable-unsafe-swiftshader']}),
+  });
+  try {
+    const page = await browser.newPage();
+    page.on('pageerror', (error) => place.log(`page: ${error.message}`));
+    await page.exposeFunction('benchLog', place.log);
+    await page.exposeFunction('benchSave', place.save);
+    await page.goto(`http://localhost:${(server.address() as AddressInfo).port}/`);
+    const request: PageRequest = {
+      options: cases,
+      about: {command, host: `Chromium ${browser.version()}`, versions: {node: process.version}},
+    };
+    const crashed = new Promise<never>((_, reject) => {
+      page.on('crash', () => reject(new Error('the browser page crashed: is there enough memory?')));
+    });
+    await Promise.race([page.evaluate((given) => window.runBench(given), request), crashed]);
+  } finally {
+    await browser.close();
+    server.close();
+  }
+}
+
+/** Bundles the page's script, or takes the packed one where there is no bundler. */
+async function pageScript(): Promise<string> {
+  if (existsSync('bench/bundle.ts') && existsSync('node_modules/esbuild')) {
+    const {bundlePage} = await import('../bundle');
+    return bundlePage();
+  }
+  return readFile(PAGE_SCRIPT, 'utf8');
+}
+
+async function serve(script: string): Promise<Server> {
+  const server = createServer((request, response) => {
+    const path = new URL(request.url ?? '/', 'http://localhost').pathname;
+    const send = (type: string, body: string | Uint8Array) => {
+      response.writeHead(200, {'content-type': type});
+      response.end(body);
+    };
+    if (path === '/') {
+      send('text/html', '<!doctype html><meta charset="utf-8"><script src="/bench-page.js"></script>');
+    } else if (path === '/bench-page.js') {
+      send('text/javascript', script);
+    } else if (path.startsWith('/demo/public/') && !path.includes('..')) {
+      readFile(path.slice(1)).then(
+        (body) => send('application/octet-stream', body),
+        () => response.writeHead(404).end(),
+      );
+    } else {
+      response.writeHead(404).end();
+    }
+  });
+  await new Promise<void>((resolve) => server.listen(0, 'localhost', resolve));
+  return server;
+}

@@ -1,0 +1,42 @@
+import {fileURLToPath} from 'node:url';
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+
+/** Loaded when it is needed: the packed command, which holds this file too, runs where there is no bundler. */
+const loadEsbuild = async () => (await import('esbuild')).default;
+
+/** The page's script, for Chromium. */
+export async function bundlePage(): Promise<string> {
+  const esbuild = await loadEsbuild();
+  const {outputFiles} = await esbuild.build({
+    entryPoints: [`${root}/bench/browser/page.ts`],
+    bundle: true,
+    format: 'iife',
+    target: 'es2022',
+    write: false,
+    logLevel: 'error',
+    // The class names of programs are what tells their stages apart.
+    keepNames: true,
+  });
+  return outputFiles[0].text;
+}
+
+/** The whole benchmark as one file for Node, for a host without node_modules. */
+export async function bundleCommand(outfile: string): Promise<void> {
+  const esbuild = await loadEsbuild();
+  await esbuild.build({
+    entryPoints: [`${root}/bench/run.ts`],
+    bundle: true,
+    platform: 'node',
+    format: 'esm',
+    target: 'node20',
+    outfile,
+    // Packages in CommonJS inside an ES module still call require.
+    banner: {js: "import {createRequire as cr} from 'node:module'; const require = cr(import.meta.url);"},
+    // These come with the host's kit, or from a path; the bundler is not needed there.
+    external: ['webgpu', 'onnxruntime-node', 'playwright-core', 'esbuild'],
+    ignoreAnnotations: true,
+    keepNames: true,
+    logLevel: 'error',
+  });
+}

@@ -1,0 +1,55 @@
+import {clone, keep, type Tensor4D} from '@tensorflow/tfjs-core';
+import {createTokenizer} from '../demo/ask/session';
+import {parseConfig} from '../demo/llama/config';
+import {LlamaModel} from '../demo/llama/model';
+import {Safetensors} from '../demo/llama/safetensors';
+
+/** Reads a file of the repository, by its path from the root. */
+export type ReadFile = (path: string) => Promise<ArrayBuffer>;
+
+/** Query, key and value on the device, `[1, heads, length, headDim]` and `[1, keyValueHeads, length, headDim]`. */
+export interface Inputs {
+  query: Tensor4D;
+  key: Tensor4D;
+  value: Tensor4D;
+}
+
+/** Longest context of the model, in tokens. */
+export const LONGEST_CAPTURE = 16_384;
+
+/** The demo's model on the current backend, and a book as tokens. */
+export interface Reader {
+  layers: number;
+  /** Query, key and value of every layer while the model reads the first tokens of the book. The caller disposes them. */
+  capture: (length: number) => Promise<Inputs[]>;
+  dispose: () => void;
+}
+
+export async function openReader(readFile: ReadFile): Promise<Reader> {
+  const text = async (path: string) => new TextDecoder().decode(await readFile(path));
+  const config = parseConfig(JSON.parse(await text('demo/public/model/config.json')));
+  const weights = new Safetensors(await readFile('demo/public/model/model.safetensors'));
+  const model = new LlamaModel(config, weights, LONGEST_CAPTURE);
+  const tokenizer = createTokenizer(JSON.parse(await text('demo/public/model/tokenizer.json')) as object);
+  const book = await text('demo/public/books/dubliners.txt');
+  return {
+    layers: config.layers,
+    capture: async (length) => {
+      // Enough text for the length, and not much more: the tokenizer takes seconds for a book.
+      const {ids} = tokenizer.encode(book.slice(0, 8 * length + 1000));
+      if (ids.length < length) throw new Error(`the book has ${ids.length} tokens; asked for ${length}`);
+      const captured: Inputs[] = [];
+      const hold = (x: Tensor4D) => keep(clone(x));
+      const {logits, cache} = await model.prefill(ids.slice(0, length), {
+        attention: 'flash',
+        onAttention: (_layer, query, key, value) => {
+          captured.push({query: hold(query), key: hold(key), value: hold(value)});
+        },
+      });
+      logits.dispose();
+      cache.dispose();
+      return captured;
+    },
+    dispose: () => model.dispose(),
+  };
+}

@@ -1,0 +1,124 @@
+import {pbsAttention, pbsAttentionDensity, pbsAttentionPlan} from '../../src/index';
+import {timeCalls} from '../call_timing';
+import {type Inputs, LONGEST_CAPTURE, openReader} from '../captured_attention';
+import {timePrograms} from '../dispatch_timing';
+import {exactAttention, type Precision, sparseOptions, whyNot} from '../our_attention';
+import {type SparseResult, type Stage, STAGES} from '../results';
+import {type HeadShape, shapeName} from '../shapes';
+import {stageOf} from '../stages';
+import {relativeL1} from '../statistics';
+import {syntheticAttention} from '../synthetic_attention';
+import type {CaseRunner} from './case_runner';
+import {disposeInputs, uploadInputs} from './inputs';
+
+const CAPTURED_LENGTHS = [4096, 8192, 16_384];
+const SYNTHETIC_LENGTHS = [32_768, 65_536, 131_072];
+const SYNTHETIC_SHAPE: HeadShape = {heads: 8, keyValueHeads: 8, headDim: 64};
+
+/** Longest output that is read back to compare it. */
+const LONGEST_COMPARED = 16_384;
+
+export async function timeCaptured(runner: CaseRunner): Promise<void> {
+  const {options, place} = runner;
+  const lengths = (options.lengths ?? CAPTURED_LENGTHS).filter((length) => length <= LONGEST_CAPTURE);
+  if (lengths.length === 0) return;
+  const reader = await openReader(place.readFile);
+  for (const length of lengths) {
+    let captured: Inputs[] = [];
+    await runner.case(`capture ${length}`, async () => {
+      captured = await reader.capture(length);
+      return [];
+    });
+    for (const layer of options.layers.filter((index) => index < captured.length)) {
+      await timeBoth(runner, captured[layer], 'captured', layer);
+    }
+    captured.forEach(disposeInputs);
+  }
+  reader.dispose();
+}
+
+export async function timeSynthetic(runner: CaseRunner): Promise<void> {
+  for (const length of runner.options.lengths ?? SYNTHETIC_LENGTHS) {
+    const values = syntheticAttention(SYNTHETIC_SHAPE, length, 17);
+    const inputs = uploadInputs(SYNTHETIC_SHAPE, length, values);
+    await timeBoth(runner, inputs, 'synthetic', 0);
+    disposeInputs(inputs);
+  }
+}
+
+async function timeBoth(runner: CaseRunner, inputs: Inputs, data: 'captured' | 'synthetic', layer: number) {
+  const length = inputs.query.shape[2];
+  for (const precision of ['float32', 'float16'] as const) {
+    const name = `${data} ${length}${data === 'captured' ? ` layer ${layer}` : ''} ${precision}`;
+    const unavailable = whyNot(precision, runner.device.backend.device);
+    if (unavailable) {
+      // Said once by the exact cases.
+      continue;
+    }
+    await runner.case(name, async () => [await compare(runner, inputs, precision, data, layer)]);
+  }
+}
+
+async function compare(
+  runner: CaseRunner,
+  inputs: Inputs,
+  precision: Precision,
+  data: 'captured' | 'synthetic',
+  layer: number,
+): Promise<SparseResult> {
+  const {options, device} = runner;
+  const {backend} = device;
+  const {query, key, value} = inputs;
+  const [, heads, length, headDim] = query.shape;
+  const planOptions = sparseOptions(options.threshold);
+  const pbsOptions = precision === 'float32' ? planOptions : {...planOptions, precision};
+  const exactCall = () => exactAttention(inputs, precision);
+  const sparseCall = () => pbsAttention(query, key, value, pbsOptions);
+
+  const plan = pbsAttentionPlan(query, key, planOptions);
+  const density = await pbsAttentionDensity(plan, planOptions);
+  plan.keyIndices.dispose();
+  plan.blockMask.dispose();
+  return {
+    kind: 'sparse',
+    data,
+    shape: shapeName({heads, keyValueHeads: key.shape[1], headDim}),
+    length,
+    layer,
+    precision,
+    threshold: options.threshold,
+    density,
+    exact: await timeCalls(backend, exactCall, options.caseSeconds / 2),
+    sparse: await timeCalls(backend, sparseCall, options.caseSeconds / 2),
+    ...(await stageTimes(runner, exactCall, sparseCall)),
+    difference: length > LONGEST_COMPARED ? undefined : await difference(sparseCall, exactCall),
+  };
+}
+
+async function stageTimes(
+  {device: {backend}, options}: CaseRunner,
+  exactCall: () => ReturnType<typeof pbsAttention>,
+  sparseCall: () => ReturnType<typeof pbsAttention>,
+): Promise<Pick<SparseResult, 'exactGpu' | 'stages' | 'programs'>> {
+  const seconds = options.caseSeconds / 4;
+  const exact = await timePrograms(backend, exactCall, seconds);
+  const sparse = await timePrograms(backend, sparseCall, seconds);
+  if (!exact || !sparse) return {};
+  const programs = sparse.map(({program, gpu}) => ({program, stage: stageOf(program), gpu}));
+  const stages: Partial<Record<Stage, number>> = {};
+  for (const stage of STAGES) {
+    const own = programs.filter((program) => program.stage === stage);
+    if (own.length > 0) stages[stage] = own.reduce((sum, {gpu}) => sum + gpu.median, 0);
+  }
+  return {exactGpu: exact.reduce((sum, {gpu}) => sum + gpu.median, 0), stages, programs};
+}
+
+async function difference(
+  sparseCall: () => ReturnType<typeof pbsAttention>,
+  exactCall: () => ReturnType<typeof pbsAttention>,
+): Promise<number> {
+  const outputs = [sparseCall(), exactCall()];
+  const [sparse, exact] = await Promise.all(outputs.map((output) => output.data()));
+  outputs.forEach((output) => output.dispose());
+  return relativeL1(sparse, exact);
+}

@@ -1,0 +1,157 @@
+import {
+  type AgreementResult,
+  type ExactResult,
+  type MemoryResult,
+  METHODS,
+  type Method,
+  type Result,
+  type Run,
+} from './results';
+import {sparseTables} from './sparse_report';
+import {type Cell, milliseconds, table} from './table';
+
+/** The report of one or several runs, in Markdown. */
+export function report(runs: readonly Run[]): string {
+  const results = latest(runs);
+  const sections = [
+    '# Benchmarks',
+    'Written by `npm run bench` (folder `bench/`), which says with `--help` what it can run. Times are milliseconds a ' +
+      'call: the median, and the quartiles in brackets. Compare within one run: absolute figures move with device, ' +
+      'driver and clocks.',
+    ...runs.map(describeRun),
+    ...exactTables(results.filter((result) => result.kind === 'exact')),
+    ...sparseTables(results.filter((result) => result.kind === 'sparse')),
+    ...memoryTables(results.filter((result) => result.kind === 'memory')),
+    ...agreementTable(results.filter((result) => result.kind === 'agreement')),
+  ];
+  return `${sections.join('\n\n')}\n`;
+}
+
+/** Where two runs hold the same case, the later one counts. */
+function latest(runs: readonly Run[]): Result[] {
+  const byCase = new Map<string, Result>();
+  for (const {results} of [...runs].sort((a, b) => a.date.localeCompare(b.date))) {
+    for (const result of results) {
+      const {kind, shape, length} = result;
+      const rest =
+        result.kind === 'sparse'
+          ? [result.data, result.layer, result.precision, result.threshold]
+          : 'method' in result
+            ? [result.method]
+            : [];
+      byCase.set([kind, shape, length, ...rest].join(' '), result);
+    }
+  }
+  return [...byCase.values()];
+}
+
+function describeRun(run: Run, index: number): string {
+  const versions = Object.entries(run.versions).map(([name, version]) => `${name} ${version}`);
+  const lines = [
+    `**Run ${index + 1}**, ${run.date.slice(0, 16).replace('T', ' ')} UTC: \`${run.command}\``,
+    '',
+    `- ${run.host}; ${versions.join(', ')}`,
+    `- ${run.adapter}`,
+    `- device features in use: ${run.features.join(', ') || 'none'}`,
+  ];
+  if (run.skipped.length > 0) lines.push(`- not run: ${run.skipped.join('; ')}`);
+  if (run.errors.length > 0) lines.push(`- **the device reported errors**: ${run.errors.join('; ')}`);
+  return lines.join('\n');
+}
+
+const order = (x: string) =>
+  x
+    .split(/[x/]/)
+    .map((part) => part.padStart(4, '0'))
+    .join();
+
+function exactTables(results: ExactResult[]): string[] {
+  if (results.length === 0) return [];
+  const shapes = [...new Set(results.map(({shape}) => shape))].sort((a, b) => order(a).localeCompare(order(b)));
+  const about =
+    'Random inputs, batch 1. “GPU” is the time between timestamps on the device; the other figures count whatever a ' +
+    'page waits for, over many calls in a row. ONNX Runtime: `GroupQueryAttention` of its WebGPU provider, a chain of ' +
+    'nodes less a chain of one. tfjs composed: matMul, scale, mask, softmax, matMul. Ratios are to the column named.';
+  return ['## Exact attention, causal', about, ...shapes.map((shape) => exactTable(shape, results))];
+}
+
+function exactTable(shape: string, all: ExactResult[]): string {
+  const results = all.filter((result) => result.shape === shape);
+  const methods = (Object.keys(METHODS) as Method[]).filter((method) => results.some((r) => r.method === method));
+  const lengths = [...new Set(results.map(({length}) => length))].sort((a, b) => a - b);
+  const at = (length: number, method: Method) => results.find((r) => r.length === length && r.method === method);
+  const head = ['tokens', ...methods.flatMap((method) => [METHODS[method], ...extraColumns(method)])];
+  const notes: string[] = [];
+  const cell = (result: ExactResult | undefined): Cell => {
+    if (result?.call) return milliseconds(result.call);
+    if (!result?.note) return '';
+    if (!notes.includes(result.note)) notes.push(result.note);
+    return `— (${notes.indexOf(result.note) + 1})`;
+  };
+  const ratio = (length: number, theirs: Method, ours: Method) => {
+    const [a, b] = [at(length, theirs)?.call, at(length, ours)?.call];
+    return a && b ? `${(a.median / b.median).toFixed(2)}×` : '';
+  };
+  const rows = lengths.map((length) => [
+    length.toLocaleString('en'),
+    ...methods.flatMap((method) => {
+      const result = at(length, method);
+      const extra =
+        method === 'ours-f32' || method === 'ours-f16'
+          ? [result?.gpu ? milliseconds(result.gpu) : '']
+          : [ratio(length, method, method === 'ort-f16' ? 'ours-f16' : 'ours-f32')];
+      return [cell(result), ...extra];
+    }),
+  ]);
+  const footnotes = notes.map((note, i) => `(${i + 1}) ${note}`);
+  return [`### ${shape} (heads × head dim)`, table(head, rows), ...footnotes].join('\n\n');
+}
+
+function extraColumns(method: Method): string[] {
+  switch (method) {
+    case 'ours-f32':
+    case 'ours-f16':
+      return ['GPU'];
+    case 'ort-f16':
+      return ['to ours f16'];
+    default:
+      return ['to ours f32'];
+  }
+}
+
+function memoryTables(results: MemoryResult[]): string[] {
+  if (results.length === 0) return [];
+  const mebibytes = (bytes: number | undefined) => (bytes === undefined ? '' : (bytes / 2 ** 20).toFixed(1));
+  const about =
+    'MiB held at one time beyond the inputs, the output (which every way needs) included, counted where tfjs hands out ' +
+    'buffers. Where the composed way did not run, one score matrix shows what it would need at least.';
+  const head = ['heads', 'tokens', 'output', 'exact', 'PBS-Attn', 'tfjs composed', 'one score matrix'];
+  const rows = results.map((result) => [
+    result.shape,
+    result.length.toLocaleString('en'),
+    ...[result.output, result.exact, result.sparse, result.composed, result.scoreMatrix].map(mebibytes),
+  ]);
+  return ['## Bytes on the GPU', about, table(head, rows)];
+}
+
+/** float16 is within 1e-3 of float32; what is beyond this is another function. */
+const WRONG = 1e-2;
+
+function agreementTable(results: AgreementResult[]): string[] {
+  if (results.length === 0) return [];
+  const rows = results.map(({method, shape, length, difference, note}) => [
+    {
+      ...METHODS,
+      'ort-cpu-f32': 'the same model on ONNX Runtime’s CPU provider, float32',
+      'ort-cpu-f16': 'the same, float16',
+    }[method],
+    shape,
+    length.toLocaleString('en'),
+    difference === undefined ? `— ${note}` : difference.toExponential(1) + (difference > WRONG ? ' **wrong**' : ''),
+  ]);
+  return [
+    '## Agreement',
+    'Relative L1 difference of each output to ours in float32: a peer that is far off computes something else.',
+    table(['method', 'heads', 'tokens', 'difference'], rows),
+  ];
+}

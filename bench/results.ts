@@ -1,0 +1,98 @@
+import type {Timing} from './statistics';
+
+/** Methods of exact attention, as they head a column. */
+export const METHODS = {
+  'ours-f32': 'ours, float32',
+  'ours-f16': 'ours, float16',
+  composed: 'tfjs composed, float32',
+  'ort-f32': 'ONNX Runtime, float32',
+  'ort-f16': 'ONNX Runtime, float16',
+} as const;
+export type Method = keyof typeof METHODS;
+
+/** Exact causal attention by one method at one length. */
+export interface ExactResult {
+  kind: 'exact';
+  shape: string;
+  /** Tokens. */
+  length: number;
+  method: Method;
+  /** Time a call, from many calls per wait for the device; absent where the method did not run, and `note` says why. */
+  call?: Timing;
+  /** Time on the GPU alone, by timestamps. */
+  gpu?: Timing;
+  note?: string;
+}
+
+/** The parts of block-sparse attention. */
+export const STAGES = ['permute', 'score', 'select', 'attend', 'other'] as const;
+export type Stage = (typeof STAGES)[number];
+
+/** Block-sparse against exact attention, both ours, on one set of inputs. */
+export interface SparseResult {
+  kind: 'sparse';
+  data: 'captured' | 'synthetic';
+  shape: string;
+  /** Tokens. */
+  length: number;
+  /** Layer of the model, from 0; 0 where the data are synthetic. */
+  layer: number;
+  precision: string;
+  threshold: number;
+  /** Kept over causally visible blocks. */
+  density: number;
+  exact: Timing;
+  sparse: Timing;
+  /** Milliseconds on the GPU; absent without timestamps. */
+  exactGpu?: number;
+  /** Milliseconds on the GPU a stage, and a program. */
+  stages?: Partial<Record<Stage, number>>;
+  programs?: Array<{program: string; stage: Stage; gpu: Timing}>;
+  /** Σ|sparse − exact| / Σ|exact| of the outputs; absent for the longest, which would take long to read. */
+  difference?: number;
+}
+
+/** Most bytes held at a time beyond the inputs. */
+export interface MemoryResult {
+  kind: 'memory';
+  shape: string;
+  /** Tokens. */
+  length: number;
+  /** Bytes of the output alone, which every method needs. */
+  output: number;
+  exact: number;
+  sparse: number;
+  /** Measured, where it ran. */
+  composed?: number;
+  /** Bytes of one score matrix of the composed way. */
+  scoreMatrix: number;
+}
+
+/** How far another implementation's output is from ours, so that it surely computes the same thing. */
+export interface AgreementResult {
+  kind: 'agreement';
+  shape: string;
+  length: number;
+  method: Method | 'ort-cpu-f32' | 'ort-cpu-f16';
+  /** Σ|theirs − ours| / Σ|ours|; absent where it did not run. */
+  difference?: number;
+  note?: string;
+}
+
+export type Result = ExactResult | SparseResult | MemoryResult | AgreementResult;
+
+/** One start of the benchmark. */
+export interface Run {
+  date: string;
+  command: string;
+  /** `Node v20.20.2 with Dawn` or `Chromium 143`. */
+  host: string;
+  adapter: string;
+  features: string[];
+  versions: Record<string, string>;
+  results: Result[];
+  /** Cases that were not run, with the reason. */
+  skipped: string[];
+  /** Errors that the device reported: results are worth nothing then. */
+  errors: string[];
+}

@@ -1,0 +1,88 @@
+import {mkdirSync, readFileSync, writeFileSync} from 'node:fs';
+import {readFile} from 'node:fs/promises';
+import {dirname, join} from 'node:path';
+import {openDawn} from '../test/gpu/dawn';
+import {runInBrowser} from './browser/launch';
+import type {Place} from './cases/case_runner';
+import {runCases} from './cases/run_cases';
+import {OnnxPeer} from './onnx/peer';
+import {serveOnnxRequests, WORKER_FLAG} from './onnx/worker';
+import {type Command, parseCommand, USAGE} from './options';
+import {report} from './report';
+import type {Run} from './results';
+
+/** `npm run bench`, and on a GPU host without node_modules `node build/gpu/bench.mjs`; in the repository's root. */
+async function main(): Promise<void> {
+  const args = process.argv.slice(2);
+  const command = parseCommand(args);
+  if (command === 'help') {
+    console.log(USAGE);
+    return;
+  }
+  const earlier = command.add.map((path) => JSON.parse(readFileSync(path, 'utf8')) as Run);
+  const place: Place = {
+    readFile: async (path) => {
+      const {buffer, byteOffset, byteLength} = await readFile(path);
+      return buffer.slice(byteOffset, byteOffset + byteLength) as ArrayBuffer;
+    },
+    log: (line) => console.error(line),
+    save: (run) => save(command, earlier, run),
+  };
+  const packed = process.argv[1].endsWith('.mjs');
+  const line = [packed ? 'node build/gpu/bench.mjs' : 'npm run bench --', ...args].join(' ');
+  if (command.reportOnly) {
+    save(command, earlier);
+  } else if (command.browser) {
+    await runInBrowser(command, place, line);
+  } else {
+    await runInNode(command, place, line);
+  }
+  console.log(readFileSync(paths(command).markdown, 'utf8'));
+}
+
+async function runInNode({cases}: Command, place: Place, command: string): Promise<void> {
+  const onnx = new OnnxPeer();
+  openDawn();
+  try {
+    await runCases(
+      cases,
+      {...place, askOnnx: (request) => onnx.ask(request)},
+      {
+        command,
+        host: `Node ${process.version} with Dawn`,
+        versions: {node: process.version},
+      },
+    );
+  } finally {
+    onnx.close();
+  }
+}
+
+function paths({out}: Command): {json: string; markdown: string} {
+  return out === undefined
+    ? {json: 'build/bench/results.json', markdown: 'docs/benchmarks.md'}
+    : {json: join(out, 'results.json'), markdown: join(out, 'benchmarks.md')};
+}
+
+/** Writes what there is so far. */
+function save(command: Command, earlier: readonly Run[], run?: Run): void {
+  const {json, markdown} = paths(command);
+  for (const path of [json, markdown]) {
+    mkdirSync(dirname(path), {recursive: true});
+  }
+  if (run) writeFileSync(json, `${JSON.stringify(run, undefined, 1)}\n`);
+  writeFileSync(markdown, report(run ? [...earlier, run] : earlier));
+}
+
+if (process.argv[2] === WORKER_FLAG) {
+  serveOnnxRequests();
+} else {
+  try {
+    await main();
+    // Dawn keeps the process alive.
+    process.exit(0);
+  } catch (error) {
+    console.error(`bench: ${(error as Error).message}`);
+    process.exit(1);
+  }
+}
