@@ -86,7 +86,7 @@ if (testBackends().includes('webgpu')) {
       const blocks = Math.ceil(length / blockSize);
       const output = heads * length * headDim;
       const keyScoresAndIndices = 2 * heads * length;
-      const proxyStatistics = heads * blockSize * (2 * Math.ceil(length / 512) + 1);
+      const proxyStatistics = heads * blockSize * (2 * Math.min(64, Math.ceil(length / 128)) + 1);
       const pooled = 2 * heads * blocks * headDim + heads * blocks;
       const scoresAndLists = 2 * heads * blocks * (blocks + 1);
       const uniforms = 12 * 256;

@@ -47,7 +47,7 @@ if (testBackends().includes('webgpu')) {
         sizes: {blockSize: 16, segmentSize: 32},
       },
       {
-        // 512 keys are one chunk of the proxy pass, 128 threads one round of selection, 256 of the sort.
+        // 128 keys are one chunk of the proxy pass, 128 threads one round of selection, 256 of the sort.
         name: 'more than one chunk, round and tile everywhere',
         inputs: randomInputs({heads: 1, length: 1400, headDim: 10}, 32),
         sizes: {blockSize: 8, segmentSize: 640},

@@ -12,12 +12,7 @@ import {
   SortKeysProgram,
 } from '../../src/kernels/webgpu/permute';
 import type {AttentionProgram} from '../../src/kernels/webgpu/program';
-import {
-  BlockScoresProgram,
-  PoolKeyProgram,
-  PoolQueryProgram,
-  ProxyMassProgram,
-} from '../../src/kernels/webgpu/score_blocks';
+import {BlockScoresProgram, PoolBlocksProgram, ProxyMassProgram} from '../../src/kernels/webgpu/score_blocks';
 import {SelectBlocksProgram} from '../../src/kernels/webgpu/select_blocks';
 import type {Tile} from '../../src/kernels/webgpu/tile';
 
@@ -44,11 +39,10 @@ describe('shader texts', () => {
     proxy_log_sums: new ProxyLogSumsProgram(info(4, 2, 128, 2)),
     key_scores: new KeyScoresProgram(query, key, info(4, 128), geometry, tile, 0.125),
     sort_keys: new SortKeysProgram(info(1, 4, 768), geometry, true),
-    pool_query: new PoolQueryProgram(query, geometry),
-    pool_key: new PoolKeyProgram(key, order, geometry),
+    pool_blocks: new PoolBlocksProgram(query, key, order, geometry),
     proxy_mass: new ProxyMassProgram(info(1, 4, 768), order, geometry),
-    block_scores: new BlockScoresProgram(query, key, geometry, 0.125, true, mass),
-    block_scores_pooled: new BlockScoresProgram(query, key, geometry, 0.125, false),
+    block_scores: new BlockScoresProgram(query, geometry, 0.125, true, mass),
+    block_scores_pooled: new BlockScoresProgram(query, geometry, 0.125, false),
     select_blocks: new SelectBlocksProgram(scores, order, geometry, 0.9, true),
     select_blocks_not_causal: new SelectBlocksProgram(scores, order, geometry, 0.9, false),
     block_mask: new BlockMaskProgram(lists),

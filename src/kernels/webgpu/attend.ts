@@ -66,7 +66,8 @@ export class AttendProgram extends AttentionProgram<AttendVariant> {
     const tileVectors = tileKeys(tile) * vectors;
     const rounds = carriedVectors(tile, headDim);
     // Where the tile does not divide evenly, the last round or column is guarded.
-    const ifInTile = (j: number) => (tileVectors < (j + 1) * tileThreads(tile) ? `if (i${j} < ${tileVectors}) ` : '');
+    const ifInTile = (j: number) =>
+      tileVectors < (j + 1) * tileThreads(tile) ? `if (load${j} < ${tileVectors}) ` : '';
     const ifInRow = (o: number) => (vectors < (o + 1) * threadsX ? `if (x + ${o} * threadsX < headVectors) ` : '');
     const unroll = Math.min(4, threadsX);
     return `
@@ -117,12 +118,12 @@ fn main(index : i32) {
   var output : array<array<vec4<f32>, ${outputVectors}>, rows>;
 
   // What this invocation carries from global memory to keyTile: one vec4 of a key, then of its value, a round.
-  ${each(rounds, (j) => `let i${j} = i32(localIndex) + ${j} * threads;`)}
+  ${each(rounds, (j) => `let load${j} = i32(localIndex) + ${j} * threads;`)}
   var positions : array<i32, ${rounds}>;
   var nextPositions : array<i32, ${rounds}>;
   var fetched : array<vec4<f32>, ${rounds}>;
   var nextTile = keySlots(head, queryTileIndex, 0, keyTiles);
-  ${each(rounds, (j) => `nextPositions[${j}] = positionIn(head, nextTile, i${j} / headVectors);`)}
+  ${each(rounds, (j) => `nextPositions[${j}] = positionIn(head, nextTile, load${j} / headVectors);`)}
   nextTile = keySlots(head, queryTileIndex, 1, keyTiles);
   ${fetch('readKey', 'nextPositions', rounds)}
   loadQueryTile(head, firstRow, endRow);
@@ -133,16 +134,16 @@ fn main(index : i32) {
       rounds,
       (j) => `positions[${j}] = nextPositions[${j}];
     ${ifInTile(j)}{
-      keyTile[(i${j} / headVectors) * rowStride + i${j} % headVectors] = fetched[${j}];
-      if (i${j} % headVectors == 0) {
-        keyPositions[i${j} / headVectors] = positions[${j}];
+      keyTile[(load${j} / headVectors) * rowStride + load${j} % headVectors] = fetched[${j}];
+      if (load${j} % headVectors == 0) {
+        keyPositions[load${j} / headVectors] = positions[${j}];
       }
     }`,
     )}
     // Barrier: scores read key rows (and, the first time, query rows) that others loaded.
     workgroupBarrier();
     ${fetch('readValue', 'positions', rounds)}
-    ${each(rounds, (j) => `nextPositions[${j}] = positionIn(head, nextTile, i${j} / headVectors);`)}
+    ${each(rounds, (j) => `nextPositions[${j}] = positionIn(head, nextTile, load${j} / headVectors);`)}
 
     // 2. Scores, masked, and the maximum of each row over this invocation's columns.
     var scores = tileScores(x, y);
@@ -188,7 +189,7 @@ fn main(index : i32) {
       (j) => `${ifInTile(j)}{
       // Padding has no weight, but zero times a NaN is a NaN.
       let value = select(fetched[${j}], vec4<f32>(0.0), positions[${j}] == nowhere);
-      keyTile[(i${j} / headVectors) * rowStride + i${j} % headVectors] = value;
+      keyTile[(load${j} / headVectors) * rowStride + load${j} % headVectors] = value;
     }`,
     )}
     // Barrier: the weighted sum reads the weights of all x and values that others loaded.
@@ -245,6 +246,6 @@ fn main(index : i32) {
 function fetch(read: string, positions: string, rounds: number): string {
   return each(
     rounds,
-    (j) => `fetched[${j}] = ${read}(firstKeyRow + min(${positions}[${j}], lastPosition), i${j} % headVectors);`,
+    (j) => `fetched[${j}] = ${read}(firstKeyRow + min(${positions}[${j}], lastPosition), load${j} % headVectors);`,
   );
 }

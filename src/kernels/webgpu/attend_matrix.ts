@@ -85,7 +85,7 @@ export class AttendMatrixProgram extends AttentionProgram<MatrixVariant> {
     // Fragments of output that fit side by side into a subgroup's part of the scores.
     const staged = Math.min(keyFragments, headFragments);
     const guard = (j: number) =>
-      tileKeys * paddedVectors < (j + 1) * threads ? `if (i${j} < ${tileKeys * paddedVectors}) ` : '';
+      tileKeys * paddedVectors < (j + 1) * threads ? `if (load${j} < ${tileKeys * paddedVectors}) ` : '';
     const left = `subgroup_matrix_left<f16, ${fragment}, ${fragment}>`;
     const right = `subgroup_matrix_right<f16, ${fragment}, ${fragment}>`;
     const sum = `subgroup_matrix_result<f32, ${fragment}, ${fragment}>`;
@@ -160,13 +160,13 @@ fn main(index : i32) {
   // Barrier: keys replace the queries.
   workgroupBarrier();
 
-  ${each(rounds, (j) => `let i${j} = local + ${j} * threads;\n    let vector${j} = min(i${j} % ${paddedVectors}, ${vectors - 1});`)}
+  ${each(rounds, (j) => `let load${j} = local + ${j} * threads;\n    let vector${j} = min(load${j} % ${paddedVectors}, ${vectors - 1});`)}
   var nextPositions : array<i32, ${rounds}>;
   var keys : array<vec4<f16>, ${rounds}>;
   var values : array<vec4<f16>, ${rounds}>;
   var positions : array<i32, ${rounds}>;
   var nextTile = keySlots(head, queryTileIndex, 0, keyTiles);
-  ${each(rounds, (j) => `positions[${j}] = positionIn(head, nextTile, i${j} / ${paddedVectors});`)}
+  ${each(rounds, (j) => `positions[${j}] = positionIn(head, nextTile, load${j} / ${paddedVectors});`)}
   nextTile = keySlots(head, queryTileIndex, 1, keyTiles);
   ${each(rounds, (j) => `keys[${j}] = vec4<f16>(readKey(firstKeyRow + min(positions[${j}], lastPosition), vector${j}));`)}
   ${each(rounds, (j) => `values[${j}] = vec4<f16>(readValue(firstKeyRow + min(positions[${j}], lastPosition), vector${j}));`)}
@@ -180,17 +180,17 @@ fn main(index : i32) {
     ${each(
       rounds,
       (j) => `${guard(j)}{
-      let at = (i${j} / ${paddedVectors}) * ${tile} + (i${j} % ${paddedVectors}) * 4;
+      let at = (load${j} / ${paddedVectors}) * ${tile} + (load${j} % ${paddedVectors}) * 4;
       // Padding has no weight and no column, but zero times a NaN is a NaN.
-      let exists = positions[${j}] != nowhere && i${j} % ${paddedVectors} < ${vectors};
+      let exists = positions[${j}] != nowhere && load${j} % ${paddedVectors} < ${vectors};
       storeTile(at, select(vec4<f16>(0.0), keys[${j}], exists));
       storeTile(at + tileKeys * ${tile}, select(vec4<f16>(0.0), values[${j}], exists));
-      if (i${j} % ${paddedVectors} == 0) {
-        keyPositions[i${j} / ${paddedVectors}] = positions[${j}];
+      if (load${j} % ${paddedVectors} == 0) {
+        keyPositions[load${j} / ${paddedVectors}] = positions[${j}];
       }
     }`,
     )}
-    ${each(rounds, (j) => `nextPositions[${j}] = positionIn(head, nextTile, i${j} / ${paddedVectors});`)}
+    ${each(rounds, (j) => `nextPositions[${j}] = positionIn(head, nextTile, load${j} / ${paddedVectors});`)}
     // Barrier: all subgroups read all keys and values.
     workgroupBarrier();
 

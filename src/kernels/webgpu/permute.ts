@@ -3,7 +3,7 @@ import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import type {BlockGeometry} from '../block_geometry.js';
 import {AttentionProgram, keyRow, readRow, rowComponents, withScratch, workgroupIndex} from './program.js';
 import type {Tile} from './tile.js';
-import {chooseTile, scoreTile, tileKeys, tileQueries, tileThreads} from './tile.js';
+import {chooseTile, loadTile, scoreTile, tileKeys, tileQueries, tileThreads} from './tile.js';
 
 export interface KeyOrder {
   /** float32 `[batch, heads, permutedLength]`: mean attention that the proxy rows pay to each key. */
@@ -12,8 +12,13 @@ export interface KeyOrder {
   keyIndices: TensorInfo;
 }
 
-/** Keys whose statistics one workgroup collects: enough work for a workgroup, enough workgroups for a device. */
-const keysPerChunk = 512;
+/**
+ * Keys whose statistics one workgroup collects: few, so that a short sequence still makes enough workgroups for a device,
+ * but at most 64 chunks, so that combining them stays short and their memory does not grow with the length.
+ */
+export function keysPerChunk({permutedLength}: BlockGeometry): number {
+  return Math.max(1, Math.ceil(permutedLength / (64 * 128))) * 128;
+}
 
 /**
  * Stage 1, permute (paper section 3.2): scores the keys of the complete segments by the mean attention of the last
@@ -50,7 +55,8 @@ export class ProxyStatisticsProgram extends AttentionProgram<ProxyVariant> {
   constructor(query: TensorInfo, key: TensorInfo, geometry: BlockGeometry, tile: Tile, scale: number) {
     const {batch, heads, headDim, permutedLength, proxyRows} = geometry;
     const components = rowComponents(headDim);
-    const chunks = Math.ceil(permutedLength / keysPerChunk);
+    const chunkSize = keysPerChunk(geometry);
+    const chunks = Math.ceil(permutedLength / chunkSize);
     const rowTiles = Math.ceil(proxyRows / tileQueries(tile));
     super({
       inputs: {query: {tensor: query, components}, key: {tensor: key, components}},
@@ -62,6 +68,7 @@ export class ProxyStatisticsProgram extends AttentionProgram<ProxyVariant> {
         logitScale: {type: 'f32', value: scale * Math.LOG2E},
         permutedLength: {type: 'i32', value: permutedLength},
         rowTiles: {type: 'i32', value: rowTiles},
+        chunkSize: {type: 'i32', value: chunkSize},
       },
       variant: {tile, headDim},
     });
@@ -75,7 +82,7 @@ export class ProxyStatisticsProgram extends AttentionProgram<ProxyVariant> {
 ${workgroupIndex}
 ${keyRow}
 ${scoreTile(tile, headDim)}
-${loadKeysInPlace(headDim)}
+${loadKeysInPlace(tile, headDim)}
 var<workgroup> partialMax : array<f32, ${tileQueries(tile) * tile.threadsX}>;
 var<workgroup> partialSum : array<f32, ${tileQueries(tile) * tile.threadsX}>;
 
@@ -97,10 +104,10 @@ fn main(index : i32) {
   for (var r = 0; r < rows; r++) {
     rowMax[r] = masked;
   }
-  let chunkEnd = select(0, min((chunk + 1) * ${keysPerChunk}, uniforms.permutedLength), exists);
+  let chunkEnd = select(0, min((chunk + 1) * uniforms.chunkSize, uniforms.permutedLength), exists);
   // All chunks take the same number of rounds, as barriers demand; past the last key the tile is empty.
-  for (var t = 0; t < ${Math.ceil(keysPerChunk / tileKeys(tile))}; t++) {
-    let first = chunk * ${keysPerChunk} + t * tileKeys;
+  for (var offset = 0; offset < uniforms.chunkSize; offset += tileKeys) {
+    let first = chunk * uniforms.chunkSize + offset;
     loadKeyTile(head, uniforms.queryShape.y, first, chunkEnd);
     // Barrier: scores read rows that others loaded.
     workgroupBarrier();
@@ -221,7 +228,7 @@ export class KeyScoresProgram extends AttentionProgram<ProxyVariant> {
 ${workgroupIndex}
 ${keyRow}
 ${scoreTile(tile, headDim)}
-${loadKeysInPlace(headDim)}
+${loadKeysInPlace(tile, headDim)}
 var<workgroup> partialSums : array<f32, ${tileKeys(tile) * tile.threadsY}>;
 
 fn main(index : i32) {
@@ -275,18 +282,19 @@ fn main(index : i32) {
 }
 
 /** Loads the keys [first, end) of a head, in their own order; zeros follow. */
-function loadKeysInPlace(headDim: number): string {
+function loadKeysInPlace(tile: Tile, headDim: number): string {
   return `
 ${readRow('readKey', 'key', headDim)}
 fn loadKeyTile(head : i32, heads : i32, first : i32, end : i32) {
-  for (var i = i32(localIndex); i < tileKeys * headVectors; i += threads) {
-    let slot = i / headVectors;
-    var x = vec4<f32>(0.0);
-    if (first + slot < end) {
-      x = readKey(keyRow(head, heads, first + slot), i % headVectors);
-    }
-    keyTile[slot * rowStride + i % headVectors] = x;
-  }
+  let firstKeyRow = keyRow(head, heads, first);
+  ${loadTile(
+    'keyTile',
+    tileKeys(tile),
+    tile,
+    headDim,
+    (i) => `first + ${i} < end`,
+    (i, vector) => `readKey(firstKeyRow + ${i}, ${vector})`,
+  )}
 }`;
 }
 

@@ -35,13 +35,12 @@ export function scoreBlocks(
   exactLastBlock: boolean,
 ): TensorInfo {
   return withScratch(backend, (scratch) => {
-    const pooledQuery = scratch(new PoolQueryProgram(query, geometry).run(backend));
-    const pooledKey = scratch(new PoolKeyProgram(key, keyIndices, geometry).run(backend));
+    const pooled = scratch(new PoolBlocksProgram(query, key, keyIndices, geometry).run(backend));
     const proxyMass =
       exactLastBlock && causal
         ? scratch(new ProxyMassProgram(keyScores, keyIndices, geometry).run(backend))
         : undefined;
-    return new BlockScoresProgram(pooledQuery, pooledKey, geometry, scale, causal, proxyMass).run(backend);
+    return new BlockScoresProgram(pooled, geometry, scale, causal, proxyMass).run(backend);
   });
 }
 
@@ -52,30 +51,61 @@ interface PoolVariant {
 /** Rows of a block that are added up side by side: what is left of 64 invocations when each takes one vec4 column. */
 const poolLanes = (headDim: number) => Math.max(1, Math.floor(64 / headVectors(headDim)));
 
-/** Shader text that pools the rows that `rowOf` names: used for queries in place and for keys in permuted order. */
-function poolShader(headDim: number, input: string, rowOf: string): string {
-  const vectors = headVectors(headDim);
-  const lanes = poolLanes(headDim);
-  return `
+/**
+ * float32 `[2 * batch, heads, blocks, headDim]`: the mean query of each block, then the mean key of each block of the
+ * permuted order, which differs by head.
+ */
+export class PoolBlocksProgram extends AttentionProgram<PoolVariant> {
+  constructor(query: TensorInfo, key: TensorInfo, keyIndices: TensorInfo, geometry: BlockGeometry) {
+    const {batch, heads, headDim, blockSize, blocks} = geometry;
+    const components = rowComponents(headDim);
+    super({
+      inputs: {
+        query: {tensor: query, components},
+        key: {tensor: key, components},
+        keyIndices: {tensor: keyIndices, components: 1},
+      },
+      outputShape: [2 * batch, heads, blocks, headDim],
+      outputType: 'float32',
+      outputComponents: components,
+      threads: headVectors(headDim) * poolLanes(headDim),
+      workgroups: 2 * batch * heads * blocks,
+      uniforms: {blockSize: {type: 'i32', value: blockSize}},
+      variant: {headDim},
+    });
+  }
+
+  protected shader({headDim}: PoolVariant): string {
+    const vectors = headVectors(headDim);
+    const lanes = poolLanes(headDim);
+    return `
 // A workgroup computes the mean of one block's rows: invocation (vector, lane) adds up one vec4 column over every
 // ${lanes}-th row, and the lanes are added up in workgroup memory. A partial block is still divided by the block size.
 ${workgroupIndex}
-${readRow('readInput', input, headDim)}
+${keyRow}
+${readRow('readQuery', 'query', headDim)}
+${readRow('readKey', 'key', headDim)}
 ${writeRow('writePooled', headDim)}
 var<workgroup> laneSums : array<vec4<f32>, ${vectors * lanes}>;
-${rowOf}
 
 fn main(index : i32) {
   let vector = i32(localIndex) % ${vectors};
   let lane = i32(localIndex) / ${vectors};
+  let heads = uniforms.outShape.y;
   let blocks = uniforms.outShape.z;
+  let length = uniforms.queryShape.z;
+  let allHeads = uniforms.queryShape.x * heads;
   let block = workgroupIndex() % blocks;
   let head = workgroupIndex() / blocks;
-  let exists = head < uniforms.outShape.x * uniforms.outShape.y;
-  let end = select(0, min((block + 1) * uniforms.blockSize, uniforms.${input}Shape.z), exists);
+  let exists = head < 2 * allHeads;
+  let end = select(0, min((block + 1) * uniforms.blockSize, length), exists);
   var sum = vec4<f32>(0.0);
   for (var i = block * uniforms.blockSize + lane; i < end; i += ${lanes}) {
-    sum += readInput(rowOf(head, i), vector);
+    if (head < allHeads) {
+      sum += readQuery(head * length + i, vector);
+    } else {
+      sum += readKey(keyRow(head - allHeads, heads, keyIndices[(head - allHeads) * length + i]), vector);
+    }
   }
   laneSums[i32(localIndex)] = sum;
   // Barrier: the first lane adds up what all lanes wrote.
@@ -87,59 +117,6 @@ fn main(index : i32) {
     writePooled(workgroupIndex(), vector, sum / f32(uniforms.blockSize));
   }
 }`;
-}
-
-/** float32 `[batch, heads, blocks, headDim]`: mean query of each block. */
-export class PoolQueryProgram extends AttentionProgram<PoolVariant> {
-  constructor(query: TensorInfo, {batch, heads, headDim, blockSize, blocks}: BlockGeometry) {
-    super({
-      inputs: {query: {tensor: query, components: rowComponents(headDim)}},
-      outputShape: [batch, heads, blocks, headDim],
-      outputType: 'float32',
-      outputComponents: rowComponents(headDim),
-      threads: headVectors(headDim) * poolLanes(headDim),
-      workgroups: batch * heads * blocks,
-      uniforms: {blockSize: {type: 'i32', value: blockSize}},
-      variant: {headDim},
-    });
-  }
-
-  protected shader({headDim}: PoolVariant): string {
-    return poolShader(
-      headDim,
-      'query',
-      'fn rowOf(head : i32, i : i32) -> i32 { return head * uniforms.queryShape.z + i; }',
-    );
-  }
-}
-
-/** float32 `[batch, heads, blocks, headDim]`: mean key of each block of the permuted order, which differs by head. */
-export class PoolKeyProgram extends AttentionProgram<PoolVariant> {
-  constructor(key: TensorInfo, keyIndices: TensorInfo, {batch, heads, headDim, blockSize, blocks}: BlockGeometry) {
-    super({
-      inputs: {
-        key: {tensor: key, components: rowComponents(headDim)},
-        keyIndices: {tensor: keyIndices, components: 1},
-      },
-      outputShape: [batch, heads, blocks, headDim],
-      outputType: 'float32',
-      outputComponents: rowComponents(headDim),
-      threads: headVectors(headDim) * poolLanes(headDim),
-      workgroups: batch * heads * blocks,
-      uniforms: {blockSize: {type: 'i32', value: blockSize}},
-      variant: {headDim},
-    });
-  }
-
-  protected shader({headDim}: PoolVariant): string {
-    return poolShader(
-      headDim,
-      'key',
-      `${keyRow}
-fn rowOf(head : i32, i : i32) -> i32 {
-  return keyRow(head, uniforms.outShape.y, keyIndices[head * uniforms.keyShape.z + i]);
-}`,
-    );
   }
 }
 
@@ -187,20 +164,12 @@ interface BlockScoresVariant extends PoolVariant {
 
 /** float32 `[batch, heads, blocks, blocks]`: the scores. */
 export class BlockScoresProgram extends AttentionProgram<BlockScoresVariant> {
-  constructor(
-    pooledQuery: TensorInfo,
-    pooledKey: TensorInfo,
-    geometry: BlockGeometry,
-    scale: number,
-    causal: boolean,
-    proxyMass?: TensorInfo,
-  ) {
+  constructor(pooled: TensorInfo, geometry: BlockGeometry, scale: number, causal: boolean, proxyMass?: TensorInfo) {
     const {batch, heads, headDim, blockSize, segmentSize, blocks} = geometry;
     const components = rowComponents(headDim);
     super({
       inputs: {
-        pooledQuery: {tensor: pooledQuery, components},
-        pooledKey: {tensor: pooledKey, components},
+        pooled: {tensor: pooled, components},
         ...(proxyMass && {proxyMass: {tensor: proxyMass, components: 1}}),
       },
       outputShape: [batch, heads, blocks, blocks],
@@ -223,14 +192,14 @@ export class BlockScoresProgram extends AttentionProgram<BlockScoresVariant> {
 // maximum and sum need workgroup memory and barriers.
 ${workgroupIndex}
 ${workgroupReduce(128)}
-${readRow('readPooledQuery', 'pooledQuery', headDim)}
-${readRow('readPooledKey', 'pooledKey', headDim)}
+${readRow('readPooled', 'pooled', headDim)}
 
-// log2 of the weight of a key block.
+// log2 of the weight of a key block: the pooled keys stand behind the pooled queries of all heads.
 fn logit(row : i32, keyRow : i32) -> f32 {
+  let firstKeyRow = uniforms.outShape.x * uniforms.outShape.y * uniforms.outShape.z;
   var sum = 0.0;
   for (var i = 0; i < ${headVectors(headDim)}; i++) {
-    sum += dot(readPooledQuery(row, i), readPooledKey(keyRow, i));
+    sum += dot(readPooled(row, i), readPooled(firstKeyRow + keyRow, i));
   }
   return uniforms.logitScale * sum;
 }

@@ -105,14 +105,14 @@ ${readRow('readQuery', 'query', headDim)}
 
 // Loads query rows [firstRow, endRow) of a head, scaled; zeros follow.
 fn loadQueryTile(head : i32, firstRow : i32, endRow : i32) {
-  for (var i = i32(localIndex); i < tileQueries * headVectors; i += threads) {
-    let row = firstRow + i / headVectors;
-    var x = vec4<f32>(0.0);
-    if (row < endRow) {
-      x = uniforms.logitScale * readQuery(head * uniforms.queryShape.z + row, i % headVectors);
-    }
-    queryTile[(i / headVectors) * rowStride + i % headVectors] = x;
-  }
+  ${loadTile(
+    'queryTile',
+    tileQueries(tile),
+    tile,
+    headDim,
+    (i) => `firstRow + ${i} < endRow`,
+    (i, vector) => `uniforms.logitScale * readQuery(head * uniforms.queryShape.z + firstRow + ${i}, ${vector})`,
+  )}
 }
 
 // This invocation's part of queryTile · keyTileᵀ.
@@ -142,4 +142,44 @@ fn tileScores(x : i32, y : i32) -> array<array<f32, columns>, rows> {
  */
 export function each(count: number, text: (i: number) => string): string {
   return Array.from({length: count}, (_, i) => text(i)).join('\n    ');
+}
+
+/** Loads of an invocation that are on their way at a time: more would take too many registers. */
+const loadsAtOnce = 8;
+
+/**
+ * Shader text that fills a tile in workgroup memory, zeros where a row does not exist. Several loads of an invocation
+ * come before the first of their stores: in a loop each would wait for the one before.
+ */
+export function loadTile(
+  name: string,
+  tileRows: number,
+  tile: Tile,
+  headDim: number,
+  exists: (row: string) => string,
+  read: (row: string, vector: string) => string,
+): string {
+  const size = tileRows * headVectors(headDim);
+  const threads = tileThreads(tile);
+  const rounds = Math.ceil(size / threads);
+  const isWhole = (j: number) => size >= (j + 1) * threads;
+  return each(Math.ceil(rounds / loadsAtOnce), (group) => {
+    const first = group * loadsAtOnce;
+    const count = Math.min(loadsAtOnce, rounds - first);
+    const load = (k: number) => {
+      const j = first + k;
+      return `let load${j} = i32(localIndex) + ${j * threads};
+    var x${j} = vec4<f32>(0.0);
+    if (${isWhole(j) ? '' : `load${j} < ${size} && `}${exists(`load${j} / headVectors`)}) {
+      x${j} = ${read(`load${j} / headVectors`, `load${j} % headVectors`)};
+    }`;
+    };
+    const store = (k: number) => {
+      const j = first + k;
+      const place = `(load${j} / headVectors) * rowStride + load${j} % headVectors`;
+      return `${isWhole(j) ? '' : `if (load${j} < ${size}) `}{ ${name}[${place}] = x${j}; }`;
+    };
+    return `${each(count, load)}
+    ${each(count, store)}`;
+  });
 }

@@ -31,14 +31,30 @@ fn readQuery(row : i32, vector : i32) -> vec4<f32> { return query[row * 16 + vec
 
 // Loads query rows [firstRow, endRow) of a head, scaled; zeros follow.
 fn loadQueryTile(head : i32, firstRow : i32, endRow : i32) {
-  for (var i = i32(localIndex); i < tileQueries * headVectors; i += threads) {
-    let row = firstRow + i / headVectors;
-    var x = vec4<f32>(0.0);
-    if (row < endRow) {
-      x = uniforms.logitScale * readQuery(head * uniforms.queryShape.z + row, i % headVectors);
+  let load0 = i32(localIndex) + 0;
+    var x0 = vec4<f32>(0.0);
+    if (firstRow + load0 / headVectors < endRow) {
+      x0 = uniforms.logitScale * readQuery(head * uniforms.queryShape.z + firstRow + load0 / headVectors, load0 % headVectors);
     }
-    queryTile[(i / headVectors) * rowStride + i % headVectors] = x;
-  }
+    let load1 = i32(localIndex) + 128;
+    var x1 = vec4<f32>(0.0);
+    if (firstRow + load1 / headVectors < endRow) {
+      x1 = uniforms.logitScale * readQuery(head * uniforms.queryShape.z + firstRow + load1 / headVectors, load1 % headVectors);
+    }
+    let load2 = i32(localIndex) + 256;
+    var x2 = vec4<f32>(0.0);
+    if (firstRow + load2 / headVectors < endRow) {
+      x2 = uniforms.logitScale * readQuery(head * uniforms.queryShape.z + firstRow + load2 / headVectors, load2 % headVectors);
+    }
+    let load3 = i32(localIndex) + 384;
+    var x3 = vec4<f32>(0.0);
+    if (firstRow + load3 / headVectors < endRow) {
+      x3 = uniforms.logitScale * readQuery(head * uniforms.queryShape.z + firstRow + load3 / headVectors, load3 % headVectors);
+    }
+    { queryTile[(load0 / headVectors) * rowStride + load0 % headVectors] = x0; }
+    { queryTile[(load1 / headVectors) * rowStride + load1 % headVectors] = x1; }
+    { queryTile[(load2 / headVectors) * rowStride + load2 % headVectors] = x2; }
+    { queryTile[(load3 / headVectors) * rowStride + load3 % headVectors] = x3; }
 }
 
 // This invocation's part of queryTile · keyTileᵀ.
@@ -181,65 +197,65 @@ fn main(index : i32) {
   var output : array<array<vec4<f32>, 1>, rows>;
 
   // What this invocation carries from global memory to keyTile: one vec4 of a key, then of its value, a round.
-  let i0 = i32(localIndex) + 0 * threads;
-    let i1 = i32(localIndex) + 1 * threads;
-    let i2 = i32(localIndex) + 2 * threads;
-    let i3 = i32(localIndex) + 3 * threads;
+  let load0 = i32(localIndex) + 0 * threads;
+    let load1 = i32(localIndex) + 1 * threads;
+    let load2 = i32(localIndex) + 2 * threads;
+    let load3 = i32(localIndex) + 3 * threads;
   var positions : array<i32, 4>;
   var nextPositions : array<i32, 4>;
   var fetched : array<vec4<f32>, 4>;
   var nextTile = keySlots(head, queryTileIndex, 0, keyTiles);
-  nextPositions[0] = positionIn(head, nextTile, i0 / headVectors);
-    nextPositions[1] = positionIn(head, nextTile, i1 / headVectors);
-    nextPositions[2] = positionIn(head, nextTile, i2 / headVectors);
-    nextPositions[3] = positionIn(head, nextTile, i3 / headVectors);
+  nextPositions[0] = positionIn(head, nextTile, load0 / headVectors);
+    nextPositions[1] = positionIn(head, nextTile, load1 / headVectors);
+    nextPositions[2] = positionIn(head, nextTile, load2 / headVectors);
+    nextPositions[3] = positionIn(head, nextTile, load3 / headVectors);
   nextTile = keySlots(head, queryTileIndex, 1, keyTiles);
-  fetched[0] = readKey(firstKeyRow + min(nextPositions[0], lastPosition), i0 % headVectors);
-    fetched[1] = readKey(firstKeyRow + min(nextPositions[1], lastPosition), i1 % headVectors);
-    fetched[2] = readKey(firstKeyRow + min(nextPositions[2], lastPosition), i2 % headVectors);
-    fetched[3] = readKey(firstKeyRow + min(nextPositions[3], lastPosition), i3 % headVectors);
+  fetched[0] = readKey(firstKeyRow + min(nextPositions[0], lastPosition), load0 % headVectors);
+    fetched[1] = readKey(firstKeyRow + min(nextPositions[1], lastPosition), load1 % headVectors);
+    fetched[2] = readKey(firstKeyRow + min(nextPositions[2], lastPosition), load2 % headVectors);
+    fetched[3] = readKey(firstKeyRow + min(nextPositions[3], lastPosition), load3 % headVectors);
   loadQueryTile(head, firstRow, endRow);
 
   for (var t = 0; t < keyTiles; t++) {
     // 1. Keys into workgroup memory; values and the next positions on their way.
     positions[0] = nextPositions[0];
     {
-      keyTile[(i0 / headVectors) * rowStride + i0 % headVectors] = fetched[0];
-      if (i0 % headVectors == 0) {
-        keyPositions[i0 / headVectors] = positions[0];
+      keyTile[(load0 / headVectors) * rowStride + load0 % headVectors] = fetched[0];
+      if (load0 % headVectors == 0) {
+        keyPositions[load0 / headVectors] = positions[0];
       }
     }
     positions[1] = nextPositions[1];
     {
-      keyTile[(i1 / headVectors) * rowStride + i1 % headVectors] = fetched[1];
-      if (i1 % headVectors == 0) {
-        keyPositions[i1 / headVectors] = positions[1];
+      keyTile[(load1 / headVectors) * rowStride + load1 % headVectors] = fetched[1];
+      if (load1 % headVectors == 0) {
+        keyPositions[load1 / headVectors] = positions[1];
       }
     }
     positions[2] = nextPositions[2];
     {
-      keyTile[(i2 / headVectors) * rowStride + i2 % headVectors] = fetched[2];
-      if (i2 % headVectors == 0) {
-        keyPositions[i2 / headVectors] = positions[2];
+      keyTile[(load2 / headVectors) * rowStride + load2 % headVectors] = fetched[2];
+      if (load2 % headVectors == 0) {
+        keyPositions[load2 / headVectors] = positions[2];
       }
     }
     positions[3] = nextPositions[3];
     {
-      keyTile[(i3 / headVectors) * rowStride + i3 % headVectors] = fetched[3];
-      if (i3 % headVectors == 0) {
-        keyPositions[i3 / headVectors] = positions[3];
+      keyTile[(load3 / headVectors) * rowStride + load3 % headVectors] = fetched[3];
+      if (load3 % headVectors == 0) {
+        keyPositions[load3 / headVectors] = positions[3];
       }
     }
     // Barrier: scores read key rows (and, the first time, query rows) that others loaded.
     workgroupBarrier();
-    fetched[0] = readValue(firstKeyRow + min(positions[0], lastPosition), i0 % headVectors);
-    fetched[1] = readValue(firstKeyRow + min(positions[1], lastPosition), i1 % headVectors);
-    fetched[2] = readValue(firstKeyRow + min(positions[2], lastPosition), i2 % headVectors);
-    fetched[3] = readValue(firstKeyRow + min(positions[3], lastPosition), i3 % headVectors);
-    nextPositions[0] = positionIn(head, nextTile, i0 / headVectors);
-    nextPositions[1] = positionIn(head, nextTile, i1 / headVectors);
-    nextPositions[2] = positionIn(head, nextTile, i2 / headVectors);
-    nextPositions[3] = positionIn(head, nextTile, i3 / headVectors);
+    fetched[0] = readValue(firstKeyRow + min(positions[0], lastPosition), load0 % headVectors);
+    fetched[1] = readValue(firstKeyRow + min(positions[1], lastPosition), load1 % headVectors);
+    fetched[2] = readValue(firstKeyRow + min(positions[2], lastPosition), load2 % headVectors);
+    fetched[3] = readValue(firstKeyRow + min(positions[3], lastPosition), load3 % headVectors);
+    nextPositions[0] = positionIn(head, nextTile, load0 / headVectors);
+    nextPositions[1] = positionIn(head, nextTile, load1 / headVectors);
+    nextPositions[2] = positionIn(head, nextTile, load2 / headVectors);
+    nextPositions[3] = positionIn(head, nextTile, load3 / headVectors);
 
     // 2. Scores, masked, and the maximum of each row over this invocation's columns.
     var scores = tileScores(x, y);
@@ -338,30 +354,30 @@ fn main(index : i32) {
     {
       // Padding has no weight, but zero times a NaN is a NaN.
       let value = select(fetched[0], vec4<f32>(0.0), positions[0] == nowhere);
-      keyTile[(i0 / headVectors) * rowStride + i0 % headVectors] = value;
+      keyTile[(load0 / headVectors) * rowStride + load0 % headVectors] = value;
     }
     {
       // Padding has no weight, but zero times a NaN is a NaN.
       let value = select(fetched[1], vec4<f32>(0.0), positions[1] == nowhere);
-      keyTile[(i1 / headVectors) * rowStride + i1 % headVectors] = value;
+      keyTile[(load1 / headVectors) * rowStride + load1 % headVectors] = value;
     }
     {
       // Padding has no weight, but zero times a NaN is a NaN.
       let value = select(fetched[2], vec4<f32>(0.0), positions[2] == nowhere);
-      keyTile[(i2 / headVectors) * rowStride + i2 % headVectors] = value;
+      keyTile[(load2 / headVectors) * rowStride + load2 % headVectors] = value;
     }
     {
       // Padding has no weight, but zero times a NaN is a NaN.
       let value = select(fetched[3], vec4<f32>(0.0), positions[3] == nowhere);
-      keyTile[(i3 / headVectors) * rowStride + i3 % headVectors] = value;
+      keyTile[(load3 / headVectors) * rowStride + load3 % headVectors] = value;
     }
     // Barrier: the weighted sum reads the weights of all x and values that others loaded.
     workgroupBarrier();
     nextTile = keySlots(head, queryTileIndex, t + 2, keyTiles);
-    fetched[0] = readKey(firstKeyRow + min(nextPositions[0], lastPosition), i0 % headVectors);
-    fetched[1] = readKey(firstKeyRow + min(nextPositions[1], lastPosition), i1 % headVectors);
-    fetched[2] = readKey(firstKeyRow + min(nextPositions[2], lastPosition), i2 % headVectors);
-    fetched[3] = readKey(firstKeyRow + min(nextPositions[3], lastPosition), i3 % headVectors);
+    fetched[0] = readKey(firstKeyRow + min(nextPositions[0], lastPosition), load0 % headVectors);
+    fetched[1] = readKey(firstKeyRow + min(nextPositions[1], lastPosition), load1 % headVectors);
+    fetched[2] = readKey(firstKeyRow + min(nextPositions[2], lastPosition), load2 % headVectors);
+    fetched[3] = readKey(firstKeyRow + min(nextPositions[3], lastPosition), load3 % headVectors);
 
     // 4. Weighted sum of values.
     for (var i = 0; i < threadsX; i += 4) {

@@ -31,14 +31,12 @@ fn readQuery(row : i32, vector : i32) -> vec4<f32> { return vec4<f32>(select(0.0
 
 // Loads query rows [firstRow, endRow) of a head, scaled; zeros follow.
 fn loadQueryTile(head : i32, firstRow : i32, endRow : i32) {
-  for (var i = i32(localIndex); i < tileQueries * headVectors; i += threads) {
-    let row = firstRow + i / headVectors;
-    var x = vec4<f32>(0.0);
-    if (row < endRow) {
-      x = uniforms.logitScale * readQuery(head * uniforms.queryShape.z + row, i % headVectors);
+  let load0 = i32(localIndex) + 0;
+    var x0 = vec4<f32>(0.0);
+    if (load0 < 96 && firstRow + load0 / headVectors < endRow) {
+      x0 = uniforms.logitScale * readQuery(head * uniforms.queryShape.z + firstRow + load0 / headVectors, load0 % headVectors);
     }
-    queryTile[(i / headVectors) * rowStride + i % headVectors] = x;
-  }
+    if (load0 < 96) { queryTile[(load0 / headVectors) * rowStride + load0 % headVectors] = x0; }
 }
 
 // This invocation's part of queryTile · keyTileᵀ.
@@ -137,29 +135,29 @@ fn main(index : i32) {
   var output : array<array<vec4<f32>, 1>, rows>;
 
   // What this invocation carries from global memory to keyTile: one vec4 of a key, then of its value, a round.
-  let i0 = i32(localIndex) + 0 * threads;
+  let load0 = i32(localIndex) + 0 * threads;
   var positions : array<i32, 1>;
   var nextPositions : array<i32, 1>;
   var fetched : array<vec4<f32>, 1>;
   var nextTile = keySlots(head, queryTileIndex, 0, keyTiles);
-  nextPositions[0] = positionIn(head, nextTile, i0 / headVectors);
+  nextPositions[0] = positionIn(head, nextTile, load0 / headVectors);
   nextTile = keySlots(head, queryTileIndex, 1, keyTiles);
-  fetched[0] = readKey(firstKeyRow + min(nextPositions[0], lastPosition), i0 % headVectors);
+  fetched[0] = readKey(firstKeyRow + min(nextPositions[0], lastPosition), load0 % headVectors);
   loadQueryTile(head, firstRow, endRow);
 
   for (var t = 0; t < keyTiles; t++) {
     // 1. Keys into workgroup memory; values and the next positions on their way.
     positions[0] = nextPositions[0];
-    if (i0 < 96) {
-      keyTile[(i0 / headVectors) * rowStride + i0 % headVectors] = fetched[0];
-      if (i0 % headVectors == 0) {
-        keyPositions[i0 / headVectors] = positions[0];
+    if (load0 < 96) {
+      keyTile[(load0 / headVectors) * rowStride + load0 % headVectors] = fetched[0];
+      if (load0 % headVectors == 0) {
+        keyPositions[load0 / headVectors] = positions[0];
       }
     }
     // Barrier: scores read key rows (and, the first time, query rows) that others loaded.
     workgroupBarrier();
-    fetched[0] = readValue(firstKeyRow + min(positions[0], lastPosition), i0 % headVectors);
-    nextPositions[0] = positionIn(head, nextTile, i0 / headVectors);
+    fetched[0] = readValue(firstKeyRow + min(positions[0], lastPosition), load0 % headVectors);
+    nextPositions[0] = positionIn(head, nextTile, load0 / headVectors);
 
     // 2. Scores, masked, and the maximum of each row over this invocation's columns.
     var scores = tileScores(x, y);
@@ -255,15 +253,15 @@ fn main(index : i32) {
       probabilities[(y + 3 * threadsY) * threadsX + x] = weights;
       output[3][0] *= rescale[3];
     }
-    if (i0 < 96) {
+    if (load0 < 96) {
       // Padding has no weight, but zero times a NaN is a NaN.
       let value = select(fetched[0], vec4<f32>(0.0), positions[0] == nowhere);
-      keyTile[(i0 / headVectors) * rowStride + i0 % headVectors] = value;
+      keyTile[(load0 / headVectors) * rowStride + load0 % headVectors] = value;
     }
     // Barrier: the weighted sum reads the weights of all x and values that others loaded.
     workgroupBarrier();
     nextTile = keySlots(head, queryTileIndex, t + 2, keyTiles);
-    fetched[0] = readKey(firstKeyRow + min(nextPositions[0], lastPosition), i0 % headVectors);
+    fetched[0] = readKey(firstKeyRow + min(nextPositions[0], lastPosition), load0 % headVectors);
 
     // 4. Weighted sum of values.
     for (var i = 0; i < threadsX; i += 4) {

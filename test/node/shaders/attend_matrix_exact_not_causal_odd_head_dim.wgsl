@@ -110,14 +110,14 @@ fn main(index : i32) {
   // Barrier: keys replace the queries.
   workgroupBarrier();
 
-  let i0 = local + 0 * threads;
-    let vector0 = min(i0 % 4, 2);
+  let load0 = local + 0 * threads;
+    let vector0 = min(load0 % 4, 2);
   var nextPositions : array<i32, 1>;
   var keys : array<vec4<f16>, 1>;
   var values : array<vec4<f16>, 1>;
   var positions : array<i32, 1>;
   var nextTile = keySlots(head, queryTileIndex, 0, keyTiles);
-  positions[0] = positionIn(head, nextTile, i0 / 4);
+  positions[0] = positionIn(head, nextTile, load0 / 4);
   nextTile = keySlots(head, queryTileIndex, 1, keyTiles);
   keys[0] = vec4<f16>(readKey(firstKeyRow + min(positions[0], lastPosition), vector0));
   values[0] = vec4<f16>(readValue(firstKeyRow + min(positions[0], lastPosition), vector0));
@@ -129,16 +129,16 @@ fn main(index : i32) {
   for (var t = 0; t < keyTiles; t++) {
     // 1. Keys and values into workgroup memory; the next positions on their way.
     {
-      let at = (i0 / 4) * 24 + (i0 % 4) * 4;
+      let at = (load0 / 4) * 24 + (load0 % 4) * 4;
       // Padding has no weight and no column, but zero times a NaN is a NaN.
-      let exists = positions[0] != nowhere && i0 % 4 < 3;
+      let exists = positions[0] != nowhere && load0 % 4 < 3;
       storeTile(at, select(vec4<f16>(0.0), keys[0], exists));
       storeTile(at + tileKeys * 24, select(vec4<f16>(0.0), values[0], exists));
-      if (i0 % 4 == 0) {
-        keyPositions[i0 / 4] = positions[0];
+      if (load0 % 4 == 0) {
+        keyPositions[load0 / 4] = positions[0];
       }
     }
-    nextPositions[0] = positionIn(head, nextTile, i0 / 4);
+    nextPositions[0] = positionIn(head, nextTile, load0 / 4);
     // Barrier: all subgroups read all keys and values.
     workgroupBarrier();
 

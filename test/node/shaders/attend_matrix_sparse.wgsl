@@ -133,23 +133,23 @@ fn main(index : i32) {
   // Barrier: keys replace the queries.
   workgroupBarrier();
 
-  let i0 = local + 0 * threads;
-    let vector0 = min(i0 % 16, 15);
-    let i1 = local + 1 * threads;
-    let vector1 = min(i1 % 16, 15);
-    let i2 = local + 2 * threads;
-    let vector2 = min(i2 % 16, 15);
-    let i3 = local + 3 * threads;
-    let vector3 = min(i3 % 16, 15);
+  let load0 = local + 0 * threads;
+    let vector0 = min(load0 % 16, 15);
+    let load1 = local + 1 * threads;
+    let vector1 = min(load1 % 16, 15);
+    let load2 = local + 2 * threads;
+    let vector2 = min(load2 % 16, 15);
+    let load3 = local + 3 * threads;
+    let vector3 = min(load3 % 16, 15);
   var nextPositions : array<i32, 4>;
   var keys : array<vec4<f16>, 4>;
   var values : array<vec4<f16>, 4>;
   var positions : array<i32, 4>;
   var nextTile = keySlots(head, queryTileIndex, 0, keyTiles);
-  positions[0] = positionIn(head, nextTile, i0 / 16);
-    positions[1] = positionIn(head, nextTile, i1 / 16);
-    positions[2] = positionIn(head, nextTile, i2 / 16);
-    positions[3] = positionIn(head, nextTile, i3 / 16);
+  positions[0] = positionIn(head, nextTile, load0 / 16);
+    positions[1] = positionIn(head, nextTile, load1 / 16);
+    positions[2] = positionIn(head, nextTile, load2 / 16);
+    positions[3] = positionIn(head, nextTile, load3 / 16);
   nextTile = keySlots(head, queryTileIndex, 1, keyTiles);
   keys[0] = vec4<f16>(readKey(firstKeyRow + min(positions[0], lastPosition), vector0));
     keys[1] = vec4<f16>(readKey(firstKeyRow + min(positions[1], lastPosition), vector1));
@@ -170,49 +170,49 @@ fn main(index : i32) {
   for (var t = 0; t < keyTiles; t++) {
     // 1. Keys and values into workgroup memory; the next positions on their way.
     {
-      let at = (i0 / 16) * 72 + (i0 % 16) * 4;
+      let at = (load0 / 16) * 72 + (load0 % 16) * 4;
       // Padding has no weight and no column, but zero times a NaN is a NaN.
-      let exists = positions[0] != nowhere && i0 % 16 < 16;
+      let exists = positions[0] != nowhere && load0 % 16 < 16;
       storeTile(at, select(vec4<f16>(0.0), keys[0], exists));
       storeTile(at + tileKeys * 72, select(vec4<f16>(0.0), values[0], exists));
-      if (i0 % 16 == 0) {
-        keyPositions[i0 / 16] = positions[0];
+      if (load0 % 16 == 0) {
+        keyPositions[load0 / 16] = positions[0];
       }
     }
     {
-      let at = (i1 / 16) * 72 + (i1 % 16) * 4;
+      let at = (load1 / 16) * 72 + (load1 % 16) * 4;
       // Padding has no weight and no column, but zero times a NaN is a NaN.
-      let exists = positions[1] != nowhere && i1 % 16 < 16;
+      let exists = positions[1] != nowhere && load1 % 16 < 16;
       storeTile(at, select(vec4<f16>(0.0), keys[1], exists));
       storeTile(at + tileKeys * 72, select(vec4<f16>(0.0), values[1], exists));
-      if (i1 % 16 == 0) {
-        keyPositions[i1 / 16] = positions[1];
+      if (load1 % 16 == 0) {
+        keyPositions[load1 / 16] = positions[1];
       }
     }
     {
-      let at = (i2 / 16) * 72 + (i2 % 16) * 4;
+      let at = (load2 / 16) * 72 + (load2 % 16) * 4;
       // Padding has no weight and no column, but zero times a NaN is a NaN.
-      let exists = positions[2] != nowhere && i2 % 16 < 16;
+      let exists = positions[2] != nowhere && load2 % 16 < 16;
       storeTile(at, select(vec4<f16>(0.0), keys[2], exists));
       storeTile(at + tileKeys * 72, select(vec4<f16>(0.0), values[2], exists));
-      if (i2 % 16 == 0) {
-        keyPositions[i2 / 16] = positions[2];
+      if (load2 % 16 == 0) {
+        keyPositions[load2 / 16] = positions[2];
       }
     }
     {
-      let at = (i3 / 16) * 72 + (i3 % 16) * 4;
+      let at = (load3 / 16) * 72 + (load3 % 16) * 4;
       // Padding has no weight and no column, but zero times a NaN is a NaN.
-      let exists = positions[3] != nowhere && i3 % 16 < 16;
+      let exists = positions[3] != nowhere && load3 % 16 < 16;
       storeTile(at, select(vec4<f16>(0.0), keys[3], exists));
       storeTile(at + tileKeys * 72, select(vec4<f16>(0.0), values[3], exists));
-      if (i3 % 16 == 0) {
-        keyPositions[i3 / 16] = positions[3];
+      if (load3 % 16 == 0) {
+        keyPositions[load3 / 16] = positions[3];
       }
     }
-    nextPositions[0] = positionIn(head, nextTile, i0 / 16);
-    nextPositions[1] = positionIn(head, nextTile, i1 / 16);
-    nextPositions[2] = positionIn(head, nextTile, i2 / 16);
-    nextPositions[3] = positionIn(head, nextTile, i3 / 16);
+    nextPositions[0] = positionIn(head, nextTile, load0 / 16);
+    nextPositions[1] = positionIn(head, nextTile, load1 / 16);
+    nextPositions[2] = positionIn(head, nextTile, load2 / 16);
+    nextPositions[3] = positionIn(head, nextTile, load3 / 16);
     // Barrier: all subgroups read all keys and values.
     workgroupBarrier();
 

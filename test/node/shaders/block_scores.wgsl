@@ -41,14 +41,14 @@ fn workgroupMax(x : f32) -> f32 {
   workgroupBarrier();
   return total;
 }
-fn readPooledQuery(row : i32, vector : i32) -> vec4<f32> { return pooledQuery[row * 16 + vector]; }
-fn readPooledKey(row : i32, vector : i32) -> vec4<f32> { return pooledKey[row * 16 + vector]; }
+fn readPooled(row : i32, vector : i32) -> vec4<f32> { return pooled[row * 16 + vector]; }
 
-// log2 of the weight of a key block.
+// log2 of the weight of a key block: the pooled keys stand behind the pooled queries of all heads.
 fn logit(row : i32, keyRow : i32) -> f32 {
+  let firstKeyRow = uniforms.outShape.x * uniforms.outShape.y * uniforms.outShape.z;
   var sum = 0.0;
   for (var i = 0; i < 16; i++) {
-    sum += dot(readPooledQuery(row, i), readPooledKey(keyRow, i));
+    sum += dot(readPooled(row, i), readPooled(firstKeyRow + keyRow, i));
   }
   return uniforms.logitScale * sum;
 }

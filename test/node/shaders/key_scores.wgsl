@@ -31,14 +31,30 @@ fn readQuery(row : i32, vector : i32) -> vec4<f32> { return query[row * 16 + vec
 
 // Loads query rows [firstRow, endRow) of a head, scaled; zeros follow.
 fn loadQueryTile(head : i32, firstRow : i32, endRow : i32) {
-  for (var i = i32(localIndex); i < tileQueries * headVectors; i += threads) {
-    let row = firstRow + i / headVectors;
-    var x = vec4<f32>(0.0);
-    if (row < endRow) {
-      x = uniforms.logitScale * readQuery(head * uniforms.queryShape.z + row, i % headVectors);
+  let load0 = i32(localIndex) + 0;
+    var x0 = vec4<f32>(0.0);
+    if (firstRow + load0 / headVectors < endRow) {
+      x0 = uniforms.logitScale * readQuery(head * uniforms.queryShape.z + firstRow + load0 / headVectors, load0 % headVectors);
     }
-    queryTile[(i / headVectors) * rowStride + i % headVectors] = x;
-  }
+    let load1 = i32(localIndex) + 128;
+    var x1 = vec4<f32>(0.0);
+    if (firstRow + load1 / headVectors < endRow) {
+      x1 = uniforms.logitScale * readQuery(head * uniforms.queryShape.z + firstRow + load1 / headVectors, load1 % headVectors);
+    }
+    let load2 = i32(localIndex) + 256;
+    var x2 = vec4<f32>(0.0);
+    if (firstRow + load2 / headVectors < endRow) {
+      x2 = uniforms.logitScale * readQuery(head * uniforms.queryShape.z + firstRow + load2 / headVectors, load2 % headVectors);
+    }
+    let load3 = i32(localIndex) + 384;
+    var x3 = vec4<f32>(0.0);
+    if (firstRow + load3 / headVectors < endRow) {
+      x3 = uniforms.logitScale * readQuery(head * uniforms.queryShape.z + firstRow + load3 / headVectors, load3 % headVectors);
+    }
+    { queryTile[(load0 / headVectors) * rowStride + load0 % headVectors] = x0; }
+    { queryTile[(load1 / headVectors) * rowStride + load1 % headVectors] = x1; }
+    { queryTile[(load2 / headVectors) * rowStride + load2 % headVectors] = x2; }
+    { queryTile[(load3 / headVectors) * rowStride + load3 % headVectors] = x3; }
 }
 
 // This invocation's part of queryTile · keyTileᵀ.
@@ -115,14 +131,31 @@ fn tileScores(x : i32, y : i32) -> array<array<f32, columns>, rows> {
 
 fn readKey(row : i32, vector : i32) -> vec4<f32> { return key[row * 16 + vector]; }
 fn loadKeyTile(head : i32, heads : i32, first : i32, end : i32) {
-  for (var i = i32(localIndex); i < tileKeys * headVectors; i += threads) {
-    let slot = i / headVectors;
-    var x = vec4<f32>(0.0);
-    if (first + slot < end) {
-      x = readKey(keyRow(head, heads, first + slot), i % headVectors);
+  let firstKeyRow = keyRow(head, heads, first);
+  let load0 = i32(localIndex) + 0;
+    var x0 = vec4<f32>(0.0);
+    if (first + load0 / headVectors < end) {
+      x0 = readKey(firstKeyRow + load0 / headVectors, load0 % headVectors);
     }
-    keyTile[slot * rowStride + i % headVectors] = x;
-  }
+    let load1 = i32(localIndex) + 128;
+    var x1 = vec4<f32>(0.0);
+    if (first + load1 / headVectors < end) {
+      x1 = readKey(firstKeyRow + load1 / headVectors, load1 % headVectors);
+    }
+    let load2 = i32(localIndex) + 256;
+    var x2 = vec4<f32>(0.0);
+    if (first + load2 / headVectors < end) {
+      x2 = readKey(firstKeyRow + load2 / headVectors, load2 % headVectors);
+    }
+    let load3 = i32(localIndex) + 384;
+    var x3 = vec4<f32>(0.0);
+    if (first + load3 / headVectors < end) {
+      x3 = readKey(firstKeyRow + load3 / headVectors, load3 % headVectors);
+    }
+    { keyTile[(load0 / headVectors) * rowStride + load0 % headVectors] = x0; }
+    { keyTile[(load1 / headVectors) * rowStride + load1 % headVectors] = x1; }
+    { keyTile[(load2 / headVectors) * rowStride + load2 % headVectors] = x2; }
+    { keyTile[(load3 / headVectors) * rowStride + load3 % headVectors] = x3; }
 }
 var<workgroup> partialSums : array<f32, 256>;
 

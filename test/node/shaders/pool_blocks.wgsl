@@ -4,22 +4,35 @@
 fn workgroupIndex() -> i32 {
   return i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
 }
-fn readInput(row : i32, vector : i32) -> vec4<f32> { return query[row * 16 + vector]; }
+
+fn keyRow(head : i32, heads : i32, position : i32) -> i32 {
+  let keyHeads = uniforms.keyShape.y;
+  let keyHead = (head / heads) * keyHeads + (head % heads) / (heads / keyHeads);
+  return keyHead * uniforms.keyShape.z + position;
+}
+fn readQuery(row : i32, vector : i32) -> vec4<f32> { return query[row * 16 + vector]; }
+fn readKey(row : i32, vector : i32) -> vec4<f32> { return key[row * 16 + vector]; }
 fn writePooled(row : i32, vector : i32, x : vec4<f32>) { result[row * 16 + vector] = x; }
 var<workgroup> laneSums : array<vec4<f32>, 64>;
-fn rowOf(head : i32, i : i32) -> i32 { return head * uniforms.queryShape.z + i; }
 
 fn main(index : i32) {
   let vector = i32(localIndex) % 16;
   let lane = i32(localIndex) / 16;
+  let heads = uniforms.outShape.y;
   let blocks = uniforms.outShape.z;
+  let length = uniforms.queryShape.z;
+  let allHeads = uniforms.queryShape.x * heads;
   let block = workgroupIndex() % blocks;
   let head = workgroupIndex() / blocks;
-  let exists = head < uniforms.outShape.x * uniforms.outShape.y;
-  let end = select(0, min((block + 1) * uniforms.blockSize, uniforms.queryShape.z), exists);
+  let exists = head < 2 * allHeads;
+  let end = select(0, min((block + 1) * uniforms.blockSize, length), exists);
   var sum = vec4<f32>(0.0);
   for (var i = block * uniforms.blockSize + lane; i < end; i += 4) {
-    sum += readInput(rowOf(head, i), vector);
+    if (head < allHeads) {
+      sum += readQuery(head * length + i, vector);
+    } else {
+      sum += readKey(keyRow(head - allHeads, heads, keyIndices[(head - allHeads) * length + i]), vector);
+    }
   }
   laneSums[i32(localIndex)] = sum;
   // Barrier: the first lane adds up what all lanes wrote.
