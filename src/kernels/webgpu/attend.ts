@@ -4,7 +4,7 @@ import type {FlashAttentionAttrs} from '../attention_kernels.js';
 import type {BlockGeometry} from '../block_geometry.js';
 import {AttendMatrixProgram, matrixUnitsFit} from './attend_matrix.js';
 import type {BlockPlan} from './attend_walk.js';
-import {attendSpec, attendWalk} from './attend_walk.js';
+import {attendSpec, attendWalk, ownedRows} from './attend_walk.js';
 import {AttentionProgram, headVectors} from './program.js';
 import type {Tile} from './tile.js';
 import {carriedVectors, chooseTile, each, scoreTile, tileKeys, tileQueries, tileThreads} from './tile.js';
@@ -95,17 +95,7 @@ var<workgroup> keyTileCount : i32;
 fn main(index : i32) {
   let x = i32(localIndex) % threadsX;
   let y = i32(localIndex) / threadsX;
-  let heads = uniforms.queryShape.y;
-  let allHeads = uniforms.queryShape.x * heads;
-  let head = workgroupIndex() % allHeads;
-  let firstKeyRow = keyRow(head, heads, 0);
-  let lastPosition = uniforms.keyShape.z - 1;
-  // Last rows first: under a causal mask they have most keys, and a long workgroup should not start last. Workgroups
-  // beyond those asked for get a negative index and no rows.
-  let queryTileIndex = uniforms.queryTiles - 1 - workgroupIndex() / allHeads;
-  let span = queryRows(queryTileIndex);
-  let firstRow = span.x;
-  let endRow = select(span.y, firstRow, queryTileIndex < 0);
+${ownedRows}
   if (localIndex == 0u) {
     keyTileCount = select(0, countKeyTiles(head, queryTileIndex, endRow), firstRow < endRow);
   }

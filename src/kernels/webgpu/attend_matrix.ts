@@ -1,7 +1,7 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {BlockGeometry} from '../block_geometry.js';
 import type {BlockPlan} from './attend_walk.js';
-import {attendSpec, attendWalk} from './attend_walk.js';
+import {attendSpec, attendWalk, ownedRows} from './attend_walk.js';
 import {hasMatrixUnits} from './device_features.js';
 import {AttentionProgram, headVectors, readRow} from './program.js';
 import {each} from './tile.js';
@@ -129,15 +129,7 @@ fn main(index : i32) {
   // This invocation's row in the workgroup's tile, shared with its neighbour.
   let row = subgroup * ${fragment} + lane / 2;
   let half = lane % 2;
-  let heads = uniforms.queryShape.y;
-  let allHeads = uniforms.queryShape.x * heads;
-  let head = workgroupIndex() % allHeads;
-  let firstKeyRow = keyRow(head, heads, 0);
-  let lastPosition = uniforms.keyShape.z - 1;
-  let queryTileIndex = uniforms.queryTiles - 1 - workgroupIndex() / allHeads;
-  let span = queryRows(queryTileIndex);
-  let firstRow = span.x;
-  let endRow = select(span.y, firstRow, queryTileIndex < 0);
+${ownedRows}
   if (local == 0) {
     keyTileCount = select(0, countKeyTiles(head, queryTileIndex, endRow), firstRow < endRow);
     atomicStore(&anyRescale, 0u);

@@ -69,6 +69,19 @@ fn positionIn(head : i32, tile : vec2<i32>, slot : i32) -> i32 {
 }`;
 }
 
+/** Shader text at the start of `main`: the head and the query rows [firstRow, endRow) that this workgroup owns. */
+export const ownedRows = `  let heads = uniforms.queryShape.y;
+  let allHeads = uniforms.queryShape.x * heads;
+  let head = workgroupIndex() % allHeads;
+  let firstKeyRow = keyRow(head, heads, 0);
+  let lastPosition = uniforms.keyShape.z - 1;
+  // Last rows first: under a causal mask they have most keys, and a long workgroup should not start last. Workgroups
+  // beyond those asked for get a negative index and no rows.
+  let queryTileIndex = uniforms.queryTiles - 1 - workgroupIndex() / allHeads;
+  let span = queryRows(queryTileIndex);
+  let firstRow = span.x;
+  let endRow = select(span.y, firstRow, queryTileIndex < 0);`;
+
 /** Query rows and keys of a workgroup that attends to the blocks of a list. */
 const sparseKeyTiles = `
 fn tilesIn(size : i32, tile : i32) -> i32 {

@@ -104,6 +104,8 @@ fn main(index : i32) {
   let head = workgroupIndex() % allHeads;
   let firstKeyRow = keyRow(head, heads, 0);
   let lastPosition = uniforms.keyShape.z - 1;
+  // Last rows first: under a causal mask they have most keys, and a long workgroup should not start last. Workgroups
+  // beyond those asked for get a negative index and no rows.
   let queryTileIndex = uniforms.queryTiles - 1 - workgroupIndex() / allHeads;
   let span = queryRows(queryTileIndex);
   let firstRow = span.x;
