@@ -47,6 +47,12 @@ if (testBackends().includes('webgpu')) {
         sizes: {blockSize: 16, segmentSize: 32},
       },
       {
+        // Blocks of 24 are cut into tiles of 16 queries and 32 keys: neither may reach into the next block.
+        name: 'blocks that are no multiple of a tile',
+        inputs: randomInputs({heads: 2, keyValueHeads: 1, length: 150, headDim: 64}, 33),
+        sizes: {blockSize: 24, segmentSize: 48},
+      },
+      {
         // 128 keys are one chunk of the proxy pass, 128 threads one round of selection, 256 of the sort.
         name: 'more than one chunk, round and tile everywhere',
         inputs: randomInputs({heads: 1, length: 1400, headDim: 10}, 32),
@@ -169,7 +175,7 @@ if (testBackends().includes('webgpu')) {
     });
 
     it('selects equal scores by index, and everything where scores are zero or NaN', async () => {
-      const inputs = randomInputs({length: 64, headDim: 8}, 33);
+      const inputs = randomInputs({length: 64, headDim: 8}, 34);
       const {geometry} = setUp({name: '', inputs, sizes: {blockSize: 8, segmentSize: 8}});
       const scores = new Float32Array(64);
       scores.fill(0.25, 4 * 8, 4 * 8 + 4);
