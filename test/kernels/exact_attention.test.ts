@@ -43,13 +43,14 @@ describeBackends('exact attention', (backend) => {
     }
   }
 
+  // Rounding query, key and value to float16 makes 2e-4 to 6e-4 on these inputs, rounding the weights a little more.
   it('flashAttention in float16 is composed attention but for rounding', async () => {
     for (const [name, shape] of shapes) {
       for (const causal of [true, false]) {
         const [q, k, v] = tensors(randomInputs(shape, 1));
         const ours = await flashAttention(q, k, v, {causal, precision: 'float16'}).data();
         const theirs = await composedAttention(q, k, v, {causal}).data();
-        expect(relativeL1(ours, theirs), `${name}, causal ${causal}`).to.be.below(5e-3);
+        expect(relativeL1(ours, theirs), `${name}, causal ${causal}`).to.be.below(2e-3);
       }
     }
   });

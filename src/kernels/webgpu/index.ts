@@ -85,9 +85,10 @@ function pbsAttentionPlan(args: {
       backend.makeTensorInfo([batch, heads, blocks, blocks], 'bool', plan.blockMask),
     ];
   }
-  return withScratch(backend, (scratch) => {
+  return withScratch(backend, (scratch, keep) => {
     const plan = planBlocks('pbsAttentionPlan', backend, query, key, geometry, attrs);
-    return [plan.keyIndices, blockMask(backend, scratch(plan.blockLists))];
+    scratch(plan.blockLists);
+    return [keep(plan.keyIndices), blockMask(backend, plan.blockLists)];
   });
 }
 
@@ -101,9 +102,10 @@ function planBlocks(
   attrs: PBSAttentionAttrs,
 ): BlockPlan {
   const {scale, causal, threshold, exactLastBlock} = attrs;
-  return withScratch(backend, (scratch) => {
+  return withScratch(backend, (scratch, keep) => {
     const order = permute(op, backend, query, key, geometry, scale, attrs.permute);
     scratch(order.keyScores);
+    keep(order.keyIndices);
     const scores = scratch(scoreBlocks(backend, query, key, order, geometry, scale, causal, exactLastBlock));
     const blockLists = selectBlocks(backend, scores, order.keyIndices, geometry, threshold, causal);
     return {keyIndices: order.keyIndices, blockLists};

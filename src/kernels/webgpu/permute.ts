@@ -37,10 +37,10 @@ export function permute(
   sort: boolean,
 ): KeyOrder {
   const tile = chooseTile(op, backend, geometry.headDim, geometry.blockSize);
-  return withScratch(backend, (scratch) => {
+  return withScratch(backend, (scratch, keep) => {
     const statistics = scratch(new ProxyStatisticsProgram(query, key, geometry, tile, scale).run(backend));
     const rowLogSums = scratch(new ProxyLogSumsProgram(statistics).run(backend));
-    const keyScores = new KeyScoresProgram(query, key, rowLogSums, geometry, tile, scale).run(backend);
+    const keyScores = keep(new KeyScoresProgram(query, key, rowLogSums, geometry, tile, scale).run(backend));
     return {keyScores, keyIndices: new SortKeysProgram(keyScores, geometry, sort).run(backend)};
   });
 }

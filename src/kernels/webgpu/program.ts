@@ -125,18 +125,28 @@ export function writeRow(name: string, headDim: number): string {
 }`;
 }
 
-/** Runs `body`, then frees every tensor that it handed to `scratch`, also when it throws. */
-export function withScratch<T>(
-  backend: WebGPUBackend,
-  body: (scratch: <S extends TensorInfo>(tensor: S) => S) => T,
-): T {
-  const tensors: TensorInfo[] = [];
-  try {
-    return body((tensor) => {
+type Take = <S extends TensorInfo>(tensor: S) => S;
+
+/**
+ * Runs `body`, then frees every tensor that it handed to `scratch`; and, if it throws, also those that it handed to
+ * `keep`, which nobody else will get.
+ */
+export function withScratch<T>(backend: WebGPUBackend, body: (scratch: Take, keep: Take) => T): T {
+  const scratch: TensorInfo[] = [];
+  const kept: TensorInfo[] = [];
+  const take =
+    (tensors: TensorInfo[]): Take =>
+    (tensor) => {
       tensors.push(tensor);
       return tensor;
-    });
+    };
+  const free = (tensors: TensorInfo[]) => tensors.forEach(({dataId}) => backend.disposeData(dataId));
+  try {
+    return body(take(scratch), take(kept));
+  } catch (error) {
+    free(kept);
+    throw error;
   } finally {
-    tensors.forEach(({dataId}) => backend.disposeData(dataId));
+    free(scratch);
   }
 }
