@@ -1,12 +1,13 @@
 import {backend, ready, setBackend} from '@tensorflow/tfjs-core';
 import '@tensorflow/tfjs-backend-cpu';
+import '@tensorflow/tfjs-backend-webgl';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import '@tensorflow/tfjs-backend-webgpu';
 import {setEnvironment} from '../environment';
 import {failOnDeviceErrors} from './watch_device';
 
 setEnvironment({
-  backends: ['webgpu'],
+  backends: ['webgpu', 'webgl'],
   async readFile(path) {
     const response = await fetch(`/base/${path}`);
     if (!response.ok) {

@@ -1,0 +1,125 @@
+import type {BlockGeometry} from '../block_geometry.js';
+import type {Uniforms} from './program.js';
+import type {RowTexture} from './row_texture.js';
+import {groupRows} from './score_tile.js';
+
+/** What selection hands to attention: keys in permuted order and the block lists (see `block_geometry.ts`). */
+export interface BlockPlan {
+  keyIndices: RowTexture;
+  blockLists: RowTexture;
+}
+
+/**
+ * How attention is cut. A *group* is four query rows of a block; groups are numbered `[query block, head, group of the
+ * block]`, so that those which see the keys of a later round, under a causal mask, stand at the end. A *slot* is a place in
+ * the walk of a query block over its key blocks: the place in its list, or for exact attention the key block itself.
+ *
+ * One *range* of groups at a time walks over the slots, in rounds of `slotsPerRound`.
+ */
+export interface AttendWalk {
+  geometry: BlockGeometry;
+  causal: boolean;
+  sparse: boolean;
+  /** Keys of a tile: as many as there are draw buffers. */
+  tileKeys: number;
+  firstGroup: number;
+  endGroup: number;
+  slotsPerRound: number;
+}
+
+export const groupsPerBlock = ({blockSize, length}: BlockGeometry) =>
+  Math.ceil(Math.min(blockSize, length) / groupRows);
+
+export const tilesPerBlock = ({blockSize}: BlockGeometry, tileKeys: number) => Math.ceil(blockSize / tileKeys);
+
+/** What changes the shader text of a walk. */
+export interface WalkVariant {
+  causal: boolean;
+  sparse: boolean;
+  tileKeys: number;
+}
+
+export const walkVariant = ({causal, sparse, tileKeys}: AttendWalk): WalkVariant => ({causal, sparse, tileKeys});
+
+/** Uniforms of `walkText`. */
+export function walkUniforms(walk: AttendWalk): Uniforms {
+  const {geometry, sparse, firstGroup, slotsPerRound, tileKeys} = walk;
+  const {batch, heads, keyValueHeads, length, blockSize, blocks} = geometry;
+  return {
+    heads: {type: 'int', value: heads},
+    keyHeads: {type: 'int', value: keyValueHeads},
+    allHeads: {type: 'int', value: batch * heads},
+    length: {type: 'int', value: length},
+    blockSize: {type: 'int', value: blockSize},
+    firstGroup: {type: 'int', value: firstGroup},
+    groupsPerBlock: {type: 'int', value: groupsPerBlock(geometry)},
+    tilesPerBlock: {type: 'int', value: tilesPerBlock(geometry, tileKeys)},
+    slotsPerRound: {type: 'int', value: slotsPerRound},
+    ...(sparse && {blocks: {type: 'int', value: blocks}}),
+  };
+}
+
+/** Shader text: which head and query rows a group has, and how many slots it walks over. */
+export function groupText({causal, sparse}: WalkVariant): string {
+  return `
+struct Group {
+  int head;
+  int block;
+  int firstQuery;
+};
+Group groupAt(int group) {
+  int inBlock = group % groupsPerBlock;
+  int head = (group / groupsPerBlock) % allHeads;
+  int block = group / (groupsPerBlock * allHeads);
+  return Group(head, block, block * blockSize + ${groupRows} * inBlock);
+}
+${
+  sparse
+    ? `int slotCount(Group group) {
+  return int(readBlockLists(group.head * blocks + group.block, 0).x);
+}`
+    : `// Keys that the group may see.
+int keyCount(Group group) {
+  return ${causal ? `min(group.firstQuery + ${groupRows}, length)` : 'length'};
+}
+int slotCount(Group group) {
+  return (keyCount(group) + blockSize - 1) / blockSize;
+}`
+}`;
+}
+
+/** Shader text: the tiles of keys of a round that starts at slot `firstSlot`, for programs with that uniform. */
+export function tileText({sparse, tileKeys}: WalkVariant): string {
+  return `
+// Tiles of the round that hold keys for the group. They are the first ones: no tile after them does.
+int tileCount(Group group) {
+  ${
+    sparse
+      ? 'return clamp(slotCount(group) - firstSlot, 0, slotsPerRound) * tilesPerBlock;'
+      : `int tiles = (keyCount(group) - firstSlot * blockSize + ${tileKeys - 1}) / ${tileKeys};
+  return clamp(tiles, 0, slotsPerRound * tilesPerBlock);`
+  }
+}`;
+}
+
+/** Shader text: `keysAt(group, tile, four)`, original indices of four keys of a tile, −1 for none. */
+export function keysText({sparse, tileKeys}: WalkVariant): string {
+  return sparse
+    ? `
+ivec4 keysAt(Group group, int tile, int four) {
+  int entry = 1 + firstSlot + tile / tilesPerBlock;
+  int list = group.head * blocks;
+  int block = int(readBlockLists(list + group.block, entry / 4)[entry % 4]);
+  return ivec4(readKeyIndices(list + block, (tile % tilesPerBlock) * ${tileKeys / 4} + four));
+}`
+    : `
+ivec4 keysAt(Group group, int tile, int four) {
+  ivec4 keys = ivec4(0, 1, 2, 3) + firstSlot * blockSize + tile * ${tileKeys} + 4 * four;
+  return ivec4(
+    keys.x < length ? keys.x : -1,
+    keys.y < length ? keys.y : -1,
+    keys.z < length ? keys.z : -1,
+    keys.w < length ? keys.w : -1
+  );
+}`;
+}

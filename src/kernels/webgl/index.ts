@@ -1,0 +1,172 @@
+import type {KernelConfig, KernelFunc, TensorInfo} from '@tensorflow/tfjs-core';
+import type {MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
+import type {
+  FlashAttentionAttrs,
+  FlashAttentionInputs,
+  PBSAttentionAttrs,
+  PBSAttentionInputs,
+  PBSAttentionPlanAttrs,
+  PBSAttentionPlanInputs,
+} from '../attention_kernels.js';
+import {FlashAttention, PBSAttention, PBSAttentionPlan} from '../attention_kernels.js';
+import type {BlockGeometry} from '../block_geometry.js';
+import {blockGeometry, isExact} from '../block_geometry.js';
+import {exactPlan} from '../exact_plan.js';
+import {attend, valueColumns} from './attend.js';
+import type {BlockPlan} from './attend_walk.js';
+import {blockMask} from './block_mask.js';
+import type {AttentionContext} from './context.js';
+import {attentionContext, throwIfLost} from './context.js';
+import {checkPlanSizes, checkPlanTensors, checkRowSizes} from './device_limits.js';
+import {keyIndexSplit, permute} from './permute.js';
+import {withScratch} from './program.js';
+import type {RowTexture} from './row_texture.js';
+import {scoreBlocks} from './score_blocks.js';
+import {selectBlocks} from './select_blocks.js';
+import {loadRows, storeRows} from './tensor_rows.js';
+
+/**
+ * permute → score blocks → select blocks → attend, one file a stage, all on the GPU: nothing is read back in between.
+ * Unpermute is the identity, because queries stay in place and `attend` writes each row where its query stands.
+ *
+ * Tensors are loaded into rows first, in which a fragment reads four values of a query or key at a time.
+ */
+function pbsAttention(args: {
+  inputs: PBSAttentionInputs;
+  backend: MathBackendWebGL;
+  attrs: PBSAttentionAttrs;
+}): TensorInfo {
+  const {inputs, backend, attrs} = args;
+  const geometry = blockGeometry(inputs.query, inputs.key, attrs);
+  if (isExact(geometry, attrs.threshold)) {
+    return exactAttention('pbsAttention', inputs, backend, attrs);
+  }
+  return run('pbsAttention', backend, (context) => {
+    checkRowSizes('pbsAttention', context, geometry);
+    checkPlanSizes('pbsAttention', context, geometry);
+    return withScratch(context, (scratch) => {
+      const query = scratch(loadHeads(context, inputs.query));
+      const key = scratch(loadHeads(context, inputs.key));
+      const plan = planBlocks(context, query, key, geometry, attrs);
+      scratch(plan.keyIndices);
+      scratch(plan.blockLists);
+      const value = scratch(loadValues(context, inputs.value));
+      return attend(context, query, key, value, geometry, attrs.scale, attrs.causal, plan);
+    });
+  });
+}
+
+function flashAttention(args: {
+  inputs: FlashAttentionInputs;
+  backend: MathBackendWebGL;
+  attrs: FlashAttentionAttrs;
+}): TensorInfo {
+  return exactAttention('flashAttention', args.inputs, args.backend, args.attrs);
+}
+
+/** Blocks of exact attention: what a group of queries walks over at a time, and nothing that a user sees. */
+const exactBlockSize = 128;
+
+function exactAttention(
+  op: string,
+  inputs: FlashAttentionInputs,
+  backend: MathBackendWebGL,
+  {scale, causal}: FlashAttentionAttrs,
+): TensorInfo {
+  // A block of a short sequence is not longer than it, but whole tiles of 8 keys.
+  const blockSize = Math.min(exactBlockSize, Math.ceil(inputs.query.shape[2] / 8) * 8);
+  const geometry = blockGeometry(inputs.query, inputs.key, {blockSize, segmentSize: blockSize});
+  return run(op, backend, (context) => {
+    checkRowSizes(op, context, geometry);
+    return withScratch(context, (scratch) => {
+      const query = scratch(loadHeads(context, inputs.query));
+      const key = scratch(loadHeads(context, inputs.key));
+      const value = scratch(loadValues(context, inputs.value));
+      return attend(context, query, key, value, geometry, scale, causal);
+    });
+  });
+}
+
+function pbsAttentionPlan(args: {
+  inputs: PBSAttentionPlanInputs;
+  backend: MathBackendWebGL;
+  attrs: PBSAttentionPlanAttrs;
+}): TensorInfo[] {
+  const {inputs, backend, attrs} = args;
+  const geometry = blockGeometry(inputs.query, inputs.key, attrs);
+  const {batch, heads, length, blocks} = geometry;
+  const shapes = {keyIndices: [batch, heads, length], blockMask: [batch, heads, blocks, blocks]};
+  return run('pbsAttentionPlan', backend, (context) => {
+    checkRowSizes('pbsAttentionPlan', context, geometry);
+    checkPlanTensors('pbsAttentionPlan', context, geometry);
+    if (isExact(geometry, attrs.threshold)) {
+      const plan = exactPlan(geometry, attrs.causal);
+      return [
+        backend.makeTensorInfo(shapes.keyIndices, 'int32', plan.keyIndices),
+        backend.makeTensorInfo(shapes.blockMask, 'bool', plan.blockMask),
+      ];
+    }
+    checkPlanSizes('pbsAttentionPlan', context, geometry);
+    return withScratch(context, (scratch) => {
+      const query = scratch(loadHeads(context, inputs.query));
+      const key = scratch(loadHeads(context, inputs.key));
+      const plan = planBlocks(context, query, key, geometry, attrs);
+      scratch(plan.keyIndices);
+      scratch(plan.blockLists);
+      const mask = scratch(blockMask(context, plan.blockLists));
+      const maskTensor = storeRows(context, mask, {inner: blocks, piece: blocks}, shapes.blockMask, 'bool');
+      try {
+        return [
+          storeRows(context, plan.keyIndices, keyIndexSplit(geometry), shapes.keyIndices, 'int32'),
+          maskTensor,
+        ];
+      } catch (error) {
+        backend.disposeIntermediateTensorInfo(maskTensor);
+        throw error;
+      }
+    });
+  });
+}
+
+/** Runs a kernel on the backend's context; throws if the context was lost before or meanwhile. */
+function run<T>(op: string, backend: MathBackendWebGL, kernel: (context: AttentionContext) => T): T {
+  const context = attentionContext(op, backend);
+  const result = kernel(context);
+  throwIfLost(op, context.gl);
+  return result;
+}
+
+/** The first three stages. The caller gives the plan's textures back. */
+function planBlocks(
+  context: AttentionContext,
+  query: RowTexture,
+  key: RowTexture,
+  geometry: BlockGeometry,
+  {scale, causal, threshold, exactLastBlock, permute: sort}: PBSAttentionAttrs,
+): BlockPlan {
+  return withScratch(context, (scratch, keep) => {
+    const order = permute(context, query, key, geometry, scale, sort);
+    scratch(order.keyScores);
+    keep(order.keyIndices);
+    const scores = scratch(scoreBlocks(context, query, key, order, geometry, scale, causal, exactLastBlock));
+    const blockLists = selectBlocks(context, scores, order.keyIndices, geometry, threshold, causal);
+    return {keyIndices: order.keyIndices, blockLists};
+  });
+}
+
+/** Queries or keys as rows of `headDim` values. */
+function loadHeads(context: AttentionContext, tensor: TensorInfo): RowTexture {
+  const headDim = tensor.shape[3];
+  return loadRows(context, tensor, {inner: headDim, piece: headDim});
+}
+
+function loadValues(context: AttentionContext, tensor: TensorInfo): RowTexture {
+  const headDim = tensor.shape[3];
+  return loadRows(context, tensor, {inner: headDim, piece: headDim}, valueColumns(headDim, context.drawBuffers));
+}
+
+export const webglKernels: KernelConfig[] = [
+  {kernelName: FlashAttention, backendName: 'webgl', kernelFunc: flashAttention as unknown as KernelFunc},
+  {kernelName: PBSAttention, backendName: 'webgl', kernelFunc: pbsAttention as unknown as KernelFunc},
+  {kernelName: PBSAttentionPlan, backendName: 'webgl', kernelFunc: pbsAttentionPlan as unknown as KernelFunc},
+];

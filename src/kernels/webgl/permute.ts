@@ -1,0 +1,352 @@
+import type {BlockGeometry} from '../block_geometry.js';
+import {each} from '../shader_text.js';
+import type {AttentionContext} from './context.js';
+import type {Uniforms} from './program.js';
+import {AttentionProgram, withScratch} from './program.js';
+import type {RowSplit} from './tensor_rows.js';
+import type {RowTexture} from './row_texture.js';
+import {groupRows, headUniforms, keyBase, maskedScore, noMaximum, visibleScores, writeScores} from './score_tile.js';
+
+export interface KeyOrder {
+  /** Rows of `segmentSize` values, one row a segment and head: mean attention that the proxy rows pay to each key. */
+  keyScores: RowTexture;
+  /** Rows of `indexColumns` values, one row a block and head: permuted position → original key, −1 for none. */
+  keyIndices: RowTexture;
+}
+
+/** How `[batch, heads, permutedLength]` lies in the rows of `keyScores`. */
+export const keyScoreSplit = ({permutedLength, segmentSize}: BlockGeometry): RowSplit => ({
+  inner: permutedLength,
+  piece: segmentSize,
+});
+
+/** How `[batch, heads, length]` lies in the rows of `keyIndices`. */
+export const keyIndexSplit = ({length, blockSize}: BlockGeometry): RowSplit => ({inner: length, piece: blockSize});
+
+/** Values a row of `keyIndices`: a block, filled up so that tiles of keys never look past the row. */
+export const indexColumns = (blockSize: number, drawBuffers: number) =>
+  Math.ceil(blockSize / drawBuffers) * drawBuffers;
+
+/** Keys whose scores with the proxy rows stand in one row, and whose statistics one fragment collects. */
+const keysPerChunk = 512;
+
+/** Bytes that the scores of the proxy rows may take; more heads than fit are done after one another. */
+const maxScoreBytes = 128 * 2 ** 20;
+
+/**
+ * Stage 1, permute (paper section 3.2): scores the keys of the complete segments by the mean attention of the last
+ * query rows, without a causal mask, and sorts each segment by descending score, equal scores by index.
+ *
+ * The scores of the proxy rows are drawn once and read twice: for maximum and sum of each row over chunks of keys,
+ * combined to one logarithm a row, then for the weights themselves, added up by key.
+ */
+export function permute(
+  context: AttentionContext,
+  query: RowTexture,
+  key: RowTexture,
+  geometry: BlockGeometry,
+  scale: number,
+  sort: boolean,
+): KeyOrder {
+  return withScratch(context, (scratch, keep) => {
+    const keyScores = keep(scoreKeys(context, query, key, geometry, scale));
+    const ranks = sort ? scratch(new RankKeysProgram(keyScores).run(context)) : undefined;
+    return {keyScores, keyIndices: new SortKeysProgram(geometry, context.drawBuffers, ranks).run(context)};
+  });
+}
+
+function scoreKeys(
+  context: AttentionContext,
+  query: RowTexture,
+  key: RowTexture,
+  geometry: BlockGeometry,
+  scale: number,
+): RowTexture {
+  const {batch, heads, permutedLength, segmentSize} = geometry;
+  const segments = permutedLength / segmentSize;
+  const headsAtOnce = Math.max(1, Math.floor(maxScoreBytes / (4 * proxyRowsOf(geometry) * keysPerChunk)));
+  return withScratch(context, (_, keep) => {
+    let keyScores: RowTexture | undefined;
+    for (let firstHead = 0; firstHead < batch * heads; firstHead += headsAtOnce) {
+      const part = {firstHead, heads: Math.min(headsAtOnce, batch * heads - firstHead)};
+      withScratch(context, (scratch) => {
+        const {drawBuffers} = context;
+        const scores = scratch(new ProxyScoresProgram(query, key, geometry, part, drawBuffers, scale).run(context));
+        const statistics = scratch(new ProxyStatisticsProgram(scores).run(context));
+        const rowLogSums = scratch(new ProxyLogSumsProgram(statistics, geometry, part).run(context));
+        const program = new KeyScoresProgram(scores, rowLogSums, geometry, part);
+        keyScores ??= keep(program.allocate(context));
+        program.draw(context, keyScores, firstHead * segments, (firstHead + part.heads) * segments);
+      });
+    }
+    return keyScores!;
+  });
+}
+
+/** Heads `[firstHead, firstHead + heads)` of `[batch * heads]`, which are worked on at a time. */
+interface HeadRange {
+  firstHead: number;
+  heads: number;
+}
+
+const proxyGroups = ({proxyRows}: BlockGeometry) => Math.ceil(proxyRows / groupRows);
+const keyChunks = ({permutedLength}: BlockGeometry) => Math.ceil(permutedLength / keysPerChunk);
+
+/** Rows of proxy scores a head, each with the scores of four proxy rows and one chunk of keys. */
+const proxyRowsOf = (geometry: BlockGeometry) => groupRows * proxyGroups(geometry) * keyChunks(geometry);
+
+/** Uniforms and shader text for programs whose rows are `[heads, chunks, groups]`. */
+function proxyUniforms(geometry: BlockGeometry): Uniforms {
+  return {
+    groups: {type: 'int', value: proxyGroups(geometry)},
+    chunks: {type: 'int', value: keyChunks(geometry)},
+    proxyRows: {type: 'int', value: geometry.proxyRows},
+  };
+}
+
+interface ProxyScoresVariant {
+  headDim: number;
+  keys: number;
+}
+
+/** Scores of the proxy rows. Rows `[heads, chunks, groups]`; texel t, layer i: key `t * layers + i` of the chunk. */
+export class ProxyScoresProgram extends AttentionProgram<ProxyScoresVariant> {
+  constructor(
+    query: RowTexture,
+    key: RowTexture,
+    geometry: BlockGeometry,
+    {firstHead, heads}: HeadRange,
+    keys: number,
+    scale: number,
+  ) {
+    const {headDim, permutedLength} = geometry;
+    super({
+      inputs: {query, key},
+      uniforms: {
+        ...headUniforms(geometry),
+        ...proxyUniforms(geometry),
+        firstHead: {type: 'int', value: firstHead},
+        permutedLength: {type: 'int', value: permutedLength},
+        logitScale: {type: 'float', value: scale * Math.LOG2E},
+      },
+      output: {rows: heads * keyChunks(geometry) * proxyGroups(geometry), columns: (4 * keysPerChunk) / keys},
+      layers: keys,
+      variant: {headDim, keys},
+      fetches: (4 + keys) * Math.ceil(headDim / 4),
+    });
+  }
+
+  protected shader({headDim, keys}: ProxyScoresVariant): string {
+    return `
+// A fragment computes the scores of four proxy rows and ${keys} consecutive keys.
+${keyBase}
+${visibleScores(false)}
+ivec4 keysFrom(int first) {
+  ivec4 keys = ivec4(0, 1, 2, 3) + first;
+  return ivec4(
+    ${each(4, (c) => `keys[${c}] < permutedLength ? keys[${c}] : -1`, ',\n    ')}
+  );
+}
+void compute(int row, int texel) {
+  int head = firstHead + row / (groups * chunks);
+  int firstQuery = length - proxyRows + ${groupRows} * (row % groups);
+  int first = ((row / groups) % chunks) * ${keysPerChunk} + texel * ${keys};
+  ${each(keys / 4, (i) => `ivec4 keys${i} = keysFrom(first + ${4 * i});`, '\n  ')}
+${writeScores(headDim, keys)}
+}`;
+  }
+}
+
+/** Maximum (layer 0) and sum of exp2(score − maximum) (layer 1) of four proxy rows over a chunk of keys. */
+export class ProxyStatisticsProgram extends AttentionProgram<{keys: number}> {
+  constructor(scores: RowTexture) {
+    super({
+      inputs: {scores},
+      uniforms: {},
+      output: {rows: scores.rows, columns: 4},
+      layers: 2,
+      variant: {keys: scores.layers},
+      fetches: keysPerChunk,
+    });
+  }
+
+  protected shader({keys}: {keys: number}): string {
+    return `
+// A fragment walks over a row of scores.
+void compute(int row, int texel) {
+  ivec2 at = scoresAt(row);
+  vec4 rowMax = vec4(${noMaximum});
+  vec4 rowSum = vec4(0.0);
+  for (int t = 0; t < ${keysPerChunk / keys}; t++) {
+    ${each(keys, (k) => `vec4 s${k} = fetchScores(at, t, ${k});`, '\n    ')}
+    vec4 newMax = rowMax;
+    ${each(keys, (k) => `newMax = max(newMax, s${k});`, '\n    ')}
+    rowSum *= exp2(rowMax - newMax);
+    ${each(keys, (k) => `rowSum += exp2(s${k} - newMax);`, '\n    ')}
+    rowMax = newMax;
+  }
+  result0 = rowMax;
+  result1 = rowSum;
+}`;
+  }
+}
+
+/** log2 of the sum of exp2(score) over all keys, of four proxy rows. Rows `[heads, groups]`. */
+export class ProxyLogSumsProgram extends AttentionProgram<object> {
+  constructor(statistics: RowTexture, geometry: BlockGeometry, {heads}: HeadRange) {
+    super({
+      inputs: {statistics},
+      uniforms: proxyUniforms(geometry),
+      output: {rows: heads * proxyGroups(geometry), columns: 4},
+      variant: {},
+      fetches: 3 * keyChunks(geometry),
+    });
+  }
+
+  protected shader(): string {
+    return `
+// A fragment combines the chunks of four rows. Rows that do not exist get a sum so large that their weights are 0.
+void compute(int row, int texel) {
+  int first = (row / groups) * chunks * groups + row % groups;
+  vec4 rowMax = vec4(${noMaximum});
+  for (int chunk = 0; chunk < chunks; chunk++) {
+    rowMax = max(rowMax, readStatistics(first + chunk * groups, 0));
+  }
+  vec4 sum = vec4(0.0);
+  for (int chunk = 0; chunk < chunks; chunk++) {
+    ivec2 at = statisticsAt(first + chunk * groups);
+    sum += fetchStatistics(at, 0, 1) * exp2(fetchStatistics(at, 0, 0) - rowMax);
+  }
+  bvec4 exists = lessThan(ivec4(0, 1, 2, 3) + ${groupRows} * (row % groups), ivec4(proxyRows));
+  result0 = mix(vec4(-(${maskedScore})), rowMax + log2(sum), exists);
+}`;
+  }
+}
+
+/** Mean weight of each key over the proxy rows: `keyScores`. */
+export class KeyScoresProgram extends AttentionProgram<{keys: number}> {
+  constructor(scores: RowTexture, rowLogSums: RowTexture, geometry: BlockGeometry, {firstHead}: HeadRange) {
+    const {batch, heads, permutedLength, segmentSize} = geometry;
+    super({
+      inputs: {scores, rowLogSums},
+      uniforms: {
+        ...proxyUniforms(geometry),
+        firstHead: {type: 'int', value: firstHead},
+        segments: {type: 'int', value: permutedLength / segmentSize},
+        segmentSize: {type: 'int', value: segmentSize},
+      },
+      output: {rows: (batch * heads * permutedLength) / segmentSize, columns: segmentSize},
+      variant: {keys: scores.layers},
+      fetches: 5 * proxyGroups(geometry),
+    });
+  }
+
+  protected shader({keys}: {keys: number}): string {
+    return `
+// A fragment adds up the weights of four keys over all proxy rows.
+void compute(int row, int texel) {
+  int head = row / segments - firstHead;
+  vec4 sums = vec4(0.0);
+  for (int group = 0; group < groups; group++) {
+    vec4 logSums = readRowLogSums(head * groups + group, 0);
+    for (int c = 0; c < 4; c++) {
+      int key = (row % segments) * segmentSize + 4 * texel + c;
+      int place = key % ${keysPerChunk};
+      ivec2 at = scoresAt((head * chunks + key / ${keysPerChunk}) * groups + group);
+      vec4 weights = exp2(fetchScores(at, place / ${keys}, place % ${keys}) - logSums);
+      sums[c] += dot(weights, vec4(1.0));
+    }
+  }
+  result0 = sums / float(proxyRows);
+}`;
+  }
+}
+
+/** Place of each key in its sorted segment: the number of keys that come before it. Rows as in `keyScores`. */
+export class RankKeysProgram extends AttentionProgram<object> {
+  constructor(keyScores: RowTexture) {
+    super({
+      inputs: {keyScores},
+      uniforms: {segmentSize: {type: 'int', value: keyScores.columns}},
+      output: {rows: keyScores.rows, columns: keyScores.columns},
+      variant: {},
+      fetches: keyScores.texels,
+    });
+  }
+
+  protected shader(): string {
+    return `
+// A fragment compares its four keys with all keys of the segment: a total order without a sorting network, for segments of
+// any size.
+//
+// Scores are compared by their bits: for floats that are not negative the order is the same, and it stays a total order
+// when there are NaNs, so that the ranks are a permutation whatever the input.
+void compute(int row, int texel) {
+  ivec2 at = keyScoresAt(row);
+  uvec4 own = floatBitsToUint(fetchKeyScores(at, texel, 0));
+  ivec4 ownKeys = ivec4(0, 1, 2, 3) + 4 * texel;
+  ivec4 before = ivec4(0);
+  for (int t = 0; 4 * t < segmentSize; t++) {
+    uvec4 others = floatBitsToUint(fetchKeyScores(at, t, 0));
+    for (int c = 0; c < 4 && 4 * t + c < segmentSize; c++) {
+      uvec4 other = uvec4(others[c]);
+      ivec4 wins = ivec4(greaterThan(other, own));
+      ivec4 ties = ivec4(equal(other, own)) * ivec4(lessThan(ivec4(4 * t + c), ownKeys));
+      before += wins + ties;
+    }
+  }
+  result0 = vec4(before);
+}`;
+  }
+}
+
+/** The keys of each complete segment by their ranks, the remainder in its own order: `keyIndices`. */
+export class SortKeysProgram extends AttentionProgram<{sort: boolean}> {
+  constructor(geometry: BlockGeometry, drawBuffers: number, ranks?: RowTexture) {
+    const {batch, heads, length, blockSize, segmentSize, blocks, permutedLength} = geometry;
+    super({
+      inputs: {...(ranks && {ranks})},
+      uniforms: {
+        blocks: {type: 'int', value: blocks},
+        blockSize: {type: 'int', value: blockSize},
+        length: {type: 'int', value: length},
+        ...(ranks && {
+          permutedLength: {type: 'int', value: permutedLength},
+          segmentSize: {type: 'int', value: segmentSize},
+        }),
+      },
+      output: {rows: batch * heads * blocks, columns: indexColumns(blockSize, drawBuffers)},
+      variant: {sort: ranks !== undefined},
+      fetches: ranks ? ranks.texels : 1,
+    });
+  }
+
+  protected shader({sort}: {sort: boolean}): string {
+    return `
+// A fragment finds the keys for four positions${sort ? ', by looking for their ranks in the segment' : ''}.
+void compute(int row, int texel) {
+  ivec4 places = ivec4(0, 1, 2, 3) + 4 * texel;
+  int firstOfBlock = (row % blocks) * blockSize;
+  ivec4 keys = firstOfBlock + places;
+  ${
+    sort
+      ? `if (firstOfBlock < permutedLength) {
+    int segment = firstOfBlock / segmentSize;
+    int firstOfSegment = segment * segmentSize;
+    ivec4 wanted = keys - firstOfSegment;
+    ivec2 at = ranksAt((row / blocks) * (permutedLength / segmentSize) + segment);
+    for (int t = 0; 4 * t < segmentSize; t++) {
+      ivec4 ranks = ivec4(fetchRanks(at, t, 0));
+      for (int c = 0; c < 4 && 4 * t + c < segmentSize; c++) {
+        keys = ivec4(mix(vec4(keys), vec4(firstOfSegment + 4 * t + c), equal(ivec4(ranks[c]), wanted)));
+      }
+    }
+  }`
+      : ''
+  }
+  // Nothing stands in the filling of a row, and past the last key.
+  ivec4 end = ivec4(min(blockSize, length - firstOfBlock));
+  result0 = mix(vec4(-1.0), vec4(keys), lessThan(places, end));
+}`;
+  }
+}

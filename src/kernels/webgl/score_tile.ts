@@ -1,0 +1,76 @@
+import type {BlockGeometry} from '../block_geometry.js';
+import {each} from '../shader_text.js';
+import type {Uniforms} from './program.js';
+
+/** Query rows that a fragment takes at a time: the components of a texel of scores. */
+export const groupRows = 4;
+
+/** A score that no key gets which a row may see; finite, so that no difference of two scores is NaN. */
+export const maskedScore = '-1e30';
+
+/** Where a row's maximum starts: above masked scores, so that their weights are 0 even in a row that sees nothing yet. */
+export const noMaximum = '-1e29';
+
+/**
+ * Shader text: the row of `key` and `value` at which the keys of query head `head` of `[batch * heads]` start. Grouped
+ * heads read the same rows; nothing is repeated. Needs the uniforms of `headUniforms`.
+ */
+export const keyBase = `
+int keyBase(int head) {
+  return ((head / heads) * keyHeads + (head % heads) / (heads / keyHeads)) * length;
+}`;
+
+export function headUniforms({
+  heads,
+  keyValueHeads,
+  length,
+}: Pick<BlockGeometry, 'heads' | 'keyValueHeads' | 'length'>): Uniforms {
+  return {
+    heads: {type: 'int', value: heads},
+    keyHeads: {type: 'int', value: keyValueHeads},
+    length: {type: 'int', value: length},
+  };
+}
+
+/**
+ * Shader text for the body of `compute`: writes to `result0`, `result1`, … the scores of as many keys as there are draw
+ * buffers, each with four query rows, in units of log2 (`logitScale` is the scale times log2(e)).
+ *
+ * A tile of 4 × 8 scores fetches 12 vectors for 32 products of them; a lone score would fetch 2 for one. Fetches are what
+ * bounds a fragment shader, and the draw buffers what bounds the tile.
+ *
+ * Expects in scope: `head`, `firstQuery` (the first of the four rows), `keys0` and, for 8 keys, `keys1` (ivec4: original
+ * indices, −1 for none). A row past the last query repeats the last one; nobody reads what becomes of it.
+ */
+export function writeScores(headDim: number, keys: number): string {
+  const key = (i: number) => `keys${Math.floor(i / 4)}[${i % 4}]`;
+  return `
+  int firstKey = keyBase(head);
+  ${each(4, (q) => `ivec2 query${q} = queryAt(head * length + min(firstQuery + ${q}, length - 1));`, '\n  ')}
+  ${each(keys, (k) => `ivec2 key${k} = keyAt(firstKey + max(${key(k)}, 0));`, '\n  ')}
+  ${each(keys, (k) => `vec4 score${k} = vec4(0.0);`, '\n  ')}
+  for (int v = 0; v < ${Math.ceil(headDim / 4)}; v++) {
+    ${each(4, (q) => `vec4 q${q} = fetchQuery(query${q}, v, 0);`, '\n    ')}
+    vec4 k;
+    ${each(
+      keys,
+      (k) =>
+        `k = fetchKey(key${k}, v, 0);
+    score${k} += vec4(dot(q0, k), dot(q1, k), dot(q2, k), dot(q3, k));`,
+      '\n    ',
+    )}
+  }
+  ivec4 queries = ivec4(0, 1, 2, 3) + firstQuery;
+  ${each(keys, (k) => `result${k} = visible(${key(k)}, queries, logitScale * score${k});`, '\n  ')}`;
+}
+
+/** Shader text: scores of a key, masked where it is none or lies after the query. */
+export function visibleScores(causal: boolean): string {
+  return `
+vec4 visible(int key, ivec4 queries, vec4 scores) {
+  if (key < 0) {
+    return vec4(${maskedScore});
+  }
+  return ${causal ? `mix(scores, vec4(${maskedScore}), greaterThan(ivec4(key), queries))` : 'scores'};
+}`;
+}

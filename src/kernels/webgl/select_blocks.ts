@@ -1,0 +1,156 @@
+import type {BlockGeometry} from '../block_geometry.js';
+import type {AttentionContext} from './context.js';
+import {AttentionProgram, withScratch} from './program.js';
+import type {RowTexture} from './row_texture.js';
+import {candidateBlocks, candidateUniforms} from './score_blocks.js';
+
+/**
+ * Stage 3, select blocks (paper section 3.3): block lists, rows of `blocks + 1` values, one row a query block and head
+ * (the form is described in `block_geometry.ts`).
+ *
+ * A query block keeps the shortest prefix of its key blocks, by descending score, whose scores add up to the
+ * threshold; and always the blocks of its own segment and the block that holds original key 0, the attention sink.
+ */
+export function selectBlocks(
+  context: AttentionContext,
+  scores: RowTexture,
+  keyIndices: RowTexture,
+  geometry: BlockGeometry,
+  threshold: number,
+  causal: boolean,
+): RowTexture {
+  return withScratch(context, (scratch) => {
+    const sinkBlocks = scratch(new SinkBlocksProgram(keyIndices, geometry).run(context));
+    const kept = scratch(new KeepBlocksProgram(scores, sinkBlocks, geometry, threshold, causal).run(context));
+    return new BlockListsProgram(kept).run(context);
+  });
+}
+
+/** The block that holds original key 0. One value a head. */
+export class SinkBlocksProgram extends AttentionProgram<object> {
+  constructor(keyIndices: RowTexture, {batch, heads, blockSize, segmentSize, blocks}: BlockGeometry) {
+    super({
+      inputs: {keyIndices},
+      uniforms: {
+        blocks: {type: 'int', value: blocks},
+        blockSize: {type: 'int', value: blockSize},
+        blocksPerSegment: {type: 'int', value: segmentSize / blockSize},
+      },
+      output: {rows: batch * heads, columns: 1},
+      variant: {},
+      fetches: segmentSize / 4,
+    });
+  }
+
+  protected shader(): string {
+    return `
+// A fragment looks through the first segment, which key 0 does not leave.
+void compute(int head, int texel) {
+  int sink = 0;
+  for (int block = 0; block < blocksPerSegment; block++) {
+    for (int i = 0; 4 * i < blockSize; i++) {
+      if (any(equal(readKeyIndices(head * blocks + block, i), vec4(0.0)))) {
+        sink = block;
+      }
+    }
+  }
+  result0 = vec4(sink);
+}`;
+  }
+}
+
+interface KeepVariant {
+  causal: boolean;
+}
+
+/** 1 for a key block that is kept, else 0. Rows as in the scores. */
+export class KeepBlocksProgram extends AttentionProgram<KeepVariant> {
+  constructor(
+    scores: RowTexture,
+    sinkBlocks: RowTexture,
+    geometry: BlockGeometry,
+    threshold: number,
+    causal: boolean,
+  ) {
+    super({
+      inputs: {scores, sinkBlocks},
+      uniforms: {...candidateUniforms(geometry, causal), threshold: {type: 'float', value: threshold}},
+      output: {rows: scores.rows, columns: scores.columns},
+      variant: {causal},
+      fetches: scores.texels,
+    });
+  }
+
+  protected shader({causal}: KeepVariant): string {
+    return `
+// A fragment decides on four key blocks of one query block.
+//
+// A key block belongs to the shortest prefix that reaches the threshold if the blocks before it, in descending order of
+// score, do not reach it yet. So nothing is sorted: the fragment adds up the scores that come before its own blocks, equal
+// scores by index.
+${candidateBlocks(causal)}
+void compute(int row, int texel) {
+  int queryBlock = row % blocks;
+  int candidates = candidateBlocks(queryBlock);
+  ${causal ? 'int visible = min(candidates + blocksPerSegment, blocks);' : 'int visible = blocks;'}
+  ivec2 at = scoresAt(row);
+  ivec4 keyBlocks = ivec4(0, 1, 2, 3) + 4 * texel;
+  vec4 own = fetchScores(at, texel, 0);
+  vec4 before = vec4(0.0);
+  for (int t = 0; 4 * t < candidates && 4 * texel < candidates; t++) {
+    vec4 others = fetchScores(at, t, 0);
+    for (int c = 0; c < 4 && 4 * t + c < candidates; c++) {
+      vec4 other = vec4(others[c]);
+      vec4 ties = vec4(equal(other, own)) * vec4(lessThan(ivec4(4 * t + c), keyBlocks));
+      before = mix(before, before + other, greaterThan(vec4(greaterThan(other, own)) + ties, vec4(0.0)));
+    }
+  }
+  int sink = int(readSinkBlocks(row / blocks, 0).x);
+  vec4 kept = vec4(0.0);
+  for (int c = 0; c < 4; c++) {
+    int block = keyBlocks[c];
+    // Written so that a NaN keeps the block.
+    bool scored = block < candidates && !(before[c] >= threshold);
+    kept[c] = float(block < visible && (scored || block == sink || block >= candidates));
+  }
+  result0 = kept;
+}`;
+  }
+}
+
+/** The indices of the kept blocks, behind their number. */
+export class BlockListsProgram extends AttentionProgram<object> {
+  constructor(kept: RowTexture) {
+    super({
+      inputs: {kept},
+      uniforms: {},
+      output: {rows: kept.rows, columns: kept.columns + 1},
+      variant: {},
+      fetches: kept.texels,
+    });
+  }
+
+  protected shader(): string {
+    return `
+// A fragment finds four entries of a list, by counting through the row. What a row has beyond its columns is 0.
+void compute(int row, int texel) {
+  ivec2 at = keptAt(row);
+  ivec4 places = ivec4(0, 1, 2, 3) + 4 * texel;
+  ivec4 entries = ivec4(0);
+  int count = 0;
+  for (int t = 0; t < keptTexels; t++) {
+    vec4 kept = fetchKept(at, t, 0);
+    for (int c = 0; c < 4; c++) {
+      if (kept[c] != 0.0) {
+        ++count;
+        entries += ivec4(equal(places, ivec4(count))) * (4 * t + c);
+      }
+    }
+  }
+  if (texel == 0) {
+    entries.x = count;
+  }
+  result0 = vec4(entries);
+}`;
+  }
+}

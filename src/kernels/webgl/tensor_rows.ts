@@ -1,0 +1,143 @@
+import type {DataType, TensorInfo} from '@tensorflow/tfjs-core';
+import {util} from '@tensorflow/tfjs-core';
+import type {AttentionContext} from './context.js';
+import type {TensorTexture} from './program.js';
+import {AttentionProgram} from './program.js';
+import type {RowTexture} from './row_texture.js';
+
+/**
+ * How a tensor lies in rows: seen as `[outer, inner]`, each of the `outer` runs is cut into pieces of `piece` values
+ * (the last may be shorter), and a piece is a row.
+ */
+export interface RowSplit {
+  inner: number;
+  piece: number;
+}
+
+export const piecesOf = ({inner, piece}: RowSplit) => Math.ceil(inner / piece);
+
+/**
+ * A tensor as rows. What a row has beyond its piece, and a piece that is shorter, is filled with `filler`. Takes tensors in
+ * any form in which tfjs keeps them: on the processor, packed, reshaped or sliced.
+ */
+export function loadRows(
+  context: AttentionContext,
+  tensor: TensorInfo,
+  split: RowSplit,
+  columns = split.piece,
+  filler = 0,
+): RowTexture {
+  const {backend} = context;
+  backend.uploadToGPU(tensor.dataId);
+  const isPacked = backend.texData.get(tensor.dataId).isPacked;
+  const source = isPacked ? backend.unpackTensor(tensor) : tensor;
+  try {
+    return new LoadRowsProgram(tensorTexture(context, source), tensor.shape, split, columns, filler).run(context);
+  } finally {
+    if (isPacked) {
+      backend.disposeIntermediateTensorInfo(source);
+    }
+  }
+}
+
+/** Rows as a tensor. */
+export function storeRows(
+  context: AttentionContext,
+  rows: RowTexture,
+  split: RowSplit,
+  shape: number[],
+  dtype: DataType,
+): TensorInfo {
+  return newTensor(context, shape, dtype, (target) => {
+    new StoreRowsProgram(rows, split).drawTensor(context, target);
+  });
+}
+
+/** A tensor whose values `draw` draws. */
+export function newTensor(
+  context: AttentionContext,
+  shape: number[],
+  dtype: DataType,
+  draw: (target: TensorTexture) => void,
+): TensorInfo {
+  const {backend} = context;
+  const tensor = backend.makeTensorInfo(shape, dtype);
+  try {
+    // tfjs makes a texture to draw into, one value a texel, of what is used so; 0 is its TextureUsage.RENDER, an enum
+    // that its package does not export.
+    backend.texData.get(tensor.dataId).usage = 0;
+    backend.uploadToGPU(tensor.dataId);
+    draw(tensorTexture(context, tensor));
+  } catch (error) {
+    backend.disposeIntermediateTensorInfo(tensor);
+    throw error;
+  }
+  return tensor;
+}
+
+function tensorTexture({backend}: AttentionContext, {dataId, shape}: TensorInfo): TensorTexture {
+  const {texture, texShape, slice} = backend.texData.get(dataId);
+  const [height, width] = texShape!;
+  return {texture: texture!.texture, width, height, offset: slice?.flatOffset ?? 0, size: util.sizeFromShape(shape)};
+}
+
+export class LoadRowsProgram extends AttentionProgram<object> {
+  constructor(source: TensorTexture, shape: number[], split: RowSplit, columns: number, filler: number) {
+    const outer = util.sizeFromShape(shape) / split.inner;
+    super({
+      inputs: {source},
+      uniforms: {
+        inner: {type: 'int', value: split.inner},
+        piece: {type: 'int', value: split.piece},
+        pieces: {type: 'int', value: piecesOf(split)},
+        filler: {type: 'float', value: filler},
+      },
+      output: {rows: outer * piecesOf(split), columns},
+      variant: {},
+      fetches: 4,
+    });
+  }
+
+  protected shader(): string {
+    return `
+// A fragment gathers the four values of its texel.
+void compute(int row, int texel) {
+  int run = row / pieces;
+  int firstOfPiece = (row % pieces) * piece;
+  vec4 four = vec4(filler);
+  for (int c = 0; c < 4; c++) {
+    int column = 4 * texel + c;
+    if (column < piece && firstOfPiece + column < inner) {
+      four[c] = readSource(run * inner + firstOfPiece + column);
+    }
+  }
+  result0 = four;
+}`;
+  }
+}
+
+export class StoreRowsProgram extends AttentionProgram<object> {
+  constructor(source: RowTexture, split: RowSplit) {
+    super({
+      inputs: {source},
+      uniforms: {
+        inner: {type: 'int', value: split.inner},
+        piece: {type: 'int', value: split.piece},
+        pieces: {type: 'int', value: piecesOf(split)},
+      },
+      variant: {},
+      fetches: 1,
+    });
+  }
+
+  protected shader(): string {
+    return `
+// A fragment writes one value of the tensor.
+void compute(int index) {
+  int place = index % inner;
+  int column = place % piece;
+  vec4 four = readSource((index / inner) * pieces + place / piece, column / 4);
+  result0 = vec4(four[column % 4], 0.0, 0.0, 0.0);
+}`;
+  }
+}
