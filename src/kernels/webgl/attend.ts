@@ -190,7 +190,10 @@ void compute(int row, int tile) {
   }
   int head = group.head;
   int firstQuery = group.firstQuery;
-  ${each(tileKeys / 4, (i) => `ivec4 keys${i} = keysAt(group, tile, ${i});`, '\n  ')}
+  int slot = divide(tile, tilesPerBlock);
+  ivec2 keys = keysOf(group, slot);
+  int tileOfSlot = tile - slot * tilesPerBlock;
+  ${each(tileKeys / 4, (i) => `ivec4 keys${i} = keysAt(keys, tileOfSlot, ${i});`, '\n  ')}
 ${writeScores(headDim, tileKeys)}
 }`;
   }
@@ -314,23 +317,27 @@ void compute(int row, int texel) {
   }
   int firstKey = keyBase(group.head);
   ivec2 at = scoresAt(row);
-  for (int tile = 0; tile < tiles; tile++) {
-    ${each(vectors, (i) => `ivec4 keys${i} = max(keysAt(group, tile, ${i}), 0);`, '\n    ')}
-    ivec2 key;
-    vec4 weights;
-    vec4 x;
-    ${each(
-      tileKeys,
-      (k) => `key = valueAt(firstKey + keys${Math.floor(k / 4)}[${k % 4}]);
-    weights = exp2(fetchScores(at, tile, ${k}) - rowMax);
-    ${each(
-      vectors,
-      (i) => `x = fetchValue(key, ${vectors} * texel + ${i}, 0);
-    ${each(groupRows, (q) => `sum${q * vectors + i} += weights[${q}] * x;`, '\n    ')}`,
-      '\n    ',
-    )}`,
-      '\n    ',
-    )}
+  int tile = 0;
+  for (int slot = 0; tile < tiles; slot++) {
+    ivec2 keys = keysOf(group, slot);
+    for (int t = 0; t < tilesPerBlock && tile < tiles; t++, tile++) {
+      ${each(vectors, (i) => `ivec4 keys${i} = max(keysAt(keys, t, ${i}), 0);`, '\n      ')}
+      ivec2 key;
+      vec4 weights;
+      vec4 x;
+      ${each(
+        tileKeys,
+        (k) => `key = valueAt(firstKey + keys${Math.floor(k / 4)}[${k % 4}]);
+      weights = exp2(fetchScores(at, tile, ${k}) - rowMax);
+      ${each(
+        vectors,
+        (i) => `x = fetchValue(key, ${vectors} * texel + ${i}, 0);
+      ${each(groupRows, (q) => `sum${q * vectors + i} += weights[${q}] * x;`, '\n      ')}`,
+        '\n      ',
+      )}`,
+        '\n      ',
+      )}
+    }
   }
   ${layers((layer) => `result${layer} = sum${layer};`, '  ')}
 }`;

@@ -68,10 +68,10 @@ struct Group {
   int firstQuery;
 };
 Group groupAt(int group) {
-  int inBlock = group % groupsPerBlock;
-  int head = (group / groupsPerBlock) % allHeads;
-  int block = group / (groupsPerBlock * allHeads);
-  return Group(head, block, block * blockSize + ${groupRows} * inBlock);
+  int blockOfHead = divide(group, groupsPerBlock);
+  int block = divide(blockOfHead, allHeads);
+  int inBlock = group - blockOfHead * groupsPerBlock;
+  return Group(blockOfHead - block * allHeads, block, block * blockSize + ${groupRows} * inBlock);
 }
 ${
   sparse
@@ -83,7 +83,7 @@ int keyCount(Group group) {
   return ${causal ? `min(group.firstQuery + ${groupRows}, length)` : 'length'};
 }
 int slotCount(Group group) {
-  return (keyCount(group) + blockSize - 1) / blockSize;
+  return divide(keyCount(group) + blockSize - 1, blockSize);
 }`
 }`;
 }
@@ -102,24 +102,28 @@ int tileCount(Group group) {
 }`;
 }
 
-/** Shader text: `keysAt(group, tile, four)`, original indices of four keys of a tile, −1 for none. */
+/**
+ * Shader text: `keysOf(group, slot)`, where the keys of a slot of the round stand, and `keysAt(keys, tile, four)`, original
+ * indices of four keys of one of the slot's tiles, −1 for none.
+ */
 export function keysText({sparse, tileKeys}: WalkVariant): string {
   return sparse
     ? `
-ivec4 keysAt(Group group, int tile, int four) {
-  int entry = 1 + firstSlot + tile / tilesPerBlock;
+ivec2 keysOf(Group group, int slot) {
+  int entry = 1 + firstSlot + slot;
   int list = group.head * blocks;
   int block = int(readBlockLists(list + group.block, entry / 4)[entry % 4]);
-  return ivec4(readKeyIndices(list + block, (tile % tilesPerBlock) * ${tileKeys / 4} + four));
+  return keyIndicesAt(list + block);
+}
+ivec4 keysAt(ivec2 keys, int tile, int four) {
+  return ivec4(fetchKeyIndices(keys, tile * ${tileKeys / 4} + four, 0));
 }`
     : `
-ivec4 keysAt(Group group, int tile, int four) {
-  ivec4 keys = ivec4(0, 1, 2, 3) + firstSlot * blockSize + tile * ${tileKeys} + 4 * four;
-  return ivec4(
-    keys.x < length ? keys.x : -1,
-    keys.y < length ? keys.y : -1,
-    keys.z < length ? keys.z : -1,
-    keys.w < length ? keys.w : -1
-  );
+ivec2 keysOf(Group group, int slot) {
+  return ivec2((firstSlot + slot) * blockSize, 0);
+}
+ivec4 keysAt(ivec2 keys, int tile, int four) {
+  ivec4 positions = ivec4(0, 1, 2, 3) + keys.x + tile * ${tileKeys} + 4 * four;
+  return ivec4(mix(vec4(positions), vec4(-1.0), greaterThanEqual(positions, ivec4(length))));
 }`;
 }

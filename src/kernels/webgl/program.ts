@@ -1,6 +1,6 @@
 import type {AttentionContext} from './context.js';
 import {each} from '../shader_text.js';
-import type {RowLayout, RowShape, RowTexture} from './row_texture.js';
+import type {RowShape, RowTexture} from './row_texture.js';
 import {rowLayout} from './row_texture.js';
 
 /** A tensor's texture as tfjs keeps it when it is not packed: one value a texel, line after line. */
@@ -59,7 +59,7 @@ export abstract class AttentionProgram<Variant extends object> {
   protected abstract shader(variant: Variant): string;
 
   /** The whole fragment shader. */
-  source(drawsTensor = false): string {
+  source(target: 'tensor' | 'rows' = 'rows'): string {
     const {inputs, uniforms, variant, layers = 1} = this.spec;
     const declared = Object.entries(uniforms).map(([name, {type}]) => `uniform ${type} ${name};`);
     return `#version 300 es
@@ -67,6 +67,7 @@ precision highp float;
 precision highp int;
 precision highp sampler2D;
 precision highp sampler2DArray;
+${divide}
 ${Object.entries(inputs)
   .map(([name, texture]) => ('rows' in texture ? rowInput(name) : tensorInput(name)))
   .join('\n')}
@@ -74,7 +75,7 @@ ${declared.join('\n')}
 ${each(layers, (i) => `layout(location = ${i}) out vec4 result${i};`)}
 ${this.shader(variant).trim()}
 
-${drawsTensor ? tensorMain : rowMain}`;
+${target === 'tensor' ? tensorMain : rowMain}`;
   }
 
   /** Draws into a new texture, which is the caller's to release. */
@@ -91,7 +92,7 @@ ${drawsTensor ? tensorMain : rowMain}`;
     const {output, layers} = this.spec;
     const {rows, columns} = output!;
     const name = this.constructor.name;
-    const layout = rowLayout({rows, columns, layers}, context.maxTextureSize);
+    const layout = rowLayout({...output!, layers}, context.maxTextureSize);
     if (!layout) {
       throw new Error(`${name}: ${rows} rows of ${columns} values do not fit a texture.`);
     }
@@ -101,19 +102,22 @@ ${drawsTensor ? tensorMain : rowMain}`;
   /** Draws rows `[firstRow, endRow)` of a texture and leaves the others. */
   draw(context: AttentionContext, target: RowTexture, firstRow = 0, endRow = target.rows): void {
     const {gl} = context;
-    const set = this.bind(context, false);
+    const set = this.bind(context, 'rows');
     set('outShift', target.shift);
     set('outTexels', target.texels);
     set('firstRow', firstRow);
     set('endRow', endRow);
     gl.bindFramebuffer(gl.FRAMEBUFFER, target.framebuffer);
-    this.drawLines(context, target.width, firstRow >> target.shift, linesOf(target, endRow));
+    const firstBand = firstRow >> target.shift;
+    const endBand = Math.ceil(endRow / 2 ** target.shift);
+    this.drawLines(context, target.width, firstBand * target.texels, endBand * target.texels);
+    gl.bindFramebuffer(gl.FRAMEBUFFER, null);
   }
 
   /** Draws a tensor's texture. */
   drawTensor(context: AttentionContext, {texture, width, height, size}: TensorTexture): void {
     const {gl} = context;
-    const set = this.bind(context, true);
+    const set = this.bind(context, 'tensor');
     set('outWidth', width);
     set('outSize', size);
     gl.bindFramebuffer(gl.FRAMEBUFFER, context.tensorFramebuffer);
@@ -122,14 +126,15 @@ ${drawsTensor ? tensorMain : rowMain}`;
       this.drawLines(context, width, 0, height);
     } finally {
       gl.framebufferTexture2D(gl.FRAMEBUFFER, gl.COLOR_ATTACHMENT0, gl.TEXTURE_2D, null, 0);
+      gl.bindFramebuffer(gl.FRAMEBUFFER, null);
     }
   }
 
   /** Makes the program current with its inputs; gives a function that sets the remaining uniforms, all int. */
-  private bind(context: AttentionContext, drawsTensor: boolean): (name: string, value: number) => void {
+  private bind(context: AttentionContext, target: 'tensor' | 'rows'): (name: string, value: number) => void {
     const {gl} = context;
     const {inputs, uniforms} = this.spec;
-    const {program, locations} = compile(context, this.constructor.name, this.source(drawsTensor));
+    const {program, locations} = compile(context, this.constructor.name, this.source(target));
     const location = (name: string) => {
       if (!locations.has(name)) {
         locations.set(name, gl.getUniformLocation(program, name));
@@ -176,13 +181,8 @@ ${drawsTensor ? tensorMain : rowMain}`;
         gl.flush();
       }
     }
-    gl.bindFramebuffer(gl.FRAMEBUFFER, null);
     gl.bindVertexArray(null);
   }
-}
-
-function linesOf({shift}: RowLayout, rows: number): number {
-  return Math.ceil(rows / 2 ** shift);
 }
 
 const rowInput = (name: string) => `
@@ -190,10 +190,10 @@ uniform sampler2DArray ${name};
 uniform int ${name}Shift;
 uniform int ${name}Texels;
 ivec2 ${name}At(int row) {
-  return ivec2((row & ((1 << ${name}Shift) - 1)) * ${name}Texels, row >> ${name}Shift);
+  return ivec2(row & ((1 << ${name}Shift) - 1), (row >> ${name}Shift) * ${name}Texels);
 }
 vec4 fetch${capital(name)}(ivec2 at, int texel, int layer) {
-  return texelFetch(${name}, ivec3(at.x + texel, at.y, layer), 0);
+  return texelFetch(${name}, ivec3(at.x, at.y + texel, layer), 0);
 }
 vec4 read${capital(name)}(int row, int texel) {
   return fetch${capital(name)}(${name}At(row), texel, 0);
@@ -208,18 +208,28 @@ float read${capital(name)}(int i) {
   return texelFetch(${name}, ivec2(at % ${name}Width, at / ${name}Width), 0).r;
 }`;
 
+const divide = `
+// Quotient of two whole numbers that are not negative, below 2²⁴: integer division takes several times as long.
+int divide(int a, int b) {
+  int q = int((float(a) + 0.5) / float(b));
+  int rest = a - q * b;
+  return q + int(rest >= b) - int(rest < 0);
+}`;
+
 const rowMain = `uniform int outShift;
 uniform int outTexels;
 uniform int firstRow;
 uniform int endRow;
 void main() {
   ivec2 at = ivec2(gl_FragCoord.xy);
-  int row = (at.y << outShift) + at.x / outTexels;
-  // A line can hold rows that are not to be drawn, or that do not exist.
+  int band = divide(at.y, outTexels);
+  int row = (band << outShift) + at.x;
+  int texel = at.y - band * outTexels;
+  // A band can hold rows that are not to be drawn, or that do not exist.
   if (row < firstRow || row >= endRow) {
     discard;
   }
-  compute(row, at.x % outTexels);
+  compute(row, texel);
 }
 `;
 

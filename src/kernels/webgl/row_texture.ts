@@ -3,9 +3,10 @@
  * consecutive values a texel, so that a fragment reads a vector of a query or key at a time. tfjs's own textures hold one
  * value a texel, or 2 × 2 values of two rows.
  *
- * A line of the texture holds `2 ** shift` rows one after the other, as many as make it about square: neither the
- * number of rows nor of values is then limited by one side of a texture. Layers hold further values of the same texel:
- * what one fragment writes through several draw buffers.
+ * A row runs down the texture, and `2 ** shift` rows stand side by side in a band, as many as make the texture about
+ * square: so the number of rows is not limited by one side of a texture, and fragments of neighbouring rows, which run
+ * together, fetch neighbouring texels (rows along the lines took 1.6 times as long, docs/performance.md). Layers hold
+ * further values of the same texel: what one fragment writes through several draw buffers.
  *
  * Whole numbers (key indices, block lists) are exact up to 2²⁴; places in a texture are computed in 32-bit integers.
  */
@@ -36,15 +37,16 @@ export interface RowTexture extends RowLayout {
 /** Where the rows stand in a texture; `undefined` if no texture of that size exists. */
 export function rowLayout({rows, columns, layers = 1}: RowShape, maxTextureSize: number): RowLayout | undefined {
   const texels = Math.ceil(columns / 4);
+  const sides = (shift: number) => ({width: 2 ** shift, height: Math.ceil(rows / 2 ** shift) * texels});
   let shift = 0;
-  while (texels * 2 ** (shift + 1) <= maxTextureSize && texels * 2 ** shift < rows / 2 ** shift) {
+  while (sides(shift).width < sides(shift).height && sides(shift + 1).width <= maxTextureSize) {
     ++shift;
   }
-  const width = texels * 2 ** shift;
-  const height = Math.ceil(rows / 2 ** shift);
+  const {width, height} = sides(shift);
   const fits = width <= maxTextureSize && height <= maxTextureSize;
   return fits ? {rows, columns, texels, layers, shift, width, height} : undefined;
 }
+
 
 /** Bytes of textures that are kept for the next call although nothing uses them. */
 const maxIdleBytes = 256 * 2 ** 20;
