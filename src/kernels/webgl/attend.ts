@@ -7,8 +7,8 @@ import {
   groupsPerBlock,
   groupText,
   keysText,
+  roundText,
   tilesPerBlock,
-  tileText,
   walkUniforms,
   walkVariant,
 } from './attend_walk.js';
@@ -178,19 +178,19 @@ export class AttendScoresProgram extends AttentionProgram<WalkVariant & {headDim
     return `
 // A fragment computes the scores of a group with one tile of ${tileKeys} keys, each key a layer.
 ${groupText(variant)}
-${tileText(variant)}
+${roundText}
 ${keysText(variant)}
 ${keyBase}
 ${visibleScores(causal)}
 void compute(int row, int tile) {
   Group group = groupAt(firstGroup + row);
+  int slot = divide(tile, tilesPerBlock);
   // Nobody reads the tiles that a group does not have.
-  if (tile >= tileCount(group)) {
+  if (slot >= slotsOfRound(group)) {
     discard;
   }
   int head = group.head;
-  int firstQuery = group.firstQuery;
-  int slot = divide(tile, tilesPerBlock);
+  ivec4 queries = group.queries;
   ivec2 keys = keysOf(group, slot);
   int tileOfSlot = tile - slot * tilesPerBlock;
   ${each(tileKeys / 4, (i) => `ivec4 keys${i} = keysAt(keys, tileOfSlot, ${i});`, '\n  ')}
@@ -228,9 +228,9 @@ export class AttendStatisticsProgram extends AttentionProgram<StatisticsVariant>
     return `
 // A fragment walks over the scores of a group's four rows, a component each: an online softmax, tile by tile.
 ${groupText(variant)}
-${tileText(variant)}
+${roundText}
 void compute(int row, int texel) {
-  int tiles = tileCount(groupAt(firstGroup + row));
+  int tiles = slotsOfRound(groupAt(firstGroup + row)) * tilesPerBlock;
   if (tiles == 0) {
     discard;
   }
@@ -297,13 +297,13 @@ export class AttendValuesProgram extends AttentionProgram<StatisticsVariant> {
 // A fragment adds up ${vectors} vectors of the values, weighted for each of a group's four rows: ${1 + vectors} fetches a key for
 // ${tileKeys} products of vectors.
 ${groupText(variant)}
-${tileText(variant)}
+${roundText}
 ${keysText(variant)}
 ${keyBase}
 void compute(int row, int texel) {
   Group group = groupAt(firstGroup + row);
-  int tiles = tileCount(group);
-  if (tiles == 0) {
+  int slots = slotsOfRound(group);
+  if (slots == 0) {
     discard;
   }
   vec4 rowMax = readStatistics(row, 0);
@@ -318,9 +318,9 @@ void compute(int row, int texel) {
   int firstKey = keyBase(group.head);
   ivec2 at = scoresAt(row);
   int tile = 0;
-  for (int slot = 0; tile < tiles; slot++) {
+  for (int slot = 0; slot < slots; slot++) {
     ivec2 keys = keysOf(group, slot);
-    for (int t = 0; t < tilesPerBlock && tile < tiles; t++, tile++) {
+    for (int t = 0; t < tilesPerBlock; t++, tile++) {
       ${each(vectors, (i) => `ivec4 keys${i} = max(keysAt(keys, t, ${i}), 0);`, '\n      ')}
       ivec2 key;
       vec4 weights;
@@ -384,12 +384,12 @@ void compute(int index) {
   int vector = place / 4;
   int block = position / blockSize;
   int inBlock = position % blockSize;
-  int group = (block * allHeads + head) * groupsPerBlock + inBlock / ${groupRows};
+  int group = (block * allHeads + head) * groupsPerBlock + inBlock % groupsPerBlock;
   if (group < firstGroup || group >= endGroup) {
     discard;
   }
   int row = group - firstGroup;
-  int query = inBlock % ${groupRows};
+  int query = inBlock / groupsPerBlock;
   ${
     rounds === 1
       ? quotient('Even')

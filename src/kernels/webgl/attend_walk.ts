@@ -10,8 +10,9 @@ export interface BlockPlan {
 }
 
 /**
- * How attention is cut. A *group* is four query rows of a block; groups are numbered `[query block, head, group of the
- * block]`, so that those which see the keys of a later round, under a causal mask, stand at the end. A *slot* is a place in
+ * How attention is cut. A *group* is four query rows of a block, a *tile* some keys of a block (which ones, says
+ * `score_tile.ts`). Groups are numbered `[query block, head, group of the block]`, so that those which see the keys of a
+ * later round, under a causal mask, stand at the end. A *slot* is a place in
  * the walk of a query block over its key blocks: the place in its list, or for exact attention the key block itself.
  *
  * One *range* of groups at a time walks over the slots, in rounds of `slotsPerRound`.
@@ -65,42 +66,31 @@ export function groupText({causal, sparse}: WalkVariant): string {
 struct Group {
   int head;
   int block;
-  int firstQuery;
+  ivec4 queries;
 };
 Group groupAt(int group) {
   int blockOfHead = divide(group, groupsPerBlock);
   int block = divide(blockOfHead, allHeads);
   int inBlock = group - blockOfHead * groupsPerBlock;
-  return Group(blockOfHead - block * allHeads, block, block * blockSize + ${groupRows} * inBlock);
+  ivec4 queries = ivec4(0, 1, 2, 3) * groupsPerBlock + block * blockSize + inBlock;
+  return Group(blockOfHead - block * allHeads, block, queries);
 }
 ${
   sparse
     ? `int slotCount(Group group) {
   return int(readBlockLists(group.head * blocks + group.block, 0).x);
 }`
-    : `// Keys that the group may see.
-int keyCount(Group group) {
-  return ${causal ? `min(group.firstQuery + ${groupRows}, length)` : 'length'};
-}
-int slotCount(Group group) {
-  return divide(keyCount(group) + blockSize - 1, blockSize);
+    : `int slotCount(Group group) {
+  return ${causal ? 'group.block + 1' : 'divide(length + blockSize - 1, blockSize)'};
 }`
 }`;
 }
 
-/** Shader text: the tiles of keys of a round that starts at slot `firstSlot`, for programs with that uniform. */
-export function tileText({sparse, tileKeys}: WalkVariant): string {
-  return `
-// Tiles of the round that hold keys for the group. They are the first ones: no tile after them does.
-int tileCount(Group group) {
-  ${
-    sparse
-      ? 'return clamp(slotCount(group) - firstSlot, 0, slotsPerRound) * tilesPerBlock;'
-      : `int tiles = (keyCount(group) - firstSlot * blockSize + ${tileKeys - 1}) / ${tileKeys};
-  return clamp(tiles, 0, slotsPerRound * tilesPerBlock);`
-  }
+/** Shader text: the slots of a group in the round that starts at slot `firstSlot`, for programs with that uniform. */
+export const roundText = `
+int slotsOfRound(Group group) {
+  return clamp(slotCount(group) - firstSlot, 0, slotsPerRound);
 }`;
-}
 
 /**
  * Shader text: `keysOf(group, slot)`, where the keys of a slot of the round stand, and `keysAt(keys, tile, four)`, original
@@ -123,7 +113,7 @@ ivec2 keysOf(Group group, int slot) {
   return ivec2((firstSlot + slot) * blockSize, 0);
 }
 ivec4 keysAt(ivec2 keys, int tile, int four) {
-  ivec4 positions = ivec4(0, 1, 2, 3) + keys.x + tile * ${tileKeys} + 4 * four;
+  ivec4 positions = keys.x + tile + (ivec4(0, 1, 2, 3) + 4 * four) * tilesPerBlock;
   return ivec4(mix(vec4(positions), vec4(-1.0), greaterThanEqual(positions, ivec4(length))));
 }`;
 }

@@ -117,7 +117,7 @@ function pbsAttentionPlan(args: {
       const maskTensor = storeRows(context, mask, {inner: blocks, piece: blocks}, shapes.blockMask, 'bool');
       try {
         return [
-          storeRows(context, plan.keyIndices, keyIndexSplit(geometry), shapes.keyIndices, 'int32'),
+          storeRows(context, plan.keyIndices, keyIndexSplit(geometry, context.drawBuffers), shapes.keyIndices, 'int32'),
           maskTensor,
         ];
       } catch (error) {

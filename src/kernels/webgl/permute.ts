@@ -20,10 +20,15 @@ export const keyScoreSplit = ({permutedLength, segmentSize}: BlockGeometry): Row
   piece: segmentSize,
 });
 
-/** How `[batch, heads, length]` lies in the rows of `keyIndices`. */
-export const keyIndexSplit = ({length, blockSize}: BlockGeometry): RowSplit => ({inner: length, piece: blockSize});
+/** How `[batch, heads, length]` lies in the rows of `keyIndices`: tile after tile, each with as many keys as draw buffers. */
+export const keyIndexSplit = ({length, blockSize}: BlockGeometry, drawBuffers: number): RowSplit => ({
+  inner: length,
+  piece: blockSize,
+  tiles: Math.ceil(blockSize / drawBuffers),
+  tileValues: drawBuffers,
+});
 
-/** Values a row of `keyIndices`: a block, filled up so that tiles of keys never look past the row. */
+/** Values a row of `keyIndices`: a block, filled up to whole tiles. */
 export const indexColumns = (blockSize: number, drawBuffers: number) =>
   Math.ceil(blockSize / drawBuffers) * drawBuffers;
 
@@ -109,7 +114,7 @@ interface ProxyScoresVariant {
   keys: number;
 }
 
-/** Scores of the proxy rows. Rows `[heads, chunks, groups]`; texel t, layer i: key `t * layers + i` of the chunk. */
+/** Scores of the proxy rows. Rows `[heads, chunks, groups]`; texel t, layer i: key i of tile t of the chunk. */
 export class ProxyScoresProgram extends AttentionProgram<ProxyScoresVariant> {
   constructor(
     query: RowTexture,
@@ -138,20 +143,20 @@ export class ProxyScoresProgram extends AttentionProgram<ProxyScoresVariant> {
 
   protected shader({headDim, keys}: ProxyScoresVariant): string {
     return `
-// A fragment computes the scores of four proxy rows and ${keys} consecutive keys.
+// A fragment computes the scores of four proxy rows and one tile of ${keys} keys.
 ${keyBase}
 ${visibleScores(false)}
-ivec4 keysFrom(int first) {
-  ivec4 keys = ivec4(0, 1, 2, 3) + first;
+ivec4 keysOf(int tile, int four) {
+  ivec4 keys = tile + (ivec4(0, 1, 2, 3) + 4 * four) * ${keysPerChunk / keys};
   return ivec4(
     ${each(4, (c) => `keys[${c}] < permutedLength ? keys[${c}] : -1`, ',\n    ')}
   );
 }
 void compute(int row, int texel) {
   int head = firstHead + row / (groups * chunks);
-  int firstQuery = length - proxyRows + ${groupRows} * (row % groups);
-  int first = ((row / groups) % chunks) * ${keysPerChunk} + texel * ${keys};
-  ${each(keys / 4, (i) => `ivec4 keys${i} = keysFrom(first + ${4 * i});`, '\n  ')}
+  ivec4 queries = ivec4(0, 1, 2, 3) * groups + length - proxyRows + row % groups;
+  int tile = ((row / groups) % chunks) * ${keysPerChunk} + texel;
+  ${each(keys / 4, (i) => `ivec4 keys${i} = keysOf(tile, ${i});`, '\n  ')}
 ${writeScores(headDim, keys)}
 }`;
   }
@@ -217,7 +222,7 @@ void compute(int row, int texel) {
     ivec2 at = statisticsAt(first + chunk * groups);
     sum += fetchStatistics(at, 0, 1) * exp2(fetchStatistics(at, 0, 0) - rowMax);
   }
-  bvec4 exists = lessThan(ivec4(0, 1, 2, 3) + ${groupRows} * (row % groups), ivec4(proxyRows));
+  bvec4 exists = lessThan(ivec4(0, 1, 2, 3) * groups + row % groups, ivec4(proxyRows));
   result0 = mix(vec4(-(${maskedScore})), rowMax + log2(sum), exists);
 }`;
   }
@@ -253,7 +258,7 @@ void compute(int row, int texel) {
       int key = (row % segments) * segmentSize + 4 * texel + c;
       int place = key % ${keysPerChunk};
       ivec2 at = scoresAt((head * chunks + key / ${keysPerChunk}) * groups + group);
-      vec4 weights = exp2(fetchScores(at, place / ${keys}, place % ${keys}) - logSums);
+      vec4 weights = exp2(fetchScores(at, place % ${keysPerChunk / keys}, place / ${keysPerChunk / keys}) - logSums);
       sums[c] += dot(weights, vec4(1.0));
     }
   }
@@ -300,8 +305,13 @@ void compute(int row, int texel) {
   }
 }
 
+interface SortVariant {
+  sort: boolean;
+  tileKeys: number;
+}
+
 /** The keys of each complete segment by their ranks, the remainder in its own order: `keyIndices`. */
-export class SortKeysProgram extends AttentionProgram<{sort: boolean}> {
+export class SortKeysProgram extends AttentionProgram<SortVariant> {
   constructor(geometry: BlockGeometry, drawBuffers: number, ranks?: RowTexture) {
     const {batch, heads, length, blockSize, segmentSize, blocks, permutedLength} = geometry;
     super({
@@ -310,22 +320,24 @@ export class SortKeysProgram extends AttentionProgram<{sort: boolean}> {
         blocks: {type: 'int', value: blocks},
         blockSize: {type: 'int', value: blockSize},
         length: {type: 'int', value: length},
+        tiles: {type: 'int', value: indexColumns(blockSize, drawBuffers) / drawBuffers},
         ...(ranks && {
           permutedLength: {type: 'int', value: permutedLength},
           segmentSize: {type: 'int', value: segmentSize},
         }),
       },
       output: {rows: batch * heads * blocks, columns: indexColumns(blockSize, drawBuffers)},
-      variant: {sort: ranks !== undefined},
+      variant: {sort: ranks !== undefined, tileKeys: drawBuffers},
       fetches: ranks ? ranks.texels : 1,
     });
   }
 
-  protected shader({sort}: {sort: boolean}): string {
+  protected shader({sort, tileKeys}: SortVariant): string {
     return `
-// A fragment finds the keys for four positions${sort ? ', by looking for their ranks in the segment' : ''}.
+// A fragment finds the keys for four positions of a tile${sort ? ', by looking for their ranks in the segment' : ''}.
 void compute(int row, int texel) {
-  ivec4 places = ivec4(0, 1, 2, 3) + 4 * texel;
+  int tile = 4 * texel / ${tileKeys};
+  ivec4 places = tile + (ivec4(0, 1, 2, 3) + 4 * texel % ${tileKeys}) * tiles;
   int firstOfBlock = (row % blocks) * blockSize;
   ivec4 keys = firstOfBlock + places;
   ${

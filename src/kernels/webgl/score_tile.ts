@@ -5,6 +5,12 @@ import type {Uniforms} from './program.js';
 /** Query rows that a fragment takes at a time: the components of a texel of scores. */
 export const groupRows = 4;
 
+/*
+ * Which rows and keys a fragment takes: group g of n groups has the rows g, g + n, g + 2n and g + 3n, and tile t of n
+ * tiles has the keys t, t + n, … Fragments that run together, of neighbouring groups and tiles, then fetch neighbouring
+ * texels at any moment.
+ */
+
 /** A score that no key gets which a row may see; finite, so that no difference of two scores is NaN. */
 export const maskedScore = '-1e30';
 
@@ -39,14 +45,14 @@ export function headUniforms({
  * A tile of 4 × 8 scores fetches 12 vectors for 32 products of them; a lone score would fetch 2 for one. Fetches are what
  * bounds a fragment shader, and the draw buffers what bounds the tile.
  *
- * Expects in scope: `head`, `firstQuery` (the first of the four rows), `keys0` and, for 8 keys, `keys1` (ivec4: original
- * indices, −1 for none). A row past the last query repeats the last one; nobody reads what becomes of it.
+ * Expects in scope: `head`, `queries` (ivec4: positions of the four rows), `keys0` and, for 8 keys, `keys1` (ivec4:
+ * original indices, −1 for none). A row past the last query repeats the last one; nobody reads what becomes of it.
  */
 export function writeScores(headDim: number, keys: number): string {
   const key = (i: number) => `keys${Math.floor(i / 4)}[${i % 4}]`;
   return `
   int firstKey = keyBase(head);
-  ${each(4, (q) => `ivec2 query${q} = queryAt(head * length + min(firstQuery + ${q}, length - 1));`, '\n  ')}
+  ${each(4, (q) => `ivec2 query${q} = queryAt(head * length + min(queries[${q}], length - 1));`, '\n  ')}
   ${each(keys, (k) => `ivec2 key${k} = keyAt(firstKey + max(${key(k)}, 0));`, '\n  ')}
   ${each(keys, (k) => `vec4 score${k} = vec4(0.0);`, '\n  ')}
   for (int v = 0; v < ${Math.ceil(headDim / 4)}; v++) {
@@ -60,7 +66,6 @@ export function writeScores(headDim: number, keys: number): string {
       '\n    ',
     )}
   }
-  ivec4 queries = ivec4(0, 1, 2, 3) + firstQuery;
   ${each(keys, (k) => `result${k} = visible(${key(k)}, queries, logitScale * score${k});`, '\n  ')}`;
 }
 

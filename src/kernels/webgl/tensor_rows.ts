@@ -1,17 +1,25 @@
 import type {DataType, TensorInfo} from '@tensorflow/tfjs-core';
 import {util} from '@tensorflow/tfjs-core';
 import type {AttentionContext} from './context.js';
-import type {TensorTexture} from './program.js';
+import type {TensorTexture, Uniforms} from './program.js';
 import {AttentionProgram} from './program.js';
 import type {RowTexture} from './row_texture.js';
 
 /**
  * How a tensor lies in rows: seen as `[outer, inner]`, each of the `outer` runs is cut into pieces of `piece` values
- * (the last may be shorter), and a piece is a row.
+ * (the last may be shorter), and a piece is a row. With `tiles`, the values of a piece are dealt out to that many tiles in
+ * turn, and the row holds tile after tile, each of `tileValues` values (`score_tile.ts` says why).
  */
 export interface RowSplit {
   inner: number;
   piece: number;
+  tiles?: number;
+  tileValues?: number;
+}
+
+/** Uniforms `tiles` and `tileValues`; a piece that is not dealt out has a tile for each value. */
+function tileUniforms({piece, tiles = piece, tileValues = 1}: RowSplit): Uniforms {
+  return {tiles: {type: 'int', value: tiles}, tileValues: {type: 'int', value: tileValues}};
 }
 
 export const piecesOf = ({inner, piece}: RowSplit) => Math.ceil(inner / piece);
@@ -90,6 +98,7 @@ export class LoadRowsProgram extends AttentionProgram<object> {
         inner: {type: 'int', value: split.inner},
         piece: {type: 'int', value: split.piece},
         pieces: {type: 'int', value: piecesOf(split)},
+        ...tileUniforms(split),
         filler: {type: 'float', value: filler},
       },
       output: {rows: outer * piecesOf(split), columns},
@@ -107,8 +116,9 @@ void compute(int row, int texel) {
   vec4 four = vec4(filler);
   for (int c = 0; c < 4; c++) {
     int column = 4 * texel + c;
-    if (column < piece && firstOfPiece + column < inner) {
-      four[c] = readSource(run * inner + firstOfPiece + column);
+    int place = column / tileValues + (column % tileValues) * tiles;
+    if (place < piece && firstOfPiece + place < inner) {
+      four[c] = readSource(run * inner + firstOfPiece + place);
     }
   }
   result0 = four;
@@ -124,6 +134,7 @@ export class StoreRowsProgram extends AttentionProgram<object> {
         inner: {type: 'int', value: split.inner},
         piece: {type: 'int', value: split.piece},
         pieces: {type: 'int', value: piecesOf(split)},
+        ...tileUniforms(split),
       },
       variant: {},
       fetches: 1,
@@ -134,9 +145,10 @@ export class StoreRowsProgram extends AttentionProgram<object> {
     return `
 // A fragment writes one value of the tensor.
 void compute(int index) {
-  int place = index % inner;
-  int column = place % piece;
-  vec4 four = readSource((index / inner) * pieces + place / piece, column / 4);
+  int inRun = index % inner;
+  int place = inRun % piece;
+  int column = (place % tiles) * tileValues + place / tiles;
+  vec4 four = readSource((index / inner) * pieces + inRun / piece, column / 4);
   result0 = vec4(four[column % 4], 0.0, 0.0, 0.0);
 }`;
   }
