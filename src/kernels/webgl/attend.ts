@@ -7,16 +7,18 @@ import {
   groupsPerBlock,
   groupText,
   keysText,
+  originsText,
   roundText,
   tilesPerBlock,
   walkUniforms,
   walkVariant,
 } from './attend_walk.js';
 import type {AttentionContext} from './context.js';
+import {PermuteRowsProgram} from './permute_rows.js';
 import type {ProgramSpec} from './program.js';
 import {AttentionProgram, withScratch} from './program.js';
 import type {RowTexture} from './row_texture.js';
-import {groupRows, keyBase, noMaximum, visibleScores, writeScores} from './score_tile.js';
+import {groupRows, noMaximum, visibleScores, writeScores} from './score_tile.js';
 import {newTensor} from './tensor_rows.js';
 
 /** Texels for the scores of a round, and for the sums of a range of groups: 128 MiB each. */
@@ -32,6 +34,9 @@ const scratchTexels = 2 ** 23;
  * then the new maximum and sum of each row, then the new weighted sums of values. The scores of a round are all that is
  * kept of them.
  *
+ * With a plan, keys and values are first copied into the permuted order, for as many heads as are worked on at a time, so
+ * that fragments side by side find them side by side, as without one.
+ *
  * A group takes part in its first rounds and in none after, so the last round in which it took part says in which of two
  * textures, drawn in turns, its sums stand; nothing is copied for groups that are done.
  */
@@ -45,16 +50,40 @@ export function attend(
   causal: boolean,
   plan?: BlockPlan,
 ): TensorInfo {
-  const {batch, heads, length, headDim} = geometry;
-  const groups = geometry.blocks * batch * heads * groupsPerBlock(geometry);
+  const {batch, heads, length, headDim, blocks} = geometry;
+  const {drawBuffers} = context;
+  const groupsAtOnce = groupsInRange(geometry, drawBuffers);
+  const headGroups = blocks * groupsPerBlock(geometry);
+  const headsAtOnce = Math.max(1, Math.floor(groupsAtOnce / headGroups));
+  const permuteRows = (rows: RowTexture, indices: RowTexture, ...headRange: [number, number]) =>
+    new PermuteRowsProgram(rows, indices, geometry, ...headRange, drawBuffers).run(context);
   return newTensor(context, [batch, heads, length, headDim], 'float32', (target) => {
-    const groupsAtOnce = groupsInRange(geometry, context.drawBuffers);
-    for (let firstGroup = 0; firstGroup < groups; firstGroup += groupsAtOnce) {
-      const endGroup = Math.min(firstGroup + groupsAtOnce, groups);
-      const walk = planWalk(context, geometry, causal, plan !== undefined, firstGroup, endGroup);
+    for (let firstHead = 0; firstHead < batch * heads; firstHead += headsAtOnce) {
+      const walkHeads = Math.min(headsAtOnce, batch * heads - firstHead);
       withScratch(context, (scratch) => {
-        const sums = attendGroups(context, query, key, value, walk, scale, scratch, plan);
-        new StoreAttentionProgram(walk, sums, plan).drawTensor(context, target);
+        const inOrder = (rows: RowTexture) =>
+          plan ? scratch(permuteRows(rows, plan.keyIndices, firstHead, walkHeads)) : rows;
+        const keys = inOrder(key);
+        const values = inOrder(value);
+        for (let firstGroup = 0; firstGroup < walkHeads * headGroups; firstGroup += groupsAtOnce) {
+          const endGroup = Math.min(firstGroup + groupsAtOnce, walkHeads * headGroups);
+          const slotTexels = (endGroup - firstGroup) * tilesPerBlock(geometry, drawBuffers) * drawBuffers;
+          const walk: AttendWalk = {
+            geometry,
+            causal,
+            sparse: plan !== undefined,
+            tileKeys: drawBuffers,
+            firstHead,
+            heads: walkHeads,
+            firstGroup,
+            endGroup,
+            slotsPerRound: Math.max(1, Math.min(Math.floor(scratchTexels / slotTexels), blocks)),
+          };
+          withScratch(context, (rangeScratch) => {
+            const sums = attendGroups(context, query, keys, values, walk, scale, rangeScratch, plan);
+            new StoreAttentionProgram(walk, sums, plan).drawTensor(context, target);
+          });
+        }
       });
     }
   });
@@ -65,19 +94,6 @@ function groupsInRange(geometry: BlockGeometry, drawBuffers: number): number {
   const scoreTexels = tilesPerBlock(geometry, drawBuffers) * drawBuffers;
   const sumTexels = 2 * drawBuffers * valueTexels(geometry.headDim, drawBuffers);
   return Math.max(1, Math.floor(scratchTexels / Math.max(scoreTexels, sumTexels)));
-}
-
-function planWalk(
-  {drawBuffers}: AttentionContext,
-  geometry: BlockGeometry,
-  causal: boolean,
-  sparse: boolean,
-  firstGroup: number,
-  endGroup: number,
-): AttendWalk {
-  const texelsPerSlot = (endGroup - firstGroup) * tilesPerBlock(geometry, drawBuffers) * drawBuffers;
-  const slotsPerRound = Math.max(1, Math.min(Math.floor(scratchTexels / texelsPerSlot), geometry.blocks));
-  return {geometry, causal, sparse, tileKeys: drawBuffers, firstGroup, endGroup, slotsPerRound};
 }
 
 /** What is known of each group of the range after a number of rounds. */
@@ -123,17 +139,17 @@ function attendGroups(
   return sums;
 }
 
-const blockOf = ({geometry}: AttendWalk, group: number) =>
-  Math.floor(group / (groupsPerBlock(geometry) * geometry.batch * geometry.heads));
+const blockOf = ({geometry, heads}: AttendWalk, group: number) =>
+  Math.floor(group / (groupsPerBlock(geometry) * heads));
 
 /** Rows `[first, end)` of the range's textures, past those whose query block sees none of the slots from `slot` on. */
 function groupsThatReach(walk: AttendWalk, slot: number): [number, number] {
-  const {geometry, causal, firstGroup, endGroup} = walk;
+  const {geometry, causal, heads, firstGroup, endGroup} = walk;
   let block = blockOf(walk, firstGroup);
   while (visibleBlocks(geometry, causal, block) <= slot) {
     ++block;
   }
-  const reaching = block * groupsPerBlock(geometry) * geometry.batch * geometry.heads;
+  const reaching = block * groupsPerBlock(geometry) * heads;
   return [Math.max(reaching - firstGroup, 0), endGroup - firstGroup];
 }
 
@@ -144,8 +160,8 @@ const valueTexels = (headDim: number, drawBuffers: number) =>
 /** Values a row of `value` as `AttendValuesProgram` reads it: no fragment looks past the row. */
 export const valueColumns = (headDim: number, drawBuffers: number) => valueTexels(headDim, drawBuffers) * drawBuffers;
 
-function planInputs(plan: BlockPlan | undefined): ProgramSpec<object>['inputs'] {
-  return plan ? {blockLists: plan.blockLists, keyIndices: plan.keyIndices} : {};
+function listInput(plan: BlockPlan | undefined): ProgramSpec<object>['inputs'] {
+  return plan ? {blockLists: plan.blockLists} : {};
 }
 
 /** Scores of a round. A row a group; texel t, layer i: key i of tile t, with the group's four query rows. */
@@ -160,7 +176,7 @@ export class AttendScoresProgram extends AttentionProgram<WalkVariant & {headDim
   ) {
     const {geometry, tileKeys, firstGroup, endGroup, slotsPerRound} = walk;
     super({
-      inputs: {query, key, ...planInputs(plan)},
+      inputs: {query, key, ...listInput(plan), ...(plan && {keyIndices: plan.keyIndices})},
       uniforms: {
         ...walkUniforms(walk),
         firstSlot: {type: 'int', value: firstSlot},
@@ -180,7 +196,7 @@ export class AttendScoresProgram extends AttentionProgram<WalkVariant & {headDim
 ${groupText(variant)}
 ${roundText}
 ${keysText(variant)}
-${keyBase}
+${originsText(variant)}
 ${visibleScores(causal)}
 void compute(int row, int tile) {
   Group group = groupAt(firstGroup + row);
@@ -191,9 +207,15 @@ void compute(int row, int tile) {
   }
   int head = group.head;
   ivec4 queries = group.queries;
-  ivec2 keys = keysOf(group, slot);
-  int tileOfSlot = tile - slot * tilesPerBlock;
-  ${each(tileKeys / 4, (i) => `ivec4 keys${i} = keysAt(keys, tileOfSlot, ${i});`, '\n  ')}
+  int firstKey = firstKeyRow(head);
+  int block = blockOf(group, slot);
+  int tileOfBlock = tile - slot * tilesPerBlock;
+  ${each(
+    tileKeys / 4,
+    (i) => `ivec4 positions${i} = positionsIn(block, tileOfBlock, ${i});
+  ivec4 keys${i} = originsOf(group, block, tileOfBlock, ${i}, positions${i});`,
+    '\n  ',
+  )}
 ${writeScores(headDim, tileKeys)}
 }`;
   }
@@ -214,7 +236,7 @@ export class AttendStatisticsProgram extends AttentionProgram<StatisticsVariant>
   ) {
     const {geometry, tileKeys, firstGroup, endGroup, slotsPerRound} = walk;
     super({
-      inputs: {scores, ...(before && {before: before.statistics}), ...planInputs(plan)},
+      inputs: {scores, ...(before && {before: before.statistics}), ...listInput(plan)},
       uniforms: {...walkUniforms(walk), firstSlot: {type: 'int', value: firstSlot}},
       output: {rows: endGroup - firstGroup, columns: 4},
       layers: 2,
@@ -278,7 +300,7 @@ export class AttendValuesProgram extends AttentionProgram<StatisticsVariant> {
         statistics,
         value,
         ...(before && {beforeStatistics: before.statistics, beforeValues: before.values}),
-        ...planInputs(plan),
+        ...listInput(plan),
       },
       uniforms: {...walkUniforms(walk), firstSlot: {type: 'int', value: firstSlot}},
       output: {rows: endGroup - firstGroup, columns: 4 * valueTexels(geometry.headDim, tileKeys)},
@@ -299,7 +321,6 @@ export class AttendValuesProgram extends AttentionProgram<StatisticsVariant> {
 ${groupText(variant)}
 ${roundText}
 ${keysText(variant)}
-${keyBase}
 void compute(int row, int texel) {
   Group group = groupAt(firstGroup + row);
   int slots = slotsOfRound(group);
@@ -315,19 +336,19 @@ void compute(int row, int texel) {
   ivec2 old = beforeValuesAt(row);
   ${layers((layer, q) => `vec4 sum${layer} = shrink[${q}] * fetchBeforeValues(old, texel, ${layer});`, '  ')}`
   }
-  int firstKey = keyBase(group.head);
+  int firstKey = firstKeyRow(group.head);
   ivec2 at = scoresAt(row);
   int tile = 0;
   for (int slot = 0; slot < slots; slot++) {
-    ivec2 keys = keysOf(group, slot);
+    int block = blockOf(group, slot);
     for (int t = 0; t < tilesPerBlock; t++, tile++) {
-      ${each(vectors, (i) => `ivec4 keys${i} = max(keysAt(keys, t, ${i}), 0);`, '\n      ')}
+      ${each(vectors, (i) => `ivec4 keys${i} = firstKey + min(positionsIn(block, t, ${i}), length - 1);`, '\n      ')}
       ivec2 key;
       vec4 weights;
       vec4 x;
       ${each(
         tileKeys,
-        (k) => `key = valueAt(firstKey + keys${Math.floor(k / 4)}[${k % 4}]);
+        (k) => `key = valueAt(keys${Math.floor(k / 4)}[${k % 4}]);
       weights = exp2(fetchScores(at, tile, ${k}) - rowMax);
       ${each(
         vectors,
@@ -384,8 +405,8 @@ void compute(int index) {
   int vector = place / 4;
   int block = position / blockSize;
   int inBlock = position % blockSize;
-  int group = (block * allHeads + head) * groupsPerBlock + inBlock % groupsPerBlock;
-  if (group < firstGroup || group >= endGroup) {
+  int group = (block * walkHeads + head - firstHead) * groupsPerBlock + inBlock % groupsPerBlock;
+  if (head < firstHead || head >= firstHead + walkHeads || group < firstGroup || group >= endGroup) {
     discard;
   }
   int row = group - firstGroup;

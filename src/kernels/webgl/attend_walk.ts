@@ -1,7 +1,7 @@
 import type {BlockGeometry} from '../block_geometry.js';
 import type {Uniforms} from './program.js';
 import type {RowTexture} from './row_texture.js';
-import {groupRows} from './score_tile.js';
+import {groupRows, headUniforms, keyBase, orNone} from './score_tile.js';
 
 /** What selection hands to attention: keys in permuted order and the block lists (see `block_geometry.ts`). */
 export interface BlockPlan {
@@ -11,11 +11,12 @@ export interface BlockPlan {
 
 /**
  * How attention is cut. A *group* is four query rows of a block, a *tile* some keys of a block (which ones, says
- * `score_tile.ts`). Groups are numbered `[query block, head, group of the block]`, so that those which see the keys of a
- * later round, under a causal mask, stand at the end. A *slot* is a place in
- * the walk of a query block over its key blocks: the place in its list, or for exact attention the key block itself.
+ * `score_tile.ts`). A *slot* is a place in the walk of a query block over its key blocks: the place in its list, or for
+ * exact attention the key block itself.
  *
- * One *range* of groups at a time walks over the slots, in rounds of `slotsPerRound`.
+ * Some heads at a time walk over the slots. Their groups are numbered `[query block, head, group of the block]`, so that
+ * those which see the keys of a later slot, under a causal mask, stand at the end. One *range* of groups at a time does so
+ * in rounds of `slotsPerRound`.
  */
 export interface AttendWalk {
   geometry: BlockGeometry;
@@ -23,6 +24,9 @@ export interface AttendWalk {
   sparse: boolean;
   /** Keys of a tile: as many as there are draw buffers. */
   tileKeys: number;
+  /** Heads `[firstHead, firstHead + heads)` of `[batch * heads]`. */
+  firstHead: number;
+  heads: number;
   firstGroup: number;
   endGroup: number;
   slotsPerRound: number;
@@ -42,21 +46,23 @@ export interface WalkVariant {
 
 export const walkVariant = ({causal, sparse, tileKeys}: AttendWalk): WalkVariant => ({causal, sparse, tileKeys});
 
-/** Uniforms of `walkText`. */
+/** Uniforms of the texts below. */
 export function walkUniforms(walk: AttendWalk): Uniforms {
   const {geometry, sparse, firstGroup, slotsPerRound, tileKeys} = walk;
-  const {batch, heads, keyValueHeads, length, blockSize, blocks} = geometry;
+  const {blockSize, segmentSize, blocks} = geometry;
   return {
-    heads: {type: 'int', value: heads},
-    keyHeads: {type: 'int', value: keyValueHeads},
-    allHeads: {type: 'int', value: batch * heads},
-    length: {type: 'int', value: length},
+    ...headUniforms(geometry),
+    firstHead: {type: 'int', value: walk.firstHead},
+    walkHeads: {type: 'int', value: walk.heads},
     blockSize: {type: 'int', value: blockSize},
     firstGroup: {type: 'int', value: firstGroup},
     groupsPerBlock: {type: 'int', value: groupsPerBlock(geometry)},
     tilesPerBlock: {type: 'int', value: tilesPerBlock(geometry, tileKeys)},
     slotsPerRound: {type: 'int', value: slotsPerRound},
-    ...(sparse && {blocks: {type: 'int', value: blocks}}),
+    ...(sparse && {
+      blocks: {type: 'int', value: blocks},
+      blocksPerSegment: {type: 'int', value: segmentSize / blockSize},
+    }),
   };
 }
 
@@ -70,10 +76,10 @@ struct Group {
 };
 Group groupAt(int group) {
   int blockOfHead = divide(group, groupsPerBlock);
-  int block = divide(blockOfHead, allHeads);
+  int block = divide(blockOfHead, walkHeads);
   int inBlock = group - blockOfHead * groupsPerBlock;
   ivec4 queries = ivec4(0, 1, 2, 3) * groupsPerBlock + block * blockSize + inBlock;
-  return Group(blockOfHead - block * allHeads, block, queries);
+  return Group(firstHead + blockOfHead - block * walkHeads, block, queries);
 }
 ${
   sparse
@@ -93,27 +99,49 @@ int slotsOfRound(Group group) {
 }`;
 
 /**
- * Shader text: `keysOf(group, slot)`, where the keys of a slot of the round stand, and `keysAt(keys, tile, four)`, original
- * indices of four keys of one of the slot's tiles, −1 for none.
+ * Shader text: `blockOf(group, slot)`, the key block of a slot of the round; `positionsIn(block, tile, four)`, where four
+ * keys of one of its tiles stand after the row `firstKeyRow(head)`. Blocks of a list count in the permuted order, and so
+ * do the rows of keys and values that attention gets with it.
  */
-export function keysText({sparse, tileKeys}: WalkVariant): string {
-  return sparse
-    ? `
-ivec2 keysOf(Group group, int slot) {
+export function keysText({sparse}: WalkVariant): string {
+  return `${
+    sparse
+      ? `
+int blockOf(Group group, int slot) {
   int entry = 1 + firstSlot + slot;
-  int list = group.head * blocks;
-  int block = int(readBlockLists(list + group.block, entry / 4)[entry % 4]);
-  return keyIndicesAt(list + block);
+  return int(readBlockLists(group.head * blocks + group.block, entry / 4)[entry % 4]);
 }
-ivec4 keysAt(ivec2 keys, int tile, int four) {
-  return ivec4(fetchKeyIndices(keys, tile * ${tileKeys / 4} + four, 0));
+int firstKeyRow(int head) {
+  return (head - firstHead) * length;
 }`
-    : `
-ivec2 keysOf(Group group, int slot) {
-  return ivec2((firstSlot + slot) * blockSize, 0);
+      : `
+int blockOf(Group group, int slot) {
+  return firstSlot + slot;
 }
-ivec4 keysAt(ivec2 keys, int tile, int four) {
-  ivec4 positions = keys.x + tile + (ivec4(0, 1, 2, 3) + 4 * four) * tilesPerBlock;
-  return ivec4(mix(vec4(positions), vec4(-1.0), greaterThanEqual(positions, ivec4(length))));
+${keyBase}
+int firstKeyRow(int head) {
+  return keyBase(head);
+}`
+  }
+ivec4 positionsIn(int block, int tile, int four) {
+  return block * blockSize + tile + (ivec4(0, 1, 2, 3) + 4 * four) * tilesPerBlock;
+}`;
+}
+
+/** Shader text: `originsOf(…)`, original indices of the keys at the positions, −1 for none, as far as a mask needs them. */
+export function originsText({sparse, causal, tileKeys}: WalkVariant): string {
+  if (!sparse || !causal) {
+    return `${orNone}
+ivec4 originsOf(Group group, int block, int tile, int four, ivec4 positions) {
+  return orNone(positions);
+}`;
+  }
+  return `
+ivec4 originsOf(Group group, int block, int tile, int four, ivec4 positions) {
+  // Keys of an earlier segment lie before every query of this one, whatever their order.
+  if (block < group.block - group.block % blocksPerSegment) {
+    return positions;
+  }
+  return ivec4(readKeyIndices(group.head * blocks + block, tile * ${tileKeys / 4} + four));
 }`;
 }

@@ -146,17 +146,17 @@ export class ProxyScoresProgram extends AttentionProgram<ProxyScoresVariant> {
 // A fragment computes the scores of four proxy rows and one tile of ${keys} keys.
 ${keyBase}
 ${visibleScores(false)}
-ivec4 keysOf(int tile, int four) {
-  ivec4 keys = tile + (ivec4(0, 1, 2, 3) + 4 * four) * ${keysPerChunk / keys};
-  return ivec4(
-    ${each(4, (c) => `keys[${c}] < permutedLength ? keys[${c}] : -1`, ',\n    ')}
-  );
-}
 void compute(int row, int texel) {
   int head = firstHead + row / (groups * chunks);
   ivec4 queries = ivec4(0, 1, 2, 3) * groups + length - proxyRows + row % groups;
   int tile = ((row / groups) % chunks) * ${keysPerChunk} + texel;
-  ${each(keys / 4, (i) => `ivec4 keys${i} = keysOf(tile, ${i});`, '\n  ')}
+  int firstKey = keyBase(head);
+  ${each(
+    keys / 4,
+    (i) => `ivec4 positions${i} = tile + (ivec4(0, 1, 2, 3) + ${4 * i}) * ${keysPerChunk / keys};
+  ivec4 keys${i} = ivec4(mix(vec4(positions${i}), vec4(-1.0), greaterThanEqual(positions${i}, ivec4(permutedLength))));`,
+    '\n  ',
+  )}
 ${writeScores(headDim, keys)}
 }`;
   }

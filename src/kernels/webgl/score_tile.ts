@@ -45,15 +45,15 @@ export function headUniforms({
  * A tile of 4 × 8 scores fetches 12 vectors for 32 products of them; a lone score would fetch 2 for one. Fetches are what
  * bounds a fragment shader, and the draw buffers what bounds the tile.
  *
- * Expects in scope: `head`, `queries` (ivec4: positions of the four rows), `keys0` and, for 8 keys, `keys1` (ivec4:
- * original indices, −1 for none). A row past the last query repeats the last one; nobody reads what becomes of it.
+ * Expects in scope: `head`, `queries` (ivec4: positions of the four rows), `firstKey` (the row at which the head's keys
+ * start), `positions0` and, for 8 keys, `positions1` (ivec4: their places after it), `keys0` and `keys1` (original indices,
+ * −1 for none). A row past the last query repeats the last one; nobody reads what becomes of it.
  */
 export function writeScores(headDim: number, keys: number): string {
-  const key = (i: number) => `keys${Math.floor(i / 4)}[${i % 4}]`;
+  const of = (name: string, i: number) => `${name}${Math.floor(i / 4)}[${i % 4}]`;
   return `
-  int firstKey = keyBase(head);
   ${each(4, (q) => `ivec2 query${q} = queryAt(head * length + min(queries[${q}], length - 1));`, '\n  ')}
-  ${each(keys, (k) => `ivec2 key${k} = keyAt(firstKey + max(${key(k)}, 0));`, '\n  ')}
+  ${each(keys, (k) => `ivec2 key${k} = keyAt(firstKey + min(${of('positions', k)}, length - 1));`, '\n  ')}
   ${each(keys, (k) => `vec4 score${k} = vec4(0.0);`, '\n  ')}
   for (int v = 0; v < ${Math.ceil(headDim / 4)}; v++) {
     ${each(4, (q) => `vec4 q${q} = fetchQuery(query${q}, v, 0);`, '\n    ')}
@@ -66,8 +66,14 @@ export function writeScores(headDim: number, keys: number): string {
       '\n    ',
     )}
   }
-  ${each(keys, (k) => `result${k} = visible(${key(k)}, queries, logitScale * score${k});`, '\n  ')}`;
+  ${each(keys, (k) => `result${k} = visible(${of('keys', k)}, queries, logitScale * score${k});`, '\n  ')}`;
 }
+
+/** Shader text: `orNone(positions)`, the positions, with −1 for those past the last key. Needs the uniform `length`. */
+export const orNone = `
+ivec4 orNone(ivec4 positions) {
+  return ivec4(mix(vec4(positions), vec4(-1.0), greaterThanEqual(positions, ivec4(length))));
+}`;
 
 /** Shader text: scores of a key, masked where it is none or lies after the query. */
 export function visibleScores(causal: boolean): string {

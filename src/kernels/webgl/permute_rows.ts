@@ -1,0 +1,51 @@
+import type {BlockGeometry} from '../block_geometry.js';
+import {AttentionProgram} from './program.js';
+import type {RowTexture} from './row_texture.js';
+import {headUniforms, keyBase} from './score_tile.js';
+
+/**
+ * Keys or values in the permuted order of heads `[firstHead, firstHead + heads)`: rows `[heads, length]`. Each head has an
+ * order of its own, so heads that share keys get a copy each.
+ */
+export class PermuteRowsProgram extends AttentionProgram<{tileKeys: number}> {
+  constructor(
+    source: RowTexture,
+    keyIndices: RowTexture,
+    geometry: BlockGeometry,
+    firstHead: number,
+    heads: number,
+    tileKeys: number,
+  ) {
+    const {length, blockSize, blocks} = geometry;
+    super({
+      inputs: {source, keyIndices},
+      uniforms: {
+        ...headUniforms(geometry),
+        firstHead: {type: 'int', value: firstHead},
+        blocks: {type: 'int', value: blocks},
+        blockSize: {type: 'int', value: blockSize},
+        tilesPerBlock: {type: 'int', value: Math.ceil(blockSize / tileKeys)},
+      },
+      output: {rows: heads * length, columns: source.columns},
+      variant: {tileKeys},
+      fetches: 2,
+    });
+  }
+
+  protected shader({tileKeys}: {tileKeys: number}): string {
+    return `
+// A fragment copies one vector of the row that belongs to its position. Indices stand in the order of tiles.
+${keyBase}
+void compute(int row, int texel) {
+  int headInRange = divide(row, length);
+  int head = firstHead + headInRange;
+  int position = row - headInRange * length;
+  int block = divide(position, blockSize);
+  int inBlock = position - block * blockSize;
+  int key = divide(inBlock, tilesPerBlock);
+  int column = (inBlock - key * tilesPerBlock) * ${tileKeys} + key;
+  int index = int(readKeyIndices(head * blocks + block, column / 4)[column % 4]);
+  result0 = readSource(keyBase(head) + index, texel);
+}`;
+  }
+}
