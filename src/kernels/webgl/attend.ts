@@ -21,9 +21,6 @@ import type {RowTexture} from './row_texture.js';
 import {groupRows, noMaximum, visibleScores, writeScores} from './score_tile.js';
 import {newTensor} from './tensor_rows.js';
 
-/** Texels for the scores of a round, and for the sums of a range of groups: 128 MiB each. */
-const scratchTexels = 2 ** 23;
-
 /**
  * Stage 4, attend: float32 tensor `[batch, heads, length, headDim]`. Softmax attention of each query row over the keys of
  * the blocks in its list, or, without a plan, over all keys: exact attention. With a causal mask a row sees the keys whose
@@ -51,8 +48,8 @@ export function attend(
   plan?: BlockPlan,
 ): TensorInfo {
   const {batch, heads, length, headDim, blocks} = geometry;
-  const {drawBuffers} = context;
-  const groupsAtOnce = groupsInRange(geometry, drawBuffers);
+  const {drawBuffers, scratchTexels} = context;
+  const groupsAtOnce = groupsInRange(context, geometry);
   const headGroups = blocks * groupsPerBlock(geometry);
   const headsAtOnce = Math.max(1, Math.floor(groupsAtOnce / headGroups));
   const permuteRows = (rows: RowTexture, indices: RowTexture, ...headRange: [number, number]) =>
@@ -90,7 +87,7 @@ export function attend(
 }
 
 /** Groups whose scores of one block, and whose two textures of sums, fit the scratch textures. */
-function groupsInRange(geometry: BlockGeometry, drawBuffers: number): number {
+function groupsInRange({drawBuffers, scratchTexels}: AttentionContext, geometry: BlockGeometry): number {
   const scoreTexels = tilesPerBlock(geometry, drawBuffers) * drawBuffers;
   const sumTexels = 2 * drawBuffers * valueTexels(geometry.headDim, drawBuffers);
   return Math.max(1, Math.floor(scratchTexels / Math.max(scoreTexels, sumTexels)));

@@ -14,6 +14,10 @@ export interface AttentionContext {
    */
   drawBuffers: 4 | 8;
   pool: RowTexturePool;
+  /** Texels that the scores of one round of attention may take, and its running sums: more is done in parts. */
+  scratchTexels: number;
+  /** Texels that one draw may fetch, about: more is cut into several draws. */
+  fetchesPerDraw: number;
   /** Compiled programs by the text of their shader. */
   programs: Map<string, CompiledProgram>;
   /** For drawing into textures of tfjs. */
@@ -21,6 +25,15 @@ export interface AttentionContext {
   /** For drawing without vertex data. */
   vertexArray: WebGLVertexArrayObject;
 }
+
+/** 128 MiB. */
+const scratchTexels = 2 ** 23;
+
+/**
+ * Browsers kill a context whose GPU does not answer for some seconds; the slowest integrated chips fetch some 10⁹ texels a
+ * second, so that a draw takes them about a quarter of one.
+ */
+const fetchesPerDraw = 2 ** 28;
 
 const contexts = new WeakMap<WebGL2RenderingContext, AttentionContext>();
 
@@ -59,6 +72,8 @@ function createContext(op: string, backend: MathBackendWebGL, gl: WebGL2Renderin
     gl,
     maxTextureSize: gl.getParameter(gl.MAX_TEXTURE_SIZE),
     drawBuffers: drawBuffers >= 8 ? 8 : 4,
+    scratchTexels,
+    fetchesPerDraw,
     pool: new RowTexturePool(gl),
     programs: new Map(),
     tensorFramebuffer: gl.createFramebuffer(),

@@ -35,9 +35,6 @@ export const indexColumns = (blockSize: number, drawBuffers: number) =>
 /** Keys whose scores with the proxy rows stand in one row, and whose statistics one fragment collects. */
 const keysPerChunk = 512;
 
-/** Bytes that the scores of the proxy rows may take; more heads than fit are done after one another. */
-const maxScoreBytes = 128 * 2 ** 20;
-
 /**
  * Stage 1, permute (paper section 3.2): scores the keys of the complete segments by the mean attention of the last
  * query rows, without a causal mask, and sorts each segment by descending score, equal scores by index.
@@ -69,7 +66,9 @@ function scoreKeys(
 ): RowTexture {
   const {batch, heads, permutedLength, segmentSize} = geometry;
   const segments = permutedLength / segmentSize;
-  const headsAtOnce = Math.max(1, Math.floor(maxScoreBytes / (4 * proxyRowsOf(geometry) * keysPerChunk)));
+  // More heads than fit the scratch texture are done after one another.
+  const headTexels = proxyGroups(geometry) * keyChunks(geometry) * keysPerChunk;
+  const headsAtOnce = Math.max(1, Math.floor(context.scratchTexels / headTexels));
   return withScratch(context, (_, keep) => {
     let keyScores: RowTexture | undefined;
     for (let firstHead = 0; firstHead < batch * heads; firstHead += headsAtOnce) {
@@ -96,9 +95,6 @@ interface HeadRange {
 
 const proxyGroups = ({proxyRows}: BlockGeometry) => Math.ceil(proxyRows / groupRows);
 const keyChunks = ({permutedLength}: BlockGeometry) => Math.ceil(permutedLength / keysPerChunk);
-
-/** Rows of proxy scores a head, each with the scores of four proxy rows and one chunk of keys. */
-const proxyRowsOf = (geometry: BlockGeometry) => groupRows * proxyGroups(geometry) * keyChunks(geometry);
 
 /** Uniforms and shader text for programs whose rows are `[heads, chunks, groups]`. */
 function proxyUniforms(geometry: BlockGeometry): Uniforms {

@@ -40,12 +40,6 @@ export interface CompiledProgram {
 }
 
 /**
- * Texels that one draw may fetch, about. Browsers kill a context whose GPU does not answer for some seconds; the slowest
- * integrated chips fetch some 10⁹ texels a second, so that a draw takes them a tenth of that.
- */
-const maxFetchesPerDraw = 2 ** 28;
-
-/**
  * Base of the programs of this folder. A subclass is named after what it computes and writes its shader from its variant
  * alone: the function `compute`, which a fragment runs for its own texel, and which writes `result0`, …
  *
@@ -168,8 +162,8 @@ ${target === 'tensor' ? tensorMain : rowMain}`;
   }
 
   /** Draws lines `[first, end)`, cut into draws that no watchdog minds. */
-  private drawLines({gl}: AttentionContext, width: number, first: number, end: number): void {
-    const linesPerDraw = Math.max(1, Math.floor(maxFetchesPerDraw / (width * this.spec.fetches)));
+  private drawLines({gl, fetchesPerDraw}: AttentionContext, width: number, first: number, end: number): void {
+    const linesPerDraw = Math.max(1, Math.floor(fetchesPerDraw / (width * this.spec.fetches)));
     for (let line = first; line < end; line += linesPerDraw) {
       const lines = Math.min(linesPerDraw, end - line);
       // The triangle covers the viewport; the scissor, which tfjs leaves on, must not cut it.

@@ -47,7 +47,6 @@ export function rowLayout({rows, columns, layers = 1}: RowShape, maxTextureSize:
   return fits ? {rows, columns, texels, layers, shift, width, height} : undefined;
 }
 
-
 /** Bytes of textures that are kept for the next call although nothing uses them. */
 const maxIdleBytes = 256 * 2 ** 20;
 

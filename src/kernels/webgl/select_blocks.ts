@@ -65,13 +65,7 @@ interface KeepVariant {
 
 /** 1 for a key block that is kept, else 0. Rows as in the scores. */
 export class KeepBlocksProgram extends AttentionProgram<KeepVariant> {
-  constructor(
-    scores: RowTexture,
-    sinkBlocks: RowTexture,
-    geometry: BlockGeometry,
-    threshold: number,
-    causal: boolean,
-  ) {
+  constructor(scores: RowTexture, sinkBlocks: RowTexture, geometry: BlockGeometry, threshold: number, causal: boolean) {
     super({
       inputs: {scores, sinkBlocks},
       uniforms: {...candidateUniforms(geometry, causal), threshold: {type: 'float', value: threshold}},

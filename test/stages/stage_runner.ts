@@ -1,0 +1,51 @@
+import type {BlockGeometry} from '../../src/kernels/block_geometry';
+import type {Inputs} from '../reference';
+
+/** The attributes that the stages of a case share. */
+export interface StageOptions {
+  geometry: BlockGeometry;
+  scale: number;
+  causal: boolean;
+}
+
+/** Arrays as the CPU stages give and take them. */
+export interface Order {
+  keyScores: ArrayLike<number>;
+  keyIndices: Int32Array;
+}
+
+/**
+ * The stages of a GPU backend, with the names of the CPU stages, from arrays to arrays. Each call uploads what it is
+ * given, so that a stage is tested on what the CPU stages before it gave, and frees what it made.
+ */
+export interface StageRunner {
+  permute(inputs: Inputs, options: StageOptions): Promise<Order>;
+  /** Stage 1 from given key scores on. */
+  sortKeys(keyScores: Float32Array, geometry: BlockGeometry): Promise<Int32Array>;
+  scoreBlocks(
+    inputs: Inputs,
+    order: Order,
+    options: StageOptions & {exactLastBlock: boolean},
+  ): Promise<ArrayLike<number>>;
+  /** Block lists, and their dense mask. */
+  selectBlocks(
+    scores: Float32Array,
+    keyIndices: Int32Array,
+    options: StageOptions & {threshold: number},
+  ): Promise<{blockLists: ArrayLike<number>; blockMask: ArrayLike<number>}>;
+  attend(
+    inputs: Inputs,
+    plan: {keyIndices: Int32Array; blockLists: Int32Array} | undefined,
+    options: StageOptions,
+  ): Promise<ArrayLike<number>>;
+}
+
+/** Shapes of what passes between the stages. */
+export function stageShapes({batch, heads, length, permutedLength, blocks}: BlockGeometry) {
+  return {
+    keyScores: [batch, heads, permutedLength],
+    keyIndices: [batch, heads, length],
+    scores: [batch, heads, blocks, blocks],
+    blockLists: [batch, heads, blocks, blocks + 1],
+  };
+}

@@ -1,0 +1,152 @@
+import type {TensorInfo} from '@tensorflow/tfjs-core';
+import type {MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
+import type {BlockGeometry} from '../../src/kernels/block_geometry';
+import {attend, valueColumns} from '../../src/kernels/webgl/attend';
+import {blockMask} from '../../src/kernels/webgl/block_mask';
+import type {AttentionContext} from '../../src/kernels/webgl/context';
+import {attentionContext} from '../../src/kernels/webgl/context';
+import {
+  indexColumns,
+  keyIndexSplit,
+  keyScoreSplit,
+  permute,
+  RankKeysProgram,
+  SortKeysProgram,
+} from '../../src/kernels/webgl/permute';
+import type {RowTexture} from '../../src/kernels/webgl/row_texture';
+import {scoreBlocks} from '../../src/kernels/webgl/score_blocks';
+import {selectBlocks} from '../../src/kernels/webgl/select_blocks';
+import type {RowSplit} from '../../src/kernels/webgl/tensor_rows';
+import {loadRows, storeRows} from '../../src/kernels/webgl/tensor_rows';
+import type {Inputs} from '../reference';
+import type {StageRunner} from './stage_runner';
+import {stageShapes} from './stage_runner';
+
+/** @param limits to run in smaller pieces than the sizes of the tests need. */
+export function webglStages(
+  backend: MathBackendWebGL,
+  limits: Partial<Pick<AttentionContext, 'scratchTexels' | 'fetchesPerDraw'>> = {},
+): StageRunner {
+  const context = {...attentionContext('test', backend), ...limits};
+  const {drawBuffers, pool} = context;
+  let textures: RowTexture[] = [];
+  const own = (rows: RowTexture) => (textures.push(rows), rows);
+  const upload = (
+    values: Float32Array | Int32Array,
+    shape: number[],
+    split: RowSplit,
+    columns?: number,
+    filler?: number,
+  ) => {
+    const tensor = backend.makeTensorInfo(shape, values instanceof Int32Array ? 'int32' : 'float32', values);
+    const rows = own(loadRows(context, tensor, split, columns, filler));
+    backend.disposeIntermediateTensorInfo(tensor);
+    return rows;
+  };
+  const readTensor = async (tensor: TensorInfo) => {
+    const values = (await backend.read(tensor.dataId)) as Float32Array | Int32Array;
+    backend.disposeIntermediateTensorInfo(tensor);
+    return values;
+  };
+  const read = (rows: RowTexture, split: RowSplit, shape: number[], dtype: 'float32' | 'int32' = 'float32') =>
+    readTensor(storeRows(context, own(rows), split, shape, dtype));
+  const uploadHeads = (values: Float32Array, shape: number[], columns = shape[3]) =>
+    upload(values, shape, {inner: shape[3], piece: shape[3]}, columns);
+  const uploadIndices = (keyIndices: Int32Array, geometry: BlockGeometry) =>
+    upload(
+      keyIndices,
+      stageShapes(geometry).keyIndices,
+      keyIndexSplit(geometry, drawBuffers),
+      indexColumns(geometry.blockSize, drawBuffers),
+      -1,
+    );
+  const readIndices = async (rows: RowTexture, geometry: BlockGeometry) =>
+    (await read(rows, keyIndexSplit(geometry, drawBuffers), stageShapes(geometry).keyIndices, 'int32')) as Int32Array;
+  const uploadKeyScores = (scores: ArrayLike<number>, geometry: BlockGeometry) =>
+    upload(Float32Array.from(scores), stageShapes(geometry).keyScores, keyScoreSplit(geometry));
+  const rowSplit = (length: number): RowSplit => ({inner: length, piece: length});
+  const freeing = async <T>(body: () => Promise<T>): Promise<T> => {
+    try {
+      return await body();
+    } finally {
+      textures.forEach((rows) => pool.release(rows));
+      textures = [];
+    }
+  };
+  return {
+    permute: ({query, key, queryShape, keyShape}: Inputs, {geometry, scale}) =>
+      freeing(async () => {
+        const order = permute(
+          context,
+          uploadHeads(query, queryShape),
+          uploadHeads(key, keyShape),
+          geometry,
+          scale,
+          true,
+        );
+        return {
+          keyScores: await read(order.keyScores, keyScoreSplit(geometry), stageShapes(geometry).keyScores),
+          keyIndices: await readIndices(order.keyIndices, geometry),
+        };
+      }),
+    sortKeys: (keyScores, geometry) =>
+      freeing(async () => {
+        const ranks = own(new RankKeysProgram(uploadKeyScores(keyScores, geometry)).run(context));
+        return readIndices(new SortKeysProgram(geometry, drawBuffers, ranks).run(context), geometry);
+      }),
+    scoreBlocks: ({query, key, queryShape, keyShape}, order, {geometry, scale, causal, exactLastBlock}) =>
+      freeing(async () => {
+        const gpuOrder = {
+          keyScores: uploadKeyScores(order.keyScores, geometry),
+          keyIndices: uploadIndices(order.keyIndices, geometry),
+        };
+        const scores = scoreBlocks(
+          context,
+          uploadHeads(query, queryShape),
+          uploadHeads(key, keyShape),
+          gpuOrder,
+          geometry,
+          scale,
+          causal,
+          exactLastBlock,
+        );
+        return read(scores, rowSplit(geometry.blocks), stageShapes(geometry).scores);
+      }),
+    selectBlocks: (scores, keyIndices, {geometry, threshold, causal}) =>
+      freeing(async () => {
+        const {blocks} = geometry;
+        const shapes = stageShapes(geometry);
+        const lists = selectBlocks(
+          context,
+          upload(scores, shapes.scores, rowSplit(blocks)),
+          uploadIndices(keyIndices, geometry),
+          geometry,
+          threshold,
+          causal,
+        );
+        return {
+          blockMask: await read(blockMask(context, lists), rowSplit(blocks), shapes.scores, 'int32'),
+          blockLists: await read(lists, rowSplit(blocks + 1), shapes.blockLists, 'int32'),
+        };
+      }),
+    attend: ({query, key, value, queryShape, keyShape}, plan, {geometry, scale, causal}) =>
+      freeing(async () => {
+        const {blocks, headDim} = geometry;
+        const gpuPlan = plan && {
+          keyIndices: uploadIndices(plan.keyIndices, geometry),
+          blockLists: upload(plan.blockLists, stageShapes(geometry).blockLists, rowSplit(blocks + 1)),
+        };
+        const output = attend(
+          context,
+          uploadHeads(query, queryShape),
+          uploadHeads(key, keyShape),
+          uploadHeads(value, keyShape, valueColumns(headDim, drawBuffers)),
+          geometry,
+          scale,
+          causal,
+          gpuPlan,
+        );
+        return readTensor(output);
+      }),
+  };
+}
