@@ -47,6 +47,11 @@ const cases: Case[] = [
     sizes: {blockSize: 24, segmentSize: 48},
   },
   {
+    name: 'blocks smaller than a tile',
+    inputs: randomInputs({heads: 2, length: 50, headDim: 12}, 35),
+    sizes: {blockSize: 3, segmentSize: 6},
+  },
+  {
     // 128 keys are one chunk of WebGPU's proxy pass (512 of WebGL's), 128 threads one round of selection, 256 of the sort.
     name: 'more than one chunk, round and tile everywhere',
     inputs: randomInputs({heads: 1, length: 1400, headDim: 10}, 32),

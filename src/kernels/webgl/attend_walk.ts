@@ -130,18 +130,17 @@ ivec4 positionsIn(int block, int tile, int four) {
 
 /** Shader text: `originsOf(…)`, original indices of the keys at the positions, −1 for none, as far as a mask needs them. */
 export function originsText({sparse, causal, tileKeys}: WalkVariant): string {
-  if (!sparse || !causal) {
-    return `${orNone}
-ivec4 originsOf(Group group, int block, int tile, int four, ivec4 positions) {
-  return orNone(positions);
-}`;
-  }
-  return `
-ivec4 originsOf(Group group, int block, int tile, int four, ivec4 positions) {
+  return `${orNone}
+ivec4 originsOf(Group group, int block, int tile, int four, ivec4 positions) {${
+    sparse && causal
+      ? `
   // Keys of an earlier segment lie before every query of this one, whatever their order.
-  if (block < group.block - group.block % blocksPerSegment) {
-    return positions;
+  if (block >= group.block - group.block % blocksPerSegment) {
+    return ivec4(readKeyIndices(group.head * blocks + block, tile * ${tileKeys / 4} + four));
+  }`
+      : ''
   }
-  return ivec4(readKeyIndices(group.head * blocks + block, tile * ${tileKeys / 4} + four));
+  // A tile can reach past the end of its block.
+  return orNone(positions, min((block + 1) * blockSize, length));
 }`;
 }

@@ -5,7 +5,16 @@ import type {Uniforms} from './program.js';
 import {AttentionProgram, withScratch} from './program.js';
 import type {RowSplit} from './tensor_rows.js';
 import type {RowTexture} from './row_texture.js';
-import {groupRows, headUniforms, keyBase, maskedScore, noMaximum, visibleScores, writeScores} from './score_tile.js';
+import {
+  groupRows,
+  headUniforms,
+  keyBase,
+  maskedScore,
+  noMaximum,
+  orNone,
+  visibleScores,
+  writeScores,
+} from './score_tile.js';
 
 export interface KeyOrder {
   /** Rows of `segmentSize` values, one row a segment and head: mean attention that the proxy rows pay to each key. */
@@ -141,6 +150,7 @@ export class ProxyScoresProgram extends AttentionProgram<ProxyScoresVariant> {
     return `
 // A fragment computes the scores of four proxy rows and one tile of ${keys} keys.
 ${keyBase}
+${orNone}
 ${visibleScores(false)}
 void compute(int row, int texel) {
   int head = firstHead + row / (groups * chunks);
@@ -150,7 +160,7 @@ void compute(int row, int texel) {
   ${each(
     keys / 4,
     (i) => `ivec4 positions${i} = tile + (ivec4(0, 1, 2, 3) + ${4 * i}) * ${keysPerChunk / keys};
-  ivec4 keys${i} = ivec4(mix(vec4(positions${i}), vec4(-1.0), greaterThanEqual(positions${i}, ivec4(permutedLength))));`,
+  ivec4 keys${i} = orNone(positions${i}, permutedLength);`,
     '\n  ',
   )}
 ${writeScores(headDim, keys)}

@@ -56,20 +56,26 @@ const maxIdleBytes = 256 * 2 ** 20;
  */
 export class RowTexturePool {
   private idle: RowTexture[] = [];
+  private used = 0;
 
   constructor(private readonly gl: WebGL2RenderingContext) {}
+
+  /** Textures that are given out. */
+  get inUse(): number {
+    return this.used;
+  }
 
   /** @throws Error if the GPU has no memory left; `what` names the values. */
   acquire(layout: RowLayout, what: string): RowTexture {
     const {width, height, layers} = layout;
     const found = this.idle.findIndex((x) => x.width === width && x.height === height && x.layers === layers);
-    if (found >= 0) {
-      return {...this.idle.splice(found, 1)[0], ...layout};
-    }
-    return {...layout, ...this.allocate(layout, what)};
+    const texture = found >= 0 ? this.idle.splice(found, 1)[0] : this.allocate(layout, what);
+    ++this.used;
+    return {...layout, texture: texture.texture, framebuffer: texture.framebuffer};
   }
 
   release(texture: RowTexture): void {
+    --this.used;
     this.idle.push(texture);
     let bytes = this.idle.reduce((sum, x) => sum + byteSize(x), 0);
     while (bytes > maxIdleBytes) {

@@ -69,10 +69,10 @@ export function writeScores(headDim: number, keys: number): string {
   ${each(keys, (k) => `result${k} = visible(${of('keys', k)}, queries, logitScale * score${k});`, '\n  ')}`;
 }
 
-/** Shader text: `orNone(positions)`, the positions, with −1 for those past the last key. Needs the uniform `length`. */
+/** Shader text: `orNone(positions, end)`, the positions, with −1 for those from the end on. */
 export const orNone = `
-ivec4 orNone(ivec4 positions) {
-  return ivec4(mix(vec4(positions), vec4(-1.0), greaterThanEqual(positions, ivec4(length))));
+ivec4 orNone(ivec4 positions, int end) {
+  return ivec4(mix(vec4(positions), vec4(-1.0), greaterThanEqual(positions, ivec4(end))));
 }`;
 
 /** Shader text: scores of a key, masked where it is none or lies after the query. */
