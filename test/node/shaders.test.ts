@@ -1,4 +1,3 @@
-import {mkdirSync, readFileSync, writeFileSync} from 'node:fs';
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import {expect} from 'chai';
 import {blockGeometry} from '../../src/kernels/block_geometry';
@@ -15,6 +14,7 @@ import type {AttentionProgram} from '../../src/kernels/webgpu/program';
 import {BlockScoresProgram, PoolBlocksProgram, ProxyMassProgram} from '../../src/kernels/webgpu/score_blocks';
 import {SelectBlocksProgram} from '../../src/kernels/webgpu/select_blocks';
 import type {Tile} from '../../src/kernels/webgpu/tile';
+import {expectShader} from './shader_snapshot';
 
 /**
  * The shaders' texts as they go to the compiler, so that a change to them shows in review.
@@ -52,17 +52,8 @@ describe('shader texts', () => {
     attend_matrix_exact_not_causal_odd_head_dim: new AttendMatrixProgram(odd, odd, odd, oddGeometry, 0.125, false),
     attend_exact_not_causal_odd_head_dim: new AttendProgram(odd, odd, odd, oddGeometry, tile, 0.125, false),
   };
-  const folder = new URL('shaders/', import.meta.url);
   for (const [name, program] of Object.entries(programs)) {
-    it(name, () => {
-      const file = new URL(`${name}.wgsl`, folder);
-      const text = `${program.getUserCode().trim()}\n`;
-      if (process.env.UPDATE_SHADERS) {
-        mkdirSync(folder, {recursive: true});
-        writeFileSync(file, text);
-      }
-      expect(text).to.equal(readFileSync(file, 'utf8'));
-    });
+    it(name, () => expectShader(`${name}.wgsl`, program.getUserCode()));
   }
 
   it('gives different shaders different keys', () => {

@@ -1,0 +1,107 @@
+import type {TensorInfo} from '@tensorflow/tfjs-core';
+import {blockGeometry} from '../../src/kernels/block_geometry';
+import {
+  AttendScoresProgram,
+  AttendStatisticsProgram,
+  AttendValuesProgram,
+  StoreAttentionProgram,
+  valueColumns,
+} from '../../src/kernels/webgl/attend';
+import type {AttendWalk} from '../../src/kernels/webgl/attend_walk';
+import {BlockMaskProgram} from '../../src/kernels/webgl/block_mask';
+import {
+  indexColumns,
+  KeyScoresProgram,
+  ProxyLogSumsProgram,
+  ProxyScoresProgram,
+  ProxyStatisticsProgram,
+  RankKeysProgram,
+  SortKeysProgram,
+} from '../../src/kernels/webgl/permute';
+import {PermuteRowsProgram} from '../../src/kernels/webgl/permute_rows';
+import type {RowTexture} from '../../src/kernels/webgl/row_texture';
+import {rowLayout} from '../../src/kernels/webgl/row_texture';
+import {
+  BlockLogitsProgram,
+  BlockLogSumsProgram,
+  BlockScoresProgram,
+  PoolBlocksProgram,
+  ProxyMassProgram,
+} from '../../src/kernels/webgl/score_blocks';
+import {BlockListsProgram, KeepBlocksProgram, SinkBlocksProgram} from '../../src/kernels/webgl/select_blocks';
+import {LoadRowsProgram, StoreRowsProgram} from '../../src/kernels/webgl/tensor_rows';
+import {expectShader} from './shader_snapshot';
+
+/** The fragment shaders as they go to the compiler, so that a change to them shows in review. */
+describe('shader texts of WebGL', () => {
+  const info = (...shape: number[]): TensorInfo => ({shape, dtype: 'float32', dataId: {}});
+  const rows = (count: number, columns: number, layers = 1): RowTexture => ({
+    ...rowLayout({rows: count, columns, layers}, 8192)!,
+    texture: {},
+    framebuffer: {},
+  });
+  const geometry = blockGeometry(info(1, 4, 1000, 64), info(1, 2, 1000, 64), {blockSize: 128, segmentSize: 256});
+  const query = rows(4000, 64);
+  const key = rows(2000, 64);
+  const tensor = {texture: {}, width: 512, height: 500, offset: 0, size: 256_000};
+  const heads = {firstHead: 0, heads: 4};
+  const order = {keyScores: rows(12, 256), keyIndices: rows(32, indexColumns(128, 8))};
+  const blockScores = rows(32, 8);
+  const lists = rows(32, 9);
+  const plan = {keyIndices: order.keyIndices, blockLists: lists};
+  const scores = rows(1024, 256, 8);
+  const walk = (sparse: boolean, causal: boolean, tileKeys: number): AttendWalk => ({
+    geometry,
+    sparse,
+    causal,
+    tileKeys,
+    ...heads,
+    firstGroup: 0,
+    endGroup: 1024,
+    slotsPerRound: 4,
+  });
+  const sums = {statistics: rows(1024, 4, 2), values: rows(1024, 32, 8)};
+  const value = rows(2000, valueColumns(64, 8));
+
+  const programs: Record<string, {source(target?: 'tensor' | 'rows'): string}> = {
+    load_rows: new LoadRowsProgram(tensor, [1, 4, 1000, 64], {inner: 64, piece: 64}, 64, 0),
+    proxy_scores: new ProxyScoresProgram(query, key, geometry, heads, 8, 0.125),
+    proxy_statistics: new ProxyStatisticsProgram(rows(256, 256, 8)),
+    proxy_log_sums: new ProxyLogSumsProgram(rows(256, 4, 2), geometry, heads),
+    key_scores: new KeyScoresProgram(rows(256, 256, 8), rows(128, 4), geometry, heads),
+    rank_keys: new RankKeysProgram(order.keyScores),
+    sort_keys: new SortKeysProgram(geometry, 8, rows(12, 256)),
+    sort_keys_in_place: new SortKeysProgram(geometry, 8),
+    pool_blocks: new PoolBlocksProgram(query, key, order.keyIndices, geometry),
+    proxy_mass: new ProxyMassProgram(order.keyScores, order.keyIndices, geometry),
+    block_logits: new BlockLogitsProgram(rows(32, 64, 2), geometry, 0.125, true),
+    block_log_sums: new BlockLogSumsProgram(blockScores),
+    block_scores: new BlockScoresProgram(blockScores, rows(32, 1), geometry, true, rows(4, 8)),
+    block_scores_pooled: new BlockScoresProgram(blockScores, rows(32, 1), geometry, false),
+    sink_blocks: new SinkBlocksProgram(order.keyIndices, geometry),
+    keep_blocks: new KeepBlocksProgram(blockScores, rows(4, 1), geometry, 0.9, true),
+    keep_blocks_not_causal: new KeepBlocksProgram(blockScores, rows(4, 1), geometry, 0.9, false),
+    block_lists: new BlockListsProgram(blockScores),
+    block_mask: new BlockMaskProgram(lists),
+    permute_rows: new PermuteRowsProgram(key, order.keyIndices, geometry, 0, 4, 8),
+    attend_scores_sparse: new AttendScoresProgram(walk(true, true, 8), 0, query, key, 0.125, plan),
+    attend_scores_exact: new AttendScoresProgram(walk(false, true, 8), 0, query, key, 0.125),
+    attend_scores_exact_not_causal_4_buffers: new AttendScoresProgram(walk(false, false, 4), 0, query, key, 0.125),
+    attend_statistics_first: new AttendStatisticsProgram(walk(true, true, 8), 0, scores, undefined, plan),
+    attend_statistics: new AttendStatisticsProgram(walk(true, true, 8), 4, scores, sums, plan),
+    attend_values_first: new AttendValuesProgram(walk(false, true, 8), 0, scores, sums.statistics, value, undefined),
+    attend_values: new AttendValuesProgram(walk(true, true, 8), 4, scores, sums.statistics, value, sums, plan),
+  };
+  for (const [name, program] of Object.entries(programs)) {
+    it(name, () => expectShader(`webgl/${name}.frag`, program.source()));
+  }
+
+  it('store_rows', () => {
+    expectShader('webgl/store_rows.frag', new StoreRowsProgram(lists, {inner: 9, piece: 9}).source('tensor'));
+  });
+
+  it('store_attention', () => {
+    const program = new StoreAttentionProgram(walk(true, true, 8), [sums, sums], plan);
+    expectShader('webgl/store_attention.frag', program.source('tensor'));
+  });
+});
