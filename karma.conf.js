@@ -1,38 +1,14 @@
-import {readdirSync} from 'node:fs';
 import {fileURLToPath} from 'node:url';
-import esbuild from 'esbuild';
 import {findChromium, softwareFlags} from './test/browser.ts';
+import {bundleBrowserTests} from './test/browser_bundle.ts';
 
 const root = fileURLToPath(new URL('.', import.meta.url));
 const bundle = 'build/test/karma.js';
 
-/** Test files of a folder, as import statements. */
-export function importTests(...folders) {
-  return folders
-    .flatMap((folder) =>
-      readdirSync(new URL(folder, import.meta.url))
-        .filter((file) => file.endsWith('.test.ts'))
-        .map((file) => `import './${folder}/${file}';`),
-    )
-    .join('\n');
-}
-
-/** The tests that need a browser: kernels and the model on WebGPU. Run by `npm test`, which needs tsx for the imports. */
+/** The tests that need a browser: kernels and the model on WebGPU and WebGL. Run by `npm test`, which needs tsx for the imports. */
 export default async function configure(config) {
   process.env.CHROME_BIN = findChromium();
-  await esbuild.build({
-    stdin: {
-      contents: `import './test/setup/karma.ts';\n${importTests('test/kernels', 'test/model')}`,
-      resolveDir: root,
-    },
-    bundle: true,
-    sourcemap: 'inline',
-    format: 'iife',
-    target: 'es2022',
-    outfile: bundle,
-    absWorkingDir: root,
-    logLevel: 'error',
-  });
+  await bundleBrowserTests(bundle);
   config.set({
     basePath: root,
     frameworks: ['mocha'],

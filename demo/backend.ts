@@ -2,6 +2,7 @@ import '@tensorflow/tfjs-backend-cpu';
 import '@tensorflow/tfjs-backend-webgl';
 import '@tensorflow/tfjs-backend-webgpu';
 import * as tf from '@tensorflow/tfjs-core';
+import type {MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {flashAttention} from '../src/index';
 import {BACKEND_NAMES} from './backend_names';
@@ -82,10 +83,8 @@ function describeHardware(name: string): Pick<Backend, 'adapter' | 'software' | 
   switch (name) {
     case 'webgpu':
       return describeDevice((tf.backend() as WebGPUBackend).device);
-    case 'webgl': {
-      const adapter = webglRenderer();
-      return {adapter, software: isSoftware(adapter), throwIfFailed: () => {}};
-    }
+    case 'webgl':
+      return describeContext((tf.backend() as MathBackendWebGL).gpgpu.gl);
     default:
       return {adapter: 'none (JavaScript on the processor)', software: true, throwIfFailed: () => {}};
   }
@@ -107,10 +106,16 @@ function describeDevice(device: GPUDevice): Pick<Backend, 'adapter' | 'software'
   };
 }
 
-function webglRenderer(): string {
-  const context = document.createElement('canvas').getContext('webgl2');
-  const extension = context?.getExtension('WEBGL_debug_renderer_info');
-  return context && extension ? String(context.getParameter(extension.UNMASKED_RENDERER_WEBGL)) : 'unnamed';
+function describeContext(gl: WebGLRenderingContext): Pick<Backend, 'adapter' | 'software' | 'throwIfFailed'> {
+  const extension = gl.getExtension('WEBGL_debug_renderer_info');
+  const adapter = extension ? String(gl.getParameter(extension.UNMASKED_RENDERER_WEBGL)) : 'unnamed';
+  return {
+    adapter,
+    software: isSoftware(adapter),
+    throwIfFailed: () => {
+      if (gl.isContextLost()) throw new Error('WebGL: the context was lost; reload the page');
+    },
+  };
 }
 
 function isSoftware(adapter: string): boolean {

@@ -1,10 +1,12 @@
-import {readdirSync} from 'node:fs';
+import {copyFileSync, readdirSync} from 'node:fs';
 import {fileURLToPath} from 'node:url';
 import esbuild from 'esbuild';
+import {bundleBrowserTests} from '../browser_bundle';
 
 /**
- * Bundles the kernel tests with mocha into one file for Node with Dawn, build/gpu/tests.mjs, so that they can run on a
- * GPU host that has neither a browser nor node_modules: `node build/gpu/tests.mjs`, in the repository's root.
+ * Bundles the tests for a GPU host that has no node_modules; both commands run in the repository's root:
+ * the kernel tests with mocha for Node with Dawn, `node build/gpu/tests.mjs`; and the browser tests for Chromium,
+ * `node build/gpu/chromium.mjs`, with build/gpu/browser-tests.js and build/gpu/mocha.js.
  */
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const tests = readdirSync(`${root}/test/kernels`).filter((name) => name.endsWith('.test.ts'));
@@ -27,5 +29,18 @@ await esbuild.build({
   external: ['webgpu'],
   // The CPU backend registers itself on import, but marks its build for Node as free of side effects.
   ignoreAnnotations: true,
+  logLevel: 'warning',
+});
+
+await bundleBrowserTests('build/gpu/browser-tests.js');
+copyFileSync(`${root}/node_modules/mocha/mocha.js`, `${root}/build/gpu/mocha.js`);
+await esbuild.build({
+  entryPoints: [`${root}/test/gpu/chromium.ts`],
+  bundle: true,
+  platform: 'node',
+  format: 'esm',
+  target: 'node20',
+  outfile: `${root}/build/gpu/chromium.mjs`,
+  external: ['playwright-core'],
   logLevel: 'warning',
 });

@@ -203,7 +203,7 @@ float read${capital(name)}(int i) {
 }`;
 
 const divide = `
-// Quotient of two whole numbers that are not negative, below 2²⁴: integer division takes several times as long.
+// Quotient of two whole numbers that are not negative, below 2^24: integer division takes several times as long.
 int divide(int a, int b) {
   int q = int((float(a) + 0.5) / float(b));
   int rest = a - q * b;

@@ -89,7 +89,10 @@ export class RowTexturePool {
   private allocate({width, height, layers}: RowLayout, what: string): Pick<RowTexture, 'texture' | 'framebuffer'> {
     const {gl} = this;
     // Errors of others must not be taken for ours. Reading them waits for the GPU process, so it is done here alone.
-    while (gl.getError() !== gl.NO_ERROR && !gl.isContextLost()) {}
+    let earlier: number;
+    do {
+      earlier = gl.getError();
+    } while (earlier !== gl.NO_ERROR && earlier !== gl.CONTEXT_LOST_WEBGL);
     const texture = gl.createTexture();
     gl.bindTexture(gl.TEXTURE_2D_ARRAY, texture);
     gl.texStorage3D(gl.TEXTURE_2D_ARRAY, 1, gl.RGBA32F, width, height, layers);
