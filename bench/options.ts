@@ -5,6 +5,9 @@ import {type HeadShape, parseShape} from './shapes';
 export const GROUPS = ['agreement', 'ours', 'ort', 'composed', 'captured', 'synthetic', 'memory'] as const;
 export type Group = (typeof GROUPS)[number];
 
+export const BACKENDS = ['webgpu', 'webgl'] as const;
+export type BackendName = (typeof BACKENDS)[number];
+
 /** What the cases need to know; passed into the browser as it is. */
 export interface CaseOptions {
   only: Group[];

@@ -10,6 +10,7 @@ import {serveOnnxRequests, WORKER_FLAG} from './onnx/worker';
 import {type Command, parseCommand, USAGE} from './options';
 import {report} from './report';
 import type {Run} from './results';
+import {openWebGPU} from './webgpu/device';
 
 /** `npm run bench`, and on a GPU host without node_modules `node build/gpu/bench.mjs`; in the repository's root. */
 async function main(): Promise<void> {
@@ -45,6 +46,7 @@ async function runInNode({cases}: Command, place: Place, command: string): Promi
   openDawn();
   try {
     await runCases(
+      await openWebGPU(),
       cases,
       {...place, askOnnx: (request) => onnx.ask(request)},
       {

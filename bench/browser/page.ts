@@ -1,6 +1,7 @@
 import {runCases} from '../cases/run_cases';
 import type {CaseOptions} from '../options';
 import type {Run} from '../results';
+import {openWebGPU} from '../webgpu/device';
 
 /** What the command passes into the page. */
 export interface PageRequest {
@@ -27,5 +28,5 @@ window.runBench = async ({options, about}) => {
     log: window.benchLog,
     save: window.benchSave,
   };
-  await runCases(options, place, about);
+  await runCases(await openWebGPU(), options, place, about);
 };
