@@ -62,6 +62,8 @@ function timeDraws(context: AttentionContext, call: Call): Map<string, number> {
   for (const {program, ms} of draws) {
     byProgram.set(program, (byProgram.get(program) ?? 0) + ms - emptyWait);
   }
+  // The wait of a tiny program can be shorter than an empty one was.
+  byProgram.forEach((ms, program) => byProgram.set(program, Math.max(0, ms)));
   return byProgram;
 }
 
