@@ -5,6 +5,12 @@ import {type HeadShape, parseShape} from './shapes';
 export const GROUPS = ['agreement', 'ours', 'ort', 'composed', 'captured', 'synthetic', 'memory'] as const;
 export type Group = (typeof GROUPS)[number];
 
+export const BACKENDS = ['webgpu', 'webgl'] as const;
+export type BackendName = (typeof BACKENDS)[number];
+
+/** ONNX Runtime runs in Node alone, and bytes are counted in the buffers of WebGPU. */
+const WEBGL_GROUPS: readonly Group[] = ['agreement', 'ours', 'composed', 'captured', 'synthetic'];
+
 /** What the cases need to know; passed into the browser as it is. */
 export interface CaseOptions {
   only: Group[];
@@ -22,6 +28,7 @@ export interface CaseOptions {
 
 export interface Command {
   cases: CaseOptions;
+  backend: BackendName;
   browser: boolean;
   software: boolean;
   /** Folder for `results.json` and `benchmarks.md`; without it `build/bench` and `docs`. */
@@ -35,17 +42,19 @@ export interface Command {
 export const USAGE = `npm run bench -- [options]
 Times attention on this machine's GPU through WebGPU in Node (Dawn), prints tables, writes JSON and Markdown.
 
-  --only A,B         groups of cases: ${GROUPS.join(', ')} (default: all)
+  --only A,B         groups of cases: ${GROUPS.join(', ')} (default: all that the backend has)
   --lengths A,B      tokens, for every group (default: each group its own; captured goes up to 16384)
-  --shapes A,B       heads of the exact cases, as 8x64 or 32/8x128 (default: 8x64,32/8x128)
+  --shapes A,B       heads of the exact cases, as 8x64 or 32/8x128 (default: 8x64,32/8x128; webgl: 8x64)
   --layers A,B       layers of the model that are captured, from 0 (default: 1,3,5,7)
   --threshold X      share of attention that PBS-Attn keeps, 0 to 1 (default 0.9)
   --case-seconds X   about how long one case may take (default 4); one that would take far longer is left out
   --budget X         start no case after so many seconds; those left out are named (default: no limit)
-  --out DIR          write DIR/results.json and DIR/benchmarks.md (default: build/bench/results.json, docs/benchmarks.md)
+  --out DIR          write DIR/results.json and DIR/benchmarks.md (default: build/bench/results.json, docs/benchmarks.md;
+                     webgl: docs/benchmarks-webgl.md)
   --add A,B          JSON files of earlier runs to show in the same report
   --report           run nothing: write the report of --add
   --browser          in Chromium instead of Node; without ONNX Runtime
+  --backend NAME     ${BACKENDS.join(' or ')} (default webgpu); webgl with --browser only, without ort and memory
   --software         with --browser: on a software adapter
   --help             this text
 
@@ -56,7 +65,7 @@ const text = {type: 'string'} as const;
 const flag = {type: 'boolean'} as const;
 const ACCEPTED = {
   ...{only: text, lengths: text, shapes: text, layers: text, threshold: text},
-  ...{'case-seconds': text, budget: text, out: text, add: text},
+  ...{backend: text, 'case-seconds': text, budget: text, out: text, add: text},
   ...{report: flag, browser: flag, software: flag, help: flag},
 };
 
@@ -73,13 +82,23 @@ function readArguments(args: string[]) {
 export function parseCommand(args: string[]): Command | 'help' {
   const values = readArguments(args);
   if (values.help) return 'help';
-  const shapeList = list('--shapes', values.shapes ?? '8x64,32/8x128', parseShape, '8x64 or 32/8x128');
+  const backend = one('--backend', values.backend ?? 'webgpu', BACKENDS);
+  if (backend === 'webgl' && !values.browser && !values.report) {
+    throw new Error('--backend webgl needs --browser: Node has no WebGL');
+  }
+  const defaultShapes = backend === 'webgl' ? '8x64' : '8x64,32/8x128';
+  const shapeList = list('--shapes', values.shapes ?? defaultShapes, parseShape, '8x64 or 32/8x128');
   const lengthOf = (part: string) => integer(part, 1, 2 ** 20);
   const layerOf = (part: string) => integer(part, 0, 1000);
-  const isGroup = (part: string) => GROUPS.find((group) => group === part);
+  const groups: readonly Group[] = backend === 'webgl' ? WEBGL_GROUPS : GROUPS;
+  const acceptedGroups =
+    backend === 'webgl'
+      ? `${groups.join(', ')} (ort runs in Node, memory counts the buffers of WebGPU)`
+      : groups.join(', ');
+  const isGroup = (part: string) => groups.find((group) => group === part);
   return {
     cases: {
-      only: values.only === undefined ? [...GROUPS] : list('--only', values.only, isGroup, GROUPS.join(', ')),
+      only: values.only === undefined ? [...groups] : list('--only', values.only, isGroup, acceptedGroups),
       lengths:
         values.lengths === undefined
           ? undefined
@@ -90,12 +109,19 @@ export function parseCommand(args: string[]): Command | 'help' {
       caseSeconds: number('--case-seconds', values['case-seconds'] ?? '4', 0.01, 600),
       budget: number('--budget', values.budget ?? '1e9', 0, 1e9),
     },
+    backend,
     browser: values.browser ?? false,
     software: values.software ?? false,
     out: values.out,
     add: values.add?.split(',') ?? [],
     reportOnly: values.report ?? false,
   };
+}
+
+function one<T extends string>(option: string, value: string, accepted: readonly T[]): T {
+  const found = accepted.find((name) => name === value);
+  if (found === undefined) throw new Error(`${option} is "${value}"; accepted: ${accepted.join(', ')}`);
+  return found;
 }
 
 function list<T>(option: string, value: string, parse: (part: string) => T | undefined, accepted: string): T[] {

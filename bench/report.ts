@@ -7,20 +7,39 @@ import {
   type Result,
   type Run,
 } from './results';
+import {CLOCK_TEXTS} from './clock_texts';
+import type {BackendName} from './options';
 import {sparseTables} from './sparse_report';
 import {type Cell, milliseconds, table} from './table';
 
-/** The report of one or several runs, in Markdown. */
+/** The backend of the runs. Runs of two backends would stand in the same rows, so they make no report. */
+export function backendOf(runs: ReadonlyArray<Pick<Run, 'backend'>>): BackendName {
+  // Runs from before WebGL was measured do not say.
+  const backends = new Set(runs.map(({backend}) => backend ?? 'webgpu'));
+  if (backends.size > 1) {
+    throw new Error(`the runs are of ${[...backends].join(' and ')}; a report shows those of one backend`);
+  }
+  return [...backends][0] ?? 'webgpu';
+}
+
+/** The report of one or several runs of a backend, in Markdown. */
 export function report(runs: readonly Run[]): string {
   const results = latest(runs);
+  const backend = backendOf(runs);
   const sections = [
-    '# Benchmarks',
+    `# ${CLOCK_TEXTS[backend].title}`,
     'Written by `npm run bench` (folder `bench/`), which says with `--help` what it can run. Times are milliseconds a ' +
       'call: the median, and the quartiles in brackets. Compare within one run: absolute figures move with device, ' +
       'driver and clocks.',
     ...runs.map(describeRun),
-    ...exactTables(results.filter((result) => result.kind === 'exact')),
-    ...sparseTables(results.filter((result) => result.kind === 'sparse')),
+    ...exactTables(
+      results.filter((result) => result.kind === 'exact'),
+      backend,
+    ),
+    ...sparseTables(
+      results.filter((result) => result.kind === 'sparse'),
+      backend,
+    ),
     ...memoryTables(results.filter((result) => result.kind === 'memory')),
     ...agreementTable(results.filter((result) => result.kind === 'agreement')),
   ];
@@ -52,7 +71,11 @@ function describeRun(run: Run, index: number): string {
     '',
     `- ${run.host}; ${versions.join(', ')}`,
     `- ${run.adapter}`,
-    `- device features in use: ${run.features.join(', ') || 'none'}`,
+    run.limits
+      ? `- ${Object.entries(run.limits)
+          .map(([name, value]) => `${name} ${value.toLocaleString('en')}`)
+          .join(', ')}`
+      : `- device features in use: ${run.features.join(', ') || 'none'}`,
   ];
   if (run.skipped.length > 0) lines.push(`- not run: ${run.skipped.join('; ')}`);
   if (run.errors.length > 0) lines.push(`- **the device reported errors**: ${run.errors.join('; ')}`);
@@ -65,22 +88,19 @@ const order = (x: string) =>
     .map((part) => part.padStart(4, '0'))
     .join();
 
-function exactTables(results: ExactResult[]): string[] {
+function exactTables(results: ExactResult[], backend: BackendName): string[] {
   if (results.length === 0) return [];
   const shapes = [...new Set(results.map(({shape}) => shape))].sort((a, b) => order(a).localeCompare(order(b)));
-  const about =
-    'Random inputs, batch 1. “GPU” is the time between timestamps on the device; the other figures count whatever a ' +
-    'page waits for, over many calls in a row. ONNX Runtime: `GroupQueryAttention` of its WebGPU provider, a chain of ' +
-    'nodes less a chain of one. tfjs composed: matMul, scale, mask, softmax, matMul. Ratios are to the column named.';
-  return ['## Exact attention, causal', about, ...shapes.map((shape) => exactTable(shape, results))];
+  const {exact, column} = CLOCK_TEXTS[backend];
+  return ['## Exact attention, causal', exact, ...shapes.map((shape) => exactTable(shape, results, column))];
 }
 
-function exactTable(shape: string, all: ExactResult[]): string {
+function exactTable(shape: string, all: ExactResult[], gpuColumn: string): string {
   const results = all.filter((result) => result.shape === shape);
   const methods = (Object.keys(METHODS) as Method[]).filter((method) => results.some((r) => r.method === method));
   const lengths = [...new Set(results.map(({length}) => length))].sort((a, b) => a - b);
   const at = (length: number, method: Method) => results.find((r) => r.length === length && r.method === method);
-  const head = ['tokens', ...methods.flatMap((method) => [METHODS[method], ...extraColumns(method)])];
+  const head = ['tokens', ...methods.flatMap((method) => [METHODS[method], ...extraColumns(method, gpuColumn)])];
   const notes: string[] = [];
   const cell = (result: ExactResult | undefined): Cell => {
     if (result?.call) return milliseconds(result.call);
@@ -107,11 +127,11 @@ function exactTable(shape: string, all: ExactResult[]): string {
   return [`### ${shape} (heads × head dim)`, table(head, rows), ...footnotes].join('\n\n');
 }
 
-function extraColumns(method: Method): string[] {
+function extraColumns(method: Method, gpuColumn: string): string[] {
   switch (method) {
     case 'ours-f32':
     case 'ours-f16':
-      return ['GPU'];
+      return [gpuColumn];
     case 'ort-f16':
       return ['to ours f16'];
     default:

@@ -1,3 +1,4 @@
+import type {BackendName} from './options';
 import type {Timing} from './statistics';
 
 /** Methods of exact attention, as they head a column. */
@@ -87,8 +88,13 @@ export interface Run {
   command: string;
   /** `Node v20.20.2 with Dawn` or `Chromium 143`. */
   host: string;
+  /** Absent in runs from before WebGL was measured: webgpu. */
+  backend?: BackendName;
+  /** Name of the GPU; with WebGL, of the renderer. */
   adapter: string;
   features: string[];
+  /** What else tells devices apart. */
+  limits?: Record<string, number>;
   versions: Record<string, string>;
   results: Result[];
   /** Cases that were not run, with the reason. */

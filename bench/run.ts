@@ -7,9 +7,10 @@ import type {Place} from './cases/case_runner';
 import {runCases} from './cases/run_cases';
 import {OnnxPeer} from './onnx/peer';
 import {serveOnnxRequests, WORKER_FLAG} from './onnx/worker';
-import {type Command, parseCommand, USAGE} from './options';
-import {report} from './report';
+import {type BackendName, type Command, parseCommand, USAGE} from './options';
+import {backendOf, report} from './report';
 import type {Run} from './results';
+import {openWebGPU} from './webgpu/device';
 
 /** `npm run bench`, and on a GPU host without node_modules `node build/gpu/bench.mjs`; in the repository's root. */
 async function main(): Promise<void> {
@@ -20,24 +21,28 @@ async function main(): Promise<void> {
     return;
   }
   const earlier = command.add.map((path) => JSON.parse(readFileSync(path, 'utf8')) as Run);
+  const backend = command.reportOnly ? backendOf(earlier) : command.backend;
+  // Said before anything is measured.
+  if (!command.reportOnly) backendOf([...earlier, {backend}]);
+  const to = paths(command, backend);
   const place: Place = {
     readFile: async (path) => {
       const {buffer, byteOffset, byteLength} = await readFile(path);
       return buffer.slice(byteOffset, byteOffset + byteLength) as ArrayBuffer;
     },
     log: (line) => console.error(line),
-    save: (run) => save(command, earlier, run),
+    save: (run) => save(to, earlier, run),
   };
   const packed = process.argv[1].endsWith('.mjs');
   const line = [packed ? 'node build/gpu/bench.mjs' : 'npm run bench --', ...args].join(' ');
   if (command.reportOnly) {
-    save(command, earlier);
+    save(to, earlier);
   } else if (command.browser) {
     await runInBrowser(command, place, line);
   } else {
     await runInNode(command, place, line);
   }
-  console.log(readFileSync(paths(command).markdown, 'utf8'));
+  console.log(readFileSync(to.markdown, 'utf8'));
 }
 
 async function runInNode({cases}: Command, place: Place, command: string): Promise<void> {
@@ -45,6 +50,7 @@ async function runInNode({cases}: Command, place: Place, command: string): Promi
   openDawn();
   try {
     await runCases(
+      await openWebGPU(),
       cases,
       {...place, askOnnx: (request) => onnx.ask(request)},
       {
@@ -58,15 +64,20 @@ async function runInNode({cases}: Command, place: Place, command: string): Promi
   }
 }
 
-function paths({out}: Command): {json: string; markdown: string} {
+interface Paths {
+  json: string;
+  markdown: string;
+}
+
+function paths({out}: Command, backend: BackendName): Paths {
+  const suffix = backend === 'webgpu' ? '' : `-${backend}`;
   return out === undefined
-    ? {json: 'build/bench/results.json', markdown: 'docs/benchmarks.md'}
+    ? {json: 'build/bench/results.json', markdown: `docs/benchmarks${suffix}.md`}
     : {json: join(out, 'results.json'), markdown: join(out, 'benchmarks.md')};
 }
 
 /** Writes what there is so far. */
-function save(command: Command, earlier: readonly Run[], run?: Run): void {
-  const {json, markdown} = paths(command);
+function save({json, markdown}: Paths, earlier: readonly Run[], run?: Run): void {
   for (const path of [json, markdown]) {
     mkdirSync(dirname(path), {recursive: true});
   }

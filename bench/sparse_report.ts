@@ -1,3 +1,5 @@
+import {CLOCK_TEXTS} from './clock_texts';
+import type {BackendName} from './options';
 import {type SparseResult, type Stage, STAGES} from './results';
 import {median} from './statistics';
 import {short, table} from './table';
@@ -16,22 +18,30 @@ const DATA = {
 /** Stages before attention: what sparse attention pays to know where to look. */
 const OVERHEAD: readonly Stage[] = ['permute', 'score', 'select', 'other'];
 
-export function sparseTables(results: SparseResult[]): string[] {
+export function sparseTables(results: SparseResult[], backend: BackendName): string[] {
   if (results.length === 0) return [];
-  const about =
-    '“exact” and “PBS-Attn” count whatever a page waits for; stages are times on the GPU alone. The bound is density × ' +
-    'exact time on the GPU. “to bound” is PBS-Attn on the GPU over the bound and the stages before attention; ' +
-    '“overhead” is the share of these stages in PBS-Attn’s time on the GPU, and beside our exact time.';
+  const {sparse, column} = CLOCK_TEXTS[backend];
   const sections = (['captured', 'synthetic'] as const).flatMap((data) => {
     const own = results.filter((result) => result.data === data);
-    return own.length === 0 ? [] : [...DATA[data], summary(own), ...programs(own)];
+    return own.length === 0 ? [] : [...DATA[data], summary(own, column), ...programs(own, column)];
   });
-  return ['## PBS-Attn against our exact attention', about, ...sections];
+  return ['## PBS-Attn against our exact attention', sparse, ...sections];
 }
 
-function summary(results: SparseResult[]): string {
+function summary(results: SparseResult[], gpuColumn: string): string {
   const head = [
-    ...['heads', 'tokens', 'precision', 'τ', 'layers', 'density', 'exact', 'PBS-Attn', 'speed-up', 'exact, GPU'],
+    ...[
+      'heads',
+      'tokens',
+      'precision',
+      'τ',
+      'layers',
+      'density',
+      'exact',
+      'PBS-Attn',
+      'speed-up',
+      `exact, ${gpuColumn}`,
+    ],
     ...STAGES,
     ...['bound', 'to bound', 'overhead', 'of exact', 'output difference'],
   ];
@@ -89,7 +99,7 @@ function toBound(result: SparseResult): number | undefined {
 }
 
 /** Where the time of the longest case goes. */
-function programs(results: SparseResult[]): string[] {
+function programs(results: SparseResult[], gpuColumn: string): string[] {
   const longest = Math.max(...results.map(({length}) => length));
   const rows = grouped(
     results
@@ -103,7 +113,10 @@ function programs(results: SparseResult[]): string[] {
     short(median(group.map(({gpu}) => gpu.median))),
   ]);
   if (rows.length === 0) return [];
-  return [`Programs at ${longest.toLocaleString('en')} tokens:`, table(['program', 'stage', 'precision', 'GPU'], rows)];
+  return [
+    `Programs at ${longest.toLocaleString('en')} tokens:`,
+    table(['program', 'stage', 'precision', gpuColumn], rows),
+  ];
 }
 
 function grouped<T>(items: readonly T[], key: (item: T) => string): T[][] {

@@ -4,9 +4,10 @@ import {createServer, type Server} from 'node:http';
 import {createRequire} from 'node:module';
 import type {AddressInfo} from 'node:net';
 import {join} from 'node:path';
+import type {Browser, Page} from 'playwright-core';
 import {findChromium, gpuFlags, softwareFlags} from '../../test/browser';
 import type {Place} from '../cases/case_runner';
-import type {Command} from '../options';
+import type {BackendName, Command} from '../options';
 import type {PageRequest} from './page';
 
 /** The page's script where a GPU host finds it, made beforehand by `bench/pack.ts`. */
@@ -15,8 +16,11 @@ export const PAGE_SCRIPT = 'build/gpu/bench-page.js';
 /** As in Node: without it NVIDIA's Vulkan driver offers no f16. */
 const DAWN_TOGGLES = '--enable-dawn-features=vulkan_enable_f16_on_nvidia';
 
+/** A browser that lost a context refuses new ones to the same site, which is how a retry would end. */
+const AFTER_LOSS = '--disable-domain-blocking-for-3d-apis';
+
 /** Runs the cases in headless Chromium, on its GPU unless software is asked for. */
-export async function runInBrowser({cases, software}: Command, place: Place, command: string): Promise<void> {
+export async function runInBrowser({cases, backend, software}: Command, place: Place, command: string): Promise<void> {
   // Not an import: a GPU host has playwright-core in a folder of its own, which NODE_PATH names.
   const load = createRequire(join(process.cwd(), 'bench'));
   const {chromium} = load('playwright-core') as typeof import('playwright-core');
@@ -26,15 +30,15 @@ export async function runInBrowser({cases, software}: Command, place: Place, com
     executablePath: process.env.CHROME ?? findChromium(),
     // Playwright's own flags would turn the graphics processor off.
     ...(software
-      ? {args: softwareFlags}
-      : {args: [...gpuFlags, DAWN_TOGGLES], ignoreDefaultArgs: ['--disable-gpu', '--enable-unsafe-swiftshader']}),
+      ? {args: [...softwareFlags, AFTER_LOSS]}
+      : {
+          args: [...gpuFlags, DAWN_TOGGLES, AFTER_LOSS],
+          ignoreDefaultArgs: ['--disable-gpu', '--enable-unsafe-swiftshader'],
+        }),
   });
   try {
-    const page = await browser.newPage();
-    page.on('pageerror', (error) => place.log(`page: ${error.message}`));
-    await page.exposeFunction('benchLog', place.log);
-    await page.exposeFunction('benchSave', place.save);
-    await page.goto(`http://localhost:${(server.address() as AddressInfo).port}/`);
+    const {port} = server.address() as AddressInfo;
+    const page = await openPage(browser, `http://localhost:${port}/`, backend, place);
     const request: PageRequest = {
       options: cases,
       about: {command, host: `Chromium ${browser.version()}`, versions: {node: process.version}},
@@ -47,6 +51,34 @@ export async function runInBrowser({cases, software}: Command, place: Place, com
     await browser.close();
     server.close();
   }
+}
+
+/** How often a page is opened anew when its backend does not work. */
+const RETRIES = 3;
+
+/**
+ * Opens the page and its backend. The first WebGL context of a browser can be lost at once, while the GPU process
+ * starts; a new page in the same browser gets one that lasts.
+ */
+async function openPage(
+  browser: Browser,
+  address: string,
+  backend: BackendName,
+  place: Place,
+  retries = RETRIES,
+): Promise<Page> {
+  const page = await browser.newPage();
+  page.on('pageerror', (error) => place.log(`page: ${error.message}`));
+  await page.exposeFunction('benchLog', place.log);
+  await page.exposeFunction('benchSave', place.save);
+  await page.goto(address);
+  const fault = await page.evaluate((name) => window.openDevice(name), backend);
+  if (fault === undefined) return page;
+  await page.close();
+  if (retries === 0) throw new Error(`${backend} does not work in this browser: ${fault}`);
+  place.log(`${backend} failed at the first warm-up (${fault}): opening the page anew, ${retries} retries left`);
+  await new Promise((resolve) => setTimeout(resolve, 500));
+  return openPage(browser, address, backend, place, retries - 1);
 }
 
 /** Bundles the page's script, or takes the packed one where there is no bundler. */
@@ -62,7 +94,12 @@ async function serve(script: string): Promise<Server> {
   const server = createServer((request, response) => {
     const path = new URL(request.url ?? '/', 'http://localhost').pathname;
     const send = (type: string, body: string | Uint8Array) => {
-      response.writeHead(200, {'content-type': type});
+      // Isolated, the page's clock has steps of 5 µs instead of 100: time of draws in WebGL is taken with it.
+      response.writeHead(200, {
+        'content-type': type,
+        'cross-origin-opener-policy': 'same-origin',
+        'cross-origin-embedder-policy': 'require-corp',
+      });
       response.end(body);
     };
     if (path === '/') {

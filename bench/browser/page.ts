@@ -1,6 +1,9 @@
 import {runCases} from '../cases/run_cases';
-import type {CaseOptions} from '../options';
+import type {Device} from '../device';
+import type {BackendName, CaseOptions} from '../options';
 import type {Run} from '../results';
+import {openWebGL} from '../webgl/device';
+import {openWebGPU} from '../webgpu/device';
 
 /** What the command passes into the page. */
 export interface PageRequest {
@@ -10,12 +13,25 @@ export interface PageRequest {
 
 declare global {
   interface Window {
+    /** Opens the backend that `runBench` measures; gives what is wrong with it, if anything. */
+    openDevice: (backend: BackendName) => Promise<string | undefined>;
     runBench: (request: PageRequest) => Promise<void>;
     /** Given by the command: shows a line, keeps what there is so far. */
     benchLog: (line: string) => void;
     benchSave: (run: Run) => void;
   }
 }
+
+let device: Device;
+
+window.openDevice = async (backend) => {
+  try {
+    device = await (backend === 'webgl' ? openWebGL() : openWebGPU());
+    return undefined;
+  } catch (error) {
+    return (error as Error).message;
+  }
+};
 
 window.runBench = async ({options, about}) => {
   const place = {
@@ -27,5 +43,5 @@ window.runBench = async ({options, about}) => {
     log: window.benchLog,
     save: window.benchSave,
   };
-  await runCases(options, place, about);
+  await runCases(device, options, place, about);
 };

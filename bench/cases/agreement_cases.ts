@@ -1,6 +1,6 @@
 import {transpose, tidy} from '@tensorflow/tfjs-core';
 import {causalMask, composedAttention} from '../composed_attention';
-import {exactAttention, whyNot} from '../our_attention';
+import {exactAttention} from '../our_attention';
 import type {AgreementResult} from '../results';
 import {type HeadShape, shapeName} from '../shapes';
 import {relativeL1} from '../statistics';
@@ -14,9 +14,13 @@ const SEED = 5;
 /** Whether every peer computes what we compute, on one short input: a fast wrong answer is no peer. */
 export async function compareOutputs(runner: CaseRunner): Promise<void> {
   const shape = {heads: 2, keyValueHeads: 1, headDim: 64};
-  const {askOnnx} = runner.place;
+  const {
+    device: {precisions},
+    place: {askOnnx},
+  } = runner;
   const ours = await outputOf(shape, runner, 'ours-f32');
-  for (const method of ['ours-f16', 'composed'] as const) {
+  const methods = [...(precisions.includes('float16') ? (['ours-f16'] as const) : []), 'composed' as const];
+  for (const method of methods) {
     await compare(runner, shape, method, async () => relativeL1(await outputOf(shape, runner, method), ours));
   }
   if (!askOnnx) return;
@@ -57,7 +61,7 @@ async function outputOf(
   method: 'ours-f32' | 'ours-f16' | 'composed',
 ): Promise<ArrayLike<number>> {
   const precision = method === 'ours-f16' ? 'float16' : 'float32';
-  const unavailable = whyNot(precision, device.backend.device);
+  const unavailable = device.whyNot(precision);
   if (unavailable) throw new Error(unavailable);
   const inputs = headFirst(shape);
   const mask = causalMask(LENGTH);

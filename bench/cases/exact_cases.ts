@@ -1,8 +1,8 @@
 import {tidy} from '@tensorflow/tfjs-core';
 import {timeCalls} from '../call_timing';
 import {causalMask, composedAttention} from '../composed_attention';
-import {timePrograms} from '../dispatch_timing';
-import {exactAttention, type Precision, whyNot} from '../our_attention';
+import type {Call, SizeLimit} from '../device';
+import {exactAttention} from '../our_attention';
 import type {ExactResult, Method} from '../results';
 import {type HeadShape, queryBytes, scoreBytes, shapeName} from '../shapes';
 import type {Timing} from '../statistics';
@@ -42,10 +42,11 @@ async function timeMethod(
   cannot: (shape: HeadShape, length: number) => string | undefined,
   time: (shape: HeadShape, length: number) => Promise<Pick<ExactResult, 'call' | 'gpu' | 'note'>>,
 ): Promise<void> {
-  const {options} = runner;
+  const {options, device} = runner;
+  const lengths = options.lengths ?? EXACT_LENGTHS.filter((length) => length <= device.longest);
   for (const shape of options.shapes) {
     const forecast = new Forecast();
-    for (const length of options.lengths ?? EXACT_LENGTHS) {
+    for (const length of lengths) {
       const result: ExactResult = {kind: 'exact', shape: shapeName(shape), length, method};
       const reason = cannot(shape, length) ?? forecast.tooLong(length, leastCalls, options.caseSeconds);
       await runner.case(`exact ${method} ${shapeName(shape)} ${length}`, async () => {
@@ -58,26 +59,25 @@ async function timeMethod(
   }
 }
 
-function doesNotFit(bytes: number, what: string, {device}: CaseRunner): string | undefined {
-  const limit = device.backend.device.limits.maxStorageBufferBindingSize;
-  return bytes > limit ? `${what} is ${(bytes / 2 ** 30).toFixed(2)} GiB, past the binding limit` : undefined;
+function doesNotFit(bytes: number, what: string, limit: SizeLimit): string | undefined {
+  return bytes > limit.bytes ? `${what} is ${(bytes / 2 ** 30).toFixed(2)} GiB, past ${limit.reason}` : undefined;
 }
 
 export async function timeOurs(runner: CaseRunner): Promise<void> {
-  const {backend} = runner.device;
-  for (const precision of ['float32', 'float16'] as const satisfies Precision[]) {
-    const unavailable = whyNot(precision, backend.device);
+  const {timer, precisions, tensorLimit, whyNot} = runner.device;
+  for (const precision of precisions) {
+    const unavailable = whyNot(precision);
     const method = precision === 'float32' ? 'ours-f32' : 'ours-f16';
     await timeMethod(
       runner,
       method,
       7,
-      (shape, length) => unavailable ?? doesNotFit(queryBytes(shape, length), 'the query', runner),
+      (shape, length) => unavailable ?? doesNotFit(queryBytes(shape, length), 'the query', tensorLimit),
       async (shape, length) => {
         const inputs = randomInputs(shape, length, SEED);
         try {
           const call = () => exactAttention(inputs, precision);
-          const timed = await timeCalls(backend, call, runner.options.caseSeconds);
+          const timed = await timeCalls(timer, call, runner.options.caseSeconds);
           return {call: timed, gpu: timed.median < LONG_MS ? await gpuTime(runner, call) : undefined};
         } finally {
           disposeInputs(inputs);
@@ -88,26 +88,26 @@ export async function timeOurs(runner: CaseRunner): Promise<void> {
 }
 
 /** Time on the GPU of a call, all of its dispatches together. */
-async function gpuTime(runner: CaseRunner, call: () => ReturnType<typeof exactAttention>): Promise<Timing | undefined> {
-  const programs = await timePrograms(runner.device.backend, call, runner.options.caseSeconds / 4);
+async function gpuTime(runner: CaseRunner, call: Call): Promise<Timing | undefined> {
+  const programs = await runner.device.timer.timePrograms(call, runner.options.caseSeconds / 4);
   if (!programs) return undefined;
   const total = (of: 'median' | 'low' | 'high') => programs.reduce((sum, {gpu}) => sum + gpu[of], 0);
   return {...programs[0].gpu, median: total('median'), low: total('low'), high: total('high')};
 }
 
 export async function timeComposed(runner: CaseRunner): Promise<void> {
-  const {backend} = runner.device;
+  const {timer, scoreLimit} = runner.device;
   await timeMethod(
     runner,
     'composed',
     7,
-    (shape, length) => doesNotFit(scoreBytes(shape, length), 'the score matrix', runner),
+    (shape, length) => doesNotFit(scoreBytes(shape, length), 'the score matrix', scoreLimit),
     async (shape, length) => {
       const inputs = randomInputs(shape, length, SEED);
       const mask = causalMask(length);
       try {
         const call = () => tidy(() => composedAttention(inputs, mask));
-        return {call: await timeCalls(backend, call, runner.options.caseSeconds)};
+        return {call: await timeCalls(timer, call, runner.options.caseSeconds)};
       } finally {
         disposeInputs(inputs);
         mask.dispose();

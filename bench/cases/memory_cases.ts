@@ -1,6 +1,5 @@
 import {pbsAttention} from '../../src/index';
 import {causalMask, composedAttention} from '../composed_attention';
-import {peakBytes} from '../gpu_memory';
 import {exactAttention, sparseOptions} from '../our_attention';
 import {queryBytes, scoreBytes, shapeName} from '../shapes';
 import type {CaseRunner} from './case_runner';
@@ -10,7 +9,11 @@ const MEMORY_LENGTHS = [4096, 16_384, 65_536];
 
 /** Bytes on the GPU of each way, for the first of the shapes. */
 export async function measureMemory(runner: CaseRunner): Promise<void> {
-  const {backend} = runner.device;
+  const {peakBytes, scoreLimit} = runner.device;
+  if (!peakBytes) {
+    runner.skip('memory', 'bytes are counted on WebGPU alone');
+    return;
+  }
   const {lengths, threshold, shapes} = runner.options;
   const shape = shapes[0];
   for (const length of lengths ?? MEMORY_LENGTHS) {
@@ -18,10 +21,10 @@ export async function measureMemory(runner: CaseRunner): Promise<void> {
       const inputs = randomInputs(shape, length, 3);
       const {query, key, value} = inputs;
       const options = sparseOptions(threshold);
-      const composedFits = scoreBytes(shape, length) <= backend.device.limits.maxStorageBufferBindingSize;
+      const composedFits = scoreBytes(shape, length) <= scoreLimit.bytes;
       const composed = async () => {
         const mask = causalMask(length);
-        const bytes = await peakBytes(backend, () => composedAttention(inputs, mask));
+        const bytes = await peakBytes(() => composedAttention(inputs, mask));
         mask.dispose();
         return bytes;
       };
@@ -32,8 +35,8 @@ export async function measureMemory(runner: CaseRunner): Promise<void> {
             shape: shapeName(shape),
             length,
             output: queryBytes(shape, length),
-            exact: await peakBytes(backend, () => exactAttention(inputs, 'float32')),
-            sparse: await peakBytes(backend, () => pbsAttention(query, key, value, options)),
+            exact: await peakBytes(() => exactAttention(inputs, 'float32')),
+            sparse: await peakBytes(() => pbsAttention(query, key, value, options)),
             composed: composedFits ? await composed() : undefined,
             scoreMatrix: scoreBytes(shape, length),
           },

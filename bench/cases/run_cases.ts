@@ -1,5 +1,5 @@
 import {version_core} from '@tensorflow/tfjs-core';
-import {registerDevice} from '../device';
+import type {Device} from '../device';
 import type {CaseOptions, Group} from '../options';
 import type {Run} from '../results';
 import {compareOutputs} from './agreement_cases';
@@ -18,25 +18,24 @@ const GROUP_CASES: Record<Group, (runner: CaseRunner) => Promise<void>> = {
   memory: measureMemory,
 };
 
-/** Runs the cases that the options name. The same in Node and in a page. */
+/** Runs the cases that the options name, on the backend that was opened. The same in Node and in a page. */
 export async function runCases(
+  device: Device,
   options: CaseOptions,
   place: Place,
   about: Pick<Run, 'command' | 'host' | 'versions'>,
 ): Promise<Run> {
-  const device = await registerDevice();
-  const {info, backend} = device;
   const run: Run = {
     date: new Date().toISOString(),
     ...about,
-    adapter: [info.vendor, info.architecture, info.device, info.description].filter(Boolean).join(', '),
-    features: [...backend.device.features].sort(),
+    ...device.about,
     versions: {'@tensorflow/tfjs-core': version_core, ...about.versions},
     results: [],
     skipped: [],
     errors: [],
   };
-  place.log(`${run.host} on ${run.adapter}; ${run.features.join(', ')}`);
+  const traits = [...Object.entries(run.limits ?? {}).map((limit) => limit.join(' ')), ...run.features];
+  place.log(`${run.host} on ${run.adapter}; ${traits.join(', ')}`);
   const runner = new CaseRunner(device, options, place, run);
   for (const group of options.only) {
     try {

@@ -1,8 +1,8 @@
 import {pbsAttention, pbsAttentionDensity, pbsAttentionPlan} from '../../src/index';
 import {timeCalls} from '../call_timing';
 import {type Inputs, LONGEST_CAPTURE, openReader} from '../captured_attention';
-import {timePrograms} from '../dispatch_timing';
-import {exactAttention, type Precision, sparseOptions, whyNot} from '../our_attention';
+import type {Call} from '../device';
+import {exactAttention, type Precision, sparseOptions} from '../our_attention';
 import {type SparseResult, type Stage, STAGES} from '../results';
 import {type HeadShape, shapeName} from '../shapes';
 import {stageOf} from '../stages';
@@ -38,7 +38,8 @@ export async function timeCaptured(runner: CaseRunner): Promise<void> {
 }
 
 export async function timeSynthetic(runner: CaseRunner): Promise<void> {
-  for (const length of runner.options.lengths ?? SYNTHETIC_LENGTHS) {
+  const {options, device} = runner;
+  for (const length of options.lengths ?? SYNTHETIC_LENGTHS.filter((x) => x <= device.longest)) {
     const values = syntheticAttention(SYNTHETIC_SHAPE, length, 17);
     const inputs = uploadInputs(SYNTHETIC_SHAPE, length, values);
     await timeBoth(runner, inputs, 'synthetic', 0);
@@ -48,9 +49,9 @@ export async function timeSynthetic(runner: CaseRunner): Promise<void> {
 
 async function timeBoth(runner: CaseRunner, inputs: Inputs, data: 'captured' | 'synthetic', layer: number) {
   const length = inputs.query.shape[2];
-  for (const precision of ['float32', 'float16'] as const) {
+  for (const precision of runner.device.precisions) {
     const name = `${data} ${length}${data === 'captured' ? ` layer ${layer}` : ''} ${precision}`;
-    const unavailable = whyNot(precision, runner.device.backend.device);
+    const unavailable = runner.device.whyNot(precision);
     if (unavailable) {
       // Said once by the exact cases.
       continue;
@@ -67,7 +68,6 @@ async function compare(
   layer: number,
 ): Promise<SparseResult> {
   const {options, device} = runner;
-  const {backend} = device;
   const {query, key, value} = inputs;
   const [, heads, length, headDim] = query.shape;
   const planOptions = sparseOptions(options.threshold);
@@ -88,21 +88,21 @@ async function compare(
     precision,
     threshold: options.threshold,
     density,
-    exact: await timeCalls(backend, exactCall, options.caseSeconds / 2),
-    sparse: await timeCalls(backend, sparseCall, options.caseSeconds / 2),
+    exact: await timeCalls(device.timer, exactCall, options.caseSeconds / 2),
+    sparse: await timeCalls(device.timer, sparseCall, options.caseSeconds / 2),
     ...(await stageTimes(runner, exactCall, sparseCall)),
     difference: length > LONGEST_COMPARED ? undefined : await difference(sparseCall, exactCall),
   };
 }
 
 async function stageTimes(
-  {device: {backend}, options}: CaseRunner,
-  exactCall: () => ReturnType<typeof pbsAttention>,
-  sparseCall: () => ReturnType<typeof pbsAttention>,
+  {device: {timer}, options}: CaseRunner,
+  exactCall: Call,
+  sparseCall: Call,
 ): Promise<Pick<SparseResult, 'exactGpu' | 'stages' | 'programs'>> {
   const seconds = options.caseSeconds / 4;
-  const exact = await timePrograms(backend, exactCall, seconds);
-  const sparse = await timePrograms(backend, sparseCall, seconds);
+  const exact = await timer.timePrograms(exactCall, seconds);
+  const sparse = await timer.timePrograms(sparseCall, seconds);
   if (!exact || !sparse) return {};
   const programs = sparse.map(({program, gpu}) => ({program, stage: stageOf(program), gpu}));
   const stages: Partial<Record<Stage, number>> = {};
@@ -113,10 +113,7 @@ async function stageTimes(
   return {exactGpu: exact.reduce((sum, {gpu}) => sum + gpu.median, 0), stages, programs};
 }
 
-async function difference(
-  sparseCall: () => ReturnType<typeof pbsAttention>,
-  exactCall: () => ReturnType<typeof pbsAttention>,
-): Promise<number> {
+async function difference(sparseCall: Call, exactCall: Call): Promise<number> {
   const outputs = [sparseCall(), exactCall()];
   const [sparse, exact] = await Promise.all(outputs.map((output) => output.data()));
   outputs.forEach((output) => output.dispose());

@@ -1,7 +1,15 @@
-import {dispose, type TensorContainer, tidy} from '@tensorflow/tfjs-core';
+import {dispose, tidy} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
-import {finish} from './call_timing';
-import {timing, type Timing} from './statistics';
+import type {Call, ProgramTiming} from '../device';
+import {timing} from '../statistics';
+
+/** Sends what is recorded to the device and waits until it is done. */
+export async function finish(backend: WebGPUBackend): Promise<void> {
+  backend.ensureCommandEncoderReady();
+  backend.endComputePassEncoder();
+  backend.submitQueue();
+  await backend.queue.onSubmittedWorkDone();
+}
 
 /** One dispatch of a call, as the backend encoded it. */
 interface RecordedDispatch {
@@ -21,7 +29,7 @@ interface Recording {
  * Runs a call and records its dispatches, whoever encodes them. Buffers that the call frees are held back, so that inputs
  * and uniforms of every dispatch stay as they were.
  */
-async function recordDispatches(backend: WebGPUBackend, call: () => TensorContainer): Promise<Recording> {
+async function recordDispatches(backend: WebGPUBackend, call: Call): Promise<Recording> {
   await finish(backend);
   const dispatches: RecordedDispatch[] = [];
   const {device, bufferManager: pool} = backend;
@@ -88,12 +96,6 @@ const PASS_MS = 12;
 const MOST_REPEATS = 1000;
 const ROUNDS = 10;
 
-/** Time on the GPU of one program of a call. */
-export interface ProgramTiming {
-  program: string;
-  gpu: Timing;
-}
-
 /**
  * Time on the GPU of each program of a call, in milliseconds, by timestamps around a pass that repeats it. A dispatch
  * reads what those before it have written, so all are run in their order; one that adds to what it wrote before would be
@@ -104,7 +106,7 @@ export interface ProgramTiming {
  */
 export async function timePrograms(
   backend: WebGPUBackend,
-  call: () => TensorContainer,
+  call: Call,
   seconds: number,
 ): Promise<ProgramTiming[] | undefined> {
   if (!backend.device.features.has('timestamp-query')) return undefined;

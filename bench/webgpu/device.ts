@@ -1,0 +1,50 @@
+import {backend, ready, setBackend} from '@tensorflow/tfjs-core';
+import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
+import {registerWebGPUBackend} from '../../src/webgpu';
+import type {Device} from '../device';
+import {whyNot} from '../our_attention';
+import {finish, timePrograms} from './dispatch_timing';
+import {peakBytes} from './gpu_memory';
+
+/** Runs tfjs's webgpu backend on a device with every useful feature and limit of the adapter. */
+export async function openWebGPU(): Promise<Device> {
+  const device = await registerWhenUp();
+  const errors: string[] = [];
+  device.addEventListener('uncapturederror', ({error}) => errors.push(error.message));
+  await setBackend('webgpu');
+  await ready();
+  const webgpu = backend() as WebGPUBackend;
+  const {vendor, architecture, device: model, description} = device.adapterInfo;
+  const limit = {bytes: device.limits.maxStorageBufferBindingSize, reason: 'the binding limit'};
+  return {
+    about: {
+      backend: 'webgpu',
+      adapter: [vendor, architecture, model, description].filter(Boolean).join(', '),
+      features: [...device.features].sort(),
+    },
+    errors,
+    timer: {
+      shortestMs: 40,
+      warmUpMs: 0,
+      finish: () => finish(webgpu),
+      timePrograms: (call, seconds) => timePrograms(webgpu, call, seconds),
+    },
+    precisions: ['float32', 'float16'],
+    whyNot: (precision) => whyNot(precision, device),
+    tensorLimit: limit,
+    scoreLimit: limit,
+    longest: Infinity,
+    peakBytes: (call) => peakBytes(webgpu, call),
+  };
+}
+
+/** In Chromium the first request can come before the GPU process is up. */
+async function registerWhenUp(attempts = 10): Promise<GPUDevice> {
+  try {
+    return await registerWebGPUBackend();
+  } catch (error) {
+    if (attempts === 0) throw error;
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    return registerWhenUp(attempts - 1);
+  }
+}
