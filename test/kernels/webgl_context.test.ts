@@ -131,9 +131,9 @@ if (testBackends().includes('webgl')) {
         const limit = glOf(webgl()).getParameter(glOf(webgl()).MAX_TEXTURE_SIZE) as number;
         const before = webgl().numDataIds();
         const size = `${limit} x ${limit}`;
-        const tokens = limit ** 2 / 64 + 1;
-        expect(() => run('FlashAttention', [1, 1, tokens, 64])).to.throw(
-          `flashAttention: query [1,1,${tokens},64] has ${64 * tokens} values, more than one texture holds; ` +
+        const tokens = limit ** 2 / 256 + 1;
+        expect(() => run('FlashAttention', [1, 1, tokens, 256])).to.throw(
+          `flashAttention: query [1,1,${tokens},256] has ${256 * tokens} values, more than one texture holds; ` +
             `this WebGL device takes textures up to ${size}.`,
         );
         expect(() => run('PBSAttention', [1, 1, 2 ** 24 + 1, 1])).to.throw(
