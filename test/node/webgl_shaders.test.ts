@@ -6,7 +6,7 @@ import {
   AttendValuesProgram,
   StoreAttentionProgram,
   valueColumns,
-} from '../../src/kernels/webgl/attend';
+} from '../../src/kernels/webgl/attend_passes';
 import type {AttendWalk} from '../../src/kernels/webgl/attend_walk';
 import {BlockMaskProgram} from '../../src/kernels/webgl/block_mask';
 import {

@@ -1,7 +1,8 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
 import type {BlockGeometry} from '../../src/kernels/block_geometry';
-import {attend, valueColumns} from '../../src/kernels/webgl/attend';
+import {attend} from '../../src/kernels/webgl/attend';
+import {valueColumns} from '../../src/kernels/webgl/attend_passes';
 import {blockMask} from '../../src/kernels/webgl/block_mask';
 import type {AttentionContext} from '../../src/kernels/webgl/context';
 import {attentionContext} from '../../src/kernels/webgl/context';

@@ -12,7 +12,8 @@ import {FlashAttention, PBSAttention, PBSAttentionPlan} from '../attention_kerne
 import type {BlockGeometry} from '../block_geometry.js';
 import {blockGeometry, isExact} from '../block_geometry.js';
 import {exactPlan} from '../exact_plan.js';
-import {attend, valueColumns} from './attend.js';
+import {attend} from './attend.js';
+import {valueColumns} from './attend_passes.js';
 import type {BlockPlan} from './attend_walk.js';
 import {blockMask} from './block_mask.js';
 import type {AttentionContext} from './context.js';

@@ -1,0 +1,287 @@
+import {each} from '../shader_text.js';
+import type {AttendWalk, BlockPlan, WalkVariant} from './attend_walk.js';
+import {groupText, keysText, originsText, roundText, tilesPerBlock, walkUniforms, walkVariant} from './attend_walk.js';
+import type {ProgramSpec} from './program.js';
+import {AttentionProgram} from './program.js';
+import type {RowTexture} from './row_texture.js';
+import {groupRows, noMaximum, visibleScores, writeScores} from './score_tile.js';
+
+/** What is known of each group of the range after a number of rounds. */
+export interface RunningSums {
+  /** Maximum of each row's scores (layer 0), and the sum of exp2(score − maximum) (layer 1). A texel a group. */
+  statistics: RowTexture;
+  /** Sum of exp2(score − maximum) times value: layers as `AttendValuesProgram` writes them. */
+  values: RowTexture;
+}
+
+/** Texels a group of the sums of values: a fragment writes `drawBuffers` vectors, as many for each of four rows. */
+export const valueTexels = (headDim: number, drawBuffers: number) =>
+  Math.ceil(Math.ceil(headDim / 4) / (drawBuffers / groupRows));
+
+/** Values a row of `value` as `AttendValuesProgram` reads it: no fragment looks past the row. */
+export const valueColumns = (headDim: number, drawBuffers: number) => valueTexels(headDim, drawBuffers) * drawBuffers;
+
+function listInput(plan: BlockPlan | undefined): ProgramSpec<object>['inputs'] {
+  return plan ? {blockLists: plan.blockLists} : {};
+}
+
+/** Scores of a round. A row a group; texel t, layer i: key i of tile t, with the group's four query rows. */
+export class AttendScoresProgram extends AttentionProgram<WalkVariant & {headDim: number}> {
+  constructor(
+    walk: AttendWalk,
+    firstSlot: number,
+    query: RowTexture,
+    key: RowTexture,
+    scale: number,
+    plan?: BlockPlan,
+  ) {
+    const {geometry, tileKeys, firstGroup, endGroup, slotsPerRound} = walk;
+    super({
+      inputs: {query, key, ...listInput(plan), ...(plan && {keyIndices: plan.keyIndices})},
+      uniforms: {
+        ...walkUniforms(walk),
+        firstSlot: {type: 'int', value: firstSlot},
+        logitScale: {type: 'float', value: scale * Math.LOG2E},
+      },
+      output: {rows: endGroup - firstGroup, columns: 4 * slotsPerRound * tilesPerBlock(geometry, tileKeys)},
+      layers: tileKeys,
+      variant: {...walkVariant(walk), headDim: geometry.headDim},
+      fetches: (4 + tileKeys) * Math.ceil(geometry.headDim / 4),
+    });
+  }
+
+  protected shader(variant: WalkVariant & {headDim: number}): string {
+    const {causal, tileKeys, headDim} = variant;
+    return `
+// A fragment computes the scores of a group with one tile of ${tileKeys} keys, each key a layer.
+${groupText(variant)}
+${roundText}
+${keysText(variant)}
+${originsText(variant)}
+${visibleScores(causal)}
+void compute(int row, int tile) {
+  Group group = groupAt(firstGroup + row);
+  int slot = divide(tile, tilesPerBlock);
+  // Nobody reads the tiles that a group does not have.
+  if (slot >= slotsOfRound(group)) {
+    discard;
+  }
+  int head = group.head;
+  ivec4 queries = group.queries;
+  int firstKey = firstKeyRow(head);
+  int block = blockOf(group, slot);
+  int tileOfBlock = tile - slot * tilesPerBlock;
+  ${each(
+    tileKeys / 4,
+    (i) => `ivec4 positions${i} = positionsIn(block, tileOfBlock, ${i});
+  ivec4 keys${i} = originsOf(group, block, tileOfBlock, ${i}, positions${i});`,
+    '\n  ',
+  )}
+${writeScores(headDim, tileKeys)}
+}`;
+  }
+}
+
+interface StatisticsVariant extends WalkVariant {
+  firstRound: boolean;
+}
+
+/** Maximum (layer 0) and sum (layer 1) of each row up to and with a round. */
+export class AttendStatisticsProgram extends AttentionProgram<StatisticsVariant> {
+  constructor(
+    walk: AttendWalk,
+    firstSlot: number,
+    scores: RowTexture,
+    before: RunningSums | undefined,
+    plan?: BlockPlan,
+  ) {
+    const {geometry, tileKeys, firstGroup, endGroup, slotsPerRound} = walk;
+    super({
+      inputs: {scores, ...(before && {before: before.statistics}), ...listInput(plan)},
+      uniforms: {...walkUniforms(walk), firstSlot: {type: 'int', value: firstSlot}},
+      output: {rows: endGroup - firstGroup, columns: 4},
+      layers: 2,
+      variant: {...walkVariant(walk), firstRound: before === undefined},
+      fetches: slotsPerRound * tilesPerBlock(geometry, tileKeys) * tileKeys,
+    });
+  }
+
+  protected shader(variant: StatisticsVariant): string {
+    const {tileKeys, firstRound} = variant;
+    return `
+// A fragment walks over the scores of a group's four rows, a component each: an online softmax, tile by tile.
+${groupText(variant)}
+${roundText}
+void compute(int row, int texel) {
+  int tiles = slotsOfRound(groupAt(firstGroup + row)) * tilesPerBlock;
+  if (tiles == 0) {
+    discard;
+  }
+  ${
+    firstRound
+      ? `vec4 rowMax = vec4(${noMaximum});
+  vec4 rowSum = vec4(0.0);`
+      : `ivec2 old = beforeAt(row);
+  vec4 rowMax = fetchBefore(old, 0, 0);
+  vec4 rowSum = fetchBefore(old, 0, 1);`
+  }
+  ivec2 at = scoresAt(row);
+  for (int tile = 0; tile < tiles; tile++) {
+    ${each(tileKeys, (k) => `vec4 s${k} = fetchScores(at, tile, ${k});`, '\n    ')}
+    vec4 newMax = rowMax;
+    ${each(tileKeys, (k) => `newMax = max(newMax, s${k});`, '\n    ')}
+    rowSum *= exp2(rowMax - newMax);
+    ${each(tileKeys, (k) => `rowSum += exp2(s${k} - newMax);`, '\n    ')}
+    rowMax = newMax;
+  }
+  result0 = rowMax;
+  result1 = rowSum;
+}`;
+  }
+}
+
+/**
+ * Weighted sums of values up to and with a round. A row a group; layer `q * n + i` of texel t: vector `t * n + i` of the
+ * value for query row q, where n is a quarter of the draw buffers.
+ */
+export class AttendValuesProgram extends AttentionProgram<StatisticsVariant> {
+  constructor(
+    walk: AttendWalk,
+    firstSlot: number,
+    scores: RowTexture,
+    statistics: RowTexture,
+    value: RowTexture,
+    before: RunningSums | undefined,
+    plan?: BlockPlan,
+  ) {
+    const {geometry, tileKeys, firstGroup, endGroup, slotsPerRound} = walk;
+    super({
+      inputs: {
+        scores,
+        statistics,
+        value,
+        ...(before && {beforeStatistics: before.statistics, beforeValues: before.values}),
+        ...listInput(plan),
+      },
+      uniforms: {...walkUniforms(walk), firstSlot: {type: 'int', value: firstSlot}},
+      output: {rows: endGroup - firstGroup, columns: 4 * valueTexels(geometry.headDim, tileKeys)},
+      layers: tileKeys,
+      variant: {...walkVariant(walk), firstRound: before === undefined},
+      fetches: slotsPerRound * tilesPerBlock(geometry, tileKeys) * tileKeys * (1 + tileKeys / 4) + tileKeys,
+    });
+  }
+
+  protected shader(variant: StatisticsVariant): string {
+    const {tileKeys, firstRound} = variant;
+    const vectors = tileKeys / 4;
+    const layers = (text: (layer: number, q: number, i: number) => string, indent: string) =>
+      each(tileKeys, (layer) => text(layer, Math.floor(layer / vectors), layer % vectors), `\n${indent}`);
+    return `
+// A fragment adds up ${vectors} vectors of the values, weighted for each of a group's four rows: ${1 + vectors} fetches a key for
+// ${tileKeys} products of vectors.
+${groupText(variant)}
+${roundText}
+${keysText(variant)}
+void compute(int row, int texel) {
+  Group group = groupAt(firstGroup + row);
+  int slots = slotsOfRound(group);
+  if (slots == 0) {
+    discard;
+  }
+  vec4 rowMax = readStatistics(row, 0);
+  ${
+    firstRound
+      ? layers((layer) => `vec4 sum${layer} = vec4(0.0);`, '  ')
+      : `// Sums so far are brought to the new maximum.
+  vec4 shrink = exp2(readBeforeStatistics(row, 0) - rowMax);
+  ivec2 old = beforeValuesAt(row);
+  ${layers((layer, q) => `vec4 sum${layer} = shrink[${q}] * fetchBeforeValues(old, texel, ${layer});`, '  ')}`
+  }
+  int firstKey = firstKeyRow(group.head);
+  ivec2 at = scoresAt(row);
+  int tile = 0;
+  for (int slot = 0; slot < slots; slot++) {
+    int block = blockOf(group, slot);
+    for (int t = 0; t < tilesPerBlock; t++, tile++) {
+      ${each(vectors, (i) => `ivec4 keys${i} = firstKey + min(positionsIn(block, t, ${i}), length - 1);`, '\n      ')}
+      ivec2 key;
+      vec4 weights;
+      vec4 x;
+      ${each(
+        tileKeys,
+        (k) => `key = valueAt(keys${Math.floor(k / 4)}[${k % 4}]);
+      weights = exp2(fetchScores(at, tile, ${k}) - rowMax);
+      ${each(
+        vectors,
+        (i) => `x = fetchValue(key, ${vectors} * texel + ${i}, 0);
+      ${each(groupRows, (q) => `sum${q * vectors + i} += weights[${q}] * x;`, '\n      ')}`,
+        '\n      ',
+      )}`,
+        '\n      ',
+      )}
+    }
+  }
+  ${layers((layer) => `result${layer} = sum${layer};`, '  ')}
+}`;
+  }
+}
+
+/** The output tensor: sums over weights, from whichever texture a group's last round has drawn. */
+export class StoreAttentionProgram extends AttentionProgram<WalkVariant & {rounds: number}> {
+  constructor(walk: AttendWalk, sums: RunningSums[], plan?: BlockPlan) {
+    const {geometry, endGroup} = walk;
+    const [even, odd] = sums;
+    super({
+      inputs: {
+        evenStatistics: even.statistics,
+        evenValues: even.values,
+        ...(odd && {oddStatistics: odd.statistics, oddValues: odd.values}),
+        ...(plan && {blockLists: plan.blockLists}),
+      },
+      uniforms: {
+        ...walkUniforms(walk),
+        endGroup: {type: 'int', value: endGroup},
+        headDim: {type: 'int', value: geometry.headDim},
+      },
+      variant: {...walkVariant(walk), rounds: sums.length},
+      fetches: 3,
+    });
+  }
+
+  protected shader(variant: WalkVariant & {rounds: number}): string {
+    const {tileKeys, rounds} = variant;
+    const vectors = tileKeys / 4;
+    const quotient = (name: string) => `
+    float sum = fetch${name}Statistics(${lower(name)}StatisticsAt(row), 0, 1)[query];
+    vec4 x = fetch${name}Values(${lower(name)}ValuesAt(row), vector / ${vectors}, query * ${vectors} + vector % ${vectors});
+    // A row that sees nothing gives zeros.
+    result0 = vec4(sum == 0.0 ? 0.0 : x[place % 4] / sum, 0.0, 0.0, 0.0);`;
+    return `
+// A fragment writes one value of the tensor, if its group belongs to the range.
+${groupText(variant)}
+void compute(int index) {
+  int position = (index / headDim) % length;
+  int head = index / (headDim * length);
+  int place = index % headDim;
+  int vector = place / 4;
+  int block = position / blockSize;
+  int inBlock = position % blockSize;
+  int group = (block * walkHeads + head - firstHead) * groupsPerBlock + inBlock % groupsPerBlock;
+  if (head < firstHead || head >= firstHead + walkHeads || group < firstGroup || group >= endGroup) {
+    discard;
+  }
+  int row = group - firstGroup;
+  int query = inBlock / groupsPerBlock;
+  ${
+    rounds === 1
+      ? quotient('Even')
+      : `int rounds = (slotCount(groupAt(group)) + slotsPerRound - 1) / slotsPerRound;
+  if (rounds % 2 == 1) {${quotient('Even')}
+  } else {${quotient('Odd')}
+  }`
+  }
+}`;
+  }
+}
+
+const lower = (name: string) => name[0].toLowerCase() + name.slice(1);
