@@ -1,4 +1,5 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
+import {expect} from 'chai';
 import {blockGeometry} from '../../src/kernels/block_geometry';
 import {
   AttendScoresProgram,
@@ -19,6 +20,7 @@ import {
   SortKeysProgram,
 } from '../../src/kernels/webgl/permute';
 import {PermuteRowsProgram} from '../../src/kernels/webgl/permute_rows';
+import type {AttentionProgram} from '../../src/kernels/webgl/program';
 import type {RowTexture} from '../../src/kernels/webgl/row_texture';
 import {rowLayout} from '../../src/kernels/webgl/row_texture';
 import {
@@ -63,7 +65,7 @@ describe('shader texts of WebGL', () => {
   const sums = {statistics: rows(1024, 4, 2), values: rows(1024, 32, 8)};
   const value = rows(2000, valueColumns(64, 8));
 
-  const programs: Record<string, {source(target?: 'tensor' | 'rows'): string}> = {
+  const programs: Record<string, AttentionProgram<object>> = {
     load_rows: new LoadRowsProgram(tensor, [1, 4, 1000, 64], {inner: 64, piece: 64}, 64, 0),
     proxy_scores: new ProxyScoresProgram(query, key, geometry, heads, 8, 0.125),
     proxy_statistics: new ProxyStatisticsProgram(rows(256, 256, 8)),
@@ -95,6 +97,16 @@ describe('shader texts of WebGL', () => {
   for (const [name, program] of Object.entries(programs)) {
     it(name, () => expectShader(`webgl/${name}.frag`, program.source()));
   }
+
+  it('gives different shaders different keys', () => {
+    const sources = new Map<string, string>();
+    for (const program of Object.values(programs)) {
+      const key = `${program.constructor.name} ${program.shaderKey()}`;
+      expect(sources.get(key) ?? program.source()).to.equal(program.source());
+      sources.set(key, program.source());
+    }
+    expect(new Set(sources.values()).size).to.equal(sources.size);
+  });
 
   it('store_rows', () => {
     expectShader('webgl/store_rows.frag', new StoreRowsProgram(lists, {inner: 9, piece: 9}).source('tensor'));

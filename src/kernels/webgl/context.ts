@@ -18,8 +18,8 @@ export interface AttentionContext {
   scratchTexels: number;
   /** Texels that one draw may fetch, about: more is cut into several draws. */
   fetchesPerDraw: number;
-  /** Compiled programs by the text of their shader. */
-  programs: Map<string, CompiledProgram>;
+  /** Compiled programs by class and `shaderKey`. */
+  programs: Map<unknown, Map<string, CompiledProgram>>;
   /** For drawing into textures of tfjs. */
   tensorFramebuffer: WebGLFramebuffer;
   /** For drawing without vertex data. */

@@ -52,6 +52,12 @@ export abstract class AttentionProgram<Variant extends object> {
   /** Defines `void compute(int row, int texel)`, or `void compute(int index)` where a tensor is drawn. */
   protected abstract shader(variant: Variant): string;
 
+  /** Tells the shaders of a class apart: their texts depend on nothing else. */
+  shaderKey(target: 'tensor' | 'rows' = 'rows'): string {
+    const {inputs, uniforms, variant} = this.spec;
+    return `${JSON.stringify(variant)} ${Object.keys(inputs)} ${Object.keys(uniforms)} ${target}`;
+  }
+
   /** The whole fragment shader. */
   source(target: 'tensor' | 'rows' = 'rows'): string {
     const {inputs, uniforms, variant, layers = 1} = this.spec;
@@ -128,7 +134,7 @@ ${target === 'tensor' ? tensorMain : rowMain}`;
   private bind(context: AttentionContext, target: 'tensor' | 'rows'): (name: string, value: number) => void {
     const {gl} = context;
     const {inputs, uniforms} = this.spec;
-    const {program, locations} = compile(context, this.constructor.name, this.source(target));
+    const {program, locations} = this.compiled(context, target);
     const location = (name: string) => {
       if (!locations.has(name)) {
         locations.set(name, gl.getUniformLocation(program, name));
@@ -159,6 +165,15 @@ ${target === 'tensor' ? tensorMain : rowMain}`;
       }
     }
     return set;
+  }
+
+  private compiled(context: AttentionContext, target: 'tensor' | 'rows'): CompiledProgram {
+    const ofClass = context.programs.get(this.constructor) ?? new Map<string, CompiledProgram>();
+    context.programs.set(this.constructor, ofClass);
+    const key = this.shaderKey(target);
+    const program = ofClass.get(key) ?? compile(context.gl, this.constructor.name, this.source(target));
+    ofClass.set(key, program);
+    return program;
   }
 
   /** Draws lines `[first, end)`, cut into draws that no watchdog minds. */
@@ -245,11 +260,7 @@ void main() {
 }
 `;
 
-function compile({gl, programs}: AttentionContext, name: string, source: string): CompiledProgram {
-  const known = programs.get(source);
-  if (known) {
-    return known;
-  }
+function compile(gl: WebGL2RenderingContext, name: string, source: string): CompiledProgram {
   const program = gl.createProgram();
   const shaders = [
     [gl.VERTEX_SHADER, vertexShader],
@@ -269,9 +280,7 @@ function compile({gl, programs}: AttentionContext, name: string, source: string)
     gl.deleteProgram(program);
     throw new Error(`${name}: the shader does not compile: ${log}`);
   }
-  const compiled = {program, locations: new Map()};
-  programs.set(source, compiled);
-  return compiled;
+  return {program, locations: new Map()};
 }
 
 function capital(name: string): string {
