@@ -9,8 +9,9 @@ export interface Device {
   errors: string[];
 }
 
-/** Runs tfjs's webgpu backend on a device with every useful feature and limit of the adapter. */
-export async function registerDevice(): Promise<Device> {
+/** Runs tfjs's webgpu backend on a device with every useful feature and limit of the adapter, `without` some. */
+export async function registerDevice(without: string[] = []): Promise<Device> {
+  leaveOut(without);
   const device = await registerWhenUp();
   const errors: string[] = [];
   device.addEventListener('uncapturederror', ({error}) => errors.push(error.message));
@@ -28,4 +29,17 @@ async function registerWhenUp(attempts = 10): Promise<GPUDevice> {
     await new Promise((resolve) => setTimeout(resolve, 300));
     return registerWhenUp(attempts - 1);
   }
+}
+
+/** Hides features of adapters, so that no device is asked for them. */
+function leaveOut(features: string[]): void {
+  if (features.length === 0) return;
+  const {gpu} = navigator;
+  const requestAdapter = gpu.requestAdapter.bind(gpu);
+  gpu.requestAdapter = async (options) => {
+    const adapter = await requestAdapter(options);
+    const left = new Set([...(adapter?.features ?? [])].filter((name) => !features.includes(name)));
+    if (adapter) Object.defineProperty(adapter, 'features', {value: left});
+    return adapter;
+  };
 }

@@ -24,7 +24,7 @@ export async function runCases(
   place: Place,
   about: Pick<Run, 'command' | 'host' | 'versions'>,
 ): Promise<Run> {
-  const device = await registerDevice();
+  const device = await registerDevice(options.without);
   const {info, backend} = device;
   const run: Run = {
     date: new Date().toISOString(),
