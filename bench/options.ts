@@ -24,6 +24,8 @@ export interface CaseOptions {
   caseSeconds: number;
   /** No case is started after so many seconds. */
   budget: number;
+  /** Features that the device is not asked for, whatever the adapter has. */
+  without: string[];
 }
 
 export interface Command {
@@ -49,6 +51,7 @@ Times attention on this machine's GPU through WebGPU in Node (Dawn), prints tabl
   --threshold X      share of attention that PBS-Attn keeps, 0 to 1 (default 0.9)
   --case-seconds X   about how long one case may take (default 4); one that would take far longer is left out
   --budget X         start no case after so many seconds; those left out are named (default: no limit)
+  --without A,B      features of a WebGPU device to leave out, as chromium-experimental-subgroup-matrix
   --out DIR          write DIR/results.json and DIR/benchmarks.md (default: build/bench/results.json, docs/benchmarks.md;
                      webgl: docs/benchmarks-webgl.md)
   --add A,B          JSON files of earlier runs to show in the same report
@@ -65,7 +68,7 @@ const text = {type: 'string'} as const;
 const flag = {type: 'boolean'} as const;
 const ACCEPTED = {
   ...{only: text, lengths: text, shapes: text, layers: text, threshold: text},
-  ...{backend: text, 'case-seconds': text, budget: text, out: text, add: text},
+  ...{backend: text, 'case-seconds': text, budget: text, without: text, out: text, add: text},
   ...{report: flag, browser: flag, software: flag, help: flag},
 };
 
@@ -108,6 +111,7 @@ export function parseCommand(args: string[]): Command | 'help' {
       threshold: number('--threshold', values.threshold ?? '0.9', 0, 1),
       caseSeconds: number('--case-seconds', values['case-seconds'] ?? '4', 0.01, 600),
       budget: number('--budget', values.budget ?? '1e9', 0, 1e9),
+      without: values.without?.split(',') ?? [],
     },
     backend,
     browser: values.browser ?? false,

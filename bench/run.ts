@@ -50,7 +50,7 @@ async function runInNode({cases}: Command, place: Place, command: string): Promi
   openDawn();
   try {
     await runCases(
-      await openWebGPU(),
+      await openWebGPU(cases.without),
       cases,
       {...place, askOnnx: (request) => onnx.ask(request)},
       {

@@ -38,7 +38,7 @@ export async function runInBrowser({cases, backend, software}: Command, place: P
   });
   try {
     const {port} = server.address() as AddressInfo;
-    const page = await openPage(browser, `http://localhost:${port}/`, backend, place);
+    const page = await openPage(browser, `http://localhost:${port}/`, {backend, without: cases.without}, place);
     const request: PageRequest = {
       options: cases,
       about: {command, host: `Chromium ${browser.version()}`, versions: {node: process.version}},
@@ -63,7 +63,7 @@ const RETRIES = 3;
 async function openPage(
   browser: Browser,
   address: string,
-  backend: BackendName,
+  wanted: {backend: BackendName; without: string[]},
   place: Place,
   retries = RETRIES,
 ): Promise<Page> {
@@ -72,13 +72,14 @@ async function openPage(
   await page.exposeFunction('benchLog', place.log);
   await page.exposeFunction('benchSave', place.save);
   await page.goto(address);
-  const fault = await page.evaluate((name) => window.openDevice(name), backend);
+  const fault = await page.evaluate(({backend, without}) => window.openDevice(backend, without), wanted);
   if (fault === undefined) return page;
   await page.close();
+  const {backend} = wanted;
   if (retries === 0) throw new Error(`${backend} does not work in this browser: ${fault}`);
   place.log(`${backend} failed at the first warm-up (${fault}): opening the page anew, ${retries} retries left`);
   await new Promise((resolve) => setTimeout(resolve, 500));
-  return openPage(browser, address, backend, place, retries - 1);
+  return openPage(browser, address, wanted, place, retries - 1);
 }
 
 /** Bundles the page's script, or takes the packed one where there is no bundler. */

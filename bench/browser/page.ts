@@ -14,7 +14,7 @@ export interface PageRequest {
 declare global {
   interface Window {
     /** Opens the backend that `runBench` measures; gives what is wrong with it, if anything. */
-    openDevice: (backend: BackendName) => Promise<string | undefined>;
+    openDevice: (backend: BackendName, without: string[]) => Promise<string | undefined>;
     runBench: (request: PageRequest) => Promise<void>;
     /** Given by the command: shows a line, keeps what there is so far. */
     benchLog: (line: string) => void;
@@ -24,9 +24,9 @@ declare global {
 
 let device: Device;
 
-window.openDevice = async (backend) => {
+window.openDevice = async (backend, without) => {
   try {
-    device = await (backend === 'webgl' ? openWebGL() : openWebGPU());
+    device = await (backend === 'webgl' ? openWebGL() : openWebGPU(without));
     return undefined;
   } catch (error) {
     return (error as Error).message;

@@ -6,8 +6,9 @@ import {whyNot} from '../our_attention';
 import {finish, timePrograms} from './dispatch_timing';
 import {peakBytes} from './gpu_memory';
 
-/** Runs tfjs's webgpu backend on a device with every useful feature and limit of the adapter. */
-export async function openWebGPU(): Promise<Device> {
+/** Runs tfjs's webgpu backend on a device with every useful feature and limit of the adapter, `without` some features. */
+export async function openWebGPU(without: string[]): Promise<Device> {
+  leaveOut(without);
   const device = await registerWhenUp();
   const errors: string[] = [];
   device.addEventListener('uncapturederror', ({error}) => errors.push(error.message));
@@ -47,4 +48,17 @@ async function registerWhenUp(attempts = 10): Promise<GPUDevice> {
     await new Promise((resolve) => setTimeout(resolve, 300));
     return registerWhenUp(attempts - 1);
   }
+}
+
+/** Hides features of adapters, so that no device is asked for them. */
+function leaveOut(features: string[]): void {
+  if (features.length === 0) return;
+  const {gpu} = navigator;
+  const requestAdapter = gpu.requestAdapter.bind(gpu);
+  gpu.requestAdapter = async (options) => {
+    const adapter = await requestAdapter(options);
+    const left = new Set([...(adapter?.features ?? [])].filter((name) => !features.includes(name)));
+    if (adapter) Object.defineProperty(adapter, 'features', {value: left});
+    return adapter;
+  };
 }

@@ -5,7 +5,7 @@ import {flashAttention, pbsAttention, type PBSAttentionOptions} from '../../src/
 export type PrefillAttention = 'composed' | 'flash' | 'pbs';
 
 /** The block-sparse options that make sense in a causal decoder. */
-export type PrefillOptions = Omit<PBSAttentionOptions, 'causal' | 'scale'>;
+export type PrefillOptions = Omit<PBSAttentionOptions, 'causal' | 'scale' | 'auto'>;
 
 /**
  * Most scores held at once by the composed attention. 64 MiB stays below the smallest storage binding that
@@ -35,7 +35,8 @@ export function prefillAttention(
     case 'flash':
       return flashAttention(query, key, value);
     case 'pbs':
-      return pbsAttention(query, key, value, options);
+      // The demo shows what the blocks do, also at lengths at which they do not pay.
+      return pbsAttention(query, key, value, {...options, auto: false});
   }
 }
 

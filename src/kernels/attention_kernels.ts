@@ -25,10 +25,12 @@ export interface PBSAttentionAttrs extends FlashAttentionAttrs {
   threshold: number;
   permute: boolean;
   exactLastBlock: boolean;
+  /** Whether the kernel may run exact attention where it expects that to be no slower. */
+  auto: boolean;
 }
 
 /**
- * The key order and the blocks that `PBSAttention` uses with the same attributes. Two outputs: int32 key indices
+ * The key order and the blocks that `PBSAttention` uses with the same attributes and `auto` false. Two outputs: int32 key indices
  * `[batch, heads, length]` and bool block mask `[batch, heads, queryBlocks, keyBlocks]`.
  */
 export const PBSAttentionPlan = 'PBSAttentionPlan';

@@ -50,17 +50,19 @@ export function pbsAttentionAttrs(
   options: PBSAttentionOptions | undefined,
   headDim: number,
 ): PBSAttentionAttrs {
-  const {threshold, permute, exactLastBlock} = withDefaults(op, options);
+  const {threshold, permute, exactLastBlock, auto} = withDefaults(op, options);
   const inUnitInterval = typeof threshold === 'number' && threshold >= 0 && threshold <= 1;
   check(inUnitInterval, op, 'threshold', `got ${describe(threshold)}`, 'a number from 0 to 1');
   checkBoolean(op, 'permute', permute);
   checkBoolean(op, 'exactLastBlock', exactLastBlock);
+  checkBoolean(op, 'auto', auto);
   return {
     ...flashAttentionAttrs(op, options, headDim),
     ...blockSizes(op, options),
     threshold,
     permute,
     exactLastBlock,
+    auto,
   };
 }
 

@@ -5,9 +5,10 @@ export interface FlashAttentionOptions {
   /** Factor on the products of queries and keys before the softmax. Default `1 / sqrt(headDim)`. */
   scale?: number;
   /**
-   * `'float16'` allows products of float16 with float32 sums and a float32 softmax, where the device has matrix units for
-   * them (see `registerWebGPUBackend`); elsewhere it runs in float32. Inputs must then lie within float16's range, 65,504.
-   * Blocks are scored and selected in float32 in any case. Default `'float32'`.
+   * `'float16'` allows products of float16 and a float32 softmax where the device can (see `registerWebGPUBackend`): on
+   * matrix units, with float32 sums, inputs within float16's range, 65,504; without, in the shader's float16, where sums
+   * of up to 16 products must lie within it too; elsewhere it runs in float32. Blocks are scored and selected in float32
+   * in any case. Default `'float32'`.
    */
   precision?: 'float32' | 'float16';
 }
@@ -30,6 +31,12 @@ export interface PBSAttentionOptions extends FlashAttentionOptions {
    * computed, instead of the pooled estimate. Not in the paper; causal attention only. Default `true`.
    */
   exactLastBlock?: boolean;
+  /**
+   * Whether `pbsAttention` runs exact attention instead where it does not expect blocks to pay: short lengths, few heads,
+   * a high threshold. Decided by shape, options and device before anything is launched (`kernels/cost_model.ts`); the
+   * output is then that of `flashAttention`. A plan is that of block-sparse attention in any case. Default `true`.
+   */
+  auto?: boolean;
 }
 
 /** Defaults that do not depend on the inputs. */
@@ -41,4 +48,5 @@ export const defaultOptions = {
   threshold: 0.9,
   permute: true,
   exactLastBlock: true,
+  auto: true,
 };

@@ -9,7 +9,8 @@ import type {PBSAttentionOptions} from './options.js';
  * algorithm 1): sorts the keys inside segments so that the important ones cluster, estimates which blocks of keys
  * matter to each block of queries, and attends to those alone.
  *
- * Exact where `length <= segmentSize` or `threshold` is 1.
+ * Exact where `length <= segmentSize` or `threshold` is 1; and, with `auto`, where blocks are not expected to pay. Then
+ * the output is that of `flashAttention`.
  *
  * ```js
  * const output = pbsAttention(query, key, value, {threshold: 0.9});
@@ -20,7 +21,7 @@ import type {PBSAttentionOptions} from './options.js';
  *     `h` reads key head `h / (heads / keyValueHeads)` (grouped-query attention, no repeated keys needed).
  * @param value float32, shaped as `key`.
  * @param options see {@link PBSAttentionOptions}: `blockSize = 128`, `segmentSize = 256`, `threshold = 0.9`,
- *     `causal = true`, `scale = 1 / sqrt(headDim)`, `permute = true`, `exactLastBlock = true`.
+ *     `causal = true`, `scale = 1 / sqrt(headDim)`, `permute = true`, `exactLastBlock = true`, `auto = true`.
  * @returns float32 `[batch, heads, length, headDim]`, rows in the order of the query.
  * @throws Error if a tensor or an option is not of that form, if the active backend has no kernel, or if the device
  *     cannot hold the tensors; nothing has been launched then.

@@ -4,7 +4,7 @@ import {PBSAttentionPlan as PBSAttentionPlanKernel} from '../kernels/attention_k
 import {checkBackend, checkTensors, pbsAttentionAttrs} from './check_arguments.js';
 import type {PBSAttentionOptions} from './options.js';
 
-/** What `pbsAttention` does with the same query, key and options. */
+/** What `pbsAttention` does with the same query, key and options and `auto` false. */
 export interface PBSAttentionPlan {
   /** int32 `[batch, heads, length]`: permuted position → original key. */
   keyIndices: Tensor3D;
@@ -14,7 +14,8 @@ export interface PBSAttentionPlan {
 
 /**
  * The key order and the selected blocks of {@link pbsAttention} (paper section 3.2 and 3.3), to look at or to measure;
- * `pbsAttention` makes its own.
+ * `pbsAttention` makes its own. `auto` changes nothing here: a plan shows what block-sparse attention would choose, also
+ * where `pbsAttention` would run exact attention instead.
  *
  * Where attention is exact (`length <= segmentSize` or `threshold` 1), keys are in their own order and every block is
  * selected up to the end of the query block's segment.

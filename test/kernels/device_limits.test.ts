@@ -60,6 +60,7 @@ if (testBackends().includes('webgpu')) {
           threshold: 0.9999999,
           permute: true,
           exactLastBlock: false,
+          auto: false,
         };
         const {actual, expected} = await run('PBSAttention', 64, attrs);
         expect(relativeL1(actual, expected)).to.be.below(1e-4);
@@ -92,6 +93,7 @@ if (testBackends().includes('webgpu')) {
           threshold: 0.9,
           permute: true,
           exactLastBlock: true,
+          auto: false,
         };
         const {kernelFunc} = getKernel('PBSAttention', 'webgpu');
         const inputs = {query, key: query, value: query};

@@ -7,7 +7,7 @@ import {describeBackends, testBackends} from '../environment';
 import {randomInputs, tensors} from '../reference';
 
 const shape = {heads: 4, keyValueHeads: 2, length: 200, headDim: 16};
-const sizes = {blockSize: 16, segmentSize: 32, threshold: 0.6};
+const sizes = {blockSize: 16, segmentSize: 32, threshold: 0.6, auto: false};
 
 describeBackends('memory', (backend) => {
   before(() => setBackend(backend));

@@ -13,7 +13,7 @@ import {randomInputs, tensors} from '../reference';
 
 interface RandomCase {
   shape: Required<Shape>;
-  options: Required<Omit<PBSAttentionOptions, 'scale' | 'precision'>>;
+  options: Required<Omit<PBSAttentionOptions, 'scale' | 'precision' | 'auto'>>;
   seed: number;
 }
 
@@ -58,7 +58,12 @@ async function run(backend: string, inputs: Inputs, options: PBSAttentionOptions
   const [q, k, v] = tensors(inputs);
   const {causal} = options;
   const plan = pbsAttentionPlan(q, k, options);
-  const results = [plan.keyIndices, plan.blockMask, pbsAttention(q, k, v, options), flashAttention(q, k, v, {causal})];
+  const results = [
+    plan.keyIndices,
+    plan.blockMask,
+    pbsAttention(q, k, v, {...options, auto: false}),
+    flashAttention(q, k, v, {causal}),
+  ];
   const [keyIndices, blockMask, sparse, exact] = await Promise.all(results.map((x) => x.data()));
   [q, k, v, ...results].forEach((x) => x.dispose());
   return {keyIndices, blockMask, sparse, exact};

@@ -32,6 +32,8 @@ describe('shader texts', () => {
   const tile: Tile = {threadsX: 16, threadsY: 8, rows: 4, columns: 2};
   const odd = info(1, 4, 1000, 10);
   const oddGeometry = blockGeometry(odd, odd, {blockSize: 128, segmentSize: 256});
+  const attendTile: Tile = {threadsX: 8, threadsY: 16, rows: 2, columns: 4};
+  const halfTile: Tile = {threadsX: 8, threadsY: 16, rows: 4, columns: 4};
   const plan = {keyIndices: order, blockLists: lists};
 
   const programs: Record<string, AttentionProgram<object>> = {
@@ -46,11 +48,31 @@ describe('shader texts', () => {
     select_blocks: new SelectBlocksProgram(scores, order, geometry, 0.9, true),
     select_blocks_not_causal: new SelectBlocksProgram(scores, order, geometry, 0.9, false),
     block_mask: new BlockMaskProgram(lists),
-    attend_sparse: new AttendProgram(query, key, key, geometry, tile, 0.125, true, plan),
-    attend_exact: new AttendProgram(query, key, key, geometry, tile, 0.125, true),
+    attend_sparse: new AttendProgram(query, key, key, geometry, attendTile, 'float32', 0.125, true, plan),
+    attend_exact: new AttendProgram(query, key, key, geometry, attendTile, 'float32', 0.125, true),
+    attend_half_sparse: new AttendProgram(query, key, key, geometry, halfTile, 'float16', 0.125, true, plan),
+    attend_half_exact_not_causal_odd_head_dim: new AttendProgram(
+      odd,
+      odd,
+      odd,
+      oddGeometry,
+      halfTile,
+      'float16',
+      1,
+      false,
+    ),
     attend_matrix_sparse: new AttendMatrixProgram(query, key, key, geometry, 0.125, true, plan),
     attend_matrix_exact_not_causal_odd_head_dim: new AttendMatrixProgram(odd, odd, odd, oddGeometry, 0.125, false),
-    attend_exact_not_causal_odd_head_dim: new AttendProgram(odd, odd, odd, oddGeometry, tile, 0.125, false),
+    attend_exact_not_causal_odd_head_dim: new AttendProgram(
+      odd,
+      odd,
+      odd,
+      oddGeometry,
+      attendTile,
+      'float32',
+      0.125,
+      false,
+    ),
   };
   for (const [name, program] of Object.entries(programs)) {
     it(name, () => expectShader(`${name}.wgsl`, program.getUserCode()));

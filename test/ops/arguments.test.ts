@@ -62,6 +62,7 @@ describe('arguments', () => {
     [{precision: 'half'}, /precision: got 'half'; takes 'float32' or 'float16'/],
     [{causal: 1}, /causal: got 1; takes true or false/],
     [{permute: 'no'}, /permute: got 'no'; takes true or false/],
+    [{auto: 'never'}, /auto: got 'never'; takes true or false/],
     [{exactLastBlock: null}, /exactLastBlock: got null; takes true or false/],
     [{treshold: 0.5}, /options: got 'treshold'; takes .*threshold/],
   ];

@@ -11,9 +11,11 @@ import type {
 import {FlashAttention, PBSAttention, PBSAttentionPlan} from '../attention_kernels.js';
 import type {BlockGeometry} from '../block_geometry.js';
 import {blockGeometry, isExact} from '../block_geometry.js';
+import {runsExact} from '../cost_model.js';
 import {exactPlan} from '../exact_plan.js';
 import {attend} from './attend.js';
 import {blockMask} from './block_mask.js';
+import {cpuCosts} from './costs.js';
 import {permute} from './permute.js';
 import {scoreBlocks} from './score_blocks.js';
 import {selectBlocks} from './select_blocks.js';
@@ -42,7 +44,7 @@ function pbsAttention(args: {
   const {inputs, backend, attrs} = args;
   const {query, key, value} = inputs;
   const geometry = blockGeometry(query, key, attrs);
-  if (isExact(geometry, attrs.threshold)) {
+  if (runsExact(geometry, attrs, cpuCosts)) {
     return flashAttention(args);
   }
   const [q, k, v] = [query, key, value].map((x) => valuesOf(x, backend));

@@ -23,3 +23,11 @@ export function checkBufferSizes(op: string, backend: WebGPUBackend, shapes: Rec
 export function planShapes({batch, heads, length, blocks}: BlockGeometry): Record<string, number[]> {
   return {'key order': [batch, heads, length], 'block lists': [batch, heads, blocks, blocks + 1]};
 }
+
+/** Throws because no tile of the head dim is small enough for the device. */
+export function failForHead(op: string, {limits}: GPUDevice, headDim: number, needed: number): never {
+  throw new Error(
+    `${op}: query: got headDim ${headDim}, which needs ${needed} bytes of workgroup memory; this device has ` +
+      `${limits.maxComputeWorkgroupStorageSize}.`,
+  );
+}

@@ -11,10 +11,12 @@ import type {
 import {FlashAttention, PBSAttention, PBSAttentionPlan} from '../attention_kernels.js';
 import type {BlockGeometry} from '../block_geometry.js';
 import {blockGeometry, isExact} from '../block_geometry.js';
+import {runsExact} from '../cost_model.js';
 import {exactPlan} from '../exact_plan.js';
 import {attend} from './attend.js';
 import type {BlockPlan} from './attend_walk.js';
 import {blockMask} from './block_mask.js';
+import {webgpuCosts} from './costs.js';
 import {checkBufferSizes, planShapes} from './device_limits.js';
 import {permute} from './permute.js';
 import {withScratch} from './program.js';
@@ -33,7 +35,8 @@ function pbsAttention(args: {
   const {inputs, backend, attrs} = args;
   const {query, key, value} = inputs;
   const geometry = blockGeometry(query, key, attrs);
-  if (isExact(geometry, attrs.threshold)) {
+  const costs = webgpuCosts(backend.device, geometry.headDim, attrs.precision);
+  if (runsExact(geometry, attrs, costs)) {
     return exactAttention('pbsAttention', inputs, backend, attrs);
   }
   checkBufferSizes('pbsAttention', backend, shapesOf(inputs));

@@ -39,7 +39,7 @@ export abstract class AttentionProgram<Variant extends object> implements WebGPU
   dispatch: [number, number, number];
   shaderKey: string;
 
-  protected constructor(private readonly spec: ProgramSpec<Variant>) {
+  protected constructor(protected readonly spec: ProgramSpec<Variant>) {
     this.variableNames = Object.keys(spec.inputs);
     this.variableComponents = Object.values(spec.inputs).map(({components}) => components);
     this.outputShape = spec.outputShape;

@@ -1,4 +1,5 @@
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
+import {failForHead} from './device_limits.js';
 import {headVectors, readRow} from './program.js';
 
 /**
@@ -50,11 +51,7 @@ export function chooseTile(op: string, backend: WebGPUBackend, headDim: number, 
       tileThreads(tile) <= maxComputeInvocationsPerWorkgroup,
   );
   if (fitting.length === 0) {
-    const needed = tileBytes(tiles[tiles.length - 1], headDim);
-    throw new Error(
-      `${op}: query: got headDim ${headDim}, which needs ${needed} bytes of workgroup memory; this device has ` +
-        `${maxComputeWorkgroupStorageSize}.`,
-    );
+    failForHead(op, backend.device, headDim, tileBytes(tiles[tiles.length - 1], headDim));
   }
   const short = fitting.filter((tile) => tileQueries(tile) <= blockSize);
   const isEven = (tile: Tile) => headVectors(headDim) % tile.threadsX === 0 && carriedVectors(tile, headDim) <= 8;
@@ -67,7 +64,7 @@ function rowStride(headDim: number): number {
   return vectors % 2 === 0 ? vectors + 1 : vectors;
 }
 
-/** Workgroup memory of the most demanding program, `attend`: its declarations, counted. */
+/** Workgroup memory of the programs that score tiles, counted generously: two tiles, and twice the scores. */
 export function tileBytes(tile: Tile, headDim: number): number {
   const rows = (tileQueries(tile) + tileKeys(tile)) * rowStride(headDim) * 16;
   const probabilities = tileQueries(tile) * tile.threadsX * tile.columns * 4;

@@ -1,0 +1,106 @@
+import type {PBSAttentionAttrs} from './attention_kernels.js';
+import type {BlockGeometry} from './block_geometry.js';
+import {isExact, scoredBlocks, visibleBlocks} from './block_geometry.js';
+
+/**
+ * What the parts of attention cost on a backend, in milliseconds; measured, beside the kernels of the backend. A head
+ * counts once for each sequence of the batch.
+ */
+export interface AttentionCosts {
+  /** Multiply-adds a millisecond of exact attention. */
+  multiplyAdds: number;
+  /** Time of block-sparse attention over that of exact attention with as many multiply-adds. */
+  sparseFactor: number;
+  /** To record one program, and the programs of block-sparse attention; exact attention is one. */
+  record: number;
+  programs: number;
+  /** What the stages before attention take at the least. */
+  fixed: number;
+  /** A multiply-add of a proxy row with a key. */
+  proxyMultiplyAdd: number;
+  /** To pool one value of a query head or of the keys that it reads. */
+  pooledValue: number;
+  /** To score a pair of blocks, a value of the head. */
+  blockPairValue: number;
+  /** To compare a block with another in the list of a third. */
+  blockTriple: number;
+}
+
+/** Past this length nothing is known of real data: the share of kept blocks is taken to stay. */
+const longestMeasured = 16_384;
+/**
+ * How fast the share of kept blocks falls with the length, over 1 - threshold. With it the density is 72, 52, 33 and 19%
+ * at 2,048 to 16,384 tokens where the model of the demo kept 70, 52, 33 and 19.5% with threshold 0.9; and 39, 23 and 12%
+ * from 4,096 tokens on where it kept 39, 23 and 14% with 0.8. Other models keep more: 58% at 8,192 tokens in the paper.
+ */
+const fallPerToken = 0.0034;
+/** Sparse attention must be expected to be this much faster: the model errs by some percent, and sparse is an estimate. */
+const leastGain = 1.1;
+
+type Auto = Pick<PBSAttentionAttrs, 'threshold' | 'causal' | 'auto'>;
+
+/** Whether a kernel runs exact attention: the options ask for it, or `auto` expects it to be no slower. */
+export function runsExact(geometry: BlockGeometry, attrs: Auto, costs: AttentionCosts): boolean {
+  return isExact(geometry, attrs.threshold) || (attrs.auto && !sparsePays(geometry, attrs, costs));
+}
+
+/** Whether block-sparse attention is expected to be faster than exact attention. */
+export function sparsePays(
+  geometry: BlockGeometry,
+  attrs: Pick<Auto, 'threshold' | 'causal'>,
+  costs: AttentionCosts,
+): boolean {
+  return leastGain * sparseTime(geometry, attrs, costs) < exactTime(geometry, attrs.causal, costs);
+}
+
+/** Milliseconds that exact attention takes. */
+export function exactTime(
+  {batch, heads, length, headDim}: BlockGeometry,
+  causal: boolean,
+  costs: AttentionCosts,
+): number {
+  const pairs = causal ? (length * (length + 1)) / 2 : length ** 2;
+  return Math.max(costs.record, (batch * heads * pairs * 2 * headDim) / costs.multiplyAdds);
+}
+
+/** Milliseconds that block-sparse attention is expected to take, its stages before attention included. */
+export function sparseTime(
+  geometry: BlockGeometry,
+  {threshold, causal}: Pick<Auto, 'threshold' | 'causal'>,
+  costs: AttentionCosts,
+): number {
+  const {batch, heads, length, headDim, blockSize, blocks, permutedLength, proxyRows} = geometry;
+  const {fewest, visible} = countBlocks(geometry, causal);
+  const kept = fewest + (visible - fewest) * expectedShare(length, threshold);
+  const attend = (kept * blockSize ** 2 * 2 * headDim * costs.sparseFactor) / costs.multiplyAdds;
+  const permute = proxyRows * permutedLength * headDim * costs.proxyMultiplyAdd;
+  const score = length * headDim * costs.pooledValue + visible * headDim * costs.blockPairValue;
+  const select = blocks ** 3 * costs.blockTriple;
+  const device = costs.fixed + batch * heads * (attend + permute + score + select);
+  // Recording goes on while the device works: what takes longer counts.
+  return Math.max(costs.programs * costs.record, device);
+}
+
+/** Share of the blocks visible to a query that is expected to be kept: what the rules keep, and a share of the others. */
+export function expectedDensity(geometry: BlockGeometry, threshold: number, causal: boolean): number {
+  const {fewest, visible} = countBlocks(geometry, causal);
+  return (fewest + (visible - fewest) * expectedShare(geometry.length, threshold)) / visible;
+}
+
+/** Share of the blocks that compete which are expected to be kept. */
+function expectedShare(length: number, threshold: number): number {
+  return 1 / (1 + fallPerToken * (1 - threshold) * Math.min(length, longestMeasured));
+}
+
+/** Blocks of a head: those that a query may see, and the fewest that selection can keep of them. */
+export function countBlocks(geometry: BlockGeometry, causal: boolean): {fewest: number; visible: number} {
+  let [fewest, visible] = [0, 0];
+  for (let queryBlock = 0; queryBlock < geometry.blocks; ++queryBlock) {
+    const seen = visibleBlocks(geometry, causal, queryBlock);
+    const competing = scoredBlocks(geometry, causal, queryBlock);
+    // Those that do not compete, the own segment's under a causal mask; and the block of key 0.
+    fewest += seen - competing + (competing > 0 ? 1 : 0);
+    visible += seen;
+  }
+  return {fewest, visible};
+}

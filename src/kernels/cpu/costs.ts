@@ -1,0 +1,14 @@
+import type {AttentionCosts} from '../cost_model.js';
+
+/** Measured in Node 20 on one core of the machine where this was written, 2026-11-23: only their ratios count. */
+export const cpuCosts: AttentionCosts = {
+  multiplyAdds: 1.6e5,
+  sparseFactor: 1,
+  record: 0,
+  programs: 1,
+  fixed: 0,
+  proxyMultiplyAdd: 6e-6,
+  pooledValue: 1.6e-5,
+  blockPairValue: 6e-6,
+  blockTriple: 3e-5,
+};

@@ -1,0 +1,31 @@
+import type {AttentionCosts} from '../cost_model.js';
+import {matrixUnitsFit} from './attend_matrix.js';
+
+/**
+ * Measured on one NVIDIA H200, 2026-11-23 (docs/performance.md): the fastest device that we have. On a slower one
+ * arithmetic counts for more and recording for less, so that sparse attention pays at shorter lengths than these say: the
+ * error is on the side of exact attention.
+ *
+ * `record` is of Chromium; Node with Dawn takes three times as long.
+ */
+const common: Omit<AttentionCosts, 'multiplyAdds'> = {
+  sparseFactor: 1.04,
+  record: 0.022,
+  programs: 9,
+  fixed: 0.12,
+  proxyMultiplyAdd: 2.9e-10,
+  pooledValue: 2.2e-9,
+  blockPairValue: 1.3e-9,
+  blockTriple: 2.8e-10,
+};
+
+/** The costs on a device: they depend on what multiplies. */
+export function webgpuCosts(device: GPUDevice, headDim: number, precision: 'float32' | 'float16'): AttentionCosts {
+  if (precision === 'float32') {
+    return {...common, multiplyAdds: 1.18e10};
+  }
+  if (matrixUnitsFit(device, headDim)) {
+    return {...common, multiplyAdds: 3.45e10};
+  }
+  return {...common, multiplyAdds: device.features.has('shader-f16') ? 1.99e10 : 1.18e10};
+}

@@ -1,0 +1,186 @@
+import type {TensorInfo} from '@tensorflow/tfjs-core';
+import {setBackend} from '@tensorflow/tfjs-core';
+import {expect} from 'chai';
+import fc from 'fast-check';
+import {flashAttention, pbsAttention, pbsAttentionDensity, pbsAttentionPlan} from '../../src/index';
+import type {BlockGeometry} from '../../src/kernels/block_geometry';
+import {blockGeometry} from '../../src/kernels/block_geometry';
+import type {AttentionCosts} from '../../src/kernels/cost_model';
+import {countBlocks, exactTime, expectedDensity, runsExact, sparsePays, sparseTime} from '../../src/kernels/cost_model';
+import {cpuCosts} from '../../src/kernels/cpu/costs';
+import {webgpuCosts} from '../../src/kernels/webgpu/costs';
+import {describeBackends} from '../environment';
+import {randomInputs, tensors} from '../reference';
+
+const sizes = {blockSize: 128, segmentSize: 256};
+
+function geometryOf(length: number, heads = 8, headDim = 64, cut = sizes): BlockGeometry {
+  const info: TensorInfo = {shape: [1, heads, length, headDim], dtype: 'float32', dataId: {}};
+  return blockGeometry(info, info, cut);
+}
+
+const deviceWith = (...features: string[]) =>
+  ({features: new Set(features), limits: {maxComputeWorkgroupStorageSize: 49152}}) as unknown as GPUDevice;
+const matrixDevice = Object.assign(deviceWith('shader-f16', 'subgroups', 'chromium-experimental-subgroup-matrix'), {
+  adapterInfo: {
+    subgroupMinSize: 32,
+    subgroupMaxSize: 32,
+    subgroupMatrixConfigs: [{componentType: 'f16', resultComponentType: 'f32', M: 16, N: 16, K: 16}],
+  },
+});
+const costsOf: Record<string, AttentionCosts> = {
+  'WebGPU, float32': webgpuCosts(deviceWith(), 64, 'float32'),
+  'WebGPU, float16': webgpuCosts(deviceWith('shader-f16'), 64, 'float16'),
+  'WebGPU, float16 on matrix units': webgpuCosts(matrixDevice, 64, 'float16'),
+  CPU: cpuCosts,
+};
+
+describe('cost model', () => {
+  const usual = {threshold: 0.9, causal: true};
+
+  it('knows what multiplies', () => {
+    const rates = Object.values(costsOf).map(({multiplyAdds}) => multiplyAdds);
+    expect(rates[0]).to.be.below(rates[1]);
+    expect(rates[1]).to.be.below(rates[2]);
+    expect(webgpuCosts(deviceWith(), 64, 'float16')).to.deep.equal(costsOf['WebGPU, float32']);
+    expect(webgpuCosts(matrixDevice, 64, 'float32')).to.deep.equal(costsOf['WebGPU, float32']);
+  });
+
+  // Node with Dawn on the H200, docs/benchmarks.md: exact attention; the four stages; blocks kept. 4 heads of 64.
+  const measured: Array<[number, number, number, number]> = [
+    [4096, 0.386, 0.335, 0.519],
+    [8192, 1.52, 0.689, 0.332],
+    [16384, 5.81, 1.444, 0.195],
+  ];
+  for (const [length, exact, sparse, density] of measured) {
+    it(`is near what was measured at ${length} tokens`, () => {
+      const geometry = geometryOf(length, 4);
+      const costs = costsOf['WebGPU, float32'];
+      expect(exactTime(geometry, true, costs) / exact).to.be.within(0.9, 1.1);
+      expect(sparseTime(geometry, usual, costs) / sparse).to.be.within(0.9, 1.15);
+      expect(expectedDensity(geometry, 0.9, true)).to.be.closeTo(density, 0.01);
+    });
+  }
+
+  it('decides by length', () => {
+    for (const [name, costs] of Object.entries(costsOf)) {
+      expect(sparsePays(geometryOf(16384), usual, costs), `${name}, 16,384 tokens`).to.equal(true);
+      expect(sparsePays(geometryOf(1024), usual, costs), `${name}, 1,024 tokens`).to.equal(false);
+    }
+    expect(sparsePays(geometryOf(2048), usual, costsOf['WebGPU, float32'])).to.equal(false);
+    expect(sparsePays(geometryOf(4096), usual, costsOf['WebGPU, float32'])).to.equal(true);
+    expect(sparsePays(geometryOf(4096), usual, costsOf['WebGPU, float16'])).to.equal(false);
+    expect(sparsePays(geometryOf(4096, 1), usual, costsOf['WebGPU, float32']), 'one head').to.equal(false);
+  });
+
+  it('never overrides what the options ask for', () => {
+    const costs = costsOf['WebGPU, float32'];
+    const long = geometryOf(16384);
+    expect(runsExact(long, {...usual, auto: true}, costs)).to.equal(false);
+    expect(runsExact(long, {...usual, threshold: 1, auto: true}, costs)).to.equal(true);
+    expect(runsExact(long, {...usual, threshold: 1, auto: false}, costs)).to.equal(true);
+    expect(runsExact(geometryOf(2048), {...usual, auto: false}, costs)).to.equal(false);
+    expect(runsExact(geometryOf(256), {...usual, auto: false}, costs)).to.equal(true);
+  });
+
+  const anyCosts = fc.constantFrom(...Object.values(costsOf));
+  const anyCall = fc.record({
+    length: fc.integer({min: 257, max: 60_000}),
+    heads: fc.integer({min: 1, max: 40}),
+    headDim: fc.constantFrom(32, 64, 80, 128),
+    threshold: fc.double({min: 0, max: 1, noNaN: true}),
+    causal: fc.boolean(),
+    costs: anyCosts,
+  });
+
+  it('expects at least what the rules keep, at most everything, more with a higher threshold', () => {
+    fc.assert(
+      fc.property(anyCall, fc.double({min: 0, max: 1, noNaN: true}), ({length, threshold, causal}, other) => {
+        const geometry = geometryOf(length);
+        const {fewest, visible} = countBlocks(geometry, causal);
+        const [low, high] = [threshold, other].sort((a, b) => a - b);
+        const density = expectedDensity(geometry, low, causal);
+        expect(density).to.be.within(fewest / visible, 1);
+        expect(expectedDensity(geometry, high, causal)).to.be.at.least(density);
+      }),
+      {seed: 1},
+    );
+  });
+
+  it('pays with more heads, a lower threshold or a slower device wherever it pays at all', () => {
+    let pays = 0;
+    fc.assert(
+      fc.property(anyCall, fc.integer({min: 2, max: 50}), ({length, heads, headDim, costs, ...options}, times) => {
+        if (!sparsePays(geometryOf(length, heads, headDim), options, costs)) {
+          return;
+        }
+        ++pays;
+        expect(sparsePays(geometryOf(length, heads * times, headDim), options, costs), 'heads').to.equal(true);
+        const lower = {...options, threshold: options.threshold / times};
+        expect(sparsePays(geometryOf(length, heads, headDim), lower, costs), 'threshold').to.equal(true);
+        // Everything on the device takes so many times longer; recording does not.
+        const slower = {...costs, multiplyAdds: costs.multiplyAdds / times};
+        for (const name of ['fixed', 'proxyMultiplyAdd', 'pooledValue', 'blockPairValue', 'blockTriple'] as const) {
+          slower[name] *= times;
+        }
+        expect(sparsePays(geometryOf(length, heads, headDim), options, slower), 'slower').to.equal(true);
+      }),
+      {seed: 2, numRuns: 300},
+    );
+    expect(pays).to.be.above(100);
+  });
+
+  it('pays at every longer length, up to the longest measured', () => {
+    for (const costs of Object.values(costsOf)) {
+      const pays = Array.from({length: 64}, (_, i) => sparsePays(geometryOf(256 * (i + 1)), usual, costs));
+      expect(pays.slice(pays.indexOf(true)).every((x) => x)).to.equal(true);
+      expect(pays[63]).to.equal(true);
+    }
+  });
+});
+
+describeBackends('auto', (backend) => {
+  before(() => setBackend(backend));
+  const cut = {blockSize: 16, segmentSize: 32};
+
+  it('counts the fewest blocks that a plan can keep', async () => {
+    const inputs = randomInputs({length: 200, headDim: 8}, 51);
+    const [q, k] = tensors(inputs);
+    for (const causal of [true, false]) {
+      const {fewest, visible} = countBlocks(geometryOf(200, 1, 8, cut), causal);
+      const options = {...cut, causal, threshold: 0, permute: false, exactLastBlock: false};
+      const density = await pbsAttentionDensity(pbsAttentionPlan(q, k, options), options);
+      expect(density).to.be.closeTo(fewest / visible, 1e-6);
+    }
+  });
+
+  it('is exact attention, to the last bit, where blocks do not pay; and by default', async () => {
+    const [q, k, v] = tensors(randomInputs({heads: 2, length: 200, headDim: 16}, 52));
+    const options = {...cut, threshold: 0.3};
+    const exact = Array.from(await flashAttention(q, k, v).data());
+    expect(Array.from(await pbsAttention(q, k, v, options).data())).to.deep.equal(exact);
+    expect(Array.from(await pbsAttention(q, k, v, {...options, auto: true}).data())).to.deep.equal(exact);
+    expect(Array.from(await pbsAttention(q, k, v, {...options, auto: false}).data())).not.to.deep.equal(exact);
+  });
+
+  it('attends to blocks, to the last bit, where they pay', async function () {
+    this.timeout(180_000);
+    // Few heads and values, so that software gets through: these are short runs of it, and long ones of exact attention.
+    const shape = backend === 'cpu' ? {length: 2048, headDim: 8} : {heads: 2, length: 8192, headDim: 32};
+    const [q, k, v] = tensors(randomInputs(shape, 53));
+    const byDefault = Array.from(await pbsAttention(q, k, v, {threshold: 0}).data());
+    const blocks = Array.from(await pbsAttention(q, k, v, {threshold: 0, auto: false}).data());
+    expect(byDefault.every((x, i) => x === blocks[i])).to.equal(true);
+    const plan = pbsAttentionPlan(q, k, {threshold: 0});
+    expect(await pbsAttentionDensity(plan), 'blocks left out').to.be.below(0.5);
+  });
+
+  it('leaves the plan alone', async () => {
+    const [q, k] = tensors(randomInputs({length: 200, headDim: 16}, 54));
+    const maskOf = async (auto: boolean) =>
+      Array.from(await pbsAttentionPlan(q, k, {...cut, threshold: 0.3, auto}).blockMask.data());
+    const mask = await maskOf(true);
+    expect(mask).to.deep.equal(await maskOf(false));
+    expect(mask).to.include(0);
+  });
+});
