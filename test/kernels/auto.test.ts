@@ -8,6 +8,7 @@ import {blockGeometry} from '../../src/kernels/block_geometry';
 import type {AttentionCosts} from '../../src/kernels/cost_model';
 import {countBlocks, exactTime, expectedDensity, runsExact, sparsePays, sparseTime} from '../../src/kernels/cost_model';
 import {cpuCosts} from '../../src/kernels/cpu/costs';
+import {webglCosts} from '../../src/kernels/webgl/costs';
 import {webgpuCosts} from '../../src/kernels/webgpu/costs';
 import {describeBackends} from '../environment';
 import {randomInputs, tensors} from '../reference';
@@ -32,6 +33,7 @@ const costsOf: Record<string, AttentionCosts> = {
   'WebGPU, float32': webgpuCosts(deviceWith(), 64, 'float32'),
   'WebGPU, float16': webgpuCosts(deviceWith('shader-f16'), 64, 'float16'),
   'WebGPU, float16 on matrix units': webgpuCosts(matrixDevice, 64, 'float16'),
+  WebGL: webglCosts,
   CPU: cpuCosts,
 };
 
@@ -39,7 +41,9 @@ describe('cost model', () => {
   const usual = {threshold: 0.9, causal: true};
 
   it('knows what multiplies', () => {
-    const rates = Object.values(costsOf).map(({multiplyAdds}) => multiplyAdds);
+    const rates = ['float32', 'float16', 'float16 on matrix units'].map(
+      (name) => costsOf[`WebGPU, ${name}`].multiplyAdds,
+    );
     expect(rates[0]).to.be.below(rates[1]);
     expect(rates[1]).to.be.below(rates[2]);
     expect(webgpuCosts(deviceWith(), 64, 'float16')).to.deep.equal(costsOf['WebGPU, float32']);
@@ -59,6 +63,20 @@ describe('cost model', () => {
       expect(exactTime(geometry, true, costs) / exact).to.be.within(0.9, 1.1);
       expect(sparseTime(geometry, usual, costs) / sparse).to.be.within(0.9, 1.15);
       expect(expectedDensity(geometry, 0.9, true)).to.be.closeTo(density, 0.01);
+    });
+  }
+
+  // Chromium on the H200, docs/benchmarks-webgl.md: exact and block-sparse attention. 4 heads of 64.
+  const measuredOnWebGL: Array<[number, number, number]> = [
+    [4096, 16.6, 10.8],
+    [8192, 62.0, 26.4],
+    [16384, 242, 64.8],
+  ];
+  for (const [length, exact, sparse] of measuredOnWebGL) {
+    it(`is near what was measured on WebGL at ${length} tokens`, () => {
+      const geometry = geometryOf(length, 4);
+      expect(exactTime(geometry, true, webglCosts) / exact).to.be.within(0.9, 1.1);
+      expect(sparseTime(geometry, usual, webglCosts) / sparse).to.be.within(0.9, 1.1);
     });
   }
 

@@ -9,7 +9,7 @@ import {randomInputs, tensors} from '../reference';
 
 if (testBackends().includes('webgl')) {
   describe('the WebGL context [webgl]', () => {
-    const options = {blockSize: 16, segmentSize: 32, threshold: 0.6};
+    const options = {blockSize: 16, segmentSize: 32, threshold: 0.6, auto: false};
     const inputs = randomInputs({heads: 4, keyValueHeads: 2, length: 200, headDim: 16}, 51);
     const webgl = () => activeBackend() as MathBackendWebGL;
     const glOf = (backend: MathBackendWebGL) => backend.gpgpu.gl as WebGL2RenderingContext;
@@ -113,6 +113,7 @@ if (testBackends().includes('webgl')) {
         threshold: 0.9,
         permute: true,
         exactLastBlock: true,
+        auto: false,
       };
       const run = (kernel: string, shape: number[], changed: object = {}) => {
         const query = webgl().makeTensorInfo(shape, 'float32');

@@ -11,6 +11,7 @@ import type {
 import {FlashAttention, PBSAttention, PBSAttentionPlan} from '../attention_kernels.js';
 import type {BlockGeometry} from '../block_geometry.js';
 import {blockGeometry, isExact} from '../block_geometry.js';
+import {runsExact} from '../cost_model.js';
 import {exactPlan} from '../exact_plan.js';
 import {attend} from './attend.js';
 import {valueColumns} from './attend_passes.js';
@@ -18,6 +19,7 @@ import type {BlockPlan} from './attend_walk.js';
 import {blockMask} from './block_mask.js';
 import type {AttentionContext} from './context.js';
 import {attentionContext, throwIfLost} from './context.js';
+import {webglCosts} from './costs.js';
 import {checkPlanSizes, checkPlanTensors, checkRowSizes} from './device_limits.js';
 import {keyIndexSplit, permute} from './permute.js';
 import {withScratch} from './program.js';
@@ -39,7 +41,7 @@ function pbsAttention(args: {
 }): TensorInfo {
   const {inputs, backend, attrs} = args;
   const geometry = blockGeometry(inputs.query, inputs.key, attrs);
-  if (isExact(geometry, attrs.threshold)) {
+  if (runsExact(geometry, attrs, webglCosts)) {
     return exactAttention('pbsAttention', inputs, backend, attrs);
   }
   return run('pbsAttention', backend, (context) => {
