@@ -67,7 +67,9 @@ export async function timeOurs(runner: CaseRunner): Promise<void> {
   const {backend} = runner.device;
   for (const precision of ['float32', 'float16'] as const satisfies Precision[]) {
     const unavailable = whyNot(precision, backend.device);
-    const method = precision === 'float32' ? 'ours-f32' : 'ours-f16';
+    const hasMatrixUnits = runner.run.features.includes('chromium-experimental-subgroup-matrix');
+    const float16 = hasMatrixUnits ? 'ours-f16' : 'ours-f16-plain';
+    const method = precision === 'float32' ? 'ours-f32' : float16;
     await timeMethod(
       runner,
       method,
