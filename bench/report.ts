@@ -100,7 +100,14 @@ function exactTable(shape: string, all: ExactResult[], gpuColumn: string): strin
   const methods = (Object.keys(METHODS) as Method[]).filter((method) => results.some((r) => r.method === method));
   const lengths = [...new Set(results.map(({length}) => length))].sort((a, b) => a - b);
   const at = (length: number, method: Method) => results.find((r) => r.length === length && r.method === method);
-  const head = ['tokens', ...methods.flatMap((method) => [METHODS[method], ...extraColumns(method, gpuColumn)])];
+  const bases = (method: Method) => ratioBases(method).filter((base) => methods.includes(base));
+  const head = [
+    'tokens',
+    ...methods.flatMap((method) => [
+      METHODS[method],
+      ...(isOurs(method) ? [gpuColumn] : bases(method).map((base) => `to ${METHODS[base]}`)),
+    ]),
+  ];
   const notes: string[] = [];
   const cell = (result: ExactResult | undefined): Cell => {
     if (result?.call) return milliseconds(result.call);
@@ -116,10 +123,9 @@ function exactTable(shape: string, all: ExactResult[], gpuColumn: string): strin
     length.toLocaleString('en'),
     ...methods.flatMap((method) => {
       const result = at(length, method);
-      const extra =
-        method === 'ours-f32' || method === 'ours-f16'
-          ? [result?.gpu ? milliseconds(result.gpu) : '']
-          : [ratio(length, method, method === 'ort-f16' ? 'ours-f16' : 'ours-f32')];
+      const extra = isOurs(method)
+        ? [result?.gpu ? milliseconds(result.gpu) : '']
+        : bases(method).map((base) => ratio(length, method, base));
       return [cell(result), ...extra];
     }),
   ]);
@@ -127,16 +133,11 @@ function exactTable(shape: string, all: ExactResult[], gpuColumn: string): strin
   return [`### ${shape} (heads × head dim)`, table(head, rows), ...footnotes].join('\n\n');
 }
 
-function extraColumns(method: Method, gpuColumn: string): string[] {
-  switch (method) {
-    case 'ours-f32':
-    case 'ours-f16':
-      return [gpuColumn];
-    case 'ort-f16':
-      return ['to ours f16'];
-    default:
-      return ['to ours f32'];
-  }
+const isOurs = (method: Method) => method.startsWith('ours');
+
+/** What a peer is compared with: ours in the same precision. */
+function ratioBases(method: Method): Method[] {
+  return method === 'ort-f16' ? ['ours-f16', 'ours-f16-plain'] : ['ours-f32'];
 }
 
 function memoryTables(results: MemoryResult[]): string[] {

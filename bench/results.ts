@@ -5,6 +5,7 @@ import type {Timing} from './statistics';
 export const METHODS = {
   'ours-f32': 'ours, float32',
   'ours-f16': 'ours, float16',
+  'ours-f16-plain': 'ours, float16, no matrix units',
   composed: 'tfjs composed, float32',
   'ort-f32': 'ONNX Runtime, float32',
   'ort-f16': 'ONNX Runtime, float16',

@@ -67,7 +67,9 @@ export async function timeOurs(runner: CaseRunner): Promise<void> {
   const {timer, precisions, tensorLimit, whyNot} = runner.device;
   for (const precision of precisions) {
     const unavailable = whyNot(precision);
-    const method = precision === 'float32' ? 'ours-f32' : 'ours-f16';
+    const hasMatrixUnits = runner.run.features.includes('chromium-experimental-subgroup-matrix');
+    const float16 = hasMatrixUnits ? 'ours-f16' : 'ours-f16-plain';
+    const method = precision === 'float32' ? 'ours-f32' : float16;
     await timeMethod(
       runner,
       method,
