@@ -10,7 +10,8 @@ import {
   ProxyStatisticsProgram,
   SortKeysProgram,
 } from '../../src/kernels/webgpu/permute';
-import type {AttentionProgram} from '../../src/kernels/webgpu/program';
+import {extendedCode} from '../../src/kernels/webgpu/extended_program';
+import type {AttentionProgram, ProgramSpec} from '../../src/kernels/webgpu/program';
 import {BlockScoresProgram, PoolBlocksProgram, ProxyMassProgram} from '../../src/kernels/webgpu/score_blocks';
 import {SelectBlocksProgram} from '../../src/kernels/webgpu/select_blocks';
 import type {Tile} from '../../src/kernels/webgpu/tile';
@@ -26,8 +27,8 @@ describe('shader texts', () => {
   const key = info(1, 2, 1000, 64);
   const geometry = blockGeometry(query, key, {blockSize: 128, segmentSize: 256});
   const scores = info(1, 4, 8, 8);
-  const order = info(1, 4, 1000);
-  const lists = info(1, 4, 8, 9);
+  const order: TensorInfo = {...info(1, 4, 1000), dtype: 'int32'};
+  const lists: TensorInfo = {...info(1, 4, 8, 9), dtype: 'int32'};
   const mass = info(1, 4, 8);
   const tile: Tile = {threadsX: 16, threadsY: 8, rows: 4, columns: 2};
   const odd = info(1, 4, 1000, 10);
@@ -77,6 +78,29 @@ describe('shader texts', () => {
   for (const [name, program] of Object.entries(programs)) {
     it(name, () => expectShader(`${name}.wgsl`, program.getUserCode()));
   }
+
+  it('is valid WGSL, also where no device at hand has the extensions', async () => {
+    const dawn = await import('webgpu');
+    // Dawn's null backend compiles nothing and runs nothing, but checks shaders, and has every feature.
+    const gpu = dawn.create(['backend=null', 'enable-dawn-features=allow_unsafe_apis']);
+    const adapter = (await gpu.requestAdapter())!;
+    const features = ['shader-f16', 'subgroups', 'chromium-experimental-subgroup-matrix'] as GPUFeatureName[];
+    const device = await adapter.requestDevice({requiredFeatures: features});
+    const checked: string[] = [];
+    for (const [name, program] of Object.entries(programs)) {
+      const {spec} = program as unknown as {spec: ProgramSpec<object>};
+      device.pushErrorScope('validation');
+      device.createShaderModule({code: extendedCode(program, spec, spec.extensions ?? [])});
+      const error = await device.popErrorScope();
+      expect(error?.message ?? '', name).to.equal('');
+      checked.push(...(spec.extensions ?? []));
+    }
+    expect(checked).to.include.members(['f16', 'subgroups', 'chromium_experimental_subgroup_matrix']);
+    device.pushErrorScope('validation');
+    device.createShaderModule({code: 'enable f16; fn half() -> f16 { return 1.0f; }'});
+    expect(await device.popErrorScope(), 'it refuses what is wrong').not.to.equal(null);
+    device.destroy();
+  });
 
   it('gives different shaders different keys', () => {
     const keys = Object.values(programs).map(({shaderKey}) => shaderKey);

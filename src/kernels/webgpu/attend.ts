@@ -109,7 +109,8 @@ export class AttendProgram extends AttentionProgram<AttendVariant> {
       held === 'float16'
         ? `
 //
-// Products and short sums of them are float16, two at a time; longer sums, maxima and weights are float32.`
+// Products and sums of up to 16 of them are float16, two at a time; longer sums, maxima, and weights until they are stored
+// are float32.`
         : ''
     }
 //

@@ -62,7 +62,7 @@ function pipelineOf<Variant extends object>(
   let pipeline = ofDevice.get(program.shaderKey);
   if (!pipeline) {
     const label = program.constructor.name;
-    const code = `${declarations(spec, extensions)}\n${program.getUserCode()}`;
+    const code = extendedCode(program, spec, extensions);
     const module = device.createShaderModule({label, code});
     const storage = [...Object.keys(spec.inputs)].map((_, i) => layoutEntry(i + 1, 'read-only-storage'));
     const layout = device.createBindGroupLayout({
@@ -76,6 +76,15 @@ function pipelineOf<Variant extends object>(
     ofDevice.set(program.shaderKey, pipeline);
   }
   return pipeline;
+}
+
+/** The whole text of a program that needs extensions. */
+export function extendedCode<Variant extends object>(
+  program: AttentionProgram<Variant>,
+  spec: ProgramSpec<Variant>,
+  extensions: ShaderExtension[],
+): string {
+  return `${declarations(spec, extensions)}\n${program.getUserCode()}`;
 }
 
 function layoutEntry(binding: number, type: GPUBufferBindingType): GPUBindGroupLayoutEntry {

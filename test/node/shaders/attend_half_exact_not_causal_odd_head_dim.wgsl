@@ -9,7 +9,8 @@
 // values of the same keys; keyPositions, their original indices; rowPartials, the maxima (at the end: sums) of the rows
 // of a y over the columns of an x; weights, of a row in the columns of an x.
 //
-// Products and short sums of them are float16, two at a time; longer sums, maxima and weights are float32.
+// Products and sums of up to 16 of them are float16, two at a time; longer sums, maxima, and weights until they are stored
+// are float32.
 //
 // Global memory is read ahead into registers: values while scores are computed, the next keys while values are added up,
 // and the order in which they stand one step before that. A load thus has half a round to arrive.
