@@ -72,7 +72,7 @@ ${Object.entries(inputs)
   .map(([name, texture]) => ('rows' in texture ? rowInput(name) : tensorInput(name)))
   .join('\n')}
 ${declared.join('\n')}
-${each(layers, (i) => `layout(location = ${i}) out vec4 result${i};`)}
+${each(layers, (i) => `layout(location = ${i}) out vec4 result${i};`, '\n')}
 ${this.shader(variant).trim()}
 
 ${target === 'tensor' ? tensorMain : rowMain}`;

@@ -2,6 +2,7 @@ import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import type {FlashAttentionAttrs} from '../attention_kernels.js';
 import type {BlockGeometry} from '../block_geometry.js';
+import {each} from '../shader_text.js';
 import {AttendMatrixProgram, matrixUnitsFit} from './attend_matrix.js';
 import {attendMemory, ifInHead, listed, outputWords, products} from './attend_products.js';
 import type {Held} from './attend_tile.js';
@@ -10,7 +11,7 @@ import type {BlockPlan} from './attend_walk.js';
 import {attendSpec, attendWalk, ownedRows} from './attend_walk.js';
 import {AttentionProgram, headVectors, readRow} from './program.js';
 import type {Tile} from './tile.js';
-import {each, tileKeys, tileQueries, tileThreads} from './tile.js';
+import {tileKeys, tileQueries, tileThreads} from './tile.js';
 
 /**
  * Stage 4, attend: float32 `[batch, heads, length, headDim]`. Softmax attention of each query row over the keys of the

@@ -4,7 +4,7 @@ import type {BlockPlan} from './attend_walk.js';
 import {attendSpec, attendWalk, ownedRows} from './attend_walk.js';
 import {hasMatrixUnits} from './device_features.js';
 import {AttentionProgram, headVectors, readRow} from './program.js';
-import {each} from './tile.js';
+import {each} from '../shader_text.js';
 
 /** Rows of a fragment, its columns, and the terms of a sum: a size that the matrix units take. */
 const fragment = 16;

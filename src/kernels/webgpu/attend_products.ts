@@ -1,7 +1,7 @@
 import type {Held} from './attend_tile.js';
 import {headWords, rowStride, tileStride} from './attend_tile.js';
 import type {Tile} from './tile.js';
-import {each} from './tile.js';
+import {each} from '../shader_text.js';
 
 /**
  * Shader text of what depends on the numbers that the tiles hold: the two products, and how values get into words and

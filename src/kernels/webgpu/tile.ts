@@ -1,4 +1,5 @@
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
+import {each} from '../shader_text.js';
 import {failForHead} from './device_limits.js';
 import {headVectors, readRow} from './program.js';
 
@@ -130,15 +131,6 @@ fn tileScores(x : i32, y : i32) -> array<array<f32, columns>, rows> {
   }
   return scores;
 }`;
-}
-
-/**
- * Repeats a piece of shader text, one line an index. Loops over an invocation's own rows and columns are written out, so
- * that arrays are indexed by constants alone: a compiler that does not unroll a loop keeps its arrays in memory instead
- * of registers.
- */
-export function each(count: number, text: (i: number) => string): string {
-  return Array.from({length: count}, (_, i) => text(i)).join('\n    ');
 }
 
 /** Loads of an invocation that are on their way at a time: more would take too many registers. */
