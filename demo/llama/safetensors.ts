@@ -7,6 +7,9 @@ type Dtype = keyof typeof DTYPE_BYTES;
 /** A header larger than this is taken for a damaged file, as the reference implementation does. */
 const MAX_HEADER_BYTES = 100_000_000;
 
+/** Read and converted at once: an embedding of hundreds of megabytes would keep the page from answering meanwhile. */
+const PIECE_BYTES = 2 ** 24;
+
 interface Entry {
   dtype: Dtype;
   shape: number[];
@@ -58,7 +61,12 @@ export class Safetensors {
   /** The values of one tensor, row-major, as float32. */
   async read(name: string): Promise<Float32Array> {
     const {start, end, dtype} = this.entry(name);
-    return toFloat32(await readBytes(this.file, start, end), dtype);
+    const values = new Float32Array((end - start) / DTYPE_BYTES[dtype]);
+    for (let at = start; at < end; at += PIECE_BYTES) {
+      const piece = await readBytes(this.file, at, Math.min(at + PIECE_BYTES, end));
+      decode(piece, dtype, values.subarray((at - start) / DTYPE_BYTES[dtype]));
+    }
+    return values;
   }
 
   private entry(name: string): Entry {
@@ -113,19 +121,21 @@ function isListOfCounts(value: unknown): value is number[] {
   return Array.isArray(value) && value.every((item) => Number.isSafeInteger(item) && item >= 0);
 }
 
-function toFloat32(bytes: ArrayBuffer, dtype: Dtype): Float32Array {
-  if (dtype === 'F32') return new Float32Array(bytes);
+/** Writes the values to the beginning of `values`. */
+function decode(bytes: ArrayBuffer, dtype: Dtype, values: Float32Array): void {
+  if (dtype === 'F32') {
+    values.set(new Float32Array(bytes));
+    return;
+  }
   const halves = new Uint16Array(bytes);
-  const values = new Float32Array(halves.length);
   if (dtype === 'BF16') {
     // bfloat16 is the upper half of a float32.
-    const bits = new Uint32Array(values.buffer);
+    const bits = new Uint32Array(values.buffer, values.byteOffset, halves.length);
     for (let i = 0; i < halves.length; ++i) bits[i] = halves[i] << 16;
   } else {
     float16Values ??= Float32Array.from({length: 2 ** 16}, (_, half) => float16Value(half));
     for (let i = 0; i < halves.length; ++i) values[i] = float16Values[halves[i]];
   }
-  return values;
 }
 
 /** The value of every half-precision number: a checkpoint has hundreds of millions of these few. */

@@ -58,6 +58,37 @@ describe('Safetensors', () => {
     expect([(await file.read('a'))[0], (await file.read('b'))[0]]).to.deep.equal([2, 7]);
   });
 
+  for (const [dtype, bytes] of [
+    ['F32', 4],
+    ['F16', 2],
+    ['BF16', 2],
+  ] as const) {
+    it(`reads a long ${dtype} tensor in pieces`, async () => {
+      const size = (2 ** 25 + 4) / bytes;
+      const stored = bytes === 4 ? new Float32Array(size) : new Uint16Array(size);
+      // Zero but for one value on either side of the first piece's end, and the last.
+      const one = {F32: 1, F16: 0x3c00, BF16: 0x3f80}[dtype];
+      const places = [2 ** 24 / bytes - 1, 2 ** 24 / bytes, size - 1];
+      for (const place of places) stored[place] = one;
+      const tensor = {dtype, shape: [size], bytes: new Uint8Array(stored.buffer)};
+      const file = new File([writeSafetensors({w: tensor})], 'part.safetensors');
+      let longest = 0;
+      const opened = await Safetensors.open({
+        name: file.name,
+        size: file.size,
+        slice(start, end) {
+          longest = Math.max(longest, end - start);
+          return file.slice(start, end);
+        },
+      });
+      const values = await opened.read('w');
+      expect(values.length).to.equal(size);
+      expect(places.map((place) => values[place])).to.deep.equal([1, 1, 1]);
+      expect(values.reduce((sum, x) => sum + x, 0)).to.equal(3);
+      expect(longest).to.be.at.most(2 ** 24);
+    });
+  }
+
   it('names a tensor that is missing', async () => {
     const file = await open(oneTensor({}));
     expect(await rejection(file.read('lm_head.weight'))).to.match(/^part\.safetensors: .*"lm_head\.weight" is missing/);
