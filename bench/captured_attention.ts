@@ -1,8 +1,7 @@
 import {clone, keep, type Tensor4D} from '@tensorflow/tfjs-core';
 import {createTokenizer} from '../demo/ask/session';
-import {parseConfig} from '../demo/llama/config';
+import {openCheckpoint} from '../demo/llama/checkpoint';
 import {LlamaModel} from '../demo/llama/model';
-import {Safetensors} from '../demo/llama/safetensors';
 
 /** Reads a file of the repository, by its path from the root. */
 export type ReadFile = (path: string) => Promise<ArrayBuffer>;
@@ -26,14 +25,14 @@ export interface Reader {
 }
 
 export async function openReader(readFile: ReadFile): Promise<Reader> {
-  const text = async (path: string) => new TextDecoder().decode(await readFile(path));
-  const config = parseConfig(JSON.parse(await text('demo/public/model/config.json')));
-  const weights = new Safetensors(await readFile('demo/public/model/model.safetensors'));
-  const model = new LlamaModel(config, weights, LONGEST_CAPTURE);
-  const tokenizer = createTokenizer(JSON.parse(await text('demo/public/model/tokenizer.json')) as object);
-  const book = await text('demo/public/books/dubliners.txt');
+  const names = ['config.json', 'tokenizer.json', 'model.safetensors'];
+  const files = names.map(async (name) => new File([await readFile(`demo/public/model/${name}`)], name));
+  const checkpoint = await openCheckpoint(await Promise.all(files));
+  const model = await LlamaModel.load(checkpoint, {maxLength: LONGEST_CAPTURE});
+  const tokenizer = createTokenizer(checkpoint.tokenizer);
+  const book = new TextDecoder().decode(await readFile('demo/public/books/dubliners.txt'));
   return {
-    layers: config.layers,
+    layers: checkpoint.config.layers,
     capture: async (length) => {
       // Enough text for the length, and not much more: the tokenizer takes seconds for a book.
       const {ids} = tokenizer.encode(book.slice(0, 8 * length + 1000));

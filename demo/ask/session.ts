@@ -1,7 +1,6 @@
 import {Tokenizer} from '@huggingface/tokenizers';
-import {parseConfig} from '../llama/config';
+import {openCheckpoint} from '../llama/checkpoint';
 import {LlamaModel} from '../llama/model';
-import {Safetensors} from '../llama/safetensors';
 import type {Backend} from '../backend';
 import {MAX_ANSWER_TOKENS} from './ask';
 
@@ -13,12 +12,8 @@ export interface Session {
   book: string;
 }
 
-const FILES = {
-  config: 'model/config.json',
-  tokenizer: 'model/tokenizer.json',
-  weights: 'model/model.safetensors',
-  book: 'books/dubliners.txt',
-};
+const MODEL = ['config.json', 'tokenizer.json', 'model.safetensors'].map((name) => `model/${name}`);
+const BOOK = 'books/dubliners.txt';
 
 /**
  * Fetches model and book and puts the weights on the backend.
@@ -33,7 +28,7 @@ export async function loadSession(
 ): Promise<Session> {
   const sizes = new Map<string, {loaded: number; total: number}>();
   const fetchFile = (path: string) =>
-    fetchBytes(new URL(path, base), (loaded, total) => {
+    download(new URL(path, base), (loaded, total) => {
       sizes.set(path, {loaded, total});
       const all = [...sizes.values()];
       onProgress(
@@ -41,20 +36,15 @@ export async function loadSession(
         all.reduce((sum, size) => sum + size.total, 0),
       );
     });
-  const [config, tokenizer, weights, book] = await Promise.all([
-    fetchFile(FILES.config),
-    fetchFile(FILES.tokenizer),
-    fetchFile(FILES.weights),
-    fetchFile(FILES.book),
-  ]);
-  const llamaConfig = parseConfig(parseJson(config));
+  const [book, ...model] = await Promise.all([BOOK, ...MODEL].map(fetchFile));
+  const checkpoint = await openCheckpoint(model);
   // A prompt may fill the context that the model was trained for, and still needs its answer.
-  const maxLength = llamaConfig.maxPositions + MAX_ANSWER_TOKENS;
+  const maxLength = checkpoint.config.maxPositions + MAX_ANSWER_TOKENS;
   return {
     backend,
-    model: new LlamaModel(llamaConfig, new Safetensors(weights), maxLength),
-    tokenizer: createTokenizer(parseJson(tokenizer)),
-    book: new TextDecoder().decode(book),
+    model: await LlamaModel.load(checkpoint, {maxLength}),
+    tokenizer: createTokenizer(checkpoint.tokenizer),
+    book: await book.text(),
   };
 }
 
@@ -63,11 +53,7 @@ export function createTokenizer(json: object): Tokenizer {
   return new Tokenizer(json, {clean_up_tokenization_spaces: false});
 }
 
-function parseJson(bytes: ArrayBuffer): object {
-  return JSON.parse(new TextDecoder().decode(bytes)) as object;
-}
-
-async function fetchBytes(url: URL, onProgress: (loaded: number, total: number) => void): Promise<ArrayBuffer> {
+async function download(url: URL, onProgress: (loaded: number, total: number) => void): Promise<File> {
   let response: Response;
   try {
     response = await fetch(url);
@@ -88,5 +74,5 @@ async function fetchBytes(url: URL, onProgress: (loaded: number, total: number) 
     loaded += value!.byteLength;
     onProgress(loaded, Math.max(announced, loaded));
   }
-  return new Blob(chunks).arrayBuffer();
+  return new File(chunks, url.pathname.split('/').pop()!);
 }

@@ -1,5 +1,9 @@
-/** What the runner needs from a Hugging Face `config.json` of `LlamaForCausalLM`. */
+import {Fields, type Json} from './config_fields';
+import {parseRotary, type RotaryScaling} from './rotary_config';
+
+/** What the runner needs from a Hugging Face `config.json` of a Llama or Qwen2 decoder. */
 export interface LlamaConfig {
+  architecture: Architecture;
   vocabSize: number;
   hiddenSize: number;
   intermediateSize: number;
@@ -7,8 +11,13 @@ export interface LlamaConfig {
   heads: number;
   keyValueHeads: number;
   headDim: number;
+  /** Whether the projections to queries, keys and values have a bias, the one from the attended values, those of the MLP. */
+  inputBias: boolean;
+  outputBias: boolean;
+  mlpBias: boolean;
   rmsNormEpsilon: number;
   ropeTheta: number;
+  ropeScaling: RotaryScaling | null;
   /** Longest context that the checkpoint was made for, in tokens. */
   maxPositions: number;
   /** The output head is the token embedding, transposed. */
@@ -17,111 +26,90 @@ export interface LlamaConfig {
   endTokens: number[];
 }
 
-type Json = Record<string, unknown>;
+/** The default of `max_position_embeddings` in transformers; its other defaults are the same for both. */
+const MAX_POSITIONS = {LlamaForCausalLM: 2048, Qwen2ForCausalLM: 32_768} as const;
+
+export type Architecture = keyof typeof MAX_POSITIONS;
 
 /**
  * Checks a parsed `config.json` and picks out what the runner uses.
  *
- * Defaults are those of transformers' `LlamaConfig`. Anything the runner would silently compute wrong
- * (another architecture, scaled rotary embedding, biases, quantised weights) throws an `Error` that names
- * the field, what it holds and what is accepted.
+ * Defaults are those of transformers. Anything the runner would silently compute wrong (another architecture, another
+ * scaling of the rotary embedding, a sliding window, quantised weights) throws an `Error` that names the field, what it
+ * holds and what is accepted.
  */
-export function parseConfig(json: unknown): LlamaConfig {
-  if (typeof json !== 'object' || json === null || Array.isArray(json)) {
-    throw new Error(`config.json: got ${describe(json)}; accepted: an object`);
-  }
-  const config = json as Json;
-  const architectures = config.architectures;
-  if (!Array.isArray(architectures) || !architectures.includes('LlamaForCausalLM')) {
-    throw unaccepted('architectures', architectures, '["LlamaForCausalLM"]');
-  }
-  acceptOnly(config, 'hidden_act', ['silu']);
-  acceptOnly(config, 'attention_bias', [false]);
-  acceptOnly(config, 'mlp_bias', [false]);
-  acceptOnly(config, 'quantization_config', [null]);
-  acceptOnly(config, 'partial_rotary_factor', [1]);
-  const rope = ropeFields(config);
+export function parseConfig(json: Json): LlamaConfig {
+  const fields = new Fields(json);
+  const architecture = parseArchitecture(fields);
+  // Before the sizes, so that a quantised file is called that, and not a file with a tensor missing.
+  fields.acceptOnly('quantization_config', [null]);
+  fields.acceptOnly('hidden_act', ['silu']);
+  refuseSlidingWindow(fields, architecture);
 
-  const hiddenSize = positiveInteger(config, 'hidden_size');
-  const heads = positiveInteger(config, 'num_attention_heads');
-  const keyValueHeads = positiveInteger(config, 'num_key_value_heads', heads);
+  const hiddenSize = fields.positiveInteger('hidden_size');
+  const layers = fields.positiveInteger('num_hidden_layers');
+  const heads = fields.positiveInteger('num_attention_heads');
+  const keyValueHeads = fields.positiveInteger('num_key_value_heads', heads);
   if (heads % keyValueHeads !== 0) {
-    throw unaccepted('num_key_value_heads', keyValueHeads, `a divisor of num_attention_heads (${heads})`);
+    throw fields.unaccepted('num_key_value_heads', `a divisor of num_attention_heads (${heads})`);
   }
-  const headDim = positiveInteger(config, 'head_dim', hiddenSize / heads);
+  const headDim = fields.positiveInteger('head_dim', hiddenSize / heads);
   if (headDim % 2 !== 0) {
-    throw unaccepted('head_dim', headDim, 'an even number: rotary embedding turns pairs');
+    throw fields.unaccepted('head_dim', 'an even number: rotary embedding turns pairs', headDim);
   }
+  // Llama says in config.json which projections have a bias. Qwen2 has no such fields: it is part of the architecture.
+  const llama = architecture === 'LlamaForCausalLM';
+  const attentionBias = llama && fields.boolean('attention_bias', false);
   return {
-    vocabSize: positiveInteger(config, 'vocab_size'),
+    architecture,
+    vocabSize: fields.positiveInteger('vocab_size'),
     hiddenSize,
-    intermediateSize: positiveInteger(config, 'intermediate_size'),
-    layers: positiveInteger(config, 'num_hidden_layers'),
+    intermediateSize: fields.positiveInteger('intermediate_size'),
+    layers,
     heads,
     keyValueHeads,
     headDim,
-    rmsNormEpsilon: positiveNumber(config, 'rms_norm_eps', 1e-6),
-    ropeTheta: positiveNumber(rope, 'rope_theta', 10_000),
-    maxPositions: positiveInteger(config, 'max_position_embeddings', 2048),
-    tiedHead: boolean(config, 'tie_word_embeddings', false),
-    endTokens: tokens(config, 'eos_token_id'),
+    inputBias: !llama || attentionBias,
+    outputBias: attentionBias,
+    mlpBias: llama && fields.boolean('mlp_bias', false),
+    rmsNormEpsilon: fields.positiveNumber('rms_norm_eps', 1e-6),
+    ...parseRotary(fields),
+    maxPositions: fields.positiveInteger('max_position_embeddings', MAX_POSITIONS[architecture]),
+    tiedHead: fields.boolean('tie_word_embeddings', false),
+    endTokens: fields.tokens('eos_token_id'),
   };
 }
 
-/** transformers 4 keeps `rope_theta` at the top and scaling in `rope_scaling`; 5 puts both in `rope_parameters`. */
-function ropeFields(config: Json): Json {
-  for (const field of ['rope_scaling', 'rope_parameters']) {
-    const value = config[field] as Json | null | undefined;
-    if (value === null || value === undefined) continue;
-    if ((value.rope_type ?? value.type) !== 'default') {
-      throw unaccepted(field, value, 'null, or {"rope_type": "default"}');
+function parseArchitecture(fields: Fields): Architecture {
+  const {architectures} = fields.json;
+  const known = Object.keys(MAX_POSITIONS) as Architecture[];
+  const found = known.find((name) => Array.isArray(architectures) && architectures.includes(name));
+  if (found === undefined) {
+    throw fields.unaccepted('architectures', known.map((name) => `["${name}"]`).join(', '));
+  }
+  return found;
+}
+
+/**
+ * Qwen2 slides a window over the layers from `max_window_layers` on if `use_sliding_window` says so, and newer files
+ * list what each layer does. Llama has no window in transformers; a checkpoint that names one was trained with it.
+ */
+function refuseSlidingWindow(fields: Fields, architecture: Architecture): void {
+  const {layer_types: layerTypes, sliding_window: window} = fields.json;
+  if (layerTypes !== undefined && layerTypes !== null) {
+    if (!Array.isArray(layerTypes) || !layerTypes.every((type) => type === 'full_attention')) {
+      throw fields.unaccepted('layer_types', 'a list of "full_attention" alone');
     }
+    return;
   }
-  return (config.rope_parameters as Json | null | undefined) ?? config;
-}
-
-function acceptOnly(config: Json, field: string, accepted: unknown[]): void {
-  const value = config[field];
-  if (value !== undefined && value !== null && !accepted.includes(value)) {
-    throw unaccepted(field, value, accepted.map((a) => JSON.stringify(a)).join(', '));
+  if (architecture === 'Qwen2ForCausalLM') {
+    // A window that is left out is 4,096 tokens long, and starts at layer 28.
+    const firstLayer = Number(fields.json.max_window_layers ?? 28);
+    const reached = !(firstLayer >= fields.positiveInteger('num_hidden_layers'));
+    if (fields.boolean('use_sliding_window', false) && window !== null && reached) {
+      throw fields.unaccepted('use_sliding_window', 'false, or max_window_layers of num_hidden_layers or more');
+    }
+  } else if (fields.boolean('use_sliding_window', true) && window !== undefined && window !== null) {
+    throw fields.unaccepted('sliding_window', 'null');
   }
-}
-
-function positiveInteger(config: Json, field: string, byDefault?: number): number {
-  const value = config[field] ?? byDefault;
-  if (!Number.isInteger(value) || (value as number) <= 0) {
-    throw unaccepted(field, value, 'a positive integer');
-  }
-  return value as number;
-}
-
-function positiveNumber(config: Json, field: string, byDefault: number): number {
-  const value = config[field] ?? byDefault;
-  if (typeof value !== 'number' || !Number.isFinite(value) || value <= 0) {
-    throw unaccepted(field, value, 'a positive number');
-  }
-  return value;
-}
-
-function boolean(config: Json, field: string, byDefault: boolean): boolean {
-  const value = config[field] ?? byDefault;
-  if (typeof value !== 'boolean') throw unaccepted(field, value, 'true, false');
-  return value;
-}
-
-function tokens(config: Json, field: string): number[] {
-  const value = config[field] ?? [];
-  const list: unknown[] = Array.isArray(value) ? value : [value];
-  if (!list.every((id) => Number.isInteger(id))) {
-    throw unaccepted(field, value, 'a token id, a list of token ids, null');
-  }
-  return list as number[];
-}
-
-function unaccepted(field: string, value: unknown, accepted: string): Error {
-  return new Error(`config.json: ${field} is ${describe(value)}; accepted: ${accepted}`);
-}
-
-function describe(value: unknown): string {
-  return value === undefined ? 'missing' : JSON.stringify(value);
 }

@@ -1,32 +1,12 @@
 import * as tf from '@tensorflow/tfjs-core';
 import {composedAttention, prefillAttention, type PrefillAttention, type PrefillOptions} from './attention';
 import {KeyValueCache} from './cache';
+import type {Checkpoint} from './checkpoint';
 import type {LlamaConfig} from './config';
 import {rotaryTables, rotate, type RotaryTables} from './rotary';
-import type {Safetensors} from './safetensors';
+import {uploadWeights, type DecoderWeights, type Projection} from './weights';
 
-/** Projections are `[outputs, inputs]`, as in the checkpoint. */
-type LayerWeights = {
-  attentionNorm: tf.Tensor1D;
-  query: tf.Tensor2D;
-  key: tf.Tensor2D;
-  value: tf.Tensor2D;
-  output: tf.Tensor2D;
-  mlpNorm: tf.Tensor1D;
-  gate: tf.Tensor2D;
-  up: tf.Tensor2D;
-  down: tf.Tensor2D;
-};
-
-type Weights = {
-  /** `[vocabSize, hiddenSize]` */
-  embedding: tf.Tensor2D;
-  layers: LayerWeights[];
-  norm: tf.Tensor1D;
-  /** `[vocabSize, hiddenSize]`; `embedding` itself when the head is tied. */
-  head: tf.Tensor2D;
-  rotary: RotaryTables;
-};
+type Weights = DecoderWeights<tf.Tensor> & {rotary: RotaryTables};
 
 type Attend = (query: tf.Tensor4D, key: tf.Tensor4D, value: tf.Tensor4D) => tf.Tensor4D;
 
@@ -51,23 +31,34 @@ export interface Prefill {
   cache: KeyValueCache;
 }
 
-/** A `LlamaForCausalLM` checkpoint on the current tfjs backend, in float32, one sequence at a time. */
-export class LlamaModel {
-  private readonly weights: Weights;
-
+export interface LoadOptions {
   /**
-   * Reads every tensor that the config calls for; one that is missing or misshapen throws by name.
-   *
-   * @param maxLength longest context, prompt and continuation together, in tokens. Past the config's
-   *     `maxPositions` the checkpoint extrapolates.
+   * Longest context, prompt and continuation together, in tokens. Default: the config's `maxPositions`, past which the
+   * checkpoint extrapolates.
    */
-  constructor(
+  maxLength?: number;
+  /** Told after each tensor of the checkpoint: tensors so far, and in all. */
+  onProgress?: (done: number, total: number) => void;
+}
+
+/** A Llama or Qwen2 checkpoint on the current tfjs backend, in float32, one sequence at a time. */
+export class LlamaModel {
+  private constructor(
     readonly config: LlamaConfig,
-    weights: Safetensors,
-    readonly maxLength = config.maxPositions,
-  ) {
-    // The scope releases what was already made if a later tensor turns out to be missing.
-    this.weights = tf.tidy(() => readWeights(config, weights, maxLength));
+    readonly maxLength: number,
+    private readonly weights: Weights,
+  ) {}
+
+  /** Reads the weights of a checkpoint onto the backend; the tensors that are there already go if one fails. */
+  static async load({config, weights}: Checkpoint, options: LoadOptions = {}): Promise<LlamaModel> {
+    const {maxLength = config.maxPositions, onProgress} = options;
+    const rotary = rotaryTables(maxLength, config.headDim, config.ropeTheta, config.ropeScaling);
+    try {
+      return new LlamaModel(config, maxLength, {...(await uploadWeights(config, weights, onProgress)), rotary});
+    } catch (error) {
+      tf.dispose(rotary);
+      throw error;
+    }
   }
 
   /** Runs a prompt. */
@@ -130,7 +121,7 @@ export class LlamaModel {
     if (unknown !== undefined) {
       throw new Error(`token id is ${unknown}; accepted: integers from 0 to ${vocabSize - 1}`);
     }
-    return tf.tidy(() => tf.gather(this.weights.embedding, tf.tensor1d(ids as number[], 'int32')));
+    return tf.tidy(() => tf.gather(this.weights.embedding, tf.tensor1d(ids as number[], 'int32')) as tf.Tensor2D);
   }
 
   /** One decoder layer over rows that start at `position`: `[length, hiddenSize]` in and out. */
@@ -155,7 +146,7 @@ export class LlamaModel {
     });
   }
 
-  private rmsNorm(x: tf.Tensor2D, weight: tf.Tensor1D): tf.Tensor2D {
+  private rmsNorm(x: tf.Tensor2D, weight: tf.Tensor): tf.Tensor2D {
     return tf.tidy(() => {
       const meanSquare = tf.mean(tf.square(x), -1, true);
       return tf.mul(tf.mul(x, tf.rsqrt(tf.add(meanSquare, this.config.rmsNormEpsilon))), weight);
@@ -172,41 +163,12 @@ export class LlamaModel {
   }
 }
 
-function readWeights(config: LlamaConfig, file: Safetensors, maxLength: number): Weights {
-  const {vocabSize, hiddenSize, intermediateSize, headDim} = config;
-  const queryRows = config.heads * headDim;
-  const keyRows = config.keyValueHeads * headDim;
-  const vector = (name: string) => tf.tensor1d(file.read(name, [hiddenSize]));
-  const matrix = (name: string, outputs: number, inputs: number) =>
-    tf.tensor2d(file.read(name, [outputs, inputs]), [outputs, inputs]);
-
-  const embedding = matrix('model.embed_tokens.weight', vocabSize, hiddenSize);
-  const layers = Array.from({length: config.layers}, (_, index): LayerWeights => {
-    const at = `model.layers.${index}`;
-    return {
-      attentionNorm: vector(`${at}.input_layernorm.weight`),
-      query: matrix(`${at}.self_attn.q_proj.weight`, queryRows, hiddenSize),
-      key: matrix(`${at}.self_attn.k_proj.weight`, keyRows, hiddenSize),
-      value: matrix(`${at}.self_attn.v_proj.weight`, keyRows, hiddenSize),
-      output: matrix(`${at}.self_attn.o_proj.weight`, hiddenSize, queryRows),
-      mlpNorm: vector(`${at}.post_attention_layernorm.weight`),
-      gate: matrix(`${at}.mlp.gate_proj.weight`, intermediateSize, hiddenSize),
-      up: matrix(`${at}.mlp.up_proj.weight`, intermediateSize, hiddenSize),
-      down: matrix(`${at}.mlp.down_proj.weight`, hiddenSize, intermediateSize),
-    };
-  });
-  return {
-    embedding,
-    layers,
-    norm: vector('model.norm.weight'),
-    head: config.tiedHead ? embedding : matrix('lm_head.weight', vocabSize, hiddenSize),
-    rotary: rotaryTables(maxLength, headDim, config.ropeTheta),
-  };
-}
-
 /** `[length, inputs]` by `[outputs, inputs]` gives `[length, outputs]`. */
-function project(x: tf.Tensor2D, weight: tf.Tensor2D): tf.Tensor2D {
-  return tf.matMul(x, weight, false, true);
+function project(x: tf.Tensor2D, {weight, bias}: Projection<tf.Tensor>): tf.Tensor2D {
+  return tf.tidy(() => {
+    const product = tf.matMul<tf.Tensor2D>(x, weight, false, true);
+    return bias === undefined ? product : tf.add(product, bias);
+  });
 }
 
 /** `[length, heads * headDim]` to `[1, heads, length, headDim]`. */

@@ -1,4 +1,5 @@
 import * as tf from '@tensorflow/tfjs-core';
+import type {Llama3Scaling, RotaryScaling} from './rotary_config';
 
 /** Cosines and sines of the rotary angles, each float32 `[positions, headDim / 2]`. */
 export type RotaryTables = {cos: tf.Tensor2D; sin: tf.Tensor2D};
@@ -9,12 +10,18 @@ export type RotaryTables = {cos: tf.Tensor2D; sin: tf.Tensor2D};
  * Frequencies and angles are rounded to float32 where transformers rounds them: at position 16,384 the
  * rounding of the angle reaches 1e-3, and checkpoints were trained with it.
  */
-export function rotaryTables(positions: number, headDim: number, theta: number): RotaryTables {
+export function rotaryTables(
+  positions: number,
+  headDim: number,
+  theta: number,
+  scaling: RotaryScaling | null = null,
+): RotaryTables {
   const half = headDim / 2;
   const cos = new Float32Array(positions * half);
   const sin = new Float32Array(positions * half);
   for (let i = 0; i < half; ++i) {
-    const frequency = Math.fround(1 / Math.fround(theta ** Math.fround((2 * i) / headDim)));
+    const unscaled = Math.fround(1 / Math.fround(theta ** Math.fround((2 * i) / headDim)));
+    const frequency = scaleFrequency(unscaled, scaling);
     for (let position = 0; position < positions; ++position) {
       const angle = Math.fround(position * frequency);
       cos[position * half + i] = Math.cos(angle);
@@ -22,6 +29,25 @@ export function rotaryTables(positions: number, headDim: number, theta: number):
     }
   }
   return {cos: tf.tensor2d(cos, [positions, half]), sin: tf.tensor2d(sin, [positions, half])};
+}
+
+function scaleFrequency(frequency: number, scaling: RotaryScaling | null): number {
+  switch (scaling?.type) {
+    case undefined:
+      return frequency;
+    case 'linear':
+      return Math.fround(frequency / scaling.factor);
+    case 'llama3':
+      return Math.fround(llama3Frequency(frequency, scaling));
+  }
+}
+
+function llama3Frequency(frequency: number, scaling: Llama3Scaling): number {
+  const {factor, lowFrequencyFactor: low, highFrequencyFactor: high, originalMaxPositions} = scaling;
+  /** Full turns within the original context. */
+  const turns = (originalMaxPositions * frequency) / (2 * Math.PI);
+  const unchanged = Math.min(1, Math.max(0, (turns - low) / (high - low)));
+  return unchanged * frequency + ((1 - unchanged) * frequency) / factor;
 }
 
 /**

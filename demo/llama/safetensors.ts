@@ -1,9 +1,14 @@
+import {parseJsonObject, readBytes, type CheckpointFile} from './checkpoint_file';
+
 /** Element types that are read; each becomes float32. */
 const DTYPE_BYTES = {F32: 4, F16: 2, BF16: 2} as const;
 type Dtype = keyof typeof DTYPE_BYTES;
 
 /** A header larger than this is taken for a damaged file, as the reference implementation does. */
 const MAX_HEADER_BYTES = 100_000_000;
+
+/** Read and converted at once: an embedding of hundreds of megabytes would keep the page from answering meanwhile. */
+const PIECE_BYTES = 2 ** 24;
 
 interface Entry {
   dtype: Dtype;
@@ -14,21 +19,30 @@ interface Entry {
 }
 
 /**
- * A `.safetensors` file held in memory: an 8-byte little-endian header length, a JSON header that gives each
- * tensor's type, shape and byte range, then the bytes.
+ * A `.safetensors` file: an 8-byte little-endian header length, a JSON header that gives each tensor's type, shape and
+ * byte range, then the bytes.
  *
- * The whole header is checked on construction, so that a damaged or truncated file is refused before
- * anything is uploaded. Values are converted one tensor at a time, on `read`.
+ * The whole header is checked on opening, so that a damaged or truncated file is refused before anything is uploaded.
+ * Values are read and converted one tensor at a time.
  */
 export class Safetensors {
-  private readonly entries = new Map<string, Entry>();
+  private constructor(
+    private readonly file: CheckpointFile,
+    private readonly entries: ReadonlyMap<string, Entry>,
+  ) {}
 
-  constructor(private readonly file: ArrayBuffer) {
-    const {header, dataStart} = readHeader(file);
+  static async open(file: CheckpointFile): Promise<Safetensors> {
+    const {header, dataStart} = await readHeader(file);
+    const entries = new Map<string, Entry>();
     for (const [name, value] of Object.entries(header)) {
       if (name === '__metadata__') continue;
-      this.entries.set(name, checkEntry(name, value, dataStart, file.byteLength));
+      entries.set(name, checkEntry(`${file.name}: tensor "${name}"`, value, dataStart, file.size));
     }
+    return new Safetensors(file, entries);
+  }
+
+  get fileName(): string {
+    return this.file.name;
   }
 
   /** Names of the tensors, in the header's order. */
@@ -36,51 +50,52 @@ export class Safetensors {
     return [...this.entries.keys()];
   }
 
-  /**
-   * The values of one tensor, row-major, as float32.
-   *
-   * @param name name in the header.
-   * @param shape the shape that the caller expects; another one throws.
-   */
-  read(name: string, shape: readonly number[]): Float32Array {
+  has(name: string): boolean {
+    return this.entries.has(name);
+  }
+
+  shape(name: string): readonly number[] {
+    return this.entry(name).shape;
+  }
+
+  /** The values of one tensor, row-major, as float32. */
+  async read(name: string): Promise<Float32Array> {
+    const {start, end, dtype} = this.entry(name);
+    const values = new Float32Array((end - start) / DTYPE_BYTES[dtype]);
+    for (let at = start; at < end; at += PIECE_BYTES) {
+      const piece = await readBytes(this.file, at, Math.min(at + PIECE_BYTES, end));
+      decode(piece, dtype, values.subarray((at - start) / DTYPE_BYTES[dtype]));
+    }
+    return values;
+  }
+
+  private entry(name: string): Entry {
     const entry = this.entries.get(name);
     if (entry === undefined) {
-      throw new Error(`safetensors: tensor "${name}" is missing; the file has ${this.entries.size} others`);
+      throw new Error(`${this.fileName}: tensor "${name}" is missing; the file has ${this.entries.size} others`);
     }
-    if (entry.shape.join() !== shape.join()) {
-      throw new Error(`safetensors: tensor "${name}" has shape [${entry.shape}]; config.json asks for [${shape}]`);
-    }
-    // A copy, because typed arrays need an aligned start and the format promises none.
-    return toFloat32(this.file.slice(entry.start, entry.end), entry.dtype);
+    return entry;
   }
 }
 
-function readHeader(file: ArrayBuffer): {header: Record<string, unknown>; dataStart: number} {
-  if (file.byteLength < 8) {
-    throw new Error(`safetensors: the file has ${file.byteLength} bytes; the header length alone takes 8`);
+async function readHeader(file: CheckpointFile): Promise<{header: Record<string, unknown>; dataStart: number}> {
+  if (file.size < 8) {
+    throw new Error(`${file.name}: the file has ${file.size} bytes; the header length alone takes 8`);
   }
-  const length = new DataView(file).getBigUint64(0, true);
-  const room = Math.min(file.byteLength - 8, MAX_HEADER_BYTES);
+  const length = new DataView(await readBytes(file, 0, 8)).getBigUint64(0, true);
+  const room = Math.min(file.size - 8, MAX_HEADER_BYTES);
   if (length > BigInt(room)) {
-    throw new Error(`safetensors: the header claims ${length} bytes; there is room for ${room}`);
+    throw new Error(
+      `${file.name}: the header claims ${length} bytes; there is room for ${room}: is it a safetensors file, whole?`,
+    );
   }
   const dataStart = 8 + Number(length);
-  const text = new TextDecoder().decode(new Uint8Array(file, 8, Number(length)));
-  let header: unknown;
-  try {
-    header = JSON.parse(text);
-  } catch (error) {
-    throw new Error(`safetensors: the header is not JSON: ${(error as Error).message}`, {cause: error});
-  }
-  if (typeof header !== 'object' || header === null || Array.isArray(header)) {
-    throw new Error('safetensors: the header is not a JSON object');
-  }
-  return {header: header as Record<string, unknown>, dataStart};
+  const header = parseJsonObject(await readBytes(file, 8, dataStart), `${file.name}: the header`);
+  return {header, dataStart};
 }
 
-function checkEntry(name: string, value: unknown, dataStart: number, fileBytes: number): Entry {
+function checkEntry(what: string, value: unknown, dataStart: number, fileBytes: number): Entry {
   const {dtype, shape, data_offsets: offsets} = (value ?? {}) as Record<string, unknown>;
-  const what = `safetensors: tensor "${name}"`;
   if (typeof dtype !== 'string' || !Object.hasOwn(DTYPE_BYTES, dtype)) {
     const accepted = Object.keys(DTYPE_BYTES).join(', ');
     throw new Error(`${what} has dtype ${JSON.stringify(dtype)}; accepted: ${accepted}`);
@@ -106,19 +121,25 @@ function isListOfCounts(value: unknown): value is number[] {
   return Array.isArray(value) && value.every((item) => Number.isSafeInteger(item) && item >= 0);
 }
 
-function toFloat32(bytes: ArrayBuffer, dtype: Dtype): Float32Array {
-  if (dtype === 'F32') return new Float32Array(bytes);
+/** Writes the values to the beginning of `values`. */
+function decode(bytes: ArrayBuffer, dtype: Dtype, values: Float32Array): void {
+  if (dtype === 'F32') {
+    values.set(new Float32Array(bytes));
+    return;
+  }
   const halves = new Uint16Array(bytes);
-  const values = new Float32Array(halves.length);
   if (dtype === 'BF16') {
     // bfloat16 is the upper half of a float32.
-    const bits = new Uint32Array(values.buffer);
+    const bits = new Uint32Array(values.buffer, values.byteOffset, halves.length);
     for (let i = 0; i < halves.length; ++i) bits[i] = halves[i] << 16;
   } else {
-    for (let i = 0; i < halves.length; ++i) values[i] = float16Value(halves[i]);
+    float16Values ??= Float32Array.from({length: 2 ** 16}, (_, half) => float16Value(half));
+    for (let i = 0; i < halves.length; ++i) values[i] = float16Values[halves[i]];
   }
-  return values;
 }
+
+/** The value of every half-precision number: a checkpoint has hundreds of millions of these few. */
+let float16Values: Float32Array | undefined;
 
 /** IEEE 754 binary16: 1 sign bit, 5 exponent bits (bias 15), 10 fraction bits. */
 function float16Value(bits: number): number {

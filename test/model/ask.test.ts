@@ -2,22 +2,19 @@ import * as tf from '@tensorflow/tfjs-core';
 import {expect} from 'chai';
 import {ask} from '../../demo/ask/ask';
 import {createTokenizer, type Session} from '../../demo/ask/session';
-import {parseConfig} from '../../demo/llama/config';
+import {openCheckpoint} from '../../demo/llama/checkpoint';
 import {LlamaModel} from '../../demo/llama/model';
-import {Safetensors} from '../../demo/llama/safetensors';
 import {buildNeedle} from '../../demo/needle';
 import {describeBackends, fixture} from '../environment';
-
-const files = 'demo/public';
+import {demoFiles} from './demo_checkpoint';
 
 async function loadFixtures(backend: string, throwIfFailed: () => void): Promise<Session> {
-  const text = async (path: string) => new TextDecoder().decode(await fixture(`${files}/${path}`));
-  const config = parseConfig(JSON.parse(await text('model/config.json')));
+  const checkpoint = await openCheckpoint(await demoFiles());
   return {
     backend: {name: backend, adapter: 'test', software: true, reason: 'test', throwIfFailed},
-    model: new LlamaModel(config, new Safetensors(await fixture(`${files}/model/model.safetensors`))),
-    tokenizer: createTokenizer(JSON.parse(await text('model/tokenizer.json'))),
-    book: await text('books/dubliners.txt'),
+    model: await LlamaModel.load(checkpoint),
+    tokenizer: createTokenizer(checkpoint.tokenizer),
+    book: new TextDecoder().decode(await fixture('demo/public/books/dubliners.txt')),
   };
 }
 

@@ -1,10 +1,10 @@
 import * as tf from '@tensorflow/tfjs-core';
 import {expect} from 'chai';
-import {parseConfig} from '../../demo/llama/config';
 import {generate} from '../../demo/llama/generate';
-import {LlamaModel} from '../../demo/llama/model';
-import {Safetensors} from '../../demo/llama/safetensors';
+import type {LlamaModel} from '../../demo/llama/model';
 import {describeBackends, fixture} from '../environment';
+import {demoFiles} from './demo_checkpoint';
+import {loadModel} from './tiny_checkpoint';
 
 /** What transformers computed in float32; see docs of the fields in the checkpoint's README. */
 interface Golden {
@@ -27,8 +27,7 @@ describeBackends('the demo checkpoint against transformers', (backend) => {
     this.timeout(60_000);
     await tf.setBackend(backend);
     golden = (await readJson('test/model/golden_logits.json')) as Golden;
-    const config = parseConfig(await readJson('demo/public/model/config.json'));
-    model = new LlamaModel(config, new Safetensors(await fixture('demo/public/model/model.safetensors')));
+    model = await loadModel(await demoFiles());
   });
   after(() => model.dispose());
 

@@ -1,16 +1,16 @@
 import * as tf from '@tensorflow/tfjs-core';
 import {expect} from 'chai';
 import type {PrefillAttention} from '../../demo/llama/attention';
-import {parseConfig} from '../../demo/llama/config';
 import {generate} from '../../demo/llama/generate';
-import {LlamaModel, type PrefillRequest} from '../../demo/llama/model';
-import {Safetensors} from '../../demo/llama/safetensors';
+import type {LlamaModel, PrefillRequest} from '../../demo/llama/model';
 import {describeBackends} from '../environment';
-import {tinyConfig, tinyIds, tinyTensors, writeSafetensors, type StoredTensor} from './tiny_checkpoint';
+import {loadModel, rejection, tinyConfig, tinyFiles, tinyIds, tinyTensors, type StoredTensor} from './tiny_checkpoint';
 
-function tinyModel(config: Record<string, unknown> = {}, tensors: Record<string, StoredTensor> = {}): LlamaModel {
-  const file = writeSafetensors({...tinyTensors(), ...tensors});
-  return new LlamaModel(parseConfig({...tinyConfig, ...config}), new Safetensors(file));
+function tinyModel(
+  config: Record<string, unknown> = {},
+  tensors: Record<string, StoredTensor> = {},
+): Promise<LlamaModel> {
+  return loadModel(tinyFiles({...tinyConfig, ...config}, {...tinyTensors(), ...tensors}));
 }
 
 async function prefillLogits(model: LlamaModel, ids: number[], request?: PrefillRequest): Promise<number[]> {
@@ -42,7 +42,7 @@ describeBackends('LlamaModel with a tiny random checkpoint', (backend) => {
   });
 
   it('attends alike with composed ops, flashAttention and pbsAttention at threshold 1', async () => {
-    const model = tinyModel();
+    const model = await tinyModel();
     const ids = tinyIds(150);
     const options = {blockSize: 16, segmentSize: 32, threshold: 1};
     const [composed, flash, pbs] = await Promise.all(
@@ -57,7 +57,7 @@ describeBackends('LlamaModel with a tiny random checkpoint', (backend) => {
   });
 
   it('hands the options to pbsAttention', async () => {
-    const model = tinyModel();
+    const model = await tinyModel();
     const ids = tinyIds(150);
     const exact = await prefillLogits(model, ids, {attention: 'flash'});
     const options = {blockSize: 16, segmentSize: 32, threshold: 0, exactLastBlock: false};
@@ -67,7 +67,7 @@ describeBackends('LlamaModel with a tiny random checkpoint', (backend) => {
   });
 
   it('decodes each token as a prefill of all tokens so far would', async () => {
-    const model = tinyModel();
+    const model = await tinyModel();
     const ids = tinyIds(9);
     const {logits, cache} = await model.prefill(ids.slice(0, 4));
     logits.dispose();
@@ -86,8 +86,8 @@ describeBackends('LlamaModel with a tiny random checkpoint', (backend) => {
     const embedding = tinyTensors()['model.embed_tokens.weight'];
     const doubled = new Float32Array(embedding.bytes.buffer).map((x) => 2 * x);
     const other = {...embedding, bytes: new Uint8Array(doubled.buffer)};
-    const tied = tinyModel();
-    const untied = tinyModel({tie_word_embeddings: false}, {'lm_head.weight': other});
+    const tied = await tinyModel();
+    const untied = await tinyModel({tie_word_embeddings: false}, {'lm_head.weight': other});
     const [tiedLogits, untiedLogits] = [await prefillLogits(tied, ids), await prefillLogits(untied, ids)];
     expect(
       largestDifference(
@@ -99,14 +99,8 @@ describeBackends('LlamaModel with a tiny random checkpoint', (backend) => {
     untied.dispose();
   });
 
-  it('names a missing tensor and releases what it had read', () => {
-    expect(() => tinyModel({tie_word_embeddings: false})).to.throw(/"lm_head\.weight" is missing/);
-    expect(() => tinyModel({num_hidden_layers: 3})).to.throw(/"model\.layers\.2\..*" is missing/);
-    expect(() => tinyModel({intermediate_size: 53})).to.throw(/gate_proj.*\[52,36\].*\[53,36\]/);
-  });
-
   it('refuses prompts that it cannot run', async () => {
-    const model = tinyModel({max_position_embeddings: 8});
+    const model = await tinyModel({max_position_embeddings: 8});
     expect(await rejection(model.prefill([]))).to.match(/no tokens; accepted: 1 or more/);
     expect(await rejection(model.prefill([3, 61]))).to.match(/token id is 61; accepted: integers from 0 to 60/);
     expect(await rejection(model.prefill([3, 1.5]))).to.match(/token id is 1\.5/);
@@ -119,7 +113,7 @@ describeBackends('LlamaModel with a tiny random checkpoint', (backend) => {
   });
 
   it('shows each layer its queries and keys, and leaves nothing behind when a layer fails', async () => {
-    const model = tinyModel();
+    const model = await tinyModel();
     const seen: string[] = [];
     const finished: number[] = [];
     await prefillLogits(model, tinyIds(5), {
@@ -138,7 +132,7 @@ describeBackends('LlamaModel with a tiny random checkpoint', (backend) => {
   });
 
   it('continues with the most likely token until the limit, the stop or an end token', async () => {
-    const model = tinyModel();
+    const model = await tinyModel();
     const prompt = tinyIds(7);
     const expected: number[] = [];
     for (let i = 0; i < 4; ++i) {
@@ -152,17 +146,8 @@ describeBackends('LlamaModel with a tiny random checkpoint', (backend) => {
     expect(stopped.tokens).to.deep.equal(expected.slice(0, 2));
     model.dispose();
 
-    const ending = tinyModel({eos_token_id: [expected[0]]});
+    const ending = await tinyModel({eos_token_id: [expected[0]]});
     expect((await generate(ending, prompt, {maxTokens: 4})).tokens).to.deep.equal([]);
     ending.dispose();
   });
 });
-
-async function rejection(promise: Promise<unknown>): Promise<string> {
-  try {
-    await promise;
-  } catch (error) {
-    return (error as Error).message;
-  }
-  throw new Error('was expected to be rejected');
-}

@@ -1,3 +1,21 @@
+import {openCheckpoint} from '../../demo/llama/checkpoint';
+import {LlamaModel} from '../../demo/llama/model';
+
+/** What `tinyTensors` reads of a `config.json`. */
+export interface TinyConfig {
+  architectures: string[];
+  vocab_size: number;
+  hidden_size: number;
+  intermediate_size: number;
+  num_hidden_layers: number;
+  num_attention_heads: number;
+  num_key_value_heads: number;
+  head_dim?: number;
+  attention_bias?: boolean;
+  mlp_bias?: boolean;
+  tie_word_embeddings: boolean;
+}
+
 /** `config.json` of a two-layer model that runs in milliseconds; grouped heads, odd sizes where they are free. */
 export const tinyConfig = {
   architectures: ['LlamaForCausalLM'],
@@ -48,10 +66,15 @@ export function float32Tensor(shape: number[], values: Float32Array): StoredTens
   return {dtype: 'F32', shape, bytes: new Uint8Array(values.buffer)};
 }
 
-/** Random weights for {@link tinyConfig}, large enough that attention is far from uniform. */
-export function tinyTensors(): Record<string, StoredTensor> {
-  const {vocab_size: vocab, hidden_size: hidden, intermediate_size: inner, head_dim: dim} = tinyConfig;
-  const [queryRows, keyRows] = [tinyConfig.num_attention_heads * dim, tinyConfig.num_key_value_heads * dim];
+/**
+ * Random weights for a config, large enough that attention is far from uniform: every tensor that transformers would
+ * save for it, under the name that it has there.
+ */
+export function tinyTensors(config: TinyConfig = tinyConfig): Record<string, StoredTensor> {
+  const {vocab_size: vocab, hidden_size: hidden, intermediate_size: inner} = config;
+  const dim = config.head_dim ?? hidden / config.num_attention_heads;
+  const [queryRows, keyRows] = [config.num_attention_heads * dim, config.num_key_value_heads * dim];
+  const qwen2 = config.architectures[0] === 'Qwen2ForCausalLM';
   let state = 1;
   const random = (shape: number[], scale: number, mean = 0) => {
     const size = shape.reduce((product, n) => product * n, 1);
@@ -62,20 +85,55 @@ export function tinyTensors(): Record<string, StoredTensor> {
     return float32Tensor(shape, values);
   };
   const tensors: Record<string, StoredTensor> = {'model.embed_tokens.weight': random([vocab, hidden], 1)};
-  for (let layer = 0; layer < tinyConfig.num_hidden_layers; ++layer) {
+  const projection = (name: string, [outputs, inputs]: [number, number], scale: number, bias?: boolean) => {
+    tensors[`${name}.weight`] = random([outputs, inputs], scale);
+    if (bias) tensors[`${name}.bias`] = random([outputs], 0.5);
+  };
+  for (let layer = 0; layer < config.num_hidden_layers; ++layer) {
     const at = `model.layers.${layer}`;
     tensors[`${at}.input_layernorm.weight`] = random([hidden], 0.3, 1);
-    tensors[`${at}.self_attn.q_proj.weight`] = random([queryRows, hidden], 0.6);
-    tensors[`${at}.self_attn.k_proj.weight`] = random([keyRows, hidden], 0.6);
-    tensors[`${at}.self_attn.v_proj.weight`] = random([keyRows, hidden], 0.3);
-    tensors[`${at}.self_attn.o_proj.weight`] = random([hidden, queryRows], 0.3);
+    projection(`${at}.self_attn.q_proj`, [queryRows, hidden], 0.6, qwen2 || config.attention_bias);
+    projection(`${at}.self_attn.k_proj`, [keyRows, hidden], 0.6, qwen2 || config.attention_bias);
+    projection(`${at}.self_attn.v_proj`, [keyRows, hidden], 0.3, qwen2 || config.attention_bias);
+    projection(`${at}.self_attn.o_proj`, [hidden, queryRows], 0.3, config.attention_bias);
     tensors[`${at}.post_attention_layernorm.weight`] = random([hidden], 0.3, 1);
-    tensors[`${at}.mlp.gate_proj.weight`] = random([inner, hidden], 0.3);
-    tensors[`${at}.mlp.up_proj.weight`] = random([inner, hidden], 0.3);
-    tensors[`${at}.mlp.down_proj.weight`] = random([hidden, inner], 0.3);
+    projection(`${at}.mlp.gate_proj`, [inner, hidden], 0.3, config.mlp_bias);
+    projection(`${at}.mlp.up_proj`, [inner, hidden], 0.3, config.mlp_bias);
+    projection(`${at}.mlp.down_proj`, [hidden, inner], 0.3, config.mlp_bias);
   }
   tensors['model.norm.weight'] = random([hidden], 0.3, 1);
+  if (!config.tie_word_embeddings) tensors['lm_head.weight'] = random([vocab, hidden], 1);
   return tensors;
+}
+
+/** The least that passes for a `tokenizer.json`. */
+export const tinyTokenizer = {model: {type: 'WordLevel', vocab: {}}};
+
+/** The files of a checkpoint: `config.json`, `tokenizer.json` and one `model.safetensors`. */
+export function tinyFiles(config: object = tinyConfig, tensors: Record<string, StoredTensor> = tinyTensors()): File[] {
+  return [
+    jsonFile('config.json', config),
+    jsonFile('tokenizer.json', tinyTokenizer),
+    new File([writeSafetensors(tensors)], 'model.safetensors'),
+  ];
+}
+
+export function jsonFile(name: string, json: unknown): File {
+  return new File([JSON.stringify(json)], name);
+}
+
+export async function loadModel(files: File[]): Promise<LlamaModel> {
+  return LlamaModel.load(await openCheckpoint(files));
+}
+
+/** The message with which a promise is rejected; fails if it is not. */
+export async function rejection(promise: Promise<unknown>): Promise<string> {
+  try {
+    await promise;
+  } catch (error) {
+    return (error as Error).message;
+  }
+  throw new Error('was expected to be rejected');
 }
 
 /** Token ids of {@link tinyConfig}'s vocabulary, always the same ones. */

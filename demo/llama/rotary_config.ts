@@ -1,0 +1,71 @@
+import type {Fields} from './config_fields';
+
+/** How the frequencies of the rotary embedding were changed to reach a longer context. */
+export type RotaryScaling = {type: 'linear'; factor: number} | Llama3Scaling;
+
+/** Long waves are stretched by `factor`, short ones stay, and between the two bounds one passes into the other. */
+export interface Llama3Scaling {
+  type: 'llama3';
+  factor: number;
+  /** `originalMaxPositions` by this is the wavelength from which on a wave is stretched. */
+  lowFrequencyFactor: number;
+  /** `originalMaxPositions` by this is the wavelength up to which a wave stays. */
+  highFrequencyFactor: number;
+  /** Longest context before the change, in tokens. */
+  originalMaxPositions: number;
+}
+
+interface Rotary {
+  ropeTheta: number;
+  ropeScaling: RotaryScaling | null;
+}
+
+/** transformers 4 keeps `rope_theta` at the top and scaling in `rope_scaling`; 5 puts both in `rope_parameters`. */
+export function parseRotary(config: Fields): Rotary {
+  const parameters = config.object('rope_parameters');
+  const older = config.object('rope_scaling');
+  for (const fields of [config, parameters]) fields?.acceptOnly('partial_rotary_factor', [1]);
+  const scalings = [parameters, older].filter((fields) => fields !== null).map(parseScaling);
+  if (scalings.length === 2 && JSON.stringify(scalings[0]) !== JSON.stringify(scalings[1])) {
+    throw config.unaccepted('rope_scaling', 'the scaling in rope_parameters, or null');
+  }
+  const holder = parameters !== null && parameters.json.rope_theta !== undefined ? parameters : config;
+  return {
+    ropeTheta: holder.positiveNumber('rope_theta', 10_000),
+    ropeScaling: scalings[0] ?? null,
+  };
+}
+
+function parseScaling(fields: Fields): RotaryScaling | null {
+  // `type` is the older name. Where both are given, transformers goes by `rope_type`.
+  const field = fields.json.rope_type === undefined && fields.json.type !== undefined ? 'type' : 'rope_type';
+  const type = fields.json[field];
+  switch (type) {
+    case 'default':
+      return null;
+    case 'linear':
+      return {type, factor: scalingFactor(fields)};
+    case 'llama3': {
+      const lowFrequencyFactor = fields.positiveNumber('low_freq_factor');
+      const highFrequencyFactor = fields.positiveNumber('high_freq_factor');
+      if (highFrequencyFactor <= lowFrequencyFactor) {
+        throw fields.unaccepted('high_freq_factor', `a number above low_freq_factor (${lowFrequencyFactor})`);
+      }
+      return {
+        type,
+        factor: scalingFactor(fields),
+        lowFrequencyFactor,
+        highFrequencyFactor,
+        originalMaxPositions: fields.positiveInteger('original_max_position_embeddings'),
+      };
+    }
+    default:
+      throw fields.unaccepted(field, '"default", "linear", "llama3"');
+  }
+}
+
+function scalingFactor(fields: Fields): number {
+  const factor = fields.positiveNumber('factor');
+  if (factor < 1) throw fields.unaccepted('factor', 'a number of 1 or more');
+  return factor;
+}

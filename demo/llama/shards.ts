@@ -1,0 +1,49 @@
+import type {Safetensors} from './safetensors';
+
+/** The tensors of one or several safetensors files, found by name wherever they lie. */
+export class Shards {
+  private readonly shardOf = new Map<string, Safetensors>();
+
+  constructor(private readonly shards: readonly Safetensors[]) {
+    for (const shard of shards) {
+      for (const name of shard.names()) {
+        const other = this.shardOf.get(name);
+        if (other !== undefined) {
+          throw new Error(`tensor "${name}" is in ${other.fileName} and in ${shard.fileName}; accepted: one of them`);
+        }
+        this.shardOf.set(name, shard);
+      }
+    }
+  }
+
+  names(): string[] {
+    return [...this.shardOf.keys()];
+  }
+
+  /** Throws if the tensor is missing or has another shape. */
+  check(name: string, shape: readonly number[]): void {
+    const shard = this.shard(name);
+    const got = shard.shape(name);
+    if (got.join() !== shape.join()) {
+      throw new Error(
+        `${shard.fileName}: tensor "${name}" has shape [${got}]; accepted: [${shape}], by what config.json says`,
+      );
+    }
+  }
+
+  /** The file that holds a tensor. */
+  shard(name: string): Safetensors {
+    const shard = this.shardOf.get(name);
+    if (shard === undefined) {
+      const [first, ...others] = this.shards.map(({fileName}) => fileName);
+      const files = others.length === 0 ? first : `${first} to ${others.at(-1)}`;
+      throw new Error(`${files}: tensor "${name}" is missing; there are ${this.shardOf.size} others`);
+    }
+    return shard;
+  }
+
+  /** The values of one tensor, row-major, as float32. */
+  read(name: string): Promise<Float32Array> {
+    return this.shard(name).read(name);
+  }
+}
