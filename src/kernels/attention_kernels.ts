@@ -30,8 +30,8 @@ export interface PBSAttentionAttrs extends FlashAttentionAttrs {
 }
 
 /**
- * The key order and the blocks that `PBSAttention` uses with the same attributes and `auto` false. Two outputs: int32 key indices
- * `[batch, heads, length]` and bool block mask `[batch, heads, queryBlocks, keyBlocks]`.
+ * The key order and the blocks that `PBSAttention` uses with the same attributes and `auto` false. Two outputs: int32 key
+ * indices `[batch, heads, length]` and bool block mask `[batch, heads, queryBlocks, keyBlocks]`.
  */
 export const PBSAttentionPlan = 'PBSAttentionPlan';
 export type PBSAttentionPlanInputs = Record<'query' | 'key', TensorInfo>;

@@ -70,8 +70,7 @@ export function sparseTime(
   costs: AttentionCosts,
 ): number {
   const {batch, heads, length, headDim, blockSize, blocks, permutedLength, proxyRows} = geometry;
-  const {fewest, visible} = countBlocks(geometry, causal);
-  const kept = fewest + (visible - fewest) * expectedShare(length, threshold);
+  const {kept, visible} = expectedBlocks(geometry, threshold, causal);
   const attend = (kept * blockSize ** 2 * 2 * headDim * costs.sparseFactor) / costs.multiplyAdds;
   const permute = proxyRows * permutedLength * headDim * costs.proxyMultiplyAdd;
   const score = length * headDim * costs.pooledValue + visible * headDim * costs.blockPairValue;
@@ -83,13 +82,15 @@ export function sparseTime(
 
 /** Share of the blocks visible to a query that is expected to be kept: what the rules keep, and a share of the others. */
 export function expectedDensity(geometry: BlockGeometry, threshold: number, causal: boolean): number {
-  const {fewest, visible} = countBlocks(geometry, causal);
-  return (fewest + (visible - fewest) * expectedShare(geometry.length, threshold)) / visible;
+  const {kept, visible} = expectedBlocks(geometry, threshold, causal);
+  return kept / visible;
 }
 
-/** Share of the blocks that compete which are expected to be kept. */
-function expectedShare(length: number, threshold: number): number {
-  return 1 / (1 + fallPerToken * (1 - threshold) * Math.min(length, longestMeasured));
+/** Blocks of a head: those that a query may see, and those of them that are expected to be kept. */
+function expectedBlocks(geometry: BlockGeometry, threshold: number, causal: boolean): {kept: number; visible: number} {
+  const {fewest, visible} = countBlocks(geometry, causal);
+  const share = 1 / (1 + fallPerToken * (1 - threshold) * Math.min(geometry.length, longestMeasured));
+  return {kept: fewest + (visible - fewest) * share, visible};
 }
 
 /** Blocks of a head: those that a query may see, and the fewest that selection can keep of them. */

@@ -46,9 +46,8 @@ export function attentionContext(op: string, backend: MathBackendWebGL): Attenti
     context = createContext(op, backend, gl);
     contexts.set(gl, context);
   }
-  if (context.backend !== backend) {
-    context.backend = backend;
-  }
+  // Another backend can have been made on the same canvas.
+  context.backend = backend;
   failReadsWhenLost(backend, gl);
   return context;
 }

@@ -132,10 +132,19 @@ function pbsAttentionPlan(args: {
 }
 
 /** Runs a kernel on the backend's context; throws if the context was lost before or meanwhile. */
-function run<T>(op: string, backend: MathBackendWebGL, kernel: (context: AttentionContext) => T): T {
+function run<T extends TensorInfo | TensorInfo[]>(
+  op: string,
+  backend: MathBackendWebGL,
+  kernel: (context: AttentionContext) => T,
+): T {
   const context = attentionContext(op, backend);
   const result = kernel(context);
-  throwIfLost(op, context.gl);
+  try {
+    throwIfLost(op, context.gl);
+  } catch (error) {
+    [result].flat().forEach((tensor) => backend.disposeIntermediateTensorInfo(tensor));
+    throw error;
+  }
   return result;
 }
 

@@ -89,10 +89,9 @@ ${target === 'tensor' ? tensorMain : rowMain}`;
 
   /** A texture for what the program makes, for `draw`; the caller's to release. */
   allocate(context: AttentionContext): RowTexture {
-    const {output, layers} = this.spec;
-    const {rows, columns} = output!;
+    const {rows, columns} = this.spec.output!;
     const name = this.constructor.name;
-    const layout = rowLayout({...output!, layers}, context.maxTextureSize);
+    const layout = rowLayout({rows, columns, layers: this.spec.layers}, context.maxTextureSize);
     if (!layout) {
       throw new Error(`${name}: ${rows} rows of ${columns} values do not fit a texture.`);
     }

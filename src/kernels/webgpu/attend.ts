@@ -3,7 +3,8 @@ import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import type {FlashAttentionAttrs} from '../attention_kernels.js';
 import type {BlockGeometry} from '../block_geometry.js';
 import {each} from '../shader_text.js';
-import {AttendMatrixProgram, matrixUnitsFit} from './attend_matrix.js';
+import {arithmeticOf} from './arithmetic.js';
+import {AttendMatrixProgram} from './attend_matrix.js';
 import {attendMemory, ifInHead, listed, outputWords, products} from './attend_products.js';
 import type {Held} from './attend_tile.js';
 import {carriedWords, chooseAttendTile, headWords, wordValues} from './attend_tile.js';
@@ -30,13 +31,13 @@ export function attend(
   {scale, causal, precision}: FlashAttentionAttrs,
   plan?: BlockPlan,
 ): TensorInfo {
-  if (precision === 'float16' && matrixUnitsFit(backend.device, geometry.headDim)) {
+  const arithmetic = arithmeticOf(backend.device, geometry.headDim, precision);
+  if (arithmetic === 'matrix units') {
     return new AttendMatrixProgram(query, key, value, geometry, scale, causal, plan).run(backend);
   }
-  const held = precision === 'float16' && backend.device.features.has('shader-f16') ? 'float16' : 'float32';
   const blockSize = plan ? geometry.blockSize : geometry.length;
-  const tile = chooseAttendTile(op, backend, geometry.headDim, blockSize, held);
-  return new AttendProgram(query, key, value, geometry, tile, held, scale, causal, plan).run(backend);
+  const tile = chooseAttendTile(op, backend, geometry.headDim, blockSize, arithmetic);
+  return new AttendProgram(query, key, value, geometry, tile, arithmetic, scale, causal, plan).run(backend);
 }
 
 interface AttendVariant {

@@ -1,5 +1,6 @@
 import type {AttentionCosts} from '../cost_model.js';
-import {matrixUnitsFit} from './attend_matrix.js';
+import type {Arithmetic} from './arithmetic.js';
+import {arithmeticOf} from './arithmetic.js';
 
 /**
  * Measured on one NVIDIA H200, 2026-11-23 (docs/performance.md): the fastest device that we have. On a slower one
@@ -19,13 +20,9 @@ const common: Omit<AttentionCosts, 'multiplyAdds'> = {
   blockTriple: 2.8e-10,
 };
 
+const multiplyAdds: Record<Arithmetic, number> = {float32: 1.18e10, float16: 1.99e10, 'matrix units': 3.45e10};
+
 /** The costs on a device: they depend on what multiplies. */
 export function webgpuCosts(device: GPUDevice, headDim: number, precision: 'float32' | 'float16'): AttentionCosts {
-  if (precision === 'float32') {
-    return {...common, multiplyAdds: 1.18e10};
-  }
-  if (matrixUnitsFit(device, headDim)) {
-    return {...common, multiplyAdds: 3.45e10};
-  }
-  return {...common, multiplyAdds: device.features.has('shader-f16') ? 1.99e10 : 1.18e10};
+  return {...common, multiplyAdds: multiplyAdds[arithmeticOf(device, headDim, precision)]};
 }
