@@ -1,6 +1,7 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {BlockGeometry} from '../block_geometry.js';
 import {visibleBlocks} from '../block_geometry.js';
+import type {Take} from '../scratch.js';
 import type {RunningSums} from './attend_passes.js';
 import {
   AttendScoresProgram,
@@ -97,7 +98,7 @@ function attendGroups(
   value: RowTexture,
   walk: AttendWalk,
   scale: number,
-  scratch: (texture: RowTexture) => RowTexture,
+  scratch: Take<RowTexture>,
   plan?: BlockPlan,
 ): RunningSums[] {
   const {geometry, causal, endGroup, slotsPerRound} = walk;

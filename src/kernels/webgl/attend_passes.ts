@@ -4,7 +4,7 @@ import {groupText, keysText, originsText, roundText, tilesPerBlock, walkUniforms
 import type {ProgramSpec} from './program.js';
 import {AttentionProgram} from './program.js';
 import type {RowTexture} from './row_texture.js';
-import {groupRows, noMaximum, visibleScores, writeScores} from './score_tile.js';
+import {groupRows, noMaximum, takeTile, visibleScores, writeScores} from './score_tile.js';
 
 /** What is known of each group of the range after a number of rounds. */
 export interface RunningSums {
@@ -127,12 +127,7 @@ void compute(int row, int texel) {
   }
   ivec2 at = scoresAt(row);
   for (int tile = 0; tile < tiles; tile++) {
-    ${each(tileKeys, (k) => `vec4 s${k} = fetchScores(at, tile, ${k});`, '\n    ')}
-    vec4 newMax = rowMax;
-    ${each(tileKeys, (k) => `newMax = max(newMax, s${k});`, '\n    ')}
-    rowSum *= exp2(rowMax - newMax);
-    ${each(tileKeys, (k) => `rowSum += exp2(s${k} - newMax);`, '\n    ')}
-    rowMax = newMax;
+    ${takeTile(tileKeys, 'tile')}
   }
   result0 = rowMax;
   result1 = rowSum;

@@ -12,6 +12,7 @@ import {
   maskedScore,
   noMaximum,
   orNone,
+  takeTile,
   visibleScores,
   writeScores,
 } from './score_tile.js';
@@ -189,12 +190,7 @@ void compute(int row, int texel) {
   vec4 rowMax = vec4(${noMaximum});
   vec4 rowSum = vec4(0.0);
   for (int t = 0; t < ${keysPerChunk / keys}; t++) {
-    ${each(keys, (k) => `vec4 s${k} = fetchScores(at, t, ${k});`, '\n    ')}
-    vec4 newMax = rowMax;
-    ${each(keys, (k) => `newMax = max(newMax, s${k});`, '\n    ')}
-    rowSum *= exp2(rowMax - newMax);
-    ${each(keys, (k) => `rowSum += exp2(s${k} - newMax);`, '\n    ')}
-    rowMax = newMax;
+    ${takeTile(keys, 't')}
   }
   result0 = rowMax;
   result1 = rowSum;

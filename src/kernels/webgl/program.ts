@@ -1,5 +1,7 @@
-import type {AttentionContext} from './context.js';
+import type {Take} from '../scratch.js';
+import {runWithScratch} from '../scratch.js';
 import {each} from '../shader_text.js';
+import type {AttentionContext} from './context.js';
 import type {RowShape, RowTexture} from './row_texture.js';
 import {rowLayout} from './row_texture.js';
 
@@ -286,27 +288,10 @@ function capital(name: string): string {
   return name[0].toUpperCase() + name.slice(1);
 }
 
-type Take = (texture: RowTexture) => RowTexture;
-
-/**
- * Runs `body`, then gives back every texture that it handed to `scratch`; and, if it throws, also those that it handed
- * to `keep`, which nobody else will get.
- */
-export function withScratch<T>({pool}: AttentionContext, body: (scratch: Take, keep: Take) => T): T {
-  const scratch: RowTexture[] = [];
-  const kept: RowTexture[] = [];
-  const take =
-    (textures: RowTexture[]): Take =>
-    (texture) => {
-      textures.push(texture);
-      return texture;
-    };
-  try {
-    return body(take(scratch), take(kept));
-  } catch (error) {
-    kept.forEach((texture) => pool.release(texture));
-    throw error;
-  } finally {
-    scratch.forEach((texture) => pool.release(texture));
-  }
+/** Runs `body` and gives back the textures that it hands to `scratch`, and those of `keep` if it throws. */
+export function withScratch<T>(
+  {pool}: AttentionContext,
+  body: (scratch: Take<RowTexture>, keep: Take<RowTexture>) => T,
+): T {
+  return runWithScratch((texture: RowTexture) => pool.release(texture), body);
 }

@@ -69,6 +69,20 @@ export function writeScores(headDim: number, keys: number): string {
   ${each(keys, (k) => `result${k} = visible(${of('keys', k)}, queries, logitScale * score${k});`, '\n  ')}`;
 }
 
+/**
+ * Shader text, a step of the online softmax of four rows: takes the scores of a tile, a layer of the texture a key, into
+ * their maximum `rowMax` and the sum `rowSum` of exp2(score − maximum). Expects these and `at`, the place of the row, in
+ * scope.
+ */
+export function takeTile(keys: number, tile: string): string {
+  return `${each(keys, (k) => `vec4 s${k} = fetchScores(at, ${tile}, ${k});`)}
+    vec4 newMax = rowMax;
+    ${each(keys, (k) => `newMax = max(newMax, s${k});`)}
+    rowSum *= exp2(rowMax - newMax);
+    ${each(keys, (k) => `rowSum += exp2(s${k} - newMax);`)}
+    rowMax = newMax;`;
+}
+
 /** Shader text: `orNone(positions, end)`, the positions, with −1 for those from the end on. */
 export const orNone = `
 ivec4 orNone(ivec4 positions, int end) {

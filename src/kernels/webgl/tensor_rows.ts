@@ -17,9 +17,16 @@ export interface RowSplit {
   tileValues?: number;
 }
 
-/** Uniforms `tiles` and `tileValues`; a piece that is not dealt out has a tile for each value. */
-function tileUniforms({piece, tiles = piece, tileValues = 1}: RowSplit): Uniforms {
-  return {tiles: {type: 'int', value: tiles}, tileValues: {type: 'int', value: tileValues}};
+/** A piece that is not dealt out has a tile for each value. */
+function splitUniforms(split: RowSplit): Uniforms {
+  const {inner, piece, tiles = piece, tileValues = 1} = split;
+  return {
+    inner: {type: 'int', value: inner},
+    piece: {type: 'int', value: piece},
+    pieces: {type: 'int', value: piecesOf(split)},
+    tiles: {type: 'int', value: tiles},
+    tileValues: {type: 'int', value: tileValues},
+  };
 }
 
 export const piecesOf = ({inner, piece}: RowSplit) => Math.ceil(inner / piece);
@@ -95,10 +102,7 @@ export class LoadRowsProgram extends AttentionProgram<object> {
     super({
       inputs: {source},
       uniforms: {
-        inner: {type: 'int', value: split.inner},
-        piece: {type: 'int', value: split.piece},
-        pieces: {type: 'int', value: piecesOf(split)},
-        ...tileUniforms(split),
+        ...splitUniforms(split),
         filler: {type: 'float', value: filler},
       },
       output: {rows: outer * piecesOf(split), columns},
@@ -131,10 +135,7 @@ export class StoreRowsProgram extends AttentionProgram<object> {
     super({
       inputs: {source},
       uniforms: {
-        inner: {type: 'int', value: split.inner},
-        piece: {type: 'int', value: split.piece},
-        pieces: {type: 'int', value: piecesOf(split)},
-        ...tileUniforms(split),
+        ...splitUniforms(split),
       },
       variant: {},
       fetches: 1,

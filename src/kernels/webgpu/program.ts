@@ -1,5 +1,7 @@
 import type {DataType, TensorInfo} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend, WebGPUProgram} from '@tensorflow/tfjs-backend-webgpu';
+import type {Take} from '../scratch.js';
+import {runWithScratch} from '../scratch.js';
 import type {ShaderExtension} from './extended_program.js';
 import {runExtended} from './extended_program.js';
 
@@ -125,28 +127,10 @@ export function writeRow(name: string, headDim: number): string {
 }`;
 }
 
-type Take = <S extends TensorInfo>(tensor: S) => S;
-
-/**
- * Runs `body`, then frees every tensor that it handed to `scratch`; and, if it throws, also those that it handed to
- * `keep`, which nobody else will get.
- */
-export function withScratch<T>(backend: WebGPUBackend, body: (scratch: Take, keep: Take) => T): T {
-  const scratch: TensorInfo[] = [];
-  const kept: TensorInfo[] = [];
-  const take =
-    (tensors: TensorInfo[]): Take =>
-    (tensor) => {
-      tensors.push(tensor);
-      return tensor;
-    };
-  const free = (tensors: TensorInfo[]) => tensors.forEach(({dataId}) => backend.disposeData(dataId));
-  try {
-    return body(take(scratch), take(kept));
-  } catch (error) {
-    free(kept);
-    throw error;
-  } finally {
-    free(scratch);
-  }
+/** Runs `body` and frees the tensors that it hands to `scratch`, and those of `keep` if it throws. */
+export function withScratch<T>(
+  backend: WebGPUBackend,
+  body: (scratch: Take<TensorInfo>, keep: Take<TensorInfo>) => T,
+): T {
+  return runWithScratch(({dataId}: TensorInfo) => void backend.disposeData(dataId), body);
 }
