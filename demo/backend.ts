@@ -5,7 +5,7 @@ import * as tf from '@tensorflow/tfjs-core';
 import type {MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {flashAttention} from '../src/index';
-import {BACKEND_NAMES} from './backend_names';
+import {BACKEND_NAMES, isBackendName} from './backend_names';
 
 /** The backend that computes, and what is known of the hardware under it. */
 export interface Backend {
@@ -27,7 +27,7 @@ export interface Backend {
  * @throws Error if the preferred one, or every one, does not work, with the reasons.
  */
 export async function chooseBackend(preferred?: string): Promise<Backend> {
-  if (preferred !== undefined && !BACKEND_NAMES.includes(preferred)) {
+  if (preferred !== undefined && !isBackendName(preferred)) {
     throw new Error(`backend is "${preferred}"; accepted: ${BACKEND_NAMES.join(', ')}`);
   }
   const passedOver: string[] = [];

@@ -6,7 +6,7 @@ import {parseArgs} from 'node:util';
 import {chromium, type LaunchOptions} from 'playwright-core';
 import {build, preview} from 'vite';
 import {findChromium, gpuFlags, softwareFlags} from '../../test/browser';
-import {BACKEND_NAMES} from '../backend_names';
+import {BACKEND_NAMES, isBackendName} from '../backend_names';
 import type {AskResult} from './ask';
 import type {AskInBrowserRequest} from './window';
 
@@ -47,7 +47,7 @@ function parseCommand(args: string[]): Command | 'help' {
     },
   });
   if (values.help) return 'help';
-  if (values.backend !== undefined && !BACKEND_NAMES.includes(values.backend)) {
+  if (values.backend !== undefined && !isBackendName(values.backend)) {
     throw new Error(`--backend is "${values.backend}"; accepted: ${BACKEND_NAMES.join(', ')}`);
   }
   const request = {
