@@ -1,5 +1,5 @@
 import {clone, keep, type Tensor4D} from '@tensorflow/tfjs-core';
-import {createTokenizer} from '../demo/ask/session';
+import {createTokenizer} from '../demo/tokenizer';
 import {openCheckpoint} from '../demo/llama/checkpoint';
 import {LlamaModel} from '../demo/llama/model';
 
