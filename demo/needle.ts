@@ -1,4 +1,5 @@
 import type {Tokenizer} from '@huggingface/tokenizers';
+import {randomNumbers} from './random_numbers';
 
 /** "The secret number of the {adjective} {noun} is {number}." */
 export interface Fact {
@@ -151,15 +152,4 @@ function checkFact(fact: Fact): Fact {
 
 function encode(tokenizer: Tokenizer, text: string): number[] {
   return tokenizer.encode(text, {add_special_tokens: false}).ids;
-}
-
-/** Uniform numbers in [0, 1) (mulberry32). */
-function randomNumbers(seed: number): () => number {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let t = Math.imul(state ^ (state >>> 15), state | 1);
-    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-  };
 }
