@@ -1,7 +1,7 @@
 import type {Tokenizer} from '@huggingface/tokenizers';
 import {Failure} from './failure';
 import {takePassage, type Passage} from './passage';
-import {randomNumbers} from './random';
+import {randomNumbers} from './random_numbers';
 import {encode} from './tokenizer';
 
 /** "The secret number of the {adjective} {noun} is {number}." */

@@ -1,6 +1,6 @@
 import type {Tokenizer} from '@huggingface/tokenizers';
 import {Failure} from './failure';
-import {randomNumbers} from './random';
+import {randomNumbers} from './random_numbers';
 import {encode} from './tokenizer';
 
 /** Consecutive tokens of a text. */

@@ -5,6 +5,7 @@ import {promptOf} from '../engine/prompt';
 import type {Answer} from '../engine/protocol';
 import {runBoth} from '../engine/run';
 import type {PrefillOptions} from '../llama/attention';
+import {GREEDY} from '../llama/sample';
 import {buildNeedle, type NeedleRequest} from '../needle';
 
 /** What the command passes into the browser. */
@@ -36,8 +37,6 @@ declare global {
 
 /** A five-digit number takes at most six tokens with its space; more would be chatter. */
 const MAX_ANSWER_TOKENS = 8;
-
-const GREEDY = {temperature: 0, topP: 1, seed: 0};
 
 /** Backend, model, prompt and both runs; steps go to the console, which the command copies to stderr. */
 window.askInBrowser = async ({backend: preferred, needle: needleRequest, options}) => {

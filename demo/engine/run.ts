@@ -134,20 +134,7 @@ class OneRun {
       attention: PREFILL[this.attention],
       options: this.settings.options,
       signal: this.hooks.signal,
-      onLayer: async (layer) => {
-        this.clock.finishedLayer(layer);
-        await takeMessages();
-      },
+      onLayer: (layer) => this.clock.finishedLayer(layer),
     };
   }
-}
-
-const {port1, port2} = new MessageChannel();
-
-/** Lets a message through that asks to stop. Not setTimeout, which waits for at least 4 ms when it comes often. */
-function takeMessages(): Promise<void> {
-  return new Promise((resolve) => {
-    port1.onmessage = () => resolve();
-    port2.postMessage(undefined);
-  });
 }

@@ -7,12 +7,11 @@ import {runBoth, type RunSettings, type Session} from '../../demo/engine/run';
 import {Failure} from '../../demo/failure';
 import {openCheckpoint} from '../../demo/llama/checkpoint';
 import {LlamaModel} from '../../demo/llama/model';
+import {GREEDY} from '../../demo/llama/sample';
 import {buildNeedle} from '../../demo/needle';
 import {createTokenizer} from '../../demo/tokenizer';
 import {describeBackends, fixture} from '../environment';
 import {demoFiles} from './demo_checkpoint';
-
-const greedy = {temperature: 0, topP: 1, seed: 0};
 
 describeBackends('a run with both ways of attending', (backend) => {
   let session: Session;
@@ -44,7 +43,7 @@ describeBackends('a run with both ways of attending', (backend) => {
   const settings: RunSettings = {
     options: {blockSize: 16, segmentSize: 32, threshold: 0.9},
     maxTokens: 8,
-    sampling: greedy,
+    sampling: GREEDY,
   };
 
   it('answers right, says how far it is, and what it kept', async function () {
