@@ -1,0 +1,105 @@
+import * as Plot from '@observablehq/plot';
+import type {BlockMask, BlockPicture} from '../engine/protocol';
+import {describeMask, Mark, markBlocks, type MarkName} from './block_marks';
+import {formatCount} from './format';
+
+/**
+ * One head's mask. The blocks are one image with a pixel each, as 512 × 512 of them would be too many elements; axes and
+ * what is marked beside them is drawn by Plot.
+ */
+export function blockPictureChart(picture: BlockPicture, mask: BlockMask, width: number): Element {
+  const {blocks, blockSize, question} = picture;
+  const length = blocks * blockSize;
+  const range = (block: number) => ({from: block * blockSize, to: (block + 1) * blockSize});
+  const tickFormat = (tokens: number) => (tokens >= 1000 ? `${formatCount(tokens / 1024)}k` : formatCount(tokens));
+  const ticks = [0, 0.25, 0.5, 0.75, 1].map((share) => share * length).filter((tokens) => tokens % blockSize === 0);
+  const margins = {marginLeft: 44, marginRight: 14, marginTop: 14, marginBottom: 40};
+  const side = width - margins.marginLeft - margins.marginRight;
+  const gutter = (6 / side) * length;
+  const chart = Plot.plot({
+    width,
+    height: side + margins.marginTop + margins.marginBottom,
+    ...margins,
+    style: {fontSize: '12px', background: 'none'},
+    x: {domain: [0, length], label: 'Keys, in tokens', labelAnchor: 'center', labelArrow: 'none', ticks, tickFormat},
+    y: {
+      domain: [length, 0],
+      label: 'Queries',
+      labelAnchor: 'center',
+      labelArrow: 'none',
+      ticks,
+      tickFormat,
+    },
+    marks: [
+      (_index, scales) =>
+        imageOf(markBlocks(picture, mask), blocks, [scales.x!(0), scales.y!(0), scales.x!(length), scales.y!(length)]),
+      Plot.rect(mask.needle.map(range), {
+        x1: 'from',
+        x2: 'to',
+        y1: -2 * gutter,
+        y2: -gutter / 2,
+        fill: 'var(--needle)',
+        inset: -1,
+      }),
+      Plot.rect(question.map(range), {
+        y1: 'from',
+        y2: 'to',
+        x1: length + gutter / 2,
+        x2: length + 2 * gutter,
+        fill: 'var(--ink)',
+        inset: -1,
+      }),
+      Plot.frame({stroke: 'var(--line)'}),
+    ],
+  });
+  chart.setAttribute('role', 'img');
+  chart.setAttribute('aria-label', describeMask(picture, mask));
+  return chart;
+}
+
+/** Style variables of the marks, as in the legend. */
+export const MARK_COLOURS: Record<MarkName, string> = {
+  unseen: '--card',
+  skipped: '--skipped',
+  kept: '--kept',
+  needleSkipped: '--needle-skipped',
+  needleKept: '--needle',
+};
+
+function imageOf(marks: Uint8Array, blocks: number, [left, top, right, bottom]: number[]): SVGImageElement {
+  const image = document.createElementNS('http://www.w3.org/2000/svg', 'image');
+  const attributes = {
+    href: drawMarks(marks, blocks),
+    x: left,
+    y: top,
+    width: right - left,
+    height: bottom - top,
+    preserveAspectRatio: 'none',
+    style: 'image-rendering: pixelated',
+  };
+  for (const [name, value] of Object.entries(attributes)) image.setAttribute(name, String(value));
+  return image;
+}
+
+function drawMarks(marks: Uint8Array, blocks: number): string {
+  const canvas = document.createElement('canvas');
+  canvas.width = canvas.height = blocks;
+  const context = canvas.getContext('2d')!;
+  const image = context.createImageData(blocks, blocks);
+  const pixels = new Uint32Array(image.data.buffer);
+  const names = Object.keys(Mark) as MarkName[];
+  const colours = names.map((name) => pixelOf(MARK_COLOURS[name]));
+  marks.forEach((mark, index) => (pixels[index] = colours[mark]));
+  context.putImageData(image, 0, 0);
+  return canvas.toDataURL();
+}
+
+/** A colour of the style sheet, for the mode that is on, as a pixel of image data. */
+function pixelOf(variable: string): number {
+  const probe = document.createElement('span');
+  probe.style.color = `var(${variable})`;
+  document.body.append(probe);
+  const [red, green, blue] = getComputedStyle(probe).color.match(/\d+/g)!.map(Number);
+  probe.remove();
+  return new Uint32Array(new Uint8ClampedArray([red, green, blue, 255]).buffer)[0];
+}

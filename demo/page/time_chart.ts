@@ -1,0 +1,99 @@
+import * as Plot from '@observablehq/plot';
+import {formatDuration, formatTokens} from './format';
+import {LENGTHS} from './settings';
+import type {Series} from './timings';
+
+/** Dashes by which lines of one attention are told apart, besides their symbols. */
+const DASHES = ['none', '6 3', '2 3', '8 3 2 3', '1 4', '12 4'];
+
+const SYMBOLS = {exact: ['circle', 'triangle', 'wye'], pbs: ['square', 'diamond', 'star']} as const;
+
+export interface LineStyle {
+  /** A style variable's use. */
+  colour: string;
+  dash: string;
+  symbol: Plot.SymbolType;
+}
+
+/** Colour says which attention, dash and symbol which settings. */
+export function styleOf(all: readonly Series[], series: Series): LineStyle {
+  const alike = all.filter(({attention}) => attention === series.attention);
+  const rank = alike.indexOf(series);
+  const symbols = SYMBOLS[series.attention];
+  return {
+    colour: `var(--${series.attention})`,
+    dash: DASHES[rank % DASHES.length],
+    symbol: symbols[rank % symbols.length],
+  };
+}
+
+/**
+ * Time to first token over context length, both logarithmic: a doubling of the length is one step to the right, and
+ * quadratic growth a straight line.
+ */
+export function timeChart(all: readonly Series[], width: number): Element {
+  const points = all.flatMap((series) => series.points);
+  const lengths = [...new Set([...LENGTHS, ...points.map(({length}) => length)])];
+  const times = points.map(({firstTokenMs}) => firstTokenMs);
+  const chart = Plot.plot({
+    width,
+    height: Math.min(380, Math.max(240, width * 0.55)),
+    marginLeft: 58,
+    marginRight: 24,
+    marginBottom: 42,
+    style: {fontSize: '12px', background: 'none'},
+    x: {
+      type: 'log',
+      base: 2,
+      domain: [Math.min(...lengths) / 1.1, Math.max(...lengths) * 1.1],
+      ticks: lengths,
+      tickFormat: (length: number) => (length >= 1024 && length % 1024 === 0 ? `${length / 1024}k` : String(length)),
+      label: 'Context length, in tokens',
+      labelAnchor: 'center',
+      labelArrow: 'none',
+    },
+    y: {
+      type: 'log',
+      domain: [Math.min(...times) / 1.5, Math.max(...times) * 1.5],
+      ticks: 5,
+      tickFormat: (ms: number) => (isPlainTick(ms) ? shortDuration(ms) : ''),
+      label: 'Time to first token',
+      labelArrow: 'none',
+      grid: true,
+    },
+    marks: all.flatMap((series) => {
+      const {colour, dash, symbol} = styleOf(all, series);
+      return [
+        Plot.line(series.points, {
+          x: 'length',
+          y: 'firstTokenMs',
+          stroke: colour,
+          strokeWidth: 2,
+          strokeDasharray: dash,
+        }),
+        Plot.dot(series.points, {
+          x: 'length',
+          y: 'firstTokenMs',
+          fill: colour,
+          symbol,
+          r: 5,
+          title: ({length, firstTokenMs}) =>
+            `${series.label}\n${formatTokens(length)}: ${formatDuration(firstTokenMs)}`,
+        }),
+      ];
+    }),
+  });
+  chart.setAttribute('role', 'img');
+  chart.setAttribute('aria-label', 'Time to first token over context length, a line for each attention; table below');
+  return chart;
+}
+
+/** 1, 2 and 5 of each power of ten have room for their words. */
+function isPlainTick(ms: number): boolean {
+  const digit = Math.round(ms / 10 ** Math.floor(Math.log10(ms) + 1e-9));
+  return digit === 1 || digit === 2 || digit === 5;
+}
+
+function shortDuration(ms: number): string {
+  return ms < 1000 ? `${Number(ms.toPrecision(3))} ms` : `${Number((ms / 1000).toPrecision(3))} s`;
+}
