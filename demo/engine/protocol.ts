@@ -3,6 +3,8 @@ import type {PrefillOptions} from '../llama/attention';
 import type {Sampling} from '../llama/sample';
 import type {PlacedFact} from '../needle';
 
+export type {PlacedFact};
+
 /** Longest prompt that the page offers, in tokens; a model may take less. */
 export const LONGEST_PROMPT = 16_384;
 
