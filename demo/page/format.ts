@@ -93,7 +93,7 @@ export function describeSpeedUp({exact, pbs, kept, length}: RunResult): string {
     ratio >= 0.995 && ratio < 1.005
       ? `PBS attention took as long as exact attention to the first token, ${formatDuration(pbs.firstTokenMs)}`
       : ratio > 1
-        ? `PBS attention gave the first token ${ratio.toFixed(2)} times as fast: ${times}`
+        ? `PBS attention reached the first token ${ratio.toFixed(2)} times as fast: ${times}`
         : `PBS attention took ${(1 / ratio).toFixed(2)} times as long to the first token: ${times}`;
   return `${speed}, at ${formatTokens(length)}, with ${formatPercent(kept.density)} of the blocks.`;
 }

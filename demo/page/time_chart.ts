@@ -35,6 +35,7 @@ export function timeChart(all: readonly Series[], width: number): Element {
   const points = all.flatMap((series) => series.points);
   const lengths = [...new Set([...LENGTHS, ...points.map(({length}) => length)])];
   const times = points.map(({firstTokenMs}) => firstTokenMs);
+  const timeDomain: [number, number] = [Math.min(...times) / 1.5, Math.max(...times) * 1.5];
   const chart = Plot.plot({
     width,
     height: Math.min(380, Math.max(240, width * 0.55)),
@@ -54,9 +55,9 @@ export function timeChart(all: readonly Series[], width: number): Element {
     },
     y: {
       type: 'log',
-      domain: [Math.min(...times) / 1.5, Math.max(...times) * 1.5],
-      ticks: 5,
-      tickFormat: (ms: number) => (isPlainTick(ms) ? shortDuration(ms) : ''),
+      domain: timeDomain,
+      ticks: timeTicks(timeDomain),
+      tickFormat: shortDuration,
       label: 'Time to first token',
       labelArrow: 'none',
       grid: true,
@@ -84,14 +85,18 @@ export function timeChart(all: readonly Series[], width: number): Element {
     }),
   });
   chart.setAttribute('role', 'img');
-  chart.setAttribute('aria-label', 'Time to first token over context length, a line for each attention; table below');
+  chart.setAttribute('aria-label', 'Chart: a line for each attention; the table below has the numbers');
   return chart;
 }
 
-/** 1, 2 and 5 of each power of ten have room for their words. */
-function isPlainTick(ms: number): boolean {
-  const digit = Math.round(ms / 10 ** Math.floor(Math.log10(ms) + 1e-9));
-  return digit === 1 || digit === 2 || digit === 5;
+/** 1, 2 and 5 of each power of ten; powers alone where they are many. */
+function timeTicks([from, to]: [number, number]): number[] {
+  const digits = to / from > 1000 ? [1] : [1, 2, 5];
+  const ticks: number[] = [];
+  for (let power = Math.floor(Math.log10(from)); 10 ** power <= to; ++power) {
+    ticks.push(...digits.map((digit) => digit * 10 ** power).filter((tick) => tick >= from && tick <= to));
+  }
+  return ticks;
 }
 
 function shortDuration(ms: number): string {

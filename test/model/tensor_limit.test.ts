@@ -14,7 +14,7 @@ async function withLimit<T>(values: number, run: () => Promise<T>): Promise<T> {
   const {device} = tf.backend() as WebGPUBackend;
   const limits = {maxStorageBufferBindingSize: 4 * values, maxBufferSize: 2 ** 30};
   Object.defineProperty(device, 'limits', {value: limits, configurable: true});
-  return run().finally(() => delete (device as Partial<Pick<GPUDevice, 'limits'>>).limits);
+  return run().finally(() => Reflect.deleteProperty(device, 'limits'));
 }
 
 describeBackends('what one tensor can hold', (backend) => {
