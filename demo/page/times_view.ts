@@ -1,5 +1,6 @@
 import {byId, element} from './dom';
 import {formatCount, formatDuration} from './format';
+import {loadCharts} from './load_charts';
 import {onLookChange} from './redraw';
 import {latestRuns, seriesOf, type Timing} from './timings';
 
@@ -22,7 +23,7 @@ export class TimesView {
 
   private async draw(): Promise<void> {
     if (this.timings.length === 0) return;
-    const {styleOf, timeChart} = await import('./charts');
+    const {styleOf, timeChart} = await loadCharts();
     const all = seriesOf(this.timings);
     this.chart.replaceChildren(timeChart(all, this.chart.clientWidth));
     byId('times-legend').replaceChildren(
