@@ -1,7 +1,6 @@
 import * as Plot from '@observablehq/plot';
 import type {BlockMask, BlockPicture} from '../engine/protocol';
 import {describeMask, Mark, markBlocks, type MarkName} from './block_marks';
-import {formatCount} from './format';
 
 /**
  * One head's mask. The blocks are one image with a pixel each, as 512 × 512 of them would be too many elements; axes and
@@ -11,7 +10,7 @@ export function blockPictureChart(picture: BlockPicture, mask: BlockMask, width:
   const {blocks, blockSize, question} = picture;
   const length = blocks * blockSize;
   const range = (block: number) => ({from: block * blockSize, to: (block + 1) * blockSize});
-  const tickFormat = (tokens: number) => (tokens >= 1000 ? `${formatCount(tokens / 1024)}k` : formatCount(tokens));
+  const tickFormat = (tokens: number) => (tokens >= 1024 ? `${Number((tokens / 1024).toFixed(1))}k` : String(tokens));
   const ticks = [0, 0.25, 0.5, 0.75, 1].map((share) => share * length).filter((tokens) => tokens % blockSize === 0);
   const margins = {marginLeft: 44, marginRight: 14, marginTop: 14, marginBottom: 40};
   const side = width - margins.marginLeft - margins.marginRight;

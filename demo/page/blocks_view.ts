@@ -3,6 +3,7 @@ import {describeMask, type MarkName} from './block_marks';
 import {byId, element} from './dom';
 import {formatPercent} from './format';
 import type {Head} from './heat_map_chart';
+import {loadCharts, nextTask} from './load_charts';
 import {onLookChange} from './redraw';
 
 export type ReadPicture = (head: Head) => Promise<BlockPicture>;
@@ -80,6 +81,10 @@ export class BlocksView {
       // Another run, or another head, may have been chosen meanwhile.
       if (this.shown !== shown || shown.chosen !== chosen) return;
       shown.picture = picture;
+      byId('picture-words').textContent =
+        `Layer ${chosen.layer + 1}, head ${chosen.head + 1}. ` +
+        `Keys in their order: ${describeMask(picture, picture.unpermuted)} ` +
+        `Keys sorted: ${describeMask(picture, picture.permuted)}`;
       await this.drawPicture();
     } catch (error) {
       if (this.shown !== shown || shown.chosen !== chosen) return;
@@ -94,7 +99,7 @@ export class BlocksView {
   private async drawHeads(): Promise<void> {
     const {shown} = this;
     if (shown === undefined) return;
-    const {heatMapChart} = await import('./charts');
+    const {heatMapChart} = await loadCharts();
     if (this.shown !== shown) return;
     const place = byId('heads');
     const chart = heatMapChart(shown.kept.heads, {
@@ -117,7 +122,7 @@ export class BlocksView {
   private async drawPicture(): Promise<void> {
     const {shown} = this;
     if (shown?.picture === undefined) return;
-    const {blockPictureChart, MARK_COLOURS} = await import('./charts');
+    const {blockPictureChart, MARK_COLOURS} = await loadCharts();
     const {picture} = shown;
     if (this.shown !== shown || picture === undefined) return;
     const room = this.area.clientWidth;
@@ -129,18 +134,17 @@ export class BlocksView {
         element('figcaption', {}, element('strong', {}, title), ' ', describeMask(picture, mask)),
         blockPictureChart(picture, mask, width) as HTMLElement,
       );
+    const unpermuted = figure('Keys in their order.', picture.unpermuted);
+    await nextTask();
+    const permuted = figure('Keys sorted.', picture.permuted);
+    if (this.shown !== shown || picture !== shown.picture) return;
     const hasMarks = picture.question.length > 0;
     const legend = LEGEND.filter(([name]) => hasMarks || !name.startsWith('needle')).map(([name, words]) =>
       legendItem(MARK_COLOURS[name], words),
     );
     if (hasMarks) legend.push(legendItem('--ink', 'at the right edge: holds the question'));
     this.area.replaceChildren(
-      element(
-        'div',
-        {className: 'pictures'},
-        figure('Keys in their order.', picture.unpermuted),
-        figure('Keys sorted.', picture.permuted),
-      ),
+      element('div', {className: 'pictures'}, unpermuted, permuted),
       element('ul', {className: 'legend', 'aria-label': 'Colours of the picture'}, ...legend),
     );
   }

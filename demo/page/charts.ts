@@ -1,4 +1,4 @@
-/** The charts with the library that draws them, loaded once there is something to draw. */
+/** What `load_charts.ts` loads. */
 export {blockPictureChart, MARK_COLOURS} from './block_picture_chart';
 export {heatMapChart} from './heat_map_chart';
-export {styleOf, timeChart} from './time_chart';
+export {lineSwatch, timeChart} from './time_chart';

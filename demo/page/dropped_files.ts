@@ -14,9 +14,11 @@ export function sortDropped(files: File[]): Dropped {
 /** The dropped files, and those directly in a dropped folder: a checkpoint has no folders of its own. */
 export async function readDropped(transfer: DataTransfer): Promise<File[]> {
   // Entries are gone once the event's task has ended, so all are taken before the first wait.
-  const entries = [...transfer.items].flatMap((item) => item.webkitGetAsEntry() ?? []);
+  const items = [...transfer.items].map((item) => ({entry: item.webkitGetAsEntry(), file: item.getAsFile()}));
   const found = await Promise.all(
-    entries.map(async (entry) => {
+    items.map(async ({entry, file}) => {
+      // A file that does not come from a file system, such as a picture of another page, has no entry.
+      if (entry === null) return file === null ? [] : [file];
       const inside = isFolder(entry) ? await listFolder(entry) : [entry];
       return Promise.all(inside.filter(isFile).map(readEntry));
     }),

@@ -29,7 +29,7 @@ export class EngineSession {
   private last: Promise<void> = Promise.resolve();
 
   constructor(
-    private readonly host: EngineHost,
+    private readonly host: Pick<EngineHost, 'isOpen' | 'open' | 'close' | 'call'>,
     readonly wish: Wish,
     private readonly events: SessionEvents,
   ) {}

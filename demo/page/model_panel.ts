@@ -16,10 +16,10 @@ export class ModelPanel {
       this.part.hidden = this.select.value !== 'own';
       if (this.select.value === 'bundled') this.onModel(BUNDLED);
     });
+    // The same files can be picked again after they were mended.
+    this.picker.addEventListener('click', () => (this.picker.value = ''));
     this.picker.addEventListener('change', () => {
       const files = [...(this.picker.files ?? [])];
-      // The same files can be picked again after they were mended.
-      this.picker.value = '';
       if (files.length > 0) this.takeFiles(files);
     });
   }

@@ -1,10 +1,10 @@
 /** Far more than the longest prompt takes: 16,384 tokens are about 80,000 characters of English. */
-const MAX_BYTES = 32 * 2 ** 20;
+const MAX_BYTES = 8 * 2 ** 20;
 
 /** @throws Error that says why a file is no text for a prompt. */
 export async function readTextFile(file: File): Promise<string> {
   if (file.size > MAX_BYTES) {
-    throw new Error(`${file.name} has ${(file.size / 2 ** 20).toFixed(0)} MiB; accepted: text of up to 32 MiB`);
+    throw new Error(`${file.name} has ${(file.size / 2 ** 20).toFixed(0)} MiB; accepted: text of up to 8 MiB`);
   }
   let text: string;
   try {

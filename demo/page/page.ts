@@ -8,6 +8,7 @@ import {EngineSession, type Wish} from './engine_session';
 import {FailurePanel} from './failure_panel';
 import {describeFailure, endsEngine, type Failure, type Recovery} from './failures';
 import {describeAnswers, describeLoading, describeMachine, describeProgress} from './format';
+import {loadCharts} from './load_charts';
 import {ModelPanel} from './model_panel';
 import {ProgressView} from './progress_view';
 import {ResultCards} from './result_cards';
@@ -123,6 +124,8 @@ export function startPage(createWorker: () => Worker): void {
     try {
       await session.prepare();
       words = 'Ready.';
+      // Now, as nothing is measured yet.
+      void loadCharts();
       return true;
     } catch (error) {
       report(error as Error);

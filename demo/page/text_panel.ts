@@ -38,6 +38,7 @@ export class TextPanel {
       this.area.value = '';
       this.takeOwn(pasted, 'pasted text');
     });
+    this.picker.addEventListener('click', () => (this.picker.value = ''));
     this.picker.addEventListener('change', () => {
       const [file] = this.picker.files ?? [];
       if (file) void this.takeFile(file);

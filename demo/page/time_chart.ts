@@ -8,15 +8,14 @@ const DASHES = ['none', '6 3', '2 3', '8 3 2 3', '1 4', '12 4'];
 
 const SYMBOLS = {exact: ['circle', 'triangle', 'wye'], pbs: ['square', 'diamond', 'star']} as const;
 
-export interface LineStyle {
-  /** A style variable's use. */
+interface LineStyle {
   colour: string;
   dash: string;
   symbol: Plot.SymbolType;
 }
 
 /** Colour says which attention, dash and symbol which settings. */
-export function styleOf(all: readonly Series[], series: Series): LineStyle {
+function styleOf(all: readonly Series[], series: Series): LineStyle {
   const alike = all.filter(({attention}) => attention === series.attention);
   const rank = alike.indexOf(series);
   const symbols = SYMBOLS[series.attention];
@@ -87,6 +86,25 @@ export function timeChart(all: readonly Series[], width: number): Element {
   chart.setAttribute('role', 'img');
   chart.setAttribute('aria-label', 'Chart: a line for each attention; the table below has the numbers');
   return chart;
+}
+
+/** A piece of a line of the chart, for its legend. */
+export function lineSwatch(all: readonly Series[], series: Series): Element {
+  const {colour, dash, symbol} = styleOf(all, series);
+  const ends = [0, 36];
+  return Plot.plot({
+    width: 36,
+    height: 14,
+    margin: 0,
+    axis: null,
+    style: {background: 'none'},
+    x: {domain: ends},
+    y: {domain: [-1, 1]},
+    marks: [
+      Plot.line(ends, {x: (x: number) => x, y: () => 0, stroke: colour, strokeWidth: 2, strokeDasharray: dash}),
+      Plot.dot([18], {x: (x: number) => x, y: 0, fill: colour, symbol, r: 5}),
+    ],
+  });
 }
 
 /** 1, 2 and 5 of each power of ten; powers alone where they are many. */

@@ -1,5 +1,6 @@
 import {byId, element} from './dom';
 import {formatCount, formatDuration} from './format';
+import {loadCharts} from './load_charts';
 import {onLookChange} from './redraw';
 import {latestRuns, seriesOf, type Timing} from './timings';
 
@@ -22,16 +23,13 @@ export class TimesView {
 
   private async draw(): Promise<void> {
     if (this.timings.length === 0) return;
-    const {styleOf, timeChart} = await import('./charts');
+    const {lineSwatch, timeChart} = await loadCharts();
     const all = seriesOf(this.timings);
     this.chart.replaceChildren(timeChart(all, this.chart.clientWidth));
     byId('times-legend').replaceChildren(
-      ...all.map((series) => {
-        const {colour, dash} = styleOf(all, series);
-        const swatch = element('span', {className: 'swatch line', 'aria-hidden': 'true'});
-        swatch.innerHTML = `<svg width="32" height="10"><line x1="0" x2="32" y1="5" y2="5" style="stroke: ${colour}; stroke-dasharray: ${dash}"/></svg>`;
-        return element('li', {}, swatch, series.label);
-      }),
+      ...all.map((series) =>
+        element('li', {}, element('span', {'aria-hidden': 'true'}, lineSwatch(all, series)), series.label),
+      ),
     );
   }
 

@@ -51,6 +51,6 @@ describe('readTextFile', () => {
   it('refuses what is far longer than any prompt, before it is read', async () => {
     const long = new File([''], 'long.txt');
     Object.defineProperty(long, 'size', {value: 40 * 2 ** 20});
-    expect(await failure(long)).to.equal('long.txt has 40 MiB; accepted: text of up to 32 MiB');
+    expect(await failure(long)).to.equal('long.txt has 40 MiB; accepted: text of up to 8 MiB');
   });
 });
