@@ -34,7 +34,7 @@ export function prefillAttention(
     case 'composed':
       return composedAttention(query, key, value);
     case 'flash':
-      return flashAttention(query, key, value);
+      return flashAttention(query, key, value, {precision: options?.precision});
     case 'pbs':
       // The demo shows what the blocks do, also at lengths at which they do not pay.
       return pbsAttention(query, key, value, {...options, auto: false});

@@ -25,7 +25,10 @@ export interface PrefillRequest {
   onAttention?: (layer: number, query: tf.Tensor4D, key: tf.Tensor4D, value: tf.Tensor4D) => void;
   /** Told, and awaited, when the backend has finished a layer, in their order. The next layers are queued meanwhile. */
   onLayer?: (layer: number) => void | Promise<void>;
-  /** Ends the work after the layer that is computed when it is aborted; the call rejects with the signal's reason. */
+  /**
+   * Ends the work after the layer that is computed when it is aborted, if layers are followed by `onLayer`, otherwise
+   * before the next token; the call rejects with the signal's reason.
+   */
   signal?: AbortSignal;
 }
 
@@ -81,7 +84,7 @@ export class LlamaModel {
     this.checkRoom(0, ids.length);
     this.checkSizes(ids.length);
     // Following the layers makes the backend send each one off by itself, so it is left out where nobody asks.
-    const progress = onLayer || signal ? new LayerProgress(onLayer, signal) : undefined;
+    const progress = onLayer ? new LayerProgress(onLayer, signal) : undefined;
     const cache = new KeyValueCache();
     const rotary = rotaryRows(this.weights.rotary, 0, ids.length);
     let hidden: tf.Tensor2D | undefined;
