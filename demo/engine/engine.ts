@@ -30,8 +30,9 @@ export class LocalEngine implements Engine {
 
   async start(backend?: BackendName): Promise<Machine> {
     this.backend = await chooseBackend(backend);
-    const {throwIfFailed: _, ...machine} = this.backend;
-    return machine;
+    // Without its function, which cannot be cloned.
+    const {adapter, software, reason, float16} = this.backend;
+    return {backend: this.backend.backend, adapter, software, reason, float16};
   }
 
   async loadModel(source: ModelSource, onProgress: (progress: LoadProgress) => void): Promise<ModelInfo> {

@@ -9,7 +9,7 @@ export type {PlacedFact};
 export const LONGEST_PROMPT = 16_384;
 
 /** Most tokens that a run writes. */
-export const MOST_WRITTEN_TOKENS = 512;
+export const MOST_WRITTEN_TOKENS = 1024;
 
 /**
  * What the page asks of the worker that computes. Everything here can be cloned; callbacks go through comlink's `proxy`.
