@@ -21,11 +21,11 @@ export async function bundlePage(): Promise<string> {
   return outputFiles[0].text;
 }
 
-/** The whole benchmark as one file for Node, for a host without node_modules. */
-export async function bundleCommand(outfile: string): Promise<void> {
+/** A command as one file for Node, for a host without node_modules. */
+export async function bundleCommand(entry: string, outfile: string): Promise<void> {
   const esbuild = await loadEsbuild();
   await esbuild.build({
-    entryPoints: [`${root}/bench/run.ts`],
+    entryPoints: [`${root}/${entry}`],
     bundle: true,
     platform: 'node',
     format: 'esm',

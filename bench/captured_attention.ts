@@ -1,5 +1,5 @@
 import {clone, keep, type Tensor4D} from '@tensorflow/tfjs-core';
-import {createTokenizer} from '../demo/ask/session';
+import {createTokenizer} from '../demo/tokenizer';
 import {openCheckpoint} from '../demo/llama/checkpoint';
 import {LlamaModel} from '../demo/llama/model';
 
@@ -18,7 +18,10 @@ export const LONGEST_CAPTURE = 16_384;
 
 /** The demo's model on the current backend, and a book as tokens. */
 export interface Reader {
+  model: LlamaModel;
   layers: number;
+  /** The first tokens of the book. */
+  tokens: (length: number) => number[];
   /** Query, key and value of every layer while the model reads the first tokens of the book. The caller disposes them. */
   capture: (length: number) => Promise<Inputs[]>;
   dispose: () => void;
@@ -31,15 +34,20 @@ export async function openReader(readFile: ReadFile): Promise<Reader> {
   const model = await LlamaModel.load(checkpoint, {maxLength: LONGEST_CAPTURE});
   const tokenizer = createTokenizer(checkpoint.tokenizer);
   const book = new TextDecoder().decode(await readFile('demo/public/books/dubliners.txt'));
+  const tokens = (length: number) => {
+    // Enough text for the length, and not much more: the tokenizer takes seconds for a book.
+    const {ids} = tokenizer.encode(book.slice(0, 8 * length + 1000));
+    if (ids.length < length) throw new Error(`the book has ${ids.length} tokens; asked for ${length}`);
+    return ids.slice(0, length);
+  };
   return {
+    model,
     layers: checkpoint.config.layers,
+    tokens,
     capture: async (length) => {
-      // Enough text for the length, and not much more: the tokenizer takes seconds for a book.
-      const {ids} = tokenizer.encode(book.slice(0, 8 * length + 1000));
-      if (ids.length < length) throw new Error(`the book has ${ids.length} tokens; asked for ${length}`);
       const captured: Inputs[] = [];
       const hold = (x: Tensor4D) => keep(clone(x));
-      const {logits, cache} = await model.prefill(ids.slice(0, length), {
+      const {logits, cache} = await model.prefill(tokens(length), {
         attention: 'flash',
         onAttention: (_layer, query, key, value) => {
           captured.push({query: hold(query), key: hold(key), value: hold(value)});

@@ -5,52 +5,48 @@ import * as tf from '@tensorflow/tfjs-core';
 import type {MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {flashAttention} from '../src/index';
-import {BACKEND_NAMES, isBackendName} from './backend_names';
+import {arithmeticOf} from '../src/kernels/webgpu/arithmetic';
+import {registerWebGPUBackend} from '../src/webgpu';
+import {BACKEND_NAMES, type BackendName} from './backend_names';
+import type {Machine} from './engine/protocol';
+import {Failure} from './failure';
 
 /** The backend that computes, and what is known of the hardware under it. */
-export interface Backend {
-  name: string;
-  /** Name of the graphics adapter, as the browser gives it. */
-  adapter: string;
-  /** No graphics hardware is in play: times say nothing about a GPU. */
-  software: boolean;
-  /** Why this backend and not another. */
-  reason: string;
-  /** Throws if the device reported an error or was lost since it was chosen: results cannot be trusted then. */
+export interface Backend extends Machine {
+  /** Throws a `Failure` if the device reported an error or was lost since it was chosen: results cannot be trusted then. */
   throwIfFailed(): void;
 }
+
+type Hardware = Omit<Backend, 'backend' | 'reason'>;
 
 /**
  * Makes a backend current: the preferred one if asked, else the fastest that has the library's kernels and
  * computes correctly here.
  *
- * @throws Error if the preferred one, or every one, does not work, with the reasons.
+ * @throws Failure if the preferred one, or every one, does not work, with the reasons.
  */
-export async function chooseBackend(preferred?: string): Promise<Backend> {
-  if (preferred !== undefined && !isBackendName(preferred)) {
-    throw new Error(`backend is "${preferred}"; accepted: ${BACKEND_NAMES.join(', ')}`);
-  }
+export async function chooseBackend(preferred?: BackendName): Promise<Backend> {
   const passedOver: string[] = [];
   for (const name of preferred === undefined ? BACKEND_NAMES : [preferred]) {
     const fault = await findFault(name);
     if (fault === undefined) {
       const why = preferred === undefined ? ['the fastest that works here', ...passedOver] : ['asked for'];
-      return {name, reason: why.join('; '), ...describeHardware(name)};
+      return {backend: name, reason: why.join('; '), ...describeHardware(name)};
     }
-    if (preferred !== undefined) throw new Error(`backend ${name} does not work here: ${fault}`);
+    if (preferred !== undefined) throw new Failure('BackendError', `backend ${name} does not work here: ${fault}`);
     passedOver.push(`${name}: ${fault}`);
   }
-  throw new Error(`no backend works here: ${passedOver.join('; ')}`);
+  throw new Failure('BackendError', `no backend works here: ${passedOver.join('; ')}`);
 }
 
 /** Makes a backend current and tries it; says in words what is wrong with it, or nothing. */
-async function findFault(name: string): Promise<string | undefined> {
-  if (tf.getKernel('PBSAttention', name) === undefined) return 'it has no kernel for PBS attention';
-  if (name === 'webgpu') {
-    if (!('gpu' in navigator)) return 'this browser has no WebGPU, or the page is not on https or localhost';
-    if (!(await hasAdapter())) return 'WebGPU offers no adapter';
-  }
+async function findFault(name: BackendName): Promise<string | undefined> {
   try {
+    if (name === 'webgpu') {
+      if (!('gpu' in navigator)) return 'this browser has no WebGPU, or the page is not on https or localhost';
+      if (!(await hasAdapter())) return 'WebGPU offers no adapter';
+      await registerWebGPUBackend();
+    }
     if (!(await tf.setBackend(name))) return 'it cannot be initialised';
     return (await attendsCorrectly()) ? undefined : 'it computes wrong results';
   } catch (error) {
@@ -79,41 +75,59 @@ async function attendsCorrectly(): Promise<boolean> {
   }
 }
 
-function describeHardware(name: string): Pick<Backend, 'adapter' | 'software' | 'throwIfFailed'> {
+function describeHardware(name: BackendName): Hardware {
   switch (name) {
     case 'webgpu':
       return describeDevice((tf.backend() as WebGPUBackend).device);
     case 'webgl':
       return describeContext((tf.backend() as MathBackendWebGL).gpgpu.gl);
-    default:
-      return {adapter: 'none (JavaScript on the processor)', software: true, throwIfFailed: () => {}};
+    case 'cpu':
+      return {
+        adapter: 'none (JavaScript on the processor)',
+        software: true,
+        float16: 'none',
+        throwIfFailed: () => {},
+      };
   }
 }
 
-function describeDevice(device: GPUDevice): Pick<Backend, 'adapter' | 'software' | 'throwIfFailed'> {
+/** Head dim by which the page says whether float16 does anything; others may fit the matrix units or not. */
+const COMMON_HEAD_DIM = 64;
+
+const FLOAT16 = {float32: 'none', float16: 'shader', 'matrix units': 'matrix units'} as const;
+
+function describeDevice(device: GPUDevice): Hardware {
   const {vendor, architecture, device: model, description, isFallbackAdapter} = device.adapterInfo;
   const adapter = [vendor, architecture, model, description].filter((part) => part !== '').join(' ') || 'unnamed';
-  let failure: string | undefined;
+  let failure: Failure | undefined;
   // WebGPU reports invalid work here and nowhere else: the results are zeros, without an exception.
-  device.addEventListener('uncapturederror', ({error}) => (failure ??= error.message));
-  void device.lost.then(({message}) => (failure ??= `the device was lost (${message}); reload the page`));
+  device.addEventListener('uncapturederror', ({error}) => {
+    const name = error instanceof GPUOutOfMemoryError ? 'OutOfMemoryError' : 'BackendError';
+    failure ??= new Failure(name, `WebGPU: ${error.message}`);
+  });
+  void device.lost.then(({message}) => {
+    // Lost for want of memory, it has said so before; what matters is that nothing runs on it any more.
+    if (failure?.name !== 'OutOfMemoryError') failure = new Failure('DeviceLostError', `WebGPU: ${message}`);
+  });
   return {
     adapter,
     software: isFallbackAdapter || isSoftware(adapter),
+    float16: FLOAT16[arithmeticOf(device, COMMON_HEAD_DIM, 'float16')],
     throwIfFailed: () => {
-      if (failure !== undefined) throw new Error(`WebGPU: ${failure}`);
+      if (failure !== undefined) throw failure;
     },
   };
 }
 
-function describeContext(gl: WebGLRenderingContext): Pick<Backend, 'adapter' | 'software' | 'throwIfFailed'> {
+function describeContext(gl: WebGLRenderingContext): Hardware {
   const extension = gl.getExtension('WEBGL_debug_renderer_info');
   const adapter = extension ? String(gl.getParameter(extension.UNMASKED_RENDERER_WEBGL)) : 'unnamed';
   return {
     adapter,
     software: isSoftware(adapter),
+    float16: 'none',
     throwIfFailed: () => {
-      if (gl.isContextLost()) throw new Error('WebGL: the context was lost; reload the page');
+      if (gl.isContextLost()) throw new Failure('DeviceLostError', 'WebGL: the context was lost');
     },
   };
 }

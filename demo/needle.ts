@@ -1,4 +1,8 @@
 import type {Tokenizer} from '@huggingface/tokenizers';
+import {Failure} from './failure';
+import {takePassage, type Passage} from './passage';
+import {randomNumbers} from './random_numbers';
+import {encode} from './tokenizer';
 
 /** "The secret number of the {adjective} {noun} is {number}." */
 export interface Fact {
@@ -6,6 +10,12 @@ export interface Fact {
   noun: string;
   /** Five digits. */
   number: string;
+}
+
+/** A fact, and where in the text it goes: 0 is the beginning, 1 the end. */
+export interface PlacedFact {
+  fact: Fact;
+  depth: number;
 }
 
 export interface NeedleRequest {
@@ -16,9 +26,11 @@ export interface NeedleRequest {
   /** Chooses the passage, and the fact where none is given. */
   seed: number;
   fact?: Fact;
+  /** Facts that are told as well and not asked for. Default: none. */
+  others?: readonly PlacedFact[];
 }
 
-/** A prompt: running text with one fact inserted, then a question about the fact. */
+/** A prompt: running text with facts inserted, then a question about one of them. */
 export interface Needle {
   /** Exactly as many as were asked for. */
   ids: number[];
@@ -31,19 +43,16 @@ export interface Needle {
   /** The text up to the fact, and the text from the fact to the question. */
   before: string;
   after: string;
-  /** Tokens of text before the fact. */
+  /** Tokens of the prompt before the fact. */
   position: number;
+  /** Tokens of the fact, and of the question, which end the prompt. */
+  sentenceLength: number;
+  questionLength: number;
 }
 
 // Common words only: the model was trained on facts made of such.
 const ADJECTIVES = ['amber', 'silver', 'golden', 'crimson', 'quiet', 'ancient', 'hidden', 'gentle', 'bright', 'little'];
 const NOUNS = ['falcon', 'lantern', 'river', 'garden', 'castle', 'harbour', 'forest', 'mirror', 'bridge', 'violin'];
-
-/** A sentence ends at a full stop, question or exclamation mark that is neither an initial nor a title. */
-const SENTENCE_END = /(?<!\b(?:Mr|Mrs|Dr|St|Fr|Rev|Esq|[A-Z]))[.!?]["')]*(?= ["'(]?[A-Z])/g;
-
-/** English prose of the model's tokenizer takes about 4 characters a token; 8 leaves room to spare. */
-const CHARACTERS_PER_TOKEN = 8;
 
 /** A fact that the seed decides. */
 export function chooseFact(seed: number): Fact {
@@ -56,110 +65,102 @@ export function chooseFact(seed: number): Fact {
 }
 
 /**
- * Builds a prompt of exactly `length` tokens out of a book, the same for the same request.
+ * Builds a prompt of exactly `length` tokens out of a text, the same for the same request.
  *
- * The passage starts at a paragraph, the fact goes to the sentence boundary nearest to the depth, and the
- * text is cut where the question has to begin, as a training sequence would be.
+ * The passage starts at a paragraph, each fact goes to the sentence boundary nearest to its depth, and the text is cut
+ * where the question has to begin, as a training sequence would be.
+ *
+ * @throws Failure if a fact cannot be used, or the text or the length is too short.
  */
 export function buildNeedle(tokenizer: Tokenizer, book: string, request: NeedleRequest): Needle {
-  const {length, depth, seed} = request;
+  const {length, depth, seed, others = []} = request;
   if (!Number.isInteger(length) || length < 1) {
-    throw new Error(`length is ${length}; accepted: a positive integer, in tokens`);
+    throw new Failure('PromptError', `length is ${length}; accepted: a positive integer, in tokens`);
   }
-  if (!(depth >= 0 && depth <= 1)) {
-    throw new Error(`depth is ${depth}; accepted: 0 (beginning of the text) to 1 (end)`);
-  }
-  const fact = checkFact(request.fact ?? chooseFact(seed));
-  const subject = `secret number of the ${fact.adjective} ${fact.noun}`;
-  const sentence = ` The ${subject} is ${fact.number}.`;
-  const question = `\n\nQuestion: What is the ${subject}?\nAnswer:`;
-  const sentenceIds = encode(tokenizer, sentence);
+  const asked = {fact: request.fact ?? chooseFact(seed), depth};
+  const facts = checkFacts([asked, ...others]);
+  const sentences = facts.map(({fact}) => ` The ${subject(fact)} is ${fact.number}.`);
+  const question = `\n\nQuestion: What is the ${subject(asked.fact)}?\nAnswer:`;
+  const sentenceIds = sentences.map((sentence) => encode(tokenizer, sentence));
   const questionIds = encode(tokenizer, question);
 
-  const textLength = length - sentenceIds.length - questionIds.length;
-  const passage = takePassage(tokenizer, book, seed, textLength);
+  const taken = questionIds.length + sentenceIds.reduce((sum, ids) => sum + ids.length, 0);
+  const passage = takePassage(tokenizer, book, seed, length - taken);
   if (passage.boundaries.length === 0) {
-    const taken = sentenceIds.length + questionIds.length;
-    throw new Error(
-      `length is ${length} tokens, of which fact and question take ${taken}: ` +
-        'the rest is too short for one sentence of the book; accepted: 128 and more',
+    throw new Failure(
+      'TextTooShortError',
+      `length is ${length} tokens, of which facts and question take ${taken}: ` +
+        'the rest holds no end of a sentence, where a fact could go; accepted: 128 and more, of prose',
     );
   }
-  const wanted = depth * textLength;
-  const position = passage.boundaries.reduce((best, at) =>
-    Math.abs(at - wanted) < Math.abs(best - wanted) ? at : best,
-  );
-  const [before, after] = [passage.ids.slice(0, position), passage.ids.slice(position)];
+  const {ids, position} = insert(passage, facts, sentenceIds);
+  const end = position + sentenceIds[0].length;
   return {
-    ids: [...before, ...sentenceIds, ...after, ...questionIds],
-    fact,
-    answer: fact.number,
-    sentence,
+    ids: [...ids, ...questionIds],
+    fact: asked.fact,
+    answer: asked.fact.number,
+    sentence: sentences[0],
     question,
-    before: tokenizer.decode(before),
-    after: tokenizer.decode(after),
+    before: tokenizer.decode(ids.slice(0, position)),
+    after: tokenizer.decode(ids.slice(end)),
     position,
+    sentenceLength: sentenceIds[0].length,
+    questionLength: questionIds.length,
   };
 }
 
-/** `length` tokens of the book, and how many of them precede each sentence boundary but the first. */
-function takePassage(
-  tokenizer: Tokenizer,
-  book: string,
-  seed: number,
-  length: number,
-): {ids: number[]; boundaries: number[]} {
-  const text = book.slice(chooseStart(book, seed, length));
-  const ids: number[] = [];
-  const boundaries: number[] = [];
-  let start = 0;
-  for (const {index, 0: mark} of text.matchAll(SENTENCE_END)) {
-    if (ids.length >= length) break;
-    // Tokens never span the end of a sentence, where a word with its leading space begins: encoding sentence
-    // by sentence gives the ids of the whole.
-    ids.push(...encode(tokenizer, text.slice(start, index + mark.length)));
-    start = index + mark.length;
-    if (ids.length <= length) boundaries.push(ids.length);
-  }
-  if (ids.length < length) {
-    throw new Error(`the book is too short for a prompt with ${length} tokens of text; it has about ${ids.length}`);
-  }
-  return {ids: ids.slice(0, Math.max(0, length)), boundaries};
+function subject({adjective, noun}: Fact): string {
+  return `secret number of the ${adjective} ${noun}`;
 }
 
-/** Index of a paragraph with enough text after it: any such one, as the seed decides. */
-function chooseStart(book: string, seed: number, tokens: number): number {
-  const last = Math.max(0, book.length - tokens * CHARACTERS_PER_TOKEN);
-  const starts = [...book.matchAll(/(?<=\n\r?\n)["']?[A-Z](?=[^\r\n]{80})/g)].map((match) => match.index);
-  const roomy = starts.filter((index) => index <= last);
-  // The fact takes the seed's first three numbers; the passage must not hang together with it.
-  const random = randomNumbers(seed + 0x51ed270b);
-  return roomy[Math.floor(random() * roomy.length)] ?? starts[0] ?? 0;
+/** The passage with every fact in its place, and the place of the first one. */
+function insert(
+  {ids, boundaries}: Passage,
+  facts: readonly PlacedFact[],
+  sentences: readonly number[][],
+): {ids: number[]; position: number} {
+  const nearest = (wanted: number) =>
+    boundaries.reduce((best, at) => (Math.abs(at - wanted) < Math.abs(best - wanted) ? at : best));
+  const places = facts
+    .map(({depth}, index) => ({index, at: nearest(depth * ids.length)}))
+    .sort((a, b) => a.at - b.at || a.index - b.index);
+  const all: number[] = [];
+  let position = 0;
+  let from = 0;
+  for (const {index, at} of places) {
+    all.push(...ids.slice(from, at));
+    if (index === 0) position = all.length;
+    all.push(...sentences[index]);
+    from = at;
+  }
+  return {ids: [...all, ...ids.slice(from)], position};
 }
 
-function checkFact(fact: Fact): Fact {
+function checkFacts(facts: readonly PlacedFact[]): readonly PlacedFact[] {
+  const subjects = new Set<string>();
+  for (const {fact, depth} of facts) {
+    if (!(depth >= 0 && depth <= 1)) {
+      throw new Failure('PromptError', `depth is ${depth}; accepted: 0 (beginning of the text) to 1 (end)`);
+    }
+    checkFact(fact);
+    if (subjects.has(subject(fact))) {
+      throw new Failure('PromptError', `two facts tell the ${subject(fact)}; accepted: one`);
+    }
+    subjects.add(subject(fact));
+  }
+  return facts;
+}
+
+function checkFact(fact: Fact): void {
   for (const field of ['adjective', 'noun'] as const) {
     if (!/^[a-z]{2,20}$/.test(fact[field])) {
-      throw new Error(`the ${field} is "${fact[field]}"; accepted: one word of 2 to 20 letters from a to z`);
+      throw new Failure(
+        'PromptError',
+        `the ${field} is "${fact[field]}"; accepted: one word of 2 to 20 letters from a to z`,
+      );
     }
   }
   if (!/^[1-9][0-9]{4}$/.test(fact.number)) {
-    throw new Error(`the number is "${fact.number}"; accepted: five digits, the first not 0`);
+    throw new Failure('PromptError', `the number is "${fact.number}"; accepted: five digits, the first not 0`);
   }
-  return fact;
-}
-
-function encode(tokenizer: Tokenizer, text: string): number[] {
-  return tokenizer.encode(text, {add_special_tokens: false}).ids;
-}
-
-/** Uniform numbers in [0, 1) (mulberry32). */
-function randomNumbers(seed: number): () => number {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let t = Math.imul(state ^ (state >>> 15), state | 1);
-    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-  };
 }

@@ -1,7 +1,7 @@
 import {dispose, tidy} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import type {Call, ProgramTiming} from '../device';
-import {timing} from '../statistics';
+import {timing, type Timing} from '../statistics';
 
 /** Sends what is recorded to the device and waits until it is done. */
 export async function finish(backend: WebGPUBackend): Promise<void> {
@@ -12,34 +12,44 @@ export async function finish(backend: WebGPUBackend): Promise<void> {
 }
 
 /** One dispatch of a call, as the backend encoded it. */
-interface RecordedDispatch {
+export interface RecordedDispatch {
   /** Label of the pipeline: tfjs gives it the name of the program's class. */
   program: string;
   encode: (pass: GPUComputePassEncoder) => void;
 }
 
 /** The dispatches of a call, which can be run again in their order until `release`. */
-interface Recording {
+export interface Recording {
   dispatches: RecordedDispatch[];
   /** Gives the buffers of the call back to the backend. */
   release: () => void;
 }
 
 /**
- * Runs a call and records its dispatches, whoever encodes them. Buffers that the call frees are held back, so that inputs
- * and uniforms of every dispatch stay as they were.
+ * Runs a function and records its dispatches, whoever encodes them. Buffers that it frees are held back, so that inputs and
+ * uniforms of every dispatch stay as they were.
+ *
+ * @param onDispatch told when a dispatch is encoded, before the next one.
  */
-async function recordDispatches(backend: WebGPUBackend, call: Call): Promise<Recording> {
+export async function recordDispatches(
+  backend: WebGPUBackend,
+  run: () => void | Promise<void>,
+  onDispatch?: () => void,
+): Promise<Recording> {
   await finish(backend);
   const dispatches: RecordedDispatch[] = [];
   const {device, bufferManager: pool} = backend;
   const createCommandEncoder = device.createCommandEncoder.bind(device);
   const releaseBuffer = pool.releaseBuffer.bind(pool);
   const heldBack: Array<Parameters<typeof releaseBuffer>> = [];
-  device.createCommandEncoder = (descriptor) => recordPasses(createCommandEncoder(descriptor), dispatches);
+  const add = (dispatch: RecordedDispatch) => {
+    dispatches.push(dispatch);
+    onDispatch?.();
+  };
+  device.createCommandEncoder = (descriptor) => recordPasses(createCommandEncoder(descriptor), add);
   pool.releaseBuffer = (...args) => void heldBack.push(args);
   try {
-    dispose(tidy(call));
+    await run();
     await finish(backend);
   } finally {
     device.createCommandEncoder = createCommandEncoder;
@@ -48,18 +58,20 @@ async function recordDispatches(backend: WebGPUBackend, call: Call): Promise<Rec
   return {dispatches, release: () => heldBack.splice(0).forEach((args) => releaseBuffer(...args))};
 }
 
-function recordPasses(encoder: GPUCommandEncoder, recorded: RecordedDispatch[]): GPUCommandEncoder {
+type AddDispatch = (dispatch: RecordedDispatch) => void;
+
+function recordPasses(encoder: GPUCommandEncoder, add: AddDispatch): GPUCommandEncoder {
   const beginComputePass = encoder.beginComputePass.bind(encoder);
-  encoder.beginComputePass = (descriptor) => recordDispatchesOf(beginComputePass(descriptor), recorded);
+  encoder.beginComputePass = (descriptor) => recordDispatchesOf(beginComputePass(descriptor), add);
   return encoder;
 }
 
-function recordDispatchesOf(pass: GPUComputePassEncoder, recorded: RecordedDispatch[]): GPUComputePassEncoder {
+function recordDispatchesOf(pass: GPUComputePassEncoder, add: AddDispatch): GPUComputePassEncoder {
   let pipeline: GPUComputePipeline;
   let groups = new Map<number, GPUBindGroup>();
   const record = (dispatch: (pass: GPUComputePassEncoder) => void) => {
     const [usedPipeline, usedGroups] = [pipeline, [...groups]];
-    recorded.push({
+    add({
       program: usedPipeline.label || 'unnamed',
       encode: (target) => {
         target.setPipeline(usedPipeline);
@@ -110,7 +122,7 @@ export async function timePrograms(
   seconds: number,
 ): Promise<ProgramTiming[] | undefined> {
   if (!backend.device.features.has('timestamp-query')) return undefined;
-  const {dispatches, release} = await recordDispatches(backend, call);
+  const {dispatches, release} = await recordDispatches(backend, () => dispose(tidy(call)));
   try {
     const timings = await timeDispatches(backend.device, dispatches, seconds);
     return timings.map((gpu, i) => ({program: dispatches[i].program, gpu}));
@@ -119,7 +131,16 @@ export async function timePrograms(
   }
 }
 
-async function timeDispatches(device: GPUDevice, dispatches: readonly RecordedDispatch[], seconds: number) {
+/**
+ * Time on the GPU of each of the dispatches, in milliseconds. The device must have timestamps.
+ *
+ * @param seconds about how long to take.
+ */
+export async function timeDispatches(
+  device: GPUDevice,
+  dispatches: readonly RecordedDispatch[],
+  seconds: number,
+): Promise<Timing[]> {
   const clock = passClock(device, dispatches.length);
   try {
     let repeats = dispatches.map(() => 1);

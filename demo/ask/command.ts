@@ -7,8 +7,8 @@ import {chromium, type LaunchOptions} from 'playwright-core';
 import {build, preview} from 'vite';
 import {findChromium, gpuFlags, softwareFlags} from '../../test/browser';
 import {BACKEND_NAMES, isBackendName} from '../backend_names';
-import type {AskResult} from './ask';
-import type {AskInBrowserRequest} from './window';
+
+import type {AskInBrowserRequest, AskResult} from './window';
 
 const USAGE = `npm run ask -- [options]
 Hides a fact in a book, asks for it with exact and with PBS attention, prints one JSON object.

@@ -1,7 +1,15 @@
 import type {BackendName} from '../backend_names';
 import type {PrefillOptions} from '../llama/attention';
 import type {Sampling} from '../llama/sample';
-import type {Fact} from '../needle';
+import type {PlacedFact} from '../needle';
+
+export type {PlacedFact};
+
+/** Longest prompt that the page offers, in tokens; a model may take less. */
+export const LONGEST_PROMPT = 16_384;
+
+/** Most tokens that a run writes. */
+export const MOST_WRITTEN_TOKENS = 512;
 
 /**
  * What the page asks of the worker that computes. Everything here can be cloned; callbacks go through comlink's `proxy`.
@@ -68,12 +76,6 @@ export interface ModelInfo {
   headDim: number;
   /** Longest prompt, in tokens. */
   maxLength: number;
-}
-
-/** A fact, and where in the text it goes: 0 is the beginning, 1 the end. */
-export interface PlacedFact {
-  fact: Fact;
-  depth: number;
 }
 
 /** `find`: facts are put into the text, and the prompt ends with a question. `continue`: the prompt is text alone. */

@@ -1,12 +1,15 @@
 import * as tf from '@tensorflow/tfjs-core';
-import {composedAttention, prefillAttention, type PrefillAttention, type PrefillOptions} from './attention';
+import {decodeAttention, prefillAttention, type PrefillAttention, type PrefillOptions} from './attention';
 import {KeyValueCache} from './cache';
 import type {Checkpoint} from './checkpoint';
 import type {LlamaConfig} from './config';
-import {rotaryTables, rotate, type RotaryTables} from './rotary';
-import {uploadWeights, type DecoderWeights, type Projection} from './weights';
+import {computed, LayerProgress} from './layer_progress';
+import type {PreparedLayer, PreparedProjection, PreparedWeights} from './prepared_weights';
+import {rotaryRows, rotaryTables, rotate, type RotaryRows, type RotaryTables} from './rotary';
+import {checkTensorSizes} from './tensor_limit';
+import {uploadWeights} from './weights';
 
-type Weights = DecoderWeights<tf.Tensor> & {rotary: RotaryTables};
+type Weights = PreparedWeights & {rotary: RotaryTables};
 
 type Attend = (query: tf.Tensor4D, key: tf.Tensor4D, value: tf.Tensor4D) => tf.Tensor4D;
 
@@ -20,8 +23,10 @@ export interface PrefillRequest {
    * headDim]` before they are attended. They are disposed after the layer: clone and `tf.keep` to hold one.
    */
   onAttention?: (layer: number, query: tf.Tensor4D, key: tf.Tensor4D, value: tf.Tensor4D) => void;
-  /** Awaited after each layer: a place to let the page breathe where a backend computes on this thread. */
+  /** Told, and awaited, when the backend has finished a layer, in their order. The next layers are queued meanwhile. */
   onLayer?: (layer: number) => void | Promise<void>;
+  /** Ends the work after the layer that is computed when it is aborted; the call rejects with the signal's reason. */
+  signal?: AbortSignal;
 }
 
 /** What a prefill leaves; the caller disposes both. */
@@ -37,6 +42,11 @@ export interface LoadOptions {
    * checkpoint extrapolates.
    */
   maxLength?: number;
+  /**
+   * Most values of one scratch tensor in the MLP, which works on fewer rows at a time where needed. Default: 2²⁴, 64 MiB,
+   * half of the smallest storage binding that WebGPU allows.
+   */
+  maxMlpValues?: number;
   /** Told after each tensor of the checkpoint: tensors so far, and in all. */
   onProgress?: (done: number, total: number) => void;
 }
@@ -46,15 +56,17 @@ export class LlamaModel {
   private constructor(
     readonly config: LlamaConfig,
     readonly maxLength: number,
+    private readonly maxMlpValues: number,
     private readonly weights: Weights,
   ) {}
 
   /** Reads the weights of a checkpoint onto the backend; the tensors that are there already go if one fails. */
   static async load({config, weights}: Checkpoint, options: LoadOptions = {}): Promise<LlamaModel> {
-    const {maxLength = config.maxPositions, onProgress} = options;
+    const {maxLength = config.maxPositions, maxMlpValues = 2 ** 24, onProgress} = options;
     const rotary = rotaryTables(maxLength, config.headDim, config.ropeTheta, config.ropeScaling);
     try {
-      return new LlamaModel(config, maxLength, {...(await uploadWeights(config, weights, onProgress)), rotary});
+      const uploaded = await uploadWeights(config, weights, onProgress);
+      return new LlamaModel(config, maxLength, maxMlpValues, {...uploaded, rotary});
     } catch (error) {
       tf.dispose(rotary);
       throw error;
@@ -63,42 +75,58 @@ export class LlamaModel {
 
   /** Runs a prompt. */
   async prefill(ids: readonly number[], request: PrefillRequest = {}): Promise<Prefill> {
-    const {attention = 'composed', options, onAttention, onLayer} = request;
+    const {attention = 'composed', options, onAttention, onLayer, signal} = request;
     const {layers} = this.config;
+    signal?.throwIfAborted();
     this.checkRoom(0, ids.length);
+    this.checkSizes(ids.length);
+    // Following the layers makes the backend send each one off by itself, so it is left out where nobody asks.
+    const progress = onLayer || signal ? new LayerProgress(onLayer, signal) : undefined;
     const cache = new KeyValueCache();
-    let hidden = this.embed(ids);
+    const rotary = rotaryRows(this.weights.rotary, 0, ids.length);
+    let hidden: tf.Tensor2D | undefined;
+    let logits: tf.Tensor1D | undefined;
     try {
+      hidden = this.embed(ids);
       for (let layer = 0; layer < layers; ++layer) {
-        const next = this.runLayer(layer, hidden, 0, (query, key, value) => {
+        const attend: Attend = (query, key, value) => {
           onAttention?.(layer, query, key, value);
-          cache.append(layer, key, value);
+          cache.start(key, value);
           return prefillAttention(query, key, value, attention, options);
-        });
+        };
+        // Nothing but the last row's logits comes out, so that past the last attention no other row is needed.
+        const next: tf.Tensor2D = this.runLayer(layer, hidden, rotary, attend, layer === layers - 1);
         hidden.dispose();
         hidden = next;
-        await onLayer?.(layer);
+        await progress?.queued(computed(hidden));
       }
-      return {logits: this.headOfLastRow(hidden), cache};
+      logits = this.headOfLastRow(hidden);
+      await progress?.finish();
+      return {logits, cache};
     } catch (error) {
+      logits?.dispose();
       cache.dispose();
+      await progress?.drain();
       throw error;
     } finally {
-      hidden.dispose();
+      tf.dispose([hidden, rotary]);
     }
   }
 
-  /** Runs one more token after those in the cache, which grows by it. Returns logits `[vocabSize]`. */
+  /**
+   * Runs one more token after those in the cache, which grows by it. Returns logits `[vocabSize]`. If it throws, the cache
+   * is good for `dispose` alone.
+   */
   decode(id: number, cache: KeyValueCache): tf.Tensor1D {
     const position = cache.length;
     this.checkRoom(position, 1);
     return tf.tidy(() => {
+      const rotary = rotaryRows(this.weights.rotary, position, 1);
       let hidden = this.embed([id]);
       for (let layer = 0; layer < this.config.layers; ++layer) {
-        hidden = this.runLayer(layer, hidden, position, (query, key, value) => {
-          const all = cache.append(layer, key, value);
-          return composedAttention(query, all.key, all.value);
-        });
+        hidden = this.runLayer(layer, hidden, rotary, (query, key, value) =>
+          decodeAttention(query, cache.append(layer, key, value)),
+        );
       }
       return this.headOfLastRow(hidden);
     });
@@ -115,6 +143,16 @@ export class LlamaModel {
     }
   }
 
+  /** Throws if a tensor of a prefill outside attention would be too large for the backend. */
+  private checkSizes(length: number): void {
+    const {hiddenSize, intermediateSize, heads, keyValueHeads, headDim} = this.config;
+    checkTensorSizes([
+      ['hidden states', [length, hiddenSize]],
+      ['queries and keys', [heads + keyValueHeads, length, headDim]],
+      ['inner values of the MLP', [this.mlpRows(length), intermediateSize]],
+    ]);
+  }
+
   private embed(ids: readonly number[]): tf.Tensor2D {
     const {vocabSize} = this.config;
     const unknown = ids.find((id) => !Number.isInteger(id) || id < 0 || id >= vocabSize);
@@ -124,55 +162,101 @@ export class LlamaModel {
     return tf.tidy(() => tf.gather(this.weights.embedding, tf.tensor1d(ids as number[], 'int32')) as tf.Tensor2D);
   }
 
-  /** One decoder layer over rows that start at `position`: `[length, hiddenSize]` in and out. */
-  private runLayer(index: number, hidden: tf.Tensor2D, position: number, attend: Attend): tf.Tensor2D {
+  /**
+   * One decoder layer: hidden states `[length, hiddenSize]` in and out.
+   *
+   * @param lastRowOnly whether only the last row is wanted, as `[1, hiddenSize]`.
+   */
+  private runLayer(
+    index: number,
+    hidden: tf.Tensor2D,
+    rotary: RotaryRows,
+    attend: Attend,
+    lastRowOnly = false,
+  ): tf.Tensor2D {
     return tf.tidy(() => {
-      const {heads, keyValueHeads, headDim} = this.config;
-      const {rotary} = this.weights;
+      const {heads, headDim} = this.config;
       const layer = this.weights.layers[index];
-
-      const x = this.rmsNorm(hidden, layer.attentionNorm);
-      const query = rotate(toHeads(project(x, layer.query), heads), rotary, position);
-      const key = rotate(toHeads(project(x, layer.key), keyValueHeads), rotary, position);
-      const value = toHeads(project(x, layer.value), keyValueHeads);
-      const attended = tf.transpose(attend(query, key, value), [0, 2, 1, 3]);
-      const rows = tf.reshape(attended, [hidden.shape[0], heads * headDim]) as tf.Tensor2D;
-      const afterAttention = tf.add(hidden, project(rows, layer.output)) as tf.Tensor2D;
-
-      const y = this.rmsNorm(afterAttention, layer.mlpNorm);
-      const gate = project(y, layer.gate);
-      const swiGlu = tf.mul(tf.mul(gate, tf.sigmoid(gate)), project(y, layer.up)) as tf.Tensor2D;
-      return tf.add(afterAttention, project(swiGlu, layer.down)) as tf.Tensor2D;
+      const attended = attend(...this.projectToHeads(hidden, layer, rotary));
+      const wanted = lastRowOnly ? lastRow(attended, 2) : attended;
+      const rows = tf.reshape(tf.transpose(wanted, [0, 2, 1, 3]), [wanted.shape[2], heads * headDim]) as tf.Tensor2D;
+      const residual = lastRowOnly ? lastRow(hidden, 0) : hidden;
+      return this.addMlp(projectAndAdd(rows, layer.output, residual), layer);
     });
   }
 
-  private rmsNorm(x: tf.Tensor2D, weight: tf.Tensor): tf.Tensor2D {
+  /** Rotated query `[1, heads, length, headDim]`, rotated key and value `[1, keyValueHeads, length, headDim]`. */
+  private projectToHeads(
+    hidden: tf.Tensor2D,
+    layer: PreparedLayer,
+    rotary: RotaryRows,
+  ): [query: tf.Tensor4D, key: tf.Tensor4D, value: tf.Tensor4D] {
+    const {heads, keyValueHeads, headDim, hiddenSize} = this.config;
+    const length = hidden.shape[0];
+    // The same rows for every head.
+    const x = tf.reshape(this.normalise(hidden), [1, length, hiddenSize]);
+    const rotated = rotate(project(x, layer.queryAndKey) as tf.Tensor3D, rotary);
+    const some = (first: number, count: number) =>
+      tf.reshape(tf.slice(rotated, [first, 0, 0], [count, length, headDim]), [1, count, length, headDim]);
+    const value = tf.reshape(project(x, layer.value), [1, keyValueHeads, length, headDim]) as tf.Tensor4D;
+    return [some(0, heads) as tf.Tensor4D, some(heads, keyValueHeads) as tf.Tensor4D, value];
+  }
+
+  /** `x + mlp(norm(x))`, for as many rows at a time as the scratch allows. */
+  private addMlp(x: tf.Tensor2D, {gate, up, down}: PreparedLayer): tf.Tensor2D {
+    const [length, hiddenSize] = x.shape;
+    const rowsAtOnce = this.mlpRows(length);
+    const ofRows = (rows: tf.Tensor2D) =>
+      tf.tidy(() => {
+        const y = this.normalise(rows);
+        const gated = project(y, gate);
+        const swiGlu = tf.mul(tf.mul(gated, tf.sigmoid(gated)), project(y, up)) as tf.Tensor2D;
+        return projectAndAdd(swiGlu, down, rows);
+      });
+    if (rowsAtOnce >= length) return ofRows(x);
+    return tf.tidy(() => {
+      const chunks: tf.Tensor2D[] = [];
+      for (let start = 0; start < length; start += rowsAtOnce) {
+        const rows = Math.min(rowsAtOnce, length - start);
+        chunks.push(tf.tidy(() => ofRows(tf.slice(x, [start, 0], [rows, hiddenSize]))));
+      }
+      return tf.concat(chunks);
+    });
+  }
+
+  private mlpRows(length: number): number {
+    return Math.min(length, Math.max(1, Math.floor(this.maxMlpValues / this.config.intermediateSize)));
+  }
+
+  /** RMS norm of each row, without its weight: the projections that follow have that in them. */
+  private normalise(x: tf.Tensor2D): tf.Tensor2D {
     return tf.tidy(() => {
       const meanSquare = tf.mean(tf.square(x), -1, true);
-      return tf.mul(tf.mul(x, tf.rsqrt(tf.add(meanSquare, this.config.rmsNormEpsilon))), weight);
+      return tf.mul(x, tf.rsqrt(tf.add(meanSquare, this.config.rmsNormEpsilon)));
     });
   }
 
   private headOfLastRow(hidden: tf.Tensor2D): tf.Tensor1D {
     return tf.tidy(() => {
-      const [length, hiddenSize] = hidden.shape;
-      const last = tf.slice(hidden, [length - 1, 0], [1, hiddenSize]);
-      const logits = project(this.rmsNorm(last, this.weights.norm), this.weights.head);
-      return tf.reshape(logits, [this.config.vocabSize]);
+      const last = tf.mul(this.normalise(lastRow(hidden, 0)), this.weights.norm);
+      // As it is stored: a tied head is the embedding, of which a transposed copy would double the memory.
+      return tf.reshape(tf.matMul(last, this.weights.head, false, true), [this.config.vocabSize]);
     });
   }
 }
 
-/** `[length, inputs]` by `[outputs, inputs]` gives `[length, outputs]`. */
-function project(x: tf.Tensor2D, {weight, bias}: Projection<tf.Tensor>): tf.Tensor2D {
-  return tf.tidy(() => {
-    const product = tf.matMul<tf.Tensor2D>(x, weight, false, true);
-    return bias === undefined ? product : tf.add(product, bias);
-  });
+/** `x · weight + bias`; all matrices of a weight by heads take the same `x`. */
+function project(x: tf.Tensor, {weight, bias}: PreparedProjection): tf.Tensor {
+  return tf.fused.matMul({a: x, b: weight, bias});
 }
 
-/** `[length, heads * headDim]` to `[1, heads, length, headDim]`. */
-function toHeads(x: tf.Tensor2D, heads: number): tf.Tensor4D {
-  const [length, width] = x.shape;
-  return tf.tidy(() => tf.transpose(tf.reshape(x, [1, length, heads, width / heads]), [0, 2, 1, 3]));
+/** `sum + x · weight + bias` in one program where there is no bias. */
+function projectAndAdd(x: tf.Tensor2D, {weight, bias}: PreparedProjection, sum: tf.Tensor2D): tf.Tensor2D {
+  return tf.tidy(() => tf.fused.matMul({a: x, b: weight, bias: bias ? tf.add(sum, bias) : sum}) as tf.Tensor2D);
+}
+
+function lastRow<T extends tf.Tensor>(x: T, axis: number): T {
+  const begin = x.shape.map((size, i) => (i === axis ? size - 1 : 0));
+  const size = x.shape.map((size, i) => (i === axis ? 1 : size));
+  return tf.slice(x, begin, size);
 }

@@ -50,22 +50,31 @@ function llama3Frequency(frequency: number, scaling: Llama3Scaling): number {
   return unchanged * frequency + ((1 - unchanged) * frequency) / factor;
 }
 
+/** Factors of {@link rotate} for consecutive positions, each `[length, headDim]`. */
+export type RotaryRows = {cos: tf.Tensor2D; signedSin: tf.Tensor2D};
+
+/** Rows `start .. start + length - 1` of the tables, in the form that `rotate` takes. */
+export function rotaryRows(tables: RotaryTables, start: number, length: number): RotaryRows {
+  return tf.tidy(() => {
+    const half = tables.cos.shape[1];
+    const cos = tf.slice(tables.cos, [start, 0], [length, half]);
+    const sin = tf.slice(tables.sin, [start, 0], [length, half]);
+    return {cos: tf.concat([cos, cos], 1), signedSin: tf.concat([tf.neg(sin), sin], 1)};
+  });
+}
+
 /**
  * Rotates queries or keys by their positions, in Hugging Face's convention: component `i` is paired with
  * `i + headDim / 2`, not with its neighbour.
  *
- * @param x `[batch, heads, length, headDim]`.
- * @param start position of the first row.
+ * @param x `[heads, length, headDim]`.
+ * @param rows those of the positions of `x`.
  */
-export function rotate(x: tf.Tensor4D, tables: RotaryTables, start: number): tf.Tensor4D {
+export function rotate(x: tf.Tensor3D, {cos, signedSin}: RotaryRows): tf.Tensor3D {
   return tf.tidy(() => {
-    const [, , length, headDim] = x.shape;
-    const cos = tf.slice(tables.cos, [start, 0], [length, headDim / 2]);
-    const sin = tf.slice(tables.sin, [start, 0], [length, headDim / 2]);
-    const [first, second] = tf.split(x, 2, 3);
-    return tf.concat(
-      [tf.sub(tf.mul(first, cos), tf.mul(second, sin)), tf.add(tf.mul(second, cos), tf.mul(first, sin))],
-      3,
-    ) as tf.Tensor4D;
+    const [heads, length, headDim] = x.shape;
+    const halves = tf.reshape(x, [heads, length, 2, headDim / 2]);
+    const swapped = tf.reshape(tf.reverse(halves, 2), [heads, length, headDim]);
+    return tf.add(tf.mul(x, cos), tf.mul(swapped, signedSin));
   });
 }

@@ -1,6 +1,8 @@
 import * as tf from '@tensorflow/tfjs-core';
 import type {LlamaConfig} from './config';
+import {prepareLayer, type PreparedLayer, type PreparedWeights} from './prepared_weights';
 import type {Shards} from './shards';
+import {checkTensorSizes} from './tensor_limit';
 
 /** Weight `[outputs, inputs]`, as in the checkpoint; bias `[outputs]`. */
 export type Projection<T> = {weight: T; bias?: T};
@@ -17,7 +19,8 @@ export type LayerWeights<T> = {
   down: Projection<T>;
 };
 
-export type DecoderWeights<T> = {
+/** The tensors of a checkpoint, or what stands for them. */
+type DecoderWeights<T> = {
   /** `[vocabSize, hiddenSize]` */
   embedding: T;
   layers: LayerWeights<T>[];
@@ -48,27 +51,33 @@ export function checkWeights(config: LlamaConfig, shards: Shards): void {
 }
 
 /**
- * Reads every tensor, one after the other, into tensors of the current backend. Nothing stays behind if one fails.
+ * Reads every tensor, one after the other, into tensors of the current backend, and brings those of the layers into the
+ * form that the model multiplies with. Nothing stays behind if one fails.
  *
  * @param onProgress tensors so far, and tensors in all.
+ * @throws Error by name, before anything is read, if a tensor is too large for the backend.
  */
 export async function uploadWeights(
   config: LlamaConfig,
   shards: Shards,
   onProgress?: (done: number, total: number) => void,
-): Promise<DecoderWeights<tf.Tensor>> {
+): Promise<PreparedWeights> {
   const shapes = weightShapes(config);
+  checkTensorSizes([...shapes].map(([name, shape]) => [`tensor "${name}"`, shape]));
   const uploaded = new Map<string, tf.Tensor>();
+  const prepared: PreparedLayer[] = [];
   try {
     for (const [name, shape] of shapes) {
       uploaded.set(name, tf.tensor(await shards.read(name), shape));
       onProgress?.(uploaded.size, shapes.size);
     }
+    const {embedding, layers, norm, head} = arrangeWeights(config, (name) => uploaded.get(name)!);
+    for (const layer of layers) prepared.push(prepareLayer(config, layer));
+    return {embedding, layers: prepared, norm, head: head.weight};
   } catch (error) {
-    tf.dispose([...uploaded.values()]);
+    tf.dispose([[...uploaded.values()], prepared]);
     throw error;
   }
-  return arrangeWeights(config, (name) => uploaded.get(name)!);
 }
 
 function weightShapes(config: LlamaConfig): Map<string, number[]> {

@@ -6,7 +6,8 @@ import {bundleBrowserTests} from '../browser_bundle';
 /**
  * Bundles the tests for a GPU host that has no node_modules; both commands run in the repository's root:
  * the kernel tests with mocha for Node with Dawn, `node build/gpu/tests.mjs`; and the browser tests for Chromium,
- * `node build/gpu/chromium.mjs`, with build/gpu/browser-tests.js and build/gpu/mocha.js.
+ * `node build/gpu/chromium.mjs`, with build/gpu/browser-tests.js and build/gpu/mocha.js; and what asks on the demo's page,
+ * `node build/gpu/demo.mjs`.
  */
 const root = fileURLToPath(new URL('../..', import.meta.url));
 const tests = readdirSync(`${root}/test/kernels`).filter((name) => name.endsWith('.test.ts'));
@@ -34,13 +35,15 @@ await esbuild.build({
 
 await bundleBrowserTests('build/gpu/browser-tests.js');
 copyFileSync(`${root}/node_modules/mocha/mocha.js`, `${root}/build/gpu/mocha.js`);
-await esbuild.build({
-  entryPoints: [`${root}/test/gpu/chromium.ts`],
-  bundle: true,
-  platform: 'node',
-  format: 'esm',
-  target: 'node20',
-  outfile: `${root}/build/gpu/chromium.mjs`,
-  external: ['playwright-core'],
-  logLevel: 'warning',
-});
+for (const name of ['chromium', 'demo']) {
+  await esbuild.build({
+    entryPoints: [`${root}/test/gpu/${name}.ts`],
+    bundle: true,
+    platform: 'node',
+    format: 'esm',
+    target: 'node20',
+    outfile: `${root}/build/gpu/${name}.mjs`,
+    external: ['playwright-core'],
+    logLevel: 'warning',
+  });
+}

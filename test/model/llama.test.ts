@@ -1,6 +1,7 @@
 import * as tf from '@tensorflow/tfjs-core';
 import {expect} from 'chai';
 import type {PrefillAttention} from '../../demo/llama/attention';
+import {PAGE_ROWS} from '../../demo/llama/cache';
 import {generate} from '../../demo/llama/generate';
 import type {LlamaModel, PrefillRequest} from '../../demo/llama/model';
 import {describeBackends} from '../environment';
@@ -131,6 +132,101 @@ describeBackends('LlamaModel with a tiny random checkpoint', (backend) => {
     model.dispose();
   });
 
+  it('decodes past a page as a prefill would, and grows by whole pages alone', async function () {
+    this.timeout(120_000);
+    const model = await tinyModel();
+    const ids = tinyIds(10 + PAGE_ROWS + 3);
+    const {logits, cache} = await model.prefill(ids.slice(0, 10));
+    logits.dispose();
+    const bytes: number[] = [];
+    for (let length = 11; length <= ids.length; ++length) {
+      const decoded = model.decode(ids[length - 1], cache);
+      bytes.push(tf.memory().numBytes);
+      expect(cache.length).to.equal(length);
+      if (length >= 10 + PAGE_ROWS - 1) {
+        const prefilled = await prefillLogits(model, ids.slice(0, length));
+        expect(largestDifference(await takeData(decoded), prefilled), `at ${length} tokens`).to.be.lessThan(1e-3);
+      } else {
+        decoded.dispose();
+      }
+    }
+    // Two layers, keys and values, two heads of 8 in float32.
+    const pageBytes = 2 * 2 * 2 * 8 * 4 * PAGE_ROWS;
+    const growth = bytes.map((now) => now - bytes[0]);
+    expect(new Set(growth.slice(0, PAGE_ROWS)), 'first page').to.deep.equal(new Set([0]));
+    expect(new Set(growth.slice(PAGE_ROWS)), 'second page').to.deep.equal(new Set([pageBytes]));
+    cache.dispose();
+    model.dispose();
+  });
+
+  for (const [when, abortAt] of [
+    ['before it begins', -1],
+    ['in the prefill', 0],
+    ['after a token', 1],
+  ] as const) {
+    it(`ends when it is aborted ${when}, and leaves nothing behind`, async () => {
+      const model = await tinyModel();
+      const controller = new AbortController();
+      if (abortAt === -1) controller.abort();
+      const layers: number[] = [];
+      let tokens = 0;
+      const running = generate(model, tinyIds(7), {
+        maxTokens: 9,
+        signal: controller.signal,
+        onLayer: (layer) => {
+          layers.push(layer);
+          if (abortAt === 0) controller.abort();
+        },
+        onToken: (soFar) => {
+          tokens = soFar.length;
+          if (tokens === 2) controller.abort();
+        },
+      });
+      const error = await running.catch((error: Error) => error);
+      expect(error).to.have.property('name', 'AbortError');
+      expect(layers).to.deep.equal([[], [0], [0, 1]][abortAt + 1]);
+      expect(tokens).to.equal(abortAt === 1 ? 2 : 0);
+      model.dispose();
+    });
+  }
+
+  it('runs the MLP in chunks of rows alike', async () => {
+    const ids = tinyIds(75);
+    const whole = await tinyModel();
+    const expected = await prefillLogits(whole, ids);
+    whole.dispose();
+    const width = tinyConfig.intermediate_size;
+    const chunked = await loadModel(tinyFiles(), {maxMlpValues: 20 * width + 1});
+    const {kernels} = await tf.profile(async () => {
+      const logits = await prefillLogits(chunked, ids);
+      expect(largestDifference(logits, expected)).to.be.lessThan(1e-4);
+      return [];
+    });
+    const gates = kernels.filter(({name}) => name === 'Sigmoid').map(({outputShapes}) => outputShapes[0]);
+    // The first of the two layers; the last one runs on its last row.
+    expect(gates).to.deep.equal([20, 20, 20, 15, 1].map((rows) => [rows, width]));
+    chunked.dispose();
+  });
+
+  it('streams what it writes, and samples by the seed', async () => {
+    const model = await tinyModel();
+    const streamed: number[][] = [];
+    const sampling = {temperature: 1.5, topP: 0.95, seed: 3};
+    const request = {maxTokens: 6, sampling};
+    const first = await generate(model, tinyIds(7), {
+      ...request,
+      onToken: (tokens) => void streamed.push([...tokens]),
+    });
+    expect(streamed).to.deep.equal(first.tokens.map((_, i) => first.tokens.slice(0, i + 1)));
+    expect((await generate(model, tinyIds(7), request)).tokens).to.deep.equal(first.tokens);
+    const other = await generate(model, tinyIds(7), {...request, sampling: {...sampling, seed: 4}});
+    expect(other.tokens).not.to.deep.equal(first.tokens);
+    expect(await rejection(generate(model, tinyIds(7), {maxTokens: 0}))).to.match(
+      /maxTokens is 0; accepted: a positive/,
+    );
+    model.dispose();
+  });
+
   it('continues with the most likely token until the limit, the stop or an end token', async () => {
     const model = await tinyModel();
     const prompt = tinyIds(7);
@@ -139,9 +235,10 @@ describeBackends('LlamaModel with a tiny random checkpoint', (backend) => {
       const logits = await prefillLogits(model, [...prompt, ...expected]);
       expected.push(logits.indexOf(Math.max(...logits)));
     }
-    const {tokens, firstTokenMs} = await generate(model, prompt, {maxTokens: 4});
+    const {tokens, firstTokenMs, restMs} = await generate(model, prompt, {maxTokens: 4});
     expect(tokens).to.deep.equal(expected);
     expect(firstTokenMs).to.be.greaterThan(0);
+    expect(restMs).to.be.greaterThan(0);
     const stopped = await generate(model, prompt, {maxTokens: 4, stop: (soFar) => soFar.length === 2});
     expect(stopped.tokens).to.deep.equal(expected.slice(0, 2));
     model.dispose();

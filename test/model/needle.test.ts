@@ -1,6 +1,7 @@
 import type {Tokenizer} from '@huggingface/tokenizers';
 import {expect} from 'chai';
-import {createTokenizer} from '../../demo/ask/session';
+import {takePassage} from '../../demo/passage';
+import {createTokenizer} from '../../demo/tokenizer';
 import {buildNeedle} from '../../demo/needle';
 import {fixture} from '../environment';
 
@@ -57,17 +58,49 @@ describe('buildNeedle', () => {
     expect(make(8).answer).to.match(/^[1-9]\d{4}$/);
   });
 
+  it('tells several facts, each in its place, and asks for one', () => {
+    const asked = {adjective: 'amber', noun: 'falcon', number: '48213'};
+    const others = [
+      {fact: {adjective: 'quiet', noun: 'river', number: '11111'}, depth: 0.8},
+      {fact: {adjective: 'quiet', noun: 'mirror', number: '22222'}, depth: 0.1},
+      {fact: {adjective: 'golden', noun: 'river', number: '33333'}, depth: 0.1},
+    ];
+    const needle = buildNeedle(tokenizer, book, {length: 1000, depth: 0.5, seed: 5, fact: asked, others});
+    expect(needle.ids).to.have.lengthOf(1000);
+    const text = tokenizer.decode(needle.ids);
+    const numbers = [...text.matchAll(/ The secret number of the \w+ \w+ is (\d{5})\./g)].map(([, number]) => number);
+    expect(numbers).to.deep.equal(['22222', '33333', '48213', '11111']);
+    const {position, sentenceLength, questionLength} = needle;
+    expect(tokenizer.decode(needle.ids.slice(position, position + sentenceLength))).to.equal(needle.sentence);
+    expect(tokenizer.decode(needle.ids.slice(-questionLength))).to.equal(needle.question);
+    expect(needle.question).to.include('amber falcon');
+    const without = text.replaceAll(/ The secret number of the \w+ \w+ is \d{5}\./g, '').replace(needle.question, '');
+    expect(book).to.include(without);
+  });
+
+  it('takes a text of one paragraph from its beginning, to its last word', () => {
+    const text = `It was ${'a long and quiet road to the sea. It went on '.repeat(30)}and ended.`;
+    const length = encode(text).length;
+    const passage = takePassage(tokenizer, text, 7, length);
+    expect(tokenizer.decode(passage.ids)).to.equal(text);
+    expect(() => takePassage(tokenizer, text, 7, length + 1)).to.throw(`it has ${length}`);
+    expect(takePassage(tokenizer, 'no end of a sentence here', 1, 3).boundaries).to.deep.equal([]);
+  });
+
   it('says what it cannot use', () => {
     const request = {length: 256, depth: 0.5, seed: 1};
     const sound = {adjective: 'amber', noun: 'falcon', number: '48213'};
     const make = (changes: object) => () => buildNeedle(tokenizer, book, {...request, ...changes});
     expect(make({length: 40})).to.throw(/length is 40 tokens.*accepted: 128 and more/);
     expect(make({length: 2.5})).to.throw(/length is 2\.5; accepted: a positive integer/);
-    expect(make({length: 500_000})).to.throw(/the book is too short for a prompt with \d+ tokens/);
+    expect(make({length: 500_000})).to.throw(/the text is too short for a prompt with \d+ tokens/);
     expect(make({depth: 1.1})).to.throw(/depth is 1\.1; accepted: 0 .* to 1/);
     expect(make({depth: NaN})).to.throw(/depth is NaN/);
     expect(make({fact: {...sound, noun: 'two words'}})).to.throw(/the noun is "two words"; accepted: one word/);
     expect(make({fact: {...sound, adjective: ''}})).to.throw(/the adjective is ""/);
+    const twice = [{fact: {...sound, number: '99999'}, depth: 0.1}];
+    expect(make({fact: sound, others: twice})).to.throw(/two facts tell the secret number of the amber falcon/);
+    expect(make({others: [{fact: sound, depth: 2}]})).to.throw(/depth is 2/);
     expect(make({fact: {...sound, number: '0123'}})).to.throw(/the number is "0123"; accepted: five digits/);
   });
 });

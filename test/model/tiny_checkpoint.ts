@@ -1,5 +1,5 @@
 import {openCheckpoint} from '../../demo/llama/checkpoint';
-import {LlamaModel} from '../../demo/llama/model';
+import {LlamaModel, type LoadOptions} from '../../demo/llama/model';
 
 /** What `tinyTensors` reads of a `config.json`. */
 export interface TinyConfig {
@@ -122,8 +122,8 @@ export function jsonFile(name: string, json: unknown): File {
   return new File([JSON.stringify(json)], name);
 }
 
-export async function loadModel(files: File[]): Promise<LlamaModel> {
-  return LlamaModel.load(await openCheckpoint(files));
+export async function loadModel(files: File[], options?: LoadOptions): Promise<LlamaModel> {
+  return LlamaModel.load(await openCheckpoint(files), options);
 }
 
 /** The message with which a promise is rejected; fails if it is not. */

@@ -1,0 +1,94 @@
+import type {Backend} from '../backend';
+import {chooseBackend} from '../backend';
+import type {BackendName} from '../backend_names';
+import {Failure} from '../failure';
+import type {RunBlocks} from './blocks';
+import {loadReader, type Reader} from './load';
+import {buildPrompt, previewPrompt} from './prompt';
+import type {
+  BlockPicture,
+  Engine,
+  LoadProgress,
+  Machine,
+  ModelInfo,
+  ModelSource,
+  Preview,
+  PromptRequest,
+  RunEvent,
+  RunRequest,
+  RunResult,
+} from './protocol';
+import {runBoth} from './run';
+
+/** What the worker offers: one backend, one model, one text, one run at a time. */
+export class LocalEngine implements Engine {
+  private backend?: Backend;
+  private reader?: Reader;
+  private text = '';
+  private blocks?: RunBlocks;
+  private running?: AbortController;
+
+  async start(backend?: BackendName): Promise<Machine> {
+    this.backend = await chooseBackend(backend);
+    const {throwIfFailed: _, ...machine} = this.backend;
+    return machine;
+  }
+
+  async loadModel(source: ModelSource, onProgress: (progress: LoadProgress) => void): Promise<ModelInfo> {
+    const before = this.reader;
+    const backend = ready(this.backend, 'start');
+    this.reader = await loadReader(source, onProgress);
+    before?.model.dispose();
+    backend.throwIfFailed();
+    return this.reader.info;
+  }
+
+  async setText(text: string): Promise<void> {
+    this.text = text;
+  }
+
+  async preview(request: PromptRequest): Promise<Preview> {
+    return previewPrompt(this.checkLength(request).tokenizer, this.text, request);
+  }
+
+  async run(request: RunRequest, onEvent: (event: RunEvent) => void): Promise<RunResult> {
+    if (this.running) throw new Failure('PromptError', 'a run is in progress; cancel it first');
+    const running = new AbortController();
+    this.running = running;
+    try {
+      const {model, tokenizer} = this.checkLength(request.prompt);
+      const prompt = buildPrompt(tokenizer, this.text, request.prompt);
+      const session = {backend: ready(this.backend, 'start'), model, tokenizer};
+      const {result, blocks} = await runBoth(session, prompt, request, {onEvent, signal: running.signal});
+      this.blocks = blocks;
+      return result;
+    } finally {
+      this.running = undefined;
+    }
+  }
+
+  cancel(): void {
+    this.running?.abort();
+  }
+
+  async blockPicture(layer: number, head: number): Promise<BlockPicture> {
+    return ready(this.blocks, 'run').picture(layer, head);
+  }
+
+  private checkLength({length}: PromptRequest): Reader {
+    const reader = ready(this.reader, 'loadModel');
+    if (length > reader.info.maxLength) {
+      throw new Failure(
+        'ContextTooLongError',
+        `the prompt would be ${length} tokens; accepted: at most ${reader.info.maxLength} with this model`,
+      );
+    }
+    return reader;
+  }
+}
+
+/** A fault of the page, not of the user: it called in the wrong order. */
+function ready<T>(part: T | undefined, first: string): T {
+  if (part === undefined) throw new Error(`the engine is not ready: call ${first} first`);
+  return part;
+}

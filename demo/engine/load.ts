@@ -1,0 +1,95 @@
+import type {Tokenizer} from '@huggingface/tokenizers';
+import {Failure, failAs} from '../failure';
+import {openCheckpoint, type Checkpoint} from '../llama/checkpoint';
+import {LlamaModel} from '../llama/model';
+import {createTokenizer} from '../tokenizer';
+import {LONGEST_PROMPT, MOST_WRITTEN_TOKENS, type LoadProgress, type ModelInfo, type ModelSource} from './protocol';
+
+/** A model on the backend, and what turns text into its tokens. */
+export interface Reader {
+  model: LlamaModel;
+  tokenizer: Tokenizer;
+  info: ModelInfo;
+}
+
+const MODEL_FILES = ['config.json', 'tokenizer.json', 'model.safetensors'];
+
+/**
+ * Reads a checkpoint and puts the weights on the backend.
+ *
+ * @throws Failure if the files cannot be fetched, or are no checkpoint that the runner can compute.
+ */
+export async function loadReader(
+  source: ModelSource,
+  onProgress: (progress: LoadProgress) => void = () => {},
+): Promise<Reader> {
+  const files = 'files' in source ? source.files : await fetchModel(source.url, onProgress);
+  const {checkpoint, tokenizer} = await failAs('CheckpointError', async () => {
+    const checkpoint = await openCheckpoint(files);
+    return {checkpoint, tokenizer: createTokenizer(checkpoint.tokenizer)};
+  });
+  const maxLength = Math.min(checkpoint.config.maxPositions, LONGEST_PROMPT);
+  // A prompt may fill the context that the model was trained for, and still needs its answer.
+  const model = await failAs('CheckpointError', () =>
+    LlamaModel.load(checkpoint, {
+      maxLength: maxLength + MOST_WRITTEN_TOKENS,
+      onProgress: (done, total) => onProgress({step: 'upload', done, total}),
+    }),
+  );
+  return {model, tokenizer, info: describe(checkpoint, maxLength)};
+}
+
+function describe({config, weights}: Checkpoint, maxLength: number): ModelInfo {
+  const {architecture, layers, heads, keyValueHeads, headDim} = config;
+  const sizes = weights.names().map((name) =>
+    weights
+      .shard(name)
+      .shape(name)
+      .reduce((product, size) => product * size, 1),
+  );
+  const parameters = sizes.reduce((sum, size) => sum + size, 0);
+  return {architecture, parameters, layers, heads, keyValueHeads, headDim, maxLength};
+}
+
+/** Bytes so far and in all grow together until every file has answered. */
+async function fetchModel(base: string, onProgress: (progress: LoadProgress) => void): Promise<File[]> {
+  const sizes = new Map<string, {loaded: number; total: number}>();
+  return Promise.all(
+    MODEL_FILES.map((name) =>
+      download(new URL(name, base), (loaded, total) => {
+        sizes.set(name, {loaded, total});
+        const all = [...sizes.values()];
+        onProgress({
+          step: 'download',
+          done: all.reduce((sum, size) => sum + size.loaded, 0),
+          total: all.reduce((sum, size) => sum + size.total, 0),
+        });
+      }),
+    ),
+  );
+}
+
+/** @throws Failure if the file cannot be fetched. */
+export async function download(
+  url: URL,
+  onProgress: (loaded: number, total: number) => void = () => {},
+): Promise<File> {
+  return failAs('DownloadError', async () => {
+    const response = await fetch(url);
+    if (!response.ok || response.body === null) throw new Error(`the server answered ${response.status}`);
+    // A compressed answer says how long it is on the wire, not how long it becomes: then the total is what is there.
+    const compressed = response.headers.has('content-encoding');
+    const announced = compressed ? 0 : Number(response.headers.get('content-length') ?? 0);
+    const chunks: Uint8Array<ArrayBuffer>[] = [];
+    let loaded = 0;
+    const reader = response.body.getReader();
+    for (let {done, value} = await reader.read(); !done; {done, value} = await reader.read()) {
+      chunks.push(value!);
+      loaded += value!.byteLength;
+      onProgress(loaded, Math.max(announced, loaded));
+    }
+    return new File(chunks, url.pathname.split('/').pop()!);
+  }).catch((error: Failure) => {
+    throw new Failure(error.name, `${url.pathname} could not be loaded: ${error.message}`, {cause: error});
+  });
+}

@@ -1,0 +1,67 @@
+import type {AttentionName, RunEvent, RunProgress} from './protocol';
+
+export type Step = RunProgress['step'];
+
+/** Share of the whole below which the time left is not guessed. */
+const FIRST_GUESS = 0.02;
+
+/** Turns what is finished into progress. Work is counted in prompt tokens; writing and looking at blocks add none. */
+export class RunClock {
+  private readonly work: number;
+  private readonly begun = performance.now();
+  /** Prompt tokens of the steps before this one. */
+  private finished = 0;
+  private attention: AttentionName = 'exact';
+  private step?: Step;
+  private stepBegun = 0;
+  private layersDone = 0;
+
+  /** @param lengths tokens of the warm-up and of the prompt, which each of the two ways of attending reads. */
+  constructor(
+    private readonly layers: number,
+    private readonly lengths: {warmUp: number; prompt: number},
+    private readonly onEvent: (event: RunEvent) => void = () => {},
+  ) {
+    this.work = 2 * (lengths.warmUp + lengths.prompt);
+  }
+
+  /** The step before is over. */
+  begin(attention: AttentionName, step: Step): void {
+    this.finished += this.tokens();
+    this.attention = attention;
+    this.step = step;
+    this.stepBegun = performance.now();
+    this.layersDone = 0;
+    this.report();
+  }
+
+  finishedLayer(layer: number): void {
+    this.layersDone = layer + 1;
+    this.report();
+  }
+
+  /** Prompt tokens that the step reads. */
+  private tokens(): number {
+    if (this.step === 'warm-up') return this.lengths.warmUp;
+    return this.step === 'prefill' ? this.lengths.prompt : 0;
+  }
+
+  private report(): void {
+    const {attention, step, layersDone, layers} = this;
+    const now = performance.now();
+    const read = (layersDone / layers) * this.tokens();
+    const done = (this.finished + read) / this.work;
+    this.onEvent({
+      type: 'progress',
+      progress: {
+        attention,
+        step: step!,
+        layersDone,
+        layers,
+        tokensPerSecond: read === 0 ? 0 : (1000 * read) / (now - this.stepBegun),
+        ...(done > FIRST_GUESS && {secondsLeft: ((now - this.begun) / 1000) * (1 / done - 1)}),
+        done,
+      },
+    });
+  }
+}

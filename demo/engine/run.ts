@@ -1,0 +1,140 @@
+import type {Tokenizer} from '@huggingface/tokenizers';
+import type {Backend} from '../backend';
+import type {PrefillAttention} from '../llama/attention';
+import {generate} from '../llama/generate';
+import type {LlamaModel, PrefillRequest} from '../llama/model';
+import {HeldLayers, type RunBlocks} from './blocks';
+import {RunClock, type Step} from './progress';
+import type {Prompt} from './prompt';
+import type {Answer, AttentionName, RunEvent, RunRequest, RunResult} from './protocol';
+
+/** What a run computes with. */
+export interface Session {
+  backend: Backend;
+  model: LlamaModel;
+  tokenizer: Tokenizer;
+}
+
+export type RunSettings = Omit<RunRequest, 'prompt'>;
+
+export interface RunHooks {
+  onEvent?: (event: RunEvent) => void;
+  signal?: AbortSignal;
+}
+
+const PREFILL: Record<AttentionName, PrefillAttention> = {exact: 'flash', pbs: 'pbs'};
+
+/** A token past the default segment: PBS attention takes its sparse path, and every shader is compiled. */
+const SHORT_WARM_UP = 257;
+
+/** The first two tokens: those of decoding compile shaders too. */
+const WARM_UP_TOKENS = 2;
+
+/** After a failed read, until a lost device has said so. */
+const LOSS_MS = 100;
+
+/**
+ * Reads a prompt with exact attention and with PBS attention, under equal conditions: each is warmed up, then timed, and
+ * nothing but the answer is computed while the clock runs.
+ *
+ * @throws Failure if the device reported an error meanwhile; else what failed.
+ */
+export async function runBoth(
+  session: Session,
+  prompt: Prompt,
+  settings: RunSettings,
+  hooks: RunHooks = {},
+): Promise<{result: RunResult; blocks: RunBlocks}> {
+  const held = new HeldLayers();
+  try {
+    const warmUpIds = prompt.ids.slice(prompt.ids.length - warmUpLength(session, prompt.ids.length));
+    const lengths = {warmUp: warmUpIds.length, prompt: prompt.ids.length};
+    const clock = new RunClock(session.model.config.layers, lengths, hooks.onEvent);
+    const answers = {} as Record<AttentionName, Answer>;
+    for (const attention of ['exact', 'pbs'] as const) {
+      const one = new OneRun(session, prompt, settings, hooks, clock, attention);
+      if (warmUpIds.length > 0) await one.warmUp(warmUpIds);
+      const answer = await one.answer(attention === 'pbs' ? held : undefined);
+      answers[attention] = answer;
+      hooks.onEvent?.({type: 'answer', attention, answer});
+    }
+    clock.begin('pbs', 'look at blocks');
+    const blocks = await held.look(prompt, settings.options);
+    session.backend.throwIfFailed();
+    const task = prompt.answer === undefined ? 'continue' : 'find';
+    return {result: {task, length: prompt.ids.length, ...answers, kept: blocks.kept()}, blocks};
+  } catch (error) {
+    hooks.signal?.throwIfAborted();
+    await new Promise((resolve) => setTimeout(resolve, LOSS_MS));
+    session.backend.throwIfFailed();
+    throw error;
+  } finally {
+    held.dispose();
+  }
+}
+
+/**
+ * Tokens of the warm-up. On graphics hardware the whole prompt, because tfjs picks shaders and buffers by shape;
+ * elsewhere just enough to compile the shaders, of which plain JavaScript has none: a prompt takes a minute there.
+ */
+function warmUpLength({backend}: Session, length: number): number {
+  if (backend.backend === 'cpu') return 0;
+  return backend.software ? Math.min(length, SHORT_WARM_UP) : length;
+}
+
+/** One way of attending. */
+class OneRun {
+  constructor(
+    private readonly session: Session,
+    private readonly prompt: Prompt,
+    private readonly settings: RunSettings,
+    private readonly hooks: RunHooks,
+    private readonly clock: RunClock,
+    private readonly attention: AttentionName,
+  ) {}
+
+  async warmUp(ids: readonly number[]): Promise<void> {
+    await generate(this.session.model, ids, {...this.prefillRequest('warm-up'), maxTokens: WARM_UP_TOKENS});
+    this.session.backend.throwIfFailed();
+  }
+
+  /** @param held takes each layer's queries and keys. */
+  async answer(held?: HeldLayers): Promise<Answer> {
+    const {model, tokenizer, backend} = this.session;
+    const {maxTokens, sampling} = this.settings;
+    const find = this.prompt.answer !== undefined;
+    const text = (tokens: readonly number[]) => tokenizer.decode([...tokens]);
+    const {tokens, firstTokenMs, restMs} = await generate(model, this.prompt.ids, {
+      ...this.prefillRequest('prefill'),
+      ...(held && {onAttention: (_layer, query, key) => held.hold(query, key)}),
+      maxTokens,
+      sampling,
+      // A number, then something else, or a new line: what follows is chatter.
+      stop: (soFar) => find && /\d\D|\n/.test(text(soFar)),
+      onToken: (soFar) => {
+        if (soFar.length === 1) this.clock.begin(this.attention, 'write');
+        this.hooks.onEvent?.({type: 'text', attention: this.attention, text: text(soFar)});
+      },
+    });
+    backend.throwIfFailed();
+    const speed = tokens.length > 1 && {tokensPerSecond: (1000 * (tokens.length - 1)) / restMs};
+    return {text: text(tokens), ...this.judge(text(tokens)), firstTokenMs, tokens: tokens.length, ...speed};
+  }
+
+  /** The number in the text, or its words where there is none, held against the answer. */
+  private judge(text: string): Pick<Answer, 'answer' | 'correct'> {
+    if (this.prompt.answer === undefined) return {};
+    const answer = /^\s*(\d+)/.exec(text)?.[1] ?? text.trim();
+    return {answer, correct: answer === this.prompt.answer};
+  }
+
+  private prefillRequest(step: Step): PrefillRequest & {signal?: AbortSignal} {
+    this.clock.begin(this.attention, step);
+    return {
+      attention: PREFILL[this.attention],
+      options: this.settings.options,
+      signal: this.hooks.signal,
+      onLayer: (layer) => this.clock.finishedLayer(layer),
+    };
+  }
+}

@@ -1,0 +1,4 @@
+import {expose} from 'comlink';
+import {LocalEngine} from './engine';
+
+expose(new LocalEngine());

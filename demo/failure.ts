@@ -1,0 +1,21 @@
+import type {FailureName} from './engine/protocol';
+
+/** An error that the page knows what to say about; its name survives the way from the worker. */
+export class Failure extends Error {
+  override readonly name: FailureName;
+
+  constructor(name: FailureName, message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.name = name;
+  }
+}
+
+/** Runs something; any error of its own comes out under the given name, with the same words. */
+export async function failAs<T>(name: FailureName, run: () => Promise<T>): Promise<T> {
+  try {
+    return await run();
+  } catch (error) {
+    if (error instanceof Failure) throw error;
+    throw new Failure(name, (error as Error).message, {cause: error});
+  }
+}
