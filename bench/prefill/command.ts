@@ -14,7 +14,7 @@ const USAGE = `npm run bench:prefill -- [options], or where there is no node_mod
 Time to first token of the demo's model over a book, in Node with Dawn: where it goes, by kernel and shape.
 
   --lengths LIST     tokens (default 4096,16384)
-  --attention LIST   of flash, pbs, composed (default flash,pbs)
+  --attention LIST   of flash, pbs (default both)
   --threshold T      of pbs (default 0.9)
   --precision P      of flash and pbs: float32 or float16 (default float32)
   --timings N        timed prefills each (default 15)
@@ -26,7 +26,7 @@ Time to first token of the demo's model over a book, in Node with Dawn: where it
 
 VK_DRIVER_FILES names the Vulkan driver, DAWN another dawn.node.`;
 
-const ATTENTIONS: readonly PrefillAttention[] = ['flash', 'pbs', 'composed'];
+const ATTENTIONS = ['flash', 'pbs'] satisfies PrefillAttention[];
 const PRECISIONS = ['float32', 'float16'] as const;
 
 const text = {type: 'string'} as const;

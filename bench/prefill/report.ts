@@ -3,7 +3,7 @@ import type {KernelTime, PrefillRun} from './profile';
 
 /** What a kernel of tfjs is for in a prefill. */
 const CLASSES: Array<[name: string, kernels: RegExp]> = [
-  ['attention', /^(FlashAttention|PBSAttention|Softmax)$/],
+  ['attention', /^(FlashAttention|PBSAttention)$/],
   ['matrix products', /^(_FusedMatMul|BatchMatMul)$/],
   ['moved values', /^(Transpose|Slice|SplitV|Concat|Reverse|GatherV2|Reshape|Identity)$/],
   ['elementwise and sums', /./],

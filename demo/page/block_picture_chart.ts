@@ -1,6 +1,7 @@
 import * as Plot from '@observablehq/plot';
 import type {BlockMask, BlockPicture} from '../engine/protocol';
 import {describeMask, Mark, markBlocks, type MarkName} from './block_marks';
+import {nameChart} from './chart_names';
 
 /**
  * One head's mask. The blocks are one image with a pixel each, as 512 × 512 of them would be too many elements; axes and
@@ -51,8 +52,7 @@ export function blockPictureChart(picture: BlockPicture, mask: BlockMask, width:
       Plot.frame({stroke: 'var(--line)'}),
     ],
   });
-  chart.setAttribute('role', 'img');
-  chart.setAttribute('aria-label', describeMask(picture, mask));
+  nameChart(chart, 'img', describeMask(picture, mask));
   return chart;
 }
 

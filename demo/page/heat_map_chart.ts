@@ -1,4 +1,5 @@
 import * as Plot from '@observablehq/plot';
+import {nameChart} from './chart_names';
 import {formatPercent} from './format';
 
 export interface Head {
@@ -95,8 +96,7 @@ function makeRadioGroup(
   first: number,
   onChoose: (index: number) => void,
 ): void {
-  chart.setAttribute('role', 'radiogroup');
-  chart.setAttribute('aria-label', 'Share of blocks kept by layer and head: choose a head');
+  nameChart(chart, 'radiogroup', 'Share of blocks kept by layer and head: choose a head');
   const mark = (chosen: number) =>
     rects.forEach((rect, index) => {
       rect.setAttribute('role', 'radio');

@@ -1,7 +1,7 @@
 import {BACKEND_NAMES, type BackendName} from '../backend_names';
-import type {Machine, PlacedFact, PromptRequest, RunRequest, Task} from '../engine/protocol';
+import {MOST_WRITTEN_TOKENS, type Machine, type PromptRequest, type RunRequest, type Task} from '../engine/protocol';
 import type {Sampling} from '../llama/sample';
-import {chooseFact} from '../needle';
+import {chooseFact, type PlacedFact} from '../needle';
 import {BOOK_NAMES, type BookName} from './books';
 
 /** Everything about a run that its address can share. */
@@ -32,7 +32,6 @@ export const BLOCK_SIZES = [32, 64, 128];
 export const SEGMENT_SIZES = [32, 64, 128, 256, 512, 1024, 2048];
 export const MAX_FACTS = 8;
 export const MAX_SEED = 2 ** 31 - 1;
-export const MAX_TOKENS = 1024;
 
 /** Settings of a page without any in its address. */
 export function defaultSettings(): Settings {
@@ -183,7 +182,7 @@ const fields: {[K in Single]: Field<Value<K>>} = {
   permute: yesOrNo('permute'),
   exactLastBlock: yesOrNo('exact-last'),
   precision: choice('precision', ['float32', 'float16']),
-  maxTokens: whole('tokens', 1, MAX_TOKENS),
+  maxTokens: whole('tokens', 1, MOST_WRITTEN_TOKENS),
   temperature: decimal('temperature', 0, 2),
   topP: decimal('top-p', 0.01, 1),
   seed: whole('seed', 0, MAX_SEED),

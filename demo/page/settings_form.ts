@@ -1,5 +1,5 @@
-import type {Machine, ModelInfo, PlacedFact} from '../engine/protocol';
-import {chooseFact} from '../needle';
+import {MOST_WRITTEN_TOKENS, type Machine, type ModelInfo} from '../engine/protocol';
+import {chooseFact, type PlacedFact} from '../needle';
 import {byId, element} from './dom';
 import {FactsEditor} from './facts_editor';
 import {formatPercent, formatTokens} from './format';
@@ -65,6 +65,7 @@ export class SettingsForm {
     listen(this.temperature, () => ({temperature: Number(this.temperature.value)}));
     listen(this.topP, () => ({topP: Number(this.topP.value)}));
     listen(this.seed, () => ({seed: Number(this.seed.value)}));
+    this.maxTokens.max = String(MOST_WRITTEN_TOKENS);
     this.update(settings);
   }
 

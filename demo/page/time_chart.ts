@@ -1,4 +1,5 @@
 import * as Plot from '@observablehq/plot';
+import {nameChart} from './chart_names';
 import {formatDuration, formatTokens} from './format';
 import {LENGTHS} from './settings';
 import type {Series} from './timings';
@@ -83,8 +84,7 @@ export function timeChart(all: readonly Series[], width: number): Element {
       ];
     }),
   });
-  chart.setAttribute('role', 'img');
-  chart.setAttribute('aria-label', 'Chart: a line for each attention; the table below has the numbers');
+  nameChart(chart, 'img', 'Chart: a line for each attention; the table below has the numbers');
   return chart;
 }
 

@@ -1,7 +1,8 @@
 import {expect} from 'chai';
 import fc from 'fast-check';
 import {BACKEND_NAMES} from '../../demo/backend_names';
-import type {Machine, PlacedFact} from '../../demo/engine/protocol';
+import {MOST_WRITTEN_TOKENS, type Machine} from '../../demo/engine/protocol';
+import type {PlacedFact} from '../../demo/needle';
 import {BOOK_NAMES} from '../../demo/page/books';
 import {
   BLOCK_SIZES,
@@ -53,7 +54,10 @@ const anySettings: fc.Arbitrary<Settings> = fc
   )
   .chain((settings) =>
     fc
-      .record({length: fc.constantFrom(...LENGTHS), maxTokens: fc.integer({min: 1, max: 1024})}, {requiredKeys: []})
+      .record(
+        {length: fc.constantFrom(...LENGTHS), maxTokens: fc.integer({min: 1, max: MOST_WRITTEN_TOKENS})},
+        {requiredKeys: []},
+      )
       .map((chosen) => ({...settings, ...chosen})),
   );
 
