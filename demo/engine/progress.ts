@@ -2,8 +2,8 @@ import type {AttentionName, RunEvent, RunProgress} from './protocol';
 
 export type Step = RunProgress['step'];
 
-/** Share of the whole below which the time left is not guessed. */
-const FIRST_GUESS = 0.02;
+/** Layers before which the time left is not guessed: the first one compiles the shaders. */
+const FIRST_GUESS = 2;
 
 /** Turns what is finished into progress. Work is counted in prompt tokens; writing and looking at blocks add none. */
 export class RunClock {
@@ -59,7 +59,9 @@ export class RunClock {
         layersDone,
         layers,
         tokensPerSecond: read === 0 ? 0 : (1000 * read) / (now - this.stepBegun),
-        ...(done > FIRST_GUESS && {secondsLeft: ((now - this.begun) / 1000) * (1 / done - 1)}),
+        ...((this.finished > 0 || layersDone >= FIRST_GUESS) && {
+          secondsLeft: ((now - this.begun) / 1000) * (1 / done - 1),
+        }),
         done,
       },
     });

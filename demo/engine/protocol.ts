@@ -1,9 +1,7 @@
 import type {BackendName} from '../backend_names';
 import type {PrefillOptions} from '../llama/attention';
 import type {Sampling} from '../llama/sample';
-import type {PlacedFact} from '../needle';
-
-export type {PlacedFact};
+import type {PlacedFact} from '../fact';
 
 /** Longest prompt that the page offers, in tokens; a model may take less. */
 export const LONGEST_PROMPT = 16_384;

@@ -1,5 +1,6 @@
 import type {Tokenizer} from '@huggingface/tokenizers';
 import type {Backend} from '../backend';
+import {Failure} from '../failure';
 import type {PrefillAttention} from '../llama/attention';
 import {generate} from '../llama/generate';
 import type {LlamaModel, PrefillRequest} from '../llama/model';
@@ -73,6 +74,9 @@ export async function runBoth(
     hooks.signal?.throwIfAborted();
     await new Promise((resolve) => setTimeout(resolve, LOSS_MS));
     session.backend.throwIfFailed();
+    const {name, message} = error as Error;
+    // So a read ends on WebGPU whose device is gone, though the device has not said so yet.
+    if (name === 'AbortError') throw new Failure('DeviceLostError', message, {cause: error});
     throw error;
   } finally {
     held.dispose();
@@ -127,6 +131,7 @@ class OneRun {
       // A number, then something else, or a new line: what follows is chatter.
       stop: (soFar) => find && /\d\D|\n/.test(text(soFar)),
       onToken: (soFar) => {
+        backend.throwIfFailed();
         if (soFar.length === 1) this.clock.begin(this.attention, 'write');
         this.hooks.onEvent?.({type: 'text', attention: this.attention, text: text(soFar)});
       },
@@ -151,6 +156,7 @@ class OneRun {
       signal: this.hooks.signal,
       ...(this.followed && {
         onLayer: (layer) => {
+          this.session.backend.throwIfFailed();
           this.layerTimes[layer] = performance.now();
           this.clock.finishedLayer(layer);
         },

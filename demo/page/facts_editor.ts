@@ -1,4 +1,4 @@
-import type {PlacedFact} from '../needle';
+import type {PlacedFact} from '../fact';
 import {byId, element} from './dom';
 import {formatPercent} from './format';
 import {haveSameSubject, MAX_FACTS} from './settings';

@@ -1,5 +1,5 @@
 import {MOST_WRITTEN_TOKENS, type Machine, type ModelInfo} from '../engine/protocol';
-import {chooseFact, type PlacedFact} from '../needle';
+import {chooseFact, type PlacedFact} from '../fact';
 import {byId, element} from './dom';
 import {FactsEditor} from './facts_editor';
 import {formatPercent, formatTokens} from './format';

@@ -30,7 +30,9 @@ describe('the demo page in Chromium', function () {
   before(async () => {
     folder = mkdtempSync(join(tmpdir(), 'pbs-demo-'));
     // In a process of its own: beside mocha's, Vite does not find a module of its own.
-    execFileSync('npx', ['vite', 'build', 'demo', '--outDir', join(folder, 'page'), '--logLevel', 'error'], {cwd: root});
+    execFileSync('npx', ['vite', 'build', 'demo', '--outDir', join(folder, 'page'), '--logLevel', 'error'], {
+      cwd: root,
+    });
     server = await DemoServer.open(join(folder, 'page'));
     browser = await chromium.launch({executablePath: findChromium(), args: softwareFlags});
   });
@@ -59,8 +61,12 @@ describe('the demo page in Chromium', function () {
     return opened;
   }
 
-  /** With the demo's tokenizer; contexts of up to 512 tokens. */
+  /**
+   * With the demo's tokenizer; contexts of up to 512 tokens. In a folder of its own: Chromium takes no notice when the same
+   * paths are set again.
+   */
   function tinyCheckpoint(): string[] {
+    const place = mkdtempSync(join(folder, 'model-'));
     const config = {...tinyConfig, vocab_size: 8192};
     const files: Array<[string, string | Uint8Array]> = [
       ['config.json', JSON.stringify(config)],
@@ -68,8 +74,8 @@ describe('the demo page in Chromium', function () {
       ['model.safetensors', new Uint8Array(writeSafetensors(tinyTensors(config)))],
     ];
     return files.map(([name, content]) => {
-      writeFileSync(join(folder, name), content);
-      return join(folder, name);
+      writeFileSync(join(place, name), content);
+      return join(place, name);
     });
   }
 

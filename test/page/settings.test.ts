@@ -2,7 +2,7 @@ import {expect} from 'chai';
 import fc from 'fast-check';
 import {BACKEND_NAMES} from '../../demo/backend_names';
 import {MOST_WRITTEN_TOKENS, type Machine} from '../../demo/engine/protocol';
-import type {PlacedFact} from '../../demo/needle';
+import type {PlacedFact} from '../../demo/fact';
 import {BOOK_NAMES} from '../../demo/page/books';
 import {
   BLOCK_SIZES,
