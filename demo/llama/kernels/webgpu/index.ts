@@ -1,0 +1,42 @@
+import {registerKernel, type KernelFunc, type TensorInfo} from '@tensorflow/tfjs-core';
+import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
+import {withScratch} from '../../../../src/kernels/webgpu/program';
+import {RMSNorm, type RMSNormAttrs, type RMSNormInputs} from '../rms_norm';
+import {RotaryEmbedding, type RotaryEmbeddingAttrs, type RotaryEmbeddingInputs} from '../rotary_embedding';
+import {SwiGLU, type SwiGLUInputs} from '../swiglu';
+import {RMSNormProgram} from './rms_norm';
+import {RotaryEmbeddingProgram} from './rotary_embedding';
+import {SwiGLUProgram} from './swiglu';
+
+/**
+ * Registers the kernels of the model for the webgpu backend, on import. Without them, on the other backends, the ops are
+ * composed of tfjs's own.
+ */
+function register<Inputs, Attrs>(
+  kernelName: string,
+  kernelFunc: (inputs: Inputs, backend: WebGPUBackend, attrs: Attrs) => TensorInfo | TensorInfo[],
+): void {
+  registerKernel({
+    kernelName,
+    backendName: 'webgpu',
+    kernelFunc: (({inputs, backend, attrs}: {inputs: Inputs; backend: WebGPUBackend; attrs: Attrs}) =>
+      kernelFunc(inputs, backend, attrs)) as unknown as KernelFunc,
+  });
+}
+
+register<RMSNormInputs, RMSNormAttrs>(RMSNorm, ({x}, backend, {epsilon}) =>
+  new RMSNormProgram(x, epsilon).run(backend),
+);
+
+register<SwiGLUInputs, object>(SwiGLU, ({gateAndUp}, backend) => new SwiGLUProgram(gateAndUp).run(backend));
+
+register<RotaryEmbeddingInputs, RotaryEmbeddingAttrs>(RotaryEmbedding, (inputs, backend, {start, groups}) =>
+  withScratch(backend, (_scratch, keep) => {
+    let firstHead = 0;
+    return groups.map((heads) => {
+      const rotated = keep(new RotaryEmbeddingProgram(inputs, start, firstHead, heads).run(backend));
+      firstHead += heads;
+      return rotated;
+    });
+  }),
+);
