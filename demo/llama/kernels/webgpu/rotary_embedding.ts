@@ -53,10 +53,10 @@ fn main(index : i32) {
   let length = uniforms.outShape.y;
   if (row < uniforms.outShape.x * length) {
     let at = row * ${2 * half} + i;
-    let from = at + uniforms.firstHead * length * ${2 * half};
+    let source = at + uniforms.firstHead * length * ${2 * half};
     let angle = (uniforms.start + row % length) * ${2 * half} + i;
-    let a = x[from];
-    let b = x[from + ${half}];
+    let a = x[source];
+    let b = x[source + ${half}];
     result[at] = a * cos[angle] + b * signedSin[angle];
     result[at + ${half}] = b * cos[angle + ${half}] + a * signedSin[angle + ${half}];
   }
