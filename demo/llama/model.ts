@@ -1,8 +1,9 @@
 import * as tf from '@tensorflow/tfjs-core';
-import {decodeAttention, prefillAttention, type PrefillAttention, type PrefillOptions} from './attention';
+import {prefillAttention, type PrefillAttention, type PrefillOptions} from './attention';
 import {KeyValueCache} from './cache';
 import type {Checkpoint} from './checkpoint';
 import type {LlamaConfig} from './config';
+import {decodeAttention} from './kernels/decode_attention';
 import {rmsNorm} from './kernels/rms_norm';
 import {rotaryEmbedding} from './kernels/rotary_embedding';
 import {swiGLU} from './kernels/swiglu';

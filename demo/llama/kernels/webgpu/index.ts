@@ -1,17 +1,20 @@
 import {registerKernel, type KernelFunc, type TensorInfo} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {withScratch} from '../../../../src/kernels/webgpu/program';
+import {DecodeAttention, type DecodeAttentionInputs} from '../decode_attention';
 import {RMSNorm, type RMSNormAttrs, type RMSNormInputs} from '../rms_norm';
 import {RotaryEmbedding, type RotaryEmbeddingAttrs, type RotaryEmbeddingInputs} from '../rotary_embedding';
 import {SwiGLU, type SwiGLUInputs} from '../swiglu';
+import {WriteRow, type WriteRowInputs} from '../write_row';
+import {DecodeAttentionProgram} from './decode_attention';
 import {RMSNormProgram} from './rms_norm';
 import {RotaryEmbeddingProgram} from './rotary_embedding';
 import {SwiGLUProgram} from './swiglu';
+import {WriteRowProgram} from './write_row';
 
-/**
- * Registers the kernels of the model for the webgpu backend, on import. Without them, on the other backends, the ops are
- * composed of tfjs's own.
- */
+// Importing this file registers the kernels of the model's ops for the webgpu backend. It loads no backend. Without them the
+// ops are composed of tfjs's own, as on the other backends.
+
 function register<Inputs, Attrs>(
   kernelName: string,
   kernelFunc: (inputs: Inputs, backend: WebGPUBackend, attrs: Attrs) => TensorInfo | TensorInfo[],
@@ -39,4 +42,10 @@ register<RotaryEmbeddingInputs, RotaryEmbeddingAttrs>(RotaryEmbedding, (inputs, 
       return rotated;
     });
   }),
+);
+
+register<WriteRowInputs, object>(WriteRow, (inputs, backend) => new WriteRowProgram(inputs).run(backend));
+
+register<DecodeAttentionInputs, object>(DecodeAttention, (inputs, backend) =>
+  new DecodeAttentionProgram(inputs).run(backend),
 );

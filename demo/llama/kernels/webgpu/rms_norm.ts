@@ -58,7 +58,7 @@ fn main(index : i32) {
     sum += element * element;
   }
   sums[local] = ${squared};
-  for (var stride = ${lanes / 2}; stride > 0; stride /= 2) {
+  for (var stride = ${Math.floor(lanes / 2)}; stride > 0; stride /= 2) {
     // Barrier: the sums to add are written by other invocations.
     workgroupBarrier();
     if (lane < stride) {
