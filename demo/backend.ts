@@ -10,6 +10,7 @@ import {registerWebGPUBackend} from '../src/webgpu';
 import {BACKEND_NAMES, type BackendName} from './backend_names';
 import type {Machine} from './engine/protocol';
 import {Failure} from './failure';
+import './llama/kernels/webgpu/index';
 
 /** The backend that computes, and what is known of the hardware under it. */
 export interface Backend extends Machine {

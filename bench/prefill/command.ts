@@ -3,6 +3,7 @@ import {parseArgs} from 'node:util';
 import {backend, env, ready, setBackend} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import type {PrefillAttention, PrefillOptions} from '../../demo/llama/attention';
+import '../../demo/llama/kernels/webgpu/index';
 import {openDawn} from '../../test/gpu/dawn';
 import {openReader} from '../captured_attention';
 import {openWebGPU} from '../webgpu/device';

@@ -6,6 +6,7 @@ const CLASSES: Array<[name: string, kernels: RegExp]> = [
   ['attention', /^(FlashAttention|PBSAttention)$/],
   ['matrix products', /^(_FusedMatMul|BatchMatMul)$/],
   ['moved values', /^(Transpose|Slice|SplitV|Concat|Reverse|GatherV2|Reshape|Identity)$/],
+  ['norms, rotary embedding, SwiGLU', /^(RMSNorm|RotaryEmbedding|SwiGLU)$/],
   ['elementwise and sums', /./],
 ];
 

@@ -1,6 +1,5 @@
 import * as tf from '@tensorflow/tfjs-core';
 import {flashAttention, pbsAttention, type PBSAttentionOptions} from '../../src/index';
-import type {HeldRows} from './cache';
 
 /** How the prefill attends: plain tfjs ops, the library's exact kernel, or permuted block-sparse attention. */
 export type PrefillAttention = 'composed' | 'flash' | 'pbs';
@@ -39,27 +38,6 @@ export function prefillAttention(
       // The demo shows what the blocks do, also at lengths at which they do not pay.
       return pbsAttention(query, key, value, {...options, auto: false});
   }
-}
-
-/**
- * Attention of one new token to all positions of a cache, its own included, under one softmax.
- *
- * @param query `[1, heads, 1, headDim]`.
- * @returns `[1, heads, 1, headDim]`.
- */
-export function decodeAttention(query: tf.Tensor4D, {rest, page, pageBias}: HeldRows): tf.Tensor4D {
-  return tf.tidy(() => {
-    const [, heads, , headDim] = query.shape;
-    const keyValueHeads = rest.key.shape[1];
-    const byHead = (x: tf.Tensor4D) => tf.reshape(x, [keyValueHeads, x.shape[2], headDim]);
-    const scaled = tf.mul(query, 1 / Math.sqrt(headDim));
-    const queries = tf.reshape(scaled, [keyValueHeads, heads / keyValueHeads, headDim]);
-    const score = (key: tf.Tensor4D) => tf.matMul(queries, byHead(key), false, true);
-    const weights = tf.softmax(tf.concat([score(rest.key), tf.add(score(page.key), pageBias)], 2));
-    const [restWeights, pageWeights] = tf.split(weights, [rest.key.shape[2], page.key.shape[2]], 2);
-    const output = tf.add(tf.matMul(restWeights, byHead(rest.value)), tf.matMul(pageWeights, byHead(page.value)));
-    return tf.reshape(output, [1, heads, 1, headDim]);
-  });
 }
 
 /**

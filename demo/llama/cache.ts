@@ -1,4 +1,5 @@
 import * as tf from '@tensorflow/tfjs-core';
+import {writeRow} from './kernels/write_row';
 
 /** Positions of a page. Longer pages are joined less often; each token copies one, and attends to its empty rows too. */
 export const PAGE_ROWS = 64;
@@ -56,10 +57,7 @@ export class KeyValueCache {
     const {row, pageBias} = this.masksFor(held.written + 1);
     const added = {key, value};
     const page = this.replace(held, 'page', (old) =>
-      mapRows((part) => {
-        const alone = tf.mul<tf.Tensor4D>(row, added[part]);
-        return old === undefined ? alone : tf.add(old[part], alone);
-      }),
+      mapRows((part) => (old === undefined ? tf.mul(row, added[part]) : writeRow(old[part], added[part], row))),
     );
     ++held.written;
     return {rest: held.rest, page, pageBias};

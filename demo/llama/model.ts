@@ -1,11 +1,15 @@
 import * as tf from '@tensorflow/tfjs-core';
-import {decodeAttention, prefillAttention, type PrefillAttention, type PrefillOptions} from './attention';
+import {prefillAttention, type PrefillAttention, type PrefillOptions} from './attention';
 import {KeyValueCache} from './cache';
 import type {Checkpoint} from './checkpoint';
 import type {LlamaConfig} from './config';
+import {decodeAttention} from './kernels/decode_attention';
+import {rmsNorm} from './kernels/rms_norm';
+import {rotaryEmbedding} from './kernels/rotary_embedding';
+import {swiGLU} from './kernels/swiglu';
 import {computed, LayerProgress} from './layer_progress';
 import type {PreparedLayer, PreparedProjection, PreparedWeights} from './prepared_weights';
-import {rotaryRows, rotaryTables, rotate, type RotaryRows, type RotaryTables} from './rotary';
+import {rotaryTables, type RotaryTables} from './rotary';
 import {checkTensorSizes} from './tensor_limit';
 import {uploadWeights} from './weights';
 
@@ -46,8 +50,8 @@ export interface LoadOptions {
    */
   maxLength?: number;
   /**
-   * Most values of one scratch tensor in the MLP, which works on fewer rows at a time where needed. Default: 2²⁴, 64 MiB,
-   * half of the smallest storage binding that WebGPU allows.
+   * Most values of one scratch tensor in the MLP, which works on fewer rows at a time where needed. Default: 2²⁵, 128 MiB,
+   * the smallest limit that WebGPU sets for a storage binding.
    */
   maxMlpValues?: number;
   /** Told after each tensor of the checkpoint: tensors so far, and in all. */
@@ -65,7 +69,7 @@ export class LlamaModel {
 
   /** Reads the weights of a checkpoint onto the backend; the tensors that are there already go if one fails. */
   static async load({config, weights}: Checkpoint, options: LoadOptions = {}): Promise<LlamaModel> {
-    const {maxLength = config.maxPositions, maxMlpValues = 2 ** 24, onProgress} = options;
+    const {maxLength = config.maxPositions, maxMlpValues = 2 ** 25, onProgress} = options;
     const rotary = rotaryTables(maxLength, config.headDim, config.ropeTheta, config.ropeScaling);
     try {
       const uploaded = await uploadWeights(config, weights, onProgress);
@@ -86,7 +90,6 @@ export class LlamaModel {
     // Following the layers makes the backend send each one off by itself, so it is left out where nobody asks.
     const progress = onLayer ? new LayerProgress(onLayer, signal) : undefined;
     const cache = new KeyValueCache();
-    const rotary = rotaryRows(this.weights.rotary, 0, ids.length);
     let hidden: tf.Tensor2D | undefined;
     let logits: tf.Tensor1D | undefined;
     try {
@@ -98,7 +101,7 @@ export class LlamaModel {
           return prefillAttention(query, key, value, attention, options);
         };
         // Nothing but the last row's logits comes out, so that past the last attention no other row is needed.
-        const next: tf.Tensor2D = this.runLayer(layer, hidden, rotary, attend, layer === layers - 1);
+        const next: tf.Tensor2D = this.runLayer(layer, hidden, 0, attend, layer === layers - 1);
         hidden.dispose();
         hidden = next;
         await progress?.queued(computed(hidden));
@@ -112,7 +115,7 @@ export class LlamaModel {
       await progress?.drain();
       throw error;
     } finally {
-      tf.dispose([hidden, rotary]);
+      hidden?.dispose();
     }
   }
 
@@ -124,10 +127,9 @@ export class LlamaModel {
     const position = cache.length;
     this.checkRoom(position, 1);
     return tf.tidy(() => {
-      const rotary = rotaryRows(this.weights.rotary, position, 1);
       let hidden = this.embed([id]);
       for (let layer = 0; layer < this.config.layers; ++layer) {
-        hidden = this.runLayer(layer, hidden, rotary, (query, key, value) =>
+        hidden = this.runLayer(layer, hidden, position, (query, key, value) =>
           decodeAttention(query, cache.append(layer, key, value)),
         );
       }
@@ -152,7 +154,7 @@ export class LlamaModel {
     checkTensorSizes([
       ['hidden states', [length, hiddenSize]],
       ['queries and keys', [heads + keyValueHeads, length, headDim]],
-      ['inner values of the MLP', [this.mlpRows(length), intermediateSize]],
+      ['inner values of the MLP', [2, this.mlpRows(length), intermediateSize]],
     ]);
   }
 
@@ -168,21 +170,20 @@ export class LlamaModel {
   /**
    * One decoder layer: hidden states `[length, hiddenSize]` in and out.
    *
+   * @param position that of the first row.
    * @param lastRowOnly whether only the last row is wanted, as `[1, hiddenSize]`.
    */
   private runLayer(
     index: number,
     hidden: tf.Tensor2D,
-    rotary: RotaryRows,
+    position: number,
     attend: Attend,
     lastRowOnly = false,
   ): tf.Tensor2D {
     return tf.tidy(() => {
-      const {heads, headDim} = this.config;
       const layer = this.weights.layers[index];
-      const attended = attend(...this.projectToHeads(hidden, layer, rotary));
-      const wanted = lastRowOnly ? lastRow(attended, 2) : attended;
-      const rows = tf.reshape(tf.transpose(wanted, [0, 2, 1, 3]), [wanted.shape[2], heads * headDim]) as tf.Tensor2D;
+      const attended = attend(...this.projectToHeads(hidden, layer, position));
+      const rows = joinHeads(lastRowOnly ? lastRow(attended, 2) : attended);
       const residual = lastRowOnly ? lastRow(hidden, 0) : hidden;
       return this.addMlp(projectAndAdd(rows, layer.output, residual), layer);
     });
@@ -192,29 +193,24 @@ export class LlamaModel {
   private projectToHeads(
     hidden: tf.Tensor2D,
     layer: PreparedLayer,
-    rotary: RotaryRows,
+    position: number,
   ): [query: tf.Tensor4D, key: tf.Tensor4D, value: tf.Tensor4D] {
-    const {heads, keyValueHeads, headDim, hiddenSize} = this.config;
-    const length = hidden.shape[0];
-    // The same rows for every head.
-    const x = tf.reshape(this.normalise(hidden), [1, length, hiddenSize]);
-    const rotated = rotate(project(x, layer.queryAndKey) as tf.Tensor3D, rotary);
-    const some = (first: number, count: number) =>
-      tf.reshape(tf.slice(rotated, [first, 0, 0], [count, length, headDim]), [1, count, length, headDim]);
-    const value = tf.reshape(project(x, layer.value), [1, keyValueHeads, length, headDim]) as tf.Tensor4D;
-    return [some(0, heads) as tf.Tensor4D, some(heads, keyValueHeads) as tf.Tensor4D, value];
+    const {heads, keyValueHeads} = this.config;
+    const x = this.normalise(hidden);
+    const byHead = (rows: tf.Tensor3D): tf.Tensor4D => tf.reshape(rows, [1, ...rows.shape]);
+    const joined = projectEach(x, layer.queryAndKey);
+    const [query, key] = rotaryEmbedding(joined, this.weights.rotary, position, [heads, keyValueHeads]);
+    return [byHead(query), byHead(key), byHead(projectEach(x, layer.value))];
   }
 
   /** `x + mlp(norm(x))`, for as many rows at a time as the scratch allows. */
-  private addMlp(x: tf.Tensor2D, {gate, up, down}: PreparedLayer): tf.Tensor2D {
+  private addMlp(x: tf.Tensor2D, {gateAndUp, down}: PreparedLayer): tf.Tensor2D {
     const [length, hiddenSize] = x.shape;
     const rowsAtOnce = this.mlpRows(length);
     const ofRows = (rows: tf.Tensor2D) =>
       tf.tidy(() => {
-        const y = this.normalise(rows);
-        const gated = project(y, gate);
-        const swiGlu = tf.mul(tf.mul(gated, tf.sigmoid(gated)), project(y, up)) as tf.Tensor2D;
-        return projectAndAdd(swiGlu, down, rows);
+        const gated = swiGLU(projectEach(this.normalise(rows), gateAndUp));
+        return projectAndAdd(gated, down, rows);
       });
     if (rowsAtOnce >= length) return ofRows(x);
     return tf.tidy(() => {
@@ -228,15 +224,12 @@ export class LlamaModel {
   }
 
   private mlpRows(length: number): number {
-    return Math.min(length, Math.max(1, Math.floor(this.maxMlpValues / this.config.intermediateSize)));
+    return Math.min(length, Math.max(1, Math.floor(this.maxMlpValues / (2 * this.config.intermediateSize))));
   }
 
   /** RMS norm of each row, without its weight: the projections that follow have that in them. */
   private normalise(x: tf.Tensor2D): tf.Tensor2D {
-    return tf.tidy(() => {
-      const meanSquare = tf.mean(tf.square(x), -1, true);
-      return tf.mul(x, tf.rsqrt(tf.add(meanSquare, this.config.rmsNormEpsilon)));
-    });
+    return rmsNorm(x, this.config.rmsNormEpsilon);
   }
 
   private headOfLastRow(hidden: tf.Tensor2D): tf.Tensor1D {
@@ -248,9 +241,9 @@ export class LlamaModel {
   }
 }
 
-/** `x · weight + bias`; all matrices of a weight by heads take the same `x`. */
-function project(x: tf.Tensor, {weight, bias}: PreparedProjection): tf.Tensor {
-  return tf.fused.matMul({a: x, b: weight, bias});
+/** `x · weight + bias` for each of several matrices: `[count, rows, outputs]`. */
+function projectEach(x: tf.Tensor2D, {weight, bias}: PreparedProjection): tf.Tensor3D {
+  return tf.tidy(() => tf.fused.matMul({a: tf.reshape(x, [1, ...x.shape]), b: weight, bias}) as tf.Tensor3D);
 }
 
 /** `sum + x · weight + bias` in one program where there is no bias. */
@@ -258,7 +251,18 @@ function projectAndAdd(x: tf.Tensor2D, {weight, bias}: PreparedProjection, sum: 
   return tf.tidy(() => tf.fused.matMul({a: x, b: weight, bias: bias ? tf.add(sum, bias) : sum}) as tf.Tensor2D);
 }
 
+/** `[1, heads, length, headDim]` → `[length, heads * headDim]`. */
+function joinHeads(x: tf.Tensor4D): tf.Tensor2D {
+  const [, heads, length, headDim] = x.shape;
+  return tf.tidy(() => {
+    // The values of a single row are in their order already.
+    const rows = length === 1 ? x : tf.transpose(x, [0, 2, 1, 3]);
+    return tf.reshape(rows, [length, heads * headDim]);
+  });
+}
+
 function lastRow<T extends tf.Tensor>(x: T, axis: number): T {
+  if (x.shape[axis] === 1) return tf.clone(x);
   const begin = x.shape.map((size, i) => (i === axis ? size - 1 : 0));
   const size = x.shape.map((size, i) => (i === axis ? 1 : size));
   return tf.slice(x, begin, size);

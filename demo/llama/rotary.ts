@@ -1,8 +1,11 @@
 import * as tf from '@tensorflow/tfjs-core';
 import type {Llama3Scaling, RotaryScaling} from './rotary_config';
 
-/** Cosines and sines of the rotary angles, each float32 `[positions, headDim / 2]`. */
-export type RotaryTables = {cos: tf.Tensor2D; sin: tf.Tensor2D};
+/**
+ * Cosines and sines of the rotary angles, each float32 `[positions, headDim]`: both halves of a row are of the same angles,
+ * and the sines of the first half are negated, as the first half of the values takes them.
+ */
+export type RotaryTables = {cos: tf.Tensor2D; signedSin: tf.Tensor2D};
 
 /**
  * Tables for positions `0 .. positions - 1`.
@@ -17,18 +20,21 @@ export function rotaryTables(
   scaling: RotaryScaling | null = null,
 ): RotaryTables {
   const half = headDim / 2;
-  const cos = new Float32Array(positions * half);
-  const sin = new Float32Array(positions * half);
+  const cos = new Float32Array(positions * headDim);
+  const signedSin = new Float32Array(positions * headDim);
   for (let i = 0; i < half; ++i) {
     const unscaled = Math.fround(1 / Math.fround(theta ** Math.fround((2 * i) / headDim)));
     const frequency = scaleFrequency(unscaled, scaling);
     for (let position = 0; position < positions; ++position) {
       const angle = Math.fround(position * frequency);
-      cos[position * half + i] = Math.cos(angle);
-      sin[position * half + i] = Math.sin(angle);
+      const at = position * headDim + i;
+      cos[at] = cos[at + half] = Math.cos(angle);
+      signedSin[at + half] = Math.sin(angle);
+      signedSin[at] = -signedSin[at + half];
     }
   }
-  return {cos: tf.tensor2d(cos, [positions, half]), sin: tf.tensor2d(sin, [positions, half])};
+  const shape: [number, number] = [positions, headDim];
+  return {cos: tf.tensor2d(cos, shape), signedSin: tf.tensor2d(signedSin, shape)};
 }
 
 function scaleFrequency(frequency: number, scaling: RotaryScaling | null): number {
@@ -48,33 +54,4 @@ function llama3Frequency(frequency: number, scaling: Llama3Scaling): number {
   const turns = (originalMaxPositions * frequency) / (2 * Math.PI);
   const unchanged = Math.min(1, Math.max(0, (turns - low) / (high - low)));
   return unchanged * frequency + ((1 - unchanged) * frequency) / factor;
-}
-
-/** Factors of {@link rotate} for consecutive positions, each `[length, headDim]`. */
-export type RotaryRows = {cos: tf.Tensor2D; signedSin: tf.Tensor2D};
-
-/** Rows `start .. start + length - 1` of the tables, in the form that `rotate` takes. */
-export function rotaryRows(tables: RotaryTables, start: number, length: number): RotaryRows {
-  return tf.tidy(() => {
-    const half = tables.cos.shape[1];
-    const cos = tf.slice(tables.cos, [start, 0], [length, half]);
-    const sin = tf.slice(tables.sin, [start, 0], [length, half]);
-    return {cos: tf.concat([cos, cos], 1), signedSin: tf.concat([tf.neg(sin), sin], 1)};
-  });
-}
-
-/**
- * Rotates queries or keys by their positions, in Hugging Face's convention: component `i` is paired with
- * `i + headDim / 2`, not with its neighbour.
- *
- * @param x `[heads, length, headDim]`.
- * @param rows those of the positions of `x`.
- */
-export function rotate(x: tf.Tensor3D, {cos, signedSin}: RotaryRows): tf.Tensor3D {
-  return tf.tidy(() => {
-    const [heads, length, headDim] = x.shape;
-    const halves = tf.reshape(x, [heads, length, 2, headDim / 2]);
-    const swapped = tf.reshape(tf.reverse(halves, 2), [heads, length, headDim]);
-    return tf.add(tf.mul(x, cos), tf.mul(swapped, signedSin));
-  });
 }

@@ -63,7 +63,11 @@ export async function uploadWeights(
   onProgress?: (done: number, total: number) => void,
 ): Promise<PreparedWeights> {
   const shapes = weightShapes(config);
-  checkTensorSizes([...shapes].map(([name, shape]) => [`tensor "${name}"`, shape]));
+  const {hiddenSize, intermediateSize} = config;
+  checkTensorSizes([
+    ...[...shapes].map(([name, shape]): [string, number[]] => [`tensor "${name}"`, shape]),
+    ['gate and up projections of a layer', [2, hiddenSize, intermediateSize]],
+  ]);
   const uploaded = new Map<string, tf.Tensor>();
   const prepared: PreparedLayer[] = [];
   try {

@@ -1,7 +1,8 @@
 import * as tf from '@tensorflow/tfjs-core';
 import {expect} from 'chai';
 import {composedAttention} from '../../demo/llama/attention';
-import {rotaryRows, rotaryTables, rotate} from '../../demo/llama/rotary';
+import {rotaryEmbedding} from '../../demo/llama/kernels/rotary_embedding';
+import {rotaryTables} from '../../demo/llama/rotary';
 import {flashAttention} from '../../src/index';
 import {describeBackends} from '../environment';
 
@@ -53,7 +54,8 @@ describeBackends('rotary embedding', (backend) => {
   it('turns component i with i + headDim / 2, by position times theta^(-2i / headDim)', async () => {
     const tables = rotaryTables(16, 4, 100);
     // Position 12; frequencies 1 and 1/10.
-    const turned = await rotate(tf.tensor3d([1, 0, 0, 2], [1, 1, 4]), rotaryRows(tables, 12, 1)).data();
+    const [rotated] = rotaryEmbedding(tf.tensor3d([1, 0, 0, 2], [1, 1, 4]), tables, 12, [1]);
+    const turned = await rotated.data();
     const expected = [Math.cos(12), -2 * Math.sin(1.2), Math.sin(12), 2 * Math.cos(1.2)];
     expected.forEach((x, i) => expect(turned[i]).to.be.closeTo(x, 1e-5));
   });
@@ -65,8 +67,9 @@ describeBackends('rotary embedding', (backend) => {
       tf.randomUniform<tf.Rank.R3>([1, 1, 8], -1, 1, 'float32', 2),
     ];
     const product = async (queryAt: number, keyAt: number) => {
-      const turned = [rotate(q, rotaryRows(tables, queryAt, 1)), rotate(k, rotaryRows(tables, keyAt, 1))];
-      return (await tf.sum(tf.mul(turned[0], turned[1])).data())[0];
+      const [turnedQ] = rotaryEmbedding(q, tables, queryAt, [1]);
+      const [turnedK] = rotaryEmbedding(k, tables, keyAt, [1]);
+      return (await tf.sum(tf.mul(turnedQ, turnedK)).data())[0];
     };
     expect(await product(27, 20)).to.be.closeTo(await product(107, 100), 1e-4);
     expect(Math.abs((await product(27, 20)) - (await product(27, 24)))).to.be.greaterThan(1e-2);

@@ -1,5 +1,10 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import {expect} from 'chai';
+import {DecodeAttentionProgram} from '../../demo/llama/kernels/webgpu/decode_attention';
+import {RMSNormProgram} from '../../demo/llama/kernels/webgpu/rms_norm';
+import {RotaryEmbeddingProgram} from '../../demo/llama/kernels/webgpu/rotary_embedding';
+import {SwiGLUProgram} from '../../demo/llama/kernels/webgpu/swiglu';
+import {WriteRowProgram} from '../../demo/llama/kernels/webgpu/write_row';
 import {blockGeometry} from '../../src/kernels/block_geometry';
 import {AttendProgram} from '../../src/kernels/webgpu/attend';
 import {AttendMatrixProgram} from '../../src/kernels/webgpu/attend_matrix';
@@ -36,6 +41,19 @@ describe('shader texts', () => {
   const attendTile: Tile = {threadsX: 8, threadsY: 16, rows: 2, columns: 4};
   const halfTile: Tile = {threadsX: 8, threadsY: 16, rows: 4, columns: 4};
   const plan = {keyIndices: order, blockLists: lists};
+  const rotary = (headDim: number) => ({
+    x: info(6, 100, headDim),
+    cos: info(512, headDim),
+    signedSin: info(512, headDim),
+  });
+  const held = (headDim: number) => ({
+    query: info(1, 4, 1, headDim),
+    restKey: info(1, 2, 1000, headDim),
+    restValue: info(1, 2, 1000, headDim),
+    pageKey: info(1, 2, 64, headDim),
+    pageValue: info(1, 2, 64, headDim),
+    pageBias: info(64),
+  });
 
   const programs: Record<string, AttentionProgram<object>> = {
     proxy_statistics: new ProxyStatisticsProgram(query, key, geometry, tile, 0.125),
@@ -74,6 +92,15 @@ describe('shader texts', () => {
       0.125,
       false,
     ),
+    model_rms_norm: new RMSNormProgram(info(100, 256), 1e-5),
+    model_rms_norm_odd: new RMSNormProgram(info(100, 33), 1e-5),
+    model_swiglu: new SwiGLUProgram(info(2, 100, 704)),
+    model_swiglu_odd: new SwiGLUProgram(info(2, 3, 33)),
+    model_rotary_embedding: new RotaryEmbeddingProgram(rotary(64), 3, 4, 2),
+    model_rotary_embedding_odd: new RotaryEmbeddingProgram(rotary(12), 0, 0, 4),
+    model_write_row: new WriteRowProgram({page: info(1, 2, 64, 64), row: info(1, 2, 1, 64), at: info(1, 1, 64, 1)}),
+    model_decode_attention: new DecodeAttentionProgram(held(64)),
+    model_decode_attention_odd: new DecodeAttentionProgram(held(10)),
   };
   for (const [name, program] of Object.entries(programs)) {
     it(name, () => expectShader(`${name}.wgsl`, program.getUserCode()));

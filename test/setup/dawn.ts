@@ -1,5 +1,6 @@
 import {readFile} from 'node:fs/promises';
 import '@tensorflow/tfjs-backend-cpu';
+import '../../demo/llama/kernels/webgpu/index';
 import {setEnvironment} from '../environment';
 import {registerDawnBackend} from '../gpu/dawn';
 import {failOnDeviceErrors} from './watch_device';
