@@ -109,8 +109,13 @@ class OneRun {
 
   async warmUp(ids: readonly number[]): Promise<void> {
     const {model, backend} = this.session;
-    const request = {...this.prefillRequest('warm-up'), maxTokens: WARM_UP_TOKENS};
-    await generate(model, ids, request);
+    // Held as in the timed prefill, so that the buffers which that one takes meanwhile are there.
+    const held = this.attention === 'pbs' ? new HeldLayers() : undefined;
+    try {
+      await generate(model, ids, {...this.prefillRequest('warm-up', held), maxTokens: WARM_UP_TOKENS});
+    } finally {
+      held?.dispose();
+    }
     backend.throwIfFailed();
     // Without the first layer, which compiles the shaders.
     const ms = this.layerTimes.at(-1)! - this.layerTimes[0];
@@ -124,8 +129,7 @@ class OneRun {
     const find = this.prompt.answer !== undefined;
     const text = (tokens: readonly number[]) => tokenizer.decode([...tokens]);
     const {tokens, firstTokenMs, restMs} = await generate(model, this.prompt.ids, {
-      ...this.prefillRequest('prefill'),
-      ...(held && {onAttention: (_layer, query, key) => held.hold(query, key)}),
+      ...this.prefillRequest('prefill', held),
       maxTokens,
       sampling,
       // A number, then something else, or a new line: what follows is chatter.
@@ -148,9 +152,10 @@ class OneRun {
     return {answer, correct: answer === this.prompt.answer};
   }
 
-  private prefillRequest(step: Step): PrefillRequest {
+  private prefillRequest(step: Step, held?: HeldLayers): PrefillRequest {
     this.clock.begin(this.attention, step);
     return {
+      ...(held && {onAttention: (_layer, query, key) => held.hold(query, key)}),
       attention: PREFILL[this.attention],
       options: this.settings.options,
       signal: this.hooks.signal,
