@@ -1,4 +1,5 @@
 import './kernels/register.js';
+import './ops/chained_ops.js';
 
 export {flashAttention} from './ops/flash_attention.js';
 export type {FlashAttentionOptions, PBSAttentionOptions} from './ops/options.js';

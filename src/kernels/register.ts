@@ -1,9 +1,13 @@
-import {registerKernel} from '@tensorflow/tfjs-core';
+import {getKernel, registerKernel} from '@tensorflow/tfjs-core';
 import {cpuKernels} from './cpu/index.js';
 import {webglKernels} from './webgl/index.js';
 import {webgpuKernels} from './webgpu/index.js';
 
-// Registration names a backend and loads none, so every kernel can be registered whatever the page has loaded.
+// Registration names a backend and loads none, so every kernel can be registered whatever the page has loaded. The first
+// copy of the package registers and a second (ESM beside CommonJS, a script tag) uses its kernels: they hold state per
+// device, and tfjs-core would warn of each.
 for (const kernel of [...cpuKernels, ...webglKernels, ...webgpuKernels]) {
-  registerKernel(kernel);
+  if (!getKernel(kernel.kernelName, kernel.backendName)) {
+    registerKernel(kernel);
+  }
 }
