@@ -4,8 +4,9 @@ import karma from 'karma';
 import Mocha from 'mocha';
 
 /**
- * `npm test`: mocha in Node for what needs no browser, then karma in headless Chromium, and one line that adds up both.
- * `TEST_GREP` selects tests by name; `npm test -- node` or `npm test -- browser` runs one of the two.
+ * `npm test`: mocha in Node for what needs no browser, then the package as its users install it, then karma in headless
+ * Chromium, and one line that adds up all. `TEST_GREP` selects tests by name; `npm test -- node`, `-- package` or
+ * `-- browser` runs one of the three.
  */
 interface Counts {
   passed: number;
@@ -14,10 +15,10 @@ interface Counts {
 
 const root = new URL('..', import.meta.url);
 
-async function runInNode(): Promise<Counts> {
+async function runMocha(folders: string[]): Promise<Counts> {
   const mocha = new Mocha({timeout: 60_000, grep: process.env.TEST_GREP, reporter: 'dot'});
   mocha.addFile(fileURLToPath(new URL('test/setup/node.ts', root)));
-  for (const folder of ['test/ops', 'test/kernels', 'test/node', 'test/model']) {
+  for (const folder of folders) {
     for (const file of readdirSync(new URL(folder, root)).filter((name) => name.endsWith('.test.ts'))) {
       mocha.addFile(fileURLToPath(new URL(`${folder}/${file}`, root)));
     }
@@ -46,11 +47,15 @@ async function runInBrowser(): Promise<Counts> {
   });
 }
 
-const places: Record<string, () => Promise<Counts>> = {node: runInNode, browser: runInBrowser};
+const places: Record<string, () => Promise<Counts>> = {
+  node: () => runMocha(['test/ops', 'test/kernels', 'test/node', 'test/model']),
+  package: () => runMocha(['test/package']),
+  browser: runInBrowser,
+};
 const wanted = process.argv.slice(2);
 const unknown = wanted.find((name) => !(name in places));
 if (unknown) {
-  console.error(`npm test: got '${unknown}'; takes ${Object.keys(places).join(', ')} or nothing for both.`);
+  console.error(`npm test: got '${unknown}'; takes ${Object.keys(places).join(', ')} or nothing for all.`);
   process.exit(1);
 }
 const total: Counts = {passed: 0, failed: 0};
