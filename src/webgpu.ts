@@ -1,3 +1,8 @@
+/**
+ * A WebGPU device for TensorFlow.js with what the kernels can use. Needs `@tensorflow/tfjs-backend-webgpu`.
+ *
+ * @module tfjs-pbs-attention/webgpu
+ */
 import {engine, registerBackend, removeBackend} from '@tensorflow/tfjs-core';
 import {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {recordAdapterInfo} from './kernels/webgpu/device_features.js';
