@@ -8,6 +8,7 @@ import {chromium} from 'playwright-core';
 import type {PreviewServer} from 'vite';
 import {preview} from 'vite';
 import * as source from '../../src/index';
+import {version} from '../../src/version';
 import {findChromium, softwareFlags} from '../browser';
 import type {Measured} from './measure';
 import {measure} from './measure';
@@ -44,6 +45,11 @@ describe('package', function () {
   after(() => project?.remove());
 
   describe('declarations', () => {
+    it('the version in the sources is that of the package', async () => {
+      const packed = await readFile(join(project.folder, 'node_modules/tfjs-pbs-attention/package.json'), 'utf8');
+      expect(JSON.parse(packed).version).to.equal(version);
+    });
+
     it('publint finds nothing', () => check('publint', 'run', '--strict', project.tarball));
 
     it('attw finds nothing, in any resolution', () => check('attw', project.tarball));
@@ -153,6 +159,16 @@ describe('package', function () {
       );
       await expectAttention(measured, ['cpu', 'webgl']);
       expect(messages.join('\n')).not.to.match(/already registered/);
+    });
+
+    it('script tags: the bundle has a source map with the sources', async () => {
+      const file = join(project.folder, 'node_modules', await ours());
+      const name = /\/\/# sourceMappingURL=(.+)/.exec(await readFile(file, 'utf8'))?.[1];
+      const {sources, sourcesContent} = JSON.parse(await readFile(join(file, '..', name!), 'utf8'));
+      const index = sources.findIndex((path: string) => path.endsWith('src/ops/pbs_attention.ts'));
+      expect(sourcesContent[index]).to.equal(
+        await readFile(new URL('../../src/ops/pbs_attention.ts', import.meta.url), 'utf8'),
+      );
     });
 
     it('script tags: says what is missing', async () => {

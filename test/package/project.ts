@@ -1,5 +1,5 @@
 import {execFile} from 'node:child_process';
-import {cp, mkdir, mkdtemp, readFile, rm, symlink, writeFile} from 'node:fs/promises';
+import {cp, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile} from 'node:fs/promises';
 import {tmpdir} from 'node:os';
 import {join} from 'node:path';
 import {fileURLToPath} from 'node:url';
@@ -28,9 +28,8 @@ export async function createProject(): Promise<Project> {
   const folder = await mkdtemp(join(tmpdir(), 'tfjs-pbs-attention-'));
   const remove = () => rm(folder, {recursive: true, force: true});
   try {
-    const packed = await run('npm', ['pack', '--json', '--silent', '--pack-destination', folder], {cwd: root});
-    const [{filename}] = JSON.parse(packed.stdout) as [{filename: string}];
-    const tarball = join(folder, filename);
+    await run('npm', ['pack', '--pack-destination', folder], {cwd: root});
+    const tarball = join(folder, (await readdir(folder))[0]);
     await writeFile(join(folder, 'package.json'), JSON.stringify({private: true, type: 'module'}));
     // Peers are linked below; npm would ask the registry for them.
     await run('npm', ['install', '--offline', '--legacy-peer-deps', '--silent', tarball], {cwd: folder});
