@@ -10,6 +10,12 @@ export default tseslint.config(
     languageOptions: {globals: {process: 'readonly', console: 'readonly', URL: 'readonly'}},
   },
   {
+    // Programs of users of the package, for Node in both module systems and for pages.
+    files: ['test/package/consumer/**'],
+    languageOptions: {globals: {console: 'readonly', require: 'readonly', window: 'writable'}},
+    rules: {'@typescript-eslint/no-require-imports': 'off'},
+  },
+  {
     files: ['src/**/*.ts'],
     // The entry that makes a WebGPU device for tfjs is the one place that needs its backend.
     ignores: ['src/webgpu.ts'],

@@ -1,4 +1,14 @@
+/**
+ * Importing this entry registers the kernels for the backends `cpu`, `webgl` and `webgpu`, loading none of them, and adds
+ * two methods to tensors: `query.pbsAttention(key, value, options)` and `query.flashAttention(key, value, options)`.
+ *
+ * By script tag (`dist/tf-pbs-attention.min.js`, after TensorFlow.js) the functions of all entries are members of the
+ * global `tf`: `tf.pbsAttention(query, key, value, options)`.
+ *
+ * @module tfjs-pbs-attention
+ */
 import './kernels/register.js';
+import './ops/chained_ops.js';
 
 export {flashAttention} from './ops/flash_attention.js';
 export type {FlashAttentionOptions, PBSAttentionOptions} from './ops/options.js';

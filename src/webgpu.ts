@@ -1,3 +1,8 @@
+/**
+ * A WebGPU device for TensorFlow.js with what the kernels can use. Needs `@tensorflow/tfjs-backend-webgpu`.
+ *
+ * @module tfjs-pbs-attention/webgpu
+ */
 import {engine, registerBackend, removeBackend} from '@tensorflow/tfjs-core';
 import {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {recordAdapterInfo} from './kernels/webgpu/device_features.js';
@@ -30,11 +35,17 @@ const usefulLimits = [
  *
  * @param options of `requestAdapter`; default `{powerPreference: 'high-performance'}`, as in tfjs.
  * @returns the device.
- * @throws Error (rejects) if there is no WebGPU, or no adapter.
+ * @throws Error (rejects) if there is no WebGPU, or no adapter; from script tags also if tfjs's WebGPU backend is missing.
  */
 export async function registerWebGPUBackend(
   options: GPURequestAdapterOptions = {powerPreference: 'high-performance'},
 ): Promise<GPUDevice> {
+  // By script tags everything of tfjs is in one global, and this script can be there without the backend's.
+  if (typeof WebGPUBackend !== 'function') {
+    throw new Error(
+      'registerWebGPUBackend: got no tf.WebGPUBackend; takes @tensorflow/tfjs-backend-webgpu, loaded first.',
+    );
+  }
   const adapter = await globalThis.navigator?.gpu?.requestAdapter(options);
   if (!adapter) {
     throw new Error('registerWebGPUBackend: got no WebGPU adapter; takes a browser and a machine that have one.');

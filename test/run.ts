@@ -4,8 +4,9 @@ import karma from 'karma';
 import Mocha from 'mocha';
 
 /**
- * `npm test`: mocha in Node for what needs no browser, then karma in headless Chromium, then the demo's page in Chromium, and
- * one line that adds up all. `TEST_GREP` selects tests by name; `npm test -- node`, `browser` or `demo` runs one of them.
+ * `npm test`: mocha in Node for what needs no browser, then the package as its users install it, then karma in headless
+ * Chromium, then the demo's page there, and one line that adds up all. `TEST_GREP` selects tests by name;
+ * `npm test -- node`, `package`, `browser` or `demo` runs one of them.
  */
 interface Counts {
   passed: number;
@@ -13,10 +14,6 @@ interface Counts {
 }
 
 const root = new URL('..', import.meta.url);
-
-const runInNode = () => runMocha(['test/ops', 'test/kernels', 'test/node', 'test/model', 'test/page'], 'dot');
-
-const runDemo = () => runMocha(['test/demo'], 'spec');
 
 async function runMocha(folders: string[], reporter: string): Promise<Counts> {
   const mocha = new Mocha({timeout: 60_000, grep: process.env.TEST_GREP, reporter});
@@ -51,9 +48,10 @@ async function runInBrowser(): Promise<Counts> {
 }
 
 const places: Record<string, () => Promise<Counts>> = {
-  node: runInNode,
+  node: () => runMocha(['test/ops', 'test/kernels', 'test/node', 'test/model', 'test/page'], 'dot'),
+  package: () => runMocha(['test/package'], 'spec'),
   browser: runInBrowser,
-  demo: runDemo,
+  demo: () => runMocha(['test/demo'], 'spec'),
 };
 const wanted = process.argv.slice(2);
 const unknown = wanted.find((name) => !(name in places));

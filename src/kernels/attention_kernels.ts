@@ -1,4 +1,4 @@
-import type {NamedAttrMap, TensorInfo} from '@tensorflow/tfjs-core';
+import type {KernelConfig, NamedAttrMap, TensorInfo} from '@tensorflow/tfjs-core';
 
 /**
  * Names, inputs and attributes of the kernels, in the manner of tfjs-core's `kernel_names`. The ops have checked every
@@ -36,3 +36,8 @@ export interface PBSAttentionAttrs extends FlashAttentionAttrs {
 export const PBSAttentionPlan = 'PBSAttentionPlan';
 export type PBSAttentionPlanInputs = Record<'query' | 'key', TensorInfo>;
 export type PBSAttentionPlanAttrs = PBSAttentionAttrs;
+
+/** A kernel as this package registers it: the version says which attributes it knows. */
+export interface RegisteredKernel extends KernelConfig {
+  packageVersion?: string;
+}

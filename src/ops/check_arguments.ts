@@ -1,6 +1,7 @@
 import type {Tensor4D} from '@tensorflow/tfjs-core';
 import {engine, getBackend, getKernel, Tensor} from '@tensorflow/tfjs-core';
-import type {FlashAttentionAttrs, PBSAttentionAttrs} from '../kernels/attention_kernels.js';
+import type {FlashAttentionAttrs, PBSAttentionAttrs, RegisteredKernel} from '../kernels/attention_kernels.js';
+import {version} from '../version.js';
 import type {FlashAttentionOptions, PBSAttentionOptions} from './options.js';
 import {defaultOptions} from './options.js';
 
@@ -81,13 +82,17 @@ export function blockSizes(
   return {blockSize, segmentSize};
 }
 
-/** Throws unless the active backend has the kernel. */
+/** Throws unless the active backend has the kernel, of this version: another may ignore attributes that it does not know. */
 export function checkBackend(op: string, kernelName: string): void {
   const active = getBackend();
-  if (!getKernel(kernelName, active)) {
+  const kernel: RegisteredKernel | undefined = getKernel(kernelName, active);
+  if (!kernel) {
     const able = Object.keys(engine().registryFactory).filter((name) => getKernel(kernelName, name));
     fail(op, 'backend', `got '${active}', which has no ${kernelName} kernel`, able.join(', ') || 'none loaded');
   }
+  const {packageVersion = version} = kernel;
+  const got = `got that of tfjs-pbs-attention ${packageVersion}, loaded first`;
+  check(packageVersion === version, op, 'kernel', got, `that of ${version}: load one version`);
 }
 
 export function checkBoolean(op: string, name: string, value: unknown): asserts value is boolean {

@@ -5,11 +5,12 @@ import {checkBackend, checkTensors, flashAttentionAttrs} from './check_arguments
 import type {FlashAttentionOptions} from './options.js';
 
 /**
- * Exact attention, `softmax(scale · query · keyᵀ) · value`, in tiles with an online softmax: the score matrix never
- * exists, and memory beyond the output does not grow with the length.
+ * Exact attention, `softmax(scale · query · keyᵀ) · value`, in tiles with an online softmax (FlashAttention,
+ * arXiv 2205.14135): the score matrix never exists, and memory beyond the output does not grow with the length.
  *
  * ```js
  * const output = flashAttention(query, key, value, {causal: true});
+ * const same = query.flashAttention(key, value, {causal: true});
  * ```
  *
  * @param query float32 `[batch, heads, length, headDim]`.
@@ -20,7 +21,10 @@ import type {FlashAttentionOptions} from './options.js';
  * @returns float32 `[batch, heads, length, headDim]`.
  * @throws Error if a tensor or an option is not of that form, if the active backend has no kernel, or if the device
  *     cannot hold the tensors; nothing has been launched then.
+ * @function
  */
+export const flashAttention = op({flashAttention_});
+
 function flashAttention_(query: Tensor4D, key: Tensor4D, value: Tensor4D, options?: FlashAttentionOptions): Tensor4D {
   checkTensors('flashAttention', query, key, value);
   const attrs = flashAttentionAttrs('flashAttention', options, query.shape[3]);
@@ -28,5 +32,3 @@ function flashAttention_(query: Tensor4D, key: Tensor4D, value: Tensor4D, option
   const inputs = {query, key, value} as unknown as NamedTensorMap;
   return engine().runKernel(FlashAttention, inputs, attrs as NamedAttrMap);
 }
-
-export const flashAttention = op({flashAttention_});

@@ -14,6 +14,7 @@ import type {PBSAttentionOptions} from './options.js';
  *
  * ```js
  * const output = pbsAttention(query, key, value, {threshold: 0.9});
+ * const same = query.pbsAttention(key, value, {threshold: 0.9});
  * ```
  *
  * @param query float32 `[batch, heads, length, headDim]`.
@@ -25,7 +26,10 @@ import type {PBSAttentionOptions} from './options.js';
  * @returns float32 `[batch, heads, length, headDim]`, rows in the order of the query.
  * @throws Error if a tensor or an option is not of that form, if the active backend has no kernel, or if the device
  *     cannot hold the tensors; nothing has been launched then.
+ * @function
  */
+export const pbsAttention = op({pbsAttention_});
+
 function pbsAttention_(query: Tensor4D, key: Tensor4D, value: Tensor4D, options?: PBSAttentionOptions): Tensor4D {
   checkTensors('pbsAttention', query, key, value);
   const attrs = pbsAttentionAttrs('pbsAttention', options, query.shape[3]);
@@ -33,5 +37,3 @@ function pbsAttention_(query: Tensor4D, key: Tensor4D, value: Tensor4D, options?
   const inputs = {query, key, value} as unknown as NamedTensorMap;
   return engine().runKernel(PBSAttention, inputs, attrs as NamedAttrMap);
 }
-
-export const pbsAttention = op({pbsAttention_});

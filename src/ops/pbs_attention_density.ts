@@ -9,6 +9,11 @@ import type {PBSAttentionPlan} from './pbs_attention_plan.js';
  * Share of the blocks that a plan keeps: selected blocks over causally visible blocks, over all heads and query blocks.
  * A query block's own segment counts on both sides. 1 is exact attention.
  *
+ * ```js
+ * const plan = pbsAttentionPlan(query, key, {threshold: 0.9});
+ * const density = await pbsAttentionDensity(plan, {threshold: 0.9}); // 0.21: a fifth of the blocks is computed
+ * ```
+ *
  * @param plan what {@link pbsAttentionPlan} returned; it is left undisposed.
  * @param options the options that the plan was made with; `blockSize`, `segmentSize` and `causal` count.
  * @returns a number above 0 and at most 1. The mask is read back from the backend, hence the promise.

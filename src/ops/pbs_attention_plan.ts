@@ -26,7 +26,12 @@ export interface PBSAttentionPlan {
  * @returns `keyIndices`, int32 `[batch, heads, length]`, and `blockMask`, bool `[batch, heads, blocks, blocks]` with
  *     `blocks = ceil(length / blockSize)`. The caller disposes both.
  * @throws Error as {@link pbsAttention} does.
+ * @function
  */
+export const pbsAttentionPlan =
+  // op() is typed for functions of one tensor; it also takes one that returns several under names.
+  op({pbsAttentionPlan_}) as typeof pbsAttentionPlan_;
+
 function pbsAttentionPlan_(query: Tensor4D, key: Tensor4D, options?: PBSAttentionOptions): PBSAttentionPlan {
   checkTensors('pbsAttentionPlan', query, key);
   const attrs = pbsAttentionAttrs('pbsAttentionPlan', options, query.shape[3]);
@@ -39,6 +44,3 @@ function pbsAttentionPlan_(query: Tensor4D, key: Tensor4D, options?: PBSAttentio
   ) as unknown as [Tensor3D, Tensor4D];
   return {keyIndices, blockMask};
 }
-
-// op() is typed for functions of one tensor; it also takes one that returns several under names.
-export const pbsAttentionPlan = op({pbsAttentionPlan_}) as typeof pbsAttentionPlan_;

@@ -1,9 +1,23 @@
 import type {Tensor4D} from '@tensorflow/tfjs-core';
-import {getBackend, memory, ones, registerBackend, removeBackend, setBackend, zeros} from '@tensorflow/tfjs-core';
+import {
+  getBackend,
+  getKernel,
+  memory,
+  ones,
+  randomNormal,
+  registerBackend,
+  registerKernel,
+  removeBackend,
+  setBackend,
+  unregisterKernel,
+  zeros,
+} from '@tensorflow/tfjs-core';
 import {MathBackendCPU} from '@tensorflow/tfjs-backend-cpu';
 import {expect} from 'chai';
 import type {PBSAttentionOptions} from '../../src/index';
 import {flashAttention, pbsAttention, pbsAttentionDensity, pbsAttentionPlan} from '../../src/index';
+import type {RegisteredKernel} from '../../src/kernels/attention_kernels';
+import {version} from '../../src/version';
 
 const tensor = (...shape: number[]) => ones(shape as [number, number, number, number]) as Tensor4D;
 
@@ -43,6 +57,17 @@ describe('arguments', () => {
     });
   }
 
+  it('chained ops take the tensor as query', async () => {
+    const [query, key, value] = [q(), kv(), kv()].map(({shape}) => randomNormal(shape)) as Tensor4D[];
+    for (const [op, chained, plain] of [
+      ['flashAttention', query.flashAttention(key, value, {scale: 2}), flashAttention(query, key, value, {scale: 2})],
+      ['pbsAttention', query.pbsAttention(key, value), pbsAttention(query, key, value)],
+    ] as const) {
+      expect(Array.from(await chained.data())).to.deep.equal(Array.from(await plain.data()));
+      expect(() => ones([4, 6, 8])[op](key, value)).to.throw(Error, `${op}: query: got float32 [4,6,8]; takes`);
+    }
+  });
+
   it('names a disposed tensor', () => {
     const gone = q();
     gone.dispose();
@@ -79,6 +104,20 @@ describe('arguments', () => {
     const plain = await pbsAttention(query, key, key).data();
     const given = await pbsAttention(query, key, key, {threshold: undefined, scale: undefined}).data();
     expect(Array.from(given)).to.deep.equal(Array.from(plain));
+  });
+
+  it('refuses kernels that another version of the package has registered', () => {
+    const kernel = getKernel('PBSAttention', 'cpu') as RegisteredKernel;
+    expect(kernel.packageVersion).to.equal(version);
+    unregisterKernel('PBSAttention', 'cpu');
+    registerKernel({...kernel, packageVersion: '0.0.9'} as RegisteredKernel);
+    try {
+      const message = `pbsAttention: kernel: got that of tfjs-pbs-attention 0.0.9, loaded first; takes that of ${version}`;
+      expect(() => pbsAttention(q(), kv(), kv())).to.throw(Error, message);
+    } finally {
+      unregisterKernel('PBSAttention', 'cpu');
+      registerKernel(kernel);
+    }
   });
 
   it('names a backend without the kernel, and those that have it', async () => {

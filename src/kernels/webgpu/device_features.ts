@@ -9,11 +9,14 @@ interface SubgroupMatrixConfig {
 
 type AdapterInfo = GPUAdapterInfo & {subgroupMatrixConfigs?: Iterable<SubgroupMatrixConfig>};
 
-const infos = new WeakMap<GPUDevice, AdapterInfo>();
+/** On the device itself, for all copies of the package: the entry that records can be ESM, the kernels CommonJS. */
+const adapterInfo = Symbol.for('tfjs-pbs-attention.adapterInfo');
+
+type RecordedDevice = GPUDevice & {[adapterInfo]?: AdapterInfo};
 
 /** Notes the adapter of a device: a device knows its features, but not always what its matrix units take. */
 export function recordAdapterInfo(device: GPUDevice, info: GPUAdapterInfo): void {
-  infos.set(device, info);
+  (device as RecordedDevice)[adapterInfo] = info;
 }
 
 /**
@@ -23,7 +26,7 @@ export function recordAdapterInfo(device: GPUDevice, info: GPUAdapterInfo): void
 export function hasMatrixUnits(device: GPUDevice, fragment: number, subgroupSize: number): boolean {
   const features = device.features as ReadonlySet<string>;
   const needed = ['shader-f16', 'subgroups', 'chromium-experimental-subgroup-matrix'];
-  const info: AdapterInfo = infos.get(device) ?? device.adapterInfo;
+  const info: AdapterInfo = (device as RecordedDevice)[adapterInfo] ?? device.adapterInfo;
   return (
     needed.every((name) => features.has(name)) &&
     info.subgroupMinSize === subgroupSize &&

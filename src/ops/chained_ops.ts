@@ -1,0 +1,39 @@
+import type {Rank, Tensor4D} from '@tensorflow/tfjs-core';
+import {Tensor} from '@tensorflow/tfjs-core';
+import {flashAttention} from './flash_attention.js';
+import type {FlashAttentionOptions, PBSAttentionOptions} from './options.js';
+import {pbsAttention} from './pbs_attention.js';
+
+// As tfjs's own chained ops: on tensors of every rank, because most ops return a Tensor of no known rank. The op checks it.
+declare module '@tensorflow/tfjs-core' {
+  // eslint-disable-next-line @typescript-eslint/no-unused-vars -- an interface merges only with the same parameters
+  interface Tensor<R extends Rank = Rank> {
+    /**
+     * `flashAttention(this, key, value, options)`: this tensor is the query, float32 `[batch, heads, length, headDim]`.
+     */
+    flashAttention(key: Tensor4D, value: Tensor4D, options?: FlashAttentionOptions): Tensor4D;
+    /**
+     * `pbsAttention(this, key, value, options)`: this tensor is the query, float32 `[batch, heads, length, headDim]`.
+     */
+    pbsAttention(key: Tensor4D, value: Tensor4D, options?: PBSAttentionOptions): Tensor4D;
+  }
+}
+
+/**
+ * The class of the tensors that ops return. Where two copies of tfjs-core are loaded, it is that of the first, whose engine
+ * both share, and not always the one that is imported here.
+ */
+function tensorClass(): typeof Tensor {
+  const {_tfGlobals} = globalThis as {_tfGlobals?: Map<string, unknown>};
+  return (_tfGlobals?.get('Tensor') as typeof Tensor | undefined) ?? Tensor;
+}
+
+const {prototype} = tensorClass();
+
+prototype.flashAttention = function (this: Tensor, key, value, options) {
+  return flashAttention(this as Tensor4D, key, value, options);
+};
+
+prototype.pbsAttention = function (this: Tensor, key, value, options) {
+  return pbsAttention(this as Tensor4D, key, value, options);
+};

@@ -1,0 +1,3 @@
+const {registerWebGPUBackend} = require('tfjs-pbs-attention/webgpu');
+
+registerWebGPUBackend().catch((error) => console.log(error.message));
