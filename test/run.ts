@@ -1,11 +1,13 @@
 import {readdirSync} from 'node:fs';
 import {fileURLToPath} from 'node:url';
+import {Worker} from 'node:worker_threads';
 import karma from 'karma';
 import Mocha from 'mocha';
+import {bundleLayersTests} from './layers_bundle';
 
 /**
- * `npm test`: mocha in Node for what needs no browser, then karma in headless Chromium, and one line that adds up both.
- * `TEST_GREP` selects tests by name; `npm test -- node` or `npm test -- browser` runs one of the two.
+ * `npm test`: mocha in Node for what needs no browser, those of tfjs-layers by themselves, then karma in headless Chromium,
+ * and one line that adds up all. `TEST_GREP` selects tests by name; `npm test -- node`, `layers` or `browser` runs one part.
  */
 interface Counts {
   passed: number;
@@ -17,7 +19,7 @@ const root = new URL('..', import.meta.url);
 async function runInNode(): Promise<Counts> {
   const mocha = new Mocha({timeout: 60_000, grep: process.env.TEST_GREP, reporter: 'dot'});
   mocha.addFile(fileURLToPath(new URL('test/setup/node.ts', root)));
-  for (const folder of ['test/ops', 'test/kernels', 'test/node', 'test/model']) {
+  for (const folder of ['test/ops', 'test/kernels', 'test/node', 'test/model', 'test/graph', 'test/examples']) {
     for (const file of readdirSync(new URL(folder, root)).filter((name) => name.endsWith('.test.ts'))) {
       mocha.addFile(fileURLToPath(new URL(`${folder}/${file}`, root)));
     }
@@ -25,6 +27,19 @@ async function runInNode(): Promise<Counts> {
   await mocha.loadFilesAsync();
   return new Promise((resolve) => {
     const runner = mocha.run((failed) => resolve({passed: runner.stats!.passes, failed}));
+  });
+}
+
+/** In a worker, because the bundle brings a tfjs-core of its own, which would register every kernel again. */
+async function runLayers(): Promise<Counts> {
+  const bundle = new URL('build/test/layers.mjs', root);
+  await bundleLayersTests(fileURLToPath(bundle));
+  const worker = new Worker(bundle);
+  let counts: Counts = {passed: 0, failed: 1};
+  worker.on('message', (message: Counts) => (counts = message));
+  // What it prints arrives before it exits, not before its message.
+  return new Promise((resolve, reject) => {
+    worker.once('error', reject).once('exit', () => resolve(counts));
   });
 }
 
@@ -46,11 +61,11 @@ async function runInBrowser(): Promise<Counts> {
   });
 }
 
-const places: Record<string, () => Promise<Counts>> = {node: runInNode, browser: runInBrowser};
+const places: Record<string, () => Promise<Counts>> = {node: runInNode, layers: runLayers, browser: runInBrowser};
 const wanted = process.argv.slice(2);
 const unknown = wanted.find((name) => !(name in places));
 if (unknown) {
-  console.error(`npm test: got '${unknown}'; takes ${Object.keys(places).join(', ')} or nothing for both.`);
+  console.error(`npm test: got '${unknown}'; takes ${Object.keys(places).join(', ')} or nothing for all.`);
   process.exit(1);
 }
 const total: Counts = {passed: 0, failed: 0};
