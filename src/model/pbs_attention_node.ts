@@ -71,6 +71,7 @@ function runNode({inputs, attrs}: GraphNode): Tensor {
     if (attrs[composedFallback] && !areTaken(query, key, value)) {
       return composedAttention(query, key, value, options);
     }
+    checkRanks(query, [key, value]);
     return reshape(pbsAttention(withHeads(query), withHeads(key), withHeads(value), options), query.shape);
   });
 }
@@ -84,9 +85,19 @@ function areTaken({shape, rank}: Tensor, key: Tensor, value: Tensor): boolean {
   );
 }
 
+/** Of rank 4 the op itself checks batch and heads. */
+function checkRanks(query: Tensor, others: Tensor[]): void {
+  check(query.rank >= 2, nodeOp, 'inputs', `got [${query.shape}]`, '[..., length, headDim]');
+  for (const x of others) {
+    const got = `got [${x.shape}] with query [${query.shape}]`;
+    check(x.rank === query.rank, nodeOp, 'inputs', got, 'one rank');
+    const leads = query.rank === 4 || query.shape.slice(0, -2).every((size, axis) => size === x.shape[axis]);
+    check(leads, nodeOp, 'inputs', got, "the query's leading dimensions");
+  }
+}
+
 /** `[..., length, headDim]` → `[batch, heads, length, headDim]`. */
 function withHeads(x: Tensor): Tensor4D {
-  check(x.rank >= 2, nodeOp, 'inputs', `got [${x.shape}]`, '[..., length, headDim]');
   const [length, headDim] = x.shape.slice(-2);
   const heads = x.rank >= 4 ? x.shape[x.rank - 3] : 1;
   return reshape(x, [-1, heads, length, headDim]);

@@ -12,7 +12,7 @@ import {GraphBuilder} from './graph_builder';
 /** A model of one `PBSAttention` node. */
 async function nodeModel(attr: Record<string, unknown>, inputs = ['query', 'key', 'value']): Promise<GraphModel> {
   const g = new GraphBuilder();
-  inputs.forEach((name) => g.placeholder(name, [-1, -1, -1, -1]));
+  inputs.forEach((name) => g.node('Placeholder', name, [], {dtype: {type: 'DT_FLOAT'}}));
   g.node('PBSAttention', 'attended', inputs, attr);
   return loadGraphModel(io.fromMemory(g.artifacts('attended'))) as Promise<GraphModel>;
 }
@@ -49,9 +49,9 @@ describe('the node PBSAttention', () => {
       auto: false,
       precision: 'float16' as const,
     };
-    for (const [given, wanted] of [
-      [attr, options],
-      [{}, {}],
+    for (const {given, wanted} of [
+      {given: attr, wanted: options},
+      {given: {}, wanted: {}},
     ]) {
       const model = await nodeModel(given);
       const before = memory().numTensors;
@@ -84,7 +84,15 @@ describe('the node PBSAttention', () => {
     const model = await nodeModel({});
     const run = (key: Tensor) => () => model.execute({query: x(), key, value: key});
     expect(run(randomNormal([1, 2, 5, 8]))).to.throw(/pbsAttention: key: got key \[1,2,5,8\] with query \[1,2,6,8\]/);
-    expect(run(randomNormal([8]))).to.throw(/PBSAttention: inputs: got \[8\]; takes \[..., length, headDim\]/);
+    expect(() => model.execute({query: randomNormal([8]), key: x(), value: x()})).to.throw(
+      /inputs: got \[8\]; takes \[/,
+    );
+    expect(run(randomNormal([6, 8]))).to.throw(
+      /PBSAttention: inputs: got \[6,8\] with query \[1,2,6,8\]; takes one rank/,
+    );
+    const five = {query: reshape(x(), [1, 2, 1, 6, 8]), key: reshape(x(), [2, 1, 1, 6, 8])};
+    const other = () => model.execute({...five, value: five.key});
+    expect(other).to.throw(/got \[2,1,1,6,8\] with query \[1,2,1,6,8\]; takes the query's leading dimensions/);
     const wrong = await nodeModel({threshold: {f: 3}});
     expect(() => wrong.execute({query: x(), key: x(), value: x()})).to.throw(/pbsAttention: threshold: got 3/);
   });
