@@ -1,10 +1,11 @@
 import type {Tensor} from '@tensorflow/tfjs-core';
-import {io, memory, randomNormal, reshape, setBackend} from '@tensorflow/tfjs-core';
+import {io, memory, randomNormal, reshape} from '@tensorflow/tfjs-core';
 import type {GraphModel} from '@tensorflow/tfjs-converter';
 import {loadGraphModel} from '@tensorflow/tfjs-converter';
 import {expect} from 'chai';
 import {registerPBSAttentionOp} from '../../src/graph';
 import {pbsAttention} from '../../src/index';
+import {describeOnCPU} from '../environment';
 import {relativeL1} from '../golden_cases';
 import {randomInputs, tensors} from '../reference';
 import {GraphBuilder} from './graph_builder';
@@ -17,11 +18,8 @@ async function nodeModel(attr: Record<string, unknown>, inputs = ['query', 'key'
   return loadGraphModel(io.fromMemory(g.artifacts('attended'))) as Promise<GraphModel>;
 }
 
-describe('the node PBSAttention', () => {
-  before(async () => {
-    await setBackend('cpu');
-    registerPBSAttentionOp();
-  });
+describeOnCPU('the node PBSAttention', () => {
+  before(registerPBSAttentionOp);
 
   it('is pbsAttention, with its defaults and with attributes, grouped heads too', async () => {
     const [query, key, value] = tensors(

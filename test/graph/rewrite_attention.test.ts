@@ -4,7 +4,7 @@ import type {GraphModel} from '@tensorflow/tfjs-converter';
 import {deregisterOp, loadGraphModel} from '@tensorflow/tfjs-converter';
 import {expect} from 'chai';
 import {registerPBSAttentionOp, rewriteAttention} from '../../src/graph';
-import {describeBackends} from '../environment';
+import {describeBackends, describeOnCPU} from '../environment';
 import {attentionGraph, causalMasks, headDim, length, products, scales} from './attention_graphs';
 import {causalMask, GraphBuilder} from './graph_builder';
 
@@ -49,11 +49,7 @@ describeBackends('rewriteAttention', (backend) => {
   });
 });
 
-describe('rewriteAttention, what it recognises', () => {
-  before(async () => {
-    await setBackend('cpu');
-  });
-
+describeOnCPU('rewriteAttention, what it recognises', () => {
   for (const [name, product] of Object.entries(products)) {
     it(`products: ${name}`, async () => {
       for (const mask of [undefined, causalMasks['a constant of -1e9']]) {
@@ -151,11 +147,7 @@ describe('rewriteAttention, what it recognises', () => {
   });
 });
 
-describe('rewriteAttention, the model that it returns', () => {
-  before(async () => {
-    await setBackend('cpu');
-  });
-
+describeOnCPU('rewriteAttention, the model that it returns', () => {
   /** Two layers of attention that share a mask, the second reading the first. */
   function twoLayers(...outputs: string[]): io.ModelArtifacts {
     const g = new GraphBuilder();
@@ -233,10 +225,7 @@ describe('rewriteAttention, the model that it returns', () => {
   });
 });
 
-describe('rewriteAttention, what it leaves', () => {
-  before(async () => {
-    await setBackend('cpu');
-  });
+describeOnCPU('rewriteAttention, what it leaves', () => {
   const product = products['BatchMatMulV2, adj_y'];
   const withMask = (values: ArrayLike<number>, shape = [length, length]) =>
     attentionGraph(product, undefined, (g, scores) =>

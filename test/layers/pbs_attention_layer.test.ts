@@ -6,7 +6,7 @@ import {expect} from 'chai';
 import {pbsAttention} from '../../src/index';
 import type {PBSAttentionLayerArgs} from '../../src/layers';
 import {PBSAttention} from '../../src/layers';
-import {describeBackends} from '../environment';
+import {describeBackends, describeOnCPU} from '../environment';
 import {relativeL1} from '../golden_cases';
 import {composedAttention, randomInputs, tensors} from '../reference';
 
@@ -54,11 +54,7 @@ describeBackends('PBSAttention, the layer', (backend) => {
   });
 });
 
-describe('PBSAttention, the layer, in models', () => {
-  before(async () => {
-    await setBackend('cpu');
-  });
-
+describeOnCPU('PBSAttention, the layer, in models', () => {
   it('saves and loads, with the same config, weights and output', async () => {
     const options = {...sparse, scale: 0.25, causal: false, precision: 'float16', permute: false} as const;
     const model = attentionModel(options);

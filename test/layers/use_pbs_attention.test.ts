@@ -9,7 +9,7 @@ import {LayersModel} from '@tensorflow/tfjs-layers/dist/engine/training';
 import {input as layersInput} from '@tensorflow/tfjs-layers/dist/exports';
 import {expect} from 'chai';
 import {usePBSAttention} from '../../src/layers';
-import {describeBackends} from '../environment';
+import {describeBackends, describeOnCPU} from '../environment';
 import {SelfAttention} from './multi_head_attention';
 
 const exact = {threshold: 1};
@@ -81,11 +81,7 @@ describeBackends('usePBSAttention', (backend) => {
   });
 });
 
-describe('usePBSAttention on GPT2Backbone', () => {
-  before(async () => {
-    await setBackend('cpu');
-  });
-
+describeOnCPU('usePBSAttention on GPT2Backbone', () => {
   for (const useCausalMask of [true, false]) {
     it(`gives its outputs with threshold 1, ${useCausalMask ? 'causal' : 'not causal'}`, async () => {
       const model = backbone();
@@ -115,10 +111,7 @@ describe('usePBSAttention on GPT2Backbone', () => {
   });
 });
 
-describe('usePBSAttention, what it refuses and leaves', () => {
-  before(async () => {
-    await setBackend('cpu');
-  });
+describeOnCPU('usePBSAttention, what it refuses and leaves', () => {
   const x = () => randomNormal([1, 6, 8]);
 
   function inUse<T extends MultiHeadAttention>(layer: T): T {
