@@ -1,7 +1,7 @@
 import type {Tensor, Tensor4D} from '@tensorflow/tfjs-core';
 import {tidy, transpose} from '@tensorflow/tfjs-core';
-import type {Layer} from '@tensorflow/tfjs-layers/dist/engine/topology';
-import type {Shape} from '@tensorflow/tfjs-layers/dist/keras_format/common';
+import type {Layer} from '@tensorflow/tfjs-layers/dist/engine/topology.js';
+import type {Shape} from '@tensorflow/tfjs-layers/dist/keras_format/common.js';
 import {check} from '../ops/check_arguments.js';
 import type {PBSAttentionOptions} from '../ops/options.js';
 import {pbsAttention} from '../ops/pbs_attention.js';

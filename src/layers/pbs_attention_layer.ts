@@ -1,8 +1,8 @@
 import type {Tensor, Tensor4D} from '@tensorflow/tfjs-core';
 import {reshape, serialization, tidy, transpose} from '@tensorflow/tfjs-core';
-import type {LayerArgs} from '@tensorflow/tfjs-layers/dist/engine/topology';
-import type {Shape} from '@tensorflow/tfjs-layers/dist/keras_format/common';
-import type {Kwargs} from '@tensorflow/tfjs-layers/dist/types';
+import type {LayerArgs} from '@tensorflow/tfjs-layers/dist/engine/topology.js';
+import type {Shape} from '@tensorflow/tfjs-layers/dist/keras_format/common.js';
+import type {Kwargs} from '@tensorflow/tfjs-layers/dist/types.js';
 import {layers} from '@tensorflow/tfjs-layers';
 import {check, pbsAttentionAttrs} from '../ops/check_arguments.js';
 import type {PBSAttentionOptions} from '../ops/options.js';

@@ -1,6 +1,6 @@
 import type {Tensor} from '@tensorflow/tfjs-core';
 import {scalar} from '@tensorflow/tfjs-core';
-import type {Layer} from '@tensorflow/tfjs-layers/dist/engine/topology';
+import type {Layer} from '@tensorflow/tfjs-layers/dist/engine/topology.js';
 import {check} from '../ops/check_arguments.js';
 import type {MultiHeadAttentionLayer} from './multi_head_attention.js';
 import {asCausalMask} from './multi_head_attention.js';

@@ -1,6 +1,6 @@
 import type {LayersModel} from '@tensorflow/tfjs-layers';
-import type {Layer} from '@tensorflow/tfjs-layers/dist/engine/topology';
-import type {MultiHeadAttention} from '@tensorflow/tfjs-layers/dist/layers/nlp/multihead_attention';
+import type {Layer} from '@tensorflow/tfjs-layers/dist/engine/topology.js';
+import type {MultiHeadAttention} from '@tensorflow/tfjs-layers/dist/layers/nlp/multihead_attention.js';
 import {check, pbsAttentionAttrs} from '../ops/check_arguments.js';
 import type {PBSAttentionOptions} from '../ops/options.js';
 import type {MultiHeadAttentionLayer} from './multi_head_attention.js';
