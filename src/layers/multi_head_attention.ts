@@ -93,8 +93,8 @@ export function replaceAttention(layer: MultiHeadAttentionLayer, options: PBSAtt
     own.callAndReturnCache = (query: Tensor, call: CachedAttentionCall) => {
       const isCached = call.cache != null || call.cacheUpdateIndex != null;
       check(!isCached, op, 'cache', `got a call of ${layer.name} with a key/value cache`, 'whole prompts, without one');
-      // tfjs drops nothing out here: it does not tell the layer that it is training.
-      return [attend(layer, query, {...call, training: false}, options), undefined];
+      // tfjs reads neither here: it drops nothing out, and masks by attentionMask alone.
+      return [attend(layer, query, {...call, training: false, useCausalMask: false}, options), undefined];
     };
   } else {
     own.call = (query: Tensor, call: AttentionCall) => attend(layer, query, call, options);

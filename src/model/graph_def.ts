@@ -49,7 +49,9 @@ export class GraphView {
         if (input.startsWith('^')) {
           this.ordered.add(source).add(node.name);
         }
-        this.readers.set(source, [...(this.readers.get(source) ?? []), node]);
+        const readers = this.readers.get(source) ?? [];
+        readers.push(node);
+        this.readers.set(source, readers);
       }
     }
     // As tfjs does: without a signature, what nobody reads is an output.

@@ -50,8 +50,16 @@ const comparisons: Record<string, (a: number, b: number) => boolean> = {
 /** The form of a tensor, from its values if it is a constant, else from the nodes that make it; none if it has no such form. */
 export function maskForm(graph: GraphView, tensor: string): MaskForm | undefined {
   const node = graph.source(tensor);
-  return node && formOf(graph, node);
+  const forms = formsOf.get(graph) ?? new Map<string, MaskForm | undefined>();
+  formsOf.set(graph, forms);
+  if (node && !forms.has(node.name)) {
+    forms.set(node.name, formOf(graph, node));
+  }
+  return node && forms.get(node.name);
 }
+
+/** Forms that are known: layers share a mask, whose values are many. */
+const formsOf = new WeakMap<GraphView, Map<string, MaskForm | undefined>>();
 
 function formOf(graph: GraphView, node: GraphNodeDef): MaskForm | undefined {
   const {op, input} = node;
