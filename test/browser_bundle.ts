@@ -4,9 +4,9 @@ import esbuild from 'esbuild';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 
-/** Bundles the tests that need a browser, kernels and the model, for a page that has mocha's functions. */
+/** Bundles the tests that need a browser, for a page that has mocha's functions. */
 export async function bundleBrowserTests(outfile: string): Promise<void> {
-  const imports = ['test/kernels', 'test/model'].flatMap((folder) =>
+  const imports = ['test/kernels', 'test/model', 'test/layers', 'test/graph', 'test/examples'].flatMap((folder) =>
     readdirSync(`${root}/${folder}`)
       .filter((file) => file.endsWith('.test.ts'))
       .map((file) => `import './${folder}/${file}';`),

@@ -1,3 +1,5 @@
+import {setBackend} from '@tensorflow/tfjs-core';
+
 /**
  * What differs between the places where the tests run: Node, Chromium under karma, and Node with Dawn on a GPU host.
  * Each place has a setup file that fills this in before any test file is loaded.
@@ -29,5 +31,17 @@ export const fixture = (path: string): Promise<ArrayBuffer> => environment().rea
 export function describeBackends(name: string, tests: (backend: string) => void): void {
   for (const backend of testBackends()) {
     describe(`${name} [${backend}]`, () => tests(backend));
+  }
+}
+
+/** A mocha suite for the CPU backend alone: what no backend decides, run where that backend is under test. */
+export function describeOnCPU(name: string, tests: () => void): void {
+  if (testBackends().includes('cpu')) {
+    describe(name, () => {
+      before(async () => {
+        await setBackend('cpu');
+      });
+      tests();
+    });
   }
 }

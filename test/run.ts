@@ -1,12 +1,14 @@
 import {readdirSync} from 'node:fs';
 import {fileURLToPath} from 'node:url';
+import {Worker} from 'node:worker_threads';
 import karma from 'karma';
 import Mocha from 'mocha';
+import {bundleLayersTests} from './layers_bundle';
 
 /**
- * `npm test`: mocha in Node for what needs no browser, then the package as its users install it, then karma in headless
- * Chromium, then the demo's page there, and one line that adds up all. `TEST_GREP` selects tests by name;
- * `npm test -- node`, `package`, `browser` or `demo` runs one of them.
+ * `npm test`: mocha in Node for what needs no browser, tfjs-layers by itself, the package as its users install it, karma in
+ * headless Chromium, the demo's page there, and one line that adds up all. `TEST_GREP` selects tests by name;
+ * `npm test -- node`, `layers`, `package`, `browser` or `demo` runs one of them.
  */
 interface Counts {
   passed: number;
@@ -14,6 +16,8 @@ interface Counts {
 }
 
 const root = new URL('..', import.meta.url);
+
+const NODE_FOLDERS = ['ops', 'kernels', 'node', 'model', 'page', 'graph', 'examples'].map((name) => `test/${name}`);
 
 async function runMocha(folders: string[], reporter: string): Promise<Counts> {
   const mocha = new Mocha({timeout: 60_000, grep: process.env.TEST_GREP, reporter});
@@ -26,6 +30,19 @@ async function runMocha(folders: string[], reporter: string): Promise<Counts> {
   await mocha.loadFilesAsync();
   return new Promise((resolve) => {
     const runner = mocha.run((failed) => resolve({passed: runner.stats!.passes, failed}));
+  });
+}
+
+/** In a worker, because the bundle brings a tfjs-core of its own, which would register every kernel again. */
+async function runLayers(): Promise<Counts> {
+  const bundle = new URL('build/test/layers.mjs', root);
+  await bundleLayersTests(fileURLToPath(bundle));
+  const worker = new Worker(bundle);
+  let counts: Counts = {passed: 0, failed: 1};
+  worker.on('message', (message: Counts) => (counts = message));
+  // What it prints arrives before it exits, not before its message.
+  return new Promise((resolve, reject) => {
+    worker.once('error', reject).once('exit', () => resolve(counts));
   });
 }
 
@@ -48,7 +65,8 @@ async function runInBrowser(): Promise<Counts> {
 }
 
 const places: Record<string, () => Promise<Counts>> = {
-  node: () => runMocha(['test/ops', 'test/kernels', 'test/node', 'test/model', 'test/page'], 'dot'),
+  node: () => runMocha(NODE_FOLDERS, 'dot'),
+  layers: runLayers,
   package: () => runMocha(['test/package'], 'spec'),
   browser: runInBrowser,
   demo: () => runMocha(['test/demo'], 'spec'),

@@ -5,7 +5,8 @@ import type {FlashAttentionOptions, PBSAttentionOptions} from './options.js';
 import {pbsAttention} from './pbs_attention.js';
 
 // As tfjs's own chained ops: on tensors of every rank, because most ops return a Tensor of no known rank. The op checks it.
-declare module '@tensorflow/tfjs-core' {
+// And in the module that they extend: beside them, an extension of '@tensorflow/tfjs-core' would make a second Tensor.
+declare module '@tensorflow/tfjs-core/dist/tensor.js' {
   // eslint-disable-next-line @typescript-eslint/no-unused-vars -- an interface merges only with the same parameters
   interface Tensor<R extends Rank = Rank> {
     /**

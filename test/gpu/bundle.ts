@@ -14,7 +14,7 @@ const tests = readdirSync(`${root}/test/kernels`).filter((name) => name.endsWith
 await esbuild.build({
   stdin: {
     contents: `
-      import {mocha} from './test/gpu/mocha.ts';
+      import {mocha} from './test/mocha.ts';
       import './test/setup/dawn.ts';
       ${tests.map((name) => `import './test/kernels/${name}';`).join('\n')}
       mocha.run((failed) => process.exit(failed > 0 ? 1 : 0));`,

@@ -1,0 +1,43 @@
+import type {Tensor} from '@tensorflow/tfjs-core';
+import {scalar} from '@tensorflow/tfjs-core';
+import type {Layer} from '@tensorflow/tfjs-layers/dist/engine/topology.js';
+import {check} from '../ops/check_arguments.js';
+import type {MultiHeadAttentionLayer} from './multi_head_attention.js';
+import {asCausalMask} from './multi_head_attention.js';
+
+const op = 'usePBSAttention';
+
+/** What of tfjs-layers 4.22's `TransformerDecoder` is used here; it is not exported. */
+interface TransformerDecoderLayer extends Layer {
+  selfAttentionLayer?: MultiHeadAttentionLayer;
+  computeSelfAttentionMask(
+    sequence: Tensor,
+    paddingMask?: Tensor,
+    attentionMask?: Tensor,
+    useCausalMask?: boolean,
+    cache?: Tensor,
+  ): Tensor | undefined;
+}
+
+/**
+ * A `TransformerDecoder` hands its attention a mask of `length²` values, in which nobody can see any more that it is
+ * causal. Puts one value in its place that stands for it, and refuses the other masks. Returns the way back, which does
+ * nothing where the owner of the attention is another layer.
+ */
+export function replaceDecoderMask(owner: Layer, attention: MultiHeadAttentionLayer): () => void {
+  const decoder = owner as TransformerDecoderLayer;
+  const isDecoder = decoder.selfAttentionLayer === attention && typeof decoder.computeSelfAttentionMask === 'function';
+  if (!isDecoder) {
+    return () => {};
+  }
+  decoder.computeSelfAttentionMask = (_sequence, paddingMask, attentionMask, useCausalMask, cache) => {
+    const refused = {decoderPaddingMask: paddingMask, decoderAttentionMask: attentionMask, selfAttentionCache: cache};
+    for (const [name, value] of Object.entries(refused)) {
+      check(value == null, op, name, `got one in a call of ${decoder.name}`, 'useCausalMask or no mask, and no cache');
+    }
+    return useCausalMask ? asCausalMask(scalar(1, 'bool')) : undefined;
+  };
+  return () => {
+    delete (decoder as Partial<TransformerDecoderLayer>).computeSelfAttentionMask;
+  };
+}

@@ -1,0 +1,119 @@
+import type {Tensor, Tensor4D} from '@tensorflow/tfjs-core';
+import {add, linalg, matMul, mul, ones, reshape, softmax, sub, tidy} from '@tensorflow/tfjs-core';
+import type {GraphNode, IAttrValue} from '@tensorflow/tfjs-converter';
+import {registerOp} from '@tensorflow/tfjs-converter';
+import {check} from '../ops/check_arguments.js';
+import type {PBSAttentionOptions} from '../ops/options.js';
+import {pbsAttention} from '../ops/pbs_attention.js';
+
+/** Name of the op in graphs. */
+export const nodeOp = 'PBSAttention';
+
+/** Options of `pbsAttention` and their attributes, named and typed as TensorFlow does. */
+const attributes: Array<[option: keyof PBSAttentionOptions, attribute: string, type: 'i' | 'f' | 'b' | 's']> = [
+  ['causal', 'causal', 'b'],
+  ['scale', 'scale', 'f'],
+  ['threshold', 'threshold', 'f'],
+  ['blockSize', 'block_size', 'i'],
+  ['segmentSize', 'segment_size', 'i'],
+  ['permute', 'permute', 'b'],
+  ['exactLastBlock', 'exact_last_block', 'b'],
+  ['auto', 'auto', 'b'],
+  ['precision', 'precision', 's'],
+];
+
+/**
+ * Set on nodes that took the place of matMul, softmax and matMul: shapes that the kernels do not take (another key length,
+ * another head dim of values, broadcast batches) are computed as before, because a graph does not tell them beforehand.
+ */
+const composedFallback = 'composed_fallback';
+
+/** The attributes of a node, in the JSON form of GraphDef. */
+export function nodeAttributes(options: PBSAttentionOptions, fallsBack: boolean): Record<string, IAttrValue> {
+  const attrs: Record<string, IAttrValue> = {[composedFallback]: {b: fallsBack}};
+  for (const [option, attribute, type] of attributes) {
+    const value = options[option];
+    if (value !== undefined) {
+      attrs[attribute] = {[type]: type === 's' ? btoa(String(value)) : value};
+    }
+  }
+  return attrs;
+}
+
+/**
+ * Makes the node `PBSAttention` known to tfjs's graph executor, so that `tf.loadGraphModel` runs graphs that hold it. Call
+ * it once, before the model is executed.
+ *
+ * ```js
+ * import {registerPBSAttentionOp} from 'tfjs-pbs-attention/graph';
+ *
+ * registerPBSAttentionOp();
+ * const model = await tf.loadGraphModel(url);
+ * ```
+ *
+ * Inputs of the node: query, key and value, float32 `[batch, heads, length, headDim]`, with fewer key and value heads in
+ * grouped-query attention; or all three of another rank from 2 up, `[..., length, headDim]`, with the same leading
+ * dimensions. One output, shaped as the query. Attributes, all optional, with the defaults of `pbsAttention`: `causal`,
+ * `scale`, `threshold`, `block_size`, `segment_size`, `permute`, `exact_last_block`, `auto`, `precision`.
+ *
+ * @throws Error (when the node is executed) on other inputs and attributes.
+ */
+export function registerPBSAttentionOp(): void {
+  registerOp(nodeOp, runNode);
+}
+
+function runNode({inputs, attrs}: GraphNode): Tensor {
+  check(inputs.length === 3, nodeOp, 'inputs', `got ${inputs.length}`, 'query, key and value');
+  const [query, key, value] = inputs;
+  const given = attributes.filter(([, attribute]) => attrs[attribute] !== undefined);
+  const options: PBSAttentionOptions = Object.fromEntries(given.map(([option, name]) => [option, attrs[name]]));
+  return tidy(() => {
+    if (attrs[composedFallback] && !areTaken(query, key, value)) {
+      return composedAttention(query, key, value, options);
+    }
+    checkRanks(query, [key, value]);
+    return reshape(pbsAttention(withHeads(query), withHeads(key), withHeads(value), options), query.shape);
+  });
+}
+
+/** Whether the kernels take the shapes: one length, one head dim, no broadcast but that of one key and value head. */
+function areTaken({shape, rank}: Tensor, key: Tensor, value: Tensor): boolean {
+  const isOneHead = rank === 4 && key.shape[1] === 1 && value.shape[1] === 1;
+  return [key, value].every(
+    (x) =>
+      x.rank === rank && shape.every((size, axis) => size > 0 && (size === x.shape[axis] || (isOneHead && axis === 1))),
+  );
+}
+
+/** Of rank 4 the op itself checks batch and heads. */
+function checkRanks(query: Tensor, others: Tensor[]): void {
+  check(query.rank >= 2, nodeOp, 'inputs', `got [${query.shape}]`, '[..., length, headDim]');
+  for (const x of others) {
+    const got = `got [${x.shape}] with query [${query.shape}]`;
+    check(x.rank === query.rank, nodeOp, 'inputs', got, 'one rank');
+    const leads = query.rank === 4 || query.shape.slice(0, -2).every((size, axis) => size === x.shape[axis]);
+    check(leads, nodeOp, 'inputs', got, "the query's leading dimensions");
+  }
+}
+
+/** `[..., length, headDim]` → `[batch, heads, length, headDim]`. */
+function withHeads(x: Tensor): Tensor4D {
+  const [length, headDim] = x.shape.slice(-2);
+  const heads = x.rank >= 4 ? x.shape[x.rank - 3] : 1;
+  return reshape(x, [-1, heads, length, headDim]);
+}
+
+/** The nodes that a rewritten node stands for; the causal mask counts from the first query and the first key. */
+function composedAttention(
+  query: Tensor,
+  key: Tensor,
+  value: Tensor,
+  {causal = true, scale = 1}: PBSAttentionOptions,
+): Tensor {
+  let scores = mul(matMul(query, key, false, true), scale);
+  if (causal) {
+    const visible = linalg.bandPart(ones(scores.shape.slice(-2)), -1, 0);
+    scores = add(scores, mul(sub(1, visible), -1e9));
+  }
+  return matMul(softmax(scores), value);
+}
