@@ -38,6 +38,7 @@ export interface AttentionLeft {
 export interface RewrittenModel {
   /** To load with `tf.loadGraphModel(tf.io.fromMemory(modelArtifacts))`, or to save. */
   modelArtifacts: io.ModelArtifacts;
+  /** What was replaced, in the order of the graph. */
   replaced: AttentionReplaced[];
   /** Every other softmax, with the reason; also those that are no attention, such as a classifier's. */
   left: AttentionLeft[];

@@ -81,6 +81,13 @@ describe('package', function () {
       });
     }
 
+    for (const file of ['entries_esm.mjs', 'entries_cjs.cjs']) {
+      it(`the entries ./layers and ./graph: ${file}`, async () => {
+        const {stdout} = await project.node(file);
+        expect(lastLine(stdout)).to.equal('1,2,64,8 function function');
+      });
+    }
+
     for (const file of ['webgpu_esm.mjs', 'webgpu_cjs.cjs']) {
       it(`the entry ./webgpu: ${file}`, async () => {
         const {stdout} = await project.node(file);
