@@ -14,14 +14,21 @@ export class DemoPage {
   }
 
   /**
+   * @param path of the page on the server.
    * @param query the settings in the address.
    * @param workerPrelude runs in the worker before anything else.
    */
-  static async open(browser: Browser, server: DemoServer, query = '', workerPrelude = ''): Promise<DemoPage> {
+  static async open(
+    browser: Browser,
+    server: DemoServer,
+    path: string,
+    query: string,
+    workerPrelude = '',
+  ): Promise<DemoPage> {
     server.workerPrelude = workerPrelude;
     const page = await browser.newPage({viewport: {width: 1100, height: 900}});
     const demo = new DemoPage(page);
-    await page.goto(`${server.url}?${query}`);
+    await page.goto(`${server.url}${path}?${query}`);
     return demo;
   }
 

@@ -33,7 +33,8 @@ describe('the demo page in Chromium', function () {
     execFileSync('npx', ['vite', 'build', 'demo', '--outDir', join(folder, 'page'), '--logLevel', 'error'], {
       cwd: root,
     });
-    server = await DemoServer.open(join(folder, 'page'));
+    // In a folder of the host, as the page's paths are to be relative.
+    server = await DemoServer.open(folder);
     browser = await chromium.launch({executablePath: findChromium(), args: softwareFlags});
   });
   after(async () => {
@@ -47,7 +48,7 @@ describe('the demo page in Chromium', function () {
   });
 
   async function open(query: string, prelude?: string): Promise<DemoPage> {
-    page = await DemoPage.open(browser, server, query, prelude);
+    page = await DemoPage.open(browser, server, 'page/', query, prelude);
     return page;
   }
 
