@@ -20,6 +20,10 @@ export interface PrefillRequest {
    * headDim]` before they are attended. They are disposed after the layer: clone and `tf.keep` to hold one.
    */
   onAttention?: (layer: number, query: tf.Tensor4D, key: tf.Tensor4D, value: tf.Tensor4D) => void;
+  /** Attends in the place of `attention`, from what `onAttention` sees to `[1, heads, length, headDim]`. */
+  attend?: (layer: number, query: tf.Tensor4D, key: tf.Tensor4D, value: tf.Tensor4D) => tf.Tensor4D;
+  /** Sees `[length, hiddenSize]` after the last layer, for {@link LlamaModel.logitsOf}; disposed afterwards. */
+  onHidden?: (hidden: tf.Tensor2D) => void;
   /** Awaited after each layer: a place to let the page breathe where a backend computes on this thread. */
   onLayer?: (layer: number) => void | Promise<void>;
 }
@@ -63,7 +67,7 @@ export class LlamaModel {
 
   /** Runs a prompt. */
   async prefill(ids: readonly number[], request: PrefillRequest = {}): Promise<Prefill> {
-    const {attention = 'composed', options, onAttention, onLayer} = request;
+    const {attention = 'composed', options, attend, onAttention, onHidden, onLayer} = request;
     const {layers} = this.config;
     this.checkRoom(0, ids.length);
     const cache = new KeyValueCache();
@@ -73,12 +77,13 @@ export class LlamaModel {
         const next = this.runLayer(layer, hidden, 0, (query, key, value) => {
           onAttention?.(layer, query, key, value);
           cache.append(layer, key, value);
-          return prefillAttention(query, key, value, attention, options);
+          return attend?.(layer, query, key, value) ?? prefillAttention(query, key, value, attention, options);
         });
         hidden.dispose();
         hidden = next;
         await onLayer?.(layer);
       }
+      onHidden?.(hidden);
       return {logits: this.headOfLastRow(hidden), cache};
     } catch (error) {
       cache.dispose();
@@ -102,6 +107,11 @@ export class LlamaModel {
       }
       return this.headOfLastRow(hidden);
     });
+  }
+
+  /** Logits `[rows, vocabSize]` of hidden states `[rows, hiddenSize]` after the last layer, for the token after each row. */
+  logitsOf(hidden: tf.Tensor2D): tf.Tensor2D {
+    return tf.tidy(() => project(this.rmsNorm(hidden, this.weights.norm), this.weights.head));
   }
 
   dispose(): void {
@@ -157,8 +167,7 @@ export class LlamaModel {
     return tf.tidy(() => {
       const [length, hiddenSize] = hidden.shape;
       const last = tf.slice(hidden, [length - 1, 0], [1, hiddenSize]);
-      const logits = project(this.rmsNorm(last, this.weights.norm), this.weights.head);
-      return tf.reshape(logits, [this.config.vocabSize]);
+      return tf.reshape(this.logitsOf(last), [this.config.vocabSize]);
     });
   }
 }
