@@ -47,12 +47,17 @@ const BORDER = 128;
 
 const SEVERAL = 4;
 
+/** Questions that a prompt of the task asks. */
+export function questionsOf(task: Task): number {
+  return task === 'several' ? SEVERAL : 1;
+}
+
 /** Builds a prompt of exactly `length` tokens, the same for the same request. */
 export function buildPrompt(tokenizer: Tokenizer, book: Book, request: PromptRequest): Prompt {
   const {task, length, depth, seed} = request;
   // The facts take their own numbers from the seed; the passage must not hang together with them.
   const random = randomNumbers(seed + 0x2545f491);
-  const facts = chooseFacts(seed, task === 'several' ? SEVERAL : 1);
+  const facts = chooseFacts(seed, questionsOf(task));
   const sentences = facts.map((fact) => encode(tokenizer, factSentence(fact)));
   const answers = facts.map(({number}) => encode(tokenizer, ` ${number}`));
   const asked = facts.map((fact, i) => {
