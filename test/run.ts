@@ -17,7 +17,7 @@ const root = new URL('..', import.meta.url);
 async function runInNode(): Promise<Counts> {
   const mocha = new Mocha({timeout: 60_000, grep: process.env.TEST_GREP, reporter: 'dot'});
   mocha.addFile(fileURLToPath(new URL('test/setup/node.ts', root)));
-  for (const folder of ['test/ops', 'test/kernels', 'test/node', 'test/model']) {
+  for (const folder of ['test/ops', 'test/kernels', 'test/node', 'test/model', 'test/experiments']) {
     for (const file of readdirSync(new URL(folder, root)).filter((name) => name.endsWith('.test.ts'))) {
       mocha.addFile(fileURLToPath(new URL(`${folder}/${file}`, root)));
     }

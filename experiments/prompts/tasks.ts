@@ -79,8 +79,8 @@ export function buildPrompt(tokenizer: Tokenizer, book: Book, request: PromptReq
   let dropped = 0;
   if (task === 'border') {
     const number = sentences[0].length - 1 - answers[0].length;
-    // The first token of the number after its space ends a block.
-    dropped = (places[0] + number + 2) % BORDER;
+    // The first token of the number, with its space, ends a block.
+    dropped = (places[0] + number + 1) % BORDER;
   }
   const context = insert(text.ids, places, sentences).slice(dropped, textLength + dropped + sentences.flat().length);
 

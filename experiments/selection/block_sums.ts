@@ -39,6 +39,7 @@ export function massOfRows(
   rows: tf.Tensor3D,
   geometry: BlockGeometry,
   scale: number,
+  mostScores = MOST_SCORES,
 ): tf.Tensor4D {
   return tf.tidy(() => {
     const {heads, length, headDim, blockSize, blocks} = geometry;
@@ -54,7 +55,7 @@ export function massOfRows(
     const positions = tf.reshape(keyIndices, [heads, 1, length]);
 
     const parts: tf.Tensor3D[] = [];
-    const atOnce = Math.max(1, Math.floor(MOST_SCORES / (heads * perBlock * length)));
+    const atOnce = Math.max(1, Math.floor(mostScores / (heads * perBlock * length)));
     for (let first = 0; first < blocks; first += atOnce) {
       const end = Math.min(blocks, first + atOnce);
       parts.push(
@@ -106,13 +107,18 @@ export function pooled(x: tf.Tensor3D, size: number): tf.Tensor3D {
  * @param queries `[heads, blocks * n, size]`, scaled.
  * @param keys `[heads, blocks * m, size]`.
  */
-export function massOfVectors(queries: tf.Tensor3D, keys: tf.Tensor3D, geometry: BlockGeometry): tf.Tensor3D {
+export function massOfVectors(
+  queries: tf.Tensor3D,
+  keys: tf.Tensor3D,
+  geometry: BlockGeometry,
+  mostScores = MOST_SCORES,
+): tf.Tensor3D {
   return tf.tidy(() => {
     const {heads, blocks} = geometry;
     const [, queryCount, size] = queries.shape;
     const [perQueryBlock, perKeyBlock] = [queryCount / blocks, keys.shape[1] / blocks];
     const parts: tf.Tensor3D[] = [];
-    const atOnce = Math.max(1, Math.floor(MOST_SCORES / (heads * perQueryBlock * keys.shape[1])));
+    const atOnce = Math.max(1, Math.floor(mostScores / (heads * perQueryBlock * keys.shape[1])));
     for (let first = 0; first < blocks; first += atOnce) {
       const end = Math.min(blocks, first + atOnce);
       parts.push(
