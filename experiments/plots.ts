@@ -149,7 +149,7 @@ function proxyPlot(rows: readonly ProxyRow[]): Plot.PlotOptions {
     y: {label: 'rank correlation', grid: true},
     fx: {label: null},
     fy: {label: 'tokens'},
-    color: {legend: true, label: 'head'},
+    color: {legend: true, label: 'head', type: 'ordinal', scheme: 'observable10'},
     width: 1000,
     marks: [
       Plot.ruleY([0]),
@@ -172,7 +172,7 @@ function headPlot(rows: readonly HeadRow[]): Plot.PlotOptions {
     x: {label: 'needed, own order', domain: [0, most], grid: true},
     y: {label: 'needed, permuted', domain: [0, most], grid: true},
     fx: {label: 'tokens'},
-    color: {legend: true, label: 'layer'},
+    color: {legend: true, label: 'layer', type: 'ordinal', scheme: 'turbo'},
     marks: [
       Plot.line(
         [
