@@ -48,6 +48,10 @@ export async function matchDensity(
     return mean(values);
   };
   try {
+    const least = await densityAt(0);
+    if (least > density) {
+      throw new Error(`density ${density}: the blocks that are always kept are ${least.toFixed(3)}; accepted: more`);
+    }
     let [low, high] = [0, 1];
     for (let step = 0; step < STEPS; ++step) {
       const middle = (low + high) / 2;

@@ -14,6 +14,7 @@ import {currentStages} from '../../experiments/selection/stages';
 import {flashAttention, pbsAttentionDensity, type PBSAttentionPlan, pbsAttentionPlan} from '../../src/index';
 import {dot, keyRow} from '../../src/kernels/cpu/permute';
 import {scoredBlocks, visibleBlocks} from '../../src/kernels/block_geometry';
+import {rejection} from '../model/tiny_checkpoint';
 import {randomInputs, tensors} from '../reference';
 
 const GRID = {blockSize: 16, segmentSize: 32};
@@ -204,6 +205,8 @@ describe('candidates for selection [cpu]', () => {
       for (let block = 0; block < 12; ++block) visible += 4 * visibleBlocks(geometry, true, block);
       expect(kept[0] / visible, name).to.be.within(0.5, 0.6);
     }
+    const unreachable = await rejection(matchDensity(parseCandidate('pooled'), [{query, key, value}], 0.1, GRID));
+    expect(unreachable).to.match(/^density 0.1: the blocks that are always kept are 0\.\d+; accepted: more$/);
     expect(tf.memory().numTensors).to.equal(before);
     tf.dispose([query, key, value]);
   });
