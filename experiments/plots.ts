@@ -20,7 +20,12 @@ export function plots(run: Run): DrawnPlot[] {
   if (run.heads) add('density', 'Blocks that hold the mass a head needs', headPlot(run.heads));
   if (run.firstToken) {
     add('time', 'Time to the first token', {
-      x: {type: 'log', base: 2, label: 'tokens', tickFormat: (x: number) => String(x)},
+      x: {
+        type: 'log',
+        label: 'tokens',
+        ticks: [...new Set(run.firstToken.map(({length}) => length))],
+        tickFormat: (x: number) => x.toLocaleString('en'),
+      },
       y: {type: 'log', label: 'ms', grid: true},
       color: {legend: true},
       marks: [
@@ -35,7 +40,10 @@ export function plots(run: Run): DrawnPlot[] {
 type Add = (name: string, title: string, options: Plot.PlotOptions) => void;
 
 interface Point {
+  length: number;
   tokens: string;
+  variant: string;
+  task: string;
   series: string;
   setting: number;
   density: number;
@@ -48,12 +56,16 @@ interface Point {
   speedUp?: number;
 }
 
-/** What lies on the horizontal axis, by sub-command; the threshold sweep and the candidates are shown by density. */
+/** What lies on the horizontal axis, by sub-command; the threshold sweep is shown by density. */
 const SETTING: Record<string, string> = {'segment-size': 'segmentSize', 'block-size': 'blockSize'};
 
 function sweepPlots(experiment: string, rows: readonly SweepRow[], add: Add): void {
   const points = rows.filter(({variant}) => variant !== 'exact').flatMap((row) => pointsOf(experiment, row));
   if (points.length === 0) return;
+  if (experiment === 'selection') {
+    candidatePlots(points, add);
+    return;
+  }
   const setting = SETTING[experiment];
   const x = setting === undefined ? 'density' : 'setting';
   const xScale: Plot.ScaleOptions =
@@ -68,10 +80,10 @@ function sweepPlots(experiment: string, rows: readonly SweepRow[], add: Add): vo
   const channels = {x, fx: 'tokens', stroke: 'series'} as const;
   const marks = (y: string, low: string, high: string) => [
     Plot.ruleX(points, {...channels, y1: low, y2: high}),
-    ...(experiment === 'selection' ? [] : [Plot.lineY(points, {...channels, y, sort: x})]),
+    Plot.lineY(points, {...channels, y, sort: x}),
     Plot.dot(points, {...channels, y, fill: 'series', r: 2.5}),
   ];
-  const common = {x: xScale, fx: {label: 'tokens'}, color: {legend: true}};
+  const common = {x: xScale, fx: lengthScale(rows), color: {legend: true}};
   add('loss', 'Loss above exact attention', {
     ...common,
     y: {label: 'nats', grid: true},
@@ -90,13 +102,55 @@ function sweepPlots(experiment: string, rows: readonly SweepRow[], add: Add): vo
     });
   }
   const timed = points.filter(({speedUp}) => speedUp !== undefined);
-  if (timed.length > 0 && experiment !== 'selection') {
+  if (timed.length > 0) {
     add('speed-up', 'Speed-up of attention over exact', {
       ...common,
       y: {label: '×', grid: true},
       marks: [Plot.ruleY([1]), ...lines(timed, 'speedUp', channels)],
     });
   }
+}
+
+/** Candidates stand at one density, so each gets a line of its own, with a point for each task. */
+function candidatePlots(points: readonly Point[], add: Add): void {
+  const names = [...new Set(points.map(({variant}) => variant))];
+  const common = {
+    y: {domain: names, label: null},
+    fx: lengthScale(points),
+    color: {legend: true},
+    marginLeft: 20 + 6.5 * Math.max(...names.map((name) => name.length)),
+    width: 1000,
+    height: 90 + 22 * names.length,
+  };
+  const channels = {y: 'variant', fx: 'tokens', stroke: 'task'} as const;
+  const marks = (x: string, low: string, high: string) => [
+    Plot.ruleY(points, {...channels, x1: low, x2: high}),
+    Plot.dot(points, {...channels, x, fill: 'task'}),
+  ];
+  add('needle', 'Questions answered', {
+    ...common,
+    x: {label: 'share', domain: [0, 1], grid: true},
+    marks: marks('needle', 'needleLow', 'needleHigh'),
+  });
+  // The loss is of all prompts of a candidate, whatever their task.
+  const [task] = [...new Set(points.map((point) => point.task))];
+  const first = points.filter((point) => point.task === task);
+  add('loss', 'Loss above exact attention', {
+    ...common,
+    color: {legend: false},
+    x: {label: 'nats', grid: true},
+    marks: [
+      Plot.ruleX([0]),
+      Plot.ruleY(first, {y: 'variant', fx: 'tokens', x1: 'lossLow', x2: 'lossHigh'}),
+      Plot.dot(first, {y: 'variant', fx: 'tokens', x: 'loss', fill: 'currentColor'}),
+    ],
+  });
+}
+
+/** Lengths in their order, which is not that of their names. */
+function lengthScale(rows: ReadonlyArray<{length: number}>): Plot.ScaleOptions {
+  const lengths = [...new Set(rows.map(({length}) => length))].sort((a, b) => a - b);
+  return {label: 'tokens', domain: lengths.map((length) => length.toLocaleString('en'))};
 }
 
 function lines(points: readonly Point[], y: string, channels: {x: string; fx: string; stroke: string}): Plot.Markish[] {
@@ -110,6 +164,9 @@ function lines(points: readonly Point[], y: string, channels: {x: string; fx: st
 function pointsOf(experiment: string, row: SweepRow): Point[] {
   const tasks = Object.entries(row.needle);
   return tasks.map(([task, {share}]) => ({
+    length: row.length,
+    variant: row.variant,
+    task,
     tokens: row.length.toLocaleString('en'),
     series: [seriesOf(experiment, row), ...(tasks.length > 1 ? [task] : [])].join(', '),
     setting: Number(row.settings[SETTING[experiment]]),
@@ -124,12 +181,10 @@ function pointsOf(experiment: string, row: SweepRow): Point[] {
   }));
 }
 
-function seriesOf(experiment: string, {variant, settings}: SweepRow): string {
+function seriesOf(experiment: string, {settings}: SweepRow): string {
   switch (experiment) {
     case 'threshold':
       return `${settings.permute ? 'permuted' : 'own order'}${settings.exactLastBlock ? '' : ', last block estimated'}`;
-    case 'selection':
-      return variant;
     default:
       return `τ ${settings.threshold}`;
   }
@@ -148,7 +203,7 @@ function proxyPlot(rows: readonly ProxyRow[]): Plot.PlotOptions {
     x: {label: 'query position', ticks: [0.25, 0.5, 0.75], grid: true},
     y: {label: 'rank correlation', grid: true},
     fx: {label: null},
-    fy: {label: 'tokens'},
+    fy: lengthScale(rows),
     color: {legend: true, label: 'head', type: 'ordinal', scheme: 'observable10'},
     width: 1000,
     marks: [
@@ -159,6 +214,7 @@ function proxyPlot(rows: readonly ProxyRow[]): Plot.PlotOptions {
         fx: 'name',
         fy: 'tokens',
         stroke: 'head',
+        z: 'head',
         sort: 'position',
       }),
     ],
@@ -171,7 +227,7 @@ function headPlot(rows: readonly HeadRow[]): Plot.PlotOptions {
   return {
     x: {label: 'needed, own order', domain: [0, most], grid: true},
     y: {label: 'needed, permuted', domain: [0, most], grid: true},
-    fx: {label: 'tokens'},
+    fx: lengthScale(rows),
     color: {legend: true, label: 'layer', type: 'ordinal', scheme: 'turbo'},
     marks: [
       Plot.line(
@@ -185,6 +241,9 @@ function headPlot(rows: readonly HeadRow[]): Plot.PlotOptions {
     ],
   };
 }
+
+/** Height of the title above a plot. */
+const TITLE = 18;
 
 const SVG = 'http://www.w3.org/2000/svg';
 
@@ -213,13 +272,14 @@ function draw(title: string, options: Plot.PlotOptions): string {
   );
   const longest = Math.max(0, ...names.map((name) => String(name).length));
   const legendWidth = names.length === 0 ? 0 : 30 + 6.2 * longest;
-  const height = Math.max(Number(plot.getAttribute('height')), 50 + 16 * names.length);
+  const height = TITLE + Math.max(Number(plot.getAttribute('height')), 50 + 16 * names.length);
   const entries = names.map(
     (name, i) =>
       `<circle cx="${width + 8}" cy="${40 + 16 * i}" r="4" fill="${colors[i]}"/>` +
       `<text x="${width + 18}" y="${44 + 16 * i}">${escape(String(name))}</text>`,
   );
   plot.setAttribute('xmlns', SVG);
+  plot.setAttribute('y', String(TITLE));
   return [
     `<svg xmlns="${SVG}" width="${width + legendWidth}" height="${height}" viewBox="0 0 ${width + legendWidth} ${height}" font-family="sans-serif" font-size="11">`,
     '<rect width="100%" height="100%" fill="white"/>',

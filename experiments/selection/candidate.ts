@@ -12,7 +12,8 @@
  * Changes:
  * - `max`, `mix`: of several rows the largest share instead of the mean; or both, each as a share, added;
  * - `peak`: the mean of the strided rows, plus a tenth of the largest share that one of the other rows pays;
- * - `pooled`: rows and the pooled estimate, half and half;
+ * - `smooth`: the mean of rows is averaged with those of the query blocks before and after, which count half;
+ * - `pooled`: a quarter of the mean of rows is replaced by the pooled estimate;
  * - `own`: the own segment, always kept, counts as kept when the threshold is reached;
  * - `group`: one key order for the query heads that share a key head;
  * - `unpermuted`: keys in their own order;
@@ -39,7 +40,7 @@ export type Estimate =
   | {kind: 'mass'}
   | {kind: 'rows'; choices: RowChoice[]};
 
-const CHANGES = ['max', 'mix', 'peak', 'pooled', 'own', 'group', 'unpermuted', 'paper'] as const;
+const CHANGES = ['max', 'mix', 'peak', 'smooth', 'pooled', 'own', 'group', 'unpermuted', 'paper'] as const;
 export type Change = (typeof CHANGES)[number];
 
 const ACCEPTED =

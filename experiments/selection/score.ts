@@ -66,11 +66,16 @@ function estimate(
         estimate.kind === 'mass' ? [{choice: 'strided', count: blockSize}] : estimate.choices;
       const rows = choices.map((choice) => chooseRows(choice, queries, key, geometry));
       const mass = massOfRows(queries, keys, order.keyIndices, tf.concat(rows, 2), geometry, scale);
-      if (changes.has('peak')) return withPeaks(mass, choices);
-      const mean = tf.mean(mass, 2) as tf.Tensor3D;
+      const meanOf = (rows: tf.Tensor) => {
+        let mean = tf.mean(rows, 2) as tf.Tensor3D;
+        if (changes.has('smooth')) mean = smoothed(mean, geometry);
+        return changes.has('pooled') ? withPooled(mean, library()) : mean;
+      };
+      if (changes.has('peak')) return withPeaks(mass, choices, meanOf);
+      const mean = meanOf(mass);
       if (changes.has('max')) return tf.max(mass, 2);
       if (changes.has('mix')) return tf.add(normalised(mean), normalised(tf.max(mass, 2)));
-      return changes.has('pooled') ? tf.add(normalised(mean), library()) : mean;
+      return mean;
     }
   }
 }
@@ -79,7 +84,11 @@ function estimate(
 const PEAK = 0.1;
 
 /** From `[heads, blocks, rows, blocks]`: what rows at large pay, and what a single one needs. */
-function withPeaks(mass: tf.Tensor4D, choices: readonly RowChoice[]): tf.Tensor3D {
+function withPeaks(
+  mass: tf.Tensor4D,
+  choices: readonly RowChoice[],
+  meanOf: (rows: tf.Tensor) => tf.Tensor3D,
+): tf.Tensor3D {
   const parts = tf.split(
     mass,
     choices.map(({count}) => count),
@@ -90,7 +99,42 @@ function withPeaks(mass: tf.Tensor4D, choices: readonly RowChoice[]): tf.Tensor3
       parts.filter((_, i) => (choices[i].choice === 'strided') === strided),
       2,
     );
-  return tf.div(tf.add(tf.mean(of(true), 2), tf.mul(tf.max(of(false), 2), PEAK)), 1 + PEAK) as tf.Tensor3D;
+  return tf.div(tf.add(meanOf(of(true)), tf.mul(tf.max(of(false), 2), PEAK)), 1 + PEAK) as tf.Tensor3D;
+}
+
+/** Part of the mean of rows that the pooled estimate takes. */
+const POOLED = 0.25;
+
+/** Shares partly distributed as the pooled estimate says, which adds up to 1; what a row pays to all blocks stays. */
+function withPooled(shares: tf.Tensor3D, estimate: tf.Tensor3D): tf.Tensor3D {
+  const far = tf.sum(shares, 2, true);
+  return tf.add(tf.mul(shares, 1 - POOLED), tf.mul(tf.mul(estimate, far), POOLED)) as tf.Tensor3D;
+}
+
+/** Weight of a neighbour's mean beside a query block's own. */
+const NEIGHBOUR = 0.5;
+
+/**
+ * Shares `[heads, blocks, blocks]` averaged over neighbouring query blocks, as far as a key block competes for them too: a
+ * few rows say more of what a block needs together with those beside it. What a row pays to all blocks stays.
+ */
+export function smoothed(shares: tf.Tensor3D, geometry: BlockGeometry): tf.Tensor3D {
+  return tf.tidy(() => {
+    const {blocks} = geometry;
+    const seen = tf.reshape(competing(geometry), [1, blocks, blocks]) as tf.Tensor3D;
+    const withNeighbours = (x: tf.Tensor3D) => {
+      const [heads] = x.shape;
+      const shifted = (start: number, before: number) =>
+        tf.pad(tf.slice(x, [0, start, 0], [heads, blocks - 1, blocks]), [
+          [0, 0],
+          [before, 1 - before],
+          [0, 0],
+        ]);
+      return tf.add(x, tf.mul(tf.add(shifted(0, 1), shifted(1, 0)), NEIGHBOUR));
+    };
+    const mean = tf.mul(tf.divNoNan(withNeighbours(shares), withNeighbours(seen)), seen);
+    return tf.mul(mean, tf.divNoNan(tf.sum(shares, 2, true), tf.sum(mean, 2, true))) as tf.Tensor3D;
+  });
 }
 
 /** int32 `[heads, blocks, count]`: positions of the rows of each query block that stand for all. */

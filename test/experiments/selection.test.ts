@@ -9,7 +9,7 @@ import {
 } from '../../experiments/selection/candidate_variant';
 import {massOfRows, massOfVectors, permutedKeys, pooled} from '../../experiments/selection/block_sums';
 import {matchDensity} from '../../experiments/selection/match_density';
-import {chooseRows, scoreCandidate} from '../../experiments/selection/score';
+import {chooseRows, scoreCandidate, smoothed} from '../../experiments/selection/score';
 import {currentStages} from '../../experiments/selection/stages';
 import {flashAttention, pbsAttentionDensity, type PBSAttentionPlan, pbsAttentionPlan} from '../../src/index';
 import {dot, keyRow} from '../../src/kernels/cpu/permute';
@@ -174,6 +174,25 @@ describe('candidates for selection [cpu]', () => {
     }
   });
 
+  it('smooth averages with the neighbours for which a block competes, and keeps the sum', () => {
+    const four = {...geometry, heads: 1, length: 64, blocks: 4, permutedLength: 64, blockSize: 16, segmentSize: 16};
+    // Query block 2 sees key blocks 0 and 1, block 3 sees 0 to 2, block 1 sees 0.
+    const shares = [
+      [0, 0, 0, 0],
+      [0.8, 0, 0, 0],
+      [0.2, 0.4, 0, 0],
+      [0.1, 0.3, 0.2, 0],
+    ];
+    const result = tf.tidy(() => smoothed(tf.tensor3d([shares]), four).arraySync()[0]);
+    // Row 2: block 0 of rows 1, 2 and 3, block 1 of rows 2 and 3.
+    const [a, b] = [(0.4 + 0.2 + 0.05) / 2, (0.4 + 0.15) / 1.5];
+    expect(result[2][0]).to.be.closeTo((0.6 * a) / (a + b), 1e-6);
+    expect(result[2][1]).to.be.closeTo((0.6 * b) / (a + b), 1e-6);
+    expect(result[0]).to.deep.equal([0, 0, 0, 0]);
+    expect(result[1][0]).to.be.closeTo(0.8, 1e-6);
+    expect(result[3].reduce((x, y) => x + y)).to.be.closeTo(0.6, 1e-6);
+  });
+
   it('a candidate that keeps every block is exact attention', async () => {
     const [query, key, value] = tensors(inputs);
     const variant = candidateVariant(parseCandidate('strided-4/outlying-2+peak'), 1, GRID);
@@ -193,7 +212,7 @@ describe('candidates for selection [cpu]', () => {
   it('brings a candidate to a density, from below', async () => {
     const [query, key, value] = tensors(inputs);
     const before = tf.memory().numTensors;
-    for (const name of ['pooled', 'mass+own', 'strided-4/outlying-2+peak+own', 'outlying-4+group+mix']) {
+    for (const name of ['pooled', 'mass+own', 'strided-4/outlying-2+peak+own', 'outlying-4+group+mix', 'strided-4+smooth+pooled']) {
       const candidate = parseCandidate(name);
       const threshold = await matchDensity(candidate, [{query, key, value}], 0.6, GRID);
       const kept = valuesOf((q, k) => {
