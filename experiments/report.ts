@@ -33,7 +33,7 @@ const SWEEP_TEXT =
   'Density: kept of the visible blocks, own segment included in both. Loss: nats a token on the same prompts, answers left ' +
   'out, and what it is above exact attention. Needle: questions answered, with the 95% interval. Time: milliseconds on the ' +
   'GPU for a layer of four heads, mean of an early and a late layer; before attention, as a share of exact attention. ' +
-  'Candidates for selection run as chains of tfjs ops, so their time is no measure: `cost` counts multiply-adds, as a share of ' +
+  'Candidates for selection run as chains of tfjs ops, so they are not timed: `cost` counts multiply-adds, as a share of ' +
   "exact attention's.";
 
 const PROXY_TEXT =

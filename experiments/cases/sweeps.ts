@@ -2,6 +2,7 @@ import type {Experimenter} from '../experimenter';
 import {captureLayers, disposeCaptured} from '../measure/capture';
 import {sweep, type SweptVariant} from '../measure/sweep';
 import {pbsVariant} from '../measure/variant';
+import type {Prompt} from '../prompts/tasks';
 import {costShare} from '../selection/candidate';
 import {candidateVariant} from '../selection/candidate_variant';
 import {matchDensity} from '../selection/match_density';
@@ -56,7 +57,7 @@ export async function selection(experimenter: Experimenter): Promise<void> {
   const {options, subject, place} = experimenter;
   const grid = {blockSize: options.blockSizes[0], segmentSize: options.segmentSizes[0]};
   const layers = Array.from({length: subject.model.config.layers}, (_, i) => i);
-  await sweep(experimenter, async (length, prompts) => {
+  const variantsOf = async (length: number, prompts: readonly Prompt[]) => {
     const density = options.densities[options.lengths.indexOf(length)];
     const captured = density === undefined ? [] : await captureLayers(subject, prompts[0].ids, layers);
     const variants: SweptVariant[] = [];
@@ -77,5 +78,6 @@ export async function selection(experimenter: Experimenter): Promise<void> {
     }
     disposeCaptured(captured);
     return variants;
-  });
+  };
+  await sweep(experimenter, variantsOf, false);
 }

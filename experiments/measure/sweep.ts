@@ -21,10 +21,12 @@ const TIMING_SECONDS = 0.15;
  * Reads the same prompts with exact attention and with each variant, length by length.
  *
  * @param variantsOf the variants at a length, made when it comes, from the prompts there.
+ * @param timed whether the time of attention says something: not where stages are chains of tfjs ops.
  */
 export async function sweep(
   experimenter: Experimenter,
   variantsOf: (length: number, prompts: readonly Prompt[]) => Promise<SweptVariant[]> | SweptVariant[],
+  timed = true,
 ): Promise<void> {
   const {subject, options, device} = experimenter;
   for (const length of options.lengths) {
@@ -42,7 +44,7 @@ export async function sweep(
       variants = await variantsOf(length, prompts);
       return [];
     });
-    const timer = options.timing ? device.timer : undefined;
+    const timer = timed && options.timing ? device.timer : undefined;
     const captured = timer ? await captureLayers(subject, prompts[0].ids, TIMED_LAYERS) : [];
     for (const swept of variants) {
       await experimenter.step('sweep', `${swept.variant.label} ${length}`, async () => {

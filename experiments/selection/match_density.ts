@@ -4,7 +4,7 @@ import {visibleBlocks} from '../../src/kernels/block_geometry';
 import {mean} from '../statistics';
 import type {Candidate} from './candidate';
 import {candidateGeometry, type Grid, orderKeys} from './candidate_variant';
-import {scoreCandidate} from './score';
+import {estimateShares, scoresOf} from './score';
 import {currentStages} from './stages';
 
 const STEPS = 9;
@@ -24,17 +24,13 @@ export async function matchDensity(
     const geometry = candidateGeometry(query, key, grid);
     const scale = 1 / Math.sqrt(geometry.headDim);
     const order = tf.tidy(() => orderKeys(candidate, stages, query, key, geometry, scale));
-    const scoreWith = (threshold: number) =>
-      scoreCandidate(candidate, stages, query, key, order, geometry, scale, threshold);
-    // Only this change makes the scores depend on the threshold.
-    const scores = candidate.changes.has('own') ? undefined : scoreWith(1);
-    return {geometry, order, scoreWith, scores};
+    return {geometry, order, shares: estimateShares(candidate, stages, query, key, order, geometry, scale)};
   });
   const densityAt = async (threshold: number) => {
-    const shares = tf.tidy(() =>
+    const parts = tf.tidy(() =>
       tf.stack(
-        layers.map(({geometry, order, scoreWith, scores}) => {
-          const used = scores ?? scoreWith(threshold);
+        layers.map(({geometry, order, shares}) => {
+          const used = scoresOf(candidate, shares, order, geometry, threshold);
           const lists = stages.selectBlocks(used, order.keyIndices, geometry, threshold);
           const kept = tf.sum(tf.cast(stages.blockMask(lists, geometry), 'float32'));
           let visible = 0;
@@ -43,8 +39,8 @@ export async function matchDensity(
         }),
       ),
     );
-    const values = Array.from(await shares.data());
-    shares.dispose();
+    const values = Array.from(await parts.data());
+    parts.dispose();
     return mean(values);
   };
   try {
@@ -60,6 +56,6 @@ export async function matchDensity(
     }
     return low;
   } finally {
-    layers.forEach(({order, scores}) => tf.dispose([order.keyScores, order.keyIndices, ...(scores ? [scores] : [])]));
+    layers.forEach(({order: {keyScores, keyIndices}, shares}) => tf.dispose([keyScores, keyIndices, shares]));
   }
 }

@@ -23,15 +23,40 @@ export function scoreCandidate(
   threshold: number,
 ): tf.Tensor4D {
   return tf.tidy(() => {
+    const shares = estimateShares(candidate, stages, query, key, order, geometry, scale);
+    return scoresOf(candidate, shares, order, geometry, threshold);
+  });
+}
+
+/** Scores of what {@link estimateShares} gave. */
+export function scoresOf(
+  {changes}: Candidate,
+  shares: tf.Tensor3D,
+  order: KeyOrder,
+  geometry: BlockGeometry,
+  threshold: number,
+): tf.Tensor4D {
+  return tf.tidy(() => {
     const {heads, blocks} = geometry;
-    const {changes} = candidate;
-    let scores = estimate(candidate, stages, query, key, order, geometry, scale);
     // A threshold on all that is paid, of which the own segment has brought its part before any block is chosen.
     const counted = (x: tf.Tensor3D) => (changes.has('own') ? withOwnSegment(x, threshold) : normalised(x));
-    scores = counted(scores);
+    let scores = counted(shares);
     if (!changes.has('paper')) scores = withLastBlocks(scores, counted(proxyMass(order, geometry)), geometry);
     return tf.reshape(scores, [1, heads, blocks, blocks]);
   });
+}
+
+/** `[heads, blocks, blocks]`: what each query block is estimated to pay to each that competes, 0 elsewhere. */
+export function estimateShares(
+  candidate: Candidate,
+  stages: Stages,
+  query: tf.Tensor4D,
+  key: tf.Tensor4D,
+  order: KeyOrder,
+  geometry: BlockGeometry,
+  scale: number,
+): tf.Tensor3D {
+  return tf.tidy(() => estimate(candidate, stages, query, key, order, geometry, scale));
 }
 
 function estimate(

@@ -212,7 +212,13 @@ describe('candidates for selection [cpu]', () => {
   it('brings a candidate to a density, from below', async () => {
     const [query, key, value] = tensors(inputs);
     const before = tf.memory().numTensors;
-    for (const name of ['pooled', 'mass+own', 'strided-4/outlying-2+peak+own', 'outlying-4+group+mix', 'strided-4+smooth+pooled']) {
+    for (const name of [
+      'pooled',
+      'mass+own',
+      'strided-4/outlying-2+peak+own',
+      'outlying-4+group+mix',
+      'strided-4+smooth+pooled',
+    ]) {
       const candidate = parseCandidate(name);
       const threshold = await matchDensity(candidate, [{query, key, value}], 0.6, GRID);
       const kept = valuesOf((q, k) => {
