@@ -14,9 +14,9 @@ export interface PlacedFact {
   depth: number;
 }
 
-// Common words only: the model was trained on facts made of such.
+// Common words only: the model was trained on facts made of such. Not "harbour": it misses one answer in five about one.
 const ADJECTIVES = ['amber', 'silver', 'golden', 'crimson', 'quiet', 'ancient', 'hidden', 'gentle', 'bright', 'little'];
-const NOUNS = ['falcon', 'lantern', 'river', 'garden', 'castle', 'harbour', 'forest', 'mirror', 'bridge', 'violin'];
+const NOUNS = ['falcon', 'lantern', 'river', 'garden', 'castle', 'tower', 'forest', 'mirror', 'bridge', 'violin'];
 
 /** A fact that the seed decides. */
 export function chooseFact(seed: number): Fact {

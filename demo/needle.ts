@@ -36,6 +36,20 @@ export interface Needle {
   questionLength: number;
 }
 
+/** The sentence that states a fact, as the model was trained to read it: inserted where a sentence has ended. */
+export function factSentence(fact: Fact): string {
+  return ` The ${subject(fact)} is ${fact.number}.`;
+}
+
+/** The question that the model was trained to answer; it ends the prompt. */
+export function factQuestion(fact: Fact): string {
+  return `\n\nQuestion: What is the ${subject(fact)}?\nAnswer:`;
+}
+
+export function subject({adjective, noun}: Fact): string {
+  return `secret number of the ${adjective} ${noun}`;
+}
+
 /**
  * Builds a prompt of exactly `length` tokens out of a text, the same for the same request.
  *
@@ -51,8 +65,8 @@ export function buildNeedle(tokenizer: Tokenizer, book: string, request: NeedleR
   }
   const asked = {fact: request.fact ?? chooseFact(seed), depth};
   const facts = checkFacts([asked, ...others]);
-  const sentences = facts.map(({fact}) => ` The ${subject(fact)} is ${fact.number}.`);
-  const question = `\n\nQuestion: What is the ${subject(asked.fact)}?\nAnswer:`;
+  const sentences = facts.map(({fact}) => factSentence(fact));
+  const question = factQuestion(asked.fact);
   const sentenceIds = sentences.map((sentence) => encode(tokenizer, sentence));
   const questionIds = encode(tokenizer, question);
 
@@ -79,10 +93,6 @@ export function buildNeedle(tokenizer: Tokenizer, book: string, request: NeedleR
     sentenceLength: sentenceIds[0].length,
     questionLength: questionIds.length,
   };
-}
-
-function subject({adjective, noun}: Fact): string {
-  return `secret number of the ${adjective} ${noun}`;
 }
 
 /** The passage with every fact in its place, and the place of the first one. */

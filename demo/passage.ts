@@ -11,7 +11,7 @@ export interface Passage {
 }
 
 /** A sentence ends at a full stop, question or exclamation mark that is neither an initial nor a title. */
-const SENTENCE_END = /(?<!\b(?:Mr|Mrs|Dr|St|Fr|Rev|Esq|[A-Z]))[.!?]["')]*(?= ["'(]?[A-Z])/g;
+export const SENTENCE_END = /(?<!\b(?:Mr|Mrs|Dr|St|Fr|Rev|Esq|[A-Z]))[.!?]["')]*(?= ["'(]?[A-Z])/g;
 
 /** English prose takes about 4 characters a token; 8 leaves room to spare. */
 const CHARACTERS_PER_TOKEN = 8;

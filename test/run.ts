@@ -17,7 +17,9 @@ interface Counts {
 
 const root = new URL('..', import.meta.url);
 
-const NODE_FOLDERS = ['ops', 'kernels', 'node', 'model', 'page', 'graph', 'examples'].map((name) => `test/${name}`);
+const NODE_FOLDERS = ['ops', 'kernels', 'node', 'model', 'page', 'graph', 'examples', 'experiments'].map(
+  (name) => `test/${name}`,
+);
 
 async function runMocha(folders: string[], reporter: string): Promise<Counts> {
   const mocha = new Mocha({timeout: 60_000, grep: process.env.TEST_GREP, reporter});

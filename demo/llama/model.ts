@@ -27,6 +27,13 @@ export interface PrefillRequest {
    * headDim]` before they are attended. They are disposed after the layer: clone and `tf.keep` to hold one.
    */
   onAttention?: (layer: number, query: tf.Tensor4D, key: tf.Tensor4D, value: tf.Tensor4D) => void;
+  /** Attends in the place of `attention`, from what `onAttention` sees to `[1, heads, length, headDim]`. */
+  attend?: (layer: number, query: tf.Tensor4D, key: tf.Tensor4D, value: tf.Tensor4D) => tf.Tensor4D;
+  /**
+   * Sees `[length, hiddenSize]` after the last layer, for {@link LlamaModel.logitsOf}; disposed afterwards. Without it, the
+   * last layer computes the last row alone.
+   */
+  onHidden?: (hidden: tf.Tensor2D) => void;
   /** Told, and awaited, when the backend has finished a layer, in their order. The next layers are queued meanwhile. */
   onLayer?: (layer: number) => void | Promise<void>;
   /**
@@ -82,7 +89,7 @@ export class LlamaModel {
 
   /** Runs a prompt. */
   async prefill(ids: readonly number[], request: PrefillRequest = {}): Promise<Prefill> {
-    const {attention = 'composed', options, onAttention, onLayer, signal} = request;
+    const {attention = 'composed', options, attend: replaced, onAttention, onHidden, onLayer, signal} = request;
     const {layers} = this.config;
     signal?.throwIfAborted();
     this.checkRoom(0, ids.length);
@@ -98,14 +105,16 @@ export class LlamaModel {
         const attend: Attend = (query, key, value) => {
           onAttention?.(layer, query, key, value);
           cache.start(key, value);
-          return prefillAttention(query, key, value, attention, options);
+          return replaced?.(layer, query, key, value) ?? prefillAttention(query, key, value, attention, options);
         };
-        // Nothing but the last row's logits comes out, so that past the last attention no other row is needed.
-        const next: tf.Tensor2D = this.runLayer(layer, hidden, 0, attend, layer === layers - 1);
+        // Where nothing but the last row's logits comes out, no other row is needed past the last attention.
+        const lastRowOnly = layer === layers - 1 && onHidden === undefined;
+        const next: tf.Tensor2D = this.runLayer(layer, hidden, 0, attend, lastRowOnly);
         hidden.dispose();
         hidden = next;
         await progress?.queued(computed(hidden));
       }
+      onHidden?.(hidden);
       logits = this.headOfLastRow(hidden);
       await progress?.finish();
       return {logits, cache};
@@ -134,6 +143,15 @@ export class LlamaModel {
         );
       }
       return this.headOfLastRow(hidden);
+    });
+  }
+
+  /** Logits `[rows, vocabSize]` of hidden states `[rows, hiddenSize]` after the last layer, for the token after each row. */
+  logitsOf(hidden: tf.Tensor2D): tf.Tensor2D {
+    return tf.tidy(() => {
+      const x = tf.mul(this.normalise(hidden), this.weights.norm);
+      // As it is stored: a tied head is the embedding, of which a transposed copy would double the memory.
+      return tf.matMul(x, this.weights.head, false, true);
     });
   }
 
@@ -233,11 +251,7 @@ export class LlamaModel {
   }
 
   private headOfLastRow(hidden: tf.Tensor2D): tf.Tensor1D {
-    return tf.tidy(() => {
-      const last = tf.mul(this.normalise(lastRow(hidden, 0)), this.weights.norm);
-      // As it is stored: a tied head is the embedding, of which a transposed copy would double the memory.
-      return tf.reshape(tf.matMul(last, this.weights.head, false, true), [this.config.vocabSize]);
-    });
+    return tf.tidy(() => tf.reshape(this.logitsOf(lastRow(hidden, 0)), [this.config.vocabSize]));
   }
 }
 

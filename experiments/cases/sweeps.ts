@@ -1,0 +1,83 @@
+import type {Experimenter} from '../experimenter';
+import {captureLayers, disposeCaptured} from '../measure/capture';
+import {sweep, type SweptVariant} from '../measure/sweep';
+import {pbsVariant} from '../measure/variant';
+import type {Prompt} from '../prompts/tasks';
+import {costShare} from '../selection/candidate';
+import {candidateVariant} from '../selection/candidate_variant';
+import {matchDensity} from '../selection/match_density';
+
+/** Segment sizes; blocks are never longer than a segment. */
+export async function segmentSize(experimenter: Experimenter): Promise<void> {
+  const {segmentSizes, blockSizes, thresholds} = experimenter.options;
+  await sweep(experimenter, (length) =>
+    segmentSizes
+      .filter((segmentSize) => segmentSize < length)
+      .flatMap((segmentSize) =>
+        thresholds.map((threshold) => {
+          const blockSize = Math.min(blockSizes[0], segmentSize);
+          const options = {segmentSize, blockSize, threshold};
+          return {variant: pbsVariant(`S ${segmentSize}, τ ${threshold}`, options), settings: options};
+        }),
+      ),
+  );
+}
+
+/** Thresholds, with and without the permutation and the exact last block. */
+export async function threshold(experimenter: Experimenter): Promise<void> {
+  const {thresholds, segmentSizes, blockSizes} = experimenter.options;
+  const [segmentSize, blockSize] = [segmentSizes[0], blockSizes[0]];
+  await sweep(experimenter, () =>
+    [true, false].flatMap((exactLastBlock) =>
+      [true, false].flatMap((permute) =>
+        thresholds.map((threshold) => {
+          const options = {threshold, permute, exactLastBlock, segmentSize, blockSize};
+          const label = `τ ${threshold}${permute ? '' : ', not permuted'}${exactLastBlock ? '' : ', last block estimated'}`;
+          return {variant: pbsVariant(label, options), settings: options};
+        }),
+      ),
+    ),
+  );
+}
+
+export async function blockSize(experimenter: Experimenter): Promise<void> {
+  const {blockSizes, segmentSizes, thresholds} = experimenter.options;
+  await sweep(experimenter, () =>
+    blockSizes.flatMap((blockSize) =>
+      thresholds.map((threshold) => {
+        const options = {blockSize, segmentSize: segmentSizes[0], threshold};
+        return {variant: pbsVariant(`B ${blockSize}, τ ${threshold}`, options), settings: options};
+      }),
+    ),
+  );
+}
+
+/** Candidates for the choice of blocks, at one threshold or at one density. */
+export async function selection(experimenter: Experimenter): Promise<void> {
+  const {options, subject, place} = experimenter;
+  const grid = {blockSize: options.blockSizes[0], segmentSize: options.segmentSizes[0]};
+  const layers = Array.from({length: subject.model.config.layers}, (_, i) => i);
+  const variantsOf = async (length: number, prompts: readonly Prompt[]) => {
+    const density = options.densities[options.lengths.indexOf(length)];
+    const captured = density === undefined ? [] : await captureLayers(subject, prompts[0].ids, layers);
+    const variants: SweptVariant[] = [];
+    for (const {candidate, threshold: given} of options.candidates) {
+      const thresholds =
+        given !== undefined
+          ? [given]
+          : density === undefined
+            ? options.thresholds
+            : [await matchDensity(candidate, captured, density, grid)];
+      for (const threshold of thresholds) {
+        place.log(`        ${candidate.name}: threshold ${threshold.toFixed(3)}`);
+        variants.push({
+          variant: candidateVariant(candidate, threshold, grid),
+          settings: {candidate: candidate.name, threshold, cost: costShare(candidate, grid.blockSize, length)},
+        });
+      }
+    }
+    disposeCaptured(captured);
+    return variants;
+  };
+  await sweep(experimenter, variantsOf, false);
+}

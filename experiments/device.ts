@@ -1,0 +1,30 @@
+import '@tensorflow/tfjs-backend-cpu';
+import {ready, setBackend} from '@tensorflow/tfjs-core';
+import type {Timer} from '../bench/device';
+import '../demo/llama/kernels/webgpu';
+import {openWebGPU} from '../bench/webgpu/device';
+import {openDawn} from '../test/gpu/dawn';
+
+export const BACKENDS = ['webgpu', 'cpu'] as const;
+export type BackendName = (typeof BACKENDS)[number];
+
+/** What experiments need of the backend that they run on. */
+export interface ExperimentDevice {
+  adapter: string;
+  /** Errors of the device so far; a result that came with one is worth nothing. */
+  errors: string[];
+  /** Absent where programs cannot be timed. */
+  timer?: Timer;
+}
+
+/** Makes a backend current: WebGPU through Dawn, or plain JavaScript, which is enough for a few hundred tokens. */
+export async function openDevice(name: BackendName): Promise<ExperimentDevice> {
+  if (name === 'webgpu') {
+    openDawn();
+    const {about, errors, timer} = await openWebGPU([]);
+    return {adapter: about.adapter, errors, timer};
+  }
+  await setBackend('cpu');
+  await ready();
+  return {adapter: 'the processor, in JavaScript', errors: []};
+}

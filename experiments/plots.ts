@@ -1,0 +1,293 @@
+import * as Plot from '@observablehq/plot';
+import {parseHTML} from 'linkedom';
+import type {HeadRow, ProxyRow, Run, SweepRow} from './results';
+
+export interface DrawnPlot {
+  /** File name without its ending. */
+  name: string;
+  title: string;
+  svg: string;
+}
+
+/** The plots of one sub-command. */
+export function plots(run: Run): DrawnPlot[] {
+  const {experiment} = run;
+  const drawn: DrawnPlot[] = [];
+  const add = (name: string, title: string, options: Plot.PlotOptions) =>
+    drawn.push({name: `${experiment}-${name}`, title, svg: draw(title, options)});
+  if (run.sweep) sweepPlots(experiment, run.sweep, add);
+  if (run.proxy) add('correlation', 'Rank correlation of key mass with the last query block', proxyPlot(run.proxy));
+  if (run.heads) add('density', 'Blocks that hold the mass a head needs', headPlot(run.heads));
+  if (run.firstToken) {
+    add('time', 'Time to the first token', {
+      x: {
+        type: 'log',
+        label: 'tokens',
+        ticks: [...new Set(run.firstToken.map(({length}) => length))],
+        tickFormat: (x: number) => x.toLocaleString('en'),
+      },
+      y: {type: 'log', label: 'ms', grid: true},
+      color: {legend: true},
+      marks: [
+        Plot.lineY(run.firstToken, {x: 'length', y: 'median', stroke: 'variant', marker: 'circle'}),
+        Plot.ruleX(run.firstToken, {x: 'length', y1: 'low', y2: 'high', stroke: 'variant'}),
+      ],
+    });
+  }
+  return drawn;
+}
+
+type Add = (name: string, title: string, options: Plot.PlotOptions) => void;
+
+interface Point {
+  length: number;
+  tokens: string;
+  variant: string;
+  task: string;
+  series: string;
+  setting: number;
+  density: number;
+  loss: number;
+  lossLow: number;
+  lossHigh: number;
+  needle: number;
+  needleLow: number;
+  needleHigh: number;
+  speedUp?: number;
+}
+
+/** What lies on the horizontal axis, by sub-command; the threshold sweep is shown by density. */
+const SETTING: Record<string, string> = {'segment-size': 'segmentSize', 'block-size': 'blockSize'};
+
+function sweepPlots(experiment: string, rows: readonly SweepRow[], add: Add): void {
+  const points = rows.filter(({variant}) => variant !== 'exact').flatMap((row) => pointsOf(experiment, row));
+  if (points.length === 0) return;
+  if (experiment === 'selection') {
+    candidatePlots(points, add);
+    return;
+  }
+  const setting = SETTING[experiment];
+  const x = setting === undefined ? 'density' : 'setting';
+  const xScale: Plot.ScaleOptions =
+    setting === undefined
+      ? {label: 'density', grid: true}
+      : {
+          type: 'log',
+          base: 2,
+          label: setting === 'segmentSize' ? 'segment size' : 'block size',
+          tickFormat: (v: number) => String(v),
+        };
+  const channels = {x, fx: 'tokens', stroke: 'series'} as const;
+  const marks = (y: string, low: string, high: string) => [
+    Plot.ruleX(points, {...channels, y1: low, y2: high}),
+    Plot.lineY(points, {...channels, y, sort: x}),
+    Plot.dot(points, {...channels, y, fill: 'series', r: 2.5}),
+  ];
+  const common = {x: xScale, fx: lengthScale(rows), color: {legend: true}};
+  add('loss', 'Loss above exact attention', {
+    ...common,
+    y: {label: 'nats', grid: true},
+    marks: [Plot.ruleY([0]), ...marks('loss', 'lossLow', 'lossHigh')],
+  });
+  add('needle', 'Questions answered', {
+    ...common,
+    y: {label: 'share', domain: [0, 1], grid: true},
+    marks: marks('needle', 'needleLow', 'needleHigh'),
+  });
+  if (setting !== undefined) {
+    add('density', 'Blocks kept', {
+      ...common,
+      y: {label: 'density', grid: true, zero: true},
+      marks: lines(points, 'density', channels),
+    });
+  }
+  const timed = points.filter(({speedUp}) => speedUp !== undefined);
+  if (timed.length > 0) {
+    add('speed-up', 'Speed-up of attention over exact', {
+      ...common,
+      y: {label: '×', grid: true},
+      marks: [Plot.ruleY([1]), ...lines(timed, 'speedUp', channels)],
+    });
+  }
+}
+
+/** Candidates stand at one density, so each gets a line of its own, with a point for each task. */
+function candidatePlots(points: readonly Point[], add: Add): void {
+  const names = [...new Set(points.map(({variant}) => variant))];
+  const common = {
+    y: {domain: names, label: null},
+    fx: lengthScale(points),
+    color: {legend: true},
+    marginLeft: 20 + 6.5 * Math.max(...names.map((name) => name.length)),
+    width: 1000,
+    height: 90 + 22 * names.length,
+  };
+  const channels = {y: 'variant', fx: 'tokens', stroke: 'task'} as const;
+  const marks = (x: string, low: string, high: string) => [
+    Plot.ruleY(points, {...channels, x1: low, x2: high}),
+    Plot.dot(points, {...channels, x, fill: 'task'}),
+  ];
+  add('needle', 'Questions answered', {
+    ...common,
+    x: {label: 'share', domain: [0, 1], grid: true},
+    marks: marks('needle', 'needleLow', 'needleHigh'),
+  });
+  // The loss is of all prompts of a candidate, whatever their task.
+  const [task] = [...new Set(points.map((point) => point.task))];
+  const first = points.filter((point) => point.task === task);
+  add('loss', 'Loss above exact attention', {
+    ...common,
+    color: {legend: false},
+    x: {label: 'nats', grid: true},
+    marks: [
+      Plot.ruleX([0]),
+      Plot.ruleY(first, {y: 'variant', fx: 'tokens', x1: 'lossLow', x2: 'lossHigh'}),
+      Plot.dot(first, {y: 'variant', fx: 'tokens', x: 'loss', fill: 'currentColor'}),
+    ],
+  });
+}
+
+/** Lengths in their order, which is not that of their names. */
+function lengthScale(rows: ReadonlyArray<{length: number}>): Plot.ScaleOptions {
+  const lengths = [...new Set(rows.map(({length}) => length))].sort((a, b) => a - b);
+  return {label: 'tokens', domain: lengths.map((length) => length.toLocaleString('en'))};
+}
+
+function lines(points: readonly Point[], y: string, channels: {x: string; fx: string; stroke: string}): Plot.Markish[] {
+  return [
+    Plot.lineY(points, {...channels, y, sort: channels.x}),
+    Plot.dot(points, {...channels, y, fill: channels.stroke, r: 2.5}),
+  ];
+}
+
+/** A point for each task of a row; a series for each curve of the sub-command and each task, where there are several. */
+function pointsOf(experiment: string, row: SweepRow): Point[] {
+  const tasks = Object.entries(row.needle);
+  return tasks.map(([task, {share}]) => ({
+    length: row.length,
+    variant: row.variant,
+    task,
+    tokens: row.length.toLocaleString('en'),
+    series: [seriesOf(experiment, row), ...(tasks.length > 1 ? [task] : [])].join(', '),
+    setting: Number(row.settings[SETTING[experiment]]),
+    density: row.density,
+    loss: row.lossDifference.value,
+    lossLow: finite(row.lossDifference.low, row.lossDifference.value),
+    lossHigh: finite(row.lossDifference.high, row.lossDifference.value),
+    needle: share.value,
+    needleLow: share.low,
+    needleHigh: share.high,
+    speedUp: row.time && row.time.exact / row.time.sparse,
+  }));
+}
+
+function seriesOf(experiment: string, {settings}: SweepRow): string {
+  switch (experiment) {
+    case 'threshold':
+      return `${settings.permute ? 'permuted' : 'own order'}${settings.exactLastBlock ? '' : ', last block estimated'}`;
+    default:
+      return `τ ${settings.threshold}`;
+  }
+}
+
+const finite = (x: number, otherwise: number) => (Number.isFinite(x) ? x : otherwise);
+
+function proxyPlot(rows: readonly ProxyRow[]): Plot.PlotOptions {
+  const named = rows.map((row) => ({
+    ...row,
+    tokens: row.length.toLocaleString('en'),
+    name: `layer ${row.layer}`,
+    head: String(row.head),
+  }));
+  return {
+    x: {label: 'query position', ticks: [0.25, 0.5, 0.75], grid: true},
+    y: {label: 'rank correlation', grid: true},
+    fx: {label: null},
+    fy: lengthScale(rows),
+    color: {legend: true, label: 'head', type: 'ordinal', scheme: 'observable10'},
+    width: 1000,
+    marks: [
+      Plot.ruleY([0]),
+      Plot.lineY(named, {
+        x: 'position',
+        y: 'rankCorrelation',
+        fx: 'name',
+        fy: 'tokens',
+        stroke: 'head',
+        z: 'head',
+        sort: 'position',
+      }),
+    ],
+  };
+}
+
+function headPlot(rows: readonly HeadRow[]): Plot.PlotOptions {
+  const named = rows.map((row) => ({...row, tokens: row.length.toLocaleString('en'), layer: String(row.layer)}));
+  const most = Math.max(...rows.flatMap(({permuted, unpermuted}) => [permuted, unpermuted]));
+  return {
+    x: {label: 'needed, own order', domain: [0, most], grid: true},
+    y: {label: 'needed, permuted', domain: [0, most], grid: true},
+    fx: lengthScale(rows),
+    color: {legend: true, label: 'layer', type: 'ordinal', scheme: 'turbo'},
+    marks: [
+      Plot.line(
+        [
+          [0, 0],
+          [most, most],
+        ],
+        {stroke: 'gray'},
+      ),
+      Plot.dot(named, {x: 'unpermuted', y: 'permuted', fx: 'tokens', stroke: 'layer'}),
+    ],
+  };
+}
+
+/** Height of the title above a plot. */
+const TITLE = 18;
+
+const SVG = 'http://www.w3.org/2000/svg';
+
+/**
+ * Draws a plot as one SVG with its legend beside it: Plot puts legends into HTML around the plot, which an image in Markdown
+ * cannot hold.
+ */
+function draw(title: string, options: Plot.PlotOptions): string {
+  const {document} = parseHTML('<!doctype html><html><body></body></html>');
+  const legend = options.color?.legend === true;
+  const width = options.width ?? 760;
+  const plot = Plot.plot({
+    marginTop: 34,
+    height: 320,
+    style: {background: 'white', fontFamily: 'sans-serif'},
+    ...options,
+    width,
+    color: {...options.color, legend: false},
+    document: document as unknown as Document,
+  }) as unknown as SVGSVGElement & {scale: typeof Plot.scale};
+  const names = legend
+    ? ((plot.scale as unknown as (name: string) => {domain: string[]} | undefined)('color')?.domain ?? [])
+    : [];
+  const colors = names.map((name) =>
+    (plot.scale as unknown as (name: string) => {apply: (value: string) => string})('color').apply(name),
+  );
+  const longest = Math.max(0, ...names.map((name) => String(name).length));
+  const legendWidth = names.length === 0 ? 0 : 30 + 6.2 * longest;
+  const height = TITLE + Math.max(Number(plot.getAttribute('height')), 50 + 16 * names.length);
+  const entries = names.map(
+    (name, i) =>
+      `<circle cx="${width + 8}" cy="${40 + 16 * i}" r="4" fill="${colors[i]}"/>` +
+      `<text x="${width + 18}" y="${44 + 16 * i}">${escape(String(name))}</text>`,
+  );
+  plot.setAttribute('xmlns', SVG);
+  plot.setAttribute('y', String(TITLE));
+  return [
+    `<svg xmlns="${SVG}" width="${width + legendWidth}" height="${height}" viewBox="0 0 ${width + legendWidth} ${height}" font-family="sans-serif" font-size="11">`,
+    '<rect width="100%" height="100%" fill="white"/>',
+    plot.outerHTML,
+    `<text x="12" y="16" font-size="13" font-weight="bold">${escape(title)}</text>`,
+    ...entries,
+    '</svg>\n',
+  ].join('\n');
+}
+
+const escape = (text: string) => text.replace(/&/g, '&amp;').replace(/</g, '&lt;').replace(/>/g, '&gt;');

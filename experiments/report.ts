@@ -1,0 +1,167 @@
+import {short, table} from '../bench/table';
+import type {HeadRow, ProxyRow, Run, SweepRow} from './results';
+import {type Estimate, mean} from './statistics';
+
+const TITLES: Record<string, string> = {
+  sanity: 'Sanity',
+  'segment-size': 'Segment size',
+  threshold: 'Threshold',
+  'block-size': 'Block size',
+  proxy: 'The last query block as a proxy',
+  'first-token': 'Time to the first token',
+  'per-head': 'Permutation by head',
+  selection: 'Candidates for the choice of blocks',
+};
+
+/** The tables of one sub-command, in Markdown. */
+export function report(run: Run): string {
+  const sections = [
+    `# ${TITLES[run.experiment] ?? run.experiment}`,
+    `Written by \`${run.command}\`, ${run.date.slice(0, 10)}: ${run.host} on ${run.adapter}.`,
+    ...(run.sweep ? [SWEEP_TEXT, ...byLength(run.sweep, sweepTable)] : []),
+    ...(run.sanity ? [sanityTable(run.sanity)] : []),
+    ...(run.firstToken ? [firstTokenTable(run.firstToken)] : []),
+    ...(run.proxy ? [PROXY_TEXT, ...byLength(run.proxy, proxyTable)] : []),
+    ...(run.heads ? [HEADS_TEXT, ...byLength(run.heads, headTable)] : []),
+    ...list('Left out', run.skipped),
+    ...list('Errors of the device: the results beside them are worth nothing', run.errors),
+  ];
+  return `${sections.join('\n\n')}\n`;
+}
+
+const SWEEP_TEXT =
+  'Density: kept of the visible blocks, own segment included in both. Loss: nats a token on the same prompts, answers left ' +
+  'out, and what it is above exact attention. Needle: questions answered, with the 95% interval. Time: milliseconds on the ' +
+  'GPU for a layer of four heads, mean of an early and a late layer; before attention, as a share of exact attention. ' +
+  'Candidates for selection run as chains of tfjs ops, so they are not timed: `cost` counts multiply-adds, as a share of ' +
+  "exact attention's.";
+
+const PROXY_TEXT =
+  "Spearman's rank correlation between what the last query block pays to the keys and what another block pays to them, and the " +
+  'share of what the other pays that goes to the tenth of the keys which the last block puts first; means over query positions.';
+
+const HEADS_TEXT =
+  'Share of the visible blocks that hold so much of the true mass as the threshold asks, and share of the true mass in the ' +
+  'blocks that the library keeps, with keys permuted and in their own order.';
+
+function byLength<Row extends {length: number}>(rows: readonly Row[], of: (rows: Row[]) => string): string[] {
+  return [...new Set(rows.map(({length}) => length))].flatMap((length) => [
+    `## ${length.toLocaleString('en')} tokens`,
+    of(rows.filter((row) => row.length === length)),
+  ]);
+}
+
+function sweepTable(rows: SweepRow[]): string {
+  const tasks = [...new Set(rows.flatMap(({needle}) => Object.keys(needle)))];
+  const extras = ['threshold', 'cost'].filter((name) => rows.some(({settings}) => typeof settings[name] === 'number'));
+  const timed = rows.some(({time}) => time !== undefined);
+  const head = [
+    'variant',
+    ...extras,
+    ...['density', 'loss', 'above exact'],
+    ...tasks,
+    ...(timed ? ['exact ms', 'ms', 'speed-up', 'before attention'] : []),
+  ];
+  return table(
+    head,
+    rows.map(({variant, settings, density, loss, lossDifference, needle, time}) => [
+      variant,
+      ...extras.map((name) => (typeof settings[name] === 'number' ? settings[name].toFixed(3) : '')),
+      density.toFixed(3),
+      loss.toFixed(4),
+      variant === 'exact' ? '' : signed(lossDifference),
+      ...tasks.map((task) => {
+        const result = needle[task as keyof typeof needle];
+        return result ? `${result.correct}/${result.asked} (${interval(result.share)})` : '';
+      }),
+      ...(!timed
+        ? []
+        : time === undefined
+          ? ['', '', '', '']
+          : [
+              short(time.exact),
+              short(time.sparse),
+              `${(time.exact / time.sparse).toFixed(2)}×`,
+              `${((100 * time.overhead) / time.exact).toFixed(1)}%`,
+            ]),
+    ]),
+  );
+}
+
+function sanityTable(rows: NonNullable<Run['sanity']>): string {
+  return table(
+    ['tokens', 'check', 'output, Σ|a − b| / Σ|b|, worst layer', 'loss above exact, nats'],
+    rows.map(({length, check, outputDifference, lossDifference}) => [
+      String(length),
+      check,
+      outputDifference.toExponential(1),
+      lossDifference.toExponential(1),
+    ]),
+  );
+}
+
+function firstTokenTable(rows: NonNullable<Run['firstToken']>): string {
+  const exactAt = (length: number) => rows.find((row) => row.length === length && row.variant === 'exact')?.median;
+  return table(
+    ['tokens', 'attention', 'ms', 'quartiles', 'speed-up'],
+    rows.map(({length, variant, median, low, high}) => {
+      const exact = exactAt(length);
+      return [
+        length.toLocaleString('en'),
+        variant,
+        short(median),
+        `${short(low)}–${short(high)}`,
+        variant === 'exact' || exact === undefined ? '' : `${(exact / median).toFixed(2)}×`,
+      ];
+    }),
+  );
+}
+
+function proxyTable(rows: ProxyRow[]): string {
+  const heads = [...new Set(rows.map(({head}) => head))];
+  const layers = [...new Set(rows.map(({layer}) => layer))];
+  return table(
+    ['layer', ...heads.map((head) => `head ${head}: correlation, top tenth`)],
+    layers.map((layer) => [
+      String(layer),
+      ...heads.map((head) => {
+        const own = rows.filter((row) => row.layer === layer && row.head === head);
+        const meanOf = (value: (row: ProxyRow) => number) => mean(own.map(value)).toFixed(2);
+        return `${meanOf((row) => row.rankCorrelation)}, ${meanOf((row) => row.topTenth)}`;
+      }),
+    ]),
+  );
+}
+
+/** A head gains or loses where the permutation changes the blocks that it needs by more than this share of them. */
+const NOTABLE = 0.01;
+
+function headTable(rows: HeadRow[]): string {
+  const share = (of: (row: HeadRow) => boolean) => `${((100 * rows.filter(of).length) / rows.length).toFixed(0)}%`;
+  const gain = share(({permuted, unpermuted}) => permuted < unpermuted * (1 - NOTABLE));
+  const lose = share(({permuted, unpermuted}) => permuted > unpermuted * (1 + NOTABLE));
+  const cells = table(
+    ['layer', 'head', 'needed, permuted', 'needed, own order', 'change', 'kept mass, permuted', 'kept mass, own order'],
+    rows.map(({layer, head, permuted, unpermuted, keptPermuted, keptUnpermuted}) => [
+      String(layer),
+      String(head),
+      permuted.toFixed(3),
+      unpermuted.toFixed(3),
+      `${(100 * (permuted / unpermuted - 1)).toFixed(1)}%`,
+      keptPermuted.toFixed(3),
+      keptUnpermuted.toFixed(3),
+    ]),
+  );
+  return `Of ${rows.length} heads ${gain} need fewer blocks when permuted, ${lose} more (by more than 1%).\n\n${cells}`;
+}
+
+function signed({value, low, high}: Estimate): string {
+  const range = Number.isFinite(low) ? ` (${low.toFixed(4)} to ${high.toFixed(4)})` : '';
+  return `${value < 0 ? '−' : '+'}${Math.abs(value).toFixed(4)}${range}`;
+}
+
+const interval = ({low, high}: Estimate) => `${low.toFixed(2)}–${high.toFixed(2)}`;
+
+function list(title: string, lines: readonly string[]): string[] {
+  return lines.length === 0 ? [] : [`${title}:`, lines.map((line) => `- ${line}`).join('\n')];
+}

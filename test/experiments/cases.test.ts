@@ -1,0 +1,191 @@
+import * as tf from '@tensorflow/tfjs-core';
+import {expect} from 'chai';
+import {createTokenizer} from '../../demo/tokenizer';
+import {LlamaModel} from '../../demo/llama/model';
+import {openCheckpoint} from '../../demo/llama/checkpoint';
+import {firstToken} from '../../experiments/cases/first_token';
+import {perHead} from '../../experiments/cases/per_head';
+import {proxy, shareOfTopTenth} from '../../experiments/cases/proxy';
+import {sanity} from '../../experiments/cases/sanity';
+import {blockSize, segmentSize, selection, threshold} from '../../experiments/cases/sweeps';
+import {Experimenter} from '../../experiments/experimenter';
+import {tokenLosses} from '../../experiments/measure/loss';
+import type {Subject} from '../../experiments/measure/model';
+import {type Command, EXPERIMENTS, parseCommand} from '../../experiments/options';
+import {plots} from '../../experiments/plots';
+import {readBook} from '../../experiments/prompts/book';
+import {report} from '../../experiments/report';
+import type {Run} from '../../experiments/results';
+import {fixture} from '../environment';
+import {tinyConfig, tinyFiles, tinyTensors} from '../model/tiny_checkpoint';
+
+const CASES = {
+  ...{sanity, proxy, threshold, selection},
+  ...{'segment-size': segmentSize, 'block-size': blockSize, 'first-token': firstToken, 'per-head': perHead},
+};
+
+/** A random model with the real tokenizer: what it answers is nonsense, but every number must add up. */
+describe('experiments, end to end [cpu]', () => {
+  let subject: Subject;
+  /** The runs of the tests, for their reports and plots. */
+  const runs: Run[] = [];
+  before(async () => {
+    await tf.setBackend('cpu');
+    const read = async (path: string) => new TextDecoder().decode(await fixture(path));
+    const tokenizer = createTokenizer(JSON.parse(await read('demo/public/model/tokenizer.json')));
+    // Narrow, since most of the time goes into logits.
+    const config = {...tinyConfig, vocab_size: 8192, hidden_size: 16, max_position_embeddings: 1024};
+    const model = await LlamaModel.load(await openCheckpoint(tinyFiles(config, tinyTensors(config))));
+    const text = (await read('demo/public/books/dubliners.txt')).slice(0, 20_000);
+    subject = {model, tokenizer, books: [readBook(tokenizer, 'dubliners', text)]};
+  });
+  after(() => subject.model.dispose());
+
+  async function runCase(line: string): Promise<Run> {
+    const {experiment, options} = parseCommand(line.split(' ')) as Command;
+    const run: Run = {
+      ...{experiment, date: '2026-11-24T00:00:00Z', command: line, host: 'a test', adapter: 'none'},
+      ...{questions: options.questions, skipped: [], errors: []},
+    };
+    const place = {log: () => {}, save: () => {}};
+    const tensors = tf.memory().numTensors;
+    const experimenter = new Experimenter(subject, {adapter: 'none', errors: []}, options, place, run);
+    await CASES[experiment](experimenter);
+    expect(run.skipped).to.deep.equal([]);
+    expect(tf.memory().numTensors, 'tensors left').to.equal(tensors);
+    runs.push(run);
+    return run;
+  }
+
+  it('losses are those of the logits', async () => {
+    const ids = [5, 900, 17, 3000, 8191, 2];
+    let hidden: tf.Tensor2D | undefined;
+    const {logits, cache} = await subject.model.prefill(ids, {onHidden: (x) => void (hidden = tf.keep(tf.clone(x)))});
+    const losses = await tokenLosses(subject.model, hidden!, ids);
+    const all = subject.model.logitsOf(hidden!);
+    const rows = (await all.array()) as number[][];
+    expect(losses).to.have.lengthOf(ids.length - 1);
+    losses.forEach((loss, i) => {
+      const sum = rows[i].reduce((total, x) => total + Math.exp(x), 0);
+      expect(loss).to.be.closeTo(Math.log(sum) - rows[i][ids[i + 1]], 1e-3);
+    });
+    const last = await logits.data();
+    rows[ids.length - 1].forEach((x, i) => expect(x).to.be.closeTo(last[i], 1e-4));
+    tf.dispose([hidden, all, logits]);
+    cache.dispose();
+  });
+
+  it('sanity: nothing that must not matter matters', async () => {
+    const {sanity: rows} = await runCase('sanity --lengths 512');
+    expect(rows).to.have.lengthOf(4);
+    for (const {check, outputDifference, lossDifference} of rows!) {
+      expect(outputDifference, check).to.be.below(1e-5);
+      expect(Math.abs(lossDifference), check).to.be.below(1e-4);
+    }
+  }).timeout(60_000);
+
+  it('sweeps: a row for exact attention and for each variant; a lower threshold keeps less', async () => {
+    const run = await runCase(
+      'threshold --lengths 256 --questions 1 --tasks end,text-50 --thresholds 0.3,0.7 --segment-sizes 64 --block-sizes 32',
+    );
+    expect(run.sweep).to.have.lengthOf(1 + 8);
+    const [exact, ...sparse] = run.sweep!;
+    expect(exact).to.deep.include({variant: 'exact', density: 1});
+    expect(exact.lossDifference.value).to.equal(0);
+    expect(exact.needle.end).to.deep.include({asked: 1});
+    expect(exact.needle['text-50']).to.deep.include({asked: 1});
+    for (let i = 0; i < sparse.length; i += 2) expect(sparse[i].density).to.be.below(sparse[i + 1].density);
+    for (const {density, lossDifference} of sparse) {
+      expect(density).to.be.within(0.1, 0.99);
+      expect(lossDifference.value).not.to.equal(0);
+    }
+  }).timeout(120_000);
+
+  it('segment and block sizes: blocks are never longer than a segment', async () => {
+    const segments = await runCase('segment-size --lengths 512 --questions 1 --segment-sizes 64,256 --no-timing');
+    expect(segments.sweep!.slice(1).map(({settings}) => settings)).to.deep.equal([
+      {segmentSize: 64, blockSize: 64, threshold: 0.9},
+      {segmentSize: 256, blockSize: 128, threshold: 0.9},
+    ]);
+    const blocks = await runCase('block-size --lengths 512 --questions 1 --block-sizes 64');
+    expect(blocks.sweep!.slice(1).map(({settings}) => settings.blockSize)).to.deep.equal([64]);
+  }).timeout(60_000);
+
+  it('selection: candidates meet the density that was asked', async () => {
+    const run = await runCase(
+      'selection --lengths 256 --tasks end --questions 1 --segment-sizes 64 --block-sizes 32 --densities 0.7 ' +
+        '--candidates pooled@0.7,strided-4/outlying-2+peak+own',
+    );
+    const [, given, matched] = run.sweep!;
+    expect(given.settings).to.include({candidate: 'pooled', threshold: 0.7});
+    // Its density is matched on captures of exact attention, its own layers see others.
+    expect(matched.density).to.be.closeTo(0.67, 0.06);
+  }).timeout(60_000);
+
+  it('proxy and heads: a row for each layer and head', async () => {
+    const heads = (await runCase('per-head --lengths 256 --segment-sizes 64 --block-sizes 32')).heads!;
+    expect(heads).to.have.lengthOf(2 * 4);
+    for (const {permuted, unpermuted, keptPermuted, keptUnpermuted} of heads) {
+      for (const x of [permuted, unpermuted, keptPermuted, keptUnpermuted]) expect(x).to.be.within(0.1, 1);
+    }
+    expect(heads.some(({permuted, unpermuted}) => permuted !== unpermuted)).to.equal(true);
+    const rows = (await runCase('proxy --lengths 256 --segment-sizes 64 --block-sizes 32')).proxy!;
+    expect(new Set(rows.map(({layer, head}) => `${layer} ${head}`)).size).to.equal(8);
+    for (const {rankCorrelation, topTenth} of rows) {
+      expect(rankCorrelation).to.be.within(-1, 1);
+      expect(topTenth).to.be.within(0, 1);
+    }
+    expect(shareOfTopTenth([1, 2, 3, 4, 0, 0, 0, 0, 0, 0], [0, 9, 0, 0, 0, 0, 0, 0, 0, 0])).to.be.closeTo(0.2, 1e-12);
+  }).timeout(60_000);
+
+  it('first token: times of exact and sparse attention', async () => {
+    const {firstToken: rows} = await runCase('first-token --lengths 256');
+    expect(rows!.map(({variant}) => variant)).to.deep.equal(['exact', 'PBS-Attn, τ 0.9']);
+    for (const {low, median, high} of rows!)
+      expect([low, median, high]).to.deep.equal([low, median, high].sort((a, b) => a - b));
+  }).timeout(60_000);
+
+  it('every run makes a report and, but for sanity, plots', () => {
+    expect(new Set(runs.map(({experiment}) => experiment)).size).to.equal(EXPERIMENTS.length);
+    for (const run of runs) {
+      const {experiment} = run;
+      const markdown = report(run);
+      expect(markdown, experiment).to.match(/^# /);
+      expect(markdown, experiment).to.match(/\n\| .* \|\n\| -+/);
+      expect(markdown, experiment).not.to.match(/NaN|undefined|Infinity/);
+      const drawn = plots(run);
+      expect(drawn.length > 0, experiment).to.equal(experiment !== 'sanity');
+      for (const {name, svg} of drawn) {
+        expect(svg, name).to.match(/^<svg xmlns/);
+        expect(svg, name).not.to.match(/NaN|undefined|Infinity/);
+      }
+    }
+  });
+
+  it('what is left out is named', async () => {
+    const {experiment, options} = parseCommand(['sanity', '--lengths', '512', '--budget', '0']) as Command;
+    const run = {experiment, skipped: [] as string[], errors: []} as unknown as Run;
+    let saved = 0;
+    const place = {log: () => {}, save: () => ++saved};
+    const experimenter = new Experimenter(subject, {adapter: 'none', errors: []}, options, place, run);
+    await new Promise((resolve) => setTimeout(resolve, 2));
+    await sanity(experimenter);
+    expect(run.skipped).to.have.lengthOf(4);
+    expect(run.skipped[0]).to.equal('threshold 1 512: the time was spent');
+    await experimenter.step('sanity', 'broken', () => Promise.reject(new Error('of purpose')));
+    expect(run.skipped).to.have.lengthOf(5);
+  });
+
+  it('refuses arguments that it does not know', () => {
+    const parse = (line: string) => () => parseCommand(line.split(' '));
+    expect(parse('everything')).to.throw('got "everything"; accepted: one of sanity, segment-size');
+    expect(parse('sanity --lengths 1000')).to.throw('--lengths has "1000"; accepted: multiples of 256 to 16384');
+    expect(parse('selection --densities 0.5')).to.throw(
+      '--densities has 1 numbers; accepted: one for each of 3 lengths',
+    );
+    expect(parse('selection --candidates pooled@2')).to.throw('--candidates has "2"; accepted: NAME@THRESHOLD');
+    expect(parse('threshold --tasks all')).to.throw('--tasks has "all"; accepted: end, text-50');
+    expect(parse('sanity --fast')).to.throw(/Unknown option '--fast'.*accepted: --lengths/s);
+    expect(parseCommand([])).to.equal('help');
+  });
+});

@@ -1,0 +1,38 @@
+import {expect} from 'chai';
+import {correlation, meanEstimate, rankCorrelation, wilson} from '../../experiments/statistics';
+
+describe('statistics of experiments', () => {
+  it('wilson gives the interval of the textbook', () => {
+    // Wilson 1927, as R's prop.test(correct = FALSE) prints it.
+    const cases: Array<[number, number, number, number]> = [
+      [40, 40, 0.9124, 1],
+      [0, 10, 0, 0.2775],
+      [8, 10, 0.4902, 0.9433],
+      [38, 40, 0.835, 0.9862],
+    ];
+    for (const [successes, trials, low, high] of cases) {
+      const estimate = wilson(successes, trials);
+      expect(estimate.value).to.equal(successes / trials);
+      expect(estimate.low).to.be.closeTo(low, 1e-4);
+      expect(estimate.high).to.be.closeTo(high, 1e-4);
+    }
+    expect(() => wilson(3, 2)).to.throw('got 3 of 2');
+    expect(() => wilson(0, 0)).to.throw('takes 0 to all of at least one');
+  });
+
+  it('means come with the normal interval; one value has none', () => {
+    const estimate = meanEstimate([1, 2, 3, 4]);
+    expect(estimate.value).to.equal(2.5);
+    expect(estimate.high - 2.5).to.be.closeTo(1.959964 * Math.sqrt(5 / 3 / 4), 1e-9);
+    expect(meanEstimate([7])).to.deep.equal({value: 7, low: -Infinity, high: Infinity});
+    expect(() => meanEstimate([])).to.throw('takes at least one');
+  });
+
+  it('correlates values and ranks', () => {
+    expect(correlation([1, 2, 3], [2, 4, 6])).to.be.closeTo(1, 1e-12);
+    expect(rankCorrelation([1, 10, 100, 1000], [4, 3, 2, 1])).to.be.closeTo(-1, 1e-12);
+    // Equal values share their rank: ranks 1, 2.5, 2.5, 4 against 1, 2, 3, 4.
+    expect(rankCorrelation([1, 5, 5, 9], [1, 2, 3, 4])).to.be.closeTo(0.948683, 1e-6);
+    expect(() => correlation([1], [1, 2])).to.throw('got 1 and 2 values');
+  });
+});
