@@ -18,7 +18,7 @@ await esbuild.build({
   // Packages in CommonJS inside an ES module still call require.
   banner: {js: "import {createRequire as cr} from 'node:module'; const require = cr(import.meta.url);"},
   // Dawn comes with the host's kit; plots are drawn elsewhere.
-  external: ['webgpu', '@observablehq/plot', 'linkedom'],
+  external: ['webgpu', 'canvas'],
   ignoreAnnotations: true,
   // The class names of programs are what tells their stages apart.
   keepNames: true,

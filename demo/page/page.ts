@@ -193,6 +193,8 @@ export function startPage(createWorker: () => Worker): void {
     } finally {
       setActivity('idle');
       progress.finish(words);
+      // What was changed just before the run has not been shown yet.
+      previewSoon();
     }
   }
 
