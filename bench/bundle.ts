@@ -33,9 +33,10 @@ export async function bundleCommand(entry: string, outfile: string): Promise<voi
     outfile,
     // Packages in CommonJS inside an ES module still call require.
     banner: {js: "import {createRequire as cr} from 'node:module'; const require = cr(import.meta.url);"},
-    // These come with the host's kit, or from a path; the bundler is not needed there.
-    external: ['webgpu', 'onnxruntime-node', 'playwright-core', 'esbuild'],
+    // These come with the host's kit, or from a path; the bundler and what draws pictures are not needed there.
+    external: ['webgpu', 'onnxruntime-node', 'playwright-core', 'esbuild', 'canvas'],
     ignoreAnnotations: true,
+    // The class names of programs are what tells their stages apart.
     keepNames: true,
     logLevel: 'error',
   });

@@ -68,10 +68,9 @@ async function headsOf(
     for (let block = 0; block < blocks; ++block) visible += visibleBlocks(geometry, true, block);
     const library = pbsAttentionPlan(query, key, {...grid, threshold, permute});
     const lost = tf.mul(mass, tf.sub(1, tf.reshape(tf.cast(library.blockMask, 'float32'), [heads, blocks, blocks])));
-    return [
-      tf.div(tf.sum(tf.cast(needed, 'float32'), [0, 2, 3]), visible),
-      tf.sub(1, tf.div(tf.sum(lost, [1, 2]), blocks)),
-    ];
+    // Along the last axis: on WebGPU, tfjs 4.22 cannot transpose what was cast to float32, since its values stay integers.
+    const count = tf.sum(tf.reshape(tf.cast(needed, 'float32'), [heads, blocks * blocks]), 1);
+    return [tf.div(count, visible), tf.sub(1, tf.div(tf.sum(lost, [1, 2]), blocks))];
   });
   const [density, share] = (await Promise.all([densities.data(), kept.data()])) as Float32Array[];
   tf.dispose([densities, kept]);
