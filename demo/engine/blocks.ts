@@ -28,10 +28,10 @@ export class HeldLayers {
   private readonly layers: Array<{query: tf.Tensor4D; key: tf.Tensor4D}> = [];
   private bytes = 0;
 
-  /** Layers that no longer fit are let go. */
+  /** The first layer is always held; others that no longer fit are let go. */
   hold(query: tf.Tensor4D, key: tf.Tensor4D): void {
     this.bytes += 4 * (query.size + key.size);
-    if (this.bytes > MOST_HELD_BYTES) return;
+    if (this.bytes > MOST_HELD_BYTES && this.layers.length > 0) return;
     this.layers.push({query: tf.keep(tf.clone(query)), key: tf.keep(tf.clone(key))});
   }
 
