@@ -10,12 +10,11 @@ export class Failure extends Error {
   }
 }
 
-/** Runs something; any error of its own comes out under the given name, with the same words. */
+/** Runs something; whatever it throws comes out under the given name, with the same words. */
 export async function failAs<T>(name: FailureName, run: () => Promise<T>): Promise<T> {
   try {
     return await run();
   } catch (error) {
-    if (error instanceof Failure) throw error;
     throw new Failure(name, (error as Error).message, {cause: error});
   }
 }

@@ -1,3 +1,4 @@
+import {StepRunner} from '../bench/step_runner';
 import type {ExperimentDevice} from './device';
 import type {Subject} from './measure/model';
 import type {Options} from './options';
@@ -12,7 +13,7 @@ export interface Place {
 
 /** What the sub-commands work with. */
 export class Experimenter {
-  private readonly start = performance.now();
+  private readonly steps: StepRunner;
 
   constructor(
     readonly subject: Subject,
@@ -20,36 +21,17 @@ export class Experimenter {
     readonly options: Options,
     readonly place: Place,
     readonly run: Run,
-  ) {}
+  ) {
+    this.steps = new StepRunner(options.budget, device.errors, run, place.log, () => place.save(run));
+  }
 
   /**
    * Runs one step unless the time is spent, notes its rows, and saves. A step that throws is noted, and the next one runs.
    */
-  async step<K extends keyof Results>(kind: K, name: string, body: () => Promise<Results[K]>): Promise<void> {
-    const spent = (performance.now() - this.start) / 1000;
-    if (spent > this.options.budget) {
-      this.skip(name, 'the time was spent');
-      return;
-    }
-    const errorsBefore = this.device.errors.length;
-    const begin = performance.now();
-    try {
+  step<K extends keyof Results>(kind: K, name: string, body: () => Promise<Results[K]>): Promise<void> {
+    return this.steps.step(name, async () => {
       const rows = await body();
       (this.run[kind] ??= [] as never[]).push(...(rows as never[]));
-      const seconds = ((performance.now() - begin) / 1000).toFixed(1);
-      this.place.log(`${spent.toFixed(0).padStart(4)} s  ${name}  (${seconds} s)`);
-    } catch (error) {
-      this.skip(name, (error as Error).message);
-    }
-    for (const message of this.device.errors.slice(errorsBefore)) {
-      this.run.errors.push(`${name}: ${message}`);
-      this.place.log(`device error in ${name}: ${message.split('\n')[0]}`);
-    }
-    this.place.save(this.run);
-  }
-
-  private skip(name: string, reason: string): void {
-    this.run.skipped.push(`${name}: ${reason}`);
-    this.place.log(`not run: ${name}: ${reason}`);
+    });
   }
 }

@@ -1,6 +1,7 @@
 import '@tensorflow/tfjs-backend-webgl';
-import {backend, dispose, ready, setBackend, slice, type Tensor, tensor4d, tidy} from '@tensorflow/tfjs-core';
+import {backend, dispose, ready, setBackend, tensor4d} from '@tensorflow/tfjs-core';
 import type {MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
+import {computed} from '../../demo/llama/layer_progress';
 import {flashAttention} from '../../src/index';
 import {attentionContext} from '../../src/kernels/webgl/context';
 import type {Device, SizeLimit} from '../device';
@@ -52,7 +53,7 @@ export async function openWebGL(): Promise<Device> {
       shortestMs: 120,
       warmUpMs: 250,
       finish: async (last) => {
-        await readOne(last);
+        await computed(last);
         const error = gl.getError();
         if (error !== gl.NO_ERROR) errors.push(`WebGL error 0x${error.toString(16)}`);
       },
@@ -65,22 +66,6 @@ export async function openWebGL(): Promise<Device> {
     scoreLimit: texture.bytes < LARGEST_SCORES.bytes ? texture : LARGEST_SCORES,
     longest: 32_768,
   };
-}
-
-/** Waits until the first value is there: whatever was drawn before is done then. */
-async function readOne(x: Tensor): Promise<void> {
-  const first = tidy(() =>
-    slice(
-      x,
-      x.shape.map(() => 0),
-      x.shape.map(() => 1),
-    ),
-  );
-  try {
-    await first.data();
-  } finally {
-    first.dispose();
-  }
 }
 
 /** A lone token attends to itself, so its output is its value. */

@@ -1,8 +1,9 @@
 import * as tf from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
+import {Failure} from '../failure';
 
 /**
- * Throws if a float32 tensor is larger than the current backend can hold in one piece. tfjs itself would compute zeros
+ * Throws a `Failure` if a float32 tensor is larger than the current backend can hold in one piece. tfjs itself would compute zeros
  * on WebGPU.
  *
  * @param shapes by the names that the error gives them.
@@ -12,7 +13,8 @@ export function checkTensorSizes(shapes: Iterable<[name: string, shape: readonly
   for (const [name, shape] of shapes) {
     const bytes = 4 * shape.reduce((product, size) => product * size, 1);
     if (bytes > most) {
-      throw new Error(
+      throw new Failure(
+        'OutOfMemoryError',
         `${name} [${shape}] takes ${bytes} bytes in float32; accepted: at most ${most}, ${what} of this ` +
           `${tf.getBackend()} backend`,
       );

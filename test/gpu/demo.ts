@@ -4,6 +4,7 @@ import {join} from 'node:path';
 import {parseArgs} from 'node:util';
 import type {Page} from 'playwright-core';
 import {findChromium, gpuFlags, softwareFlags} from '../browser';
+import {DemoPage} from '../demo/demo_page';
 import {DemoServer} from '../demo/demo_server';
 
 /**
@@ -36,16 +37,13 @@ interface Shown {
 
 const RUN_MS = 300_000;
 
-async function ask(page: Page, length: number): Promise<Shown> {
-  await page.selectOption('#length', String(length));
-  await page.click('#ask');
-  await page.waitForFunction(() => document.querySelector('#ask')?.textContent !== 'Ask');
-  await page.waitForFunction(() => document.querySelector('#ask')?.textContent === 'Ask', undefined, {timeout: RUN_MS});
-  const read = async (selector: string) => (await page.locator(selector).innerText()).replace(/\s+/g, ' ');
-  const failure = await read('#failure');
+async function ask(demo: DemoPage, length: number): Promise<Shown> {
+  await demo.page.selectOption('#length', String(length));
+  const status = await demo.ask(RUN_MS);
+  const failure = await demo.text('#failure');
   if (failure !== '') throw new Error(`${length} tokens: ${failure}`);
-  const [status, exact, pbs, speedUp, kept] = await Promise.all(
-    ['#status', '#exact', '#pbs', '#speed-up', '#blocks-kept'].map(read),
+  const [exact, pbs, speedUp, kept] = await Promise.all(
+    ['#exact', '#pbs', '#speed-up', '#blocks-kept'].map((selector) => demo.text(selector)),
   );
   return {length, status, exact, pbs, speedUp, kept};
 }
@@ -80,19 +78,16 @@ const browser = await chromium.launch({
         ignoreDefaultArgs: ['--disable-gpu', '--enable-unsafe-swiftshader'],
       }),
 });
-const page = await browser.newPage({viewport: {width: 1100, height: 900}});
-page.on('pageerror', (error) => console.log(`page: ${error.message}`));
 const settings = new URLSearchParams({backend: values.backend ?? 'webgpu', precision: values.precision ?? 'float32'});
-await page.goto(`${server.url}?${settings}`);
-await page.waitForFunction(() => document.querySelector('#status')?.textContent === 'Ready.', undefined, {
-  timeout: 120_000,
-});
-console.log(await page.locator('#machine').innerText());
+const demo = await DemoPage.open(browser, server, '', String(settings));
+const {page} = demo;
+await demo.ready();
+console.log(await demo.text('#machine'));
 const longTasks = await watchLongTasks(page);
 const results: Shown[] = [];
 for (const length of lengths) {
   for (let run = 0; run < runs; ++run) {
-    const shown = await ask(page, length);
+    const shown = await ask(demo, length);
     results.push(shown);
     console.log(JSON.stringify(shown));
   }
@@ -108,5 +103,6 @@ await page.emulateMedia({colorScheme: 'light'});
 await page.setViewportSize({width: 360, height: 800});
 await page.waitForTimeout(1000);
 await page.screenshot({path: `${out}/demo-phone.png`, fullPage: true});
+await demo.close();
 await browser.close();
 server.close();

@@ -35,8 +35,11 @@ describeBackends('what one tensor can hold', (backend) => {
   it('refuses a prompt with larger hidden states before anything is launched', async () => {
     const model = await loadModel(tinyFiles());
     const tensors = tf.memory().numTensors;
-    const message = await withLimit(4096, () => rejection(model.prefill(tinyIds(120))));
-    expect(message).to.match(/^hidden states \[120,36\] takes 17280 bytes in float32; accepted: at most 16384/);
+    const error = await withLimit(4096, () => model.prefill(tinyIds(120)).catch((error: Error) => error));
+    expect(error).to.have.property('name', 'OutOfMemoryError');
+    expect((error as Error).message).to.match(
+      /^hidden states \[120,36\] takes 17280 bytes in float32; accepted: at most 16384/,
+    );
     expect(tf.memory().numTensors).to.equal(tensors);
     model.dispose();
   });
