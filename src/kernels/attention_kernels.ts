@@ -37,6 +37,16 @@ export const PBSAttentionPlan = 'PBSAttentionPlan';
 export type PBSAttentionPlanInputs = Record<'query' | 'key', TensorInfo>;
 export type PBSAttentionPlanAttrs = PBSAttentionAttrs;
 
+/**
+ * Gradients of exact and of block-sparse attention: float32, shaped as query, key and value. `output` is what the forward
+ * kernel gave for the same inputs and attributes, `dy` the gradient of a loss by it. Weights are computed again, always
+ * in float32; block-sparse attention takes the form, the key order and the blocks that the forward kernel took, as
+ * constants.
+ */
+export const FlashAttentionGrad = 'FlashAttentionGrad';
+export const PBSAttentionGrad = 'PBSAttentionGrad';
+export type AttentionGradInputs = Record<'query' | 'key' | 'value' | 'output' | 'dy', TensorInfo>;
+
 /** A kernel as this package registers it: the version says which attributes it knows. */
 export interface RegisteredKernel extends KernelConfig {
   packageVersion?: string;

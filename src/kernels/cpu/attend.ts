@@ -1,5 +1,7 @@
 import type {BlockGeometry} from '../block_geometry.js';
 import {dot, keyRow} from './permute.js';
+import type {BlockPlan} from './visible_keys.js';
+import {visibleKeys} from './visible_keys.js';
 
 /**
  * Stage 4, attend: float32 `[batch, heads, length, headDim]`. Softmax attention of each query row over the keys of the
@@ -15,9 +17,9 @@ export function attend(
   geometry: BlockGeometry,
   scale: number,
   causal: boolean,
-  plan?: {keyIndices: Int32Array; blockLists: Int32Array},
+  plan?: BlockPlan,
 ): Float32Array {
-  const {batch, heads, length, headDim, blockSize, blocks} = geometry;
+  const {batch, heads, length, headDim} = geometry;
   const output = new Float32Array(query.length);
   const positions = new Int32Array(length);
   const weights = new Float64Array(length);
@@ -25,28 +27,12 @@ export function attend(
   for (let head = 0; head < batch * heads; ++head) {
     for (let row = 0; row < length; ++row) {
       const queryStart = (head * length + row) * headDim;
-      let visible = 0;
+      const visible = visibleKeys(positions, geometry, head, row, causal, plan);
       let max = -Infinity;
-      const see = (position: number) => {
-        if (!causal || position <= row) {
-          const keyStart = keyRow(geometry, head, position) * headDim;
-          positions[visible] = position;
-          weights[visible] = scale * dot(query, queryStart, key, keyStart, headDim);
-          max = Math.max(max, weights[visible++]);
-        }
-      };
-      if (plan) {
-        const list = (head * blocks + Math.floor(row / blockSize)) * (blocks + 1);
-        for (let entry = 1; entry <= plan.blockLists[list]; ++entry) {
-          const start = plan.blockLists[list + entry] * blockSize;
-          for (let i = start; i < Math.min(start + blockSize, length); ++i) {
-            see(plan.keyIndices[head * length + i]);
-          }
-        }
-      } else {
-        for (let position = 0; position < (causal ? row + 1 : length); ++position) {
-          see(position);
-        }
+      for (let i = 0; i < visible; ++i) {
+        const keyStart = keyRow(geometry, head, positions[i]) * headDim;
+        weights[i] = scale * dot(query, queryStart, key, keyStart, headDim);
+        max = Math.max(max, weights[i]);
       }
       sums.fill(0);
       let sum = 0;

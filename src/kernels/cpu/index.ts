@@ -1,6 +1,7 @@
 import type {KernelConfig, KernelFunc, TensorInfo} from '@tensorflow/tfjs-core';
 import type {MathBackendCPU} from '@tensorflow/tfjs-backend-cpu';
 import type {
+  AttentionGradInputs,
   FlashAttentionAttrs,
   FlashAttentionInputs,
   PBSAttentionAttrs,
@@ -8,17 +9,27 @@ import type {
   PBSAttentionPlanAttrs,
   PBSAttentionPlanInputs,
 } from '../attention_kernels.js';
-import {FlashAttention, PBSAttention, PBSAttentionPlan} from '../attention_kernels.js';
+import {
+  FlashAttention,
+  FlashAttentionGrad,
+  PBSAttention,
+  PBSAttentionGrad,
+  PBSAttentionPlan,
+} from '../attention_kernels.js';
 import type {BlockGeometry} from '../block_geometry.js';
 import {blockGeometry, isExact} from '../block_geometry.js';
 import {runsExact} from '../cost_model.js';
 import {exactPlan} from '../exact_plan.js';
 import {attend} from './attend.js';
+import {attendGradientKey} from './attend_gradient_key.js';
+import {attendGradientQuery} from './attend_gradient_query.js';
+import {attendStatistics} from './attend_statistics.js';
 import {blockMask} from './block_mask.js';
 import {cpuCosts} from './costs.js';
 import {permute} from './permute.js';
 import {scoreBlocks} from './score_blocks.js';
 import {selectBlocks} from './select_blocks.js';
+import type {BlockPlan} from './visible_keys.js';
 
 /**
  * The readable reference: permute → score blocks → select blocks → attend, one file a stage. Unpermute is the identity,
@@ -75,12 +86,58 @@ function pbsAttentionPlan(args: {
   ];
 }
 
+function flashAttentionGrad(args: {
+  inputs: AttentionGradInputs;
+  backend: MathBackendCPU;
+  attrs: FlashAttentionAttrs;
+}): TensorInfo[] {
+  const {query, key} = args.inputs;
+  const geometry = blockGeometry(query, key, {blockSize: query.shape[2], segmentSize: query.shape[2]});
+  return attendGradients(args.inputs, args.backend, geometry, args.attrs);
+}
+
+/** The plan is made anew: the same inputs and attributes give the same. */
+function pbsAttentionGrad(args: {
+  inputs: AttentionGradInputs;
+  backend: MathBackendCPU;
+  attrs: PBSAttentionAttrs;
+}): TensorInfo[] {
+  const {inputs, backend, attrs} = args;
+  const {query, key} = inputs;
+  const geometry = blockGeometry(query, key, attrs);
+  if (runsExact(geometry, attrs, cpuCosts)) {
+    return flashAttentionGrad(args);
+  }
+  const plan = planBlocks(valuesOf(query, backend), valuesOf(key, backend), geometry, attrs);
+  return attendGradients(inputs, backend, geometry, attrs, plan);
+}
+
+/** attend statistics → attend gradient query, attend gradient key, one file a stage. */
+function attendGradients(
+  inputs: AttentionGradInputs,
+  backend: MathBackendCPU,
+  geometry: BlockGeometry,
+  {scale, causal}: FlashAttentionAttrs,
+  plan?: BlockPlan,
+): TensorInfo[] {
+  const {query, key, value, output, dy} = inputs;
+  const [q, k, v, o, d] = [query, key, value, output, dy].map((x) => valuesOf(x, backend));
+  const statistics = attendStatistics(q, k, o, d, geometry, scale, causal, plan);
+  const queryGradient = attendGradientQuery(q, k, v, d, statistics, geometry, scale, causal, plan);
+  const {keyGradient, valueGradient} = attendGradientKey(q, k, v, d, statistics, geometry, scale, causal, plan);
+  return [
+    backend.makeTensorInfo(query.shape, 'float32', queryGradient),
+    backend.makeTensorInfo(key.shape, 'float32', keyGradient),
+    backend.makeTensorInfo(value.shape, 'float32', valueGradient),
+  ];
+}
+
 function planBlocks(
   query: Float32Array,
   key: Float32Array,
   geometry: BlockGeometry,
   attrs: PBSAttentionAttrs,
-): {keyIndices: Int32Array; blockLists: Int32Array} {
+): BlockPlan {
   const {scale, causal, threshold, exactLastBlock} = attrs;
   const order = permute(query, key, geometry, scale, attrs.permute);
   const scores = scoreBlocks(query, key, order, geometry, scale, causal, exactLastBlock);
@@ -96,4 +153,6 @@ export const cpuKernels: KernelConfig[] = [
   {kernelName: FlashAttention, backendName: 'cpu', kernelFunc: flashAttention as unknown as KernelFunc},
   {kernelName: PBSAttention, backendName: 'cpu', kernelFunc: pbsAttention as unknown as KernelFunc},
   {kernelName: PBSAttentionPlan, backendName: 'cpu', kernelFunc: pbsAttentionPlan as unknown as KernelFunc},
+  {kernelName: FlashAttentionGrad, backendName: 'cpu', kernelFunc: flashAttentionGrad as unknown as KernelFunc},
+  {kernelName: PBSAttentionGrad, backendName: 'cpu', kernelFunc: pbsAttentionGrad as unknown as KernelFunc},
 ];

@@ -1,0 +1,191 @@
+import type {Tensor4D} from '@tensorflow/tfjs-core';
+import {grads, memory, setBackend, tidy} from '@tensorflow/tfjs-core';
+import {expect} from 'chai';
+import fc from 'fast-check';
+import {pbsAttention} from '../../src/index';
+import type {Gradients, Visibility} from '../attention_gradients';
+import {
+  attentionLoss,
+  composedGradients,
+  exactVisibility,
+  flashGradients,
+  outputGradient,
+  pbsGradients,
+  plannedVisibility,
+} from '../attention_gradients';
+import {describeBackends, describeOnCPU, testBackends} from '../environment';
+import {relativeL1} from '../golden_cases';
+import type {Inputs, Shape} from '../reference';
+import {randomInputs, tensors} from '../reference';
+
+const sizes = {blockSize: 8, segmentSize: 16, threshold: 0.5, auto: false};
+const names = ['query', 'key', 'value'] as const;
+
+function expectGradients(actual: Gradients, expected: Gradients, tolerance: number): void {
+  for (const name of names) {
+    expect(relativeL1(actual[name], expected[name]), `gradient of ${name}`).to.be.below(tolerance);
+  }
+}
+
+describeOnCPU('gradients against finite differences', () => {
+  /** Central differences of a float64 loss, exact to about 1e-9: truncation 1e-10, rounding 1e-16 / 1e-5. */
+  function finiteDifferences(inputs: Inputs, dy: Float32Array, visibility: Visibility): Gradients {
+    const {queryShape, keyShape} = inputs;
+    const [query, key, value] = names.map((name) => Float64Array.from(inputs[name]));
+    const variables = {query, key, value, queryShape, keyShape};
+    const step = 1e-5;
+    const byEach = (values: Float64Array) =>
+      values.map((x, i) => {
+        const lossAt = (at: number) => {
+          values[i] = at;
+          return attentionLoss(variables, dy, visibility);
+        };
+        const difference = (lossAt(x + step) - lossAt(x - step)) / (2 * step);
+        values[i] = x;
+        return difference;
+      });
+    return {query: byEach(query), key: byEach(key), value: byEach(value)};
+  }
+
+  const inputs = randomInputs({batch: 2, heads: 4, keyValueHeads: 2, length: 19, headDim: 3}, 61);
+  const dy = outputGradient(inputs, 61);
+  // What float32 inputs of the kernel's last rounding leave: 2⁻²⁴ of a sum of terms that partly cancel.
+  const tolerance = 1e-6;
+
+  for (const causal of [true, false]) {
+    it(`exact attention, causal ${causal}`, async () => {
+      const expected = finiteDifferences(inputs, dy, exactVisibility(inputs, causal));
+      expectGradients(await flashGradients('cpu', inputs, dy, {causal}), expected, tolerance);
+    });
+
+    it(`sparse attention, causal ${causal}: the selection is a constant`, async () => {
+      const options = {...sizes, blockSize: 2, segmentSize: 4, causal};
+      const visibility = await plannedVisibility('cpu', inputs, options);
+      const seen = (x: Visibility) => x.reduce((sum, kept) => sum + kept, 0);
+      expect(seen(visibility)).to.be.below(0.8 * seen(exactVisibility(inputs, causal)));
+      const expected = finiteDifferences(inputs, dy, visibility);
+      expectGradients(await pbsGradients('cpu', inputs, dy, options), expected, tolerance);
+    });
+  }
+});
+
+describeBackends('gradients against composed attention', function (backend) {
+  const shapes: Shape[] = [
+    {length: 50, headDim: 16},
+    {batch: 2, heads: 4, keyValueHeads: 2, length: 45, headDim: 10},
+    {heads: 2, keyValueHeads: 1, length: 3, headDim: 8},
+  ];
+  // Float32 sums on both sides, and gradients of scores that are differences of close numbers.
+  const tolerance = 2e-5;
+
+  for (const shape of shapes) {
+    for (const causal of [true, false]) {
+      const inputs = randomInputs(shape, 62);
+      const dy = outputGradient(inputs, 62);
+      const name = `${JSON.stringify(shape)}, causal ${causal}`;
+
+      it(`flashAttention ${name}`, async () => {
+        const expected = await composedGradients(inputs, dy, exactVisibility(inputs, causal));
+        expectGradients(await flashGradients(backend, inputs, dy, {causal}), expected, tolerance);
+      });
+
+      it(`pbsAttention with threshold 1 ${name}`, async () => {
+        const expected = await composedGradients(inputs, dy, exactVisibility(inputs, causal));
+        expectGradients(await pbsGradients(backend, inputs, dy, {...sizes, threshold: 1, causal}), expected, tolerance);
+      });
+
+      it(`pbsAttention over its blocks ${name}`, async () => {
+        const options = {...sizes, causal};
+        const expected = await composedGradients(inputs, dy, await plannedVisibility(backend, inputs, options));
+        expectGradients(await pbsGradients(backend, inputs, dy, options), expected, tolerance);
+      });
+    }
+  }
+
+  it('takes the exact form where auto makes the forward pass exact', async () => {
+    const inputs = randomInputs({heads: 2, length: 50, headDim: 16}, 63);
+    const dy = outputGradient(inputs, 63);
+    const expected = await composedGradients(inputs, dy, exactVisibility(inputs, true));
+    expectGradients(await pbsGradients(backend, inputs, dy, {...sizes, auto: true}), expected, tolerance);
+  });
+
+  it('frees all but the gradients', async () => {
+    await setBackend(backend);
+    const [q, k, v] = tensors(randomInputs({heads: 2, keyValueHeads: 1, length: 50, headDim: 16}, 64));
+    const dy = q.clone();
+    const before = memory().numTensors;
+    const attention = (...x: Tensor4D[]) => pbsAttention(x[0], x[1], x[2], sizes);
+    const all = grads(attention)([q, k, v], dy);
+    expect(memory().numTensors).to.equal(before + 3);
+    all.forEach((x) => x.dispose());
+    // The gradients of key and value are computed with it and not asked for.
+    const alone = grads((x: Tensor4D) => attention(x, k, v))([q], dy);
+    expect(memory().numTensors).to.equal(before + 1);
+    [q, k, v, dy, ...alone].forEach((x) => x.dispose());
+  });
+
+  it('has no gradient of a gradient, and says so', async () => {
+    await setBackend(backend);
+    tidy(() => {
+      const [q, k, v] = tensors(randomInputs({length: 20, headDim: 8}, 65));
+      const first = grads((...x: Tensor4D[]) => pbsAttention(x[0], x[1], x[2], sizes));
+      const second = grads((x: Tensor4D) => first([x, k, v])[0] as Tensor4D);
+      expect(() => second([q])).to.throw(/PBSAttentionGrad/);
+    });
+  });
+});
+
+/** Shapes that straddle every boundary: of tiles, blocks and segments, of vec4 columns, of grouped heads and batches. */
+const randomCase = fc.record({
+  batch: fc.integer({min: 1, max: 2}),
+  keyValueHeads: fc.integer({min: 1, max: 2}),
+  group: fc.integer({min: 1, max: 3}),
+  // One key has weight 1, whatever the query: gradients that are 0.
+  length: fc.integer({min: 2, max: 100}),
+  // Few head dims: each is another set of shaders, and compiling takes longest in software.
+  headDim: fc.constantFrom(8, 34),
+  blockSize: fc.constantFrom(4, 24),
+  blocksPerSegment: fc.integer({min: 1, max: 2}),
+  causal: fc.boolean(),
+  seed: fc.integer({min: 1, max: 1e6}),
+});
+
+for (const backend of testBackends().filter((name) => name !== 'cpu')) {
+  describe(`gradients of random shapes against the CPU [${backend}]`, function () {
+    this.timeout(300_000);
+
+    it('are the same over the same blocks', async () => {
+      // With a fixed seed a failure repeats; the seed of a failure found elsewhere can be put here.
+      const parameters = {seed: 20261125, numRuns: 15, endOnFailure: true};
+      let compared = 0;
+      await fc.assert(
+        fc.asyncProperty(randomCase, async ({keyValueHeads, group, blockSize, blocksPerSegment, seed, ...rest}) => {
+          const {batch, length, headDim, causal} = rest;
+          const inputs = randomInputs({batch, heads: keyValueHeads * group, keyValueHeads, length, headDim}, seed);
+          const dy = outputGradient(inputs, seed);
+          const options = {...sizes, blockSize, segmentSize: blockSize * blocksPerSegment, causal};
+          expectGradients(
+            await flashGradients(backend, inputs, dy, {causal}),
+            await flashGradients('cpu', inputs, dy, {causal}),
+            1e-4,
+          );
+          const [planned, expected] = [
+            await plannedVisibility(backend, inputs, options),
+            await plannedVisibility('cpu', inputs, options),
+          ];
+          // Where rounding decided about a block, the two sum over different ones.
+          if (planned.every((seen, i) => seen === expected[i])) {
+            expectGradients(
+              await pbsGradients(backend, inputs, dy, options),
+              await pbsGradients('cpu', inputs, dy, options),
+              1e-4,
+            );
+            ++compared;
+          }
+        }),
+        parameters,
+      );
+      expect(compared, 'cases in which rounding decided nothing').to.be.above(parameters.numRuns / 2);
+    });
+  });
+}
