@@ -8,7 +8,11 @@ import {randomInputs, repeatHeads, tensors} from './reference';
 /** Which key a query row sees: `[batch, heads, length, length]`, 1 or 0. */
 export type Visibility = Uint8Array;
 export type Gradients = Record<'query' | 'key' | 'value', ArrayLike<number>>;
-type Attention = (query: Tensor4D, key: Tensor4D, value: Tensor4D) => Tensor4D;
+
+/** tfjs's `grads` for functions of tensors of rank 4, which is typed for tensors of any rank. */
+export const grads4D = grads as unknown as (
+  f: (...x: Tensor4D[]) => Tensor4D,
+) => (x: Tensor4D[], dy?: Tensor4D) => Tensor4D[];
 
 /** A gradient of a loss by the output: the same on every backend. */
 export function outputGradient({queryShape}: Inputs, seed: number): Float32Array {
@@ -21,12 +25,12 @@ export async function gradientsOf(
   backend: string,
   inputs: Inputs,
   dy: Float32Array,
-  attention: Attention,
+  attention: (query: Tensor4D, key: Tensor4D, value: Tensor4D) => Tensor4D,
 ): Promise<Gradients> {
   await setBackend(backend);
   const [q, k, v] = tensors(inputs);
   const dyTensor = tensor4d(dy, inputs.queryShape);
-  const gradients = grads(attention as (...args: Tensor4D[]) => Tensor4D)([q, k, v], dyTensor) as Tensor4D[];
+  const gradients = grads4D(attention)([q, k, v], dyTensor);
   const [query, key, value] = await Promise.all(gradients.map((x) => x.data()));
   [q, k, v, dyTensor, ...gradients].forEach((x) => x.dispose());
   return {query, key, value};

@@ -1,5 +1,5 @@
 import type {Tensor4D} from '@tensorflow/tfjs-core';
-import {grads, memory, setBackend, tidy} from '@tensorflow/tfjs-core';
+import {memory, setBackend, tidy} from '@tensorflow/tfjs-core';
 import {expect} from 'chai';
 import fc from 'fast-check';
 import {pbsAttention} from '../../src/index';
@@ -9,6 +9,7 @@ import {
   composedGradients,
   exactVisibility,
   flashGradients,
+  grads4D,
   outputGradient,
   pbsGradients,
   plannedVisibility,
@@ -114,12 +115,12 @@ describeBackends('gradients against composed attention', function (backend) {
     const [q, k, v] = tensors(randomInputs({heads: 2, keyValueHeads: 1, length: 50, headDim: 16}, 64));
     const dy = q.clone();
     const before = memory().numTensors;
-    const attention = (...x: Tensor4D[]) => pbsAttention(x[0], x[1], x[2], sizes);
-    const all = grads(attention)([q, k, v], dy);
+    const attention = (query: Tensor4D, key: Tensor4D, value: Tensor4D) => pbsAttention(query, key, value, sizes);
+    const all = grads4D(attention)([q, k, v], dy);
     expect(memory().numTensors).to.equal(before + 3);
     all.forEach((x) => x.dispose());
     // The gradients of key and value are computed with it and not asked for.
-    const alone = grads((x: Tensor4D) => attention(x, k, v))([q], dy);
+    const alone = grads4D((x) => attention(x, k, v))([q], dy);
     expect(memory().numTensors).to.equal(before + 1);
     [q, k, v, dy, ...alone].forEach((x) => x.dispose());
   });
@@ -128,8 +129,8 @@ describeBackends('gradients against composed attention', function (backend) {
     await setBackend(backend);
     tidy(() => {
       const [q, k, v] = tensors(randomInputs({length: 20, headDim: 8}, 65));
-      const first = grads((...x: Tensor4D[]) => pbsAttention(x[0], x[1], x[2], sizes));
-      const second = grads((x: Tensor4D) => first([x, k, v])[0] as Tensor4D);
+      const first = grads4D((query, key, value) => pbsAttention(query, key, value, sizes));
+      const second = grads4D((x) => first([x, k, v])[0]);
       expect(() => second([q])).to.throw(/PBSAttentionGrad/);
     });
   });

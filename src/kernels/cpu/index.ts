@@ -21,9 +21,7 @@ import {blockGeometry, isExact} from '../block_geometry.js';
 import {runsExact} from '../cost_model.js';
 import {exactPlan} from '../exact_plan.js';
 import {attend} from './attend.js';
-import {attendGradientKey} from './attend_gradient_key.js';
-import {attendGradientQuery} from './attend_gradient_query.js';
-import {attendStatistics} from './attend_statistics.js';
+import {attendGradients} from './attend_gradients.js';
 import {blockMask} from './block_mask.js';
 import {cpuCosts} from './costs.js';
 import {permute} from './permute.js';
@@ -93,7 +91,7 @@ function flashAttentionGrad(args: {
 }): TensorInfo[] {
   const {query, key} = args.inputs;
   const geometry = blockGeometry(query, key, {blockSize: query.shape[2], segmentSize: query.shape[2]});
-  return attendGradients(args.inputs, args.backend, geometry, args.attrs);
+  return makeGradients(args.inputs, args.backend, geometry, args.attrs);
 }
 
 /** The plan is made anew: the same inputs and attributes give the same. */
@@ -109,27 +107,19 @@ function pbsAttentionGrad(args: {
     return flashAttentionGrad(args);
   }
   const plan = planBlocks(valuesOf(query, backend), valuesOf(key, backend), geometry, attrs);
-  return attendGradients(inputs, backend, geometry, attrs, plan);
+  return makeGradients(inputs, backend, geometry, attrs, plan);
 }
 
-/** attend statistics → attend gradient query, attend gradient key, one file a stage. */
-function attendGradients(
-  inputs: AttentionGradInputs,
+function makeGradients(
+  {query, key, value, output, dy}: AttentionGradInputs,
   backend: MathBackendCPU,
   geometry: BlockGeometry,
   {scale, causal}: FlashAttentionAttrs,
   plan?: BlockPlan,
 ): TensorInfo[] {
-  const {query, key, value, output, dy} = inputs;
   const [q, k, v, o, d] = [query, key, value, output, dy].map((x) => valuesOf(x, backend));
-  const statistics = attendStatistics(q, k, o, d, geometry, scale, causal, plan);
-  const queryGradient = attendGradientQuery(q, k, v, d, statistics, geometry, scale, causal, plan);
-  const {keyGradient, valueGradient} = attendGradientKey(q, k, v, d, statistics, geometry, scale, causal, plan);
-  return [
-    backend.makeTensorInfo(query.shape, 'float32', queryGradient),
-    backend.makeTensorInfo(key.shape, 'float32', keyGradient),
-    backend.makeTensorInfo(value.shape, 'float32', valueGradient),
-  ];
+  const gradients = attendGradients(q, k, v, o, d, geometry, scale, causal, plan);
+  return [query, key, value].map(({shape}, i) => backend.makeTensorInfo(shape, 'float32', gradients[i]));
 }
 
 function planBlocks(

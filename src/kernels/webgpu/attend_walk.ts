@@ -51,11 +51,16 @@ export function attendSpec(
  * write them.
  */
 export function attendWalk(headDim: number, sparse: boolean, causal: boolean): string {
-  return `${workgroupIndex}
-${keyRow}
+  return `${walkOverKeys(sparse, causal)}
 ${readRow('readKey', 'key', headDim)}
 ${readRow('readValue', 'value', headDim)}
-${writeRow('writeOutput', headDim)}
+${writeRow('writeOutput', headDim)}`;
+}
+
+/** The part of it that says which rows and keys. */
+export function walkOverKeys(sparse: boolean, causal: boolean): string {
+  return `${workgroupIndex}
+${keyRow}
 // Original index given to the padding of a key tile: past every limit.
 const nowhere = 0x7fffffff;
 ${sparse ? sparseKeyTiles : exactKeyTiles(causal)}

@@ -1,6 +1,7 @@
 import type {KernelConfig, KernelFunc, TensorInfo} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import type {
+  AttentionGradInputs,
   FlashAttentionAttrs,
   FlashAttentionInputs,
   PBSAttentionAttrs,
@@ -8,12 +9,19 @@ import type {
   PBSAttentionPlanAttrs,
   PBSAttentionPlanInputs,
 } from '../attention_kernels.js';
-import {FlashAttention, PBSAttention, PBSAttentionPlan} from '../attention_kernels.js';
+import {
+  FlashAttention,
+  FlashAttentionGrad,
+  PBSAttention,
+  PBSAttentionGrad,
+  PBSAttentionPlan,
+} from '../attention_kernels.js';
 import type {BlockGeometry} from '../block_geometry.js';
 import {blockGeometry, isExact} from '../block_geometry.js';
 import {runsExact} from '../cost_model.js';
 import {exactPlan} from '../exact_plan.js';
 import {attend} from './attend.js';
+import {attendGradients, gradientShapes} from './attend_gradients.js';
 import type {BlockPlan} from './attend_walk.js';
 import {blockMask} from './block_mask.js';
 import {webgpuCosts} from './costs.js';
@@ -95,6 +103,49 @@ function pbsAttentionPlan(args: {
   });
 }
 
+function flashAttentionGrad(args: {
+  inputs: AttentionGradInputs;
+  backend: WebGPUBackend;
+  attrs: FlashAttentionAttrs;
+}): TensorInfo[] {
+  return exactGradients('gradient of flashAttention', args.inputs, args.backend, args.attrs);
+}
+
+/** In the form that the forward pass took, which the same inputs and attributes decide. So does the plan, made anew. */
+function pbsAttentionGrad(args: {
+  inputs: AttentionGradInputs;
+  backend: WebGPUBackend;
+  attrs: PBSAttentionAttrs;
+}): TensorInfo[] {
+  const op = 'gradient of pbsAttention';
+  const {inputs, backend, attrs} = args;
+  const {query, key} = inputs;
+  const geometry = blockGeometry(query, key, attrs);
+  if (runsExact(geometry, attrs, webgpuCosts(backend.device, geometry.headDim, attrs.precision))) {
+    return exactGradients(op, inputs, backend, attrs);
+  }
+  checkBufferSizes(op, backend, {...shapesOf(inputs), ...planShapes(geometry), ...gradientShapes(geometry, true)});
+  return withScratch(backend, (scratch) => {
+    const plan = planBlocks(op, backend, query, key, geometry, attrs);
+    scratch(plan.keyIndices);
+    scratch(plan.blockLists);
+    return attendGradients(backend, inputs, geometry, attrs, plan);
+  });
+}
+
+function exactGradients(
+  op: string,
+  inputs: AttentionGradInputs,
+  backend: WebGPUBackend,
+  attrs: FlashAttentionAttrs,
+): TensorInfo[] {
+  const {query, key} = inputs;
+  const length = query.shape[2];
+  const geometry = blockGeometry(query, key, {blockSize: length, segmentSize: length});
+  checkBufferSizes(op, backend, {...shapesOf(inputs), ...gradientShapes(geometry, false)});
+  return attendGradients(backend, inputs, geometry, attrs);
+}
+
 /** The first three stages. The caller frees the plan. */
 function planBlocks(
   op: string,
@@ -123,4 +174,6 @@ export const webgpuKernels: KernelConfig[] = [
   {kernelName: FlashAttention, backendName: 'webgpu', kernelFunc: flashAttention as unknown as KernelFunc},
   {kernelName: PBSAttention, backendName: 'webgpu', kernelFunc: pbsAttention as unknown as KernelFunc},
   {kernelName: PBSAttentionPlan, backendName: 'webgpu', kernelFunc: pbsAttentionPlan as unknown as KernelFunc},
+  {kernelName: FlashAttentionGrad, backendName: 'webgpu', kernelFunc: flashAttentionGrad as unknown as KernelFunc},
+  {kernelName: PBSAttentionGrad, backendName: 'webgpu', kernelFunc: pbsAttentionGrad as unknown as KernelFunc},
 ];

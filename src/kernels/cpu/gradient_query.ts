@@ -1,19 +1,19 @@
 import type {BlockGeometry} from '../block_geometry.js';
-import type {AttendStatistics} from './attend_statistics.js';
+import type {GradientStatistics} from './gradient_statistics.js';
 import {dot, keyRow} from './permute.js';
 import type {BlockPlan} from './visible_keys.js';
 import {visibleKeys} from './visible_keys.js';
 
 /**
- * Stage 2 of the gradients, attend gradient query: float32, shaped as query. A score moves the output by its weight times
+ * Stage 2 of the gradients, gradient query: float32, shaped as query. A score moves the output by its weight times
  * what its value differs from the mean: d score = weight · (dy · value − delta), d query = scale · Σ d score · key.
  */
-export function attendGradientQuery(
+export function gradientQuery(
   query: Float32Array,
   key: Float32Array,
   value: Float32Array,
   dy: Float32Array,
-  {logSums, deltas}: AttendStatistics,
+  {logSums, deltas}: GradientStatistics,
   geometry: BlockGeometry,
   scale: number,
   causal: boolean,

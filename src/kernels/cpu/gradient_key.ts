@@ -1,24 +1,24 @@
 import type {BlockGeometry} from '../block_geometry.js';
-import type {AttendStatistics} from './attend_statistics.js';
+import type {GradientStatistics} from './gradient_statistics.js';
 import {dot, keyRow} from './permute.js';
 import type {BlockPlan} from './visible_keys.js';
 import {visibleKeys} from './visible_keys.js';
 
 /**
- * Stage 3 of the gradients, attend gradient key: float32, shaped as key and as value. Sums over all query rows that see a
+ * Stage 3 of the gradients, gradient key: float32, shaped as key and as value. Sums over all query rows that see a
  * key, of all heads that share it: d value = Σ weight · dy, d key = scale · Σ d score · query.
  */
-export function attendGradientKey(
+export function gradientKey(
   query: Float32Array,
   key: Float32Array,
   value: Float32Array,
   dy: Float32Array,
-  {logSums, deltas}: AttendStatistics,
+  {logSums, deltas}: GradientStatistics,
   geometry: BlockGeometry,
   scale: number,
   causal: boolean,
   plan?: BlockPlan,
-): {keyGradient: Float32Array; valueGradient: Float32Array} {
+): {key: Float32Array; value: Float32Array} {
   const {batch, heads, length, headDim} = geometry;
   const keySums = new Float64Array(key.length);
   const valueSums = new Float64Array(value.length);
@@ -39,5 +39,5 @@ export function attendGradientKey(
       }
     }
   }
-  return {keyGradient: Float32Array.from(keySums), valueGradient: Float32Array.from(valueSums)};
+  return {key: Float32Array.from(keySums), value: Float32Array.from(valueSums)};
 }

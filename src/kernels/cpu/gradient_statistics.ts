@@ -4,15 +4,15 @@ import type {BlockPlan} from './visible_keys.js';
 import {visibleKeys} from './visible_keys.js';
 
 /** What the gradients need of each query row, float64 `[batch, heads, length]`. */
-export interface AttendStatistics {
+export interface GradientStatistics {
   /** Logarithm of the sum of exp(score) over the keys that the row sees: a weight is exp(score − logSum). */
   logSums: Float64Array;
   /** Product of the row's output and its gradient: the mean, by weight, of the gradients of its weights. */
   deltas: Float64Array;
 }
 
-/** Stage 1 of the gradients, attend statistics (FlashAttention-2, arXiv 2307.08691, algorithm 2). */
-export function attendStatistics(
+/** Stage 1 of the gradients, gradient statistics (FlashAttention-2, arXiv 2307.08691, algorithm 2). */
+export function gradientStatistics(
   query: Float32Array,
   key: Float32Array,
   output: Float32Array,
@@ -21,7 +21,7 @@ export function attendStatistics(
   scale: number,
   causal: boolean,
   plan?: BlockPlan,
-): AttendStatistics {
+): GradientStatistics {
   const {batch, heads, length, headDim} = geometry;
   const logSums = new Float64Array(batch * heads * length);
   const deltas = new Float64Array(batch * heads * length);

@@ -1,0 +1,26 @@
+import type {BlockGeometry} from '../block_geometry.js';
+import {gradientKey} from './gradient_key.js';
+import {gradientQuery} from './gradient_query.js';
+import {gradientStatistics} from './gradient_statistics.js';
+import type {BlockPlan} from './visible_keys.js';
+
+/**
+ * Gradients of the attend stage by query, key and value: gradient statistics → gradient query, gradient key, one file a
+ * stage. `dy` is the gradient by `output`.
+ */
+export function attendGradients(
+  query: Float32Array,
+  key: Float32Array,
+  value: Float32Array,
+  output: Float32Array,
+  dy: Float32Array,
+  geometry: BlockGeometry,
+  scale: number,
+  causal: boolean,
+  plan?: BlockPlan,
+): Float32Array[] {
+  const statistics = gradientStatistics(query, key, output, dy, geometry, scale, causal, plan);
+  const queryGradient = gradientQuery(query, key, value, dy, statistics, geometry, scale, causal, plan);
+  const keyGradients = gradientKey(query, key, value, dy, statistics, geometry, scale, causal, plan);
+  return [queryGradient, keyGradients.key, keyGradients.value];
+}

@@ -1,0 +1,170 @@
+import type {TensorInfo} from '@tensorflow/tfjs-core';
+import type {BlockGeometry} from '../block_geometry.js';
+import {each} from '../shader_text.js';
+import type {BlockPlan} from './attend_walk.js';
+import {ownedRows, walkOverKeys} from './attend_walk.js';
+import type {GradientTile} from './gradient_tile.js';
+import {
+  addProducts,
+  addWeighted,
+  gradientThreads,
+  gradientTile,
+  headChunks,
+  tilePlace,
+  tileRows,
+  weightsMemory,
+  writeSums,
+} from './gradient_tile.js';
+import {AttentionProgram, readRow, rowComponents, writeRow} from './program.js';
+
+interface GradientVariant {
+  tile: GradientTile;
+  headDim: number;
+  causal: boolean;
+  /** Whether a plan names the keys, or all of them count. */
+  sparse: boolean;
+}
+
+/**
+ * Stage 2 of the gradients, gradient query: float32, shaped as query. A score moves the output by its weight times what
+ * its value differs from the mean: d score = weight · (dy · value − delta), d query = scale · Σ d score · key.
+ */
+export class GradientQueryProgram extends AttentionProgram<GradientVariant> {
+  constructor(
+    query: TensorInfo,
+    key: TensorInfo,
+    value: TensorInfo,
+    dy: TensorInfo,
+    statistics: TensorInfo,
+    geometry: BlockGeometry,
+    tile: GradientTile,
+    scale: number,
+    causal: boolean,
+    plan?: BlockPlan,
+  ) {
+    const {batch, heads, length, headDim, blockSize, blocks} = geometry;
+    const components = rowComponents(headDim);
+    const queryTiles = plan ? blocks * Math.ceil(blockSize / tileRows(tile)) : Math.ceil(length / tileRows(tile));
+    super({
+      inputs: {
+        query: {tensor: query, components},
+        key: {tensor: key, components},
+        value: {tensor: value, components},
+        dy: {tensor: dy, components},
+        statistics: {tensor: statistics, components: 1},
+        ...(plan && {
+          keyIndices: {tensor: plan.keyIndices, components: 1},
+          blockLists: {tensor: plan.blockLists, components: 1},
+        }),
+      },
+      outputShape: query.shape,
+      outputType: 'float32',
+      outputComponents: components,
+      threads: gradientThreads,
+      workgroups: batch * heads * queryTiles,
+      uniforms: {
+        scale: {type: 'f32', value: scale},
+        logitScale: {type: 'f32', value: scale * Math.LOG2E},
+        queryTiles: {type: 'i32', value: queryTiles},
+        ...(plan && {blockSize: {type: 'i32', value: blockSize}}),
+      },
+      variant: {tile, headDim, causal, sparse: plan !== undefined},
+    });
+  }
+
+  protected shader({tile, headDim, causal, sparse}: GradientVariant): string {
+    const {rows} = tile;
+    return `
+// A workgroup computes the gradients of tileQueries query rows of one head. It walks over tiles of tileKeys keys${
+      sparse ? ' of the\n// blocks in its list' : ''
+    }: scores again, gradients of the weights, then the gradients of the scores times the keys.
+//
+// Invocation (x, y) computes the scores of rows y + r * 8 with columns x + c * 8, and keeps, in registers, the sums of its
+// rows for the vectors x + 8 * chunk of the head.
+//
+// Workgroup memory: ownedChunk and walkedChunk, 8 vectors of the query rows and of the keys at a time, for scores; of
+// the rows' dy and of the values, for gradients of weights; at last of the keys again. keyPositions, the keys' original
+// indices. weights, the gradients of the scores, of a row in the columns of an x.
+${gradientTile(tile, headDim)}
+${weightsMemory(tile)}
+var<workgroup> keyPositions : array<i32, tileKeys>;
+${readRow('readQuery', 'query', headDim)}
+${readRow('readKey', 'key', headDim)}
+${readRow('readValue', 'value', headDim)}
+${readRow('readDy', 'dy', headDim)}
+${writeRow('writeGradient', headDim)}
+${walkOverKeys(sparse, causal)}
+
+fn main(index : i32) {
+${tilePlace}
+${ownedRows}
+  if (localIndex == 0u) {
+    roundCount = select(0, countKeyTiles(head, queryTileIndex, endRow), firstRow < endRow);
+  }
+  let keyTiles = workgroupUniformLoad(&roundCount);
+  let firstQueryRow = head * uniforms.queryShape.z;
+  var ownedRows : array<i32, rows>;
+  var logSum = vec${rows}<f32>(0.0);
+  var delta = vec${rows}<f32>(0.0);
+  ${each(
+    rows,
+    (r) => `{
+    let row = firstRow + y + ${8 * r};
+    ownedRows[${r}] = -1;
+    if (row < endRow) {
+      ownedRows[${r}] = firstQueryRow + row;
+      logSum[${r}] = statistics[2 * (firstQueryRow + row)];
+      delta[${r}] = statistics[2 * (firstQueryRow + row) + 1];
+    }
+  }`,
+  )}
+
+  var gradient = array<array<vec4<f32>, ${headChunks(headDim)}>, rows>();
+  for (var t = 0; t < keyTiles; t++) {
+    // 1. Which keys.
+    let slots = keySlots(head, queryTileIndex, t, keyTiles);
+    var walkedRows : array<i32, rows>;
+    ${each(
+      rows,
+      (r) => `{
+      let position = positionIn(head, slots, y + ${8 * r});
+      walkedRows[${r}] = select(firstKeyRow + position, -1, position == nowhere);
+      if (x == 0) { keyPositions[y + ${8 * r}] = position; }
+    }`,
+    )}
+
+    // 2. Scores, and gradients of the weights. The initial values are needed: without them the last round's stay.
+    var scores = array<array<f32, rows>, rows>();
+    ${addProducts(tile, 'scores', 'readQuery', 'readKey')}
+    var products = array<array<f32, rows>, rows>();
+    ${addProducts(tile, 'products', 'readDy', 'readValue')}
+
+    // 3. Gradients of the scores: none where a row does not see a key.
+    ${each(
+      rows,
+      (r) => `{
+      let lastVisible = ${causal ? `firstRow + y + ${8 * r}` : 'nowhere - 1'};
+      ${each(
+        rows,
+        (c) => `scores[${r}][${c}] = select(
+        0.0,
+        exp2(uniforms.logitScale * scores[${r}][${c}] - logSum[${r}]) * (products[${r}][${c}] - delta[${r}]),
+        keyPositions[x + ${8 * c}] <= lastVisible);`,
+        '\n      ',
+      )}
+    }`,
+    )}
+
+    // 4. Times the keys.
+    ${addWeighted(tile, headDim, 'gradient', 'readKey', (r, c) => `scores[${r}][${c}]`)}
+  }
+
+  ${writeSums(
+    tile,
+    headDim,
+    (r, vector, chunk) =>
+      `if (ownedRows[${r}] >= 0) { writeGradient(ownedRows[${r}], ${vector}, uniforms.scale * gradient[${r}][${chunk}]); }`,
+  )}
+}`;
+  }
+}

@@ -1,0 +1,158 @@
+import type {TensorInfo} from '@tensorflow/tfjs-core';
+import type {BlockGeometry} from '../block_geometry.js';
+import {each} from '../shader_text.js';
+import type {BlockPlan} from './attend_walk.js';
+import {ownedRows, walkOverKeys} from './attend_walk.js';
+import type {GradientTile} from './gradient_tile.js';
+import {addProducts, gradientThreads, gradientTile, tilePlace, tileRows} from './gradient_tile.js';
+import {AttentionProgram, readRow, rowComponents} from './program.js';
+
+interface GradientVariant {
+  tile: GradientTile;
+  headDim: number;
+  causal: boolean;
+  /** Whether a plan names the keys, or all of them count. */
+  sparse: boolean;
+}
+
+/**
+ * Stage 1 of the gradients, gradient statistics: float32 `[batch, heads, length, 2]`. The logarithm to the base 2 of the
+ * sum of exp2(score) over the keys that a query row sees (0 if it sees none), and the product of its output and its
+ * gradient.
+ */
+export class GradientStatisticsProgram extends AttentionProgram<GradientVariant> {
+  constructor(
+    query: TensorInfo,
+    key: TensorInfo,
+    output: TensorInfo,
+    dy: TensorInfo,
+    geometry: BlockGeometry,
+    tile: GradientTile,
+    scale: number,
+    causal: boolean,
+    plan?: BlockPlan,
+  ) {
+    const {batch, heads, length, headDim, blockSize, blocks} = geometry;
+    const components = rowComponents(headDim);
+    const queryTiles = plan ? blocks * Math.ceil(blockSize / tileRows(tile)) : Math.ceil(length / tileRows(tile));
+    super({
+      inputs: {
+        query: {tensor: query, components},
+        key: {tensor: key, components},
+        output: {tensor: output, components},
+        dy: {tensor: dy, components},
+        ...(plan && {
+          keyIndices: {tensor: plan.keyIndices, components: 1},
+          blockLists: {tensor: plan.blockLists, components: 1},
+        }),
+      },
+      outputShape: [batch, heads, length, 2],
+      outputType: 'float32',
+      threads: gradientThreads,
+      workgroups: batch * heads * queryTiles,
+      uniforms: {
+        logitScale: {type: 'f32', value: scale * Math.LOG2E},
+        queryTiles: {type: 'i32', value: queryTiles},
+        ...(plan && {blockSize: {type: 'i32', value: blockSize}}),
+      },
+      variant: {tile, headDim, causal, sparse: plan !== undefined},
+    });
+  }
+
+  protected shader({tile, headDim, causal, sparse}: GradientVariant): string {
+    const {rows} = tile;
+    return `
+// A workgroup takes tileQueries query rows of one head and walks over tiles of tileKeys keys${
+      sparse ? ' of the blocks in its list' : ''
+    }. Invocation (x, y)
+// keeps, in registers, maximum and sum of its rows over its own columns; they are combined over x once at the end, in
+// workgroup memory.
+${gradientTile(tile, headDim)}
+var<workgroup> keyPositions : array<i32, tileKeys>;
+// Maximum, sum, and product of output and gradient, of a row in an x.
+var<workgroup> partials : array<vec3<f32>, ${8 * tileRows(tile)}>;
+// Where a maximum starts; finite, because WGSL need not support infinities.
+const lowest = -1e38f;
+${readRow('readQuery', 'query', headDim)}
+${readRow('readKey', 'key', headDim)}
+${readRow('readOutput', 'output', headDim)}
+${readRow('readDy', 'dy', headDim)}
+${walkOverKeys(sparse, causal)}
+
+fn main(index : i32) {
+${tilePlace}
+${ownedRows}
+  if (localIndex == 0u) {
+    roundCount = select(0, countKeyTiles(head, queryTileIndex, endRow), firstRow < endRow);
+  }
+  let keyTiles = workgroupUniformLoad(&roundCount);
+  let firstQueryRow = head * uniforms.queryShape.z;
+  var ownedRows : array<i32, rows>;
+  ${each(rows, (r) => `ownedRows[${r}] = select(-1, firstQueryRow + firstRow + y + ${8 * r}, firstRow + y + ${8 * r} < endRow);`)}
+
+  var rowMax = vec${rows}<f32>(lowest);
+  var rowSum = vec${rows}<f32>(0.0);
+  for (var t = 0; t < keyTiles; t++) {
+    let slots = keySlots(head, queryTileIndex, t, keyTiles);
+    var walkedRows : array<i32, rows>;
+    ${each(
+      rows,
+      (r) => `{
+      let position = positionIn(head, slots, y + ${8 * r});
+      walkedRows[${r}] = select(firstKeyRow + position, -1, position == nowhere);
+      if (x == 0) { keyPositions[y + ${8 * r}] = position; }
+    }`,
+    )}
+    // The initial value is needed: without one the scores of the last round stay.
+    var scores = array<array<f32, rows>, rows>();
+    ${addProducts(tile, 'scores', 'readQuery', 'readKey')}
+    ${each(
+      rows,
+      (r) => `{
+      let lastVisible = ${causal ? `firstRow + y + ${8 * r}` : 'nowhere - 1'};
+      for (var c = 0; c < rows; c++) {
+        if (keyPositions[x + c * 8] <= lastVisible) {
+          let score = uniforms.logitScale * scores[${r}][c];
+          let newMax = max(rowMax[${r}], score);
+          rowSum[${r}] = rowSum[${r}] * exp2(rowMax[${r}] - newMax) + exp2(score - newMax);
+          rowMax[${r}] = newMax;
+        }
+      }
+    }`,
+    )}
+    // Barrier: the next round overwrites the positions.
+    workgroupBarrier();
+  }
+
+  ${each(
+    rows,
+    (r) => `{
+    var product = 0.0;
+    for (var vector = x; vector < headVectors && ownedRows[${r}] >= 0; vector += 8) {
+      product += dot(readOutput(ownedRows[${r}], vector), readDy(ownedRows[${r}], vector));
+    }
+    partials[(y + ${8 * r}) * 8 + x] = vec3<f32>(rowMax[${r}], rowSum[${r}], product);
+  }`,
+  )}
+  // Barrier: a row's statistics need the parts of all x.
+  workgroupBarrier();
+  let row = i32(localIndex);
+  if (row < tileQueries && firstRow + row < endRow) {
+    var total = lowest;
+    for (var i = 0; i < 8; i++) {
+      total = max(total, partials[row * 8 + i].x);
+    }
+    var sum = 0.0;
+    var product = 0.0;
+    for (var i = 0; i < 8; i++) {
+      let part = partials[row * 8 + i];
+      sum += part.y * exp2(part.x - total);
+      product += part.z;
+    }
+    let at = 2 * (firstQueryRow + firstRow + row);
+    result[at] = select(total + log2(sum), 0.0, sum == 0.0);
+    result[at + 1] = product;
+  }
+}`;
+  }
+}

@@ -1,0 +1,135 @@
+import {each} from '../shader_text.js';
+import {headVectors} from './program.js';
+
+/**
+ * A tile of the gradient stages: 8 × 8 invocations, each with `rows` × `rows` scores. A workgroup owns `8 * rows` rows
+ * (queries, or keys) and walks over as many of the others at a time. Invocation (x, y) owns the rows `y + r * 8`, and of
+ * the walked rows the columns `x + c * 8`.
+ *
+ * Heads pass through workgroup memory in chunks of 8 vec4, a vec4 for each x, so that the memory does not grow with the
+ * head: the largest tile takes less than the 16 KiB that every device has.
+ */
+export interface GradientTile {
+  rows: 2 | 4;
+}
+
+export const gradientThreads = 64;
+/** Rows that a workgroup owns, and rows that it walks over at a time. */
+export const tileRows = ({rows}: GradientTile) => 8 * rows;
+export const headChunks = (headDim: number) => Math.ceil(headVectors(headDim) / 8);
+
+/** The larger tile, unless blocks, whose end no tile crosses, are shorter or its sums would fill the registers. */
+export function chooseGradientTile(headDim: number, blockSize: number): GradientTile {
+  return {rows: blockSize <= 16 || headDim > 128 ? 2 : 4};
+}
+
+/** Shader text: constants, and the chunks in workgroup memory. An odd stride puts neighbouring rows in different banks. */
+export function gradientTile({rows}: GradientTile, headDim: number): string {
+  const size = 8 * rows;
+  return `
+const threads = ${gradientThreads};
+const rows = ${rows};
+const tileQueries = ${size};
+const tileKeys = ${size};
+const headVectors = ${headVectors(headDim)};
+const headChunks = ${headChunks(headDim)};
+const chunkStride = 9;
+var<workgroup> ownedChunk : array<vec4<f32>, ${size * 9}>;
+var<workgroup> walkedChunk : array<vec4<f32>, ${size * 9}>;
+// Rounds of the workgroup's walk: its barriers need a number that all invocations are known to share.
+var<workgroup> roundCount : i32;`;
+}
+
+/** Shader text: the place (x, y) of an invocation. */
+export const tilePlace = `  let x = i32(localIndex) % 8;
+  let y = i32(localIndex) / 8;`;
+
+/** Shader text: the chunk of rows that this invocation carries, zeros where a row does not exist or has ended. */
+function loadChunk(tile: GradientTile, chunk: string, of: 'owned' | 'walked', read: string): string {
+  return each(
+    tile.rows,
+    (r) => `{
+      var loaded = vec4<f32>(0.0);
+      if (${of}Rows[${r}] >= 0 && ${chunk} * 8 + x < headVectors) {
+        loaded = ${read}(${of}Rows[${r}], ${chunk} * 8 + x);
+      }
+      ${of}Chunk[(y + ${8 * r}) * chunkStride + x] = loaded;
+    }`,
+  );
+}
+
+/**
+ * Shader text: adds to `sums`, an array of arrays, the products of owned rows with walked rows. The rows of the tensors
+ * that this invocation carries are in `ownedRows` and `walkedRows`, -1 for none.
+ */
+export function addProducts(tile: GradientTile, sums: string, readOwned: string, readWalked: string): string {
+  const {rows} = tile;
+  return `for (var chunk = 0; chunk < headChunks; chunk++) {
+    ${loadChunk(tile, 'chunk', 'owned', readOwned)}
+    ${loadChunk(tile, 'chunk', 'walked', readWalked)}
+    // Barrier: products read rows that others loaded.
+    workgroupBarrier();
+    for (var i = 0; i < 8; i++) {
+      ${each(rows, (r) => `let owned${r} = ownedChunk[(y + ${8 * r}) * chunkStride + i];`, '\n      ')}
+      ${each(
+        rows,
+        (c) => `let walked${c} = walkedChunk[(x + ${8 * c}) * chunkStride + i];
+      ${each(rows, (r) => `${sums}[${r}][${c}] += dot(owned${r}, walked${c});`, '\n      ')}`,
+        '\n      ',
+      )}
+    }
+    // Barrier: the next chunk overwrites this one.
+    workgroupBarrier();
+  }`;
+}
+
+/** Shader text: workgroup memory for `addWeighted`: the weights of a row in the columns of an x, together. */
+export function weightsMemory({rows}: GradientTile): string {
+  return `var<workgroup> weights : array<vec${rows}<f32>, ${8 * rows * 9}>;`;
+}
+
+/**
+ * Shader text: adds to `sums`, of `[rows][headChunks]` vec4, the walked rows of a tensor times `weight(r, c)`: an
+ * expression for row r and column c of this invocation.
+ */
+export function addWeighted(
+  tile: GradientTile,
+  headDim: number,
+  sums: string,
+  readWalked: string,
+  weight: (r: number, c: number) => string,
+): string {
+  const {rows} = tile;
+  const list = (text: (c: number) => string) => each(rows, text, ', ');
+  return `${each(rows, (r) => `weights[(y + ${8 * r}) * 9 + x] = vec${rows}<f32>(${list((c) => weight(r, c))});`)}
+    ${each(
+      headChunks(headDim),
+      (chunk) => `${loadChunk(tile, `${chunk}`, 'walked', readWalked)}
+    // Barrier: sums read weights and rows of others.
+    workgroupBarrier();
+    for (var i = 0; i < 8; i++) {
+      ${each(rows, (r) => `let weights${r} = weights[(y + ${8 * r}) * 9 + i];`, '\n      ')}
+      ${each(
+        rows,
+        (c) => `let walked${c} = walkedChunk[(i + ${8 * c}) * chunkStride + x];
+      ${each(rows, (r) => `${sums}[${r}][${chunk}] += weights${r}[${c}] * walked${c};`, '\n      ')}`,
+        '\n      ',
+      )}
+    }
+    // Barrier: the next chunk overwrites this one, the next weights these.
+    workgroupBarrier();`,
+    )}`;
+}
+
+/** Shader text: calls `write(row, vector, sums)` for the vectors of a row that this invocation has summed. */
+export function writeSums(
+  tile: GradientTile,
+  headDim: number,
+  write: (r: number, vector: string, chunk: number) => string,
+): string {
+  return each(headChunks(headDim), (chunk) => {
+    const vector = `${8 * chunk} + x`;
+    const writes = each(tile.rows, (r) => write(r, vector, chunk));
+    return headVectors(headDim) < 8 * (chunk + 1) ? `if (${vector} < headVectors) { ${writes} }` : writes;
+  });
+}
