@@ -1,6 +1,8 @@
-import type {NamedAttrMap, NamedTensorMap, Tensor4D} from '@tensorflow/tfjs-core';
+import type {NamedAttrMap, Tensor4D} from '@tensorflow/tfjs-core';
 import {engine, op} from '@tensorflow/tfjs-core';
 import {PBSAttention} from '../kernels/attention_kernels.js';
+import {savedInputs} from '../kernels/gradients.js';
+import {keyLengthsInput, planInputs, planShapes} from './attention_inputs.js';
 import {checkBackend, checkTensors, pbsAttentionAttrs} from './check_arguments.js';
 import type {PBSAttentionOptions} from './options.js';
 
@@ -9,21 +11,29 @@ import type {PBSAttentionOptions} from './options.js';
  * algorithm 1): sorts the keys inside segments so that the important ones cluster, estimates which blocks of keys
  * matter to each block of queries, and attends to those alone.
  *
- * Exact where `length <= segmentSize` or `threshold` is 1; and, with `auto`, where blocks are not expected to pay. Then
- * the output is that of `flashAttention`.
+ * Exact where no query stands behind the first segment (without a causal mask: where `keyLength <= segmentSize`) or
+ * `threshold` is 1; and, with `auto`, where blocks are not expected to pay. Then the output is that of `flashAttention`.
  *
  * ```js
  * const output = pbsAttention(query, key, value, {threshold: 0.9});
  * const same = query.pbsAttention(key, value, {threshold: 0.9});
  * ```
  *
- * @param query float32 `[batch, heads, length, headDim]`.
- * @param key float32 `[batch, keyValueHeads, length, headDim]`; `heads` is a multiple of `keyValueHeads`, and query head
+ * Queries may be a chunk of a prompt that ends with the keys so far (`queryOffset` says otherwise): keys are then scored by
+ * the last rows of the chunk. Blocks of queries count from the chunk's first row; one that reaches over the end of a segment
+ * keeps every block of both. For decoding keep a plan and attend by it (`plan`, {@link extendPBSAttentionPlan}): nothing is
+ * scored then, and only the blocks of the plan are read.
+ *
+ * In a batch padded on the right (`keyLengths`), keys are scored by the last rows of each entry that are not padding.
+ *
+ * @param query float32 `[batch, heads, queryLength, headDim]`.
+ * @param key float32 `[batch, keyValueHeads, keyLength, headDim]`; `heads` is a multiple of `keyValueHeads`, and query head
  *     `h` reads key head `h / (heads / keyValueHeads)` (grouped-query attention, no repeated keys needed).
- * @param value float32, shaped as `key`.
+ * @param value float32 `[batch, keyValueHeads, keyLength, valueDim]`.
  * @param options see {@link PBSAttentionOptions}: `blockSize = 128`, `segmentSize = 256`, `threshold = 0.9`,
- *     `causal = true`, `scale = 1 / sqrt(headDim)`, `permute = true`, `exactLastBlock = true`, `auto = true`.
- * @returns float32 `[batch, heads, length, headDim]`, rows in the order of the query.
+ *     `causal = true`, `scale = 1 / sqrt(headDim)`, `permute = true`, `exactLastBlock = true`, `auto = true`,
+ *     `queryOffset = keyLength - queryLength`; `keyLengths`, `plan`.
+ * @returns float32 `[batch, heads, queryLength, valueDim]`, rows in the order of the query; zeros in a row that sees no key.
  * @throws Error if a tensor or an option is not of that form, if the active backend has no kernel, or if the device
  *     cannot hold the tensors; nothing has been launched then.
  * @function
@@ -32,8 +42,16 @@ export const pbsAttention = op({pbsAttention_});
 
 function pbsAttention_(query: Tensor4D, key: Tensor4D, value: Tensor4D, options?: PBSAttentionOptions): Tensor4D {
   checkTensors('pbsAttention', query, key, value);
-  const attrs = pbsAttentionAttrs('pbsAttention', options, query.shape[3]);
+  const attrs = pbsAttentionAttrs('pbsAttention', options, query, key);
   checkBackend('pbsAttention', PBSAttention);
-  const inputs = {query, key, value} as unknown as NamedTensorMap;
+  const {plan} = options ?? {};
+  const {blockSize} = attrs;
+  const inputs = savedInputs({
+    query,
+    key,
+    value,
+    ...keyLengthsInput('pbsAttention', options, key),
+    ...(plan !== undefined && planInputs('pbsAttention', plan, planShapes(query, key, blockSize), blockSize)),
+  });
   return engine().runKernel(PBSAttention, inputs, attrs as NamedAttrMap);
 }

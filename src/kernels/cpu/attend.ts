@@ -1,12 +1,11 @@
 import type {BlockGeometry} from '../block_geometry.js';
-import {dot, keyRow} from './permute.js';
-import type {BlockPlan} from './visible_keys.js';
-import {visibleKeys} from './visible_keys.js';
+import {keyRow} from './permute.js';
+import type {BlockPlan, HiddenKeys} from './visible_scores.js';
+import {visibleScores} from './visible_scores.js';
 
 /**
- * Stage 4, attend: float32 `[batch, heads, length, headDim]`. Softmax attention of each query row over the keys of the
- * blocks in its list, in float64. With a causal mask a row sees the keys whose original index is not above its own; a
- * row that sees nothing gives zeros.
+ * Stage 4, attend: float32 `[batch, heads, queryLength, valueDim]`. Softmax attention of each query row over the keys of
+ * the blocks in its list, in float64; a row that sees nothing gives zeros.
  *
  * Without lists and key order every key counts: exact attention.
  */
@@ -18,34 +17,29 @@ export function attend(
   scale: number,
   causal: boolean,
   plan?: BlockPlan,
+  hidden: HiddenKeys = {},
 ): Float32Array {
-  const {batch, heads, length, headDim} = geometry;
-  const output = new Float32Array(query.length);
-  const positions = new Int32Array(length);
-  const weights = new Float64Array(length);
-  const sums = new Float64Array(headDim);
+  const {batch, heads, queryLength, valueDim} = geometry;
+  const output = new Float32Array(batch * heads * queryLength * valueDim);
+  const scoresOf = visibleScores(query, key, {geometry, scale, causal, plan, ...hidden});
+  const sums = new Float64Array(valueDim);
   for (let head = 0; head < batch * heads; ++head) {
-    for (let row = 0; row < length; ++row) {
-      const queryStart = (head * length + row) * headDim;
-      const visible = visibleKeys(positions, geometry, head, row, causal, plan);
-      let max = -Infinity;
-      for (let i = 0; i < visible; ++i) {
-        const keyStart = keyRow(geometry, head, positions[i]) * headDim;
-        weights[i] = scale * dot(query, queryStart, key, keyStart, headDim);
-        max = Math.max(max, weights[i]);
-      }
+    for (let row = 0; row < queryLength; ++row) {
+      const {count, positions, scores} = scoresOf(head, row);
+      const max = scores.subarray(0, count).reduce((a, b) => Math.max(a, b), -Infinity);
       sums.fill(0);
       let sum = 0;
-      for (let i = 0; i < visible; ++i) {
-        const weight = Math.exp(weights[i] - max);
+      for (let i = 0; i < count; ++i) {
+        const weight = Math.exp(scores[i] - max);
         sum += weight;
-        const valueStart = keyRow(geometry, head, positions[i]) * headDim;
-        for (let d = 0; d < headDim; ++d) {
+        const valueStart = keyRow(geometry, head, positions[i]) * valueDim;
+        for (let d = 0; d < valueDim; ++d) {
           sums[d] += weight * value[valueStart + d];
         }
       }
-      for (let d = 0; d < headDim && visible > 0; ++d) {
-        output[queryStart + d] = sums[d] / sum;
+      const outputStart = (head * queryLength + row) * valueDim;
+      for (let d = 0; d < valueDim && count > 0; ++d) {
+        output[outputStart + d] = sums[d] / sum;
       }
     }
   }

@@ -1,8 +1,7 @@
-import type {BlockGeometry} from '../block_geometry.js';
 import {gradientKey} from './gradient_key.js';
 import {gradientQuery} from './gradient_query.js';
 import {gradientStatistics} from './gradient_statistics.js';
-import type {BlockPlan} from './visible_keys.js';
+import type {Scoring} from './visible_scores.js';
 
 /**
  * Gradients of the attend stage by query, key and value: gradient statistics → gradient query, gradient key, one file a
@@ -14,13 +13,10 @@ export function attendGradients(
   value: Float32Array,
   output: Float32Array,
   dy: Float32Array,
-  geometry: BlockGeometry,
-  scale: number,
-  causal: boolean,
-  plan?: BlockPlan,
+  scoring: Scoring,
 ): Float32Array[] {
-  const statistics = gradientStatistics(query, key, output, dy, geometry, scale, causal, plan);
-  const queryGradient = gradientQuery(query, key, value, dy, statistics, geometry, scale, causal, plan);
-  const keyGradients = gradientKey(query, key, value, dy, statistics, geometry, scale, causal, plan);
+  const statistics = gradientStatistics(query, key, output, dy, scoring);
+  const queryGradient = gradientQuery(query, key, value, dy, statistics, scoring);
+  const keyGradients = gradientKey(query, key, value, dy, statistics, scoring);
   return [queryGradient, keyGradients.key, keyGradients.value];
 }

@@ -1,12 +1,11 @@
-import type {BlockGeometry} from '../block_geometry.js';
 import type {GradientStatistics} from './gradient_statistics.js';
 import {dot, keyRow} from './permute.js';
-import type {BlockPlan} from './visible_keys.js';
-import {visibleKeys} from './visible_keys.js';
+import type {Scoring} from './visible_scores.js';
+import {visibleScores} from './visible_scores.js';
 
 /**
- * Stage 3 of the gradients, gradient key: float32, shaped as key and as value. Sums over all query rows that see a
- * key, of all heads that share it: d value = Σ weight · dy, d key = scale · Σ d score · query.
+ * Stage 3 of the gradients, gradient key: float32, shaped as key and as value. Sums over all query rows that see a key,
+ * of all heads that share it: d value = Σ weight · dy, d key = scale · Σ d score · query.
  */
 export function gradientKey(
   query: Float32Array,
@@ -14,27 +13,27 @@ export function gradientKey(
   value: Float32Array,
   dy: Float32Array,
   {logSums, deltas}: GradientStatistics,
-  geometry: BlockGeometry,
-  scale: number,
-  causal: boolean,
-  plan?: BlockPlan,
+  scoring: Scoring,
 ): {key: Float32Array; value: Float32Array} {
-  const {batch, heads, length, headDim} = geometry;
+  const {geometry, scale} = scoring;
+  const {batch, heads, queryLength, headDim, valueDim} = geometry;
+  const scoresOf = visibleScores(query, key, scoring);
   const keySums = new Float64Array(key.length);
   const valueSums = new Float64Array(value.length);
-  const positions = new Int32Array(length);
   for (let head = 0; head < batch * heads; ++head) {
-    for (let row = 0; row < length; ++row) {
-      const queryRow = head * length + row;
-      const queryStart = queryRow * headDim;
-      const visible = visibleKeys(positions, geometry, head, row, causal, plan);
-      for (let i = 0; i < visible; ++i) {
-        const keyStart = keyRow(geometry, head, positions[i]) * headDim;
-        const weight = Math.exp(scale * dot(query, queryStart, key, keyStart, headDim) - logSums[queryRow]);
-        const scoreGradient = weight * (dot(dy, queryStart, value, keyStart, headDim) - deltas[queryRow]);
+    for (let row = 0; row < queryLength; ++row) {
+      const queryRow = head * queryLength + row;
+      const {count, positions, scores} = scoresOf(head, row);
+      for (let i = 0; i < count; ++i) {
+        const keyAt = keyRow(geometry, head, positions[i]);
+        const weight = Math.exp(scores[i] - logSums[queryRow]);
+        const product = dot(dy, queryRow * valueDim, value, keyAt * valueDim, valueDim);
+        const scoreGradient = weight * (product - deltas[queryRow]);
         for (let d = 0; d < headDim; ++d) {
-          keySums[keyStart + d] += scale * scoreGradient * query[queryStart + d];
-          valueSums[keyStart + d] += weight * dy[queryStart + d];
+          keySums[keyAt * headDim + d] += scale * scoreGradient * query[queryRow * headDim + d];
+        }
+        for (let d = 0; d < valueDim; ++d) {
+          valueSums[keyAt * valueDim + d] += weight * dy[queryRow * valueDim + d];
         }
       }
     }

@@ -1,9 +1,8 @@
-import type {BlockGeometry} from '../block_geometry.js';
-import {dot, keyRow} from './permute.js';
-import type {BlockPlan} from './visible_keys.js';
-import {visibleKeys} from './visible_keys.js';
+import {dot} from './permute.js';
+import type {Scoring} from './visible_scores.js';
+import {visibleScores} from './visible_scores.js';
 
-/** What the gradients need of each query row, float64 `[batch, heads, length]`. */
+/** What the gradients need of each query row, float64 `[batch, heads, queryLength]`. */
 export interface GradientStatistics {
   /** Logarithm of the sum of exp(score) over the keys that the row sees: a weight is exp(score − logSum). */
   logSums: Float64Array;
@@ -17,29 +16,18 @@ export function gradientStatistics(
   key: Float32Array,
   output: Float32Array,
   dy: Float32Array,
-  geometry: BlockGeometry,
-  scale: number,
-  causal: boolean,
-  plan?: BlockPlan,
+  scoring: Scoring,
 ): GradientStatistics {
-  const {batch, heads, length, headDim} = geometry;
-  const logSums = new Float64Array(batch * heads * length);
-  const deltas = new Float64Array(batch * heads * length);
-  const positions = new Int32Array(length);
-  for (let head = 0; head < batch * heads; ++head) {
-    for (let row = 0; row < length; ++row) {
-      const queryRow = head * length + row;
-      const visible = visibleKeys(positions, geometry, head, row, causal, plan);
-      let logSum = -Infinity;
-      for (let i = 0; i < visible; ++i) {
-        const keyStart = keyRow(geometry, head, positions[i]) * headDim;
-        const score = scale * dot(query, queryRow * headDim, key, keyStart, headDim);
-        const [less, more] = [Math.min(logSum, score), Math.max(logSum, score)];
-        logSum = more + Math.log1p(Math.exp(less - more));
-      }
-      logSums[queryRow] = logSum;
-      deltas[queryRow] = dot(output, queryRow * headDim, dy, queryRow * headDim, headDim);
-    }
+  const {batch, heads, queryLength, valueDim} = scoring.geometry;
+  const scoresOf = visibleScores(query, key, scoring);
+  const logSums = new Float64Array(batch * heads * queryLength);
+  const deltas = new Float64Array(batch * heads * queryLength);
+  for (let queryRow = 0; queryRow < batch * heads * queryLength; ++queryRow) {
+    const {count, scores} = scoresOf(Math.floor(queryRow / queryLength), queryRow % queryLength);
+    const visible = scores.subarray(0, count);
+    const max = visible.reduce((a, b) => Math.max(a, b), -Infinity);
+    logSums[queryRow] = max + Math.log(visible.reduce((sum, score) => sum + Math.exp(score - max), 0));
+    deltas[queryRow] = dot(output, queryRow * valueDim, dy, queryRow * valueDim, valueDim);
   }
   return {logSums, deltas};
 }

@@ -1,10 +1,11 @@
-import type {KernelConfig, KernelFunc, TensorInfo} from '@tensorflow/tfjs-core';
+import type {KernelConfig, KernelFunc, TensorInfo, TypedArray} from '@tensorflow/tfjs-core';
 import type {MathBackendCPU} from '@tensorflow/tfjs-backend-cpu';
 import type {
-  AttentionGradInputs,
   FlashAttentionAttrs,
+  FlashAttentionGradInputs,
   FlashAttentionInputs,
   PBSAttentionAttrs,
+  PBSAttentionGradInputs,
   PBSAttentionInputs,
   PBSAttentionPlanAttrs,
   PBSAttentionPlanInputs,
@@ -22,12 +23,13 @@ import {runsExact} from '../cost_model.js';
 import {exactPlan} from '../exact_plan.js';
 import {attend} from './attend.js';
 import {attendGradients} from './attend_gradients.js';
+import {blockLists} from './block_lists.js';
 import {blockMask} from './block_mask.js';
 import {cpuCosts} from './costs.js';
 import {permute} from './permute.js';
 import {scoreBlocks} from './score_blocks.js';
 import {selectBlocks} from './select_blocks.js';
-import type {BlockPlan} from './visible_keys.js';
+import type {BlockPlan, HiddenKeys} from './visible_scores.js';
 
 /**
  * The readable reference: permute → score blocks → select blocks → attend, one file a stage. Unpermute is the identity,
@@ -39,10 +41,25 @@ function flashAttention(args: {
   attrs: FlashAttentionAttrs;
 }): TensorInfo {
   const {inputs, backend, attrs} = args;
-  const {query, key, value} = inputs;
-  const geometry = blockGeometry(query, key, {blockSize: query.shape[2], segmentSize: query.shape[2]});
-  const [q, k, v] = [query, key, value].map((x) => valuesOf(x, backend));
-  return backend.makeTensorInfo(query.shape, 'float32', attend(q, k, v, geometry, attrs.scale, attrs.causal));
+  const geometry = exactGeometry(inputs, attrs);
+  const [q, k, v] = [inputs.query, inputs.key, inputs.value].map((x) => valuesOf(x, backend));
+  const hidden = hiddenKeys(inputs, backend);
+  return outputTensor(backend, geometry, attend(q, k, v, geometry, attrs.scale, attrs.causal, undefined, hidden));
+}
+
+function flashAttentionGrad(args: {
+  inputs: FlashAttentionGradInputs;
+  backend: MathBackendCPU;
+  attrs: FlashAttentionAttrs;
+}): TensorInfo[] {
+  const {inputs, backend, attrs} = args;
+  return gradientTensors(inputs, backend, exactGeometry(inputs, attrs), attrs, hiddenKeys(inputs, backend));
+}
+
+/** Exact attention has one block. */
+function exactGeometry({query, key, value}: FlashAttentionInputs, {queryOffset}: FlashAttentionAttrs): BlockGeometry {
+  const length = Math.max(query.shape[2], key.shape[2]);
+  return blockGeometry(query, key, {blockSize: length, segmentSize: length, queryOffset}, value);
 }
 
 function pbsAttention(args: {
@@ -51,15 +68,49 @@ function pbsAttention(args: {
   attrs: PBSAttentionAttrs;
 }): TensorInfo {
   const {inputs, backend, attrs} = args;
-  const {query, key, value} = inputs;
-  const geometry = blockGeometry(query, key, attrs);
-  if (runsExact(geometry, attrs, cpuCosts)) {
+  const geometry = blockGeometry(inputs.query, inputs.key, attrs, inputs.value);
+  if (attendsExactly(inputs, geometry, attrs)) {
     return flashAttention(args);
   }
-  const [q, k, v] = [query, key, value].map((x) => valuesOf(x, backend));
-  const plan = planBlocks(q, k, geometry, attrs);
-  const output = attend(q, k, v, geometry, attrs.scale, attrs.causal, plan);
-  return backend.makeTensorInfo(query.shape, 'float32', output);
+  const [q, k, v] = [inputs.query, inputs.key, inputs.value].map((x) => valuesOf(x, backend));
+  const plan = givenOrNewPlan(inputs, backend, geometry, attrs);
+  const hidden = hiddenKeys(inputs, backend);
+  return outputTensor(backend, geometry, attend(q, k, v, geometry, attrs.scale, attrs.causal, plan, hidden));
+}
+
+/** In the form and over the blocks of the forward pass: the same inputs and attributes give the same plan again. */
+function pbsAttentionGrad(args: {
+  inputs: PBSAttentionGradInputs;
+  backend: MathBackendCPU;
+  attrs: PBSAttentionAttrs;
+}): TensorInfo[] {
+  const {inputs, backend, attrs} = args;
+  const geometry = blockGeometry(inputs.query, inputs.key, attrs, inputs.value);
+  if (attendsExactly(inputs, geometry, attrs)) {
+    return flashAttentionGrad(args);
+  }
+  const plan = givenOrNewPlan(inputs, backend, geometry, attrs);
+  return gradientTensors(inputs, backend, geometry, attrs, hiddenKeys(inputs, backend), plan);
+}
+
+const attendsExactly = ({keyIndices}: PBSAttentionInputs, geometry: BlockGeometry, attrs: PBSAttentionAttrs) =>
+  keyIndices === undefined && runsExact(geometry, attrs, cpuCosts);
+
+function givenOrNewPlan(
+  inputs: PBSAttentionInputs,
+  backend: MathBackendCPU,
+  geometry: BlockGeometry,
+  attrs: PBSAttentionAttrs,
+): BlockPlan {
+  const {query, key, keyIndices, blockMask} = inputs;
+  if (keyIndices && blockMask) {
+    return {
+      keyIndices: backend.data.get(keyIndices.dataId).values as Int32Array,
+      blockLists: blockLists(backend.data.get(blockMask.dataId).values as Uint8Array, geometry),
+    };
+  }
+  const [q, k] = [query, key].map((x) => valuesOf(x, backend));
+  return planBlocks(q, k, geometry, attrs, keyLengthsOf(inputs, backend));
 }
 
 function pbsAttentionPlan(args: {
@@ -70,56 +121,19 @@ function pbsAttentionPlan(args: {
   const {inputs, backend, attrs} = args;
   const {query, key} = inputs;
   const geometry = blockGeometry(query, key, attrs);
-  const {batch, heads, length, blocks} = geometry;
+  const {batch, heads, keyLength, queryBlocks, keyBlocks} = geometry;
   let plan;
-  if (isExact(geometry, attrs.threshold)) {
+  if (isExact(geometry, attrs)) {
     plan = exactPlan(geometry, attrs.causal);
   } else {
-    const sparse = planBlocks(valuesOf(query, backend), valuesOf(key, backend), geometry, attrs);
+    const [q, k] = [query, key].map((x) => valuesOf(x, backend));
+    const sparse = planBlocks(q, k, geometry, attrs, keyLengthsOf(inputs, backend));
     plan = {keyIndices: sparse.keyIndices, blockMask: blockMask(sparse.blockLists, geometry)};
   }
   return [
-    backend.makeTensorInfo([batch, heads, length], 'int32', plan.keyIndices),
-    backend.makeTensorInfo([batch, heads, blocks, blocks], 'bool', plan.blockMask),
+    backend.makeTensorInfo([batch, heads, keyLength], 'int32', plan.keyIndices),
+    backend.makeTensorInfo([batch, heads, queryBlocks, keyBlocks], 'bool', plan.blockMask),
   ];
-}
-
-function flashAttentionGrad(args: {
-  inputs: AttentionGradInputs;
-  backend: MathBackendCPU;
-  attrs: FlashAttentionAttrs;
-}): TensorInfo[] {
-  const {query, key} = args.inputs;
-  const geometry = blockGeometry(query, key, {blockSize: query.shape[2], segmentSize: query.shape[2]});
-  return makeGradients(args.inputs, args.backend, geometry, args.attrs);
-}
-
-/** The plan is made anew: the same inputs and attributes give the same. */
-function pbsAttentionGrad(args: {
-  inputs: AttentionGradInputs;
-  backend: MathBackendCPU;
-  attrs: PBSAttentionAttrs;
-}): TensorInfo[] {
-  const {inputs, backend, attrs} = args;
-  const {query, key} = inputs;
-  const geometry = blockGeometry(query, key, attrs);
-  if (runsExact(geometry, attrs, cpuCosts)) {
-    return flashAttentionGrad(args);
-  }
-  const plan = planBlocks(valuesOf(query, backend), valuesOf(key, backend), geometry, attrs);
-  return makeGradients(inputs, backend, geometry, attrs, plan);
-}
-
-function makeGradients(
-  {query, key, value, output, dy}: AttentionGradInputs,
-  backend: MathBackendCPU,
-  geometry: BlockGeometry,
-  {scale, causal}: FlashAttentionAttrs,
-  plan?: BlockPlan,
-): TensorInfo[] {
-  const [q, k, v, o, d] = [query, key, value, output, dy].map((x) => valuesOf(x, backend));
-  const gradients = attendGradients(q, k, v, o, d, geometry, scale, causal, plan);
-  return [query, key, value].map(({shape}, i) => backend.makeTensorInfo(shape, 'float32', gradients[i]));
 }
 
 function planBlocks(
@@ -127,12 +141,43 @@ function planBlocks(
   key: Float32Array,
   geometry: BlockGeometry,
   attrs: PBSAttentionAttrs,
+  keyLengths?: Int32Array,
 ): BlockPlan {
   const {scale, causal, threshold, exactLastBlock} = attrs;
-  const order = permute(query, key, geometry, scale, attrs.permute);
-  const scores = scoreBlocks(query, key, order, geometry, scale, causal, exactLastBlock);
-  const blockLists = selectBlocks(scores, order.keyIndices, geometry, threshold, causal);
-  return {keyIndices: order.keyIndices, blockLists};
+  const order = permute(query, key, geometry, scale, attrs.permute, causal, keyLengths);
+  const scores = scoreBlocks(query, key, order, geometry, scale, causal, exactLastBlock, keyLengths);
+  const lists = selectBlocks(scores, order.keyIndices, geometry, threshold, causal);
+  return {keyIndices: order.keyIndices, blockLists: lists};
+}
+
+function outputTensor(backend: MathBackendCPU, geometry: BlockGeometry, output: Float32Array): TensorInfo {
+  const {batch, heads, queryLength, valueDim} = geometry;
+  return backend.makeTensorInfo([batch, heads, queryLength, valueDim], 'float32', output);
+}
+
+function gradientTensors(
+  {query, key, value, output, dy}: PBSAttentionGradInputs | FlashAttentionGradInputs,
+  backend: MathBackendCPU,
+  geometry: BlockGeometry,
+  {scale, causal}: FlashAttentionAttrs,
+  hidden: HiddenKeys,
+  plan?: BlockPlan,
+): TensorInfo[] {
+  const [q, k, v, o, d] = [query, key, value, output, dy].map((x) => valuesOf(x, backend));
+  const gradients = attendGradients(q, k, v, o, d, {geometry, scale, causal, plan, ...hidden});
+  return [query, key, value].map(({shape}, i) => backend.makeTensorInfo(shape, 'float32', gradients[i]));
+}
+
+function hiddenKeys(inputs: {keyLengths?: TensorInfo; mask?: TensorInfo}, backend: MathBackendCPU): HiddenKeys {
+  const {mask} = inputs;
+  return {
+    keyLengths: keyLengthsOf(inputs, backend),
+    mask: mask && {values: backend.data.get(mask.dataId).values as TypedArray, shape: mask.shape, dtype: mask.dtype},
+  };
+}
+
+function keyLengthsOf({keyLengths}: {keyLengths?: TensorInfo}, backend: MathBackendCPU): Int32Array | undefined {
+  return keyLengths && (backend.data.get(keyLengths.dataId).values as Int32Array);
 }
 
 function valuesOf(x: TensorInfo, backend: MathBackendCPU): Float32Array {

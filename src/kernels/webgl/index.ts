@@ -13,6 +13,7 @@ import type {BlockGeometry} from '../block_geometry.js';
 import {blockGeometry, isExact} from '../block_geometry.js';
 import {runsExact} from '../cost_model.js';
 import {exactPlan} from '../exact_plan.js';
+import {refuseForms} from '../supported_forms.js';
 import {attend} from './attend.js';
 import {valueColumns} from './attend_passes.js';
 import type {BlockPlan} from './attend_walk.js';
@@ -40,7 +41,8 @@ function pbsAttention(args: {
   attrs: PBSAttentionAttrs;
 }): TensorInfo {
   const {inputs, backend, attrs} = args;
-  const geometry = blockGeometry(inputs.query, inputs.key, attrs);
+  const geometry = blockGeometry(inputs.query, inputs.key, attrs, inputs.value);
+  refuseForms('pbsAttention', 'webgl', geometry, inputs);
   if (runsExact(geometry, attrs, webglCosts)) {
     return exactAttention('pbsAttention', inputs, backend, attrs);
   }
@@ -74,11 +76,13 @@ function exactAttention(
   op: string,
   inputs: FlashAttentionInputs,
   backend: MathBackendWebGL,
-  {scale, causal}: FlashAttentionAttrs,
+  {scale, causal, queryOffset}: FlashAttentionAttrs,
 ): TensorInfo {
   // A block of a short sequence is not longer than it, but whole tiles of 8 keys.
-  const blockSize = Math.min(exactBlockSize, Math.ceil(inputs.query.shape[2] / 8) * 8);
-  const geometry = blockGeometry(inputs.query, inputs.key, {blockSize, segmentSize: blockSize});
+  const blockSize = Math.min(exactBlockSize, Math.ceil(inputs.key.shape[2] / 8) * 8);
+  const sizes = {blockSize, segmentSize: blockSize, queryOffset};
+  const geometry = blockGeometry(inputs.query, inputs.key, sizes, inputs.value);
+  refuseForms(op, 'webgl', geometry, inputs);
   return run(op, backend, (context) => {
     checkRowSizes(op, context, geometry);
     return withScratch(context, (scratch) => {
@@ -97,12 +101,13 @@ function pbsAttentionPlan(args: {
 }): TensorInfo[] {
   const {inputs, backend, attrs} = args;
   const geometry = blockGeometry(inputs.query, inputs.key, attrs);
-  const {batch, heads, length, blocks} = geometry;
-  const shapes = {keyIndices: [batch, heads, length], blockMask: [batch, heads, blocks, blocks]};
+  const {batch, heads, keyLength, queryBlocks, keyBlocks} = geometry;
+  refuseForms('pbsAttentionPlan', 'webgl', geometry, inputs);
+  const shapes = {keyIndices: [batch, heads, keyLength], blockMask: [batch, heads, queryBlocks, keyBlocks]};
   return run('pbsAttentionPlan', backend, (context) => {
     checkRowSizes('pbsAttentionPlan', context, geometry);
     checkPlanTensors('pbsAttentionPlan', context, geometry);
-    if (isExact(geometry, attrs.threshold)) {
+    if (isExact(geometry, attrs)) {
       const plan = exactPlan(geometry, attrs.causal);
       return [
         backend.makeTensorInfo(shapes.keyIndices, 'int32', plan.keyIndices),
@@ -117,7 +122,7 @@ function pbsAttentionPlan(args: {
       scratch(plan.keyIndices);
       scratch(plan.blockLists);
       const mask = scratch(blockMask(context, plan.blockLists));
-      const maskTensor = storeRows(context, mask, {inner: blocks, piece: blocks}, shapes.blockMask, 'bool');
+      const maskTensor = storeRows(context, mask, {inner: keyBlocks, piece: keyBlocks}, shapes.blockMask, 'bool');
       try {
         return [
           storeRows(context, plan.keyIndices, keyIndexSplit(geometry, context.drawBuffers), shapes.keyIndices, 'int32'),

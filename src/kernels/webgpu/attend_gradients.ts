@@ -1,10 +1,10 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
-import type {AttentionGradInputs, FlashAttentionAttrs} from '../attention_kernels.js';
+import type {FlashAttentionAttrs, FlashAttentionGradInputs, PBSAttentionGradInputs} from '../attention_kernels.js';
 import type {BlockGeometry} from '../block_geometry.js';
 import type {BlockPlan} from './attend_walk.js';
 import {blockMask} from './block_mask.js';
-import {GradientKeyProgram, summedHeads} from './gradient_key.js';
+import {GradientKeyProgram, ownerHeads} from './gradient_key.js';
 import {GradientQueryProgram} from './gradient_query.js';
 import {GradientStatisticsProgram} from './gradient_statistics.js';
 import {chooseGradientTile} from './gradient_tile.js';
@@ -19,12 +19,13 @@ import {SumHeadsProgram} from './sum_heads.js';
  */
 export function attendGradients(
   backend: WebGPUBackend,
-  {query, key, value, output, dy}: AttentionGradInputs,
+  {query, key, value, output, dy}: FlashAttentionGradInputs | PBSAttentionGradInputs,
   geometry: BlockGeometry,
   {scale, causal}: FlashAttentionAttrs,
   plan?: BlockPlan,
 ): TensorInfo[] {
-  const tile = chooseGradientTile(geometry.headDim, plan ? geometry.blockSize : geometry.length);
+  const {keyLength, headDim, valueDim, blockSize} = geometry;
+  const tile = chooseGradientTile(headDim, valueDim, plan ? blockSize : Infinity);
   return withScratch(backend, (scratch, keep) => {
     const statisticsProgram = new GradientStatisticsProgram(
       query,
@@ -45,13 +46,16 @@ export function attendGradients(
       queryLists: scratch(new QueryListsProgram(scratch(blockMask(backend, plan.blockLists))).run(backend)),
     };
     const gradients = scratch(new GradientKeyProgram(...inputs, queryPlan).run(backend));
-    const keyGradient = keep(new SumHeadsProgram(gradients, 0, key.shape).run(backend));
-    return [queryGradient, keyGradient, new SumHeadsProgram(gradients, 1, value.shape).run(backend)];
+    const owners = ownerHeads(geometry, plan !== undefined);
+    const firstValue = owners * keyLength * headDim;
+    const keyGradient = keep(new SumHeadsProgram(gradients, 0, owners, key.shape).run(backend));
+    const valueGradient = new SumHeadsProgram(gradients, firstValue, owners, value.shape).run(backend);
+    return [queryGradient, keyGradient, valueGradient];
   });
 }
 
 /** Shape of the tensor that grows fastest between the stages. */
 export function gradientShapes(geometry: BlockGeometry, sparse: boolean): Record<string, number[]> {
-  const {batch, length, headDim} = geometry;
-  return {'gradients of keys and values': [2, batch * summedHeads(geometry, sparse), length, headDim]};
+  const {keyLength, headDim, valueDim} = geometry;
+  return {'gradients of keys and values': [ownerHeads(geometry, sparse), keyLength, headDim + valueDim]};
 }

@@ -13,7 +13,7 @@ import {
   weightsMemory,
   writeSums,
 } from './gradient_tile.js';
-import {AttentionProgram, keyRow, readRow, rowComponents, workgroupIndex, writeRow} from './program.js';
+import {AttentionProgram, keyRow, readRow, rowComponents, workgroupIndex} from './program.js';
 
 /** Keys in permuted order, and for each block of them the query blocks that attend to it (see `query_lists.ts`). */
 export interface QueryPlan {
@@ -24,17 +24,19 @@ export interface QueryPlan {
 interface GradientVariant {
   tile: GradientTile;
   headDim: number;
+  valueDim: number;
   causal: boolean;
   /** Whether a plan names the queries, or all of them count. */
   sparse: boolean;
 }
 
-/** Heads to which the gradients of keys are added up in one workgroup: see `GradientKeyProgram`. */
-export const summedHeads = ({heads, keyValueHeads}: BlockGeometry, sparse: boolean) => (sparse ? heads : keyValueHeads);
+/** Heads that have gradients of their own: see `GradientKeyProgram`. */
+export const ownerHeads = ({batch, heads, keyValueHeads}: BlockGeometry, sparse: boolean) =>
+  batch * (sparse ? heads : keyValueHeads);
 
 /**
- * Stage 3 of the gradients, gradient key: float32 `[2, batch, owners, length, headDim]`, first the gradients of the keys,
- * then those of the values. Sums over all query rows that see a key: d value = Σ weight · dy,
+ * Stage 3 of the gradients, gradient key: float32, first the gradients of the keys, `[owners, keyLength, headDim]`, then
+ * those of the values, `[owners, keyLength, valueDim]`. Sums over all query rows that see a key: d value = Σ weight · dy,
  * d key = scale · Σ d score · query.
  *
  * An owner is a key/value head, whose workgroups walk over the queries of all heads that share it; or, with a plan, a
@@ -54,38 +56,41 @@ export class GradientKeyProgram extends AttentionProgram<GradientVariant> {
     causal: boolean,
     plan?: QueryPlan,
   ) {
-    const {batch, length, headDim, blockSize, blocks} = geometry;
+    const {keyLength, queryOffset, headDim, valueDim, blockSize, keyBlocks} = geometry;
     const components = rowComponents(headDim);
+    const valueComponents = rowComponents(valueDim);
     const size = tileRows(tile);
-    const keyTiles = plan ? blocks * Math.ceil(blockSize / size) : Math.ceil(length / size);
-    const owners = summedHeads(geometry, plan !== undefined);
+    const keyTiles = plan ? keyBlocks * Math.ceil(blockSize / size) : Math.ceil(keyLength / size);
+    const owners = ownerHeads(geometry, plan !== undefined);
     super({
       inputs: {
         query: {tensor: query, components},
         key: {tensor: key, components},
-        value: {tensor: value, components},
-        dy: {tensor: dy, components},
+        value: {tensor: value, components: valueComponents},
+        dy: {tensor: dy, components: valueComponents},
         statistics: {tensor: statistics, components: 1},
         ...(plan && {
           keyIndices: {tensor: plan.keyIndices, components: 1},
           queryLists: {tensor: plan.queryLists, components: 1},
         }),
       },
-      outputShape: [2, batch * owners, length, headDim],
+      outputShape: [owners * keyLength * (headDim + valueDim)],
       outputType: 'float32',
-      outputComponents: components,
+      outputComponents: bothComponents(headDim, valueDim),
       threads: gradientThreads,
-      workgroups: batch * owners * keyTiles,
+      workgroups: owners * keyTiles,
       uniforms: {
         scale: {type: 'f32', value: scale},
         logitScale: {type: 'f32', value: scale * Math.LOG2E},
+        owners: {type: 'i32', value: owners},
+        queryOffset: {type: 'i32', value: queryOffset},
         ...(plan && {blockSize: {type: 'i32', value: blockSize}}),
       },
-      variant: {tile, headDim, causal, sparse: plan !== undefined},
+      variant: {tile, headDim, valueDim, causal, sparse: plan !== undefined},
     });
   }
 
-  protected shader({tile, headDim, causal, sparse}: GradientVariant): string {
+  protected shader({tile, headDim, valueDim, causal, sparse}: GradientVariant): string {
     const {rows} = tile;
     return `
 // A workgroup computes the gradients of tileKeys keys and of their values, of one owner. It walks over tiles of
@@ -100,13 +105,14 @@ export class GradientKeyProgram extends AttentionProgram<GradientVariant> {
 // key in the query rows of an x: first those of attention, then the gradients of the scores.
 ${workgroupIndex}
 ${keyRow}
-${gradientTile(tile, headDim)}
+${gradientTile(tile, headDim, valueDim)}
 ${weightsMemory(tile)}
 ${readRow('readQuery', 'query', headDim)}
 ${readRow('readKey', 'key', headDim)}
-${readRow('readValue', 'value', headDim)}
-${readRow('readDy', 'dy', headDim)}
-${writeRow('writeGradient', headDim)}
+${readRow('readValue', 'value', valueDim)}
+${readRow('readDy', 'dy', valueDim)}
+${writeGradient('writeKeyGradient', headDim, bothComponents(headDim, valueDim))}
+${writeGradient('writeValueGradient', valueDim, bothComponents(headDim, valueDim))}
 
 fn tilesIn(size : i32) -> i32 {
   return (size + tileKeys - 1) / tileKeys;
@@ -118,7 +124,7 @@ ${tilePlace}
   let heads = uniforms.queryShape.y;
   let length = uniforms.queryShape.z;
   let keyLength = uniforms.keyShape.z;
-  let owners = uniforms.outShape.y;
+  let owners = uniforms.owners;
   let owner = workgroupIndex() % owners;
   // First keys first: under a causal mask they have most queries, and a long workgroup should not start last. Workgroups
   // beyond those asked for find no keys.
@@ -143,7 +149,7 @@ ${tilePlace}
   )}
 
   var keyGradient = array<array<vec4<f32>, ${headChunks(headDim)}>, rows>();
-  var valueGradient = array<array<vec4<f32>, ${headChunks(headDim)}>, rows>();
+  var valueGradient = array<array<vec4<f32>, ${headChunks(valueDim)}>, rows>();
   for (var t = 0; t < queryTiles; t++) {
     // 1. Which query rows: [queries.y, queries.z) of head queries.x.
     let queries = queryRows(owner, firstHead, keyTile, slots.x, t);
@@ -154,7 +160,7 @@ ${tilePlace}
     // 2. Scores, and their weights: none where a row does not see a key. The initial values are needed: without them the
     // last round's stay.
     var scores = array<array<f32, rows>, rows>();
-    ${addProducts(tile, 'scores', 'readKey', 'readQuery')}
+    ${addProducts(tile, 'head', 'scores', 'readKey', 'readQuery')}
     ${each(
       rows,
       (c) => `var delta${c} = 0.0;
@@ -169,19 +175,20 @@ ${tilePlace}
         rows,
         (r) =>
           `scores[${r}][${c}] = select(0.0, exp2(uniforms.logitScale * scores[${r}][${c}] - logSum), row < queries.z${
-            causal ? ` && positions[${r}] <= row` : ''
+            causal ? ` && positions[${r}] <= uniforms.queryOffset + row` : ''
           });`,
         '\n      ',
       )}
     }`,
     )}
-    ${addWeighted(tile, headDim, 'valueGradient', 'readDy', (r, c) => `scores[${r}][${c}]`)}
+    ${addWeighted(tile, 'value', valueDim, 'valueGradient', 'readDy', (r, c) => `scores[${r}][${c}]`)}
 
     // 3. Gradients of the weights, and of the scores.
     var products = array<array<f32, rows>, rows>();
-    ${addProducts(tile, 'products', 'readValue', 'readDy')}
+    ${addProducts(tile, 'value', 'products', 'readValue', 'readDy')}
     ${addWeighted(
       tile,
+      'head',
       headDim,
       'keyGradient',
       'readQuery',
@@ -190,18 +197,38 @@ ${tilePlace}
     )}
   }
 
-  let firstValueRow = owners * keyLength;
+  let firstValue = owners * keyLength * ${headDim};
   ${writeSums(
     tile,
     headDim,
-    (r, vector, chunk) => `if (ownedRows[${r}] >= 0) {
-    let row = owner * keyLength + positions[${r}];
-    writeGradient(row, ${vector}, uniforms.scale * keyGradient[${r}][${chunk}]);
-    writeGradient(firstValueRow + row, ${vector}, valueGradient[${r}][${chunk}]);
-  }`,
+    (r, vector, chunk) =>
+      `if (ownedRows[${r}] >= 0) { writeKeyGradient(0, owner * keyLength + positions[${r}], ${vector}, uniforms.scale * keyGradient[${r}][${chunk}]); }`,
+  )}
+  ${writeSums(
+    tile,
+    valueDim,
+    (r, vector, chunk) =>
+      `if (ownedRows[${r}] >= 0) { writeValueGradient(firstValue, owner * keyLength + positions[${r}], ${vector}, valueGradient[${r}][${chunk}]); }`,
   )}
 }`;
   }
+}
+
+/** Components in which rows of both can be written: both kinds start at a vec4, or neither is taken to. */
+const bothComponents = (headDim: number, valueDim: number) =>
+  rowComponents(headDim) === 4 ? rowComponents(valueDim) : 1;
+
+/** A function that writes four values of a row, of the rows that start at value `first` of `result`. */
+function writeGradient(name: string, dim: number, components: 1 | 4): string {
+  const write = `fn ${name}(first : i32, row : i32, vector : i32, x : vec4<f32>)`;
+  if (components === 4) {
+    return `${write} { result[first / 4 + row * ${dim / 4} + vector] = x; }`;
+  }
+  return `${write} {
+  for (var i = 0; i < min(4, ${dim} - 4 * vector); i++) {
+    result[first + row * ${dim} + 4 * vector + i] = x[i];
+  }
+}`;
 }
 
 /** Keys of a workgroup, and the query rows that it walks over, where blocks have lists. A tile crosses no block's end. */
@@ -248,11 +275,11 @@ fn keyPosition(owner : i32, slot : i32) -> i32 {
 }
 
 fn firstQueryTile(firstKey : i32) -> i32 {
-  return ${causal ? 'firstKey / tileQueries' : '0'};
+  return ${causal ? 'min(max(firstKey - uniforms.queryOffset, 0) / tileQueries, tilesIn(uniforms.queryShape.z))' : '0'};
 }
 
 fn countQueryTiles(owner : i32, tile : i32, firstKey : i32) -> i32 {
-  let sharing = uniforms.queryShape.x * uniforms.queryShape.y / uniforms.outShape.y;
+  let sharing = uniforms.queryShape.x * uniforms.queryShape.y / uniforms.owners;
   return sharing * (tilesIn(uniforms.queryShape.z) - firstQueryTile(firstKey));
 }
 

@@ -20,6 +20,7 @@ import {AttentionProgram, readRow, rowComponents, writeRow} from './program.js';
 interface GradientVariant {
   tile: GradientTile;
   headDim: number;
+  valueDim: number;
   causal: boolean;
   /** Whether a plan names the keys, or all of them count. */
   sparse: boolean;
@@ -42,15 +43,18 @@ export class GradientQueryProgram extends AttentionProgram<GradientVariant> {
     causal: boolean,
     plan?: BlockPlan,
   ) {
-    const {batch, heads, length, headDim, blockSize, blocks} = geometry;
+    const {batch, heads, queryLength, queryOffset, headDim, valueDim, blockSize, queryBlocks} = geometry;
     const components = rowComponents(headDim);
-    const queryTiles = plan ? blocks * Math.ceil(blockSize / tileRows(tile)) : Math.ceil(length / tileRows(tile));
+    const valueComponents = rowComponents(valueDim);
+    const queryTiles = plan
+      ? queryBlocks * Math.ceil(blockSize / tileRows(tile))
+      : Math.ceil(queryLength / tileRows(tile));
     super({
       inputs: {
         query: {tensor: query, components},
         key: {tensor: key, components},
-        value: {tensor: value, components},
-        dy: {tensor: dy, components},
+        value: {tensor: value, components: valueComponents},
+        dy: {tensor: dy, components: valueComponents},
         statistics: {tensor: statistics, components: 1},
         ...(plan && {
           keyIndices: {tensor: plan.keyIndices, components: 1},
@@ -66,13 +70,14 @@ export class GradientQueryProgram extends AttentionProgram<GradientVariant> {
         scale: {type: 'f32', value: scale},
         logitScale: {type: 'f32', value: scale * Math.LOG2E},
         queryTiles: {type: 'i32', value: queryTiles},
+        queryOffset: {type: 'i32', value: queryOffset},
         ...(plan && {blockSize: {type: 'i32', value: blockSize}}),
       },
-      variant: {tile, headDim, causal, sparse: plan !== undefined},
+      variant: {tile, headDim, valueDim, causal, sparse: plan !== undefined},
     });
   }
 
-  protected shader({tile, headDim, causal, sparse}: GradientVariant): string {
+  protected shader({tile, headDim, valueDim, causal, sparse}: GradientVariant): string {
     const {rows} = tile;
     return `
 // A workgroup computes the gradients of tileQueries query rows of one head. It walks over tiles of tileKeys keys${
@@ -85,13 +90,13 @@ export class GradientQueryProgram extends AttentionProgram<GradientVariant> {
 // Workgroup memory: ownedChunk and walkedChunk, 8 vectors of the query rows and of the keys at a time, for scores; of
 // the rows' dy and of the values, for gradients of weights; at last of the keys again. keyPositions, the keys' original
 // indices. weights, the gradients of the scores, of a row in the columns of an x.
-${gradientTile(tile, headDim)}
+${gradientTile(tile, headDim, valueDim)}
 ${weightsMemory(tile)}
 var<workgroup> keyPositions : array<i32, tileKeys>;
 ${readRow('readQuery', 'query', headDim)}
 ${readRow('readKey', 'key', headDim)}
-${readRow('readValue', 'value', headDim)}
-${readRow('readDy', 'dy', headDim)}
+${readRow('readValue', 'value', valueDim)}
+${readRow('readDy', 'dy', valueDim)}
 ${writeRow('writeGradient', headDim)}
 ${walkOverKeys(sparse, causal)}
 
@@ -135,15 +140,15 @@ ${ownedRows}
 
     // 2. Scores, and gradients of the weights. The initial values are needed: without them the last round's stay.
     var scores = array<array<f32, rows>, rows>();
-    ${addProducts(tile, 'scores', 'readQuery', 'readKey')}
+    ${addProducts(tile, 'head', 'scores', 'readQuery', 'readKey')}
     var products = array<array<f32, rows>, rows>();
-    ${addProducts(tile, 'products', 'readDy', 'readValue')}
+    ${addProducts(tile, 'value', 'products', 'readDy', 'readValue')}
 
     // 3. Gradients of the scores: none where a row does not see a key.
     ${each(
       rows,
       (r) => `{
-      let lastVisible = ${causal ? `firstRow + y + ${8 * r}` : 'nowhere - 1'};
+      let lastVisible = ${causal ? `uniforms.queryOffset + firstRow + y + ${8 * r}` : 'nowhere - 1'};
       ${each(
         rows,
         (c) => `scores[${r}][${c}] = select(
@@ -156,7 +161,7 @@ ${ownedRows}
     )}
 
     // 4. Times the keys.
-    ${addWeighted(tile, headDim, 'gradient', 'readKey', (r, c) => `scores[${r}][${c}]`)}
+    ${addWeighted(tile, 'head', headDim, 'gradient', 'readKey', (r, c) => `scores[${r}][${c}]`)}
   }
 
   ${writeSums(

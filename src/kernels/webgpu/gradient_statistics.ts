@@ -10,13 +10,14 @@ import {AttentionProgram, readRow, rowComponents} from './program.js';
 interface GradientVariant {
   tile: GradientTile;
   headDim: number;
+  valueDim: number;
   causal: boolean;
   /** Whether a plan names the keys, or all of them count. */
   sparse: boolean;
 }
 
 /**
- * Stage 1 of the gradients, gradient statistics: float32 `[batch, heads, length, 2]`. The logarithm to the base 2 of the
+ * Stage 1 of the gradients, gradient statistics: float32 `[batch, heads, queryLength, 2]`. The logarithm to the base 2 of the
  * sum of exp2(score) over the keys that a query row sees (0 if it sees none), and the product of its output and its
  * gradient.
  */
@@ -32,34 +33,38 @@ export class GradientStatisticsProgram extends AttentionProgram<GradientVariant>
     causal: boolean,
     plan?: BlockPlan,
   ) {
-    const {batch, heads, length, headDim, blockSize, blocks} = geometry;
+    const {batch, heads, queryLength, queryOffset, headDim, valueDim, blockSize, queryBlocks} = geometry;
     const components = rowComponents(headDim);
-    const queryTiles = plan ? blocks * Math.ceil(blockSize / tileRows(tile)) : Math.ceil(length / tileRows(tile));
+    const valueComponents = rowComponents(valueDim);
+    const queryTiles = plan
+      ? queryBlocks * Math.ceil(blockSize / tileRows(tile))
+      : Math.ceil(queryLength / tileRows(tile));
     super({
       inputs: {
         query: {tensor: query, components},
         key: {tensor: key, components},
-        output: {tensor: output, components},
-        dy: {tensor: dy, components},
+        output: {tensor: output, components: valueComponents},
+        dy: {tensor: dy, components: valueComponents},
         ...(plan && {
           keyIndices: {tensor: plan.keyIndices, components: 1},
           blockLists: {tensor: plan.blockLists, components: 1},
         }),
       },
-      outputShape: [batch, heads, length, 2],
+      outputShape: [batch, heads, queryLength, 2],
       outputType: 'float32',
       threads: gradientThreads,
       workgroups: batch * heads * queryTiles,
       uniforms: {
         logitScale: {type: 'f32', value: scale * Math.LOG2E},
         queryTiles: {type: 'i32', value: queryTiles},
+        queryOffset: {type: 'i32', value: queryOffset},
         ...(plan && {blockSize: {type: 'i32', value: blockSize}}),
       },
-      variant: {tile, headDim, causal, sparse: plan !== undefined},
+      variant: {tile, headDim, valueDim, causal, sparse: plan !== undefined},
     });
   }
 
-  protected shader({tile, headDim, causal, sparse}: GradientVariant): string {
+  protected shader({tile, headDim, valueDim, causal, sparse}: GradientVariant): string {
     const {rows} = tile;
     return `
 // A workgroup takes tileQueries query rows of one head and walks over tiles of tileKeys keys${
@@ -67,7 +72,7 @@ export class GradientStatisticsProgram extends AttentionProgram<GradientVariant>
     }. Invocation (x, y)
 // keeps, in registers, maximum and sum of its rows over its own columns; they are combined over x once at the end, in
 // workgroup memory.
-${gradientTile(tile, headDim)}
+${gradientTile(tile, headDim, valueDim)}
 var<workgroup> keyPositions : array<i32, tileKeys>;
 // Maximum, sum, and product of output and gradient, of a row in an x.
 var<workgroup> partials : array<vec3<f32>, ${8 * tileRows(tile)}>;
@@ -75,8 +80,8 @@ var<workgroup> partials : array<vec3<f32>, ${8 * tileRows(tile)}>;
 const lowest = -1e38f;
 ${readRow('readQuery', 'query', headDim)}
 ${readRow('readKey', 'key', headDim)}
-${readRow('readOutput', 'output', headDim)}
-${readRow('readDy', 'dy', headDim)}
+${readRow('readOutput', 'output', valueDim)}
+${readRow('readDy', 'dy', valueDim)}
 ${walkOverKeys(sparse, causal)}
 
 fn main(index : i32) {
@@ -105,11 +110,11 @@ ${ownedRows}
     )}
     // The initial value is needed: without one the scores of the last round stay.
     var scores = array<array<f32, rows>, rows>();
-    ${addProducts(tile, 'scores', 'readQuery', 'readKey')}
+    ${addProducts(tile, 'head', 'scores', 'readQuery', 'readKey')}
     ${each(
       rows,
       (r) => `{
-      let lastVisible = ${causal ? `firstRow + y + ${8 * r}` : 'nowhere - 1'};
+      let lastVisible = ${causal ? `uniforms.queryOffset + firstRow + y + ${8 * r}` : 'nowhere - 1'};
       for (var c = 0; c < rows; c++) {
         if (keyPositions[x + c * 8] <= lastVisible) {
           let score = uniforms.logitScale * scores[${r}][c];
@@ -128,7 +133,7 @@ ${ownedRows}
     rows,
     (r) => `{
     var product = 0.0;
-    for (var vector = x; vector < headVectors && ownedRows[${r}] >= 0; vector += 8) {
+    for (var vector = x; vector < valueVectors && ownedRows[${r}] >= 0; vector += 8) {
       product += dot(readOutput(ownedRows[${r}], vector), readDy(ownedRows[${r}], vector));
     }
     partials[(y + ${8 * r}) * 8 + x] = vec3<f32>(rowMax[${r}], rowSum[${r}], product);

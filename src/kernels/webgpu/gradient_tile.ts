@@ -18,13 +18,16 @@ export const gradientThreads = 64;
 export const tileRows = ({rows}: GradientTile) => 8 * rows;
 export const headChunks = (headDim: number) => Math.ceil(headVectors(headDim) / 8);
 
+/** Which rows: of query and key, or of value and output. */
+type Head = 'head' | 'value';
+
 /** The larger tile, unless blocks, whose end no tile crosses, are shorter or its sums would fill the registers. */
-export function chooseGradientTile(headDim: number, blockSize: number): GradientTile {
-  return {rows: blockSize <= 16 || headDim > 128 ? 2 : 4};
+export function chooseGradientTile(headDim: number, valueDim: number, blockSize: number): GradientTile {
+  return {rows: blockSize <= 16 || Math.max(headDim, valueDim) > 128 ? 2 : 4};
 }
 
 /** Shader text: constants, and the chunks in workgroup memory. An odd stride puts neighbouring rows in different banks. */
-export function gradientTile({rows}: GradientTile, headDim: number): string {
+export function gradientTile({rows}: GradientTile, headDim: number, valueDim: number): string {
   const size = 8 * rows;
   return `
 const threads = ${gradientThreads};
@@ -33,6 +36,8 @@ const tileQueries = ${size};
 const tileKeys = ${size};
 const headVectors = ${headVectors(headDim)};
 const headChunks = ${headChunks(headDim)};
+const valueVectors = ${headVectors(valueDim)};
+const valueChunks = ${headChunks(valueDim)};
 const chunkStride = 9;
 var<workgroup> ownedChunk : array<vec4<f32>, ${size * 9}>;
 var<workgroup> walkedChunk : array<vec4<f32>, ${size * 9}>;
@@ -45,12 +50,12 @@ export const tilePlace = `  let x = i32(localIndex) % 8;
   let y = i32(localIndex) / 8;`;
 
 /** Shader text: the chunk of rows that this invocation carries, zeros where a row does not exist or has ended. */
-function loadChunk(tile: GradientTile, chunk: string, of: 'owned' | 'walked', read: string): string {
+function loadChunk(tile: GradientTile, head: Head, chunk: string, of: 'owned' | 'walked', read: string): string {
   return each(
     tile.rows,
     (r) => `{
       var loaded = vec4<f32>(0.0);
-      if (${of}Rows[${r}] >= 0 && ${chunk} * 8 + x < headVectors) {
+      if (${of}Rows[${r}] >= 0 && ${chunk} * 8 + x < ${head}Vectors) {
         loaded = ${read}(${of}Rows[${r}], ${chunk} * 8 + x);
       }
       ${of}Chunk[(y + ${8 * r}) * chunkStride + x] = loaded;
@@ -62,11 +67,17 @@ function loadChunk(tile: GradientTile, chunk: string, of: 'owned' | 'walked', re
  * Shader text: adds to `sums`, an array of arrays, the products of owned rows with walked rows. The rows of the tensors
  * that this invocation carries are in `ownedRows` and `walkedRows`, -1 for none.
  */
-export function addProducts(tile: GradientTile, sums: string, readOwned: string, readWalked: string): string {
+export function addProducts(
+  tile: GradientTile,
+  head: Head,
+  sums: string,
+  readOwned: string,
+  readWalked: string,
+): string {
   const {rows} = tile;
-  return `for (var chunk = 0; chunk < headChunks; chunk++) {
-    ${loadChunk(tile, 'chunk', 'owned', readOwned)}
-    ${loadChunk(tile, 'chunk', 'walked', readWalked)}
+  return `for (var chunk = 0; chunk < ${head}Chunks; chunk++) {
+    ${loadChunk(tile, head, 'chunk', 'owned', readOwned)}
+    ${loadChunk(tile, head, 'chunk', 'walked', readWalked)}
     // Barrier: products read rows that others loaded.
     workgroupBarrier();
     for (var i = 0; i < 8; i++) {
@@ -94,7 +105,8 @@ export function weightsMemory({rows}: GradientTile): string {
  */
 export function addWeighted(
   tile: GradientTile,
-  headDim: number,
+  head: Head,
+  dim: number,
   sums: string,
   readWalked: string,
   weight: (r: number, c: number) => string,
@@ -103,8 +115,8 @@ export function addWeighted(
   const list = (text: (c: number) => string) => each(rows, text, ', ');
   return `${each(rows, (r) => `weights[(y + ${8 * r}) * 9 + x] = vec${rows}<f32>(${list((c) => weight(r, c))});`)}
     ${each(
-      headChunks(headDim),
-      (chunk) => `${loadChunk(tile, `${chunk}`, 'walked', readWalked)}
+      headChunks(dim),
+      (chunk) => `${loadChunk(tile, head, `${chunk}`, 'walked', readWalked)}
     // Barrier: sums read weights and rows of others.
     workgroupBarrier();
     for (var i = 0; i < 8; i++) {
@@ -124,12 +136,12 @@ export function addWeighted(
 /** Shader text: calls `write(row, vector, sums)` for the vectors of a row that this invocation has summed. */
 export function writeSums(
   tile: GradientTile,
-  headDim: number,
+  dim: number,
   write: (r: number, vector: string, chunk: number) => string,
 ): string {
-  return each(headChunks(headDim), (chunk) => {
+  return each(headChunks(dim), (chunk) => {
     const vector = `${8 * chunk} + x`;
     const writes = each(tile.rows, (r) => write(r, vector, chunk));
-    return headVectors(headDim) < 8 * (chunk + 1) ? `if (${vector} < headVectors) { ${writes} }` : writes;
+    return headVectors(dim) < 8 * (chunk + 1) ? `if (${vector} < ${headVectors(dim)}) { ${writes} }` : writes;
   });
 }

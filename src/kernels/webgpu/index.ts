@@ -1,10 +1,11 @@
 import type {KernelConfig, KernelFunc, TensorInfo} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import type {
-  AttentionGradInputs,
   FlashAttentionAttrs,
+  FlashAttentionGradInputs,
   FlashAttentionInputs,
   PBSAttentionAttrs,
+  PBSAttentionGradInputs,
   PBSAttentionInputs,
   PBSAttentionPlanAttrs,
   PBSAttentionPlanInputs,
@@ -20,6 +21,7 @@ import type {BlockGeometry} from '../block_geometry.js';
 import {blockGeometry, isExact} from '../block_geometry.js';
 import {runsExact} from '../cost_model.js';
 import {exactPlan} from '../exact_plan.js';
+import {refuseForms} from '../supported_forms.js';
 import {attend} from './attend.js';
 import {attendGradients, gradientShapes} from './attend_gradients.js';
 import type {BlockPlan} from './attend_walk.js';
@@ -42,7 +44,8 @@ function pbsAttention(args: {
 }): TensorInfo {
   const {inputs, backend, attrs} = args;
   const {query, key, value} = inputs;
-  const geometry = blockGeometry(query, key, attrs);
+  const geometry = blockGeometry(query, key, attrs, value);
+  refuseForms('pbsAttention', 'webgpu', geometry, inputs);
   const costs = webgpuCosts(backend.device, geometry.headDim, attrs.precision);
   if (runsExact(geometry, attrs, costs)) {
     return exactAttention('pbsAttention', inputs, backend, attrs);
@@ -73,8 +76,10 @@ function exactAttention(
 ): TensorInfo {
   const {query, key, value} = inputs;
   checkBufferSizes(op, backend, shapesOf(inputs));
-  const length = query.shape[2];
-  const geometry = blockGeometry(query, key, {blockSize: length, segmentSize: length});
+  const length = Math.max(query.shape[2], key.shape[2]);
+  const sizes = {blockSize: length, segmentSize: length, queryOffset: attrs.queryOffset};
+  const geometry = blockGeometry(query, key, sizes, value);
+  refuseForms(op, 'webgpu', geometry, inputs);
   return attend(op, backend, query, key, value, geometry, attrs);
 }
 
@@ -86,14 +91,15 @@ function pbsAttentionPlan(args: {
   const {inputs, backend, attrs} = args;
   const {query, key} = inputs;
   const geometry = blockGeometry(query, key, attrs);
-  const {batch, heads, length, blocks} = geometry;
+  const {batch, heads, keyLength, queryBlocks, keyBlocks} = geometry;
+  refuseForms('pbsAttentionPlan', 'webgpu', geometry, inputs);
   checkBufferSizes('pbsAttentionPlan', backend, shapesOf(inputs));
   checkBufferSizes('pbsAttentionPlan', backend, planShapes(geometry));
-  if (isExact(geometry, attrs.threshold)) {
+  if (isExact(geometry, attrs)) {
     const plan = exactPlan(geometry, attrs.causal);
     return [
-      backend.makeTensorInfo([batch, heads, length], 'int32', plan.keyIndices),
-      backend.makeTensorInfo([batch, heads, blocks, blocks], 'bool', plan.blockMask),
+      backend.makeTensorInfo([batch, heads, keyLength], 'int32', plan.keyIndices),
+      backend.makeTensorInfo([batch, heads, queryBlocks, keyBlocks], 'bool', plan.blockMask),
     ];
   }
   return withScratch(backend, (scratch, keep) => {
@@ -104,23 +110,24 @@ function pbsAttentionPlan(args: {
 }
 
 function flashAttentionGrad(args: {
-  inputs: AttentionGradInputs;
+  inputs: FlashAttentionGradInputs;
   backend: WebGPUBackend;
   attrs: FlashAttentionAttrs;
 }): TensorInfo[] {
   return exactGradients('gradient of flashAttention', args.inputs, args.backend, args.attrs);
 }
 
-/** In the form that the forward pass took, which the same inputs and attributes decide. So does the plan, made anew. */
+/** In the form and over the blocks of the forward pass: the same inputs and attributes give the same plan again. */
 function pbsAttentionGrad(args: {
-  inputs: AttentionGradInputs;
+  inputs: PBSAttentionGradInputs;
   backend: WebGPUBackend;
   attrs: PBSAttentionAttrs;
 }): TensorInfo[] {
   const op = 'gradient of pbsAttention';
   const {inputs, backend, attrs} = args;
-  const {query, key} = inputs;
-  const geometry = blockGeometry(query, key, attrs);
+  const {query, key, value} = inputs;
+  const geometry = blockGeometry(query, key, attrs, value);
+  refuseForms(op, 'webgpu', geometry, inputs);
   if (runsExact(geometry, attrs, webgpuCosts(backend.device, geometry.headDim, attrs.precision))) {
     return exactGradients(op, inputs, backend, attrs);
   }
@@ -135,13 +142,15 @@ function pbsAttentionGrad(args: {
 
 function exactGradients(
   op: string,
-  inputs: AttentionGradInputs,
+  inputs: FlashAttentionGradInputs,
   backend: WebGPUBackend,
   attrs: FlashAttentionAttrs,
 ): TensorInfo[] {
-  const {query, key} = inputs;
-  const length = query.shape[2];
-  const geometry = blockGeometry(query, key, {blockSize: length, segmentSize: length});
+  const {query, key, value} = inputs;
+  const length = Math.max(query.shape[2], key.shape[2]);
+  const sizes = {blockSize: length, segmentSize: length, queryOffset: attrs.queryOffset};
+  const geometry = blockGeometry(query, key, sizes, value);
+  refuseForms(op, 'webgpu', geometry, inputs);
   checkBufferSizes(op, backend, {...shapesOf(inputs), ...gradientShapes(geometry, false)});
   return attendGradients(backend, inputs, geometry, attrs);
 }
@@ -166,8 +175,9 @@ function planBlocks(
   });
 }
 
-function shapesOf(inputs: Record<string, TensorInfo>): Record<string, number[]> {
-  return Object.fromEntries(Object.entries(inputs).map(([name, {shape}]) => [name, shape]));
+function shapesOf(inputs: object): Record<string, number[]> {
+  const tensors = Object.entries(inputs) as Array<[string, TensorInfo]>;
+  return Object.fromEntries(tensors.map(([name, {shape}]) => [name, shape]));
 }
 
 export const webgpuKernels: KernelConfig[] = [

@@ -1,22 +1,22 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
+import {util} from '@tensorflow/tfjs-core';
 import {AttentionProgram, workgroupIndex} from './program.js';
 
 /**
- * One of the two gradients of `GradientKeyProgram`: float32 `shape`, `[batch, keyValueHeads, length, headDim]`, added up
- * over the heads that share keys where they come one by one.
+ * One of the two gradients of `GradientKeyProgram`: float32 `shape`, of key or value, from value `first` on; added up over
+ * the heads that share keys where each of them is an owner.
  */
 export class SumHeadsProgram extends AttentionProgram<object> {
-  constructor(gradients: TensorInfo, part: 0 | 1, shape: number[]) {
-    const [batch, keyValueHeads, length, headDim] = shape;
-    const owners = gradients.shape[1];
+  constructor(gradients: TensorInfo, first: number, owners: number, shape: number[]) {
+    const [batch, keyValueHeads] = shape;
     super({
       inputs: {gradients: {tensor: gradients, components: 1}},
       outputShape: shape,
       outputType: 'float32',
       threads: 64,
-      workgroups: Math.ceil((batch * keyValueHeads * length * headDim) / 64),
+      workgroups: Math.ceil(util.sizeFromShape(shape) / 64),
       uniforms: {
-        first: {type: 'i32', value: part * owners * length * headDim},
+        first: {type: 'i32', value: first},
         sharing: {type: 'i32', value: owners / (batch * keyValueHeads)},
       },
       variant: {},
