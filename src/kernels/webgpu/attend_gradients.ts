@@ -24,8 +24,8 @@ export function attendGradients(
   {scale, causal}: FlashAttentionAttrs,
   plan?: BlockPlan,
 ): TensorInfo[] {
-  const {keyLength, headDim, valueDim, blockSize} = geometry;
-  const tile = chooseGradientTile(headDim, valueDim, plan ? blockSize : Infinity);
+  const {queryLength, keyLength, headDim, valueDim, blockSize} = geometry;
+  const tile = chooseGradientTile(headDim, valueDim, plan ? blockSize : Math.min(queryLength, keyLength));
   return withScratch(backend, (scratch, keep) => {
     const statisticsProgram = new GradientStatisticsProgram(
       query,

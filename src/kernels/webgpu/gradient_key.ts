@@ -136,17 +136,15 @@ ${tilePlace}
   if (localIndex == 0u) {
     roundCount = select(0, countQueryTiles(owner, keyTile, slots.x), slots.x < slots.y);
   }
+  if (i32(localIndex) < tileKeys) {
+    var row = -1;
+    if (slots.x + i32(localIndex) < slots.y) {
+      row = firstKeyRow + keyPosition(owner, slots.x + i32(localIndex));
+    }
+    ownedRows[localIndex] = row;
+  }
+  // A barrier too: the rows are read by all, also where there is no round.
   let queryTiles = workgroupUniformLoad(&roundCount);
-  var ownedRows : array<i32, rows>;
-  var positions : array<i32, rows>;
-  ${each(
-    rows,
-    (r) => `ownedRows[${r}] = -1;
-  if (slots.x + y + ${8 * r} < slots.y) {
-    positions[${r}] = keyPosition(owner, slots.x + y + ${8 * r});
-    ownedRows[${r}] = firstKeyRow + positions[${r}];
-  }`,
-  )}
 
   var keyGradient = array<array<vec4<f32>, ${headChunks(headDim)}>, rows>();
   var valueGradient = array<array<vec4<f32>, ${headChunks(valueDim)}>, rows>();
@@ -154,8 +152,12 @@ ${tilePlace}
     // 1. Which query rows: [queries.y, queries.z) of head queries.x.
     let queries = queryRows(owner, firstHead, keyTile, slots.x, t);
     let firstQueryRow = queries.x * length;
-    var walkedRows : array<i32, rows>;
-    ${each(rows, (r) => `walkedRows[${r}] = select(-1, firstQueryRow + queries.y + y + ${8 * r}, queries.y + y + ${8 * r} < queries.z);`)}
+    if (i32(localIndex) < tileQueries) {
+      let row = queries.y + i32(localIndex);
+      walkedRows[localIndex] = select(-1, firstQueryRow + row, row < queries.z);
+    }
+    // Barrier: chunks are loaded by rows that others wrote.
+    workgroupBarrier();
 
     // 2. Scores, and their weights: none where a row does not see a key. The initial values are needed: without them the
     // last round's stay.
@@ -175,7 +177,7 @@ ${tilePlace}
         rows,
         (r) =>
           `scores[${r}][${c}] = select(0.0, exp2(uniforms.logitScale * scores[${r}][${c}] - logSum), row < queries.z${
-            causal ? ` && positions[${r}] <= uniforms.queryOffset + row` : ''
+            causal ? ` && ownedRows[y + ${8 * r}] - firstKeyRow <= uniforms.queryOffset + row` : ''
           });`,
         '\n      ',
       )}
@@ -197,18 +199,19 @@ ${tilePlace}
     )}
   }
 
+  let firstGradientRow = owner * keyLength - firstKeyRow;
   let firstValue = owners * keyLength * ${headDim};
   ${writeSums(
     tile,
     headDim,
     (r, vector, chunk) =>
-      `if (ownedRows[${r}] >= 0) { writeKeyGradient(0, owner * keyLength + positions[${r}], ${vector}, uniforms.scale * keyGradient[${r}][${chunk}]); }`,
+      `if (ownedRows[y + ${8 * r}] >= 0) { writeKeyGradient(0, firstGradientRow + ownedRows[y + ${8 * r}], ${vector}, uniforms.scale * keyGradient[${r}][${chunk}]); }`,
   )}
   ${writeSums(
     tile,
     valueDim,
     (r, vector, chunk) =>
-      `if (ownedRows[${r}] >= 0) { writeValueGradient(firstValue, owner * keyLength + positions[${r}], ${vector}, valueGradient[${r}][${chunk}]); }`,
+      `if (ownedRows[y + ${8 * r}] >= 0) { writeValueGradient(firstValue, firstGradientRow + ownedRows[y + ${8 * r}], ${vector}, valueGradient[${r}][${chunk}]); }`,
   )}
 }`;
   }

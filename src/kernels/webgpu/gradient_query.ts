@@ -88,11 +88,9 @@ export class GradientQueryProgram extends AttentionProgram<GradientVariant> {
 // rows for the vectors x + 8 * chunk of the head.
 //
 // Workgroup memory: ownedChunk and walkedChunk, 8 vectors of the query rows and of the keys at a time, for scores; of
-// the rows' dy and of the values, for gradients of weights; at last of the keys again. keyPositions, the keys' original
-// indices. weights, the gradients of the scores, of a row in the columns of an x.
+// the rows' dy and of the values, for gradients of weights; at last of the keys again. weights, the gradients of the scores, of a row in the columns of an x.
 ${gradientTile(tile, headDim, valueDim)}
 ${weightsMemory(tile)}
-var<workgroup> keyPositions : array<i32, tileKeys>;
 ${readRow('readQuery', 'query', headDim)}
 ${readRow('readKey', 'key', headDim)}
 ${readRow('readValue', 'value', valueDim)}
@@ -108,16 +106,17 @@ ${ownedRows}
   }
   let keyTiles = workgroupUniformLoad(&roundCount);
   let firstQueryRow = head * uniforms.queryShape.z;
-  var ownedRows : array<i32, rows>;
+  if (i32(localIndex) < tileQueries) {
+    let row = firstRow + i32(localIndex);
+    ownedRows[localIndex] = select(-1, firstQueryRow + row, row < endRow);
+  }
   var logSum = vec${rows}<f32>(0.0);
   var delta = vec${rows}<f32>(0.0);
   ${each(
     rows,
     (r) => `{
     let row = firstRow + y + ${8 * r};
-    ownedRows[${r}] = -1;
     if (row < endRow) {
-      ownedRows[${r}] = firstQueryRow + row;
       logSum[${r}] = statistics[2 * (firstQueryRow + row)];
       delta[${r}] = statistics[2 * (firstQueryRow + row) + 1];
     }
@@ -128,15 +127,12 @@ ${ownedRows}
   for (var t = 0; t < keyTiles; t++) {
     // 1. Which keys.
     let slots = keySlots(head, queryTileIndex, t, keyTiles);
-    var walkedRows : array<i32, rows>;
-    ${each(
-      rows,
-      (r) => `{
-      let position = positionIn(head, slots, y + ${8 * r});
-      walkedRows[${r}] = select(firstKeyRow + position, -1, position == nowhere);
-      if (x == 0) { keyPositions[y + ${8 * r}] = position; }
-    }`,
-    )}
+    if (i32(localIndex) < tileKeys) {
+      let position = positionIn(head, slots, i32(localIndex));
+      walkedRows[localIndex] = select(firstKeyRow + position, -1, position == nowhere);
+    }
+    // Barrier: chunks are loaded by rows that others wrote.
+    workgroupBarrier();
 
     // 2. Scores, and gradients of the weights. The initial values are needed: without them the last round's stay.
     var scores = array<array<f32, rows>, rows>();
@@ -145,6 +141,7 @@ ${ownedRows}
     ${addProducts(tile, 'value', 'products', 'readDy', 'readValue')}
 
     // 3. Gradients of the scores: none where a row does not see a key.
+    ${each(rows, (c) => `let position${c} = select(nowhere, walkedRows[x + ${8 * c}] - firstKeyRow, walkedRows[x + ${8 * c}] >= 0);`)}
     ${each(
       rows,
       (r) => `{
@@ -154,7 +151,7 @@ ${ownedRows}
         (c) => `scores[${r}][${c}] = select(
         0.0,
         exp2(uniforms.logitScale * scores[${r}][${c}] - logSum[${r}]) * (products[${r}][${c}] - delta[${r}]),
-        keyPositions[x + ${8 * c}] <= lastVisible);`,
+        position${c} <= lastVisible);`,
         '\n      ',
       )}
     }`,
@@ -168,7 +165,7 @@ ${ownedRows}
     tile,
     headDim,
     (r, vector, chunk) =>
-      `if (ownedRows[${r}] >= 0) { writeGradient(ownedRows[${r}], ${vector}, uniforms.scale * gradient[${r}][${chunk}]); }`,
+      `if (firstRow + y + ${8 * r} < endRow) { writeGradient(firstQueryRow + firstRow + y + ${8 * r}, ${vector}, uniforms.scale * gradient[${r}][${chunk}]); }`,
   )}
 }`;
   }

@@ -73,7 +73,6 @@ export class GradientStatisticsProgram extends AttentionProgram<GradientVariant>
 // keeps, in registers, maximum and sum of its rows over its own columns; they are combined over x once at the end, in
 // workgroup memory.
 ${gradientTile(tile, headDim, valueDim)}
-var<workgroup> keyPositions : array<i32, tileKeys>;
 // Maximum, sum, and product of output and gradient, of a row in an x.
 var<workgroup> partials : array<vec3<f32>, ${8 * tileRows(tile)}>;
 // Where a maximum starts; finite, because WGSL need not support infinities.
@@ -92,31 +91,31 @@ ${ownedRows}
   }
   let keyTiles = workgroupUniformLoad(&roundCount);
   let firstQueryRow = head * uniforms.queryShape.z;
-  var ownedRows : array<i32, rows>;
-  ${each(rows, (r) => `ownedRows[${r}] = select(-1, firstQueryRow + firstRow + y + ${8 * r}, firstRow + y + ${8 * r} < endRow);`)}
+  if (i32(localIndex) < tileQueries) {
+    let row = firstRow + i32(localIndex);
+    ownedRows[localIndex] = select(-1, firstQueryRow + row, row < endRow);
+  }
 
   var rowMax = vec${rows}<f32>(lowest);
   var rowSum = vec${rows}<f32>(0.0);
   for (var t = 0; t < keyTiles; t++) {
     let slots = keySlots(head, queryTileIndex, t, keyTiles);
-    var walkedRows : array<i32, rows>;
-    ${each(
-      rows,
-      (r) => `{
-      let position = positionIn(head, slots, y + ${8 * r});
-      walkedRows[${r}] = select(firstKeyRow + position, -1, position == nowhere);
-      if (x == 0) { keyPositions[y + ${8 * r}] = position; }
-    }`,
-    )}
+    if (i32(localIndex) < tileKeys) {
+      let position = positionIn(head, slots, i32(localIndex));
+      walkedRows[localIndex] = select(firstKeyRow + position, -1, position == nowhere);
+    }
+    // Barrier: chunks are loaded by rows that others wrote.
+    workgroupBarrier();
     // The initial value is needed: without one the scores of the last round stay.
     var scores = array<array<f32, rows>, rows>();
     ${addProducts(tile, 'head', 'scores', 'readQuery', 'readKey')}
     ${each(
       rows,
       (r) => `{
-      let lastVisible = ${causal ? `uniforms.queryOffset + firstRow + y + ${8 * r}` : 'nowhere - 1'};
+      let lastVisible = ${causal ? `uniforms.queryOffset + firstRow + y + ${8 * r}` : 'nowhere'};
       for (var c = 0; c < rows; c++) {
-        if (keyPositions[x + c * 8] <= lastVisible) {
+        let keyRow = walkedRows[x + c * 8];
+        if (keyRow >= 0 && keyRow - firstKeyRow <= lastVisible) {
           let score = uniforms.logitScale * scores[${r}][c];
           let newMax = max(rowMax[${r}], score);
           rowSum[${r}] = rowSum[${r}] * exp2(rowMax[${r}] - newMax) + exp2(score - newMax);
@@ -125,7 +124,7 @@ ${ownedRows}
       }
     }`,
     )}
-    // Barrier: the next round overwrites the positions.
+    // Barrier: the next round overwrites the rows.
     workgroupBarrier();
   }
 
@@ -133,8 +132,9 @@ ${ownedRows}
     rows,
     (r) => `{
     var product = 0.0;
-    for (var vector = x; vector < valueVectors && ownedRows[${r}] >= 0; vector += 8) {
-      product += dot(readOutput(ownedRows[${r}], vector), readDy(ownedRows[${r}], vector));
+    let row = firstRow + y + ${8 * r};
+    for (var vector = x; vector < valueVectors && row < endRow; vector += 8) {
+      product += dot(readOutput(firstQueryRow + row, vector), readDy(firstQueryRow + row, vector));
     }
     partials[(y + ${8 * r}) * 8 + x] = vec3<f32>(rowMax[${r}], rowSum[${r}], product);
   }`,

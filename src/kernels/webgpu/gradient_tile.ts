@@ -21,9 +21,12 @@ export const headChunks = (headDim: number) => Math.ceil(headVectors(headDim) / 
 /** Which rows: of query and key, or of value and output. */
 type Head = 'head' | 'value';
 
-/** The larger tile, unless blocks, whose end no tile crosses, are shorter or its sums would fill the registers. */
-export function chooseGradientTile(headDim: number, valueDim: number, blockSize: number): GradientTile {
-  return {rows: blockSize <= 16 || Math.max(headDim, valueDim) > 128 ? 2 : 4};
+/**
+ * The larger tile, unless blocks, whose end no tile crosses, are shorter, there would be few workgroups (`extent` is the
+ * block size, or the length where attention is exact), or its sums would fill the registers.
+ */
+export function chooseGradientTile(headDim: number, valueDim: number, extent: number): GradientTile {
+  return {rows: extent < 64 || Math.max(headDim, valueDim) > 128 ? 2 : 4};
 }
 
 /** Shader text: constants, and the chunks in workgroup memory. An odd stride puts neighbouring rows in different banks. */
@@ -41,6 +44,9 @@ const valueChunks = ${headChunks(valueDim)};
 const chunkStride = 9;
 var<workgroup> ownedChunk : array<vec4<f32>, ${size * 9}>;
 var<workgroup> walkedChunk : array<vec4<f32>, ${size * 9}>;
+// Rows of the tensors that stand in the chunks; -1 for none.
+var<workgroup> ownedRows : array<i32, ${size}>;
+var<workgroup> walkedRows : array<i32, ${size}>;
 // Rounds of the workgroup's walk: its barriers need a number that all invocations are known to share.
 var<workgroup> roundCount : i32;`;
 }
@@ -49,23 +55,20 @@ var<workgroup> roundCount : i32;`;
 export const tilePlace = `  let x = i32(localIndex) % 8;
   let y = i32(localIndex) / 8;`;
 
-/** Shader text: the chunk of rows that this invocation carries, zeros where a row does not exist or has ended. */
-function loadChunk(tile: GradientTile, head: Head, chunk: string, of: 'owned' | 'walked', read: string): string {
-  return each(
-    tile.rows,
-    (r) => `{
+/** Shader text: loads a chunk of the rows, a vec4 an invocation and row; zeros where a row does not exist or has ended. */
+function loadChunk(head: Head, chunk: string, of: 'owned' | 'walked', read: string): string {
+  return `for (var slot = y; slot < tileQueries; slot += 8) {
       var loaded = vec4<f32>(0.0);
-      if (${of}Rows[${r}] >= 0 && ${chunk} * 8 + x < ${head}Vectors) {
-        loaded = ${read}(${of}Rows[${r}], ${chunk} * 8 + x);
+      if (${of}Rows[slot] >= 0 && ${chunk} * 8 + x < ${head}Vectors) {
+        loaded = ${read}(${of}Rows[slot], ${chunk} * 8 + x);
       }
-      ${of}Chunk[(y + ${8 * r}) * chunkStride + x] = loaded;
-    }`,
-  );
+      ${of}Chunk[slot * chunkStride + x] = loaded;
+    }`;
 }
 
 /**
- * Shader text: adds to `sums`, an array of arrays, the products of owned rows with walked rows. The rows of the tensors
- * that this invocation carries are in `ownedRows` and `walkedRows`, -1 for none.
+ * Shader text: adds to `sums`, an array of arrays, the products of owned rows with walked rows. `ownedRows` and
+ * `walkedRows` say which, and were written before a barrier.
  */
 export function addProducts(
   tile: GradientTile,
@@ -76,8 +79,8 @@ export function addProducts(
 ): string {
   const {rows} = tile;
   return `for (var chunk = 0; chunk < ${head}Chunks; chunk++) {
-    ${loadChunk(tile, head, 'chunk', 'owned', readOwned)}
-    ${loadChunk(tile, head, 'chunk', 'walked', readWalked)}
+    ${loadChunk(head, 'chunk', 'owned', readOwned)}
+    ${loadChunk(head, 'chunk', 'walked', readWalked)}
     // Barrier: products read rows that others loaded.
     workgroupBarrier();
     for (var i = 0; i < 8; i++) {
@@ -116,7 +119,7 @@ export function addWeighted(
   return `${each(rows, (r) => `weights[(y + ${8 * r}) * 9 + x] = vec${rows}<f32>(${list((c) => weight(r, c))});`)}
     ${each(
       headChunks(dim),
-      (chunk) => `${loadChunk(tile, head, `${chunk}`, 'walked', readWalked)}
+      (chunk) => `${loadChunk(head, `${chunk}`, 'walked', readWalked)}
     // Barrier: sums read weights and rows of others.
     workgroupBarrier();
     for (var i = 0; i < 8; i++) {
