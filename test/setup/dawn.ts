@@ -1,6 +1,6 @@
 import {readFile} from 'node:fs/promises';
 import '@tensorflow/tfjs-backend-cpu';
-// The ES modules of tfjs-core leave the gradients of its own ops out; its build for Node has them.
+// tfjs-core leaves the gradients of its own ops to this module.
 import '@tensorflow/tfjs-core/dist/register_all_gradients';
 import '../../demo/llama/kernels/webgpu/index';
 import {setEnvironment} from '../environment';
