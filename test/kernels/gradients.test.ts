@@ -73,8 +73,8 @@ describeOnCPU('gradients against finite differences', () => {
 describeBackends('gradients against composed attention', function (backend) {
   const shapes: Shape[] = [
     {length: 70, headDim: 16},
-    {batch: 2, heads: 4, keyValueHeads: 2, length: 45, headDim: 10},
-    {heads: 2, keyValueHeads: 1, length: 3, headDim: 8},
+    {batch: 2, heads: 4, keyValueHeads: 2, length: 45, headDim: 34},
+    {heads: 2, keyValueHeads: 1, length: 3, headDim: 34},
   ];
   // Float32 sums on both sides, and gradients of scores that are differences of close numbers.
   const tolerance = 2e-5;
@@ -104,7 +104,7 @@ describeBackends('gradients against composed attention', function (backend) {
   }
 
   it('takes the exact form where auto makes the forward pass exact', async () => {
-    const inputs = randomInputs({heads: 2, length: 50, headDim: 16}, 63);
+    const inputs = randomInputs({heads: 2, length: 50, headDim: 34}, 63);
     const dy = outputGradient(inputs, 63);
     const expected = await composedGradients(inputs, dy, exactVisibility(inputs, true));
     expectGradients(await pbsGradients(backend, inputs, dy, {...sizes, auto: true}), expected, tolerance);
@@ -112,7 +112,7 @@ describeBackends('gradients against composed attention', function (backend) {
 
   it('frees all but the gradients', async () => {
     await setBackend(backend);
-    const [q, k, v] = tensors(randomInputs({heads: 2, keyValueHeads: 1, length: 50, headDim: 16}, 64));
+    const [q, k, v] = tensors(randomInputs({heads: 2, keyValueHeads: 1, length: 50, headDim: 34}, 64));
     const dy = q.clone();
     const before = memory().numTensors;
     const attention = (query: Tensor4D, key: Tensor4D, value: Tensor4D) => pbsAttention(query, key, value, sizes);
@@ -128,7 +128,7 @@ describeBackends('gradients against composed attention', function (backend) {
   it('has no gradient of a gradient, and says so', async () => {
     await setBackend(backend);
     tidy(() => {
-      const [q, k, v] = tensors(randomInputs({length: 20, headDim: 8}, 65));
+      const [q, k, v] = tensors(randomInputs({length: 20, headDim: 34}, 65));
       const first = grads4D((query, key, value) => pbsAttention(query, key, value, sizes));
       const second = grads4D((x) => first([x, k, v])[0]);
       expect(() => second([q])).to.throw(/PBSAttentionGrad/);
@@ -143,8 +143,8 @@ const randomCase = fc.record({
   group: fc.integer({min: 1, max: 3}),
   // One key has weight 1, whatever the query: gradients that are 0.
   length: fc.integer({min: 2, max: 60}),
-  // Few head dims: each is another set of shaders, and compiling takes longest in software.
-  headDim: fc.constantFrom(8, 34),
+  // One head dim, whose vectors are not whole and take two chunks: each is another set of shaders, slow to compile.
+  headDim: fc.constant(34),
   blockSize: fc.constantFrom(4, 24),
   blocksPerSegment: fc.integer({min: 1, max: 2}),
   causal: fc.boolean(),

@@ -2,26 +2,38 @@ import type {KernelConfig, KernelFunc, TensorInfo} from '@tensorflow/tfjs-core';
 import type {MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
 import type {
   FlashAttentionAttrs,
+  FlashAttentionGradInputs,
   FlashAttentionInputs,
   PBSAttentionAttrs,
+  PBSAttentionGradInputs,
   PBSAttentionInputs,
   PBSAttentionPlanAttrs,
   PBSAttentionPlanInputs,
 } from '../attention_kernels.js';
-import {FlashAttention, PBSAttention, PBSAttentionPlan} from '../attention_kernels.js';
+import {
+  FlashAttention,
+  FlashAttentionGrad,
+  PBSAttention,
+  PBSAttentionGrad,
+  PBSAttentionPlan,
+} from '../attention_kernels.js';
 import type {BlockGeometry} from '../block_geometry.js';
 import {blockGeometry, isExact} from '../block_geometry.js';
 import {runsExact} from '../cost_model.js';
 import {exactPlan} from '../exact_plan.js';
+import type {Take} from '../scratch.js';
 import {refuseForms} from '../supported_forms.js';
 import {attend} from './attend.js';
+import type {GradientRows} from './attend_gradients.js';
+import {attendGradients} from './attend_gradients.js';
 import {valueColumns} from './attend_passes.js';
 import type {BlockPlan} from './attend_walk.js';
 import {blockMask} from './block_mask.js';
 import type {AttentionContext} from './context.js';
 import {attentionContext, throwIfLost} from './context.js';
 import {webglCosts} from './costs.js';
-import {checkPlanSizes, checkPlanTensors, checkRowSizes} from './device_limits.js';
+import {checkGradientSizes, checkPlanSizes, checkPlanTensors, checkRowSizes} from './device_limits.js';
+import {sumColumns} from './gradient_walk.js';
 import {keyIndexSplit, permute} from './permute.js';
 import {withScratch} from './program.js';
 import type {RowTexture} from './row_texture.js';
@@ -76,12 +88,10 @@ function exactAttention(
   op: string,
   inputs: FlashAttentionInputs,
   backend: MathBackendWebGL,
-  {scale, causal, queryOffset}: FlashAttentionAttrs,
+  attrs: FlashAttentionAttrs,
 ): TensorInfo {
-  // A block of a short sequence is not longer than it, but whole tiles of 8 keys.
-  const blockSize = Math.min(exactBlockSize, Math.ceil(inputs.key.shape[2] / 8) * 8);
-  const sizes = {blockSize, segmentSize: blockSize, queryOffset};
-  const geometry = blockGeometry(inputs.query, inputs.key, sizes, inputs.value);
+  const {scale, causal} = attrs;
+  const geometry = exactGeometry(inputs, attrs);
   refuseForms(op, 'webgl', geometry, inputs);
   return run(op, backend, (context) => {
     checkRowSizes(op, context, geometry);
@@ -92,6 +102,12 @@ function exactAttention(
       return attend(context, query, key, value, geometry, scale, causal);
     });
   });
+}
+
+function exactGeometry({query, key, value}: FlashAttentionInputs, {queryOffset}: FlashAttentionAttrs): BlockGeometry {
+  // A block of a short sequence is not longer than it, but whole tiles of 8 keys.
+  const blockSize = Math.min(exactBlockSize, Math.ceil(key.shape[2] / 8) * 8);
+  return blockGeometry(query, key, {blockSize, segmentSize: blockSize, queryOffset}, value);
 }
 
 function pbsAttentionPlan(args: {
@@ -134,6 +150,68 @@ function pbsAttentionPlan(args: {
       }
     });
   });
+}
+
+function flashAttentionGrad(args: {
+  inputs: FlashAttentionGradInputs;
+  backend: MathBackendWebGL;
+  attrs: FlashAttentionAttrs;
+}): TensorInfo[] {
+  return exactGradients('gradient of flashAttention', args.inputs, args.backend, args.attrs);
+}
+
+/** In the form and over the blocks of the forward pass: the same inputs and attributes give the same plan again. */
+function pbsAttentionGrad(args: {
+  inputs: PBSAttentionGradInputs;
+  backend: MathBackendWebGL;
+  attrs: PBSAttentionAttrs;
+}): TensorInfo[] {
+  const op = 'gradient of pbsAttention';
+  const {inputs, backend, attrs} = args;
+  const geometry = blockGeometry(inputs.query, inputs.key, attrs, inputs.value);
+  refuseForms(op, 'webgl', geometry, inputs);
+  if (runsExact(geometry, attrs, webglCosts)) {
+    return exactGradients(op, inputs, backend, attrs);
+  }
+  return run(op, backend, (context) => {
+    checkGradientSizes(op, context, geometry);
+    checkPlanSizes(op, context, geometry);
+    return withScratch(context, (scratch) => {
+      const rows = loadGradientRows(context, inputs, scratch);
+      const plan = planBlocks(context, rows.query, rows.key, geometry, attrs);
+      scratch(plan.keyIndices);
+      scratch(plan.blockLists);
+      return attendGradients(context, rows, geometry, attrs.scale, attrs.causal, plan);
+    });
+  });
+}
+
+function exactGradients(
+  op: string,
+  inputs: FlashAttentionGradInputs,
+  backend: MathBackendWebGL,
+  attrs: FlashAttentionAttrs,
+): TensorInfo[] {
+  const geometry = exactGeometry(inputs, attrs);
+  refuseForms(op, 'webgl', geometry, inputs);
+  return run(op, backend, (context) => {
+    checkGradientSizes(op, context, geometry);
+    return withScratch(context, (scratch) =>
+      attendGradients(context, loadGradientRows(context, inputs, scratch), geometry, attrs.scale, attrs.causal),
+    );
+  });
+}
+
+function loadGradientRows(
+  context: AttentionContext,
+  {query, key, value, output, dy}: FlashAttentionGradInputs | PBSAttentionGradInputs,
+  scratch: Take<RowTexture>,
+): GradientRows {
+  const load = (tensor: TensorInfo) => {
+    const dim = tensor.shape[3];
+    return scratch(loadRows(context, tensor, {inner: dim, piece: dim}, sumColumns(dim, context.drawBuffers)));
+  };
+  return {query: load(query), key: load(key), value: load(value), output: load(output), dy: load(dy)};
 }
 
 /** Runs a kernel on the backend's context; throws if the context was lost before or meanwhile. */
@@ -186,4 +264,6 @@ export const webglKernels: KernelConfig[] = [
   {kernelName: FlashAttention, backendName: 'webgl', kernelFunc: flashAttention as unknown as KernelFunc},
   {kernelName: PBSAttention, backendName: 'webgl', kernelFunc: pbsAttention as unknown as KernelFunc},
   {kernelName: PBSAttentionPlan, backendName: 'webgl', kernelFunc: pbsAttentionPlan as unknown as KernelFunc},
+  {kernelName: FlashAttentionGrad, backendName: 'webgl', kernelFunc: flashAttentionGrad as unknown as KernelFunc},
+  {kernelName: PBSAttentionGrad, backendName: 'webgl', kernelFunc: pbsAttentionGrad as unknown as KernelFunc},
 ];
