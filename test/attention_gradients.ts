@@ -1,7 +1,9 @@
-import type {Tensor4D} from '@tensorflow/tfjs-core';
-import {add, grads, matMul, mul, setBackend, softmax, tensor4d} from '@tensorflow/tfjs-core';
+import type {NamedTensorMap, Tensor, Tensor4D} from '@tensorflow/tfjs-core';
+import {add, engine, grads, matMul, mul, setBackend, softmax, tensor4d} from '@tensorflow/tfjs-core';
 import type {PBSAttentionOptions} from '../src/index';
 import {flashAttention, pbsAttention, pbsAttentionPlan} from '../src/index';
+import {FlashAttentionGrad, PBSAttentionGrad} from '../src/kernels/attention_kernels';
+import {flashAttentionAttrs, pbsAttentionAttrs} from '../src/ops/check_arguments';
 import type {Inputs} from './reference';
 import {randomInputs, repeatHeads, tensors} from './reference';
 
@@ -116,3 +118,27 @@ export function attentionLoss(
   }
   return loss;
 }
+
+/**
+ * The kernels of the gradients alone, with any output and dy: tfjs keeps what it saved for a gradient that fails, which
+ * hides what a kernel leaves.
+ */
+export const gradientKernels = {
+  'gradient of flashAttention': (q: Tensor4D, k: Tensor4D, v: Tensor4D): Tensor[] => {
+    const inputs: NamedTensorMap = {query: q, key: k, value: v, output: q, dy: q};
+    return engine().runKernel(FlashAttentionGrad, inputs, flashAttentionAttrs('test', {}, q, k)) as unknown as Tensor[];
+  },
+  'gradient of pbsAttention': (
+    q: Tensor4D,
+    k: Tensor4D,
+    v: Tensor4D,
+    options: PBSAttentionOptions = {blockSize: 16, segmentSize: 32, threshold: 0.6, auto: false},
+  ): Tensor[] => {
+    const inputs: NamedTensorMap = {query: q, key: k, value: v, output: q, dy: q};
+    return engine().runKernel(
+      PBSAttentionGrad,
+      inputs,
+      pbsAttentionAttrs('test', options, q, k),
+    ) as unknown as Tensor[];
+  },
+};

@@ -1,8 +1,10 @@
 import type {Tensor4D} from '@tensorflow/tfjs-core';
-import {memory, setBackend, tidy} from '@tensorflow/tfjs-core';
+import {backend as activeBackend, memory, setBackend, tidy} from '@tensorflow/tfjs-core';
+import type {MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
 import {expect} from 'chai';
 import fc from 'fast-check';
 import {pbsAttention} from '../../src/index';
+import {attentionContext} from '../../src/kernels/webgl/context';
 import type {Gradients, Visibility} from '../attention_gradients';
 import {
   attentionLoss,
@@ -135,6 +137,29 @@ describeBackends('gradients against composed attention', function (backend) {
     });
   });
 });
+
+if (testBackends().includes('webgl')) {
+  describe('gradients drawn in parts [webgl]', () => {
+    it('are the same in several ranges of heads and groups, rounds of blocks and draws', async () => {
+      await setBackend('webgl');
+      const context = attentionContext('test', activeBackend() as MathBackendWebGL);
+      const {scratchTexels, fetchesPerDraw} = context;
+      const inputs = randomInputs({batch: 2, heads: 2, keyValueHeads: 1, length: 45, headDim: 34}, 66);
+      const dy = outputGradient(inputs, 66);
+      for (const texels of [2 ** 9, 2 ** 12]) {
+        Object.assign(context, {scratchTexels: texels, fetchesPerDraw: 2 ** 10});
+        try {
+          const exact = await flashGradients('webgl', inputs, dy, {causal: true});
+          expectGradients(exact, await flashGradients('cpu', inputs, dy, {causal: true}), 2e-5);
+          const sparse = await pbsGradients('webgl', inputs, dy, sizes);
+          expectGradients(sparse, await pbsGradients('cpu', inputs, dy, sizes), 2e-5);
+        } finally {
+          Object.assign(context, {scratchTexels, fetchesPerDraw});
+        }
+      }
+    });
+  });
+}
 
 /** Shapes that straddle every boundary: of tiles, blocks and segments, of vec4 columns, of grouped heads and batches. */
 const randomCase = fc.record({

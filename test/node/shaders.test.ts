@@ -15,10 +15,15 @@ import {
   ProxyStatisticsProgram,
   SortKeysProgram,
 } from '../../src/kernels/webgpu/permute';
+import {GradientKeyProgram} from '../../src/kernels/webgpu/gradient_key';
+import {GradientQueryProgram} from '../../src/kernels/webgpu/gradient_query';
+import {GradientStatisticsProgram} from '../../src/kernels/webgpu/gradient_statistics';
 import {extendedCode} from '../../src/kernels/webgpu/extended_program';
 import type {AttentionProgram, ProgramSpec} from '../../src/kernels/webgpu/program';
+import {QueryListsProgram} from '../../src/kernels/webgpu/query_lists';
 import {BlockScoresProgram, PoolBlocksProgram, ProxyMassProgram} from '../../src/kernels/webgpu/score_blocks';
 import {SelectBlocksProgram} from '../../src/kernels/webgpu/select_blocks';
+import {SumHeadsProgram} from '../../src/kernels/webgpu/sum_heads';
 import type {Tile} from '../../src/kernels/webgpu/tile';
 import {expectShader} from './shader_snapshot';
 
@@ -41,6 +46,12 @@ describe('shader texts', () => {
   const attendTile: Tile = {threadsX: 8, threadsY: 16, rows: 2, columns: 4};
   const halfTile: Tile = {threadsX: 8, threadsY: 16, rows: 4, columns: 4};
   const plan = {keyIndices: order, blockLists: lists};
+  const queryPlan = {keyIndices: order, queryLists: lists};
+  const statistics = info(1, 4, 1000, 2);
+  const toRead = [query, key, query, query] as const;
+  const oddToRead = [odd, odd, odd, odd] as const;
+  const toSum = [query, key, key, query, statistics] as const;
+  const oddToSum = [odd, odd, odd, odd, statistics] as const;
   const rotary = (headDim: number) => ({
     x: info(6, 100, headDim),
     cos: info(512, headDim),
@@ -92,6 +103,15 @@ describe('shader texts', () => {
       0.125,
       false,
     ),
+    gradient_statistics_sparse: new GradientStatisticsProgram(...toRead, geometry, {rows: 4}, 0.125, true, plan),
+    gradient_statistics_exact_odd: new GradientStatisticsProgram(...oddToRead, oddGeometry, {rows: 2}, 0.125, false),
+    gradient_query_sparse: new GradientQueryProgram(...toSum, geometry, {rows: 4}, 0.125, true, plan),
+    gradient_query_exact_odd: new GradientQueryProgram(...oddToSum, oddGeometry, {rows: 2}, 0.125, false),
+    gradient_key_sparse: new GradientKeyProgram(...toSum, geometry, {rows: 4}, 0.125, true, queryPlan),
+    gradient_key_exact: new GradientKeyProgram(...toSum, geometry, {rows: 4}, 0.125, true),
+    gradient_key_exact_odd: new GradientKeyProgram(...oddToSum, oddGeometry, {rows: 2}, 0.125, false),
+    query_lists: new QueryListsProgram(info(1, 4, 8, 8)),
+    sum_heads: new SumHeadsProgram(info(4 * 1000 * 128), 0, 4, key.shape),
     model_rms_norm: new RMSNormProgram(info(100, 256), 1e-5),
     model_rms_norm_odd: new RMSNormProgram(info(100, 33), 1e-5),
     model_swiglu: new SwiGLUProgram(info(2, 100, 704)),

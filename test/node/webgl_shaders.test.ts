@@ -10,6 +10,9 @@ import {
 } from '../../src/kernels/webgl/attend_passes';
 import type {AttendWalk} from '../../src/kernels/webgl/attend_walk';
 import {BlockMaskProgram} from '../../src/kernels/webgl/block_mask';
+import {GradientKeyProgram, KeyWalkScoresProgram} from '../../src/kernels/webgl/gradient_key';
+import {GradientQueryProgram, GradientRowsProgram} from '../../src/kernels/webgl/gradient_query';
+import {GradientStatisticsProgram} from '../../src/kernels/webgl/gradient_statistics';
 import {
   indexColumns,
   KeyScoresProgram,
@@ -31,6 +34,8 @@ import {
   ProxyMassProgram,
 } from '../../src/kernels/webgl/score_blocks';
 import {BlockListsProgram, KeepBlocksProgram, SinkBlocksProgram} from '../../src/kernels/webgl/select_blocks';
+import {QueryListsProgram} from '../../src/kernels/webgl/query_lists';
+import {KeyPlacesProgram, SumHeadsProgram} from '../../src/kernels/webgl/sum_heads';
 import {LoadRowsProgram, StoreRowsProgram} from '../../src/kernels/webgl/tensor_rows';
 import {expectShader} from './shader_snapshot';
 
@@ -64,6 +69,10 @@ describe('shader texts of WebGL', () => {
   });
   const sums = {statistics: rows(1024, 4, 2), values: rows(1024, 32, 8)};
   const value = rows(2000, valueColumns(64, 8));
+  const both = [sums.statistics, sums.statistics];
+  const known = rows(4000, 4);
+  const rest = sums.values;
+  const queryPlan = {keyIndices: order.keyIndices, queryLists: lists};
 
   const programs: Record<string, AttentionProgram<object>> = {
     load_rows: new LoadRowsProgram(tensor, [1, 4, 1000, 64], {inner: 64, piece: 64}, 64, 0),
@@ -93,6 +102,27 @@ describe('shader texts of WebGL', () => {
     attend_statistics: new AttendStatisticsProgram(walk(true, true, 8), 4, scores, sums, plan),
     attend_values_first: new AttendValuesProgram(walk(false, true, 8), 0, scores, sums.statistics, value, undefined),
     attend_values: new AttendValuesProgram(walk(true, true, 8), 4, scores, sums.statistics, value, sums, plan),
+    gradient_statistics: new GradientStatisticsProgram(walk(true, true, 8), both, query, query, plan),
+    gradient_query_first: new GradientQueryProgram(walk(false, true, 8), 0, scores, scores, known, key, undefined),
+    gradient_query: new GradientQueryProgram(walk(true, true, 8), 4, scores, scores, known, key, sums.values, plan),
+    gradient_rows: new GradientRowsProgram(walk(true, true, 8), sums.values, 64, 0.125),
+    key_walk_scores_sparse: new KeyWalkScoresProgram(walk(true, true, 8), 0, key, query, 64, 0.125, queryPlan),
+    key_walk_scores_exact: new KeyWalkScoresProgram(walk(false, true, 8), 0, key, query, 64, 0.125),
+    gradient_key_first: new GradientKeyProgram(walk(false, true, 8), 0, 'key', scores, scores, known, query, undefined),
+    gradient_key: new GradientKeyProgram(walk(true, true, 8), 4, 'key', scores, scores, known, query, rest, queryPlan),
+    gradient_value: new GradientKeyProgram(
+      walk(true, false, 8),
+      4,
+      'value',
+      scores,
+      scores,
+      known,
+      query,
+      rest,
+      queryPlan,
+    ),
+    query_lists: new QueryListsProgram(blockScores, 8, 8),
+    key_places: new KeyPlacesProgram(order.keyIndices, geometry, 8),
   };
   for (const [name, program] of Object.entries(programs)) {
     it(name, () => expectShader(`webgl/${name}.frag`, program.source()));
@@ -110,6 +140,11 @@ describe('shader texts of WebGL', () => {
 
   it('store_rows', () => {
     expectShader('webgl/store_rows.frag', new StoreRowsProgram(lists, {inner: 9, piece: 9}).source('tensor'));
+  });
+
+  it('sum_heads', () => {
+    const program = new SumHeadsProgram(query, geometry, 64, rows(4000, 1));
+    expectShader('webgl/sum_heads.frag', program.source('tensor'));
   });
 
   it('store_attention', () => {

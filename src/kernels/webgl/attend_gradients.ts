@@ -6,7 +6,7 @@ import type {AttendWalk, BlockPlan} from './attend_walk.js';
 import {blockMask} from './block_mask.js';
 import type {AttentionContext} from './context.js';
 import type {QueryPlan} from './gradient_key.js';
-import {GradientKeyProgram, KeyScoresProgram} from './gradient_key.js';
+import {GradientKeyProgram, KeyWalkScoresProgram} from './gradient_key.js';
 import {GradientQueryProgram, GradientRowsProgram} from './gradient_query.js';
 import {GradientStatisticsProgram} from './gradient_statistics.js';
 import {headRanges, headWalks, transposed} from './gradient_walk.js';
@@ -207,9 +207,9 @@ function gradientKey(
             let rounds = 0;
             for (; rounds * walk.slotsPerRound < queryBlocks; ++rounds) {
               const slot = rounds * walk.slotsPerRound;
-              const scorePass = new KeyScoresProgram(walk, slot, keys, query, headDim, scale, queryPlan);
+              const scorePass = new KeyWalkScoresProgram(walk, slot, keys, query, headDim, scale, queryPlan);
               scores = drawInto(context, scores, scorePass, rangeScratch);
-              const productPass = new KeyScoresProgram(walk, slot, values, dy, valueDim, unscaled, queryPlan);
+              const productPass = new KeyWalkScoresProgram(walk, slot, values, dy, valueDim, unscaled, queryPlan);
               products = drawInto(context, products, productPass, rangeScratch);
               for (const of of ['key', 'value'] as const) {
                 const before = sums[of][(rounds + 1) % 2] as RowTexture | undefined;

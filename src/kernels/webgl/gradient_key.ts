@@ -73,12 +73,12 @@ ivec4 positionsIn(int block, int tile, int four) {
 }`;
 }
 
-interface KeyScoresVariant extends WalkVariant {
+interface KeyWalkVariant extends WalkVariant {
   dim: number;
 }
 
 /** Scores of a round, transposed. A row a group; texel t, layer i: query i of tile t, with the group's four keys. */
-export class KeyScoresProgram extends AttentionProgram<KeyScoresVariant> {
+export class KeyWalkScoresProgram extends AttentionProgram<KeyWalkVariant> {
   /** `key` and `query` are rows of `dim` values: value and dy, too, whose products are the gradients of weights. */
   constructor(
     walk: AttendWalk,
@@ -101,7 +101,7 @@ export class KeyScoresProgram extends AttentionProgram<KeyScoresVariant> {
     });
   }
 
-  protected shader(variant: KeyScoresVariant): string {
+  protected shader(variant: KeyWalkVariant): string {
     const {causal, sparse, tileKeys, dim} = variant;
     return `
 // A fragment computes the scores of a group of four keys with one tile of ${tileKeys} queries, each query a layer.

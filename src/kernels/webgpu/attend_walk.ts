@@ -51,17 +51,17 @@ export function attendSpec(
  * write them.
  */
 export function attendWalk(headDim: number, sparse: boolean, causal: boolean): string {
-  return `${walkOverKeys(sparse, causal)}
+  return `${workgroupIndex}
+${keyRow}
 ${readRow('readKey', 'key', headDim)}
 ${readRow('readValue', 'value', headDim)}
-${writeRow('writeOutput', headDim)}`;
+${writeRow('writeOutput', headDim)}
+${walkOverKeys(sparse, causal)}`;
 }
 
 /** The part of it that says which rows and keys. */
 export function walkOverKeys(sparse: boolean, causal: boolean): string {
-  return `${workgroupIndex}
-${keyRow}
-// Original index given to the padding of a key tile: past every limit.
+  return `// Original index given to the padding of a key tile: past every limit.
 const nowhere = 0x7fffffff;
 ${sparse ? sparseKeyTiles : exactKeyTiles(causal)}
 

@@ -15,7 +15,7 @@ import {
   weightsMemory,
   writeSums,
 } from './gradient_tile.js';
-import {AttentionProgram, readRow, rowComponents, writeRow} from './program.js';
+import {AttentionProgram, keyRow, readRow, rowComponents, workgroupIndex, writeRow} from './program.js';
 
 interface GradientVariant {
   tile: GradientTile;
@@ -96,6 +96,8 @@ ${readRow('readKey', 'key', headDim)}
 ${readRow('readValue', 'value', valueDim)}
 ${readRow('readDy', 'dy', valueDim)}
 ${writeRow('writeGradient', headDim)}
+${workgroupIndex}
+${keyRow}
 ${walkOverKeys(sparse, causal)}
 
 fn main(index : i32) {

@@ -5,7 +5,7 @@ import type {BlockPlan} from './attend_walk.js';
 import {ownedRows, walkOverKeys} from './attend_walk.js';
 import type {GradientTile} from './gradient_tile.js';
 import {addProducts, gradientThreads, gradientTile, tilePlace, tileRows} from './gradient_tile.js';
-import {AttentionProgram, readRow, rowComponents} from './program.js';
+import {AttentionProgram, keyRow, readRow, rowComponents, workgroupIndex} from './program.js';
 
 interface GradientVariant {
   tile: GradientTile;
@@ -81,6 +81,8 @@ ${readRow('readQuery', 'query', headDim)}
 ${readRow('readKey', 'key', headDim)}
 ${readRow('readOutput', 'output', valueDim)}
 ${readRow('readDy', 'dy', valueDim)}
+${workgroupIndex}
+${keyRow}
 ${walkOverKeys(sparse, causal)}
 
 fn main(index : i32) {
