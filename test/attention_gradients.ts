@@ -1,6 +1,6 @@
 import type {NamedTensorMap, Tensor, Tensor4D} from '@tensorflow/tfjs-core';
 import {add, engine, grads, matMul, mul, setBackend, softmax, tensor4d} from '@tensorflow/tfjs-core';
-import type {PBSAttentionOptions} from '../src/index';
+import type {FlashAttentionOptions, PBSAttentionOptions} from '../src/index';
 import {flashAttention, pbsAttention, pbsAttentionPlan} from '../src/index';
 import {FlashAttentionGrad, PBSAttentionGrad} from '../src/kernels/attention_kernels';
 import {flashAttentionAttrs, pbsAttentionAttrs} from '../src/ops/check_arguments';
@@ -38,7 +38,7 @@ export async function gradientsOf(
   return {query, key, value};
 }
 
-export const flashGradients = (backend: string, inputs: Inputs, dy: Float32Array, options: {causal: boolean}) =>
+export const flashGradients = (backend: string, inputs: Inputs, dy: Float32Array, options: FlashAttentionOptions) =>
   gradientsOf(backend, inputs, dy, (q, k, v) => flashAttention(q, k, v, options));
 
 export const pbsGradients = (backend: string, inputs: Inputs, dy: Float32Array, options: PBSAttentionOptions) =>

@@ -18,6 +18,10 @@ import type {FlashAttentionOptions} from './options.js';
  * Queries may be fewer than the keys: under a causal mask they are then the last ones, as in chunked prefill and decoding over
  * a key/value cache, unless `queryOffset` says otherwise.
  *
+ * Differentiable by query, key and value, not by a mask. The gradient is computed in float32 in any precision, in tiles again:
+ * the forward pass keeps its inputs and its output alone, and the three gradients take about 4 times its multiply-adds and
+ * memory that grows with the length as the inputs do. There is no gradient of the gradient; tfjs throws then.
+ *
  * @param query float32 `[batch, heads, queryLength, headDim]`.
  * @param key float32 `[batch, keyValueHeads, keyLength, headDim]`; `heads` is a multiple of `keyValueHeads`, and query head
  *     `h` reads key head `h / (heads / keyValueHeads)` (grouped-query attention, no repeated keys needed).

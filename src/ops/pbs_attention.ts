@@ -26,6 +26,11 @@ import type {PBSAttentionOptions} from './options.js';
  *
  * In a batch padded on the right (`keyLengths`), keys are scored by the last rows of each entry that are not padding.
  *
+ * Differentiable by query, key and value, over the same blocks: key order and selection count as constants, as the ranking in
+ * other sparse attention does. The gradient makes the plan anew (unless it was given) and computes the kept blocks again, in
+ * float32, about 4 times the multiply-adds of the forward pass; where that was exact, so is the gradient. See
+ * {@link flashAttention} for what is kept.
+ *
  * @param query float32 `[batch, heads, queryLength, headDim]`.
  * @param key float32 `[batch, keyValueHeads, keyLength, headDim]`; `heads` is a multiple of `keyValueHeads`, and query head
  *     `h` reads key head `h / (heads / keyValueHeads)` (grouped-query attention, no repeated keys needed).

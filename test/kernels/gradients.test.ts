@@ -72,7 +72,7 @@ describeOnCPU('gradients against finite differences', () => {
   }
 });
 
-describeBackends('gradients against composed attention', function (backend) {
+describeBackends('gradients against composed attention', (backend) => {
   const shapes: Shape[] = [
     {length: 70, headDim: 16},
     {batch: 2, heads: 4, keyValueHeads: 2, length: 45, headDim: 34},
