@@ -47,7 +47,11 @@ export function maskInput(
 }
 
 /** Shapes of the tensors of a plan. */
-export function planShapes(query: Tensor4D, key: Tensor4D, blockSize: number): {keyIndices: number[]; blockMask: number[]} {
+export function planShapes(
+  query: Tensor4D,
+  key: Tensor4D,
+  blockSize: number,
+): {keyIndices: number[]; blockMask: number[]} {
   const [batch, heads, queryLength] = query.shape;
   const keyLength = key.shape[2];
   const blocks = [queryLength, keyLength].map((length) => Math.ceil(length / blockSize));

@@ -42,7 +42,13 @@ export async function pbsAttentionDensity(plan: PBSAttentionPlan, options?: PBSA
   const isWhole = !causal || options?.queryOffset !== undefined || queryBlocks === keyBlocks;
   check(isWhole, op, 'queryOffset', `got none for a mask [${blockMask.shape}]`, 'the position of the first query row');
   const isPosition = Number.isSafeInteger(queryOffset) && queryOffset >= 0 && queryOffset < keyLength;
-  check(isPosition, op, 'queryOffset', `got ${queryOffset} for ${keyLength} keys`, 'an integer below the number of keys');
+  check(
+    isPosition,
+    op,
+    'queryOffset',
+    `got ${queryOffset} for ${keyLength} keys`,
+    'an integer below the number of keys',
+  );
   const queryLength = Math.min(queryBlocks * blockSize, keyLength - queryOffset);
   const grid = {blockSize, segmentSize, queryLength, queryOffset, queryBlocks, keyBlocks};
   let visible = 0;

@@ -34,7 +34,11 @@ export const pbsAttentionPlan =
   // op() is typed for functions of one tensor; it also takes one that returns several under names.
   op({pbsAttentionPlan_}) as typeof pbsAttentionPlan_;
 
-function pbsAttentionPlan_(query: Tensor4D, key: Tensor4D, options?: Omit<PBSAttentionOptions, 'plan'>): PBSAttentionPlan {
+function pbsAttentionPlan_(
+  query: Tensor4D,
+  key: Tensor4D,
+  options?: Omit<PBSAttentionOptions, 'plan'>,
+): PBSAttentionPlan {
   checkTensors('pbsAttentionPlan', query, key);
   const attrs = pbsAttentionAttrs('pbsAttentionPlan', options, query, key, ['queryOffset', 'keyLengths']);
   checkBackend('pbsAttentionPlan', PBSAttentionPlanKernel);
