@@ -98,7 +98,10 @@ describeOnCPU('gradients of every form of attention against composed attention',
     }
     const mask = tensor4d(values, [1, heads, queryLength, keyLength], 'bool');
     expectComposed(flash({mask, causal: false}), (_e, head, row, key) => kept(head, row, key));
-    const bias = tensor4d(Float32Array.from({length: keyLength}, (_, i) => Math.sin(i)), [1, 1, 1, keyLength]);
+    const bias = tensor4d(
+      Float32Array.from({length: keyLength}, (_, i) => Math.sin(i)),
+      [1, 1, 1, keyLength],
+    );
     expectComposed(flash({mask: bias}), (_e, _h, row, key) => key <= 28 + row, bias);
     [mask, bias].forEach((x) => x.dispose());
   });
@@ -128,7 +131,10 @@ describeOnCPU('gradients of every form of attention against composed attention',
   it('has no gradient of a mask, and says so', () => {
     tidy(() => {
       const [q, k, v] = inputs();
-      const mask = tensor4d(Float32Array.from({length: keyLength}, (_, i) => Math.sin(i)), [1, 1, 1, keyLength]);
+      const mask = tensor4d(
+        Float32Array.from({length: keyLength}, (_, i) => Math.sin(i)),
+        [1, 1, 1, keyLength],
+      );
       const byMask = grads4D((x) => flashAttention(q, k, v, {mask: x}));
       expect(() => byMask([mask])).to.throw(/Cannot backprop through input mask/);
     });

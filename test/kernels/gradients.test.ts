@@ -81,8 +81,9 @@ describeBackends('gradients against composed attention', (backend) => {
   // Float32 sums on both sides, and gradients of scores that are differences of close numbers.
   const tolerance = 2e-5;
 
+  // The first has the larger tile of WebGPU, whose shaders take longest to compile in software: once is enough.
   for (const shape of shapes) {
-    for (const causal of [true, false]) {
+    for (const causal of shape === shapes[0] ? [true] : [true, false]) {
       const inputs = randomInputs(shape, 62);
       const dy = outputGradient(inputs, 62);
       const name = `${JSON.stringify(shape)}, causal ${causal}`;
