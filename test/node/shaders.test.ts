@@ -41,6 +41,7 @@ describe('shader texts', () => {
   const attendTile: Tile = {threadsX: 8, threadsY: 16, rows: 2, columns: 4};
   const halfTile: Tile = {threadsX: 8, threadsY: 16, rows: 4, columns: 4};
   const plan = {keyIndices: order, blockLists: lists};
+  const proxy = {geometry, tile, scale: 0.125, causal: true};
   const rotary = (headDim: number) => ({
     x: info(6, 100, headDim),
     cos: info(512, headDim),
@@ -56,9 +57,9 @@ describe('shader texts', () => {
   });
 
   const programs: Record<string, AttentionProgram<object>> = {
-    proxy_statistics: new ProxyStatisticsProgram(query, key, geometry, tile, 0.125),
+    proxy_statistics: new ProxyStatisticsProgram(query, key, proxy),
     proxy_log_sums: new ProxyLogSumsProgram(info(4, 2, 128, 2)),
-    key_scores: new KeyScoresProgram(query, key, info(4, 128), geometry, tile, 0.125),
+    key_scores: new KeyScoresProgram(query, key, info(4, 128), proxy),
     sort_keys: new SortKeysProgram(info(1, 4, 768), geometry, true),
     pool_blocks: new PoolBlocksProgram(query, key, order, geometry),
     proxy_mass: new ProxyMassProgram(info(1, 4, 768), order, geometry),
