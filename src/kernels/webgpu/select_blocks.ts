@@ -77,7 +77,6 @@ fn scoresBefore(row : i32, candidates : i32, own : i32, score : f32) -> f32 {
   }
   return before;
 }
-
 ${workgroupCount}
 fn main(index : i32) {
   let local = i32(localIndex);

@@ -34,7 +34,6 @@ fn scoresBefore(row : i32, candidates : i32, own : i32, score : f32) -> f32 {
   return before;
 }
 
-
 var<workgroup> counts : array<i32, threads>;
 
 // Number of invocations up to this one, itself included, for which keep holds.
