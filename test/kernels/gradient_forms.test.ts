@@ -1,23 +1,10 @@
 import type {Tensor4D} from '@tensorflow/tfjs-core';
-import {
-  abs,
-  add,
-  cast,
-  matMul,
-  memory,
-  mul,
-  setBackend,
-  softmax,
-  sum,
-  tensor4d,
-  tidy,
-  where,
-} from '@tensorflow/tfjs-core';
+import {add, cast, matMul, memory, mul, setBackend, softmax, tensor4d, tidy, where} from '@tensorflow/tfjs-core';
 import {expect} from 'chai';
 import type {FlashAttentionOptions, PBSAttentionOptions} from '../../src/index';
 import {flashAttention, pbsAttention, pbsAttentionPlan} from '../../src/index';
 import {grads4D} from '../attention_gradients';
-import {describeOnCPU} from '../environment';
+import {testBackends} from '../environment';
 import {relativeL1} from '../golden_cases';
 import {randomInputs, repeatHeads} from '../reference';
 
@@ -37,114 +24,128 @@ function inputs(): [Tensor4D, Tensor4D, Tensor4D, Tensor4D] {
   ];
 }
 
-/** What each query row sees, and what is added to its scores; tfjs's own ops do the rest. A row that sees nothing is zeros. */
-function expectComposed(
-  attention: (...x: Tensor4D[]) => Tensor4D,
-  sees: (entry: number, head: number, row: number, key: number) => boolean,
-  bias?: Tensor4D,
-): void {
-  tidy(() => {
-    const [q, k, v, dy] = inputs();
-    const seen: number[] = [];
-    for (let i = 0; i < batch * heads * queryLength * keyLength; ++i) {
-      const row = Math.floor(i / keyLength);
-      const head = Math.floor(row / queryLength);
-      seen.push(sees(Math.floor(head / heads), head % heads, row % queryLength, i % keyLength) ? 1 : 0);
-    }
-    const visible = tensor4d(seen, [batch, heads, queryLength, keyLength]);
-    const composed = (query: Tensor4D, key: Tensor4D, value: Tensor4D) => {
-      const [allKeys, allValues] = [key, value].map((x) => repeatHeads(x, 2));
-      let scores = mul(matMul(query, allKeys, false, true), 1 / Math.sqrt(headDim));
-      scores = bias ? add(scores, bias) : scores;
-      const hidden = where(cast(visible, 'bool'), scores, add(mul(scores, 0), -1e9)) as Tensor4D;
-      return matMul(mul(softmax(hidden), visible), allValues) as Tensor4D;
-    };
-    const expected = grads4D(composed)([q, k, v], dy);
-    const actual = grads4D(attention)([q, k, v], dy);
-    actual.forEach((gradient, i) => {
-      expect(gradient.shape).to.deep.equal(expected[i].shape);
-      const size = sum(abs(expected[i])).dataSync()[0];
-      expect(size, `size of the gradient of ${names[i]}`).to.be.above(0);
-      expect(relativeL1(gradient.dataSync(), expected[i].dataSync()), `gradient of ${names[i]}`).to.be.below(2e-5);
-    });
-  });
+/** Gradients on a backend of attention over the inputs, read and freed. */
+async function gradients(backend: string, attention: (...x: Tensor4D[]) => Tensor4D): Promise<ArrayLike<number>[]> {
+  await setBackend(backend);
+  const [q, k, v, dy] = inputs();
+  const found = grads4D(attention)([q, k, v], dy);
+  const values = await Promise.all(found.map((x) => x.data()));
+  found.forEach((x, i) => expect(x.shape).to.deep.equal([q, k, v][i].shape));
+  [q, k, v, dy, ...found].forEach((x) => x.dispose());
+  return values;
 }
 
-describeOnCPU('gradients of every form of attention against composed attention', () => {
-  before(() => setBackend('cpu'));
-  const flash =
-    (options: FlashAttentionOptions) =>
-    (...[q, k, v]: Tensor4D[]) =>
-      flashAttention(q, k, v, options);
-  const sizes: PBSAttentionOptions = {blockSize: 4, segmentSize: 8, threshold: 0.4, auto: false};
-
-  it('queries that end with the keys, and queries before', () => {
-    expectComposed(flash({}), (_e, _h, row, key) => key <= keyLength - queryLength + row);
-    expectComposed(flash({queryOffset: 5}), (_e, _h, row, key) => key <= 5 + row);
-    expectComposed(flash({causal: false}), () => true);
-  });
-
-  it('key lengths, of which one leaves rows that see nothing', () => {
-    const keyLengths = [33, 0];
-    expectComposed(flash({keyLengths}), (entry, _h, row, key) => key < keyLengths[entry] && key <= 28 + row);
-  });
-
-  it('a bool mask and a mask that is added', () => {
-    const kept = (head: number, row: number, key: number) => (3 * head + row + 2 * key) % 5 > 1;
-    const values: number[] = [];
-    for (let i = 0; i < heads * queryLength * keyLength; ++i) {
-      const row = Math.floor(i / keyLength);
-      values.push(kept(Math.floor(row / queryLength), row % queryLength, i % keyLength) ? 1 : 0);
-    }
-    const mask = tensor4d(values, [1, heads, queryLength, keyLength], 'bool');
-    expectComposed(flash({mask, causal: false}), (_e, head, row, key) => kept(head, row, key));
-    const bias = tensor4d(
-      Float32Array.from({length: keyLength}, (_, i) => Math.sin(i)),
-      [1, 1, 1, keyLength],
-    );
-    expectComposed(flash({mask: bias}), (_e, _h, row, key) => key <= 28 + row, bias);
-    [mask, bias].forEach((x) => x.dispose());
-  });
-
-  for (const isGiven of [false, true]) {
-    it(`blocks of a chunk with key lengths, ${isGiven ? 'of a plan that is given' : 'planned anew'}`, () => {
-      const keyLengths = [40, 31];
-      const [q, k, v, dy] = inputs();
-      const plan = pbsAttentionPlan(q, k, {...sizes, keyLengths});
-      const [indices, mask] = [
-        plan.keyIndices.arraySync() as number[][][],
-        plan.blockMask.arraySync() as number[][][][],
-      ];
-      const options = isGiven ? {...sizes, keyLengths, plan} : {...sizes, keyLengths};
-      expectComposed(
-        (...[query, key, value]) => pbsAttention(query, key, value, options),
-        (entry, head, row, key) => {
-          const keyBlock = Math.floor(indices[entry][head].indexOf(key) / 4);
-          const isKept = mask[entry][head][Math.floor(row / 4)][keyBlock];
-          return Boolean(isKept) && key <= 28 + row && key < keyLengths[entry];
-        },
-      );
-      [q, k, v, dy, plan.keyIndices, plan.blockMask].forEach((x) => x.dispose());
-    });
+/** By what each query row sees, and what is added to scores; tfjs's own ops do the rest. A row that sees nothing is zeros. */
+async function expectComposed(
+  backend: string,
+  attention: (...x: Tensor4D[]) => Tensor4D,
+  sees: (entry: number, head: number, row: number, key: number) => boolean,
+  bias?: (key: number) => number,
+): Promise<void> {
+  const actual = await gradients(backend, attention);
+  const seen: number[] = [];
+  for (let i = 0; i < batch * heads * queryLength * keyLength; ++i) {
+    const row = Math.floor(i / keyLength);
+    const head = Math.floor(row / queryLength);
+    seen.push(sees(Math.floor(head / heads), head % heads, row % queryLength, i % keyLength) ? 1 : 0);
   }
+  const expected = await gradients('cpu', (query, key, value) => {
+    const visible = tensor4d(seen, [batch, heads, queryLength, keyLength]);
+    const [allKeys, allValues] = [key, value].map((x) => repeatHeads(x, 2));
+    let scores = mul(matMul(query, allKeys, false, true), 1 / Math.sqrt(headDim));
+    scores = bias ? add(scores, tensor4d(keys(bias), [1, 1, 1, keyLength])) : scores;
+    const hidden = where(cast(visible, 'bool'), scores, add(mul(scores, 0), -1e9)) as Tensor4D;
+    return matMul(mul(softmax(hidden), visible), allValues) as Tensor4D;
+  });
+  names.forEach((name, i) => {
+    expect(relativeL1(actual[i], expected[i]), `gradient of ${name}`).to.be.below(2e-5);
+  });
+  await setBackend(backend);
+}
 
-  it('has no gradient of a mask, and says so', () => {
-    tidy(() => {
-      const [q, k, v] = inputs();
-      const mask = tensor4d(
+const keys = (value: (key: number) => number) => Float32Array.from({length: keyLength}, (_, key) => value(key));
+
+// WebGL has these forms, and their gradients, not yet.
+for (const backend of testBackends().filter((name) => name !== 'webgl')) {
+  describe(`gradients of every form of attention against composed attention [${backend}]`, () => {
+    before(() => setBackend(backend));
+    const flash =
+      (options: FlashAttentionOptions) =>
+      (...[q, k, v]: Tensor4D[]) =>
+        flashAttention(q, k, v, options);
+    const sizes: PBSAttentionOptions = {blockSize: 4, segmentSize: 8, threshold: 0.4, auto: false};
+
+    it('queries that end with the keys, and queries before', async () => {
+      await expectComposed(backend, flash({}), (_e, _h, row, key) => key <= keyLength - queryLength + row);
+      await expectComposed(backend, flash({queryOffset: 5}), (_e, _h, row, key) => key <= 5 + row);
+      await expectComposed(backend, flash({causal: false}), () => true);
+    });
+
+    it('key lengths, of which one leaves rows that see nothing', async () => {
+      const keyLengths = [33, 0];
+      await expectComposed(
+        backend,
+        flash({keyLengths}),
+        (entry, _h, row, key) => key < keyLengths[entry] && key <= 28 + row,
+      );
+    });
+
+    it('a bool mask and a mask that is added', async () => {
+      const kept = (head: number, row: number, key: number) => (3 * head + row + 2 * key) % 5 > 1;
+      const values: number[] = [];
+      for (let i = 0; i < heads * queryLength * keyLength; ++i) {
+        const row = Math.floor(i / keyLength);
+        values.push(kept(Math.floor(row / queryLength), row % queryLength, i % keyLength) ? 1 : 0);
+      }
+      const mask = tensor4d(values, [1, heads, queryLength, keyLength], 'bool');
+      await expectComposed(backend, flash({mask, causal: false}), (_e, head, row, key) => kept(head, row, key));
+      const bias = tensor4d(
         Float32Array.from({length: keyLength}, (_, i) => Math.sin(i)),
         [1, 1, 1, keyLength],
       );
-      const byMask = grads4D((x) => flashAttention(q, k, v, {mask: x}));
-      expect(() => byMask([mask])).to.throw(/Cannot backprop through input mask/);
+      await expectComposed(backend, flash({mask: bias}), (_e, _h, row, key) => key <= 28 + row, Math.sin);
+      [mask, bias].forEach((x) => x.dispose());
+    });
+
+    for (const isGiven of [false, true]) {
+      it(`blocks of a chunk with key lengths, ${isGiven ? 'of a plan that is given' : 'planned anew'}`, async () => {
+        const keyLengths = [40, 31];
+        const [q, k, v, dy] = inputs();
+        const plan = pbsAttentionPlan(q, k, {...sizes, keyLengths});
+        const indices = (await plan.keyIndices.array()) as number[][][];
+        const mask = (await plan.blockMask.array()) as number[][][][];
+        const options = isGiven ? {...sizes, keyLengths, plan} : {...sizes, keyLengths};
+        await expectComposed(
+          backend,
+          (...[query, key, value]) => pbsAttention(query, key, value, options),
+          (entry, head, row, key) => {
+            const keyBlock = Math.floor(indices[entry][head].indexOf(key) / 4);
+            const isKept = mask[entry][head][Math.floor(row / 4)][keyBlock];
+            return Boolean(isKept) && key <= 28 + row && key < keyLengths[entry];
+          },
+        );
+        [q, k, v, dy, plan.keyIndices, plan.blockMask].forEach((x) => x.dispose());
+      });
+    }
+
+    it('has no gradient of a mask, and says so', () => {
+      tidy(() => {
+        const [q, k, v] = inputs();
+        const mask = tensor4d(
+          Float32Array.from({length: keyLength}, (_, i) => Math.sin(i)),
+          [1, 1, 1, keyLength],
+        );
+        const byMask = grads4D((x) => flashAttention(q, k, v, {mask: x}));
+        expect(() => byMask([mask])).to.throw(/Cannot backprop through input mask/);
+      });
+    });
+
+    it('frees what it saved of optional inputs', async () => {
+      const [q, k, v, dy] = inputs();
+      const before = memory().numTensors;
+      grads4D(flash({keyLengths: [33, 20]}))([q, k, v], dy).forEach((x) => x.dispose());
+      expect(memory().numTensors).to.equal(before);
+      [q, k, v, dy].forEach((x) => x.dispose());
     });
   });
-
-  it('frees what it saved of optional inputs', () => {
-    const [q, k, v, dy] = inputs();
-    const before = memory().numTensors;
-    grads4D(flash({keyLengths: [33, 20]}))([q, k, v], dy).forEach((x) => x.dispose());
-    expect(memory().numTensors).to.equal(before);
-    [q, k, v, dy].forEach((x) => x.dispose());
-  });
-});
+}

@@ -8,6 +8,8 @@ import {WriteRowProgram} from '../../demo/llama/kernels/webgpu/write_row';
 import {blockGeometry} from '../../src/kernels/block_geometry';
 import {AttendProgram} from '../../src/kernels/webgpu/attend';
 import {AttendMatrixProgram} from '../../src/kernels/webgpu/attend_matrix';
+import {CombineStatesProgram} from '../../src/kernels/webgpu/attend_split';
+import {BlockListsProgram} from '../../src/kernels/webgpu/block_lists';
 import {BlockMaskProgram} from '../../src/kernels/webgpu/block_mask';
 import {
   KeyScoresProgram,
@@ -47,11 +49,27 @@ describe('shader texts', () => {
   const halfTile: Tile = {threadsX: 8, threadsY: 16, rows: 4, columns: 4};
   const plan = {keyIndices: order, blockLists: lists};
   const queryPlan = {keyIndices: order, queryLists: lists};
-  const statistics = info(1, 4, 1000, 2);
+  const statistics = info(1, 4, 1000, 3);
   const toRead = [query, key, query, query] as const;
   const oddToRead = [odd, odd, odd, odd] as const;
   const toSum = [query, key, key, query, statistics] as const;
   const oddToSum = [odd, odd, odd, odd, statistics] as const;
+  const proxy = {geometry, tile, scale: 0.125, causal: true};
+  // Every form that an option brings: a chunk of queries, values of another dim, key lengths, a mask.
+  const chunk = info(2, 4, 100, 64);
+  const keys = info(2, 2, 1000, 64);
+  const wide = info(2, 2, 1000, 80);
+  const chunkGeometry = blockGeometry(chunk, keys, {blockSize: 128, segmentSize: 256}, wide);
+  const keyLengths: TensorInfo = {...info(2), dtype: 'int32'};
+  const mask = info(2, 4, 100, 1000);
+  const keyMask: TensorInfo = {...info(2, 1, 1, 1000), dtype: 'bool'};
+  const wideArgs = [chunk, keys, wide, chunkGeometry] as const;
+  const chunkArgs = [chunk, keys, keys, {...chunkGeometry, valueDim: 64}] as const;
+  const chunkPlan = {keyIndices: info(2, 4, 1000), blockLists: info(2, 4, 1, 9)};
+  chunkPlan.keyIndices.dtype = chunkPlan.blockLists.dtype = 'int32';
+  const paddedProxy = {...proxy, geometry: chunkGeometry, keyLengths};
+  const fewRows: Tile = {threadsX: 16, threadsY: 4, rows: 2, columns: 2};
+  const float32 = 'float32' as const;
   const rotary = (headDim: number) => ({
     x: info(6, 100, headDim),
     cos: info(512, headDim),
@@ -67,9 +85,9 @@ describe('shader texts', () => {
   });
 
   const programs: Record<string, AttentionProgram<object>> = {
-    proxy_statistics: new ProxyStatisticsProgram(query, key, geometry, tile, 0.125),
+    proxy_statistics: new ProxyStatisticsProgram(query, key, proxy),
     proxy_log_sums: new ProxyLogSumsProgram(info(4, 2, 128, 2)),
-    key_scores: new KeyScoresProgram(query, key, info(4, 128), geometry, tile, 0.125),
+    key_scores: new KeyScoresProgram(query, key, info(4, 128), proxy),
     sort_keys: new SortKeysProgram(info(1, 4, 768), geometry, true),
     pool_blocks: new PoolBlocksProgram(query, key, order, geometry),
     proxy_mass: new ProxyMassProgram(info(1, 4, 768), order, geometry),
@@ -112,6 +130,28 @@ describe('shader texts', () => {
     gradient_key_exact_odd: new GradientKeyProgram(...oddToSum, oddGeometry, {rows: 2}, 0.125, false),
     query_lists: new QueryListsProgram(info(1, 4, 8, 8)),
     sum_heads: new SumHeadsProgram(info(4 * 1000 * 128), 0, 4, key.shape),
+    proxy_statistics_padded: new ProxyStatisticsProgram(chunk, keys, paddedProxy),
+    key_scores_padded: new KeyScoresProgram(chunk, keys, info(8, 100), paddedProxy),
+    pool_blocks_padded: new PoolBlocksProgram(chunk, keys, chunkPlan.keyIndices, chunkGeometry, keyLengths),
+    block_scores_chunk_padded: new BlockScoresProgram(
+      info(72, 64),
+      chunkGeometry,
+      0.125,
+      true,
+      info(2, 4, 8),
+      keyLengths,
+    ),
+    select_blocks_chunk: new SelectBlocksProgram(info(2, 4, 1, 8), chunkPlan.keyIndices, chunkGeometry, 0.9, true),
+    block_lists: new BlockListsProgram({...info(1, 4, 8, 8), dtype: 'bool'}),
+    attend_chunk_padded_sparse: new AttendProgram(...chunkArgs, attendTile, float32, 0.125, true, chunkPlan, {
+      keyLengths,
+    }),
+    attend_chunk_masked_value_dim: new AttendProgram(...wideArgs, attendTile, float32, 0.125, true, undefined, {mask}),
+    attend_half_value_dim: new AttendProgram(...wideArgs, halfTile, 'float16', 0.125, false),
+    attend_matrix_every_form: new AttendMatrixProgram(...wideArgs, 0.125, true, undefined, {keyLengths, mask: keyMask}),
+    attend_split_exact: new AttendProgram(...wideArgs, fewRows, float32, 1, true, undefined, {mask: keyMask}, 8),
+    attend_split_sparse: new AttendProgram(...chunkArgs, fewRows, float32, 1, true, chunkPlan, {}, 8),
+    combine_states: new CombineStatesProgram(info(800, 8, 84), chunkGeometry),
     model_rms_norm: new RMSNormProgram(info(100, 256), 1e-5),
     model_rms_norm_odd: new RMSNormProgram(info(100, 33), 1e-5),
     model_swiglu: new SwiGLUProgram(info(2, 100, 704)),

@@ -2,7 +2,7 @@ import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import type {FlashAttentionAttrs, FlashAttentionGradInputs, PBSAttentionGradInputs} from '../attention_kernels.js';
 import type {BlockGeometry} from '../block_geometry.js';
-import type {BlockPlan} from './attend_walk.js';
+import type {BlockPlan, HiddenKeys} from './attend_walk.js';
 import {blockMask} from './block_mask.js';
 import {GradientKeyProgram, ownerHeads} from './gradient_key.js';
 import {GradientQueryProgram} from './gradient_query.js';
@@ -23,6 +23,7 @@ export function attendGradients(
   geometry: BlockGeometry,
   {scale, causal}: FlashAttentionAttrs,
   plan?: BlockPlan,
+  hidden: HiddenKeys = {},
 ): TensorInfo[] {
   const {queryLength, keyLength, headDim, valueDim, blockSize} = geometry;
   const tile = chooseGradientTile(headDim, valueDim, plan ? blockSize : Math.min(queryLength, keyLength));
@@ -37,15 +38,16 @@ export function attendGradients(
       scale,
       causal,
       plan,
+      hidden,
     );
     const statistics = scratch(statisticsProgram.run(backend));
     const inputs = [query, key, value, dy, statistics, geometry, tile, scale, causal] as const;
-    const queryGradient = keep(new GradientQueryProgram(...inputs, plan).run(backend));
+    const queryGradient = keep(new GradientQueryProgram(...inputs, plan, hidden.mask).run(backend));
     const queryPlan = plan && {
       keyIndices: plan.keyIndices,
       queryLists: scratch(new QueryListsProgram(scratch(blockMask(backend, plan.blockLists))).run(backend)),
     };
-    const gradients = scratch(new GradientKeyProgram(...inputs, queryPlan).run(backend));
+    const gradients = scratch(new GradientKeyProgram(...inputs, queryPlan, hidden.mask).run(backend));
     const owners = ownerHeads(geometry, plan !== undefined);
     const firstValue = owners * keyLength * headDim;
     const keyGradient = keep(new SumHeadsProgram(gradients, 0, owners, key.shape).run(backend));

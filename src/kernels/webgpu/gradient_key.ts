@@ -1,6 +1,8 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {BlockGeometry} from '../block_geometry.js';
 import {each} from '../shader_text.js';
+import {maskScores, withMask} from './attend_walk.js';
+import {statisticsValues} from './gradient_statistics.js';
 import type {GradientTile} from './gradient_tile.js';
 import {
   addProducts,
@@ -8,6 +10,7 @@ import {
   gradientThreads,
   gradientTile,
   headChunks,
+  maskedConstant,
   tilePlace,
   tileRows,
   weightsMemory,
@@ -28,6 +31,8 @@ interface GradientVariant {
   causal: boolean;
   /** Whether a plan names the queries, or all of them count. */
   sparse: boolean;
+  /** Type of the mask, if there is one. */
+  mask?: 'bool' | 'float32';
 }
 
 /** Heads that have gradients of their own: see `GradientKeyProgram`. */
@@ -55,6 +60,7 @@ export class GradientKeyProgram extends AttentionProgram<GradientVariant> {
     scale: number,
     causal: boolean,
     plan?: QueryPlan,
+    mask?: TensorInfo,
   ) {
     const {keyLength, queryOffset, headDim, valueDim, blockSize, keyBlocks} = geometry;
     const components = rowComponents(headDim);
@@ -73,6 +79,7 @@ export class GradientKeyProgram extends AttentionProgram<GradientVariant> {
           keyIndices: {tensor: plan.keyIndices, components: 1},
           queryLists: {tensor: plan.queryLists, components: 1},
         }),
+        ...(mask && {mask: {tensor: mask, components: 1}}),
       },
       outputShape: [owners * keyLength * (headDim + valueDim)],
       outputType: 'float32',
@@ -86,11 +93,18 @@ export class GradientKeyProgram extends AttentionProgram<GradientVariant> {
         queryOffset: {type: 'i32', value: queryOffset},
         ...(plan && {blockSize: {type: 'i32', value: blockSize}}),
       },
-      variant: {tile, headDim, valueDim, causal, sparse: plan !== undefined},
+      variant: {
+        tile,
+        headDim,
+        valueDim,
+        causal,
+        sparse: plan !== undefined,
+        ...(mask && {mask: mask.dtype as 'bool' | 'float32'}),
+      },
     });
   }
 
-  protected shader({tile, headDim, valueDim, causal, sparse}: GradientVariant): string {
+  protected shader({tile, headDim, valueDim, causal, sparse, mask}: GradientVariant): string {
     const {rows} = tile;
     return `
 // A workgroup computes the gradients of tileKeys keys and of their values, of one owner. It walks over tiles of
@@ -117,6 +131,7 @@ ${writeGradient('writeValueGradient', valueDim, bothComponents(headDim, valueDim
 fn tilesIn(size : i32) -> i32 {
   return (size + tileKeys - 1) / tileKeys;
 }
+${mask ? `${maskedConstant}${maskScores(mask)}` : ''}
 ${sparse ? sparseQueryTiles : exactQueryTiles(causal)}
 
 fn main(index : i32) {
@@ -169,17 +184,21 @@ ${tilePlace}
     {
       let row = queries.y + x + ${8 * c};
       var logSum = 0.0;
+      var last = -1;
       if (row < queries.z) {
-        logSum = statistics[2 * (firstQueryRow + row)];
-        delta${c} = statistics[2 * (firstQueryRow + row) + 1];
+        let at = ${statisticsValues} * (firstQueryRow + row);
+        logSum = statistics[at];
+        delta${c} = statistics[at + 1];
+        last = i32(statistics[at + 2]);
       }
+      ${mask ? 'let maskStart = maskRow(queries.x, row);' : ''}
       ${each(
         rows,
-        (r) =>
-          `scores[${r}][${c}] = select(0.0, exp2(uniforms.logitScale * scores[${r}][${c}] - logSum), row < queries.z${
-            causal ? ` && ownedRows[y + ${8 * r}] - firstKeyRow <= uniforms.queryOffset + row` : ''
-          });`,
-        '\n      ',
+        (r) => `{
+        let position = ownedRows[y + ${8 * r}] - firstKeyRow;
+        let score = ${withMask({mask}, `uniforms.logitScale * scores[${r}][${c}]`, 'position')};
+        scores[${r}][${c}] = select(0.0, exp2(score - logSum), ownedRows[y + ${8 * r}] >= 0 && position <= last);
+      }`,
       )}
     }`,
     )}

@@ -1,8 +1,9 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {BlockGeometry} from '../block_geometry.js';
 import {each} from '../shader_text.js';
-import type {BlockPlan} from './attend_walk.js';
-import {ownedRows, walkOverKeys} from './attend_walk.js';
+import type {AttendForm, BlockPlan} from './attend_walk.js';
+import {attendForm, countQueryTiles, maskStart, ownedRows, walkOverKeys, withMask} from './attend_walk.js';
+import {statisticsValues} from './gradient_statistics.js';
 import type {GradientTile} from './gradient_tile.js';
 import {
   addProducts,
@@ -10,6 +11,7 @@ import {
   gradientThreads,
   gradientTile,
   headChunks,
+  maskedConstant,
   tilePlace,
   tileRows,
   weightsMemory,
@@ -17,20 +19,11 @@ import {
 } from './gradient_tile.js';
 import {AttentionProgram, keyRow, readRow, rowComponents, workgroupIndex, writeRow} from './program.js';
 
-interface GradientVariant {
-  tile: GradientTile;
-  headDim: number;
-  valueDim: number;
-  causal: boolean;
-  /** Whether a plan names the keys, or all of them count. */
-  sparse: boolean;
-}
-
 /**
  * Stage 2 of the gradients, gradient query: float32, shaped as query. A score moves the output by its weight times what
  * its value differs from the mean: d score = weight · (dy · value − delta), d query = scale · Σ d score · key.
  */
-export class GradientQueryProgram extends AttentionProgram<GradientVariant> {
+export class GradientQueryProgram extends AttentionProgram<{tile: GradientTile; form: AttendForm}> {
   constructor(
     query: TensorInfo,
     key: TensorInfo,
@@ -42,13 +35,14 @@ export class GradientQueryProgram extends AttentionProgram<GradientVariant> {
     scale: number,
     causal: boolean,
     plan?: BlockPlan,
+    mask?: TensorInfo,
   ) {
-    const {batch, heads, queryLength, queryOffset, headDim, valueDim, blockSize, queryBlocks} = geometry;
+    const {batch, heads, queryOffset, headDim, valueDim, blockSize} = geometry;
     const components = rowComponents(headDim);
     const valueComponents = rowComponents(valueDim);
-    const queryTiles = plan
-      ? queryBlocks * Math.ceil(blockSize / tileRows(tile))
-      : Math.ceil(queryLength / tileRows(tile));
+    // Key lengths are in the statistics: with them as an input there would be more buffers than every device has.
+    const form = attendForm(geometry, causal, plan, {mask});
+    const queryTiles = countQueryTiles(geometry, form, tileRows(tile));
     super({
       inputs: {
         query: {tensor: query, components},
@@ -60,6 +54,7 @@ export class GradientQueryProgram extends AttentionProgram<GradientVariant> {
           keyIndices: {tensor: plan.keyIndices, components: 1},
           blockLists: {tensor: plan.blockLists, components: 1},
         }),
+        ...(mask && {mask: {tensor: mask, components: 1}}),
       },
       outputShape: query.shape,
       outputType: 'float32',
@@ -70,15 +65,16 @@ export class GradientQueryProgram extends AttentionProgram<GradientVariant> {
         scale: {type: 'f32', value: scale},
         logitScale: {type: 'f32', value: scale * Math.LOG2E},
         queryTiles: {type: 'i32', value: queryTiles},
-        queryOffset: {type: 'i32', value: queryOffset},
+        ...(form.offset && {queryOffset: {type: 'i32', value: queryOffset}}),
         ...(plan && {blockSize: {type: 'i32', value: blockSize}}),
       },
-      variant: {tile, headDim, valueDim, causal, sparse: plan !== undefined},
+      variant: {tile, form},
     });
   }
 
-  protected shader({tile, headDim, valueDim, causal, sparse}: GradientVariant): string {
+  protected shader({tile, form}: {tile: GradientTile; form: AttendForm}): string {
     const {rows} = tile;
+    const {headDim, valueDim, sparse, mask} = form;
     return `
 // A workgroup computes the gradients of tileQueries query rows of one head. It walks over tiles of tileKeys keys${
       sparse ? ' of the\n// blocks in its list' : ''
@@ -98,11 +94,12 @@ ${readRow('readDy', 'dy', valueDim)}
 ${writeRow('writeGradient', headDim)}
 ${workgroupIndex}
 ${keyRow}
-${walkOverKeys(sparse, causal)}
+${mask ? maskedConstant : ''}
+${walkOverKeys(form)}
 
 fn main(index : i32) {
 ${tilePlace}
-${ownedRows}
+${ownedRows(form)}
   if (localIndex == 0u) {
     roundCount = select(0, countKeyTiles(head, queryTileIndex, endRow), firstRow < endRow);
   }
@@ -114,13 +111,17 @@ ${ownedRows}
   }
   var logSum = vec${rows}<f32>(0.0);
   var delta = vec${rows}<f32>(0.0);
+  // Last position that a row may see.
+  var lastSeen = vec${rows}<f32>(-1.0);
   ${each(
     rows,
     (r) => `{
     let row = firstRow + y + ${8 * r};
     if (row < endRow) {
-      logSum[${r}] = statistics[2 * (firstQueryRow + row)];
-      delta[${r}] = statistics[2 * (firstQueryRow + row) + 1];
+      let at = ${statisticsValues} * (firstQueryRow + row);
+      logSum[${r}] = statistics[at];
+      delta[${r}] = statistics[at + 1];
+      lastSeen[${r}] = statistics[at + 2];
     }
   }`,
   )}
@@ -147,13 +148,18 @@ ${ownedRows}
     ${each(
       rows,
       (r) => `{
-      let lastVisible = ${causal ? `uniforms.queryOffset + firstRow + y + ${8 * r}` : 'nowhere - 1'};
+      let last = i32(lastSeen[${r}]);${
+        mask
+          ? `
+      let maskStart = ${maskStart(form, `firstRow + y + ${8 * r}`)};`
+          : ''
+      }
       ${each(
         rows,
         (c) => `scores[${r}][${c}] = select(
         0.0,
-        exp2(uniforms.logitScale * scores[${r}][${c}] - logSum[${r}]) * (products[${r}][${c}] - delta[${r}]),
-        position${c} <= lastVisible);`,
+        exp2(${withMask(form, `uniforms.logitScale * scores[${r}][${c}]`, `position${c}`)} - logSum[${r}]) * (products[${r}][${c}] - delta[${r}]),
+        position${c} <= last);`,
         '\n      ',
       )}
     }`,

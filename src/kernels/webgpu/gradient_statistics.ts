@@ -1,27 +1,22 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {BlockGeometry} from '../block_geometry.js';
 import {each} from '../shader_text.js';
-import type {BlockPlan} from './attend_walk.js';
-import {ownedRows, walkOverKeys} from './attend_walk.js';
+import type {AttendForm, BlockPlan, HiddenKeys} from './attend_walk.js';
+import {attendForm, countQueryTiles, lastVisible, maskStart, ownedRows, walkOverKeys, withMask} from './attend_walk.js';
 import type {GradientTile} from './gradient_tile.js';
-import {addProducts, gradientThreads, gradientTile, tilePlace, tileRows} from './gradient_tile.js';
+import {addProducts, gradientThreads, gradientTile, maskedConstant, tilePlace, tileRows} from './gradient_tile.js';
+import {keyLengthsInput} from './key_lengths.js';
 import {AttentionProgram, keyRow, readRow, rowComponents, workgroupIndex} from './program.js';
 
-interface GradientVariant {
-  tile: GradientTile;
-  headDim: number;
-  valueDim: number;
-  causal: boolean;
-  /** Whether a plan names the keys, or all of them count. */
-  sparse: boolean;
-}
+/** Values of a query row in the statistics of the gradients. */
+export const statisticsValues = 3;
 
 /**
- * Stage 1 of the gradients, gradient statistics: float32 `[batch, heads, queryLength, 2]`. The logarithm to the base 2 of the
- * sum of exp2(score) over the keys that a query row sees (0 if it sees none), and the product of its output and its
- * gradient.
+ * Stage 1 of the gradients, gradient statistics: float32 `[batch, heads, queryLength, 3]`. The logarithm to the base 2 of the
+ * sum of exp2(score) over the keys that a query row sees (0 if it sees none); the product of its output and its gradient;
+ * and the last position that the row may see, by a causal mask and by key lengths, so that no later stage asks again.
  */
-export class GradientStatisticsProgram extends AttentionProgram<GradientVariant> {
+export class GradientStatisticsProgram extends AttentionProgram<{tile: GradientTile; form: AttendForm}> {
   constructor(
     query: TensorInfo,
     key: TensorInfo,
@@ -32,13 +27,13 @@ export class GradientStatisticsProgram extends AttentionProgram<GradientVariant>
     scale: number,
     causal: boolean,
     plan?: BlockPlan,
+    {keyLengths, mask}: HiddenKeys = {},
   ) {
-    const {batch, heads, queryLength, queryOffset, headDim, valueDim, blockSize, queryBlocks} = geometry;
+    const {batch, heads, queryLength, queryOffset, headDim, valueDim, blockSize} = geometry;
     const components = rowComponents(headDim);
     const valueComponents = rowComponents(valueDim);
-    const queryTiles = plan
-      ? queryBlocks * Math.ceil(blockSize / tileRows(tile))
-      : Math.ceil(queryLength / tileRows(tile));
+    const form = attendForm(geometry, causal, plan, {keyLengths, mask});
+    const queryTiles = countQueryTiles(geometry, form, tileRows(tile));
     super({
       inputs: {
         query: {tensor: query, components},
@@ -49,23 +44,26 @@ export class GradientStatisticsProgram extends AttentionProgram<GradientVariant>
           keyIndices: {tensor: plan.keyIndices, components: 1},
           blockLists: {tensor: plan.blockLists, components: 1},
         }),
+        ...keyLengthsInput(keyLengths),
+        ...(mask && {mask: {tensor: mask, components: 1}}),
       },
-      outputShape: [batch, heads, queryLength, 2],
+      outputShape: [batch, heads, queryLength, statisticsValues],
       outputType: 'float32',
       threads: gradientThreads,
       workgroups: batch * heads * queryTiles,
       uniforms: {
         logitScale: {type: 'f32', value: scale * Math.LOG2E},
         queryTiles: {type: 'i32', value: queryTiles},
-        queryOffset: {type: 'i32', value: queryOffset},
         ...(plan && {blockSize: {type: 'i32', value: blockSize}}),
+        ...(form.offset && {queryOffset: {type: 'i32', value: queryOffset}}),
       },
-      variant: {tile, headDim, valueDim, causal, sparse: plan !== undefined},
+      variant: {tile, form},
     });
   }
 
-  protected shader({tile, headDim, valueDim, causal, sparse}: GradientVariant): string {
+  protected shader({tile, form}: {tile: GradientTile; form: AttendForm}): string {
     const {rows} = tile;
+    const {headDim, valueDim, causal, sparse, padded, mask} = form;
     return `
 // A workgroup takes tileQueries query rows of one head and walks over tiles of tileKeys keys${
       sparse ? ' of the blocks in its list' : ''
@@ -83,11 +81,12 @@ ${readRow('readOutput', 'output', valueDim)}
 ${readRow('readDy', 'dy', valueDim)}
 ${workgroupIndex}
 ${keyRow}
-${walkOverKeys(sparse, causal)}
+${mask ? maskedConstant : ''}
+${walkOverKeys(form)}
 
 fn main(index : i32) {
 ${tilePlace}
-${ownedRows}
+${ownedRows(form)}
   if (localIndex == 0u) {
     roundCount = select(0, countKeyTiles(head, queryTileIndex, endRow), firstRow < endRow);
   }
@@ -114,11 +113,16 @@ ${ownedRows}
     ${each(
       rows,
       (r) => `{
-      let lastVisible = ${causal ? `uniforms.queryOffset + firstRow + y + ${8 * r}` : 'nowhere'};
+      let lastVisible = ${lastVisible(form, `firstRow + y + ${8 * r}`)};${
+        mask
+          ? `
+      let maskStart = ${maskStart(form, `firstRow + y + ${8 * r}`)};`
+          : ''
+      }
       for (var c = 0; c < rows; c++) {
         let keyRow = walkedRows[x + c * 8];
         if (keyRow >= 0 && keyRow - firstKeyRow <= lastVisible) {
-          let score = uniforms.logitScale * scores[${r}][c];
+          let score = ${withMask(form, `uniforms.logitScale * scores[${r}][c]`, 'keyRow - firstKeyRow')};
           let newMax = max(rowMax[${r}], score);
           rowSum[${r}] = rowSum[${r}] * exp2(rowMax[${r}] - newMax) + exp2(score - newMax);
           rowMax[${r}] = newMax;
@@ -156,9 +160,13 @@ ${ownedRows}
       sum += part.y * exp2(part.x - total);
       product += part.z;
     }
-    let at = 2 * (firstQueryRow + firstRow + row);
+    let at = ${statisticsValues} * (firstQueryRow + firstRow + row);
     result[at] = select(total + log2(sum), 0.0, sum == 0.0);
     result[at + 1] = product;
+    var last = uniforms.keyShape.z - 1;
+    ${causal ? `last = min(last, ${lastVisible(form, 'firstRow + row')});` : ''}
+    ${padded ? 'last = min(last, keyEnd(head) - 1);' : ''}
+    result[at + 2] = f32(last);
   }
 }`;
   }

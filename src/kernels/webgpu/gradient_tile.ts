@@ -148,3 +148,6 @@ export function writeSums(
     return headVectors(dim) < 8 * (chunk + 1) ? `if (${vector} < ${headVectors(dim)}) { ${writes} }` : writes;
   });
 }
+
+/** Shader text: score of a key that a mask hides; finite, because WGSL need not support infinities. */
+export const maskedConstant = 'const masked = -3.4e38f;';

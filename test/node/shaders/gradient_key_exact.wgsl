@@ -47,6 +47,7 @@ fn tilesIn(size : i32) -> i32 {
   return (size + tileKeys - 1) / tileKeys;
 }
 
+
 fn keySlots(tile : i32) -> vec2<i32> {
   return vec2<i32>(tile * tileKeys, min((tile + 1) * tileKeys, uniforms.keyShape.z));
 }
@@ -164,53 +165,133 @@ fn main(index : i32) {
     {
       let row = queries.y + x + 0;
       var logSum = 0.0;
+      var last = -1;
       if (row < queries.z) {
-        logSum = statistics[2 * (firstQueryRow + row)];
-        delta0 = statistics[2 * (firstQueryRow + row) + 1];
+        let at = 3 * (firstQueryRow + row);
+        logSum = statistics[at];
+        delta0 = statistics[at + 1];
+        last = i32(statistics[at + 2]);
       }
-      scores[0][0] = select(0.0, exp2(uniforms.logitScale * scores[0][0] - logSum), row < queries.z && ownedRows[y + 0] - firstKeyRow <= uniforms.queryOffset + row);
-      scores[1][0] = select(0.0, exp2(uniforms.logitScale * scores[1][0] - logSum), row < queries.z && ownedRows[y + 8] - firstKeyRow <= uniforms.queryOffset + row);
-      scores[2][0] = select(0.0, exp2(uniforms.logitScale * scores[2][0] - logSum), row < queries.z && ownedRows[y + 16] - firstKeyRow <= uniforms.queryOffset + row);
-      scores[3][0] = select(0.0, exp2(uniforms.logitScale * scores[3][0] - logSum), row < queries.z && ownedRows[y + 24] - firstKeyRow <= uniforms.queryOffset + row);
+      
+      {
+        let position = ownedRows[y + 0] - firstKeyRow;
+        let score = uniforms.logitScale * scores[0][0];
+        scores[0][0] = select(0.0, exp2(score - logSum), ownedRows[y + 0] >= 0 && position <= last);
+      }
+    {
+        let position = ownedRows[y + 8] - firstKeyRow;
+        let score = uniforms.logitScale * scores[1][0];
+        scores[1][0] = select(0.0, exp2(score - logSum), ownedRows[y + 8] >= 0 && position <= last);
+      }
+    {
+        let position = ownedRows[y + 16] - firstKeyRow;
+        let score = uniforms.logitScale * scores[2][0];
+        scores[2][0] = select(0.0, exp2(score - logSum), ownedRows[y + 16] >= 0 && position <= last);
+      }
+    {
+        let position = ownedRows[y + 24] - firstKeyRow;
+        let score = uniforms.logitScale * scores[3][0];
+        scores[3][0] = select(0.0, exp2(score - logSum), ownedRows[y + 24] >= 0 && position <= last);
+      }
     }
     var delta1 = 0.0;
     {
       let row = queries.y + x + 8;
       var logSum = 0.0;
+      var last = -1;
       if (row < queries.z) {
-        logSum = statistics[2 * (firstQueryRow + row)];
-        delta1 = statistics[2 * (firstQueryRow + row) + 1];
+        let at = 3 * (firstQueryRow + row);
+        logSum = statistics[at];
+        delta1 = statistics[at + 1];
+        last = i32(statistics[at + 2]);
       }
-      scores[0][1] = select(0.0, exp2(uniforms.logitScale * scores[0][1] - logSum), row < queries.z && ownedRows[y + 0] - firstKeyRow <= uniforms.queryOffset + row);
-      scores[1][1] = select(0.0, exp2(uniforms.logitScale * scores[1][1] - logSum), row < queries.z && ownedRows[y + 8] - firstKeyRow <= uniforms.queryOffset + row);
-      scores[2][1] = select(0.0, exp2(uniforms.logitScale * scores[2][1] - logSum), row < queries.z && ownedRows[y + 16] - firstKeyRow <= uniforms.queryOffset + row);
-      scores[3][1] = select(0.0, exp2(uniforms.logitScale * scores[3][1] - logSum), row < queries.z && ownedRows[y + 24] - firstKeyRow <= uniforms.queryOffset + row);
+      
+      {
+        let position = ownedRows[y + 0] - firstKeyRow;
+        let score = uniforms.logitScale * scores[0][1];
+        scores[0][1] = select(0.0, exp2(score - logSum), ownedRows[y + 0] >= 0 && position <= last);
+      }
+    {
+        let position = ownedRows[y + 8] - firstKeyRow;
+        let score = uniforms.logitScale * scores[1][1];
+        scores[1][1] = select(0.0, exp2(score - logSum), ownedRows[y + 8] >= 0 && position <= last);
+      }
+    {
+        let position = ownedRows[y + 16] - firstKeyRow;
+        let score = uniforms.logitScale * scores[2][1];
+        scores[2][1] = select(0.0, exp2(score - logSum), ownedRows[y + 16] >= 0 && position <= last);
+      }
+    {
+        let position = ownedRows[y + 24] - firstKeyRow;
+        let score = uniforms.logitScale * scores[3][1];
+        scores[3][1] = select(0.0, exp2(score - logSum), ownedRows[y + 24] >= 0 && position <= last);
+      }
     }
     var delta2 = 0.0;
     {
       let row = queries.y + x + 16;
       var logSum = 0.0;
+      var last = -1;
       if (row < queries.z) {
-        logSum = statistics[2 * (firstQueryRow + row)];
-        delta2 = statistics[2 * (firstQueryRow + row) + 1];
+        let at = 3 * (firstQueryRow + row);
+        logSum = statistics[at];
+        delta2 = statistics[at + 1];
+        last = i32(statistics[at + 2]);
       }
-      scores[0][2] = select(0.0, exp2(uniforms.logitScale * scores[0][2] - logSum), row < queries.z && ownedRows[y + 0] - firstKeyRow <= uniforms.queryOffset + row);
-      scores[1][2] = select(0.0, exp2(uniforms.logitScale * scores[1][2] - logSum), row < queries.z && ownedRows[y + 8] - firstKeyRow <= uniforms.queryOffset + row);
-      scores[2][2] = select(0.0, exp2(uniforms.logitScale * scores[2][2] - logSum), row < queries.z && ownedRows[y + 16] - firstKeyRow <= uniforms.queryOffset + row);
-      scores[3][2] = select(0.0, exp2(uniforms.logitScale * scores[3][2] - logSum), row < queries.z && ownedRows[y + 24] - firstKeyRow <= uniforms.queryOffset + row);
+      
+      {
+        let position = ownedRows[y + 0] - firstKeyRow;
+        let score = uniforms.logitScale * scores[0][2];
+        scores[0][2] = select(0.0, exp2(score - logSum), ownedRows[y + 0] >= 0 && position <= last);
+      }
+    {
+        let position = ownedRows[y + 8] - firstKeyRow;
+        let score = uniforms.logitScale * scores[1][2];
+        scores[1][2] = select(0.0, exp2(score - logSum), ownedRows[y + 8] >= 0 && position <= last);
+      }
+    {
+        let position = ownedRows[y + 16] - firstKeyRow;
+        let score = uniforms.logitScale * scores[2][2];
+        scores[2][2] = select(0.0, exp2(score - logSum), ownedRows[y + 16] >= 0 && position <= last);
+      }
+    {
+        let position = ownedRows[y + 24] - firstKeyRow;
+        let score = uniforms.logitScale * scores[3][2];
+        scores[3][2] = select(0.0, exp2(score - logSum), ownedRows[y + 24] >= 0 && position <= last);
+      }
     }
     var delta3 = 0.0;
     {
       let row = queries.y + x + 24;
       var logSum = 0.0;
+      var last = -1;
       if (row < queries.z) {
-        logSum = statistics[2 * (firstQueryRow + row)];
-        delta3 = statistics[2 * (firstQueryRow + row) + 1];
+        let at = 3 * (firstQueryRow + row);
+        logSum = statistics[at];
+        delta3 = statistics[at + 1];
+        last = i32(statistics[at + 2]);
       }
-      scores[0][3] = select(0.0, exp2(uniforms.logitScale * scores[0][3] - logSum), row < queries.z && ownedRows[y + 0] - firstKeyRow <= uniforms.queryOffset + row);
-      scores[1][3] = select(0.0, exp2(uniforms.logitScale * scores[1][3] - logSum), row < queries.z && ownedRows[y + 8] - firstKeyRow <= uniforms.queryOffset + row);
-      scores[2][3] = select(0.0, exp2(uniforms.logitScale * scores[2][3] - logSum), row < queries.z && ownedRows[y + 16] - firstKeyRow <= uniforms.queryOffset + row);
-      scores[3][3] = select(0.0, exp2(uniforms.logitScale * scores[3][3] - logSum), row < queries.z && ownedRows[y + 24] - firstKeyRow <= uniforms.queryOffset + row);
+      
+      {
+        let position = ownedRows[y + 0] - firstKeyRow;
+        let score = uniforms.logitScale * scores[0][3];
+        scores[0][3] = select(0.0, exp2(score - logSum), ownedRows[y + 0] >= 0 && position <= last);
+      }
+    {
+        let position = ownedRows[y + 8] - firstKeyRow;
+        let score = uniforms.logitScale * scores[1][3];
+        scores[1][3] = select(0.0, exp2(score - logSum), ownedRows[y + 8] >= 0 && position <= last);
+      }
+    {
+        let position = ownedRows[y + 16] - firstKeyRow;
+        let score = uniforms.logitScale * scores[2][3];
+        scores[2][3] = select(0.0, exp2(score - logSum), ownedRows[y + 16] >= 0 && position <= last);
+      }
+    {
+        let position = ownedRows[y + 24] - firstKeyRow;
+        let score = uniforms.logitScale * scores[3][3];
+        scores[3][3] = select(0.0, exp2(score - logSum), ownedRows[y + 24] >= 0 && position <= last);
+      }
     }
     weights[(y + 0) * 9 + x] = vec4<f32>(scores[0][0], scores[0][1], scores[0][2], scores[0][3]);
     weights[(y + 8) * 9 + x] = vec4<f32>(scores[1][0], scores[1][1], scores[1][2], scores[1][3]);

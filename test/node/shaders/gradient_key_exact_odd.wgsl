@@ -55,6 +55,7 @@ fn tilesIn(size : i32) -> i32 {
   return (size + tileKeys - 1) / tileKeys;
 }
 
+
 fn keySlots(tile : i32) -> vec2<i32> {
   return vec2<i32>(tile * tileKeys, min((tile + 1) * tileKeys, uniforms.keyShape.z));
 }
@@ -156,23 +157,47 @@ fn main(index : i32) {
     {
       let row = queries.y + x + 0;
       var logSum = 0.0;
+      var last = -1;
       if (row < queries.z) {
-        logSum = statistics[2 * (firstQueryRow + row)];
-        delta0 = statistics[2 * (firstQueryRow + row) + 1];
+        let at = 3 * (firstQueryRow + row);
+        logSum = statistics[at];
+        delta0 = statistics[at + 1];
+        last = i32(statistics[at + 2]);
       }
-      scores[0][0] = select(0.0, exp2(uniforms.logitScale * scores[0][0] - logSum), row < queries.z);
-      scores[1][0] = select(0.0, exp2(uniforms.logitScale * scores[1][0] - logSum), row < queries.z);
+      
+      {
+        let position = ownedRows[y + 0] - firstKeyRow;
+        let score = uniforms.logitScale * scores[0][0];
+        scores[0][0] = select(0.0, exp2(score - logSum), ownedRows[y + 0] >= 0 && position <= last);
+      }
+    {
+        let position = ownedRows[y + 8] - firstKeyRow;
+        let score = uniforms.logitScale * scores[1][0];
+        scores[1][0] = select(0.0, exp2(score - logSum), ownedRows[y + 8] >= 0 && position <= last);
+      }
     }
     var delta1 = 0.0;
     {
       let row = queries.y + x + 8;
       var logSum = 0.0;
+      var last = -1;
       if (row < queries.z) {
-        logSum = statistics[2 * (firstQueryRow + row)];
-        delta1 = statistics[2 * (firstQueryRow + row) + 1];
+        let at = 3 * (firstQueryRow + row);
+        logSum = statistics[at];
+        delta1 = statistics[at + 1];
+        last = i32(statistics[at + 2]);
       }
-      scores[0][1] = select(0.0, exp2(uniforms.logitScale * scores[0][1] - logSum), row < queries.z);
-      scores[1][1] = select(0.0, exp2(uniforms.logitScale * scores[1][1] - logSum), row < queries.z);
+      
+      {
+        let position = ownedRows[y + 0] - firstKeyRow;
+        let score = uniforms.logitScale * scores[0][1];
+        scores[0][1] = select(0.0, exp2(score - logSum), ownedRows[y + 0] >= 0 && position <= last);
+      }
+    {
+        let position = ownedRows[y + 8] - firstKeyRow;
+        let score = uniforms.logitScale * scores[1][1];
+        scores[1][1] = select(0.0, exp2(score - logSum), ownedRows[y + 8] >= 0 && position <= last);
+      }
     }
     weights[(y + 0) * 9 + x] = vec2<f32>(scores[0][0], scores[0][1]);
     weights[(y + 8) * 9 + x] = vec2<f32>(scores[1][0], scores[1][1]);

@@ -42,6 +42,7 @@ fn keyRow(head : i32, heads : i32, position : i32) -> i32 {
   let keyHead = (head / heads) * keyHeads + (head % heads) / (heads / keyHeads);
   return keyHead * uniforms.keyShape.z + position;
 }
+
 // Original index given to the padding of a key tile: past every limit.
 const nowhere = 0x7fffffff;
 
@@ -94,18 +95,24 @@ fn main(index : i32) {
   }
   var logSum = vec2<f32>(0.0);
   var delta = vec2<f32>(0.0);
+  // Last position that a row may see.
+  var lastSeen = vec2<f32>(-1.0);
   {
     let row = firstRow + y + 0;
     if (row < endRow) {
-      logSum[0] = statistics[2 * (firstQueryRow + row)];
-      delta[0] = statistics[2 * (firstQueryRow + row) + 1];
+      let at = 3 * (firstQueryRow + row);
+      logSum[0] = statistics[at];
+      delta[0] = statistics[at + 1];
+      lastSeen[0] = statistics[at + 2];
     }
   }
     {
     let row = firstRow + y + 8;
     if (row < endRow) {
-      logSum[1] = statistics[2 * (firstQueryRow + row)];
-      delta[1] = statistics[2 * (firstQueryRow + row) + 1];
+      let at = 3 * (firstQueryRow + row);
+      logSum[1] = statistics[at];
+      delta[1] = statistics[at + 1];
+      lastSeen[1] = statistics[at + 2];
     }
   }
 
@@ -188,26 +195,26 @@ fn main(index : i32) {
     let position0 = select(nowhere, walkedRows[x + 0] - firstKeyRow, walkedRows[x + 0] >= 0);
     let position1 = select(nowhere, walkedRows[x + 8] - firstKeyRow, walkedRows[x + 8] >= 0);
     {
-      let lastVisible = nowhere - 1;
+      let last = i32(lastSeen[0]);
       scores[0][0] = select(
         0.0,
         exp2(uniforms.logitScale * scores[0][0] - logSum[0]) * (products[0][0] - delta[0]),
-        position0 <= lastVisible);
+        position0 <= last);
       scores[0][1] = select(
         0.0,
         exp2(uniforms.logitScale * scores[0][1] - logSum[0]) * (products[0][1] - delta[0]),
-        position1 <= lastVisible);
+        position1 <= last);
     }
     {
-      let lastVisible = nowhere - 1;
+      let last = i32(lastSeen[1]);
       scores[1][0] = select(
         0.0,
         exp2(uniforms.logitScale * scores[1][0] - logSum[1]) * (products[1][0] - delta[1]),
-        position0 <= lastVisible);
+        position0 <= last);
       scores[1][1] = select(
         0.0,
         exp2(uniforms.logitScale * scores[1][1] - logSum[1]) * (products[1][1] - delta[1]),
-        position1 <= lastVisible);
+        position1 <= last);
     }
 
     // 4. Times the keys.

@@ -39,6 +39,7 @@ fn keyRow(head : i32, heads : i32, position : i32) -> i32 {
   let keyHead = (head / heads) * keyHeads + (head % heads) / (heads / keyHeads);
   return keyHead * uniforms.keyShape.z + position;
 }
+
 // Original index given to the padding of a key tile: past every limit.
 const nowhere = 0x7fffffff;
 
@@ -57,9 +58,8 @@ fn queryRows(tile : i32) -> vec2<i32> {
 
 // Where the block list of a query tile starts: its length, then its blocks.
 fn listStart(head : i32, tile : i32) -> i32 {
-  let blocks = uniforms.blockListsShape.z;
   let block = tile / tilesIn(uniforms.blockSize, tileQueries);
-  return (head * blocks + block) * (blocks + 1);
+  return (head * uniforms.blockListsShape.z + block) * uniforms.blockListsShape.w;
 }
 
 fn countKeyTiles(head : i32, tile : i32, endRow : i32) -> i32 {
@@ -115,32 +115,42 @@ fn main(index : i32) {
   }
   var logSum = vec4<f32>(0.0);
   var delta = vec4<f32>(0.0);
+  // Last position that a row may see.
+  var lastSeen = vec4<f32>(-1.0);
   {
     let row = firstRow + y + 0;
     if (row < endRow) {
-      logSum[0] = statistics[2 * (firstQueryRow + row)];
-      delta[0] = statistics[2 * (firstQueryRow + row) + 1];
+      let at = 3 * (firstQueryRow + row);
+      logSum[0] = statistics[at];
+      delta[0] = statistics[at + 1];
+      lastSeen[0] = statistics[at + 2];
     }
   }
     {
     let row = firstRow + y + 8;
     if (row < endRow) {
-      logSum[1] = statistics[2 * (firstQueryRow + row)];
-      delta[1] = statistics[2 * (firstQueryRow + row) + 1];
+      let at = 3 * (firstQueryRow + row);
+      logSum[1] = statistics[at];
+      delta[1] = statistics[at + 1];
+      lastSeen[1] = statistics[at + 2];
     }
   }
     {
     let row = firstRow + y + 16;
     if (row < endRow) {
-      logSum[2] = statistics[2 * (firstQueryRow + row)];
-      delta[2] = statistics[2 * (firstQueryRow + row) + 1];
+      let at = 3 * (firstQueryRow + row);
+      logSum[2] = statistics[at];
+      delta[2] = statistics[at + 1];
+      lastSeen[2] = statistics[at + 2];
     }
   }
     {
     let row = firstRow + y + 24;
     if (row < endRow) {
-      logSum[3] = statistics[2 * (firstQueryRow + row)];
-      delta[3] = statistics[2 * (firstQueryRow + row) + 1];
+      let at = 3 * (firstQueryRow + row);
+      logSum[3] = statistics[at];
+      delta[3] = statistics[at + 1];
+      lastSeen[3] = statistics[at + 2];
     }
   }
 
@@ -257,80 +267,80 @@ fn main(index : i32) {
     let position2 = select(nowhere, walkedRows[x + 16] - firstKeyRow, walkedRows[x + 16] >= 0);
     let position3 = select(nowhere, walkedRows[x + 24] - firstKeyRow, walkedRows[x + 24] >= 0);
     {
-      let lastVisible = uniforms.queryOffset + firstRow + y + 0;
+      let last = i32(lastSeen[0]);
       scores[0][0] = select(
         0.0,
         exp2(uniforms.logitScale * scores[0][0] - logSum[0]) * (products[0][0] - delta[0]),
-        position0 <= lastVisible);
+        position0 <= last);
       scores[0][1] = select(
         0.0,
         exp2(uniforms.logitScale * scores[0][1] - logSum[0]) * (products[0][1] - delta[0]),
-        position1 <= lastVisible);
+        position1 <= last);
       scores[0][2] = select(
         0.0,
         exp2(uniforms.logitScale * scores[0][2] - logSum[0]) * (products[0][2] - delta[0]),
-        position2 <= lastVisible);
+        position2 <= last);
       scores[0][3] = select(
         0.0,
         exp2(uniforms.logitScale * scores[0][3] - logSum[0]) * (products[0][3] - delta[0]),
-        position3 <= lastVisible);
+        position3 <= last);
     }
     {
-      let lastVisible = uniforms.queryOffset + firstRow + y + 8;
+      let last = i32(lastSeen[1]);
       scores[1][0] = select(
         0.0,
         exp2(uniforms.logitScale * scores[1][0] - logSum[1]) * (products[1][0] - delta[1]),
-        position0 <= lastVisible);
+        position0 <= last);
       scores[1][1] = select(
         0.0,
         exp2(uniforms.logitScale * scores[1][1] - logSum[1]) * (products[1][1] - delta[1]),
-        position1 <= lastVisible);
+        position1 <= last);
       scores[1][2] = select(
         0.0,
         exp2(uniforms.logitScale * scores[1][2] - logSum[1]) * (products[1][2] - delta[1]),
-        position2 <= lastVisible);
+        position2 <= last);
       scores[1][3] = select(
         0.0,
         exp2(uniforms.logitScale * scores[1][3] - logSum[1]) * (products[1][3] - delta[1]),
-        position3 <= lastVisible);
+        position3 <= last);
     }
     {
-      let lastVisible = uniforms.queryOffset + firstRow + y + 16;
+      let last = i32(lastSeen[2]);
       scores[2][0] = select(
         0.0,
         exp2(uniforms.logitScale * scores[2][0] - logSum[2]) * (products[2][0] - delta[2]),
-        position0 <= lastVisible);
+        position0 <= last);
       scores[2][1] = select(
         0.0,
         exp2(uniforms.logitScale * scores[2][1] - logSum[2]) * (products[2][1] - delta[2]),
-        position1 <= lastVisible);
+        position1 <= last);
       scores[2][2] = select(
         0.0,
         exp2(uniforms.logitScale * scores[2][2] - logSum[2]) * (products[2][2] - delta[2]),
-        position2 <= lastVisible);
+        position2 <= last);
       scores[2][3] = select(
         0.0,
         exp2(uniforms.logitScale * scores[2][3] - logSum[2]) * (products[2][3] - delta[2]),
-        position3 <= lastVisible);
+        position3 <= last);
     }
     {
-      let lastVisible = uniforms.queryOffset + firstRow + y + 24;
+      let last = i32(lastSeen[3]);
       scores[3][0] = select(
         0.0,
         exp2(uniforms.logitScale * scores[3][0] - logSum[3]) * (products[3][0] - delta[3]),
-        position0 <= lastVisible);
+        position0 <= last);
       scores[3][1] = select(
         0.0,
         exp2(uniforms.logitScale * scores[3][1] - logSum[3]) * (products[3][1] - delta[3]),
-        position1 <= lastVisible);
+        position1 <= last);
       scores[3][2] = select(
         0.0,
         exp2(uniforms.logitScale * scores[3][2] - logSum[3]) * (products[3][2] - delta[3]),
-        position2 <= lastVisible);
+        position2 <= last);
       scores[3][3] = select(
         0.0,
         exp2(uniforms.logitScale * scores[3][3] - logSum[3]) * (products[3][3] - delta[3]),
-        position3 <= lastVisible);
+        position3 <= last);
     }
 
     // 4. Times the keys.

@@ -36,6 +36,7 @@ fn keyRow(head : i32, heads : i32, position : i32) -> i32 {
   let keyHead = (head / heads) * keyHeads + (head % heads) / (heads / keyHeads);
   return keyHead * uniforms.keyShape.z + position;
 }
+
 // Original index given to the padding of a key tile: past every limit.
 const nowhere = 0x7fffffff;
 
@@ -130,7 +131,7 @@ fn main(index : i32) {
     workgroupBarrier();
   }
     {
-      let lastVisible = nowhere;
+      let lastVisible = nowhere - 1;
       for (var c = 0; c < rows; c++) {
         let keyRow = walkedRows[x + c * 8];
         if (keyRow >= 0 && keyRow - firstKeyRow <= lastVisible) {
@@ -142,7 +143,7 @@ fn main(index : i32) {
       }
     }
     {
-      let lastVisible = nowhere;
+      let lastVisible = nowhere - 1;
       for (var c = 0; c < rows; c++) {
         let keyRow = walkedRows[x + c * 8];
         if (keyRow >= 0 && keyRow - firstKeyRow <= lastVisible) {
@@ -188,8 +189,12 @@ fn main(index : i32) {
       sum += part.y * exp2(part.x - total);
       product += part.z;
     }
-    let at = 2 * (firstQueryRow + firstRow + row);
+    let at = 3 * (firstQueryRow + firstRow + row);
     result[at] = select(total + log2(sum), 0.0, sum == 0.0);
     result[at + 1] = product;
+    var last = uniforms.keyShape.z - 1;
+    
+    
+    result[at + 2] = f32(last);
   }
 }

@@ -36,6 +36,7 @@ fn keyRow(head : i32, heads : i32, position : i32) -> i32 {
   let keyHead = (head / heads) * keyHeads + (head % heads) / (heads / keyHeads);
   return keyHead * uniforms.keyShape.z + position;
 }
+
 // Original index given to the padding of a key tile: past every limit.
 const nowhere = 0x7fffffff;
 
@@ -54,9 +55,8 @@ fn queryRows(tile : i32) -> vec2<i32> {
 
 // Where the block list of a query tile starts: its length, then its blocks.
 fn listStart(head : i32, tile : i32) -> i32 {
-  let blocks = uniforms.blockListsShape.z;
   let block = tile / tilesIn(uniforms.blockSize, tileQueries);
-  return (head * blocks + block) * (blocks + 1);
+  return (head * uniforms.blockListsShape.z + block) * uniforms.blockListsShape.w;
 }
 
 fn countKeyTiles(head : i32, tile : i32, endRow : i32) -> i32 {
@@ -170,7 +170,7 @@ fn main(index : i32) {
     workgroupBarrier();
   }
     {
-      let lastVisible = uniforms.queryOffset + firstRow + y + 0;
+      let lastVisible = firstRow + y + 0;
       for (var c = 0; c < rows; c++) {
         let keyRow = walkedRows[x + c * 8];
         if (keyRow >= 0 && keyRow - firstKeyRow <= lastVisible) {
@@ -182,7 +182,7 @@ fn main(index : i32) {
       }
     }
     {
-      let lastVisible = uniforms.queryOffset + firstRow + y + 8;
+      let lastVisible = firstRow + y + 8;
       for (var c = 0; c < rows; c++) {
         let keyRow = walkedRows[x + c * 8];
         if (keyRow >= 0 && keyRow - firstKeyRow <= lastVisible) {
@@ -194,7 +194,7 @@ fn main(index : i32) {
       }
     }
     {
-      let lastVisible = uniforms.queryOffset + firstRow + y + 16;
+      let lastVisible = firstRow + y + 16;
       for (var c = 0; c < rows; c++) {
         let keyRow = walkedRows[x + c * 8];
         if (keyRow >= 0 && keyRow - firstKeyRow <= lastVisible) {
@@ -206,7 +206,7 @@ fn main(index : i32) {
       }
     }
     {
-      let lastVisible = uniforms.queryOffset + firstRow + y + 24;
+      let lastVisible = firstRow + y + 24;
       for (var c = 0; c < rows; c++) {
         let keyRow = walkedRows[x + c * 8];
         if (keyRow >= 0 && keyRow - firstKeyRow <= lastVisible) {
@@ -268,8 +268,12 @@ fn main(index : i32) {
       sum += part.y * exp2(part.x - total);
       product += part.z;
     }
-    let at = 2 * (firstQueryRow + firstRow + row);
+    let at = 3 * (firstQueryRow + firstRow + row);
     result[at] = select(total + log2(sum), 0.0, sum == 0.0);
     result[at + 1] = product;
+    var last = uniforms.keyShape.z - 1;
+    last = min(last, firstRow + row);
+    
+    result[at + 2] = f32(last);
   }
 }
