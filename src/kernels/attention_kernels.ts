@@ -50,6 +50,10 @@ export interface PBSAttentionAttrs extends FlashAttentionAttrs {
   threshold: number;
   permute: boolean;
   exactLastBlock: boolean;
+  /** Rows of each query block whose exact attention the choice of blocks knows; 0: the pooled estimate of the paper. */
+  probeRows: number;
+  /** Whether blocks that are skipped still count, by their summaries. */
+  remainder: boolean;
   /** Whether the kernel may run exact attention where it expects that to be no slower. */
   auto: boolean;
 }

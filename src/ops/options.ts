@@ -57,6 +57,21 @@ export interface PBSAttentionSettings extends Pick<AttentionOptions, 'causal' | 
    */
   exactLastBlock?: boolean;
   /**
+   * Rows of each block of queries, those farthest from the block's mean, whose exact attention is computed to choose its
+   * blocks: a row that asks for one key far away is lost in a mean. An integer from 0 to 64. The other rows are estimated
+   * from means and variances of the keys of a block, and `threshold` is a share of all attention, the own segment's
+   * included. Not in the paper; 0 is the paper's estimate from mean queries and mean keys, with `threshold` a share of
+   * what is paid to other segments. Costs `probeRows / (2 · blockSize)` of exact attention's multiply-adds. Default 8.
+   */
+  probeRows?: number;
+  /**
+   * Whether blocks that are skipped still count, each as if all of its keys stood at their mean, with their mean value and
+   * a weight corrected by their variance. Not in the paper, where they count for nothing. Costs `3 / (2 · blockSize)` of
+   * exact attention's multiply-adds, and reads all keys and values once. Default `true`; with a `plan`, `false`: a cache
+   * is then read in the plan's blocks alone.
+   */
+  remainder?: boolean;
+  /**
    * Whether `pbsAttention` runs exact attention instead where it does not expect blocks to pay: short lengths, few heads,
    * a high threshold. Decided by shape, options and device before anything is launched (`kernels/cost_model.ts`); the
    * output is then that of `flashAttention`. A plan is that of block-sparse attention in any case. Default `true`.
@@ -83,5 +98,7 @@ export const defaultOptions = {
   threshold: 0.9,
   permute: true,
   exactLastBlock: true,
+  probeRows: 8,
+  remainder: true,
   auto: true,
 };

@@ -15,12 +15,12 @@ import {relativeL1} from '../golden_cases';
 import type {PlanValues} from '../plan_values';
 import {keptBlocks, planMask, valuesOf} from '../plan_values';
 import type {MaskValues, RectangularShape, ReferenceOptions} from '../reference';
-import {composedAttention, maskTensor, randomInputs, tensors} from '../reference';
+import {composedAttention, maskTensor, paper, randomInputs, tensors} from '../reference';
 
 /** Backends that have every form; the others refuse them. */
 const able = ['cpu'];
 
-const cut = {blockSize: 8, segmentSize: 16, auto: false};
+const cut = {...paper, blockSize: 8, segmentSize: 16, auto: false};
 
 /** Values in a regular pattern: hides about a third of the keys, and with `-Infinity` and `-1e9` in an additive mask. */
 function maskOf(shape: MaskValues['shape'], dtype: MaskValues['dtype']): MaskValues {
@@ -351,7 +351,7 @@ describeBackends('forms of attention', (backend) => {
     await fc.assert(
       fc.asyncProperty(form, async ({shape, options, sizes, seed}) => {
         const [q, k, v] = tensors(randomInputs(shape, seed));
-        const sparse = {...options, ...sizes, threshold: 0.5, auto: false};
+        const sparse = {...options, ...sizes, ...paper, threshold: 0.5, auto: false};
         const plan = pbsAttentionPlan(q, k, sparse);
         const mask = planMask(await valuesOf(plan, shape.length), sizes.blockSize);
         const results = [

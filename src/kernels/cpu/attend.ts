@@ -1,5 +1,6 @@
 import type {TypedArray} from '@tensorflow/tfjs-core';
 import type {BlockGeometry} from '../block_geometry.js';
+import type {AttentionState} from './attend_remainder.js';
 import {dot, keyRow, lengthOf} from './permute.js';
 
 /** What hides keys besides a causal mask. */
@@ -22,7 +23,7 @@ export interface AttentionMask {
  * the blocks in its list, in float64. With a causal mask a row sees the keys whose original index is not above its own
  * position; a row that sees nothing gives zeros.
  *
- * Without lists and key order every key counts: exact attention.
+ * Without lists and key order every key counts: exact attention. A row begins with what `seen` says it has seen already.
  */
 export function attend(
   query: Float32Array,
@@ -33,6 +34,7 @@ export function attend(
   causal: boolean,
   plan?: {keyIndices: Int32Array; blockLists: Int32Array},
   {keyLengths, mask}: HiddenKeys = {},
+  seen?: AttentionState,
 ): Float32Array {
   const {batch, heads, queryLength, keyLength, queryOffset, headDim, valueDim} = geometry;
   const {blockSize, queryBlocks, keyBlocks} = geometry;
@@ -47,7 +49,8 @@ export function attend(
       const end = causal ? Math.min(length, queryOffset + row + 1) : length;
       const biasAt = mask && maskRow(mask, geometry, head, row);
       let visible = 0;
-      let max = -Infinity;
+      const stateRow = head * queryLength + row;
+      let max = seen ? seen.maxima[stateRow] : -Infinity;
       const see = (position: number) => {
         const bias = biasAt ? biasAt(position) : 0;
         if (position < end && bias !== -Infinity) {
@@ -70,8 +73,10 @@ export function attend(
           see(position);
         }
       }
-      sums.fill(0);
-      let sum = 0;
+      // What was seen before, brought to the maximum of all.
+      const rescale = seen && seen.sums[stateRow] > 0 ? Math.exp(seen.maxima[stateRow] - max) : 0;
+      let sum = seen ? rescale * seen.sums[stateRow] : 0;
+      sums.forEach((_, d) => (sums[d] = seen ? rescale * seen.values[stateRow * valueDim + d] : 0));
       for (let i = 0; i < visible; ++i) {
         const weight = Math.exp(weights[i] - max);
         sum += weight;
@@ -80,8 +85,8 @@ export function attend(
           sums[d] += weight * value[valueStart + d];
         }
       }
-      const outputStart = (head * queryLength + row) * valueDim;
-      for (let d = 0; d < valueDim && visible > 0; ++d) {
+      const outputStart = stateRow * valueDim;
+      for (let d = 0; d < valueDim && sum !== 0; ++d) {
         output[outputStart + d] = sums[d] / sum;
       }
     }

@@ -14,10 +14,12 @@ import {blockGeometry, isExact} from '../block_geometry.js';
 import {runsExact} from '../cost_model.js';
 import {exactPlan} from '../exact_plan.js';
 import {attend} from './attend.js';
+import {attendRemainder} from './attend_remainder.js';
 import {blockLists} from './block_lists.js';
 import {blockMask} from './block_mask.js';
 import {cpuCosts} from './costs.js';
 import {permute} from './permute.js';
+import {probedScores} from './probed_scores.js';
 import {scoreBlocks} from './score_blocks.js';
 import {selectBlocks} from './select_blocks.js';
 
@@ -63,7 +65,9 @@ function pbsAttention(args: {
         blockLists: blockLists(backend.data.get(blockMask.dataId).values as Uint8Array, geometry),
       }
     : planBlocks(q, k, geometry, attrs, keyLengths);
-  const output = attend(q, k, v, geometry, attrs.scale, attrs.causal, plan, {keyLengths});
+  const {scale, causal, remainder} = attrs;
+  const skipped = remainder ? attendRemainder(q, k, v, geometry, scale, causal, plan, keyLengths) : undefined;
+  const output = attend(q, k, v, geometry, scale, causal, plan, {keyLengths}, skipped);
   return outputTensor(backend, geometry, output);
 }
 
@@ -97,10 +101,13 @@ function planBlocks(
   attrs: PBSAttentionAttrs,
   keyLengths?: Int32Array,
 ): {keyIndices: Int32Array; blockLists: Int32Array} {
-  const {scale, causal, threshold, exactLastBlock} = attrs;
+  const {scale, causal, threshold, exactLastBlock, probeRows} = attrs;
   const order = permute(query, key, geometry, scale, attrs.permute, causal, keyLengths);
-  const scores = scoreBlocks(query, key, order, geometry, scale, causal, exactLastBlock, keyLengths);
-  const lists = selectBlocks(scores, order.keyIndices, geometry, threshold, causal);
+  const scores =
+    probeRows > 0
+      ? probedScores(query, key, order, geometry, scale, causal, exactLastBlock, probeRows, keyLengths)
+      : scoreBlocks(query, key, order, geometry, scale, causal, exactLastBlock, keyLengths);
+  const lists = selectBlocks(scores, order.keyIndices, geometry, threshold, causal, probeRows > 0);
   return {keyIndices: order.keyIndices, blockLists: lists};
 }
 
