@@ -8,6 +8,8 @@ import {WriteRowProgram} from '../../demo/llama/kernels/webgpu/write_row';
 import {blockGeometry} from '../../src/kernels/block_geometry';
 import {AttendProgram} from '../../src/kernels/webgpu/attend';
 import {AttendMatrixProgram} from '../../src/kernels/webgpu/attend_matrix';
+import {AttendRemainderProgram} from '../../src/kernels/webgpu/attend_remainder';
+import {BlockLogSumsProgram} from '../../src/kernels/webgpu/block_log_sums';
 import {BlockMaskProgram} from '../../src/kernels/webgpu/block_mask';
 import {
   KeyScoresProgram,
@@ -17,8 +19,11 @@ import {
 } from '../../src/kernels/webgpu/permute';
 import {extendedCode} from '../../src/kernels/webgpu/extended_program';
 import type {AttentionProgram, ProgramSpec} from '../../src/kernels/webgpu/program';
+import {ProbedScoresProgram} from '../../src/kernels/webgpu/probed_scores';
+import {ProbeRowsProgram, QueryDistancesProgram} from '../../src/kernels/webgpu/probe_rows';
 import {BlockScoresProgram, PoolBlocksProgram, ProxyMassProgram} from '../../src/kernels/webgpu/score_blocks';
 import {SelectBlocksProgram} from '../../src/kernels/webgpu/select_blocks';
+import {SummarizeBlocksProgram} from '../../src/kernels/webgpu/summarize_blocks';
 import type {Tile} from '../../src/kernels/webgpu/tile';
 import {expectShader} from './shader_snapshot';
 
@@ -41,6 +46,8 @@ describe('shader texts', () => {
   const attendTile: Tile = {threadsX: 8, threadsY: 16, rows: 2, columns: 4};
   const halfTile: Tile = {threadsX: 8, threadsY: 16, rows: 4, columns: 4};
   const plan = {keyIndices: order, blockLists: lists};
+  const probes: TensorInfo = {...info(1, 4, 8, 8), dtype: 'int32'};
+  const seen = info(1, 4, 1000, 68);
   const rotary = (headDim: number) => ({
     x: info(6, 100, headDim),
     cos: info(512, headDim),
@@ -64,8 +71,32 @@ describe('shader texts', () => {
     proxy_mass: new ProxyMassProgram(info(1, 4, 768), order, geometry),
     block_scores: new BlockScoresProgram(query, geometry, 0.125, true, mass),
     block_scores_pooled: new BlockScoresProgram(query, geometry, 0.125, false),
-    select_blocks: new SelectBlocksProgram(scores, order, geometry, 0.9, true),
-    select_blocks_not_causal: new SelectBlocksProgram(scores, order, geometry, 0.9, false),
+    summarize_blocks: new SummarizeBlocksProgram(key, order, geometry, true),
+    query_distances: new QueryDistancesProgram(query, geometry),
+    probe_rows: new ProbeRowsProgram(order, geometry, 8),
+    block_log_sums: new BlockLogSumsProgram(query, key, order, geometry, tile, 0.125, true, probes),
+    block_log_sums_own_segment: new BlockLogSumsProgram(query, key, order, geometry, tile, 0.125, true),
+    probed_scores: new ProbedScoresProgram(
+      {query, summaries: query, probeLogSums: info(4, 64, 8), ownLogSums: info(4, 128, 2), proxyMass: mass},
+      geometry,
+      0.125,
+    ),
+    probed_scores_not_causal: new ProbedScoresProgram(
+      {query, summaries: query, probeLogSums: info(4, 64, 8)},
+      geometry,
+      0.125,
+    ),
+    select_blocks: new SelectBlocksProgram(scores, order, geometry, 0.9, true, false),
+    select_blocks_own_counts: new SelectBlocksProgram(scores, order, geometry, 0.9, true, true),
+    select_blocks_not_causal: new SelectBlocksProgram(scores, order, geometry, 0.9, false, false),
+    attend_remainder: new AttendRemainderProgram(
+      {query, summaries: query, valueMeans: info(1, 4, 8, 64), blockLists: lists},
+      geometry,
+      0.125,
+      true,
+    ),
+    attend_sparse_seen: new AttendProgram(query, key, key, geometry, attendTile, 'float32', 0.125, true, plan, seen),
+    attend_matrix_sparse_seen: new AttendMatrixProgram(query, key, key, geometry, 0.125, true, plan, seen),
     block_mask: new BlockMaskProgram(lists),
     attend_sparse: new AttendProgram(query, key, key, geometry, attendTile, 'float32', 0.125, true, plan),
     attend_exact: new AttendProgram(query, key, key, geometry, attendTile, 'float32', 0.125, true),

@@ -10,6 +10,7 @@ import type {Held} from './attend_tile.js';
 import {carriedWords, chooseAttendTile, headWords, wordValues} from './attend_tile.js';
 import type {BlockPlan} from './attend_walk.js';
 import {attendSpec, attendWalk, ownedRows} from './attend_walk.js';
+import {readSeen} from './attention_state.js';
 import {AttentionProgram, headVectors, readRow} from './program.js';
 import type {Tile} from './tile.js';
 import {tileKeys, tileQueries, tileThreads} from './tile.js';
@@ -17,6 +18,8 @@ import {tileKeys, tileQueries, tileThreads} from './tile.js';
 /**
  * Stage 4, attend: float32 `[batch, heads, length, headDim]`. Softmax attention of each query row over the keys of the
  * blocks in its list, with an online softmax (paper algorithm 1); without a plan over all keys, exact attention.
+ *
+ * A row is added to what `seen` says it has seen already, the remainder.
  *
  * Where float16 was asked for: on the matrix units of the device if there are some, else in the float16 of its shaders
  * if there is one, else in float32.
@@ -30,14 +33,15 @@ export function attend(
   geometry: BlockGeometry,
   {scale, causal, precision}: Pick<FlashAttentionAttrs, 'scale' | 'causal' | 'precision'>,
   plan?: BlockPlan,
+  seen?: TensorInfo,
 ): TensorInfo {
   const arithmetic = arithmeticOf(backend.device, geometry.headDim, precision);
   if (arithmetic === 'matrix units') {
-    return new AttendMatrixProgram(query, key, value, geometry, scale, causal, plan).run(backend);
+    return new AttendMatrixProgram(query, key, value, geometry, scale, causal, plan, seen).run(backend);
   }
   const blockSize = plan ? geometry.blockSize : geometry.queryLength;
   const tile = chooseAttendTile(op, backend, geometry.headDim, blockSize, arithmetic);
-  return new AttendProgram(query, key, value, geometry, tile, arithmetic, scale, causal, plan).run(backend);
+  return new AttendProgram(query, key, value, geometry, tile, arithmetic, scale, causal, plan, seen).run(backend);
 }
 
 interface AttendVariant {
@@ -47,6 +51,8 @@ interface AttendVariant {
   causal: boolean;
   /** Whether a plan names the keys, or all of them count. */
   sparse: boolean;
+  /** Whether rows have seen something before. */
+  seen: boolean;
 }
 
 export class AttendProgram extends AttentionProgram<AttendVariant> {
@@ -60,16 +66,17 @@ export class AttendProgram extends AttentionProgram<AttendVariant> {
     scale: number,
     causal: boolean,
     plan?: BlockPlan,
+    seen?: TensorInfo,
   ) {
     super({
-      ...attendSpec(query, key, value, geometry, tileQueries(tile), scale, plan),
+      ...attendSpec(query, key, value, geometry, tileQueries(tile), scale, plan, seen),
       threads: tileThreads(tile),
-      variant: {tile, held, headDim: geometry.headDim, causal, sparse: plan !== undefined},
+      variant: {tile, held, headDim: geometry.headDim, causal, sparse: plan !== undefined, seen: seen !== undefined},
       ...(held === 'float16' && {extensions: ['f16' as const]}),
     });
   }
 
-  protected shader({tile, held, headDim, causal, sparse}: AttendVariant): string {
+  protected shader({tile, held, headDim, causal, sparse, seen}: AttendVariant): string {
     const {rows, columns, threadsX} = tile;
     const product = products(held, tile, headDim);
     const vectorsOfWord = wordValues(held) / 4;
@@ -125,7 +132,7 @@ const masked = -3.4e38f;
 // Where the maximum of a row starts: so far above it that a masked score has no weight, also in a row without others.
 const lowest = -1e38f;
 ${readRow('readQuery', 'query', headDim)}
-${attendWalk(headDim, sparse, causal)}
+${attendWalk(headDim, sparse, causal)}${seen ? readSeen(headDim) : ''}
 ${['Query', 'Key', 'Value'].map((name) => readPadded(name, headDim, held)).join('\n')}
 
 fn main(index : i32) {
@@ -219,7 +226,27 @@ ${ownedRows}
   // Barrier: the sum of a row needs the parts of all x.
   workgroupBarrier();
   var sum = vec${rows}<f32>(0.0);
-  ${each(threadsX, (i) => `sum += rowPartials[y * rowStride + ${i}];`)}
+  ${each(threadsX, (i) => `sum += rowPartials[y * rowStride + ${i}];`)}${
+    seen
+      ? `
+  // What the rows have seen before; both sums and outputs brought to the larger maximum.
+  var ownScale : vec${rows}<f32>;
+  var seenScale : vec${rows}<f32>;
+  ${each(
+    rows,
+    (
+      r,
+    ) => `let seenRow${r} = head * uniforms.queryShape.z + min(firstRow + y + ${r} * threadsY, uniforms.queryShape.z - 1);
+  {
+    let before = seenAt(seenRow${r});
+    let newMax = max(rowMax[${r}], before.x);
+    ownScale[${r}] = exp2(rowMax[${r}] - newMax);
+    seenScale[${r}] = exp2(before.x - newMax);
+    sum[${r}] = sum[${r}] * ownScale[${r}] + before.y * seenScale[${r}];
+  }`,
+  )}`
+      : ''
+  }
   ${each(rows, (r) =>
     each(
       outputs,
@@ -228,7 +255,9 @@ ${ownedRows}
     if (row < endRow) {
       ${each(vectorsOfWord, (g) => {
         const vector = `(x + ${o} * threadsX) * ${vectorsOfWord} + ${g}`;
-        const mean = `output[${r}][${o * vectorsOfWord + g}] / sum[${r}]`;
+        const own = `output[${r}][${o * vectorsOfWord + g}]`;
+        const all = `(ownScale[${r}] * ${own} + seenScale[${r}] * seenValues(seenRow${r}, ${vector}))`;
+        const mean = `${seen ? all : own} / sum[${r}]`;
         // A row that saw nothing is zeros.
         return `${ifInRow(vector, headDim, held)}{ writeOutput(head * uniforms.queryShape.z + row, ${vector}, select(${mean}, vec4<f32>(0.0), sum[${r}] == 0.0)); }`;
       })}

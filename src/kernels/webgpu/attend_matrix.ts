@@ -2,6 +2,7 @@ import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {BlockGeometry} from '../block_geometry.js';
 import type {BlockPlan} from './attend_walk.js';
 import {attendSpec, attendWalk, ownedRows} from './attend_walk.js';
+import {readSeen} from './attention_state.js';
 import {hasMatrixUnits} from './device_features.js';
 import {AttentionProgram, headVectors, readRow} from './program.js';
 import {each} from '../shader_text.js';
@@ -49,6 +50,8 @@ interface MatrixVariant {
   headDim: number;
   causal: boolean;
   sparse: boolean;
+  /** Whether rows have seen something before. */
+  seen: boolean;
 }
 
 /**
@@ -64,16 +67,17 @@ export class AttendMatrixProgram extends AttentionProgram<MatrixVariant> {
     scale: number,
     causal: boolean,
     plan?: BlockPlan,
+    seen?: TensorInfo,
   ) {
     super({
-      ...attendSpec(query, key, value, geometry, tileQueries, scale, plan),
+      ...attendSpec(query, key, value, geometry, tileQueries, scale, plan, seen),
       threads,
-      variant: {headDim: geometry.headDim, causal, sparse: plan !== undefined},
+      variant: {headDim: geometry.headDim, causal, sparse: plan !== undefined, seen: seen !== undefined},
       extensions: ['f16', 'subgroups', 'chromium_experimental_subgroup_matrix'],
     });
   }
 
-  protected shader({headDim, causal, sparse}: MatrixVariant): string {
+  protected shader({headDim, causal, sparse, seen}: MatrixVariant): string {
     const vectors = headVectors(headDim);
     const paddedVectors = paddedHeadDim(headDim) / 4;
     const headFragments = paddedHeadDim(headDim) / fragment;
@@ -107,7 +111,7 @@ const tileKeys = ${tileKeys};
 const masked = -3.4e38f;
 var<workgroup> tiles : array<f16, ${tileSize(headDim)}>;
 ${readRow('readQuery', 'query', headDim)}
-${attendWalk(headDim, sparse, causal)}
+${attendWalk(headDim, sparse, causal)}${seen ? readSeen(headDim) : ''}
 var<workgroup> scoreRows : array<f32, ${tileQueries * scoreStride}>;
 var<workgroup> weightRows : array<f16, ${tileQueries * weightStride}>;
 var<workgroup> keyPositions : array<i32, tileKeys>;
@@ -281,7 +285,18 @@ ${ownedRows}
   }
 
   // 5. The sums of both halves, and the output, by way of workgroup memory.
-  let total = rowSum + subgroupShuffleXor(rowSum, 1u);
+  ${seen ? 'var' : 'let'} total = rowSum + subgroupShuffleXor(rowSum, 1u);${
+    seen
+      ? `
+  // What the row has seen before; both sums and outputs brought to the larger maximum.
+  let seenRow = head * uniforms.queryShape.z + min(firstRow + row, uniforms.queryShape.z - 1);
+  let before = seenAt(seenRow);
+  let bothMax = max(rowMax, before.x);
+  let ownScale = exp2(rowMax - bothMax);
+  let seenScale = exp2(before.x - bothMax);
+  total = total * ownScale + before.y * seenScale;`
+      : ''
+  }
   ${each(Math.ceil(headFragments / staged), (g) => {
     const inGroup = Math.min(staged, headFragments - g * staged);
     return `${each(inGroup, (o) => `subgroupMatrixStore<row_major>(&scoreRows, firstTileRow * ${scoreStride}u + ${o * fragment}u, output${g * staged + o}, ${scoreStride}u);`)}
@@ -290,7 +305,12 @@ ${ownedRows}
     let vector = ${(g * staged * fragment) / 4} + i;
     if (firstRow + row < endRow && vector < ${vectors}) {
       let at = row * ${scoreStride} + 4 * i;
-      let x = vec4<f32>(scoreRows[at], scoreRows[at + 1], scoreRows[at + 2], scoreRows[at + 3]);
+      ${seen ? 'var' : 'let'} x = vec4<f32>(scoreRows[at], scoreRows[at + 1], scoreRows[at + 2], scoreRows[at + 3]);${
+        seen
+          ? `
+      x = ownScale * x + seenScale * seenValues(seenRow, vector);`
+          : ''
+      }
       // A row that saw nothing is zeros.
       writeOutput(head * uniforms.queryShape.z + firstRow + row, vector, select(x / total, vec4<f32>(0.0), total == 0.0));
     }

@@ -21,6 +21,7 @@ export function attendSpec(
   tileQueries: number,
   scale: number,
   plan?: BlockPlan,
+  seen?: TensorInfo,
 ): Omit<ProgramSpec<never>, 'threads' | 'variant'> {
   const components = rowComponents(headDim);
   const queryTiles = plan ? queryBlocks * Math.ceil(blockSize / tileQueries) : Math.ceil(queryLength / tileQueries);
@@ -33,6 +34,7 @@ export function attendSpec(
         keyIndices: {tensor: plan.keyIndices, components: 1},
         blockLists: {tensor: plan.blockLists, components: 1},
       }),
+      ...(seen && {seen: {tensor: seen, components: 4}}),
     },
     outputShape: query.shape,
     outputType: 'float32',

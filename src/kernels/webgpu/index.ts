@@ -15,11 +15,13 @@ import {runsExact} from '../cost_model.js';
 import {exactPlan} from '../exact_plan.js';
 import {refuseForms} from '../supported_forms.js';
 import {attend} from './attend.js';
+import {attendRemainder} from './attend_remainder.js';
 import type {BlockPlan} from './attend_walk.js';
 import {blockMask} from './block_mask.js';
 import {webgpuCosts} from './costs.js';
 import {checkBufferSizes, planShapes} from './device_limits.js';
 import {permute} from './permute.js';
+import {probedScores} from './probed_scores.js';
 import {withScratch} from './program.js';
 import {scoreBlocks} from './score_blocks.js';
 import {selectBlocks} from './select_blocks.js';
@@ -47,7 +49,10 @@ function pbsAttention(args: {
     const plan = planBlocks('pbsAttention', backend, query, key, geometry, attrs);
     scratch(plan.keyIndices);
     scratch(plan.blockLists);
-    return attend('pbsAttention', backend, query, key, value, geometry, attrs, plan);
+    const skipped = attrs.remainder
+      ? scratch(attendRemainder(backend, query, key, value, geometry, attrs.scale, attrs.causal, plan))
+      : undefined;
+    return attend('pbsAttention', backend, query, key, value, geometry, attrs, plan, skipped);
   });
 }
 
@@ -109,13 +114,17 @@ function planBlocks(
   geometry: BlockGeometry,
   attrs: PBSAttentionAttrs,
 ): BlockPlan {
-  const {scale, causal, threshold, exactLastBlock} = attrs;
+  const {scale, causal, threshold, exactLastBlock, probeRows} = attrs;
   return withScratch(backend, (scratch, keep) => {
     const order = permute(op, backend, query, key, geometry, scale, attrs.permute);
     scratch(order.keyScores);
     keep(order.keyIndices);
-    const scores = scratch(scoreBlocks(backend, query, key, order, geometry, scale, causal, exactLastBlock));
-    const blockLists = selectBlocks(backend, scores, order.keyIndices, geometry, threshold, causal);
+    const scores = scratch(
+      probeRows > 0
+        ? probedScores(op, backend, query, key, order, geometry, scale, causal, exactLastBlock, probeRows)
+        : scoreBlocks(backend, query, key, order, geometry, scale, causal, exactLastBlock),
+    );
+    const blockLists = selectBlocks(backend, scores, order.keyIndices, geometry, threshold, causal, probeRows > 0);
     return {keyIndices: order.keyIndices, blockLists};
   });
 }

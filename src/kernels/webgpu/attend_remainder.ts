@@ -1,0 +1,150 @@
+import type {TensorInfo} from '@tensorflow/tfjs-core';
+import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
+import type {BlockGeometry} from '../block_geometry.js';
+import {each} from '../shader_text.js';
+import type {BlockPlan} from './attend_walk.js';
+import {lowest, stateSize} from './attention_state.js';
+import {blockRange, blockRangeUniforms, lengthOf} from './block_range.js';
+import {AttentionProgram, headVectors, readRow, rowComponents, withScratch, workgroupIndex} from './program.js';
+import {SummarizeBlocksProgram} from './summarize_blocks.js';
+import {summaryScore, summaryUniforms} from './summary_score.js';
+
+/**
+ * Part of stage 4, before the blocks of the lists: what each query row pays to the blocks that compete for it and are
+ * skipped, by their summaries: a skipped block is one key with the weight of all of its keys (`block_estimate.ts`), and their
+ * mean value. Blocks of segments that the row stands in are never skipped. A state of the online softmax
+ * (`attention_state.ts`), float32 `[batch, heads, queryLength, stateSize]`.
+ */
+export function attendRemainder(
+  backend: WebGPUBackend,
+  query: TensorInfo,
+  key: TensorInfo,
+  value: TensorInfo,
+  geometry: BlockGeometry,
+  scale: number,
+  causal: boolean,
+  {keyIndices, blockLists}: BlockPlan,
+  keyLengths?: TensorInfo,
+): TensorInfo {
+  return withScratch(backend, (scratch) => {
+    const summarize = (x: TensorInfo, variance: boolean) =>
+      scratch(new SummarizeBlocksProgram(x, keyIndices, geometry, variance, keyLengths).run(backend));
+    const parts = {query, summaries: summarize(key, true), valueMeans: summarize(value, false), blockLists, keyLengths};
+    return new AttendRemainderProgram(parts, geometry, scale, causal).run(backend);
+  });
+}
+
+interface RemainderInputs {
+  query: TensorInfo;
+  summaries: TensorInfo;
+  valueMeans: TensorInfo;
+  blockLists: TensorInfo;
+  keyLengths?: TensorInfo;
+}
+
+interface RemainderVariant {
+  headDim: number;
+  valueDim: number;
+  causal: boolean;
+  padded: boolean;
+}
+
+const threads = 64;
+
+export class AttendRemainderProgram extends AttentionProgram<RemainderVariant> {
+  constructor(inputs: RemainderInputs, geometry: BlockGeometry, scale: number, causal: boolean) {
+    const {batch, heads, queryLength, headDim, valueDim, blockSize, queryBlocks} = geometry;
+    const {keyLengths} = inputs;
+    const components = rowComponents(headDim);
+    const partsPerBlock = Math.ceil(blockSize / threads);
+    super({
+      inputs: {
+        query: {tensor: inputs.query, components},
+        summaries: {tensor: inputs.summaries, components},
+        valueMeans: {tensor: inputs.valueMeans, components: rowComponents(valueDim)},
+        blockLists: {tensor: inputs.blockLists, components: 1},
+        ...(keyLengths && {keyLengths: {tensor: keyLengths, components: 1}}),
+      },
+      outputShape: [batch, heads, queryLength, stateSize(valueDim)],
+      outputType: 'float32',
+      outputComponents: 4,
+      threads,
+      workgroups: batch * heads * queryBlocks * partsPerBlock,
+      uniforms: {
+        ...blockRangeUniforms(geometry),
+        ...summaryUniforms(scale),
+        partsPerBlock: {type: 'i32', value: partsPerBlock},
+      },
+      variant: {headDim, valueDim, causal, padded: keyLengths !== undefined},
+    });
+  }
+
+  protected shader({headDim, valueDim, causal, padded}: RemainderVariant): string {
+    const vectors = headVectors(headDim);
+    const valueVectors = headVectors(valueDim);
+    return `
+// An invocation owns one query row, in registers; a workgroup ${threads} rows of one query block, or what is left of it. All its
+// invocations read the same summary at a time, straight from global memory: one read serves them all. Nothing is shared.
+${workgroupIndex}
+${blockRange(causal)}
+${lengthOf(padded)}
+${readRow('readQuery', 'query', headDim)}
+${readRow('readSummary', 'summaries', headDim)}
+${readRow('readValue', 'valueMeans', valueDim)}
+${summaryScore('f32')}
+
+fn main(index : i32) {
+  let heads = uniforms.outShape.y;
+  let allHeads = uniforms.outShape.x * heads;
+  let queryBlocks = uniforms.blockListsShape.z;
+  let part = workgroupIndex() % uniforms.partsPerBlock;
+  // Last rows first: under a causal mask most blocks compete for them, and a long workgroup should not start last.
+  let queryBlock = queryBlocks - 1 - (workgroupIndex() / uniforms.partsPerBlock) % queryBlocks;
+  let head = workgroupIndex() / (uniforms.partsPerBlock * queryBlocks);
+  let rowInBlock = part * ${threads} + i32(localIndex);
+  let row = queryBlock * uniforms.blockSize + rowInBlock;
+  if (head >= allHeads || rowInBlock >= uniforms.blockSize || row >= uniforms.queryLength) {
+    return;
+  }
+  let queryRow = head * uniforms.queryLength + row;
+  ${each(vectors, (v) => `let q${v} = uniforms.logitScale * readQuery(queryRow, ${v});`)}
+
+  // Empty state: nothing seen, all sums zero.
+  var rowMax = ${lowest};
+  var rowSum = 0.0;
+  var values = array<vec4<f32>, ${valueVectors}>();
+  let list = (head * queryBlocks + queryBlock) * (uniforms.keyBlocks + 1);
+  let listEnd = list + 1 + blockLists[list];
+  var entry = list + 1;
+  let end = lengthOf(head, heads);
+  let blocksWithKeys = (end + uniforms.blockSize - 1) / uniforms.blockSize;
+  for (var block = 0; block < min(scoredBlocks(queryBlock), blocksWithKeys); block++) {
+    // The list is in ascending order.
+    if (entry < listEnd && blockLists[entry] == block) {
+      entry++;
+      continue;
+    }
+    let meanRow = head * uniforms.keyBlocks + block;
+    let varianceRow = allHeads * uniforms.keyBlocks + meanRow;
+    var byMean = 0.0;
+    var byVariance = 0.0;
+    ${each(
+      vectors,
+      (v) => `byMean += dot(q${v}, readSummary(meanRow, ${v}));
+    byVariance += dot(q${v} * q${v}, readSummary(varianceRow, ${v}));`,
+    )}
+    let score = summaryScore(byMean, byVariance, countOf(block, end));
+    let newMax = max(rowMax, score);
+    let rescale = exp2(rowMax - newMax);
+    let weight = exp2(score - newMax);
+    rowMax = newMax;
+    rowSum = rowSum * rescale + weight;
+    ${each(valueVectors, (v) => `values[${v}] = values[${v}] * rescale + weight * readValue(meanRow, ${v});`)}
+  }
+
+  let at = queryRow * ${1 + valueVectors};
+  result[at] = vec4<f32>(rowMax, rowSum, 0.0, 0.0);
+  ${each(valueVectors, (v) => `result[at + ${1 + v}] = values[${v}];`)}
+}`;
+  }
+}

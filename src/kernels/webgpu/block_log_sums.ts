@@ -1,0 +1,225 @@
+import type {TensorInfo} from '@tensorflow/tfjs-core';
+import {summaryRows} from '../block_estimate.js';
+import type {BlockGeometry} from '../block_geometry.js';
+import {scoredBlocks, visibleBlocks} from '../block_geometry.js';
+import {blockRange, blockRangeUniforms, lengthOf} from './block_range.js';
+import {AttentionProgram, keyRow, readRow, rowComponents, workgroupIndex} from './program.js';
+import type {Tile} from './tile.js';
+import {loadTile, scoreTile, tileKeys, tileQueries, tileThreads} from './tile.js';
+
+/** Most key blocks that do not compete for a query block: those of the segments that it stands in. */
+export function mostOwnBlocks(geometry: BlockGeometry, causal: boolean): number {
+  const own = Array.from({length: geometry.queryBlocks}, (_, queryBlock) => {
+    return visibleBlocks(geometry, causal, queryBlock) - scoredBlocks(geometry, causal, queryBlock);
+  });
+  return Math.max(0, ...own);
+}
+
+/** Keys that a workgroup walks over: enough to load its rows once for many, few enough for many workgroups. */
+const keysPerWorkgroup = 1024;
+
+interface LogSumVariant {
+  tile: Tile;
+  headDim: number;
+  causal: boolean;
+  padded: boolean;
+  /** Whether rows are the evenly spaced ones and keys those of their own segment; else given rows, and all visible keys. */
+  ownSegment: boolean;
+}
+
+/**
+ * Part of stage 2: log2 of what some rows of each query block pay to each key block, Σ exp2(score) over the keys of the block
+ * that the row may see; about −3.4e38 where there are none. float32
+ *
+ * - `[batch * heads, queryBlocks * rows, keyBlocks]` for given rows; written for the visible blocks of a query block alone;
+ * - `[batch * heads, queryBlocks * summaryRows, mostOwnBlocks]` without, for evenly spaced rows (`block_estimate.ts`), of
+ *   their blocks that do not compete, from the first of them on.
+ *
+ * @param probes int32 `[batch, heads, queryBlocks, rows]`.
+ */
+export class BlockLogSumsProgram extends AttentionProgram<LogSumVariant> {
+  constructor(
+    query: TensorInfo,
+    key: TensorInfo,
+    keyIndices: TensorInfo,
+    geometry: BlockGeometry,
+    tile: Tile,
+    scale: number,
+    causal: boolean,
+    probes?: TensorInfo,
+    keyLengths?: TensorInfo,
+  ) {
+    const {batch, heads, headDim, blockSize, queryBlocks, keyBlocks} = geometry;
+    const components = rowComponents(headDim);
+    const rowsPerBlock = probes ? probes.shape[3] : summaryRows;
+    const outputBlocks = probes ? keyBlocks : mostOwnBlocks(geometry, causal);
+    const rowTiles = Math.ceil((queryBlocks * rowsPerBlock) / tileQueries(tile));
+    const blocksPerWorkgroup = Math.max(1, Math.floor(keysPerWorkgroup / blockSize));
+    // The rows of a tile belong to so many query blocks at the most, from a segment's first key to another's last.
+    const queryBlocksOfTile = Math.ceil(tileQueries(tile) / rowsPerBlock) + 1;
+    const blocksOfTile = probes ? keyBlocks : queryBlocksOfTile + (2 * geometry.segmentSize) / blockSize;
+    const parts = Math.ceil(Math.min(blocksOfTile, keyBlocks) / blocksPerWorkgroup);
+    super({
+      inputs: {
+        query: {tensor: query, components},
+        key: {tensor: key, components},
+        keyIndices: {tensor: keyIndices, components: 1},
+        ...(probes && {probes: {tensor: probes, components: 1}}),
+        ...(keyLengths && {keyLengths: {tensor: keyLengths, components: 1}}),
+      },
+      outputShape: [batch * heads, queryBlocks * rowsPerBlock, outputBlocks],
+      outputType: 'float32',
+      threads: tileThreads(tile),
+      workgroups: batch * heads * rowTiles * parts,
+      uniforms: {
+        ...blockRangeUniforms(geometry),
+        logitScale: {type: 'f32', value: scale * Math.LOG2E},
+        rowsPerBlock: {type: 'i32', value: rowsPerBlock},
+        rowTiles: {type: 'i32', value: rowTiles},
+        blocksPerWorkgroup: {type: 'i32', value: blocksPerWorkgroup},
+        parts: {type: 'i32', value: parts},
+      },
+      variant: {tile, headDim, causal, padded: keyLengths !== undefined, ownSegment: probes === undefined},
+    });
+  }
+
+  protected shader({tile, headDim, causal, padded, ownSegment}: LogSumVariant): string {
+    return `
+// A workgroup takes tileQueries of the chosen rows of one head, which can belong to several query blocks, and some key
+// blocks, over which it walks in tiles of tileKeys keys. Invocation (x, y) keeps, in registers, maximum and sum of its rows
+// over its own columns; at the end of each key block they are combined over x, in workgroup memory.
+${workgroupIndex}
+${keyRow}
+${blockRange(causal)}
+${lengthOf(padded)}
+${scoreTile(tile, headDim)}
+${readRow('readKey', 'key', headDim)}
+// Query rows of the tile, -1 past the last; the last key position that each may see.
+var<workgroup> rowsOfTile : array<i32, tileQueries>;
+var<workgroup> partialMax : array<f32, ${tileQueries(tile) * tile.threadsX}>;
+var<workgroup> partialSum : array<f32, ${tileQueries(tile) * tile.threadsX}>;
+// Key blocks [x, y) of this workgroup.
+var<workgroup> span : vec2<i32>;
+
+fn loadChosenRows(head : i32) {
+  ${loadTile(
+    'queryTile',
+    tileQueries(tile),
+    tile,
+    headDim,
+    (i) => `rowsOfTile[${i}] >= 0`,
+    (i, vector) => `uniforms.logitScale * readQuery(head * uniforms.queryShape.z + rowsOfTile[${i}], ${vector})`,
+  )}
+}
+
+// Loads the keys of slots [first, end) of the permuted order; zeros follow.
+fn loadKeyTile(head : i32, first : i32, end : i32) {
+  let firstKeyRow = keyRow(head, uniforms.queryShape.y, 0);
+  let firstIndex = head * uniforms.keyIndicesShape.z + first;
+  ${loadTile(
+    'keyTile',
+    tileKeys(tile),
+    tile,
+    headDim,
+    (i) => `first + ${i} < end`,
+    (i, vector) => `readKey(firstKeyRow + keyIndices[firstIndex + ${i}], ${vector})`,
+  )}
+}
+
+fn main(index : i32) {
+  let local = i32(localIndex);
+  let x = local % threadsX;
+  let y = local / threadsX;
+  let chosenRows = uniforms.outShape.y;
+  let part = workgroupIndex() % uniforms.parts;
+  // Last rows first: under a causal mask they see most keys, and a long workgroup should not start last.
+  let rowTile = uniforms.rowTiles - 1 - (workgroupIndex() / uniforms.parts) % uniforms.rowTiles;
+  let head = workgroupIndex() / (uniforms.parts * uniforms.rowTiles);
+  let exists = head < uniforms.outShape.x;
+  let firstChosen = rowTile * tileQueries;
+  let endChosen = select(firstChosen, min(firstChosen + tileQueries, chosenRows), exists);
+  let heads = uniforms.queryShape.y;
+  for (var i = local; i < tileQueries; i += threads) {
+    var row = -1;
+    if (firstChosen + i < endChosen) {
+      ${
+        ownSegment
+          ? `let first = ((firstChosen + i) / uniforms.rowsPerBlock) * uniforms.blockSize;
+      let rows = min(uniforms.blockSize, uniforms.queryLength - first);
+      let place = (firstChosen + i) % uniforms.rowsPerBlock;
+      row = first + max(0, ((place + 1) * rows) / uniforms.rowsPerBlock - 1);`
+          : 'row = probes[head * chosenRows + firstChosen + i];'
+      }
+    }
+    rowsOfTile[i] = row;
+  }
+  if (local == 0) {
+    let firstBlock = ${ownSegment ? 'scoredBlocks(firstChosen / uniforms.rowsPerBlock)' : '0'} + part * uniforms.blocksPerWorkgroup;
+    let endBlock = min(firstBlock + uniforms.blocksPerWorkgroup, visibleBlocks((endChosen - 1) / uniforms.rowsPerBlock));
+    span = vec2<i32>(firstBlock, select(firstBlock, endBlock, firstChosen < endChosen));
+  }
+  // The loops hold barriers, so all invocations must agree on their length: hence the uniform load, which is also the
+  // barrier between writing and reading the rows.
+  let blocks = workgroupUniformLoad(&span);
+  loadChosenRows(head);
+  let end = lengthOf(head, heads);
+  var lastVisible : array<i32, rows>;
+  for (var r = 0; r < rows; r++) {
+    lastVisible[r] = ${causal ? 'min(end - 1, uniforms.queryOffset + rowsOfTile[y + r * threadsY])' : 'end - 1'};
+  }
+
+  for (var block = blocks.x; block < blocks.y; block++) {
+    var rowMax = array<f32, rows>();
+    var rowSum = array<f32, rows>();
+    for (var r = 0; r < rows; r++) {
+      rowMax[r] = masked;
+    }
+    let firstSlot = block * uniforms.blockSize;
+    let endSlot = min(firstSlot + uniforms.blockSize, uniforms.keyShape.z);
+    for (var offset = 0; offset < uniforms.blockSize; offset += tileKeys) {
+      let first = firstSlot + offset;
+      loadKeyTile(head, first, endSlot);
+      // Barrier: scores read rows that others loaded.
+      workgroupBarrier();
+      let scores = tileScores(x, y);
+      for (var c = 0; c < columns; c++) {
+        let slot = first + x + c * threadsX;
+        if (slot < endSlot) {
+          let position = keyIndices[head * uniforms.keyIndicesShape.z + slot];
+          for (var r = 0; r < rows; r++) {
+            if (position <= lastVisible[r]) {
+              let newMax = max(rowMax[r], scores[r][c]);
+              rowSum[r] = rowSum[r] * exp2(rowMax[r] - newMax) + exp2(scores[r][c] - newMax);
+              rowMax[r] = newMax;
+            }
+          }
+        }
+      }
+      // Barrier: the next round overwrites the keys.
+      workgroupBarrier();
+    }
+    for (var r = 0; r < rows; r++) {
+      partialMax[(y + r * threadsY) * threadsX + x] = rowMax[r];
+      partialSum[(y + r * threadsY) * threadsX + x] = rowSum[r];
+    }
+    // Barrier: a row's sum needs the parts of all x. (The next block's parts come after the barriers of its tiles.)
+    workgroupBarrier();
+    for (var i = local; i < tileQueries; i += threads) {
+      var total = masked;
+      for (var j = 0; j < threadsX; j++) {
+        total = max(total, partialMax[i * threadsX + j]);
+      }
+      var sum = 0.0;
+      for (var j = 0; j < threadsX; j++) {
+        sum += partialSum[i * threadsX + j] * exp2(partialMax[i * threadsX + j] - total);
+      }
+      let chosen = firstChosen + i;
+      ${ownSegment ? 'let column = block - scoredBlocks(chosen / uniforms.rowsPerBlock);' : 'let column = block;'}
+      if (chosen < endChosen && column >= 0 && column < uniforms.outShape.z) {
+        result[(head * chosenRows + chosen) * uniforms.outShape.z + column] = select(total + log2(sum), masked, sum == 0.0);
+      }
+    }
+  }
+}`;
+  }
+}
