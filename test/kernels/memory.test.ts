@@ -3,6 +3,7 @@ import {backend as activeBackend, memory, setBackend, tidy} from '@tensorflow/tf
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {expect} from 'chai';
 import {flashAttention, pbsAttention, pbsAttentionPlan} from '../../src/index';
+import {summaryRows} from '../../src/kernels/block_estimate';
 import {describeBackends, testBackends} from '../environment';
 import {randomInputs, tensors} from '../reference';
 
