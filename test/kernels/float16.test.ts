@@ -70,7 +70,7 @@ if (testBackends().includes('webgpu')) {
     ) {
       const gpu = activeBackend() as WebGPUBackend;
       const geometry = blockGeometry(q, k, {blockSize, segmentSize: blockSize});
-      const tile = chooseAttendTile('test', gpu, geometry.headDim, blockSize, 'float16');
+      const tile = chooseAttendTile('test', gpu, geometry, blockSize, 'float16');
       const scale = 1 / Math.sqrt(geometry.headDim);
       const output = new RoundedAttendProgram(q, k, v, geometry, tile, 'float16', scale, causal, plan).run(gpu);
       const values = (await gpu.read(output.dataId)) as Float32Array;

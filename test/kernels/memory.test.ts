@@ -39,6 +39,21 @@ describeBackends('memory', (backend) => {
       [q, k, v, plan.keyIndices, plan.blockMask].forEach((x) => x.dispose());
     },
   };
+  if (backend !== 'webgl') {
+    runs['flashAttention of few rows over many keys'] = async () => {
+      const [q, k, v] = tensors(randomInputs({...shape, length: 2, keyLength: 600}, 21));
+      const output = flashAttention(q, k, v, {keyLengths: [590]});
+      await output.data();
+      [q, k, v, output].forEach((x) => x.dispose());
+    };
+    runs['pbsAttention by a plan'] = async () => {
+      const [q, k, v] = tensors(randomInputs({...shape, length: 2, keyLength: 600}, 21));
+      const plan = pbsAttentionPlan(q, k, sizes);
+      const output = pbsAttention(q, k, v, {...sizes, plan});
+      await output.data();
+      [q, k, v, plan.keyIndices, plan.blockMask, output].forEach((x) => x.dispose());
+    };
+  }
   for (const [name, run] of Object.entries(runs)) {
     it(`${name} frees all but its output`, async () => {
       const count = () => [memory().numTensors, memory().numDataBuffers, activeBackend().numDataIds()];
@@ -123,6 +138,21 @@ if (testBackends().includes('webgpu')) {
       await q.data();
       const peak = peakBytes(() => flashAttention(q, k, v).dispose());
       expect(peak).to.be.at.most(4 * q.size + 256);
+      [q, k, v].forEach((x) => x.dispose());
+    });
+
+    it('takes states of the softmax besides the output where the keys are split', async () => {
+      const [q, k, v] = tensors(
+        randomInputs({heads: 4, keyValueHeads: 2, length: 2, keyLength: 1024, headDim: 16}, 25),
+      );
+      flashAttention(q, k, v).dispose();
+      await q.data();
+      // 8 rows, chunks of 128 keys.
+      const states = 8 * (1024 / 128) * (16 + 4);
+      const peak = peakBytes(() => flashAttention(q, k, v).dispose());
+      expect(peak)
+        .to.be.above(4 * states)
+        .and.at.most(4 * (q.size + states) + 2 * 256);
       [q, k, v].forEach((x) => x.dispose());
     });
 

@@ -6,6 +6,8 @@ export interface StageOptions {
   geometry: BlockGeometry;
   scale: number;
   causal: boolean;
+  /** int32 `[batch]`: keys from there on are padding. */
+  keyLengths?: Int32Array;
 }
 
 /** Arrays as the CPU stages give and take them. */
@@ -27,12 +29,12 @@ export interface StageRunner {
     order: Order,
     options: StageOptions & {exactLastBlock: boolean},
   ): Promise<ArrayLike<number>>;
-  /** Block lists, and their dense mask. */
+  /** Block lists, and their dense mask; and the lists made of that again, where the backend attends by a plan. */
   selectBlocks(
     scores: Float32Array,
     keyIndices: Int32Array,
     options: StageOptions & {threshold: number},
-  ): Promise<{blockLists: ArrayLike<number>; blockMask: ArrayLike<number>}>;
+  ): Promise<{blockLists: ArrayLike<number>; blockMask: ArrayLike<number>; listsOfMask?: ArrayLike<number>}>;
   attend(
     inputs: Inputs,
     plan: {keyIndices: Int32Array; blockLists: Int32Array} | undefined,

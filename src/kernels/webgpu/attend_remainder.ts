@@ -3,9 +3,11 @@ import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import type {BlockGeometry} from '../block_geometry.js';
 import {each} from '../shader_text.js';
 import type {BlockPlan} from './attend_walk.js';
-import {lowest, stateSize} from './attention_state.js';
-import {blockRange, blockRangeUniforms, lengthOf} from './block_range.js';
+import type {GridVariant} from './block_grid.js';
+import {gridFunctions, gridUniforms, gridVariant} from './block_grid.js';
+import {keyEnd, keyLengthsInput} from './key_lengths.js';
 import {AttentionProgram, headVectors, readRow, rowComponents, withScratch, workgroupIndex} from './program.js';
+import {noScores, stateVectors} from './softmax_state.js';
 import {SummarizeBlocksProgram} from './summarize_blocks.js';
 import {summaryScore, summaryUniforms} from './summary_score.js';
 
@@ -13,7 +15,7 @@ import {summaryScore, summaryUniforms} from './summary_score.js';
  * Part of stage 4, before the blocks of the lists: what each query row pays to the blocks that compete for it and are
  * skipped, by their summaries: a skipped block is one key with the weight of all of its keys (`block_estimate.ts`), and their
  * mean value. Blocks of segments that the row stands in are never skipped. A state of the online softmax
- * (`attention_state.ts`), float32 `[batch, heads, queryLength, stateSize]`.
+ * (`softmax_state.ts`), a row each: float32 `[batch, heads, queryLength, 4 * stateVectors]`.
  */
 export function attendRemainder(
   backend: WebGPUBackend,
@@ -42,10 +44,9 @@ interface RemainderInputs {
   keyLengths?: TensorInfo;
 }
 
-interface RemainderVariant {
+interface RemainderVariant extends GridVariant {
   headDim: number;
   valueDim: number;
-  causal: boolean;
   padded: boolean;
 }
 
@@ -53,7 +54,8 @@ const threads = 64;
 
 export class AttendRemainderProgram extends AttentionProgram<RemainderVariant> {
   constructor(inputs: RemainderInputs, geometry: BlockGeometry, scale: number, causal: boolean) {
-    const {batch, heads, queryLength, headDim, valueDim, blockSize, queryBlocks} = geometry;
+    const {batch, heads, queryLength, keyLength, headDim, valueDim, blockSize, queryBlocks, keyBlocks} = geometry;
+    const grid = gridVariant(geometry, causal);
     const {keyLengths} = inputs;
     const components = rowComponents(headDim);
     const partsPerBlock = Math.ceil(blockSize / threads);
@@ -63,31 +65,31 @@ export class AttendRemainderProgram extends AttentionProgram<RemainderVariant> {
         summaries: {tensor: inputs.summaries, components},
         valueMeans: {tensor: inputs.valueMeans, components: rowComponents(valueDim)},
         blockLists: {tensor: inputs.blockLists, components: 1},
-        ...(keyLengths && {keyLengths: {tensor: keyLengths, components: 1}}),
+        ...keyLengthsInput(keyLengths),
       },
-      outputShape: [batch, heads, queryLength, stateSize(valueDim)],
+      outputShape: [batch, heads, queryLength, 4 * stateVectors(valueDim)],
       outputType: 'float32',
       outputComponents: 4,
       threads,
       workgroups: batch * heads * queryBlocks * partsPerBlock,
       uniforms: {
-        ...blockRangeUniforms(geometry),
+        ...gridUniforms(geometry, grid),
+        keyBlocks: {type: 'i32', value: keyBlocks},
+        keyLength: {type: 'i32', value: keyLength},
         ...summaryUniforms(scale),
         partsPerBlock: {type: 'i32', value: partsPerBlock},
       },
-      variant: {headDim, valueDim, causal, padded: keyLengths !== undefined},
+      variant: {headDim, valueDim, padded: keyLengths !== undefined, ...grid},
     });
   }
 
-  protected shader({headDim, valueDim, causal, padded}: RemainderVariant): string {
+  protected shader({headDim, valueDim, padded, ...grid}: RemainderVariant): string {
     const vectors = headVectors(headDim);
     const valueVectors = headVectors(valueDim);
     return `
 // An invocation owns one query row, in registers; a workgroup ${threads} rows of one query block, or what is left of it. All its
 // invocations read the same summary at a time, straight from global memory: one read serves them all. Nothing is shared.
-${workgroupIndex}
-${blockRange(causal)}
-${lengthOf(padded)}
+${workgroupIndex}${noScores}${gridFunctions(grid)}${padded ? keyEnd('uniforms.outShape.y', 'uniforms.keyLength') : ''}
 ${readRow('readQuery', 'query', headDim)}
 ${readRow('readSummary', 'summaries', headDim)}
 ${readRow('readValue', 'valueMeans', valueDim)}
@@ -103,20 +105,20 @@ fn main(index : i32) {
   let head = workgroupIndex() / (uniforms.partsPerBlock * queryBlocks);
   let rowInBlock = part * ${threads} + i32(localIndex);
   let row = queryBlock * uniforms.blockSize + rowInBlock;
-  if (head >= allHeads || rowInBlock >= uniforms.blockSize || row >= uniforms.queryLength) {
+  if (head >= allHeads || rowInBlock >= uniforms.blockSize || row >= uniforms.outShape.z) {
     return;
   }
-  let queryRow = head * uniforms.queryLength + row;
+  let queryRow = head * uniforms.outShape.z + row;
   ${each(vectors, (v) => `let q${v} = uniforms.logitScale * readQuery(queryRow, ${v});`)}
 
   // Empty state: nothing seen, all sums zero.
-  var rowMax = ${lowest};
+  var rowMax = lowest;
   var rowSum = 0.0;
   var values = array<vec4<f32>, ${valueVectors}>();
   let list = (head * queryBlocks + queryBlock) * (uniforms.keyBlocks + 1);
   let listEnd = list + 1 + blockLists[list];
   var entry = list + 1;
-  let end = lengthOf(head, heads);
+  let end = ${padded ? 'keyEnd(head)' : 'uniforms.keyLength'};
   let blocksWithKeys = (end + uniforms.blockSize - 1) / uniforms.blockSize;
   for (var block = 0; block < min(scoredBlocks(queryBlock), blocksWithKeys); block++) {
     // The list is in ascending order.
@@ -142,9 +144,9 @@ fn main(index : i32) {
     ${each(valueVectors, (v) => `values[${v}] = values[${v}] * rescale + weight * readValue(meanRow, ${v});`)}
   }
 
-  let at = queryRow * ${1 + valueVectors};
-  result[at] = vec4<f32>(rowMax, rowSum, 0.0, 0.0);
-  ${each(valueVectors, (v) => `result[at + ${1 + v}] = values[${v}];`)}
+  let at = queryRow * ${stateVectors(valueDim)};
+  ${each(valueVectors, (v) => `result[at + ${v}] = values[${v}];`)}
+  result[at + ${valueVectors}] = vec4<f32>(rowMax, rowSum, 0.0, 0.0);
 }`;
   }
 }

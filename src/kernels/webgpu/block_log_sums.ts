@@ -2,7 +2,9 @@ import type {TensorInfo} from '@tensorflow/tfjs-core';
 import {summaryRows} from '../block_estimate.js';
 import type {BlockGeometry} from '../block_geometry.js';
 import {scoredBlocks, visibleBlocks} from '../block_geometry.js';
-import {blockRange, blockRangeUniforms, lengthOf} from './block_range.js';
+import type {GridVariant} from './block_grid.js';
+import {gridFunctions, gridUniforms, gridVariant} from './block_grid.js';
+import {keyEnd, keyLengthsInput} from './key_lengths.js';
 import {AttentionProgram, keyRow, readRow, rowComponents, workgroupIndex} from './program.js';
 import type {Tile} from './tile.js';
 import {loadTile, scoreTile, tileKeys, tileQueries, tileThreads} from './tile.js';
@@ -18,10 +20,9 @@ export function mostOwnBlocks(geometry: BlockGeometry, causal: boolean): number 
 /** Keys that a workgroup walks over: enough to load its rows once for many, few enough for many workgroups. */
 const keysPerWorkgroup = 1024;
 
-interface LogSumVariant {
+interface LogSumVariant extends GridVariant {
   tile: Tile;
   headDim: number;
-  causal: boolean;
   padded: boolean;
   /** Whether rows are the evenly spaced ones and keys those of their own segment; else given rows, and all visible keys. */
   ownSegment: boolean;
@@ -51,6 +52,7 @@ export class BlockLogSumsProgram extends AttentionProgram<LogSumVariant> {
   ) {
     const {batch, heads, headDim, blockSize, queryBlocks, keyBlocks} = geometry;
     const components = rowComponents(headDim);
+    const grid = gridVariant(geometry, causal);
     const rowsPerBlock = probes ? probes.shape[3] : summaryRows;
     const outputBlocks = probes ? keyBlocks : mostOwnBlocks(geometry, causal);
     const rowTiles = Math.ceil((queryBlocks * rowsPerBlock) / tileQueries(tile));
@@ -65,33 +67,33 @@ export class BlockLogSumsProgram extends AttentionProgram<LogSumVariant> {
         key: {tensor: key, components},
         keyIndices: {tensor: keyIndices, components: 1},
         ...(probes && {probes: {tensor: probes, components: 1}}),
-        ...(keyLengths && {keyLengths: {tensor: keyLengths, components: 1}}),
+        ...keyLengthsInput(keyLengths),
       },
       outputShape: [batch * heads, queryBlocks * rowsPerBlock, outputBlocks],
       outputType: 'float32',
       threads: tileThreads(tile),
       workgroups: batch * heads * rowTiles * parts,
       uniforms: {
-        ...blockRangeUniforms(geometry),
+        ...gridUniforms(geometry, grid),
+        keyBlocks: {type: 'i32', value: keyBlocks},
         logitScale: {type: 'f32', value: scale * Math.LOG2E},
         rowsPerBlock: {type: 'i32', value: rowsPerBlock},
         rowTiles: {type: 'i32', value: rowTiles},
         blocksPerWorkgroup: {type: 'i32', value: blocksPerWorkgroup},
         parts: {type: 'i32', value: parts},
       },
-      variant: {tile, headDim, causal, padded: keyLengths !== undefined, ownSegment: probes === undefined},
+      variant: {tile, headDim, padded: keyLengths !== undefined, ownSegment: probes === undefined, ...grid},
     });
   }
 
-  protected shader({tile, headDim, causal, padded, ownSegment}: LogSumVariant): string {
+  protected shader({tile, headDim, padded, ownSegment, ...grid}: LogSumVariant): string {
+    const position = grid.offset ? 'uniforms.queryOffset + ' : '';
     return `
 // A workgroup takes tileQueries of the chosen rows of one head, which can belong to several query blocks, and some key
 // blocks, over which it walks in tiles of tileKeys keys. Invocation (x, y) keeps, in registers, maximum and sum of its rows
 // over its own columns; at the end of each key block they are combined over x, in workgroup memory.
 ${workgroupIndex}
-${keyRow}
-${blockRange(causal)}
-${lengthOf(padded)}
+${keyRow}${gridFunctions(grid)}${padded ? keyEnd('uniforms.queryShape.y', 'uniforms.keyShape.z') : ''}
 ${scoreTile(tile, headDim)}
 ${readRow('readKey', 'key', headDim)}
 // Query rows of the tile, -1 past the last; the last key position that each may see.
@@ -138,14 +140,13 @@ fn main(index : i32) {
   let exists = head < uniforms.outShape.x;
   let firstChosen = rowTile * tileQueries;
   let endChosen = select(firstChosen, min(firstChosen + tileQueries, chosenRows), exists);
-  let heads = uniforms.queryShape.y;
   for (var i = local; i < tileQueries; i += threads) {
     var row = -1;
     if (firstChosen + i < endChosen) {
       ${
         ownSegment
           ? `let first = ((firstChosen + i) / uniforms.rowsPerBlock) * uniforms.blockSize;
-      let rows = min(uniforms.blockSize, uniforms.queryLength - first);
+      let rows = min(uniforms.blockSize, uniforms.queryShape.z - first);
       let place = (firstChosen + i) % uniforms.rowsPerBlock;
       row = first + max(0, ((place + 1) * rows) / uniforms.rowsPerBlock - 1);`
           : 'row = probes[head * chosenRows + firstChosen + i];'
@@ -162,10 +163,10 @@ fn main(index : i32) {
   // barrier between writing and reading the rows.
   let blocks = workgroupUniformLoad(&span);
   loadChosenRows(head);
-  let end = lengthOf(head, heads);
+  let end = ${padded ? 'keyEnd(head)' : 'uniforms.keyShape.z'};
   var lastVisible : array<i32, rows>;
   for (var r = 0; r < rows; r++) {
-    lastVisible[r] = ${causal ? 'min(end - 1, uniforms.queryOffset + rowsOfTile[y + r * threadsY])' : 'end - 1'};
+    lastVisible[r] = ${grid.causal ? `min(end - 1, ${position}rowsOfTile[y + r * threadsY])` : 'end - 1'};
   }
 
   for (var block = blocks.x; block < blocks.y; block++) {

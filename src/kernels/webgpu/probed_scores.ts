@@ -3,7 +3,10 @@ import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {peakWeight, summaryRows} from '../block_estimate.js';
 import type {BlockGeometry} from '../block_geometry.js';
 import {BlockLogSumsProgram} from './block_log_sums.js';
-import {blockRange, blockRangeUniforms, firstProxyBlock, lengthOf} from './block_range.js';
+import type {GridVariant} from './block_grid.js';
+import {gridFunctions, gridUniforms, gridVariant} from './block_grid.js';
+import type {ProxyRangeVariant} from './key_lengths.js';
+import {keyEnd, keyLengthsInput, proxyRange, proxyRangeUniforms, proxyRangeVariant} from './key_lengths.js';
 import type {KeyOrder} from './permute.js';
 import {chooseProbeRows} from './probe_rows.js';
 import {AttentionProgram, headVectors, readRow, rowComponents, withScratch, workgroupIndex} from './program.js';
@@ -49,7 +52,7 @@ export function probedScores(
         ? scratch(new ProxyMassProgram(keyScores, keyIndices, geometry).run(backend))
         : undefined;
     const parts = {query, summaries, probeLogSums, ownLogSums, proxyMass, keyLengths};
-    return new ProbedScoresProgram(parts, geometry, scale).run(backend);
+    return new ProbedScoresProgram(parts, geometry, scale, causal).run(backend);
   });
 }
 
@@ -62,11 +65,9 @@ interface ProbedScoresInputs {
   keyLengths?: TensorInfo;
 }
 
-interface ProbedScoresVariant {
+interface ProbedScoresVariant extends GridVariant, ProxyRangeVariant {
   headDim: number;
-  causal: boolean;
   exactLastBlock: boolean;
-  padded: boolean;
 }
 
 /** Few, so that the parts of a reduction and the queries fit the smallest workgroup memory. */
@@ -74,8 +75,9 @@ const threads = 64;
 
 /** float32 `[batch, heads, queryBlocks, keyBlocks]`: the scores. */
 export class ProbedScoresProgram extends AttentionProgram<ProbedScoresVariant> {
-  constructor(inputs: ProbedScoresInputs, geometry: BlockGeometry, scale: number) {
-    const {batch, heads, headDim, queryBlocks, keyBlocks, proxyRows} = geometry;
+  constructor(inputs: ProbedScoresInputs, geometry: BlockGeometry, scale: number, causal: boolean) {
+    const {batch, heads, keyLength, headDim, queryBlocks, keyBlocks} = geometry;
+    const grid = gridVariant(geometry, causal);
     const {ownLogSums, proxyMass, keyLengths} = inputs;
     const components = rowComponents(headDim);
     super({
@@ -85,27 +87,29 @@ export class ProbedScoresProgram extends AttentionProgram<ProbedScoresVariant> {
         probeLogSums: {tensor: inputs.probeLogSums, components: 1},
         ...(ownLogSums && {ownLogSums: {tensor: ownLogSums, components: 1}}),
         ...(proxyMass && {proxyMass: {tensor: proxyMass, components: 1}}),
-        ...(keyLengths && {keyLengths: {tensor: keyLengths, components: 1}}),
+        ...keyLengthsInput(keyLengths),
       },
       outputShape: [batch, heads, queryBlocks, keyBlocks],
       outputType: 'float32',
       threads,
       workgroups: batch * heads * queryBlocks,
       uniforms: {
-        ...blockRangeUniforms(geometry),
+        ...gridUniforms(geometry, grid),
+        ...proxyRangeUniforms(geometry, causal, keyLengths),
         ...summaryUniforms(scale),
-        proxyRows: {type: 'i32', value: proxyRows},
+        keyBlocks: {type: 'i32', value: keyBlocks},
+        keyLength: {type: 'i32', value: keyLength},
       },
       variant: {
         headDim,
-        causal: ownLogSums !== undefined,
         exactLastBlock: proxyMass !== undefined,
-        padded: keyLengths !== undefined,
+        ...grid,
+        ...proxyRangeVariant(geometry, causal, keyLengths),
       },
     });
   }
 
-  protected shader({headDim, causal, exactLastBlock, padded}: ProbedScoresVariant): string {
+  protected shader({headDim, exactLastBlock, padded, positions, ...grid}: ProbedScoresVariant): string {
     const vectors = headVectors(headDim);
     const own = (rows: string, k: number) => `ownLogSums[(${rows} + ${k}) * uniforms.ownLogSumsShape.z + i]`;
     const four = (value: (k: number) => string) => [0, 1, 2, 3].map(value).join(', ');
@@ -114,9 +118,7 @@ export class ProbedScoresProgram extends AttentionProgram<ProbedScoresVariant> {
 // taken at a time, as the columns of matrices in workgroup memory: a vec4 holds the same of four rows. The result itself
 // adds up what they pay to a key block, each value touched by one invocation alone, so that only the reductions of maximum
 // and sum over key blocks need workgroup memory and barriers.
-${workgroupIndex}
-${blockRange(causal)}
-${lengthOf(padded)}
+${workgroupIndex}${gridFunctions(grid)}${padded ? keyEnd('uniforms.outShape.y', 'uniforms.keyLength') : ''}${exactLastBlock ? proxyRange(positions, 'uniforms.queryShape.z') : ''}
 ${workgroupReduce(threads, 'vec4<f32>')}
 ${readRow('readQuery', 'query', headDim)}
 ${readRow('readSummary', 'summaries', headDim)}
@@ -156,11 +158,16 @@ fn main(index : i32) {
   let head = row / uniforms.outShape.z;
   let queryBlock = row % uniforms.outShape.z;
   let exists = head < uniforms.outShape.x * heads;
-  let end = select(0, lengthOf(head, heads), exists);
+  let end = select(0, ${padded ? 'keyEnd(min(head, uniforms.outShape.x * heads - 1))' : 'uniforms.keyLength'}, exists);
   if (local == 0) {
     let blocksWithKeys = (end + uniforms.blockSize - 1) / uniforms.blockSize;
     let competing = min(scoredBlocks(queryBlock), blocksWithKeys);
-    let known = ${exactLastBlock ? 'queryBlock >= firstProxyBlock(end)' : 'false'};
+    ${
+      exactLastBlock
+        ? `let proxies = proxyRange(min(head, uniforms.outShape.x * heads - 1));
+    let known = proxies.x < proxies.y && queryBlock >= proxies.x / uniforms.blockSize;`
+        : 'let known = false;'
+    }
     counts = select(vec3<i32>(0), vec3<i32>(competing, visibleBlocks(queryBlock), select(0, 1, known)), exists);
   }
   // The branches and loops hold barriers, so all invocations must agree on them: hence the uniform load.
@@ -197,14 +204,14 @@ fn main(index : i32) {
   // 2. The mean share of all rows: of evenly spaced ones by summaries, or known.
   if (blocks.z == 0 && competing > 0) {
     let firstRow = queryBlock * uniforms.blockSize;
-    let rowCount = min(uniforms.blockSize, uniforms.queryLength - firstRow);
+    let rowCount = min(uniforms.blockSize, uniforms.queryShape.z - firstRow);
     for (var firstEven = 0; firstEven < ${summaryRows}; firstEven += 4) {
       for (var v = local; v < ${vectors}; v += ${threads}) {
         queries[v] = transpose(mat4x4<f32>(
           ${[0, 1, 2, 3]
             .map(
               (k) =>
-                `uniforms.logitScale * readQuery(head * uniforms.queryLength + firstRow + max(0, ((firstEven + ${k + 1}) * rowCount) / ${summaryRows} - 1), v)`,
+                `uniforms.logitScale * readQuery(head * uniforms.queryShape.z + firstRow + max(0, ((firstEven + ${k + 1}) * rowCount) / ${summaryRows} - 1), v)`,
             )
             .join(',\n          ')}));
       }
@@ -218,7 +225,7 @@ fn main(index : i32) {
         localSum = localSum * exp2(localMax - newMax) + exp2(x - newMax);
         localMax = newMax;
       }${
-        causal
+        grid.causal
           ? `
       let ownRows = row * ${summaryRows} + firstEven;
       for (var i = local; i < blocks.y - scoredBlocks(queryBlock); i += ${threads}) {
@@ -250,7 +257,6 @@ fn fourProbes(at : i32, rows : i32) -> vec4<f32> {
     x[k] = probeLogSums[at + k * uniforms.keyBlocks];
   }
   return x;
-}
-${exactLastBlock ? firstProxyBlock : ''}`;
+}`;
   }
 }

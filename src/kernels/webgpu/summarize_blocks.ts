@@ -1,6 +1,6 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {BlockGeometry} from '../block_geometry.js';
-import {lengthOf} from './block_range.js';
+import {keyEnd, keyLengthsInput} from './key_lengths.js';
 import {AttentionProgram, headVectors, keyRow, readRow, rowComponents, workgroupIndex, writeRow} from './program.js';
 
 interface SummaryVariant {
@@ -27,14 +27,14 @@ export class SummarizeBlocksProgram extends AttentionProgram<SummaryVariant> {
     variance: boolean,
     keyLengths?: TensorInfo,
   ) {
-    const {batch, heads, keyLength, blockSize, keyBlocks} = geometry;
+    const {batch, heads, blockSize, keyBlocks} = geometry;
     const size = key.shape[3];
     const components = rowComponents(size);
     super({
       inputs: {
         key: {tensor: key, components},
         keyIndices: {tensor: keyIndices, components: 1},
-        ...(keyLengths && {keyLengths: {tensor: keyLengths, components: 1}}),
+        ...keyLengthsInput(keyLengths),
       },
       outputShape: [variance ? 2 : 1, batch * heads, keyBlocks, size],
       outputType: 'float32',
@@ -44,7 +44,6 @@ export class SummarizeBlocksProgram extends AttentionProgram<SummaryVariant> {
       uniforms: {
         heads: {type: 'i32', value: heads},
         blockSize: {type: 'i32', value: blockSize},
-        keyLength: {type: 'i32', value: keyLength},
       },
       variant: {size, variance, padded: keyLengths !== undefined},
     });
@@ -67,7 +66,7 @@ ${workgroupIndex}
 ${keyRow}
 ${readRow('readKey', 'key', size)}
 ${writeRow('writeSummary', size)}
-${lengthOf(padded)}
+${padded ? keyEnd('uniforms.heads', 'uniforms.keyShape.z') : ''}
 var<workgroup> laneSums : array<vec4<f32>, ${vectors * lanes}>;
 
 fn main(index : i32) {
@@ -79,7 +78,7 @@ fn main(index : i32) {
   let exists = head < uniforms.outShape.y;
   let first = block * uniforms.blockSize;
   // Padding stands last in its segment, so the keys that are none are the first of the order, too.
-  let end = select(first, min(first + uniforms.blockSize, lengthOf(head, uniforms.heads)), exists);
+  let end = select(first, min(first + uniforms.blockSize, ${padded ? 'keyEnd(head)' : 'uniforms.keyShape.z'}), exists);
   let count = f32(max(1, end - first));
   var mean = vec4<f32>(0.0);
   for (var i = first + lane; i < end; i += ${lanes}) {

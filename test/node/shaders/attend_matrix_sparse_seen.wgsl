@@ -31,6 +31,13 @@ fn writeOutput(row : i32, vector : i32, x : vec4<f32>) { result[row * 16 + vecto
 // Original index given to the padding of a key tile: past every limit.
 const nowhere = 0x7fffffff;
 
+fn seenSums(row : i32) -> vec2<f32> {
+  return seen[row * 17 + 16].xy;
+}
+fn seenValues(row : i32, vector : i32) -> vec4<f32> {
+  return seen[row * 17 + vector];
+}
+
 fn tilesIn(size : i32, tile : i32) -> i32 {
   return (size + tile - 1) / tile;
 }
@@ -46,9 +53,8 @@ fn queryRows(tile : i32) -> vec2<i32> {
 
 // Where the block list of a query tile starts: its length, then its blocks.
 fn listStart(head : i32, tile : i32) -> i32 {
-  let blocks = uniforms.blockListsShape.z;
   let block = tile / tilesIn(uniforms.blockSize, tileQueries);
-  return (head * blocks + block) * (blocks + 1);
+  return (head * uniforms.blockListsShape.z + block) * uniforms.blockListsShape.w;
 }
 
 fn countKeyTiles(head : i32, tile : i32, endRow : i32) -> i32 {
@@ -78,10 +84,6 @@ fn positionIn(head : i32, tile : vec2<i32>, slot : i32) -> i32 {
   }
   return nowhere;
 }
-
-// Maximum and sum of a row, and a vec4 of its values.
-fn seenAt(row : i32) -> vec2<f32> { return seen[row * 17].xy; }
-fn seenValues(row : i32, vector : i32) -> vec4<f32> { return seen[row * 17 + 1 + vector]; }
 var<workgroup> scoreRows : array<f32, 2304>;
 var<workgroup> weightRows : array<f16, 2560>;
 var<workgroup> keyPositions : array<i32, tileKeys>;
@@ -459,7 +461,7 @@ fn main(index : i32) {
   var total = rowSum + subgroupShuffleXor(rowSum, 1u);
   // What the row has seen before; both sums and outputs brought to the larger maximum.
   let seenRow = head * uniforms.queryShape.z + min(firstRow + row, uniforms.queryShape.z - 1);
-  let before = seenAt(seenRow);
+  let before = seenSums(seenRow);
   let bothMax = max(rowMax, before.x);
   let ownScale = exp2(rowMax - bothMax);
   let seenScale = exp2(before.x - bothMax);

@@ -4,19 +4,16 @@
 fn workgroupIndex() -> i32 {
   return i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
 }
-
+// Score of a key that a row must not see; finite, because WGSL need not support infinities.
+const masked = -3.4e38f;
+// Where the maximum of a row starts: so far above it that a masked score has no weight, also in a row without others.
+const lowest = -1e38f;
 fn scoredBlocks(queryBlock : i32) -> i32 {
-  let segment = (uniforms.queryOffset + queryBlock * uniforms.blockSize) / uniforms.segmentSize;
-  return segment * (uniforms.segmentSize / uniforms.blockSize);
+  return (queryBlock / uniforms.blocksPerSegment) * uniforms.blocksPerSegment;
 }
 fn visibleBlocks(queryBlock : i32) -> i32 {
-  let lastRow = min((queryBlock + 1) * uniforms.blockSize, uniforms.queryLength) - 1;
-  let segments = (uniforms.queryOffset + lastRow) / uniforms.segmentSize + 1;
-  return min(segments * (uniforms.segmentSize / uniforms.blockSize), uniforms.keyBlocks);
-}
-
-fn lengthOf(head : i32, heads : i32) -> i32 {
-  return uniforms.keyLength;
+  let scored = scoredBlocks(queryBlock);
+  return min(scored + uniforms.blocksPerSegment, uniforms.keyBlocks);
 }
 fn readQuery(row : i32, vector : i32) -> vec4<f32> { return query[row * 16 + vector]; }
 fn readSummary(row : i32, vector : i32) -> vec4<f32> { return summaries[row * 16 + vector]; }
@@ -41,10 +38,10 @@ fn main(index : i32) {
   let head = workgroupIndex() / (uniforms.partsPerBlock * queryBlocks);
   let rowInBlock = part * 64 + i32(localIndex);
   let row = queryBlock * uniforms.blockSize + rowInBlock;
-  if (head >= allHeads || rowInBlock >= uniforms.blockSize || row >= uniforms.queryLength) {
+  if (head >= allHeads || rowInBlock >= uniforms.blockSize || row >= uniforms.outShape.z) {
     return;
   }
-  let queryRow = head * uniforms.queryLength + row;
+  let queryRow = head * uniforms.outShape.z + row;
   let q0 = uniforms.logitScale * readQuery(queryRow, 0);
     let q1 = uniforms.logitScale * readQuery(queryRow, 1);
     let q2 = uniforms.logitScale * readQuery(queryRow, 2);
@@ -63,13 +60,13 @@ fn main(index : i32) {
     let q15 = uniforms.logitScale * readQuery(queryRow, 15);
 
   // Empty state: nothing seen, all sums zero.
-  var rowMax = -1e38f;
+  var rowMax = lowest;
   var rowSum = 0.0;
   var values = array<vec4<f32>, 16>();
   let list = (head * queryBlocks + queryBlock) * (uniforms.keyBlocks + 1);
   let listEnd = list + 1 + blockLists[list];
   var entry = list + 1;
-  let end = lengthOf(head, heads);
+  let end = uniforms.keyLength;
   let blocksWithKeys = (end + uniforms.blockSize - 1) / uniforms.blockSize;
   for (var block = 0; block < min(scoredBlocks(queryBlock), blocksWithKeys); block++) {
     // The list is in ascending order.
@@ -138,21 +135,21 @@ fn main(index : i32) {
   }
 
   let at = queryRow * 17;
-  result[at] = vec4<f32>(rowMax, rowSum, 0.0, 0.0);
-  result[at + 1] = values[0];
-    result[at + 2] = values[1];
-    result[at + 3] = values[2];
-    result[at + 4] = values[3];
-    result[at + 5] = values[4];
-    result[at + 6] = values[5];
-    result[at + 7] = values[6];
-    result[at + 8] = values[7];
-    result[at + 9] = values[8];
-    result[at + 10] = values[9];
-    result[at + 11] = values[10];
-    result[at + 12] = values[11];
-    result[at + 13] = values[12];
-    result[at + 14] = values[13];
-    result[at + 15] = values[14];
-    result[at + 16] = values[15];
+  result[at + 0] = values[0];
+    result[at + 1] = values[1];
+    result[at + 2] = values[2];
+    result[at + 3] = values[3];
+    result[at + 4] = values[4];
+    result[at + 5] = values[5];
+    result[at + 6] = values[6];
+    result[at + 7] = values[7];
+    result[at + 8] = values[8];
+    result[at + 9] = values[9];
+    result[at + 10] = values[10];
+    result[at + 11] = values[11];
+    result[at + 12] = values[12];
+    result[at + 13] = values[13];
+    result[at + 14] = values[14];
+    result[at + 15] = values[15];
+  result[at + 16] = vec4<f32>(rowMax, rowSum, 0.0, 0.0);
 }

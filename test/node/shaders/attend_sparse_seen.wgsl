@@ -51,6 +51,13 @@ fn writeOutput(row : i32, vector : i32, x : vec4<f32>) { result[row * 16 + vecto
 // Original index given to the padding of a key tile: past every limit.
 const nowhere = 0x7fffffff;
 
+fn seenSums(row : i32) -> vec2<f32> {
+  return seen[row * 17 + 16].xy;
+}
+fn seenValues(row : i32, vector : i32) -> vec4<f32> {
+  return seen[row * 17 + vector];
+}
+
 fn tilesIn(size : i32, tile : i32) -> i32 {
   return (size + tile - 1) / tile;
 }
@@ -66,9 +73,8 @@ fn queryRows(tile : i32) -> vec2<i32> {
 
 // Where the block list of a query tile starts: its length, then its blocks.
 fn listStart(head : i32, tile : i32) -> i32 {
-  let blocks = uniforms.blockListsShape.z;
   let block = tile / tilesIn(uniforms.blockSize, tileQueries);
-  return (head * blocks + block) * (blocks + 1);
+  return (head * uniforms.blockListsShape.z + block) * uniforms.blockListsShape.w;
 }
 
 fn countKeyTiles(head : i32, tile : i32, endRow : i32) -> i32 {
@@ -98,10 +104,6 @@ fn positionIn(head : i32, tile : vec2<i32>, slot : i32) -> i32 {
   }
   return nowhere;
 }
-
-// Maximum and sum of a row, and a vec4 of its values.
-fn seenAt(row : i32) -> vec2<f32> { return seen[row * 17].xy; }
-fn seenValues(row : i32, vector : i32) -> vec4<f32> { return seen[row * 17 + 1 + vector]; }
 fn readQueryWord(row : i32, vector : i32) -> vec4<f32> { return readQuery(row, vector); }
 fn readKeyWord(row : i32, vector : i32) -> vec4<f32> { return readKey(row, vector); }
 fn readValueWord(row : i32, vector : i32) -> vec4<f32> { return readValue(row, vector); }
@@ -601,12 +603,11 @@ fn main(index : i32) {
     sum += rowPartials[y * rowStride + 5];
     sum += rowPartials[y * rowStride + 6];
     sum += rowPartials[y * rowStride + 7];
-  // What the rows have seen before; both sums and outputs brought to the larger maximum.
   var ownScale : vec2<f32>;
   var seenScale : vec2<f32>;
   let seenRow0 = head * uniforms.queryShape.z + min(firstRow + y + 0 * threadsY, uniforms.queryShape.z - 1);
   {
-    let before = seenAt(seenRow0);
+    let before = seenSums(seenRow0);
     let newMax = max(rowMax[0], before.x);
     ownScale[0] = exp2(rowMax[0] - newMax);
     seenScale[0] = exp2(before.x - newMax);
@@ -614,7 +615,7 @@ fn main(index : i32) {
   }
     let seenRow1 = head * uniforms.queryShape.z + min(firstRow + y + 1 * threadsY, uniforms.queryShape.z - 1);
   {
-    let before = seenAt(seenRow1);
+    let before = seenSums(seenRow1);
     let newMax = max(rowMax[1], before.x);
     ownScale[1] = exp2(rowMax[1] - newMax);
     seenScale[1] = exp2(before.x - newMax);

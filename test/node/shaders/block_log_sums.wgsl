@@ -11,19 +11,12 @@ fn keyRow(head : i32, heads : i32, position : i32) -> i32 {
   let keyHead = (head / heads) * keyHeads + (head % heads) / (heads / keyHeads);
   return keyHead * uniforms.keyShape.z + position;
 }
-
 fn scoredBlocks(queryBlock : i32) -> i32 {
-  let segment = (uniforms.queryOffset + queryBlock * uniforms.blockSize) / uniforms.segmentSize;
-  return segment * (uniforms.segmentSize / uniforms.blockSize);
+  return (queryBlock / uniforms.blocksPerSegment) * uniforms.blocksPerSegment;
 }
 fn visibleBlocks(queryBlock : i32) -> i32 {
-  let lastRow = min((queryBlock + 1) * uniforms.blockSize, uniforms.queryLength) - 1;
-  let segments = (uniforms.queryOffset + lastRow) / uniforms.segmentSize + 1;
-  return min(segments * (uniforms.segmentSize / uniforms.blockSize), uniforms.keyBlocks);
-}
-
-fn lengthOf(head : i32, heads : i32) -> i32 {
-  return uniforms.keyLength;
+  let scored = scoredBlocks(queryBlock);
+  return min(scored + uniforms.blocksPerSegment, uniforms.keyBlocks);
 }
 
 const threads = 128;
@@ -219,7 +212,6 @@ fn main(index : i32) {
   let exists = head < uniforms.outShape.x;
   let firstChosen = rowTile * tileQueries;
   let endChosen = select(firstChosen, min(firstChosen + tileQueries, chosenRows), exists);
-  let heads = uniforms.queryShape.y;
   for (var i = local; i < tileQueries; i += threads) {
     var row = -1;
     if (firstChosen + i < endChosen) {
@@ -236,10 +228,10 @@ fn main(index : i32) {
   // barrier between writing and reading the rows.
   let blocks = workgroupUniformLoad(&span);
   loadChosenRows(head);
-  let end = lengthOf(head, heads);
+  let end = uniforms.keyShape.z;
   var lastVisible : array<i32, rows>;
   for (var r = 0; r < rows; r++) {
-    lastVisible[r] = min(end - 1, uniforms.queryOffset + rowsOfTile[y + r * threadsY]);
+    lastVisible[r] = min(end - 1, rowsOfTile[y + r * threadsY]);
   }
 
   for (var block = blocks.x; block < blocks.y; block++) {

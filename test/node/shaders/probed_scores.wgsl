@@ -6,19 +6,16 @@
 fn workgroupIndex() -> i32 {
   return i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
 }
-
 fn scoredBlocks(queryBlock : i32) -> i32 {
-  let segment = (uniforms.queryOffset + queryBlock * uniforms.blockSize) / uniforms.segmentSize;
-  return segment * (uniforms.segmentSize / uniforms.blockSize);
+  return (queryBlock / uniforms.blocksPerSegment) * uniforms.blocksPerSegment;
 }
 fn visibleBlocks(queryBlock : i32) -> i32 {
-  let lastRow = min((queryBlock + 1) * uniforms.blockSize, uniforms.queryLength) - 1;
-  let segments = (uniforms.queryOffset + lastRow) / uniforms.segmentSize + 1;
-  return min(segments * (uniforms.segmentSize / uniforms.blockSize), uniforms.keyBlocks);
+  let scored = scoredBlocks(queryBlock);
+  return min(scored + uniforms.blocksPerSegment, uniforms.keyBlocks);
 }
-
-fn lengthOf(head : i32, heads : i32) -> i32 {
-  return uniforms.keyLength;
+fn proxyRange(head : i32) -> vec2<i32> {
+  let end = uniforms.queryShape.z;
+  return vec2<i32>(max(0, end - uniforms.proxyRows), end);
 }
 
 var<workgroup> reduceBuffer : array<vec4<f32>, 64>;
@@ -102,11 +99,12 @@ fn main(index : i32) {
   let head = row / uniforms.outShape.z;
   let queryBlock = row % uniforms.outShape.z;
   let exists = head < uniforms.outShape.x * heads;
-  let end = select(0, lengthOf(head, heads), exists);
+  let end = select(0, uniforms.keyLength, exists);
   if (local == 0) {
     let blocksWithKeys = (end + uniforms.blockSize - 1) / uniforms.blockSize;
     let competing = min(scoredBlocks(queryBlock), blocksWithKeys);
-    let known = queryBlock >= firstProxyBlock(end);
+    let proxies = proxyRange(min(head, uniforms.outShape.x * heads - 1));
+    let known = proxies.x < proxies.y && queryBlock >= proxies.x / uniforms.blockSize;
     counts = select(vec3<i32>(0), vec3<i32>(competing, visibleBlocks(queryBlock), select(0, 1, known)), exists);
   }
   // The branches and loops hold barriers, so all invocations must agree on them: hence the uniform load.
@@ -143,14 +141,14 @@ fn main(index : i32) {
   // 2. The mean share of all rows: of evenly spaced ones by summaries, or known.
   if (blocks.z == 0 && competing > 0) {
     let firstRow = queryBlock * uniforms.blockSize;
-    let rowCount = min(uniforms.blockSize, uniforms.queryLength - firstRow);
+    let rowCount = min(uniforms.blockSize, uniforms.queryShape.z - firstRow);
     for (var firstEven = 0; firstEven < 16; firstEven += 4) {
       for (var v = local; v < 16; v += 64) {
         queries[v] = transpose(mat4x4<f32>(
-          uniforms.logitScale * readQuery(head * uniforms.queryLength + firstRow + max(0, ((firstEven + 1) * rowCount) / 16 - 1), v),
-          uniforms.logitScale * readQuery(head * uniforms.queryLength + firstRow + max(0, ((firstEven + 2) * rowCount) / 16 - 1), v),
-          uniforms.logitScale * readQuery(head * uniforms.queryLength + firstRow + max(0, ((firstEven + 3) * rowCount) / 16 - 1), v),
-          uniforms.logitScale * readQuery(head * uniforms.queryLength + firstRow + max(0, ((firstEven + 4) * rowCount) / 16 - 1), v)));
+          uniforms.logitScale * readQuery(head * uniforms.queryShape.z + firstRow + max(0, ((firstEven + 1) * rowCount) / 16 - 1), v),
+          uniforms.logitScale * readQuery(head * uniforms.queryShape.z + firstRow + max(0, ((firstEven + 2) * rowCount) / 16 - 1), v),
+          uniforms.logitScale * readQuery(head * uniforms.queryShape.z + firstRow + max(0, ((firstEven + 3) * rowCount) / 16 - 1), v),
+          uniforms.logitScale * readQuery(head * uniforms.queryShape.z + firstRow + max(0, ((firstEven + 4) * rowCount) / 16 - 1), v)));
       }
       // Barrier: scores read the queries that others loaded.
       workgroupBarrier();
@@ -190,9 +188,4 @@ fn fourProbes(at : i32, rows : i32) -> vec4<f32> {
     x[k] = probeLogSums[at + k * uniforms.keyBlocks];
   }
   return x;
-}
-
-fn firstProxyBlock(length : i32) -> i32 {
-  let end = clamp(length - uniforms.queryOffset, 0, uniforms.queryLength);
-  return select(0x7fffffff, max(0, end - uniforms.proxyRows) / uniforms.blockSize, end > 0);
 }

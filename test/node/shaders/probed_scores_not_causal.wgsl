@@ -6,12 +6,12 @@
 fn workgroupIndex() -> i32 {
   return i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
 }
-
-fn scoredBlocks(queryBlock : i32) -> i32 { return uniforms.keyBlocks; }
-fn visibleBlocks(queryBlock : i32) -> i32 { return uniforms.keyBlocks; }
-
-fn lengthOf(head : i32, heads : i32) -> i32 {
-  return uniforms.keyLength;
+fn scoredBlocks(queryBlock : i32) -> i32 {
+  return uniforms.keyBlocks;
+}
+fn visibleBlocks(queryBlock : i32) -> i32 {
+  let scored = scoredBlocks(queryBlock);
+  return uniforms.keyBlocks;
 }
 
 var<workgroup> reduceBuffer : array<vec4<f32>, 64>;
@@ -95,7 +95,7 @@ fn main(index : i32) {
   let head = row / uniforms.outShape.z;
   let queryBlock = row % uniforms.outShape.z;
   let exists = head < uniforms.outShape.x * heads;
-  let end = select(0, lengthOf(head, heads), exists);
+  let end = select(0, uniforms.keyLength, exists);
   if (local == 0) {
     let blocksWithKeys = (end + uniforms.blockSize - 1) / uniforms.blockSize;
     let competing = min(scoredBlocks(queryBlock), blocksWithKeys);
@@ -136,14 +136,14 @@ fn main(index : i32) {
   // 2. The mean share of all rows: of evenly spaced ones by summaries, or known.
   if (blocks.z == 0 && competing > 0) {
     let firstRow = queryBlock * uniforms.blockSize;
-    let rowCount = min(uniforms.blockSize, uniforms.queryLength - firstRow);
+    let rowCount = min(uniforms.blockSize, uniforms.queryShape.z - firstRow);
     for (var firstEven = 0; firstEven < 16; firstEven += 4) {
       for (var v = local; v < 16; v += 64) {
         queries[v] = transpose(mat4x4<f32>(
-          uniforms.logitScale * readQuery(head * uniforms.queryLength + firstRow + max(0, ((firstEven + 1) * rowCount) / 16 - 1), v),
-          uniforms.logitScale * readQuery(head * uniforms.queryLength + firstRow + max(0, ((firstEven + 2) * rowCount) / 16 - 1), v),
-          uniforms.logitScale * readQuery(head * uniforms.queryLength + firstRow + max(0, ((firstEven + 3) * rowCount) / 16 - 1), v),
-          uniforms.logitScale * readQuery(head * uniforms.queryLength + firstRow + max(0, ((firstEven + 4) * rowCount) / 16 - 1), v)));
+          uniforms.logitScale * readQuery(head * uniforms.queryShape.z + firstRow + max(0, ((firstEven + 1) * rowCount) / 16 - 1), v),
+          uniforms.logitScale * readQuery(head * uniforms.queryShape.z + firstRow + max(0, ((firstEven + 2) * rowCount) / 16 - 1), v),
+          uniforms.logitScale * readQuery(head * uniforms.queryShape.z + firstRow + max(0, ((firstEven + 3) * rowCount) / 16 - 1), v),
+          uniforms.logitScale * readQuery(head * uniforms.queryShape.z + firstRow + max(0, ((firstEven + 4) * rowCount) / 16 - 1), v)));
       }
       // Barrier: scores read the queries that others loaded.
       workgroupBarrier();

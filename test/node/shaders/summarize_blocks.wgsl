@@ -13,9 +13,6 @@ fn keyRow(head : i32, heads : i32, position : i32) -> i32 {
 fn readKey(row : i32, vector : i32) -> vec4<f32> { return key[row * 16 + vector]; }
 fn writeSummary(row : i32, vector : i32, x : vec4<f32>) { result[row * 16 + vector] = x; }
 
-fn lengthOf(head : i32, heads : i32) -> i32 {
-  return uniforms.keyLength;
-}
 var<workgroup> laneSums : array<vec4<f32>, 128>;
 
 fn main(index : i32) {
@@ -27,7 +24,7 @@ fn main(index : i32) {
   let exists = head < uniforms.outShape.y;
   let first = block * uniforms.blockSize;
   // Padding stands last in its segment, so the keys that are none are the first of the order, too.
-  let end = select(first, min(first + uniforms.blockSize, lengthOf(head, uniforms.heads)), exists);
+  let end = select(first, min(first + uniforms.blockSize, uniforms.keyShape.z), exists);
   let count = f32(max(1, end - first));
   var mean = vec4<f32>(0.0);
   for (var i = first + lane; i < end; i += 8) {
