@@ -86,14 +86,16 @@ export class AttendRemainderProgram extends AttentionProgram<RemainderVariant> {
   protected shader({headDim, valueDim, padded, ...grid}: RemainderVariant): string {
     const vectors = headVectors(headDim);
     const valueVectors = headVectors(valueDim);
+    const four = (text: (k: string) => string) => ['x', 'y', 'z', 'w'].map(text).join(', ');
     return `
 // An invocation owns one query row, in registers; a workgroup ${threads} rows of one query block, or what is left of it. All its
-// invocations read the same summary at a time, straight from global memory: one read serves them all. Nothing is shared.
+// invocations read the same summaries at a time, straight from global memory: one read serves them all. They take four blocks
+// at a time, so that four times as many reads are on their way. Nothing is shared, so there is no barrier.
 ${workgroupIndex}${noScores}${gridFunctions(grid)}${padded ? keyEnd('uniforms.outShape.y', 'uniforms.keyLength') : ''}
 ${readRow('readQuery', 'query', headDim)}
 ${readRow('readSummary', 'summaries', headDim)}
 ${readRow('readValue', 'valueMeans', valueDim)}
-${summaryScore('f32')}
+${summaryScore}
 
 fn main(index : i32) {
   let heads = uniforms.outShape.y;
@@ -119,29 +121,50 @@ fn main(index : i32) {
   let listEnd = list + 1 + blockLists[list];
   var entry = list + 1;
   let end = ${padded ? 'keyEnd(head)' : 'uniforms.keyLength'};
-  let blocksWithKeys = (end + uniforms.blockSize - 1) / uniforms.blockSize;
-  for (var block = 0; block < min(scoredBlocks(queryBlock), blocksWithKeys); block++) {
-    // The list is in ascending order.
-    if (entry < listEnd && blockLists[entry] == block) {
-      entry++;
-      continue;
+  let blocks = min(scoredBlocks(queryBlock), (end + uniforms.blockSize - 1) / uniforms.blockSize);
+  var block = 0;
+  while (block < blocks) {
+    // The next four skipped blocks; where there are fewer, the last ones count nothing.
+    var four : vec4<i32>;
+    var found = 0;
+    for (; block < blocks && found < 4; block++) {
+      // The list is in ascending order.
+      if (entry < listEnd && blockLists[entry] == block) {
+        entry++;
+      } else {
+        four[found] = block;
+        found++;
+      }
     }
-    let meanRow = head * uniforms.keyBlocks + block;
-    let varianceRow = allHeads * uniforms.keyBlocks + meanRow;
-    var byMean = 0.0;
-    var byVariance = 0.0;
+    if (found == 0) {
+      break;
+    }
+    let isFound = vec4<i32>(0, 1, 2, 3) < vec4<i32>(found);
+    four = select(vec4<i32>(four.x), four, isFound);
+    let meanRows = vec4<i32>(head * uniforms.keyBlocks) + four;
+    let varianceRows = vec4<i32>(allHeads * uniforms.keyBlocks) + meanRows;
+    var byMean = vec4<f32>(0.0);
+    var byVariance = vec4<f32>(0.0);
     ${each(
       vectors,
-      (v) => `byMean += dot(q${v}, readSummary(meanRow, ${v}));
-    byVariance += dot(q${v} * q${v}, readSummary(varianceRow, ${v}));`,
+      (v) => `byMean += vec4<f32>(${four((k) => `dot(q${v}, readSummary(meanRows.${k}, ${v}))`)});
+    {
+      let squared = q${v} * q${v};
+      byVariance += vec4<f32>(${four((k) => `dot(squared, readSummary(varianceRows.${k}, ${v}))`)});
+    }`,
     )}
-    let score = summaryScore(byMean, byVariance, countOf(block, end));
-    let newMax = max(rowMax, score);
+    let counts = vec4<f32>(${four((k) => `countOf(four.${k}, end)`)});
+    let scores = select(vec4<f32>(masked), summaryScore(byMean, byVariance, counts), isFound);
+    let newMax = max(rowMax, max(max(scores.x, scores.y), max(scores.z, scores.w)));
     let rescale = exp2(rowMax - newMax);
-    let weight = exp2(score - newMax);
+    let weights = exp2(scores - newMax);
     rowMax = newMax;
-    rowSum = rowSum * rescale + weight;
-    ${each(valueVectors, (v) => `values[${v}] = values[${v}] * rescale + weight * readValue(meanRow, ${v});`)}
+    rowSum = rowSum * rescale + dot(weights, vec4<f32>(1.0));
+    ${each(
+      valueVectors,
+      (v) =>
+        `values[${v}] = values[${v}] * rescale + ${['x', 'y', 'z', 'w'].map((k) => `weights.${k} * readValue(meanRows.${k}, ${v})`).join(' + ')};`,
+    )}
   }
 
   let at = queryRow * ${stateVectors(valueDim)};

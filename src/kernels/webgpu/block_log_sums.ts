@@ -2,12 +2,13 @@ import type {TensorInfo} from '@tensorflow/tfjs-core';
 import {summaryRows} from '../block_estimate.js';
 import type {BlockGeometry} from '../block_geometry.js';
 import {scoredBlocks, visibleBlocks} from '../block_geometry.js';
+import {each} from '../shader_text.js';
 import type {GridVariant} from './block_grid.js';
 import {gridFunctions, gridUniforms, gridVariant} from './block_grid.js';
 import {keyEnd, keyLengthsInput} from './key_lengths.js';
-import {AttentionProgram, keyRow, readRow, rowComponents, workgroupIndex} from './program.js';
+import {AttentionProgram, headVectors, keyRow, readRow, rowComponents, workgroupIndex} from './program.js';
 import type {Tile} from './tile.js';
-import {loadTile, scoreTile, tileKeys, tileQueries, tileThreads} from './tile.js';
+import {carriedVectors, loadTile, scoreTile, tileKeys, tileQueries, tileThreads} from './tile.js';
 
 /** Most key blocks that do not compete for a query block: those of the segments that it stands in. */
 export function mostOwnBlocks(geometry: BlockGeometry, causal: boolean): number {
@@ -88,6 +89,13 @@ export class BlockLogSumsProgram extends AttentionProgram<LogSumVariant> {
 
   protected shader({tile, headDim, padded, ownSegment, ...grid}: LogSumVariant): string {
     const position = grid.offset ? 'uniforms.queryOffset + ' : '';
+    const vectors = headVectors(headDim);
+    const rounds = carriedVectors(tile, headDim);
+    const isWhole = (k: number) => tileKeys(tile) * vectors >= (k + 1) * tileThreads(tile);
+    const carry = each(
+      rounds,
+      (k) => `carried[${k}] = readKey(firstKeyRow + positions[${k}], (local + ${k} * threads) % headVectors);`,
+    );
     return `
 // A workgroup takes tileQueries of the chosen rows of one head, which can belong to several query blocks, and some key
 // blocks, over which it walks in tiles of tileKeys keys. Invocation (x, y) keeps, in registers, maximum and sum of its rows
@@ -96,6 +104,8 @@ ${workgroupIndex}
 ${keyRow}${gridFunctions(grid)}${padded ? keyEnd('uniforms.queryShape.y', 'uniforms.keyShape.z') : ''}
 ${scoreTile(tile, headDim)}
 ${readRow('readKey', 'key', headDim)}
+// Where a maximum starts: so far above a masked score that it has no weight.
+const lowest = -1e38f;
 // Query rows of the tile, -1 past the last; the last key position that each may see.
 var<workgroup> rowsOfTile : array<i32, tileQueries>;
 var<workgroup> partialMax : array<f32, ${tileQueries(tile) * tile.threadsX}>;
@@ -114,18 +124,19 @@ fn loadChosenRows(head : i32) {
   )}
 }
 
-// Loads the keys of slots [first, end) of the permuted order; zeros follow.
-fn loadKeyTile(head : i32, first : i32, end : i32) {
-  let firstKeyRow = keyRow(head, uniforms.queryShape.y, 0);
-  let firstIndex = head * uniforms.keyIndicesShape.z + first;
-  ${loadTile(
-    'keyTile',
-    tileKeys(tile),
-    tile,
-    headDim,
-    (i) => `first + ${i} < end`,
-    (i, vector) => `readKey(firstKeyRow + keyIndices[firstIndex + ${i}], ${vector})`,
-  )}
+// Slots [first, end) of the permuted order that tile t covers, of the tiles of some blocks from firstBlock on.
+fn slotsOf(firstBlock : i32, t : i32) -> vec2<i32> {
+  let tilesPerBlock = (uniforms.blockSize + tileKeys - 1) / tileKeys;
+  let first = (firstBlock + t / tilesPerBlock) * uniforms.blockSize;
+  let end = min(first + uniforms.blockSize, uniforms.keyShape.z);
+  let start = first + (t % tilesPerBlock) * tileKeys;
+  return vec2<i32>(start, min(start + tileKeys, end));
+}
+
+// Position of the key in a slot of a tile; that of the last key in its place where there is none.
+fn positionIn(head : i32, slots : vec2<i32>, slot : i32) -> i32 {
+  let last = uniforms.keyShape.z - 1;
+  return keyIndices[head * (last + 1) + clamp(slots.x + slot, 0, last)];
 }
 
 fn main(index : i32) {
@@ -169,32 +180,54 @@ fn main(index : i32) {
     lastVisible[r] = ${grid.causal ? `min(end - 1, ${position}rowsOfTile[y + r * threadsY])` : 'end - 1'};
   }
 
+  // What this invocation carries from global memory to keyTile, and the positions in which it stands: read ahead, positions
+  // by two tiles and keys by one, so that a load has a round to arrive.
+  let tilesPerBlock = (uniforms.blockSize + tileKeys - 1) / tileKeys;
+  let firstKeyRow = keyRow(head, uniforms.queryShape.y, 0);
+  var carried : array<vec4<f32>, ${rounds}>;
+  var positions : array<i32, ${rounds}>;
+  ${each(rounds, (k) => `positions[${k}] = positionIn(head, slotsOf(blocks.x, 0), (local + ${k} * threads) / headVectors);`)}
+  ${carry}
+  ${each(rounds, (k) => `positions[${k}] = positionIn(head, slotsOf(blocks.x, 1), (local + ${k} * threads) / headVectors);`)}
+  // In blocks that compete for all query blocks of the tile, every row sees every key that is not padding.
+  let open = ${padded ? 'min(scoredBlocks(firstChosen / uniforms.rowsPerBlock), end / uniforms.blockSize)' : 'scoredBlocks(firstChosen / uniforms.rowsPerBlock)'};
+
   for (var block = blocks.x; block < blocks.y; block++) {
     var rowMax = array<f32, rows>();
     var rowSum = array<f32, rows>();
     for (var r = 0; r < rows; r++) {
       rowMax[r] = masked;
     }
-    let firstSlot = block * uniforms.blockSize;
-    let endSlot = min(firstSlot + uniforms.blockSize, uniforms.keyShape.z);
-    for (var offset = 0; offset < uniforms.blockSize; offset += tileKeys) {
-      let first = firstSlot + offset;
-      loadKeyTile(head, first, endSlot);
+    for (var tile = 0; tile < tilesPerBlock; tile++) {
+      let t = (block - blocks.x) * tilesPerBlock + tile;
+      ${each(
+        rounds,
+        (k) => `${isWhole(k) ? '' : `if (local + ${k} * threads < ${tileKeys(tile) * vectors}) `}{
+        let at = local + ${k} * threads;
+        keyTile[(at / headVectors) * rowStride + at % headVectors] = carried[${k}];
+      }`,
+        '\n      ',
+      )}
       // Barrier: scores read rows that others loaded.
       workgroupBarrier();
-      let scores = tileScores(x, y);
-      for (var c = 0; c < columns; c++) {
-        let slot = first + x + c * threadsX;
-        if (slot < endSlot) {
-          let position = keyIndices[head * uniforms.keyIndicesShape.z + slot];
+      ${carry}
+      ${each(rounds, (k) => `positions[${k}] = positionIn(head, slotsOf(blocks.x, t + 2), (local + ${k} * threads) / headVectors);`, '\n      ')}
+      var scores = tileScores(x, y);
+      let slots = slotsOf(blocks.x, t);
+      if (block >= open || slots.y - slots.x < tileKeys) {
+        for (var c = 0; c < columns; c++) {
+          let slot = x + c * threadsX;
+          let position = select(0x7fffffff, positionIn(head, slots, slot), slots.x + slot < slots.y);
           for (var r = 0; r < rows; r++) {
-            if (position <= lastVisible[r]) {
-              let newMax = max(rowMax[r], scores[r][c]);
-              rowSum[r] = rowSum[r] * exp2(rowMax[r] - newMax) + exp2(scores[r][c] - newMax);
-              rowMax[r] = newMax;
-            }
+            scores[r][c] = select(scores[r][c], masked, position > lastVisible[r]);
           }
         }
+      }
+      for (var r = 0; r < rows; r++) {
+        var newMax = max(rowMax[r], lowest);
+        ${each(tile.columns, (c) => `newMax = max(newMax, scores[r][${c}]);`, '\n        ')}
+        rowSum[r] = rowSum[r] * exp2(rowMax[r] - newMax) + ${Array.from({length: tile.columns}, (_, c) => `exp2(scores[r][${c}] - newMax)`).join(' + ')};
+        rowMax[r] = newMax;
       }
       // Barrier: the next round overwrites the keys.
       workgroupBarrier();

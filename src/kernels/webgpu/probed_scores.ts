@@ -122,7 +122,7 @@ ${workgroupIndex}${gridFunctions(grid)}${padded ? keyEnd('uniforms.outShape.y', 
 ${workgroupReduce(threads, 'vec4<f32>')}
 ${readRow('readQuery', 'query', headDim)}
 ${readRow('readSummary', 'summaries', headDim)}
-${summaryScore('vec4<f32>')}
+${summaryScore}
 // Log of nothing; finite, because WGSL need not support infinities.
 const masked = -3.4e38f;
 // Column j of entry v: dimension 4 v + j of four queries, scaled.
@@ -141,7 +141,7 @@ fn scoresOf(head : i32, block : i32, end : i32) -> vec4<f32> {
     byMean += q * readSummary(meanRow, v);
     byVariance += mat4x4<f32>(${four((k) => `q[${k}] * q[${k}]`)}) * readSummary(varianceRow, v);
   }
-  return summaryScore(byMean, byVariance, countOf(block, end));
+  return summaryScore(byMean, byVariance, vec4<f32>(countOf(block, end)));
 }
 
 // log2 of the sum of exp2 over all invocations, from maxima and sums of their own.

@@ -10,11 +10,11 @@ export const summaryUniforms = (scale: number) => ({
 
 /**
  * Shader text: log2 of what a query row pays to a block by its summary (see `block_estimate.ts`), from the products of the
- * scaled query with the mean, and of its square with the variance, for several rows at once where `type` is a vector.
+ * scaled query with the mean, and of its square with the variance: of four rows or four blocks at once.
  */
-export const summaryScore = (type: 'f32' | 'vec4<f32>') => `
-fn summaryScore(byMean : ${type}, byVariance : ${type}, count : f32) -> ${type} {
-  return byMean + min(uniforms.varianceScale * byVariance, ${type}(uniforms.varianceCap)) + log2(count);
+export const summaryScore = `
+fn summaryScore(byMean : vec4<f32>, byVariance : vec4<f32>, counts : vec4<f32>) -> vec4<f32> {
+  return byMean + min(uniforms.varianceScale * byVariance, vec4<f32>(uniforms.varianceCap)) + log2(counts);
 }
 
 // Keys of a block that are not padding, of all \`end\` that are none.

@@ -1,5 +1,6 @@
 // An invocation owns one query row, in registers; a workgroup 64 rows of one query block, or what is left of it. All its
-// invocations read the same summary at a time, straight from global memory: one read serves them all. Nothing is shared.
+// invocations read the same summaries at a time, straight from global memory: one read serves them all. They take four blocks
+// at a time, so that four times as many reads are on their way. Nothing is shared, so there is no barrier.
 
 fn workgroupIndex() -> i32 {
   return i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
@@ -19,8 +20,8 @@ fn readQuery(row : i32, vector : i32) -> vec4<f32> { return query[row * 16 + vec
 fn readSummary(row : i32, vector : i32) -> vec4<f32> { return summaries[row * 16 + vector]; }
 fn readValue(row : i32, vector : i32) -> vec4<f32> { return valueMeans[row * 16 + vector]; }
 
-fn summaryScore(byMean : f32, byVariance : f32, count : f32) -> f32 {
-  return byMean + min(uniforms.varianceScale * byVariance, f32(uniforms.varianceCap)) + log2(count);
+fn summaryScore(byMean : vec4<f32>, byVariance : vec4<f32>, counts : vec4<f32>) -> vec4<f32> {
+  return byMean + min(uniforms.varianceScale * byVariance, vec4<f32>(uniforms.varianceCap)) + log2(counts);
 }
 
 // Keys of a block that are not padding, of all `end` that are none.
@@ -67,71 +68,133 @@ fn main(index : i32) {
   let listEnd = list + 1 + blockLists[list];
   var entry = list + 1;
   let end = uniforms.keyLength;
-  let blocksWithKeys = (end + uniforms.blockSize - 1) / uniforms.blockSize;
-  for (var block = 0; block < min(scoredBlocks(queryBlock), blocksWithKeys); block++) {
-    // The list is in ascending order.
-    if (entry < listEnd && blockLists[entry] == block) {
-      entry++;
-      continue;
+  let blocks = min(scoredBlocks(queryBlock), (end + uniforms.blockSize - 1) / uniforms.blockSize);
+  var block = 0;
+  while (block < blocks) {
+    // The next four skipped blocks; where there are fewer, the last ones count nothing.
+    var four : vec4<i32>;
+    var found = 0;
+    for (; block < blocks && found < 4; block++) {
+      // The list is in ascending order.
+      if (entry < listEnd && blockLists[entry] == block) {
+        entry++;
+      } else {
+        four[found] = block;
+        found++;
+      }
     }
-    let meanRow = head * uniforms.keyBlocks + block;
-    let varianceRow = allHeads * uniforms.keyBlocks + meanRow;
-    var byMean = 0.0;
-    var byVariance = 0.0;
-    byMean += dot(q0, readSummary(meanRow, 0));
-    byVariance += dot(q0 * q0, readSummary(varianceRow, 0));
-    byMean += dot(q1, readSummary(meanRow, 1));
-    byVariance += dot(q1 * q1, readSummary(varianceRow, 1));
-    byMean += dot(q2, readSummary(meanRow, 2));
-    byVariance += dot(q2 * q2, readSummary(varianceRow, 2));
-    byMean += dot(q3, readSummary(meanRow, 3));
-    byVariance += dot(q3 * q3, readSummary(varianceRow, 3));
-    byMean += dot(q4, readSummary(meanRow, 4));
-    byVariance += dot(q4 * q4, readSummary(varianceRow, 4));
-    byMean += dot(q5, readSummary(meanRow, 5));
-    byVariance += dot(q5 * q5, readSummary(varianceRow, 5));
-    byMean += dot(q6, readSummary(meanRow, 6));
-    byVariance += dot(q6 * q6, readSummary(varianceRow, 6));
-    byMean += dot(q7, readSummary(meanRow, 7));
-    byVariance += dot(q7 * q7, readSummary(varianceRow, 7));
-    byMean += dot(q8, readSummary(meanRow, 8));
-    byVariance += dot(q8 * q8, readSummary(varianceRow, 8));
-    byMean += dot(q9, readSummary(meanRow, 9));
-    byVariance += dot(q9 * q9, readSummary(varianceRow, 9));
-    byMean += dot(q10, readSummary(meanRow, 10));
-    byVariance += dot(q10 * q10, readSummary(varianceRow, 10));
-    byMean += dot(q11, readSummary(meanRow, 11));
-    byVariance += dot(q11 * q11, readSummary(varianceRow, 11));
-    byMean += dot(q12, readSummary(meanRow, 12));
-    byVariance += dot(q12 * q12, readSummary(varianceRow, 12));
-    byMean += dot(q13, readSummary(meanRow, 13));
-    byVariance += dot(q13 * q13, readSummary(varianceRow, 13));
-    byMean += dot(q14, readSummary(meanRow, 14));
-    byVariance += dot(q14 * q14, readSummary(varianceRow, 14));
-    byMean += dot(q15, readSummary(meanRow, 15));
-    byVariance += dot(q15 * q15, readSummary(varianceRow, 15));
-    let score = summaryScore(byMean, byVariance, countOf(block, end));
-    let newMax = max(rowMax, score);
+    if (found == 0) {
+      break;
+    }
+    let isFound = vec4<i32>(0, 1, 2, 3) < vec4<i32>(found);
+    four = select(vec4<i32>(four.x), four, isFound);
+    let meanRows = vec4<i32>(head * uniforms.keyBlocks) + four;
+    let varianceRows = vec4<i32>(allHeads * uniforms.keyBlocks) + meanRows;
+    var byMean = vec4<f32>(0.0);
+    var byVariance = vec4<f32>(0.0);
+    byMean += vec4<f32>(dot(q0, readSummary(meanRows.x, 0)), dot(q0, readSummary(meanRows.y, 0)), dot(q0, readSummary(meanRows.z, 0)), dot(q0, readSummary(meanRows.w, 0)));
+    {
+      let squared = q0 * q0;
+      byVariance += vec4<f32>(dot(squared, readSummary(varianceRows.x, 0)), dot(squared, readSummary(varianceRows.y, 0)), dot(squared, readSummary(varianceRows.z, 0)), dot(squared, readSummary(varianceRows.w, 0)));
+    }
+    byMean += vec4<f32>(dot(q1, readSummary(meanRows.x, 1)), dot(q1, readSummary(meanRows.y, 1)), dot(q1, readSummary(meanRows.z, 1)), dot(q1, readSummary(meanRows.w, 1)));
+    {
+      let squared = q1 * q1;
+      byVariance += vec4<f32>(dot(squared, readSummary(varianceRows.x, 1)), dot(squared, readSummary(varianceRows.y, 1)), dot(squared, readSummary(varianceRows.z, 1)), dot(squared, readSummary(varianceRows.w, 1)));
+    }
+    byMean += vec4<f32>(dot(q2, readSummary(meanRows.x, 2)), dot(q2, readSummary(meanRows.y, 2)), dot(q2, readSummary(meanRows.z, 2)), dot(q2, readSummary(meanRows.w, 2)));
+    {
+      let squared = q2 * q2;
+      byVariance += vec4<f32>(dot(squared, readSummary(varianceRows.x, 2)), dot(squared, readSummary(varianceRows.y, 2)), dot(squared, readSummary(varianceRows.z, 2)), dot(squared, readSummary(varianceRows.w, 2)));
+    }
+    byMean += vec4<f32>(dot(q3, readSummary(meanRows.x, 3)), dot(q3, readSummary(meanRows.y, 3)), dot(q3, readSummary(meanRows.z, 3)), dot(q3, readSummary(meanRows.w, 3)));
+    {
+      let squared = q3 * q3;
+      byVariance += vec4<f32>(dot(squared, readSummary(varianceRows.x, 3)), dot(squared, readSummary(varianceRows.y, 3)), dot(squared, readSummary(varianceRows.z, 3)), dot(squared, readSummary(varianceRows.w, 3)));
+    }
+    byMean += vec4<f32>(dot(q4, readSummary(meanRows.x, 4)), dot(q4, readSummary(meanRows.y, 4)), dot(q4, readSummary(meanRows.z, 4)), dot(q4, readSummary(meanRows.w, 4)));
+    {
+      let squared = q4 * q4;
+      byVariance += vec4<f32>(dot(squared, readSummary(varianceRows.x, 4)), dot(squared, readSummary(varianceRows.y, 4)), dot(squared, readSummary(varianceRows.z, 4)), dot(squared, readSummary(varianceRows.w, 4)));
+    }
+    byMean += vec4<f32>(dot(q5, readSummary(meanRows.x, 5)), dot(q5, readSummary(meanRows.y, 5)), dot(q5, readSummary(meanRows.z, 5)), dot(q5, readSummary(meanRows.w, 5)));
+    {
+      let squared = q5 * q5;
+      byVariance += vec4<f32>(dot(squared, readSummary(varianceRows.x, 5)), dot(squared, readSummary(varianceRows.y, 5)), dot(squared, readSummary(varianceRows.z, 5)), dot(squared, readSummary(varianceRows.w, 5)));
+    }
+    byMean += vec4<f32>(dot(q6, readSummary(meanRows.x, 6)), dot(q6, readSummary(meanRows.y, 6)), dot(q6, readSummary(meanRows.z, 6)), dot(q6, readSummary(meanRows.w, 6)));
+    {
+      let squared = q6 * q6;
+      byVariance += vec4<f32>(dot(squared, readSummary(varianceRows.x, 6)), dot(squared, readSummary(varianceRows.y, 6)), dot(squared, readSummary(varianceRows.z, 6)), dot(squared, readSummary(varianceRows.w, 6)));
+    }
+    byMean += vec4<f32>(dot(q7, readSummary(meanRows.x, 7)), dot(q7, readSummary(meanRows.y, 7)), dot(q7, readSummary(meanRows.z, 7)), dot(q7, readSummary(meanRows.w, 7)));
+    {
+      let squared = q7 * q7;
+      byVariance += vec4<f32>(dot(squared, readSummary(varianceRows.x, 7)), dot(squared, readSummary(varianceRows.y, 7)), dot(squared, readSummary(varianceRows.z, 7)), dot(squared, readSummary(varianceRows.w, 7)));
+    }
+    byMean += vec4<f32>(dot(q8, readSummary(meanRows.x, 8)), dot(q8, readSummary(meanRows.y, 8)), dot(q8, readSummary(meanRows.z, 8)), dot(q8, readSummary(meanRows.w, 8)));
+    {
+      let squared = q8 * q8;
+      byVariance += vec4<f32>(dot(squared, readSummary(varianceRows.x, 8)), dot(squared, readSummary(varianceRows.y, 8)), dot(squared, readSummary(varianceRows.z, 8)), dot(squared, readSummary(varianceRows.w, 8)));
+    }
+    byMean += vec4<f32>(dot(q9, readSummary(meanRows.x, 9)), dot(q9, readSummary(meanRows.y, 9)), dot(q9, readSummary(meanRows.z, 9)), dot(q9, readSummary(meanRows.w, 9)));
+    {
+      let squared = q9 * q9;
+      byVariance += vec4<f32>(dot(squared, readSummary(varianceRows.x, 9)), dot(squared, readSummary(varianceRows.y, 9)), dot(squared, readSummary(varianceRows.z, 9)), dot(squared, readSummary(varianceRows.w, 9)));
+    }
+    byMean += vec4<f32>(dot(q10, readSummary(meanRows.x, 10)), dot(q10, readSummary(meanRows.y, 10)), dot(q10, readSummary(meanRows.z, 10)), dot(q10, readSummary(meanRows.w, 10)));
+    {
+      let squared = q10 * q10;
+      byVariance += vec4<f32>(dot(squared, readSummary(varianceRows.x, 10)), dot(squared, readSummary(varianceRows.y, 10)), dot(squared, readSummary(varianceRows.z, 10)), dot(squared, readSummary(varianceRows.w, 10)));
+    }
+    byMean += vec4<f32>(dot(q11, readSummary(meanRows.x, 11)), dot(q11, readSummary(meanRows.y, 11)), dot(q11, readSummary(meanRows.z, 11)), dot(q11, readSummary(meanRows.w, 11)));
+    {
+      let squared = q11 * q11;
+      byVariance += vec4<f32>(dot(squared, readSummary(varianceRows.x, 11)), dot(squared, readSummary(varianceRows.y, 11)), dot(squared, readSummary(varianceRows.z, 11)), dot(squared, readSummary(varianceRows.w, 11)));
+    }
+    byMean += vec4<f32>(dot(q12, readSummary(meanRows.x, 12)), dot(q12, readSummary(meanRows.y, 12)), dot(q12, readSummary(meanRows.z, 12)), dot(q12, readSummary(meanRows.w, 12)));
+    {
+      let squared = q12 * q12;
+      byVariance += vec4<f32>(dot(squared, readSummary(varianceRows.x, 12)), dot(squared, readSummary(varianceRows.y, 12)), dot(squared, readSummary(varianceRows.z, 12)), dot(squared, readSummary(varianceRows.w, 12)));
+    }
+    byMean += vec4<f32>(dot(q13, readSummary(meanRows.x, 13)), dot(q13, readSummary(meanRows.y, 13)), dot(q13, readSummary(meanRows.z, 13)), dot(q13, readSummary(meanRows.w, 13)));
+    {
+      let squared = q13 * q13;
+      byVariance += vec4<f32>(dot(squared, readSummary(varianceRows.x, 13)), dot(squared, readSummary(varianceRows.y, 13)), dot(squared, readSummary(varianceRows.z, 13)), dot(squared, readSummary(varianceRows.w, 13)));
+    }
+    byMean += vec4<f32>(dot(q14, readSummary(meanRows.x, 14)), dot(q14, readSummary(meanRows.y, 14)), dot(q14, readSummary(meanRows.z, 14)), dot(q14, readSummary(meanRows.w, 14)));
+    {
+      let squared = q14 * q14;
+      byVariance += vec4<f32>(dot(squared, readSummary(varianceRows.x, 14)), dot(squared, readSummary(varianceRows.y, 14)), dot(squared, readSummary(varianceRows.z, 14)), dot(squared, readSummary(varianceRows.w, 14)));
+    }
+    byMean += vec4<f32>(dot(q15, readSummary(meanRows.x, 15)), dot(q15, readSummary(meanRows.y, 15)), dot(q15, readSummary(meanRows.z, 15)), dot(q15, readSummary(meanRows.w, 15)));
+    {
+      let squared = q15 * q15;
+      byVariance += vec4<f32>(dot(squared, readSummary(varianceRows.x, 15)), dot(squared, readSummary(varianceRows.y, 15)), dot(squared, readSummary(varianceRows.z, 15)), dot(squared, readSummary(varianceRows.w, 15)));
+    }
+    let counts = vec4<f32>(countOf(four.x, end), countOf(four.y, end), countOf(four.z, end), countOf(four.w, end));
+    let scores = select(vec4<f32>(masked), summaryScore(byMean, byVariance, counts), isFound);
+    let newMax = max(rowMax, max(max(scores.x, scores.y), max(scores.z, scores.w)));
     let rescale = exp2(rowMax - newMax);
-    let weight = exp2(score - newMax);
+    let weights = exp2(scores - newMax);
     rowMax = newMax;
-    rowSum = rowSum * rescale + weight;
-    values[0] = values[0] * rescale + weight * readValue(meanRow, 0);
-    values[1] = values[1] * rescale + weight * readValue(meanRow, 1);
-    values[2] = values[2] * rescale + weight * readValue(meanRow, 2);
-    values[3] = values[3] * rescale + weight * readValue(meanRow, 3);
-    values[4] = values[4] * rescale + weight * readValue(meanRow, 4);
-    values[5] = values[5] * rescale + weight * readValue(meanRow, 5);
-    values[6] = values[6] * rescale + weight * readValue(meanRow, 6);
-    values[7] = values[7] * rescale + weight * readValue(meanRow, 7);
-    values[8] = values[8] * rescale + weight * readValue(meanRow, 8);
-    values[9] = values[9] * rescale + weight * readValue(meanRow, 9);
-    values[10] = values[10] * rescale + weight * readValue(meanRow, 10);
-    values[11] = values[11] * rescale + weight * readValue(meanRow, 11);
-    values[12] = values[12] * rescale + weight * readValue(meanRow, 12);
-    values[13] = values[13] * rescale + weight * readValue(meanRow, 13);
-    values[14] = values[14] * rescale + weight * readValue(meanRow, 14);
-    values[15] = values[15] * rescale + weight * readValue(meanRow, 15);
+    rowSum = rowSum * rescale + dot(weights, vec4<f32>(1.0));
+    values[0] = values[0] * rescale + weights.x * readValue(meanRows.x, 0) + weights.y * readValue(meanRows.y, 0) + weights.z * readValue(meanRows.z, 0) + weights.w * readValue(meanRows.w, 0);
+    values[1] = values[1] * rescale + weights.x * readValue(meanRows.x, 1) + weights.y * readValue(meanRows.y, 1) + weights.z * readValue(meanRows.z, 1) + weights.w * readValue(meanRows.w, 1);
+    values[2] = values[2] * rescale + weights.x * readValue(meanRows.x, 2) + weights.y * readValue(meanRows.y, 2) + weights.z * readValue(meanRows.z, 2) + weights.w * readValue(meanRows.w, 2);
+    values[3] = values[3] * rescale + weights.x * readValue(meanRows.x, 3) + weights.y * readValue(meanRows.y, 3) + weights.z * readValue(meanRows.z, 3) + weights.w * readValue(meanRows.w, 3);
+    values[4] = values[4] * rescale + weights.x * readValue(meanRows.x, 4) + weights.y * readValue(meanRows.y, 4) + weights.z * readValue(meanRows.z, 4) + weights.w * readValue(meanRows.w, 4);
+    values[5] = values[5] * rescale + weights.x * readValue(meanRows.x, 5) + weights.y * readValue(meanRows.y, 5) + weights.z * readValue(meanRows.z, 5) + weights.w * readValue(meanRows.w, 5);
+    values[6] = values[6] * rescale + weights.x * readValue(meanRows.x, 6) + weights.y * readValue(meanRows.y, 6) + weights.z * readValue(meanRows.z, 6) + weights.w * readValue(meanRows.w, 6);
+    values[7] = values[7] * rescale + weights.x * readValue(meanRows.x, 7) + weights.y * readValue(meanRows.y, 7) + weights.z * readValue(meanRows.z, 7) + weights.w * readValue(meanRows.w, 7);
+    values[8] = values[8] * rescale + weights.x * readValue(meanRows.x, 8) + weights.y * readValue(meanRows.y, 8) + weights.z * readValue(meanRows.z, 8) + weights.w * readValue(meanRows.w, 8);
+    values[9] = values[9] * rescale + weights.x * readValue(meanRows.x, 9) + weights.y * readValue(meanRows.y, 9) + weights.z * readValue(meanRows.z, 9) + weights.w * readValue(meanRows.w, 9);
+    values[10] = values[10] * rescale + weights.x * readValue(meanRows.x, 10) + weights.y * readValue(meanRows.y, 10) + weights.z * readValue(meanRows.z, 10) + weights.w * readValue(meanRows.w, 10);
+    values[11] = values[11] * rescale + weights.x * readValue(meanRows.x, 11) + weights.y * readValue(meanRows.y, 11) + weights.z * readValue(meanRows.z, 11) + weights.w * readValue(meanRows.w, 11);
+    values[12] = values[12] * rescale + weights.x * readValue(meanRows.x, 12) + weights.y * readValue(meanRows.y, 12) + weights.z * readValue(meanRows.z, 12) + weights.w * readValue(meanRows.w, 12);
+    values[13] = values[13] * rescale + weights.x * readValue(meanRows.x, 13) + weights.y * readValue(meanRows.y, 13) + weights.z * readValue(meanRows.z, 13) + weights.w * readValue(meanRows.w, 13);
+    values[14] = values[14] * rescale + weights.x * readValue(meanRows.x, 14) + weights.y * readValue(meanRows.y, 14) + weights.z * readValue(meanRows.z, 14) + weights.w * readValue(meanRows.w, 14);
+    values[15] = values[15] * rescale + weights.x * readValue(meanRows.x, 15) + weights.y * readValue(meanRows.y, 15) + weights.z * readValue(meanRows.z, 15) + weights.w * readValue(meanRows.w, 15);
   }
 
   let at = queryRow * 17;

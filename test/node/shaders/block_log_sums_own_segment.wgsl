@@ -136,6 +136,8 @@ fn tileScores(x : i32, y : i32) -> array<array<f32, columns>, rows> {
   return scores;
 }
 fn readKey(row : i32, vector : i32) -> vec4<f32> { return key[row * 16 + vector]; }
+// Where a maximum starts: so far above a masked score that it has no weight.
+const lowest = -1e38f;
 // Query rows of the tile, -1 past the last; the last key position that each may see.
 var<workgroup> rowsOfTile : array<i32, tileQueries>;
 var<workgroup> partialMax : array<f32, 512>;
@@ -170,34 +172,19 @@ fn loadChosenRows(head : i32) {
     { queryTile[(load3 / headVectors) * rowStride + load3 % headVectors] = x3; }
 }
 
-// Loads the keys of slots [first, end) of the permuted order; zeros follow.
-fn loadKeyTile(head : i32, first : i32, end : i32) {
-  let firstKeyRow = keyRow(head, uniforms.queryShape.y, 0);
-  let firstIndex = head * uniforms.keyIndicesShape.z + first;
-  let load0 = i32(localIndex) + 0;
-    var x0 = vec4<f32>(0.0);
-    if (first + load0 / headVectors < end) {
-      x0 = readKey(firstKeyRow + keyIndices[firstIndex + load0 / headVectors], load0 % headVectors);
-    }
-    let load1 = i32(localIndex) + 128;
-    var x1 = vec4<f32>(0.0);
-    if (first + load1 / headVectors < end) {
-      x1 = readKey(firstKeyRow + keyIndices[firstIndex + load1 / headVectors], load1 % headVectors);
-    }
-    let load2 = i32(localIndex) + 256;
-    var x2 = vec4<f32>(0.0);
-    if (first + load2 / headVectors < end) {
-      x2 = readKey(firstKeyRow + keyIndices[firstIndex + load2 / headVectors], load2 % headVectors);
-    }
-    let load3 = i32(localIndex) + 384;
-    var x3 = vec4<f32>(0.0);
-    if (first + load3 / headVectors < end) {
-      x3 = readKey(firstKeyRow + keyIndices[firstIndex + load3 / headVectors], load3 % headVectors);
-    }
-    { keyTile[(load0 / headVectors) * rowStride + load0 % headVectors] = x0; }
-    { keyTile[(load1 / headVectors) * rowStride + load1 % headVectors] = x1; }
-    { keyTile[(load2 / headVectors) * rowStride + load2 % headVectors] = x2; }
-    { keyTile[(load3 / headVectors) * rowStride + load3 % headVectors] = x3; }
+// Slots [first, end) of the permuted order that tile t covers, of the tiles of some blocks from firstBlock on.
+fn slotsOf(firstBlock : i32, t : i32) -> vec2<i32> {
+  let tilesPerBlock = (uniforms.blockSize + tileKeys - 1) / tileKeys;
+  let first = (firstBlock + t / tilesPerBlock) * uniforms.blockSize;
+  let end = min(first + uniforms.blockSize, uniforms.keyShape.z);
+  let start = first + (t % tilesPerBlock) * tileKeys;
+  return vec2<i32>(start, min(start + tileKeys, end));
+}
+
+// Position of the key in a slot of a tile; that of the last key in its place where there is none.
+fn positionIn(head : i32, slots : vec2<i32>, slot : i32) -> i32 {
+  let last = uniforms.keyShape.z - 1;
+  return keyIndices[head * (last + 1) + clamp(slots.x + slot, 0, last)];
 }
 
 fn main(index : i32) {
@@ -237,32 +224,78 @@ fn main(index : i32) {
     lastVisible[r] = min(end - 1, rowsOfTile[y + r * threadsY]);
   }
 
+  // What this invocation carries from global memory to keyTile, and the positions in which it stands: read ahead, positions
+  // by two tiles and keys by one, so that a load has a round to arrive.
+  let tilesPerBlock = (uniforms.blockSize + tileKeys - 1) / tileKeys;
+  let firstKeyRow = keyRow(head, uniforms.queryShape.y, 0);
+  var carried : array<vec4<f32>, 4>;
+  var positions : array<i32, 4>;
+  positions[0] = positionIn(head, slotsOf(blocks.x, 0), (local + 0 * threads) / headVectors);
+    positions[1] = positionIn(head, slotsOf(blocks.x, 0), (local + 1 * threads) / headVectors);
+    positions[2] = positionIn(head, slotsOf(blocks.x, 0), (local + 2 * threads) / headVectors);
+    positions[3] = positionIn(head, slotsOf(blocks.x, 0), (local + 3 * threads) / headVectors);
+  carried[0] = readKey(firstKeyRow + positions[0], (local + 0 * threads) % headVectors);
+    carried[1] = readKey(firstKeyRow + positions[1], (local + 1 * threads) % headVectors);
+    carried[2] = readKey(firstKeyRow + positions[2], (local + 2 * threads) % headVectors);
+    carried[3] = readKey(firstKeyRow + positions[3], (local + 3 * threads) % headVectors);
+  positions[0] = positionIn(head, slotsOf(blocks.x, 1), (local + 0 * threads) / headVectors);
+    positions[1] = positionIn(head, slotsOf(blocks.x, 1), (local + 1 * threads) / headVectors);
+    positions[2] = positionIn(head, slotsOf(blocks.x, 1), (local + 2 * threads) / headVectors);
+    positions[3] = positionIn(head, slotsOf(blocks.x, 1), (local + 3 * threads) / headVectors);
+  // In blocks that compete for all query blocks of the tile, every row sees every key that is not padding.
+  let open = scoredBlocks(firstChosen / uniforms.rowsPerBlock);
+
   for (var block = blocks.x; block < blocks.y; block++) {
     var rowMax = array<f32, rows>();
     var rowSum = array<f32, rows>();
     for (var r = 0; r < rows; r++) {
       rowMax[r] = masked;
     }
-    let firstSlot = block * uniforms.blockSize;
-    let endSlot = min(firstSlot + uniforms.blockSize, uniforms.keyShape.z);
-    for (var offset = 0; offset < uniforms.blockSize; offset += tileKeys) {
-      let first = firstSlot + offset;
-      loadKeyTile(head, first, endSlot);
+    for (var tile = 0; tile < tilesPerBlock; tile++) {
+      let t = (block - blocks.x) * tilesPerBlock + tile;
+      {
+        let at = local + 0 * threads;
+        keyTile[(at / headVectors) * rowStride + at % headVectors] = carried[0];
+      }
+      {
+        let at = local + 1 * threads;
+        keyTile[(at / headVectors) * rowStride + at % headVectors] = carried[1];
+      }
+      {
+        let at = local + 2 * threads;
+        keyTile[(at / headVectors) * rowStride + at % headVectors] = carried[2];
+      }
+      {
+        let at = local + 3 * threads;
+        keyTile[(at / headVectors) * rowStride + at % headVectors] = carried[3];
+      }
       // Barrier: scores read rows that others loaded.
       workgroupBarrier();
-      let scores = tileScores(x, y);
-      for (var c = 0; c < columns; c++) {
-        let slot = first + x + c * threadsX;
-        if (slot < endSlot) {
-          let position = keyIndices[head * uniforms.keyIndicesShape.z + slot];
+      carried[0] = readKey(firstKeyRow + positions[0], (local + 0 * threads) % headVectors);
+    carried[1] = readKey(firstKeyRow + positions[1], (local + 1 * threads) % headVectors);
+    carried[2] = readKey(firstKeyRow + positions[2], (local + 2 * threads) % headVectors);
+    carried[3] = readKey(firstKeyRow + positions[3], (local + 3 * threads) % headVectors);
+      positions[0] = positionIn(head, slotsOf(blocks.x, t + 2), (local + 0 * threads) / headVectors);
+      positions[1] = positionIn(head, slotsOf(blocks.x, t + 2), (local + 1 * threads) / headVectors);
+      positions[2] = positionIn(head, slotsOf(blocks.x, t + 2), (local + 2 * threads) / headVectors);
+      positions[3] = positionIn(head, slotsOf(blocks.x, t + 2), (local + 3 * threads) / headVectors);
+      var scores = tileScores(x, y);
+      let slots = slotsOf(blocks.x, t);
+      if (block >= open || slots.y - slots.x < tileKeys) {
+        for (var c = 0; c < columns; c++) {
+          let slot = x + c * threadsX;
+          let position = select(0x7fffffff, positionIn(head, slots, slot), slots.x + slot < slots.y);
           for (var r = 0; r < rows; r++) {
-            if (position <= lastVisible[r]) {
-              let newMax = max(rowMax[r], scores[r][c]);
-              rowSum[r] = rowSum[r] * exp2(rowMax[r] - newMax) + exp2(scores[r][c] - newMax);
-              rowMax[r] = newMax;
-            }
+            scores[r][c] = select(scores[r][c], masked, position > lastVisible[r]);
           }
         }
+      }
+      for (var r = 0; r < rows; r++) {
+        var newMax = max(rowMax[r], lowest);
+        newMax = max(newMax, scores[r][0]);
+        newMax = max(newMax, scores[r][1]);
+        rowSum[r] = rowSum[r] * exp2(rowMax[r] - newMax) + exp2(scores[r][0] - newMax) + exp2(scores[r][1] - newMax);
+        rowMax[r] = newMax;
       }
       // Barrier: the next round overwrites the keys.
       workgroupBarrier();

@@ -56,8 +56,8 @@ fn workgroupMax(x : vec4<f32>) -> vec4<f32> {
 fn readQuery(row : i32, vector : i32) -> vec4<f32> { return query[row * 16 + vector]; }
 fn readSummary(row : i32, vector : i32) -> vec4<f32> { return summaries[row * 16 + vector]; }
 
-fn summaryScore(byMean : vec4<f32>, byVariance : vec4<f32>, count : f32) -> vec4<f32> {
-  return byMean + min(uniforms.varianceScale * byVariance, vec4<f32>(uniforms.varianceCap)) + log2(count);
+fn summaryScore(byMean : vec4<f32>, byVariance : vec4<f32>, counts : vec4<f32>) -> vec4<f32> {
+  return byMean + min(uniforms.varianceScale * byVariance, vec4<f32>(uniforms.varianceCap)) + log2(counts);
 }
 
 // Keys of a block that are not padding, of all `end` that are none.
@@ -82,7 +82,7 @@ fn scoresOf(head : i32, block : i32, end : i32) -> vec4<f32> {
     byMean += q * readSummary(meanRow, v);
     byVariance += mat4x4<f32>(q[0] * q[0], q[1] * q[1], q[2] * q[2], q[3] * q[3]) * readSummary(varianceRow, v);
   }
-  return summaryScore(byMean, byVariance, countOf(block, end));
+  return summaryScore(byMean, byVariance, vec4<f32>(countOf(block, end)));
 }
 
 // log2 of the sum of exp2 over all invocations, from maxima and sums of their own.
