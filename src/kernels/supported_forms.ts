@@ -3,7 +3,7 @@ import type {BlockGeometry} from './block_geometry.js';
 
 type FormInputs = Pick<FlashAttentionInputs, 'keyLengths' | 'mask'> & Pick<PBSAttentionInputs, 'keyIndices'>;
 
-/** Throws on the forms of attention that the GPU backends do not have yet, before anything is launched. */
+/** Throws on the forms of attention that a backend does not have yet, before anything is launched. */
 export function refuseForms(op: string, backend: string, geometry: BlockGeometry, inputs: FormInputs): void {
   const {queryLength, keyLength, headDim, valueDim} = geometry;
   const forms: Array<[argument: string, isUsed: boolean, got: string, takes: string]> = [
