@@ -66,6 +66,11 @@ describe('shader texts of WebGL', () => {
   });
   const sums = {statistics: rows(1024, 4, 2), values: rows(1024, 32, 8)};
   const value = rows(2000, valueColumns(64, 8));
+  const keyLengths = rows(1, 1);
+  const padding = {keyLengths, causal: true};
+  const padded = {...walk(false, true, 8), keyLengths};
+  const decoding = {...walk(false, true, 8), parts: 4};
+  const mask = {rows: rows(32_000, 128), shape: [1, 4, 1000, 1000], dtype: 'float32'};
 
   const programs: Record<string, AttentionProgram<object>> = {
     load_rows: new LoadRowsProgram(tensor, [1, 4, 1000, 64], {inner: 64, piece: 64}, 64, 0),
@@ -95,6 +100,21 @@ describe('shader texts of WebGL', () => {
     attend_statistics: new AttendStatisticsProgram(walk(true, true, 8), 4, scores, sums, plan),
     attend_values_first: new AttendValuesProgram(walk(false, true, 8), 0, scores, sums.statistics, value, undefined),
     attend_values: new AttendValuesProgram(walk(true, true, 8), 4, scores, sums.statistics, value, sums, plan),
+    // Forms of attention.
+    proxy_scores_padded: new ProxyScoresProgram(query, key, geometry, heads, 8, 0.125, padding),
+    key_scores_padded: new KeyScoresProgram(rows(256, 256, 8), rows(128, 4), geometry, heads, padding),
+    block_scores_padded: new BlockScoresProgram(blockScores, rows(32, 1), geometry, true, rows(4, 8), keyLengths),
+    block_lists_of_a_plan: new BlockListsProgram(blockScores, geometry),
+    permute_rows_kept: new PermuteRowsProgram(
+      {tensor, rowSize: 64, columns: 64, kept: blockScores},
+      order.keyIndices,
+      geometry,
+      0,
+      4,
+      8,
+    ),
+    attend_scores_padded_mask: new AttendScoresProgram(padded, 0, query, key, 0.125, undefined, mask),
+    attend_values_parts: new AttendValuesProgram(decoding, 0, scores, sums.statistics, value, undefined),
   };
   for (const [name, program] of Object.entries(programs)) {
     it(name, () => expectShader(`webgl/${name}.frag`, program.source()));
@@ -117,5 +137,10 @@ describe('shader texts of WebGL', () => {
   it('store_attention', () => {
     const program = new StoreAttentionProgram(walk(true, true, 8), [sums, sums], plan);
     expectShader('webgl/store_attention.frag', program.source('tensor'));
+  });
+
+  it('store_attention_parts', () => {
+    const program = new StoreAttentionProgram(decoding, [sums]);
+    expectShader('webgl/store_attention_parts.frag', program.source('tensor'));
   });
 });
