@@ -13,21 +13,24 @@ import type {BlockGeometry} from '../block_geometry.js';
 import {blockGeometry, isExact} from '../block_geometry.js';
 import {runsExact} from '../cost_model.js';
 import {exactPlan} from '../exact_plan.js';
-import {refuseForms} from '../supported_forms.js';
 import {attend} from './attend.js';
 import {valueColumns} from './attend_passes.js';
 import type {BlockPlan} from './attend_walk.js';
+import {loadMask} from './attention_mask.js';
+import {blockLists} from './block_lists.js';
 import {blockMask} from './block_mask.js';
 import type {AttentionContext} from './context.js';
 import {attentionContext, throwIfLost} from './context.js';
 import {webglCosts} from './costs.js';
-import {checkPlanSizes, checkPlanTensors, checkRowSizes} from './device_limits.js';
-import {keyIndexSplit, permute} from './permute.js';
+import {checkMaskSize, checkPlanSizes, checkPlanTensors, checkRowSizes} from './device_limits.js';
+import {loadKeyLengths} from './key_lengths.js';
+import {indexColumns, keyIndexSplit, permute} from './permute.js';
+import type {KeptRows} from './permute_rows.js';
 import {withScratch} from './program.js';
 import type {RowTexture} from './row_texture.js';
 import {scoreBlocks} from './score_blocks.js';
 import {selectBlocks} from './select_blocks.js';
-import {loadRows, storeRows} from './tensor_rows.js';
+import {loadRows, storeRows, withTexture} from './tensor_rows.js';
 
 /**
  * permute → score blocks → select blocks → attend, one file a stage, all on the GPU: nothing is read back in between.
@@ -42,22 +45,66 @@ function pbsAttention(args: {
 }): TensorInfo {
   const {inputs, backend, attrs} = args;
   const geometry = blockGeometry(inputs.query, inputs.key, attrs, inputs.value);
-  refuseForms('pbsAttention', 'webgl', geometry, inputs);
-  if (runsExact(geometry, attrs, webglCosts)) {
+  const {keyIndices, blockMask: planMask} = inputs;
+  const plan = keyIndices && planMask && {keyIndices, blockMask: planMask};
+  if (!plan && runsExact(geometry, attrs, webglCosts)) {
     return exactAttention('pbsAttention', inputs, backend, attrs);
   }
   return run('pbsAttention', backend, (context) => {
     checkRowSizes('pbsAttention', context, geometry);
     checkPlanSizes('pbsAttention', context, geometry);
+    if (plan) {
+      return attendByPlan(context, inputs, plan, geometry, attrs);
+    }
     return withScratch(context, (scratch) => {
       const query = scratch(loadHeads(context, inputs.query));
       const key = scratch(loadHeads(context, inputs.key));
-      const plan = planBlocks(context, query, key, geometry, attrs);
+      const keyLengths = inputs.keyLengths && scratch(loadKeyLengths(context, inputs.keyLengths));
+      const plan = planBlocks(context, query, key, geometry, attrs, keyLengths);
       scratch(plan.keyIndices);
       scratch(plan.blockLists);
       const value = scratch(loadValues(context, inputs.value));
-      return attend(context, query, key, value, geometry, attrs.scale, attrs.causal, plan);
+      return attend(context, query, key, value, geometry, attrs.scale, attrs.causal, plan, {keyLengths});
     });
+  });
+}
+
+/**
+ * Attends by a plan that is given. Keys and values of a plan with one row of blocks, which is one of decoding, are read
+ * where it keeps blocks; of other plans every block can be kept by some row.
+ */
+function attendByPlan(
+  context: AttentionContext,
+  inputs: PBSAttentionInputs,
+  plan: {keyIndices: TensorInfo; blockMask: TensorInfo},
+  geometry: BlockGeometry,
+  {scale, causal}: PBSAttentionAttrs,
+): TensorInfo {
+  const {blockSize, headDim, valueDim, queryBlocks, keyBlocks} = geometry;
+  const {drawBuffers} = context;
+  return withScratch(context, (scratch) => {
+    const query = scratch(loadHeads(context, inputs.query));
+    const keyLengths = inputs.keyLengths && scratch(loadKeyLengths(context, inputs.keyLengths));
+    const kept = scratch(loadRows(context, plan.blockMask, {inner: keyBlocks, piece: keyBlocks}));
+    const split = keyIndexSplit(geometry, drawBuffers);
+    const columns = indexColumns(blockSize, drawBuffers);
+    const rows: BlockPlan = {
+      keyIndices: scratch(loadRows(context, plan.keyIndices, split, columns, -1)),
+      blockLists: scratch(blockLists(context, kept, geometry, causal)),
+    };
+    const attendTo = (key: RowTexture | KeptRows, value: RowTexture | KeptRows) =>
+      attend(context, query, key, value, geometry, scale, causal, rows, {keyLengths});
+    if (queryBlocks > 1) {
+      return attendTo(scratch(loadHeads(context, inputs.key)), scratch(loadValues(context, inputs.value)));
+    }
+    return withTexture(context, inputs.key, (key) =>
+      withTexture(context, inputs.value, (value) =>
+        attendTo(
+          {tensor: key, rowSize: headDim, columns: headDim, kept},
+          {tensor: value, rowSize: valueDim, columns: valueColumns(valueDim, drawBuffers), kept},
+        ),
+      ),
+    );
   });
 }
 
@@ -82,14 +129,21 @@ function exactAttention(
   const blockSize = Math.min(exactBlockSize, Math.ceil(inputs.key.shape[2] / 8) * 8);
   const sizes = {blockSize, segmentSize: blockSize, queryOffset};
   const geometry = blockGeometry(inputs.query, inputs.key, sizes, inputs.value);
-  refuseForms(op, 'webgl', geometry, inputs);
   return run(op, backend, (context) => {
     checkRowSizes(op, context, geometry);
+    if (inputs.mask) {
+      checkMaskSize(op, context, inputs.mask.shape, geometry);
+    }
     return withScratch(context, (scratch) => {
       const query = scratch(loadHeads(context, inputs.query));
       const key = scratch(loadHeads(context, inputs.key));
       const value = scratch(loadValues(context, inputs.value));
-      return attend(context, query, key, value, geometry, scale, causal);
+      const keyLengths = inputs.keyLengths && scratch(loadKeyLengths(context, inputs.keyLengths));
+      const mask = inputs.mask && loadMask(context, inputs.mask, geometry);
+      if (mask) {
+        scratch(mask.rows);
+      }
+      return attend(context, query, key, value, geometry, scale, causal, undefined, {keyLengths, mask});
     });
   });
 }
@@ -102,7 +156,6 @@ function pbsAttentionPlan(args: {
   const {inputs, backend, attrs} = args;
   const geometry = blockGeometry(inputs.query, inputs.key, attrs);
   const {batch, heads, keyLength, queryBlocks, keyBlocks} = geometry;
-  refuseForms('pbsAttentionPlan', 'webgl', geometry, inputs);
   const shapes = {keyIndices: [batch, heads, keyLength], blockMask: [batch, heads, queryBlocks, keyBlocks]};
   return run('pbsAttentionPlan', backend, (context) => {
     checkRowSizes('pbsAttentionPlan', context, geometry);
@@ -118,7 +171,8 @@ function pbsAttentionPlan(args: {
     return withScratch(context, (scratch) => {
       const query = scratch(loadHeads(context, inputs.query));
       const key = scratch(loadHeads(context, inputs.key));
-      const plan = planBlocks(context, query, key, geometry, attrs);
+      const keyLengths = inputs.keyLengths && scratch(loadKeyLengths(context, inputs.keyLengths));
+      const plan = planBlocks(context, query, key, geometry, attrs, keyLengths);
       scratch(plan.keyIndices);
       scratch(plan.blockLists);
       const mask = scratch(blockMask(context, plan.blockLists));
@@ -160,12 +214,15 @@ function planBlocks(
   key: RowTexture,
   geometry: BlockGeometry,
   {scale, causal, threshold, exactLastBlock, permute: sort}: PBSAttentionAttrs,
+  keyLengths?: RowTexture,
 ): BlockPlan {
   return withScratch(context, (scratch, keep) => {
-    const order = permute(context, query, key, geometry, scale, sort);
+    const order = permute(context, query, key, geometry, scale, sort, causal, keyLengths);
     scratch(order.keyScores);
     keep(order.keyIndices);
-    const scores = scratch(scoreBlocks(context, query, key, order, geometry, scale, causal, exactLastBlock));
+    const scores = scratch(
+      scoreBlocks(context, query, key, order, geometry, scale, causal, exactLastBlock, keyLengths),
+    );
     const blockLists = selectBlocks(context, scores, order.keyIndices, geometry, threshold, causal);
     return {keyIndices: order.keyIndices, blockLists};
   });
@@ -178,8 +235,8 @@ function loadHeads(context: AttentionContext, tensor: TensorInfo): RowTexture {
 }
 
 function loadValues(context: AttentionContext, tensor: TensorInfo): RowTexture {
-  const headDim = tensor.shape[3];
-  return loadRows(context, tensor, {inner: headDim, piece: headDim}, valueColumns(headDim, context.drawBuffers));
+  const valueDim = tensor.shape[3];
+  return loadRows(context, tensor, {inner: valueDim, piece: valueDim}, valueColumns(valueDim, context.drawBuffers));
 }
 
 export const webglKernels: KernelConfig[] = [
