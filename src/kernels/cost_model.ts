@@ -35,13 +35,23 @@ const longestMeasured = 16_384;
  */
 const fallPerToken = 0.0034;
 /** Sparse attention must be expected to be this much faster: the model errs by some percent, and sparse is an estimate. */
-const leastGain = 1.1;
+export const leastGain = 1.1;
 
 type Auto = Pick<PBSAttentionAttrs, 'threshold' | 'causal' | 'auto'>;
 
+/** Why exact attention runs: the threshold is 1, there is one segment, or `auto` does not expect blocks to pay. */
+export type ExactReason = 'threshold' | 'length' | 'auto';
+
+export function whyExact(geometry: BlockGeometry, attrs: Auto, costs: AttentionCosts): ExactReason | undefined {
+  if (isExact(geometry, attrs.threshold)) {
+    return attrs.threshold >= 1 ? 'threshold' : 'length';
+  }
+  return attrs.auto && !sparsePays(geometry, attrs, costs) ? 'auto' : undefined;
+}
+
 /** Whether a kernel runs exact attention: the options ask for it, or `auto` expects it to be no slower. */
 export function runsExact(geometry: BlockGeometry, attrs: Auto, costs: AttentionCosts): boolean {
-  return isExact(geometry, attrs.threshold) || (attrs.auto && !sparsePays(geometry, attrs, costs));
+  return whyExact(geometry, attrs, costs) !== undefined;
 }
 
 /** Whether block-sparse attention is expected to be faster than exact attention. */
@@ -69,8 +79,16 @@ export function sparseTime(
   {threshold, causal}: Pick<Auto, 'threshold' | 'causal'>,
   costs: AttentionCosts,
 ): number {
+  return timeOfBlocks(geometry, expectedBlocks(geometry, threshold, causal), costs);
+}
+
+/** Milliseconds that block-sparse attention takes if it keeps so many of the visible blocks of a head. */
+export function timeOfBlocks(
+  geometry: BlockGeometry,
+  {kept, visible}: {kept: number; visible: number},
+  costs: AttentionCosts,
+): number {
   const {batch, heads, length, headDim, blockSize, blocks, permutedLength, proxyRows} = geometry;
-  const {kept, visible} = expectedBlocks(geometry, threshold, causal);
   const attend = (kept * blockSize ** 2 * 2 * headDim * costs.sparseFactor) / costs.multiplyAdds;
   const permute = proxyRows * permutedLength * headDim * costs.proxyMultiplyAdd;
   const score = length * headDim * costs.pooledValue + visible * headDim * costs.blockPairValue;

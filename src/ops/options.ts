@@ -1,3 +1,5 @@
+import type {PBSAttentionReport} from './pbs_attention_report.js';
+
 /** Options of exact attention. */
 export interface FlashAttentionOptions {
   /** Whether a query sees only keys at its own position and before. Default `true`. */
@@ -37,6 +39,11 @@ export interface PBSAttentionOptions extends FlashAttentionOptions {
    * output is then that of `flashAttention`. A plan is that of block-sparse attention in any case. Default `true`.
    */
   auto?: boolean;
+  /**
+   * Told what the call did, before `pbsAttention` returns: density, kept attention, the plan, and why exact attention ran.
+   * The receiver disposes the report. A call without it does nothing for it. For `pbsAttention` alone. Default: none.
+   */
+  onReport?: (report: PBSAttentionReport) => void;
 }
 
 /** Defaults that do not depend on the inputs. */

@@ -1,8 +1,12 @@
 import type {NamedAttrMap, NamedTensorMap, Tensor4D} from '@tensorflow/tfjs-core';
 import {engine, op} from '@tensorflow/tfjs-core';
 import {PBSAttention} from '../kernels/attention_kernels.js';
-import {checkBackend, checkTensors, pbsAttentionAttrs} from './check_arguments.js';
+import {backendCosts} from '../kernels/backend_costs.js';
+import {blockGeometry} from '../kernels/block_geometry.js';
+import {whyExact} from '../kernels/cost_model.js';
+import {check, checkBackend, checkTensors, pbsAttentionAttrs} from './check_arguments.js';
 import type {PBSAttentionOptions} from './options.js';
+import {reportOf} from './pbs_attention_report.js';
 
 /**
  * Permuted block-sparse attention for the prefill of long prompts (PBS-Attn, arXiv 2510.21270, section 3 and
@@ -32,8 +36,22 @@ export const pbsAttention = op({pbsAttention_});
 
 function pbsAttention_(query: Tensor4D, key: Tensor4D, value: Tensor4D, options?: PBSAttentionOptions): Tensor4D {
   checkTensors('pbsAttention', query, key, value);
-  const attrs = pbsAttentionAttrs('pbsAttention', options, query.shape[3]);
+  const {onReport, ...others} = options ?? {};
+  const attrs = pbsAttentionAttrs('pbsAttention', others, query.shape[3]);
   checkBackend('pbsAttention', PBSAttention);
   const inputs = {query, key, value} as unknown as NamedTensorMap;
-  return engine().runKernel(PBSAttention, inputs, attrs as NamedAttrMap);
+  if (onReport === undefined) {
+    return engine().runKernel(PBSAttention, inputs, attrs as NamedAttrMap);
+  }
+  check(typeof onReport === 'function', 'pbsAttention', 'onReport', `got ${typeof onReport}`, 'a function');
+  const costs = backendCosts(query.shape[3], attrs.precision);
+  const report = reportOf(query, key, attrs, whyExact(blockGeometry(query, key, attrs), attrs, costs));
+  try {
+    const output = engine().runKernel(PBSAttention, inputs, attrs as NamedAttrMap) as Tensor4D;
+    onReport(report);
+    return output;
+  } catch (error) {
+    report.dispose();
+    throw error;
+  }
 }

@@ -37,10 +37,9 @@ function pbsAttentionPlan_(query: Tensor4D, key: Tensor4D, options?: PBSAttentio
   const attrs = pbsAttentionAttrs('pbsAttentionPlan', options, query.shape[3]);
   checkBackend('pbsAttentionPlan', PBSAttentionPlanKernel);
   const inputs = {query, key} as unknown as NamedTensorMap;
-  const [keyIndices, blockMask] = engine().runKernel(
-    PBSAttentionPlanKernel,
-    inputs,
-    attrs as NamedAttrMap,
-  ) as unknown as [Tensor3D, Tensor4D];
+  const [keyIndices, blockMask] = engine().runKernel(PBSAttentionPlanKernel, inputs, {
+    ...attrs,
+    withMass: false,
+  } as NamedAttrMap) as unknown as [Tensor3D, Tensor4D];
   return {keyIndices, blockMask};
 }

@@ -16,6 +16,7 @@ import {exactPlan} from '../exact_plan.js';
 import {attend} from './attend.js';
 import {blockMask} from './block_mask.js';
 import {cpuCosts} from './costs.js';
+import {keptMass} from './kept_mass.js';
 import {permute} from './permute.js';
 import {scoreBlocks} from './score_blocks.js';
 import {selectBlocks} from './select_blocks.js';
@@ -66,13 +67,25 @@ function pbsAttentionPlan(args: {
   if (isExact(geometry, attrs.threshold)) {
     plan = exactPlan(geometry, attrs.causal);
   } else {
-    const sparse = planBlocks(valuesOf(query, backend), valuesOf(key, backend), geometry, attrs);
-    plan = {keyIndices: sparse.keyIndices, blockMask: blockMask(sparse.blockLists, geometry)};
+    const {keyIndices, blockLists, scores} = planBlocks(
+      valuesOf(query, backend),
+      valuesOf(key, backend),
+      geometry,
+      attrs,
+    );
+    plan = {
+      keyIndices,
+      blockMask: blockMask(blockLists, geometry),
+      keptMass: keptMass(scores, blockLists, geometry, attrs.causal),
+    };
   }
-  return [
+  const outputs = [
     backend.makeTensorInfo([batch, heads, length], 'int32', plan.keyIndices),
     backend.makeTensorInfo([batch, heads, blocks, blocks], 'bool', plan.blockMask),
   ];
+  return attrs.withMass
+    ? [...outputs, backend.makeTensorInfo([batch, heads, blocks], 'float32', plan.keptMass)]
+    : outputs;
 }
 
 function planBlocks(
@@ -80,12 +93,12 @@ function planBlocks(
   key: Float32Array,
   geometry: BlockGeometry,
   attrs: PBSAttentionAttrs,
-): {keyIndices: Int32Array; blockLists: Int32Array} {
+): {keyIndices: Int32Array; blockLists: Int32Array; scores: Float64Array} {
   const {scale, causal, threshold, exactLastBlock} = attrs;
   const order = permute(query, key, geometry, scale, attrs.permute);
   const scores = scoreBlocks(query, key, order, geometry, scale, causal, exactLastBlock);
   const blockLists = selectBlocks(scores, order.keyIndices, geometry, threshold, causal);
-  return {keyIndices: order.keyIndices, blockLists};
+  return {keyIndices: order.keyIndices, blockLists, scores};
 }
 
 function valuesOf(x: TensorInfo, backend: MathBackendCPU): Float32Array {

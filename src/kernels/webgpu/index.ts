@@ -18,6 +18,7 @@ import type {BlockPlan} from './attend_walk.js';
 import {blockMask} from './block_mask.js';
 import {webgpuCosts} from './costs.js';
 import {checkBufferSizes, planShapes} from './device_limits.js';
+import {keptMass} from './kept_mass.js';
 import {permute} from './permute.js';
 import {withScratch} from './program.js';
 import {scoreBlocks} from './score_blocks.js';
@@ -83,19 +84,24 @@ function pbsAttentionPlan(args: {
   checkBufferSizes('pbsAttentionPlan', backend, planShapes(geometry));
   if (isExact(geometry, attrs.threshold)) {
     const plan = exactPlan(geometry, attrs.causal);
-    return [
+    const outputs = [
       backend.makeTensorInfo([batch, heads, length], 'int32', plan.keyIndices),
       backend.makeTensorInfo([batch, heads, blocks, blocks], 'bool', plan.blockMask),
     ];
+    return attrs.withMass
+      ? [...outputs, backend.makeTensorInfo([batch, heads, blocks], 'float32', plan.keptMass)]
+      : outputs;
   }
   return withScratch(backend, (scratch, keep) => {
-    const plan = planBlocks('pbsAttentionPlan', backend, query, key, geometry, attrs);
+    const plan = planBlocks('pbsAttentionPlan', backend, query, key, geometry, attrs, attrs.withMass);
     scratch(plan.blockLists);
-    return [keep(plan.keyIndices), blockMask(backend, plan.blockLists)];
+    keep(plan.keyIndices);
+    const mass = plan.keptMass ? [keep(plan.keptMass)] : [];
+    return [plan.keyIndices, blockMask(backend, plan.blockLists), ...mass];
   });
 }
 
-/** The first three stages. The caller frees the plan. */
+/** The first three stages, and on request what they kept. The caller frees the plan. */
 function planBlocks(
   op: string,
   backend: WebGPUBackend,
@@ -103,15 +109,17 @@ function planBlocks(
   key: TensorInfo,
   geometry: BlockGeometry,
   attrs: PBSAttentionAttrs,
-): BlockPlan {
+  withMass = false,
+): BlockPlan & {keptMass?: TensorInfo} {
   const {scale, causal, threshold, exactLastBlock} = attrs;
   return withScratch(backend, (scratch, keep) => {
     const order = permute(op, backend, query, key, geometry, scale, attrs.permute);
     scratch(order.keyScores);
     keep(order.keyIndices);
     const scores = scratch(scoreBlocks(backend, query, key, order, geometry, scale, causal, exactLastBlock));
-    const blockLists = selectBlocks(backend, scores, order.keyIndices, geometry, threshold, causal);
-    return {keyIndices: order.keyIndices, blockLists};
+    const blockLists = keep(selectBlocks(backend, scores, order.keyIndices, geometry, threshold, causal));
+    const plan = {keyIndices: order.keyIndices, blockLists};
+    return withMass ? {...plan, keptMass: keptMass(backend, scores, blockLists, geometry, causal)} : plan;
   });
 }
 
