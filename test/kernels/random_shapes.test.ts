@@ -13,7 +13,7 @@ import {randomInputs, tensors} from '../reference';
 
 interface RandomCase {
   shape: Required<Shape>;
-  options: Required<Omit<PBSAttentionOptions, 'scale' | 'precision' | 'auto'>>;
+  options: Required<Omit<PBSAttentionOptions, 'scale' | 'precision' | 'auto' | 'onReport'>>;
   seed: number;
 }
 

@@ -16,6 +16,7 @@ import {
   SortKeysProgram,
 } from '../../src/kernels/webgpu/permute';
 import {extendedCode} from '../../src/kernels/webgpu/extended_program';
+import {KeptMassProgram} from '../../src/kernels/webgpu/kept_mass';
 import type {AttentionProgram, ProgramSpec} from '../../src/kernels/webgpu/program';
 import {BlockScoresProgram, PoolBlocksProgram, ProxyMassProgram} from '../../src/kernels/webgpu/score_blocks';
 import {SelectBlocksProgram} from '../../src/kernels/webgpu/select_blocks';
@@ -66,6 +67,8 @@ describe('shader texts', () => {
     block_scores_pooled: new BlockScoresProgram(query, geometry, 0.125, false),
     select_blocks: new SelectBlocksProgram(scores, order, geometry, 0.9, true),
     select_blocks_not_causal: new SelectBlocksProgram(scores, order, geometry, 0.9, false),
+    kept_mass: new KeptMassProgram(scores, lists, geometry, true),
+    kept_mass_not_causal: new KeptMassProgram(scores, lists, geometry, false),
     block_mask: new BlockMaskProgram(lists),
     attend_sparse: new AttendProgram(query, key, key, geometry, attendTile, 'float32', 0.125, true, plan),
     attend_exact: new AttendProgram(query, key, key, geometry, attendTile, 'float32', 0.125, true),

@@ -114,9 +114,7 @@ function pbsAttentionPlan(args: {
         backend.makeTensorInfo(shapes.keyIndices, 'int32', plan.keyIndices),
         backend.makeTensorInfo(shapes.blockMask, 'bool', plan.blockMask),
       ];
-      return attrs.withMass
-        ? [...outputs, backend.makeTensorInfo(shapes.keptMass, 'float32', plan.keptMass)]
-        : outputs;
+      return attrs.withMass ? [...outputs, backend.makeTensorInfo(shapes.keptMass, 'float32', plan.keptMass)] : outputs;
     }
     checkPlanSizes('pbsAttentionPlan', context, geometry);
     return withScratch(context, (scratch) => {

@@ -1,0 +1,89 @@
+import type {NamedAttrMap, NamedTensorMap, Tensor} from '@tensorflow/tfjs-core';
+import {dispose, engine, setBackend} from '@tensorflow/tfjs-core';
+import {expect} from 'chai';
+import type {PBSAttentionAttrs} from '../../src/kernels/attention_kernels';
+import {PBSAttentionPlan} from '../../src/kernels/attention_kernels';
+import {blockGeometry} from '../../src/kernels/block_geometry';
+import * as cpuMass from '../../src/kernels/cpu/kept_mass';
+import * as cpuPermute from '../../src/kernels/cpu/permute';
+import * as cpuScore from '../../src/kernels/cpu/score_blocks';
+import {describeBackends} from '../environment';
+import {relativeL1} from '../golden_cases';
+import {randomInputs, tensors} from '../reference';
+
+/** Block lists of a mask, as selection makes them. */
+function listsOf(blockMask: ArrayLike<number>, blocks: number): Int32Array {
+  const rows = blockMask.length / blocks;
+  const lists = new Int32Array(rows * (blocks + 1));
+  for (let row = 0; row < rows; ++row) {
+    const kept = Array.from({length: blocks}, (_, i) => i).filter((i) => blockMask[row * blocks + i]);
+    lists.set([kept.length, ...kept], row * (blocks + 1));
+  }
+  return lists;
+}
+
+describeBackends('kept mass', (backend) => {
+  before(() => setBackend(backend));
+  const inputs = randomInputs({batch: 2, heads: 4, keyValueHeads: 2, length: 200, headDim: 16}, 61);
+  const attrs: PBSAttentionAttrs = {
+    blockSize: 16,
+    segmentSize: 32,
+    threshold: 0.6,
+    causal: true,
+    scale: 0.3,
+    precision: 'float32',
+    permute: true,
+    exactLastBlock: true,
+    auto: false,
+  };
+  const plan = async (changes: Partial<PBSAttentionAttrs>, withMass = true) => {
+    const [query, key, value] = tensors(inputs);
+    const outputs = engine().runKernel(
+      PBSAttentionPlan,
+      {query, key} as unknown as NamedTensorMap,
+      {...attrs, ...changes, withMass} as NamedAttrMap,
+    ) as unknown as Tensor[];
+    const geometry = blockGeometry(query, key, attrs);
+    const values = await Promise.all(outputs.map((x) => x.data()));
+    const shapes = outputs.map(({shape}) => shape);
+    dispose([query, key, value, ...outputs]);
+    return {values, shapes, geometry};
+  };
+
+  for (const changes of [{}, {exactLastBlock: false}, {causal: false}]) {
+    it(`is the share of the scores that selection kept: ${JSON.stringify(changes)}`, async () => {
+      const {causal, scale, exactLastBlock} = {...attrs, ...changes};
+      const {
+        values: [, blockMask, mass],
+        shapes,
+        geometry,
+      } = await plan(changes);
+      const {batch, heads, blocks} = geometry;
+      expect(shapes[2]).to.deep.equal([batch, heads, blocks]);
+      const {query, key} = inputs;
+      const order = cpuPermute.permute(query, key, geometry, scale, true);
+      const scores = cpuScore.scoreBlocks(query, key, order, geometry, scale, causal, exactLastBlock);
+      const expected = cpuMass.keptMass(scores, listsOf(blockMask, blocks), geometry, causal);
+      expect(relativeL1(mass, expected)).to.be.below(1e-5);
+      expect(Math.min(...mass)).to.be.at.least(0.6 - 1e-6);
+      expect(Math.min(...mass), 'something is left out').to.be.below(0.9);
+    });
+  }
+
+  it('is 1 where nothing competes', async () => {
+    const {
+      values: [, , mass],
+      geometry,
+    } = await plan({threshold: 0});
+    expect(Array.from(mass).filter((_, i) => i % geometry.blocks < 2)).to.deep.equal(new Array(16).fill(1));
+  });
+
+  it('is 1 for the plan of exact attention', async () => {
+    const {values} = await plan({threshold: 1});
+    expect(Array.from(values[2]).every((x) => x === 1)).to.equal(true);
+  });
+
+  it('is not computed where nobody asks', async () => {
+    expect((await plan({}, false)).values).to.have.length(2);
+  });
+});
