@@ -22,7 +22,7 @@ export function expectSameMasks(
     exactLastBlock,
   }: Pick<PBSAttentionAttrs, 'scale' | 'causal' | 'threshold' | 'permute' | 'exactLastBlock'>,
 ): Set<number> {
-  const {blocks} = geometry;
+  const {keyBlocks: blocks} = geometry;
   const order = permute(query, key, geometry, scale, sort);
   const scores = scoreBlocks(query, key, order, geometry, scale, causal, exactLastBlock);
   const close = new Set<number>();

@@ -74,8 +74,10 @@ export class RunBlocks {
     private readonly layers: readonly LayerPlans[],
   ) {
     const {blockSize = defaultOptions.blockSize, segmentSize = defaultOptions.segmentSize} = options;
-    const blocks = Math.ceil(prompt.ids.length / blockSize);
-    this.grid = {blockSize, segmentSize, blocks};
+    const length = prompt.ids.length;
+    const blocks = Math.ceil(length / blockSize);
+    const counts = {queryLength: length, queryOffset: 0, queryBlocks: blocks, keyBlocks: blocks};
+    this.grid = {blockSize, segmentSize, ...counts};
     this.visible = 0;
     for (let row = 0; row < blocks; ++row) this.visible += visibleBlocks(this.grid, true, row);
   }
@@ -95,8 +97,11 @@ export class RunBlocks {
     if (plans === undefined || !(head >= 0 && head < plans.heads)) {
       throw new Error(`no blocks of layer ${layer}, head ${head}: ${this.layers.length} layers were looked at`);
     }
+    const {blockSize, segmentSize, keyBlocks: blocks} = this.grid;
     return {
-      ...this.grid,
+      blockSize,
+      segmentSize,
+      blocks,
       unpermuted: this.side(plans.unpermuted, head),
       permuted: this.side(plans.permuted, head),
       question: this.blocksOf(this.prompt.question, (position) => position),
@@ -111,7 +116,7 @@ export class RunBlocks {
   }
 
   private maskOf({mask}: LayerPlan, head: number): Uint8Array {
-    const size = this.grid.blocks ** 2;
+    const size = this.grid.keyBlocks ** 2;
     return mask.slice(head * size, (head + 1) * size);
   }
 

@@ -55,7 +55,7 @@ async function headsOf(
 ): Promise<Array<{density: number; kept: number}>> {
   const [densities, kept] = tf.tidy((): [tf.Tensor, tf.Tensor] => {
     const geometry = candidateGeometry(query, key, grid);
-    const {heads, length, headDim, blockSize, blocks} = geometry;
+    const {heads, keyLength: length, headDim, blockSize, keyBlocks: blocks} = geometry;
     const scale = 1 / Math.sqrt(headDim);
     const {keyIndices} = stages.permute(query, key, geometry, scale, permute);
     const queries = tf.reshape(query, [heads, length, headDim]) as tf.Tensor3D;

@@ -59,7 +59,7 @@ function everyBlock(sort: boolean): Variant {
     attend: (query, key, value) =>
       tf.tidy(() => {
         const geometry = candidateGeometry(query, key, GRID);
-        const {heads, blocks, headDim} = geometry;
+        const {heads, keyBlocks: blocks, headDim} = geometry;
         const scale = 1 / Math.sqrt(headDim);
         const {keyIndices} = stages.permute(query, key, geometry, scale, sort);
         // Scores of zero never reach a threshold.

@@ -42,7 +42,7 @@ export function massOfRows(
   mostScores = MOST_SCORES,
 ): tf.Tensor4D {
   return tf.tidy(() => {
-    const {heads, length, headDim, blockSize, blocks} = geometry;
+    const {heads, keyLength: length, headDim, blockSize, keyBlocks: blocks} = geometry;
     const perBlock = rows.shape[2];
     const firstRows = tf.tensor3d(
       Array.from({length: heads}, (_, head) => head * length),
@@ -85,7 +85,7 @@ export function massOfRows(
 
 /** `[blocks, blocks]`: 1 where a key block competes for a query block, that is lies in an earlier segment. */
 export function competing(geometry: BlockGeometry): tf.Tensor2D {
-  const {blocks} = geometry;
+  const {keyBlocks: blocks} = geometry;
   const values = new Float32Array(blocks * blocks);
   for (let block = 0; block < blocks; ++block) {
     values.fill(1, block * blocks, block * blocks + scoredBlocks(geometry, true, block));
@@ -114,7 +114,7 @@ export function massOfVectors(
   mostScores = MOST_SCORES,
 ): tf.Tensor3D {
   return tf.tidy(() => {
-    const {heads, blocks} = geometry;
+    const {heads, keyBlocks: blocks} = geometry;
     const [, queryCount, size] = queries.shape;
     const [perQueryBlock, perKeyBlock] = [queryCount / blocks, keys.shape[1] / blocks];
     const parts: tf.Tensor3D[] = [];

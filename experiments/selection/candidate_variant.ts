@@ -47,9 +47,9 @@ export function planCandidate(
 
 export function candidateGeometry(query: tf.Tensor4D, key: tf.Tensor4D, grid: Grid): BlockGeometry {
   const geometry = blockGeometry(query, key, grid);
-  if (geometry.length % grid.segmentSize !== 0) {
+  if (geometry.keyLength % grid.segmentSize !== 0) {
     throw new Error(
-      `candidates: got ${geometry.length} tokens; takes a multiple of the segment size, ${grid.segmentSize}`,
+      `candidates: got ${geometry.keyLength} tokens; takes a multiple of the segment size, ${grid.segmentSize}`,
     );
   }
   return geometry;

@@ -13,7 +13,7 @@ const integers = (x: Tensor) => x.dataSync() as Int32Array;
 /** `[1, heads, permutedLength]` sorted in segments: the stage sorts by what it has computed itself. */
 function sortSegments(
   keyScores: Float32Array,
-  {heads, length, segmentSize, permutedLength}: BlockGeometry,
+  {heads, keyLength: length, segmentSize, permutedLength}: BlockGeometry,
 ): Int32Array {
   const keyIndices = Int32Array.from({length: heads * length}, (_, i) => i % length);
   for (let head = 0; head < heads; ++head) {
@@ -28,7 +28,7 @@ function sortSegments(
 
 export const stages: Stages = {
   permute: (query, key, geometry, scale, sort) => {
-    const {heads, length, permutedLength} = geometry;
+    const {heads, keyLength: length, permutedLength} = geometry;
     const {keyScores, keyIndices} = permute(floats(query), floats(key), geometry, scale, sort);
     return {
       keyScores: tensor(Float32Array.from(keyScores), [1, heads, permutedLength]),
@@ -36,18 +36,18 @@ export const stages: Stages = {
     };
   },
   sortKeys: (keyScores, geometry) =>
-    tensor(sortSegments(floats(keyScores), geometry), [1, geometry.heads, geometry.length]),
+    tensor(sortSegments(floats(keyScores), geometry), [1, geometry.heads, geometry.keyLength]),
   scoreBlocks: (query, key, {keyScores, keyIndices}, geometry, scale) => {
     const order = {keyScores: Float64Array.from(floats(keyScores)), keyIndices: integers(keyIndices)};
     const scores = scoreBlocks(floats(query), floats(key), order, geometry, scale, true, false);
-    return tensor(Float32Array.from(scores), [1, geometry.heads, geometry.blocks, geometry.blocks]);
+    return tensor(Float32Array.from(scores), [1, geometry.heads, geometry.queryBlocks, geometry.keyBlocks]);
   },
   selectBlocks: (scores, keyIndices, geometry, threshold) => {
     const lists = selectBlocks(floats(scores), integers(keyIndices), geometry, threshold, true);
-    return tensor(lists, [1, geometry.heads, geometry.blocks, geometry.blocks + 1]);
+    return tensor(lists, [1, geometry.heads, geometry.queryBlocks, geometry.keyBlocks + 1]);
   },
   blockMask: (blockLists, geometry) =>
-    tensor(blockMask(integers(blockLists), geometry), [1, geometry.heads, geometry.blocks, geometry.blocks], 'bool'),
+    tensor(blockMask(integers(blockLists), geometry), [1, geometry.heads, geometry.queryBlocks, geometry.keyBlocks], 'bool'),
   attend: (query, key, value, {keyIndices, blockLists}, geometry, scale) => {
     const plan = {keyIndices: integers(keyIndices), blockLists: integers(blockLists)};
     return tensor(attend(floats(query), floats(key), floats(value), geometry, scale, true, plan), query.shape);

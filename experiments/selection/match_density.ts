@@ -34,7 +34,7 @@ export async function matchDensity(
           const lists = stages.selectBlocks(used, order.keyIndices, geometry, threshold);
           const kept = tf.sum(tf.cast(stages.blockMask(lists, geometry), 'float32'));
           let visible = 0;
-          for (let block = 0; block < geometry.blocks; ++block) visible += visibleBlocks(geometry, true, block);
+          for (let block = 0; block < geometry.queryBlocks; ++block) visible += visibleBlocks(geometry, true, block);
           return tf.div(kept, geometry.heads * visible);
         }),
       ),

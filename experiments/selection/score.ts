@@ -37,7 +37,7 @@ export function scoresOf(
   threshold: number,
 ): tf.Tensor4D {
   return tf.tidy(() => {
-    const {heads, blocks} = geometry;
+    const {heads, keyBlocks: blocks} = geometry;
     // A threshold on all that is paid, of which the own segment has brought its part before any block is chosen.
     const counted = (x: tf.Tensor3D) => (changes.has('own') ? withOwnSegment(x, threshold) : normalised(x));
     let scores = counted(shares);
@@ -68,7 +68,7 @@ function estimate(
   geometry: BlockGeometry,
   scale: number,
 ): tf.Tensor3D {
-  const {heads, length, headDim, blockSize, blocks} = geometry;
+  const {heads, keyLength: length, headDim, blockSize, keyBlocks: blocks} = geometry;
   const queries = tf.reshape(query, [heads, length, headDim]) as tf.Tensor3D;
   const library = () =>
     tf.reshape(stages.scoreBlocks(query, key, order, geometry, scale), [heads, blocks, blocks]) as tf.Tensor3D;
@@ -145,7 +145,7 @@ const NEIGHBOUR = 0.5;
  */
 export function smoothed(shares: tf.Tensor3D, geometry: BlockGeometry): tf.Tensor3D {
   return tf.tidy(() => {
-    const {blocks} = geometry;
+    const {keyBlocks: blocks} = geometry;
     const seen = tf.reshape(competing(geometry), [1, blocks, blocks]) as tf.Tensor3D;
     const withNeighbours = (x: tf.Tensor3D) => {
       const [heads] = x.shape;
@@ -167,7 +167,7 @@ export function chooseRows(
   {choice, count}: RowChoice,
   queries: tf.Tensor3D,
   key: tf.Tensor4D,
-  {heads, keyValueHeads, length, headDim, blockSize, blocks}: BlockGeometry,
+  {heads, keyValueHeads, keyLength: length, headDim, blockSize, keyBlocks: blocks}: BlockGeometry,
 ): tf.Tensor3D {
   return tf.tidy(() => {
     const firstRows = tf.reshape(tf.range(0, blocks, 1, 'int32'), [1, blocks, 1]);
@@ -216,7 +216,7 @@ function topIndices(x: tf.Tensor3D, count: number): tf.Tensor3D {
 
 /** What the proxy rows pay to each key block, in the rows of the query blocks that hold them; zeros elsewhere. */
 function proxyMass({keyScores, keyIndices}: KeyOrder, geometry: BlockGeometry): tf.Tensor3D {
-  const {heads, length, blockSize, blocks} = geometry;
+  const {heads, keyLength: length, blockSize, keyBlocks: blocks} = geometry;
   const firstKeys = tf.tensor2d(
     Array.from({length: heads}, (_, head) => head * length),
     [heads, 1],
@@ -229,7 +229,7 @@ function proxyMass({keyScores, keyIndices}: KeyOrder, geometry: BlockGeometry): 
 }
 
 function withLastBlocks(scores: tf.Tensor3D, last: tf.Tensor3D, geometry: BlockGeometry): tf.Tensor3D {
-  const {heads, blocks} = geometry;
+  const {heads, keyBlocks: blocks} = geometry;
   const first = firstProxyBlock(geometry);
   return tf.concat(
     [

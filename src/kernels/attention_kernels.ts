@@ -4,21 +4,46 @@ import type {KernelConfig, NamedAttrMap, TensorInfo} from '@tensorflow/tfjs-core
  * Names, inputs and attributes of the kernels, in the manner of tfjs-core's `kernel_names`. The ops have checked every
  * input and filled every attribute before a kernel runs.
  *
- * Shapes: query `[batch, heads, length, headDim]`, key and value `[batch, keyValueHeads, length, headDim]`, float32.
+ * Shapes, float32: query `[batch, heads, queryLength, headDim]`, key `[batch, keyValueHeads, keyLength, headDim]`, value
+ * `[batch, keyValueHeads, keyLength, valueDim]`. Inputs with a question mark are left out, key and all, where there are
+ * none.
  */
 
-/** Exact attention. One output: float32 `[batch, heads, length, headDim]`. */
+interface AttentionInputs {
+  query: TensorInfo;
+  key: TensorInfo;
+  value: TensorInfo;
+  /** int32 `[batch]`: keys from there on are padding. Not read back by the ops: a kernel clamps them to the key length. */
+  keyLengths?: TensorInfo;
+}
+
+/** Exact attention. One output: float32 `[batch, heads, queryLength, valueDim]`. */
 export const FlashAttention = 'FlashAttention';
-export type FlashAttentionInputs = Record<'query' | 'key' | 'value', TensorInfo>;
+export interface FlashAttentionInputs extends AttentionInputs {
+  /**
+   * bool (true: may be seen) or float32 (added to the scaled score; −Infinity hides the key), of rank 4, each dimension 1
+   * or that of `[batch, heads, queryLength, keyLength]`.
+   */
+  mask?: TensorInfo;
+}
 export interface FlashAttentionAttrs extends NamedAttrMap {
   causal: boolean;
   scale: number;
   precision: 'float32' | 'float16';
+  /** Position of the first query row among the keys; 0 where there is no causal mask. */
+  queryOffset: number;
 }
 
-/** Permuted block-sparse attention. One output: float32 `[batch, heads, length, headDim]`. */
+/** Permuted block-sparse attention. One output: float32 `[batch, heads, queryLength, valueDim]`. */
 export const PBSAttention = 'PBSAttention';
-export type PBSAttentionInputs = FlashAttentionInputs;
+export interface PBSAttentionInputs extends AttentionInputs {
+  /**
+   * The plan to attend by, both or neither; without one the kernel makes its own. Shapes are those of the outputs of
+   * `PBSAttentionPlan`.
+   */
+  keyIndices?: TensorInfo;
+  blockMask?: TensorInfo;
+}
 export interface PBSAttentionAttrs extends FlashAttentionAttrs {
   blockSize: number;
   segmentSize: number;
@@ -31,11 +56,11 @@ export interface PBSAttentionAttrs extends FlashAttentionAttrs {
 
 /**
  * The key order and the blocks that `PBSAttention` uses with the same attributes and `auto` false. Two outputs: int32 key
- * indices `[batch, heads, length]` and bool block mask `[batch, heads, queryBlocks, keyBlocks]`. With `withMass` a third:
+ * indices `[batch, heads, keyLength]` and bool block mask `[batch, heads, queryBlocks, keyBlocks]`. With `withMass` a third:
  * float32 `[batch, heads, queryBlocks]`, the share of the expected attention that was kept (`kept_mass.ts`).
  */
 export const PBSAttentionPlan = 'PBSAttentionPlan';
-export type PBSAttentionPlanInputs = Record<'query' | 'key', TensorInfo>;
+export type PBSAttentionPlanInputs = Pick<AttentionInputs, 'query' | 'key' | 'keyLengths'>;
 export interface PBSAttentionPlanAttrs extends PBSAttentionAttrs {
   withMass: boolean;
 }

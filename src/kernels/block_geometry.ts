@@ -2,51 +2,80 @@ import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {PBSAttentionAttrs} from './attention_kernels.js';
 
 /**
- * How the sequence is cut into blocks and segments: the same on every backend.
+ * How queries and keys are cut into blocks and segments: the same on every backend.
+ *
+ * Segments and key blocks count keys; query blocks count rows of the query, from its first. Query row i stands at position
+ * `queryOffset + i` among the keys, so a query block of a chunk can reach over the end of a segment.
  *
  * The *block list* of a query block is the form in which selection is handed to attention: an int32 row of
- * `blocks + 1` entries, first the number of selected key blocks, then their indices in ascending order; what follows
+ * `keyBlocks + 1` entries, first the number of selected key blocks, then their indices in ascending order; what follows
  * them is undefined. Blocks count positions in the permuted key order.
+ *
+ * *Key lengths* say, for each batch entry, from which position on its keys are padding, which nobody sees: it gets no
+ * weight in the proxy pass, stands last in its segment, counts as zeros in mean keys, and blocks of nothing else are not
+ * scored.
  */
 export interface BlockGeometry {
   batch: number;
   heads: number;
   keyValueHeads: number;
-  /** Tokens. */
-  length: number;
+  /** Rows of the query. */
+  queryLength: number;
+  /** Rows of key and value. */
+  keyLength: number;
+  /** Position of the first query row among the keys. Counts under a causal mask alone. */
+  queryOffset: number;
+  /** Values a row of query and key. */
   headDim: number;
+  /** Values a row of value and output. */
+  valueDim: number;
   /** Rows a block. */
   blockSize: number;
   /** Keys a segment. */
   segmentSize: number;
   /** Blocks of queries, and of keys: the last one may be partial. */
-  blocks: number;
+  queryBlocks: number;
+  keyBlocks: number;
   /** Keys in complete segments; the remainder keeps its order. */
   permutedLength: number;
-  /** Last query rows that stand for all others when keys are scored. */
+  /** Last query rows that stand for all others when keys are scored; `proxyRange` says which they are. */
   proxyRows: number;
 }
 
 /** The part of the geometry that says which blocks see which. */
-export type BlockGrid = Pick<BlockGeometry, 'blockSize' | 'segmentSize' | 'blocks'>;
+export type BlockGrid = Pick<
+  BlockGeometry,
+  'blockSize' | 'segmentSize' | 'queryLength' | 'queryOffset' | 'queryBlocks' | 'keyBlocks'
+>;
 
+/**
+ * @param attrs `queryOffset` is by default that of queries which end with the keys.
+ * @param value the key stands for it where a kernel has none.
+ */
 export function blockGeometry(
   query: TensorInfo,
   key: TensorInfo,
-  {blockSize, segmentSize}: Pick<PBSAttentionAttrs, 'blockSize' | 'segmentSize'>,
+  attrs: Pick<PBSAttentionAttrs, 'blockSize' | 'segmentSize'> & {queryOffset?: number},
+  value: TensorInfo = key,
 ): BlockGeometry {
-  const [batch, heads, length, headDim] = query.shape;
+  const [batch, heads, queryLength, headDim] = query.shape;
+  const [, keyValueHeads, keyLength] = key.shape;
+  const {blockSize, segmentSize, queryOffset = keyLength - queryLength} = attrs;
   return {
     batch,
     heads,
-    keyValueHeads: key.shape[1],
-    length,
+    keyValueHeads,
+    queryLength,
+    keyLength,
+    queryOffset,
     headDim,
+    valueDim: value.shape[3],
     blockSize,
     segmentSize,
-    blocks: Math.ceil(length / blockSize),
-    permutedLength: Math.floor(length / segmentSize) * segmentSize,
-    proxyRows: Math.min(blockSize, length),
+    queryBlocks: Math.ceil(queryLength / blockSize),
+    keyBlocks: Math.ceil(keyLength / blockSize),
+    permutedLength: Math.floor(keyLength / segmentSize) * segmentSize,
+    proxyRows: Math.min(blockSize, queryLength),
   };
 }
 
@@ -54,31 +83,52 @@ export function blockGeometry(
  * Whether the options ask for exact attention: nothing lies in an earlier segment, or the threshold keeps every block.
  * A threshold of 1 is decided here and not by a sum of float32 scores, which can reach 1 too early or never.
  */
-export function isExact(geometry: BlockGeometry, threshold: number): boolean {
-  return threshold >= 1 || geometry.length <= geometry.segmentSize;
+export function isExact(geometry: BlockGeometry, {threshold, causal}: {threshold: number; causal: boolean}): boolean {
+  const {queryLength, keyLength, queryOffset, segmentSize} = geometry;
+  return threshold >= 1 || (causal ? queryOffset + queryLength : keyLength) <= segmentSize;
 }
 
 /**
- * Key blocks `[0, scoredBlocks)` compete for a query block: those of earlier segments, or all without a causal mask.
+ * Key blocks `[0, scoredBlocks)` compete for a query block: those of segments before that of its first row, or all without
+ * a causal mask.
  */
 export function scoredBlocks(geometry: BlockGrid, causal: boolean, queryBlock: number): number {
+  const {blockSize, segmentSize, queryOffset, keyBlocks} = geometry;
   if (!causal) {
-    return geometry.blocks;
+    return keyBlocks;
   }
-  const segment = Math.floor((queryBlock * geometry.blockSize) / geometry.segmentSize);
-  return (segment * geometry.segmentSize) / geometry.blockSize;
+  const segment = Math.floor((queryOffset + queryBlock * blockSize) / segmentSize);
+  return (segment * segmentSize) / blockSize;
 }
 
 /**
- * Key blocks `[0, visibleBlocks)` can hold a key that a row of the query block may see. Keys are permuted inside
- * segments, so all blocks of the own segment count.
+ * Key blocks `[0, visibleBlocks)` can hold a key that a row of the query block may see: up to the end of the segment of its
+ * last row. Keys are permuted inside segments, so all blocks of that segment count.
  */
 export function visibleBlocks(geometry: BlockGrid, causal: boolean, queryBlock: number): number {
-  const own = scoredBlocks(geometry, causal, queryBlock) + geometry.segmentSize / geometry.blockSize;
-  return Math.min(own, geometry.blocks);
+  const {blockSize, segmentSize, queryLength, queryOffset, keyBlocks} = geometry;
+  if (!causal) {
+    return keyBlocks;
+  }
+  const lastRow = Math.min((queryBlock + 1) * blockSize, queryLength) - 1;
+  const segments = Math.floor((queryOffset + lastRow) / segmentSize) + 1;
+  return Math.min((segments * segmentSize) / blockSize, keyBlocks);
 }
 
-/** First query block that holds a proxy row. */
-export function firstProxyBlock(geometry: BlockGeometry): number {
-  return Math.floor((geometry.length - geometry.proxyRows) / geometry.blockSize);
+/**
+ * Proxy rows `[first, end)` of a batch entry whose keys from `length` on are padding: the last of its rows that are not
+ * padding themselves, at most a block of them. A row is padding if its position is not below the length; without a causal
+ * mask rows have a position only in self-attention, where there are as many as keys. There may be none.
+ */
+export function proxyRange(geometry: BlockGeometry, causal: boolean, length: number): [first: number, end: number] {
+  const {queryLength, keyLength, queryOffset, proxyRows} = geometry;
+  const hasPositions = causal || queryLength === keyLength;
+  const end = hasPositions ? Math.max(0, Math.min(length - (causal ? queryOffset : 0), queryLength)) : queryLength;
+  return [Math.max(0, end - proxyRows), end];
+}
+
+/** First query block that holds a proxy row of a batch entry; `queryBlocks` where none does. For causal attention. */
+export function firstProxyBlock(geometry: BlockGeometry, length = geometry.keyLength): number {
+  const [first, end] = proxyRange(geometry, true, length);
+  return first < end ? Math.floor(first / geometry.blockSize) : geometry.queryBlocks;
 }

@@ -43,7 +43,7 @@ type Auto = Pick<PBSAttentionAttrs, 'threshold' | 'causal' | 'auto'>;
 export type ExactReason = 'threshold' | 'length' | 'auto';
 
 export function whyExact(geometry: BlockGeometry, attrs: Auto, costs: AttentionCosts): ExactReason | undefined {
-  if (isExact(geometry, attrs.threshold)) {
+  if (isExact(geometry, attrs)) {
     return attrs.threshold >= 1 ? 'threshold' : 'length';
   }
   return attrs.auto && !sparsePays(geometry, attrs, costs) ? 'auto' : undefined;
@@ -65,12 +65,12 @@ export function sparsePays(
 
 /** Milliseconds that exact attention takes. */
 export function exactTime(
-  {batch, heads, length, headDim}: BlockGeometry,
+  {batch, heads, queryLength, keyLength, queryOffset, headDim, valueDim}: BlockGeometry,
   causal: boolean,
   costs: AttentionCosts,
 ): number {
-  const pairs = causal ? (length * (length + 1)) / 2 : length ** 2;
-  return Math.max(costs.record, (batch * heads * pairs * 2 * headDim) / costs.multiplyAdds);
+  const pairs = queryLength * (causal ? queryOffset + (queryLength + 1) / 2 : keyLength);
+  return Math.max(costs.record, (batch * heads * pairs * (headDim + valueDim)) / costs.multiplyAdds);
 }
 
 /** Milliseconds that block-sparse attention is expected to take, its stages before attention included. */
@@ -88,11 +88,15 @@ export function timeOfBlocks(
   {kept, visible}: {kept: number; visible: number},
   costs: AttentionCosts,
 ): number {
-  const {batch, heads, length, headDim, blockSize, blocks, permutedLength, proxyRows} = geometry;
-  const attend = (kept * blockSize ** 2 * 2 * headDim * costs.sparseFactor) / costs.multiplyAdds;
+  const {batch, heads, queryLength, keyLength, headDim, valueDim, blockSize} = geometry;
+  const {queryBlocks, keyBlocks, permutedLength, proxyRows} = geometry;
+  const pairsOfBlocks = Math.min(blockSize, queryLength) * blockSize;
+  const attend = (kept * pairsOfBlocks * (headDim + valueDim) * costs.sparseFactor) / costs.multiplyAdds;
   const permute = proxyRows * permutedLength * headDim * costs.proxyMultiplyAdd;
-  const score = length * headDim * costs.pooledValue + visible * headDim * costs.blockPairValue;
-  const select = blocks ** 3 * costs.blockTriple;
+  // A value of the query and one of the keys are one pooled value.
+  const pooledRows = (queryLength + keyLength) / 2;
+  const score = pooledRows * headDim * costs.pooledValue + visible * headDim * costs.blockPairValue;
+  const select = queryBlocks * keyBlocks ** 2 * costs.blockTriple;
   const device = costs.fixed + batch * heads * (attend + permute + score + select);
   // Recording goes on while the device works: what takes longer counts.
   return Math.max(costs.programs * costs.record, device);
@@ -107,14 +111,14 @@ export function expectedDensity(geometry: BlockGeometry, threshold: number, caus
 /** Blocks of a head: those that a query may see, and those of them that are expected to be kept. */
 function expectedBlocks(geometry: BlockGeometry, threshold: number, causal: boolean): {kept: number; visible: number} {
   const {fewest, visible} = countBlocks(geometry, causal);
-  const share = 1 / (1 + fallPerToken * (1 - threshold) * Math.min(geometry.length, longestMeasured));
+  const share = 1 / (1 + fallPerToken * (1 - threshold) * Math.min(geometry.keyLength, longestMeasured));
   return {kept: fewest + (visible - fewest) * share, visible};
 }
 
 /** Blocks of a head: those that a query may see, and the fewest that selection can keep of them. */
 export function countBlocks(geometry: BlockGeometry, causal: boolean): {fewest: number; visible: number} {
   let [fewest, visible] = [0, 0];
-  for (let queryBlock = 0; queryBlock < geometry.blocks; ++queryBlock) {
+  for (let queryBlock = 0; queryBlock < geometry.queryBlocks; ++queryBlock) {
     const seen = visibleBlocks(geometry, causal, queryBlock);
     const competing = scoredBlocks(geometry, causal, queryBlock);
     // Those that do not compete, the own segment's under a causal mask; and the block of key 0.

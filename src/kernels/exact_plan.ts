@@ -7,14 +7,15 @@ export function exactPlan(
   geometry: BlockGeometry,
   causal: boolean,
 ): {keyIndices: Int32Array; blockMask: TypedArray; keptMass: Float32Array} {
-  const {batch, heads, length, blocks} = geometry;
-  const keyIndices = new Int32Array(batch * heads * length);
+  const {batch, heads, keyLength, queryBlocks, keyBlocks} = geometry;
+  const keyIndices = new Int32Array(batch * heads * keyLength);
   for (let i = 0; i < keyIndices.length; ++i) {
-    keyIndices[i] = i % length;
+    keyIndices[i] = i % keyLength;
   }
-  const blockMask = new Uint8Array(batch * heads * blocks * blocks);
-  for (let row = 0; row < batch * heads * blocks; ++row) {
-    blockMask.fill(1, row * blocks, row * blocks + visibleBlocks(geometry, causal, row % blocks));
+  const blockMask = new Uint8Array(batch * heads * queryBlocks * keyBlocks);
+  for (let row = 0; row < batch * heads * queryBlocks; ++row) {
+    const start = row * keyBlocks;
+    blockMask.fill(1, start, start + visibleBlocks(geometry, causal, row % queryBlocks));
   }
-  return {keyIndices, blockMask, keptMass: new Float32Array(batch * heads * blocks).fill(1)};
+  return {keyIndices, blockMask, keptMass: new Float32Array(batch * heads * queryBlocks).fill(1)};
 }

@@ -3,7 +3,7 @@ import {tidy, transpose} from '@tensorflow/tfjs-core';
 import type {Layer} from '@tensorflow/tfjs-layers/dist/engine/topology.js';
 import type {Shape} from '@tensorflow/tfjs-layers/dist/keras_format/common.js';
 import {check} from '../ops/check_arguments.js';
-import type {PBSAttentionOptions} from '../ops/options.js';
+import type {PBSAttentionSettings} from '../ops/options.js';
 import {pbsAttention} from '../ops/pbs_attention.js';
 
 const op = 'usePBSAttention';
@@ -84,7 +84,7 @@ export function whyNot(layer: MultiHeadAttentionLayer): string | undefined {
 }
 
 /** Puts `pbsAttention` in the place of the layer's attention. Returns the way back. */
-export function replaceAttention(layer: MultiHeadAttentionLayer, options: PBSAttentionOptions): () => void {
+export function replaceAttention(layer: MultiHeadAttentionLayer, options: PBSAttentionSettings): () => void {
   const own = layer as unknown as Record<string, unknown>;
   own.callAndReturnAttentionScores = () => {
     check(false, op, layer.name, 'got callAndReturnAttentionScores', 'call: the scores are never built');
@@ -111,7 +111,7 @@ function attend(
   layer: MultiHeadAttentionLayer,
   query: Tensor,
   {value, key, attentionMask, useCausalMask, training}: AttentionCall,
-  options: PBSAttentionOptions,
+  options: PBSAttentionSettings,
 ): Tensor {
   const {name} = layer;
   const rank = query.shape.length;

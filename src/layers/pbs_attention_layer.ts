@@ -4,14 +4,14 @@ import type {LayerArgs} from '@tensorflow/tfjs-layers/dist/engine/topology.js';
 import type {Shape} from '@tensorflow/tfjs-layers/dist/keras_format/common.js';
 import type {Kwargs} from '@tensorflow/tfjs-layers/dist/types.js';
 import {layers} from '@tensorflow/tfjs-layers';
-import {check, pbsAttentionAttrs} from '../ops/check_arguments.js';
-import type {PBSAttentionOptions} from '../ops/options.js';
+import {check, pbsAttentionSettings} from '../ops/check_arguments.js';
+import type {PBSAttentionSettings} from '../ops/options.js';
 import {pbsAttention} from '../ops/pbs_attention.js';
 
 const op = 'PBSAttention';
 
 /** Arguments of the layer: those of every layer, the options of `pbsAttention`, and where the heads are. */
-export interface PBSAttentionLayerArgs extends LayerArgs, PBSAttentionOptions {
+export interface PBSAttentionLayerArgs extends LayerArgs, PBSAttentionSettings {
   /**
    * Query heads that the layer splits the last axis into: inputs are then `[batch, length, heads · headDim]`. Without it,
    * inputs have their heads already: `[batch, heads, length, headDim]`.
@@ -45,7 +45,7 @@ export class PBSAttention extends layers.Layer {
   static className = 'PBSAttention';
   private readonly numHeads?: number;
   private readonly numKeyValueHeads?: number;
-  private readonly options: PBSAttentionOptions;
+  private readonly options: PBSAttentionSettings;
 
   constructor(args: PBSAttentionLayerArgs = {}) {
     const {numHeads, numKeyValueHeads, ...others} = args;
@@ -62,7 +62,7 @@ export class PBSAttention extends layers.Layer {
     }
     this.numHeads = numHeads;
     this.numKeyValueHeads = numKeyValueHeads ?? numHeads;
-    const {scale, ...attrs} = pbsAttentionAttrs(op, options, 1);
+    const {scale, ...attrs} = pbsAttentionSettings(op, options, 1);
     // The default scale depends on the head dim, so it is left to the op.
     this.options = options.scale === undefined ? attrs : {...attrs, scale};
   }

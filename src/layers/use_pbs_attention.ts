@@ -1,8 +1,8 @@
 import type {LayersModel} from '@tensorflow/tfjs-layers';
 import type {Layer} from '@tensorflow/tfjs-layers/dist/engine/topology.js';
 import type {MultiHeadAttention} from '@tensorflow/tfjs-layers/dist/layers/nlp/multihead_attention.js';
-import {check, pbsAttentionAttrs} from '../ops/check_arguments.js';
-import type {PBSAttentionOptions} from '../ops/options.js';
+import {check, pbsAttentionSettings} from '../ops/check_arguments.js';
+import type {PBSAttentionSettings} from '../ops/options.js';
 import type {MultiHeadAttentionLayer} from './multi_head_attention.js';
 import {asMultiHeadAttention, replaceAttention, whyNot} from './multi_head_attention.js';
 import {replaceDecoderMask} from './transformer_decoder.js';
@@ -10,7 +10,7 @@ import {replaceDecoderMask} from './transformer_decoder.js';
 const op = 'usePBSAttention';
 
 /** Options of `pbsAttention` but `causal` and `scale`, which a call of the layer decides. */
-export type UsePBSAttentionOptions = Omit<PBSAttentionOptions, 'causal' | 'scale'>;
+export type UsePBSAttentionOptions = Omit<PBSAttentionSettings, 'causal' | 'scale'>;
 
 /** An attention layer that keeps its own attention. */
 export interface LayerLeft {
@@ -66,7 +66,7 @@ export function usePBSAttention(
       'no causal and no scale: a call of the layer decides both',
     );
   }
-  pbsAttentionAttrs(op, options, 1);
+  pbsAttentionSettings(op, options, 1);
 
   const found: Array<{path: string; layer: MultiHeadAttentionLayer; decoder?: Layer}> = [];
   const left: LayerLeft[] = [];

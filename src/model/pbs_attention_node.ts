@@ -3,14 +3,14 @@ import {add, linalg, matMul, mul, ones, reshape, softmax, sub, tidy} from '@tens
 import type {GraphNode, IAttrValue} from '@tensorflow/tfjs-converter';
 import {registerOp} from '@tensorflow/tfjs-converter';
 import {check} from '../ops/check_arguments.js';
-import type {PBSAttentionOptions} from '../ops/options.js';
+import type {PBSAttentionSettings} from '../ops/options.js';
 import {pbsAttention} from '../ops/pbs_attention.js';
 
 /** Name of the op in graphs. */
 export const nodeOp = 'PBSAttention';
 
 /** Options of `pbsAttention` and their attributes, named and typed as TensorFlow does. */
-const attributes: Array<[option: keyof PBSAttentionOptions, attribute: string, type: 'i' | 'f' | 'b' | 's']> = [
+const attributes: Array<[option: keyof PBSAttentionSettings, attribute: string, type: 'i' | 'f' | 'b' | 's']> = [
   ['causal', 'causal', 'b'],
   ['scale', 'scale', 'f'],
   ['threshold', 'threshold', 'f'],
@@ -29,7 +29,7 @@ const attributes: Array<[option: keyof PBSAttentionOptions, attribute: string, t
 const composedFallback = 'composed_fallback';
 
 /** The attributes of a node, in the JSON form of GraphDef. */
-export function nodeAttributes(options: PBSAttentionOptions, fallsBack: boolean): Record<string, IAttrValue> {
+export function nodeAttributes(options: PBSAttentionSettings, fallsBack: boolean): Record<string, IAttrValue> {
   const attrs: Record<string, IAttrValue> = {[composedFallback]: {b: fallsBack}};
   for (const [option, attribute, type] of attributes) {
     const value = options[option];
@@ -53,7 +53,8 @@ export function nodeAttributes(options: PBSAttentionOptions, fallsBack: boolean)
  *
  * Inputs of the node: query, key and value, float32 `[batch, heads, length, headDim]`, with fewer key and value heads in
  * grouped-query attention; or all three of another rank from 2 up, `[..., length, headDim]`, with the same leading
- * dimensions. One output, shaped as the query. Attributes, all optional, with the defaults of `pbsAttention`: `causal`,
+ * dimensions. Lengths and head dims may differ as in `pbsAttention`. One output, shaped as the query but for its last dimension,
+ * that of the value. Attributes, all optional, with the defaults of `pbsAttention`: `causal`,
  * `scale`, `threshold`, `block_size`, `segment_size`, `permute`, `exact_last_block`, `auto`, `precision`.
  *
  * @throws Error (when the node is executed) on other inputs and attributes.
@@ -66,13 +67,14 @@ function runNode({inputs, attrs}: GraphNode): Tensor {
   check(inputs.length === 3, nodeOp, 'inputs', `got ${inputs.length}`, 'query, key and value');
   const [query, key, value] = inputs;
   const given = attributes.filter(([, attribute]) => attrs[attribute] !== undefined);
-  const options: PBSAttentionOptions = Object.fromEntries(given.map(([option, name]) => [option, attrs[name]]));
+  const options: PBSAttentionSettings = Object.fromEntries(given.map(([option, name]) => [option, attrs[name]]));
   return tidy(() => {
     if (attrs[composedFallback] && !areTaken(query, key, value)) {
       return composedAttention(query, key, value, options);
     }
     checkRanks(query, [key, value]);
-    return reshape(pbsAttention(withHeads(query), withHeads(key), withHeads(value), options), query.shape);
+    const attended = pbsAttention(withHeads(query), withHeads(key), withHeads(value), options);
+    return reshape(attended, [...query.shape.slice(0, -1), value.shape[value.rank - 1]]);
   });
 }
 
@@ -108,7 +110,7 @@ function composedAttention(
   query: Tensor,
   key: Tensor,
   value: Tensor,
-  {causal = true, scale = 1}: PBSAttentionOptions,
+  {causal = true, scale = 1}: PBSAttentionSettings,
 ): Tensor {
   let scores = mul(matMul(query, key, false, true), scale);
   if (causal) {

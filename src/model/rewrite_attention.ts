@@ -1,6 +1,6 @@
 import type {io} from '@tensorflow/tfjs-core';
-import {check, pbsAttentionAttrs} from '../ops/check_arguments.js';
-import type {PBSAttentionOptions} from '../ops/options.js';
+import {check, pbsAttentionSettings} from '../ops/check_arguments.js';
+import type {PBSAttentionSettings} from '../ops/options.js';
 import type {AttentionPattern} from './attention_pattern.js';
 import {attentionPattern} from './attention_pattern.js';
 import type {GraphDefJSON, GraphNodeDef} from './graph_def.js';
@@ -12,7 +12,7 @@ import {NotRecognised} from './products.js';
 const op = 'rewriteAttention';
 
 /** Options of `pbsAttention` but `causal` and `scale`, which the graph tells. */
-export type RewriteAttentionOptions = Omit<PBSAttentionOptions, 'causal' | 'scale'>;
+export type RewriteAttentionOptions = Omit<PBSAttentionSettings, 'causal' | 'scale'>;
 
 /** Attention that is a `PBSAttention` node now. */
 export interface AttentionReplaced {
@@ -76,7 +76,7 @@ export function rewriteAttention(
   for (const name of ['causal', 'scale']) {
     check(!(name in options), op, 'options', `got '${name}'`, 'no causal and no scale: the graph tells both');
   }
-  const attrs = pbsAttentionAttrs(op, options, 1);
+  const attrs = pbsAttentionSettings(op, options, 1);
   const topology = checkArtifacts(modelArtifacts);
   const weights = new ModelWeights(modelArtifacts.weightSpecs ?? [], modelArtifacts.weightData ?? new ArrayBuffer(0));
   const graph = new GraphView(topology, outputsOf(modelArtifacts), weights);

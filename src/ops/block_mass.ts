@@ -15,8 +15,8 @@ import {
   tensor1d,
   tidy,
 } from '@tensorflow/tfjs-core';
-import type {FlashAttentionAttrs} from '../kernels/attention_kernels.js';
 import {flashAttention} from './flash_attention.js';
+import type {FlashAttentionOptions} from './options.js';
 
 /**
  * Exact attention by block: float32 `[batch, heads, queryBlocks, keyBlocks]`, what the rows of a query block pay in the
@@ -27,13 +27,14 @@ import {flashAttention} from './flash_attention.js';
  * `[batch, heads, length, headDim]`, the time is `ceil(keyBlocks / headDim)` times that of exact attention.
  *
  * @param keyIndices int32 `[batch, heads, keyLength]`: permuted position → original key.
+ * @param options those of the exact attention.
  */
 export async function blockMass(
   query: Tensor4D,
   key: Tensor4D,
   keyIndices: Tensor3D,
   blockSize: number,
-  {causal, scale}: Pick<FlashAttentionAttrs, 'causal' | 'scale'>,
+  options: Pick<FlashAttentionOptions, 'causal' | 'scale' | 'queryOffset' | 'keyLengths'>,
 ): Promise<Tensor4D> {
   const blocks = blocksOfKeys(await keyIndices.data(), keyIndices.shape, blockSize);
   return tidy(() => {
@@ -49,7 +50,7 @@ export async function blockMass(
       parts.push(
         tidy(() => {
           const isIn = equal(blockOf, range(first, first + headDim, 1, 'int32'));
-          const mass = flashAttention(query, keys, cast(isIn, 'float32') as Tensor4D, {causal, scale});
+          const mass = flashAttention(query, keys, cast(isIn, 'float32') as Tensor4D, options);
           const padded = pad(reshape(mass, [batch * heads, queryLength, headDim]), [
             [0, 0],
             [0, queryBlocks * blockSize - queryLength],

@@ -2,24 +2,29 @@ import type {Tensor4D} from '@tensorflow/tfjs-core';
 import {engine, getBackend, getKernel, Tensor} from '@tensorflow/tfjs-core';
 import type {FlashAttentionAttrs, PBSAttentionAttrs, RegisteredKernel} from '../kernels/attention_kernels.js';
 import {version} from '../version.js';
-import type {FlashAttentionOptions, PBSAttentionOptions} from './options.js';
+import type {AttentionOptions, FlashAttentionOptions, PBSAttentionOptions, PBSAttentionSettings} from './options.js';
 import {defaultOptions} from './options.js';
 
+/** Options that belong to the tensors of a call. */
+const flashInputOptions = ['queryOffset', 'keyLengths', 'mask'] as const;
+const pbsInputOptions = ['queryOffset', 'keyLengths', 'plan', 'onReport'] as const;
+
 /** Throws unless query, key and (where the op has one) value fit together. */
-export function checkTensors(op: string, query: Tensor4D, key: Tensor4D, value?: Tensor4D): void {
-  checkTensor(op, 'query', query, '[batch, heads, length, headDim]');
-  const [batch, heads, length, headDim] = query.shape;
-  for (const [name, x] of Object.entries(value === undefined ? {key} : {key, value})) {
-    checkTensor(op, name, x, '[batch, keyValueHeads, length, headDim]');
-    const got = `got ${name} [${x.shape}] with query [${query.shape}]`;
-    check(x.shape[0] === batch, op, name, got, `the query's batch, ${batch}`);
-    check(x.shape[2] === length, op, name, got, `the query's length, ${length}`);
-    check(x.shape[3] === headDim, op, name, got, `the query's headDim, ${headDim}`);
-    check(heads % x.shape[1] === 0, op, name, got, `a number of heads that divides the query's ${heads}`);
-  }
-  if (value !== undefined) {
+export function checkTensors(op: string, query: Tensor4D, key: Tensor4D, ...values: Tensor4D[]): void {
+  checkTensor(op, 'query', query, '[batch, heads, queryLength, headDim]');
+  const [batch, heads, , headDim] = query.shape;
+  checkTensor(op, 'key', key, '[batch, keyValueHeads, keyLength, headDim]');
+  const [keyBatch, keyHeads, keyLength] = key.shape;
+  const got = `got key [${key.shape}] with query [${query.shape}]`;
+  check(keyBatch === batch, op, 'key', got, `the query's batch, ${batch}`);
+  check(key.shape[3] === headDim, op, 'key', got, `the query's headDim, ${headDim}`);
+  check(heads % keyHeads === 0, op, 'key', got, `a number of heads that divides the query's ${heads}`);
+  for (const value of values) {
+    checkTensor(op, 'value', value, '[batch, keyValueHeads, keyLength, valueDim]');
     const got = `got value [${value.shape}] with key [${key.shape}]`;
-    check(value.shape[1] === key.shape[1], op, 'value', got, `the key's number of heads, ${key.shape[1]}`);
+    check(value.shape[0] === batch, op, 'value', got, `the key's batch, ${batch}`);
+    check(value.shape[1] === keyHeads, op, 'value', got, `the key's number of heads, ${keyHeads}`);
+    check(value.shape[2] === keyLength, op, 'value', got, `the key's length, ${keyLength}`);
   }
 }
 
@@ -31,13 +36,60 @@ function checkTensor(op: string, name: string, x: unknown, shape: string): void 
   check(x.dtype === 'float32' && x.rank === 4 && x.size > 0, op, name, got, takes);
 }
 
-/** Fills in the defaults of exact attention and throws on what it cannot take. */
+/** The attributes of exact attention, defaults filled in; throws on what it cannot take. */
 export function flashAttentionAttrs(
   op: string,
   options: FlashAttentionOptions | undefined,
-  headDim: number,
+  query: Tensor4D,
+  key: Tensor4D,
 ): FlashAttentionAttrs {
-  const {causal, scale, precision} = {scale: 1 / Math.sqrt(headDim), ...withDefaults(op, options)};
+  const settings = flashAttentionSettings(op, options, query.shape[3], flashInputOptions);
+  return {...settings, queryOffset: queryOffsetOf(op, options, settings.causal, query, key)};
+}
+
+/** The attributes of block-sparse attention, defaults filled in; throws on what it cannot take. */
+export function pbsAttentionAttrs(
+  op: string,
+  options: PBSAttentionOptions | undefined,
+  query: Tensor4D,
+  key: Tensor4D,
+  inputOptions: readonly string[] = pbsInputOptions,
+): PBSAttentionAttrs {
+  const takes = 'none: flashAttention takes masks, and keyLengths are for padded batches';
+  check(!Object.hasOwn(options ?? {}, 'mask'), op, 'mask', 'got one', takes);
+  const settings = pbsAttentionSettings(op, options, query.shape[3], inputOptions);
+  return {...settings, queryOffset: queryOffsetOf(op, options, settings.causal, query, key)};
+}
+
+/** Position of the first query row, for the kernels: 0 without a causal mask. */
+export function queryOffsetOf(
+  op: string,
+  options: AttentionOptions | undefined,
+  causal: boolean,
+  query: Tensor4D,
+  key: Tensor4D,
+): number {
+  const [queryLength, keyLength] = [query.shape[2], key.shape[2]];
+  const shapes = `got query [${query.shape}] with key [${key.shape}]`;
+  check(!causal || queryLength <= keyLength, op, 'query', shapes, 'no more rows than keys, or causal: false');
+  const {queryOffset} = options ?? {};
+  if (queryOffset === undefined) {
+    return causal ? keyLength - queryLength : 0;
+  }
+  const isPosition = Number.isSafeInteger(queryOffset) && queryOffset >= 0;
+  const got = `got ${describe(queryOffset)} for ${queryLength} queries and ${keyLength} keys`;
+  const fits = isPosition && (!causal || queryOffset + queryLength <= keyLength);
+  check(fits, op, 'queryOffset', got, 'an integer from 0 to keyLength - queryLength');
+  return causal ? queryOffset : 0;
+}
+
+function flashAttentionSettings(
+  op: string,
+  options: PBSAttentionSettings | undefined,
+  headDim: number,
+  inputOptions: readonly string[],
+): Required<Pick<PBSAttentionSettings, 'causal' | 'scale' | 'precision'>> {
+  const {causal, scale, precision} = {scale: 1 / Math.sqrt(headDim), ...withDefaults(op, options, inputOptions)};
   checkBoolean(op, 'causal', causal);
   check(Number.isFinite(scale), op, 'scale', `got ${describe(scale)}`, 'a finite number');
   const isPrecision = precision === 'float32' || precision === 'float16';
@@ -45,21 +97,25 @@ export function flashAttentionAttrs(
   return {causal, scale, precision};
 }
 
-/** Fills in the defaults of block-sparse attention and throws on what it cannot take. */
-export function pbsAttentionAttrs(
+/**
+ * The options of block-sparse attention that do not depend on the tensors, defaults filled in; throws on what it cannot
+ * take, `inputOptions` aside.
+ */
+export function pbsAttentionSettings(
   op: string,
-  options: PBSAttentionOptions | undefined,
+  options: PBSAttentionSettings | undefined,
   headDim: number,
-): PBSAttentionAttrs {
-  const {threshold, permute, exactLastBlock, auto} = withDefaults(op, options);
+  inputOptions: readonly string[] = [],
+): Required<PBSAttentionSettings> {
+  const {threshold, permute, exactLastBlock, auto} = withDefaults(op, options, inputOptions);
   const inUnitInterval = typeof threshold === 'number' && threshold >= 0 && threshold <= 1;
   check(inUnitInterval, op, 'threshold', `got ${describe(threshold)}`, 'a number from 0 to 1');
   checkBoolean(op, 'permute', permute);
   checkBoolean(op, 'exactLastBlock', exactLastBlock);
   checkBoolean(op, 'auto', auto);
   return {
-    ...flashAttentionAttrs(op, options, headDim),
-    ...blockSizes(op, options),
+    ...flashAttentionSettings(op, options, headDim, inputOptions),
+    ...blockSizes(op, options, inputOptions),
     threshold,
     permute,
     exactLastBlock,
@@ -70,9 +126,10 @@ export function pbsAttentionAttrs(
 /** Block and segment size, checked. */
 export function blockSizes(
   op: string,
-  options: PBSAttentionOptions | undefined,
+  options: PBSAttentionSettings | undefined,
+  inputOptions: readonly string[] = pbsInputOptions,
 ): {blockSize: number; segmentSize: number} {
-  const {blockSize, segmentSize} = withDefaults(op, options);
+  const {blockSize, segmentSize} = withDefaults(op, options, inputOptions);
   for (const [name, size] of Object.entries({blockSize, segmentSize})) {
     const isSize = Number.isSafeInteger(size) && size > 0 && size < 2 ** 31;
     check(isSize, op, name, `got ${describe(size)}`, 'a positive 32-bit integer');
@@ -110,16 +167,16 @@ function fail(op: string, argument: string, got: string, takes: string): never {
 }
 
 /** An option that is `undefined` counts as not given; one that does not exist is a mistake worth naming. */
-function withDefaults<T extends PBSAttentionOptions>(op: string, options: T | undefined) {
+function withDefaults(op: string, options: PBSAttentionSettings | undefined, inputOptions: readonly string[]) {
   const given = Object.entries(options ?? {}).filter(([, value]) => value !== undefined);
-  const known = [...Object.keys(defaultOptions), 'scale'];
+  const known = [...Object.keys(defaultOptions), 'scale', ...inputOptions];
   for (const [name] of given) {
     check(known.includes(name), op, 'options', `got '${name}'`, known.join(', '));
   }
   return {...defaultOptions, ...Object.fromEntries(given)} as typeof defaultOptions & {scale?: number};
 }
 
-function describe(value: unknown): string {
+export function describe(value: unknown): string {
   if (typeof value === 'string') {
     return `'${value}'`;
   }

@@ -1,6 +1,7 @@
 import type {NamedAttrMap, NamedTensorMap, Tensor4D} from '@tensorflow/tfjs-core';
 import {engine, op} from '@tensorflow/tfjs-core';
 import {FlashAttention} from '../kernels/attention_kernels.js';
+import {keyLengthsInput, maskInput} from './attention_inputs.js';
 import {checkBackend, checkTensors, flashAttentionAttrs} from './check_arguments.js';
 import type {FlashAttentionOptions} from './options.js';
 
@@ -13,12 +14,16 @@ import type {FlashAttentionOptions} from './options.js';
  * const same = query.flashAttention(key, value, {causal: true});
  * ```
  *
- * @param query float32 `[batch, heads, length, headDim]`.
- * @param key float32 `[batch, keyValueHeads, length, headDim]`; `heads` is a multiple of `keyValueHeads`, and query head
+ * Queries may be fewer than the keys: under a causal mask they are then the last ones, as in chunked prefill and decoding over
+ * a key/value cache, unless `queryOffset` says otherwise.
+ *
+ * @param query float32 `[batch, heads, queryLength, headDim]`.
+ * @param key float32 `[batch, keyValueHeads, keyLength, headDim]`; `heads` is a multiple of `keyValueHeads`, and query head
  *     `h` reads key head `h / (heads / keyValueHeads)` (grouped-query attention, no repeated keys needed).
- * @param value float32, shaped as `key`.
- * @param options see {@link FlashAttentionOptions}: `causal = true`, `scale = 1 / sqrt(headDim)`.
- * @returns float32 `[batch, heads, length, headDim]`.
+ * @param value float32 `[batch, keyValueHeads, keyLength, valueDim]`.
+ * @param options see {@link FlashAttentionOptions}: `causal = true`, `scale = 1 / sqrt(headDim)`,
+ *     `queryOffset = keyLength - queryLength`; `keyLengths`, `mask`.
+ * @returns float32 `[batch, heads, queryLength, valueDim]`; zeros in a row that sees no key.
  * @throws Error if a tensor or an option is not of that form, if the active backend has no kernel, or if the device
  *     cannot hold the tensors; nothing has been launched then.
  * @function
@@ -27,8 +32,14 @@ export const flashAttention = op({flashAttention_});
 
 function flashAttention_(query: Tensor4D, key: Tensor4D, value: Tensor4D, options?: FlashAttentionOptions): Tensor4D {
   checkTensors('flashAttention', query, key, value);
-  const attrs = flashAttentionAttrs('flashAttention', options, query.shape[3]);
+  const attrs = flashAttentionAttrs('flashAttention', options, query, key);
   checkBackend('flashAttention', FlashAttention);
-  const inputs = {query, key, value} as unknown as NamedTensorMap;
+  const inputs: NamedTensorMap = {
+    query,
+    key,
+    value,
+    ...keyLengthsInput('flashAttention', options, key),
+    ...maskInput('flashAttention', options, query, key),
+  };
   return engine().runKernel(FlashAttention, inputs, attrs as NamedAttrMap);
 }

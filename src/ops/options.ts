@@ -1,7 +1,9 @@
+import type {Tensor1D, Tensor4D} from '@tensorflow/tfjs-core';
+import type {PBSAttentionPlan} from './pbs_attention_plan.js';
 import type {PBSAttentionReport} from './pbs_attention_report.js';
 
-/** Options of exact attention. */
-export interface FlashAttentionOptions {
+/** Options that exact and block-sparse attention have in common. */
+export interface AttentionOptions {
   /** Whether a query sees only keys at its own position and before. Default `true`. */
   causal?: boolean;
   /** Factor on the products of queries and keys before the softmax. Default `1 / sqrt(headDim)`. */
@@ -13,10 +15,32 @@ export interface FlashAttentionOptions {
    * in any case. Default `'float32'`.
    */
   precision?: 'float32' | 'float16';
+  /**
+   * Position of the first query row among the keys: under a causal mask, row i sees the keys up to position
+   * `queryOffset + i`. An integer from 0 to `keyLength − queryLength`, the default, with which the last row sees every key:
+   * a chunk of a prompt, or the next token, over a key/value cache. Without a causal mask it changes nothing.
+   */
+  queryOffset?: number;
+  /**
+   * Keys of each batch entry that are not padding, for batches padded on the right: keys at this position and after are seen
+   * by no query. Integers from 0 to `keyLength`, or an int32 tensor `[batch]`, which is not read back: what lies outside that
+   * range counts as its nearest end. Default: every key.
+   */
+  keyLengths?: number[] | Tensor1D;
 }
 
-/** Options of permuted block-sparse attention (arXiv 2510.21270, section 3). */
-export interface PBSAttentionOptions extends FlashAttentionOptions {
+/** Options of exact attention. */
+export interface FlashAttentionOptions extends AttentionOptions {
+  /**
+   * Bool, true where a query may see a key; or float32, added to the scaled product (a key with `-Infinity` is not seen). Of
+   * rank 4, each dimension 1 or that of `[batch, heads, queryLength, keyLength]`. A key is seen if the mask, `causal` and
+   * `keyLengths` all allow it. Default: none.
+   */
+  mask?: Tensor4D;
+}
+
+/** Options of permuted block-sparse attention that do not depend on the tensors (arXiv 2510.21270, section 3). */
+export interface PBSAttentionSettings extends Pick<AttentionOptions, 'causal' | 'scale' | 'precision'> {
   /** Rows a block, B in the paper: the unit in which keys are kept or skipped. Default 128. */
   blockSize?: number;
   /** Keys a segment, S in the paper: the range in which keys are sorted. A multiple of `blockSize`. Default 256. */
@@ -39,6 +63,16 @@ export interface PBSAttentionOptions extends FlashAttentionOptions {
    * output is then that of `flashAttention`. A plan is that of block-sparse attention in any case. Default `true`.
    */
   auto?: boolean;
+}
+
+/** Options of permuted block-sparse attention. */
+export interface PBSAttentionOptions extends PBSAttentionSettings, AttentionOptions {
+  /**
+   * Attend by this plan, of {@link pbsAttentionPlan} or {@link extendPBSAttentionPlan}, instead of making one: each block of
+   * queries reads the blocks that the plan keeps for it. `threshold`, `permute`, `exactLastBlock` and `auto` change nothing
+   * then. For `pbsAttention` alone. Default: none.
+   */
+  plan?: PBSAttentionPlan;
   /**
    * Told what the call did, before `pbsAttention` returns: density, kept attention, the plan, and why exact attention ran.
    * The receiver disposes the report. A call without it does nothing for it. For `pbsAttention` alone. Default: none.

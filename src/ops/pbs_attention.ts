@@ -1,10 +1,8 @@
 import type {NamedAttrMap, NamedTensorMap, Tensor4D} from '@tensorflow/tfjs-core';
 import {engine, op} from '@tensorflow/tfjs-core';
 import {PBSAttention} from '../kernels/attention_kernels.js';
-import {backendCosts} from '../kernels/backend_costs.js';
-import {blockGeometry} from '../kernels/block_geometry.js';
-import {whyExact} from '../kernels/cost_model.js';
-import {check, checkBackend, checkTensors, pbsAttentionAttrs} from './check_arguments.js';
+import {keyLengthsInput, planInputs, planShapes} from './attention_inputs.js';
+import {check, checkBackend, checkTensors, describe, pbsAttentionAttrs} from './check_arguments.js';
 import type {PBSAttentionOptions} from './options.js';
 import {reportOf} from './pbs_attention_report.js';
 
@@ -13,21 +11,40 @@ import {reportOf} from './pbs_attention_report.js';
  * algorithm 1): sorts the keys inside segments so that the important ones cluster, estimates which blocks of keys
  * matter to each block of queries, and attends to those alone.
  *
- * Exact where `length <= segmentSize` or `threshold` is 1; and, with `auto`, where blocks are not expected to pay. Then
- * the output is that of `flashAttention`.
+ * Exact where no query stands behind the first segment (without a causal mask: where `keyLength <= segmentSize`) or
+ * `threshold` is 1; and, with `auto`, where blocks are not expected to pay. Then the output is that of `flashAttention`.
  *
  * ```js
  * const output = pbsAttention(query, key, value, {threshold: 0.9});
  * const same = query.pbsAttention(key, value, {threshold: 0.9});
  * ```
  *
- * @param query float32 `[batch, heads, length, headDim]`.
- * @param key float32 `[batch, keyValueHeads, length, headDim]`; `heads` is a multiple of `keyValueHeads`, and query head
+ * Queries may be a chunk of a prompt that ends with the keys so far (`queryOffset` says otherwise): keys are then scored by
+ * the last rows of the chunk. Blocks of queries count from the chunk's first row; one that reaches over the end of a segment
+ * keeps every block of both. For decoding keep a plan and attend by it (`plan`, {@link extendPBSAttentionPlan}): nothing is
+ * scored then, and only the blocks of the plan are read.
+ *
+ * In a batch padded on the right (`keyLengths`), keys are scored by the last rows of each entry that are not padding.
+ *
+ * What a call did, it tells to `onReport`:
+ *
+ * ```js
+ * pbsAttention(query, key, value, {
+ *   onReport: async (report) => {
+ *     console.log(report.exactReason ?? `${await report.density()} of the blocks, ${await report.keptMass()} of the mass`);
+ *     report.dispose();
+ *   },
+ * });
+ * ```
+ *
+ * @param query float32 `[batch, heads, queryLength, headDim]`.
+ * @param key float32 `[batch, keyValueHeads, keyLength, headDim]`; `heads` is a multiple of `keyValueHeads`, and query head
  *     `h` reads key head `h / (heads / keyValueHeads)` (grouped-query attention, no repeated keys needed).
- * @param value float32, shaped as `key`.
+ * @param value float32 `[batch, keyValueHeads, keyLength, valueDim]`.
  * @param options see {@link PBSAttentionOptions}: `blockSize = 128`, `segmentSize = 256`, `threshold = 0.9`,
- *     `causal = true`, `scale = 1 / sqrt(headDim)`, `permute = true`, `exactLastBlock = true`, `auto = true`.
- * @returns float32 `[batch, heads, length, headDim]`, rows in the order of the query.
+ *     `causal = true`, `scale = 1 / sqrt(headDim)`, `permute = true`, `exactLastBlock = true`, `auto = true`,
+ *     `queryOffset = keyLength - queryLength`; `keyLengths`, `plan`, `onReport`.
+ * @returns float32 `[batch, heads, queryLength, valueDim]`, rows in the order of the query; zeros in a row that sees no key.
  * @throws Error if a tensor or an option is not of that form, if the active backend has no kernel, or if the device
  *     cannot hold the tensors; nothing has been launched then.
  * @function
@@ -36,18 +53,27 @@ export const pbsAttention = op({pbsAttention_});
 
 function pbsAttention_(query: Tensor4D, key: Tensor4D, value: Tensor4D, options?: PBSAttentionOptions): Tensor4D {
   checkTensors('pbsAttention', query, key, value);
-  const {onReport, ...others} = options ?? {};
-  const attrs = pbsAttentionAttrs('pbsAttention', others, query.shape[3]);
+  const attrs = pbsAttentionAttrs('pbsAttention', options, query, key);
   checkBackend('pbsAttention', PBSAttention);
-  const inputs = {query, key, value} as unknown as NamedTensorMap;
+  const {plan, onReport} = options ?? {};
+  const {blockSize} = attrs;
+  const inputs: NamedTensorMap = {
+    query,
+    key,
+    value,
+    ...keyLengthsInput('pbsAttention', options, key),
+    ...(plan !== undefined && planInputs('pbsAttention', plan, planShapes(query, key, blockSize), blockSize)),
+  };
   if (onReport === undefined) {
     return engine().runKernel(PBSAttention, inputs, attrs as NamedAttrMap);
   }
-  check(typeof onReport === 'function', 'pbsAttention', 'onReport', `got ${typeof onReport}`, 'a function');
-  const costs = backendCosts(query.shape[3], attrs.precision);
-  const report = reportOf(query, key, attrs, whyExact(blockGeometry(query, key, attrs), attrs, costs));
+  check(typeof onReport === 'function', 'pbsAttention', 'onReport', `got ${describe(onReport)}`, 'a function');
+  const report = reportOf(inputs, attrs);
   try {
-    const output = engine().runKernel(PBSAttention, inputs, attrs as NamedAttrMap) as Tensor4D;
+    // By the plan that the report holds, so that nothing is planned twice.
+    const {keyIndices, blockMask} = report.plan;
+    const by: NamedTensorMap = report.exactReason === undefined ? {keyIndices, blockMask} : {};
+    const output = engine().runKernel(PBSAttention, {...inputs, ...by}, attrs as NamedAttrMap) as Tensor4D;
     onReport(report);
     return output;
   } catch (error) {

@@ -50,7 +50,7 @@ export class SampleMeasurer {
     try {
       const mass = this.withMass ? await this.massOf(plan, attrs) : undefined;
       const sums = tidy(() => {
-        const sparse = pbsAttention(query, key, value, {...attrs, auto: false});
+        const sparse = pbsAttention(query, key, value, {...attrs, plan});
         const differences = sum(abs(sub(sparse, this.exact)), [2, 3]);
         const kept = sum(cast(plan.blockMask, 'float32'), [2, 3]);
         const parts = [kept, differences];
@@ -75,10 +75,10 @@ export class SampleMeasurer {
 
   /** The key order depends on these options alone. */
   private async massOf({keyIndices}: PBSAttentionPlan, attrs: PBSAttentionAttrs): Promise<Tensor4D> {
-    const {blockSize, segmentSize, permute} = attrs;
+    const {blockSize, segmentSize, permute, causal, scale} = attrs;
     const order = `${blockSize} ${segmentSize} ${permute}`;
     const {query, key} = this.sample;
-    const mass = this.masses.get(order) ?? (await blockMass(query, key, keyIndices, blockSize, attrs));
+    const mass = this.masses.get(order) ?? (await blockMass(query, key, keyIndices, blockSize, {causal, scale}));
     this.masses.set(order, mass);
     return mass;
   }

@@ -110,12 +110,12 @@ async function tune(
 ): Promise<TunedAttention> {
   const {query, key} = sample;
   const tried = candidateOptions(options)
-    .map((candidate) => ({candidate, attrs: pbsAttentionAttrs(op, candidate, query.shape[3])}))
+    .map((candidate) => ({candidate, attrs: pbsAttentionAttrs(op, candidate, query, key)}))
     // One segment is exact attention, which is a candidate in any case.
-    .filter(({attrs}) => !isExact(blockGeometry(query, key, attrs), attrs.threshold));
+    .filter(({attrs}) => !isExact(blockGeometry(query, key, attrs), attrs));
   const exact = exactCandidate(sample, {...commonOptions(options), threshold: 1}, withMass);
   const candidates = [exact];
-  const measurer = new SampleMeasurer(sample, withMass, pbsAttentionAttrs(op, exact.options, query.shape[3]));
+  const measurer = new SampleMeasurer(sample, withMass, pbsAttentionAttrs(op, exact.options, query, key));
   try {
     for (const {candidate, attrs} of tried) {
       const measures = await measurer.measure(attrs);
@@ -180,7 +180,7 @@ function exactCandidate(
 ): TuningCandidate {
   const [, heads, , headDim] = query.shape;
   const measures = {density: 1, relativeL1: 0, ...(withMass && {attentionMass: 1})};
-  const attrs = pbsAttentionAttrs(op, options, headDim);
+  const attrs = pbsAttentionAttrs(op, options, query, key);
   return {
     options,
     ...measures,

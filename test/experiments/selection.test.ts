@@ -34,7 +34,13 @@ describe('candidates for selection [cpu]', () => {
     batch: 1,
     ...SHAPE,
     ...GRID,
+    queryLength: SHAPE.length,
+    keyLength: SHAPE.length,
+    queryOffset: 0,
+    valueDim: SHAPE.headDim,
     blocks: 12,
+    queryBlocks: 12,
+    keyBlocks: 12,
     permutedLength: 192,
     proxyRows: 16,
   };

@@ -81,7 +81,7 @@ describeOnCPU('the node PBSAttention', () => {
     );
     const model = await nodeModel({});
     const run = (key: Tensor) => () => model.execute({query: x(), key, value: key});
-    expect(run(randomNormal([1, 2, 5, 8]))).to.throw(/pbsAttention: key: got key \[1,2,5,8\] with query \[1,2,6,8\]/);
+    expect(run(randomNormal([1, 2, 5, 8]))).to.throw(/pbsAttention: query: got query \[1,2,6,8\] with key \[1,2,5,8\]/);
     expect(() => model.execute({query: randomNormal([8]), key: x(), value: x()})).to.throw(
       /inputs: got \[8\]; takes \[/,
     );

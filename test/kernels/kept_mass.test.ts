@@ -4,23 +4,13 @@ import {expect} from 'chai';
 import type {PBSAttentionAttrs} from '../../src/kernels/attention_kernels';
 import {PBSAttentionPlan} from '../../src/kernels/attention_kernels';
 import {blockGeometry} from '../../src/kernels/block_geometry';
+import {blockLists} from '../../src/kernels/cpu/block_lists';
 import * as cpuMass from '../../src/kernels/cpu/kept_mass';
 import * as cpuPermute from '../../src/kernels/cpu/permute';
 import * as cpuScore from '../../src/kernels/cpu/score_blocks';
 import {describeBackends} from '../environment';
 import {relativeL1} from '../golden_cases';
 import {randomInputs, tensors} from '../reference';
-
-/** Block lists of a mask, as selection makes them. */
-function listsOf(blockMask: ArrayLike<number>, blocks: number): Int32Array {
-  const rows = blockMask.length / blocks;
-  const lists = new Int32Array(rows * (blocks + 1));
-  for (let row = 0; row < rows; ++row) {
-    const kept = Array.from({length: blocks}, (_, i) => i).filter((i) => blockMask[row * blocks + i]);
-    lists.set([kept.length, ...kept], row * (blocks + 1));
-  }
-  return lists;
-}
 
 describeBackends('kept mass', (backend) => {
   before(() => setBackend(backend));
@@ -35,6 +25,7 @@ describeBackends('kept mass', (backend) => {
     permute: true,
     exactLastBlock: true,
     auto: false,
+    queryOffset: 0,
   };
   const plan = async (changes: Partial<PBSAttentionAttrs>, withMass = true) => {
     const [query, key, value] = tensors(inputs);
@@ -58,12 +49,12 @@ describeBackends('kept mass', (backend) => {
         shapes,
         geometry,
       } = await plan(changes);
-      const {batch, heads, blocks} = geometry;
-      expect(shapes[2]).to.deep.equal([batch, heads, blocks]);
+      const {batch, heads, queryBlocks} = geometry;
+      expect(shapes[2]).to.deep.equal([batch, heads, queryBlocks]);
       const {query, key} = inputs;
-      const order = cpuPermute.permute(query, key, geometry, scale, true);
+      const order = cpuPermute.permute(query, key, geometry, scale, true, causal);
       const scores = cpuScore.scoreBlocks(query, key, order, geometry, scale, causal, exactLastBlock);
-      const expected = cpuMass.keptMass(scores, listsOf(blockMask, blocks), geometry, causal);
+      const expected = cpuMass.keptMass(scores, blockLists(blockMask, geometry), geometry);
       expect(relativeL1(mass, expected)).to.be.below(1e-5);
       expect(Math.min(...mass)).to.be.at.least(0.6 - 1e-6);
       expect(Math.min(...mass), 'something is left out').to.be.below(0.9);
@@ -75,7 +66,7 @@ describeBackends('kept mass', (backend) => {
       values: [, , mass],
       geometry,
     } = await plan({threshold: 0});
-    expect(Array.from(mass).filter((_, i) => i % geometry.blocks < 2)).to.deep.equal(new Array(16).fill(1));
+    expect(Array.from(mass).filter((_, i) => i % geometry.queryBlocks < 2)).to.deep.equal(new Array(16).fill(1));
   });
 
   it('is 1 for the plan of exact attention', async () => {

@@ -2,7 +2,7 @@ import type {TensorInfo} from '@tensorflow/tfjs-core';
 import {setBackend} from '@tensorflow/tfjs-core';
 import {expect} from 'chai';
 import fc from 'fast-check';
-import type {PBSAttentionOptions} from '../../src/index';
+import type {PBSAttentionOptions, PBSAttentionSettings} from '../../src/index';
 import {flashAttention, pbsAttention, pbsAttentionPlan} from '../../src/index';
 import {blockGeometry, isExact} from '../../src/kernels/block_geometry';
 import {expectSameMasks} from '../block_masks';
@@ -13,7 +13,7 @@ import {randomInputs, tensors} from '../reference';
 
 interface RandomCase {
   shape: Required<Shape>;
-  options: Required<Omit<PBSAttentionOptions, 'scale' | 'precision' | 'auto' | 'onReport'>>;
+  options: Required<Omit<PBSAttentionSettings, 'scale' | 'precision' | 'auto'>>;
   seed: number;
 }
 
@@ -78,7 +78,7 @@ function expectPlan(
 ): boolean {
   const info = (shape: number[]): TensorInfo => ({shape, dtype: 'float32', dataId: {}});
   const geometry = blockGeometry(info(queryShape), info(keyShape), options);
-  if (isExact(geometry, options.threshold)) {
+  if (isExact(geometry, options)) {
     expect(Array.from(actual), 'block mask').to.deep.equal(Array.from(expected));
     return true;
   }

@@ -1,7 +1,18 @@
 import type {Tensor4D} from '@tensorflow/tfjs-core';
-import {backend as activeBackend, matMul, memory, mul, profile, setBackend, softmax, tidy} from '@tensorflow/tfjs-core';
+import {
+  add,
+  backend as activeBackend,
+  matMul,
+  memory,
+  mul,
+  profile,
+  setBackend,
+  softmax,
+  tensor2d,
+  tensor4d,
+  tidy,
+} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
-import {add, tensor2d, tensor4d} from '@tensorflow/tfjs-core';
 import {expect} from 'chai';
 import type {PBSAttentionOptions, PBSAttentionReport} from '../../src/index';
 import {flashAttention, pbsAttention, pbsAttentionDensity, pbsAttentionPlan} from '../../src/index';
@@ -158,7 +169,12 @@ if (testBackends().includes('webgpu')) {
 describeOnCPU('limits of a report', () => {
   it('refuses the exact mass of long sequences by name', async () => {
     const zeros = tensor4d(new Float32Array(16_385), [1, 1, 16_385, 1]);
-    const {report} = reported([zeros, zeros, zeros], {threshold: 0, permute: false, exactLastBlock: false, auto: false});
+    const {report} = reported([zeros, zeros, zeros], {
+      threshold: 0,
+      permute: false,
+      exactLastBlock: false,
+      auto: false,
+    });
     const refused = await report.exactKeptMass().then(
       () => undefined,
       (error: Error) => error.message,
@@ -173,7 +189,9 @@ describeOnCPU('limits of a report', () => {
   it('names a receiver that is none, and ops that take none', () => {
     const [q, k, v] = tensors(randomInputs({length: 20, headDim: 4}, 78));
     const wrong = {onReport: 'density'} as unknown as PBSAttentionOptions;
-    expect(() => pbsAttention(q, k, v, wrong)).to.throw('pbsAttention: onReport: got string; takes a function.');
-    expect(() => pbsAttentionPlan(q, k, {onReport: () => undefined})).to.throw("options: got 'onReport'; takes");
+    expect(() => pbsAttention(q, k, v, wrong)).to.throw("pbsAttention: onReport: got 'density'; takes a function.");
+    expect(() => pbsAttentionPlan(q, k, {onReport: () => undefined} as object)).to.throw(
+      "options: got 'onReport'; takes",
+    );
   });
 });

@@ -105,7 +105,7 @@ for (const {name, backend, open} of runners.filter((runner) => testBackends().in
             const scores = Float32Array.from(
               cpuScore.scoreBlocks(query, key, order, geometry, scale, causal, exactLastBlock),
             );
-            const {batch, heads, blocks} = geometry;
+            const {batch, heads, keyBlocks: blocks} = geometry;
             const threshold = 0.613;
             const expected = cpuSelect.selectBlocks(scores, order.keyIndices, geometry, threshold, causal);
             const options = {geometry, scale, causal, threshold};

@@ -41,11 +41,11 @@ export interface StageRunner {
 }
 
 /** Shapes of what passes between the stages. */
-export function stageShapes({batch, heads, length, permutedLength, blocks}: BlockGeometry) {
+export function stageShapes({batch, heads, keyLength, permutedLength, queryBlocks, keyBlocks}: BlockGeometry) {
   return {
     keyScores: [batch, heads, permutedLength],
-    keyIndices: [batch, heads, length],
-    scores: [batch, heads, blocks, blocks],
-    blockLists: [batch, heads, blocks, blocks + 1],
+    keyIndices: [batch, heads, keyLength],
+    scores: [batch, heads, queryBlocks, keyBlocks],
+    blockLists: [batch, heads, queryBlocks, keyBlocks + 1],
   };
 }

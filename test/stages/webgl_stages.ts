@@ -111,31 +111,31 @@ export function webglStages(
           causal,
           exactLastBlock,
         );
-        return read(scores, rowSplit(geometry.blocks), stageShapes(geometry).scores);
+        return read(scores, rowSplit(geometry.keyBlocks), stageShapes(geometry).scores);
       }),
     selectBlocks: (scores, keyIndices, {geometry, threshold, causal}) =>
       freeing(async () => {
-        const {blocks} = geometry;
+        const {keyBlocks} = geometry;
         const shapes = stageShapes(geometry);
         const lists = selectBlocks(
           context,
-          upload(scores, shapes.scores, rowSplit(blocks)),
+          upload(scores, shapes.scores, rowSplit(keyBlocks)),
           uploadIndices(keyIndices, geometry),
           geometry,
           threshold,
           causal,
         );
         return {
-          blockMask: await read(blockMask(context, lists), rowSplit(blocks), shapes.scores, 'int32'),
-          blockLists: await read(lists, rowSplit(blocks + 1), shapes.blockLists, 'int32'),
+          blockMask: await read(blockMask(context, lists), rowSplit(keyBlocks), shapes.scores, 'int32'),
+          blockLists: await read(lists, rowSplit(keyBlocks + 1), shapes.blockLists, 'int32'),
         };
       }),
     attend: ({query, key, value, queryShape, keyShape}, plan, {geometry, scale, causal}) =>
       freeing(async () => {
-        const {blocks, headDim} = geometry;
+        const {keyBlocks, headDim} = geometry;
         const gpuPlan = plan && {
           keyIndices: uploadIndices(plan.keyIndices, geometry),
-          blockLists: upload(plan.blockLists, stageShapes(geometry).blockLists, rowSplit(blocks + 1)),
+          blockLists: upload(plan.blockLists, stageShapes(geometry).blockLists, rowSplit(keyBlocks + 1)),
         };
         const output = attend(
           context,

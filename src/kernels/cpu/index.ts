@@ -1,4 +1,4 @@
-import type {KernelConfig, KernelFunc, TensorInfo} from '@tensorflow/tfjs-core';
+import type {KernelConfig, KernelFunc, TensorInfo, TypedArray} from '@tensorflow/tfjs-core';
 import type {MathBackendCPU} from '@tensorflow/tfjs-backend-cpu';
 import type {
   FlashAttentionAttrs,
@@ -14,6 +14,7 @@ import {blockGeometry, isExact} from '../block_geometry.js';
 import {runsExact} from '../cost_model.js';
 import {exactPlan} from '../exact_plan.js';
 import {attend} from './attend.js';
+import {blockLists} from './block_lists.js';
 import {blockMask} from './block_mask.js';
 import {cpuCosts} from './costs.js';
 import {keptMass} from './kept_mass.js';
@@ -31,10 +32,16 @@ function flashAttention(args: {
   attrs: FlashAttentionAttrs;
 }): TensorInfo {
   const {inputs, backend, attrs} = args;
-  const {query, key, value} = inputs;
-  const geometry = blockGeometry(query, key, {blockSize: query.shape[2], segmentSize: query.shape[2]});
+  const {query, key, value, mask} = inputs;
+  const length = Math.max(query.shape[2], key.shape[2]);
+  const sizes = {blockSize: length, segmentSize: length, queryOffset: attrs.queryOffset};
+  const geometry = blockGeometry(query, key, sizes, value);
   const [q, k, v] = [query, key, value].map((x) => valuesOf(x, backend));
-  return backend.makeTensorInfo(query.shape, 'float32', attend(q, k, v, geometry, attrs.scale, attrs.causal));
+  const hidden = {
+    keyLengths: keyLengthsOf(inputs, backend),
+    mask: mask && {values: backend.data.get(mask.dataId).values as TypedArray, shape: mask.shape, dtype: mask.dtype},
+  };
+  return outputTensor(backend, geometry, attend(q, k, v, geometry, attrs.scale, attrs.causal, undefined, hidden));
 }
 
 function pbsAttention(args: {
@@ -43,15 +50,22 @@ function pbsAttention(args: {
   attrs: PBSAttentionAttrs;
 }): TensorInfo {
   const {inputs, backend, attrs} = args;
-  const {query, key, value} = inputs;
-  const geometry = blockGeometry(query, key, attrs);
-  if (runsExact(geometry, attrs, cpuCosts)) {
+  const {query, key, value, keyIndices, blockMask} = inputs;
+  const geometry = blockGeometry(query, key, attrs, value);
+  const isPlanned = keyIndices !== undefined && blockMask !== undefined;
+  if (!isPlanned && runsExact(geometry, attrs, cpuCosts)) {
     return flashAttention(args);
   }
   const [q, k, v] = [query, key, value].map((x) => valuesOf(x, backend));
-  const plan = planBlocks(q, k, geometry, attrs);
-  const output = attend(q, k, v, geometry, attrs.scale, attrs.causal, plan);
-  return backend.makeTensorInfo(query.shape, 'float32', output);
+  const keyLengths = keyLengthsOf(inputs, backend);
+  const plan = isPlanned
+    ? {
+        keyIndices: backend.data.get(keyIndices.dataId).values as Int32Array,
+        blockLists: blockLists(backend.data.get(blockMask.dataId).values as Uint8Array, geometry),
+      }
+    : planBlocks(q, k, geometry, attrs, keyLengths);
+  const output = attend(q, k, v, geometry, attrs.scale, attrs.causal, plan, {keyLengths});
+  return outputTensor(backend, geometry, output);
 }
 
 function pbsAttentionPlan(args: {
@@ -62,29 +76,25 @@ function pbsAttentionPlan(args: {
   const {inputs, backend, attrs} = args;
   const {query, key} = inputs;
   const geometry = blockGeometry(query, key, attrs);
-  const {batch, heads, length, blocks} = geometry;
+  const {batch, heads, keyLength, queryBlocks, keyBlocks} = geometry;
   let plan;
-  if (isExact(geometry, attrs.threshold)) {
+  if (isExact(geometry, attrs)) {
     plan = exactPlan(geometry, attrs.causal);
   } else {
-    const {keyIndices, blockLists, scores} = planBlocks(
-      valuesOf(query, backend),
-      valuesOf(key, backend),
-      geometry,
-      attrs,
-    );
+    const [q, k] = [query, key].map((x) => valuesOf(x, backend));
+    const sparse = planBlocks(q, k, geometry, attrs, keyLengthsOf(inputs, backend));
     plan = {
-      keyIndices,
-      blockMask: blockMask(blockLists, geometry),
-      keptMass: keptMass(scores, blockLists, geometry, attrs.causal),
+      keyIndices: sparse.keyIndices,
+      blockMask: blockMask(sparse.blockLists, geometry),
+      keptMass: keptMass(sparse.scores, sparse.blockLists, geometry),
     };
   }
   const outputs = [
-    backend.makeTensorInfo([batch, heads, length], 'int32', plan.keyIndices),
-    backend.makeTensorInfo([batch, heads, blocks, blocks], 'bool', plan.blockMask),
+    backend.makeTensorInfo([batch, heads, keyLength], 'int32', plan.keyIndices),
+    backend.makeTensorInfo([batch, heads, queryBlocks, keyBlocks], 'bool', plan.blockMask),
   ];
   return attrs.withMass
-    ? [...outputs, backend.makeTensorInfo([batch, heads, blocks], 'float32', plan.keptMass)]
+    ? [...outputs, backend.makeTensorInfo([batch, heads, queryBlocks], 'float32', plan.keptMass)]
     : outputs;
 }
 
@@ -93,12 +103,22 @@ function planBlocks(
   key: Float32Array,
   geometry: BlockGeometry,
   attrs: PBSAttentionAttrs,
+  keyLengths?: Int32Array,
 ): {keyIndices: Int32Array; blockLists: Int32Array; scores: Float64Array} {
   const {scale, causal, threshold, exactLastBlock} = attrs;
-  const order = permute(query, key, geometry, scale, attrs.permute);
-  const scores = scoreBlocks(query, key, order, geometry, scale, causal, exactLastBlock);
-  const blockLists = selectBlocks(scores, order.keyIndices, geometry, threshold, causal);
-  return {keyIndices: order.keyIndices, blockLists, scores};
+  const order = permute(query, key, geometry, scale, attrs.permute, causal, keyLengths);
+  const scores = scoreBlocks(query, key, order, geometry, scale, causal, exactLastBlock, keyLengths);
+  const lists = selectBlocks(scores, order.keyIndices, geometry, threshold, causal);
+  return {keyIndices: order.keyIndices, blockLists: lists, scores};
+}
+
+function outputTensor(backend: MathBackendCPU, geometry: BlockGeometry, output: Float32Array): TensorInfo {
+  const {batch, heads, queryLength, valueDim} = geometry;
+  return backend.makeTensorInfo([batch, heads, queryLength, valueDim], 'float32', output);
+}
+
+function keyLengthsOf({keyLengths}: {keyLengths?: TensorInfo}, backend: MathBackendCPU): Int32Array | undefined {
+  return keyLengths && (backend.data.get(keyLengths.dataId).values as Int32Array);
 }
 
 function valuesOf(x: TensorInfo, backend: MathBackendCPU): Float32Array {

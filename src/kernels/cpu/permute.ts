@@ -1,15 +1,19 @@
 import type {BlockGeometry} from '../block_geometry.js';
+import {proxyRange} from '../block_geometry.js';
 
 export interface KeyOrder {
   /** float64 `[batch, heads, permutedLength]`: mean attention that the proxy rows pay to each key. */
   keyScores: Float64Array;
-  /** int32 `[batch, heads, length]`: permuted position → original key. */
+  /** int32 `[batch, heads, keyLength]`: permuted position → original key. */
   keyIndices: Int32Array;
 }
 
 /**
  * Stage 1, permute (paper section 3.2): scores the keys of the complete segments by the mean attention of the last
- * query rows, without a causal mask, and sorts each segment by descending score, equal scores by index.
+ * query rows, without a causal mask, and sorts each segment by descending score, equal scores by index. Keys that are
+ * padding score 0, so that they stand last; a batch entry without proxy rows or without keys keeps its order.
+ *
+ * `causal` counts with key lengths alone: it says which rows are padding.
  */
 export function permute(
   query: Float32Array,
@@ -17,14 +21,16 @@ export function permute(
   geometry: BlockGeometry,
   scale: number,
   sort: boolean,
+  causal = true,
+  keyLengths?: Int32Array,
 ): KeyOrder {
-  const {batch, heads, length, segmentSize, permutedLength} = geometry;
+  const {batch, heads, keyLength, segmentSize, permutedLength} = geometry;
   const keyScores = new Float64Array(batch * heads * permutedLength);
-  const keyIndices = new Int32Array(batch * heads * length);
+  const keyIndices = new Int32Array(batch * heads * keyLength);
   for (let head = 0; head < batch * heads; ++head) {
     const scores = keyScores.subarray(head * permutedLength, (head + 1) * permutedLength);
-    scoreKeys(scores, query, key, geometry, scale, head);
-    const order = keyIndices.subarray(head * length, (head + 1) * length);
+    scoreKeys(scores, query, key, geometry, scale, head, causal, lengthOf(geometry, head, keyLengths));
+    const order = keyIndices.subarray(head * keyLength, (head + 1) * keyLength);
     order.forEach((_, i) => (order[i] = i));
     if (sort) {
       for (let start = 0; start < permutedLength; start += segmentSize) {
@@ -42,34 +48,43 @@ function scoreKeys(
   geometry: BlockGeometry,
   scale: number,
   head: number,
+  causal: boolean,
+  length: number,
 ): void {
-  const {length, headDim, permutedLength, proxyRows} = geometry;
+  const {queryLength, headDim, permutedLength} = geometry;
+  const scoredKeys = Math.min(permutedLength, length);
   const keyStart = keyRow(geometry, head, 0) * headDim;
   const weights = new Float64Array(permutedLength);
-  for (let row = length - proxyRows; row < length; ++row) {
-    const queryStart = (head * length + row) * headDim;
+  const [firstRow, endRow] = proxyRange(geometry, causal, length);
+  for (let row = firstRow; row < endRow; ++row) {
+    const queryStart = (head * queryLength + row) * headDim;
     let max = -Infinity;
-    for (let i = 0; i < permutedLength; ++i) {
+    for (let i = 0; i < scoredKeys; ++i) {
       weights[i] = scale * dot(query, queryStart, key, keyStart + i * headDim, headDim);
       max = Math.max(max, weights[i]);
     }
     let sum = 0;
-    for (let i = 0; i < permutedLength; ++i) {
+    for (let i = 0; i < scoredKeys; ++i) {
       weights[i] = Math.exp(weights[i] - max);
       sum += weights[i];
     }
-    for (let i = 0; i < permutedLength; ++i) {
-      scores[i] += weights[i] / (sum * proxyRows);
+    for (let i = 0; i < scoredKeys; ++i) {
+      scores[i] += weights[i] / (sum * (endRow - firstRow));
     }
   }
 }
 
+/** Keys of a head's batch entry that are not padding. */
+export function lengthOf({heads, keyLength}: BlockGeometry, head: number, keyLengths?: Int32Array): number {
+  return keyLengths ? Math.max(0, Math.min(keyLengths[Math.floor(head / heads)], keyLength)) : keyLength;
+}
+
 /** Row of the key (or value) tensor, seen as `[rows, headDim]`, that a query head reads at a position. */
 export function keyRow(geometry: BlockGeometry, head: number, position: number): number {
-  const {heads, keyValueHeads, length} = geometry;
+  const {heads, keyValueHeads, keyLength} = geometry;
   const batch = Math.floor(head / heads);
   const keyHead = Math.floor((head % heads) / (heads / keyValueHeads));
-  return (batch * keyValueHeads + keyHead) * length + position;
+  return (batch * keyValueHeads + keyHead) * keyLength + position;
 }
 
 /** Dot product of two rows, in float64. */

@@ -2,11 +2,12 @@ import type {BlockGeometry} from '../block_geometry.js';
 import {scoredBlocks, visibleBlocks} from '../block_geometry.js';
 
 /**
- * Stage 3, select blocks (paper section 3.3): block lists, int32 `[batch, heads, blocks, blocks + 1]` (the form is
+ * Stage 3, select blocks (paper section 3.3): block lists, int32 `[batch, heads, queryBlocks, keyBlocks + 1]` (the form is
  * described in `block_geometry.ts`).
  *
  * A query block keeps the shortest prefix of its key blocks, by descending score, whose scores add up to the
- * threshold; and always the blocks of its own segment and the block that holds original key 0, the attention sink.
+ * threshold; and always the blocks of its own segment (under a causal mask; of every segment that its rows stand in) and
+ * the block that holds original key 0, the attention sink.
  */
 export function selectBlocks(
   scores: ArrayLike<number>,
@@ -15,16 +16,16 @@ export function selectBlocks(
   threshold: number,
   causal: boolean,
 ): Int32Array {
-  const {batch, heads, length, blockSize, blocks} = geometry;
-  const lists = new Int32Array(batch * heads * blocks * (blocks + 1));
+  const {batch, heads, keyLength, blockSize, queryBlocks, keyBlocks} = geometry;
+  const lists = new Int32Array(batch * heads * queryBlocks * (keyBlocks + 1));
   for (let head = 0; head < batch * heads; ++head) {
-    const order = keyIndices.subarray(head * length, (head + 1) * length);
+    const order = keyIndices.subarray(head * keyLength, (head + 1) * keyLength);
     const sinkBlock = Math.floor(order.indexOf(0) / blockSize);
-    for (let queryBlock = 0; queryBlock < blocks; ++queryBlock) {
-      const row = head * blocks + queryBlock;
+    for (let queryBlock = 0; queryBlock < queryBlocks; ++queryBlock) {
+      const row = head * queryBlocks + queryBlock;
       const candidates = scoredBlocks(geometry, causal, queryBlock);
       const byScore = Array.from({length: candidates}, (_, i) => i);
-      byScore.sort((a, b) => scores[row * blocks + b] - scores[row * blocks + a] || a - b);
+      byScore.sort((a, b) => scores[row * keyBlocks + b] - scores[row * keyBlocks + a] || a - b);
       const selected = new Set([sinkBlock]);
       let sum = 0;
       for (const keyBlock of byScore) {
@@ -32,12 +33,12 @@ export function selectBlocks(
           break;
         }
         selected.add(keyBlock);
-        sum += scores[row * blocks + keyBlock];
+        sum += scores[row * keyBlocks + keyBlock];
       }
       for (let own = candidates; own < visibleBlocks(geometry, causal, queryBlock); ++own) {
         selected.add(own);
       }
-      const list = lists.subarray(row * (blocks + 1), (row + 1) * (blocks + 1));
+      const list = lists.subarray(row * (keyBlocks + 1), (row + 1) * (keyBlocks + 1));
       list[0] = selected.size;
       list.set(
         Array.from(selected).sort((a, b) => a - b),

@@ -44,14 +44,14 @@ export function attend(
   causal: boolean,
   plan?: BlockPlan,
 ): TensorInfo {
-  const {batch, heads, length, headDim, blocks} = geometry;
+  const {batch, heads, queryLength, valueDim, queryBlocks, keyBlocks} = geometry;
   const {drawBuffers, scratchTexels} = context;
   const groupsAtOnce = groupsInRange(context, geometry);
-  const headGroups = blocks * groupsPerBlock(geometry);
+  const headGroups = queryBlocks * groupsPerBlock(geometry);
   const headsAtOnce = Math.max(1, Math.floor(groupsAtOnce / headGroups));
   const permuteRows = (rows: RowTexture, indices: RowTexture, ...headRange: [number, number]) =>
     new PermuteRowsProgram(rows, indices, geometry, ...headRange, drawBuffers).run(context);
-  return newTensor(context, [batch, heads, length, headDim], 'float32', (target) => {
+  return newTensor(context, [batch, heads, queryLength, valueDim], 'float32', (target) => {
     for (let firstHead = 0; firstHead < batch * heads; firstHead += headsAtOnce) {
       const walkHeads = Math.min(headsAtOnce, batch * heads - firstHead);
       withScratch(context, (scratch) => {
@@ -71,7 +71,7 @@ export function attend(
             heads: walkHeads,
             firstGroup,
             endGroup,
-            slotsPerRound: Math.max(1, Math.min(Math.floor(scratchTexels / slotTexels), blocks)),
+            slotsPerRound: Math.max(1, Math.min(Math.floor(scratchTexels / slotTexels), keyBlocks)),
           };
           withScratch(context, (rangeScratch) => {
             const sums = attendGroups(context, query, keys, values, walk, scale, rangeScratch, plan);

@@ -32,8 +32,8 @@ export interface AttendWalk {
   slotsPerRound: number;
 }
 
-export const groupsPerBlock = ({blockSize, length}: BlockGeometry) =>
-  Math.ceil(Math.min(blockSize, length) / groupRows);
+export const groupsPerBlock = ({blockSize, queryLength}: BlockGeometry) =>
+  Math.ceil(Math.min(blockSize, queryLength) / groupRows);
 
 export const tilesPerBlock = ({blockSize}: BlockGeometry, tileKeys: number) => Math.ceil(blockSize / tileKeys);
 
@@ -49,7 +49,7 @@ export const walkVariant = ({causal, sparse, tileKeys}: AttendWalk): WalkVariant
 /** Uniforms of the texts below. */
 export function walkUniforms(walk: AttendWalk): Uniforms {
   const {geometry, sparse, firstGroup, slotsPerRound, tileKeys} = walk;
-  const {blockSize, segmentSize, blocks} = geometry;
+  const {blockSize, segmentSize, keyBlocks} = geometry;
   return {
     ...headUniforms(geometry),
     firstHead: {type: 'int', value: walk.firstHead},
@@ -60,7 +60,7 @@ export function walkUniforms(walk: AttendWalk): Uniforms {
     tilesPerBlock: {type: 'int', value: tilesPerBlock(geometry, tileKeys)},
     slotsPerRound: {type: 'int', value: slotsPerRound},
     ...(sparse && {
-      blocks: {type: 'int', value: blocks},
+      blocks: {type: 'int', value: keyBlocks},
       blocksPerSegment: {type: 'int', value: segmentSize / blockSize},
     }),
   };

@@ -2,7 +2,7 @@ import type {AttentionContext} from './context.js';
 import {AttentionProgram} from './program.js';
 import type {RowTexture} from './row_texture.js';
 
-/** Block lists as a dense mask: rows of `blocks` values, 1 where the key block is selected. */
+/** Block lists as a dense mask: rows of `keyBlocks` values, 1 where the key block is selected. */
 export function blockMask(context: AttentionContext, blockLists: RowTexture): RowTexture {
   return new BlockMaskProgram(blockLists).run(context);
 }

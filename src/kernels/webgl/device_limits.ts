@@ -8,31 +8,30 @@ const maxLength = 2 ** 24;
 
 /** Throws if rows that attention reads or writes, or a tensor of tfjs, are larger than a texture of the device can be. */
 export function checkRowSizes(op: string, {maxTextureSize}: AttentionContext, geometry: BlockGeometry): void {
-  const {batch, heads, keyValueHeads, length, headDim} = geometry;
-  if (length > maxLength) {
-    throw new Error(`${op}: query: got ${length} tokens; a float32 texture holds indices up to ${maxLength}.`);
+  const {batch, heads, keyValueHeads, queryLength, keyLength, headDim} = geometry;
+  if (keyLength > maxLength) {
+    throw new Error(`${op}: key: got ${keyLength} tokens; a float32 texture holds indices up to ${maxLength}.`);
   }
-  checkLayout(op, maxTextureSize, 'query', batch * heads * length, headDim);
-  checkLayout(op, maxTextureSize, 'key', batch * keyValueHeads * length, headDim);
-  checkTensor(op, maxTextureSize, 'query', [batch, heads, length, headDim]);
-  checkTensor(op, maxTextureSize, 'key', [batch, keyValueHeads, length, headDim]);
+  checkLayout(op, maxTextureSize, 'query', batch * heads * queryLength, headDim);
+  checkLayout(op, maxTextureSize, 'key', batch * keyValueHeads * keyLength, headDim);
+  checkTensor(op, maxTextureSize, 'query', [batch, heads, queryLength, headDim]);
+  checkTensor(op, maxTextureSize, 'key', [batch, keyValueHeads, keyLength, headDim]);
 }
 
 /** The same for what passes between the stages. */
 export function checkPlanSizes(op: string, context: AttentionContext, geometry: BlockGeometry): void {
-  const {batch, heads, length, blockSize, segmentSize, blocks} = geometry;
+  const {batch, heads, keyLength, blockSize, segmentSize, queryBlocks, keyBlocks} = geometry;
   const {maxTextureSize, drawBuffers} = context;
-  const rows = batch * heads * blocks;
-  checkLayout(op, maxTextureSize, 'key order', rows, indexColumns(blockSize, drawBuffers));
-  checkLayout(op, maxTextureSize, 'key scores', batch * heads * Math.ceil(length / segmentSize), segmentSize);
-  checkLayout(op, maxTextureSize, 'block lists', rows, blocks + 1);
+  checkLayout(op, maxTextureSize, 'key order', batch * heads * keyBlocks, indexColumns(blockSize, drawBuffers));
+  checkLayout(op, maxTextureSize, 'key scores', batch * heads * Math.ceil(keyLength / segmentSize), segmentSize);
+  checkLayout(op, maxTextureSize, 'block lists', batch * heads * queryBlocks, keyBlocks + 1);
 }
 
 /** And for the tensors that a plan is given out in. */
 export function checkPlanTensors(op: string, {maxTextureSize}: AttentionContext, geometry: BlockGeometry): void {
-  const {batch, heads, length, blocks} = geometry;
-  checkTensor(op, maxTextureSize, 'key indices', [batch, heads, length]);
-  checkTensor(op, maxTextureSize, 'block mask', [batch, heads, blocks, blocks]);
+  const {batch, heads, keyLength, queryBlocks, keyBlocks} = geometry;
+  checkTensor(op, maxTextureSize, 'key indices', [batch, heads, keyLength]);
+  checkTensor(op, maxTextureSize, 'block mask', [batch, heads, queryBlocks, keyBlocks]);
 }
 
 function checkLayout(op: string, maxTextureSize: number, name: string, rows: number, columns: number): void {

@@ -14,6 +14,7 @@ import {blockGeometry, isExact} from '../block_geometry.js';
 import {runsExact} from '../cost_model.js';
 import {exactPlan} from '../exact_plan.js';
 import {runWithScratch} from '../scratch.js';
+import {refuseForms} from '../supported_forms.js';
 import {attend} from './attend.js';
 import {valueColumns} from './attend_passes.js';
 import type {BlockPlan} from './attend_walk.js';
@@ -42,7 +43,8 @@ function pbsAttention(args: {
   attrs: PBSAttentionAttrs;
 }): TensorInfo {
   const {inputs, backend, attrs} = args;
-  const geometry = blockGeometry(inputs.query, inputs.key, attrs);
+  const geometry = blockGeometry(inputs.query, inputs.key, attrs, inputs.value);
+  refuseForms('pbsAttention', 'webgl', geometry, inputs);
   if (runsExact(geometry, attrs, webglCosts)) {
     return exactAttention('pbsAttention', inputs, backend, attrs);
   }
@@ -76,11 +78,13 @@ function exactAttention(
   op: string,
   inputs: FlashAttentionInputs,
   backend: MathBackendWebGL,
-  {scale, causal}: FlashAttentionAttrs,
+  {scale, causal, queryOffset}: FlashAttentionAttrs,
 ): TensorInfo {
   // A block of a short sequence is not longer than it, but whole tiles of 8 keys.
-  const blockSize = Math.min(exactBlockSize, Math.ceil(inputs.query.shape[2] / 8) * 8);
-  const geometry = blockGeometry(inputs.query, inputs.key, {blockSize, segmentSize: blockSize});
+  const blockSize = Math.min(exactBlockSize, Math.ceil(inputs.key.shape[2] / 8) * 8);
+  const sizes = {blockSize, segmentSize: blockSize, queryOffset};
+  const geometry = blockGeometry(inputs.query, inputs.key, sizes, inputs.value);
+  refuseForms(op, 'webgl', geometry, inputs);
   return run(op, backend, (context) => {
     checkRowSizes(op, context, geometry);
     return withScratch(context, (scratch) => {
@@ -99,16 +103,17 @@ function pbsAttentionPlan(args: {
 }): TensorInfo[] {
   const {inputs, backend, attrs} = args;
   const geometry = blockGeometry(inputs.query, inputs.key, attrs);
-  const {batch, heads, length, blocks} = geometry;
+  const {batch, heads, keyLength, queryBlocks, keyBlocks} = geometry;
+  refuseForms('pbsAttentionPlan', 'webgl', geometry, inputs);
   const shapes = {
-    keyIndices: [batch, heads, length],
-    blockMask: [batch, heads, blocks, blocks],
-    keptMass: [batch, heads, blocks],
+    keyIndices: [batch, heads, keyLength],
+    blockMask: [batch, heads, queryBlocks, keyBlocks],
+    keptMass: [batch, heads, queryBlocks],
   };
   return run('pbsAttentionPlan', backend, (context) => {
     checkRowSizes('pbsAttentionPlan', context, geometry);
     checkPlanTensors('pbsAttentionPlan', context, geometry);
-    if (isExact(geometry, attrs.threshold)) {
+    if (isExact(geometry, attrs)) {
       const plan = exactPlan(geometry, attrs.causal);
       const outputs = [
         backend.makeTensorInfo(shapes.keyIndices, 'int32', plan.keyIndices),
@@ -133,7 +138,7 @@ function pbsAttentionPlan(args: {
           const keySplit = keyIndexSplit(geometry, context.drawBuffers);
           return [
             keep(storeRows(context, plan.keyIndices, keySplit, shapes.keyIndices, 'int32')),
-            keep(storeRows(context, mask, {inner: blocks, piece: blocks}, shapes.blockMask, 'bool')),
+            keep(storeRows(context, mask, {inner: keyBlocks, piece: keyBlocks}, shapes.blockMask, 'bool')),
             ...(plan.keptMass
               ? [storeRows(context, plan.keptMass, {inner: 1, piece: 1}, shapes.keptMass, 'float32')]
               : []),
@@ -177,7 +182,7 @@ function planBlocks(
     const scores = scratch(scoreBlocks(context, query, key, order, geometry, scale, causal, exactLastBlock));
     const blockLists = keep(selectBlocks(context, scores, order.keyIndices, geometry, threshold, causal));
     const plan = {keyIndices: order.keyIndices, blockLists};
-    return withMass ? {...plan, keptMass: keptMass(context, scores, blockLists, geometry, causal)} : plan;
+    return withMass ? {...plan, keptMass: keptMass(context, scores, blockLists)} : plan;
   });
 }
 

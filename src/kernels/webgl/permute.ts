@@ -30,9 +30,9 @@ export const keyScoreSplit = ({permutedLength, segmentSize}: BlockGeometry): Row
   piece: segmentSize,
 });
 
-/** How `[batch, heads, length]` lies in the rows of `keyIndices`: tile after tile, each with as many keys as draw buffers. */
-export const keyIndexSplit = ({length, blockSize}: BlockGeometry, drawBuffers: number): RowSplit => ({
-  inner: length,
+/** How `[batch, heads, keyLength]` lies in the rows of `keyIndices`: tile after tile, each with as many keys as draw buffers. */
+export const keyIndexSplit = ({keyLength, blockSize}: BlockGeometry, drawBuffers: number): RowSplit => ({
+  inner: keyLength,
   piece: blockSize,
   tiles: Math.ceil(blockSize / drawBuffers),
   tileValues: drawBuffers,
@@ -315,20 +315,20 @@ interface SortVariant {
 /** The keys of each complete segment by their ranks, the remainder in its own order: `keyIndices`. */
 export class SortKeysProgram extends AttentionProgram<SortVariant> {
   constructor(geometry: BlockGeometry, drawBuffers: number, ranks?: RowTexture) {
-    const {batch, heads, length, blockSize, segmentSize, blocks, permutedLength} = geometry;
+    const {batch, heads, keyLength, blockSize, segmentSize, keyBlocks, permutedLength} = geometry;
     super({
       inputs: {...(ranks && {ranks})},
       uniforms: {
-        blocks: {type: 'int', value: blocks},
+        blocks: {type: 'int', value: keyBlocks},
         blockSize: {type: 'int', value: blockSize},
-        length: {type: 'int', value: length},
+        length: {type: 'int', value: keyLength},
         tiles: {type: 'int', value: indexColumns(blockSize, drawBuffers) / drawBuffers},
         ...(ranks && {
           permutedLength: {type: 'int', value: permutedLength},
           segmentSize: {type: 'int', value: segmentSize},
         }),
       },
-      output: {rows: batch * heads * blocks, columns: indexColumns(blockSize, drawBuffers)},
+      output: {rows: batch * heads * keyBlocks, columns: indexColumns(blockSize, drawBuffers)},
       variant: {sort: ranks !== undefined, tileKeys: drawBuffers},
       fetches: ranks ? ranks.texels : 1,
     });

@@ -4,7 +4,7 @@ import type {RowTexture} from './row_texture.js';
 import {headUniforms, keyBase} from './score_tile.js';
 
 /**
- * Keys or values in the permuted order of heads `[firstHead, firstHead + heads)`: rows `[heads, length]`. Each head has an
+ * Keys or values in the permuted order of heads `[firstHead, firstHead + heads)`: rows `[heads, keyLength]`. Each head has an
  * order of its own, so heads that share keys get a copy each.
  */
 export class PermuteRowsProgram extends AttentionProgram<{tileKeys: number}> {
@@ -16,17 +16,17 @@ export class PermuteRowsProgram extends AttentionProgram<{tileKeys: number}> {
     heads: number,
     tileKeys: number,
   ) {
-    const {length, blockSize, blocks} = geometry;
+    const {keyLength, blockSize, keyBlocks} = geometry;
     super({
       inputs: {source, keyIndices},
       uniforms: {
         ...headUniforms(geometry),
         firstHead: {type: 'int', value: firstHead},
-        blocks: {type: 'int', value: blocks},
+        blocks: {type: 'int', value: keyBlocks},
         blockSize: {type: 'int', value: blockSize},
         tilesPerBlock: {type: 'int', value: Math.ceil(blockSize / tileKeys)},
       },
-      output: {rows: heads * length, columns: source.columns},
+      output: {rows: heads * keyLength, columns: source.columns},
       variant: {tileKeys},
       fetches: 2,
     });

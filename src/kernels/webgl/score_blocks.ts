@@ -9,7 +9,7 @@ import type {RowTexture} from './row_texture.js';
 import {headUniforms, keyBase, maskedScore, noMaximum} from './score_tile.js';
 
 /**
- * Stage 2, score blocks (paper section 3.3): rows of `blocks` values, one row a query block and head: the share of
+ * Stage 2, score blocks (paper section 3.3): rows of `keyBlocks` values, one row a query block and head: the share of
  * attention that a query block is expected to pay to each key block that competes for it, 0 elsewhere; a row adds up to 1,
  * or to 0 where nothing competes.
  *
@@ -48,9 +48,9 @@ int candidateBlocks(int queryBlock) {
 }`;
 }
 
-export function candidateUniforms({blocks, segmentSize, blockSize}: BlockGeometry, causal: boolean): Uniforms {
+export function candidateUniforms({keyBlocks, segmentSize, blockSize}: BlockGeometry, causal: boolean): Uniforms {
   return {
-    blocks: {type: 'int', value: blocks},
+    blocks: {type: 'int', value: keyBlocks},
     ...(causal && {blocksPerSegment: {type: 'int', value: segmentSize / blockSize}}),
   };
 }
@@ -61,15 +61,15 @@ export function candidateUniforms({blocks, segmentSize, blockSize}: BlockGeometr
  */
 export class PoolBlocksProgram extends AttentionProgram<object> {
   constructor(query: RowTexture, key: RowTexture, keyIndices: RowTexture, geometry: BlockGeometry) {
-    const {batch, heads, headDim, blockSize, blocks} = geometry;
+    const {batch, heads, headDim, blockSize, keyBlocks} = geometry;
     super({
       inputs: {query, key, keyIndices},
       uniforms: {
         ...headUniforms(geometry),
-        blocks: {type: 'int', value: blocks},
+        blocks: {type: 'int', value: keyBlocks},
         blockSize: {type: 'int', value: blockSize},
       },
-      output: {rows: batch * heads * blocks, columns: headDim},
+      output: {rows: batch * heads * keyBlocks, columns: headDim},
       layers: 2,
       variant: {},
       fetches: 3 * blockSize,
@@ -103,19 +103,19 @@ void compute(int row, int texel) {
   }
 }
 
-/** Rows of `blocks` values, one a head: attention of the proxy rows to each block of keys in complete segments. */
+/** Rows of `keyBlocks` values, one a head: attention of the proxy rows to each block of keys in complete segments. */
 export class ProxyMassProgram extends AttentionProgram<object> {
   constructor(keyScores: RowTexture, keyIndices: RowTexture, geometry: BlockGeometry) {
-    const {batch, heads, blockSize, segmentSize, blocks, permutedLength} = geometry;
+    const {batch, heads, blockSize, segmentSize, keyBlocks, permutedLength} = geometry;
     super({
       inputs: {keyScores, keyIndices},
       uniforms: {
-        blocks: {type: 'int', value: blocks},
+        blocks: {type: 'int', value: keyBlocks},
         blockSize: {type: 'int', value: blockSize},
         segmentSize: {type: 'int', value: segmentSize},
         permutedLength: {type: 'int', value: permutedLength},
       },
-      output: {rows: batch * heads, columns: blocks},
+      output: {rows: batch * heads, columns: keyBlocks},
       variant: {},
       fetches: 5 * blockSize,
     });
@@ -159,14 +159,14 @@ interface BlockLogitsVariant {
 /** log2 of the unnormalised weight of each key block, masked where it does not compete. Rows as in the scores. */
 export class BlockLogitsProgram extends AttentionProgram<BlockLogitsVariant> {
   constructor(pooled: RowTexture, geometry: BlockGeometry, scale: number, causal: boolean) {
-    const {batch, heads, headDim, blocks} = geometry;
+    const {batch, heads, headDim, queryBlocks, keyBlocks} = geometry;
     super({
       inputs: {pooled},
       uniforms: {
         ...candidateUniforms(geometry, causal),
         logitScale: {type: 'float', value: scale * Math.LOG2E},
       },
-      output: {rows: batch * heads * blocks, columns: blocks},
+      output: {rows: batch * heads * queryBlocks, columns: keyBlocks},
       variant: {headDim, causal},
       fetches: 5 * Math.ceil(headDim / 4),
     });

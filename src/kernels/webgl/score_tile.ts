@@ -29,12 +29,12 @@ int keyBase(int head) {
 export function headUniforms({
   heads,
   keyValueHeads,
-  length,
-}: Pick<BlockGeometry, 'heads' | 'keyValueHeads' | 'length'>): Uniforms {
+  keyLength,
+}: Pick<BlockGeometry, 'heads' | 'keyValueHeads' | 'keyLength'>): Uniforms {
   return {
     heads: {type: 'int', value: heads},
     keyHeads: {type: 'int', value: keyValueHeads},
-    length: {type: 'int', value: length},
+    length: {type: 'int', value: keyLength},
   };
 }
 

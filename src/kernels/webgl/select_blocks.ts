@@ -5,7 +5,7 @@ import type {RowTexture} from './row_texture.js';
 import {candidateBlocks, candidateUniforms} from './score_blocks.js';
 
 /**
- * Stage 3, select blocks (paper section 3.3): block lists, rows of `blocks + 1` values, one row a query block and head
+ * Stage 3, select blocks (paper section 3.3): block lists, rows of `keyBlocks + 1` values, one row a query block and head
  * (the form is described in `block_geometry.ts`).
  *
  * A query block keeps the shortest prefix of its key blocks, by descending score, whose scores add up to the
@@ -28,11 +28,11 @@ export function selectBlocks(
 
 /** The block that holds original key 0. One value a head. */
 export class SinkBlocksProgram extends AttentionProgram<object> {
-  constructor(keyIndices: RowTexture, {batch, heads, blockSize, segmentSize, blocks}: BlockGeometry) {
+  constructor(keyIndices: RowTexture, {batch, heads, blockSize, segmentSize, keyBlocks}: BlockGeometry) {
     super({
       inputs: {keyIndices},
       uniforms: {
-        blocks: {type: 'int', value: blocks},
+        blocks: {type: 'int', value: keyBlocks},
         blockSize: {type: 'int', value: blockSize},
         blocksPerSegment: {type: 'int', value: segmentSize / blockSize},
       },

@@ -28,14 +28,14 @@ export function attend(
   key: TensorInfo,
   value: TensorInfo,
   geometry: BlockGeometry,
-  {scale, causal, precision}: FlashAttentionAttrs,
+  {scale, causal, precision}: Pick<FlashAttentionAttrs, 'scale' | 'causal' | 'precision'>,
   plan?: BlockPlan,
 ): TensorInfo {
   const arithmetic = arithmeticOf(backend.device, geometry.headDim, precision);
   if (arithmetic === 'matrix units') {
     return new AttendMatrixProgram(query, key, value, geometry, scale, causal, plan).run(backend);
   }
-  const blockSize = plan ? geometry.blockSize : geometry.length;
+  const blockSize = plan ? geometry.blockSize : geometry.queryLength;
   const tile = chooseAttendTile(op, backend, geometry.headDim, blockSize, arithmetic);
   return new AttendProgram(query, key, value, geometry, tile, arithmetic, scale, causal, plan).run(backend);
 }

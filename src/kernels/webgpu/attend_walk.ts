@@ -17,13 +17,13 @@ export function attendSpec(
   query: TensorInfo,
   key: TensorInfo,
   value: TensorInfo,
-  {batch, heads, length, headDim, blockSize, blocks}: BlockGeometry,
+  {batch, heads, queryLength, headDim, blockSize, queryBlocks}: BlockGeometry,
   tileQueries: number,
   scale: number,
   plan?: BlockPlan,
 ): Omit<ProgramSpec<never>, 'threads' | 'variant'> {
   const components = rowComponents(headDim);
-  const queryTiles = plan ? blocks * Math.ceil(blockSize / tileQueries) : Math.ceil(length / tileQueries);
+  const queryTiles = plan ? queryBlocks * Math.ceil(blockSize / tileQueries) : Math.ceil(queryLength / tileQueries);
   return {
     inputs: {
       query: {tensor: query, components},

@@ -2,7 +2,7 @@ import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {AttentionProgram, workgroupIndex} from './program.js';
 
-/** Block lists as a dense mask: bool `[batch, heads, blocks, blocks]`, true where the key block is selected. */
+/** Block lists as a dense mask: bool `[batch, heads, queryBlocks, keyBlocks]`, true where the key block is selected. */
 export function blockMask(backend: WebGPUBackend, blockLists: TensorInfo): TensorInfo {
   return new BlockMaskProgram(blockLists).run(backend);
 }

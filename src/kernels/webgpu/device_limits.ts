@@ -20,8 +20,8 @@ export function checkBufferSizes(op: string, backend: WebGPUBackend, shapes: Rec
 }
 
 /** Shapes of the tensors that grow fastest between the stages. */
-export function planShapes({batch, heads, length, blocks}: BlockGeometry): Record<string, number[]> {
-  return {'key order': [batch, heads, length], 'block lists': [batch, heads, blocks, blocks + 1]};
+export function planShapes({batch, heads, keyLength, queryBlocks, keyBlocks}: BlockGeometry): Record<string, number[]> {
+  return {'key order': [batch, heads, keyLength], 'block lists': [batch, heads, queryBlocks, keyBlocks + 1]};
 }
 
 /** Throws because no tile of the head dim is small enough for the device. */

@@ -13,6 +13,7 @@ import type {BlockGeometry} from '../block_geometry.js';
 import {blockGeometry, isExact} from '../block_geometry.js';
 import {runsExact} from '../cost_model.js';
 import {exactPlan} from '../exact_plan.js';
+import {refuseForms} from '../supported_forms.js';
 import {attend} from './attend.js';
 import type {BlockPlan} from './attend_walk.js';
 import {blockMask} from './block_mask.js';
@@ -35,7 +36,8 @@ function pbsAttention(args: {
 }): TensorInfo {
   const {inputs, backend, attrs} = args;
   const {query, key, value} = inputs;
-  const geometry = blockGeometry(query, key, attrs);
+  const geometry = blockGeometry(query, key, attrs, value);
+  refuseForms('pbsAttention', 'webgpu', geometry, inputs);
   const costs = webgpuCosts(backend.device, geometry.headDim, attrs.precision);
   if (runsExact(geometry, attrs, costs)) {
     return exactAttention('pbsAttention', inputs, backend, attrs);
@@ -66,8 +68,10 @@ function exactAttention(
 ): TensorInfo {
   const {query, key, value} = inputs;
   checkBufferSizes(op, backend, shapesOf(inputs));
-  const length = query.shape[2];
-  const geometry = blockGeometry(query, key, {blockSize: length, segmentSize: length});
+  const length = Math.max(query.shape[2], key.shape[2]);
+  const sizes = {blockSize: length, segmentSize: length, queryOffset: attrs.queryOffset};
+  const geometry = blockGeometry(query, key, sizes, value);
+  refuseForms(op, 'webgpu', geometry, inputs);
   return attend(op, backend, query, key, value, geometry, attrs);
 }
 
@@ -79,17 +83,18 @@ function pbsAttentionPlan(args: {
   const {inputs, backend, attrs} = args;
   const {query, key} = inputs;
   const geometry = blockGeometry(query, key, attrs);
-  const {batch, heads, length, blocks} = geometry;
+  const {batch, heads, keyLength, queryBlocks, keyBlocks} = geometry;
+  refuseForms('pbsAttentionPlan', 'webgpu', geometry, inputs);
   checkBufferSizes('pbsAttentionPlan', backend, shapesOf(inputs));
   checkBufferSizes('pbsAttentionPlan', backend, planShapes(geometry));
-  if (isExact(geometry, attrs.threshold)) {
+  if (isExact(geometry, attrs)) {
     const plan = exactPlan(geometry, attrs.causal);
     const outputs = [
-      backend.makeTensorInfo([batch, heads, length], 'int32', plan.keyIndices),
-      backend.makeTensorInfo([batch, heads, blocks, blocks], 'bool', plan.blockMask),
+      backend.makeTensorInfo([batch, heads, keyLength], 'int32', plan.keyIndices),
+      backend.makeTensorInfo([batch, heads, queryBlocks, keyBlocks], 'bool', plan.blockMask),
     ];
     return attrs.withMass
-      ? [...outputs, backend.makeTensorInfo([batch, heads, blocks], 'float32', plan.keptMass)]
+      ? [...outputs, backend.makeTensorInfo([batch, heads, queryBlocks], 'float32', plan.keptMass)]
       : outputs;
   }
   return withScratch(backend, (scratch, keep) => {
@@ -119,12 +124,13 @@ function planBlocks(
     const scores = scratch(scoreBlocks(backend, query, key, order, geometry, scale, causal, exactLastBlock));
     const blockLists = keep(selectBlocks(backend, scores, order.keyIndices, geometry, threshold, causal));
     const plan = {keyIndices: order.keyIndices, blockLists};
-    return withMass ? {...plan, keptMass: keptMass(backend, scores, blockLists, geometry, causal)} : plan;
+    return withMass ? {...plan, keptMass: keptMass(backend, scores, blockLists)} : plan;
   });
 }
 
-function shapesOf(inputs: Record<string, TensorInfo>): Record<string, number[]> {
-  return Object.fromEntries(Object.entries(inputs).map(([name, {shape}]) => [name, shape]));
+function shapesOf(inputs: object): Record<string, number[]> {
+  const tensors = Object.entries(inputs) as Array<[string, TensorInfo]>;
+  return Object.fromEntries(tensors.map(([name, {shape}]) => [name, shape]));
 }
 
 export const webgpuKernels: KernelConfig[] = [

@@ -8,7 +8,7 @@ import {chooseTile, loadTile, scoreTile, tileKeys, tileQueries, tileThreads} fro
 export interface KeyOrder {
   /** float32 `[batch, heads, permutedLength]`: mean attention that the proxy rows pay to each key. */
   keyScores: TensorInfo;
-  /** int32 `[batch, heads, length]`: permuted position → original key. */
+  /** int32 `[batch, heads, keyLength]`: permuted position → original key. */
   keyIndices: TensorInfo;
 }
 
@@ -303,18 +303,18 @@ interface SortVariant {
   sort: boolean;
 }
 
-/** int32 `[batch, heads, length]`: the keys of each complete segment by descending score; or the identity. */
+/** int32 `[batch, heads, keyLength]`: the keys of each complete segment by descending score; or the identity. */
 export class SortKeysProgram extends AttentionProgram<SortVariant> {
   constructor(keyScores: TensorInfo, geometry: BlockGeometry, sort: boolean) {
-    const {batch, heads, length, segmentSize} = geometry;
+    const {batch, heads, keyLength, segmentSize} = geometry;
     const threads = Math.min(256, Math.ceil(segmentSize / 32) * 32);
     const chunks = Math.ceil(segmentSize / threads);
     super({
       inputs: {keyScores: {tensor: keyScores, components: 1}},
-      outputShape: [batch, heads, length],
+      outputShape: [batch, heads, keyLength],
       outputType: 'int32',
       threads,
-      workgroups: batch * heads * Math.ceil(length / segmentSize) * chunks,
+      workgroups: batch * heads * Math.ceil(keyLength / segmentSize) * chunks,
       uniforms: {
         segmentSize: {type: 'i32', value: segmentSize},
         chunks: {type: 'i32', value: chunks},

@@ -16,7 +16,7 @@ import {
 import {workgroupReduce} from './workgroup_reduce.js';
 
 /**
- * Stage 2, score blocks (paper section 3.3): float32 `[batch, heads, blocks, blocks]`, the share of attention that a
+ * Stage 2, score blocks (paper section 3.3): float32 `[batch, heads, queryBlocks, keyBlocks]`, the share of attention that a
  * query block is expected to pay to each key block that competes for it, 0 elsewhere; a row adds up to 1, or to 0 where
  * nothing competes.
  *
@@ -57,7 +57,7 @@ const poolLanes = (headDim: number) => Math.max(1, Math.floor(64 / headVectors(h
  */
 export class PoolBlocksProgram extends AttentionProgram<PoolVariant> {
   constructor(query: TensorInfo, key: TensorInfo, keyIndices: TensorInfo, geometry: BlockGeometry) {
-    const {batch, heads, headDim, blockSize, blocks} = geometry;
+    const {batch, heads, headDim, blockSize, keyBlocks} = geometry;
     const components = rowComponents(headDim);
     super({
       inputs: {
@@ -65,11 +65,11 @@ export class PoolBlocksProgram extends AttentionProgram<PoolVariant> {
         key: {tensor: key, components},
         keyIndices: {tensor: keyIndices, components: 1},
       },
-      outputShape: [2 * batch, heads, blocks, headDim],
+      outputShape: [2 * batch, heads, keyBlocks, headDim],
       outputType: 'float32',
       outputComponents: components,
       threads: headVectors(headDim) * poolLanes(headDim),
-      workgroups: 2 * batch * heads * blocks,
+      workgroups: 2 * batch * heads * keyBlocks,
       uniforms: {blockSize: {type: 'i32', value: blockSize}},
       variant: {headDim},
     });
@@ -120,15 +120,15 @@ fn main(index : i32) {
   }
 }
 
-/** float32 `[batch, heads, blocks]`: attention of the proxy rows to each block of permuted keys in complete segments. */
+/** float32 `[batch, heads, keyBlocks]`: attention of the proxy rows to each block of permuted keys in complete segments. */
 export class ProxyMassProgram extends AttentionProgram<object> {
-  constructor(keyScores: TensorInfo, keyIndices: TensorInfo, {batch, heads, blockSize, blocks}: BlockGeometry) {
+  constructor(keyScores: TensorInfo, keyIndices: TensorInfo, {batch, heads, blockSize, keyBlocks}: BlockGeometry) {
     super({
       inputs: {keyScores: {tensor: keyScores, components: 1}, keyIndices: {tensor: keyIndices, components: 1}},
-      outputShape: [batch, heads, blocks],
+      outputShape: [batch, heads, keyBlocks],
       outputType: 'float32',
       threads: 64,
-      workgroups: batch * heads * blocks,
+      workgroups: batch * heads * keyBlocks,
       uniforms: {blockSize: {type: 'i32', value: blockSize}},
       variant: {},
     });
@@ -162,20 +162,20 @@ interface BlockScoresVariant extends PoolVariant {
   exactLastBlock: boolean;
 }
 
-/** float32 `[batch, heads, blocks, blocks]`: the scores. */
+/** float32 `[batch, heads, queryBlocks, keyBlocks]`: the scores. */
 export class BlockScoresProgram extends AttentionProgram<BlockScoresVariant> {
   constructor(pooled: TensorInfo, geometry: BlockGeometry, scale: number, causal: boolean, proxyMass?: TensorInfo) {
-    const {batch, heads, headDim, blockSize, segmentSize, blocks} = geometry;
+    const {batch, heads, headDim, blockSize, segmentSize, queryBlocks, keyBlocks} = geometry;
     const components = rowComponents(headDim);
     super({
       inputs: {
         pooled: {tensor: pooled, components},
         ...(proxyMass && {proxyMass: {tensor: proxyMass, components: 1}}),
       },
-      outputShape: [batch, heads, blocks, blocks],
+      outputShape: [batch, heads, queryBlocks, keyBlocks],
       outputType: 'float32',
       threads: 128,
-      workgroups: batch * heads * blocks,
+      workgroups: batch * heads * queryBlocks,
       uniforms: {
         logitScale: {type: 'f32', value: scale * Math.LOG2E},
         blocksPerSegment: {type: 'i32', value: segmentSize / blockSize},

@@ -4,7 +4,7 @@ import type {BlockGeometry} from '../block_geometry.js';
 import {AttentionProgram, workgroupIndex} from './program.js';
 
 /**
- * Stage 3, select blocks (paper section 3.3): block lists, int32 `[batch, heads, blocks, blocks + 1]` (the form is
+ * Stage 3, select blocks (paper section 3.3): block lists, int32 `[batch, heads, queryBlocks, keyBlocks + 1]` (the form is
  * described in `block_geometry.ts`).
  *
  * A query block keeps the shortest prefix of its key blocks, by descending score, whose scores add up to the
@@ -29,16 +29,16 @@ export class SelectBlocksProgram extends AttentionProgram<SelectVariant> {
   constructor(
     scores: TensorInfo,
     keyIndices: TensorInfo,
-    {batch, heads, blockSize, segmentSize, blocks}: BlockGeometry,
+    {batch, heads, blockSize, segmentSize, queryBlocks, keyBlocks}: BlockGeometry,
     threshold: number,
     causal: boolean,
   ) {
     super({
       inputs: {scores: {tensor: scores, components: 1}, keyIndices: {tensor: keyIndices, components: 1}},
-      outputShape: [batch, heads, blocks, blocks + 1],
+      outputShape: [batch, heads, queryBlocks, keyBlocks + 1],
       outputType: 'int32',
       threads: 128,
-      workgroups: batch * heads * blocks,
+      workgroups: batch * heads * queryBlocks,
       uniforms: {
         threshold: {type: 'f32', value: threshold},
         blockSize: {type: 'i32', value: blockSize},

@@ -1,5 +1,5 @@
-// A workgroup adds up the scores of one query block, once of all key blocks that compete and once of those in its list;
-// an invocation takes every 64th of either. The reductions hold the barriers, so every invocation gets there.
+// A workgroup adds up the scores of one query block, once of all key blocks and once of those in its list; an invocation
+// takes every 64th of either. The reductions hold the barriers, so every invocation gets there.
 
 fn workgroupIndex() -> i32 {
   return i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
@@ -41,27 +41,21 @@ fn workgroupMax(x : f32) -> f32 {
   return total;
 }
 fn main(index : i32) {
-  let blocks = uniforms.outShape.z;
+  let keyBlocks = uniforms.scoresShape.w;
   let row = workgroupIndex();
-  let exists = row < uniforms.outShape.x * uniforms.outShape.y * blocks;
-  let competing = ((row % blocks) / uniforms.blocksPerSegment) * uniforms.blocksPerSegment;
-  let candidates = select(0, competing, exists);
+  let exists = row < uniforms.outShape.x * uniforms.outShape.y * uniforms.outShape.z;
   var all = 0.0;
-  for (var i = i32(localIndex); i < candidates; i += 64) {
-    all += scores[row * blocks + i];
+  for (var i = i32(localIndex); exists && i < keyBlocks; i += 64) {
+    all += scores[row * keyBlocks + i];
   }
   var kept = 0.0;
-  let list = row * (blocks + 1);
+  let list = row * (keyBlocks + 1);
   for (var entry = 1 + i32(localIndex); exists && entry <= blockLists[list]; entry += 64) {
-    let block = blockLists[list + entry];
-    if (block < candidates) {
-      kept += scores[row * blocks + block];
-    }
+    kept += scores[row * keyBlocks + blockLists[list + entry]];
   }
   let total = workgroupSum(all);
   let mass = workgroupSum(kept);
   if (localIndex == 0u && exists) {
-    // Scores without mass keep every block.
     result[row] = select(1.0, mass / total, total > 0.0);
   }
 }

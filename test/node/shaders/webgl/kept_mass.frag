@@ -36,31 +36,24 @@ vec4 fetchBlockLists(ivec2 at, int texel, int layer) {
 vec4 readBlockLists(int row, int texel) {
   return fetchBlockLists(blockListsAt(row), texel, 0);
 }
-uniform int blocks;
-uniform int blocksPerSegment;
-layout(location = 0) out vec4 result0;
-// A fragment adds up the scores of one query block, once of all key blocks that compete and once of those in its list.
 
-int candidateBlocks(int queryBlock) {
-  return (queryBlock / blocksPerSegment) * blocksPerSegment;
-}
+layout(location = 0) out vec4 result0;
+// A fragment adds up the scores of one query block, once of all key blocks and once of those in its list. What a row of
+// scores has beyond its columns is 0.
 void compute(int row, int texel) {
-  int candidates = candidateBlocks(row % blocks);
   ivec2 scoresPlace = scoresAt(row);
-  float total = 0.0;
-  for (int i = 0; i < candidates; i++) {
-    total += fetchScores(scoresPlace, i / 4, 0)[i % 4];
+  vec4 sums = vec4(0.0);
+  for (int t = 0; t < scoresTexels; t++) {
+    sums += fetchScores(scoresPlace, t, 0);
   }
+  float total = dot(sums, vec4(1.0));
   ivec2 list = blockListsAt(row);
   int count = int(fetchBlockLists(list, 0, 0).x);
   float kept = 0.0;
   for (int entry = 1; entry <= count; entry++) {
     int block = int(fetchBlockLists(list, entry / 4, 0)[entry % 4]);
-    if (block < candidates) {
-      kept += fetchScores(scoresPlace, block / 4, 0)[block % 4];
-    }
+    kept += fetchScores(scoresPlace, block / 4, 0)[block % 4];
   }
-  // Scores without mass keep every block.
   result0 = vec4(total > 0.0 ? kept / total : 1.0);
 }
 

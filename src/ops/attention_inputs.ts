@@ -1,0 +1,83 @@
+import type {NamedTensorMap, Tensor1D, Tensor4D} from '@tensorflow/tfjs-core';
+import {Tensor, tensor1d} from '@tensorflow/tfjs-core';
+import {check, describe} from './check_arguments.js';
+import type {AttentionOptions, FlashAttentionOptions} from './options.js';
+import type {PBSAttentionPlan} from './pbs_attention_plan.js';
+
+/*
+ * The inputs of the kernels that options bring. What is not given is no key of the result: tfjs's tape stumbles over an
+ * input that is undefined.
+ */
+
+/** `keyLengths`, if given, as a tensor: for ops, whose scope frees it. */
+export function keyLengthsInput(op: string, options: AttentionOptions | undefined, key: Tensor4D): NamedTensorMap {
+  const keyLengths = options?.keyLengths;
+  if (keyLengths === undefined) {
+    return {};
+  }
+  const [batch, , keyLength] = key.shape;
+  const takes = `${batch} integers from 0 to ${keyLength}, or an int32 tensor [${batch}]`;
+  if (keyLengths instanceof Tensor) {
+    checkTensorOf(op, 'keyLengths', keyLengths, ['int32'], [batch], takes);
+    return {keyLengths};
+  }
+  check(Array.isArray(keyLengths), op, 'keyLengths', `got ${describe(keyLengths)}`, takes);
+  const isLength = (x: number) => Number.isSafeInteger(x) && x >= 0 && x <= keyLength;
+  const areLengths = keyLengths.length === batch && keyLengths.every(isLength);
+  check(areLengths, op, 'keyLengths', `got [${keyLengths}]`, takes);
+  return {keyLengths: tensor1d(keyLengths, 'int32') satisfies Tensor1D};
+}
+
+/** `mask`, if given. */
+export function maskInput(
+  op: string,
+  {mask}: FlashAttentionOptions = {},
+  query: Tensor4D,
+  key: Tensor4D,
+): NamedTensorMap {
+  if (mask === undefined) {
+    return {};
+  }
+  const shape = [query.shape[0], query.shape[1], query.shape[2], key.shape[2]];
+  const takes = `a bool or float32 tensor of rank 4 that broadcasts to [${shape}]`;
+  check(mask instanceof Tensor, op, 'mask', `got ${describe(mask)}`, takes);
+  const broadcast = mask.shape.map((size, axis) => (size === 1 ? 1 : shape[axis]));
+  checkTensorOf(op, 'mask', mask, ['bool', 'float32'], broadcast.length === 4 ? broadcast : shape, takes);
+  return {mask};
+}
+
+/** Shapes of the tensors of a plan. */
+export function planShapes(
+  query: Tensor4D,
+  key: Tensor4D,
+  blockSize: number,
+): {keyIndices: number[]; blockMask: number[]} {
+  const [batch, heads, queryLength] = query.shape;
+  const keyLength = key.shape[2];
+  const blocks = [queryLength, keyLength].map((length) => Math.ceil(length / blockSize));
+  return {keyIndices: [batch, heads, keyLength], blockMask: [batch, heads, ...blocks]};
+}
+
+/** Throws unless the plan is one for these blocks; gives its tensors. */
+export function planInputs(
+  op: string,
+  plan: PBSAttentionPlan,
+  {keyIndices, blockMask}: {keyIndices: number[]; blockMask: number[]},
+  blockSize: number,
+): NamedTensorMap {
+  const isPlan = plan?.keyIndices instanceof Tensor && plan.blockMask instanceof Tensor;
+  check(isPlan, op, 'plan', `got ${describe(plan)}`, 'what pbsAttentionPlan or extendPBSAttentionPlan returned');
+  const takes = (name: string, dtype: string, shape: number[]) =>
+    `${name} as ${dtype} [${shape}]: a plan for this query and key, of blocks of ${blockSize}`;
+  const order = takes('keyIndices', 'int32', keyIndices);
+  checkTensorOf(op, 'plan', plan.keyIndices, ['int32'], keyIndices, order);
+  checkTensorOf(op, 'plan', plan.blockMask, ['bool'], blockMask, takes('blockMask', 'bool', blockMask));
+  return {keyIndices: plan.keyIndices, blockMask: plan.blockMask};
+}
+
+function checkTensorOf(op: string, name: string, x: Tensor, dtypes: string[], shape: number[], takes: string): void {
+  check(!x.isDisposed, op, name, 'got a disposed tensor', takes);
+  const fits =
+    dtypes.includes(x.dtype) && x.rank === shape.length && x.shape.every((size, axis) => size === shape[axis]);
+  check(fits, op, name, `got ${x.dtype} [${x.shape}]`, takes);
+}

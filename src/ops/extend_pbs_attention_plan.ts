@@ -1,0 +1,99 @@
+import type {Tensor3D, Tensor4D} from '@tensorflow/tfjs-core';
+import {concat, logicalOr, op, pad, slice, tensor3d, tensor4d} from '@tensorflow/tfjs-core';
+import {blockGeometry, scoredBlocks, visibleBlocks} from '../kernels/block_geometry.js';
+import {planInputs} from './attention_inputs.js';
+import {blockSizes, check, checkBoolean, checkTensors, describe, queryOffsetOf} from './check_arguments.js';
+import type {PBSAttentionOptions} from './options.js';
+import {defaultOptions} from './options.js';
+import type {PBSAttentionPlan} from './pbs_attention_plan.js';
+
+/**
+ * The plan for the next query rows over a key/value cache that has grown: for decoding, where a plan of its own would cost
+ * more than a token's attention. Nothing is scored. Old keys keep their order and new keys follow in theirs; each block of
+ * queries keeps
+ *
+ * - the blocks that the last query block of the old plan kept (with `exactLastBlock`, chosen by the exact attention of the
+ *   prompt's last rows);
+ * - the blocks of the segment that its first row stands in, and of those after it up to its last row;
+ * - every block that holds a key which the old plan did not know.
+ *
+ * A plan that was extended can be extended again: its last row carries all of that on.
+ *
+ * ```js
+ * let plan = pbsAttentionPlan(query, key);
+ * for (;;) {
+ *   // … the next token: `query` of one row, `key` and `value` of the cache with its row added
+ *   const next = extendPBSAttentionPlan(plan, query, key);
+ *   tf.dispose([plan.keyIndices, plan.blockMask]);
+ *   plan = next;
+ *   const attended = pbsAttention(query, key, value, {plan});
+ * }
+ * ```
+ *
+ * @param plan of {@link pbsAttentionPlan} or of this function, for the same heads; it is left undisposed.
+ * @param query float32 `[batch, heads, queryLength, headDim]`, the next rows. Its shape counts, not its values.
+ * @param key float32 `[batch, keyValueHeads, keyLength, headDim]`, with the plan's keys first. Its shape counts.
+ * @param options those of the plan; `blockSize`, `segmentSize`, `causal` and `queryOffset`, by default
+ *     `keyLength - queryLength`, count.
+ * @returns `keyIndices`, int32 `[batch, heads, keyLength]`, and `blockMask`, bool `[batch, heads, queryBlocks, keyBlocks]`. The
+ *     caller disposes both.
+ * @throws Error if an argument is not of that form, the plan does not fit the options, or there are fewer keys than in it.
+ * @function
+ */
+export const extendPBSAttentionPlan =
+  // op() is typed for functions of one tensor; it also takes one that returns several under names.
+  op({extendPBSAttentionPlan_}) as typeof extendPBSAttentionPlan_;
+
+function extendPBSAttentionPlan_(
+  plan: PBSAttentionPlan,
+  query: Tensor4D,
+  key: Tensor4D,
+  options?: Omit<PBSAttentionOptions, 'plan'>,
+): PBSAttentionPlan {
+  const name = 'extendPBSAttentionPlan';
+  checkTensors(name, query, key);
+  const sizes = blockSizes(name, options, ['queryOffset', 'keyLengths']);
+  const causal = options?.causal ?? defaultOptions.causal;
+  checkBoolean(name, 'causal', causal);
+  const queryOffset = queryOffsetOf(name, options, causal, query, key);
+  const geometry = blockGeometry(query, key, {...sizes, queryOffset});
+  const {batch, heads, keyLength, blockSize, queryBlocks, keyBlocks} = geometry;
+
+  const plannedKeys = plan?.keyIndices?.shape?.[2] ?? 0;
+  const plannedBlocks = Math.ceil(plannedKeys / blockSize);
+  const plannedRows = plan?.blockMask?.shape?.[2] ?? 0;
+  const planned = {
+    keyIndices: [batch, heads, plannedKeys],
+    blockMask: [batch, heads, plannedRows, plannedBlocks],
+  };
+  planInputs(name, plan, planned, blockSize);
+  const got = `got one of ${describe(plannedKeys)} keys for a key [${key.shape}]`;
+  check(plannedKeys <= keyLength, name, 'plan', got, 'a plan of as many keys or fewer');
+
+  const newKeys = keyLength - plannedKeys;
+  const newIndices = Int32Array.from({length: batch * heads * newKeys}, (_, i) => plannedKeys + (i % newKeys));
+  const keyIndices =
+    newKeys === 0
+      ? plan.keyIndices.clone()
+      : (concat([plan.keyIndices, tensor3d(newIndices, [batch, heads, newKeys], 'int32')], 2) as Tensor3D);
+
+  // Kept without a choice: from the first block with a new key, or of the own segment, up to the last that can be seen.
+  const firstNew = newKeys === 0 ? keyBlocks : Math.floor(plannedKeys / blockSize);
+  const always = new Uint8Array(queryBlocks * keyBlocks);
+  for (let queryBlock = 0; queryBlock < queryBlocks; ++queryBlock) {
+    const first = Math.min(firstNew, scoredBlocks(geometry, causal, queryBlock));
+    const end = visibleBlocks(geometry, causal, queryBlock);
+    if (first < end) {
+      always.fill(1, queryBlock * keyBlocks + first, queryBlock * keyBlocks + end);
+    }
+  }
+  const lastRow = slice(plan.blockMask, [0, 0, plannedRows - 1, 0], [batch, heads, 1, plannedBlocks]);
+  const carried = pad(lastRow, [
+    [0, 0],
+    [0, 0],
+    [0, 0],
+    [0, keyBlocks - plannedBlocks],
+  ]);
+  const blockMask = logicalOr(carried, tensor4d(always, [1, 1, queryBlocks, keyBlocks], 'bool')) as Tensor4D;
+  return {keyIndices, blockMask};
+}
