@@ -29,8 +29,9 @@ export interface TuningOptions extends Pick<PBSAttentionOptions, 'causal' | 'sca
   /** Whether keys are sorted. Default both ways, where a segment has more than one block. */
   permute?: readonly boolean[];
   /**
-   * Share of the allowed loss that is left for data that differs from the samples: with 0.1, a `maxRelativeL1` of 0.05 is
-   * met by a measured 0.045, and an `attentionMass` of 0.9 by a measured 0.91. From 0 to below 1. Default 0.1.
+   * Share of the allowed loss that is left for data that differs from the samples: with 0.2, a `maxRelativeL1` of 0.05 is
+   * met by a measured 0.04, and an `attentionMass` of 0.9 by a measured 0.92. From 0 to below 1. Default 0.2: tuned on one
+   * book, every layer of the demo's model then met its target on another (docs/decisions.md).
    */
   margin?: number;
 }
@@ -58,6 +59,19 @@ export interface TunedAttention {
 
 const defaultThresholds = [0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99];
 const defaultBlockSizes = [128];
+const defaultMargin = 0.2;
+
+const knownOptions = [
+  'thresholds',
+  'blockSizes',
+  'segmentSizes',
+  'permute',
+  'margin',
+  'causal',
+  'scale',
+  'precision',
+  'exactLastBlock',
+];
 
 /**
  * Chooses options of {@link pbsAttention} by measuring them on samples: of those that meet the target, the ones with the
@@ -92,9 +106,12 @@ export async function tunePBSAttention(
   options: TuningOptions = {},
 ): Promise<TunedAttention[]> {
   const layers = 'query' in samples ? [samples] : [...samples];
+  for (const name of Object.keys(options)) {
+    check(knownOptions.includes(name), op, 'options', `got '${name}'`, knownOptions.join(', '));
+  }
   layers.forEach(({query, key, value}) => checkTensors(op, query, key, value));
   checkBackend(op, PBSAttentionPlanKernel);
-  const meets = targetTest(target, options.margin ?? 0.1);
+  const meets = targetTest(target, options.margin ?? defaultMargin);
   const tuned: TunedAttention[] = [];
   for (const sample of layers) {
     tuned.push(await tune(sample, 'attentionMass' in target, meets, options));
