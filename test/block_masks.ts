@@ -21,10 +21,11 @@ export function expectSameMasks(
     permute: sort,
     exactLastBlock,
   }: Pick<PBSAttentionAttrs, 'scale' | 'causal' | 'threshold' | 'permute' | 'exactLastBlock'>,
+  keyLengths?: Int32Array,
 ): Set<number> {
   const {keyBlocks: blocks} = geometry;
-  const order = permute(query, key, geometry, scale, sort);
-  const scores = scoreBlocks(query, key, order, geometry, scale, causal, exactLastBlock);
+  const order = permute(query, key, geometry, scale, sort, causal, keyLengths);
+  const scores = scoreBlocks(query, key, order, geometry, scale, causal, exactLastBlock, keyLengths);
   const close = new Set<number>();
   expect(actual).to.have.length(expected.length);
   for (let row = 0; row < expected.length / blocks; ++row) {

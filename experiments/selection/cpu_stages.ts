@@ -47,7 +47,11 @@ export const stages: Stages = {
     return tensor(lists, [1, geometry.heads, geometry.queryBlocks, geometry.keyBlocks + 1]);
   },
   blockMask: (blockLists, geometry) =>
-    tensor(blockMask(integers(blockLists), geometry), [1, geometry.heads, geometry.queryBlocks, geometry.keyBlocks], 'bool'),
+    tensor(
+      blockMask(integers(blockLists), geometry),
+      [1, geometry.heads, geometry.queryBlocks, geometry.keyBlocks],
+      'bool',
+    ),
   attend: (query, key, value, {keyIndices, blockLists}, geometry, scale) => {
     const plan = {keyIndices: integers(keyIndices), blockLists: integers(blockLists)};
     return tensor(attend(floats(query), floats(key), floats(value), geometry, scale, true, plan), query.shape);

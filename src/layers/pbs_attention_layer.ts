@@ -35,7 +35,8 @@ export interface PBSAttentionLayerArgs extends LayerArgs, PBSAttentionSettings {
  *
  * Inputs, float32: with `numHeads`, query `[batch, length, numHeads · headDim]`, key and value
  * `[batch, length, numKeyValueHeads · headDim]`; without, query `[batch, heads, length, headDim]`, key and value
- * `[batch, keyValueHeads, length, headDim]`. The output is shaped as the query.
+ * `[batch, keyValueHeads, length, headDim]`. Key and value may have another length than the query, and the value another head
+ * dim, as in `pbsAttention`. The output is shaped as the query, with the head dim of the value.
  *
  * @throws Error on an argument, an input or a shape that is not of that form, and on a mask of an earlier layer
  *     (`maskZero` of an embedding): the layer would attend to what it hides.
@@ -84,13 +85,13 @@ export class PBSAttention extends layers.Layer {
   }
 
   override computeOutputShape(inputShape: Shape | Shape[]): Shape {
-    return this.checkShapes(inputShape)[0];
+    return this.shapeOfOutput(this.checkShapes(inputShape));
   }
 
   override call(inputs: Tensor | Tensor[], kwargs: Kwargs): Tensor {
     check(kwargs?.['mask'] == null, op, 'mask', 'got the mask of an earlier layer', 'no mask');
     const tensors = Array.isArray(inputs) ? inputs : [inputs];
-    this.checkShapes(tensors.map(({shape}) => shape));
+    const outputShape = this.shapeOfOutput(this.checkShapes(tensors.map(({shape}) => shape)));
     return tidy(() => {
       this.invokeCallHook(inputs, kwargs);
       const [query, value, key = value] = tensors;
@@ -101,7 +102,9 @@ export class PBSAttention extends layers.Layer {
         split(value, this.numKeyValueHeads),
         this.options,
       );
-      return this.numHeads === undefined ? attended : reshape(transpose(attended, [0, 2, 1, 3]), query.shape);
+      return this.numHeads === undefined
+        ? attended
+        : reshape(transpose(attended, [0, 2, 1, 3]), outputShape as number[]);
     });
   }
 
@@ -131,6 +134,13 @@ export class PBSAttention extends layers.Layer {
       }
     });
     return shapes;
+  }
+
+  /** The query's, with the head dim of the value. */
+  private shapeOfOutput([query, value]: Shape[]): Shape {
+    const features = value[value.length - 1];
+    const {numHeads = 1, numKeyValueHeads = 1} = this;
+    return [...query.slice(0, -1), features == null ? null : (features / numKeyValueHeads) * numHeads];
   }
 }
 

@@ -38,7 +38,6 @@ describe('candidates for selection [cpu]', () => {
     keyLength: SHAPE.length,
     queryOffset: 0,
     valueDim: SHAPE.headDim,
-    blocks: 12,
     queryBlocks: 12,
     keyBlocks: 12,
     permutedLength: 192,
@@ -48,7 +47,7 @@ describe('candidates for selection [cpu]', () => {
 
   /** What every row really pays to each key block, `[head][row][block]`, its own segment included. */
   function trueShares(keyIndices: ArrayLike<number>): number[][][] {
-    const {heads, length, headDim, blockSize, blocks} = geometry;
+    const {heads, length, headDim, blockSize, keyBlocks: blocks} = geometry;
     return Array.from({length: heads}, (_, head) =>
       Array.from({length}, (_, row) => {
         const shares = new Array<number>(blocks).fill(0);
@@ -181,7 +180,18 @@ describe('candidates for selection [cpu]', () => {
   });
 
   it('smooth averages with the neighbours for which a block competes, and keeps the sum', () => {
-    const four = {...geometry, heads: 1, length: 64, blocks: 4, permutedLength: 64, blockSize: 16, segmentSize: 16};
+    const four = {
+      ...geometry,
+      heads: 1,
+      length: 64,
+      queryLength: 64,
+      keyLength: 64,
+      queryBlocks: 4,
+      keyBlocks: 4,
+      permutedLength: 64,
+      blockSize: 16,
+      segmentSize: 16,
+    };
     // Query block 2 sees key blocks 0 and 1, block 3 sees 0 to 2, block 1 sees 0.
     const shares = [
       [0, 0, 0, 0],

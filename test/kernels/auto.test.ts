@@ -80,6 +80,28 @@ describe('cost model', () => {
     });
   }
 
+  it('counts the pairs of queries and keys of a chunk, and the values of both', () => {
+    const info = (...shape: number[]): TensorInfo => ({shape, dtype: 'float32', dataId: {}});
+    const costs = {...cpuCosts, multiplyAdds: 1};
+    const chunk = (queryOffset: number) =>
+      blockGeometry(info(2, 3, 40, 8), info(2, 3, 100, 8), {...sizes, queryOffset}, info(2, 3, 100, 5));
+    let pairs = 0;
+    for (let row = 0; row < 40; ++row) pairs += 50 + row + 1;
+    expect(exactTime(chunk(50), true, costs)).to.equal(2 * 3 * pairs * (8 + 5));
+    expect(exactTime(chunk(50), false, costs)).to.equal(2 * 3 * 40 * 100 * (8 + 5));
+  });
+
+  it('does not expect a token to pay for a plan of its own', () => {
+    const token = blockGeometry(
+      {shape: [1, 8, 1, 64], dtype: 'float32', dataId: {}},
+      {shape: [1, 8, 16384, 64], dtype: 'float32', dataId: {}},
+      sizes,
+    );
+    for (const costs of Object.values(costsOf)) {
+      expect(sparsePays(token, usual, costs)).to.equal(false);
+    }
+  });
+
   it('decides by length', () => {
     for (const [name, costs] of Object.entries(costsOf)) {
       expect(sparsePays(geometryOf(16384), usual, costs), `${name}, 16,384 tokens`).to.equal(true);

@@ -161,6 +161,7 @@ describeBackends('block selection', (backend) => {
       value: key,
       queryShape: [...shapes.queryShape],
       keyShape: [...shapes.keyShape],
+      valueShape: [...shapes.keyShape],
     });
     const options = {blockSize: 16, segmentSize: 32, threshold: 0.5, permute: false};
     const lastRow = async (exactLastBlock: boolean) =>

@@ -32,7 +32,7 @@ if (testBackends().includes('webgpu')) {
         const info = (values: Float32Array, shape: number[]) => gpu.makeTensorInfo(shape, 'float32', values);
         const query = info(inputs.query, inputs.queryShape);
         const key = info(inputs.key, inputs.keyShape);
-        const value = info(inputs.value, inputs.keyShape);
+        const value = info(inputs.value, inputs.valueShape);
         const {kernelFunc} = getKernel(kernel, 'webgpu');
         const output = kernelFunc({inputs: {query, key, value}, backend: gpu, attrs: attrs as never}) as TensorInfo;
         const actual = (await gpu.read(output.dataId)) as Float32Array;

@@ -127,7 +127,7 @@ if (testBackends().includes('webgpu')) {
         const info = (values: Float32Array, shape: number[]) => gpu!.makeTensorInfo(shape, 'float32', values);
         const query = info(inputs.query, inputs.queryShape);
         const key = info(inputs.key, inputs.keyShape);
-        const value = info(inputs.value, inputs.keyShape);
+        const value = info(inputs.value, inputs.valueShape);
         const {kernelFunc} = getKernel(kernel, 'webgpu');
         const output = kernelFunc({inputs: {query, key, value}, backend: gpu!, attrs: attrs as never}) as TensorInfo;
         return {query, key, output: (await gpu!.read(output.dataId)) as Float32Array};
@@ -158,6 +158,7 @@ if (testBackends().includes('webgpu')) {
             value: (await v.data()) as Float32Array,
             queryShape: q.shape,
             keyShape: k.shape,
+            valueShape: v.shape,
           };
           const scale = 1 / Math.sqrt(q.shape[3]);
           const attrs = {...options, scale, causal: true, permute: true, auto: false, precision: 'float16'};

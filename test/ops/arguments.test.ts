@@ -15,7 +15,13 @@ import {
 import {MathBackendCPU} from '@tensorflow/tfjs-backend-cpu';
 import {expect} from 'chai';
 import type {PBSAttentionOptions} from '../../src/index';
-import {flashAttention, pbsAttention, pbsAttentionDensity, pbsAttentionPlan} from '../../src/index';
+import {
+  extendPBSAttentionPlan,
+  flashAttention,
+  pbsAttention,
+  pbsAttentionDensity,
+  pbsAttentionPlan,
+} from '../../src/index';
 import type {RegisteredKernel} from '../../src/kernels/attention_kernels';
 import {version} from '../../src/version';
 
@@ -36,7 +42,13 @@ describe('arguments', () => {
     ['no tensor', () => [q(), kv(), [1, 2]], /value: got Array; takes a float32 tensor/],
     ['undefined', () => [undefined, kv(), kv()], /query: got undefined; takes/],
     ['batch', () => [q(), tensor(1, 2, 6, 8), kv()], /key: got key \[1,2,6,8\] with query \[2,4,6,8\].*batch, 2/],
-    ['length', () => [q(), kv(), tensor(2, 2, 5, 8)], /value: got value \[2,2,5,8\].*length, 6/],
+    ['length', () => [q(), kv(), tensor(2, 2, 5, 8)], /value: got value \[2,2,5,8\] with key.*the key's length, 6/],
+    [
+      'more queries than keys',
+      () => [q(), tensor(2, 2, 5, 8), tensor(2, 2, 5, 8)],
+      /query: got query.*or causal: false/,
+    ],
+    ['batch of value', () => [q(), kv(), tensor(1, 2, 6, 8)], /value: got value \[1,2,6,8\].*key's batch, 2/],
     ['head dim', () => [q(), tensor(2, 2, 6, 4), kv()], /key: got key \[2,2,6,4\].*headDim, 8/],
     ['heads', () => [q(), tensor(2, 3, 6, 8), kv()], /key: got key \[2,3,6,8\].*divides the query's 4/],
     ['heads of value', () => [q(), kv(), tensor(2, 4, 6, 8)], /value: got value.*key's number of heads, 2/],
@@ -99,6 +111,85 @@ describe('arguments', () => {
     });
   }
 
+  const wrongInputs: Array<[ops: string, options: () => object, message: RegExp]> = [
+    [
+      'all',
+      () => ({queryOffset: 1}),
+      /queryOffset: got 1 for 6 queries and 6 keys; takes an integer from 0 to keyLength/,
+    ],
+    ['all', () => ({queryOffset: -1}), /queryOffset: got -1/],
+    ['all', () => ({queryOffset: 0.5, causal: false}), /queryOffset: got 0.5/],
+    ['all', () => ({keyLengths: [6]}), /keyLengths: got \[6\]; takes 2 integers from 0 to 6, or an int32 tensor \[2\]/],
+    ['all', () => ({keyLengths: [6, 7]}), /keyLengths: got \[6,7\];/],
+    ['all', () => ({keyLengths: [1.5, -1]}), /keyLengths: got \[1.5,-1\];/],
+    ['all', () => ({keyLengths: 6}), /keyLengths: got 6;/],
+    ['all', () => ({keyLengths: ones([2])}), /keyLengths: got float32 \[2\];/],
+    ['all', () => ({keyLengths: ones([2, 1], 'int32')}), /keyLengths: got int32 \[2,1\];/],
+    [
+      'flash',
+      () => ({mask: [1]}),
+      /mask: got Array; takes a bool or float32 tensor of rank 4 that broadcasts to \[2,4,6,6\]/,
+    ],
+    ['flash', () => ({mask: ones([6, 6])}), /mask: got float32 \[6,6\];/],
+    ['flash', () => ({mask: ones([2, 2, 6, 6])}), /mask: got float32 \[2,2,6,6\];/],
+    ['flash', () => ({mask: ones([1, 1, 6, 6], 'int32')}), /mask: got int32 \[1,1,6,6\];/],
+    ['flash', () => ({plan: {}}), /options: got 'plan'; takes/],
+    [
+      'pbs',
+      () => ({mask: ones([1, 1, 6, 6])}),
+      /mask: got one; takes none: flashAttention takes masks, and keyLengths/,
+    ],
+    ['pbs', () => ({plan: {}}), /plan: got Object; takes what pbsAttentionPlan or extendPBSAttentionPlan returned/],
+    ['pbs', () => ({plan: null}), /plan: got null; takes what/],
+    [
+      'pbs',
+      () => ({plan: pbsAttentionPlan(tensor(2, 4, 5, 8), tensor(2, 2, 5, 8))}),
+      /plan: got int32 \[2,4,5\]; takes keyIndices/,
+    ],
+    [
+      'pbs',
+      () => ({plan: pbsAttentionPlan(q(), kv(), {blockSize: 2})}),
+      /plan: got bool \[2,4,3,3\]; takes .*blocks of 128/,
+    ],
+    ['plan', () => ({plan: {}}), /options: got 'plan'; takes/],
+    ['plan', () => ({mask: ones([1, 1, 6, 6])}), /mask: got one; takes none/],
+  ];
+  for (const [ops, make, message] of wrongInputs) {
+    it(`names a wrong input of ${ops}: ${message.source}`, () => {
+      const given = make() as object;
+      const runs = {
+        flash: () => flashAttention(q(), kv(), kv(), given),
+        pbs: () => pbsAttention(q(), kv(), kv(), given),
+        plan: () => pbsAttentionPlan(q(), kv(), given),
+      };
+      for (const [name, run] of Object.entries(runs)) {
+        if (ops === 'all' || ops === name) {
+          expect(run, name).to.throw(Error, message);
+        }
+      }
+    });
+  }
+
+  it('names what extendPBSAttentionPlan cannot take', () => {
+    const sizes = {blockSize: 2, segmentSize: 4};
+    const plan = pbsAttentionPlan(q(), kv(), sizes);
+    const token = tensor(2, 4, 1, 8);
+    const extend =
+      (key: Tensor4D, options: object, of: unknown = plan) =>
+      () =>
+        extendPBSAttentionPlan(of as typeof plan, token, key, options);
+    expect(extend(tensor(2, 2, 5, 8), sizes)).to.throw(
+      'extendPBSAttentionPlan: plan: got one of 6 keys for a key [2,2,5,8]; takes a plan of as many keys or fewer.',
+    );
+    expect(extend(kv(), {})).to.throw(/plan: got bool \[2,4,3,3\]; takes blockMask as bool \[2,4,3,1\].*blocks of 128/);
+    expect(extend(kv(), sizes, null)).to.throw(/plan: got null; takes what pbsAttentionPlan/);
+    expect(extend(tensor(2, 2, 7, 8), {...sizes, queryOffset: 7})).to.throw(
+      /queryOffset: got 7 for 1 queries and 7 keys/,
+    );
+    expect(extend(kv(), {...sizes, plan})).to.throw(/options: got 'plan'/);
+    expect(extend(tensor(1, 2, 7, 8), sizes)).to.throw(/key: got key \[1,2,7,8\].*batch, 2/);
+  });
+
   it('takes an undefined option for the default', async () => {
     const [query, key] = [q(), kv()];
     const plain = await pbsAttention(query, key, key).data();
@@ -142,6 +233,18 @@ describe('arguments', () => {
       .to.be.an('error')
       .with.property('message')
       .match(/plan: got a mask \[2,4,3,3\] for 6 keys/);
+  });
+
+  it('rejects a density of a chunk that does not say where it starts', async () => {
+    const options = {blockSize: 2, segmentSize: 4};
+    const plan = pbsAttentionPlan(tensor(2, 4, 1, 8), kv(), options);
+    for (const [queryOffset, message] of [
+      [undefined, /queryOffset: got none for a mask \[2,4,1,3\]; takes the position of the first query row/],
+      [6, /queryOffset: got 6 for 6 keys; takes an integer below the number of keys/],
+    ] as const) {
+      const rejected = await pbsAttentionDensity(plan, {...options, queryOffset}).catch((error: Error) => error);
+      expect(rejected).to.be.an('error').with.property('message').match(message);
+    }
   });
 
   it('leaks nothing when it throws', () => {
