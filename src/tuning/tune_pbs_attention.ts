@@ -13,10 +13,14 @@ const op = 'tunePBSAttention';
 
 /** What {@link tunePBSAttention} has to reach; one of the two. */
 export type TuningTarget =
-  /** Largest relative L1 error of a layer's output, Σ|sparse − exact| / Σ|exact|: above 0. */
-  | {maxRelativeL1: number}
-  /** Least share of the true attention that the kept blocks hold, mean over query rows and heads: from 0 to 1. */
-  | {attentionMass: number};
+  | {
+      /** Largest relative L1 error of a layer's output, Σ|sparse − exact| / Σ|exact|: above 0. */
+      maxRelativeL1: number;
+    }
+  | {
+      /** Least share of the true attention that the kept blocks hold, mean over query rows and heads: from 0 to 1. */
+      attentionMass: number;
+    };
 
 /** What {@link tunePBSAttention} tries, and what all its candidates have in common. */
 export interface TuningOptions extends Pick<PBSAttentionOptions, 'causal' | 'scale' | 'precision' | 'exactLastBlock'> {
@@ -38,6 +42,7 @@ export interface TuningOptions extends Pick<PBSAttentionOptions, 'causal' | 'sca
 
 /** Options that were tried on a sample, and what they came to. */
 export interface TuningCandidate extends SampleMeasures {
+  /** What was tried, for `pbsAttention`. */
   options: PBSAttentionOptions;
   /** Milliseconds that the cost model of the backend expects for the sample's shape and the measured density. Not timed. */
   expectedTime: number;
