@@ -2,7 +2,7 @@ import type {Tensor4D} from '@tensorflow/tfjs-core';
 import {concat, dispose, memory, setBackend, slice, tensor1d} from '@tensorflow/tfjs-core';
 import {expect} from 'chai';
 import fc from 'fast-check';
-import type {PBSAttentionOptions, PBSAttentionPlan} from '../../src/index';
+import type {PBSAttentionOptions} from '../../src/index';
 import {
   extendPBSAttentionPlan,
   flashAttention,
@@ -12,6 +12,8 @@ import {
 } from '../../src/index';
 import {describeBackends} from '../environment';
 import {relativeL1} from '../golden_cases';
+import type {PlanValues} from '../plan_values';
+import {keptBlocks, planMask, valuesOf} from '../plan_values';
 import type {MaskValues, RectangularShape, ReferenceOptions} from '../reference';
 import {composedAttention, maskTensor, randomInputs, tensors} from '../reference';
 
@@ -19,43 +21,6 @@ import {composedAttention, maskTensor, randomInputs, tensors} from '../reference
 const able = ['cpu'];
 
 const cut = {blockSize: 8, segmentSize: 16, auto: false};
-
-/** Plain arrays of a plan, and what the plan is for. */
-interface PlanValues {
-  keyIndices: ArrayLike<number>;
-  blockMask: ArrayLike<number>;
-  shape: [batch: number, heads: number, queryLength: number, keyLength: number];
-  queryBlocks: number;
-  keyBlocks: number;
-}
-
-async function valuesOf(plan: PBSAttentionPlan, queryLength: number): Promise<PlanValues> {
-  const [batch, heads, keyLength] = plan.keyIndices.shape;
-  const [, , queryBlocks, keyBlocks] = plan.blockMask.shape;
-  const [keyIndices, blockMask] = [await plan.keyIndices.data(), await plan.blockMask.data()];
-  return {keyIndices, blockMask, shape: [batch, heads, queryLength, keyLength], queryBlocks, keyBlocks};
-}
-
-/** The definition of attention by a plan: which key each row may see, as a mask. */
-function planMask({keyIndices, blockMask, shape, queryBlocks, keyBlocks}: PlanValues, blockSize: number): MaskValues {
-  const [batch, heads, queryLength, keyLength] = shape;
-  const values = new Uint8Array(batch * heads * queryLength * keyLength);
-  for (let head = 0; head < batch * heads; ++head) {
-    for (let query = 0; query < queryLength; ++query) {
-      for (let place = 0; place < keyLength; ++place) {
-        const row = head * queryBlocks + Math.floor(query / blockSize);
-        const key = keyIndices[head * keyLength + place];
-        values[(head * queryLength + query) * keyLength + key] =
-          blockMask[row * keyBlocks + Math.floor(place / blockSize)];
-      }
-    }
-  }
-  return {values, shape, dtype: 'bool'};
-}
-
-/** Key blocks that a row of a plan keeps. */
-const keptBlocks = ({blockMask, keyBlocks}: PlanValues, row: number): number[] =>
-  Array.from({length: keyBlocks}, (_, i) => i).filter((i) => blockMask[row * keyBlocks + i]);
 
 /** Values in a regular pattern: hides about a third of the keys, and with `-Infinity` and `-1e9` in an additive mask. */
 function maskOf(shape: MaskValues['shape'], dtype: MaskValues['dtype']): MaskValues {
@@ -322,66 +287,6 @@ describeBackends('forms of attention', (backend) => {
     expect(order.slice(37, 64)).to.deep.equal(identity.slice(37));
     expect(order.slice(0, 37)).not.to.deep.equal(identity.slice(0, 37));
     expect(order.slice(64)).to.deep.equal(identity);
-  });
-
-  it('extends a plan token by token, and attends by it', async () => {
-    const [prompt, total, rows] = [75, 100, [1, 1, 3, 16, 4]];
-    const [q, k, v] = tensors(randomInputs({heads: 4, keyValueHeads: 2, length: total, headDim: 16}, 72));
-    const first = (x: Tensor4D, end: number, start = 0) =>
-      slice(x, [0, 0, start, 0], [-1, -1, end - start, -1]) as Tensor4D;
-    const options = {...cut, threshold: 0.4};
-    let plan = pbsAttentionPlan(first(q, prompt), first(k, prompt), options);
-    const start = await valuesOf(plan, prompt);
-    const lastRow = (x: PlanValues, head: number) => keptBlocks(x, (head + 1) * x.queryBlocks - 1);
-    const carried = [0, 1, 2, 3].map((head) => new Set(lastRow(start, head)));
-    let length = prompt;
-    for (const count of rows) {
-      const [query, key, value] = [
-        first(q, length + count, length),
-        first(k, length + count),
-        first(v, length + count),
-      ];
-      const next = extendPBSAttentionPlan(plan, query, key, options);
-      const values = await valuesOf(next, count);
-      for (let head = 0; head < 4; ++head) {
-        const order = Array.from({length: length + count}, (_, i) => values.keyIndices[head * (length + count) + i]);
-        const known = Array.from({length: prompt}, (_, i) => start.keyIndices[head * prompt + i]);
-        expect(order).to.deep.equal([...known, ...Array.from({length: length + count - prompt}, (_, i) => prompt + i)]);
-        for (let block = 0; block < values.queryBlocks; ++block) {
-          const firstRow = length + block * 8;
-          const endRow = Math.min(firstRow + 8, length + count);
-          const expected = new Set(carried[head]);
-          const own = Math.floor(firstRow / 16) * 2;
-          const end = Math.min((Math.floor((endRow - 1) / 16) + 1) * 2, values.keyBlocks);
-          for (let i = Math.min(own, Math.floor(length / 8)); i < end; ++i) expected.add(i);
-          const kept = keptBlocks(values, head * values.queryBlocks + block);
-          expect(kept, `rows from ${firstRow}`).to.deep.equal([...expected].sort((a, b) => a - b));
-        }
-        carried[head] = new Set(lastRow(values, head));
-      }
-      const attended = await pbsAttention(query, key, value, {...options, plan: next}).data();
-      const expected = await composedAttention(query, key, value, {mask: planMask(values, 8)}).data();
-      expect(relativeL1(attended, expected), `rows from ${length}`).to.be.below(tolerance);
-      const density = await pbsAttentionDensity(next, {...options, queryOffset: length});
-      expect(density, 'density').to.be.within(0.2, 0.95);
-      dispose([plan.keyIndices, plan.blockMask]);
-      plan = next;
-      length += count;
-    }
-  });
-
-  it('extends a plan without new keys, and without a causal mask', async () => {
-    const [q, k] = tensors(randomInputs({heads: 2, length: 70, keyLength: 75, headDim: 16}, 73));
-    const options = {...cut, threshold: 0.4, causal: false};
-    const plan = pbsAttentionPlan(q, k, options);
-    const next = extendPBSAttentionPlan(plan, slice(q, [0, 0, 0, 0], [-1, -1, 9, -1]) as Tensor4D, k, options);
-    const [before, after] = [await valuesOf(plan, 70), await valuesOf(next, 9)];
-    expect(Array.from(after.keyIndices)).to.deep.equal(Array.from(before.keyIndices));
-    for (let head = 0; head < 2; ++head) {
-      for (const block of [0, 1]) {
-        expect(keptBlocks(after, 2 * head + block)).to.deep.equal(keptBlocks(before, 9 * head + 8));
-      }
-    }
   });
 
   it('leaks nothing when it plans, extends and attends', () => {

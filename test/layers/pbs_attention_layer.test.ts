@@ -55,6 +55,28 @@ describeBackends('PBSAttention, the layer', (backend) => {
 });
 
 describeOnCPU('PBSAttention, the layer, in models', () => {
+  it('takes keys of another length and values of another head dim', async () => {
+    const shape = {heads: 4, keyValueHeads: 2, length: 12, keyLength: 30, headDim: 8, valueDim: 6};
+    const [q, k, v] = tensors(randomInputs(shape, 3));
+    const options = {threshold: 1, causal: false};
+    const expected = await composedAttention(q, k, v, options).data();
+    const plain = new PBSAttention(options);
+    expect(plain.computeOutputShape([q.shape, v.shape, k.shape])).to.deep.equal([1, 4, 12, 6]);
+    expect(relativeL1(await (plain.apply([q, v, k]) as Tensor).data(), expected)).to.be.below(1e-5);
+    const split = new PBSAttention({...options, numHeads: 4, numKeyValueHeads: 2});
+    expect(
+      split.computeOutputShape([
+        [null, null, 32],
+        [null, null, 12],
+        [null, null, 16],
+      ]),
+    ).to.deep.equal([null, null, 24]);
+    const merged = split.apply([mergeHeads(q), mergeHeads(v), mergeHeads(k)]) as Tensor;
+    expect(merged.shape).to.deep.equal([1, 12, 24]);
+    const theirs = mergeHeads(composedAttention(q, k, v, options));
+    expect(relativeL1(await merged.data(), await theirs.data())).to.be.below(1e-5);
+  });
+
   it('saves and loads, with the same config, weights and output', async () => {
     const options = {...sparse, scale: 0.25, causal: false, precision: 'float16', permute: false} as const;
     const model = attentionModel(options);
