@@ -1,15 +1,17 @@
 import type {Tensor, Tensor3D, Tensor4D} from '@tensorflow/tfjs-core';
 import {
+  abs,
   cast,
   concat,
   div,
-  equal,
   gather,
   mul,
   pad,
   range,
+  relu,
   reshape,
   slice,
+  sub,
   sum,
   tensor,
   tensor1d,
@@ -41,7 +43,7 @@ export async function blockMass(
     const [batch, heads, queryLength, headDim] = query.shape;
     const keyBlocks = Math.ceil(keyIndices.shape[2] / blockSize);
     const queryBlocks = Math.ceil(queryLength / blockSize);
-    const blockOf = tensor(blocks, [...keyIndices.shape, 1], 'int32');
+    const blockOf = tensor(blocks, [...keyIndices.shape, 1]);
     // Heads that share keys have key orders, and so values, of their own.
     const keys = repeatHeads(key, heads);
     const rows = reshape(rowsOfBlocks(queryLength, blockSize), [1, queryBlocks, 1]);
@@ -49,8 +51,9 @@ export async function blockMass(
     for (let first = 0; first < keyBlocks; first += headDim) {
       parts.push(
         tidy(() => {
-          const isIn = equal(blockOf, range(first, first + headDim, 1, 'int32'));
-          const mass = flashAttention(query, keys, cast(isIn, 'float32') as Tensor4D, options);
+          // Not compared and cast: on WebGPU, tfjs 4.22 leaves integers in what it casts, which a shader cannot read.
+          const oneHot = relu(sub(1, abs(sub(blockOf, range(first, first + headDim))))) as Tensor4D;
+          const mass = flashAttention(query, keys, oneHot, options);
           const padded = pad(reshape(mass, [batch * heads, queryLength, headDim]), [
             [0, 0],
             [0, queryBlocks * blockSize - queryLength],
@@ -79,9 +82,9 @@ export function massOfKept(mass: Tensor4D, blockMask: Tensor4D, queryLength: num
   });
 }
 
-/** int32, shaped as the key indices: the block in which each original key stands. */
-function blocksOfKeys(keyIndices: ArrayLike<number>, [, , length]: number[], blockSize: number): Int32Array {
-  const blocks = new Int32Array(keyIndices.length);
+/** As float32, shaped as the key indices: the block in which each original key stands. */
+function blocksOfKeys(keyIndices: ArrayLike<number>, [, , length]: number[], blockSize: number): Float32Array {
+  const blocks = new Float32Array(keyIndices.length);
   for (let i = 0; i < blocks.length; ++i) {
     const position = i % length;
     blocks[i - position + keyIndices[i]] = Math.floor(position / blockSize);

@@ -19,7 +19,7 @@ import {flashAttention, pbsAttention, pbsAttentionDensity, pbsAttentionPlan} fro
 import {describeBackends, describeOnCPU, testBackends} from '../environment';
 import {randomInputs, repeatHeads, tensors} from '../reference';
 
-const shape = {batch: 2, heads: 4, keyValueHeads: 2, length: 200, headDim: 16};
+const shape = {batch: 2, heads: 2, keyValueHeads: 1, length: 104, headDim: 8};
 const options = {blockSize: 16, segmentSize: 32, threshold: 0.6, auto: false};
 
 function reported(inputs: [Tensor4D, Tensor4D, Tensor4D], given: PBSAttentionOptions) {
@@ -149,6 +149,8 @@ if (testBackends().includes('webgpu')) {
       const gpu = activeBackend() as WebGPUBackend;
       const [q, k, v] = tensors(randomInputs(shape, 77));
       const names: string[] = [];
+      // Bundlers may number a class.
+      const isKeptMass = (name: string) => name.startsWith('KeptMassProgram');
       const runProgram = gpu.runWebGPUProgram;
       gpu.runWebGPUProgram = function (...args) {
         names.push(args[0].constructor.name);
@@ -156,9 +158,10 @@ if (testBackends().includes('webgpu')) {
       };
       try {
         pbsAttention(q, k, v, options);
-        expect(names).to.have.length(9).and.not.include('KeptMassProgram');
+        expect(names).to.have.length(9);
+        expect(names.some(isKeptMass)).to.equal(false);
         pbsAttention(q, k, v, {...options, onReport: (report) => report.dispose()});
-        expect(names).to.include('KeptMassProgram');
+        expect(names.some(isKeptMass)).to.equal(true);
       } finally {
         gpu.runWebGPUProgram = runProgram;
       }

@@ -18,11 +18,11 @@ import {randomInputs, tensors} from '../reference';
 
 const sample = (seed: number): AttentionSample => {
   const [query, key, value] = tensors(
-    randomInputs({batch: 2, heads: 4, keyValueHeads: 2, length: 200, headDim: 16}, seed),
+    randomInputs({batch: 2, heads: 2, keyValueHeads: 1, length: 104, headDim: 8}, seed),
   );
   return {query, key, value};
 };
-const small: TuningOptions = {blockSizes: [16], thresholds: [0.5, 0.9]};
+const small: TuningOptions = {blockSizes: [16], thresholds: [0.7]};
 
 describeBackends('tuner', (backend) => {
   before(() => setBackend(backend));
@@ -30,15 +30,15 @@ describeBackends('tuner', (backend) => {
   it('measures density and error of each candidate, as its options give them', async () => {
     const {query, key, value} = sample(81);
     const [{candidates}] = await tunePBSAttention({query, key, value}, {maxRelativeL1: 0.1}, small);
-    // Segments of one block, and of two with and without a permutation, each with two thresholds; and exact attention.
-    expect(candidates).to.have.length(7);
+    // Segments of one block, and of two with and without a permutation, and exact attention.
+    expect(candidates).to.have.length(4);
     const exact = await flashAttention(query, key, value).data();
     for (const {options, density, relativeL1: error, heads} of candidates) {
       const output = await pbsAttention(query, key, value, options).data();
       expect(error).to.be.closeTo(relativeL1(output, exact), 1e-5);
       expect(density).to.be.closeTo(await pbsAttentionDensity(pbsAttentionPlan(query, key, options), options), 1e-6);
-      expect(heads).to.have.length(4);
-      expect(heads.reduce((sum, head) => sum + head.density, 0) / 4).to.be.closeTo(density, 1e-6);
+      expect(heads).to.have.length(2);
+      expect(heads.reduce((sum, head) => sum + head.density, 0) / 2).to.be.closeTo(density, 1e-6);
     }
     const times = candidates.map(({expectedTime}) => expectedTime);
     expect(times, 'by expected time').to.deep.equal([...times].sort((a, b) => a - b));
@@ -47,7 +47,7 @@ describeBackends('tuner', (backend) => {
   it('measures the share of attention that is kept, as the report of a call', async () => {
     const {query, key, value} = sample(82);
     const target = {attentionMass: 0.9};
-    const [{candidates}] = await tunePBSAttention({query, key, value}, target, {...small, thresholds: [0.7]});
+    const [{candidates}] = await tunePBSAttention({query, key, value}, target, small);
     for (const {options, attentionMass} of candidates) {
       let expected: Promise<number> | undefined;
       pbsAttention(query, key, value, {...options, onReport: (report) => (expected = report.exactKeptMass())});
@@ -60,7 +60,7 @@ describeBackends('tuner', (backend) => {
     const samples = [sample(83), sample(84)];
     const before = count();
     for (const target of [{maxRelativeL1: 0.1}, {attentionMass: 0.9}]) {
-      await tunePBSAttention(samples, target, {...small, thresholds: [0.7]});
+      await tunePBSAttention(samples, target, small);
       expect(count()).to.deep.equal(before);
     }
     const refused = await tunePBSAttention(samples, {attentionMass: 0.9}, {...small, segmentSizes: [16, 40]}).then(
