@@ -3,7 +3,7 @@ import {PBSAttentionPlan as PBSAttentionPlanKernel} from '../kernels/attention_k
 import {backendCosts} from '../kernels/backend_costs.js';
 import {blockGeometry, isExact} from '../kernels/block_geometry.js';
 import {countBlocks, exactTime, leastGain, timeOfBlocks} from '../kernels/cost_model.js';
-import {check, checkBackend, checkTensors, pbsAttentionAttrs} from '../ops/check_arguments.js';
+import {check, checkBackend, checkTensors, describe, pbsAttentionAttrs} from '../ops/check_arguments.js';
 import type {PBSAttentionOptions} from '../ops/options.js';
 import type {AttentionSample} from './attention_samples.js';
 import type {AttentionMeasures, SampleMeasures} from './sample_measurer.js';
@@ -24,7 +24,7 @@ export type TuningTarget =
 
 /** What {@link tunePBSAttention} tries, and what all its candidates have in common. */
 export interface TuningOptions extends Pick<PBSAttentionOptions, 'causal' | 'scale' | 'precision' | 'exactLastBlock'> {
-  /** Default 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99. */
+  /** Default 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99, then three between the best of them and the next lower one. */
   thresholds?: readonly number[];
   /** Tokens a block. Default 128: 32 and 64 were no better in any experiment (docs/experiments). */
   blockSizes?: readonly number[];
@@ -65,6 +65,8 @@ export interface TunedAttention {
 const defaultThresholds = [0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99];
 const defaultBlockSizes = [128];
 const defaultMargin = 0.2;
+/** After the default thresholds: steps of them are 0.1 to 0.01, these bring the chosen one closer to the target. */
+const bisections = 3;
 
 const knownOptions = [
   'thresholds',
@@ -110,6 +112,8 @@ export async function tunePBSAttention(
   target: TuningTarget,
   options: TuningOptions = {},
 ): Promise<TunedAttention[]> {
+  const areSamples = typeof samples === 'object' && samples !== null;
+  check(areSamples, op, 'samples', `got ${describe(samples)}`, '{query, key, value} or an array of them');
   const layers = 'query' in samples ? [samples] : [...samples];
   for (const name of Object.keys(options)) {
     check(knownOptions.includes(name), op, 'options', `got '${name}'`, knownOptions.join(', '));
@@ -131,32 +135,65 @@ async function tune(
   options: TuningOptions,
 ): Promise<TunedAttention> {
   const {query, key} = sample;
+  const attrsOf = (candidate: PBSAttentionOptions) => pbsAttentionAttrs(op, candidate, query, key);
   const tried = candidateOptions(options)
-    .map((candidate) => ({candidate, attrs: pbsAttentionAttrs(op, candidate, query, key)}))
+    .map((candidate) => ({candidate, attrs: attrsOf(candidate)}))
     // One segment is exact attention, which is a candidate in any case.
     .filter(({attrs}) => !isExact(blockGeometry(query, key, attrs), attrs));
   const exact = exactCandidate(sample, {...commonOptions(options), threshold: 1}, withMass);
   const candidates = [exact];
-  const measurer = new SampleMeasurer(sample, withMass, pbsAttentionAttrs(op, exact.options, query, key));
+  const choose = () => {
+    candidates.sort((a, b) => a.expectedTime - b.expectedTime || a.relativeL1 - b.relativeL1);
+    const pays = (candidate: TuningCandidate) => candidate === exact || candidate.expectedSpeedUp >= leastGain;
+    return candidates.find((candidate) => candidate.meetsTarget && pays(candidate)) ?? exact;
+  };
+  const measurer = new SampleMeasurer(sample, withMass, attrsOf(exact.options));
+  const measure = async (candidate: PBSAttentionOptions) => {
+    const attrs = attrsOf(candidate);
+    const measures = await measurer.measure(attrs);
+    const times = expectedTimes(sample, attrs, measures.density);
+    candidates.push({options: candidate, ...measures, ...times, meetsTarget: meets(measures)});
+  };
   try {
-    for (const {candidate, attrs} of tried) {
-      const measures = await measurer.measure(attrs);
-      const times = expectedTimes(sample, attrs, measures.density);
-      candidates.push({options: candidate, ...measures, ...times, meetsTarget: meets(measures)});
+    for (const {candidate} of tried) {
+      await measure(candidate);
+    }
+    for (let step = 0; step < bisections && options.thresholds === undefined; ++step) {
+      const between = lowerThreshold(choose(), candidates);
+      if (between === undefined) {
+        break;
+      }
+      await measure(between);
     }
   } finally {
     measurer.dispose();
   }
-  candidates.sort((a, b) => a.expectedTime - b.expectedTime || a.relativeL1 - b.relativeL1);
-  const pays = (candidate: TuningCandidate) => candidate === exact || candidate.expectedSpeedUp >= leastGain;
-  const chosen = candidates.find((candidate) => candidate.meetsTarget && pays(candidate)) ?? exact;
+  const chosen = choose();
   return {options: chosen.options, chosen, candidates};
+}
+
+/** The options of the best candidate with a threshold halfway to the next lower one that failed; if there is one. */
+function lowerThreshold(
+  {options}: TuningCandidate,
+  candidates: readonly TuningCandidate[],
+): PBSAttentionOptions | undefined {
+  const {blockSize, segmentSize, permute, threshold} = options;
+  const isOfSameGrid = ({options: other}: TuningCandidate) =>
+    other.blockSize === blockSize && other.segmentSize === segmentSize && other.permute === permute;
+  const failed = candidates
+    .filter((candidate) => isOfSameGrid(candidate) && !candidate.meetsTarget)
+    .map((candidate) => candidate.options.threshold!)
+    .filter((other) => other < threshold!);
+  return failed.length > 0 ? {...options, threshold: (Math.max(...failed) + threshold!) / 2} : undefined;
 }
 
 /** The test that a target stands for, checked. */
 function targetTest(target: TuningTarget, margin: number): (measures: AttentionMeasures) => boolean {
   check(margin >= 0 && margin < 1, op, 'margin', `got ${margin}`, 'a number from 0 to below 1');
-  const {maxRelativeL1, attentionMass} = target as {maxRelativeL1?: number; attentionMass?: number};
+  const {maxRelativeL1, attentionMass} = (target ?? {}) as {
+    maxRelativeL1?: number;
+    attentionMass?: number;
+  };
   const got = `got ${JSON.stringify(target)}`;
   const isOne = (maxRelativeL1 === undefined) !== (attentionMass === undefined);
   check(isOne, op, 'target', got, '{maxRelativeL1: number} or {attentionMass: number}');
@@ -196,7 +233,7 @@ function commonOptions({causal, scale, precision, exactLastBlock}: TuningOptions
 }
 
 function exactCandidate(
-  {query, key}: AttentionSample,
+  {query, key, value}: AttentionSample,
   options: PBSAttentionOptions,
   withMass: boolean,
 ): TuningCandidate {
@@ -207,18 +244,22 @@ function exactCandidate(
     options,
     ...measures,
     heads: Array.from({length: heads}, () => measures),
-    expectedTime: exactTime(blockGeometry(query, key, attrs), attrs.causal, backendCosts(headDim, attrs.precision)),
+    expectedTime: exactTime(
+      blockGeometry(query, key, attrs, value),
+      attrs.causal,
+      backendCosts(headDim, attrs.precision),
+    ),
     expectedSpeedUp: 1,
     meetsTarget: true,
   };
 }
 
 function expectedTimes(
-  {query, key}: AttentionSample,
+  {query, key, value}: AttentionSample,
   attrs: PBSAttentionAttrs,
   density: number,
 ): Pick<TuningCandidate, 'expectedTime' | 'expectedSpeedUp'> {
-  const geometry = blockGeometry(query, key, attrs);
+  const geometry = blockGeometry(query, key, attrs, value);
   const costs = backendCosts(geometry.headDim, attrs.precision);
   const {visible} = countBlocks(geometry, attrs.causal);
   const expectedTime = timeOfBlocks(geometry, {kept: density * visible, visible}, costs);

@@ -122,6 +122,19 @@ describeOnCPU('choice of the tuner', () => {
     expect(short[0].chosen.expectedSpeedUp).to.equal(1);
   });
 
+  it('comes closer to the target between the default thresholds', async () => {
+    const thresholds = [0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99];
+    const sizes = {blockSizes: [16], segmentSizes: [32], permute: [true]};
+    const target = {maxRelativeL1: 0.4};
+    const [given] = await tunePBSAttention(textSample(1), target, {...sizes, thresholds});
+    const [byDefault] = await tunePBSAttention(textSample(1), target, sizes);
+    expect(byDefault.candidates).to.have.length(given.candidates.length + 3);
+    expect(byDefault.chosen.relativeL1)
+      .to.be.above(given.chosen.relativeL1)
+      .and.at.most(0.8 * 0.4);
+    expect(byDefault.chosen.density).to.be.below(given.chosen.density);
+  });
+
   it('is made for each sample', async () => {
     const {query, key, value} = textSample(1);
     const flat: AttentionSample = {query: mul(query, 0) as Tensor4D, key, value};
@@ -134,6 +147,7 @@ describeOnCPU('choice of the tuner', () => {
     const given = textSample(1, 64);
     const wrong: Array<[unknown, unknown, RegExp]> = [
       [{maxRelativeL1: 0}, {}, /^tunePBSAttention: target: got \{"maxRelativeL1":0\}; takes a maxRelativeL1 above 0/],
+      [undefined, {}, /target: got undefined; takes \{maxRelativeL1/],
       [{attentionMass: 1.5}, {}, /target: got \{"attentionMass":1.5\}; takes an attentionMass from 0 to 1/],
       [{}, {}, /target: got \{\}; takes \{maxRelativeL1: number\} or \{attentionMass: number\}/],
       [{maxRelativeL1: 0.1, attentionMass: 0.9}, {}, /target: .*takes \{maxRelativeL1: number\} or/],
