@@ -11,7 +11,7 @@ export function refuseForms(op: string, backend: string, geometry: BlockGeometry
     ['value', valueDim !== headDim, `a valueDim of ${valueDim}`, `the query's headDim, ${headDim}`],
     ['keyLengths', inputs.keyLengths !== undefined, 'some', 'none'],
     ['mask', inputs.mask !== undefined, 'one', 'none'],
-    // HACK ['plan', inputs.keyIndices !== undefined, 'one', 'none'],
+    ['plan', inputs.keyIndices !== undefined, 'one', 'none'],
   ];
   for (const [argument, isUsed, got, takes] of forms) {
     if (isUsed) {
