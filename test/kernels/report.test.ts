@@ -7,8 +7,8 @@ import {
   mul,
   profile,
   setBackend,
+  slice,
   softmax,
-  tensor2d,
   tensor4d,
   tidy,
 } from '@tensorflow/tfjs-core';
@@ -29,27 +29,37 @@ function reported(inputs: [Tensor4D, Tensor4D, Tensor4D], given: PBSAttentionOpt
 }
 
 /** Share of exact attention in the selected blocks, from the whole matrix of it. */
-async function denseKeptMass(query: Tensor4D, key: Tensor4D, report: PBSAttentionReport): Promise<number> {
-  const [batch, heads, length, headDim] = query.shape;
+async function denseKeptMass(
+  query: Tensor4D,
+  key: Tensor4D,
+  report: PBSAttentionReport,
+  keyLengths?: number[],
+): Promise<number> {
+  const [batch, heads, rows, headDim] = query.shape;
+  const keys = key.shape[2];
   const weights = tidy(() => {
-    const hidden = Array.from({length: length ** 2}, (_, i) => (i % length > Math.floor(i / length) ? -1e9 : 0));
+    const hidden = new Float32Array(batch * rows * keys).map((_, i) => {
+      const [entry, row, position] = [Math.floor(i / (rows * keys)), Math.floor(i / keys) % rows, i % keys];
+      return position > keys - rows + row || position >= (keyLengths?.[entry] ?? keys) ? -1e9 : 0;
+    });
     const products = matMul(query, repeatHeads(key, heads / key.shape[1]), false, true);
-    return softmax(add(mul(products, 1 / Math.sqrt(headDim)), tensor2d(hidden, [length, length])));
+    return softmax(add(mul(products, 1 / Math.sqrt(headDim)), tensor4d(hidden, [batch, 1, rows, keys])));
   });
   const {keyIndices, blockMask} = report.plan;
   const [paid, order, mask] = await Promise.all([weights.data(), keyIndices.data(), blockMask.data()]);
   weights.dispose();
-  const blocks = Math.ceil(length / options.blockSize);
+  const [, , queryBlocks, keyBlocks] = blockMask.shape;
   let kept = 0;
-  for (let row = 0; row < batch * heads * length; ++row) {
-    const head = Math.floor(row / length);
-    const queryBlock = Math.floor((row % length) / options.blockSize);
-    for (let position = 0; position < length; ++position) {
-      const isKept = mask[(head * blocks + queryBlock) * blocks + Math.floor(position / options.blockSize)];
-      kept += isKept ? paid[row * length + order[head * length + position]] : 0;
+  for (let row = 0; row < batch * heads * rows; ++row) {
+    const head = Math.floor(row / rows);
+    const queryBlock = Math.floor((row % rows) / options.blockSize);
+    for (let position = 0; position < keys; ++position) {
+      const keyBlock = Math.floor(position / options.blockSize);
+      const isKept = mask[(head * queryBlocks + queryBlock) * keyBlocks + keyBlock];
+      kept += isKept ? paid[row * keys + order[head * keys + position]] : 0;
     }
   }
-  return kept / (batch * heads * length);
+  return kept / (batch * heads * rows);
 }
 
 describeBackends('report of a call', (backend) => {
@@ -168,6 +178,37 @@ if (testBackends().includes('webgpu')) {
     });
   });
 }
+
+describeOnCPU('report of other calls', () => {
+  it('knows chunks of padded batches', async () => {
+    const [whole, k, v] = tensors(randomInputs({batch: 2, heads: 2, length: 200, headDim: 8}, 79));
+    const q = slice(whole, [0, 0, 160, 0], [2, 2, 40, 8]);
+    const keyLengths = [170, 200];
+    const {output, report} = reported([q, k, v], {...options, keyLengths});
+    const expected = pbsAttention(q, k, v, {...options, keyLengths});
+    expect(Array.from(await output.data())).to.deep.equal(Array.from(await expected.data()));
+    expect(await report.density()).to.be.below(1);
+    expect(await report.exactKeptMass()).to.be.closeTo(await denseKeptMass(q, k, report, keyLengths), 1e-5);
+    report.dispose();
+  });
+
+  it('knows the plan that a call was given', async () => {
+    const [q, k, v] = tensors(randomInputs(shape, 80));
+    const plan = pbsAttentionPlan(q, k, options);
+    const {output, report} = reported([q, k, v], {...options, plan});
+    const expected = pbsAttention(q, k, v, options);
+    expect(Array.from(await output.data())).to.deep.equal(Array.from(await expected.data()));
+    expect(report.exactReason).to.equal(undefined);
+    expect(await report.density()).to.equal(await pbsAttentionDensity(plan, options));
+    expect(await report.exactKeptMass()).to.be.closeTo(await denseKeptMass(q, k, report), 1e-5);
+    const refused = await report.keptMass().catch((error: Error) => error.message);
+    expect(refused).to.match(
+      /^pbsAttention: keptMass: got a call by a given plan; takes a call that made its own plan/,
+    );
+    report.dispose();
+    expect(plan.blockMask.isDisposed, 'the plan stays with the caller').to.equal(false);
+  });
+});
 
 describeOnCPU('limits of a report', () => {
   it('refuses the exact mass of long sequences by name', async () => {
