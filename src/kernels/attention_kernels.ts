@@ -60,11 +60,14 @@ export interface PBSAttentionAttrs extends FlashAttentionAttrs {
 
 /**
  * The key order and the blocks that `PBSAttention` uses with the same attributes and `auto` false. Two outputs: int32 key
- * indices `[batch, heads, keyLength]` and bool block mask `[batch, heads, queryBlocks, keyBlocks]`.
+ * indices `[batch, heads, keyLength]` and bool block mask `[batch, heads, queryBlocks, keyBlocks]`. With `withMass` a third:
+ * float32 `[batch, heads, queryBlocks]`, the share of the expected attention that was kept (`kept_mass.ts`).
  */
 export const PBSAttentionPlan = 'PBSAttentionPlan';
 export type PBSAttentionPlanInputs = Pick<AttentionInputs, 'query' | 'key' | 'keyLengths'>;
-export type PBSAttentionPlanAttrs = PBSAttentionAttrs;
+export interface PBSAttentionPlanAttrs extends PBSAttentionAttrs {
+  withMass: boolean;
+}
 
 /** A kernel as this package registers it: the version says which attributes it knows. */
 export interface RegisteredKernel extends KernelConfig {

@@ -7,7 +7,7 @@ import {defaultOptions} from './options.js';
 
 /** Options that belong to the tensors of a call. */
 const flashInputOptions = ['queryOffset', 'keyLengths', 'mask'] as const;
-const pbsInputOptions = ['queryOffset', 'keyLengths', 'plan'] as const;
+const pbsInputOptions = ['queryOffset', 'keyLengths', 'plan', 'onReport'] as const;
 
 /** Throws unless query, key and (where the op has one) value fit together. */
 export function checkTensors(op: string, query: Tensor4D, key: Tensor4D, ...values: Tensor4D[]): void {

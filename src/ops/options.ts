@@ -1,5 +1,6 @@
 import type {Tensor1D, Tensor4D} from '@tensorflow/tfjs-core';
 import type {PBSAttentionPlan} from './pbs_attention_plan.js';
+import type {PBSAttentionReport} from './pbs_attention_report.js';
 
 /** Options that exact and block-sparse attention have in common. */
 export interface AttentionOptions {
@@ -87,6 +88,11 @@ export interface PBSAttentionOptions extends PBSAttentionSettings, AttentionOpti
    * then. For `pbsAttention` alone. Default: none.
    */
   plan?: PBSAttentionPlan;
+  /**
+   * Told what the call did, before `pbsAttention` returns: density, kept attention, the plan, and why exact attention ran.
+   * The receiver disposes the report. A call without it does nothing for it. For `pbsAttention` alone. Default: none.
+   */
+  onReport?: (report: PBSAttentionReport) => void;
 }
 
 /** Defaults that do not depend on the inputs. */

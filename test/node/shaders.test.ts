@@ -20,6 +20,7 @@ import {
   SortKeysProgram,
 } from '../../src/kernels/webgpu/permute';
 import {extendedCode} from '../../src/kernels/webgpu/extended_program';
+import {KeptMassProgram} from '../../src/kernels/webgpu/kept_mass';
 import type {AttentionProgram, ProgramSpec} from '../../src/kernels/webgpu/program';
 import {ProbedScoresProgram} from '../../src/kernels/webgpu/probed_scores';
 import {ProbeRowsProgram, QueryDistancesProgram} from '../../src/kernels/webgpu/probe_rows';
@@ -117,6 +118,8 @@ describe('shader texts', () => {
     ),
     attend_sparse_seen: new AttendProgram(query, key, key, geometry, attendTile, float32, 0.125, true, plan, {seen}),
     attend_matrix_sparse_seen: new AttendMatrixProgram(query, key, key, geometry, 0.125, true, plan, {seen}),
+    kept_mass: new KeptMassProgram(scores, lists, false),
+    kept_mass_own_counts: new KeptMassProgram(scores, lists, true),
     block_mask: new BlockMaskProgram(lists),
     attend_sparse: new AttendProgram(query, key, key, geometry, attendTile, 'float32', 0.125, true, plan),
     attend_exact: new AttendProgram(query, key, key, geometry, attendTile, 'float32', 0.125, true),

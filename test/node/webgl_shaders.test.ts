@@ -11,6 +11,7 @@ import {
 import type {AttendWalk} from '../../src/kernels/webgl/attend_walk';
 import {BlockListsProgram} from '../../src/kernels/webgl/block_lists';
 import {BlockMaskProgram} from '../../src/kernels/webgl/block_mask';
+import {KeptMassProgram} from '../../src/kernels/webgl/kept_mass';
 import {
   indexColumns,
   KeyScoresProgram,
@@ -91,6 +92,7 @@ describe('shader texts of WebGL', () => {
     keep_blocks: new KeepBlocksProgram(blockScores, rows(4, 1), geometry, 0.9, true),
     keep_blocks_not_causal: new KeepBlocksProgram(blockScores, rows(4, 1), geometry, 0.9, false),
     block_lists: new BlockListsProgram(blockScores),
+    kept_mass: new KeptMassProgram(blockScores, lists, false),
     block_mask: new BlockMaskProgram(lists),
     permute_rows: new PermuteRowsProgram(key, order.keyIndices, geometry, 0, 4, 8),
     attend_scores_sparse: new AttendScoresProgram(walk(true, true, 8), 0, query, key, 0.125, plan),

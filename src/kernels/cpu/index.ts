@@ -18,6 +18,7 @@ import {attendRemainder} from './attend_remainder.js';
 import {blockLists} from './block_lists.js';
 import {blockMask} from './block_mask.js';
 import {cpuCosts} from './costs.js';
+import {keptMass} from './kept_mass.js';
 import {permute} from './permute.js';
 import {probedScores} from './probed_scores.js';
 import {scoreBlocks} from './score_blocks.js';
@@ -86,12 +87,19 @@ function pbsAttentionPlan(args: {
   } else {
     const [q, k] = [query, key].map((x) => valuesOf(x, backend));
     const sparse = planBlocks(q, k, geometry, attrs, keyLengthsOf(inputs, backend));
-    plan = {keyIndices: sparse.keyIndices, blockMask: blockMask(sparse.blockLists, geometry)};
+    plan = {
+      keyIndices: sparse.keyIndices,
+      blockMask: blockMask(sparse.blockLists, geometry),
+      keptMass: keptMass(sparse.scores, sparse.blockLists, geometry, attrs.probeRows > 0),
+    };
   }
-  return [
+  const outputs = [
     backend.makeTensorInfo([batch, heads, keyLength], 'int32', plan.keyIndices),
     backend.makeTensorInfo([batch, heads, queryBlocks, keyBlocks], 'bool', plan.blockMask),
   ];
+  return attrs.withMass
+    ? [...outputs, backend.makeTensorInfo([batch, heads, queryBlocks], 'float32', plan.keptMass)]
+    : outputs;
 }
 
 function planBlocks(
@@ -100,7 +108,7 @@ function planBlocks(
   geometry: BlockGeometry,
   attrs: PBSAttentionAttrs,
   keyLengths?: Int32Array,
-): {keyIndices: Int32Array; blockLists: Int32Array} {
+): {keyIndices: Int32Array; blockLists: Int32Array; scores: Float64Array} {
   const {scale, causal, threshold, exactLastBlock, probeRows} = attrs;
   const order = permute(query, key, geometry, scale, attrs.permute, causal, keyLengths);
   const scores =
@@ -108,7 +116,7 @@ function planBlocks(
       ? probedScores(query, key, order, geometry, scale, causal, exactLastBlock, probeRows, keyLengths)
       : scoreBlocks(query, key, order, geometry, scale, causal, exactLastBlock, keyLengths);
   const lists = selectBlocks(scores, order.keyIndices, geometry, threshold, causal, probeRows > 0);
-  return {keyIndices: order.keyIndices, blockLists: lists};
+  return {keyIndices: order.keyIndices, blockLists: lists, scores};
 }
 
 function outputTensor(backend: MathBackendCPU, geometry: BlockGeometry, output: Float32Array): TensorInfo {

@@ -32,7 +32,7 @@ export function selectBlocks(
       byScore.sort((a, b) => scores[row * keyBlocks + b] - scores[row * keyBlocks + a] || a - b);
       const selected = new Set([sinkBlock]);
       const scoreOf = (keyBlock: number) => scores[row * keyBlocks + keyBlock];
-      const own = ownCounts ? Math.max(0, 1 - byScore.reduce((sum, keyBlock) => sum + scoreOf(keyBlock), 0)) : 0;
+      const own = ownCounts ? 1 - byScore.reduce((sum, keyBlock) => sum + scoreOf(keyBlock), 0) : 0;
       let before = 0;
       for (const [place, keyBlock] of byScore.entries()) {
         if (before + (place > 0 ? own : 0) >= threshold) {

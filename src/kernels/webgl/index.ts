@@ -13,6 +13,7 @@ import type {BlockGeometry} from '../block_geometry.js';
 import {blockGeometry, isExact} from '../block_geometry.js';
 import {runsExact} from '../cost_model.js';
 import {exactPlan} from '../exact_plan.js';
+import {runWithScratch} from '../scratch.js';
 import {attend} from './attend.js';
 import {valueColumns} from './attend_passes.js';
 import type {BlockPlan} from './attend_walk.js';
@@ -23,6 +24,7 @@ import type {AttentionContext} from './context.js';
 import {attentionContext, throwIfLost} from './context.js';
 import {webglCosts} from './costs.js';
 import {checkMaskSize, checkPlanSizes, checkPlanTensors, checkRowSizes} from './device_limits.js';
+import {keptMass} from './kept_mass.js';
 import {loadKeyLengths} from './key_lengths.js';
 import {indexColumns, keyIndexSplit, permute} from './permute.js';
 import type {KeptRows} from './permute_rows.js';
@@ -156,36 +158,47 @@ function pbsAttentionPlan(args: {
   const {inputs, backend, attrs} = args;
   const geometry = blockGeometry(inputs.query, inputs.key, attrs);
   const {batch, heads, keyLength, queryBlocks, keyBlocks} = geometry;
-  const shapes = {keyIndices: [batch, heads, keyLength], blockMask: [batch, heads, queryBlocks, keyBlocks]};
+  const shapes = {
+    keyIndices: [batch, heads, keyLength],
+    blockMask: [batch, heads, queryBlocks, keyBlocks],
+    keptMass: [batch, heads, queryBlocks],
+  };
   return run('pbsAttentionPlan', backend, (context) => {
     checkRowSizes('pbsAttentionPlan', context, geometry);
     checkPlanTensors('pbsAttentionPlan', context, geometry);
     if (isExact(geometry, attrs)) {
       const plan = exactPlan(geometry, attrs.causal);
-      return [
+      const outputs = [
         backend.makeTensorInfo(shapes.keyIndices, 'int32', plan.keyIndices),
         backend.makeTensorInfo(shapes.blockMask, 'bool', plan.blockMask),
       ];
+      return attrs.withMass ? [...outputs, backend.makeTensorInfo(shapes.keptMass, 'float32', plan.keptMass)] : outputs;
     }
     checkPlanSizes('pbsAttentionPlan', context, geometry);
     return withScratch(context, (scratch) => {
       const query = scratch(loadHeads(context, inputs.query));
       const key = scratch(loadHeads(context, inputs.key));
       const keyLengths = inputs.keyLengths && scratch(loadKeyLengths(context, inputs.keyLengths));
-      const plan = planBlocks(context, query, key, geometry, attrs, keyLengths);
+      const plan = planBlocks(context, query, key, geometry, attrs, keyLengths, attrs.withMass);
       scratch(plan.keyIndices);
       scratch(plan.blockLists);
-      const mask = scratch(blockMask(context, plan.blockLists));
-      const maskTensor = storeRows(context, mask, {inner: keyBlocks, piece: keyBlocks}, shapes.blockMask, 'bool');
-      try {
-        return [
-          storeRows(context, plan.keyIndices, keyIndexSplit(geometry, context.drawBuffers), shapes.keyIndices, 'int32'),
-          maskTensor,
-        ];
-      } catch (error) {
-        backend.disposeIntermediateTensorInfo(maskTensor);
-        throw error;
+      if (plan.keptMass) {
+        scratch(plan.keptMass);
       }
+      const mask = scratch(blockMask(context, plan.blockLists));
+      return runWithScratch(
+        (tensor: TensorInfo) => backend.disposeIntermediateTensorInfo(tensor),
+        (_, keep) => {
+          const keySplit = keyIndexSplit(geometry, context.drawBuffers);
+          return [
+            keep(storeRows(context, plan.keyIndices, keySplit, shapes.keyIndices, 'int32')),
+            keep(storeRows(context, mask, {inner: keyBlocks, piece: keyBlocks}, shapes.blockMask, 'bool')),
+            ...(plan.keptMass
+              ? [storeRows(context, plan.keptMass, {inner: 1, piece: 1}, shapes.keptMass, 'float32')]
+              : []),
+          ];
+        },
+      );
     });
   });
 }
@@ -207,7 +220,7 @@ function run<T extends TensorInfo | TensorInfo[]>(
   return result;
 }
 
-/** The first three stages. The caller gives the plan's textures back. */
+/** The first three stages, and on request what they kept. The caller gives the plan's textures back. */
 function planBlocks(
   context: AttentionContext,
   query: RowTexture,
@@ -215,7 +228,8 @@ function planBlocks(
   geometry: BlockGeometry,
   {scale, causal, threshold, exactLastBlock, permute: sort}: PBSAttentionAttrs,
   keyLengths?: RowTexture,
-): BlockPlan {
+  withMass = false,
+): BlockPlan & {keptMass?: RowTexture} {
   return withScratch(context, (scratch, keep) => {
     const order = permute(context, query, key, geometry, scale, sort, causal, keyLengths);
     scratch(order.keyScores);
@@ -223,8 +237,9 @@ function planBlocks(
     const scores = scratch(
       scoreBlocks(context, query, key, order, geometry, scale, causal, exactLastBlock, keyLengths),
     );
-    const blockLists = selectBlocks(context, scores, order.keyIndices, geometry, threshold, causal);
-    return {keyIndices: order.keyIndices, blockLists};
+    const blockLists = keep(selectBlocks(context, scores, order.keyIndices, geometry, threshold, causal));
+    const plan = {keyIndices: order.keyIndices, blockLists};
+    return withMass ? {...plan, keptMass: keptMass(context, scores, blockLists)} : plan;
   });
 }
 

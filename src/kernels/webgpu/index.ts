@@ -20,6 +20,7 @@ import {blockLists} from './block_lists.js';
 import {blockMask} from './block_mask.js';
 import {webgpuCosts} from './costs.js';
 import {checkBufferSizes, planShapes} from './device_limits.js';
+import {keptMass} from './kept_mass.js';
 import {permute} from './permute.js';
 import {probedScores} from './probed_scores.js';
 import {withScratch} from './program.js';
@@ -96,19 +97,24 @@ function pbsAttentionPlan(args: {
   checkBufferSizes('pbsAttentionPlan', backend, planShapes(geometry));
   if (isExact(geometry, attrs)) {
     const plan = exactPlan(geometry, attrs.causal);
-    return [
+    const outputs = [
       backend.makeTensorInfo([batch, heads, keyLength], 'int32', plan.keyIndices),
       backend.makeTensorInfo([batch, heads, queryBlocks, keyBlocks], 'bool', plan.blockMask),
     ];
+    return attrs.withMass
+      ? [...outputs, backend.makeTensorInfo([batch, heads, queryBlocks], 'float32', plan.keptMass)]
+      : outputs;
   }
   return withScratch(backend, (scratch, keep) => {
-    const plan = planBlocks('pbsAttentionPlan', backend, query, key, geometry, attrs, keyLengths);
+    const plan = planBlocks('pbsAttentionPlan', backend, query, key, geometry, attrs, keyLengths, attrs.withMass);
     scratch(plan.blockLists);
-    return [keep(plan.keyIndices), blockMask(backend, plan.blockLists)];
+    keep(plan.keyIndices);
+    const mass = plan.keptMass ? [keep(plan.keptMass)] : [];
+    return [plan.keyIndices, blockMask(backend, plan.blockLists), ...mass];
   });
 }
 
-/** The first three stages. The caller frees the plan. */
+/** The first three stages, and on request what they kept. The caller frees the plan. */
 function planBlocks(
   op: string,
   backend: WebGPUBackend,
@@ -117,7 +123,8 @@ function planBlocks(
   geometry: BlockGeometry,
   attrs: PBSAttentionAttrs,
   keyLengths?: TensorInfo,
-): BlockPlan {
+  withMass = false,
+): BlockPlan & {keptMass?: TensorInfo} {
   const {scale, causal, threshold, exactLastBlock, probeRows} = attrs;
   return withScratch(backend, (scratch, keep) => {
     const order = permute(op, backend, query, key, geometry, scale, attrs.permute, causal, keyLengths);
@@ -128,8 +135,11 @@ function planBlocks(
         ? probedScores(op, backend, query, key, order, geometry, scale, causal, exactLastBlock, probeRows, keyLengths)
         : scoreBlocks(backend, query, key, order, geometry, scale, causal, exactLastBlock, keyLengths),
     );
-    const blockLists = selectBlocks(backend, scores, order.keyIndices, geometry, threshold, causal, probeRows > 0);
-    return {keyIndices: order.keyIndices, blockLists};
+    const blockLists = keep(
+      selectBlocks(backend, scores, order.keyIndices, geometry, threshold, causal, probeRows > 0),
+    );
+    const plan = {keyIndices: order.keyIndices, blockLists};
+    return withMass ? {...plan, keptMass: keptMass(backend, scores, blockLists, probeRows > 0)} : plan;
   });
 }
 

@@ -105,7 +105,7 @@ fn scoresBefore(row : i32, candidates : i32, own : i32, score : f32) -> f32 {`
     // Barrier: the next round overwrites the scores.
     workgroupBarrier();
   }
-  return ${ownCounts ? 'before + select(max(0.0, 1.0 - all), 0.0, first)' : 'before'};
+  return ${ownCounts ? 'before + select(1.0 - all, 0.0, first)' : 'before'};
 }
 ${workgroupCount}
 fn main(index : i32) {
