@@ -11,6 +11,7 @@ export const EXPERIMENTS = [
   'proxy',
   'first-token',
   'per-head',
+  'tuner',
   'selection',
 ] as const;
 export type Experiment = (typeof EXPERIMENTS)[number];
@@ -31,6 +32,8 @@ export interface Options {
   candidates: ThresholdCandidate[];
   /** Density that each candidate without a threshold is brought to, one for each length. */
   densities: number[];
+  /** Relative L1 errors of a layer's output that the tuner is allowed. */
+  errors: number[];
   /** Whether attention is timed. */
   timing: boolean;
   /** No step is started after so many seconds. */
@@ -58,6 +61,7 @@ const DEFAULTS: Record<Experiment, Partial<Record<'lengths' | 'tasks' | 'thresho
   proxy: {lengths: '4096,16384'},
   'first-token': {lengths: '1024,2048,4096,8192,16384'},
   'per-head': {lengths: '4096,16384'},
+  tuner: {lengths: '4096,16384'},
   selection: {lengths: '4096,8192,16384', tasks: 'text-200'},
 };
 
@@ -74,6 +78,7 @@ that costs and saves: JSON, tables and plots.
   proxy          how well the last query block predicts the keys that others need
   first-token    time to the first token, exact against sparse
   per-head       which heads gain from the permutation
+  tuner          does what tunePBSAttention chooses hold on another book, and would thresholds by head pay?
   selection      candidates for a better choice of blocks (experiments/selection/candidate.ts)
 
   --lengths A,B        tokens, multiples of 256 (default: each experiment its own, up to 16384)
@@ -85,6 +90,7 @@ that costs and saves: JSON, tables and plots.
   --candidates A,B     as sinkless-8, or sinkless-8@0.9 with a threshold (default ${CANDIDATES})
   --densities A,B      one for each length: candidates without a threshold get the one that keeps so many blocks
                        (default: --thresholds instead)
+  --errors A,B         relative L1 errors that the tuner is allowed (default 0.02,0.05,0.1)
   --backend NAME       webgpu (default), or cpu: plain JavaScript, for a few hundred tokens anywhere
   --no-timing          do not time attention
   --budget S           start no step after so many seconds
@@ -99,7 +105,16 @@ const text = {type: 'string'} as const;
 const flag = {type: 'boolean'} as const;
 const ACCEPTED = {
   ...{lengths: text, questions: text, tasks: text, thresholds: text, 'segment-sizes': text, 'block-sizes': text},
-  ...{candidates: text, densities: text, 'no-timing': flag, budget: text, backend: text, out: text, docs: text},
+  ...{
+    candidates: text,
+    densities: text,
+    errors: text,
+    'no-timing': flag,
+    budget: text,
+    backend: text,
+    out: text,
+    docs: text,
+  },
   ...{report: flag, help: flag},
 };
 
@@ -140,6 +155,12 @@ export function parseCommand(args: string[]): Command | 'help' {
       blockSizes: sizes('--block-sizes', values['block-sizes'] ?? (experiment === 'block-size' ? '32,64,128' : '128')),
       candidates: (values.candidates ?? CANDIDATES).split(',').map(readCandidate),
       densities,
+      errors: list(
+        '--errors',
+        values.errors ?? '0.02,0.05,0.1',
+        (part) => share(part) || undefined,
+        'numbers above 0, to 1',
+      ),
       timing: !values['no-timing'],
       budget: one('--budget', values.budget ?? '1000000', (part) => integer(part, 0, 1e9, 1), 'seconds'),
     },

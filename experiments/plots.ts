@@ -1,6 +1,6 @@
 import * as Plot from '@observablehq/plot';
 import {parseHTML} from 'linkedom';
-import type {HeadRow, ProxyRow, Run, SweepRow} from './results';
+import type {HeadRow, ProxyRow, Run, SweepRow, TunedRow} from './results';
 
 export interface DrawnPlot {
   /** File name without its ending. */
@@ -18,6 +18,7 @@ export function plots(run: Run): DrawnPlot[] {
   if (run.sweep) sweepPlots(experiment, run.sweep, add);
   if (run.proxy) add('correlation', 'Rank correlation of key mass with the last query block', proxyPlot(run.proxy));
   if (run.heads) add('density', 'Blocks that hold the mass a head needs', headPlot(run.heads));
+  if (run.tuned) add('error', 'Error on another book, over what was allowed', tunedPlot(run.tuned));
   if (run.firstToken) {
     add('time', 'Time to the first token', {
       x: {
@@ -145,6 +146,26 @@ function candidatePlots(points: readonly Point[], add: Add): void {
       Plot.dot(first, {y: 'variant', fx: 'tokens', x: 'loss', fill: 'currentColor'}),
     ],
   });
+}
+
+/** Where a layer stands above 1, its options fail on a text that they were not tuned on. */
+function tunedPlot(rows: readonly TunedRow[]): Plot.PlotOptions {
+  const points = rows.map((row) => ({
+    ...row,
+    tokens: row.length.toLocaleString('en'),
+    share: row.unseenError / row.allowed,
+    target: String(row.allowed),
+  }));
+  return {
+    x: {label: 'layer', type: 'point'},
+    y: {label: 'of the allowed error', grid: true, zero: true},
+    fx: lengthScale(rows),
+    color: {legend: true, label: 'allowed', type: 'ordinal'},
+    marks: [
+      Plot.ruleY([1]),
+      Plot.dot(points, {x: 'layer', y: 'share', fx: 'tokens', stroke: 'target', fill: 'target'}),
+    ],
+  };
 }
 
 /** Lengths in their order, which is not that of their names. */

@@ -1,5 +1,5 @@
 import {short, table} from '../bench/table';
-import type {HeadRow, ProxyRow, Run, SweepRow} from './results';
+import type {HeadRow, ProxyRow, Run, SweepRow, TunedRow} from './results';
 import {type Estimate, mean} from './statistics';
 
 const TITLES: Record<string, string> = {
@@ -10,6 +10,7 @@ const TITLES: Record<string, string> = {
   proxy: 'The last query block as a proxy',
   'first-token': 'Time to the first token',
   'per-head': 'Permutation by head',
+  tuner: 'The tuner on another book',
   selection: 'Candidates for the choice of blocks',
 };
 
@@ -22,6 +23,7 @@ export function report(run: Run): string {
     ...(run.sanity ? [sanityTable(run.sanity)] : []),
     ...(run.firstToken ? [firstTokenTable(run.firstToken)] : []),
     ...(run.proxy ? [PROXY_TEXT, ...byLength(run.proxy, proxyTable)] : []),
+    ...(run.tuned ? [TUNED_TEXT, ...byLength(run.tuned, tunedTable)] : []),
     ...(run.heads ? [HEADS_TEXT, ...byLength(run.heads, headTable)] : []),
     ...list('Left out', run.skipped),
     ...list('Errors of the device: the results beside them are worth nothing', run.errors),
@@ -43,6 +45,11 @@ const PROXY_TEXT =
 const HEADS_TEXT =
   'Share of the visible blocks that hold so much of the true mass as the threshold asks, and share of the true mass in the ' +
   'blocks that the library keeps, with keys permuted and in their own order.';
+
+const TUNED_TEXT =
+  "Options that tunePBSAttention chooses for a layer on one prompt, without a margin; the relative L1 error of the layer's output " +
+  'there and on a prompt of another book; density, and what it would be if each head had a threshold of its own and the same ' +
+  'error allowed. The speed-up over exact attention is expected, not measured.';
 
 function byLength<Row extends {length: number}>(rows: readonly Row[], of: (rows: Row[]) => string): string[] {
   return [...new Set(rows.map(({length}) => length))].flatMap((length) => [
@@ -153,6 +160,35 @@ function headTable(rows: HeadRow[]): string {
     ]),
   );
   return `Of ${rows.length} heads ${gain} need fewer blocks when permuted, ${lose} more (by more than 1%).\n\n${cells}`;
+}
+
+function tunedTable(rows: TunedRow[]): string {
+  const targets = [...new Set(rows.map(({allowed}) => allowed))];
+  const summaries = targets.map((allowed) => {
+    const own = rows.filter((row) => row.allowed === allowed);
+    const meanOf = (value: (row: TunedRow) => number) => mean(own.map(value)).toFixed(3);
+    const worst = Math.max(...own.map(({unseenError}) => unseenError / allowed));
+    return (
+      `Allowed ${allowed}: mean density ${meanOf(({density}) => density)}, by head ${meanOf(({headDensity}) => headDensity)}; ` +
+      `on the other book the worst layer has ${worst.toFixed(2)} times the allowed error.`
+    );
+  });
+  const cells = table(
+    ['layer', 'allowed', 'segment', 'permuted', 'threshold', 'density', 'by head', 'error', 'other book', 'speed-up'],
+    rows.map((row) => [
+      String(row.layer),
+      String(row.allowed),
+      row.segmentSize === 0 ? 'exact' : String(row.segmentSize),
+      row.permute ? 'yes' : 'no',
+      row.threshold.toFixed(3),
+      row.density.toFixed(3),
+      row.headDensity.toFixed(3),
+      row.error.toFixed(4),
+      row.unseenError.toFixed(4),
+      `${row.expectedSpeedUp.toFixed(2)}×`,
+    ]),
+  );
+  return `${summaries.join(' ')}\n\n${cells}`;
 }
 
 function signed({value, low, high}: Estimate): string {

@@ -67,6 +67,26 @@ export interface HeadRow {
   keptUnpermuted: number;
 }
 
+/** What the tuner chose for a layer, without a margin. */
+export interface TunedRow {
+  length: number;
+  layer: number;
+  /** Relative L1 error of the layer's output that was allowed. */
+  allowed: number;
+  /** 0 where exact attention was chosen. */
+  segmentSize: number;
+  threshold: number;
+  permute: boolean;
+  density: number;
+  /** Density if each head had a threshold of its own and the same error allowed. */
+  headDensity: number;
+  error: number;
+  /** On a prompt of another book. */
+  unseenError: number;
+  /** Over exact attention, by the cost model. */
+  expectedSpeedUp: number;
+}
+
 export interface FirstTokenRow {
   length: number;
   variant: string;
@@ -82,6 +102,7 @@ export interface Results {
   sanity: SanityRow[];
   proxy: ProxyRow[];
   heads: HeadRow[];
+  tuned: TunedRow[];
   firstToken: FirstTokenRow[];
 }
 

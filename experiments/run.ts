@@ -6,6 +6,7 @@ import {perHead} from './cases/per_head';
 import {proxy} from './cases/proxy';
 import {sanity} from './cases/sanity';
 import {blockSize, segmentSize, selection, threshold} from './cases/sweeps';
+import {tuner} from './cases/tuner';
 import {type ExperimentDevice, openDevice} from './device';
 import {Experimenter} from './experimenter';
 import {openSubject} from './measure/model';
@@ -21,6 +22,7 @@ const CASES: Record<Experiment, (experimenter: Experimenter) => Promise<void>> =
   proxy,
   'first-token': firstToken,
   'per-head': perHead,
+  tuner,
   selection,
 };
 

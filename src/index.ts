@@ -10,6 +10,7 @@
 import './kernels/register.js';
 import './ops/chained_ops.js';
 
+export type {ExactReason} from './kernels/cost_model.js';
 export {flashAttention} from './ops/flash_attention.js';
 export {extendPBSAttentionPlan} from './ops/extend_pbs_attention_plan.js';
 export type {
@@ -22,3 +23,9 @@ export {pbsAttention} from './ops/pbs_attention.js';
 export {pbsAttentionDensity} from './ops/pbs_attention_density.js';
 export type {PBSAttentionPlan} from './ops/pbs_attention_plan.js';
 export {pbsAttentionPlan} from './ops/pbs_attention_plan.js';
+export type {PBSAttentionReport} from './ops/pbs_attention_report.js';
+export type {AttentionSample, AttentionSampleCollector} from './tuning/attention_samples.js';
+export {collectAttentionSamples} from './tuning/attention_samples.js';
+export type {AttentionMeasures, SampleMeasures} from './tuning/sample_measurer.js';
+export type {TunedAttention, TuningCandidate, TuningOptions, TuningTarget} from './tuning/tune_pbs_attention.js';
+export {tunePBSAttention} from './tuning/tune_pbs_attention.js';

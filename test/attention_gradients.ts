@@ -132,7 +132,7 @@ export const gradientKernels = {
     q: Tensor4D,
     k: Tensor4D,
     v: Tensor4D,
-    options: PBSAttentionOptions = {blockSize: 16, segmentSize: 32, threshold: 0.6, auto: false},
+    options: PBSAttentionOptions = {blockSize: 16, segmentSize: 32, threshold: 0.6, remainder: false, auto: false},
   ): Tensor[] => {
     const inputs: NamedTensorMap = {query: q, key: k, value: v, output: q, dy: q};
     return engine().runKernel(

@@ -2,6 +2,7 @@ import {expect} from 'chai';
 import type {PBSAttentionAttrs} from '../src/kernels/attention_kernels';
 import type {BlockGeometry} from '../src/kernels/block_geometry';
 import {permute} from '../src/kernels/cpu/permute';
+import {probedScores} from '../src/kernels/cpu/probed_scores';
 import {scoreBlocks} from '../src/kernels/cpu/score_blocks';
 
 /**
@@ -20,17 +21,22 @@ export function expectSameMasks(
     threshold,
     permute: sort,
     exactLastBlock,
-  }: Pick<PBSAttentionAttrs, 'scale' | 'causal' | 'threshold' | 'permute' | 'exactLastBlock'>,
+    probeRows,
+  }: Pick<PBSAttentionAttrs, 'scale' | 'causal' | 'threshold' | 'permute' | 'exactLastBlock' | 'probeRows'>,
   keyLengths?: Int32Array,
 ): Set<number> {
   const {keyBlocks: blocks} = geometry;
   const order = permute(query, key, geometry, scale, sort, causal, keyLengths);
-  const scores = scoreBlocks(query, key, order, geometry, scale, causal, exactLastBlock, keyLengths);
+  const scores =
+    probeRows > 0
+      ? probedScores(query, key, order, geometry, scale, causal, exactLastBlock, probeRows, keyLengths)
+      : scoreBlocks(query, key, order, geometry, scale, causal, exactLastBlock, keyLengths);
   const close = new Set<number>();
   expect(actual).to.have.length(expected.length);
   for (let row = 0; row < expected.length / blocks; ++row) {
     const byScore = scores.slice(row * blocks, (row + 1) * blocks).sort((a, b) => b - a);
-    let sum = 0;
+    // What is paid to the own segment is kept before any block is chosen.
+    let sum = probeRows > 0 ? 1 - byScore.reduce((a, b) => a + b, 0) : 0;
     if (byScore.some((score) => score > 0 && Math.abs((sum += score) - threshold) < 1e-4)) {
       close.add(row);
     } else {

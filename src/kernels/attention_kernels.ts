@@ -50,17 +50,24 @@ export interface PBSAttentionAttrs extends FlashAttentionAttrs {
   threshold: number;
   permute: boolean;
   exactLastBlock: boolean;
+  /** Rows of each query block whose exact attention the choice of blocks knows; 0: the pooled estimate of the paper. */
+  probeRows: number;
+  /** Whether blocks that are skipped still count, by their summaries. */
+  remainder: boolean;
   /** Whether the kernel may run exact attention where it expects that to be no slower. */
   auto: boolean;
 }
 
 /**
  * The key order and the blocks that `PBSAttention` uses with the same attributes and `auto` false. Two outputs: int32 key
- * indices `[batch, heads, keyLength]` and bool block mask `[batch, heads, queryBlocks, keyBlocks]`.
+ * indices `[batch, heads, keyLength]` and bool block mask `[batch, heads, queryBlocks, keyBlocks]`. With `withMass` a third:
+ * float32 `[batch, heads, queryBlocks]`, the share of the expected attention that was kept (`kept_mass.ts`).
  */
 export const PBSAttentionPlan = 'PBSAttentionPlan';
 export type PBSAttentionPlanInputs = Pick<AttentionInputs, 'query' | 'key' | 'keyLengths'>;
-export type PBSAttentionPlanAttrs = PBSAttentionAttrs;
+export interface PBSAttentionPlanAttrs extends PBSAttentionAttrs {
+  withMass: boolean;
+}
 
 /**
  * Gradients of exact and of block-sparse attention: float32, shaped as query, key and value. Their inputs are those

@@ -1,5 +1,6 @@
 import type {PBSAttentionAttrs} from './attention_kernels.js';
 import type {BlockGeometry} from './block_geometry.js';
+import {summaryRows} from './block_estimate.js';
 import {isExact, scoredBlocks, visibleBlocks} from './block_geometry.js';
 
 /**
@@ -11,13 +12,22 @@ export interface AttentionCosts {
   multiplyAdds: number;
   /** Time of block-sparse attention over that of exact attention with as many multiply-adds. */
   sparseFactor: number;
-  /** To record one program, and the programs of block-sparse attention; exact attention is one. */
+  /**
+   * To record one program, and the programs of block-sparse attention, without and then more of them with probe rows and with
+   * the remainder; exact attention is one.
+   */
   record: number;
   programs: number;
+  probePrograms: number;
+  remainderPrograms: number;
   /** What the stages before attention take at the least. */
   fixed: number;
-  /** A multiply-add of a proxy row with a key. */
+  /** A multiply-add of a proxy row with a key, which is computed twice. */
   proxyMultiplyAdd: number;
+  /** A multiply-add of a probe row with a key. */
+  probeMultiplyAdd: number;
+  /** A multiply-add of a query row with a summary of the remainder. */
+  summaryMultiplyAdd: number;
   /** To pool one value of a query head or of the keys that it reads. */
   pooledValue: number;
   /** To score a pair of blocks, a value of the head. */
@@ -34,22 +44,34 @@ const longestMeasured = 16_384;
  * from 4,096 tokens on where it kept 39, 23 and 14% with 0.8. Other models keep more: 58% at 8,192 tokens in the paper.
  */
 const fallPerToken = 0.0034;
+/**
+ * The same with probe rows, where the threshold counts the own segment, over (1 - threshold) and the root of the length: 35, 22
+ * and 15% at 4,096 to 16,384 tokens with threshold 0.9; 11 and 9% at 16,384 with 0.85 and 0.8, as measured.
+ */
+const fallPerRootOfLength = 0.65;
 /** Sparse attention must be expected to be this much faster: the model errs by some percent, and sparse is an estimate. */
-const leastGain = 1.1;
+export const leastGain = 1.1;
 
-type Auto = Pick<PBSAttentionAttrs, 'threshold' | 'causal' | 'auto'>;
+type Rules = Pick<PBSAttentionAttrs, 'threshold' | 'causal' | 'probeRows' | 'remainder'>;
+type Auto = Rules & Pick<PBSAttentionAttrs, 'auto'>;
+
+/** Why exact attention runs: the threshold is 1, there is one segment, or `auto` does not expect blocks to pay. */
+export type ExactReason = 'threshold' | 'length' | 'auto';
+
+export function whyExact(geometry: BlockGeometry, attrs: Auto, costs: AttentionCosts): ExactReason | undefined {
+  if (isExact(geometry, attrs)) {
+    return attrs.threshold >= 1 ? 'threshold' : 'length';
+  }
+  return attrs.auto && !sparsePays(geometry, attrs, costs) ? 'auto' : undefined;
+}
 
 /** Whether a kernel runs exact attention: the options ask for it, or `auto` expects it to be no slower. */
 export function runsExact(geometry: BlockGeometry, attrs: Auto, costs: AttentionCosts): boolean {
-  return isExact(geometry, attrs) || (attrs.auto && !sparsePays(geometry, attrs, costs));
+  return whyExact(geometry, attrs, costs) !== undefined;
 }
 
 /** Whether block-sparse attention is expected to be faster than exact attention. */
-export function sparsePays(
-  geometry: BlockGeometry,
-  attrs: Pick<Auto, 'threshold' | 'causal'>,
-  costs: AttentionCosts,
-): boolean {
+export function sparsePays(geometry: BlockGeometry, attrs: Rules, costs: AttentionCosts): boolean {
   return leastGain * sparseTime(geometry, attrs, costs) < exactTime(geometry, attrs.causal, costs);
 }
 
@@ -64,14 +86,19 @@ export function exactTime(
 }
 
 /** Milliseconds that block-sparse attention is expected to take, its stages before attention included. */
-export function sparseTime(
+export function sparseTime(geometry: BlockGeometry, rules: Rules, costs: AttentionCosts): number {
+  return timeOfBlocks(geometry, expectedBlocks(geometry, rules), rules, costs);
+}
+
+/** Milliseconds that block-sparse attention takes if it keeps so many of the visible blocks of a head. */
+export function timeOfBlocks(
   geometry: BlockGeometry,
-  {threshold, causal}: Pick<Auto, 'threshold' | 'causal'>,
+  {kept, visible}: {kept: number; visible: number},
+  {probeRows, remainder}: Pick<Rules, 'probeRows' | 'remainder'>,
   costs: AttentionCosts,
 ): number {
   const {batch, heads, queryLength, keyLength, headDim, valueDim, blockSize} = geometry;
   const {queryBlocks, keyBlocks, permutedLength, proxyRows} = geometry;
-  const {kept, visible} = expectedBlocks(geometry, threshold, causal);
   const pairsOfBlocks = Math.min(blockSize, queryLength) * blockSize;
   const attend = (kept * pairsOfBlocks * (headDim + valueDim) * costs.sparseFactor) / costs.multiplyAdds;
   const permute = proxyRows * permutedLength * headDim * costs.proxyMultiplyAdd;
@@ -79,21 +106,34 @@ export function sparseTime(
   const pooledRows = (queryLength + keyLength) / 2;
   const score = pooledRows * headDim * costs.pooledValue + visible * headDim * costs.blockPairValue;
   const select = queryBlocks * keyBlocks ** 2 * costs.blockTriple;
-  const device = costs.fixed + batch * heads * (attend + permute + score + select);
+  // Probe rows meet every key, evenly spaced ones the summaries of blocks, and each row those of skipped blocks.
+  const probes = probeRows > 0 ? visible * headDim * (probeRows * blockSize * costs.probeMultiplyAdd) : 0;
+  const estimate = probeRows > 0 ? visible * headDim * 2 * summaryRows * costs.summaryMultiplyAdd : 0;
+  const rows = Math.min(blockSize, queryLength);
+  const skipped = remainder ? (visible - kept) * rows * (2 * headDim + valueDim) * costs.summaryMultiplyAdd : 0;
+  const perHead = attend + permute + score + select + probes + estimate + skipped;
+  const device = costs.fixed + batch * heads * perHead;
   // Recording goes on while the device works: what takes longer counts.
-  return Math.max(costs.programs * costs.record, device);
+  const programs =
+    costs.programs + (probeRows > 0 ? costs.probePrograms : 0) + (remainder ? costs.remainderPrograms : 0);
+  return Math.max(programs * costs.record, device);
 }
 
 /** Share of the blocks visible to a query that is expected to be kept: what the rules keep, and a share of the others. */
-export function expectedDensity(geometry: BlockGeometry, threshold: number, causal: boolean): number {
-  const {kept, visible} = expectedBlocks(geometry, threshold, causal);
+export function expectedDensity(geometry: BlockGeometry, rules: Rules): number {
+  const {kept, visible} = expectedBlocks(geometry, rules);
   return kept / visible;
 }
 
 /** Blocks of a head: those that a query may see, and those of them that are expected to be kept. */
-function expectedBlocks(geometry: BlockGeometry, threshold: number, causal: boolean): {kept: number; visible: number} {
+function expectedBlocks(
+  geometry: BlockGeometry,
+  {threshold, causal, probeRows}: Rules,
+): {kept: number; visible: number} {
   const {fewest, visible} = countBlocks(geometry, causal);
-  const share = 1 / (1 + fallPerToken * (1 - threshold) * Math.min(geometry.keyLength, longestMeasured));
+  const length = Math.min(geometry.keyLength, longestMeasured);
+  const fall = probeRows > 0 ? fallPerRootOfLength * Math.sqrt(length) : fallPerToken * length;
+  const share = 1 / (1 + fall * (1 - threshold));
   return {kept: fewest + (visible - fewest) * share, visible};
 }
 

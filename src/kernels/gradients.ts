@@ -1,6 +1,13 @@
 import type {GradConfig, GradFunc, NamedAttrMap, NamedTensorMap, Tensor} from '@tensorflow/tfjs-core';
-import {engine} from '@tensorflow/tfjs-core';
-import {FlashAttention, FlashAttentionGrad, PBSAttention, PBSAttentionGrad} from './attention_kernels.js';
+import {engine, zeros} from '@tensorflow/tfjs-core';
+import type {PBSAttentionAttrs} from './attention_kernels.js';
+import {
+  FlashAttention,
+  FlashAttentionGrad,
+  PBSAttention,
+  PBSAttentionGrad,
+  PBSAttentionPlan,
+} from './attention_kernels.js';
 
 /**
  * Inputs of an attention kernel in the form in which tfjs saves them for the gradient. It saves a fixed list of inputs and
@@ -25,12 +32,35 @@ function gradientOf(kernelName: string, gradKernelName: string, optional: Record
     const named = Object.fromEntries(others.map((x) => [optional[x.rank], x]));
     const inputs: NamedTensorMap = {query, key, value, ...named, output, dy};
     const [dQuery, dKey, dValue] = engine().runKernel(gradKernelName, inputs, attrs) as unknown as Tensor[];
-    return {query: () => dQuery, key: () => dKey, value: () => dValue};
+    const byPlan = Object.fromEntries(
+      ['keyIndices', 'blockMask'].filter((name) => name in named).map((name) => [name, zerosLike(named[name])]),
+    );
+    return {query: () => dQuery, key: () => dKey, value: () => dValue, ...byPlan};
   };
   return {kernelName, saveAllInputs: true, outputsToSave: [true], gradFunc: gradFunc as unknown as GradFunc};
+}
+
+/** A plan counts as a constant, also one that was made of the variable: as the condition of tfjs's `where`. */
+const gradientOfPlan: GradConfig = {
+  kernelName: PBSAttentionPlan,
+  inputsToSave: ['query', 'key'],
+  gradFunc: (_, [query, key]) => ({query: zerosLike(query), key: zerosLike(key)}),
+};
+
+const zerosLike =
+  ({shape}: Tensor) =>
+  () =>
+    zeros(shape);
+
+/** Throws on `remainder`, whose gradient a backend does not have. */
+export function checkRemainder(op: string, {remainder}: PBSAttentionAttrs): void {
+  if (remainder) {
+    throw new Error(`${op}: remainder: got true; takes false when a gradient is taken.`);
+  }
 }
 
 export const attentionGradients: GradConfig[] = [
   gradientOf(FlashAttention, FlashAttentionGrad, {1: 'keyLengths', 4: 'mask'}),
   gradientOf(PBSAttention, PBSAttentionGrad, {1: 'keyLengths', 3: 'keyIndices', 4: 'blockMask'}),
+  gradientOfPlan,
 ];

@@ -18,6 +18,8 @@ const attributes: Array<[option: keyof PBSAttentionSettings, attribute: string, 
   ['segmentSize', 'segment_size', 'i'],
   ['permute', 'permute', 'b'],
   ['exactLastBlock', 'exact_last_block', 'b'],
+  ['probeRows', 'probe_rows', 'i'],
+  ['remainder', 'remainder', 'b'],
   ['auto', 'auto', 'b'],
   ['precision', 'precision', 's'],
 ];
@@ -55,7 +57,8 @@ export function nodeAttributes(options: PBSAttentionSettings, fallsBack: boolean
  * grouped-query attention; or all three of another rank from 2 up, `[..., length, headDim]`, with the same leading
  * dimensions. Lengths and head dims may differ as in `pbsAttention`. One output, shaped as the query but for its last dimension,
  * that of the value. Attributes, all optional, with the defaults of `pbsAttention`: `causal`,
- * `scale`, `threshold`, `block_size`, `segment_size`, `permute`, `exact_last_block`, `auto`, `precision`.
+ * `scale`, `threshold`, `block_size`, `segment_size`, `permute`, `exact_last_block`, `probe_rows`, `remainder`, `auto`,
+ * `precision`.
  *
  * @throws Error (when the node is executed) on other inputs and attributes.
  */

@@ -7,7 +7,7 @@ import {defaultOptions} from './options.js';
 
 /** Options that belong to the tensors of a call. */
 const flashInputOptions = ['queryOffset', 'keyLengths', 'mask'] as const;
-const pbsInputOptions = ['queryOffset', 'keyLengths', 'plan'] as const;
+const pbsInputOptions = ['queryOffset', 'keyLengths', 'plan', 'onReport'] as const;
 
 /** Throws unless query, key and (where the op has one) value fit together. */
 export function checkTensors(op: string, query: Tensor4D, key: Tensor4D, ...values: Tensor4D[]): void {
@@ -58,7 +58,9 @@ export function pbsAttentionAttrs(
   const takes = 'none: flashAttention takes masks, and keyLengths are for padded batches';
   check((options as FlashAttentionOptions | undefined)?.mask === undefined, op, 'mask', 'got one', takes);
   const settings = pbsAttentionSettings(op, options, query.shape[3], inputOptions);
-  return {...settings, queryOffset: queryOffsetOf(op, options, settings.causal, query, key)};
+  // Summaries would read the whole cache, of which a plan names the part to read.
+  const remainder = options?.remainder ?? options?.plan === undefined;
+  return {...settings, remainder, queryOffset: queryOffsetOf(op, options, settings.causal, query, key)};
 }
 
 /** Position of the first query row, for the kernels: 0 without a causal mask. */
@@ -107,11 +109,14 @@ export function pbsAttentionSettings(
   headDim: number,
   inputOptions: readonly string[] = [],
 ): Required<PBSAttentionSettings> {
-  const {threshold, permute, exactLastBlock, auto} = withDefaults(op, options, inputOptions);
+  const {threshold, permute, exactLastBlock, probeRows, remainder, auto} = withDefaults(op, options, inputOptions);
   const inUnitInterval = typeof threshold === 'number' && threshold >= 0 && threshold <= 1;
   check(inUnitInterval, op, 'threshold', `got ${describe(threshold)}`, 'a number from 0 to 1');
   checkBoolean(op, 'permute', permute);
   checkBoolean(op, 'exactLastBlock', exactLastBlock);
+  const isCount = Number.isInteger(probeRows) && probeRows >= 0 && probeRows <= 64;
+  check(isCount, op, 'probeRows', `got ${describe(probeRows)}`, 'an integer from 0 to 64');
+  checkBoolean(op, 'remainder', remainder);
   checkBoolean(op, 'auto', auto);
   return {
     ...flashAttentionSettings(op, options, headDim, inputOptions),
@@ -119,6 +124,8 @@ export function pbsAttentionSettings(
     threshold,
     permute,
     exactLastBlock,
+    probeRows,
+    remainder,
     auto,
   };
 }

@@ -1,5 +1,6 @@
 import type {Tensor1D, Tensor4D} from '@tensorflow/tfjs-core';
 import type {PBSAttentionPlan} from './pbs_attention_plan.js';
+import type {PBSAttentionReport} from './pbs_attention_report.js';
 
 /** Options that exact and block-sparse attention have in common. */
 export interface AttentionOptions {
@@ -57,6 +58,21 @@ export interface PBSAttentionSettings extends Pick<AttentionOptions, 'causal' | 
    */
   exactLastBlock?: boolean;
   /**
+   * Rows of each block of queries, those farthest from the block's mean, whose exact attention is computed to choose its
+   * blocks: a row that asks for one key far away is lost in a mean. An integer from 0 to 64. The other rows are estimated
+   * from means and variances of the keys of a block, and `threshold` is a share of all attention, the own segment's
+   * included. Not in the paper; 0 is the paper's estimate from mean queries and mean keys, with `threshold` a share of
+   * what is paid to other segments. Costs `probeRows / (2 · blockSize)` of exact attention's multiply-adds. Default 8.
+   */
+  probeRows?: number;
+  /**
+   * Whether blocks that are skipped still count, each as if all of its keys stood at their mean, with their mean value and
+   * a weight corrected by their variance. Not in the paper, where they count for nothing. Costs `3 / (2 · blockSize)` of
+   * exact attention's multiply-adds, and reads all keys and values once. Default `true`; with a `plan`, `false`: a cache
+   * is then read in the plan's blocks alone.
+   */
+  remainder?: boolean;
+  /**
    * Whether `pbsAttention` runs exact attention instead where it does not expect blocks to pay: short lengths, few heads,
    * a high threshold. Decided by shape, options and device before anything is launched (`kernels/cost_model.ts`); the
    * output is then that of `flashAttention`. A plan is that of block-sparse attention in any case. Default `true`.
@@ -72,6 +88,11 @@ export interface PBSAttentionOptions extends PBSAttentionSettings, AttentionOpti
    * then. For `pbsAttention` alone. Default: none.
    */
   plan?: PBSAttentionPlan;
+  /**
+   * Told what the call did, before `pbsAttention` returns: density, kept attention, the plan, and why exact attention ran.
+   * The receiver disposes the report. A call without it does nothing for it. For `pbsAttention` alone. Default: none.
+   */
+  onReport?: (report: PBSAttentionReport) => void;
 }
 
 /** Defaults that do not depend on the inputs. */
@@ -83,5 +104,7 @@ export const defaultOptions = {
   threshold: 0.9,
   permute: true,
   exactLastBlock: true,
+  probeRows: 8,
+  remainder: true,
   auto: true,
 };

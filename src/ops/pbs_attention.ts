@@ -1,10 +1,11 @@
-import type {NamedAttrMap, Tensor4D} from '@tensorflow/tfjs-core';
+import type {NamedAttrMap, NamedTensorMap, Tensor4D} from '@tensorflow/tfjs-core';
 import {engine, op} from '@tensorflow/tfjs-core';
 import {PBSAttention} from '../kernels/attention_kernels.js';
 import {savedInputs} from '../kernels/gradients.js';
 import {keyLengthsInput, planInputs, planShapes} from './attention_inputs.js';
-import {checkBackend, checkTensors, pbsAttentionAttrs} from './check_arguments.js';
+import {check, checkBackend, checkTensors, describe, pbsAttentionAttrs} from './check_arguments.js';
 import type {PBSAttentionOptions} from './options.js';
+import {reportOf} from './pbs_attention_report.js';
 
 /**
  * Permuted block-sparse attention for the prefill of long prompts (PBS-Attn, arXiv 2510.21270, section 3 and
@@ -26,6 +27,16 @@ import type {PBSAttentionOptions} from './options.js';
  *
  * In a batch padded on the right (`keyLengths`), keys are scored by the last rows of each entry that are not padding.
  *
+ * What a call did, it tells to `onReport`:
+ *
+ * ```js
+ * pbsAttention(query, key, value, {
+ *   onReport: async (report) => {
+ *     console.log(report.exactReason ?? `${await report.density()} of the blocks, ${await report.keptMass()} of the mass`);
+ *     report.dispose();
+ *   },
+ * });
+ * ```
  * Differentiable by query, key and value, over the same blocks: key order and selection count as constants, as the ranking in
  * other sparse attention does. The gradient makes the plan anew (unless it was given) and computes the kept blocks again, in
  * float32, about 4 times the multiply-adds of the forward pass; where that was exact, so is the gradient. See
@@ -37,7 +48,7 @@ import type {PBSAttentionOptions} from './options.js';
  * @param value float32 `[batch, keyValueHeads, keyLength, valueDim]`.
  * @param options see {@link PBSAttentionOptions}: `blockSize = 128`, `segmentSize = 256`, `threshold = 0.9`,
  *     `causal = true`, `scale = 1 / sqrt(headDim)`, `permute = true`, `exactLastBlock = true`, `auto = true`,
- *     `queryOffset = keyLength - queryLength`; `keyLengths`, `plan`.
+ *     `queryOffset = keyLength - queryLength`; `keyLengths`, `plan`, `onReport`.
  * @returns float32 `[batch, heads, queryLength, valueDim]`, rows in the order of the query; zeros in a row that sees no key.
  * @throws Error if a tensor or an option is not of that form, if the active backend has no kernel, or if the device
  *     cannot hold the tensors; nothing has been launched then.
@@ -49,7 +60,7 @@ function pbsAttention_(query: Tensor4D, key: Tensor4D, value: Tensor4D, options?
   checkTensors('pbsAttention', query, key, value);
   const attrs = pbsAttentionAttrs('pbsAttention', options, query, key);
   checkBackend('pbsAttention', PBSAttention);
-  const {plan} = options ?? {};
+  const {plan, onReport} = options ?? {};
   const {blockSize} = attrs;
   const inputs = savedInputs({
     query,
@@ -58,5 +69,20 @@ function pbsAttention_(query: Tensor4D, key: Tensor4D, value: Tensor4D, options?
     ...keyLengthsInput('pbsAttention', options, key),
     ...(plan !== undefined && planInputs('pbsAttention', plan, planShapes(query, key, blockSize), blockSize)),
   });
-  return engine().runKernel(PBSAttention, inputs, attrs as NamedAttrMap);
+  if (onReport === undefined) {
+    return engine().runKernel(PBSAttention, inputs, attrs as NamedAttrMap);
+  }
+  check(typeof onReport === 'function', 'pbsAttention', 'onReport', `got ${describe(onReport)}`, 'a function');
+  const report = reportOf(inputs, attrs);
+  try {
+    // By the plan that the report holds, so that nothing is planned twice.
+    const {keyIndices, blockMask} = report.plan;
+    const by: NamedTensorMap = report.exactReason === undefined ? {keyIndices, blockMask} : {};
+    const output = engine().runKernel(PBSAttention, savedInputs({...inputs, ...by}), attrs as NamedAttrMap) as Tensor4D;
+    onReport(report);
+    return output;
+  } catch (error) {
+    report.dispose();
+    throw error;
+  }
 }

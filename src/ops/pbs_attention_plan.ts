@@ -37,16 +37,15 @@ export const pbsAttentionPlan =
 function pbsAttentionPlan_(
   query: Tensor4D,
   key: Tensor4D,
-  options?: Omit<PBSAttentionOptions, 'plan'>,
+  options?: Omit<PBSAttentionOptions, 'plan' | 'onReport'>,
 ): PBSAttentionPlan {
   checkTensors('pbsAttentionPlan', query, key);
   const attrs = pbsAttentionAttrs('pbsAttentionPlan', options, query, key, ['queryOffset', 'keyLengths']);
   checkBackend('pbsAttentionPlan', PBSAttentionPlanKernel);
   const inputs: NamedTensorMap = {query, key, ...keyLengthsInput('pbsAttentionPlan', options, key)};
-  const [keyIndices, blockMask] = engine().runKernel(
-    PBSAttentionPlanKernel,
-    inputs,
-    attrs as NamedAttrMap,
-  ) as unknown as [Tensor3D, Tensor4D];
+  const [keyIndices, blockMask] = engine().runKernel(PBSAttentionPlanKernel, inputs, {
+    ...attrs,
+    withMass: false,
+  } as NamedAttrMap) as unknown as [Tensor3D, Tensor4D];
   return {keyIndices, blockMask};
 }

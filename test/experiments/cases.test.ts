@@ -8,6 +8,7 @@ import {perHead} from '../../experiments/cases/per_head';
 import {proxy, shareOfTopTenth} from '../../experiments/cases/proxy';
 import {sanity} from '../../experiments/cases/sanity';
 import {blockSize, segmentSize, selection, threshold} from '../../experiments/cases/sweeps';
+import {tuner} from '../../experiments/cases/tuner';
 import {Experimenter} from '../../experiments/experimenter';
 import {tokenLosses} from '../../experiments/measure/loss';
 import type {Subject} from '../../experiments/measure/model';
@@ -20,7 +21,7 @@ import {fixture} from '../environment';
 import {tinyConfig, tinyFiles, tinyTensors} from '../model/tiny_checkpoint';
 
 const CASES = {
-  ...{sanity, proxy, threshold, selection},
+  ...{sanity, proxy, threshold, selection, tuner},
   ...{'segment-size': segmentSize, 'block-size': blockSize, 'first-token': firstToken, 'per-head': perHead},
 };
 
@@ -136,6 +137,20 @@ describe('experiments, end to end [cpu]', () => {
       expect(topTenth).to.be.within(0, 1);
     }
     expect(shareOfTopTenth([1, 2, 3, 4, 0, 0, 0, 0, 0, 0], [0, 9, 0, 0, 0, 0, 0, 0, 0, 0])).to.be.closeTo(0.2, 1e-12);
+  }).timeout(60_000);
+
+  it('tuner: a choice for each layer and error', async () => {
+    const rows = (await runCase('tuner --lengths 256 --block-sizes 16 --errors 0.3,0.6')).tuned!;
+    expect(rows.map(({layer, allowed}) => `${layer} ${allowed}`)).to.deep.equal(
+      [0, 1].flatMap((layer) => [0.3, 0.6].map((allowed) => `${layer} ${allowed}`)),
+    );
+    for (const {allowed, error, unseenError, density, headDensity, expectedSpeedUp} of rows) {
+      expect(error).to.be.within(0, allowed);
+      expect(unseenError).to.be.within(0, 1);
+      for (const share of [density, headDensity]) expect(share).to.be.within(0.1, 1);
+      expect(expectedSpeedUp).to.be.at.least(1);
+    }
+    expect(rows.some(({error, unseenError}) => error > 0 && unseenError !== error)).to.equal(true);
   }).timeout(60_000);
 
   it('first token: times of exact and sparse attention', async () => {

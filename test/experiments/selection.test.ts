@@ -15,7 +15,7 @@ import {flashAttention, pbsAttentionDensity, type PBSAttentionPlan, pbsAttention
 import {dot, keyRow} from '../../src/kernels/cpu/permute';
 import {scoredBlocks, visibleBlocks} from '../../src/kernels/block_geometry';
 import {rejection} from '../model/tiny_checkpoint';
-import {randomInputs, tensors} from '../reference';
+import {paper, randomInputs, tensors} from '../reference';
 
 const GRID = {blockSize: 16, segmentSize: 32};
 const SHAPE = {heads: 4, keyValueHeads: 2, length: 192, headDim: 8};
@@ -77,7 +77,9 @@ describe('candidates for selection [cpu]', () => {
         const {blockLists} = planCandidate(parseCandidate(name), stages, q, k, geometry, scale, 0.8);
         return stages.blockMask(blockLists, geometry);
       });
-      const library = valuesOf((q, k) => pbsAttentionPlan(q, k, {...GRID, ...options, threshold: 0.8}).blockMask);
+      const library = valuesOf(
+        (q, k) => pbsAttentionPlan(q, k, {...GRID, ...paper, ...options, threshold: 0.8}).blockMask,
+      );
       expect([...mask], name).to.deep.equal([...library]);
     }
   });

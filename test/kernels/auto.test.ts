@@ -11,7 +11,7 @@ import {cpuCosts} from '../../src/kernels/cpu/costs';
 import {webglCosts} from '../../src/kernels/webgl/costs';
 import {webgpuCosts} from '../../src/kernels/webgpu/costs';
 import {describeBackends} from '../environment';
-import {randomInputs, tensors} from '../reference';
+import {paper, randomInputs, tensors} from '../reference';
 
 const sizes = {blockSize: 128, segmentSize: 256};
 
@@ -38,7 +38,8 @@ const costsOf: Record<string, AttentionCosts> = {
 };
 
 describe('cost model', () => {
-  const usual = {threshold: 0.9, causal: true};
+  // What was measured before there were probe rows and a remainder.
+  const usual = {threshold: 0.9, causal: true, ...paper};
 
   it('knows what multiplies', () => {
     const rates = ['float32', 'float16', 'float16 on matrix units'].map(
@@ -62,7 +63,7 @@ describe('cost model', () => {
       const costs = costsOf['WebGPU, float32'];
       expect(exactTime(geometry, true, costs) / exact).to.be.within(0.9, 1.1);
       expect(sparseTime(geometry, usual, costs) / sparse).to.be.within(0.9, 1.15);
-      expect(expectedDensity(geometry, 0.9, true)).to.be.closeTo(density, 0.01);
+      expect(expectedDensity(geometry, usual)).to.be.closeTo(density, 0.01);
     });
   }
 
@@ -130,18 +131,20 @@ describe('cost model', () => {
     headDim: fc.constantFrom(32, 64, 80, 128),
     threshold: fc.double({min: 0, max: 1, noNaN: true}),
     causal: fc.boolean(),
+    probeRows: fc.constantFrom(0, 8),
+    remainder: fc.boolean(),
     costs: anyCosts,
   });
 
   it('expects at least what the rules keep, at most everything, more with a higher threshold', () => {
     fc.assert(
-      fc.property(anyCall, fc.double({min: 0, max: 1, noNaN: true}), ({length, threshold, causal}, other) => {
+      fc.property(anyCall, fc.double({min: 0, max: 1, noNaN: true}), ({length, threshold, ...call}, other) => {
         const geometry = geometryOf(length);
-        const {fewest, visible} = countBlocks(geometry, causal);
+        const {fewest, visible} = countBlocks(geometry, call.causal);
         const [low, high] = [threshold, other].sort((a, b) => a - b);
-        const density = expectedDensity(geometry, low, causal);
+        const density = expectedDensity(geometry, {...call, threshold: low});
         expect(density).to.be.within(fewest / visible, 1);
-        expect(expectedDensity(geometry, high, causal)).to.be.at.least(density);
+        expect(expectedDensity(geometry, {...call, threshold: high})).to.be.at.least(density);
       }),
       {seed: 1},
     );
@@ -160,7 +163,15 @@ describe('cost model', () => {
         expect(sparsePays(geometryOf(length, heads, headDim), lower, costs), 'threshold').to.equal(true);
         // Everything on the device takes so many times longer; recording does not.
         const slower = {...costs, multiplyAdds: costs.multiplyAdds / times};
-        for (const name of ['fixed', 'proxyMultiplyAdd', 'pooledValue', 'blockPairValue', 'blockTriple'] as const) {
+        for (const name of [
+          'fixed',
+          'proxyMultiplyAdd',
+          'probeMultiplyAdd',
+          'summaryMultiplyAdd',
+          'pooledValue',
+          'blockPairValue',
+          'blockTriple',
+        ] as const) {
           slower[name] *= times;
         }
         expect(sparsePays(geometryOf(length, heads, headDim), options, slower), 'slower').to.equal(true);

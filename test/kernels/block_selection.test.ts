@@ -6,7 +6,7 @@ import {pbsAttention, pbsAttentionDensity, pbsAttentionPlan} from '../../src/ind
 import {describeBackends} from '../environment';
 import {relativeL1} from '../golden_cases';
 import type {Inputs} from '../reference';
-import {randomInputs, tensors} from '../reference';
+import {paper, randomInputs, tensors} from '../reference';
 
 interface Plan {
   keyIndices: ArrayLike<number>;
@@ -56,7 +56,7 @@ describeBackends('block selection', (backend) => {
   const tolerance = backend === 'cpu' ? 1e-5 : 1e-4;
   // 13 blocks of 16, the last of 8 rows; 6 complete segments of 32 and a remainder of 8.
   const shape = {batch: 2, heads: 4, keyValueHeads: 2, length: 200, headDim: 16};
-  const sizes = {blockSize: 16, segmentSize: 32};
+  const sizes = {...paper, blockSize: 16, segmentSize: 32};
   const inputs = randomInputs(shape, 11);
   const blocks = 13;
   const maskRows = shape.batch * shape.heads * blocks;
@@ -163,7 +163,7 @@ describeBackends('block selection', (backend) => {
       keyShape: [...shapes.keyShape],
       valueShape: [...shapes.keyShape],
     });
-    const options = {blockSize: 16, segmentSize: 32, threshold: 0.5, permute: false};
+    const options = {...paper, blockSize: 16, segmentSize: 32, threshold: 0.5, permute: false};
     const lastRow = async (exactLastBlock: boolean) =>
       Array.from((await planOf(q, k, {...options, exactLastBlock})).blockMask).slice(7 * 8);
     expect((await lastRow(true))[1], 'block of the hidden key, by exact attention').to.equal(1);

@@ -3,7 +3,8 @@ import {backend as activeBackend, memory, setBackend, tidy} from '@tensorflow/tf
 import type {MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
 import {expect} from 'chai';
 import fc from 'fast-check';
-import {pbsAttention} from '../../src/index';
+import type {PBSAttentionReport} from '../../src/index';
+import {pbsAttention, pbsAttentionPlan} from '../../src/index';
 import {attentionContext} from '../../src/kernels/webgl/context';
 import type {Gradients, Visibility} from '../attention_gradients';
 import {
@@ -11,6 +12,7 @@ import {
   composedGradients,
   exactVisibility,
   flashGradients,
+  gradientsOf,
   grads4D,
   outputGradient,
   pbsGradients,
@@ -21,7 +23,7 @@ import {relativeL1} from '../golden_cases';
 import type {Inputs, Shape} from '../reference';
 import {randomInputs, tensors} from '../reference';
 
-const sizes = {blockSize: 8, segmentSize: 16, threshold: 0.5, auto: false};
+const sizes = {blockSize: 8, segmentSize: 16, threshold: 0.5, probeRows: 0, remainder: false, auto: false};
 const names = ['query', 'key', 'value'] as const;
 
 function expectGradients(actual: Gradients, expected: Gradients, tolerance: number): void {
@@ -111,6 +113,24 @@ describeBackends('gradients against composed attention', (backend) => {
     const dy = outputGradient(inputs, 63);
     const expected = await composedGradients(inputs, dy, exactVisibility(inputs, true));
     expectGradients(await pbsGradients(backend, inputs, dy, {...sizes, auto: true}), expected, tolerance);
+  });
+
+  it('is the same where the call makes a report, or is given a plan that was made of the variables', async () => {
+    const inputs = randomInputs({heads: 2, length: 50, headDim: 34}, 67);
+    const dy = outputGradient(inputs, 67);
+    const expected = await pbsGradients(backend, inputs, dy, sizes);
+    let density = 0;
+    const onReport = async (report: PBSAttentionReport) => {
+      density = await report.density();
+      report.dispose();
+    };
+    const before = memory().numTensors;
+    expectGradients(await pbsGradients(backend, inputs, dy, {...sizes, onReport}), expected, 1e-6);
+    expect(density).to.be.within(0.1, 0.95);
+    expect(memory().numTensors).to.equal(before);
+    const planned = (q: Tensor4D, k: Tensor4D, v: Tensor4D) =>
+      pbsAttention(q, k, v, {...sizes, plan: pbsAttentionPlan(q, k, sizes)});
+    expectGradients(await gradientsOf(backend, inputs, dy, planned), expected, 1e-6);
   });
 
   it('frees all but the gradients', async () => {

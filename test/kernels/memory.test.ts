@@ -3,6 +3,7 @@ import {backend as activeBackend, memory, setBackend, tidy} from '@tensorflow/tf
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {expect} from 'chai';
 import {flashAttention, pbsAttention, pbsAttentionPlan} from '../../src/index';
+import {summaryRows} from '../../src/kernels/block_estimate';
 import {gradientKernels} from '../attention_gradients';
 import {describeBackends, testBackends} from '../environment';
 import {randomInputs, tensors} from '../reference';
@@ -98,7 +99,7 @@ if (testBackends().includes('webgpu')) {
       return peak;
     }
 
-    /** As the design allows: O(N) a head for indices, scores and statistics, O((N/B)²) for block scores and lists. */
+    /** As the design allows: O(N) a head for indices, scores, statistics and states, O((N/B)²) for what is kept of pairs of blocks. */
     function allowedBytes({heads, length, headDim}: typeof shape, blockSize: number): number {
       const blocks = Math.ceil(length / blockSize);
       const output = heads * length * headDim;
@@ -106,8 +107,14 @@ if (testBackends().includes('webgpu')) {
       const proxyStatistics = heads * blockSize * (2 * Math.min(64, Math.ceil(length / 128)) + 1);
       const pooled = 2 * heads * blocks * headDim + heads * blocks;
       const scoresAndLists = 2 * heads * blocks * (blocks + 1);
-      const uniforms = 12 * 256;
-      return 4 * (output + keyScoresAndIndices + proxyStatistics + pooled + scoresAndLists) + uniforms;
+      const [probeRows, blocksOfSegment] = [8, 2];
+      const summaries = 3 * heads * blocks * headDim;
+      const probes = heads * (length + blocks * probeRows);
+      const logSums = heads * blocks * (probeRows * blocks + summaryRows * blocksOfSegment);
+      const states = heads * length * (headDim + 4);
+      const uniforms = 20 * 256;
+      const planned = keyScoresAndIndices + proxyStatistics + pooled + scoresAndLists + probes + logSums;
+      return 4 * (output + planned + summaries + states) + uniforms;
     }
 
     for (const length of [200, 1500]) {

@@ -36,6 +36,8 @@ const randomCase = fc
     causal: fc.boolean(),
     permute: fc.boolean(),
     exactLastBlock: fc.boolean(),
+    probeRows: fc.constantFrom(0, 3, 8),
+    remainder: fc.boolean(),
     seed: fc.integer({min: 1, max: 1e6}),
   })
   .map((x): RandomCase => ({
@@ -53,6 +55,8 @@ const randomCase = fc
       causal: x.causal,
       permute: x.permute,
       exactLastBlock: x.exactLastBlock,
+      probeRows: x.probeRows,
+      remainder: x.remainder,
     },
     seed: x.seed,
   }));

@@ -8,8 +8,10 @@ import {WriteRowProgram} from '../../demo/llama/kernels/webgpu/write_row';
 import {blockGeometry} from '../../src/kernels/block_geometry';
 import {AttendProgram} from '../../src/kernels/webgpu/attend';
 import {AttendMatrixProgram} from '../../src/kernels/webgpu/attend_matrix';
+import {AttendRemainderProgram} from '../../src/kernels/webgpu/attend_remainder';
 import {CombineStatesProgram} from '../../src/kernels/webgpu/attend_split';
 import {BlockListsProgram} from '../../src/kernels/webgpu/block_lists';
+import {BlockLogSumsProgram} from '../../src/kernels/webgpu/block_log_sums';
 import {BlockMaskProgram} from '../../src/kernels/webgpu/block_mask';
 import {
   KeyScoresProgram,
@@ -21,11 +23,15 @@ import {GradientKeyProgram} from '../../src/kernels/webgpu/gradient_key';
 import {GradientQueryProgram} from '../../src/kernels/webgpu/gradient_query';
 import {GradientStatisticsProgram} from '../../src/kernels/webgpu/gradient_statistics';
 import {extendedCode} from '../../src/kernels/webgpu/extended_program';
+import {KeptMassProgram} from '../../src/kernels/webgpu/kept_mass';
 import type {AttentionProgram, ProgramSpec} from '../../src/kernels/webgpu/program';
+import {ProbedScoresProgram} from '../../src/kernels/webgpu/probed_scores';
+import {ProbeRowsProgram, QueryDistancesProgram} from '../../src/kernels/webgpu/probe_rows';
 import {QueryListsProgram} from '../../src/kernels/webgpu/query_lists';
 import {BlockScoresProgram, PoolBlocksProgram, ProxyMassProgram} from '../../src/kernels/webgpu/score_blocks';
 import {SelectBlocksProgram} from '../../src/kernels/webgpu/select_blocks';
 import {SumHeadsProgram} from '../../src/kernels/webgpu/sum_heads';
+import {SummarizeBlocksProgram} from '../../src/kernels/webgpu/summarize_blocks';
 import type {Tile} from '../../src/kernels/webgpu/tile';
 import {expectShader} from './shader_snapshot';
 
@@ -54,6 +60,8 @@ describe('shader texts', () => {
   const oddToRead = [odd, odd, odd, odd] as const;
   const toSum = [query, key, key, query, statistics] as const;
   const oddToSum = [odd, odd, odd, odd, statistics] as const;
+  const probes: TensorInfo = {...info(1, 4, 8, 8), dtype: 'int32'};
+  const seen = info(1, 4, 1000, 68);
   const proxy = {geometry, tile, scale: 0.125, causal: true};
   // Every form that an option brings: a chunk of queries, values of another dim, key lengths, a mask.
   const chunk = info(2, 4, 100, 64);
@@ -93,8 +101,36 @@ describe('shader texts', () => {
     proxy_mass: new ProxyMassProgram(info(1, 4, 768), order, geometry),
     block_scores: new BlockScoresProgram(query, geometry, 0.125, true, mass),
     block_scores_pooled: new BlockScoresProgram(query, geometry, 0.125, false),
-    select_blocks: new SelectBlocksProgram(scores, order, geometry, 0.9, true),
-    select_blocks_not_causal: new SelectBlocksProgram(scores, order, geometry, 0.9, false),
+    select_blocks: new SelectBlocksProgram(scores, order, geometry, 0.9, true, false),
+    select_blocks_own_counts: new SelectBlocksProgram(scores, order, geometry, 0.9, true, true),
+    select_blocks_not_causal: new SelectBlocksProgram(scores, order, geometry, 0.9, false, false),
+    summarize_blocks: new SummarizeBlocksProgram(key, order, geometry, true),
+    query_distances: new QueryDistancesProgram(query, geometry),
+    probe_rows: new ProbeRowsProgram(mass, geometry, 8),
+    block_log_sums: new BlockLogSumsProgram(query, key, order, geometry, tile, 0.125, true, probes),
+    block_log_sums_own_segment: new BlockLogSumsProgram(query, key, order, geometry, tile, 0.125, true),
+    probed_scores: new ProbedScoresProgram(
+      {query, summaries: query, probeLogSums: info(4, 64, 8), ownLogSums: info(4, 128, 2), proxyMass: mass},
+      geometry,
+      0.125,
+      true,
+    ),
+    probed_scores_not_causal: new ProbedScoresProgram(
+      {query, summaries: query, probeLogSums: info(4, 64, 8)},
+      geometry,
+      0.125,
+      false,
+    ),
+    attend_remainder: new AttendRemainderProgram(
+      {query, summaries: query, valueMeans: info(1, 4, 8, 64), blockLists: lists},
+      geometry,
+      0.125,
+      true,
+    ),
+    attend_sparse_seen: new AttendProgram(query, key, key, geometry, attendTile, float32, 0.125, true, plan, {seen}),
+    attend_matrix_sparse_seen: new AttendMatrixProgram(query, key, key, geometry, 0.125, true, plan, {seen}),
+    kept_mass: new KeptMassProgram(scores, lists, false),
+    kept_mass_own_counts: new KeptMassProgram(scores, lists, true),
     block_mask: new BlockMaskProgram(lists),
     attend_sparse: new AttendProgram(query, key, key, geometry, attendTile, 'float32', 0.125, true, plan),
     attend_exact: new AttendProgram(query, key, key, geometry, attendTile, 'float32', 0.125, true),
@@ -141,8 +177,46 @@ describe('shader texts', () => {
       info(2, 4, 8),
       keyLengths,
     ),
-    select_blocks_chunk: new SelectBlocksProgram(info(2, 4, 1, 8), chunkPlan.keyIndices, chunkGeometry, 0.9, true),
+    select_blocks_chunk: new SelectBlocksProgram(
+      info(2, 4, 1, 8),
+      chunkPlan.keyIndices,
+      chunkGeometry,
+      0.9,
+      true,
+      false,
+    ),
     block_lists: new BlockListsProgram({...info(1, 4, 8, 8), dtype: 'bool'}),
+    summarize_blocks_padded: new SummarizeBlocksProgram(wide, chunkPlan.keyIndices, chunkGeometry, false, keyLengths),
+    block_log_sums_chunk_padded: new BlockLogSumsProgram(
+      chunk,
+      keys,
+      chunkPlan.keyIndices,
+      chunkGeometry,
+      tile,
+      0.125,
+      true,
+      probes,
+      keyLengths,
+    ),
+    probed_scores_chunk_padded: new ProbedScoresProgram(
+      {
+        query: chunk,
+        summaries: keys,
+        probeLogSums: info(8, 8, 8),
+        ownLogSums: info(8, 16, 2),
+        proxyMass: info(2, 4, 8),
+        keyLengths,
+      },
+      chunkGeometry,
+      0.125,
+      true,
+    ),
+    attend_remainder_chunk_padded: new AttendRemainderProgram(
+      {query: chunk, summaries: keys, valueMeans: wide, blockLists: chunkPlan.blockLists, keyLengths},
+      chunkGeometry,
+      0.125,
+      true,
+    ),
     attend_chunk_padded_sparse: new AttendProgram(...chunkArgs, attendTile, float32, 0.125, true, chunkPlan, {
       keyLengths,
     }),

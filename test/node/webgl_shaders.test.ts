@@ -9,10 +9,12 @@ import {
   valueColumns,
 } from '../../src/kernels/webgl/attend_passes';
 import type {AttendWalk} from '../../src/kernels/webgl/attend_walk';
+import {BlockListsProgram} from '../../src/kernels/webgl/block_lists';
 import {BlockMaskProgram} from '../../src/kernels/webgl/block_mask';
 import {GradientKeyProgram, KeyWalkScoresProgram} from '../../src/kernels/webgl/gradient_key';
 import {GradientQueryProgram, GradientRowsProgram} from '../../src/kernels/webgl/gradient_query';
 import {GradientStatisticsProgram} from '../../src/kernels/webgl/gradient_statistics';
+import {KeptMassProgram} from '../../src/kernels/webgl/kept_mass';
 import {
   indexColumns,
   KeyScoresProgram,
@@ -33,7 +35,7 @@ import {
   PoolBlocksProgram,
   ProxyMassProgram,
 } from '../../src/kernels/webgl/score_blocks';
-import {BlockListsProgram, KeepBlocksProgram, SinkBlocksProgram} from '../../src/kernels/webgl/select_blocks';
+import {KeepBlocksProgram, SinkBlocksProgram} from '../../src/kernels/webgl/select_blocks';
 import {QueryListsProgram} from '../../src/kernels/webgl/query_lists';
 import {KeyPlacesProgram, SumHeadsProgram} from '../../src/kernels/webgl/sum_heads';
 import {LoadRowsProgram, StoreRowsProgram} from '../../src/kernels/webgl/tensor_rows';
@@ -66,6 +68,7 @@ describe('shader texts of WebGL', () => {
     firstGroup: 0,
     endGroup: 1024,
     slotsPerRound: 4,
+    parts: 1,
   });
   const sums = {statistics: rows(1024, 4, 2), values: rows(1024, 32, 8)};
   const value = rows(2000, valueColumns(64, 8));
@@ -73,6 +76,11 @@ describe('shader texts of WebGL', () => {
   const known = rows(4000, 4);
   const rest = sums.values;
   const queryPlan = {keyIndices: order.keyIndices, queryLists: lists};
+  const keyLengths = rows(1, 1);
+  const padding = {keyLengths, causal: true};
+  const padded = {...walk(false, true, 8), keyLengths};
+  const decoding = {...walk(false, true, 8), parts: 4};
+  const mask = {rows: rows(32_000, 128), shape: [1, 4, 1000, 1000], dtype: 'float32'};
 
   const programs: Record<string, AttentionProgram<object>> = {
     load_rows: new LoadRowsProgram(tensor, [1, 4, 1000, 64], {inner: 64, piece: 64}, 64, 0),
@@ -93,6 +101,7 @@ describe('shader texts of WebGL', () => {
     keep_blocks: new KeepBlocksProgram(blockScores, rows(4, 1), geometry, 0.9, true),
     keep_blocks_not_causal: new KeepBlocksProgram(blockScores, rows(4, 1), geometry, 0.9, false),
     block_lists: new BlockListsProgram(blockScores),
+    kept_mass: new KeptMassProgram(blockScores, lists, false),
     block_mask: new BlockMaskProgram(lists),
     permute_rows: new PermuteRowsProgram(key, order.keyIndices, geometry, 0, 4, 8),
     attend_scores_sparse: new AttendScoresProgram(walk(true, true, 8), 0, query, key, 0.125, plan),
@@ -123,6 +132,23 @@ describe('shader texts of WebGL', () => {
     ),
     query_lists: new QueryListsProgram(blockScores, 8, 8),
     key_places: new KeyPlacesProgram(order.keyIndices, geometry, 8),
+    // Forms of attention.
+    gradient_query_padded: new GradientQueryProgram(padded, 0, scores, scores, known, key, undefined),
+    key_walk_scores_padded_mask: new KeyWalkScoresProgram(padded, 0, key, query, 64, 0.125, undefined, mask),
+    proxy_scores_padded: new ProxyScoresProgram(query, key, geometry, heads, 8, 0.125, padding),
+    key_scores_padded: new KeyScoresProgram(rows(256, 256, 8), rows(128, 4), geometry, heads, padding),
+    block_scores_padded: new BlockScoresProgram(blockScores, rows(32, 1), geometry, true, rows(4, 8), keyLengths),
+    block_lists_of_a_plan: new BlockListsProgram(blockScores, geometry),
+    permute_rows_kept: new PermuteRowsProgram(
+      {tensor, rowSize: 64, columns: 64, kept: blockScores},
+      order.keyIndices,
+      geometry,
+      0,
+      4,
+      8,
+    ),
+    attend_scores_padded_mask: new AttendScoresProgram(padded, 0, query, key, 0.125, undefined, mask),
+    attend_values_parts: new AttendValuesProgram(decoding, 0, scores, sums.statistics, value, undefined),
   };
   for (const [name, program] of Object.entries(programs)) {
     it(name, () => expectShader(`webgl/${name}.frag`, program.source()));
@@ -150,5 +176,10 @@ describe('shader texts of WebGL', () => {
   it('store_attention', () => {
     const program = new StoreAttentionProgram(walk(true, true, 8), [sums, sums], plan);
     expectShader('webgl/store_attention.frag', program.source('tensor'));
+  });
+
+  it('store_attention_parts', () => {
+    const program = new StoreAttentionProgram(decoding, [sums]);
+    expectShader('webgl/store_attention_parts.frag', program.source('tensor'));
   });
 });

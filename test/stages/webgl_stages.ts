@@ -1,8 +1,10 @@
-import type {TensorInfo} from '@tensorflow/tfjs-core';
+import type {DataType, TensorInfo} from '@tensorflow/tfjs-core';
 import type {MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
 import type {BlockGeometry} from '../../src/kernels/block_geometry';
+import type {HiddenKeys} from '../../src/kernels/cpu/visible_scores';
 import {attend} from '../../src/kernels/webgl/attend';
 import {valueColumns} from '../../src/kernels/webgl/attend_passes';
+import {loadMask} from '../../src/kernels/webgl/attention_mask';
 import {blockMask} from '../../src/kernels/webgl/block_mask';
 import type {AttentionContext} from '../../src/kernels/webgl/context';
 import {attentionContext} from '../../src/kernels/webgl/context';
@@ -66,6 +68,18 @@ export function webglStages(
   const uploadKeyScores = (scores: ArrayLike<number>, geometry: BlockGeometry) =>
     upload(Float32Array.from(scores), stageShapes(geometry).keyScores, keyScoreSplit(geometry));
   const rowSplit = (length: number): RowSplit => ({inner: length, piece: length});
+  const uploadKeyLengths = (keyLengths: Int32Array | undefined) =>
+    keyLengths && upload(keyLengths, [keyLengths.length], rowSplit(1));
+  const uploadMask = (mask: HiddenKeys['mask'], geometry: BlockGeometry) => {
+    if (!mask) {
+      return undefined;
+    }
+    const tensor = backend.makeTensorInfo(mask.shape, mask.dtype as DataType, mask.values);
+    const loaded = loadMask(context, tensor, geometry);
+    backend.disposeIntermediateTensorInfo(tensor);
+    own(loaded.rows);
+    return loaded;
+  };
   const freeing = async <T>(body: () => Promise<T>): Promise<T> => {
     try {
       return await body();
@@ -75,7 +89,7 @@ export function webglStages(
     }
   };
   return {
-    permute: ({query, key, queryShape, keyShape}: Inputs, {geometry, scale}) =>
+    permute: ({query, key, queryShape, keyShape}: Inputs, {geometry, scale, causal, keyLengths}) =>
       freeing(async () => {
         const order = permute(
           context,
@@ -84,6 +98,8 @@ export function webglStages(
           geometry,
           scale,
           true,
+          causal,
+          uploadKeyLengths(keyLengths),
         );
         return {
           keyScores: await read(order.keyScores, keyScoreSplit(geometry), stageShapes(geometry).keyScores),
@@ -95,7 +111,7 @@ export function webglStages(
         const ranks = own(new RankKeysProgram(uploadKeyScores(keyScores, geometry)).run(context));
         return readIndices(new SortKeysProgram(geometry, drawBuffers, ranks).run(context), geometry);
       }),
-    scoreBlocks: ({query, key, queryShape, keyShape}, order, {geometry, scale, causal, exactLastBlock}) =>
+    scoreBlocks: ({query, key, queryShape, keyShape}, order, {geometry, scale, causal, exactLastBlock, keyLengths}) =>
       freeing(async () => {
         const gpuOrder = {
           keyScores: uploadKeyScores(order.keyScores, geometry),
@@ -110,6 +126,7 @@ export function webglStages(
           scale,
           causal,
           exactLastBlock,
+          uploadKeyLengths(keyLengths),
         );
         return read(scores, rowSplit(geometry.keyBlocks), stageShapes(geometry).scores);
       }),
@@ -130,9 +147,13 @@ export function webglStages(
           blockLists: await read(lists, rowSplit(keyBlocks + 1), shapes.blockLists, 'int32'),
         };
       }),
-    attend: ({query, key, value, queryShape, keyShape}, plan, {geometry, scale, causal}) =>
+    attend: (
+      {query, key, value, queryShape, keyShape, valueShape},
+      plan,
+      {geometry, scale, causal, keyLengths, mask},
+    ) =>
       freeing(async () => {
-        const {keyBlocks, headDim} = geometry;
+        const {keyBlocks, valueDim} = geometry;
         const gpuPlan = plan && {
           keyIndices: uploadIndices(plan.keyIndices, geometry),
           blockLists: upload(plan.blockLists, stageShapes(geometry).blockLists, rowSplit(keyBlocks + 1)),
@@ -141,11 +162,12 @@ export function webglStages(
           context,
           uploadHeads(query, queryShape),
           uploadHeads(key, keyShape),
-          uploadHeads(value, keyShape, valueColumns(headDim, drawBuffers)),
+          uploadHeads(value, valueShape, valueColumns(valueDim, drawBuffers)),
           geometry,
           scale,
           causal,
           gpuPlan,
+          {keyLengths: uploadKeyLengths(keyLengths), mask: uploadMask(mask, geometry)},
         );
         return readTensor(output);
       }),

@@ -1,4 +1,5 @@
 import type {BlockGeometry} from '../block_geometry.js';
+import type {AttentionState} from './attend_remainder.js';
 import {keyRow} from './permute.js';
 import type {BlockPlan, HiddenKeys} from './visible_scores.js';
 import {visibleScores} from './visible_scores.js';
@@ -7,7 +8,7 @@ import {visibleScores} from './visible_scores.js';
  * Stage 4, attend: float32 `[batch, heads, queryLength, valueDim]`. Softmax attention of each query row over the keys of
  * the blocks in its list, in float64; a row that sees nothing gives zeros.
  *
- * Without lists and key order every key counts: exact attention.
+ * Without lists and key order every key counts: exact attention. A row begins with what `seen` says it has seen already.
  */
 export function attend(
   query: Float32Array,
@@ -18,6 +19,7 @@ export function attend(
   causal: boolean,
   plan?: BlockPlan,
   hidden: HiddenKeys = {},
+  seen?: AttentionState,
 ): Float32Array {
   const {batch, heads, queryLength, valueDim} = geometry;
   const output = new Float32Array(batch * heads * queryLength * valueDim);
@@ -25,10 +27,13 @@ export function attend(
   const sums = new Float64Array(valueDim);
   for (let head = 0; head < batch * heads; ++head) {
     for (let row = 0; row < queryLength; ++row) {
+      const queryRow = head * queryLength + row;
       const {count, positions, scores} = scoresOf(head, row);
-      const max = scores.subarray(0, count).reduce((a, b) => Math.max(a, b), -Infinity);
-      sums.fill(0);
-      let sum = 0;
+      const max = scores.subarray(0, count).reduce((a, b) => Math.max(a, b), seen ? seen.maxima[queryRow] : -Infinity);
+      // What was seen before, brought to the maximum of all.
+      const rescale = seen && seen.sums[queryRow] > 0 ? Math.exp(seen.maxima[queryRow] - max) : 0;
+      let sum = seen ? rescale * seen.sums[queryRow] : 0;
+      sums.forEach((_, d) => (sums[d] = seen ? rescale * seen.values[queryRow * valueDim + d] : 0));
       for (let i = 0; i < count; ++i) {
         const weight = Math.exp(scores[i] - max);
         sum += weight;
@@ -37,8 +42,8 @@ export function attend(
           sums[d] += weight * value[valueStart + d];
         }
       }
-      const outputStart = (head * queryLength + row) * valueDim;
-      for (let d = 0; d < valueDim && count > 0; ++d) {
+      const outputStart = queryRow * valueDim;
+      for (let d = 0; d < valueDim && sum !== 0; ++d) {
         output[outputStart + d] = sums[d] / sum;
       }
     }

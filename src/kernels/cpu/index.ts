@@ -21,12 +21,16 @@ import type {BlockGeometry} from '../block_geometry.js';
 import {blockGeometry, isExact} from '../block_geometry.js';
 import {runsExact} from '../cost_model.js';
 import {exactPlan} from '../exact_plan.js';
+import {checkRemainder} from '../gradients.js';
 import {attend} from './attend.js';
 import {attendGradients} from './attend_gradients.js';
+import {attendRemainder} from './attend_remainder.js';
 import {blockLists} from './block_lists.js';
 import {blockMask} from './block_mask.js';
 import {cpuCosts} from './costs.js';
+import {keptMass} from './kept_mass.js';
 import {permute} from './permute.js';
+import {probedScores} from './probed_scores.js';
 import {scoreBlocks} from './score_blocks.js';
 import {selectBlocks} from './select_blocks.js';
 import type {BlockPlan, HiddenKeys} from './visible_scores.js';
@@ -75,7 +79,9 @@ function pbsAttention(args: {
   const [q, k, v] = [inputs.query, inputs.key, inputs.value].map((x) => valuesOf(x, backend));
   const plan = givenOrNewPlan(inputs, backend, geometry, attrs);
   const hidden = hiddenKeys(inputs, backend);
-  return outputTensor(backend, geometry, attend(q, k, v, geometry, attrs.scale, attrs.causal, plan, hidden));
+  const {scale, causal, remainder} = attrs;
+  const skipped = remainder ? attendRemainder(q, k, v, geometry, scale, causal, plan, hidden.keyLengths) : undefined;
+  return outputTensor(backend, geometry, attend(q, k, v, geometry, scale, causal, plan, hidden, skipped));
 }
 
 /** In the form and over the blocks of the forward pass: the same inputs and attributes give the same plan again. */
@@ -89,6 +95,7 @@ function pbsAttentionGrad(args: {
   if (attendsExactly(inputs, geometry, attrs)) {
     return flashAttentionGrad(args);
   }
+  checkRemainder('gradient of pbsAttention', attrs);
   const plan = givenOrNewPlan(inputs, backend, geometry, attrs);
   return gradientTensors(inputs, backend, geometry, attrs, hiddenKeys(inputs, backend), plan);
 }
@@ -128,12 +135,19 @@ function pbsAttentionPlan(args: {
   } else {
     const [q, k] = [query, key].map((x) => valuesOf(x, backend));
     const sparse = planBlocks(q, k, geometry, attrs, keyLengthsOf(inputs, backend));
-    plan = {keyIndices: sparse.keyIndices, blockMask: blockMask(sparse.blockLists, geometry)};
+    plan = {
+      keyIndices: sparse.keyIndices,
+      blockMask: blockMask(sparse.blockLists, geometry),
+      keptMass: keptMass(sparse.scores, sparse.blockLists, geometry, attrs.probeRows > 0),
+    };
   }
-  return [
+  const outputs = [
     backend.makeTensorInfo([batch, heads, keyLength], 'int32', plan.keyIndices),
     backend.makeTensorInfo([batch, heads, queryBlocks, keyBlocks], 'bool', plan.blockMask),
   ];
+  return attrs.withMass
+    ? [...outputs, backend.makeTensorInfo([batch, heads, queryBlocks], 'float32', plan.keptMass)]
+    : outputs;
 }
 
 function planBlocks(
@@ -142,12 +156,15 @@ function planBlocks(
   geometry: BlockGeometry,
   attrs: PBSAttentionAttrs,
   keyLengths?: Int32Array,
-): BlockPlan {
-  const {scale, causal, threshold, exactLastBlock} = attrs;
+): BlockPlan & {scores: Float64Array} {
+  const {scale, causal, threshold, exactLastBlock, probeRows} = attrs;
   const order = permute(query, key, geometry, scale, attrs.permute, causal, keyLengths);
-  const scores = scoreBlocks(query, key, order, geometry, scale, causal, exactLastBlock, keyLengths);
-  const lists = selectBlocks(scores, order.keyIndices, geometry, threshold, causal);
-  return {keyIndices: order.keyIndices, blockLists: lists};
+  const scores =
+    probeRows > 0
+      ? probedScores(query, key, order, geometry, scale, causal, exactLastBlock, probeRows, keyLengths)
+      : scoreBlocks(query, key, order, geometry, scale, causal, exactLastBlock, keyLengths);
+  const lists = selectBlocks(scores, order.keyIndices, geometry, threshold, causal, probeRows > 0);
+  return {keyIndices: order.keyIndices, blockLists: lists, scores};
 }
 
 function outputTensor(backend: MathBackendCPU, geometry: BlockGeometry, output: Float32Array): TensorInfo {

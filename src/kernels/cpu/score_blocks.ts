@@ -40,6 +40,7 @@ export function scoreBlocks(
       const row = scores.subarray(start, start + competing);
       if (exactLastBlock && causal && queryBlock >= firstProxyBlock(geometry, length)) {
         proxyMass(row, proxyScores, order, geometry);
+        normalise(row);
       } else {
         row.forEach((_, keyBlock) => {
           row[keyBlock] = scale * dot(pooledQuery, queryBlock * headDim, pooledKey, keyBlock * headDim, headDim);
@@ -69,14 +70,21 @@ function poolBlocks(
   return pooled;
 }
 
-/** Attention of the proxy rows to each block of the row, as a share of what they pay to all of them. */
-function proxyMass(row: Float64Array, keyScores: Float64Array, order: Int32Array, {blockSize}: BlockGeometry): void {
-  let total = 0;
+/** Adds the attention of the proxy rows to each block of the row: shares of what they pay to all complete segments. */
+export function proxyMass(
+  row: Float64Array,
+  keyScores: Float64Array,
+  order: Int32Array,
+  {blockSize}: BlockGeometry,
+): void {
   for (let i = 0; i < row.length * blockSize; ++i) {
     row[Math.floor(i / blockSize)] += keyScores[order[i]];
-    total += keyScores[order[i]];
   }
-  // No mass outside the own segment: the row stays 0, never reaches a threshold, and every block is kept.
+}
+
+/** Divides a row by its sum. No mass outside the own segment: it stays 0, never reaches a threshold, and every block is kept. */
+function normalise(row: Float64Array): void {
+  const total = row.reduce((a, b) => a + b, 0);
   if (total > 0) {
     row.forEach((mass, i) => (row[i] = mass / total));
   }

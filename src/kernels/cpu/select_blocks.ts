@@ -8,6 +8,9 @@ import {scoredBlocks, visibleBlocks} from '../block_geometry.js';
  * A query block keeps the shortest prefix of its key blocks, by descending score, whose scores add up to the
  * threshold; and always the blocks of its own segment (under a causal mask; of every segment that its rows stand in) and
  * the block that holds original key 0, the attention sink.
+ *
+ * With `ownCounts` scores are shares of all attention: what a row lacks to 1 goes to the own segment and counts as kept, but
+ * never for the block of the highest score, which is kept in any case.
  */
 export function selectBlocks(
   scores: ArrayLike<number>,
@@ -15,6 +18,7 @@ export function selectBlocks(
   geometry: BlockGeometry,
   threshold: number,
   causal: boolean,
+  ownCounts = false,
 ): Int32Array {
   const {batch, heads, keyLength, blockSize, queryBlocks, keyBlocks} = geometry;
   const lists = new Int32Array(batch * heads * queryBlocks * (keyBlocks + 1));
@@ -27,16 +31,18 @@ export function selectBlocks(
       const byScore = Array.from({length: candidates}, (_, i) => i);
       byScore.sort((a, b) => scores[row * keyBlocks + b] - scores[row * keyBlocks + a] || a - b);
       const selected = new Set([sinkBlock]);
-      let sum = 0;
-      for (const keyBlock of byScore) {
-        if (sum >= threshold) {
+      const scoreOf = (keyBlock: number) => scores[row * keyBlocks + keyBlock];
+      const own = ownCounts ? 1 - byScore.reduce((sum, keyBlock) => sum + scoreOf(keyBlock), 0) : 0;
+      let before = 0;
+      for (const [place, keyBlock] of byScore.entries()) {
+        if (before + (place > 0 ? own : 0) >= threshold) {
           break;
         }
         selected.add(keyBlock);
-        sum += scores[row * keyBlocks + keyBlock];
+        before += scoreOf(keyBlock);
       }
-      for (let own = candidates; own < visibleBlocks(geometry, causal, queryBlock); ++own) {
-        selected.add(own);
+      for (let ownBlock = candidates; ownBlock < visibleBlocks(geometry, causal, queryBlock); ++ownBlock) {
+        selected.add(ownBlock);
       }
       const list = lists.subarray(row * (keyBlocks + 1), (row + 1) * (keyBlocks + 1));
       list[0] = selected.size;

@@ -11,17 +11,27 @@ import {
   valueTexels,
 } from './attend_passes.js';
 import type {AttendWalk, BlockPlan} from './attend_walk.js';
-import {groupsPerBlock, tilesPerBlock} from './attend_walk.js';
+import {groupsPerBlock, partsOf, tilesPerBlock} from './attend_walk.js';
+import type {AttentionMask} from './attention_mask.js';
 import type {AttentionContext} from './context.js';
+import type {KeptRows} from './permute_rows.js';
 import {PermuteRowsProgram} from './permute_rows.js';
 import {withScratch} from './program.js';
 import type {RowTexture} from './row_texture.js';
 import {newTensor} from './tensor_rows.js';
 
+/** What hides keys besides a causal mask. */
+export interface HiddenKeys {
+  /** As `loadKeyLengths` gives them. */
+  keyLengths?: RowTexture;
+  /** For exact attention alone: it stands in the order of keys. */
+  mask?: AttentionMask;
+}
+
 /**
- * Stage 4, attend: float32 tensor `[batch, heads, length, headDim]`. Softmax attention of each query row over the keys of
- * the blocks in its list, or, without a plan, over all keys: exact attention. With a causal mask a row sees the keys whose
- * original index is not above its own.
+ * Stage 4, attend: float32 tensor `[batch, heads, queryLength, valueDim]`. Softmax attention of each query row over the keys
+ * of the blocks in its list, or, without a plan, over all keys: exact attention. With a causal mask a row sees the keys
+ * whose original index is not above its own position; a row that sees nothing gives zeros.
  *
  * Fragments share no memory, so that what one learns of a score is lost to the others unless it is drawn. Hence an online
  * softmax by rounds: all groups of four query rows together take their next few key blocks, draw the scores (each once),
@@ -29,7 +39,8 @@ import {newTensor} from './tensor_rows.js';
  * kept of them.
  *
  * With a plan, keys and values are first copied into the permuted order, for as many heads as are worked on at a time, so
- * that fragments side by side find them side by side, as without one.
+ * that fragments side by side find them side by side, as without one. With a plan they may still stand in their tensors, which
+ * are then read where the plan keeps blocks, and nowhere else.
  *
  * A group takes part in its first rounds and in none after, so the last round in which it took part says in which of two
  * textures, drawn in turns, its sums stand; nothing is copied for groups that are done.
@@ -37,31 +48,38 @@ import {newTensor} from './tensor_rows.js';
 export function attend(
   context: AttentionContext,
   query: RowTexture,
-  key: RowTexture,
-  value: RowTexture,
+  key: RowTexture | KeptRows,
+  value: RowTexture | KeptRows,
   geometry: BlockGeometry,
   scale: number,
   causal: boolean,
   plan?: BlockPlan,
+  {keyLengths, mask}: HiddenKeys = {},
 ): TensorInfo {
-  const {batch, heads, queryLength, valueDim, queryBlocks, keyBlocks} = geometry;
-  const {drawBuffers, scratchTexels} = context;
+  const {batch, heads, queryLength, keyLength, valueDim, queryBlocks, keyBlocks} = geometry;
+  const {drawBuffers, scratchTexels, maxTextureSize} = context;
   const groupsAtOnce = groupsInRange(context, geometry);
   const headGroups = queryBlocks * groupsPerBlock(geometry);
-  const headsAtOnce = Math.max(1, Math.floor(groupsAtOnce / headGroups));
-  const permuteRows = (rows: RowTexture, indices: RowTexture, ...headRange: [number, number]) =>
-    new PermuteRowsProgram(rows, indices, geometry, ...headRange, drawBuffers).run(context);
+  // Copies in permuted order are scratch, too: they bind where there are many more keys than queries.
+  const copiedTexels = plan ? keyLength * (Math.ceil(key.columns / 4) + Math.ceil(value.columns / 4)) : 0;
+  const headsAtOnce = Math.max(1, Math.floor(Math.min(groupsAtOnce / headGroups, scratchTexels / copiedTexels)));
+  const permuteRows = (rows: RowTexture | KeptRows, indices: RowTexture, ...headRange: [number, number]) =>
+    new PermuteRowsProgram(rows, indices, geometry, ...headRange, drawBuffers, keyLengths).run(context);
   return newTensor(context, [batch, heads, queryLength, valueDim], 'float32', (target) => {
     for (let firstHead = 0; firstHead < batch * heads; firstHead += headsAtOnce) {
       const walkHeads = Math.min(headsAtOnce, batch * heads - firstHead);
       withScratch(context, (scratch) => {
-        const inOrder = (rows: RowTexture) =>
-          plan ? scratch(permuteRows(rows, plan.keyIndices, firstHead, walkHeads)) : rows;
+        const inOrder = (rows: RowTexture | KeptRows) =>
+          plan ? scratch(permuteRows(rows, plan.keyIndices, firstHead, walkHeads)) : (rows as RowTexture);
         const keys = inOrder(key);
         const values = inOrder(value);
         for (let firstGroup = 0; firstGroup < walkHeads * headGroups; firstGroup += groupsAtOnce) {
           const endGroup = Math.min(firstGroup + groupsAtOnce, walkHeads * headGroups);
-          const slotTexels = (endGroup - firstGroup) * tilesPerBlock(geometry, drawBuffers) * drawBuffers;
+          const blockTiles = tilesPerBlock(geometry, drawBuffers);
+          const slotTexels = (endGroup - firstGroup) * blockTiles * drawBuffers;
+          // The scores of a round stand in one row a group, and a row in one column of a texture.
+          const slotsThatFit = Math.floor(Math.min(scratchTexels / slotTexels, maxTextureSize / blockTiles));
+          const slotsPerRound = Math.max(1, Math.min(slotsThatFit, keyBlocks));
           const walk: AttendWalk = {
             geometry,
             causal,
@@ -71,10 +89,12 @@ export function attend(
             heads: walkHeads,
             firstGroup,
             endGroup,
-            slotsPerRound: Math.max(1, Math.min(Math.floor(scratchTexels / slotTexels), keyBlocks)),
+            slotsPerRound,
+            parts: partsOf(geometry, endGroup - firstGroup, slotsPerRound),
+            keyLengths,
           };
           withScratch(context, (rangeScratch) => {
-            const sums = attendGroups(context, query, keys, values, walk, scale, rangeScratch, plan);
+            const sums = attendGroups(context, query, keys, values, walk, scale, rangeScratch, plan, mask);
             new StoreAttentionProgram(walk, sums, plan).drawTensor(context, target);
           });
         }
@@ -86,7 +106,7 @@ export function attend(
 /** Groups whose scores of one block, and whose two textures of sums, fit the scratch textures. */
 function groupsInRange({drawBuffers, scratchTexels}: AttentionContext, geometry: BlockGeometry): number {
   const scoreTexels = tilesPerBlock(geometry, drawBuffers) * drawBuffers;
-  const sumTexels = 2 * drawBuffers * valueTexels(geometry.headDim, drawBuffers);
+  const sumTexels = 2 * drawBuffers * valueTexels(geometry.valueDim, drawBuffers);
   return Math.max(1, Math.floor(scratchTexels / Math.max(scoreTexels, sumTexels)));
 }
 
@@ -100,24 +120,25 @@ function attendGroups(
   scale: number,
   scratch: Take<RowTexture>,
   plan?: BlockPlan,
+  mask?: AttentionMask,
 ): RunningSums[] {
-  const {geometry, causal, endGroup, slotsPerRound} = walk;
+  const {geometry, causal, endGroup, slotsPerRound, parts} = walk;
   const slots = visibleBlocks(geometry, causal, blockOf(walk, endGroup - 1));
   const sums: RunningSums[] = [];
   let scores: RowTexture | undefined;
   for (let round = 0; round * slotsPerRound < slots; ++round) {
     const firstSlot = round * slotsPerRound;
-    const rows = groupsThatReach(walk, firstSlot);
-    const scorePass = new AttendScoresProgram(walk, firstSlot, query, key, scale, plan);
+    const [first, end] = groupsThatReach(walk, firstSlot);
+    const scorePass = new AttendScoresProgram(walk, firstSlot, query, key, scale, plan, mask);
     scores ??= scratch(scorePass.allocate(context));
-    scorePass.draw(context, scores, ...rows);
+    scorePass.draw(context, scores, first, end);
     const before = sums[(round + 1) % 2] as RunningSums | undefined;
     const statisticsPass = new AttendStatisticsProgram(walk, firstSlot, scores, before, plan);
     const statistics = sums[round % 2]?.statistics ?? scratch(statisticsPass.allocate(context));
-    statisticsPass.draw(context, statistics, ...rows);
+    statisticsPass.draw(context, statistics, first * parts, end * parts);
     const valuesPass = new AttendValuesProgram(walk, firstSlot, scores, statistics, value, before, plan);
     const values = sums[round % 2]?.values ?? scratch(valuesPass.allocate(context));
-    valuesPass.draw(context, values, ...rows);
+    valuesPass.draw(context, values, first * parts, end * parts);
     sums[round % 2] = {statistics, values};
     // What a round draws is enough for one piece of work on the GPU.
     context.gl.flush();
@@ -128,7 +149,10 @@ function attendGroups(
 const blockOf = ({geometry, heads}: AttendWalk, group: number) =>
   Math.floor(group / (groupsPerBlock(geometry) * heads));
 
-/** Rows `[first, end)` of the range's textures, past those whose query block sees none of the slots from `slot` on. */
+/**
+ * Groups `[first, end)`, counted from the first of the range, past those whose query block sees none of the slots from `slot`
+ * on.
+ */
 function groupsThatReach(walk: AttendWalk, slot: number): [number, number] {
   const {geometry, causal, heads, firstGroup, endGroup} = walk;
   let block = blockOf(walk, firstGroup);

@@ -2,6 +2,7 @@ import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {BlockGeometry} from '../block_geometry.js';
 import type {Take} from '../scratch.js';
 import {AttendScoresProgram, AttendStatisticsProgram} from './attend_passes.js';
+import type {HiddenKeys} from './attend.js';
 import type {AttendWalk, BlockPlan} from './attend_walk.js';
 import {blockMask} from './block_mask.js';
 import type {AttentionContext} from './context.js';
@@ -36,16 +37,17 @@ export function attendGradients(
   scale: number,
   causal: boolean,
   plan?: BlockPlan,
+  hidden: HiddenKeys = {},
 ): TensorInfo[] {
   const {batch, heads, keyValueHeads, queryLength, keyLength, headDim, valueDim} = geometry;
   return withScratch(context, (scratch) => {
     const made: TensorInfo[] = [];
     try {
-      const statistics = scratch(gradientStatistics(context, rows, geometry, scale, causal, plan));
-      const query = scratch(gradientQuery(context, rows, statistics, geometry, scale, causal, plan));
+      const statistics = scratch(gradientStatistics(context, rows, geometry, scale, causal, plan, hidden));
+      const query = scratch(gradientQuery(context, rows, statistics, geometry, scale, causal, plan, hidden));
       const queryShape = [batch, heads, queryLength, headDim];
       made.push(storeRows(context, query, {inner: headDim, piece: headDim}, queryShape, 'float32'));
-      const gradients = gradientKey(context, rows, statistics, geometry, scale, causal, scratch, plan);
+      const gradients = gradientKey(context, rows, statistics, geometry, scale, causal, scratch, plan, hidden);
       const places = plan && scratch(new KeyPlacesProgram(plan.keyIndices, geometry, context.drawBuffers).run(context));
       for (const [gradient, dim] of [
         [gradients.key, headDim],
@@ -82,13 +84,15 @@ function forEachWalk(
   geometry: BlockGeometry,
   causal: boolean,
   plan: BlockPlan | undefined,
+  keyLengths: RowTexture | undefined,
   body: (walk: AttendWalk, keys: RowTexture, values: RowTexture, scratch: Take<RowTexture>) => void,
 ): void {
   for (const range of headRanges(context, geometry)) {
     withScratch(context, (scratch) => {
-      const inOrder = (rows: RowTexture) => (plan ? scratch(permuted(context, rows, geometry, range, plan)) : rows);
+      const inOrder = (rows: RowTexture) =>
+        plan ? scratch(permuted(context, rows, geometry, range, plan, keyLengths)) : rows;
       const [keys, values] = [inOrder(key), inOrder(value)];
-      for (const walk of headWalks(context, geometry, range, causal, plan !== undefined)) {
+      for (const walk of headWalks(context, geometry, range, causal, plan !== undefined, keyLengths)) {
         withScratch(context, (rangeScratch) => body(walk, keys, values, rangeScratch));
       }
     });
@@ -101,8 +105,10 @@ function permuted(
   geometry: BlockGeometry,
   {firstHead, heads}: {firstHead: number; heads: number},
   {keyIndices}: Pick<BlockPlan, 'keyIndices'>,
+  keyLengths?: RowTexture,
 ): RowTexture {
-  return new PermuteRowsProgram(rows, keyIndices, geometry, firstHead, heads, context.drawBuffers).run(context);
+  const {drawBuffers} = context;
+  return new PermuteRowsProgram(rows, keyIndices, geometry, firstHead, heads, drawBuffers, keyLengths).run(context);
 }
 
 function gradientStatistics(
@@ -112,15 +118,16 @@ function gradientStatistics(
   scale: number,
   causal: boolean,
   plan?: BlockPlan,
+  {keyLengths, mask}: HiddenKeys = {},
 ): RowTexture {
   return withScratch(context, (_, keep) => {
     let target: RowTexture | undefined;
-    forEachWalk(context, rows, geometry, causal, plan, (walk, keys, _values, scratch) => {
+    forEachWalk(context, rows, geometry, causal, plan, keyLengths, (walk, keys, _values, scratch) => {
       const sums: RowTexture[] = [];
       let scores: RowTexture | undefined;
       for (let round = 0; round * walk.slotsPerRound < geometry.keyBlocks; ++round) {
         const firstSlot = round * walk.slotsPerRound;
-        const scorePass = new AttendScoresProgram(walk, firstSlot, rows.query, keys, scale, plan);
+        const scorePass = new AttendScoresProgram(walk, firstSlot, rows.query, keys, scale, plan, mask);
         scores = drawInto(context, scores, scorePass, scratch);
         const before = sums[(round + 1) % 2] as RowTexture | undefined;
         const statisticsPass = new AttendStatisticsProgram(
@@ -148,17 +155,18 @@ function gradientQuery(
   scale: number,
   causal: boolean,
   plan?: BlockPlan,
+  {keyLengths, mask}: HiddenKeys = {},
 ): RowTexture {
   return withScratch(context, (_, keep) => {
     let target: RowTexture | undefined;
-    forEachWalk(context, rows, geometry, causal, plan, (walk, keys, values, scratch) => {
+    forEachWalk(context, rows, geometry, causal, plan, keyLengths, (walk, keys, values, scratch) => {
       const valueWalk = {...walk, geometry: {...geometry, headDim: geometry.valueDim}};
       const sums: RowTexture[] = [];
       let [scores, products]: Array<RowTexture | undefined> = [];
       let rounds = 0;
       for (; rounds * walk.slotsPerRound < geometry.keyBlocks; ++rounds) {
         const slot = rounds * walk.slotsPerRound;
-        const scorePass = new AttendScoresProgram(walk, slot, rows.query, keys, scale, plan);
+        const scorePass = new AttendScoresProgram(walk, slot, rows.query, keys, scale, plan, mask);
         scores = drawInto(context, scores, scorePass, scratch);
         const productPass = new AttendScoresProgram(valueWalk, slot, rows.dy, values, unscaled, plan);
         products = drawInto(context, products, productPass, scratch);
@@ -184,6 +192,7 @@ function gradientKey(
   causal: boolean,
   take: Take<RowTexture>,
   plan?: BlockPlan,
+  {keyLengths, mask}: HiddenKeys = {},
 ): Record<'key' | 'value', RowTexture> {
   const {queryBlocks, keyBlocks, headDim, valueDim} = geometry;
   const keyGeometry = transposed(geometry);
@@ -198,16 +207,16 @@ function gradientKey(
     for (const range of headRanges(context, keyGeometry)) {
       withScratch(context, (headScratch) => {
         const inOrder = (rows: RowTexture) =>
-          plan ? headScratch(permuted(context, rows, geometry, range, plan)) : rows;
+          plan ? headScratch(permuted(context, rows, geometry, range, plan, keyLengths)) : rows;
         const [keys, values] = [inOrder(key), inOrder(value)];
-        for (const walk of headWalks(context, keyGeometry, range, causal, plan !== undefined)) {
+        for (const walk of headWalks(context, keyGeometry, range, causal, plan !== undefined, keyLengths)) {
           withScratch(context, (rangeScratch) => {
             const sums: Record<'key' | 'value', RowTexture[]> = {key: [], value: []};
             let [scores, products]: Array<RowTexture | undefined> = [];
             let rounds = 0;
             for (; rounds * walk.slotsPerRound < queryBlocks; ++rounds) {
               const slot = rounds * walk.slotsPerRound;
-              const scorePass = new KeyWalkScoresProgram(walk, slot, keys, query, headDim, scale, queryPlan);
+              const scorePass = new KeyWalkScoresProgram(walk, slot, keys, query, headDim, scale, queryPlan, mask);
               scores = drawInto(context, scores, scorePass, rangeScratch);
               const productPass = new KeyWalkScoresProgram(walk, slot, values, dy, valueDim, unscaled, queryPlan);
               products = drawInto(context, products, productPass, rangeScratch);

@@ -11,8 +11,13 @@ export const webglCosts: AttentionCosts = {
   sparseFactor: 1.2,
   record: 0.02,
   programs: 25,
+  probePrograms: 12,
+  remainderPrograms: 6,
   fixed: 0.3,
   proxyMultiplyAdd: 6.9e-9,
+  // Of a proxy row, once.
+  probeMultiplyAdd: 3.5e-9,
+  summaryMultiplyAdd: 3.5e-9,
   pooledValue: 8e-8,
   blockPairValue: 1e-7,
   blockTriple: 1.8e-8,

@@ -1,12 +1,15 @@
 import {each} from '../shader_text.js';
 import type {AttendWalk, WalkVariant} from './attend_walk.js';
 import {tilesPerBlock, walkUniforms, walkVariant} from './attend_walk.js';
+import type {AttentionMask} from './attention_mask.js';
+import {maskedText, maskUniforms} from './attention_mask.js';
 import {addVectors, startSums} from './gradient_query.js';
-import {sumTexels} from './gradient_walk.js';
+import {sumTexels, transposed} from './gradient_walk.js';
+import {keyEndOf} from './key_lengths.js';
 import type {Uniforms} from './program.js';
 import {AttentionProgram} from './program.js';
 import type {RowTexture} from './row_texture.js';
-import {keyBase, maskedScore, orNone, writeScores} from './score_tile.js';
+import {maskedScore, orNone, writeScores} from './score_tile.js';
 
 /** Keys in permuted order, and for each block of them the query blocks that attend to it (see `query_lists.ts`). */
 export interface QueryPlan {
@@ -18,6 +21,9 @@ export interface QueryPlan {
  * Stage 3 of the gradients, gradient key. Its walks are transposed: a group is four keys of a block, in permuted order where
  * there is a plan, and walks over the query blocks that see its block, in tiles of queries. Each query head has an order of
  * its own, so each has groups of its own; the heads that share keys are added up at the end (`sum_heads.ts`).
+ *
+ * The uniforms `queryLength` and `keyLength` are those of the walk: of what its groups are, keys, and of what they walk over,
+ * queries. `keyBlocks` and `queryBlocks` go by their names.
  */
 
 function keyWalkUniforms(walk: AttendWalk, firstSlot: number): Uniforms {
@@ -75,6 +81,8 @@ ivec4 positionsIn(int block, int tile, int four) {
 
 interface KeyWalkVariant extends WalkVariant {
   dim: number;
+  /** The mask's dtype. */
+  mask?: string;
 }
 
 /** Scores of a round, transposed. A row a group; texel t, layer i: query i of tile t, with the group's four keys. */
@@ -88,34 +96,45 @@ export class KeyWalkScoresProgram extends AttentionProgram<KeyWalkVariant> {
     dim: number,
     scale: number,
     plan?: QueryPlan,
+    mask?: AttentionMask,
   ) {
-    const {geometry, tileKeys, firstGroup, endGroup, slotsPerRound} = walk;
+    const {geometry, tileKeys, firstGroup, endGroup, slotsPerRound, keyLengths} = walk;
     super({
       // Named by their places in a walk of queries: what a group has four of is its query.
-      inputs: {query: key, key: query, ...(plan && {queryLists: plan.queryLists, keyIndices: plan.keyIndices})},
-      uniforms: {...keyWalkUniforms(walk, firstSlot), logitScale: {type: 'float', value: scale * Math.LOG2E}},
+      inputs: {
+        query: key,
+        key: query,
+        ...(plan && {queryLists: plan.queryLists, keyIndices: plan.keyIndices}),
+        ...(keyLengths && {keyLengths}),
+        ...(mask && {mask: mask.rows}),
+      },
+      uniforms: {
+        ...keyWalkUniforms(walk, firstSlot),
+        ...(mask && maskUniforms(mask, transposed(geometry))),
+        logitScale: {type: 'float', value: scale * Math.LOG2E},
+      },
       output: {rows: endGroup - firstGroup, columns: 4 * slotsPerRound * tilesPerBlock(geometry, tileKeys)},
       layers: tileKeys,
-      variant: {...walkVariant(walk), dim},
-      fetches: (4 + tileKeys) * Math.ceil(dim / 4),
+      variant: {...walkVariant(walk), dim, mask: mask?.dtype},
+      fetches: (4 + tileKeys) * Math.ceil(dim / 4) + (mask ? 4 * tileKeys : 0),
     });
   }
 
   protected shader(variant: KeyWalkVariant): string {
-    const {causal, sparse, tileKeys, dim} = variant;
+    const {causal, sparse, padded, tileKeys, dim, mask} = variant;
+    const lastSeen = causal ? 'position + queryOffset' : padded ? 'nowhere - 1' : undefined;
     return `
 // A fragment computes the scores of a group of four keys with one tile of ${tileKeys} queries, each query a layer.
 ${keyGroupText(variant)}
-${keyBase}
-${orNone}
-// Original indices of the group's keys.
+${orNone}${padded ? keyEndOf('queryLength') : ''}
+// Original indices of the group's keys${padded ? '; padding stands past every query' : ''}.
 ivec4 origins;
-vec4 visible(int position, ivec4 keys, vec4 scores) {
+${padded ? 'const int nowhere = 1 << 30;\n' : ''}vec4 visible(int position, ivec4 keys, vec4 scores) {
   if (position < 0) {
     return vec4(${maskedScore});
   }
-  return ${causal ? `mix(scores, vec4(${maskedScore}), greaterThan(origins, ivec4(position + queryOffset)))` : 'scores'};
-}
+  return ${lastSeen ? `mix(scores, vec4(${maskedScore}), greaterThan(origins, ivec4(${lastSeen})))` : 'scores'};
+}${mask ? maskedText(mask) + maskOfKeys(tileKeys) : ''}
 void compute(int row, int tile) {
   Group group = groupAt(firstGroup + row);
   int slot = divide(tile, tilesPerBlock);
@@ -133,22 +152,47 @@ void compute(int row, int tile) {
     int column = (inBlock[i] - key * tilesPerBlock) * ${tileKeys} + key;
     origins[i] = int(readKeyIndices(group.head * keyBlocks + group.block, column / 4)[column % 4]);
   }`
-      : `int head = divide(keyBase(group.head), length);
+      : `int head = (group.head / heads) * keyHeads + (group.head % heads) / (heads / keyHeads);
   origins = queries;`
-  }
-  int firstKey = group.head * length;
+  }${padded ? hidePadding : ''}
+  int firstKey = group.head * keyLength;
   int block = blockOf(group, slot);
   int tileOfBlock = tile - slot * tilesPerBlock;
   ${each(
     tileKeys / 4,
     (i) => `ivec4 positions${i} = positionsIn(block, tileOfBlock, ${i});
-  ivec4 keys${i} = orNone(positions${i}, min((block + 1) * blockSize, length));`,
+  ivec4 keys${i} = orNone(positions${i}, min((block + 1) * blockSize, keyLength));`,
     '\n  ',
   )}
-${writeScores(dim, tileKeys)}
+${writeScores(dim, tileKeys)}${mask ? maskKeyScores(tileKeys) : ''}
 }`;
   }
 }
+
+const hidePadding = `
+  origins = ivec4(mix(vec4(origins), vec4(nowhere), greaterThanEqual(origins, ivec4(keyEnd(group.head)))));`;
+
+/** Shader text: `maskOfKeys(…)`, what the mask holds for a query and a group of keys: these stand in different tiles. */
+const maskOfKeys = (tileKeys: number) => `
+vec4 maskOfKeys(Group group, int query) {
+  int row = (group.head / heads) * maskBatchStep + (group.head % heads) * maskHeadStep + max(query, 0) * maskRowStep;
+  if (maskBlockStep == 0) {
+    return readMask(row, 0).xxxx;
+  }
+  vec4 four;
+  for (int i = 0; i < 4; i++) {
+    // Past the end of the block there are no keys.
+    int inBlock = min(group.keys[i] - group.block * blockSize, blockSize - 1);
+    int key = divide(inBlock, tilesPerBlock);
+    int column = (inBlock - key * tilesPerBlock) * ${tileKeys} + key;
+    four[i] = readMask(row + group.block, column / 4)[column % 4];
+  }
+  return four;
+}`;
+
+/** Shader text for the body of `compute`, after `writeScores`: brings the scores under the mask. */
+const maskKeyScores = (tileKeys: number) => `
+  ${each(tileKeys, (k) => `result${k} = masked(result${k}, maskOfKeys(group, keys${Math.floor(k / 4)}[${k % 4}]));`, '\n  ')}`;
 
 interface GradientKeyVariant extends WalkVariant {
   firstRound: boolean;
@@ -201,14 +245,14 @@ ${keyGroupText(variant)}
 void compute(int row, int texel) {
   Group group = groupAt(firstGroup + row);
   ${startSums(tileKeys, firstRound)}
-  int firstRowOfHead = group.head * length;
+  int firstRowOfHead = group.head * keyLength;
   ivec2 at = scoresAt(row);
   int slots = slotsOfRound(group);
   int tile = 0;
   for (int slot = 0; slot < slots; slot++) {
     int block = blockOf(group, slot);
     for (int t = 0; t < tilesPerBlock; t++, tile++) {
-      ${each(vectors, (i) => `ivec4 rows${i} = firstRowOfHead + min(positionsIn(block, t, ${i}), length - 1);`, '\n      ')}
+      ${each(vectors, (i) => `ivec4 rows${i} = firstRowOfHead + min(positionsIn(block, t, ${i}), keyLength - 1);`, '\n      ')}
       ${each(
         tileKeys,
         (k) => `{

@@ -1,6 +1,6 @@
 import {each} from '../shader_text.js';
 import type {AttendWalk, BlockPlan, WalkVariant} from './attend_walk.js';
-import {groupText, keysText, roundText, tilesPerBlock, walkUniforms, walkVariant} from './attend_walk.js';
+import {groupText, keysText, roundText, tilesPerBlock, walkInputs, walkUniforms, walkVariant} from './attend_walk.js';
 import {sumTexels} from './gradient_walk.js';
 import {AttentionProgram} from './program.js';
 import type {RowTexture} from './row_texture.js';
@@ -32,7 +32,7 @@ export class GradientQueryProgram extends AttentionProgram<WalkVariant & {firstR
         statistics,
         key,
         ...(before && {before}),
-        ...(plan && {blockLists: plan.blockLists}),
+        ...walkInputs(walk, plan),
       },
       uniforms: {...walkUniforms(walk), firstSlot: {type: 'int', value: firstSlot}},
       output: {rows: endGroup - firstGroup, columns: 4 * sumTexels(geometry.headDim, tileKeys)},
@@ -43,8 +43,10 @@ export class GradientQueryProgram extends AttentionProgram<WalkVariant & {firstR
   }
 
   protected shader(variant: WalkVariant & {firstRound: boolean}): string {
-    const {tileKeys, firstRound} = variant;
+    const {sparse, padded, tileKeys, firstRound} = variant;
     const vectors = tileKeys / 4;
+    // Rows in permuted order hold zeros for padding; others hold whatever a caller left there.
+    const lastKey = padded && !sparse ? 'max(keyEnd(group.head), 1) - 1' : 'keyLength - 1';
     return `
 // A fragment adds up ${vectors} vectors of the keys, times the gradients of their scores for a group's four rows.
 ${groupText(variant)}
@@ -56,18 +58,19 @@ void compute(int row, int texel) {
   vec4 logSum;
   vec4 delta;
   for (int q = 0; q < 4; q++) {
-    vec4 known = readStatistics(group.head * length + min(group.queries[q], length - 1), 0);
+    vec4 known = readStatistics(group.head * queryLength + min(group.queries[q], queryLength - 1), 0);
     logSum[q] = known.x;
     delta[q] = known.y;
   }
   int firstKey = firstKeyRow(group.head);
+  int lastKey = ${lastKey};
   ivec2 at = scoresAt(row);
   int slots = slotsOfRound(group);
   int tile = 0;
   for (int slot = 0; slot < slots; slot++) {
     int block = blockOf(group, slot);
     for (int t = 0; t < tilesPerBlock; t++, tile++) {
-      ${each(vectors, (i) => `ivec4 keys${i} = firstKey + min(positionsIn(block, t, ${i}), length - 1);`, '\n      ')}
+      ${each(vectors, (i) => `ivec4 keys${i} = firstKey + min(positionsIn(block, t, ${i}), lastKey);`, '\n      ')}
       ${each(
         tileKeys,
         (k) => `{

@@ -1,5 +1,5 @@
 import type {AttendWalk, BlockPlan, WalkVariant} from './attend_walk.js';
-import {groupText, walkUniforms, walkVariant} from './attend_walk.js';
+import {groupText, walkInputs, walkUniforms, walkVariant} from './attend_walk.js';
 import {AttentionProgram} from './program.js';
 import type {RowTexture} from './row_texture.js';
 
@@ -14,7 +14,7 @@ export class GradientStatisticsProgram extends AttentionProgram<WalkVariant & {r
     const {batch, heads, queryLength, valueDim} = walk.geometry;
     const [even, odd] = sums;
     super({
-      inputs: {even, ...(odd && {odd}), attended: output, dy, ...(plan && {blockLists: plan.blockLists})},
+      inputs: {even, ...(odd && {odd}), attended: output, dy, ...walkInputs(walk, plan)},
       uniforms: {...walkUniforms(walk), endGroup: {type: 'int', value: walk.endGroup}},
       output: {rows: batch * heads * queryLength, columns: 4},
       variant: {...walkVariant(walk), rounds: sums.length, valueDim},
@@ -29,8 +29,8 @@ export class GradientStatisticsProgram extends AttentionProgram<WalkVariant & {r
 // A fragment writes the statistics of one query row, if its group belongs to the range.
 ${groupText(variant)}
 void compute(int row, int texel) {
-  int head = divide(row, length);
-  int position = row - head * length;
+  int head = divide(row, queryLength);
+  int position = row - head * queryLength;
   int block = divide(position, blockSize);
   int inBlock = position - block * blockSize;
   int query = divide(inBlock, groupsPerBlock);
@@ -44,7 +44,7 @@ void compute(int row, int texel) {
     variant.rounds === 1
       ? take('Even')
       : `int rounds = (slotCount(groupAt(group)) + slotsPerRound - 1) / slotsPerRound;
-  if (rounds % 2 == 1) {
+  if (max(rounds, 1) % 2 == 1) {
     ${take('Even')}
   } else {
     ${take('Odd')}

@@ -2,6 +2,7 @@ import type {BlockGeometry} from '../block_geometry.js';
 import type {AttendWalk} from './attend_walk.js';
 import {groupsPerBlock, tilesPerBlock} from './attend_walk.js';
 import type {AttentionContext} from './context.js';
+import type {RowTexture} from './row_texture.js';
 import {groupRows} from './score_tile.js';
 
 /** Heads `[firstHead, firstHead + heads)` whose copies in permuted order are kept at a time. */
@@ -28,17 +29,32 @@ export function headWalks(
   range: HeadRange,
   causal: boolean,
   sparse: boolean,
+  keyLengths?: RowTexture,
 ): AttendWalk[] {
-  const {drawBuffers, scratchTexels} = context;
+  const {drawBuffers, scratchTexels, maxTextureSize} = context;
   const groups = range.heads * geometry.queryBlocks * groupsPerBlock(geometry);
   const atOnce = groupsAtOnce(context, geometry);
   const walks: AttendWalk[] = [];
   for (let firstGroup = 0; firstGroup < groups; firstGroup += atOnce) {
     const endGroup = Math.min(firstGroup + atOnce, groups);
     // Scores and products, of one round.
-    const slotTexels = 2 * (endGroup - firstGroup) * tilesPerBlock(geometry, drawBuffers) * drawBuffers;
-    const slotsPerRound = Math.max(1, Math.min(Math.floor(scratchTexels / slotTexels), geometry.keyBlocks));
-    walks.push({geometry, causal, sparse, tileKeys: drawBuffers, ...range, firstGroup, endGroup, slotsPerRound});
+    const blockTiles = tilesPerBlock(geometry, drawBuffers);
+    const slotTexels = 2 * (endGroup - firstGroup) * blockTiles * drawBuffers;
+    // The scores of a round stand in one row a group, and a row in one column of a texture.
+    const slotsThatFit = Math.floor(Math.min(scratchTexels / slotTexels, maxTextureSize / blockTiles));
+    const slotsPerRound = Math.max(1, Math.min(slotsThatFit, geometry.keyBlocks));
+    walks.push({
+      geometry,
+      causal,
+      sparse,
+      tileKeys: drawBuffers,
+      ...range,
+      firstGroup,
+      endGroup,
+      slotsPerRound,
+      parts: 1,
+      keyLengths,
+    });
   }
   return walks;
 }

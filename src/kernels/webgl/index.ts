@@ -21,25 +21,31 @@ import type {BlockGeometry} from '../block_geometry.js';
 import {blockGeometry, isExact} from '../block_geometry.js';
 import {runsExact} from '../cost_model.js';
 import {exactPlan} from '../exact_plan.js';
+import {checkRemainder} from '../gradients.js';
 import type {Take} from '../scratch.js';
-import {refuseForms} from '../supported_forms.js';
+import {runWithScratch} from '../scratch.js';
 import {attend} from './attend.js';
 import type {GradientRows} from './attend_gradients.js';
 import {attendGradients} from './attend_gradients.js';
 import {valueColumns} from './attend_passes.js';
 import type {BlockPlan} from './attend_walk.js';
+import {loadMask} from './attention_mask.js';
+import {blockLists} from './block_lists.js';
 import {blockMask} from './block_mask.js';
 import type {AttentionContext} from './context.js';
 import {attentionContext, throwIfLost} from './context.js';
 import {webglCosts} from './costs.js';
-import {checkGradientSizes, checkPlanSizes, checkPlanTensors, checkRowSizes} from './device_limits.js';
+import {checkGradientSizes, checkMaskSize, checkPlanSizes, checkPlanTensors, checkRowSizes} from './device_limits.js';
 import {sumColumns} from './gradient_walk.js';
-import {keyIndexSplit, permute} from './permute.js';
+import {keptMass} from './kept_mass.js';
+import {loadKeyLengths} from './key_lengths.js';
+import {indexColumns, keyIndexSplit, permute} from './permute.js';
+import type {KeptRows} from './permute_rows.js';
 import {withScratch} from './program.js';
 import type {RowTexture} from './row_texture.js';
 import {scoreBlocks} from './score_blocks.js';
 import {selectBlocks} from './select_blocks.js';
-import {loadRows, storeRows} from './tensor_rows.js';
+import {loadRows, storeRows, withTexture} from './tensor_rows.js';
 
 /**
  * permute → score blocks → select blocks → attend, one file a stage, all on the GPU: nothing is read back in between.
@@ -54,22 +60,89 @@ function pbsAttention(args: {
 }): TensorInfo {
   const {inputs, backend, attrs} = args;
   const geometry = blockGeometry(inputs.query, inputs.key, attrs, inputs.value);
-  refuseForms('pbsAttention', 'webgl', geometry, inputs);
-  if (runsExact(geometry, attrs, webglCosts)) {
+  const {keyIndices, blockMask: planMask} = inputs;
+  const plan = keyIndices && planMask && {keyIndices, blockMask: planMask};
+  if (!plan && runsExact(geometry, attrs, webglCosts)) {
     return exactAttention('pbsAttention', inputs, backend, attrs);
   }
   return run('pbsAttention', backend, (context) => {
     checkRowSizes('pbsAttention', context, geometry);
     checkPlanSizes('pbsAttention', context, geometry);
+    if (plan) {
+      return attendByPlan(context, inputs, plan, geometry, attrs);
+    }
     return withScratch(context, (scratch) => {
       const query = scratch(loadHeads(context, inputs.query));
       const key = scratch(loadHeads(context, inputs.key));
-      const plan = planBlocks(context, query, key, geometry, attrs);
+      const keyLengths = inputs.keyLengths && scratch(loadKeyLengths(context, inputs.keyLengths));
+      const plan = planBlocks(context, query, key, geometry, attrs, keyLengths);
       scratch(plan.keyIndices);
       scratch(plan.blockLists);
       const value = scratch(loadValues(context, inputs.value));
-      return attend(context, query, key, value, geometry, attrs.scale, attrs.causal, plan);
+      return attend(context, query, key, value, geometry, attrs.scale, attrs.causal, plan, {keyLengths});
     });
+  });
+}
+
+/**
+ * Attends by a plan that is given. Keys and values of a plan with one row of blocks, which is one of decoding, are read
+ * where it keeps blocks; of other plans every block can be kept by some row.
+ */
+function attendByPlan(
+  context: AttentionContext,
+  inputs: PBSAttentionInputs,
+  plan: GivenPlan,
+  geometry: BlockGeometry,
+  {scale, causal}: PBSAttentionAttrs,
+): TensorInfo {
+  const {headDim, valueDim, queryBlocks} = geometry;
+  const {drawBuffers} = context;
+  return withScratch(context, (scratch) => {
+    const query = scratch(loadHeads(context, inputs.query));
+    const keyLengths = inputs.keyLengths && scratch(loadKeyLengths(context, inputs.keyLengths));
+    const kept = scratch(loadBlockMask(context, plan.blockMask));
+    const rows = loadPlan(context, plan, kept, geometry, causal);
+    scratch(rows.keyIndices);
+    scratch(rows.blockLists);
+    const attendTo = (key: RowTexture | KeptRows, value: RowTexture | KeptRows) =>
+      attend(context, query, key, value, geometry, scale, causal, rows, {keyLengths});
+    if (queryBlocks > 1) {
+      return attendTo(scratch(loadHeads(context, inputs.key)), scratch(loadValues(context, inputs.value)));
+    }
+    return withTexture(context, inputs.key, (key) =>
+      withTexture(context, inputs.value, (value) =>
+        attendTo(
+          {tensor: key, rowSize: headDim, columns: headDim, kept},
+          {tensor: value, rowSize: valueDim, columns: valueColumns(valueDim, drawBuffers), kept},
+        ),
+      ),
+    );
+  });
+}
+
+interface GivenPlan {
+  keyIndices: TensorInfo;
+  blockMask: TensorInfo;
+}
+
+function loadBlockMask(context: AttentionContext, mask: TensorInfo): RowTexture {
+  const keyBlocks = mask.shape[3];
+  return loadRows(context, mask, {inner: keyBlocks, piece: keyBlocks});
+}
+
+/** A plan that is given, with its block mask as rows. The caller gives its textures back. */
+function loadPlan(
+  context: AttentionContext,
+  {keyIndices}: GivenPlan,
+  mask: RowTexture,
+  geometry: BlockGeometry,
+  causal: boolean,
+): BlockPlan {
+  return withScratch(context, (_, keep) => {
+    const split = keyIndexSplit(geometry, context.drawBuffers);
+    const columns = indexColumns(geometry.blockSize, context.drawBuffers);
+    const indices = keep(loadRows(context, keyIndices, split, columns, -1));
+    return {keyIndices: indices, blockLists: blockLists(context, mask, geometry, causal)};
   });
 }
 
@@ -92,14 +165,21 @@ function exactAttention(
 ): TensorInfo {
   const {scale, causal} = attrs;
   const geometry = exactGeometry(inputs, attrs);
-  refuseForms(op, 'webgl', geometry, inputs);
   return run(op, backend, (context) => {
     checkRowSizes(op, context, geometry);
+    if (inputs.mask) {
+      checkMaskSize(op, context, inputs.mask.shape, geometry);
+    }
     return withScratch(context, (scratch) => {
       const query = scratch(loadHeads(context, inputs.query));
       const key = scratch(loadHeads(context, inputs.key));
       const value = scratch(loadValues(context, inputs.value));
-      return attend(context, query, key, value, geometry, scale, causal);
+      const keyLengths = inputs.keyLengths && scratch(loadKeyLengths(context, inputs.keyLengths));
+      const mask = inputs.mask && loadMask(context, inputs.mask, geometry);
+      if (mask) {
+        scratch(mask.rows);
+      }
+      return attend(context, query, key, value, geometry, scale, causal, undefined, {keyLengths, mask});
     });
   });
 }
@@ -118,36 +198,47 @@ function pbsAttentionPlan(args: {
   const {inputs, backend, attrs} = args;
   const geometry = blockGeometry(inputs.query, inputs.key, attrs);
   const {batch, heads, keyLength, queryBlocks, keyBlocks} = geometry;
-  refuseForms('pbsAttentionPlan', 'webgl', geometry, inputs);
-  const shapes = {keyIndices: [batch, heads, keyLength], blockMask: [batch, heads, queryBlocks, keyBlocks]};
+  const shapes = {
+    keyIndices: [batch, heads, keyLength],
+    blockMask: [batch, heads, queryBlocks, keyBlocks],
+    keptMass: [batch, heads, queryBlocks],
+  };
   return run('pbsAttentionPlan', backend, (context) => {
     checkRowSizes('pbsAttentionPlan', context, geometry);
     checkPlanTensors('pbsAttentionPlan', context, geometry);
     if (isExact(geometry, attrs)) {
       const plan = exactPlan(geometry, attrs.causal);
-      return [
+      const outputs = [
         backend.makeTensorInfo(shapes.keyIndices, 'int32', plan.keyIndices),
         backend.makeTensorInfo(shapes.blockMask, 'bool', plan.blockMask),
       ];
+      return attrs.withMass ? [...outputs, backend.makeTensorInfo(shapes.keptMass, 'float32', plan.keptMass)] : outputs;
     }
     checkPlanSizes('pbsAttentionPlan', context, geometry);
     return withScratch(context, (scratch) => {
       const query = scratch(loadHeads(context, inputs.query));
       const key = scratch(loadHeads(context, inputs.key));
-      const plan = planBlocks(context, query, key, geometry, attrs);
+      const keyLengths = inputs.keyLengths && scratch(loadKeyLengths(context, inputs.keyLengths));
+      const plan = planBlocks(context, query, key, geometry, attrs, keyLengths, attrs.withMass);
       scratch(plan.keyIndices);
       scratch(plan.blockLists);
-      const mask = scratch(blockMask(context, plan.blockLists));
-      const maskTensor = storeRows(context, mask, {inner: keyBlocks, piece: keyBlocks}, shapes.blockMask, 'bool');
-      try {
-        return [
-          storeRows(context, plan.keyIndices, keyIndexSplit(geometry, context.drawBuffers), shapes.keyIndices, 'int32'),
-          maskTensor,
-        ];
-      } catch (error) {
-        backend.disposeIntermediateTensorInfo(maskTensor);
-        throw error;
+      if (plan.keptMass) {
+        scratch(plan.keptMass);
       }
+      const mask = scratch(blockMask(context, plan.blockLists));
+      return runWithScratch(
+        (tensor: TensorInfo) => backend.disposeIntermediateTensorInfo(tensor),
+        (_, keep) => {
+          const keySplit = keyIndexSplit(geometry, context.drawBuffers);
+          return [
+            keep(storeRows(context, plan.keyIndices, keySplit, shapes.keyIndices, 'int32')),
+            keep(storeRows(context, mask, {inner: keyBlocks, piece: keyBlocks}, shapes.blockMask, 'bool')),
+            ...(plan.keptMass
+              ? [storeRows(context, plan.keptMass, {inner: 1, piece: 1}, shapes.keptMass, 'float32')]
+              : []),
+          ];
+        },
+      );
     });
   });
 }
@@ -169,19 +260,24 @@ function pbsAttentionGrad(args: {
   const op = 'gradient of pbsAttention';
   const {inputs, backend, attrs} = args;
   const geometry = blockGeometry(inputs.query, inputs.key, attrs, inputs.value);
-  refuseForms(op, 'webgl', geometry, inputs);
-  if (runsExact(geometry, attrs, webglCosts)) {
+  const {keyIndices, blockMask: planMask} = inputs;
+  const given = keyIndices && planMask && {keyIndices, blockMask: planMask};
+  if (!given && runsExact(geometry, attrs, webglCosts)) {
     return exactGradients(op, inputs, backend, attrs);
   }
+  checkRemainder(op, attrs);
   return run(op, backend, (context) => {
     checkGradientSizes(op, context, geometry);
     checkPlanSizes(op, context, geometry);
     return withScratch(context, (scratch) => {
       const rows = loadGradientRows(context, inputs, scratch);
-      const plan = planBlocks(context, rows.query, rows.key, geometry, attrs);
+      const keyLengths = inputs.keyLengths && scratch(loadKeyLengths(context, inputs.keyLengths));
+      const plan = given
+        ? loadPlan(context, given, scratch(loadBlockMask(context, given.blockMask)), geometry, attrs.causal)
+        : planBlocks(context, rows.query, rows.key, geometry, attrs, keyLengths);
       scratch(plan.keyIndices);
       scratch(plan.blockLists);
-      return attendGradients(context, rows, geometry, attrs.scale, attrs.causal, plan);
+      return attendGradients(context, rows, geometry, attrs.scale, attrs.causal, plan, {keyLengths});
     });
   });
 }
@@ -193,12 +289,20 @@ function exactGradients(
   attrs: FlashAttentionAttrs,
 ): TensorInfo[] {
   const geometry = exactGeometry(inputs, attrs);
-  refuseForms(op, 'webgl', geometry, inputs);
   return run(op, backend, (context) => {
     checkGradientSizes(op, context, geometry);
-    return withScratch(context, (scratch) =>
-      attendGradients(context, loadGradientRows(context, inputs, scratch), geometry, attrs.scale, attrs.causal),
-    );
+    if (inputs.mask) {
+      checkMaskSize(op, context, inputs.mask.shape, geometry);
+    }
+    return withScratch(context, (scratch) => {
+      const rows = loadGradientRows(context, inputs, scratch);
+      const keyLengths = inputs.keyLengths && scratch(loadKeyLengths(context, inputs.keyLengths));
+      const mask = inputs.mask && loadMask(context, inputs.mask, geometry);
+      if (mask) {
+        scratch(mask.rows);
+      }
+      return attendGradients(context, rows, geometry, attrs.scale, attrs.causal, undefined, {keyLengths, mask});
+    });
   });
 }
 
@@ -231,21 +335,26 @@ function run<T extends TensorInfo | TensorInfo[]>(
   return result;
 }
 
-/** The first three stages. The caller gives the plan's textures back. */
+/** The first three stages, and on request what they kept. The caller gives the plan's textures back. */
 function planBlocks(
   context: AttentionContext,
   query: RowTexture,
   key: RowTexture,
   geometry: BlockGeometry,
   {scale, causal, threshold, exactLastBlock, permute: sort}: PBSAttentionAttrs,
-): BlockPlan {
+  keyLengths?: RowTexture,
+  withMass = false,
+): BlockPlan & {keptMass?: RowTexture} {
   return withScratch(context, (scratch, keep) => {
-    const order = permute(context, query, key, geometry, scale, sort);
+    const order = permute(context, query, key, geometry, scale, sort, causal, keyLengths);
     scratch(order.keyScores);
     keep(order.keyIndices);
-    const scores = scratch(scoreBlocks(context, query, key, order, geometry, scale, causal, exactLastBlock));
-    const blockLists = selectBlocks(context, scores, order.keyIndices, geometry, threshold, causal);
-    return {keyIndices: order.keyIndices, blockLists};
+    const scores = scratch(
+      scoreBlocks(context, query, key, order, geometry, scale, causal, exactLastBlock, keyLengths),
+    );
+    const blockLists = keep(selectBlocks(context, scores, order.keyIndices, geometry, threshold, causal));
+    const plan = {keyIndices: order.keyIndices, blockLists};
+    return withMass ? {...plan, keptMass: keptMass(context, scores, blockLists)} : plan;
   });
 }
 
@@ -256,8 +365,8 @@ function loadHeads(context: AttentionContext, tensor: TensorInfo): RowTexture {
 }
 
 function loadValues(context: AttentionContext, tensor: TensorInfo): RowTexture {
-  const headDim = tensor.shape[3];
-  return loadRows(context, tensor, {inner: headDim, piece: headDim}, valueColumns(headDim, context.drawBuffers));
+  const valueDim = tensor.shape[3];
+  return loadRows(context, tensor, {inner: valueDim, piece: valueDim}, valueColumns(valueDim, context.drawBuffers));
 }
 
 export const webglKernels: KernelConfig[] = [

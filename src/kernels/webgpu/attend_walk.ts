@@ -19,6 +19,12 @@ export interface HiddenKeys {
   mask?: TensorInfo;
 }
 
+/** What the rows of a call have beside query, key and value. */
+export interface RowContext extends HiddenKeys {
+  /** States of the softmax (`softmax_state.ts`), a row each, of what rows have seen before the keys of their blocks. */
+  seen?: TensorInfo;
+}
+
 /** What the text of the programs of the attend stage depends on, whatever they multiply with. */
 export interface AttendForm {
   headDim: number;
@@ -30,6 +36,8 @@ export interface AttendForm {
   offset: boolean;
   /** Whether there are key lengths. */
   padded: boolean;
+  /** Whether rows have seen something before. */
+  seen: boolean;
   /** Type of the mask, if there is one. */
   mask?: 'bool' | 'float32';
   /**
@@ -43,7 +51,7 @@ export function attendForm(
   {headDim, valueDim, queryOffset}: BlockGeometry,
   causal: boolean,
   plan: BlockPlan | undefined,
-  {keyLengths, mask}: HiddenKeys,
+  {keyLengths, mask, seen}: RowContext,
   split = false,
 ): AttendForm {
   return {
@@ -53,6 +61,7 @@ export function attendForm(
     sparse: plan !== undefined,
     offset: causal && queryOffset !== 0,
     padded: keyLengths !== undefined,
+    seen: seen !== undefined,
     ...(mask && {mask: mask.dtype as 'bool' | 'float32'}),
     split,
   };
@@ -74,7 +83,7 @@ export function attendSpec(
   tileQueries: number,
   scale: number,
   plan?: BlockPlan,
-  {keyLengths, mask}: HiddenKeys = {},
+  {keyLengths, mask, seen}: RowContext = {},
   chunks = 1,
 ): Omit<ProgramSpec<never>, 'threads' | 'variant'> {
   const {batch, heads, keyValueHeads, queryLength, headDim, valueDim, queryOffset, blockSize} = geometry;
@@ -92,6 +101,7 @@ export function attendSpec(
       }),
       ...keyLengthsInput(keyLengths),
       ...(mask && {mask: {tensor: mask, components: 1}}),
+      ...(seen && {seen: {tensor: seen, components: 4}}),
     },
     outputShape: form.split
       ? [batch * heads * queryLength, chunks, 4 * stateVectors(valueDim)]
@@ -126,13 +136,13 @@ export function countQueryTiles(
  * write them.
  */
 export function attendWalk(form: AttendForm): string {
-  const {headDim, valueDim, split} = form;
+  const {headDim, valueDim, seen, split} = form;
   return `${workgroupIndex}
 ${keyRow}
 ${readRow('readKey', 'key', headDim)}
 ${readRow('readValue', 'value', valueDim)}
 ${split ? writeState(valueDim) : writeRow('writeOutput', valueDim)}
-${walkOverKeys(form)}`;
+${walkOverKeys(form)}${seen ? readSeen(valueDim) : ''}`;
 }
 
 /** The part of it that says which rows and keys. */
@@ -163,6 +173,16 @@ fn writeSums(row : i32, chunk : i32, maximum : f32, sum : f32) {
   result[${at} + ${headVectors(valueDim)}] = vec4<f32>(maximum, sum, 0.0, 0.0);
 }`;
 }
+
+/** Functions that read maximum and sum of a row's state, and four of its values. */
+const readSeen = (valueDim: number) => `
+
+fn seenSums(row : i32) -> vec2<f32> {
+  return seen[row * ${stateVectors(valueDim)} + ${headVectors(valueDim)}].xy;
+}
+fn seenValues(row : i32, vector : i32) -> vec4<f32> {
+  return seen[row * ${stateVectors(valueDim)} + vector];
+}`;
 
 /** A function that gives a row's score of a key with the mask: its dimensions of 1 broadcast. */
 export function maskScores(mask: 'bool' | 'float32'): string {

@@ -47,3 +47,13 @@ export function visibleBlocks({causal, offset}: GridVariant, keyBlocks: string, 
   const ownSegments = offset ? `(${segmentOf(lastRow)}) * uniforms.blocksPerSegment` : scored;
   return `min(${ownSegments} + uniforms.blocksPerSegment, ${keyBlocks})`;
 }
+
+/** Shader text: both as functions of a query block. Reads `uniforms.keyBlocks`. */
+export const gridFunctions = (grid: GridVariant): string => `
+fn scoredBlocks(queryBlock : i32) -> i32 {
+  return ${scoredBlocks(grid, 'uniforms.keyBlocks')};
+}
+fn visibleBlocks(queryBlock : i32) -> i32 {
+  let scored = scoredBlocks(queryBlock);
+  return ${visibleBlocks(grid, 'uniforms.keyBlocks', 'scored')};
+}`;

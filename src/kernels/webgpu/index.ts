@@ -21,14 +21,18 @@ import type {BlockGeometry} from '../block_geometry.js';
 import {blockGeometry, isExact} from '../block_geometry.js';
 import {runsExact} from '../cost_model.js';
 import {exactPlan} from '../exact_plan.js';
+import {checkRemainder} from '../gradients.js';
 import {attend} from './attend.js';
 import {attendGradients, gradientShapes} from './attend_gradients.js';
+import {attendRemainder} from './attend_remainder.js';
 import type {BlockPlan} from './attend_walk.js';
 import {blockLists} from './block_lists.js';
 import {blockMask} from './block_mask.js';
 import {webgpuCosts} from './costs.js';
 import {checkBufferSizes, planShapes} from './device_limits.js';
+import {keptMass} from './kept_mass.js';
 import {permute} from './permute.js';
+import {probedScores} from './probed_scores.js';
 import {withScratch} from './program.js';
 import {scoreBlocks} from './score_blocks.js';
 import {selectBlocks} from './select_blocks.js';
@@ -61,7 +65,10 @@ function pbsAttention(args: {
       scratch(plan.keyIndices);
       scratch(plan.blockLists);
     }
-    return attend('pbsAttention', backend, query, key, value, geometry, attrs, plan, {keyLengths});
+    const seen = attrs.remainder
+      ? scratch(attendRemainder(backend, query, key, value, geometry, attrs.scale, attrs.causal, plan, keyLengths))
+      : undefined;
+    return attend('pbsAttention', backend, query, key, value, geometry, attrs, plan, {keyLengths, seen});
   });
 }
 
@@ -100,15 +107,20 @@ function pbsAttentionPlan(args: {
   checkBufferSizes('pbsAttentionPlan', backend, planShapes(geometry));
   if (isExact(geometry, attrs)) {
     const plan = exactPlan(geometry, attrs.causal);
-    return [
+    const outputs = [
       backend.makeTensorInfo([batch, heads, keyLength], 'int32', plan.keyIndices),
       backend.makeTensorInfo([batch, heads, queryBlocks, keyBlocks], 'bool', plan.blockMask),
     ];
+    return attrs.withMass
+      ? [...outputs, backend.makeTensorInfo([batch, heads, queryBlocks], 'float32', plan.keptMass)]
+      : outputs;
   }
   return withScratch(backend, (scratch, keep) => {
-    const plan = planBlocks('pbsAttentionPlan', backend, query, key, geometry, attrs, keyLengths);
+    const plan = planBlocks('pbsAttentionPlan', backend, query, key, geometry, attrs, keyLengths, attrs.withMass);
     scratch(plan.blockLists);
-    return [keep(plan.keyIndices), blockMask(backend, plan.blockLists)];
+    keep(plan.keyIndices);
+    const mass = plan.keptMass ? [keep(plan.keptMass)] : [];
+    return [plan.keyIndices, blockMask(backend, plan.blockLists), ...mass];
   });
 }
 
@@ -135,6 +147,7 @@ function pbsAttentionGrad(args: {
   if (!isPlanned && runsExact(geometry, attrs, costs)) {
     return exactGradients(op, inputs, backend, attrs);
   }
+  checkRemainder(op, attrs);
   checkBufferSizes(op, backend, {...shapesOf(inputs), ...planShapes(geometry), ...gradientShapes(geometry, true)});
   return withScratch(backend, (scratch) => {
     let plan: BlockPlan;
@@ -163,7 +176,7 @@ function exactGradients(
   return attendGradients(backend, inputs, geometry, attrs, undefined, {keyLengths, mask});
 }
 
-/** The first three stages. The caller frees the plan. */
+/** The first three stages, and on request what they kept. The caller frees the plan. */
 function planBlocks(
   op: string,
   backend: WebGPUBackend,
@@ -172,17 +185,23 @@ function planBlocks(
   geometry: BlockGeometry,
   attrs: PBSAttentionAttrs,
   keyLengths?: TensorInfo,
-): BlockPlan {
-  const {scale, causal, threshold, exactLastBlock} = attrs;
+  withMass = false,
+): BlockPlan & {keptMass?: TensorInfo} {
+  const {scale, causal, threshold, exactLastBlock, probeRows} = attrs;
   return withScratch(backend, (scratch, keep) => {
     const order = permute(op, backend, query, key, geometry, scale, attrs.permute, causal, keyLengths);
     scratch(order.keyScores);
     keep(order.keyIndices);
     const scores = scratch(
-      scoreBlocks(backend, query, key, order, geometry, scale, causal, exactLastBlock, keyLengths),
+      probeRows > 0
+        ? probedScores(op, backend, query, key, order, geometry, scale, causal, exactLastBlock, probeRows, keyLengths)
+        : scoreBlocks(backend, query, key, order, geometry, scale, causal, exactLastBlock, keyLengths),
     );
-    const blockLists = selectBlocks(backend, scores, order.keyIndices, geometry, threshold, causal);
-    return {keyIndices: order.keyIndices, blockLists};
+    const blockLists = keep(
+      selectBlocks(backend, scores, order.keyIndices, geometry, threshold, causal, probeRows > 0),
+    );
+    const plan = {keyIndices: order.keyIndices, blockLists};
+    return withMass ? {...plan, keptMass: keptMass(backend, scores, blockLists, probeRows > 0)} : plan;
   });
 }
 

@@ -13,6 +13,9 @@ import {workgroupCount} from './workgroup_reduce.js';
  * A query block keeps the shortest prefix of its key blocks, by descending score, whose scores add up to the
  * threshold; and always the blocks of its own segment (under a causal mask; of every segment that its rows stand in) and
  * the block that holds original key 0, the attention sink.
+ *
+ * With `ownCounts` scores are shares of all attention: what a row lacks to 1 goes to the own segment and counts as kept, but
+ * never for the block of the highest score, which is kept in any case.
  */
 export function selectBlocks(
   backend: WebGPUBackend,
@@ -21,12 +24,24 @@ export function selectBlocks(
   geometry: BlockGeometry,
   threshold: number,
   causal: boolean,
+  ownCounts = false,
 ): TensorInfo {
-  return new SelectBlocksProgram(scores, keyIndices, geometry, threshold, causal).run(backend);
+  return new SelectBlocksProgram(scores, keyIndices, geometry, threshold, causal, ownCounts).run(backend);
 }
 
-export class SelectBlocksProgram extends AttentionProgram<GridVariant> {
-  constructor(scores: TensorInfo, keyIndices: TensorInfo, geometry: BlockGeometry, threshold: number, causal: boolean) {
+interface SelectVariant extends GridVariant {
+  ownCounts: boolean;
+}
+
+export class SelectBlocksProgram extends AttentionProgram<SelectVariant> {
+  constructor(
+    scores: TensorInfo,
+    keyIndices: TensorInfo,
+    geometry: BlockGeometry,
+    threshold: number,
+    causal: boolean,
+    ownCounts: boolean,
+  ) {
     const {batch, heads, queryBlocks, keyBlocks} = geometry;
     const grid = gridVariant(geometry, causal);
     super({
@@ -39,11 +54,11 @@ export class SelectBlocksProgram extends AttentionProgram<GridVariant> {
         threshold: {type: 'f32', value: threshold},
         ...gridUniforms(geometry, grid),
       },
-      variant: grid,
+      variant: {...grid, ownCounts},
     });
   }
 
-  protected shader(grid: GridVariant): string {
+  protected shader({ownCounts, ...grid}: SelectVariant): string {
     return `
 // A workgroup writes the list of one query block; an invocation decides on every 128th key block.
 //
@@ -58,8 +73,16 @@ var<workgroup> sinkBlock : i32;
 // Key blocks that compete for the query block, and key blocks that it may see: [0, x) and [0, y).
 var<workgroup> blockCounts : vec2<i32>;
 
-// Sum of the scores that come before the score of block own in row, equal scores by index.
+${
+  ownCounts
+    ? `// Sum of the scores that come before the score of block own in row, equal scores by index; and, if there is one that does,
+// what is paid to the own segment.
 fn scoresBefore(row : i32, candidates : i32, own : i32, score : f32) -> f32 {
+  var first = true;
+  var all = 0.0;`
+    : `// Sum of the scores that come before the score of block own in row, equal scores by index.
+fn scoresBefore(row : i32, candidates : i32, own : i32, score : f32) -> f32 {`
+}
   var before = 0.0;
   for (var base = 0; base < candidates; base += threads) {
     let i = base + i32(localIndex);
@@ -70,12 +93,19 @@ fn scoresBefore(row : i32, candidates : i32, own : i32, score : f32) -> f32 {
     workgroupBarrier();
     for (var j = 0; j < min(threads, candidates - base); j++) {
       let other = scoreTile[j];
-      before += select(0.0, other, other > score || (other == score && base + j < own));
+      ${
+        ownCounts
+          ? `let isBefore = other > score || (other == score && base + j < own);
+      before += select(0.0, other, isBefore);
+      first = first && !isBefore;
+      all += other;`
+          : 'before += select(0.0, other, other > score || (other == score && base + j < own));'
+      }
     }
     // Barrier: the next round overwrites the scores.
     workgroupBarrier();
   }
-  return before;
+  return ${ownCounts ? 'before + select(1.0 - all, 0.0, first)' : 'before'};
 }
 ${workgroupCount}
 fn main(index : i32) {

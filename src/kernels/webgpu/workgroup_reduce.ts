@@ -1,10 +1,10 @@
 /**
  * Sum and maximum over all invocations of a workgroup, in workgroup memory. All invocations call them together and all
- * get the result. `threads` is a power of two.
+ * get the result. `threads` is a power of two; a vector is reduced component by component.
  */
-export function workgroupReduce(threads: number): string {
+export function workgroupReduce(threads: number, type: 'f32' | 'vec4<f32>' = 'f32'): string {
   const reduce = (name: string, combine: string) => `
-fn ${name}(x : f32) -> f32 {
+fn ${name}(x : ${type}) -> ${type} {
   let local = i32(localIndex);
   reduceBuffer[local] = x;
   // Barriers: each round reads what other invocations wrote in the round before.
@@ -21,7 +21,7 @@ fn ${name}(x : f32) -> f32 {
   return total;
 }`;
   return `
-var<workgroup> reduceBuffer : array<f32, ${threads}>;
+var<workgroup> reduceBuffer : array<${type}, ${threads}>;
 ${reduce('workgroupSum', 'reduceBuffer[local] + reduceBuffer[local + stride]')}
 ${reduce('workgroupMax', 'max(reduceBuffer[local], reduceBuffer[local + stride])')}`;
 }

@@ -64,7 +64,8 @@ vec4 readRows(int row, int texel) {
 }
 uniform int heads;
 uniform int keyHeads;
-uniform int length;
+uniform int keyLength;
+uniform int queryLength;
 uniform int firstHead;
 uniform int walkHeads;
 uniform int blockSize;
@@ -72,10 +73,10 @@ uniform int firstGroup;
 uniform int groupsPerBlock;
 uniform int tilesPerBlock;
 uniform int slotsPerRound;
+uniform int queryOffset;
 uniform int firstSlot;
 uniform int keyBlocks;
 uniform int queryBlocks;
-uniform int queryOffset;
 layout(location = 0) out vec4 result0;
 layout(location = 1) out vec4 result1;
 layout(location = 2) out vec4 result2;
@@ -123,15 +124,15 @@ void compute(int row, int texel) {
   vec4 sum5 = vec4(0.0);
   vec4 sum6 = vec4(0.0);
   vec4 sum7 = vec4(0.0);
-  int firstRowOfHead = group.head * length;
+  int firstRowOfHead = group.head * keyLength;
   ivec2 at = scoresAt(row);
   int slots = slotsOfRound(group);
   int tile = 0;
   for (int slot = 0; slot < slots; slot++) {
     int block = blockOf(group, slot);
     for (int t = 0; t < tilesPerBlock; t++, tile++) {
-      ivec4 rows0 = firstRowOfHead + min(positionsIn(block, t, 0), length - 1);
-      ivec4 rows1 = firstRowOfHead + min(positionsIn(block, t, 1), length - 1);
+      ivec4 rows0 = firstRowOfHead + min(positionsIn(block, t, 0), keyLength - 1);
+      ivec4 rows1 = firstRowOfHead + min(positionsIn(block, t, 1), keyLength - 1);
       {
         int i = rows0[0];
         ivec2 rowAt = rowsAt(i);

@@ -64,7 +64,8 @@ vec4 readKey(int row, int texel) {
 }
 uniform int heads;
 uniform int keyHeads;
-uniform int length;
+uniform int keyLength;
+uniform int queryLength;
 uniform int firstHead;
 uniform int walkHeads;
 uniform int blockSize;
@@ -72,6 +73,7 @@ uniform int firstGroup;
 uniform int groupsPerBlock;
 uniform int tilesPerBlock;
 uniform int slotsPerRound;
+uniform int queryOffset;
 uniform int firstSlot;
 layout(location = 0) out vec4 result0;
 layout(location = 1) out vec4 result1;
@@ -96,7 +98,7 @@ Group groupAt(int group) {
   return Group(firstHead + blockOfHead - block * walkHeads, block, queries);
 }
 int slotCount(Group group) {
-  return group.block + 1;
+  return divide(queryOffset + min((group.block + 1) * blockSize, queryLength) + blockSize - 1, blockSize);
 }
 
 int slotsOfRound(Group group) {
@@ -108,7 +110,7 @@ int blockOf(Group group, int slot) {
 }
 
 int keyBase(int head) {
-  return ((head / heads) * keyHeads + (head % heads) / (heads / keyHeads)) * length;
+  return ((head / heads) * keyHeads + (head % heads) / (heads / keyHeads)) * keyLength;
 }
 int firstKeyRow(int head) {
   return keyBase(head);
@@ -129,19 +131,20 @@ void compute(int row, int texel) {
   vec4 logSum;
   vec4 delta;
   for (int q = 0; q < 4; q++) {
-    vec4 known = readStatistics(group.head * length + min(group.queries[q], length - 1), 0);
+    vec4 known = readStatistics(group.head * queryLength + min(group.queries[q], queryLength - 1), 0);
     logSum[q] = known.x;
     delta[q] = known.y;
   }
   int firstKey = firstKeyRow(group.head);
+  int lastKey = keyLength - 1;
   ivec2 at = scoresAt(row);
   int slots = slotsOfRound(group);
   int tile = 0;
   for (int slot = 0; slot < slots; slot++) {
     int block = blockOf(group, slot);
     for (int t = 0; t < tilesPerBlock; t++, tile++) {
-      ivec4 keys0 = firstKey + min(positionsIn(block, t, 0), length - 1);
-      ivec4 keys1 = firstKey + min(positionsIn(block, t, 1), length - 1);
+      ivec4 keys0 = firstKey + min(positionsIn(block, t, 0), lastKey);
+      ivec4 keys1 = firstKey + min(positionsIn(block, t, 1), lastKey);
       {
         ivec2 key = keyAt(keys0[0]);
         vec4 weights = exp2(fetchScores(at, tile, 0) - logSum) * (fetchProducts(at, tile, 0) - delta);

@@ -25,7 +25,8 @@ vec4 readSums(int row, int texel) {
 }
 uniform int heads;
 uniform int keyHeads;
-uniform int length;
+uniform int keyLength;
+uniform int queryLength;
 uniform int firstHead;
 uniform int walkHeads;
 uniform int blockSize;
@@ -33,6 +34,7 @@ uniform int firstGroup;
 uniform int groupsPerBlock;
 uniform int tilesPerBlock;
 uniform int slotsPerRound;
+uniform int queryOffset;
 uniform int rowsPerHead;
 uniform int endGroup;
 uniform float factor;

@@ -77,7 +77,8 @@ vec4 readBlockLists(int row, int texel) {
 }
 uniform int heads;
 uniform int keyHeads;
-uniform int length;
+uniform int keyLength;
+uniform int queryLength;
 uniform int firstHead;
 uniform int walkHeads;
 uniform int blockSize;
@@ -85,7 +86,10 @@ uniform int firstGroup;
 uniform int groupsPerBlock;
 uniform int tilesPerBlock;
 uniform int slotsPerRound;
+uniform int queryOffset;
 uniform int blocks;
+uniform int queryBlocks;
+uniform int segmentSize;
 uniform int blocksPerSegment;
 uniform int endGroup;
 layout(location = 0) out vec4 result0;
@@ -104,11 +108,11 @@ Group groupAt(int group) {
   return Group(firstHead + blockOfHead - block * walkHeads, block, queries);
 }
 int slotCount(Group group) {
-  return int(readBlockLists(group.head * blocks + group.block, 0).x);
+  return int(readBlockLists(group.head * queryBlocks + group.block, 0).x);
 }
 void compute(int row, int texel) {
-  int head = divide(row, length);
-  int position = row - head * length;
+  int head = divide(row, queryLength);
+  int position = row - head * queryLength;
   int block = divide(position, blockSize);
   int inBlock = position - block * blockSize;
   int query = divide(inBlock, groupsPerBlock);
@@ -119,7 +123,7 @@ void compute(int row, int texel) {
   float rowMax;
   float sum;
   int rounds = (slotCount(groupAt(group)) + slotsPerRound - 1) / slotsPerRound;
-  if (rounds % 2 == 1) {
+  if (max(rounds, 1) % 2 == 1) {
     rowMax = fetchEven(evenAt(group - firstGroup), 0, 0)[query];
     sum = fetchEven(evenAt(group - firstGroup), 0, 1)[query];
   } else {

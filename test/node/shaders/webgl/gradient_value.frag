@@ -77,7 +77,8 @@ vec4 readQueryLists(int row, int texel) {
 }
 uniform int heads;
 uniform int keyHeads;
-uniform int length;
+uniform int keyLength;
+uniform int queryLength;
 uniform int firstHead;
 uniform int walkHeads;
 uniform int blockSize;
@@ -135,15 +136,15 @@ void compute(int row, int texel) {
   vec4 sum5 = fetchBefore(old, texel, 5);
   vec4 sum6 = fetchBefore(old, texel, 6);
   vec4 sum7 = fetchBefore(old, texel, 7);
-  int firstRowOfHead = group.head * length;
+  int firstRowOfHead = group.head * keyLength;
   ivec2 at = scoresAt(row);
   int slots = slotsOfRound(group);
   int tile = 0;
   for (int slot = 0; slot < slots; slot++) {
     int block = blockOf(group, slot);
     for (int t = 0; t < tilesPerBlock; t++, tile++) {
-      ivec4 rows0 = firstRowOfHead + min(positionsIn(block, t, 0), length - 1);
-      ivec4 rows1 = firstRowOfHead + min(positionsIn(block, t, 1), length - 1);
+      ivec4 rows0 = firstRowOfHead + min(positionsIn(block, t, 0), keyLength - 1);
+      ivec4 rows1 = firstRowOfHead + min(positionsIn(block, t, 1), keyLength - 1);
       {
         int i = rows0[0];
         ivec2 rowAt = rowsAt(i);

@@ -64,7 +64,8 @@ vec4 readKeyIndices(int row, int texel) {
 }
 uniform int heads;
 uniform int keyHeads;
-uniform int length;
+uniform int keyLength;
+uniform int queryLength;
 uniform int firstHead;
 uniform int walkHeads;
 uniform int blockSize;
@@ -72,10 +73,10 @@ uniform int firstGroup;
 uniform int groupsPerBlock;
 uniform int tilesPerBlock;
 uniform int slotsPerRound;
+uniform int queryOffset;
 uniform int firstSlot;
 uniform int keyBlocks;
 uniform int queryBlocks;
-uniform int queryOffset;
 uniform float logitScale;
 layout(location = 0) out vec4 result0;
 layout(location = 1) out vec4 result1;
@@ -113,10 +114,6 @@ ivec4 positionsIn(int block, int tile, int four) {
   return block * blockSize + tile + (ivec4(0, 1, 2, 3) + 4 * four) * tilesPerBlock;
 }
 
-int keyBase(int head) {
-  return ((head / heads) * keyHeads + (head % heads) / (heads / keyHeads)) * length;
-}
-
 ivec4 orNone(ivec4 positions, int end) {
   return ivec4(mix(vec4(positions), vec4(-1.0), greaterThanEqual(positions, ivec4(end))));
 }
@@ -143,26 +140,26 @@ void compute(int row, int tile) {
     int column = (inBlock[i] - key * tilesPerBlock) * 8 + key;
     origins[i] = int(readKeyIndices(group.head * keyBlocks + group.block, column / 4)[column % 4]);
   }
-  int firstKey = group.head * length;
+  int firstKey = group.head * keyLength;
   int block = blockOf(group, slot);
   int tileOfBlock = tile - slot * tilesPerBlock;
   ivec4 positions0 = positionsIn(block, tileOfBlock, 0);
-  ivec4 keys0 = orNone(positions0, min((block + 1) * blockSize, length));
+  ivec4 keys0 = orNone(positions0, min((block + 1) * blockSize, keyLength));
   ivec4 positions1 = positionsIn(block, tileOfBlock, 1);
-  ivec4 keys1 = orNone(positions1, min((block + 1) * blockSize, length));
+  ivec4 keys1 = orNone(positions1, min((block + 1) * blockSize, keyLength));
 
-  ivec2 query0 = queryAt(head * length + min(queries[0], length - 1));
-  ivec2 query1 = queryAt(head * length + min(queries[1], length - 1));
-  ivec2 query2 = queryAt(head * length + min(queries[2], length - 1));
-  ivec2 query3 = queryAt(head * length + min(queries[3], length - 1));
-  ivec2 key0 = keyAt(firstKey + min(positions0[0], length - 1));
-  ivec2 key1 = keyAt(firstKey + min(positions0[1], length - 1));
-  ivec2 key2 = keyAt(firstKey + min(positions0[2], length - 1));
-  ivec2 key3 = keyAt(firstKey + min(positions0[3], length - 1));
-  ivec2 key4 = keyAt(firstKey + min(positions1[0], length - 1));
-  ivec2 key5 = keyAt(firstKey + min(positions1[1], length - 1));
-  ivec2 key6 = keyAt(firstKey + min(positions1[2], length - 1));
-  ivec2 key7 = keyAt(firstKey + min(positions1[3], length - 1));
+  ivec2 query0 = queryAt(head * queryLength + min(queries[0], queryLength - 1));
+  ivec2 query1 = queryAt(head * queryLength + min(queries[1], queryLength - 1));
+  ivec2 query2 = queryAt(head * queryLength + min(queries[2], queryLength - 1));
+  ivec2 query3 = queryAt(head * queryLength + min(queries[3], queryLength - 1));
+  ivec2 key0 = keyAt(firstKey + min(positions0[0], keyLength - 1));
+  ivec2 key1 = keyAt(firstKey + min(positions0[1], keyLength - 1));
+  ivec2 key2 = keyAt(firstKey + min(positions0[2], keyLength - 1));
+  ivec2 key3 = keyAt(firstKey + min(positions0[3], keyLength - 1));
+  ivec2 key4 = keyAt(firstKey + min(positions1[0], keyLength - 1));
+  ivec2 key5 = keyAt(firstKey + min(positions1[1], keyLength - 1));
+  ivec2 key6 = keyAt(firstKey + min(positions1[2], keyLength - 1));
+  ivec2 key7 = keyAt(firstKey + min(positions1[3], keyLength - 1));
   vec4 score0 = vec4(0.0);
   vec4 score1 = vec4(0.0);
   vec4 score2 = vec4(0.0);

@@ -1,0 +1,73 @@
+import * as tf from '@tensorflow/tfjs-core';
+import {
+  flashAttention,
+  pbsAttention,
+  tunePBSAttention,
+  type AttentionSample,
+  type TunedAttention,
+} from '../../src/index';
+import type {Experimenter} from '../experimenter';
+import {captureLayers, disposeCaptured} from '../measure/capture';
+import {promptSet} from '../prompts/prompt_set';
+import type {TunedRow} from '../results';
+import {mean} from '../statistics';
+
+/** Whether what the tuner chooses on one prompt holds on a prompt of another book; and what heads of their own would bring. */
+export async function tuner(experimenter: Experimenter): Promise<void> {
+  const {subject, options} = experimenter;
+  for (const length of options.lengths) {
+    const [seen, unseen] = promptSet(subject.tokenizer, subject.books, options.tasks[0], length, 2);
+    for (let layer = 0; layer < subject.model.config.layers; ++layer) {
+      await experimenter.step('tuned', `layer ${layer} ${length}`, async () => {
+        const [sample] = await captureLayers(subject, seen.ids, [layer]);
+        const [other] = await captureLayers(subject, unseen.ids, [layer]);
+        const rows: TunedRow[] = [];
+        for (const allowed of options.errors) {
+          const {blockSizes} = options;
+          // No margin: how much is needed is what is asked.
+          const [tuned] = await tunePBSAttention(sample, {maxRelativeL1: allowed}, {blockSizes, margin: 0});
+          const {chosen} = tuned;
+          rows.push({
+            ...{length, layer, allowed},
+            segmentSize: chosen.options.segmentSize ?? 0,
+            threshold: chosen.options.threshold!,
+            permute: chosen.options.permute ?? false,
+            density: chosen.density,
+            headDensity: headDensity(tuned, allowed),
+            error: chosen.relativeL1,
+            unseenError: await errorOf(other, tuned),
+            expectedSpeedUp: chosen.expectedSpeedUp,
+          });
+        }
+        disposeCaptured([sample, other]);
+        return rows;
+      });
+    }
+  }
+}
+
+/** Mean density if each head had the least threshold with which it stays within the error, all else being as chosen. */
+function headDensity({chosen, candidates}: TunedAttention, allowed: number): number {
+  const {blockSize, segmentSize, permute} = chosen.options;
+  const alike = candidates.filter(
+    ({options}) =>
+      options.blockSize === blockSize && options.segmentSize === segmentSize && options.permute === permute,
+  );
+  return mean(
+    chosen.heads.map((_, head) => {
+      const good = alike.map(({heads}) => heads[head]).filter(({relativeL1}) => relativeL1 <= allowed);
+      return Math.min(1, ...good.map(({density}) => density));
+    }),
+  );
+}
+
+async function errorOf({query, key, value}: AttentionSample, {options}: TunedAttention): Promise<number> {
+  const difference = tf.tidy(() => {
+    const exact = flashAttention(query, key, value);
+    const sparse = pbsAttention(query, key, value, options);
+    return tf.div(tf.sum(tf.abs(tf.sub(sparse, exact))), tf.sum(tf.abs(exact)));
+  });
+  const [error] = await difference.data();
+  difference.dispose();
+  return error;
+}

@@ -1,0 +1,118 @@
+import type {NamedAttrMap, NamedTensorMap, Tensor, Tensor1D, Tensor4D} from '@tensorflow/tfjs-core';
+import {clone, dispose, engine, keep} from '@tensorflow/tfjs-core';
+import type {PBSAttentionAttrs} from '../kernels/attention_kernels.js';
+import {PBSAttentionPlan as PBSAttentionPlanKernel} from '../kernels/attention_kernels.js';
+import {backendCosts} from '../kernels/backend_costs.js';
+import {blockGeometry} from '../kernels/block_geometry.js';
+import type {ExactReason} from '../kernels/cost_model.js';
+import {whyExact} from '../kernels/cost_model.js';
+import {blockMass, massOfKept} from './block_mass.js';
+import {check} from './check_arguments.js';
+import type {PBSAttentionOptions} from './options.js';
+import {pbsAttentionDensity} from './pbs_attention_density.js';
+import type {PBSAttentionPlan} from './pbs_attention_plan.js';
+
+const op = 'pbsAttention';
+
+/** Longest sequence whose exact mass is computed: it takes `ceil(blocks / headDim)` times as long as exact attention. */
+const longestExactMass = 16_384;
+
+/**
+ * What a call of {@link pbsAttention} did, handed to its option `onReport`. It holds the plan and references to query and
+ * key, also past the end of a `tidy`: `dispose` frees them. The figures are computed and read back when they are asked for.
+ */
+export interface PBSAttentionReport {
+  /**
+   * Why the call ran exact attention: `'threshold'`, it is 1; `'length'`, there is no more than one segment; `'auto'`,
+   * blocks were not expected to pay. `undefined` where blocks were left out.
+   */
+  exactReason?: ExactReason;
+  /** The key order and the blocks that the call used; where it was exact, every visible block. Owned by the report. */
+  plan: PBSAttentionPlan;
+  /** Share of the visible blocks that were kept, as {@link pbsAttentionDensity}: above 0, at most 1. */
+  density(): Promise<number>;
+  /**
+   * Estimated share of attention that was kept, 0 to 1: what selection itself expected, of the blocks that it chooses
+   * among (without those that are always kept), mean over query blocks and heads. Rejects where the call was given a plan.
+   */
+  keptMass(): Promise<number>;
+  /**
+   * True share of attention that was kept, 0 to 1, mean over query rows and heads. For checks and small sizes: it runs
+   * exact attention `ceil(length / blockSize / headDim)` times. Rejects with an error above 16,384 tokens.
+   */
+  exactKeptMass(): Promise<number>;
+  /** Frees what the report holds. The figures can be asked for until then. */
+  dispose(): void;
+}
+
+/** The report of a call of these inputs: with their plan if they hold one, else it makes the plan. To be disposed. */
+export function reportOf(inputs: NamedTensorMap, attrs: PBSAttentionAttrs): PBSAttentionReport {
+  const given = 'blockMask' in inputs;
+  const exactReason = given ? undefined : exactReasonOf(inputs, attrs);
+  const [keyIndices, blockMask, mass] = given
+    ? [clone(inputs.keyIndices), clone(inputs.blockMask)]
+    : planWithMass(inputs, attrs, exactReason !== undefined);
+  const plan = {keyIndices, blockMask} as PBSAttentionPlan;
+  const {query, key, keyLengths} = inputs as {query: Tensor4D; key: Tensor4D; keyLengths?: Tensor1D};
+  const held = {query: clone(query), key: clone(key), ...(keyLengths && {keyLengths: clone(keyLengths)})};
+  // In an op or a tidy, whose end they outlive.
+  const owned = [keyIndices, blockMask, ...(mass ? [mass] : []), ...Object.values(held)].map((x) => keep(x));
+  return {
+    exactReason,
+    plan,
+    density: () => pbsAttentionDensity(plan, sizesOf(attrs)),
+    keptMass: async () => {
+      const takes = 'a call that made its own plan; exactKeptMass() measures this one';
+      check(mass !== undefined, op, 'keptMass', 'got a call by a given plan', takes);
+      return mean(await mass.data());
+    },
+    exactKeptMass: async () => {
+      const length = key.shape[2];
+      const takes = `at most ${longestExactMass} tokens; keptMass() estimates it at any length`;
+      check(length <= longestExactMass, op, 'exactKeptMass', `got ${length} tokens`, takes);
+      return exactMass(held, plan, attrs);
+    },
+    dispose: () => dispose(owned),
+  };
+}
+
+function exactReasonOf({query, key, value}: NamedTensorMap, attrs: PBSAttentionAttrs): ExactReason | undefined {
+  const headDim = query.shape[3]!;
+  return whyExact(blockGeometry(query, key, attrs, value), attrs, backendCosts(headDim, attrs.precision));
+}
+
+/** Key indices, block mask and what selection expects the blocks to keep. */
+function planWithMass(inputs: NamedTensorMap, attrs: PBSAttentionAttrs, isExact: boolean): Tensor[] {
+  const {query, key, keyLengths} = inputs;
+  // A threshold of 1 makes the plan that exact attention stands for.
+  const planAttrs = {...attrs, threshold: isExact ? 1 : attrs.threshold, withMass: true} as NamedAttrMap;
+  const planInputs = {query, key, ...(keyLengths && {keyLengths})};
+  return engine().runKernel(PBSAttentionPlanKernel, planInputs, planAttrs) as unknown as Tensor[];
+}
+
+async function exactMass(
+  {query, key, keyLengths}: {query: Tensor4D; key: Tensor4D; keyLengths?: Tensor1D},
+  {keyIndices, blockMask}: PBSAttentionPlan,
+  {causal, scale, queryOffset, blockSize}: PBSAttentionAttrs,
+): Promise<number> {
+  const options = {causal, scale, queryOffset, ...(keyLengths && {keyLengths})};
+  const exact = await blockMass(query, key, keyIndices, blockSize, options);
+  const kept = massOfKept(exact, blockMask, query.shape[2], blockSize);
+  try {
+    return mean(await kept.data());
+  } finally {
+    dispose([exact, kept]);
+  }
+}
+
+function sizesOf({blockSize, segmentSize, causal, queryOffset}: PBSAttentionAttrs): PBSAttentionOptions {
+  return {blockSize, segmentSize, causal, queryOffset};
+}
+
+function mean(values: ArrayLike<number>): number {
+  let sum = 0;
+  for (let i = 0; i < values.length; ++i) {
+    sum += values[i];
+  }
+  return sum / values.length;
+}

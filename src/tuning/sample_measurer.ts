@@ -1,0 +1,135 @@
+import type {Tensor, Tensor4D} from '@tensorflow/tfjs-core';
+import {abs, cast, concat, dispose, reshape, sub, sum, tidy} from '@tensorflow/tfjs-core';
+import type {PBSAttentionAttrs} from '../kernels/attention_kernels.js';
+import {blockGeometry} from '../kernels/block_geometry.js';
+import {countBlocks} from '../kernels/cost_model.js';
+import {blockMass, massOfKept} from '../ops/block_mass.js';
+import {flashAttention} from '../ops/flash_attention.js';
+import {pbsAttention} from '../ops/pbs_attention.js';
+import type {PBSAttentionPlan} from '../ops/pbs_attention_plan.js';
+import {pbsAttentionPlan} from '../ops/pbs_attention_plan.js';
+import type {AttentionSample} from './attention_samples.js';
+
+/** What block-sparse attention does to a sample, over all its rows and those of its heads that are meant. */
+export interface AttentionMeasures {
+  /** Share of the visible blocks that are kept. */
+  density: number;
+  /** Σ|sparse − exact| / Σ|exact| over the output. */
+  relativeL1: number;
+  /** Share of the true attention that the kept blocks hold, mean over rows; where it was asked for. */
+  attentionMass?: number;
+}
+
+export interface SampleMeasures extends AttentionMeasures {
+  /** The same of each head, in order; batches are taken together. */
+  heads: AttentionMeasures[];
+}
+
+/**
+ * Measures options on one sample against exact attention, which it computes once, as it does the exact mass for each key
+ * order. Nothing that it makes is larger than the query, or than a plan. To be disposed.
+ */
+export class SampleMeasurer {
+  private readonly exact: Tensor4D;
+  private exactSums?: number[];
+  private readonly masses = new Map<string, Tensor4D>();
+
+  constructor(
+    private readonly sample: AttentionSample,
+    private readonly withMass: boolean,
+    exactOptions: Pick<PBSAttentionAttrs, 'causal' | 'scale' | 'precision'>,
+  ) {
+    const {query, key, value} = sample;
+    this.exact = flashAttention(query, key, value, exactOptions);
+  }
+
+  async measure(attrs: PBSAttentionAttrs): Promise<SampleMeasures> {
+    const {query, key, value} = this.sample;
+    const {heads} = blockGeometry(query, key, attrs);
+    const plan = pbsAttentionPlan(query, key, attrs);
+    try {
+      const mass = this.withMass ? await this.massOf(plan, attrs) : undefined;
+      const sums = tidy(() => {
+        const sparse = pbsAttention(query, key, value, {...attrs, plan});
+        const differences = sum(abs(sub(sparse, this.exact)), [2, 3]);
+        const kept = sum(cast(plan.blockMask, 'float32'), [2, 3]);
+        const parts = [kept, differences];
+        if (mass) {
+          parts.push(massOfKept(mass, plan.blockMask, query.shape[2], attrs.blockSize));
+        }
+        return stacked(parts);
+      });
+      const [kept, differences, masses] = await rowsOf(sums);
+      this.exactSums ??= (await rowsOf(tidy(() => stacked([sum(abs(this.exact), [2, 3])]))))[0];
+      return summarise(heads, this.visibleBlocks(attrs), kept, differences, this.exactSums, masses);
+    } finally {
+      dispose([plan.keyIndices, plan.blockMask]);
+    }
+  }
+
+  dispose(): void {
+    this.exact.dispose();
+    this.masses.forEach((mass) => mass.dispose());
+    this.masses.clear();
+  }
+
+  /** The key order depends on these options alone. */
+  private async massOf({keyIndices}: PBSAttentionPlan, attrs: PBSAttentionAttrs): Promise<Tensor4D> {
+    const {blockSize, segmentSize, permute, causal, scale} = attrs;
+    const order = `${blockSize} ${segmentSize} ${permute}`;
+    const {query, key} = this.sample;
+    const mass = this.masses.get(order) ?? (await blockMass(query, key, keyIndices, blockSize, {causal, scale}));
+    this.masses.set(order, mass);
+    return mass;
+  }
+
+  private visibleBlocks(attrs: PBSAttentionAttrs): number {
+    const {query, key} = this.sample;
+    return countBlocks(blockGeometry(query, key, attrs), attrs.causal).visible;
+  }
+}
+
+/** One read for all: `[quantities, batch · heads]`. */
+function stacked(parts: Tensor[]): Tensor {
+  return concat(
+    parts.map((x) => reshape(x, [1, x.size])),
+    0,
+  );
+}
+
+async function rowsOf(x: Tensor): Promise<number[][]> {
+  const [rows, columns] = x.shape;
+  try {
+    const values = Array.from(await x.data());
+    return Array.from({length: rows}, (_, row) => values.slice(row * columns, (row + 1) * columns));
+  } finally {
+    x.dispose();
+  }
+}
+
+/** From quantities of each head of each batch entry to those of each head and of all. */
+function summarise(
+  heads: number,
+  visibleBlocks: number,
+  kept: number[],
+  differences: number[],
+  exact: number[],
+  masses?: number[],
+): SampleMeasures {
+  const measuresOf = (isMeant: (i: number) => boolean): AttentionMeasures => {
+    const meant = (values: number[]) => values.filter((_, i) => isMeant(i));
+    const total = (values: number[]) => meant(values).reduce((a, b) => a + b, 0);
+    const count = meant(kept).length;
+    // An output of zeros that stays one has no error.
+    const difference = total(differences);
+    return {
+      density: total(kept) / (count * visibleBlocks),
+      relativeL1: difference === 0 ? 0 : difference / total(exact),
+      ...(masses && {attentionMass: total(masses) / count}),
+    };
+  };
+  return {
+    ...measuresOf(() => true),
+    heads: Array.from({length: heads}, (_, head) => measuresOf((i) => i % heads === head)),
+  };
+}

@@ -1,0 +1,274 @@
+import type {PBSAttentionAttrs} from '../kernels/attention_kernels.js';
+import {PBSAttentionPlan as PBSAttentionPlanKernel} from '../kernels/attention_kernels.js';
+import {backendCosts} from '../kernels/backend_costs.js';
+import {blockGeometry, isExact} from '../kernels/block_geometry.js';
+import {countBlocks, exactTime, leastGain, timeOfBlocks} from '../kernels/cost_model.js';
+import {check, checkBackend, checkTensors, describe, pbsAttentionAttrs} from '../ops/check_arguments.js';
+import type {PBSAttentionOptions} from '../ops/options.js';
+import type {AttentionSample} from './attention_samples.js';
+import type {AttentionMeasures, SampleMeasures} from './sample_measurer.js';
+import {SampleMeasurer} from './sample_measurer.js';
+
+const op = 'tunePBSAttention';
+
+/** What {@link tunePBSAttention} has to reach; one of the two. */
+export type TuningTarget =
+  | {
+      /** Largest relative L1 error of a layer's output, Σ|sparse − exact| / Σ|exact|: above 0. */
+      maxRelativeL1: number;
+    }
+  | {
+      /** Least share of the true attention that the kept blocks hold, mean over query rows and heads: from 0 to 1. */
+      attentionMass: number;
+    };
+
+/** What {@link tunePBSAttention} tries, and what all its candidates have in common. */
+export interface TuningOptions extends Pick<
+  PBSAttentionOptions,
+  'causal' | 'scale' | 'precision' | 'exactLastBlock' | 'probeRows' | 'remainder'
+> {
+  /** Default 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99, then three between the best of them and the next lower one. */
+  thresholds?: readonly number[];
+  /** Tokens a block. Default 128: 32 and 64 were no better in any experiment (docs/experiments). */
+  blockSizes?: readonly number[];
+  /** Tokens a segment, multiples of every block size. Default one and two blocks: longer ones lose to a higher threshold. */
+  segmentSizes?: readonly number[];
+  /** Whether keys are sorted. Default both ways, where a segment has more than one block. */
+  permute?: readonly boolean[];
+  /**
+   * Share of the allowed loss that is left for data that differs from the samples: with 0.2, a `maxRelativeL1` of 0.05 is
+   * met by a measured 0.04, and an `attentionMass` of 0.9 by a measured 0.92. From 0 to below 1. Default 0.2: tuned on one
+   * book, every layer of the demo's model then met its target on another (docs/decisions.md).
+   */
+  margin?: number;
+}
+
+/** Options that were tried on a sample, and what they came to. */
+export interface TuningCandidate extends SampleMeasures {
+  /** What was tried, for `pbsAttention`. */
+  options: PBSAttentionOptions;
+  /** Milliseconds that the cost model of the backend expects for the sample's shape and the measured density. Not timed. */
+  expectedTime: number;
+  /** Expected time of exact attention over that. Not timed. */
+  expectedSpeedUp: number;
+  /** Whether the target is met with the margin. */
+  meetsTarget: boolean;
+}
+
+/** What a layer should use. */
+export interface TunedAttention {
+  /** For `pbsAttention`; `{threshold: 1}`, exact attention, where nothing else meets the target or is worth it. */
+  options: PBSAttentionOptions;
+  /** The candidate of these options. */
+  chosen: TuningCandidate;
+  /** Everything that was tried, exact attention too, by expected time. */
+  candidates: TuningCandidate[];
+}
+
+const defaultThresholds = [0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99];
+const defaultBlockSizes = [128];
+const defaultMargin = 0.2;
+/** After the default thresholds: steps of them are 0.1 to 0.01, these bring the chosen one closer to the target. */
+const bisections = 3;
+
+const knownOptions = [
+  'thresholds',
+  'blockSizes',
+  'segmentSizes',
+  'permute',
+  'margin',
+  'causal',
+  'scale',
+  'precision',
+  'exactLastBlock',
+  'probeRows',
+  'remainder',
+];
+
+/**
+ * Chooses options of {@link pbsAttention} by measuring them on samples: of those that meet the target, the ones with the
+ * least expected time. Samples are best taken at the length and from the kind of text that the model will see. Candidates
+ * are measured, errors and densities against exact attention; their times are expected by the cost model that `auto` uses
+ * and not taken. As with `auto`, leaving blocks out must be expected to be 1.1 times as fast as exact attention.
+ *
+ * ```js
+ * const collector = collectAttentionSamples();
+ * layers.forEach((layer) => layer.run(prompt, collector.attention)); // instead of the model's own attention
+ * const tuned = await tunePBSAttention(collector.samples, {maxRelativeL1: 0.05});
+ * collector.dispose();
+ * tuned[0].options; // {blockSize: 128, segmentSize: 256, threshold: 0.95, permute: true, …}: of layer 0
+ * tuned[0].chosen.density; // 0.31, measured
+ * tuned[0].chosen.expectedSpeedUp; // 2.4
+ * ```
+ *
+ * Memory beyond the samples: a few tensors of a sample's size, and, for an `attentionMass`, the blocks of each key order.
+ * It takes a sparse call and a plan for each candidate; for an `attentionMass` also `ceil(length / blockSize / headDim)`
+ * times exact attention for each key order.
+ *
+ * @param samples query, key and value of a layer, or of several; see {@link collectAttentionSamples}. They are left
+ *     undisposed.
+ * @param target `{maxRelativeL1: 0.05}` or `{attentionMass: 0.95}`.
+ * @param options what to try, see {@link TuningOptions}.
+ * @returns one entry a sample. Their options have `auto: false`, as the choice is made for the sample's shape.
+ * @throws Error (rejects) if an argument is not of that form, or as {@link pbsAttention} does.
+ */
+export async function tunePBSAttention(
+  samples: AttentionSample | readonly AttentionSample[],
+  target: TuningTarget,
+  options: TuningOptions = {},
+): Promise<TunedAttention[]> {
+  const areSamples = typeof samples === 'object' && samples !== null;
+  check(areSamples, op, 'samples', `got ${describe(samples)}`, '{query, key, value} or an array of them');
+  const layers = 'query' in samples ? [samples] : [...samples];
+  for (const name of Object.keys(options)) {
+    check(knownOptions.includes(name), op, 'options', `got '${name}'`, knownOptions.join(', '));
+  }
+  layers.forEach(({query, key, value}) => checkTensors(op, query, key, value));
+  checkBackend(op, PBSAttentionPlanKernel);
+  const meets = targetTest(target, options.margin ?? defaultMargin);
+  const tuned: TunedAttention[] = [];
+  for (const sample of layers) {
+    tuned.push(await tune(sample, 'attentionMass' in target, meets, options));
+  }
+  return tuned;
+}
+
+async function tune(
+  sample: AttentionSample,
+  withMass: boolean,
+  meets: (measures: AttentionMeasures) => boolean,
+  options: TuningOptions,
+): Promise<TunedAttention> {
+  const {query, key} = sample;
+  const attrsOf = (candidate: PBSAttentionOptions) => pbsAttentionAttrs(op, candidate, query, key);
+  const tried = candidateOptions(options)
+    .map((candidate) => ({candidate, attrs: attrsOf(candidate)}))
+    // One segment is exact attention, which is a candidate in any case.
+    .filter(({attrs}) => !isExact(blockGeometry(query, key, attrs), attrs));
+  const exact = exactCandidate(sample, {...commonOptions(options), threshold: 1}, withMass);
+  const candidates = [exact];
+  const choose = () => {
+    candidates.sort((a, b) => a.expectedTime - b.expectedTime || a.relativeL1 - b.relativeL1);
+    const pays = (candidate: TuningCandidate) => candidate === exact || candidate.expectedSpeedUp >= leastGain;
+    return candidates.find((candidate) => candidate.meetsTarget && pays(candidate)) ?? exact;
+  };
+  const measurer = new SampleMeasurer(sample, withMass, attrsOf(exact.options));
+  const measure = async (candidate: PBSAttentionOptions) => {
+    const attrs = attrsOf(candidate);
+    const measures = await measurer.measure(attrs);
+    const times = expectedTimes(sample, attrs, measures.density);
+    candidates.push({options: candidate, ...measures, ...times, meetsTarget: meets(measures)});
+  };
+  try {
+    for (const {candidate} of tried) {
+      await measure(candidate);
+    }
+    for (let step = 0; step < bisections && options.thresholds === undefined; ++step) {
+      const between = lowerThreshold(choose(), candidates);
+      if (between === undefined) {
+        break;
+      }
+      await measure(between);
+    }
+  } finally {
+    measurer.dispose();
+  }
+  const chosen = choose();
+  return {options: chosen.options, chosen, candidates};
+}
+
+/** The options of the best candidate with a threshold halfway to the next lower one that failed; if there is one. */
+function lowerThreshold(
+  {options}: TuningCandidate,
+  candidates: readonly TuningCandidate[],
+): PBSAttentionOptions | undefined {
+  const {blockSize, segmentSize, permute, threshold} = options;
+  const isOfSameGrid = ({options: other}: TuningCandidate) =>
+    other.blockSize === blockSize && other.segmentSize === segmentSize && other.permute === permute;
+  const failed = candidates
+    .filter((candidate) => isOfSameGrid(candidate) && !candidate.meetsTarget)
+    .map((candidate) => candidate.options.threshold!)
+    .filter((other) => other < threshold!);
+  return failed.length > 0 ? {...options, threshold: (Math.max(...failed) + threshold!) / 2} : undefined;
+}
+
+/** The test that a target stands for, checked. */
+function targetTest(target: TuningTarget, margin: number): (measures: AttentionMeasures) => boolean {
+  check(margin >= 0 && margin < 1, op, 'margin', `got ${margin}`, 'a number from 0 to below 1');
+  const {maxRelativeL1, attentionMass} = (target ?? {}) as {
+    maxRelativeL1?: number;
+    attentionMass?: number;
+  };
+  const got = `got ${JSON.stringify(target)}`;
+  const isOne = (maxRelativeL1 === undefined) !== (attentionMass === undefined);
+  check(isOne, op, 'target', got, '{maxRelativeL1: number} or {attentionMass: number}');
+  if (maxRelativeL1 !== undefined) {
+    check(maxRelativeL1 > 0, op, 'target', got, 'a maxRelativeL1 above 0');
+    return ({relativeL1}) => relativeL1 <= (1 - margin) * maxRelativeL1;
+  }
+  const share = attentionMass!;
+  check(share >= 0 && share <= 1, op, 'target', got, 'an attentionMass from 0 to 1');
+  return (measures) => 1 - measures.attentionMass! <= (1 - margin) * (1 - share);
+}
+
+/** Every combination worth a trial. */
+function candidateOptions(options: TuningOptions): PBSAttentionOptions[] {
+  const {thresholds = defaultThresholds, blockSizes = defaultBlockSizes, permute = [true, false]} = options;
+  return blockSizes.flatMap((blockSize) =>
+    (options.segmentSizes ?? [blockSize, 2 * blockSize]).flatMap((segmentSize) =>
+      // The order of keys inside a block changes nothing.
+      (segmentSize === blockSize ? permute.slice(0, 1) : permute).flatMap((sort) =>
+        thresholds.map((threshold) => ({
+          ...commonOptions(options),
+          blockSize,
+          segmentSize,
+          threshold,
+          permute: sort,
+          auto: false,
+        })),
+      ),
+    ),
+  );
+}
+
+/** Those of the options that candidates share, as far as they are given. */
+function commonOptions(options: TuningOptions): PBSAttentionOptions {
+  const {causal, scale, precision, exactLastBlock, probeRows, remainder} = options;
+  const common = {causal, scale, precision, exactLastBlock, probeRows, remainder};
+  const given = Object.entries(common).filter(([, value]) => value !== undefined);
+  return Object.fromEntries(given);
+}
+
+function exactCandidate(
+  {query, key, value}: AttentionSample,
+  options: PBSAttentionOptions,
+  withMass: boolean,
+): TuningCandidate {
+  const [, heads, , headDim] = query.shape;
+  const measures = {density: 1, relativeL1: 0, ...(withMass && {attentionMass: 1})};
+  const attrs = pbsAttentionAttrs(op, options, query, key);
+  return {
+    options,
+    ...measures,
+    heads: Array.from({length: heads}, () => measures),
+    expectedTime: exactTime(
+      blockGeometry(query, key, attrs, value),
+      attrs.causal,
+      backendCosts(headDim, attrs.precision),
+    ),
+    expectedSpeedUp: 1,
+    meetsTarget: true,
+  };
+}
+
+function expectedTimes(
+  {query, key, value}: AttentionSample,
+  attrs: PBSAttentionAttrs,
+  density: number,
+): Pick<TuningCandidate, 'expectedTime' | 'expectedSpeedUp'> {
+  const geometry = blockGeometry(query, key, attrs, value);
+  const costs = backendCosts(geometry.headDim, attrs.precision);
+  const {visible} = countBlocks(geometry, attrs.causal);
+  const expectedTime = timeOfBlocks(geometry, {kept: density * visible, visible}, attrs, costs);
+  return {expectedTime, expectedSpeedUp: exactTime(geometry, attrs.causal, costs) / expectedTime};
+}

@@ -1,0 +1,85 @@
+import type {NamedAttrMap, NamedTensorMap, Tensor} from '@tensorflow/tfjs-core';
+import {dispose, engine, setBackend} from '@tensorflow/tfjs-core';
+import {expect} from 'chai';
+import type {PBSAttentionAttrs} from '../../src/kernels/attention_kernels';
+import {PBSAttentionPlan} from '../../src/kernels/attention_kernels';
+import {blockGeometry} from '../../src/kernels/block_geometry';
+import {blockLists} from '../../src/kernels/cpu/block_lists';
+import * as cpuMass from '../../src/kernels/cpu/kept_mass';
+import * as cpuPermute from '../../src/kernels/cpu/permute';
+import * as cpuProbed from '../../src/kernels/cpu/probed_scores';
+import * as cpuScore from '../../src/kernels/cpu/score_blocks';
+import {describeBackends} from '../environment';
+import {relativeL1} from '../golden_cases';
+import {paper, randomInputs, tensors} from '../reference';
+
+describeBackends('kept mass', (backend) => {
+  before(() => setBackend(backend));
+  const inputs = randomInputs({batch: 2, heads: 4, keyValueHeads: 2, length: 200, headDim: 16}, 61);
+  const attrs: PBSAttentionAttrs = {
+    blockSize: 16,
+    segmentSize: 32,
+    threshold: 0.6,
+    causal: true,
+    scale: 0.3,
+    precision: 'float32',
+    permute: true,
+    exactLastBlock: true,
+    ...paper,
+    auto: false,
+    queryOffset: 0,
+  };
+  const plan = async (changes: Partial<PBSAttentionAttrs>, withMass = true) => {
+    const [query, key, value] = tensors(inputs);
+    const outputs = engine().runKernel(
+      PBSAttentionPlan,
+      {query, key} as unknown as NamedTensorMap,
+      {...attrs, ...changes, withMass} as NamedAttrMap,
+    ) as unknown as Tensor[];
+    const geometry = blockGeometry(query, key, attrs);
+    const values = await Promise.all(outputs.map((x) => x.data()));
+    const shapes = outputs.map(({shape}) => shape);
+    dispose([query, key, value, ...outputs]);
+    return {values, shapes, geometry};
+  };
+
+  for (const changes of [{}, {exactLastBlock: false}, {causal: false}, {probeRows: 4}, {probeRows: 4, causal: false}]) {
+    it(`is the share of the scores that selection kept: ${JSON.stringify(changes)}`, async () => {
+      const {causal, scale, exactLastBlock, probeRows} = {...attrs, ...changes};
+      const {
+        values: [, blockMask, mass],
+        shapes,
+        geometry,
+      } = await plan(changes);
+      const {batch, heads, queryBlocks} = geometry;
+      expect(shapes[2]).to.deep.equal([batch, heads, queryBlocks]);
+      const {query, key} = inputs;
+      const order = cpuPermute.permute(query, key, geometry, scale, true, causal);
+      const probed = probeRows > 0;
+      const scores = probed
+        ? cpuProbed.probedScores(query, key, order, geometry, scale, causal, exactLastBlock, probeRows)
+        : cpuScore.scoreBlocks(query, key, order, geometry, scale, causal, exactLastBlock);
+      const expected = cpuMass.keptMass(scores, blockLists(blockMask, geometry), geometry, probed);
+      expect(relativeL1(mass, expected)).to.be.below(1e-5);
+      expect(Math.min(...mass)).to.be.at.least(0.6 - 1e-6);
+      expect(Math.min(...mass), 'something is left out').to.be.below(0.9);
+    });
+  }
+
+  it('is 1 where nothing competes', async () => {
+    const {
+      values: [, , mass],
+      geometry,
+    } = await plan({threshold: 0});
+    expect(Array.from(mass).filter((_, i) => i % geometry.queryBlocks < 2)).to.deep.equal(new Array(16).fill(1));
+  });
+
+  it('is 1 for the plan of exact attention', async () => {
+    const {values} = await plan({threshold: 1});
+    expect(Array.from(values[2]).every((x) => x === 1)).to.equal(true);
+  });
+
+  it('is not computed where nobody asks', async () => {
+    expect((await plan({}, false)).values).to.have.length(2);
+  });
+});

@@ -1,0 +1,169 @@
+import type {Tensor4D} from '@tensorflow/tfjs-core';
+import {backend as activeBackend, dispose, memory, mul, setBackend, tensor4d, tidy} from '@tensorflow/tfjs-core';
+import {expect} from 'chai';
+import type {HeadShape} from '../../bench/shapes';
+import {syntheticAttention} from '../../bench/synthetic_attention';
+import type {AttentionSample, TuningOptions, TuningTarget} from '../../src/index';
+import {
+  collectAttentionSamples,
+  flashAttention,
+  pbsAttention,
+  pbsAttentionDensity,
+  pbsAttentionPlan,
+  tunePBSAttention,
+} from '../../src/index';
+import {describeBackends, describeOnCPU} from '../environment';
+import {relativeL1} from '../golden_cases';
+import {randomInputs, tensors} from '../reference';
+
+const sample = (seed: number): AttentionSample => {
+  const [query, key, value] = tensors(
+    randomInputs({batch: 2, heads: 2, keyValueHeads: 1, length: 104, headDim: 8}, seed),
+  );
+  return {query, key, value};
+};
+const small: TuningOptions = {blockSizes: [16], thresholds: [0.7]};
+
+describeBackends('tuner', (backend) => {
+  before(() => setBackend(backend));
+
+  it('measures density and error of each candidate, as its options give them', async () => {
+    const {query, key, value} = sample(81);
+    const [{candidates}] = await tunePBSAttention({query, key, value}, {maxRelativeL1: 0.1}, small);
+    // Segments of one block, and of two with and without a permutation, and exact attention.
+    expect(candidates).to.have.length(4);
+    const exact = await flashAttention(query, key, value).data();
+    for (const {options, density, relativeL1: error, heads} of candidates) {
+      const output = await pbsAttention(query, key, value, options).data();
+      expect(error).to.be.closeTo(relativeL1(output, exact), 1e-5);
+      expect(density).to.be.closeTo(await pbsAttentionDensity(pbsAttentionPlan(query, key, options), options), 1e-6);
+      expect(heads).to.have.length(2);
+      expect(heads.reduce((sum, head) => sum + head.density, 0) / 2).to.be.closeTo(density, 1e-6);
+    }
+    const times = candidates.map(({expectedTime}) => expectedTime);
+    expect(times, 'by expected time').to.deep.equal([...times].sort((a, b) => a - b));
+  });
+
+  it('measures the share of attention that is kept, as the report of a call', async () => {
+    const {query, key, value} = sample(82);
+    const target = {attentionMass: 0.9};
+    const [{candidates}] = await tunePBSAttention({query, key, value}, target, small);
+    for (const {options, attentionMass} of candidates) {
+      let expected: Promise<number> | undefined;
+      pbsAttention(query, key, value, {...options, onReport: (report) => (expected = report.exactKeptMass())});
+      expect(attentionMass).to.be.closeTo((await expected)!, 1e-5);
+    }
+  });
+
+  it('frees all that it makes', async () => {
+    const count = () => [memory().numTensors, memory().numDataBuffers, activeBackend().numDataIds()];
+    const samples = [sample(83), sample(84)];
+    const before = count();
+    for (const target of [{maxRelativeL1: 0.1}, {attentionMass: 0.9}]) {
+      await tunePBSAttention(samples, target, small);
+      expect(count()).to.deep.equal(before);
+    }
+    const refused = await tunePBSAttention(samples, {attentionMass: 0.9}, {...small, segmentSizes: [16, 40]}).then(
+      () => undefined,
+      (error: Error) => error.message,
+    );
+    expect(refused).to.equal('tunePBSAttention: segmentSize: got 40 with blockSize 16; takes a multiple of blockSize.');
+    expect(count()).to.deep.equal(before);
+  });
+
+  it('collects what attention is called with', async () => {
+    const given = sample(85);
+    const before = memory().numTensors;
+    const collector = collectAttentionSamples();
+    const output = tidy(() => collector.attention(given.query, given.key, given.value, {causal: false}));
+    const exact = flashAttention(given.query, given.key, given.value, {causal: false});
+    expect(Array.from(await output.data())).to.deep.equal(Array.from(await exact.data()));
+    dispose([output, exact]);
+    expect(collector.samples).to.have.length(1);
+    for (const name of ['query', 'key', 'value'] as const) {
+      expect(Array.from(await collector.samples[0][name].data())).to.deep.equal(Array.from(await given[name].data()));
+    }
+    collector.dispose();
+    expect(memory().numTensors).to.equal(before);
+  });
+});
+
+describeOnCPU('choice of the tuner', () => {
+  const shape: HeadShape = {heads: 4, keyValueHeads: 2, headDim: 16};
+  /** Other text for each seed: where topics and names stand, and all noise. */
+  const textSample = (seed: number, length = 512): AttentionSample => {
+    const {query, key, value} = syntheticAttention(shape, length, seed);
+    const tensorOf = (x: Float32Array, heads: number) => tensor4d(x, [1, heads, length, shape.headDim]);
+    return {query: tensorOf(query, 4), key: tensorOf(key, 2), value: tensorOf(value, 2)};
+  };
+  const options: TuningOptions = {blockSizes: [16], thresholds: [0.5, 0.7, 0.8, 0.9, 0.95, 0.98]};
+  it('is the cheapest that meets the target with the margin', async () => {
+    for (const target of [{maxRelativeL1: 0.35}, {attentionMass: 0.85}] as TuningTarget[]) {
+      const [{options: best, chosen, candidates}] = await tunePBSAttention(textSample(1), target, options);
+      expect(best).to.equal(chosen.options);
+      const [loss, allowed] =
+        'maxRelativeL1' in target ? [chosen.relativeL1, target.maxRelativeL1] : [1 - chosen.attentionMass!, 0.15];
+      expect(loss)
+        .to.be.above(0)
+        .and.at.most(0.8 * allowed);
+      const cheaper = candidates.filter(({expectedTime}) => expectedTime < chosen.expectedTime);
+      expect(cheaper.every(({meetsTarget}) => !meetsTarget)).to.equal(true);
+      expect(cheaper.length, 'some are cheaper').to.be.above(0);
+      expect(chosen.density).to.be.below(1);
+      expect(chosen.expectedSpeedUp).to.be.at.least(1.1);
+    }
+  });
+
+  it('is exact attention where nothing else meets the target, or there is one segment', async () => {
+    const strict = await tunePBSAttention(textSample(1), {maxRelativeL1: 1e-9}, {...options, thresholds: [0.5]});
+    expect(strict[0].options).to.deep.equal({threshold: 1});
+    const short = await tunePBSAttention(textSample(1, 128), {maxRelativeL1: 0.5});
+    expect(short[0].candidates).to.have.length(1);
+    expect(short[0].chosen.expectedSpeedUp).to.equal(1);
+  });
+
+  it('comes closer to the target between the default thresholds', async () => {
+    const thresholds = [0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99];
+    const sizes = {blockSizes: [16], segmentSizes: [32], permute: [true]};
+    const target = {maxRelativeL1: 0.4};
+    const [given] = await tunePBSAttention(textSample(1), target, {...sizes, thresholds});
+    const [byDefault] = await tunePBSAttention(textSample(1), target, sizes);
+    expect(byDefault.candidates).to.have.length(given.candidates.length + 3);
+    expect(byDefault.chosen.relativeL1)
+      .to.be.above(given.chosen.relativeL1)
+      .and.at.most(0.8 * 0.4);
+    expect(byDefault.chosen.density).to.be.below(given.chosen.density);
+  });
+
+  it('is made for each sample', async () => {
+    const {query, key, value} = textSample(1);
+    const flat: AttentionSample = {query: mul(query, 0) as Tensor4D, key, value};
+    const tuned = await tunePBSAttention([{query, key, value}, flat], {maxRelativeL1: 0.35}, options);
+    expect(tuned).to.have.length(2);
+    expect(tuned[0].chosen.density, 'attention to every key needs every block').to.be.below(tuned[1].chosen.density);
+  });
+
+  it('names what it cannot take', async () => {
+    const given = textSample(1, 64);
+    const wrong: Array<[unknown, unknown, RegExp]> = [
+      [{maxRelativeL1: 0}, {}, /^tunePBSAttention: target: got \{"maxRelativeL1":0\}; takes a maxRelativeL1 above 0/],
+      [undefined, {}, /target: got undefined; takes \{maxRelativeL1/],
+      [{attentionMass: 1.5}, {}, /target: got \{"attentionMass":1.5\}; takes an attentionMass from 0 to 1/],
+      [{}, {}, /target: got \{\}; takes \{maxRelativeL1: number\} or \{attentionMass: number\}/],
+      [{maxRelativeL1: 0.1, attentionMass: 0.9}, {}, /target: .*takes \{maxRelativeL1: number\} or/],
+      [{maxRelativeL1: 0.1}, {margin: 1}, /margin: got 1; takes a number from 0 to below 1/],
+      [{maxRelativeL1: 0.1}, {thresholds: [2]}, /threshold: got 2; takes a number from 0 to 1/],
+      [{maxRelativeL1: 0.1}, {threshold: 0.9}, /options: got 'threshold'; takes thresholds, blockSizes/],
+    ];
+    for (const [target, tried, message] of wrong) {
+      const refused = await tunePBSAttention(given, target as TuningTarget, tried as TuningOptions).then(
+        () => '',
+        (error: Error) => error.message,
+      );
+      expect(refused).to.match(message);
+    }
+    const half = {query: given.query} as AttentionSample;
+    const refused = await tunePBSAttention(half, {maxRelativeL1: 0.1}).catch((error: Error) => error.message);
+    expect(refused).to.match(/^tunePBSAttention: key: got undefined; takes a float32 tensor/);
+  });
+});
