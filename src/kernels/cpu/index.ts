@@ -21,7 +21,6 @@ import type {BlockGeometry} from '../block_geometry.js';
 import {blockGeometry, isExact} from '../block_geometry.js';
 import {runsExact} from '../cost_model.js';
 import {exactPlan} from '../exact_plan.js';
-import {checkRemainder} from '../gradients.js';
 import {attend} from './attend.js';
 import {attendGradients} from './attend_gradients.js';
 import {attendRemainder} from './attend_remainder.js';
@@ -95,9 +94,8 @@ function pbsAttentionGrad(args: {
   if (attendsExactly(inputs, geometry, attrs)) {
     return flashAttentionGrad(args);
   }
-  checkRemainder('gradient of pbsAttention', attrs);
   const plan = givenOrNewPlan(inputs, backend, geometry, attrs);
-  return gradientTensors(inputs, backend, geometry, attrs, hiddenKeys(inputs, backend), plan);
+  return gradientTensors(inputs, backend, geometry, attrs, hiddenKeys(inputs, backend), plan, attrs.remainder);
 }
 
 const attendsExactly = ({keyIndices}: PBSAttentionInputs, geometry: BlockGeometry, attrs: PBSAttentionAttrs) =>
@@ -179,9 +177,10 @@ function gradientTensors(
   {scale, causal}: FlashAttentionAttrs,
   hidden: HiddenKeys,
   plan?: BlockPlan,
+  remainder = false,
 ): TensorInfo[] {
   const [q, k, v, o, d] = [query, key, value, output, dy].map((x) => valuesOf(x, backend));
-  const gradients = attendGradients(q, k, v, o, d, {geometry, scale, causal, plan, ...hidden});
+  const gradients = attendGradients(q, k, v, o, d, {geometry, scale, causal, plan, ...hidden}, remainder);
   return [query, key, value].map(({shape}, i) => backend.makeTensorInfo(shape, 'float32', gradients[i]));
 }
 
