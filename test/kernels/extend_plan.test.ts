@@ -9,7 +9,7 @@ import {keptBlocks, planMask, valuesOf} from '../plan_values';
 import {composedAttention, randomInputs, tensors} from '../reference';
 
 /** Backends that attend by a plan; the others refuse it. */
-const able = ['cpu'];
+const able = ['cpu', 'webgl'];
 
 const cut = {blockSize: 8, segmentSize: 16, auto: false};
 const options = {...cut, threshold: 0.4};

@@ -18,7 +18,7 @@ import type {MaskValues, RectangularShape, ReferenceOptions} from '../reference'
 import {composedAttention, maskTensor, paper, randomInputs, tensors} from '../reference';
 
 /** Backends that have every form; the others refuse them. */
-const able = ['cpu'];
+const able = ['cpu', 'webgl'];
 
 const cut = {...paper, blockSize: 8, segmentSize: 16, auto: false};
 

@@ -9,6 +9,7 @@ import {
   valueColumns,
 } from '../../src/kernels/webgl/attend_passes';
 import type {AttendWalk} from '../../src/kernels/webgl/attend_walk';
+import {BlockListsProgram} from '../../src/kernels/webgl/block_lists';
 import {BlockMaskProgram} from '../../src/kernels/webgl/block_mask';
 import {
   indexColumns,
@@ -30,7 +31,7 @@ import {
   PoolBlocksProgram,
   ProxyMassProgram,
 } from '../../src/kernels/webgl/score_blocks';
-import {BlockListsProgram, KeepBlocksProgram, SinkBlocksProgram} from '../../src/kernels/webgl/select_blocks';
+import {KeepBlocksProgram, SinkBlocksProgram} from '../../src/kernels/webgl/select_blocks';
 import {LoadRowsProgram, StoreRowsProgram} from '../../src/kernels/webgl/tensor_rows';
 import {expectShader} from './shader_snapshot';
 

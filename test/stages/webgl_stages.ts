@@ -130,9 +130,9 @@ export function webglStages(
           blockLists: await read(lists, rowSplit(keyBlocks + 1), shapes.blockLists, 'int32'),
         };
       }),
-    attend: ({query, key, value, queryShape, keyShape}, plan, {geometry, scale, causal}) =>
+    attend: ({query, key, value, queryShape, keyShape, valueShape}, plan, {geometry, scale, causal}) =>
       freeing(async () => {
-        const {keyBlocks, headDim} = geometry;
+        const {keyBlocks, valueDim} = geometry;
         const gpuPlan = plan && {
           keyIndices: uploadIndices(plan.keyIndices, geometry),
           blockLists: upload(plan.blockLists, stageShapes(geometry).blockLists, rowSplit(keyBlocks + 1)),
@@ -141,7 +141,7 @@ export function webglStages(
           context,
           uploadHeads(query, queryShape),
           uploadHeads(key, keyShape),
-          uploadHeads(value, keyShape, valueColumns(headDim, drawBuffers)),
+          uploadHeads(value, valueShape, valueColumns(valueDim, drawBuffers)),
           geometry,
           scale,
           causal,

@@ -12,16 +12,25 @@ import {
 } from './attend_passes.js';
 import type {AttendWalk, BlockPlan} from './attend_walk.js';
 import {groupsPerBlock, tilesPerBlock} from './attend_walk.js';
+import type {AttentionMask} from './attention_mask.js';
 import type {AttentionContext} from './context.js';
 import {PermuteRowsProgram} from './permute_rows.js';
 import {withScratch} from './program.js';
 import type {RowTexture} from './row_texture.js';
 import {newTensor} from './tensor_rows.js';
 
+/** What hides keys besides a causal mask. */
+export interface HiddenKeys {
+  /** As `loadKeyLengths` gives them. */
+  keyLengths?: RowTexture;
+  /** For exact attention alone: it stands in the order of keys. */
+  mask?: AttentionMask;
+}
+
 /**
- * Stage 4, attend: float32 tensor `[batch, heads, length, headDim]`. Softmax attention of each query row over the keys of
- * the blocks in its list, or, without a plan, over all keys: exact attention. With a causal mask a row sees the keys whose
- * original index is not above its own.
+ * Stage 4, attend: float32 tensor `[batch, heads, queryLength, valueDim]`. Softmax attention of each query row over the keys
+ * of the blocks in its list, or, without a plan, over all keys: exact attention. With a causal mask a row sees the keys
+ * whose original index is not above its own position; a row that sees nothing gives zeros.
  *
  * Fragments share no memory, so that what one learns of a score is lost to the others unless it is drawn. Hence an online
  * softmax by rounds: all groups of four query rows together take their next few key blocks, draw the scores (each once),
@@ -43,14 +52,17 @@ export function attend(
   scale: number,
   causal: boolean,
   plan?: BlockPlan,
+  {keyLengths, mask}: HiddenKeys = {},
 ): TensorInfo {
-  const {batch, heads, queryLength, valueDim, queryBlocks, keyBlocks} = geometry;
-  const {drawBuffers, scratchTexels} = context;
+  const {batch, heads, queryLength, keyLength, valueDim, queryBlocks, keyBlocks} = geometry;
+  const {drawBuffers, scratchTexels, maxTextureSize} = context;
   const groupsAtOnce = groupsInRange(context, geometry);
   const headGroups = queryBlocks * groupsPerBlock(geometry);
-  const headsAtOnce = Math.max(1, Math.floor(groupsAtOnce / headGroups));
+  // Copies in permuted order are scratch, too: they count where there are many more keys than queries.
+  const copiedTexels = plan ? keyLength * Math.max(key.texels, value.texels) : 0;
+  const headsAtOnce = Math.max(1, Math.floor(Math.min(groupsAtOnce / headGroups, scratchTexels / copiedTexels)));
   const permuteRows = (rows: RowTexture, indices: RowTexture, ...headRange: [number, number]) =>
-    new PermuteRowsProgram(rows, indices, geometry, ...headRange, drawBuffers).run(context);
+    new PermuteRowsProgram(rows, indices, geometry, ...headRange, drawBuffers, keyLengths).run(context);
   return newTensor(context, [batch, heads, queryLength, valueDim], 'float32', (target) => {
     for (let firstHead = 0; firstHead < batch * heads; firstHead += headsAtOnce) {
       const walkHeads = Math.min(headsAtOnce, batch * heads - firstHead);
@@ -61,7 +73,10 @@ export function attend(
         const values = inOrder(value);
         for (let firstGroup = 0; firstGroup < walkHeads * headGroups; firstGroup += groupsAtOnce) {
           const endGroup = Math.min(firstGroup + groupsAtOnce, walkHeads * headGroups);
-          const slotTexels = (endGroup - firstGroup) * tilesPerBlock(geometry, drawBuffers) * drawBuffers;
+          const blockTiles = tilesPerBlock(geometry, drawBuffers);
+          const slotTexels = (endGroup - firstGroup) * blockTiles * drawBuffers;
+          // The scores of a round stand in one row a group, and a row in one column of a texture.
+          const slotsThatFit = Math.floor(Math.min(scratchTexels / slotTexels, maxTextureSize / blockTiles));
           const walk: AttendWalk = {
             geometry,
             causal,
@@ -71,10 +86,11 @@ export function attend(
             heads: walkHeads,
             firstGroup,
             endGroup,
-            slotsPerRound: Math.max(1, Math.min(Math.floor(scratchTexels / slotTexels), keyBlocks)),
+            slotsPerRound: Math.max(1, Math.min(slotsThatFit, keyBlocks)),
+            keyLengths,
           };
           withScratch(context, (rangeScratch) => {
-            const sums = attendGroups(context, query, keys, values, walk, scale, rangeScratch, plan);
+            const sums = attendGroups(context, query, keys, values, walk, scale, rangeScratch, plan, mask);
             new StoreAttentionProgram(walk, sums, plan).drawTensor(context, target);
           });
         }
@@ -86,7 +102,7 @@ export function attend(
 /** Groups whose scores of one block, and whose two textures of sums, fit the scratch textures. */
 function groupsInRange({drawBuffers, scratchTexels}: AttentionContext, geometry: BlockGeometry): number {
   const scoreTexels = tilesPerBlock(geometry, drawBuffers) * drawBuffers;
-  const sumTexels = 2 * drawBuffers * valueTexels(geometry.headDim, drawBuffers);
+  const sumTexels = 2 * drawBuffers * valueTexels(geometry.valueDim, drawBuffers);
   return Math.max(1, Math.floor(scratchTexels / Math.max(scoreTexels, sumTexels)));
 }
 
@@ -100,6 +116,7 @@ function attendGroups(
   scale: number,
   scratch: Take<RowTexture>,
   plan?: BlockPlan,
+  mask?: AttentionMask,
 ): RunningSums[] {
   const {geometry, causal, endGroup, slotsPerRound} = walk;
   const slots = visibleBlocks(geometry, causal, blockOf(walk, endGroup - 1));
@@ -108,7 +125,7 @@ function attendGroups(
   for (let round = 0; round * slotsPerRound < slots; ++round) {
     const firstSlot = round * slotsPerRound;
     const rows = groupsThatReach(walk, firstSlot);
-    const scorePass = new AttendScoresProgram(walk, firstSlot, query, key, scale, plan);
+    const scorePass = new AttendScoresProgram(walk, firstSlot, query, key, scale, plan, mask);
     scores ??= scratch(scorePass.allocate(context));
     scorePass.draw(context, scores, ...rows);
     const before = sums[(round + 1) % 2] as RunningSums | undefined;

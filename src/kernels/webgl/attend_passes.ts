@@ -1,7 +1,17 @@
 import {each} from '../shader_text.js';
 import type {AttendWalk, BlockPlan, WalkVariant} from './attend_walk.js';
-import {groupText, keysText, originsText, roundText, tilesPerBlock, walkUniforms, walkVariant} from './attend_walk.js';
-import type {ProgramSpec} from './program.js';
+import {
+  groupText,
+  keysText,
+  originsText,
+  roundText,
+  tilesPerBlock,
+  walkInputs,
+  walkUniforms,
+  walkVariant,
+} from './attend_walk.js';
+import type {AttentionMask} from './attention_mask.js';
+import {maskScores, maskText, maskUniforms} from './attention_mask.js';
 import {AttentionProgram} from './program.js';
 import type {RowTexture} from './row_texture.js';
 import {groupRows, noMaximum, takeTile, visibleScores, writeScores} from './score_tile.js';
@@ -15,18 +25,20 @@ export interface RunningSums {
 }
 
 /** Texels a group of the sums of values: a fragment writes `drawBuffers` vectors, as many for each of four rows. */
-export const valueTexels = (headDim: number, drawBuffers: number) =>
-  Math.ceil(Math.ceil(headDim / 4) / (drawBuffers / groupRows));
+export const valueTexels = (valueDim: number, drawBuffers: number) =>
+  Math.ceil(Math.ceil(valueDim / 4) / (drawBuffers / groupRows));
 
 /** Values a row of `value` as `AttendValuesProgram` reads it: no fragment looks past the row. */
-export const valueColumns = (headDim: number, drawBuffers: number) => valueTexels(headDim, drawBuffers) * drawBuffers;
+export const valueColumns = (valueDim: number, drawBuffers: number) => valueTexels(valueDim, drawBuffers) * drawBuffers;
 
-function listInput(plan: BlockPlan | undefined): ProgramSpec<object>['inputs'] {
-  return plan ? {blockLists: plan.blockLists} : {};
+interface ScoresVariant extends WalkVariant {
+  headDim: number;
+  /** The mask's dtype. */
+  mask?: string;
 }
 
 /** Scores of a round. A row a group; texel t, layer i: key i of tile t, with the group's four query rows. */
-export class AttendScoresProgram extends AttentionProgram<WalkVariant & {headDim: number}> {
+export class AttendScoresProgram extends AttentionProgram<ScoresVariant> {
   constructor(
     walk: AttendWalk,
     firstSlot: number,
@@ -34,31 +46,39 @@ export class AttendScoresProgram extends AttentionProgram<WalkVariant & {headDim
     key: RowTexture,
     scale: number,
     plan?: BlockPlan,
+    mask?: AttentionMask,
   ) {
     const {geometry, tileKeys, firstGroup, endGroup, slotsPerRound} = walk;
     super({
-      inputs: {query, key, ...listInput(plan), ...(plan && {keyIndices: plan.keyIndices})},
+      inputs: {
+        query,
+        key,
+        ...walkInputs(walk, plan),
+        ...(plan && {keyIndices: plan.keyIndices}),
+        ...(mask && {mask: mask.rows}),
+      },
       uniforms: {
         ...walkUniforms(walk),
+        ...(mask && maskUniforms(mask, geometry)),
         firstSlot: {type: 'int', value: firstSlot},
         logitScale: {type: 'float', value: scale * Math.LOG2E},
       },
       output: {rows: endGroup - firstGroup, columns: 4 * slotsPerRound * tilesPerBlock(geometry, tileKeys)},
       layers: tileKeys,
-      variant: {...walkVariant(walk), headDim: geometry.headDim},
-      fetches: (4 + tileKeys) * Math.ceil(geometry.headDim / 4),
+      variant: {...walkVariant(walk), headDim: geometry.headDim, mask: mask?.dtype},
+      fetches: (4 + tileKeys) * Math.ceil(geometry.headDim / 4) + (mask ? tileKeys : 0),
     });
   }
 
-  protected shader(variant: WalkVariant & {headDim: number}): string {
-    const {causal, tileKeys, headDim} = variant;
+  protected shader(variant: ScoresVariant): string {
+    const {causal, tileKeys, headDim, mask} = variant;
     return `
 // A fragment computes the scores of a group with one tile of ${tileKeys} keys, each key a layer.
 ${groupText(variant)}
 ${roundText}
 ${keysText(variant)}
 ${originsText(variant)}
-${visibleScores(causal)}
+${visibleScores(causal)}${mask ? maskText(mask, tileKeys) : ''}
 void compute(int row, int tile) {
   Group group = groupAt(firstGroup + row);
   int slot = divide(tile, tilesPerBlock);
@@ -77,10 +97,13 @@ void compute(int row, int tile) {
   ivec4 keys${i} = originsOf(group, block, tileOfBlock, ${i}, positions${i});`,
     '\n  ',
   )}
-${writeScores(headDim, tileKeys)}
+${writeScores(headDim, tileKeys)}${mask ? maskScores(tileKeys) : ''}
 }`;
   }
 }
+
+const emptyState = `
+// The first round leaves every group with sums, those of no key where it has no slot.`;
 
 interface StatisticsVariant extends WalkVariant {
   firstRound: boolean;
@@ -97,7 +120,7 @@ export class AttendStatisticsProgram extends AttentionProgram<StatisticsVariant>
   ) {
     const {geometry, tileKeys, firstGroup, endGroup, slotsPerRound} = walk;
     super({
-      inputs: {scores, ...(before && {before: before.statistics}), ...listInput(plan)},
+      inputs: {scores, ...(before && {before: before.statistics}), ...walkInputs(walk, plan)},
       uniforms: {...walkUniforms(walk), firstSlot: {type: 'int', value: firstSlot}},
       output: {rows: endGroup - firstGroup, columns: 4},
       layers: 2,
@@ -109,19 +132,19 @@ export class AttendStatisticsProgram extends AttentionProgram<StatisticsVariant>
   protected shader(variant: StatisticsVariant): string {
     const {tileKeys, firstRound} = variant;
     return `
-// A fragment walks over the scores of a group's four rows, a component each: an online softmax, tile by tile.
+// A fragment walks over the scores of a group's four rows, a component each: an online softmax, tile by tile.${firstRound ? emptyState : ''}
 ${groupText(variant)}
 ${roundText}
 void compute(int row, int texel) {
   int tiles = slotsOfRound(groupAt(firstGroup + row)) * tilesPerBlock;
-  if (tiles == 0) {
-    discard;
-  }
   ${
     firstRound
       ? `vec4 rowMax = vec4(${noMaximum});
   vec4 rowSum = vec4(0.0);`
-      : `ivec2 old = beforeAt(row);
+      : `if (tiles == 0) {
+    discard;
+  }
+  ivec2 old = beforeAt(row);
   vec4 rowMax = fetchBefore(old, 0, 0);
   vec4 rowSum = fetchBefore(old, 0, 1);`
   }
@@ -156,10 +179,10 @@ export class AttendValuesProgram extends AttentionProgram<StatisticsVariant> {
         statistics,
         value,
         ...(before && {beforeStatistics: before.statistics, beforeValues: before.values}),
-        ...listInput(plan),
+        ...walkInputs(walk, plan),
       },
       uniforms: {...walkUniforms(walk), firstSlot: {type: 'int', value: firstSlot}},
-      output: {rows: endGroup - firstGroup, columns: 4 * valueTexels(geometry.headDim, tileKeys)},
+      output: {rows: endGroup - firstGroup, columns: 4 * valueTexels(geometry.valueDim, tileKeys)},
       layers: tileKeys,
       variant: {...walkVariant(walk), firstRound: before === undefined},
       fetches: slotsPerRound * tilesPerBlock(geometry, tileKeys) * tileKeys * (1 + tileKeys / 4) + tileKeys,
@@ -167,21 +190,27 @@ export class AttendValuesProgram extends AttentionProgram<StatisticsVariant> {
   }
 
   protected shader(variant: StatisticsVariant): string {
-    const {tileKeys, firstRound} = variant;
+    const {sparse, padded, tileKeys, firstRound} = variant;
     const vectors = tileKeys / 4;
+    // Rows in permuted order hold zeros for padding; others hold whatever a caller left there.
+    const lastKey = padded && !sparse ? 'max(keyEnd(group.head), 1) - 1' : 'keyLength - 1';
     const layers = (text: (layer: number, q: number, i: number) => string, indent: string) =>
       each(tileKeys, (layer) => text(layer, Math.floor(layer / vectors), layer % vectors), `\n${indent}`);
     return `
 // A fragment adds up ${vectors} vectors of the values, weighted for each of a group's four rows: ${1 + vectors} fetches a key for
-// ${tileKeys} products of vectors.
+// ${tileKeys} products of vectors.${firstRound ? emptyState : ''}
 ${groupText(variant)}
 ${roundText}
 ${keysText(variant)}
 void compute(int row, int texel) {
   Group group = groupAt(firstGroup + row);
-  int slots = slotsOfRound(group);
+  int slots = slotsOfRound(group);${
+    firstRound
+      ? ''
+      : `
   if (slots == 0) {
     discard;
+  }`
   }
   vec4 rowMax = readStatistics(row, 0);
   ${
@@ -193,12 +222,13 @@ void compute(int row, int texel) {
   ${layers((layer, q) => `vec4 sum${layer} = shrink[${q}] * fetchBeforeValues(old, texel, ${layer});`, '  ')}`
   }
   int firstKey = firstKeyRow(group.head);
+  int lastKey = ${lastKey};
   ivec2 at = scoresAt(row);
   int tile = 0;
   for (int slot = 0; slot < slots; slot++) {
     int block = blockOf(group, slot);
     for (int t = 0; t < tilesPerBlock; t++, tile++) {
-      ${each(vectors, (i) => `ivec4 keys${i} = firstKey + min(positionsIn(block, t, ${i}), length - 1);`, '\n      ')}
+      ${each(vectors, (i) => `ivec4 keys${i} = firstKey + min(positionsIn(block, t, ${i}), lastKey);`, '\n      ')}
       ivec2 key;
       vec4 weights;
       vec4 x;
@@ -231,12 +261,12 @@ export class StoreAttentionProgram extends AttentionProgram<WalkVariant & {round
         evenStatistics: even.statistics,
         evenValues: even.values,
         ...(odd && {oddStatistics: odd.statistics, oddValues: odd.values}),
-        ...(plan && {blockLists: plan.blockLists}),
+        ...walkInputs(walk, plan),
       },
       uniforms: {
         ...walkUniforms(walk),
         endGroup: {type: 'int', value: endGroup},
-        headDim: {type: 'int', value: geometry.headDim},
+        valueDim: {type: 'int', value: geometry.valueDim},
       },
       variant: {...walkVariant(walk), rounds: sums.length},
       fetches: 3,
@@ -255,9 +285,9 @@ export class StoreAttentionProgram extends AttentionProgram<WalkVariant & {round
 // A fragment writes one value of the tensor, if its group belongs to the range.
 ${groupText(variant)}
 void compute(int index) {
-  int position = (index / headDim) % length;
-  int head = index / (headDim * length);
-  int place = index % headDim;
+  int position = (index / valueDim) % queryLength;
+  int head = index / (valueDim * queryLength);
+  int place = index % valueDim;
   int vector = place / 4;
   int block = position / blockSize;
   int inBlock = position % blockSize;
@@ -271,7 +301,7 @@ void compute(int index) {
     rounds === 1
       ? quotient('Even')
       : `int rounds = (slotCount(groupAt(group)) + slotsPerRound - 1) / slotsPerRound;
-  if (rounds % 2 == 1) {${quotient('Even')}
+  if (max(rounds, 1) % 2 == 1) {${quotient('Even')}
   } else {${quotient('Odd')}
   }`
   }

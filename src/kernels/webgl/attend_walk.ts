@@ -1,6 +1,8 @@
 import type {BlockGeometry} from '../block_geometry.js';
-import type {Uniforms} from './program.js';
+import {keyEndText} from './key_lengths.js';
+import type {ProgramSpec, Uniforms} from './program.js';
 import type {RowTexture} from './row_texture.js';
+import {candidateBlocks, candidateUniforms} from './score_blocks.js';
 import {groupRows, headUniforms, keyBase, orNone} from './score_tile.js';
 
 /** What selection hands to attention: keys in permuted order and the block lists (see `block_geometry.ts`). */
@@ -30,6 +32,8 @@ export interface AttendWalk {
   firstGroup: number;
   endGroup: number;
   slotsPerRound: number;
+  /** As `loadKeyLengths` gives them. */
+  keyLengths?: RowTexture;
 }
 
 export const groupsPerBlock = ({blockSize, queryLength}: BlockGeometry) =>
@@ -42,16 +46,29 @@ export interface WalkVariant {
   causal: boolean;
   sparse: boolean;
   tileKeys: number;
+  /** Whether there are key lengths. */
+  padded: boolean;
 }
 
-export const walkVariant = ({causal, sparse, tileKeys}: AttendWalk): WalkVariant => ({causal, sparse, tileKeys});
+export const walkVariant = ({causal, sparse, tileKeys, keyLengths}: AttendWalk): WalkVariant => ({
+  causal,
+  sparse,
+  tileKeys,
+  padded: keyLengths !== undefined,
+});
+
+/** Inputs of the texts below, but for the key indices, which `originsText` alone needs. */
+export function walkInputs({keyLengths}: AttendWalk, plan: BlockPlan | undefined): ProgramSpec<object>['inputs'] {
+  return {...(plan && {blockLists: plan.blockLists}), ...(keyLengths && {keyLengths})};
+}
 
 /** Uniforms of the texts below. */
 export function walkUniforms(walk: AttendWalk): Uniforms {
-  const {geometry, sparse, firstGroup, slotsPerRound, tileKeys} = walk;
-  const {blockSize, segmentSize, keyBlocks} = geometry;
+  const {geometry, causal, sparse, firstGroup, slotsPerRound, tileKeys} = walk;
+  const {blockSize, queryLength, queryOffset} = geometry;
   return {
     ...headUniforms(geometry),
+    queryLength: {type: 'int', value: queryLength},
     firstHead: {type: 'int', value: walk.firstHead},
     walkHeads: {type: 'int', value: walk.heads},
     blockSize: {type: 'int', value: blockSize},
@@ -59,16 +76,14 @@ export function walkUniforms(walk: AttendWalk): Uniforms {
     groupsPerBlock: {type: 'int', value: groupsPerBlock(geometry)},
     tilesPerBlock: {type: 'int', value: tilesPerBlock(geometry, tileKeys)},
     slotsPerRound: {type: 'int', value: slotsPerRound},
-    ...(sparse && {
-      blocks: {type: 'int', value: keyBlocks},
-      blocksPerSegment: {type: 'int', value: segmentSize / blockSize},
-    }),
+    ...(causal && {queryOffset: {type: 'int', value: queryOffset}}),
+    ...(sparse && candidateUniforms(geometry, causal)),
   };
 }
 
 /** Shader text: which head and query rows a group has, and how many slots it walks over. */
-export function groupText({causal, sparse}: WalkVariant): string {
-  return `
+export function groupText(variant: WalkVariant): string {
+  return `${variant.padded ? keyEndText : ''}
 struct Group {
   int head;
   int block;
@@ -81,14 +96,18 @@ Group groupAt(int group) {
   ivec4 queries = ivec4(0, 1, 2, 3) * groupsPerBlock + block * blockSize + inBlock;
   return Group(firstHead + blockOfHead - block * walkHeads, block, queries);
 }
-${
-  sparse
-    ? `int slotCount(Group group) {
-  return int(readBlockLists(group.head * blocks + group.block, 0).x);
-}`
-    : `int slotCount(Group group) {
-  return ${causal ? 'group.block + 1' : 'divide(length + blockSize - 1, blockSize)'};
-}`
+${slotCount(variant)}`;
+}
+
+function slotCount({causal, sparse, padded}: WalkVariant): string {
+  if (sparse) {
+    return `int slotCount(Group group) {
+  return int(readBlockLists(group.head * queryBlocks + group.block, 0).x);
+}`;
+  }
+  const end = causal ? 'queryOffset + min((group.block + 1) * blockSize, queryLength)' : 'keyLength';
+  return `int slotCount(Group group) {
+  return divide(${padded ? `min(${end}, keyEnd(group.head))` : end} + blockSize - 1, blockSize);
 }`;
 }
 
@@ -109,10 +128,10 @@ export function keysText({sparse}: WalkVariant): string {
       ? `
 int blockOf(Group group, int slot) {
   int entry = 1 + firstSlot + slot;
-  return int(readBlockLists(group.head * blocks + group.block, entry / 4)[entry % 4]);
+  return int(readBlockLists(group.head * queryBlocks + group.block, entry / 4)[entry % 4]);
 }
 int firstKeyRow(int head) {
-  return (head - firstHead) * length;
+  return (head - firstHead) * keyLength;
 }`
       : `
 int blockOf(Group group, int slot) {
@@ -129,18 +148,26 @@ ivec4 positionsIn(int block, int tile, int four) {
 }
 
 /** Shader text: `originsOf(…)`, original indices of the keys at the positions, −1 for none, as far as a mask needs them. */
-export function originsText({sparse, causal, tileKeys}: WalkVariant): string {
-  return `${orNone}
+export function originsText({sparse, causal, padded, tileKeys}: WalkVariant): string {
+  const read = `ivec4(readKeyIndices(group.head * blocks + block, tile * ${tileKeys / 4} + four))`;
+  if (sparse && padded) {
+    return `${orNone}
+ivec4 originsOf(Group group, int block, int tile, int four, ivec4 positions) {
+  return orNone(${read}, keyEnd(group.head));
+}`;
+  }
+  const end = `min((block + 1) * blockSize, ${padded ? 'keyEnd(group.head)' : 'keyLength'})`;
+  return `${sparse && causal ? candidateBlocks(causal) : ''}${orNone}
 ivec4 originsOf(Group group, int block, int tile, int four, ivec4 positions) {${
     sparse && causal
       ? `
   // Keys of an earlier segment lie before every query of this one, whatever their order.
-  if (block >= group.block - group.block % blocksPerSegment) {
-    return ivec4(readKeyIndices(group.head * blocks + block, tile * ${tileKeys / 4} + four));
+  if (block >= candidateBlocks(group.block)) {
+    return ${read};
   }`
       : ''
   }
   // A tile can reach past the end of its block.
-  return orNone(positions, min((block + 1) * blockSize, length));
+  return orNone(positions, ${end});
 }`;
 }

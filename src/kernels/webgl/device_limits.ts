@@ -1,4 +1,6 @@
 import type {BlockGeometry} from '../block_geometry.js';
+import {valueColumns} from './attend_passes.js';
+import {maskRowShape} from './attention_mask.js';
 import type {AttentionContext} from './context.js';
 import {indexColumns} from './permute.js';
 import {rowLayout} from './row_texture.js';
@@ -7,15 +9,35 @@ import {rowLayout} from './row_texture.js';
 const maxLength = 2 ** 24;
 
 /** Throws if rows that attention reads or writes, or a tensor of tfjs, are larger than a texture of the device can be. */
-export function checkRowSizes(op: string, {maxTextureSize}: AttentionContext, geometry: BlockGeometry): void {
-  const {batch, heads, keyValueHeads, queryLength, keyLength, headDim} = geometry;
+export function checkRowSizes(
+  op: string,
+  {maxTextureSize, drawBuffers}: AttentionContext,
+  geometry: BlockGeometry,
+): void {
+  const {batch, heads, keyValueHeads, queryLength, keyLength, headDim, valueDim} = geometry;
+  const keyRows = batch * keyValueHeads * keyLength;
   if (keyLength > maxLength) {
     throw new Error(`${op}: key: got ${keyLength} tokens; a float32 texture holds indices up to ${maxLength}.`);
   }
   checkLayout(op, maxTextureSize, 'query', batch * heads * queryLength, headDim);
-  checkLayout(op, maxTextureSize, 'key', batch * keyValueHeads * keyLength, headDim);
+  checkLayout(op, maxTextureSize, 'key', keyRows, headDim);
+  checkLayout(op, maxTextureSize, 'value', keyRows, valueColumns(valueDim, drawBuffers));
   checkTensor(op, maxTextureSize, 'query', [batch, heads, queryLength, headDim]);
   checkTensor(op, maxTextureSize, 'key', [batch, keyValueHeads, keyLength, headDim]);
+  checkTensor(op, maxTextureSize, 'value', [batch, keyValueHeads, keyLength, valueDim]);
+  checkTensor(op, maxTextureSize, 'output', [batch, heads, queryLength, valueDim]);
+}
+
+/** The same for a mask of that shape. */
+export function checkMaskSize(
+  op: string,
+  {maxTextureSize, drawBuffers}: AttentionContext,
+  shape: number[],
+  geometry: BlockGeometry,
+): void {
+  const {rows, columns} = maskRowShape(shape, geometry, drawBuffers);
+  checkLayout(op, maxTextureSize, 'mask', rows, columns);
+  checkTensor(op, maxTextureSize, 'mask', shape);
 }
 
 /** The same for what passes between the stages. */

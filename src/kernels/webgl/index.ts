@@ -13,16 +13,18 @@ import type {BlockGeometry} from '../block_geometry.js';
 import {blockGeometry, isExact} from '../block_geometry.js';
 import {runsExact} from '../cost_model.js';
 import {exactPlan} from '../exact_plan.js';
-import {refuseForms} from '../supported_forms.js';
 import {attend} from './attend.js';
 import {valueColumns} from './attend_passes.js';
 import type {BlockPlan} from './attend_walk.js';
+import {loadMask} from './attention_mask.js';
+import {blockLists} from './block_lists.js';
 import {blockMask} from './block_mask.js';
 import type {AttentionContext} from './context.js';
 import {attentionContext, throwIfLost} from './context.js';
 import {webglCosts} from './costs.js';
-import {checkPlanSizes, checkPlanTensors, checkRowSizes} from './device_limits.js';
-import {keyIndexSplit, permute} from './permute.js';
+import {checkMaskSize, checkPlanSizes, checkPlanTensors, checkRowSizes} from './device_limits.js';
+import {loadKeyLengths} from './key_lengths.js';
+import {indexColumns, keyIndexSplit, permute} from './permute.js';
 import {withScratch} from './program.js';
 import type {RowTexture} from './row_texture.js';
 import {scoreBlocks} from './score_blocks.js';
@@ -42,8 +44,9 @@ function pbsAttention(args: {
 }): TensorInfo {
   const {inputs, backend, attrs} = args;
   const geometry = blockGeometry(inputs.query, inputs.key, attrs, inputs.value);
-  refuseForms('pbsAttention', 'webgl', geometry, inputs);
-  if (runsExact(geometry, attrs, webglCosts)) {
+  const {keyIndices, blockMask: planMask} = inputs;
+  const given = keyIndices && planMask && {keyIndices, blockMask: planMask};
+  if (!given && runsExact(geometry, attrs, webglCosts)) {
     return exactAttention('pbsAttention', inputs, backend, attrs);
   }
   return run('pbsAttention', backend, (context) => {
@@ -52,11 +55,14 @@ function pbsAttention(args: {
     return withScratch(context, (scratch) => {
       const query = scratch(loadHeads(context, inputs.query));
       const key = scratch(loadHeads(context, inputs.key));
-      const plan = planBlocks(context, query, key, geometry, attrs);
+      const keyLengths = inputs.keyLengths && scratch(loadKeyLengths(context, inputs.keyLengths));
+      const plan = given
+        ? loadPlan(context, given, geometry, attrs.causal)
+        : planBlocks(context, query, key, geometry, attrs, keyLengths);
       scratch(plan.keyIndices);
       scratch(plan.blockLists);
       const value = scratch(loadValues(context, inputs.value));
-      return attend(context, query, key, value, geometry, attrs.scale, attrs.causal, plan);
+      return attend(context, query, key, value, geometry, attrs.scale, attrs.causal, plan, {keyLengths});
     });
   });
 }
@@ -82,14 +88,21 @@ function exactAttention(
   const blockSize = Math.min(exactBlockSize, Math.ceil(inputs.key.shape[2] / 8) * 8);
   const sizes = {blockSize, segmentSize: blockSize, queryOffset};
   const geometry = blockGeometry(inputs.query, inputs.key, sizes, inputs.value);
-  refuseForms(op, 'webgl', geometry, inputs);
   return run(op, backend, (context) => {
     checkRowSizes(op, context, geometry);
+    if (inputs.mask) {
+      checkMaskSize(op, context, inputs.mask.shape, geometry);
+    }
     return withScratch(context, (scratch) => {
       const query = scratch(loadHeads(context, inputs.query));
       const key = scratch(loadHeads(context, inputs.key));
       const value = scratch(loadValues(context, inputs.value));
-      return attend(context, query, key, value, geometry, scale, causal);
+      const keyLengths = inputs.keyLengths && scratch(loadKeyLengths(context, inputs.keyLengths));
+      const mask = inputs.mask && loadMask(context, inputs.mask, geometry);
+      if (mask) {
+        scratch(mask.rows);
+      }
+      return attend(context, query, key, value, geometry, scale, causal, undefined, {keyLengths, mask});
     });
   });
 }
@@ -102,7 +115,6 @@ function pbsAttentionPlan(args: {
   const {inputs, backend, attrs} = args;
   const geometry = blockGeometry(inputs.query, inputs.key, attrs);
   const {batch, heads, keyLength, queryBlocks, keyBlocks} = geometry;
-  refuseForms('pbsAttentionPlan', 'webgl', geometry, inputs);
   const shapes = {keyIndices: [batch, heads, keyLength], blockMask: [batch, heads, queryBlocks, keyBlocks]};
   return run('pbsAttentionPlan', backend, (context) => {
     checkRowSizes('pbsAttentionPlan', context, geometry);
@@ -118,7 +130,8 @@ function pbsAttentionPlan(args: {
     return withScratch(context, (scratch) => {
       const query = scratch(loadHeads(context, inputs.query));
       const key = scratch(loadHeads(context, inputs.key));
-      const plan = planBlocks(context, query, key, geometry, attrs);
+      const keyLengths = inputs.keyLengths && scratch(loadKeyLengths(context, inputs.keyLengths));
+      const plan = planBlocks(context, query, key, geometry, attrs, keyLengths);
       scratch(plan.keyIndices);
       scratch(plan.blockLists);
       const mask = scratch(blockMask(context, plan.blockLists));
@@ -160,14 +173,35 @@ function planBlocks(
   key: RowTexture,
   geometry: BlockGeometry,
   {scale, causal, threshold, exactLastBlock, permute: sort}: PBSAttentionAttrs,
+  keyLengths?: RowTexture,
 ): BlockPlan {
   return withScratch(context, (scratch, keep) => {
-    const order = permute(context, query, key, geometry, scale, sort);
+    const order = permute(context, query, key, geometry, scale, sort, causal, keyLengths);
     scratch(order.keyScores);
     keep(order.keyIndices);
-    const scores = scratch(scoreBlocks(context, query, key, order, geometry, scale, causal, exactLastBlock));
+    const scores = scratch(
+      scoreBlocks(context, query, key, order, geometry, scale, causal, exactLastBlock, keyLengths),
+    );
     const blockLists = selectBlocks(context, scores, order.keyIndices, geometry, threshold, causal);
     return {keyIndices: order.keyIndices, blockLists};
+  });
+}
+
+/** A plan that is given. The caller gives its textures back. */
+function loadPlan(
+  context: AttentionContext,
+  {keyIndices, blockMask}: {keyIndices: TensorInfo; blockMask: TensorInfo},
+  geometry: BlockGeometry,
+  causal: boolean,
+): BlockPlan {
+  const {blockSize, keyBlocks} = geometry;
+  const {drawBuffers} = context;
+  return withScratch(context, (scratch, keep) => {
+    const mask = scratch(loadRows(context, blockMask, {inner: keyBlocks, piece: keyBlocks}));
+    const lists = keep(blockLists(context, mask, geometry, causal));
+    const split = keyIndexSplit(geometry, drawBuffers);
+    const order = loadRows(context, keyIndices, split, indexColumns(blockSize, drawBuffers), -1);
+    return {keyIndices: order, blockLists: lists};
   });
 }
 
@@ -178,8 +212,8 @@ function loadHeads(context: AttentionContext, tensor: TensorInfo): RowTexture {
 }
 
 function loadValues(context: AttentionContext, tensor: TensorInfo): RowTexture {
-  const headDim = tensor.shape[3];
-  return loadRows(context, tensor, {inner: headDim, piece: headDim}, valueColumns(headDim, context.drawBuffers));
+  const valueDim = tensor.shape[3];
+  return loadRows(context, tensor, {inner: valueDim, piece: valueDim}, valueColumns(valueDim, context.drawBuffers));
 }
 
 export const webglKernels: KernelConfig[] = [

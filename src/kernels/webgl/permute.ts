@@ -1,6 +1,7 @@
 import type {BlockGeometry} from '../block_geometry.js';
 import {each} from '../shader_text.js';
 import type {AttentionContext} from './context.js';
+import {keyEndText, keyEndUniforms, proxyRangeText, proxyRangeUniforms} from './key_lengths.js';
 import type {Uniforms} from './program.js';
 import {AttentionProgram, withScratch} from './program.js';
 import type {RowSplit} from './tensor_rows.js';
@@ -47,10 +48,13 @@ const keysPerChunk = 512;
 
 /**
  * Stage 1, permute (paper section 3.2): scores the keys of the complete segments by the mean attention of the last
- * query rows, without a causal mask, and sorts each segment by descending score, equal scores by index.
+ * query rows, without a causal mask, and sorts each segment by descending score, equal scores by index. Keys that are
+ * padding score 0, so that they stand last; a batch entry without proxy rows or without keys keeps its order.
  *
  * The scores of the proxy rows are drawn once and read twice: for maximum and sum of each row over chunks of keys,
  * combined to one logarithm a row, then for the weights themselves, added up by key.
+ *
+ * `causal` counts with key lengths alone: it says which rows are padding.
  */
 export function permute(
   context: AttentionContext,
@@ -59,9 +63,11 @@ export function permute(
   geometry: BlockGeometry,
   scale: number,
   sort: boolean,
+  causal = true,
+  keyLengths?: RowTexture,
 ): KeyOrder {
   return withScratch(context, (scratch, keep) => {
-    const keyScores = keep(scoreKeys(context, query, key, geometry, scale));
+    const keyScores = keep(scoreKeys(context, query, key, geometry, scale, keyLengths && {keyLengths, causal}));
     const ranks = sort ? scratch(new RankKeysProgram(keyScores).run(context)) : undefined;
     return {keyScores, keyIndices: new SortKeysProgram(geometry, context.drawBuffers, ranks).run(context)};
   });
@@ -73,6 +79,7 @@ function scoreKeys(
   key: RowTexture,
   geometry: BlockGeometry,
   scale: number,
+  padding?: Padding,
 ): RowTexture {
   const {batch, heads, permutedLength, segmentSize} = geometry;
   const segments = permutedLength / segmentSize;
@@ -84,11 +91,12 @@ function scoreKeys(
     for (let firstHead = 0; firstHead < batch * heads; firstHead += headsAtOnce) {
       const part = {firstHead, heads: Math.min(headsAtOnce, batch * heads - firstHead)};
       withScratch(context, (scratch) => {
-        const {drawBuffers} = context;
-        const scores = scratch(new ProxyScoresProgram(query, key, geometry, part, drawBuffers, scale).run(context));
+        const keys = context.drawBuffers;
+        const scorePass = new ProxyScoresProgram(query, key, geometry, part, keys, scale, padding);
+        const scores = scratch(scorePass.run(context));
         const statistics = scratch(new ProxyStatisticsProgram(scores).run(context));
-        const rowLogSums = scratch(new ProxyLogSumsProgram(statistics, geometry, part).run(context));
-        const program = new KeyScoresProgram(scores, rowLogSums, geometry, part);
+        const rowLogSums = scratch(new ProxyLogSumsProgram(statistics, geometry, part, padding).run(context));
+        const program = new KeyScoresProgram(scores, rowLogSums, geometry, part, padding);
         keyScores ??= keep(program.allocate(context));
         program.draw(context, keyScores, firstHead * segments, (firstHead + part.heads) * segments);
       });
@@ -106,18 +114,31 @@ interface HeadRange {
 const proxyGroups = ({proxyRows}: BlockGeometry) => Math.ceil(proxyRows / groupRows);
 const keyChunks = ({permutedLength}: BlockGeometry) => Math.ceil(permutedLength / keysPerChunk);
 
-/** Uniforms and shader text for programs whose rows are `[heads, chunks, groups]`. */
-function proxyUniforms(geometry: BlockGeometry): Uniforms {
+/** What says which rows and keys of a batch entry are padding. */
+interface Padding {
+  keyLengths: RowTexture;
+  causal: boolean;
+}
+
+/** Uniforms of programs whose rows are `[heads, chunks, groups]`. */
+function proxyUniforms(geometry: BlockGeometry, padding?: Padding): Uniforms {
   return {
+    ...(padding && {...keyEndUniforms(geometry), ...proxyRangeUniforms(geometry, padding.causal)}),
     groups: {type: 'int', value: proxyGroups(geometry)},
     chunks: {type: 'int', value: keyChunks(geometry)},
     proxyRows: {type: 'int', value: geometry.proxyRows},
   };
 }
 
+const paddingInput = (padding: Padding | undefined) => padding && {keyLengths: padding.keyLengths};
+
+/** Shader text of programs that look at padding. */
+const paddingText = (padded: boolean) => (padded ? `${keyEndText}${proxyRangeText}` : '');
+
 interface ProxyScoresVariant {
   headDim: number;
   keys: number;
+  padded: boolean;
 }
 
 /** Scores of the proxy rows. Rows `[heads, chunks, groups]`; texel t, layer i: key i of tile t of the chunk. */
@@ -129,39 +150,49 @@ export class ProxyScoresProgram extends AttentionProgram<ProxyScoresVariant> {
     {firstHead, heads}: HeadRange,
     keys: number,
     scale: number,
+    padding?: Padding,
   ) {
-    const {headDim, permutedLength} = geometry;
+    const {queryLength, headDim, permutedLength} = geometry;
     super({
-      inputs: {query, key},
+      inputs: {query, key, ...paddingInput(padding)},
       uniforms: {
         ...headUniforms(geometry),
-        ...proxyUniforms(geometry),
+        queryLength: {type: 'int', value: queryLength},
+        ...proxyUniforms(geometry, padding),
         firstHead: {type: 'int', value: firstHead},
         permutedLength: {type: 'int', value: permutedLength},
         logitScale: {type: 'float', value: scale * Math.LOG2E},
       },
       output: {rows: heads * keyChunks(geometry) * proxyGroups(geometry), columns: (4 * keysPerChunk) / keys},
       layers: keys,
-      variant: {headDim, keys},
+      variant: {headDim, keys, padded: padding !== undefined},
       fetches: (4 + keys) * Math.ceil(headDim / 4),
     });
   }
 
-  protected shader({headDim, keys}: ProxyScoresVariant): string {
+  protected shader({headDim, keys, padded}: ProxyScoresVariant): string {
+    const first = padded ? 'range.x' : 'queryLength - proxyRows';
+    const end = padded ? 'min(permutedLength, keyEnd(head))' : 'permutedLength';
     return `
 // A fragment computes the scores of four proxy rows and one tile of ${keys} keys.
-${keyBase}
+${keyBase}${paddingText(padded)}
 ${orNone}
 ${visibleScores(false)}
 void compute(int row, int texel) {
   int head = firstHead + row / (groups * chunks);
-  ivec4 queries = ivec4(0, 1, 2, 3) * groups + length - proxyRows + row % groups;
+  ${padded ? 'ivec2 range = proxyRange(head);\n  ' : ''}ivec4 queries = ivec4(0, 1, 2, 3) * groups + ${first} + row % groups;${
+    padded
+      ? `
+  // Padding is not looked at, for it may hold what is no number.
+  queries = min(queries, max(range.y, 1) - 1);`
+      : ''
+  }
   int tile = ((row / groups) % chunks) * ${keysPerChunk} + texel;
   int firstKey = keyBase(head);
   ${each(
     keys / 4,
     (i) => `ivec4 positions${i} = tile + (ivec4(0, 1, 2, 3) + ${4 * i}) * ${keysPerChunk / keys};
-  ivec4 keys${i} = orNone(positions${i}, permutedLength);`,
+  ivec4 keys${i} = orNone(positions${i}, ${end});`,
     '\n  ',
   )}
 ${writeScores(headDim, keys)}
@@ -199,20 +230,21 @@ void compute(int row, int texel) {
 }
 
 /** log2 of the sum of exp2(score) over all keys, of four proxy rows. Rows `[heads, groups]`. */
-export class ProxyLogSumsProgram extends AttentionProgram<object> {
-  constructor(statistics: RowTexture, geometry: BlockGeometry, {heads}: HeadRange) {
+export class ProxyLogSumsProgram extends AttentionProgram<{padded: boolean}> {
+  constructor(statistics: RowTexture, geometry: BlockGeometry, {firstHead, heads}: HeadRange, padding?: Padding) {
     super({
-      inputs: {statistics},
-      uniforms: proxyUniforms(geometry),
+      inputs: {statistics, ...paddingInput(padding)},
+      uniforms: {...proxyUniforms(geometry, padding), ...(padding && {firstHead: {type: 'int', value: firstHead}})},
       output: {rows: heads * proxyGroups(geometry), columns: 4},
-      variant: {},
+      variant: {padded: padding !== undefined},
       fetches: 3 * keyChunks(geometry),
     });
   }
 
-  protected shader(): string {
+  protected shader({padded}: {padded: boolean}): string {
+    const rows = padded ? 'range.y - range.x' : 'proxyRows';
     return `
-// A fragment combines the chunks of four rows. Rows that do not exist get a sum so large that their weights are 0.
+// A fragment combines the chunks of four rows. Rows that do not exist get a sum so large that their weights are 0.${paddingText(padded)}
 void compute(int row, int texel) {
   int first = (row / groups) * chunks * groups + row % groups;
   vec4 rowMax = vec4(${noMaximum});
@@ -224,33 +256,39 @@ void compute(int row, int texel) {
     ivec2 at = statisticsAt(first + chunk * groups);
     sum += fetchStatistics(at, 0, 1) * exp2(fetchStatistics(at, 0, 0) - rowMax);
   }
-  bvec4 exists = lessThan(ivec4(0, 1, 2, 3) * groups + row % groups, ivec4(proxyRows));
+  ${padded ? 'ivec2 range = proxyRange(firstHead + row / groups);\n  ' : ''}bvec4 exists = lessThan(ivec4(0, 1, 2, 3) * groups + row % groups, ivec4(${rows}));
   result0 = mix(vec4(-(${maskedScore})), rowMax + log2(sum), exists);
 }`;
   }
 }
 
 /** Mean weight of each key over the proxy rows: `keyScores`. */
-export class KeyScoresProgram extends AttentionProgram<{keys: number}> {
-  constructor(scores: RowTexture, rowLogSums: RowTexture, geometry: BlockGeometry, {firstHead}: HeadRange) {
+export class KeyScoresProgram extends AttentionProgram<{keys: number; padded: boolean}> {
+  constructor(
+    scores: RowTexture,
+    rowLogSums: RowTexture,
+    geometry: BlockGeometry,
+    {firstHead}: HeadRange,
+    padding?: Padding,
+  ) {
     const {batch, heads, permutedLength, segmentSize} = geometry;
     super({
-      inputs: {scores, rowLogSums},
+      inputs: {scores, rowLogSums, ...paddingInput(padding)},
       uniforms: {
-        ...proxyUniforms(geometry),
+        ...proxyUniforms(geometry, padding),
         firstHead: {type: 'int', value: firstHead},
         segments: {type: 'int', value: permutedLength / segmentSize},
         segmentSize: {type: 'int', value: segmentSize},
       },
       output: {rows: (batch * heads * permutedLength) / segmentSize, columns: segmentSize},
-      variant: {keys: scores.layers},
+      variant: {keys: scores.layers, padded: padding !== undefined},
       fetches: 5 * proxyGroups(geometry),
     });
   }
 
-  protected shader({keys}: {keys: number}): string {
+  protected shader({keys, padded}: {keys: number; padded: boolean}): string {
     return `
-// A fragment adds up the weights of four keys over all proxy rows.
+// A fragment adds up the weights of four keys over all proxy rows.${paddingText(padded)}
 void compute(int row, int texel) {
   int head = row / segments - firstHead;
   vec4 sums = vec4(0.0);
@@ -264,7 +302,12 @@ void compute(int row, int texel) {
       sums[c] += dot(weights, vec4(1.0));
     }
   }
-  result0 = sums / float(proxyRows);
+  ${
+    padded
+      ? `ivec2 range = proxyRange(firstHead + head);
+  result0 = range.x < range.y ? sums / float(range.y - range.x) : vec4(0.0);`
+      : 'result0 = sums / float(proxyRows);'
+  }
 }`;
   }
 }
@@ -321,7 +364,7 @@ export class SortKeysProgram extends AttentionProgram<SortVariant> {
       uniforms: {
         blocks: {type: 'int', value: keyBlocks},
         blockSize: {type: 'int', value: blockSize},
-        length: {type: 'int', value: keyLength},
+        keyLength: {type: 'int', value: keyLength},
         tiles: {type: 'int', value: indexColumns(blockSize, drawBuffers) / drawBuffers},
         ...(ranks && {
           permutedLength: {type: 'int', value: permutedLength},
@@ -359,7 +402,7 @@ void compute(int row, int texel) {
       : ''
   }
   // Nothing stands in the filling of a row, and past the last key.
-  ivec4 end = ivec4(min(blockSize, length - firstOfBlock));
+  ivec4 end = ivec4(min(blockSize, keyLength - firstOfBlock));
   result0 = mix(vec4(-1.0), vec4(keys), lessThan(places, end));
 }`;
   }

@@ -2,6 +2,7 @@ import type {BlockGeometry} from '../block_geometry.js';
 import {firstProxyBlock} from '../block_geometry.js';
 import {each} from '../shader_text.js';
 import type {AttentionContext} from './context.js';
+import {keyEndText, keyEndUniforms, proxyRangeText, proxyRangeUniforms} from './key_lengths.js';
 import type {KeyOrder} from './permute.js';
 import type {Uniforms} from './program.js';
 import {AttentionProgram, withScratch} from './program.js';
@@ -16,6 +17,8 @@ import {headUniforms, keyBase, maskedScore, noMaximum} from './score_tile.js';
  * The estimate is a softmax over products of mean queries and mean keys. With `exactLastBlock`, query blocks that hold
  * proxy rows take the attention that those rows pay, known from stage 1; that needs a causal mask, because stage 1
  * knows complete segments alone.
+ *
+ * With key lengths, keys that are padding add nothing to the means of their blocks, and blocks of nothing else score 0.
  */
 export function scoreBlocks(
   context: AttentionContext,
@@ -26,73 +29,126 @@ export function scoreBlocks(
   scale: number,
   causal: boolean,
   exactLastBlock: boolean,
+  keyLengths?: RowTexture,
 ): RowTexture {
   return withScratch(context, (scratch) => {
-    const pooled = scratch(new PoolBlocksProgram(query, key, keyIndices, geometry).run(context));
+    const pooled = scratch(new PoolBlocksProgram(query, key, keyIndices, geometry, keyLengths).run(context));
     const proxyMass =
       exactLastBlock && causal
         ? scratch(new ProxyMassProgram(keyScores, keyIndices, geometry).run(context))
         : undefined;
-    const logits = scratch(new BlockLogitsProgram(pooled, geometry, scale, causal).run(context));
+    const logits = scratch(new BlockLogitsProgram(pooled, geometry, scale, causal, keyLengths).run(context));
     const logSums = scratch(new BlockLogSumsProgram(logits).run(context));
-    return new BlockScoresProgram(logits, logSums, geometry, causal, proxyMass).run(context);
+    return new BlockScoresProgram(logits, logSums, geometry, causal, proxyMass, keyLengths).run(context);
   });
 }
 
 /** Shader text: key blocks `[0, candidates)` compete for a query block. Needs the uniforms of `candidateUniforms`. */
 export function candidateBlocks(causal: boolean): string {
-  const count = causal ? '(queryBlock / blocksPerSegment) * blocksPerSegment' : 'blocks';
+  const count = causal ? '(queryOffset + queryBlock * blockSize) / segmentSize * blocksPerSegment' : 'blocks';
   return `
 int candidateBlocks(int queryBlock) {
   return ${count};
 }`;
 }
 
-export function candidateUniforms({keyBlocks, segmentSize, blockSize}: BlockGeometry, causal: boolean): Uniforms {
+/** Shader text: key blocks `[0, visibleBlocks)` can hold a key that a row of a query block may see. Same uniforms. */
+export function visibleBlocks(causal: boolean): string {
+  return `
+int visibleBlocks(int queryBlock) {
+  ${
+    causal
+      ? `int lastRow = min((queryBlock + 1) * blockSize, queryLength) - 1;
+  return min(((queryOffset + lastRow) / segmentSize + 1) * blocksPerSegment, blocks);`
+      : 'return blocks;'
+  }
+}`;
+}
+
+export function candidateUniforms(geometry: BlockGeometry, causal: boolean): Uniforms {
+  const {keyBlocks, queryBlocks, queryLength, queryOffset, segmentSize, blockSize} = geometry;
   return {
     blocks: {type: 'int', value: keyBlocks},
-    ...(causal && {blocksPerSegment: {type: 'int', value: segmentSize / blockSize}}),
+    queryBlocks: {type: 'int', value: queryBlocks},
+    ...(causal && {
+      queryLength: {type: 'int', value: queryLength},
+      queryOffset: {type: 'int', value: queryOffset},
+      blockSize: {type: 'int', value: blockSize},
+      segmentSize: {type: 'int', value: segmentSize},
+      blocksPerSegment: {type: 'int', value: segmentSize / blockSize},
+    }),
   };
 }
+
+/** Shader text: key blocks `[0, competingBlocks)` hold keys that compete for a query block of a head. */
+function competingBlocks(causal: boolean, padded: boolean): string {
+  const competing = padded
+    ? 'min(candidateBlocks(queryBlock), (keyEnd(head) + blockSize - 1) / blockSize)'
+    : 'candidateBlocks(queryBlock)';
+  return `${padded ? keyEndText : ''}${candidateBlocks(causal)}
+int competingBlocks(int head, int queryBlock) {
+  return ${competing};
+}`;
+}
+
+function competingUniforms(geometry: BlockGeometry, causal: boolean, padded: boolean): Uniforms {
+  return {
+    ...candidateUniforms(geometry, causal),
+    ...(padded && {...keyEndUniforms(geometry), blockSize: {type: 'int', value: geometry.blockSize}}),
+  };
+}
+
+/** Rows a head in the texture of mean queries and mean keys, which has layers of one size. */
+const pooledBlocks = ({queryBlocks, keyBlocks}: BlockGeometry) => Math.max(queryBlocks, keyBlocks);
 
 /**
  * Rows of `headDim` values, one a block and head: the mean query of the block (layer 0) and the mean key of the block of
  * the permuted order (layer 1), which differs by head.
  */
-export class PoolBlocksProgram extends AttentionProgram<object> {
-  constructor(query: RowTexture, key: RowTexture, keyIndices: RowTexture, geometry: BlockGeometry) {
-    const {batch, heads, headDim, blockSize, keyBlocks} = geometry;
+export class PoolBlocksProgram extends AttentionProgram<{padded: boolean}> {
+  constructor(
+    query: RowTexture,
+    key: RowTexture,
+    keyIndices: RowTexture,
+    geometry: BlockGeometry,
+    keyLengths?: RowTexture,
+  ) {
+    const {batch, heads, queryLength, headDim, blockSize, keyBlocks} = geometry;
     super({
-      inputs: {query, key, keyIndices},
+      inputs: {query, key, keyIndices, ...(keyLengths && {keyLengths})},
       uniforms: {
         ...headUniforms(geometry),
+        queryLength: {type: 'int', value: queryLength},
+        pooledBlocks: {type: 'int', value: pooledBlocks(geometry)},
         blocks: {type: 'int', value: keyBlocks},
         blockSize: {type: 'int', value: blockSize},
       },
-      output: {rows: batch * heads * keyBlocks, columns: headDim},
+      output: {rows: batch * heads * pooledBlocks(geometry), columns: headDim},
       layers: 2,
-      variant: {},
+      variant: {padded: keyLengths !== undefined},
       fetches: 3 * blockSize,
     });
   }
 
-  protected shader(): string {
+  protected shader({padded}: {padded: boolean}): string {
     return `
-// A fragment adds up one vector of a block's queries and keys. A partial block is still divided by the block size.
-${keyBase}
+// A fragment adds up one vector of a block's queries and keys, as far as there are such blocks. A partial block is still
+// divided by the block size.
+${keyBase}${padded ? keyEndText : ''}
 void compute(int row, int texel) {
-  int head = row / blocks;
-  int firstPosition = (row % blocks) * blockSize;
+  int head = row / pooledBlocks;
+  int block = row % pooledBlocks;
+  int firstPosition = block * blockSize;
   vec4 querySum = vec4(0.0);
-  for (int i = 0; i < min(blockSize, length - firstPosition); i++) {
-    querySum += readQuery(head * length + firstPosition + i, texel);
+  for (int i = 0; i < min(blockSize, queryLength - firstPosition); i++) {
+    querySum += readQuery(head * queryLength + firstPosition + i, texel);
   }
   int firstKey = keyBase(head);
-  vec4 keySum = vec4(0.0);
-  for (int i = 0; 4 * i < blockSize; i++) {
-    ivec4 keys = ivec4(readKeyIndices(row, i));
+  ${padded ? 'int end = keyEnd(head);\n  ' : ''}vec4 keySum = vec4(0.0);
+  for (int i = 0; block < blocks && 4 * i < blockSize; i++) {
+    ivec4 keys = ivec4(readKeyIndices(head * blocks + block, i));
     for (int c = 0; c < 4; c++) {
-      if (keys[c] >= 0) {
+      if (keys[c] >= 0${padded ? ' && keys[c] < end' : ''}) {
         keySum += readKey(firstKey + keys[c], texel);
       }
     }
@@ -154,37 +210,42 @@ void compute(int head, int texel) {
 interface BlockLogitsVariant {
   headDim: number;
   causal: boolean;
+  padded: boolean;
 }
 
 /** log2 of the unnormalised weight of each key block, masked where it does not compete. Rows as in the scores. */
 export class BlockLogitsProgram extends AttentionProgram<BlockLogitsVariant> {
-  constructor(pooled: RowTexture, geometry: BlockGeometry, scale: number, causal: boolean) {
+  constructor(pooled: RowTexture, geometry: BlockGeometry, scale: number, causal: boolean, keyLengths?: RowTexture) {
     const {batch, heads, headDim, queryBlocks, keyBlocks} = geometry;
+    const padded = keyLengths !== undefined;
     super({
-      inputs: {pooled},
+      inputs: {pooled, ...(keyLengths && {keyLengths})},
       uniforms: {
-        ...candidateUniforms(geometry, causal),
+        ...competingUniforms(geometry, causal, padded),
+        pooledBlocks: {type: 'int', value: pooledBlocks(geometry)},
         logitScale: {type: 'float', value: scale * Math.LOG2E},
       },
       output: {rows: batch * heads * queryBlocks, columns: keyBlocks},
-      variant: {headDim, causal},
+      variant: {headDim, causal, padded},
       fetches: 5 * Math.ceil(headDim / 4),
     });
   }
 
-  protected shader({headDim, causal}: BlockLogitsVariant): string {
+  protected shader({headDim, causal, padded}: BlockLogitsVariant): string {
     return `
 // A fragment multiplies one mean query with four mean keys.
-${candidateBlocks(causal)}
+${competingBlocks(causal, padded)}
 void compute(int row, int texel) {
-  int queryBlock = row % blocks;
+  int head = row / queryBlocks;
+  int queryBlock = row % queryBlocks;
+  int competing = competingBlocks(head, queryBlock);
   int firstBlock = 4 * texel;
-  if (firstBlock >= candidateBlocks(queryBlock)) {
+  if (firstBlock >= competing) {
     result0 = vec4(${maskedScore});
     return;
   }
-  ivec2 query = pooledAt(row);
-  int firstKeyRow = row - queryBlock + firstBlock;
+  ivec2 query = pooledAt(head * pooledBlocks + queryBlock);
+  int firstKeyRow = head * pooledBlocks + firstBlock;
   ${each(4, (c) => `ivec2 key${c} = pooledAt(firstKeyRow + ${c});`, '\n  ')}
   vec4 products = vec4(0.0);
   for (int v = 0; v < ${Math.ceil(headDim / 4)}; v++) {
@@ -193,7 +254,7 @@ void compute(int row, int texel) {
       ${each(4, (c) => `dot(q, fetchPooled(key${c}, v, 1))`, ',\n      ')}
     );
   }
-  bvec4 competes = lessThan(ivec4(0, 1, 2, 3) + firstBlock, ivec4(candidateBlocks(queryBlock)));
+  bvec4 competes = lessThan(ivec4(0, 1, 2, 3) + firstBlock, ivec4(competing));
   result0 = mix(vec4(${maskedScore}), logitScale * products, competes);
 }`;
   }
@@ -231,8 +292,16 @@ void compute(int row, int texel) {
   }
 }
 
+/** Shader text: whether a query block holds proxy rows of its batch entry, or stands behind them. */
+const hasProxyRows = `${proxyRangeText}
+bool hasProxyRows(int head, int queryBlock) {
+  ivec2 range = proxyRange(head);
+  return range.x < range.y && queryBlock >= range.x / blockSize;
+}`;
+
 interface BlockScoresVariant {
   causal: boolean;
+  padded: boolean;
   exactLastBlock: boolean;
 }
 
@@ -244,32 +313,39 @@ export class BlockScoresProgram extends AttentionProgram<BlockScoresVariant> {
     geometry: BlockGeometry,
     causal: boolean,
     proxyMass?: RowTexture,
+    keyLengths?: RowTexture,
   ) {
+    const padded = keyLengths !== undefined;
     super({
-      inputs: {logits, logSums, ...(proxyMass && {proxyMass})},
+      inputs: {logits, logSums, ...(proxyMass && {proxyMass}), ...(keyLengths && {keyLengths})},
       uniforms: {
-        ...candidateUniforms(geometry, causal),
-        ...(proxyMass && {firstProxyBlock: {type: 'int', value: firstProxyBlock(geometry)}}),
+        ...competingUniforms(geometry, causal, padded),
+        ...(proxyMass &&
+          (padded
+            ? proxyRangeUniforms(geometry, causal)
+            : {firstProxyBlock: {type: 'int', value: firstProxyBlock(geometry)}})),
       },
       output: {rows: logits.rows, columns: logits.columns},
-      variant: {causal, exactLastBlock: proxyMass !== undefined},
+      variant: {causal, padded, exactLastBlock: proxyMass !== undefined},
       fetches: proxyMass ? logits.texels : 2,
     });
   }
 
-  protected shader({causal, exactLastBlock}: BlockScoresVariant): string {
+  protected shader({causal, padded, exactLastBlock}: BlockScoresVariant): string {
+    const hasMass = padded ? 'hasProxyRows(head, row % queryBlocks)' : 'row % queryBlocks >= firstProxyBlock';
     return `
 // A fragment turns four logits into shares${exactLastBlock ? '; or masses, in rows that have them' : ''}.
-${candidateBlocks(causal)}
+${competingBlocks(causal, padded)}${exactLastBlock && padded ? hasProxyRows : ''}
 void compute(int row, int texel) {
-  int candidates = candidateBlocks(row % blocks);
+  int head = row / queryBlocks;
+  int candidates = competingBlocks(head, row % queryBlocks);
   bvec4 competes = lessThan(ivec4(0, 1, 2, 3) + 4 * texel, ivec4(candidates));
   vec4 share = vec4(0.0);
   if (competes.x) {
     ${
       exactLastBlock
-        ? `if (row % blocks >= firstProxyBlock) {
-      ivec2 at = proxyMassAt(row / blocks);
+        ? `if (${hasMass}) {
+      ivec2 at = proxyMassAt(head);
       float total = 0.0;
       for (int t = 0; 4 * t < candidates; t++) {
         bvec4 counts = lessThan(ivec4(0, 1, 2, 3) + 4 * t, ivec4(candidates));

@@ -23,7 +23,7 @@ export const noMaximum = '-1e29';
  */
 export const keyBase = `
 int keyBase(int head) {
-  return ((head / heads) * keyHeads + (head % heads) / (heads / keyHeads)) * length;
+  return ((head / heads) * keyHeads + (head % heads) / (heads / keyHeads)) * keyLength;
 }`;
 
 export function headUniforms({
@@ -34,7 +34,7 @@ export function headUniforms({
   return {
     heads: {type: 'int', value: heads},
     keyHeads: {type: 'int', value: keyValueHeads},
-    length: {type: 'int', value: keyLength},
+    keyLength: {type: 'int', value: keyLength},
   };
 }
 
@@ -45,15 +45,16 @@ export function headUniforms({
  * A tile of 4 × 8 scores fetches 12 vectors for 32 products of them; a lone score would fetch 2 for one. Fetches are what
  * bounds a fragment shader, and the draw buffers what bounds the tile.
  *
- * Expects in scope: `head`, `queries` (ivec4: positions of the four rows), `firstKey` (the row at which the head's keys
- * start), `positions0` and, for 8 keys, `positions1` (ivec4: their places after it), `keys0` and `keys1` (original indices,
- * −1 for none). A row past the last query repeats the last one; nobody reads what becomes of it.
+ * Expects in scope: `head`, `queries` (ivec4: which rows of the query the four are), `firstKey` (the row at which the head's
+ * keys start), `positions0` and, for 8 keys, `positions1` (ivec4: their places after it), `keys0` and `keys1` (original
+ * indices, −1 for none); the uniforms `queryLength` and `keyLength`. A row past the last query repeats the last one; nobody
+ * reads what becomes of it.
  */
 export function writeScores(headDim: number, keys: number): string {
   const of = (name: string, i: number) => `${name}${Math.floor(i / 4)}[${i % 4}]`;
   return `
-  ${each(4, (q) => `ivec2 query${q} = queryAt(head * length + min(queries[${q}], length - 1));`, '\n  ')}
-  ${each(keys, (k) => `ivec2 key${k} = keyAt(firstKey + min(${of('positions', k)}, length - 1));`, '\n  ')}
+  ${each(4, (q) => `ivec2 query${q} = queryAt(head * queryLength + min(queries[${q}], queryLength - 1));`, '\n  ')}
+  ${each(keys, (k) => `ivec2 key${k} = keyAt(firstKey + min(${of('positions', k)}, keyLength - 1));`, '\n  ')}
   ${each(keys, (k) => `vec4 score${k} = vec4(0.0);`, '\n  ')}
   for (int v = 0; v < ${Math.ceil(headDim / 4)}; v++) {
     ${each(4, (q) => `vec4 q${q} = fetchQuery(query${q}, v, 0);`, '\n    ')}
@@ -89,13 +90,16 @@ ivec4 orNone(ivec4 positions, int end) {
   return ivec4(mix(vec4(positions), vec4(-1.0), greaterThanEqual(positions, ivec4(end))));
 }`;
 
-/** Shader text: scores of a key, masked where it is none or lies after the query. */
+/**
+ * Shader text: scores of a key, masked where it is none or lies after the query. A causal mask needs the uniform
+ * `queryOffset`.
+ */
 export function visibleScores(causal: boolean): string {
   return `
 vec4 visible(int key, ivec4 queries, vec4 scores) {
   if (key < 0) {
     return vec4(${maskedScore});
   }
-  return ${causal ? `mix(scores, vec4(${maskedScore}), greaterThan(ivec4(key), queries))` : 'scores'};
+  return ${causal ? `mix(scores, vec4(${maskedScore}), greaterThan(ivec4(key - queryOffset), queries))` : 'scores'};
 }`;
 }

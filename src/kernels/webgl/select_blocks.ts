@@ -1,15 +1,17 @@
 import type {BlockGeometry} from '../block_geometry.js';
+import {BlockListsProgram} from './block_lists.js';
 import type {AttentionContext} from './context.js';
 import {AttentionProgram, withScratch} from './program.js';
 import type {RowTexture} from './row_texture.js';
-import {candidateBlocks, candidateUniforms} from './score_blocks.js';
+import {candidateBlocks, candidateUniforms, visibleBlocks} from './score_blocks.js';
 
 /**
  * Stage 3, select blocks (paper section 3.3): block lists, rows of `keyBlocks + 1` values, one row a query block and head
  * (the form is described in `block_geometry.ts`).
  *
  * A query block keeps the shortest prefix of its key blocks, by descending score, whose scores add up to the
- * threshold; and always the blocks of its own segment and the block that holds original key 0, the attention sink.
+ * threshold; and always the blocks of its own segment (under a causal mask; of every segment that its rows stand in) and
+ * the block that holds original key 0, the attention sink.
  */
 export function selectBlocks(
   context: AttentionContext,
@@ -82,11 +84,11 @@ export class KeepBlocksProgram extends AttentionProgram<KeepVariant> {
 // A key block belongs to the shortest prefix that reaches the threshold if the blocks before it, in descending order of
 // score, do not reach it yet. So nothing is sorted: the fragment adds up the scores that come before its own blocks, equal
 // scores by index.
-${candidateBlocks(causal)}
+${candidateBlocks(causal)}${visibleBlocks(causal)}
 void compute(int row, int texel) {
-  int queryBlock = row % blocks;
+  int queryBlock = row % queryBlocks;
   int candidates = candidateBlocks(queryBlock);
-  ${causal ? 'int visible = min(candidates + blocksPerSegment, blocks);' : 'int visible = blocks;'}
+  int visible = visibleBlocks(queryBlock);
   ivec2 at = scoresAt(row);
   ivec4 keyBlocks = ivec4(0, 1, 2, 3) + 4 * texel;
   vec4 own = fetchScores(at, texel, 0);
@@ -99,7 +101,7 @@ void compute(int row, int texel) {
       before = mix(before, before + other, greaterThan(vec4(greaterThan(other, own)) + ties, vec4(0.0)));
     }
   }
-  int sink = int(readSinkBlocks(row / blocks, 0).x);
+  int sink = int(readSinkBlocks(row / queryBlocks, 0).x);
   vec4 kept = vec4(0.0);
   for (int c = 0; c < 4; c++) {
     int block = keyBlocks[c];
@@ -108,43 +110,6 @@ void compute(int row, int texel) {
     kept[c] = float(block < visible && (scored || block == sink || block >= candidates));
   }
   result0 = kept;
-}`;
-  }
-}
-
-/** The indices of the kept blocks, behind their number. */
-export class BlockListsProgram extends AttentionProgram<object> {
-  constructor(kept: RowTexture) {
-    super({
-      inputs: {kept},
-      uniforms: {},
-      output: {rows: kept.rows, columns: kept.columns + 1},
-      variant: {},
-      fetches: kept.texels,
-    });
-  }
-
-  protected shader(): string {
-    return `
-// A fragment finds four entries of a list, by counting through the row. What a row has beyond its columns is 0.
-void compute(int row, int texel) {
-  ivec2 at = keptAt(row);
-  ivec4 places = ivec4(0, 1, 2, 3) + 4 * texel;
-  ivec4 entries = ivec4(0);
-  int count = 0;
-  for (int t = 0; t < keptTexels; t++) {
-    vec4 kept = fetchKept(at, t, 0);
-    for (int c = 0; c < 4; c++) {
-      if (kept[c] != 0.0) {
-        ++count;
-        entries += ivec4(equal(places, ivec4(count))) * (4 * t + c);
-      }
-    }
-  }
-  if (texel == 0) {
-    entries.x = count;
-  }
-  result0 = vec4(entries);
 }`;
   }
 }

@@ -38,7 +38,8 @@ vec4 readKey(int row, int texel) {
 }
 uniform int heads;
 uniform int keyHeads;
-uniform int length;
+uniform int keyLength;
+uniform int queryLength;
 uniform int firstHead;
 uniform int walkHeads;
 uniform int blockSize;
@@ -46,6 +47,7 @@ uniform int firstGroup;
 uniform int groupsPerBlock;
 uniform int tilesPerBlock;
 uniform int slotsPerRound;
+uniform int queryOffset;
 uniform int firstSlot;
 uniform float logitScale;
 layout(location = 0) out vec4 result0;
@@ -71,7 +73,7 @@ Group groupAt(int group) {
   return Group(firstHead + blockOfHead - block * walkHeads, block, queries);
 }
 int slotCount(Group group) {
-  return group.block + 1;
+  return divide(queryOffset + min((group.block + 1) * blockSize, queryLength) + blockSize - 1, blockSize);
 }
 
 int slotsOfRound(Group group) {
@@ -83,7 +85,7 @@ int blockOf(Group group, int slot) {
 }
 
 int keyBase(int head) {
-  return ((head / heads) * keyHeads + (head % heads) / (heads / keyHeads)) * length;
+  return ((head / heads) * keyHeads + (head % heads) / (heads / keyHeads)) * keyLength;
 }
 int firstKeyRow(int head) {
   return keyBase(head);
@@ -97,14 +99,14 @@ ivec4 orNone(ivec4 positions, int end) {
 }
 ivec4 originsOf(Group group, int block, int tile, int four, ivec4 positions) {
   // A tile can reach past the end of its block.
-  return orNone(positions, min((block + 1) * blockSize, length));
+  return orNone(positions, min((block + 1) * blockSize, keyLength));
 }
 
 vec4 visible(int key, ivec4 queries, vec4 scores) {
   if (key < 0) {
     return vec4(-1e30);
   }
-  return mix(scores, vec4(-1e30), greaterThan(ivec4(key), queries));
+  return mix(scores, vec4(-1e30), greaterThan(ivec4(key - queryOffset), queries));
 }
 void compute(int row, int tile) {
   Group group = groupAt(firstGroup + row);
@@ -123,18 +125,18 @@ void compute(int row, int tile) {
   ivec4 positions1 = positionsIn(block, tileOfBlock, 1);
   ivec4 keys1 = originsOf(group, block, tileOfBlock, 1, positions1);
 
-  ivec2 query0 = queryAt(head * length + min(queries[0], length - 1));
-  ivec2 query1 = queryAt(head * length + min(queries[1], length - 1));
-  ivec2 query2 = queryAt(head * length + min(queries[2], length - 1));
-  ivec2 query3 = queryAt(head * length + min(queries[3], length - 1));
-  ivec2 key0 = keyAt(firstKey + min(positions0[0], length - 1));
-  ivec2 key1 = keyAt(firstKey + min(positions0[1], length - 1));
-  ivec2 key2 = keyAt(firstKey + min(positions0[2], length - 1));
-  ivec2 key3 = keyAt(firstKey + min(positions0[3], length - 1));
-  ivec2 key4 = keyAt(firstKey + min(positions1[0], length - 1));
-  ivec2 key5 = keyAt(firstKey + min(positions1[1], length - 1));
-  ivec2 key6 = keyAt(firstKey + min(positions1[2], length - 1));
-  ivec2 key7 = keyAt(firstKey + min(positions1[3], length - 1));
+  ivec2 query0 = queryAt(head * queryLength + min(queries[0], queryLength - 1));
+  ivec2 query1 = queryAt(head * queryLength + min(queries[1], queryLength - 1));
+  ivec2 query2 = queryAt(head * queryLength + min(queries[2], queryLength - 1));
+  ivec2 query3 = queryAt(head * queryLength + min(queries[3], queryLength - 1));
+  ivec2 key0 = keyAt(firstKey + min(positions0[0], keyLength - 1));
+  ivec2 key1 = keyAt(firstKey + min(positions0[1], keyLength - 1));
+  ivec2 key2 = keyAt(firstKey + min(positions0[2], keyLength - 1));
+  ivec2 key3 = keyAt(firstKey + min(positions0[3], keyLength - 1));
+  ivec2 key4 = keyAt(firstKey + min(positions1[0], keyLength - 1));
+  ivec2 key5 = keyAt(firstKey + min(positions1[1], keyLength - 1));
+  ivec2 key6 = keyAt(firstKey + min(positions1[2], keyLength - 1));
+  ivec2 key7 = keyAt(firstKey + min(positions1[3], keyLength - 1));
   vec4 score0 = vec4(0.0);
   vec4 score1 = vec4(0.0);
   vec4 score2 = vec4(0.0);

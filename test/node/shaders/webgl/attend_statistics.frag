@@ -51,7 +51,8 @@ vec4 readBlockLists(int row, int texel) {
 }
 uniform int heads;
 uniform int keyHeads;
-uniform int length;
+uniform int keyLength;
+uniform int queryLength;
 uniform int firstHead;
 uniform int walkHeads;
 uniform int blockSize;
@@ -59,7 +60,10 @@ uniform int firstGroup;
 uniform int groupsPerBlock;
 uniform int tilesPerBlock;
 uniform int slotsPerRound;
+uniform int queryOffset;
 uniform int blocks;
+uniform int queryBlocks;
+uniform int segmentSize;
 uniform int blocksPerSegment;
 uniform int firstSlot;
 layout(location = 0) out vec4 result0;
@@ -79,7 +83,7 @@ Group groupAt(int group) {
   return Group(firstHead + blockOfHead - block * walkHeads, block, queries);
 }
 int slotCount(Group group) {
-  return int(readBlockLists(group.head * blocks + group.block, 0).x);
+  return int(readBlockLists(group.head * queryBlocks + group.block, 0).x);
 }
 
 int slotsOfRound(Group group) {

@@ -38,7 +38,8 @@ vec4 readBlockLists(int row, int texel) {
 }
 uniform int heads;
 uniform int keyHeads;
-uniform int length;
+uniform int keyLength;
+uniform int queryLength;
 uniform int firstHead;
 uniform int walkHeads;
 uniform int blockSize;
@@ -46,12 +47,16 @@ uniform int firstGroup;
 uniform int groupsPerBlock;
 uniform int tilesPerBlock;
 uniform int slotsPerRound;
+uniform int queryOffset;
 uniform int blocks;
+uniform int queryBlocks;
+uniform int segmentSize;
 uniform int blocksPerSegment;
 uniform int firstSlot;
 layout(location = 0) out vec4 result0;
 layout(location = 1) out vec4 result1;
 // A fragment walks over the scores of a group's four rows, a component each: an online softmax, tile by tile.
+// The first round leaves every group with sums, those of no key where it has no slot.
 
 struct Group {
   int head;
@@ -66,7 +71,7 @@ Group groupAt(int group) {
   return Group(firstHead + blockOfHead - block * walkHeads, block, queries);
 }
 int slotCount(Group group) {
-  return int(readBlockLists(group.head * blocks + group.block, 0).x);
+  return int(readBlockLists(group.head * queryBlocks + group.block, 0).x);
 }
 
 int slotsOfRound(Group group) {
@@ -74,9 +79,6 @@ int slotsOfRound(Group group) {
 }
 void compute(int row, int texel) {
   int tiles = slotsOfRound(groupAt(firstGroup + row)) * tilesPerBlock;
-  if (tiles == 0) {
-    discard;
-  }
   vec4 rowMax = vec4(-1e29);
   vec4 rowSum = vec4(0.0);
   ivec2 at = scoresAt(row);

@@ -90,7 +90,8 @@ vec4 readBlockLists(int row, int texel) {
 }
 uniform int heads;
 uniform int keyHeads;
-uniform int length;
+uniform int keyLength;
+uniform int queryLength;
 uniform int firstHead;
 uniform int walkHeads;
 uniform int blockSize;
@@ -98,7 +99,10 @@ uniform int firstGroup;
 uniform int groupsPerBlock;
 uniform int tilesPerBlock;
 uniform int slotsPerRound;
+uniform int queryOffset;
 uniform int blocks;
+uniform int queryBlocks;
+uniform int segmentSize;
 uniform int blocksPerSegment;
 uniform int firstSlot;
 layout(location = 0) out vec4 result0;
@@ -125,7 +129,7 @@ Group groupAt(int group) {
   return Group(firstHead + blockOfHead - block * walkHeads, block, queries);
 }
 int slotCount(Group group) {
-  return int(readBlockLists(group.head * blocks + group.block, 0).x);
+  return int(readBlockLists(group.head * queryBlocks + group.block, 0).x);
 }
 
 int slotsOfRound(Group group) {
@@ -134,10 +138,10 @@ int slotsOfRound(Group group) {
 
 int blockOf(Group group, int slot) {
   int entry = 1 + firstSlot + slot;
-  return int(readBlockLists(group.head * blocks + group.block, entry / 4)[entry % 4]);
+  return int(readBlockLists(group.head * queryBlocks + group.block, entry / 4)[entry % 4]);
 }
 int firstKeyRow(int head) {
-  return (head - firstHead) * length;
+  return (head - firstHead) * keyLength;
 }
 ivec4 positionsIn(int block, int tile, int four) {
   return block * blockSize + tile + (ivec4(0, 1, 2, 3) + 4 * four) * tilesPerBlock;
@@ -161,13 +165,14 @@ void compute(int row, int texel) {
   vec4 sum6 = shrink[3] * fetchBeforeValues(old, texel, 6);
   vec4 sum7 = shrink[3] * fetchBeforeValues(old, texel, 7);
   int firstKey = firstKeyRow(group.head);
+  int lastKey = keyLength - 1;
   ivec2 at = scoresAt(row);
   int tile = 0;
   for (int slot = 0; slot < slots; slot++) {
     int block = blockOf(group, slot);
     for (int t = 0; t < tilesPerBlock; t++, tile++) {
-      ivec4 keys0 = firstKey + min(positionsIn(block, t, 0), length - 1);
-      ivec4 keys1 = firstKey + min(positionsIn(block, t, 1), length - 1);
+      ivec4 keys0 = firstKey + min(positionsIn(block, t, 0), lastKey);
+      ivec4 keys1 = firstKey + min(positionsIn(block, t, 1), lastKey);
       ivec2 key;
       vec4 weights;
       vec4 x;

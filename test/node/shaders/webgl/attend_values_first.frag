@@ -51,7 +51,8 @@ vec4 readValue(int row, int texel) {
 }
 uniform int heads;
 uniform int keyHeads;
-uniform int length;
+uniform int keyLength;
+uniform int queryLength;
 uniform int firstHead;
 uniform int walkHeads;
 uniform int blockSize;
@@ -59,6 +60,7 @@ uniform int firstGroup;
 uniform int groupsPerBlock;
 uniform int tilesPerBlock;
 uniform int slotsPerRound;
+uniform int queryOffset;
 uniform int firstSlot;
 layout(location = 0) out vec4 result0;
 layout(location = 1) out vec4 result1;
@@ -70,6 +72,7 @@ layout(location = 6) out vec4 result6;
 layout(location = 7) out vec4 result7;
 // A fragment adds up 2 vectors of the values, weighted for each of a group's four rows: 3 fetches a key for
 // 8 products of vectors.
+// The first round leaves every group with sums, those of no key where it has no slot.
 
 struct Group {
   int head;
@@ -84,7 +87,7 @@ Group groupAt(int group) {
   return Group(firstHead + blockOfHead - block * walkHeads, block, queries);
 }
 int slotCount(Group group) {
-  return group.block + 1;
+  return divide(queryOffset + min((group.block + 1) * blockSize, queryLength) + blockSize - 1, blockSize);
 }
 
 int slotsOfRound(Group group) {
@@ -96,7 +99,7 @@ int blockOf(Group group, int slot) {
 }
 
 int keyBase(int head) {
-  return ((head / heads) * keyHeads + (head % heads) / (heads / keyHeads)) * length;
+  return ((head / heads) * keyHeads + (head % heads) / (heads / keyHeads)) * keyLength;
 }
 int firstKeyRow(int head) {
   return keyBase(head);
@@ -107,9 +110,6 @@ ivec4 positionsIn(int block, int tile, int four) {
 void compute(int row, int texel) {
   Group group = groupAt(firstGroup + row);
   int slots = slotsOfRound(group);
-  if (slots == 0) {
-    discard;
-  }
   vec4 rowMax = readStatistics(row, 0);
   vec4 sum0 = vec4(0.0);
   vec4 sum1 = vec4(0.0);
@@ -120,13 +120,14 @@ void compute(int row, int texel) {
   vec4 sum6 = vec4(0.0);
   vec4 sum7 = vec4(0.0);
   int firstKey = firstKeyRow(group.head);
+  int lastKey = keyLength - 1;
   ivec2 at = scoresAt(row);
   int tile = 0;
   for (int slot = 0; slot < slots; slot++) {
     int block = blockOf(group, slot);
     for (int t = 0; t < tilesPerBlock; t++, tile++) {
-      ivec4 keys0 = firstKey + min(positionsIn(block, t, 0), length - 1);
-      ivec4 keys1 = firstKey + min(positionsIn(block, t, 1), length - 1);
+      ivec4 keys0 = firstKey + min(positionsIn(block, t, 0), lastKey);
+      ivec4 keys1 = firstKey + min(positionsIn(block, t, 1), lastKey);
       ivec2 key;
       vec4 weights;
       vec4 x;

@@ -24,23 +24,34 @@ vec4 readPooled(int row, int texel) {
   return fetchPooled(pooledAt(row), texel, 0);
 }
 uniform int blocks;
+uniform int queryBlocks;
+uniform int queryLength;
+uniform int queryOffset;
+uniform int blockSize;
+uniform int segmentSize;
 uniform int blocksPerSegment;
+uniform int pooledBlocks;
 uniform float logitScale;
 layout(location = 0) out vec4 result0;
 // A fragment multiplies one mean query with four mean keys.
 
 int candidateBlocks(int queryBlock) {
-  return (queryBlock / blocksPerSegment) * blocksPerSegment;
+  return (queryOffset + queryBlock * blockSize) / segmentSize * blocksPerSegment;
+}
+int competingBlocks(int head, int queryBlock) {
+  return candidateBlocks(queryBlock);
 }
 void compute(int row, int texel) {
-  int queryBlock = row % blocks;
+  int head = row / queryBlocks;
+  int queryBlock = row % queryBlocks;
+  int competing = competingBlocks(head, queryBlock);
   int firstBlock = 4 * texel;
-  if (firstBlock >= candidateBlocks(queryBlock)) {
+  if (firstBlock >= competing) {
     result0 = vec4(-1e30);
     return;
   }
-  ivec2 query = pooledAt(row);
-  int firstKeyRow = row - queryBlock + firstBlock;
+  ivec2 query = pooledAt(head * pooledBlocks + queryBlock);
+  int firstKeyRow = head * pooledBlocks + firstBlock;
   ivec2 key0 = pooledAt(firstKeyRow + 0);
   ivec2 key1 = pooledAt(firstKeyRow + 1);
   ivec2 key2 = pooledAt(firstKeyRow + 2);
@@ -55,7 +66,7 @@ void compute(int row, int texel) {
       dot(q, fetchPooled(key3, v, 1))
     );
   }
-  bvec4 competes = lessThan(ivec4(0, 1, 2, 3) + firstBlock, ivec4(candidateBlocks(queryBlock)));
+  bvec4 competes = lessThan(ivec4(0, 1, 2, 3) + firstBlock, ivec4(competing));
   result0 = mix(vec4(-1e30), logitScale * products, competes);
 }
 

@@ -50,21 +50,30 @@ vec4 readProxyMass(int row, int texel) {
   return fetchProxyMass(proxyMassAt(row), texel, 0);
 }
 uniform int blocks;
+uniform int queryBlocks;
+uniform int queryLength;
+uniform int queryOffset;
+uniform int blockSize;
+uniform int segmentSize;
 uniform int blocksPerSegment;
 uniform int firstProxyBlock;
 layout(location = 0) out vec4 result0;
 // A fragment turns four logits into shares; or masses, in rows that have them.
 
 int candidateBlocks(int queryBlock) {
-  return (queryBlock / blocksPerSegment) * blocksPerSegment;
+  return (queryOffset + queryBlock * blockSize) / segmentSize * blocksPerSegment;
+}
+int competingBlocks(int head, int queryBlock) {
+  return candidateBlocks(queryBlock);
 }
 void compute(int row, int texel) {
-  int candidates = candidateBlocks(row % blocks);
+  int head = row / queryBlocks;
+  int candidates = competingBlocks(head, row % queryBlocks);
   bvec4 competes = lessThan(ivec4(0, 1, 2, 3) + 4 * texel, ivec4(candidates));
   vec4 share = vec4(0.0);
   if (competes.x) {
-    if (row % blocks >= firstProxyBlock) {
-      ivec2 at = proxyMassAt(row / blocks);
+    if (row % queryBlocks >= firstProxyBlock) {
+      ivec2 at = proxyMassAt(head);
       float total = 0.0;
       for (int t = 0; 4 * t < candidates; t++) {
         bvec4 counts = lessThan(ivec4(0, 1, 2, 3) + 4 * t, ivec4(candidates));

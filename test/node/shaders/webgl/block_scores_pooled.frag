@@ -37,14 +37,19 @@ vec4 readLogSums(int row, int texel) {
   return fetchLogSums(logSumsAt(row), texel, 0);
 }
 uniform int blocks;
+uniform int queryBlocks;
 layout(location = 0) out vec4 result0;
 // A fragment turns four logits into shares.
 
 int candidateBlocks(int queryBlock) {
   return blocks;
 }
+int competingBlocks(int head, int queryBlock) {
+  return candidateBlocks(queryBlock);
+}
 void compute(int row, int texel) {
-  int candidates = candidateBlocks(row % blocks);
+  int head = row / queryBlocks;
+  int candidates = competingBlocks(head, row % queryBlocks);
   bvec4 competes = lessThan(ivec4(0, 1, 2, 3) + 4 * texel, ivec4(candidates));
   vec4 share = vec4(0.0);
   if (competes.x) {

@@ -37,6 +37,11 @@ vec4 readSinkBlocks(int row, int texel) {
   return fetchSinkBlocks(sinkBlocksAt(row), texel, 0);
 }
 uniform int blocks;
+uniform int queryBlocks;
+uniform int queryLength;
+uniform int queryOffset;
+uniform int blockSize;
+uniform int segmentSize;
 uniform int blocksPerSegment;
 uniform float threshold;
 layout(location = 0) out vec4 result0;
@@ -47,12 +52,16 @@ layout(location = 0) out vec4 result0;
 // scores by index.
 
 int candidateBlocks(int queryBlock) {
-  return (queryBlock / blocksPerSegment) * blocksPerSegment;
+  return (queryOffset + queryBlock * blockSize) / segmentSize * blocksPerSegment;
+}
+int visibleBlocks(int queryBlock) {
+  int lastRow = min((queryBlock + 1) * blockSize, queryLength) - 1;
+  return min(((queryOffset + lastRow) / segmentSize + 1) * blocksPerSegment, blocks);
 }
 void compute(int row, int texel) {
-  int queryBlock = row % blocks;
+  int queryBlock = row % queryBlocks;
   int candidates = candidateBlocks(queryBlock);
-  int visible = min(candidates + blocksPerSegment, blocks);
+  int visible = visibleBlocks(queryBlock);
   ivec2 at = scoresAt(row);
   ivec4 keyBlocks = ivec4(0, 1, 2, 3) + 4 * texel;
   vec4 own = fetchScores(at, texel, 0);
@@ -65,7 +74,7 @@ void compute(int row, int texel) {
       before = mix(before, before + other, greaterThan(vec4(greaterThan(other, own)) + ties, vec4(0.0)));
     }
   }
-  int sink = int(readSinkBlocks(row / blocks, 0).x);
+  int sink = int(readSinkBlocks(row / queryBlocks, 0).x);
   vec4 kept = vec4(0.0);
   for (int c = 0; c < 4; c++) {
     int block = keyBlocks[c];

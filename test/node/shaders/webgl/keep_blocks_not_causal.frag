@@ -37,6 +37,7 @@ vec4 readSinkBlocks(int row, int texel) {
   return fetchSinkBlocks(sinkBlocksAt(row), texel, 0);
 }
 uniform int blocks;
+uniform int queryBlocks;
 uniform float threshold;
 layout(location = 0) out vec4 result0;
 // A fragment decides on four key blocks of one query block.
@@ -48,10 +49,13 @@ layout(location = 0) out vec4 result0;
 int candidateBlocks(int queryBlock) {
   return blocks;
 }
+int visibleBlocks(int queryBlock) {
+  return blocks;
+}
 void compute(int row, int texel) {
-  int queryBlock = row % blocks;
+  int queryBlock = row % queryBlocks;
   int candidates = candidateBlocks(queryBlock);
-  int visible = blocks;
+  int visible = visibleBlocks(queryBlock);
   ivec2 at = scoresAt(row);
   ivec4 keyBlocks = ivec4(0, 1, 2, 3) + 4 * texel;
   vec4 own = fetchScores(at, texel, 0);
@@ -64,7 +68,7 @@ void compute(int row, int texel) {
       before = mix(before, before + other, greaterThan(vec4(greaterThan(other, own)) + ties, vec4(0.0)));
     }
   }
-  int sink = int(readSinkBlocks(row / blocks, 0).x);
+  int sink = int(readSinkBlocks(row / queryBlocks, 0).x);
   vec4 kept = vec4(0.0);
   for (int c = 0; c < 4; c++) {
     int block = keyBlocks[c];

@@ -38,7 +38,7 @@ vec4 readKeyIndices(int row, int texel) {
 }
 uniform int heads;
 uniform int keyHeads;
-uniform int length;
+uniform int keyLength;
 uniform int firstHead;
 uniform int blocks;
 uniform int blockSize;
@@ -47,12 +47,12 @@ layout(location = 0) out vec4 result0;
 // A fragment copies one vector of the row that belongs to its position. Indices stand in the order of tiles.
 
 int keyBase(int head) {
-  return ((head / heads) * keyHeads + (head % heads) / (heads / keyHeads)) * length;
+  return ((head / heads) * keyHeads + (head % heads) / (heads / keyHeads)) * keyLength;
 }
 void compute(int row, int texel) {
-  int headInRange = divide(row, length);
+  int headInRange = divide(row, keyLength);
   int head = firstHead + headInRange;
-  int position = row - headInRange * length;
+  int position = row - headInRange * keyLength;
   int block = divide(position, blockSize);
   int inBlock = position - block * blockSize;
   int key = divide(inBlock, tilesPerBlock);

@@ -51,27 +51,31 @@ vec4 readKeyIndices(int row, int texel) {
 }
 uniform int heads;
 uniform int keyHeads;
-uniform int length;
+uniform int keyLength;
+uniform int queryLength;
+uniform int pooledBlocks;
 uniform int blocks;
 uniform int blockSize;
 layout(location = 0) out vec4 result0;
 layout(location = 1) out vec4 result1;
-// A fragment adds up one vector of a block's queries and keys. A partial block is still divided by the block size.
+// A fragment adds up one vector of a block's queries and keys, as far as there are such blocks. A partial block is still
+// divided by the block size.
 
 int keyBase(int head) {
-  return ((head / heads) * keyHeads + (head % heads) / (heads / keyHeads)) * length;
+  return ((head / heads) * keyHeads + (head % heads) / (heads / keyHeads)) * keyLength;
 }
 void compute(int row, int texel) {
-  int head = row / blocks;
-  int firstPosition = (row % blocks) * blockSize;
+  int head = row / pooledBlocks;
+  int block = row % pooledBlocks;
+  int firstPosition = block * blockSize;
   vec4 querySum = vec4(0.0);
-  for (int i = 0; i < min(blockSize, length - firstPosition); i++) {
-    querySum += readQuery(head * length + firstPosition + i, texel);
+  for (int i = 0; i < min(blockSize, queryLength - firstPosition); i++) {
+    querySum += readQuery(head * queryLength + firstPosition + i, texel);
   }
   int firstKey = keyBase(head);
   vec4 keySum = vec4(0.0);
-  for (int i = 0; 4 * i < blockSize; i++) {
-    ivec4 keys = ivec4(readKeyIndices(row, i));
+  for (int i = 0; block < blocks && 4 * i < blockSize; i++) {
+    ivec4 keys = ivec4(readKeyIndices(head * blocks + block, i));
     for (int c = 0; c < 4; c++) {
       if (keys[c] >= 0) {
         keySum += readKey(firstKey + keys[c], texel);

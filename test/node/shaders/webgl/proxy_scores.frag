@@ -38,7 +38,8 @@ vec4 readKey(int row, int texel) {
 }
 uniform int heads;
 uniform int keyHeads;
-uniform int length;
+uniform int keyLength;
+uniform int queryLength;
 uniform int groups;
 uniform int chunks;
 uniform int proxyRows;
@@ -56,7 +57,7 @@ layout(location = 7) out vec4 result7;
 // A fragment computes the scores of four proxy rows and one tile of 8 keys.
 
 int keyBase(int head) {
-  return ((head / heads) * keyHeads + (head % heads) / (heads / keyHeads)) * length;
+  return ((head / heads) * keyHeads + (head % heads) / (heads / keyHeads)) * keyLength;
 }
 
 ivec4 orNone(ivec4 positions, int end) {
@@ -71,7 +72,7 @@ vec4 visible(int key, ivec4 queries, vec4 scores) {
 }
 void compute(int row, int texel) {
   int head = firstHead + row / (groups * chunks);
-  ivec4 queries = ivec4(0, 1, 2, 3) * groups + length - proxyRows + row % groups;
+  ivec4 queries = ivec4(0, 1, 2, 3) * groups + queryLength - proxyRows + row % groups;
   int tile = ((row / groups) % chunks) * 512 + texel;
   int firstKey = keyBase(head);
   ivec4 positions0 = tile + (ivec4(0, 1, 2, 3) + 0) * 64;
@@ -79,18 +80,18 @@ void compute(int row, int texel) {
   ivec4 positions1 = tile + (ivec4(0, 1, 2, 3) + 4) * 64;
   ivec4 keys1 = orNone(positions1, permutedLength);
 
-  ivec2 query0 = queryAt(head * length + min(queries[0], length - 1));
-  ivec2 query1 = queryAt(head * length + min(queries[1], length - 1));
-  ivec2 query2 = queryAt(head * length + min(queries[2], length - 1));
-  ivec2 query3 = queryAt(head * length + min(queries[3], length - 1));
-  ivec2 key0 = keyAt(firstKey + min(positions0[0], length - 1));
-  ivec2 key1 = keyAt(firstKey + min(positions0[1], length - 1));
-  ivec2 key2 = keyAt(firstKey + min(positions0[2], length - 1));
-  ivec2 key3 = keyAt(firstKey + min(positions0[3], length - 1));
-  ivec2 key4 = keyAt(firstKey + min(positions1[0], length - 1));
-  ivec2 key5 = keyAt(firstKey + min(positions1[1], length - 1));
-  ivec2 key6 = keyAt(firstKey + min(positions1[2], length - 1));
-  ivec2 key7 = keyAt(firstKey + min(positions1[3], length - 1));
+  ivec2 query0 = queryAt(head * queryLength + min(queries[0], queryLength - 1));
+  ivec2 query1 = queryAt(head * queryLength + min(queries[1], queryLength - 1));
+  ivec2 query2 = queryAt(head * queryLength + min(queries[2], queryLength - 1));
+  ivec2 query3 = queryAt(head * queryLength + min(queries[3], queryLength - 1));
+  ivec2 key0 = keyAt(firstKey + min(positions0[0], keyLength - 1));
+  ivec2 key1 = keyAt(firstKey + min(positions0[1], keyLength - 1));
+  ivec2 key2 = keyAt(firstKey + min(positions0[2], keyLength - 1));
+  ivec2 key3 = keyAt(firstKey + min(positions0[3], keyLength - 1));
+  ivec2 key4 = keyAt(firstKey + min(positions1[0], keyLength - 1));
+  ivec2 key5 = keyAt(firstKey + min(positions1[1], keyLength - 1));
+  ivec2 key6 = keyAt(firstKey + min(positions1[2], keyLength - 1));
+  ivec2 key7 = keyAt(firstKey + min(positions1[3], keyLength - 1));
   vec4 score0 = vec4(0.0);
   vec4 score1 = vec4(0.0);
   vec4 score2 = vec4(0.0);

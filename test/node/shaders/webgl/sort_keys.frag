@@ -25,7 +25,7 @@ vec4 readRanks(int row, int texel) {
 }
 uniform int blocks;
 uniform int blockSize;
-uniform int length;
+uniform int keyLength;
 uniform int tiles;
 uniform int permutedLength;
 uniform int segmentSize;
@@ -49,7 +49,7 @@ void compute(int row, int texel) {
     }
   }
   // Nothing stands in the filling of a row, and past the last key.
-  ivec4 end = ivec4(min(blockSize, length - firstOfBlock));
+  ivec4 end = ivec4(min(blockSize, keyLength - firstOfBlock));
   result0 = mix(vec4(-1.0), vec4(keys), lessThan(places, end));
 }
 

@@ -13,7 +13,7 @@ int divide(int a, int b) {
 
 uniform int blocks;
 uniform int blockSize;
-uniform int length;
+uniform int keyLength;
 uniform int tiles;
 layout(location = 0) out vec4 result0;
 // A fragment finds the keys for four positions of a tile.
@@ -24,7 +24,7 @@ void compute(int row, int texel) {
   ivec4 keys = firstOfBlock + places;
   
   // Nothing stands in the filling of a row, and past the last key.
-  ivec4 end = ivec4(min(blockSize, length - firstOfBlock));
+  ivec4 end = ivec4(min(blockSize, keyLength - firstOfBlock));
   result0 = mix(vec4(-1.0), vec4(keys), lessThan(places, end));
 }
 

@@ -77,7 +77,8 @@ vec4 readBlockLists(int row, int texel) {
 }
 uniform int heads;
 uniform int keyHeads;
-uniform int length;
+uniform int keyLength;
+uniform int queryLength;
 uniform int firstHead;
 uniform int walkHeads;
 uniform int blockSize;
@@ -85,10 +86,13 @@ uniform int firstGroup;
 uniform int groupsPerBlock;
 uniform int tilesPerBlock;
 uniform int slotsPerRound;
+uniform int queryOffset;
 uniform int blocks;
+uniform int queryBlocks;
+uniform int segmentSize;
 uniform int blocksPerSegment;
 uniform int endGroup;
-uniform int headDim;
+uniform int valueDim;
 layout(location = 0) out vec4 result0;
 // A fragment writes one value of the tensor, if its group belongs to the range.
 
@@ -105,12 +109,12 @@ Group groupAt(int group) {
   return Group(firstHead + blockOfHead - block * walkHeads, block, queries);
 }
 int slotCount(Group group) {
-  return int(readBlockLists(group.head * blocks + group.block, 0).x);
+  return int(readBlockLists(group.head * queryBlocks + group.block, 0).x);
 }
 void compute(int index) {
-  int position = (index / headDim) % length;
-  int head = index / (headDim * length);
-  int place = index % headDim;
+  int position = (index / valueDim) % queryLength;
+  int head = index / (valueDim * queryLength);
+  int place = index % valueDim;
   int vector = place / 4;
   int block = position / blockSize;
   int inBlock = position % blockSize;
@@ -121,7 +125,7 @@ void compute(int index) {
   int row = group - firstGroup;
   int query = inBlock / groupsPerBlock;
   int rounds = (slotCount(groupAt(group)) + slotsPerRound - 1) / slotsPerRound;
-  if (rounds % 2 == 1) {
+  if (max(rounds, 1) % 2 == 1) {
     float sum = fetchEvenStatistics(evenStatisticsAt(row), 0, 1)[query];
     vec4 x = fetchEvenValues(evenValuesAt(row), vector / 2, query * 2 + vector % 2);
     // A row that sees nothing gives zeros.
