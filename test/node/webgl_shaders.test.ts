@@ -62,6 +62,7 @@ describe('shader texts of WebGL', () => {
     firstGroup: 0,
     endGroup: 1024,
     slotsPerRound: 4,
+    parts: 1,
   });
   const sums = {statistics: rows(1024, 4, 2), values: rows(1024, 32, 8)};
   const value = rows(2000, valueColumns(64, 8));

@@ -11,7 +11,7 @@ import {
   valueTexels,
 } from './attend_passes.js';
 import type {AttendWalk, BlockPlan} from './attend_walk.js';
-import {groupsPerBlock, tilesPerBlock} from './attend_walk.js';
+import {groupsPerBlock, partsOf, tilesPerBlock} from './attend_walk.js';
 import type {AttentionMask} from './attention_mask.js';
 import type {AttentionContext} from './context.js';
 import {PermuteRowsProgram} from './permute_rows.js';
@@ -77,6 +77,7 @@ export function attend(
           const slotTexels = (endGroup - firstGroup) * blockTiles * drawBuffers;
           // The scores of a round stand in one row a group, and a row in one column of a texture.
           const slotsThatFit = Math.floor(Math.min(scratchTexels / slotTexels, maxTextureSize / blockTiles));
+          const slotsPerRound = Math.max(1, Math.min(slotsThatFit, keyBlocks));
           const walk: AttendWalk = {
             geometry,
             causal,
@@ -86,7 +87,8 @@ export function attend(
             heads: walkHeads,
             firstGroup,
             endGroup,
-            slotsPerRound: Math.max(1, Math.min(slotsThatFit, keyBlocks)),
+            slotsPerRound,
+            parts: partsOf(geometry, endGroup - firstGroup, slotsPerRound),
             keyLengths,
           };
           withScratch(context, (rangeScratch) => {
@@ -118,23 +120,23 @@ function attendGroups(
   plan?: BlockPlan,
   mask?: AttentionMask,
 ): RunningSums[] {
-  const {geometry, causal, endGroup, slotsPerRound} = walk;
+  const {geometry, causal, endGroup, slotsPerRound, parts} = walk;
   const slots = visibleBlocks(geometry, causal, blockOf(walk, endGroup - 1));
   const sums: RunningSums[] = [];
   let scores: RowTexture | undefined;
   for (let round = 0; round * slotsPerRound < slots; ++round) {
     const firstSlot = round * slotsPerRound;
-    const rows = groupsThatReach(walk, firstSlot);
+    const [first, end] = groupsThatReach(walk, firstSlot);
     const scorePass = new AttendScoresProgram(walk, firstSlot, query, key, scale, plan, mask);
     scores ??= scratch(scorePass.allocate(context));
-    scorePass.draw(context, scores, ...rows);
+    scorePass.draw(context, scores, first, end);
     const before = sums[(round + 1) % 2] as RunningSums | undefined;
     const statisticsPass = new AttendStatisticsProgram(walk, firstSlot, scores, before, plan);
     const statistics = sums[round % 2]?.statistics ?? scratch(statisticsPass.allocate(context));
-    statisticsPass.draw(context, statistics, ...rows);
+    statisticsPass.draw(context, statistics, first * parts, end * parts);
     const valuesPass = new AttendValuesProgram(walk, firstSlot, scores, statistics, value, before, plan);
     const values = sums[round % 2]?.values ?? scratch(valuesPass.allocate(context));
-    valuesPass.draw(context, values, ...rows);
+    valuesPass.draw(context, values, first * parts, end * parts);
     sums[round % 2] = {statistics, values};
     // What a round draws is enough for one piece of work on the GPU.
     context.gl.flush();
@@ -145,7 +147,7 @@ function attendGroups(
 const blockOf = ({geometry, heads}: AttendWalk, group: number) =>
   Math.floor(group / (groupsPerBlock(geometry) * heads));
 
-/** Rows `[first, end)` of the range's textures, past those whose query block sees none of the slots from `slot` on. */
+/** Groups `[first, end)` of the range, counted from its first, past those whose query block sees none of the slots from `slot` on. */
 function groupsThatReach(walk: AttendWalk, slot: number): [number, number] {
   const {geometry, causal, heads, firstGroup, endGroup} = walk;
   let block = blockOf(walk, firstGroup);

@@ -16,9 +16,9 @@ import {AttentionProgram} from './program.js';
 import type {RowTexture} from './row_texture.js';
 import {groupRows, noMaximum, takeTile, visibleScores, writeScores} from './score_tile.js';
 
-/** What is known of each group of the range after a number of rounds. */
+/** What is known of each group of the range, or each part `[group, part]`, after a number of rounds. */
 export interface RunningSums {
-  /** Maximum of each row's scores (layer 0), and the sum of exp2(score − maximum) (layer 1). A texel a group. */
+  /** Maximum of each row's scores (layer 0), and the sum of exp2(score − maximum) (layer 1). A texel a row. */
   statistics: RowTexture;
   /** Sum of exp2(score − maximum) times value: layers as `AttendValuesProgram` writes them. */
   values: RowTexture;
@@ -102,6 +102,16 @@ ${writeScores(headDim, tileKeys)}${mask ? maskScores(tileKeys) : ''}
   }
 }
 
+/** Slots of a round that a fragment walks over. */
+const slotsOfPart = ({slotsPerRound, parts}: AttendWalk) => Math.ceil(slotsPerRound / parts);
+
+/** Shader text: the group's row among the scores and, where groups have parts, which part of it a row of sums is. */
+const partText = (split: boolean) =>
+  split
+    ? `int groupRow = divide(row, parts);
+  int part = row - groupRow * parts;`
+    : 'int groupRow = row;';
+
 const emptyState = `
 // The first round leaves every group with sums, those of no key where it has no slot.`;
 
@@ -118,25 +128,26 @@ export class AttendStatisticsProgram extends AttentionProgram<StatisticsVariant>
     before: RunningSums | undefined,
     plan?: BlockPlan,
   ) {
-    const {geometry, tileKeys, firstGroup, endGroup, slotsPerRound} = walk;
+    const {geometry, tileKeys, firstGroup, endGroup, parts} = walk;
     super({
       inputs: {scores, ...(before && {before: before.statistics}), ...walkInputs(walk, plan)},
       uniforms: {...walkUniforms(walk), firstSlot: {type: 'int', value: firstSlot}},
-      output: {rows: endGroup - firstGroup, columns: 4},
+      output: {rows: (endGroup - firstGroup) * parts, columns: 4},
       layers: 2,
       variant: {...walkVariant(walk), firstRound: before === undefined},
-      fetches: slotsPerRound * tilesPerBlock(geometry, tileKeys) * tileKeys,
+      fetches: slotsOfPart(walk) * tilesPerBlock(geometry, tileKeys) * tileKeys,
     });
   }
 
   protected shader(variant: StatisticsVariant): string {
-    const {tileKeys, firstRound} = variant;
+    const {tileKeys, firstRound, split} = variant;
     return `
 // A fragment walks over the scores of a group's four rows, a component each: an online softmax, tile by tile.${firstRound ? emptyState : ''}
 ${groupText(variant)}
 ${roundText}
 void compute(int row, int texel) {
-  int tiles = slotsOfRound(groupAt(firstGroup + row)) * tilesPerBlock;
+  ${partText(split)}
+  int tiles = slotsOfRound(groupAt(firstGroup + groupRow)) * tilesPerBlock;
   ${
     firstRound
       ? `vec4 rowMax = vec4(${noMaximum});
@@ -148,8 +159,13 @@ void compute(int row, int texel) {
   vec4 rowMax = fetchBefore(old, 0, 0);
   vec4 rowSum = fetchBefore(old, 0, 1);`
   }
-  ivec2 at = scoresAt(row);
-  for (int tile = 0; tile < tiles; tile++) {
+  ivec2 at = scoresAt(groupRow);
+  ${
+    split
+      ? `for (int first = part * tilesPerBlock; first < tiles; first += parts * tilesPerBlock)
+  for (int tile = first; tile < first + tilesPerBlock; tile++)`
+      : 'for (int tile = 0; tile < tiles; tile++)'
+  } {
     ${takeTile(tileKeys, 'tile')}
   }
   result0 = rowMax;
@@ -172,7 +188,7 @@ export class AttendValuesProgram extends AttentionProgram<StatisticsVariant> {
     before: RunningSums | undefined,
     plan?: BlockPlan,
   ) {
-    const {geometry, tileKeys, firstGroup, endGroup, slotsPerRound} = walk;
+    const {geometry, tileKeys, firstGroup, endGroup, parts} = walk;
     super({
       inputs: {
         scores,
@@ -182,15 +198,15 @@ export class AttendValuesProgram extends AttentionProgram<StatisticsVariant> {
         ...walkInputs(walk, plan),
       },
       uniforms: {...walkUniforms(walk), firstSlot: {type: 'int', value: firstSlot}},
-      output: {rows: endGroup - firstGroup, columns: 4 * valueTexels(geometry.valueDim, tileKeys)},
+      output: {rows: (endGroup - firstGroup) * parts, columns: 4 * valueTexels(geometry.valueDim, tileKeys)},
       layers: tileKeys,
       variant: {...walkVariant(walk), firstRound: before === undefined},
-      fetches: slotsPerRound * tilesPerBlock(geometry, tileKeys) * tileKeys * (1 + tileKeys / 4) + tileKeys,
+      fetches: slotsOfPart(walk) * tilesPerBlock(geometry, tileKeys) * tileKeys * (1 + tileKeys / 4) + tileKeys,
     });
   }
 
   protected shader(variant: StatisticsVariant): string {
-    const {sparse, padded, tileKeys, firstRound} = variant;
+    const {sparse, padded, split, tileKeys, firstRound} = variant;
     const vectors = tileKeys / 4;
     // Rows in permuted order hold zeros for padding; others hold whatever a caller left there.
     const lastKey = padded && !sparse ? 'max(keyEnd(group.head), 1) - 1' : 'keyLength - 1';
@@ -203,7 +219,8 @@ ${groupText(variant)}
 ${roundText}
 ${keysText(variant)}
 void compute(int row, int texel) {
-  Group group = groupAt(firstGroup + row);
+  ${partText(split)}
+  Group group = groupAt(firstGroup + groupRow);
   int slots = slotsOfRound(group);${
     firstRound
       ? ''
@@ -223,9 +240,14 @@ void compute(int row, int texel) {
   }
   int firstKey = firstKeyRow(group.head);
   int lastKey = ${lastKey};
-  ivec2 at = scoresAt(row);
-  int tile = 0;
-  for (int slot = 0; slot < slots; slot++) {
+  ivec2 at = scoresAt(groupRow);
+  ${
+    split
+      ? `for (int slot = part; slot < slots; slot += parts) {
+    int tile = slot * tilesPerBlock;`
+      : `int tile = 0;
+  for (int slot = 0; slot < slots; slot++) {`
+  }
     int block = blockOf(group, slot);
     for (int t = 0; t < tilesPerBlock; t++, tile++) {
       ${each(vectors, (i) => `ivec4 keys${i} = firstKey + min(positionsIn(block, t, ${i}), lastKey);`, '\n      ')}
@@ -269,18 +291,40 @@ export class StoreAttentionProgram extends AttentionProgram<WalkVariant & {round
         valueDim: {type: 'int', value: geometry.valueDim},
       },
       variant: {...walkVariant(walk), rounds: sums.length},
-      fetches: 3,
+      fetches: 3 * walk.parts,
     });
   }
 
   protected shader(variant: WalkVariant & {rounds: number}): string {
-    const {tileKeys, rounds} = variant;
+    const {tileKeys, split, rounds} = variant;
     const vectors = tileKeys / 4;
-    const quotient = (name: string) => `
+    const sums = (name: string) => {
+      const x = `fetch${name}Values(${lower(name)}ValuesAt(row), vector / ${vectors}, query * ${vectors} + vector % ${vectors})`;
+      return split
+        ? `
+    float rowMax = ${noMaximum};
+    for (int part = 0; part < parts; part++) {
+      rowMax = max(rowMax, read${name}Statistics(row + part, 0)[query]);
+    }
+    float sum = 0.0;
+    float x = 0.0;
+    for (int part = 0; part < parts; part++, row++) {
+      ivec2 at = ${lower(name)}StatisticsAt(row);
+      float weight = exp2(fetch${name}Statistics(at, 0, 0)[query] - rowMax);
+      float partSum = fetch${name}Statistics(at, 0, 1)[query];
+      // A part that sees nothing may have seen what is no number.
+      if (partSum != 0.0) {
+        sum += weight * partSum;
+        x += weight * ${x}[place % 4];
+      }
+    }`
+        : `
     float sum = fetch${name}Statistics(${lower(name)}StatisticsAt(row), 0, 1)[query];
-    vec4 x = fetch${name}Values(${lower(name)}ValuesAt(row), vector / ${vectors}, query * ${vectors} + vector % ${vectors});
+    float x = ${x}[place % 4];`;
+    };
+    const quotient = (name: string) => `${sums(name)}
     // A row that sees nothing gives zeros.
-    result0 = vec4(sum == 0.0 ? 0.0 : x[place % 4] / sum, 0.0, 0.0, 0.0);`;
+    result0 = vec4(sum == 0.0 ? 0.0 : x / sum, 0.0, 0.0, 0.0);`;
     return `
 // A fragment writes one value of the tensor, if its group belongs to the range.
 ${groupText(variant)}
@@ -295,7 +339,7 @@ void compute(int index) {
   if (head < firstHead || head >= firstHead + walkHeads || group < firstGroup || group >= endGroup) {
     discard;
   }
-  int row = group - firstGroup;
+  int row = ${split ? '(group - firstGroup) * parts' : 'group - firstGroup'};
   int query = inBlock / groupsPerBlock;
   ${
     rounds === 1

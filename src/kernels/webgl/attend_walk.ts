@@ -19,6 +19,10 @@ export interface BlockPlan {
  * Some heads at a time walk over the slots. Their groups are numbered `[query block, head, group of the block]`, so that
  * those which see the keys of a later slot, under a causal mask, stand at the end. One *range* of groups at a time does so
  * in rounds of `slotsPerRound`.
+ *
+ * Where rows are few, as in decoding, a fragment for each group would leave most of the GPU idle while it walks over all
+ * keys. There a group is walked over in *parts*: part p takes slots p, p + parts, … of a round and has sums of its own, which
+ * are put together at the end.
  */
 export interface AttendWalk {
   geometry: BlockGeometry;
@@ -32,9 +36,19 @@ export interface AttendWalk {
   firstGroup: number;
   endGroup: number;
   slotsPerRound: number;
+  parts: number;
   /** As `loadKeyLengths` gives them. */
   keyLengths?: RowTexture;
 }
+
+/** Queries of at most so many rows have parts. */
+const fewRows = 16;
+/** Parts of all groups together. Times the texels of a value they are fragments: some thousands keep a GPU busy. */
+const partsAtOnce = 512;
+
+/** Parts of each group in a walk over that many. */
+export const partsOf = ({queryLength}: BlockGeometry, groups: number, slotsPerRound: number) =>
+  queryLength > fewRows ? 1 : Math.max(1, Math.min(Math.floor(partsAtOnce / groups), slotsPerRound));
 
 export const groupsPerBlock = ({blockSize, queryLength}: BlockGeometry) =>
   Math.ceil(Math.min(blockSize, queryLength) / groupRows);
@@ -48,13 +62,16 @@ export interface WalkVariant {
   tileKeys: number;
   /** Whether there are key lengths. */
   padded: boolean;
+  /** Whether there are parts. */
+  split: boolean;
 }
 
-export const walkVariant = ({causal, sparse, tileKeys, keyLengths}: AttendWalk): WalkVariant => ({
+export const walkVariant = ({causal, sparse, tileKeys, keyLengths, parts}: AttendWalk): WalkVariant => ({
   causal,
   sparse,
   tileKeys,
   padded: keyLengths !== undefined,
+  split: parts > 1,
 });
 
 /** Inputs of the texts below, but for the key indices, which `originsText` alone needs. */
@@ -64,7 +81,7 @@ export function walkInputs({keyLengths}: AttendWalk, plan: BlockPlan | undefined
 
 /** Uniforms of the texts below. */
 export function walkUniforms(walk: AttendWalk): Uniforms {
-  const {geometry, causal, sparse, firstGroup, slotsPerRound, tileKeys} = walk;
+  const {geometry, causal, sparse, firstGroup, slotsPerRound, tileKeys, parts} = walk;
   const {blockSize, queryLength, queryOffset} = geometry;
   return {
     ...headUniforms(geometry),
@@ -76,6 +93,7 @@ export function walkUniforms(walk: AttendWalk): Uniforms {
     groupsPerBlock: {type: 'int', value: groupsPerBlock(geometry)},
     tilesPerBlock: {type: 'int', value: tilesPerBlock(geometry, tileKeys)},
     slotsPerRound: {type: 'int', value: slotsPerRound},
+    ...(parts > 1 && {parts: {type: 'int', value: parts}}),
     ...(causal && {queryOffset: {type: 'int', value: queryOffset}}),
     ...(sparse && candidateUniforms(geometry, causal)),
   };

@@ -78,10 +78,11 @@ int slotsOfRound(Group group) {
   return clamp(slotCount(group) - firstSlot, 0, slotsPerRound);
 }
 void compute(int row, int texel) {
-  int tiles = slotsOfRound(groupAt(firstGroup + row)) * tilesPerBlock;
+  int groupRow = row;
+  int tiles = slotsOfRound(groupAt(firstGroup + groupRow)) * tilesPerBlock;
   vec4 rowMax = vec4(-1e29);
   vec4 rowSum = vec4(0.0);
-  ivec2 at = scoresAt(row);
+  ivec2 at = scoresAt(groupRow);
   for (int tile = 0; tile < tiles; tile++) {
     vec4 s0 = fetchScores(at, tile, 0);
     vec4 s1 = fetchScores(at, tile, 1);

@@ -108,7 +108,8 @@ ivec4 positionsIn(int block, int tile, int four) {
   return block * blockSize + tile + (ivec4(0, 1, 2, 3) + 4 * four) * tilesPerBlock;
 }
 void compute(int row, int texel) {
-  Group group = groupAt(firstGroup + row);
+  int groupRow = row;
+  Group group = groupAt(firstGroup + groupRow);
   int slots = slotsOfRound(group);
   vec4 rowMax = readStatistics(row, 0);
   vec4 sum0 = vec4(0.0);
@@ -121,7 +122,7 @@ void compute(int row, int texel) {
   vec4 sum7 = vec4(0.0);
   int firstKey = firstKeyRow(group.head);
   int lastKey = keyLength - 1;
-  ivec2 at = scoresAt(row);
+  ivec2 at = scoresAt(groupRow);
   int tile = 0;
   for (int slot = 0; slot < slots; slot++) {
     int block = blockOf(group, slot);

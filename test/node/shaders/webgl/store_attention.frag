@@ -127,14 +127,14 @@ void compute(int index) {
   int rounds = (slotCount(groupAt(group)) + slotsPerRound - 1) / slotsPerRound;
   if (max(rounds, 1) % 2 == 1) {
     float sum = fetchEvenStatistics(evenStatisticsAt(row), 0, 1)[query];
-    vec4 x = fetchEvenValues(evenValuesAt(row), vector / 2, query * 2 + vector % 2);
+    float x = fetchEvenValues(evenValuesAt(row), vector / 2, query * 2 + vector % 2)[place % 4];
     // A row that sees nothing gives zeros.
-    result0 = vec4(sum == 0.0 ? 0.0 : x[place % 4] / sum, 0.0, 0.0, 0.0);
+    result0 = vec4(sum == 0.0 ? 0.0 : x / sum, 0.0, 0.0, 0.0);
   } else {
     float sum = fetchOddStatistics(oddStatisticsAt(row), 0, 1)[query];
-    vec4 x = fetchOddValues(oddValuesAt(row), vector / 2, query * 2 + vector % 2);
+    float x = fetchOddValues(oddValuesAt(row), vector / 2, query * 2 + vector % 2)[place % 4];
     // A row that sees nothing gives zeros.
-    result0 = vec4(sum == 0.0 ? 0.0 : x[place % 4] / sum, 0.0, 0.0, 0.0);
+    result0 = vec4(sum == 0.0 ? 0.0 : x / sum, 0.0, 0.0, 0.0);
   }
 }
 
