@@ -26,8 +26,8 @@ import type {RowTexture} from '../../src/kernels/webgl/row_texture';
 import {rowLayout} from '../../src/kernels/webgl/row_texture';
 import {
   BlockLogitsProgram,
-  BlockLogSumsProgram,
   BlockScoresProgram,
+  LogitSumsProgram,
   PoolBlocksProgram,
   ProxyMassProgram,
 } from '../../src/kernels/webgl/score_blocks';
@@ -79,7 +79,7 @@ describe('shader texts of WebGL', () => {
     pool_blocks: new PoolBlocksProgram(query, key, order.keyIndices, geometry),
     proxy_mass: new ProxyMassProgram(order.keyScores, order.keyIndices, geometry),
     block_logits: new BlockLogitsProgram(rows(32, 64, 2), geometry, 0.125, true),
-    block_log_sums: new BlockLogSumsProgram(blockScores),
+    logit_sums: new LogitSumsProgram(blockScores),
     block_scores: new BlockScoresProgram(blockScores, rows(32, 1), geometry, true, rows(4, 8)),
     block_scores_pooled: new BlockScoresProgram(blockScores, rows(32, 1), geometry, false),
     sink_blocks: new SinkBlocksProgram(order.keyIndices, geometry),

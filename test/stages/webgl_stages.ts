@@ -2,6 +2,7 @@ import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
 import type {BlockGeometry} from '../../src/kernels/block_geometry';
 import {attend} from '../../src/kernels/webgl/attend';
+import {summarizeSkipped} from '../../src/kernels/webgl/attend_remainder';
 import {valueColumns} from '../../src/kernels/webgl/attend_passes';
 import {blockMask} from '../../src/kernels/webgl/block_mask';
 import type {AttentionContext} from '../../src/kernels/webgl/context';
@@ -14,6 +15,8 @@ import {
   RankKeysProgram,
   SortKeysProgram,
 } from '../../src/kernels/webgl/permute';
+import {chooseProbeRows} from '../../src/kernels/webgl/probe_rows';
+import {probedScores} from '../../src/kernels/webgl/probed_scores';
 import type {RowTexture} from '../../src/kernels/webgl/row_texture';
 import {scoreBlocks} from '../../src/kernels/webgl/score_blocks';
 import {selectBlocks} from '../../src/kernels/webgl/select_blocks';
@@ -113,7 +116,34 @@ export function webglStages(
         );
         return read(scores, rowSplit(geometry.keyBlocks), stageShapes(geometry).scores);
       }),
-    selectBlocks: (scores, keyIndices, {geometry, threshold, causal}) =>
+    chooseProbeRows: ({query, queryShape}, geometry, probeRows) =>
+      freeing(async () => {
+        const {batch, heads, blockSize, queryBlocks} = geometry;
+        const rows = chooseProbeRows(context, uploadHeads(query, queryShape), geometry, probeRows);
+        const inBlock = await read(rows, rowSplit(probeRows), [batch, heads, queryBlocks, probeRows], 'int32');
+        return inBlock.map((row, i) => row + (Math.floor(i / probeRows) % queryBlocks) * blockSize);
+      }),
+    probedScores: (inputs, order, {geometry, scale, causal, exactLastBlock, probeRows}) =>
+      freeing(async () => {
+        const {query, key, queryShape, keyShape} = inputs;
+        const gpuOrder = {
+          keyScores: uploadKeyScores(order.keyScores, geometry),
+          keyIndices: uploadIndices(order.keyIndices, geometry),
+        };
+        const scores = probedScores(
+          context,
+          uploadHeads(query, queryShape),
+          uploadHeads(key, keyShape),
+          gpuOrder,
+          geometry,
+          scale,
+          causal,
+          exactLastBlock,
+          probeRows,
+        );
+        return read(scores, rowSplit(geometry.keyBlocks), stageShapes(geometry).scores);
+      }),
+    selectBlocks: (scores, keyIndices, {geometry, threshold, causal, ownCounts}) =>
       freeing(async () => {
         const {keyBlocks} = geometry;
         const shapes = stageShapes(geometry);
@@ -124,28 +154,33 @@ export function webglStages(
           geometry,
           threshold,
           causal,
+          ownCounts,
         );
         return {
           blockMask: await read(blockMask(context, lists), rowSplit(keyBlocks), shapes.scores, 'int32'),
           blockLists: await read(lists, rowSplit(keyBlocks + 1), shapes.blockLists, 'int32'),
         };
       }),
-    attend: ({query, key, value, queryShape, keyShape, valueShape}, plan, {geometry, scale, causal}) =>
+    attend: ({query, key, value, queryShape, keyShape, valueShape}, plan, {geometry, scale, causal, remainder}) =>
       freeing(async () => {
         const {keyBlocks, valueDim} = geometry;
         const gpuPlan = plan && {
           keyIndices: uploadIndices(plan.keyIndices, geometry),
           blockLists: upload(plan.blockLists, stageShapes(geometry).blockLists, rowSplit(keyBlocks + 1)),
         };
+        const keys = uploadHeads(key, keyShape);
+        const values = uploadHeads(value, valueShape, valueColumns(valueDim, drawBuffers));
         const output = attend(
           context,
           uploadHeads(query, queryShape),
-          uploadHeads(key, keyShape),
-          uploadHeads(value, valueShape, valueColumns(valueDim, drawBuffers)),
+          keys,
+          values,
           geometry,
           scale,
           causal,
           gpuPlan,
+          {},
+          remainder ? summarizeSkipped(context, keys, values, gpuPlan!, geometry, own) : undefined,
         );
         return readTensor(output);
       }),

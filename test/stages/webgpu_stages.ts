@@ -51,6 +51,8 @@ export function webgpuStages(gpu: WebGPUBackend): StageRunner {
         };
         return read(scoreBlocks(gpu, query, key, gpuOrder, geometry, scale, causal, exactLastBlock));
       }),
+    chooseProbeRows: () => Promise.reject(new Error('not yet')),
+    probedScores: () => Promise.reject(new Error('not yet')),
     selectBlocks: (scores, keyIndices, {geometry, threshold, causal}) =>
       freeing(async () => {
         const shapes = stageShapes(geometry);

@@ -14,6 +14,7 @@ import {blockGeometry, isExact} from '../block_geometry.js';
 import {runsExact} from '../cost_model.js';
 import {exactPlan} from '../exact_plan.js';
 import {attend} from './attend.js';
+import {summarizeSkipped} from './attend_remainder.js';
 import {valueColumns} from './attend_passes.js';
 import type {BlockPlan} from './attend_walk.js';
 import {loadMask} from './attention_mask.js';
@@ -25,6 +26,7 @@ import {webglCosts} from './costs.js';
 import {checkMaskSize, checkPlanSizes, checkPlanTensors, checkRowSizes} from './device_limits.js';
 import {loadKeyLengths} from './key_lengths.js';
 import {indexColumns, keyIndexSplit, permute} from './permute.js';
+import {probedScores} from './probed_scores.js';
 import {withScratch} from './program.js';
 import type {RowTexture} from './row_texture.js';
 import {scoreBlocks} from './score_blocks.js';
@@ -62,7 +64,11 @@ function pbsAttention(args: {
       scratch(plan.keyIndices);
       scratch(plan.blockLists);
       const value = scratch(loadValues(context, inputs.value));
-      return attend(context, query, key, value, geometry, attrs.scale, attrs.causal, plan, {keyLengths});
+      const {scale, causal, remainder} = attrs;
+      const skipped = remainder
+        ? summarizeSkipped(context, key, value, plan, geometry, scratch, keyLengths)
+        : undefined;
+      return attend(context, query, key, value, geometry, scale, causal, plan, {keyLengths}, skipped);
     });
   });
 }
@@ -172,7 +178,7 @@ function planBlocks(
   query: RowTexture,
   key: RowTexture,
   geometry: BlockGeometry,
-  {scale, causal, threshold, exactLastBlock, permute: sort}: PBSAttentionAttrs,
+  {scale, causal, threshold, exactLastBlock, permute: sort, probeRows}: PBSAttentionAttrs,
   keyLengths?: RowTexture,
 ): BlockPlan {
   return withScratch(context, (scratch, keep) => {
@@ -180,9 +186,11 @@ function planBlocks(
     scratch(order.keyScores);
     keep(order.keyIndices);
     const scores = scratch(
-      scoreBlocks(context, query, key, order, geometry, scale, causal, exactLastBlock, keyLengths),
+      probeRows > 0
+        ? probedScores(context, query, key, order, geometry, scale, causal, exactLastBlock, probeRows, keyLengths)
+        : scoreBlocks(context, query, key, order, geometry, scale, causal, exactLastBlock, keyLengths),
     );
-    const blockLists = selectBlocks(context, scores, order.keyIndices, geometry, threshold, causal);
+    const blockLists = selectBlocks(context, scores, order.keyIndices, geometry, threshold, causal, probeRows > 0);
     return {keyIndices: order.keyIndices, blockLists};
   });
 }
