@@ -113,8 +113,19 @@ for (const {name, backend, open} of runners.filter((runner) => testBackends().in
         }
 
         it('choose probe rows', async () => {
+          const rowsOf = (x: ArrayLike<number>, block: number) => Array.from({length: 5}, (_, i) => x[5 * block + i]);
           const expected = cpuProbe.chooseProbeRows(query, geometry, 5);
-          expect(Array.from(await stages.chooseProbeRows(inputs, geometry, 5))).to.deep.equal(Array.from(expected));
+          const actual = await stages.chooseProbeRows(inputs, geometry, 5);
+          expect(actual).to.have.length(expected.length);
+          for (let block = 0; block < expected.length / 5; ++block) {
+            const [rows, others] = [rowsOf(expected, block), rowsOf(actual, block)];
+            // Both rows of a block of two lie equally far from their mean: rounding decides.
+            if (new Set(rows).size === 2) {
+              expect(new Set(others)).to.deep.equal(new Set(rows));
+            } else {
+              expect(others, `block ${block}`).to.deep.equal(rows);
+            }
+          }
         });
 
         for (const causal of [true, false]) {

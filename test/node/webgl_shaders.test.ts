@@ -8,8 +8,14 @@ import {
   StoreAttentionProgram,
   valueColumns,
 } from '../../src/kernels/webgl/attend_passes';
+import {
+  RemainderScoresProgram,
+  RemainderStatisticsProgram,
+  RemainderValuesProgram,
+} from '../../src/kernels/webgl/attend_remainder';
 import type {AttendWalk} from '../../src/kernels/webgl/attend_walk';
 import {BlockListsProgram} from '../../src/kernels/webgl/block_lists';
+import {BlockLogSumsProgram} from '../../src/kernels/webgl/block_log_sums';
 import {BlockMaskProgram} from '../../src/kernels/webgl/block_mask';
 import {
   indexColumns,
@@ -21,6 +27,8 @@ import {
   SortKeysProgram,
 } from '../../src/kernels/webgl/permute';
 import {PermuteRowsProgram} from '../../src/kernels/webgl/permute_rows';
+import {MeanQueriesProgram, ProbeRowsProgram, QueryDistancesProgram} from '../../src/kernels/webgl/probe_rows';
+import {ProbedScoresProgram, RowLogSumsProgram, SummaryScoresProgram} from '../../src/kernels/webgl/probed_scores';
 import type {AttentionProgram} from '../../src/kernels/webgl/program';
 import type {RowTexture} from '../../src/kernels/webgl/row_texture';
 import {rowLayout} from '../../src/kernels/webgl/row_texture';
@@ -32,6 +40,7 @@ import {
   ProxyMassProgram,
 } from '../../src/kernels/webgl/score_blocks';
 import {KeepBlocksProgram, SinkBlocksProgram} from '../../src/kernels/webgl/select_blocks';
+import {SummarizeBlocksProgram} from '../../src/kernels/webgl/summarize_blocks';
 import {LoadRowsProgram, StoreRowsProgram} from '../../src/kernels/webgl/tensor_rows';
 import {expectShader} from './shader_snapshot';
 
@@ -66,6 +75,19 @@ describe('shader texts of WebGL', () => {
   });
   const sums = {statistics: rows(1024, 4, 2), values: rows(1024, 32, 8)};
   const value = rows(2000, valueColumns(64, 8));
+  const keyLengths = rows(1, 1);
+  const range = {first: 0, end: 32};
+  const summaries = rows(32, 64, 2);
+  const probes = rows(32, 8);
+  const logSums = (causal: boolean, rowsOfBlock?: RowTexture) =>
+    new BlockLogSumsProgram(query, key, order.keyIndices, geometry, range, 8, 0.125, causal, rowsOfBlock);
+  const paid = {
+    summaryScores: rows(128, 4, 8),
+    summarySums: rows(128, 4),
+    probeScores: rows(64, 4, 8),
+    probeSums: rows(64, 4),
+  };
+  const skipped = {summaries, valueMeans: rows(32, 64), kept: blockScores};
 
   const programs: Record<string, AttentionProgram<object>> = {
     load_rows: new LoadRowsProgram(tensor, [1, 4, 1000, 64], {inner: 64, piece: 64}, 64, 0),
@@ -82,9 +104,23 @@ describe('shader texts of WebGL', () => {
     logit_sums: new LogitSumsProgram(blockScores),
     block_scores: new BlockScoresProgram(blockScores, rows(32, 1), geometry, true, rows(4, 8)),
     block_scores_pooled: new BlockScoresProgram(blockScores, rows(32, 1), geometry, false),
+    summarize_blocks: new SummarizeBlocksProgram(key, order.keyIndices, geometry, true),
+    summarize_blocks_means_padded: new SummarizeBlocksProgram(value, order.keyIndices, geometry, false, keyLengths),
+    mean_queries: new MeanQueriesProgram(query, geometry),
+    query_distances: new QueryDistancesProgram(query, rows(32, 64), geometry),
+    probe_rows: new ProbeRowsProgram(rows(32, 128), geometry, 8),
+    block_log_sums: logSums(true, probes),
+    block_log_sums_own: logSums(true),
+    block_log_sums_not_causal: logSums(false, probes),
+    summary_scores: new SummaryScoresProgram(query, summaries, geometry, range, 8, 0.125, true),
+    row_log_sums: new RowLogSumsProgram(paid.probeScores),
+    row_log_sums_own: new RowLogSumsProgram(paid.summaryScores, rows(128, 4, 8)),
+    probed_scores: new ProbedScoresProgram({...paid, proxyMass: rows(4, 8)}, geometry, range, true),
+    probed_scores_not_causal_padded: new ProbedScoresProgram(paid, geometry, range, false, keyLengths),
     sink_blocks: new SinkBlocksProgram(order.keyIndices, geometry),
-    keep_blocks: new KeepBlocksProgram(blockScores, rows(4, 1), geometry, 0.9, true),
-    keep_blocks_not_causal: new KeepBlocksProgram(blockScores, rows(4, 1), geometry, 0.9, false),
+    keep_blocks: new KeepBlocksProgram(blockScores, rows(4, 1), geometry, 0.9, true, false),
+    keep_blocks_not_causal: new KeepBlocksProgram(blockScores, rows(4, 1), geometry, 0.9, false, false),
+    keep_blocks_own_counts: new KeepBlocksProgram(blockScores, rows(4, 1), geometry, 0.9, true, true),
     block_lists: new BlockListsProgram(blockScores),
     block_mask: new BlockMaskProgram(lists),
     permute_rows: new PermuteRowsProgram(key, order.keyIndices, geometry, 0, 4, 8),
@@ -95,6 +131,9 @@ describe('shader texts of WebGL', () => {
     attend_statistics: new AttendStatisticsProgram(walk(true, true, 8), 4, scores, sums, plan),
     attend_values_first: new AttendValuesProgram(walk(false, true, 8), 0, scores, sums.statistics, value, undefined),
     attend_values: new AttendValuesProgram(walk(true, true, 8), 4, scores, sums.statistics, value, sums, plan),
+    remainder_scores: new RemainderScoresProgram(walk(true, true, 8), query, skipped, 0.125),
+    remainder_statistics: new RemainderStatisticsProgram(walk(true, true, 8), scores),
+    remainder_values: new RemainderValuesProgram(walk(true, true, 8), scores, sums.statistics, skipped.valueMeans),
   };
   for (const [name, program] of Object.entries(programs)) {
     it(name, () => expectShader(`webgl/${name}.frag`, program.source()));
@@ -117,5 +156,10 @@ describe('shader texts of WebGL', () => {
   it('store_attention', () => {
     const program = new StoreAttentionProgram(walk(true, true, 8), [sums, sums], plan);
     expectShader('webgl/store_attention.frag', program.source('tensor'));
+  });
+
+  it('store_attention_remainder', () => {
+    const program = new StoreAttentionProgram(walk(true, true, 8), [sums], plan, sums);
+    expectShader('webgl/store_attention_remainder.frag', program.source('tensor'));
   });
 });

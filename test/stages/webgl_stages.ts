@@ -34,7 +34,7 @@ export function webglStages(
   const context = {...attentionContext('test', backend), ...limits};
   const {drawBuffers, pool} = context;
   let textures: RowTexture[] = [];
-  const own = (rows: RowTexture) => (textures.push(rows), rows);
+  const own = <T extends RowTexture>(rows: T) => (textures.push(rows), rows);
   const upload = (
     values: Float32Array | Int32Array,
     shape: number[],

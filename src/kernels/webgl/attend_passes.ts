@@ -332,11 +332,11 @@ export class StoreAttentionProgram extends AttentionProgram<StoreVariant> {
         : `
     float sum = fetch${name}Statistics(${lower(name)}StatisticsAt(row), 0, 1)[query];
     float x = ${x}[place % 4];${
-        remainder
-          ? `
+      remainder
+        ? `
     float rowMax = fetch${name}Statistics(${lower(name)}StatisticsAt(row), 0, 0)[query];`
-          : ''
-      }`;
+        : ''
+    }`;
     };
     // Both states are brought to one maximum. A row without blocks that are skipped takes nothing of them.
     const addRemainder = `

@@ -155,8 +155,7 @@ void compute(int row, int tile) {${rangeRow}
   }
   ${each(
     blocks,
-    (k) =>
-      `result${k} = mix(vec4(${maskedScore}), rowMax${k} + log2(rowSum${k}), notEqual(rowSum${k}, vec4(0.0)));`,
+    (k) => `result${k} = mix(vec4(${maskedScore}), rowMax${k} + log2(rowSum${k}), notEqual(rowSum${k}, vec4(0.0)));`,
     '\n  ',
   )}
 }`;
