@@ -88,6 +88,10 @@ describe('shader texts of WebGL', () => {
     probeSums: rows(64, 4),
   };
   const skipped = {summaries, valueMeans: rows(32, 64), kept: blockScores};
+  const padding = {keyLengths, causal: true};
+  const padded = {...walk(false, true, 8), keyLengths};
+  const decoding = {...walk(false, true, 8), parts: 4};
+  const mask = {rows: rows(32_000, 128), shape: [1, 4, 1000, 1000], dtype: 'float32'};
 
   const programs: Record<string, AttentionProgram<object>> = {
     load_rows: new LoadRowsProgram(tensor, [1, 4, 1000, 64], {inner: 64, piece: 64}, 64, 0),
@@ -134,6 +138,21 @@ describe('shader texts of WebGL', () => {
     remainder_scores: new RemainderScoresProgram(walk(true, true, 8), query, skipped, 0.125),
     remainder_statistics: new RemainderStatisticsProgram(walk(true, true, 8), scores),
     remainder_values: new RemainderValuesProgram(walk(true, true, 8), scores, sums.statistics, skipped.valueMeans),
+    // Forms of attention.
+    proxy_scores_padded: new ProxyScoresProgram(query, key, geometry, heads, 8, 0.125, padding),
+    key_scores_padded: new KeyScoresProgram(rows(256, 256, 8), rows(128, 4), geometry, heads, padding),
+    block_scores_padded: new BlockScoresProgram(blockScores, rows(32, 1), geometry, true, rows(4, 8), keyLengths),
+    block_lists_of_a_plan: new BlockListsProgram(blockScores, geometry),
+    permute_rows_kept: new PermuteRowsProgram(
+      {tensor, rowSize: 64, columns: 64, kept: blockScores},
+      order.keyIndices,
+      geometry,
+      0,
+      4,
+      8,
+    ),
+    attend_scores_padded_mask: new AttendScoresProgram(padded, 0, query, key, 0.125, undefined, mask),
+    attend_values_parts: new AttendValuesProgram(decoding, 0, scores, sums.statistics, value, undefined),
   };
   for (const [name, program] of Object.entries(programs)) {
     it(name, () => expectShader(`webgl/${name}.frag`, program.source()));
@@ -161,5 +180,10 @@ describe('shader texts of WebGL', () => {
   it('store_attention_remainder', () => {
     const program = new StoreAttentionProgram(walk(true, true, 8), [sums], plan, sums);
     expectShader('webgl/store_attention_remainder.frag', program.source('tensor'));
+  });
+
+  it('store_attention_parts', () => {
+    const program = new StoreAttentionProgram(decoding, [sums]);
+    expectShader('webgl/store_attention_parts.frag', program.source('tensor'));
   });
 });

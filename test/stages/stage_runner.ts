@@ -1,8 +1,9 @@
 import type {BlockGeometry} from '../../src/kernels/block_geometry';
+import type {HiddenKeys} from '../../src/kernels/cpu/attend';
 import type {Inputs} from '../reference';
 
 /** The attributes that the stages of a case share. */
-export interface StageOptions {
+export interface StageOptions extends HiddenKeys {
   geometry: BlockGeometry;
   scale: number;
   causal: boolean;

@@ -1,9 +1,11 @@
-import type {TensorInfo} from '@tensorflow/tfjs-core';
+import type {DataType, TensorInfo} from '@tensorflow/tfjs-core';
 import type {MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
 import type {BlockGeometry} from '../../src/kernels/block_geometry';
+import type {HiddenKeys} from '../../src/kernels/cpu/attend';
 import {attend} from '../../src/kernels/webgl/attend';
 import {summarizeSkipped} from '../../src/kernels/webgl/attend_remainder';
 import {valueColumns} from '../../src/kernels/webgl/attend_passes';
+import {loadMask} from '../../src/kernels/webgl/attention_mask';
 import {blockMask} from '../../src/kernels/webgl/block_mask';
 import type {AttentionContext} from '../../src/kernels/webgl/context';
 import {attentionContext} from '../../src/kernels/webgl/context';
@@ -69,6 +71,18 @@ export function webglStages(
   const uploadKeyScores = (scores: ArrayLike<number>, geometry: BlockGeometry) =>
     upload(Float32Array.from(scores), stageShapes(geometry).keyScores, keyScoreSplit(geometry));
   const rowSplit = (length: number): RowSplit => ({inner: length, piece: length});
+  const uploadKeyLengths = (keyLengths: Int32Array | undefined) =>
+    keyLengths && upload(keyLengths, [keyLengths.length], rowSplit(1));
+  const uploadMask = (mask: HiddenKeys['mask'], geometry: BlockGeometry) => {
+    if (!mask) {
+      return undefined;
+    }
+    const tensor = backend.makeTensorInfo(mask.shape, mask.dtype as DataType, mask.values);
+    const loaded = loadMask(context, tensor, geometry);
+    backend.disposeIntermediateTensorInfo(tensor);
+    own(loaded.rows);
+    return loaded;
+  };
   const freeing = async <T>(body: () => Promise<T>): Promise<T> => {
     try {
       return await body();
@@ -78,7 +92,7 @@ export function webglStages(
     }
   };
   return {
-    permute: ({query, key, queryShape, keyShape}: Inputs, {geometry, scale}) =>
+    permute: ({query, key, queryShape, keyShape}: Inputs, {geometry, scale, causal, keyLengths}) =>
       freeing(async () => {
         const order = permute(
           context,
@@ -87,6 +101,8 @@ export function webglStages(
           geometry,
           scale,
           true,
+          causal,
+          uploadKeyLengths(keyLengths),
         );
         return {
           keyScores: await read(order.keyScores, keyScoreSplit(geometry), stageShapes(geometry).keyScores),
@@ -98,7 +114,7 @@ export function webglStages(
         const ranks = own(new RankKeysProgram(uploadKeyScores(keyScores, geometry)).run(context));
         return readIndices(new SortKeysProgram(geometry, drawBuffers, ranks).run(context), geometry);
       }),
-    scoreBlocks: ({query, key, queryShape, keyShape}, order, {geometry, scale, causal, exactLastBlock}) =>
+    scoreBlocks: ({query, key, queryShape, keyShape}, order, {geometry, scale, causal, exactLastBlock, keyLengths}) =>
       freeing(async () => {
         const gpuOrder = {
           keyScores: uploadKeyScores(order.keyScores, geometry),
@@ -113,6 +129,7 @@ export function webglStages(
           scale,
           causal,
           exactLastBlock,
+          uploadKeyLengths(keyLengths),
         );
         return read(scores, rowSplit(geometry.keyBlocks), stageShapes(geometry).scores);
       }),
@@ -123,9 +140,12 @@ export function webglStages(
         const inBlock = await read(rows, rowSplit(probeRows), [batch, heads, queryBlocks, probeRows], 'int32');
         return inBlock.map((row, i) => row + (Math.floor(i / probeRows) % queryBlocks) * blockSize);
       }),
-    probedScores: (inputs, order, {geometry, scale, causal, exactLastBlock, probeRows}) =>
+    probedScores: (
+      {query, key, queryShape, keyShape},
+      order,
+      {geometry, scale, causal, exactLastBlock, probeRows, keyLengths},
+    ) =>
       freeing(async () => {
-        const {query, key, queryShape, keyShape} = inputs;
         const gpuOrder = {
           keyScores: uploadKeyScores(order.keyScores, geometry),
           keyIndices: uploadIndices(order.keyIndices, geometry),
@@ -140,6 +160,7 @@ export function webglStages(
           causal,
           exactLastBlock,
           probeRows,
+          uploadKeyLengths(keyLengths),
         );
         return read(scores, rowSplit(geometry.keyBlocks), stageShapes(geometry).scores);
       }),
@@ -161,13 +182,18 @@ export function webglStages(
           blockLists: await read(lists, rowSplit(keyBlocks + 1), shapes.blockLists, 'int32'),
         };
       }),
-    attend: ({query, key, value, queryShape, keyShape, valueShape}, plan, {geometry, scale, causal, remainder}) =>
+    attend: (
+      {query, key, value, queryShape, keyShape, valueShape},
+      plan,
+      {geometry, scale, causal, keyLengths, mask, remainder},
+    ) =>
       freeing(async () => {
         const {keyBlocks, valueDim} = geometry;
         const gpuPlan = plan && {
           keyIndices: uploadIndices(plan.keyIndices, geometry),
           blockLists: upload(plan.blockLists, stageShapes(geometry).blockLists, rowSplit(keyBlocks + 1)),
         };
+        const lengths = uploadKeyLengths(keyLengths);
         const keys = uploadHeads(key, keyShape);
         const values = uploadHeads(value, valueShape, valueColumns(valueDim, drawBuffers));
         const output = attend(
@@ -179,8 +205,8 @@ export function webglStages(
           scale,
           causal,
           gpuPlan,
-          {},
-          remainder ? summarizeSkipped(context, keys, values, gpuPlan!, geometry, own) : undefined,
+          {keyLengths: lengths, mask: uploadMask(mask, geometry)},
+          remainder ? summarizeSkipped(context, keys, values, gpuPlan!, geometry, own, lengths) : undefined,
         );
         return readTensor(output);
       }),

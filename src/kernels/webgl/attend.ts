@@ -16,6 +16,7 @@ import type {AttendWalk, BlockPlan} from './attend_walk.js';
 import {groupsPerBlock, partsOf, tilesPerBlock} from './attend_walk.js';
 import type {AttentionMask} from './attention_mask.js';
 import type {AttentionContext} from './context.js';
+import type {KeptRows} from './permute_rows.js';
 import {PermuteRowsProgram} from './permute_rows.js';
 import {withScratch} from './program.js';
 import type {RowTexture} from './row_texture.js';
@@ -40,7 +41,8 @@ export interface HiddenKeys {
  * kept of them.
  *
  * With a plan, keys and values are first copied into the permuted order, for as many heads as are worked on at a time, so
- * that fragments side by side find them side by side, as without one.
+ * that fragments side by side find them side by side, as without one. With a plan they may still stand in their tensors, which
+ * are then read where the plan keeps blocks, and nowhere else.
  *
  * A group takes part in its first rounds and in none after, so the last round in which it took part says in which of two
  * textures, drawn in turns, its sums stand; nothing is copied for groups that are done.
@@ -50,8 +52,8 @@ export interface HiddenKeys {
 export function attend(
   context: AttentionContext,
   query: RowTexture,
-  key: RowTexture,
-  value: RowTexture,
+  key: RowTexture | KeptRows,
+  value: RowTexture | KeptRows,
   geometry: BlockGeometry,
   scale: number,
   causal: boolean,
@@ -64,16 +66,16 @@ export function attend(
   const groupsAtOnce = groupsInRange(context, geometry, skipped !== undefined);
   const headGroups = queryBlocks * groupsPerBlock(geometry);
   // Copies in permuted order are scratch, too: they count where there are many more keys than queries.
-  const copiedTexels = plan ? keyLength * Math.max(key.texels, value.texels) : 0;
+  const copiedTexels = plan ? keyLength * (Math.ceil(key.columns / 4) + Math.ceil(value.columns / 4)) : 0;
   const headsAtOnce = Math.max(1, Math.floor(Math.min(groupsAtOnce / headGroups, scratchTexels / copiedTexels)));
-  const permuteRows = (rows: RowTexture, indices: RowTexture, ...headRange: [number, number]) =>
+  const permuteRows = (rows: RowTexture | KeptRows, indices: RowTexture, ...headRange: [number, number]) =>
     new PermuteRowsProgram(rows, indices, geometry, ...headRange, drawBuffers, keyLengths).run(context);
   return newTensor(context, [batch, heads, queryLength, valueDim], 'float32', (target) => {
     for (let firstHead = 0; firstHead < batch * heads; firstHead += headsAtOnce) {
       const walkHeads = Math.min(headsAtOnce, batch * heads - firstHead);
       withScratch(context, (scratch) => {
-        const inOrder = (rows: RowTexture) =>
-          plan ? scratch(permuteRows(rows, plan.keyIndices, firstHead, walkHeads)) : rows;
+        const inOrder = (rows: RowTexture | KeptRows) =>
+          plan ? scratch(permuteRows(rows, plan.keyIndices, firstHead, walkHeads)) : (rows as RowTexture);
         const keys = inOrder(key);
         const values = inOrder(value);
         for (let firstGroup = 0; firstGroup < walkHeads * headGroups; firstGroup += groupsAtOnce) {

@@ -14,6 +14,7 @@ import {blockGeometry, isExact} from '../block_geometry.js';
 import {runsExact} from '../cost_model.js';
 import {exactPlan} from '../exact_plan.js';
 import {attend} from './attend.js';
+import type {SkippedBlocks} from './attend_remainder.js';
 import {summarizeSkipped} from './attend_remainder.js';
 import {valueColumns} from './attend_passes.js';
 import type {BlockPlan} from './attend_walk.js';
@@ -26,12 +27,13 @@ import {webglCosts} from './costs.js';
 import {checkMaskSize, checkPlanSizes, checkPlanTensors, checkRowSizes} from './device_limits.js';
 import {loadKeyLengths} from './key_lengths.js';
 import {indexColumns, keyIndexSplit, permute} from './permute.js';
+import type {KeptRows} from './permute_rows.js';
 import {probedScores} from './probed_scores.js';
 import {withScratch} from './program.js';
 import type {RowTexture} from './row_texture.js';
 import {scoreBlocks} from './score_blocks.js';
 import {selectBlocks} from './select_blocks.js';
-import {loadRows, storeRows} from './tensor_rows.js';
+import {loadRows, storeRows, withTexture} from './tensor_rows.js';
 
 /**
  * permute → score blocks → select blocks → attend, one file a stage, all on the GPU: nothing is read back in between.
@@ -47,20 +49,21 @@ function pbsAttention(args: {
   const {inputs, backend, attrs} = args;
   const geometry = blockGeometry(inputs.query, inputs.key, attrs, inputs.value);
   const {keyIndices, blockMask: planMask} = inputs;
-  const given = keyIndices && planMask && {keyIndices, blockMask: planMask};
-  if (!given && runsExact(geometry, attrs, webglCosts)) {
+  const plan = keyIndices && planMask && {keyIndices, blockMask: planMask};
+  if (!plan && runsExact(geometry, attrs, webglCosts)) {
     return exactAttention('pbsAttention', inputs, backend, attrs);
   }
   return run('pbsAttention', backend, (context) => {
     checkRowSizes('pbsAttention', context, geometry);
     checkPlanSizes('pbsAttention', context, geometry);
+    if (plan) {
+      return attendByPlan(context, inputs, plan, geometry, attrs);
+    }
     return withScratch(context, (scratch) => {
       const query = scratch(loadHeads(context, inputs.query));
       const key = scratch(loadHeads(context, inputs.key));
       const keyLengths = inputs.keyLengths && scratch(loadKeyLengths(context, inputs.keyLengths));
-      const plan = given
-        ? loadPlan(context, given, geometry, attrs.causal)
-        : planBlocks(context, query, key, geometry, attrs, keyLengths);
+      const plan = planBlocks(context, query, key, geometry, attrs, keyLengths);
       scratch(plan.keyIndices);
       scratch(plan.blockLists);
       const value = scratch(loadValues(context, inputs.value));
@@ -70,6 +73,50 @@ function pbsAttention(args: {
         : undefined;
       return attend(context, query, key, value, geometry, scale, causal, plan, {keyLengths}, skipped);
     });
+  });
+}
+
+/**
+ * Attends by a plan that is given. Keys and values of a plan with one row of blocks, which is one of decoding, are read
+ * where it keeps blocks; of other plans every block can be kept by some row, and for the remainder every block is summarised.
+ */
+function attendByPlan(
+  context: AttentionContext,
+  inputs: PBSAttentionInputs,
+  plan: {keyIndices: TensorInfo; blockMask: TensorInfo},
+  geometry: BlockGeometry,
+  {scale, causal, remainder}: PBSAttentionAttrs,
+): TensorInfo {
+  const {blockSize, headDim, valueDim, queryBlocks, keyBlocks} = geometry;
+  const {drawBuffers} = context;
+  return withScratch(context, (scratch) => {
+    const query = scratch(loadHeads(context, inputs.query));
+    const keyLengths = inputs.keyLengths && scratch(loadKeyLengths(context, inputs.keyLengths));
+    const kept = scratch(loadRows(context, plan.blockMask, {inner: keyBlocks, piece: keyBlocks}));
+    const split = keyIndexSplit(geometry, drawBuffers);
+    const columns = indexColumns(blockSize, drawBuffers);
+    const rows: BlockPlan = {
+      keyIndices: scratch(loadRows(context, plan.keyIndices, split, columns, -1)),
+      blockLists: scratch(blockLists(context, kept, geometry, causal)),
+    };
+    const attendTo = (key: RowTexture | KeptRows, value: RowTexture | KeptRows, skipped?: SkippedBlocks) =>
+      attend(context, query, key, value, geometry, scale, causal, rows, {keyLengths}, skipped);
+    if (queryBlocks > 1 || remainder) {
+      const key = scratch(loadHeads(context, inputs.key));
+      const value = scratch(loadValues(context, inputs.value));
+      const skipped = remainder
+        ? summarizeSkipped(context, key, value, rows, geometry, scratch, keyLengths)
+        : undefined;
+      return attendTo(key, value, skipped);
+    }
+    return withTexture(context, inputs.key, (key) =>
+      withTexture(context, inputs.value, (value) =>
+        attendTo(
+          {tensor: key, rowSize: headDim, columns: headDim, kept},
+          {tensor: value, rowSize: valueDim, columns: valueColumns(valueDim, drawBuffers), kept},
+        ),
+      ),
+    );
   });
 }
 
@@ -192,24 +239,6 @@ function planBlocks(
     );
     const blockLists = selectBlocks(context, scores, order.keyIndices, geometry, threshold, causal, probeRows > 0);
     return {keyIndices: order.keyIndices, blockLists};
-  });
-}
-
-/** A plan that is given. The caller gives its textures back. */
-function loadPlan(
-  context: AttentionContext,
-  {keyIndices, blockMask}: {keyIndices: TensorInfo; blockMask: TensorInfo},
-  geometry: BlockGeometry,
-  causal: boolean,
-): BlockPlan {
-  const {blockSize, keyBlocks} = geometry;
-  const {drawBuffers} = context;
-  return withScratch(context, (scratch, keep) => {
-    const mask = scratch(loadRows(context, blockMask, {inner: keyBlocks, piece: keyBlocks}));
-    const lists = keep(blockLists(context, mask, geometry, causal));
-    const split = keyIndexSplit(geometry, drawBuffers);
-    const order = loadRows(context, keyIndices, split, indexColumns(blockSize, drawBuffers), -1);
-    return {keyIndices: order, blockLists: lists};
   });
 }
 

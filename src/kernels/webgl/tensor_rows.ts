@@ -42,12 +42,19 @@ export function loadRows(
   columns = split.piece,
   filler = 0,
 ): RowTexture {
+  return withTexture(context, tensor, (source) =>
+    new LoadRowsProgram(source, tensor.shape, split, columns, filler).run(context),
+  );
+}
+
+/** Runs `body` with a tensor's texture, one value a texel, in whatever form tfjs keeps it. */
+export function withTexture<T>(context: AttentionContext, tensor: TensorInfo, body: (texture: TensorTexture) => T): T {
   const {backend} = context;
   backend.uploadToGPU(tensor.dataId);
   const isPacked = backend.texData.get(tensor.dataId).isPacked;
   const source = isPacked ? backend.unpackTensor(tensor) : tensor;
   try {
-    return new LoadRowsProgram(tensorTexture(context, source), tensor.shape, split, columns, filler).run(context);
+    return body(tensorTexture(context, source));
   } finally {
     if (isPacked) {
       backend.disposeIntermediateTensorInfo(source);

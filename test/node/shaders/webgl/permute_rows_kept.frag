@@ -1,0 +1,98 @@
+#version 300 es
+precision highp float;
+precision highp int;
+precision highp sampler2D;
+precision highp sampler2DArray;
+
+// Quotient of two whole numbers that are not negative, below 2^24: integer division takes several times as long.
+int divide(int a, int b) {
+  int q = int((float(a) + 0.5) / float(b));
+  int rest = a - q * b;
+  return q + int(rest >= b) - int(rest < 0);
+}
+
+uniform sampler2D source;
+uniform int sourceWidth;
+uniform int sourceOffset;
+float readSource(int i) {
+  int at = sourceOffset + i;
+  return texelFetch(source, ivec2(at % sourceWidth, at / sourceWidth), 0).r;
+}
+
+uniform sampler2DArray kept;
+uniform int keptShift;
+uniform int keptTexels;
+ivec2 keptAt(int row) {
+  return ivec2(row & ((1 << keptShift) - 1), (row >> keptShift) * keptTexels);
+}
+vec4 fetchKept(ivec2 at, int texel, int layer) {
+  return texelFetch(kept, ivec3(at.x, at.y + texel, layer), 0);
+}
+vec4 readKept(int row, int texel) {
+  return fetchKept(keptAt(row), texel, 0);
+}
+
+uniform sampler2DArray keyIndices;
+uniform int keyIndicesShift;
+uniform int keyIndicesTexels;
+ivec2 keyIndicesAt(int row) {
+  return ivec2(row & ((1 << keyIndicesShift) - 1), (row >> keyIndicesShift) * keyIndicesTexels);
+}
+vec4 fetchKeyIndices(ivec2 at, int texel, int layer) {
+  return texelFetch(keyIndices, ivec3(at.x, at.y + texel, layer), 0);
+}
+vec4 readKeyIndices(int row, int texel) {
+  return fetchKeyIndices(keyIndicesAt(row), texel, 0);
+}
+uniform int heads;
+uniform int keyHeads;
+uniform int keyLength;
+uniform int firstHead;
+uniform int blocks;
+uniform int blockSize;
+uniform int rowSize;
+uniform int tilesPerBlock;
+layout(location = 0) out vec4 result0;
+// A fragment copies one vector of the row that belongs to its position. Indices stand in the order of tiles.
+
+int keyBase(int head) {
+  return ((head / heads) * keyHeads + (head % heads) / (heads / keyHeads)) * keyLength;
+}
+vec4 readVector(int row, int texel) {
+  vec4 four = vec4(0.0);
+  for (int column = 4 * texel; column < min(4 * texel + 4, rowSize); column++) {
+    four[column % 4] = readSource(row * rowSize + column);
+  }
+  return four;
+}
+void compute(int row, int texel) {
+  int headInRange = divide(row, keyLength);
+  int head = firstHead + headInRange;
+  int position = row - headInRange * keyLength;
+  int block = divide(position, blockSize);
+  if (readKept(head, block / 4)[block % 4] == 0.0) {
+    result0 = vec4(0.0);
+    return;
+  }
+  int inBlock = position - block * blockSize;
+  int key = divide(inBlock, tilesPerBlock);
+  int column = (inBlock - key * tilesPerBlock) * 8 + key;
+  int index = int(readKeyIndices(head * blocks + block, column / 4)[column % 4]);
+  result0 = readVector(keyBase(head) + index, texel);
+}
+
+uniform int outShift;
+uniform int outTexels;
+uniform int firstRow;
+uniform int endRow;
+void main() {
+  ivec2 at = ivec2(gl_FragCoord.xy);
+  int band = divide(at.y, outTexels);
+  int row = (band << outShift) + at.x;
+  int texel = at.y - band * outTexels;
+  // A band can hold rows that are not to be drawn, or that do not exist.
+  if (row < firstRow || row >= endRow) {
+    discard;
+  }
+  compute(row, texel);
+}
