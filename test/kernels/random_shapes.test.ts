@@ -11,10 +11,20 @@ import {relativeL1} from '../golden_cases';
 import type {Inputs, Shape} from '../reference';
 import {randomInputs, tensors} from '../reference';
 
+/** Backends that have every form of attention. */
+const able = ['webgl'];
+
 interface RandomCase {
   shape: Required<Shape>;
   options: Required<Omit<PBSAttentionSettings, 'scale' | 'precision' | 'auto'>>;
+  /** More keys than queries, values of another size, padding. */
+  form: {keyLength: number; valueDim: number} & Form;
   seed: number;
+}
+
+interface Form {
+  queryOffset?: number;
+  keyLengths?: number[];
 }
 
 /** Shapes that straddle every boundary: of tiles, blocks and segments, of vec4 columns, of grouped heads and batches. */
@@ -34,6 +44,10 @@ const randomCase = fc
     exactLastBlock: fc.boolean(),
     probeRows: fc.constantFrom(0, 3, 8),
     remainder: fc.boolean(),
+    more: fc.integer({min: 0, max: 90}),
+    later: fc.integer({min: 0, max: 60}),
+    valueDim: fc.constantFrom(8, 20),
+    ends: fc.option(fc.array(fc.integer({min: 0, max: 240}), {minLength: 2, maxLength: 2})),
     seed: fc.integer({min: 1, max: 1e6}),
   })
   .map((x): RandomCase => ({
@@ -43,6 +57,12 @@ const randomCase = fc
       keyValueHeads: x.keyValueHeads,
       length: x.length,
       headDim: x.headDim,
+    },
+    form: {
+      keyLength: x.length + x.more,
+      valueDim: x.valueDim,
+      queryOffset: x.causal ? Math.max(0, x.more - x.later) : undefined,
+      keyLengths: x.ends?.slice(0, x.batch).map((end) => Math.min(end, x.length + x.more)),
     },
     options: {
       blockSize: x.blockSize,
@@ -60,13 +80,13 @@ const randomCase = fc
 async function run(backend: string, inputs: Inputs, options: PBSAttentionOptions) {
   await setBackend(backend);
   const [q, k, v] = tensors(inputs);
-  const {causal} = options;
+  const {causal, queryOffset, keyLengths} = options;
   const plan = pbsAttentionPlan(q, k, options);
   const results = [
     plan.keyIndices,
     plan.blockMask,
     pbsAttention(q, k, v, {...options, auto: false}),
-    flashAttention(q, k, v, {causal}),
+    flashAttention(q, k, v, {causal, queryOffset, keyLengths}),
   ];
   const [keyIndices, blockMask, sparse, exact] = await Promise.all(results.map((x) => x.data()));
   [q, k, v, ...results].forEach((x) => x.dispose());
@@ -76,7 +96,7 @@ async function run(backend: string, inputs: Inputs, options: PBSAttentionOptions
 /** Checks the masks; whether no row was left to rounding, so that outputs can be compared. */
 function expectPlan(
   {query, key, queryShape, keyShape}: Inputs,
-  options: RandomCase['options'],
+  options: RandomCase['options'] & Form,
   actual: ArrayLike<number>,
   expected: ArrayLike<number>,
 ): boolean {
@@ -87,33 +107,51 @@ function expectPlan(
     return true;
   }
   const attrs = {...options, scale: 1 / Math.sqrt(geometry.headDim)};
-  return expectSameMasks(actual, expected, query, key, geometry, attrs).size === 0;
+  const keyLengths = options.keyLengths && Int32Array.from(options.keyLengths);
+  return expectSameMasks(actual, expected, query, key, geometry, attrs, keyLengths).size === 0;
+}
+
+/** As a relative difference; zeros, which rows give that see nothing, exactly. */
+function expectClose(actual: ArrayLike<number>, expected: ArrayLike<number>, name: string): void {
+  const isZero = (x: ArrayLike<number>) => Array.from(x).every((value) => value === 0);
+  expect(isZero(actual), `${name}: zeros`).to.equal(isZero(expected));
+  expect(isZero(expected) ? 0 : relativeL1(actual, expected), name).to.be.below(1e-4);
 }
 
 for (const backend of testBackends().filter((name) => name !== 'cpu')) {
   describe(`random shapes against the CPU [${backend}]`, function () {
     this.timeout(300_000);
 
-    it('gives the same plan and the same attention', async () => {
+    async function compare(numRuns: number, prepare: (x: RandomCase) => [Inputs, RandomCase['options'] & Form]) {
       // With a fixed seed a failure repeats; the seed of a failure found elsewhere can be put here.
-      const parameters = {seed: 20261123, numRuns: 40, endOnFailure: true};
+      const parameters = {seed: 20261123, numRuns, endOnFailure: true};
       let compared = 0;
       await fc.assert(
-        fc.asyncProperty(randomCase, async ({shape, options, seed}) => {
-          const inputs = randomInputs(shape, seed);
+        fc.asyncProperty(randomCase, async (x) => {
+          const [inputs, options] = prepare(x);
           const cpu = await run('cpu', inputs, options);
           const gpu = await run(backend, inputs, options);
-          expect(relativeL1(gpu.exact, cpu.exact), 'flashAttention').to.be.below(1e-4);
+          expectClose(gpu.exact, cpu.exact, 'flashAttention');
           expect(Array.from(gpu.keyIndices), 'key order').to.deep.equal(Array.from(cpu.keyIndices));
-          const sameMasks = expectPlan(inputs, options, gpu.blockMask, cpu.blockMask);
-          if (sameMasks) {
-            expect(relativeL1(gpu.sparse, cpu.sparse), 'pbsAttention').to.be.below(1e-4);
+          if (expectPlan(inputs, options, gpu.blockMask, cpu.blockMask)) {
+            expectClose(gpu.sparse, cpu.sparse, 'pbsAttention');
             ++compared;
           }
         }),
         parameters,
       );
-      expect(compared, 'cases in which rounding decided nothing').to.be.above(parameters.numRuns / 2);
-    });
+      expect(compared, 'cases in which rounding decided nothing').to.be.above(numRuns / 2);
+    }
+
+    it('gives the same plan and the same attention', () =>
+      compare(40, ({shape, options, seed}) => [randomInputs(shape, seed), options]));
+
+    if (able.includes(backend)) {
+      it('and in forms that are not square', () =>
+        compare(20, ({shape, options, form: {keyLength, valueDim, ...form}, seed}) => [
+          randomInputs({...shape, keyLength, valueDim}, seed),
+          {...options, ...form},
+        ]));
+    }
   });
 }

@@ -167,9 +167,7 @@ if (testBackends().includes('webgl')) {
           'bool',
         ),
       };
-      const [output, draws] = countDraws(() =>
-        pbsAttention(q, k, v, {blockSize, segmentSize: 12, plan, remainder: false}),
-      );
+      const [output, draws] = countDraws(() => pbsAttention(q, k, v, {blockSize, segmentSize: 12, plan}));
       // Query, mask and indices into rows, the lists; kept keys and values; scores, statistics, values; the output.
       expect(draws).to.equal(10);
       const [, finiteKey, finiteValue] = tensors({

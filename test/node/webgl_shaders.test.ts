@@ -76,11 +76,10 @@ describe('shader texts of WebGL', () => {
   const sums = {statistics: rows(1024, 4, 2), values: rows(1024, 32, 8)};
   const value = rows(2000, valueColumns(64, 8));
   const keyLengths = rows(1, 1);
-  const range = {first: 0, end: 32};
+  const estimate = {geometry, scale: 0.125, causal: true, tileBlocks: 8, firstRow: 0, endRow: 32};
+  const notCausal = {...estimate, causal: false};
   const summaries = rows(32, 64, 2);
   const probes = rows(32, 8);
-  const logSums = (causal: boolean, rowsOfBlock?: RowTexture) =>
-    new BlockLogSumsProgram(query, key, order.keyIndices, geometry, range, 8, 0.125, causal, rowsOfBlock);
   const paid = {
     summaryScores: rows(128, 4, 8),
     summarySums: rows(128, 4),
@@ -113,14 +112,14 @@ describe('shader texts of WebGL', () => {
     mean_queries: new MeanQueriesProgram(query, geometry),
     query_distances: new QueryDistancesProgram(query, rows(32, 64), geometry),
     probe_rows: new ProbeRowsProgram(rows(32, 128), geometry, 8),
-    block_log_sums: logSums(true, probes),
-    block_log_sums_own: logSums(true),
-    block_log_sums_not_causal: logSums(false, probes),
-    summary_scores: new SummaryScoresProgram(query, summaries, geometry, range, 8, 0.125, true),
+    block_log_sums: new BlockLogSumsProgram(estimate, query, key, order.keyIndices, probes),
+    block_log_sums_own: new BlockLogSumsProgram(estimate, query, key, order.keyIndices),
+    block_log_sums_not_causal: new BlockLogSumsProgram(notCausal, query, key, order.keyIndices, probes),
+    summary_scores: new SummaryScoresProgram(estimate, query, summaries),
     row_log_sums: new RowLogSumsProgram(paid.probeScores),
     row_log_sums_own: new RowLogSumsProgram(paid.summaryScores, rows(128, 4, 8)),
-    probed_scores: new ProbedScoresProgram({...paid, proxyMass: rows(4, 8)}, geometry, range, true),
-    probed_scores_not_causal_padded: new ProbedScoresProgram(paid, geometry, range, false, keyLengths),
+    probed_scores: new ProbedScoresProgram(estimate, {...paid, proxyMass: rows(4, 8)}),
+    probed_scores_not_causal_padded: new ProbedScoresProgram({...notCausal, keyLengths}, paid),
     sink_blocks: new SinkBlocksProgram(order.keyIndices, geometry),
     keep_blocks: new KeepBlocksProgram(blockScores, rows(4, 1), geometry, 0.9, true, false),
     keep_blocks_not_causal: new KeepBlocksProgram(blockScores, rows(4, 1), geometry, 0.9, false, false),

@@ -2,12 +2,13 @@ import {peakWeight, summaryRows} from '../block_estimate.js';
 import type {BlockGeometry} from '../block_geometry.js';
 import {firstProxyBlock} from '../block_geometry.js';
 import {each} from '../shader_text.js';
-import type {QueryBlockRange} from './block_log_sums.js';
+import type {EstimateVariant, EstimateWalk} from './block_log_sums.js';
 import {
   BlockLogSumsProgram,
+  estimateUniforms,
+  estimateVariant,
+  groupOfRow,
   maxOwnBlocks,
-  rangeRow,
-  rangeUniforms,
   summaryGroups,
   summaryRowsOf,
 } from './block_log_sums.js';
@@ -17,8 +18,8 @@ import type {KeyOrder} from './permute.js';
 import {chooseProbeRows} from './probe_rows.js';
 import {AttentionProgram, withScratch} from './program.js';
 import type {RowTexture} from './row_texture.js';
-import {competingBlocks, competingUniforms, hasProxyRows, ProxyMassProgram} from './score_blocks.js';
-import {groupRows, headUniforms, maskedScore, noMaximum, takeTile} from './score_tile.js';
+import {competingBlocks, hasProxyRows, ProxyMassProgram} from './score_blocks.js';
+import {groupRows, maskedScore, noMaximum, takeTile} from './score_tile.js';
 import {SummarizeBlocksProgram} from './summarize_blocks.js';
 import {summaryUniforms, writeSummaryScores} from './summary_score.js';
 
@@ -59,37 +60,15 @@ export function probedScores(
       summaryGroups * Math.ceil(maxOwnBlocks(geometry) / drawBuffers);
     const rowsAtOnce = Math.max(1, Math.floor(scratchTexels / (groupTiles * drawBuffers)));
     let scores: RowTexture | undefined;
-    for (let first = 0; first < blockRows; first += rowsAtOnce) {
-      const range = {first, end: Math.min(first + rowsAtOnce, blockRows)};
+    for (let firstRow = 0; firstRow < blockRows; firstRow += rowsAtOnce) {
+      const endRow = Math.min(firstRow + rowsAtOnce, blockRows);
+      const walk: EstimateWalk = {geometry, scale, causal, tileBlocks: drawBuffers, firstRow, endRow, keyLengths};
       withScratch(context, (rangeScratch) => {
         const logSums = (rows?: RowTexture) =>
-          rangeScratch(
-            new BlockLogSumsProgram(
-              query,
-              key,
-              keyIndices,
-              geometry,
-              range,
-              drawBuffers,
-              scale,
-              causal,
-              rows,
-              keyLengths,
-            ).run(context),
-          );
+          rangeScratch(new BlockLogSumsProgram(walk, query, key, keyIndices, rows).run(context));
         const sumsOf = (blocks: RowTexture, own?: RowTexture) =>
           rangeScratch(new RowLogSumsProgram(blocks, own).run(context));
-        const summaryPass = new SummaryScoresProgram(
-          query,
-          summaries,
-          geometry,
-          range,
-          drawBuffers,
-          scale,
-          causal,
-          keyLengths,
-        );
-        const summaryScores = rangeScratch(summaryPass.run(context));
+        const summaryScores = rangeScratch(new SummaryScoresProgram(walk, query, summaries).run(context));
         const probeScores = logSums(probes);
         const paid = {
           summaryScores,
@@ -99,10 +78,10 @@ export function probedScores(
           probeSums: sumsOf(probeScores),
           proxyMass,
         };
-        const program = new ProbedScoresProgram(paid, geometry, range, causal, keyLengths);
+        const program = new ProbedScoresProgram(walk, paid);
         scores ??= keep(program.allocate(context));
-        program.draw(context, scores, range.first, range.end);
-        // What a range draws is enough for one piece of work on the GPU.
+        program.draw(context, scores, firstRow, endRow);
+        // What these blocks draw is enough for one piece of work on the GPU.
         context.gl.flush();
       });
     }
@@ -110,11 +89,8 @@ export function probedScores(
   });
 }
 
-interface SummaryScoresVariant {
+interface SummaryScoresVariant extends EstimateVariant {
   headDim: number;
-  causal: boolean;
-  padded: boolean;
-  blocks: number;
 }
 
 /**
@@ -122,49 +98,34 @@ interface SummaryScoresVariant {
  * As `BlockLogSumsProgram` gives them.
  */
 export class SummaryScoresProgram extends AttentionProgram<SummaryScoresVariant> {
-  constructor(
-    query: RowTexture,
-    summaries: RowTexture,
-    geometry: BlockGeometry,
-    range: QueryBlockRange,
-    blocks: number,
-    scale: number,
-    causal: boolean,
-    keyLengths?: RowTexture,
-  ) {
-    const {headDim, queryLength, keyBlocks} = geometry;
-    const padded = keyLengths !== undefined;
+  constructor(walk: EstimateWalk, query: RowTexture, summaries: RowTexture) {
+    const {geometry, scale, tileBlocks, firstRow, endRow, keyLengths} = walk;
+    const {headDim, keyBlocks} = geometry;
     super({
       inputs: {query, summaries, ...(keyLengths && {keyLengths})},
-      uniforms: {
-        ...headUniforms(geometry),
-        ...competingUniforms(geometry, causal, padded),
-        ...summaryUniforms(geometry, scale),
-        ...rangeUniforms(range, summaryGroups),
-        queryLength: {type: 'int', value: queryLength},
-      },
-      output: {rows: (range.end - range.first) * summaryGroups, columns: 4 * Math.ceil(keyBlocks / blocks)},
-      layers: blocks,
-      variant: {headDim, causal, padded, blocks},
-      fetches: (groupRows + 2 * blocks) * Math.ceil(headDim / 4),
+      uniforms: {...estimateUniforms(walk, summaryGroups), ...summaryUniforms(geometry, scale)},
+      output: {rows: (endRow - firstRow) * summaryGroups, columns: 4 * Math.ceil(keyBlocks / tileBlocks)},
+      layers: tileBlocks,
+      variant: {...estimateVariant(walk), headDim},
+      fetches: (groupRows + 2 * tileBlocks) * Math.ceil(headDim / 4),
     });
   }
 
-  protected shader({headDim, causal, padded, blocks}: SummaryScoresVariant): string {
+  protected shader({headDim, causal, padded, tileBlocks}: SummaryScoresVariant): string {
     return `
-// A fragment takes four rows and ${blocks} key blocks, each block a layer.
+// A fragment takes four rows and ${tileBlocks} key blocks, each block a layer.
 ${competingBlocks(causal, padded)}
 ${summaryRowsOf}
-void compute(int row, int tile) {${rangeRow}
-  int firstBlock = tile * ${blocks};
+void compute(int row, int tile) {${groupOfRow}
+  int firstBlock = tile * ${tileBlocks};
   int competing = competingBlocks(head, queryBlock);
   if (firstBlock >= competing) {
-    ${each(blocks, (k) => `result${k} = vec4(${maskedScore});`)}
+    ${each(tileBlocks, (k) => `result${k} = vec4(${maskedScore});`)}
     return;
   }
   ivec4 queries = rowsOf(group, queryBlock);
   int end = ${padded ? 'keyEnd(head)' : 'keyLength'};
-${writeSummaryScores(headDim, blocks)}
+${writeSummaryScores(headDim, tileBlocks)}
 }`;
   }
 }
@@ -219,62 +180,63 @@ interface PaidScores {
   proxyMass?: RowTexture;
 }
 
-interface ProbedScoresVariant {
-  causal: boolean;
-  padded: boolean;
+interface ProbedScoresVariant extends EstimateVariant {
   exactLastBlock: boolean;
-  blocks: number;
 }
 
 /** The scores. */
 export class ProbedScoresProgram extends AttentionProgram<ProbedScoresVariant> {
-  constructor(
-    {proxyMass, ...paid}: PaidScores,
-    geometry: BlockGeometry,
-    range: QueryBlockRange,
-    causal: boolean,
-    keyLengths?: RowTexture,
-  ) {
+  constructor(walk: EstimateWalk, {proxyMass, ...paid}: PaidScores) {
+    const {geometry, causal, firstRow, endRow, keyLengths} = walk;
     const {batch, heads, queryBlocks, keyBlocks} = geometry;
-    const padded = keyLengths !== undefined;
-    const probeGroups = paid.probeSums.rows / (range.end - range.first);
+    const probeGroups = paid.probeSums.rows / (endRow - firstRow);
     super({
       inputs: {...paid, ...(proxyMass && {proxyMass}), ...(keyLengths && {keyLengths})},
       uniforms: {
-        ...competingUniforms(geometry, causal, padded),
+        ...estimateUniforms(walk, probeGroups),
         ...(proxyMass &&
-          (padded
+          (keyLengths
             ? proxyRangeUniforms(geometry, causal)
             : {firstProxyBlock: {type: 'int', value: firstProxyBlock(geometry)}})),
-        firstBlockRow: {type: 'int', value: range.first},
-        probeGroups: {type: 'int', value: probeGroups},
       },
       output: {rows: batch * heads * queryBlocks, columns: keyBlocks},
-      variant: {causal, padded, exactLastBlock: proxyMass !== undefined, blocks: paid.probeScores.layers},
+      variant: {...estimateVariant(walk), exactLastBlock: proxyMass !== undefined},
       fetches: 5 * (summaryGroups + probeGroups),
     });
   }
 
-  protected shader({causal, padded, exactLastBlock, blocks}: ProbedScoresVariant): string {
+  protected shader({causal, padded, exactLastBlock, tileBlocks}: ProbedScoresVariant): string {
     const hasMass = padded ? 'hasProxyRows(head, row % queryBlocks)' : 'row % queryBlocks >= firstProxyBlock';
-    const shares = (rows: string, take: string) => `
-      ivec2 at = ${rows}ScoresAt(first + group);
-      vec4 logSums = read${rows[0].toUpperCase() + rows.slice(1)}Sums(first + group, 0);
-      for (int c = 0; c < 4; c++) {
-        vec4 shares = exp2(fetch${rows[0].toUpperCase() + rows.slice(1)}Scores(at, tile, firstLayer + c) - logSums);
-        ${take}
-      }`;
-    const summaryMean = `int first = (row - firstBlockRow) * ${summaryGroups};
-    for (int group = 0; group < ${summaryGroups}; group++) {${shares(
-      'summary',
-      `mean[c] += dot(shares, vec4(${1 / summaryRows}));`,
-    )}
-    }`;
+    const estimate = `meanShares((row - firstBlockRow) * ${summaryGroups}, tile, firstLayer)`;
     return `
-// A fragment takes four key blocks: the mean of what rows that stand for the query block pay to them${
-      exactLastBlock ? ', or masses, in rows\n// that have them,' : ''
+// A fragment takes four key blocks: the mean of what the rows that stand for the query block pay to them${
+      exactLastBlock ? ' (or masses, in\n// rows that have them)' : ''
     } and the most that a probe row pays.
 ${competingBlocks(causal, padded)}${exactLastBlock && padded ? hasProxyRows : ''}
+vec4 meanShares(int firstGroup, int tile, int firstLayer) {
+  vec4 mean = vec4(0.0);
+  for (int i = firstGroup; i < firstGroup + ${summaryGroups}; i++) {
+    ivec2 at = summaryScoresAt(i);
+    vec4 logSums = readSummarySums(i, 0);
+    for (int c = 0; c < 4; c++) {
+      vec4 shares = exp2(fetchSummaryScores(at, tile, firstLayer + c) - logSums);
+      mean[c] += dot(shares, vec4(${1 / summaryRows}));
+    }
+  }
+  return mean;
+}
+vec4 peakShares(int firstGroup, int tile, int firstLayer) {
+  vec4 peak = vec4(0.0);
+  for (int i = firstGroup; i < firstGroup + groups; i++) {
+    ivec2 at = probeScoresAt(i);
+    vec4 logSums = readProbeSums(i, 0);
+    for (int c = 0; c < 4; c++) {
+      vec4 shares = exp2(fetchProbeScores(at, tile, firstLayer + c) - logSums);
+      peak[c] = max(peak[c], max(max(shares.x, shares.y), max(shares.z, shares.w)));
+    }
+  }
+  return peak;
+}
 void compute(int row, int texel) {
   int head = row / queryBlocks;
   int competing = competingBlocks(head, row % queryBlocks);
@@ -282,27 +244,10 @@ void compute(int row, int texel) {
     result0 = vec4(0.0);
     return;
   }
-  int tile = 4 * texel / ${blocks};
-  int firstLayer = 4 * texel % ${blocks};
-  vec4 mean = vec4(0.0);
-  ${
-    exactLastBlock
-      ? `if (${hasMass}) {
-    mean = readProxyMass(head, texel);
-  } else {
-    ${summaryMean}
-  }`
-      : `{
-    ${summaryMean}
-  }`
-  }
-  vec4 peak = vec4(0.0);
-  int first = (row - firstBlockRow) * probeGroups;
-  for (int group = 0; group < probeGroups; group++) {${shares(
-    'probe',
-    'peak[c] = max(peak[c], max(max(shares.x, shares.y), max(shares.z, shares.w)));',
-  )}
-  }
+  int tile = 4 * texel / ${tileBlocks};
+  int firstLayer = 4 * texel % ${tileBlocks};
+  vec4 mean = ${exactLastBlock ? `${hasMass} ? readProxyMass(head, texel) : ` : ''}${estimate};
+  vec4 peak = peakShares((row - firstBlockRow) * groups, tile, firstLayer);
   bvec4 competes = lessThan(ivec4(0, 1, 2, 3) + 4 * texel, ivec4(competing));
   result0 = mix(vec4(0.0), (mean + ${peakWeight} * peak) / ${1 + peakWeight}, competes);
 }`;

@@ -140,12 +140,11 @@ void compute(int row, int tile) {
     ivec4 indices7 = firstBlock + 7 < end ? ivec4(readKeyIndices(head * blocks + firstBlock + 7, i)) : ivec4(-1);
     for (int c = 0; c < 4; c++) {
       ivec4 keys0 = ivec4(indices0[c], indices1[c], indices2[c], indices3[c]);
-      // What is no key is read as if it were the first, and masked.
-      ivec4 positions0 = max(keys0, ivec4(0));
       ivec4 keys1 = ivec4(indices4[c], indices5[c], indices6[c], indices7[c]);
       // What is no key is read as if it were the first, and masked.
+      ivec4 positions0 = max(keys0, ivec4(0));
       ivec4 positions1 = max(keys1, ivec4(0));
-      
+
   ivec2 query0 = queryAt(head * queryLength + min(queries[0], queryLength - 1));
   ivec2 query1 = queryAt(head * queryLength + min(queries[1], queryLength - 1));
   ivec2 query2 = queryAt(head * queryLength + min(queries[2], queryLength - 1));

@@ -75,6 +75,9 @@ vec4 fetchProxyMass(ivec2 at, int texel, int layer) {
 vec4 readProxyMass(int row, int texel) {
   return fetchProxyMass(proxyMassAt(row), texel, 0);
 }
+uniform int heads;
+uniform int keyHeads;
+uniform int keyLength;
 uniform int blocks;
 uniform int queryBlocks;
 uniform int queryLength;
@@ -82,18 +85,42 @@ uniform int queryOffset;
 uniform int blockSize;
 uniform int segmentSize;
 uniform int blocksPerSegment;
-uniform int firstProxyBlock;
 uniform int firstBlockRow;
-uniform int probeGroups;
+uniform int groups;
+uniform int firstProxyBlock;
 layout(location = 0) out vec4 result0;
-// A fragment takes four key blocks: the mean of what rows that stand for the query block pay to them, or masses, in rows
-// that have them, and the most that a probe row pays.
+// A fragment takes four key blocks: the mean of what the rows that stand for the query block pay to them (or masses, in
+// rows that have them) and the most that a probe row pays.
 
 int candidateBlocks(int queryBlock) {
   return (queryOffset + queryBlock * blockSize) / segmentSize * blocksPerSegment;
 }
 int competingBlocks(int head, int queryBlock) {
   return candidateBlocks(queryBlock);
+}
+vec4 meanShares(int firstGroup, int tile, int firstLayer) {
+  vec4 mean = vec4(0.0);
+  for (int i = firstGroup; i < firstGroup + 4; i++) {
+    ivec2 at = summaryScoresAt(i);
+    vec4 logSums = readSummarySums(i, 0);
+    for (int c = 0; c < 4; c++) {
+      vec4 shares = exp2(fetchSummaryScores(at, tile, firstLayer + c) - logSums);
+      mean[c] += dot(shares, vec4(0.0625));
+    }
+  }
+  return mean;
+}
+vec4 peakShares(int firstGroup, int tile, int firstLayer) {
+  vec4 peak = vec4(0.0);
+  for (int i = firstGroup; i < firstGroup + groups; i++) {
+    ivec2 at = probeScoresAt(i);
+    vec4 logSums = readProbeSums(i, 0);
+    for (int c = 0; c < 4; c++) {
+      vec4 shares = exp2(fetchProbeScores(at, tile, firstLayer + c) - logSums);
+      peak[c] = max(peak[c], max(max(shares.x, shares.y), max(shares.z, shares.w)));
+    }
+  }
+  return peak;
 }
 void compute(int row, int texel) {
   int head = row / queryBlocks;
@@ -104,30 +131,8 @@ void compute(int row, int texel) {
   }
   int tile = 4 * texel / 8;
   int firstLayer = 4 * texel % 8;
-  vec4 mean = vec4(0.0);
-  if (row % queryBlocks >= firstProxyBlock) {
-    mean = readProxyMass(head, texel);
-  } else {
-    int first = (row - firstBlockRow) * 4;
-    for (int group = 0; group < 4; group++) {
-      ivec2 at = summaryScoresAt(first + group);
-      vec4 logSums = readSummarySums(first + group, 0);
-      for (int c = 0; c < 4; c++) {
-        vec4 shares = exp2(fetchSummaryScores(at, tile, firstLayer + c) - logSums);
-        mean[c] += dot(shares, vec4(0.0625));
-      }
-    }
-  }
-  vec4 peak = vec4(0.0);
-  int first = (row - firstBlockRow) * probeGroups;
-  for (int group = 0; group < probeGroups; group++) {
-      ivec2 at = probeScoresAt(first + group);
-      vec4 logSums = readProbeSums(first + group, 0);
-      for (int c = 0; c < 4; c++) {
-        vec4 shares = exp2(fetchProbeScores(at, tile, firstLayer + c) - logSums);
-        peak[c] = max(peak[c], max(max(shares.x, shares.y), max(shares.z, shares.w)));
-      }
-  }
+  vec4 mean = row % queryBlocks >= firstProxyBlock ? readProxyMass(head, texel) : meanShares((row - firstBlockRow) * 4, tile, firstLayer);
+  vec4 peak = peakShares((row - firstBlockRow) * groups, tile, firstLayer);
   bvec4 competes = lessThan(ivec4(0, 1, 2, 3) + 4 * texel, ivec4(competing));
   result0 = mix(vec4(0.0), (mean + 0.1 * peak) / 1.1, competes);
 }
