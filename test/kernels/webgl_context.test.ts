@@ -115,17 +115,18 @@ if (testBackends().includes('webgl')) {
         exactLastBlock: true,
         auto: false,
       };
-      const run = (kernel: string, shape: number[], changed: object = {}) => {
+      const run = (kernel: string, shape: number[], changed: object = {}, shapes: Record<string, number[]> = {}) => {
         const query = webgl().makeTensorInfo(shape, 'float32');
+        const others = Object.entries(shapes).map(([name, x]) => [name, webgl().makeTensorInfo(x, 'float32')] as const);
         try {
-          const given = {query, key: query, value: query};
+          const given = {query, key: query, value: query, ...Object.fromEntries(others)};
           getKernel(kernel, 'webgl').kernelFunc({
             inputs: given,
             backend: webgl(),
             attrs: {...attrs, ...changed} as never,
           });
         } finally {
-          webgl().disposeIntermediateTensorInfo(query);
+          [query, ...others.map(([, x]) => x)].forEach((x) => webgl().disposeIntermediateTensorInfo(x));
         }
       };
       it('refuses what one texture cannot hold, before anything is drawn', () => {
@@ -138,7 +139,16 @@ if (testBackends().includes('webgl')) {
             `this WebGL device takes textures up to ${size}.`,
         );
         expect(() => run('PBSAttention', [1, 1, 2 ** 24 + 1, 1])).to.throw(
-          'pbsAttention: query: got 16777217 tokens; a float32 texture holds indices up to 16777216.',
+          'pbsAttention: key: got 16777217 tokens; a float32 texture holds indices up to 16777216.',
+        );
+        const wide = [1, 1, limit, 4 * limit];
+        expect(() => run('FlashAttention', [1, 1, limit, 1], {}, {value: wide})).to.throw(
+          `flashAttention: value [${wide}] has ${4 * limit ** 2} values, more than one texture holds`,
+        );
+        const mask = [1, 1, limit, limit + 1];
+        const key = [1, 1, limit + 1, 1];
+        expect(() => run('FlashAttention', [1, 1, limit, 1], {}, {key, value: key, mask})).to.throw(
+          `flashAttention: mask [${mask}] has ${limit * (limit + 1)} values, more than one texture holds`,
         );
         // Small inputs whose block scores would be too large.
         const blocks = 4 * limit + 4;

@@ -98,6 +98,27 @@ if (testBackends().includes('webgl')) {
     }
   });
 
+  describe('padding that is no number [webgl]', () => {
+    it('does not show in any row', async () => {
+      await setBackend('webgl');
+      const inputs = randomInputs({batch: 2, heads: 2, length: 70, headDim: 8}, 85);
+      const padded = (values: Float32Array, filler: number) =>
+        values.map((x, i) => (i < values.length / 2 && Math.floor(i / 8) % 70 >= 37 ? filler : x));
+      const withPadding = (filler: number) =>
+        tensors({...inputs, key: padded(inputs.key, filler), value: padded(inputs.value, filler)});
+      const [q, k, v] = withPadding(NaN);
+      const [, finiteKey, finiteValue] = withPadding(0);
+      for (const causal of [true, false]) {
+        const options = {causal, keyLengths: [37, 70]};
+        const expected = await composedAttention(q, finiteKey, finiteValue, options).data();
+        const sparse = {...options, blockSize: 8, segmentSize: 16, auto: false, threshold: 0.5};
+        expect(relativeL1(await flashAttention(q, k, v, options).data(), expected), 'exact').to.be.below(1e-4);
+        const clean = await pbsAttention(q, finiteKey, finiteValue, sparse).data();
+        expect(Array.from(await pbsAttention(q, k, v, sparse).data()), 'sparse').to.deep.equal(Array.from(clean));
+      }
+    });
+  });
+
   describe('decoding [webgl]', () => {
     before(() => setBackend('webgl'));
 

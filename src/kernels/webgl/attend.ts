@@ -65,7 +65,7 @@ export function attend(
   const {drawBuffers, scratchTexels, maxTextureSize} = context;
   const groupsAtOnce = groupsInRange(context, geometry, skipped !== undefined);
   const headGroups = queryBlocks * groupsPerBlock(geometry);
-  // Copies in permuted order are scratch, too: they count where there are many more keys than queries.
+  // Copies in permuted order are scratch, too: they bind where there are many more keys than queries.
   const copiedTexels = plan ? keyLength * (Math.ceil(key.columns / 4) + Math.ceil(value.columns / 4)) : 0;
   const headsAtOnce = Math.max(1, Math.floor(Math.min(groupsAtOnce / headGroups, scratchTexels / copiedTexels)));
   const permuteRows = (rows: RowTexture | KeptRows, indices: RowTexture, ...headRange: [number, number]) =>
@@ -160,7 +160,10 @@ function attendGroups(
 const blockOf = ({geometry, heads}: AttendWalk, group: number) =>
   Math.floor(group / (groupsPerBlock(geometry) * heads));
 
-/** Groups `[first, end)` of the range, counted from its first, past those whose query block sees none of the slots from `slot` on. */
+/**
+ * Groups `[first, end)`, counted from the first of the range, past those whose query block sees none of the slots from `slot`
+ * on.
+ */
 function groupsThatReach(walk: AttendWalk, slot: number): [number, number] {
   const {geometry, causal, heads, firstGroup, endGroup} = walk;
   let block = blockOf(walk, firstGroup);
