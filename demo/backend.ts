@@ -113,7 +113,7 @@ function describeDevice(device: GPUDevice): Hardware {
   return {
     adapter,
     software: isFallbackAdapter || isSoftware(adapter),
-    float16: FLOAT16[arithmeticOf(device, COMMON_HEAD_DIM, 'float16')],
+    float16: FLOAT16[arithmeticOf(device, {headDim: COMMON_HEAD_DIM, valueDim: COMMON_HEAD_DIM}, 'float16')],
     throwIfFailed: () => {
       if (failure !== undefined) throw failure;
     },

@@ -11,7 +11,7 @@ export function stages(backend: WebGPUBackend): Stages {
   const own = <T extends Tensor>(info: TensorInfo) => engine().makeTensorFromTensorInfo(info) as T;
   return {
     permute: (query, key, geometry, scale, sort) => {
-      const {keyScores, keyIndices} = permute('experiments', backend, query, key, geometry, scale, sort);
+      const {keyScores, keyIndices} = permute('experiments', backend, query, key, geometry, scale, sort, true);
       return {keyScores: own(keyScores), keyIndices: own(keyIndices)};
     },
     sortKeys: (keyScores, geometry) => own(new SortKeysProgram(keyScores, geometry, true).run(backend)),

@@ -115,14 +115,19 @@ export function visibleBlocks(geometry: BlockGrid, causal: boolean, queryBlock: 
   return Math.min((segments * segmentSize) / blockSize, keyBlocks);
 }
 
+/** Whether query rows have positions among the keys: under a causal mask, and in self-attention without one. */
+export function rowsHavePositions({queryLength, keyLength}: BlockGeometry, causal: boolean): boolean {
+  return causal || queryLength === keyLength;
+}
+
 /**
  * Proxy rows `[first, end)` of a batch entry whose keys from `length` on are padding: the last of its rows that are not
- * padding themselves, at most a block of them. A row is padding if its position is not below the length; without a causal
- * mask rows have a position only in self-attention, where there are as many as keys. There may be none.
+ * padding themselves, at most a block of them. A row is padding if it has a position that is not below the length. There may
+ * be none.
  */
 export function proxyRange(geometry: BlockGeometry, causal: boolean, length: number): [first: number, end: number] {
-  const {queryLength, keyLength, queryOffset, proxyRows} = geometry;
-  const hasPositions = causal || queryLength === keyLength;
+  const {queryLength, queryOffset, proxyRows} = geometry;
+  const hasPositions = rowsHavePositions(geometry, causal);
   const end = hasPositions ? Math.max(0, Math.min(length - (causal ? queryOffset : 0), queryLength)) : queryLength;
   return [Math.max(0, end - proxyRows), end];
 }

@@ -56,7 +56,7 @@ export function pbsAttentionAttrs(
   inputOptions: readonly string[] = pbsInputOptions,
 ): PBSAttentionAttrs {
   const takes = 'none: flashAttention takes masks, and keyLengths are for padded batches';
-  check(!Object.hasOwn(options ?? {}, 'mask'), op, 'mask', 'got one', takes);
+  check((options as FlashAttentionOptions | undefined)?.mask === undefined, op, 'mask', 'got one', takes);
   const settings = pbsAttentionSettings(op, options, query.shape[3], inputOptions);
   // Summaries would read the whole cache, of which a plan names the part to read.
   const remainder = options?.remainder ?? options?.plan === undefined;

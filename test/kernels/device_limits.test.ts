@@ -67,6 +67,51 @@ if (testBackends().includes('webgpu')) {
         expect(errors).to.deep.equal([]);
       });
 
+      // 8 storage buffers a shader stage: attention by a plan with key lengths takes 7.
+      it('runs attention with key lengths and a value dim, its keys split', async () => {
+        expect(gpu.device.limits.maxStorageBuffersPerShaderStage).to.be.at.least(8);
+        const shape = {batch: 2, heads: 2, keyValueHeads: 1, length: 20, keyLength: 600};
+        const inputs = randomInputs({...shape, headDim: 32, valueDim: 48}, 43);
+        const info = (values: Float32Array | Int32Array, shape: number[]) =>
+          gpu.makeTensorInfo(shape, values instanceof Int32Array ? 'int32' : 'float32', values);
+        const query = info(inputs.query, inputs.queryShape);
+        const key = info(inputs.key, inputs.keyShape);
+        const value = info(inputs.value, inputs.valueShape);
+        const lengths = Int32Array.from([600, 550]);
+        const attrs = {
+          scale: 0.25,
+          causal: true,
+          queryOffset: 540,
+          blockSize: 16,
+          segmentSize: 32,
+          threshold: 0.9999999,
+          permute: true,
+          exactLastBlock: true,
+          auto: false,
+        };
+        const {kernelFunc} = getKernel('PBSAttention', 'webgpu');
+        const keyLengths = info(lengths, [2]);
+        const output = kernelFunc({inputs: {query, key, value, keyLengths}, backend: gpu, attrs}) as TensorInfo;
+        const actual = (await gpu.read(output.dataId)) as Float32Array;
+        const geometry = blockGeometry(query, key, attrs, value);
+        const hidden = {keyLengths: lengths};
+        const expected = attend(inputs.query, inputs.key, inputs.value, geometry, 0.25, true, undefined, hidden);
+        expect(relativeL1(actual, expected)).to.be.below(1e-4);
+        expect(errors).to.deep.equal([]);
+      });
+
+      it('refuses a value dim that its workgroup memory cannot hold', () => {
+        const query = gpu.makeTensorInfo([1, 1, 4, 16], 'float32');
+        const value = gpu.makeTensorInfo([1, 1, 4, 512], 'float32');
+        const {kernelFunc} = getKernel('FlashAttention', 'webgpu');
+        const before = gpu.numDataIds();
+        const attrs = {scale: 1, causal: true};
+        expect(() => kernelFunc({inputs: {query, key: query, value}, backend: gpu, attrs})).to.throw(
+          /flashAttention: value: got valueDim 512, which needs \d+ bytes of workgroup memory; this device has 16384/,
+        );
+        expect(gpu.numDataIds()).to.equal(before);
+      });
+
       it('refuses a head dim that its workgroup memory cannot hold', () => {
         const shape = [1, 1, 4, 512];
         const query = gpu.makeTensorInfo(shape, 'float32');

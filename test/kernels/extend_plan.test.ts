@@ -8,9 +8,6 @@ import type {PlanValues} from '../plan_values';
 import {keptBlocks, planMask, valuesOf} from '../plan_values';
 import {composedAttention, randomInputs, tensors} from '../reference';
 
-/** Backends that attend by a plan; the others refuse it. */
-const able = ['cpu', 'webgl'];
-
 const cut = {blockSize: 8, segmentSize: 16, auto: false};
 const options = {...cut, threshold: 0.4};
 const heads = 4;
@@ -97,22 +94,20 @@ describeBackends('extended plans', (backend) => {
     expect(memory().numTensors).to.equal(before);
   });
 
-  if (able.includes(backend)) {
-    it('are what decoding attends by', async () => {
-      const tolerance = backend === 'cpu' ? 1e-5 : 1e-4;
-      const [q, k, v] = tensors(randomInputs({heads, keyValueHeads: 2, length: 81, headDim: 16}, 76));
-      let plan = pbsAttentionPlan(rows(q, 0, 75), rows(k, 0, 75), options);
-      let length = 75;
-      for (const count of [1, 1, 4]) {
-        const end = length + count;
-        const [query, key, value] = [rows(q, length, end), rows(k, 0, end), rows(v, 0, end)];
-        plan = extendPBSAttentionPlan(plan, query, key, options);
-        const attended = await pbsAttention(query, key, value, {...options, plan}).data();
-        const mask = planMask(await valuesOf(plan, count), cut.blockSize);
-        const expected = await composedAttention(query, key, value, {mask}).data();
-        expect(relativeL1(attended, expected), `rows from ${length}`).to.be.below(tolerance);
-        length = end;
-      }
-    });
-  }
+  it('are what decoding attends by', async () => {
+    const tolerance = backend === 'cpu' ? 1e-5 : 1e-4;
+    const [q, k, v] = tensors(randomInputs({heads, keyValueHeads: 2, length: 81, headDim: 16}, 76));
+    let plan = pbsAttentionPlan(rows(q, 0, 75), rows(k, 0, 75), options);
+    let length = 75;
+    for (const count of [1, 1, 4]) {
+      const end = length + count;
+      const [query, key, value] = [rows(q, length, end), rows(k, 0, end), rows(v, 0, end)];
+      plan = extendPBSAttentionPlan(plan, query, key, options);
+      const attended = await pbsAttention(query, key, value, {...options, plan}).data();
+      const mask = planMask(await valuesOf(plan, count), cut.blockSize);
+      const expected = await composedAttention(query, key, value, {mask}).data();
+      expect(relativeL1(attended, expected), `rows from ${length}`).to.be.below(tolerance);
+      length = end;
+    }
+  });
 });

@@ -1,5 +1,5 @@
 import type {Tensor4D, TensorInfo} from '@tensorflow/tfjs-core';
-import {backend as activeBackend, getKernel, setBackend} from '@tensorflow/tfjs-core';
+import {backend as activeBackend, getKernel, setBackend, tensor1d, tensor4d} from '@tensorflow/tfjs-core';
 import {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {expect} from 'chai';
 import {flashAttention, pbsAttentionPlan} from '../../src/index';
@@ -70,13 +70,30 @@ if (testBackends().includes('webgpu')) {
     ) {
       const gpu = activeBackend() as WebGPUBackend;
       const geometry = blockGeometry(q, k, {blockSize, segmentSize: blockSize});
-      const tile = chooseAttendTile('test', gpu, geometry.headDim, blockSize, 'float16');
+      const tile = chooseAttendTile('test', gpu, geometry, blockSize, 'float16');
       const scale = 1 / Math.sqrt(geometry.headDim);
       const output = new RoundedAttendProgram(q, k, v, geometry, tile, 'float16', scale, causal, plan).run(gpu);
       const values = (await gpu.read(output.dataId)) as Float32Array;
       gpu.disposeData(output.dataId);
       return values;
     }
+
+    it('takes a chunk, values of another dim, key lengths and a mask', async () => {
+      const inputs = randomInputs({heads: 2, keyValueHeads: 1, length: 12, keyLength: 40, headDim: 8, valueDim: 20}, 3);
+      const [q, k, v] = tensors(inputs);
+      const gpu = activeBackend() as WebGPUBackend;
+      const geometry = blockGeometry(q, k, {blockSize: 12, segmentSize: 12}, v);
+      const tile = chooseAttendTile('test', gpu, geometry, 12, 'float16');
+      const values = Float32Array.from({length: 12 * 40}, (_, i) => (i % 3 === 0 ? -Infinity : (i % 5) - 2));
+      const hidden = {keyLengths: Int32Array.from([36]), mask: {values, shape: [1, 1, 12, 40], dtype: 'float32'}};
+      const onGPU = {keyLengths: tensor1d([36], 'int32'), mask: tensor4d(values, [1, 1, 12, 40])};
+      const program = new RoundedAttendProgram(q, k, v, geometry, tile, 'float16', 0.3, true, undefined, onGPU);
+      const output = program.run(gpu);
+      const expected = attend(inputs.query, inputs.key, inputs.value, geometry, 0.3, true, undefined, hidden);
+      const actual = (await gpu.read(output.dataId)) as Float32Array;
+      gpu.disposeData(output.dataId);
+      expect(relativeL1(actual, expected)).to.be.within(1e-5, 2e-3);
+    });
 
     // In software a large head dim takes half a minute; a device with float16 runs it below.
     for (const [name, shape] of shapes.filter(([, {headDim}]) => headDim < 256)) {

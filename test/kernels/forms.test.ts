@@ -17,9 +17,6 @@ import {keptBlocks, planMask, valuesOf} from '../plan_values';
 import type {MaskValues, RectangularShape, ReferenceOptions} from '../reference';
 import {composedAttention, maskTensor, paper, randomInputs, tensors} from '../reference';
 
-/** Backends that have every form; the others refuse them. */
-const able = ['cpu', 'webgl'];
-
 const cut = {...paper, blockSize: 8, segmentSize: 16, auto: false};
 
 /** Values in a regular pattern: hides about a third of the keys, and with `-Infinity` and `-1e9` in an additive mask. */
@@ -47,6 +44,15 @@ const exactForms: Record<string, Form> = {
   'a chunk with keys after it': {shape: {length: 37, keyLength: 90, headDim: 16}, options: {queryOffset: 20}},
   'the first rows of longer keys': {shape: {length: 20, keyLength: 33, headDim: 16}, options: {queryOffset: 0}},
   'a token over a cache': {shape: {heads: 4, keyValueHeads: 1, length: 1, keyLength: 71, headDim: 16}, options: {}},
+  // Few rows over more than 512 keys: WebGPU cuts the keys into chunks.
+  'a token over a long cache': {
+    shape: {batch: 2, heads: 4, keyValueHeads: 2, length: 1, keyLength: 600, headDim: 8},
+    options: {keyLengths: [600, 1]},
+  },
+  'tokens over a long cache': {
+    shape: {heads: 4, keyValueHeads: 2, length: 3, keyLength: 1030, headDim: 8, valueDim: 12},
+    options: {queryOffset: 700, mask: maskOf([1, 4, 3, 1030], 'float32')},
+  },
   'cross-attention to fewer keys': {
     shape: {heads: 2, length: 50, keyLength: 21, headDim: 16},
     options: {causal: false},
@@ -126,20 +132,6 @@ describeBackends('forms of attention', (backend) => {
   before(() => setBackend(backend));
   const tolerance = backend === 'cpu' ? 1e-5 : 1e-4;
 
-  if (!able.includes(backend)) {
-    it('refuses those that the backend does not have, by name', () => {
-      const [q, k, v] = tensors(randomInputs({length: 6, keyLength: 9, headDim: 8}, 1));
-      const message = `query: got 6 rows with 9 keys; takes as many rows as keys on the backend '${backend}'`;
-      const before = memory().numTensors;
-      expect(() => flashAttention(q, k, v)).to.throw(Error, message);
-      expect(() => pbsAttention(q, k, v)).to.throw(Error, message);
-      expect(() => pbsAttentionPlan(q, k)).to.throw(Error, message);
-      expect(() => flashAttention(k, k, v, {keyLengths: [3]})).to.throw(Error, /keyLengths: got some; takes none/);
-      expect(memory().numTensors).to.equal(before);
-    });
-    return;
-  }
-
   for (const [name, {shape, options}] of Object.entries(exactForms)) {
     it(`flashAttention is composed attention: ${name}`, async () => {
       const [q, k, v] = tensors(randomInputs(shape, 61));
@@ -163,6 +155,10 @@ describeBackends('forms of attention', (backend) => {
       expect(relativeL1(given, expected), 'a plan given').to.be.below(tolerance);
     });
 
+    // On the GPU threshold 1 runs what flashAttention runs, and another tile is another shader to compile.
+    if (backend !== 'cpu' && options.keyLengths === undefined) {
+      continue;
+    }
     it(`pbsAttention with threshold 1 is exact: ${name}`, async () => {
       const [q, k, v] = tensors(randomInputs(shape, 63));
       const ours = await pbsAttention(q, k, v, {...cut, ...options, threshold: 1} as PBSAttentionOptions).data();
@@ -191,11 +187,24 @@ describeBackends('forms of attention', (backend) => {
     }
   });
 
-  it('gives numbers where an additive mask is -1e9 in every key', async () => {
+  it('gives numbers where an additive mask is -1e9 in every key, or lower', async () => {
     const [q, k, v] = tensors(randomInputs({length: 6, headDim: 8}, 65));
-    const mask = maskTensor({values: [-1e9], shape: [1, 1, 1, 1], dtype: 'float32'});
-    const output = await flashAttention(q, k, v, {mask}).data();
-    expect(Array.from(output).every(Number.isFinite)).to.equal(true);
+    for (const value of [-1e9, -3.4e38]) {
+      const mask = maskTensor({values: [value], shape: [1, 1, 1, 1], dtype: 'float32'});
+      const output = await flashAttention(q, k, v, {mask}).data();
+      expect(
+        Array.from(output).every((x) => Number.isFinite(x) && x !== 0),
+        `${value}`,
+      ).to.equal(true);
+    }
+  });
+
+  it('gives zeros in rows that see nothing over many keys, and shows the NaN of values that others see', async () => {
+    const inputs = randomInputs({batch: 2, heads: 2, keyValueHeads: 1, length: 1, keyLength: 600, headDim: 8}, 64);
+    const [q, k, v] = tensors({...inputs, value: inputs.value.map(() => NaN)});
+    const output = Array.from(await flashAttention(q, k, v, {keyLengths: [0, 600]}).data());
+    expect(output.slice(0, 16)).to.deep.equal(Array(16).fill(0));
+    expect(output.slice(16).every(Number.isNaN)).to.equal(true);
   });
 
   it('takes key lengths as a tensor, and clamps them', async () => {
@@ -315,13 +324,15 @@ describeBackends('forms of attention', (backend) => {
     expect(await pbsAttentionDensity(pbsAttentionPlan(q, k, {...whole, threshold: 1}), whole)).to.equal(1);
   });
 
-  it('is composed attention, and attention by its plan, in random forms', async () => {
+  it('is composed attention, and attention by its plan, in random forms', async function () {
+    this.timeout(300_000);
     const form = fc
       .record({
         batch: fc.integer({min: 1, max: 2}),
         keyValueHeads: fc.integer({min: 1, max: 2}),
         group: fc.integer({min: 1, max: 2}),
-        length: fc.integer({min: 1, max: 50}),
+        // More rows are other tiles on the GPU, each another shader to compile.
+        length: fc.integer({min: 1, max: backend === 'cpu' ? 50 : 15}),
         more: fc.integer({min: 0, max: 60}),
         later: fc.integer({min: 0, max: 60}),
         valueDim: fc.constantFrom(8, 20),
@@ -365,7 +376,7 @@ describeBackends('forms of attention', (backend) => {
         expectClose(blocks, expectedBlocks, tolerance);
         dispose([q, k, v, plan.keyIndices, plan.blockMask, ...results]);
       }),
-      {seed: 20261125, numRuns: backend === 'cpu' ? 60 : 25, endOnFailure: true},
+      {seed: 20261125, numRuns: backend === 'cpu' ? 60 : 15, endOnFailure: true},
     );
   });
 });

@@ -3,6 +3,7 @@ import {backend as activeBackend, memory, setBackend, tidy} from '@tensorflow/tf
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {expect} from 'chai';
 import {flashAttention, pbsAttention, pbsAttentionPlan} from '../../src/index';
+import {summaryRows} from '../../src/kernels/block_estimate';
 import {describeBackends, testBackends} from '../environment';
 import {randomInputs, tensors} from '../reference';
 
@@ -38,6 +39,21 @@ describeBackends('memory', (backend) => {
       [q, k, v, plan.keyIndices, plan.blockMask].forEach((x) => x.dispose());
     },
   };
+  if (backend !== 'webgl') {
+    runs['flashAttention of few rows over many keys'] = async () => {
+      const [q, k, v] = tensors(randomInputs({...shape, length: 2, keyLength: 600}, 21));
+      const output = flashAttention(q, k, v, {keyLengths: [590]});
+      await output.data();
+      [q, k, v, output].forEach((x) => x.dispose());
+    };
+    runs['pbsAttention by a plan'] = async () => {
+      const [q, k, v] = tensors(randomInputs({...shape, length: 2, keyLength: 600}, 21));
+      const plan = pbsAttentionPlan(q, k, sizes);
+      const output = pbsAttention(q, k, v, {...sizes, plan});
+      await output.data();
+      [q, k, v, plan.keyIndices, plan.blockMask, output].forEach((x) => x.dispose());
+    };
+  }
   for (const [name, run] of Object.entries(runs)) {
     it(`${name} frees all but its output`, async () => {
       const count = () => [memory().numTensors, memory().numDataBuffers, activeBackend().numDataIds()];
@@ -82,7 +98,7 @@ if (testBackends().includes('webgpu')) {
       return peak;
     }
 
-    /** As the design allows: O(N) a head for indices, scores and statistics, O((N/B)²) for block scores and lists. */
+    /** As the design allows: O(N) a head for indices, scores, statistics and states, O((N/B)²) for what is kept of pairs of blocks. */
     function allowedBytes({heads, length, headDim}: typeof shape, blockSize: number): number {
       const blocks = Math.ceil(length / blockSize);
       const output = heads * length * headDim;
@@ -90,8 +106,14 @@ if (testBackends().includes('webgpu')) {
       const proxyStatistics = heads * blockSize * (2 * Math.min(64, Math.ceil(length / 128)) + 1);
       const pooled = 2 * heads * blocks * headDim + heads * blocks;
       const scoresAndLists = 2 * heads * blocks * (blocks + 1);
-      const uniforms = 12 * 256;
-      return 4 * (output + keyScoresAndIndices + proxyStatistics + pooled + scoresAndLists) + uniforms;
+      const [probeRows, blocksOfSegment] = [8, 2];
+      const summaries = 3 * heads * blocks * headDim;
+      const probes = heads * (length + blocks * probeRows);
+      const logSums = heads * blocks * (probeRows * blocks + summaryRows * blocksOfSegment);
+      const states = heads * length * (headDim + 4);
+      const uniforms = 20 * 256;
+      const planned = keyScoresAndIndices + proxyStatistics + pooled + scoresAndLists + probes + logSums;
+      return 4 * (output + planned + summaries + states) + uniforms;
     }
 
     for (const length of [200, 1500]) {
@@ -116,6 +138,21 @@ if (testBackends().includes('webgpu')) {
       await q.data();
       const peak = peakBytes(() => flashAttention(q, k, v).dispose());
       expect(peak).to.be.at.most(4 * q.size + 256);
+      [q, k, v].forEach((x) => x.dispose());
+    });
+
+    it('takes states of the softmax besides the output where the keys are split', async () => {
+      const [q, k, v] = tensors(
+        randomInputs({heads: 4, keyValueHeads: 2, length: 2, keyLength: 1024, headDim: 16}, 25),
+      );
+      flashAttention(q, k, v).dispose();
+      await q.data();
+      // 8 rows, chunks of 128 keys.
+      const states = 8 * (1024 / 128) * (16 + 4);
+      const peak = peakBytes(() => flashAttention(q, k, v).dispose());
+      expect(peak)
+        .to.be.above(4 * states)
+        .and.at.most(4 * (q.size + states) + 2 * 256);
       [q, k, v].forEach((x) => x.dispose());
     });
 

@@ -21,9 +21,16 @@ import type {StageRunner} from '../stages/stage_runner';
 import {webglStages} from '../stages/webgl_stages';
 import {webgpuStages} from '../stages/webgpu_stages';
 
-const runners: Array<{name: string; backend: string; open: () => StageRunner}> = [
-  {name: 'webgpu', backend: 'webgpu', open: () => webgpuStages(activeBackend() as WebGPUBackend)},
-  {name: 'webgl', backend: 'webgl', open: () => webglStages(activeBackend() as MathBackendWebGL)},
+interface Runner {
+  name: string;
+  backend: string;
+  /** Whether every form of attention is tested; those of WebGL in small pieces are in webgl_forms.test.ts. */
+  takesForms?: boolean;
+  open: () => StageRunner;
+}
+const runners: Runner[] = [
+  {name: 'webgpu', backend: 'webgpu', takesForms: true, open: () => webgpuStages(activeBackend() as WebGPUBackend)},
+  {name: 'webgl', backend: 'webgl', takesForms: true, open: () => webglStages(activeBackend() as MathBackendWebGL)},
   {
     // Little scratch: one head and few groups at a time, one block a round. Few fetches: a draw for every line.
     name: 'webgl, in small pieces',
@@ -35,7 +42,10 @@ const runners: Array<{name: string; backend: string; open: () => StageRunner}> =
 interface Case {
   name: string;
   inputs: Inputs;
-  sizes: {blockSize: number; segmentSize: number};
+  sizes: {blockSize: number; segmentSize: number; queryOffset?: number};
+  /** Whether queries, keys or values are of other lengths or dims than the others, or padded. */
+  isForm?: boolean;
+  keyLengths?: Int32Array;
 }
 const cases: Case[] = [
   {
@@ -60,16 +70,57 @@ const cases: Case[] = [
     inputs: randomInputs({heads: 1, length: 1400, headDim: 10}, 32),
     sizes: {blockSize: 8, segmentSize: 640},
   },
+  {
+    name: 'a chunk whose blocks reach over segments, with keys after it',
+    inputs: randomInputs({heads: 4, keyValueHeads: 2, length: 50, keyLength: 150, headDim: 16, valueDim: 24}, 36),
+    sizes: {blockSize: 8, segmentSize: 16, queryOffset: 75},
+    isForm: true,
+  },
+  {
+    name: 'more queries than keys where there is no causal mask',
+    inputs: randomInputs({batch: 2, heads: 2, length: 90, keyLength: 50, headDim: 16, valueDim: 6}, 37),
+    sizes: {blockSize: 8, segmentSize: 16, queryOffset: 0},
+    isForm: true,
+  },
+  {
+    name: 'padded entries, one of padding alone',
+    inputs: randomInputs({batch: 4, heads: 2, keyValueHeads: 1, length: 70, headDim: 16}, 38),
+    sizes: {blockSize: 8, segmentSize: 16},
+    isForm: true,
+    keyLengths: Int32Array.from([70, 43, 5, 0]),
+  },
+  {
+    name: 'a padded chunk, one entry without a row that is none',
+    inputs: randomInputs({batch: 3, heads: 2, length: 20, keyLength: 80, headDim: 16}, 39),
+    sizes: {blockSize: 8, segmentSize: 16},
+    isForm: true,
+    keyLengths: Int32Array.from([90, 67, 21]),
+  },
+  {
+    // Few rows over more than 512 keys: WebGPU cuts the keys into chunks.
+    name: 'a token over a cache',
+    inputs: randomInputs({batch: 2, heads: 4, keyValueHeads: 2, length: 1, keyLength: 1100, headDim: 16}, 40),
+    sizes: {blockSize: 16, segmentSize: 32},
+    isForm: true,
+    keyLengths: Int32Array.from([1100, 530]),
+  },
+  {
+    name: 'some tokens over a cache',
+    inputs: randomInputs({heads: 6, keyValueHeads: 2, length: 7, keyLength: 700, headDim: 10, valueDim: 20}, 42),
+    sizes: {blockSize: 4, segmentSize: 32, queryOffset: 620},
+    isForm: true,
+  },
 ];
+
 const scale = 0.3;
 
 function geometryOf({inputs, sizes}: Pick<Case, 'inputs' | 'sizes'>): BlockGeometry {
   const info = (shape: number[]): TensorInfo => ({shape, dtype: 'float32', dataId: {}});
-  return blockGeometry(info(inputs.queryShape), info(inputs.keyShape), sizes);
+  return blockGeometry(info(inputs.queryShape), info(inputs.keyShape), sizes, info(inputs.valueShape));
 }
 
 /** Each stage on its own: the GPU's stage gets what the CPU stages before it gave. */
-for (const {name, backend, open} of runners.filter((runner) => testBackends().includes(runner.backend))) {
+for (const {name, backend, takesForms, open} of runners.filter((runner) => testBackends().includes(runner.backend))) {
   describe(`stages against the CPU stages of the same name [${name}]`, function () {
     this.timeout(300_000);
     let stages: StageRunner;
@@ -78,36 +129,41 @@ for (const {name, backend, open} of runners.filter((runner) => testBackends().in
       stages = open();
     });
 
-    for (const testCase of cases) {
+    for (const testCase of cases.filter(({isForm}) => takesForms || !isForm)) {
       describe(testCase.name, () => {
-        const {inputs} = testCase;
+        const {inputs, keyLengths} = testCase;
         const {query, key, value} = inputs;
         const geometry = geometryOf(testCase);
+        const takesCausal = geometry.queryLength <= geometry.keyLength;
+
+        const cpuScores = (order: cpuPermute.KeyOrder, causal: boolean, exactLastBlock: boolean) =>
+          cpuScore.scoreBlocks(query, key, order, geometry, scale, causal, exactLastBlock, keyLengths);
 
         it('permute', async () => {
-          const expected = cpuPermute.permute(query, key, geometry, scale, true);
-          const actual = await stages.permute(inputs, {geometry, scale, causal: true});
-          expect(relativeL1(actual.keyScores, expected.keyScores)).to.be.below(1e-5);
-          expect(Array.from(actual.keyIndices)).to.deep.equal(Array.from(expected.keyIndices));
+          for (const causal of keyLengths ? [true, false] : [takesCausal]) {
+            const expected = cpuPermute.permute(query, key, geometry, scale, true, causal, keyLengths);
+            const actual = await stages.permute(inputs, {geometry, scale, causal, keyLengths});
+            expect(relativeL1(actual.keyScores, expected.keyScores)).to.be.below(1e-5);
+            expect(Array.from(actual.keyIndices)).to.deep.equal(Array.from(expected.keyIndices));
+          }
         });
 
         for (const [causal, exactLastBlock] of [
           [true, false],
           [true, true],
           [false, true],
-        ]) {
+        ].filter(([causal]) => takesCausal || !causal)) {
           it(`score blocks: causal ${causal}, exactLastBlock ${exactLastBlock}`, async () => {
-            const order = cpuPermute.permute(query, key, geometry, scale, true);
-            const expected = cpuScore.scoreBlocks(query, key, order, geometry, scale, causal, exactLastBlock);
-            const actual = await stages.scoreBlocks(inputs, order, {geometry, scale, causal, exactLastBlock});
+            const order = cpuPermute.permute(query, key, geometry, scale, true, causal, keyLengths);
+            const options = {geometry, scale, causal, exactLastBlock, keyLengths};
+            const expected = cpuScores(order, causal, exactLastBlock);
+            const actual = await stages.scoreBlocks(inputs, order, options);
             expect(relativeL1(actual, expected)).to.be.below(1e-5);
           });
 
           it(`select blocks and mask: causal ${causal}, exactLastBlock ${exactLastBlock}`, async () => {
-            const order = cpuPermute.permute(query, key, geometry, scale, true);
-            const scores = Float32Array.from(
-              cpuScore.scoreBlocks(query, key, order, geometry, scale, causal, exactLastBlock),
-            );
+            const order = cpuPermute.permute(query, key, geometry, scale, true, causal, keyLengths);
+            const scores = Float32Array.from(cpuScores(order, causal, exactLastBlock));
             await expectSelection(scores, order.keyIndices, causal, false);
           });
         }
@@ -128,24 +184,25 @@ for (const {name, backend, open} of runners.filter((runner) => testBackends().in
           }
         });
 
-        for (const causal of [true, false]) {
+        for (const causal of takesCausal ? [true, false] : [false]) {
           // 5 rows are no whole group of four, and more than some blocks have.
           it(`probed scores, and their selection: causal ${causal}`, async () => {
-            const order = cpuPermute.permute(query, key, geometry, scale, true);
-            const expected = cpuProbed.probedScores(query, key, order, geometry, scale, causal, true, 5);
-            const options = {geometry, scale, causal, exactLastBlock: true, probeRows: 5};
+            const order = cpuPermute.permute(query, key, geometry, scale, true, causal, keyLengths);
+            const options = {geometry, scale, causal, keyLengths, exactLastBlock: true, probeRows: 5};
+            const expected = cpuProbed.probedScores(query, key, order, geometry, scale, causal, true, 5, keyLengths);
             expect(relativeL1(await stages.probedScores(inputs, order, options), expected)).to.be.below(1e-5);
             await expectSelection(Float32Array.from(expected), order.keyIndices, causal, true);
           });
 
           it(`attend with the remainder: causal ${causal}`, async () => {
-            const order = cpuPermute.permute(query, key, geometry, scale, true);
-            const scores = cpuScore.scoreBlocks(query, key, order, geometry, scale, causal, true);
+            const order = cpuPermute.permute(query, key, geometry, scale, true, causal, keyLengths);
+            const scores = cpuScores(order, causal, true);
             const blockLists = cpuSelect.selectBlocks(scores, order.keyIndices, geometry, 0.4, causal);
             const plan = {keyIndices: order.keyIndices, blockLists};
-            const skipped = cpuRemainder.attendRemainder(query, key, value, geometry, scale, causal, plan);
-            const expected = cpuAttend.attend(query, key, value, geometry, scale, causal, plan, {}, skipped);
-            const actual = await stages.attend(inputs, plan, {geometry, scale, causal, remainder: true});
+            const skipped = cpuRemainder.attendRemainder(query, key, value, geometry, scale, causal, plan, keyLengths);
+            const hidden = {keyLengths};
+            const expected = cpuAttend.attend(query, key, value, geometry, scale, causal, plan, hidden, skipped);
+            const actual = await stages.attend(inputs, plan, {geometry, scale, causal, keyLengths, remainder: true});
             expect(relativeL1(actual, expected)).to.be.below(1e-5);
           });
         }
@@ -159,29 +216,33 @@ for (const {name, backend, open} of runners.filter((runner) => testBackends().in
           const {keyBlocks} = geometry;
           const options = {geometry, scale, causal, threshold: 0.613, ownCounts};
           const expected = cpuSelect.selectBlocks(scores, keyIndices, geometry, options.threshold, causal, ownCounts);
-          const {blockLists, blockMask} = await stages.selectBlocks(scores, keyIndices, options);
+          const selected = await stages.selectBlocks(scores, keyIndices, options);
+          const {blockLists, blockMask, listsOfMask = blockLists} = selected;
           for (let start = 0; start < expected.length; start += keyBlocks + 1) {
+            const row = start / (keyBlocks + 1);
             const list = (x: ArrayLike<number>) => Array.from({length: x[start] + 1}, (_, i) => x[start + i]);
-            expect(list(blockLists), `row ${start / (keyBlocks + 1)}`).to.deep.equal(list(expected));
+            expect(list(blockLists), `row ${row}`).to.deep.equal(list(expected));
+            expect(list(listsOfMask), `row ${row} of the mask`).to.deep.equal(list(expected));
           }
           expect(Array.from(blockMask)).to.deep.equal(Array.from(cpuMask.blockMask(expected, geometry)));
         }
 
         it('attend', async () => {
-          const order = cpuPermute.permute(query, key, geometry, scale, true);
-          const scores = cpuScore.scoreBlocks(query, key, order, geometry, scale, true, true);
-          const blockLists = cpuSelect.selectBlocks(scores, order.keyIndices, geometry, 0.4, true);
+          const causal = takesCausal;
+          const order = cpuPermute.permute(query, key, geometry, scale, true, causal, keyLengths);
+          const scores = cpuScores(order, causal, true);
+          const blockLists = cpuSelect.selectBlocks(scores, order.keyIndices, geometry, 0.4, causal);
           const plan = {keyIndices: order.keyIndices, blockLists};
-          const expected = cpuAttend.attend(query, key, value, geometry, scale, true, plan);
-          const actual = await stages.attend(inputs, plan, {geometry, scale, causal: true});
+          const expected = cpuAttend.attend(query, key, value, geometry, scale, causal, plan, {keyLengths});
+          const actual = await stages.attend(inputs, plan, {geometry, scale, causal, keyLengths});
           expect(relativeL1(actual, expected)).to.be.below(1e-5);
         });
 
-        for (const causal of [true, false]) {
+        for (const causal of takesCausal ? [true, false] : [false]) {
           it(`attend without a plan: causal ${causal}`, async () => {
             const whole = {...geometry, segmentSize: geometry.blockSize};
-            const expected = cpuAttend.attend(query, key, value, whole, scale, causal);
-            const actual = await stages.attend(inputs, undefined, {geometry: whole, scale, causal});
+            const expected = cpuAttend.attend(query, key, value, whole, scale, causal, undefined, {keyLengths});
+            const actual = await stages.attend(inputs, undefined, {geometry: whole, scale, causal, keyLengths});
             expect(relativeL1(actual, expected)).to.be.below(1e-5);
           });
         }

@@ -8,6 +8,10 @@ import {WriteRowProgram} from '../../demo/llama/kernels/webgpu/write_row';
 import {blockGeometry} from '../../src/kernels/block_geometry';
 import {AttendProgram} from '../../src/kernels/webgpu/attend';
 import {AttendMatrixProgram} from '../../src/kernels/webgpu/attend_matrix';
+import {AttendRemainderProgram} from '../../src/kernels/webgpu/attend_remainder';
+import {CombineStatesProgram} from '../../src/kernels/webgpu/attend_split';
+import {BlockListsProgram} from '../../src/kernels/webgpu/block_lists';
+import {BlockLogSumsProgram} from '../../src/kernels/webgpu/block_log_sums';
 import {BlockMaskProgram} from '../../src/kernels/webgpu/block_mask';
 import {
   KeyScoresProgram,
@@ -17,8 +21,11 @@ import {
 } from '../../src/kernels/webgpu/permute';
 import {extendedCode} from '../../src/kernels/webgpu/extended_program';
 import type {AttentionProgram, ProgramSpec} from '../../src/kernels/webgpu/program';
+import {ProbedScoresProgram} from '../../src/kernels/webgpu/probed_scores';
+import {ProbeRowsProgram, QueryDistancesProgram} from '../../src/kernels/webgpu/probe_rows';
 import {BlockScoresProgram, PoolBlocksProgram, ProxyMassProgram} from '../../src/kernels/webgpu/score_blocks';
 import {SelectBlocksProgram} from '../../src/kernels/webgpu/select_blocks';
+import {SummarizeBlocksProgram} from '../../src/kernels/webgpu/summarize_blocks';
 import type {Tile} from '../../src/kernels/webgpu/tile';
 import {expectShader} from './shader_snapshot';
 
@@ -41,6 +48,24 @@ describe('shader texts', () => {
   const attendTile: Tile = {threadsX: 8, threadsY: 16, rows: 2, columns: 4};
   const halfTile: Tile = {threadsX: 8, threadsY: 16, rows: 4, columns: 4};
   const plan = {keyIndices: order, blockLists: lists};
+  const probes: TensorInfo = {...info(1, 4, 8, 8), dtype: 'int32'};
+  const seen = info(1, 4, 1000, 68);
+  const proxy = {geometry, tile, scale: 0.125, causal: true};
+  // Every form that an option brings: a chunk of queries, values of another dim, key lengths, a mask.
+  const chunk = info(2, 4, 100, 64);
+  const keys = info(2, 2, 1000, 64);
+  const wide = info(2, 2, 1000, 80);
+  const chunkGeometry = blockGeometry(chunk, keys, {blockSize: 128, segmentSize: 256}, wide);
+  const keyLengths: TensorInfo = {...info(2), dtype: 'int32'};
+  const mask = info(2, 4, 100, 1000);
+  const keyMask: TensorInfo = {...info(2, 1, 1, 1000), dtype: 'bool'};
+  const wideArgs = [chunk, keys, wide, chunkGeometry] as const;
+  const chunkArgs = [chunk, keys, keys, {...chunkGeometry, valueDim: 64}] as const;
+  const chunkPlan = {keyIndices: info(2, 4, 1000), blockLists: info(2, 4, 1, 9)};
+  chunkPlan.keyIndices.dtype = chunkPlan.blockLists.dtype = 'int32';
+  const paddedProxy = {...proxy, geometry: chunkGeometry, keyLengths};
+  const fewRows: Tile = {threadsX: 16, threadsY: 4, rows: 2, columns: 2};
+  const float32 = 'float32' as const;
   const rotary = (headDim: number) => ({
     x: info(6, 100, headDim),
     cos: info(512, headDim),
@@ -56,16 +81,42 @@ describe('shader texts', () => {
   });
 
   const programs: Record<string, AttentionProgram<object>> = {
-    proxy_statistics: new ProxyStatisticsProgram(query, key, geometry, tile, 0.125),
+    proxy_statistics: new ProxyStatisticsProgram(query, key, proxy),
     proxy_log_sums: new ProxyLogSumsProgram(info(4, 2, 128, 2)),
-    key_scores: new KeyScoresProgram(query, key, info(4, 128), geometry, tile, 0.125),
+    key_scores: new KeyScoresProgram(query, key, info(4, 128), proxy),
     sort_keys: new SortKeysProgram(info(1, 4, 768), geometry, true),
     pool_blocks: new PoolBlocksProgram(query, key, order, geometry),
     proxy_mass: new ProxyMassProgram(info(1, 4, 768), order, geometry),
     block_scores: new BlockScoresProgram(query, geometry, 0.125, true, mass),
     block_scores_pooled: new BlockScoresProgram(query, geometry, 0.125, false),
-    select_blocks: new SelectBlocksProgram(scores, order, geometry, 0.9, true),
-    select_blocks_not_causal: new SelectBlocksProgram(scores, order, geometry, 0.9, false),
+    select_blocks: new SelectBlocksProgram(scores, order, geometry, 0.9, true, false),
+    select_blocks_own_counts: new SelectBlocksProgram(scores, order, geometry, 0.9, true, true),
+    select_blocks_not_causal: new SelectBlocksProgram(scores, order, geometry, 0.9, false, false),
+    summarize_blocks: new SummarizeBlocksProgram(key, order, geometry, true),
+    query_distances: new QueryDistancesProgram(query, geometry),
+    probe_rows: new ProbeRowsProgram(mass, geometry, 8),
+    block_log_sums: new BlockLogSumsProgram(query, key, order, geometry, tile, 0.125, true, probes),
+    block_log_sums_own_segment: new BlockLogSumsProgram(query, key, order, geometry, tile, 0.125, true),
+    probed_scores: new ProbedScoresProgram(
+      {query, summaries: query, probeLogSums: info(4, 64, 8), ownLogSums: info(4, 128, 2), proxyMass: mass},
+      geometry,
+      0.125,
+      true,
+    ),
+    probed_scores_not_causal: new ProbedScoresProgram(
+      {query, summaries: query, probeLogSums: info(4, 64, 8)},
+      geometry,
+      0.125,
+      false,
+    ),
+    attend_remainder: new AttendRemainderProgram(
+      {query, summaries: query, valueMeans: info(1, 4, 8, 64), blockLists: lists},
+      geometry,
+      0.125,
+      true,
+    ),
+    attend_sparse_seen: new AttendProgram(query, key, key, geometry, attendTile, float32, 0.125, true, plan, {seen}),
+    attend_matrix_sparse_seen: new AttendMatrixProgram(query, key, key, geometry, 0.125, true, plan, {seen}),
     block_mask: new BlockMaskProgram(lists),
     attend_sparse: new AttendProgram(query, key, key, geometry, attendTile, 'float32', 0.125, true, plan),
     attend_exact: new AttendProgram(query, key, key, geometry, attendTile, 'float32', 0.125, true),
@@ -92,6 +143,66 @@ describe('shader texts', () => {
       0.125,
       false,
     ),
+    proxy_statistics_padded: new ProxyStatisticsProgram(chunk, keys, paddedProxy),
+    key_scores_padded: new KeyScoresProgram(chunk, keys, info(8, 100), paddedProxy),
+    pool_blocks_padded: new PoolBlocksProgram(chunk, keys, chunkPlan.keyIndices, chunkGeometry, keyLengths),
+    block_scores_chunk_padded: new BlockScoresProgram(
+      info(72, 64),
+      chunkGeometry,
+      0.125,
+      true,
+      info(2, 4, 8),
+      keyLengths,
+    ),
+    select_blocks_chunk: new SelectBlocksProgram(
+      info(2, 4, 1, 8),
+      chunkPlan.keyIndices,
+      chunkGeometry,
+      0.9,
+      true,
+      false,
+    ),
+    block_lists: new BlockListsProgram({...info(1, 4, 8, 8), dtype: 'bool'}),
+    summarize_blocks_padded: new SummarizeBlocksProgram(wide, chunkPlan.keyIndices, chunkGeometry, false, keyLengths),
+    block_log_sums_chunk_padded: new BlockLogSumsProgram(
+      chunk,
+      keys,
+      chunkPlan.keyIndices,
+      chunkGeometry,
+      tile,
+      0.125,
+      true,
+      probes,
+      keyLengths,
+    ),
+    probed_scores_chunk_padded: new ProbedScoresProgram(
+      {
+        query: chunk,
+        summaries: keys,
+        probeLogSums: info(8, 8, 8),
+        ownLogSums: info(8, 16, 2),
+        proxyMass: info(2, 4, 8),
+        keyLengths,
+      },
+      chunkGeometry,
+      0.125,
+      true,
+    ),
+    attend_remainder_chunk_padded: new AttendRemainderProgram(
+      {query: chunk, summaries: keys, valueMeans: wide, blockLists: chunkPlan.blockLists, keyLengths},
+      chunkGeometry,
+      0.125,
+      true,
+    ),
+    attend_chunk_padded_sparse: new AttendProgram(...chunkArgs, attendTile, float32, 0.125, true, chunkPlan, {
+      keyLengths,
+    }),
+    attend_chunk_masked_value_dim: new AttendProgram(...wideArgs, attendTile, float32, 0.125, true, undefined, {mask}),
+    attend_half_value_dim: new AttendProgram(...wideArgs, halfTile, 'float16', 0.125, false),
+    attend_matrix_every_form: new AttendMatrixProgram(...wideArgs, 0.125, true, undefined, {keyLengths, mask: keyMask}),
+    attend_split_exact: new AttendProgram(...wideArgs, fewRows, float32, 1, true, undefined, {mask: keyMask}, 8),
+    attend_split_sparse: new AttendProgram(...chunkArgs, fewRows, float32, 1, true, chunkPlan, {}, 8),
+    combine_states: new CombineStatesProgram(info(800, 8, 84), chunkGeometry),
     model_rms_norm: new RMSNormProgram(info(100, 256), 1e-5),
     model_rms_norm_odd: new RMSNormProgram(info(100, 33), 1e-5),
     model_swiglu: new SwiGLUProgram(info(2, 100, 704)),

@@ -195,6 +195,9 @@ describe('arguments', () => {
     const plain = await pbsAttention(query, key, key).data();
     const given = await pbsAttention(query, key, key, {threshold: undefined, scale: undefined}).data();
     expect(Array.from(given)).to.deep.equal(Array.from(plain));
+    // A mask is none of the op's options, but wrappers of both ops hand on the key.
+    const options = {mask: undefined} as PBSAttentionOptions;
+    expect(Array.from(await pbsAttention(query, key, key, options).data())).to.deep.equal(Array.from(plain));
   });
 
   it('refuses kernels that another version of the package has registered', () => {

@@ -7,6 +7,8 @@ export interface StageOptions extends HiddenKeys {
   geometry: BlockGeometry;
   scale: number;
   causal: boolean;
+  /** int32 `[batch]`: keys from there on are padding. */
+  keyLengths?: Int32Array;
 }
 
 /** Arrays as the CPU stages give and take them. */
@@ -36,12 +38,12 @@ export interface StageRunner {
     order: Order,
     options: StageOptions & {exactLastBlock: boolean; probeRows: number},
   ): Promise<ArrayLike<number>>;
-  /** Block lists, and their dense mask. */
+  /** Block lists, and their dense mask; and the lists made of that again, where the backend attends by a plan. */
   selectBlocks(
     scores: Float32Array,
     keyIndices: Int32Array,
     options: StageOptions & {threshold: number; ownCounts?: boolean},
-  ): Promise<{blockLists: ArrayLike<number>; blockMask: ArrayLike<number>}>;
+  ): Promise<{blockLists: ArrayLike<number>; blockMask: ArrayLike<number>; listsOfMask?: ArrayLike<number>}>;
   /** With `remainder`, which needs a plan, after what `attendRemainder` gives. */
   attend(
     inputs: Inputs,

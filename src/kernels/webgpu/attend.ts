@@ -5,18 +5,35 @@ import type {BlockGeometry} from '../block_geometry.js';
 import {each} from '../shader_text.js';
 import {arithmeticOf} from './arithmetic.js';
 import {AttendMatrixProgram} from './attend_matrix.js';
-import {attendMemory, ifInHead, listed, outputWords, products} from './attend_products.js';
-import type {Held} from './attend_tile.js';
+import {attendMemory, ifInHead, listed, outputWords, products, valueWords} from './attend_products.js';
+import {attendSplit, splitOf} from './attend_split.js';
+import type {Held, HeadDims} from './attend_tile.js';
 import {carriedWords, chooseAttendTile, headWords, wordValues} from './attend_tile.js';
-import type {BlockPlan} from './attend_walk.js';
-import {attendSpec, attendWalk, ownedRows} from './attend_walk.js';
+import type {AttendForm, BlockPlan, RowContext} from './attend_walk.js';
+import {
+  attendForm,
+  attendSpec,
+  attendWalk,
+  countTiles,
+  keyTile,
+  lastVisible,
+  maskStart,
+  ownedRows,
+  withMask,
+} from './attend_walk.js';
 import {AttentionProgram, headVectors, readRow} from './program.js';
+import {noScores} from './softmax_state.js';
 import type {Tile} from './tile.js';
 import {tileKeys, tileQueries, tileThreads} from './tile.js';
 
 /**
- * Stage 4, attend: float32 `[batch, heads, length, headDim]`. Softmax attention of each query row over the keys of the
- * blocks in its list, with an online softmax (paper algorithm 1); without a plan over all keys, exact attention.
+ * Stage 4, attend: float32 `[batch, heads, queryLength, valueDim]`. Softmax attention of each query row over the keys of
+ * the blocks in its list, with an online softmax (paper algorithm 1); without a plan over all keys, exact attention. With a
+ * causal mask a row sees the keys whose original index is not above its own position; a row that sees nothing gives zeros.
+ *
+ * A row begins with what it has seen before, if there is something: the remainder.
+ *
+ * Few query rows and many keys are split by keys (`attend_split.ts`).
  *
  * Where float16 was asked for: on the matrix units of the device if there are some, else in the float16 of its shaders
  * if there is one, else in float32.
@@ -30,25 +47,29 @@ export function attend(
   geometry: BlockGeometry,
   {scale, causal, precision}: Pick<FlashAttentionAttrs, 'scale' | 'causal' | 'precision'>,
   plan?: BlockPlan,
+  context: RowContext = {},
 ): TensorInfo {
-  const arithmetic = arithmeticOf(backend.device, geometry.headDim, precision);
+  const arithmetic = arithmeticOf(backend.device, geometry, precision);
+  const split = context.seen ? undefined : splitOf(op, backend, geometry, causal, arithmetic, plan);
+  if (split) {
+    const {tile, held, chunks} = split;
+    const program = new AttendProgram(query, key, value, geometry, tile, held, scale, causal, plan, context, chunks);
+    return attendSplit(backend, program, geometry);
+  }
   if (arithmetic === 'matrix units') {
-    return new AttendMatrixProgram(query, key, value, geometry, scale, causal, plan).run(backend);
+    return new AttendMatrixProgram(query, key, value, geometry, scale, causal, plan, context).run(backend);
   }
   const blockSize = plan ? geometry.blockSize : geometry.queryLength;
-  const tile = chooseAttendTile(op, backend, geometry.headDim, blockSize, arithmetic);
-  return new AttendProgram(query, key, value, geometry, tile, arithmetic, scale, causal, plan).run(backend);
+  const tile = chooseAttendTile(op, backend, geometry, blockSize, arithmetic);
+  return new AttendProgram(query, key, value, geometry, tile, arithmetic, scale, causal, plan, context).run(backend);
 }
 
-interface AttendVariant {
+interface AttendVariant extends AttendForm {
   tile: Tile;
   held: Held;
-  headDim: number;
-  causal: boolean;
-  /** Whether a plan names the keys, or all of them count. */
-  sparse: boolean;
 }
 
+/** The output; or, given a number of chunks, states of the softmax: `[batch * heads * queryLength, chunks, …]`. */
 export class AttendProgram extends AttentionProgram<AttendVariant> {
   constructor(
     query: TensorInfo,
@@ -60,43 +81,60 @@ export class AttendProgram extends AttentionProgram<AttendVariant> {
     scale: number,
     causal: boolean,
     plan?: BlockPlan,
+    context: RowContext = {},
+    chunks?: number,
   ) {
+    const form = attendForm(geometry, causal, plan, context, chunks !== undefined);
     super({
-      ...attendSpec(query, key, value, geometry, tileQueries(tile), scale, plan),
+      ...attendSpec(query, key, value, geometry, form, tileQueries(tile), scale, plan, context, chunks),
       threads: tileThreads(tile),
-      variant: {tile, held, headDim: geometry.headDim, causal, sparse: plan !== undefined},
+      variant: {tile, held, ...form},
       ...(held === 'float16' && {extensions: ['f16' as const]}),
     });
   }
 
-  protected shader({tile, held, headDim, causal, sparse}: AttendVariant): string {
+  protected shader({tile, held, ...form}: AttendVariant): string {
+    const {headDim, valueDim, sparse, seen, split} = form;
     const {rows, columns, threadsX} = tile;
-    const product = products(held, tile, headDim);
+    const product = products(held, tile, form);
     const vectorsOfWord = wordValues(held) / 4;
-    const outputs = outputWords(tile, headDim, held);
-    const rounds = carriedWords(tile, headDim, held);
-    const tileWords = tileKeys(tile) * headWords(headDim, held);
-    // Where the tile does not divide evenly, the last round is guarded.
-    const ifInTile = (j: number) => (tileWords < (j + 1) * tileThreads(tile) ? `if (load${j} < ${tileWords}) ` : '');
-    const fetch = (read: string, positions: string) =>
-      each(rounds, (j) => {
+    const outputs = outputWords(tile, form, held);
+    const keyRounds = carriedWords(tile, headDim, held);
+    const valueRounds = carriedWords(tile, valueDim, held);
+    const rounds = Math.max(keyRounds, valueRounds);
+    // Where a tile does not divide evenly, the last round is guarded.
+    const ifInTile = (j: number, dim: number) => {
+      const tileWords = tileKeys(tile) * headWords(dim, held);
+      return tileWords < (j + 1) * tileThreads(tile) ? `if (load${j} < ${tileWords}) ` : '';
+    };
+    const fetch = (read: string, count: number, words: string, position: (j: number) => string) =>
+      each(count, (j) => {
         // Padding reads some row that exists.
-        const row = `firstKeyRow + min(${positions}[${j}], lastPosition)`;
+        const row = `firstKeyRow + min(${position(j)}, lastPosition)`;
         return each(vectorsOfWord, (g) => {
-          const vector = `(load${j} % headWords) * ${vectorsOfWord} + ${g}`;
+          const vector = `(load${j} % ${words}) * ${vectorsOfWord} + ${g}`;
           return `fetched[${j * vectorsOfWord + g}] = ${read}(${row}, ${vector});`;
         });
       });
-    const store = (word: (j: number) => string, also: (j: number) => string) =>
+    const fetchKeys = fetch('readKeyWord', keyRounds, 'headWords', (j) => `nextPositions[${j}]`);
+    // Where values take other words than keys, an invocation carries other keys' values.
+    const valuePosition = (j: number) => (valueDim === headDim ? `positions[${j}]` : `valuePosition${j}`);
+    const store = (
+      dim: number,
+      words: string,
+      count: number,
+      word: (j: number) => string,
+      also: (j: number) => string,
+    ) =>
       each(
-        rounds,
-        (j) => `${ifInTile(j)}{
-      keyTile[(load${j} / headWords) * tileStride + load${j} % headWords] = ${word(j)};
+        count,
+        (j) => `${ifInTile(j, dim)}{
+      keyTile[(load${j} / ${words}) * tileStride + load${j} % ${words}] = ${word(j)};
       ${also(j)}
     }`,
       );
     return `
-// A workgroup computes the output of tileQueries query rows of one head. It walks over tiles of tileKeys keys${
+${split ? ownsChunk(sparse) : '// A workgroup computes the output of tileQueries query rows of one head.'} It walks over tiles of tileKeys keys${
       sparse ? ' of\n// the blocks in its list' : ''
     } and keeps, for each of its rows, the running maximum, the running sum of weights and the
 // running weighted sum of values (online softmax).
@@ -118,22 +156,17 @@ export class AttendProgram extends AttentionProgram<AttendVariant> {
 //
 // Global memory is read ahead into registers: values while scores are computed, the next keys while values are added up,
 // and the order in which they stand one step before that. A load thus has half a round to arrive.
-${attendMemory(tile, headDim, held, product)}
-${product.declarations}
-// Score of a key that a row must not see; finite, because WGSL need not support infinities.
-const masked = -3.4e38f;
-// Where the maximum of a row starts: so far above it that a masked score has no weight, also in a row without others.
-const lowest = -1e38f;
+${attendMemory(tile, form, held, product)}
+${product.declarations}${noScores}
 ${readRow('readQuery', 'query', headDim)}
-${attendWalk(headDim, sparse, causal)}
-${['Query', 'Key', 'Value'].map((name) => readPadded(name, headDim, held)).join('\n')}
+${attendWalk(form)}
+${['Query', 'Key'].map((name) => readPadded(name, headDim, held)).join('\n')}
+${readPadded('Value', valueDim, held)}
 
 fn main(index : i32) {
 ${invocationPlace(tile)}
-${ownedRows}
-  if (localIndex == 0u) {
-    keyTileCount = select(0, countKeyTiles(head, queryTileIndex, endRow), firstRow < endRow);
-  }
+${ownedRows(form)}
+${countTiles(form, 'localIndex == 0u')}
   // Barriers below stand in a loop that all invocations must run equally often: hence the uniform load.
   let keyTiles = workgroupUniformLoad(&keyTileCount);
 
@@ -144,23 +177,23 @@ ${ownedRows}
 
   // What this invocation carries from global memory to keyTile: one word of a key, then of its value, a round.
   ${each(rounds, (j) => `let load${j} = local + ${j} * threads;`)}
-  var positions : array<i32, ${rounds}>;
-  var nextPositions : array<i32, ${rounds}>;
+  var positions : array<i32, ${keyRounds}>;
+  var nextPositions : array<i32, ${keyRounds}>;
   var fetched : array<vec4<f32>, ${rounds * vectorsOfWord}>;
-  var nextTile = keySlots(head, queryTileIndex, 0, keyTiles);
-  ${each(rounds, (j) => `nextPositions[${j}] = positionIn(head, nextTile, load${j} / headWords);`)}
-  nextTile = keySlots(head, queryTileIndex, 1, keyTiles);
-  ${fetch('readKeyWord', 'nextPositions')}
-  ${loadQueries(tile, headDim, held)}
+  var nextTile = keySlots(head, queryTileIndex, ${keyTile(form, '0')});
+  ${each(keyRounds, (j) => `nextPositions[${j}] = positionIn(head, nextTile, load${j} / headWords);`)}
+  nextTile = keySlots(head, queryTileIndex, ${keyTile(form, '1')});
+  ${fetchKeys}
+  ${loadQueries(tile, form, held)}
 
   for (var t = 0; t < keyTiles; t++) {
     // 1. Keys into workgroup memory; values and the next positions on their way.
-    ${each(rounds, (j) => `positions[${j}] = nextPositions[${j}];`)}
-    ${store(product.carriedWord, (j) => `if (load${j} % headWords == 0) { keyPositions[load${j} / headWords] = positions[${j}]; }`)}
+    ${each(keyRounds, (j) => `positions[${j}] = nextPositions[${j}];`)}
+    ${store(headDim, 'headWords', keyRounds, product.carriedWord, (j) => `if (load${j} % headWords == 0) { keyPositions[load${j} / headWords] = positions[${j}]; }`)}
     // Barrier: scores read key rows (and, the first time, query rows) that others loaded.
     workgroupBarrier();
-    ${fetch('readValueWord', 'positions')}
-    ${each(rounds, (j) => `nextPositions[${j}] = positionIn(head, nextTile, load${j} / headWords);`)}
+    ${valueDim === headDim ? '' : each(valueRounds, (j) => `let valuePosition${j} = keyPositions[min(load${j} / valueWords, tileKeys - 1)];`) + '\n    '}${fetch('readValueWord', valueRounds, valueWords(form), valuePosition)}
+    ${each(keyRounds, (j) => `nextPositions[${j}] = positionIn(head, nextTile, load${j} / headWords);`)}
 
     // 2. Scores, masked, and the maximum of each row over this invocation's columns. The initial value is needed: without
     // one the scores of the last round stay.
@@ -171,10 +204,12 @@ ${ownedRows}
     ${each(
       rows,
       (r) => `{
-      let lastVisible = ${causal ? `firstRow + y + ${r} * threadsY` : 'nowhere - 1'};
-      ${each(
+      let lastVisible = ${lastVisible(form, `firstRow + y + ${r} * threadsY`)};
+      ${form.mask ? `let maskStart = ${maskStart(form, `firstRow + y + ${r} * threadsY`)};\n      ` : ''}${each(
         columns,
-        (c) => `scores[${r}][${c}] = select(scores[${r}][${c}], masked, position${c} > lastVisible);
+        (
+          c,
+        ) => `scores[${r}][${c}] = select(${withMask(form, `scores[${r}][${c}]`, `position${c}`)}, masked, position${c} > lastVisible);
       columnMax[${r}] = max(columnMax[${r}], scores[${r}][${c}]);`,
       )}
     }`,
@@ -199,14 +234,17 @@ ${ownedRows}
     }`,
     )}
     ${store(
+      valueDim,
+      valueWords(form),
+      valueRounds,
       // Padding has no weight, but zero times a NaN is a NaN.
-      (j) => `select(${product.word}(), ${product.carriedWord(j)}, positions[${j}] != nowhere)`,
+      (j) => `select(${product.word}(), ${product.carriedWord(j)}, ${valuePosition(j)} != nowhere)`,
       () => '',
     )}
     // Barrier: the weighted sum reads the weights of all x and values that others loaded.
     workgroupBarrier();
-    nextTile = keySlots(head, queryTileIndex, t + 2, keyTiles);
-    ${fetch('readKeyWord', 'nextPositions')}
+    nextTile = keySlots(head, queryTileIndex, ${keyTile(form, 't + 2')});
+    ${fetchKeys}
 
     // 4. Weighted sum of values.
     ${product.weightedSum}
@@ -214,31 +252,70 @@ ${ownedRows}
     workgroupBarrier();
   }
 
-  // 5. The sums of all columns, and the output.
+  // 5. The sums of all columns, and the ${split ? 'states' : 'output'}.
   rowPartials[y * rowStride + x] = rowSum;
   // Barrier: the sum of a row needs the parts of all x.
   workgroupBarrier();
   var sum = vec${rows}<f32>(0.0);
-  ${each(threadsX, (i) => `sum += rowPartials[y * rowStride + ${i}];`)}
+  ${each(threadsX, (i) => `sum += rowPartials[y * rowStride + ${i}];`)}${seen ? bringTogether(rows) : ''}
   ${each(rows, (r) =>
     each(
       outputs,
-      (o) => `${ifInHead(tile, headDim, held, o)}{
+      (o) => `${ifInHead(tile, form, held, o)}{
     let row = firstRow + y + ${r} * threadsY;
     if (row < endRow) {
       ${each(vectorsOfWord, (g) => {
         const vector = `(x + ${o} * threadsX) * ${vectorsOfWord} + ${g}`;
-        const mean = `output[${r}][${o * vectorsOfWord + g}] / sum[${r}]`;
-        // A row that saw nothing is zeros.
-        return `${ifInRow(vector, headDim, held)}{ writeOutput(head * uniforms.queryShape.z + row, ${vector}, select(${mean}, vec4<f32>(0.0), sum[${r}] == 0.0)); }`;
+        const own = `output[${r}][${o * vectorsOfWord + g}]`;
+        const sums = seen ? `(ownScale[${r}] * ${own} + seenScale[${r}] * seenValues(seenRow${r}, ${vector}))` : own;
+        const at = 'head * uniforms.queryShape.z + row';
+        return `${ifInRow(vector, valueDim, held)}{ ${
+          split
+            ? `writeValues(${at}, chunk, ${vector}, ${sums});`
+            : // A row that saw nothing is zeros.
+              `writeOutput(${at}, ${vector}, select(${sums} / sum[${r}], vec4<f32>(0.0), sum[${r}] == 0.0));`
+        } }`;
       })}
     }
   }`,
     ),
-  )}
+  )}${split ? `\n  ${each(rows, writeRowSums)}` : ''}
 }`;
   }
 }
+
+/** Shader text: brings the sums of the rows, and the factors of their outputs, to the maximum of the keys and of what was seen. */
+const bringTogether = (rows: number) => `
+  var ownScale : vec${rows}<f32>;
+  var seenScale : vec${rows}<f32>;
+  ${each(
+    rows,
+    // Rows past the end read some row that exists.
+    (
+      r,
+    ) => `let seenRow${r} = head * uniforms.queryShape.z + min(firstRow + y + ${r} * threadsY, uniforms.queryShape.z - 1);
+  {
+    let before = seenSums(seenRow${r});
+    let newMax = max(rowMax[${r}], before.x);
+    ownScale[${r}] = exp2(rowMax[${r}] - newMax);
+    seenScale[${r}] = exp2(before.x - newMax);
+    sum[${r}] = sum[${r}] * ownScale[${r}] + before.y * seenScale[${r}];
+  }`,
+  )}`;
+
+/** What a workgroup computes if it takes a chunk of the keys alone. */
+const ownsChunk = (sparse: boolean) => `// A workgroup takes tileQueries query rows ${
+  sparse
+    ? 'of one head'
+    : `of the heads that read one key head (all rows of its first, then
+// of its second, …)`
+} and one of
+// several chunks of the keys, evenly cut by tiles. It writes states of the softmax (see softmax_state.ts).`;
+
+/** Maximum and sum of a row, by the invocation of its first column. */
+const writeRowSums = (r: number) => `if (x == 0 && firstRow + y + ${r} * threadsY < endRow) {
+    writeSums(head * uniforms.queryShape.z + firstRow + y + ${r} * threadsY, chunk, rowMax[${r}], sum[${r}]);
+  }`;
 
 /** Whether the last word of a head holds more vec4 than the head has. */
 const isPadded = (headDim: number, held: Held) =>
@@ -272,12 +349,12 @@ function invocationPlace({threadsX, threadsY}: Tile): string {
 }
 
 /** Loads the query rows of the workgroup, scaled; zeros follow. Several loads come before the first of their stores. */
-function loadQueries(tile: Tile, headDim: number, held: Held): string {
+function loadQueries(tile: Tile, dims: HeadDims, held: Held): string {
   const vectorsOfWord = wordValues(held) / 4;
-  const size = tileQueries(tile) * headWords(headDim, held);
+  const size = tileQueries(tile) * headWords(dims.headDim, held);
   const rounds = Math.ceil(size / tileThreads(tile));
   const atOnce = 8 / vectorsOfWord;
-  const {carriedWord} = products(held, tile, headDim);
+  const {carriedWord} = products(held, tile, dims);
   return each(Math.ceil(rounds / atOnce), (group) => {
     const inGroup = Math.min(atOnce, rounds - group * atOnce);
     const at = (k: number) => `local + ${group * atOnce + k} * threads`;

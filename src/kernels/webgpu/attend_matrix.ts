@@ -1,7 +1,8 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {BlockGeometry} from '../block_geometry.js';
-import type {BlockPlan} from './attend_walk.js';
-import {attendSpec, attendWalk, ownedRows} from './attend_walk.js';
+import type {HeadDims} from './attend_tile.js';
+import type {AttendForm, BlockPlan, RowContext} from './attend_walk.js';
+import {attendForm, attendSpec, attendWalk, lastVisible, maskStart, ownedRows, withMask} from './attend_walk.js';
 import {hasMatrixUnits} from './device_features.js';
 import {AttentionProgram, headVectors, readRow} from './program.js';
 import {each} from '../shader_text.js';
@@ -28,34 +29,29 @@ const tileStride = (headDim: number) => paddedHeadDim(headDim) + 8;
 const scoreStride = tileKeys + 4;
 const weightStride = tileKeys + 8;
 /** float16 values of the tiles: keys and values, and before them the queries. */
-const tileSize = (headDim: number) => Math.max(2 * tileKeys, tileQueries) * tileStride(headDim);
+const tileSize = ({headDim, valueDim}: HeadDims) =>
+  Math.max(tileKeys * (tileStride(headDim) + tileStride(valueDim)), tileQueries * tileStride(headDim));
 
 /** Workgroup memory that the program declares. */
-function matrixBytes(headDim: number): number {
+function matrixBytes(dims: HeadDims): number {
   const scores = 4 * tileQueries * scoreStride;
   const weights = 2 * tileQueries * weightStride;
   const positionsAndRescales = 4 * (tileKeys + tileQueries);
   const flags = 16;
-  return 2 * tileSize(headDim) + scores + weights + positionsAndRescales + flags;
+  return 2 * tileSize(dims) + scores + weights + positionsAndRescales + flags;
 }
 
-/** Whether the device has matrix units of the kind that the program uses, and the workgroup memory for the head dim. */
-export function matrixUnitsFit(device: GPUDevice, headDim: number): boolean {
-  const fits = matrixBytes(headDim) <= device.limits.maxComputeWorkgroupStorageSize;
+/** Whether the device has matrix units of the kind that the program uses, and the workgroup memory for the head dims. */
+export function matrixUnitsFit(device: GPUDevice, dims: HeadDims): boolean {
+  const fits = matrixBytes(dims) <= device.limits.maxComputeWorkgroupStorageSize;
   return fits && hasMatrixUnits(device, fragment, subgroupSize);
-}
-
-interface MatrixVariant {
-  headDim: number;
-  causal: boolean;
-  sparse: boolean;
 }
 
 /**
  * Stage 4, attend, in float16 with float32 sums, on the matrix units of the device (`subgroup_matrix`): the same function
  * as `AttendProgram`.
  */
-export class AttendMatrixProgram extends AttentionProgram<MatrixVariant> {
+export class AttendMatrixProgram extends AttentionProgram<AttendForm> {
   constructor(
     query: TensorInfo,
     key: TensorInfo,
@@ -64,28 +60,64 @@ export class AttendMatrixProgram extends AttentionProgram<MatrixVariant> {
     scale: number,
     causal: boolean,
     plan?: BlockPlan,
+    context: RowContext = {},
   ) {
+    const form = attendForm(geometry, causal, plan, context);
     super({
-      ...attendSpec(query, key, value, geometry, tileQueries, scale, plan),
+      ...attendSpec(query, key, value, geometry, form, tileQueries, scale, plan, context),
       threads,
-      variant: {headDim: geometry.headDim, causal, sparse: plan !== undefined},
+      variant: form,
       extensions: ['f16', 'subgroups', 'chromium_experimental_subgroup_matrix'],
     });
   }
 
-  protected shader({headDim, causal, sparse}: MatrixVariant): string {
+  protected shader(form: AttendForm): string {
+    const {headDim, valueDim, seen} = form;
     const vectors = headVectors(headDim);
     const paddedVectors = paddedHeadDim(headDim) / 4;
     const headFragments = paddedHeadDim(headDim) / fragment;
+    const outputFragments = paddedHeadDim(valueDim) / fragment;
+    const outputVectors = headVectors(valueDim);
     const keyFragments = tileKeys / fragment;
-    const rounds = Math.ceil((tileKeys * paddedVectors) / threads);
+    const keyLoads = carriedRows(headDim);
+    // Where a value takes other vec4 than a key, an invocation carries the values of other keys than it carries.
+    const shared = valueDim === headDim;
+    const valueLoads = shared ? keyLoads : carriedRows(valueDim, 'value');
+    const loads = shared ? [keyLoads] : [keyLoads, valueLoads];
+    const rounds = Math.max(keyLoads.rounds, valueLoads.rounds);
     // Two invocations share a row of scores: each takes every other vec4.
     const vectorsOfRow = tileKeys / 4 / 2;
     const tile = tileStride(headDim);
+    const valueTile = tileStride(valueDim);
+    const firstValue = tileKeys * tile;
     // Fragments of output that fit side by side into a subgroup's part of the scores.
-    const staged = Math.min(keyFragments, headFragments);
-    const guard = (j: number) =>
-      tileKeys * paddedVectors < (j + 1) * threads ? `if (load${j} < ${tileKeys * paddedVectors}) ` : '';
+    const staged = Math.min(keyFragments, outputFragments);
+    const read = (tensor: string, {positions, vector}: CarriedRows, j: number) =>
+      `vec4<f16>(read${tensor}(firstKeyRow + min(${positions}[${j}], lastPosition), ${vector}${j}));`;
+    const fetchKey = (j: number) => `keys[${j}] = ${read('Key', keyLoads, j)}`;
+    const fetchValue = (j: number) => `values[${j}] = ${read('Value', valueLoads, j)}`;
+    const findPositions = ({rounds, paddedVectors}: CarriedRows, positions: string) =>
+      each(rounds, (j) => `${positions}[${j}] = positionIn(head, nextTile, load${j} / ${paddedVectors});`);
+    const store = (
+      {rounds, positions, vectors, paddedVectors}: CarriedRows,
+      stride: number,
+      tiles: Array<[string, string]>,
+      also: (j: number) => string,
+    ) =>
+      each(
+        rounds,
+        (j) => `${tileKeys * paddedVectors < (j + 1) * threads ? `if (load${j} < ${tileKeys * paddedVectors}) ` : ''}{
+      let at = (load${j} / ${paddedVectors}) * ${stride} + (load${j} % ${paddedVectors}) * 4;
+      // Padding has no weight and no column, but zero times a NaN is a NaN.
+      let exists = ${positions}[${j}] != nowhere && load${j} % ${paddedVectors} < ${vectors};
+      ${tiles.map(([at, from]) => `storeTile(${at}, select(vec4<f16>(0.0), ${from}[${j}], exists));`).join('\n      ')}
+      ${also(j)}
+    }`,
+      );
+    const storePosition = (j: number) => `if (load${j} % ${paddedVectors} == 0) {
+        keyPositions[load${j} / ${paddedVectors}] = positions[${j}];
+      }`;
+    const valueAt = `at + tileKeys * ${tile}`;
     const left = `subgroup_matrix_left<f16, ${fragment}, ${fragment}>`;
     const right = `subgroup_matrix_right<f16, ${fragment}, ${fragment}>`;
     const sum = `subgroup_matrix_result<f32, ${fragment}, ${fragment}>`;
@@ -105,9 +137,9 @@ const tileQueries = ${tileQueries};
 const tileKeys = ${tileKeys};
 // Score of a key that a row must not see; finite, because WGSL need not support infinities.
 const masked = -3.4e38f;
-var<workgroup> tiles : array<f16, ${tileSize(headDim)}>;
+var<workgroup> tiles : array<f16, ${tileSize(form)}>;
 ${readRow('readQuery', 'query', headDim)}
-${attendWalk(headDim, sparse, causal)}
+${attendWalk(form)}
 var<workgroup> scoreRows : array<f32, ${tileQueries * scoreStride}>;
 var<workgroup> weightRows : array<f16, ${tileQueries * weightStride}>;
 var<workgroup> keyPositions : array<i32, tileKeys>;
@@ -129,7 +161,7 @@ fn main(index : i32) {
   // This invocation's row in the workgroup's tile, shared with its neighbour.
   let row = subgroup * ${fragment} + lane / 2;
   let half = lane % 2;
-${ownedRows}
+${ownedRows(form)}
   if (local == 0) {
     keyTileCount = select(0, countKeyTiles(head, queryTileIndex, endRow), firstRow < endRow);
     atomicStore(&anyRescale, 0u);
@@ -152,37 +184,43 @@ ${ownedRows}
   // Barrier: keys replace the queries.
   workgroupBarrier();
 
-  ${each(rounds, (j) => `let load${j} = local + ${j} * threads;\n    let vector${j} = min(load${j} % ${paddedVectors}, ${vectors - 1});`)}
-  var nextPositions : array<i32, ${rounds}>;
-  var keys : array<vec4<f16>, ${rounds}>;
-  var values : array<vec4<f16>, ${rounds}>;
-  var positions : array<i32, ${rounds}>;
+  ${each(rounds, (j) => {
+    const ofLoad = ({vector, vectors, paddedVectors}: CarriedRows) =>
+      `let ${vector}${j} = min(load${j} % ${paddedVectors}, ${vectors - 1});`;
+    const existing = loads.filter(({rounds}) => j < rounds);
+    return [`let load${j} = local + ${j} * threads;`, ...existing.map(ofLoad)].join('\n    ');
+  })}
+  ${loads.map(({nextPositions, rounds}) => `var ${nextPositions} : array<i32, ${rounds}>;`).join('\n  ')}
+  var keys : array<vec4<f16>, ${keyLoads.rounds}>;
+  var values : array<vec4<f16>, ${valueLoads.rounds}>;
+  ${loads.map(({positions, rounds}) => `var ${positions} : array<i32, ${rounds}>;`).join('\n  ')}
   var nextTile = keySlots(head, queryTileIndex, 0, keyTiles);
-  ${each(rounds, (j) => `positions[${j}] = positionIn(head, nextTile, load${j} / ${paddedVectors});`)}
+  ${loads.map((side) => findPositions(side, side.positions)).join('\n  ')}
   nextTile = keySlots(head, queryTileIndex, 1, keyTiles);
-  ${each(rounds, (j) => `keys[${j}] = vec4<f16>(readKey(firstKeyRow + min(positions[${j}], lastPosition), vector${j}));`)}
-  ${each(rounds, (j) => `values[${j}] = vec4<f16>(readValue(firstKeyRow + min(positions[${j}], lastPosition), vector${j}));`)}
+  ${each(keyLoads.rounds, fetchKey)}
+  ${each(valueLoads.rounds, fetchValue)}
 
   var rowMax = masked;
   var rowSum = 0.0;
-  ${each(headFragments, (o) => `var output${o} = ${sum}();`)}
+  ${each(outputFragments, (o) => `var output${o} = ${sum}();`)}
 
   for (var t = 0; t < keyTiles; t++) {
     // 1. Keys and values into workgroup memory; the next positions on their way.
-    ${each(
-      rounds,
-      (j) => `${guard(j)}{
-      let at = (load${j} / ${paddedVectors}) * ${tile} + (load${j} % ${paddedVectors}) * 4;
-      // Padding has no weight and no column, but zero times a NaN is a NaN.
-      let exists = positions[${j}] != nowhere && load${j} % ${paddedVectors} < ${vectors};
-      storeTile(at, select(vec4<f16>(0.0), keys[${j}], exists));
-      storeTile(at + tileKeys * ${tile}, select(vec4<f16>(0.0), values[${j}], exists));
-      if (load${j} % ${paddedVectors} == 0) {
-        keyPositions[load${j} / ${paddedVectors}] = positions[${j}];
-      }
-    }`,
-    )}
-    ${each(rounds, (j) => `nextPositions[${j}] = positionIn(head, nextTile, load${j} / ${paddedVectors});`)}
+    ${
+      shared
+        ? store(
+            keyLoads,
+            tile,
+            [
+              ['at', 'keys'],
+              [valueAt, 'values'],
+            ],
+            storePosition,
+          )
+        : `${store(keyLoads, tile, [['at', 'keys']], storePosition)}
+    ${store(valueLoads, valueTile, [[valueAt, 'values']], () => '')}`
+    }
+    ${loads.map((side) => findPositions(side, side.nextPositions)).join('\n    ')}
     // Barrier: all subgroups read all keys and values.
     workgroupBarrier();
 
@@ -202,22 +240,24 @@ ${ownedRows}
     // Barrier: rows of scores are read by other invocations than those that stored them.
     workgroupBarrier();
     nextTile = keySlots(head, queryTileIndex, t + 2, keyTiles);
-    ${each(
-      rounds,
-      (j) => `positions[${j}] = nextPositions[${j}];
-    keys[${j}] = vec4<f16>(readKey(firstKeyRow + min(positions[${j}], lastPosition), vector${j}));
-    values[${j}] = vec4<f16>(readValue(firstKeyRow + min(positions[${j}], lastPosition), vector${j}));`,
-    )}
+    ${each(rounds, (j) => {
+      const existing = loads.filter(({rounds}) => j < rounds);
+      return [
+        ...existing.map(({positions, nextPositions}) => `${positions}[${j}] = ${nextPositions}[${j}];`),
+        ...(j < keyLoads.rounds ? [fetchKey(j)] : []),
+        ...(j < valueLoads.rounds ? [fetchValue(j)] : []),
+      ].join('\n    ');
+    })}
 
     // 3. Weights.
-    let lastVisible = ${causal ? 'firstRow + row' : 'nowhere - 1'};
+    let lastVisible = ${lastVisible(form, 'firstRow + row')};${form.mask ? `\n    let maskStart = ${maskStart(form, 'firstRow + row')};` : ''}
     var x : array<vec4<f32>, ${vectorsOfRow}>;
     var newMax = masked;
     ${each(
       vectorsOfRow,
       (v) => `{
       let column = 4 * (half + ${2 * v});
-      ${each(4, (c) => `x[${v}][${c}] = select(scoreRows[row * ${scoreStride} + column + ${c}], masked, keyPositions[column + ${c}] > lastVisible);`)}
+      ${each(4, (c) => `x[${v}][${c}] = select(${withMask(form, `scoreRows[row * ${scoreStride} + column + ${c}]`, `keyPositions[column + ${c}]`)}, masked, keyPositions[column + ${c}] > lastVisible);`)}
       newMax = max(newMax, max(max(x[${v}].x, x[${v}].y), max(x[${v}].z, x[${v}].w)));
     }`,
     )}
@@ -250,8 +290,8 @@ ${ownedRows}
     // Barrier: weights are read as matrices; and whether any row rises must be known to all alike.
     workgroupBarrier();
     if (workgroupUniformLoad(&anyRescale) != 0u) {
-      ${each(Math.ceil(headFragments / staged), (g) => {
-        const inGroup = Math.min(staged, headFragments - g * staged);
+      ${each(Math.ceil(outputFragments / staged), (g) => {
+        const inGroup = Math.min(staged, outputFragments - g * staged);
         return `${each(inGroup, (o) => `subgroupMatrixStore<row_major>(&scoreRows, firstTileRow * ${scoreStride}u + ${o * fragment}u, output${g * staged + o}, ${scoreStride}u);`)}
       workgroupBarrier();
       for (var i = half; i < ${inGroup * fragment}; i += 2) {
@@ -270,9 +310,9 @@ ${ownedRows}
       (k) => `{
       let weights = subgroupMatrixLoad<${left}, row_major>(&weightRows, firstTileRow * ${weightStride}u + ${k * fragment}u, ${weightStride}u);
       ${each(
-        headFragments,
+        outputFragments,
         (o) =>
-          `output${o} = subgroupMatrixMultiplyAccumulate(weights, subgroupMatrixLoad<${right}, row_major>(&tiles, ${(tileKeys + k * fragment) * tile + o * fragment}u, ${tile}u), output${o});`,
+          `output${o} = subgroupMatrixMultiplyAccumulate(weights, subgroupMatrixLoad<${right}, row_major>(&tiles, ${firstValue + k * fragment * valueTile + o * fragment}u, ${valueTile}u), output${o});`,
       )}
     }`,
     )}
@@ -281,16 +321,32 @@ ${ownedRows}
   }
 
   // 5. The sums of both halves, and the output, by way of workgroup memory.
-  let total = rowSum + subgroupShuffleXor(rowSum, 1u);
-  ${each(Math.ceil(headFragments / staged), (g) => {
-    const inGroup = Math.min(staged, headFragments - g * staged);
+  ${seen ? 'var' : 'let'} total = rowSum + subgroupShuffleXor(rowSum, 1u);${
+    seen
+      ? `
+  // What the row has seen before; both sums and outputs brought to the larger maximum.
+  let seenRow = head * uniforms.queryShape.z + min(firstRow + row, uniforms.queryShape.z - 1);
+  let before = seenSums(seenRow);
+  let bothMax = max(rowMax, before.x);
+  let ownScale = exp2(rowMax - bothMax);
+  let seenScale = exp2(before.x - bothMax);
+  total = total * ownScale + before.y * seenScale;`
+      : ''
+  }
+  ${each(Math.ceil(outputFragments / staged), (g) => {
+    const inGroup = Math.min(staged, outputFragments - g * staged);
     return `${each(inGroup, (o) => `subgroupMatrixStore<row_major>(&scoreRows, firstTileRow * ${scoreStride}u + ${o * fragment}u, output${g * staged + o}, ${scoreStride}u);`)}
   workgroupBarrier();
   for (var i = half; i < ${(inGroup * fragment) / 4}; i += 2) {
     let vector = ${(g * staged * fragment) / 4} + i;
-    if (firstRow + row < endRow && vector < ${vectors}) {
+    if (firstRow + row < endRow && vector < ${outputVectors}) {
       let at = row * ${scoreStride} + 4 * i;
-      let x = vec4<f32>(scoreRows[at], scoreRows[at + 1], scoreRows[at + 2], scoreRows[at + 3]);
+      ${seen ? 'var' : 'let'} x = vec4<f32>(scoreRows[at], scoreRows[at + 1], scoreRows[at + 2], scoreRows[at + 3]);${
+        seen
+          ? `
+      x = ownScale * x + seenScale * seenValues(seenRow, vector);`
+          : ''
+      }
       // A row that saw nothing is zeros.
       writeOutput(head * uniforms.queryShape.z + firstRow + row, vector, select(x / total, vec4<f32>(0.0), total == 0.0));
     }
@@ -299,4 +355,29 @@ ${ownedRows}
   })}
 }`;
   }
+}
+
+/** The vec4 of keys, or of values, that an invocation carries from global to workgroup memory, a round each. */
+interface CarriedRows {
+  /** vec4 of a row, and of its place in the tile. */
+  vectors: number;
+  paddedVectors: number;
+  rounds: number;
+  /** Names in the shader: which vec4 of a row (a number follows); of which keys, now and in the next tile. */
+  vector: string;
+  positions: string;
+  nextPositions: string;
+}
+
+function carriedRows(dim: number, of = ''): CarriedRows {
+  const paddedVectors = paddedHeadDim(dim) / 4;
+  const name = (prefix: string, word: string) => (prefix ? prefix + word[0].toUpperCase() + word.slice(1) : word);
+  return {
+    vectors: headVectors(dim),
+    paddedVectors,
+    rounds: Math.ceil((tileKeys * paddedVectors) / threads),
+    vector: name(of, 'vector'),
+    positions: name(of, 'positions'),
+    nextPositions: name('next', name(of, 'positions')),
+  };
 }

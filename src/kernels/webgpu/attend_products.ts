@@ -1,4 +1,4 @@
-import type {Held} from './attend_tile.js';
+import type {Held, HeadDims} from './attend_tile.js';
 import {headWords, rowStride, tileStride} from './attend_tile.js';
 import type {Tile} from './tile.js';
 import {each} from '../shader_text.js';
@@ -23,8 +23,8 @@ export interface Products {
   weightedSum: string;
 }
 
-export function products(held: Held, tile: Tile, headDim: number): Products {
-  return held === 'float32' ? float32Products(tile, headDim) : float16Products(tile, headDim);
+export function products(held: Held, tile: Tile, dims: HeadDims): Products {
+  return held === 'float32' ? float32Products(tile, dims) : float16Products(tile, dims);
 }
 
 /** Reads of the query words of this invocation's rows, and of one word of a key: `index` counts words of the head. */
@@ -37,15 +37,18 @@ const readWeights = (tile: Tile, index: string) =>
 const readValue = (c: number, index: string, o: number) =>
   `let v = keyTile[(${index} + ${c} * threadsX) * tileStride + x + ${o} * threadsX];`;
 
-/** Words of the head that an invocation adds up, and the guard of the last where they are not shared evenly. */
-export const outputWords = (tile: Tile, headDim: number, held: Held) =>
-  Math.ceil(headWords(headDim, held) / tile.threadsX);
-export const ifInHead = (tile: Tile, headDim: number, held: Held, o: number) =>
-  headWords(headDim, held) < (o + 1) * tile.threadsX ? `if (x + ${o} * threadsX < headWords) ` : '';
+/** The constant that holds the words of a row of values. */
+export const valueWords = ({headDim, valueDim}: HeadDims) => (valueDim === headDim ? 'headWords' : 'valueWords');
 
-function float32Products(tile: Tile, headDim: number): Products {
+/** Words of a row of the output that an invocation adds up, and the guard of the last where they are not shared evenly. */
+export const outputWords = (tile: Tile, {valueDim}: HeadDims, held: Held) =>
+  Math.ceil(headWords(valueDim, held) / tile.threadsX);
+export const ifInHead = (tile: Tile, dims: HeadDims, held: Held, o: number) =>
+  headWords(dims.valueDim, held) < (o + 1) * tile.threadsX ? `if (x + ${o} * threadsX < ${valueWords(dims)}) ` : '';
+
+function float32Products(tile: Tile, dims: HeadDims): Products {
   const {rows, columns, threadsX} = tile;
-  const scoreUnroll = headWords(headDim, 'float32') % 4 === 0 ? 4 : 1;
+  const scoreUnroll = headWords(dims.headDim, 'float32') % 4 === 0 ? 4 : 1;
   const sumUnroll = Math.min(4, threadsX);
   const components = ['x', 'y', 'z', 'w'];
   return {
@@ -79,10 +82,10 @@ function float32Products(tile: Tile, headDim: number): Products {
         sumUnroll,
         (u) => `{
       ${readWeights(tile, `i + ${u}`)}
-      ${each(outputWords(tile, headDim, 'float32'), (o) =>
+      ${each(outputWords(tile, dims, 'float32'), (o) =>
         each(
           columns,
-          (c) => `${ifInHead(tile, headDim, 'float32', o)}{
+          (c) => `${ifInHead(tile, dims, 'float32', o)}{
         ${readValue(c, `i + ${u}`, o)}
         ${each(rows, (r) => `output[${r}][${o}] = fma(vec4<f32>(w${r}[${c}]), v, output[${r}][${o}]);`)}
       }`,
@@ -108,12 +111,12 @@ const scoreFold = 4;
 /** The same for values: 4 columns of so many invocations. */
 const sumFold = 4;
 
-function float16Products(tile: Tile, headDim: number): Products {
+function float16Products(tile: Tile, dims: HeadDims): Products {
   const {rows, columns, threadsX} = tile;
-  const words = headWords(headDim, 'float16');
+  const words = headWords(dims.headDim, 'float16');
   const scoreUnroll = words % scoreFold === 0 ? scoreFold : words % 2 === 0 ? 2 : 1;
   const sumUnroll = Math.min(sumFold, threadsX);
-  const outputs = outputWords(tile, headDim, 'float16');
+  const outputs = outputWords(tile, dims, 'float16');
   const pairs = columns / 2;
   const pairOf = (r: number, c: number) => (pairs === 1 ? `w${r}` : `w${r}[${c >> 1}]`);
   const packed = listed(pairs, (p) => `pack2x16float(vec2<f32>(weight[${2 * p}], weight[${2 * p + 1}]))`);
@@ -158,7 +161,7 @@ fn pack(a : vec4<f32>, b : vec4<f32>) -> vec4<u32> {
       ${each(outputs, (o) =>
         each(
           columns,
-          (c) => `${ifInHead(tile, headDim, 'float16', o)}{
+          (c) => `${ifInHead(tile, dims, 'float16', o)}{
         ${readValue(c, `i + ${u}`, o)}
         ${each(
           rows,
@@ -189,7 +192,8 @@ export function listed(count: number, text: (i: number) => string, separator = '
 }
 
 /** Constants and tiles in workgroup memory. */
-export function attendMemory(tile: Tile, headDim: number, held: Held, {word, weights}: Products): string {
+export function attendMemory(tile: Tile, dims: HeadDims, held: Held, {word, weights}: Products): string {
+  const {headDim, valueDim} = dims;
   const {threadsX, threadsY, rows, columns} = tile;
   const [queries, keys] = [threadsY * rows, threadsX * columns];
   return `
@@ -200,11 +204,11 @@ const rows = ${rows};
 const columns = ${columns};
 const tileQueries = ${queries};
 const tileKeys = ${keys};
-const headWords = ${headWords(headDim, held)};
-const tileStride = ${tileStride(headDim, held)};
+const headWords = ${headWords(headDim, held)};${valueDim === headDim ? '' : `\nconst valueWords = ${headWords(valueDim, held)};`}
+const tileStride = ${tileStride(dims, held)};
 const rowStride = ${rowStride(tile)};
-var<workgroup> queryTile : array<${word}, ${queries * tileStride(headDim, held)}>;
-var<workgroup> keyTile : array<${word}, ${keys * tileStride(headDim, held)}>;
+var<workgroup> queryTile : array<${word}, ${queries * tileStride(dims, held)}>;
+var<workgroup> keyTile : array<${word}, ${keys * tileStride(dims, held)}>;
 var<workgroup> weights : array<${weights}, ${queries * rowStride(tile)}>;
 var<workgroup> rowPartials : array<vec${rows}<f32>, ${threadsY * rowStride(tile)}>;
 var<workgroup> keyPositions : array<i32, tileKeys>;

@@ -6,6 +6,12 @@ import {tileKeys, tileQueries, tileThreads} from './tile.js';
 /** What the tiles of the attend stage hold, in words of 16 bytes: 4 values of float32 or 8 of float16. */
 export type Held = 'float32' | 'float16';
 
+/** Values of a row of query and key, and of a row of value and output. */
+export interface HeadDims {
+  headDim: number;
+  valueDim: number;
+}
+
 export const wordValues = (held: Held) => (held === 'float32' ? 4 : 8);
 export const headWords = (headDim: number, held: Held) => Math.ceil(headDim / wordValues(held));
 
@@ -34,18 +40,22 @@ const tiles: Record<Held, Tile[]> = {
   ],
 };
 
-/** An odd number of words from one row to the next: consecutive rows lie in different banks of workgroup memory. */
-export const tileStride = (headDim: number, held: Held) => headWords(headDim, held) | 1;
+/**
+ * Words from one row to the next, the same for queries, keys and values; an odd number: consecutive rows lie in different
+ * banks of workgroup memory.
+ */
+export const tileStride = ({headDim, valueDim}: HeadDims, held: Held) =>
+  headWords(Math.max(headDim, valueDim), held) | 1;
 /** The same for the weights of a row, which are stored together for the columns of an x, and for its partial maxima. */
 export const rowStride = ({threadsX}: Tile) => threadsX + 1;
 
-/** Words of a tile of keys or values that an invocation carries from global to workgroup memory. */
-export const carriedWords = (tile: Tile, headDim: number, held: Held) =>
-  Math.ceil((tileKeys(tile) * headWords(headDim, held)) / tileThreads(tile));
+/** Words of a tile of keys or of values, by their dims, that an invocation carries from global to workgroup memory. */
+export const carriedWords = (tile: Tile, dim: number, held: Held) =>
+  Math.ceil((tileKeys(tile) * headWords(dim, held)) / tileThreads(tile));
 
 /** Workgroup memory of the attend stage: its declarations, counted. */
-export function attendBytes(tile: Tile, headDim: number, held: Held): number {
-  const rows = (tileQueries(tile) + tileKeys(tile)) * tileStride(headDim, held) * 16;
+export function attendBytes(tile: Tile, dims: HeadDims, held: Held): number {
+  const rows = (tileQueries(tile) + tileKeys(tile)) * tileStride(dims, held) * 16;
   const weights = tileQueries(tile) * rowStride(tile) * tile.columns * (held === 'float32' ? 4 : 2);
   const partials = tileQueries(tile) * rowStride(tile) * 4;
   const keyPositions = tileKeys(tile) * 4;
@@ -54,28 +64,56 @@ export function attendBytes(tile: Tile, headDim: number, held: Held): number {
 }
 
 /**
+ * Tiles of few rows, for decoding: what counts there is that many loads are on their way. Not measured yet. Where none of
+ * them fits, or holds all rows, the tiles above serve.
+ */
+const fewRowTiles: Record<Held, Tile[]> = {
+  float32: [
+    {threadsX: 16, threadsY: 4, rows: 2, columns: 2},
+    {threadsX: 16, threadsY: 8, rows: 2, columns: 2},
+    {threadsX: 8, threadsY: 4, rows: 2, columns: 2},
+    {threadsX: 8, threadsY: 8, rows: 2, columns: 2},
+  ],
+  float16: [
+    {threadsX: 8, threadsY: 8, rows: 2, columns: 4},
+    {threadsX: 4, threadsY: 8, rows: 2, columns: 4},
+  ],
+};
+
+/**
  * The first tile that fits the device's workgroup memory and invocations and is not longer than a block, whose end no
- * tile crosses. Preferred are tiles whose invocations share a row of the head evenly and carry at most 32 values in
+ * tile crosses. Preferred are tiles whose invocations share a row of the output evenly and carry at most 32 values in
  * registers.
  */
 export function chooseAttendTile(
   op: string,
   {device}: WebGPUBackend,
-  headDim: number,
+  dims: HeadDims,
   blockSize: number,
   held: Held,
 ): Tile {
-  const {maxComputeWorkgroupStorageSize, maxComputeInvocationsPerWorkgroup} = device.limits;
-  const fitting = tiles[held].filter(
-    (tile) =>
-      attendBytes(tile, headDim, held) <= maxComputeWorkgroupStorageSize &&
-      tileThreads(tile) <= maxComputeInvocationsPerWorkgroup,
-  );
+  const fitting = tiles[held].filter((tile) => fits(device, tile, dims, held));
   if (fitting.length === 0) {
-    failForHead(op, device, headDim, attendBytes(tiles[held][tiles[held].length - 1], headDim, held));
+    failForHead(op, device, dims, attendBytes(tiles[held][tiles[held].length - 1], dims, held));
   }
   const short = fitting.filter((tile) => tileQueries(tile) <= blockSize);
-  const isEven = (tile: Tile) =>
-    headWords(headDim, held) % tile.threadsX === 0 && carriedWords(tile, headDim, held) * wordValues(held) <= 32;
-  return short.find(isEven) ?? short[0] ?? fitting[fitting.length - 1];
+  return short.find((tile) => isEven(tile, dims, held)) ?? short[0] ?? fitting[fitting.length - 1];
+}
+
+/** The same for so few rows that they are one tile, if one of the tiles for them fits. */
+export function chooseFewRowTile({device}: WebGPUBackend, dims: HeadDims, rows: number, held: Held): Tile | undefined {
+  const fitting = fewRowTiles[held].filter((tile) => tileQueries(tile) >= rows && fits(device, tile, dims, held));
+  return fitting.find((tile) => isEven(tile, dims, held)) ?? fitting[0];
+}
+
+function fits({limits}: GPUDevice, tile: Tile, dims: HeadDims, held: Held): boolean {
+  return (
+    attendBytes(tile, dims, held) <= limits.maxComputeWorkgroupStorageSize &&
+    tileThreads(tile) <= limits.maxComputeInvocationsPerWorkgroup
+  );
+}
+
+function isEven(tile: Tile, {headDim, valueDim}: HeadDims, held: Held): boolean {
+  const carried = carriedWords(tile, Math.max(headDim, valueDim), held) * wordValues(held);
+  return headWords(valueDim, held) % tile.threadsX === 0 && carried <= 32;
 }

@@ -9,13 +9,13 @@ export function blockMask(backend: WebGPUBackend, blockLists: TensorInfo): Tenso
 
 export class BlockMaskProgram extends AttentionProgram<object> {
   constructor(blockLists: TensorInfo) {
-    const [batch, heads, blocks] = blockLists.shape;
+    const [batch, heads, queryBlocks, listSize] = blockLists.shape;
     super({
       inputs: {blockLists: {tensor: blockLists, components: 1}},
-      outputShape: [batch, heads, blocks, blocks],
+      outputShape: [batch, heads, queryBlocks, listSize - 1],
       outputType: 'bool',
       threads: 64,
-      workgroups: batch * heads * blocks,
+      workgroups: batch * heads * queryBlocks,
       uniforms: {},
       variant: {},
     });
@@ -26,9 +26,9 @@ export class BlockMaskProgram extends AttentionProgram<object> {
 // A workgroup writes the row of one query block: zeros, then a one for each entry of its list.
 ${workgroupIndex}
 fn main(index : i32) {
-  let blocks = uniforms.outShape.z;
+  let blocks = uniforms.outShape.w;
   let row = workgroupIndex();
-  let exists = row < uniforms.outShape.x * uniforms.outShape.y * blocks;
+  let exists = row < uniforms.outShape.x * uniforms.outShape.y * uniforms.outShape.z;
   for (var i = i32(localIndex); i < blocks && exists; i += 64) {
     result[row * blocks + i] = 0;
   }

@@ -23,6 +23,11 @@ const common: Omit<AttentionCosts, 'multiplyAdds'> = {
 const multiplyAdds: Record<Arithmetic, number> = {float32: 1.18e10, float16: 1.99e10, 'matrix units': 3.45e10};
 
 /** The costs on a device: they depend on what multiplies. */
-export function webgpuCosts(device: GPUDevice, headDim: number, precision: 'float32' | 'float16'): AttentionCosts {
-  return {...common, multiplyAdds: multiplyAdds[arithmeticOf(device, headDim, precision)]};
+export function webgpuCosts(
+  device: GPUDevice,
+  headDim: number,
+  precision: 'float32' | 'float16',
+  valueDim = headDim,
+): AttentionCosts {
+  return {...common, multiplyAdds: multiplyAdds[arithmeticOf(device, {headDim, valueDim}, precision)]};
 }

@@ -24,10 +24,16 @@ export function planShapes({batch, heads, keyLength, queryBlocks, keyBlocks}: Bl
   return {'key order': [batch, heads, keyLength], 'block lists': [batch, heads, queryBlocks, keyBlocks + 1]};
 }
 
-/** Throws because no tile of the head dim is small enough for the device. */
-export function failForHead(op: string, {limits}: GPUDevice, headDim: number, needed: number): never {
+/** Throws because no tile of the head dim (or of the value dim, where that is larger) is small enough for the device. */
+export function failForHead(
+  op: string,
+  {limits}: GPUDevice,
+  {headDim, valueDim}: Pick<BlockGeometry, 'headDim' | 'valueDim'>,
+  needed: number,
+): never {
+  const got = valueDim > headDim ? `value: got valueDim ${valueDim}` : `query: got headDim ${headDim}`;
   throw new Error(
-    `${op}: query: got headDim ${headDim}, which needs ${needed} bytes of workgroup memory; this device has ` +
+    `${op}: ${got}, which needs ${needed} bytes of workgroup memory; this device has ` +
       `${limits.maxComputeWorkgroupStorageSize}.`,
   );
 }

@@ -13,13 +13,15 @@ import type {BlockGeometry} from '../block_geometry.js';
 import {blockGeometry, isExact} from '../block_geometry.js';
 import {runsExact} from '../cost_model.js';
 import {exactPlan} from '../exact_plan.js';
-import {refuseForms} from '../supported_forms.js';
 import {attend} from './attend.js';
+import {attendRemainder} from './attend_remainder.js';
 import type {BlockPlan} from './attend_walk.js';
+import {blockLists} from './block_lists.js';
 import {blockMask} from './block_mask.js';
 import {webgpuCosts} from './costs.js';
 import {checkBufferSizes, planShapes} from './device_limits.js';
 import {permute} from './permute.js';
+import {probedScores} from './probed_scores.js';
 import {withScratch} from './program.js';
 import {scoreBlocks} from './score_blocks.js';
 import {selectBlocks} from './select_blocks.js';
@@ -34,20 +36,28 @@ function pbsAttention(args: {
   attrs: PBSAttentionAttrs;
 }): TensorInfo {
   const {inputs, backend, attrs} = args;
-  const {query, key, value} = inputs;
+  const {query, key, value, keyLengths, keyIndices, blockMask} = inputs;
   const geometry = blockGeometry(query, key, attrs, value);
-  refuseForms('pbsAttention', 'webgpu', geometry, inputs);
-  const costs = webgpuCosts(backend.device, geometry.headDim, attrs.precision);
-  if (runsExact(geometry, attrs, costs)) {
+  const isPlanned = keyIndices !== undefined && blockMask !== undefined;
+  const costs = webgpuCosts(backend.device, geometry.headDim, attrs.precision, geometry.valueDim);
+  if (!isPlanned && runsExact(geometry, attrs, costs)) {
     return exactAttention('pbsAttention', inputs, backend, attrs);
   }
-  checkBufferSizes('pbsAttention', backend, shapesOf(inputs));
+  checkBufferSizes('pbsAttention', backend, {...shapesOf(inputs), ...outputShape(geometry)});
   checkBufferSizes('pbsAttention', backend, planShapes(geometry));
   return withScratch(backend, (scratch) => {
-    const plan = planBlocks('pbsAttention', backend, query, key, geometry, attrs);
-    scratch(plan.keyIndices);
-    scratch(plan.blockLists);
-    return attend('pbsAttention', backend, query, key, value, geometry, attrs, plan);
+    let plan: BlockPlan;
+    if (isPlanned) {
+      plan = {keyIndices, blockLists: scratch(blockLists(backend, blockMask))};
+    } else {
+      plan = planBlocks('pbsAttention', backend, query, key, geometry, attrs, keyLengths);
+      scratch(plan.keyIndices);
+      scratch(plan.blockLists);
+    }
+    const seen = attrs.remainder
+      ? scratch(attendRemainder(backend, query, key, value, geometry, attrs.scale, attrs.causal, plan, keyLengths))
+      : undefined;
+    return attend('pbsAttention', backend, query, key, value, geometry, attrs, plan, {keyLengths, seen});
   });
 }
 
@@ -65,13 +75,12 @@ function exactAttention(
   backend: WebGPUBackend,
   attrs: FlashAttentionAttrs,
 ): TensorInfo {
-  const {query, key, value} = inputs;
-  checkBufferSizes(op, backend, shapesOf(inputs));
+  const {query, key, value, keyLengths, mask} = inputs;
   const length = Math.max(query.shape[2], key.shape[2]);
   const sizes = {blockSize: length, segmentSize: length, queryOffset: attrs.queryOffset};
   const geometry = blockGeometry(query, key, sizes, value);
-  refuseForms(op, 'webgpu', geometry, inputs);
-  return attend(op, backend, query, key, value, geometry, attrs);
+  checkBufferSizes(op, backend, {...shapesOf(inputs), ...outputShape(geometry)});
+  return attend(op, backend, query, key, value, geometry, attrs, undefined, {keyLengths, mask});
 }
 
 function pbsAttentionPlan(args: {
@@ -80,10 +89,9 @@ function pbsAttentionPlan(args: {
   attrs: PBSAttentionPlanAttrs;
 }): TensorInfo[] {
   const {inputs, backend, attrs} = args;
-  const {query, key} = inputs;
+  const {query, key, keyLengths} = inputs;
   const geometry = blockGeometry(query, key, attrs);
   const {batch, heads, keyLength, queryBlocks, keyBlocks} = geometry;
-  refuseForms('pbsAttentionPlan', 'webgpu', geometry, inputs);
   checkBufferSizes('pbsAttentionPlan', backend, shapesOf(inputs));
   checkBufferSizes('pbsAttentionPlan', backend, planShapes(geometry));
   if (isExact(geometry, attrs)) {
@@ -94,7 +102,7 @@ function pbsAttentionPlan(args: {
     ];
   }
   return withScratch(backend, (scratch, keep) => {
-    const plan = planBlocks('pbsAttentionPlan', backend, query, key, geometry, attrs);
+    const plan = planBlocks('pbsAttentionPlan', backend, query, key, geometry, attrs, keyLengths);
     scratch(plan.blockLists);
     return [keep(plan.keyIndices), blockMask(backend, plan.blockLists)];
   });
@@ -108,16 +116,25 @@ function planBlocks(
   key: TensorInfo,
   geometry: BlockGeometry,
   attrs: PBSAttentionAttrs,
+  keyLengths?: TensorInfo,
 ): BlockPlan {
-  const {scale, causal, threshold, exactLastBlock} = attrs;
+  const {scale, causal, threshold, exactLastBlock, probeRows} = attrs;
   return withScratch(backend, (scratch, keep) => {
-    const order = permute(op, backend, query, key, geometry, scale, attrs.permute);
+    const order = permute(op, backend, query, key, geometry, scale, attrs.permute, causal, keyLengths);
     scratch(order.keyScores);
     keep(order.keyIndices);
-    const scores = scratch(scoreBlocks(backend, query, key, order, geometry, scale, causal, exactLastBlock));
-    const blockLists = selectBlocks(backend, scores, order.keyIndices, geometry, threshold, causal);
+    const scores = scratch(
+      probeRows > 0
+        ? probedScores(op, backend, query, key, order, geometry, scale, causal, exactLastBlock, probeRows, keyLengths)
+        : scoreBlocks(backend, query, key, order, geometry, scale, causal, exactLastBlock, keyLengths),
+    );
+    const blockLists = selectBlocks(backend, scores, order.keyIndices, geometry, threshold, causal, probeRows > 0);
     return {keyIndices: order.keyIndices, blockLists};
   });
+}
+
+function outputShape({batch, heads, queryLength, valueDim}: BlockGeometry): Record<string, number[]> {
+  return {output: [batch, heads, queryLength, valueDim]};
 }
 
 function shapesOf(inputs: object): Record<string, number[]> {

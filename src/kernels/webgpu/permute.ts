@@ -1,6 +1,8 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import type {BlockGeometry} from '../block_geometry.js';
+import type {ProxyRangeVariant} from './key_lengths.js';
+import {keyEnd, keyLengthsInput, proxyRange, proxyRangeUniforms, proxyRangeVariant} from './key_lengths.js';
 import {AttentionProgram, keyRow, readRow, rowComponents, withScratch, workgroupIndex} from './program.js';
 import type {Tile} from './tile.js';
 import {chooseTile, loadTile, scoreTile, tileKeys, tileQueries, tileThreads} from './tile.js';
@@ -22,7 +24,10 @@ export function keysPerChunk({permutedLength}: BlockGeometry): number {
 
 /**
  * Stage 1, permute (paper section 3.2): scores the keys of the complete segments by the mean attention of the last
- * query rows, without a causal mask, and sorts each segment by descending score, equal scores by index.
+ * query rows, without a causal mask, and sorts each segment by descending score, equal scores by index. Keys that are
+ * padding score 0, so that they stand last; a batch entry without proxy rows or without keys keeps its order.
+ *
+ * `causal` counts with key lengths alone: it says which rows are padding.
  *
  * The softmax over all keys needs two passes, since the scores of all proxy rows are too many to keep: maximum and sum
  * of each row over chunks of keys, combined to one logarithm a row, then the weights themselves, added up by key.
@@ -35,31 +40,43 @@ export function permute(
   geometry: BlockGeometry,
   scale: number,
   sort: boolean,
+  causal: boolean,
+  keyLengths?: TensorInfo,
 ): KeyOrder {
   const tile = chooseTile(op, backend, geometry.headDim, geometry.blockSize);
+  const proxy: ProxyPass = {geometry, tile, scale, causal, keyLengths};
   return withScratch(backend, (scratch, keep) => {
-    const statistics = scratch(new ProxyStatisticsProgram(query, key, geometry, tile, scale).run(backend));
+    const statistics = scratch(new ProxyStatisticsProgram(query, key, proxy).run(backend));
     const rowLogSums = scratch(new ProxyLogSumsProgram(statistics).run(backend));
-    const keyScores = keep(new KeyScoresProgram(query, key, rowLogSums, geometry, tile, scale).run(backend));
+    const keyScores = keep(new KeyScoresProgram(query, key, rowLogSums, proxy).run(backend));
     return {keyScores, keyIndices: new SortKeysProgram(keyScores, geometry, sort).run(backend)};
   });
 }
 
-interface ProxyVariant {
+/** What the programs that score keys have in common. */
+export interface ProxyPass {
+  geometry: BlockGeometry;
+  tile: Tile;
+  scale: number;
+  causal: boolean;
+  keyLengths?: TensorInfo;
+}
+
+interface ProxyVariant extends ProxyRangeVariant {
   tile: Tile;
   headDim: number;
 }
 
 /** float32 `[batch * heads, chunks, proxyRows, 2]`: maximum and sum of exp2(score − maximum), a row and chunk of keys. */
 export class ProxyStatisticsProgram extends AttentionProgram<ProxyVariant> {
-  constructor(query: TensorInfo, key: TensorInfo, geometry: BlockGeometry, tile: Tile, scale: number) {
+  constructor(query: TensorInfo, key: TensorInfo, {geometry, tile, scale, causal, keyLengths}: ProxyPass) {
     const {batch, heads, headDim, permutedLength, proxyRows} = geometry;
     const components = rowComponents(headDim);
     const chunkSize = keysPerChunk(geometry);
     const chunks = Math.ceil(permutedLength / chunkSize);
     const rowTiles = Math.ceil(proxyRows / tileQueries(tile));
     super({
-      inputs: {query: {tensor: query, components}, key: {tensor: key, components}},
+      inputs: {query: {tensor: query, components}, key: {tensor: key, components}, ...keyLengthsInput(keyLengths)},
       outputShape: [batch * heads, chunks, proxyRows, 2],
       outputType: 'float32',
       threads: tileThreads(tile),
@@ -69,12 +86,13 @@ export class ProxyStatisticsProgram extends AttentionProgram<ProxyVariant> {
         permutedLength: {type: 'i32', value: permutedLength},
         rowTiles: {type: 'i32', value: rowTiles},
         chunkSize: {type: 'i32', value: chunkSize},
+        ...(keyLengths && proxyRangeUniforms(geometry, causal, keyLengths)),
       },
-      variant: {tile, headDim},
+      variant: {tile, headDim, ...proxyRangeVariant(geometry, causal, keyLengths)},
     });
   }
 
-  protected shader({tile, headDim}: ProxyVariant): string {
+  protected shader({tile, headDim, padded, positions}: ProxyVariant): string {
     return `
 // A workgroup takes tileQueries proxy rows of one head and one chunk of keys, and walks over the chunk in tiles of
 // tileKeys keys. Invocation (x, y) keeps, in registers, maximum and sum of its rows over its own columns; they are
@@ -82,7 +100,7 @@ export class ProxyStatisticsProgram extends AttentionProgram<ProxyVariant> {
 ${workgroupIndex}
 ${keyRow}
 ${scoreTile(tile, headDim)}
-${loadKeysInPlace(tile, headDim)}
+${loadKeysInPlace(tile, headDim)}${padded ? paddedRange(positions) : ''}
 var<workgroup> partialMax : array<f32, ${tileQueries(tile) * tile.threadsX}>;
 var<workgroup> partialSum : array<f32, ${tileQueries(tile) * tile.threadsX}>;
 
@@ -95,16 +113,16 @@ fn main(index : i32) {
   let chunk = (workgroupIndex() / uniforms.rowTiles) % chunks;
   let head = workgroupIndex() / (uniforms.rowTiles * chunks);
   let exists = head < uniforms.outShape.x;
-  let firstProxy = uniforms.queryShape.z - proxyRows;
+  ${padded ? 'let proxy = proxyRange(head);\n  let firstProxy = proxy.x;' : 'let firstProxy = uniforms.queryShape.z - proxyRows;'}
   let firstRow = rowTile * tileQueries;
-  loadQueryTile(head, firstProxy + firstRow, select(0, firstProxy + min(firstRow + tileQueries, proxyRows), exists));
+  loadQueryTile(head, firstProxy + firstRow, select(0, ${padded ? 'min(firstProxy + firstRow + tileQueries, proxy.y)' : 'firstProxy + min(firstRow + tileQueries, proxyRows)'}, exists));
 
   var rowMax : array<f32, rows>;
   var rowSum : array<f32, rows>;
   for (var r = 0; r < rows; r++) {
     rowMax[r] = masked;
   }
-  let chunkEnd = select(0, min((chunk + 1) * uniforms.chunkSize, uniforms.permutedLength), exists);
+  let chunkEnd = select(0, min((chunk + 1) * uniforms.chunkSize, ${padded ? 'min(keyEnd(head), uniforms.permutedLength)' : 'uniforms.permutedLength'}), exists);
   // All chunks take the same number of rounds, as barriers demand; past the last key the tile is empty.
   for (var offset = 0; offset < uniforms.chunkSize; offset += tileKeys) {
     let first = chunk * uniforms.chunkSize + offset;
@@ -196,17 +214,16 @@ export class KeyScoresProgram extends AttentionProgram<ProxyVariant> {
     query: TensorInfo,
     key: TensorInfo,
     rowLogSums: TensorInfo,
-    geometry: BlockGeometry,
-    tile: Tile,
-    scale: number,
+    {geometry, tile, scale, causal, keyLengths}: ProxyPass,
   ) {
-    const {batch, heads, headDim, permutedLength, proxyRows} = geometry;
+    const {batch, heads, headDim, permutedLength} = geometry;
     const components = rowComponents(headDim);
     super({
       inputs: {
         query: {tensor: query, components},
         key: {tensor: key, components},
         rowLogSums: {tensor: rowLogSums, components: 1},
+        ...keyLengthsInput(keyLengths),
       },
       outputShape: [batch, heads, permutedLength],
       outputType: 'float32',
@@ -214,13 +231,13 @@ export class KeyScoresProgram extends AttentionProgram<ProxyVariant> {
       workgroups: batch * heads * Math.ceil(permutedLength / tileKeys(tile)),
       uniforms: {
         logitScale: {type: 'f32', value: scale * Math.LOG2E},
-        proxyRows: {type: 'i32', value: proxyRows},
+        ...proxyRangeUniforms(geometry, causal, keyLengths),
       },
-      variant: {tile, headDim},
+      variant: {tile, headDim, ...proxyRangeVariant(geometry, causal, keyLengths)},
     });
   }
 
-  protected shader({tile, headDim}: ProxyVariant): string {
+  protected shader({tile, headDim, padded, positions}: ProxyVariant): string {
     return `
 // A workgroup takes tileKeys keys of one head, loaded once, and walks over the proxy rows in tiles of tileQueries.
 // Invocation (x, y) adds up, in registers, the weights of its columns over its own rows; they are added up over y once
@@ -228,7 +245,7 @@ export class KeyScoresProgram extends AttentionProgram<ProxyVariant> {
 ${workgroupIndex}
 ${keyRow}
 ${scoreTile(tile, headDim)}
-${loadKeysInPlace(tile, headDim)}
+${loadKeysInPlace(tile, headDim)}${padded ? paddedRange(positions) : ''}
 var<workgroup> partialSums : array<f32, ${tileKeys(tile) * tile.threadsY}>;
 
 fn main(index : i32) {
@@ -240,12 +257,19 @@ fn main(index : i32) {
   let head = workgroupIndex() / keyTiles;
   let exists = head < uniforms.outShape.x * uniforms.outShape.y;
   let endKey = select(0, min(firstKey + tileKeys, permutedLength), exists);
-  loadKeyTile(head, uniforms.outShape.y, firstKey, endKey);
+  loadKeyTile(head, uniforms.outShape.y, firstKey, ${padded ? 'min(endKey, keyEnd(head))' : 'endKey'});
 
-  let firstProxy = uniforms.queryShape.z - uniforms.proxyRows;
+  ${
+    padded
+      ? `let proxy = proxyRange(head);
+  let firstProxy = proxy.x;
+  let proxyRows = proxy.y - proxy.x;
+  // All entries take the same number of rounds, as barriers demand; past an entry's last row the tile is empty.`
+      : 'let firstProxy = uniforms.queryShape.z - uniforms.proxyRows;'
+  }
   var columnSums : array<f32, columns>;
   for (var firstRow = 0; firstRow < uniforms.proxyRows; firstRow += tileQueries) {
-    let endRow = min(firstRow + tileQueries, uniforms.proxyRows);
+    let endRow = min(firstRow + tileQueries, ${padded ? 'proxyRows' : 'uniforms.proxyRows'});
     loadQueryTile(head, firstProxy + firstRow, select(0, firstProxy + endRow, exists));
     // Barrier: scores read rows that others loaded.
     workgroupBarrier();
@@ -274,12 +298,21 @@ fn main(index : i32) {
       sum += partialSums[i * tileKeys + slot];
     }
     if (firstKey + slot < endKey) {
-      result[head * permutedLength + firstKey + slot] = sum / f32(uniforms.proxyRows);
+      ${
+        padded
+          ? `// Padding scores 0, and so does every key where there is no proxy row.
+      let scores = proxyRows > 0 && firstKey + slot < keyEnd(head);
+      result[head * permutedLength + firstKey + slot] = select(0.0, sum / f32(max(1, proxyRows)), scores);`
+          : 'result[head * permutedLength + firstKey + slot] = sum / f32(uniforms.proxyRows);'
+      }
     }
   }
 }`;
   }
 }
+
+const paddedRange = (positions: boolean) =>
+  keyEnd('uniforms.queryShape.y', 'uniforms.keyShape.z') + proxyRange(positions, 'uniforms.queryShape.z');
 
 /** Loads the keys [first, end) of a head, in their own order; zeros follow. */
 function loadKeysInPlace(tile: Tile, headDim: number): string {

@@ -2,6 +2,9 @@ import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import type {BlockGeometry} from '../block_geometry.js';
 import {firstProxyBlock} from '../block_geometry.js';
+import type {GridVariant} from './block_grid.js';
+import {gridUniforms, gridVariant, scoredBlocks} from './block_grid.js';
+import {keyEnd, keyLengthsInput, proxyRange, proxyRangeUniforms} from './key_lengths.js';
 import type {KeyOrder} from './permute.js';
 import {
   AttentionProgram,
@@ -23,6 +26,8 @@ import {workgroupReduce} from './workgroup_reduce.js';
  * The estimate is a softmax over products of mean queries and mean keys. With `exactLastBlock`, query blocks that hold
  * proxy rows take the attention that those rows pay, known from stage 1; that needs a causal mask, because stage 1
  * knows complete segments alone.
+ *
+ * With key lengths, keys that are padding add nothing to the means of their blocks, and blocks of nothing else score 0.
  */
 export function scoreBlocks(
   backend: WebGPUBackend,
@@ -33,49 +38,64 @@ export function scoreBlocks(
   scale: number,
   causal: boolean,
   exactLastBlock: boolean,
+  keyLengths?: TensorInfo,
 ): TensorInfo {
   return withScratch(backend, (scratch) => {
-    const pooled = scratch(new PoolBlocksProgram(query, key, keyIndices, geometry).run(backend));
+    const pooled = scratch(new PoolBlocksProgram(query, key, keyIndices, geometry, keyLengths).run(backend));
     const proxyMass =
       exactLastBlock && causal
         ? scratch(new ProxyMassProgram(keyScores, keyIndices, geometry).run(backend))
         : undefined;
-    return new BlockScoresProgram(pooled, geometry, scale, causal, proxyMass).run(backend);
+    return new BlockScoresProgram(pooled, geometry, scale, causal, proxyMass, keyLengths).run(backend);
   });
 }
 
 interface PoolVariant {
   headDim: number;
+  /** Whether there are key lengths. */
+  padded: boolean;
 }
 
 /** Rows of a block that are added up side by side: what is left of 64 invocations when each takes one vec4 column. */
 const poolLanes = (headDim: number) => Math.max(1, Math.floor(64 / headVectors(headDim)));
 
 /**
- * float32 `[2 * batch, heads, blocks, headDim]`: the mean query of each block, then the mean key of each block of the
- * permuted order, which differs by head.
+ * float32 `[batch * heads * (queryBlocks + keyBlocks), headDim]`: the mean query of each block, of all heads, then the mean
+ * key of each block of the permuted order, which differs by head.
  */
 export class PoolBlocksProgram extends AttentionProgram<PoolVariant> {
-  constructor(query: TensorInfo, key: TensorInfo, keyIndices: TensorInfo, geometry: BlockGeometry) {
-    const {batch, heads, headDim, blockSize, keyBlocks} = geometry;
+  constructor(
+    query: TensorInfo,
+    key: TensorInfo,
+    keyIndices: TensorInfo,
+    geometry: BlockGeometry,
+    keyLengths?: TensorInfo,
+  ) {
+    const {batch, heads, headDim, blockSize, queryBlocks, keyBlocks} = geometry;
     const components = rowComponents(headDim);
+    const blocks = batch * heads * (queryBlocks + keyBlocks);
     super({
       inputs: {
         query: {tensor: query, components},
         key: {tensor: key, components},
         keyIndices: {tensor: keyIndices, components: 1},
+        ...keyLengthsInput(keyLengths),
       },
-      outputShape: [2 * batch, heads, keyBlocks, headDim],
+      outputShape: [blocks, headDim],
       outputType: 'float32',
       outputComponents: components,
       threads: headVectors(headDim) * poolLanes(headDim),
-      workgroups: 2 * batch * heads * keyBlocks,
-      uniforms: {blockSize: {type: 'i32', value: blockSize}},
-      variant: {headDim},
+      workgroups: blocks,
+      uniforms: {
+        blockSize: {type: 'i32', value: blockSize},
+        queryBlocks: {type: 'i32', value: queryBlocks},
+        keyBlocks: {type: 'i32', value: keyBlocks},
+      },
+      variant: {headDim, padded: keyLengths !== undefined},
     });
   }
 
-  protected shader({headDim}: PoolVariant): string {
+  protected shader({headDim, padded}: PoolVariant): string {
     const vectors = headVectors(headDim);
     const lanes = poolLanes(headDim);
     return `
@@ -85,26 +105,33 @@ ${workgroupIndex}
 ${keyRow}
 ${readRow('readQuery', 'query', headDim)}
 ${readRow('readKey', 'key', headDim)}
-${writeRow('writePooled', headDim)}
+${writeRow('writePooled', headDim)}${padded ? keyEnd('uniforms.queryShape.y', 'uniforms.keyShape.z') : ''}
 var<workgroup> laneSums : array<vec4<f32>, ${vectors * lanes}>;
 
 fn main(index : i32) {
   let vector = i32(localIndex) % ${vectors};
   let lane = i32(localIndex) / ${vectors};
-  let heads = uniforms.outShape.y;
-  let blocks = uniforms.outShape.z;
-  let length = uniforms.queryShape.z;
-  let allHeads = uniforms.queryShape.x * heads;
-  let block = workgroupIndex() % blocks;
-  let head = workgroupIndex() / blocks;
-  let exists = head < 2 * allHeads;
+  let heads = uniforms.queryShape.y;
+  let firstKeyBlock = uniforms.queryShape.x * heads * uniforms.queryBlocks;
+  let ofQuery = workgroupIndex() < firstKeyBlock;
+  let place = workgroupIndex() - select(firstKeyBlock, 0, ofQuery);
+  let blocks = select(uniforms.keyBlocks, uniforms.queryBlocks, ofQuery);
+  let block = place % blocks;
+  let head = place / blocks;
+  let exists = workgroupIndex() < uniforms.outShape.x;
+  ${
+    padded
+      ? `// Padding stands last in its segment, so the keys that are none are the first of the order, too.
+  let length = select(keyEnd(head), uniforms.queryShape.z, ofQuery);`
+      : 'let length = select(uniforms.keyShape.z, uniforms.queryShape.z, ofQuery);'
+  }
   let end = select(0, min((block + 1) * uniforms.blockSize, length), exists);
   var sum = vec4<f32>(0.0);
   for (var i = block * uniforms.blockSize + lane; i < end; i += ${lanes}) {
-    if (head < allHeads) {
-      sum += readQuery(head * length + i, vector);
+    if (ofQuery) {
+      sum += readQuery(head * uniforms.queryShape.z + i, vector);
     } else {
-      sum += readKey(keyRow(head - allHeads, heads, keyIndices[(head - allHeads) * length + i]), vector);
+      sum += readKey(keyRow(head, heads, keyIndices[head * uniforms.keyShape.z + i]), vector);
     }
   }
   laneSums[i32(localIndex)] = sum;
@@ -157,20 +184,28 @@ fn main(index : i32) {
   }
 }
 
-interface BlockScoresVariant extends PoolVariant {
-  causal: boolean;
+interface BlockScoresVariant extends PoolVariant, GridVariant {
   exactLastBlock: boolean;
 }
 
 /** float32 `[batch, heads, queryBlocks, keyBlocks]`: the scores. */
 export class BlockScoresProgram extends AttentionProgram<BlockScoresVariant> {
-  constructor(pooled: TensorInfo, geometry: BlockGeometry, scale: number, causal: boolean, proxyMass?: TensorInfo) {
-    const {batch, heads, headDim, blockSize, segmentSize, queryBlocks, keyBlocks} = geometry;
+  constructor(
+    pooled: TensorInfo,
+    geometry: BlockGeometry,
+    scale: number,
+    causal: boolean,
+    proxyMass?: TensorInfo,
+    keyLengths?: TensorInfo,
+  ) {
+    const {batch, heads, queryLength, keyLength, headDim, queryBlocks, keyBlocks} = geometry;
     const components = rowComponents(headDim);
+    const grid = gridVariant(geometry, causal);
     super({
       inputs: {
         pooled: {tensor: pooled, components},
         ...(proxyMass && {proxyMass: {tensor: proxyMass, components: 1}}),
+        ...keyLengthsInput(keyLengths),
       },
       outputShape: [batch, heads, queryBlocks, keyBlocks],
       outputType: 'float32',
@@ -178,21 +213,32 @@ export class BlockScoresProgram extends AttentionProgram<BlockScoresVariant> {
       workgroups: batch * heads * queryBlocks,
       uniforms: {
         logitScale: {type: 'f32', value: scale * Math.LOG2E},
-        blocksPerSegment: {type: 'i32', value: segmentSize / blockSize},
+        ...gridUniforms(geometry, grid),
         firstProxyBlock: {type: 'i32', value: firstProxyBlock(geometry)},
+        ...(keyLengths && {
+          ...proxyRangeUniforms(geometry, causal, keyLengths),
+          queryLength: {type: 'i32', value: queryLength},
+          keyLength: {type: 'i32', value: keyLength},
+        }),
       },
-      variant: {headDim, causal, exactLastBlock: proxyMass !== undefined},
+      variant: {
+        headDim,
+        ...grid,
+        exactLastBlock: proxyMass !== undefined,
+        padded: keyLengths !== undefined,
+      },
     });
   }
 
-  protected shader({headDim, causal, exactLastBlock}: BlockScoresVariant): string {
+  protected shader({headDim, causal, offset, exactLastBlock, padded}: BlockScoresVariant): string {
+    const scored = scoredBlocks({causal, offset}, 'blocks');
     return `
 // A workgroup computes the row of one query block; an invocation computes every 128th key block. The row itself holds
 // the unnormalised values between the steps, each read by the invocation that wrote it, so only the reductions of
 // maximum and sum need workgroup memory and barriers.
 ${workgroupIndex}
 ${workgroupReduce(128)}
-${readRow('readPooled', 'pooled', headDim)}
+${readRow('readPooled', 'pooled', headDim)}${padded ? keyEnd('uniforms.outShape.y', 'uniforms.keyLength') : ''}${padded && exactLastBlock ? proxyRange(true, 'uniforms.queryLength') : ''}
 
 // log2 of the weight of a key block: the pooled keys stand behind the pooled queries of all heads.
 fn logit(row : i32, keyRow : i32) -> f32 {
@@ -205,14 +251,14 @@ fn logit(row : i32, keyRow : i32) -> f32 {
 }
 
 fn main(index : i32) {
-  let blocks = uniforms.outShape.z;
+  let blocks = uniforms.outShape.w;
   let row = workgroupIndex();
-  let queryBlock = row % blocks;
-  let head = row / blocks;
+  let queryBlock = row % uniforms.outShape.z;
+  let head = row / uniforms.outShape.z;
   let exists = head < uniforms.outShape.x * uniforms.outShape.y;
-  let candidates = ${causal ? '(queryBlock / uniforms.blocksPerSegment) * uniforms.blocksPerSegment' : 'blocks'};
+  let candidates = ${padded ? `min(${scored}, (keyEnd(head) + uniforms.blockSize - 1) / uniforms.blockSize)` : scored};
   let end = select(0, candidates, exists);
-  ${exactLastBlock ? 'let pooled = queryBlock < uniforms.firstProxyBlock;' : 'let pooled = true;'}
+  ${pooledRows(exactLastBlock, padded)}
 
   var localMax = -3.4e38f;
   if (pooled) {
@@ -241,4 +287,15 @@ fn main(index : i32) {
   }
 }`;
   }
+}
+
+/** Declares `pooled`: whether a query block's scores come from means, or from the proxy rows that it holds. */
+function pooledRows(exactLastBlock: boolean, padded: boolean): string {
+  if (!exactLastBlock) {
+    return 'let pooled = true;';
+  }
+  return padded
+    ? `let proxy = proxyRange(head);
+  let pooled = proxy.x >= proxy.y || queryBlock < proxy.x / uniforms.blockSize;`
+    : 'let pooled = queryBlock < uniforms.firstProxyBlock;';
 }

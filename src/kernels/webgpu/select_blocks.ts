@@ -1,14 +1,21 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import type {BlockGeometry} from '../block_geometry.js';
+import type {GridVariant} from './block_grid.js';
+import {gridUniforms, gridVariant, scoredBlocks, visibleBlocks} from './block_grid.js';
 import {AttentionProgram, workgroupIndex} from './program.js';
+import {workgroupCount} from './workgroup_reduce.js';
 
 /**
  * Stage 3, select blocks (paper section 3.3): block lists, int32 `[batch, heads, queryBlocks, keyBlocks + 1]` (the form is
  * described in `block_geometry.ts`).
  *
  * A query block keeps the shortest prefix of its key blocks, by descending score, whose scores add up to the
- * threshold; and always the blocks of its own segment and the block that holds original key 0, the attention sink.
+ * threshold; and always the blocks of its own segment (under a causal mask; of every segment that its rows stand in) and
+ * the block that holds original key 0, the attention sink.
+ *
+ * With `ownCounts` scores are shares of all attention: what a row lacks to 1 goes to the own segment and counts as kept, but
+ * never for the block of the highest score, which is kept in any case.
  */
 export function selectBlocks(
   backend: WebGPUBackend,
@@ -17,22 +24,26 @@ export function selectBlocks(
   geometry: BlockGeometry,
   threshold: number,
   causal: boolean,
+  ownCounts = false,
 ): TensorInfo {
-  return new SelectBlocksProgram(scores, keyIndices, geometry, threshold, causal).run(backend);
+  return new SelectBlocksProgram(scores, keyIndices, geometry, threshold, causal, ownCounts).run(backend);
 }
 
-interface SelectVariant {
-  causal: boolean;
+interface SelectVariant extends GridVariant {
+  ownCounts: boolean;
 }
 
 export class SelectBlocksProgram extends AttentionProgram<SelectVariant> {
   constructor(
     scores: TensorInfo,
     keyIndices: TensorInfo,
-    {batch, heads, blockSize, segmentSize, queryBlocks, keyBlocks}: BlockGeometry,
+    geometry: BlockGeometry,
     threshold: number,
     causal: boolean,
+    ownCounts: boolean,
   ) {
+    const {batch, heads, queryBlocks, keyBlocks} = geometry;
+    const grid = gridVariant(geometry, causal);
     super({
       inputs: {scores: {tensor: scores, components: 1}, keyIndices: {tensor: keyIndices, components: 1}},
       outputShape: [batch, heads, queryBlocks, keyBlocks + 1],
@@ -41,14 +52,13 @@ export class SelectBlocksProgram extends AttentionProgram<SelectVariant> {
       workgroups: batch * heads * queryBlocks,
       uniforms: {
         threshold: {type: 'f32', value: threshold},
-        blockSize: {type: 'i32', value: blockSize},
-        blocksPerSegment: {type: 'i32', value: segmentSize / blockSize},
+        ...gridUniforms(geometry, grid),
       },
-      variant: {causal},
+      variant: {...grid, ownCounts},
     });
   }
 
-  protected shader({causal}: SelectVariant): string {
+  protected shader({ownCounts, ...grid}: SelectVariant): string {
     return `
 // A workgroup writes the list of one query block; an invocation decides on every 128th key block.
 //
@@ -59,67 +69,60 @@ export class SelectBlocksProgram extends AttentionProgram<SelectVariant> {
 ${workgroupIndex}
 const threads = 128;
 var<workgroup> scoreTile : array<f32, threads>;
-var<workgroup> counts : array<i32, threads>;
 var<workgroup> sinkBlock : i32;
 // Key blocks that compete for the query block, and key blocks that it may see: [0, x) and [0, y).
 var<workgroup> blockCounts : vec2<i32>;
 
-// Sum of the scores that come before the score of block own in row, equal scores by index.
+${
+  ownCounts
+    ? `// Sum of the scores that come before the score of block own in row, equal scores by index; and, if there is one that does,
+// what is paid to the own segment.
 fn scoresBefore(row : i32, candidates : i32, own : i32, score : f32) -> f32 {
+  var first = true;
+  var all = 0.0;`
+    : `// Sum of the scores that come before the score of block own in row, equal scores by index.
+fn scoresBefore(row : i32, candidates : i32, own : i32, score : f32) -> f32 {`
+}
   var before = 0.0;
   for (var base = 0; base < candidates; base += threads) {
     let i = base + i32(localIndex);
     if (i < candidates) {
-      scoreTile[localIndex] = scores[row * uniforms.scoresShape.z + i];
+      scoreTile[localIndex] = scores[row * uniforms.scoresShape.w + i];
     }
     // Barrier: every invocation reads the scores that all have loaded.
     workgroupBarrier();
     for (var j = 0; j < min(threads, candidates - base); j++) {
       let other = scoreTile[j];
-      before += select(0.0, other, other > score || (other == score && base + j < own));
+      ${
+        ownCounts
+          ? `let isBefore = other > score || (other == score && base + j < own);
+      before += select(0.0, other, isBefore);
+      first = first && !isBefore;
+      all += other;`
+          : 'before += select(0.0, other, other > score || (other == score && base + j < own));'
+      }
     }
     // Barrier: the next round overwrites the scores.
     workgroupBarrier();
   }
-  return before;
+  return ${ownCounts ? 'before + select(max(0.0, 1.0 - all), 0.0, first)' : 'before'};
 }
-
-// Number of invocations up to this one, itself included, for which keep holds.
-fn countUpTo(keep : bool) -> i32 {
-  let local = i32(localIndex);
-  var count = select(0, 1, keep);
-  counts[local] = count;
-  for (var step = 1; step < threads; step *= 2) {
-    // Barriers: read what others wrote in the round before; then let all read before anyone writes.
-    workgroupBarrier();
-    if (local >= step) {
-      count += counts[local - step];
-    }
-    workgroupBarrier();
-    counts[local] = count;
-  }
-  workgroupBarrier();
-  return count;
-}
-
+${workgroupCount}
 fn main(index : i32) {
   let local = i32(localIndex);
-  let blocks = uniforms.scoresShape.z;
+  let blocks = uniforms.scoresShape.w;
   let row = workgroupIndex();
-  let head = row / blocks;
+  let queryBlock = row % uniforms.scoresShape.z;
+  let head = row / uniforms.scoresShape.z;
   let exists = head < uniforms.scoresShape.x * uniforms.scoresShape.y;
-  ${
-    causal
-      ? `let earlier = ((row % blocks) / uniforms.blocksPerSegment) * uniforms.blocksPerSegment;
-  let visible = min(earlier + uniforms.blocksPerSegment, blocks);`
-      : `let earlier = blocks;
-  let visible = blocks;`
-  }
+  let earlier = ${scoredBlocks(grid, 'blocks')};
+  let visible = ${visibleBlocks(grid, 'blocks', 'earlier')};
   if (local == 0) {
     blockCounts = select(vec2<i32>(0), vec2<i32>(earlier, visible), exists);
   }
   // Original key 0 stays in the first segment: the one invocation that meets it says in which block.
-  for (var i = local; i < uniforms.blocksPerSegment * uniforms.blockSize && exists; i += threads) {
+  let firstSegment = min(uniforms.blocksPerSegment * uniforms.blockSize, uniforms.keyIndicesShape.z);
+  for (var i = local; i < firstSegment && exists; i += threads) {
     if (keyIndices[head * uniforms.keyIndicesShape.z + i] == 0) {
       sinkBlock = i / uniforms.blockSize;
     }

@@ -52,7 +52,7 @@ export function chooseTile(op: string, backend: WebGPUBackend, headDim: number, 
       tileThreads(tile) <= maxComputeInvocationsPerWorkgroup,
   );
   if (fitting.length === 0) {
-    failForHead(op, backend.device, headDim, tileBytes(tiles[tiles.length - 1], headDim));
+    failForHead(op, backend.device, {headDim, valueDim: headDim}, tileBytes(tiles[tiles.length - 1], headDim));
   }
   const short = fitting.filter((tile) => tileQueries(tile) <= blockSize);
   const isEven = (tile: Tile) => headVectors(headDim) % tile.threadsX === 0 && carriedVectors(tile, headDim) <= 8;

@@ -46,9 +46,8 @@ fn queryRows(tile : i32) -> vec2<i32> {
 
 // Where the block list of a query tile starts: its length, then its blocks.
 fn listStart(head : i32, tile : i32) -> i32 {
-  let blocks = uniforms.blockListsShape.z;
   let block = tile / tilesIn(uniforms.blockSize, tileQueries);
-  return (head * blocks + block) * (blocks + 1);
+  return (head * uniforms.blockListsShape.z + block) * uniforms.blockListsShape.w;
 }
 
 fn countKeyTiles(head : i32, tile : i32, endRow : i32) -> i32 {

@@ -4,9 +4,9 @@ fn workgroupIndex() -> i32 {
   return i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
 }
 fn main(index : i32) {
-  let blocks = uniforms.outShape.z;
+  let blocks = uniforms.outShape.w;
   let row = workgroupIndex();
-  let exists = row < uniforms.outShape.x * uniforms.outShape.y * blocks;
+  let exists = row < uniforms.outShape.x * uniforms.outShape.y * uniforms.outShape.z;
   for (var i = i32(localIndex); i < blocks && exists; i += 64) {
     result[row * blocks + i] = 0;
   }

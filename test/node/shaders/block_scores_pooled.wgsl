@@ -54,10 +54,10 @@ fn logit(row : i32, keyRow : i32) -> f32 {
 }
 
 fn main(index : i32) {
-  let blocks = uniforms.outShape.z;
+  let blocks = uniforms.outShape.w;
   let row = workgroupIndex();
-  let queryBlock = row % blocks;
-  let head = row / blocks;
+  let queryBlock = row % uniforms.outShape.z;
+  let head = row / uniforms.outShape.z;
   let exists = head < uniforms.outShape.x * uniforms.outShape.y;
   let candidates = blocks;
   let end = select(0, candidates, exists);

@@ -18,20 +18,22 @@ var<workgroup> laneSums : array<vec4<f32>, 64>;
 fn main(index : i32) {
   let vector = i32(localIndex) % 16;
   let lane = i32(localIndex) / 16;
-  let heads = uniforms.outShape.y;
-  let blocks = uniforms.outShape.z;
-  let length = uniforms.queryShape.z;
-  let allHeads = uniforms.queryShape.x * heads;
-  let block = workgroupIndex() % blocks;
-  let head = workgroupIndex() / blocks;
-  let exists = head < 2 * allHeads;
+  let heads = uniforms.queryShape.y;
+  let firstKeyBlock = uniforms.queryShape.x * heads * uniforms.queryBlocks;
+  let ofQuery = workgroupIndex() < firstKeyBlock;
+  let place = workgroupIndex() - select(firstKeyBlock, 0, ofQuery);
+  let blocks = select(uniforms.keyBlocks, uniforms.queryBlocks, ofQuery);
+  let block = place % blocks;
+  let head = place / blocks;
+  let exists = workgroupIndex() < uniforms.outShape.x;
+  let length = select(uniforms.keyShape.z, uniforms.queryShape.z, ofQuery);
   let end = select(0, min((block + 1) * uniforms.blockSize, length), exists);
   var sum = vec4<f32>(0.0);
   for (var i = block * uniforms.blockSize + lane; i < end; i += 4) {
-    if (head < allHeads) {
-      sum += readQuery(head * length + i, vector);
+    if (ofQuery) {
+      sum += readQuery(head * uniforms.queryShape.z + i, vector);
     } else {
-      sum += readKey(keyRow(head - allHeads, heads, keyIndices[(head - allHeads) * length + i]), vector);
+      sum += readKey(keyRow(head, heads, keyIndices[head * uniforms.keyShape.z + i]), vector);
     }
   }
   laneSums[i32(localIndex)] = sum;

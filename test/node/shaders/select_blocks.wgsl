@@ -10,7 +10,6 @@ fn workgroupIndex() -> i32 {
 }
 const threads = 128;
 var<workgroup> scoreTile : array<f32, threads>;
-var<workgroup> counts : array<i32, threads>;
 var<workgroup> sinkBlock : i32;
 // Key blocks that compete for the query block, and key blocks that it may see: [0, x) and [0, y).
 var<workgroup> blockCounts : vec2<i32>;
@@ -21,7 +20,7 @@ fn scoresBefore(row : i32, candidates : i32, own : i32, score : f32) -> f32 {
   for (var base = 0; base < candidates; base += threads) {
     let i = base + i32(localIndex);
     if (i < candidates) {
-      scoreTile[localIndex] = scores[row * uniforms.scoresShape.z + i];
+      scoreTile[localIndex] = scores[row * uniforms.scoresShape.w + i];
     }
     // Barrier: every invocation reads the scores that all have loaded.
     workgroupBarrier();
@@ -34,6 +33,8 @@ fn scoresBefore(row : i32, candidates : i32, own : i32, score : f32) -> f32 {
   }
   return before;
 }
+
+var<workgroup> counts : array<i32, threads>;
 
 // Number of invocations up to this one, itself included, for which keep holds.
 fn countUpTo(keep : bool) -> i32 {
@@ -52,20 +53,21 @@ fn countUpTo(keep : bool) -> i32 {
   workgroupBarrier();
   return count;
 }
-
 fn main(index : i32) {
   let local = i32(localIndex);
-  let blocks = uniforms.scoresShape.z;
+  let blocks = uniforms.scoresShape.w;
   let row = workgroupIndex();
-  let head = row / blocks;
+  let queryBlock = row % uniforms.scoresShape.z;
+  let head = row / uniforms.scoresShape.z;
   let exists = head < uniforms.scoresShape.x * uniforms.scoresShape.y;
-  let earlier = ((row % blocks) / uniforms.blocksPerSegment) * uniforms.blocksPerSegment;
+  let earlier = (queryBlock / uniforms.blocksPerSegment) * uniforms.blocksPerSegment;
   let visible = min(earlier + uniforms.blocksPerSegment, blocks);
   if (local == 0) {
     blockCounts = select(vec2<i32>(0), vec2<i32>(earlier, visible), exists);
   }
   // Original key 0 stays in the first segment: the one invocation that meets it says in which block.
-  for (var i = local; i < uniforms.blocksPerSegment * uniforms.blockSize && exists; i += threads) {
+  let firstSegment = min(uniforms.blocksPerSegment * uniforms.blockSize, uniforms.keyIndicesShape.z);
+  for (var i = local; i < firstSegment && exists; i += threads) {
     if (keyIndices[head * uniforms.keyIndicesShape.z + i] == 0) {
       sinkBlock = i / uniforms.blockSize;
     }

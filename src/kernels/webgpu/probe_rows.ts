@@ -1,0 +1,139 @@
+import type {TensorInfo} from '@tensorflow/tfjs-core';
+import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
+import type {BlockGeometry} from '../block_geometry.js';
+import {AttentionProgram, headVectors, readRow, rowComponents, withScratch, workgroupIndex} from './program.js';
+
+/**
+ * Part of stage 2: int32 `[batch, heads, queryBlocks, probeRows]`, the rows of each query block that lie farthest from the
+ * block's mean query, farthest first, equal distances by index. A block of fewer rows repeats its first.
+ */
+export function chooseProbeRows(
+  backend: WebGPUBackend,
+  query: TensorInfo,
+  geometry: BlockGeometry,
+  probeRows: number,
+): TensorInfo {
+  return withScratch(backend, (scratch) => {
+    const distances = scratch(new QueryDistancesProgram(query, geometry).run(backend));
+    return new ProbeRowsProgram(distances, geometry, probeRows).run(backend);
+  });
+}
+
+interface DistanceVariant {
+  headDim: number;
+}
+
+/** Rows of a block that are added up side by side: what is left of 128 invocations when each takes one vec4 column. */
+const lanesOf = (headDim: number) => Math.max(1, Math.floor(128 / headVectors(headDim)));
+
+/** float32 `[batch, heads, queryLength]`: squared distance of each query row from the mean of its block. */
+export class QueryDistancesProgram extends AttentionProgram<DistanceVariant> {
+  constructor(query: TensorInfo, {batch, heads, queryLength, headDim, blockSize, queryBlocks}: BlockGeometry) {
+    super({
+      inputs: {query: {tensor: query, components: rowComponents(headDim)}},
+      outputShape: [batch, heads, queryLength],
+      outputType: 'float32',
+      threads: headVectors(headDim) * lanesOf(headDim),
+      workgroups: batch * heads * queryBlocks,
+      uniforms: {
+        blockSize: {type: 'i32', value: blockSize},
+        queryBlocks: {type: 'i32', value: queryBlocks},
+      },
+      variant: {headDim},
+    });
+  }
+
+  protected shader({headDim}: DistanceVariant): string {
+    const vectors = headVectors(headDim);
+    const lanes = lanesOf(headDim);
+    return `
+// A workgroup takes one query block. First invocation (vector, lane) adds up one vec4 column over every ${lanes}-th row, and the
+// lanes are added up in workgroup memory; then an invocation takes every ${vectors * lanes}-th row.
+${workgroupIndex}
+${readRow('readQuery', 'query', headDim)}
+var<workgroup> laneSums : array<vec4<f32>, ${vectors * lanes}>;
+
+fn main(index : i32) {
+  let vector = i32(localIndex) % ${vectors};
+  let lane = i32(localIndex) / ${vectors};
+  let length = uniforms.outShape.z;
+  let head = workgroupIndex() / uniforms.queryBlocks;
+  let exists = head < uniforms.outShape.x * uniforms.outShape.y;
+  let first = (workgroupIndex() % uniforms.queryBlocks) * uniforms.blockSize;
+  let end = select(first, min(first + uniforms.blockSize, length), exists);
+  var sum = vec4<f32>(0.0);
+  for (var i = first + lane; i < end; i += ${lanes}) {
+    sum += readQuery(head * length + i, vector);
+  }
+  laneSums[i32(localIndex)] = sum;
+  // Barrier: the first lane adds up what all lanes wrote.
+  workgroupBarrier();
+  if (lane == 0) {
+    for (var i = 1; i < ${lanes}; i++) {
+      sum += laneSums[i * ${vectors} + vector];
+    }
+    laneSums[vector] = sum / f32(max(1, end - first));
+  }
+  // Barrier: all invocations read the mean.
+  workgroupBarrier();
+  for (var i = first + i32(localIndex); i < end; i += ${vectors * lanes}) {
+    var distance = 0.0;
+    for (var v = 0; v < ${vectors}; v++) {
+      let x = readQuery(head * length + i, v) - laneSums[v];
+      distance += dot(x, x);
+    }
+    result[head * length + i] = distance;
+  }
+}`;
+  }
+}
+
+/** int32 `[batch, heads, queryBlocks, probeRows]`: the rows of the largest distances. */
+export class ProbeRowsProgram extends AttentionProgram<object> {
+  constructor(distances: TensorInfo, {batch, heads, blockSize, queryBlocks}: BlockGeometry, probeRows: number) {
+    super({
+      inputs: {distances: {tensor: distances, components: 1}},
+      outputShape: [batch, heads, queryBlocks, probeRows],
+      outputType: 'int32',
+      threads: 128,
+      workgroups: batch * heads * queryBlocks,
+      uniforms: {blockSize: {type: 'i32', value: blockSize}},
+      variant: {},
+    });
+  }
+
+  protected shader(): string {
+    return `
+// A workgroup takes one query block; an invocation owns every 128th row. The place of a row is the number of rows that come
+// before it, as in the sort of keys: few enough are compared to read them from global memory.
+${workgroupIndex}
+fn main(index : i32) {
+  let length = uniforms.distancesShape.z;
+  let queryBlocks = uniforms.outShape.z;
+  let probeRows = uniforms.outShape.w;
+  let head = workgroupIndex() / queryBlocks;
+  if (head >= uniforms.outShape.x * uniforms.outShape.y) {
+    return;
+  }
+  let first = (workgroupIndex() % queryBlocks) * uniforms.blockSize;
+  let end = min(first + uniforms.blockSize, length);
+  for (var own = first + i32(localIndex); own < end; own += 128) {
+    // By their bits: a total order, also when there are NaNs, so that every place is filled.
+    let distance = bitcast<u32>(distances[head * length + own]);
+    var place = 0;
+    for (var i = first; i < end; i++) {
+      let other = bitcast<u32>(distances[head * length + i]);
+      place += select(0, 1, other > distance || (other == distance && i < own));
+    }
+    if (place < probeRows) {
+      result[workgroupIndex() * probeRows + place] = own;
+    }
+    if (place == 0) {
+      for (var i = end - first; i < probeRows; i++) {
+        result[workgroupIndex() * probeRows + i] = own;
+      }
+    }
+  }
+}`;
+  }
+}

@@ -1,0 +1,262 @@
+import type {TensorInfo} from '@tensorflow/tfjs-core';
+import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
+import {peakWeight, summaryRows} from '../block_estimate.js';
+import type {BlockGeometry} from '../block_geometry.js';
+import {BlockLogSumsProgram} from './block_log_sums.js';
+import type {GridVariant} from './block_grid.js';
+import {gridFunctions, gridUniforms, gridVariant} from './block_grid.js';
+import type {ProxyRangeVariant} from './key_lengths.js';
+import {keyEnd, keyLengthsInput, proxyRange, proxyRangeUniforms, proxyRangeVariant} from './key_lengths.js';
+import type {KeyOrder} from './permute.js';
+import {chooseProbeRows} from './probe_rows.js';
+import {AttentionProgram, headVectors, readRow, rowComponents, withScratch, workgroupIndex} from './program.js';
+import {ProxyMassProgram} from './score_blocks.js';
+import {SummarizeBlocksProgram} from './summarize_blocks.js';
+import {summaryScore, summaryUniforms} from './summary_score.js';
+import {chooseTile} from './tile.js';
+import {workgroupReduce} from './workgroup_reduce.js';
+
+/**
+ * The other form of stage 2, where `probeRows` is not 0 (not in the paper): scores as {@link scoreBlocks} gives them, but
+ * shares of all that a query block pays, its own segment included; what is missing to 1 in a row goes to that segment.
+ *
+ * The score of a block is what the block's rows pay to it in the mean, and a tenth of the most that one of the probe rows
+ * pays. The mean is estimated by summaries, or, with `exactLastBlock`, known from stage 1.
+ */
+export function probedScores(
+  op: string,
+  backend: WebGPUBackend,
+  query: TensorInfo,
+  key: TensorInfo,
+  {keyScores, keyIndices}: KeyOrder,
+  geometry: BlockGeometry,
+  scale: number,
+  causal: boolean,
+  exactLastBlock: boolean,
+  probeRows: number,
+  keyLengths?: TensorInfo,
+): TensorInfo {
+  const tile = chooseTile(op, backend, geometry.headDim, geometry.blockSize);
+  return withScratch(backend, (scratch) => {
+    const logSums = (probes?: TensorInfo) =>
+      scratch(
+        new BlockLogSumsProgram(query, key, keyIndices, geometry, tile, scale, causal, probes, keyLengths).run(backend),
+      );
+    const summaries = scratch(new SummarizeBlocksProgram(key, keyIndices, geometry, true, keyLengths).run(backend));
+    const probes = scratch(chooseProbeRows(backend, query, geometry, probeRows));
+    const probeLogSums = logSums(probes);
+    // Without a causal mask every block competes.
+    const ownLogSums = causal ? logSums() : undefined;
+    const proxyMass =
+      exactLastBlock && causal
+        ? scratch(new ProxyMassProgram(keyScores, keyIndices, geometry).run(backend))
+        : undefined;
+    const parts = {query, summaries, probeLogSums, ownLogSums, proxyMass, keyLengths};
+    return new ProbedScoresProgram(parts, geometry, scale, causal).run(backend);
+  });
+}
+
+interface ProbedScoresInputs {
+  query: TensorInfo;
+  summaries: TensorInfo;
+  probeLogSums: TensorInfo;
+  ownLogSums?: TensorInfo;
+  proxyMass?: TensorInfo;
+  keyLengths?: TensorInfo;
+}
+
+interface ProbedScoresVariant extends GridVariant, ProxyRangeVariant {
+  headDim: number;
+  exactLastBlock: boolean;
+}
+
+/** Few, so that the parts of a reduction and the queries fit the smallest workgroup memory. */
+const threads = 64;
+
+/** float32 `[batch, heads, queryBlocks, keyBlocks]`: the scores. */
+export class ProbedScoresProgram extends AttentionProgram<ProbedScoresVariant> {
+  constructor(inputs: ProbedScoresInputs, geometry: BlockGeometry, scale: number, causal: boolean) {
+    const {batch, heads, keyLength, headDim, queryBlocks, keyBlocks} = geometry;
+    const grid = gridVariant(geometry, causal);
+    const {ownLogSums, proxyMass, keyLengths} = inputs;
+    const components = rowComponents(headDim);
+    super({
+      inputs: {
+        query: {tensor: inputs.query, components},
+        summaries: {tensor: inputs.summaries, components},
+        probeLogSums: {tensor: inputs.probeLogSums, components: 1},
+        ...(ownLogSums && {ownLogSums: {tensor: ownLogSums, components: 1}}),
+        ...(proxyMass && {proxyMass: {tensor: proxyMass, components: 1}}),
+        ...keyLengthsInput(keyLengths),
+      },
+      outputShape: [batch, heads, queryBlocks, keyBlocks],
+      outputType: 'float32',
+      threads,
+      workgroups: batch * heads * queryBlocks,
+      uniforms: {
+        ...gridUniforms(geometry, grid),
+        ...proxyRangeUniforms(geometry, causal, keyLengths),
+        ...summaryUniforms(scale),
+        keyBlocks: {type: 'i32', value: keyBlocks},
+        keyLength: {type: 'i32', value: keyLength},
+      },
+      variant: {
+        headDim,
+        exactLastBlock: proxyMass !== undefined,
+        ...grid,
+        ...proxyRangeVariant(geometry, causal, keyLengths),
+      },
+    });
+  }
+
+  protected shader({headDim, exactLastBlock, padded, positions, ...grid}: ProbedScoresVariant): string {
+    const vectors = headVectors(headDim);
+    const own = (rows: string, k: number) => `ownLogSums[(${rows} + ${k}) * uniforms.ownLogSumsShape.z + i]`;
+    const four = (value: (k: number) => string) => [0, 1, 2, 3].map(value).join(', ');
+    return `
+// A workgroup computes the scores of one query block; an invocation computes every ${threads}th key block. Four rows of queries are
+// taken at a time, as the columns of matrices in workgroup memory: a vec4 holds the same of four rows. The result itself
+// adds up what they pay to a key block, each value touched by one invocation alone, so that only the reductions of maximum
+// and sum over key blocks need workgroup memory and barriers.
+${workgroupIndex}${gridFunctions(grid)}${padded ? keyEnd('uniforms.outShape.y', 'uniforms.keyLength') : ''}${exactLastBlock ? proxyRange(positions, 'uniforms.queryShape.z') : ''}
+${workgroupReduce(threads, 'vec4<f32>')}
+${readRow('readQuery', 'query', headDim)}
+${readRow('readSummary', 'summaries', headDim)}
+${summaryScore}
+// Log of nothing; finite, because WGSL need not support infinities.
+const masked = -3.4e38f;
+// Column j of entry v: dimension 4 v + j of four queries, scaled.
+var<workgroup> queries : array<mat4x4<f32>, ${vectors}>;
+// Key blocks that compete, and key blocks that the query block may see: [0, x) and [0, y). Whether the mean is known: z.
+var<workgroup> counts : vec3<i32>;
+
+// log2 of what each of four rows pays to a block.
+fn scoresOf(head : i32, block : i32, end : i32) -> vec4<f32> {
+  let meanRow = head * uniforms.keyBlocks + block;
+  let varianceRow = uniforms.outShape.x * uniforms.outShape.y * uniforms.keyBlocks + meanRow;
+  var byMean = vec4<f32>(0.0);
+  var byVariance = vec4<f32>(0.0);
+  for (var v = 0; v < ${vectors}; v++) {
+    let q = queries[v];
+    byMean += q * readSummary(meanRow, v);
+    byVariance += mat4x4<f32>(${four((k) => `q[${k}] * q[${k}]`)}) * readSummary(varianceRow, v);
+  }
+  return summaryScore(byMean, byVariance, vec4<f32>(countOf(block, end)));
+}
+
+// log2 of the sum of exp2 over all invocations, from maxima and sums of their own.
+fn logSum(localMax : vec4<f32>, localSum : vec4<f32>) -> vec4<f32> {
+  let most = workgroupMax(localMax);
+  let sum = workgroupSum(localSum * exp2(localMax - most));
+  return select(most + log2(sum), vec4<f32>(masked), sum == vec4<f32>(0.0));
+}
+
+fn main(index : i32) {
+  let local = i32(localIndex);
+  let heads = uniforms.outShape.y;
+  let row = workgroupIndex();
+  let head = row / uniforms.outShape.z;
+  let queryBlock = row % uniforms.outShape.z;
+  let exists = head < uniforms.outShape.x * heads;
+  let end = select(0, ${padded ? 'keyEnd(min(head, uniforms.outShape.x * heads - 1))' : 'uniforms.keyLength'}, exists);
+  if (local == 0) {
+    let blocksWithKeys = (end + uniforms.blockSize - 1) / uniforms.blockSize;
+    let competing = min(scoredBlocks(queryBlock), blocksWithKeys);
+    ${
+      exactLastBlock
+        ? `let proxies = proxyRange(min(head, uniforms.outShape.x * heads - 1));
+    let known = proxies.x < proxies.y && queryBlock >= proxies.x / uniforms.blockSize;`
+        : 'let known = false;'
+    }
+    counts = select(vec3<i32>(0), vec3<i32>(competing, visibleBlocks(queryBlock), select(0, 1, known)), exists);
+  }
+  // The branches and loops hold barriers, so all invocations must agree on them: hence the uniform load.
+  let blocks = workgroupUniformLoad(&counts);
+  let competing = blocks.x;
+  let scores = row * uniforms.keyBlocks;
+  if (exists) {
+    for (var i = local; i < uniforms.keyBlocks; i += ${threads}) {
+      result[scores + i] = 0.0;
+    }
+  }
+
+  // 1. The largest share that a probe row pays, four rows at a time; rows that do not exist pay nothing.
+  let probeRows = uniforms.probeLogSumsShape.y / uniforms.outShape.z;
+  let visible = min(blocks.y, select(0, uniforms.keyBlocks, competing > 0));
+  for (var firstProbe = 0; firstProbe < probeRows; firstProbe += 4) {
+    let first = (row * probeRows + firstProbe) * uniforms.keyBlocks;
+    var localMax = vec4<f32>(masked);
+    var localSum = vec4<f32>(0.0);
+    for (var i = local; i < visible; i += ${threads}) {
+      let x = fourProbes(first + i, probeRows - firstProbe);
+      let newMax = max(localMax, x);
+      localSum = localSum * exp2(localMax - newMax) + select(exp2(x - newMax), vec4<f32>(0.0), x == vec4<f32>(masked));
+      localMax = newMax;
+    }
+    let total = logSum(localMax, localSum);
+    for (var i = local; i < competing; i += ${threads}) {
+      let x = fourProbes(first + i, probeRows - firstProbe);
+      let shares = select(exp2(x - total), vec4<f32>(0.0), x == vec4<f32>(masked));
+      result[scores + i] = max(result[scores + i], ${peakWeight} * max(max(shares.x, shares.y), max(shares.z, shares.w)));
+    }
+  }
+
+  // 2. The mean share of all rows: of evenly spaced ones by summaries, or known.
+  if (blocks.z == 0 && competing > 0) {
+    let firstRow = queryBlock * uniforms.blockSize;
+    let rowCount = min(uniforms.blockSize, uniforms.queryShape.z - firstRow);
+    for (var firstEven = 0; firstEven < ${summaryRows}; firstEven += 4) {
+      for (var v = local; v < ${vectors}; v += ${threads}) {
+        queries[v] = transpose(mat4x4<f32>(
+          ${[0, 1, 2, 3]
+            .map(
+              (k) =>
+                `uniforms.logitScale * readQuery(head * uniforms.queryShape.z + firstRow + max(0, ((firstEven + ${k + 1}) * rowCount) / ${summaryRows} - 1), v)`,
+            )
+            .join(',\n          ')}));
+      }
+      // Barrier: scores read the queries that others loaded.
+      workgroupBarrier();
+      var localMax = vec4<f32>(masked);
+      var localSum = vec4<f32>(0.0);
+      for (var i = local; i < competing; i += ${threads}) {
+        let x = scoresOf(head, i, end);
+        let newMax = max(localMax, x);
+        localSum = localSum * exp2(localMax - newMax) + exp2(x - newMax);
+        localMax = newMax;
+      }${
+        grid.causal
+          ? `
+      let ownRows = row * ${summaryRows} + firstEven;
+      for (var i = local; i < blocks.y - scoredBlocks(queryBlock); i += ${threads}) {
+        let x = vec4<f32>(${four((k) => own('ownRows', k))});
+        let newMax = max(localMax, x);
+        localSum = localSum * exp2(localMax - newMax) + select(exp2(x - newMax), vec4<f32>(0.0), x == vec4<f32>(masked));
+        localMax = newMax;
+      }`
+          : ''
+      }
+      let total = logSum(localMax, localSum);
+      for (var i = local; i < competing; i += ${threads}) {
+        result[scores + i] += dot(exp2(scoresOf(head, i, end) - total), vec4<f32>(${1 / summaryRows}));
+      }
+      // Barrier: the next four queries replace these.
+      workgroupBarrier();
+    }
+  }
+  for (var i = local; i < competing; i += ${threads}) {
+    ${exactLastBlock ? 'if (blocks.z != 0) { result[scores + i] += proxyMass[head * uniforms.keyBlocks + i]; }' : ''}
+    result[scores + i] /= ${1 + peakWeight};
+  }
+}
+
+// What four probe rows pay to a block, from the first of them on, as far as there are some.
+fn fourProbes(at : i32, rows : i32) -> vec4<f32> {
+  var x = vec4<f32>(masked);
+  for (var k = 0; k < min(4, rows); k++) {
+    x[k] = probeLogSums[at + k * uniforms.keyBlocks];
+  }
+  return x;
+}`;
+  }
+}

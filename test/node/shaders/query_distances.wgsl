@@ -1,0 +1,41 @@
+// A workgroup takes one query block. First invocation (vector, lane) adds up one vec4 column over every 8-th row, and the
+// lanes are added up in workgroup memory; then an invocation takes every 128-th row.
+
+fn workgroupIndex() -> i32 {
+  return i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
+}
+fn readQuery(row : i32, vector : i32) -> vec4<f32> { return query[row * 16 + vector]; }
+var<workgroup> laneSums : array<vec4<f32>, 128>;
+
+fn main(index : i32) {
+  let vector = i32(localIndex) % 16;
+  let lane = i32(localIndex) / 16;
+  let length = uniforms.outShape.z;
+  let head = workgroupIndex() / uniforms.queryBlocks;
+  let exists = head < uniforms.outShape.x * uniforms.outShape.y;
+  let first = (workgroupIndex() % uniforms.queryBlocks) * uniforms.blockSize;
+  let end = select(first, min(first + uniforms.blockSize, length), exists);
+  var sum = vec4<f32>(0.0);
+  for (var i = first + lane; i < end; i += 8) {
+    sum += readQuery(head * length + i, vector);
+  }
+  laneSums[i32(localIndex)] = sum;
+  // Barrier: the first lane adds up what all lanes wrote.
+  workgroupBarrier();
+  if (lane == 0) {
+    for (var i = 1; i < 8; i++) {
+      sum += laneSums[i * 16 + vector];
+    }
+    laneSums[vector] = sum / f32(max(1, end - first));
+  }
+  // Barrier: all invocations read the mean.
+  workgroupBarrier();
+  for (var i = first + i32(localIndex); i < end; i += 128) {
+    var distance = 0.0;
+    for (var v = 0; v < 16; v++) {
+      let x = readQuery(head * length + i, v) - laneSums[v];
+      distance += dot(x, x);
+    }
+    result[head * length + i] = distance;
+  }
+}
