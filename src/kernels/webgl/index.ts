@@ -15,6 +15,8 @@ import {runsExact} from '../cost_model.js';
 import {exactPlan} from '../exact_plan.js';
 import {runWithScratch} from '../scratch.js';
 import {attend} from './attend.js';
+import type {SkippedBlocks} from './attend_remainder.js';
+import {summarizeSkipped} from './attend_remainder.js';
 import {valueColumns} from './attend_passes.js';
 import type {BlockPlan} from './attend_walk.js';
 import {loadMask} from './attention_mask.js';
@@ -28,6 +30,7 @@ import {keptMass} from './kept_mass.js';
 import {loadKeyLengths} from './key_lengths.js';
 import {indexColumns, keyIndexSplit, permute} from './permute.js';
 import type {KeptRows} from './permute_rows.js';
+import {probedScores} from './probed_scores.js';
 import {withScratch} from './program.js';
 import type {RowTexture} from './row_texture.js';
 import {scoreBlocks} from './score_blocks.js';
@@ -66,21 +69,25 @@ function pbsAttention(args: {
       scratch(plan.keyIndices);
       scratch(plan.blockLists);
       const value = scratch(loadValues(context, inputs.value));
-      return attend(context, query, key, value, geometry, attrs.scale, attrs.causal, plan, {keyLengths});
+      const {scale, causal, remainder} = attrs;
+      const skipped = remainder
+        ? summarizeSkipped(context, key, value, plan, geometry, scratch, keyLengths)
+        : undefined;
+      return attend(context, query, key, value, geometry, scale, causal, plan, {keyLengths}, skipped);
     });
   });
 }
 
 /**
  * Attends by a plan that is given. Keys and values of a plan with one row of blocks, which is one of decoding, are read
- * where it keeps blocks; of other plans every block can be kept by some row.
+ * where it keeps blocks; of other plans every block can be kept by some row, and for the remainder every block is summarised.
  */
 function attendByPlan(
   context: AttentionContext,
   inputs: PBSAttentionInputs,
   plan: {keyIndices: TensorInfo; blockMask: TensorInfo},
   geometry: BlockGeometry,
-  {scale, causal}: PBSAttentionAttrs,
+  {scale, causal, remainder}: PBSAttentionAttrs,
 ): TensorInfo {
   const {blockSize, headDim, valueDim, queryBlocks, keyBlocks} = geometry;
   const {drawBuffers} = context;
@@ -94,10 +101,15 @@ function attendByPlan(
       keyIndices: scratch(loadRows(context, plan.keyIndices, split, columns, -1)),
       blockLists: scratch(blockLists(context, kept, geometry, causal)),
     };
-    const attendTo = (key: RowTexture | KeptRows, value: RowTexture | KeptRows) =>
-      attend(context, query, key, value, geometry, scale, causal, rows, {keyLengths});
-    if (queryBlocks > 1) {
-      return attendTo(scratch(loadHeads(context, inputs.key)), scratch(loadValues(context, inputs.value)));
+    const attendTo = (key: RowTexture | KeptRows, value: RowTexture | KeptRows, skipped?: SkippedBlocks) =>
+      attend(context, query, key, value, geometry, scale, causal, rows, {keyLengths}, skipped);
+    if (queryBlocks > 1 || remainder) {
+      const key = scratch(loadHeads(context, inputs.key));
+      const value = scratch(loadValues(context, inputs.value));
+      const skipped = remainder
+        ? summarizeSkipped(context, key, value, rows, geometry, scratch, keyLengths)
+        : undefined;
+      return attendTo(key, value, skipped);
     }
     return withTexture(context, inputs.key, (key) =>
       withTexture(context, inputs.value, (value) =>
@@ -226,7 +238,7 @@ function planBlocks(
   query: RowTexture,
   key: RowTexture,
   geometry: BlockGeometry,
-  {scale, causal, threshold, exactLastBlock, permute: sort}: PBSAttentionAttrs,
+  {scale, causal, threshold, exactLastBlock, permute: sort, probeRows}: PBSAttentionAttrs,
   keyLengths?: RowTexture,
   withMass = false,
 ): BlockPlan & {keptMass?: RowTexture} {
@@ -235,11 +247,15 @@ function planBlocks(
     scratch(order.keyScores);
     keep(order.keyIndices);
     const scores = scratch(
-      scoreBlocks(context, query, key, order, geometry, scale, causal, exactLastBlock, keyLengths),
+      probeRows > 0
+        ? probedScores(context, query, key, order, geometry, scale, causal, exactLastBlock, probeRows, keyLengths)
+        : scoreBlocks(context, query, key, order, geometry, scale, causal, exactLastBlock, keyLengths),
     );
-    const blockLists = keep(selectBlocks(context, scores, order.keyIndices, geometry, threshold, causal));
+    const blockLists = keep(
+      selectBlocks(context, scores, order.keyIndices, geometry, threshold, causal, probeRows > 0),
+    );
     const plan = {keyIndices: order.keyIndices, blockLists};
-    return withMass ? {...plan, keptMass: keptMass(context, scores, blockLists)} : plan;
+    return withMass ? {...plan, keptMass: keptMass(context, scores, blockLists, probeRows > 0)} : plan;
   });
 }
 
