@@ -135,7 +135,7 @@ void compute(int row, int texel) {
     ownCounts
       ? `
   // Written so that a NaN keeps every block.
-  before = mix(before + (total > 1.0 ? 0.0 : 1.0 - total), before, first);`
+  before = mix(before + (1.0 - total), before, first);`
       : ''
   }
   int sink = int(readSinkBlocks(row / queryBlocks, 0).x);

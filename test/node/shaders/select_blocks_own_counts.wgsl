@@ -37,7 +37,7 @@ fn scoresBefore(row : i32, candidates : i32, own : i32, score : f32) -> f32 {
     // Barrier: the next round overwrites the scores.
     workgroupBarrier();
   }
-  return before + select(max(0.0, 1.0 - all), 0.0, first);
+  return before + select(1.0 - all, 0.0, first);
 }
 
 var<workgroup> counts : array<i32, threads>;

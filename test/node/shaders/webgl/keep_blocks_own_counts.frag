@@ -81,7 +81,7 @@ void compute(int row, int texel) {
     }
   }
   // Written so that a NaN keeps every block.
-  before = mix(before + (total > 1.0 ? 0.0 : 1.0 - total), before, first);
+  before = mix(before + (1.0 - total), before, first);
   int sink = int(readSinkBlocks(row / queryBlocks, 0).x);
   vec4 kept = vec4(0.0);
   for (int c = 0; c < 4; c++) {
