@@ -32,6 +32,8 @@ export interface Options {
   candidates: ThresholdCandidate[];
   /** Density that each candidate without a threshold is brought to, one for each length. */
   densities: number[];
+  /** Names of rules for the choice of blocks. */
+  rules: Rule[];
   /** Relative L1 errors of a layer's output that the tuner is allowed. */
   errors: number[];
   /** Whether attention is timed. */
@@ -65,6 +67,18 @@ const DEFAULTS: Record<Experiment, Partial<Record<'lengths' | 'tasks' | 'thresho
   selection: {lengths: '4096,8192,16384', tasks: 'text-200'},
 };
 
+/** The rules of `threshold` (experiments/cases/sweeps.ts). */
+export const RULE_NAMES = [
+  'default',
+  'not permuted',
+  'no remainder',
+  'no probe rows',
+  'exact last block alone',
+  'paper',
+  'paper not permuted',
+] as const;
+export type Rule = (typeof RULE_NAMES)[number];
+
 const CANDIDATES = 'pooled,mass,strided-8,outlying-8,sinkless-8';
 
 export const USAGE = `npm run experiments -- EXPERIMENT [options]
@@ -73,7 +87,7 @@ that costs and saves: JSON, tables and plots.
 
   sanity         permutation alone and a threshold of 1 change nothing
   segment-size   density, loss, needle and time by segment size
-  threshold      the same by threshold, with and without permutation and exactLastBlock
+  threshold      the same by threshold and by rule: the defaults, without one of their parts, and the paper's
   block-size     the same by block size
   proxy          how well the last query block predicts the keys that others need
   first-token    time to the first token, exact against sparse
@@ -88,6 +102,8 @@ that costs and saves: JSON, tables and plots.
   --segment-sizes A,B  keys a segment (default 256; segment-size: 64 to 2048)
   --block-sizes A,B    rows a block (default 128; block-size: 32,64,128)
   --candidates A,B     as sinkless-8, or sinkless-8@0.9 with a threshold (default ${CANDIDATES})
+  --rules A,B          ${RULE_NAMES.join(', ')}
+                       (default: all)
   --densities A,B      one for each length: candidates without a threshold get the one that keeps so many blocks
                        (default: --thresholds instead)
   --errors A,B         relative L1 errors that the tuner is allowed (default 0.02,0.05,0.1)
@@ -107,6 +123,7 @@ const ACCEPTED = {
   ...{lengths: text, questions: text, tasks: text, thresholds: text, 'segment-sizes': text, 'block-sizes': text},
   ...{
     candidates: text,
+    rules: text,
     densities: text,
     errors: text,
     'no-timing': flag,
@@ -155,6 +172,12 @@ export function parseCommand(args: string[]): Command | 'help' {
       blockSizes: sizes('--block-sizes', values['block-sizes'] ?? (experiment === 'block-size' ? '32,64,128' : '128')),
       candidates: (values.candidates ?? CANDIDATES).split(',').map(readCandidate),
       densities,
+      rules: list(
+        '--rules',
+        values.rules ?? RULE_NAMES.join(','),
+        (part) => RULE_NAMES.find((rule) => rule === part),
+        RULE_NAMES.join(', '),
+      ),
       errors: list(
         '--errors',
         values.errors ?? '0.02,0.05,0.1',

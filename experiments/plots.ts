@@ -205,7 +205,7 @@ function pointsOf(experiment: string, row: SweepRow): Point[] {
 function seriesOf(experiment: string, {settings}: SweepRow): string {
   switch (experiment) {
     case 'threshold':
-      return `${settings.permute ? 'permuted' : 'own order'}${settings.exactLastBlock ? '' : ', last block estimated'}`;
+      return String(settings.rule);
     default:
       return `τ ${settings.threshold}`;
   }

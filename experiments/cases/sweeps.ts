@@ -1,4 +1,6 @@
+import type {PBSAttentionSettings} from '../../src/ops/options';
 import type {Experimenter} from '../experimenter';
+import type {Rule} from '../options';
 import {captureLayers, disposeCaptured} from '../measure/capture';
 import {sweep, type SweptVariant} from '../measure/sweep';
 import {pbsVariant} from '../measure/variant';
@@ -23,19 +25,27 @@ export async function segmentSize(experimenter: Experimenter): Promise<void> {
   );
 }
 
-/** Thresholds, with and without the permutation and the exact last block. */
+/** What the library adds to the paper's choice of blocks, taken away part by part. */
+const RULES: Record<Rule, Omit<PBSAttentionSettings, 'auto' | 'causal' | 'scale'>> = {
+  default: {},
+  'not permuted': {permute: false},
+  'no remainder': {remainder: false},
+  'no probe rows': {probeRows: 0},
+  'exact last block alone': {probeRows: 0, remainder: false},
+  paper: {probeRows: 0, remainder: false, exactLastBlock: false},
+  'paper not permuted': {probeRows: 0, remainder: false, exactLastBlock: false, permute: false},
+};
+
+/** Thresholds, by the rules asked for. */
 export async function threshold(experimenter: Experimenter): Promise<void> {
-  const {thresholds, segmentSizes, blockSizes} = experimenter.options;
+  const {thresholds, segmentSizes, blockSizes, rules} = experimenter.options;
   const [segmentSize, blockSize] = [segmentSizes[0], blockSizes[0]];
   await sweep(experimenter, () =>
-    [true, false].flatMap((exactLastBlock) =>
-      [true, false].flatMap((permute) =>
-        thresholds.map((threshold) => {
-          const options = {threshold, permute, exactLastBlock, segmentSize, blockSize};
-          const label = `τ ${threshold}${permute ? '' : ', not permuted'}${exactLastBlock ? '' : ', last block estimated'}`;
-          return {variant: pbsVariant(label, options), settings: options};
-        }),
-      ),
+    rules.flatMap((rule) =>
+      thresholds.map((threshold) => {
+        const options = {threshold, ...RULES[rule], segmentSize, blockSize};
+        return {variant: pbsVariant(`τ ${threshold}, ${rule}`, options), settings: {threshold, rule}};
+      }),
     ),
   );
 }

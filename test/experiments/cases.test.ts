@@ -87,9 +87,10 @@ describe('experiments, end to end [cpu]', () => {
 
   it('sweeps: a row for exact attention and for each variant; a lower threshold keeps less', async () => {
     const run = await runCase(
-      'threshold --lengths 256 --questions 1 --tasks end,text-50 --thresholds 0.3,0.7 --segment-sizes 64 --block-sizes 32',
+      'threshold --lengths 256 --questions 1 --tasks end,text-50 --thresholds 0.3,0.7 --segment-sizes 64 --block-sizes 32 ' +
+        '--rules default,paper',
     );
-    expect(run.sweep).to.have.lengthOf(1 + 8);
+    expect(run.sweep).to.have.lengthOf(1 + 4);
     const [exact, ...sparse] = run.sweep!;
     expect(exact).to.deep.include({variant: 'exact', density: 1});
     expect(exact.lossDifference.value).to.equal(0);
@@ -150,7 +151,8 @@ describe('experiments, end to end [cpu]', () => {
       for (const share of [density, headDensity]) expect(share).to.be.within(0.1, 1);
       expect(expectedSpeedUp).to.be.at.least(1);
     }
-    expect(rows.some(({error, unseenError}) => error > 0 && unseenError !== error)).to.equal(true);
+    // So few tokens do not pay for probe rows and summaries: exact attention is chosen where the error allows little.
+    expect(rows.every(({error, unseenError}) => error > 0 === unseenError > 0)).to.equal(true);
   }).timeout(60_000);
 
   it('first token: times of exact and sparse attention', async () => {

@@ -11,9 +11,6 @@ import {relativeL1} from '../golden_cases';
 import type {Inputs, RectangularShape} from '../reference';
 import {randomInputs, tensors} from '../reference';
 
-/** Backends that take chunks, padded batches and values of another dim. */
-const takeForms = ['webgpu'];
-
 interface RandomCase {
   shape: RectangularShape;
   options: Required<Omit<PBSAttentionSettings, 'scale' | 'precision' | 'auto'>> &
@@ -147,9 +144,7 @@ for (const backend of testBackends().filter((name) => name !== 'cpu')) {
 
     it('gives the same plan and the same attention', () => compare(randomCase, 40));
 
-    if (takeForms.includes(backend)) {
-      it('gives the same of chunks, padded batches and values of another dim', () => compare(randomForm, 30));
-    }
+    it('gives the same of chunks, padded batches and values of another dim', () => compare(randomForm, 30));
   });
 }
 

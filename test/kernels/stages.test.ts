@@ -6,8 +6,11 @@ import {expect} from 'chai';
 import type {BlockGeometry} from '../../src/kernels/block_geometry';
 import {blockGeometry} from '../../src/kernels/block_geometry';
 import * as cpuAttend from '../../src/kernels/cpu/attend';
+import * as cpuRemainder from '../../src/kernels/cpu/attend_remainder';
 import * as cpuMask from '../../src/kernels/cpu/block_mask';
 import * as cpuPermute from '../../src/kernels/cpu/permute';
+import * as cpuProbe from '../../src/kernels/cpu/probe_rows';
+import * as cpuProbed from '../../src/kernels/cpu/probed_scores';
 import * as cpuScore from '../../src/kernels/cpu/score_blocks';
 import * as cpuSelect from '../../src/kernels/cpu/select_blocks';
 import {testBackends} from '../environment';
@@ -21,13 +24,13 @@ import {webgpuStages} from '../stages/webgpu_stages';
 interface Runner {
   name: string;
   backend: string;
-  /** Whether the stages take every form of attention. */
+  /** Whether every form of attention is tested; those of WebGL in small pieces are in webgl_forms.test.ts. */
   takesForms?: boolean;
   open: () => StageRunner;
 }
 const runners: Runner[] = [
   {name: 'webgpu', backend: 'webgpu', takesForms: true, open: () => webgpuStages(activeBackend() as WebGPUBackend)},
-  {name: 'webgl', backend: 'webgl', open: () => webglStages(activeBackend() as MathBackendWebGL)},
+  {name: 'webgl', backend: 'webgl', takesForms: true, open: () => webglStages(activeBackend() as MathBackendWebGL)},
   {
     // Little scratch: one head and few groups at a time, one block a round. Few fetches: a draw for every line.
     name: 'webgl, in small pieces',
@@ -161,22 +164,67 @@ for (const {name, backend, takesForms, open} of runners.filter((runner) => testB
           it(`select blocks and mask: causal ${causal}, exactLastBlock ${exactLastBlock}`, async () => {
             const order = cpuPermute.permute(query, key, geometry, scale, true, causal, keyLengths);
             const scores = Float32Array.from(cpuScores(order, causal, exactLastBlock));
-            const {batch, heads, queryBlocks, keyBlocks} = geometry;
-            const threshold = 0.613;
-            const expected = cpuSelect.selectBlocks(scores, order.keyIndices, geometry, threshold, causal);
-            const options = {geometry, scale, causal, threshold};
-            const selected = await stages.selectBlocks(scores, order.keyIndices, options);
-            const {blockLists, blockMask, listsOfMask = blockLists} = selected;
-            for (let row = 0; row < batch * heads * queryBlocks; ++row) {
-              const list = (x: ArrayLike<number>) => {
-                const start = row * (keyBlocks + 1);
-                return Array.from({length: x[start] + 1}, (_, i) => x[start + i]);
-              };
-              expect(list(blockLists), `row ${row}`).to.deep.equal(list(expected));
-              expect(list(listsOfMask), `row ${row} of the mask`).to.deep.equal(list(expected));
-            }
-            expect(Array.from(blockMask)).to.deep.equal(Array.from(cpuMask.blockMask(expected, geometry)));
+            await expectSelection(scores, order.keyIndices, causal, false);
           });
+        }
+
+        it('choose probe rows', async () => {
+          const rowsOf = (x: ArrayLike<number>, block: number) => Array.from({length: 5}, (_, i) => x[5 * block + i]);
+          const expected = cpuProbe.chooseProbeRows(query, geometry, 5);
+          const actual = await stages.chooseProbeRows(inputs, geometry, 5);
+          expect(actual).to.have.length(expected.length);
+          for (let block = 0; block < expected.length / 5; ++block) {
+            const [rows, others] = [rowsOf(expected, block), rowsOf(actual, block)];
+            // Both rows of a block of two lie equally far from their mean: rounding decides.
+            if (new Set(rows).size === 2) {
+              expect(new Set(others)).to.deep.equal(new Set(rows));
+            } else {
+              expect(others, `block ${block}`).to.deep.equal(rows);
+            }
+          }
+        });
+
+        for (const causal of takesCausal ? [true, false] : [false]) {
+          // 5 rows are no whole group of four, and more than some blocks have.
+          it(`probed scores, and their selection: causal ${causal}`, async () => {
+            const order = cpuPermute.permute(query, key, geometry, scale, true, causal, keyLengths);
+            const options = {geometry, scale, causal, keyLengths, exactLastBlock: true, probeRows: 5};
+            const expected = cpuProbed.probedScores(query, key, order, geometry, scale, causal, true, 5, keyLengths);
+            expect(relativeL1(await stages.probedScores(inputs, order, options), expected)).to.be.below(1e-5);
+            await expectSelection(Float32Array.from(expected), order.keyIndices, causal, true);
+          });
+
+          it(`attend with the remainder: causal ${causal}`, async () => {
+            const order = cpuPermute.permute(query, key, geometry, scale, true, causal, keyLengths);
+            const scores = cpuScores(order, causal, true);
+            const blockLists = cpuSelect.selectBlocks(scores, order.keyIndices, geometry, 0.4, causal);
+            const plan = {keyIndices: order.keyIndices, blockLists};
+            const skipped = cpuRemainder.attendRemainder(query, key, value, geometry, scale, causal, plan, keyLengths);
+            const hidden = {keyLengths};
+            const expected = cpuAttend.attend(query, key, value, geometry, scale, causal, plan, hidden, skipped);
+            const actual = await stages.attend(inputs, plan, {geometry, scale, causal, keyLengths, remainder: true});
+            expect(relativeL1(actual, expected)).to.be.below(1e-5);
+          });
+        }
+
+        async function expectSelection(
+          scores: Float32Array,
+          keyIndices: Int32Array,
+          causal: boolean,
+          ownCounts: boolean,
+        ): Promise<void> {
+          const {keyBlocks} = geometry;
+          const options = {geometry, scale, causal, threshold: 0.613, ownCounts};
+          const expected = cpuSelect.selectBlocks(scores, keyIndices, geometry, options.threshold, causal, ownCounts);
+          const selected = await stages.selectBlocks(scores, keyIndices, options);
+          const {blockLists, blockMask, listsOfMask = blockLists} = selected;
+          for (let start = 0; start < expected.length; start += keyBlocks + 1) {
+            const row = start / (keyBlocks + 1);
+            const list = (x: ArrayLike<number>) => Array.from({length: x[start] + 1}, (_, i) => x[start + i]);
+            expect(list(blockLists), `row ${row}`).to.deep.equal(list(expected));
+            expect(list(listsOfMask), `row ${row} of the mask`).to.deep.equal(list(expected));
+          }
+          expect(Array.from(blockMask)).to.deep.equal(Array.from(cpuMask.blockMask(expected, geometry)));
         }
 
         it('attend', async () => {
@@ -212,6 +260,36 @@ for (const {name, backend, takesForms, open} of runners.filter((runner) => testB
       const numbers = first.filter((key) => key !== 5);
       const expected = [24, 16, 8, 0].flatMap((start) => Array.from({length: 8}, (_, i) => start + i));
       expect(numbers).to.deep.equal(expected.filter((key) => key !== 5));
+    });
+
+    it('chooses probe rows of equal distances by index, and again the first where a block has too few', async () => {
+      // Whole numbers, and blocks of 8 and 4 rows: distances are exact, and many are equal.
+      const inputs = randomInputs({heads: 2, length: 60, headDim: 6}, 36);
+      inputs.query.forEach((x, i) => (inputs.query[i] = Math.round(x)));
+      const geometry = geometryOf({inputs, sizes: {blockSize: 8, segmentSize: 8}});
+      const expected = cpuProbe.chooseProbeRows(inputs.query, geometry, 5);
+      expect(Array.from(expected.subarray(35, 40))).to.satisfy((rows: number[]) => rows[4] === rows[0]);
+      expect(Array.from(await stages.chooseProbeRows(inputs, geometry, 5))).to.deep.equal(Array.from(expected));
+    });
+
+    it('counts the own segment as kept, but not before the first block, and keeps everything where scores are NaN', async () => {
+      const geometry = geometryOf({
+        inputs: randomInputs({length: 64, headDim: 8}, 34),
+        sizes: {blockSize: 8, segmentSize: 8},
+      });
+      const scores = new Float32Array(64);
+      scores.set([0.1, 0.3, 0.1, 0.1], 4 * 8);
+      scores.set([0.1, 0.1, 0.1, 0.5, 0.1], 5 * 8);
+      scores.set([NaN, NaN, NaN, NaN, NaN, NaN], 6 * 8);
+      const identity = Int32Array.from({length: 64}, (_, i) => i);
+      const options = {geometry, scale, causal: true, threshold: 0.65, ownCounts: true};
+      const {blockLists} = await stages.selectBlocks(scores, identity, options);
+      const row = (i: number) => Array.from({length: blockLists[i * 9]}, (_, j) => blockLists[i * 9 + 1 + j]);
+      expect(row(4), '0.4 for the own segment, 0.3').to.deep.equal([0, 1, 4]);
+      expect(row(5), '0.1 for the own segment, 0.5, 0.1').to.deep.equal([0, 3, 5]);
+      expect(row(6)).to.deep.equal([0, 1, 2, 3, 4, 5, 6]);
+      const own = await stages.selectBlocks(scores, identity, {...options, threshold: 0.3});
+      expect(own.blockLists[4 * 9], 'sink, highest score, own').to.equal(3);
     });
 
     it('selects equal scores by index, and everything where scores are zero or NaN', async () => {

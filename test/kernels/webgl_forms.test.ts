@@ -6,7 +6,9 @@ import {flashAttention, pbsAttention} from '../../src/index';
 import {blockGeometry} from '../../src/kernels/block_geometry';
 import type {AttentionMask} from '../../src/kernels/cpu/visible_scores';
 import * as cpuAttend from '../../src/kernels/cpu/attend';
+import * as cpuRemainder from '../../src/kernels/cpu/attend_remainder';
 import * as cpuPermute from '../../src/kernels/cpu/permute';
+import * as cpuProbed from '../../src/kernels/cpu/probed_scores';
 import * as cpuScore from '../../src/kernels/cpu/score_blocks';
 import * as cpuSelect from '../../src/kernels/cpu/select_blocks';
 import {testBackends} from '../environment';
@@ -63,6 +65,9 @@ if (testBackends().includes('webgl')) {
         expect(Array.from(ours.keyIndices)).to.deep.equal(Array.from(order.keyIndices));
         const oursScores = await stages.scoreBlocks(inputs, order, {...options, exactLastBlock: true});
         expect(relativeL1(oursScores, scores)).to.be.below(1e-5);
+        const probed = cpuProbed.probedScores(query, key, order, geometry, scale, causal, true, 5, keyLengths);
+        const oursProbed = await stages.probedScores(inputs, order, {...options, exactLastBlock: true, probeRows: 5});
+        expect(relativeL1(oursProbed, probed), 'probed scores').to.be.below(1e-5);
       });
 
       it(`attends: ${name}`, async () => {
@@ -71,6 +76,11 @@ if (testBackends().includes('webgl')) {
         const sparse = await stages.attend(inputs, plan, options);
         const expected = cpuAttend.attend(query, key, value, geometry, scale, causal, plan, {keyLengths});
         expect(relativeL1(sparse, expected), 'by a plan').to.be.below(1e-5);
+        const rest = cpuRemainder.attendRemainder(query, key, value, geometry, scale, causal, plan, keyLengths);
+        const hiding = {keyLengths};
+        const expectedWhole = cpuAttend.attend(query, key, value, geometry, scale, causal, plan, hiding, rest);
+        const withRest = await stages.attend(inputs, plan, {...options, remainder: true});
+        expect(relativeL1(withRest, expectedWhole), 'with the remainder').to.be.below(1e-5);
         const whole = {...geometry, segmentSize: 16};
         const [batch, , queryLength] = inputs.queryShape;
         const maskShape = [batch, 1, queryLength, geometry.keyLength];
@@ -134,6 +144,22 @@ if (testBackends().includes('webgl')) {
       // Query, key and value into rows; scores, their statistics, weighted values; the output.
       expect(draws).to.equal(7);
       expect(relativeL1(await output.data(), await composedAttention(q, k, v).data())).to.be.below(1e-4);
+    });
+
+    it('adds the remainder to sums in parts', async () => {
+      const inputs = randomInputs({heads: 2, length: 3, keyLength: 200, headDim: 8}, 85);
+      const {query, key, value} = inputs;
+      const info = (size: number[]) => ({shape: size, dtype: 'float32' as const, dataId: {}});
+      const geometry = blockGeometry(info(inputs.queryShape), info(inputs.keyShape), {blockSize: 8, segmentSize: 8});
+      const keyIndices = Int32Array.from({length: 400}, (_, i) => i % 200);
+      // Of 25 blocks, some and the last.
+      const blockLists = Int32Array.from({length: 2 * 26}, (_, i) => [6, 0, 3, 7, 12, 13, 24][i % 26] ?? 0);
+      const plan = {keyIndices, blockLists};
+      const rest = cpuRemainder.attendRemainder(query, key, value, geometry, 0.3, true, plan);
+      const expected = cpuAttend.attend(query, key, value, geometry, 0.3, true, plan, {}, rest);
+      const stages = webglStages(activeBackend() as MathBackendWebGL);
+      const actual = await stages.attend(inputs, plan, {geometry, scale: 0.3, causal: true, remainder: true});
+      expect(relativeL1(actual, expected)).to.be.below(1e-5);
     });
 
     it('reads the blocks that a plan keeps and no others, and draws ten times', async () => {

@@ -8,8 +8,14 @@ import {
   StoreAttentionProgram,
   valueColumns,
 } from '../../src/kernels/webgl/attend_passes';
+import {
+  RemainderScoresProgram,
+  RemainderStatisticsProgram,
+  RemainderValuesProgram,
+} from '../../src/kernels/webgl/attend_remainder';
 import type {AttendWalk} from '../../src/kernels/webgl/attend_walk';
 import {BlockListsProgram} from '../../src/kernels/webgl/block_lists';
+import {BlockLogSumsProgram} from '../../src/kernels/webgl/block_log_sums';
 import {BlockMaskProgram} from '../../src/kernels/webgl/block_mask';
 import {GradientKeyProgram, KeyWalkScoresProgram} from '../../src/kernels/webgl/gradient_key';
 import {GradientQueryProgram, GradientRowsProgram} from '../../src/kernels/webgl/gradient_query';
@@ -25,19 +31,22 @@ import {
   SortKeysProgram,
 } from '../../src/kernels/webgl/permute';
 import {PermuteRowsProgram} from '../../src/kernels/webgl/permute_rows';
+import {MeanQueriesProgram, ProbeRowsProgram, QueryDistancesProgram} from '../../src/kernels/webgl/probe_rows';
+import {ProbedScoresProgram, RowLogSumsProgram, SummaryScoresProgram} from '../../src/kernels/webgl/probed_scores';
 import type {AttentionProgram} from '../../src/kernels/webgl/program';
 import type {RowTexture} from '../../src/kernels/webgl/row_texture';
 import {rowLayout} from '../../src/kernels/webgl/row_texture';
 import {
   BlockLogitsProgram,
-  BlockLogSumsProgram,
   BlockScoresProgram,
+  LogitSumsProgram,
   PoolBlocksProgram,
   ProxyMassProgram,
 } from '../../src/kernels/webgl/score_blocks';
 import {KeepBlocksProgram, SinkBlocksProgram} from '../../src/kernels/webgl/select_blocks';
 import {QueryListsProgram} from '../../src/kernels/webgl/query_lists';
 import {KeyPlacesProgram, SumHeadsProgram} from '../../src/kernels/webgl/sum_heads';
+import {SummarizeBlocksProgram} from '../../src/kernels/webgl/summarize_blocks';
 import {LoadRowsProgram, StoreRowsProgram} from '../../src/kernels/webgl/tensor_rows';
 import {expectShader} from './shader_snapshot';
 
@@ -77,6 +86,17 @@ describe('shader texts of WebGL', () => {
   const rest = sums.values;
   const queryPlan = {keyIndices: order.keyIndices, queryLists: lists};
   const keyLengths = rows(1, 1);
+  const estimate = {geometry, scale: 0.125, causal: true, tileBlocks: 8, firstRow: 0, endRow: 32};
+  const notCausal = {...estimate, causal: false};
+  const summaries = rows(32, 64, 2);
+  const probes = rows(32, 8);
+  const paid = {
+    summaryScores: rows(128, 4, 8),
+    summarySums: rows(128, 4),
+    probeScores: rows(64, 4, 8),
+    probeSums: rows(64, 4),
+  };
+  const skipped = {summaries, valueMeans: rows(32, 64), kept: blockScores};
   const padding = {keyLengths, causal: true};
   const padded = {...walk(false, true, 8), keyLengths};
   const decoding = {...walk(false, true, 8), parts: 4};
@@ -94,12 +114,26 @@ describe('shader texts of WebGL', () => {
     pool_blocks: new PoolBlocksProgram(query, key, order.keyIndices, geometry),
     proxy_mass: new ProxyMassProgram(order.keyScores, order.keyIndices, geometry),
     block_logits: new BlockLogitsProgram(rows(32, 64, 2), geometry, 0.125, true),
-    block_log_sums: new BlockLogSumsProgram(blockScores),
+    logit_sums: new LogitSumsProgram(blockScores),
     block_scores: new BlockScoresProgram(blockScores, rows(32, 1), geometry, true, rows(4, 8)),
     block_scores_pooled: new BlockScoresProgram(blockScores, rows(32, 1), geometry, false),
+    summarize_blocks: new SummarizeBlocksProgram(key, order.keyIndices, geometry, true),
+    summarize_blocks_means_padded: new SummarizeBlocksProgram(value, order.keyIndices, geometry, false, keyLengths),
+    mean_queries: new MeanQueriesProgram(query, geometry),
+    query_distances: new QueryDistancesProgram(query, rows(32, 64), geometry),
+    probe_rows: new ProbeRowsProgram(rows(32, 128), geometry, 8),
+    block_log_sums: new BlockLogSumsProgram(estimate, query, key, order.keyIndices, probes),
+    block_log_sums_own: new BlockLogSumsProgram(estimate, query, key, order.keyIndices),
+    block_log_sums_not_causal: new BlockLogSumsProgram(notCausal, query, key, order.keyIndices, probes),
+    summary_scores: new SummaryScoresProgram(estimate, query, summaries),
+    row_log_sums: new RowLogSumsProgram(paid.probeScores),
+    row_log_sums_own: new RowLogSumsProgram(paid.summaryScores, rows(128, 4, 8)),
+    probed_scores: new ProbedScoresProgram(estimate, {...paid, proxyMass: rows(4, 8)}),
+    probed_scores_not_causal_padded: new ProbedScoresProgram({...notCausal, keyLengths}, paid),
     sink_blocks: new SinkBlocksProgram(order.keyIndices, geometry),
-    keep_blocks: new KeepBlocksProgram(blockScores, rows(4, 1), geometry, 0.9, true),
-    keep_blocks_not_causal: new KeepBlocksProgram(blockScores, rows(4, 1), geometry, 0.9, false),
+    keep_blocks: new KeepBlocksProgram(blockScores, rows(4, 1), geometry, 0.9, true, false),
+    keep_blocks_not_causal: new KeepBlocksProgram(blockScores, rows(4, 1), geometry, 0.9, false, false),
+    keep_blocks_own_counts: new KeepBlocksProgram(blockScores, rows(4, 1), geometry, 0.9, true, true),
     block_lists: new BlockListsProgram(blockScores),
     kept_mass: new KeptMassProgram(blockScores, lists, false),
     block_mask: new BlockMaskProgram(lists),
@@ -132,6 +166,9 @@ describe('shader texts of WebGL', () => {
     ),
     query_lists: new QueryListsProgram(blockScores, 8, 8),
     key_places: new KeyPlacesProgram(order.keyIndices, geometry, 8),
+    remainder_scores: new RemainderScoresProgram(walk(true, true, 8), query, skipped, 0.125),
+    remainder_statistics: new RemainderStatisticsProgram(walk(true, true, 8), scores),
+    remainder_values: new RemainderValuesProgram(walk(true, true, 8), scores, sums.statistics, skipped.valueMeans),
     // Forms of attention.
     gradient_query_padded: new GradientQueryProgram(padded, 0, scores, scores, known, key, undefined),
     key_walk_scores_padded_mask: new KeyWalkScoresProgram(padded, 0, key, query, 64, 0.125, undefined, mask),
@@ -176,6 +213,11 @@ describe('shader texts of WebGL', () => {
   it('store_attention', () => {
     const program = new StoreAttentionProgram(walk(true, true, 8), [sums, sums], plan);
     expectShader('webgl/store_attention.frag', program.source('tensor'));
+  });
+
+  it('store_attention_remainder', () => {
+    const program = new StoreAttentionProgram(walk(true, true, 8), [sums], plan, sums);
+    expectShader('webgl/store_attention_remainder.frag', program.source('tensor'));
   });
 
   it('store_attention_parts', () => {

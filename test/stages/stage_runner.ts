@@ -30,16 +30,25 @@ export interface StageRunner {
     order: Order,
     options: StageOptions & {exactLastBlock: boolean},
   ): Promise<ArrayLike<number>>;
+  /** Part of stage 2, where `probeRows` is not 0. */
+  chooseProbeRows(inputs: Inputs, geometry: BlockGeometry, probeRows: number): Promise<ArrayLike<number>>;
+  /** Stage 2, where `probeRows` is not 0. */
+  probedScores(
+    inputs: Inputs,
+    order: Order,
+    options: StageOptions & {exactLastBlock: boolean; probeRows: number},
+  ): Promise<ArrayLike<number>>;
   /** Block lists, and their dense mask; and the lists made of that again, where the backend attends by a plan. */
   selectBlocks(
     scores: Float32Array,
     keyIndices: Int32Array,
-    options: StageOptions & {threshold: number},
+    options: StageOptions & {threshold: number; ownCounts?: boolean},
   ): Promise<{blockLists: ArrayLike<number>; blockMask: ArrayLike<number>; listsOfMask?: ArrayLike<number>}>;
+  /** With `remainder`, which needs a plan, after what `attendRemainder` gives. */
   attend(
     inputs: Inputs,
     plan: {keyIndices: Int32Array; blockLists: Int32Array} | undefined,
-    options: StageOptions,
+    options: StageOptions & {remainder?: boolean},
   ): Promise<ArrayLike<number>>;
 }
 

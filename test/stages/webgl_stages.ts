@@ -3,6 +3,7 @@ import type {MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
 import type {BlockGeometry} from '../../src/kernels/block_geometry';
 import type {HiddenKeys} from '../../src/kernels/cpu/visible_scores';
 import {attend} from '../../src/kernels/webgl/attend';
+import {summarizeSkipped} from '../../src/kernels/webgl/attend_remainder';
 import {valueColumns} from '../../src/kernels/webgl/attend_passes';
 import {loadMask} from '../../src/kernels/webgl/attention_mask';
 import {blockMask} from '../../src/kernels/webgl/block_mask';
@@ -16,6 +17,8 @@ import {
   RankKeysProgram,
   SortKeysProgram,
 } from '../../src/kernels/webgl/permute';
+import {chooseProbeRows} from '../../src/kernels/webgl/probe_rows';
+import {probedScores} from '../../src/kernels/webgl/probed_scores';
 import type {RowTexture} from '../../src/kernels/webgl/row_texture';
 import {scoreBlocks} from '../../src/kernels/webgl/score_blocks';
 import {selectBlocks} from '../../src/kernels/webgl/select_blocks';
@@ -33,7 +36,7 @@ export function webglStages(
   const context = {...attentionContext('test', backend), ...limits};
   const {drawBuffers, pool} = context;
   let textures: RowTexture[] = [];
-  const own = (rows: RowTexture) => (textures.push(rows), rows);
+  const own = <T extends RowTexture>(rows: T) => (textures.push(rows), rows);
   const upload = (
     values: Float32Array | Int32Array,
     shape: number[],
@@ -130,7 +133,38 @@ export function webglStages(
         );
         return read(scores, rowSplit(geometry.keyBlocks), stageShapes(geometry).scores);
       }),
-    selectBlocks: (scores, keyIndices, {geometry, threshold, causal}) =>
+    chooseProbeRows: ({query, queryShape}, geometry, probeRows) =>
+      freeing(async () => {
+        const {batch, heads, blockSize, queryBlocks} = geometry;
+        const rows = chooseProbeRows(context, uploadHeads(query, queryShape), geometry, probeRows);
+        const inBlock = await read(rows, rowSplit(probeRows), [batch, heads, queryBlocks, probeRows], 'int32');
+        return inBlock.map((row, i) => row + (Math.floor(i / probeRows) % queryBlocks) * blockSize);
+      }),
+    probedScores: (
+      {query, key, queryShape, keyShape},
+      order,
+      {geometry, scale, causal, exactLastBlock, probeRows, keyLengths},
+    ) =>
+      freeing(async () => {
+        const gpuOrder = {
+          keyScores: uploadKeyScores(order.keyScores, geometry),
+          keyIndices: uploadIndices(order.keyIndices, geometry),
+        };
+        const scores = probedScores(
+          context,
+          uploadHeads(query, queryShape),
+          uploadHeads(key, keyShape),
+          gpuOrder,
+          geometry,
+          scale,
+          causal,
+          exactLastBlock,
+          probeRows,
+          uploadKeyLengths(keyLengths),
+        );
+        return read(scores, rowSplit(geometry.keyBlocks), stageShapes(geometry).scores);
+      }),
+    selectBlocks: (scores, keyIndices, {geometry, threshold, causal, ownCounts}) =>
       freeing(async () => {
         const {keyBlocks} = geometry;
         const shapes = stageShapes(geometry);
@@ -141,6 +175,7 @@ export function webglStages(
           geometry,
           threshold,
           causal,
+          ownCounts,
         );
         return {
           blockMask: await read(blockMask(context, lists), rowSplit(keyBlocks), shapes.scores, 'int32'),
@@ -150,7 +185,7 @@ export function webglStages(
     attend: (
       {query, key, value, queryShape, keyShape, valueShape},
       plan,
-      {geometry, scale, causal, keyLengths, mask},
+      {geometry, scale, causal, keyLengths, mask, remainder},
     ) =>
       freeing(async () => {
         const {keyBlocks, valueDim} = geometry;
@@ -158,16 +193,20 @@ export function webglStages(
           keyIndices: uploadIndices(plan.keyIndices, geometry),
           blockLists: upload(plan.blockLists, stageShapes(geometry).blockLists, rowSplit(keyBlocks + 1)),
         };
+        const lengths = uploadKeyLengths(keyLengths);
+        const keys = uploadHeads(key, keyShape);
+        const values = uploadHeads(value, valueShape, valueColumns(valueDim, drawBuffers));
         const output = attend(
           context,
           uploadHeads(query, queryShape),
-          uploadHeads(key, keyShape),
-          uploadHeads(value, valueShape, valueColumns(valueDim, drawBuffers)),
+          keys,
+          values,
           geometry,
           scale,
           causal,
           gpuPlan,
-          {keyLengths: uploadKeyLengths(keyLengths), mask: uploadMask(mask, geometry)},
+          {keyLengths: lengths, mask: uploadMask(mask, geometry)},
+          remainder ? summarizeSkipped(context, keys, values, gpuPlan!, geometry, own, lengths) : undefined,
         );
         return readTensor(output);
       }),

@@ -1,9 +1,12 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {attend} from '../../src/kernels/webgpu/attend';
+import {attendRemainder} from '../../src/kernels/webgpu/attend_remainder';
 import {blockLists} from '../../src/kernels/webgpu/block_lists';
 import {blockMask} from '../../src/kernels/webgpu/block_mask';
 import {permute, SortKeysProgram} from '../../src/kernels/webgpu/permute';
+import {chooseProbeRows} from '../../src/kernels/webgpu/probe_rows';
+import {probedScores} from '../../src/kernels/webgpu/probed_scores';
 import {scoreBlocks} from '../../src/kernels/webgpu/score_blocks';
 import {selectBlocks} from '../../src/kernels/webgpu/select_blocks';
 import type {Inputs} from '../reference';
@@ -55,11 +58,36 @@ export function webgpuStages(gpu: WebGPUBackend): StageRunner {
         const lengths = uploadLengths(keyLengths);
         return read(scoreBlocks(gpu, query, key, gpuOrder, geometry, scale, causal, exactLastBlock, lengths));
       }),
-    selectBlocks: (scores, keyIndices, {geometry, threshold, causal}) =>
+    chooseProbeRows: (inputs, geometry, probeRows) =>
+      freeing(async () => read(chooseProbeRows(gpu, uploadInputs(inputs).query, geometry, probeRows))),
+    probedScores: (inputs, order, {geometry, scale, causal, exactLastBlock, probeRows, keyLengths}) =>
+      freeing(async () => {
+        const {query, key} = uploadInputs(inputs);
+        const shapes = stageShapes(geometry);
+        const gpuOrder = {
+          keyScores: uploadScores(order.keyScores, shapes.keyScores),
+          keyIndices: upload(order.keyIndices, shapes.keyIndices),
+        };
+        const scores = probedScores(
+          'test',
+          gpu,
+          query,
+          key,
+          gpuOrder,
+          geometry,
+          scale,
+          causal,
+          exactLastBlock,
+          probeRows,
+          uploadLengths(keyLengths),
+        );
+        return read(scores);
+      }),
+    selectBlocks: (scores, keyIndices, {geometry, threshold, causal, ownCounts}) =>
       freeing(async () => {
         const shapes = stageShapes(geometry);
         const indices = upload(keyIndices, shapes.keyIndices);
-        const lists = selectBlocks(gpu, upload(scores, shapes.scores), indices, geometry, threshold, causal);
+        const lists = selectBlocks(gpu, upload(scores, shapes.scores), indices, geometry, threshold, causal, ownCounts);
         const mask = own(blockMask(gpu, lists));
         return {
           blockMask: await read(mask),
@@ -67,7 +95,7 @@ export function webgpuStages(gpu: WebGPUBackend): StageRunner {
           listsOfMask: await read(blockLists(gpu, mask)),
         };
       }),
-    attend: (inputs, plan, {geometry, scale, causal, keyLengths}) =>
+    attend: (inputs, plan, {geometry, scale, causal, keyLengths, remainder}) =>
       freeing(async () => {
         const {query, key, value} = uploadInputs(inputs);
         const shapes = stageShapes(geometry);
@@ -76,8 +104,11 @@ export function webgpuStages(gpu: WebGPUBackend): StageRunner {
           blockLists: upload(plan.blockLists, shapes.blockLists),
         };
         const attrs = {scale, causal, precision: 'float32' as const};
-        const hidden = {keyLengths: uploadLengths(keyLengths)};
-        return read(attend('test', gpu, query, key, value, geometry, attrs, gpuPlan, hidden));
+        const lengths = uploadLengths(keyLengths);
+        const seen = remainder
+          ? own(attendRemainder(gpu, query, key, value, geometry, scale, causal, gpuPlan!, lengths))
+          : undefined;
+        return read(attend('test', gpu, query, key, value, geometry, attrs, gpuPlan, {keyLengths: lengths, seen}));
       }),
   };
 }

@@ -273,9 +273,17 @@ void compute(int row, int texel) {
   }
 }
 
-/** The output tensor: sums over weights, from whichever texture a group's last round has drawn. */
-export class StoreAttentionProgram extends AttentionProgram<WalkVariant & {rounds: number}> {
-  constructor(walk: AttendWalk, sums: RunningSums[], plan?: BlockPlan) {
+interface StoreVariant extends WalkVariant {
+  rounds: number;
+  remainder: boolean;
+}
+
+/**
+ * The output tensor: sums over weights, from whichever texture a group's last round has drawn; with `remainder`, which has a
+ * row a group, what is in there added first.
+ */
+export class StoreAttentionProgram extends AttentionProgram<StoreVariant> {
+  constructor(walk: AttendWalk, sums: RunningSums[], plan?: BlockPlan, remainder?: RunningSums) {
     const {geometry, endGroup} = walk;
     const [even, odd] = sums;
     super({
@@ -283,6 +291,7 @@ export class StoreAttentionProgram extends AttentionProgram<WalkVariant & {round
         evenStatistics: even.statistics,
         evenValues: even.values,
         ...(odd && {oddStatistics: odd.statistics, oddValues: odd.values}),
+        ...(remainder && {remainderStatistics: remainder.statistics, remainderValues: remainder.values}),
         ...walkInputs(walk, plan),
       },
       uniforms: {
@@ -290,16 +299,18 @@ export class StoreAttentionProgram extends AttentionProgram<WalkVariant & {round
         endGroup: {type: 'int', value: endGroup},
         valueDim: {type: 'int', value: geometry.valueDim},
       },
-      variant: {...walkVariant(walk), rounds: sums.length},
-      fetches: 3 * walk.parts,
+      variant: {...walkVariant(walk), rounds: sums.length, remainder: remainder !== undefined},
+      fetches: 3 * walk.parts + (remainder ? 3 : 0),
     });
   }
 
-  protected shader(variant: WalkVariant & {rounds: number}): string {
-    const {tileKeys, split, rounds} = variant;
+  protected shader(variant: StoreVariant): string {
+    const {tileKeys, split, rounds, remainder} = variant;
     const vectors = tileKeys / 4;
+    const valueOf = (name: string, row: string) =>
+      `fetch${name}Values(${lower(name)}ValuesAt(${row}), vector / ${vectors}, query * ${vectors} + vector % ${vectors})`;
     const sums = (name: string) => {
-      const x = `fetch${name}Values(${lower(name)}ValuesAt(row), vector / ${vectors}, query * ${vectors} + vector % ${vectors})`;
+      const x = valueOf(name, 'row');
       return split
         ? `
     float rowMax = ${noMaximum};
@@ -320,9 +331,25 @@ export class StoreAttentionProgram extends AttentionProgram<WalkVariant & {round
     }`
         : `
     float sum = fetch${name}Statistics(${lower(name)}StatisticsAt(row), 0, 1)[query];
-    float x = ${x}[place % 4];`;
+    float x = ${x}[place % 4];${
+      remainder
+        ? `
+    float rowMax = fetch${name}Statistics(${lower(name)}StatisticsAt(row), 0, 0)[query];`
+        : ''
+    }`;
     };
-    const quotient = (name: string) => `${sums(name)}
+    // Both states are brought to one maximum. A row without blocks that are skipped takes nothing of them.
+    const addRemainder = `
+    ivec2 skipped = remainderStatisticsAt(group - firstGroup);
+    float skippedSum = fetchRemainderStatistics(skipped, 0, 1)[query];
+    if (skippedSum != 0.0) {
+      float skippedMax = fetchRemainderStatistics(skipped, 0, 0)[query];
+      float newMax = max(rowMax, skippedMax);
+      vec2 weights = exp2(vec2(rowMax, skippedMax) - newMax);
+      sum = dot(weights, vec2(sum, skippedSum));
+      x = dot(weights, vec2(x, ${valueOf('Remainder', 'group - firstGroup')}[place % 4]));
+    }`;
+    const quotient = (name: string) => `${sums(name)}${remainder ? addRemainder : ''}
     // A row that sees nothing gives zeros.
     result0 = vec4(sum == 0.0 ? 0.0 : x / sum, 0.0, 0.0, 0.0);`;
     return `

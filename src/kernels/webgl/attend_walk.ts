@@ -99,9 +99,8 @@ export function walkUniforms(walk: AttendWalk): Uniforms {
   };
 }
 
-/** Shader text: which head and query rows a group has, and how many slots it walks over. */
-export function groupText(variant: WalkVariant): string {
-  return `${variant.padded ? keyEndText : ''}
+/** Shader text: which head and query rows a group has. */
+export const groupAtText = `
 struct Group {
   int head;
   int block;
@@ -113,7 +112,11 @@ Group groupAt(int group) {
   int inBlock = group - blockOfHead * groupsPerBlock;
   ivec4 queries = ivec4(0, 1, 2, 3) * groupsPerBlock + block * blockSize + inBlock;
   return Group(firstHead + blockOfHead - block * walkHeads, block, queries);
-}
+}`;
+
+/** Shader text: the same, and how many slots it walks over. */
+export function groupText(variant: WalkVariant): string {
+  return `${variant.padded ? keyEndText : ''}${groupAtText}
 ${slotCount(variant)}`;
 }
 

@@ -52,11 +52,14 @@ export function checkGradientSizes(op: string, context: AttentionContext, geomet
 
 /** The same for what passes between the stages. */
 export function checkPlanSizes(op: string, context: AttentionContext, geometry: BlockGeometry): void {
-  const {batch, heads, keyLength, blockSize, segmentSize, queryBlocks, keyBlocks} = geometry;
+  const {batch, heads, keyLength, valueDim, headDim, blockSize, segmentSize, queryBlocks, keyBlocks} = geometry;
   const {maxTextureSize, drawBuffers} = context;
+  const meanColumns = Math.max(headDim, valueColumns(valueDim, drawBuffers));
   checkLayout(op, maxTextureSize, 'key order', batch * heads * keyBlocks, indexColumns(blockSize, drawBuffers));
   checkLayout(op, maxTextureSize, 'key scores', batch * heads * Math.ceil(keyLength / segmentSize), segmentSize);
   checkLayout(op, maxTextureSize, 'block lists', batch * heads * queryBlocks, keyBlocks + 1);
+  checkLayout(op, maxTextureSize, 'block means', batch * heads * Math.max(queryBlocks, keyBlocks), meanColumns);
+  checkLayout(op, maxTextureSize, 'query distances', batch * heads * queryBlocks, blockSize);
 }
 
 /** And for the tensors that a plan is given out in. */

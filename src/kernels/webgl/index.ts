@@ -27,6 +27,8 @@ import {runWithScratch} from '../scratch.js';
 import {attend} from './attend.js';
 import type {GradientRows} from './attend_gradients.js';
 import {attendGradients} from './attend_gradients.js';
+import type {SkippedBlocks} from './attend_remainder.js';
+import {summarizeSkipped} from './attend_remainder.js';
 import {valueColumns} from './attend_passes.js';
 import type {BlockPlan} from './attend_walk.js';
 import {loadMask} from './attention_mask.js';
@@ -41,6 +43,7 @@ import {keptMass} from './kept_mass.js';
 import {loadKeyLengths} from './key_lengths.js';
 import {indexColumns, keyIndexSplit, permute} from './permute.js';
 import type {KeptRows} from './permute_rows.js';
+import {probedScores} from './probed_scores.js';
 import {withScratch} from './program.js';
 import type {RowTexture} from './row_texture.js';
 import {scoreBlocks} from './score_blocks.js';
@@ -79,21 +82,25 @@ function pbsAttention(args: {
       scratch(plan.keyIndices);
       scratch(plan.blockLists);
       const value = scratch(loadValues(context, inputs.value));
-      return attend(context, query, key, value, geometry, attrs.scale, attrs.causal, plan, {keyLengths});
+      const {scale, causal, remainder} = attrs;
+      const skipped = remainder
+        ? summarizeSkipped(context, key, value, plan, geometry, scratch, keyLengths)
+        : undefined;
+      return attend(context, query, key, value, geometry, scale, causal, plan, {keyLengths}, skipped);
     });
   });
 }
 
 /**
  * Attends by a plan that is given. Keys and values of a plan with one row of blocks, which is one of decoding, are read
- * where it keeps blocks; of other plans every block can be kept by some row.
+ * where it keeps blocks; of other plans every block can be kept by some row, and for the remainder every block is summarised.
  */
 function attendByPlan(
   context: AttentionContext,
   inputs: PBSAttentionInputs,
   plan: GivenPlan,
   geometry: BlockGeometry,
-  {scale, causal}: PBSAttentionAttrs,
+  {scale, causal, remainder}: PBSAttentionAttrs,
 ): TensorInfo {
   const {headDim, valueDim, queryBlocks} = geometry;
   const {drawBuffers} = context;
@@ -104,10 +111,15 @@ function attendByPlan(
     const rows = loadPlan(context, plan, kept, geometry, causal);
     scratch(rows.keyIndices);
     scratch(rows.blockLists);
-    const attendTo = (key: RowTexture | KeptRows, value: RowTexture | KeptRows) =>
-      attend(context, query, key, value, geometry, scale, causal, rows, {keyLengths});
-    if (queryBlocks > 1) {
-      return attendTo(scratch(loadHeads(context, inputs.key)), scratch(loadValues(context, inputs.value)));
+    const attendTo = (key: RowTexture | KeptRows, value: RowTexture | KeptRows, skipped?: SkippedBlocks) =>
+      attend(context, query, key, value, geometry, scale, causal, rows, {keyLengths}, skipped);
+    if (queryBlocks > 1 || remainder) {
+      const key = scratch(loadHeads(context, inputs.key));
+      const value = scratch(loadValues(context, inputs.value));
+      const skipped = remainder
+        ? summarizeSkipped(context, key, value, rows, geometry, scratch, keyLengths)
+        : undefined;
+      return attendTo(key, value, skipped);
     }
     return withTexture(context, inputs.key, (key) =>
       withTexture(context, inputs.value, (value) =>
@@ -341,7 +353,7 @@ function planBlocks(
   query: RowTexture,
   key: RowTexture,
   geometry: BlockGeometry,
-  {scale, causal, threshold, exactLastBlock, permute: sort}: PBSAttentionAttrs,
+  {scale, causal, threshold, exactLastBlock, permute: sort, probeRows}: PBSAttentionAttrs,
   keyLengths?: RowTexture,
   withMass = false,
 ): BlockPlan & {keptMass?: RowTexture} {
@@ -350,11 +362,15 @@ function planBlocks(
     scratch(order.keyScores);
     keep(order.keyIndices);
     const scores = scratch(
-      scoreBlocks(context, query, key, order, geometry, scale, causal, exactLastBlock, keyLengths),
+      probeRows > 0
+        ? probedScores(context, query, key, order, geometry, scale, causal, exactLastBlock, probeRows, keyLengths)
+        : scoreBlocks(context, query, key, order, geometry, scale, causal, exactLastBlock, keyLengths),
     );
-    const blockLists = keep(selectBlocks(context, scores, order.keyIndices, geometry, threshold, causal));
+    const blockLists = keep(
+      selectBlocks(context, scores, order.keyIndices, geometry, threshold, causal, probeRows > 0),
+    );
     const plan = {keyIndices: order.keyIndices, blockLists};
-    return withMass ? {...plan, keptMass: keptMass(context, scores, blockLists)} : plan;
+    return withMass ? {...plan, keptMass: keptMass(context, scores, blockLists, probeRows > 0)} : plan;
   });
 }
 

@@ -38,7 +38,7 @@ export function scoreBlocks(
         ? scratch(new ProxyMassProgram(keyScores, keyIndices, geometry).run(context))
         : undefined;
     const logits = scratch(new BlockLogitsProgram(pooled, geometry, scale, causal, keyLengths).run(context));
-    const logSums = scratch(new BlockLogSumsProgram(logits).run(context));
+    const logSums = scratch(new LogitSumsProgram(logits).run(context));
     return new BlockScoresProgram(logits, logSums, geometry, causal, proxyMass, keyLengths).run(context);
   });
 }
@@ -80,8 +80,11 @@ export function candidateUniforms(geometry: BlockGeometry, causal: boolean): Uni
   };
 }
 
-/** Shader text: key blocks `[0, competingBlocks)` hold keys that compete for a query block of a head. */
-function competingBlocks(causal: boolean, padded: boolean): string {
+/**
+ * Shader text: key blocks `[0, competingBlocks)` hold keys that compete for a query block of a head. Needs the uniforms of
+ * `competingUniforms`.
+ */
+export function competingBlocks(causal: boolean, padded: boolean): string {
   const competing = padded
     ? 'min(candidateBlocks(queryBlock), (keyEnd(head) + blockSize - 1) / blockSize)'
     : 'candidateBlocks(queryBlock)';
@@ -91,7 +94,7 @@ int competingBlocks(int head, int queryBlock) {
 }`;
 }
 
-function competingUniforms(geometry: BlockGeometry, causal: boolean, padded: boolean): Uniforms {
+export function competingUniforms(geometry: BlockGeometry, causal: boolean, padded: boolean): Uniforms {
   return {
     ...candidateUniforms(geometry, causal),
     ...(padded && {...keyEndUniforms(geometry), blockSize: {type: 'int', value: geometry.blockSize}}),
@@ -261,7 +264,7 @@ void compute(int row, int texel) {
 }
 
 /** log2 of the sum of exp2(logit) over a row. One value a row. */
-export class BlockLogSumsProgram extends AttentionProgram<object> {
+export class LogitSumsProgram extends AttentionProgram<object> {
   constructor(logits: RowTexture) {
     super({
       inputs: {logits},
@@ -293,7 +296,7 @@ void compute(int row, int texel) {
 }
 
 /** Shader text: whether a query block holds proxy rows of its batch entry, or stands behind them. */
-const hasProxyRows = `${proxyRangeText}
+export const hasProxyRows = `${proxyRangeText}
 bool hasProxyRows(int head, int queryBlock) {
   ivec2 range = proxyRange(head);
   return range.x < range.y && queryBlock >= range.x / blockSize;

@@ -51,10 +51,18 @@ export function headUniforms({
  * reads what becomes of it.
  */
 export function writeScores(headDim: number, keys: number): string {
-  const of = (name: string, i: number) => `${name}${Math.floor(i / 4)}[${i % 4}]`;
+  return `${tileProducts(headDim, keys)}
+  ${each(keys, (k) => `result${k} = visible(${componentOf('keys', k)}, queries, logitScale * score${k});`, '\n  ')}`;
+}
+
+/** Shader text: component i of two ivec4, `name0` and `name1`. */
+const componentOf = (name: string, i: number) => `${name}${Math.floor(i / 4)}[${i % 4}]`;
+
+/** The products of queries and keys of `writeScores`, not scaled yet, in `score0`, `score1`, … */
+export function tileProducts(headDim: number, keys: number): string {
   return `
   ${each(4, (q) => `ivec2 query${q} = queryAt(head * queryLength + min(queries[${q}], queryLength - 1));`, '\n  ')}
-  ${each(keys, (k) => `ivec2 key${k} = keyAt(firstKey + min(${of('positions', k)}, keyLength - 1));`, '\n  ')}
+  ${each(keys, (k) => `ivec2 key${k} = keyAt(firstKey + min(${componentOf('positions', k)}, keyLength - 1));`, '\n  ')}
   ${each(keys, (k) => `vec4 score${k} = vec4(0.0);`, '\n  ')}
   for (int v = 0; v < ${Math.ceil(headDim / 4)}; v++) {
     ${each(4, (q) => `vec4 q${q} = fetchQuery(query${q}, v, 0);`, '\n    ')}
@@ -66,17 +74,16 @@ export function writeScores(headDim: number, keys: number): string {
     score${k} += vec4(dot(q0, k), dot(q1, k), dot(q2, k), dot(q3, k));`,
       '\n    ',
     )}
-  }
-  ${each(keys, (k) => `result${k} = visible(${of('keys', k)}, queries, logitScale * score${k});`, '\n  ')}`;
+  }`;
 }
 
 /**
  * Shader text, a step of the online softmax of four rows: takes the scores of a tile, a layer of the texture a key, into
- * their maximum `rowMax` and the sum `rowSum` of exp2(score − maximum). Expects these and `at`, the place of the row, in
- * scope.
+ * their maximum `rowMax` and the sum `rowSum` of exp2(score − maximum). Expects these and `at`, the place of the row in the
+ * texture, in scope.
  */
-export function takeTile(keys: number, tile: string): string {
-  return `${each(keys, (k) => `vec4 s${k} = fetchScores(at, ${tile}, ${k});`)}
+export function takeTile(keys: number, tile: string, texture = 'Scores'): string {
+  return `${each(keys, (k) => `vec4 s${k} = fetch${texture}(at, ${tile}, ${k});`)}
     vec4 newMax = rowMax;
     ${each(keys, (k) => `newMax = max(newMax, s${k});`)}
     rowSum *= exp2(rowMax - newMax);

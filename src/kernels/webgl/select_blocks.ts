@@ -12,6 +12,9 @@ import {candidateBlocks, candidateUniforms, visibleBlocks} from './score_blocks.
  * A query block keeps the shortest prefix of its key blocks, by descending score, whose scores add up to the
  * threshold; and always the blocks of its own segment (under a causal mask; of every segment that its rows stand in) and
  * the block that holds original key 0, the attention sink.
+ *
+ * With `ownCounts` scores are shares of all attention: what a row lacks to 1 goes to the own segment and counts as kept, but
+ * never for the block of the highest score, which is kept in any case.
  */
 export function selectBlocks(
   context: AttentionContext,
@@ -20,10 +23,12 @@ export function selectBlocks(
   geometry: BlockGeometry,
   threshold: number,
   causal: boolean,
+  ownCounts = false,
 ): RowTexture {
   return withScratch(context, (scratch) => {
     const sinkBlocks = scratch(new SinkBlocksProgram(keyIndices, geometry).run(context));
-    const kept = scratch(new KeepBlocksProgram(scores, sinkBlocks, geometry, threshold, causal).run(context));
+    const keepPass = new KeepBlocksProgram(scores, sinkBlocks, geometry, threshold, causal, ownCounts);
+    const kept = scratch(keepPass.run(context));
     return new BlockListsProgram(kept).run(context);
   });
 }
@@ -63,27 +68,40 @@ void compute(int head, int texel) {
 
 interface KeepVariant {
   causal: boolean;
+  ownCounts: boolean;
 }
 
 /** 1 for a key block that is kept, else 0. Rows as in the scores. */
 export class KeepBlocksProgram extends AttentionProgram<KeepVariant> {
-  constructor(scores: RowTexture, sinkBlocks: RowTexture, geometry: BlockGeometry, threshold: number, causal: boolean) {
+  constructor(
+    scores: RowTexture,
+    sinkBlocks: RowTexture,
+    geometry: BlockGeometry,
+    threshold: number,
+    causal: boolean,
+    ownCounts: boolean,
+  ) {
     super({
       inputs: {scores, sinkBlocks},
       uniforms: {...candidateUniforms(geometry, causal), threshold: {type: 'float', value: threshold}},
       output: {rows: scores.rows, columns: scores.columns},
-      variant: {causal},
+      variant: {causal, ownCounts},
       fetches: scores.texels,
     });
   }
 
-  protected shader({causal}: KeepVariant): string {
+  protected shader({causal, ownCounts}: KeepVariant): string {
     return `
 // A fragment decides on four key blocks of one query block.
 //
 // A key block belongs to the shortest prefix that reaches the threshold if the blocks before it, in descending order of
 // score, do not reach it yet. So nothing is sorted: the fragment adds up the scores that come before its own blocks, equal
-// scores by index.
+// scores by index.${
+      ownCounts
+        ? ` What the own segment is paid comes before all blocks but the
+// first.`
+        : ''
+    }
 ${candidateBlocks(causal)}${visibleBlocks(causal)}
 void compute(int row, int texel) {
   int queryBlock = row % queryBlocks;
@@ -92,14 +110,33 @@ void compute(int row, int texel) {
   ivec2 at = scoresAt(row);
   ivec4 keyBlocks = ivec4(0, 1, 2, 3) + 4 * texel;
   vec4 own = fetchScores(at, texel, 0);
-  vec4 before = vec4(0.0);
+  vec4 before = vec4(0.0);${
+    ownCounts
+      ? `
+  bvec4 first = bvec4(true);
+  float total = 0.0;`
+      : ''
+  }
   for (int t = 0; 4 * t < candidates && 4 * texel < candidates; t++) {
     vec4 others = fetchScores(at, t, 0);
     for (int c = 0; c < 4 && 4 * t + c < candidates; c++) {
       vec4 other = vec4(others[c]);
       vec4 ties = vec4(equal(other, own)) * vec4(lessThan(ivec4(4 * t + c), keyBlocks));
-      before = mix(before, before + other, greaterThan(vec4(greaterThan(other, own)) + ties, vec4(0.0)));
+      bvec4 precedes = greaterThan(vec4(greaterThan(other, own)) + ties, vec4(0.0));
+      before = mix(before, before + other, precedes);${
+        ownCounts
+          ? `
+      first = bvec4(ivec4(first) * ivec4(not(precedes)));
+      total += others[c];`
+          : ''
+      }
     }
+  }${
+    ownCounts
+      ? `
+  // Written so that a NaN keeps every block.
+  before = mix(before + (1.0 - total), before, first);`
+      : ''
   }
   int sink = int(readSinkBlocks(row / queryBlocks, 0).x);
   vec4 kept = vec4(0.0);

@@ -50,7 +50,15 @@ interface RemainderVariant extends GridVariant {
   padded: boolean;
 }
 
+/** Invocations that share a row: each holds a quarter of its query and of its values. */
+const parts = 4;
 const threads = 64;
+
+/** vec4 of a row that an invocation holds. */
+const ownVectors = (dim: number) => Math.ceil(headVectors(dim) / parts);
+/** Rows of an invocation: each summary that it reads serves them all, as far as they fit into registers. */
+const ownRows = (headDim: number, valueDim: number) =>
+  Math.max(1, Math.min(4, Math.floor(16 / Math.max(ownVectors(headDim), ownVectors(valueDim)))));
 
 export class AttendRemainderProgram extends AttentionProgram<RemainderVariant> {
   constructor(inputs: RemainderInputs, geometry: BlockGeometry, scale: number, causal: boolean) {
@@ -58,7 +66,8 @@ export class AttendRemainderProgram extends AttentionProgram<RemainderVariant> {
     const grid = gridVariant(geometry, causal);
     const {keyLengths} = inputs;
     const components = rowComponents(headDim);
-    const partsPerBlock = Math.ceil(blockSize / threads);
+    const rowsOfWorkgroup = (threads / parts) * ownRows(headDim, valueDim);
+    const piecesOfBlock = Math.ceil(blockSize / rowsOfWorkgroup);
     super({
       inputs: {
         query: {tensor: inputs.query, components},
@@ -71,105 +80,183 @@ export class AttendRemainderProgram extends AttentionProgram<RemainderVariant> {
       outputType: 'float32',
       outputComponents: 4,
       threads,
-      workgroups: batch * heads * queryBlocks * partsPerBlock,
+      workgroups: batch * heads * queryBlocks * piecesOfBlock,
       uniforms: {
         ...gridUniforms(geometry, grid),
         keyBlocks: {type: 'i32', value: keyBlocks},
         keyLength: {type: 'i32', value: keyLength},
         ...summaryUniforms(scale),
-        partsPerBlock: {type: 'i32', value: partsPerBlock},
+        piecesOfBlock: {type: 'i32', value: piecesOfBlock},
       },
       variant: {headDim, valueDim, padded: keyLengths !== undefined, ...grid},
     });
   }
 
   protected shader({headDim, valueDim, padded, ...grid}: RemainderVariant): string {
-    const vectors = headVectors(headDim);
-    const valueVectors = headVectors(valueDim);
-    const four = (text: (k: string) => string) => ['x', 'y', 'z', 'w'].map(text).join(', ');
+    const rows = ownRows(headDim, valueDim);
+    const queryVectors = ownVectors(headDim);
+    const valueVectors = ownVectors(valueDim);
+    const four = (text: (k: number) => string, separator = ', ') => [0, 1, 2, 3].map(text).join(separator);
+    // Where the vectors of a row cannot be shared evenly, the last invocations have fewer.
+    const exists = (vector: string, dim: number) =>
+      headVectors(dim) % parts === 0 ? '' : `if (${vector} < ${headVectors(dim)}) `;
+    const byRow = (text: (r: number) => string) => four((r) => (r < rows ? text(r) : '0.0'));
     return `
-// An invocation owns one query row, in registers; a workgroup ${threads} rows of one query block, or what is left of it. All its
-// invocations read the same summaries at a time, straight from global memory: one read serves them all. They take four blocks
-// at a time, so that four times as many reads are on their way. Nothing is shared, so there is no barrier.
+// A workgroup takes ${(threads / parts) * rows} query rows of one block. ${parts} neighbouring invocations share ${rows} of them: each holds a quarter of their
+// queries and of their values in registers, so that a summary that it reads serves ${rows} rows. They take four skipped blocks
+// at a time: each adds up the products of its quarter, for all four blocks; by way of workgroup memory each then gets the
+// whole products of one block, and from its scores all four get the weights. A vec4 holds the same of ${rows} rows.
 ${workgroupIndex}${noScores}${gridFunctions(grid)}${padded ? keyEnd('uniforms.outShape.y', 'uniforms.keyLength') : ''}
 ${readRow('readQuery', 'query', headDim)}
 ${readRow('readSummary', 'summaries', headDim)}
 ${readRow('readValue', 'valueMeans', valueDim)}
 ${summaryScore}
+var<workgroup> byMeanParts : array<vec4<f32>, ${4 * threads}>;
+var<workgroup> byVarianceParts : array<vec4<f32>, ${4 * threads}>;
+var<workgroup> scoreParts : array<vec4<f32>, ${threads}>;
+var<workgroup> keptBlocks : atomic<i32>;
+// Blocks that compete, and how many of them are skipped.
+var<workgroup> counts : vec2<i32>;
 
 fn main(index : i32) {
+  let local = i32(localIndex);
+  let part = local % ${parts};
+  let team = local - part;
   let heads = uniforms.outShape.y;
   let allHeads = uniforms.outShape.x * heads;
   let queryBlocks = uniforms.blockListsShape.z;
-  let part = workgroupIndex() % uniforms.partsPerBlock;
+  let piece = workgroupIndex() % uniforms.piecesOfBlock;
   // Last rows first: under a causal mask most blocks compete for them, and a long workgroup should not start last.
-  let queryBlock = queryBlocks - 1 - (workgroupIndex() / uniforms.partsPerBlock) % queryBlocks;
-  let head = workgroupIndex() / (uniforms.partsPerBlock * queryBlocks);
-  let rowInBlock = part * ${threads} + i32(localIndex);
-  let row = queryBlock * uniforms.blockSize + rowInBlock;
-  if (head >= allHeads || rowInBlock >= uniforms.blockSize || row >= uniforms.outShape.z) {
-    return;
-  }
-  let queryRow = head * uniforms.outShape.z + row;
-  ${each(vectors, (v) => `let q${v} = uniforms.logitScale * readQuery(queryRow, ${v});`)}
-
-  // Empty state: nothing seen, all sums zero.
-  var rowMax = lowest;
-  var rowSum = 0.0;
-  var values = array<vec4<f32>, ${valueVectors}>();
+  let queryBlock = queryBlocks - 1 - (workgroupIndex() / uniforms.piecesOfBlock) % queryBlocks;
+  let head = min(workgroupIndex() / (uniforms.piecesOfBlock * queryBlocks), allHeads - 1);
+  let rowInBlock = (piece * ${threads / parts} + local / ${parts}) * ${rows};
+  let firstRow = queryBlock * uniforms.blockSize + rowInBlock;
+  let endRow = select(
+    min((queryBlock + 1) * uniforms.blockSize, uniforms.outShape.z),
+    0,
+    workgroupIndex() >= uniforms.piecesOfBlock * queryBlocks * allHeads);
   let list = (head * queryBlocks + queryBlock) * (uniforms.keyBlocks + 1);
   let listEnd = list + 1 + blockLists[list];
-  var entry = list + 1;
   let end = ${padded ? 'keyEnd(head)' : 'uniforms.keyLength'};
-  let blocks = min(scoredBlocks(queryBlock), (end + uniforms.blockSize - 1) / uniforms.blockSize);
+  let competing = min(scoredBlocks(queryBlock), (end + uniforms.blockSize - 1) / uniforms.blockSize);
+  for (var i = list + 1 + local; i < listEnd; i += ${threads}) {
+    if (blockLists[i] < competing) {
+      atomicAdd(&keptBlocks, 1);
+    }
+  }
+  // Barrier: all have counted.
+  workgroupBarrier();
+  if (local == 0) {
+    counts = vec2<i32>(competing, competing - atomicLoad(&keptBlocks));
+  }
+  // The loop holds barriers, so all invocations must agree on its length: hence the uniform load.
+  let skipped = workgroupUniformLoad(&counts).y;
+
+  // Rows past the end read some row that exists.
+  ${each(rows, (r) => `let queryRow${r} = head * uniforms.outShape.z + min(firstRow + ${r}, uniforms.outShape.z - 1);`)}
+  ${each(rows, (r) =>
+    each(
+      queryVectors,
+      (v) => `var q${r}_${v} = vec4<f32>(0.0);
+    ${exists(`part + ${v * parts}`, headDim)}{ q${r}_${v} = uniforms.logitScale * readQuery(queryRow${r}, part + ${v * parts}); }`,
+    ),
+  )}
+
+  // Empty state: nothing seen, all sums zero.
+  var rowMax = vec4<f32>(lowest);
+  var rowSum = vec4<f32>(0.0);
+  ${each(rows, (r) => `var values${r} = array<vec4<f32>, ${valueVectors}>();`)}
+  var entry = list + 1;
   var block = 0;
-  while (block < blocks) {
-    // The next four skipped blocks; where there are fewer, the last ones count nothing.
-    var four : vec4<i32>;
+  for (var done = 0; done < skipped; done += 4) {
+    // The next four skipped blocks; where there are fewer, the first stands for the others and counts once. The list is in
+    // ascending order.
+    var blocks = vec4<i32>(0);
     var found = 0;
-    for (; block < blocks && found < 4; block++) {
-      // The list is in ascending order.
+    for (; block < competing && found < 4; block++) {
       if (entry < listEnd && blockLists[entry] == block) {
         entry++;
       } else {
-        four[found] = block;
+        blocks[found] = block;
         found++;
       }
     }
-    if (found == 0) {
-      break;
-    }
-    let isFound = vec4<i32>(0, 1, 2, 3) < vec4<i32>(found);
-    four = select(vec4<i32>(four.x), four, isFound);
-    let meanRows = vec4<i32>(head * uniforms.keyBlocks) + four;
+    blocks = select(vec4<i32>(blocks.x), blocks, vec4<i32>(0, 1, 2, 3) < vec4<i32>(found));
+    let meanRows = vec4<i32>(head * uniforms.keyBlocks) + blocks;
     let varianceRows = vec4<i32>(allHeads * uniforms.keyBlocks) + meanRows;
-    var byMean = vec4<f32>(0.0);
-    var byVariance = vec4<f32>(0.0);
+
+    // 1. Products of this quarter of the rows with four blocks.
+    ${four(
+      (k) => `var byMean${k} = vec4<f32>(0.0);
+    var byVariance${k} = vec4<f32>(0.0);`,
+      '\n    ',
+    )}
     ${each(
-      vectors,
-      (v) => `byMean += vec4<f32>(${four((k) => `dot(q${v}, readSummary(meanRows.${k}, ${v}))`)});
-    {
-      let squared = q${v} * q${v};
-      byVariance += vec4<f32>(${four((k) => `dot(squared, readSummary(varianceRows.${k}, ${v}))`)});
+      queryVectors,
+      (v) => `${exists(`part + ${v * parts}`, headDim)}{
+      ${each(rows, (r) => `let squared${r} = q${r}_${v} * q${r}_${v};`, '\n      ')}
+      ${four(
+        (k) => `let mean${k} = readSummary(meanRows[${k}], part + ${v * parts});
+      let variance${k} = readSummary(varianceRows[${k}], part + ${v * parts});
+      byMean${k} += vec4<f32>(${byRow((r) => `dot(q${r}_${v}, mean${k})`)});
+      byVariance${k} += vec4<f32>(${byRow((r) => `dot(squared${r}, variance${k})`)});`,
+        '\n      ',
+      )}
     }`,
     )}
-    let counts = vec4<f32>(${four((k) => `countOf(four.${k}, end)`)});
-    let scores = select(vec4<f32>(masked), summaryScore(byMean, byVariance, counts), isFound);
-    let newMax = max(rowMax, max(max(scores.x, scores.y), max(scores.z, scores.w)));
+    ${four(
+      (k) => `byMeanParts[${k * threads} + local] = byMean${k};
+    byVarianceParts[${k * threads} + local] = byVariance${k};`,
+      '\n    ',
+    )}
+    // Barrier: products need the quarters of all invocations of a team.
+    workgroupBarrier();
+
+    // 2. Scores of one block each.
+    {
+      let at = part * ${threads} + team;
+      let byMean = ${four((k) => `byMeanParts[at + ${k}]`, ' + ')};
+      let byVariance = ${four((k) => `byVarianceParts[at + ${k}]`, ' + ')};
+      let scores = summaryScore(byMean, byVariance, vec4<f32>(countOf(blocks[part], end)));
+      scoreParts[local] = select(vec4<f32>(masked), scores, part < found);
+    }
+    // Barrier: weights need the scores of all four blocks. (They are overwritten after the next round's first barrier.)
+    workgroupBarrier();
+
+    // 3. Weights, and what was summed so far brought to the new maximum.
+    ${four((k) => `let score${k} = scoreParts[team + ${k}];`, '\n    ')}
+    let newMax = max(rowMax, max(max(score0, score1), max(score2, score3)));
     let rescale = exp2(rowMax - newMax);
-    let weights = exp2(scores - newMax);
+    ${four((k) => `let weight${k} = exp2(score${k} - newMax);`, '\n    ')}
     rowMax = newMax;
-    rowSum = rowSum * rescale + dot(weights, vec4<f32>(1.0));
+    rowSum = rowSum * rescale + ${four((k) => `weight${k}`, ' + ')};
     ${each(
       valueVectors,
-      (v) =>
-        `values[${v}] = values[${v}] * rescale + ${['x', 'y', 'z', 'w'].map((k) => `weights.${k} * readValue(meanRows.${k}, ${v})`).join(' + ')};`,
+      (v) => `${exists(`part + ${v * parts}`, valueDim)}{
+      ${four((k) => `let value${k} = readValue(meanRows[${k}], part + ${v * parts});`, '\n      ')}
+      ${each(
+        rows,
+        (r) =>
+          `values${r}[${v}] = values${r}[${v}] * rescale[${r}] + ${four((k) => `weight${k}[${r}] * value${k}`, ' + ')};`,
+        '\n      ',
+      )}
+    }`,
     )}
   }
 
-  let at = queryRow * ${stateVectors(valueDim)};
-  ${each(valueVectors, (v) => `result[at + ${v}] = values[${v}];`)}
-  result[at + ${valueVectors}] = vec4<f32>(rowMax, rowSum, 0.0, 0.0);
+  ${each(
+    rows,
+    (r) => `if (firstRow + ${r} < endRow) {
+    let at = queryRow${r} * ${stateVectors(valueDim)};
+    ${each(
+      valueVectors,
+      (v) => `${exists(`part + ${v * parts}`, valueDim)}{ result[at + part + ${v * parts}] = values${r}[${v}]; }`,
+    )}
+    if (part == 0) {
+      result[at + ${headVectors(valueDim)}] = vec4<f32>(rowMax[${r}], rowSum[${r}], 0.0, 0.0);
+    }
+  }`,
+  )}
 }`;
   }
 }

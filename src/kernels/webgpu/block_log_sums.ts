@@ -21,6 +21,9 @@ export function mostOwnBlocks(geometry: BlockGeometry, causal: boolean): number 
 /** Keys that a workgroup walks over: enough to load its rows once for many, few enough for many workgroups. */
 const keysPerWorkgroup = 1024;
 
+/** Preferred tiles: without an output in registers, scores can have more of them, and read less workgroup memory. */
+export const logSumTiles: readonly Tile[] = [{threadsX: 16, threadsY: 8, rows: 4, columns: 4}];
+
 interface LogSumVariant extends GridVariant {
   tile: Tile;
   headDim: number;

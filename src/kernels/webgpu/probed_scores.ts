@@ -2,7 +2,7 @@ import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {peakWeight, summaryRows} from '../block_estimate.js';
 import type {BlockGeometry} from '../block_geometry.js';
-import {BlockLogSumsProgram} from './block_log_sums.js';
+import {BlockLogSumsProgram, logSumTiles} from './block_log_sums.js';
 import type {GridVariant} from './block_grid.js';
 import {gridFunctions, gridUniforms, gridVariant} from './block_grid.js';
 import type {ProxyRangeVariant} from './key_lengths.js';
@@ -36,7 +36,7 @@ export function probedScores(
   probeRows: number,
   keyLengths?: TensorInfo,
 ): TensorInfo {
-  const tile = chooseTile(op, backend, geometry.headDim, geometry.blockSize);
+  const tile = chooseTile(op, backend, geometry.headDim, geometry.blockSize, logSumTiles);
   return withScratch(backend, (scratch) => {
     const logSums = (probes?: TensorInfo) =>
       scratch(

@@ -41,12 +41,18 @@ export const carriedVectors = (tile: Tile, headDim: number) =>
 
 /**
  * The first tile that fits the device's workgroup memory and invocations and is not longer than a block, whose end no
- * tile crosses. Preferred are tiles whose invocations share a row of the head evenly and carry at most 8 vec4 in
- * registers.
+ * tile crosses. Preferred are those given, and tiles whose invocations share a row of the head evenly and carry at most 8
+ * vec4 in registers.
  */
-export function chooseTile(op: string, backend: WebGPUBackend, headDim: number, blockSize: number): Tile {
+export function chooseTile(
+  op: string,
+  backend: WebGPUBackend,
+  headDim: number,
+  blockSize: number,
+  preferred: readonly Tile[] = [],
+): Tile {
   const {maxComputeWorkgroupStorageSize, maxComputeInvocationsPerWorkgroup} = backend.device.limits;
-  const fitting = tiles.filter(
+  const fitting = [...preferred, ...tiles].filter(
     (tile) =>
       tileBytes(tile, headDim) <= maxComputeWorkgroupStorageSize &&
       tileThreads(tile) <= maxComputeInvocationsPerWorkgroup,

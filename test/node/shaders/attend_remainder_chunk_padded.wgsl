@@ -1,6 +1,7 @@
-// An invocation owns one query row, in registers; a workgroup 64 rows of one query block, or what is left of it. All its
-// invocations read the same summaries at a time, straight from global memory: one read serves them all. They take four blocks
-// at a time, so that four times as many reads are on their way. Nothing is shared, so there is no barrier.
+// A workgroup takes 48 query rows of one block. 4 neighbouring invocations share 3 of them: each holds a quarter of their
+// queries and of their values in registers, so that a summary that it reads serves 3 rows. They take four skipped blocks
+// at a time: each adds up the products of its quarter, for all four blocks; by way of workgroup memory each then gets the
+// whole products of one block, and from its scores all four get the weights. A vec4 holds the same of 3 rows.
 
 fn workgroupIndex() -> i32 {
   return i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
@@ -31,199 +32,307 @@ fn summaryScore(byMean : vec4<f32>, byVariance : vec4<f32>, counts : vec4<f32>) 
 fn countOf(block : i32, end : i32) -> f32 {
   return f32(min(uniforms.blockSize, end - block * uniforms.blockSize));
 }
+var<workgroup> byMeanParts : array<vec4<f32>, 256>;
+var<workgroup> byVarianceParts : array<vec4<f32>, 256>;
+var<workgroup> scoreParts : array<vec4<f32>, 64>;
+var<workgroup> keptBlocks : atomic<i32>;
+// Blocks that compete, and how many of them are skipped.
+var<workgroup> counts : vec2<i32>;
 
 fn main(index : i32) {
+  let local = i32(localIndex);
+  let part = local % 4;
+  let team = local - part;
   let heads = uniforms.outShape.y;
   let allHeads = uniforms.outShape.x * heads;
   let queryBlocks = uniforms.blockListsShape.z;
-  let part = workgroupIndex() % uniforms.partsPerBlock;
+  let piece = workgroupIndex() % uniforms.piecesOfBlock;
   // Last rows first: under a causal mask most blocks compete for them, and a long workgroup should not start last.
-  let queryBlock = queryBlocks - 1 - (workgroupIndex() / uniforms.partsPerBlock) % queryBlocks;
-  let head = workgroupIndex() / (uniforms.partsPerBlock * queryBlocks);
-  let rowInBlock = part * 64 + i32(localIndex);
-  let row = queryBlock * uniforms.blockSize + rowInBlock;
-  if (head >= allHeads || rowInBlock >= uniforms.blockSize || row >= uniforms.outShape.z) {
-    return;
-  }
-  let queryRow = head * uniforms.outShape.z + row;
-  let q0 = uniforms.logitScale * readQuery(queryRow, 0);
-    let q1 = uniforms.logitScale * readQuery(queryRow, 1);
-    let q2 = uniforms.logitScale * readQuery(queryRow, 2);
-    let q3 = uniforms.logitScale * readQuery(queryRow, 3);
-    let q4 = uniforms.logitScale * readQuery(queryRow, 4);
-    let q5 = uniforms.logitScale * readQuery(queryRow, 5);
-    let q6 = uniforms.logitScale * readQuery(queryRow, 6);
-    let q7 = uniforms.logitScale * readQuery(queryRow, 7);
-    let q8 = uniforms.logitScale * readQuery(queryRow, 8);
-    let q9 = uniforms.logitScale * readQuery(queryRow, 9);
-    let q10 = uniforms.logitScale * readQuery(queryRow, 10);
-    let q11 = uniforms.logitScale * readQuery(queryRow, 11);
-    let q12 = uniforms.logitScale * readQuery(queryRow, 12);
-    let q13 = uniforms.logitScale * readQuery(queryRow, 13);
-    let q14 = uniforms.logitScale * readQuery(queryRow, 14);
-    let q15 = uniforms.logitScale * readQuery(queryRow, 15);
-
-  // Empty state: nothing seen, all sums zero.
-  var rowMax = lowest;
-  var rowSum = 0.0;
-  var values = array<vec4<f32>, 20>();
+  let queryBlock = queryBlocks - 1 - (workgroupIndex() / uniforms.piecesOfBlock) % queryBlocks;
+  let head = min(workgroupIndex() / (uniforms.piecesOfBlock * queryBlocks), allHeads - 1);
+  let rowInBlock = (piece * 16 + local / 4) * 3;
+  let firstRow = queryBlock * uniforms.blockSize + rowInBlock;
+  let endRow = select(
+    min((queryBlock + 1) * uniforms.blockSize, uniforms.outShape.z),
+    0,
+    workgroupIndex() >= uniforms.piecesOfBlock * queryBlocks * allHeads);
   let list = (head * queryBlocks + queryBlock) * (uniforms.keyBlocks + 1);
   let listEnd = list + 1 + blockLists[list];
-  var entry = list + 1;
   let end = keyEnd(head);
-  let blocks = min(scoredBlocks(queryBlock), (end + uniforms.blockSize - 1) / uniforms.blockSize);
+  let competing = min(scoredBlocks(queryBlock), (end + uniforms.blockSize - 1) / uniforms.blockSize);
+  for (var i = list + 1 + local; i < listEnd; i += 64) {
+    if (blockLists[i] < competing) {
+      atomicAdd(&keptBlocks, 1);
+    }
+  }
+  // Barrier: all have counted.
+  workgroupBarrier();
+  if (local == 0) {
+    counts = vec2<i32>(competing, competing - atomicLoad(&keptBlocks));
+  }
+  // The loop holds barriers, so all invocations must agree on its length: hence the uniform load.
+  let skipped = workgroupUniformLoad(&counts).y;
+
+  // Rows past the end read some row that exists.
+  let queryRow0 = head * uniforms.outShape.z + min(firstRow + 0, uniforms.outShape.z - 1);
+    let queryRow1 = head * uniforms.outShape.z + min(firstRow + 1, uniforms.outShape.z - 1);
+    let queryRow2 = head * uniforms.outShape.z + min(firstRow + 2, uniforms.outShape.z - 1);
+  var q0_0 = vec4<f32>(0.0);
+    { q0_0 = uniforms.logitScale * readQuery(queryRow0, part + 0); }
+    var q0_1 = vec4<f32>(0.0);
+    { q0_1 = uniforms.logitScale * readQuery(queryRow0, part + 4); }
+    var q0_2 = vec4<f32>(0.0);
+    { q0_2 = uniforms.logitScale * readQuery(queryRow0, part + 8); }
+    var q0_3 = vec4<f32>(0.0);
+    { q0_3 = uniforms.logitScale * readQuery(queryRow0, part + 12); }
+    var q1_0 = vec4<f32>(0.0);
+    { q1_0 = uniforms.logitScale * readQuery(queryRow1, part + 0); }
+    var q1_1 = vec4<f32>(0.0);
+    { q1_1 = uniforms.logitScale * readQuery(queryRow1, part + 4); }
+    var q1_2 = vec4<f32>(0.0);
+    { q1_2 = uniforms.logitScale * readQuery(queryRow1, part + 8); }
+    var q1_3 = vec4<f32>(0.0);
+    { q1_3 = uniforms.logitScale * readQuery(queryRow1, part + 12); }
+    var q2_0 = vec4<f32>(0.0);
+    { q2_0 = uniforms.logitScale * readQuery(queryRow2, part + 0); }
+    var q2_1 = vec4<f32>(0.0);
+    { q2_1 = uniforms.logitScale * readQuery(queryRow2, part + 4); }
+    var q2_2 = vec4<f32>(0.0);
+    { q2_2 = uniforms.logitScale * readQuery(queryRow2, part + 8); }
+    var q2_3 = vec4<f32>(0.0);
+    { q2_3 = uniforms.logitScale * readQuery(queryRow2, part + 12); }
+
+  // Empty state: nothing seen, all sums zero.
+  var rowMax = vec4<f32>(lowest);
+  var rowSum = vec4<f32>(0.0);
+  var values0 = array<vec4<f32>, 5>();
+    var values1 = array<vec4<f32>, 5>();
+    var values2 = array<vec4<f32>, 5>();
+  var entry = list + 1;
   var block = 0;
-  while (block < blocks) {
-    // The next four skipped blocks; where there are fewer, the last ones count nothing.
-    var four : vec4<i32>;
+  for (var done = 0; done < skipped; done += 4) {
+    // The next four skipped blocks; where there are fewer, the first stands for the others and counts once. The list is in
+    // ascending order.
+    var blocks = vec4<i32>(0);
     var found = 0;
-    for (; block < blocks && found < 4; block++) {
-      // The list is in ascending order.
+    for (; block < competing && found < 4; block++) {
       if (entry < listEnd && blockLists[entry] == block) {
         entry++;
       } else {
-        four[found] = block;
+        blocks[found] = block;
         found++;
       }
     }
-    if (found == 0) {
-      break;
-    }
-    let isFound = vec4<i32>(0, 1, 2, 3) < vec4<i32>(found);
-    four = select(vec4<i32>(four.x), four, isFound);
-    let meanRows = vec4<i32>(head * uniforms.keyBlocks) + four;
+    blocks = select(vec4<i32>(blocks.x), blocks, vec4<i32>(0, 1, 2, 3) < vec4<i32>(found));
+    let meanRows = vec4<i32>(head * uniforms.keyBlocks) + blocks;
     let varianceRows = vec4<i32>(allHeads * uniforms.keyBlocks) + meanRows;
-    var byMean = vec4<f32>(0.0);
-    var byVariance = vec4<f32>(0.0);
-    byMean += vec4<f32>(dot(q0, readSummary(meanRows.x, 0)), dot(q0, readSummary(meanRows.y, 0)), dot(q0, readSummary(meanRows.z, 0)), dot(q0, readSummary(meanRows.w, 0)));
+
+    // 1. Products of this quarter of the rows with four blocks.
+    var byMean0 = vec4<f32>(0.0);
+    var byVariance0 = vec4<f32>(0.0);
+    var byMean1 = vec4<f32>(0.0);
+    var byVariance1 = vec4<f32>(0.0);
+    var byMean2 = vec4<f32>(0.0);
+    var byVariance2 = vec4<f32>(0.0);
+    var byMean3 = vec4<f32>(0.0);
+    var byVariance3 = vec4<f32>(0.0);
     {
-      let squared = q0 * q0;
-      byVariance += vec4<f32>(dot(squared, readSummary(varianceRows.x, 0)), dot(squared, readSummary(varianceRows.y, 0)), dot(squared, readSummary(varianceRows.z, 0)), dot(squared, readSummary(varianceRows.w, 0)));
+      let squared0 = q0_0 * q0_0;
+      let squared1 = q1_0 * q1_0;
+      let squared2 = q2_0 * q2_0;
+      let mean0 = readSummary(meanRows[0], part + 0);
+      let variance0 = readSummary(varianceRows[0], part + 0);
+      byMean0 += vec4<f32>(dot(q0_0, mean0), dot(q1_0, mean0), dot(q2_0, mean0), 0.0);
+      byVariance0 += vec4<f32>(dot(squared0, variance0), dot(squared1, variance0), dot(squared2, variance0), 0.0);
+      let mean1 = readSummary(meanRows[1], part + 0);
+      let variance1 = readSummary(varianceRows[1], part + 0);
+      byMean1 += vec4<f32>(dot(q0_0, mean1), dot(q1_0, mean1), dot(q2_0, mean1), 0.0);
+      byVariance1 += vec4<f32>(dot(squared0, variance1), dot(squared1, variance1), dot(squared2, variance1), 0.0);
+      let mean2 = readSummary(meanRows[2], part + 0);
+      let variance2 = readSummary(varianceRows[2], part + 0);
+      byMean2 += vec4<f32>(dot(q0_0, mean2), dot(q1_0, mean2), dot(q2_0, mean2), 0.0);
+      byVariance2 += vec4<f32>(dot(squared0, variance2), dot(squared1, variance2), dot(squared2, variance2), 0.0);
+      let mean3 = readSummary(meanRows[3], part + 0);
+      let variance3 = readSummary(varianceRows[3], part + 0);
+      byMean3 += vec4<f32>(dot(q0_0, mean3), dot(q1_0, mean3), dot(q2_0, mean3), 0.0);
+      byVariance3 += vec4<f32>(dot(squared0, variance3), dot(squared1, variance3), dot(squared2, variance3), 0.0);
     }
-    byMean += vec4<f32>(dot(q1, readSummary(meanRows.x, 1)), dot(q1, readSummary(meanRows.y, 1)), dot(q1, readSummary(meanRows.z, 1)), dot(q1, readSummary(meanRows.w, 1)));
     {
-      let squared = q1 * q1;
-      byVariance += vec4<f32>(dot(squared, readSummary(varianceRows.x, 1)), dot(squared, readSummary(varianceRows.y, 1)), dot(squared, readSummary(varianceRows.z, 1)), dot(squared, readSummary(varianceRows.w, 1)));
+      let squared0 = q0_1 * q0_1;
+      let squared1 = q1_1 * q1_1;
+      let squared2 = q2_1 * q2_1;
+      let mean0 = readSummary(meanRows[0], part + 4);
+      let variance0 = readSummary(varianceRows[0], part + 4);
+      byMean0 += vec4<f32>(dot(q0_1, mean0), dot(q1_1, mean0), dot(q2_1, mean0), 0.0);
+      byVariance0 += vec4<f32>(dot(squared0, variance0), dot(squared1, variance0), dot(squared2, variance0), 0.0);
+      let mean1 = readSummary(meanRows[1], part + 4);
+      let variance1 = readSummary(varianceRows[1], part + 4);
+      byMean1 += vec4<f32>(dot(q0_1, mean1), dot(q1_1, mean1), dot(q2_1, mean1), 0.0);
+      byVariance1 += vec4<f32>(dot(squared0, variance1), dot(squared1, variance1), dot(squared2, variance1), 0.0);
+      let mean2 = readSummary(meanRows[2], part + 4);
+      let variance2 = readSummary(varianceRows[2], part + 4);
+      byMean2 += vec4<f32>(dot(q0_1, mean2), dot(q1_1, mean2), dot(q2_1, mean2), 0.0);
+      byVariance2 += vec4<f32>(dot(squared0, variance2), dot(squared1, variance2), dot(squared2, variance2), 0.0);
+      let mean3 = readSummary(meanRows[3], part + 4);
+      let variance3 = readSummary(varianceRows[3], part + 4);
+      byMean3 += vec4<f32>(dot(q0_1, mean3), dot(q1_1, mean3), dot(q2_1, mean3), 0.0);
+      byVariance3 += vec4<f32>(dot(squared0, variance3), dot(squared1, variance3), dot(squared2, variance3), 0.0);
     }
-    byMean += vec4<f32>(dot(q2, readSummary(meanRows.x, 2)), dot(q2, readSummary(meanRows.y, 2)), dot(q2, readSummary(meanRows.z, 2)), dot(q2, readSummary(meanRows.w, 2)));
     {
-      let squared = q2 * q2;
-      byVariance += vec4<f32>(dot(squared, readSummary(varianceRows.x, 2)), dot(squared, readSummary(varianceRows.y, 2)), dot(squared, readSummary(varianceRows.z, 2)), dot(squared, readSummary(varianceRows.w, 2)));
+      let squared0 = q0_2 * q0_2;
+      let squared1 = q1_2 * q1_2;
+      let squared2 = q2_2 * q2_2;
+      let mean0 = readSummary(meanRows[0], part + 8);
+      let variance0 = readSummary(varianceRows[0], part + 8);
+      byMean0 += vec4<f32>(dot(q0_2, mean0), dot(q1_2, mean0), dot(q2_2, mean0), 0.0);
+      byVariance0 += vec4<f32>(dot(squared0, variance0), dot(squared1, variance0), dot(squared2, variance0), 0.0);
+      let mean1 = readSummary(meanRows[1], part + 8);
+      let variance1 = readSummary(varianceRows[1], part + 8);
+      byMean1 += vec4<f32>(dot(q0_2, mean1), dot(q1_2, mean1), dot(q2_2, mean1), 0.0);
+      byVariance1 += vec4<f32>(dot(squared0, variance1), dot(squared1, variance1), dot(squared2, variance1), 0.0);
+      let mean2 = readSummary(meanRows[2], part + 8);
+      let variance2 = readSummary(varianceRows[2], part + 8);
+      byMean2 += vec4<f32>(dot(q0_2, mean2), dot(q1_2, mean2), dot(q2_2, mean2), 0.0);
+      byVariance2 += vec4<f32>(dot(squared0, variance2), dot(squared1, variance2), dot(squared2, variance2), 0.0);
+      let mean3 = readSummary(meanRows[3], part + 8);
+      let variance3 = readSummary(varianceRows[3], part + 8);
+      byMean3 += vec4<f32>(dot(q0_2, mean3), dot(q1_2, mean3), dot(q2_2, mean3), 0.0);
+      byVariance3 += vec4<f32>(dot(squared0, variance3), dot(squared1, variance3), dot(squared2, variance3), 0.0);
     }
-    byMean += vec4<f32>(dot(q3, readSummary(meanRows.x, 3)), dot(q3, readSummary(meanRows.y, 3)), dot(q3, readSummary(meanRows.z, 3)), dot(q3, readSummary(meanRows.w, 3)));
     {
-      let squared = q3 * q3;
-      byVariance += vec4<f32>(dot(squared, readSummary(varianceRows.x, 3)), dot(squared, readSummary(varianceRows.y, 3)), dot(squared, readSummary(varianceRows.z, 3)), dot(squared, readSummary(varianceRows.w, 3)));
+      let squared0 = q0_3 * q0_3;
+      let squared1 = q1_3 * q1_3;
+      let squared2 = q2_3 * q2_3;
+      let mean0 = readSummary(meanRows[0], part + 12);
+      let variance0 = readSummary(varianceRows[0], part + 12);
+      byMean0 += vec4<f32>(dot(q0_3, mean0), dot(q1_3, mean0), dot(q2_3, mean0), 0.0);
+      byVariance0 += vec4<f32>(dot(squared0, variance0), dot(squared1, variance0), dot(squared2, variance0), 0.0);
+      let mean1 = readSummary(meanRows[1], part + 12);
+      let variance1 = readSummary(varianceRows[1], part + 12);
+      byMean1 += vec4<f32>(dot(q0_3, mean1), dot(q1_3, mean1), dot(q2_3, mean1), 0.0);
+      byVariance1 += vec4<f32>(dot(squared0, variance1), dot(squared1, variance1), dot(squared2, variance1), 0.0);
+      let mean2 = readSummary(meanRows[2], part + 12);
+      let variance2 = readSummary(varianceRows[2], part + 12);
+      byMean2 += vec4<f32>(dot(q0_3, mean2), dot(q1_3, mean2), dot(q2_3, mean2), 0.0);
+      byVariance2 += vec4<f32>(dot(squared0, variance2), dot(squared1, variance2), dot(squared2, variance2), 0.0);
+      let mean3 = readSummary(meanRows[3], part + 12);
+      let variance3 = readSummary(varianceRows[3], part + 12);
+      byMean3 += vec4<f32>(dot(q0_3, mean3), dot(q1_3, mean3), dot(q2_3, mean3), 0.0);
+      byVariance3 += vec4<f32>(dot(squared0, variance3), dot(squared1, variance3), dot(squared2, variance3), 0.0);
     }
-    byMean += vec4<f32>(dot(q4, readSummary(meanRows.x, 4)), dot(q4, readSummary(meanRows.y, 4)), dot(q4, readSummary(meanRows.z, 4)), dot(q4, readSummary(meanRows.w, 4)));
+    byMeanParts[0 + local] = byMean0;
+    byVarianceParts[0 + local] = byVariance0;
+    byMeanParts[64 + local] = byMean1;
+    byVarianceParts[64 + local] = byVariance1;
+    byMeanParts[128 + local] = byMean2;
+    byVarianceParts[128 + local] = byVariance2;
+    byMeanParts[192 + local] = byMean3;
+    byVarianceParts[192 + local] = byVariance3;
+    // Barrier: products need the quarters of all invocations of a team.
+    workgroupBarrier();
+
+    // 2. Scores of one block each.
     {
-      let squared = q4 * q4;
-      byVariance += vec4<f32>(dot(squared, readSummary(varianceRows.x, 4)), dot(squared, readSummary(varianceRows.y, 4)), dot(squared, readSummary(varianceRows.z, 4)), dot(squared, readSummary(varianceRows.w, 4)));
+      let at = part * 64 + team;
+      let byMean = byMeanParts[at + 0] + byMeanParts[at + 1] + byMeanParts[at + 2] + byMeanParts[at + 3];
+      let byVariance = byVarianceParts[at + 0] + byVarianceParts[at + 1] + byVarianceParts[at + 2] + byVarianceParts[at + 3];
+      let scores = summaryScore(byMean, byVariance, vec4<f32>(countOf(blocks[part], end)));
+      scoreParts[local] = select(vec4<f32>(masked), scores, part < found);
     }
-    byMean += vec4<f32>(dot(q5, readSummary(meanRows.x, 5)), dot(q5, readSummary(meanRows.y, 5)), dot(q5, readSummary(meanRows.z, 5)), dot(q5, readSummary(meanRows.w, 5)));
-    {
-      let squared = q5 * q5;
-      byVariance += vec4<f32>(dot(squared, readSummary(varianceRows.x, 5)), dot(squared, readSummary(varianceRows.y, 5)), dot(squared, readSummary(varianceRows.z, 5)), dot(squared, readSummary(varianceRows.w, 5)));
-    }
-    byMean += vec4<f32>(dot(q6, readSummary(meanRows.x, 6)), dot(q6, readSummary(meanRows.y, 6)), dot(q6, readSummary(meanRows.z, 6)), dot(q6, readSummary(meanRows.w, 6)));
-    {
-      let squared = q6 * q6;
-      byVariance += vec4<f32>(dot(squared, readSummary(varianceRows.x, 6)), dot(squared, readSummary(varianceRows.y, 6)), dot(squared, readSummary(varianceRows.z, 6)), dot(squared, readSummary(varianceRows.w, 6)));
-    }
-    byMean += vec4<f32>(dot(q7, readSummary(meanRows.x, 7)), dot(q7, readSummary(meanRows.y, 7)), dot(q7, readSummary(meanRows.z, 7)), dot(q7, readSummary(meanRows.w, 7)));
-    {
-      let squared = q7 * q7;
-      byVariance += vec4<f32>(dot(squared, readSummary(varianceRows.x, 7)), dot(squared, readSummary(varianceRows.y, 7)), dot(squared, readSummary(varianceRows.z, 7)), dot(squared, readSummary(varianceRows.w, 7)));
-    }
-    byMean += vec4<f32>(dot(q8, readSummary(meanRows.x, 8)), dot(q8, readSummary(meanRows.y, 8)), dot(q8, readSummary(meanRows.z, 8)), dot(q8, readSummary(meanRows.w, 8)));
-    {
-      let squared = q8 * q8;
-      byVariance += vec4<f32>(dot(squared, readSummary(varianceRows.x, 8)), dot(squared, readSummary(varianceRows.y, 8)), dot(squared, readSummary(varianceRows.z, 8)), dot(squared, readSummary(varianceRows.w, 8)));
-    }
-    byMean += vec4<f32>(dot(q9, readSummary(meanRows.x, 9)), dot(q9, readSummary(meanRows.y, 9)), dot(q9, readSummary(meanRows.z, 9)), dot(q9, readSummary(meanRows.w, 9)));
-    {
-      let squared = q9 * q9;
-      byVariance += vec4<f32>(dot(squared, readSummary(varianceRows.x, 9)), dot(squared, readSummary(varianceRows.y, 9)), dot(squared, readSummary(varianceRows.z, 9)), dot(squared, readSummary(varianceRows.w, 9)));
-    }
-    byMean += vec4<f32>(dot(q10, readSummary(meanRows.x, 10)), dot(q10, readSummary(meanRows.y, 10)), dot(q10, readSummary(meanRows.z, 10)), dot(q10, readSummary(meanRows.w, 10)));
-    {
-      let squared = q10 * q10;
-      byVariance += vec4<f32>(dot(squared, readSummary(varianceRows.x, 10)), dot(squared, readSummary(varianceRows.y, 10)), dot(squared, readSummary(varianceRows.z, 10)), dot(squared, readSummary(varianceRows.w, 10)));
-    }
-    byMean += vec4<f32>(dot(q11, readSummary(meanRows.x, 11)), dot(q11, readSummary(meanRows.y, 11)), dot(q11, readSummary(meanRows.z, 11)), dot(q11, readSummary(meanRows.w, 11)));
-    {
-      let squared = q11 * q11;
-      byVariance += vec4<f32>(dot(squared, readSummary(varianceRows.x, 11)), dot(squared, readSummary(varianceRows.y, 11)), dot(squared, readSummary(varianceRows.z, 11)), dot(squared, readSummary(varianceRows.w, 11)));
-    }
-    byMean += vec4<f32>(dot(q12, readSummary(meanRows.x, 12)), dot(q12, readSummary(meanRows.y, 12)), dot(q12, readSummary(meanRows.z, 12)), dot(q12, readSummary(meanRows.w, 12)));
-    {
-      let squared = q12 * q12;
-      byVariance += vec4<f32>(dot(squared, readSummary(varianceRows.x, 12)), dot(squared, readSummary(varianceRows.y, 12)), dot(squared, readSummary(varianceRows.z, 12)), dot(squared, readSummary(varianceRows.w, 12)));
-    }
-    byMean += vec4<f32>(dot(q13, readSummary(meanRows.x, 13)), dot(q13, readSummary(meanRows.y, 13)), dot(q13, readSummary(meanRows.z, 13)), dot(q13, readSummary(meanRows.w, 13)));
-    {
-      let squared = q13 * q13;
-      byVariance += vec4<f32>(dot(squared, readSummary(varianceRows.x, 13)), dot(squared, readSummary(varianceRows.y, 13)), dot(squared, readSummary(varianceRows.z, 13)), dot(squared, readSummary(varianceRows.w, 13)));
-    }
-    byMean += vec4<f32>(dot(q14, readSummary(meanRows.x, 14)), dot(q14, readSummary(meanRows.y, 14)), dot(q14, readSummary(meanRows.z, 14)), dot(q14, readSummary(meanRows.w, 14)));
-    {
-      let squared = q14 * q14;
-      byVariance += vec4<f32>(dot(squared, readSummary(varianceRows.x, 14)), dot(squared, readSummary(varianceRows.y, 14)), dot(squared, readSummary(varianceRows.z, 14)), dot(squared, readSummary(varianceRows.w, 14)));
-    }
-    byMean += vec4<f32>(dot(q15, readSummary(meanRows.x, 15)), dot(q15, readSummary(meanRows.y, 15)), dot(q15, readSummary(meanRows.z, 15)), dot(q15, readSummary(meanRows.w, 15)));
-    {
-      let squared = q15 * q15;
-      byVariance += vec4<f32>(dot(squared, readSummary(varianceRows.x, 15)), dot(squared, readSummary(varianceRows.y, 15)), dot(squared, readSummary(varianceRows.z, 15)), dot(squared, readSummary(varianceRows.w, 15)));
-    }
-    let counts = vec4<f32>(countOf(four.x, end), countOf(four.y, end), countOf(four.z, end), countOf(four.w, end));
-    let scores = select(vec4<f32>(masked), summaryScore(byMean, byVariance, counts), isFound);
-    let newMax = max(rowMax, max(max(scores.x, scores.y), max(scores.z, scores.w)));
+    // Barrier: weights need the scores of all four blocks. (They are overwritten after the next round's first barrier.)
+    workgroupBarrier();
+
+    // 3. Weights, and what was summed so far brought to the new maximum.
+    let score0 = scoreParts[team + 0];
+    let score1 = scoreParts[team + 1];
+    let score2 = scoreParts[team + 2];
+    let score3 = scoreParts[team + 3];
+    let newMax = max(rowMax, max(max(score0, score1), max(score2, score3)));
     let rescale = exp2(rowMax - newMax);
-    let weights = exp2(scores - newMax);
+    let weight0 = exp2(score0 - newMax);
+    let weight1 = exp2(score1 - newMax);
+    let weight2 = exp2(score2 - newMax);
+    let weight3 = exp2(score3 - newMax);
     rowMax = newMax;
-    rowSum = rowSum * rescale + dot(weights, vec4<f32>(1.0));
-    values[0] = values[0] * rescale + weights.x * readValue(meanRows.x, 0) + weights.y * readValue(meanRows.y, 0) + weights.z * readValue(meanRows.z, 0) + weights.w * readValue(meanRows.w, 0);
-    values[1] = values[1] * rescale + weights.x * readValue(meanRows.x, 1) + weights.y * readValue(meanRows.y, 1) + weights.z * readValue(meanRows.z, 1) + weights.w * readValue(meanRows.w, 1);
-    values[2] = values[2] * rescale + weights.x * readValue(meanRows.x, 2) + weights.y * readValue(meanRows.y, 2) + weights.z * readValue(meanRows.z, 2) + weights.w * readValue(meanRows.w, 2);
-    values[3] = values[3] * rescale + weights.x * readValue(meanRows.x, 3) + weights.y * readValue(meanRows.y, 3) + weights.z * readValue(meanRows.z, 3) + weights.w * readValue(meanRows.w, 3);
-    values[4] = values[4] * rescale + weights.x * readValue(meanRows.x, 4) + weights.y * readValue(meanRows.y, 4) + weights.z * readValue(meanRows.z, 4) + weights.w * readValue(meanRows.w, 4);
-    values[5] = values[5] * rescale + weights.x * readValue(meanRows.x, 5) + weights.y * readValue(meanRows.y, 5) + weights.z * readValue(meanRows.z, 5) + weights.w * readValue(meanRows.w, 5);
-    values[6] = values[6] * rescale + weights.x * readValue(meanRows.x, 6) + weights.y * readValue(meanRows.y, 6) + weights.z * readValue(meanRows.z, 6) + weights.w * readValue(meanRows.w, 6);
-    values[7] = values[7] * rescale + weights.x * readValue(meanRows.x, 7) + weights.y * readValue(meanRows.y, 7) + weights.z * readValue(meanRows.z, 7) + weights.w * readValue(meanRows.w, 7);
-    values[8] = values[8] * rescale + weights.x * readValue(meanRows.x, 8) + weights.y * readValue(meanRows.y, 8) + weights.z * readValue(meanRows.z, 8) + weights.w * readValue(meanRows.w, 8);
-    values[9] = values[9] * rescale + weights.x * readValue(meanRows.x, 9) + weights.y * readValue(meanRows.y, 9) + weights.z * readValue(meanRows.z, 9) + weights.w * readValue(meanRows.w, 9);
-    values[10] = values[10] * rescale + weights.x * readValue(meanRows.x, 10) + weights.y * readValue(meanRows.y, 10) + weights.z * readValue(meanRows.z, 10) + weights.w * readValue(meanRows.w, 10);
-    values[11] = values[11] * rescale + weights.x * readValue(meanRows.x, 11) + weights.y * readValue(meanRows.y, 11) + weights.z * readValue(meanRows.z, 11) + weights.w * readValue(meanRows.w, 11);
-    values[12] = values[12] * rescale + weights.x * readValue(meanRows.x, 12) + weights.y * readValue(meanRows.y, 12) + weights.z * readValue(meanRows.z, 12) + weights.w * readValue(meanRows.w, 12);
-    values[13] = values[13] * rescale + weights.x * readValue(meanRows.x, 13) + weights.y * readValue(meanRows.y, 13) + weights.z * readValue(meanRows.z, 13) + weights.w * readValue(meanRows.w, 13);
-    values[14] = values[14] * rescale + weights.x * readValue(meanRows.x, 14) + weights.y * readValue(meanRows.y, 14) + weights.z * readValue(meanRows.z, 14) + weights.w * readValue(meanRows.w, 14);
-    values[15] = values[15] * rescale + weights.x * readValue(meanRows.x, 15) + weights.y * readValue(meanRows.y, 15) + weights.z * readValue(meanRows.z, 15) + weights.w * readValue(meanRows.w, 15);
-    values[16] = values[16] * rescale + weights.x * readValue(meanRows.x, 16) + weights.y * readValue(meanRows.y, 16) + weights.z * readValue(meanRows.z, 16) + weights.w * readValue(meanRows.w, 16);
-    values[17] = values[17] * rescale + weights.x * readValue(meanRows.x, 17) + weights.y * readValue(meanRows.y, 17) + weights.z * readValue(meanRows.z, 17) + weights.w * readValue(meanRows.w, 17);
-    values[18] = values[18] * rescale + weights.x * readValue(meanRows.x, 18) + weights.y * readValue(meanRows.y, 18) + weights.z * readValue(meanRows.z, 18) + weights.w * readValue(meanRows.w, 18);
-    values[19] = values[19] * rescale + weights.x * readValue(meanRows.x, 19) + weights.y * readValue(meanRows.y, 19) + weights.z * readValue(meanRows.z, 19) + weights.w * readValue(meanRows.w, 19);
+    rowSum = rowSum * rescale + weight0 + weight1 + weight2 + weight3;
+    {
+      let value0 = readValue(meanRows[0], part + 0);
+      let value1 = readValue(meanRows[1], part + 0);
+      let value2 = readValue(meanRows[2], part + 0);
+      let value3 = readValue(meanRows[3], part + 0);
+      values0[0] = values0[0] * rescale[0] + weight0[0] * value0 + weight1[0] * value1 + weight2[0] * value2 + weight3[0] * value3;
+      values1[0] = values1[0] * rescale[1] + weight0[1] * value0 + weight1[1] * value1 + weight2[1] * value2 + weight3[1] * value3;
+      values2[0] = values2[0] * rescale[2] + weight0[2] * value0 + weight1[2] * value1 + weight2[2] * value2 + weight3[2] * value3;
+    }
+    {
+      let value0 = readValue(meanRows[0], part + 4);
+      let value1 = readValue(meanRows[1], part + 4);
+      let value2 = readValue(meanRows[2], part + 4);
+      let value3 = readValue(meanRows[3], part + 4);
+      values0[1] = values0[1] * rescale[0] + weight0[0] * value0 + weight1[0] * value1 + weight2[0] * value2 + weight3[0] * value3;
+      values1[1] = values1[1] * rescale[1] + weight0[1] * value0 + weight1[1] * value1 + weight2[1] * value2 + weight3[1] * value3;
+      values2[1] = values2[1] * rescale[2] + weight0[2] * value0 + weight1[2] * value1 + weight2[2] * value2 + weight3[2] * value3;
+    }
+    {
+      let value0 = readValue(meanRows[0], part + 8);
+      let value1 = readValue(meanRows[1], part + 8);
+      let value2 = readValue(meanRows[2], part + 8);
+      let value3 = readValue(meanRows[3], part + 8);
+      values0[2] = values0[2] * rescale[0] + weight0[0] * value0 + weight1[0] * value1 + weight2[0] * value2 + weight3[0] * value3;
+      values1[2] = values1[2] * rescale[1] + weight0[1] * value0 + weight1[1] * value1 + weight2[1] * value2 + weight3[1] * value3;
+      values2[2] = values2[2] * rescale[2] + weight0[2] * value0 + weight1[2] * value1 + weight2[2] * value2 + weight3[2] * value3;
+    }
+    {
+      let value0 = readValue(meanRows[0], part + 12);
+      let value1 = readValue(meanRows[1], part + 12);
+      let value2 = readValue(meanRows[2], part + 12);
+      let value3 = readValue(meanRows[3], part + 12);
+      values0[3] = values0[3] * rescale[0] + weight0[0] * value0 + weight1[0] * value1 + weight2[0] * value2 + weight3[0] * value3;
+      values1[3] = values1[3] * rescale[1] + weight0[1] * value0 + weight1[1] * value1 + weight2[1] * value2 + weight3[1] * value3;
+      values2[3] = values2[3] * rescale[2] + weight0[2] * value0 + weight1[2] * value1 + weight2[2] * value2 + weight3[2] * value3;
+    }
+    {
+      let value0 = readValue(meanRows[0], part + 16);
+      let value1 = readValue(meanRows[1], part + 16);
+      let value2 = readValue(meanRows[2], part + 16);
+      let value3 = readValue(meanRows[3], part + 16);
+      values0[4] = values0[4] * rescale[0] + weight0[0] * value0 + weight1[0] * value1 + weight2[0] * value2 + weight3[0] * value3;
+      values1[4] = values1[4] * rescale[1] + weight0[1] * value0 + weight1[1] * value1 + weight2[1] * value2 + weight3[1] * value3;
+      values2[4] = values2[4] * rescale[2] + weight0[2] * value0 + weight1[2] * value1 + weight2[2] * value2 + weight3[2] * value3;
+    }
   }
 
-  let at = queryRow * 21;
-  result[at + 0] = values[0];
-    result[at + 1] = values[1];
-    result[at + 2] = values[2];
-    result[at + 3] = values[3];
-    result[at + 4] = values[4];
-    result[at + 5] = values[5];
-    result[at + 6] = values[6];
-    result[at + 7] = values[7];
-    result[at + 8] = values[8];
-    result[at + 9] = values[9];
-    result[at + 10] = values[10];
-    result[at + 11] = values[11];
-    result[at + 12] = values[12];
-    result[at + 13] = values[13];
-    result[at + 14] = values[14];
-    result[at + 15] = values[15];
-    result[at + 16] = values[16];
-    result[at + 17] = values[17];
-    result[at + 18] = values[18];
-    result[at + 19] = values[19];
-  result[at + 20] = vec4<f32>(rowMax, rowSum, 0.0, 0.0);
+  if (firstRow + 0 < endRow) {
+    let at = queryRow0 * 21;
+    { result[at + part + 0] = values0[0]; }
+    { result[at + part + 4] = values0[1]; }
+    { result[at + part + 8] = values0[2]; }
+    { result[at + part + 12] = values0[3]; }
+    { result[at + part + 16] = values0[4]; }
+    if (part == 0) {
+      result[at + 20] = vec4<f32>(rowMax[0], rowSum[0], 0.0, 0.0);
+    }
+  }
+    if (firstRow + 1 < endRow) {
+    let at = queryRow1 * 21;
+    { result[at + part + 0] = values1[0]; }
+    { result[at + part + 4] = values1[1]; }
+    { result[at + part + 8] = values1[2]; }
+    { result[at + part + 12] = values1[3]; }
+    { result[at + part + 16] = values1[4]; }
+    if (part == 0) {
+      result[at + 20] = vec4<f32>(rowMax[1], rowSum[1], 0.0, 0.0);
+    }
+  }
+    if (firstRow + 2 < endRow) {
+    let at = queryRow2 * 21;
+    { result[at + part + 0] = values2[0]; }
+    { result[at + part + 4] = values2[1]; }
+    { result[at + part + 8] = values2[2]; }
+    { result[at + part + 12] = values2[3]; }
+    { result[at + part + 16] = values2[4]; }
+    if (part == 0) {
+      result[at + 20] = vec4<f32>(rowMax[2], rowSum[2], 0.0, 0.0);
+    }
+  }
 }

@@ -71,7 +71,8 @@ void compute(int row, int texel) {
     for (int c = 0; c < 4 && 4 * t + c < candidates; c++) {
       vec4 other = vec4(others[c]);
       vec4 ties = vec4(equal(other, own)) * vec4(lessThan(ivec4(4 * t + c), keyBlocks));
-      before = mix(before, before + other, greaterThan(vec4(greaterThan(other, own)) + ties, vec4(0.0)));
+      bvec4 precedes = greaterThan(vec4(greaterThan(other, own)) + ties, vec4(0.0));
+      before = mix(before, before + other, precedes);
     }
   }
   int sink = int(readSinkBlocks(row / queryBlocks, 0).x);

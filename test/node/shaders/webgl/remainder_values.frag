@@ -1,0 +1,149 @@
+#version 300 es
+precision highp float;
+precision highp int;
+precision highp sampler2D;
+precision highp sampler2DArray;
+
+// Quotient of two whole numbers that are not negative, below 2^24: integer division takes several times as long.
+int divide(int a, int b) {
+  int q = int((float(a) + 0.5) / float(b));
+  int rest = a - q * b;
+  return q + int(rest >= b) - int(rest < 0);
+}
+
+uniform sampler2DArray scores;
+uniform int scoresShift;
+uniform int scoresTexels;
+ivec2 scoresAt(int row) {
+  return ivec2(row & ((1 << scoresShift) - 1), (row >> scoresShift) * scoresTexels);
+}
+vec4 fetchScores(ivec2 at, int texel, int layer) {
+  return texelFetch(scores, ivec3(at.x, at.y + texel, layer), 0);
+}
+vec4 readScores(int row, int texel) {
+  return fetchScores(scoresAt(row), texel, 0);
+}
+
+uniform sampler2DArray statistics;
+uniform int statisticsShift;
+uniform int statisticsTexels;
+ivec2 statisticsAt(int row) {
+  return ivec2(row & ((1 << statisticsShift) - 1), (row >> statisticsShift) * statisticsTexels);
+}
+vec4 fetchStatistics(ivec2 at, int texel, int layer) {
+  return texelFetch(statistics, ivec3(at.x, at.y + texel, layer), 0);
+}
+vec4 readStatistics(int row, int texel) {
+  return fetchStatistics(statisticsAt(row), texel, 0);
+}
+
+uniform sampler2DArray valueMeans;
+uniform int valueMeansShift;
+uniform int valueMeansTexels;
+ivec2 valueMeansAt(int row) {
+  return ivec2(row & ((1 << valueMeansShift) - 1), (row >> valueMeansShift) * valueMeansTexels);
+}
+vec4 fetchValueMeans(ivec2 at, int texel, int layer) {
+  return texelFetch(valueMeans, ivec3(at.x, at.y + texel, layer), 0);
+}
+vec4 readValueMeans(int row, int texel) {
+  return fetchValueMeans(valueMeansAt(row), texel, 0);
+}
+uniform int heads;
+uniform int keyHeads;
+uniform int keyLength;
+uniform int queryLength;
+uniform int firstHead;
+uniform int walkHeads;
+uniform int blockSize;
+uniform int firstGroup;
+uniform int groupsPerBlock;
+uniform int tilesPerBlock;
+uniform int slotsPerRound;
+uniform int queryOffset;
+uniform int blocks;
+uniform int queryBlocks;
+uniform int segmentSize;
+uniform int blocksPerSegment;
+layout(location = 0) out vec4 result0;
+layout(location = 1) out vec4 result1;
+layout(location = 2) out vec4 result2;
+layout(location = 3) out vec4 result3;
+layout(location = 4) out vec4 result4;
+layout(location = 5) out vec4 result5;
+layout(location = 6) out vec4 result6;
+layout(location = 7) out vec4 result7;
+// A fragment adds up 2 vectors of the mean values, weighted for each of a group's four rows.
+
+int candidateBlocks(int queryBlock) {
+  return (queryOffset + queryBlock * blockSize) / segmentSize * blocksPerSegment;
+}
+int competingBlocks(int head, int queryBlock) {
+  return candidateBlocks(queryBlock);
+}
+
+struct Group {
+  int head;
+  int block;
+  ivec4 queries;
+};
+Group groupAt(int group) {
+  int blockOfHead = divide(group, groupsPerBlock);
+  int block = divide(blockOfHead, walkHeads);
+  int inBlock = group - blockOfHead * groupsPerBlock;
+  ivec4 queries = ivec4(0, 1, 2, 3) * groupsPerBlock + block * blockSize + inBlock;
+  return Group(firstHead + blockOfHead - block * walkHeads, block, queries);
+}
+void compute(int row, int texel) {
+  Group group = groupAt(firstGroup + row);
+  int competing = competingBlocks(group.head, group.block);
+  vec4 rowMax = readStatistics(row, 0);
+  vec4 sum0 = vec4(0.0);
+  vec4 sum1 = vec4(0.0);
+  vec4 sum2 = vec4(0.0);
+  vec4 sum3 = vec4(0.0);
+  vec4 sum4 = vec4(0.0);
+  vec4 sum5 = vec4(0.0);
+  vec4 sum6 = vec4(0.0);
+  vec4 sum7 = vec4(0.0);
+  ivec2 at = scoresAt(row);
+  for (int block = 0; block < competing; block++) {
+    vec4 weights = exp2(fetchScores(at, block / 8, block % 8) - rowMax);
+    ivec2 means = valueMeansAt(group.head * blocks + block);
+    vec4 x;
+    x = fetchValueMeans(means, 2 * texel + 0, 0);
+    sum0 += weights[0] * x;
+    sum2 += weights[1] * x;
+    sum4 += weights[2] * x;
+    sum6 += weights[3] * x;
+    x = fetchValueMeans(means, 2 * texel + 1, 0);
+    sum1 += weights[0] * x;
+    sum3 += weights[1] * x;
+    sum5 += weights[2] * x;
+    sum7 += weights[3] * x;
+  }
+  result0 = sum0;
+  result1 = sum1;
+  result2 = sum2;
+  result3 = sum3;
+  result4 = sum4;
+  result5 = sum5;
+  result6 = sum6;
+  result7 = sum7;
+}
+
+uniform int outShift;
+uniform int outTexels;
+uniform int firstRow;
+uniform int endRow;
+void main() {
+  ivec2 at = ivec2(gl_FragCoord.xy);
+  int band = divide(at.y, outTexels);
+  int row = (band << outShift) + at.x;
+  int texel = at.y - band * outTexels;
+  // A band can hold rows that are not to be drawn, or that do not exist.
+  if (row < firstRow || row >= endRow) {
+    discard;
+  }
+  compute(row, texel);
+}

@@ -1,0 +1,152 @@
+#version 300 es
+precision highp float;
+precision highp int;
+precision highp sampler2D;
+precision highp sampler2DArray;
+
+// Quotient of two whole numbers that are not negative, below 2^24: integer division takes several times as long.
+int divide(int a, int b) {
+  int q = int((float(a) + 0.5) / float(b));
+  int rest = a - q * b;
+  return q + int(rest >= b) - int(rest < 0);
+}
+
+uniform sampler2DArray evenStatistics;
+uniform int evenStatisticsShift;
+uniform int evenStatisticsTexels;
+ivec2 evenStatisticsAt(int row) {
+  return ivec2(row & ((1 << evenStatisticsShift) - 1), (row >> evenStatisticsShift) * evenStatisticsTexels);
+}
+vec4 fetchEvenStatistics(ivec2 at, int texel, int layer) {
+  return texelFetch(evenStatistics, ivec3(at.x, at.y + texel, layer), 0);
+}
+vec4 readEvenStatistics(int row, int texel) {
+  return fetchEvenStatistics(evenStatisticsAt(row), texel, 0);
+}
+
+uniform sampler2DArray evenValues;
+uniform int evenValuesShift;
+uniform int evenValuesTexels;
+ivec2 evenValuesAt(int row) {
+  return ivec2(row & ((1 << evenValuesShift) - 1), (row >> evenValuesShift) * evenValuesTexels);
+}
+vec4 fetchEvenValues(ivec2 at, int texel, int layer) {
+  return texelFetch(evenValues, ivec3(at.x, at.y + texel, layer), 0);
+}
+vec4 readEvenValues(int row, int texel) {
+  return fetchEvenValues(evenValuesAt(row), texel, 0);
+}
+
+uniform sampler2DArray remainderStatistics;
+uniform int remainderStatisticsShift;
+uniform int remainderStatisticsTexels;
+ivec2 remainderStatisticsAt(int row) {
+  return ivec2(row & ((1 << remainderStatisticsShift) - 1), (row >> remainderStatisticsShift) * remainderStatisticsTexels);
+}
+vec4 fetchRemainderStatistics(ivec2 at, int texel, int layer) {
+  return texelFetch(remainderStatistics, ivec3(at.x, at.y + texel, layer), 0);
+}
+vec4 readRemainderStatistics(int row, int texel) {
+  return fetchRemainderStatistics(remainderStatisticsAt(row), texel, 0);
+}
+
+uniform sampler2DArray remainderValues;
+uniform int remainderValuesShift;
+uniform int remainderValuesTexels;
+ivec2 remainderValuesAt(int row) {
+  return ivec2(row & ((1 << remainderValuesShift) - 1), (row >> remainderValuesShift) * remainderValuesTexels);
+}
+vec4 fetchRemainderValues(ivec2 at, int texel, int layer) {
+  return texelFetch(remainderValues, ivec3(at.x, at.y + texel, layer), 0);
+}
+vec4 readRemainderValues(int row, int texel) {
+  return fetchRemainderValues(remainderValuesAt(row), texel, 0);
+}
+
+uniform sampler2DArray blockLists;
+uniform int blockListsShift;
+uniform int blockListsTexels;
+ivec2 blockListsAt(int row) {
+  return ivec2(row & ((1 << blockListsShift) - 1), (row >> blockListsShift) * blockListsTexels);
+}
+vec4 fetchBlockLists(ivec2 at, int texel, int layer) {
+  return texelFetch(blockLists, ivec3(at.x, at.y + texel, layer), 0);
+}
+vec4 readBlockLists(int row, int texel) {
+  return fetchBlockLists(blockListsAt(row), texel, 0);
+}
+uniform int heads;
+uniform int keyHeads;
+uniform int keyLength;
+uniform int queryLength;
+uniform int firstHead;
+uniform int walkHeads;
+uniform int blockSize;
+uniform int firstGroup;
+uniform int groupsPerBlock;
+uniform int tilesPerBlock;
+uniform int slotsPerRound;
+uniform int queryOffset;
+uniform int blocks;
+uniform int queryBlocks;
+uniform int segmentSize;
+uniform int blocksPerSegment;
+uniform int endGroup;
+uniform int valueDim;
+layout(location = 0) out vec4 result0;
+// A fragment writes one value of the tensor, if its group belongs to the range.
+
+struct Group {
+  int head;
+  int block;
+  ivec4 queries;
+};
+Group groupAt(int group) {
+  int blockOfHead = divide(group, groupsPerBlock);
+  int block = divide(blockOfHead, walkHeads);
+  int inBlock = group - blockOfHead * groupsPerBlock;
+  ivec4 queries = ivec4(0, 1, 2, 3) * groupsPerBlock + block * blockSize + inBlock;
+  return Group(firstHead + blockOfHead - block * walkHeads, block, queries);
+}
+int slotCount(Group group) {
+  return int(readBlockLists(group.head * queryBlocks + group.block, 0).x);
+}
+void compute(int index) {
+  int position = (index / valueDim) % queryLength;
+  int head = index / (valueDim * queryLength);
+  int place = index % valueDim;
+  int vector = place / 4;
+  int block = position / blockSize;
+  int inBlock = position % blockSize;
+  int group = (block * walkHeads + head - firstHead) * groupsPerBlock + inBlock % groupsPerBlock;
+  if (head < firstHead || head >= firstHead + walkHeads || group < firstGroup || group >= endGroup) {
+    discard;
+  }
+  int row = group - firstGroup;
+  int query = inBlock / groupsPerBlock;
+  
+    float sum = fetchEvenStatistics(evenStatisticsAt(row), 0, 1)[query];
+    float x = fetchEvenValues(evenValuesAt(row), vector / 2, query * 2 + vector % 2)[place % 4];
+    float rowMax = fetchEvenStatistics(evenStatisticsAt(row), 0, 0)[query];
+    ivec2 skipped = remainderStatisticsAt(group - firstGroup);
+    float skippedSum = fetchRemainderStatistics(skipped, 0, 1)[query];
+    if (skippedSum != 0.0) {
+      float skippedMax = fetchRemainderStatistics(skipped, 0, 0)[query];
+      float newMax = max(rowMax, skippedMax);
+      vec2 weights = exp2(vec2(rowMax, skippedMax) - newMax);
+      sum = dot(weights, vec2(sum, skippedSum));
+      x = dot(weights, vec2(x, fetchRemainderValues(remainderValuesAt(group - firstGroup), vector / 2, query * 2 + vector % 2)[place % 4]));
+    }
+    // A row that sees nothing gives zeros.
+    result0 = vec4(sum == 0.0 ? 0.0 : x / sum, 0.0, 0.0, 0.0);
+}
+
+uniform int outWidth;
+uniform int outSize;
+void main() {
+  int index = int(gl_FragCoord.y) * outWidth + int(gl_FragCoord.x);
+  if (index >= outSize) {
+    discard;
+  }
+  compute(index);
+}

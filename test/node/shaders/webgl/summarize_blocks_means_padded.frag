@@ -1,0 +1,99 @@
+#version 300 es
+precision highp float;
+precision highp int;
+precision highp sampler2D;
+precision highp sampler2DArray;
+
+// Quotient of two whole numbers that are not negative, below 2^24: integer division takes several times as long.
+int divide(int a, int b) {
+  int q = int((float(a) + 0.5) / float(b));
+  int rest = a - q * b;
+  return q + int(rest >= b) - int(rest < 0);
+}
+
+uniform sampler2DArray source;
+uniform int sourceShift;
+uniform int sourceTexels;
+ivec2 sourceAt(int row) {
+  return ivec2(row & ((1 << sourceShift) - 1), (row >> sourceShift) * sourceTexels);
+}
+vec4 fetchSource(ivec2 at, int texel, int layer) {
+  return texelFetch(source, ivec3(at.x, at.y + texel, layer), 0);
+}
+vec4 readSource(int row, int texel) {
+  return fetchSource(sourceAt(row), texel, 0);
+}
+
+uniform sampler2DArray keyIndices;
+uniform int keyIndicesShift;
+uniform int keyIndicesTexels;
+ivec2 keyIndicesAt(int row) {
+  return ivec2(row & ((1 << keyIndicesShift) - 1), (row >> keyIndicesShift) * keyIndicesTexels);
+}
+vec4 fetchKeyIndices(ivec2 at, int texel, int layer) {
+  return texelFetch(keyIndices, ivec3(at.x, at.y + texel, layer), 0);
+}
+vec4 readKeyIndices(int row, int texel) {
+  return fetchKeyIndices(keyIndicesAt(row), texel, 0);
+}
+
+uniform sampler2DArray keyLengths;
+uniform int keyLengthsShift;
+uniform int keyLengthsTexels;
+ivec2 keyLengthsAt(int row) {
+  return ivec2(row & ((1 << keyLengthsShift) - 1), (row >> keyLengthsShift) * keyLengthsTexels);
+}
+vec4 fetchKeyLengths(ivec2 at, int texel, int layer) {
+  return texelFetch(keyLengths, ivec3(at.x, at.y + texel, layer), 0);
+}
+vec4 readKeyLengths(int row, int texel) {
+  return fetchKeyLengths(keyLengthsAt(row), texel, 0);
+}
+uniform int heads;
+uniform int keyHeads;
+uniform int keyLength;
+uniform int blocks;
+uniform int blockSize;
+layout(location = 0) out vec4 result0;
+// A fragment adds up one vector of a block's rows.
+
+int keyBase(int head) {
+  return ((head / heads) * keyHeads + (head % heads) / (heads / keyHeads)) * keyLength;
+}
+int keyEnd(int head) {
+  return int(clamp(readKeyLengths(head / heads, 0).x, 0.0, float(keyLength)));
+}
+void compute(int row, int texel) {
+  int head = row / blocks;
+  int firstSource = keyBase(head);
+  int end = keyEnd(head);
+  // Padding stands last in its segment, so the keys that are none are the first of the order, too.
+  float count = float(clamp(end - (row % blocks) * blockSize, 1, blockSize));
+  vec4 mean = vec4(0.0);
+  for (int i = 0; 4 * i < blockSize; i++) {
+    ivec4 keys = ivec4(readKeyIndices(row, i));
+    for (int c = 0; c < 4; c++) {
+      if (keys[c] >= 0 && keys[c] < end) {
+        mean += readSource(firstSource + keys[c], texel);
+      }
+    }
+  }
+  mean /= count;
+  result0 = mean;
+}
+
+uniform int outShift;
+uniform int outTexels;
+uniform int firstRow;
+uniform int endRow;
+void main() {
+  ivec2 at = ivec2(gl_FragCoord.xy);
+  int band = divide(at.y, outTexels);
+  int row = (band << outShift) + at.x;
+  int texel = at.y - band * outTexels;
+  // A band can hold rows that are not to be drawn, or that do not exist.
+  if (row < firstRow || row >= endRow) {
+    discard;
+  }
+  compute(row, texel);
+}
