@@ -37,10 +37,11 @@ import {reportOf} from './pbs_attention_report.js';
  *   },
  * });
  * ```
- * Differentiable by query, key and value, over the same blocks: key order and selection count as constants, as the ranking in
- * other sparse attention does. The gradient makes the plan anew (unless it was given) and computes the kept blocks again, in
- * float32, about 4 times the multiply-adds of the forward pass; where that was exact, so is the gradient. See
- * {@link flashAttention} for what is kept.
+ *
+ * Differentiable by query, key and value, over the same blocks, skipped ones by their summaries as in the forward pass: key
+ * order and selection count as constants, as the ranking in other sparse attention does. The gradient makes the plan anew
+ * (unless it was given) and computes the kept blocks again, in float32, about 4 times the multiply-adds of the forward pass;
+ * where that was exact, so is the gradient. See {@link flashAttention} for what is kept.
  *
  * @param query float32 `[batch, heads, queryLength, headDim]`.
  * @param key float32 `[batch, keyValueHeads, keyLength, headDim]`; `heads` is a multiple of `keyValueHeads`, and query head

@@ -75,38 +75,37 @@ describeOnCPU('gradients against finite differences', () => {
 });
 
 describeBackends('gradients against composed attention', (backend) => {
-  const shapes: Shape[] = [
-    {length: 70, headDim: 16},
-    {batch: 2, heads: 4, keyValueHeads: 2, length: 45, headDim: 34},
-    {heads: 2, keyValueHeads: 1, length: 3, headDim: 34},
+  const cases: Array<{shape: Shape; causal: boolean}> = [
+    {shape: {length: 70, headDim: 16}, causal: true},
+    {shape: {batch: 2, heads: 4, keyValueHeads: 2, length: 45, headDim: 34}, causal: true},
+    {shape: {heads: 2, keyValueHeads: 1, length: 3, headDim: 34}, causal: false},
   ];
   // Float32 sums on both sides, and gradients of scores that are differences of close numbers.
   const tolerance = 2e-5;
 
-  // The first has the larger tile of WebGPU, whose shaders take longest to compile in software: once is enough.
-  for (const shape of shapes) {
-    for (const causal of shape === shapes[0] ? [true] : [true, false]) {
-      const inputs = randomInputs(shape, 62);
-      const dy = outputGradient(inputs, 62);
-      const name = `${JSON.stringify(shape)}, causal ${causal}`;
+  for (const {shape, causal} of cases) {
+    const inputs = randomInputs(shape, 62);
+    const dy = outputGradient(inputs, 62);
+    const name = `${JSON.stringify(shape)}, causal ${causal}`;
 
-      it(`flashAttention ${name}`, async () => {
-        const expected = await composedGradients(inputs, dy, exactVisibility(inputs, causal));
-        expectGradients(await flashGradients(backend, inputs, dy, {causal}), expected, tolerance);
-      });
+    it(`flashAttention ${name}`, async () => {
+      const expected = await composedGradients(inputs, dy, exactVisibility(inputs, causal));
+      expectGradients(await flashGradients(backend, inputs, dy, {causal}), expected, tolerance);
+    });
 
-      it(`pbsAttention with threshold 1 ${name}`, async () => {
-        const expected = await composedGradients(inputs, dy, exactVisibility(inputs, causal));
-        expectGradients(await pbsGradients(backend, inputs, dy, {...sizes, threshold: 1, causal}), expected, tolerance);
-      });
-
-      it(`pbsAttention over its blocks ${name}`, async () => {
-        const options = {...sizes, causal};
-        const expected = await composedGradients(inputs, dy, await plannedVisibility(backend, inputs, options));
-        expectGradients(await pbsGradients(backend, inputs, dy, options), expected, tolerance);
-      });
-    }
+    it(`pbsAttention over its blocks ${name}`, async () => {
+      const options = {...sizes, causal};
+      const expected = await composedGradients(inputs, dy, await plannedVisibility(backend, inputs, options));
+      expectGradients(await pbsGradients(backend, inputs, dy, options), expected, tolerance);
+    });
   }
+
+  it('pbsAttention with threshold 1, which is exact', async () => {
+    const inputs = randomInputs({length: 70, headDim: 16}, 62);
+    const dy = outputGradient(inputs, 62);
+    const expected = await composedGradients(inputs, dy, exactVisibility(inputs, true));
+    expectGradients(await pbsGradients(backend, inputs, dy, {...sizes, threshold: 1}), expected, tolerance);
+  });
 
   it('takes the exact form where auto makes the forward pass exact', async () => {
     const inputs = randomInputs({heads: 2, length: 50, headDim: 34}, 63);
@@ -204,7 +203,7 @@ for (const backend of testBackends().filter((name) => name !== 'cpu')) {
 
     it('are the same over the same blocks', async () => {
       // With a fixed seed a failure repeats; the seed of a failure found elsewhere can be put here.
-      const parameters = {seed: 20261125, numRuns: 15, endOnFailure: true};
+      const parameters = {seed: 20261125, numRuns: 8, endOnFailure: true};
       let compared = 0;
       await fc.assert(
         fc.asyncProperty(randomCase, async ({keyValueHeads, group, blockSize, blocksPerSegment, seed, ...rest}) => {

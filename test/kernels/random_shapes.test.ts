@@ -27,7 +27,7 @@ const randomCase = fc
     length: fc.integer({min: 1, max: 150}),
     // Few head dims: each is another set of shaders, and compiling takes longest in software.
     headDim: fc.constantFrom(8, 20, 34),
-    blockSize: fc.constantFrom(4, 8, 24),
+    blockSize: fc.constantFrom(4, 12, 24),
     blocksPerSegment: fc.integer({min: 1, max: 3}),
     threshold: fc.integer({min: 0, max: 20}).map((x) => x / 20),
     causal: fc.boolean(),

@@ -171,6 +171,7 @@ export class ProxyMassProgram extends AttentionProgram<object> {
       inputs: {keyScores, keyIndices},
       uniforms: {
         blocks: {type: 'int', value: keyBlocks},
+        blockSize: {type: 'int', value: blockSize},
         segmentSize: {type: 'int', value: segmentSize},
         indexTexels: {type: 'int', value: keyIndices.texels},
         permutedLength: {type: 'int', value: permutedLength},

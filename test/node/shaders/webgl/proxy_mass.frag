@@ -37,6 +37,7 @@ vec4 readKeyIndices(int row, int texel) {
   return fetchKeyIndices(keyIndicesAt(row), texel, 0);
 }
 uniform int blocks;
+uniform int blockSize;
 uniform int segmentSize;
 uniform int indexTexels;
 uniform int permutedLength;
