@@ -272,7 +272,7 @@ const SVG = 'http://www.w3.org/2000/svg';
  * Draws a plot as one SVG with its legend beside it: Plot puts legends into HTML around the plot, which an image in Markdown
  * cannot hold.
  */
-function draw(title: string, options: Plot.PlotOptions): string {
+export function draw(title: string, options: Plot.PlotOptions): string {
   const {document} = parseHTML('<!doctype html><html><body></body></html>');
   const legend = options.color?.legend === true;
   const width = options.width ?? 760;

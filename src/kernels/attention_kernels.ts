@@ -69,6 +69,21 @@ export interface PBSAttentionPlanAttrs extends PBSAttentionAttrs {
   withMass: boolean;
 }
 
+/**
+ * Gradients of exact and of block-sparse attention: float32, shaped as query, key and value. Their inputs are those
+ * of the forward kernel, what it gave, and the gradient of a loss by that. Weights are computed again, always
+ * in float32; block-sparse attention takes the form, the key order and the blocks that the forward kernel took, as
+ * constants.
+ */
+export const FlashAttentionGrad = 'FlashAttentionGrad';
+export const PBSAttentionGrad = 'PBSAttentionGrad';
+interface GradInputs {
+  output: TensorInfo;
+  dy: TensorInfo;
+}
+export type FlashAttentionGradInputs = FlashAttentionInputs & GradInputs;
+export type PBSAttentionGradInputs = PBSAttentionInputs & GradInputs;
+
 /** A kernel as this package registers it: the version says which attributes it knows. */
 export interface RegisteredKernel extends KernelConfig {
   packageVersion?: string;

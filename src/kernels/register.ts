@@ -1,7 +1,8 @@
-import {getKernel, registerKernel} from '@tensorflow/tfjs-core';
+import {getGradient, getKernel, registerGradient, registerKernel} from '@tensorflow/tfjs-core';
 import {version} from '../version.js';
 import type {RegisteredKernel} from './attention_kernels.js';
 import {cpuKernels} from './cpu/index.js';
+import {attentionGradients} from './gradients.js';
 import {webglKernels} from './webgl/index.js';
 import {webgpuKernels} from './webgpu/index.js';
 
@@ -12,5 +13,10 @@ for (const kernel of [...cpuKernels, ...webglKernels, ...webgpuKernels]) {
   if (!getKernel(kernel.kernelName, kernel.backendName)) {
     const registered: RegisteredKernel = {...kernel, packageVersion: version};
     registerKernel(registered);
+  }
+}
+for (const gradient of attentionGradients) {
+  if (!getGradient(gradient.kernelName)) {
+    registerGradient(gradient);
   }
 }

@@ -1,6 +1,7 @@
-import type {NamedAttrMap, NamedTensorMap, Tensor4D} from '@tensorflow/tfjs-core';
+import type {NamedAttrMap, Tensor4D} from '@tensorflow/tfjs-core';
 import {engine, op} from '@tensorflow/tfjs-core';
 import {FlashAttention} from '../kernels/attention_kernels.js';
+import {savedInputs} from '../kernels/gradients.js';
 import {keyLengthsInput, maskInput} from './attention_inputs.js';
 import {checkBackend, checkTensors, flashAttentionAttrs} from './check_arguments.js';
 import type {FlashAttentionOptions} from './options.js';
@@ -16,6 +17,10 @@ import type {FlashAttentionOptions} from './options.js';
  *
  * Queries may be fewer than the keys: under a causal mask they are then the last ones, as in chunked prefill and decoding over
  * a key/value cache, unless `queryOffset` says otherwise.
+ *
+ * Differentiable by query, key and value, not by a mask. The gradient is computed in float32 in any precision, in tiles again:
+ * the forward pass keeps its inputs and its output alone, and the three gradients take about 4 times its multiply-adds and
+ * memory that grows with the length as the inputs do. There is no gradient of the gradient; tfjs throws then.
  *
  * @param query float32 `[batch, heads, queryLength, headDim]`.
  * @param key float32 `[batch, keyValueHeads, keyLength, headDim]`; `heads` is a multiple of `keyValueHeads`, and query head
@@ -34,12 +39,12 @@ function flashAttention_(query: Tensor4D, key: Tensor4D, value: Tensor4D, option
   checkTensors('flashAttention', query, key, value);
   const attrs = flashAttentionAttrs('flashAttention', options, query, key);
   checkBackend('flashAttention', FlashAttention);
-  const inputs: NamedTensorMap = {
+  const inputs = savedInputs({
     query,
     key,
     value,
     ...keyLengthsInput('flashAttention', options, key),
     ...maskInput('flashAttention', options, query, key),
-  };
+  });
   return engine().runKernel(FlashAttention, inputs, attrs as NamedAttrMap);
 }

@@ -1,6 +1,7 @@
 import type {NamedAttrMap, NamedTensorMap, Tensor4D} from '@tensorflow/tfjs-core';
 import {engine, op} from '@tensorflow/tfjs-core';
 import {PBSAttention} from '../kernels/attention_kernels.js';
+import {savedInputs} from '../kernels/gradients.js';
 import {keyLengthsInput, planInputs, planShapes} from './attention_inputs.js';
 import {check, checkBackend, checkTensors, describe, pbsAttentionAttrs} from './check_arguments.js';
 import type {PBSAttentionOptions} from './options.js';
@@ -36,6 +37,10 @@ import {reportOf} from './pbs_attention_report.js';
  *   },
  * });
  * ```
+ * Differentiable by query, key and value, over the same blocks: key order and selection count as constants, as the ranking in
+ * other sparse attention does. The gradient makes the plan anew (unless it was given) and computes the kept blocks again, in
+ * float32, about 4 times the multiply-adds of the forward pass; where that was exact, so is the gradient. See
+ * {@link flashAttention} for what is kept.
  *
  * @param query float32 `[batch, heads, queryLength, headDim]`.
  * @param key float32 `[batch, keyValueHeads, keyLength, headDim]`; `heads` is a multiple of `keyValueHeads`, and query head
@@ -57,13 +62,13 @@ function pbsAttention_(query: Tensor4D, key: Tensor4D, value: Tensor4D, options?
   checkBackend('pbsAttention', PBSAttention);
   const {plan, onReport} = options ?? {};
   const {blockSize} = attrs;
-  const inputs: NamedTensorMap = {
+  const inputs = savedInputs({
     query,
     key,
     value,
     ...keyLengthsInput('pbsAttention', options, key),
     ...(plan !== undefined && planInputs('pbsAttention', plan, planShapes(query, key, blockSize), blockSize)),
-  };
+  });
   if (onReport === undefined) {
     return engine().runKernel(PBSAttention, inputs, attrs as NamedAttrMap);
   }
@@ -73,7 +78,7 @@ function pbsAttention_(query: Tensor4D, key: Tensor4D, value: Tensor4D, options?
     // By the plan that the report holds, so that nothing is planned twice.
     const {keyIndices, blockMask} = report.plan;
     const by: NamedTensorMap = report.exactReason === undefined ? {keyIndices, blockMask} : {};
-    const output = engine().runKernel(PBSAttention, {...inputs, ...by}, attrs as NamedAttrMap) as Tensor4D;
+    const output = engine().runKernel(PBSAttention, savedInputs({...inputs, ...by}), attrs as NamedAttrMap) as Tensor4D;
     onReport(report);
     return output;
   } catch (error) {

@@ -1,9 +1,10 @@
-import type {Tensor4D} from '@tensorflow/tfjs-core';
+import type {Tensor, Tensor4D} from '@tensorflow/tfjs-core';
 import {backend as activeBackend, memory, setBackend, tidy} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {expect} from 'chai';
 import {flashAttention, pbsAttention, pbsAttentionPlan} from '../../src/index';
 import {summaryRows} from '../../src/kernels/block_estimate';
+import {gradientKernels} from '../attention_gradients';
 import {describeBackends, testBackends} from '../environment';
 import {randomInputs, tensors} from '../reference';
 
@@ -138,6 +139,65 @@ if (testBackends().includes('webgpu')) {
       await q.data();
       const peak = peakBytes(() => flashAttention(q, k, v).dispose());
       expect(peak).to.be.at.most(4 * q.size + 256);
+      [q, k, v].forEach((x) => x.dispose());
+    });
+
+    it('takes for gradients what grows as the inputs do', async () => {
+      const {heads, keyValueHeads, headDim} = shape;
+      const length = 1500;
+      const [q, k, v] = tensors(randomInputs({...shape, length}, 22));
+      flashAttention(q, k, v).dispose();
+      await q.data();
+      const gradients = length * headDim * (heads + 2 * keyValueHeads);
+      // Of each query head's own key order, before they are added up.
+      const gradientsByHead = 2 * heads * length * headDim;
+      const statistics = 3 * heads * length;
+      const blocks = Math.ceil(length / 16);
+      const maskAndQueryLists = heads * blocks * (2 * blocks + 1);
+      const uniforms = 8 * 256;
+      const allowed = 4 * (gradients + gradientsByHead + statistics + maskAndQueryLists) + uniforms;
+      const peak = (run: () => Tensor[]) => peakBytes(() => run().forEach((x) => x.dispose()));
+      const {'gradient of flashAttention': exact, 'gradient of pbsAttention': sparse} = gradientKernels;
+      expect(peak(() => exact(q, k, v)))
+        .to.be.above(4 * gradients)
+        .and.at.most(allowed);
+      const withPlan = allowed + allowedBytes({...shape, length}, 16);
+      expect(peak(() => sparse(q, k, v)))
+        .to.be.above(4 * gradients)
+        .and.at.most(withPlan);
+      expect(withPlan, 'the bound is far below one score matrix').to.be.below((4 * heads * length ** 2) / 10);
+      [q, k, v].forEach((x) => x.dispose());
+    });
+
+    it('frees everything when a program of a gradient fails, whichever it is', async () => {
+      const gpu = activeBackend() as WebGPUBackend;
+      const [q, k, v] = tensors(randomInputs(shape, 24));
+      const runProgram = gpu.runWebGPUProgram;
+      for (const [name, gradient] of Object.entries(gradientKernels)) {
+        let failures = 0;
+        for (let failed = true; failed; failures += failed ? 1 : 0) {
+          const before = [memory().numTensors, gpu.numDataIds()];
+          let left = failures;
+          failed = false;
+          gpu.runWebGPUProgram = function (...args) {
+            if (left-- === 0) {
+              failed = true;
+              throw new Error('out of memory');
+            }
+            return runProgram.apply(this, args);
+          };
+          try {
+            gradient(q, k, v).forEach((x) => x.dispose());
+          } catch (error) {
+            expect((error as Error).message).to.equal('out of memory');
+          } finally {
+            gpu.runWebGPUProgram = runProgram;
+          }
+          await q.data();
+          expect([memory().numTensors, gpu.numDataIds()], `${name} after ${failures}`).to.deep.equal(before);
+        }
+        expect(failures, `programs of ${name}`).to.be.at.least(name.includes('pbs') ? 14 : 5);
+      }
       [q, k, v].forEach((x) => x.dispose());
     });
 

@@ -4,6 +4,7 @@ import {MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
 import {expect} from 'chai';
 import {flashAttention, pbsAttention, pbsAttentionPlan} from '../../src/index';
 import {attentionContext} from '../../src/kernels/webgl/context';
+import {gradientKernels} from '../attention_gradients';
 import {testBackends} from '../environment';
 import {randomInputs, tensors} from '../reference';
 
@@ -26,6 +27,15 @@ if (testBackends().includes('webgl')) {
         const [q, k] = tensors(inputs);
         return {inputs: [q, k], outputs: () => Object.values(pbsAttentionPlan(q, k, options))};
       },
+      ...Object.fromEntries(
+        Object.entries(gradientKernels).map(([name, gradient]) => [
+          name,
+          () => {
+            const [q, k, v] = tensors(inputs);
+            return {inputs: [q, k, v], outputs: () => gradient(q, k, v)};
+          },
+        ]),
+      ),
     };
     before(() => setBackend('webgl'));
 

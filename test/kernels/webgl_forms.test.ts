@@ -4,7 +4,7 @@ import type {MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
 import {expect} from 'chai';
 import {flashAttention, pbsAttention} from '../../src/index';
 import {blockGeometry} from '../../src/kernels/block_geometry';
-import type {AttentionMask} from '../../src/kernels/cpu/attend';
+import type {AttentionMask} from '../../src/kernels/cpu/visible_scores';
 import * as cpuAttend from '../../src/kernels/cpu/attend';
 import * as cpuRemainder from '../../src/kernels/cpu/attend_remainder';
 import * as cpuPermute from '../../src/kernels/cpu/permute';

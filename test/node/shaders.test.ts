@@ -19,13 +19,18 @@ import {
   ProxyStatisticsProgram,
   SortKeysProgram,
 } from '../../src/kernels/webgpu/permute';
+import {GradientKeyProgram} from '../../src/kernels/webgpu/gradient_key';
+import {GradientQueryProgram} from '../../src/kernels/webgpu/gradient_query';
+import {GradientStatisticsProgram} from '../../src/kernels/webgpu/gradient_statistics';
 import {extendedCode} from '../../src/kernels/webgpu/extended_program';
 import {KeptMassProgram} from '../../src/kernels/webgpu/kept_mass';
 import type {AttentionProgram, ProgramSpec} from '../../src/kernels/webgpu/program';
 import {ProbedScoresProgram} from '../../src/kernels/webgpu/probed_scores';
 import {ProbeRowsProgram, QueryDistancesProgram} from '../../src/kernels/webgpu/probe_rows';
+import {QueryListsProgram} from '../../src/kernels/webgpu/query_lists';
 import {BlockScoresProgram, PoolBlocksProgram, ProxyMassProgram} from '../../src/kernels/webgpu/score_blocks';
 import {SelectBlocksProgram} from '../../src/kernels/webgpu/select_blocks';
+import {SumHeadsProgram} from '../../src/kernels/webgpu/sum_heads';
 import {SummarizeBlocksProgram} from '../../src/kernels/webgpu/summarize_blocks';
 import type {Tile} from '../../src/kernels/webgpu/tile';
 import {expectShader} from './shader_snapshot';
@@ -49,6 +54,12 @@ describe('shader texts', () => {
   const attendTile: Tile = {threadsX: 8, threadsY: 16, rows: 2, columns: 4};
   const halfTile: Tile = {threadsX: 8, threadsY: 16, rows: 4, columns: 4};
   const plan = {keyIndices: order, blockLists: lists};
+  const queryPlan = {keyIndices: order, queryLists: lists};
+  const statistics = info(1, 4, 1000, 3);
+  const toRead = [query, key, query, query] as const;
+  const oddToRead = [odd, odd, odd, odd] as const;
+  const toSum = [query, key, key, query, statistics] as const;
+  const oddToSum = [odd, odd, odd, odd, statistics] as const;
   const probes: TensorInfo = {...info(1, 4, 8, 8), dtype: 'int32'};
   const seen = info(1, 4, 1000, 68);
   const proxy = {geometry, tile, scale: 0.125, causal: true};
@@ -146,6 +157,15 @@ describe('shader texts', () => {
       0.125,
       false,
     ),
+    gradient_statistics_sparse: new GradientStatisticsProgram(...toRead, geometry, {rows: 4}, 0.125, true, plan),
+    gradient_statistics_exact_odd: new GradientStatisticsProgram(...oddToRead, oddGeometry, {rows: 2}, 0.125, false),
+    gradient_query_sparse: new GradientQueryProgram(...toSum, geometry, {rows: 4}, 0.125, true, plan),
+    gradient_query_exact_odd: new GradientQueryProgram(...oddToSum, oddGeometry, {rows: 2}, 0.125, false),
+    gradient_key_sparse: new GradientKeyProgram(...toSum, geometry, {rows: 4}, 0.125, true, queryPlan),
+    gradient_key_exact: new GradientKeyProgram(...toSum, geometry, {rows: 4}, 0.125, true),
+    gradient_key_exact_odd: new GradientKeyProgram(...oddToSum, oddGeometry, {rows: 2}, 0.125, false),
+    query_lists: new QueryListsProgram(info(1, 4, 8, 8)),
+    sum_heads: new SumHeadsProgram(info(4 * 1000 * 128), 0, 4, key.shape),
     proxy_statistics_padded: new ProxyStatisticsProgram(chunk, keys, paddedProxy),
     key_scores_padded: new KeyScoresProgram(chunk, keys, info(8, 100), paddedProxy),
     pool_blocks_padded: new PoolBlocksProgram(chunk, keys, chunkPlan.keyIndices, chunkGeometry, keyLengths),

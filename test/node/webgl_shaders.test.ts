@@ -17,6 +17,9 @@ import type {AttendWalk} from '../../src/kernels/webgl/attend_walk';
 import {BlockListsProgram} from '../../src/kernels/webgl/block_lists';
 import {BlockLogSumsProgram} from '../../src/kernels/webgl/block_log_sums';
 import {BlockMaskProgram} from '../../src/kernels/webgl/block_mask';
+import {GradientKeyProgram, KeyWalkScoresProgram} from '../../src/kernels/webgl/gradient_key';
+import {GradientQueryProgram, GradientRowsProgram} from '../../src/kernels/webgl/gradient_query';
+import {GradientStatisticsProgram} from '../../src/kernels/webgl/gradient_statistics';
 import {KeptMassProgram} from '../../src/kernels/webgl/kept_mass';
 import {
   indexColumns,
@@ -41,6 +44,8 @@ import {
   ProxyMassProgram,
 } from '../../src/kernels/webgl/score_blocks';
 import {KeepBlocksProgram, SinkBlocksProgram} from '../../src/kernels/webgl/select_blocks';
+import {QueryListsProgram} from '../../src/kernels/webgl/query_lists';
+import {KeyPlacesProgram, SumHeadsProgram} from '../../src/kernels/webgl/sum_heads';
 import {SummarizeBlocksProgram} from '../../src/kernels/webgl/summarize_blocks';
 import {LoadRowsProgram, StoreRowsProgram} from '../../src/kernels/webgl/tensor_rows';
 import {expectShader} from './shader_snapshot';
@@ -76,6 +81,10 @@ describe('shader texts of WebGL', () => {
   });
   const sums = {statistics: rows(1024, 4, 2), values: rows(1024, 32, 8)};
   const value = rows(2000, valueColumns(64, 8));
+  const both = [sums.statistics, sums.statistics];
+  const known = rows(4000, 4);
+  const rest = sums.values;
+  const queryPlan = {keyIndices: order.keyIndices, queryLists: lists};
   const keyLengths = rows(1, 1);
   const estimate = {geometry, scale: 0.125, causal: true, tileBlocks: 8, firstRow: 0, endRow: 32};
   const notCausal = {...estimate, causal: false};
@@ -136,10 +145,33 @@ describe('shader texts of WebGL', () => {
     attend_statistics: new AttendStatisticsProgram(walk(true, true, 8), 4, scores, sums, plan),
     attend_values_first: new AttendValuesProgram(walk(false, true, 8), 0, scores, sums.statistics, value, undefined),
     attend_values: new AttendValuesProgram(walk(true, true, 8), 4, scores, sums.statistics, value, sums, plan),
+    gradient_statistics: new GradientStatisticsProgram(walk(true, true, 8), both, query, query, plan),
+    gradient_query_first: new GradientQueryProgram(walk(false, true, 8), 0, scores, scores, known, key, undefined),
+    gradient_query: new GradientQueryProgram(walk(true, true, 8), 4, scores, scores, known, key, sums.values, plan),
+    gradient_rows: new GradientRowsProgram(walk(true, true, 8), sums.values, 64, 0.125),
+    key_walk_scores_sparse: new KeyWalkScoresProgram(walk(true, true, 8), 0, key, query, 64, 0.125, queryPlan),
+    key_walk_scores_exact: new KeyWalkScoresProgram(walk(false, true, 8), 0, key, query, 64, 0.125),
+    gradient_key_first: new GradientKeyProgram(walk(false, true, 8), 0, 'key', scores, scores, known, query, undefined),
+    gradient_key: new GradientKeyProgram(walk(true, true, 8), 4, 'key', scores, scores, known, query, rest, queryPlan),
+    gradient_value: new GradientKeyProgram(
+      walk(true, false, 8),
+      4,
+      'value',
+      scores,
+      scores,
+      known,
+      query,
+      rest,
+      queryPlan,
+    ),
+    query_lists: new QueryListsProgram(blockScores, 8, 8),
+    key_places: new KeyPlacesProgram(order.keyIndices, geometry, 8),
     remainder_scores: new RemainderScoresProgram(walk(true, true, 8), query, skipped, 0.125),
     remainder_statistics: new RemainderStatisticsProgram(walk(true, true, 8), scores),
     remainder_values: new RemainderValuesProgram(walk(true, true, 8), scores, sums.statistics, skipped.valueMeans),
     // Forms of attention.
+    gradient_query_padded: new GradientQueryProgram(padded, 0, scores, scores, known, key, undefined),
+    key_walk_scores_padded_mask: new KeyWalkScoresProgram(padded, 0, key, query, 64, 0.125, undefined, mask),
     proxy_scores_padded: new ProxyScoresProgram(query, key, geometry, heads, 8, 0.125, padding),
     key_scores_padded: new KeyScoresProgram(rows(256, 256, 8), rows(128, 4), geometry, heads, padding),
     block_scores_padded: new BlockScoresProgram(blockScores, rows(32, 1), geometry, true, rows(4, 8), keyLengths),
@@ -171,6 +203,11 @@ describe('shader texts of WebGL', () => {
 
   it('store_rows', () => {
     expectShader('webgl/store_rows.frag', new StoreRowsProgram(lists, {inner: 9, piece: 9}).source('tensor'));
+  });
+
+  it('sum_heads', () => {
+    const program = new SumHeadsProgram(query, geometry, 64, rows(4000, 1));
+    expectShader('webgl/sum_heads.frag', program.source('tensor'));
   });
 
   it('store_attention', () => {

@@ -1,5 +1,5 @@
 import type {BlockGeometry} from '../../src/kernels/block_geometry';
-import type {HiddenKeys} from '../../src/kernels/cpu/attend';
+import type {HiddenKeys} from '../../src/kernels/cpu/visible_scores';
 import type {Inputs} from '../reference';
 
 /** The attributes that the stages of a case share. */

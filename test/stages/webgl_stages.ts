@@ -1,7 +1,7 @@
 import type {DataType, TensorInfo} from '@tensorflow/tfjs-core';
 import type {MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
 import type {BlockGeometry} from '../../src/kernels/block_geometry';
-import type {HiddenKeys} from '../../src/kernels/cpu/attend';
+import type {HiddenKeys} from '../../src/kernels/cpu/visible_scores';
 import {attend} from '../../src/kernels/webgl/attend';
 import {summarizeSkipped} from '../../src/kernels/webgl/attend_remainder';
 import {valueColumns} from '../../src/kernels/webgl/attend_passes';

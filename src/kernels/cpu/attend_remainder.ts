@@ -2,6 +2,7 @@ import type {BlockGeometry} from '../block_geometry.js';
 import {scoredBlocks} from '../block_geometry.js';
 import {summaryScore} from './probed_scores.js';
 import {summarizeBlocks, summarizeValues} from './summarize_blocks.js';
+import type {BlockPlan} from './visible_scores.js';
 
 /** State of the online softmax of each query row: what it has seen. A row that has seen nothing: −Infinity and zeros. */
 export interface AttentionState {
@@ -24,27 +25,20 @@ export function attendRemainder(
   geometry: BlockGeometry,
   scale: number,
   causal: boolean,
-  {keyIndices, blockLists}: {keyIndices: Int32Array; blockLists: Int32Array},
+  {keyIndices, blockLists}: BlockPlan,
   keyLengths?: Int32Array,
 ): AttentionState {
-  const {batch, heads, queryLength, valueDim, blockSize, queryBlocks, keyBlocks} = geometry;
+  const {batch, heads, queryLength, valueDim} = geometry;
   const summaries = summarizeBlocks(key, keyIndices, geometry, keyLengths);
   const valueMeans = summarizeValues(value, keyIndices, geometry, keyLengths);
   const maxima = new Float64Array(batch * heads * queryLength).fill(-Infinity);
   const sums = new Float64Array(batch * heads * queryLength);
   const values = new Float64Array(batch * heads * queryLength * valueDim);
   for (let row = 0; row < batch * heads * queryLength; ++row) {
-    const head = Math.floor(row / queryLength);
-    const queryBlock = Math.floor((row % queryLength) / blockSize);
-    const list = (head * queryBlocks + queryBlock) * (keyBlocks + 1);
-    const kept = new Set(blockLists.subarray(list + 1, list + 1 + blockLists[list]));
-    const skipped: Array<{block: number; score: number}> = [];
-    for (let keyBlock = 0; keyBlock < scoredBlocks(geometry, causal, queryBlock); ++keyBlock) {
-      const block = head * keyBlocks + keyBlock;
-      if (!kept.has(keyBlock) && summaries.counts[block] > 0) {
-        skipped.push({block, score: summaryScore(query, row, summaries, block, geometry, scale)});
-      }
-    }
+    const skipped = skippedBlocks(geometry, causal, blockLists, summaries.counts, row).map((block) => ({
+      block,
+      score: summaryScore(query, row, summaries, block, geometry, scale),
+    }));
     maxima[row] = skipped.reduce((max, {score}) => Math.max(max, score), -Infinity);
     for (const {block, score} of skipped) {
       const weight = Math.exp(score - maxima[row]);
@@ -55,4 +49,25 @@ export function attendRemainder(
     }
   }
   return {maxima, sums, values};
+}
+
+/**
+ * The blocks, of `[batch, heads, keyBlocks]`, that compete for a query row of `[batch, heads, queryLength]` and are not in its
+ * list; none that is all padding.
+ */
+export function skippedBlocks(
+  geometry: BlockGeometry,
+  causal: boolean,
+  blockLists: Int32Array,
+  counts: Int32Array,
+  row: number,
+): number[] {
+  const {queryLength, blockSize, queryBlocks, keyBlocks} = geometry;
+  const head = Math.floor(row / queryLength);
+  const queryBlock = Math.floor((row % queryLength) / blockSize);
+  const list = (head * queryBlocks + queryBlock) * (keyBlocks + 1);
+  const kept = new Set(blockLists.subarray(list + 1, list + 1 + blockLists[list]));
+  return Array.from({length: scoredBlocks(geometry, causal, queryBlock)}, (_, keyBlock) => keyBlock)
+    .filter((keyBlock) => !kept.has(keyBlock) && counts[head * keyBlocks + keyBlock] > 0)
+    .map((keyBlock) => head * keyBlocks + keyBlock);
 }

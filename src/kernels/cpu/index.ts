@@ -2,18 +2,27 @@ import type {KernelConfig, KernelFunc, TensorInfo, TypedArray} from '@tensorflow
 import type {MathBackendCPU} from '@tensorflow/tfjs-backend-cpu';
 import type {
   FlashAttentionAttrs,
+  FlashAttentionGradInputs,
   FlashAttentionInputs,
   PBSAttentionAttrs,
+  PBSAttentionGradInputs,
   PBSAttentionInputs,
   PBSAttentionPlanAttrs,
   PBSAttentionPlanInputs,
 } from '../attention_kernels.js';
-import {FlashAttention, PBSAttention, PBSAttentionPlan} from '../attention_kernels.js';
+import {
+  FlashAttention,
+  FlashAttentionGrad,
+  PBSAttention,
+  PBSAttentionGrad,
+  PBSAttentionPlan,
+} from '../attention_kernels.js';
 import type {BlockGeometry} from '../block_geometry.js';
 import {blockGeometry, isExact} from '../block_geometry.js';
 import {runsExact} from '../cost_model.js';
 import {exactPlan} from '../exact_plan.js';
 import {attend} from './attend.js';
+import {attendGradients} from './attend_gradients.js';
 import {attendRemainder} from './attend_remainder.js';
 import {blockLists} from './block_lists.js';
 import {blockMask} from './block_mask.js';
@@ -23,6 +32,7 @@ import {permute} from './permute.js';
 import {probedScores} from './probed_scores.js';
 import {scoreBlocks} from './score_blocks.js';
 import {selectBlocks} from './select_blocks.js';
+import type {BlockPlan, HiddenKeys} from './visible_scores.js';
 
 /**
  * The readable reference: permute → score blocks → select blocks → attend, one file a stage. Unpermute is the identity,
@@ -34,16 +44,25 @@ function flashAttention(args: {
   attrs: FlashAttentionAttrs;
 }): TensorInfo {
   const {inputs, backend, attrs} = args;
-  const {query, key, value, mask} = inputs;
-  const length = Math.max(query.shape[2], key.shape[2]);
-  const sizes = {blockSize: length, segmentSize: length, queryOffset: attrs.queryOffset};
-  const geometry = blockGeometry(query, key, sizes, value);
-  const [q, k, v] = [query, key, value].map((x) => valuesOf(x, backend));
-  const hidden = {
-    keyLengths: keyLengthsOf(inputs, backend),
-    mask: mask && {values: backend.data.get(mask.dataId).values as TypedArray, shape: mask.shape, dtype: mask.dtype},
-  };
+  const geometry = exactGeometry(inputs, attrs);
+  const [q, k, v] = [inputs.query, inputs.key, inputs.value].map((x) => valuesOf(x, backend));
+  const hidden = hiddenKeys(inputs, backend);
   return outputTensor(backend, geometry, attend(q, k, v, geometry, attrs.scale, attrs.causal, undefined, hidden));
+}
+
+function flashAttentionGrad(args: {
+  inputs: FlashAttentionGradInputs;
+  backend: MathBackendCPU;
+  attrs: FlashAttentionAttrs;
+}): TensorInfo[] {
+  const {inputs, backend, attrs} = args;
+  return gradientTensors(inputs, backend, exactGeometry(inputs, attrs), attrs, hiddenKeys(inputs, backend));
+}
+
+/** Exact attention has one block. */
+function exactGeometry({query, key, value}: FlashAttentionInputs, {queryOffset}: FlashAttentionAttrs): BlockGeometry {
+  const length = Math.max(query.shape[2], key.shape[2]);
+  return blockGeometry(query, key, {blockSize: length, segmentSize: length, queryOffset}, value);
 }
 
 function pbsAttention(args: {
@@ -52,24 +71,51 @@ function pbsAttention(args: {
   attrs: PBSAttentionAttrs;
 }): TensorInfo {
   const {inputs, backend, attrs} = args;
-  const {query, key, value, keyIndices, blockMask} = inputs;
-  const geometry = blockGeometry(query, key, attrs, value);
-  const isPlanned = keyIndices !== undefined && blockMask !== undefined;
-  if (!isPlanned && runsExact(geometry, attrs, cpuCosts)) {
+  const geometry = blockGeometry(inputs.query, inputs.key, attrs, inputs.value);
+  if (attendsExactly(inputs, geometry, attrs)) {
     return flashAttention(args);
   }
-  const [q, k, v] = [query, key, value].map((x) => valuesOf(x, backend));
-  const keyLengths = keyLengthsOf(inputs, backend);
-  const plan = isPlanned
-    ? {
-        keyIndices: backend.data.get(keyIndices.dataId).values as Int32Array,
-        blockLists: blockLists(backend.data.get(blockMask.dataId).values as Uint8Array, geometry),
-      }
-    : planBlocks(q, k, geometry, attrs, keyLengths);
+  const [q, k, v] = [inputs.query, inputs.key, inputs.value].map((x) => valuesOf(x, backend));
+  const plan = givenOrNewPlan(inputs, backend, geometry, attrs);
+  const hidden = hiddenKeys(inputs, backend);
   const {scale, causal, remainder} = attrs;
-  const skipped = remainder ? attendRemainder(q, k, v, geometry, scale, causal, plan, keyLengths) : undefined;
-  const output = attend(q, k, v, geometry, scale, causal, plan, {keyLengths}, skipped);
-  return outputTensor(backend, geometry, output);
+  const skipped = remainder ? attendRemainder(q, k, v, geometry, scale, causal, plan, hidden.keyLengths) : undefined;
+  return outputTensor(backend, geometry, attend(q, k, v, geometry, scale, causal, plan, hidden, skipped));
+}
+
+/** In the form and over the blocks of the forward pass: the same inputs and attributes give the same plan again. */
+function pbsAttentionGrad(args: {
+  inputs: PBSAttentionGradInputs;
+  backend: MathBackendCPU;
+  attrs: PBSAttentionAttrs;
+}): TensorInfo[] {
+  const {inputs, backend, attrs} = args;
+  const geometry = blockGeometry(inputs.query, inputs.key, attrs, inputs.value);
+  if (attendsExactly(inputs, geometry, attrs)) {
+    return flashAttentionGrad(args);
+  }
+  const plan = givenOrNewPlan(inputs, backend, geometry, attrs);
+  return gradientTensors(inputs, backend, geometry, attrs, hiddenKeys(inputs, backend), plan, attrs.remainder);
+}
+
+const attendsExactly = ({keyIndices}: PBSAttentionInputs, geometry: BlockGeometry, attrs: PBSAttentionAttrs) =>
+  keyIndices === undefined && runsExact(geometry, attrs, cpuCosts);
+
+function givenOrNewPlan(
+  inputs: PBSAttentionInputs,
+  backend: MathBackendCPU,
+  geometry: BlockGeometry,
+  attrs: PBSAttentionAttrs,
+): BlockPlan {
+  const {query, key, keyIndices, blockMask} = inputs;
+  if (keyIndices && blockMask) {
+    return {
+      keyIndices: backend.data.get(keyIndices.dataId).values as Int32Array,
+      blockLists: blockLists(backend.data.get(blockMask.dataId).values as Uint8Array, geometry),
+    };
+  }
+  const [q, k] = [query, key].map((x) => valuesOf(x, backend));
+  return planBlocks(q, k, geometry, attrs, keyLengthsOf(inputs, backend));
 }
 
 function pbsAttentionPlan(args: {
@@ -108,7 +154,7 @@ function planBlocks(
   geometry: BlockGeometry,
   attrs: PBSAttentionAttrs,
   keyLengths?: Int32Array,
-): {keyIndices: Int32Array; blockLists: Int32Array; scores: Float64Array} {
+): BlockPlan & {scores: Float64Array} {
   const {scale, causal, threshold, exactLastBlock, probeRows} = attrs;
   const order = permute(query, key, geometry, scale, attrs.permute, causal, keyLengths);
   const scores =
@@ -124,6 +170,28 @@ function outputTensor(backend: MathBackendCPU, geometry: BlockGeometry, output: 
   return backend.makeTensorInfo([batch, heads, queryLength, valueDim], 'float32', output);
 }
 
+function gradientTensors(
+  {query, key, value, output, dy}: PBSAttentionGradInputs | FlashAttentionGradInputs,
+  backend: MathBackendCPU,
+  geometry: BlockGeometry,
+  {scale, causal}: FlashAttentionAttrs,
+  hidden: HiddenKeys,
+  plan?: BlockPlan,
+  remainder = false,
+): TensorInfo[] {
+  const [q, k, v, o, d] = [query, key, value, output, dy].map((x) => valuesOf(x, backend));
+  const gradients = attendGradients(q, k, v, o, d, {geometry, scale, causal, plan, ...hidden}, remainder);
+  return [query, key, value].map(({shape}, i) => backend.makeTensorInfo(shape, 'float32', gradients[i]));
+}
+
+function hiddenKeys(inputs: {keyLengths?: TensorInfo; mask?: TensorInfo}, backend: MathBackendCPU): HiddenKeys {
+  const {mask} = inputs;
+  return {
+    keyLengths: keyLengthsOf(inputs, backend),
+    mask: mask && {values: backend.data.get(mask.dataId).values as TypedArray, shape: mask.shape, dtype: mask.dtype},
+  };
+}
+
 function keyLengthsOf({keyLengths}: {keyLengths?: TensorInfo}, backend: MathBackendCPU): Int32Array | undefined {
   return keyLengths && (backend.data.get(keyLengths.dataId).values as Int32Array);
 }
@@ -136,4 +204,6 @@ export const cpuKernels: KernelConfig[] = [
   {kernelName: FlashAttention, backendName: 'cpu', kernelFunc: flashAttention as unknown as KernelFunc},
   {kernelName: PBSAttention, backendName: 'cpu', kernelFunc: pbsAttention as unknown as KernelFunc},
   {kernelName: PBSAttentionPlan, backendName: 'cpu', kernelFunc: pbsAttentionPlan as unknown as KernelFunc},
+  {kernelName: FlashAttentionGrad, backendName: 'cpu', kernelFunc: flashAttentionGrad as unknown as KernelFunc},
+  {kernelName: PBSAttentionGrad, backendName: 'cpu', kernelFunc: pbsAttentionGrad as unknown as KernelFunc},
 ];

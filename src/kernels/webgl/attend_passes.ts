@@ -125,7 +125,7 @@ export class AttendStatisticsProgram extends AttentionProgram<StatisticsVariant>
     walk: AttendWalk,
     firstSlot: number,
     scores: RowTexture,
-    before: RunningSums | undefined,
+    before: Pick<RunningSums, 'statistics'> | undefined,
     plan?: BlockPlan,
   ) {
     const {geometry, tileKeys, firstGroup, endGroup, parts} = walk;

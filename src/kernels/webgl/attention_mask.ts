@@ -49,11 +49,8 @@ export function maskUniforms({shape}: AttentionMask, {keyBlocks}: BlockGeometry)
 }
 
 /**
- * Shader text: `maskAt(…)`, what the mask holds for a query row and four keys of a tile; `masked(scores, mask)`, the scores
- * of a key with four rows under it. Needs the input `mask`, the uniforms of `maskUniforms`, `heads` and `queryLength`.
- *
- * What is added stays above −10²⁸, far above what marks a masked score: a row of the lowest numbers everywhere still
- * sees every key. −Infinity is known by its bits, because compilers may assume that there is none.
+ * Shader text: `maskAt(…)`, what the mask holds for a query row and four keys of a tile, and `maskedText`. Needs the input
+ * `mask`, the uniforms of `maskUniforms`, `heads` and `queryLength`.
  */
 export function maskText(dtype: string, tileKeys: number): string {
   return `
@@ -63,7 +60,17 @@ vec4 maskAt(int head, int query, int block, int tile, int four) {
     return readMask(row, 0).xxxx;
   }
   return readMask(row + block, tile * ${tileKeys / 4} + four);
+}${maskedText(dtype)}`;
 }
+
+/**
+ * Shader text: `masked(scores, mask)`, four scores under what the mask holds for each.
+ *
+ * What is added stays above −10²⁸, far above what marks a masked score: a row of the lowest numbers everywhere still
+ * sees every key. −Infinity is known by its bits, because compilers may assume that there is none.
+ */
+export function maskedText(dtype: string): string {
+  return `
 vec4 masked(vec4 scores, vec4 mask) {
   ${
     dtype === 'bool'

@@ -40,6 +40,16 @@ export function checkMaskSize(
   checkTensor(op, maxTextureSize, 'mask', shape);
 }
 
+/** The same for the gradients: of keys and values, each query head has rows of its own. */
+export function checkGradientSizes(op: string, context: AttentionContext, geometry: BlockGeometry): void {
+  const {batch, heads, queryLength, keyLength, headDim, valueDim} = geometry;
+  const {maxTextureSize} = context;
+  checkRowSizes(op, context, geometry);
+  checkLayout(op, maxTextureSize, 'dy', batch * heads * queryLength, valueDim);
+  checkLayout(op, maxTextureSize, 'gradients of keys', batch * heads * keyLength, headDim);
+  checkLayout(op, maxTextureSize, 'gradients of values', batch * heads * keyLength, valueDim);
+}
+
 /** The same for what passes between the stages. */
 export function checkPlanSizes(op: string, context: AttentionContext, geometry: BlockGeometry): void {
   const {batch, heads, keyLength, valueDim, headDim, blockSize, segmentSize, queryBlocks, keyBlocks} = geometry;

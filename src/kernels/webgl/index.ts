@@ -2,19 +2,31 @@ import type {KernelConfig, KernelFunc, TensorInfo} from '@tensorflow/tfjs-core';
 import type {MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
 import type {
   FlashAttentionAttrs,
+  FlashAttentionGradInputs,
   FlashAttentionInputs,
   PBSAttentionAttrs,
+  PBSAttentionGradInputs,
   PBSAttentionInputs,
   PBSAttentionPlanAttrs,
   PBSAttentionPlanInputs,
 } from '../attention_kernels.js';
-import {FlashAttention, PBSAttention, PBSAttentionPlan} from '../attention_kernels.js';
+import {
+  FlashAttention,
+  FlashAttentionGrad,
+  PBSAttention,
+  PBSAttentionGrad,
+  PBSAttentionPlan,
+} from '../attention_kernels.js';
 import type {BlockGeometry} from '../block_geometry.js';
 import {blockGeometry, isExact} from '../block_geometry.js';
 import {runsExact} from '../cost_model.js';
 import {exactPlan} from '../exact_plan.js';
+import {checkRemainder} from '../gradients.js';
+import type {Take} from '../scratch.js';
 import {runWithScratch} from '../scratch.js';
 import {attend} from './attend.js';
+import type {GradientRows} from './attend_gradients.js';
+import {attendGradients} from './attend_gradients.js';
 import type {SkippedBlocks} from './attend_remainder.js';
 import {summarizeSkipped} from './attend_remainder.js';
 import {valueColumns} from './attend_passes.js';
@@ -25,7 +37,8 @@ import {blockMask} from './block_mask.js';
 import type {AttentionContext} from './context.js';
 import {attentionContext, throwIfLost} from './context.js';
 import {webglCosts} from './costs.js';
-import {checkMaskSize, checkPlanSizes, checkPlanTensors, checkRowSizes} from './device_limits.js';
+import {checkGradientSizes, checkMaskSize, checkPlanSizes, checkPlanTensors, checkRowSizes} from './device_limits.js';
+import {sumColumns} from './gradient_walk.js';
 import {keptMass} from './kept_mass.js';
 import {loadKeyLengths} from './key_lengths.js';
 import {indexColumns, keyIndexSplit, permute} from './permute.js';
@@ -85,22 +98,19 @@ function pbsAttention(args: {
 function attendByPlan(
   context: AttentionContext,
   inputs: PBSAttentionInputs,
-  plan: {keyIndices: TensorInfo; blockMask: TensorInfo},
+  plan: GivenPlan,
   geometry: BlockGeometry,
   {scale, causal, remainder}: PBSAttentionAttrs,
 ): TensorInfo {
-  const {blockSize, headDim, valueDim, queryBlocks, keyBlocks} = geometry;
+  const {headDim, valueDim, queryBlocks} = geometry;
   const {drawBuffers} = context;
   return withScratch(context, (scratch) => {
     const query = scratch(loadHeads(context, inputs.query));
     const keyLengths = inputs.keyLengths && scratch(loadKeyLengths(context, inputs.keyLengths));
-    const kept = scratch(loadRows(context, plan.blockMask, {inner: keyBlocks, piece: keyBlocks}));
-    const split = keyIndexSplit(geometry, drawBuffers);
-    const columns = indexColumns(blockSize, drawBuffers);
-    const rows: BlockPlan = {
-      keyIndices: scratch(loadRows(context, plan.keyIndices, split, columns, -1)),
-      blockLists: scratch(blockLists(context, kept, geometry, causal)),
-    };
+    const kept = scratch(loadBlockMask(context, plan.blockMask));
+    const rows = loadPlan(context, plan, kept, geometry, causal);
+    scratch(rows.keyIndices);
+    scratch(rows.blockLists);
     const attendTo = (key: RowTexture | KeptRows, value: RowTexture | KeptRows, skipped?: SkippedBlocks) =>
       attend(context, query, key, value, geometry, scale, causal, rows, {keyLengths}, skipped);
     if (queryBlocks > 1 || remainder) {
@@ -122,6 +132,32 @@ function attendByPlan(
   });
 }
 
+interface GivenPlan {
+  keyIndices: TensorInfo;
+  blockMask: TensorInfo;
+}
+
+function loadBlockMask(context: AttentionContext, mask: TensorInfo): RowTexture {
+  const keyBlocks = mask.shape[3];
+  return loadRows(context, mask, {inner: keyBlocks, piece: keyBlocks});
+}
+
+/** A plan that is given, with its block mask as rows. The caller gives its textures back. */
+function loadPlan(
+  context: AttentionContext,
+  {keyIndices}: GivenPlan,
+  mask: RowTexture,
+  geometry: BlockGeometry,
+  causal: boolean,
+): BlockPlan {
+  return withScratch(context, (_, keep) => {
+    const split = keyIndexSplit(geometry, context.drawBuffers);
+    const columns = indexColumns(geometry.blockSize, context.drawBuffers);
+    const indices = keep(loadRows(context, keyIndices, split, columns, -1));
+    return {keyIndices: indices, blockLists: blockLists(context, mask, geometry, causal)};
+  });
+}
+
 function flashAttention(args: {
   inputs: FlashAttentionInputs;
   backend: MathBackendWebGL;
@@ -137,12 +173,10 @@ function exactAttention(
   op: string,
   inputs: FlashAttentionInputs,
   backend: MathBackendWebGL,
-  {scale, causal, queryOffset}: FlashAttentionAttrs,
+  attrs: FlashAttentionAttrs,
 ): TensorInfo {
-  // A block of a short sequence is not longer than it, but whole tiles of 8 keys.
-  const blockSize = Math.min(exactBlockSize, Math.ceil(inputs.key.shape[2] / 8) * 8);
-  const sizes = {blockSize, segmentSize: blockSize, queryOffset};
-  const geometry = blockGeometry(inputs.query, inputs.key, sizes, inputs.value);
+  const {scale, causal} = attrs;
+  const geometry = exactGeometry(inputs, attrs);
   return run(op, backend, (context) => {
     checkRowSizes(op, context, geometry);
     if (inputs.mask) {
@@ -160,6 +194,12 @@ function exactAttention(
       return attend(context, query, key, value, geometry, scale, causal, undefined, {keyLengths, mask});
     });
   });
+}
+
+function exactGeometry({query, key, value}: FlashAttentionInputs, {queryOffset}: FlashAttentionAttrs): BlockGeometry {
+  // A block of a short sequence is not longer than it, but whole tiles of 8 keys.
+  const blockSize = Math.min(exactBlockSize, Math.ceil(key.shape[2] / 8) * 8);
+  return blockGeometry(query, key, {blockSize, segmentSize: blockSize, queryOffset}, value);
 }
 
 function pbsAttentionPlan(args: {
@@ -213,6 +253,81 @@ function pbsAttentionPlan(args: {
       );
     });
   });
+}
+
+function flashAttentionGrad(args: {
+  inputs: FlashAttentionGradInputs;
+  backend: MathBackendWebGL;
+  attrs: FlashAttentionAttrs;
+}): TensorInfo[] {
+  return exactGradients('gradient of flashAttention', args.inputs, args.backend, args.attrs);
+}
+
+/** In the form and over the blocks of the forward pass: the same inputs and attributes give the same plan again. */
+function pbsAttentionGrad(args: {
+  inputs: PBSAttentionGradInputs;
+  backend: MathBackendWebGL;
+  attrs: PBSAttentionAttrs;
+}): TensorInfo[] {
+  const op = 'gradient of pbsAttention';
+  const {inputs, backend, attrs} = args;
+  const geometry = blockGeometry(inputs.query, inputs.key, attrs, inputs.value);
+  const {keyIndices, blockMask: planMask} = inputs;
+  const given = keyIndices && planMask && {keyIndices, blockMask: planMask};
+  if (!given && runsExact(geometry, attrs, webglCosts)) {
+    return exactGradients(op, inputs, backend, attrs);
+  }
+  checkRemainder(op, attrs);
+  return run(op, backend, (context) => {
+    checkGradientSizes(op, context, geometry);
+    checkPlanSizes(op, context, geometry);
+    return withScratch(context, (scratch) => {
+      const rows = loadGradientRows(context, inputs, scratch);
+      const keyLengths = inputs.keyLengths && scratch(loadKeyLengths(context, inputs.keyLengths));
+      const plan = given
+        ? loadPlan(context, given, scratch(loadBlockMask(context, given.blockMask)), geometry, attrs.causal)
+        : planBlocks(context, rows.query, rows.key, geometry, attrs, keyLengths);
+      scratch(plan.keyIndices);
+      scratch(plan.blockLists);
+      return attendGradients(context, rows, geometry, attrs.scale, attrs.causal, plan, {keyLengths});
+    });
+  });
+}
+
+function exactGradients(
+  op: string,
+  inputs: FlashAttentionGradInputs,
+  backend: MathBackendWebGL,
+  attrs: FlashAttentionAttrs,
+): TensorInfo[] {
+  const geometry = exactGeometry(inputs, attrs);
+  return run(op, backend, (context) => {
+    checkGradientSizes(op, context, geometry);
+    if (inputs.mask) {
+      checkMaskSize(op, context, inputs.mask.shape, geometry);
+    }
+    return withScratch(context, (scratch) => {
+      const rows = loadGradientRows(context, inputs, scratch);
+      const keyLengths = inputs.keyLengths && scratch(loadKeyLengths(context, inputs.keyLengths));
+      const mask = inputs.mask && loadMask(context, inputs.mask, geometry);
+      if (mask) {
+        scratch(mask.rows);
+      }
+      return attendGradients(context, rows, geometry, attrs.scale, attrs.causal, undefined, {keyLengths, mask});
+    });
+  });
+}
+
+function loadGradientRows(
+  context: AttentionContext,
+  {query, key, value, output, dy}: FlashAttentionGradInputs | PBSAttentionGradInputs,
+  scratch: Take<RowTexture>,
+): GradientRows {
+  const load = (tensor: TensorInfo) => {
+    const dim = tensor.shape[3];
+    return scratch(loadRows(context, tensor, {inner: dim, piece: dim}, sumColumns(dim, context.drawBuffers)));
+  };
+  return {query: load(query), key: load(key), value: load(value), output: load(output), dy: load(dy)};
 }
 
 /** Runs a kernel on the backend's context; throws if the context was lost before or meanwhile. */
@@ -274,4 +389,6 @@ export const webglKernels: KernelConfig[] = [
   {kernelName: FlashAttention, backendName: 'webgl', kernelFunc: flashAttention as unknown as KernelFunc},
   {kernelName: PBSAttention, backendName: 'webgl', kernelFunc: pbsAttention as unknown as KernelFunc},
   {kernelName: PBSAttentionPlan, backendName: 'webgl', kernelFunc: pbsAttentionPlan as unknown as KernelFunc},
+  {kernelName: FlashAttentionGrad, backendName: 'webgl', kernelFunc: flashAttentionGrad as unknown as KernelFunc},
+  {kernelName: PBSAttentionGrad, backendName: 'webgl', kernelFunc: pbsAttentionGrad as unknown as KernelFunc},
 ];

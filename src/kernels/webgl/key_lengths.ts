@@ -14,10 +14,15 @@ export function loadKeyLengths(context: AttentionContext, keyLengths: TensorInfo
  * Shader text: keys of query head `head` of `[batch * heads]` from `keyEnd(head)` on are padding. Needs the input
  * `keyLengths` and the uniforms of `keyEndUniforms`.
  */
-export const keyEndText = `
+export const keyEndText = keyEndOf('keyLength');
+
+/** The same where another uniform holds the key length. */
+export function keyEndOf(keyLength: string): string {
+  return `
 int keyEnd(int head) {
-  return int(clamp(readKeyLengths(head / heads, 0).x, 0.0, float(keyLength)));
+  return int(clamp(readKeyLengths(head / heads, 0).x, 0.0, float(${keyLength})));
 }`;
+}
 
 export const keyEndUniforms = ({heads, keyLength}: BlockGeometry): Uniforms => ({
   heads: {type: 'int', value: heads},

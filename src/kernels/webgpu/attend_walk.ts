@@ -136,15 +136,21 @@ export function countQueryTiles(
  * write them.
  */
 export function attendWalk(form: AttendForm): string {
-  const {headDim, valueDim, sparse, padded, seen, mask, split} = form;
-  const position = 'keyPosition(head, tile.x + slot)';
+  const {headDim, valueDim, seen, split} = form;
   return `${workgroupIndex}
 ${keyRow}
 ${readRow('readKey', 'key', headDim)}
 ${readRow('readValue', 'value', valueDim)}
 ${split ? writeState(valueDim) : writeRow('writeOutput', valueDim)}
-// Original index given to the padding of a key tile: past every limit.
-const nowhere = 0x7fffffff;${padded ? keyEnd('uniforms.queryShape.y', 'uniforms.keyShape.z') : ''}${mask ? maskScores(mask) : ''}${seen ? readSeen(valueDim) : ''}
+${walkOverKeys(form)}${seen ? readSeen(valueDim) : ''}`;
+}
+
+/** The part of it that says which rows and keys. */
+export function walkOverKeys(form: AttendForm): string {
+  const {sparse, padded, mask} = form;
+  const position = 'keyPosition(head, tile.x + slot)';
+  return `// Original index given to the padding of a key tile: past every limit.
+const nowhere = 0x7fffffff;${padded ? keyEnd('uniforms.queryShape.y', 'uniforms.keyShape.z') : ''}${mask ? maskScores(mask) : ''}
 ${sparse ? sparseKeyTiles : exactKeyTiles(form)}
 
 // Original index of the key in a slot of the tile that covers slots [tile.x, tile.y).
@@ -179,7 +185,7 @@ fn seenValues(row : i32, vector : i32) -> vec4<f32> {
 }`;
 
 /** A function that gives a row's score of a key with the mask: its dimensions of 1 broadcast. */
-function maskScores(mask: 'bool' | 'float32'): string {
+export function maskScores(mask: 'bool' | 'float32'): string {
   const score =
     mask === 'bool'
       ? 'select(masked, score, x != 0)'
@@ -216,7 +222,7 @@ export const maskStart = (form: AttendForm, row: string): string =>
     : `maskRow(head, ${row})`;
 
 /** Expression: the score of a key at `position`, with what the mask of the row says. */
-export const withMask = ({mask}: AttendForm, score: string, position: string): string =>
+export const withMask = ({mask}: Pick<AttendForm, 'mask'>, score: string, position: string): string =>
   mask ? `maskedScore(${score}, maskStart, ${position})` : score;
 
 /** Arguments of `keySlots` that name a key tile, of those that the workgroup walks over. */

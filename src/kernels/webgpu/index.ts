@@ -2,18 +2,28 @@ import type {KernelConfig, KernelFunc, TensorInfo} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import type {
   FlashAttentionAttrs,
+  FlashAttentionGradInputs,
   FlashAttentionInputs,
   PBSAttentionAttrs,
+  PBSAttentionGradInputs,
   PBSAttentionInputs,
   PBSAttentionPlanAttrs,
   PBSAttentionPlanInputs,
 } from '../attention_kernels.js';
-import {FlashAttention, PBSAttention, PBSAttentionPlan} from '../attention_kernels.js';
+import {
+  FlashAttention,
+  FlashAttentionGrad,
+  PBSAttention,
+  PBSAttentionGrad,
+  PBSAttentionPlan,
+} from '../attention_kernels.js';
 import type {BlockGeometry} from '../block_geometry.js';
 import {blockGeometry, isExact} from '../block_geometry.js';
 import {runsExact} from '../cost_model.js';
 import {exactPlan} from '../exact_plan.js';
+import {checkRemainder} from '../gradients.js';
 import {attend} from './attend.js';
+import {attendGradients, gradientShapes} from './attend_gradients.js';
 import {attendRemainder} from './attend_remainder.js';
 import type {BlockPlan} from './attend_walk.js';
 import {blockLists} from './block_lists.js';
@@ -114,6 +124,58 @@ function pbsAttentionPlan(args: {
   });
 }
 
+function flashAttentionGrad(args: {
+  inputs: FlashAttentionGradInputs;
+  backend: WebGPUBackend;
+  attrs: FlashAttentionAttrs;
+}): TensorInfo[] {
+  return exactGradients('gradient of flashAttention', args.inputs, args.backend, args.attrs);
+}
+
+/** In the form and over the blocks of the forward pass: the same inputs and attributes give the same plan again. */
+function pbsAttentionGrad(args: {
+  inputs: PBSAttentionGradInputs;
+  backend: WebGPUBackend;
+  attrs: PBSAttentionAttrs;
+}): TensorInfo[] {
+  const op = 'gradient of pbsAttention';
+  const {inputs, backend, attrs} = args;
+  const {query, key, value, keyLengths, keyIndices, blockMask} = inputs;
+  const geometry = blockGeometry(query, key, attrs, value);
+  const isPlanned = keyIndices !== undefined && blockMask !== undefined;
+  const costs = webgpuCosts(backend.device, geometry.headDim, attrs.precision, geometry.valueDim);
+  if (!isPlanned && runsExact(geometry, attrs, costs)) {
+    return exactGradients(op, inputs, backend, attrs);
+  }
+  checkRemainder(op, attrs);
+  checkBufferSizes(op, backend, {...shapesOf(inputs), ...planShapes(geometry), ...gradientShapes(geometry, true)});
+  return withScratch(backend, (scratch) => {
+    let plan: BlockPlan;
+    if (isPlanned) {
+      plan = {keyIndices, blockLists: scratch(blockLists(backend, blockMask))};
+    } else {
+      plan = planBlocks(op, backend, query, key, geometry, attrs, keyLengths);
+      scratch(plan.keyIndices);
+      scratch(plan.blockLists);
+    }
+    return attendGradients(backend, inputs, geometry, attrs, plan, {keyLengths});
+  });
+}
+
+function exactGradients(
+  op: string,
+  inputs: FlashAttentionGradInputs,
+  backend: WebGPUBackend,
+  attrs: FlashAttentionAttrs,
+): TensorInfo[] {
+  const {query, key, value, keyLengths, mask} = inputs;
+  const length = Math.max(query.shape[2], key.shape[2]);
+  const sizes = {blockSize: length, segmentSize: length, queryOffset: attrs.queryOffset};
+  const geometry = blockGeometry(query, key, sizes, value);
+  checkBufferSizes(op, backend, {...shapesOf(inputs), ...gradientShapes(geometry, false)});
+  return attendGradients(backend, inputs, geometry, attrs, undefined, {keyLengths, mask});
+}
+
 /** The first three stages, and on request what they kept. The caller frees the plan. */
 function planBlocks(
   op: string,
@@ -156,4 +218,6 @@ export const webgpuKernels: KernelConfig[] = [
   {kernelName: FlashAttention, backendName: 'webgpu', kernelFunc: flashAttention as unknown as KernelFunc},
   {kernelName: PBSAttention, backendName: 'webgpu', kernelFunc: pbsAttention as unknown as KernelFunc},
   {kernelName: PBSAttentionPlan, backendName: 'webgpu', kernelFunc: pbsAttentionPlan as unknown as KernelFunc},
+  {kernelName: FlashAttentionGrad, backendName: 'webgpu', kernelFunc: flashAttentionGrad as unknown as KernelFunc},
+  {kernelName: PBSAttentionGrad, backendName: 'webgpu', kernelFunc: pbsAttentionGrad as unknown as KernelFunc},
 ];

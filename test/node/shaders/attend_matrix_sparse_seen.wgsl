@@ -31,13 +31,6 @@ fn writeOutput(row : i32, vector : i32, x : vec4<f32>) { result[row * 16 + vecto
 // Original index given to the padding of a key tile: past every limit.
 const nowhere = 0x7fffffff;
 
-fn seenSums(row : i32) -> vec2<f32> {
-  return seen[row * 17 + 16].xy;
-}
-fn seenValues(row : i32, vector : i32) -> vec4<f32> {
-  return seen[row * 17 + vector];
-}
-
 fn tilesIn(size : i32, tile : i32) -> i32 {
   return (size + tile - 1) / tile;
 }
@@ -83,6 +76,13 @@ fn positionIn(head : i32, tile : vec2<i32>, slot : i32) -> i32 {
     return keyPosition(head, tile.x + slot);
   }
   return nowhere;
+}
+
+fn seenSums(row : i32) -> vec2<f32> {
+  return seen[row * 17 + 16].xy;
+}
+fn seenValues(row : i32, vector : i32) -> vec4<f32> {
+  return seen[row * 17 + vector];
 }
 var<workgroup> scoreRows : array<f32, 2304>;
 var<workgroup> weightRows : array<f16, 2560>;

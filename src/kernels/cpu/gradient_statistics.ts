@@ -1,0 +1,39 @@
+import type {AttentionState} from './attend_remainder.js';
+import {dot} from './permute.js';
+import type {Scoring} from './visible_scores.js';
+import {visibleScores} from './visible_scores.js';
+
+/** What the gradients need of each query row, float64 `[batch, heads, queryLength]`. */
+export interface GradientStatistics {
+  /** Logarithm of the sum of exp(score) over all that the row sees: a weight is exp(score − logSum). */
+  logSums: Float64Array;
+  /** Product of the row's output and its gradient: the mean, by weight, of the gradients of its weights. */
+  deltas: Float64Array;
+}
+
+/**
+ * Stage 1 of the gradients, gradient statistics (FlashAttention-2, arXiv 2307.08691, algorithm 2). A row begins with what
+ * `seen` says that it has seen besides its keys.
+ */
+export function gradientStatistics(
+  query: Float32Array,
+  key: Float32Array,
+  output: Float32Array,
+  dy: Float32Array,
+  scoring: Scoring,
+  seen?: AttentionState,
+): GradientStatistics {
+  const {batch, heads, queryLength, valueDim} = scoring.geometry;
+  const scoresOf = visibleScores(query, key, scoring);
+  const logSums = new Float64Array(batch * heads * queryLength);
+  const deltas = new Float64Array(batch * heads * queryLength);
+  for (let queryRow = 0; queryRow < batch * heads * queryLength; ++queryRow) {
+    const {count, scores} = scoresOf(Math.floor(queryRow / queryLength), queryRow % queryLength);
+    const visible = scores.subarray(0, count);
+    const max = visible.reduce((a, b) => Math.max(a, b), seen ? seen.maxima[queryRow] : -Infinity);
+    const seenSum = seen && seen.sums[queryRow] > 0 ? seen.sums[queryRow] * Math.exp(seen.maxima[queryRow] - max) : 0;
+    logSums[queryRow] = max + Math.log(visible.reduce((sum, score) => sum + Math.exp(score - max), seenSum));
+    deltas[queryRow] = dot(output, queryRow * valueDim, dy, queryRow * valueDim, valueDim);
+  }
+  return {logSums, deltas};
+}

@@ -1,0 +1,66 @@
+import type {GradConfig, GradFunc, NamedAttrMap, NamedTensorMap, Tensor} from '@tensorflow/tfjs-core';
+import {engine, zeros} from '@tensorflow/tfjs-core';
+import type {PBSAttentionAttrs} from './attention_kernels.js';
+import {
+  FlashAttention,
+  FlashAttentionGrad,
+  PBSAttention,
+  PBSAttentionGrad,
+  PBSAttentionPlan,
+} from './attention_kernels.js';
+
+/**
+ * Inputs of an attention kernel in the form in which tfjs saves them for the gradient. It saves a fixed list of inputs and
+ * fails on one that is missing, or all inputs if they are an array, as those of `Concat`; so inputs of which some are
+ * optional are an array with names.
+ */
+export function savedInputs(inputs: NamedTensorMap): NamedTensorMap {
+  return Object.assign([], inputs) as unknown as NamedTensorMap;
+}
+
+/**
+ * Gradients of attention by query, key and value, by recomputation (FlashAttention-2, arXiv 2307.08691, section 3.1.2):
+ * the forward pass saves its inputs and its output, and no scores. One kernel gives all three, so it runs at once and not
+ * when tfjs asks for each. A mask that depends on the variable has no gradient: tfjs throws then.
+ *
+ * @param optional names of the optional inputs by their rank: saved tensors come in order and without names.
+ */
+function gradientOf(kernelName: string, gradKernelName: string, optional: Record<number, string>): GradConfig {
+  const gradFunc = (dy: Tensor, saved: Tensor[], attrs: NamedAttrMap) => {
+    const [query, key, value, ...others] = saved;
+    const output = others.pop()!;
+    const named = Object.fromEntries(others.map((x) => [optional[x.rank], x]));
+    const inputs: NamedTensorMap = {query, key, value, ...named, output, dy};
+    const [dQuery, dKey, dValue] = engine().runKernel(gradKernelName, inputs, attrs) as unknown as Tensor[];
+    const byPlan = Object.fromEntries(
+      ['keyIndices', 'blockMask'].filter((name) => name in named).map((name) => [name, zerosLike(named[name])]),
+    );
+    return {query: () => dQuery, key: () => dKey, value: () => dValue, ...byPlan};
+  };
+  return {kernelName, saveAllInputs: true, outputsToSave: [true], gradFunc: gradFunc as unknown as GradFunc};
+}
+
+/** A plan counts as a constant, also one that was made of the variable: as the condition of tfjs's `where`. */
+const gradientOfPlan: GradConfig = {
+  kernelName: PBSAttentionPlan,
+  inputsToSave: ['query', 'key'],
+  gradFunc: (_, [query, key]) => ({query: zerosLike(query), key: zerosLike(key)}),
+};
+
+const zerosLike =
+  ({shape}: Tensor) =>
+  () =>
+    zeros(shape);
+
+/** Throws on `remainder`, whose gradient a backend does not have. */
+export function checkRemainder(op: string, {remainder}: PBSAttentionAttrs): void {
+  if (remainder) {
+    throw new Error(`${op}: remainder: got true; takes false when a gradient is taken.`);
+  }
+}
+
+export const attentionGradients: GradConfig[] = [
+  gradientOf(FlashAttention, FlashAttentionGrad, {1: 'keyLengths', 4: 'mask'}),
+  gradientOf(PBSAttention, PBSAttentionGrad, {1: 'keyLengths', 3: 'keyIndices', 4: 'blockMask'}),
+  gradientOfPlan,
+];

@@ -1,0 +1,302 @@
+#version 300 es
+precision highp float;
+precision highp int;
+precision highp sampler2D;
+precision highp sampler2DArray;
+
+// Quotient of two whole numbers that are not negative, below 2^24: integer division takes several times as long.
+int divide(int a, int b) {
+  int q = int((float(a) + 0.5) / float(b));
+  int rest = a - q * b;
+  return q + int(rest >= b) - int(rest < 0);
+}
+
+uniform sampler2DArray scores;
+uniform int scoresShift;
+uniform int scoresTexels;
+ivec2 scoresAt(int row) {
+  return ivec2(row & ((1 << scoresShift) - 1), (row >> scoresShift) * scoresTexels);
+}
+vec4 fetchScores(ivec2 at, int texel, int layer) {
+  return texelFetch(scores, ivec3(at.x, at.y + texel, layer), 0);
+}
+vec4 readScores(int row, int texel) {
+  return fetchScores(scoresAt(row), texel, 0);
+}
+
+uniform sampler2DArray products;
+uniform int productsShift;
+uniform int productsTexels;
+ivec2 productsAt(int row) {
+  return ivec2(row & ((1 << productsShift) - 1), (row >> productsShift) * productsTexels);
+}
+vec4 fetchProducts(ivec2 at, int texel, int layer) {
+  return texelFetch(products, ivec3(at.x, at.y + texel, layer), 0);
+}
+vec4 readProducts(int row, int texel) {
+  return fetchProducts(productsAt(row), texel, 0);
+}
+
+uniform sampler2DArray statistics;
+uniform int statisticsShift;
+uniform int statisticsTexels;
+ivec2 statisticsAt(int row) {
+  return ivec2(row & ((1 << statisticsShift) - 1), (row >> statisticsShift) * statisticsTexels);
+}
+vec4 fetchStatistics(ivec2 at, int texel, int layer) {
+  return texelFetch(statistics, ivec3(at.x, at.y + texel, layer), 0);
+}
+vec4 readStatistics(int row, int texel) {
+  return fetchStatistics(statisticsAt(row), texel, 0);
+}
+
+uniform sampler2DArray key;
+uniform int keyShift;
+uniform int keyTexels;
+ivec2 keyAt(int row) {
+  return ivec2(row & ((1 << keyShift) - 1), (row >> keyShift) * keyTexels);
+}
+vec4 fetchKey(ivec2 at, int texel, int layer) {
+  return texelFetch(key, ivec3(at.x, at.y + texel, layer), 0);
+}
+vec4 readKey(int row, int texel) {
+  return fetchKey(keyAt(row), texel, 0);
+}
+
+uniform sampler2DArray keyLengths;
+uniform int keyLengthsShift;
+uniform int keyLengthsTexels;
+ivec2 keyLengthsAt(int row) {
+  return ivec2(row & ((1 << keyLengthsShift) - 1), (row >> keyLengthsShift) * keyLengthsTexels);
+}
+vec4 fetchKeyLengths(ivec2 at, int texel, int layer) {
+  return texelFetch(keyLengths, ivec3(at.x, at.y + texel, layer), 0);
+}
+vec4 readKeyLengths(int row, int texel) {
+  return fetchKeyLengths(keyLengthsAt(row), texel, 0);
+}
+uniform int heads;
+uniform int keyHeads;
+uniform int keyLength;
+uniform int queryLength;
+uniform int firstHead;
+uniform int walkHeads;
+uniform int blockSize;
+uniform int firstGroup;
+uniform int groupsPerBlock;
+uniform int tilesPerBlock;
+uniform int slotsPerRound;
+uniform int queryOffset;
+uniform int firstSlot;
+layout(location = 0) out vec4 result0;
+layout(location = 1) out vec4 result1;
+layout(location = 2) out vec4 result2;
+layout(location = 3) out vec4 result3;
+layout(location = 4) out vec4 result4;
+layout(location = 5) out vec4 result5;
+layout(location = 6) out vec4 result6;
+layout(location = 7) out vec4 result7;
+// A fragment adds up 2 vectors of the keys, times the gradients of their scores for a group's four rows.
+
+int keyEnd(int head) {
+  return int(clamp(readKeyLengths(head / heads, 0).x, 0.0, float(keyLength)));
+}
+struct Group {
+  int head;
+  int block;
+  ivec4 queries;
+};
+Group groupAt(int group) {
+  int blockOfHead = divide(group, groupsPerBlock);
+  int block = divide(blockOfHead, walkHeads);
+  int inBlock = group - blockOfHead * groupsPerBlock;
+  ivec4 queries = ivec4(0, 1, 2, 3) * groupsPerBlock + block * blockSize + inBlock;
+  return Group(firstHead + blockOfHead - block * walkHeads, block, queries);
+}
+int slotCount(Group group) {
+  return divide(min(queryOffset + min((group.block + 1) * blockSize, queryLength), keyEnd(group.head)) + blockSize - 1, blockSize);
+}
+
+int slotsOfRound(Group group) {
+  return clamp(slotCount(group) - firstSlot, 0, slotsPerRound);
+}
+
+int blockOf(Group group, int slot) {
+  return firstSlot + slot;
+}
+
+int keyBase(int head) {
+  return ((head / heads) * keyHeads + (head % heads) / (heads / keyHeads)) * keyLength;
+}
+int firstKeyRow(int head) {
+  return keyBase(head);
+}
+ivec4 positionsIn(int block, int tile, int four) {
+  return block * blockSize + tile + (ivec4(0, 1, 2, 3) + 4 * four) * tilesPerBlock;
+}
+void compute(int row, int texel) {
+  Group group = groupAt(firstGroup + row);
+  vec4 sum0 = vec4(0.0);
+  vec4 sum1 = vec4(0.0);
+  vec4 sum2 = vec4(0.0);
+  vec4 sum3 = vec4(0.0);
+  vec4 sum4 = vec4(0.0);
+  vec4 sum5 = vec4(0.0);
+  vec4 sum6 = vec4(0.0);
+  vec4 sum7 = vec4(0.0);
+  vec4 logSum;
+  vec4 delta;
+  for (int q = 0; q < 4; q++) {
+    vec4 known = readStatistics(group.head * queryLength + min(group.queries[q], queryLength - 1), 0);
+    logSum[q] = known.x;
+    delta[q] = known.y;
+  }
+  int firstKey = firstKeyRow(group.head);
+  int lastKey = max(keyEnd(group.head), 1) - 1;
+  ivec2 at = scoresAt(row);
+  int slots = slotsOfRound(group);
+  int tile = 0;
+  for (int slot = 0; slot < slots; slot++) {
+    int block = blockOf(group, slot);
+    for (int t = 0; t < tilesPerBlock; t++, tile++) {
+      ivec4 keys0 = firstKey + min(positionsIn(block, t, 0), lastKey);
+      ivec4 keys1 = firstKey + min(positionsIn(block, t, 1), lastKey);
+      {
+        ivec2 key = keyAt(keys0[0]);
+        vec4 weights = exp2(fetchScores(at, tile, 0) - logSum) * (fetchProducts(at, tile, 0) - delta);
+        vec4 x0 = fetchKey(key, 2 * texel + 0, 0);
+        sum0 += weights[0] * x0;
+        sum2 += weights[1] * x0;
+        sum4 += weights[2] * x0;
+        sum6 += weights[3] * x0;
+        vec4 x1 = fetchKey(key, 2 * texel + 1, 0);
+        sum1 += weights[0] * x1;
+        sum3 += weights[1] * x1;
+        sum5 += weights[2] * x1;
+        sum7 += weights[3] * x1;
+      }
+      {
+        ivec2 key = keyAt(keys0[1]);
+        vec4 weights = exp2(fetchScores(at, tile, 1) - logSum) * (fetchProducts(at, tile, 1) - delta);
+        vec4 x0 = fetchKey(key, 2 * texel + 0, 0);
+        sum0 += weights[0] * x0;
+        sum2 += weights[1] * x0;
+        sum4 += weights[2] * x0;
+        sum6 += weights[3] * x0;
+        vec4 x1 = fetchKey(key, 2 * texel + 1, 0);
+        sum1 += weights[0] * x1;
+        sum3 += weights[1] * x1;
+        sum5 += weights[2] * x1;
+        sum7 += weights[3] * x1;
+      }
+      {
+        ivec2 key = keyAt(keys0[2]);
+        vec4 weights = exp2(fetchScores(at, tile, 2) - logSum) * (fetchProducts(at, tile, 2) - delta);
+        vec4 x0 = fetchKey(key, 2 * texel + 0, 0);
+        sum0 += weights[0] * x0;
+        sum2 += weights[1] * x0;
+        sum4 += weights[2] * x0;
+        sum6 += weights[3] * x0;
+        vec4 x1 = fetchKey(key, 2 * texel + 1, 0);
+        sum1 += weights[0] * x1;
+        sum3 += weights[1] * x1;
+        sum5 += weights[2] * x1;
+        sum7 += weights[3] * x1;
+      }
+      {
+        ivec2 key = keyAt(keys0[3]);
+        vec4 weights = exp2(fetchScores(at, tile, 3) - logSum) * (fetchProducts(at, tile, 3) - delta);
+        vec4 x0 = fetchKey(key, 2 * texel + 0, 0);
+        sum0 += weights[0] * x0;
+        sum2 += weights[1] * x0;
+        sum4 += weights[2] * x0;
+        sum6 += weights[3] * x0;
+        vec4 x1 = fetchKey(key, 2 * texel + 1, 0);
+        sum1 += weights[0] * x1;
+        sum3 += weights[1] * x1;
+        sum5 += weights[2] * x1;
+        sum7 += weights[3] * x1;
+      }
+      {
+        ivec2 key = keyAt(keys1[0]);
+        vec4 weights = exp2(fetchScores(at, tile, 4) - logSum) * (fetchProducts(at, tile, 4) - delta);
+        vec4 x0 = fetchKey(key, 2 * texel + 0, 0);
+        sum0 += weights[0] * x0;
+        sum2 += weights[1] * x0;
+        sum4 += weights[2] * x0;
+        sum6 += weights[3] * x0;
+        vec4 x1 = fetchKey(key, 2 * texel + 1, 0);
+        sum1 += weights[0] * x1;
+        sum3 += weights[1] * x1;
+        sum5 += weights[2] * x1;
+        sum7 += weights[3] * x1;
+      }
+      {
+        ivec2 key = keyAt(keys1[1]);
+        vec4 weights = exp2(fetchScores(at, tile, 5) - logSum) * (fetchProducts(at, tile, 5) - delta);
+        vec4 x0 = fetchKey(key, 2 * texel + 0, 0);
+        sum0 += weights[0] * x0;
+        sum2 += weights[1] * x0;
+        sum4 += weights[2] * x0;
+        sum6 += weights[3] * x0;
+        vec4 x1 = fetchKey(key, 2 * texel + 1, 0);
+        sum1 += weights[0] * x1;
+        sum3 += weights[1] * x1;
+        sum5 += weights[2] * x1;
+        sum7 += weights[3] * x1;
+      }
+      {
+        ivec2 key = keyAt(keys1[2]);
+        vec4 weights = exp2(fetchScores(at, tile, 6) - logSum) * (fetchProducts(at, tile, 6) - delta);
+        vec4 x0 = fetchKey(key, 2 * texel + 0, 0);
+        sum0 += weights[0] * x0;
+        sum2 += weights[1] * x0;
+        sum4 += weights[2] * x0;
+        sum6 += weights[3] * x0;
+        vec4 x1 = fetchKey(key, 2 * texel + 1, 0);
+        sum1 += weights[0] * x1;
+        sum3 += weights[1] * x1;
+        sum5 += weights[2] * x1;
+        sum7 += weights[3] * x1;
+      }
+      {
+        ivec2 key = keyAt(keys1[3]);
+        vec4 weights = exp2(fetchScores(at, tile, 7) - logSum) * (fetchProducts(at, tile, 7) - delta);
+        vec4 x0 = fetchKey(key, 2 * texel + 0, 0);
+        sum0 += weights[0] * x0;
+        sum2 += weights[1] * x0;
+        sum4 += weights[2] * x0;
+        sum6 += weights[3] * x0;
+        vec4 x1 = fetchKey(key, 2 * texel + 1, 0);
+        sum1 += weights[0] * x1;
+        sum3 += weights[1] * x1;
+        sum5 += weights[2] * x1;
+        sum7 += weights[3] * x1;
+      }
+    }
+  }
+  result0 = sum0;
+  result1 = sum1;
+  result2 = sum2;
+  result3 = sum3;
+  result4 = sum4;
+  result5 = sum5;
+  result6 = sum6;
+  result7 = sum7;
+}
+
+uniform int outShift;
+uniform int outTexels;
+uniform int firstRow;
+uniform int endRow;
+void main() {
+  ivec2 at = ivec2(gl_FragCoord.xy);
+  int band = divide(at.y, outTexels);
+  int row = (band << outShift) + at.x;
+  int texel = at.y - band * outTexels;
+  // A band can hold rows that are not to be drawn, or that do not exist.
+  if (row < firstRow || row >= endRow) {
+    discard;
+  }
+  compute(row, texel);
+}
