@@ -5,7 +5,7 @@ import type {PBSAttentionOptions} from '../../src/index';
 import {pbsAttention, pbsAttentionPlan} from '../../src/index';
 import {varianceCap} from '../../src/kernels/block_estimate';
 import {grads4D} from '../attention_gradients';
-import {describeOnCPU} from '../environment';
+import {describeOnCPU, testBackends} from '../environment';
 import {relativeL1} from '../golden_cases';
 import {randomInputs} from '../reference';
 
@@ -190,3 +190,33 @@ describeOnCPU('gradients of the remainder against finite differences', () => {
     });
   }
 });
+
+// Head dims that are whole vectors, and not; blocks that span workgroups of rows, or tiles of keys.
+const onGPU: Record<string, Case> = {
+  'not causal, with key lengths': {...cases['not causal, with key lengths'], headDim: 34},
+  'a chunk with whole vectors': {
+    causal: true,
+    queryLength: 100,
+    keyLength: 150,
+    headDim: 16,
+    valueDim: 8,
+    blockSize: 12,
+    keyLengths: [150, 121],
+  },
+};
+
+for (const backend of testBackends().filter((name) => name === 'webgpu')) {
+  describe(`gradients of the remainder against the CPU [${backend}]`, () => {
+    for (const [name, test] of Object.entries(onGPU)) {
+      it(name, async () => {
+        const values = valuesOf(test);
+        const plan = await planOnCPU(test, values);
+        const expected = await gradientsBy(plan, 'cpu', test, values);
+        const actual = await gradientsBy(plan, backend, test, values);
+        names.forEach((by, i) => {
+          expect(relativeL1(actual[i], expected[i]), `gradient of ${by}`).to.be.below(2e-5);
+        });
+      });
+    }
+  });
+}

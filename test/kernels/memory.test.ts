@@ -151,8 +151,10 @@ if (testBackends().includes('webgpu')) {
       const gradients = length * headDim * (heads + 2 * keyValueHeads);
       // Of each query head's own key order, before they are added up.
       const gradientsByHead = 2 * heads * length * headDim;
-      const statistics = 3 * heads * length;
+      const statistics = 4 * heads * length;
       const blocks = Math.ceil(length / 16);
+      // The same again with what skipped blocks add, and what the blocks owe.
+      const remainder = (heads + 2 * heads) * length * headDim + statistics + 3 * heads * blocks * headDim;
       const maskAndQueryLists = heads * blocks * (2 * blocks + 1);
       const uniforms = 8 * 256;
       const allowed = 4 * (gradients + gradientsByHead + statistics + maskAndQueryLists) + uniforms;
@@ -161,11 +163,11 @@ if (testBackends().includes('webgpu')) {
       expect(peak(() => exact(q, k, v)))
         .to.be.above(4 * gradients)
         .and.at.most(allowed);
-      const withPlan = allowed + allowedBytes({...shape, length}, 16);
+      const withPlan = allowed + 4 * remainder + allowedBytes({...shape, length}, 16);
       expect(peak(() => sparse(q, k, v)))
         .to.be.above(4 * gradients)
         .and.at.most(withPlan);
-      expect(withPlan, 'the bound is far below one score matrix').to.be.below((4 * heads * length ** 2) / 10);
+      expect(withPlan, 'the bound is far below one score matrix').to.be.below((4 * heads * length ** 2) / 6);
       [q, k, v].forEach((x) => x.dispose());
     });
 
@@ -196,7 +198,7 @@ if (testBackends().includes('webgpu')) {
           await q.data();
           expect([memory().numTensors, gpu.numDataIds()], `${name} after ${failures}`).to.deep.equal(before);
         }
-        expect(failures, `programs of ${name}`).to.be.at.least(name.includes('pbs') ? 14 : 5);
+        expect(failures, `programs of ${name}`).to.be.at.least(name.includes('pbs') ? 24 : 5);
       }
       [q, k, v].forEach((x) => x.dispose());
     });

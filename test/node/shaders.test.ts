@@ -21,6 +21,12 @@ import {
 } from '../../src/kernels/webgpu/permute';
 import {GradientKeyProgram} from '../../src/kernels/webgpu/gradient_key';
 import {GradientQueryProgram} from '../../src/kernels/webgpu/gradient_query';
+import {
+  AddSkippedProgram,
+  RemainderKeyProgram,
+  RemainderQueryProgram,
+  SpreadOverKeysProgram,
+} from '../../src/kernels/webgpu/gradient_remainder';
 import {GradientStatisticsProgram} from '../../src/kernels/webgpu/gradient_statistics';
 import {extendedCode} from '../../src/kernels/webgpu/extended_program';
 import {KeptMassProgram} from '../../src/kernels/webgpu/kept_mass';
@@ -55,13 +61,15 @@ describe('shader texts', () => {
   const halfTile: Tile = {threadsX: 8, threadsY: 16, rows: 4, columns: 4};
   const plan = {keyIndices: order, blockLists: lists};
   const queryPlan = {keyIndices: order, queryLists: lists};
-  const statistics = info(1, 4, 1000, 3);
+  const statistics = info(1, 4, 1000, 4);
   const toRead = [query, key, query, query] as const;
   const oddToRead = [odd, odd, odd, odd] as const;
   const toSum = [query, key, key, query, statistics] as const;
   const oddToSum = [odd, odd, odd, odd, statistics] as const;
   const probes: TensorInfo = {...info(1, 4, 8, 8), dtype: 'int32'};
   const seen = info(1, 4, 1000, 68);
+  const skipped = {summaries: info(2, 4, 8, 64), valueMeans: info(1, 4, 8, 64)};
+  const remainderRows = {query, dy: query, statistics};
   const proxy = {geometry, tile, scale: 0.125, causal: true};
   // Every form that an option brings: a chunk of queries, values of another dim, key lengths, a mask.
   const chunk = info(2, 4, 100, 64);
@@ -164,6 +172,23 @@ describe('shader texts', () => {
     gradient_key_sparse: new GradientKeyProgram(...toSum, geometry, {rows: 4}, 0.125, true, queryPlan),
     gradient_key_exact: new GradientKeyProgram(...toSum, geometry, {rows: 4}, 0.125, true),
     gradient_key_exact_odd: new GradientKeyProgram(...oddToSum, oddGeometry, {rows: 2}, 0.125, false),
+    add_skipped: new AddSkippedProgram(statistics, seen, geometry),
+    remainder_query: new RemainderQueryProgram(
+      {...remainderRows, keptGradient: query},
+      {...skipped, blockLists: lists},
+      geometry,
+      0.125,
+      true,
+    ),
+    remainder_key: new RemainderKeyProgram(remainderRows, {...skipped, kept: info(1, 4, 8, 8)}, geometry, 0.125, true),
+    spread_over_keys: new SpreadOverKeysProgram(
+      info(4 * 1000 * 128),
+      info(4, 8, 192),
+      key,
+      {...skipped, keyIndices: order},
+      geometry,
+      keyLengths,
+    ),
     query_lists: new QueryListsProgram(info(1, 4, 8, 8)),
     sum_heads: new SumHeadsProgram(info(4 * 1000 * 128), 0, 4, key.shape),
     proxy_statistics_padded: new ProxyStatisticsProgram(chunk, keys, paddedProxy),

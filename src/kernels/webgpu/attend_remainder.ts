@@ -1,6 +1,7 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import type {BlockGeometry} from '../block_geometry.js';
+import type {Take} from '../scratch.js';
 import {each} from '../shader_text.js';
 import type {BlockPlan} from './attend_walk.js';
 import type {GridVariant} from './block_grid.js';
@@ -29,17 +30,36 @@ export function attendRemainder(
   keyLengths?: TensorInfo,
 ): TensorInfo {
   return withScratch(backend, (scratch) => {
-    const summarize = (x: TensorInfo, variance: boolean) =>
-      scratch(new SummarizeBlocksProgram(x, keyIndices, geometry, variance, keyLengths).run(backend));
-    const parts = {query, summaries: summarize(key, true), valueMeans: summarize(value, false), blockLists, keyLengths};
-    return new AttendRemainderProgram(parts, geometry, scale, causal).run(backend);
+    const skipped = summarizeSkipped(backend, key, value, keyIndices, geometry, scratch, keyLengths);
+    return new AttendRemainderProgram({query, ...skipped, blockLists, keyLengths}, geometry, scale, causal).run(
+      backend,
+    );
   });
 }
 
-interface RemainderInputs {
-  query: TensorInfo;
+/** What is known of blocks that are skipped: summaries of keys, with variances, and the means of values. */
+export interface SkippedBlocks {
   summaries: TensorInfo;
   valueMeans: TensorInfo;
+}
+
+/** Summaries of the blocks of a plan, handed to `scratch`. */
+export function summarizeSkipped(
+  backend: WebGPUBackend,
+  key: TensorInfo,
+  value: TensorInfo,
+  keyIndices: TensorInfo,
+  geometry: BlockGeometry,
+  scratch: Take<TensorInfo>,
+  keyLengths?: TensorInfo,
+): SkippedBlocks {
+  const summarize = (x: TensorInfo, variance: boolean) =>
+    scratch(new SummarizeBlocksProgram(x, keyIndices, geometry, variance, keyLengths).run(backend));
+  return {summaries: summarize(key, true), valueMeans: summarize(value, false)};
+}
+
+interface RemainderInputs extends SkippedBlocks {
+  query: TensorInfo;
   blockLists: TensorInfo;
   keyLengths?: TensorInfo;
 }

@@ -9,12 +9,13 @@ import {keyLengthsInput} from './key_lengths.js';
 import {AttentionProgram, keyRow, readRow, rowComponents, workgroupIndex} from './program.js';
 
 /** Values of a query row in the statistics of the gradients. */
-export const statisticsValues = 3;
+export const statisticsValues = 4;
 
 /**
- * Stage 1 of the gradients, gradient statistics: float32 `[batch, heads, queryLength, 3]`. The logarithm to the base 2 of the
- * sum of exp2(score) over the keys that a query row sees (0 if it sees none); the product of its output and its gradient;
- * and the last position that the row may see, by a causal mask and by key lengths, so that no later stage asks again.
+ * Stage 1 of the gradients, gradient statistics: float32 `[batch, heads, queryLength, 4]`. The logarithm to the base 2 of the
+ * sum of exp2(score) over the keys that a query row sees; the product of its output and its gradient; the last position that
+ * the row may see, by a causal mask and by key lengths, or −1 if it sees no key, and then the logarithm is 0; and the end of the
+ * keys that are not padding. So no later stage asks again.
  */
 export class GradientStatisticsProgram extends AttentionProgram<{tile: GradientTile; form: AttendForm}> {
   constructor(
@@ -163,10 +164,11 @@ ${ownedRows(form)}
     let at = ${statisticsValues} * (firstQueryRow + firstRow + row);
     result[at] = select(total + log2(sum), 0.0, sum == 0.0);
     result[at + 1] = product;
-    var last = uniforms.keyShape.z - 1;
+    let end = ${padded ? 'keyEnd(head)' : 'uniforms.keyShape.z'};
+    var last = end - 1;
     ${causal ? `last = min(last, ${lastVisible(form, 'firstRow + row')});` : ''}
-    ${padded ? 'last = min(last, keyEnd(head) - 1);' : ''}
-    result[at + 2] = f32(last);
+    result[at + 2] = select(f32(last), -1.0, sum == 0.0);
+    result[at + 3] = f32(end);
   }
 }`;
   }

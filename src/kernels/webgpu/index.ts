@@ -21,7 +21,6 @@ import type {BlockGeometry} from '../block_geometry.js';
 import {blockGeometry, isExact} from '../block_geometry.js';
 import {runsExact} from '../cost_model.js';
 import {exactPlan} from '../exact_plan.js';
-import {checkRemainder} from '../gradients.js';
 import {attend} from './attend.js';
 import {attendGradients, gradientShapes} from './attend_gradients.js';
 import {attendRemainder} from './attend_remainder.js';
@@ -147,7 +146,6 @@ function pbsAttentionGrad(args: {
   if (!isPlanned && runsExact(geometry, attrs, costs)) {
     return exactGradients(op, inputs, backend, attrs);
   }
-  checkRemainder(op, attrs);
   checkBufferSizes(op, backend, {...shapesOf(inputs), ...planShapes(geometry), ...gradientShapes(geometry, true)});
   return withScratch(backend, (scratch) => {
     let plan: BlockPlan;
@@ -158,7 +156,7 @@ function pbsAttentionGrad(args: {
       scratch(plan.keyIndices);
       scratch(plan.blockLists);
     }
-    return attendGradients(backend, inputs, geometry, attrs, plan, {keyLengths});
+    return attendGradients(backend, inputs, geometry, attrs, plan, {keyLengths}, attrs.remainder);
   });
 }
 

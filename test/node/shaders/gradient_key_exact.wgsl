@@ -167,7 +167,7 @@ fn main(index : i32) {
       var logSum = 0.0;
       var last = -1;
       if (row < queries.z) {
-        let at = 3 * (firstQueryRow + row);
+        let at = 4 * (firstQueryRow + row);
         logSum = statistics[at];
         delta0 = statistics[at + 1];
         last = i32(statistics[at + 2]);
@@ -200,7 +200,7 @@ fn main(index : i32) {
       var logSum = 0.0;
       var last = -1;
       if (row < queries.z) {
-        let at = 3 * (firstQueryRow + row);
+        let at = 4 * (firstQueryRow + row);
         logSum = statistics[at];
         delta1 = statistics[at + 1];
         last = i32(statistics[at + 2]);
@@ -233,7 +233,7 @@ fn main(index : i32) {
       var logSum = 0.0;
       var last = -1;
       if (row < queries.z) {
-        let at = 3 * (firstQueryRow + row);
+        let at = 4 * (firstQueryRow + row);
         logSum = statistics[at];
         delta2 = statistics[at + 1];
         last = i32(statistics[at + 2]);
@@ -266,7 +266,7 @@ fn main(index : i32) {
       var logSum = 0.0;
       var last = -1;
       if (row < queries.z) {
-        let at = 3 * (firstQueryRow + row);
+        let at = 4 * (firstQueryRow + row);
         logSum = statistics[at];
         delta3 = statistics[at + 1];
         last = i32(statistics[at + 2]);

@@ -159,7 +159,7 @@ fn main(index : i32) {
       var logSum = 0.0;
       var last = -1;
       if (row < queries.z) {
-        let at = 3 * (firstQueryRow + row);
+        let at = 4 * (firstQueryRow + row);
         logSum = statistics[at];
         delta0 = statistics[at + 1];
         last = i32(statistics[at + 2]);
@@ -182,7 +182,7 @@ fn main(index : i32) {
       var logSum = 0.0;
       var last = -1;
       if (row < queries.z) {
-        let at = 3 * (firstQueryRow + row);
+        let at = 4 * (firstQueryRow + row);
         logSum = statistics[at];
         delta1 = statistics[at + 1];
         last = i32(statistics[at + 2]);

@@ -174,7 +174,7 @@ fn main(index : i32) {
       var logSum = 0.0;
       var last = -1;
       if (row < queries.z) {
-        let at = 3 * (firstQueryRow + row);
+        let at = 4 * (firstQueryRow + row);
         logSum = statistics[at];
         delta0 = statistics[at + 1];
         last = i32(statistics[at + 2]);
@@ -207,7 +207,7 @@ fn main(index : i32) {
       var logSum = 0.0;
       var last = -1;
       if (row < queries.z) {
-        let at = 3 * (firstQueryRow + row);
+        let at = 4 * (firstQueryRow + row);
         logSum = statistics[at];
         delta1 = statistics[at + 1];
         last = i32(statistics[at + 2]);
@@ -240,7 +240,7 @@ fn main(index : i32) {
       var logSum = 0.0;
       var last = -1;
       if (row < queries.z) {
-        let at = 3 * (firstQueryRow + row);
+        let at = 4 * (firstQueryRow + row);
         logSum = statistics[at];
         delta2 = statistics[at + 1];
         last = i32(statistics[at + 2]);
@@ -273,7 +273,7 @@ fn main(index : i32) {
       var logSum = 0.0;
       var last = -1;
       if (row < queries.z) {
-        let at = 3 * (firstQueryRow + row);
+        let at = 4 * (firstQueryRow + row);
         logSum = statistics[at];
         delta3 = statistics[at + 1];
         last = i32(statistics[at + 2]);

@@ -100,7 +100,7 @@ fn main(index : i32) {
   {
     let row = firstRow + y + 0;
     if (row < endRow) {
-      let at = 3 * (firstQueryRow + row);
+      let at = 4 * (firstQueryRow + row);
       logSum[0] = statistics[at];
       delta[0] = statistics[at + 1];
       lastSeen[0] = statistics[at + 2];
@@ -109,7 +109,7 @@ fn main(index : i32) {
     {
     let row = firstRow + y + 8;
     if (row < endRow) {
-      let at = 3 * (firstQueryRow + row);
+      let at = 4 * (firstQueryRow + row);
       logSum[1] = statistics[at];
       delta[1] = statistics[at + 1];
       lastSeen[1] = statistics[at + 2];

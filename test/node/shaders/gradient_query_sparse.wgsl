@@ -120,7 +120,7 @@ fn main(index : i32) {
   {
     let row = firstRow + y + 0;
     if (row < endRow) {
-      let at = 3 * (firstQueryRow + row);
+      let at = 4 * (firstQueryRow + row);
       logSum[0] = statistics[at];
       delta[0] = statistics[at + 1];
       lastSeen[0] = statistics[at + 2];
@@ -129,7 +129,7 @@ fn main(index : i32) {
     {
     let row = firstRow + y + 8;
     if (row < endRow) {
-      let at = 3 * (firstQueryRow + row);
+      let at = 4 * (firstQueryRow + row);
       logSum[1] = statistics[at];
       delta[1] = statistics[at + 1];
       lastSeen[1] = statistics[at + 2];
@@ -138,7 +138,7 @@ fn main(index : i32) {
     {
     let row = firstRow + y + 16;
     if (row < endRow) {
-      let at = 3 * (firstQueryRow + row);
+      let at = 4 * (firstQueryRow + row);
       logSum[2] = statistics[at];
       delta[2] = statistics[at + 1];
       lastSeen[2] = statistics[at + 2];
@@ -147,7 +147,7 @@ fn main(index : i32) {
     {
     let row = firstRow + y + 24;
     if (row < endRow) {
-      let at = 3 * (firstQueryRow + row);
+      let at = 4 * (firstQueryRow + row);
       logSum[3] = statistics[at];
       delta[3] = statistics[at + 1];
       lastSeen[3] = statistics[at + 2];

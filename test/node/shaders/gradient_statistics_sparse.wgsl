@@ -268,12 +268,13 @@ fn main(index : i32) {
       sum += part.y * exp2(part.x - total);
       product += part.z;
     }
-    let at = 3 * (firstQueryRow + firstRow + row);
+    let at = 4 * (firstQueryRow + firstRow + row);
     result[at] = select(total + log2(sum), 0.0, sum == 0.0);
     result[at + 1] = product;
-    var last = uniforms.keyShape.z - 1;
+    let end = uniforms.keyShape.z;
+    var last = end - 1;
     last = min(last, firstRow + row);
-    
-    result[at + 2] = f32(last);
+    result[at + 2] = select(f32(last), -1.0, sum == 0.0);
+    result[at + 3] = f32(end);
   }
 }
