@@ -1,5 +1,5 @@
 import type {NamedTensorMap, Tensor, Tensor4D} from '@tensorflow/tfjs-core';
-import {add, engine, getBackend, grads, matMul, mul, setBackend, softmax, tensor4d} from '@tensorflow/tfjs-core';
+import {add, engine, grads, matMul, mul, setBackend, softmax, tensor4d} from '@tensorflow/tfjs-core';
 import type {FlashAttentionOptions, PBSAttentionOptions} from '../src/index';
 import {flashAttention, pbsAttention, pbsAttentionPlan} from '../src/index';
 import {FlashAttentionGrad, PBSAttentionGrad} from '../src/kernels/attention_kernels';
@@ -132,13 +132,7 @@ export const gradientKernels = {
     q: Tensor4D,
     k: Tensor4D,
     v: Tensor4D,
-    options: PBSAttentionOptions = {
-      blockSize: 16,
-      segmentSize: 32,
-      threshold: 0.6,
-      remainder: getBackend() !== 'webgl',
-      auto: false,
-    },
+    options: PBSAttentionOptions = {blockSize: 16, segmentSize: 32, threshold: 0.6, auto: false},
   ): Tensor[] => {
     const inputs: NamedTensorMap = {query: q, key: k, value: v, output: q, dy: q};
     return engine().runKernel(

@@ -1,15 +1,25 @@
 import type {Tensor4D} from '@tensorflow/tfjs-core';
 import {add, matMul, mul, softmax, tensor2d} from '@tensorflow/tfjs-core';
-import type {PBSAttentionOptions} from 'tfjs-pbs-attention';
+import type {PBSAttentionOptions, PBSAttentionReport} from 'tfjs-pbs-attention';
 import {flashAttention, pbsAttention} from 'tfjs-pbs-attention';
 import type {Attention} from './model';
 
-/** The three attentions that are compared. Sparse attention drops blocks at every length: `auto` would not, on few tokens. */
-export function attentions(options: PBSAttentionOptions): Record<'composed' | 'flash' | 'pbs', Attention> {
+/**
+ * The three attentions that are compared. Sparse attention drops blocks at every length: `auto` would not, on few tokens. The
+ * share of the blocks that a call has kept, it tells to `onKept`.
+ */
+export function attentions(
+  options: PBSAttentionOptions,
+  onKept: (share: number) => void = () => {},
+): Record<'composed' | 'flash' | 'pbs', Attention> {
+  const onReport = async (report: PBSAttentionReport) => {
+    onKept(await report.density());
+    report.dispose();
+  };
   return {
     composed: composedAttention,
     flash: (query, key, value) => flashAttention(query, key, value),
-    pbs: (query, key, value) => pbsAttention(query, key, value, {...options, auto: false}),
+    pbs: (query, key, value) => pbsAttention(query, key, value, {...options, auto: false, onReport}),
   };
 }
 

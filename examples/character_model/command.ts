@@ -17,12 +17,12 @@ import {train} from './train';
 const BOOK = 'demo/public/books/dubliners.txt';
 const OUT = 'docs/training';
 /** Small blocks, so that 128 characters have 16 of them. */
-const SPARSE = {blockSize: 8, segmentSize: 16, threshold: 0.8};
+const SPARSE = {blockSize: 8, segmentSize: 16, threshold: 0.3};
 /** Steps over which a point of the picture is a mean. */
 const SMOOTHED = 10;
 
 const {values} = parseArgs({
-  options: {backend: {type: 'string', default: 'cpu'}, steps: {type: 'string', default: '250'}},
+  options: {backend: {type: 'string', default: 'cpu'}, steps: {type: 'string', default: '150'}},
 });
 const backend = BACKENDS.find((name) => name === values.backend) as BackendName | undefined;
 const steps = Number(values.steps);
@@ -41,13 +41,25 @@ const training: Training = {
 const {adapter, errors} = await openDevice(backend);
 const text = readFileSync(BOOK, 'utf8');
 const losses: Record<string, number[]> = {};
-for (const [name, attention] of Object.entries(attentions(SPARSE))) {
+const kept: number[] = [];
+for (const [name, attention] of Object.entries(attentions(SPARSE, (share) => kept.push(share)))) {
   losses[name] = await train(text, attention, training, (step, loss) => {
     if (step % SMOOTHED === 0) console.log(`${name}, step ${step}: ${loss.toFixed(3)}`);
   });
 }
 if (errors.length > 0) {
   throw new Error(`The device reported: ${errors[0]}`);
+}
+const mean = (values: number[]) => values.reduce((a, b) => a + b, 0) / values.length;
+const keptShare = mean(kept);
+console.log(
+  `Sparse attention kept ${(100 * keptShare).toFixed(1)}% of the visible blocks, mean over all layers and steps.`,
+);
+for (const [name, all] of Object.entries(losses)) {
+  const difference = Math.max(...all.map((loss, step) => Math.abs(loss - losses.composed[step])));
+  console.log(
+    `${name}: mean loss of the last 20 steps ${mean(all.slice(-20)).toFixed(3)}, at most ${difference.toFixed(4)} from composed.`,
+  );
 }
 const run = {
   date: new Date().toISOString().slice(0, 10),
@@ -56,12 +68,12 @@ const run = {
   book: BOOK,
   training,
   sparse: SPARSE,
+  keptShare,
   losses,
 };
 const points = Object.entries(losses).flatMap(([attention, all]) =>
   Array.from({length: Math.floor(all.length / SMOOTHED)}, (_, i) => {
-    const some = all.slice(i * SMOOTHED, (i + 1) * SMOOTHED);
-    return {attention, step: (i + 0.5) * SMOOTHED, loss: some.reduce((a, b) => a + b, 0) / SMOOTHED};
+    return {attention, step: (i + 0.5) * SMOOTHED, loss: mean(all.slice(i * SMOOTHED, (i + 1) * SMOOTHED))};
   }),
 );
 mkdirSync(OUT, {recursive: true});

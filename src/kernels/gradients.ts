@@ -1,6 +1,5 @@
 import type {GradConfig, GradFunc, NamedAttrMap, NamedTensorMap, Tensor} from '@tensorflow/tfjs-core';
 import {engine, zeros} from '@tensorflow/tfjs-core';
-import type {PBSAttentionAttrs} from './attention_kernels.js';
 import {
   FlashAttention,
   FlashAttentionGrad,
@@ -51,13 +50,6 @@ const zerosLike =
   ({shape}: Tensor) =>
   () =>
     zeros(shape);
-
-/** Throws on `remainder`, whose gradient a backend does not have. */
-export function checkRemainder(op: string, {remainder}: PBSAttentionAttrs): void {
-  if (remainder) {
-    throw new Error(`${op}: remainder: got true; takes false when a gradient is taken.`);
-  }
-}
 
 export const attentionGradients: GradConfig[] = [
   gradientOf(FlashAttention, FlashAttentionGrad, {1: 'keyLengths', 4: 'mask'}),

@@ -205,7 +205,7 @@ const onGPU: Record<string, Case> = {
   },
 };
 
-for (const backend of testBackends().filter((name) => name === 'webgpu')) {
+for (const backend of testBackends().filter((name) => name !== 'cpu')) {
   describe(`gradients of the remainder against the CPU [${backend}]`, () => {
     for (const [name, test] of Object.entries(onGPU)) {
       it(name, async () => {

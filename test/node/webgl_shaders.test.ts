@@ -19,6 +19,12 @@ import {BlockLogSumsProgram} from '../../src/kernels/webgl/block_log_sums';
 import {BlockMaskProgram} from '../../src/kernels/webgl/block_mask';
 import {GradientKeyProgram, KeyWalkScoresProgram} from '../../src/kernels/webgl/gradient_key';
 import {GradientQueryProgram, GradientRowsProgram} from '../../src/kernels/webgl/gradient_query';
+import {
+  SkippedKeyProgram,
+  SkippedQueryProgram,
+  SkippedWeightsProgram,
+  SpreadOverKeysProgram,
+} from '../../src/kernels/webgl/gradient_remainder';
 import {GradientStatisticsProgram} from '../../src/kernels/webgl/gradient_statistics';
 import {KeptMassProgram} from '../../src/kernels/webgl/kept_mass';
 import {
@@ -97,6 +103,9 @@ describe('shader texts of WebGL', () => {
     probeSums: rows(64, 4),
   };
   const skipped = {summaries, valueMeans: rows(32, 64), kept: blockScores};
+  const range = {first: 100, end: 600};
+  const blockWeights = rows(500, 32);
+  const owed = rows(32, 192);
   const padding = {keyLengths, causal: true};
   const padded = {...walk(false, true, 8), keyLengths};
   const decoding = {...walk(false, true, 8), parts: 4};
@@ -146,6 +155,41 @@ describe('shader texts of WebGL', () => {
     attend_values_first: new AttendValuesProgram(walk(false, true, 8), 0, scores, sums.statistics, value, undefined),
     attend_values: new AttendValuesProgram(walk(true, true, 8), 4, scores, sums.statistics, value, sums, plan),
     gradient_statistics: new GradientStatisticsProgram(walk(true, true, 8), both, query, query, plan),
+    gradient_statistics_seen: new GradientStatisticsProgram(
+      walk(true, true, 8),
+      both,
+      query,
+      query,
+      plan,
+      sums.statistics,
+    ),
+    skipped_weights: new SkippedWeightsProgram(range, {query, dy: query}, known, skipped, geometry, 0.125, true),
+    skipped_query: new SkippedQueryProgram(range, query, blockWeights, query, skipped, geometry, 0.125),
+    skipped_key_first: new SkippedKeyProgram(range, blockWeights, {query, dy: query}, geometry),
+    skipped_key: new SkippedKeyProgram(range, blockWeights, {query, dy: query}, geometry, owed),
+    spread_over_keys: new SpreadOverKeysProgram(
+      'key',
+      query,
+      owed,
+      key,
+      skipped,
+      order.keyIndices,
+      geometry,
+      0.125,
+      8,
+      keyLengths,
+    ),
+    spread_over_values: new SpreadOverKeysProgram(
+      'value',
+      query,
+      owed,
+      key,
+      skipped,
+      order.keyIndices,
+      geometry,
+      0.125,
+      8,
+    ),
     gradient_query_first: new GradientQueryProgram(walk(false, true, 8), 0, scores, scores, known, key, undefined),
     gradient_query: new GradientQueryProgram(walk(true, true, 8), 4, scores, scores, known, key, sums.values, plan),
     gradient_rows: new GradientRowsProgram(walk(true, true, 8), sums.values, 64, 0.125),

@@ -3,12 +3,15 @@ import type {BlockGeometry} from '../block_geometry.js';
 import type {Take} from '../scratch.js';
 import {AttendScoresProgram, AttendStatisticsProgram} from './attend_passes.js';
 import type {HiddenKeys} from './attend.js';
+import type {SkippedBlocks} from './attend_remainder.js';
+import {RemainderScoresProgram, RemainderStatisticsProgram, summarizeSkipped} from './attend_remainder.js';
 import type {AttendWalk, BlockPlan} from './attend_walk.js';
 import {blockMask} from './block_mask.js';
 import type {AttentionContext} from './context.js';
 import type {QueryPlan} from './gradient_key.js';
 import {GradientKeyProgram, KeyWalkScoresProgram} from './gradient_key.js';
 import {GradientQueryProgram, GradientRowsProgram} from './gradient_query.js';
+import {addRemainderGradients} from './gradient_remainder.js';
 import {GradientStatisticsProgram} from './gradient_statistics.js';
 import {headRanges, headWalks, transposed} from './gradient_walk.js';
 import {PermuteRowsProgram} from './permute_rows.js';
@@ -38,16 +41,41 @@ export function attendGradients(
   causal: boolean,
   plan?: BlockPlan,
   hidden: HiddenKeys = {},
+  remainder = false,
 ): TensorInfo[] {
   const {batch, heads, keyValueHeads, queryLength, keyLength, headDim, valueDim} = geometry;
   return withScratch(context, (scratch) => {
     const made: TensorInfo[] = [];
     try {
-      const statistics = scratch(gradientStatistics(context, rows, geometry, scale, causal, plan, hidden));
+      const {keyLengths} = hidden;
+      const skipped =
+        plan && remainder
+          ? summarizeSkipped(context, rows.key, rows.value, plan, geometry, scratch, keyLengths)
+          : undefined;
+      const statistics = scratch(gradientStatistics(context, rows, geometry, scale, causal, plan, hidden, skipped));
       const query = scratch(gradientQuery(context, rows, statistics, geometry, scale, causal, plan, hidden));
+      const kept = {
+        query,
+        ...gradientKey(context, rows, statistics, geometry, scale, causal, scratch, plan, hidden),
+      };
+      const gradients =
+        plan && skipped
+          ? addRemainderGradients(
+              context,
+              kept,
+              rows,
+              statistics,
+              skipped,
+              plan.keyIndices,
+              geometry,
+              scale,
+              causal,
+              scratch,
+              keyLengths,
+            )
+          : kept;
       const queryShape = [batch, heads, queryLength, headDim];
-      made.push(storeRows(context, query, {inner: headDim, piece: headDim}, queryShape, 'float32'));
-      const gradients = gradientKey(context, rows, statistics, geometry, scale, causal, scratch, plan, hidden);
+      made.push(storeRows(context, gradients.query, {inner: headDim, piece: headDim}, queryShape, 'float32'));
       const places = plan && scratch(new KeyPlacesProgram(plan.keyIndices, geometry, context.drawBuffers).run(context));
       for (const [gradient, dim] of [
         [gradients.key, headDim],
@@ -119,6 +147,7 @@ function gradientStatistics(
   causal: boolean,
   plan?: BlockPlan,
   {keyLengths, mask}: HiddenKeys = {},
+  skipped?: SkippedBlocks,
 ): RowTexture {
   return withScratch(context, (_, keep) => {
     let target: RowTexture | undefined;
@@ -140,10 +169,25 @@ function gradientStatistics(
         sums[round % 2] = drawInto(context, sums[round % 2], statisticsPass, scratch);
         context.gl.flush();
       }
-      target = drawInto(context, target, new GradientStatisticsProgram(walk, sums, rows.output, rows.dy, plan), keep);
+      const seen = skipped && skippedStatistics(context, rows.query, skipped, walk, scale, scratch);
+      const statisticsPass = new GradientStatisticsProgram(walk, sums, rows.output, rows.dy, plan, seen);
+      target = drawInto(context, target, statisticsPass, keep);
     });
     return target!;
   });
+}
+
+/** Maxima and sums of what the rows of a walk pay to blocks that are skipped, handed to `scratch`. */
+function skippedStatistics(
+  context: AttentionContext,
+  query: RowTexture,
+  skipped: SkippedBlocks,
+  walk: AttendWalk,
+  scale: number,
+  scratch: Take<RowTexture>,
+): RowTexture {
+  const scores = scratch(new RemainderScoresProgram(walk, query, skipped, scale).run(context));
+  return scratch(new RemainderStatisticsProgram(walk, scores).run(context));
 }
 
 /** Rows `[batch * heads * queryLength]`. */

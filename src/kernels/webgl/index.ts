@@ -21,7 +21,6 @@ import type {BlockGeometry} from '../block_geometry.js';
 import {blockGeometry, isExact} from '../block_geometry.js';
 import {runsExact} from '../cost_model.js';
 import {exactPlan} from '../exact_plan.js';
-import {checkRemainder} from '../gradients.js';
 import type {Take} from '../scratch.js';
 import {runWithScratch} from '../scratch.js';
 import {attend} from './attend.js';
@@ -277,7 +276,6 @@ function pbsAttentionGrad(args: {
   if (!given && runsExact(geometry, attrs, webglCosts)) {
     return exactGradients(op, inputs, backend, attrs);
   }
-  checkRemainder(op, attrs);
   return run(op, backend, (context) => {
     checkGradientSizes(op, context, geometry);
     checkPlanSizes(op, context, geometry);
@@ -289,7 +287,7 @@ function pbsAttentionGrad(args: {
         : planBlocks(context, rows.query, rows.key, geometry, attrs, keyLengths);
       scratch(plan.keyIndices);
       scratch(plan.blockLists);
-      return attendGradients(context, rows, geometry, attrs.scale, attrs.causal, plan, {keyLengths});
+      return attendGradients(context, rows, geometry, attrs.scale, attrs.causal, plan, {keyLengths}, attrs.remainder);
     });
   });
 }

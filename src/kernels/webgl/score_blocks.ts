@@ -125,6 +125,7 @@ export class PoolBlocksProgram extends AttentionProgram<{padded: boolean}> {
         pooledBlocks: {type: 'int', value: pooledBlocks(geometry)},
         blocks: {type: 'int', value: keyBlocks},
         blockSize: {type: 'int', value: blockSize},
+        indexTexels: {type: 'int', value: keyIndices.texels},
       },
       output: {rows: batch * heads * pooledBlocks(geometry), columns: headDim},
       layers: 2,
@@ -148,7 +149,7 @@ void compute(int row, int texel) {
   }
   int firstKey = keyBase(head);
   ${padded ? 'int end = keyEnd(head);\n  ' : ''}vec4 keySum = vec4(0.0);
-  for (int i = 0; block < blocks && 4 * i < blockSize; i++) {
+  for (int i = 0; block < blocks && i < indexTexels; i++) {
     ivec4 keys = ivec4(readKeyIndices(head * blocks + block, i));
     for (int c = 0; c < 4; c++) {
       if (keys[c] >= 0${padded ? ' && keys[c] < end' : ''}) {
@@ -170,8 +171,8 @@ export class ProxyMassProgram extends AttentionProgram<object> {
       inputs: {keyScores, keyIndices},
       uniforms: {
         blocks: {type: 'int', value: keyBlocks},
-        blockSize: {type: 'int', value: blockSize},
         segmentSize: {type: 'int', value: segmentSize},
+        indexTexels: {type: 'int', value: keyIndices.texels},
         permutedLength: {type: 'int', value: permutedLength},
       },
       output: {rows: batch * heads, columns: keyBlocks},
@@ -185,7 +186,7 @@ export class ProxyMassProgram extends AttentionProgram<object> {
 // A fragment adds up the scores of the keys of four blocks.
 float massOf(int head, int block) {
   float sum = 0.0;
-  for (int i = 0; 4 * i < blockSize; i++) {
+  for (int i = 0; i < indexTexels; i++) {
     ivec4 keys = ivec4(readKeyIndices(head * blocks + block, i));
     for (int c = 0; c < 4; c++) {
       if (keys[c] >= 0) {

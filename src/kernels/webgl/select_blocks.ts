@@ -40,8 +40,8 @@ export class SinkBlocksProgram extends AttentionProgram<object> {
       inputs: {keyIndices},
       uniforms: {
         blocks: {type: 'int', value: keyBlocks},
-        blockSize: {type: 'int', value: blockSize},
         blocksPerSegment: {type: 'int', value: segmentSize / blockSize},
+        indexTexels: {type: 'int', value: keyIndices.texels},
       },
       output: {rows: batch * heads, columns: 1},
       variant: {},
@@ -55,7 +55,7 @@ export class SinkBlocksProgram extends AttentionProgram<object> {
 void compute(int head, int texel) {
   int sink = 0;
   for (int block = 0; block < blocksPerSegment; block++) {
-    for (int i = 0; 4 * i < blockSize; i++) {
+    for (int i = 0; i < indexTexels; i++) {
       if (any(equal(readKeyIndices(head * blocks + block, i), vec4(0.0)))) {
         sink = block;
       }

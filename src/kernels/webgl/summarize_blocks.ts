@@ -31,6 +31,7 @@ export class SummarizeBlocksProgram extends AttentionProgram<SummaryVariant> {
         ...headUniforms(geometry),
         blocks: {type: 'int', value: keyBlocks},
         blockSize: {type: 'int', value: blockSize},
+        indexTexels: {type: 'int', value: keyIndices.texels},
       },
       output: {rows: batch * heads * keyBlocks, columns: source.columns},
       layers: variance ? 2 : 1,
@@ -42,7 +43,7 @@ export class SummarizeBlocksProgram extends AttentionProgram<SummaryVariant> {
   protected shader({variance, padded}: SummaryVariant): string {
     const end = padded ? 'keyEnd(head)' : 'keyLength';
     const eachRow = (body: string) => `
-  for (int i = 0; 4 * i < blockSize; i++) {
+  for (int i = 0; i < indexTexels; i++) {
     ivec4 keys = ivec4(readKeyIndices(row, i));
     for (int c = 0; c < 4; c++) {
       if (keys[c] >= 0${padded ? ' && keys[c] < end' : ''}) {

@@ -56,6 +56,7 @@ uniform int queryLength;
 uniform int pooledBlocks;
 uniform int blocks;
 uniform int blockSize;
+uniform int indexTexels;
 layout(location = 0) out vec4 result0;
 layout(location = 1) out vec4 result1;
 // A fragment adds up one vector of a block's queries and keys, as far as there are such blocks. A partial block is still
@@ -74,7 +75,7 @@ void compute(int row, int texel) {
   }
   int firstKey = keyBase(head);
   vec4 keySum = vec4(0.0);
-  for (int i = 0; block < blocks && 4 * i < blockSize; i++) {
+  for (int i = 0; block < blocks && i < indexTexels; i++) {
     ivec4 keys = ivec4(readKeyIndices(head * blocks + block, i));
     for (int c = 0; c < 4; c++) {
       if (keys[c] >= 0) {

@@ -37,14 +37,14 @@ vec4 readKeyIndices(int row, int texel) {
   return fetchKeyIndices(keyIndicesAt(row), texel, 0);
 }
 uniform int blocks;
-uniform int blockSize;
 uniform int segmentSize;
+uniform int indexTexels;
 uniform int permutedLength;
 layout(location = 0) out vec4 result0;
 // A fragment adds up the scores of the keys of four blocks.
 float massOf(int head, int block) {
   float sum = 0.0;
-  for (int i = 0; 4 * i < blockSize; i++) {
+  for (int i = 0; i < indexTexels; i++) {
     ivec4 keys = ivec4(readKeyIndices(head * blocks + block, i));
     for (int c = 0; c < 4; c++) {
       if (keys[c] >= 0) {

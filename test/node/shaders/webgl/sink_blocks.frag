@@ -24,14 +24,14 @@ vec4 readKeyIndices(int row, int texel) {
   return fetchKeyIndices(keyIndicesAt(row), texel, 0);
 }
 uniform int blocks;
-uniform int blockSize;
 uniform int blocksPerSegment;
+uniform int indexTexels;
 layout(location = 0) out vec4 result0;
 // A fragment looks through the first segment, which key 0 does not leave.
 void compute(int head, int texel) {
   int sink = 0;
   for (int block = 0; block < blocksPerSegment; block++) {
-    for (int i = 0; 4 * i < blockSize; i++) {
+    for (int i = 0; i < indexTexels; i++) {
       if (any(equal(readKeyIndices(head * blocks + block, i), vec4(0.0)))) {
         sink = block;
       }

@@ -54,6 +54,7 @@ uniform int keyHeads;
 uniform int keyLength;
 uniform int blocks;
 uniform int blockSize;
+uniform int indexTexels;
 layout(location = 0) out vec4 result0;
 // A fragment adds up one vector of a block's rows.
 
@@ -70,7 +71,7 @@ void compute(int row, int texel) {
   // Padding stands last in its segment, so the keys that are none are the first of the order, too.
   float count = float(clamp(end - (row % blocks) * blockSize, 1, blockSize));
   vec4 mean = vec4(0.0);
-  for (int i = 0; 4 * i < blockSize; i++) {
+  for (int i = 0; i < indexTexels; i++) {
     ivec4 keys = ivec4(readKeyIndices(row, i));
     for (int c = 0; c < 4; c++) {
       if (keys[c] >= 0 && keys[c] < end) {

@@ -1,0 +1,177 @@
+#version 300 es
+precision highp float;
+precision highp int;
+precision highp sampler2D;
+precision highp sampler2DArray;
+
+// Quotient of two whole numbers that are not negative, below 2^24: integer division takes several times as long.
+int divide(int a, int b) {
+  int q = int((float(a) + 0.5) / float(b));
+  int rest = a - q * b;
+  return q + int(rest >= b) - int(rest < 0);
+}
+
+uniform sampler2DArray even;
+uniform int evenShift;
+uniform int evenTexels;
+ivec2 evenAt(int row) {
+  return ivec2(row & ((1 << evenShift) - 1), (row >> evenShift) * evenTexels);
+}
+vec4 fetchEven(ivec2 at, int texel, int layer) {
+  return texelFetch(even, ivec3(at.x, at.y + texel, layer), 0);
+}
+vec4 readEven(int row, int texel) {
+  return fetchEven(evenAt(row), texel, 0);
+}
+
+uniform sampler2DArray odd;
+uniform int oddShift;
+uniform int oddTexels;
+ivec2 oddAt(int row) {
+  return ivec2(row & ((1 << oddShift) - 1), (row >> oddShift) * oddTexels);
+}
+vec4 fetchOdd(ivec2 at, int texel, int layer) {
+  return texelFetch(odd, ivec3(at.x, at.y + texel, layer), 0);
+}
+vec4 readOdd(int row, int texel) {
+  return fetchOdd(oddAt(row), texel, 0);
+}
+
+uniform sampler2DArray seen;
+uniform int seenShift;
+uniform int seenTexels;
+ivec2 seenAt(int row) {
+  return ivec2(row & ((1 << seenShift) - 1), (row >> seenShift) * seenTexels);
+}
+vec4 fetchSeen(ivec2 at, int texel, int layer) {
+  return texelFetch(seen, ivec3(at.x, at.y + texel, layer), 0);
+}
+vec4 readSeen(int row, int texel) {
+  return fetchSeen(seenAt(row), texel, 0);
+}
+
+uniform sampler2DArray attended;
+uniform int attendedShift;
+uniform int attendedTexels;
+ivec2 attendedAt(int row) {
+  return ivec2(row & ((1 << attendedShift) - 1), (row >> attendedShift) * attendedTexels);
+}
+vec4 fetchAttended(ivec2 at, int texel, int layer) {
+  return texelFetch(attended, ivec3(at.x, at.y + texel, layer), 0);
+}
+vec4 readAttended(int row, int texel) {
+  return fetchAttended(attendedAt(row), texel, 0);
+}
+
+uniform sampler2DArray dy;
+uniform int dyShift;
+uniform int dyTexels;
+ivec2 dyAt(int row) {
+  return ivec2(row & ((1 << dyShift) - 1), (row >> dyShift) * dyTexels);
+}
+vec4 fetchDy(ivec2 at, int texel, int layer) {
+  return texelFetch(dy, ivec3(at.x, at.y + texel, layer), 0);
+}
+vec4 readDy(int row, int texel) {
+  return fetchDy(dyAt(row), texel, 0);
+}
+
+uniform sampler2DArray blockLists;
+uniform int blockListsShift;
+uniform int blockListsTexels;
+ivec2 blockListsAt(int row) {
+  return ivec2(row & ((1 << blockListsShift) - 1), (row >> blockListsShift) * blockListsTexels);
+}
+vec4 fetchBlockLists(ivec2 at, int texel, int layer) {
+  return texelFetch(blockLists, ivec3(at.x, at.y + texel, layer), 0);
+}
+vec4 readBlockLists(int row, int texel) {
+  return fetchBlockLists(blockListsAt(row), texel, 0);
+}
+uniform int heads;
+uniform int keyHeads;
+uniform int keyLength;
+uniform int queryLength;
+uniform int firstHead;
+uniform int walkHeads;
+uniform int blockSize;
+uniform int firstGroup;
+uniform int groupsPerBlock;
+uniform int tilesPerBlock;
+uniform int slotsPerRound;
+uniform int queryOffset;
+uniform int blocks;
+uniform int queryBlocks;
+uniform int segmentSize;
+uniform int blocksPerSegment;
+uniform int endGroup;
+layout(location = 0) out vec4 result0;
+// A fragment writes the statistics of one query row, if its group belongs to the range.
+
+struct Group {
+  int head;
+  int block;
+  ivec4 queries;
+};
+Group groupAt(int group) {
+  int blockOfHead = divide(group, groupsPerBlock);
+  int block = divide(blockOfHead, walkHeads);
+  int inBlock = group - blockOfHead * groupsPerBlock;
+  ivec4 queries = ivec4(0, 1, 2, 3) * groupsPerBlock + block * blockSize + inBlock;
+  return Group(firstHead + blockOfHead - block * walkHeads, block, queries);
+}
+int slotCount(Group group) {
+  return int(readBlockLists(group.head * queryBlocks + group.block, 0).x);
+}
+void compute(int row, int texel) {
+  int head = divide(row, queryLength);
+  int position = row - head * queryLength;
+  int block = divide(position, blockSize);
+  int inBlock = position - block * blockSize;
+  int query = divide(inBlock, groupsPerBlock);
+  int group = (block * walkHeads + head - firstHead) * groupsPerBlock + inBlock - query * groupsPerBlock;
+  if (head < firstHead || head >= firstHead + walkHeads || group < firstGroup || group >= endGroup) {
+    discard;
+  }
+  float rowMax;
+  float sum;
+  int rounds = (slotCount(groupAt(group)) + slotsPerRound - 1) / slotsPerRound;
+  if (max(rounds, 1) % 2 == 1) {
+    rowMax = fetchEven(evenAt(group - firstGroup), 0, 0)[query];
+    sum = fetchEven(evenAt(group - firstGroup), 0, 1)[query];
+  } else {
+    rowMax = fetchOdd(oddAt(group - firstGroup), 0, 0)[query];
+    sum = fetchOdd(oddAt(group - firstGroup), 0, 1)[query];
+  }
+  ivec2 skipped = seenAt(group - firstGroup);
+  float skippedSum = fetchSeen(skipped, 0, 1)[query];
+  if (skippedSum != 0.0) {
+    float skippedMax = fetchSeen(skipped, 0, 0)[query];
+    float newMax = max(rowMax, skippedMax);
+    sum = dot(exp2(vec2(rowMax, skippedMax) - newMax), vec2(sum, skippedSum));
+    rowMax = newMax;
+  }
+  ivec2 attendedRow = attendedAt(row);
+  ivec2 dyRow = dyAt(row);
+  float product = 0.0;
+  for (int v = 0; v < 16; v++) {
+    product += dot(fetchAttended(attendedRow, v, 0), fetchDy(dyRow, v, 0));
+  }
+  result0 = vec4(sum == 0.0 ? 0.0 : rowMax + log2(sum), product, 0.0, 0.0);
+}
+
+uniform int outShift;
+uniform int outTexels;
+uniform int firstRow;
+uniform int endRow;
+void main() {
+  ivec2 at = ivec2(gl_FragCoord.xy);
+  int band = divide(at.y, outTexels);
+  int row = (band << outShift) + at.x;
+  int texel = at.y - band * outTexels;
+  // A band can hold rows that are not to be drawn, or that do not exist.
+  if (row < firstRow || row >= endRow) {
+    discard;
+  }
+  compute(row, texel);
+}
