@@ -8,7 +8,8 @@ import {bundleLayersTests} from './layers_bundle';
 /**
  * `npm test`: mocha in Node for what needs no browser, tfjs-layers by itself, the package as its users install it, karma in
  * headless Chromium, the demo's page there, and one line that adds up all. `TEST_GREP` selects tests by name;
- * `npm test -- node`, `layers`, `package`, `browser` or `demo` runs one of them.
+ * `npm test -- node`, `layers`, `package`, `browser` or `demo` runs one of them; `TEST_TIMES=1` prints what takes longest in
+ * the browser.
  */
 interface Counts {
   passed: number;
@@ -60,6 +61,18 @@ async function runInBrowser(): Promise<Counts> {
       // A browser that never came up, or broke off, has reported no failed test.
       const brokeOff = exitCode !== 0 && counts.failed === 0;
       resolve(brokeOff ? {...counts, failed: 1} : counts);
+    });
+    const seconds = new Map<string, number>();
+    server.on(
+      'spec_complete' as 'run_complete',
+      ((_browser: unknown, {suite, time}: {suite: string[]; time: number}) => {
+        seconds.set(suite[0], (seconds.get(suite[0]) ?? 0) + time / 1000);
+      }) as never,
+    );
+    server.on('exit' as never, () => {
+      if (process.env.TEST_TIMES) {
+        [...seconds].sort((a, b) => b[1] - a[1]).forEach(([suite, s]) => console.log(`${s.toFixed(0)} s  ${suite}`));
+      }
     });
     server.on('run_complete', (_browsers, {success, failed}) => Object.assign(counts, {passed: success, failed}));
     void server.start();

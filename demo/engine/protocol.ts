@@ -100,7 +100,7 @@ export interface Preview {
 
 export interface RunRequest {
   prompt: PromptRequest;
-  /** Block size, segment size, threshold, permute, exactLastBlock, precision. Exact attention takes the precision. */
+  /** Block size, segment size, threshold, permute, exactLastBlock, probeRows, remainder, precision. Exact attention takes the precision. */
   options: PrefillOptions;
   /** Most tokens to write after the prompt; `find` stops at the end of a number. */
   maxTokens: number;

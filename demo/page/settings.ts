@@ -22,6 +22,8 @@ export interface Settings extends Sampling {
   segmentSize: number;
   permute: boolean;
   exactLastBlock: boolean;
+  probeRows: number;
+  remainder: boolean;
   precision: 'float32' | 'float16';
   /** Most tokens to write; absent: what suits the task. */
   maxTokens?: number;
@@ -47,6 +49,8 @@ export function defaultSettings(): Settings {
     segmentSize: 256,
     permute: true,
     exactLastBlock: true,
+    probeRows: 8,
+    remainder: true,
     precision: 'float32',
     temperature: 0,
     topP: 1,
@@ -95,11 +99,12 @@ export function promptRequest({task, pages, facts, asked}: Settings, length: num
 }
 
 export function runRequest(settings: Settings, length: number, machine: Machine): RunRequest {
-  const {blockSize, segmentSize, threshold, permute, exactLastBlock, temperature, topP, seed} = settings;
+  const {blockSize, segmentSize, threshold, permute, exactLastBlock, probeRows, remainder} = settings;
+  const {temperature, topP, seed} = settings;
   const precision = machine.float16 === 'none' ? 'float32' : settings.precision;
   return {
     prompt: promptRequest(settings, length),
-    options: {blockSize, segmentSize, threshold, permute, exactLastBlock, precision},
+    options: {blockSize, segmentSize, threshold, permute, exactLastBlock, probeRows, remainder, precision},
     maxTokens: settings.maxTokens ?? defaultMaxTokens(settings.task),
     sampling: {temperature, topP, seed},
   };
@@ -181,6 +186,8 @@ const fields: {[K in Single]: Field<Value<K>>} = {
   segmentSize: choice('segment', SEGMENT_SIZES),
   permute: yesOrNo('permute'),
   exactLastBlock: yesOrNo('exact-last'),
+  probeRows: whole('probes', 0, 64),
+  remainder: yesOrNo('remainder'),
   precision: choice('precision', ['float32', 'float16']),
   maxTokens: whole('tokens', 1, MOST_WRITTEN_TOKENS),
   temperature: decimal('temperature', 0, 2),

@@ -32,6 +32,8 @@ export class SettingsForm {
   private readonly segmentSize = byId<HTMLSelectElement>('segment-size');
   private readonly permute = byId<HTMLInputElement>('permute');
   private readonly exactLastBlock = byId<HTMLInputElement>('exact-last-block');
+  private readonly probeRows = byId<HTMLInputElement>('probe-rows');
+  private readonly remainder = byId<HTMLInputElement>('remainder');
   private readonly precision = byId<HTMLSelectElement>('precision');
   private readonly maxTokens = byId<HTMLInputElement>('max-tokens');
   private readonly temperature = byId<HTMLInputElement>('temperature');
@@ -60,6 +62,8 @@ export class SettingsForm {
     listen(this.segmentSize, () => ({segmentSize: Number(this.segmentSize.value)}));
     listen(this.permute, () => ({permute: this.permute.checked}));
     listen(this.exactLastBlock, () => ({exactLastBlock: this.exactLastBlock.checked}));
+    listen(this.probeRows, () => ({probeRows: Number(this.probeRows.value)}));
+    listen(this.remainder, () => ({remainder: this.remainder.checked}));
     listen(this.precision, () => ({precision: this.precision.value as Settings['precision']}));
     listen(this.maxTokens, () => ({maxTokens: Number(this.maxTokens.value)}));
     listen(this.temperature, () => ({temperature: Number(this.temperature.value)}));
@@ -123,6 +127,8 @@ export class SettingsForm {
     this.segmentSize.value = String(settings.segmentSize);
     this.permute.checked = settings.permute;
     this.exactLastBlock.checked = settings.exactLastBlock;
+    setUnlessEdited(this.probeRows, settings.probeRows);
+    this.remainder.checked = settings.remainder;
     this.showPrecision();
     setUnlessEdited(this.maxTokens, settings.maxTokens ?? defaultMaxTokens(settings.task));
     setUnlessEdited(this.temperature, settings.temperature);
@@ -179,13 +185,16 @@ function inventFact(facts: PlacedFact[]): PlacedFact {
   }
 }
 
-function summariseOptions({threshold, blockSize, segmentSize, permute, exactLastBlock, precision}: Settings): string {
+function summariseOptions(settings: Settings): string {
+  const {threshold, blockSize, segmentSize, permute, exactLastBlock, probeRows, remainder, precision} = settings;
   return [
     `τ ${threshold}`,
     `blocks of ${blockSize}`,
     `segments of ${segmentSize}`,
     permute ? 'permuted' : 'not permuted',
     exactLastBlock ? 'last block by exact attention' : 'last block by the estimate',
+    `probe rows: ${probeRows}`,
+    remainder ? 'skipped blocks by their summaries' : 'skipped blocks dropped',
     precision,
   ].join(' · ');
 }

@@ -42,6 +42,8 @@ export function timingOf(
         segmentSize: `segments of ${options.segmentSize}`,
         permute: options.permute ? 'permuted' : 'not permuted',
         exactLastBlock: options.exactLastBlock ? 'last block by exact attention' : 'last block by the estimate',
+        probeRows: `probe rows: ${options.probeRows}`,
+        remainder: options.remainder ? 'skipped blocks by their summaries' : 'skipped blocks dropped',
         ...shared,
       },
     },

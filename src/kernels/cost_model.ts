@@ -20,8 +20,9 @@ export interface AttentionCosts {
   programs: number;
   probePrograms: number;
   remainderPrograms: number;
-  /** What the stages before attention take at the least. */
+  /** What the stages before attention take at the least, and each further program of probe rows and of the remainder. */
   fixed: number;
+  programFixed: number;
   /** A multiply-add of a proxy row with a key, which is computed twice. */
   proxyMultiplyAdd: number;
   /** A multiply-add of a probe row with a key. */
@@ -112,11 +113,10 @@ export function timeOfBlocks(
   const rows = Math.min(blockSize, queryLength);
   const skipped = remainder ? (visible - kept) * rows * (2 * headDim + valueDim) * costs.summaryMultiplyAdd : 0;
   const perHead = attend + permute + score + select + probes + estimate + skipped;
-  const device = costs.fixed + batch * heads * perHead;
+  const further = (probeRows > 0 ? costs.probePrograms : 0) + (remainder ? costs.remainderPrograms : 0);
+  const device = costs.fixed + further * costs.programFixed + batch * heads * perHead;
   // Recording goes on while the device works: what takes longer counts.
-  const programs =
-    costs.programs + (probeRows > 0 ? costs.probePrograms : 0) + (remainder ? costs.remainderPrograms : 0);
-  return Math.max(programs * costs.record, device);
+  return Math.max((costs.programs + further) * costs.record, device);
 }
 
 /** Share of the blocks visible to a query that is expected to be kept: what the rules keep, and a share of the others. */

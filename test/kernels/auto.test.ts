@@ -67,6 +67,20 @@ describe('cost model', () => {
     });
   }
 
+  // Node with Dawn on the H100, docs/benchmarks.md: all stages, with probe rows and the remainder.
+  for (const [length, sparse, density] of [
+    [4096, 0.415, 0.372],
+    [8192, 0.791, 0.233],
+    [16384, 1.753, 0.155],
+  ]) {
+    it(`is near what was measured with probe rows and the remainder at ${length} tokens`, () => {
+      const geometry = geometryOf(length, 4);
+      const rules = {threshold: 0.9, causal: true, probeRows: 8, remainder: true};
+      expect(sparseTime(geometry, rules, costsOf['WebGPU, float32']) / sparse).to.be.within(0.9, 1.15);
+      expect(expectedDensity(geometry, rules)).to.be.closeTo(density, 0.04);
+    });
+  }
+
   // Chromium on the H200, docs/benchmarks-webgl.md: exact and block-sparse attention. 4 heads of 64.
   const measuredOnWebGL: Array<[number, number, number]> = [
     [4096, 16.6, 10.8],
@@ -165,6 +179,7 @@ describe('cost model', () => {
         const slower = {...costs, multiplyAdds: costs.multiplyAdds / times};
         for (const name of [
           'fixed',
+          'programFixed',
           'proxyMultiplyAdd',
           'probeMultiplyAdd',
           'summaryMultiplyAdd',
@@ -218,11 +233,12 @@ describeBackends('auto', (backend) => {
     this.timeout(180_000);
     // Few heads and values, so that software gets through: these are short runs of it, and long ones of exact attention.
     const shape = backend === 'cpu' ? {length: 2048, headDim: 8} : {heads: 2, length: 8192, headDim: 32};
+    const options = {...paper, threshold: 0};
     const [q, k, v] = tensors(randomInputs(shape, 53));
-    const byDefault = Array.from(await pbsAttention(q, k, v, {threshold: 0}).data());
-    const blocks = Array.from(await pbsAttention(q, k, v, {threshold: 0, auto: false}).data());
+    const byDefault = Array.from(await pbsAttention(q, k, v, options).data());
+    const blocks = Array.from(await pbsAttention(q, k, v, {...options, auto: false}).data());
     expect(byDefault.every((x, i) => x === blocks[i])).to.equal(true);
-    const plan = pbsAttentionPlan(q, k, {threshold: 0});
+    const plan = pbsAttentionPlan(q, k, options);
     expect(await pbsAttentionDensity(plan), 'blocks left out').to.be.below(0.5);
   });
 

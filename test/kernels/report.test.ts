@@ -17,7 +17,7 @@ import {expect} from 'chai';
 import type {PBSAttentionOptions, PBSAttentionReport} from '../../src/index';
 import {flashAttention, pbsAttention, pbsAttentionDensity, pbsAttentionPlan} from '../../src/index';
 import {describeBackends, describeOnCPU, testBackends} from '../environment';
-import {randomInputs, repeatHeads, tensors} from '../reference';
+import {paper, randomInputs, repeatHeads, tensors} from '../reference';
 
 const shape = {batch: 2, heads: 2, keyValueHeads: 1, length: 104, headDim: 8};
 const options = {blockSize: 16, segmentSize: 32, threshold: 0.6, auto: false};
@@ -167,8 +167,10 @@ if (testBackends().includes('webgpu')) {
         return runProgram.apply(this, args);
       };
       try {
+        pbsAttention(q, k, v, {...options, ...paper});
+        expect(names.splice(0)).to.have.length(9);
         pbsAttention(q, k, v, options);
-        expect(names).to.have.length(9);
+        expect(names, 'with probe rows and the remainder').to.have.length(16);
         expect(names.some(isKeptMass)).to.equal(false);
         pbsAttention(q, k, v, {...options, onReport: (report) => report.dispose()});
         expect(names.some(isKeptMass)).to.equal(true);

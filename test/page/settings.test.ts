@@ -39,6 +39,8 @@ const anySettings: fc.Arbitrary<Settings> = fc
     threshold: hundredths(0, 1),
     permute: fc.boolean(),
     exactLastBlock: fc.boolean(),
+    probeRows: fc.integer({min: 0, max: 64}),
+    remainder: fc.boolean(),
     precision: fc.constantFrom('float32' as const, 'float16' as const),
     temperature: hundredths(0, 2),
     topP: hundredths(0.01, 1),

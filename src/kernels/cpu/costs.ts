@@ -9,6 +9,7 @@ export const cpuCosts: AttentionCosts = {
   probePrograms: 0,
   remainderPrograms: 0,
   fixed: 0,
+  programFixed: 0,
   proxyMultiplyAdd: 6e-6,
   probeMultiplyAdd: 6e-6,
   summaryMultiplyAdd: 6e-6,

@@ -14,6 +14,8 @@ export const webglCosts: AttentionCosts = {
   probePrograms: 12,
   remainderPrograms: 6,
   fixed: 0.3,
+  // As those of the stages before; those of probe rows and the remainder were not timed.
+  programFixed: 0.012,
   proxyMultiplyAdd: 6.9e-9,
   // Of a proxy row, once.
   probeMultiplyAdd: 3.5e-9,

@@ -1,6 +1,8 @@
 import {util} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
+import type {PBSAttentionAttrs} from '../attention_kernels.js';
 import type {BlockGeometry} from '../block_geometry.js';
+import {stateVectors} from './softmax_state.js';
 
 /**
  * Throws if a tensor of the op is larger than what one binding of the device can hold. Past that limit tfjs returns
@@ -20,8 +22,20 @@ export function checkBufferSizes(op: string, backend: WebGPUBackend, shapes: Rec
 }
 
 /** Shapes of the tensors that grow fastest between the stages. */
-export function planShapes({batch, heads, keyLength, queryBlocks, keyBlocks}: BlockGeometry): Record<string, number[]> {
-  return {'key order': [batch, heads, keyLength], 'block lists': [batch, heads, queryBlocks, keyBlocks + 1]};
+export function planShapes(
+  {batch, heads, keyLength, queryBlocks, keyBlocks}: BlockGeometry,
+  {probeRows}: Pick<PBSAttentionAttrs, 'probeRows'>,
+): Record<string, number[]> {
+  return {
+    'key order': [batch, heads, keyLength],
+    'block lists': [batch, heads, queryBlocks, keyBlocks + 1],
+    ...(probeRows > 0 && {'log sums of probe rows': [batch, heads, queryBlocks * probeRows, keyBlocks]}),
+  };
+}
+
+/** Shape of the state of the softmax that the remainder is handed on as. */
+export function remainderShape({batch, heads, queryLength, valueDim}: BlockGeometry): Record<string, number[]> {
+  return {remainder: [batch, heads, queryLength, 4 * stateVectors(valueDim)]};
 }
 
 /** Throws because no tile of the head dim (or of the value dim, where that is larger) is small enough for the device. */

@@ -28,7 +28,7 @@ import type {BlockPlan} from './attend_walk.js';
 import {blockLists} from './block_lists.js';
 import {blockMask} from './block_mask.js';
 import {webgpuCosts} from './costs.js';
-import {checkBufferSizes, planShapes} from './device_limits.js';
+import {checkBufferSizes, planShapes, remainderShape} from './device_limits.js';
 import {keptMass} from './kept_mass.js';
 import {permute} from './permute.js';
 import {probedScores} from './probed_scores.js';
@@ -54,7 +54,10 @@ function pbsAttention(args: {
     return exactAttention('pbsAttention', inputs, backend, attrs);
   }
   checkBufferSizes('pbsAttention', backend, {...shapesOf(inputs), ...outputShape(geometry)});
-  checkBufferSizes('pbsAttention', backend, planShapes(geometry));
+  checkBufferSizes('pbsAttention', backend, {
+    ...planShapes(geometry, isPlanned ? {probeRows: 0} : attrs),
+    ...(attrs.remainder && remainderShape(geometry)),
+  });
   return withScratch(backend, (scratch) => {
     let plan: BlockPlan;
     if (isPlanned) {
@@ -103,7 +106,7 @@ function pbsAttentionPlan(args: {
   const geometry = blockGeometry(query, key, attrs);
   const {batch, heads, keyLength, queryBlocks, keyBlocks} = geometry;
   checkBufferSizes('pbsAttentionPlan', backend, shapesOf(inputs));
-  checkBufferSizes('pbsAttentionPlan', backend, planShapes(geometry));
+  checkBufferSizes('pbsAttentionPlan', backend, planShapes(geometry, attrs));
   if (isExact(geometry, attrs)) {
     const plan = exactPlan(geometry, attrs.causal);
     const outputs = [
@@ -146,7 +149,11 @@ function pbsAttentionGrad(args: {
   if (!isPlanned && runsExact(geometry, attrs, costs)) {
     return exactGradients(op, inputs, backend, attrs);
   }
-  checkBufferSizes(op, backend, {...shapesOf(inputs), ...planShapes(geometry), ...gradientShapes(geometry, true)});
+  checkBufferSizes(op, backend, {
+    ...shapesOf(inputs),
+    ...planShapes(geometry, attrs),
+    ...gradientShapes(geometry, true),
+  });
   return withScratch(backend, (scratch) => {
     let plan: BlockPlan;
     if (isPlanned) {

@@ -14,7 +14,6 @@ import {ProxyMassProgram} from './score_blocks.js';
 import {SummarizeBlocksProgram} from './summarize_blocks.js';
 import {summaryScore, summaryUniforms} from './summary_score.js';
 import {chooseTile} from './tile.js';
-import {workgroupReduce} from './workgroup_reduce.js';
 
 /**
  * The other form of stage 2, where `probeRows` is not 0 (not in the paper): scores as {@link scoreBlocks} gives them, but
@@ -70,8 +69,7 @@ interface ProbedScoresVariant extends GridVariant, ProxyRangeVariant {
   exactLastBlock: boolean;
 }
 
-/** Few, so that the parts of a reduction and the queries fit the smallest workgroup memory. */
-const threads = 64;
+const threads = 128;
 
 /** float32 `[batch, heads, queryBlocks, keyBlocks]`: the scores. */
 export class ProbedScoresProgram extends AttentionProgram<ProbedScoresVariant> {
@@ -116,10 +114,9 @@ export class ProbedScoresProgram extends AttentionProgram<ProbedScoresVariant> {
     return `
 // A workgroup computes the scores of one query block; an invocation computes every ${threads}th key block. Four rows of queries are
 // taken at a time, as the columns of matrices in workgroup memory: a vec4 holds the same of four rows. The result itself
-// adds up what they pay to a key block, each value touched by one invocation alone, so that only the reductions of maximum
-// and sum over key blocks need workgroup memory and barriers.
+// adds up what they pay to a key block, each value touched by one invocation alone, so that only the sums over key blocks
+// need workgroup memory and barriers.
 ${workgroupIndex}${gridFunctions(grid)}${padded ? keyEnd('uniforms.outShape.y', 'uniforms.keyLength') : ''}${exactLastBlock ? proxyRange(positions, 'uniforms.queryShape.z') : ''}
-${workgroupReduce(threads, 'vec4<f32>')}
 ${readRow('readQuery', 'query', headDim)}
 ${readRow('readSummary', 'summaries', headDim)}
 ${summaryScore}
@@ -144,11 +141,28 @@ fn scoresOf(head : i32, block : i32, end : i32) -> vec4<f32> {
   return summaryScore(byMean, byVariance, vec4<f32>(countOf(block, end)));
 }
 
+var<workgroup> maxima : array<vec4<f32>, ${threads}>;
+var<workgroup> sums : array<vec4<f32>, ${threads}>;
+
 // log2 of the sum of exp2 over all invocations, from maxima and sums of their own.
 fn logSum(localMax : vec4<f32>, localSum : vec4<f32>) -> vec4<f32> {
-  let most = workgroupMax(localMax);
-  let sum = workgroupSum(localSum * exp2(localMax - most));
-  return select(most + log2(sum), vec4<f32>(masked), sum == vec4<f32>(0.0));
+  let local = i32(localIndex);
+  maxima[local] = localMax;
+  sums[local] = localSum;
+  // Barriers: each round reads what other invocations wrote in the round before.
+  workgroupBarrier();
+  for (var stride = ${threads / 2}; stride > 0; stride /= 2) {
+    if (local < stride) {
+      let most = max(maxima[local], maxima[local + stride]);
+      sums[local] = sums[local] * exp2(maxima[local] - most) + sums[local + stride] * exp2(maxima[local + stride] - most);
+      maxima[local] = most;
+    }
+    workgroupBarrier();
+  }
+  let total = select(maxima[0] + log2(sums[0]), vec4<f32>(masked), sums[0] == vec4<f32>(0.0));
+  // Barrier: the next sum overwrites both.
+  workgroupBarrier();
+  return total;
 }
 
 fn main(index : i32) {

@@ -1,10 +1,10 @@
 /**
  * Sum and maximum over all invocations of a workgroup, in workgroup memory. All invocations call them together and all
- * get the result. `threads` is a power of two; a vector is reduced component by component.
+ * get the result. `threads` is a power of two.
  */
-export function workgroupReduce(threads: number, type: 'f32' | 'vec4<f32>' = 'f32'): string {
+export function workgroupReduce(threads: number): string {
   const reduce = (name: string, combine: string) => `
-fn ${name}(x : ${type}) -> ${type} {
+fn ${name}(x : f32) -> f32 {
   let local = i32(localIndex);
   reduceBuffer[local] = x;
   // Barriers: each round reads what other invocations wrote in the round before.
@@ -21,7 +21,7 @@ fn ${name}(x : ${type}) -> ${type} {
   return total;
 }`;
   return `
-var<workgroup> reduceBuffer : array<${type}, ${threads}>;
+var<workgroup> reduceBuffer : array<f32, ${threads}>;
 ${reduce('workgroupSum', 'reduceBuffer[local] + reduceBuffer[local + stride]')}
 ${reduce('workgroupMax', 'max(reduceBuffer[local], reduceBuffer[local + stride])')}`;
 }

@@ -1,7 +1,7 @@
-// A workgroup computes the scores of one query block; an invocation computes every 64th key block. Four rows of queries are
+// A workgroup computes the scores of one query block; an invocation computes every 128th key block. Four rows of queries are
 // taken at a time, as the columns of matrices in workgroup memory: a vec4 holds the same of four rows. The result itself
-// adds up what they pay to a key block, each value touched by one invocation alone, so that only the reductions of maximum
-// and sum over key blocks need workgroup memory and barriers.
+// adds up what they pay to a key block, each value touched by one invocation alone, so that only the sums over key blocks
+// need workgroup memory and barriers.
 
 fn workgroupIndex() -> i32 {
   return i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
@@ -16,42 +16,6 @@ fn visibleBlocks(queryBlock : i32) -> i32 {
 fn proxyRange(head : i32) -> vec2<i32> {
   let end = uniforms.queryShape.z;
   return vec2<i32>(max(0, end - uniforms.proxyRows), end);
-}
-
-var<workgroup> reduceBuffer : array<vec4<f32>, 64>;
-
-fn workgroupSum(x : vec4<f32>) -> vec4<f32> {
-  let local = i32(localIndex);
-  reduceBuffer[local] = x;
-  // Barriers: each round reads what other invocations wrote in the round before.
-  workgroupBarrier();
-  for (var stride = 32; stride > 0; stride /= 2) {
-    if (local < stride) {
-      reduceBuffer[local] = reduceBuffer[local] + reduceBuffer[local + stride];
-    }
-    workgroupBarrier();
-  }
-  let total = reduceBuffer[0];
-  // Barrier: the next reduction overwrites the buffer.
-  workgroupBarrier();
-  return total;
-}
-
-fn workgroupMax(x : vec4<f32>) -> vec4<f32> {
-  let local = i32(localIndex);
-  reduceBuffer[local] = x;
-  // Barriers: each round reads what other invocations wrote in the round before.
-  workgroupBarrier();
-  for (var stride = 32; stride > 0; stride /= 2) {
-    if (local < stride) {
-      reduceBuffer[local] = max(reduceBuffer[local], reduceBuffer[local + stride]);
-    }
-    workgroupBarrier();
-  }
-  let total = reduceBuffer[0];
-  // Barrier: the next reduction overwrites the buffer.
-  workgroupBarrier();
-  return total;
 }
 fn readQuery(row : i32, vector : i32) -> vec4<f32> { return query[row * 16 + vector]; }
 fn readSummary(row : i32, vector : i32) -> vec4<f32> { return summaries[row * 16 + vector]; }
@@ -85,11 +49,28 @@ fn scoresOf(head : i32, block : i32, end : i32) -> vec4<f32> {
   return summaryScore(byMean, byVariance, vec4<f32>(countOf(block, end)));
 }
 
+var<workgroup> maxima : array<vec4<f32>, 128>;
+var<workgroup> sums : array<vec4<f32>, 128>;
+
 // log2 of the sum of exp2 over all invocations, from maxima and sums of their own.
 fn logSum(localMax : vec4<f32>, localSum : vec4<f32>) -> vec4<f32> {
-  let most = workgroupMax(localMax);
-  let sum = workgroupSum(localSum * exp2(localMax - most));
-  return select(most + log2(sum), vec4<f32>(masked), sum == vec4<f32>(0.0));
+  let local = i32(localIndex);
+  maxima[local] = localMax;
+  sums[local] = localSum;
+  // Barriers: each round reads what other invocations wrote in the round before.
+  workgroupBarrier();
+  for (var stride = 64; stride > 0; stride /= 2) {
+    if (local < stride) {
+      let most = max(maxima[local], maxima[local + stride]);
+      sums[local] = sums[local] * exp2(maxima[local] - most) + sums[local + stride] * exp2(maxima[local + stride] - most);
+      maxima[local] = most;
+    }
+    workgroupBarrier();
+  }
+  let total = select(maxima[0] + log2(sums[0]), vec4<f32>(masked), sums[0] == vec4<f32>(0.0));
+  // Barrier: the next sum overwrites both.
+  workgroupBarrier();
+  return total;
 }
 
 fn main(index : i32) {
@@ -112,7 +93,7 @@ fn main(index : i32) {
   let competing = blocks.x;
   let scores = row * uniforms.keyBlocks;
   if (exists) {
-    for (var i = local; i < uniforms.keyBlocks; i += 64) {
+    for (var i = local; i < uniforms.keyBlocks; i += 128) {
       result[scores + i] = 0.0;
     }
   }
@@ -124,14 +105,14 @@ fn main(index : i32) {
     let first = (row * probeRows + firstProbe) * uniforms.keyBlocks;
     var localMax = vec4<f32>(masked);
     var localSum = vec4<f32>(0.0);
-    for (var i = local; i < visible; i += 64) {
+    for (var i = local; i < visible; i += 128) {
       let x = fourProbes(first + i, probeRows - firstProbe);
       let newMax = max(localMax, x);
       localSum = localSum * exp2(localMax - newMax) + select(exp2(x - newMax), vec4<f32>(0.0), x == vec4<f32>(masked));
       localMax = newMax;
     }
     let total = logSum(localMax, localSum);
-    for (var i = local; i < competing; i += 64) {
+    for (var i = local; i < competing; i += 128) {
       let x = fourProbes(first + i, probeRows - firstProbe);
       let shares = select(exp2(x - total), vec4<f32>(0.0), x == vec4<f32>(masked));
       result[scores + i] = max(result[scores + i], 0.1 * max(max(shares.x, shares.y), max(shares.z, shares.w)));
@@ -143,7 +124,7 @@ fn main(index : i32) {
     let firstRow = queryBlock * uniforms.blockSize;
     let rowCount = min(uniforms.blockSize, uniforms.queryShape.z - firstRow);
     for (var firstEven = 0; firstEven < 16; firstEven += 4) {
-      for (var v = local; v < 16; v += 64) {
+      for (var v = local; v < 16; v += 128) {
         queries[v] = transpose(mat4x4<f32>(
           uniforms.logitScale * readQuery(head * uniforms.queryShape.z + firstRow + max(0, ((firstEven + 1) * rowCount) / 16 - 1), v),
           uniforms.logitScale * readQuery(head * uniforms.queryShape.z + firstRow + max(0, ((firstEven + 2) * rowCount) / 16 - 1), v),
@@ -154,28 +135,28 @@ fn main(index : i32) {
       workgroupBarrier();
       var localMax = vec4<f32>(masked);
       var localSum = vec4<f32>(0.0);
-      for (var i = local; i < competing; i += 64) {
+      for (var i = local; i < competing; i += 128) {
         let x = scoresOf(head, i, end);
         let newMax = max(localMax, x);
         localSum = localSum * exp2(localMax - newMax) + exp2(x - newMax);
         localMax = newMax;
       }
       let ownRows = row * 16 + firstEven;
-      for (var i = local; i < blocks.y - scoredBlocks(queryBlock); i += 64) {
+      for (var i = local; i < blocks.y - scoredBlocks(queryBlock); i += 128) {
         let x = vec4<f32>(ownLogSums[(ownRows + 0) * uniforms.ownLogSumsShape.z + i], ownLogSums[(ownRows + 1) * uniforms.ownLogSumsShape.z + i], ownLogSums[(ownRows + 2) * uniforms.ownLogSumsShape.z + i], ownLogSums[(ownRows + 3) * uniforms.ownLogSumsShape.z + i]);
         let newMax = max(localMax, x);
         localSum = localSum * exp2(localMax - newMax) + select(exp2(x - newMax), vec4<f32>(0.0), x == vec4<f32>(masked));
         localMax = newMax;
       }
       let total = logSum(localMax, localSum);
-      for (var i = local; i < competing; i += 64) {
+      for (var i = local; i < competing; i += 128) {
         result[scores + i] += dot(exp2(scoresOf(head, i, end) - total), vec4<f32>(0.0625));
       }
       // Barrier: the next four queries replace these.
       workgroupBarrier();
     }
   }
-  for (var i = local; i < competing; i += 64) {
+  for (var i = local; i < competing; i += 128) {
     if (blocks.z != 0) { result[scores + i] += proxyMass[head * uniforms.keyBlocks + i]; }
     result[scores + i] /= 1.1;
   }
