@@ -78,31 +78,35 @@ function sweepPlots(experiment: string, rows: readonly SweepRow[], add: Add): vo
           label: setting === 'segmentSize' ? 'segment size' : 'block size',
           tickFormat: (v: number) => String(v),
         };
-  const channels = {x, fx: 'tokens', stroke: 'series'} as const;
-  const marks = (y: string, low: string, high: string) => [
-    Plot.ruleX(points, {...channels, y1: low, y2: high}),
-    Plot.lineY(points, {...channels, y, sort: x}),
-    Plot.dot(points, {...channels, y, fill: 'series', r: 2.5}),
+  // Loss, blocks and time are of all prompts, whatever their task; answers are of one.
+  const tasks = [...new Set(points.map(({task}) => task))];
+  const first = points.filter(({task}) => task === tasks[0]);
+  const byTask = tasks.length > 1 ? ({fy: 'task'} as const) : {};
+  const channels = {x, fx: 'tokens', stroke: 'series', z: 'series'} as const;
+  const marks = (of: readonly Point[], y: string, low: string, high: string, facet: {fy?: 'task'} = {}) => [
+    Plot.ruleX(of, {...channels, ...facet, y1: low, y2: high}),
+    Plot.lineY(of, {...channels, ...facet, y, sort: x}),
+    Plot.dot(of, {...channels, ...facet, y, fill: 'series', r: 2.5}),
   ];
-  const common = {x: xScale, fx: lengthScale(rows), color: {legend: true}};
+  const common = {x: {...xScale, inset: 8}, fx: lengthScale(rows), color: {legend: true}, marginRight: 60};
   add('loss', 'Loss above exact attention', {
     ...common,
     y: {label: 'nats', grid: true},
-    marks: [Plot.ruleY([0]), ...marks('loss', 'lossLow', 'lossHigh')],
+    marks: [Plot.ruleY([0]), ...marks(first, 'loss', 'lossLow', 'lossHigh')],
   });
   add('needle', 'Questions answered', {
     ...common,
     y: {label: 'share', domain: [0, 1], grid: true},
-    marks: marks('needle', 'needleLow', 'needleHigh'),
+    marks: marks(points, 'needle', 'needleLow', 'needleHigh', byTask),
   });
   if (setting !== undefined) {
     add('density', 'Blocks kept', {
       ...common,
       y: {label: 'density', grid: true, zero: true},
-      marks: lines(points, 'density', channels),
+      marks: lines(first, 'density', channels),
     });
   }
-  const timed = points.filter(({speedUp}) => speedUp !== undefined);
+  const timed = first.filter(({speedUp}) => speedUp !== undefined);
   if (timed.length > 0) {
     add('speed-up', 'Speed-up of attention over exact', {
       ...common,
@@ -181,7 +185,7 @@ function lines(points: readonly Point[], y: string, channels: {x: string; fx: st
   ];
 }
 
-/** A point for each task of a row; a series for each curve of the sub-command and each task, where there are several. */
+/** A point for each task of a row; a series for each curve of the sub-command. */
 function pointsOf(experiment: string, row: SweepRow): Point[] {
   const tasks = Object.entries(row.needle);
   return tasks.map(([task, {share}]) => ({
@@ -189,7 +193,7 @@ function pointsOf(experiment: string, row: SweepRow): Point[] {
     variant: row.variant,
     task,
     tokens: row.length.toLocaleString('en'),
-    series: [seriesOf(experiment, row), ...(tasks.length > 1 ? [task] : [])].join(', '),
+    series: seriesOf(experiment, row),
     setting: Number(row.settings[SETTING[experiment]]),
     density: row.density,
     loss: row.lossDifference.value,
