@@ -151,7 +151,8 @@ function pbsAttentionGrad(args: {
   }
   checkBufferSizes(op, backend, {
     ...shapesOf(inputs),
-    ...planShapes(geometry, attrs),
+    ...planShapes(geometry, isPlanned ? {probeRows: 0} : attrs),
+    ...(attrs.remainder && remainderShape(geometry)),
     ...gradientShapes(geometry, true),
   });
   return withScratch(backend, (scratch) => {
