@@ -1,5 +1,6 @@
 import {
   type AgreementResult,
+  type DecodeResult,
   type ExactResult,
   type MemoryResult,
   METHODS,
@@ -40,6 +41,7 @@ export function report(runs: readonly Run[]): string {
       results.filter((result) => result.kind === 'sparse'),
       backend,
     ),
+    ...decodeTable(results.filter((result) => result.kind === 'decode')),
     ...memoryTables(results.filter((result) => result.kind === 'memory')),
     ...agreementTable(results.filter((result) => result.kind === 'agreement')),
   ];
@@ -55,9 +57,11 @@ function latest(runs: readonly Run[]): Result[] {
       const rest =
         result.kind === 'sparse'
           ? [result.data, result.layer, result.precision, result.threshold]
-          : 'method' in result
-            ? [result.method]
-            : [];
+          : result.kind === 'decode'
+            ? [result.rows]
+            : 'method' in result
+              ? [result.method]
+              : [];
       byCase.set([kind, shape, length, ...rest].join(' '), result);
     }
   }
@@ -138,6 +142,24 @@ const isOurs = (method: Method) => method.startsWith('ours');
 /** What a peer is compared with: ours in the same precision. */
 function ratioBases(method: Method): Method[] {
   return method === 'ort-f16' ? ['ours-f16', 'ours-f16-plain'] : ['ours-f32'];
+}
+
+function decodeTable(results: DecodeResult[]): string[] {
+  if (results.length === 0) return [];
+  const rows = results.map(({shape, length, rows, call, gpu, composed}) => [
+    shape,
+    length.toLocaleString('en'),
+    String(rows),
+    milliseconds(call),
+    gpu === undefined ? '' : gpu.toPrecision(3),
+    composed ? milliseconds(composed) : '',
+    composed ? `${(composed.median / call.median).toFixed(2)}×` : '',
+  ]);
+  return [
+    '## Decoding',
+    'Exact attention of the last query rows over a cache. Calls this short are mostly recording, on the processor.',
+    table(['heads', 'keys', 'rows', 'ours, float32', 'on the GPU', 'tfjs composed, float32', 'to ours'], rows),
+  ];
 }
 
 function memoryTables(results: MemoryResult[]): string[] {

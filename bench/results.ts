@@ -70,6 +70,21 @@ export interface MemoryResult {
   scoreMatrix: number;
 }
 
+/** Exact attention of a few query rows over a cache of keys and values. */
+export interface DecodeResult {
+  kind: 'decode';
+  shape: string;
+  /** Keys. */
+  length: number;
+  /** Query rows. */
+  rows: number;
+  call: Timing;
+  /** Milliseconds on the GPU, all programs together; absent without timestamps. */
+  gpu?: number;
+  /** tfjs's own ops; absent for several rows. */
+  composed?: Timing;
+}
+
 /** How far another implementation's output is from ours, so that it surely computes the same thing. */
 export interface AgreementResult {
   kind: 'agreement';
@@ -81,7 +96,7 @@ export interface AgreementResult {
   note?: string;
 }
 
-export type Result = ExactResult | SparseResult | MemoryResult | AgreementResult;
+export type Result = ExactResult | SparseResult | DecodeResult | MemoryResult | AgreementResult;
 
 /** One start of the benchmark. */
 export interface Run {

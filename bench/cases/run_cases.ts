@@ -5,6 +5,7 @@ import type {Run} from '../results';
 import {compareOutputs} from './agreement_cases';
 import {CaseRunner, type Place} from './case_runner';
 import {timeComposed, timeOnnx, timeOurs} from './exact_cases';
+import {timeDecoding} from './decode_cases';
 import {measureMemory} from './memory_cases';
 import {timeCaptured, timeSynthetic} from './sparse_cases';
 
@@ -15,6 +16,7 @@ const GROUP_CASES: Record<Group, (runner: CaseRunner) => Promise<void>> = {
   composed: timeComposed,
   captured: timeCaptured,
   synthetic: timeSynthetic,
+  decode: timeDecoding,
   memory: measureMemory,
 };
 
