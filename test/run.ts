@@ -69,7 +69,7 @@ async function runInBrowser(): Promise<Counts> {
         seconds.set(suite[0], (seconds.get(suite[0]) ?? 0) + time / 1000);
       }) as never,
     );
-    server.on('exit' as never, () => {
+    server.once('exit' as never, () => {
       if (process.env.TEST_TIMES) {
         [...seconds].sort((a, b) => b[1] - a[1]).forEach(([suite, s]) => console.log(`${s.toFixed(0)} s  ${suite}`));
       }
