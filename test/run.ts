@@ -57,7 +57,11 @@ async function runInBrowser(): Promise<Counts> {
   );
   return new Promise((resolve) => {
     const counts: Counts = {passed: 0, failed: 0};
+    const seconds = new Map<string, number>();
     const server = new karma.Server(config, (exitCode) => {
+      if (process.env.TEST_TIMES) {
+        [...seconds].sort((a, b) => b[1] - a[1]).forEach(([suite, s]) => console.log(`${s.toFixed(0)} s  ${suite}`));
+      }
       // A browser that never came up, or broke off, has reported no failed test.
       const brokeOff = exitCode !== 0 && counts.failed === 0;
       resolve(brokeOff ? {...counts, failed: 1} : counts);
@@ -69,11 +73,6 @@ async function runInBrowser(): Promise<Counts> {
         seconds.set(suite[0], (seconds.get(suite[0]) ?? 0) + time / 1000);
       }) as never,
     );
-    server.once('exit' as never, () => {
-      if (process.env.TEST_TIMES) {
-        [...seconds].sort((a, b) => b[1] - a[1]).forEach(([suite, s]) => console.log(`${s.toFixed(0)} s  ${suite}`));
-      }
-    });
     server.on('run_complete', (_browsers, {success, failed}) => Object.assign(counts, {passed: success, failed}));
     void server.start();
   });
