@@ -66,7 +66,6 @@ async function runInBrowser(): Promise<Counts> {
       const brokeOff = exitCode !== 0 && counts.failed === 0;
       resolve(brokeOff ? {...counts, failed: 1} : counts);
     });
-    const seconds = new Map<string, number>();
     server.on(
       'spec_complete' as 'run_complete',
       ((_browser: unknown, {suite, time}: {suite: string[]; time: number}) => {
