@@ -5,7 +5,7 @@ import {expect} from 'chai';
 import {flashAttention} from '../../src/index';
 import {attend} from '../../src/kernels/cpu/attend';
 import {blockGeometry} from '../../src/kernels/block_geometry';
-import {SortKeysProgram} from '../../src/kernels/webgpu/permute';
+import {SortKeysProgram} from '../../src/kernels/webgpu/sort_keys';
 import {testBackends} from '../environment';
 import {relativeL1} from '../golden_cases';
 import {randomInputs} from '../reference';

@@ -13,12 +13,8 @@ import {CombineStatesProgram} from '../../src/kernels/webgpu/attend_split';
 import {BlockListsProgram} from '../../src/kernels/webgpu/block_lists';
 import {BlockLogSumsProgram} from '../../src/kernels/webgpu/block_log_sums';
 import {BlockMaskProgram} from '../../src/kernels/webgpu/block_mask';
-import {
-  KeyScoresProgram,
-  ProxyLogSumsProgram,
-  ProxyStatisticsProgram,
-  SortKeysProgram,
-} from '../../src/kernels/webgpu/permute';
+import {KeyScoresProgram, ProxyLogSumsProgram, ProxyStatisticsProgram} from '../../src/kernels/webgpu/permute';
+import {SortKeysProgram} from '../../src/kernels/webgpu/sort_keys';
 import {GradientKeyProgram} from '../../src/kernels/webgpu/gradient_key';
 import {GradientQueryProgram} from '../../src/kernels/webgpu/gradient_query';
 import {

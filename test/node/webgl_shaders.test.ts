@@ -28,14 +28,12 @@ import {
 import {GradientStatisticsProgram} from '../../src/kernels/webgl/gradient_statistics';
 import {KeptMassProgram} from '../../src/kernels/webgl/kept_mass';
 import {
-  indexColumns,
   KeyScoresProgram,
   ProxyLogSumsProgram,
   ProxyScoresProgram,
   ProxyStatisticsProgram,
-  RankKeysProgram,
-  SortKeysProgram,
 } from '../../src/kernels/webgl/permute';
+import {indexColumns, RankKeysProgram, SortKeysProgram} from '../../src/kernels/webgl/sort_keys';
 import {PermuteRowsProgram} from '../../src/kernels/webgl/permute_rows';
 import {MeanQueriesProgram, ProbeRowsProgram, QueryDistancesProgram} from '../../src/kernels/webgl/probe_rows';
 import {ProbedScoresProgram, RowLogSumsProgram, SummaryScoresProgram} from '../../src/kernels/webgl/probed_scores';

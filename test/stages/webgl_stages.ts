@@ -9,19 +9,14 @@ import {loadMask} from '../../src/kernels/webgl/attention_mask';
 import {blockMask} from '../../src/kernels/webgl/block_mask';
 import type {AttentionContext} from '../../src/kernels/webgl/context';
 import {attentionContext} from '../../src/kernels/webgl/context';
-import {
-  indexColumns,
-  keyIndexSplit,
-  keyScoreSplit,
-  permute,
-  RankKeysProgram,
-  SortKeysProgram,
-} from '../../src/kernels/webgl/permute';
+import {keyScoreSplit, permute} from '../../src/kernels/webgl/permute';
+import {indexColumns, keyIndexSplit, RankKeysProgram, SortKeysProgram} from '../../src/kernels/webgl/sort_keys';
 import {chooseProbeRows} from '../../src/kernels/webgl/probe_rows';
 import {probedScores} from '../../src/kernels/webgl/probed_scores';
 import type {RowTexture} from '../../src/kernels/webgl/row_texture';
 import {scoreBlocks} from '../../src/kernels/webgl/score_blocks';
 import {selectBlocks} from '../../src/kernels/webgl/select_blocks';
+import {SummarizeBlocksProgram} from '../../src/kernels/webgl/summarize_blocks';
 import type {RowSplit} from '../../src/kernels/webgl/tensor_rows';
 import {loadRows, storeRows} from '../../src/kernels/webgl/tensor_rows';
 import type {Inputs} from '../reference';
@@ -150,17 +145,20 @@ export function webglStages(
           keyScores: uploadKeyScores(order.keyScores, geometry),
           keyIndices: uploadIndices(order.keyIndices, geometry),
         };
+        const keys = uploadHeads(key, keyShape);
+        const lengths = uploadKeyLengths(keyLengths);
+        const summarize = new SummarizeBlocksProgram(keys, gpuOrder.keyIndices, geometry, true, lengths);
         const scores = probedScores(
           context,
           uploadHeads(query, queryShape),
-          uploadHeads(key, keyShape),
-          gpuOrder,
+          keys,
+          {...gpuOrder, summaries: own(summarize.run(context))},
           geometry,
           scale,
           causal,
           exactLastBlock,
           probeRows,
-          uploadKeyLengths(keyLengths),
+          lengths,
         );
         return read(scores, rowSplit(geometry.keyBlocks), stageShapes(geometry).scores);
       }),

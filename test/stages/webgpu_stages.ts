@@ -4,11 +4,13 @@ import {attend} from '../../src/kernels/webgpu/attend';
 import {attendRemainder} from '../../src/kernels/webgpu/attend_remainder';
 import {blockLists} from '../../src/kernels/webgpu/block_lists';
 import {blockMask} from '../../src/kernels/webgpu/block_mask';
-import {permute, SortKeysProgram} from '../../src/kernels/webgpu/permute';
+import {permute} from '../../src/kernels/webgpu/permute';
+import {SortKeysProgram} from '../../src/kernels/webgpu/sort_keys';
 import {chooseProbeRows} from '../../src/kernels/webgpu/probe_rows';
 import {probedScores} from '../../src/kernels/webgpu/probed_scores';
 import {scoreBlocks} from '../../src/kernels/webgpu/score_blocks';
 import {selectBlocks} from '../../src/kernels/webgpu/select_blocks';
+import {SummarizeBlocksProgram} from '../../src/kernels/webgpu/summarize_blocks';
 import type {Inputs} from '../reference';
 import type {StageRunner} from './stage_runner';
 import {stageShapes} from './stage_runner';
@@ -68,18 +70,20 @@ export function webgpuStages(gpu: WebGPUBackend): StageRunner {
           keyScores: uploadScores(order.keyScores, shapes.keyScores),
           keyIndices: upload(order.keyIndices, shapes.keyIndices),
         };
+        const lengths = uploadLengths(keyLengths);
+        const summarize = new SummarizeBlocksProgram(key, gpuOrder.keyIndices, geometry, true, lengths);
         const scores = probedScores(
           'test',
           gpu,
           query,
           key,
-          gpuOrder,
+          {...gpuOrder, summaries: own(summarize.run(gpu))},
           geometry,
           scale,
           causal,
           exactLastBlock,
           probeRows,
-          uploadLengths(keyLengths),
+          lengths,
         );
         return read(scores);
       }),

@@ -24,12 +24,12 @@ export interface SkippedBlocks {
   kept: RowTexture;
 }
 
-/** Summaries of the blocks of a plan, handed to `scratch`. */
+/** Summaries of the blocks of a plan; those that it does not have are made and handed to `scratch`. */
 export function summarizeSkipped(
   context: AttentionContext,
   key: RowTexture,
   value: RowTexture,
-  {keyIndices, blockLists}: BlockPlan,
+  {keyIndices, blockLists, summaries}: BlockPlan,
   geometry: BlockGeometry,
   scratch: Take<RowTexture>,
   keyLengths?: RowTexture,
@@ -37,7 +37,7 @@ export function summarizeSkipped(
   const summarize = (source: RowTexture, variance: boolean) =>
     scratch(new SummarizeBlocksProgram(source, keyIndices, geometry, variance, keyLengths).run(context));
   return {
-    summaries: summarize(key, true),
+    summaries: summaries ?? summarize(key, true),
     valueMeans: summarize(value, false),
     kept: scratch(blockMask(context, blockLists)),
   };

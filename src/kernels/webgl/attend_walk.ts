@@ -9,6 +9,8 @@ import {groupRows, headUniforms, keyBase, orNone} from './score_tile.js';
 export interface BlockPlan {
   keyIndices: RowTexture;
   blockLists: RowTexture;
+  /** Summaries of the key blocks, variances included, where the choice of blocks has made them. */
+  summaries?: RowTexture;
 }
 
 /**

@@ -2,7 +2,7 @@ import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {BlockGeometry} from '../block_geometry.js';
 import {each} from '../shader_text.js';
 import type {AttentionContext} from './context.js';
-import {indexColumns, keyIndexSplit} from './permute.js';
+import {indexColumns, keyIndexSplit} from './sort_keys.js';
 import type {Uniforms} from './program.js';
 import type {RowTexture} from './row_texture.js';
 import {groupRows, maskedScore} from './score_tile.js';

@@ -40,13 +40,15 @@ import {checkGradientSizes, checkMaskSize, checkPlanSizes, checkPlanTensors, che
 import {sumColumns} from './gradient_walk.js';
 import {keptMass} from './kept_mass.js';
 import {loadKeyLengths} from './key_lengths.js';
-import {indexColumns, keyIndexSplit, permute} from './permute.js';
+import {permute} from './permute.js';
+import {indexColumns, keyIndexSplit} from './sort_keys.js';
 import type {KeptRows} from './permute_rows.js';
 import {probedScores} from './probed_scores.js';
 import {withScratch} from './program.js';
 import type {RowTexture} from './row_texture.js';
 import {scoreBlocks} from './score_blocks.js';
 import {selectBlocks} from './select_blocks.js';
+import {SummarizeBlocksProgram} from './summarize_blocks.js';
 import {loadRows, storeRows, withTexture} from './tensor_rows.js';
 
 /**
@@ -78,8 +80,7 @@ function pbsAttention(args: {
       const key = scratch(loadHeads(context, inputs.key));
       const keyLengths = inputs.keyLengths && scratch(loadKeyLengths(context, inputs.keyLengths));
       const plan = planBlocks(context, query, key, geometry, attrs, keyLengths);
-      scratch(plan.keyIndices);
-      scratch(plan.blockLists);
+      takePlan(plan, scratch);
       const value = scratch(loadValues(context, inputs.value));
       const {scale, causal, remainder} = attrs;
       const skipped = remainder
@@ -231,8 +232,7 @@ function pbsAttentionPlan(args: {
       const key = scratch(loadHeads(context, inputs.key));
       const keyLengths = inputs.keyLengths && scratch(loadKeyLengths(context, inputs.keyLengths));
       const plan = planBlocks(context, query, key, geometry, attrs, keyLengths, attrs.withMass);
-      scratch(plan.keyIndices);
-      scratch(plan.blockLists);
+      takePlan(plan, scratch);
       if (plan.keptMass) {
         scratch(plan.keptMass);
       }
@@ -285,8 +285,7 @@ function pbsAttentionGrad(args: {
       const plan = given
         ? loadPlan(context, given, scratch(loadBlockMask(context, given.blockMask)), geometry, attrs.causal)
         : planBlocks(context, rows.query, rows.key, geometry, attrs, keyLengths);
-      scratch(plan.keyIndices);
-      scratch(plan.blockLists);
+      takePlan(plan, scratch);
       return attendGradients(context, rows, geometry, attrs.scale, attrs.causal, plan, {keyLengths}, attrs.remainder);
     });
   });
@@ -359,17 +358,37 @@ function planBlocks(
     const order = permute(context, query, key, geometry, scale, sort, causal, keyLengths);
     scratch(order.keyScores);
     keep(order.keyIndices);
-    const scores = scratch(
+    const summaries =
       probeRows > 0
-        ? probedScores(context, query, key, order, geometry, scale, causal, exactLastBlock, probeRows, keyLengths)
+        ? keep(new SummarizeBlocksProgram(key, order.keyIndices, geometry, true, keyLengths).run(context))
+        : undefined;
+    const scores = scratch(
+      summaries
+        ? probedScores(
+            context,
+            query,
+            key,
+            {...order, summaries},
+            geometry,
+            scale,
+            causal,
+            exactLastBlock,
+            probeRows,
+            keyLengths,
+          )
         : scoreBlocks(context, query, key, order, geometry, scale, causal, exactLastBlock, keyLengths),
     );
     const blockLists = keep(
       selectBlocks(context, scores, order.keyIndices, geometry, threshold, causal, probeRows > 0),
     );
-    const plan = {keyIndices: order.keyIndices, blockLists};
+    const plan = {keyIndices: order.keyIndices, blockLists, summaries};
     return withMass ? {...plan, keptMass: keptMass(context, scores, blockLists, probeRows > 0)} : plan;
   });
+}
+
+/** Hands the textures of a plan to `take`. */
+function takePlan({keyIndices, blockLists, summaries}: BlockPlan, take: Take<RowTexture>): void {
+  [keyIndices, blockLists, ...(summaries ? [summaries] : [])].forEach(take);
 }
 
 /** Queries or keys as rows of `headDim` values. */

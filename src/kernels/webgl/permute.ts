@@ -17,6 +17,7 @@ import {
   visibleScores,
   writeScores,
 } from './score_tile.js';
+import {RankKeysProgram, SortKeysProgram} from './sort_keys.js';
 
 export interface KeyOrder {
   /** Rows of `segmentSize` values, one row a segment and head: mean attention that the proxy rows pay to each key. */
@@ -30,18 +31,6 @@ export const keyScoreSplit = ({permutedLength, segmentSize}: BlockGeometry): Row
   inner: permutedLength,
   piece: segmentSize,
 });
-
-/** How `[batch, heads, keyLength]` lies in the rows of `keyIndices`: tile after tile, each with as many keys as draw buffers. */
-export const keyIndexSplit = ({keyLength, blockSize}: BlockGeometry, drawBuffers: number): RowSplit => ({
-  inner: keyLength,
-  piece: blockSize,
-  tiles: Math.ceil(blockSize / drawBuffers),
-  tileValues: drawBuffers,
-});
-
-/** Values a row of `keyIndices`: a block, filled up to whole tiles. */
-export const indexColumns = (blockSize: number, drawBuffers: number) =>
-  Math.ceil(blockSize / drawBuffers) * drawBuffers;
 
 /** Keys whose scores with the proxy rows stand in one row, and whose statistics one fragment collects. */
 const keysPerChunk = 512;
@@ -308,102 +297,6 @@ void compute(int row, int texel) {
   result0 = range.x < range.y ? sums / float(range.y - range.x) : vec4(0.0);`
       : 'result0 = sums / float(proxyRows);'
   }
-}`;
-  }
-}
-
-/** Place of each key in its sorted segment: the number of keys that come before it. Rows as in `keyScores`. */
-export class RankKeysProgram extends AttentionProgram<object> {
-  constructor(keyScores: RowTexture) {
-    super({
-      inputs: {keyScores},
-      uniforms: {segmentSize: {type: 'int', value: keyScores.columns}},
-      output: {rows: keyScores.rows, columns: keyScores.columns},
-      variant: {},
-      fetches: keyScores.texels,
-    });
-  }
-
-  protected shader(): string {
-    return `
-// A fragment compares its four keys with all keys of the segment: a total order without a sorting network, for segments of
-// any size.
-//
-// Scores are compared by their bits: for floats that are not negative the order is the same, and it stays a total order
-// when there are NaNs, so that the ranks are a permutation whatever the input.
-void compute(int row, int texel) {
-  ivec2 at = keyScoresAt(row);
-  uvec4 own = floatBitsToUint(fetchKeyScores(at, texel, 0));
-  ivec4 ownKeys = ivec4(0, 1, 2, 3) + 4 * texel;
-  ivec4 before = ivec4(0);
-  for (int t = 0; 4 * t < segmentSize; t++) {
-    uvec4 others = floatBitsToUint(fetchKeyScores(at, t, 0));
-    for (int c = 0; c < 4 && 4 * t + c < segmentSize; c++) {
-      uvec4 other = uvec4(others[c]);
-      ivec4 wins = ivec4(greaterThan(other, own));
-      ivec4 ties = ivec4(equal(other, own)) * ivec4(lessThan(ivec4(4 * t + c), ownKeys));
-      before += wins + ties;
-    }
-  }
-  result0 = vec4(before);
-}`;
-  }
-}
-
-interface SortVariant {
-  sort: boolean;
-  tileKeys: number;
-}
-
-/** The keys of each complete segment by their ranks, the remainder in its own order: `keyIndices`. */
-export class SortKeysProgram extends AttentionProgram<SortVariant> {
-  constructor(geometry: BlockGeometry, drawBuffers: number, ranks?: RowTexture) {
-    const {batch, heads, keyLength, blockSize, segmentSize, keyBlocks, permutedLength} = geometry;
-    super({
-      inputs: {...(ranks && {ranks})},
-      uniforms: {
-        blocks: {type: 'int', value: keyBlocks},
-        blockSize: {type: 'int', value: blockSize},
-        keyLength: {type: 'int', value: keyLength},
-        tiles: {type: 'int', value: indexColumns(blockSize, drawBuffers) / drawBuffers},
-        ...(ranks && {
-          permutedLength: {type: 'int', value: permutedLength},
-          segmentSize: {type: 'int', value: segmentSize},
-        }),
-      },
-      output: {rows: batch * heads * keyBlocks, columns: indexColumns(blockSize, drawBuffers)},
-      variant: {sort: ranks !== undefined, tileKeys: drawBuffers},
-      fetches: ranks ? ranks.texels : 1,
-    });
-  }
-
-  protected shader({sort, tileKeys}: SortVariant): string {
-    return `
-// A fragment finds the keys for four positions of a tile${sort ? ', by looking for their ranks in the segment' : ''}.
-void compute(int row, int texel) {
-  int tile = 4 * texel / ${tileKeys};
-  ivec4 places = tile + (ivec4(0, 1, 2, 3) + 4 * texel % ${tileKeys}) * tiles;
-  int firstOfBlock = (row % blocks) * blockSize;
-  ivec4 keys = firstOfBlock + places;
-  ${
-    sort
-      ? `if (firstOfBlock < permutedLength) {
-    int segment = firstOfBlock / segmentSize;
-    int firstOfSegment = segment * segmentSize;
-    ivec4 wanted = keys - firstOfSegment;
-    ivec2 at = ranksAt((row / blocks) * (permutedLength / segmentSize) + segment);
-    for (int t = 0; 4 * t < segmentSize; t++) {
-      ivec4 ranks = ivec4(fetchRanks(at, t, 0));
-      for (int c = 0; c < 4 && 4 * t + c < segmentSize; c++) {
-        keys = ivec4(mix(vec4(keys), vec4(firstOfSegment + 4 * t + c), equal(ivec4(ranks[c]), wanted)));
-      }
-    }
-  }`
-      : ''
-  }
-  // Nothing stands in the filling of a row, and past the last key.
-  ivec4 end = ivec4(min(blockSize, keyLength - firstOfBlock));
-  result0 = mix(vec4(-1.0), vec4(keys), lessThan(places, end));
 }`;
   }
 }

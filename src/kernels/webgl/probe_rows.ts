@@ -1,6 +1,6 @@
 import type {BlockGeometry} from '../block_geometry.js';
 import type {AttentionContext} from './context.js';
-import {RankKeysProgram} from './permute.js';
+import {RankKeysProgram} from './sort_keys.js';
 import type {Uniforms} from './program.js';
 import {AttentionProgram, withScratch} from './program.js';
 import type {RowTexture} from './row_texture.js';

@@ -20,7 +20,6 @@ import {AttentionProgram, withScratch} from './program.js';
 import type {RowTexture} from './row_texture.js';
 import {competingBlocks, hasProxyRows, ProxyMassProgram} from './score_blocks.js';
 import {groupRows, maskedScore, noMaximum, takeTile} from './score_tile.js';
-import {SummarizeBlocksProgram} from './summarize_blocks.js';
 import {summaryUniforms, writeSummaryScores} from './summary_score.js';
 
 /**
@@ -32,12 +31,14 @@ import {summaryUniforms, writeSummaryScores} from './summary_score.js';
  *
  * What a row pays to each block is drawn first, then its sum over all blocks, then the scores, for as many query blocks at a
  * time as fill the scratch textures.
+ *
+ * @param order with the summaries of the key blocks, variances included (`summarize_blocks.ts`).
  */
 export function probedScores(
   context: AttentionContext,
   query: RowTexture,
   key: RowTexture,
-  {keyScores, keyIndices}: KeyOrder,
+  order: KeyOrder & {summaries: RowTexture},
   geometry: BlockGeometry,
   scale: number,
   causal: boolean,
@@ -47,9 +48,9 @@ export function probedScores(
 ): RowTexture {
   const {batch, heads, queryBlocks, keyBlocks} = geometry;
   const {drawBuffers, scratchTexels} = context;
+  const {keyScores, keyIndices, summaries} = order;
   const blockRows = batch * heads * queryBlocks;
   return withScratch(context, (scratch, keep) => {
-    const summaries = scratch(new SummarizeBlocksProgram(key, keyIndices, geometry, true, keyLengths).run(context));
     const probes = scratch(chooseProbeRows(context, query, geometry, probeRows));
     const proxyMass =
       exactLastBlock && causal

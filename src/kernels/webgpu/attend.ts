@@ -24,7 +24,7 @@ import {
 import {AttentionProgram, headVectors, readRow} from './program.js';
 import {noScores} from './softmax_state.js';
 import type {Tile} from './tile.js';
-import {tileKeys, tileQueries, tileThreads} from './tile.js';
+import {invocationPlace, tileKeys, tileQueries, tileThreads} from './tile.js';
 
 /**
  * Stage 4, attend: float32 `[batch, heads, queryLength, valueDim]`. Softmax attention of each query row over the keys of
@@ -330,22 +330,6 @@ function readPadded(name: string, headDim: number, held: Held): string {
     ? `select(vec4<f32>(), read${name}(row, min(vector, ${vectors - 1})), vector < ${vectors})`
     : `read${name}(row, vector)`;
   return `fn read${name}Word(row : i32, vector : i32) -> vec4<f32> { return ${value}; }`;
-}
-
-/**
- * The place (x, y) of an invocation. Neighbours take turns: the lowest bits of the index are y, x, y, x, so that any 4 of
- * them read 2 rows and 2 columns, and any 16 of them 4 and 4. A read of 16 bytes goes to workgroup memory in quarters of
- * a subgroup, two at once if neighbours share what they read.
- */
-function invocationPlace({threadsX, threadsY}: Tile): string {
-  if (threadsX < 4 || threadsY < 4) {
-    return `  let local = i32(localIndex);
-  let x = local % threadsX;
-  let y = local / threadsX;`;
-  }
-  return `  let local = i32(localIndex);
-  let x = ((local >> 1) & 1) + ((local >> 2) & 2) + 4 * ((local >> 4) % ${threadsX / 4});
-  let y = (local & 1) + ((local >> 1) & 2) + 4 * ((local >> 4) / ${threadsX / 4});`;
 }
 
 /** Loads the query rows of the workgroup, scaled; zeros follow. Several loads come before the first of their stores. */

@@ -52,7 +52,7 @@ export function attendGradients(
     const {keyLengths} = hidden;
     const skipped =
       plan && remainder
-        ? {...summarizeSkipped(backend, key, value, plan.keyIndices, geometry, scratch, keyLengths), ...plan}
+        ? {...plan, ...summarizeSkipped(backend, key, value, plan, geometry, scratch, keyLengths)}
         : undefined;
     if (skipped) {
       const seenProgram = new AttendRemainderProgram({query, ...skipped, keyLengths}, geometry, scale, causal);

@@ -26,14 +26,17 @@ export function attendRemainder(
   geometry: BlockGeometry,
   scale: number,
   causal: boolean,
-  {keyIndices, blockLists}: BlockPlan,
+  plan: BlockPlan,
   keyLengths?: TensorInfo,
 ): TensorInfo {
   return withScratch(backend, (scratch) => {
-    const skipped = summarizeSkipped(backend, key, value, keyIndices, geometry, scratch, keyLengths);
-    return new AttendRemainderProgram({query, ...skipped, blockLists, keyLengths}, geometry, scale, causal).run(
-      backend,
-    );
+    const skipped = summarizeSkipped(backend, key, value, plan, geometry, scratch, keyLengths);
+    return new AttendRemainderProgram(
+      {query, ...skipped, blockLists: plan.blockLists, keyLengths},
+      geometry,
+      scale,
+      causal,
+    ).run(backend);
   });
 }
 
@@ -43,19 +46,19 @@ export interface SkippedBlocks {
   valueMeans: TensorInfo;
 }
 
-/** Summaries of the blocks of a plan, handed to `scratch`. */
+/** Summaries of the blocks of a plan; those that it does not have are made and handed to `scratch`. */
 export function summarizeSkipped(
   backend: WebGPUBackend,
   key: TensorInfo,
   value: TensorInfo,
-  keyIndices: TensorInfo,
+  {keyIndices, summaries}: BlockPlan,
   geometry: BlockGeometry,
   scratch: Take<TensorInfo>,
   keyLengths?: TensorInfo,
 ): SkippedBlocks {
   const summarize = (x: TensorInfo, variance: boolean) =>
     scratch(new SummarizeBlocksProgram(x, keyIndices, geometry, variance, keyLengths).run(backend));
-  return {summaries: summarize(key, true), valueMeans: summarize(value, false)};
+  return {summaries: summaries ?? summarize(key, true), valueMeans: summarize(value, false)};
 }
 
 interface RemainderInputs extends SkippedBlocks {

@@ -9,6 +9,8 @@ import {stateVectors} from './softmax_state.js';
 export interface BlockPlan {
   keyIndices: TensorInfo;
   blockLists: TensorInfo;
+  /** Summaries of the key blocks, variances included, where the choice of blocks has made them. */
+  summaries?: TensorInfo;
 }
 
 /** What hides keys besides a causal mask. */

@@ -8,7 +8,7 @@ import {gridFunctions, gridUniforms, gridVariant} from './block_grid.js';
 import {keyEnd, keyLengthsInput} from './key_lengths.js';
 import {AttentionProgram, headVectors, keyRow, readRow, rowComponents, workgroupIndex} from './program.js';
 import type {Tile} from './tile.js';
-import {carriedVectors, loadTile, scoreTile, tileKeys, tileQueries, tileThreads} from './tile.js';
+import {carriedVectors, invocationPlace, loadTile, scoreTile, tileKeys, tileQueries, tileThreads} from './tile.js';
 
 /** Most key blocks that do not compete for a query block: those of the segments that it stands in. */
 export function mostOwnBlocks(geometry: BlockGeometry, causal: boolean): number {
@@ -20,9 +20,6 @@ export function mostOwnBlocks(geometry: BlockGeometry, causal: boolean): number 
 
 /** Keys that a workgroup walks over: enough to load its rows once for many, few enough for many workgroups. */
 const keysPerWorkgroup = 1024;
-
-/** Preferred tiles: without an output in registers, scores can have more of them, and read less workgroup memory. */
-export const logSumTiles: readonly Tile[] = [{threadsX: 16, threadsY: 8, rows: 4, columns: 4}];
 
 interface LogSumVariant extends GridVariant {
   tile: Tile;
@@ -143,9 +140,7 @@ fn positionIn(head : i32, slots : vec2<i32>, slot : i32) -> i32 {
 }
 
 fn main(index : i32) {
-  let local = i32(localIndex);
-  let x = local % threadsX;
-  let y = local / threadsX;
+${invocationPlace(tile)}
   let chosenRows = uniforms.outShape.y;
   let part = workgroupIndex() % uniforms.parts;
   // Last rows first: under a causal mask they see most keys, and a long workgroup should not start last.

@@ -21,6 +21,7 @@ import type {BlockGeometry} from '../block_geometry.js';
 import {blockGeometry, isExact} from '../block_geometry.js';
 import {runsExact} from '../cost_model.js';
 import {exactPlan} from '../exact_plan.js';
+import type {Take} from '../scratch.js';
 import {attend} from './attend.js';
 import {attendGradients, gradientShapes} from './attend_gradients.js';
 import {attendRemainder} from './attend_remainder.js';
@@ -35,6 +36,7 @@ import {probedScores} from './probed_scores.js';
 import {withScratch} from './program.js';
 import {scoreBlocks} from './score_blocks.js';
 import {selectBlocks} from './select_blocks.js';
+import {SummarizeBlocksProgram} from './summarize_blocks.js';
 
 /**
  * permute → score blocks → select blocks → attend, one file a stage, all on the GPU: nothing is read back in between.
@@ -64,8 +66,7 @@ function pbsAttention(args: {
       plan = {keyIndices, blockLists: scratch(blockLists(backend, blockMask))};
     } else {
       plan = planBlocks('pbsAttention', backend, query, key, geometry, attrs, keyLengths);
-      scratch(plan.keyIndices);
-      scratch(plan.blockLists);
+      takePlan(plan, scratch);
     }
     const seen = attrs.remainder
       ? scratch(attendRemainder(backend, query, key, value, geometry, attrs.scale, attrs.causal, plan, keyLengths))
@@ -120,6 +121,9 @@ function pbsAttentionPlan(args: {
   return withScratch(backend, (scratch, keep) => {
     const plan = planBlocks('pbsAttentionPlan', backend, query, key, geometry, attrs, keyLengths, attrs.withMass);
     scratch(plan.blockLists);
+    if (plan.summaries) {
+      scratch(plan.summaries);
+    }
     keep(plan.keyIndices);
     const mass = plan.keptMass ? [keep(plan.keptMass)] : [];
     return [plan.keyIndices, blockMask(backend, plan.blockLists), ...mass];
@@ -161,8 +165,7 @@ function pbsAttentionGrad(args: {
       plan = {keyIndices, blockLists: scratch(blockLists(backend, blockMask))};
     } else {
       plan = planBlocks(op, backend, query, key, geometry, attrs, keyLengths);
-      scratch(plan.keyIndices);
-      scratch(plan.blockLists);
+      takePlan(plan, scratch);
     }
     return attendGradients(backend, inputs, geometry, attrs, plan, {keyLengths}, attrs.remainder);
   });
@@ -198,17 +201,38 @@ function planBlocks(
     const order = permute(op, backend, query, key, geometry, scale, attrs.permute, causal, keyLengths);
     scratch(order.keyScores);
     keep(order.keyIndices);
-    const scores = scratch(
+    const summaries =
       probeRows > 0
-        ? probedScores(op, backend, query, key, order, geometry, scale, causal, exactLastBlock, probeRows, keyLengths)
+        ? keep(new SummarizeBlocksProgram(key, order.keyIndices, geometry, true, keyLengths).run(backend))
+        : undefined;
+    const scores = scratch(
+      summaries
+        ? probedScores(
+            op,
+            backend,
+            query,
+            key,
+            {...order, summaries},
+            geometry,
+            scale,
+            causal,
+            exactLastBlock,
+            probeRows,
+            keyLengths,
+          )
         : scoreBlocks(backend, query, key, order, geometry, scale, causal, exactLastBlock, keyLengths),
     );
     const blockLists = keep(
       selectBlocks(backend, scores, order.keyIndices, geometry, threshold, causal, probeRows > 0),
     );
-    const plan = {keyIndices: order.keyIndices, blockLists};
+    const plan = {keyIndices: order.keyIndices, blockLists, summaries};
     return withMass ? {...plan, keptMass: keptMass(backend, scores, blockLists, probeRows > 0)} : plan;
   });
+}
+
+/** Hands the tensors of a plan to `take`. */
+function takePlan({keyIndices, blockLists, summaries}: BlockPlan, take: Take<TensorInfo>): void {
+  [keyIndices, blockLists, ...(summaries ? [summaries] : [])].forEach(take);
 }
 
 function outputShape({batch, heads, queryLength, valueDim}: BlockGeometry): Record<string, number[]> {

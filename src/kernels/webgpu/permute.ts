@@ -4,8 +4,9 @@ import type {BlockGeometry} from '../block_geometry.js';
 import type {ProxyRangeVariant} from './key_lengths.js';
 import {keyEnd, keyLengthsInput, proxyRange, proxyRangeUniforms, proxyRangeVariant} from './key_lengths.js';
 import {AttentionProgram, keyRow, readRow, rowComponents, withScratch, workgroupIndex} from './program.js';
+import {SortKeysProgram} from './sort_keys.js';
 import type {Tile} from './tile.js';
-import {chooseTile, loadTile, scoreTile, tileKeys, tileQueries, tileThreads} from './tile.js';
+import {chooseTile, invocationPlace, loadTile, scoreTile, tileKeys, tileQueries, tileThreads} from './tile.js';
 
 export interface KeyOrder {
   /** float32 `[batch, heads, permutedLength]`: mean attention that the proxy rows pay to each key. */
@@ -105,8 +106,7 @@ var<workgroup> partialMax : array<f32, ${tileQueries(tile) * tile.threadsX}>;
 var<workgroup> partialSum : array<f32, ${tileQueries(tile) * tile.threadsX}>;
 
 fn main(index : i32) {
-  let x = i32(localIndex) % threadsX;
-  let y = i32(localIndex) / threadsX;
+${invocationPlace(tile)}
   let chunks = uniforms.outShape.y;
   let proxyRows = uniforms.outShape.z;
   let rowTile = workgroupIndex() % uniforms.rowTiles;
@@ -149,7 +149,7 @@ fn main(index : i32) {
   }
   // Barrier: a row's statistics need the parts of all x.
   workgroupBarrier();
-  for (var row = i32(localIndex); row < tileQueries; row += threads) {
+  for (var row = local; row < tileQueries; row += threads) {
     var total = masked;
     for (var i = 0; i < threadsX; i++) {
       total = max(total, partialMax[row * threadsX + i]);
@@ -168,6 +168,10 @@ fn main(index : i32) {
   }
 }
 
+/** Rows whose chunks a workgroup of `ProxyLogSumsProgram` combines, and invocations that share a row. */
+const combinedRows = 8;
+const combineLanes = 16;
+
 /** float32 `[batch * heads, proxyRows]`: log2 of a row's sum of exp2(score) over all keys, from its chunks. */
 export class ProxyLogSumsProgram extends AttentionProgram<object> {
   constructor(statistics: TensorInfo) {
@@ -176,8 +180,8 @@ export class ProxyLogSumsProgram extends AttentionProgram<object> {
       inputs: {statistics: {tensor: statistics, components: 1}},
       outputShape: [heads, proxyRows],
       outputType: 'float32',
-      threads: 64,
-      workgroups: Math.ceil((heads * proxyRows) / 64),
+      threads: combinedRows * combineLanes,
+      workgroups: Math.ceil((heads * proxyRows) / combinedRows),
       uniforms: {},
       variant: {},
     });
@@ -185,24 +189,39 @@ export class ProxyLogSumsProgram extends AttentionProgram<object> {
 
   protected shader(): string {
     return `
-// An invocation combines the chunks of one row.
+// A workgroup combines the chunks of ${combinedRows} rows. Neighbours take neighbouring rows, whose statistics lie side by side; an
+// invocation takes every ${combineLanes}th chunk of its row, and the first of a row combines what all have, in workgroup memory.
 ${workgroupIndex}
+// Maximum of nothing; finite, because WGSL need not support infinities.
+const lowest = -1e38f;
+var<workgroup> parts : array<vec2<f32>, ${combinedRows * combineLanes}>;
+
+// Maximum and sum of exp2(score − maximum) of both.
+fn combine(a : vec2<f32>, b : vec2<f32>) -> vec2<f32> {
+  let most = max(a.x, b.x);
+  return vec2<f32>(most, a.y * exp2(a.x - most) + b.y * exp2(b.x - most));
+}
+
 fn main(index : i32) {
-  let row = workgroupIndex() * 64 + i32(localIndex);
+  let local = i32(localIndex);
+  let row = workgroupIndex() * ${combinedRows} + local % ${combinedRows};
   let proxyRows = uniforms.outShape.y;
-  if (row < uniforms.outShape.x * proxyRows) {
-    let chunks = uniforms.statisticsShape.y;
-    let first = 2 * ((row / proxyRows) * chunks * proxyRows + row % proxyRows);
-    var rowMax = statistics[first];
-    for (var chunk = 1; chunk < chunks; chunk++) {
-      rowMax = max(rowMax, statistics[first + 2 * chunk * proxyRows]);
+  let exists = row < uniforms.outShape.x * proxyRows;
+  let chunks = uniforms.statisticsShape.y;
+  let first = (row / proxyRows) * chunks * proxyRows + row % proxyRows;
+  var sums = vec2<f32>(lowest, 0.0);
+  for (var chunk = local / ${combinedRows}; chunk < chunks && exists; chunk += ${combineLanes}) {
+    let at = 2 * (first + chunk * proxyRows);
+    sums = combine(sums, vec2<f32>(statistics[at], statistics[at + 1]));
+  }
+  parts[local] = sums;
+  // Barrier: the first invocation of a row reads what all of the row wrote.
+  workgroupBarrier();
+  if (local < ${combinedRows} && exists) {
+    for (var lane = 1; lane < ${combineLanes}; lane++) {
+      sums = combine(sums, parts[lane * ${combinedRows} + local]);
     }
-    var sum = 0.0;
-    for (var chunk = 0; chunk < chunks; chunk++) {
-      let at = first + 2 * chunk * proxyRows;
-      sum += statistics[at + 1] * exp2(statistics[at] - rowMax);
-    }
-    result[row] = rowMax + log2(sum);
+    result[row] = sums.x + log2(sums.y);
   }
 }`;
   }
@@ -249,8 +268,7 @@ ${loadKeysInPlace(tile, headDim)}${padded ? paddedRange(positions) : ''}
 var<workgroup> partialSums : array<f32, ${tileKeys(tile) * tile.threadsY}>;
 
 fn main(index : i32) {
-  let x = i32(localIndex) % threadsX;
-  let y = i32(localIndex) / threadsX;
+${invocationPlace(tile)}
   let permutedLength = uniforms.outShape.z;
   let keyTiles = (permutedLength + tileKeys - 1) / tileKeys;
   let firstKey = (workgroupIndex() % keyTiles) * tileKeys;
@@ -292,7 +310,7 @@ fn main(index : i32) {
   }
   // Barrier: a key's score needs the parts of all y.
   workgroupBarrier();
-  for (var slot = i32(localIndex); slot < tileKeys; slot += threads) {
+  for (var slot = local; slot < tileKeys; slot += threads) {
     var sum = 0.0;
     for (var i = 0; i < threadsY; i++) {
       sum += partialSums[i * tileKeys + slot];
@@ -329,79 +347,4 @@ fn loadKeyTile(head : i32, heads : i32, first : i32, end : i32) {
     (i, vector) => `readKey(firstKeyRow + ${i}, ${vector})`,
   )}
 }`;
-}
-
-interface SortVariant {
-  threads: number;
-  sort: boolean;
-}
-
-/** int32 `[batch, heads, keyLength]`: the keys of each complete segment by descending score; or the identity. */
-export class SortKeysProgram extends AttentionProgram<SortVariant> {
-  constructor(keyScores: TensorInfo, geometry: BlockGeometry, sort: boolean) {
-    const {batch, heads, keyLength, segmentSize} = geometry;
-    const threads = Math.min(256, Math.ceil(segmentSize / 32) * 32);
-    const chunks = Math.ceil(segmentSize / threads);
-    super({
-      inputs: {keyScores: {tensor: keyScores, components: 1}},
-      outputShape: [batch, heads, keyLength],
-      outputType: 'int32',
-      threads,
-      workgroups: batch * heads * Math.ceil(keyLength / segmentSize) * chunks,
-      uniforms: {
-        segmentSize: {type: 'i32', value: segmentSize},
-        chunks: {type: 'i32', value: chunks},
-      },
-      variant: {threads, sort},
-    });
-  }
-
-  protected shader({threads, sort}: SortVariant): string {
-    return `
-// An invocation owns one key. Its place in the sorted segment is the number of keys that come before it, found by
-// comparing it with all keys of the segment, which pass through workgroup memory in tiles. Next to a sorting network
-// this takes no power of two, two barriers a tile, and a segment of any size.
-//
-// Scores are compared by their bits: for floats that are not negative the order is the same, and it stays a total order
-// when there are NaNs, so that the result is a permutation whatever the input.
-${workgroupIndex}
-var<workgroup> scoreTile : array<u32, ${threads}>;
-
-fn main(index : i32) {
-  let local = i32(localIndex);
-  let heads = uniforms.outShape.x * uniforms.outShape.y;
-  let length = uniforms.outShape.z;
-  let permutedLength = uniforms.keyScoresShape.z;
-  let segmentSize = uniforms.segmentSize;
-  let segments = (length + segmentSize - 1) / segmentSize;
-  let segment = workgroupIndex() / uniforms.chunks;
-  let head = segment / segments;
-  let first = (segment % segments) * segmentSize;
-  let own = (workgroupIndex() % uniforms.chunks) * ${threads} + local;
-  // The remainder after the last complete segment keeps its order.
-  let complete = head < heads && first < permutedLength && ${sort};
-  let scores = head * permutedLength + first;
-  var score = 0u;
-  if (complete && own < segmentSize) {
-    score = bitcast<u32>(keyScores[scores + own]);
-  }
-  var before = 0;
-  for (var base = 0; base < segmentSize; base += ${threads}) {
-    if (complete && base + local < segmentSize) {
-      scoreTile[local] = bitcast<u32>(keyScores[scores + base + local]);
-    }
-    // Barrier: every invocation reads the scores that all have loaded.
-    workgroupBarrier();
-    for (var i = 0; i < min(${threads}, segmentSize - base); i++) {
-      let other = scoreTile[i];
-      before += select(0, 1, other > score || (other == score && base + i < own));
-    }
-    // Barrier: the next round overwrites the scores.
-    workgroupBarrier();
-  }
-  if (head < heads && own < segmentSize && first + own < length) {
-    result[head * length + first + select(own, before, complete)] = first + own;
-  }
-}`;
-  }
 }

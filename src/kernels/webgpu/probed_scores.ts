@@ -2,7 +2,8 @@ import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {peakWeight, summaryRows} from '../block_estimate.js';
 import type {BlockGeometry} from '../block_geometry.js';
-import {BlockLogSumsProgram, logSumTiles} from './block_log_sums.js';
+import {each} from '../shader_text.js';
+import {BlockLogSumsProgram} from './block_log_sums.js';
 import type {GridVariant} from './block_grid.js';
 import {gridFunctions, gridUniforms, gridVariant} from './block_grid.js';
 import type {ProxyRangeVariant} from './key_lengths.js';
@@ -11,7 +12,6 @@ import type {KeyOrder} from './permute.js';
 import {chooseProbeRows} from './probe_rows.js';
 import {AttentionProgram, headVectors, readRow, rowComponents, withScratch, workgroupIndex} from './program.js';
 import {ProxyMassProgram} from './score_blocks.js';
-import {SummarizeBlocksProgram} from './summarize_blocks.js';
 import {summaryScore, summaryUniforms} from './summary_score.js';
 import {chooseTile} from './tile.js';
 
@@ -21,13 +21,15 @@ import {chooseTile} from './tile.js';
  *
  * The score of a block is what the block's rows pay to it in the mean, and a tenth of the most that one of the probe rows
  * pays. The mean is estimated by summaries, or, with `exactLastBlock`, known from stage 1.
+ *
+ * @param order with the summaries of the key blocks, variances included (`summarize_blocks.ts`).
  */
 export function probedScores(
   op: string,
   backend: WebGPUBackend,
   query: TensorInfo,
   key: TensorInfo,
-  {keyScores, keyIndices}: KeyOrder,
+  order: KeyOrder & {summaries: TensorInfo},
   geometry: BlockGeometry,
   scale: number,
   causal: boolean,
@@ -35,13 +37,13 @@ export function probedScores(
   probeRows: number,
   keyLengths?: TensorInfo,
 ): TensorInfo {
-  const tile = chooseTile(op, backend, geometry.headDim, geometry.blockSize, logSumTiles);
+  const {keyScores, keyIndices, summaries} = order;
+  const tile = chooseTile(op, backend, geometry.headDim, geometry.blockSize);
   return withScratch(backend, (scratch) => {
     const logSums = (probes?: TensorInfo) =>
       scratch(
         new BlockLogSumsProgram(query, key, keyIndices, geometry, tile, scale, causal, probes, keyLengths).run(backend),
       );
-    const summaries = scratch(new SummarizeBlocksProgram(key, keyIndices, geometry, true, keyLengths).run(backend));
     const probes = scratch(chooseProbeRows(backend, query, geometry, probeRows));
     const probeLogSums = logSums(probes);
     // Without a causal mask every block competes.
@@ -70,6 +72,12 @@ interface ProbedScoresVariant extends GridVariant, ProxyRangeVariant {
 }
 
 const threads = 128;
+
+/**
+ * Fours of rows that are estimated at a time: each reading of a summary serves them all, as far as their queries fit into
+ * 8 KiB of workgroup memory.
+ */
+const foursAtOnce = (headDim: number) => [4, 2].find((fours) => fours * headVectors(headDim) * 64 <= 8192) ?? 1;
 
 /** float32 `[batch, heads, queryBlocks, keyBlocks]`: the scores. */
 export class ProbedScoresProgram extends AttentionProgram<ProbedScoresVariant> {
@@ -109,36 +117,48 @@ export class ProbedScoresProgram extends AttentionProgram<ProbedScoresVariant> {
 
   protected shader({headDim, exactLastBlock, padded, positions, ...grid}: ProbedScoresVariant): string {
     const vectors = headVectors(headDim);
+    const fours = foursAtOnce(headDim);
     const own = (rows: string, k: number) => `ownLogSums[(${rows} + ${k}) * uniforms.ownLogSumsShape.z + i]`;
     const four = (value: (k: number) => string) => [0, 1, 2, 3].map(value).join(', ');
     return `
-// A workgroup computes the scores of one query block; an invocation computes every ${threads}th key block. Four rows of queries are
-// taken at a time, as the columns of matrices in workgroup memory: a vec4 holds the same of four rows. The result itself
-// adds up what they pay to a key block, each value touched by one invocation alone, so that only the sums over key blocks
-// need workgroup memory and barriers.
+// A workgroup computes the scores of one query block; an invocation computes every ${threads}th key block. Rows of queries are
+// taken by fours, ${fours} at a time, as the columns of matrices in workgroup memory: a vec4 holds the same of four rows. The
+// result itself adds up what they pay to a key block, each value touched by one invocation alone, so that only the sums over
+// key blocks need workgroup memory and barriers. Estimates of an invocation's first key block stay in registers, so that up to
+// ${threads} key blocks none is computed twice.
 ${workgroupIndex}${gridFunctions(grid)}${padded ? keyEnd('uniforms.outShape.y', 'uniforms.keyLength') : ''}${exactLastBlock ? proxyRange(positions, 'uniforms.queryShape.z') : ''}
 ${readRow('readQuery', 'query', headDim)}
 ${readRow('readSummary', 'summaries', headDim)}
 ${summaryScore}
 // Log of nothing; finite, because WGSL need not support infinities.
 const masked = -3.4e38f;
-// Column j of entry v: dimension 4 v + j of four queries, scaled.
-var<workgroup> queries : array<mat4x4<f32>, ${vectors}>;
+// Column j of entry ${fours} v + f: dimension 4 v + j of the f-th four queries, scaled.
+var<workgroup> queries : array<mat4x4<f32>, ${fours * vectors}>;
 // Key blocks that compete, and key blocks that the query block may see: [0, x) and [0, y). Whether the mean is known: z.
 var<workgroup> counts : vec3<i32>;
 
-// log2 of what each of four rows pays to a block.
-fn scoresOf(head : i32, block : i32, end : i32) -> vec4<f32> {
+alias Estimates = array<vec4<f32>, ${fours}>;
+
+// log2 of what the rows pay to a block.
+fn scoresOf(head : i32, block : i32, end : i32) -> Estimates {
   let meanRow = head * uniforms.keyBlocks + block;
   let varianceRow = uniforms.outShape.x * uniforms.outShape.y * uniforms.keyBlocks + meanRow;
-  var byMean = vec4<f32>(0.0);
-  var byVariance = vec4<f32>(0.0);
+  let counts = vec4<f32>(countOf(block, end));
+  var byMean = Estimates();
+  var byVariance = Estimates();
   for (var v = 0; v < ${vectors}; v++) {
-    let q = queries[v];
-    byMean += q * readSummary(meanRow, v);
-    byVariance += mat4x4<f32>(${four((k) => `q[${k}] * q[${k}]`)}) * readSummary(varianceRow, v);
+    let mean = readSummary(meanRow, v);
+    let variance = readSummary(varianceRow, v);
+    ${each(
+      fours,
+      (f) => `{
+      let q = queries[${fours} * v + ${f}];
+      byMean[${f}] += q * mean;
+      byVariance[${f}] += mat4x4<f32>(${four((k) => `q[${k}] * q[${k}]`)}) * variance;
+    }`,
+    )}
   }
-  return summaryScore(byMean, byVariance, vec4<f32>(countOf(block, end)));
+  return Estimates(${Array.from({length: fours}, (_, f) => `summaryScore(byMean[${f}], byVariance[${f}], counts)`).join(', ')});
 }
 
 var<workgroup> maxima : array<vec4<f32>, ${threads}>;
@@ -219,42 +239,63 @@ fn main(index : i32) {
   if (blocks.z == 0 && competing > 0) {
     let firstRow = queryBlock * uniforms.blockSize;
     let rowCount = min(uniforms.blockSize, uniforms.queryShape.z - firstRow);
-    for (var firstEven = 0; firstEven < ${summaryRows}; firstEven += 4) {
-      for (var v = local; v < ${vectors}; v += ${threads}) {
-        queries[v] = transpose(mat4x4<f32>(
+    for (var firstEven = 0; firstEven < ${summaryRows}; firstEven += ${4 * fours}) {
+      for (var i = local; i < ${fours * vectors}; i += ${threads}) {
+        let v = i / ${fours};
+        let firstOfFour = firstEven + 4 * (i % ${fours});
+        queries[i] = transpose(mat4x4<f32>(
           ${[0, 1, 2, 3]
             .map(
               (k) =>
-                `uniforms.logitScale * readQuery(head * uniforms.queryShape.z + firstRow + max(0, ((firstEven + ${k + 1}) * rowCount) / ${summaryRows} - 1), v)`,
+                `uniforms.logitScale * readQuery(head * uniforms.queryShape.z + firstRow + max(0, ((firstOfFour + ${k + 1}) * rowCount) / ${summaryRows} - 1), v)`,
             )
             .join(',\n          ')}));
       }
       // Barrier: scores read the queries that others loaded.
       workgroupBarrier();
-      var localMax = vec4<f32>(masked);
-      var localSum = vec4<f32>(0.0);
+      var localMax : Estimates;
+      var localSum = Estimates();
+      ${each(fours, (f) => `localMax[${f}] = vec4<f32>(masked);`)}
+      var firstScores : Estimates;
       for (var i = local; i < competing; i += ${threads}) {
         let x = scoresOf(head, i, end);
-        let newMax = max(localMax, x);
-        localSum = localSum * exp2(localMax - newMax) + exp2(x - newMax);
-        localMax = newMax;
+        if (i == local) {
+          firstScores = x;
+        }
+        ${each(
+          fours,
+          (f) => `{
+          let newMax = max(localMax[${f}], x[${f}]);
+          localSum[${f}] = localSum[${f}] * exp2(localMax[${f}] - newMax) + exp2(x[${f}] - newMax);
+          localMax[${f}] = newMax;
+        }`,
+        )}
       }${
         grid.causal
           ? `
-      let ownRows = row * ${summaryRows} + firstEven;
       for (var i = local; i < blocks.y - scoredBlocks(queryBlock); i += ${threads}) {
-        let x = vec4<f32>(${four((k) => own('ownRows', k))});
-        let newMax = max(localMax, x);
-        localSum = localSum * exp2(localMax - newMax) + select(exp2(x - newMax), vec4<f32>(0.0), x == vec4<f32>(masked));
-        localMax = newMax;
+        ${each(
+          fours,
+          (f) => `{
+          let ownRows = row * ${summaryRows} + firstEven + ${4 * f};
+          let x = vec4<f32>(${four((k) => own('ownRows', k))});
+          let newMax = max(localMax[${f}], x);
+          localSum[${f}] = localSum[${f}] * exp2(localMax[${f}] - newMax) + select(exp2(x - newMax), vec4<f32>(0.0), x == vec4<f32>(masked));
+          localMax[${f}] = newMax;
+        }`,
+        )}
       }`
           : ''
       }
-      let total = logSum(localMax, localSum);
+      ${each(fours, (f) => `let total${f} = logSum(localMax[${f}], localSum[${f}]);`)}
       for (var i = local; i < competing; i += ${threads}) {
-        result[scores + i] += dot(exp2(scoresOf(head, i, end) - total), vec4<f32>(${1 / summaryRows}));
+        var x = firstScores;
+        if (i != local) {
+          x = scoresOf(head, i, end);
+        }
+        result[scores + i] += dot(${Array.from({length: fours}, (_, f) => `exp2(x[${f}] - total${f})`).join(' + ')}, vec4<f32>(${1 / summaryRows}));
       }
-      // Barrier: the next four queries replace these.
+      // Barrier: the next queries replace these.
       workgroupBarrier();
     }
   }

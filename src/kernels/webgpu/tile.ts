@@ -5,8 +5,8 @@ import {headVectors, readRow} from './program.js';
 
 /**
  * A tile of scores: `queries` rows by `keys` columns, computed by a workgroup of `threadsX * threadsY` invocations.
- * Invocation (x, y) owns the rows `y + r * threadsY` and the columns `x + c * threadsX`, so that neighbours in x read
- * neighbouring rows of the key tile, and one read from workgroup memory feeds several multiply-adds.
+ * Invocation (x, y) owns the rows `y + r * threadsY` and the columns `x + c * threadsX`, so that neighbours read
+ * neighbouring rows of the two tiles, and one read from workgroup memory feeds several multiply-adds.
  */
 export interface Tile {
   threadsX: number;
@@ -22,6 +22,7 @@ export interface Tile {
  * memory: the very last holds a head dim of 256 in the 16 KiB that every device has.
  */
 const tiles: Tile[] = [
+  {threadsX: 8, threadsY: 16, rows: 2, columns: 4},
   {threadsX: 16, threadsY: 8, rows: 4, columns: 2},
   {threadsX: 8, threadsY: 16, rows: 4, columns: 2},
   {threadsX: 4, threadsY: 32, rows: 2, columns: 4},
@@ -41,18 +42,11 @@ export const carriedVectors = (tile: Tile, headDim: number) =>
 
 /**
  * The first tile that fits the device's workgroup memory and invocations and is not longer than a block, whose end no
- * tile crosses. Preferred are those given, and tiles whose invocations share a row of the head evenly and carry at most 8
- * vec4 in registers.
+ * tile crosses. Preferred are tiles whose invocations share a row of the head evenly and carry at most 8 vec4 in registers.
  */
-export function chooseTile(
-  op: string,
-  backend: WebGPUBackend,
-  headDim: number,
-  blockSize: number,
-  preferred: readonly Tile[] = [],
-): Tile {
+export function chooseTile(op: string, backend: WebGPUBackend, headDim: number, blockSize: number): Tile {
   const {maxComputeWorkgroupStorageSize, maxComputeInvocationsPerWorkgroup} = backend.device.limits;
-  const fitting = [...preferred, ...tiles].filter(
+  const fitting = tiles.filter(
     (tile) =>
       tileBytes(tile, headDim) <= maxComputeWorkgroupStorageSize &&
       tileThreads(tile) <= maxComputeInvocationsPerWorkgroup,
@@ -79,6 +73,22 @@ export function tileBytes(tile: Tile, headDim: number): number {
   const keyPositions = tileKeys(tile) * 4;
   const keyTileCount = 16;
   return rows + probabilities + rowPartials + keyPositions + keyTileCount;
+}
+
+/**
+ * Shader text: the place (x, y) of an invocation. Neighbours take turns: the lowest bits of the index are y, x, y, x, so that
+ * any 4 of them read 2 rows and 2 columns, and any 16 of them 4 and 4. A read of 16 bytes goes to workgroup memory in quarters
+ * of a subgroup, two at once if neighbours share what they read.
+ */
+export function invocationPlace({threadsX, threadsY}: Tile): string {
+  if (threadsX < 4 || threadsY < 4) {
+    return `  let local = i32(localIndex);
+  let x = local % threadsX;
+  let y = local / threadsX;`;
+  }
+  return `  let local = i32(localIndex);
+  let x = ((local >> 1) & 1) + ((local >> 2) & 2) + 4 * ((local >> 4) % ${threadsX / 4});
+  let y = (local & 1) + ((local >> 1) & 2) + 4 * ((local >> 4) / ${threadsX / 4});`;
 }
 
 /**
@@ -119,7 +129,7 @@ fn loadQueryTile(head : i32, firstRow : i32, endRow : i32) {
   )}
 }
 
-// This invocation's part of queryTile · keyTileᵀ.
+// This invocation's part of queryTile · keyTileᵀ; as fma by component, since a dot product would be added in a fifth step.
 fn tileScores(x : i32, y : i32) -> array<array<f32, columns>, rows> {
   var scores : array<array<f32, columns>, rows>;
   for (var i = 0; i < headVectors; i += ${unroll}) {
@@ -130,7 +140,7 @@ fn tileScores(x : i32, y : i32) -> array<array<f32, columns>, rows> {
       ${each(
         tile.columns,
         (c) => `let k${c} = keyTile[(x + ${c} * threadsX) * rowStride + i + ${u}];
-      ${each(tile.rows, (r) => `scores[${r}][${c}] += dot(q${r}, k${c});`)}`,
+      ${each(tile.rows, (r) => `scores[${r}][${c}] = ${['x', 'y', 'z', 'w'].reduce((sum, e) => `fma(q${r}.${e}, k${c}.${e}, ${sum})`, `scores[${r}][${c}]`)};`)}`,
       )}
     }`,
     )}

@@ -1,7 +1,8 @@
-// A workgroup computes the scores of one query block; an invocation computes every 128th key block. Four rows of queries are
-// taken at a time, as the columns of matrices in workgroup memory: a vec4 holds the same of four rows. The result itself
-// adds up what they pay to a key block, each value touched by one invocation alone, so that only the sums over key blocks
-// need workgroup memory and barriers.
+// A workgroup computes the scores of one query block; an invocation computes every 128th key block. Rows of queries are
+// taken by fours, 4 at a time, as the columns of matrices in workgroup memory: a vec4 holds the same of four rows. The
+// result itself adds up what they pay to a key block, each value touched by one invocation alone, so that only the sums over
+// key blocks need workgroup memory and barriers. Estimates of an invocation's first key block stay in registers, so that up to
+// 128 key blocks none is computed twice.
 
 fn workgroupIndex() -> i32 {
   return i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
@@ -33,23 +34,45 @@ fn countOf(block : i32, end : i32) -> f32 {
 }
 // Log of nothing; finite, because WGSL need not support infinities.
 const masked = -3.4e38f;
-// Column j of entry v: dimension 4 v + j of four queries, scaled.
-var<workgroup> queries : array<mat4x4<f32>, 16>;
+// Column j of entry 4 v + f: dimension 4 v + j of the f-th four queries, scaled.
+var<workgroup> queries : array<mat4x4<f32>, 64>;
 // Key blocks that compete, and key blocks that the query block may see: [0, x) and [0, y). Whether the mean is known: z.
 var<workgroup> counts : vec3<i32>;
 
-// log2 of what each of four rows pays to a block.
-fn scoresOf(head : i32, block : i32, end : i32) -> vec4<f32> {
+alias Estimates = array<vec4<f32>, 4>;
+
+// log2 of what the rows pay to a block.
+fn scoresOf(head : i32, block : i32, end : i32) -> Estimates {
   let meanRow = head * uniforms.keyBlocks + block;
   let varianceRow = uniforms.outShape.x * uniforms.outShape.y * uniforms.keyBlocks + meanRow;
-  var byMean = vec4<f32>(0.0);
-  var byVariance = vec4<f32>(0.0);
+  let counts = vec4<f32>(countOf(block, end));
+  var byMean = Estimates();
+  var byVariance = Estimates();
   for (var v = 0; v < 16; v++) {
-    let q = queries[v];
-    byMean += q * readSummary(meanRow, v);
-    byVariance += mat4x4<f32>(q[0] * q[0], q[1] * q[1], q[2] * q[2], q[3] * q[3]) * readSummary(varianceRow, v);
+    let mean = readSummary(meanRow, v);
+    let variance = readSummary(varianceRow, v);
+    {
+      let q = queries[4 * v + 0];
+      byMean[0] += q * mean;
+      byVariance[0] += mat4x4<f32>(q[0] * q[0], q[1] * q[1], q[2] * q[2], q[3] * q[3]) * variance;
+    }
+    {
+      let q = queries[4 * v + 1];
+      byMean[1] += q * mean;
+      byVariance[1] += mat4x4<f32>(q[0] * q[0], q[1] * q[1], q[2] * q[2], q[3] * q[3]) * variance;
+    }
+    {
+      let q = queries[4 * v + 2];
+      byMean[2] += q * mean;
+      byVariance[2] += mat4x4<f32>(q[0] * q[0], q[1] * q[1], q[2] * q[2], q[3] * q[3]) * variance;
+    }
+    {
+      let q = queries[4 * v + 3];
+      byMean[3] += q * mean;
+      byVariance[3] += mat4x4<f32>(q[0] * q[0], q[1] * q[1], q[2] * q[2], q[3] * q[3]) * variance;
+    }
   }
-  return summaryScore(byMean, byVariance, vec4<f32>(countOf(block, end)));
+  return Estimates(summaryScore(byMean[0], byVariance[0], counts), summaryScore(byMean[1], byVariance[1], counts), summaryScore(byMean[2], byVariance[2], counts), summaryScore(byMean[3], byVariance[3], counts));
 }
 
 var<workgroup> maxima : array<vec4<f32>, 128>;
@@ -126,36 +149,93 @@ fn main(index : i32) {
   if (blocks.z == 0 && competing > 0) {
     let firstRow = queryBlock * uniforms.blockSize;
     let rowCount = min(uniforms.blockSize, uniforms.queryShape.z - firstRow);
-    for (var firstEven = 0; firstEven < 16; firstEven += 4) {
-      for (var v = local; v < 16; v += 128) {
-        queries[v] = transpose(mat4x4<f32>(
-          uniforms.logitScale * readQuery(head * uniforms.queryShape.z + firstRow + max(0, ((firstEven + 1) * rowCount) / 16 - 1), v),
-          uniforms.logitScale * readQuery(head * uniforms.queryShape.z + firstRow + max(0, ((firstEven + 2) * rowCount) / 16 - 1), v),
-          uniforms.logitScale * readQuery(head * uniforms.queryShape.z + firstRow + max(0, ((firstEven + 3) * rowCount) / 16 - 1), v),
-          uniforms.logitScale * readQuery(head * uniforms.queryShape.z + firstRow + max(0, ((firstEven + 4) * rowCount) / 16 - 1), v)));
+    for (var firstEven = 0; firstEven < 16; firstEven += 16) {
+      for (var i = local; i < 64; i += 128) {
+        let v = i / 4;
+        let firstOfFour = firstEven + 4 * (i % 4);
+        queries[i] = transpose(mat4x4<f32>(
+          uniforms.logitScale * readQuery(head * uniforms.queryShape.z + firstRow + max(0, ((firstOfFour + 1) * rowCount) / 16 - 1), v),
+          uniforms.logitScale * readQuery(head * uniforms.queryShape.z + firstRow + max(0, ((firstOfFour + 2) * rowCount) / 16 - 1), v),
+          uniforms.logitScale * readQuery(head * uniforms.queryShape.z + firstRow + max(0, ((firstOfFour + 3) * rowCount) / 16 - 1), v),
+          uniforms.logitScale * readQuery(head * uniforms.queryShape.z + firstRow + max(0, ((firstOfFour + 4) * rowCount) / 16 - 1), v)));
       }
       // Barrier: scores read the queries that others loaded.
       workgroupBarrier();
-      var localMax = vec4<f32>(masked);
-      var localSum = vec4<f32>(0.0);
+      var localMax : Estimates;
+      var localSum = Estimates();
+      localMax[0] = vec4<f32>(masked);
+    localMax[1] = vec4<f32>(masked);
+    localMax[2] = vec4<f32>(masked);
+    localMax[3] = vec4<f32>(masked);
+      var firstScores : Estimates;
       for (var i = local; i < competing; i += 128) {
         let x = scoresOf(head, i, end);
-        let newMax = max(localMax, x);
-        localSum = localSum * exp2(localMax - newMax) + exp2(x - newMax);
-        localMax = newMax;
+        if (i == local) {
+          firstScores = x;
+        }
+        {
+          let newMax = max(localMax[0], x[0]);
+          localSum[0] = localSum[0] * exp2(localMax[0] - newMax) + exp2(x[0] - newMax);
+          localMax[0] = newMax;
+        }
+    {
+          let newMax = max(localMax[1], x[1]);
+          localSum[1] = localSum[1] * exp2(localMax[1] - newMax) + exp2(x[1] - newMax);
+          localMax[1] = newMax;
+        }
+    {
+          let newMax = max(localMax[2], x[2]);
+          localSum[2] = localSum[2] * exp2(localMax[2] - newMax) + exp2(x[2] - newMax);
+          localMax[2] = newMax;
+        }
+    {
+          let newMax = max(localMax[3], x[3]);
+          localSum[3] = localSum[3] * exp2(localMax[3] - newMax) + exp2(x[3] - newMax);
+          localMax[3] = newMax;
+        }
       }
-      let ownRows = row * 16 + firstEven;
       for (var i = local; i < blocks.y - scoredBlocks(queryBlock); i += 128) {
-        let x = vec4<f32>(ownLogSums[(ownRows + 0) * uniforms.ownLogSumsShape.z + i], ownLogSums[(ownRows + 1) * uniforms.ownLogSumsShape.z + i], ownLogSums[(ownRows + 2) * uniforms.ownLogSumsShape.z + i], ownLogSums[(ownRows + 3) * uniforms.ownLogSumsShape.z + i]);
-        let newMax = max(localMax, x);
-        localSum = localSum * exp2(localMax - newMax) + select(exp2(x - newMax), vec4<f32>(0.0), x == vec4<f32>(masked));
-        localMax = newMax;
+        {
+          let ownRows = row * 16 + firstEven + 0;
+          let x = vec4<f32>(ownLogSums[(ownRows + 0) * uniforms.ownLogSumsShape.z + i], ownLogSums[(ownRows + 1) * uniforms.ownLogSumsShape.z + i], ownLogSums[(ownRows + 2) * uniforms.ownLogSumsShape.z + i], ownLogSums[(ownRows + 3) * uniforms.ownLogSumsShape.z + i]);
+          let newMax = max(localMax[0], x);
+          localSum[0] = localSum[0] * exp2(localMax[0] - newMax) + select(exp2(x - newMax), vec4<f32>(0.0), x == vec4<f32>(masked));
+          localMax[0] = newMax;
+        }
+    {
+          let ownRows = row * 16 + firstEven + 4;
+          let x = vec4<f32>(ownLogSums[(ownRows + 0) * uniforms.ownLogSumsShape.z + i], ownLogSums[(ownRows + 1) * uniforms.ownLogSumsShape.z + i], ownLogSums[(ownRows + 2) * uniforms.ownLogSumsShape.z + i], ownLogSums[(ownRows + 3) * uniforms.ownLogSumsShape.z + i]);
+          let newMax = max(localMax[1], x);
+          localSum[1] = localSum[1] * exp2(localMax[1] - newMax) + select(exp2(x - newMax), vec4<f32>(0.0), x == vec4<f32>(masked));
+          localMax[1] = newMax;
+        }
+    {
+          let ownRows = row * 16 + firstEven + 8;
+          let x = vec4<f32>(ownLogSums[(ownRows + 0) * uniforms.ownLogSumsShape.z + i], ownLogSums[(ownRows + 1) * uniforms.ownLogSumsShape.z + i], ownLogSums[(ownRows + 2) * uniforms.ownLogSumsShape.z + i], ownLogSums[(ownRows + 3) * uniforms.ownLogSumsShape.z + i]);
+          let newMax = max(localMax[2], x);
+          localSum[2] = localSum[2] * exp2(localMax[2] - newMax) + select(exp2(x - newMax), vec4<f32>(0.0), x == vec4<f32>(masked));
+          localMax[2] = newMax;
+        }
+    {
+          let ownRows = row * 16 + firstEven + 12;
+          let x = vec4<f32>(ownLogSums[(ownRows + 0) * uniforms.ownLogSumsShape.z + i], ownLogSums[(ownRows + 1) * uniforms.ownLogSumsShape.z + i], ownLogSums[(ownRows + 2) * uniforms.ownLogSumsShape.z + i], ownLogSums[(ownRows + 3) * uniforms.ownLogSumsShape.z + i]);
+          let newMax = max(localMax[3], x);
+          localSum[3] = localSum[3] * exp2(localMax[3] - newMax) + select(exp2(x - newMax), vec4<f32>(0.0), x == vec4<f32>(masked));
+          localMax[3] = newMax;
+        }
       }
-      let total = logSum(localMax, localSum);
+      let total0 = logSum(localMax[0], localSum[0]);
+    let total1 = logSum(localMax[1], localSum[1]);
+    let total2 = logSum(localMax[2], localSum[2]);
+    let total3 = logSum(localMax[3], localSum[3]);
       for (var i = local; i < competing; i += 128) {
-        result[scores + i] += dot(exp2(scoresOf(head, i, end) - total), vec4<f32>(0.0625));
+        var x = firstScores;
+        if (i != local) {
+          x = scoresOf(head, i, end);
+        }
+        result[scores + i] += dot(exp2(x[0] - total0) + exp2(x[1] - total1) + exp2(x[2] - total2) + exp2(x[3] - total3), vec4<f32>(0.0625));
       }
-      // Barrier: the next four queries replace these.
+      // Barrier: the next queries replace these.
       workgroupBarrier();
     }
   }

@@ -1,23 +1,38 @@
-// An invocation combines the chunks of one row.
+// A workgroup combines the chunks of 8 rows. Neighbours take neighbouring rows, whose statistics lie side by side; an
+// invocation takes every 16th chunk of its row, and the first of a row combines what all have, in workgroup memory.
 
 fn workgroupIndex() -> i32 {
   return i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
 }
+// Maximum of nothing; finite, because WGSL need not support infinities.
+const lowest = -1e38f;
+var<workgroup> parts : array<vec2<f32>, 128>;
+
+// Maximum and sum of exp2(score − maximum) of both.
+fn combine(a : vec2<f32>, b : vec2<f32>) -> vec2<f32> {
+  let most = max(a.x, b.x);
+  return vec2<f32>(most, a.y * exp2(a.x - most) + b.y * exp2(b.x - most));
+}
+
 fn main(index : i32) {
-  let row = workgroupIndex() * 64 + i32(localIndex);
+  let local = i32(localIndex);
+  let row = workgroupIndex() * 8 + local % 8;
   let proxyRows = uniforms.outShape.y;
-  if (row < uniforms.outShape.x * proxyRows) {
-    let chunks = uniforms.statisticsShape.y;
-    let first = 2 * ((row / proxyRows) * chunks * proxyRows + row % proxyRows);
-    var rowMax = statistics[first];
-    for (var chunk = 1; chunk < chunks; chunk++) {
-      rowMax = max(rowMax, statistics[first + 2 * chunk * proxyRows]);
+  let exists = row < uniforms.outShape.x * proxyRows;
+  let chunks = uniforms.statisticsShape.y;
+  let first = (row / proxyRows) * chunks * proxyRows + row % proxyRows;
+  var sums = vec2<f32>(lowest, 0.0);
+  for (var chunk = local / 8; chunk < chunks && exists; chunk += 16) {
+    let at = 2 * (first + chunk * proxyRows);
+    sums = combine(sums, vec2<f32>(statistics[at], statistics[at + 1]));
+  }
+  parts[local] = sums;
+  // Barrier: the first invocation of a row reads what all of the row wrote.
+  workgroupBarrier();
+  if (local < 8 && exists) {
+    for (var lane = 1; lane < 16; lane++) {
+      sums = combine(sums, parts[lane * 8 + local]);
     }
-    var sum = 0.0;
-    for (var chunk = 0; chunk < chunks; chunk++) {
-      let at = first + 2 * chunk * proxyRows;
-      sum += statistics[at + 1] * exp2(statistics[at] - rowMax);
-    }
-    result[row] = rowMax + log2(sum);
+    result[row] = sums.x + log2(sums.y);
   }
 }

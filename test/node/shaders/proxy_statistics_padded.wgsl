@@ -57,7 +57,7 @@ fn loadQueryTile(head : i32, firstRow : i32, endRow : i32) {
     { queryTile[(load3 / headVectors) * rowStride + load3 % headVectors] = x3; }
 }
 
-// This invocation's part of queryTile · keyTileᵀ.
+// This invocation's part of queryTile · keyTileᵀ; as fma by component, since a dot product would be added in a fifth step.
 fn tileScores(x : i32, y : i32) -> array<array<f32, columns>, rows> {
   var scores : array<array<f32, columns>, rows>;
   for (var i = 0; i < headVectors; i += 4) {
@@ -67,15 +67,15 @@ fn tileScores(x : i32, y : i32) -> array<array<f32, columns>, rows> {
     let q2 = queryTile[(y + 2 * threadsY) * rowStride + i + 0];
     let q3 = queryTile[(y + 3 * threadsY) * rowStride + i + 0];
       let k0 = keyTile[(x + 0 * threadsX) * rowStride + i + 0];
-      scores[0][0] += dot(q0, k0);
-    scores[1][0] += dot(q1, k0);
-    scores[2][0] += dot(q2, k0);
-    scores[3][0] += dot(q3, k0);
+      scores[0][0] = fma(q0.w, k0.w, fma(q0.z, k0.z, fma(q0.y, k0.y, fma(q0.x, k0.x, scores[0][0]))));
+    scores[1][0] = fma(q1.w, k0.w, fma(q1.z, k0.z, fma(q1.y, k0.y, fma(q1.x, k0.x, scores[1][0]))));
+    scores[2][0] = fma(q2.w, k0.w, fma(q2.z, k0.z, fma(q2.y, k0.y, fma(q2.x, k0.x, scores[2][0]))));
+    scores[3][0] = fma(q3.w, k0.w, fma(q3.z, k0.z, fma(q3.y, k0.y, fma(q3.x, k0.x, scores[3][0]))));
     let k1 = keyTile[(x + 1 * threadsX) * rowStride + i + 0];
-      scores[0][1] += dot(q0, k1);
-    scores[1][1] += dot(q1, k1);
-    scores[2][1] += dot(q2, k1);
-    scores[3][1] += dot(q3, k1);
+      scores[0][1] = fma(q0.w, k1.w, fma(q0.z, k1.z, fma(q0.y, k1.y, fma(q0.x, k1.x, scores[0][1]))));
+    scores[1][1] = fma(q1.w, k1.w, fma(q1.z, k1.z, fma(q1.y, k1.y, fma(q1.x, k1.x, scores[1][1]))));
+    scores[2][1] = fma(q2.w, k1.w, fma(q2.z, k1.z, fma(q2.y, k1.y, fma(q2.x, k1.x, scores[2][1]))));
+    scores[3][1] = fma(q3.w, k1.w, fma(q3.z, k1.z, fma(q3.y, k1.y, fma(q3.x, k1.x, scores[3][1]))));
     }
     {
       let q0 = queryTile[(y + 0 * threadsY) * rowStride + i + 1];
@@ -83,15 +83,15 @@ fn tileScores(x : i32, y : i32) -> array<array<f32, columns>, rows> {
     let q2 = queryTile[(y + 2 * threadsY) * rowStride + i + 1];
     let q3 = queryTile[(y + 3 * threadsY) * rowStride + i + 1];
       let k0 = keyTile[(x + 0 * threadsX) * rowStride + i + 1];
-      scores[0][0] += dot(q0, k0);
-    scores[1][0] += dot(q1, k0);
-    scores[2][0] += dot(q2, k0);
-    scores[3][0] += dot(q3, k0);
+      scores[0][0] = fma(q0.w, k0.w, fma(q0.z, k0.z, fma(q0.y, k0.y, fma(q0.x, k0.x, scores[0][0]))));
+    scores[1][0] = fma(q1.w, k0.w, fma(q1.z, k0.z, fma(q1.y, k0.y, fma(q1.x, k0.x, scores[1][0]))));
+    scores[2][0] = fma(q2.w, k0.w, fma(q2.z, k0.z, fma(q2.y, k0.y, fma(q2.x, k0.x, scores[2][0]))));
+    scores[3][0] = fma(q3.w, k0.w, fma(q3.z, k0.z, fma(q3.y, k0.y, fma(q3.x, k0.x, scores[3][0]))));
     let k1 = keyTile[(x + 1 * threadsX) * rowStride + i + 1];
-      scores[0][1] += dot(q0, k1);
-    scores[1][1] += dot(q1, k1);
-    scores[2][1] += dot(q2, k1);
-    scores[3][1] += dot(q3, k1);
+      scores[0][1] = fma(q0.w, k1.w, fma(q0.z, k1.z, fma(q0.y, k1.y, fma(q0.x, k1.x, scores[0][1]))));
+    scores[1][1] = fma(q1.w, k1.w, fma(q1.z, k1.z, fma(q1.y, k1.y, fma(q1.x, k1.x, scores[1][1]))));
+    scores[2][1] = fma(q2.w, k1.w, fma(q2.z, k1.z, fma(q2.y, k1.y, fma(q2.x, k1.x, scores[2][1]))));
+    scores[3][1] = fma(q3.w, k1.w, fma(q3.z, k1.z, fma(q3.y, k1.y, fma(q3.x, k1.x, scores[3][1]))));
     }
     {
       let q0 = queryTile[(y + 0 * threadsY) * rowStride + i + 2];
@@ -99,15 +99,15 @@ fn tileScores(x : i32, y : i32) -> array<array<f32, columns>, rows> {
     let q2 = queryTile[(y + 2 * threadsY) * rowStride + i + 2];
     let q3 = queryTile[(y + 3 * threadsY) * rowStride + i + 2];
       let k0 = keyTile[(x + 0 * threadsX) * rowStride + i + 2];
-      scores[0][0] += dot(q0, k0);
-    scores[1][0] += dot(q1, k0);
-    scores[2][0] += dot(q2, k0);
-    scores[3][0] += dot(q3, k0);
+      scores[0][0] = fma(q0.w, k0.w, fma(q0.z, k0.z, fma(q0.y, k0.y, fma(q0.x, k0.x, scores[0][0]))));
+    scores[1][0] = fma(q1.w, k0.w, fma(q1.z, k0.z, fma(q1.y, k0.y, fma(q1.x, k0.x, scores[1][0]))));
+    scores[2][0] = fma(q2.w, k0.w, fma(q2.z, k0.z, fma(q2.y, k0.y, fma(q2.x, k0.x, scores[2][0]))));
+    scores[3][0] = fma(q3.w, k0.w, fma(q3.z, k0.z, fma(q3.y, k0.y, fma(q3.x, k0.x, scores[3][0]))));
     let k1 = keyTile[(x + 1 * threadsX) * rowStride + i + 2];
-      scores[0][1] += dot(q0, k1);
-    scores[1][1] += dot(q1, k1);
-    scores[2][1] += dot(q2, k1);
-    scores[3][1] += dot(q3, k1);
+      scores[0][1] = fma(q0.w, k1.w, fma(q0.z, k1.z, fma(q0.y, k1.y, fma(q0.x, k1.x, scores[0][1]))));
+    scores[1][1] = fma(q1.w, k1.w, fma(q1.z, k1.z, fma(q1.y, k1.y, fma(q1.x, k1.x, scores[1][1]))));
+    scores[2][1] = fma(q2.w, k1.w, fma(q2.z, k1.z, fma(q2.y, k1.y, fma(q2.x, k1.x, scores[2][1]))));
+    scores[3][1] = fma(q3.w, k1.w, fma(q3.z, k1.z, fma(q3.y, k1.y, fma(q3.x, k1.x, scores[3][1]))));
     }
     {
       let q0 = queryTile[(y + 0 * threadsY) * rowStride + i + 3];
@@ -115,15 +115,15 @@ fn tileScores(x : i32, y : i32) -> array<array<f32, columns>, rows> {
     let q2 = queryTile[(y + 2 * threadsY) * rowStride + i + 3];
     let q3 = queryTile[(y + 3 * threadsY) * rowStride + i + 3];
       let k0 = keyTile[(x + 0 * threadsX) * rowStride + i + 3];
-      scores[0][0] += dot(q0, k0);
-    scores[1][0] += dot(q1, k0);
-    scores[2][0] += dot(q2, k0);
-    scores[3][0] += dot(q3, k0);
+      scores[0][0] = fma(q0.w, k0.w, fma(q0.z, k0.z, fma(q0.y, k0.y, fma(q0.x, k0.x, scores[0][0]))));
+    scores[1][0] = fma(q1.w, k0.w, fma(q1.z, k0.z, fma(q1.y, k0.y, fma(q1.x, k0.x, scores[1][0]))));
+    scores[2][0] = fma(q2.w, k0.w, fma(q2.z, k0.z, fma(q2.y, k0.y, fma(q2.x, k0.x, scores[2][0]))));
+    scores[3][0] = fma(q3.w, k0.w, fma(q3.z, k0.z, fma(q3.y, k0.y, fma(q3.x, k0.x, scores[3][0]))));
     let k1 = keyTile[(x + 1 * threadsX) * rowStride + i + 3];
-      scores[0][1] += dot(q0, k1);
-    scores[1][1] += dot(q1, k1);
-    scores[2][1] += dot(q2, k1);
-    scores[3][1] += dot(q3, k1);
+      scores[0][1] = fma(q0.w, k1.w, fma(q0.z, k1.z, fma(q0.y, k1.y, fma(q0.x, k1.x, scores[0][1]))));
+    scores[1][1] = fma(q1.w, k1.w, fma(q1.z, k1.z, fma(q1.y, k1.y, fma(q1.x, k1.x, scores[1][1]))));
+    scores[2][1] = fma(q2.w, k1.w, fma(q2.z, k1.z, fma(q2.y, k1.y, fma(q2.x, k1.x, scores[2][1]))));
+    scores[3][1] = fma(q3.w, k1.w, fma(q3.z, k1.z, fma(q3.y, k1.y, fma(q3.x, k1.x, scores[3][1]))));
     }
   }
   return scores;
@@ -168,8 +168,9 @@ var<workgroup> partialMax : array<f32, 512>;
 var<workgroup> partialSum : array<f32, 512>;
 
 fn main(index : i32) {
-  let x = i32(localIndex) % threadsX;
-  let y = i32(localIndex) / threadsX;
+  let local = i32(localIndex);
+  let x = ((local >> 1) & 1) + ((local >> 2) & 2) + 4 * ((local >> 4) % 4);
+  let y = (local & 1) + ((local >> 1) & 2) + 4 * ((local >> 4) / 4);
   let chunks = uniforms.outShape.y;
   let proxyRows = uniforms.outShape.z;
   let rowTile = workgroupIndex() % uniforms.rowTiles;
@@ -213,7 +214,7 @@ fn main(index : i32) {
   }
   // Barrier: a row's statistics need the parts of all x.
   workgroupBarrier();
-  for (var row = i32(localIndex); row < tileQueries; row += threads) {
+  for (var row = local; row < tileQueries; row += threads) {
     var total = masked;
     for (var i = 0; i < threadsX; i++) {
       total = max(total, partialMax[row * threadsX + i]);
