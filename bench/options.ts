@@ -2,14 +2,24 @@ import {parseArgs} from 'node:util';
 import {type HeadShape, parseShape} from './shapes';
 
 /** Groups of cases, in the order in which they run: the dearest questions first. */
-export const GROUPS = ['agreement', 'ours', 'ort', 'composed', 'captured', 'synthetic', 'decode', 'memory'] as const;
+export const GROUPS = [
+  'agreement',
+  'ours',
+  'ort',
+  'composed',
+  'captured',
+  'synthetic',
+  'decode',
+  'gradient',
+  'memory',
+] as const;
 export type Group = (typeof GROUPS)[number];
 
 export const BACKENDS = ['webgpu', 'webgl'] as const;
 export type BackendName = (typeof BACKENDS)[number];
 
 /** ONNX Runtime runs in Node alone, and bytes are counted in the buffers of WebGPU. */
-const WEBGL_GROUPS: readonly Group[] = ['agreement', 'ours', 'composed', 'captured', 'synthetic', 'decode'];
+const WEBGL_GROUPS: readonly Group[] = ['agreement', 'ours', 'composed', 'captured', 'synthetic', 'decode', 'gradient'];
 
 /** What the cases need to know; passed into the browser as it is. */
 export interface CaseOptions {

@@ -2,6 +2,7 @@ import {
   type AgreementResult,
   type DecodeResult,
   type ExactResult,
+  type GradientResult,
   type MemoryResult,
   METHODS,
   type Method,
@@ -11,6 +12,7 @@ import {
 import {CLOCK_TEXTS} from './clock_texts';
 import type {BackendName} from './options';
 import {sparseTables} from './sparse_report';
+import type {Timing} from './statistics';
 import {type Cell, milliseconds, table} from './table';
 
 /** The backend of the runs. Runs of two backends would stand in the same rows, so they make no report. */
@@ -42,6 +44,7 @@ export function report(runs: readonly Run[]): string {
       backend,
     ),
     ...decodeTable(results.filter((result) => result.kind === 'decode')),
+    ...gradientTable(results.filter((result) => result.kind === 'gradient')),
     ...memoryTables(results.filter((result) => result.kind === 'memory')),
     ...agreementTable(results.filter((result) => result.kind === 'agreement')),
   ];
@@ -59,9 +62,11 @@ function latest(runs: readonly Run[]): Result[] {
           ? [result.data, result.layer, result.precision, result.threshold]
           : result.kind === 'decode'
             ? [result.rows]
-            : 'method' in result
-              ? [result.method]
-              : [];
+            : result.kind === 'gradient'
+              ? [result.data]
+              : 'method' in result
+                ? [result.method]
+                : [];
       byCase.set([kind, shape, length, ...rest].join(' '), result);
     }
   }
@@ -159,6 +164,27 @@ function decodeTable(results: DecodeResult[]): string[] {
     '## Decoding',
     'Exact attention of the last query rows over a cache. Calls this short are mostly recording, on the processor.',
     table(['heads', 'keys', 'rows', 'ours, float32', 'on the GPU', 'tfjs composed, float32', 'to ours'], rows),
+  ];
+}
+
+function gradientTable(results: GradientResult[]): string[] {
+  if (results.length === 0) return [];
+  const ratio = (a: Timing | undefined, b: Timing | undefined) =>
+    a && b ? `${(a.median / b.median).toFixed(2)}×` : '';
+  const rows = results.map(({data, layer, shape, length, exact, sparse, composed}) => [
+    layer === undefined ? data : `${data}, layer ${layer}`,
+    shape,
+    length.toLocaleString('en'),
+    milliseconds(exact),
+    composed ? milliseconds(composed) : '',
+    ratio(composed, exact),
+    sparse ? milliseconds(sparse) : '',
+    ratio(exact, sparse),
+  ]);
+  return [
+    '## With gradients',
+    'Causal attention and its gradients by query, key and value, float32.',
+    table(['data', 'heads', 'tokens', 'exact', 'tfjs composed', 'to exact', 'sparse', 'exact to sparse'], rows),
   ];
 }
 

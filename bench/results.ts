@@ -85,6 +85,22 @@ export interface DecodeResult {
   composed?: Timing;
 }
 
+/** Attention with its gradients by query, key and value. */
+export interface GradientResult {
+  kind: 'gradient';
+  data: 'random' | 'captured';
+  shape: string;
+  /** Tokens. */
+  length: number;
+  /** Layer of the model, from 0; absent where the data are random. */
+  layer?: number;
+  exact: Timing;
+  /** Absent for random data, in which no blocks matter more than others. */
+  sparse?: Timing;
+  /** tfjs's own ops; absent where they were not asked. */
+  composed?: Timing;
+}
+
 /** How far another implementation's output is from ours, so that it surely computes the same thing. */
 export interface AgreementResult {
   kind: 'agreement';
@@ -96,7 +112,7 @@ export interface AgreementResult {
   note?: string;
 }
 
-export type Result = ExactResult | SparseResult | DecodeResult | MemoryResult | AgreementResult;
+export type Result = ExactResult | SparseResult | DecodeResult | GradientResult | MemoryResult | AgreementResult;
 
 /** One start of the benchmark. */
 export interface Run {

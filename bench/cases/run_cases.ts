@@ -6,6 +6,7 @@ import {compareOutputs} from './agreement_cases';
 import {CaseRunner, type Place} from './case_runner';
 import {timeComposed, timeOnnx, timeOurs} from './exact_cases';
 import {timeDecoding} from './decode_cases';
+import {timeGradients} from './gradient_cases';
 import {measureMemory} from './memory_cases';
 import {timeCaptured, timeSynthetic} from './sparse_cases';
 
@@ -17,6 +18,7 @@ const GROUP_CASES: Record<Group, (runner: CaseRunner) => Promise<void>> = {
   captured: timeCaptured,
   synthetic: timeSynthetic,
   decode: timeDecoding,
+  gradient: timeGradients,
   memory: measureMemory,
 };
 

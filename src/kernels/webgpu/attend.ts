@@ -8,7 +8,7 @@ import {AttendMatrixProgram} from './attend_matrix.js';
 import {attendMemory, ifInHead, listed, outputWords, products, valueWords} from './attend_products.js';
 import {attendSplit, splitOf} from './attend_split.js';
 import type {Held, HeadDims} from './attend_tile.js';
-import {carriedWords, chooseAttendTile, headWords, wordValues} from './attend_tile.js';
+import {carriedWords, chooseAttendTile, chooseFewRowTile, headWords, wordValues} from './attend_tile.js';
 import type {AttendForm, BlockPlan, RowContext} from './attend_walk.js';
 import {
   attendForm,
@@ -59,8 +59,8 @@ export function attend(
   if (arithmetic === 'matrix units') {
     return new AttendMatrixProgram(query, key, value, geometry, scale, causal, plan, context).run(backend);
   }
-  const blockSize = plan ? geometry.blockSize : geometry.queryLength;
-  const tile = chooseAttendTile(op, backend, geometry, blockSize, arithmetic);
+  const fewRows = plan ? undefined : chooseFewRowTile(backend, geometry, geometry.queryLength, arithmetic);
+  const tile = fewRows ?? chooseAttendTile(op, backend, geometry, plan && geometry.blockSize, arithmetic);
   return new AttendProgram(query, key, value, geometry, tile, arithmetic, scale, causal, plan, context).run(backend);
 }
 

@@ -54,7 +54,7 @@ export function splitOf(
   }
   const held = arithmetic === 'float16' ? 'float16' : 'float32';
   const sparse = plan !== undefined;
-  const whole = chooseAttendTile(op, backend, geometry, sparse ? blockSize : queryLength, held);
+  const whole = chooseAttendTile(op, backend, geometry, sparse ? blockSize : undefined, held);
   if (batch * heads * countQueryTiles(geometry, {sparse, split: false}, tileQueries(whole)) >= busyWorkgroups) {
     return undefined;
   }

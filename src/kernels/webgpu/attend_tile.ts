@@ -81,22 +81,22 @@ const fewRowTiles: Record<Held, Tile[]> = {
 };
 
 /**
- * The first tile that fits the device's workgroup memory and invocations and is not longer than a block, whose end no
- * tile crosses. Preferred are tiles whose invocations share a row of the output evenly and carry at most 32 values in
+ * The first tile that fits the device's workgroup memory and invocations and, where there are blocks, is not longer than
+ * one, whose end no tile crosses. Preferred are tiles whose invocations share a row of the output evenly and carry at most 32 values in
  * registers.
  */
 export function chooseAttendTile(
   op: string,
   {device}: WebGPUBackend,
   dims: HeadDims,
-  blockSize: number,
+  blockSize: number | undefined,
   held: Held,
 ): Tile {
   const fitting = tiles[held].filter((tile) => fits(device, tile, dims, held));
   if (fitting.length === 0) {
     failForHead(op, device, dims, attendBytes(tiles[held][tiles[held].length - 1], dims, held));
   }
-  const short = fitting.filter((tile) => tileQueries(tile) <= blockSize);
+  const short = blockSize === undefined ? fitting : fitting.filter((tile) => tileQueries(tile) <= blockSize);
   return short.find((tile) => isEven(tile, dims, held)) ?? short[0] ?? fitting[fitting.length - 1];
 }
 
