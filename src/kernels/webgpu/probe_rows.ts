@@ -2,6 +2,7 @@ import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import type {BlockGeometry} from '../block_geometry.js';
 import {AttentionProgram, headVectors, readRow, rowComponents, withScratch, workgroupIndex} from './program.js';
+import {rankFrom} from './sort_keys.js';
 
 /**
  * Part of stage 2: int32 `[batch, heads, queryBlocks, probeRows]`, the rows of each query block that lie farthest from the
@@ -18,6 +19,9 @@ export function chooseProbeRows(
     return new ProbeRowsProgram(distances, geometry, probeRows).run(backend);
   });
 }
+
+/** Rows of a block that are ranked at a time. */
+const rankThreads = 128;
 
 interface DistanceVariant {
   headDim: number;
@@ -95,7 +99,7 @@ export class ProbeRowsProgram extends AttentionProgram<object> {
       inputs: {distances: {tensor: distances, components: 1}},
       outputShape: [batch, heads, queryBlocks, probeRows],
       outputType: 'int32',
-      threads: 128,
+      threads: rankThreads,
       workgroups: batch * heads * queryBlocks,
       uniforms: {blockSize: {type: 'i32', value: blockSize}},
       variant: {},
@@ -104,33 +108,34 @@ export class ProbeRowsProgram extends AttentionProgram<object> {
 
   protected shader(): string {
     return `
-// A workgroup takes one query block; an invocation owns every 128th row. The place of a row is the number of rows that come
-// before it, as in the sort of keys: few enough are compared to read them from global memory.
+// A workgroup takes one query block; an invocation owns every ${rankThreads}th row, whose place is its rank.
 ${workgroupIndex}
+${rankFrom('distances', rankThreads)}
+
+// Rows of the workgroup's block.
+var<workgroup> rowCount : i32;
+
 fn main(index : i32) {
   let length = uniforms.distancesShape.z;
   let queryBlocks = uniforms.outShape.z;
   let probeRows = uniforms.outShape.w;
   let head = workgroupIndex() / queryBlocks;
-  if (head >= uniforms.outShape.x * uniforms.outShape.y) {
-    return;
-  }
+  let exists = head < uniforms.outShape.x * uniforms.outShape.y;
   let first = (workgroupIndex() % queryBlocks) * uniforms.blockSize;
-  let end = min(first + uniforms.blockSize, length);
-  for (var own = first + i32(localIndex); own < end; own += 128) {
-    // By their bits: a total order, also when there are NaNs, so that every place is filled.
-    let distance = bitcast<u32>(distances[head * length + own]);
-    var place = 0;
-    for (var i = first; i < end; i++) {
-      let other = bitcast<u32>(distances[head * length + i]);
-      place += select(0, 1, other > distance || (other == distance && i < own));
+  if (localIndex == 0u) {
+    rowCount = select(0, min(uniforms.blockSize, length - first), exists);
+  }
+  // The ranking holds barriers, so all invocations must agree on the count: hence the uniform load.
+  let count = workgroupUniformLoad(&rowCount);
+  for (var base = 0; base < count; base += ${rankThreads}) {
+    let own = base + i32(localIndex);
+    let place = rank(head * length + first, count, own);
+    if (own < count && place < probeRows) {
+      result[workgroupIndex() * probeRows + place] = first + own;
     }
-    if (place < probeRows) {
-      result[workgroupIndex() * probeRows + place] = own;
-    }
-    if (place == 0) {
-      for (var i = end - first; i < probeRows; i++) {
-        result[workgroupIndex() * probeRows + i] = own;
+    if (own < count && place == 0) {
+      for (var i = count; i < probeRows; i++) {
+        result[workgroupIndex() * probeRows + i] = first + own;
       }
     }
   }

@@ -1,6 +1,46 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {BlockGeometry} from '../block_geometry.js';
+import {each} from '../shader_text.js';
 import {AttentionProgram, workgroupIndex} from './program.js';
+
+/**
+ * Shader text: `rank(first, count, own)`, the number of values among `count` of a tensor, from the value `first` on, that come
+ * before the own-th of them in descending order, equal values by index. All invocations of a workgroup call it together, for
+ * the same values; `own` may lie past the last. `threads` is a multiple of 8.
+ *
+ * Values are compared by their bits: for floats that are not negative the order is the same, and it stays a total order when
+ * there are NaNs, so that ranks are a permutation whatever the values.
+ */
+export function rankFrom(tensor: string, threads: number): string {
+  return `
+var<workgroup> rankedTile : array<u32, ${threads}>;
+
+// The values pass through workgroup memory in tiles; past the last stand zeros, which come before nothing.
+fn rank(first : i32, count : i32, own : i32) -> i32 {
+  let local = i32(localIndex);
+  var value = 0u;
+  if (own < count) {
+    value = bitcast<u32>(${tensor}[first + own]);
+  }
+  var before = 0;
+  for (var base = 0; base < count; base += ${threads}) {
+    var loaded = 0u;
+    if (base + local < count) {
+      loaded = bitcast<u32>(${tensor}[first + base + local]);
+    }
+    rankedTile[local] = loaded;
+    // Barrier: every invocation reads what all have loaded.
+    workgroupBarrier();
+    for (var i = 0; i < ${threads}; i += 8) {
+      ${each(8, (k) => `let other${k} = rankedTile[i + ${k}];`, '\n      ')}
+      ${each(8, (k) => `before += select(0, 1, other${k} > value || (other${k} == value && base + i + ${k} < own));`, '\n      ')}
+    }
+    // Barrier: the next round overwrites the values.
+    workgroupBarrier();
+  }
+  return before;
+}`;
+}
 
 interface SortVariant {
   threads: number;
@@ -30,13 +70,13 @@ export class SortKeysProgram extends AttentionProgram<SortVariant> {
   protected shader({threads, sort}: SortVariant): string {
     return `
 // An invocation owns one key. Its place in the sorted segment is the number of keys that come before it, found by
-// comparing it with all keys of the segment, which pass through workgroup memory in tiles. Next to a sorting network
-// this takes no power of two, two barriers a tile, and a segment of any size.
-//
-// Scores are compared by their bits: for floats that are not negative the order is the same, and it stays a total order
-// when there are NaNs, so that the result is a permutation whatever the input.
+// comparing it with all keys of the segment. Next to a sorting network this takes no power of two, two barriers a tile, and a
+// segment of any size.
 ${workgroupIndex}
-var<workgroup> scoreTile : array<u32, ${threads}>;
+${rankFrom('keyScores', threads)}
+
+// Keys of the segment that are sorted: all or none.
+var<workgroup> sortedKeys : i32;
 
 fn main(index : i32) {
   let local = i32(localIndex);
@@ -52,24 +92,11 @@ fn main(index : i32) {
   // The remainder after the last complete segment keeps its order.
   let complete = head < heads && first < permutedLength && ${sort};
   let scores = head * permutedLength + first;
-  var score = 0u;
-  if (complete && own < segmentSize) {
-    score = bitcast<u32>(keyScores[scores + own]);
+  if (local == 0) {
+    sortedKeys = select(0, segmentSize, complete);
   }
-  var before = 0;
-  for (var base = 0; base < segmentSize; base += ${threads}) {
-    if (complete && base + local < segmentSize) {
-      scoreTile[local] = bitcast<u32>(keyScores[scores + base + local]);
-    }
-    // Barrier: every invocation reads the scores that all have loaded.
-    workgroupBarrier();
-    for (var i = 0; i < min(${threads}, segmentSize - base); i++) {
-      let other = scoreTile[i];
-      before += select(0, 1, other > score || (other == score && base + i < own));
-    }
-    // Barrier: the next round overwrites the scores.
-    workgroupBarrier();
-  }
+  // The ranking holds barriers, so all invocations must agree on the count: hence the uniform load.
+  let before = rank(scores, workgroupUniformLoad(&sortedKeys), own);
   if (head < heads && own < segmentSize && first + own < length) {
     result[head * length + first + select(own, before, complete)] = first + own;
   }

@@ -1,14 +1,55 @@
 // An invocation owns one key. Its place in the sorted segment is the number of keys that come before it, found by
-// comparing it with all keys of the segment, which pass through workgroup memory in tiles. Next to a sorting network
-// this takes no power of two, two barriers a tile, and a segment of any size.
-//
-// Scores are compared by their bits: for floats that are not negative the order is the same, and it stays a total order
-// when there are NaNs, so that the result is a permutation whatever the input.
+// comparing it with all keys of the segment. Next to a sorting network this takes no power of two, two barriers a tile, and a
+// segment of any size.
 
 fn workgroupIndex() -> i32 {
   return i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
 }
-var<workgroup> scoreTile : array<u32, 256>;
+
+var<workgroup> rankedTile : array<u32, 256>;
+
+// The values pass through workgroup memory in tiles; past the last stand zeros, which come before nothing.
+fn rank(first : i32, count : i32, own : i32) -> i32 {
+  let local = i32(localIndex);
+  var value = 0u;
+  if (own < count) {
+    value = bitcast<u32>(keyScores[first + own]);
+  }
+  var before = 0;
+  for (var base = 0; base < count; base += 256) {
+    var loaded = 0u;
+    if (base + local < count) {
+      loaded = bitcast<u32>(keyScores[first + base + local]);
+    }
+    rankedTile[local] = loaded;
+    // Barrier: every invocation reads what all have loaded.
+    workgroupBarrier();
+    for (var i = 0; i < 256; i += 8) {
+      let other0 = rankedTile[i + 0];
+      let other1 = rankedTile[i + 1];
+      let other2 = rankedTile[i + 2];
+      let other3 = rankedTile[i + 3];
+      let other4 = rankedTile[i + 4];
+      let other5 = rankedTile[i + 5];
+      let other6 = rankedTile[i + 6];
+      let other7 = rankedTile[i + 7];
+      before += select(0, 1, other0 > value || (other0 == value && base + i + 0 < own));
+      before += select(0, 1, other1 > value || (other1 == value && base + i + 1 < own));
+      before += select(0, 1, other2 > value || (other2 == value && base + i + 2 < own));
+      before += select(0, 1, other3 > value || (other3 == value && base + i + 3 < own));
+      before += select(0, 1, other4 > value || (other4 == value && base + i + 4 < own));
+      before += select(0, 1, other5 > value || (other5 == value && base + i + 5 < own));
+      before += select(0, 1, other6 > value || (other6 == value && base + i + 6 < own));
+      before += select(0, 1, other7 > value || (other7 == value && base + i + 7 < own));
+    }
+    // Barrier: the next round overwrites the values.
+    workgroupBarrier();
+  }
+  return before;
+}
+
+// Keys of the segment that are sorted: all or none.
+var<workgroup> sortedKeys : i32;
 
 fn main(index : i32) {
   let local = i32(localIndex);
@@ -24,24 +65,11 @@ fn main(index : i32) {
   // The remainder after the last complete segment keeps its order.
   let complete = head < heads && first < permutedLength && true;
   let scores = head * permutedLength + first;
-  var score = 0u;
-  if (complete && own < segmentSize) {
-    score = bitcast<u32>(keyScores[scores + own]);
+  if (local == 0) {
+    sortedKeys = select(0, segmentSize, complete);
   }
-  var before = 0;
-  for (var base = 0; base < segmentSize; base += 256) {
-    if (complete && base + local < segmentSize) {
-      scoreTile[local] = bitcast<u32>(keyScores[scores + base + local]);
-    }
-    // Barrier: every invocation reads the scores that all have loaded.
-    workgroupBarrier();
-    for (var i = 0; i < min(256, segmentSize - base); i++) {
-      let other = scoreTile[i];
-      before += select(0, 1, other > score || (other == score && base + i < own));
-    }
-    // Barrier: the next round overwrites the scores.
-    workgroupBarrier();
-  }
+  // The ranking holds barriers, so all invocations must agree on the count: hence the uniform load.
+  let before = rank(scores, workgroupUniformLoad(&sortedKeys), own);
   if (head < heads && own < segmentSize && first + own < length) {
     result[head * length + first + select(own, before, complete)] = first + own;
   }
