@@ -79,8 +79,9 @@ export interface DecodeResult {
   /** Query rows. */
   rows: number;
   call: Timing;
-  /** Milliseconds on the GPU, all programs together; absent without timestamps. */
+  /** Milliseconds on the GPU, all programs together, and a program; absent without timestamps. */
   gpu?: number;
+  programs?: Array<{program: string; gpu: Timing}>;
   /** tfjs's own ops; absent for several rows. */
   composed?: Timing;
 }

@@ -32,6 +32,7 @@ export async function timeDecoding(runner: CaseRunner): Promise<void> {
               rows,
               call: await timeCalls(device.timer, call, options.caseSeconds / 2),
               gpu: programs?.reduce((sum, {gpu}) => sum + gpu.median, 0),
+              programs,
               // With several rows the composed way needs a mask as well.
               composed: rows === 1 ? await timeCalls(device.timer, composed, options.caseSeconds / 4) : undefined,
             };

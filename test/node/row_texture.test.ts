@@ -30,6 +30,11 @@ describe('rows in a texture', () => {
     expect(Math.max(width, height) / Math.min(width, height)).to.be.at.most(2);
   });
 
+  it('is not wider than a few long rows need', () => {
+    expect(rowLayout({rows: 8, columns: 8192, layers: 8}, maxTextureSize)).to.include({width: 8, height: 2048});
+    expect(rowLayout({rows: 5, columns: 8192}, maxTextureSize)).to.include({width: 8, height: 2048});
+  });
+
   it('fills a texture, and refuses one row more', () => {
     const rows = maxTextureSize ** 2 / 16;
     expect(rowLayout({rows, columns: 64}, maxTextureSize)).to.include({width: 4096, height: 4096});

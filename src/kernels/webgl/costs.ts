@@ -1,8 +1,8 @@
 import type {AttentionCosts} from '../cost_model.js';
 
 /**
- * Fitted to what `npm run bench -- --browser --backend webgl` measured on one NVIDIA H200 in Chromium, 2026-11-23
- * (docs/benchmarks-webgl.md). Fragment shaders can use but a small part of that chip, so that here only the ratios count;
+ * Fitted to what `npm run bench -- --browser --backend webgl` measured in Chromium on one NVIDIA H200, 2026-11-23, and with
+ * probe rows and the remainder on an H100, 2026-11-25 (docs/benchmarks-webgl.md). Fragment shaders can use but a small part of that chip, so that here only the ratios count;
  * they follow from texels fetched, for attention and the stages before it alike.
  */
 export const webglCosts: AttentionCosts = {
@@ -14,12 +14,11 @@ export const webglCosts: AttentionCosts = {
   probePrograms: 12,
   remainderPrograms: 6,
   fixed: 0.3,
-  // As those of the stages before; those of probe rows and the remainder were not timed.
-  programFixed: 0.012,
+  programFixed: 0.1,
   proxyMultiplyAdd: 6.9e-9,
-  // Of a proxy row, once.
-  probeMultiplyAdd: 3.5e-9,
-  summaryMultiplyAdd: 3.5e-9,
+  // Probe rows and key blocks stand far apart, so that neighbours fetch little in common.
+  probeMultiplyAdd: 1.1e-8,
+  summaryMultiplyAdd: 1.1e-8,
   pooledValue: 8e-8,
   blockPairValue: 1e-7,
   blockTriple: 1.8e-8,

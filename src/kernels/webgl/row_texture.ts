@@ -4,7 +4,7 @@
  * value a texel, or 2 × 2 values of two rows.
  *
  * A row runs down the texture, and `2 ** shift` rows stand side by side in a band, as many as make the texture about
- * square: so the number of rows is not limited by one side of a texture, and fragments of neighbouring rows, which run
+ * square, if there are so many: so the number of rows is not limited by one side of a texture, and fragments of neighbouring rows, which run
  * together, fetch neighbouring texels (rows along the lines took 1.6 times as long, docs/performance.md). Layers hold
  * further values of the same texel: what one fragment writes through several draw buffers.
  *
@@ -39,7 +39,8 @@ export function rowLayout({rows, columns, layers = 1}: RowShape, maxTextureSize:
   const texels = Math.ceil(columns / 4);
   const sides = (shift: number) => ({width: 2 ** shift, height: Math.ceil(rows / 2 ** shift) * texels});
   let shift = 0;
-  while (sides(shift).width < sides(shift).height && sides(shift + 1).width <= maxTextureSize) {
+  const canWiden = (width: number) => width < rows && 2 * width <= maxTextureSize;
+  while (sides(shift).width < sides(shift).height && canWiden(sides(shift).width)) {
     ++shift;
   }
   const {width, height} = sides(shift);

@@ -18,11 +18,10 @@ export function mostOwnBlocks(geometry: BlockGeometry, causal: boolean): number 
   return Math.max(0, ...own);
 }
 
-/**
- * Keys that a workgroup walks over: enough to load its rows once for many, few enough that a short sequence still makes many
- * workgroups.
- */
-const keysPerWorkgroup = ({keyLength}: BlockGeometry) => Math.min(1024, Math.max(256, keyLength / 16));
+/** Most keys that a workgroup walks over: enough to load its rows once for many. */
+const mostKeys = 1024;
+/** The same where there are many: few enough that a short sequence still makes many workgroups. */
+const keysPerWorkgroup = ({keyLength}: BlockGeometry) => Math.min(mostKeys, Math.max(256, keyLength / 16));
 
 interface LogSumVariant extends GridVariant {
   tile: Tile;
@@ -60,7 +59,7 @@ export class BlockLogSumsProgram extends AttentionProgram<LogSumVariant> {
     const rowsPerBlock = probes ? probes.shape[3] : summaryRows;
     const outputBlocks = probes ? keyBlocks : mostOwnBlocks(geometry, causal);
     const rowTiles = Math.ceil((queryBlocks * rowsPerBlock) / tileQueries(tile));
-    const blocksPerWorkgroup = Math.max(1, Math.floor(keysPerWorkgroup(geometry) / blockSize));
+    const blocksPerWorkgroup = Math.max(1, Math.floor((probes ? keysPerWorkgroup(geometry) : mostKeys) / blockSize));
     // The rows of a tile belong to so many query blocks at the most, from a segment's first key to another's last.
     const queryBlocksOfTile = Math.ceil(tileQueries(tile) / rowsPerBlock) + 1;
     const blocksOfTile = probes ? keyBlocks : queryBlocksOfTile + (2 * geometry.segmentSize) / blockSize;

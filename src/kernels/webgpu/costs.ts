@@ -3,24 +3,26 @@ import type {Arithmetic} from './arithmetic.js';
 import {arithmeticOf} from './arithmetic.js';
 
 /**
- * Measured on one NVIDIA H200, 2026-11-23 (docs/performance.md): the fastest device that we have. On a slower one
+ * Measured on one NVIDIA H100, 2026-11-25, multiply-adds on an H200, 2026-11-23 (docs/performance.md): the fastest devices that
+ * we have. On a slower one
  * arithmetic counts for more and recording for less, so that sparse attention pays at shorter lengths than these say: the
  * error is on the side of exact attention.
  *
  * `record` is of Chromium; Node with Dawn takes three times as long.
  */
 const common: Omit<AttentionCosts, 'multiplyAdds'> = {
-  sparseFactor: 1.04,
+  sparseFactor: 1.12,
   record: 0.022,
   programs: 9,
   probePrograms: 4,
-  remainderPrograms: 3,
-  fixed: 0.12,
-  programFixed: 0.012,
-  proxyMultiplyAdd: 2.9e-10,
-  // These three on one NVIDIA H100, 2026-11-25, on which exact attention takes as long.
-  probeMultiplyAdd: 1.6e-10,
-  summaryMultiplyAdd: 2.5e-10,
+  // One more without probe rows, whose summaries serve the remainder, too.
+  remainderPrograms: 2,
+  // Half of it is that attention waits for its longest list: in short sequences no other fills the gap.
+  fixed: 0.1,
+  programFixed: 0.0085,
+  proxyMultiplyAdd: 2.2e-10,
+  probeMultiplyAdd: 1.2e-10,
+  summaryMultiplyAdd: 2.3e-10,
   pooledValue: 2.2e-9,
   blockPairValue: 1.3e-9,
   blockTriple: 2.8e-10,
