@@ -20,8 +20,8 @@ export default async function configure(config) {
     ],
     browsers: ['SoftwareGPU'],
     customLaunchers: {SoftwareGPU: {base: 'ChromeHeadless', flags: softwareFlags}},
-    client: {mocha: {timeout: 120_000, grep: process.env.TEST_GREP ?? ''}},
-    reporters: ['progress'],
+    client: {mocha: {timeout: 120_000}},
+    reporters: ['dots'],
     singleRun: true,
     autoWatch: false,
     // A software adapter computes for minutes without a word.

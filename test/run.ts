@@ -49,19 +49,37 @@ async function runLayers(): Promise<Counts> {
   });
 }
 
+/**
+ * Two browsers side by side, one for the tests that name WebGPU and one for the others: compiling shaders in software keeps one
+ * core of a browser busy and no other.
+ */
+const SHARDS = ['/webgpu/i', '/^(?!.*webgpu)/i'];
+
 async function runInBrowser(): Promise<Counts> {
-  const config = await karma.config.parseConfig(
+  const seconds = new Map<string, number>();
+  const configs = [];
+  for (const grep of process.env.TEST_GREP ? [process.env.TEST_GREP] : SHARDS) {
+    configs.push(await browserConfig(grep));
+  }
+  const counts = await Promise.all(configs.map((config) => runKarma(config, seconds)));
+  if (process.env.TEST_TIMES) {
+    [...seconds].sort((a, b) => b[1] - a[1]).forEach(([suite, s]) => console.log(`${s.toFixed(0)} s  ${suite}`));
+  }
+  return counts.reduce((sum, {passed, failed}) => ({passed: sum.passed + passed, failed: sum.failed + failed}));
+}
+
+const browserConfig = (grep: string) =>
+  karma.config.parseConfig(
     fileURLToPath(new URL('karma.conf.js', root)),
-    {},
+    {client: {mocha: {timeout: 120_000, grep}}} as karma.ConfigOptions,
     {promiseConfig: true, throwErrors: true},
   );
+
+/** @param seconds told what each suite has taken. */
+function runKarma(config: karma.Config, seconds: Map<string, number>): Promise<Counts> {
   return new Promise((resolve) => {
     const counts: Counts = {passed: 0, failed: 0};
-    const seconds = new Map<string, number>();
     const server = new karma.Server(config, (exitCode) => {
-      if (process.env.TEST_TIMES) {
-        [...seconds].sort((a, b) => b[1] - a[1]).forEach(([suite, s]) => console.log(`${s.toFixed(0)} s  ${suite}`));
-      }
       // A browser that never came up, or broke off, has reported no failed test.
       const brokeOff = exitCode !== 0 && counts.failed === 0;
       resolve(brokeOff ? {...counts, failed: 1} : counts);
