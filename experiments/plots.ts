@@ -91,6 +91,7 @@ function sweepPlots(experiment: string, rows: readonly SweepRow[], add: Add): vo
   const common = {x: {...xScale, inset: 8}, fx: lengthScale(rows), color: {legend: true}, marginRight: 60};
   add('loss', 'Loss above exact attention', {
     ...common,
+    marginLeft: 50,
     y: {label: 'nats', grid: true},
     marks: [Plot.ruleY([0]), ...marks(first, 'loss', 'lossLow', 'lossHigh')],
   });

@@ -88,8 +88,11 @@ export class RunBlocks {
     const heads = this.layers.map((layer) =>
       Array.from({length: layer.heads}, (_, head) => this.density(this.maskOf(layer[order], head))),
     );
+    const readsFact = this.layers.map((layer) =>
+      Array.from({length: layer.heads}, (_, head) => this.questionReads(this.side(layer[order], head))),
+    );
     const all = heads.flat();
-    return {heads, density: all.reduce((sum, density) => sum + density, 0) / all.length};
+    return {heads, readsFact, density: all.reduce((sum, density) => sum + density, 0) / all.length};
   }
 
   picture(layer: number, head: number): BlockPicture {
@@ -113,6 +116,13 @@ export class RunBlocks {
     const first = head * this.prompt.ids.length;
     const needle = this.blocksOf(this.prompt.fact, (position) => plan.keyIndices[first + position]);
     return {kept, density: this.density(kept), needle};
+  }
+
+  /** Whether the last block of the question keeps all blocks of the fact; not where one of them is missing. */
+  private questionReads({kept, needle}: BlockMask): boolean {
+    const question = this.blocksOf(this.prompt.question, (position) => position);
+    const last = Math.max(...question) * this.grid.keyBlocks;
+    return question.length > 0 && needle.length > 0 && needle.every((key) => kept[last + key] !== 0);
   }
 
   private maskOf({mask}: LayerPlan, head: number): Uint8Array {

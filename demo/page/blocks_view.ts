@@ -160,16 +160,12 @@ function numbered(count: number): HTMLOptionElement[] {
   return Array.from({length: count}, (_, index) => new Option(String(index + 1), String(index)));
 }
 
-/** The head that kept about as much as all of them together. */
-function typicalHead({heads, density}: KeptBlocks): Head {
-  let typical: Head = {layer: 0, head: 0};
+/** The head that kept about as much as all of them together, of those in which the question reads the fact if there are some. */
+function typicalHead({heads, readsFact, density}: KeptBlocks): Head {
+  const all = heads.flatMap((row, layer) => row.map((_, head) => ({layer, head})));
+  const reading = all.filter(({layer, head}) => readsFact[layer][head]);
   const distance = ({layer, head}: Head) => Math.abs(heads[layer][head] - density);
-  heads.forEach((row, layer) =>
-    row.forEach((_, head) => {
-      if (distance({layer, head}) < distance(typical)) typical = {layer, head};
-    }),
-  );
-  return typical;
+  return (reading.length > 0 ? reading : all).reduce((a, b) => (distance(b) < distance(a) ? b : a));
 }
 
 function describeKept({density, heads}: KeptBlocks, layers: number): string {
