@@ -50,10 +50,11 @@ async function runLayers(): Promise<Counts> {
 }
 
 /**
- * Two browsers side by side, one for the tests that name WebGPU and one for the others: compiling shaders in software keeps one
- * core of a browser busy and no other.
+ * Two browsers side by side, since compiling shaders in software keeps one core busy and no other: the suites that take longest
+ * on WebGPU, about half of the time of all, and the others.
  */
-const SHARDS = ['/webgpu/i', '/^(?!.*webgpu)/i'];
+const LONG = '(the demo checkpoint|stages against|random shapes|forms of attention|device limits|a run with both).*webgpu';
+const SHARDS = [`/${LONG}/i`, `/^(?!.*${LONG})/i`];
 
 async function runInBrowser(): Promise<Counts> {
   const seconds = new Map<string, number>();

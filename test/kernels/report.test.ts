@@ -170,7 +170,7 @@ if (testBackends().includes('webgpu')) {
         pbsAttention(q, k, v, {...options, ...paper});
         expect(names.splice(0)).to.have.length(9);
         pbsAttention(q, k, v, options);
-        expect(names, 'with probe rows and the remainder').to.have.length(16);
+        expect(names, 'with probe rows and the remainder').to.have.length(15);
         expect(names.some(isKeptMass)).to.equal(false);
         pbsAttention(q, k, v, {...options, onReport: (report) => report.dispose()});
         expect(names.some(isKeptMass)).to.equal(true);
