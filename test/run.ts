@@ -53,7 +53,8 @@ async function runLayers(): Promise<Counts> {
  * Two browsers side by side, since compiling shaders in software keeps one core busy and no other: the suites that take longest
  * on WebGPU, about half of the time of all, and the others.
  */
-const LONG = '(the demo checkpoint|stages against|random shapes|forms of attention|device limits|a run with both).*webgpu';
+const LONG =
+  '(the demo checkpoint|stages against|random shapes|forms of attention|device limits|a run with both).*webgpu';
 const SHARDS = [`/${LONG}/i`, `/^(?!.*${LONG})/i`];
 
 async function runInBrowser(): Promise<Counts> {
