@@ -1,6 +1,7 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import type {BlockGeometry} from '../block_geometry.js';
+import {columnLanes, columnSums, columnThreads} from './column_sums.js';
 import {AttentionProgram, headVectors, readRow, rowComponents, withScratch, workgroupIndex} from './program.js';
 import {rankFrom} from './sort_keys.js';
 
@@ -27,9 +28,6 @@ interface DistanceVariant {
   headDim: number;
 }
 
-/** Rows of a block that are added up side by side: what is left of 128 invocations when each takes one vec4 column. */
-const lanesOf = (headDim: number) => Math.max(1, Math.floor(128 / headVectors(headDim)));
-
 /** float32 `[batch, heads, queryLength]`: squared distance of each query row from the mean of its block. */
 export class QueryDistancesProgram extends AttentionProgram<DistanceVariant> {
   constructor(query: TensorInfo, {batch, heads, queryLength, headDim, blockSize, queryBlocks}: BlockGeometry) {
@@ -37,7 +35,7 @@ export class QueryDistancesProgram extends AttentionProgram<DistanceVariant> {
       inputs: {query: {tensor: query, components: rowComponents(headDim)}},
       outputShape: [batch, heads, queryLength],
       outputType: 'float32',
-      threads: headVectors(headDim) * lanesOf(headDim),
+      threads: columnThreads(headDim),
       workgroups: batch * heads * queryBlocks,
       uniforms: {
         blockSize: {type: 'i32', value: blockSize},
@@ -49,13 +47,14 @@ export class QueryDistancesProgram extends AttentionProgram<DistanceVariant> {
 
   protected shader({headDim}: DistanceVariant): string {
     const vectors = headVectors(headDim);
-    const lanes = lanesOf(headDim);
+    const lanes = columnLanes(headDim);
     return `
 // A workgroup takes one query block. First invocation (vector, lane) adds up one vec4 column over every ${lanes}-th row, and the
 // lanes are added up in workgroup memory; then an invocation takes every ${vectors * lanes}-th row.
 ${workgroupIndex}
 ${readRow('readQuery', 'query', headDim)}
-var<workgroup> laneSums : array<vec4<f32>, ${vectors * lanes}>;
+${columnSums(headDim)}
+var<workgroup> meanQuery : array<vec4<f32>, ${vectors}>;
 
 fn main(index : i32) {
   let vector = i32(localIndex) % ${vectors};
@@ -69,21 +68,16 @@ fn main(index : i32) {
   for (var i = first + lane; i < end; i += ${lanes}) {
     sum += readQuery(head * length + i, vector);
   }
-  laneSums[i32(localIndex)] = sum;
-  // Barrier: the first lane adds up what all lanes wrote.
-  workgroupBarrier();
+  sum = sumLanes(sum);
   if (lane == 0) {
-    for (var i = 1; i < ${lanes}; i++) {
-      sum += laneSums[i * ${vectors} + vector];
-    }
-    laneSums[vector] = sum / f32(max(1, end - first));
+    meanQuery[vector] = sum / f32(max(1, end - first));
   }
   // Barrier: all invocations read the mean.
   workgroupBarrier();
   for (var i = first + i32(localIndex); i < end; i += ${vectors * lanes}) {
     var distance = 0.0;
     for (var v = 0; v < ${vectors}; v++) {
-      let x = readQuery(head * length + i, v) - laneSums[v];
+      let x = readQuery(head * length + i, v) - meanQuery[v];
       distance += dot(x, x);
     }
     result[head * length + i] = distance;

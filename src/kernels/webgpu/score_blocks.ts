@@ -4,6 +4,7 @@ import type {BlockGeometry} from '../block_geometry.js';
 import {firstProxyBlock} from '../block_geometry.js';
 import type {GridVariant} from './block_grid.js';
 import {gridUniforms, gridVariant, scoredBlocks} from './block_grid.js';
+import {columnLanes, columnSums, columnThreads} from './column_sums.js';
 import {keyEnd, keyLengthsInput, proxyRange, proxyRangeUniforms} from './key_lengths.js';
 import type {KeyOrder} from './permute.js';
 import {
@@ -56,9 +57,6 @@ interface PoolVariant {
   padded: boolean;
 }
 
-/** Rows of a block that are added up side by side: what is left of 64 invocations when each takes one vec4 column. */
-const poolLanes = (headDim: number) => Math.max(1, Math.floor(64 / headVectors(headDim)));
-
 /**
  * float32 `[batch * heads * (queryBlocks + keyBlocks), headDim]`: the mean query of each block, of all heads, then the mean
  * key of each block of the permuted order, which differs by head.
@@ -84,7 +82,7 @@ export class PoolBlocksProgram extends AttentionProgram<PoolVariant> {
       outputShape: [blocks, headDim],
       outputType: 'float32',
       outputComponents: components,
-      threads: headVectors(headDim) * poolLanes(headDim),
+      threads: columnThreads(headDim),
       workgroups: blocks,
       uniforms: {
         blockSize: {type: 'i32', value: blockSize},
@@ -97,7 +95,7 @@ export class PoolBlocksProgram extends AttentionProgram<PoolVariant> {
 
   protected shader({headDim, padded}: PoolVariant): string {
     const vectors = headVectors(headDim);
-    const lanes = poolLanes(headDim);
+    const lanes = columnLanes(headDim);
     return `
 // A workgroup computes the mean of one block's rows: invocation (vector, lane) adds up one vec4 column over every
 // ${lanes}-th row, and the lanes are added up in workgroup memory. A partial block is still divided by the block size.
@@ -106,7 +104,7 @@ ${keyRow}
 ${readRow('readQuery', 'query', headDim)}
 ${readRow('readKey', 'key', headDim)}
 ${writeRow('writePooled', headDim)}${padded ? keyEnd('uniforms.queryShape.y', 'uniforms.keyShape.z') : ''}
-var<workgroup> laneSums : array<vec4<f32>, ${vectors * lanes}>;
+${columnSums(headDim)}
 
 fn main(index : i32) {
   let vector = i32(localIndex) % ${vectors};
@@ -134,13 +132,8 @@ fn main(index : i32) {
       sum += readKey(keyRow(head, heads, keyIndices[head * uniforms.keyShape.z + i]), vector);
     }
   }
-  laneSums[i32(localIndex)] = sum;
-  // Barrier: the first lane adds up what all lanes wrote.
-  workgroupBarrier();
+  sum = sumLanes(sum);
   if (lane == 0 && exists) {
-    for (var i = 1; i < ${lanes}; i++) {
-      sum += laneSums[i * ${vectors} + vector];
-    }
     writePooled(workgroupIndex(), vector, sum / f32(uniforms.blockSize));
   }
 }`;

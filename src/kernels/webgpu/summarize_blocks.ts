@@ -1,5 +1,6 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {BlockGeometry} from '../block_geometry.js';
+import {columnLanes, columnSums, columnThreads} from './column_sums.js';
 import {keyEnd, keyLengthsInput} from './key_lengths.js';
 import {AttentionProgram, headVectors, keyRow, readRow, rowComponents, workgroupIndex, writeRow} from './program.js';
 
@@ -8,9 +9,6 @@ interface SummaryVariant {
   variance: boolean;
   padded: boolean;
 }
-
-/** Rows of a block that are added up side by side: what is left of 128 invocations when each takes one vec4 column. */
-const lanesOf = (size: number) => Math.max(1, Math.floor(128 / headVectors(size)));
 
 /**
  * Part of stage 2, summaries of the blocks of permuted keys (what they are, `block_estimate.ts` says): float32
@@ -39,7 +37,7 @@ export class SummarizeBlocksProgram extends AttentionProgram<SummaryVariant> {
       outputShape: [variance ? 2 : 1, batch * heads, keyBlocks, size],
       outputType: 'float32',
       outputComponents: components,
-      threads: headVectors(size) * lanesOf(size),
+      threads: columnThreads(size),
       workgroups: batch * heads * keyBlocks,
       uniforms: {
         heads: {type: 'i32', value: heads},
@@ -51,14 +49,7 @@ export class SummarizeBlocksProgram extends AttentionProgram<SummaryVariant> {
 
   protected shader({size, variance, padded}: SummaryVariant): string {
     const vectors = headVectors(size);
-    const lanes = lanesOf(size);
-    const addLanes = (name: string) => `laneSums[i32(localIndex)] = ${name};
-  // Barrier: all invocations add up what all lanes of their column wrote.
-  workgroupBarrier();
-  ${name} = vec4<f32>(0.0);
-  for (var i = 0; i < ${lanes}; i++) {
-    ${name} += laneSums[i * ${vectors} + vector];
-  }`;
+    const lanes = columnLanes(size);
     return `
 // A workgroup summarises one block: invocation (vector, lane) adds up one vec4 column over every ${lanes}-th row, and the lanes
 // are added up in workgroup memory.
@@ -67,7 +58,7 @@ ${keyRow}
 ${readRow('readKey', 'key', size)}
 ${writeRow('writeSummary', size)}
 ${padded ? keyEnd('uniforms.heads', 'uniforms.keyShape.z') : ''}
-var<workgroup> laneSums : array<vec4<f32>, ${vectors * lanes}>;
+${columnSums(size)}
 
 fn main(index : i32) {
   let vector = i32(localIndex) % ${vectors};
@@ -84,8 +75,7 @@ fn main(index : i32) {
   for (var i = first + lane; i < end; i += ${lanes}) {
     mean += readKey(keyRow(head, uniforms.heads, keyIndices[head * uniforms.keyIndicesShape.z + i]), vector);
   }
-  ${addLanes('mean')}
-  mean /= count;
+  mean = sumLanes(mean) / count;
   if (lane == 0 && exists) {
     writeSummary(workgroupIndex(), vector, mean);
   }${
@@ -96,9 +86,7 @@ fn main(index : i32) {
     let x = readKey(keyRow(head, uniforms.heads, keyIndices[head * uniforms.keyIndicesShape.z + i]), vector) - mean;
     variance += x * x;
   }
-  // Barrier: the sums of the mean have been read.
-  workgroupBarrier();
-  ${addLanes('variance')}
+  variance = sumLanes(variance);
   if (lane == 0 && exists) {
     writeSummary(uniforms.outShape.y * blocks + workgroupIndex(), vector, variance / count);
   }`

@@ -1,5 +1,5 @@
 // A workgroup computes the mean of one block's rows: invocation (vector, lane) adds up one vec4 column over every
-// 4-th row, and the lanes are added up in workgroup memory. A partial block is still divided by the block size.
+// 8-th row, and the lanes are added up in workgroup memory. A partial block is still divided by the block size.
 
 fn workgroupIndex() -> i32 {
   return i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
@@ -13,7 +13,21 @@ fn keyRow(head : i32, heads : i32, position : i32) -> i32 {
 fn readQuery(row : i32, vector : i32) -> vec4<f32> { return query[row * 16 + vector]; }
 fn readKey(row : i32, vector : i32) -> vec4<f32> { return key[row * 16 + vector]; }
 fn writePooled(row : i32, vector : i32, x : vec4<f32>) { result[row * 16 + vector] = x; }
-var<workgroup> laneSums : array<vec4<f32>, 64>;
+
+var<workgroup> laneSums : array<vec4<f32>, 128>;
+
+fn sumLanes(x : vec4<f32>) -> vec4<f32> {
+  laneSums[i32(localIndex)] = x;
+  // Barrier: a sum reads what all lanes of its column wrote.
+  workgroupBarrier();
+  var sum = vec4<f32>(0.0);
+  for (var lane = 0; lane < 8; lane++) {
+    sum += laneSums[lane * 16 + i32(localIndex) % 16];
+  }
+  // Barrier: the next sums overwrite these.
+  workgroupBarrier();
+  return sum;
+}
 
 fn main(index : i32) {
   let vector = i32(localIndex) % 16;
@@ -29,20 +43,15 @@ fn main(index : i32) {
   let length = select(uniforms.keyShape.z, uniforms.queryShape.z, ofQuery);
   let end = select(0, min((block + 1) * uniforms.blockSize, length), exists);
   var sum = vec4<f32>(0.0);
-  for (var i = block * uniforms.blockSize + lane; i < end; i += 4) {
+  for (var i = block * uniforms.blockSize + lane; i < end; i += 8) {
     if (ofQuery) {
       sum += readQuery(head * uniforms.queryShape.z + i, vector);
     } else {
       sum += readKey(keyRow(head, heads, keyIndices[head * uniforms.keyShape.z + i]), vector);
     }
   }
-  laneSums[i32(localIndex)] = sum;
-  // Barrier: the first lane adds up what all lanes wrote.
-  workgroupBarrier();
+  sum = sumLanes(sum);
   if (lane == 0 && exists) {
-    for (var i = 1; i < 4; i++) {
-      sum += laneSums[i * 16 + vector];
-    }
     writePooled(workgroupIndex(), vector, sum / f32(uniforms.blockSize));
   }
 }

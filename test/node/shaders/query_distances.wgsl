@@ -5,7 +5,22 @@ fn workgroupIndex() -> i32 {
   return i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
 }
 fn readQuery(row : i32, vector : i32) -> vec4<f32> { return query[row * 16 + vector]; }
+
 var<workgroup> laneSums : array<vec4<f32>, 128>;
+
+fn sumLanes(x : vec4<f32>) -> vec4<f32> {
+  laneSums[i32(localIndex)] = x;
+  // Barrier: a sum reads what all lanes of its column wrote.
+  workgroupBarrier();
+  var sum = vec4<f32>(0.0);
+  for (var lane = 0; lane < 8; lane++) {
+    sum += laneSums[lane * 16 + i32(localIndex) % 16];
+  }
+  // Barrier: the next sums overwrite these.
+  workgroupBarrier();
+  return sum;
+}
+var<workgroup> meanQuery : array<vec4<f32>, 16>;
 
 fn main(index : i32) {
   let vector = i32(localIndex) % 16;
@@ -19,21 +34,16 @@ fn main(index : i32) {
   for (var i = first + lane; i < end; i += 8) {
     sum += readQuery(head * length + i, vector);
   }
-  laneSums[i32(localIndex)] = sum;
-  // Barrier: the first lane adds up what all lanes wrote.
-  workgroupBarrier();
+  sum = sumLanes(sum);
   if (lane == 0) {
-    for (var i = 1; i < 8; i++) {
-      sum += laneSums[i * 16 + vector];
-    }
-    laneSums[vector] = sum / f32(max(1, end - first));
+    meanQuery[vector] = sum / f32(max(1, end - first));
   }
   // Barrier: all invocations read the mean.
   workgroupBarrier();
   for (var i = first + i32(localIndex); i < end; i += 128) {
     var distance = 0.0;
     for (var v = 0; v < 16; v++) {
-      let x = readQuery(head * length + i, v) - laneSums[v];
+      let x = readQuery(head * length + i, v) - meanQuery[v];
       distance += dot(x, x);
     }
     result[head * length + i] = distance;

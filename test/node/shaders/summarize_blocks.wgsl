@@ -13,7 +13,21 @@ fn keyRow(head : i32, heads : i32, position : i32) -> i32 {
 fn readKey(row : i32, vector : i32) -> vec4<f32> { return key[row * 16 + vector]; }
 fn writeSummary(row : i32, vector : i32, x : vec4<f32>) { result[row * 16 + vector] = x; }
 
+
 var<workgroup> laneSums : array<vec4<f32>, 128>;
+
+fn sumLanes(x : vec4<f32>) -> vec4<f32> {
+  laneSums[i32(localIndex)] = x;
+  // Barrier: a sum reads what all lanes of its column wrote.
+  workgroupBarrier();
+  var sum = vec4<f32>(0.0);
+  for (var lane = 0; lane < 8; lane++) {
+    sum += laneSums[lane * 16 + i32(localIndex) % 16];
+  }
+  // Barrier: the next sums overwrite these.
+  workgroupBarrier();
+  return sum;
+}
 
 fn main(index : i32) {
   let vector = i32(localIndex) % 16;
@@ -30,14 +44,7 @@ fn main(index : i32) {
   for (var i = first + lane; i < end; i += 8) {
     mean += readKey(keyRow(head, uniforms.heads, keyIndices[head * uniforms.keyIndicesShape.z + i]), vector);
   }
-  laneSums[i32(localIndex)] = mean;
-  // Barrier: all invocations add up what all lanes of their column wrote.
-  workgroupBarrier();
-  mean = vec4<f32>(0.0);
-  for (var i = 0; i < 8; i++) {
-    mean += laneSums[i * 16 + vector];
-  }
-  mean /= count;
+  mean = sumLanes(mean) / count;
   if (lane == 0 && exists) {
     writeSummary(workgroupIndex(), vector, mean);
   }
@@ -46,15 +53,7 @@ fn main(index : i32) {
     let x = readKey(keyRow(head, uniforms.heads, keyIndices[head * uniforms.keyIndicesShape.z + i]), vector) - mean;
     variance += x * x;
   }
-  // Barrier: the sums of the mean have been read.
-  workgroupBarrier();
-  laneSums[i32(localIndex)] = variance;
-  // Barrier: all invocations add up what all lanes of their column wrote.
-  workgroupBarrier();
-  variance = vec4<f32>(0.0);
-  for (var i = 0; i < 8; i++) {
-    variance += laneSums[i * 16 + vector];
-  }
+  variance = sumLanes(variance);
   if (lane == 0 && exists) {
     writeSummary(uniforms.outShape.y * blocks + workgroupIndex(), vector, variance / count);
   }

@@ -16,7 +16,21 @@ fn writeSummary(row : i32, vector : i32, x : vec4<f32>) { result[row * 20 + vect
 fn keyEnd(head : i32) -> i32 {
   return clamp(keyLengths[head / uniforms.heads], 0, uniforms.keyShape.z);
 }
+
 var<workgroup> laneSums : array<vec4<f32>, 120>;
+
+fn sumLanes(x : vec4<f32>) -> vec4<f32> {
+  laneSums[i32(localIndex)] = x;
+  // Barrier: a sum reads what all lanes of its column wrote.
+  workgroupBarrier();
+  var sum = vec4<f32>(0.0);
+  for (var lane = 0; lane < 6; lane++) {
+    sum += laneSums[lane * 20 + i32(localIndex) % 20];
+  }
+  // Barrier: the next sums overwrite these.
+  workgroupBarrier();
+  return sum;
+}
 
 fn main(index : i32) {
   let vector = i32(localIndex) % 20;
@@ -33,14 +47,7 @@ fn main(index : i32) {
   for (var i = first + lane; i < end; i += 6) {
     mean += readKey(keyRow(head, uniforms.heads, keyIndices[head * uniforms.keyIndicesShape.z + i]), vector);
   }
-  laneSums[i32(localIndex)] = mean;
-  // Barrier: all invocations add up what all lanes of their column wrote.
-  workgroupBarrier();
-  mean = vec4<f32>(0.0);
-  for (var i = 0; i < 6; i++) {
-    mean += laneSums[i * 20 + vector];
-  }
-  mean /= count;
+  mean = sumLanes(mean) / count;
   if (lane == 0 && exists) {
     writeSummary(workgroupIndex(), vector, mean);
   }
