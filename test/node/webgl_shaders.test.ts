@@ -16,7 +16,6 @@ import {
 import type {AttendWalk} from '../../src/kernels/webgl/attend_walk';
 import {BlockListsProgram} from '../../src/kernels/webgl/block_lists';
 import {BlockLogSumsProgram} from '../../src/kernels/webgl/block_log_sums';
-import {GatherKeysProgram, GatherProbesProgram} from '../../src/kernels/webgl/gather_rows';
 import {BlockMaskProgram} from '../../src/kernels/webgl/block_mask';
 import {GradientKeyProgram, KeyWalkScoresProgram} from '../../src/kernels/webgl/gradient_key';
 import {GradientQueryProgram, GradientRowsProgram} from '../../src/kernels/webgl/gradient_query';
@@ -130,11 +129,9 @@ describe('shader texts of WebGL', () => {
     mean_queries: new MeanQueriesProgram(query, geometry),
     query_distances: new QueryDistancesProgram(query, rows(32, 64), geometry),
     probe_rows: new ProbeRowsProgram(rows(32, 128), geometry, 8),
-    gather_probes: new GatherProbesProgram(estimate, query, probes),
-    gather_keys: new GatherKeysProgram(key, order.keyIndices, geometry, 0, 4, 8),
-    block_log_sums: new BlockLogSumsProgram(estimate, query, key, order.keyIndices, {probes, firstHead: 0}),
+    block_log_sums: new BlockLogSumsProgram(estimate, query, key, order.keyIndices, probes),
     block_log_sums_own: new BlockLogSumsProgram(estimate, query, key, order.keyIndices),
-    block_log_sums_not_causal: new BlockLogSumsProgram(notCausal, query, key, order.keyIndices, {probes, firstHead: 0}),
+    block_log_sums_not_causal: new BlockLogSumsProgram(notCausal, query, key, order.keyIndices, probes),
     summary_scores: new SummaryScoresProgram(estimate, query, summaries),
     row_log_sums: new RowLogSumsProgram(paid.probeScores),
     row_log_sums_own: new RowLogSumsProgram(paid.summaryScores, rows(128, 4, 8)),

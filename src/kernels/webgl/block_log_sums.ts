@@ -13,7 +13,6 @@ import {
   maskedScore,
   noMaximum,
   orNone,
-  rowProducts,
   tileProducts,
   visibleScores,
 } from './score_tile.js';
@@ -92,47 +91,24 @@ interface BlockLogSumsVariant extends EstimateVariant {
   own: boolean;
 }
 
-/** Probe rows, as `chooseProbeRows` gives them, and the heads whose keys were gathered, from `firstHead` on. */
-export interface GatheredProbes {
-  probes: RowTexture;
-  firstHead: number;
-}
-
 /**
  * Part of stage 2: log2 of what some rows of each query block pay to each key block: of the sum of exp2(score) over the keys
  * of the block that the row may see, masked where there are none. Texel t, layer i of a row: key block i of tile t, with the
  * group's four query rows.
  *
- * With `gathered`, the probe rows and all key blocks; `query` and `key` are copies as `gather_rows.ts` makes them. Without, the
- * rows that stand for the block where summaries are used, and only its own segment: key blocks count from the first that does
- * not compete.
+ * With `probes`, as `chooseProbeRows` gives them, these rows and all key blocks. Without, the rows that stand for the block
+ * where summaries are used, and only its own segment: key blocks count from the first that does not compete.
  */
 export class BlockLogSumsProgram extends AttentionProgram<BlockLogSumsVariant> {
-  constructor(
-    walk: EstimateWalk,
-    query: RowTexture,
-    key: RowTexture,
-    keyIndices: RowTexture,
-    gathered?: GatheredProbes,
-  ) {
-    const probes = gathered?.probes;
+  constructor(walk: EstimateWalk, query: RowTexture, key: RowTexture, keyIndices: RowTexture, probes?: RowTexture) {
     const {geometry, scale, tileBlocks, firstRow, endRow, keyLengths} = walk;
     const {headDim, blockSize, keyBlocks} = geometry;
     const groups = probes ? probes.texels : summaryGroups;
-    const tiles = Math.ceil((probes ? keyBlocks : maxOwnBlocks(geometry)) / tileBlocks);
-    const rows = (endRow - firstRow) * groups;
+    const blocks = probes ? keyBlocks : maxOwnBlocks(geometry);
     super({
       inputs: {query, key, keyIndices, ...(probes && {probes}), ...(keyLengths && {keyLengths})},
-      uniforms: {
-        ...estimateUniforms(walk, groups),
-        logitScale: {type: 'float', value: scale * Math.LOG2E},
-        ...(gathered && {
-          groupCount: {type: 'int', value: rows},
-          firstHead: {type: 'int', value: gathered.firstHead},
-          tiles: {type: 'int', value: tiles},
-        }),
-      },
-      output: {rows, columns: 4 * tiles},
+      uniforms: {...estimateUniforms(walk, groups), logitScale: {type: 'float', value: scale * Math.LOG2E}},
+      output: {rows: (endRow - firstRow) * groups, columns: 4 * Math.ceil(blocks / tileBlocks)},
       layers: tileBlocks,
       variant: {...estimateVariant(walk), headDim, own: probes === undefined},
       fetches: blockSize * ((groupRows + tileBlocks) * Math.ceil(headDim / 4) + tileBlocks / 4),
@@ -145,7 +121,7 @@ export class BlockLogSumsProgram extends AttentionProgram<BlockLogSumsVariant> {
     return `
 // A fragment takes four rows and ${tileBlocks} key blocks, and walks over these side by side, one key of each at a time: an online
 // softmax for each block.
-${own ? keyBase : ''}${padded ? keyEndText + orNone : ''}
+${keyBase}${padded ? keyEndText + orNone : ''}
 ${own ? candidateBlocks(causal) : ''}${visibleBlocks(causal)}
 ${visibleScores(causal)}
 ${
@@ -159,7 +135,7 @@ void compute(int row, int tile) {${groupOfRow}
   ivec4 queries = ${own ? 'rowsOf(group, queryBlock)' : 'rowsOf(blockRow, group, queryBlock)'};
   int firstBlock = ${own ? 'candidateBlocks(queryBlock) + ' : ''}tile * ${tileBlocks};
   int end = visibleBlocks(queryBlock);
-${own ? '  int firstKey = keyBase(head);' : `  int firstKeyRow = (head - firstHead) * 4 * keyIndicesTexels * ${tileBlocks} * tiles + tile;`}
+  int firstKey = keyBase(head);
   ${each(tileBlocks, (k) => `vec4 rowMax${k} = vec4(${noMaximum});\n  vec4 rowSum${k} = vec4(0.0);`, '\n  ')}
   for (int i = 0; firstBlock < end && i < keyIndicesTexels; i++) {
     ${each(tileBlocks, (k) => `ivec4 indices${k} = ${padded ? `orNone(${indices(k)}, keyEnd(head))` : indices(k)};`)}
@@ -169,19 +145,9 @@ ${own ? '  int firstKey = keyBase(head);' : `  int firstKeyRow = (head - firstHe
         (i) => `ivec4 keys${i} = ivec4(${each(4, (k) => `indices${4 * i + k}[c]`, ', ')});`,
         '\n      ',
       )}
-      ${
-        own
-          ? `// What is no key is read as if it were the first, and masked.
+      // What is no key is read as if it were the first, and masked.
       ${each(tileBlocks / 4, (i) => `ivec4 positions${i} = max(keys${i}, ivec4(0));`, '\n      ')}
-${tileProducts(headDim, tileBlocks)}`
-          : `int keyRow = firstKeyRow + (4 * i + c) * ${tileBlocks} * tiles;
-${rowProducts(
-  headDim,
-  tileBlocks,
-  (q) => `${q} * groupCount + row`,
-  (k) => `keyRow + ${k} * tiles`,
-)}`
-      }
+${tileProducts(headDim, tileBlocks)}
       vec4 s;
       vec4 newMax;
       ${each(

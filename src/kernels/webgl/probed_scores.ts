@@ -13,7 +13,6 @@ import {
   summaryRowsOf,
 } from './block_log_sums.js';
 import type {AttentionContext} from './context.js';
-import {gatheredRows, GatherKeysProgram, GatherProbesProgram} from './gather_rows.js';
 import {proxyRangeUniforms} from './key_lengths.js';
 import type {KeyOrder} from './permute.js';
 import {chooseProbeRows} from './probe_rows.js';
@@ -60,37 +59,22 @@ export function probedScores(
     const groupTiles =
       (summaryGroups + probes.texels) * Math.ceil(keyBlocks / drawBuffers) +
       summaryGroups * Math.ceil(maxOwnBlocks(geometry) / drawBuffers);
-    const headTexels = gatheredRows(keyIndices, geometry, drawBuffers) * key.texels;
-    const headsAtOnce = Math.max(1, Math.floor(scratchTexels / headTexels));
-    const rowsThatFit = Math.max(1, Math.floor(scratchTexels / (groupTiles * drawBuffers)));
-    // Whole heads, if so many rows fit, so that the keys of none are gathered twice.
-    const rowsAtOnce =
-      rowsThatFit < queryBlocks
-        ? rowsThatFit
-        : Math.min(headsAtOnce, Math.floor(rowsThatFit / queryBlocks)) * queryBlocks;
+    const rowsAtOnce = Math.max(1, Math.floor(scratchTexels / (groupTiles * drawBuffers)));
     let scores: RowTexture | undefined;
     for (let firstRow = 0; firstRow < blockRows; firstRow += rowsAtOnce) {
       const endRow = Math.min(firstRow + rowsAtOnce, blockRows);
       const walk: EstimateWalk = {geometry, scale, causal, tileBlocks: drawBuffers, firstRow, endRow, keyLengths};
       withScratch(context, (rangeScratch) => {
-        const probeLogSums = () => {
-          const [firstHead, endHead] = [Math.floor(firstRow / queryBlocks), Math.ceil(endRow / queryBlocks)];
-          const gatherKeys = new GatherKeysProgram(key, keyIndices, geometry, firstHead, endHead, drawBuffers);
-          return withScratch(context, (gatherScratch) => {
-            const keys = gatherScratch(gatherKeys.run(context));
-            const rows = gatherScratch(new GatherProbesProgram(walk, query, probes).run(context));
-            return new BlockLogSumsProgram(walk, rows, keys, keyIndices, {probes, firstHead}).run(context);
-          });
-        };
-        const ownLogSums = () => rangeScratch(new BlockLogSumsProgram(walk, query, key, keyIndices).run(context));
+        const logSums = (rows?: RowTexture) =>
+          rangeScratch(new BlockLogSumsProgram(walk, query, key, keyIndices, rows).run(context));
         const sumsOf = (blocks: RowTexture, own?: RowTexture) =>
           rangeScratch(new RowLogSumsProgram(blocks, own).run(context));
         const summaryScores = rangeScratch(new SummaryScoresProgram(walk, query, summaries).run(context));
-        const probeScores = rangeScratch(probeLogSums());
+        const probeScores = logSums(probes);
         const paid = {
           summaryScores,
           // Without a causal mask every block competes.
-          summarySums: sumsOf(summaryScores, causal ? ownLogSums() : undefined),
+          summarySums: sumsOf(summaryScores, causal ? logSums() : undefined),
           probeScores,
           probeSums: sumsOf(probeScores),
           proxyMass,

@@ -60,24 +60,9 @@ const componentOf = (name: string, i: number) => `${name}${Math.floor(i / 4)}[${
 
 /** The products of queries and keys of `writeScores`, not scaled yet, in `score0`, `score1`, … */
 export function tileProducts(headDim: number, keys: number): string {
-  return rowProducts(
-    headDim,
-    keys,
-    (q) => `head * queryLength + min(queries[${q}], queryLength - 1)`,
-    (k) => `firstKey + min(${componentOf('positions', k)}, keyLength - 1)`,
-  );
-}
-
-/** The same of the given rows of `query` and `key`. */
-export function rowProducts(
-  headDim: number,
-  keys: number,
-  queryRow: (q: number) => string,
-  keyRow: (k: number) => string,
-): string {
   return `
-  ${each(4, (q) => `ivec2 query${q} = queryAt(${queryRow(q)});`, '\n  ')}
-  ${each(keys, (k) => `ivec2 key${k} = keyAt(${keyRow(k)});`, '\n  ')}
+  ${each(4, (q) => `ivec2 query${q} = queryAt(head * queryLength + min(queries[${q}], queryLength - 1));`, '\n  ')}
+  ${each(keys, (k) => `ivec2 key${k} = keyAt(firstKey + min(${componentOf('positions', k)}, keyLength - 1));`, '\n  ')}
   ${each(keys, (k) => `vec4 score${k} = vec4(0.0);`, '\n  ')}
   for (int v = 0; v < ${Math.ceil(headDim / 4)}; v++) {
     ${each(4, (q) => `vec4 q${q} = fetchQuery(query${q}, v, 0);`, '\n    ')}

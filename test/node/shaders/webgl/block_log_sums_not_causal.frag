@@ -72,9 +72,6 @@ uniform int blockSize;
 uniform int firstBlockRow;
 uniform int groups;
 uniform float logitScale;
-uniform int groupCount;
-uniform int firstHead;
-uniform int tiles;
 layout(location = 0) out vec4 result0;
 layout(location = 1) out vec4 result1;
 layout(location = 2) out vec4 result2;
@@ -86,6 +83,9 @@ layout(location = 7) out vec4 result7;
 // A fragment takes four rows and 8 key blocks, and walks over these side by side, one key of each at a time: an online
 // softmax for each block.
 
+int keyBase(int head) {
+  return ((head / heads) * keyHeads + (head % heads) / (heads / keyHeads)) * keyLength;
+}
 
 int visibleBlocks(int queryBlock) {
   return blocks;
@@ -108,7 +108,7 @@ void compute(int row, int tile) {
   ivec4 queries = rowsOf(blockRow, group, queryBlock);
   int firstBlock = tile * 8;
   int end = visibleBlocks(queryBlock);
-  int firstKeyRow = (head - firstHead) * 4 * keyIndicesTexels * 8 * tiles + tile;
+  int firstKey = keyBase(head);
   vec4 rowMax0 = vec4(-1e29);
   vec4 rowSum0 = vec4(0.0);
   vec4 rowMax1 = vec4(-1e29);
@@ -137,20 +137,22 @@ void compute(int row, int tile) {
     for (int c = 0; c < 4; c++) {
       ivec4 keys0 = ivec4(indices0[c], indices1[c], indices2[c], indices3[c]);
       ivec4 keys1 = ivec4(indices4[c], indices5[c], indices6[c], indices7[c]);
-      int keyRow = firstKeyRow + (4 * i + c) * 8 * tiles;
+      // What is no key is read as if it were the first, and masked.
+      ivec4 positions0 = max(keys0, ivec4(0));
+      ivec4 positions1 = max(keys1, ivec4(0));
 
-  ivec2 query0 = queryAt(0 * groupCount + row);
-  ivec2 query1 = queryAt(1 * groupCount + row);
-  ivec2 query2 = queryAt(2 * groupCount + row);
-  ivec2 query3 = queryAt(3 * groupCount + row);
-  ivec2 key0 = keyAt(keyRow + 0 * tiles);
-  ivec2 key1 = keyAt(keyRow + 1 * tiles);
-  ivec2 key2 = keyAt(keyRow + 2 * tiles);
-  ivec2 key3 = keyAt(keyRow + 3 * tiles);
-  ivec2 key4 = keyAt(keyRow + 4 * tiles);
-  ivec2 key5 = keyAt(keyRow + 5 * tiles);
-  ivec2 key6 = keyAt(keyRow + 6 * tiles);
-  ivec2 key7 = keyAt(keyRow + 7 * tiles);
+  ivec2 query0 = queryAt(head * queryLength + min(queries[0], queryLength - 1));
+  ivec2 query1 = queryAt(head * queryLength + min(queries[1], queryLength - 1));
+  ivec2 query2 = queryAt(head * queryLength + min(queries[2], queryLength - 1));
+  ivec2 query3 = queryAt(head * queryLength + min(queries[3], queryLength - 1));
+  ivec2 key0 = keyAt(firstKey + min(positions0[0], keyLength - 1));
+  ivec2 key1 = keyAt(firstKey + min(positions0[1], keyLength - 1));
+  ivec2 key2 = keyAt(firstKey + min(positions0[2], keyLength - 1));
+  ivec2 key3 = keyAt(firstKey + min(positions0[3], keyLength - 1));
+  ivec2 key4 = keyAt(firstKey + min(positions1[0], keyLength - 1));
+  ivec2 key5 = keyAt(firstKey + min(positions1[1], keyLength - 1));
+  ivec2 key6 = keyAt(firstKey + min(positions1[2], keyLength - 1));
+  ivec2 key7 = keyAt(firstKey + min(positions1[3], keyLength - 1));
   vec4 score0 = vec4(0.0);
   vec4 score1 = vec4(0.0);
   vec4 score2 = vec4(0.0);
