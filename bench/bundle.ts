@@ -2,6 +2,9 @@ import {fileURLToPath} from 'node:url';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 
+/** The gradients of tfjs-core's own ops: in a bundle tfjs-layers, which registers them, would bring a second tfjs-core. */
+const alias = {'@tensorflow/tfjs-layers': '@tensorflow/tfjs-core/dist/register_all_gradients'};
+
 /** Loaded when it is needed: the packed command, which holds this file too, runs where there is no bundler. */
 const loadEsbuild = async () => (await import('esbuild')).default;
 
@@ -14,6 +17,7 @@ export async function bundlePage(): Promise<string> {
     format: 'iife',
     target: 'es2022',
     write: false,
+    alias,
     logLevel: 'error',
     // The class names of programs are what tells their stages apart.
     keepNames: true,
@@ -31,6 +35,7 @@ export async function bundleCommand(entry: string, outfile: string): Promise<voi
     format: 'esm',
     target: 'node20',
     outfile,
+    alias,
     // Packages in CommonJS inside an ES module still call require.
     banner: {js: "import {createRequire as cr} from 'node:module'; const require = cr(import.meta.url);"},
     // These come with the host's kit, or from a path; the bundler and what draws pictures are not needed there.

@@ -1,5 +1,6 @@
 import {clone, grads, mul, sum, type Tensor4D, tidy} from '@tensorflow/tfjs-core';
-import '@tensorflow/tfjs-core/dist/register_all_gradients';
+// Registers the gradients of tfjs-core's own ops; bundles take the module of tfjs-core that does so (bench/bundle.ts).
+import '@tensorflow/tfjs-layers';
 import {pbsAttention} from '../../src/index';
 import {timeCalls} from '../call_timing';
 import {type Inputs, LONGEST_CAPTURE, openReader} from '../captured_attention';
