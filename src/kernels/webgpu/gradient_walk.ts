@@ -106,7 +106,7 @@ export class GradientWalk {
   declarations(): string {
     const {tile, dims, owner, owned, walked, steps, keptRows} = this;
     const [tileQueries, tileKeys] = owner === 'query' ? [owned, walked] : [walked, owned];
-    const ownedTiles = keptRows.length > 0 ? keptRows.map((rows) => `${rows}Tile`) : ['ownedTile'];
+    const ownedTiles = keptRows.length > 0 ? keptRows.map((rows) => `owned${capital(rows)}`) : ['ownedTile'];
     const tensors = [
       ...new Set(steps.flatMap((step) => (isWeighted(step) ? [step.walked] : [step.owned, step.walked]))),
     ];
@@ -291,7 +291,7 @@ ${this.round()}
   }
 
   private ownedTile(rows: Rows): string {
-    return this.keptRows.length > 0 ? `${rows}Tile` : 'ownedTile';
+    return this.keptRows.length > 0 ? `owned${capital(rows)}` : 'ownedTile';
   }
 
   /** Loads owned rows for the whole walk, several loads before the first of their stores. */
