@@ -24,6 +24,7 @@ import {
   SpreadOverKeysProgram,
 } from '../../src/kernels/webgpu/gradient_remainder';
 import {GradientStatisticsProgram} from '../../src/kernels/webgpu/gradient_statistics';
+import type {GradientTile} from '../../src/kernels/webgpu/gradient_tile';
 import {extendedCode} from '../../src/kernels/webgpu/extended_program';
 import {KeptMassProgram} from '../../src/kernels/webgpu/kept_mass';
 import type {AttentionProgram, ProgramSpec} from '../../src/kernels/webgpu/program';
@@ -55,6 +56,8 @@ describe('shader texts', () => {
   const oddGeometry = blockGeometry(odd, odd, {blockSize: 128, segmentSize: 256});
   const attendTile: Tile = {threadsX: 8, threadsY: 16, rows: 2, columns: 4};
   const halfTile: Tile = {threadsX: 8, threadsY: 16, rows: 4, columns: 4};
+  const gradientTile: GradientTile = {...attendTile, chunk: 16};
+  const chunkedTile: GradientTile = {...attendTile, threadsY: 8, columns: 2, chunk: 8};
   const plan = {keyIndices: order, blockLists: lists};
   const queryPlan = {keyIndices: order, queryLists: lists};
   const statistics = info(1, 4, 1000, 4);
@@ -161,13 +164,13 @@ describe('shader texts', () => {
       0.125,
       false,
     ),
-    gradient_statistics_sparse: new GradientStatisticsProgram(...toRead, geometry, {rows: 4}, 0.125, true, plan),
-    gradient_statistics_exact_odd: new GradientStatisticsProgram(...oddToRead, oddGeometry, {rows: 2}, 0.125, false),
-    gradient_query_sparse: new GradientQueryProgram(...toSum, geometry, {rows: 4}, 0.125, true, plan),
-    gradient_query_exact_odd: new GradientQueryProgram(...oddToSum, oddGeometry, {rows: 2}, 0.125, false),
-    gradient_key_sparse: new GradientKeyProgram(...toSum, geometry, {rows: 4}, 0.125, true, queryPlan),
-    gradient_key_exact: new GradientKeyProgram(...toSum, geometry, {rows: 4}, 0.125, true),
-    gradient_key_exact_odd: new GradientKeyProgram(...oddToSum, oddGeometry, {rows: 2}, 0.125, false),
+    gradient_statistics_sparse: new GradientStatisticsProgram(...toRead, geometry, gradientTile, 0.125, true, plan),
+    gradient_statistics_exact_odd: new GradientStatisticsProgram(...oddToRead, oddGeometry, chunkedTile, 0.125, false),
+    gradient_query_sparse: new GradientQueryProgram(...toSum, geometry, gradientTile, 0.125, true, plan),
+    gradient_query_exact_odd: new GradientQueryProgram(...oddToSum, oddGeometry, chunkedTile, 0.125, false),
+    gradient_key_sparse: new GradientKeyProgram(...toSum, geometry, gradientTile, 0.125, true, queryPlan),
+    gradient_key_exact: new GradientKeyProgram(...toSum, geometry, gradientTile, 0.125, true),
+    gradient_key_exact_odd: new GradientKeyProgram(...oddToSum, oddGeometry, chunkedTile, 0.125, false),
     add_skipped: new AddSkippedProgram(statistics, seen, geometry),
     remainder_query: new RemainderQueryProgram(
       {...remainderRows, keptGradient: query},

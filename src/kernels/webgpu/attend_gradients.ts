@@ -33,8 +33,8 @@ export function attendGradients(
   hidden: HiddenKeys = {},
   remainder = false,
 ): TensorInfo[] {
-  const {queryLength, keyLength, headDim, valueDim, blockSize} = geometry;
-  const tile = chooseGradientTile(headDim, valueDim, plan ? blockSize : Math.min(queryLength, keyLength));
+  const {queryLength, keyLength, headDim, blockSize} = geometry;
+  const tile = chooseGradientTile(backend, geometry, plan ? blockSize : Math.min(queryLength, keyLength));
   return withScratch(backend, (scratch, keep) => {
     const statisticsProgram = new GradientStatisticsProgram(
       query,

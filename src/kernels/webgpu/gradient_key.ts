@@ -2,21 +2,12 @@ import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {BlockGeometry} from '../block_geometry.js';
 import {each} from '../shader_text.js';
 import {maskScores, withMask} from './attend_walk.js';
-import {statisticsValues} from './gradient_statistics.js';
 import type {GradientTile} from './gradient_tile.js';
-import {
-  addProducts,
-  addWeighted,
-  gradientThreads,
-  gradientTile,
-  headChunks,
-  maskedConstant,
-  tilePlace,
-  tileRows,
-  weightsMemory,
-  writeSums,
-} from './gradient_tile.js';
-import {AttentionProgram, keyRow, readRow, rowComponents, workgroupIndex} from './program.js';
+import {ownedCount} from './gradient_tile.js';
+import type {Ahead} from './gradient_walk.js';
+import {GradientWalk, maskedConstant, noStatistics} from './gradient_walk.js';
+import {AttentionProgram, keyRow, rowComponents, workgroupIndex} from './program.js';
+import {invocationPlace, tileThreads} from './tile.js';
 
 /** Keys in permuted order, and for each block of them the query blocks that attend to it (see `query_lists.ts`). */
 export interface QueryPlan {
@@ -65,7 +56,7 @@ export class GradientKeyProgram extends AttentionProgram<GradientVariant> {
     const {keyLength, queryOffset, headDim, valueDim, blockSize, keyBlocks} = geometry;
     const components = rowComponents(headDim);
     const valueComponents = rowComponents(valueDim);
-    const size = tileRows(tile);
+    const size = ownedCount(tile);
     const keyTiles = plan ? keyBlocks * Math.ceil(blockSize / size) : Math.ceil(keyLength / size);
     const owners = ownerHeads(geometry, plan !== undefined);
     super({
@@ -74,7 +65,7 @@ export class GradientKeyProgram extends AttentionProgram<GradientVariant> {
         key: {tensor: key, components},
         value: {tensor: value, components: valueComponents},
         dy: {tensor: dy, components: valueComponents},
-        statistics: {tensor: statistics, components: 1},
+        statistics: {tensor: statistics, components: 4},
         ...(plan && {
           keyIndices: {tensor: plan.keyIndices, components: 1},
           queryLists: {tensor: plan.queryLists, components: 1},
@@ -84,7 +75,7 @@ export class GradientKeyProgram extends AttentionProgram<GradientVariant> {
       outputShape: [owners * keyLength * (headDim + valueDim)],
       outputType: 'float32',
       outputComponents: bothComponents(headDim, valueDim),
-      threads: gradientThreads,
+      threads: tileThreads(tile),
       workgroups: owners * keyTiles,
       uniforms: {
         scale: {type: 'f32', value: scale},
@@ -105,37 +96,46 @@ export class GradientKeyProgram extends AttentionProgram<GradientVariant> {
   }
 
   protected shader({tile, headDim, valueDim, causal, sparse, mask}: GradientVariant): string {
-    const {rows} = tile;
+    // Scores with queries, weights and values with dy, which serves twice in turn, then queries again.
+    const walk = new GradientWalk(
+      tile,
+      {headDim, valueDim},
+      'key',
+      [
+        {owned: 'key', walked: 'query', sums: 'scores', then: weightsOfScores(tile, mask)},
+        {walked: 'dy', sums: 'valueGradient', weights: 'scores'},
+        {owned: 'value', walked: 'dy', sums: 'products', then: scoreGradients(tile)},
+        {walked: 'query', sums: 'keyGradient', weights: 'products'},
+      ],
+      queriesAhead,
+    );
     return `
 // A workgroup computes the gradients of tileKeys keys and of their values, of one owner. It walks over tiles of
 // tileQueries query rows${sparse ? ' of the blocks in its list' : ' of all heads that share the keys'}: scores again, their weights times dy; gradients of the weights, the
 // gradients of the scores times the queries.
 //
-// Invocation (x, y) computes the scores of keys y + r * 8 with query rows x + c * 8, and keeps, in registers, both sums of
-// its keys for the vectors x + 8 * chunk of the head.
+// Invocation (x, y) computes the scores of keys y + r * threadsY with query rows x + c * threadsX, and keeps, in registers,
+// both sums of its keys for the vectors x + o * threadsX of the head.
 //
-// Workgroup memory: ownedChunk and walkedChunk, 8 vectors of the keys and of the query rows at a time, for scores; of
-// the rows' dy alone; of the values and of dy, for gradients of weights; at last of the query rows alone. weights, of a
-// key in the query rows of an x: first those of attention, then the gradients of the scores.
+// Workgroup memory: the keys and values, for the whole run or by chunks (ownedTile); walkedTile, the query rows, their dy, then
+// the query rows again; walkedStatistics; weights, of a key in the query rows of an x: first those of attention, then the
+// gradients of the scores. Global memory is read ahead into registers: what the next step needs while this one computes, and
+// where the rows of the next round but one stand.
 ${workgroupIndex}
 ${keyRow}
-${gradientTile(tile, headDim, valueDim)}
-${weightsMemory(tile)}
-${readRow('readQuery', 'query', headDim)}
-${readRow('readKey', 'key', headDim)}
-${readRow('readValue', 'value', valueDim)}
-${readRow('readDy', 'dy', valueDim)}
+${walk.declarations()}
+${noStatistics}
 ${writeGradient('writeKeyGradient', headDim, bothComponents(headDim, valueDim))}
 ${writeGradient('writeValueGradient', valueDim, bothComponents(headDim, valueDim))}
 
-fn tilesIn(size : i32) -> i32 {
-  return (size + tileKeys - 1) / tileKeys;
+fn tilesIn(size : i32, tile : i32) -> i32 {
+  return (size + tile - 1) / tile;
 }
 ${mask ? `${maskedConstant}${maskScores(mask)}` : ''}
 ${sparse ? sparseQueryTiles : exactQueryTiles(causal)}
 
 fn main(index : i32) {
-${tilePlace}
+${invocationPlace(tile)}
   let heads = uniforms.queryShape.y;
   let length = uniforms.queryShape.z;
   let keyLength = uniforms.keyShape.z;
@@ -148,92 +148,97 @@ ${tilePlace}
   // Query head that shares the keys, the first of them.
   let firstHead = owner * (uniforms.queryShape.x * heads / owners);
   let firstKeyRow = keyRow(firstHead, heads, 0);
-  if (localIndex == 0u) {
+  if (local == 0) {
     roundCount = select(0, countQueryTiles(owner, keyTile, slots.x), slots.x < slots.y);
   }
-  if (i32(localIndex) < tileKeys) {
+  if (local < tileKeys) {
     var row = -1;
-    if (slots.x + i32(localIndex) < slots.y) {
-      row = firstKeyRow + keyPosition(owner, slots.x + i32(localIndex));
+    if (slots.x + local < slots.y) {
+      row = firstKeyRow + keyPosition(owner, slots.x + local);
     }
-    ownedRows[localIndex] = row;
+    ownedRows[local] = row;
   }
-  // A barrier too: the rows are read by all, also where there is no round.
   let queryTiles = workgroupUniformLoad(&roundCount);
 
-  var keyGradient = array<array<vec4<f32>, ${headChunks(headDim)}>, rows>();
-  var valueGradient = array<array<vec4<f32>, ${headChunks(valueDim)}>, rows>();
-  for (var t = 0; t < queryTiles; t++) {
-    // 1. Which query rows: [queries.y, queries.z) of head queries.x.
-    let queries = queryRows(owner, firstHead, keyTile, slots.x, t);
-    let firstQueryRow = queries.x * length;
-    if (i32(localIndex) < tileQueries) {
-      let row = queries.y + i32(localIndex);
-      walkedRows[localIndex] = select(-1, firstQueryRow + row, row < queries.z);
-    }
-    // Barrier: chunks are loaded by rows that others wrote.
-    workgroupBarrier();
-
-    // 2. Scores, and their weights: none where a row does not see a key. The initial values are needed: without them the
-    // last round's stay.
-    var scores = array<array<f32, rows>, rows>();
-    ${addProducts(tile, 'head', 'scores', 'readKey', 'readQuery')}
-    ${each(
-      rows,
-      (c) => `var delta${c} = 0.0;
-    {
-      let row = queries.y + x + ${8 * c};
-      var logSum = 0.0;
-      var last = -1;
-      if (row < queries.z) {
-        let at = ${statisticsValues} * (firstQueryRow + row);
-        logSum = statistics[at];
-        delta${c} = statistics[at + 1];
-        last = i32(statistics[at + 2]);
-      }
-      ${mask ? 'let maskStart = maskRow(queries.x, row);' : ''}
-      ${each(
-        rows,
-        (r) => `{
-        let position = ownedRows[y + ${8 * r}] - firstKeyRow;
-        let score = ${withMask({mask}, `uniforms.logitScale * scores[${r}][${c}]`, 'position')};
-        scores[${r}][${c}] = select(0.0, exp2(score - logSum), ownedRows[y + ${8 * r}] >= 0 && position <= last);
-      }`,
-      )}
-    }`,
-    )}
-    ${addWeighted(tile, 'value', valueDim, 'valueGradient', 'readDy', (r, c) => `scores[${r}][${c}]`)}
-
-    // 3. Gradients of the weights, and of the scores.
-    var products = array<array<f32, rows>, rows>();
-    ${addProducts(tile, 'value', 'products', 'readValue', 'readDy')}
-    ${addWeighted(
-      tile,
-      'head',
-      headDim,
-      'keyGradient',
-      'readQuery',
-      // A weight of 0 times a NaN of a row that does not see the key is a NaN.
-      (r, c) => `select(0.0, scores[${r}][${c}] * (products[${r}][${c}] - delta${c}), scores[${r}][${c}] != 0.0)`,
-    )}
-  }
+${walk.loop(
+  'queryTiles',
+  `// The initial values are needed: without them the last round's stay.
+    var scores = array<array<f32, columns>, rows>();
+    var products = array<array<f32, columns>, rows>();`,
+)}
 
   let firstGradientRow = owner * keyLength - firstKeyRow;
   let firstValue = owners * keyLength * ${headDim};
-  ${writeSums(
-    tile,
-    headDim,
-    (r, vector, chunk) =>
-      `if (ownedRows[y + ${8 * r}] >= 0) { writeKeyGradient(0, firstGradientRow + ownedRows[y + ${8 * r}], ${vector}, uniforms.scale * keyGradient[${r}][${chunk}]); }`,
+  ${walk.writeSums(
+    'query',
+    'keyGradient',
+    (r, vector, sum) =>
+      `if (ownedRows[y + ${r} * threadsY] >= 0) { writeKeyGradient(0, firstGradientRow + ownedRows[y + ${r} * threadsY], ${vector}, uniforms.scale * ${sum}); }`,
   )}
-  ${writeSums(
-    tile,
-    valueDim,
-    (r, vector, chunk) =>
-      `if (ownedRows[y + ${8 * r}] >= 0) { writeValueGradient(firstValue, firstGradientRow + ownedRows[y + ${8 * r}], ${vector}, valueGradient[${r}][${chunk}]); }`,
+  ${walk.writeSums(
+    'dy',
+    'valueGradient',
+    (r, vector, sum) =>
+      `if (ownedRows[y + ${r} * threadsY] >= 0) { writeValueGradient(firstValue, firstGradientRow + ownedRows[y + ${r} * threadsY], ${vector}, ${sum}); }`,
   )}
 }`;
   }
+}
+
+/** The query rows of tile t: [queries.y, queries.z) of head queries.x. */
+const queriesAhead: Ahead = {
+  statistics: true,
+  read: (t) => `aheadRow = -1;
+    aheadStatistics = noStatistics;
+    if (${t} < queryTiles) {
+      let queries = queryRows(owner, firstHead, keyTile, slots.x, ${t});
+      if (queries.y + local < queries.z) {
+        aheadRow = queries.x * length + queries.y + local;
+        aheadStatistics = statistics[aheadRow];
+      }
+    }`,
+};
+
+/** Makes weights of the scores: none where a row does not see a key. */
+function weightsOfScores({rows, columns}: GradientTile, mask?: 'bool' | 'float32'): string {
+  return each(
+    columns,
+    (c) => `{
+      let known = walkedStatistics[now + x + ${c} * threadsX];
+      let last = i32(known.z);
+      ${
+        mask
+          ? `let row = max(walkedRows[now + x + ${c} * threadsX], 0);
+      let maskStart = maskRow(row / length, row % length);
+      `
+          : ''
+      }${each(
+        rows,
+        (r) => `{
+        let row = ownedRows[y + ${r} * threadsY];
+        let score = ${withMask({mask}, `uniforms.logitScale * scores[${r}][${c}]`, 'row - firstKeyRow')};
+        scores[${r}][${c}] = select(0.0, exp2(score - known.x), row >= 0 && row - firstKeyRow <= last);
+      }`,
+        '\n      ',
+      )}
+    }`,
+  );
+}
+
+/** Makes the gradients of the scores of those of the weights. A weight of 0 times a NaN of a row that is not seen is a NaN. */
+function scoreGradients({rows, columns}: GradientTile): string {
+  return each(
+    columns,
+    (c) => `{
+      let delta = walkedStatistics[now + x + ${c} * threadsX].y;
+      ${each(
+        rows,
+        (r) =>
+          `products[${r}][${c}] = select(0.0, scores[${r}][${c}] * (products[${r}][${c}] - delta), scores[${r}][${c}] != 0.0);`,
+        '\n      ',
+      )}
+    }`,
+  );
 }
 
 /** Components in which rows of both can be written: both kinds start at a vec4, or neither is taken to. */
@@ -257,7 +262,7 @@ function writeGradient(name: string, dim: number, components: 1 | 4): string {
 const sparseQueryTiles = `
 // Slots [first, end) in the permuted order that a key tile covers.
 fn keySlots(tile : i32) -> vec2<i32> {
-  let tilesPerBlock = tilesIn(uniforms.blockSize);
+  let tilesPerBlock = tilesIn(uniforms.blockSize, tileKeys);
   let block = tile / tilesPerBlock;
   let first = block * uniforms.blockSize + (tile % tilesPerBlock) * tileKeys;
   return vec2<i32>(first, min(min(first + tileKeys, (block + 1) * uniforms.blockSize), uniforms.keyShape.z));
@@ -269,16 +274,16 @@ fn keyPosition(head : i32, slot : i32) -> i32 {
 
 // Where the list of a key tile's block starts: its length, then its query blocks.
 fn listStart(head : i32, tile : i32) -> i32 {
-  let block = tile / tilesIn(uniforms.blockSize);
+  let block = tile / tilesIn(uniforms.blockSize, tileKeys);
   return (head * uniforms.queryListsShape.z + block) * uniforms.queryListsShape.w;
 }
 
 fn countQueryTiles(head : i32, tile : i32, firstKey : i32) -> i32 {
-  return queryLists[listStart(head, tile)] * tilesIn(uniforms.blockSize);
+  return queryLists[listStart(head, tile)] * tilesIn(uniforms.blockSize, tileQueries);
 }
 
 fn queryRows(head : i32, firstHead : i32, tile : i32, firstKey : i32, t : i32) -> vec3<i32> {
-  let tilesPerBlock = tilesIn(uniforms.blockSize);
+  let tilesPerBlock = tilesIn(uniforms.blockSize, tileQueries);
   let block = queryLists[listStart(head, tile) + 1 + t / tilesPerBlock];
   let first = block * uniforms.blockSize + (t % tilesPerBlock) * tileQueries;
   let end = min((block + 1) * uniforms.blockSize, uniforms.queryShape.z);
@@ -297,16 +302,16 @@ fn keyPosition(owner : i32, slot : i32) -> i32 {
 }
 
 fn firstQueryTile(firstKey : i32) -> i32 {
-  return ${causal ? 'min(max(firstKey - uniforms.queryOffset, 0) / tileQueries, tilesIn(uniforms.queryShape.z))' : '0'};
+  return ${causal ? 'min(max(firstKey - uniforms.queryOffset, 0) / tileQueries, tilesIn(uniforms.queryShape.z, tileQueries))' : '0'};
 }
 
 fn countQueryTiles(owner : i32, tile : i32, firstKey : i32) -> i32 {
   let sharing = uniforms.queryShape.x * uniforms.queryShape.y / uniforms.owners;
-  return sharing * (tilesIn(uniforms.queryShape.z) - firstQueryTile(firstKey));
+  return sharing * (tilesIn(uniforms.queryShape.z, tileQueries) - firstQueryTile(firstKey));
 }
 
 fn queryRows(owner : i32, firstHead : i32, tile : i32, firstKey : i32, t : i32) -> vec3<i32> {
-  let ofHead = tilesIn(uniforms.queryShape.z) - firstQueryTile(firstKey);
+  let ofHead = tilesIn(uniforms.queryShape.z, tileQueries) - firstQueryTile(firstKey);
   let first = (firstQueryTile(firstKey) + t % ofHead) * tileQueries;
   return vec3<i32>(firstHead + t / ofHead, first, min(first + tileQueries, uniforms.queryShape.z));
 }`;

@@ -1,12 +1,16 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {BlockGeometry} from '../block_geometry.js';
 import {each} from '../shader_text.js';
+import {listed} from './attend_products.js';
 import type {AttendForm, BlockPlan, HiddenKeys} from './attend_walk.js';
 import {attendForm, countQueryTiles, lastVisible, maskStart, ownedRows, walkOverKeys, withMask} from './attend_walk.js';
 import type {GradientTile} from './gradient_tile.js';
-import {addProducts, gradientThreads, gradientTile, maskedConstant, tilePlace, tileRows} from './gradient_tile.js';
+import {ownedCount} from './gradient_tile.js';
+import {GradientWalk, keysAhead, visitedKey, walkedPosition} from './gradient_walk.js';
 import {keyLengthsInput} from './key_lengths.js';
-import {AttentionProgram, keyRow, readRow, rowComponents, workgroupIndex} from './program.js';
+import {AttentionProgram, headVectors, keyRow, readRow, rowComponents, workgroupIndex} from './program.js';
+import {noScores} from './softmax_state.js';
+import {invocationPlace, tileThreads} from './tile.js';
 
 /** Values of a query row in the statistics of the gradients. */
 export const statisticsValues = 4;
@@ -34,7 +38,7 @@ export class GradientStatisticsProgram extends AttentionProgram<{tile: GradientT
     const components = rowComponents(headDim);
     const valueComponents = rowComponents(valueDim);
     const form = attendForm(geometry, causal, plan, {keyLengths, mask});
-    const queryTiles = countQueryTiles(geometry, form, tileRows(tile));
+    const queryTiles = countQueryTiles(geometry, form, ownedCount(tile));
     super({
       inputs: {
         query: {tensor: query, components},
@@ -50,7 +54,7 @@ export class GradientStatisticsProgram extends AttentionProgram<{tile: GradientT
       },
       outputShape: [batch, heads, queryLength, statisticsValues],
       outputType: 'float32',
-      threads: gradientThreads,
+      threads: tileThreads(tile),
       workgroups: batch * heads * queryTiles,
       uniforms: {
         logitScale: {type: 'f32', value: scale * Math.LOG2E},
@@ -63,101 +67,80 @@ export class GradientStatisticsProgram extends AttentionProgram<{tile: GradientT
   }
 
   protected shader({tile, form}: {tile: GradientTile; form: AttendForm}): string {
-    const {rows} = tile;
-    const {headDim, valueDim, causal, sparse, padded, mask} = form;
+    const {rows, threadsX} = tile;
+    const {valueDim, causal, sparse, padded} = form;
+    const walk = new GradientWalk(
+      tile,
+      // Nothing of the values passes through workgroup memory.
+      {headDim: form.headDim, valueDim: form.headDim},
+      'query',
+      [{owned: 'query', walked: 'key', sums: 'scores', then: addToSums(tile, form)}],
+      keysAhead,
+    );
     return `
 // A workgroup takes tileQueries query rows of one head and walks over tiles of tileKeys keys${
       sparse ? ' of the blocks in its list' : ''
     }. Invocation (x, y)
-// keeps, in registers, maximum and sum of its rows over its own columns; they are combined over x once at the end, in
-// workgroup memory.
-${gradientTile(tile, headDim, valueDim)}
+// computes the scores of rows y + r * threadsY with columns x + c * threadsX, and keeps, in registers, maximum and sum of its
+// rows over its own columns; they are combined over x once at the end, in workgroup memory.
+//
+// Workgroup memory: the query rows, for the whole run or by chunks (ownedTile); walkedTile, the keys; partials. Global
+// memory is read ahead into registers: the next keys while scores are computed, and where the ones after that stand.
+${walk.declarations()}
 // Maximum, sum, and product of output and gradient, of a row in an x.
-var<workgroup> partials : array<vec3<f32>, ${8 * tileRows(tile)}>;
-// Where a maximum starts; finite, because WGSL need not support infinities.
-const lowest = -1e38f;
-${readRow('readQuery', 'query', headDim)}
-${readRow('readKey', 'key', headDim)}
+var<workgroup> partials : array<vec3<f32>, ${threadsX * ownedCount(tile)}>;
+${noScores}
 ${readRow('readOutput', 'output', valueDim)}
 ${readRow('readDy', 'dy', valueDim)}
 ${workgroupIndex}
 ${keyRow}
-${mask ? maskedConstant : ''}
 ${walkOverKeys(form)}
+${visitedKey}
 
 fn main(index : i32) {
-${tilePlace}
+${invocationPlace(tile)}
 ${ownedRows(form)}
-  if (localIndex == 0u) {
+  if (local == 0) {
     roundCount = select(0, countKeyTiles(head, queryTileIndex, endRow), firstRow < endRow);
   }
   let keyTiles = workgroupUniformLoad(&roundCount);
   let firstQueryRow = head * uniforms.queryShape.z;
-  if (i32(localIndex) < tileQueries) {
-    let row = firstRow + i32(localIndex);
-    ownedRows[localIndex] = select(-1, firstQueryRow + row, row < endRow);
+  if (local < tileQueries) {
+    let row = firstRow + local;
+    ownedRows[local] = select(-1, firstQueryRow + row, row < endRow);
   }
 
   var rowMax = vec${rows}<f32>(lowest);
   var rowSum = vec${rows}<f32>(0.0);
-  for (var t = 0; t < keyTiles; t++) {
-    let slots = keySlots(head, queryTileIndex, t, keyTiles);
-    if (i32(localIndex) < tileKeys) {
-      let position = positionIn(head, slots, i32(localIndex));
-      walkedRows[localIndex] = select(firstKeyRow + position, -1, position == nowhere);
-    }
-    // Barrier: chunks are loaded by rows that others wrote.
-    workgroupBarrier();
-    // The initial value is needed: without one the scores of the last round stay.
-    var scores = array<array<f32, rows>, rows>();
-    ${addProducts(tile, 'head', 'scores', 'readQuery', 'readKey')}
-    ${each(
-      rows,
-      (r) => `{
-      let lastVisible = ${lastVisible(form, `firstRow + y + ${8 * r}`)};${
-        mask
-          ? `
-      let maskStart = ${maskStart(form, `firstRow + y + ${8 * r}`)};`
-          : ''
-      }
-      for (var c = 0; c < rows; c++) {
-        let keyRow = walkedRows[x + c * 8];
-        if (keyRow >= 0 && keyRow - firstKeyRow <= lastVisible) {
-          let score = ${withMask(form, `uniforms.logitScale * scores[${r}][c]`, 'keyRow - firstKeyRow')};
-          let newMax = max(rowMax[${r}], score);
-          rowSum[${r}] = rowSum[${r}] * exp2(rowMax[${r}] - newMax) + exp2(score - newMax);
-          rowMax[${r}] = newMax;
-        }
-      }
-    }`,
-    )}
-    // Barrier: the next round overwrites the rows.
-    workgroupBarrier();
-  }
+${walk.loop(
+  'keyTiles',
+  `// The initial value is needed: without one the scores of the last round stay.
+    var scores = array<array<f32, columns>, rows>();`,
+)}
 
   ${each(
     rows,
     (r) => `{
     var product = 0.0;
-    let row = firstRow + y + ${8 * r};
-    for (var vector = x; vector < valueVectors && row < endRow; vector += 8) {
+    let row = firstRow + y + ${r} * threadsY;
+    for (var vector = x; vector < ${headVectors(valueDim)} && row < endRow; vector += threadsX) {
       product += dot(readOutput(firstQueryRow + row, vector), readDy(firstQueryRow + row, vector));
     }
-    partials[(y + ${8 * r}) * 8 + x] = vec3<f32>(rowMax[${r}], rowSum[${r}], product);
+    partials[(y + ${r} * threadsY) * threadsX + x] = vec3<f32>(rowMax[${r}], rowSum[${r}], product);
   }`,
   )}
   // Barrier: a row's statistics need the parts of all x.
   workgroupBarrier();
-  let row = i32(localIndex);
+  let row = local;
   if (row < tileQueries && firstRow + row < endRow) {
     var total = lowest;
-    for (var i = 0; i < 8; i++) {
-      total = max(total, partials[row * 8 + i].x);
+    for (var i = 0; i < threadsX; i++) {
+      total = max(total, partials[row * threadsX + i].x);
     }
     var sum = 0.0;
     var product = 0.0;
-    for (var i = 0; i < 8; i++) {
-      let part = partials[row * 8 + i];
+    for (var i = 0; i < threadsX; i++) {
+      let part = partials[row * threadsX + i];
       sum += part.y * exp2(part.x - total);
       product += part.z;
     }
@@ -172,4 +155,26 @@ ${ownedRows(form)}
   }
 }`;
   }
+}
+
+/** Adds the weights of a tile's scores to the sums of an invocation, brought to its new maxima. */
+function addToSums({rows, columns}: GradientTile, form: AttendForm): string {
+  return `${each(columns, (c) => `let position${c} = ${walkedPosition(c)};`)}
+    ${each(
+      rows,
+      (r) => `{
+      let lastVisible = ${lastVisible(form, `firstRow + y + ${r} * threadsY`)};
+      ${form.mask ? `let maskStart = ${maskStart(form, `firstRow + y + ${r} * threadsY`)};\n      ` : ''}var newMax = rowMax[${r}];
+      ${each(
+        columns,
+        (
+          c,
+        ) => `scores[${r}][${c}] = select(${withMask(form, `uniforms.logitScale * scores[${r}][${c}]`, `position${c}`)}, masked, position${c} > lastVisible);
+      newMax = max(newMax, scores[${r}][${c}]);`,
+        '\n      ',
+      )}
+      rowSum[${r}] = fma(rowSum[${r}], exp2(rowMax[${r}] - newMax), ${listed(columns, (c) => `exp2(scores[${r}][${c}] - newMax)`, ' + ')});
+      rowMax[${r}] = newMax;
+    }`,
+    )}`;
 }

@@ -1,153 +1,73 @@
-import {each} from '../shader_text.js';
+import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {headVectors} from './program.js';
+import type {HeadDims} from './attend_tile.js';
+import type {Tile} from './tile.js';
+import {tileThreads} from './tile.js';
 
 /**
- * A tile of the gradient stages: 8 × 8 invocations, each with `rows` × `rows` scores. A workgroup owns `8 * rows` rows
- * (queries, or keys) and walks over as many of the others at a time. Invocation (x, y) owns the rows `y + r * 8`, and of
- * the walked rows the columns `x + c * 8`.
+ * A tile of the gradient stages. A workgroup owns `threadsY * rows` rows (queries, or keys) and walks over
+ * `threadsX * columns` of the others at a time; invocations have places in it as in `Tile`.
  *
- * Heads pass through workgroup memory in chunks of 8 vec4, a vec4 for each x, so that the memory does not grow with the
- * head: the largest tile takes less than the 16 KiB that every device has.
+ * Rows stand in workgroup memory in chunks. Where a chunk holds whole heads, owned rows are loaded once, and walked rows
+ * once for all that is done with them in turn. Where it does not, chunks of both pass through, and what a head takes does
+ * not grow with it.
  */
-export interface GradientTile {
-  rows: 2 | 4;
+export interface GradientTile extends Tile {
+  /** vec4 of a row that stand in workgroup memory at a time. */
+  chunk: number;
 }
 
-export const gradientThreads = 64;
 /** Rows that a workgroup owns, and rows that it walks over at a time. */
-export const tileRows = ({rows}: GradientTile) => 8 * rows;
-export const headChunks = (headDim: number) => Math.ceil(headVectors(headDim) / 8);
+export const ownedCount = ({threadsY, rows}: Tile) => threadsY * rows;
+export const walkedCount = ({threadsX, columns}: Tile) => threadsX * columns;
 
-/** Which rows: of query and key, or of value and output. */
-type Head = 'head' | 'value';
+const longestHead = ({headDim, valueDim}: HeadDims) => headVectors(Math.max(headDim, valueDim));
 
-/**
- * The larger tile, unless blocks, whose end no tile crosses, are shorter, there would be few workgroups (`extent` is the
- * block size, or the length where attention is exact), or its sums would fill the registers.
- */
-export function chooseGradientTile(headDim: number, valueDim: number, extent: number): GradientTile {
-  return {rows: extent < 64 || Math.max(headDim, valueDim) > 128 ? 2 : 4};
-}
+/** Whether owned rows are kept, as a chunk holds whole heads. */
+export const isKept = ({chunk}: GradientTile, dims: HeadDims) => longestHead(dims) <= chunk;
 
-/** Shader text: constants, and the chunks in workgroup memory. An odd stride puts neighbouring rows in different banks. */
-export function gradientTile({rows}: GradientTile, headDim: number, valueDim: number): string {
-  const size = 8 * rows;
-  return `
-const threads = ${gradientThreads};
-const rows = ${rows};
-const tileQueries = ${size};
-const tileKeys = ${size};
-const headVectors = ${headVectors(headDim)};
-const headChunks = ${headChunks(headDim)};
-const valueVectors = ${headVectors(valueDim)};
-const valueChunks = ${headChunks(valueDim)};
-const chunkStride = 9;
-var<workgroup> ownedChunk : array<vec4<f32>, ${size * 9}>;
-var<workgroup> walkedChunk : array<vec4<f32>, ${size * 9}>;
-// Rows of the tensors that stand in the chunks; -1 for none.
-var<workgroup> ownedRows : array<i32, ${size}>;
-var<workgroup> walkedRows : array<i32, ${size}>;
-// Rounds of the workgroup's walk: its barriers need a number that all invocations are known to share.
-var<workgroup> roundCount : i32;`;
-}
+/** In order of preference, for whole heads; the first fits 32 KiB with a head dim of 64, the last 16 KiB. Not measured yet. */
+const tiles: Tile[] = [
+  {threadsX: 8, threadsY: 16, rows: 2, columns: 4},
+  {threadsX: 8, threadsY: 16, rows: 2, columns: 2},
+  {threadsX: 8, threadsY: 8, rows: 2, columns: 2},
+];
 
-/** Shader text: the place (x, y) of an invocation. */
-export const tilePlace = `  let x = i32(localIndex) % 8;
-  let y = i32(localIndex) / 8;`;
+/** Where none of these fits. The second fits 16 KiB whatever the head, the last is for short blocks. */
+const chunkedTiles: GradientTile[] = [
+  {threadsX: 8, threadsY: 16, rows: 2, columns: 4, chunk: 16},
+  {threadsX: 8, threadsY: 16, rows: 2, columns: 4, chunk: 8},
+  {threadsX: 8, threadsY: 8, rows: 2, columns: 2, chunk: 8},
+];
 
-/** Shader text: loads a chunk of the rows, a vec4 an invocation and row; zeros where a row does not exist or has ended. */
-function loadChunk(head: Head, chunk: string, of: 'owned' | 'walked', read: string): string {
-  return `for (var slot = y; slot < tileQueries; slot += 8) {
-      var loaded = vec4<f32>(0.0);
-      if (${of}Rows[slot] >= 0 && ${chunk} * 8 + x < ${head}Vectors) {
-        loaded = ${read}(${of}Rows[slot], ${chunk} * 8 + x);
-      }
-      ${of}Chunk[slot * chunkStride + x] = loaded;
-    }`;
+/** Words of 16 bytes from one row of a chunk to the next: odd, so that consecutive rows lie in different banks. */
+export const chunkStride = ({chunk}: GradientTile, dims: HeadDims) => Math.min(chunk, longestHead(dims)) | 1;
+/** The same for the weights of a row, which are stored together for the columns of an x. */
+export const weightStride = ({threadsX}: Tile) => threadsX + 1;
+
+/** Workgroup memory of the stage that takes most, gradient key: its declarations, counted. */
+export function gradientBytes(tile: GradientTile, dims: HeadDims): number {
+  const [owned, walked] = [ownedCount(tile), walkedCount(tile)];
+  const rows = (isKept(tile, dims) ? 2 * owned : owned) + walked;
+  const weights = owned * weightStride(tile) * tile.columns * 4;
+  const walkedStatistics = 2 * walked * 16;
+  const indices = (owned + 2 * walked) * 4;
+  const roundCount = 16;
+  return rows * chunkStride(tile, dims) * 16 + weights + walkedStatistics + indices + roundCount;
 }
 
 /**
- * Shader text: adds to `sums`, an array of arrays, the products of owned rows with walked rows. `ownedRows` and
- * `walkedRows` say which, and were written before a barrier.
+ * The first tile that fits the device's workgroup memory and invocations and is not longer than `extent`: the block size,
+ * whose end no tile crosses, or the length where attention is exact. Where that is shorter than any, the smallest.
  */
-export function addProducts(
-  tile: GradientTile,
-  head: Head,
-  sums: string,
-  readOwned: string,
-  readWalked: string,
-): string {
-  const {rows} = tile;
-  return `for (var chunk = 0; chunk < ${head}Chunks; chunk++) {
-    ${loadChunk(head, 'chunk', 'owned', readOwned)}
-    ${loadChunk(head, 'chunk', 'walked', readWalked)}
-    // Barrier: products read rows that others loaded.
-    workgroupBarrier();
-    for (var i = 0; i < 8; i++) {
-      ${each(rows, (r) => `let owned${r} = ownedChunk[(y + ${8 * r}) * chunkStride + i];`, '\n      ')}
-      ${each(
-        rows,
-        (c) => `let walked${c} = walkedChunk[(x + ${8 * c}) * chunkStride + i];
-      ${each(rows, (r) => `${sums}[${r}][${c}] += dot(owned${r}, walked${c});`, '\n      ')}`,
-        '\n      ',
-      )}
-    }
-    // Barrier: the next chunk overwrites this one.
-    workgroupBarrier();
-  }`;
+export function chooseGradientTile({device}: WebGPUBackend, dims: HeadDims, extent: number): GradientTile {
+  const {maxComputeWorkgroupStorageSize, maxComputeInvocationsPerWorkgroup} = device.limits;
+  const length = (tile: Tile) => Math.max(ownedCount(tile), walkedCount(tile));
+  const fitting = [...tiles.map((tile) => ({...tile, chunk: longestHead(dims)})), ...chunkedTiles].filter(
+    (tile) =>
+      gradientBytes(tile, dims) <= maxComputeWorkgroupStorageSize &&
+      tileThreads(tile) <= maxComputeInvocationsPerWorkgroup,
+  );
+  const shortest = Math.min(...fitting.map(length));
+  return fitting.find((tile) => length(tile) <= Math.max(extent, shortest)) ?? fitting[0];
 }
-
-/** Shader text: workgroup memory for `addWeighted`: the weights of a row in the columns of an x, together. */
-export function weightsMemory({rows}: GradientTile): string {
-  return `var<workgroup> weights : array<vec${rows}<f32>, ${8 * rows * 9}>;`;
-}
-
-/**
- * Shader text: adds to `sums`, of `[rows][headChunks]` vec4, the walked rows of a tensor times `weight(r, c)`: an
- * expression for row r and column c of this invocation.
- */
-export function addWeighted(
-  tile: GradientTile,
-  head: Head,
-  dim: number,
-  sums: string,
-  readWalked: string,
-  weight: (r: number, c: number) => string,
-): string {
-  const {rows} = tile;
-  const list = (text: (c: number) => string) => each(rows, text, ', ');
-  return `${each(rows, (r) => `weights[(y + ${8 * r}) * 9 + x] = vec${rows}<f32>(${list((c) => weight(r, c))});`)}
-    ${each(
-      headChunks(dim),
-      (chunk) => `${loadChunk(head, `${chunk}`, 'walked', readWalked)}
-    // Barrier: sums read weights and rows of others.
-    workgroupBarrier();
-    for (var i = 0; i < 8; i++) {
-      ${each(rows, (r) => `let weights${r} = weights[(y + ${8 * r}) * 9 + i];`, '\n      ')}
-      ${each(
-        rows,
-        (c) => `let walked${c} = walkedChunk[(i + ${8 * c}) * chunkStride + x];
-      ${each(rows, (r) => `${sums}[${r}][${chunk}] += weights${r}[${c}] * walked${c};`, '\n      ')}`,
-        '\n      ',
-      )}
-    }
-    // Barrier: the next chunk overwrites this one, the next weights these.
-    workgroupBarrier();`,
-    )}`;
-}
-
-/** Shader text: calls `write(row, vector, sums)` for the vectors of a row that this invocation has summed. */
-export function writeSums(
-  tile: GradientTile,
-  dim: number,
-  write: (r: number, vector: string, chunk: number) => string,
-): string {
-  return each(headChunks(dim), (chunk) => {
-    const vector = `${8 * chunk} + x`;
-    const writes = each(tile.rows, (r) => write(r, vector, chunk));
-    return headVectors(dim) < 8 * (chunk + 1) ? `if (${vector} < ${headVectors(dim)}) { ${writes} }` : writes;
-  });
-}
-
-/** Shader text: score of a key that a mask hides; finite, because WGSL need not support infinities. */
-export const maskedConstant = 'const masked = -3.4e38f;';

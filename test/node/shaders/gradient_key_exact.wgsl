@@ -2,12 +2,13 @@
 // tileQueries query rows of all heads that share the keys: scores again, their weights times dy; gradients of the weights, the
 // gradients of the scores times the queries.
 //
-// Invocation (x, y) computes the scores of keys y + r * 8 with query rows x + c * 8, and keeps, in registers, both sums of
-// its keys for the vectors x + 8 * chunk of the head.
+// Invocation (x, y) computes the scores of keys y + r * threadsY with query rows x + c * threadsX, and keeps, in registers,
+// both sums of its keys for the vectors x + o * threadsX of the head.
 //
-// Workgroup memory: ownedChunk and walkedChunk, 8 vectors of the keys and of the query rows at a time, for scores; of
-// the rows' dy alone; of the values and of dy, for gradients of weights; at last of the query rows alone. weights, of a
-// key in the query rows of an x: first those of attention, then the gradients of the scores.
+// Workgroup memory: the keys and values, for the whole run or by chunks (ownedTile); walkedTile, the query rows, their dy, then
+// the query rows again; walkedStatistics; weights, of a key in the query rows of an x: first those of attention, then the
+// gradients of the scores. Global memory is read ahead into registers: what the next step needs while this one computes, and
+// where the rows of the next round but one stand.
 
 fn workgroupIndex() -> i32 {
   return i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
@@ -19,32 +20,35 @@ fn keyRow(head : i32, heads : i32, position : i32) -> i32 {
   return keyHead * uniforms.keyShape.z + position;
 }
 
-const threads = 64;
-const rows = 4;
+const threadsX = 8;
+const threadsY = 16;
+const threads = 128;
+const rows = 2;
+const columns = 4;
 const tileQueries = 32;
 const tileKeys = 32;
-const headVectors = 16;
-const headChunks = 2;
-const valueVectors = 16;
-const valueChunks = 2;
-const chunkStride = 9;
-var<workgroup> ownedChunk : array<vec4<f32>, 288>;
-var<workgroup> walkedChunk : array<vec4<f32>, 288>;
-// Rows of the tensors that stand in the chunks; -1 for none.
+const tileStride = 17;
+const weightStride = 9;
+var<workgroup> ownedKey : array<vec4<f32>, 544>;
+var<workgroup> ownedValue : array<vec4<f32>, 544>;
+var<workgroup> walkedTile : array<vec4<f32>, 544>;
+var<workgroup> weights : array<vec4<f32>, 288>;
+// Rows of the tensors; -1 for none. Of the walked ones there are those of this round and those of the next.
 var<workgroup> ownedRows : array<i32, 32>;
-var<workgroup> walkedRows : array<i32, 32>;
+var<workgroup> walkedRows : array<i32, 64>;
+var<workgroup> walkedStatistics : array<vec4<f32>, 64>;
 // Rounds of the workgroup's walk: its barriers need a number that all invocations are known to share.
 var<workgroup> roundCount : i32;
-var<workgroup> weights : array<vec4<f32>, 288>;
-fn readQuery(row : i32, vector : i32) -> vec4<f32> { return query[row * 16 + vector]; }
 fn readKey(row : i32, vector : i32) -> vec4<f32> { return key[row * 16 + vector]; }
-fn readValue(row : i32, vector : i32) -> vec4<f32> { return value[row * 16 + vector]; }
+fn readQuery(row : i32, vector : i32) -> vec4<f32> { return query[row * 16 + vector]; }
 fn readDy(row : i32, vector : i32) -> vec4<f32> { return dy[row * 16 + vector]; }
+fn readValue(row : i32, vector : i32) -> vec4<f32> { return value[row * 16 + vector]; }
+const noStatistics = vec4<f32>(0.0, 0.0, -1.0, 0.0);
 fn writeKeyGradient(first : i32, row : i32, vector : i32, x : vec4<f32>) { result[first / 4 + row * 16 + vector] = x; }
 fn writeValueGradient(first : i32, row : i32, vector : i32, x : vec4<f32>) { result[first / 4 + row * 16 + vector] = x; }
 
-fn tilesIn(size : i32) -> i32 {
-  return (size + tileKeys - 1) / tileKeys;
+fn tilesIn(size : i32, tile : i32) -> i32 {
+  return (size + tile - 1) / tile;
 }
 
 
@@ -57,23 +61,24 @@ fn keyPosition(owner : i32, slot : i32) -> i32 {
 }
 
 fn firstQueryTile(firstKey : i32) -> i32 {
-  return min(max(firstKey - uniforms.queryOffset, 0) / tileQueries, tilesIn(uniforms.queryShape.z));
+  return min(max(firstKey - uniforms.queryOffset, 0) / tileQueries, tilesIn(uniforms.queryShape.z, tileQueries));
 }
 
 fn countQueryTiles(owner : i32, tile : i32, firstKey : i32) -> i32 {
   let sharing = uniforms.queryShape.x * uniforms.queryShape.y / uniforms.owners;
-  return sharing * (tilesIn(uniforms.queryShape.z) - firstQueryTile(firstKey));
+  return sharing * (tilesIn(uniforms.queryShape.z, tileQueries) - firstQueryTile(firstKey));
 }
 
 fn queryRows(owner : i32, firstHead : i32, tile : i32, firstKey : i32, t : i32) -> vec3<i32> {
-  let ofHead = tilesIn(uniforms.queryShape.z) - firstQueryTile(firstKey);
+  let ofHead = tilesIn(uniforms.queryShape.z, tileQueries) - firstQueryTile(firstKey);
   let first = (firstQueryTile(firstKey) + t % ofHead) * tileQueries;
   return vec3<i32>(firstHead + t / ofHead, first, min(first + tileQueries, uniforms.queryShape.z));
 }
 
 fn main(index : i32) {
-  let x = i32(localIndex) % 8;
-  let y = i32(localIndex) / 8;
+  let local = i32(localIndex);
+  let x = ((local >> 1) & 1) + ((local >> 2) & 2) + 4 * ((local >> 4) % 2);
+  let y = (local & 1) + ((local >> 1) & 2) + 4 * ((local >> 4) / 2);
   let heads = uniforms.queryShape.y;
   let length = uniforms.queryShape.z;
   let keyLength = uniforms.keyShape.z;
@@ -86,436 +91,777 @@ fn main(index : i32) {
   // Query head that shares the keys, the first of them.
   let firstHead = owner * (uniforms.queryShape.x * heads / owners);
   let firstKeyRow = keyRow(firstHead, heads, 0);
-  if (localIndex == 0u) {
+  if (local == 0) {
     roundCount = select(0, countQueryTiles(owner, keyTile, slots.x), slots.x < slots.y);
   }
-  if (i32(localIndex) < tileKeys) {
+  if (local < tileKeys) {
     var row = -1;
-    if (slots.x + i32(localIndex) < slots.y) {
-      row = firstKeyRow + keyPosition(owner, slots.x + i32(localIndex));
+    if (slots.x + local < slots.y) {
+      row = firstKeyRow + keyPosition(owner, slots.x + local);
     }
-    ownedRows[localIndex] = row;
+    ownedRows[local] = row;
   }
-  // A barrier too: the rows are read by all, also where there is no round.
   let queryTiles = workgroupUniformLoad(&roundCount);
 
-  var keyGradient = array<array<vec4<f32>, 2>, rows>();
   var valueGradient = array<array<vec4<f32>, 2>, rows>();
+  var keyGradient = array<array<vec4<f32>, 2>, rows>();
+  // What this invocation carries from global to workgroup memory.
+  var fetched : array<vec4<f32>, 4>;
+  var aheadRow = -1;
+  var aheadStatistics = vec4<f32>(0.0);
+  if (local < 32) {
+    aheadRow = -1;
+    aheadStatistics = noStatistics;
+    if (0 < queryTiles) {
+      let queries = queryRows(owner, firstHead, keyTile, slots.x, 0);
+      if (queries.y + local < queries.z) {
+        aheadRow = queries.x * length + queries.y + local;
+        aheadStatistics = statistics[aheadRow];
+      }
+    }
+    walkedRows[local] = aheadRow; walkedStatistics[local] = aheadStatistics;
+    aheadRow = -1;
+    aheadStatistics = noStatistics;
+    if (1 < queryTiles) {
+      let queries = queryRows(owner, firstHead, keyTile, slots.x, 1);
+      if (queries.y + local < queries.z) {
+        aheadRow = queries.x * length + queries.y + local;
+        aheadStatistics = statistics[aheadRow];
+      }
+    }
+  }
+  // Barrier: rows are read where others wrote that they stand.
+  workgroupBarrier();
+  fetched[0] = readKey(max(ownedRows[(local + 0) / 16], 0), (local + 0) % 16);
+    fetched[1] = readKey(max(ownedRows[(local + 128) / 16], 0), (local + 128) % 16);
+    fetched[2] = readKey(max(ownedRows[(local + 256) / 16], 0), (local + 256) % 16);
+    fetched[3] = readKey(max(ownedRows[(local + 384) / 16], 0), (local + 384) % 16);
+    { ownedKey[(local + 0) / 16 * tileStride + (local + 0) % 16] = select(vec4<f32>(0.0), fetched[0], ownedRows[(local + 0) / 16] >= 0); }
+    { ownedKey[(local + 128) / 16 * tileStride + (local + 128) % 16] = select(vec4<f32>(0.0), fetched[1], ownedRows[(local + 128) / 16] >= 0); }
+    { ownedKey[(local + 256) / 16 * tileStride + (local + 256) % 16] = select(vec4<f32>(0.0), fetched[2], ownedRows[(local + 256) / 16] >= 0); }
+    { ownedKey[(local + 384) / 16 * tileStride + (local + 384) % 16] = select(vec4<f32>(0.0), fetched[3], ownedRows[(local + 384) / 16] >= 0); }
+  fetched[0] = readValue(max(ownedRows[(local + 0) / 16], 0), (local + 0) % 16);
+    fetched[1] = readValue(max(ownedRows[(local + 128) / 16], 0), (local + 128) % 16);
+    fetched[2] = readValue(max(ownedRows[(local + 256) / 16], 0), (local + 256) % 16);
+    fetched[3] = readValue(max(ownedRows[(local + 384) / 16], 0), (local + 384) % 16);
+    { ownedValue[(local + 0) / 16 * tileStride + (local + 0) % 16] = select(vec4<f32>(0.0), fetched[0], ownedRows[(local + 0) / 16] >= 0); }
+    { ownedValue[(local + 128) / 16 * tileStride + (local + 128) % 16] = select(vec4<f32>(0.0), fetched[1], ownedRows[(local + 128) / 16] >= 0); }
+    { ownedValue[(local + 256) / 16 * tileStride + (local + 256) % 16] = select(vec4<f32>(0.0), fetched[2], ownedRows[(local + 256) / 16] >= 0); }
+    { ownedValue[(local + 384) / 16 * tileStride + (local + 384) % 16] = select(vec4<f32>(0.0), fetched[3], ownedRows[(local + 384) / 16] >= 0); }
+  fetched[0] = readQuery(max(walkedRows[0 + (local + 0) / 16], 0), (local + 0) % 16);
+    fetched[1] = readQuery(max(walkedRows[0 + (local + 128) / 16], 0), (local + 128) % 16);
+    fetched[2] = readQuery(max(walkedRows[0 + (local + 256) / 16], 0), (local + 256) % 16);
+    fetched[3] = readQuery(max(walkedRows[0 + (local + 384) / 16], 0), (local + 384) % 16);
+
   for (var t = 0; t < queryTiles; t++) {
-    // 1. Which query rows: [queries.y, queries.z) of head queries.x.
-    let queries = queryRows(owner, firstHead, keyTile, slots.x, t);
-    let firstQueryRow = queries.x * length;
-    if (i32(localIndex) < tileQueries) {
-      let row = queries.y + i32(localIndex);
-      walkedRows[localIndex] = select(-1, firstQueryRow + row, row < queries.z);
-    }
-    // Barrier: chunks are loaded by rows that others wrote.
+    let now = (t & 1) * 32;
+    let next = 32 - now;
+    // The initial values are needed: without them the last round's stay.
+    var scores = array<array<f32, columns>, rows>();
+    var products = array<array<f32, columns>, rows>();
+    // scores += key · queryᵀ
+    if (local < 32) { walkedRows[next + local] = aheadRow; walkedStatistics[next + local] = aheadStatistics; }
+    { walkedTile[(local + 0) / 16 * tileStride + (local + 0) % 16] = select(vec4<f32>(0.0), fetched[0], walkedRows[now + (local + 0) / 16] >= 0); }
+    { walkedTile[(local + 128) / 16 * tileStride + (local + 128) % 16] = select(vec4<f32>(0.0), fetched[1], walkedRows[now + (local + 128) / 16] >= 0); }
+    { walkedTile[(local + 256) / 16 * tileStride + (local + 256) % 16] = select(vec4<f32>(0.0), fetched[2], walkedRows[now + (local + 256) / 16] >= 0); }
+    { walkedTile[(local + 384) / 16 * tileStride + (local + 384) % 16] = select(vec4<f32>(0.0), fetched[3], walkedRows[now + (local + 384) / 16] >= 0); }
+    // Barrier: reads rows that others wrote.
     workgroupBarrier();
-
-    // 2. Scores, and their weights: none where a row does not see a key. The initial values are needed: without them the
-    // last round's stay.
-    var scores = array<array<f32, rows>, rows>();
-    for (var chunk = 0; chunk < headChunks; chunk++) {
-    for (var slot = y; slot < tileQueries; slot += 8) {
-      var loaded = vec4<f32>(0.0);
-      if (ownedRows[slot] >= 0 && chunk * 8 + x < headVectors) {
-        loaded = readKey(ownedRows[slot], chunk * 8 + x);
+    if (local < 32) { aheadRow = -1;
+    aheadStatistics = noStatistics;
+    if (t + 2 < queryTiles) {
+      let queries = queryRows(owner, firstHead, keyTile, slots.x, t + 2);
+      if (queries.y + local < queries.z) {
+        aheadRow = queries.x * length + queries.y + local;
+        aheadStatistics = statistics[aheadRow];
       }
-      ownedChunk[slot * chunkStride + x] = loaded;
-    }
-    for (var slot = y; slot < tileQueries; slot += 8) {
-      var loaded = vec4<f32>(0.0);
-      if (walkedRows[slot] >= 0 && chunk * 8 + x < headVectors) {
-        loaded = readQuery(walkedRows[slot], chunk * 8 + x);
-      }
-      walkedChunk[slot * chunkStride + x] = loaded;
-    }
-    // Barrier: products read rows that others loaded.
-    workgroupBarrier();
-    for (var i = 0; i < 8; i++) {
-      let owned0 = ownedChunk[(y + 0) * chunkStride + i];
-      let owned1 = ownedChunk[(y + 8) * chunkStride + i];
-      let owned2 = ownedChunk[(y + 16) * chunkStride + i];
-      let owned3 = ownedChunk[(y + 24) * chunkStride + i];
-      let walked0 = walkedChunk[(x + 0) * chunkStride + i];
-      scores[0][0] += dot(owned0, walked0);
-      scores[1][0] += dot(owned1, walked0);
-      scores[2][0] += dot(owned2, walked0);
-      scores[3][0] += dot(owned3, walked0);
-      let walked1 = walkedChunk[(x + 8) * chunkStride + i];
-      scores[0][1] += dot(owned0, walked1);
-      scores[1][1] += dot(owned1, walked1);
-      scores[2][1] += dot(owned2, walked1);
-      scores[3][1] += dot(owned3, walked1);
-      let walked2 = walkedChunk[(x + 16) * chunkStride + i];
-      scores[0][2] += dot(owned0, walked2);
-      scores[1][2] += dot(owned1, walked2);
-      scores[2][2] += dot(owned2, walked2);
-      scores[3][2] += dot(owned3, walked2);
-      let walked3 = walkedChunk[(x + 24) * chunkStride + i];
-      scores[0][3] += dot(owned0, walked3);
-      scores[1][3] += dot(owned1, walked3);
-      scores[2][3] += dot(owned2, walked3);
-      scores[3][3] += dot(owned3, walked3);
-    }
-    // Barrier: the next chunk overwrites this one.
-    workgroupBarrier();
-  }
-    var delta0 = 0.0;
-    {
-      let row = queries.y + x + 0;
-      var logSum = 0.0;
-      var last = -1;
-      if (row < queries.z) {
-        let at = 4 * (firstQueryRow + row);
-        logSum = statistics[at];
-        delta0 = statistics[at + 1];
-        last = i32(statistics[at + 2]);
-      }
-      
+    } }
+    fetched[0] = readDy(max(walkedRows[now + (local + 0) / 16], 0), (local + 0) % 16);
+    fetched[1] = readDy(max(walkedRows[now + (local + 128) / 16], 0), (local + 128) % 16);
+    fetched[2] = readDy(max(walkedRows[now + (local + 256) / 16], 0), (local + 256) % 16);
+    fetched[3] = readDy(max(walkedRows[now + (local + 384) / 16], 0), (local + 384) % 16);
+    for (var i = 0; i < 16; i += 4) {
       {
-        let position = ownedRows[y + 0] - firstKeyRow;
+      let a0 = ownedKey[(y + 0 * threadsY) * tileStride + i + 0];
+    let a1 = ownedKey[(y + 1 * threadsY) * tileStride + i + 0];
+      {
+        let b = walkedTile[(x + 0 * threadsX) * tileStride + i + 0];
+        scores[0][0] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][0]))));
+    scores[1][0] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][0]))));
+      }
+    {
+        let b = walkedTile[(x + 1 * threadsX) * tileStride + i + 0];
+        scores[0][1] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][1]))));
+    scores[1][1] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][1]))));
+      }
+    {
+        let b = walkedTile[(x + 2 * threadsX) * tileStride + i + 0];
+        scores[0][2] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][2]))));
+    scores[1][2] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][2]))));
+      }
+    {
+        let b = walkedTile[(x + 3 * threadsX) * tileStride + i + 0];
+        scores[0][3] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][3]))));
+    scores[1][3] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][3]))));
+      }
+      }
+    {
+      let a0 = ownedKey[(y + 0 * threadsY) * tileStride + i + 1];
+    let a1 = ownedKey[(y + 1 * threadsY) * tileStride + i + 1];
+      {
+        let b = walkedTile[(x + 0 * threadsX) * tileStride + i + 1];
+        scores[0][0] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][0]))));
+    scores[1][0] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][0]))));
+      }
+    {
+        let b = walkedTile[(x + 1 * threadsX) * tileStride + i + 1];
+        scores[0][1] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][1]))));
+    scores[1][1] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][1]))));
+      }
+    {
+        let b = walkedTile[(x + 2 * threadsX) * tileStride + i + 1];
+        scores[0][2] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][2]))));
+    scores[1][2] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][2]))));
+      }
+    {
+        let b = walkedTile[(x + 3 * threadsX) * tileStride + i + 1];
+        scores[0][3] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][3]))));
+    scores[1][3] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][3]))));
+      }
+      }
+    {
+      let a0 = ownedKey[(y + 0 * threadsY) * tileStride + i + 2];
+    let a1 = ownedKey[(y + 1 * threadsY) * tileStride + i + 2];
+      {
+        let b = walkedTile[(x + 0 * threadsX) * tileStride + i + 2];
+        scores[0][0] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][0]))));
+    scores[1][0] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][0]))));
+      }
+    {
+        let b = walkedTile[(x + 1 * threadsX) * tileStride + i + 2];
+        scores[0][1] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][1]))));
+    scores[1][1] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][1]))));
+      }
+    {
+        let b = walkedTile[(x + 2 * threadsX) * tileStride + i + 2];
+        scores[0][2] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][2]))));
+    scores[1][2] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][2]))));
+      }
+    {
+        let b = walkedTile[(x + 3 * threadsX) * tileStride + i + 2];
+        scores[0][3] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][3]))));
+    scores[1][3] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][3]))));
+      }
+      }
+    {
+      let a0 = ownedKey[(y + 0 * threadsY) * tileStride + i + 3];
+    let a1 = ownedKey[(y + 1 * threadsY) * tileStride + i + 3];
+      {
+        let b = walkedTile[(x + 0 * threadsX) * tileStride + i + 3];
+        scores[0][0] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][0]))));
+    scores[1][0] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][0]))));
+      }
+    {
+        let b = walkedTile[(x + 1 * threadsX) * tileStride + i + 3];
+        scores[0][1] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][1]))));
+    scores[1][1] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][1]))));
+      }
+    {
+        let b = walkedTile[(x + 2 * threadsX) * tileStride + i + 3];
+        scores[0][2] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][2]))));
+    scores[1][2] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][2]))));
+      }
+    {
+        let b = walkedTile[(x + 3 * threadsX) * tileStride + i + 3];
+        scores[0][3] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][3]))));
+    scores[1][3] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][3]))));
+      }
+      }
+    }
+    {
+      let known = walkedStatistics[now + x + 0 * threadsX];
+      let last = i32(known.z);
+      {
+        let row = ownedRows[y + 0 * threadsY];
         let score = uniforms.logitScale * scores[0][0];
-        scores[0][0] = select(0.0, exp2(score - logSum), ownedRows[y + 0] >= 0 && position <= last);
+        scores[0][0] = select(0.0, exp2(score - known.x), row >= 0 && row - firstKeyRow <= last);
       }
-    {
-        let position = ownedRows[y + 8] - firstKeyRow;
+      {
+        let row = ownedRows[y + 1 * threadsY];
         let score = uniforms.logitScale * scores[1][0];
-        scores[1][0] = select(0.0, exp2(score - logSum), ownedRows[y + 8] >= 0 && position <= last);
-      }
-    {
-        let position = ownedRows[y + 16] - firstKeyRow;
-        let score = uniforms.logitScale * scores[2][0];
-        scores[2][0] = select(0.0, exp2(score - logSum), ownedRows[y + 16] >= 0 && position <= last);
-      }
-    {
-        let position = ownedRows[y + 24] - firstKeyRow;
-        let score = uniforms.logitScale * scores[3][0];
-        scores[3][0] = select(0.0, exp2(score - logSum), ownedRows[y + 24] >= 0 && position <= last);
+        scores[1][0] = select(0.0, exp2(score - known.x), row >= 0 && row - firstKeyRow <= last);
       }
     }
-    var delta1 = 0.0;
     {
-      let row = queries.y + x + 8;
-      var logSum = 0.0;
-      var last = -1;
-      if (row < queries.z) {
-        let at = 4 * (firstQueryRow + row);
-        logSum = statistics[at];
-        delta1 = statistics[at + 1];
-        last = i32(statistics[at + 2]);
-      }
-      
+      let known = walkedStatistics[now + x + 1 * threadsX];
+      let last = i32(known.z);
       {
-        let position = ownedRows[y + 0] - firstKeyRow;
+        let row = ownedRows[y + 0 * threadsY];
         let score = uniforms.logitScale * scores[0][1];
-        scores[0][1] = select(0.0, exp2(score - logSum), ownedRows[y + 0] >= 0 && position <= last);
+        scores[0][1] = select(0.0, exp2(score - known.x), row >= 0 && row - firstKeyRow <= last);
       }
-    {
-        let position = ownedRows[y + 8] - firstKeyRow;
+      {
+        let row = ownedRows[y + 1 * threadsY];
         let score = uniforms.logitScale * scores[1][1];
-        scores[1][1] = select(0.0, exp2(score - logSum), ownedRows[y + 8] >= 0 && position <= last);
-      }
-    {
-        let position = ownedRows[y + 16] - firstKeyRow;
-        let score = uniforms.logitScale * scores[2][1];
-        scores[2][1] = select(0.0, exp2(score - logSum), ownedRows[y + 16] >= 0 && position <= last);
-      }
-    {
-        let position = ownedRows[y + 24] - firstKeyRow;
-        let score = uniforms.logitScale * scores[3][1];
-        scores[3][1] = select(0.0, exp2(score - logSum), ownedRows[y + 24] >= 0 && position <= last);
+        scores[1][1] = select(0.0, exp2(score - known.x), row >= 0 && row - firstKeyRow <= last);
       }
     }
-    var delta2 = 0.0;
     {
-      let row = queries.y + x + 16;
-      var logSum = 0.0;
-      var last = -1;
-      if (row < queries.z) {
-        let at = 4 * (firstQueryRow + row);
-        logSum = statistics[at];
-        delta2 = statistics[at + 1];
-        last = i32(statistics[at + 2]);
-      }
-      
+      let known = walkedStatistics[now + x + 2 * threadsX];
+      let last = i32(known.z);
       {
-        let position = ownedRows[y + 0] - firstKeyRow;
+        let row = ownedRows[y + 0 * threadsY];
         let score = uniforms.logitScale * scores[0][2];
-        scores[0][2] = select(0.0, exp2(score - logSum), ownedRows[y + 0] >= 0 && position <= last);
+        scores[0][2] = select(0.0, exp2(score - known.x), row >= 0 && row - firstKeyRow <= last);
       }
-    {
-        let position = ownedRows[y + 8] - firstKeyRow;
-        let score = uniforms.logitScale * scores[1][2];
-        scores[1][2] = select(0.0, exp2(score - logSum), ownedRows[y + 8] >= 0 && position <= last);
-      }
-    {
-        let position = ownedRows[y + 16] - firstKeyRow;
-        let score = uniforms.logitScale * scores[2][2];
-        scores[2][2] = select(0.0, exp2(score - logSum), ownedRows[y + 16] >= 0 && position <= last);
-      }
-    {
-        let position = ownedRows[y + 24] - firstKeyRow;
-        let score = uniforms.logitScale * scores[3][2];
-        scores[3][2] = select(0.0, exp2(score - logSum), ownedRows[y + 24] >= 0 && position <= last);
-      }
-    }
-    var delta3 = 0.0;
-    {
-      let row = queries.y + x + 24;
-      var logSum = 0.0;
-      var last = -1;
-      if (row < queries.z) {
-        let at = 4 * (firstQueryRow + row);
-        logSum = statistics[at];
-        delta3 = statistics[at + 1];
-        last = i32(statistics[at + 2]);
-      }
-      
       {
-        let position = ownedRows[y + 0] - firstKeyRow;
+        let row = ownedRows[y + 1 * threadsY];
+        let score = uniforms.logitScale * scores[1][2];
+        scores[1][2] = select(0.0, exp2(score - known.x), row >= 0 && row - firstKeyRow <= last);
+      }
+    }
+    {
+      let known = walkedStatistics[now + x + 3 * threadsX];
+      let last = i32(known.z);
+      {
+        let row = ownedRows[y + 0 * threadsY];
         let score = uniforms.logitScale * scores[0][3];
-        scores[0][3] = select(0.0, exp2(score - logSum), ownedRows[y + 0] >= 0 && position <= last);
+        scores[0][3] = select(0.0, exp2(score - known.x), row >= 0 && row - firstKeyRow <= last);
       }
-    {
-        let position = ownedRows[y + 8] - firstKeyRow;
+      {
+        let row = ownedRows[y + 1 * threadsY];
         let score = uniforms.logitScale * scores[1][3];
-        scores[1][3] = select(0.0, exp2(score - logSum), ownedRows[y + 8] >= 0 && position <= last);
-      }
-    {
-        let position = ownedRows[y + 16] - firstKeyRow;
-        let score = uniforms.logitScale * scores[2][3];
-        scores[2][3] = select(0.0, exp2(score - logSum), ownedRows[y + 16] >= 0 && position <= last);
-      }
-    {
-        let position = ownedRows[y + 24] - firstKeyRow;
-        let score = uniforms.logitScale * scores[3][3];
-        scores[3][3] = select(0.0, exp2(score - logSum), ownedRows[y + 24] >= 0 && position <= last);
+        scores[1][3] = select(0.0, exp2(score - known.x), row >= 0 && row - firstKeyRow <= last);
       }
     }
-    weights[(y + 0) * 9 + x] = vec4<f32>(scores[0][0], scores[0][1], scores[0][2], scores[0][3]);
-    weights[(y + 8) * 9 + x] = vec4<f32>(scores[1][0], scores[1][1], scores[1][2], scores[1][3]);
-    weights[(y + 16) * 9 + x] = vec4<f32>(scores[2][0], scores[2][1], scores[2][2], scores[2][3]);
-    weights[(y + 24) * 9 + x] = vec4<f32>(scores[3][0], scores[3][1], scores[3][2], scores[3][3]);
-    for (var slot = y; slot < tileQueries; slot += 8) {
-      var loaded = vec4<f32>(0.0);
-      if (walkedRows[slot] >= 0 && 0 * 8 + x < valueVectors) {
-        loaded = readDy(walkedRows[slot], 0 * 8 + x);
-      }
-      walkedChunk[slot * chunkStride + x] = loaded;
-    }
-    // Barrier: sums read weights and rows of others.
-    workgroupBarrier();
-    for (var i = 0; i < 8; i++) {
-      let weights0 = weights[(y + 0) * 9 + i];
-      let weights1 = weights[(y + 8) * 9 + i];
-      let weights2 = weights[(y + 16) * 9 + i];
-      let weights3 = weights[(y + 24) * 9 + i];
-      let walked0 = walkedChunk[(i + 0) * chunkStride + x];
-      valueGradient[0][0] += weights0[0] * walked0;
-      valueGradient[1][0] += weights1[0] * walked0;
-      valueGradient[2][0] += weights2[0] * walked0;
-      valueGradient[3][0] += weights3[0] * walked0;
-      let walked1 = walkedChunk[(i + 8) * chunkStride + x];
-      valueGradient[0][0] += weights0[1] * walked1;
-      valueGradient[1][0] += weights1[1] * walked1;
-      valueGradient[2][0] += weights2[1] * walked1;
-      valueGradient[3][0] += weights3[1] * walked1;
-      let walked2 = walkedChunk[(i + 16) * chunkStride + x];
-      valueGradient[0][0] += weights0[2] * walked2;
-      valueGradient[1][0] += weights1[2] * walked2;
-      valueGradient[2][0] += weights2[2] * walked2;
-      valueGradient[3][0] += weights3[2] * walked2;
-      let walked3 = walkedChunk[(i + 24) * chunkStride + x];
-      valueGradient[0][0] += weights0[3] * walked3;
-      valueGradient[1][0] += weights1[3] * walked3;
-      valueGradient[2][0] += weights2[3] * walked3;
-      valueGradient[3][0] += weights3[3] * walked3;
-    }
-    // Barrier: the next chunk overwrites this one, the next weights these.
-    workgroupBarrier();
-    for (var slot = y; slot < tileQueries; slot += 8) {
-      var loaded = vec4<f32>(0.0);
-      if (walkedRows[slot] >= 0 && 1 * 8 + x < valueVectors) {
-        loaded = readDy(walkedRows[slot], 1 * 8 + x);
-      }
-      walkedChunk[slot * chunkStride + x] = loaded;
-    }
-    // Barrier: sums read weights and rows of others.
-    workgroupBarrier();
-    for (var i = 0; i < 8; i++) {
-      let weights0 = weights[(y + 0) * 9 + i];
-      let weights1 = weights[(y + 8) * 9 + i];
-      let weights2 = weights[(y + 16) * 9 + i];
-      let weights3 = weights[(y + 24) * 9 + i];
-      let walked0 = walkedChunk[(i + 0) * chunkStride + x];
-      valueGradient[0][1] += weights0[0] * walked0;
-      valueGradient[1][1] += weights1[0] * walked0;
-      valueGradient[2][1] += weights2[0] * walked0;
-      valueGradient[3][1] += weights3[0] * walked0;
-      let walked1 = walkedChunk[(i + 8) * chunkStride + x];
-      valueGradient[0][1] += weights0[1] * walked1;
-      valueGradient[1][1] += weights1[1] * walked1;
-      valueGradient[2][1] += weights2[1] * walked1;
-      valueGradient[3][1] += weights3[1] * walked1;
-      let walked2 = walkedChunk[(i + 16) * chunkStride + x];
-      valueGradient[0][1] += weights0[2] * walked2;
-      valueGradient[1][1] += weights1[2] * walked2;
-      valueGradient[2][1] += weights2[2] * walked2;
-      valueGradient[3][1] += weights3[2] * walked2;
-      let walked3 = walkedChunk[(i + 24) * chunkStride + x];
-      valueGradient[0][1] += weights0[3] * walked3;
-      valueGradient[1][1] += weights1[3] * walked3;
-      valueGradient[2][1] += weights2[3] * walked3;
-      valueGradient[3][1] += weights3[3] * walked3;
-    }
-    // Barrier: the next chunk overwrites this one, the next weights these.
+    // Barrier: what follows overwrites what others may still read.
     workgroupBarrier();
 
-    // 3. Gradients of the weights, and of the scores.
-    var products = array<array<f32, rows>, rows>();
-    for (var chunk = 0; chunk < valueChunks; chunk++) {
-    for (var slot = y; slot < tileQueries; slot += 8) {
-      var loaded = vec4<f32>(0.0);
-      if (ownedRows[slot] >= 0 && chunk * 8 + x < valueVectors) {
-        loaded = readValue(ownedRows[slot], chunk * 8 + x);
+    // valueGradient += scores · dy
+    { walkedTile[(local + 0) / 16 * tileStride + (local + 0) % 16] = select(vec4<f32>(0.0), fetched[0], walkedRows[now + (local + 0) / 16] >= 0); }
+    { walkedTile[(local + 128) / 16 * tileStride + (local + 128) % 16] = select(vec4<f32>(0.0), fetched[1], walkedRows[now + (local + 128) / 16] >= 0); }
+    { walkedTile[(local + 256) / 16 * tileStride + (local + 256) % 16] = select(vec4<f32>(0.0), fetched[2], walkedRows[now + (local + 256) / 16] >= 0); }
+    { walkedTile[(local + 384) / 16 * tileStride + (local + 384) % 16] = select(vec4<f32>(0.0), fetched[3], walkedRows[now + (local + 384) / 16] >= 0); }
+    weights[(y + 0 * threadsY) * weightStride + x] = vec4<f32>(scores[0][0], scores[0][1], scores[0][2], scores[0][3]);
+    weights[(y + 1 * threadsY) * weightStride + x] = vec4<f32>(scores[1][0], scores[1][1], scores[1][2], scores[1][3]);
+    // Barrier: reads rows and weights that others wrote.
+    workgroupBarrier();
+    fetched[0] = readQuery(max(walkedRows[now + (local + 0) / 16], 0), (local + 0) % 16);
+    fetched[1] = readQuery(max(walkedRows[now + (local + 128) / 16], 0), (local + 128) % 16);
+    fetched[2] = readQuery(max(walkedRows[now + (local + 256) / 16], 0), (local + 256) % 16);
+    fetched[3] = readQuery(max(walkedRows[now + (local + 384) / 16], 0), (local + 384) % 16);
+    for (var i = 0; i < threadsX; i += 4) {
+      {
+      let w0 = weights[(y + 0 * threadsY) * weightStride + i + 0];
+    let w1 = weights[(y + 1 * threadsY) * weightStride + i + 0];
+      {
+        let b = walkedTile[(i + 0 + 0 * threadsX) * tileStride + x + 0 * threadsX];
+        valueGradient[0][0] = fma(vec4<f32>(w0[0]), b, valueGradient[0][0]);
+    valueGradient[1][0] = fma(vec4<f32>(w1[0]), b, valueGradient[1][0]);
       }
-      ownedChunk[slot * chunkStride + x] = loaded;
-    }
-    for (var slot = y; slot < tileQueries; slot += 8) {
-      var loaded = vec4<f32>(0.0);
-      if (walkedRows[slot] >= 0 && chunk * 8 + x < valueVectors) {
-        loaded = readDy(walkedRows[slot], chunk * 8 + x);
+    {
+        let b = walkedTile[(i + 0 + 1 * threadsX) * tileStride + x + 0 * threadsX];
+        valueGradient[0][0] = fma(vec4<f32>(w0[1]), b, valueGradient[0][0]);
+    valueGradient[1][0] = fma(vec4<f32>(w1[1]), b, valueGradient[1][0]);
       }
-      walkedChunk[slot * chunkStride + x] = loaded;
-    }
-    // Barrier: products read rows that others loaded.
-    workgroupBarrier();
-    for (var i = 0; i < 8; i++) {
-      let owned0 = ownedChunk[(y + 0) * chunkStride + i];
-      let owned1 = ownedChunk[(y + 8) * chunkStride + i];
-      let owned2 = ownedChunk[(y + 16) * chunkStride + i];
-      let owned3 = ownedChunk[(y + 24) * chunkStride + i];
-      let walked0 = walkedChunk[(x + 0) * chunkStride + i];
-      products[0][0] += dot(owned0, walked0);
-      products[1][0] += dot(owned1, walked0);
-      products[2][0] += dot(owned2, walked0);
-      products[3][0] += dot(owned3, walked0);
-      let walked1 = walkedChunk[(x + 8) * chunkStride + i];
-      products[0][1] += dot(owned0, walked1);
-      products[1][1] += dot(owned1, walked1);
-      products[2][1] += dot(owned2, walked1);
-      products[3][1] += dot(owned3, walked1);
-      let walked2 = walkedChunk[(x + 16) * chunkStride + i];
-      products[0][2] += dot(owned0, walked2);
-      products[1][2] += dot(owned1, walked2);
-      products[2][2] += dot(owned2, walked2);
-      products[3][2] += dot(owned3, walked2);
-      let walked3 = walkedChunk[(x + 24) * chunkStride + i];
-      products[0][3] += dot(owned0, walked3);
-      products[1][3] += dot(owned1, walked3);
-      products[2][3] += dot(owned2, walked3);
-      products[3][3] += dot(owned3, walked3);
-    }
-    // Barrier: the next chunk overwrites this one.
-    workgroupBarrier();
-  }
-    weights[(y + 0) * 9 + x] = vec4<f32>(select(0.0, scores[0][0] * (products[0][0] - delta0), scores[0][0] != 0.0), select(0.0, scores[0][1] * (products[0][1] - delta1), scores[0][1] != 0.0), select(0.0, scores[0][2] * (products[0][2] - delta2), scores[0][2] != 0.0), select(0.0, scores[0][3] * (products[0][3] - delta3), scores[0][3] != 0.0));
-    weights[(y + 8) * 9 + x] = vec4<f32>(select(0.0, scores[1][0] * (products[1][0] - delta0), scores[1][0] != 0.0), select(0.0, scores[1][1] * (products[1][1] - delta1), scores[1][1] != 0.0), select(0.0, scores[1][2] * (products[1][2] - delta2), scores[1][2] != 0.0), select(0.0, scores[1][3] * (products[1][3] - delta3), scores[1][3] != 0.0));
-    weights[(y + 16) * 9 + x] = vec4<f32>(select(0.0, scores[2][0] * (products[2][0] - delta0), scores[2][0] != 0.0), select(0.0, scores[2][1] * (products[2][1] - delta1), scores[2][1] != 0.0), select(0.0, scores[2][2] * (products[2][2] - delta2), scores[2][2] != 0.0), select(0.0, scores[2][3] * (products[2][3] - delta3), scores[2][3] != 0.0));
-    weights[(y + 24) * 9 + x] = vec4<f32>(select(0.0, scores[3][0] * (products[3][0] - delta0), scores[3][0] != 0.0), select(0.0, scores[3][1] * (products[3][1] - delta1), scores[3][1] != 0.0), select(0.0, scores[3][2] * (products[3][2] - delta2), scores[3][2] != 0.0), select(0.0, scores[3][3] * (products[3][3] - delta3), scores[3][3] != 0.0));
-    for (var slot = y; slot < tileQueries; slot += 8) {
-      var loaded = vec4<f32>(0.0);
-      if (walkedRows[slot] >= 0 && 0 * 8 + x < headVectors) {
-        loaded = readQuery(walkedRows[slot], 0 * 8 + x);
+    {
+        let b = walkedTile[(i + 0 + 2 * threadsX) * tileStride + x + 0 * threadsX];
+        valueGradient[0][0] = fma(vec4<f32>(w0[2]), b, valueGradient[0][0]);
+    valueGradient[1][0] = fma(vec4<f32>(w1[2]), b, valueGradient[1][0]);
       }
-      walkedChunk[slot * chunkStride + x] = loaded;
-    }
-    // Barrier: sums read weights and rows of others.
-    workgroupBarrier();
-    for (var i = 0; i < 8; i++) {
-      let weights0 = weights[(y + 0) * 9 + i];
-      let weights1 = weights[(y + 8) * 9 + i];
-      let weights2 = weights[(y + 16) * 9 + i];
-      let weights3 = weights[(y + 24) * 9 + i];
-      let walked0 = walkedChunk[(i + 0) * chunkStride + x];
-      keyGradient[0][0] += weights0[0] * walked0;
-      keyGradient[1][0] += weights1[0] * walked0;
-      keyGradient[2][0] += weights2[0] * walked0;
-      keyGradient[3][0] += weights3[0] * walked0;
-      let walked1 = walkedChunk[(i + 8) * chunkStride + x];
-      keyGradient[0][0] += weights0[1] * walked1;
-      keyGradient[1][0] += weights1[1] * walked1;
-      keyGradient[2][0] += weights2[1] * walked1;
-      keyGradient[3][0] += weights3[1] * walked1;
-      let walked2 = walkedChunk[(i + 16) * chunkStride + x];
-      keyGradient[0][0] += weights0[2] * walked2;
-      keyGradient[1][0] += weights1[2] * walked2;
-      keyGradient[2][0] += weights2[2] * walked2;
-      keyGradient[3][0] += weights3[2] * walked2;
-      let walked3 = walkedChunk[(i + 24) * chunkStride + x];
-      keyGradient[0][0] += weights0[3] * walked3;
-      keyGradient[1][0] += weights1[3] * walked3;
-      keyGradient[2][0] += weights2[3] * walked3;
-      keyGradient[3][0] += weights3[3] * walked3;
-    }
-    // Barrier: the next chunk overwrites this one, the next weights these.
-    workgroupBarrier();
-    for (var slot = y; slot < tileQueries; slot += 8) {
-      var loaded = vec4<f32>(0.0);
-      if (walkedRows[slot] >= 0 && 1 * 8 + x < headVectors) {
-        loaded = readQuery(walkedRows[slot], 1 * 8 + x);
+    {
+        let b = walkedTile[(i + 0 + 3 * threadsX) * tileStride + x + 0 * threadsX];
+        valueGradient[0][0] = fma(vec4<f32>(w0[3]), b, valueGradient[0][0]);
+    valueGradient[1][0] = fma(vec4<f32>(w1[3]), b, valueGradient[1][0]);
       }
-      walkedChunk[slot * chunkStride + x] = loaded;
+    {
+        let b = walkedTile[(i + 0 + 0 * threadsX) * tileStride + x + 1 * threadsX];
+        valueGradient[0][1] = fma(vec4<f32>(w0[0]), b, valueGradient[0][1]);
+    valueGradient[1][1] = fma(vec4<f32>(w1[0]), b, valueGradient[1][1]);
+      }
+    {
+        let b = walkedTile[(i + 0 + 1 * threadsX) * tileStride + x + 1 * threadsX];
+        valueGradient[0][1] = fma(vec4<f32>(w0[1]), b, valueGradient[0][1]);
+    valueGradient[1][1] = fma(vec4<f32>(w1[1]), b, valueGradient[1][1]);
+      }
+    {
+        let b = walkedTile[(i + 0 + 2 * threadsX) * tileStride + x + 1 * threadsX];
+        valueGradient[0][1] = fma(vec4<f32>(w0[2]), b, valueGradient[0][1]);
+    valueGradient[1][1] = fma(vec4<f32>(w1[2]), b, valueGradient[1][1]);
+      }
+    {
+        let b = walkedTile[(i + 0 + 3 * threadsX) * tileStride + x + 1 * threadsX];
+        valueGradient[0][1] = fma(vec4<f32>(w0[3]), b, valueGradient[0][1]);
+    valueGradient[1][1] = fma(vec4<f32>(w1[3]), b, valueGradient[1][1]);
+      }
+      }
+    {
+      let w0 = weights[(y + 0 * threadsY) * weightStride + i + 1];
+    let w1 = weights[(y + 1 * threadsY) * weightStride + i + 1];
+      {
+        let b = walkedTile[(i + 1 + 0 * threadsX) * tileStride + x + 0 * threadsX];
+        valueGradient[0][0] = fma(vec4<f32>(w0[0]), b, valueGradient[0][0]);
+    valueGradient[1][0] = fma(vec4<f32>(w1[0]), b, valueGradient[1][0]);
+      }
+    {
+        let b = walkedTile[(i + 1 + 1 * threadsX) * tileStride + x + 0 * threadsX];
+        valueGradient[0][0] = fma(vec4<f32>(w0[1]), b, valueGradient[0][0]);
+    valueGradient[1][0] = fma(vec4<f32>(w1[1]), b, valueGradient[1][0]);
+      }
+    {
+        let b = walkedTile[(i + 1 + 2 * threadsX) * tileStride + x + 0 * threadsX];
+        valueGradient[0][0] = fma(vec4<f32>(w0[2]), b, valueGradient[0][0]);
+    valueGradient[1][0] = fma(vec4<f32>(w1[2]), b, valueGradient[1][0]);
+      }
+    {
+        let b = walkedTile[(i + 1 + 3 * threadsX) * tileStride + x + 0 * threadsX];
+        valueGradient[0][0] = fma(vec4<f32>(w0[3]), b, valueGradient[0][0]);
+    valueGradient[1][0] = fma(vec4<f32>(w1[3]), b, valueGradient[1][0]);
+      }
+    {
+        let b = walkedTile[(i + 1 + 0 * threadsX) * tileStride + x + 1 * threadsX];
+        valueGradient[0][1] = fma(vec4<f32>(w0[0]), b, valueGradient[0][1]);
+    valueGradient[1][1] = fma(vec4<f32>(w1[0]), b, valueGradient[1][1]);
+      }
+    {
+        let b = walkedTile[(i + 1 + 1 * threadsX) * tileStride + x + 1 * threadsX];
+        valueGradient[0][1] = fma(vec4<f32>(w0[1]), b, valueGradient[0][1]);
+    valueGradient[1][1] = fma(vec4<f32>(w1[1]), b, valueGradient[1][1]);
+      }
+    {
+        let b = walkedTile[(i + 1 + 2 * threadsX) * tileStride + x + 1 * threadsX];
+        valueGradient[0][1] = fma(vec4<f32>(w0[2]), b, valueGradient[0][1]);
+    valueGradient[1][1] = fma(vec4<f32>(w1[2]), b, valueGradient[1][1]);
+      }
+    {
+        let b = walkedTile[(i + 1 + 3 * threadsX) * tileStride + x + 1 * threadsX];
+        valueGradient[0][1] = fma(vec4<f32>(w0[3]), b, valueGradient[0][1]);
+    valueGradient[1][1] = fma(vec4<f32>(w1[3]), b, valueGradient[1][1]);
+      }
+      }
+    {
+      let w0 = weights[(y + 0 * threadsY) * weightStride + i + 2];
+    let w1 = weights[(y + 1 * threadsY) * weightStride + i + 2];
+      {
+        let b = walkedTile[(i + 2 + 0 * threadsX) * tileStride + x + 0 * threadsX];
+        valueGradient[0][0] = fma(vec4<f32>(w0[0]), b, valueGradient[0][0]);
+    valueGradient[1][0] = fma(vec4<f32>(w1[0]), b, valueGradient[1][0]);
+      }
+    {
+        let b = walkedTile[(i + 2 + 1 * threadsX) * tileStride + x + 0 * threadsX];
+        valueGradient[0][0] = fma(vec4<f32>(w0[1]), b, valueGradient[0][0]);
+    valueGradient[1][0] = fma(vec4<f32>(w1[1]), b, valueGradient[1][0]);
+      }
+    {
+        let b = walkedTile[(i + 2 + 2 * threadsX) * tileStride + x + 0 * threadsX];
+        valueGradient[0][0] = fma(vec4<f32>(w0[2]), b, valueGradient[0][0]);
+    valueGradient[1][0] = fma(vec4<f32>(w1[2]), b, valueGradient[1][0]);
+      }
+    {
+        let b = walkedTile[(i + 2 + 3 * threadsX) * tileStride + x + 0 * threadsX];
+        valueGradient[0][0] = fma(vec4<f32>(w0[3]), b, valueGradient[0][0]);
+    valueGradient[1][0] = fma(vec4<f32>(w1[3]), b, valueGradient[1][0]);
+      }
+    {
+        let b = walkedTile[(i + 2 + 0 * threadsX) * tileStride + x + 1 * threadsX];
+        valueGradient[0][1] = fma(vec4<f32>(w0[0]), b, valueGradient[0][1]);
+    valueGradient[1][1] = fma(vec4<f32>(w1[0]), b, valueGradient[1][1]);
+      }
+    {
+        let b = walkedTile[(i + 2 + 1 * threadsX) * tileStride + x + 1 * threadsX];
+        valueGradient[0][1] = fma(vec4<f32>(w0[1]), b, valueGradient[0][1]);
+    valueGradient[1][1] = fma(vec4<f32>(w1[1]), b, valueGradient[1][1]);
+      }
+    {
+        let b = walkedTile[(i + 2 + 2 * threadsX) * tileStride + x + 1 * threadsX];
+        valueGradient[0][1] = fma(vec4<f32>(w0[2]), b, valueGradient[0][1]);
+    valueGradient[1][1] = fma(vec4<f32>(w1[2]), b, valueGradient[1][1]);
+      }
+    {
+        let b = walkedTile[(i + 2 + 3 * threadsX) * tileStride + x + 1 * threadsX];
+        valueGradient[0][1] = fma(vec4<f32>(w0[3]), b, valueGradient[0][1]);
+    valueGradient[1][1] = fma(vec4<f32>(w1[3]), b, valueGradient[1][1]);
+      }
+      }
+    {
+      let w0 = weights[(y + 0 * threadsY) * weightStride + i + 3];
+    let w1 = weights[(y + 1 * threadsY) * weightStride + i + 3];
+      {
+        let b = walkedTile[(i + 3 + 0 * threadsX) * tileStride + x + 0 * threadsX];
+        valueGradient[0][0] = fma(vec4<f32>(w0[0]), b, valueGradient[0][0]);
+    valueGradient[1][0] = fma(vec4<f32>(w1[0]), b, valueGradient[1][0]);
+      }
+    {
+        let b = walkedTile[(i + 3 + 1 * threadsX) * tileStride + x + 0 * threadsX];
+        valueGradient[0][0] = fma(vec4<f32>(w0[1]), b, valueGradient[0][0]);
+    valueGradient[1][0] = fma(vec4<f32>(w1[1]), b, valueGradient[1][0]);
+      }
+    {
+        let b = walkedTile[(i + 3 + 2 * threadsX) * tileStride + x + 0 * threadsX];
+        valueGradient[0][0] = fma(vec4<f32>(w0[2]), b, valueGradient[0][0]);
+    valueGradient[1][0] = fma(vec4<f32>(w1[2]), b, valueGradient[1][0]);
+      }
+    {
+        let b = walkedTile[(i + 3 + 3 * threadsX) * tileStride + x + 0 * threadsX];
+        valueGradient[0][0] = fma(vec4<f32>(w0[3]), b, valueGradient[0][0]);
+    valueGradient[1][0] = fma(vec4<f32>(w1[3]), b, valueGradient[1][0]);
+      }
+    {
+        let b = walkedTile[(i + 3 + 0 * threadsX) * tileStride + x + 1 * threadsX];
+        valueGradient[0][1] = fma(vec4<f32>(w0[0]), b, valueGradient[0][1]);
+    valueGradient[1][1] = fma(vec4<f32>(w1[0]), b, valueGradient[1][1]);
+      }
+    {
+        let b = walkedTile[(i + 3 + 1 * threadsX) * tileStride + x + 1 * threadsX];
+        valueGradient[0][1] = fma(vec4<f32>(w0[1]), b, valueGradient[0][1]);
+    valueGradient[1][1] = fma(vec4<f32>(w1[1]), b, valueGradient[1][1]);
+      }
+    {
+        let b = walkedTile[(i + 3 + 2 * threadsX) * tileStride + x + 1 * threadsX];
+        valueGradient[0][1] = fma(vec4<f32>(w0[2]), b, valueGradient[0][1]);
+    valueGradient[1][1] = fma(vec4<f32>(w1[2]), b, valueGradient[1][1]);
+      }
+    {
+        let b = walkedTile[(i + 3 + 3 * threadsX) * tileStride + x + 1 * threadsX];
+        valueGradient[0][1] = fma(vec4<f32>(w0[3]), b, valueGradient[0][1]);
+    valueGradient[1][1] = fma(vec4<f32>(w1[3]), b, valueGradient[1][1]);
+      }
+      }
     }
-    // Barrier: sums read weights and rows of others.
+
+    // products += value · dyᵀ
+    for (var i = 0; i < 16; i += 4) {
+      {
+      let a0 = ownedValue[(y + 0 * threadsY) * tileStride + i + 0];
+    let a1 = ownedValue[(y + 1 * threadsY) * tileStride + i + 0];
+      {
+        let b = walkedTile[(x + 0 * threadsX) * tileStride + i + 0];
+        products[0][0] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, products[0][0]))));
+    products[1][0] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, products[1][0]))));
+      }
+    {
+        let b = walkedTile[(x + 1 * threadsX) * tileStride + i + 0];
+        products[0][1] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, products[0][1]))));
+    products[1][1] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, products[1][1]))));
+      }
+    {
+        let b = walkedTile[(x + 2 * threadsX) * tileStride + i + 0];
+        products[0][2] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, products[0][2]))));
+    products[1][2] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, products[1][2]))));
+      }
+    {
+        let b = walkedTile[(x + 3 * threadsX) * tileStride + i + 0];
+        products[0][3] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, products[0][3]))));
+    products[1][3] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, products[1][3]))));
+      }
+      }
+    {
+      let a0 = ownedValue[(y + 0 * threadsY) * tileStride + i + 1];
+    let a1 = ownedValue[(y + 1 * threadsY) * tileStride + i + 1];
+      {
+        let b = walkedTile[(x + 0 * threadsX) * tileStride + i + 1];
+        products[0][0] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, products[0][0]))));
+    products[1][0] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, products[1][0]))));
+      }
+    {
+        let b = walkedTile[(x + 1 * threadsX) * tileStride + i + 1];
+        products[0][1] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, products[0][1]))));
+    products[1][1] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, products[1][1]))));
+      }
+    {
+        let b = walkedTile[(x + 2 * threadsX) * tileStride + i + 1];
+        products[0][2] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, products[0][2]))));
+    products[1][2] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, products[1][2]))));
+      }
+    {
+        let b = walkedTile[(x + 3 * threadsX) * tileStride + i + 1];
+        products[0][3] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, products[0][3]))));
+    products[1][3] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, products[1][3]))));
+      }
+      }
+    {
+      let a0 = ownedValue[(y + 0 * threadsY) * tileStride + i + 2];
+    let a1 = ownedValue[(y + 1 * threadsY) * tileStride + i + 2];
+      {
+        let b = walkedTile[(x + 0 * threadsX) * tileStride + i + 2];
+        products[0][0] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, products[0][0]))));
+    products[1][0] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, products[1][0]))));
+      }
+    {
+        let b = walkedTile[(x + 1 * threadsX) * tileStride + i + 2];
+        products[0][1] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, products[0][1]))));
+    products[1][1] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, products[1][1]))));
+      }
+    {
+        let b = walkedTile[(x + 2 * threadsX) * tileStride + i + 2];
+        products[0][2] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, products[0][2]))));
+    products[1][2] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, products[1][2]))));
+      }
+    {
+        let b = walkedTile[(x + 3 * threadsX) * tileStride + i + 2];
+        products[0][3] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, products[0][3]))));
+    products[1][3] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, products[1][3]))));
+      }
+      }
+    {
+      let a0 = ownedValue[(y + 0 * threadsY) * tileStride + i + 3];
+    let a1 = ownedValue[(y + 1 * threadsY) * tileStride + i + 3];
+      {
+        let b = walkedTile[(x + 0 * threadsX) * tileStride + i + 3];
+        products[0][0] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, products[0][0]))));
+    products[1][0] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, products[1][0]))));
+      }
+    {
+        let b = walkedTile[(x + 1 * threadsX) * tileStride + i + 3];
+        products[0][1] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, products[0][1]))));
+    products[1][1] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, products[1][1]))));
+      }
+    {
+        let b = walkedTile[(x + 2 * threadsX) * tileStride + i + 3];
+        products[0][2] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, products[0][2]))));
+    products[1][2] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, products[1][2]))));
+      }
+    {
+        let b = walkedTile[(x + 3 * threadsX) * tileStride + i + 3];
+        products[0][3] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, products[0][3]))));
+    products[1][3] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, products[1][3]))));
+      }
+      }
+    }
+    {
+      let delta = walkedStatistics[now + x + 0 * threadsX].y;
+      products[0][0] = select(0.0, scores[0][0] * (products[0][0] - delta), scores[0][0] != 0.0);
+      products[1][0] = select(0.0, scores[1][0] * (products[1][0] - delta), scores[1][0] != 0.0);
+    }
+    {
+      let delta = walkedStatistics[now + x + 1 * threadsX].y;
+      products[0][1] = select(0.0, scores[0][1] * (products[0][1] - delta), scores[0][1] != 0.0);
+      products[1][1] = select(0.0, scores[1][1] * (products[1][1] - delta), scores[1][1] != 0.0);
+    }
+    {
+      let delta = walkedStatistics[now + x + 2 * threadsX].y;
+      products[0][2] = select(0.0, scores[0][2] * (products[0][2] - delta), scores[0][2] != 0.0);
+      products[1][2] = select(0.0, scores[1][2] * (products[1][2] - delta), scores[1][2] != 0.0);
+    }
+    {
+      let delta = walkedStatistics[now + x + 3 * threadsX].y;
+      products[0][3] = select(0.0, scores[0][3] * (products[0][3] - delta), scores[0][3] != 0.0);
+      products[1][3] = select(0.0, scores[1][3] * (products[1][3] - delta), scores[1][3] != 0.0);
+    }
+    // Barrier: what follows overwrites what others may still read.
     workgroupBarrier();
-    for (var i = 0; i < 8; i++) {
-      let weights0 = weights[(y + 0) * 9 + i];
-      let weights1 = weights[(y + 8) * 9 + i];
-      let weights2 = weights[(y + 16) * 9 + i];
-      let weights3 = weights[(y + 24) * 9 + i];
-      let walked0 = walkedChunk[(i + 0) * chunkStride + x];
-      keyGradient[0][1] += weights0[0] * walked0;
-      keyGradient[1][1] += weights1[0] * walked0;
-      keyGradient[2][1] += weights2[0] * walked0;
-      keyGradient[3][1] += weights3[0] * walked0;
-      let walked1 = walkedChunk[(i + 8) * chunkStride + x];
-      keyGradient[0][1] += weights0[1] * walked1;
-      keyGradient[1][1] += weights1[1] * walked1;
-      keyGradient[2][1] += weights2[1] * walked1;
-      keyGradient[3][1] += weights3[1] * walked1;
-      let walked2 = walkedChunk[(i + 16) * chunkStride + x];
-      keyGradient[0][1] += weights0[2] * walked2;
-      keyGradient[1][1] += weights1[2] * walked2;
-      keyGradient[2][1] += weights2[2] * walked2;
-      keyGradient[3][1] += weights3[2] * walked2;
-      let walked3 = walkedChunk[(i + 24) * chunkStride + x];
-      keyGradient[0][1] += weights0[3] * walked3;
-      keyGradient[1][1] += weights1[3] * walked3;
-      keyGradient[2][1] += weights2[3] * walked3;
-      keyGradient[3][1] += weights3[3] * walked3;
+
+    // keyGradient += products · query
+    { walkedTile[(local + 0) / 16 * tileStride + (local + 0) % 16] = select(vec4<f32>(0.0), fetched[0], walkedRows[now + (local + 0) / 16] >= 0); }
+    { walkedTile[(local + 128) / 16 * tileStride + (local + 128) % 16] = select(vec4<f32>(0.0), fetched[1], walkedRows[now + (local + 128) / 16] >= 0); }
+    { walkedTile[(local + 256) / 16 * tileStride + (local + 256) % 16] = select(vec4<f32>(0.0), fetched[2], walkedRows[now + (local + 256) / 16] >= 0); }
+    { walkedTile[(local + 384) / 16 * tileStride + (local + 384) % 16] = select(vec4<f32>(0.0), fetched[3], walkedRows[now + (local + 384) / 16] >= 0); }
+    weights[(y + 0 * threadsY) * weightStride + x] = vec4<f32>(products[0][0], products[0][1], products[0][2], products[0][3]);
+    weights[(y + 1 * threadsY) * weightStride + x] = vec4<f32>(products[1][0], products[1][1], products[1][2], products[1][3]);
+    // Barrier: reads rows and weights that others wrote.
+    workgroupBarrier();
+    fetched[0] = readQuery(max(walkedRows[next + (local + 0) / 16], 0), (local + 0) % 16);
+    fetched[1] = readQuery(max(walkedRows[next + (local + 128) / 16], 0), (local + 128) % 16);
+    fetched[2] = readQuery(max(walkedRows[next + (local + 256) / 16], 0), (local + 256) % 16);
+    fetched[3] = readQuery(max(walkedRows[next + (local + 384) / 16], 0), (local + 384) % 16);
+    for (var i = 0; i < threadsX; i += 4) {
+      {
+      let w0 = weights[(y + 0 * threadsY) * weightStride + i + 0];
+    let w1 = weights[(y + 1 * threadsY) * weightStride + i + 0];
+      {
+        let b = walkedTile[(i + 0 + 0 * threadsX) * tileStride + x + 0 * threadsX];
+        keyGradient[0][0] = fma(vec4<f32>(w0[0]), b, keyGradient[0][0]);
+    keyGradient[1][0] = fma(vec4<f32>(w1[0]), b, keyGradient[1][0]);
+      }
+    {
+        let b = walkedTile[(i + 0 + 1 * threadsX) * tileStride + x + 0 * threadsX];
+        keyGradient[0][0] = fma(vec4<f32>(w0[1]), b, keyGradient[0][0]);
+    keyGradient[1][0] = fma(vec4<f32>(w1[1]), b, keyGradient[1][0]);
+      }
+    {
+        let b = walkedTile[(i + 0 + 2 * threadsX) * tileStride + x + 0 * threadsX];
+        keyGradient[0][0] = fma(vec4<f32>(w0[2]), b, keyGradient[0][0]);
+    keyGradient[1][0] = fma(vec4<f32>(w1[2]), b, keyGradient[1][0]);
+      }
+    {
+        let b = walkedTile[(i + 0 + 3 * threadsX) * tileStride + x + 0 * threadsX];
+        keyGradient[0][0] = fma(vec4<f32>(w0[3]), b, keyGradient[0][0]);
+    keyGradient[1][0] = fma(vec4<f32>(w1[3]), b, keyGradient[1][0]);
+      }
+    {
+        let b = walkedTile[(i + 0 + 0 * threadsX) * tileStride + x + 1 * threadsX];
+        keyGradient[0][1] = fma(vec4<f32>(w0[0]), b, keyGradient[0][1]);
+    keyGradient[1][1] = fma(vec4<f32>(w1[0]), b, keyGradient[1][1]);
+      }
+    {
+        let b = walkedTile[(i + 0 + 1 * threadsX) * tileStride + x + 1 * threadsX];
+        keyGradient[0][1] = fma(vec4<f32>(w0[1]), b, keyGradient[0][1]);
+    keyGradient[1][1] = fma(vec4<f32>(w1[1]), b, keyGradient[1][1]);
+      }
+    {
+        let b = walkedTile[(i + 0 + 2 * threadsX) * tileStride + x + 1 * threadsX];
+        keyGradient[0][1] = fma(vec4<f32>(w0[2]), b, keyGradient[0][1]);
+    keyGradient[1][1] = fma(vec4<f32>(w1[2]), b, keyGradient[1][1]);
+      }
+    {
+        let b = walkedTile[(i + 0 + 3 * threadsX) * tileStride + x + 1 * threadsX];
+        keyGradient[0][1] = fma(vec4<f32>(w0[3]), b, keyGradient[0][1]);
+    keyGradient[1][1] = fma(vec4<f32>(w1[3]), b, keyGradient[1][1]);
+      }
+      }
+    {
+      let w0 = weights[(y + 0 * threadsY) * weightStride + i + 1];
+    let w1 = weights[(y + 1 * threadsY) * weightStride + i + 1];
+      {
+        let b = walkedTile[(i + 1 + 0 * threadsX) * tileStride + x + 0 * threadsX];
+        keyGradient[0][0] = fma(vec4<f32>(w0[0]), b, keyGradient[0][0]);
+    keyGradient[1][0] = fma(vec4<f32>(w1[0]), b, keyGradient[1][0]);
+      }
+    {
+        let b = walkedTile[(i + 1 + 1 * threadsX) * tileStride + x + 0 * threadsX];
+        keyGradient[0][0] = fma(vec4<f32>(w0[1]), b, keyGradient[0][0]);
+    keyGradient[1][0] = fma(vec4<f32>(w1[1]), b, keyGradient[1][0]);
+      }
+    {
+        let b = walkedTile[(i + 1 + 2 * threadsX) * tileStride + x + 0 * threadsX];
+        keyGradient[0][0] = fma(vec4<f32>(w0[2]), b, keyGradient[0][0]);
+    keyGradient[1][0] = fma(vec4<f32>(w1[2]), b, keyGradient[1][0]);
+      }
+    {
+        let b = walkedTile[(i + 1 + 3 * threadsX) * tileStride + x + 0 * threadsX];
+        keyGradient[0][0] = fma(vec4<f32>(w0[3]), b, keyGradient[0][0]);
+    keyGradient[1][0] = fma(vec4<f32>(w1[3]), b, keyGradient[1][0]);
+      }
+    {
+        let b = walkedTile[(i + 1 + 0 * threadsX) * tileStride + x + 1 * threadsX];
+        keyGradient[0][1] = fma(vec4<f32>(w0[0]), b, keyGradient[0][1]);
+    keyGradient[1][1] = fma(vec4<f32>(w1[0]), b, keyGradient[1][1]);
+      }
+    {
+        let b = walkedTile[(i + 1 + 1 * threadsX) * tileStride + x + 1 * threadsX];
+        keyGradient[0][1] = fma(vec4<f32>(w0[1]), b, keyGradient[0][1]);
+    keyGradient[1][1] = fma(vec4<f32>(w1[1]), b, keyGradient[1][1]);
+      }
+    {
+        let b = walkedTile[(i + 1 + 2 * threadsX) * tileStride + x + 1 * threadsX];
+        keyGradient[0][1] = fma(vec4<f32>(w0[2]), b, keyGradient[0][1]);
+    keyGradient[1][1] = fma(vec4<f32>(w1[2]), b, keyGradient[1][1]);
+      }
+    {
+        let b = walkedTile[(i + 1 + 3 * threadsX) * tileStride + x + 1 * threadsX];
+        keyGradient[0][1] = fma(vec4<f32>(w0[3]), b, keyGradient[0][1]);
+    keyGradient[1][1] = fma(vec4<f32>(w1[3]), b, keyGradient[1][1]);
+      }
+      }
+    {
+      let w0 = weights[(y + 0 * threadsY) * weightStride + i + 2];
+    let w1 = weights[(y + 1 * threadsY) * weightStride + i + 2];
+      {
+        let b = walkedTile[(i + 2 + 0 * threadsX) * tileStride + x + 0 * threadsX];
+        keyGradient[0][0] = fma(vec4<f32>(w0[0]), b, keyGradient[0][0]);
+    keyGradient[1][0] = fma(vec4<f32>(w1[0]), b, keyGradient[1][0]);
+      }
+    {
+        let b = walkedTile[(i + 2 + 1 * threadsX) * tileStride + x + 0 * threadsX];
+        keyGradient[0][0] = fma(vec4<f32>(w0[1]), b, keyGradient[0][0]);
+    keyGradient[1][0] = fma(vec4<f32>(w1[1]), b, keyGradient[1][0]);
+      }
+    {
+        let b = walkedTile[(i + 2 + 2 * threadsX) * tileStride + x + 0 * threadsX];
+        keyGradient[0][0] = fma(vec4<f32>(w0[2]), b, keyGradient[0][0]);
+    keyGradient[1][0] = fma(vec4<f32>(w1[2]), b, keyGradient[1][0]);
+      }
+    {
+        let b = walkedTile[(i + 2 + 3 * threadsX) * tileStride + x + 0 * threadsX];
+        keyGradient[0][0] = fma(vec4<f32>(w0[3]), b, keyGradient[0][0]);
+    keyGradient[1][0] = fma(vec4<f32>(w1[3]), b, keyGradient[1][0]);
+      }
+    {
+        let b = walkedTile[(i + 2 + 0 * threadsX) * tileStride + x + 1 * threadsX];
+        keyGradient[0][1] = fma(vec4<f32>(w0[0]), b, keyGradient[0][1]);
+    keyGradient[1][1] = fma(vec4<f32>(w1[0]), b, keyGradient[1][1]);
+      }
+    {
+        let b = walkedTile[(i + 2 + 1 * threadsX) * tileStride + x + 1 * threadsX];
+        keyGradient[0][1] = fma(vec4<f32>(w0[1]), b, keyGradient[0][1]);
+    keyGradient[1][1] = fma(vec4<f32>(w1[1]), b, keyGradient[1][1]);
+      }
+    {
+        let b = walkedTile[(i + 2 + 2 * threadsX) * tileStride + x + 1 * threadsX];
+        keyGradient[0][1] = fma(vec4<f32>(w0[2]), b, keyGradient[0][1]);
+    keyGradient[1][1] = fma(vec4<f32>(w1[2]), b, keyGradient[1][1]);
+      }
+    {
+        let b = walkedTile[(i + 2 + 3 * threadsX) * tileStride + x + 1 * threadsX];
+        keyGradient[0][1] = fma(vec4<f32>(w0[3]), b, keyGradient[0][1]);
+    keyGradient[1][1] = fma(vec4<f32>(w1[3]), b, keyGradient[1][1]);
+      }
+      }
+    {
+      let w0 = weights[(y + 0 * threadsY) * weightStride + i + 3];
+    let w1 = weights[(y + 1 * threadsY) * weightStride + i + 3];
+      {
+        let b = walkedTile[(i + 3 + 0 * threadsX) * tileStride + x + 0 * threadsX];
+        keyGradient[0][0] = fma(vec4<f32>(w0[0]), b, keyGradient[0][0]);
+    keyGradient[1][0] = fma(vec4<f32>(w1[0]), b, keyGradient[1][0]);
+      }
+    {
+        let b = walkedTile[(i + 3 + 1 * threadsX) * tileStride + x + 0 * threadsX];
+        keyGradient[0][0] = fma(vec4<f32>(w0[1]), b, keyGradient[0][0]);
+    keyGradient[1][0] = fma(vec4<f32>(w1[1]), b, keyGradient[1][0]);
+      }
+    {
+        let b = walkedTile[(i + 3 + 2 * threadsX) * tileStride + x + 0 * threadsX];
+        keyGradient[0][0] = fma(vec4<f32>(w0[2]), b, keyGradient[0][0]);
+    keyGradient[1][0] = fma(vec4<f32>(w1[2]), b, keyGradient[1][0]);
+      }
+    {
+        let b = walkedTile[(i + 3 + 3 * threadsX) * tileStride + x + 0 * threadsX];
+        keyGradient[0][0] = fma(vec4<f32>(w0[3]), b, keyGradient[0][0]);
+    keyGradient[1][0] = fma(vec4<f32>(w1[3]), b, keyGradient[1][0]);
+      }
+    {
+        let b = walkedTile[(i + 3 + 0 * threadsX) * tileStride + x + 1 * threadsX];
+        keyGradient[0][1] = fma(vec4<f32>(w0[0]), b, keyGradient[0][1]);
+    keyGradient[1][1] = fma(vec4<f32>(w1[0]), b, keyGradient[1][1]);
+      }
+    {
+        let b = walkedTile[(i + 3 + 1 * threadsX) * tileStride + x + 1 * threadsX];
+        keyGradient[0][1] = fma(vec4<f32>(w0[1]), b, keyGradient[0][1]);
+    keyGradient[1][1] = fma(vec4<f32>(w1[1]), b, keyGradient[1][1]);
+      }
+    {
+        let b = walkedTile[(i + 3 + 2 * threadsX) * tileStride + x + 1 * threadsX];
+        keyGradient[0][1] = fma(vec4<f32>(w0[2]), b, keyGradient[0][1]);
+    keyGradient[1][1] = fma(vec4<f32>(w1[2]), b, keyGradient[1][1]);
+      }
+    {
+        let b = walkedTile[(i + 3 + 3 * threadsX) * tileStride + x + 1 * threadsX];
+        keyGradient[0][1] = fma(vec4<f32>(w0[3]), b, keyGradient[0][1]);
+    keyGradient[1][1] = fma(vec4<f32>(w1[3]), b, keyGradient[1][1]);
+      }
+      }
     }
-    // Barrier: the next chunk overwrites this one, the next weights these.
+    // Barrier: what follows overwrites what others may still read.
     workgroupBarrier();
   }
 
   let firstGradientRow = owner * keyLength - firstKeyRow;
   let firstValue = owners * keyLength * 64;
-  if (ownedRows[y + 0] >= 0) { writeKeyGradient(0, firstGradientRow + ownedRows[y + 0], 0 + x, uniforms.scale * keyGradient[0][0]); }
-    if (ownedRows[y + 8] >= 0) { writeKeyGradient(0, firstGradientRow + ownedRows[y + 8], 0 + x, uniforms.scale * keyGradient[1][0]); }
-    if (ownedRows[y + 16] >= 0) { writeKeyGradient(0, firstGradientRow + ownedRows[y + 16], 0 + x, uniforms.scale * keyGradient[2][0]); }
-    if (ownedRows[y + 24] >= 0) { writeKeyGradient(0, firstGradientRow + ownedRows[y + 24], 0 + x, uniforms.scale * keyGradient[3][0]); }
-    if (ownedRows[y + 0] >= 0) { writeKeyGradient(0, firstGradientRow + ownedRows[y + 0], 8 + x, uniforms.scale * keyGradient[0][1]); }
-    if (ownedRows[y + 8] >= 0) { writeKeyGradient(0, firstGradientRow + ownedRows[y + 8], 8 + x, uniforms.scale * keyGradient[1][1]); }
-    if (ownedRows[y + 16] >= 0) { writeKeyGradient(0, firstGradientRow + ownedRows[y + 16], 8 + x, uniforms.scale * keyGradient[2][1]); }
-    if (ownedRows[y + 24] >= 0) { writeKeyGradient(0, firstGradientRow + ownedRows[y + 24], 8 + x, uniforms.scale * keyGradient[3][1]); }
-  if (ownedRows[y + 0] >= 0) { writeValueGradient(firstValue, firstGradientRow + ownedRows[y + 0], 0 + x, valueGradient[0][0]); }
-    if (ownedRows[y + 8] >= 0) { writeValueGradient(firstValue, firstGradientRow + ownedRows[y + 8], 0 + x, valueGradient[1][0]); }
-    if (ownedRows[y + 16] >= 0) { writeValueGradient(firstValue, firstGradientRow + ownedRows[y + 16], 0 + x, valueGradient[2][0]); }
-    if (ownedRows[y + 24] >= 0) { writeValueGradient(firstValue, firstGradientRow + ownedRows[y + 24], 0 + x, valueGradient[3][0]); }
-    if (ownedRows[y + 0] >= 0) { writeValueGradient(firstValue, firstGradientRow + ownedRows[y + 0], 8 + x, valueGradient[0][1]); }
-    if (ownedRows[y + 8] >= 0) { writeValueGradient(firstValue, firstGradientRow + ownedRows[y + 8], 8 + x, valueGradient[1][1]); }
-    if (ownedRows[y + 16] >= 0) { writeValueGradient(firstValue, firstGradientRow + ownedRows[y + 16], 8 + x, valueGradient[2][1]); }
-    if (ownedRows[y + 24] >= 0) { writeValueGradient(firstValue, firstGradientRow + ownedRows[y + 24], 8 + x, valueGradient[3][1]); }
+  {
+    if (ownedRows[y + 0 * threadsY] >= 0) { writeKeyGradient(0, firstGradientRow + ownedRows[y + 0 * threadsY], 0 + x, uniforms.scale * keyGradient[0][0]); }
+    if (ownedRows[y + 1 * threadsY] >= 0) { writeKeyGradient(0, firstGradientRow + ownedRows[y + 1 * threadsY], 0 + x, uniforms.scale * keyGradient[1][0]); }
+  }
+    {
+    if (ownedRows[y + 0 * threadsY] >= 0) { writeKeyGradient(0, firstGradientRow + ownedRows[y + 0 * threadsY], 8 + x, uniforms.scale * keyGradient[0][1]); }
+    if (ownedRows[y + 1 * threadsY] >= 0) { writeKeyGradient(0, firstGradientRow + ownedRows[y + 1 * threadsY], 8 + x, uniforms.scale * keyGradient[1][1]); }
+  }
+  {
+    if (ownedRows[y + 0 * threadsY] >= 0) { writeValueGradient(firstValue, firstGradientRow + ownedRows[y + 0 * threadsY], 0 + x, valueGradient[0][0]); }
+    if (ownedRows[y + 1 * threadsY] >= 0) { writeValueGradient(firstValue, firstGradientRow + ownedRows[y + 1 * threadsY], 0 + x, valueGradient[1][0]); }
+  }
+    {
+    if (ownedRows[y + 0 * threadsY] >= 0) { writeValueGradient(firstValue, firstGradientRow + ownedRows[y + 0 * threadsY], 8 + x, valueGradient[0][1]); }
+    if (ownedRows[y + 1 * threadsY] >= 0) { writeValueGradient(firstValue, firstGradientRow + ownedRows[y + 1 * threadsY], 8 + x, valueGradient[1][1]); }
+  }
 }

@@ -1,33 +1,36 @@
 // A workgroup computes the gradients of tileQueries query rows of one head. It walks over tiles of tileKeys keys of the
-// blocks in its list: scores again, gradients of the weights, then the gradients of the scores times the keys.
+// blocks in its list: gradients of the weights, scores again, then the gradients of the scores times the keys.
 //
-// Invocation (x, y) computes the scores of rows y + r * 8 with columns x + c * 8, and keeps, in registers, the sums of its
-// rows for the vectors x + 8 * chunk of the head.
+// Invocation (x, y) computes the scores of rows y + r * threadsY with columns x + c * threadsX, and keeps, in registers, the
+// sums of its rows for the vectors x + o * threadsX of the head.
 //
-// Workgroup memory: ownedChunk and walkedChunk, 8 vectors of the query rows and of the keys at a time, for scores; of
-// the rows' dy and of the values, for gradients of weights; at last of the keys again. weights, the gradients of the scores, of a row in the columns of an x.
+// Workgroup memory: the rows of query and dy, for the whole run or by chunks (ownedTile); walkedTile, the values, then the keys;
+// weights, the gradients of the scores, of a row in the columns of an x. Global memory is read ahead into registers: keys while
+// values are multiplied, the next values while keys are, and where the rows after that stand.
 
-const threads = 64;
-const rows = 4;
+const threadsX = 8;
+const threadsY = 16;
+const threads = 128;
+const rows = 2;
+const columns = 4;
 const tileQueries = 32;
 const tileKeys = 32;
-const headVectors = 16;
-const headChunks = 2;
-const valueVectors = 16;
-const valueChunks = 2;
-const chunkStride = 9;
-var<workgroup> ownedChunk : array<vec4<f32>, 288>;
-var<workgroup> walkedChunk : array<vec4<f32>, 288>;
-// Rows of the tensors that stand in the chunks; -1 for none.
+const tileStride = 17;
+const weightStride = 9;
+var<workgroup> ownedDy : array<vec4<f32>, 544>;
+var<workgroup> ownedQuery : array<vec4<f32>, 544>;
+var<workgroup> walkedTile : array<vec4<f32>, 544>;
+var<workgroup> weights : array<vec4<f32>, 288>;
+// Rows of the tensors; -1 for none. Of the walked ones there are those of this round and those of the next.
 var<workgroup> ownedRows : array<i32, 32>;
-var<workgroup> walkedRows : array<i32, 32>;
+var<workgroup> walkedRows : array<i32, 64>;
 // Rounds of the workgroup's walk: its barriers need a number that all invocations are known to share.
 var<workgroup> roundCount : i32;
-var<workgroup> weights : array<vec4<f32>, 288>;
+fn readDy(row : i32, vector : i32) -> vec4<f32> { return dy[row * 16 + vector]; }
+fn readValue(row : i32, vector : i32) -> vec4<f32> { return value[row * 16 + vector]; }
 fn readQuery(row : i32, vector : i32) -> vec4<f32> { return query[row * 16 + vector]; }
 fn readKey(row : i32, vector : i32) -> vec4<f32> { return key[row * 16 + vector]; }
-fn readValue(row : i32, vector : i32) -> vec4<f32> { return value[row * 16 + vector]; }
-fn readDy(row : i32, vector : i32) -> vec4<f32> { return dy[row * 16 + vector]; }
+const noStatistics = vec4<f32>(0.0, 0.0, -1.0, 0.0);
 fn writeGradient(row : i32, vector : i32, x : vec4<f32>) { result[row * 16 + vector] = x; }
 
 fn workgroupIndex() -> i32 {
@@ -90,9 +93,15 @@ fn positionIn(head : i32, tile : vec2<i32>, slot : i32) -> i32 {
   return nowhere;
 }
 
+fn visitedKey(head : i32, firstKeyRow : i32, keySpan : vec2<i32>, slot : i32) -> i32 {
+  let position = positionIn(head, keySpan, slot);
+  return select(firstKeyRow + position, -1, position == nowhere);
+}
+
 fn main(index : i32) {
-  let x = i32(localIndex) % 8;
-  let y = i32(localIndex) / 8;
+  let local = i32(localIndex);
+  let x = ((local >> 1) & 1) + ((local >> 2) & 2) + 4 * ((local >> 4) % 2);
+  let y = (local & 1) + ((local >> 1) & 2) + 4 * ((local >> 4) / 2);
   let heads = uniforms.queryShape.y;
   let allHeads = uniforms.queryShape.x * heads;
   let head = workgroupIndex() % allHeads;
@@ -104,332 +113,521 @@ fn main(index : i32) {
   let span = queryRows(queryTileIndex);
   let firstRow = span.x;
   let endRow = select(span.y, firstRow, queryTileIndex < 0);
-  if (localIndex == 0u) {
+  if (local == 0) {
     roundCount = select(0, countKeyTiles(head, queryTileIndex, endRow), firstRow < endRow);
   }
   let keyTiles = workgroupUniformLoad(&roundCount);
   let firstQueryRow = head * uniforms.queryShape.z;
-  if (i32(localIndex) < tileQueries) {
-    let row = firstRow + i32(localIndex);
-    ownedRows[localIndex] = select(-1, firstQueryRow + row, row < endRow);
+  if (local < tileQueries) {
+    let row = firstRow + local;
+    ownedRows[local] = select(-1, firstQueryRow + row, row < endRow);
   }
-  var logSum = vec4<f32>(0.0);
-  var delta = vec4<f32>(0.0);
-  // Last position that a row may see.
-  var lastSeen = vec4<f32>(-1.0);
-  {
-    let row = firstRow + y + 0;
-    if (row < endRow) {
-      let at = 4 * (firstQueryRow + row);
-      logSum[0] = statistics[at];
-      delta[0] = statistics[at + 1];
-      lastSeen[0] = statistics[at + 2];
-    }
+  var statistics0 = noStatistics;
+  if (firstRow + y + 0 * threadsY < endRow) {
+    statistics0 = statistics[firstQueryRow + firstRow + y + 0 * threadsY];
   }
-    {
-    let row = firstRow + y + 8;
-    if (row < endRow) {
-      let at = 4 * (firstQueryRow + row);
-      logSum[1] = statistics[at];
-      delta[1] = statistics[at + 1];
-      lastSeen[1] = statistics[at + 2];
-    }
-  }
-    {
-    let row = firstRow + y + 16;
-    if (row < endRow) {
-      let at = 4 * (firstQueryRow + row);
-      logSum[2] = statistics[at];
-      delta[2] = statistics[at + 1];
-      lastSeen[2] = statistics[at + 2];
-    }
-  }
-    {
-    let row = firstRow + y + 24;
-    if (row < endRow) {
-      let at = 4 * (firstQueryRow + row);
-      logSum[3] = statistics[at];
-      delta[3] = statistics[at + 1];
-      lastSeen[3] = statistics[at + 2];
-    }
+  var statistics1 = noStatistics;
+  if (firstRow + y + 1 * threadsY < endRow) {
+    statistics1 = statistics[firstQueryRow + firstRow + y + 1 * threadsY];
   }
 
   var gradient = array<array<vec4<f32>, 2>, rows>();
+  // What this invocation carries from global to workgroup memory.
+  var fetched : array<vec4<f32>, 4>;
+  var aheadRow = -1;
+  if (local < 32) {
+    aheadRow = visitedKey(head, firstKeyRow, keySlots(head, queryTileIndex, 0, keyTiles), local);
+    walkedRows[local] = aheadRow;
+    aheadRow = visitedKey(head, firstKeyRow, keySlots(head, queryTileIndex, 1, keyTiles), local);
+  }
+  // Barrier: rows are read where others wrote that they stand.
+  workgroupBarrier();
+  fetched[0] = readDy(max(ownedRows[(local + 0) / 16], 0), (local + 0) % 16);
+    fetched[1] = readDy(max(ownedRows[(local + 128) / 16], 0), (local + 128) % 16);
+    fetched[2] = readDy(max(ownedRows[(local + 256) / 16], 0), (local + 256) % 16);
+    fetched[3] = readDy(max(ownedRows[(local + 384) / 16], 0), (local + 384) % 16);
+    { ownedDy[(local + 0) / 16 * tileStride + (local + 0) % 16] = select(vec4<f32>(0.0), fetched[0], ownedRows[(local + 0) / 16] >= 0); }
+    { ownedDy[(local + 128) / 16 * tileStride + (local + 128) % 16] = select(vec4<f32>(0.0), fetched[1], ownedRows[(local + 128) / 16] >= 0); }
+    { ownedDy[(local + 256) / 16 * tileStride + (local + 256) % 16] = select(vec4<f32>(0.0), fetched[2], ownedRows[(local + 256) / 16] >= 0); }
+    { ownedDy[(local + 384) / 16 * tileStride + (local + 384) % 16] = select(vec4<f32>(0.0), fetched[3], ownedRows[(local + 384) / 16] >= 0); }
+  fetched[0] = readQuery(max(ownedRows[(local + 0) / 16], 0), (local + 0) % 16);
+    fetched[1] = readQuery(max(ownedRows[(local + 128) / 16], 0), (local + 128) % 16);
+    fetched[2] = readQuery(max(ownedRows[(local + 256) / 16], 0), (local + 256) % 16);
+    fetched[3] = readQuery(max(ownedRows[(local + 384) / 16], 0), (local + 384) % 16);
+    { ownedQuery[(local + 0) / 16 * tileStride + (local + 0) % 16] = select(vec4<f32>(0.0), fetched[0], ownedRows[(local + 0) / 16] >= 0); }
+    { ownedQuery[(local + 128) / 16 * tileStride + (local + 128) % 16] = select(vec4<f32>(0.0), fetched[1], ownedRows[(local + 128) / 16] >= 0); }
+    { ownedQuery[(local + 256) / 16 * tileStride + (local + 256) % 16] = select(vec4<f32>(0.0), fetched[2], ownedRows[(local + 256) / 16] >= 0); }
+    { ownedQuery[(local + 384) / 16 * tileStride + (local + 384) % 16] = select(vec4<f32>(0.0), fetched[3], ownedRows[(local + 384) / 16] >= 0); }
+  fetched[0] = readValue(max(walkedRows[0 + (local + 0) / 16], 0), (local + 0) % 16);
+    fetched[1] = readValue(max(walkedRows[0 + (local + 128) / 16], 0), (local + 128) % 16);
+    fetched[2] = readValue(max(walkedRows[0 + (local + 256) / 16], 0), (local + 256) % 16);
+    fetched[3] = readValue(max(walkedRows[0 + (local + 384) / 16], 0), (local + 384) % 16);
+
   for (var t = 0; t < keyTiles; t++) {
-    // 1. Which keys.
-    let slots = keySlots(head, queryTileIndex, t, keyTiles);
-    if (i32(localIndex) < tileKeys) {
-      let position = positionIn(head, slots, i32(localIndex));
-      walkedRows[localIndex] = select(firstKeyRow + position, -1, position == nowhere);
-    }
-    // Barrier: chunks are loaded by rows that others wrote.
+    let now = (t & 1) * 32;
+    let next = 32 - now;
+    // The initial values are needed: without them the last round's stay.
+    var products = array<array<f32, columns>, rows>();
+    var scores = array<array<f32, columns>, rows>();
+    // products += dy · valueᵀ
+    if (local < 32) { walkedRows[next + local] = aheadRow; }
+    { walkedTile[(local + 0) / 16 * tileStride + (local + 0) % 16] = select(vec4<f32>(0.0), fetched[0], walkedRows[now + (local + 0) / 16] >= 0); }
+    { walkedTile[(local + 128) / 16 * tileStride + (local + 128) % 16] = select(vec4<f32>(0.0), fetched[1], walkedRows[now + (local + 128) / 16] >= 0); }
+    { walkedTile[(local + 256) / 16 * tileStride + (local + 256) % 16] = select(vec4<f32>(0.0), fetched[2], walkedRows[now + (local + 256) / 16] >= 0); }
+    { walkedTile[(local + 384) / 16 * tileStride + (local + 384) % 16] = select(vec4<f32>(0.0), fetched[3], walkedRows[now + (local + 384) / 16] >= 0); }
+    // Barrier: reads rows that others wrote.
     workgroupBarrier();
-
-    // 2. Scores, and gradients of the weights. The initial values are needed: without them the last round's stay.
-    var scores = array<array<f32, rows>, rows>();
-    for (var chunk = 0; chunk < headChunks; chunk++) {
-    for (var slot = y; slot < tileQueries; slot += 8) {
-      var loaded = vec4<f32>(0.0);
-      if (ownedRows[slot] >= 0 && chunk * 8 + x < headVectors) {
-        loaded = readQuery(ownedRows[slot], chunk * 8 + x);
+    if (local < 32) { aheadRow = visitedKey(head, firstKeyRow, keySlots(head, queryTileIndex, t + 2, keyTiles), local); }
+    fetched[0] = readKey(max(walkedRows[now + (local + 0) / 16], 0), (local + 0) % 16);
+    fetched[1] = readKey(max(walkedRows[now + (local + 128) / 16], 0), (local + 128) % 16);
+    fetched[2] = readKey(max(walkedRows[now + (local + 256) / 16], 0), (local + 256) % 16);
+    fetched[3] = readKey(max(walkedRows[now + (local + 384) / 16], 0), (local + 384) % 16);
+    for (var i = 0; i < 16; i += 4) {
+      {
+      let a0 = ownedDy[(y + 0 * threadsY) * tileStride + i + 0];
+    let a1 = ownedDy[(y + 1 * threadsY) * tileStride + i + 0];
+      {
+        let b = walkedTile[(x + 0 * threadsX) * tileStride + i + 0];
+        products[0][0] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, products[0][0]))));
+    products[1][0] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, products[1][0]))));
       }
-      ownedChunk[slot * chunkStride + x] = loaded;
-    }
-    for (var slot = y; slot < tileQueries; slot += 8) {
-      var loaded = vec4<f32>(0.0);
-      if (walkedRows[slot] >= 0 && chunk * 8 + x < headVectors) {
-        loaded = readKey(walkedRows[slot], chunk * 8 + x);
-      }
-      walkedChunk[slot * chunkStride + x] = loaded;
-    }
-    // Barrier: products read rows that others loaded.
-    workgroupBarrier();
-    for (var i = 0; i < 8; i++) {
-      let owned0 = ownedChunk[(y + 0) * chunkStride + i];
-      let owned1 = ownedChunk[(y + 8) * chunkStride + i];
-      let owned2 = ownedChunk[(y + 16) * chunkStride + i];
-      let owned3 = ownedChunk[(y + 24) * chunkStride + i];
-      let walked0 = walkedChunk[(x + 0) * chunkStride + i];
-      scores[0][0] += dot(owned0, walked0);
-      scores[1][0] += dot(owned1, walked0);
-      scores[2][0] += dot(owned2, walked0);
-      scores[3][0] += dot(owned3, walked0);
-      let walked1 = walkedChunk[(x + 8) * chunkStride + i];
-      scores[0][1] += dot(owned0, walked1);
-      scores[1][1] += dot(owned1, walked1);
-      scores[2][1] += dot(owned2, walked1);
-      scores[3][1] += dot(owned3, walked1);
-      let walked2 = walkedChunk[(x + 16) * chunkStride + i];
-      scores[0][2] += dot(owned0, walked2);
-      scores[1][2] += dot(owned1, walked2);
-      scores[2][2] += dot(owned2, walked2);
-      scores[3][2] += dot(owned3, walked2);
-      let walked3 = walkedChunk[(x + 24) * chunkStride + i];
-      scores[0][3] += dot(owned0, walked3);
-      scores[1][3] += dot(owned1, walked3);
-      scores[2][3] += dot(owned2, walked3);
-      scores[3][3] += dot(owned3, walked3);
-    }
-    // Barrier: the next chunk overwrites this one.
-    workgroupBarrier();
-  }
-    var products = array<array<f32, rows>, rows>();
-    for (var chunk = 0; chunk < valueChunks; chunk++) {
-    for (var slot = y; slot < tileQueries; slot += 8) {
-      var loaded = vec4<f32>(0.0);
-      if (ownedRows[slot] >= 0 && chunk * 8 + x < valueVectors) {
-        loaded = readDy(ownedRows[slot], chunk * 8 + x);
-      }
-      ownedChunk[slot * chunkStride + x] = loaded;
-    }
-    for (var slot = y; slot < tileQueries; slot += 8) {
-      var loaded = vec4<f32>(0.0);
-      if (walkedRows[slot] >= 0 && chunk * 8 + x < valueVectors) {
-        loaded = readValue(walkedRows[slot], chunk * 8 + x);
-      }
-      walkedChunk[slot * chunkStride + x] = loaded;
-    }
-    // Barrier: products read rows that others loaded.
-    workgroupBarrier();
-    for (var i = 0; i < 8; i++) {
-      let owned0 = ownedChunk[(y + 0) * chunkStride + i];
-      let owned1 = ownedChunk[(y + 8) * chunkStride + i];
-      let owned2 = ownedChunk[(y + 16) * chunkStride + i];
-      let owned3 = ownedChunk[(y + 24) * chunkStride + i];
-      let walked0 = walkedChunk[(x + 0) * chunkStride + i];
-      products[0][0] += dot(owned0, walked0);
-      products[1][0] += dot(owned1, walked0);
-      products[2][0] += dot(owned2, walked0);
-      products[3][0] += dot(owned3, walked0);
-      let walked1 = walkedChunk[(x + 8) * chunkStride + i];
-      products[0][1] += dot(owned0, walked1);
-      products[1][1] += dot(owned1, walked1);
-      products[2][1] += dot(owned2, walked1);
-      products[3][1] += dot(owned3, walked1);
-      let walked2 = walkedChunk[(x + 16) * chunkStride + i];
-      products[0][2] += dot(owned0, walked2);
-      products[1][2] += dot(owned1, walked2);
-      products[2][2] += dot(owned2, walked2);
-      products[3][2] += dot(owned3, walked2);
-      let walked3 = walkedChunk[(x + 24) * chunkStride + i];
-      products[0][3] += dot(owned0, walked3);
-      products[1][3] += dot(owned1, walked3);
-      products[2][3] += dot(owned2, walked3);
-      products[3][3] += dot(owned3, walked3);
-    }
-    // Barrier: the next chunk overwrites this one.
-    workgroupBarrier();
-  }
-
-    // 3. Gradients of the scores: none where a row does not see a key.
-    let position0 = select(nowhere, walkedRows[x + 0] - firstKeyRow, walkedRows[x + 0] >= 0);
-    let position1 = select(nowhere, walkedRows[x + 8] - firstKeyRow, walkedRows[x + 8] >= 0);
-    let position2 = select(nowhere, walkedRows[x + 16] - firstKeyRow, walkedRows[x + 16] >= 0);
-    let position3 = select(nowhere, walkedRows[x + 24] - firstKeyRow, walkedRows[x + 24] >= 0);
     {
-      let last = i32(lastSeen[0]);
+        let b = walkedTile[(x + 1 * threadsX) * tileStride + i + 0];
+        products[0][1] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, products[0][1]))));
+    products[1][1] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, products[1][1]))));
+      }
+    {
+        let b = walkedTile[(x + 2 * threadsX) * tileStride + i + 0];
+        products[0][2] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, products[0][2]))));
+    products[1][2] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, products[1][2]))));
+      }
+    {
+        let b = walkedTile[(x + 3 * threadsX) * tileStride + i + 0];
+        products[0][3] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, products[0][3]))));
+    products[1][3] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, products[1][3]))));
+      }
+      }
+    {
+      let a0 = ownedDy[(y + 0 * threadsY) * tileStride + i + 1];
+    let a1 = ownedDy[(y + 1 * threadsY) * tileStride + i + 1];
+      {
+        let b = walkedTile[(x + 0 * threadsX) * tileStride + i + 1];
+        products[0][0] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, products[0][0]))));
+    products[1][0] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, products[1][0]))));
+      }
+    {
+        let b = walkedTile[(x + 1 * threadsX) * tileStride + i + 1];
+        products[0][1] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, products[0][1]))));
+    products[1][1] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, products[1][1]))));
+      }
+    {
+        let b = walkedTile[(x + 2 * threadsX) * tileStride + i + 1];
+        products[0][2] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, products[0][2]))));
+    products[1][2] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, products[1][2]))));
+      }
+    {
+        let b = walkedTile[(x + 3 * threadsX) * tileStride + i + 1];
+        products[0][3] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, products[0][3]))));
+    products[1][3] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, products[1][3]))));
+      }
+      }
+    {
+      let a0 = ownedDy[(y + 0 * threadsY) * tileStride + i + 2];
+    let a1 = ownedDy[(y + 1 * threadsY) * tileStride + i + 2];
+      {
+        let b = walkedTile[(x + 0 * threadsX) * tileStride + i + 2];
+        products[0][0] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, products[0][0]))));
+    products[1][0] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, products[1][0]))));
+      }
+    {
+        let b = walkedTile[(x + 1 * threadsX) * tileStride + i + 2];
+        products[0][1] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, products[0][1]))));
+    products[1][1] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, products[1][1]))));
+      }
+    {
+        let b = walkedTile[(x + 2 * threadsX) * tileStride + i + 2];
+        products[0][2] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, products[0][2]))));
+    products[1][2] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, products[1][2]))));
+      }
+    {
+        let b = walkedTile[(x + 3 * threadsX) * tileStride + i + 2];
+        products[0][3] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, products[0][3]))));
+    products[1][3] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, products[1][3]))));
+      }
+      }
+    {
+      let a0 = ownedDy[(y + 0 * threadsY) * tileStride + i + 3];
+    let a1 = ownedDy[(y + 1 * threadsY) * tileStride + i + 3];
+      {
+        let b = walkedTile[(x + 0 * threadsX) * tileStride + i + 3];
+        products[0][0] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, products[0][0]))));
+    products[1][0] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, products[1][0]))));
+      }
+    {
+        let b = walkedTile[(x + 1 * threadsX) * tileStride + i + 3];
+        products[0][1] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, products[0][1]))));
+    products[1][1] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, products[1][1]))));
+      }
+    {
+        let b = walkedTile[(x + 2 * threadsX) * tileStride + i + 3];
+        products[0][2] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, products[0][2]))));
+    products[1][2] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, products[1][2]))));
+      }
+    {
+        let b = walkedTile[(x + 3 * threadsX) * tileStride + i + 3];
+        products[0][3] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, products[0][3]))));
+    products[1][3] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, products[1][3]))));
+      }
+      }
+    }
+    // Barrier: what follows overwrites what others may still read.
+    workgroupBarrier();
+
+    // scores += query · keyᵀ
+    { walkedTile[(local + 0) / 16 * tileStride + (local + 0) % 16] = select(vec4<f32>(0.0), fetched[0], walkedRows[now + (local + 0) / 16] >= 0); }
+    { walkedTile[(local + 128) / 16 * tileStride + (local + 128) % 16] = select(vec4<f32>(0.0), fetched[1], walkedRows[now + (local + 128) / 16] >= 0); }
+    { walkedTile[(local + 256) / 16 * tileStride + (local + 256) % 16] = select(vec4<f32>(0.0), fetched[2], walkedRows[now + (local + 256) / 16] >= 0); }
+    { walkedTile[(local + 384) / 16 * tileStride + (local + 384) % 16] = select(vec4<f32>(0.0), fetched[3], walkedRows[now + (local + 384) / 16] >= 0); }
+    // Barrier: reads rows that others wrote.
+    workgroupBarrier();
+    fetched[0] = readValue(max(walkedRows[next + (local + 0) / 16], 0), (local + 0) % 16);
+    fetched[1] = readValue(max(walkedRows[next + (local + 128) / 16], 0), (local + 128) % 16);
+    fetched[2] = readValue(max(walkedRows[next + (local + 256) / 16], 0), (local + 256) % 16);
+    fetched[3] = readValue(max(walkedRows[next + (local + 384) / 16], 0), (local + 384) % 16);
+    for (var i = 0; i < 16; i += 4) {
+      {
+      let a0 = ownedQuery[(y + 0 * threadsY) * tileStride + i + 0];
+    let a1 = ownedQuery[(y + 1 * threadsY) * tileStride + i + 0];
+      {
+        let b = walkedTile[(x + 0 * threadsX) * tileStride + i + 0];
+        scores[0][0] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][0]))));
+    scores[1][0] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][0]))));
+      }
+    {
+        let b = walkedTile[(x + 1 * threadsX) * tileStride + i + 0];
+        scores[0][1] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][1]))));
+    scores[1][1] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][1]))));
+      }
+    {
+        let b = walkedTile[(x + 2 * threadsX) * tileStride + i + 0];
+        scores[0][2] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][2]))));
+    scores[1][2] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][2]))));
+      }
+    {
+        let b = walkedTile[(x + 3 * threadsX) * tileStride + i + 0];
+        scores[0][3] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][3]))));
+    scores[1][3] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][3]))));
+      }
+      }
+    {
+      let a0 = ownedQuery[(y + 0 * threadsY) * tileStride + i + 1];
+    let a1 = ownedQuery[(y + 1 * threadsY) * tileStride + i + 1];
+      {
+        let b = walkedTile[(x + 0 * threadsX) * tileStride + i + 1];
+        scores[0][0] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][0]))));
+    scores[1][0] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][0]))));
+      }
+    {
+        let b = walkedTile[(x + 1 * threadsX) * tileStride + i + 1];
+        scores[0][1] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][1]))));
+    scores[1][1] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][1]))));
+      }
+    {
+        let b = walkedTile[(x + 2 * threadsX) * tileStride + i + 1];
+        scores[0][2] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][2]))));
+    scores[1][2] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][2]))));
+      }
+    {
+        let b = walkedTile[(x + 3 * threadsX) * tileStride + i + 1];
+        scores[0][3] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][3]))));
+    scores[1][3] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][3]))));
+      }
+      }
+    {
+      let a0 = ownedQuery[(y + 0 * threadsY) * tileStride + i + 2];
+    let a1 = ownedQuery[(y + 1 * threadsY) * tileStride + i + 2];
+      {
+        let b = walkedTile[(x + 0 * threadsX) * tileStride + i + 2];
+        scores[0][0] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][0]))));
+    scores[1][0] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][0]))));
+      }
+    {
+        let b = walkedTile[(x + 1 * threadsX) * tileStride + i + 2];
+        scores[0][1] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][1]))));
+    scores[1][1] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][1]))));
+      }
+    {
+        let b = walkedTile[(x + 2 * threadsX) * tileStride + i + 2];
+        scores[0][2] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][2]))));
+    scores[1][2] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][2]))));
+      }
+    {
+        let b = walkedTile[(x + 3 * threadsX) * tileStride + i + 2];
+        scores[0][3] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][3]))));
+    scores[1][3] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][3]))));
+      }
+      }
+    {
+      let a0 = ownedQuery[(y + 0 * threadsY) * tileStride + i + 3];
+    let a1 = ownedQuery[(y + 1 * threadsY) * tileStride + i + 3];
+      {
+        let b = walkedTile[(x + 0 * threadsX) * tileStride + i + 3];
+        scores[0][0] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][0]))));
+    scores[1][0] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][0]))));
+      }
+    {
+        let b = walkedTile[(x + 1 * threadsX) * tileStride + i + 3];
+        scores[0][1] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][1]))));
+    scores[1][1] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][1]))));
+      }
+    {
+        let b = walkedTile[(x + 2 * threadsX) * tileStride + i + 3];
+        scores[0][2] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][2]))));
+    scores[1][2] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][2]))));
+      }
+    {
+        let b = walkedTile[(x + 3 * threadsX) * tileStride + i + 3];
+        scores[0][3] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][3]))));
+    scores[1][3] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][3]))));
+      }
+      }
+    }
+    let position0 = select(nowhere, walkedRows[now + x + 0 * threadsX] - firstKeyRow, walkedRows[now + x + 0 * threadsX] >= 0);
+    let position1 = select(nowhere, walkedRows[now + x + 1 * threadsX] - firstKeyRow, walkedRows[now + x + 1 * threadsX] >= 0);
+    let position2 = select(nowhere, walkedRows[now + x + 2 * threadsX] - firstKeyRow, walkedRows[now + x + 2 * threadsX] >= 0);
+    let position3 = select(nowhere, walkedRows[now + x + 3 * threadsX] - firstKeyRow, walkedRows[now + x + 3 * threadsX] >= 0);
+    {
+      let last = i32(statistics0.z);
       scores[0][0] = select(
         0.0,
-        exp2(uniforms.logitScale * scores[0][0] - logSum[0]) * (products[0][0] - delta[0]),
+        exp2(uniforms.logitScale * scores[0][0] - statistics0.x) * (products[0][0] - statistics0.y),
         position0 <= last);
       scores[0][1] = select(
         0.0,
-        exp2(uniforms.logitScale * scores[0][1] - logSum[0]) * (products[0][1] - delta[0]),
+        exp2(uniforms.logitScale * scores[0][1] - statistics0.x) * (products[0][1] - statistics0.y),
         position1 <= last);
       scores[0][2] = select(
         0.0,
-        exp2(uniforms.logitScale * scores[0][2] - logSum[0]) * (products[0][2] - delta[0]),
+        exp2(uniforms.logitScale * scores[0][2] - statistics0.x) * (products[0][2] - statistics0.y),
         position2 <= last);
       scores[0][3] = select(
         0.0,
-        exp2(uniforms.logitScale * scores[0][3] - logSum[0]) * (products[0][3] - delta[0]),
+        exp2(uniforms.logitScale * scores[0][3] - statistics0.x) * (products[0][3] - statistics0.y),
         position3 <= last);
     }
     {
-      let last = i32(lastSeen[1]);
+      let last = i32(statistics1.z);
       scores[1][0] = select(
         0.0,
-        exp2(uniforms.logitScale * scores[1][0] - logSum[1]) * (products[1][0] - delta[1]),
+        exp2(uniforms.logitScale * scores[1][0] - statistics1.x) * (products[1][0] - statistics1.y),
         position0 <= last);
       scores[1][1] = select(
         0.0,
-        exp2(uniforms.logitScale * scores[1][1] - logSum[1]) * (products[1][1] - delta[1]),
+        exp2(uniforms.logitScale * scores[1][1] - statistics1.x) * (products[1][1] - statistics1.y),
         position1 <= last);
       scores[1][2] = select(
         0.0,
-        exp2(uniforms.logitScale * scores[1][2] - logSum[1]) * (products[1][2] - delta[1]),
+        exp2(uniforms.logitScale * scores[1][2] - statistics1.x) * (products[1][2] - statistics1.y),
         position2 <= last);
       scores[1][3] = select(
         0.0,
-        exp2(uniforms.logitScale * scores[1][3] - logSum[1]) * (products[1][3] - delta[1]),
-        position3 <= last);
-    }
-    {
-      let last = i32(lastSeen[2]);
-      scores[2][0] = select(
-        0.0,
-        exp2(uniforms.logitScale * scores[2][0] - logSum[2]) * (products[2][0] - delta[2]),
-        position0 <= last);
-      scores[2][1] = select(
-        0.0,
-        exp2(uniforms.logitScale * scores[2][1] - logSum[2]) * (products[2][1] - delta[2]),
-        position1 <= last);
-      scores[2][2] = select(
-        0.0,
-        exp2(uniforms.logitScale * scores[2][2] - logSum[2]) * (products[2][2] - delta[2]),
-        position2 <= last);
-      scores[2][3] = select(
-        0.0,
-        exp2(uniforms.logitScale * scores[2][3] - logSum[2]) * (products[2][3] - delta[2]),
-        position3 <= last);
-    }
-    {
-      let last = i32(lastSeen[3]);
-      scores[3][0] = select(
-        0.0,
-        exp2(uniforms.logitScale * scores[3][0] - logSum[3]) * (products[3][0] - delta[3]),
-        position0 <= last);
-      scores[3][1] = select(
-        0.0,
-        exp2(uniforms.logitScale * scores[3][1] - logSum[3]) * (products[3][1] - delta[3]),
-        position1 <= last);
-      scores[3][2] = select(
-        0.0,
-        exp2(uniforms.logitScale * scores[3][2] - logSum[3]) * (products[3][2] - delta[3]),
-        position2 <= last);
-      scores[3][3] = select(
-        0.0,
-        exp2(uniforms.logitScale * scores[3][3] - logSum[3]) * (products[3][3] - delta[3]),
+        exp2(uniforms.logitScale * scores[1][3] - statistics1.x) * (products[1][3] - statistics1.y),
         position3 <= last);
     }
 
-    // 4. Times the keys.
-    weights[(y + 0) * 9 + x] = vec4<f32>(scores[0][0], scores[0][1], scores[0][2], scores[0][3]);
-    weights[(y + 8) * 9 + x] = vec4<f32>(scores[1][0], scores[1][1], scores[1][2], scores[1][3]);
-    weights[(y + 16) * 9 + x] = vec4<f32>(scores[2][0], scores[2][1], scores[2][2], scores[2][3]);
-    weights[(y + 24) * 9 + x] = vec4<f32>(scores[3][0], scores[3][1], scores[3][2], scores[3][3]);
-    for (var slot = y; slot < tileQueries; slot += 8) {
-      var loaded = vec4<f32>(0.0);
-      if (walkedRows[slot] >= 0 && 0 * 8 + x < headVectors) {
-        loaded = readKey(walkedRows[slot], 0 * 8 + x);
+    // gradient += scores · key
+    weights[(y + 0 * threadsY) * weightStride + x] = vec4<f32>(scores[0][0], scores[0][1], scores[0][2], scores[0][3]);
+    weights[(y + 1 * threadsY) * weightStride + x] = vec4<f32>(scores[1][0], scores[1][1], scores[1][2], scores[1][3]);
+    // Barrier: reads weights that others wrote.
+    workgroupBarrier();
+    for (var i = 0; i < threadsX; i += 4) {
+      {
+      let w0 = weights[(y + 0 * threadsY) * weightStride + i + 0];
+    let w1 = weights[(y + 1 * threadsY) * weightStride + i + 0];
+      {
+        let b = walkedTile[(i + 0 + 0 * threadsX) * tileStride + x + 0 * threadsX];
+        gradient[0][0] = fma(vec4<f32>(w0[0]), b, gradient[0][0]);
+    gradient[1][0] = fma(vec4<f32>(w1[0]), b, gradient[1][0]);
       }
-      walkedChunk[slot * chunkStride + x] = loaded;
-    }
-    // Barrier: sums read weights and rows of others.
-    workgroupBarrier();
-    for (var i = 0; i < 8; i++) {
-      let weights0 = weights[(y + 0) * 9 + i];
-      let weights1 = weights[(y + 8) * 9 + i];
-      let weights2 = weights[(y + 16) * 9 + i];
-      let weights3 = weights[(y + 24) * 9 + i];
-      let walked0 = walkedChunk[(i + 0) * chunkStride + x];
-      gradient[0][0] += weights0[0] * walked0;
-      gradient[1][0] += weights1[0] * walked0;
-      gradient[2][0] += weights2[0] * walked0;
-      gradient[3][0] += weights3[0] * walked0;
-      let walked1 = walkedChunk[(i + 8) * chunkStride + x];
-      gradient[0][0] += weights0[1] * walked1;
-      gradient[1][0] += weights1[1] * walked1;
-      gradient[2][0] += weights2[1] * walked1;
-      gradient[3][0] += weights3[1] * walked1;
-      let walked2 = walkedChunk[(i + 16) * chunkStride + x];
-      gradient[0][0] += weights0[2] * walked2;
-      gradient[1][0] += weights1[2] * walked2;
-      gradient[2][0] += weights2[2] * walked2;
-      gradient[3][0] += weights3[2] * walked2;
-      let walked3 = walkedChunk[(i + 24) * chunkStride + x];
-      gradient[0][0] += weights0[3] * walked3;
-      gradient[1][0] += weights1[3] * walked3;
-      gradient[2][0] += weights2[3] * walked3;
-      gradient[3][0] += weights3[3] * walked3;
-    }
-    // Barrier: the next chunk overwrites this one, the next weights these.
-    workgroupBarrier();
-    for (var slot = y; slot < tileQueries; slot += 8) {
-      var loaded = vec4<f32>(0.0);
-      if (walkedRows[slot] >= 0 && 1 * 8 + x < headVectors) {
-        loaded = readKey(walkedRows[slot], 1 * 8 + x);
+    {
+        let b = walkedTile[(i + 0 + 1 * threadsX) * tileStride + x + 0 * threadsX];
+        gradient[0][0] = fma(vec4<f32>(w0[1]), b, gradient[0][0]);
+    gradient[1][0] = fma(vec4<f32>(w1[1]), b, gradient[1][0]);
       }
-      walkedChunk[slot * chunkStride + x] = loaded;
+    {
+        let b = walkedTile[(i + 0 + 2 * threadsX) * tileStride + x + 0 * threadsX];
+        gradient[0][0] = fma(vec4<f32>(w0[2]), b, gradient[0][0]);
+    gradient[1][0] = fma(vec4<f32>(w1[2]), b, gradient[1][0]);
+      }
+    {
+        let b = walkedTile[(i + 0 + 3 * threadsX) * tileStride + x + 0 * threadsX];
+        gradient[0][0] = fma(vec4<f32>(w0[3]), b, gradient[0][0]);
+    gradient[1][0] = fma(vec4<f32>(w1[3]), b, gradient[1][0]);
+      }
+    {
+        let b = walkedTile[(i + 0 + 0 * threadsX) * tileStride + x + 1 * threadsX];
+        gradient[0][1] = fma(vec4<f32>(w0[0]), b, gradient[0][1]);
+    gradient[1][1] = fma(vec4<f32>(w1[0]), b, gradient[1][1]);
+      }
+    {
+        let b = walkedTile[(i + 0 + 1 * threadsX) * tileStride + x + 1 * threadsX];
+        gradient[0][1] = fma(vec4<f32>(w0[1]), b, gradient[0][1]);
+    gradient[1][1] = fma(vec4<f32>(w1[1]), b, gradient[1][1]);
+      }
+    {
+        let b = walkedTile[(i + 0 + 2 * threadsX) * tileStride + x + 1 * threadsX];
+        gradient[0][1] = fma(vec4<f32>(w0[2]), b, gradient[0][1]);
+    gradient[1][1] = fma(vec4<f32>(w1[2]), b, gradient[1][1]);
+      }
+    {
+        let b = walkedTile[(i + 0 + 3 * threadsX) * tileStride + x + 1 * threadsX];
+        gradient[0][1] = fma(vec4<f32>(w0[3]), b, gradient[0][1]);
+    gradient[1][1] = fma(vec4<f32>(w1[3]), b, gradient[1][1]);
+      }
+      }
+    {
+      let w0 = weights[(y + 0 * threadsY) * weightStride + i + 1];
+    let w1 = weights[(y + 1 * threadsY) * weightStride + i + 1];
+      {
+        let b = walkedTile[(i + 1 + 0 * threadsX) * tileStride + x + 0 * threadsX];
+        gradient[0][0] = fma(vec4<f32>(w0[0]), b, gradient[0][0]);
+    gradient[1][0] = fma(vec4<f32>(w1[0]), b, gradient[1][0]);
+      }
+    {
+        let b = walkedTile[(i + 1 + 1 * threadsX) * tileStride + x + 0 * threadsX];
+        gradient[0][0] = fma(vec4<f32>(w0[1]), b, gradient[0][0]);
+    gradient[1][0] = fma(vec4<f32>(w1[1]), b, gradient[1][0]);
+      }
+    {
+        let b = walkedTile[(i + 1 + 2 * threadsX) * tileStride + x + 0 * threadsX];
+        gradient[0][0] = fma(vec4<f32>(w0[2]), b, gradient[0][0]);
+    gradient[1][0] = fma(vec4<f32>(w1[2]), b, gradient[1][0]);
+      }
+    {
+        let b = walkedTile[(i + 1 + 3 * threadsX) * tileStride + x + 0 * threadsX];
+        gradient[0][0] = fma(vec4<f32>(w0[3]), b, gradient[0][0]);
+    gradient[1][0] = fma(vec4<f32>(w1[3]), b, gradient[1][0]);
+      }
+    {
+        let b = walkedTile[(i + 1 + 0 * threadsX) * tileStride + x + 1 * threadsX];
+        gradient[0][1] = fma(vec4<f32>(w0[0]), b, gradient[0][1]);
+    gradient[1][1] = fma(vec4<f32>(w1[0]), b, gradient[1][1]);
+      }
+    {
+        let b = walkedTile[(i + 1 + 1 * threadsX) * tileStride + x + 1 * threadsX];
+        gradient[0][1] = fma(vec4<f32>(w0[1]), b, gradient[0][1]);
+    gradient[1][1] = fma(vec4<f32>(w1[1]), b, gradient[1][1]);
+      }
+    {
+        let b = walkedTile[(i + 1 + 2 * threadsX) * tileStride + x + 1 * threadsX];
+        gradient[0][1] = fma(vec4<f32>(w0[2]), b, gradient[0][1]);
+    gradient[1][1] = fma(vec4<f32>(w1[2]), b, gradient[1][1]);
+      }
+    {
+        let b = walkedTile[(i + 1 + 3 * threadsX) * tileStride + x + 1 * threadsX];
+        gradient[0][1] = fma(vec4<f32>(w0[3]), b, gradient[0][1]);
+    gradient[1][1] = fma(vec4<f32>(w1[3]), b, gradient[1][1]);
+      }
+      }
+    {
+      let w0 = weights[(y + 0 * threadsY) * weightStride + i + 2];
+    let w1 = weights[(y + 1 * threadsY) * weightStride + i + 2];
+      {
+        let b = walkedTile[(i + 2 + 0 * threadsX) * tileStride + x + 0 * threadsX];
+        gradient[0][0] = fma(vec4<f32>(w0[0]), b, gradient[0][0]);
+    gradient[1][0] = fma(vec4<f32>(w1[0]), b, gradient[1][0]);
+      }
+    {
+        let b = walkedTile[(i + 2 + 1 * threadsX) * tileStride + x + 0 * threadsX];
+        gradient[0][0] = fma(vec4<f32>(w0[1]), b, gradient[0][0]);
+    gradient[1][0] = fma(vec4<f32>(w1[1]), b, gradient[1][0]);
+      }
+    {
+        let b = walkedTile[(i + 2 + 2 * threadsX) * tileStride + x + 0 * threadsX];
+        gradient[0][0] = fma(vec4<f32>(w0[2]), b, gradient[0][0]);
+    gradient[1][0] = fma(vec4<f32>(w1[2]), b, gradient[1][0]);
+      }
+    {
+        let b = walkedTile[(i + 2 + 3 * threadsX) * tileStride + x + 0 * threadsX];
+        gradient[0][0] = fma(vec4<f32>(w0[3]), b, gradient[0][0]);
+    gradient[1][0] = fma(vec4<f32>(w1[3]), b, gradient[1][0]);
+      }
+    {
+        let b = walkedTile[(i + 2 + 0 * threadsX) * tileStride + x + 1 * threadsX];
+        gradient[0][1] = fma(vec4<f32>(w0[0]), b, gradient[0][1]);
+    gradient[1][1] = fma(vec4<f32>(w1[0]), b, gradient[1][1]);
+      }
+    {
+        let b = walkedTile[(i + 2 + 1 * threadsX) * tileStride + x + 1 * threadsX];
+        gradient[0][1] = fma(vec4<f32>(w0[1]), b, gradient[0][1]);
+    gradient[1][1] = fma(vec4<f32>(w1[1]), b, gradient[1][1]);
+      }
+    {
+        let b = walkedTile[(i + 2 + 2 * threadsX) * tileStride + x + 1 * threadsX];
+        gradient[0][1] = fma(vec4<f32>(w0[2]), b, gradient[0][1]);
+    gradient[1][1] = fma(vec4<f32>(w1[2]), b, gradient[1][1]);
+      }
+    {
+        let b = walkedTile[(i + 2 + 3 * threadsX) * tileStride + x + 1 * threadsX];
+        gradient[0][1] = fma(vec4<f32>(w0[3]), b, gradient[0][1]);
+    gradient[1][1] = fma(vec4<f32>(w1[3]), b, gradient[1][1]);
+      }
+      }
+    {
+      let w0 = weights[(y + 0 * threadsY) * weightStride + i + 3];
+    let w1 = weights[(y + 1 * threadsY) * weightStride + i + 3];
+      {
+        let b = walkedTile[(i + 3 + 0 * threadsX) * tileStride + x + 0 * threadsX];
+        gradient[0][0] = fma(vec4<f32>(w0[0]), b, gradient[0][0]);
+    gradient[1][0] = fma(vec4<f32>(w1[0]), b, gradient[1][0]);
+      }
+    {
+        let b = walkedTile[(i + 3 + 1 * threadsX) * tileStride + x + 0 * threadsX];
+        gradient[0][0] = fma(vec4<f32>(w0[1]), b, gradient[0][0]);
+    gradient[1][0] = fma(vec4<f32>(w1[1]), b, gradient[1][0]);
+      }
+    {
+        let b = walkedTile[(i + 3 + 2 * threadsX) * tileStride + x + 0 * threadsX];
+        gradient[0][0] = fma(vec4<f32>(w0[2]), b, gradient[0][0]);
+    gradient[1][0] = fma(vec4<f32>(w1[2]), b, gradient[1][0]);
+      }
+    {
+        let b = walkedTile[(i + 3 + 3 * threadsX) * tileStride + x + 0 * threadsX];
+        gradient[0][0] = fma(vec4<f32>(w0[3]), b, gradient[0][0]);
+    gradient[1][0] = fma(vec4<f32>(w1[3]), b, gradient[1][0]);
+      }
+    {
+        let b = walkedTile[(i + 3 + 0 * threadsX) * tileStride + x + 1 * threadsX];
+        gradient[0][1] = fma(vec4<f32>(w0[0]), b, gradient[0][1]);
+    gradient[1][1] = fma(vec4<f32>(w1[0]), b, gradient[1][1]);
+      }
+    {
+        let b = walkedTile[(i + 3 + 1 * threadsX) * tileStride + x + 1 * threadsX];
+        gradient[0][1] = fma(vec4<f32>(w0[1]), b, gradient[0][1]);
+    gradient[1][1] = fma(vec4<f32>(w1[1]), b, gradient[1][1]);
+      }
+    {
+        let b = walkedTile[(i + 3 + 2 * threadsX) * tileStride + x + 1 * threadsX];
+        gradient[0][1] = fma(vec4<f32>(w0[2]), b, gradient[0][1]);
+    gradient[1][1] = fma(vec4<f32>(w1[2]), b, gradient[1][1]);
+      }
+    {
+        let b = walkedTile[(i + 3 + 3 * threadsX) * tileStride + x + 1 * threadsX];
+        gradient[0][1] = fma(vec4<f32>(w0[3]), b, gradient[0][1]);
+    gradient[1][1] = fma(vec4<f32>(w1[3]), b, gradient[1][1]);
+      }
+      }
     }
-    // Barrier: sums read weights and rows of others.
-    workgroupBarrier();
-    for (var i = 0; i < 8; i++) {
-      let weights0 = weights[(y + 0) * 9 + i];
-      let weights1 = weights[(y + 8) * 9 + i];
-      let weights2 = weights[(y + 16) * 9 + i];
-      let weights3 = weights[(y + 24) * 9 + i];
-      let walked0 = walkedChunk[(i + 0) * chunkStride + x];
-      gradient[0][1] += weights0[0] * walked0;
-      gradient[1][1] += weights1[0] * walked0;
-      gradient[2][1] += weights2[0] * walked0;
-      gradient[3][1] += weights3[0] * walked0;
-      let walked1 = walkedChunk[(i + 8) * chunkStride + x];
-      gradient[0][1] += weights0[1] * walked1;
-      gradient[1][1] += weights1[1] * walked1;
-      gradient[2][1] += weights2[1] * walked1;
-      gradient[3][1] += weights3[1] * walked1;
-      let walked2 = walkedChunk[(i + 16) * chunkStride + x];
-      gradient[0][1] += weights0[2] * walked2;
-      gradient[1][1] += weights1[2] * walked2;
-      gradient[2][1] += weights2[2] * walked2;
-      gradient[3][1] += weights3[2] * walked2;
-      let walked3 = walkedChunk[(i + 24) * chunkStride + x];
-      gradient[0][1] += weights0[3] * walked3;
-      gradient[1][1] += weights1[3] * walked3;
-      gradient[2][1] += weights2[3] * walked3;
-      gradient[3][1] += weights3[3] * walked3;
-    }
-    // Barrier: the next chunk overwrites this one, the next weights these.
+    // Barrier: what follows overwrites what others may still read.
     workgroupBarrier();
   }
 
-  if (firstRow + y + 0 < endRow) { writeGradient(firstQueryRow + firstRow + y + 0, 0 + x, uniforms.scale * gradient[0][0]); }
-    if (firstRow + y + 8 < endRow) { writeGradient(firstQueryRow + firstRow + y + 8, 0 + x, uniforms.scale * gradient[1][0]); }
-    if (firstRow + y + 16 < endRow) { writeGradient(firstQueryRow + firstRow + y + 16, 0 + x, uniforms.scale * gradient[2][0]); }
-    if (firstRow + y + 24 < endRow) { writeGradient(firstQueryRow + firstRow + y + 24, 0 + x, uniforms.scale * gradient[3][0]); }
-    if (firstRow + y + 0 < endRow) { writeGradient(firstQueryRow + firstRow + y + 0, 8 + x, uniforms.scale * gradient[0][1]); }
-    if (firstRow + y + 8 < endRow) { writeGradient(firstQueryRow + firstRow + y + 8, 8 + x, uniforms.scale * gradient[1][1]); }
-    if (firstRow + y + 16 < endRow) { writeGradient(firstQueryRow + firstRow + y + 16, 8 + x, uniforms.scale * gradient[2][1]); }
-    if (firstRow + y + 24 < endRow) { writeGradient(firstQueryRow + firstRow + y + 24, 8 + x, uniforms.scale * gradient[3][1]); }
+  {
+    if (firstRow + y + 0 * threadsY < endRow) { writeGradient(firstQueryRow + firstRow + y + 0 * threadsY, 0 + x, uniforms.scale * gradient[0][0]); }
+    if (firstRow + y + 1 * threadsY < endRow) { writeGradient(firstQueryRow + firstRow + y + 1 * threadsY, 0 + x, uniforms.scale * gradient[1][0]); }
+  }
+    {
+    if (firstRow + y + 0 * threadsY < endRow) { writeGradient(firstQueryRow + firstRow + y + 0 * threadsY, 8 + x, uniforms.scale * gradient[0][1]); }
+    if (firstRow + y + 1 * threadsY < endRow) { writeGradient(firstQueryRow + firstRow + y + 1 * threadsY, 8 + x, uniforms.scale * gradient[1][1]); }
+  }
 }
