@@ -4,6 +4,7 @@ import {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {expect} from 'chai';
 import {flashAttention} from '../../src/index';
 import {attend} from '../../src/kernels/cpu/attend';
+import {attendGradients} from '../../src/kernels/cpu/attend_gradients';
 import {blockGeometry} from '../../src/kernels/block_geometry';
 import {SortKeysProgram} from '../../src/kernels/webgpu/sort_keys';
 import {testBackends} from '../environment';
@@ -46,6 +47,39 @@ if (testBackends().includes('webgpu')) {
           expect(gpu.device.limits.maxComputeWorkgroupStorageSize).to.equal(16384);
           const {actual, expected} = await run('FlashAttention', headDim, {scale: 0.25, causal: true});
           expect(relativeL1(actual, expected)).to.be.below(1e-4);
+          expect(errors).to.deep.equal([]);
+        });
+      }
+
+      // 40 and 64 fit as whole heads, 128 in chunks of 8 vec4.
+      for (const headDim of [40, 64, 128]) {
+        it(`runs the gradients with head dim ${headDim}`, async () => {
+          const inputs = randomInputs({heads: 2, keyValueHeads: 1, length: 75, headDim}, 45);
+          const {query, key, value, queryShape, keyShape} = inputs;
+          const info = (values: Float32Array, shape: number[]) => gpu.makeTensorInfo(shape, 'float32', values);
+          const attrs = {scale: 0.1, causal: true, queryOffset: 0, precision: 'float32'};
+          const geometry = blockGeometry(info(query, queryShape), info(key, keyShape), {
+            blockSize: 75,
+            segmentSize: 75,
+          });
+          const output = attend(query, key, value, geometry, attrs.scale, attrs.causal);
+          const dy = randomInputs({heads: 2, keyValueHeads: 1, length: 75, headDim}, 46).query;
+          const gradients = getKernel('FlashAttentionGrad', 'webgpu').kernelFunc({
+            inputs: {
+              query: info(query, queryShape),
+              key: info(key, keyShape),
+              value: info(value, keyShape),
+              output: info(output, queryShape),
+              dy: info(dy, queryShape),
+            },
+            backend: gpu,
+            attrs: attrs as never,
+          }) as TensorInfo[];
+          const expected = attendGradients(query, key, value, output, dy, {geometry, ...attrs});
+          for (const [i, gradient] of gradients.entries()) {
+            const actual = (await gpu.read(gradient.dataId)) as Float32Array;
+            expect(relativeL1(actual, expected[i]), ['query', 'key', 'value'][i]).to.be.below(1e-4);
+          }
           expect(errors).to.deep.equal([]);
         });
       }

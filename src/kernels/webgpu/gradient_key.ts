@@ -2,10 +2,11 @@ import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {BlockGeometry} from '../block_geometry.js';
 import {each} from '../shader_text.js';
 import {maskScores, withMask} from './attend_walk.js';
+import {maskedConstant, noStatistics} from './gradient_rows.js';
 import type {GradientTile} from './gradient_tile.js';
 import {ownedCount} from './gradient_tile.js';
 import type {Ahead} from './gradient_walk.js';
-import {GradientWalk, maskedConstant, noStatistics} from './gradient_walk.js';
+import {GradientWalk} from './gradient_walk.js';
 import {AttentionProgram, keyRow, rowComponents, workgroupIndex} from './program.js';
 import {invocationPlace, tileThreads} from './tile.js';
 

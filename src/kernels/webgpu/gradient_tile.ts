@@ -26,16 +26,15 @@ const longestHead = ({headDim, valueDim}: HeadDims) => headVectors(Math.max(head
 /** Whether owned rows are kept, as a chunk holds whole heads. */
 export const isKept = ({chunk}: GradientTile, dims: HeadDims) => longestHead(dims) <= chunk;
 
-/** In order of preference, for whole heads; the first fits 32 KiB with a head dim of 64, the last 16 KiB. Not measured yet. */
-const tiles: Tile[] = [
+/**
+ * In order of preference, by measurement (docs/performance.md). The first fits 32 KiB with a head dim of 64 and, in chunks, with
+ * any; in 16 KiB smaller tiles do that. The last ones are for short blocks.
+ */
+const tiles: Array<Tile & {chunk?: number}> = [
   {threadsX: 8, threadsY: 16, rows: 2, columns: 4},
+  {threadsX: 8, threadsY: 16, rows: 2, columns: 4, chunk: 16},
   {threadsX: 8, threadsY: 16, rows: 2, columns: 2},
   {threadsX: 8, threadsY: 8, rows: 2, columns: 2},
-];
-
-/** Where none of these fits. The second fits 16 KiB whatever the head, the last is for short blocks. */
-const chunkedTiles: GradientTile[] = [
-  {threadsX: 8, threadsY: 16, rows: 2, columns: 4, chunk: 16},
   {threadsX: 8, threadsY: 16, rows: 2, columns: 4, chunk: 8},
   {threadsX: 8, threadsY: 8, rows: 2, columns: 2, chunk: 8},
 ];
@@ -63,11 +62,13 @@ export function gradientBytes(tile: GradientTile, dims: HeadDims): number {
 export function chooseGradientTile({device}: WebGPUBackend, dims: HeadDims, extent: number): GradientTile {
   const {maxComputeWorkgroupStorageSize, maxComputeInvocationsPerWorkgroup} = device.limits;
   const length = (tile: Tile) => Math.max(ownedCount(tile), walkedCount(tile));
-  const fitting = [...tiles.map((tile) => ({...tile, chunk: longestHead(dims)})), ...chunkedTiles].filter(
-    (tile) =>
-      gradientBytes(tile, dims) <= maxComputeWorkgroupStorageSize &&
-      tileThreads(tile) <= maxComputeInvocationsPerWorkgroup,
-  );
+  const fitting = tiles
+    .map((tile) => ({...tile, chunk: tile.chunk ?? longestHead(dims)}))
+    .filter(
+      (tile) =>
+        gradientBytes(tile, dims) <= maxComputeWorkgroupStorageSize &&
+        tileThreads(tile) <= maxComputeInvocationsPerWorkgroup,
+    );
   const shortest = Math.min(...fitting.map(length));
   return fitting.find((tile) => length(tile) <= Math.max(extent, shortest)) ?? fitting[0];
 }

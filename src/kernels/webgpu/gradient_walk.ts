@@ -31,7 +31,7 @@ const isWeighted = (step: Step): step is WeightedStep => 'weights' in step;
 
 /** What a stage of the gradients knows of the walked rows of tile t, one round before it needs it. */
 export interface Ahead {
-  /** Declarations of more that is known of a walked row than where it stands, and its name in workgroup memory. */
+  /** Whether each walked row has a vec4 of statistics besides its place. */
   statistics: boolean;
   /** Statements that set `aheadRow` (and `aheadStatistics`) to those of tile `t` for the invocation `local`. */
   read: (t: string) => string;
@@ -223,7 +223,7 @@ ${this.round()}
         const overwrites =
           following.loads.length > 0 || (isWeighted(following.step) && following.isFirst && readWeights);
         if (overwrites) {
-          text.push('// Barrier: what follows overwrites what others may still read.', 'workgroupBarrier();');
+          text.push('// Barrier: the next step overwrites what others may still read.', 'workgroupBarrier();');
           readWeights = false;
         }
         return `    ${text.filter((line) => line !== '').join('\n    ')}`;
@@ -395,23 +395,3 @@ function describe(step: Step, {chunk}: Pass, width: number): string {
     ? `${step.sums} += ${step.weights} · ${step.walked}${vectors}`
     : `${step.sums} += ${step.owned} · ${step.walked}ᵀ${vectors}`;
 }
-
-/** Shader text: the row of a key of tile t of those that a workgroup walks over; -1 for none. */
-export const visitedKey = `
-fn visitedKey(head : i32, firstKeyRow : i32, keySpan : vec2<i32>, slot : i32) -> i32 {
-  let position = positionIn(head, keySpan, slot);
-  return select(firstKeyRow + position, -1, position == nowhere);
-}`;
-export const keysAhead: Ahead = {
-  statistics: false,
-  read: (t) => `aheadRow = visitedKey(head, firstKeyRow, keySlots(head, queryTileIndex, ${t}, keyTiles), local);`,
-};
-/** Expression: the position of the key in column c; nowhere for none. */
-export const walkedPosition = (c: number) =>
-  `select(nowhere, walkedRows[now + x + ${c} * threadsX] - firstKeyRow, walkedRows[now + x + ${c} * threadsX] >= 0)`;
-
-/** Shader text: statistics of a row that does not exist: it sees nothing. */
-export const noStatistics = 'const noStatistics = vec4<f32>(0.0, 0.0, -1.0, 0.0);';
-
-/** Shader text: score of a key that a mask hides; finite, because WGSL need not support infinities. */
-export const maskedConstant = 'const masked = -3.4e38f;';

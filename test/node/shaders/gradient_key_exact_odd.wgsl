@@ -211,7 +211,7 @@ fn main(index : i32) {
         scores[1][1] = select(0.0, exp2(score - known.x), row >= 0 && row - firstKeyRow <= last);
       }
     }
-    // Barrier: what follows overwrites what others may still read.
+    // Barrier: the next step overwrites what others may still read.
     workgroupBarrier();
 
     // valueGradient += scores · dy
@@ -307,7 +307,7 @@ fn main(index : i32) {
       products[0][1] = select(0.0, scores[0][1] * (products[0][1] - delta), scores[0][1] != 0.0);
       products[1][1] = select(0.0, scores[1][1] * (products[1][1] - delta), scores[1][1] != 0.0);
     }
-    // Barrier: what follows overwrites what others may still read.
+    // Barrier: the next step overwrites what others may still read.
     workgroupBarrier();
 
     // keyGradient += products · query
@@ -375,7 +375,7 @@ fn main(index : i32) {
       }
       }
     }
-    // Barrier: what follows overwrites what others may still read.
+    // Barrier: the next step overwrites what others may still read.
     workgroupBarrier();
   }
 

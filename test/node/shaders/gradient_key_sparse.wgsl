@@ -341,7 +341,7 @@ fn main(index : i32) {
         scores[1][3] = select(0.0, exp2(score - known.x), row >= 0 && row - firstKeyRow <= last);
       }
     }
-    // Barrier: what follows overwrites what others may still read.
+    // Barrier: the next step overwrites what others may still read.
     workgroupBarrier();
 
     // valueGradient += scores · dy
@@ -655,7 +655,7 @@ fn main(index : i32) {
       products[0][3] = select(0.0, scores[0][3] * (products[0][3] - delta), scores[0][3] != 0.0);
       products[1][3] = select(0.0, scores[1][3] * (products[1][3] - delta), scores[1][3] != 0.0);
     }
-    // Barrier: what follows overwrites what others may still read.
+    // Barrier: the next step overwrites what others may still read.
     workgroupBarrier();
 
     // keyGradient += products · query
@@ -849,7 +849,7 @@ fn main(index : i32) {
       }
       }
     }
-    // Barrier: what follows overwrites what others may still read.
+    // Barrier: the next step overwrites what others may still read.
     workgroupBarrier();
   }
 

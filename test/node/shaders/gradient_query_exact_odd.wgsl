@@ -157,7 +157,7 @@ fn main(index : i32) {
       }
       }
     }
-    // Barrier: what follows overwrites what others may still read.
+    // Barrier: the next step overwrites what others may still read.
     workgroupBarrier();
 
     // scores += query · keyᵀ
@@ -269,7 +269,7 @@ fn main(index : i32) {
       }
       }
     }
-    // Barrier: what follows overwrites what others may still read.
+    // Barrier: the next step overwrites what others may still read.
     workgroupBarrier();
   }
 

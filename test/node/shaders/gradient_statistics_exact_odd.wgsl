@@ -166,7 +166,7 @@ fn main(index : i32) {
       rowSum[1] = fma(rowSum[1], exp2(rowMax[1] - newMax), exp2(scores[1][0] - newMax) + exp2(scores[1][1] - newMax));
       rowMax[1] = newMax;
     }
-    // Barrier: what follows overwrites what others may still read.
+    // Barrier: the next step overwrites what others may still read.
     workgroupBarrier();
   }
 
