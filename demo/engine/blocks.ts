@@ -88,11 +88,11 @@ export class RunBlocks {
     const heads = this.layers.map((layer) =>
       Array.from({length: layer.heads}, (_, head) => this.density(this.maskOf(layer[order], head))),
     );
-    const readsFact = this.layers.map((layer) =>
-      Array.from({length: layer.heads}, (_, head) => this.questionReads(this.side(layer[order], head))),
+    const factBlocks = this.layers.map((layer) =>
+      Array.from({length: layer.heads}, (_, head) => this.factBlocksRead(this.side(layer[order], head))),
     );
     const all = heads.flat();
-    return {heads, readsFact, density: all.reduce((sum, density) => sum + density, 0) / all.length};
+    return {heads, factBlocks, density: all.reduce((sum, density) => sum + density, 0) / all.length};
   }
 
   picture(layer: number, head: number): BlockPicture {
@@ -118,11 +118,12 @@ export class RunBlocks {
     return {kept, density: this.density(kept), needle};
   }
 
-  /** Whether the last block of the question keeps all blocks of the fact; not where one of them is missing. */
-  private questionReads({kept, needle}: BlockMask): boolean {
+  /** Blocks of the fact that the last block of the question keeps; 0 where there is no question. */
+  private factBlocksRead({kept, needle}: BlockMask): number {
     const question = this.blocksOf(this.prompt.question, (position) => position);
+    if (question.length === 0) return 0;
     const last = Math.max(...question) * this.grid.keyBlocks;
-    return question.length > 0 && needle.length > 0 && needle.every((key) => kept[last + key] !== 0);
+    return needle.filter((key) => kept[last + key] !== 0).length;
   }
 
   private maskOf({mask}: LayerPlan, head: number): Uint8Array {

@@ -160,8 +160,8 @@ export interface KeptBlocks {
   density: number;
   /** By layer, then head. Fewer layers than the model has where their queries and keys did not fit in memory. */
   heads: number[][];
-  /** In the same places, whether the question reads every block of the fact there. */
-  readsFact: boolean[][];
+  /** In the same places, how many blocks of the fact the question reads there. */
+  factBlocks: number[][];
 }
 
 /** Which blocks one head kept, without and with permutation of the keys. */

@@ -160,12 +160,13 @@ function numbered(count: number): HTMLOptionElement[] {
   return Array.from({length: count}, (_, index) => new Option(String(index + 1), String(index)));
 }
 
-/** The head that kept about as much as all of them together, of those in which the question reads the fact if there are some. */
-function typicalHead({heads, readsFact, density}: KeptBlocks): Head {
+/** The head that kept about as much as all of them together, of those in which the question reads most of the fact. */
+function typicalHead({heads, factBlocks, density}: KeptBlocks): Head {
   const all = heads.flatMap((row, layer) => row.map((_, head) => ({layer, head})));
-  const reading = all.filter(({layer, head}) => readsFact[layer][head]);
+  const most = Math.max(...factBlocks.flat());
+  const reading = all.filter(({layer, head}) => factBlocks[layer][head] === most);
   const distance = ({layer, head}: Head) => Math.abs(heads[layer][head] - density);
-  return (reading.length > 0 ? reading : all).reduce((a, b) => (distance(b) < distance(a) ? b : a));
+  return reading.reduce((a, b) => (distance(b) < distance(a) ? b : a));
 }
 
 function describeKept({density, heads}: KeptBlocks, layers: number): string {

@@ -73,7 +73,7 @@ describe('words and numbers of the page', () => {
     length: 4096,
     exact,
     pbs,
-    kept: {density: 0.21, heads: [], readsFact: []},
+    kept: {density: 0.21, heads: [], factBlocks: []},
   });
 
   it('the speed-up is one sentence, whichever is faster', () => {
