@@ -84,9 +84,7 @@ function timeWithGradients(
   {query, key, value}: Inputs,
   attention: (inputs: Inputs) => Tensor4D,
 ): Promise<Timing> {
-  const gradients = grads((q, k, v) =>
-    attention({query: q as Tensor4D, key: k as Tensor4D, value: v as Tensor4D}),
-  );
+  const gradients = grads((q, k, v) => attention({query: q as Tensor4D, key: k as Tensor4D, value: v as Tensor4D}));
   // The query stands for the gradient of the output: a loss of tfjs's ops, a sum over all, would take longer than attention.
   const call: Call = () => gradients([query, key, value], query)[0];
   return timeCalls(device.timer, call, options.caseSeconds / 2);
