@@ -85,12 +85,11 @@ export class RunBlocks {
   /** By the options of the run. */
   kept(): KeptBlocks {
     const order = (this.options.permute ?? defaultOptions.permute) ? 'permuted' : 'unpermuted';
-    const heads = this.layers.map((layer) =>
-      Array.from({length: layer.heads}, (_, head) => this.density(this.maskOf(layer[order], head))),
+    const sides = this.layers.map((layer) =>
+      Array.from({length: layer.heads}, (_, head) => this.side(layer[order], head)),
     );
-    const factBlocks = this.layers.map((layer) =>
-      Array.from({length: layer.heads}, (_, head) => this.factBlocksRead(this.side(layer[order], head))),
-    );
+    const heads = sides.map((layer) => layer.map(({density}) => density));
+    const factBlocks = sides.map((layer) => layer.map((side) => this.factBlocksRead(side)));
     const all = heads.flat();
     return {heads, factBlocks, density: all.reduce((sum, density) => sum + density, 0) / all.length};
   }

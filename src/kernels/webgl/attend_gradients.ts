@@ -4,7 +4,7 @@ import type {Take} from '../scratch.js';
 import {AttendScoresProgram, AttendStatisticsProgram} from './attend_passes.js';
 import type {HiddenKeys} from './attend.js';
 import type {SkippedBlocks} from './attend_remainder.js';
-import {RemainderScoresProgram, RemainderStatisticsProgram, summarizeSkipped} from './attend_remainder.js';
+import {remainderStatistics, summarizeSkipped} from './attend_remainder.js';
 import type {AttendWalk, BlockPlan} from './attend_walk.js';
 import {blockMask} from './block_mask.js';
 import type {AttentionContext} from './context.js';
@@ -169,25 +169,12 @@ function gradientStatistics(
         sums[round % 2] = drawInto(context, sums[round % 2], statisticsPass, scratch);
         context.gl.flush();
       }
-      const seen = skipped && skippedStatistics(context, rows.query, skipped, walk, scale, scratch);
+      const seen = skipped && remainderStatistics(context, rows.query, skipped, walk, scale, scratch).statistics;
       const statisticsPass = new GradientStatisticsProgram(walk, sums, rows.output, rows.dy, plan, seen);
       target = drawInto(context, target, statisticsPass, keep);
     });
     return target!;
   });
-}
-
-/** Maxima and sums of what the rows of a walk pay to blocks that are skipped, handed to `scratch`. */
-function skippedStatistics(
-  context: AttentionContext,
-  query: RowTexture,
-  skipped: SkippedBlocks,
-  walk: AttendWalk,
-  scale: number,
-  scratch: Take<RowTexture>,
-): RowTexture {
-  const scores = scratch(new RemainderScoresProgram(walk, query, skipped, scale).run(context));
-  return scratch(new RemainderStatisticsProgram(walk, scores).run(context));
 }
 
 /** Rows `[batch * heads * queryLength]`. */

@@ -58,11 +58,23 @@ export function attendRemainder(
   scale: number,
   scratch: Take<RowTexture>,
 ): RunningSums {
-  const scores = scratch(new RemainderScoresProgram(walk, query, skipped, scale).run(context));
-  const statistics = scratch(new RemainderStatisticsProgram(walk, scores).run(context));
+  const {scores, statistics} = remainderStatistics(context, query, skipped, walk, scale, scratch);
   const values = scratch(new RemainderValuesProgram(walk, scores, statistics, skipped.valueMeans).run(context));
   context.gl.flush();
   return {statistics, values};
+}
+
+/** The scores, and maxima and sums of the rows: what the gradients need, too. */
+export function remainderStatistics(
+  context: AttentionContext,
+  query: RowTexture,
+  skipped: SkippedBlocks,
+  walk: AttendWalk,
+  scale: number,
+  scratch: Take<RowTexture>,
+): {scores: RowTexture; statistics: RowTexture} {
+  const scores = scratch(new RemainderScoresProgram(walk, query, skipped, scale).run(context));
+  return {scores, statistics: scratch(new RemainderStatisticsProgram(walk, scores).run(context))};
 }
 
 interface RemainderVariant {

@@ -2,10 +2,10 @@ import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {BlockGeometry} from '../block_geometry.js';
 import {each} from '../shader_text.js';
 import type {AttentionContext} from './context.js';
-import {indexColumns, keyIndexSplit} from './sort_keys.js';
 import type {Uniforms} from './program.js';
 import type {RowTexture} from './row_texture.js';
 import {groupRows, maskedScore} from './score_tile.js';
+import {indexColumns, keyIndexSplit} from './sort_keys.js';
 import {loadRows} from './tensor_rows.js';
 
 /** A mask that broadcasts to `[batch, heads, queryLength, keyLength]`. */

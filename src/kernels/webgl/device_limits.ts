@@ -2,8 +2,8 @@ import type {BlockGeometry} from '../block_geometry.js';
 import {valueColumns} from './attend_passes.js';
 import {maskRowShape} from './attention_mask.js';
 import type {AttentionContext} from './context.js';
-import {indexColumns} from './sort_keys.js';
 import {rowLayout} from './row_texture.js';
+import {indexColumns} from './sort_keys.js';
 
 /** Key indices stand in float32 textures, which hold whole numbers up to here exactly. */
 const maxLength = 2 ** 24;

@@ -5,6 +5,7 @@ import type {AttendForm, BlockPlan, RowContext} from './attend_walk.js';
 import {attendForm, attendSpec, attendWalk, lastVisible, maskStart, ownedRows, withMask} from './attend_walk.js';
 import {hasMatrixUnits} from './device_features.js';
 import {AttentionProgram, headVectors, readRow} from './program.js';
+import {noScores} from './softmax_state.js';
 import {each} from '../shader_text.js';
 
 /** Rows of a fragment, its columns, and the terms of a sum: a size that the matrix units take. */
@@ -134,9 +135,7 @@ export class AttendMatrixProgram extends AttentionProgram<AttendForm> {
 // a part for each subgroup. Keys and values of the next tile are read from global memory while this one is computed.
 const threads = ${threads};
 const tileQueries = ${tileQueries};
-const tileKeys = ${tileKeys};
-// Score of a key that a row must not see; finite, because WGSL need not support infinities.
-const masked = -3.4e38f;
+const tileKeys = ${tileKeys};${noScores}
 var<workgroup> tiles : array<f16, ${tileSize(form)}>;
 ${readRow('readQuery', 'query', headDim)}
 ${attendWalk(form)}

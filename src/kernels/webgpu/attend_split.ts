@@ -18,9 +18,12 @@ import {tileQueries} from './tile.js';
  * combines the states of a row. Without a plan the heads that read one key head share its loads.
  */
 
-/** Workgroups that keep a device busy: with fewer, keys are split. The numbers of this file are not measured yet. */
+/** Workgroups that keep a device busy: with fewer, keys are split. A guess. */
 const busyWorkgroups = 128;
-/** Workgroups that splitting is to make: several for each multiprocessor of a large device. */
+/**
+ * Workgroups that splitting is to make: several for each multiprocessor of a large device. 256, 512 and 2,048 were no faster, nor
+ * were chunks of 64 keys (docs/performance.md).
+ */
 const wantedWorkgroups = 1024;
 /** Keys of a chunk at the least, and of all chunks together, so that the second program pays. */
 const leastChunk = 128;

@@ -64,8 +64,8 @@ export function attendBytes(tile: Tile, dims: HeadDims, held: Held): number {
 }
 
 /**
- * Tiles of few rows, for decoding: what counts there is that many loads are on their way. Not measured yet. Where none of
- * them fits, or holds all rows, the tiles above serve.
+ * Tiles of few rows, for decoding: what counts there is that many loads are on their way; five others were no faster
+ * (docs/performance.md). Where none of them fits, or holds all rows, the tiles above serve.
  */
 const fewRowTiles: Record<Held, Tile[]> = {
   float32: [
@@ -82,8 +82,8 @@ const fewRowTiles: Record<Held, Tile[]> = {
 
 /**
  * The first tile that fits the device's workgroup memory and invocations and, where there are blocks, is not longer than
- * one, whose end no tile crosses. Preferred are tiles whose invocations share a row of the output evenly and carry at most 32 values in
- * registers.
+ * one, whose end no tile crosses. Preferred are tiles whose invocations share a row of the output evenly and carry at
+ * most 32 values in registers.
  */
 export function chooseAttendTile(
   op: string,

@@ -20,7 +20,7 @@ export function mostOwnBlocks(geometry: BlockGeometry, causal: boolean): number 
 
 /** Most keys that a workgroup walks over: enough to load its rows once for many. */
 const mostKeys = 1024;
-/** The same where there are many: few enough that a short sequence still makes many workgroups. */
+/** The same for given rows, which meet all keys: fewer in a short sequence, so that it still makes many workgroups. */
 const keysPerWorkgroup = ({keyLength}: BlockGeometry) => Math.min(mostKeys, Math.max(256, keyLength / 16));
 
 interface LogSumVariant extends GridVariant {
@@ -106,8 +106,6 @@ ${workgroupIndex}
 ${keyRow}${gridFunctions(grid)}${padded ? keyEnd('uniforms.queryShape.y', 'uniforms.keyShape.z') : ''}
 ${scoreTile(tile, headDim)}
 ${readRow('readKey', 'key', headDim)}
-// Where a maximum starts: so far above a masked score that it has no weight.
-const lowest = -1e38f;
 // Query rows of the tile, -1 past the last; the last key position that each may see.
 var<workgroup> rowsOfTile : array<i32, tileQueries>;
 var<workgroup> partialMax : array<f32, ${tileQueries(tile) * tile.threadsX}>;

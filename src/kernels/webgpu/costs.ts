@@ -4,9 +4,8 @@ import {arithmeticOf} from './arithmetic.js';
 
 /**
  * Measured on one NVIDIA H100, 2026-11-25, multiply-adds on an H200, 2026-11-23 (docs/performance.md): the fastest devices that
- * we have. On a slower one
- * arithmetic counts for more and recording for less, so that sparse attention pays at shorter lengths than these say: the
- * error is on the side of exact attention.
+ * we have. On a slower one arithmetic counts for more and recording for less, so that sparse attention pays at shorter lengths
+ * than these say: the error is on the side of exact attention.
  *
  * `record` is of Chromium; Node with Dawn takes three times as long.
  */

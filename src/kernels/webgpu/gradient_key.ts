@@ -2,12 +2,13 @@ import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {BlockGeometry} from '../block_geometry.js';
 import {each} from '../shader_text.js';
 import {maskScores, withMask} from './attend_walk.js';
-import {maskedConstant, noStatistics} from './gradient_rows.js';
+import {noStatistics} from './gradient_rows.js';
 import type {GradientTile} from './gradient_tile.js';
 import {ownedCount} from './gradient_tile.js';
 import type {Ahead} from './gradient_walk.js';
 import {GradientWalk} from './gradient_walk.js';
 import {AttentionProgram, keyRow, rowComponents, workgroupIndex} from './program.js';
+import {noScores} from './softmax_state.js';
 import {invocationPlace, tileThreads} from './tile.js';
 
 /** Keys in permuted order, and for each block of them the query blocks that attend to it (see `query_lists.ts`). */
@@ -132,7 +133,7 @@ ${writeGradient('writeValueGradient', valueDim, bothComponents(headDim, valueDim
 fn tilesIn(size : i32, tile : i32) -> i32 {
   return (size + tile - 1) / tile;
 }
-${mask ? `${maskedConstant}${maskScores(mask)}` : ''}
+${mask ? `${noScores}${maskScores(mask)}` : ''}
 ${sparse ? sparseQueryTiles : exactQueryTiles(causal)}
 
 fn main(index : i32) {

@@ -3,11 +3,12 @@ import type {BlockGeometry} from '../block_geometry.js';
 import {each} from '../shader_text.js';
 import type {AttendForm, BlockPlan} from './attend_walk.js';
 import {attendForm, countQueryTiles, maskStart, ownedRows, walkOverKeys, withMask} from './attend_walk.js';
-import {keysAhead, maskedConstant, noStatistics, visitedKey, walkedPosition} from './gradient_rows.js';
+import {keysAhead, noStatistics, visitedKey, walkedPosition} from './gradient_rows.js';
 import type {GradientTile} from './gradient_tile.js';
 import {ownedCount} from './gradient_tile.js';
 import {GradientWalk} from './gradient_walk.js';
 import {AttentionProgram, keyRow, rowComponents, workgroupIndex, writeRow} from './program.js';
+import {noScores} from './softmax_state.js';
 import {invocationPlace, tileThreads} from './tile.js';
 
 /**
@@ -94,7 +95,7 @@ ${noStatistics}
 ${writeRow('writeGradient', headDim)}
 ${workgroupIndex}
 ${keyRow}
-${mask ? maskedConstant : ''}
+${mask ? noScores : ''}
 ${walkOverKeys(form)}
 ${visitedKey}
 

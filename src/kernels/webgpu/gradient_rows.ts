@@ -8,16 +8,16 @@ fn visitedKey(head : i32, firstKeyRow : i32, keySpan : vec2<i32>, slot : i32) ->
   let position = positionIn(head, keySpan, slot);
   return select(firstKeyRow + position, -1, position == nowhere);
 }`;
+
+/** Reads ahead where the keys stand. */
 export const keysAhead: Ahead = {
   statistics: false,
   read: (t) => `aheadRow = visitedKey(head, firstKeyRow, keySlots(head, queryTileIndex, ${t}, keyTiles), local);`,
 };
+
 /** Expression: the position of the key in column c; nowhere for none. */
 export const walkedPosition = (c: number) =>
   `select(nowhere, walkedRows[now + x + ${c} * threadsX] - firstKeyRow, walkedRows[now + x + ${c} * threadsX] >= 0)`;
 
 /** Shader text: statistics of a row that does not exist: it sees nothing. */
 export const noStatistics = 'const noStatistics = vec4<f32>(0.0, 0.0, -1.0, 0.0);';
-
-/** Shader text: score of a key that a mask hides; finite, because WGSL need not support infinities. */
-export const maskedConstant = 'const masked = -3.4e38f;';

@@ -4,6 +4,7 @@ import type {BlockGeometry} from '../block_geometry.js';
 import type {ProxyRangeVariant} from './key_lengths.js';
 import {keyEnd, keyLengthsInput, proxyRange, proxyRangeUniforms, proxyRangeVariant} from './key_lengths.js';
 import {AttentionProgram, keyRow, readRow, rowComponents, withScratch, workgroupIndex} from './program.js';
+import {noScores} from './softmax_state.js';
 import {SortKeysProgram} from './sort_keys.js';
 import type {Tile} from './tile.js';
 import {chooseTile, invocationPlace, loadTile, scoreTile, tileKeys, tileQueries, tileThreads} from './tile.js';
@@ -191,9 +192,7 @@ export class ProxyLogSumsProgram extends AttentionProgram<object> {
     return `
 // A workgroup combines the chunks of ${combinedRows} rows. Neighbours take neighbouring rows, whose statistics lie side by side; an
 // invocation takes every ${combineLanes}th chunk of its row, and the first of a row combines what all have, in workgroup memory.
-${workgroupIndex}
-// Maximum of nothing; finite, because WGSL need not support infinities.
-const lowest = -1e38f;
+${workgroupIndex}${noScores}
 var<workgroup> parts : array<vec2<f32>, ${combinedRows * combineLanes}>;
 
 // Maximum and sum of exp2(score − maximum) of both.

@@ -12,6 +12,7 @@ import type {KeyOrder} from './permute.js';
 import {chooseProbeRows} from './probe_rows.js';
 import {AttentionProgram, headVectors, readRow, rowComponents, withScratch, workgroupIndex} from './program.js';
 import {ProxyMassProgram} from './score_blocks.js';
+import {noScores} from './softmax_state.js';
 import {summaryScore, summaryUniforms} from './summary_score.js';
 import {chooseTile} from './tile.js';
 
@@ -129,9 +130,7 @@ export class ProbedScoresProgram extends AttentionProgram<ProbedScoresVariant> {
 ${workgroupIndex}${gridFunctions(grid)}${padded ? keyEnd('uniforms.outShape.y', 'uniforms.keyLength') : ''}${exactLastBlock ? proxyRange(positions, 'uniforms.queryShape.z') : ''}
 ${readRow('readQuery', 'query', headDim)}
 ${readRow('readSummary', 'summaries', headDim)}
-${summaryScore}
-// Log of nothing; finite, because WGSL need not support infinities.
-const masked = -3.4e38f;
+${summaryScore}${noScores}
 // Column j of entry ${fours} v + f: dimension 4 v + j of the f-th four queries, scaled.
 var<workgroup> queries : array<mat4x4<f32>, ${fours * vectors}>;
 // Key blocks that compete, and key blocks that the query block may see: [0, x) and [0, y). Whether the mean is known: z.

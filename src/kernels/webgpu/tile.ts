@@ -2,6 +2,7 @@ import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {each} from '../shader_text.js';
 import {failForHead} from './device_limits.js';
 import {headVectors, readRow} from './program.js';
+import {noScores} from './softmax_state.js';
 
 /**
  * A tile of scores: `queries` rows by `keys` columns, computed by a workgroup of `threadsX * threadsY` invocations.
@@ -108,9 +109,7 @@ const columns = ${tile.columns};
 const tileQueries = ${tileQueries(tile)};
 const tileKeys = ${tileKeys(tile)};
 const headVectors = ${headVectors(headDim)};
-const rowStride = ${rowStride(headDim)};
-// Score of a key that a row must not see; finite, because WGSL need not support infinities.
-const masked = -3.4e38f;
+const rowStride = ${rowStride(headDim)};${noScores}
 
 var<workgroup> queryTile : array<vec4<f32>, ${tileQueries(tile) * rowStride(headDim)}>;
 var<workgroup> keyTile : array<vec4<f32>, ${tileKeys(tile) * rowStride(headDim)}>;

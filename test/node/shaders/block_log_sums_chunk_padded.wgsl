@@ -33,6 +33,8 @@ const headVectors = 16;
 const rowStride = 17;
 // Score of a key that a row must not see; finite, because WGSL need not support infinities.
 const masked = -3.4e38f;
+// Where the maximum of a row starts: so far above it that a masked score has no weight, also in a row without others.
+const lowest = -1e38f;
 
 var<workgroup> queryTile : array<vec4<f32>, 544>;
 var<workgroup> keyTile : array<vec4<f32>, 544>;
@@ -139,8 +141,6 @@ fn tileScores(x : i32, y : i32) -> array<array<f32, columns>, rows> {
   return scores;
 }
 fn readKey(row : i32, vector : i32) -> vec4<f32> { return key[row * 16 + vector]; }
-// Where a maximum starts: so far above a masked score that it has no weight.
-const lowest = -1e38f;
 // Query rows of the tile, -1 past the last; the last key position that each may see.
 var<workgroup> rowsOfTile : array<i32, tileQueries>;
 var<workgroup> partialMax : array<f32, 512>;

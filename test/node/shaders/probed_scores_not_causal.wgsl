@@ -25,8 +25,10 @@ fn summaryScore(byMean : vec4<f32>, byVariance : vec4<f32>, counts : vec4<f32>) 
 fn countOf(block : i32, end : i32) -> f32 {
   return f32(min(uniforms.blockSize, end - block * uniforms.blockSize));
 }
-// Log of nothing; finite, because WGSL need not support infinities.
+// Score of a key that a row must not see; finite, because WGSL need not support infinities.
 const masked = -3.4e38f;
+// Where the maximum of a row starts: so far above it that a masked score has no weight, also in a row without others.
+const lowest = -1e38f;
 // Column j of entry 4 v + f: dimension 4 v + j of the f-th four queries, scaled.
 var<workgroup> queries : array<mat4x4<f32>, 64>;
 // Key blocks that compete, and key blocks that the query block may see: [0, x) and [0, y). Whether the mean is known: z.
