@@ -50,6 +50,8 @@ export interface Command {
   out: string;
   /** Folder of the Markdown and the plots. */
   docs: string;
+  /** Keep the rows of the JSON file that is there, run what it lacks. */
+  continued: boolean;
   /** Write the report of the JSON file that is there, run nothing. */
   reportOnly: boolean;
 }
@@ -112,6 +114,7 @@ that costs and saves: JSON, tables and plots.
   --budget S           start no step after so many seconds
   --out DIR            folder of the JSON files (default build/experiments)
   --docs DIR           folder of the tables and plots (default docs/experiments)
+  --continue           sweeps: keep the rows of the JSON file that is there, run what it lacks
   --report             run nothing: tables and plots of the JSON file that is there
   --help               this text
 
@@ -132,7 +135,7 @@ const ACCEPTED = {
     out: text,
     docs: text,
   },
-  ...{report: flag, help: flag},
+  ...{continue: flag, report: flag, help: flag},
 };
 
 /** Reads the arguments; the error of a bad one says which and what is accepted. */
@@ -195,6 +198,7 @@ export function parseCommand(args: string[]): Command | 'help' {
     ),
     out: values.out ?? 'build/experiments',
     docs: values.docs ?? 'docs/experiments',
+    continued: values.continue ?? false,
     reportOnly: values.report ?? false,
   };
 }

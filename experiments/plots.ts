@@ -1,5 +1,6 @@
 import * as Plot from '@observablehq/plot';
 import {parseHTML} from 'linkedom';
+import {ANSWERED, answers, costsOf, paretoFront} from './pareto';
 import type {HeadRow, ProxyRow, Run, SweepRow, TunedRow} from './results';
 
 export interface DrawnPlot {
@@ -16,6 +17,7 @@ export function plots(run: Run): DrawnPlot[] {
   const add = (name: string, title: string, options: Plot.PlotOptions) =>
     drawn.push({name: `${experiment}-${name}`, title, svg: draw(title, options)});
   if (run.sweep) sweepPlots(experiment, run.sweep, add);
+  if (run.sweep && experiment === 'threshold') add('front', FRONT_TITLE, frontPlot(run.sweep));
   if (run.proxy) add('correlation', 'Rank correlation of key mass with the last query block', proxyPlot(run.proxy));
   if (run.heads) add('density', 'Blocks that hold the mass a head needs', headPlot(run.heads));
   if (run.tuned) add('error', 'Error on another book, over what was allowed', tunedPlot(run.tuned));
@@ -151,6 +153,54 @@ function candidatePlots(points: readonly Point[], add: Add): void {
       Plot.dot(first, {y: 'variant', fx: 'tokens', x: 'loss', fill: 'currentColor'}),
     ],
   });
+}
+
+const FRONT_TITLE = `Loss by time; filled: ${100 * ANSWERED}% of the questions answered, gray: their front`;
+
+/** Losses below this are drawn here: they are within the noise, some of them below zero. */
+const LEAST_LOSS = 1e-4;
+
+/** Loss by time; filled where the questions are answered, with the front of those. */
+function frontPlot(rows: readonly SweepRow[]): Plot.PlotOptions {
+  const points = rows
+    .filter(({variant}) => variant !== 'exact')
+    .map((row) => {
+      const {work, loss} = costsOf(row);
+      const rule = String(row.settings.rule);
+      const series = {tokens: row.length.toLocaleString('en'), rule, answers: answers(row)};
+      return {work, loss: Math.max(loss, LEAST_LOSS), ...series};
+    });
+  const lengths = [...new Set(points.map(({tokens}) => tokens))];
+  const front = lengths.flatMap((tokens) =>
+    paretoFront(
+      points.filter((point) => point.tokens === tokens && point.answers),
+      (point) => point,
+    ),
+  );
+  const timed = rows.some(({time}) => time !== undefined);
+  const channels = {x: 'work', y: 'loss', fx: 'tokens'} as const;
+  return {
+    x: {
+      type: 'log',
+      label: timed ? 'time, exact = 1' : 'density',
+      ticks: [0.2, 0.5, 1],
+      tickFormat: String,
+      grid: true,
+    },
+    y: {type: 'log', label: `nats above exact, ${LEAST_LOSS} at least`, tickFormat: String, grid: true},
+    fx: lengthScale(rows),
+    color: {legend: true},
+    marginLeft: 50,
+    marks: [
+      Plot.lineY(front, {...channels, stroke: 'lightgray', strokeWidth: 7}),
+      Plot.lineY(points, {...channels, stroke: 'rule', z: 'rule', sort: 'work', strokeOpacity: 0.4}),
+      Plot.dot(points, {...channels, stroke: 'rule', fill: 'white', r: 3}),
+      Plot.dot(
+        points.filter((point) => point.answers),
+        {...channels, fill: 'rule', r: 3.5},
+      ),
+    ],
+  };
 }
 
 /** Where a layer stands above 1, its options fail on a text that they were not tuned on. */

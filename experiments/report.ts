@@ -1,4 +1,5 @@
 import {short, table} from '../bench/table';
+import {ANSWERED, answers, costsOf, paretoFront} from './pareto';
 import type {HeadRow, ProxyRow, Run, SweepRow, TunedRow} from './results';
 import {type Estimate, mean} from './statistics';
 
@@ -19,7 +20,9 @@ export function report(run: Run): string {
   const sections = [
     `# ${TITLES[run.experiment] ?? run.experiment}`,
     `Written by \`${run.command}\`, ${run.date.slice(0, 10)}: ${run.host} on ${run.adapter}.`,
-    ...(run.sweep ? [SWEEP_TEXT, ...byLength(run.sweep, sweepTable)] : []),
+    ...(run.sweep
+      ? [SWEEP_TEXT, ...byLength(run.sweep, run.experiment === 'threshold' ? thresholdTable : sweepTable)]
+      : []),
     ...(run.sanity ? [sanityTable(run.sanity)] : []),
     ...(run.firstToken ? [firstTokenTable(run.firstToken)] : []),
     ...(run.proxy ? [PROXY_TEXT, ...byLength(run.proxy, proxyTable)] : []),
@@ -93,6 +96,21 @@ function sweepTable(rows: SweepRow[]): string {
             ]),
     ]),
   );
+}
+
+/** Rules and thresholds trade work for loss, so the table ends with those that are worth choosing. */
+function thresholdTable(rows: SweepRow[]): string {
+  const sparse = rows.filter(({variant}) => variant !== 'exact');
+  const work = sparse.some(({time}) => time !== undefined) ? 'time' : 'density';
+  const front = (of: readonly SweepRow[]) =>
+    paretoFront(of, costsOf)
+      .map(({variant}) => variant)
+      .join('; ') || 'none';
+  return [
+    sweepTable(rows),
+    `Pareto front of ${work} and loss: ${front(sparse)}.`,
+    `The same among those that answer ${100 * ANSWERED}% of the questions of each task: ${front(sparse.filter(answers))}.`,
+  ].join('\n\n');
 }
 
 function sanityTable(rows: NonNullable<Run['sanity']>): string {

@@ -7,6 +7,7 @@ import {proxy} from './cases/proxy';
 import {sanity} from './cases/sanity';
 import {blockSize, segmentSize, selection, threshold} from './cases/sweeps';
 import {tuner} from './cases/tuner';
+import {continueRun} from './continue_run';
 import {type ExperimentDevice, openDevice} from './device';
 import {Experimenter} from './experimenter';
 import {openSubject} from './measure/model';
@@ -36,10 +37,14 @@ async function main(): Promise<void> {
   }
   const packed = process.argv[1].endsWith('.mjs');
   const json = join(command.out, `${command.experiment}.json`);
-  if (command.reportOnly) {
-    if (!existsSync(json))
-      throw new Error(`--report: there is no ${json}; accepted: the --out folder of an earlier run`);
-  } else {
+  for (const [option, given] of [
+    ['--report', command.reportOnly],
+    ['--continue', command.continued],
+  ] as const) {
+    if (given && !existsSync(json))
+      throw new Error(`${option}: there is no ${json}; accepted: the --out folder of an earlier run`);
+  }
+  if (!command.reportOnly) {
     const device = await openDevice(command.backend);
     const line = [packed ? 'node build/gpu/experiments.mjs' : 'npm run experiments --', ...args].join(' ');
     await runExperiment(command, device, line, json);
@@ -59,13 +64,13 @@ async function main(): Promise<void> {
 }
 
 async function runExperiment(
-  {experiment, options, backend}: Command,
+  {experiment, options, backend, continued}: Command,
   device: ExperimentDevice,
   line: string,
   json: string,
 ): Promise<void> {
   const log = (text: string) => console.error(text);
-  const run: Run = {
+  const fresh: Run = {
     experiment,
     date: new Date().toISOString(),
     command: line,
@@ -75,6 +80,7 @@ async function runExperiment(
     skipped: [],
     errors: [],
   };
+  const run = continued ? continueRun(fresh, JSON.parse(readFileSync(json, 'utf8')) as Run, options) : fresh;
   log(`${run.host} on ${run.adapter}`);
   mkdirSync(dirname(json), {recursive: true});
   const save = (state: Run) => writeFileSync(json, `${JSON.stringify(state, undefined, 1)}\n`);

@@ -18,7 +18,8 @@ const TIMED_LAYERS = [1, 5];
 const TIMING_SECONDS = 0.15;
 
 /**
- * Reads the same prompts with exact attention and with each variant, length by length.
+ * Reads the same prompts with exact attention and with each variant, length by length. Variants that the run has rows of are
+ * left out.
  *
  * @param variantsOf the variants at a length, made when it comes, from the prompts there.
  * @param timed whether the time of attention says something: not where stages are chains of tfjs ops.
@@ -33,17 +34,22 @@ export async function sweep(
     const prompts = options.tasks.flatMap((task) =>
       promptSet(subject.tokenizer, subject.books, task, length, options.questions),
     );
+    const done = (label: string) =>
+      experimenter.run.sweep?.some((row) => row.length === length && row.variant === label) ?? false;
+    let variants: SweptVariant[] = [];
+    await experimenter.step('sweep', `variants for ${length}`, async () => {
+      const all = await variantsOf(length, prompts);
+      variants = all.filter(({variant}) => !done(variant.label));
+      return [];
+    });
+    if (variants.length === 0) continue;
     const exact: Reading[] = [];
     await experimenter.step('sweep', `exact ${length}`, async () => {
       for (const prompt of prompts) exact.push(await readPrompt(subject, prompt, exactVariant));
+      if (done(exactVariant.label)) return [];
       return [summarise(length, {variant: exactVariant, settings: {}}, prompts, exact, exact)];
     });
     if (exact.length < prompts.length) continue;
-    let variants: SweptVariant[] = [];
-    await experimenter.step('sweep', `variants for ${length}`, async () => {
-      variants = await variantsOf(length, prompts);
-      return [];
-    });
     const timer = timed && options.timing ? device.timer : undefined;
     const captured = timer ? await captureLayers(subject, prompts[0].ids, TIMED_LAYERS) : [];
     for (const swept of variants) {

@@ -9,6 +9,7 @@ import {proxy, shareOfTopTenth} from '../../experiments/cases/proxy';
 import {sanity} from '../../experiments/cases/sanity';
 import {blockSize, segmentSize, selection, threshold} from '../../experiments/cases/sweeps';
 import {tuner} from '../../experiments/cases/tuner';
+import {continueRun} from '../../experiments/continue_run';
 import {Experimenter} from '../../experiments/experimenter';
 import {tokenLosses} from '../../experiments/measure/loss';
 import type {Subject} from '../../experiments/measure/model';
@@ -42,12 +43,13 @@ describe('experiments, end to end [cpu]', () => {
   });
   after(() => subject.model.dispose());
 
-  async function runCase(line: string): Promise<Run> {
+  async function runCase(line: string, earlier?: Run): Promise<Run> {
     const {experiment, options} = parseCommand(line.split(' ')) as Command;
-    const run: Run = {
+    const fresh: Run = {
       ...{experiment, date: '2026-11-24T00:00:00Z', command: line, host: 'a test', adapter: 'none'},
       ...{questions: options.questions, skipped: [], errors: []},
     };
+    const run = earlier ? continueRun(fresh, earlier, options) : fresh;
     const place = {log: () => {}, save: () => {}};
     const tensors = tf.memory().numTensors;
     const experimenter = new Experimenter(subject, {adapter: 'none', errors: []}, options, place, run);
@@ -101,6 +103,27 @@ describe('experiments, end to end [cpu]', () => {
       expect(density).to.be.within(0.1, 0.99);
       expect(lossDifference.value).not.to.equal(0);
     }
+  }).timeout(120_000);
+
+  it('a sweep that is continued keeps its rows and runs what it lacks', async () => {
+    const line = (thresholds: string, questions = 1) =>
+      `threshold --lengths 256 --questions ${questions} --thresholds ${thresholds} --segment-sizes 64 --block-sizes 32 --rules paper`;
+    const earlier = await runCase(line('0.7'));
+    const kept = structuredClone(earlier.sweep!);
+    const whole = await runCase(line('0.3,0.7'), earlier);
+    expect(whole.sweep!.slice(0, 2)).to.deep.equal(kept);
+    expect(whole.sweep!.slice(2).map(({variant}) => variant)).to.deep.equal(['τ 0.3, paper']);
+    // What is added is what a run at once has.
+    const [, low] = (await runCase(line('0.3'))).sweep!;
+    expect(whole.sweep![2]).to.deep.equal(low);
+    const {options} = parseCommand(line('0.7').split(' ')) as Command;
+    const refused = (changed: Partial<Run>) => () => continueRun({...whole, ...changed}, whole, options);
+    expect(refused({questions: 2})).to.throw('--continue: questions 2; accepted: 1, as in the earlier run');
+    expect(refused({adapter: 'other'})).to.throw('--continue: adapter other; accepted: none');
+    expect(() => continueRun(whole, whole, {...options, tasks: ['end', 'text-50']})).to.throw(
+      '--continue: tasks end,text-50',
+    );
+    expect(() => continueRun(whole, {...whole, sweep: []}, options)).to.throw('no rows of a sweep');
   }).timeout(120_000);
 
   it('segment and block sizes: blocks are never longer than a segment', async () => {

@@ -1,4 +1,5 @@
 import {expect} from 'chai';
+import {paretoFront} from '../../experiments/pareto';
 import {correlation, meanEstimate, rankCorrelation, wilson} from '../../experiments/statistics';
 
 describe('statistics of experiments', () => {
@@ -34,5 +35,17 @@ describe('statistics of experiments', () => {
     // Equal values share their rank: ranks 1, 2.5, 2.5, 4 against 1, 2, 3, 4.
     expect(rankCorrelation([1, 5, 5, 9], [1, 2, 3, 4])).to.be.closeTo(0.948683, 1e-6);
     expect(() => correlation([1], [1, 2])).to.throw('got 1 and 2 values');
+  });
+
+  it('the Pareto front leaves out what another beats', () => {
+    const rows = [
+      {name: 'slow and good', work: 3, loss: 0},
+      {name: 'beaten', work: 2, loss: 5},
+      {name: 'between', work: 2, loss: 1},
+      {name: 'beaten as well', work: 4, loss: 0},
+      {name: 'fast', work: 1, loss: 2},
+    ];
+    expect(paretoFront(rows, (row) => row).map(({name}) => name)).to.deep.equal(['fast', 'between', 'slow and good']);
+    expect(paretoFront([], (row) => row)).to.deep.equal([]);
   });
 });
