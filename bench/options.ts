@@ -8,6 +8,7 @@ export const GROUPS = [
   'ort',
   'composed',
   'captured',
+  'stacked',
   'synthetic',
   'decode',
   'gradient',
@@ -19,7 +20,16 @@ export const BACKENDS = ['webgpu', 'webgl'] as const;
 export type BackendName = (typeof BACKENDS)[number];
 
 /** ONNX Runtime runs in Node alone, and bytes are counted in the buffers of WebGPU. */
-const WEBGL_GROUPS: readonly Group[] = ['agreement', 'ours', 'composed', 'captured', 'synthetic', 'decode', 'gradient'];
+const WEBGL_GROUPS: readonly Group[] = [
+  'agreement',
+  'ours',
+  'composed',
+  'captured',
+  'stacked',
+  'synthetic',
+  'decode',
+  'gradient',
+];
 
 /** What the cases need to know; passed into the browser as it is. */
 export interface CaseOptions {

@@ -33,11 +33,12 @@ export type Stage = (typeof STAGES)[number];
 /** Block-sparse against exact attention, both ours, on one set of inputs. */
 export interface SparseResult {
   kind: 'sparse';
-  data: 'captured' | 'synthetic';
+  /** `stacked`: the heads of several captured layers in one call. */
+  data: 'captured' | 'stacked' | 'synthetic';
   shape: string;
   /** Tokens. */
   length: number;
-  /** Layer of the model, from 0; 0 where the data are synthetic. */
+  /** Layer of the model, from 0; 0 where the data are of several, or synthetic. */
   layer: number;
   precision: string;
   threshold: number;

@@ -9,6 +9,10 @@ const DATA = {
     '### Captured',
     'Query, key and value of `demo/public/model` reading `demo/public/books/dubliners.txt`: the median over layers, and the smallest and largest layer.',
   ],
+  stacked: [
+    '### Stacked',
+    'What `demo/public/model` computes reading `demo/public/books/dubliners.txt`, the heads of its layers (`--layers`) in one call, as in a layer of a larger model.',
+  ],
   synthetic: [
     '### Synthetic',
     'A seeded generator of sinks, verticals, slashes, neighbourhood and topics (`bench/synthetic_attention.ts`).',
@@ -21,7 +25,7 @@ const OVERHEAD: readonly Stage[] = ['permute', 'score', 'select', 'other'];
 export function sparseTables(results: SparseResult[], backend: BackendName): string[] {
   if (results.length === 0) return [];
   const {sparse, column} = CLOCK_TEXTS[backend];
-  const sections = (['captured', 'synthetic'] as const).flatMap((data) => {
+  const sections = (['captured', 'stacked', 'synthetic'] as const).flatMap((data) => {
     const own = results.filter((result) => result.data === data);
     return own.length === 0 ? [] : [...DATA[data], summary(own, column), ...programs(own, column)];
   });
@@ -48,7 +52,8 @@ function summary(results: SparseResult[], gpuColumn: string): string {
   const rows = grouped(results, ({shape, length, precision, threshold}) =>
     [shape, length, precision, threshold].join(),
   ).map((group) => {
-    const {shape, length, precision, threshold} = group[0];
+    const {data, shape, length, precision, threshold} = group[0];
+    const layers = data === 'captured' ? group.map(({layer}) => layer).join(' ') : '';
     const over = (value: (result: SparseResult) => number | undefined, format: (value: number) => string) => {
       const values = group.map(value).filter((x) => x !== undefined);
       if (values.length === 0) return '';
@@ -58,7 +63,7 @@ function summary(results: SparseResult[], gpuColumn: string): string {
     const percent = (share: number) => `${(100 * share).toFixed(1)}%`;
     const times = (ratio: number) => `${ratio.toFixed(2)}×`;
     return [
-      ...[shape, length.toLocaleString('en'), precision, String(threshold), group.map(({layer}) => layer).join(' ')],
+      ...[shape, length.toLocaleString('en'), precision, String(threshold), layers],
       over(
         ({density}) => density,
         (x) => x.toFixed(3),

@@ -8,7 +8,7 @@ import {timeComposed, timeOnnx, timeOurs} from './exact_cases';
 import {timeDecoding} from './decode_cases';
 import {timeGradients} from './gradient_cases';
 import {measureMemory} from './memory_cases';
-import {timeCaptured, timeSynthetic} from './sparse_cases';
+import {timeCaptured, timeStacked, timeSynthetic} from './sparse_cases';
 
 const GROUP_CASES: Record<Group, (runner: CaseRunner) => Promise<void>> = {
   agreement: compareOutputs,
@@ -16,6 +16,7 @@ const GROUP_CASES: Record<Group, (runner: CaseRunner) => Promise<void>> = {
   ort: timeOnnx,
   composed: timeComposed,
   captured: timeCaptured,
+  stacked: timeStacked,
   synthetic: timeSynthetic,
   decode: timeDecoding,
   gradient: timeGradients,

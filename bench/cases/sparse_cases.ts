@@ -1,3 +1,4 @@
+import {concat} from '@tensorflow/tfjs-core';
 import {pbsAttention, pbsAttentionDensity, pbsAttentionPlan} from '../../src/index';
 import {timeCalls} from '../call_timing';
 import {type Inputs, LONGEST_CAPTURE, openReader} from '../captured_attention';
@@ -12,15 +13,46 @@ import type {CaseRunner} from './case_runner';
 import {disposeInputs, uploadInputs} from './inputs';
 
 const CAPTURED_LENGTHS = [4096, 8192, 16_384];
+const STACKED_LENGTHS = [2048, 4096, 8192];
 const SYNTHETIC_LENGTHS = [32_768, 65_536, 131_072];
 const SYNTHETIC_SHAPE: HeadShape = {heads: 8, keyValueHeads: 8, headDim: 64};
 
 /** Longest output that is read back to compare it. */
 const LONGEST_COMPARED = 16_384;
 
-export async function timeCaptured(runner: CaseRunner): Promise<void> {
+/** Each layer of the model by itself. */
+export function timeCaptured(runner: CaseRunner): Promise<void> {
+  return withCaptures(runner, CAPTURED_LENGTHS, async (captured) => {
+    for (const layer of runner.options.layers.filter((index) => index < captured.length)) {
+      await timeBoth(runner, captured[layer], 'captured', layer);
+    }
+  });
+}
+
+/** The layers' heads in one call: what a layer of a larger model is to the device. */
+export function timeStacked(runner: CaseRunner): Promise<void> {
+  return withCaptures(runner, STACKED_LENGTHS, async (captured) => {
+    const layers = captured.filter((_, index) => runner.options.layers.includes(index));
+    if (layers.length === 0) return;
+    const stack = (part: keyof Inputs) =>
+      concat(
+        layers.map((inputs) => inputs[part]),
+        1,
+      );
+    const stacked = {query: stack('query'), key: stack('key'), value: stack('value')};
+    await timeBoth(runner, stacked, 'stacked', 0);
+    disposeInputs(stacked);
+  });
+}
+
+/** Runs `body` on what the layers of the model see, length by length. */
+async function withCaptures(
+  runner: CaseRunner,
+  defaultLengths: number[],
+  body: (captured: Inputs[]) => Promise<void>,
+): Promise<void> {
   const {options, place} = runner;
-  const lengths = (options.lengths ?? CAPTURED_LENGTHS).filter((length) => length <= LONGEST_CAPTURE);
+  const lengths = (options.lengths ?? defaultLengths).filter((length) => length <= LONGEST_CAPTURE);
   if (lengths.length === 0) return;
   const reader = await openReader(place.readFile);
   for (const length of lengths) {
@@ -29,9 +61,7 @@ export async function timeCaptured(runner: CaseRunner): Promise<void> {
       captured = await reader.capture(length);
       return [];
     });
-    for (const layer of options.layers.filter((index) => index < captured.length)) {
-      await timeBoth(runner, captured[layer], 'captured', layer);
-    }
+    await body(captured);
     captured.forEach(disposeInputs);
   }
   reader.dispose();
@@ -47,7 +77,7 @@ export async function timeSynthetic(runner: CaseRunner): Promise<void> {
   }
 }
 
-async function timeBoth(runner: CaseRunner, inputs: Inputs, data: 'captured' | 'synthetic', layer: number) {
+async function timeBoth(runner: CaseRunner, inputs: Inputs, data: SparseResult['data'], layer: number) {
   const length = inputs.query.shape[2];
   for (const precision of runner.device.precisions) {
     const name = `${data} ${length}${data === 'captured' ? ` layer ${layer}` : ''} ${precision}`;
@@ -64,7 +94,7 @@ async function compare(
   runner: CaseRunner,
   inputs: Inputs,
   precision: Precision,
-  data: 'captured' | 'synthetic',
+  data: SparseResult['data'],
   layer: number,
 ): Promise<SparseResult> {
   const {options, device} = runner;
