@@ -10,10 +10,16 @@ export function costsOf({density, lossDifference, time}: SweepRow): Costs {
   return {work: time ? time.sparse / time.exact : density, loss: lossDifference.value};
 }
 
-/** Share of the questions of each task that a row must answer to be worth choosing. */
+/** Share of exact attention's right answers, in each task, that a row must give to be worth choosing. */
 export const ANSWERED = 0.95;
 
-export const answers = ({needle}: SweepRow) => Object.values(needle).every(({share}) => share.value >= ANSWERED);
+/** @param rows the rows of its run, that of exact attention at its length among them. */
+export function answers({length, needle}: SweepRow, rows: readonly SweepRow[]): boolean {
+  const exact = rows.find((row) => row.length === length && row.variant === 'exact');
+  return Object.entries(exact?.needle ?? {}).every(
+    ([task, {correct}]) => (needle[task as keyof typeof needle]?.correct ?? 0) >= ANSWERED * correct,
+  );
+}
 
 /** The rows that no other row beats in one cost without being worse in the other, from the least work to the most. */
 export function paretoFront<Row>(rows: readonly Row[], costs: (row: Row) => Costs): Row[] {

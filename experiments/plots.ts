@@ -99,7 +99,8 @@ function sweepPlots(experiment: string, rows: readonly SweepRow[], add: Add): vo
   });
   add('needle', 'Questions answered', {
     ...common,
-    y: {label: 'share', domain: [0, 1], grid: true},
+    y: {label: 'share', domain: [0, 1], ticks: 2, grid: true},
+    height: Math.max(320, 80 + 70 * tasks.length),
     marks: marks(points, 'needle', 'needleLow', 'needleHigh', byTask),
   });
   if (setting !== undefined) {
@@ -155,19 +156,19 @@ function candidatePlots(points: readonly Point[], add: Add): void {
   });
 }
 
-const FRONT_TITLE = `Loss by time; filled: ${100 * ANSWERED}% of the questions answered, gray: their front`;
+const FRONT_TITLE = `Loss by time; filled: ${100 * ANSWERED}% of exact attention's answers, gray: their front`;
 
 /** Losses below this are drawn here: they are within the noise, some of them below zero. */
 const LEAST_LOSS = 1e-4;
 
-/** Loss by time; filled where the questions are answered, with the front of those. */
+/** Loss by time; filled where questions are answered as by exact attention, with the front of those. */
 function frontPlot(rows: readonly SweepRow[]): Plot.PlotOptions {
   const points = rows
     .filter(({variant}) => variant !== 'exact')
     .map((row) => {
       const {work, loss} = costsOf(row);
       const rule = String(row.settings.rule);
-      const series = {tokens: row.length.toLocaleString('en'), rule, answers: answers(row)};
+      const series = {tokens: row.length.toLocaleString('en'), rule, answers: answers(row, rows)};
       return {work, loss: Math.max(loss, LEAST_LOSS), ...series};
     });
   const lengths = [...new Set(points.map(({tokens}) => tokens))];

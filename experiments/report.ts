@@ -109,7 +109,7 @@ function thresholdTable(rows: SweepRow[]): string {
   return [
     sweepTable(rows),
     `Pareto front of ${work} and loss: ${front(sparse)}.`,
-    `The same among those that answer ${100 * ANSWERED}% of the questions of each task: ${front(sparse.filter(answers))}.`,
+    `The same among those that answer ${100 * ANSWERED}% of what exact attention answers, in each task: ${front(sparse.filter((row) => answers(row, rows)))}.`,
   ].join('\n\n');
 }
 

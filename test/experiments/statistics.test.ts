@@ -1,5 +1,6 @@
 import {expect} from 'chai';
-import {paretoFront} from '../../experiments/pareto';
+import {answers, paretoFront} from '../../experiments/pareto';
+import type {SweepRow} from '../../experiments/results';
 import {correlation, meanEstimate, rankCorrelation, wilson} from '../../experiments/statistics';
 
 describe('statistics of experiments', () => {
@@ -47,5 +48,13 @@ describe('statistics of experiments', () => {
     ];
     expect(paretoFront(rows, (row) => row).map(({name}) => name)).to.deep.equal(['fast', 'between', 'slow and good']);
     expect(paretoFront([], (row) => row)).to.deep.equal([]);
+  });
+
+  it('a row answers if it gives 95% of the answers of exact attention, in each task', () => {
+    const row = (variant: string, end: number, border: number, length = 512) =>
+      ({length, variant, needle: {end: {correct: end}, border: {correct: border}}}) as unknown as SweepRow;
+    // What exact attention does not answer is not asked of the others; that of another length does not count.
+    const rows = [row('exact', 40, 40, 256), row('exact', 40, 10), row('a', 38, 11), row('b', 37, 10), row('c', 40, 9)];
+    expect(rows.slice(2).map((x) => answers(x, rows))).to.deep.equal([true, false, false]);
   });
 });
