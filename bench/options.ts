@@ -20,16 +20,7 @@ export const BACKENDS = ['webgpu', 'webgl'] as const;
 export type BackendName = (typeof BACKENDS)[number];
 
 /** ONNX Runtime runs in Node alone, and bytes are counted in the buffers of WebGPU. */
-const WEBGL_GROUPS: readonly Group[] = [
-  'agreement',
-  'ours',
-  'composed',
-  'captured',
-  'stacked',
-  'synthetic',
-  'decode',
-  'gradient',
-];
+const WEBGL_GROUPS: readonly Group[] = GROUPS.filter((group) => group !== 'ort' && group !== 'memory');
 
 /** What the cases need to know; passed into the browser as it is. */
 export interface CaseOptions {
