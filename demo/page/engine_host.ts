@@ -1,4 +1,4 @@
-import {wrap, type Remote} from 'comlink';
+import {proxy, wrap, type Remote} from 'comlink';
 import type {Engine} from '../engine/protocol';
 import {CRASH} from './failures';
 
@@ -54,6 +54,27 @@ export class EngineHost {
     if (this.current === undefined || generation !== this.generation)
       throw namedError('AbortError', 'there is no engine');
     return Promise.race([use(this.current.engine), this.current.ended]);
+  }
+
+  /**
+   * A call that tells how it goes. Its events come through a port of their own, which the browser may serve after that of
+   * the answer: an event that comes after the answer is dropped.
+   *
+   * @throws as `call` does.
+   */
+  async follow<Event, T>(
+    use: (engine: Remote<Engine>, onEvent: (event: Event) => void) => Promise<T>,
+    onEvent: (event: Event) => void,
+  ): Promise<T> {
+    let answered = false;
+    const onEventBefore = proxy((event: Event) => {
+      if (!answered) onEvent(event);
+    });
+    try {
+      return await this.call((engine) => use(engine, onEventBefore));
+    } finally {
+      answered = true;
+    }
   }
 }
 

@@ -1,4 +1,3 @@
-import {proxy} from 'comlink';
 import type {BackendName} from '../backend_names';
 import type {LoadProgress, Machine, ModelInfo, ModelSource} from '../engine/protocol';
 import type {EngineHost} from './engine_host';
@@ -29,7 +28,7 @@ export class EngineSession {
   private last: Promise<void> = Promise.resolve();
 
   constructor(
-    private readonly host: Pick<EngineHost, 'isOpen' | 'open' | 'close' | 'call'>,
+    private readonly host: Pick<EngineHost, 'isOpen' | 'open' | 'close' | 'call' | 'follow'>,
     readonly wish: Wish,
     private readonly events: SessionEvents,
   ) {}
@@ -78,8 +77,10 @@ export class EngineSession {
     if (model === this.loaded.model) return;
     this.events.onStep('Loading the model');
     try {
-      const onProgress = proxy((progress: LoadProgress) => this.events.onStep('Loading the model', progress));
-      this.model = await this.host.call((engine) => engine.loadModel(model, onProgress));
+      this.model = await this.host.follow<LoadProgress, ModelInfo>(
+        (engine, onProgress) => engine.loadModel(model, onProgress),
+        (progress) => this.events.onStep('Loading the model', progress),
+      );
     } catch (error) {
       // The one before is still there, and what could not be read would fail again.
       const isRefused = (error as Error).name === 'CheckpointError' && this.wish.model === model;

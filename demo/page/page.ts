@@ -1,4 +1,3 @@
-import {proxy} from 'comlink';
 import type {Preview, RunEvent, RunResult} from '../engine/protocol';
 import {BlocksView} from './blocks_view';
 import {byId, debounce, element} from './dom';
@@ -181,7 +180,7 @@ export function startPage(createWorker: () => Worker): void {
     );
     let words = '';
     try {
-      const result = await host.call((engine) => engine.run(request, proxy(showEvent)));
+      const result = await host.follow((engine, onEvent) => engine.run(request, onEvent), showEvent);
       cards.finish(result);
       times.add(timingOf(request, result, machine, `${model.architecture}, ${model.parameters} parameters`));
       showBlocks(result, model.layers);

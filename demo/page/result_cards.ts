@@ -46,7 +46,10 @@ export class ResultCards {
     if (attention === 'exact') this.wait('pbs', 'Reading…');
   }
 
+  /** Shows the answers of the result, whose events may not have come. */
   finish(result: RunResult): void {
+    this.showAnswer('exact', result.exact);
+    this.showAnswer('pbs', result.pbs);
     byId('speed-up').textContent = describeSpeedUp(result);
     this.bodies.pbs.querySelector('dl')?.append(...termOf('Blocks kept', formatPercent(result.kept.density)));
   }

@@ -10,7 +10,7 @@ import {findChromium, softwareFlags} from '../browser';
 import {tinyConfig, tinyTensors, writeSafetensors} from '../model/tiny_checkpoint';
 import {DemoPage} from './demo_page';
 import {DemoServer} from './demo_server';
-import {breakableWebGL, breakableWebGPU, crash, noGraphics, noWebGPU} from './preludes';
+import {breakableWebGL, breakableWebGPU, crash, lateEvents, noGraphics, noWebGPU} from './preludes';
 
 /** A run over 512 tokens on a software adapter of two cores. */
 const RUN_MS = 400_000;
@@ -145,6 +145,17 @@ describe('the demo page in Chromium', function () {
     await shown.page.setInputFiles('#model-files', tinyCheckpoint());
     await shown.ready();
     expect(await shown.text('#failure')).to.equal('');
+  });
+
+  it('takes no notice of events that come after their answer', async () => {
+    const shown = await openTiny('backend=webgl&task=continue&tokens=2', lateEvents);
+    await shown.page.waitForTimeout(1000);
+    expect(await shown.text('#status')).to.equal('Ready.');
+    expect(await shown.ask(RUN_MS)).to.include('Done');
+    await shown.page.waitForTimeout(1000);
+    expect(await shown.text('#status')).to.include('Done');
+    expect(await shown.page.isVisible('#progress')).to.equal(false);
+    for (const card of ['#exact', '#pbs']) expect(await shown.text(card)).to.include('2 tokens');
   });
 
   it('says that a text is too short, and takes a longer one', async () => {

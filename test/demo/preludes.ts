@@ -32,3 +32,11 @@ export const breakableWebGL = `{
     for (const context of contexts) context.getExtension('WEBGL_lose_context').loseContext();
   };
 }`;
+
+/** A browser that serves a call's events half a second after its answer: they have ports of their own. */
+export const lateEvents = `{
+  const postMessage = MessagePort.prototype.postMessage;
+  MessagePort.prototype.postMessage = function (...args) {
+    setTimeout(() => postMessage.apply(this, args), 500);
+  };
+}`;

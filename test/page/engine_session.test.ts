@@ -31,6 +31,13 @@ class RecordedHost {
     return use(this.engine);
   }
 
+  follow<Event, T>(
+    use: (engine: Remote<Engine>, onEvent: (event: Event) => void) => Promise<T>,
+    onEvent: (event: Event) => void,
+  ): Promise<T> {
+    return use(this.engine, onEvent);
+  }
+
   private async note<T>(call: string, answer: T): Promise<T> {
     this.calls.push(call);
     await new Promise((resolve) => setTimeout(resolve));
