@@ -3,7 +3,8 @@ import type {Run} from './results';
 
 /**
  * A run that starts with the rows of an earlier one, so that a sweep longer than a machine is lent can be made in parts. Rows
- * are compared with each other, so both must ask the same questions on the same device.
+ * are compared with each other, so both must ask the same questions on the same device, with the same sizes where the name of a
+ * variant does not say them.
  *
  * @param run the new run, without rows.
  * @param earlier what the file of the earlier run says.
@@ -19,6 +20,11 @@ export function continueRun(run: Run, earlier: Run, {tasks}: Options): Run {
   refuse('experiment', run.experiment, earlier.experiment);
   refuse('questions', run.questions, earlier.questions);
   refuse('tasks', String(tasks), Object.keys(rows[0].needle).join());
+  const sizes = (of: number[] | undefined) => String(of ?? 'not said');
+  if (run.experiment !== 'segment-size') {
+    refuse('segment sizes', sizes(run.segmentSizes), sizes(earlier.segmentSizes));
+  }
+  if (run.experiment !== 'block-size') refuse('block sizes', sizes(run.blockSizes), sizes(earlier.blockSizes));
   refuse('adapter', run.adapter, earlier.adapter);
   refuse('host', run.host, earlier.host);
   if (earlier.errors.length > 0)

@@ -115,6 +115,9 @@ export interface Run extends Partial<Results> {
   host: string;
   adapter: string;
   questions: number;
+  /** Keys a segment and rows a block, as asked for. */
+  segmentSizes: number[];
+  blockSizes: number[];
   /** What was left out, and why. */
   skipped: string[];
   /** What the device reported meanwhile: results that came with it are worth nothing. */

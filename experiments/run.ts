@@ -77,6 +77,8 @@ async function runExperiment(
     host: `Node ${process.version}${backend === 'webgpu' ? ' with Dawn' : ''}`,
     adapter: device.adapter,
     questions: options.questions,
+    segmentSizes: options.segmentSizes,
+    blockSizes: options.blockSizes,
     skipped: [],
     errors: [],
   };

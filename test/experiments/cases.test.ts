@@ -48,6 +48,7 @@ describe('experiments, end to end [cpu]', () => {
     const fresh: Run = {
       ...{experiment, date: '2026-11-24T00:00:00Z', command: line, host: 'a test', adapter: 'none'},
       ...{questions: options.questions, skipped: [], errors: []},
+      ...{segmentSizes: options.segmentSizes, blockSizes: options.blockSizes},
     };
     const run = earlier ? continueRun(fresh, earlier, options) : fresh;
     const place = {log: () => {}, save: () => {}};
@@ -119,6 +120,13 @@ describe('experiments, end to end [cpu]', () => {
     const {options} = parseCommand(line('0.7').split(' ')) as Command;
     const refused = (changed: Partial<Run>) => () => continueRun({...whole, ...changed}, whole, options);
     expect(refused({questions: 2})).to.throw('--continue: questions 2; accepted: 1, as in the earlier run');
+    expect(refused({segmentSizes: [128]})).to.throw(
+      '--continue: segment sizes 128; accepted: 64, as in the earlier run',
+    );
+    expect(refused({blockSizes: [16]})).to.throw('--continue: block sizes 16; accepted: 32');
+    // There the variants vary, and say so.
+    const other = {...whole, experiment: 'segment-size'};
+    expect(continueRun({...other, segmentSizes: [128]}, other, options).sweep).to.equal(whole.sweep);
     expect(refused({adapter: 'other'})).to.throw('--continue: adapter other; accepted: none');
     expect(() => continueRun(whole, whole, {...options, tasks: ['end', 'text-50']})).to.throw(
       '--continue: tasks end,text-50',
