@@ -36,7 +36,7 @@ export interface BlockGeometry {
   /** Blocks of queries, and of keys: the last one may be partial. */
   queryBlocks: number;
   keyBlocks: number;
-  /** Keys in complete segments; the remainder keeps its order. */
+  /** Keys in complete segments that some query row sees to their end; the others keep their order. */
   permutedLength: number;
   /** Last query rows that stand for all others when keys are scored; `proxyRange` says which they are. */
   proxyRows: number;
@@ -49,18 +49,20 @@ export type BlockGrid = Pick<
 >;
 
 /**
- * @param attrs `queryOffset` is by default that of queries which end with the keys.
+ * @param attrs `queryOffset` is by default that of queries which end with the keys. `causal` counts for `permutedLength`.
  * @param value the key stands for it where a kernel has none.
  */
 export function blockGeometry(
   query: TensorInfo,
   key: TensorInfo,
-  attrs: Pick<PBSAttentionAttrs, 'blockSize' | 'segmentSize'> & {queryOffset?: number},
+  attrs: Pick<PBSAttentionAttrs, 'blockSize' | 'segmentSize'> & {queryOffset?: number; causal?: boolean},
   value: TensorInfo = key,
 ): BlockGeometry {
   const [batch, heads, queryLength, headDim] = query.shape;
   const [, keyValueHeads, keyLength] = key.shape;
-  const {blockSize, segmentSize, queryOffset = keyLength - queryLength} = attrs;
+  const {blockSize, segmentSize, queryOffset = keyLength - queryLength, causal = false} = attrs;
+  // A cache can hold room for keys that are yet to come: what proxy rows would pay to them says nothing.
+  const seenLength = causal ? queryOffset + queryLength : keyLength;
   return {
     batch,
     heads,
@@ -74,7 +76,7 @@ export function blockGeometry(
     segmentSize,
     queryBlocks: Math.ceil(queryLength / blockSize),
     keyBlocks: Math.ceil(keyLength / blockSize),
-    permutedLength: Math.floor(keyLength / segmentSize) * segmentSize,
+    permutedLength: Math.floor(seenLength / segmentSize) * segmentSize,
     proxyRows: Math.min(blockSize, queryLength),
   };
 }
@@ -113,6 +115,15 @@ export function visibleBlocks(geometry: BlockGrid, causal: boolean, queryBlock: 
   const lastRow = Math.min((queryBlock + 1) * blockSize, queryLength) - 1;
   const segments = Math.floor((queryOffset + lastRow) / segmentSize) + 1;
   return Math.min((segments * segmentSize) / blockSize, keyBlocks);
+}
+
+/** Most key blocks that do not compete for a query block: those of the segments that it stands in. */
+export function mostOwnBlocks(geometry: BlockGrid, causal: boolean): number {
+  let most = 0;
+  for (let queryBlock = 0; queryBlock < geometry.queryBlocks; ++queryBlock) {
+    most = Math.max(most, visibleBlocks(geometry, causal, queryBlock) - scoredBlocks(geometry, causal, queryBlock));
+  }
+  return most;
 }
 
 /** Whether query rows have positions among the keys: under a causal mask, and in self-attention without one. */

@@ -73,9 +73,6 @@ export function whyNot(layer: MultiHeadAttentionLayer): string | undefined {
   if (overridden) {
     return `its class overrides ${overridden}`;
   }
-  if (layer.valueDim !== layer.keyDim) {
-    return `valueDim ${layer.valueDim} with keyDim ${layer.keyDim}; pbsAttention takes one head dim`;
-  }
   const {attentionAxes} = layer;
   if (attentionAxes && (attentionAxes.length !== 1 || attentionAxes[0] !== 1)) {
     return `attentionAxes [${attentionAxes}]; pbsAttention attends over axis 1`;

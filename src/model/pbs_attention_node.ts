@@ -25,8 +25,8 @@ const attributes: Array<[option: keyof PBSAttentionSettings, attribute: string, 
 ];
 
 /**
- * Set on nodes that took the place of matMul, softmax and matMul: shapes that the kernels do not take (another key length,
- * another head dim of values, broadcast batches) are computed as before, because a graph does not tell them beforehand.
+ * Set on nodes that took the place of matMul, softmax and matMul: shapes that are not those of self-attention (another
+ * key length, another head dim of values, broadcast batches) are computed as before, because a graph does not tell them beforehand.
  */
 const composedFallback = 'composed_fallback';
 
@@ -81,7 +81,7 @@ function runNode({inputs, attrs}: GraphNode): Tensor {
   });
 }
 
-/** Whether the kernels take the shapes: one length, one head dim, no broadcast but that of one key and value head. */
+/** Whether the shapes are those of self-attention: one length, one head dim, no broadcast but that of one key and value head. */
 function areTaken({shape, rank}: Tensor, key: Tensor, value: Tensor): boolean {
   const isOneHead = rank === 4 && key.shape[1] === 1 && value.shape[1] === 1;
   return [key, value].every(

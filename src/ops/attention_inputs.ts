@@ -31,10 +31,11 @@ export function keyLengthsInput(op: string, options: AttentionOptions | undefine
 /** `mask`, if given. */
 export function maskInput(
   op: string,
-  {mask}: FlashAttentionOptions = {},
+  options: FlashAttentionOptions | undefined,
   query: Tensor4D,
   key: Tensor4D,
 ): NamedTensorMap {
+  const mask = options?.mask;
   if (mask === undefined) {
     return {};
   }

@@ -1,14 +1,15 @@
 import type {Tensor, Tensor3D, Tensor4D} from '@tensorflow/tfjs-core';
 import {
-  abs,
   cast,
   concat,
   div,
+  divNoNan,
+  equal,
   gather,
+  logicalNot,
   mul,
   pad,
   range,
-  relu,
   reshape,
   slice,
   sub,
@@ -51,8 +52,7 @@ export async function blockMass(
     for (let first = 0; first < keyBlocks; first += headDim) {
       parts.push(
         tidy(() => {
-          // Not compared and cast: on WebGPU, tfjs 4.22 leaves integers in what it casts, which a shader cannot read.
-          const oneHot = relu(sub(1, abs(sub(blockOf, range(first, first + headDim))))) as Tensor4D;
+          const oneHot = cast(equal(blockOf, range(first, first + headDim)), 'float32') as Tensor4D;
           const mass = flashAttention(query, keys, oneHot, options);
           const padded = pad(reshape(mass, [batch * heads, queryLength, headDim]), [
             [0, 0],
@@ -70,15 +70,20 @@ export async function blockMass(
 }
 
 /**
- * Share of the attention that the selected blocks hold, by head: float32 `[batch, heads]`, mean over the query rows.
+ * Share of the attention that the selected blocks hold, by head: float32 `[batch, heads]`, mean over the query rows that see
+ * a key; 1 where none does.
  *
  * @param mass what {@link blockMass} gave.
  * @param blockMask bool, of the same shape.
  */
 export function massOfKept(mass: Tensor4D, blockMask: Tensor4D, queryLength: number, blockSize: number): Tensor {
   return tidy(() => {
-    const kept = sum(mul(mass, cast(blockMask, 'float32')), 3);
-    return div(sum(mul(kept, rowsOfBlocks(queryLength, blockSize)), 2), queryLength);
+    const rows = rowsOfBlocks(queryLength, blockSize);
+    // Of a row that sees nothing there is no mass to lose.
+    const [all, lost] = [mass, mul(mass, cast(logicalNot(blockMask), 'float32'))].map((x) =>
+      sum(mul(sum(x, 3), rows), 2),
+    );
+    return sub(1, divNoNan(lost, all));
   });
 }
 

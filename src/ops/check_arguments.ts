@@ -4,6 +4,7 @@ import type {FlashAttentionAttrs, PBSAttentionAttrs, RegisteredKernel} from '../
 import {version} from '../version.js';
 import type {AttentionOptions, FlashAttentionOptions, PBSAttentionOptions, PBSAttentionSettings} from './options.js';
 import {defaultOptions} from './options.js';
+import type {PBSAttentionPlan} from './pbs_attention_plan.js';
 
 /** Options that belong to the tensors of a call. */
 const flashInputOptions = ['queryOffset', 'keyLengths', 'mask'] as const;
@@ -57,10 +58,30 @@ export function pbsAttentionAttrs(
 ): PBSAttentionAttrs {
   const takes = 'none: flashAttention takes masks, and keyLengths are for padded batches';
   check((options as FlashAttentionOptions | undefined)?.mask === undefined, op, 'mask', 'got one', takes);
-  const settings = pbsAttentionSettings(op, options, query.shape[3], inputOptions);
+  const sized = withPlanSizes(op, options, options?.plan);
+  const settings = pbsAttentionSettings(op, sized, query.shape[3], inputOptions);
   // Summaries would read the whole cache, of which a plan names the part to read.
   const remainder = options?.remainder ?? options?.plan === undefined;
   return {...settings, remainder, queryOffset: queryOffsetOf(op, options, settings.causal, query, key)};
+}
+
+/** The options with what the plan was made with, which they must not contradict. */
+export function withPlanSizes<Options extends PBSAttentionOptions>(
+  op: string,
+  options: Options | undefined,
+  plan: PBSAttentionPlan | undefined,
+): Options | undefined {
+  if (!plan?.sizes) {
+    return options;
+  }
+  const {blockSize, segmentSize, causal} = plan.sizes;
+  const sizes = {blockSize, segmentSize, causal};
+  for (const [name, size] of Object.entries(sizes)) {
+    const given = options?.[name as keyof typeof sizes];
+    const got = `got ${describe(given)} with a plan of ${size}`;
+    check(given === undefined || given === size, op, name, got, `${size}, also where it is not given`);
+  }
+  return {...options, ...sizes} as Options;
 }
 
 /** Position of the first query row, for the kernels: 0 without a causal mask. */

@@ -2,10 +2,19 @@ import type {Tensor3D, Tensor4D} from '@tensorflow/tfjs-core';
 import {concat, logicalOr, op, pad, slice, tensor3d, tensor4d} from '@tensorflow/tfjs-core';
 import {blockGeometry, scoredBlocks, visibleBlocks} from '../kernels/block_geometry.js';
 import {planInputs} from './attention_inputs.js';
-import {blockSizes, check, checkBoolean, checkTensors, describe, queryOffsetOf} from './check_arguments.js';
+import {
+  blockSizes,
+  check,
+  checkBoolean,
+  checkTensors,
+  describe,
+  queryOffsetOf,
+  withPlanSizes,
+} from './check_arguments.js';
 import type {PBSAttentionOptions} from './options.js';
 import {defaultOptions} from './options.js';
 import type {PBSAttentionPlan} from './pbs_attention_plan.js';
+import {planSizes} from './pbs_attention_plan.js';
 
 /**
  * The plan for the next query rows over a key/value cache that has grown: for decoding, where a plan of its own would cost
@@ -33,10 +42,10 @@ import type {PBSAttentionPlan} from './pbs_attention_plan.js';
  * @param plan of {@link pbsAttentionPlan} or of this function, for the same heads; it is left undisposed.
  * @param query float32 `[batch, heads, queryLength, headDim]`, the next rows. Its shape counts, not its values.
  * @param key float32 `[batch, keyValueHeads, keyLength, headDim]`, with the plan's keys first. Its shape counts.
- * @param options those of the plan; `blockSize`, `segmentSize`, `causal` and `queryOffset`, by default
- *     `keyLength - queryLength`, count.
- * @returns `keyIndices`, int32 `[batch, heads, keyLength]`, and `blockMask`, bool `[batch, heads, queryBlocks, keyBlocks]`. The
- *     caller disposes both.
+ * @param options `queryOffset`, by default `keyLength - queryLength`, counts; `blockSize`, `segmentSize` and `causal` are the
+ *     plan's, and needed where it does not say its `sizes`.
+ * @returns `keyIndices`, int32 `[batch, heads, keyLength]`, and `blockMask`, bool `[batch, heads, queryBlocks, keyBlocks]`, both
+ *     disposed by the caller; and `sizes`.
  * @throws Error if an argument is not of that form, the plan does not fit the options, or there are fewer keys than in it.
  * @function
  */
@@ -48,12 +57,13 @@ function extendPBSAttentionPlan_(
   plan: PBSAttentionPlan,
   query: Tensor4D,
   key: Tensor4D,
-  options?: Omit<PBSAttentionOptions, 'plan'>,
+  options?: Omit<PBSAttentionOptions, 'plan' | 'onReport'>,
 ): PBSAttentionPlan {
   const name = 'extendPBSAttentionPlan';
   checkTensors(name, query, key);
-  const sizes = blockSizes(name, options, ['queryOffset', 'keyLengths']);
-  const causal = options?.causal ?? defaultOptions.causal;
+  const sized = withPlanSizes(name, options, plan);
+  const sizes = blockSizes(name, sized, ['queryOffset', 'keyLengths']);
+  const causal = sized?.causal ?? defaultOptions.causal;
   checkBoolean(name, 'causal', causal);
   const queryOffset = queryOffsetOf(name, options, causal, query, key);
   const geometry = blockGeometry(query, key, {...sizes, queryOffset});
@@ -95,5 +105,5 @@ function extendPBSAttentionPlan_(
     [0, keyBlocks - plannedBlocks],
   ]);
   const blockMask = logicalOr(carried, tensor4d(always, [1, 1, queryBlocks, keyBlocks], 'bool')) as Tensor4D;
-  return {keyIndices, blockMask};
+  return {keyIndices, blockMask, sizes: planSizes({...sizes, causal, queryOffset}, query)};
 }

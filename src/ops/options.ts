@@ -84,13 +84,15 @@ export interface PBSAttentionSettings extends Pick<AttentionOptions, 'causal' | 
 export interface PBSAttentionOptions extends PBSAttentionSettings, AttentionOptions {
   /**
    * Attend by this plan, of {@link pbsAttentionPlan} or {@link extendPBSAttentionPlan}, instead of making one: each block of
-   * queries reads the blocks that the plan keeps for it. `threshold`, `permute`, `exactLastBlock` and `auto` change nothing
-   * then. For `pbsAttention` alone. Default: none.
+   * queries reads the blocks that the plan keeps for it. `blockSize`, `segmentSize` and `causal` are then the plan's (its
+   * `sizes`), and `threshold`, `permute`, `exactLastBlock`, `probeRows` and `auto` change nothing. For `pbsAttention` alone.
+   * Default: none.
    */
   plan?: PBSAttentionPlan;
   /**
    * Told what the call did, before `pbsAttention` returns: density, kept attention, the plan, and why exact attention ran.
-   * The receiver disposes the report. A call without it does nothing for it. For `pbsAttention` alone. Default: none.
+   * The receiver disposes the report; other tensors that it makes before it returns are freed with the call's own, unless it
+   * `keep`s them. A call without it does nothing for it. For `pbsAttention` alone. Default: none.
    */
   onReport?: (report: PBSAttentionReport) => void;
 }

@@ -48,8 +48,8 @@ import {reportOf} from './pbs_attention_report.js';
  *     `h` reads key head `h / (heads / keyValueHeads)` (grouped-query attention, no repeated keys needed).
  * @param value float32 `[batch, keyValueHeads, keyLength, valueDim]`.
  * @param options see {@link PBSAttentionOptions}: `blockSize = 128`, `segmentSize = 256`, `threshold = 0.9`,
- *     `causal = true`, `scale = 1 / sqrt(headDim)`, `permute = true`, `exactLastBlock = true`, `auto = true`,
- *     `queryOffset = keyLength - queryLength`; `keyLengths`, `plan`, `onReport`.
+ *     `causal = true`, `scale = 1 / sqrt(headDim)`, `permute = true`, `exactLastBlock = true`,
+ *     `probeRows = 8`, `remainder = true`, `auto = true`, `queryOffset = keyLength - queryLength`; `keyLengths`, `plan`, `onReport`.
  * @returns float32 `[batch, heads, queryLength, valueDim]`, rows in the order of the query; zeros in a row that sees no key.
  * @throws Error if a tensor or an option is not of that form, if the active backend has no kernel, or if the device
  *     cannot hold the tensors; nothing has been launched then.

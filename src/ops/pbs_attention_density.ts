@@ -1,6 +1,6 @@
 import {Tensor} from '@tensorflow/tfjs-core';
 import {visibleBlocks} from '../kernels/block_geometry.js';
-import {blockSizes, check, checkBoolean} from './check_arguments.js';
+import {blockSizes, check, checkBoolean, describe, withPlanSizes} from './check_arguments.js';
 import type {PBSAttentionOptions} from './options.js';
 import {defaultOptions} from './options.js';
 import type {PBSAttentionPlan} from './pbs_attention_plan.js';
@@ -11,53 +11,57 @@ import type {PBSAttentionPlan} from './pbs_attention_plan.js';
  *
  * ```js
  * const plan = pbsAttentionPlan(query, key, {threshold: 0.9});
- * const density = await pbsAttentionDensity(plan, {threshold: 0.9}); // 0.21: a fifth of the blocks is computed
+ * const density = await pbsAttentionDensity(plan); // 0.21: a fifth of the blocks is computed
  * ```
  *
- * A plan does not tell how many rows its last query block has: they are taken to end with the keys, or to fill the block.
- * Both are so but for a chunk with a partial last block and later keys; its last query block can count a segment too much.
  * Key lengths do not count: blocks of padding are visible.
  *
  * @param plan what {@link pbsAttentionPlan} or {@link extendPBSAttentionPlan} returned; it is left undisposed.
- * @param options the options that the plan was made with; `blockSize`, `segmentSize`, `causal` and `queryOffset` count. Unlike
- *     there, `queryOffset` is 0 by default, and needed under a causal mask where there are fewer blocks of queries than of
- *     keys.
+ * @param options for a plan that does not say its `sizes`: `blockSize`, `segmentSize`, `causal` and `queryOffset` that it was
+ *     made with. Unlike there, `queryOffset` is 0 by default, and needed under a causal mask where there are fewer queries than
+ *     keys; and the rows of the last query block are taken to end with the keys or to fill the block.
  * @returns a number above 0 and at most 1. The mask is read back from the backend, hence the promise.
  * @throws Error (rejects) if the plan does not fit the options.
  */
 export async function pbsAttentionDensity(plan: PBSAttentionPlan, options?: PBSAttentionOptions): Promise<number> {
   const op = 'pbsAttentionDensity';
-  const {blockSize, segmentSize} = blockSizes(op, options);
-  const causal = options?.causal ?? defaultOptions.causal;
+  const isPlan = plan?.keyIndices instanceof Tensor && plan.blockMask instanceof Tensor;
+  check(isPlan, op, 'plan', `got ${describe(plan)}`, 'what pbsAttentionPlan returned');
+  const sized = withPlanSizes(op, options, plan);
+  const {blockSize, segmentSize} = blockSizes(op, sized);
+  const causal = sized?.causal ?? defaultOptions.causal;
   checkBoolean(op, 'causal', causal);
-  const {keyIndices, blockMask} = plan;
-  const isPlan = keyIndices instanceof Tensor && blockMask instanceof Tensor;
-  check(isPlan, op, 'plan', 'got another object', 'what pbsAttentionPlan returned');
+  const {keyIndices, blockMask, sizes} = plan;
   const [batch, heads, queryBlocks, keyBlocks] = blockMask.shape;
   const keyLength = keyIndices.shape[2];
   const got = `got a mask [${blockMask.shape}] for ${keyLength} keys`;
   const fits = keyBlocks === Math.ceil(keyLength / blockSize);
   check(fits, op, 'plan', got, `a plan made with blockSize ${blockSize}`);
-  const {queryOffset = 0} = options ?? {};
-  const isWhole = !causal || options?.queryOffset !== undefined || queryBlocks === keyBlocks;
-  check(isWhole, op, 'queryOffset', `got none for a mask [${blockMask.shape}]`, 'the position of the first query row');
+  const given = options?.queryOffset ?? sizes?.queryOffset;
+  const isWhole = !causal || given !== undefined || queryBlocks === keyBlocks;
+  const takes = 'the position of the first query row';
+  check(isWhole, op, 'queryOffset', `got none for a mask [${blockMask.shape}]`, takes);
+  const queryOffset = given ?? 0;
   const isPosition = Number.isSafeInteger(queryOffset) && queryOffset >= 0 && queryOffset < keyLength;
   check(
     isPosition,
     op,
     'queryOffset',
-    `got ${queryOffset} for ${keyLength} keys`,
+    `got ${describe(queryOffset)} for ${keyLength} keys`,
     'an integer below the number of keys',
   );
-  const queryLength = Math.min(queryBlocks * blockSize, keyLength - queryOffset);
+  const queryLength = sizes?.queryLength ?? Math.min(queryBlocks * blockSize, keyLength - queryOffset);
   const grid = {blockSize, segmentSize, queryLength, queryOffset, queryBlocks, keyBlocks};
+  const mask = await blockMask.data();
   let visible = 0;
-  for (let queryBlock = 0; queryBlock < queryBlocks; ++queryBlock) {
-    visible += visibleBlocks(grid, causal, queryBlock);
-  }
   let selected = 0;
-  for (const kept of await blockMask.data()) {
-    selected += kept;
+  for (let row = 0; row < batch * heads * queryBlocks; ++row) {
+    const rowVisible = visibleBlocks(grid, causal, row % queryBlocks);
+    visible += rowVisible;
+    // An extended plan can carry blocks that lie after its rows, and nobody attends to them.
+    for (let block = 0; block < rowVisible; ++block) {
+      selected += mask[row * keyBlocks + block];
+    }
   }
-  return selected / (batch * heads * visible);
+  return selected / visible;
 }

@@ -1,9 +1,21 @@
-import type {NamedAttrMap, NamedTensorMap, Tensor3D, Tensor4D} from '@tensorflow/tfjs-core';
+import type {NamedAttrMap, NamedTensorMap, Tensor, Tensor3D, Tensor4D} from '@tensorflow/tfjs-core';
 import {engine, op} from '@tensorflow/tfjs-core';
+import type {PBSAttentionAttrs} from '../kernels/attention_kernels.js';
 import {PBSAttentionPlan as PBSAttentionPlanKernel} from '../kernels/attention_kernels.js';
 import {keyLengthsInput} from './attention_inputs.js';
 import {checkBackend, checkTensors, pbsAttentionAttrs} from './check_arguments.js';
 import type {PBSAttentionOptions} from './options.js';
+
+/** How queries and keys were cut for a plan. */
+export interface PBSAttentionPlanSizes {
+  blockSize: number;
+  segmentSize: number;
+  causal: boolean;
+  /** Position of the first query row among the keys. */
+  queryOffset: number;
+  /** Rows of the query. */
+  queryLength: number;
+}
 
 /** What `pbsAttention` does with the same query, key and options and `auto` false. */
 export interface PBSAttentionPlan {
@@ -11,6 +23,11 @@ export interface PBSAttentionPlan {
   keyIndices: Tensor3D;
   /** bool `[batch, heads, queryBlocks, keyBlocks]`: the blocks of permuted keys that each block of queries attends to. */
   blockMask: Tensor4D;
+  /**
+   * How queries and keys were cut: calls by the plan take `blockSize`, `segmentSize` and `causal` from here, and refuse others.
+   * Where it is missing, as in a plan put together by hand, they must be given as they were.
+   */
+  sizes?: PBSAttentionPlanSizes;
 }
 
 /**
@@ -25,8 +42,8 @@ export interface PBSAttentionPlan {
  * @param key float32 `[batch, keyValueHeads, keyLength, headDim]`; `heads` is a multiple of `keyValueHeads`.
  * @param options see {@link PBSAttentionOptions}; all but `plan`.
  * @returns `keyIndices`, int32 `[batch, heads, keyLength]`, and `blockMask`, bool `[batch, heads, queryBlocks, keyBlocks]`
- *     with as many blocks as `queryLength` and `keyLength` have blocks of `blockSize`, the last maybe partial. The caller
- *     disposes both.
+ *     with as many blocks as `queryLength` and `keyLength` have blocks of `blockSize`, the last maybe partial, both disposed by
+ *     the caller; and `sizes`.
  * @throws Error as {@link pbsAttention} does.
  * @function
  */
@@ -47,5 +64,18 @@ function pbsAttentionPlan_(
     ...attrs,
     withMass: false,
   } as NamedAttrMap) as unknown as [Tensor3D, Tensor4D];
-  return {keyIndices, blockMask};
+  return {keyIndices, blockMask, sizes: planSizes(attrs, query)};
+}
+
+/** The sizes of a plan that is made with these attributes. */
+export function planSizes(
+  {
+    blockSize,
+    segmentSize,
+    causal,
+    queryOffset,
+  }: Pick<PBSAttentionAttrs, 'blockSize' | 'segmentSize' | 'causal' | 'queryOffset'>,
+  query: Tensor,
+): PBSAttentionPlanSizes {
+  return {blockSize, segmentSize, causal, queryOffset, queryLength: query.shape[2]!};
 }

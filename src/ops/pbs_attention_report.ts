@@ -8,9 +8,9 @@ import type {ExactReason} from '../kernels/cost_model.js';
 import {whyExact} from '../kernels/cost_model.js';
 import {blockMass, massOfKept} from './block_mass.js';
 import {check} from './check_arguments.js';
-import type {PBSAttentionOptions} from './options.js';
 import {pbsAttentionDensity} from './pbs_attention_density.js';
 import type {PBSAttentionPlan} from './pbs_attention_plan.js';
+import {planSizes} from './pbs_attention_plan.js';
 
 const op = 'pbsAttention';
 
@@ -52,7 +52,7 @@ export function reportOf(inputs: NamedTensorMap, attrs: PBSAttentionAttrs): PBSA
   const [keyIndices, blockMask, mass] = given
     ? [clone(inputs.keyIndices), clone(inputs.blockMask)]
     : planWithMass(inputs, attrs, exactReason !== undefined);
-  const plan = {keyIndices, blockMask} as PBSAttentionPlan;
+  const plan = {keyIndices, blockMask, sizes: planSizes(attrs, inputs.query)} as PBSAttentionPlan;
   const {query, key, keyLengths} = inputs as {query: Tensor4D; key: Tensor4D; keyLengths?: Tensor1D};
   const held = {query: clone(query), key: clone(key), ...(keyLengths && {keyLengths: clone(keyLengths)})};
   // In an op or a tidy, whose end they outlive.
@@ -60,7 +60,7 @@ export function reportOf(inputs: NamedTensorMap, attrs: PBSAttentionAttrs): PBSA
   return {
     exactReason,
     plan,
-    density: () => pbsAttentionDensity(plan, sizesOf(attrs)),
+    density: () => pbsAttentionDensity(plan),
     keptMass: async () => {
       const takes = 'a call that made its own plan; exactKeptMass() measures this one';
       check(mass !== undefined, op, 'keptMass', 'got a call by a given plan', takes);
@@ -77,8 +77,8 @@ export function reportOf(inputs: NamedTensorMap, attrs: PBSAttentionAttrs): PBSA
 }
 
 function exactReasonOf({query, key, value}: NamedTensorMap, attrs: PBSAttentionAttrs): ExactReason | undefined {
-  const headDim = query.shape[3]!;
-  return whyExact(blockGeometry(query, key, attrs, value), attrs, backendCosts(headDim, attrs.precision));
+  const geometry = blockGeometry(query, key, attrs, value);
+  return whyExact(geometry, attrs, backendCosts(geometry, attrs.precision));
 }
 
 /** Key indices, block mask and what selection expects the blocks to keep. */
@@ -97,16 +97,13 @@ async function exactMass(
 ): Promise<number> {
   const options = {causal, scale, queryOffset, ...(keyLengths && {keyLengths})};
   const exact = await blockMass(query, key, keyIndices, blockSize, options);
-  const kept = massOfKept(exact, blockMask, query.shape[2], blockSize);
+  let kept;
   try {
+    kept = massOfKept(exact, blockMask, query.shape[2], blockSize);
     return mean(await kept.data());
   } finally {
-    dispose([exact, kept]);
+    dispose([exact, ...(kept ? [kept] : [])]);
   }
-}
-
-function sizesOf({blockSize, segmentSize, causal, queryOffset}: PBSAttentionAttrs): PBSAttentionOptions {
-  return {blockSize, segmentSize, causal, queryOffset};
 }
 
 function mean(values: ArrayLike<number>): number {

@@ -1,7 +1,10 @@
 import type {Tensor4D} from '@tensorflow/tfjs-core';
 import {clone, dispose, keep} from '@tensorflow/tfjs-core';
+import {check, describe} from '../ops/check_arguments.js';
 import {flashAttention} from '../ops/flash_attention.js';
 import type {FlashAttentionOptions} from '../ops/options.js';
+
+const op = 'collectAttentionSamples';
 
 /** What a layer attends with: query, key and value as {@link pbsAttention} takes them. */
 export interface AttentionSample {
@@ -9,13 +12,17 @@ export interface AttentionSample {
   query: Tensor4D;
   /** float32 `[batch, keyValueHeads, length, headDim]`. */
   key: Tensor4D;
-  /** float32, shaped as `key`. */
+  /** float32 `[batch, keyValueHeads, length, valueDim]`. */
   value: Tensor4D;
+  /** Whether the layer attends causally, and its scale, where the tuner's options do not say so. Default: {@link pbsAttention}'s. */
+  causal?: boolean;
+  scale?: number;
 }
 
 /** Exact attention that remembers what it was called with. */
 export interface AttentionSampleCollector {
-  /** {@link flashAttention}, to be called in its place: keeps query, key and value, also past the end of a `tidy`. */
+  /** {@link flashAttention}, to be called in its place: keeps query, key and value, also past the end of a `tidy`, and `causal`
+   * and `scale`. Refuses what the tuner does not measure: `mask`, `keyLengths`, and queries that do not end with the keys. */
   attention(query: Tensor4D, key: Tensor4D, value: Tensor4D, options?: FlashAttentionOptions): Tensor4D;
   /** One entry a call, in the order of the calls: where a model runs once, sample i is layer i. Owned by the collector. */
   readonly samples: readonly AttentionSample[];
@@ -39,9 +46,15 @@ export function collectAttentionSamples(): AttentionSampleCollector {
   return {
     samples,
     attention: (query, key, value, options) => {
+      const {mask, keyLengths, queryOffset, causal, scale} = options ?? {};
+      check(mask === undefined, op, 'mask', 'got one', 'none: the tuner measures attention without');
+      check(keyLengths === undefined, op, 'keyLengths', 'got some', 'none: the tuner measures prompts without padding');
+      const end = key?.shape[2] - query?.shape[2];
+      const isLast = queryOffset === undefined || queryOffset === end;
+      check(isLast, op, 'queryOffset', `got ${describe(queryOffset)}`, `${end}, of queries that end with the keys`);
       const output = flashAttention(query, key, value, options);
       const [q, k, v] = [query, key, value].map((x) => keep(clone(x)));
-      samples.push({query: q, key: k, value: v});
+      samples.push({query: q, key: k, value: v, causal, scale});
       return output;
     },
     dispose: () => {

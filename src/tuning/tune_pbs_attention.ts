@@ -85,6 +85,9 @@ const knownOptions = [
   'remainder',
 ];
 
+/** Those of them that list what to try. */
+const listOptions = ['thresholds', 'blockSizes', 'segmentSizes', 'permute'];
+
 /**
  * Chooses options of {@link pbsAttention} by measuring them on samples: of those that meet the target, the ones with the
  * least expected time. Samples are best taken at the length and from the kind of text that the model will see. Candidates
@@ -115,20 +118,23 @@ const knownOptions = [
 export async function tunePBSAttention(
   samples: AttentionSample | readonly AttentionSample[],
   target: TuningTarget,
-  options: TuningOptions = {},
+  options?: TuningOptions,
 ): Promise<TunedAttention[]> {
   const areSamples = typeof samples === 'object' && samples !== null;
   check(areSamples, op, 'samples', `got ${describe(samples)}`, '{query, key, value} or an array of them');
   const layers = 'query' in samples ? [samples] : [...samples];
-  for (const name of Object.keys(options)) {
+  for (const [name, value] of Object.entries(options ?? {})) {
     check(knownOptions.includes(name), op, 'options', `got '${name}'`, knownOptions.join(', '));
+    const isList = value === undefined || !listOptions.includes(name) || Array.isArray(value);
+    check(isList, op, name, `got ${describe(value)}`, 'an array');
   }
-  layers.forEach(({query, key, value}) => checkTensors(op, query, key, value));
+  layers.forEach((sample) => checkTensors(op, sample?.query, sample?.key, sample?.value));
   checkBackend(op, PBSAttentionPlanKernel);
-  const meets = targetTest(target, options.margin ?? defaultMargin);
+  const meets = targetTest(target, options?.margin ?? defaultMargin);
   const tuned: TunedAttention[] = [];
   for (const sample of layers) {
-    tuned.push(await tune(sample, 'attentionMass' in target, meets, options));
+    const {causal, scale} = sample;
+    tuned.push(await tune(sample, 'attentionMass' in target, meets, {causal, scale, ...given(options)}));
   }
   return tuned;
 }
@@ -194,7 +200,8 @@ function lowerThreshold(
 
 /** The test that a target stands for, checked. */
 function targetTest(target: TuningTarget, margin: number): (measures: AttentionMeasures) => boolean {
-  check(margin >= 0 && margin < 1, op, 'margin', `got ${margin}`, 'a number from 0 to below 1');
+  const isShare = typeof margin === 'number' && margin >= 0 && margin < 1;
+  check(isShare, op, 'margin', `got ${describe(margin)}`, 'a number from 0 to below 1');
   const {maxRelativeL1, attentionMass} = (target ?? {}) as {
     maxRelativeL1?: number;
     attentionMass?: number;
@@ -203,11 +210,11 @@ function targetTest(target: TuningTarget, margin: number): (measures: AttentionM
   const isOne = (maxRelativeL1 === undefined) !== (attentionMass === undefined);
   check(isOne, op, 'target', got, '{maxRelativeL1: number} or {attentionMass: number}');
   if (maxRelativeL1 !== undefined) {
-    check(maxRelativeL1 > 0, op, 'target', got, 'a maxRelativeL1 above 0');
+    check(typeof maxRelativeL1 === 'number' && maxRelativeL1 > 0, op, 'target', got, 'a maxRelativeL1 above 0');
     return ({relativeL1}) => relativeL1 <= (1 - margin) * maxRelativeL1;
   }
   const share = attentionMass!;
-  check(share >= 0 && share <= 1, op, 'target', got, 'an attentionMass from 0 to 1');
+  check(typeof share === 'number' && share >= 0 && share <= 1, op, 'target', got, 'an attentionMass from 0 to 1');
   return (measures) => 1 - measures.attentionMass! <= (1 - margin) * (1 - share);
 }
 
@@ -234,9 +241,7 @@ function candidateOptions(options: TuningOptions): PBSAttentionOptions[] {
 /** Those of the options that candidates share, as far as they are given. */
 function commonOptions(options: TuningOptions): PBSAttentionOptions {
   const {causal, scale, precision, exactLastBlock, probeRows, remainder} = options;
-  const common = {causal, scale, precision, exactLastBlock, probeRows, remainder};
-  const given = Object.entries(common).filter(([, value]) => value !== undefined);
-  return Object.fromEntries(given);
+  return given({causal, scale, precision, exactLastBlock, probeRows, remainder});
 }
 
 function exactCandidate(
@@ -244,18 +249,15 @@ function exactCandidate(
   options: PBSAttentionOptions,
   withMass: boolean,
 ): TuningCandidate {
-  const [, heads, , headDim] = query.shape;
+  const [, heads] = query.shape;
   const measures = {density: 1, relativeL1: 0, ...(withMass && {attentionMass: 1})};
   const attrs = pbsAttentionAttrs(op, options, query, key);
+  const geometry = blockGeometry(query, key, attrs, value);
   return {
     options,
     ...measures,
     heads: Array.from({length: heads}, () => measures),
-    expectedTime: exactTime(
-      blockGeometry(query, key, attrs, value),
-      attrs.causal,
-      backendCosts(headDim, attrs.precision),
-    ),
+    expectedTime: exactTime(geometry, attrs.causal, backendCosts(geometry, attrs.precision)),
     expectedSpeedUp: 1,
     meetsTarget: true,
   };
@@ -267,8 +269,15 @@ function expectedTimes(
   density: number,
 ): Pick<TuningCandidate, 'expectedTime' | 'expectedSpeedUp'> {
   const geometry = blockGeometry(query, key, attrs, value);
-  const costs = backendCosts(geometry.headDim, attrs.precision);
+  const costs = backendCosts(geometry, attrs.precision);
   const {visible} = countBlocks(geometry, attrs.causal);
   const expectedTime = timeOfBlocks(geometry, {kept: density * visible, visible}, attrs, costs);
   return {expectedTime, expectedSpeedUp: exactTime(geometry, attrs.causal, costs) / expectedTime};
+}
+
+/** What is not undefined of some options. */
+function given<Options extends object>(options: Options | undefined): Partial<Options> {
+  return Object.fromEntries(
+    Object.entries(options ?? {}).filter(([, value]) => value !== undefined),
+  ) as Partial<Options>;
 }

@@ -1,5 +1,5 @@
 import type {Tensor4D} from '@tensorflow/tfjs-core';
-import {concat, dispose, memory, setBackend, slice, tensor1d} from '@tensorflow/tfjs-core';
+import {cast, concat, dispose, memory, setBackend, slice, tensor1d, tensor4d} from '@tensorflow/tfjs-core';
 import {expect} from 'chai';
 import fc from 'fast-check';
 import type {PBSAttentionOptions} from '../../src/index';
@@ -217,6 +217,37 @@ describeBackends('forms of attention', (backend) => {
     }
   });
 
+  it('takes floats that were cast from integers', async () => {
+    const {query, key, value} = randomInputs({heads: 2, keyValueHeads: 1, length: 40, headDim: 6}, 68);
+    const whole = (values: Float32Array) => Array.from(values, (x) => Math.round(x));
+    const [asFloats, asCast] = [false, true].map((isCast) => {
+      const floats = (values: number[], shape: [number, number, number, number], dtype: 'int32' | 'bool') =>
+        isCast ? (cast(tensor4d(values, shape, dtype), 'float32') as Tensor4D) : tensor4d(values, shape);
+      return {
+        q: floats(whole(query), [1, 2, 40, 6], 'int32'),
+        k: floats(whole(key), [1, 1, 40, 6], 'int32'),
+        v: floats(whole(value), [1, 1, 40, 6], 'int32'),
+        mask: floats(
+          Array.from({length: 1600}, (_, i) => ((3 * i) % 7 < 3 ? 1 : 0)),
+          [1, 1, 40, 40],
+          'bool',
+        ),
+      };
+    });
+    const before = memory().numTensors;
+    const runs = {
+      flash: ({q, k, v}: typeof asCast) => flashAttention(q, k, v),
+      mask: ({q, k, v, mask}: typeof asCast) => flashAttention(q, k, v, {mask}),
+      pbs: ({q, k, v}: typeof asCast) => pbsAttention(q, k, v, {...cut, threshold: 0.6}),
+    };
+    for (const [name, run] of Object.entries(runs)) {
+      const [expected, got] = [run(asFloats), run(asCast)];
+      expect(Array.from(await got.data()), name).to.deep.equal(Array.from(await expected.data()));
+      dispose([expected, got]);
+    }
+    expect(memory().numTensors).to.equal(before);
+  });
+
   it('gives the same exact attention whatever the chunks of a prefill', async () => {
     const [q, k, v] = tensors(randomInputs({heads: 4, keyValueHeads: 2, length: 100, headDim: 16}, 67));
     const whole = await flashAttention(q, k, v).data();
@@ -247,6 +278,39 @@ describeBackends('forms of attention', (backend) => {
       }
     }
   });
+
+  for (const [rule, settings] of Object.entries({'by default': {}, "by the paper's rule": paper})) {
+    it(`plans a chunk as if the keys after it were not there, ${rule}`, async () => {
+      // A cache with room for keys to come: zeros here, which take most of a softmax over all, and loud keys.
+      const inputs = randomInputs({heads: 2, keyValueHeads: 1, length: 64, keyLength: 160, headDim: 16}, 77);
+      for (const after of [0, 30]) {
+        for (const [first, end] of [
+          [48, 64],
+          [40, 53],
+        ]) {
+          const keys = inputs.key.map((x, i) => (i >= end * 16 ? after * x : 4 * x));
+          const [whole, k] = tensors({...inputs, key: keys});
+          const q = slice(whole, [0, 0, first, 0], [-1, -1, end - first, -1]) as Tensor4D;
+          const short = slice(k, [0, 0, 0, 0], [-1, -1, end, -1]) as Tensor4D;
+          const options = {blockSize: 8, segmentSize: 16, threshold: 0.6, queryOffset: first, ...settings};
+          const alone = await valuesOf(pbsAttentionPlan(q, short, options), end - first);
+          const before = await valuesOf(pbsAttentionPlan(q, k, options), end - first);
+          const sorted = Math.floor(end / 16) * 16;
+          for (let head = 0; head < 2; ++head) {
+            const order = (x: PlanValues) =>
+              Array.from(x.keyIndices)
+                .slice(head * x.shape[3])
+                .slice(0, sorted);
+            expect(order(before), 'key order').to.deep.equal(order(alone));
+            for (let row = head * alone.queryBlocks; row < (head + 1) * alone.queryBlocks; ++row) {
+              const kept = keptBlocks(before, row).filter((block) => block < alone.keyBlocks);
+              expect(kept, `keys ${after}, rows from ${first}, row ${row}`).to.deep.equal(keptBlocks(alone, row));
+            }
+          }
+        }
+      }
+    });
+  }
 
   it('keeps every block of the segments that a block of queries stands in', async () => {
     // Rows 14 to 21 and 22 to 29 of the keys: segments 0 and 1, then 1 alone; 30 to 34: 1 and 2.
@@ -311,6 +375,26 @@ describeBackends('forms of attention', (backend) => {
     expect(memory().numTensors).to.equal(before);
   });
 
+  it('attends by a plan in the sizes that it was made with', async () => {
+    const [q, k, v] = tensors(randomInputs({length: 128, headDim: 16}, 78));
+    const sizes = {blockSize: 8, segmentSize: 64, causal: false, remainder: false};
+    const plan = pbsAttentionPlan(q, k, {...sizes, threshold: 0.5});
+    expect(plan.sizes).to.deep.include({
+      blockSize: 8,
+      segmentSize: 64,
+      causal: false,
+      queryOffset: 0,
+      queryLength: 128,
+    });
+    const said = await pbsAttention(q, k, v, {...sizes, plan: {...plan, sizes: undefined}}).data();
+    const unsaid = await pbsAttention(q, k, v, {plan}).data();
+    expect(Array.from(unsaid)).to.deep.equal(Array.from(said));
+    const token = slice(q, [0, 0, 127, 0], [-1, -1, 1, -1]) as Tensor4D;
+    const causal = pbsAttentionPlan(q, k, {...sizes, causal: true});
+    const next = extendPBSAttentionPlan(causal, token, k);
+    expect(next.sizes).to.deep.include({blockSize: 8, segmentSize: 64, causal: true, queryOffset: 127, queryLength: 1});
+  });
+
   it('counts density over what a chunk can see', async () => {
     const [q, k] = tensors(randomInputs({length: 21, keyLength: 90, headDim: 16}, 75));
     for (const queryOffset of [69, 40]) {
@@ -320,6 +404,19 @@ describeBackends('forms of attention', (backend) => {
       const sparse = await pbsAttentionDensity(pbsAttentionPlan(q, k, {...options, threshold: 0}), options);
       expect(sparse).to.be.below(0.6);
     }
+    // A last block of few rows; as many blocks of queries as of keys, from another position on.
+    for (const [length, queryOffset] of [
+      [6, 10],
+      [84, 6],
+      [83, 7],
+    ]) {
+      const rows = slice(q, [0, 0, 0, 0], [-1, -1, Math.min(length, 21), -1]) as Tensor4D;
+      const queries = length > 21 ? (slice(k, [0, 0, 0, 0], [-1, -1, length, -1]) as Tensor4D) : rows;
+      const exact = pbsAttentionPlan(queries, k, {...cut, queryOffset, threshold: 1});
+      expect(await pbsAttentionDensity(exact), `${length} rows from ${queryOffset}`).to.equal(1);
+    }
+    const extended = extendPBSAttentionPlan(pbsAttentionPlan(q, k, {...cut, threshold: 1}), q, k, {queryOffset: 0});
+    expect(await pbsAttentionDensity(extended), 'blocks after the rows').to.be.at.most(1);
     const whole = {...cut, causal: false};
     expect(await pbsAttentionDensity(pbsAttentionPlan(q, k, {...whole, threshold: 1}), whole)).to.equal(1);
   });

@@ -88,6 +88,42 @@ describeBackends('gradients of every form of attention against composed attentio
     );
   });
 
+  it('padding that is no number', async () => {
+    const keyLengths = [33, 20];
+    const isPadding = (i: number, dim: number) => {
+      const row = Math.floor(i / dim);
+      return row % keyLength >= keyLengths[Math.floor(row / (2 * keyLength))];
+    };
+    const [q, k, v, dy] = inputs();
+    const spoil = async (x: Tensor4D, by: number) => {
+      const values = (await x.data()) as Float32Array;
+      return tensor4d(
+        values.map((value, i) => (isPadding(i, x.shape[3]) ? by : value)),
+        x.shape,
+      );
+    };
+    for (const causal of [true, false]) {
+      for (const attend of [
+        flash({keyLengths, causal}),
+        (...[query, key, value]: Tensor4D[]) =>
+          pbsAttention(query, key, value, {...sizes, remainder: true, keyLengths, causal}),
+      ]) {
+        const results: ArrayLike<number>[][] = [];
+        for (const by of [0, NaN]) {
+          const [keys, values] = [await spoil(k, by), await spoil(v, by)];
+          const found = grads4D(attend)([q, keys, values], dy);
+          results.push(await Promise.all(found.map((x) => x.data())));
+          [keys, values, ...found].forEach((x) => x.dispose());
+        }
+        names.forEach((name, i) => {
+          const [zeros, nans] = results.map((values) => Array.from(values[i]));
+          expect(nans, `gradient of ${name}, ${causal ? 'causal' : 'not causal'}`).to.deep.equal(zeros);
+        });
+      }
+    }
+    [q, k, v, dy].forEach((x) => x.dispose());
+  });
+
   it('a bool mask and a mask that is added', async () => {
     const kept = (head: number, row: number, key: number) => (3 * head + row + 2 * key) % 5 > 1;
     const values: number[] = [];

@@ -194,6 +194,28 @@ describeOnCPU('report of other calls', () => {
     report.dispose();
   });
 
+  it('counts no row that sees nothing, and no mass below 0', async () => {
+    const [q, k, v] = tensors(randomInputs({batch: 2, heads: 2, length: 200, headDim: 8}, 81));
+    for (const [keyLengths, threshold] of [
+      [[0, 200], 1],
+      [[0, 0], 1],
+      [[0, 200], 0],
+    ] as const) {
+      const {report} = reported([q, k, v], {...options, threshold, causal: false, keyLengths: [...keyLengths]});
+      const masses = [await report.keptMass(), await report.exactKeptMass()];
+      for (const mass of masses) {
+        expect(mass).to.be.within(threshold === 1 ? 1 - 1e-6 : 0, 1 + 1e-6);
+      }
+      report.dispose();
+    }
+    // Shares of rows that each look at one block: together more than all.
+    const [far, keys, values] = tensors(randomInputs({length: 256, headDim: 8}, 82));
+    const spread = {blockSize: 8, segmentSize: 8, threshold: 0, probeRows: 8, auto: false, causal: false};
+    const {report} = reported([mul(far, 4) as Tensor4D, mul(keys, 4) as Tensor4D, values], spread);
+    expect(await report.keptMass()).to.equal(0);
+    report.dispose();
+  });
+
   it('knows the plan that a call was given', async () => {
     const [q, k, v] = tensors(randomInputs(shape, 80));
     const plan = pbsAttentionPlan(q, k, options);

@@ -3,7 +3,7 @@ import {backend as activeBackend, dispose, memory, mul, setBackend, tensor4d, ti
 import {expect} from 'chai';
 import type {HeadShape} from '../../bench/shapes';
 import {syntheticAttention} from '../../bench/synthetic_attention';
-import type {AttentionSample, TuningOptions, TuningTarget} from '../../src/index';
+import type {AttentionSample, FlashAttentionOptions, TuningOptions, TuningTarget} from '../../src/index';
 import {
   collectAttentionSamples,
   flashAttention,
@@ -83,8 +83,28 @@ describeBackends('tuner', (backend) => {
     for (const name of ['query', 'key', 'value'] as const) {
       expect(Array.from(await collector.samples[0][name].data())).to.deep.equal(Array.from(await given[name].data()));
     }
+    expect(collector.samples[0]).to.deep.include({causal: false, scale: undefined});
+    const {query, key, value} = given;
+    for (const [options, message] of [
+      [{keyLengths: [104, 90]}, /collectAttentionSamples: keyLengths: got some; takes none/],
+      [{queryOffset: 0, causal: true}, undefined],
+      [{mask: query}, /collectAttentionSamples: mask: got one; takes none/],
+    ] as const) {
+      const call = () => tidy(() => void collector.attention(query, key, value, options as FlashAttentionOptions));
+      if (message) expect(call).to.throw(message);
+      else call();
+    }
     collector.dispose();
     expect(memory().numTensors).to.equal(before);
+  });
+
+  it('tunes a sample as its layer attends', async () => {
+    const {query, key, value} = sample(86);
+    const attends = {causal: false, scale: 1};
+    const [own] = await tunePBSAttention({query, key, value, ...attends}, {maxRelativeL1: 0.1}, small);
+    const [told] = await tunePBSAttention({query, key, value}, {maxRelativeL1: 0.1}, {...small, ...attends});
+    expect(own.candidates).to.deep.equal(told.candidates);
+    expect(own.candidates[0].options).to.deep.include(attends);
   });
 });
 
@@ -151,6 +171,9 @@ describeOnCPU('choice of the tuner', () => {
       [{attentionMass: 1.5}, {}, /target: got \{"attentionMass":1.5\}; takes an attentionMass from 0 to 1/],
       [{}, {}, /target: got \{\}; takes \{maxRelativeL1: number\} or \{attentionMass: number\}/],
       [{maxRelativeL1: 0.1, attentionMass: 0.9}, {}, /target: .*takes \{maxRelativeL1: number\} or/],
+      [{maxRelativeL1: '0.1'}, {}, /target: got \{"maxRelativeL1":"0.1"\}; takes a maxRelativeL1 above 0/],
+      [{maxRelativeL1: 0.1}, {margin: '0.1'}, /margin: got '0.1'; takes a number/],
+      [{maxRelativeL1: 0.1}, {thresholds: 0.9}, /thresholds: got 0.9; takes an array/],
       [{maxRelativeL1: 0.1}, {margin: 1}, /margin: got 1; takes a number from 0 to below 1/],
       [{maxRelativeL1: 0.1}, {thresholds: [2]}, /threshold: got 2; takes a number from 0 to 1/],
       [{maxRelativeL1: 0.1}, {threshold: 0.9}, /options: got 'threshold'; takes thresholds, blockSizes/],

@@ -81,6 +81,18 @@ describeBackends('usePBSAttention', (backend) => {
   });
 });
 
+describeOnCPU('usePBSAttention on values of another head dim', () => {
+  it('gives the outputs of MultiHeadAttention with threshold 1', async () => {
+    const layer = new MultiHeadAttention({numHeads: 2, keyDim: 8, valueDim: 6});
+    const x = randomNormal([2, 48, 16], 0, 3, 'float32', 1);
+    const attend = () => layer.call(x, {value: x, useCausalMask: true}) as Tensor;
+    const own = attend();
+    const {replaced, left} = usePBSAttention(layer, exact);
+    expect([replaced, left]).to.deep.equal([[layer.name], []]);
+    expect(await largestDifference(attend(), own)).to.be.within(1e-12, 1e-4);
+  });
+});
+
 describeOnCPU('usePBSAttention on GPT2Backbone', () => {
   for (const useCausalMask of [true, false]) {
     it(`gives its outputs with threshold 1, ${useCausalMask ? 'causal' : 'not causal'}`, async () => {
@@ -159,7 +171,6 @@ describeOnCPU('usePBSAttention, what it refuses and leaves', () => {
     }
     const holder = Object.assign(new SelfAttention({name: 'holder', causal: false}), {
       more: [
-        new MultiHeadAttention({numHeads: 2, keyDim: 4, valueDim: 2}),
         new MultiHeadAttention({numHeads: 2, keyDim: 4, attentionAxes: [1, 2]}),
         new Own({numHeads: 2, keyDim: 4}),
       ],
@@ -167,9 +178,8 @@ describeOnCPU('usePBSAttention, what it refuses and leaves', () => {
     const {replaced, left} = usePBSAttention(holder, exact);
     expect(replaced).to.deep.equal(['holder.attention']);
     expect(left).to.deep.equal([
-      {layer: 'holder.more.0', reason: 'valueDim 2 with keyDim 4; pbsAttention takes one head dim'},
-      {layer: 'holder.more.1', reason: 'attentionAxes [1,2]; pbsAttention attends over axis 1'},
-      {layer: 'holder.more.2', reason: 'its class overrides computeAttention'},
+      {layer: 'holder.more.0', reason: 'attentionAxes [1,2]; pbsAttention attends over axis 1'},
+      {layer: 'holder.more.1', reason: 'its class overrides computeAttention'},
     ]);
   });
 

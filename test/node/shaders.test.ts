@@ -26,6 +26,7 @@ import {
 import {GradientStatisticsProgram} from '../../src/kernels/webgpu/gradient_statistics';
 import type {GradientTile} from '../../src/kernels/webgpu/gradient_tile';
 import {extendedCode} from '../../src/kernels/webgpu/extended_program';
+import {FloatsProgram} from '../../src/kernels/webgpu/float_inputs';
 import {KeptMassProgram} from '../../src/kernels/webgpu/kept_mass';
 import type {AttentionProgram, ProgramSpec} from '../../src/kernels/webgpu/program';
 import {ProbedScoresProgram} from '../../src/kernels/webgpu/probed_scores';
@@ -136,6 +137,7 @@ describe('shader texts', () => {
     ),
     attend_sparse_seen: new AttendProgram(query, key, key, geometry, attendTile, float32, 0.125, true, plan, {seen}),
     attend_matrix_sparse_seen: new AttendMatrixProgram(query, key, key, geometry, 0.125, true, plan, {seen}),
+    floats: new FloatsProgram(order),
     kept_mass: new KeptMassProgram(scores, lists, false),
     kept_mass_own_counts: new KeptMassProgram(scores, lists, true),
     block_mask: new BlockMaskProgram(lists),

@@ -148,8 +148,23 @@ describe('arguments', () => {
     ],
     [
       'pbs',
-      () => ({plan: pbsAttentionPlan(q(), kv(), {blockSize: 2})}),
+      () => ({plan: {...pbsAttentionPlan(q(), kv(), {blockSize: 2}), sizes: undefined}}),
       /plan: got bool \[2,4,3,3\]; takes .*blocks of 128/,
+    ],
+    [
+      'pbs',
+      () => ({plan: pbsAttentionPlan(q(), kv(), {blockSize: 2}), blockSize: 128}),
+      /blockSize: got 128 with a plan of 2; takes 2, also where it is not given/,
+    ],
+    [
+      'pbs',
+      () => ({plan: pbsAttentionPlan(q(), kv(), {blockSize: 2, segmentSize: 4}), segmentSize: 2}),
+      /segmentSize: got 2 with a plan of 4;/,
+    ],
+    [
+      'pbs',
+      () => ({plan: pbsAttentionPlan(q(), kv(), {causal: false}), causal: true}),
+      /causal: got true with a plan of false;/,
     ],
     ['plan', () => ({plan: {}}), /options: got 'plan'; takes/],
     ['plan', () => ({mask: ones([1, 1, 6, 6])}), /mask: got one; takes none/],
@@ -181,7 +196,11 @@ describe('arguments', () => {
     expect(extend(tensor(2, 2, 5, 8), sizes)).to.throw(
       'extendPBSAttentionPlan: plan: got one of 6 keys for a key [2,2,5,8]; takes a plan of as many keys or fewer.',
     );
-    expect(extend(kv(), {})).to.throw(/plan: got bool \[2,4,3,3\]; takes blockMask as bool \[2,4,3,1\].*blocks of 128/);
+    const byHand = {...plan, sizes: undefined};
+    expect(extend(kv(), {segmentSize: 8})).to.throw(/segmentSize: got 8 with a plan of 4;/);
+    expect(extend(kv(), {}, byHand)).to.throw(
+      /plan: got bool \[2,4,3,3\]; takes blockMask as bool \[2,4,3,1\].*blocks of 128/,
+    );
     expect(extend(kv(), sizes, null)).to.throw(/plan: got null; takes what pbsAttentionPlan/);
     expect(extend(tensor(2, 2, 7, 8), {...sizes, queryOffset: 7})).to.throw(
       /queryOffset: got 7 for 1 queries and 7 keys/,
@@ -231,16 +250,20 @@ describe('arguments', () => {
 
   it('rejects a density asked with another block size than the plan has', async () => {
     const plan = pbsAttentionPlan(q(), kv(), {blockSize: 2, segmentSize: 4});
-    const rejected = await pbsAttentionDensity(plan, {blockSize: 3, segmentSize: 6}).catch((error: Error) => error);
-    expect(rejected)
-      .to.be.an('error')
-      .with.property('message')
-      .match(/plan: got a mask \[2,4,3,3\] for 6 keys/);
+    for (const [of, message] of [
+      [plan, /pbsAttentionDensity: blockSize: got 3 with a plan of 2/],
+      [{...plan, sizes: undefined}, /pbsAttentionDensity: plan: got a mask \[2,4,3,3\] for 6 keys/],
+      [undefined, /pbsAttentionDensity: plan: got undefined; takes what pbsAttentionPlan returned/],
+    ] as const) {
+      const options = {blockSize: 3, segmentSize: 6};
+      const rejected = await pbsAttentionDensity(of as typeof plan, options).catch((error: Error) => error);
+      expect(rejected).to.be.an('error').with.property('message').match(message);
+    }
   });
 
   it('rejects a density of a chunk that does not say where it starts', async () => {
     const options = {blockSize: 2, segmentSize: 4};
-    const plan = pbsAttentionPlan(tensor(2, 4, 1, 8), kv(), options);
+    const plan = {...pbsAttentionPlan(tensor(2, 4, 1, 8), kv(), options), sizes: undefined};
     for (const [queryOffset, message] of [
       [undefined, /queryOffset: got none for a mask \[2,4,1,3\]; takes the position of the first query row/],
       [6, /queryOffset: got 6 for 6 keys; takes an integer below the number of keys/],

@@ -1,3 +1,4 @@
+import {env} from '@tensorflow/tfjs-core';
 import type {BlockGeometry} from '../block_geometry.js';
 import {valueColumns} from './attend_passes.js';
 import {maskRowShape} from './attention_mask.js';
@@ -26,6 +27,27 @@ export function checkRowSizes(
   checkTensor(op, maxTextureSize, 'key', [batch, keyValueHeads, keyLength, headDim]);
   checkTensor(op, maxTextureSize, 'value', [batch, keyValueHeads, keyLength, valueDim]);
   checkTensor(op, maxTextureSize, 'output', [batch, heads, queryLength, valueDim]);
+}
+
+/** Whole numbers up to here are exact in float16. */
+const maxHalfInteger = 2048;
+
+/**
+ * Throws if tensors of positions among the keys would be rounded: where tfjs was told to keep its textures in float16
+ * (`WEBGL_FORCE_F16_TEXTURES`), those of int32 are too.
+ */
+export function checkPositions(op: string, {keyLength}: BlockGeometry, positions: Record<string, unknown>): void {
+  if (keyLength <= maxHalfInteger || env().getBool('WEBGL_RENDER_FLOAT32_ENABLED')) {
+    return;
+  }
+  for (const [name, tensor] of Object.entries(positions)) {
+    if (tensor !== undefined) {
+      throw new Error(
+        `${op}: ${name}: got float16 textures for positions among ${keyLength} keys; takes at most ${maxHalfInteger} keys ` +
+          'then, or float32 textures (WEBGL_FORCE_F16_TEXTURES false).',
+      );
+    }
+  }
 }
 
 /** The same for a mask of that shape. */

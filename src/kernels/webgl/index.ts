@@ -36,7 +36,14 @@ import {blockMask} from './block_mask.js';
 import type {AttentionContext} from './context.js';
 import {attentionContext, throwIfLost} from './context.js';
 import {webglCosts} from './costs.js';
-import {checkGradientSizes, checkMaskSize, checkPlanSizes, checkPlanTensors, checkRowSizes} from './device_limits.js';
+import {
+  checkGradientSizes,
+  checkMaskSize,
+  checkPlanSizes,
+  checkPlanTensors,
+  checkPositions,
+  checkRowSizes,
+} from './device_limits.js';
 import {sumColumns} from './gradient_walk.js';
 import {keptMass} from './kept_mass.js';
 import {loadKeyLengths} from './key_lengths.js';
@@ -71,6 +78,7 @@ function pbsAttention(args: {
   }
   return run('pbsAttention', backend, (context) => {
     checkRowSizes('pbsAttention', context, geometry);
+    checkPositions('pbsAttention', geometry, {keyLengths: inputs.keyLengths, plan: keyIndices});
     checkPlanSizes('pbsAttention', context, geometry);
     if (plan) {
       return attendByPlan(context, inputs, plan, geometry, attrs);
@@ -179,6 +187,7 @@ function exactAttention(
   const geometry = exactGeometry(inputs, attrs);
   return run(op, backend, (context) => {
     checkRowSizes(op, context, geometry);
+    checkPositions(op, geometry, {keyLengths: inputs.keyLengths});
     if (inputs.mask) {
       checkMaskSize(op, context, inputs.mask.shape, geometry);
     }
@@ -217,6 +226,7 @@ function pbsAttentionPlan(args: {
   };
   return run('pbsAttentionPlan', backend, (context) => {
     checkRowSizes('pbsAttentionPlan', context, geometry);
+    checkPositions('pbsAttentionPlan', geometry, {keyLengths: inputs.keyLengths, 'key order': shapes.keyIndices});
     checkPlanTensors('pbsAttentionPlan', context, geometry);
     if (isExact(geometry, attrs)) {
       const plan = exactPlan(geometry, attrs.causal);
@@ -278,6 +288,7 @@ function pbsAttentionGrad(args: {
   }
   return run(op, backend, (context) => {
     checkGradientSizes(op, context, geometry);
+    checkPositions(op, geometry, {keyLengths: inputs.keyLengths, plan: keyIndices});
     checkPlanSizes(op, context, geometry);
     return withScratch(context, (scratch) => {
       const rows = loadGradientRows(context, inputs, scratch);
@@ -300,6 +311,7 @@ function exactGradients(
   const geometry = exactGeometry(inputs, attrs);
   return run(op, backend, (context) => {
     checkGradientSizes(op, context, geometry);
+    checkPositions(op, geometry, {keyLengths: inputs.keyLengths});
     if (inputs.mask) {
       checkMaskSize(op, context, inputs.mask.shape, geometry);
     }

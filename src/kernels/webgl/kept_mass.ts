@@ -5,7 +5,8 @@ import type {RowTexture} from './row_texture.js';
 /**
  * What selection kept of the attention that it expected, one value a query block and head: the scores of the selected
  * blocks as a share of all scores of a query block; 1 where there are none. Blocks that do not compete have score 0. With
- * `ownCounts` (see {@link selectBlocks}) scores are shares of all attention, of which those of the others are lost.
+ * `ownCounts` (see {@link selectBlocks}) scores are shares of all attention, of which those of the others are lost; they
+ * can add up to more than 1.
  */
 export function keptMass(
   context: AttentionContext,
@@ -45,7 +46,7 @@ void compute(int row, int texel) {
     int block = int(fetchBlockLists(list, entry / 4, 0)[entry % 4]);
     kept += fetchScores(scoresPlace, block / 4, 0)[block % 4];
   }
-  result0 = vec4(${ownCounts ? '1.0 - (total - kept)' : 'total > 0.0 ? kept / total : 1.0'});
+  result0 = vec4(${ownCounts ? 'max(0.0, 1.0 - (total - kept))' : 'total > 0.0 ? kept / total : 1.0'});
 }`;
   }
 }

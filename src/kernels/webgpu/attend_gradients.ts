@@ -21,8 +21,9 @@ import {SumHeadsProgram} from './sum_heads.js';
 
 /**
  * Gradients of the attend stage by query, key and value, in float32: gradient statistics → gradient query, gradient key,
- * one file a stage; with `remainder` blocks that are skipped have gradients as well (`gradient_remainder.ts`). Each computes the scores again (FlashAttention-2, arXiv 2307.08691, section 3.1.2), in tiles; memory
- * grows with the length as that of the inputs does.
+ * one file a stage; with `remainder` blocks that are skipped have gradients as well (`gradient_remainder.ts`). Each computes the
+ * scores again (FlashAttention-2, arXiv 2307.08691, section 3.1.2), in tiles; memory grows with the length as that of the inputs
+ * does.
  */
 export function attendGradients(
   backend: WebGPUBackend,
@@ -59,7 +60,7 @@ export function attendGradients(
       statistics = scratch(new AddSkippedProgram(statistics, scratch(seenProgram.run(backend)), geometry).run(backend));
     }
     const inputs = [query, key, value, dy, statistics, geometry, tile, scale, causal] as const;
-    let queryGradient = new GradientQueryProgram(...inputs, plan, hidden.mask).run(backend);
+    let queryGradient = new GradientQueryProgram(...inputs, plan, hidden).run(backend);
     if (skipped) {
       const rows = {query, dy, statistics, keptGradient: scratch(queryGradient)};
       queryGradient = new RemainderQueryProgram(rows, skipped, geometry, scale, causal).run(backend);

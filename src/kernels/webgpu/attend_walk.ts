@@ -88,7 +88,7 @@ export function attendSpec(
   {keyLengths, mask, seen}: RowContext = {},
   chunks = 1,
 ): Omit<ProgramSpec<never>, 'threads' | 'variant'> {
-  const {batch, heads, keyValueHeads, queryLength, headDim, valueDim, queryOffset, blockSize} = geometry;
+  const {batch, heads, keyValueHeads, queryLength, keyLength, headDim, valueDim, queryOffset, blockSize} = geometry;
   const components = rowComponents(headDim);
   const valueComponents = rowComponents(valueDim);
   const queryTiles = countQueryTiles(geometry, form, tileQueries);
@@ -114,7 +114,8 @@ export function attendSpec(
     uniforms: {
       logitScale: {type: 'f32', value: scale * Math.LOG2E},
       queryTiles: {type: 'i32', value: queryTiles},
-      ...(plan && {blockSize: {type: 'i32', value: blockSize}}),
+      // A block longer than all would be walked over in rounds of nothing.
+      ...(plan && {blockSize: {type: 'i32', value: Math.min(blockSize, Math.max(queryLength, keyLength))}}),
       ...(form.offset && {queryOffset: {type: 'i32', value: queryOffset}}),
     },
   };

@@ -1,7 +1,7 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import {summaryRows} from '../block_estimate.js';
 import type {BlockGeometry} from '../block_geometry.js';
-import {scoredBlocks, visibleBlocks} from '../block_geometry.js';
+import {mostOwnBlocks} from '../block_geometry.js';
 import {each} from '../shader_text.js';
 import type {GridVariant} from './block_grid.js';
 import {gridFunctions, gridUniforms, gridVariant} from './block_grid.js';
@@ -9,14 +9,6 @@ import {keyEnd, keyLengthsInput} from './key_lengths.js';
 import {AttentionProgram, headVectors, keyRow, readRow, rowComponents, workgroupIndex} from './program.js';
 import type {Tile} from './tile.js';
 import {carriedVectors, invocationPlace, loadTile, scoreTile, tileKeys, tileQueries, tileThreads} from './tile.js';
-
-/** Most key blocks that do not compete for a query block: those of the segments that it stands in. */
-export function mostOwnBlocks(geometry: BlockGeometry, causal: boolean): number {
-  const own = Array.from({length: geometry.queryBlocks}, (_, queryBlock) => {
-    return visibleBlocks(geometry, causal, queryBlock) - scoredBlocks(geometry, causal, queryBlock);
-  });
-  return Math.max(0, ...own);
-}
 
 /** Most keys that a workgroup walks over: enough to load its rows once for many. */
 const mostKeys = 1024;

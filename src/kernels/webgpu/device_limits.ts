@@ -1,7 +1,9 @@
 import {util} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import type {PBSAttentionAttrs} from '../attention_kernels.js';
+import {summaryRows} from '../block_estimate.js';
 import type {BlockGeometry} from '../block_geometry.js';
+import {mostOwnBlocks} from '../block_geometry.js';
 import {stateVectors} from './softmax_state.js';
 
 /**
@@ -23,13 +25,18 @@ export function checkBufferSizes(op: string, backend: WebGPUBackend, shapes: Rec
 
 /** Shapes of the tensors that grow fastest between the stages. */
 export function planShapes(
-  {batch, heads, keyLength, queryBlocks, keyBlocks}: BlockGeometry,
-  {probeRows}: Pick<PBSAttentionAttrs, 'probeRows'>,
+  geometry: BlockGeometry,
+  {probeRows, causal}: Pick<PBSAttentionAttrs, 'probeRows' | 'causal'>,
 ): Record<string, number[]> {
+  const {batch, heads, keyLength, queryBlocks, keyBlocks} = geometry;
+  const ownBlocks = mostOwnBlocks(geometry, causal);
   return {
     'key order': [batch, heads, keyLength],
     'block lists': [batch, heads, queryBlocks, keyBlocks + 1],
-    ...(probeRows > 0 && {'log sums of probe rows': [batch, heads, queryBlocks * probeRows, keyBlocks]}),
+    ...(probeRows > 0 && {
+      'log sums of probe rows': [batch, heads, queryBlocks * probeRows, keyBlocks],
+      'log sums of own segments': [batch, heads, queryBlocks * summaryRows, ownBlocks],
+    }),
   };
 }
 

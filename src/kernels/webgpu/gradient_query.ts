@@ -1,7 +1,7 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {BlockGeometry} from '../block_geometry.js';
 import {each} from '../shader_text.js';
-import type {AttendForm, BlockPlan} from './attend_walk.js';
+import type {AttendForm, BlockPlan, HiddenKeys} from './attend_walk.js';
 import {attendForm, countQueryTiles, maskStart, ownedRows, walkOverKeys, withMask} from './attend_walk.js';
 import {keysAhead, noStatistics, visitedKey, walkedPosition} from './gradient_rows.js';
 import type {GradientTile} from './gradient_tile.js';
@@ -11,11 +11,18 @@ import {AttentionProgram, keyRow, rowComponents, workgroupIndex, writeRow} from 
 import {noScores} from './softmax_state.js';
 import {invocationPlace, tileThreads} from './tile.js';
 
+interface QueryVariant {
+  tile: GradientTile;
+  form: AttendForm;
+  /** Whether there are key lengths. */
+  padded: boolean;
+}
+
 /**
  * Stage 2 of the gradients, gradient query: float32, shaped as query. A score moves the output by its weight times what
  * its value differs from the mean: d score = weight · (dy · value − delta), d query = scale · Σ d score · key.
  */
-export class GradientQueryProgram extends AttentionProgram<{tile: GradientTile; form: AttendForm}> {
+export class GradientQueryProgram extends AttentionProgram<QueryVariant> {
   constructor(
     query: TensorInfo,
     key: TensorInfo,
@@ -27,12 +34,13 @@ export class GradientQueryProgram extends AttentionProgram<{tile: GradientTile; 
     scale: number,
     causal: boolean,
     plan?: BlockPlan,
-    mask?: TensorInfo,
+    {keyLengths, mask}: HiddenKeys = {},
   ) {
     const {batch, heads, queryOffset, headDim, valueDim, blockSize} = geometry;
     const components = rowComponents(headDim);
     const valueComponents = rowComponents(valueDim);
     // Key lengths are in the statistics: with them as an input there would be more buffers than every device has.
+    const padded = keyLengths !== undefined;
     const form = attendForm(geometry, causal, plan, {mask});
     const queryTiles = countQueryTiles(geometry, form, ownedCount(tile));
     super({
@@ -60,11 +68,11 @@ export class GradientQueryProgram extends AttentionProgram<{tile: GradientTile; 
         ...(form.offset && {queryOffset: {type: 'i32', value: queryOffset}}),
         ...(plan && {blockSize: {type: 'i32', value: blockSize}}),
       },
-      variant: {tile, form},
+      variant: {tile, form, padded},
     });
   }
 
-  protected shader({tile, form}: {tile: GradientTile; form: AttendForm}): string {
+  protected shader({tile, form, padded}: QueryVariant): string {
     const {rows} = tile;
     const {headDim, sparse, mask} = form;
     // Values first: keys then serve twice in turn.
@@ -97,7 +105,7 @@ ${workgroupIndex}
 ${keyRow}
 ${mask ? noScores : ''}
 ${walkOverKeys(form)}
-${visitedKey}
+${visitedKey(padded ? 'i32(statistics[head * uniforms.queryShape.z].w)' : undefined)}
 
 fn main(index : i32) {
 ${invocationPlace(tile)}

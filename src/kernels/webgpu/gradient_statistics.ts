@@ -96,7 +96,7 @@ ${readRow('readDy', 'dy', valueDim)}
 ${workgroupIndex}
 ${keyRow}
 ${walkOverKeys(form)}
-${visitedKey}
+${visitedKey()}
 
 fn main(index : i32) {
 ${invocationPlace(tile)}

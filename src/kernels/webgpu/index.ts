@@ -30,6 +30,7 @@ import {blockLists} from './block_lists.js';
 import {blockMask} from './block_mask.js';
 import {webgpuCosts} from './costs.js';
 import {checkBufferSizes, planShapes, remainderShape} from './device_limits.js';
+import {floatInputs} from './float_inputs.js';
 import {keptMass} from './kept_mass.js';
 import {permute} from './permute.js';
 import {probedScores} from './probed_scores.js';
@@ -57,7 +58,7 @@ function pbsAttention(args: {
   }
   checkBufferSizes('pbsAttention', backend, {...shapesOf(inputs), ...outputShape(geometry)});
   checkBufferSizes('pbsAttention', backend, {
-    ...planShapes(geometry, isPlanned ? {probeRows: 0} : attrs),
+    ...planShapes(geometry, isPlanned ? {...attrs, probeRows: 0} : attrs),
     ...(attrs.remainder && remainderShape(geometry)),
   });
   return withScratch(backend, (scratch) => {
@@ -106,9 +107,11 @@ function pbsAttentionPlan(args: {
   const {query, key, keyLengths} = inputs;
   const geometry = blockGeometry(query, key, attrs);
   const {batch, heads, keyLength, queryBlocks, keyBlocks} = geometry;
+  const exact = isExact(geometry, attrs);
   checkBufferSizes('pbsAttentionPlan', backend, shapesOf(inputs));
-  checkBufferSizes('pbsAttentionPlan', backend, planShapes(geometry, attrs));
-  if (isExact(geometry, attrs)) {
+  // An exact plan is written down, not computed.
+  checkBufferSizes('pbsAttentionPlan', backend, planShapes(geometry, exact ? {...attrs, probeRows: 0} : attrs));
+  if (exact) {
     const plan = exactPlan(geometry, attrs.causal);
     const outputs = [
       backend.makeTensorInfo([batch, heads, keyLength], 'int32', plan.keyIndices),
@@ -155,7 +158,7 @@ function pbsAttentionGrad(args: {
   }
   checkBufferSizes(op, backend, {
     ...shapesOf(inputs),
-    ...planShapes(geometry, isPlanned ? {probeRows: 0} : attrs),
+    ...planShapes(geometry, isPlanned ? {...attrs, probeRows: 0} : attrs),
     ...(attrs.remainder && remainderShape(geometry)),
     ...gradientShapes(geometry, true),
   });
@@ -244,10 +247,24 @@ function shapesOf(inputs: object): Record<string, number[]> {
   return Object.fromEntries(tensors.map(([name, {shape}]) => [name, shape]));
 }
 
+type KernelArguments = Parameters<KernelFunc>[0];
+
+/** The kernel's entry in tfjs's registry; it gets inputs with floats in them. */
+function kernelConfig<Result extends TensorInfo | TensorInfo[]>(
+  kernelName: string,
+  kernel: (args: never) => Result,
+): KernelConfig {
+  const kernelFunc = ({inputs, backend, attrs}: KernelArguments) =>
+    withScratch(backend as WebGPUBackend, (scratch) =>
+      kernel({inputs: floatInputs(inputs, backend as WebGPUBackend, scratch), backend, attrs} as never),
+    );
+  return {kernelName, backendName: 'webgpu', kernelFunc};
+}
+
 export const webgpuKernels: KernelConfig[] = [
-  {kernelName: FlashAttention, backendName: 'webgpu', kernelFunc: flashAttention as unknown as KernelFunc},
-  {kernelName: PBSAttention, backendName: 'webgpu', kernelFunc: pbsAttention as unknown as KernelFunc},
-  {kernelName: PBSAttentionPlan, backendName: 'webgpu', kernelFunc: pbsAttentionPlan as unknown as KernelFunc},
-  {kernelName: FlashAttentionGrad, backendName: 'webgpu', kernelFunc: flashAttentionGrad as unknown as KernelFunc},
-  {kernelName: PBSAttentionGrad, backendName: 'webgpu', kernelFunc: pbsAttentionGrad as unknown as KernelFunc},
+  kernelConfig(FlashAttention, flashAttention),
+  kernelConfig(PBSAttention, pbsAttention),
+  kernelConfig(PBSAttentionPlan, pbsAttentionPlan),
+  kernelConfig(FlashAttentionGrad, flashAttentionGrad),
+  kernelConfig(PBSAttentionGrad, pbsAttentionGrad),
 ];

@@ -6,7 +6,8 @@ import {workgroupReduce} from './workgroup_reduce.js';
 /**
  * What selection kept of the attention that it expected: float32 `[batch, heads, queryBlocks]`, the scores of the selected
  * blocks as a share of all scores of a query block; 1 where there are none. Blocks that do not compete have score 0. With
- * `ownCounts` (see {@link selectBlocks}) scores are shares of all attention, of which those of the others are lost.
+ * `ownCounts` (see {@link selectBlocks}) scores are shares of all attention, of which those of the others are lost; they
+ * can add up to more than 1.
  */
 export function keptMass(
   backend: WebGPUBackend,
@@ -53,7 +54,7 @@ fn main(index : i32) {
   let total = workgroupSum(all);
   let mass = workgroupSum(kept);
   if (localIndex == 0u && exists) {
-    result[row] = ${ownCounts ? '1.0 - (total - mass)' : 'select(1.0, mass / total, total > 0.0)'};
+    result[row] = ${ownCounts ? 'max(0.0, 1.0 - (total - mass))' : 'select(1.0, mass / total, total > 0.0)'};
   }
 }`;
   }

@@ -15,7 +15,7 @@ import {workgroupCount} from './workgroup_reduce.js';
  * the block that holds original key 0, the attention sink.
  *
  * With `ownCounts` scores are shares of all attention: what a row lacks to 1 goes to the own segment and counts as kept, but
- * never for the block of the highest score, which is kept in any case.
+ * never for the block of the highest score, which is kept at any threshold above 0.
  */
 export function selectBlocks(
   backend: WebGPUBackend,

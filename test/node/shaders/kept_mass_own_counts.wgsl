@@ -56,6 +56,6 @@ fn main(index : i32) {
   let total = workgroupSum(all);
   let mass = workgroupSum(kept);
   if (localIndex == 0u && exists) {
-    result[row] = 1.0 - (total - mass);
+    result[row] = max(0.0, 1.0 - (total - mass));
   }
 }
