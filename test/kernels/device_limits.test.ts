@@ -183,8 +183,39 @@ if (testBackends().includes('webgpu')) {
         expect(() => kernelFunc({...small, attrs: {...attrs, blockSize: 4, segmentSize: 4}})).to.throw(
           /pbsAttention: block lists \[1,1,16384,16385\] takes 1073807360 bytes/,
         );
-        expect(gpu.numDataIds()).to.equal(before + 1);
+        // Long segments of short blocks: what rows pay to their own segment is larger than all else.
+        const heads = gpu.makeTensorInfo([1, 8, 16384, 4], 'float32');
+        const wide = {inputs: {query: heads, key: heads, value: heads}, backend: gpu};
+        expect(() =>
+          kernelFunc({...wide, attrs: {...attrs, blockSize: 16, segmentSize: 8192, probeRows: 3, queryOffset: 0}}),
+        ).to.throw(/pbsAttention: log sums of own segments \[1,8,16384,512\] takes 268435456 bytes/);
+        expect(gpu.numDataIds()).to.equal(before + 2);
         expect(errors).to.deep.equal([]);
+      });
+
+      it('makes a plan of exact attention where probe rows would not fit', () => {
+        const query = gpu.makeTensorInfo([1, 24, 16384, 64], 'float32');
+        const {kernelFunc} = getKernel('PBSAttentionPlan', 'webgpu');
+        const attrs = {
+          scale: 1,
+          causal: true,
+          queryOffset: 0,
+          blockSize: 32,
+          segmentSize: 64,
+          threshold: 1,
+          permute: true,
+          exactLastBlock: true,
+          probeRows: 8,
+        };
+        const plan = (threshold: number) =>
+          kernelFunc({inputs: {query, key: query}, backend: gpu, attrs: {...attrs, threshold}}) as TensorInfo[];
+        expect(() => plan(0.9)).to.throw(/pbsAttentionPlan: log sums of probe rows \[1,24,4096,512\] takes/);
+        const exact = plan(1);
+        expect(exact.map(({shape}) => shape)).to.deep.equal([
+          [1, 24, 16384],
+          [1, 24, 512, 512],
+        ]);
+        exact.forEach(({dataId}) => gpu.disposeData(dataId));
       });
     });
 

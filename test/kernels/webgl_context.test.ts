@@ -25,7 +25,11 @@ if (testBackends().includes('webgl')) {
       },
       pbsAttentionPlan: () => {
         const [q, k] = tensors(inputs);
-        return {inputs: [q, k], outputs: () => Object.values(pbsAttentionPlan(q, k, options))};
+        const outputs = () => {
+          const {keyIndices, blockMask} = pbsAttentionPlan(q, k, options);
+          return [keyIndices, blockMask];
+        };
+        return {inputs: [q, k], outputs};
       },
       ...Object.fromEntries(
         Object.entries(gradientKernels).map(([name, gradient]) => [

@@ -2,7 +2,10 @@ import type {Tensor, Tensor2D, Tensor4D} from '@tensorflow/tfjs-core';
 import {
   add,
   backend as activeBackend,
+  dispose,
+  env,
   matMul,
+  memory,
   mul,
   reshape,
   setBackend,
@@ -14,7 +17,7 @@ import {
 } from '@tensorflow/tfjs-core';
 import type {MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
 import {expect} from 'chai';
-import {flashAttention, pbsAttention} from '../../src/index';
+import {flashAttention, pbsAttention, pbsAttentionPlan} from '../../src/index';
 import {testBackends} from '../environment';
 import {relativeL1} from '../golden_cases';
 import {randomInputs, tensors} from '../reference';
@@ -35,6 +38,31 @@ if (testBackends().includes('webgl')) {
       const together = reshape(transpose(attention, [0, 2, 1, 3]), [length, width]) as Tensor2D;
       return {query, output: matMul(together, weights[3]) as Tensor2D};
     }
+
+    it('refuses positions that float16 textures would round', async () => {
+      await setBackend('webgl');
+      const [q, k, v] = tensors(randomInputs({length: 8, keyLength: 2056, headDim: 4}, 62));
+      const planned = {blockSize: 16, segmentSize: 32, auto: false};
+      const plan = pbsAttentionPlan(q, k, planned);
+      const before = memory().numTensors;
+      const isFloat32 = env().getBool('WEBGL_RENDER_FLOAT32_ENABLED');
+      env().set('WEBGL_RENDER_FLOAT32_ENABLED', false);
+      try {
+        for (const [run, message] of [
+          [() => flashAttention(q, k, v, {keyLengths: [2049]}), /flashAttention: keyLengths: got float16 textures/],
+          [() => pbsAttention(q, k, v, {...planned, keyLengths: [2049]}), /pbsAttention: keyLengths: got float16/],
+          [() => pbsAttention(q, k, v, {plan}), /pbsAttention: plan: got float16 textures for positions among 2056/],
+          [() => pbsAttentionPlan(q, k, planned), /pbsAttentionPlan: key order: got float16 .* at most 2048 keys/],
+        ] as const) {
+          expect(run).to.throw(message);
+        }
+        expect(memory().numTensors).to.equal(before);
+      } finally {
+        env().set('WEBGL_RENDER_FLOAT32_ENABLED', isFloat32);
+      }
+      expect(() => tidy(() => pbsAttention(q, k, v, {plan}))).not.to.throw();
+      dispose([q, k, v, plan.keyIndices, plan.blockMask]);
+    });
 
     it('takes part in a chain of matMul, reshape, transpose and matMul', async () => {
       const length = 120;
