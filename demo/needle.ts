@@ -2,7 +2,7 @@ import type {Tokenizer} from '@huggingface/tokenizers';
 import {chooseFact, type Fact, type PlacedFact} from './fact';
 import {Failure} from './failure';
 import {takePassage, type Passage} from './passage';
-import {encode} from './tokenizer';
+import {decode, encode} from './tokenizer';
 
 export interface NeedleRequest {
   /** Length of the whole prompt, in tokens. */
@@ -71,7 +71,7 @@ export function buildNeedle(tokenizer: Tokenizer, book: string, request: NeedleR
   const questionIds = encode(tokenizer, question);
 
   const taken = questionIds.length + sentenceIds.reduce((sum, ids) => sum + ids.length, 0);
-  const passage = takePassage(tokenizer, book, seed, length - taken);
+  const passage = passageWithBoundaries(tokenizer, book, seed, length - taken);
   if (passage.boundaries.length === 0) {
     throw new Failure(
       'TextTooShortError',
@@ -87,12 +87,24 @@ export function buildNeedle(tokenizer: Tokenizer, book: string, request: NeedleR
     answer: asked.fact.number,
     sentence: sentences[0],
     question,
-    before: tokenizer.decode(ids.slice(0, position)),
-    after: tokenizer.decode(ids.slice(end)),
+    before: decode(tokenizer, ids.slice(0, position)),
+    after: decode(tokenizer, ids.slice(end)),
     position,
     sentenceLength: sentenceIds[0].length,
     questionLength: questionIds.length,
   };
+}
+
+/** Passages of few tokens that are tried: of some 80, as in a prompt of 128, one in 20 is part of one sentence. */
+const TRIED_PASSAGES = 8;
+
+/** The seed's passage, or where no sentence ends in it, one of other seeds. */
+function passageWithBoundaries(tokenizer: Tokenizer, book: string, seed: number, length: number): Passage {
+  let passage = takePassage(tokenizer, book, seed, length);
+  for (let tried = 1; tried < TRIED_PASSAGES && passage.boundaries.length === 0; ++tried) {
+    passage = takePassage(tokenizer, book, seed + 0x2f0b4a27 * tried, length);
+  }
+  return passage;
 }
 
 /** The passage with every fact in its place, and the place of the first one. */

@@ -25,6 +25,8 @@ export function continueRun(run: Run, earlier: Run, {tasks}: Options): Run {
     refuse('segment sizes', sizes(run.segmentSizes), sizes(earlier.segmentSizes));
   }
   if (run.experiment !== 'block-size') refuse('block sizes', sizes(run.blockSizes), sizes(earlier.blockSizes));
+  const wasTimed = earlier.timed ?? rows.some(({time}) => time !== undefined);
+  refuse('timing', run.timed ? 'on' : 'off', wasTimed ? 'on' : 'off');
   refuse('adapter', run.adapter, earlier.adapter);
   refuse('host', run.host, earlier.host);
   if (earlier.errors.length > 0)

@@ -110,7 +110,7 @@ export interface Results {
 export interface Run extends Partial<Results> {
   experiment: string;
   date: string;
-  /** The command line that repeats it. */
+  /** The command line; of a run that was continued, the last one. */
   command: string;
   host: string;
   adapter: string;
@@ -118,6 +118,8 @@ export interface Run extends Partial<Results> {
   /** Keys a segment and rows a block, as asked for. */
   segmentSizes: number[];
   blockSizes: number[];
+  /** Whether attention is timed, where the sub-command does that. */
+  timed: boolean;
   /** What was left out, and why. */
   skipped: string[];
   /** What the device reported meanwhile: results that came with it are worth nothing. */

@@ -1,4 +1,4 @@
-import {existsSync, mkdirSync, readFileSync, writeFileSync} from 'node:fs';
+import {existsSync, mkdirSync, readFileSync, renameSync, writeFileSync} from 'node:fs';
 import {readFile} from 'node:fs/promises';
 import {dirname, join} from 'node:path';
 import {firstToken} from './cases/first_token';
@@ -79,13 +79,18 @@ async function runExperiment(
     questions: options.questions,
     segmentSizes: options.segmentSizes,
     blockSizes: options.blockSizes,
+    timed: options.timing && device.timer !== undefined,
     skipped: [],
     errors: [],
   };
   const run = continued ? continueRun(fresh, JSON.parse(readFileSync(json, 'utf8')) as Run, options) : fresh;
   log(`${run.host} on ${run.adapter}`);
   mkdirSync(dirname(json), {recursive: true});
-  const save = (state: Run) => writeFileSync(json, `${JSON.stringify(state, undefined, 1)}\n`);
+  const save = (state: Run) => {
+    // A file half written would lose what --continue goes on from.
+    writeFileSync(`${json}.new`, `${JSON.stringify(state, undefined, 1)}\n`);
+    renameSync(`${json}.new`, json);
+  };
   const subject = await openSubject(async (path) => {
     const {buffer, byteOffset, byteLength} = await readFile(path);
     return buffer.slice(byteOffset, byteOffset + byteLength) as ArrayBuffer;

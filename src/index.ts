@@ -21,7 +21,7 @@ export type {
 } from './ops/options.js';
 export {pbsAttention} from './ops/pbs_attention.js';
 export {pbsAttentionDensity} from './ops/pbs_attention_density.js';
-export type {PBSAttentionPlan} from './ops/pbs_attention_plan.js';
+export type {PBSAttentionPlan, PBSAttentionPlanSizes} from './ops/pbs_attention_plan.js';
 export {pbsAttentionPlan} from './ops/pbs_attention_plan.js';
 export type {PBSAttentionReport} from './ops/pbs_attention_report.js';
 export type {AttentionSample, AttentionSampleCollector} from './tuning/attention_samples.js';

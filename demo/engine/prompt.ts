@@ -2,6 +2,7 @@ import type {Tokenizer} from '@huggingface/tokenizers';
 import {Failure} from '../failure';
 import {buildNeedle, type Needle, type NeedleRequest} from '../needle';
 import {takePassage} from '../passage';
+import {decode} from '../tokenizer';
 import type {Preview, PromptRequest} from './protocol';
 
 /** Tokens from `start` to before `end` of a prompt. */
@@ -43,7 +44,7 @@ export function promptOf({ids, answer, position, sentenceLength, questionLength}
 export function previewPrompt(tokenizer: Tokenizer, text: string, request: PromptRequest): Preview {
   if (request.task === 'continue') {
     const {ids} = takePassage(tokenizer, text, request.seed, request.length);
-    return {excerpts: [{before: tokenizer.decode(ids.slice(-EXCERPT)), sentence: '', after: ''}], question: ''};
+    return {excerpts: [{before: decode(tokenizer, ids.slice(-EXCERPT)), sentence: '', after: ''}], question: ''};
   }
   const needles = request.facts.map((_, index) => needleOf(tokenizer, text, request, index));
   return {

@@ -4,6 +4,7 @@ import {Failure} from '../failure';
 import type {PrefillAttention} from '../llama/attention';
 import {generate} from '../llama/generate';
 import type {LlamaModel, PrefillRequest} from '../llama/model';
+import {decode} from '../tokenizer';
 import {HeldLayers, type RunBlocks} from './blocks';
 import {RunClock, type Step} from './progress';
 import type {Prompt} from './prompt';
@@ -127,7 +128,7 @@ class OneRun {
     const {model, tokenizer, backend} = this.session;
     const {maxTokens, sampling} = this.settings;
     const find = this.prompt.answer !== undefined;
-    const text = (tokens: readonly number[]) => tokenizer.decode([...tokens]);
+    const text = (tokens: readonly number[]) => decode(tokenizer, tokens);
     const {tokens, firstTokenMs, restMs} = await generate(model, this.prompt.ids, {
       ...this.prefillRequest('prefill', held),
       maxTokens,

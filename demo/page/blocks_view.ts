@@ -92,6 +92,8 @@ export class BlocksView {
         (error as Error).name === 'AbortError'
           ? 'The engine was started anew since this run. Ask again to see its blocks.'
           : `The blocks of this head cannot be shown: ${(error as Error).message}`;
+      shown.picture = undefined;
+      byId('picture-words').textContent = '';
       this.area.replaceChildren(element('p', {className: 'waiting'}, words));
     }
   }

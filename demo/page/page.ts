@@ -39,6 +39,7 @@ export function startPage(createWorker: () => Worker): void {
   let preparing = 0;
   let previews = 0;
   let runStart = 0;
+  let patience: ReturnType<typeof setTimeout> | undefined;
   /** Where the failure comes from that is shown: one of the preview ends with the next preview. */
   let failureOf: 'preview' | 'other' = 'other';
 
@@ -111,7 +112,8 @@ export function startPage(createWorker: () => Worker): void {
   /** Changes what the engine works with, and loads what that takes. */
   async function change(part: Partial<Wish>): Promise<void> {
     session.change(part);
-    await prepare();
+    // A run goes on with what it has; what is wished for is prepared after it.
+    if (!isRun(activity)) await prepare();
   }
 
   /** Whether the engine has what is wished for. */
@@ -131,7 +133,7 @@ export function startPage(createWorker: () => Worker): void {
       return false;
     } finally {
       // A later preparation waits for its turn, and will say how it ended.
-      if (--preparing === 0) {
+      if (--preparing === 0 && !isRun(activity)) {
         modelPanel.showSource(session.wish.model);
         setActivity('idle');
         progress.finish(words);
@@ -144,7 +146,11 @@ export function startPage(createWorker: () => Worker): void {
 
   async function preview(): Promise<void> {
     const length = form.chosenLength;
-    if (activity !== 'idle' || length === undefined || !host.isOpen) return;
+    if (activity !== 'idle' || length === undefined) return;
+    if (!session.isReady) {
+      byId('excerpt').hidden = true;
+      return;
+    }
     const mine = ++previews;
     try {
       const shown = await host.call((engine) => engine.preview(promptRequest(settings, length)));
@@ -160,7 +166,8 @@ export function startPage(createWorker: () => Worker): void {
 
   async function run(): Promise<void> {
     textPanel.flush();
-    if (!session.isReady && !(await prepare())) return;
+    // What is changed while the engine is prepared is prepared as well.
+    while (preparing > 0 || !session.isReady) if (!(await prepare())) return;
     const {machine, model} = session;
     const length = form.chosenLength;
     if (machine === undefined || model === undefined || length === undefined) return;
@@ -192,8 +199,9 @@ export function startPage(createWorker: () => Worker): void {
     } finally {
       setActivity('idle');
       progress.finish(words);
-      // What was changed just before the run has not been shown yet.
-      previewSoon();
+      // What was changed just before the run, or by a file that was read meanwhile, has not been shown yet.
+      if (host.isOpen && !session.isReady) void prepare();
+      else previewSoon();
     }
   }
 
@@ -225,9 +233,7 @@ export function startPage(createWorker: () => Worker): void {
       setActivity('stopping');
       progress.show('stopping', 'Stopping after the layer or token that is computed now…');
       host.call((engine) => engine.cancel()).catch(() => {});
-      setTimeout(() => {
-        if (activity === 'stopping') setActivity('overdue');
-      }, PATIENCE);
+      patience = setTimeout(() => setActivity('overdue'), PATIENCE);
     }
   }
 
@@ -285,6 +291,7 @@ export function startPage(createWorker: () => Worker): void {
   }
 
   function setActivity(next: Activity): void {
+    clearTimeout(patience);
     activity = next;
     const runs = isRun(next);
     byId<HTMLFieldSetElement>('controls').disabled = runs;

@@ -34,20 +34,23 @@ export async function sweep(
     const prompts = options.tasks.flatMap((task) =>
       promptSet(subject.tokenizer, subject.books, task, length, options.questions),
     );
-    const done = (label: string) =>
-      experimenter.run.sweep?.some((row) => row.length === length && row.variant === label) ?? false;
+    const exactSwept: SweptVariant = {variant: exactVariant, settings: {}};
+    const rowOf = (variant: string, settings: SweepRow['settings']) => JSON.stringify([length, variant, settings]);
+    const done = ({variant, settings}: SweptVariant) =>
+      experimenter.run.sweep?.some(
+        (row) => rowOf(row.variant, row.settings) === rowOf(variant.label, settings) && row.length === length,
+      ) ?? false;
     let variants: SweptVariant[] = [];
     await experimenter.step('sweep', `variants for ${length}`, async () => {
       const all = await variantsOf(length, prompts);
-      variants = all.filter(({variant}) => !done(variant.label));
+      variants = all.filter((swept) => !done(swept));
       return [];
     });
     if (variants.length === 0) continue;
     const exact: Reading[] = [];
     await experimenter.step('sweep', `exact ${length}`, async () => {
       for (const prompt of prompts) exact.push(await readPrompt(subject, prompt, exactVariant));
-      if (done(exactVariant.label)) return [];
-      return [summarise(length, {variant: exactVariant, settings: {}}, prompts, exact, exact)];
+      return done(exactSwept) ? [] : [summarise(length, exactSwept, prompts, exact, exact)];
     });
     if (exact.length < prompts.length) continue;
     const timer = timed && options.timing ? device.timer : undefined;

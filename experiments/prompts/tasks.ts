@@ -77,8 +77,10 @@ export function buildPrompt(tokenizer: Tokenizer, book: Book, request: PromptReq
 
   const slack = task === 'border' ? BORDER : 0;
   const text = passage(book, random(), textLength + slack);
+  // Less than a block is cut off before the first fact.
+  const boundaries = text.boundaries.filter((at) => at >= slack);
   const depths = facts.map((_, i) => (i === 0 ? depth : 0.05 + 0.9 * random()));
-  const places = chooseBoundaries(text.boundaries, depths, textLength);
+  const places = chooseBoundaries(boundaries, depths, textLength);
   let dropped = 0;
   if (task === 'border') {
     const number = sentences[0].length - 1 - answers[0].length;

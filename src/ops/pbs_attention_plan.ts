@@ -8,8 +8,11 @@ import type {PBSAttentionOptions} from './options.js';
 
 /** How queries and keys were cut for a plan. */
 export interface PBSAttentionPlanSizes {
+  /** Rows a block. */
   blockSize: number;
+  /** Keys a segment. */
   segmentSize: number;
+  /** Whether a query sees only keys at its own position and before. */
   causal: boolean;
   /** Position of the first query row among the keys. */
   queryOffset: number;

@@ -14,8 +14,9 @@ export interface AttentionSample {
   key: Tensor4D;
   /** float32 `[batch, keyValueHeads, length, valueDim]`. */
   value: Tensor4D;
-  /** Whether the layer attends causally, and its scale, where the tuner's options do not say so. Default: {@link pbsAttention}'s. */
+  /** Whether the layer attends causally, where the tuner's options do not say so. Default `true`. */
   causal?: boolean;
+  /** The layer's scale, where the tuner's options have none. Default `1 / sqrt(headDim)`. */
   scale?: number;
 }
 

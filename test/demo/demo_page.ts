@@ -36,10 +36,19 @@ export class DemoPage {
     await this.waitForText('#status', 'Ready.', LOAD_MS);
   }
 
-  /** Asks, and waits for what comes of it. */
-  async ask(timeout: number): Promise<string> {
+  /** Asks, and waits for what comes of it. `meanwhile` is done as soon as the button was pressed. */
+  async ask(timeout: number, meanwhile?: () => Promise<unknown>): Promise<string> {
+    // Watched from the page: a short run can be over before a busy machine looks for it.
+    await this.page.evaluate(() => {
+      const button = document.querySelector<HTMLElement>('#ask')!;
+      delete button.dataset.ran;
+      new MutationObserver(() => {
+        if (button.textContent !== 'Ask') button.dataset.ran = 'yes';
+      }).observe(button, {childList: true, characterData: true, subtree: true});
+    });
     await this.page.click('#ask');
-    await this.page.waitForFunction(() => document.querySelector('#ask')?.textContent !== 'Ask');
+    await meanwhile?.();
+    await this.page.waitForSelector('#ask[data-ran]', {timeout: LOAD_MS});
     return this.finished(timeout);
   }
 

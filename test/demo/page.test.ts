@@ -10,7 +10,7 @@ import {findChromium, softwareFlags} from '../browser';
 import {tinyConfig, tinyTensors, writeSafetensors} from '../model/tiny_checkpoint';
 import {DemoPage} from './demo_page';
 import {DemoServer} from './demo_server';
-import {breakableWebGL, breakableWebGPU, crash, lateEvents, noGraphics, noWebGPU} from './preludes';
+import {breakableWebGL, breakableWebGPU, crash, lateEvents, mortal, noGraphics, noWebGPU} from './preludes';
 
 /** A run over 512 tokens on a software adapter of two cores. */
 const RUN_MS = 400_000;
@@ -217,6 +217,19 @@ describe('the demo page in Chromium', function () {
       expect(await shown.ask(RUN_MS)).to.include('Done');
     });
   }
+
+  it('takes another book while Ask starts the engine again', async () => {
+    const shown = await openTiny('backend=webgl&task=continue&tokens=2&book=dubliners', mortal);
+    // Nobody is told of the end of a worker that has nothing to do.
+    const [worker] = shown.page.workers();
+    const ended = new Promise((resolve) => worker.once('close', resolve));
+    await shown.tellWorker('end');
+    await ended;
+    const answered = await shown.ask(RUN_MS, () => shown.page.selectOption('#book', {index: 1}));
+    expect(answered).to.include('Done');
+    for (const card of ['#exact', '#pbs']) expect(await shown.text(card)).to.include('2 tokens');
+    expect(await shown.text('#failure')).to.equal('');
+  });
 
   it('recovers from a worker that ends', async () => {
     const shown = await open('', crash);

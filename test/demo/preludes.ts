@@ -6,6 +6,9 @@ export const noGraphics = `${noWebGPU} OffscreenCanvas.prototype.getContext = ()
 
 export const crash = 'setTimeout(() => { throw new Error("broken by the test"); });';
 
+/** Ends when it is told to. */
+export const mortal = `new BroadcastChannel('test').onmessage = () => setTimeout(() => { throw new Error('ended by the test'); });`;
+
 /** Loses the device, or has it say that memory ran out, when it is told to. */
 export const breakableWebGPU = `{
   const requestDevice = GPUAdapter.prototype.requestDevice;

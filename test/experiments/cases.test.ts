@@ -48,7 +48,7 @@ describe('experiments, end to end [cpu]', () => {
     const fresh: Run = {
       ...{experiment, date: '2026-11-24T00:00:00Z', command: line, host: 'a test', adapter: 'none'},
       ...{questions: options.questions, skipped: [], errors: []},
-      ...{segmentSizes: options.segmentSizes, blockSizes: options.blockSizes},
+      ...{segmentSizes: options.segmentSizes, blockSizes: options.blockSizes, timed: false},
     };
     const run = earlier ? continueRun(fresh, earlier, options) : fresh;
     const place = {log: () => {}, save: () => {}};
@@ -86,7 +86,7 @@ describe('experiments, end to end [cpu]', () => {
       expect(outputDifference, check).to.be.below(1e-5);
       expect(Math.abs(lossDifference), check).to.be.below(1e-4);
     }
-  }).timeout(60_000);
+  }).timeout(200_000);
 
   it('sweeps: a row for exact attention and for each variant; a lower threshold keeps less', async () => {
     const run = await runCase(
@@ -124,6 +124,7 @@ describe('experiments, end to end [cpu]', () => {
       '--continue: segment sizes 128; accepted: 64, as in the earlier run',
     );
     expect(refused({blockSizes: [16]})).to.throw('--continue: block sizes 16; accepted: 32');
+    expect(refused({timed: true})).to.throw('--continue: timing on; accepted: off');
     // There the variants vary, and say so.
     const other = {...whole, experiment: 'segment-size'};
     expect(continueRun({...other, segmentSizes: [128]}, other, options).sweep).to.equal(whole.sweep);
@@ -142,7 +143,7 @@ describe('experiments, end to end [cpu]', () => {
     ]);
     const blocks = await runCase('block-size --lengths 512 --questions 1 --block-sizes 64');
     expect(blocks.sweep!.slice(1).map(({settings}) => settings.blockSize)).to.deep.equal([64]);
-  }).timeout(60_000);
+  }).timeout(200_000);
 
   it('selection: candidates meet the density that was asked', async () => {
     const run = await runCase(
@@ -153,7 +154,7 @@ describe('experiments, end to end [cpu]', () => {
     expect(given.settings).to.include({candidate: 'pooled', threshold: 0.7});
     // Its density is matched on captures of exact attention, its own layers see others.
     expect(matched.density).to.be.closeTo(0.67, 0.06);
-  }).timeout(60_000);
+  }).timeout(200_000);
 
   it('proxy and heads: a row for each layer and head', async () => {
     const heads = (await runCase('per-head --lengths 256 --segment-sizes 64 --block-sizes 32')).heads!;
@@ -169,7 +170,7 @@ describe('experiments, end to end [cpu]', () => {
       expect(topTenth).to.be.within(0, 1);
     }
     expect(shareOfTopTenth([1, 2, 3, 4, 0, 0, 0, 0, 0, 0], [0, 9, 0, 0, 0, 0, 0, 0, 0, 0])).to.be.closeTo(0.2, 1e-12);
-  }).timeout(60_000);
+  }).timeout(200_000);
 
   it('tuner: a choice for each layer and error', async () => {
     const rows = (await runCase('tuner --lengths 256 --block-sizes 16 --errors 0.3,0.6')).tuned!;
@@ -184,14 +185,14 @@ describe('experiments, end to end [cpu]', () => {
     }
     // So few tokens do not pay for probe rows and summaries: exact attention is chosen where the error allows little.
     expect(rows.every(({error, unseenError}) => error > 0 === unseenError > 0)).to.equal(true);
-  }).timeout(60_000);
+  }).timeout(200_000);
 
   it('first token: times of exact and sparse attention', async () => {
     const {firstToken: rows} = await runCase('first-token --lengths 256');
     expect(rows!.map(({variant}) => variant)).to.deep.equal(['exact', 'PBS-Attn, τ 0.9']);
     for (const {low, median, high} of rows!)
       expect([low, median, high]).to.deep.equal([low, median, high].sort((a, b) => a - b));
-  }).timeout(60_000);
+  }).timeout(200_000);
 
   it('every run makes a report and, but for sanity, plots', () => {
     expect(new Set(runs.map(({experiment}) => experiment)).size).to.equal(EXPERIMENTS.length);

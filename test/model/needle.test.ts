@@ -32,6 +32,19 @@ describe('buildNeedle', () => {
     }).timeout(20_000);
   }
 
+  it('puts the fact behind all text, where the last sentence ends there', () => {
+    const needle = buildNeedle(tokenizer, book, {length: 512, depth: 1, seed: 1});
+    expect(needle.after).to.equal('');
+    expect(tokenizer.decode(needle.ids)).to.equal(needle.before + needle.sentence + needle.question);
+  });
+
+  it('finds a passage for every seed, however short', () => {
+    for (let seed = 0; seed < 300; ++seed) {
+      const {ids} = buildNeedle(tokenizer, book, {length: 128, depth: 0.5, seed});
+      expect(ids).to.have.lengthOf(128);
+    }
+  }).timeout(60_000);
+
   it('states the fact once, between two sentences, and ends with the question', () => {
     const fact = {adjective: 'amber', noun: 'falcon', number: '48213'};
     const needle = buildNeedle(tokenizer, book, {length: 400, depth: 0.4, seed: 5, fact});

@@ -9,7 +9,7 @@ import {openCheckpoint} from '../../demo/llama/checkpoint';
 import {LlamaModel} from '../../demo/llama/model';
 import {GREEDY} from '../../demo/llama/sample';
 import {buildNeedle} from '../../demo/needle';
-import {createTokenizer} from '../../demo/tokenizer';
+import {createTokenizer, encode} from '../../demo/tokenizer';
 import {describeBackends, fixture} from '../environment';
 import {demoFiles} from './demo_checkpoint';
 
@@ -114,6 +114,15 @@ describeBackends('a run with both ways of attending', (backend) => {
 
   // What no backend changes is shown on the quickest one: a prompt takes a software adapter half a minute.
   if (backend !== 'cpu') return;
+
+  it('takes an answer that ends before its first token', async function () {
+    this.timeout(200_000);
+    const asked = prompt(0.5);
+    const endTokens = encode(session.tokenizer, ` ${asked.answer}`).slice(0, 1);
+    const model = Object.create(session.model, {config: {value: {...session.model.config, endTokens}}}) as LlamaModel;
+    const {exact, pbs} = (await runBoth({...session, model}, asked, settings)).result;
+    for (const answer of [exact, pbs]) expect(answer).to.include({text: '', answer: '', correct: false, tokens: 0});
+  });
 
   it('calls a wrong number wrong', async function () {
     this.timeout(200_000);
