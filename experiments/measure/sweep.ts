@@ -35,10 +35,10 @@ export async function sweep(
       promptSet(subject.tokenizer, subject.books, task, length, options.questions),
     );
     const exactSwept: SweptVariant = {variant: exactVariant, settings: {}};
-    const rowOf = (variant: string, settings: SweepRow['settings']) => JSON.stringify([length, variant, settings]);
+    const rowOf = (variant: string, settings: SweepRow['settings']) => JSON.stringify([variant, settings]);
     const done = ({variant, settings}: SweptVariant) =>
       experimenter.run.sweep?.some(
-        (row) => rowOf(row.variant, row.settings) === rowOf(variant.label, settings) && row.length === length,
+        (row) => row.length === length && rowOf(row.variant, row.settings) === rowOf(variant.label, settings),
       ) ?? false;
     let variants: SweptVariant[] = [];
     await experimenter.step('sweep', `variants for ${length}`, async () => {

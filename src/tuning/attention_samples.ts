@@ -22,8 +22,10 @@ export interface AttentionSample {
 
 /** Exact attention that remembers what it was called with. */
 export interface AttentionSampleCollector {
-  /** {@link flashAttention}, to be called in its place: keeps query, key and value, also past the end of a `tidy`, and `causal`
-   * and `scale`. Refuses what the tuner does not measure: `mask`, `keyLengths`, and queries that do not end with the keys. */
+  /**
+   * {@link flashAttention}, to be called in its place: keeps query, key and value, also past the end of a `tidy`, and `causal`
+   * and `scale`. Refuses what the tuner does not measure: `mask`, `keyLengths`, and queries that do not end with the keys.
+   */
   attention(query: Tensor4D, key: Tensor4D, value: Tensor4D, options?: FlashAttentionOptions): Tensor4D;
   /** One entry a call, in the order of the calls: where a model runs once, sample i is layer i. Owned by the collector. */
   readonly samples: readonly AttentionSample[];
