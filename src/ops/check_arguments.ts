@@ -3,7 +3,7 @@ import {engine, getBackend, getKernel, Tensor} from '@tensorflow/tfjs-core';
 import type {FlashAttentionAttrs, PBSAttentionAttrs, RegisteredKernel} from '../kernels/attention_kernels.js';
 import {version} from '../version.js';
 import type {AttentionOptions, FlashAttentionOptions, PBSAttentionOptions, PBSAttentionSettings} from './options.js';
-import {defaultOptions} from './options.js';
+import {defaultOptions, givenOptions} from './options.js';
 import type {PBSAttentionPlan} from './pbs_attention_plan.js';
 
 /** Options that belong to the tensors of a call. */
@@ -194,14 +194,14 @@ function fail(op: string, argument: string, got: string, takes: string): never {
   throw new Error(`${op}: ${argument}: ${got}; takes ${takes}.`);
 }
 
-/** An option that is `undefined` counts as not given; one that does not exist is a mistake worth naming. */
+/** An option that does not exist is a mistake worth naming. */
 function withDefaults(op: string, options: PBSAttentionSettings | undefined, inputOptions: readonly string[]) {
-  const given = Object.entries(options ?? {}).filter(([, value]) => value !== undefined);
+  const given = givenOptions(options);
   const known = [...Object.keys(defaultOptions), 'scale', ...inputOptions];
-  for (const [name] of given) {
+  for (const name of Object.keys(given)) {
     check(known.includes(name), op, 'options', `got '${name}'`, known.join(', '));
   }
-  return {...defaultOptions, ...Object.fromEntries(given)} as typeof defaultOptions & {scale?: number};
+  return {...defaultOptions, ...given} as typeof defaultOptions & {scale?: number};
 }
 
 export function describe(value: unknown): string {

@@ -110,3 +110,10 @@ export const defaultOptions = {
   remainder: true,
   auto: true,
 };
+
+/** The options without those that are `undefined`, which count as not given. */
+export function givenOptions<Options extends object>(options: Options | undefined): Partial<Options> {
+  return Object.fromEntries(
+    Object.entries(options ?? {}).filter(([, value]) => value !== undefined),
+  ) as Partial<Options>;
+}

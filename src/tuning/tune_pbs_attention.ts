@@ -5,6 +5,7 @@ import {blockGeometry, isExact} from '../kernels/block_geometry.js';
 import {countBlocks, exactTime, leastGain, timeOfBlocks} from '../kernels/cost_model.js';
 import {check, checkBackend, checkTensors, describe, pbsAttentionAttrs} from '../ops/check_arguments.js';
 import type {PBSAttentionOptions} from '../ops/options.js';
+import {givenOptions} from '../ops/options.js';
 import type {AttentionSample} from './attention_samples.js';
 import type {AttentionMeasures, SampleMeasures} from './sample_measurer.js';
 import {SampleMeasurer} from './sample_measurer.js';
@@ -134,7 +135,7 @@ export async function tunePBSAttention(
   const tuned: TunedAttention[] = [];
   for (const sample of layers) {
     const {causal, scale} = sample;
-    tuned.push(await tune(sample, 'attentionMass' in target, meets, {causal, scale, ...given(options)}));
+    tuned.push(await tune(sample, 'attentionMass' in target, meets, {causal, scale, ...givenOptions(options)}));
   }
   return tuned;
 }
@@ -241,7 +242,7 @@ function candidateOptions(options: TuningOptions): PBSAttentionOptions[] {
 /** Those of the options that candidates share, as far as they are given. */
 function commonOptions(options: TuningOptions): PBSAttentionOptions {
   const {causal, scale, precision, exactLastBlock, probeRows, remainder} = options;
-  return given({causal, scale, precision, exactLastBlock, probeRows, remainder});
+  return givenOptions({causal, scale, precision, exactLastBlock, probeRows, remainder});
 }
 
 function exactCandidate(
@@ -273,11 +274,4 @@ function expectedTimes(
   const {visible} = countBlocks(geometry, attrs.causal);
   const expectedTime = timeOfBlocks(geometry, {kept: density * visible, visible}, attrs, costs);
   return {expectedTime, expectedSpeedUp: exactTime(geometry, attrs.causal, costs) / expectedTime};
-}
-
-/** What is not undefined of some options. */
-function given<Options extends object>(options: Options | undefined): Partial<Options> {
-  return Object.fromEntries(
-    Object.entries(options ?? {}).filter(([, value]) => value !== undefined),
-  ) as Partial<Options>;
 }

@@ -52,7 +52,7 @@ if (testBackends().includes('webgl')) {
           [() => flashAttention(q, k, v, {keyLengths: [2049]}), /flashAttention: keyLengths: got float16 textures/],
           [() => pbsAttention(q, k, v, {...planned, keyLengths: [2049]}), /pbsAttention: keyLengths: got float16/],
           [() => pbsAttention(q, k, v, {plan}), /pbsAttention: plan: got float16 textures for positions among 2056/],
-          [() => pbsAttentionPlan(q, k, planned), /pbsAttentionPlan: key order: got float16 .* at most 2048 keys/],
+          [() => pbsAttentionPlan(q, k, planned), /pbsAttentionPlan: key indices: got float16 .* at most 2048 keys/],
         ] as const) {
           expect(run).to.throw(message);
         }

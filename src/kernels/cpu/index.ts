@@ -28,10 +28,7 @@ import {blockLists} from './block_lists.js';
 import {blockMask} from './block_mask.js';
 import {cpuCosts} from './costs.js';
 import {keptMass} from './kept_mass.js';
-import {permute} from './permute.js';
-import {probedScores} from './probed_scores.js';
-import {scoreBlocks} from './score_blocks.js';
-import {selectBlocks} from './select_blocks.js';
+import {planBlocks} from './plan_blocks.js';
 import type {BlockPlan, HiddenKeys} from './visible_scores.js';
 
 /**
@@ -146,23 +143,6 @@ function pbsAttentionPlan(args: {
   return attrs.withMass
     ? [...outputs, backend.makeTensorInfo([batch, heads, queryBlocks], 'float32', plan.keptMass)]
     : outputs;
-}
-
-function planBlocks(
-  query: Float32Array,
-  key: Float32Array,
-  geometry: BlockGeometry,
-  attrs: PBSAttentionAttrs,
-  keyLengths?: Int32Array,
-): BlockPlan & {scores: Float64Array} {
-  const {scale, causal, threshold, exactLastBlock, probeRows} = attrs;
-  const order = permute(query, key, geometry, scale, attrs.permute, causal, keyLengths);
-  const scores =
-    probeRows > 0
-      ? probedScores(query, key, order, geometry, scale, causal, exactLastBlock, probeRows, keyLengths)
-      : scoreBlocks(query, key, order, geometry, scale, causal, exactLastBlock, keyLengths);
-  const lists = selectBlocks(scores, order.keyIndices, geometry, threshold, causal, probeRows > 0);
-  return {keyIndices: order.keyIndices, blockLists: lists, scores};
 }
 
 function outputTensor(backend: MathBackendCPU, geometry: BlockGeometry, output: Float32Array): TensorInfo {

@@ -1,3 +1,4 @@
+import type {TensorInfo} from '@tensorflow/tfjs-core';
 import {env} from '@tensorflow/tfjs-core';
 import type {BlockGeometry} from '../block_geometry.js';
 import {valueColumns} from './attend_passes.js';
@@ -33,33 +34,33 @@ export function checkRowSizes(
 const maxHalfInteger = 2048;
 
 /**
- * Throws if tensors of positions among the keys would be rounded: where tfjs was told to keep its textures in float16
+ * Throws if a tensor of positions among the keys would be rounded: where tfjs was told to keep its textures in float16
  * (`WEBGL_FORCE_F16_TEXTURES`), those of int32 are too.
  */
-export function checkPositions(op: string, {keyLength}: BlockGeometry, positions: Record<string, unknown>): void {
-  if (keyLength <= maxHalfInteger || env().getBool('WEBGL_RENDER_FLOAT32_ENABLED')) {
-    return;
-  }
-  for (const [name, tensor] of Object.entries(positions)) {
-    if (tensor !== undefined) {
-      throw new Error(
-        `${op}: ${name}: got float16 textures for positions among ${keyLength} keys; takes at most ${maxHalfInteger} keys ` +
-          'then, or float32 textures (WEBGL_FORCE_F16_TEXTURES false).',
-      );
-    }
+function checkPositions(op: string, {keyLength}: BlockGeometry, name: string): void {
+  if (keyLength > maxHalfInteger && !env().getBool('WEBGL_RENDER_FLOAT32_ENABLED')) {
+    throw new Error(
+      `${op}: ${name}: got float16 textures for positions among ${keyLength} keys; takes at most ${maxHalfInteger} keys ` +
+        'then, or float32 textures (WEBGL_FORCE_F16_TEXTURES false).',
+    );
   }
 }
 
-/** The same for a mask of that shape. */
-export function checkMaskSize(
+/** The same for what hides keys. */
+export function checkHiddenKeys(
   op: string,
   {maxTextureSize, drawBuffers}: AttentionContext,
-  shape: number[],
   geometry: BlockGeometry,
+  {keyLengths, mask}: {keyLengths?: TensorInfo; mask?: TensorInfo},
 ): void {
-  const {rows, columns} = maskRowShape(shape, geometry, drawBuffers);
-  checkLayout(op, maxTextureSize, 'mask', rows, columns);
-  checkTensor(op, maxTextureSize, 'mask', shape);
+  if (keyLengths) {
+    checkPositions(op, geometry, 'keyLengths');
+  }
+  if (mask) {
+    const {rows, columns} = maskRowShape(mask.shape, geometry, drawBuffers);
+    checkLayout(op, maxTextureSize, 'mask', rows, columns);
+    checkTensor(op, maxTextureSize, 'mask', mask.shape);
+  }
 }
 
 /** The same for the gradients: of keys and values, each query head has rows of its own. */
@@ -72,10 +73,18 @@ export function checkGradientSizes(op: string, context: AttentionContext, geomet
   checkLayout(op, maxTextureSize, 'gradients of values', batch * heads * keyLength, valueDim);
 }
 
-/** The same for what passes between the stages. */
-export function checkPlanSizes(op: string, context: AttentionContext, geometry: BlockGeometry): void {
+/** The same for what passes between the stages, by a plan of which the key indices are `given` or by one that is made. */
+export function checkPlanSizes(
+  op: string,
+  context: AttentionContext,
+  geometry: BlockGeometry,
+  given?: TensorInfo,
+): void {
   const {batch, heads, keyLength, valueDim, headDim, blockSize, segmentSize, queryBlocks, keyBlocks} = geometry;
   const {maxTextureSize, drawBuffers} = context;
+  if (given) {
+    checkPositions(op, geometry, 'plan');
+  }
   const meanColumns = Math.max(headDim, valueColumns(valueDim, drawBuffers));
   checkLayout(op, maxTextureSize, 'key order', batch * heads * keyBlocks, indexColumns(blockSize, drawBuffers));
   checkLayout(op, maxTextureSize, 'key scores', batch * heads * Math.ceil(keyLength / segmentSize), segmentSize);
@@ -87,6 +96,7 @@ export function checkPlanSizes(op: string, context: AttentionContext, geometry: 
 /** And for the tensors that a plan is given out in. */
 export function checkPlanTensors(op: string, {maxTextureSize}: AttentionContext, geometry: BlockGeometry): void {
   const {batch, heads, keyLength, queryBlocks, keyBlocks} = geometry;
+  checkPositions(op, geometry, 'key indices');
   checkTensor(op, maxTextureSize, 'key indices', [batch, heads, keyLength]);
   checkTensor(op, maxTextureSize, 'block mask', [batch, heads, queryBlocks, keyBlocks]);
 }

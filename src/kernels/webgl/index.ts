@@ -33,29 +33,18 @@ import type {BlockPlan} from './attend_walk.js';
 import {loadMask} from './attention_mask.js';
 import {blockLists} from './block_lists.js';
 import {blockMask} from './block_mask.js';
+import type {HiddenKeys} from './attend.js';
 import type {AttentionContext} from './context.js';
 import {attentionContext, throwIfLost} from './context.js';
 import {webglCosts} from './costs.js';
-import {
-  checkGradientSizes,
-  checkMaskSize,
-  checkPlanSizes,
-  checkPlanTensors,
-  checkPositions,
-  checkRowSizes,
-} from './device_limits.js';
+import {checkGradientSizes, checkHiddenKeys, checkPlanSizes, checkPlanTensors, checkRowSizes} from './device_limits.js';
 import {sumColumns} from './gradient_walk.js';
-import {keptMass} from './kept_mass.js';
 import {loadKeyLengths} from './key_lengths.js';
-import {permute} from './permute.js';
 import {indexColumns, keyIndexSplit} from './sort_keys.js';
 import type {KeptRows} from './permute_rows.js';
-import {probedScores} from './probed_scores.js';
+import {planBlocks, takePlan} from './plan_blocks.js';
 import {withScratch} from './program.js';
 import type {RowTexture} from './row_texture.js';
-import {scoreBlocks} from './score_blocks.js';
-import {selectBlocks} from './select_blocks.js';
-import {SummarizeBlocksProgram} from './summarize_blocks.js';
 import {loadRows, storeRows, withTexture} from './tensor_rows.js';
 
 /**
@@ -78,8 +67,8 @@ function pbsAttention(args: {
   }
   return run('pbsAttention', backend, (context) => {
     checkRowSizes('pbsAttention', context, geometry);
-    checkPositions('pbsAttention', geometry, {keyLengths: inputs.keyLengths, plan: keyIndices});
-    checkPlanSizes('pbsAttention', context, geometry);
+    checkHiddenKeys('pbsAttention', context, geometry, inputs);
+    checkPlanSizes('pbsAttention', context, geometry, keyIndices);
     if (plan) {
       return attendByPlan(context, inputs, plan, geometry, attrs);
     }
@@ -187,20 +176,13 @@ function exactAttention(
   const geometry = exactGeometry(inputs, attrs);
   return run(op, backend, (context) => {
     checkRowSizes(op, context, geometry);
-    checkPositions(op, geometry, {keyLengths: inputs.keyLengths});
-    if (inputs.mask) {
-      checkMaskSize(op, context, inputs.mask.shape, geometry);
-    }
+    checkHiddenKeys(op, context, geometry, inputs);
     return withScratch(context, (scratch) => {
       const query = scratch(loadHeads(context, inputs.query));
       const key = scratch(loadHeads(context, inputs.key));
       const value = scratch(loadValues(context, inputs.value));
-      const keyLengths = inputs.keyLengths && scratch(loadKeyLengths(context, inputs.keyLengths));
-      const mask = inputs.mask && loadMask(context, inputs.mask, geometry);
-      if (mask) {
-        scratch(mask.rows);
-      }
-      return attend(context, query, key, value, geometry, scale, causal, undefined, {keyLengths, mask});
+      const hidden = loadHiddenKeys(context, inputs, geometry, scratch);
+      return attend(context, query, key, value, geometry, scale, causal, undefined, hidden);
     });
   });
 }
@@ -226,7 +208,7 @@ function pbsAttentionPlan(args: {
   };
   return run('pbsAttentionPlan', backend, (context) => {
     checkRowSizes('pbsAttentionPlan', context, geometry);
-    checkPositions('pbsAttentionPlan', geometry, {keyLengths: inputs.keyLengths, 'key order': shapes.keyIndices});
+    checkHiddenKeys('pbsAttentionPlan', context, geometry, inputs);
     checkPlanTensors('pbsAttentionPlan', context, geometry);
     if (isExact(geometry, attrs)) {
       const plan = exactPlan(geometry, attrs.causal);
@@ -288,8 +270,8 @@ function pbsAttentionGrad(args: {
   }
   return run(op, backend, (context) => {
     checkGradientSizes(op, context, geometry);
-    checkPositions(op, geometry, {keyLengths: inputs.keyLengths, plan: keyIndices});
-    checkPlanSizes(op, context, geometry);
+    checkHiddenKeys(op, context, geometry, inputs);
+    checkPlanSizes(op, context, geometry, keyIndices);
     return withScratch(context, (scratch) => {
       const rows = loadGradientRows(context, inputs, scratch);
       const keyLengths = inputs.keyLengths && scratch(loadKeyLengths(context, inputs.keyLengths));
@@ -311,18 +293,11 @@ function exactGradients(
   const geometry = exactGeometry(inputs, attrs);
   return run(op, backend, (context) => {
     checkGradientSizes(op, context, geometry);
-    checkPositions(op, geometry, {keyLengths: inputs.keyLengths});
-    if (inputs.mask) {
-      checkMaskSize(op, context, inputs.mask.shape, geometry);
-    }
+    checkHiddenKeys(op, context, geometry, inputs);
     return withScratch(context, (scratch) => {
       const rows = loadGradientRows(context, inputs, scratch);
-      const keyLengths = inputs.keyLengths && scratch(loadKeyLengths(context, inputs.keyLengths));
-      const mask = inputs.mask && loadMask(context, inputs.mask, geometry);
-      if (mask) {
-        scratch(mask.rows);
-      }
-      return attendGradients(context, rows, geometry, attrs.scale, attrs.causal, undefined, {keyLengths, mask});
+      const hidden = loadHiddenKeys(context, inputs, geometry, scratch);
+      return attendGradients(context, rows, geometry, attrs.scale, attrs.causal, undefined, hidden);
     });
   });
 }
@@ -356,51 +331,18 @@ function run<T extends TensorInfo | TensorInfo[]>(
   return result;
 }
 
-/** The first three stages, and on request what they kept. The caller gives the plan's textures back. */
-function planBlocks(
+/** What hides keys, where it is given. */
+function loadHiddenKeys(
   context: AttentionContext,
-  query: RowTexture,
-  key: RowTexture,
+  {keyLengths, mask}: FlashAttentionInputs,
   geometry: BlockGeometry,
-  {scale, causal, threshold, exactLastBlock, permute: sort, probeRows}: PBSAttentionAttrs,
-  keyLengths?: RowTexture,
-  withMass = false,
-): BlockPlan & {keptMass?: RowTexture} {
-  return withScratch(context, (scratch, keep) => {
-    const order = permute(context, query, key, geometry, scale, sort, causal, keyLengths);
-    scratch(order.keyScores);
-    keep(order.keyIndices);
-    const summaries =
-      probeRows > 0
-        ? keep(new SummarizeBlocksProgram(key, order.keyIndices, geometry, true, keyLengths).run(context))
-        : undefined;
-    const scores = scratch(
-      summaries
-        ? probedScores(
-            context,
-            query,
-            key,
-            {...order, summaries},
-            geometry,
-            scale,
-            causal,
-            exactLastBlock,
-            probeRows,
-            keyLengths,
-          )
-        : scoreBlocks(context, query, key, order, geometry, scale, causal, exactLastBlock, keyLengths),
-    );
-    const blockLists = keep(
-      selectBlocks(context, scores, order.keyIndices, geometry, threshold, causal, probeRows > 0),
-    );
-    const plan = {keyIndices: order.keyIndices, blockLists, summaries};
-    return withMass ? {...plan, keptMass: keptMass(context, scores, blockLists, probeRows > 0)} : plan;
-  });
-}
-
-/** Hands the textures of a plan to `take`. */
-function takePlan({keyIndices, blockLists, summaries}: BlockPlan, take: Take<RowTexture>): void {
-  [keyIndices, blockLists, ...(summaries ? [summaries] : [])].forEach(take);
+  scratch: Take<RowTexture>,
+): HiddenKeys {
+  const hidden = mask && loadMask(context, mask, geometry);
+  if (hidden) {
+    scratch(hidden.rows);
+  }
+  return {keyLengths: keyLengths && scratch(loadKeyLengths(context, keyLengths)), mask: hidden};
 }
 
 /** Queries or keys as rows of `headDim` values. */

@@ -21,7 +21,6 @@ import type {BlockGeometry} from '../block_geometry.js';
 import {blockGeometry, isExact} from '../block_geometry.js';
 import {runsExact} from '../cost_model.js';
 import {exactPlan} from '../exact_plan.js';
-import type {Take} from '../scratch.js';
 import {attend} from './attend.js';
 import {attendGradients, gradientShapes} from './attend_gradients.js';
 import {attendRemainder} from './attend_remainder.js';
@@ -31,13 +30,8 @@ import {blockMask} from './block_mask.js';
 import {webgpuCosts} from './costs.js';
 import {checkBufferSizes, planShapes, remainderShape} from './device_limits.js';
 import {floatInputs} from './float_inputs.js';
-import {keptMass} from './kept_mass.js';
-import {permute} from './permute.js';
-import {probedScores} from './probed_scores.js';
+import {planBlocks, takePlan} from './plan_blocks.js';
 import {withScratch} from './program.js';
-import {scoreBlocks} from './score_blocks.js';
-import {selectBlocks} from './select_blocks.js';
-import {SummarizeBlocksProgram} from './summarize_blocks.js';
 
 /**
  * permute → score blocks → select blocks → attend, one file a stage, all on the GPU: nothing is read back in between.
@@ -186,56 +180,6 @@ function exactGradients(
   const geometry = blockGeometry(query, key, sizes, value);
   checkBufferSizes(op, backend, {...shapesOf(inputs), ...gradientShapes(geometry, false)});
   return attendGradients(backend, inputs, geometry, attrs, undefined, {keyLengths, mask});
-}
-
-/** The first three stages, and on request what they kept. The caller frees the plan. */
-function planBlocks(
-  op: string,
-  backend: WebGPUBackend,
-  query: TensorInfo,
-  key: TensorInfo,
-  geometry: BlockGeometry,
-  attrs: PBSAttentionAttrs,
-  keyLengths?: TensorInfo,
-  withMass = false,
-): BlockPlan & {keptMass?: TensorInfo} {
-  const {scale, causal, threshold, exactLastBlock, probeRows} = attrs;
-  return withScratch(backend, (scratch, keep) => {
-    const order = permute(op, backend, query, key, geometry, scale, attrs.permute, causal, keyLengths);
-    scratch(order.keyScores);
-    keep(order.keyIndices);
-    const summaries =
-      probeRows > 0
-        ? keep(new SummarizeBlocksProgram(key, order.keyIndices, geometry, true, keyLengths).run(backend))
-        : undefined;
-    const scores = scratch(
-      summaries
-        ? probedScores(
-            op,
-            backend,
-            query,
-            key,
-            {...order, summaries},
-            geometry,
-            scale,
-            causal,
-            exactLastBlock,
-            probeRows,
-            keyLengths,
-          )
-        : scoreBlocks(backend, query, key, order, geometry, scale, causal, exactLastBlock, keyLengths),
-    );
-    const blockLists = keep(
-      selectBlocks(backend, scores, order.keyIndices, geometry, threshold, causal, probeRows > 0),
-    );
-    const plan = {keyIndices: order.keyIndices, blockLists, summaries};
-    return withMass ? {...plan, keptMass: keptMass(backend, scores, blockLists, probeRows > 0)} : plan;
-  });
-}
-
-/** Hands the tensors of a plan to `take`. */
-function takePlan({keyIndices, blockLists, summaries}: BlockPlan, take: Take<TensorInfo>): void {
-  [keyIndices, blockLists, ...(summaries ? [summaries] : [])].forEach(take);
 }
 
 function outputShape({batch, heads, queryLength, valueDim}: BlockGeometry): Record<string, number[]> {
