@@ -3,7 +3,7 @@ import type {Inputs} from '../../bench/captured_attention';
 import {pbsAttentionPlan} from '../../src/index';
 import {visibleBlocks} from '../../src/kernels/block_geometry';
 import type {Experimenter} from '../experimenter';
-import {captureLayers, disposeCaptured} from '../measure/capture';
+import {withCaptured} from '../measure/capture';
 import {promptSet} from '../prompts/prompt_set';
 import type {HeadRow} from '../results';
 import {massOfRows, normalised, permutedKeys} from '../selection/block_sums';
@@ -20,12 +20,10 @@ export async function perHead(experimenter: Experimenter): Promise<void> {
     const [prompt] = promptSet(subject.tokenizer, subject.books, options.tasks[0], length, 1);
     for (let layer = 0; layer < subject.model.config.layers; ++layer) {
       await experimenter.step('heads', `layer ${layer} ${length}`, async () => {
-        const captured = await captureLayers(subject, prompt.ids, [layer]);
-        const [permuted, unpermuted] = [
-          await headsOf(stages, captured[0], true, options.thresholds[0], grid),
-          await headsOf(stages, captured[0], false, options.thresholds[0], grid),
-        ];
-        disposeCaptured(captured);
+        const [permuted, unpermuted] = await withCaptured(subject, prompt.ids, [layer], async ([inputs]) => [
+          await headsOf(stages, inputs, true, options.thresholds[0], grid),
+          await headsOf(stages, inputs, false, options.thresholds[0], grid),
+        ]);
         return permuted.map(({density, kept}, head): HeadRow => {
           return {
             length,

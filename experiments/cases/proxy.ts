@@ -1,7 +1,7 @@
 import * as tf from '@tensorflow/tfjs-core';
 import type {Inputs} from '../../bench/captured_attention';
 import type {Experimenter} from '../experimenter';
-import {captureLayers, disposeCaptured} from '../measure/capture';
+import {withCaptured} from '../measure/capture';
 import {promptSet} from '../prompts/prompt_set';
 import type {ProxyRow} from '../results';
 import {rankCorrelation} from '../statistics';
@@ -17,9 +17,9 @@ export async function proxy(experimenter: Experimenter): Promise<void> {
     const [prompt] = promptSet(subject.tokenizer, subject.books, tasks[0], length, 1);
     for (let layer = 0; layer < subject.model.config.layers; ++layer) {
       await experimenter.step('proxy', `layer ${layer} ${length}`, async () => {
-        const captured = await captureLayers(subject, prompt.ids, [layer]);
-        const rows = await compareBlocks(captured[0], blockSizes[0], segmentSizes[0]);
-        disposeCaptured(captured);
+        const rows = await withCaptured(subject, prompt.ids, [layer], ([inputs]) =>
+          compareBlocks(inputs, blockSizes[0], segmentSizes[0]),
+        );
         return rows.map((row) => ({length, layer, ...row}));
       });
     }

@@ -1,7 +1,7 @@
 import * as tf from '@tensorflow/tfjs-core';
 import {relativeL1} from '../../bench/statistics';
 import type {Experimenter} from '../experimenter';
-import {captureLayers, disposeCaptured} from '../measure/capture';
+import {withCaptured} from '../measure/capture';
 import {readPrompt} from '../measure/reading';
 import {exactVariant, pbsVariant, type Variant} from '../measure/variant';
 import {promptSet} from '../prompts/prompt_set';
@@ -24,15 +24,15 @@ export async function sanity(experimenter: Experimenter): Promise<void> {
     const [prompt] = promptSet(subject.tokenizer, subject.books, 'end', length, 1);
     for (const variant of checks) {
       await experimenter.step('sanity', `${variant.label} ${length}`, async () => {
-        const captured = await captureLayers(subject, prompt.ids, layers);
         const differences: number[] = [];
-        for (const {query, key, value} of captured) {
-          const outputs = [variant, exactVariant].map(({attend}) => attend(query, key, value));
-          const [values, exact] = await Promise.all(outputs.map((output) => output.data()));
-          tf.dispose(outputs);
-          differences.push(relativeL1(values, exact));
-        }
-        disposeCaptured(captured);
+        await withCaptured(subject, prompt.ids, layers, async (captured) => {
+          for (const {query, key, value} of captured) {
+            const outputs = [variant, exactVariant].map(({attend}) => attend(query, key, value));
+            const [values, exact] = await Promise.all(outputs.map((output) => output.data()));
+            tf.dispose(outputs);
+            differences.push(relativeL1(values, exact));
+          }
+        });
         const [read, exact] = [
           await readPrompt(subject, prompt, variant),
           await readPrompt(subject, prompt, exactVariant),

@@ -1,11 +1,11 @@
 import type {PBSAttentionSettings} from '../../src/ops/options';
 import type {Experimenter} from '../experimenter';
 import type {Rule} from '../options';
-import {captureLayers, disposeCaptured} from '../measure/capture';
+import {withCaptured} from '../measure/capture';
 import {sweep, type SweptVariant} from '../measure/sweep';
 import {pbsVariant} from '../measure/variant';
 import type {Prompt} from '../prompts/tasks';
-import {costShare} from '../selection/candidate';
+import {type Candidate, costShare} from '../selection/candidate';
 import {candidateVariant} from '../selection/candidate_variant';
 import {matchDensity} from '../selection/match_density';
 
@@ -69,25 +69,23 @@ export async function selection(experimenter: Experimenter): Promise<void> {
   const layers = Array.from({length: subject.model.config.layers}, (_, i) => i);
   const variantsOf = async (length: number, prompts: readonly Prompt[]) => {
     const density = options.densities[options.lengths.indexOf(length)];
-    const captured = density === undefined ? [] : await captureLayers(subject, prompts[0].ids, layers);
-    const variants: SweptVariant[] = [];
-    for (const {candidate, threshold: given} of options.candidates) {
-      const thresholds =
-        given !== undefined
-          ? [given]
-          : density === undefined
-            ? options.thresholds
-            : [await matchDensity(candidate, captured, density, grid)];
-      for (const threshold of thresholds) {
-        place.log(`        ${candidate.name}: threshold ${threshold.toFixed(3)}`);
-        variants.push({
-          variant: candidateVariant(candidate, threshold, grid),
-          settings: {candidate: candidate.name, threshold, cost: costShare(candidate, grid.blockSize, length)},
-        });
+    const variantsAt = async (thresholdsOf: (candidate: Candidate) => Promise<number[]> | number[]) => {
+      const variants: SweptVariant[] = [];
+      for (const {candidate, threshold: given} of options.candidates) {
+        for (const threshold of given !== undefined ? [given] : await thresholdsOf(candidate)) {
+          place.log(`        ${candidate.name}: threshold ${threshold.toFixed(3)}`);
+          variants.push({
+            variant: candidateVariant(candidate, threshold, grid),
+            settings: {candidate: candidate.name, threshold, cost: costShare(candidate, grid.blockSize, length)},
+          });
+        }
       }
-    }
-    disposeCaptured(captured);
-    return variants;
+      return variants;
+    };
+    if (density === undefined) return variantsAt(() => options.thresholds);
+    return withCaptured(subject, prompts[0].ids, layers, (captured) =>
+      variantsAt(async (candidate) => [await matchDensity(candidate, captured, density, grid)]),
+    );
   };
   await sweep(experimenter, variantsOf, false);
 }

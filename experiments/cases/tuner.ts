@@ -7,7 +7,7 @@ import {
   type TunedAttention,
 } from '../../src/index';
 import type {Experimenter} from '../experimenter';
-import {captureLayers, disposeCaptured} from '../measure/capture';
+import {withCaptured} from '../measure/capture';
 import {promptSet} from '../prompts/prompt_set';
 import type {TunedRow} from '../results';
 import {mean} from '../statistics';
@@ -19,28 +19,33 @@ export async function tuner(experimenter: Experimenter): Promise<void> {
     const [seen, unseen] = promptSet(subject.tokenizer, subject.books, options.tasks[0], length, 2);
     for (let layer = 0; layer < subject.model.config.layers; ++layer) {
       await experimenter.step('tuned', `layer ${layer} ${length}`, async () => {
-        const [sample] = await captureLayers(subject, seen.ids, [layer]);
-        const [other] = await captureLayers(subject, unseen.ids, [layer]);
-        const rows: TunedRow[] = [];
-        for (const allowed of options.errors) {
-          const {blockSizes} = options;
-          // No margin: how much is needed is what is asked.
-          const [tuned] = await tunePBSAttention(sample, {maxRelativeL1: allowed}, {blockSizes, margin: 0});
-          const {chosen} = tuned;
-          rows.push({
-            ...{length, layer, allowed},
-            segmentSize: chosen.options.segmentSize ?? 0,
-            threshold: chosen.options.threshold!,
-            permute: chosen.options.permute ?? false,
-            density: chosen.density,
-            headDensity: headDensity(tuned, allowed),
-            error: chosen.relativeL1,
-            unseenError: await errorOf(other, tuned),
-            expectedSpeedUp: chosen.expectedSpeedUp,
-          });
-        }
-        disposeCaptured([sample, other]);
-        return rows;
+        const tunings: TunedAttention[] = [];
+        await withCaptured(subject, seen.ids, [layer], async ([sample]) => {
+          for (const allowed of options.errors) {
+            const {blockSizes} = options;
+            // No margin: how much is needed is what is asked.
+            tunings.push(...(await tunePBSAttention(sample, {maxRelativeL1: allowed}, {blockSizes, margin: 0})));
+          }
+        });
+        return withCaptured(subject, unseen.ids, [layer], async ([other]) => {
+          const rows: TunedRow[] = [];
+          for (const [i, allowed] of options.errors.entries()) {
+            const tuned = tunings[i];
+            const {chosen} = tuned;
+            rows.push({
+              ...{length, layer, allowed},
+              segmentSize: chosen.options.segmentSize ?? 0,
+              threshold: chosen.options.threshold!,
+              permute: chosen.options.permute ?? false,
+              density: chosen.density,
+              headDensity: headDensity(tuned, allowed),
+              error: chosen.relativeL1,
+              unseenError: await errorOf(other, tuned),
+              expectedSpeedUp: chosen.expectedSpeedUp,
+            });
+          }
+          return rows;
+        });
       });
     }
   }

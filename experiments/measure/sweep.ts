@@ -1,9 +1,10 @@
+import type {Inputs} from '../../bench/captured_attention';
 import type {Experimenter} from '../experimenter';
 import {promptSet} from '../prompts/prompt_set';
 import type {Prompt, Task} from '../prompts/tasks';
 import type {Needle, SweepRow} from '../results';
 import {mean, meanEstimate, wilson} from '../statistics';
-import {captureLayers, disposeCaptured} from './capture';
+import {withCaptured} from './capture';
 import {type Reading, readPrompt} from './reading';
 import {timeAttention} from './timing';
 import {exactVariant, type Variant} from './variant';
@@ -54,18 +55,19 @@ export async function sweep(
     });
     if (exact.length < prompts.length) continue;
     const timer = timed && options.timing ? device.timer : undefined;
-    const captured = timer ? await captureLayers(subject, prompts[0].ids, TIMED_LAYERS) : [];
-    for (const swept of variants) {
-      await experimenter.step('sweep', `${swept.variant.label} ${length}`, async () => {
-        const readings: Reading[] = [];
-        for (const prompt of prompts) readings.push(await readPrompt(subject, prompt, swept.variant));
-        const row = summarise(length, swept, prompts, readings, exact);
-        experimenter.place.log(describe(row));
-        if (timer) row.time = await timeAttention(timer, swept.variant, captured, TIMING_SECONDS);
-        return [row];
-      });
-    }
-    disposeCaptured(captured);
+    const readVariants = async (captured: readonly Inputs[]) => {
+      for (const swept of variants) {
+        await experimenter.step('sweep', `${swept.variant.label} ${length}`, async () => {
+          const readings: Reading[] = [];
+          for (const prompt of prompts) readings.push(await readPrompt(subject, prompt, swept.variant));
+          const row = summarise(length, swept, prompts, readings, exact);
+          experimenter.place.log(describe(row));
+          if (timer) row.time = await timeAttention(timer, swept.variant, captured, TIMING_SECONDS);
+          return [row];
+        });
+      }
+    };
+    await (timer ? withCaptured(subject, prompts[0].ids, TIMED_LAYERS, readVariants) : readVariants([]));
   }
 }
 

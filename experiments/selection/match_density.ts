@@ -20,16 +20,21 @@ export async function matchDensity(
   grid: Grid,
 ): Promise<number> {
   const stages = currentStages();
-  const layers = captured.map(({query, key}) => {
-    const geometry = candidateGeometry(query, key, grid);
-    const scale = 1 / Math.sqrt(geometry.headDim);
-    const order = tf.tidy(() => orderKeys(candidate, stages, query, key, geometry, scale));
-    return {geometry, order, shares: estimateShares(candidate, stages, query, key, order, geometry, scale)};
-  });
+  const geometries = captured.map(({query, key}) => candidateGeometry(query, key, grid));
+  // In one tidy, so that a layer which fails leaves nothing of those before it.
+  const layers = tf.tidy(() =>
+    captured.map(({query, key}, layer) => {
+      const geometry = geometries[layer];
+      const scale = 1 / Math.sqrt(geometry.headDim);
+      const order = tf.tidy(() => ({...orderKeys(candidate, stages, query, key, geometry, scale)}));
+      return {...order, shares: estimateShares(candidate, stages, query, key, order, geometry, scale)};
+    }),
+  );
   const densityAt = async (threshold: number) => {
     const parts = tf.tidy(() =>
       tf.stack(
-        layers.map(({geometry, order, shares}) => {
+        layers.map(({shares, ...order}, layer) => {
+          const geometry = geometries[layer];
           const used = scoresOf(candidate, shares, order, geometry, threshold);
           const lists = stages.selectBlocks(used, order.keyIndices, geometry, threshold);
           const kept = tf.sum(tf.cast(stages.blockMask(lists, geometry), 'float32'));
@@ -56,6 +61,6 @@ export async function matchDensity(
     }
     return low;
   } finally {
-    layers.forEach(({order: {keyScores, keyIndices}, shares}) => tf.dispose([keyScores, keyIndices, shares]));
+    tf.dispose(layers);
   }
 }

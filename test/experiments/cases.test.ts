@@ -190,8 +190,11 @@ describe('experiments, end to end [cpu]', () => {
   it('first token: times of exact and sparse attention', async () => {
     const {firstToken: rows} = await runCase('first-token --lengths 256');
     expect(rows!.map(({variant}) => variant)).to.deep.equal(['exact', 'PBS-Attn, τ 0.9']);
-    for (const {low, median, high} of rows!)
-      expect([low, median, high]).to.deep.equal([low, median, high].sort((a, b) => a - b));
+    for (const {low, median, high, runs} of rows!) {
+      expect(low).to.be.above(0);
+      expect(high).to.be.at.least(median);
+      expect(runs).to.equal(9);
+    }
   }).timeout(200_000);
 
   it('every run makes a report and, but for sanity, plots', () => {
