@@ -64,7 +64,7 @@ Times attention on this machine's GPU through WebGPU in Node (Dawn), prints tabl
   --budget X         start no case after so many seconds; those left out are named (default: no limit)
   --without A,B      features of a WebGPU device to leave out, as chromium-experimental-subgroup-matrix
   --out DIR          write DIR/results.json and DIR/benchmarks.md (default: build/bench/results.json, docs/benchmarks.md;
-                     webgl: docs/benchmarks-webgl.md)
+                     --browser: docs/benchmarks-chromium.md or docs/benchmarks-webgl.md)
   --add A,B          JSON files of earlier runs to show in the same report
   --report           run nothing: write the report of --add
   --browser          in Chromium instead of Node; without ONNX Runtime

@@ -69,8 +69,8 @@ interface Paths {
   markdown: string;
 }
 
-function paths({out}: Command, backend: BackendName): Paths {
-  const suffix = backend === 'webgpu' ? '' : `-${backend}`;
+function paths({out, browser}: Command, backend: BackendName): Paths {
+  const suffix = backend === 'webgl' ? '-webgl' : browser ? '-chromium' : '';
   return out === undefined
     ? {json: 'build/bench/results.json', markdown: `docs/benchmarks${suffix}.md`}
     : {json: join(out, 'results.json'), markdown: join(out, 'benchmarks.md')};

@@ -9,7 +9,7 @@ const macPaths = [
 ];
 
 /**
- * Path of Chrome or Chromium: `CHROME_BIN`, else the common names on the PATH. Where there is none, installs Debian's
+ * Path of Chrome or Chromium: `CHROME_BIN`, else `CHROME` (which GPU hosts set), else the common names on the PATH. Where there is none, installs Debian's
  * `chromium` if this is Debian and the user may; otherwise throws and says what to install.
  */
 export function findChromium(): string {
@@ -21,12 +21,14 @@ export function findChromium(): string {
 }
 
 function installedChromium(): string | undefined {
-  const {CHROME_BIN, PATH = ''} = process.env;
-  if (CHROME_BIN) {
-    if (!isExecutable(CHROME_BIN)) {
-      throw new Error(`CHROME_BIN is '${CHROME_BIN}', which is not an executable file.`);
+  const {CHROME_BIN, CHROME, PATH = ''} = process.env;
+  const named = Object.entries({CHROME_BIN, CHROME}).find(([, path]) => path);
+  if (named) {
+    const [variable, path] = named as [string, string];
+    if (!isExecutable(path)) {
+      throw new Error(`${variable} is '${path}', which is not an executable file.`);
     }
-    return CHROME_BIN;
+    return path;
   }
   const onPath = names.flatMap((name) => PATH.split(delimiter).map((folder) => join(folder, name)));
   return [...onPath, ...macPaths].find(isExecutable);

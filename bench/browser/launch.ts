@@ -27,7 +27,7 @@ export async function runInBrowser({cases, backend, software}: Command, place: P
   const script = await pageScript();
   const server = await serve(script);
   const browser = await chromium.launch({
-    executablePath: process.env.CHROME ?? findChromium(),
+    executablePath: findChromium(),
     // Playwright's own flags would turn the graphics processor off.
     ...(software
       ? {args: [...softwareFlags, AFTER_LOSS]}

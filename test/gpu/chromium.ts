@@ -72,7 +72,7 @@ await new Promise<void>((resolve) => server.listen(0, 'localhost', resolve));
 // Not an import: a GPU host has playwright-core in a folder of its own, which NODE_PATH names.
 const {chromium} = createRequire(join(process.cwd(), 'test'))('playwright-core') as typeof import('playwright-core');
 const browser = await chromium.launch({
-  executablePath: process.env.CHROME ?? findChromium(),
+  executablePath: findChromium(),
   ...(process.argv.includes('--software')
     ? {args: softwareFlags}
     : // Playwright's own flags would turn the graphics processor off.

@@ -65,7 +65,7 @@ const server = await DemoServer.open('build/demo', 'demo/public');
 // Not an import: a GPU host has playwright-core in a folder of its own, which NODE_PATH names.
 const {chromium} = createRequire(join(process.cwd(), 'test'))('playwright-core') as typeof import('playwright-core');
 const browser = await chromium.launch({
-  executablePath: process.env.CHROME ?? findChromium(),
+  executablePath: findChromium(),
   ...(values.software
     ? {args: softwareFlags}
     : {
