@@ -51,7 +51,7 @@ describe('cost model', () => {
     expect(webgpuCosts(matrixDevice, 64, 'float32')).to.deep.equal(costsOf['WebGPU, float32']);
   });
 
-  // Node with Dawn on the H200, docs/benchmarks.md: exact attention; the four stages; blocks kept. 4 heads of 64.
+  // Node with Dawn on the H200, docs/benchmarks.md of commit 6e00fff: exact attention; the four stages; blocks kept. 4 heads of 64.
   const measured: Array<[number, number, number, number]> = [
     [4096, 0.386, 0.335, 0.519],
     [8192, 1.52, 0.689, 0.332],
@@ -67,7 +67,7 @@ describe('cost model', () => {
     });
   }
 
-  // Node with Dawn on the H100, docs/benchmarks-defaults.md: all stages, with probe rows and the remainder.
+  // Node with Dawn on the H100, docs/benchmarks.md: all stages, with probe rows and the remainder.
   const defaults = {threshold: 0.9, causal: true, probeRows: 8, remainder: true};
   for (const [length, sparse, density] of [
     [4096, 0.359, 0.372],
@@ -81,7 +81,7 @@ describe('cost model', () => {
     });
   }
 
-  // Chromium on the H200, docs/benchmarks-webgl.md: exact and block-sparse attention. 4 heads of 64.
+  // Chromium on the H200, docs/benchmarks-webgl.md of commit 6e00fff: exact and block-sparse attention. 4 heads of 64.
   const measuredOnWebGL: Array<[number, number, number]> = [
     [4096, 16.6, 10.8],
     [8192, 62.0, 26.4],
@@ -95,7 +95,7 @@ describe('cost model', () => {
     });
   }
 
-  // The same on the H100, with probe rows and the remainder.
+  // Chromium on the H100, docs/benchmarks-webgl.md: with probe rows and the remainder.
   for (const [length, sparse] of [
     [4096, 12.1],
     [8192, 30.1],
