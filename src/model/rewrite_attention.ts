@@ -74,7 +74,13 @@ export function rewriteAttention(
   options: RewriteAttentionOptions = {},
 ): RewrittenModel {
   for (const name of ['causal', 'scale']) {
-    check(!(name in options), op, 'options', `got '${name}'`, 'no causal and no scale: the graph tells both');
+    check(
+      options[name as keyof typeof options] === undefined,
+      op,
+      'options',
+      `got '${name}'`,
+      'no causal and no scale: the graph tells both',
+    );
   }
   const attrs = pbsAttentionSettings(op, options, 1);
   const topology = checkArtifacts(modelArtifacts);

@@ -6,6 +6,7 @@ import {
   divNoNan,
   equal,
   gather,
+  keep,
   logicalNot,
   mul,
   pad,
@@ -23,7 +24,8 @@ import type {FlashAttentionOptions} from './options.js';
 
 /**
  * Exact attention by block: float32 `[batch, heads, queryBlocks, keyBlocks]`, what the rows of a query block pay in the
- * mean to the keys of each block of a key order. The entries of a query block add up to 1.
+ * mean to the keys of each block of a key order. The entries of a query block add up to 1, less its share of rows that see
+ * nothing. Kept past the end of a `tidy`, since it comes later: the caller disposes it.
  *
  * If the value of a key says, as a one-hot row, in which block the key stands, attention to these values is that mass. So
  * the exact kernel computes it, for `headDim` blocks a call, and no matrix of scores ever exists: the largest tensors are
@@ -40,8 +42,10 @@ export async function blockMass(
   options: Pick<FlashAttentionOptions, 'causal' | 'scale' | 'queryOffset' | 'keyLengths'>,
 ): Promise<Tensor4D> {
   const blocks = blocksOfKeys(await keyIndices.data(), keyIndices.shape, blockSize);
-  return tidy(() => {
+  const mass = tidy(() => {
     const [batch, heads, queryLength, headDim] = query.shape;
+    // A short query is not padded to a whole block.
+    const blockRows = Math.min(blockSize, queryLength);
     const keyBlocks = Math.ceil(keyIndices.shape[2] / blockSize);
     const queryBlocks = Math.ceil(queryLength / blockSize);
     const blockOf = tensor(blocks, [...keyIndices.shape, 1]);
@@ -56,17 +60,18 @@ export async function blockMass(
           const mass = flashAttention(query, keys, oneHot, options);
           const padded = pad(reshape(mass, [batch * heads, queryLength, headDim]), [
             [0, 0],
-            [0, queryBlocks * blockSize - queryLength],
+            [0, queryBlocks * blockRows - queryLength],
             [0, 0],
           ]);
-          const byBlock = reshape(padded, [batch * heads * queryBlocks, blockSize, headDim]);
+          const byBlock = reshape(padded, [batch * heads * queryBlocks, blockRows, headDim]);
           return div(reshape(sum(byBlock, 1), [batch * heads, queryBlocks, headDim]), rows);
         }),
       );
     }
     const all = slice(concat(parts, 2), [0, 0, 0], [batch * heads, queryBlocks, keyBlocks]);
-    return reshape(all, [batch, heads, queryBlocks, keyBlocks]);
+    return reshape(all, [batch, heads, queryBlocks, keyBlocks]) as Tensor4D;
   });
+  return keep(mass);
 }
 
 /**

@@ -58,11 +58,11 @@ export function pbsAttentionAttrs(
 ): PBSAttentionAttrs {
   const takes = 'none: flashAttention takes masks, and keyLengths are for padded batches';
   check((options as FlashAttentionOptions | undefined)?.mask === undefined, op, 'mask', 'got one', takes);
-  const sized = withPlanSizes(op, options, options?.plan);
+  const sized = withPlanRows(op, withPlanSizes(op, options, options?.plan), query, key);
   const settings = pbsAttentionSettings(op, sized, query.shape[3], inputOptions);
   // Summaries would read the whole cache, of which a plan names the part to read.
   const remainder = options?.remainder ?? options?.plan === undefined;
-  return {...settings, remainder, queryOffset: queryOffsetOf(op, options, settings.causal, query, key)};
+  return {...settings, remainder, queryOffset: queryOffsetOf(op, sized, settings.causal, query, key)};
 }
 
 /** The options with what the plan was made with, which they must not contradict. */
@@ -82,6 +82,46 @@ export function withPlanSizes<Options extends PBSAttentionOptions>(
     check(given === undefined || given === size, op, name, got, `${size}, also where it is not given`);
   }
   return {...options, ...sizes} as Options;
+}
+
+/** The options of a call by a plan with the position of the plan's rows, which the call must not contradict, as their number. */
+function withPlanRows<Options extends PBSAttentionOptions>(
+  op: string,
+  options: Options | undefined,
+  query: Tensor4D,
+  key: Tensor4D,
+): Options | undefined {
+  const plan = options?.plan;
+  // A plan of other keys is refused as a whole, when its tensors are looked at.
+  if (!plan?.sizes || plan.keyIndices?.shape?.[2] !== key.shape[2]) {
+    return options;
+  }
+  const {queryLength} = plan.sizes;
+  const got = `got [${query.shape}] with a plan for ${queryLength} rows`;
+  check(query.shape[2] === queryLength, op, 'query', got, `the ${queryLength} rows that the plan was made for`);
+  return withPlanOffset(op, options, plan);
+}
+
+/** The options with the position of a plan's first row, which they must not contradict. Without a causal mask it says nothing. */
+export function withPlanOffset<Options extends PBSAttentionOptions>(
+  op: string,
+  options: Options | undefined,
+  plan: PBSAttentionPlan | undefined,
+): Options | undefined {
+  if (!plan?.sizes?.causal) {
+    return options;
+  }
+  const {queryOffset} = plan.sizes;
+  const given = options?.queryOffset;
+  const got = `got ${describe(given)} with a plan of rows from ${queryOffset}`;
+  check(
+    given === undefined || given === queryOffset,
+    op,
+    'queryOffset',
+    got,
+    `${queryOffset}, also where it is not given`,
+  );
+  return {...options, queryOffset} as Options;
 }
 
 /** Position of the first query row, for the kernels: 0 without a causal mask. */
@@ -208,5 +248,5 @@ export function describe(value: unknown): string {
   if (typeof value === 'string') {
     return `'${value}'`;
   }
-  return typeof value === 'object' && value !== null ? value.constructor.name : `${value}`;
+  return typeof value === 'object' && value !== null ? (value.constructor?.name ?? 'an object') : String(value);
 }

@@ -24,7 +24,7 @@ import {planSizes} from './pbs_attention_plan.js';
  * - the blocks that the last query block of the old plan kept (with `exactLastBlock`, chosen by the exact attention of the
  *   prompt's last rows);
  * - the blocks of the segment that its first row stands in, and of those after it up to its last row;
- * - every block that holds a key which the old plan did not know.
+ * - every block that holds a key which no row of the old plan saw: a new one, or one that a cache with room held already.
  *
  * A plan that was extended can be extended again: its last row carries all of that on.
  *
@@ -87,8 +87,10 @@ function extendPBSAttentionPlan_(
       ? plan.keyIndices.clone()
       : (concat([plan.keyIndices, tensor3d(newIndices, [batch, heads, newKeys], 'int32')], 2) as Tensor3D);
 
-  // Kept without a choice: from the first block with a new key, or of the own segment, up to the last that can be seen.
-  const firstNew = newKeys === 0 ? keyBlocks : Math.floor(plannedKeys / blockSize);
+  // Kept without a choice: from the first block with an unseen key, or of the own segment, up to the last that can be seen.
+  const {sizes: old} = plan;
+  const seenKeys = causal && old ? Math.min(plannedKeys, old.queryOffset + old.queryLength) : plannedKeys;
+  const firstNew = seenKeys === keyLength ? keyBlocks : Math.floor(seenKeys / blockSize);
   const always = new Uint8Array(queryBlocks * keyBlocks);
   for (let queryBlock = 0; queryBlock < queryBlocks; ++queryBlock) {
     const first = Math.min(firstNew, scoredBlocks(geometry, causal, queryBlock));

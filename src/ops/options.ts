@@ -29,7 +29,7 @@ export interface AttentionOptions {
   keyLengths?: number[] | Tensor1D;
 }
 
-/** Options of exact attention. */
+/** Options of exact attention. Those of `pbsAttention` alone are taken and change nothing, so that one call stands for the other. */
 export interface FlashAttentionOptions extends AttentionOptions {
   /**
    * Bool, true where a query may see a key; or float32, added to the scaled product (a key with `-Infinity` is not seen). Of
@@ -84,8 +84,8 @@ export interface PBSAttentionSettings extends Pick<AttentionOptions, 'causal' | 
 export interface PBSAttentionOptions extends PBSAttentionSettings, AttentionOptions {
   /**
    * Attend by this plan, of {@link pbsAttentionPlan} or {@link extendPBSAttentionPlan}, instead of making one: each block of
-   * queries reads the blocks that the plan keeps for it. `blockSize`, `segmentSize` and `causal` are then the plan's (its
-   * `sizes`), and `threshold`, `permute`, `exactLastBlock`, `probeRows` and `auto` change nothing. For `pbsAttention` alone.
+   * queries reads the blocks that the plan keeps for it. `blockSize`, `segmentSize`, `causal` and `queryOffset` are then the
+   * plan's (its `sizes`), the query has as many rows, and `threshold`, `permute`, `exactLastBlock`, `probeRows` and `auto` change nothing. For `pbsAttention` alone.
    * Default: none.
    */
   plan?: PBSAttentionPlan;

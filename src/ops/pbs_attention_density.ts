@@ -1,6 +1,6 @@
 import {Tensor} from '@tensorflow/tfjs-core';
 import {visibleBlocks} from '../kernels/block_geometry.js';
-import {blockSizes, check, checkBoolean, describe, withPlanSizes} from './check_arguments.js';
+import {blockSizes, check, checkBoolean, describe, withPlanOffset, withPlanSizes} from './check_arguments.js';
 import type {PBSAttentionOptions} from './options.js';
 import {defaultOptions} from './options.js';
 import type {PBSAttentionPlan} from './pbs_attention_plan.js';
@@ -27,7 +27,7 @@ export async function pbsAttentionDensity(plan: PBSAttentionPlan, options?: PBSA
   const op = 'pbsAttentionDensity';
   const isPlan = plan?.keyIndices instanceof Tensor && plan.blockMask instanceof Tensor;
   check(isPlan, op, 'plan', `got ${describe(plan)}`, 'what pbsAttentionPlan returned');
-  const sized = withPlanSizes(op, options, plan);
+  const sized = withPlanOffset(op, withPlanSizes(op, options, plan), plan);
   const {blockSize, segmentSize} = blockSizes(op, sized);
   const causal = sized?.causal ?? defaultOptions.causal;
   checkBoolean(op, 'causal', causal);
@@ -37,11 +37,11 @@ export async function pbsAttentionDensity(plan: PBSAttentionPlan, options?: PBSA
   const got = `got a mask [${blockMask.shape}] for ${keyLength} keys`;
   const fits = keyBlocks === Math.ceil(keyLength / blockSize);
   check(fits, op, 'plan', got, `a plan made with blockSize ${blockSize}`);
-  const given = options?.queryOffset ?? sizes?.queryOffset;
+  const given = sized?.queryOffset;
   const isWhole = !causal || given !== undefined || queryBlocks === keyBlocks;
   const takes = 'the position of the first query row';
   check(isWhole, op, 'queryOffset', `got none for a mask [${blockMask.shape}]`, takes);
-  const queryOffset = given ?? 0;
+  const queryOffset = causal ? (given ?? 0) : 0;
   const isPosition = Number.isSafeInteger(queryOffset) && queryOffset >= 0 && queryOffset < keyLength;
   check(
     isPosition,

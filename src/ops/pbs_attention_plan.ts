@@ -27,7 +27,8 @@ export interface PBSAttentionPlan {
   /** bool `[batch, heads, queryBlocks, keyBlocks]`: the blocks of permuted keys that each block of queries attends to. */
   blockMask: Tensor4D;
   /**
-   * How queries and keys were cut: calls by the plan take `blockSize`, `segmentSize` and `causal` from here, and refuse others.
+   * How queries and keys were cut: calls by the plan take `blockSize`, `segmentSize`, `causal` and, under a causal
+   * mask, `queryOffset` from here, and refuse others, or a query of another length.
    * Where it is missing, as in a plan put together by hand, they must be given as they were.
    */
   sizes?: PBSAttentionPlanSizes;

@@ -32,8 +32,9 @@ export interface PBSAttentionReport {
   /** Share of the visible blocks that were kept, as {@link pbsAttentionDensity}: above 0, at most 1. */
   density(): Promise<number>;
   /**
-   * Estimated share of attention that was kept, 0 to 1: what selection itself expected, of the blocks that it chooses
-   * among (without those that are always kept), mean over query blocks and heads. Rejects where the call was given a plan.
+   * Estimated share of attention that was kept, 0 to 1: what selection itself expected, mean over query blocks and heads. With
+   * `probeRows` of all attention; without, of what goes to the blocks that selection chooses among (not those that are always
+   * kept). Rejects where the call was given a plan.
    */
   keptMass(): Promise<number>;
   /**
@@ -41,7 +42,7 @@ export interface PBSAttentionReport {
    * exact attention `ceil(length / blockSize / headDim)` times. Rejects with an error above 16,384 tokens.
    */
   exactKeptMass(): Promise<number>;
-  /** Frees what the report holds. The figures can be asked for until then. */
+  /** Frees what the report holds. Figures that were asked for before still come; asked for later, they reject. */
   dispose(): void;
 }
 
@@ -57,22 +58,41 @@ export function reportOf(inputs: NamedTensorMap, attrs: PBSAttentionAttrs): PBSA
   const held = {query: clone(query), key: clone(key), ...(keyLengths && {keyLengths: clone(keyLengths)})};
   // In an op or a tidy, whose end they outlive.
   const owned = [keyIndices, blockMask, ...(mass ? [mass] : []), ...Object.values(held)].map((x) => keep(x));
+  let isDisposed = false;
+  /** Computes a figure from clones of tensors, which outlive a report that is disposed meanwhile. */
+  const figure = async <Tensors extends NamedTensorMap>(
+    name: string,
+    tensors: Tensors,
+    compute: (held: Tensors) => Promise<number>,
+  ) => {
+    check(!isDisposed, op, name, 'got a report that was disposed', 'one that is not');
+    const clones = Object.entries(tensors).map(([key, x]): [string, Tensor] => [key, keep(clone(x))]);
+    try {
+      return await compute(Object.fromEntries(clones) as Tensors);
+    } finally {
+      dispose(clones.map(([, x]) => x));
+    }
+  };
+  const planned = {keyIndices: plan.keyIndices, blockMask: plan.blockMask};
   return {
     exactReason,
     plan,
-    density: () => pbsAttentionDensity(plan),
+    density: () => figure('density', planned, (held) => pbsAttentionDensity({...held, sizes: plan.sizes})),
     keptMass: async () => {
       const takes = 'a call that made its own plan; exactKeptMass() measures this one';
       check(mass !== undefined, op, 'keptMass', 'got a call by a given plan', takes);
-      return mean(await mass.data());
+      return figure('keptMass', {mass}, async (held) => mean(await held.mass.data()));
     },
     exactKeptMass: async () => {
       const length = key.shape[2];
       const takes = `at most ${longestExactMass} tokens; keptMass() estimates it at any length`;
       check(length <= longestExactMass, op, 'exactKeptMass', `got ${length} tokens`, takes);
-      return exactMass(held, plan, attrs);
+      return figure('exactKeptMass', {...held, ...planned}, (tensors) => exactMass(tensors, tensors, attrs));
     },
-    dispose: () => dispose(owned),
+    dispose: () => {
+      isDisposed = true;
+      dispose(owned);
+    },
   };
 }
 
@@ -99,7 +119,7 @@ async function exactMass(
   const exact = await blockMass(query, key, keyIndices, blockSize, options);
   let kept;
   try {
-    kept = massOfKept(exact, blockMask, query.shape[2], blockSize);
+    kept = keep(massOfKept(exact, blockMask, query.shape[2], blockSize));
     return mean(await kept.data());
   } finally {
     dispose([exact, ...(kept ? [kept] : [])]);

@@ -1,6 +1,6 @@
 import type {Tensor4D} from '@tensorflow/tfjs-core';
 import {clone, dispose, keep} from '@tensorflow/tfjs-core';
-import {check, describe} from '../ops/check_arguments.js';
+import {check, checkTensors, describe} from '../ops/check_arguments.js';
 import {flashAttention} from '../ops/flash_attention.js';
 import type {FlashAttentionOptions} from '../ops/options.js';
 
@@ -52,8 +52,9 @@ export function collectAttentionSamples(): AttentionSampleCollector {
       const {mask, keyLengths, queryOffset, causal, scale} = options ?? {};
       check(mask === undefined, op, 'mask', 'got one', 'none: the tuner measures attention without');
       check(keyLengths === undefined, op, 'keyLengths', 'got some', 'none: the tuner measures prompts without padding');
-      const end = key?.shape[2] - query?.shape[2];
-      const isLast = queryOffset === undefined || queryOffset === end;
+      checkTensors(op, query, key, value);
+      const end = key.shape[2] - query.shape[2];
+      const isLast = causal === false || queryOffset === undefined || queryOffset === end;
       check(isLast, op, 'queryOffset', `got ${describe(queryOffset)}`, `${end}, of queries that end with the keys`);
       const output = flashAttention(query, key, value, options);
       const [q, k, v] = [query, key, value].map((x) => keep(clone(x)));

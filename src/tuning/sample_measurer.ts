@@ -1,5 +1,5 @@
 import type {Tensor, Tensor4D} from '@tensorflow/tfjs-core';
-import {abs, cast, concat, dispose, reshape, sub, sum, tidy} from '@tensorflow/tfjs-core';
+import {abs, cast, concat, dispose, keep, reshape, sub, sum, tidy} from '@tensorflow/tfjs-core';
 import type {PBSAttentionAttrs} from '../kernels/attention_kernels.js';
 import {blockGeometry} from '../kernels/block_geometry.js';
 import {countBlocks} from '../kernels/cost_model.js';
@@ -27,7 +27,8 @@ export interface SampleMeasures extends AttentionMeasures {
 
 /**
  * Measures options on one sample against exact attention, which it computes once, as it does the exact mass for each key
- * order. Nothing that it makes is larger than the query, or than a plan. To be disposed.
+ * order. What it makes is at most as large as the output, a plan, or keys and values with a head for each query head. What it
+ * holds while it waits is kept, since the scope of others may end meanwhile. To be disposed.
  */
 export class SampleMeasurer {
   private readonly exact: Tensor4D;
@@ -40,13 +41,14 @@ export class SampleMeasurer {
     exactOptions: Pick<PBSAttentionAttrs, 'causal' | 'scale' | 'precision'>,
   ) {
     const {query, key, value} = sample;
-    this.exact = flashAttention(query, key, value, exactOptions);
+    this.exact = keep(flashAttention(query, key, value, exactOptions));
   }
 
   async measure(attrs: PBSAttentionAttrs): Promise<SampleMeasures> {
     const {query, key, value} = this.sample;
     const {heads} = blockGeometry(query, key, attrs);
     const plan = pbsAttentionPlan(query, key, attrs);
+    [plan.keyIndices, plan.blockMask].forEach((x) => keep(x));
     try {
       const mass = this.withMass ? await this.massOf(plan, attrs) : undefined;
       const sums = tidy(() => {
@@ -99,6 +101,7 @@ function stacked(parts: Tensor[]): Tensor {
 
 async function rowsOf(x: Tensor): Promise<number[][]> {
   const [rows, columns] = x.shape;
+  keep(x);
   try {
     const values = Array.from(await x.data());
     return Array.from({length: rows}, (_, row) => values.slice(row * columns, (row + 1) * columns));

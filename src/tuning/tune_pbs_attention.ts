@@ -122,20 +122,26 @@ export async function tunePBSAttention(
   options?: TuningOptions,
 ): Promise<TunedAttention[]> {
   const areSamples = typeof samples === 'object' && samples !== null;
-  check(areSamples, op, 'samples', `got ${describe(samples)}`, '{query, key, value} or an array of them');
-  const layers = 'query' in samples ? [samples] : [...samples];
+  const isList = Array.isArray(samples);
+  const isKind = areSamples && (isList || 'query' in samples);
+  check(isKind, op, 'samples', `got ${describe(samples)}`, '{query, key, value} or an array of them');
+  const layers = isList ? [...(samples as readonly AttentionSample[])] : [samples as AttentionSample];
+  const areOptions = options === undefined || (typeof options === 'object' && options !== null);
+  check(areOptions, op, 'options', `got ${describe(options)}`, 'an object');
   for (const [name, value] of Object.entries(options ?? {})) {
     check(knownOptions.includes(name), op, 'options', `got '${name}'`, knownOptions.join(', '));
-    const isList = value === undefined || !listOptions.includes(name) || Array.isArray(value);
-    check(isList, op, name, `got ${describe(value)}`, 'an array');
+    const isFilled = value === undefined || !listOptions.includes(name) || (Array.isArray(value) && value.length > 0);
+    const got = Array.isArray(value) ? 'got an empty array' : `got ${describe(value)}`;
+    check(isFilled, op, name, got, 'an array of one or more');
   }
   layers.forEach((sample) => checkTensors(op, sample?.query, sample?.key, sample?.value));
   checkBackend(op, PBSAttentionPlanKernel);
-  const meets = targetTest(target, options?.margin ?? defaultMargin);
+  const meets = targetTest(target, options?.margin === undefined ? defaultMargin : options.margin);
+  const withMass = 'attentionMass' in target && target.attentionMass !== undefined;
   const tuned: TunedAttention[] = [];
   for (const sample of layers) {
     const {causal, scale} = sample;
-    tuned.push(await tune(sample, 'attentionMass' in target, meets, {causal, scale, ...givenOptions(options)}));
+    tuned.push(await tune(sample, withMass, meets, {causal, scale, ...givenOptions(options)}));
   }
   return tuned;
 }
@@ -207,8 +213,10 @@ function targetTest(target: TuningTarget, margin: number): (measures: AttentionM
     maxRelativeL1?: number;
     attentionMass?: number;
   };
-  const got = `got ${JSON.stringify(target)}`;
-  const isOne = (maxRelativeL1 === undefined) !== (attentionMass === undefined);
+  const isObject = typeof target === 'object' && target !== null;
+  const entries = isObject ? Object.entries(target).filter(([, value]) => value !== undefined) : [];
+  const got = `got ${isObject ? `{${entries.map(([name, value]) => `${name}: ${describe(value)}`).join(', ')}}` : describe(target)}`;
+  const isOne = entries.length === 1 && (maxRelativeL1 === undefined) !== (attentionMass === undefined);
   check(isOne, op, 'target', got, '{maxRelativeL1: number} or {attentionMass: number}');
   if (maxRelativeL1 !== undefined) {
     check(typeof maxRelativeL1 === 'number' && maxRelativeL1 > 0, op, 'target', got, 'a maxRelativeL1 above 0');

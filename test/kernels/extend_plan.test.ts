@@ -1,7 +1,13 @@
 import type {Tensor4D} from '@tensorflow/tfjs-core';
 import {dispose, memory, setBackend, slice} from '@tensorflow/tfjs-core';
 import {expect} from 'chai';
-import {extendPBSAttentionPlan, pbsAttention, pbsAttentionDensity, pbsAttentionPlan} from '../../src/index';
+import {
+  extendPBSAttentionPlan,
+  flashAttention,
+  pbsAttention,
+  pbsAttentionDensity,
+  pbsAttentionPlan,
+} from '../../src/index';
 import {describeBackends} from '../environment';
 import {relativeL1} from '../golden_cases';
 import type {PlanValues} from '../plan_values';
@@ -92,6 +98,24 @@ describeBackends('extended plans', (backend) => {
     expect(memory().numTensors).to.equal(before + 4);
     dispose([plan.keyIndices, plan.blockMask, next.keyIndices, next.blockMask]);
     expect(memory().numTensors).to.equal(before);
+  });
+
+  it('see what a cache with room held already when the plan was made', async () => {
+    const [q, k, v] = tensors(randomInputs({heads, keyValueHeads: 2, length: 96, headDim: 16}, 77));
+    const exact = {...cut, threshold: 1};
+    let plan = pbsAttentionPlan(rows(q, 0, 24), k, {...exact, queryOffset: 0});
+    for (const [start, end] of [
+      [24, 64],
+      [64, 65],
+      [80, 96],
+    ]) {
+      const query = rows(q, start, end);
+      plan = extendPBSAttentionPlan(plan, query, k, {queryOffset: start});
+      expect(await pbsAttentionDensity(plan), `density of rows from ${start}`).to.equal(1);
+      const attended = await pbsAttention(query, k, v, {plan}).data();
+      const expected = await flashAttention(query, k, v, {queryOffset: start}).data();
+      expect(relativeL1(attended, expected), `rows from ${start}`).to.be.below(1e-5);
+    }
   });
 
   it('are what decoding attends by', async () => {

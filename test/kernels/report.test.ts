@@ -149,6 +149,25 @@ describeBackends('report of a call', (backend) => {
     expect(() => pbsAttention(q, k, v, {...options, onReport: fail})).to.throw('of the receiver');
     expect(count()).to.deep.equal(before);
   });
+
+  it('gives what was asked for before it was disposed, and refuses by name what is asked for after', async () => {
+    const [q, k, v] = tensors(randomInputs(shape, 82));
+    const {output, report} = reported([q, k, v], options);
+    const figures = () => [report.density(), report.keptMass(), report.exactKeptMass()];
+    const expected = await Promise.all(figures());
+    output.dispose();
+    const before = memory().numTensors;
+    let asked: Array<Promise<number>> = [];
+    tidy(() => void (asked = figures()));
+    report.dispose();
+    [q, k, v].forEach((x) => x.dispose());
+    expect(await Promise.all(asked)).to.deep.equal(expected);
+    expect(memory().numTensors, 'tensors').to.be.below(before - 5);
+    for (const figure of figures()) {
+      const refused = await figure.catch((error: Error) => error.message);
+      expect(refused).to.match(/^pbsAttention: \w+: got a report that was disposed; takes one that is not\.$/);
+    }
+  });
 });
 
 if (testBackends().includes('webgpu')) {

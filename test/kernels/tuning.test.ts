@@ -71,6 +71,17 @@ describeBackends('tuner', (backend) => {
     expect(count()).to.deep.equal(before);
   });
 
+  it('goes on where a tidy that it was called in ends', async () => {
+    const given = sample(87);
+    const before = memory().numTensors;
+    for (const target of [{maxRelativeL1: 0.1}, {attentionMass: 0.9}]) {
+      let inTidy: ReturnType<typeof tunePBSAttention> | undefined;
+      tidy(() => void (inTidy = tunePBSAttention(given, target, small)));
+      expect(await inTidy).to.deep.equal(await tunePBSAttention(given, target, small));
+      expect(memory().numTensors).to.equal(before);
+    }
+  });
+
   it('collects what attention is called with', async () => {
     const given = sample(85);
     const before = memory().numTensors;
@@ -88,12 +99,16 @@ describeBackends('tuner', (backend) => {
     for (const [options, message] of [
       [{keyLengths: [104, 90]}, /collectAttentionSamples: keyLengths: got some; takes none/],
       [{queryOffset: 0, causal: true}, undefined],
+      [{queryOffset: 7, causal: false}, undefined],
       [{mask: query}, /collectAttentionSamples: mask: got one; takes none/],
     ] as const) {
       const call = () => tidy(() => void collector.attention(query, key, value, options as FlashAttentionOptions));
       if (message) expect(call).to.throw(message);
       else call();
     }
+    expect(() => collector.attention(query, [1] as never, value)).to.throw(
+      /collectAttentionSamples: key: got Array; takes/,
+    );
     collector.dispose();
     expect(memory().numTensors).to.equal(before);
   });
@@ -166,12 +181,17 @@ describeOnCPU('choice of the tuner', () => {
   it('names what it cannot take', async () => {
     const given = textSample(1, 64);
     const wrong: Array<[unknown, unknown, RegExp]> = [
-      [{maxRelativeL1: 0}, {}, /^tunePBSAttention: target: got \{"maxRelativeL1":0\}; takes a maxRelativeL1 above 0/],
+      [{maxRelativeL1: 0}, {}, /^tunePBSAttention: target: got \{maxRelativeL1: 0\}; takes a maxRelativeL1 above 0/],
       [undefined, {}, /target: got undefined; takes \{maxRelativeL1/],
-      [{attentionMass: 1.5}, {}, /target: got \{"attentionMass":1.5\}; takes an attentionMass from 0 to 1/],
+      [{attentionMass: 1.5}, {}, /target: got \{attentionMass: 1.5\}; takes an attentionMass from 0 to 1/],
       [{}, {}, /target: got \{\}; takes \{maxRelativeL1: number\} or \{attentionMass: number\}/],
       [{maxRelativeL1: 0.1, attentionMass: 0.9}, {}, /target: .*takes \{maxRelativeL1: number\} or/],
-      [{maxRelativeL1: '0.1'}, {}, /target: got \{"maxRelativeL1":"0.1"\}; takes a maxRelativeL1 above 0/],
+      [{maxRelativeL1: '0.1'}, {}, /target: got \{maxRelativeL1: '0.1'\}; takes a maxRelativeL1 above 0/],
+      [{maxRelativeL1: NaN}, {}, /target: got \{maxRelativeL1: NaN\}; takes a maxRelativeL1 above 0/],
+      [{maxRelativeL1: 0.1, margin: 0}, {}, /target: got \{maxRelativeL1: 0.1, margin: 0\}; takes \{maxRelativeL1/],
+      [{maxRelativeL1: 0.1}, {margin: null}, /margin: got null; takes a number/],
+      [{maxRelativeL1: 0.1}, {segmentSizes: []}, /segmentSizes: got an empty array; takes an array of one or more/],
+      [{maxRelativeL1: 0.1}, 5, /options: got 5; takes an object/],
       [{maxRelativeL1: 0.1}, {margin: '0.1'}, /margin: got '0.1'; takes a number/],
       [{maxRelativeL1: 0.1}, {thresholds: 0.9}, /thresholds: got 0.9; takes an array/],
       [{maxRelativeL1: 0.1}, {margin: 1}, /margin: got 1; takes a number from 0 to below 1/],
@@ -188,5 +208,8 @@ describeOnCPU('choice of the tuner', () => {
     const half = {query: given.query} as AttentionSample;
     const refused = await tunePBSAttention(half, {maxRelativeL1: 0.1}).catch((error: Error) => error.message);
     expect(refused).to.match(/^tunePBSAttention: key: got undefined; takes a float32 tensor/);
+    const collector = {samples: [given]} as unknown as AttentionSample;
+    const mistaken = await tunePBSAttention(collector, {maxRelativeL1: 0.1}).catch((error: Error) => error.message);
+    expect(mistaken).to.equal('tunePBSAttention: samples: got Object; takes {query, key, value} or an array of them.');
   });
 });

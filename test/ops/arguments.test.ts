@@ -146,6 +146,7 @@ describe('arguments', () => {
       () => ({plan: pbsAttentionPlan(tensor(2, 4, 5, 8), tensor(2, 2, 5, 8))}),
       /plan: got int32 \[2,4,5\]; takes keyIndices/,
     ],
+    ['pbs', () => ({plan: pbsAttentionPlan(q(), tensor(2, 2, 7, 8))}), /plan: got int32 \[2,4,7\]; takes keyIndices/],
     [
       'pbs',
       () => ({plan: {...pbsAttentionPlan(q(), kv(), {blockSize: 2}), sizes: undefined}}),
@@ -207,6 +208,27 @@ describe('arguments', () => {
     );
     expect(extend(kv(), {...sizes, plan})).to.throw(/options: got 'plan'/);
     expect(extend(tensor(1, 2, 7, 8), sizes)).to.throw(/key: got key \[1,2,7,8\].*batch, 2/);
+  });
+
+  it('takes the rows of a plan from the plan, and refuses others', async () => {
+    const [query, key] = [tensor(2, 4, 2, 8), kv()];
+    const plan = pbsAttentionPlan(query, key, {blockSize: 2, segmentSize: 4, threshold: 1, queryOffset: 2});
+    const attended = await pbsAttention(query, key, key, {plan}).data();
+    const expected = await flashAttention(query, key, key, {queryOffset: 2}).data();
+    attended.forEach((x, i) => expect(x).to.be.closeTo(expected[i], 1e-5));
+    expect(() => pbsAttention(query, key, key, {plan, queryOffset: 4})).to.throw(
+      'pbsAttention: queryOffset: got 4 with a plan of rows from 2; takes 2, also where it is not given.',
+    );
+    expect(() => pbsAttention(tensor(2, 4, 1, 8), key, key, {plan})).to.throw(
+      'pbsAttention: query: got [2,4,1,8] with a plan for 2 rows; takes the 2 rows that the plan was made for.',
+    );
+    const density = await pbsAttentionDensity(plan, {queryOffset: 0}).catch((error: Error) => error);
+    expect(density)
+      .to.be.an('error')
+      .with.property('message')
+      .match(/queryOffset: got 0 with a plan of rows from 2/);
+    const all = pbsAttentionPlan(query, key, {blockSize: 2, segmentSize: 4, causal: false, queryOffset: 9});
+    expect(await pbsAttentionDensity(all, {queryOffset: 9}), 'without a causal mask it says nothing').to.equal(1);
   });
 
   it('takes an undefined option for the default', async () => {
