@@ -49,27 +49,46 @@ export function asCausalMask(mask: Tensor): Tensor {
 
 /** The layer, if it is a `MultiHeadAttention` or of a class that extends it. */
 export function asMultiHeadAttention(layer: Layer): MultiHeadAttentionLayer | undefined {
-  return baseClass(layer) ? (layer as MultiHeadAttentionLayer) : undefined;
+  return baseClasses(layer) ? (layer as MultiHeadAttentionLayer) : undefined;
 }
 
-/** The prototype of `MultiHeadAttention` that the layer inherits from. */
-function baseClass(layer: Layer): Record<string, unknown> | undefined {
-  let base: Record<string, unknown> | undefined;
-  for (let type = Object.getPrototypeOf(layer); type; type = Object.getPrototypeOf(type)) {
+/**
+ * The prototype of `MultiHeadAttention` that the layer inherits from, and the one directly below: `CachedMultiHeadAttention`'s,
+ * where the layer has a cache.
+ */
+function baseClasses(layer: Layer): {base: Methods; below?: Methods} | undefined {
+  let found: {base: Methods; below?: Methods} | undefined;
+  let below: Methods | undefined;
+  for (let type = Object.getPrototypeOf(layer); type; below = type, type = Object.getPrototypeOf(type)) {
     // CachedMultiHeadAttention has no className of its own, so the deepest class of that name is the base.
     const isAttention =
       Object.hasOwn(type.constructor, 'className') && type.constructor.className === 'MultiHeadAttention';
-    base = isAttention ? type : base;
+    found = isAttention ? {base: type, below} : found;
   }
-  return base;
+  return found;
 }
+
+type Methods = Record<string, unknown>;
+
+/** What together is the attention of `MultiHeadAttention`, which `pbsAttention` stands for. */
+const attentionMethods = [
+  'computeAttention',
+  'maskedSoftmax',
+  'computeAttentionMask',
+  'computeCausalMask',
+  'buildAttention',
+  'callAndReturnAttentionScores',
+];
 
 /** What of a layer `pbsAttention` cannot do, whatever it is called with. */
 export function whyNot(layer: MultiHeadAttentionLayer): string | undefined {
-  const base = baseClass(layer)!;
+  const {base, below} = baseClasses(layer)!;
+  const own = layer as unknown as Methods;
+  const overrides = (name: string, type?: Methods) => own[name] !== type?.[name];
   // CachedMultiHeadAttention overrides call itself, to go through callAndReturnCache.
-  const methods = ['computeAttention', 'callAndReturnAttentionScores', ...(layer.callAndReturnCache ? [] : ['call'])];
-  const overridden = methods.find((name) => (layer as unknown as Record<string, unknown>)[name] !== base[name]);
+  const [entry, entryClass] = layer.callAndReturnCache ? ['callAndReturnCache', below] : ['call', base];
+  const overridden =
+    attentionMethods.find((name) => overrides(name, base)) ?? (overrides(entry, entryClass) ? entry : undefined);
   if (overridden) {
     return `its class overrides ${overridden}`;
   }

@@ -61,6 +61,8 @@ export class PBSAttention extends layers.Layer {
       const divides = numHeads !== undefined && numHeads % numKeyValueHeads === 0;
       check(divides, op, 'numKeyValueHeads', got, 'a divisor of numHeads');
     }
+    // So that tfjs asks computeMask, which gets the masks of all inputs; a call gets that of the first alone.
+    this.supportsMasking = true;
     this.numHeads = numHeads;
     this.numKeyValueHeads = numKeyValueHeads ?? numHeads;
     const {scale, ...attrs} = pbsAttentionSettings(op, options, 1);
@@ -89,8 +91,8 @@ export class PBSAttention extends layers.Layer {
   }
 
   override call(inputs: Tensor | Tensor[], kwargs: Kwargs): Tensor {
-    check(kwargs?.['mask'] == null, op, 'mask', 'got the mask of an earlier layer', 'no mask');
     const tensors = Array.isArray(inputs) ? inputs : [inputs];
+    refuseMasks([kwargs?.['mask'], ...tensors.map((x) => (x as {kerasMask?: Tensor}).kerasMask)]);
     const outputShape = this.shapeOfOutput(this.checkShapes(tensors.map(({shape}) => shape)));
     return tidy(() => {
       this.invokeCallHook(inputs, kwargs);
@@ -106,6 +108,12 @@ export class PBSAttention extends layers.Layer {
         ? attended
         : reshape(transpose(attended, [0, 2, 1, 3]), outputShape as number[]);
     });
+  }
+
+  override computeMask(_inputs: Tensor | Tensor[], mask?: Tensor | Tensor[]): Tensor | Tensor[] {
+    refuseMasks([mask]);
+    // No mask, which the type of the overridden method leaves out.
+    return null as unknown as Tensor;
   }
 
   override getConfig(): serialization.ConfigDict {
@@ -145,6 +153,16 @@ export class PBSAttention extends layers.Layer {
 }
 
 serialization.registerClass(PBSAttention);
+
+function refuseMasks(masks: unknown[]): void {
+  check(
+    masks.flat().every((mask) => mask == null),
+    op,
+    'mask',
+    'got the mask of an earlier layer',
+    'no mask',
+  );
+}
 
 /** `[batch, length, heads · headDim]` → `[batch, heads, length, headDim]`. */
 function splitHeads(x: Tensor, heads: number): Tensor4D {

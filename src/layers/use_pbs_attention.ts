@@ -59,7 +59,7 @@ export function usePBSAttention(
   check(isLayer(model), op, 'model', `got ${typeof model}`, 'a LayersModel or a Layer');
   for (const name of ['causal', 'scale']) {
     check(
-      !(name in options),
+      options[name as keyof typeof options] === undefined,
       op,
       'options',
       `got '${name}'`,

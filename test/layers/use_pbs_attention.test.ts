@@ -169,17 +169,37 @@ describeOnCPU('usePBSAttention, what it refuses and leaves', () => {
         return [query, query];
       }
     }
+    class SoftCapped extends MultiHeadAttention {
+      protected override maskedSoftmax(scores: Tensor): Tensor {
+        return scores;
+      }
+    }
+    class Windowed extends CachedMultiHeadAttention {}
+    // Private for TypeScript alone.
+    Object.assign(Windowed.prototype, {computeAttentionMask: () => ones([1, 1])});
+    class OwnCache extends CachedMultiHeadAttention {
+      override callAndReturnCache(query: Tensor): [Tensor, Tensor] {
+        return [query, query];
+      }
+    }
     const holder = Object.assign(new SelfAttention({name: 'holder', causal: false}), {
       more: [
         new MultiHeadAttention({numHeads: 2, keyDim: 4, attentionAxes: [1, 2]}),
         new Own({numHeads: 2, keyDim: 4}),
+        new SoftCapped({numHeads: 2, keyDim: 4}),
+        new Windowed({numHeads: 2, keyDim: 4}),
+        new OwnCache({numHeads: 2, keyDim: 4}),
+        new CachedMultiHeadAttention({numHeads: 2, keyDim: 4}),
       ],
     });
     const {replaced, left} = usePBSAttention(holder, exact);
-    expect(replaced).to.deep.equal(['holder.attention']);
+    expect(replaced).to.deep.equal(['holder.attention', 'holder.more.5']);
     expect(left).to.deep.equal([
       {layer: 'holder.more.0', reason: 'attentionAxes [1,2]; pbsAttention attends over axis 1'},
       {layer: 'holder.more.1', reason: 'its class overrides computeAttention'},
+      {layer: 'holder.more.2', reason: 'its class overrides maskedSoftmax'},
+      {layer: 'holder.more.3', reason: 'its class overrides computeAttentionMask'},
+      {layer: 'holder.more.4', reason: 'its class overrides callAndReturnCache'},
     ]);
   });
 
