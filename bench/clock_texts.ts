@@ -3,7 +3,7 @@ import type {BackendName} from './options';
 /** How the report words what depends on the backend: its name, and how the time of a program was taken. */
 interface ClockTexts {
   title: string;
-  /** Heads columns of times that programs took on the GPU. */
+  /** Heads columns of times that programs took on the GPU; on WebGL with what the processor does for each draw. */
   column: string;
   /** What the exact tables show. */
   exact: string;

@@ -115,7 +115,7 @@ function thresholdTable(rows: SweepRow[]): string {
 
 function sanityTable(rows: NonNullable<Run['sanity']>): string {
   return table(
-    ['tokens', 'check', 'output, Σ|a − b| / Σ|b|, worst layer', 'loss above exact, nats'],
+    ['tokens', 'check', 'relative L1 error of the output, worst layer', 'loss above exact, nats'],
     rows.map(({length, check, outputDifference, lossDifference}) => [
       String(length),
       check,
