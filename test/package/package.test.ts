@@ -1,7 +1,7 @@
 import '@tensorflow/tfjs-backend-cpu';
 import * as tf from '@tensorflow/tfjs-core';
 import {expect} from 'chai';
-import {copyFile, readFile, writeFile} from 'node:fs/promises';
+import {copyFile, mkdir, readFile, writeFile} from 'node:fs/promises';
 import {join} from 'node:path';
 import type {Browser} from 'playwright-core';
 import {chromium} from 'playwright-core';
@@ -126,6 +126,40 @@ describe('package', function () {
       const {measured, messages} = await open<Record<string, Measured>>('vite_app/index.html');
       await expectAttention(measured, ['cpu', 'webgl', 'webgpu']);
       expect(messages.join('\n')).not.to.match(/already registered/);
+    });
+
+    it('Vite apps of one other entry each: kernels and the layer are registered', async () => {
+      const has = (name: string) => `Boolean(tf.getKernel('${name}', 'cpu'))`;
+      const apps = {
+        layers: `import {usePBSAttention} from 'tfjs-pbs-attention/layers'; window.used = usePBSAttention;`,
+        graph: `import {registerPBSAttentionOp} from 'tfjs-pbs-attention/graph'; registerPBSAttentionOp();`,
+        bare: `import 'tfjs-pbs-attention/layers';`,
+      };
+      for (const [name, code] of Object.entries(apps)) {
+        const folder = join(project.folder, `app_${name}`);
+        await mkdir(folder);
+        await writeFile(join(folder, 'index.html'), '<!doctype html><script type="module" src="app.js"></script>');
+        await writeFile(
+          join(folder, 'app.js'),
+          `import * as tf from '@tensorflow/tfjs-core'; import '@tensorflow/tfjs-backend-cpu'; ${code}
+          const {classNameMap} = tf.serialization.SerializationMap.getMap();
+          window.measured = {
+            kernels: ${has('PBSAttention')} && ${has('FlashAttention')},
+            layer: 'PBSAttention' in classNameMap,
+          };`,
+        );
+        await project.node(
+          'node_modules/vite/bin/vite.js',
+          'build',
+          `app_${name}`,
+          '--base',
+          './',
+          '--outDir',
+          'built',
+        );
+        const {measured} = await open<object>(`app_${name}/built/index.html`);
+        expect(measured, name).to.deep.equal({kernels: true, layer: name !== 'graph'});
+      }
     });
 
     /** A page without a bundler: script tags in that order, then the code of its user. */
