@@ -2,8 +2,8 @@
  * Importing this entry registers the kernels for the backends `cpu`, `webgl` and `webgpu`, loading none of them, and adds
  * two methods to tensors: `query.pbsAttention(key, value, options)` and `query.flashAttention(key, value, options)`.
  *
- * By script tag (`dist/tf-pbs-attention.min.js`, after TensorFlow.js) the functions of all entries are members of the
- * global `tf`: `tf.pbsAttention(query, key, value, options)`.
+ * By script tag (`dist/tf-pbs-attention.min.js`, after TensorFlow.js) the functions of this entry and of `/webgpu` are
+ * members of the global `tf`: `tf.pbsAttention(query, key, value, options)`.
  *
  * @module tfjs-pbs-attention
  */

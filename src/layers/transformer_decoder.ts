@@ -19,6 +19,28 @@ interface TransformerDecoderLayer extends Layer {
   ): Tensor | undefined;
 }
 
+/** Why the attention of a layer must stay: a decoder with a mask of its own is no plain causal attention. */
+export function whyNotDecoder(owner: Layer, attention: MultiHeadAttentionLayer): string | undefined {
+  const base = decoderClass(owner);
+  const decoder = owner as TransformerDecoderLayer;
+  const overrides =
+    base !== undefined &&
+    decoder.selfAttentionLayer === attention &&
+    decoder.computeSelfAttentionMask !== base.computeSelfAttentionMask;
+  return overrides ? `its decoder ${owner.name} overrides computeSelfAttentionMask` : undefined;
+}
+
+/** The prototype of `TransformerDecoder`, if the layer is one or of a class that extends it. */
+function decoderClass(layer: Layer): TransformerDecoderLayer | undefined {
+  let base: TransformerDecoderLayer | undefined;
+  for (let type = Object.getPrototypeOf(layer); type; type = Object.getPrototypeOf(type)) {
+    const isDecoder =
+      Object.hasOwn(type.constructor, 'className') && type.constructor.className === 'TransformerDecoder';
+    base = isDecoder ? type : base;
+  }
+  return base;
+}
+
 /**
  * A `TransformerDecoder` hands its attention a mask of `length²` values, in which nobody can see any more that it is
  * causal. Puts one value in its place that stands for it, and refuses the other masks. Returns the way back, which does
@@ -26,7 +48,7 @@ interface TransformerDecoderLayer extends Layer {
  */
 export function replaceDecoderMask(owner: Layer, attention: MultiHeadAttentionLayer): () => void {
   const decoder = owner as TransformerDecoderLayer;
-  const isDecoder = decoder.selfAttentionLayer === attention && typeof decoder.computeSelfAttentionMask === 'function';
+  const isDecoder = decoder.selfAttentionLayer === attention && decoderClass(owner) !== undefined;
   if (!isDecoder) {
     return () => {};
   }

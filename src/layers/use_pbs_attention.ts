@@ -5,7 +5,7 @@ import {check, pbsAttentionSettings} from '../ops/check_arguments.js';
 import type {PBSAttentionSettings} from '../ops/options.js';
 import type {MultiHeadAttentionLayer} from './multi_head_attention.js';
 import {asMultiHeadAttention, replaceAttention, whyNot} from './multi_head_attention.js';
-import {replaceDecoderMask} from './transformer_decoder.js';
+import {replaceDecoderMask, whyNotDecoder} from './transformer_decoder.js';
 
 const op = 'usePBSAttention';
 
@@ -82,7 +82,7 @@ export function usePBSAttention(
       `got ${path}, which uses pbsAttention already`,
       'a model after restore()',
     );
-    const reason = whyNot(attention);
+    const reason = whyNot(attention) ?? (owner && whyNotDecoder(owner, attention));
     if (reason) {
       left.push({layer: path, reason});
     } else {

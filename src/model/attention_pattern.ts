@@ -154,6 +154,9 @@ class ScoreReader {
     const number = this.graph.scalar(factor);
     if (number !== undefined) {
       this.scale = op === 'Mul' ? this.scale * number : this.scale / number;
+      if (!Number.isFinite(this.scale)) {
+        throw new NotRecognised(`the scale is ${this.scale} with ${factor}`);
+      }
       return scores;
     }
     if (isScalar(this.graph, factor)) {

@@ -116,7 +116,8 @@ function composedAttention(
   {causal = true, scale = 1}: PBSAttentionSettings,
 ): Tensor {
   let scores = mul(matMul(query, key, false, true), scale);
-  if (causal) {
+  // Without a query or a key there is nothing to hide, and tfjs cannot make the mask.
+  if (causal && scores.size > 0) {
     const visible = linalg.bandPart(ones(scores.shape.slice(-2)), -1, 0);
     scores = add(scores, mul(sub(1, visible), -1e9));
   }

@@ -107,6 +107,10 @@ export function rewriteAttention(
   }
   registerPBSAttentionOp();
   const dropped = changes.dropUnread();
+  // The nodes of functions have names of their own, but weights are one table for all.
+  for (const {nodeDef} of topology.library?.function ?? []) {
+    nodeDef?.forEach(({name}) => dropped.delete(name!));
+  }
   const {specs, data} = weights.changed(dropped, changes.constants);
   return {
     modelArtifacts: {

@@ -2,7 +2,8 @@ import type {GraphNodeDef, GraphView} from './graph_def.js';
 
 /**
  * The axes of a `StridedSlice`'s output: the number of the input's axis where it keeps it from its beginning, in steps of
- * 1, up to anywhere; `'new'` for a new axis of 1; `'cut'` for an axis of which it keeps another part. None where that is
+ * 1, up to anywhere but the first element, which would be broadcast; `'new'` for a new axis of 1; `'cut'` for an axis of which it
+ * keeps another part. None where that is
  * not known.
  */
 export function keptAxes(
@@ -11,7 +12,7 @@ export function keptAxes(
   rank: number,
 ): Array<number | 'new' | 'cut'> | undefined {
   const mask = (name: string) => Number(attr[name]?.i ?? 0);
-  const [begin, strides] = [graph.constant(input[1]), graph.constant(input[3])];
+  const [begin, end, strides] = [1, 2, 3].map((i) => graph.constant(input[i]));
   if (!begin || !strides || mask('ellipsis_mask') !== 0) {
     return undefined;
   }
@@ -25,7 +26,8 @@ export function keptAxes(
     }
     if (!has('shrink_axis_mask')) {
       const isFromStart = (begin.values[i] === 0 || has('begin_mask')) && strides.values[i] === 1;
-      axes.push(isFromStart ? axis : 'cut');
+      const isFirstAlone = end !== undefined && !has('end_mask') && end.values[i] === 1;
+      axes.push(isFromStart && !isFirstAlone ? axis : 'cut');
     }
     ++axis;
   }

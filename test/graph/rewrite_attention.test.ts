@@ -215,6 +215,7 @@ describeOnCPU('rewriteAttention, the model that it returns', () => {
       ['Einsum', 'none', [1, 2, 5, 8], [1, 2, 9, 8], [1, 2, 9, 8]],
       ['Einsum', 'none', [1, 2, 9, 8], [1, 2, 9, 8], [1, 2, 9, 3]],
       ['Einsum', 'a comparison of ranges', [1, 2, 9, 8], [1, 2, 9, 8], [1, 2, 9, 5]],
+      ['Einsum', 'a comparison of ranges', [1, 2, 0, 8], [1, 2, 0, 8], [1, 2, 0, 8]],
       [adjY, 'none', [2, 2, 9, 8], [1, 2, 9, 8], [2, 2, 9, 8]],
       [adjY, 'none', [1, 2, 9, 8], [1, 1, 9, 8], [1, 1, 9, 8]],
       [adjY, 'none', [1, 1, 9, 8], [1, 2, 9, 8], [1, 2, 9, 8]],
@@ -265,6 +266,18 @@ describeOnCPU('rewriteAttention, what it leaves', () => {
       notCausal,
     ],
     'a mask that is not square': [withMask(causalMask(length, -1e9).slice(0, length * 3), [3, length]), notCausal],
+    'one row of a causal mask, broadcast': [
+      attentionGraph(product, undefined, (g, scores) => {
+        const all = g.constant('all', [1, 1, length, length], causalMask(length, -1e9));
+        const ends = [g.int('from', 0, 0, 0, 0), g.int('to', 1, 1, 1, length), g.int('by', 1, 1, 1, 1)];
+        return g.node('AddV2', 'masked', [scores, g.node('StridedSlice', 'row', [all, ...ends])]);
+      }),
+      notCausal,
+    ],
+    'a scale that is no number': [
+      attentionGraph(product, (g, scores) => g.node('RealDiv', 'scaled', [scores, g.scalar('nothing', 0)])),
+      /^the scale is Infinity with nothing$/,
+    ],
     'a selection of earlier keys': [
       attentionGraph(product, undefined, (g, scores) => {
         const visible = g.constant('visible', [length, length], causalMask(length, 1), 'bool');

@@ -1,5 +1,5 @@
 import type {Tensor} from '@tensorflow/tfjs-core';
-import {memory, ones, randomNormal, setBackend, tensor2d, tidy} from '@tensorflow/tfjs-core';
+import {linalg, memory, ones, randomNormal, setBackend, tensor2d, tidy} from '@tensorflow/tfjs-core';
 import {input, layers as coreLayers, model as coreModel} from '@tensorflow/tfjs-layers';
 import type {SymbolicTensor} from '@tensorflow/tfjs-layers/dist/engine/topology';
 import {MultiHeadAttention} from '@tensorflow/tfjs-layers/dist/layers/nlp/multihead_attention';
@@ -160,6 +160,26 @@ describeOnCPU('usePBSAttention, what it refuses and leaves', () => {
     const before = memory().numTensors;
     attention.call(query, {value: query, useCausalMask: true}).dispose();
     expect(memory().numTensors).to.equal(before);
+  });
+
+  it('leaves the attention of decoders with masks of their own', async () => {
+    const model = backbone();
+    const [first] = model.layers.filter((layer) => 'computeSelfAttentionMask' in layer);
+    const band = (x: Tensor) => tidy(() => linalg.bandPart(ones([1, x.shape[1]!, x.shape[1]!]), 2, 0).cast('bool'));
+    Object.assign(first, {computeSelfAttentionMask: band});
+    const run = () => runBackbone(model, ids(), {useCausalMask: true});
+    const own = run();
+    const {replaced, left, restore} = usePBSAttention(model, exact);
+    expect(replaced).to.deep.equal(['transformer_layer_1.selfAttentionLayer']);
+    expect(left).to.deep.equal([
+      {
+        layer: 'transformer_layer_0.selfAttentionLayer',
+        reason: 'its decoder transformer_layer_0 overrides computeSelfAttentionMask',
+      },
+    ]);
+    expect(await largestDifference(run(), own)).to.be.within(0, 1e-4);
+    restore();
+    expect(await largestDifference(run(), own)).to.equal(0);
   });
 
   it('leaves layers that it cannot replace, with a reason', () => {
