@@ -121,10 +121,9 @@ export async function tunePBSAttention(
   target: TuningTarget,
   options?: TuningOptions,
 ): Promise<TunedAttention[]> {
-  const areSamples = typeof samples === 'object' && samples !== null;
   const isList = Array.isArray(samples);
-  const isKind = areSamples && (isList || 'query' in samples);
-  check(isKind, op, 'samples', `got ${describe(samples)}`, '{query, key, value} or an array of them');
+  const areSamples = isList || (typeof samples === 'object' && samples !== null && 'query' in samples);
+  check(areSamples, op, 'samples', `got ${describe(samples)}`, '{query, key, value} or an array of them');
   const layers = isList ? [...(samples as readonly AttentionSample[])] : [samples as AttentionSample];
   const areOptions = options === undefined || (typeof options === 'object' && options !== null);
   check(areOptions, op, 'options', `got ${describe(options)}`, 'an object');

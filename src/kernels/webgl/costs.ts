@@ -2,10 +2,9 @@ import type {AttentionCosts} from '../cost_model.js';
 
 /**
  * Fitted to what `npm run bench -- --browser --backend webgl` measured in Chromium on one NVIDIA H200, 2026-11-23, and with
- * probe rows and the remainder on an H100, 2026-11-25 (docs/benchmarks-webgl.md and benchmarks-webgl-defaults.md of
- * commit 6e00fff). Fragment
- * shaders can use but a small part of these chips, so that here only the ratios count; they follow from texels fetched, for
- * attention and the stages before it alike.
+ * probe rows and the remainder on an H100, 2026-11-25 (docs/benchmarks-webgl.md and docs/benchmarks-webgl-defaults.md of
+ * commit 6e00fff). Fragment shaders can use but a small part of these chips, so that here only the ratios count; they follow from
+ * texels fetched, for attention and the stages before it alike.
  */
 export const webglCosts: AttentionCosts = {
   multiplyAdds: 2.75e8,
