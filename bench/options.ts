@@ -59,7 +59,7 @@ Times attention on this machine's GPU through WebGPU in Node (Dawn), prints tabl
   --lengths A,B      tokens, for every group (default: each group its own; captured goes up to 16384)
   --shapes A,B       heads of the exact cases, as 8x64 or 32/8x128 (default: 8x64,32/8x128; webgl: 8x64)
   --layers A,B       layers of the model that are captured, from 0 (default: 1,3,5,7)
-  --threshold X      share of attention that PBS-Attn keeps, 0 to 1 (default 0.9)
+  --threshold X      how much PBS-Attn keeps, 0 (least) to 1 (exact attention) (default 0.9)
   --case-seconds X   about how long one case may take (default 4); one that would take far longer is left out
   --budget X         start no case after so many seconds; those left out are named (default: no limit)
   --without A,B      features of a WebGPU device to leave out, as chromium-experimental-subgroup-matrix

@@ -3,8 +3,7 @@ import type {Run} from './results';
 
 /**
  * A run that starts with the rows of an earlier one, so that a sweep longer than a machine is lent can be made in parts. Rows
- * are compared with each other, so both must ask the same questions on the same device, with the same sizes where the name of a
- * variant does not say them.
+ * are compared with each other, so both must ask the same questions on the same device, with the same sizes.
  *
  * @param run the new run, without rows.
  * @param earlier what the file of the earlier run says.
@@ -20,11 +19,7 @@ export function continueRun(run: Run, earlier: Run, {tasks}: Options): Run {
   refuse('experiment', run.experiment, earlier.experiment);
   refuse('questions', run.questions, earlier.questions);
   refuse('tasks', String(tasks), Object.keys(rows[0].needle).join());
-  const sizes = (of: number[] | undefined) => String(of ?? 'not said');
-  if (run.experiment !== 'segment-size') {
-    refuse('segment sizes', sizes(run.segmentSizes), sizes(earlier.segmentSizes));
-  }
-  if (run.experiment !== 'block-size') refuse('block sizes', sizes(run.blockSizes), sizes(earlier.blockSizes));
+  refuse('sizes', JSON.stringify(run.sizes), JSON.stringify(earlier.sizes));
   const wasTimed = earlier.timed ?? rows.some(({time}) => time !== undefined);
   refuse('timing', run.timed ? 'on' : 'off', wasTimed ? 'on' : 'off');
   refuse('adapter', run.adapter, earlier.adapter);

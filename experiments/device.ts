@@ -1,6 +1,7 @@
 import '@tensorflow/tfjs-backend-cpu';
 import {ready, setBackend} from '@tensorflow/tfjs-core';
 import type {Timer} from '../bench/device';
+import type {Precision} from '../bench/our_attention';
 import '../demo/llama/kernels/webgpu';
 import {openWebGPU} from '../bench/webgpu/device';
 import {openDawn} from '../test/gpu/dawn';
@@ -15,16 +16,23 @@ export interface ExperimentDevice {
   errors: string[];
   /** Absent where programs cannot be timed. */
   timer?: Timer;
+  /** Precisions that attention has there. */
+  precisions: readonly Precision[];
 }
 
-/** Makes a backend current: WebGPU through Dawn, or plain JavaScript, which is enough for a few hundred tokens. */
-export async function openDevice(name: BackendName): Promise<ExperimentDevice> {
+/**
+ * Makes a backend current: WebGPU through Dawn, or plain JavaScript, which is enough for a few hundred tokens.
+ *
+ * @param without features of WebGPU that are left out.
+ */
+export async function openDevice(name: BackendName, without: string[] = []): Promise<ExperimentDevice> {
   if (name === 'webgpu') {
     openDawn();
-    const {about, errors, timer} = await openWebGPU([]);
-    return {adapter: about.adapter, errors, timer};
+    const {about, errors, timer, precisions, whyNot} = await openWebGPU(without);
+    const usable = precisions.filter((precision) => whyNot(precision) === undefined);
+    return {adapter: about.adapter, errors, timer, precisions: usable};
   }
   await setBackend('cpu');
   await ready();
-  return {adapter: 'the processor, in JavaScript', errors: []};
+  return {adapter: 'the processor, in JavaScript', errors: [], precisions: ['float32']};
 }

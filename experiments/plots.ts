@@ -1,7 +1,7 @@
 import * as Plot from '@observablehq/plot';
 import {parseHTML} from 'linkedom';
 import {ANSWERED, answers, costsOf, paretoFront} from './pareto';
-import type {HeadRow, ProxyRow, Run, SweepRow, TunedRow} from './results';
+import type {Run, SweepRow, TunedRow} from './results';
 
 export interface DrawnPlot {
   /** File name without its ending. */
@@ -16,10 +16,10 @@ export function plots(run: Run): DrawnPlot[] {
   const drawn: DrawnPlot[] = [];
   const add = (name: string, title: string, options: Plot.PlotOptions) =>
     drawn.push({name: `${experiment}-${name}`, title, svg: draw(title, options)});
-  if (run.sweep) sweepPlots(experiment, run.sweep, add);
-  if (run.sweep && experiment === 'threshold') add('front', FRONT_TITLE, frontPlot(run.sweep));
-  if (run.proxy) add('correlation', 'Rank correlation of key mass with the last query block', proxyPlot(run.proxy));
-  if (run.heads) add('density', 'Blocks that hold the mass a head needs', headPlot(run.heads));
+  if (run.sweep) {
+    sweepPlots(run.sweep, add);
+    add('front', FRONT_TITLE, frontPlot(run.sweep));
+  }
   if (run.tuned) add('error', 'Error on another book, over what was allowed', tunedPlot(run.tuned));
   if (run.firstToken) {
     add('time', 'Time to the first token', {
@@ -43,12 +43,9 @@ export function plots(run: Run): DrawnPlot[] {
 type Add = (name: string, title: string, options: Plot.PlotOptions) => void;
 
 interface Point {
-  length: number;
   tokens: string;
-  variant: string;
   task: string;
   series: string;
-  setting: number;
   density: number;
   loss: number;
   lossLow: number;
@@ -59,38 +56,25 @@ interface Point {
   speedUp?: number;
 }
 
-/** What lies on the horizontal axis, by sub-command; the threshold sweep is shown by density. */
-const SETTING: Record<string, string> = {'segment-size': 'segmentSize', 'block-size': 'blockSize'};
-
-function sweepPlots(experiment: string, rows: readonly SweepRow[], add: Add): void {
-  const points = rows.filter(({variant}) => variant !== 'exact').flatMap((row) => pointsOf(experiment, row));
+function sweepPlots(rows: readonly SweepRow[], add: Add): void {
+  const points = rows.filter(({variant}) => variant !== 'exact').flatMap(pointsOf);
   if (points.length === 0) return;
-  if (experiment === 'selection') {
-    candidatePlots(points, add);
-    return;
-  }
-  const setting = SETTING[experiment];
-  const x = setting === undefined ? 'density' : 'setting';
-  const xScale: Plot.ScaleOptions =
-    setting === undefined
-      ? {label: 'density', grid: true}
-      : {
-          type: 'log',
-          base: 2,
-          label: setting === 'segmentSize' ? 'segment size' : 'block size',
-          tickFormat: (v: number) => String(v),
-        };
   // Loss, blocks and time are of all prompts, whatever their task; answers are of one.
   const tasks = [...new Set(points.map(({task}) => task))];
   const first = points.filter(({task}) => task === tasks[0]);
   const byTask = tasks.length > 1 ? ({fy: 'task'} as const) : {};
-  const channels = {x, fx: 'tokens', stroke: 'series', z: 'series'} as const;
+  const channels = {x: 'density', fx: 'tokens', stroke: 'series', z: 'series'} as const;
   const marks = (of: readonly Point[], y: string, low: string, high: string, facet: {fy?: 'task'} = {}) => [
     Plot.ruleX(of, {...channels, ...facet, y1: low, y2: high}),
-    Plot.lineY(of, {...channels, ...facet, y, sort: x}),
+    Plot.lineY(of, {...channels, ...facet, y, sort: 'density'}),
     Plot.dot(of, {...channels, ...facet, y, fill: 'series', r: 2.5}),
   ];
-  const common = {x: {...xScale, inset: 8}, fx: lengthScale(rows), color: {legend: true}, marginRight: 60};
+  const common = {
+    x: {label: 'density', grid: true, inset: 8},
+    fx: lengthScale(rows),
+    color: {legend: true},
+    marginRight: 60,
+  };
   add('loss', 'Loss above exact attention', {
     ...common,
     marginLeft: 50,
@@ -103,57 +87,18 @@ function sweepPlots(experiment: string, rows: readonly SweepRow[], add: Add): vo
     height: Math.max(320, 80 + 70 * tasks.length),
     marks: marks(points, 'needle', 'needleLow', 'needleHigh', byTask),
   });
-  if (setting !== undefined) {
-    add('density', 'Blocks kept', {
-      ...common,
-      y: {label: 'density', grid: true, zero: true},
-      marks: lines(first, 'density', channels),
-    });
-  }
   const timed = first.filter(({speedUp}) => speedUp !== undefined);
   if (timed.length > 0) {
     add('speed-up', 'Speed-up of attention over exact', {
       ...common,
       y: {label: '×', grid: true},
-      marks: [Plot.ruleY([1]), ...lines(timed, 'speedUp', channels)],
+      marks: [
+        Plot.ruleY([1]),
+        Plot.lineY(timed, {...channels, y: 'speedUp', sort: 'density'}),
+        Plot.dot(timed, {...channels, y: 'speedUp', fill: 'series', r: 2.5}),
+      ],
     });
   }
-}
-
-/** Candidates stand at one density, so each gets a line of its own, with a point for each task. */
-function candidatePlots(points: readonly Point[], add: Add): void {
-  const names = [...new Set(points.map(({variant}) => variant))];
-  const common = {
-    y: {domain: names, label: null},
-    fx: lengthScale(points),
-    color: {legend: true},
-    marginLeft: 20 + 6.5 * Math.max(...names.map((name) => name.length)),
-    width: 1000,
-    height: 90 + 22 * names.length,
-  };
-  const channels = {y: 'variant', fx: 'tokens', stroke: 'task'} as const;
-  const marks = (x: string, low: string, high: string) => [
-    Plot.ruleY(points, {...channels, x1: low, x2: high}),
-    Plot.dot(points, {...channels, x, fill: 'task'}),
-  ];
-  add('needle', 'Questions answered', {
-    ...common,
-    x: {label: 'share', domain: [0, 1], grid: true},
-    marks: marks('needle', 'needleLow', 'needleHigh'),
-  });
-  // The loss is of all prompts of a candidate, whatever their task.
-  const [task] = [...new Set(points.map((point) => point.task))];
-  const first = points.filter((point) => point.task === task);
-  add('loss', 'Loss above exact attention', {
-    ...common,
-    color: {legend: false},
-    x: {label: 'nats', grid: true},
-    marks: [
-      Plot.ruleX([0]),
-      Plot.ruleY(first, {y: 'variant', fx: 'tokens', x1: 'lossLow', x2: 'lossHigh'}),
-      Plot.dot(first, {y: 'variant', fx: 'tokens', x: 'loss', fill: 'currentColor'}),
-    ],
-  });
 }
 
 const FRONT_TITLE = `Loss by time; filled: ${100 * ANSWERED}% of exact attention's answers, gray: their front`;
@@ -230,23 +175,13 @@ function lengthScale(rows: ReadonlyArray<{length: number}>): Plot.ScaleOptions {
   return {label: 'tokens', domain: lengths.map((length) => length.toLocaleString('en'))};
 }
 
-function lines(points: readonly Point[], y: string, channels: {x: string; fx: string; stroke: string}): Plot.Markish[] {
-  return [
-    Plot.lineY(points, {...channels, y, sort: channels.x}),
-    Plot.dot(points, {...channels, y, fill: channels.stroke, r: 2.5}),
-  ];
-}
-
-/** A point for each task of a row; a series for each curve of the sub-command. */
-function pointsOf(experiment: string, row: SweepRow): Point[] {
+/** A point for each task of a row; a series for each rule. */
+function pointsOf(row: SweepRow): Point[] {
   const tasks = Object.entries(row.needle);
   return tasks.map(([task, {share}]) => ({
-    length: row.length,
-    variant: row.variant,
     task,
     tokens: row.length.toLocaleString('en'),
-    series: seriesOf(experiment, row),
-    setting: Number(row.settings[SETTING[experiment]]),
+    series: String(row.settings.rule),
     density: row.density,
     loss: row.lossDifference.value,
     lossLow: finite(row.lossDifference.low, row.lossDifference.value),
@@ -258,66 +193,7 @@ function pointsOf(experiment: string, row: SweepRow): Point[] {
   }));
 }
 
-function seriesOf(experiment: string, {settings}: SweepRow): string {
-  switch (experiment) {
-    case 'threshold':
-      return String(settings.rule);
-    default:
-      return `τ ${settings.threshold}`;
-  }
-}
-
 const finite = (x: number, otherwise: number) => (Number.isFinite(x) ? x : otherwise);
-
-function proxyPlot(rows: readonly ProxyRow[]): Plot.PlotOptions {
-  const named = rows.map((row) => ({
-    ...row,
-    tokens: row.length.toLocaleString('en'),
-    name: `layer ${row.layer}`,
-    head: String(row.head),
-  }));
-  return {
-    x: {label: 'query position', ticks: [0.25, 0.5, 0.75], grid: true},
-    y: {label: 'rank correlation', grid: true},
-    fx: {label: null},
-    fy: lengthScale(rows),
-    color: {legend: true, label: 'head', type: 'ordinal', scheme: 'observable10'},
-    width: 1000,
-    marks: [
-      Plot.ruleY([0]),
-      Plot.lineY(named, {
-        x: 'position',
-        y: 'rankCorrelation',
-        fx: 'name',
-        fy: 'tokens',
-        stroke: 'head',
-        z: 'head',
-        sort: 'position',
-      }),
-    ],
-  };
-}
-
-function headPlot(rows: readonly HeadRow[]): Plot.PlotOptions {
-  const named = rows.map((row) => ({...row, tokens: row.length.toLocaleString('en'), layer: String(row.layer)}));
-  const most = Math.max(...rows.flatMap(({permuted, unpermuted}) => [permuted, unpermuted]));
-  return {
-    x: {label: 'needed, own order', domain: [0, most], grid: true},
-    y: {label: 'needed, permuted', domain: [0, most], grid: true},
-    fx: lengthScale(rows),
-    color: {legend: true, label: 'layer', type: 'ordinal', scheme: 'turbo'},
-    marks: [
-      Plot.line(
-        [
-          [0, 0],
-          [most, most],
-        ],
-        {stroke: 'gray'},
-      ),
-      Plot.dot(named, {x: 'unpermuted', y: 'permuted', fx: 'tokens', stroke: 'layer'}),
-    ],
-  };
-}
 
 /** Height of the title above a plot. */
 const TITLE = 18;

@@ -1,18 +1,13 @@
 import {short, table} from '../bench/table';
 import {ANSWERED, answers, costsOf, paretoFront} from './pareto';
-import type {HeadRow, ProxyRow, Run, SweepRow, TunedRow} from './results';
+import type {Run, SweepRow, TunedRow} from './results';
 import {type Estimate, mean} from './statistics';
 
 const TITLES: Record<string, string> = {
   sanity: 'Sanity',
-  'segment-size': 'Segment size',
   threshold: 'Threshold',
-  'block-size': 'Block size',
-  proxy: 'The last query block as a proxy',
   'first-token': 'Time to the first token',
-  'per-head': 'Permutation by head',
   tuner: 'The tuner on another book',
-  selection: 'Candidates for the choice of blocks',
 };
 
 /** The tables of one sub-command, in Markdown. */
@@ -20,14 +15,10 @@ export function report(run: Run): string {
   const sections = [
     `# ${TITLES[run.experiment] ?? run.experiment}`,
     `Written by \`${run.command}\`, ${run.date.slice(0, 10)}: ${run.host} on ${run.adapter}.`,
-    ...(run.sweep
-      ? [SWEEP_TEXT, ...byLength(run.sweep, run.experiment === 'threshold' ? thresholdTable : sweepTable)]
-      : []),
+    ...(run.sweep ? [SWEEP_TEXT, ...byLength(run.sweep, thresholdTable)] : []),
     ...(run.sanity ? [sanityTable(run.sanity)] : []),
     ...(run.firstToken ? [firstTokenTable(run.firstToken)] : []),
-    ...(run.proxy ? [PROXY_TEXT, ...byLength(run.proxy, proxyTable)] : []),
     ...(run.tuned ? [TUNED_TEXT, ...byLength(run.tuned, tunedTable)] : []),
-    ...(run.heads ? [HEADS_TEXT, ...byLength(run.heads, headTable)] : []),
     ...list('Left out', run.skipped),
     ...list('Errors of the device: the results beside them are worth nothing', run.errors),
   ];
@@ -37,17 +28,7 @@ export function report(run: Run): string {
 const SWEEP_TEXT =
   'Density: kept of the visible blocks, own segment included in both. Loss: nats a token on the same prompts, answers left ' +
   'out, and what it is above exact attention. Needle: questions answered, with the 95% interval. Time: milliseconds on the ' +
-  'GPU for a layer of four heads, mean of an early and a late layer; before attention, as a share of exact attention. ' +
-  'Candidates for selection run as chains of tfjs ops, so they are not timed: `cost` counts multiply-adds, as a share of ' +
-  "exact attention's.";
-
-const PROXY_TEXT =
-  "Spearman's rank correlation between what the last query block pays to the keys and what another block pays to them, and the " +
-  'share of what the other pays that goes to the tenth of the keys which the last block puts first; means over query positions.';
-
-const HEADS_TEXT =
-  'Share of the visible blocks that hold so much of the true mass as the threshold asks, and share of the true mass in the ' +
-  'blocks that the library keeps, with keys permuted and in their own order.';
+  'GPU for a layer of four heads, mean of an early and a late layer; before attention, as a share of exact attention.';
 
 const TUNED_TEXT =
   "Options that tunePBSAttention chooses for a layer on one prompt, without a margin; the relative L1 error of the layer's output " +
@@ -63,7 +44,7 @@ function byLength<Row extends {length: number}>(rows: readonly Row[], of: (rows:
 
 function sweepTable(rows: SweepRow[]): string {
   const tasks = [...new Set(rows.flatMap(({needle}) => Object.keys(needle)))];
-  const extras = ['threshold', 'cost'].filter((name) => rows.some(({settings}) => typeof settings[name] === 'number'));
+  const extras = ['threshold'].filter((name) => rows.some(({settings}) => typeof settings[name] === 'number'));
   const timed = rows.some(({time}) => time !== undefined);
   const head = [
     'variant',
@@ -140,44 +121,6 @@ function firstTokenTable(rows: NonNullable<Run['firstToken']>): string {
       ];
     }),
   );
-}
-
-function proxyTable(rows: ProxyRow[]): string {
-  const heads = [...new Set(rows.map(({head}) => head))];
-  const layers = [...new Set(rows.map(({layer}) => layer))];
-  return table(
-    ['layer', ...heads.map((head) => `head ${head}: correlation, top tenth`)],
-    layers.map((layer) => [
-      String(layer),
-      ...heads.map((head) => {
-        const own = rows.filter((row) => row.layer === layer && row.head === head);
-        const meanOf = (value: (row: ProxyRow) => number) => mean(own.map(value)).toFixed(2);
-        return `${meanOf((row) => row.rankCorrelation)}, ${meanOf((row) => row.topTenth)}`;
-      }),
-    ]),
-  );
-}
-
-/** A head gains or loses where the permutation changes the blocks that it needs by more than this share of them. */
-const NOTABLE = 0.01;
-
-function headTable(rows: HeadRow[]): string {
-  const share = (of: (row: HeadRow) => boolean) => `${((100 * rows.filter(of).length) / rows.length).toFixed(0)}%`;
-  const gain = share(({permuted, unpermuted}) => permuted < unpermuted * (1 - NOTABLE));
-  const lose = share(({permuted, unpermuted}) => permuted > unpermuted * (1 + NOTABLE));
-  const cells = table(
-    ['layer', 'head', 'needed, permuted', 'needed, own order', 'change', 'kept mass, permuted', 'kept mass, own order'],
-    rows.map(({layer, head, permuted, unpermuted, keptPermuted, keptUnpermuted}) => [
-      String(layer),
-      String(head),
-      permuted.toFixed(3),
-      unpermuted.toFixed(3),
-      `${(100 * (permuted / unpermuted - 1)).toFixed(1)}%`,
-      keptPermuted.toFixed(3),
-      keptUnpermuted.toFixed(3),
-    ]),
-  );
-  return `Of ${rows.length} heads ${gain} need fewer blocks when permuted, ${lose} more (by more than 1%).\n\n${cells}`;
 }
 
 function tunedTable(rows: TunedRow[]): string {

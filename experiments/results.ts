@@ -1,3 +1,4 @@
+import type {Sizes} from './options';
 import type {Task} from './prompts/tasks';
 import type {Estimate} from './statistics';
 
@@ -43,30 +44,6 @@ export interface SanityRow {
   lossDifference: number;
 }
 
-export interface ProxyRow {
-  length: number;
-  layer: number;
-  head: number;
-  /** Where the other queries stand: the end of their block, as a share of the length. */
-  position: number;
-  /** Spearman's correlation of what the last query block and that one pay to the keys of earlier segments. */
-  rankCorrelation: number;
-  /** Share of what that block pays to earlier segments that goes to the tenth of the keys that the last block puts first. */
-  topTenth: number;
-}
-
-export interface HeadRow {
-  length: number;
-  layer: number;
-  head: number;
-  /** Density at the same threshold. */
-  permuted: number;
-  unpermuted: number;
-  /** Share of exact attention's mass in the kept blocks. */
-  keptPermuted: number;
-  keptUnpermuted: number;
-}
-
 /** What the tuner chose for a layer, without a margin. */
 export interface TunedRow {
   length: number;
@@ -100,8 +77,6 @@ export interface FirstTokenRow {
 export interface Results {
   sweep: SweepRow[];
   sanity: SanityRow[];
-  proxy: ProxyRow[];
-  heads: HeadRow[];
   tuned: TunedRow[];
   firstToken: FirstTokenRow[];
 }
@@ -115,9 +90,8 @@ export interface Run extends Partial<Results> {
   host: string;
   adapter: string;
   questions: number;
-  /** Keys a segment and rows a block, as asked for. */
-  segmentSizes: number[];
-  blockSizes: number[];
+  /** Sizes of blocks and segments, where they were not the library's. */
+  sizes: Sizes;
   /** Whether attention is timed, where the sub-command does that. */
   timed: boolean;
   /** What was left out, and why. */

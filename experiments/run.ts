@@ -1,11 +1,9 @@
-import {existsSync, mkdirSync, readFileSync, renameSync, writeFileSync} from 'node:fs';
+import {existsSync, mkdirSync, readFileSync, writeFileSync} from 'node:fs';
 import {readFile} from 'node:fs/promises';
-import {dirname, join} from 'node:path';
+import {join} from 'node:path';
 import {firstToken} from './cases/first_token';
-import {perHead} from './cases/per_head';
-import {proxy} from './cases/proxy';
 import {sanity} from './cases/sanity';
-import {blockSize, segmentSize, selection, threshold} from './cases/sweeps';
+import {threshold} from './cases/threshold';
 import {tuner} from './cases/tuner';
 import {continueRun} from './continue_run';
 import {type ExperimentDevice, openDevice} from './device';
@@ -13,29 +11,31 @@ import {Experimenter} from './experimenter';
 import {openSubject} from './measure/model';
 import {type Command, type Experiment, parseCommand, USAGE} from './options';
 import {report} from './report';
+import {real} from './real/command';
 import type {Run} from './results';
+import {writeWhole} from './write_whole';
 
 const CASES: Record<Experiment, (experimenter: Experimenter) => Promise<void>> = {
   sanity,
-  'segment-size': segmentSize,
   threshold,
-  'block-size': blockSize,
-  proxy,
   'first-token': firstToken,
-  'per-head': perHead,
   tuner,
-  selection,
 };
 
 /** `npm run experiments`, and on a GPU host without node_modules `node build/gpu/experiments.mjs`; in the repository's root. */
 async function main(): Promise<void> {
   const args = process.argv.slice(2);
+  const packed = process.argv[1].endsWith('.mjs');
+  const line = [packed ? 'node build/gpu/experiments.mjs' : 'npm run experiments --', ...args].join(' ');
+  if (args[0] === 'real') {
+    await real(args.slice(1), line, packed);
+    return;
+  }
   const command = parseCommand(args);
   if (command === 'help') {
     console.log(USAGE);
     return;
   }
-  const packed = process.argv[1].endsWith('.mjs');
   const json = join(command.out, `${command.experiment}.json`);
   for (const [option, given] of [
     ['--report', command.reportOnly],
@@ -46,7 +46,6 @@ async function main(): Promise<void> {
   }
   if (!command.reportOnly) {
     const device = await openDevice(command.backend);
-    const line = [packed ? 'node build/gpu/experiments.mjs' : 'npm run experiments --', ...args].join(' ');
     await runExperiment(command, device, line, json);
   }
   const run = JSON.parse(readFileSync(json, 'utf8')) as Run;
@@ -77,20 +76,14 @@ async function runExperiment(
     host: `Node ${process.version}${backend === 'webgpu' ? ' with Dawn' : ''}`,
     adapter: device.adapter,
     questions: options.questions,
-    segmentSizes: options.segmentSizes,
-    blockSizes: options.blockSizes,
+    sizes: options.sizes,
     timed: options.timing && device.timer !== undefined,
     skipped: [],
     errors: [],
   };
   const run = continued ? continueRun(fresh, JSON.parse(readFileSync(json, 'utf8')) as Run, options) : fresh;
   log(`${run.host} on ${run.adapter}`);
-  mkdirSync(dirname(json), {recursive: true});
-  const save = (state: Run) => {
-    // A file half written would lose what --continue goes on from.
-    writeFileSync(`${json}.new`, `${JSON.stringify(state, undefined, 1)}\n`);
-    renameSync(`${json}.new`, json);
-  };
+  const save = (state: Run) => writeWhole(json, `${JSON.stringify(state, undefined, 1)}\n`);
   const subject = await openSubject(async (path) => {
     const {buffer, byteOffset, byteLength} = await readFile(path);
     return buffer.slice(byteOffset, byteOffset + byteLength) as ArrayBuffer;

@@ -33,31 +33,3 @@ export function mean(values: readonly number[]): number {
   if (values.length === 0) throw new Error('mean: got no values; takes at least one');
   return values.reduce((sum, x) => sum + x, 0) / values.length;
 }
-
-/** Pearson's correlation; NaN where one side is constant. */
-export function correlation(a: ArrayLike<number>, b: ArrayLike<number>): number {
-  if (a.length !== b.length) throw new Error(`correlation: got ${a.length} and ${b.length} values; takes as many`);
-  const [meanA, meanB] = [mean(Array.from(a)), mean(Array.from(b))];
-  let [ab, aa, bb] = [0, 0, 0];
-  for (let i = 0; i < a.length; ++i) {
-    ab += (a[i] - meanA) * (b[i] - meanB);
-    aa += (a[i] - meanA) ** 2;
-    bb += (b[i] - meanB) ** 2;
-  }
-  return ab / Math.sqrt(aa * bb);
-}
-
-/** Spearman's rank correlation: Pearson's of the ranks, equal values sharing their mean rank. */
-export function rankCorrelation(a: ArrayLike<number>, b: ArrayLike<number>): number {
-  return correlation(ranks(a), ranks(b));
-}
-
-function ranks(values: ArrayLike<number>): Float64Array {
-  const order = Array.from(values, (_, i) => i).sort((i, j) => values[i] - values[j]);
-  const result = new Float64Array(values.length);
-  for (let start = 0, end = 0; start < order.length; start = end) {
-    while (end < order.length && values[order[end]] === values[order[start]]) ++end;
-    for (let i = start; i < end; ++i) result[order[i]] = (start + end - 1) / 2;
-  }
-  return result;
-}

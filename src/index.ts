@@ -19,6 +19,7 @@ export type {
   PBSAttentionOptions,
   PBSAttentionSettings,
 } from './ops/options.js';
+export {paperOptions} from './ops/options.js';
 export {pbsAttention} from './ops/pbs_attention.js';
 export {pbsAttentionDensity} from './ops/pbs_attention_density.js';
 export type {PBSAttentionPlan, PBSAttentionPlanSizes} from './ops/pbs_attention_plan.js';

@@ -67,22 +67,23 @@ export function exactVisibility({queryShape: [batch, heads, length]}: Inputs, ca
 export async function plannedVisibility(
   backend: string,
   inputs: Inputs,
-  options: PBSAttentionOptions & {blockSize: number; causal: boolean},
+  options: PBSAttentionOptions & {causal: boolean},
 ): Promise<Visibility> {
   await setBackend(backend);
   const [q, k, v] = tensors(inputs);
-  const {keyIndices, blockMask} = pbsAttentionPlan(q, k, options);
+  const {keyIndices, blockMask, sizes} = pbsAttentionPlan(q, k, options);
   const [indices, mask] = await Promise.all([keyIndices.data(), blockMask.data()]);
   [q, k, v, keyIndices, blockMask].forEach((x) => x.dispose());
   const [batch, heads, length] = inputs.queryShape;
-  const blocks = Math.ceil(length / options.blockSize);
+  const {blockSize, keyBlockSize} = sizes!;
+  const [queryBlocks, keyBlocks] = [blockSize, keyBlockSize].map((size) => Math.ceil(length / size));
   const visibility = new Uint8Array(batch * heads * length ** 2);
   for (let row = 0; row < batch * heads * length; ++row) {
     const [head, query] = [Math.floor(row / length), row % length];
-    const maskRow = (head * blocks + Math.floor(query / options.blockSize)) * blocks;
+    const maskRow = (head * queryBlocks + Math.floor(query / blockSize)) * keyBlocks;
     for (let position = 0; position < length; ++position) {
       const key = indices[head * length + position];
-      const isKept = mask[maskRow + Math.floor(position / options.blockSize)];
+      const isKept = mask[maskRow + Math.floor(position / keyBlockSize)];
       visibility[row * length + key] = isKept && (!options.causal || key <= query) ? 1 : 0;
     }
   }
@@ -132,7 +133,7 @@ export const gradientKernels = {
     q: Tensor4D,
     k: Tensor4D,
     v: Tensor4D,
-    options: PBSAttentionOptions = {blockSize: 16, segmentSize: 32, threshold: 0.6, auto: false},
+    options: PBSAttentionOptions = {blockSize: 16, segmentSize: 32, threshold: 0.8, auto: false},
   ): Tensor[] => {
     const inputs: NamedTensorMap = {query: q, key: k, value: v, output: q, dy: q};
     return engine().runKernel(

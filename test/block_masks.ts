@@ -2,12 +2,13 @@ import {expect} from 'chai';
 import type {PBSAttentionAttrs} from '../src/kernels/attention_kernels';
 import type {BlockGeometry} from '../src/kernels/block_geometry';
 import {permute} from '../src/kernels/cpu/permute';
-import {probedScores} from '../src/kernels/cpu/probed_scores';
+import {sampledMass, sampledScores} from '../src/kernels/cpu/sampled_mass';
 import {scoreBlocks} from '../src/kernels/cpu/score_blocks';
+import {leastScore} from '../src/kernels/sampled_estimate';
 
 /**
- * Expects two block masks to be equal, but for the rows in which a sum of scores comes so close to the threshold that
- * rounding decides; returns those rows.
+ * Expects two block masks to be equal, but for the rows in which a score, or a sum of scores, comes so close to what selection
+ * compares it with that rounding decides; returns those rows.
  */
 export function expectSameMasks(
   actual: ArrayLike<number>,
@@ -15,32 +16,29 @@ export function expectSameMasks(
   query: Float32Array,
   key: Float32Array,
   geometry: BlockGeometry,
-  {
-    scale,
-    causal,
-    threshold,
-    permute: sort,
-    exactLastBlock,
-    probeRows,
-  }: Pick<PBSAttentionAttrs, 'scale' | 'causal' | 'threshold' | 'permute' | 'exactLastBlock' | 'probeRows'>,
+  attrs: Pick<PBSAttentionAttrs, 'scale' | 'causal' | 'threshold' | 'permute' | 'estimate'>,
   keyLengths?: Int32Array,
 ): Set<number> {
-  const {keyBlocks: blocks} = geometry;
-  const order = permute(query, key, geometry, scale, sort, causal, keyLengths);
-  const scores =
-    probeRows > 0
-      ? probedScores(query, key, order, geometry, scale, causal, exactLastBlock, probeRows, keyLengths)
-      : scoreBlocks(query, key, order, geometry, scale, causal, exactLastBlock, keyLengths);
+  const {queryBlocks, keyBlocks} = geometry;
+  const {scale, causal, threshold, estimate} = attrs;
+  const {keyIndices} = permute(query, key, geometry, scale, causal, attrs, keyLengths);
+  const inputs = [query, key, keyIndices, geometry, scale, causal, keyLengths] as const;
+  const scores = estimate === 'sampled' ? sampledScores(sampledMass(...inputs)) : scoreBlocks(...inputs);
+  const isClose = (x: number, y: number) => Math.abs(x - y) < 1e-4;
   const close = new Set<number>();
   expect(actual).to.have.length(expected.length);
-  for (let row = 0; row < expected.length / blocks; ++row) {
-    const byScore = scores.slice(row * blocks, (row + 1) * blocks).sort((a, b) => b - a);
-    // What is paid to the own segment is kept before any block is chosen.
-    let sum = probeRows > 0 ? 1 - byScore.reduce((a, b) => a + b, 0) : 0;
-    if (byScore.some((score) => score > 0 && Math.abs((sum += score) - threshold) < 1e-4)) {
+  for (let row = 0; row < expected.length / keyBlocks; ++row) {
+    const ofRow = scores.slice(row * keyBlocks, (row + 1) * keyBlocks);
+    const least = leastScore(geometry, causal, threshold, row % queryBlocks);
+    let sum = 0;
+    const isLeftToRounding =
+      estimate === 'sampled'
+        ? ofRow.some((score) => isClose(score, least))
+        : ofRow.sort((a, b) => b - a).some((score) => score > 0 && isClose((sum += score), threshold));
+    if (isLeftToRounding) {
       close.add(row);
     } else {
-      const rowOf = (x: ArrayLike<number>) => Array.from({length: blocks}, (_, i) => x[row * blocks + i]);
+      const rowOf = (x: ArrayLike<number>) => Array.from({length: keyBlocks}, (_, i) => x[row * keyBlocks + i]);
       expect(rowOf(actual), `block mask, row ${row}`).to.deep.equal(rowOf(expected));
     }
   }

@@ -1,12 +1,12 @@
 import type {Tensor4D} from '@tensorflow/tfjs-core';
 import {tensor4d} from '@tensorflow/tfjs-core';
+import {paperOptions} from '../src/index';
 import {fixture} from './environment';
-import {paper} from './reference';
 
 /** One case of `test/golden`: inputs, and what the authors' code made of them. */
 export interface GoldenCase {
   name: string;
-  options: {blockSize: number; segmentSize: number; threshold: number; exactLastBlock: false} & typeof paper;
+  options: {blockSize: number; keyBlockSize: number; segmentSize: number; threshold: number; estimate: 'pooled'};
   shape: {batch: number; heads: number; length: number; headDim: number};
   query: () => Tensor4D;
   key: () => Tensor4D;
@@ -32,7 +32,7 @@ export async function goldenCases(): Promise<GoldenCase[]> {
     const {batch, heads, length, headDim, blockSize, segmentSize, threshold} = c;
     return {
       name: `${c.source} ${batch}x${heads}/${c.kvHeads}x${length}x${headDim} B${blockSize} S${segmentSize} t${threshold}`,
-      options: {blockSize, segmentSize, threshold, exactLastBlock: false, ...paper},
+      options: {...paperOptions, blockSize, keyBlockSize: blockSize, segmentSize, threshold},
       shape: {batch, heads, length, headDim},
       query: input(c.query),
       key: input(c.key),

@@ -6,22 +6,24 @@ export interface PlanValues {
   keyIndices: ArrayLike<number>;
   blockMask: ArrayLike<number>;
   shape: [batch: number, heads: number, queryLength: number, keyLength: number];
+  blockSize: number;
+  keyBlockSize: number;
   queryBlocks: number;
   keyBlocks: number;
 }
 
-export async function valuesOf(plan: PBSAttentionPlan, queryLength: number): Promise<PlanValues> {
+export async function valuesOf(plan: PBSAttentionPlan): Promise<PlanValues> {
+  const {blockSize, keyBlockSize, queryLength} = plan.sizes!;
   const [batch, heads, keyLength] = plan.keyIndices.shape;
   const [, , queryBlocks, keyBlocks] = plan.blockMask.shape;
   const [keyIndices, blockMask] = [await plan.keyIndices.data(), await plan.blockMask.data()];
-  return {keyIndices, blockMask, shape: [batch, heads, queryLength, keyLength], queryBlocks, keyBlocks};
+  const shape: PlanValues['shape'] = [batch, heads, queryLength, keyLength];
+  return {keyIndices, blockMask, shape, blockSize, keyBlockSize, queryBlocks, keyBlocks};
 }
 
 /** The definition of attention by a plan: which key each row may see, as a mask. */
-export function planMask(
-  {keyIndices, blockMask, shape, queryBlocks, keyBlocks}: PlanValues,
-  blockSize: number,
-): MaskValues {
+export function planMask({keyIndices, blockMask, shape, ...sizes}: PlanValues): MaskValues {
+  const {blockSize, keyBlockSize, queryBlocks, keyBlocks} = sizes;
   const [batch, heads, queryLength, keyLength] = shape;
   const values = new Uint8Array(batch * heads * queryLength * keyLength);
   for (let head = 0; head < batch * heads; ++head) {
@@ -30,7 +32,7 @@ export function planMask(
         const row = head * queryBlocks + Math.floor(query / blockSize);
         const key = keyIndices[head * keyLength + place];
         values[(head * queryLength + query) * keyLength + key] =
-          blockMask[row * keyBlocks + Math.floor(place / blockSize)];
+          blockMask[row * keyBlocks + Math.floor(place / keyBlockSize)];
       }
     }
   }

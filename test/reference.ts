@@ -75,9 +75,6 @@ export function repeatHeads(x: Tensor4D, times: number): Tensor4D {
   return gather(x, tensor1d(heads, 'int32'), 1);
 }
 
-/** Options of the paper's own choice of blocks, in which skipped blocks count for nothing. */
-export const paper = {probeRows: 0, remainder: false} as const;
-
 export interface Shape {
   batch?: number;
   heads?: number;

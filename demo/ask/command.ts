@@ -17,7 +17,7 @@ Hides a fact in a book, asks for it with exact and with PBS attention, prints on
   --backend NAME   webgpu, webgl or cpu (default: the fastest that works)
   --depth X        where the fact goes, 0 (beginning) to 1 (end) (default 0.5)
   --seed N         chooses passage and fact, an integer from 0 (default 1)
-  --threshold X    share of attention that PBS keeps, 0 to 1 (default 0.9)
+  --threshold X    how much PBS keeps, 0 (least) to 1 (exact attention) (default 0.9)
   --gpu            on the machine's graphics processor (default: a software adapter, the same everywhere)
   --help           this text`;
 

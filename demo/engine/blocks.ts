@@ -11,7 +11,7 @@ const MOST_HELD_BYTES = 2 ** 30;
 
 /** One plan of one layer, read back. */
 interface LayerPlan {
-  /** `[heads, blocks, blocks]`: 1 where kept. */
+  /** `[heads, queryBlocks, keyBlocks]`: 1 where kept. */
   mask: Uint8Array;
   /** `[heads, length]`: place in the order of the run to original key. */
   keyIndices: Int32Array;
@@ -74,12 +74,15 @@ export class RunBlocks {
     private readonly layers: readonly LayerPlans[],
   ) {
     const {blockSize = defaultOptions.blockSize, segmentSize = defaultOptions.segmentSize} = options;
+    const {keyBlockSize = Math.min(defaultOptions.keyBlockSize, blockSize)} = options;
     const length = prompt.ids.length;
-    const blocks = Math.ceil(length / blockSize);
-    const counts = {queryLength: length, queryOffset: 0, queryBlocks: blocks, keyBlocks: blocks};
-    this.grid = {blockSize, segmentSize, ...counts};
+    this.grid = {
+      ...{blockSize, keyBlockSize, segmentSize, queryLength: length, queryOffset: 0},
+      queryBlocks: Math.ceil(length / blockSize),
+      keyBlocks: Math.ceil(length / keyBlockSize),
+    };
     this.visible = 0;
-    for (let row = 0; row < blocks; ++row) this.visible += visibleBlocks(this.grid, true, row);
+    for (let row = 0; row < this.grid.queryBlocks; ++row) this.visible += visibleBlocks(this.grid, true, row);
   }
 
   /** By the options of the run. */
@@ -99,34 +102,40 @@ export class RunBlocks {
     if (plans === undefined || !(head >= 0 && head < plans.heads)) {
       throw new Error(`no blocks of layer ${layer}, head ${head}: ${this.layers.length} layers were looked at`);
     }
-    const {blockSize, segmentSize, keyBlocks: blocks} = this.grid;
+    const {blockSize, keyBlockSize, segmentSize, queryBlocks, keyBlocks} = this.grid;
     return {
-      blockSize,
-      segmentSize,
-      blocks,
+      ...{blockSize, keyBlockSize, segmentSize, queryBlocks, keyBlocks},
       unpermuted: this.side(plans.unpermuted, head),
       permuted: this.side(plans.permuted, head),
-      question: this.blocksOf(this.prompt.question, (position) => position),
+      question: this.questionBlocks(),
     };
+  }
+
+  private questionBlocks(): number[] {
+    return this.blocksOf(this.prompt.question, this.grid.blockSize, (position) => position);
   }
 
   private side(plan: LayerPlan, head: number): BlockMask {
     const kept = this.maskOf(plan, head);
     const first = head * this.prompt.ids.length;
-    const needle = this.blocksOf(this.prompt.fact, (position) => plan.keyIndices[first + position]);
+    const needle = this.blocksOf(
+      this.prompt.fact,
+      this.grid.keyBlockSize,
+      (position) => plan.keyIndices[first + position],
+    );
     return {kept, density: this.density(kept), needle};
   }
 
   /** Blocks of the fact that the last block of the question keeps; 0 where there is no question. */
   private factBlocksRead({kept, needle}: BlockMask): number {
-    const question = this.blocksOf(this.prompt.question, (position) => position);
+    const question = this.questionBlocks();
     if (question.length === 0) return 0;
     const last = Math.max(...question) * this.grid.keyBlocks;
     return needle.filter((key) => kept[last + key] !== 0).length;
   }
 
   private maskOf({mask}: LayerPlan, head: number): Uint8Array {
-    const size = this.grid.keyBlocks ** 2;
+    const size = this.grid.queryBlocks * this.grid.keyBlocks;
     return mask.slice(head * size, (head + 1) * size);
   }
 
@@ -134,13 +143,13 @@ export class RunBlocks {
     return kept.reduce((sum, one) => sum + one, 0) / this.visible;
   }
 
-  /** Blocks with a position whose token is in the range. */
-  private blocksOf(range: TokenRange | undefined, tokenAt: (position: number) => number): number[] {
+  /** Blocks of `size` positions with one whose token is in the range. */
+  private blocksOf(range: TokenRange | undefined, size: number, tokenAt: (position: number) => number): number[] {
     const found = new Set<number>();
     if (range === undefined) return [];
     for (let position = 0; position < this.prompt.ids.length; ++position) {
       const token = tokenAt(position);
-      if (token >= range.start && token < range.end) found.add(Math.floor(position / this.grid.blockSize));
+      if (token >= range.start && token < range.end) found.add(Math.floor(position / size));
     }
     return [...found];
   }

@@ -100,7 +100,7 @@ export interface Preview {
 
 export interface RunRequest {
   prompt: PromptRequest;
-  /** Block size, segment size, threshold, permute, exactLastBlock, probeRows, remainder, precision. Exact attention takes the precision. */
+  /** Threshold, estimate, sizes of blocks and segments, permute, precision. Exact attention takes the precision. */
   options: PrefillOptions;
   /** Most tokens to write after the prompt; `find` stops at the end of a number. */
   maxTokens: number;
@@ -166,10 +166,12 @@ export interface KeptBlocks {
 
 /** Which blocks one head kept, without and with permutation of the keys. */
 export interface BlockPicture {
+  /** Tokens a block of queries, and a block of keys. */
   blockSize: number;
+  keyBlockSize: number;
   segmentSize: number;
-  /** Blocks of queries, as many as of keys. */
-  blocks: number;
+  queryBlocks: number;
+  keyBlocks: number;
   /** Rows are query blocks, columns key blocks in the order of the run: 1 where kept. */
   unpermuted: BlockMask;
   permuted: BlockMask;
@@ -178,7 +180,7 @@ export interface BlockPicture {
 }
 
 export interface BlockMask {
-  /** `[blocks × blocks]`, row-major. */
+  /** `[queryBlocks × keyBlocks]`, row-major. */
   kept: Uint8Array;
   /** Share of the visible blocks. */
   density: number;

@@ -18,12 +18,13 @@ export interface Settings extends Sampling {
   /** Index of the fact that is asked for. */
   asked: number;
   threshold: number;
+  estimate: 'sampled' | 'pooled';
+  /** Tokens a block of queries, and a block of keys. */
   blockSize: number;
+  keyBlockSize: number;
+  /** Whole blocks of keys. */
   segmentSize: number;
   permute: boolean;
-  exactLastBlock: boolean;
-  probeRows: number;
-  remainder: boolean;
   precision: 'float32' | 'float16';
   /** Most tokens to write; absent: what suits the task. */
   maxTokens?: number;
@@ -45,12 +46,11 @@ export function defaultSettings(): Settings {
     facts: defaultFacts(1),
     asked: 0,
     threshold: 0.9,
+    estimate: 'sampled',
     blockSize: 128,
+    keyBlockSize: 64,
     segmentSize: 256,
     permute: true,
-    exactLastBlock: true,
-    probeRows: 8,
-    remainder: true,
     precision: 'float32',
     temperature: 0,
     topP: 1,
@@ -90,8 +90,8 @@ export function shorterLength(length: number): number | undefined {
   return LENGTHS.filter((shorter) => shorter < length).at(-1);
 }
 
-export function segmentSizesFor(blockSize: number): number[] {
-  return SEGMENT_SIZES.filter((size) => size % blockSize === 0);
+export function segmentSizesFor(keyBlockSize: number): number[] {
+  return SEGMENT_SIZES.filter((size) => size % keyBlockSize === 0);
 }
 
 export function promptRequest({task, pages, facts, asked}: Settings, length: number): PromptRequest {
@@ -99,12 +99,12 @@ export function promptRequest({task, pages, facts, asked}: Settings, length: num
 }
 
 export function runRequest(settings: Settings, length: number, machine: Machine): RunRequest {
-  const {blockSize, segmentSize, threshold, permute, exactLastBlock, probeRows, remainder} = settings;
+  const {threshold, estimate, blockSize, keyBlockSize, segmentSize, permute} = settings;
   const {temperature, topP, seed} = settings;
   const precision = machine.float16 === 'none' ? 'float32' : settings.precision;
   return {
     prompt: promptRequest(settings, length),
-    options: {blockSize, segmentSize, threshold, permute, exactLastBlock, probeRows, remainder, precision},
+    options: {threshold, estimate, blockSize, keyBlockSize, segmentSize, permute, precision},
     maxTokens: settings.maxTokens ?? defaultMaxTokens(settings.task),
     sampling: {temperature, topP, seed},
   };
@@ -182,12 +182,11 @@ const fields: {[K in Single]: Field<Value<K>>} = {
   length: choice('length', LENGTHS),
   pages: whole('pages', 0, MAX_SEED),
   threshold: decimal('tau', 0, 1),
+  estimate: choice('estimate', ['sampled', 'pooled']),
   blockSize: choice('block', BLOCK_SIZES),
+  keyBlockSize: choice('key-block', BLOCK_SIZES),
   segmentSize: choice('segment', SEGMENT_SIZES),
   permute: yesOrNo('permute'),
-  exactLastBlock: yesOrNo('exact-last'),
-  probeRows: whole('probes', 0, 64),
-  remainder: yesOrNo('remainder'),
   precision: choice('precision', ['float32', 'float16']),
   maxTokens: whole('tokens', 1, MOST_WRITTEN_TOKENS),
   temperature: decimal('temperature', 0, 2),
@@ -231,8 +230,9 @@ export function readSettings(query: URLSearchParams): {settings: Settings; ignor
   };
   singles.forEach(readSingle);
 
-  if (settings.segmentSize % settings.blockSize !== 0) {
-    ignored.push(`segment is "${settings.segmentSize}"; accepted: a multiple of the block size ${settings.blockSize}`);
+  const {segmentSize, keyBlockSize} = settings;
+  if (segmentSize % keyBlockSize !== 0) {
+    ignored.push(`segment is "${segmentSize}"; accepted: a multiple of the size ${keyBlockSize} of key blocks`);
     settings.segmentSize = defaultSettings().segmentSize;
   }
   const facts: PlacedFact[] = [];

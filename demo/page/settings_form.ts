@@ -28,12 +28,11 @@ export class SettingsForm {
   private readonly facts: FactsEditor;
   private readonly length = byId<HTMLSelectElement>('length');
   private readonly threshold = byId<HTMLInputElement>('threshold');
+  private readonly estimate = byId<HTMLSelectElement>('estimate');
   private readonly blockSize = byId<HTMLSelectElement>('block-size');
+  private readonly keyBlockSize = byId<HTMLSelectElement>('key-block-size');
   private readonly segmentSize = byId<HTMLSelectElement>('segment-size');
   private readonly permute = byId<HTMLInputElement>('permute');
-  private readonly exactLastBlock = byId<HTMLInputElement>('exact-last-block');
-  private readonly probeRows = byId<HTMLInputElement>('probe-rows');
-  private readonly remainder = byId<HTMLInputElement>('remainder');
   private readonly precision = byId<HTMLSelectElement>('precision');
   private readonly maxTokens = byId<HTMLInputElement>('max-tokens');
   private readonly temperature = byId<HTMLInputElement>('temperature');
@@ -55,15 +54,14 @@ export class SettingsForm {
       });
     listen(this.length, () => ({length: Number(this.length.value)}));
     listen(this.threshold, () => ({threshold: Number(this.threshold.value)}));
-    listen(this.blockSize, () => {
-      const blockSize = Number(this.blockSize.value);
-      return {blockSize, segmentSize: Math.max(blockSize, this.settings.segmentSize)};
+    listen(this.estimate, () => ({estimate: this.estimate.value as Settings['estimate']}));
+    listen(this.blockSize, () => ({blockSize: Number(this.blockSize.value)}));
+    listen(this.keyBlockSize, () => {
+      const keyBlockSize = Number(this.keyBlockSize.value);
+      return {keyBlockSize, segmentSize: Math.max(keyBlockSize, this.settings.segmentSize)};
     });
     listen(this.segmentSize, () => ({segmentSize: Number(this.segmentSize.value)}));
     listen(this.permute, () => ({permute: this.permute.checked}));
-    listen(this.exactLastBlock, () => ({exactLastBlock: this.exactLastBlock.checked}));
-    listen(this.probeRows, () => ({probeRows: Number(this.probeRows.value)}));
-    listen(this.remainder, () => ({remainder: this.remainder.checked}));
     listen(this.precision, () => ({precision: this.precision.value as Settings['precision']}));
     listen(this.maxTokens, () => ({maxTokens: Number(this.maxTokens.value)}));
     listen(this.temperature, () => ({temperature: Number(this.temperature.value)}));
@@ -118,17 +116,16 @@ export class SettingsForm {
     this.showLengths();
     this.threshold.value = String(settings.threshold);
     byId('threshold-value').textContent = settings.threshold.toFixed(2);
+    this.estimate.value = settings.estimate;
     this.blockSize.value = String(settings.blockSize);
-    const sizes = segmentSizesFor(settings.blockSize);
-    const blocks = (size: number) => size / settings.blockSize;
+    this.keyBlockSize.value = String(settings.keyBlockSize);
+    const sizes = segmentSizesFor(settings.keyBlockSize);
+    const blocks = (size: number) => size / settings.keyBlockSize;
     this.segmentSize.replaceChildren(
       ...sizes.map((size) => new Option(`${formatTokens(size)} (${blocks(size)} × block)`, String(size))),
     );
     this.segmentSize.value = String(settings.segmentSize);
     this.permute.checked = settings.permute;
-    this.exactLastBlock.checked = settings.exactLastBlock;
-    setUnlessEdited(this.probeRows, settings.probeRows);
-    this.remainder.checked = settings.remainder;
     this.showPrecision();
     setUnlessEdited(this.maxTokens, settings.maxTokens ?? defaultMaxTokens(settings.task));
     setUnlessEdited(this.temperature, settings.temperature);
@@ -186,15 +183,13 @@ function inventFact(facts: PlacedFact[]): PlacedFact {
 }
 
 function summariseOptions(settings: Settings): string {
-  const {threshold, blockSize, segmentSize, permute, exactLastBlock, probeRows, remainder, precision} = settings;
+  const {threshold, estimate, blockSize, keyBlockSize, segmentSize, permute, precision} = settings;
   return [
     `τ ${threshold}`,
-    `blocks of ${blockSize}`,
+    `${estimate} estimate`,
+    `blocks of ${blockSize} queries × ${keyBlockSize} keys`,
     `segments of ${segmentSize}`,
     permute ? 'permuted' : 'not permuted',
-    exactLastBlock ? 'last block by exact attention' : 'last block by the estimate',
-    `probe rows: ${probeRows}`,
-    remainder ? 'skipped blocks by their summaries' : 'skipped blocks dropped',
     precision,
   ].join(' · ');
 }

@@ -17,7 +17,7 @@ import {train} from './train';
 const BOOK = 'demo/public/books/dubliners.txt';
 const OUT = 'docs/training';
 /** Small blocks, so that 128 characters have 16 of them. */
-const SPARSE = {blockSize: 8, segmentSize: 16, threshold: 0.3};
+const SPARSE = {blockSize: 8, segmentSize: 16, threshold: 0.85};
 /** Steps over which a point of the picture is a mean. */
 const SMOOTHED = 10;
 

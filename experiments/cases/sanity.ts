@@ -1,14 +1,12 @@
 import * as tf from '@tensorflow/tfjs-core';
 import {relativeL1} from '../../bench/statistics';
+import {pbsAttention, pbsAttentionPlan} from '../../src/index';
+import {type BlockGeometry, blockGeometry, visibleBlocks} from '../../src/kernels/block_geometry';
 import type {Experimenter} from '../experimenter';
 import {withCaptured} from '../measure/capture';
 import {readPrompt} from '../measure/reading';
 import {exactVariant, pbsVariant, type Variant} from '../measure/variant';
 import {promptSet} from '../prompts/prompt_set';
-import {candidateGeometry} from '../selection/candidate_variant';
-import {currentStages} from '../selection/stages';
-
-const GRID = {blockSize: 128, segmentSize: 256};
 
 /** What must not change anything: a threshold of 1, and every block kept, with keys in either order. */
 export async function sanity(experimenter: Experimenter): Promise<void> {
@@ -50,22 +48,25 @@ export async function sanity(experimenter: Experimenter): Promise<void> {
   }
 }
 
-/** The sparse stages with a list of all blocks. A threshold of 1 takes another way: the library runs exact attention. */
-function everyBlock(sort: boolean): Variant {
-  const stages = currentStages();
+/** The sparse stages by a plan of all blocks. A threshold of 1 takes another way: the library runs exact attention. */
+function everyBlock(permute: boolean): Variant {
   return {
-    label: `every block, ${sort ? 'permuted' : 'not permuted'}`,
-    grid: GRID,
+    label: `every block, ${permute ? 'permuted' : 'not permuted'}`,
     attend: (query, key, value) =>
       tf.tidy(() => {
-        const geometry = candidateGeometry(query, key, GRID);
-        const {heads, keyBlocks: blocks, headDim} = geometry;
-        const scale = 1 / Math.sqrt(headDim);
-        const {keyIndices} = stages.permute(query, key, geometry, scale, sort);
-        // Scores of zero never reach a threshold.
-        const scores = tf.zeros([1, heads, blocks, blocks]) as tf.Tensor4D;
-        const blockLists = stages.selectBlocks(scores, keyIndices, geometry, 0.5);
-        return stages.attend(query, key, value, {keyIndices, blockLists}, geometry, scale);
+        const plan = pbsAttentionPlan(query, key, {permute});
+        const blockMask = allVisible(blockGeometry(query, key, plan.sizes!));
+        return pbsAttention(query, key, value, {plan: {...plan, blockMask}});
       }),
   };
+}
+
+/** bool `[batch, heads, queryBlocks, keyBlocks]`: whatever a query block may see. */
+function allVisible(geometry: BlockGeometry): tf.Tensor4D {
+  const {batch, heads, queryBlocks, keyBlocks} = geometry;
+  const values = new Uint8Array(batch * heads * queryBlocks * keyBlocks);
+  for (let row = 0; row < batch * heads * queryBlocks; ++row) {
+    values.fill(1, row * keyBlocks, row * keyBlocks + visibleBlocks(geometry, true, row % queryBlocks));
+  }
+  return tf.tensor4d(values, [batch, heads, queryBlocks, keyBlocks], 'bool');
 }

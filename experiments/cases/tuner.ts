@@ -15,6 +15,12 @@ import {mean} from '../statistics';
 /** Whether what the tuner chooses on one prompt holds on a prompt of another book; and what heads of their own would bring. */
 export async function tuner(experimenter: Experimenter): Promise<void> {
   const {subject, options} = experimenter;
+  const {blockSize, keyBlockSize, segmentSize} = options.sizes;
+  const grid = {
+    ...(blockSize && {blockSizes: [blockSize]}),
+    ...(keyBlockSize && {keyBlockSize}),
+    ...(segmentSize && {segmentSizes: [segmentSize]}),
+  };
   for (const length of options.lengths) {
     const [seen, unseen] = promptSet(subject.tokenizer, subject.books, options.tasks[0], length, 2);
     for (let layer = 0; layer < subject.model.config.layers; ++layer) {
@@ -22,9 +28,8 @@ export async function tuner(experimenter: Experimenter): Promise<void> {
         const tunings: TunedAttention[] = [];
         await withCaptured(subject, seen.ids, [layer], async ([sample]) => {
           for (const allowed of options.errors) {
-            const {blockSizes} = options;
             // No margin: how much is needed is what is asked.
-            tunings.push(...(await tunePBSAttention(sample, {maxRelativeL1: allowed}, {blockSizes, margin: 0})));
+            tunings.push(...(await tunePBSAttention(sample, {maxRelativeL1: allowed}, {...grid, margin: 0})));
           }
         });
         return withCaptured(subject, unseen.ids, [layer], async ([other]) => {

@@ -28,9 +28,11 @@ export async function readPrompt(subject: Subject, prompt: Prompt, variant: Vari
   let hidden: tf.Tensor2D | undefined;
   const request = {
     attend: (_layer: number, query: tf.Tensor4D, key: tf.Tensor4D, value: tf.Tensor4D) =>
-      variant.attend(query, key, value, ({keyIndices, blockMask}) =>
-        plans.push({keyIndices: tf.keep(keyIndices), blockMask: tf.keep(blockMask)}),
-      ),
+      variant.attend(query, key, value, (plan) => {
+        tf.keep(plan.keyIndices);
+        tf.keep(plan.blockMask);
+        plans.push(plan);
+      }),
     onHidden: (rows: tf.Tensor2D) => void (hidden = tf.keep(tf.clone(rows))),
   };
   try {
@@ -52,7 +54,7 @@ export async function readPrompt(subject: Subject, prompt: Prompt, variant: Vari
     const losses = await tokenLosses(model, hidden!, ids);
     const isAsked = new Set(questions.flatMap(({row, answer}) => answer.map((_, i) => row + i)));
     const densities: number[] = [];
-    for (const plan of plans) densities.push(await pbsAttentionDensity(plan, variant.grid));
+    for (const plan of plans) densities.push(await pbsAttentionDensity(plan));
     return {
       loss: mean(Array.from(losses).filter((_, row) => !isAsked.has(row))),
       correct,

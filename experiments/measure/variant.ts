@@ -2,17 +2,15 @@ import {type Tensor4D} from '@tensorflow/tfjs-core';
 import {
   flashAttention,
   pbsAttention,
-  type PBSAttentionOptions,
   type PBSAttentionPlan,
   pbsAttentionPlan,
+  type PBSAttentionSettings,
 } from '../../src/index';
 
 /** One way of attending in every layer of a prefill. */
 export interface Variant {
   /** Names it in tables and plots. */
   label: string;
-  /** The block and segment size with which density is counted. */
-  grid: {blockSize?: number; segmentSize?: number};
   /**
    * Causal attention of one layer, `[1, heads, length, headDim]`.
    *
@@ -23,13 +21,12 @@ export interface Variant {
 }
 
 /** Exact attention by the library. */
-export const exactVariant: Variant = {label: 'exact', grid: {}, attend: (q, k, v) => flashAttention(q, k, v)};
+export const exactVariant: Variant = {label: 'exact', attend: (q, k, v) => flashAttention(q, k, v)};
 
 /** The library's block-sparse attention, also where it does not pay. */
-export function pbsVariant(label: string, options: Omit<PBSAttentionOptions, 'auto' | 'causal' | 'scale'>): Variant {
+export function pbsVariant(label: string, options: Omit<PBSAttentionSettings, 'auto' | 'causal' | 'scale'>): Variant {
   return {
     label,
-    grid: options,
     attend: (query, key, value, onPlan) => {
       onPlan?.(pbsAttentionPlan(query, key, options));
       return pbsAttention(query, key, value, {...options, auto: false});

@@ -46,14 +46,12 @@ export interface PBSAttentionInputs extends AttentionInputs {
 }
 export interface PBSAttentionAttrs extends FlashAttentionAttrs {
   blockSize: number;
+  keyBlockSize: number;
   segmentSize: number;
   threshold: number;
   permute: boolean;
-  exactLastBlock: boolean;
-  /** Rows of each query block whose exact attention the choice of blocks knows; 0: the pooled estimate of the paper. */
-  probeRows: number;
-  /** Whether blocks that are skipped still count, by their summaries. */
-  remainder: boolean;
+  /** How blocks are estimated, and by that ordered and selected: from a sample of the scores, or as in the paper. */
+  estimate: 'sampled' | 'pooled';
   /** Whether the kernel may run exact attention where it expects that to be no slower. */
   auto: boolean;
 }

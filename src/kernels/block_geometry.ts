@@ -29,9 +29,11 @@ export interface BlockGeometry {
   headDim: number;
   /** Values a row of value and output. */
   valueDim: number;
-  /** Rows a block. */
+  /** Rows a block of queries. */
   blockSize: number;
-  /** Keys a segment. */
+  /** Keys a block of keys. */
+  keyBlockSize: number;
+  /** Keys a segment, whole blocks of keys. */
   segmentSize: number;
   /** Blocks of queries, and of keys: the last one may be partial. */
   queryBlocks: number;
@@ -45,7 +47,7 @@ export interface BlockGeometry {
 /** The part of the geometry that says which blocks see which. */
 export type BlockGrid = Pick<
   BlockGeometry,
-  'blockSize' | 'segmentSize' | 'queryLength' | 'queryOffset' | 'queryBlocks' | 'keyBlocks'
+  'blockSize' | 'keyBlockSize' | 'segmentSize' | 'queryLength' | 'queryOffset' | 'queryBlocks' | 'keyBlocks'
 >;
 
 /**
@@ -55,12 +57,15 @@ export type BlockGrid = Pick<
 export function blockGeometry(
   query: TensorInfo,
   key: TensorInfo,
-  attrs: Pick<PBSAttentionAttrs, 'blockSize' | 'segmentSize'> & {queryOffset?: number; causal?: boolean},
+  attrs: Pick<PBSAttentionAttrs, 'blockSize' | 'keyBlockSize' | 'segmentSize'> & {
+    queryOffset?: number;
+    causal?: boolean;
+  },
   value: TensorInfo = key,
 ): BlockGeometry {
   const [batch, heads, queryLength, headDim] = query.shape;
   const [, keyValueHeads, keyLength] = key.shape;
-  const {blockSize, segmentSize, queryOffset = keyLength - queryLength, causal = false} = attrs;
+  const {blockSize, keyBlockSize, segmentSize, queryOffset = keyLength - queryLength, causal = false} = attrs;
   // A cache can hold room for keys that are yet to come: what proxy rows would pay to them says nothing.
   const seenLength = causal ? queryOffset + queryLength : keyLength;
   return {
@@ -73,9 +78,10 @@ export function blockGeometry(
     headDim,
     valueDim: value.shape[3],
     blockSize,
+    keyBlockSize,
     segmentSize,
     queryBlocks: Math.ceil(queryLength / blockSize),
-    keyBlocks: Math.ceil(keyLength / blockSize),
+    keyBlocks: Math.ceil(keyLength / keyBlockSize),
     permutedLength: Math.floor(seenLength / segmentSize) * segmentSize,
     proxyRows: Math.min(blockSize, queryLength),
   };
@@ -95,12 +101,12 @@ export function isExact(geometry: BlockGeometry, {threshold, causal}: {threshold
  * a causal mask.
  */
 export function scoredBlocks(geometry: BlockGrid, causal: boolean, queryBlock: number): number {
-  const {blockSize, segmentSize, queryOffset, keyBlocks} = geometry;
+  const {blockSize, keyBlockSize, segmentSize, queryOffset, keyBlocks} = geometry;
   if (!causal) {
     return keyBlocks;
   }
   const segment = Math.floor((queryOffset + queryBlock * blockSize) / segmentSize);
-  return (segment * segmentSize) / blockSize;
+  return (segment * segmentSize) / keyBlockSize;
 }
 
 /**
@@ -108,22 +114,13 @@ export function scoredBlocks(geometry: BlockGrid, causal: boolean, queryBlock: n
  * last row. Keys are permuted inside segments, so all blocks of that segment count.
  */
 export function visibleBlocks(geometry: BlockGrid, causal: boolean, queryBlock: number): number {
-  const {blockSize, segmentSize, queryLength, queryOffset, keyBlocks} = geometry;
+  const {blockSize, keyBlockSize, segmentSize, queryLength, queryOffset, keyBlocks} = geometry;
   if (!causal) {
     return keyBlocks;
   }
   const lastRow = Math.min((queryBlock + 1) * blockSize, queryLength) - 1;
   const segments = Math.floor((queryOffset + lastRow) / segmentSize) + 1;
-  return Math.min((segments * segmentSize) / blockSize, keyBlocks);
-}
-
-/** Most key blocks that do not compete for a query block: those of the segments that it stands in. */
-export function mostOwnBlocks(geometry: BlockGrid, causal: boolean): number {
-  let most = 0;
-  for (let queryBlock = 0; queryBlock < geometry.queryBlocks; ++queryBlock) {
-    most = Math.max(most, visibleBlocks(geometry, causal, queryBlock) - scoredBlocks(geometry, causal, queryBlock));
-  }
-  return most;
+  return Math.min((segments * segmentSize) / keyBlockSize, keyBlocks);
 }
 
 /** Whether query rows have positions among the keys: under a causal mask, and in self-attention without one. */
@@ -141,10 +138,4 @@ export function proxyRange(geometry: BlockGeometry, causal: boolean, length: num
   const hasPositions = rowsHavePositions(geometry, causal);
   const end = hasPositions ? Math.max(0, Math.min(length - (causal ? queryOffset : 0), queryLength)) : queryLength;
   return [Math.max(0, end - proxyRows), end];
-}
-
-/** First query block that holds a proxy row of a batch entry; `queryBlocks` where none does. For causal attention. */
-export function firstProxyBlock(geometry: BlockGeometry, length = geometry.keyLength): number {
-  const [first, end] = proxyRange(geometry, true, length);
-  return first < end ? Math.floor(first / geometry.blockSize) : geometry.queryBlocks;
 }

@@ -1,7 +1,7 @@
 import type {PBSAttentionAttrs} from './attention_kernels.js';
 import type {BlockGeometry} from './block_geometry.js';
-import {summaryRows} from './block_estimate.js';
 import {isExact, scoredBlocks, visibleBlocks} from './block_geometry.js';
+import {normaliserStride, sampleStride} from './sampled_estimate.js';
 
 /**
  * What the parts of attention cost on a backend, in milliseconds; measured, beside the kernels of the backend. A head
@@ -12,23 +12,16 @@ export interface AttentionCosts {
   multiplyAdds: number;
   /** Time of block-sparse attention over that of exact attention with as many multiply-adds. */
   sparseFactor: number;
-  /**
-   * To record one program, and the programs of block-sparse attention, without and then more of them with probe rows and with
-   * the remainder; exact attention is one.
-   */
+  /** To record one program, and the programs of block-sparse attention by each estimate; exact attention is one. */
   record: number;
   programs: number;
-  probePrograms: number;
-  remainderPrograms: number;
-  /** What the stages before attention take at the least, and each further program of probe rows and of the remainder. */
+  sampledPrograms: number;
+  /** What the stages before attention take at the least. */
   fixed: number;
-  programFixed: number;
   /** A multiply-add of a proxy row with a key, which is computed twice. */
   proxyMultiplyAdd: number;
-  /** A multiply-add of a probe row with a key. */
-  probeMultiplyAdd: number;
-  /** A multiply-add of a query row with a summary of the remainder. */
-  summaryMultiplyAdd: number;
+  /** A multiply-add of a query row with a key of its sample. */
+  sampleMultiplyAdd: number;
   /** To pool one value of a query head or of the keys that it reads. */
   pooledValue: number;
   /** To score a pair of blocks, a value of the head. */
@@ -38,7 +31,7 @@ export interface AttentionCosts {
 }
 
 /** Past this length nothing is known of real data: the share of kept blocks is taken to stay. */
-const longestMeasured = 16_384;
+const longestMeasured = 32_768;
 /**
  * How fast the share of kept blocks falls with the length, over 1 - threshold. With it the density is 72, 52, 33 and 19%
  * at 2,048 to 16,384 tokens where the model of the demo kept 70, 52, 33 and 19.5% with threshold 0.9; and 39, 23 and 12%
@@ -46,14 +39,14 @@ const longestMeasured = 16_384;
  */
 const fallPerToken = 0.0034;
 /**
- * The same with probe rows, where the threshold counts the own segment, over (1 - threshold) and the root of the length: 35, 22
- * and 15% at 4,096 to 16,384 tokens with threshold 0.9; 11 and 9% at 16,384 with 0.85 and 0.8, as measured.
+ * The same of the sampled estimate, over (1 - threshold) and the root of the length: with threshold 0.9 it gives 33 and 24%
+ * at 8,192 and 16,384 tokens, as Qwen2.5-Coder-0.5B kept 33 and 25% (docs/experiments/real).
  */
-const fallPerRootOfLength = 0.65;
+const fallPerRootOfLength = 0.29;
 /** Sparse attention must be expected to be this much faster: the model errs by some percent, and sparse is an estimate. */
 export const leastGain = 1.1;
 
-type Rules = Pick<PBSAttentionAttrs, 'threshold' | 'causal' | 'probeRows' | 'remainder'>;
+type Rules = Pick<PBSAttentionAttrs, 'threshold' | 'causal' | 'estimate'>;
 type Auto = Rules & Pick<PBSAttentionAttrs, 'auto'>;
 
 /** Why exact attention runs: the threshold is 1, there is one segment, or `auto` does not expect blocks to pay. */
@@ -95,28 +88,27 @@ export function sparseTime(geometry: BlockGeometry, rules: Rules, costs: Attenti
 export function timeOfBlocks(
   geometry: BlockGeometry,
   {kept, visible}: {kept: number; visible: number},
-  {probeRows, remainder}: Pick<Rules, 'probeRows' | 'remainder'>,
+  {estimate}: Pick<Rules, 'estimate'>,
   costs: AttentionCosts,
 ): number {
-  const {batch, heads, queryLength, keyLength, headDim, valueDim, blockSize} = geometry;
+  const {batch, heads, queryLength, keyLength, headDim, valueDim, blockSize, keyBlockSize} = geometry;
   const {queryBlocks, keyBlocks, permutedLength, proxyRows} = geometry;
-  const pairsOfBlocks = Math.min(blockSize, queryLength) * blockSize;
+  const pairsOfBlocks = Math.min(blockSize, queryLength) * keyBlockSize;
   const attend = (kept * pairsOfBlocks * (headDim + valueDim) * costs.sparseFactor) / costs.multiplyAdds;
-  const permute = proxyRows * permutedLength * headDim * costs.proxyMultiplyAdd;
-  // A value of the query and one of the keys are one pooled value.
-  const pooledRows = (queryLength + keyLength) / 2;
-  const score = pooledRows * headDim * costs.pooledValue + visible * headDim * costs.blockPairValue;
-  const select = queryBlocks * keyBlocks ** 2 * costs.blockTriple;
-  // Probe rows meet every key, evenly spaced ones the summaries of blocks, and each row those of skipped blocks.
-  const probes = probeRows > 0 ? visible * headDim * (probeRows * blockSize * costs.probeMultiplyAdd) : 0;
-  const estimate = probeRows > 0 ? visible * headDim * 2 * summaryRows * costs.summaryMultiplyAdd : 0;
-  const rows = Math.min(blockSize, queryLength);
-  const skipped = remainder ? (visible - kept) * rows * (2 * headDim + valueDim) * costs.summaryMultiplyAdd : 0;
-  const perHead = attend + permute + score + select + probes + estimate + skipped;
-  const further = (probeRows > 0 ? costs.probePrograms : 0) + (remainder ? costs.remainderPrograms : 0);
-  const device = costs.fixed + further * costs.programFixed + batch * heads * perHead;
+  const programs = estimate === 'sampled' ? costs.sampledPrograms : costs.programs;
+  let choose: number;
+  if (estimate === 'sampled') {
+    choose = visible * pairsOfBlocks * headDim * (1 / sampleStride + 1 / normaliserStride) * costs.sampleMultiplyAdd;
+  } else {
+    const permute = proxyRows * permutedLength * headDim * costs.proxyMultiplyAdd;
+    // A value of the query and one of the keys are one pooled value.
+    const pooledRows = (queryLength + keyLength) / 2;
+    const score = pooledRows * headDim * costs.pooledValue + visible * headDim * costs.blockPairValue;
+    choose = permute + score + queryBlocks * keyBlocks ** 2 * costs.blockTriple;
+  }
+  const device = costs.fixed + batch * heads * (attend + choose);
   // Recording goes on while the device works: what takes longer counts.
-  return Math.max((costs.programs + further) * costs.record, device);
+  return Math.max(programs * costs.record, device);
 }
 
 /** Share of the blocks visible to a query that is expected to be kept: what the rules keep, and a share of the others. */
@@ -128,11 +120,11 @@ export function expectedDensity(geometry: BlockGeometry, rules: Rules): number {
 /** Blocks of a head: those that a query may see, and those of them that are expected to be kept. */
 function expectedBlocks(
   geometry: BlockGeometry,
-  {threshold, causal, probeRows}: Rules,
+  {threshold, causal, estimate}: Rules,
 ): {kept: number; visible: number} {
   const {fewest, visible} = countBlocks(geometry, causal);
   const length = Math.min(geometry.keyLength, longestMeasured);
-  const fall = probeRows > 0 ? fallPerRootOfLength * Math.sqrt(length) : fallPerToken * length;
+  const fall = estimate === 'sampled' ? fallPerRootOfLength * Math.sqrt(length) : fallPerToken * length;
   const share = 1 / (1 + fall * (1 - threshold));
   return {kept: fewest + (visible - fewest) * share, visible};
 }

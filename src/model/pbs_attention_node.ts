@@ -15,11 +15,11 @@ const attributes: Array<[option: keyof PBSAttentionSettings, attribute: string, 
   ['scale', 'scale', 'f'],
   ['threshold', 'threshold', 'f'],
   ['blockSize', 'block_size', 'i'],
+  ['keyBlockSize', 'key_block_size', 'i'],
   ['segmentSize', 'segment_size', 'i'],
+  ['estimate', 'estimate', 's'],
   ['permute', 'permute', 'b'],
-  ['exactLastBlock', 'exact_last_block', 'b'],
-  ['probeRows', 'probe_rows', 'i'],
-  ['remainder', 'remainder', 'b'],
+  ['causalSafe', 'causal_safe', 'b'],
   ['auto', 'auto', 'b'],
   ['precision', 'precision', 's'],
 ];
@@ -57,7 +57,7 @@ export function nodeAttributes(options: PBSAttentionSettings, fallsBack: boolean
  * grouped-query attention; or all three of another rank from 2 up, `[..., length, headDim]`, with the same leading
  * dimensions. Lengths and head dims may differ as in `pbsAttention`. One output, shaped as the query but for its last dimension,
  * that of the value. Attributes, all optional, with the defaults of `pbsAttention`: `causal`,
- * `scale`, `threshold`, `block_size`, `segment_size`, `permute`, `exact_last_block`, `probe_rows`, `remainder`, `auto`,
+ * `scale`, `threshold`, `block_size`, `key_block_size`, `segment_size`, `estimate`, `permute`, `causal_safe`, `auto`,
  * `precision`.
  *
  * @throws Error (when the node is executed) on other inputs and attributes.

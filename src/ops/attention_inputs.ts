@@ -2,7 +2,7 @@ import type {NamedTensorMap, Tensor1D, Tensor4D} from '@tensorflow/tfjs-core';
 import {Tensor, tensor1d} from '@tensorflow/tfjs-core';
 import {check, describe} from './check_arguments.js';
 import type {AttentionOptions, FlashAttentionOptions} from './options.js';
-import type {PBSAttentionPlan} from './pbs_attention_plan.js';
+import type {PBSAttentionPlan, PBSAttentionPlanSizes} from './pbs_attention_plan.js';
 
 /*
  * The inputs of the kernels that options bring. What is not given is no key of the result: tfjs's tape stumbles over an
@@ -47,15 +47,17 @@ export function maskInput(
   return {mask};
 }
 
+type PlanBlockSizes = Pick<PBSAttentionPlanSizes, 'blockSize' | 'keyBlockSize'>;
+
 /** Shapes of the tensors of a plan. */
 export function planShapes(
   query: Tensor4D,
   key: Tensor4D,
-  blockSize: number,
+  {blockSize, keyBlockSize}: PlanBlockSizes,
 ): {keyIndices: number[]; blockMask: number[]} {
   const [batch, heads, queryLength] = query.shape;
   const keyLength = key.shape[2];
-  const blocks = [queryLength, keyLength].map((length) => Math.ceil(length / blockSize));
+  const blocks = [Math.ceil(queryLength / blockSize), Math.ceil(keyLength / keyBlockSize)];
   return {keyIndices: [batch, heads, keyLength], blockMask: [batch, heads, ...blocks]};
 }
 
@@ -64,12 +66,12 @@ export function planInputs(
   op: string,
   plan: PBSAttentionPlan,
   {keyIndices, blockMask}: {keyIndices: number[]; blockMask: number[]},
-  blockSize: number,
+  {blockSize, keyBlockSize}: PlanBlockSizes,
 ): NamedTensorMap {
   const isPlan = plan?.keyIndices instanceof Tensor && plan.blockMask instanceof Tensor;
   check(isPlan, op, 'plan', `got ${describe(plan)}`, 'what pbsAttentionPlan or extendPBSAttentionPlan returned');
   const takes = (name: string, dtype: string, shape: number[]) =>
-    `${name} as ${dtype} [${shape}]: a plan for this query and key, of blocks of ${blockSize}`;
+    `${name} as ${dtype} [${shape}]: a plan for this query and key, of blocks of ${blockSize} queries and ${keyBlockSize} keys`;
   const order = takes('keyIndices', 'int32', keyIndices);
   checkTensorOf(op, 'plan', plan.keyIndices, ['int32'], keyIndices, order);
   checkTensorOf(op, 'plan', plan.blockMask, ['bool'], blockMask, takes('blockMask', 'bool', blockMask));

@@ -21,6 +21,7 @@ import {
 } from '@tensorflow/tfjs-core';
 import {flashAttention} from './flash_attention.js';
 import type {FlashAttentionOptions} from './options.js';
+import type {PBSAttentionPlanSizes} from './pbs_attention_plan.js';
 
 /**
  * Exact attention by block: float32 `[batch, heads, queryBlocks, keyBlocks]`, what the rows of a query block pay in the
@@ -38,15 +39,15 @@ export async function blockMass(
   query: Tensor4D,
   key: Tensor4D,
   keyIndices: Tensor3D,
-  blockSize: number,
+  {blockSize, keyBlockSize}: Pick<PBSAttentionPlanSizes, 'blockSize' | 'keyBlockSize'>,
   options: Pick<FlashAttentionOptions, 'causal' | 'scale' | 'queryOffset' | 'keyLengths'>,
 ): Promise<Tensor4D> {
-  const blocks = blocksOfKeys(await keyIndices.data(), keyIndices.shape, blockSize);
+  const blocks = blocksOfKeys(await keyIndices.data(), keyIndices.shape, keyBlockSize);
   const mass = tidy(() => {
     const [batch, heads, queryLength, headDim] = query.shape;
     // A short query is not padded to a whole block.
     const blockRows = Math.min(blockSize, queryLength);
-    const keyBlocks = Math.ceil(keyIndices.shape[2] / blockSize);
+    const keyBlocks = Math.ceil(keyIndices.shape[2] / keyBlockSize);
     const queryBlocks = Math.ceil(queryLength / blockSize);
     const blockOf = tensor(blocks, [...keyIndices.shape, 1]);
     // Heads that share keys have key orders, and so values, of their own.
@@ -93,11 +94,11 @@ export function massOfKept(mass: Tensor4D, blockMask: Tensor4D, queryLength: num
 }
 
 /** As float32, shaped as the key indices: the block in which each original key stands. */
-function blocksOfKeys(keyIndices: ArrayLike<number>, [, , length]: number[], blockSize: number): Float32Array {
+function blocksOfKeys(keyIndices: ArrayLike<number>, [, , length]: number[], keyBlockSize: number): Float32Array {
   const blocks = new Float32Array(keyIndices.length);
   for (let i = 0; i < blocks.length; ++i) {
     const position = i % length;
-    blocks[i - position + keyIndices[i]] = Math.floor(position / blockSize);
+    blocks[i - position + keyIndices[i]] = Math.floor(position / keyBlockSize);
   }
   return blocks;
 }

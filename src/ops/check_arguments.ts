@@ -60,9 +60,7 @@ export function pbsAttentionAttrs(
   check((options as FlashAttentionOptions | undefined)?.mask === undefined, op, 'mask', 'got one', takes);
   const sized = withPlanRows(op, withPlanSizes(op, options, options?.plan), query, key);
   const settings = pbsAttentionSettings(op, sized, query.shape[3], inputOptions);
-  // Summaries would read the whole cache, of which a plan names the part to read.
-  const remainder = options?.remainder ?? options?.plan === undefined;
-  return {...settings, remainder, queryOffset: queryOffsetOf(op, sized, settings.causal, query, key)};
+  return {...settings, queryOffset: queryOffsetOf(op, sized, settings.causal, query, key)};
 }
 
 /** The options with what the plan was made with, which they must not contradict. */
@@ -74,8 +72,8 @@ export function withPlanSizes<Options extends PBSAttentionOptions>(
   if (!plan?.sizes) {
     return options;
   }
-  const {blockSize, segmentSize, causal} = plan.sizes;
-  const sizes = {blockSize, segmentSize, causal};
+  const {blockSize, keyBlockSize, segmentSize, causal} = plan.sizes;
+  const sizes = {blockSize, keyBlockSize, segmentSize, causal};
   for (const [name, size] of Object.entries(sizes)) {
     const given = options?.[name as keyof typeof sizes];
     const got = `got ${describe(given)} with a plan of ${size}`;
@@ -169,42 +167,40 @@ export function pbsAttentionSettings(
   options: PBSAttentionSettings | undefined,
   headDim: number,
   inputOptions: readonly string[] = [],
-): Required<PBSAttentionSettings> {
-  const {threshold, permute, exactLastBlock, probeRows, remainder, auto} = withDefaults(op, options, inputOptions);
+): Omit<Required<PBSAttentionSettings>, 'causalSafe'> {
+  const {threshold, estimate, permute, causalSafe, auto} = withDefaults(op, options, inputOptions);
   const inUnitInterval = typeof threshold === 'number' && threshold >= 0 && threshold <= 1;
   check(inUnitInterval, op, 'threshold', `got ${describe(threshold)}`, 'a number from 0 to 1');
+  const isEstimate = estimate === 'sampled' || estimate === 'pooled';
+  check(isEstimate, op, 'estimate', `got ${describe(estimate)}`, "'sampled' or 'pooled'");
   checkBoolean(op, 'permute', permute);
-  checkBoolean(op, 'exactLastBlock', exactLastBlock);
-  const isCount = Number.isInteger(probeRows) && probeRows >= 0 && probeRows <= 64;
-  check(isCount, op, 'probeRows', `got ${describe(probeRows)}`, 'an integer from 0 to 64');
-  checkBoolean(op, 'remainder', remainder);
+  checkBoolean(op, 'causalSafe', causalSafe);
   checkBoolean(op, 'auto', auto);
   return {
     ...flashAttentionSettings(op, options, headDim, inputOptions),
     ...blockSizes(op, options, inputOptions),
     threshold,
-    permute,
-    exactLastBlock,
-    probeRows,
-    remainder,
+    estimate,
+    permute: permute && !causalSafe,
     auto,
   };
 }
 
-/** Block and segment size, checked. */
+/** Sizes of blocks and segments, checked. */
 export function blockSizes(
   op: string,
   options: PBSAttentionSettings | undefined,
   inputOptions: readonly string[] = pbsInputOptions,
-): {blockSize: number; segmentSize: number} {
-  const {blockSize, segmentSize} = withDefaults(op, options, inputOptions);
-  for (const [name, size] of Object.entries({blockSize, segmentSize})) {
+): {blockSize: number; keyBlockSize: number; segmentSize: number} {
+  const {blockSize, segmentSize, ...defaults} = withDefaults(op, options, inputOptions);
+  const keyBlockSize = options?.keyBlockSize ?? Math.min(defaults.keyBlockSize, blockSize);
+  for (const [name, size] of Object.entries({blockSize, keyBlockSize, segmentSize})) {
     const isSize = Number.isSafeInteger(size) && size > 0 && size < 2 ** 31;
     check(isSize, op, name, `got ${describe(size)}`, 'a positive 32-bit integer');
   }
-  const got = `got ${segmentSize} with blockSize ${blockSize}`;
-  check(segmentSize % blockSize === 0, op, 'segmentSize', got, 'a multiple of blockSize');
-  return {blockSize, segmentSize};
+  const got = `got ${segmentSize} with keyBlockSize ${keyBlockSize}`;
+  check(segmentSize % keyBlockSize === 0, op, 'segmentSize', got, 'a multiple of keyBlockSize');
+  return {blockSize, keyBlockSize, segmentSize};
 }
 
 /** Throws unless the active backend has the kernel, of this version: another may ignore attributes that it does not know. */

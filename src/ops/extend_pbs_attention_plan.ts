@@ -21,8 +21,7 @@ import {planSizes} from './pbs_attention_plan.js';
  * more than a token's attention. Nothing is scored. Old keys keep their order and new keys follow in theirs; each block of
  * queries keeps
  *
- * - the blocks that the last query block of the old plan kept (with `exactLastBlock`, chosen by the exact attention of the
- *   prompt's last rows);
+ * - the blocks that the last query block of the old plan kept;
  * - the blocks of the segment that its first row stands in, and of those after it up to its last row;
  * - every block that holds a key which no row of the old plan saw: a new one, or one that a cache with room held already.
  *
@@ -42,7 +41,7 @@ import {planSizes} from './pbs_attention_plan.js';
  * @param plan of {@link pbsAttentionPlan} or of this function, for the same heads; it is left undisposed.
  * @param query float32 `[batch, heads, queryLength, headDim]`, the next rows. Its shape counts, not its values.
  * @param key float32 `[batch, keyValueHeads, keyLength, headDim]`, with the plan's keys first. Its shape counts.
- * @param options `queryOffset`, by default `keyLength - queryLength`, counts; `blockSize`, `segmentSize` and `causal` are the
+ * @param options `queryOffset`, by default `keyLength - queryLength`, counts; `blockSize`, `keyBlockSize`, `segmentSize` and `causal` are the
  *     plan's, and needed where it does not say its `sizes`.
  * @returns `keyIndices`, int32 `[batch, heads, keyLength]`, and `blockMask`, bool `[batch, heads, queryBlocks, keyBlocks]`, both
  *     disposed by the caller; and `sizes`.
@@ -67,16 +66,16 @@ function extendPBSAttentionPlan_(
   checkBoolean(name, 'causal', causal);
   const queryOffset = queryOffsetOf(name, options, causal, query, key);
   const geometry = blockGeometry(query, key, {...sizes, queryOffset});
-  const {batch, heads, keyLength, blockSize, queryBlocks, keyBlocks} = geometry;
+  const {batch, heads, keyLength, keyBlockSize, queryBlocks, keyBlocks} = geometry;
 
   const plannedKeys = plan?.keyIndices?.shape?.[2] ?? 0;
-  const plannedBlocks = Math.ceil(plannedKeys / blockSize);
+  const plannedBlocks = Math.ceil(plannedKeys / keyBlockSize);
   const plannedRows = plan?.blockMask?.shape?.[2] ?? 0;
   const planned = {
     keyIndices: [batch, heads, plannedKeys],
     blockMask: [batch, heads, plannedRows, plannedBlocks],
   };
-  planInputs(name, plan, planned, blockSize);
+  planInputs(name, plan, planned, sizes);
   const got = `got one of ${describe(plannedKeys)} keys for a key [${key.shape}]`;
   check(plannedKeys <= keyLength, name, 'plan', got, 'a plan of as many keys or fewer');
 
@@ -90,7 +89,7 @@ function extendPBSAttentionPlan_(
   // Kept without a choice: from the first block with an unseen key, or of the own segment, up to the last that can be seen.
   const {sizes: old} = plan;
   const seenKeys = causal && old ? Math.min(plannedKeys, old.queryOffset + old.queryLength) : plannedKeys;
-  const firstNew = seenKeys === keyLength ? keyBlocks : Math.floor(seenKeys / blockSize);
+  const firstNew = seenKeys === keyLength ? keyBlocks : Math.floor(seenKeys / keyBlockSize);
   const always = new Uint8Array(queryBlocks * keyBlocks);
   for (let queryBlock = 0; queryBlock < queryBlocks; ++queryBlock) {
     const first = Math.min(firstNew, scoredBlocks(geometry, causal, queryBlock));

@@ -11,8 +11,8 @@ export interface AttentionOptions {
   /**
    * `'float16'` allows products of float16 and a float32 softmax where the device can (see `registerWebGPUBackend`): on
    * matrix units, with float32 sums, inputs within float16's range, 65,504; without, in the shader's float16, where sums
-   * of up to 16 products must lie within it too; elsewhere it runs in float32. Blocks are scored and selected in float32
-   * in any case. Default `'float32'`.
+   * of up to 16 products must lie within it too; elsewhere it runs in float32. Blocks are chosen the same way with
+   * either. Default `'float32'`.
    */
   precision?: 'float32' | 'float16';
   /**
@@ -41,37 +41,35 @@ export interface FlashAttentionOptions extends AttentionOptions {
 
 /** Options of permuted block-sparse attention that do not depend on the tensors (arXiv 2510.21270, section 3). */
 export interface PBSAttentionSettings extends Pick<AttentionOptions, 'causal' | 'scale' | 'precision'> {
-  /** Rows a block, B in the paper: the unit in which keys are kept or skipped. Default 128. */
+  /** Rows a block of queries, which share a choice of keys; B in the paper. Default 128. */
   blockSize?: number;
-  /** Keys a segment, S in the paper: the range in which keys are sorted. A multiple of `blockSize`. Default 256. */
+  /** Keys a block, the unit that is kept or skipped; in the paper `blockSize`. Default 64, or `blockSize` where that is smaller. */
+  keyBlockSize?: number;
+  /** Keys a segment, S in the paper: the range in which keys are sorted. A multiple of `keyBlockSize`. Default 256. */
   segmentSize?: number;
   /**
-   * Share of the estimated attention that the kept blocks must reach, from 0 to 1, τ in the paper. A higher threshold
-   * keeps more blocks; 1 is exact attention. Default 0.9.
+   * How much is kept, from 0, least, to 1, exact attention. By the sampled estimate a block of keys is skipped where the rows of
+   * a block of queries pay it less than `0.5 · (1 − threshold)² · √(8192 / keys that they see)`, as the mean of the rows plus a
+   * tenth of the most that one pays. By the pooled one it is τ of the paper: the share of the estimated attention that the kept
+   * blocks must reach. What either comes to on real models: docs/choosing-options.md. Default 0.9.
    */
   threshold?: number;
+  /**
+   * How blocks are chosen. `'sampled'`: every row meets every fourth key, all rows together every key, and keys are sorted by
+   * what the first 32 rows behind their segment pay to them; a row thus depends on no row after its own block of queries.
+   * `'pooled'`: the paper's rule, by products of mean queries and mean keys, keys sorted by what the last block of rows pays
+   * (sections 3.2 and 3.3); it costs less and loses many times more ({@link paperOptions}). Default `'sampled'`.
+   */
+  estimate?: 'sampled' | 'pooled';
   /** Whether keys are sorted inside segments. Default `true`. */
   permute?: boolean;
   /**
-   * Whether blocks for the last query rows are chosen by the exact attention of those rows, which the permutation has
-   * computed, instead of the pooled estimate. Not in the paper; causal attention only. Default `true`.
+   * Whether keys keep their order, so that no choice depends on what comes after a row's own block of queries, in any call: a
+   * prompt in chunks that end with a block gives what one pass gives, and so do training and teacher forcing. The same as
+   * `permute: false`; costs about a tenth more blocks at equal loss. Without it the sampled estimate still looks at no later row, but a chunk orders the keys
+   * before it by its own rows. Default `false`.
    */
-  exactLastBlock?: boolean;
-  /**
-   * Rows of each block of queries, those farthest from the block's mean, whose exact attention is computed to choose its
-   * blocks: a row that asks for one key far away is lost in a mean. An integer from 0 to 64. The other rows are estimated
-   * from means and variances of the keys of a block, and `threshold` is a share of all attention, the own segment's
-   * included. Not in the paper; 0 is the paper's estimate from mean queries and mean keys, with `threshold` a share of
-   * what is paid to other segments. Costs `probeRows / (2 · blockSize)` of exact attention's multiply-adds. Default 8.
-   */
-  probeRows?: number;
-  /**
-   * Whether blocks that are skipped still count, each as if all of its keys stood at their mean, with their mean value and
-   * a weight corrected by their variance. Not in the paper, where they count for nothing. Costs `3 / (2 · blockSize)` of
-   * exact attention's multiply-adds, and reads all keys and values once. Default `true`; with a `plan`, `false`: a cache
-   * is then read in the plan's blocks alone.
-   */
-  remainder?: boolean;
+  causalSafe?: boolean;
   /**
    * Whether `pbsAttention` runs exact attention instead where it does not expect blocks to pay: short lengths, few heads,
    * a high threshold. Decided by shape, options and device before anything is launched (`kernels/cost_model.ts`); the
@@ -84,9 +82,9 @@ export interface PBSAttentionSettings extends Pick<AttentionOptions, 'causal' | 
 export interface PBSAttentionOptions extends PBSAttentionSettings, AttentionOptions {
   /**
    * Attend by this plan, of {@link pbsAttentionPlan} or {@link extendPBSAttentionPlan}, instead of making one: each block of
-   * queries reads the blocks that the plan keeps for it. `blockSize`, `segmentSize`, `causal` and `queryOffset` are then the
-   * plan's (its `sizes`), the query has as many rows, and `threshold`, `permute`, `exactLastBlock`, `probeRows` and `auto` change nothing. For `pbsAttention` alone.
-   * Default: none.
+   * queries reads the blocks that the plan keeps for it. `blockSize`, `keyBlockSize`, `segmentSize`, `causal` and `queryOffset` are then the
+   * plan's (its `sizes`), the query has as many rows, and `threshold`, `estimate`, `permute`, `causalSafe` and `auto` change
+   * nothing. For `pbsAttention` alone. Default: none.
    */
   plan?: PBSAttentionPlan;
   /**
@@ -102,14 +100,26 @@ export const defaultOptions = {
   causal: true,
   precision: 'float32' as 'float32' | 'float16',
   blockSize: 128,
+  keyBlockSize: 64,
   segmentSize: 256,
   threshold: 0.9,
+  estimate: 'sampled' as 'sampled' | 'pooled',
   permute: true,
-  exactLastBlock: true,
-  probeRows: 8,
-  remainder: true,
+  causalSafe: false,
   auto: true,
 };
+
+/**
+ * The rule of the paper (arXiv 2510.21270, sections 3.2 and 3.3), to be spread into options:
+ * `pbsAttention(query, key, value, {...paperOptions, threshold: 0.8})`.
+ */
+export const paperOptions = {
+  estimate: 'pooled',
+  blockSize: 128,
+  keyBlockSize: 128,
+  segmentSize: 256,
+  threshold: 0.9,
+} as const satisfies PBSAttentionSettings;
 
 /** The options without those that are `undefined`, which count as not given. */
 export function givenOptions<Options extends object>(options: Options | undefined): Partial<Options> {

@@ -10,7 +10,8 @@ import {reportOf} from './pbs_attention_report.js';
 /**
  * Permuted block-sparse attention for the prefill of long prompts (PBS-Attn, arXiv 2510.21270, section 3 and
  * algorithm 1): sorts the keys inside segments so that the important ones cluster, estimates which blocks of keys
- * matter to each block of queries, and attends to those alone.
+ * matter to each block of queries, and attends to those alone. By default blocks are estimated from a sample of the scores and
+ * not as in the paper, whose rule is {@link paperOptions}.
  *
  * Exact where no query stands behind the first segment (without a causal mask: where `keyLength <= segmentSize`) or
  * `threshold` is 1; and, with `auto`, where blocks are not expected to pay. Then the output is that of `flashAttention`.
@@ -20,12 +21,12 @@ import {reportOf} from './pbs_attention_report.js';
  * const same = query.pbsAttention(key, value, {threshold: 0.9});
  * ```
  *
- * Queries may be a chunk of a prompt that ends with the keys so far (`queryOffset` says otherwise): keys are then scored by
- * the last rows of the chunk. Blocks of queries count from the chunk's first row; one that reaches over the end of a segment
+ * Queries may be a chunk of a prompt that ends with the keys so far (`queryOffset` says otherwise): keys before it are then
+ * sorted by the first rows of the chunk (`causalSafe`: not at all). Blocks of queries count from the chunk's first row; one that reaches over the end of a segment
  * keeps every block of both. For decoding keep a plan and attend by it (`plan`, {@link extendPBSAttentionPlan}): nothing is
  * scored then, and only the blocks of the plan are read.
  *
- * In a batch padded on the right (`keyLengths`), keys are scored by the last rows of each entry that are not padding.
+ * In a batch padded on the right (`keyLengths`), rows that are padding sort no keys.
  *
  * What a call did, it tells to `onReport`:
  *
@@ -38,8 +39,7 @@ import {reportOf} from './pbs_attention_report.js';
  * });
  * ```
  *
- * Differentiable by query, key and value, over the same blocks, skipped ones by their summaries as in the forward pass: key
- * order and selection count as constants, as the ranking in other sparse attention does. The gradient makes the plan anew
+ * Differentiable by query, key and value, over the same blocks: key order and selection count as constants, as the ranking in other sparse attention does. The gradient makes the plan anew
  * (unless it was given) and computes the kept blocks again, in float32, about 4 times the multiply-adds of the forward pass;
  * where that was exact, so is the gradient. See {@link flashAttention} for what is kept.
  *
@@ -47,9 +47,9 @@ import {reportOf} from './pbs_attention_report.js';
  * @param key float32 `[batch, keyValueHeads, keyLength, headDim]`; `heads` is a multiple of `keyValueHeads`, and query head
  *     `h` reads key head `h / (heads / keyValueHeads)` (grouped-query attention, no repeated keys needed).
  * @param value float32 `[batch, keyValueHeads, keyLength, valueDim]`.
- * @param options see {@link PBSAttentionOptions}: `blockSize = 128`, `segmentSize = 256`, `threshold = 0.9`,
- *     `causal = true`, `scale = 1 / sqrt(headDim)`, `permute = true`, `exactLastBlock = true`,
- *     `probeRows = 8`, `remainder = true`, `auto = true`, `queryOffset = keyLength - queryLength`; `keyLengths`, `plan`, `onReport`.
+ * @param options see {@link PBSAttentionOptions}: `threshold = 0.9`, `blockSize = 128`, `keyBlockSize = 64`,
+ *     `segmentSize = 256`, `estimate = 'sampled'`, `permute = true`, `causalSafe = false`, `causal = true`,
+ *     `scale = 1 / sqrt(headDim)`, `auto = true`, `queryOffset = keyLength - queryLength`; `keyLengths`, `plan`, `onReport`.
  * @returns float32 `[batch, heads, queryLength, valueDim]`, rows in the order of the query; zeros in a row that sees no key.
  * @throws Error if a tensor or an option is not of that form, if the active backend has no kernel, or if the device
  *     cannot hold the tensors; nothing has been launched then.
@@ -62,13 +62,12 @@ function pbsAttention_(query: Tensor4D, key: Tensor4D, value: Tensor4D, options?
   const attrs = pbsAttentionAttrs('pbsAttention', options, query, key);
   checkBackend('pbsAttention', PBSAttention);
   const {plan, onReport} = options ?? {};
-  const {blockSize} = attrs;
   const inputs = savedInputs({
     query,
     key,
     value,
     ...keyLengthsInput('pbsAttention', options, key),
-    ...(plan !== undefined && planInputs('pbsAttention', plan, planShapes(query, key, blockSize), blockSize)),
+    ...(plan !== undefined && planInputs('pbsAttention', plan, planShapes(query, key, attrs), attrs)),
   });
   if (onReport === undefined) {
     return engine().runKernel(PBSAttention, inputs, attrs as NamedAttrMap);

@@ -17,7 +17,7 @@ import type {PBSAttentionPlan} from './pbs_attention_plan.js';
  * Key lengths do not count: blocks of padding are visible.
  *
  * @param plan what {@link pbsAttentionPlan} or {@link extendPBSAttentionPlan} returned; it is left undisposed.
- * @param options for a plan that does not say its `sizes`: `blockSize`, `segmentSize`, `causal` and `queryOffset` that it was
+ * @param options for a plan that does not say its `sizes`: `blockSize`, `keyBlockSize`, `segmentSize`, `causal` and `queryOffset` that it was
  *     made with. Unlike there, `queryOffset` is 0 by default, and needed under a causal mask where there are fewer queries than
  *     keys; and the rows of the last query block are taken to end with the keys or to fill the block.
  * @returns a number above 0 and at most 1. The mask is read back from the backend, hence the promise.
@@ -28,17 +28,17 @@ export async function pbsAttentionDensity(plan: PBSAttentionPlan, options?: PBSA
   const isPlan = plan?.keyIndices instanceof Tensor && plan.blockMask instanceof Tensor;
   check(isPlan, op, 'plan', `got ${describe(plan)}`, 'what pbsAttentionPlan returned');
   const sized = withPlanOffset(op, withPlanSizes(op, options, plan), plan);
-  const {blockSize, segmentSize} = blockSizes(op, sized);
+  const {blockSize, keyBlockSize, segmentSize} = blockSizes(op, sized);
   const causal = sized?.causal ?? defaultOptions.causal;
   checkBoolean(op, 'causal', causal);
   const {keyIndices, blockMask, sizes} = plan;
   const [batch, heads, queryBlocks, keyBlocks] = blockMask.shape;
   const keyLength = keyIndices.shape[2];
   const got = `got a mask [${blockMask.shape}] for ${keyLength} keys`;
-  const fits = keyBlocks === Math.ceil(keyLength / blockSize);
-  check(fits, op, 'plan', got, `a plan made with blockSize ${blockSize}`);
+  const fits = keyBlocks === Math.ceil(keyLength / keyBlockSize);
+  check(fits, op, 'plan', got, `a plan made with keyBlockSize ${keyBlockSize}`);
   const given = sized?.queryOffset;
-  const isWhole = !causal || given !== undefined || queryBlocks === keyBlocks;
+  const isWhole = !causal || given !== undefined || queryBlocks === Math.ceil(keyLength / blockSize);
   const takes = 'the position of the first query row';
   check(isWhole, op, 'queryOffset', `got none for a mask [${blockMask.shape}]`, takes);
   const queryOffset = causal ? (given ?? 0) : 0;
@@ -51,7 +51,7 @@ export async function pbsAttentionDensity(plan: PBSAttentionPlan, options?: PBSA
     'an integer below the number of keys',
   );
   const queryLength = sizes?.queryLength ?? Math.min(queryBlocks * blockSize, keyLength - queryOffset);
-  const grid = {blockSize, segmentSize, queryLength, queryOffset, queryBlocks, keyBlocks};
+  const grid = {blockSize, keyBlockSize, segmentSize, queryLength, queryOffset, queryBlocks, keyBlocks};
   const mask = await blockMask.data();
   let visible = 0;
   let selected = 0;

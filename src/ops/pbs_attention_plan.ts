@@ -8,8 +8,10 @@ import type {PBSAttentionOptions} from './options.js';
 
 /** How queries and keys were cut for a plan. */
 export interface PBSAttentionPlanSizes {
-  /** Rows a block. */
+  /** Rows a block of queries. */
   blockSize: number;
+  /** Keys a block of keys. */
+  keyBlockSize: number;
   /** Keys a segment. */
   segmentSize: number;
   /** Whether a query sees only keys at its own position and before. */
@@ -27,7 +29,7 @@ export interface PBSAttentionPlan {
   /** bool `[batch, heads, queryBlocks, keyBlocks]`: the blocks of permuted keys that each block of queries attends to. */
   blockMask: Tensor4D;
   /**
-   * How queries and keys were cut: calls by the plan take `blockSize`, `segmentSize`, `causal` and, under a causal
+   * How queries and keys were cut: calls by the plan take `blockSize`, `keyBlockSize`, `segmentSize`, `causal` and, under a causal
    * mask, `queryOffset` from here, and refuse others, or a query of another length.
    * Where it is missing, as in a plan put together by hand, they must be given as they were.
    */
@@ -46,7 +48,7 @@ export interface PBSAttentionPlan {
  * @param key float32 `[batch, keyValueHeads, keyLength, headDim]`; `heads` is a multiple of `keyValueHeads`.
  * @param options see {@link PBSAttentionOptions}; all but `plan`.
  * @returns `keyIndices`, int32 `[batch, heads, keyLength]`, and `blockMask`, bool `[batch, heads, queryBlocks, keyBlocks]`
- *     with as many blocks as `queryLength` and `keyLength` have blocks of `blockSize`, the last maybe partial, both disposed by
+ *     with as many blocks as `queryLength` has blocks of `blockSize` and `keyLength` of `keyBlockSize`, the last maybe partial, both disposed by
  *     the caller; and `sizes`.
  * @throws Error as {@link pbsAttention} does.
  * @function
@@ -75,11 +77,12 @@ function pbsAttentionPlan_(
 export function planSizes(
   {
     blockSize,
+    keyBlockSize,
     segmentSize,
     causal,
     queryOffset,
-  }: Pick<PBSAttentionAttrs, 'blockSize' | 'segmentSize' | 'causal' | 'queryOffset'>,
+  }: Pick<PBSAttentionAttrs, 'blockSize' | 'keyBlockSize' | 'segmentSize' | 'causal' | 'queryOffset'>,
   query: Tensor,
 ): PBSAttentionPlanSizes {
-  return {blockSize, segmentSize, causal, queryOffset, queryLength: query.shape[2]!};
+  return {blockSize, keyBlockSize, segmentSize, causal, queryOffset, queryLength: query.shape[2]!};
 }

@@ -32,14 +32,14 @@ export interface PBSAttentionReport {
   /** Share of the visible blocks that were kept, as {@link pbsAttentionDensity}: above 0, at most 1. */
   density(): Promise<number>;
   /**
-   * Estimated share of attention that was kept, 0 to 1: what selection itself expected, mean over query blocks and heads. With
-   * `probeRows` of all attention; without, of what goes to the blocks that selection chooses among (not those that are always
-   * kept). Rejects where the call was given a plan.
+   * Estimated share of attention that was kept, 0 to 1: what selection itself expected, mean over query blocks and heads. By the
+   * sampled estimate of all attention; by the pooled one of what goes to the blocks that selection chooses among (not those that
+   * are always kept). Rejects where the call was given a plan.
    */
   keptMass(): Promise<number>;
   /**
    * True share of attention that was kept, 0 to 1, mean over query rows and heads. For checks and small sizes: it runs
-   * exact attention `ceil(length / blockSize / headDim)` times. Rejects with an error above 16,384 tokens.
+   * exact attention `ceil(length / keyBlockSize / headDim)` times. Rejects with an error above 16,384 tokens.
    */
   exactKeptMass(): Promise<number>;
   /** Frees what the report holds. Figures that were asked for before still come; asked for later, they reject. */
@@ -113,10 +113,10 @@ function planWithMass(inputs: NamedTensorMap, attrs: PBSAttentionAttrs, isExact:
 async function exactMass(
   {query, key, keyLengths}: {query: Tensor4D; key: Tensor4D; keyLengths?: Tensor1D},
   {keyIndices, blockMask}: PBSAttentionPlan,
-  {causal, scale, queryOffset, blockSize}: PBSAttentionAttrs,
+  {causal, scale, queryOffset, blockSize, keyBlockSize}: PBSAttentionAttrs,
 ): Promise<number> {
   const options = {causal, scale, queryOffset, ...(keyLengths && {keyLengths})};
-  const exact = await blockMass(query, key, keyIndices, blockSize, options);
+  const exact = await blockMass(query, key, keyIndices, {blockSize, keyBlockSize}, options);
   let kept;
   try {
     kept = keep(massOfKept(exact, blockMask, query.shape[2], blockSize));

@@ -77,10 +77,10 @@ export class SampleMeasurer {
 
   /** The key order depends on these options alone. */
   private async massOf({keyIndices}: PBSAttentionPlan, attrs: PBSAttentionAttrs): Promise<Tensor4D> {
-    const {blockSize, segmentSize, permute, causal, scale} = attrs;
-    const order = `${blockSize} ${segmentSize} ${permute}`;
+    const {blockSize, keyBlockSize, segmentSize, permute, estimate, causal, scale} = attrs;
+    const order = `${blockSize} ${keyBlockSize} ${segmentSize} ${permute} ${estimate}`;
     const {query, key} = this.sample;
-    const mass = this.masses.get(order) ?? (await blockMass(query, key, keyIndices, blockSize, {causal, scale}));
+    const mass = this.masses.get(order) ?? (await blockMass(query, key, keyIndices, attrs, {causal, scale}));
     this.masses.set(order, mass);
     return mass;
   }

@@ -26,15 +26,15 @@ export type TuningTarget =
 /** What {@link tunePBSAttention} tries, and what all its candidates have in common. */
 export interface TuningOptions extends Pick<
   PBSAttentionOptions,
-  'causal' | 'scale' | 'precision' | 'exactLastBlock' | 'probeRows' | 'remainder'
+  'causal' | 'scale' | 'precision' | 'estimate' | 'keyBlockSize' | 'causalSafe'
 > {
   /** Default 0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99, then three between the best of them and the next lower one. */
   thresholds?: readonly number[];
-  /** Tokens a block. Default 128: 32 and 64 were no better in any experiment (docs/experiments). */
+  /** Rows a block of queries. Default 128. */
   blockSizes?: readonly number[];
-  /** Tokens a segment, multiples of every block size. Default one and two blocks: longer ones lose to a higher threshold. */
+  /** Keys a segment, multiples of the blocks of keys. Default 256: longer ones lose to a higher threshold. */
   segmentSizes?: readonly number[];
-  /** Whether keys are sorted. Default both ways, where a segment has more than one block. */
+  /** Whether keys are sorted. Default yes. */
   permute?: readonly boolean[];
   /**
    * Share of the allowed loss that is left for data that differs from the samples: with 0.2, a `maxRelativeL1` of 0.05 is
@@ -42,6 +42,10 @@ export interface TuningOptions extends Pick<
    * book, every layer of the demo's model then met its target on another (docs/decisions.md).
    */
   margin?: number;
+  /** Told after each candidate how many were measured and how many there are at the most, over all samples. */
+  onProgress?: (progress: {measured: number; candidates: number}) => void;
+  /** Stops the tuning before its next candidate: it rejects with the signal's reason, and frees what it holds. */
+  signal?: AbortSignal;
 }
 
 /** Options that were tried on a sample, and what they came to. */
@@ -68,6 +72,7 @@ export interface TunedAttention {
 
 const defaultThresholds = [0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99];
 const defaultBlockSizes = [128];
+const defaultSegmentSizes = [256];
 const defaultMargin = 0.2;
 /** After the default thresholds: steps of them are 0.1 to 0.01, these bring the chosen one closer to the target. */
 const bisections = 3;
@@ -81,9 +86,11 @@ const knownOptions = [
   'causal',
   'scale',
   'precision',
-  'exactLastBlock',
-  'probeRows',
-  'remainder',
+  'estimate',
+  'keyBlockSize',
+  'causalSafe',
+  'onProgress',
+  'signal',
 ];
 
 /** Those of them that list what to try. */
@@ -106,7 +113,7 @@ const listOptions = ['thresholds', 'blockSizes', 'segmentSizes', 'permute'];
  * ```
  *
  * Memory beyond the samples: a few tensors of a sample's size, and, for an `attentionMass`, the blocks of each key order.
- * It takes a sparse call and a plan for each candidate; for an `attentionMass` also `ceil(length / blockSize / headDim)`
+ * It takes a sparse call and a plan for each candidate; for an `attentionMass` also `ceil(length / keyBlockSize / headDim)`
  * times exact attention for each key order.
  *
  * @param samples query, key and value of a layer, or of several; see {@link collectAttentionSamples}. They are left
@@ -137,12 +144,38 @@ export async function tunePBSAttention(
   checkBackend(op, PBSAttentionPlanKernel);
   const meets = targetTest(target, options?.margin === undefined ? defaultMargin : options.margin);
   const withMass = 'attentionMass' in target && target.attentionMass !== undefined;
-  const tuned: TunedAttention[] = [];
-  for (const sample of layers) {
+  const {onProgress, signal} = options ?? {};
+  check(
+    onProgress === undefined || typeof onProgress === 'function',
+    op,
+    'onProgress',
+    `got ${describe(onProgress)}`,
+    'a function',
+  );
+  const isSignal = signal === undefined || typeof signal?.throwIfAborted === 'function';
+  check(isSignal, op, 'signal', `got ${describe(signal)}`, 'an AbortSignal');
+  const plans = layers.map((sample) => {
     const {causal, scale} = sample;
-    tuned.push(await tune(sample, withMass, meets, {causal, scale, ...givenOptions(options)}));
+    const ofSample: TuningOptions = {causal, scale, ...givenOptions(options)};
+    return {sample, options: ofSample, tried: sparseCandidates(sample, ofSample)};
+  });
+  const steps = options?.thresholds === undefined ? bisections : 0;
+  const candidates = plans.reduce((sum, {tried}) => sum + tried.length + (tried.length > 0 ? steps : 0), 0);
+  let measured = 0;
+  const next = () => onProgress?.({measured: ++measured, candidates});
+  const tuned: TunedAttention[] = [];
+  for (const plan of plans) {
+    tuned.push(await tune(plan.sample, withMass, meets, plan.options, plan.tried, next));
   }
   return tuned;
+}
+
+/** What is worth a trial on a sample: one segment is exact attention, which is a candidate in any case. */
+function sparseCandidates({query, key}: AttentionSample, options: TuningOptions): PBSAttentionOptions[] {
+  return candidateOptions(options).filter((candidate) => {
+    const attrs = pbsAttentionAttrs(op, candidate, query, key);
+    return !isExact(blockGeometry(query, key, attrs), attrs);
+  });
 }
 
 async function tune(
@@ -150,13 +183,11 @@ async function tune(
   withMass: boolean,
   meets: (measures: AttentionMeasures) => boolean,
   options: TuningOptions,
+  tried: readonly PBSAttentionOptions[],
+  onMeasured: () => void,
 ): Promise<TunedAttention> {
   const {query, key} = sample;
   const attrsOf = (candidate: PBSAttentionOptions) => pbsAttentionAttrs(op, candidate, query, key);
-  const tried = candidateOptions(options)
-    .map((candidate) => ({candidate, attrs: attrsOf(candidate)}))
-    // One segment is exact attention, which is a candidate in any case.
-    .filter(({attrs}) => !isExact(blockGeometry(query, key, attrs), attrs));
   const exact = exactCandidate(sample, {...commonOptions(options), threshold: 1}, withMass);
   const candidates = [exact];
   const choose = () => {
@@ -166,13 +197,15 @@ async function tune(
   };
   const measurer = new SampleMeasurer(sample, withMass, attrsOf(exact.options));
   const measure = async (candidate: PBSAttentionOptions) => {
+    options.signal?.throwIfAborted();
     const attrs = attrsOf(candidate);
     const measures = await measurer.measure(attrs);
     const times = expectedTimes(sample, attrs, measures.density);
     candidates.push({options: candidate, ...measures, ...times, meetsTarget: meets(measures)});
+    onMeasured();
   };
   try {
-    for (const {candidate} of tried) {
+    for (const candidate of tried) {
       await measure(candidate);
     }
     for (let step = 0; step < bisections && options.thresholds === undefined; ++step) {
@@ -228,11 +261,10 @@ function targetTest(target: TuningTarget, margin: number): (measures: AttentionM
 
 /** Every combination worth a trial. */
 function candidateOptions(options: TuningOptions): PBSAttentionOptions[] {
-  const {thresholds = defaultThresholds, blockSizes = defaultBlockSizes, permute = [true, false]} = options;
+  const {thresholds = defaultThresholds, blockSizes = defaultBlockSizes, permute = [true]} = options;
   return blockSizes.flatMap((blockSize) =>
-    (options.segmentSizes ?? [blockSize, 2 * blockSize]).flatMap((segmentSize) =>
-      // The order of keys inside a block changes nothing.
-      (segmentSize === blockSize ? permute.slice(0, 1) : permute).flatMap((sort) =>
+    (options.segmentSizes ?? defaultSegmentSizes).flatMap((segmentSize) =>
+      permute.flatMap((sort) =>
         thresholds.map((threshold) => ({
           ...commonOptions(options),
           blockSize,
@@ -248,8 +280,8 @@ function candidateOptions(options: TuningOptions): PBSAttentionOptions[] {
 
 /** Those of the options that candidates share, as far as they are given. */
 function commonOptions(options: TuningOptions): PBSAttentionOptions {
-  const {causal, scale, precision, exactLastBlock, probeRows, remainder} = options;
-  return givenOptions({causal, scale, precision, exactLastBlock, probeRows, remainder});
+  const {causal, scale, precision, estimate, keyBlockSize, causalSafe} = options;
+  return givenOptions({causal, scale, precision, estimate, keyBlockSize, causalSafe});
 }
 
 function exactCandidate(

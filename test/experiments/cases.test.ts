@@ -4,10 +4,8 @@ import {createTokenizer} from '../../demo/tokenizer';
 import {LlamaModel} from '../../demo/llama/model';
 import {openCheckpoint} from '../../demo/llama/checkpoint';
 import {firstToken} from '../../experiments/cases/first_token';
-import {perHead} from '../../experiments/cases/per_head';
-import {proxy, shareOfTopTenth} from '../../experiments/cases/proxy';
 import {sanity} from '../../experiments/cases/sanity';
-import {blockSize, segmentSize, selection, threshold} from '../../experiments/cases/sweeps';
+import {threshold} from '../../experiments/cases/threshold';
 import {tuner} from '../../experiments/cases/tuner';
 import {continueRun} from '../../experiments/continue_run';
 import {Experimenter} from '../../experiments/experimenter';
@@ -21,10 +19,7 @@ import type {Run} from '../../experiments/results';
 import {fixture} from '../environment';
 import {tinyConfig, tinyFiles, tinyTensors} from '../model/tiny_checkpoint';
 
-const CASES = {
-  ...{sanity, proxy, threshold, selection, tuner},
-  ...{'segment-size': segmentSize, 'block-size': blockSize, 'first-token': firstToken, 'per-head': perHead},
-};
+const CASES = {sanity, threshold, tuner, 'first-token': firstToken};
 
 /** A random model with the real tokenizer: what it answers is nonsense, but every number must add up. */
 describe('experiments, end to end [cpu]', () => {
@@ -48,12 +43,12 @@ describe('experiments, end to end [cpu]', () => {
     const fresh: Run = {
       ...{experiment, date: '2026-11-24T00:00:00Z', command: line, host: 'a test', adapter: 'none'},
       ...{questions: options.questions, skipped: [], errors: []},
-      ...{segmentSizes: options.segmentSizes, blockSizes: options.blockSizes, timed: false},
+      ...{sizes: options.sizes, timed: false},
     };
     const run = earlier ? continueRun(fresh, earlier, options) : fresh;
     const place = {log: () => {}, save: () => {}};
     const tensors = tf.memory().numTensors;
-    const experimenter = new Experimenter(subject, {adapter: 'none', errors: []}, options, place, run);
+    const experimenter = new Experimenter(subject, {adapter: 'none', errors: [], precisions: []}, options, place, run);
     await CASES[experiment](experimenter);
     expect(run.skipped).to.deep.equal([]);
     expect(tf.memory().numTensors, 'tensors left').to.equal(tensors);
@@ -90,8 +85,8 @@ describe('experiments, end to end [cpu]', () => {
 
   it('sweeps: a row for exact attention and for each variant; a lower threshold keeps less', async () => {
     const run = await runCase(
-      'threshold --lengths 256 --questions 1 --tasks end,text-50 --thresholds 0.3,0.7 --segment-sizes 64 --block-sizes 32 ' +
-        '--rules default,paper',
+      'threshold --lengths 256 --questions 1 --tasks end,text-50 --thresholds 0.3,0.7 --segment-size 64 --block-size 32 ' +
+        '--key-block-size 16 --rules default,paper',
     );
     expect(run.sweep).to.have.lengthOf(1 + 4);
     const [exact, ...sparse] = run.sweep!;
@@ -108,7 +103,7 @@ describe('experiments, end to end [cpu]', () => {
 
   it('a sweep that is continued keeps its rows and runs what it lacks', async () => {
     const line = (thresholds: string, questions = 1) =>
-      `threshold --lengths 256 --questions ${questions} --thresholds ${thresholds} --segment-sizes 64 --block-sizes 32 --rules paper`;
+      `threshold --lengths 256 --questions ${questions} --thresholds ${thresholds} --segment-size 64 --block-size 32 --key-block-size 16 --rules paper`;
     const earlier = await runCase(line('0.7'));
     const kept = structuredClone(earlier.sweep!);
     const whole = await runCase(line('0.3,0.7'), earlier);
@@ -120,14 +115,8 @@ describe('experiments, end to end [cpu]', () => {
     const {options} = parseCommand(line('0.7').split(' ')) as Command;
     const refused = (changed: Partial<Run>) => () => continueRun({...whole, ...changed}, whole, options);
     expect(refused({questions: 2})).to.throw('--continue: questions 2; accepted: 1, as in the earlier run');
-    expect(refused({segmentSizes: [128]})).to.throw(
-      '--continue: segment sizes 128; accepted: 64, as in the earlier run',
-    );
-    expect(refused({blockSizes: [16]})).to.throw('--continue: block sizes 16; accepted: 32');
+    expect(refused({sizes: {blockSize: 16}})).to.throw('--continue: sizes {"blockSize":16}; accepted: {"blockSize":32');
     expect(refused({timed: true})).to.throw('--continue: timing on; accepted: off');
-    // There the variants vary, and say so.
-    const other = {...whole, experiment: 'segment-size'};
-    expect(continueRun({...other, segmentSizes: [128]}, other, options).sweep).to.equal(whole.sweep);
     expect(refused({adapter: 'other'})).to.throw('--continue: adapter other; accepted: none');
     expect(() => continueRun(whole, whole, {...options, tasks: ['end', 'text-50']})).to.throw(
       '--continue: tasks end,text-50',
@@ -135,45 +124,8 @@ describe('experiments, end to end [cpu]', () => {
     expect(() => continueRun(whole, {...whole, sweep: []}, options)).to.throw('no rows of a sweep');
   }).timeout(120_000);
 
-  it('segment and block sizes: blocks are never longer than a segment', async () => {
-    const segments = await runCase('segment-size --lengths 512 --questions 1 --segment-sizes 64,256 --no-timing');
-    expect(segments.sweep!.slice(1).map(({settings}) => settings)).to.deep.equal([
-      {segmentSize: 64, blockSize: 64, threshold: 0.9},
-      {segmentSize: 256, blockSize: 128, threshold: 0.9},
-    ]);
-    const blocks = await runCase('block-size --lengths 512 --questions 1 --block-sizes 64');
-    expect(blocks.sweep!.slice(1).map(({settings}) => settings.blockSize)).to.deep.equal([64]);
-  }).timeout(200_000);
-
-  it('selection: candidates meet the density that was asked', async () => {
-    const run = await runCase(
-      'selection --lengths 256 --tasks end --questions 1 --segment-sizes 64 --block-sizes 32 --densities 0.7 ' +
-        '--candidates pooled@0.7,strided-4/outlying-2+peak+own',
-    );
-    const [, given, matched] = run.sweep!;
-    expect(given.settings).to.include({candidate: 'pooled', threshold: 0.7});
-    // Its density is matched on captures of exact attention, its own layers see others.
-    expect(matched.density).to.be.closeTo(0.67, 0.06);
-  }).timeout(200_000);
-
-  it('proxy and heads: a row for each layer and head', async () => {
-    const heads = (await runCase('per-head --lengths 256 --segment-sizes 64 --block-sizes 32')).heads!;
-    expect(heads).to.have.lengthOf(2 * 4);
-    for (const {permuted, unpermuted, keptPermuted, keptUnpermuted} of heads) {
-      for (const x of [permuted, unpermuted, keptPermuted, keptUnpermuted]) expect(x).to.be.within(0.1, 1);
-    }
-    expect(heads.some(({permuted, unpermuted}) => permuted !== unpermuted)).to.equal(true);
-    const rows = (await runCase('proxy --lengths 256 --segment-sizes 64 --block-sizes 32')).proxy!;
-    expect(new Set(rows.map(({layer, head}) => `${layer} ${head}`)).size).to.equal(8);
-    for (const {rankCorrelation, topTenth} of rows) {
-      expect(rankCorrelation).to.be.within(-1, 1);
-      expect(topTenth).to.be.within(0, 1);
-    }
-    expect(shareOfTopTenth([1, 2, 3, 4, 0, 0, 0, 0, 0, 0], [0, 9, 0, 0, 0, 0, 0, 0, 0, 0])).to.be.closeTo(0.2, 1e-12);
-  }).timeout(200_000);
-
   it('tuner: a choice for each layer and error', async () => {
-    const rows = (await runCase('tuner --lengths 256 --block-sizes 16 --errors 0.3,0.6')).tuned!;
+    const rows = (await runCase('tuner --lengths 256 --block-size 16 --key-block-size 16 --errors 0.3,0.6')).tuned!;
     expect(rows.map(({layer, allowed}) => `${layer} ${allowed}`)).to.deep.equal(
       [0, 1].flatMap((layer) => [0.3, 0.6].map((allowed) => `${layer} ${allowed}`)),
     );
@@ -183,7 +135,7 @@ describe('experiments, end to end [cpu]', () => {
       for (const share of [density, headDensity]) expect(share).to.be.within(0.1, 1);
       expect(expectedSpeedUp).to.be.at.least(1);
     }
-    // So few tokens do not pay for probe rows and summaries: exact attention is chosen where the error allows little.
+    // So few tokens do not pay for selection: exact attention is chosen where the error allows little.
     expect(rows.every(({error, unseenError}) => error > 0 === unseenError > 0)).to.equal(true);
   }).timeout(200_000);
 
@@ -219,7 +171,7 @@ describe('experiments, end to end [cpu]', () => {
     const run = {experiment, skipped: [] as string[], errors: []} as unknown as Run;
     let saved = 0;
     const place = {log: () => {}, save: () => ++saved};
-    const experimenter = new Experimenter(subject, {adapter: 'none', errors: []}, options, place, run);
+    const experimenter = new Experimenter(subject, {adapter: 'none', errors: [], precisions: []}, options, place, run);
     await new Promise((resolve) => setTimeout(resolve, 2));
     await sanity(experimenter);
     expect(run.skipped).to.have.lengthOf(4);
@@ -230,12 +182,10 @@ describe('experiments, end to end [cpu]', () => {
 
   it('refuses arguments that it does not know', () => {
     const parse = (line: string) => () => parseCommand(line.split(' '));
-    expect(parse('everything')).to.throw('got "everything"; accepted: one of sanity, segment-size');
+    expect(parse('everything')).to.throw('got "everything"; accepted: one of sanity, threshold');
     expect(parse('sanity --lengths 1000')).to.throw('--lengths has "1000"; accepted: multiples of 256 to 16384');
-    expect(parse('selection --densities 0.5')).to.throw(
-      '--densities has 1 numbers; accepted: one for each of 3 lengths',
-    );
-    expect(parse('selection --candidates pooled@2')).to.throw('--candidates has "2"; accepted: NAME@THRESHOLD');
+    expect(parse('threshold --rules pooled')).to.throw('--rules has "pooled"; accepted: default, paper');
+    expect(parse('sanity --block-size 12')).to.throw('--block-size has "12"; accepted: a multiple of 8');
     expect(parse('threshold --tasks all')).to.throw('--tasks has "all"; accepted: end, text-50');
     expect(parse('sanity --fast')).to.throw(/Unknown option '--fast'.*accepted: --lengths/s);
     expect(parseCommand([])).to.equal('help');

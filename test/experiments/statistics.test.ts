@@ -1,7 +1,7 @@
 import {expect} from 'chai';
 import {answers, paretoFront} from '../../experiments/pareto';
 import type {SweepRow} from '../../experiments/results';
-import {correlation, meanEstimate, rankCorrelation, wilson} from '../../experiments/statistics';
+import {meanEstimate, wilson} from '../../experiments/statistics';
 
 describe('statistics of experiments', () => {
   it('wilson gives the interval of the textbook', () => {
@@ -28,14 +28,6 @@ describe('statistics of experiments', () => {
     expect(estimate.high - 2.5).to.be.closeTo(1.959964 * Math.sqrt(5 / 3 / 4), 1e-9);
     expect(meanEstimate([7])).to.deep.equal({value: 7, low: -Infinity, high: Infinity});
     expect(() => meanEstimate([])).to.throw('takes at least one');
-  });
-
-  it('correlates values and ranks', () => {
-    expect(correlation([1, 2, 3], [2, 4, 6])).to.be.closeTo(1, 1e-12);
-    expect(rankCorrelation([1, 10, 100, 1000], [4, 3, 2, 1])).to.be.closeTo(-1, 1e-12);
-    // Equal values share their rank: ranks 1, 2.5, 2.5, 4 against 1, 2, 3, 4.
-    expect(rankCorrelation([1, 5, 5, 9], [1, 2, 3, 4])).to.be.closeTo(0.948683, 1e-6);
-    expect(() => correlation([1], [1, 2])).to.throw('got 1 and 2 values');
   });
 
   it('the Pareto front leaves out what another beats', () => {

@@ -26,29 +26,39 @@ describeOnCPU('the node PBSAttention', () => {
       randomInputs({batch: 2, heads: 4, keyValueHeads: 2, length: 40, headDim: 8}, 1),
     );
     const attr = {
-      threshold: {f: 0.4},
+      threshold: {f: 0.75},
       block_size: {i: '8'},
+      key_block_size: {i: 4},
       segment_size: {i: 16},
       causal: {b: false},
       scale: {f: 0.3},
-      permute: {b: false},
-      exact_last_block: {b: false},
+      causal_safe: {b: true},
+      estimate: {s: btoa('pooled')},
       auto: {b: false},
       precision: {s: btoa('float16')},
     };
     const options = {
-      threshold: 0.4,
+      threshold: 0.75,
       blockSize: 8,
+      keyBlockSize: 4,
       segmentSize: 16,
       causal: false,
       scale: 0.3,
-      permute: false,
-      exactLastBlock: false,
+      causalSafe: true,
+      estimate: 'pooled' as const,
       auto: false,
       precision: 'float16' as const,
     };
     for (const {given, wanted} of [
       {given: attr, wanted: options},
+      {
+        given: {...attr, causal_safe: {b: false}, permute: {b: false}},
+        wanted: {...options, causalSafe: false, permute: false},
+      },
+      {
+        given: {...attr, causal_safe: {b: false}},
+        wanted: {...options, causalSafe: false},
+      },
       {given: {}, wanted: {}},
     ]) {
       const model = await nodeModel(given);

@@ -37,7 +37,7 @@ if (testBackends().includes('webgpu')) {
         const {kernelFunc} = getKernel(kernel, 'webgpu');
         const output = kernelFunc({inputs: {query, key, value}, backend: gpu, attrs: attrs as never}) as TensorInfo;
         const actual = (await gpu.read(output.dataId)) as Float32Array;
-        const geometry = blockGeometry(query, key, {blockSize: 75, segmentSize: 75});
+        const geometry = blockGeometry(query, key, {blockSize: 75, keyBlockSize: 75, segmentSize: 75});
         const expected = attend(inputs.query, inputs.key, inputs.value, geometry, 0.25, true);
         return {actual, expected};
       }
@@ -60,6 +60,7 @@ if (testBackends().includes('webgpu')) {
           const attrs = {scale: 0.1, causal: true, queryOffset: 0, precision: 'float32'};
           const geometry = blockGeometry(info(query, queryShape), info(key, keyShape), {
             blockSize: 75,
+            keyBlockSize: 75,
             segmentSize: 75,
           });
           const output = attend(query, key, value, geometry, attrs.scale, attrs.causal);
@@ -84,22 +85,25 @@ if (testBackends().includes('webgpu')) {
         });
       }
 
-      it('runs all stages', async () => {
-        const attrs = {
-          scale: 0.25,
-          causal: true,
-          blockSize: 16,
-          segmentSize: 32,
-          // Keeps every block, by the sum of scores and not by the short cut of threshold 1.
-          threshold: 0.9999999,
-          permute: true,
-          exactLastBlock: false,
-          auto: false,
-        };
-        const {actual, expected} = await run('PBSAttention', 64, attrs);
-        expect(relativeL1(actual, expected)).to.be.below(1e-4);
-        expect(errors).to.deep.equal([]);
-      });
+      for (const estimate of ['sampled', 'pooled']) {
+        it(`runs all stages, ${estimate}`, async () => {
+          const attrs = {
+            scale: 0.25,
+            causal: true,
+            blockSize: 16,
+            keyBlockSize: 8,
+            segmentSize: 32,
+            // Keeps every block, by the scores and not by the short cut of threshold 1.
+            threshold: 0.9999999,
+            permute: true,
+            estimate,
+            auto: false,
+          };
+          const {actual, expected} = await run('PBSAttention', 64, attrs);
+          expect(relativeL1(actual, expected)).to.be.below(1e-4);
+          expect(errors).to.deep.equal([]);
+        });
+      }
 
       // 8 storage buffers a shader stage: attention by a plan with key lengths takes 7.
       it('runs attention with key lengths and a value dim, its keys split', async () => {
@@ -117,10 +121,11 @@ if (testBackends().includes('webgpu')) {
           causal: true,
           queryOffset: 540,
           blockSize: 16,
+          keyBlockSize: 16,
           segmentSize: 32,
           threshold: 0.9999999,
           permute: true,
-          exactLastBlock: true,
+          estimate: 'sampled' as const,
           auto: false,
         };
         const {kernelFunc} = getKernel('PBSAttention', 'webgpu');
@@ -168,10 +173,11 @@ if (testBackends().includes('webgpu')) {
           scale: 1,
           causal: true,
           blockSize: 128,
+          keyBlockSize: 64,
           segmentSize: 256,
           threshold: 0.9,
           permute: true,
-          exactLastBlock: true,
+          estimate: 'sampled',
           auto: false,
         };
         const {kernelFunc} = getKernel('PBSAttention', 'webgpu');
@@ -180,20 +186,20 @@ if (testBackends().includes('webgpu')) {
         // Small inputs whose block lists would be too large: 2¹⁴ blocks of 4 rows.
         const narrow = gpu.makeTensorInfo([1, 1, 2 ** 16, 4], 'float32');
         const small = {inputs: {query: narrow, key: narrow, value: narrow}, backend: gpu};
-        expect(() => kernelFunc({...small, attrs: {...attrs, blockSize: 4, segmentSize: 4}})).to.throw(
+        expect(() => kernelFunc({...small, attrs: {...attrs, blockSize: 4, keyBlockSize: 4, segmentSize: 4}})).to.throw(
           /pbsAttention: block lists \[1,1,16384,16385\] takes 1073807360 bytes/,
         );
-        // Long segments of short blocks: what rows pay to their own segment is larger than all else.
+        // What is sampled is eight times as large as the scores.
         const heads = gpu.makeTensorInfo([1, 8, 16384, 4], 'float32');
         const wide = {inputs: {query: heads, key: heads, value: heads}, backend: gpu};
         expect(() =>
-          kernelFunc({...wide, attrs: {...attrs, blockSize: 16, segmentSize: 8192, probeRows: 3, queryOffset: 0}}),
-        ).to.throw(/pbsAttention: log sums of own segments \[1,8,16384,512\] takes 268435456 bytes/);
+          kernelFunc({...wide, attrs: {...attrs, blockSize: 16, keyBlockSize: 16, queryOffset: 0}}),
+        ).to.throw(/pbsAttention: sampled mass \[8192,4,2,1024\] takes 268435456 bytes/);
         expect(gpu.numDataIds()).to.equal(before + 2);
         expect(errors).to.deep.equal([]);
       });
 
-      it('makes a plan of exact attention where probe rows would not fit', () => {
+      it('makes a plan of exact attention where the sampled estimate would not fit', () => {
         const query = gpu.makeTensorInfo([1, 24, 16384, 64], 'float32');
         const {kernelFunc} = getKernel('PBSAttentionPlan', 'webgpu');
         const attrs = {
@@ -201,15 +207,15 @@ if (testBackends().includes('webgpu')) {
           causal: true,
           queryOffset: 0,
           blockSize: 32,
+          keyBlockSize: 32,
           segmentSize: 64,
           threshold: 1,
           permute: true,
-          exactLastBlock: true,
-          probeRows: 8,
+          estimate: 'sampled',
         };
         const plan = (threshold: number) =>
           kernelFunc({inputs: {query, key: query}, backend: gpu, attrs: {...attrs, threshold}}) as TensorInfo[];
-        expect(() => plan(0.9)).to.throw(/pbsAttentionPlan: log sums of probe rows \[1,24,4096,512\] takes/);
+        expect(() => plan(0.9)).to.throw(/pbsAttentionPlan: sampled mass \[12288,4,2,512\] takes/);
         const exact = plan(1);
         expect(exact.map(({shape}) => shape)).to.deep.equal([
           [1, 24, 16384],
@@ -231,9 +237,9 @@ if (testBackends().includes('webgpu')) {
       const gpu = activeBackend() as WebGPUBackend;
       const heads = 35_000;
       const info = gpu.makeTensorInfo([1, heads, 2, 4], 'float32');
-      const geometry = blockGeometry(info, info, {blockSize: 1, segmentSize: 1});
+      const geometry = blockGeometry(info, info, {blockSize: 1, keyBlockSize: 1, segmentSize: 1});
       const keyScores = gpu.makeTensorInfo([1, heads, 2], 'float32', new Float32Array(2 * heads).fill(0.5));
-      const order = new SortKeysProgram(keyScores, geometry, true).run(gpu);
+      const order = new SortKeysProgram(keyScores, geometry).run(gpu);
       const values = (await gpu.read(order.dataId)) as Int32Array;
       expect(values.every((key, i) => key === i % 2)).to.equal(true);
       [info, keyScores, order].forEach(({dataId}) => gpu.disposeData(dataId));

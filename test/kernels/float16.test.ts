@@ -69,7 +69,7 @@ if (testBackends().includes('webgpu')) {
       plan?: BlockPlan,
     ) {
       const gpu = activeBackend() as WebGPUBackend;
-      const geometry = blockGeometry(q, k, {blockSize, segmentSize: blockSize});
+      const geometry = blockGeometry(q, k, {blockSize, keyBlockSize: blockSize, segmentSize: blockSize});
       const tile = chooseAttendTile('test', gpu, geometry, blockSize, 'float16');
       const scale = 1 / Math.sqrt(geometry.headDim);
       const output = new RoundedAttendProgram(q, k, v, geometry, tile, 'float16', scale, causal, plan).run(gpu);
@@ -82,7 +82,7 @@ if (testBackends().includes('webgpu')) {
       const inputs = randomInputs({heads: 2, keyValueHeads: 1, length: 12, keyLength: 40, headDim: 8, valueDim: 20}, 3);
       const [q, k, v] = tensors(inputs);
       const gpu = activeBackend() as WebGPUBackend;
-      const geometry = blockGeometry(q, k, {blockSize: 12, segmentSize: 12}, v);
+      const geometry = blockGeometry(q, k, {blockSize: 12, keyBlockSize: 12, segmentSize: 12}, v);
       const tile = chooseAttendTile('test', gpu, geometry, 12, 'float16');
       const values = Float32Array.from({length: 12 * 40}, (_, i) => (i % 3 === 0 ? -Infinity : (i % 5) - 2));
       const hidden = {keyLengths: Int32Array.from([36]), mask: {values, shape: [1, 1, 12, 40], dtype: 'float32'}};
@@ -157,7 +157,8 @@ if (testBackends().includes('webgpu')) {
           for (const causal of [true, false]) {
             const inputs = randomInputs(shape, 1);
             const {query, key, output} = await run('FlashAttention', inputs, {scale, causal, precision: 'float16'});
-            const geometry = blockGeometry(query, key, {blockSize: shape.length, segmentSize: shape.length});
+            const length = shape.length;
+            const geometry = blockGeometry(query, key, {blockSize: length, keyBlockSize: length, segmentSize: length});
             const exact = attend(inputs.query, inputs.key, inputs.value, geometry, scale, causal);
             expect(relativeL1(output, exact)).to.be.within(1e-5, 2e-3);
           }

@@ -15,9 +15,9 @@ import {relativeL1} from '../golden_cases';
 import type {PlanValues} from '../plan_values';
 import {keptBlocks, planMask, valuesOf} from '../plan_values';
 import type {MaskValues, RectangularShape, ReferenceOptions} from '../reference';
-import {composedAttention, maskTensor, paper, randomInputs, tensors} from '../reference';
+import {composedAttention, maskTensor, randomInputs, tensors} from '../reference';
 
-const cut = {...paper, blockSize: 8, segmentSize: 16, auto: false};
+const cut = {blockSize: 8, segmentSize: 16, auto: false};
 
 /** Values in a regular pattern: hides about a third of the keys, and with `-Infinity` and `-1e9` in an additive mask. */
 function maskOf(shape: MaskValues['shape'], dtype: MaskValues['dtype']): MaskValues {
@@ -144,9 +144,9 @@ describeBackends('forms of attention', (backend) => {
   for (const [name, {shape, options}] of Object.entries(sparseForms)) {
     it(`pbsAttention attends by its plan: ${name}`, async () => {
       const [q, k, v] = tensors(randomInputs(shape, 62));
-      const sparse = {...cut, ...options, threshold: 0.5} as PBSAttentionOptions;
+      const sparse = {...cut, keyBlockSize: 4, ...options, threshold: 0.7} as PBSAttentionOptions;
       const plan = pbsAttentionPlan(q, k, sparse);
-      const mask = planMask(await valuesOf(plan, q.shape[2]), cut.blockSize);
+      const mask = planMask(await valuesOf(plan));
       const expected = await composedAttention(q, k, v, {...options, mask}).data();
       const own = pbsAttention(q, k, v, sparse);
       expect(own.shape).to.deep.equal([...q.shape.slice(0, 3), v.shape[3]]);
@@ -238,7 +238,7 @@ describeBackends('forms of attention', (backend) => {
     const runs = {
       flash: ({q, k, v}: typeof asCast) => flashAttention(q, k, v),
       mask: ({q, k, v, mask}: typeof asCast) => flashAttention(q, k, v, {mask}),
-      pbs: ({q, k, v}: typeof asCast) => pbsAttention(q, k, v, {...cut, threshold: 0.6}),
+      pbs: ({q, k, v}: typeof asCast) => pbsAttention(q, k, v, {...cut, threshold: 0.7}),
     };
     for (const [name, run] of Object.entries(runs)) {
       const [expected, got] = [run(asFloats), run(asCast)];
@@ -265,12 +265,12 @@ describeBackends('forms of attention', (backend) => {
     }
   });
 
-  it('plans a chunk that starts with a segment as the same rows of the whole prompt', async () => {
+  it("plans the last chunk, if it starts with a segment, as the whole prompt's same rows, by the pooled estimate", async () => {
     const [q, k] = tensors(randomInputs({heads: 2, length: 90, headDim: 16}, 68));
-    const options = {...cut, threshold: 0.6};
-    const whole = await valuesOf(pbsAttentionPlan(q, k, options), 90);
+    const options = {...cut, estimate: 'pooled' as const, threshold: 0.6};
+    const whole = await valuesOf(pbsAttentionPlan(q, k, options));
     const chunk = slice(q, [0, 0, 48, 0], [-1, -1, 42, -1]) as Tensor4D;
-    const last = await valuesOf(pbsAttentionPlan(chunk, k, options), 42);
+    const last = await valuesOf(pbsAttentionPlan(chunk, k, options));
     expect(Array.from(last.keyIndices)).to.deep.equal(Array.from(whole.keyIndices));
     for (let head = 0; head < 2; ++head) {
       for (let block = 0; block < 6; ++block) {
@@ -279,8 +279,8 @@ describeBackends('forms of attention', (backend) => {
     }
   });
 
-  for (const [rule, settings] of Object.entries({'by default': {}, "by the paper's rule": paper})) {
-    it(`plans a chunk as if the keys after it were not there, ${rule}`, async () => {
+  for (const estimate of ['sampled', 'pooled'] as const) {
+    it(`plans a chunk as if the keys after it were not there, ${estimate}`, async () => {
       // A cache with room for keys to come: zeros here, which take most of a softmax over all, and loud keys.
       const inputs = randomInputs({heads: 2, keyValueHeads: 1, length: 64, keyLength: 160, headDim: 16}, 77);
       for (const after of [0, 30]) {
@@ -292,9 +292,10 @@ describeBackends('forms of attention', (backend) => {
           const [whole, k] = tensors({...inputs, key: keys});
           const q = slice(whole, [0, 0, first, 0], [-1, -1, end - first, -1]) as Tensor4D;
           const short = slice(k, [0, 0, 0, 0], [-1, -1, end, -1]) as Tensor4D;
-          const options = {blockSize: 8, segmentSize: 16, threshold: 0.6, queryOffset: first, ...settings};
-          const alone = await valuesOf(pbsAttentionPlan(q, short, options), end - first);
-          const before = await valuesOf(pbsAttentionPlan(q, k, options), end - first);
+          const threshold = estimate === 'sampled' ? 0.7 : 0.6;
+          const options = {blockSize: 8, segmentSize: 16, threshold, queryOffset: first, estimate};
+          const alone = await valuesOf(pbsAttentionPlan(q, short, options));
+          const before = await valuesOf(pbsAttentionPlan(q, k, options));
           const sorted = Math.floor(end / 16) * 16;
           for (let head = 0; head < 2; ++head) {
             const order = (x: PlanValues) =>
@@ -317,27 +318,32 @@ describeBackends('forms of attention', (backend) => {
     const [q, k] = tensors(randomInputs({length: 21, keyLength: 40, headDim: 16}, 69));
     const options = {...cut, threshold: 0, queryOffset: 14};
     const plan = pbsAttentionPlan(q, k, options);
-    const values = await valuesOf(plan, 21);
+    const values = await valuesOf(plan);
     expect(keptBlocks(values, 0)).to.deep.equal([0, 1, 2, 3]);
     expect(keptBlocks(values, 1)).to.include.members([2, 3]);
     expect(keptBlocks(values, 1)).not.to.include(4);
     expect(keptBlocks(values, 2)).to.include.members([2, 3, 4]);
-    const exact = await valuesOf(pbsAttentionPlan(q, k, {...options, threshold: 1}), 21);
+    const exact = await valuesOf(pbsAttentionPlan(q, k, {...options, threshold: 1}));
     expect([0, 1, 2].map((row) => keptBlocks(exact, row).length)).to.deep.equal([4, 4, 5]);
   });
 
-  for (const causal of [true, false]) {
-    it(`plans a padded entry as the same without padding, ${causal ? 'causal' : 'not causal'}`, async () => {
+  // Without a causal mask padding counts as keys that a row sees, and so for the least score of the sampled estimate.
+  for (const [estimate, causal, threshold] of [
+    ['sampled', true, 0.7],
+    ['pooled', true, 0.6],
+    ['pooled', false, 0.6],
+  ] as const) {
+    it(`plans a padded entry as the same without padding, ${estimate}, ${causal ? 'causal' : 'not causal'}`, async () => {
       // Padding that outweighs everything, if anybody looks at it.
       const inputs = randomInputs({batch: 2, heads: 2, length: 90, headDim: 16}, 70);
       const isPadding = (i: number) => i < 2 * 90 * 16 && Math.floor(i / 16) % 90 >= 48;
       const loud = (x: Float32Array) => x.map((value, i) => (isPadding(i) ? 30 : value));
       const [q, k, v] = tensors({...inputs, query: loud(inputs.query), key: loud(inputs.key)});
-      const options = {...cut, threshold: 0.6, causal};
+      const options = {...cut, estimate, threshold, causal};
       const padded = pbsAttentionPlan(q, k, {...options, keyLengths: [48, 90]});
-      const values = await valuesOf(padded, 90);
+      const values = await valuesOf(padded);
       const [shortQ, shortK] = [q, k].map((x) => slice(x, [0, 0, 0, 0], [1, -1, 48, -1]) as Tensor4D);
-      const short = await valuesOf(pbsAttentionPlan(shortQ, shortK, options), 48);
+      const short = await valuesOf(pbsAttentionPlan(shortQ, shortK, options));
       for (let head = 0; head < 2; ++head) {
         const order = (x: PlanValues) => Array.from({length: 48}, (_, i) => x.keyIndices[head * x.shape[3] + i]);
         expect(order(values), 'key order').to.deep.equal(order(short));
@@ -346,7 +352,7 @@ describeBackends('forms of attention', (backend) => {
           expect(kept, `block ${block}`).to.deep.equal(keptBlocks(short, head * 6 + block));
         }
       }
-      const whole = await valuesOf(pbsAttentionPlan(slice(q, 1, 1), slice(k, 1, 1), options), 90);
+      const whole = await valuesOf(pbsAttentionPlan(slice(q, 1, 1), slice(k, 1, 1), options));
       expect(Array.from(values.blockMask).slice(2 * 144)).to.deep.equal(Array.from(whole.blockMask));
       dispose(v);
     });
@@ -377,10 +383,11 @@ describeBackends('forms of attention', (backend) => {
 
   it('attends by a plan in the sizes that it was made with', async () => {
     const [q, k, v] = tensors(randomInputs({length: 128, headDim: 16}, 78));
-    const sizes = {blockSize: 8, segmentSize: 64, causal: false, remainder: false};
-    const plan = pbsAttentionPlan(q, k, {...sizes, threshold: 0.5});
+    const sizes = {blockSize: 8, keyBlockSize: 16, segmentSize: 64, causal: false};
+    const plan = pbsAttentionPlan(q, k, {...sizes, threshold: 0.7});
     expect(plan.sizes).to.deep.include({
       blockSize: 8,
+      keyBlockSize: 16,
       segmentSize: 64,
       causal: false,
       queryOffset: 0,
@@ -392,7 +399,7 @@ describeBackends('forms of attention', (backend) => {
     const token = slice(q, [0, 0, 127, 0], [-1, -1, 1, -1]) as Tensor4D;
     const causal = pbsAttentionPlan(q, k, {...sizes, causal: true});
     const next = extendPBSAttentionPlan(causal, token, k);
-    expect(next.sizes).to.deep.include({blockSize: 8, segmentSize: 64, causal: true, queryOffset: 127, queryLength: 1});
+    expect(next.sizes).to.deep.equal({...plan.sizes, causal: true, queryOffset: 127, queryLength: 1});
   });
 
   it('counts density over what a chunk can see', async () => {
@@ -435,7 +442,12 @@ describeBackends('forms of attention', (backend) => {
         valueDim: fc.constantFrom(8, 20),
         causal: fc.boolean(),
         ends: fc.option(fc.array(fc.integer({min: 0, max: 110}), {minLength: 2, maxLength: 2})),
+        keyBlockSize: fc.constantFrom(4, 8, 12),
         blocksPerSegment: fc.integer({min: 1, max: 3}),
+        rule: fc.constantFrom(
+          {estimate: 'sampled' as const, threshold: 0.7},
+          {estimate: 'pooled' as const, threshold: 0.5},
+        ),
         seed: fc.integer({min: 1, max: 1e6}),
       })
       .map(({batch, keyValueHeads, group, length, more, later, ends, ...x}) => ({
@@ -453,15 +465,20 @@ describeBackends('forms of attention', (backend) => {
           queryOffset: Math.max(0, more - later),
           ...(ends && {keyLengths: ends.slice(0, batch).map((end) => Math.min(end, length + more))}),
         },
-        sizes: {blockSize: 8, segmentSize: 8 * x.blocksPerSegment},
+        sizes: {
+          ...x.rule,
+          blockSize: 8,
+          keyBlockSize: x.keyBlockSize,
+          segmentSize: x.keyBlockSize * x.blocksPerSegment,
+        },
         seed: x.seed,
       }));
     await fc.assert(
       fc.asyncProperty(form, async ({shape, options, sizes, seed}) => {
         const [q, k, v] = tensors(randomInputs(shape, seed));
-        const sparse = {...options, ...sizes, ...paper, threshold: 0.5, auto: false};
+        const sparse = {...options, ...sizes, auto: false};
         const plan = pbsAttentionPlan(q, k, sparse);
-        const mask = planMask(await valuesOf(plan, shape.length), sizes.blockSize);
+        const mask = planMask(await valuesOf(plan));
         const results = [
           flashAttention(q, k, v, options),
           composedAttention(q, k, v, options),

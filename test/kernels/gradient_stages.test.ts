@@ -34,14 +34,16 @@ if (testBackends().includes('webgpu')) {
       it(isSparse ? 'over blocks' : 'over all keys', async () => {
         await setBackend('webgpu');
         const gpu = activeBackend() as WebGPUBackend;
-        const sizes = isSparse ? {blockSize: 8, segmentSize: 16} : {blockSize: keyLength, segmentSize: keyLength};
+        const sizes = isSparse
+          ? {blockSize: 8, keyBlockSize: 4, segmentSize: 16}
+          : {blockSize: keyLength, keyBlockSize: keyLength, segmentSize: keyLength};
         const geometry = blockGeometry(info(shapes.query), info(shapes.key), sizes, info(shapes.value));
         const [scale, causal] = [0.2, true];
-        const order = permute(query, key, geometry, scale, true);
-        const scores = scoreBlocks(query, key, order, geometry, scale, causal, true);
-        const {keyIndices} = order;
+        const rule = {estimate: 'pooled', permute: true, threshold: 0.4} as const;
+        const {keyIndices} = permute(query, key, geometry, scale, causal, rule);
+        const scores = scoreBlocks(query, key, keyIndices, geometry, scale, causal);
         const plan = isSparse
-          ? {keyIndices, blockLists: selectBlocks(scores, keyIndices, geometry, 0.4, causal)}
+          ? {keyIndices, blockLists: selectBlocks(scores, keyIndices, geometry, causal, rule)}
           : undefined;
         const output = attend(query, key, value, geometry, scale, causal, plan);
         const expected = attendGradientsOnCPU(query, key, value, output, dy, {geometry, scale, causal, plan});

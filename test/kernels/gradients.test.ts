@@ -23,7 +23,7 @@ import {relativeL1} from '../golden_cases';
 import type {Inputs, Shape} from '../reference';
 import {randomInputs, tensors} from '../reference';
 
-const sizes = {blockSize: 8, segmentSize: 16, threshold: 0.5, probeRows: 0, remainder: false, auto: false};
+const sizes = {blockSize: 8, keyBlockSize: 4, segmentSize: 16, threshold: 0.7, auto: false};
 const names = ['query', 'key', 'value'] as const;
 
 function expectGradients(actual: Gradients, expected: Gradients, tolerance: number): void {
@@ -64,7 +64,7 @@ describeOnCPU('gradients against finite differences', () => {
     });
 
     it(`sparse attention, causal ${causal}: the selection is a constant`, async () => {
-      const options = {...sizes, blockSize: 2, segmentSize: 4, causal};
+      const options = {...sizes, blockSize: 4, keyBlockSize: 2, segmentSize: 4, causal};
       const visibility = await plannedVisibility('cpu', inputs, options);
       const seen = (x: Visibility) => x.reduce((sum, kept) => sum + kept, 0);
       expect(seen(visibility)).to.be.below(0.8 * seen(exactVisibility(inputs, causal)));
@@ -171,9 +171,8 @@ if (testBackends().includes('webgl')) {
         try {
           const exact = await flashGradients('webgl', inputs, dy, {causal: true});
           expectGradients(exact, await flashGradients('cpu', inputs, dy, {causal: true}), 2e-5);
-          const remainder = {...sizes, remainder: true};
-          const sparse = await pbsGradients('webgl', inputs, dy, remainder);
-          expectGradients(sparse, await pbsGradients('cpu', inputs, dy, remainder), 2e-5);
+          const sparse = await pbsGradients('webgl', inputs, dy, sizes);
+          expectGradients(sparse, await pbsGradients('cpu', inputs, dy, sizes), 2e-5);
         } finally {
           Object.assign(context, {scratchTexels, fetchesPerDraw});
         }
@@ -192,6 +191,8 @@ const randomCase = fc.record({
   // One head dim, whose vectors are not whole and take two chunks: each is another set of shaders, slow to compile.
   headDim: fc.constant(34),
   blockSize: fc.constantFrom(4, 24),
+  keyBlockSize: fc.constantFrom(4, 8, 24),
+  estimate: fc.constantFrom('sampled' as const, 'pooled' as const),
   blocksPerSegment: fc.integer({min: 1, max: 2}),
   causal: fc.boolean(),
   seed: fc.integer({min: 1, max: 1e6}),
@@ -206,11 +207,12 @@ for (const backend of testBackends().filter((name) => name !== 'cpu')) {
       const parameters = {seed: 20261125, numRuns: 8, endOnFailure: true};
       let compared = 0;
       await fc.assert(
-        fc.asyncProperty(randomCase, async ({keyValueHeads, group, blockSize, blocksPerSegment, seed, ...rest}) => {
-          const {batch, length, headDim, causal} = rest;
+        fc.asyncProperty(randomCase, async ({keyValueHeads, group, blocksPerSegment, seed, ...rest}) => {
+          const {batch, length, headDim, blockSize, keyBlockSize, estimate, causal} = rest;
           const inputs = randomInputs({batch, heads: keyValueHeads * group, keyValueHeads, length, headDim}, seed);
           const dy = outputGradient(inputs, seed);
-          const options = {...sizes, blockSize, segmentSize: blockSize * blocksPerSegment, causal};
+          const cut = {blockSize, keyBlockSize, segmentSize: keyBlockSize * blocksPerSegment};
+          const options = {...sizes, ...cut, estimate, threshold: estimate === 'sampled' ? 0.7 : 0.5, causal};
           expectGradients(
             await flashGradients(backend, inputs, dy, {causal}),
             await flashGradients('cpu', inputs, dy, {causal}),

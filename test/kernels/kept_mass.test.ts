@@ -7,25 +7,25 @@ import {blockGeometry} from '../../src/kernels/block_geometry';
 import {blockLists} from '../../src/kernels/cpu/block_lists';
 import * as cpuMass from '../../src/kernels/cpu/kept_mass';
 import * as cpuPermute from '../../src/kernels/cpu/permute';
-import * as cpuProbed from '../../src/kernels/cpu/probed_scores';
+import * as cpuSampled from '../../src/kernels/cpu/sampled_mass';
 import * as cpuScore from '../../src/kernels/cpu/score_blocks';
 import {describeBackends} from '../environment';
 import {relativeL1} from '../golden_cases';
-import {paper, randomInputs, tensors} from '../reference';
+import {randomInputs, tensors} from '../reference';
 
 describeBackends('kept mass', (backend) => {
   before(() => setBackend(backend));
   const inputs = randomInputs({batch: 2, heads: 4, keyValueHeads: 2, length: 200, headDim: 16}, 61);
   const attrs: PBSAttentionAttrs = {
     blockSize: 16,
+    keyBlockSize: 8,
     segmentSize: 32,
-    threshold: 0.6,
+    threshold: 0.85,
     causal: true,
     scale: 0.3,
     precision: 'float32',
     permute: true,
-    exactLastBlock: true,
-    ...paper,
+    estimate: 'sampled',
     auto: false,
     queryOffset: 0,
   };
@@ -43,28 +43,38 @@ describeBackends('kept mass', (backend) => {
     return {values, shapes, geometry};
   };
 
-  for (const changes of [{}, {exactLastBlock: false}, {causal: false}, {probeRows: 4}, {probeRows: 4, causal: false}]) {
-    it(`is the share of the scores that selection kept: ${JSON.stringify(changes)}`, async () => {
-      const {causal, scale, exactLastBlock, probeRows} = {...attrs, ...changes};
+  const cases: Array<[estimate: 'sampled' | 'pooled', causal: boolean]> = [
+    ['sampled', true],
+    ['sampled', false],
+    ['pooled', true],
+    ['pooled', false],
+  ];
+  for (const [estimate, causal] of cases) {
+    it(`is what selection kept of what it expected: ${estimate}, ${causal ? 'causal' : 'not causal'}`, async () => {
       const {
         values: [, blockMask, mass],
         shapes,
         geometry,
-      } = await plan(changes);
+      } = await plan({estimate, causal, ...(estimate === 'pooled' && {threshold: 0.6})});
       const {batch, heads, queryBlocks} = geometry;
       expect(shapes[2]).to.deep.equal([batch, heads, queryBlocks]);
       const {query, key} = inputs;
-      const order = cpuPermute.permute(query, key, geometry, scale, true, causal);
-      const probed = probeRows > 0;
-      const scores = probed
-        ? cpuProbed.probedScores(query, key, order, geometry, scale, causal, exactLastBlock, probeRows)
-        : cpuScore.scoreBlocks(query, key, order, geometry, scale, causal, exactLastBlock);
-      const expected = cpuMass.keptMass(scores, blockLists(blockMask, geometry), geometry, probed);
+      const {scale, permute} = attrs;
+      const {keyIndices} = cpuPermute.permute(query, key, geometry, scale, causal, {permute, estimate});
+      const masses =
+        estimate === 'sampled'
+          ? cpuSampled.sampledMass(query, key, keyIndices, geometry, scale, causal).means
+          : cpuScore.scoreBlocks(query, key, keyIndices, geometry, scale, causal);
+      const expected = cpuMass.keptMass(masses, blockLists(blockMask, geometry), geometry, estimate);
       expect(relativeL1(mass, expected)).to.be.below(1e-5);
-      expect(Math.min(...mass)).to.be.at.least(0.6 - 1e-6);
-      expect(Math.min(...mass), 'something is left out').to.be.below(0.9);
+      expect(Math.min(...mass), 'something is left out').to.be.within(0.3, 0.9);
     });
   }
+
+  it('keeps the share of the threshold by the pooled estimate', async () => {
+    const {values} = await plan({estimate: 'pooled', threshold: 0.6});
+    expect(Math.min(...values[2])).to.be.at.least(0.6 - 1e-6);
+  });
 
   it('is 1 where nothing competes', async () => {
     const {

@@ -13,7 +13,7 @@ import {randomInputs, tensors} from '../reference';
 
 interface RandomCase {
   shape: RectangularShape;
-  options: Required<Omit<PBSAttentionSettings, 'scale' | 'precision' | 'auto'>> &
+  options: Required<Omit<PBSAttentionSettings, 'scale' | 'precision' | 'auto' | 'causalSafe'>> &
     Pick<PBSAttentionOptions, 'queryOffset'> & {keyLengths?: number[]};
   seed: number;
 }
@@ -28,13 +28,12 @@ const randomCase = fc
     // Few head dims: each is another set of shaders, and compiling takes longest in software.
     headDim: fc.constantFrom(8, 20, 34),
     blockSize: fc.constantFrom(4, 12, 24),
+    keyBlockSize: fc.constantFrom(4, 8, 12, 24),
     blocksPerSegment: fc.integer({min: 1, max: 3}),
+    estimate: fc.constantFrom('sampled' as const, 'pooled' as const),
     threshold: fc.integer({min: 0, max: 20}).map((x) => x / 20),
     causal: fc.boolean(),
     permute: fc.boolean(),
-    exactLastBlock: fc.boolean(),
-    probeRows: fc.constantFrom(0, 3, 8),
-    remainder: fc.boolean(),
     seed: fc.integer({min: 1, max: 1e6}),
   })
   .map((x): RandomCase => ({
@@ -47,13 +46,13 @@ const randomCase = fc
     },
     options: {
       blockSize: x.blockSize,
-      segmentSize: x.blockSize * x.blocksPerSegment,
-      threshold: x.threshold,
+      keyBlockSize: x.keyBlockSize,
+      segmentSize: x.keyBlockSize * x.blocksPerSegment,
+      estimate: x.estimate,
+      // Most of what a low threshold keeps by the sampled estimate of so few keys is what is always kept.
+      threshold: x.estimate === 'sampled' ? (3 + x.threshold) / 4 : x.threshold,
       causal: x.causal,
       permute: x.permute,
-      exactLastBlock: x.exactLastBlock,
-      probeRows: x.probeRows,
-      remainder: x.remainder,
     },
     seed: x.seed,
   }));

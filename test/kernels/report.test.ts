@@ -16,11 +16,12 @@ import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {expect} from 'chai';
 import type {PBSAttentionOptions, PBSAttentionReport} from '../../src/index';
 import {flashAttention, pbsAttention, pbsAttentionDensity, pbsAttentionPlan} from '../../src/index';
+import {isInNormaliser} from '../../src/kernels/sampled_estimate';
 import {describeBackends, describeOnCPU, testBackends} from '../environment';
-import {paper, randomInputs, repeatHeads, tensors} from '../reference';
+import {randomInputs, repeatHeads, tensors} from '../reference';
 
 const shape = {batch: 2, heads: 2, keyValueHeads: 1, length: 104, headDim: 8};
-const options = {blockSize: 16, segmentSize: 32, threshold: 0.6, auto: false};
+const options = {blockSize: 16, keyBlockSize: 8, segmentSize: 32, threshold: 0.7, auto: false};
 
 function reported(inputs: [Tensor4D, Tensor4D, Tensor4D], given: PBSAttentionOptions) {
   let report: PBSAttentionReport | undefined;
@@ -54,7 +55,7 @@ async function denseKeptMass(
     const head = Math.floor(row / rows);
     const queryBlock = Math.floor((row % rows) / options.blockSize);
     for (let position = 0; position < keys; ++position) {
-      const keyBlock = Math.floor(position / options.blockSize);
+      const keyBlock = Math.floor(position / options.keyBlockSize);
       const isKept = mask[(head * queryBlocks + queryBlock) * keyBlocks + keyBlock];
       kept += isKept ? paid[row * keys + order[head * keys + position]] : 0;
     }
@@ -85,14 +86,14 @@ describeBackends('report of a call', (backend) => {
 
   it('sees more blocks than the head has values, and rows of no full block', async () => {
     const [q, k, v] = tensors(randomInputs({length: 200, headDim: 8}, 72));
-    const {report} = reported([q, k, v], {...options, exactLastBlock: false});
+    const {report} = reported([q, k, v], options);
     expect(await report.exactKeptMass()).to.be.closeTo(await denseKeptMass(q, k, report), 1e-5);
     report.dispose();
   });
 
   const exactCalls: Array<[string, PBSAttentionOptions]> = [
     ['threshold', {threshold: 1}],
-    ['length', {blockSize: 128, segmentSize: 256}],
+    ['length', {blockSize: 128, keyBlockSize: 64, segmentSize: 256}],
     ['auto', {auto: true}],
   ];
   for (const [reason, changes] of exactCalls) {
@@ -186,10 +187,10 @@ if (testBackends().includes('webgpu')) {
         return runProgram.apply(this, args);
       };
       try {
-        pbsAttention(q, k, v, {...options, ...paper});
-        expect(names.splice(0)).to.have.length(9);
         pbsAttention(q, k, v, options);
-        expect(names, 'with probe rows and the remainder').to.have.length(15);
+        expect(names.splice(0)).to.have.length(6);
+        pbsAttention(q, k, v, {...options, estimate: 'pooled'});
+        expect(names, 'by the pooled estimate').to.have.length(8);
         expect(names.some(isKeptMass)).to.equal(false);
         pbsAttention(q, k, v, {...options, onReport: (report) => report.dispose()});
         expect(names.some(isKeptMass)).to.equal(true);
@@ -227,18 +228,40 @@ describeOnCPU('report of other calls', () => {
       }
       report.dispose();
     }
-    // Shares of rows that each look at one block: together more than all.
-    const [far, keys, values] = tensors(randomInputs({length: 256, headDim: 8}, 82));
-    const spread = {blockSize: 8, segmentSize: 8, threshold: 0, probeRows: 8, auto: false, causal: false};
-    const {report} = reported([mul(far, 4) as Tensor4D, mul(keys, 4) as Tensor4D, values], spread);
+    // Only keys that no normaliser meets are loud: every block seems to get everything, together more than all.
+    const isLoud = (slot: number) => slot >= 8 && !isInNormaliser(slot, (4 - (slot % 4)) % 4);
+    const rows = (of: (row: number) => number) =>
+      tensor4d(
+        Float32Array.from({length: 256}, (_, row) => of(row)),
+        [1, 1, 256, 1],
+      );
+    const [far, loud] = [rows(() => 30), rows((slot) => (isLoud(slot) ? 1 : 0))];
+    const spread = {blockSize: 8, segmentSize: 8, threshold: 0, permute: false, auto: false, causal: false};
+    const {report} = reported([far, loud, loud], spread);
     expect(await report.keptMass()).to.equal(0);
     report.dispose();
+  });
+
+  // Not where one key takes most of a row: four times its share is cut to 1 in a quarter of the rows, and lost in the others.
+  it('estimates lost attention by the sampled estimate to a fifth', async () => {
+    const [q, k, v] = tensors(randomInputs({heads: 4, keyValueHeads: 2, length: 1024, headDim: 16}, 5));
+    for (const [cut, threshold] of [
+      [{blockSize: 64, keyBlockSize: 32, segmentSize: 128}, 0.7],
+      [{blockSize: 64, keyBlockSize: 32, segmentSize: 128}, 0.8],
+      [{blockSize: 32, keyBlockSize: 64, segmentSize: 128}, 0.7],
+    ] as const) {
+      const {report} = reported([q, k, v], {...cut, threshold, auto: false});
+      const lost = 1 - (await report.exactKeptMass());
+      expect(lost, 'something is lost').to.be.above(0.01);
+      expect((1 - (await report.keptMass())) / lost, `${threshold}`).to.be.within(0.8, 1.2);
+      report.dispose();
+    }
   });
 
   it('knows the plan that a call was given', async () => {
     const [q, k, v] = tensors(randomInputs(shape, 80));
     const plan = pbsAttentionPlan(q, k, options);
-    const {output, report} = reported([q, k, v], {...options, plan, remainder: true});
+    const {output, report} = reported([q, k, v], {...options, plan});
     const expected = pbsAttention(q, k, v, options);
     expect(Array.from(await output.data())).to.deep.equal(Array.from(await expected.data()));
     expect(report.exactReason).to.equal(undefined);
@@ -259,7 +282,7 @@ describeOnCPU('limits of a report', () => {
     const {report} = reported([zeros, zeros, zeros], {
       threshold: 0,
       permute: false,
-      exactLastBlock: false,
+      estimate: 'pooled',
       auto: false,
     });
     const refused = await report.exactKeptMass().then(

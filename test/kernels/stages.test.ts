@@ -6,13 +6,12 @@ import {expect} from 'chai';
 import type {BlockGeometry} from '../../src/kernels/block_geometry';
 import {blockGeometry} from '../../src/kernels/block_geometry';
 import * as cpuAttend from '../../src/kernels/cpu/attend';
-import * as cpuRemainder from '../../src/kernels/cpu/attend_remainder';
 import * as cpuMask from '../../src/kernels/cpu/block_mask';
 import * as cpuPermute from '../../src/kernels/cpu/permute';
-import * as cpuProbe from '../../src/kernels/cpu/probe_rows';
-import * as cpuProbed from '../../src/kernels/cpu/probed_scores';
+import * as cpuSampled from '../../src/kernels/cpu/sampled_mass';
 import * as cpuScore from '../../src/kernels/cpu/score_blocks';
 import * as cpuSelect from '../../src/kernels/cpu/select_blocks';
+import {leastScore} from '../../src/kernels/sampled_estimate';
 import {testBackends} from '../environment';
 import {relativeL1} from '../golden_cases';
 import type {Inputs} from '../reference';
@@ -42,7 +41,8 @@ const runners: Runner[] = [
 interface Case {
   name: string;
   inputs: Inputs;
-  sizes: {blockSize: number; segmentSize: number; queryOffset?: number};
+  /** Key blocks are as long as query blocks where nothing else is said. */
+  sizes: {blockSize: number; keyBlockSize?: number; segmentSize: number; queryOffset?: number};
   /** Whether queries, keys or values are of other lengths or dims than the others, or padded. */
   isForm?: boolean;
   keyLengths?: Int32Array;
@@ -51,7 +51,7 @@ const cases: Case[] = [
   {
     name: 'grouped heads, partial block and segment',
     inputs: randomInputs({batch: 2, heads: 4, keyValueHeads: 2, length: 200, headDim: 16}, 31),
-    sizes: {blockSize: 16, segmentSize: 32},
+    sizes: {blockSize: 16, keyBlockSize: 8, segmentSize: 32},
   },
   {
     // Blocks of 24 are cut into tiles of 16 queries and 32 keys: neither may reach into the next block.
@@ -71,9 +71,15 @@ const cases: Case[] = [
     sizes: {blockSize: 8, segmentSize: 640},
   },
   {
+    // Segments end inside a block of queries.
+    name: 'segments that end inside a block of queries',
+    inputs: randomInputs({heads: 2, keyValueHeads: 1, length: 110, headDim: 20}, 41),
+    sizes: {blockSize: 40, keyBlockSize: 24, segmentSize: 24},
+  },
+  {
     name: 'a chunk whose blocks reach over segments, with keys after it',
     inputs: randomInputs({heads: 4, keyValueHeads: 2, length: 50, keyLength: 150, headDim: 16, valueDim: 24}, 36),
-    sizes: {blockSize: 8, segmentSize: 16, queryOffset: 75},
+    sizes: {blockSize: 8, keyBlockSize: 4, segmentSize: 16, queryOffset: 75},
     isForm: true,
   },
   {
@@ -85,7 +91,7 @@ const cases: Case[] = [
   {
     name: 'padded entries, one of padding alone',
     inputs: randomInputs({batch: 4, heads: 2, keyValueHeads: 1, length: 70, headDim: 16}, 38),
-    sizes: {blockSize: 8, segmentSize: 16},
+    sizes: {blockSize: 8, keyBlockSize: 16, segmentSize: 16},
     isForm: true,
     keyLengths: Int32Array.from([70, 43, 5, 0]),
   },
@@ -107,7 +113,7 @@ const cases: Case[] = [
   {
     name: 'some tokens over a cache',
     inputs: randomInputs({heads: 6, keyValueHeads: 2, length: 7, keyLength: 700, headDim: 10, valueDim: 20}, 42),
-    sizes: {blockSize: 4, segmentSize: 32, queryOffset: 620},
+    sizes: {blockSize: 4, keyBlockSize: 16, segmentSize: 32, queryOffset: 620},
     isForm: true,
   },
 ];
@@ -116,8 +122,14 @@ const scale = 0.3;
 
 function geometryOf({inputs, sizes}: Pick<Case, 'inputs' | 'sizes'>): BlockGeometry {
   const info = (shape: number[]): TensorInfo => ({shape, dtype: 'float32', dataId: {}});
-  return blockGeometry(info(inputs.queryShape), info(inputs.keyShape), sizes, info(inputs.valueShape));
+  const cut = {keyBlockSize: sizes.blockSize, ...sizes};
+  return blockGeometry(info(inputs.queryShape), info(inputs.keyShape), cut, info(inputs.valueShape));
 }
+
+const estimates = ['sampled', 'pooled'] as const;
+type Estimate = (typeof estimates)[number];
+/** Thresholds that keep some of the blocks. */
+const thresholds: Record<Estimate, number> = {sampled: 0.85, pooled: 0.613};
 
 /** Each stage on its own: the GPU's stage gets what the CPU stages before it gave. */
 for (const {name, backend, takesForms, open} of runners.filter((runner) => testBackends().includes(runner.backend))) {
@@ -136,74 +148,40 @@ for (const {name, backend, takesForms, open} of runners.filter((runner) => testB
         const geometry = geometryOf(testCase);
         const takesCausal = geometry.queryLength <= geometry.keyLength;
 
-        const cpuScores = (order: cpuPermute.KeyOrder, causal: boolean, exactLastBlock: boolean) =>
-          cpuScore.scoreBlocks(query, key, order, geometry, scale, causal, exactLastBlock, keyLengths);
+        const orderOf = (causal: boolean, estimate: Estimate) =>
+          cpuPermute.permute(query, key, geometry, scale, causal, {permute: true, estimate}, keyLengths);
+        const scoresOf = (keyIndices: Int32Array, causal: boolean) =>
+          cpuScore.scoreBlocks(query, key, keyIndices, geometry, scale, causal, keyLengths);
 
-        it('permute', async () => {
-          for (const causal of keyLengths ? [true, false] : [takesCausal]) {
-            const expected = cpuPermute.permute(query, key, geometry, scale, true, causal, keyLengths);
-            const actual = await stages.permute(inputs, {geometry, scale, causal, keyLengths});
-            expect(relativeL1(actual.keyScores, expected.keyScores)).to.be.below(1e-5);
-            expect(Array.from(actual.keyIndices)).to.deep.equal(Array.from(expected.keyIndices));
-          }
-        });
-
-        for (const [causal, exactLastBlock] of [
-          [true, false],
-          [true, true],
-          [false, true],
-        ].filter(([causal]) => takesCausal || !causal)) {
-          it(`score blocks: causal ${causal}, exactLastBlock ${exactLastBlock}`, async () => {
-            const order = cpuPermute.permute(query, key, geometry, scale, true, causal, keyLengths);
-            const options = {geometry, scale, causal, exactLastBlock, keyLengths};
-            const expected = cpuScores(order, causal, exactLastBlock);
-            const actual = await stages.scoreBlocks(inputs, order, options);
-            expect(relativeL1(actual, expected)).to.be.below(1e-5);
-          });
-
-          it(`select blocks and mask: causal ${causal}, exactLastBlock ${exactLastBlock}`, async () => {
-            const order = cpuPermute.permute(query, key, geometry, scale, true, causal, keyLengths);
-            const scores = Float32Array.from(cpuScores(order, causal, exactLastBlock));
-            await expectSelection(scores, order.keyIndices, causal, false);
+        for (const estimate of estimates) {
+          it(`permute: ${estimate}`, async () => {
+            const forms = takesCausal ? [true, false] : [false];
+            for (const causal of keyLengths || estimate === 'sampled' ? forms : [takesCausal]) {
+              const expected = orderOf(causal, estimate);
+              const actual = await stages.permute(inputs, {geometry, scale, causal, keyLengths, estimate});
+              expect(relativeL1(actual.keyScores, expected.keyScores)).to.be.below(1e-5);
+              expect(Array.from(actual.keyIndices)).to.deep.equal(Array.from(expected.keyIndices));
+            }
           });
         }
 
-        it('choose probe rows', async () => {
-          const rowsOf = (x: ArrayLike<number>, block: number) => Array.from({length: 5}, (_, i) => x[5 * block + i]);
-          const expected = cpuProbe.chooseProbeRows(query, geometry, 5);
-          const actual = await stages.chooseProbeRows(inputs, geometry, 5);
-          expect(actual).to.have.length(expected.length);
-          for (let block = 0; block < expected.length / 5; ++block) {
-            const [rows, others] = [rowsOf(expected, block), rowsOf(actual, block)];
-            // Both rows of a block of two lie equally far from their mean: rounding decides.
-            if (new Set(rows).size === 2) {
-              expect(new Set(others)).to.deep.equal(new Set(rows));
-            } else {
-              expect(others, `block ${block}`).to.deep.equal(rows);
-            }
-          }
-        });
-
         for (const causal of takesCausal ? [true, false] : [false]) {
-          // 5 rows are no whole group of four, and more than some blocks have.
-          it(`probed scores, and their selection: causal ${causal}`, async () => {
-            const order = cpuPermute.permute(query, key, geometry, scale, true, causal, keyLengths);
-            const options = {geometry, scale, causal, keyLengths, exactLastBlock: true, probeRows: 5};
-            const expected = cpuProbed.probedScores(query, key, order, geometry, scale, causal, true, 5, keyLengths);
-            expect(relativeL1(await stages.probedScores(inputs, order, options), expected)).to.be.below(1e-5);
-            await expectSelection(Float32Array.from(expected), order.keyIndices, causal, true);
+          it(`score blocks, and their selection: pooled, causal ${causal}`, async () => {
+            const {keyIndices} = orderOf(causal, 'pooled');
+            const expected = scoresOf(keyIndices, causal);
+            const actual = await stages.scoreBlocks(inputs, keyIndices, {geometry, scale, causal, keyLengths});
+            expect(relativeL1(actual, expected)).to.be.below(1e-5);
+            await expectSelection(Float32Array.from(expected), keyIndices, causal, 'pooled');
           });
 
-          it(`attend with the remainder: causal ${causal}`, async () => {
-            const order = cpuPermute.permute(query, key, geometry, scale, true, causal, keyLengths);
-            const scores = cpuScores(order, causal, true);
-            const blockLists = cpuSelect.selectBlocks(scores, order.keyIndices, geometry, 0.4, causal);
-            const plan = {keyIndices: order.keyIndices, blockLists};
-            const skipped = cpuRemainder.attendRemainder(query, key, value, geometry, scale, causal, plan, keyLengths);
-            const hidden = {keyLengths};
-            const expected = cpuAttend.attend(query, key, value, geometry, scale, causal, plan, hidden, skipped);
-            const actual = await stages.attend(inputs, plan, {geometry, scale, causal, keyLengths, remainder: true});
-            expect(relativeL1(actual, expected)).to.be.below(1e-5);
+          it(`score blocks, and their selection: sampled, causal ${causal}`, async () => {
+            const {keyIndices} = orderOf(causal, 'sampled');
+            const mass = cpuSampled.sampledMass(query, key, keyIndices, geometry, scale, causal, keyLengths);
+            const scores = cpuSampled.sampledScores(mass);
+            const actual = await stages.sampledScores(inputs, keyIndices, {geometry, scale, causal, keyLengths});
+            expect(relativeL1(actual.scores, scores), 'scores').to.be.below(1e-5);
+            expect(relativeL1(actual.means, mass.means), 'means').to.be.below(1e-5);
+            await expectSelection(Float32Array.from(scores), keyIndices, causal, 'sampled');
           });
         }
 
@@ -211,12 +189,12 @@ for (const {name, backend, takesForms, open} of runners.filter((runner) => testB
           scores: Float32Array,
           keyIndices: Int32Array,
           causal: boolean,
-          ownCounts: boolean,
+          estimate: Estimate,
         ): Promise<void> {
           const {keyBlocks} = geometry;
-          const options = {geometry, scale, causal, threshold: 0.613, ownCounts};
-          const expected = cpuSelect.selectBlocks(scores, keyIndices, geometry, options.threshold, causal, ownCounts);
-          const selected = await stages.selectBlocks(scores, keyIndices, options);
+          const rule = {threshold: thresholds[estimate], estimate};
+          const expected = cpuSelect.selectBlocks(scores, keyIndices, geometry, causal, rule);
+          const selected = await stages.selectBlocks(scores, keyIndices, {geometry, scale, causal, ...rule});
           const {blockLists, blockMask, listsOfMask = blockLists} = selected;
           for (let start = 0; start < expected.length; start += keyBlocks + 1) {
             const row = start / (keyBlocks + 1);
@@ -227,16 +205,17 @@ for (const {name, backend, takesForms, open} of runners.filter((runner) => testB
           expect(Array.from(blockMask)).to.deep.equal(Array.from(cpuMask.blockMask(expected, geometry)));
         }
 
-        it('attend', async () => {
-          const causal = takesCausal;
-          const order = cpuPermute.permute(query, key, geometry, scale, true, causal, keyLengths);
-          const scores = cpuScores(order, causal, true);
-          const blockLists = cpuSelect.selectBlocks(scores, order.keyIndices, geometry, 0.4, causal);
-          const plan = {keyIndices: order.keyIndices, blockLists};
-          const expected = cpuAttend.attend(query, key, value, geometry, scale, causal, plan, {keyLengths});
-          const actual = await stages.attend(inputs, plan, {geometry, scale, causal, keyLengths});
-          expect(relativeL1(actual, expected)).to.be.below(1e-5);
-        });
+        for (const causal of takesCausal ? [true, false] : [false]) {
+          it(`attend: causal ${causal}`, async () => {
+            const {keyIndices} = orderOf(causal, 'pooled');
+            const rule = {threshold: 0.4, estimate: 'pooled'} as const;
+            const scores = scoresOf(keyIndices, causal);
+            const plan = {keyIndices, blockLists: cpuSelect.selectBlocks(scores, keyIndices, geometry, causal, rule)};
+            const expected = cpuAttend.attend(query, key, value, geometry, scale, causal, plan, {keyLengths});
+            const actual = await stages.attend(inputs, plan, {geometry, scale, causal, keyLengths});
+            expect(relativeL1(actual, expected)).to.be.below(1e-5);
+          });
+        }
 
         for (const causal of takesCausal ? [true, false] : [false]) {
           it(`attend without a plan: causal ${causal}`, async () => {
@@ -262,44 +241,32 @@ for (const {name, backend, takesForms, open} of runners.filter((runner) => testB
       expect(numbers).to.deep.equal(expected.filter((key) => key !== 5));
     });
 
-    it('chooses probe rows of equal distances by index, and again the first where a block has too few', async () => {
-      // Whole numbers, and blocks of 8 and 4 rows: distances are exact, and many are equal.
-      const inputs = randomInputs({heads: 2, length: 60, headDim: 6}, 36);
-      inputs.query.forEach((x, i) => (inputs.query[i] = Math.round(x)));
+    it('keeps what reaches the least score of its row, and what is NaN', async () => {
+      const inputs = randomInputs({length: 64, headDim: 8}, 34);
       const geometry = geometryOf({inputs, sizes: {blockSize: 8, segmentSize: 8}});
-      const expected = cpuProbe.chooseProbeRows(inputs.query, geometry, 5);
-      expect(Array.from(expected.subarray(35, 40))).to.satisfy((rows: number[]) => rows[4] === rows[0]);
-      expect(Array.from(await stages.chooseProbeRows(inputs, geometry, 5))).to.deep.equal(Array.from(expected));
-    });
-
-    it('counts the own segment as kept, but not before the first block, and keeps everything where scores are NaN', async () => {
-      const geometry = geometryOf({
-        inputs: randomInputs({length: 64, headDim: 8}, 34),
-        sizes: {blockSize: 8, segmentSize: 8},
+      const rule = {threshold: 0.9, estimate: 'sampled'} as const;
+      const scores = Float32Array.from({length: 64}, (_, i) => {
+        const [row, block] = [Math.floor(i / 8), i % 8];
+        const factor = row === 6 ? NaN : block % 2 === 0 ? 0.999 : 1.001;
+        return block < row ? factor * leastScore(geometry, true, rule.threshold, row) : 0;
       });
-      const scores = new Float32Array(64);
-      scores.set([0.1, 0.3, 0.1, 0.1], 4 * 8);
-      scores.set([0.1, 0.1, 0.1, 0.5, 0.1], 5 * 8);
-      scores.set([NaN, NaN, NaN, NaN, NaN, NaN], 6 * 8);
       const identity = Int32Array.from({length: 64}, (_, i) => i);
-      const options = {geometry, scale, causal: true, threshold: 0.65, ownCounts: true};
-      const {blockLists} = await stages.selectBlocks(scores, identity, options);
-      const row = (i: number) => Array.from({length: blockLists[i * 9]}, (_, j) => blockLists[i * 9 + 1 + j]);
-      expect(row(4), '0.4 for the own segment, 0.3').to.deep.equal([0, 1, 4]);
-      expect(row(5), '0.1 for the own segment, 0.5, 0.1').to.deep.equal([0, 3, 5]);
-      expect(row(6)).to.deep.equal([0, 1, 2, 3, 4, 5, 6]);
-      const own = await stages.selectBlocks(scores, identity, {...options, threshold: 0.3});
-      expect(own.blockLists[4 * 9], 'sink, highest score, own').to.equal(3);
+      const {blockLists} = await stages.selectBlocks(scores, identity, {geometry, scale, causal: true, ...rule});
+      const rows = Array.from({length: 8}, (_, row) =>
+        Array.from({length: blockLists[row * 9]}, (_, i) => blockLists[row * 9 + 1 + i]),
+      );
+      const odd = [[0], [0, 1], [0, 1, 2], [0, 1, 3], [0, 1, 3, 4], [0, 1, 3, 5]];
+      expect(rows).to.deep.equal([...odd, [0, 1, 2, 3, 4, 5, 6], [0, 1, 3, 5, 7]]);
     });
 
-    it('selects equal scores by index, and everything where scores are zero or NaN', async () => {
+    it('selects equal scores by index, and everything where scores are zero or NaN, by the pooled estimate', async () => {
       const inputs = randomInputs({length: 64, headDim: 8}, 34);
       const geometry = geometryOf({inputs, sizes: {blockSize: 8, segmentSize: 8}});
       const scores = new Float32Array(64);
       scores.fill(0.25, 4 * 8, 4 * 8 + 4);
       scores.fill(NaN, 6 * 8, 6 * 8 + 6);
       const identity = Int32Array.from({length: 64}, (_, i) => i);
-      const options = {geometry, scale, causal: true, threshold: 0.5};
+      const options = {geometry, scale, causal: true, threshold: 0.5, estimate: 'pooled' as const};
       const {blockLists} = await stages.selectBlocks(scores, identity, options);
       const row = (i: number) => Array.from({length: blockLists[i * 9]}, (_, j) => blockLists[i * 9 + 1 + j]);
       expect(row(4)).to.deep.equal([0, 1, 4]);

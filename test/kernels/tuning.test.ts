@@ -22,7 +22,7 @@ const sample = (seed: number): AttentionSample => {
   );
   return {query, key, value};
 };
-const small: TuningOptions = {blockSizes: [16], thresholds: [0.7]};
+const small: TuningOptions = {blockSizes: [16], segmentSizes: [16, 32], permute: [true, false], thresholds: [0.85]};
 
 describeBackends('tuner', (backend) => {
   before(() => setBackend(backend));
@@ -30,8 +30,8 @@ describeBackends('tuner', (backend) => {
   it('measures density and error of each candidate, as its options give them', async () => {
     const {query, key, value} = sample(81);
     const [{candidates}] = await tunePBSAttention({query, key, value}, {maxRelativeL1: 0.1}, small);
-    // Segments of one block, and of two with and without a permutation, and exact attention.
-    expect(candidates).to.have.length(4);
+    // Segments of one block of keys and of two, with and without a permutation, and exact attention.
+    expect(candidates).to.have.length(5);
     const exact = await flashAttention(query, key, value).data();
     for (const {options, density, relativeL1: error, heads} of candidates) {
       const output = await pbsAttention(query, key, value, options).data();
@@ -67,8 +67,55 @@ describeBackends('tuner', (backend) => {
       () => undefined,
       (error: Error) => error.message,
     );
-    expect(refused).to.equal('tunePBSAttention: segmentSize: got 40 with blockSize 16; takes a multiple of blockSize.');
+    expect(refused).to.equal(
+      'tunePBSAttention: segmentSize: got 40 with keyBlockSize 16; takes a multiple of keyBlockSize.',
+    );
     expect(count()).to.deep.equal(before);
+  });
+
+  it('says how far it is, and that there were no more candidates', async () => {
+    const samples = [sample(83), sample(84)];
+    for (const [options, most, least] of [
+      [small, 8, 8],
+      // Seven thresholds, and up to three between two of them.
+      [{blockSizes: [16], segmentSizes: [32]}, 20, 14],
+    ] as Array<[TuningOptions, number, number]>) {
+      const told: Array<{measured: number; candidates: number}> = [];
+      const tuned = await tunePBSAttention(
+        samples,
+        {maxRelativeL1: 0.1},
+        {...options, onProgress: (x) => told.push(x)},
+      );
+      const tried = tuned.reduce((sum, {candidates}) => sum + candidates.length - 1, 0);
+      expect(told).to.deep.equal(Array.from({length: tried}, (_, i) => ({measured: i + 1, candidates: most})));
+      expect(tried).to.be.within(least, most);
+    }
+    const told: unknown[] = [];
+    const oneSegment = {blockSizes: [128], segmentSizes: [128], onProgress: (x: unknown) => told.push(x)};
+    await tunePBSAttention(samples, {maxRelativeL1: 0.1}, oneSegment);
+    expect(told, 'exact attention is not measured').to.deep.equal([]);
+  });
+
+  it('stops when it is told to, with the reason, and frees all that it made', async () => {
+    const count = () => [memory().numTensors, memory().numDataBuffers, activeBackend().numDataIds()];
+    const samples = [sample(83), sample(84)];
+    const before = count();
+    for (const target of [{maxRelativeL1: 0.1}, {attentionMass: 0.9}]) {
+      // Before the first candidate, within the first sample and within the second.
+      for (const stopAfter of [0, 2, 5]) {
+        const controller = new AbortController();
+        const reason = new Error('enough');
+        let told = 0;
+        const onProgress = () => void (++told === stopAfter && controller.abort(reason));
+        if (stopAfter === 0) controller.abort(reason);
+        const tuning = tunePBSAttention(samples, target, {...small, onProgress, signal: controller.signal});
+        expect(await tuning.catch((error: unknown) => error)).to.equal(reason);
+        expect(told).to.equal(stopAfter);
+        expect(count()).to.deep.equal(before);
+      }
+      const signal = new AbortController().signal;
+      expect(await tunePBSAttention(samples, target, {...small, signal})).to.have.length(2);
+    }
   });
 
   it('goes on where a tidy that it was called in ends', async () => {
@@ -131,7 +178,11 @@ describeOnCPU('choice of the tuner', () => {
     const tensorOf = (x: Float32Array, heads: number) => tensor4d(x, [1, heads, length, shape.headDim]);
     return {query: tensorOf(query, 4), key: tensorOf(key, 2), value: tensorOf(value, 2)};
   };
-  const options: TuningOptions = {blockSizes: [16], thresholds: [0.5, 0.7, 0.8, 0.9, 0.95, 0.98]};
+  const options: TuningOptions = {
+    blockSizes: [16],
+    segmentSizes: [32],
+    thresholds: [0.5, 0.7, 0.8, 0.9, 0.95, 0.98],
+  };
   it('is the cheapest that meets the target with the margin', async () => {
     for (const target of [{maxRelativeL1: 0.35}, {attentionMass: 0.85}] as TuningTarget[]) {
       const [{options: best, chosen, candidates}] = await tunePBSAttention(textSample(1), target, options);
@@ -160,13 +211,13 @@ describeOnCPU('choice of the tuner', () => {
   it('comes closer to the target between the default thresholds', async () => {
     const thresholds = [0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99];
     const sizes = {blockSizes: [16], segmentSizes: [32], permute: [true]};
-    const target = {maxRelativeL1: 0.4};
+    const target = {maxRelativeL1: 0.2};
     const [given] = await tunePBSAttention(textSample(1), target, {...sizes, thresholds});
     const [byDefault] = await tunePBSAttention(textSample(1), target, sizes);
     expect(byDefault.candidates).to.have.length(given.candidates.length + 3);
     expect(byDefault.chosen.relativeL1)
       .to.be.above(given.chosen.relativeL1)
-      .and.at.most(0.8 * 0.4);
+      .and.at.most(0.8 * 0.2);
     expect(byDefault.chosen.density).to.be.below(given.chosen.density);
   });
 
@@ -197,6 +248,9 @@ describeOnCPU('choice of the tuner', () => {
       [{maxRelativeL1: 0.1}, {margin: 1}, /margin: got 1; takes a number from 0 to below 1/],
       [{maxRelativeL1: 0.1}, {thresholds: [2]}, /threshold: got 2; takes a number from 0 to 1/],
       [{maxRelativeL1: 0.1}, {threshold: 0.9}, /options: got 'threshold'; takes thresholds, blockSizes/],
+      [{maxRelativeL1: 0.1}, {onProgress: 1}, /onProgress: got 1; takes a function/],
+      [{maxRelativeL1: 0.1}, {signal: {}}, /signal: got Object; takes an AbortSignal/],
+      [{maxRelativeL1: 0.1}, {estimate: 'mean'}, /estimate: got 'mean'; takes 'sampled' or 'pooled'/],
     ];
     for (const [target, tried, message] of wrong) {
       const refused = await tunePBSAttention(given, target as TuningTarget, tried as TuningOptions).then(

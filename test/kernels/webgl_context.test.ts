@@ -10,7 +10,7 @@ import {randomInputs, tensors} from '../reference';
 
 if (testBackends().includes('webgl')) {
   describe('the WebGL context [webgl]', () => {
-    const options = {blockSize: 16, segmentSize: 32, threshold: 0.6, auto: false};
+    const options = {blockSize: 16, segmentSize: 32, threshold: 0.75, auto: false};
     const inputs = randomInputs({heads: 4, keyValueHeads: 2, length: 200, headDim: 16}, 51);
     const webgl = () => activeBackend() as MathBackendWebGL;
     const glOf = (backend: MathBackendWebGL) => backend.gpgpu.gl as WebGL2RenderingContext;
@@ -123,10 +123,11 @@ if (testBackends().includes('webgl')) {
         scale: 1,
         causal: true,
         blockSize: 128,
+        keyBlockSize: 64,
         segmentSize: 256,
         threshold: 0.9,
         permute: true,
-        exactLastBlock: true,
+        estimate: 'sampled',
         auto: false,
       };
       const run = (kernel: string, shape: number[], changed: object = {}, shapes: Record<string, number[]> = {}) => {
@@ -166,13 +167,15 @@ if (testBackends().includes('webgl')) {
         );
         // Small inputs whose block scores would be too large.
         const blocks = 4 * limit + 4;
-        expect(() => run('PBSAttention', [1, 1, 2 * blocks, 1], {blockSize: 2, segmentSize: 2})).to.throw(
+        expect(() =>
+          run('PBSAttention', [1, 1, 2 * blocks, 1], {blockSize: 2, keyBlockSize: 2, segmentSize: 2}),
+        ).to.throw(
           `pbsAttention: block lists: got ${blocks} rows of ${blocks + 1} values, more than one texture holds; ` +
             `this WebGL device takes textures up to ${size}.`,
         );
-        expect(() => run('PBSAttentionPlan', [1, 1, 2 * limit + 2, 1], {blockSize: 2, segmentSize: 2})).to.throw(
-          `pbsAttentionPlan: block mask [1,1,${limit + 1},${limit + 1}] has ${(limit + 1) ** 2} values`,
-        );
+        expect(() =>
+          run('PBSAttentionPlan', [1, 1, 2 * limit + 2, 1], {blockSize: 2, keyBlockSize: 2, segmentSize: 2}),
+        ).to.throw(`pbsAttentionPlan: block mask [1,1,${limit + 1},${limit + 1}] has ${(limit + 1) ** 2} values`);
         expect(webgl().numDataIds()).to.equal(before);
       });
     });

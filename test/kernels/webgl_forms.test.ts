@@ -6,9 +6,8 @@ import {flashAttention, pbsAttention} from '../../src/index';
 import {blockGeometry} from '../../src/kernels/block_geometry';
 import type {AttentionMask} from '../../src/kernels/cpu/visible_scores';
 import * as cpuAttend from '../../src/kernels/cpu/attend';
-import * as cpuRemainder from '../../src/kernels/cpu/attend_remainder';
 import * as cpuPermute from '../../src/kernels/cpu/permute';
-import * as cpuProbed from '../../src/kernels/cpu/probed_scores';
+import * as cpuSampled from '../../src/kernels/cpu/sampled_mass';
 import * as cpuScore from '../../src/kernels/cpu/score_blocks';
 import * as cpuSelect from '../../src/kernels/cpu/select_blocks';
 import {testBackends} from '../environment';
@@ -53,34 +52,36 @@ if (testBackends().includes('webgl')) {
       const {query, key, value} = inputs;
       const info = (size: number[]) => ({shape: size, dtype: 'float32' as const, dataId: {}});
       const infos = [inputs.queryShape, inputs.keyShape, inputs.valueShape].map(info);
-      const geometry = blockGeometry(infos[0], infos[1], {blockSize: 16, segmentSize: 32}, infos[2]);
+      const sizes = {blockSize: 16, keyBlockSize: 8, segmentSize: 32};
+      const geometry = blockGeometry(infos[0], infos[1], sizes, infos[2]);
       const keyLengths = padding.keyLengths && Int32Array.from(padding.keyLengths);
       const options = {geometry, scale, causal, keyLengths};
-      const order = cpuPermute.permute(query, key, geometry, scale, true, causal, keyLengths);
-      const scores = cpuScore.scoreBlocks(query, key, order, geometry, scale, causal, true, keyLengths);
+      const orderOf = (estimate: 'sampled' | 'pooled') =>
+        cpuPermute.permute(query, key, geometry, scale, causal, {permute: true, estimate}, keyLengths);
+      const order = orderOf('pooled');
+      const {keyIndices} = order;
+      const scores = cpuScore.scoreBlocks(query, key, keyIndices, geometry, scale, causal, keyLengths);
 
       it(`plans: ${name}`, async () => {
-        const ours = await stages.permute(inputs, options);
-        expect(relativeL1(ours.keyScores, order.keyScores)).to.be.below(1e-5);
-        expect(Array.from(ours.keyIndices)).to.deep.equal(Array.from(order.keyIndices));
-        const oursScores = await stages.scoreBlocks(inputs, order, {...options, exactLastBlock: true});
-        expect(relativeL1(oursScores, scores)).to.be.below(1e-5);
-        const probed = cpuProbed.probedScores(query, key, order, geometry, scale, causal, true, 5, keyLengths);
-        const oursProbed = await stages.probedScores(inputs, order, {...options, exactLastBlock: true, probeRows: 5});
-        expect(relativeL1(oursProbed, probed), 'probed scores').to.be.below(1e-5);
+        for (const estimate of ['sampled', 'pooled'] as const) {
+          const expected = orderOf(estimate);
+          const ours = await stages.permute(inputs, {...options, estimate});
+          expect(relativeL1(ours.keyScores, expected.keyScores), estimate).to.be.below(1e-5);
+          expect(Array.from(ours.keyIndices), estimate).to.deep.equal(Array.from(expected.keyIndices));
+        }
+        expect(relativeL1(await stages.scoreBlocks(inputs, keyIndices, options), scores)).to.be.below(1e-5);
+        const mass = cpuSampled.sampledMass(query, key, keyIndices, geometry, scale, causal, keyLengths);
+        const ours = await stages.sampledScores(inputs, keyIndices, options);
+        expect(relativeL1(ours.scores, cpuSampled.sampledScores(mass)), 'sampled scores').to.be.below(1e-5);
+        expect(relativeL1(ours.means, mass.means), 'means').to.be.below(1e-5);
       });
 
       it(`attends: ${name}`, async () => {
-        const blockLists = cpuSelect.selectBlocks(scores, order.keyIndices, geometry, 0.9, causal);
-        const plan = {keyIndices: order.keyIndices, blockLists};
+        const rule = {threshold: 0.9, estimate: 'pooled'} as const;
+        const plan = {keyIndices, blockLists: cpuSelect.selectBlocks(scores, keyIndices, geometry, causal, rule)};
         const sparse = await stages.attend(inputs, plan, options);
         const expected = cpuAttend.attend(query, key, value, geometry, scale, causal, plan, {keyLengths});
         expect(relativeL1(sparse, expected), 'by a plan').to.be.below(1e-5);
-        const rest = cpuRemainder.attendRemainder(query, key, value, geometry, scale, causal, plan, keyLengths);
-        const hiding = {keyLengths};
-        const expectedWhole = cpuAttend.attend(query, key, value, geometry, scale, causal, plan, hiding, rest);
-        const withRest = await stages.attend(inputs, plan, {...options, remainder: true});
-        expect(relativeL1(withRest, expectedWhole), 'with the remainder').to.be.below(1e-5);
         const whole = {...geometry, segmentSize: 16};
         const [batch, , queryLength] = inputs.queryShape;
         const maskShape = [batch, 1, queryLength, geometry.keyLength];
@@ -111,7 +112,7 @@ if (testBackends().includes('webgl')) {
       for (const causal of [true, false]) {
         const options = {causal, keyLengths: [37, 70]};
         const expected = await composedAttention(q, finiteKey, finiteValue, options).data();
-        const sparse = {...options, blockSize: 8, segmentSize: 16, auto: false, threshold: 0.5};
+        const sparse = {...options, blockSize: 8, segmentSize: 16, auto: false, threshold: 0.8};
         expect(relativeL1(await flashAttention(q, k, v, options).data(), expected), 'exact').to.be.below(1e-4);
         const clean = await pbsAttention(q, finiteKey, finiteValue, sparse).data();
         expect(Array.from(await pbsAttention(q, k, v, sparse).data()), 'sparse').to.deep.equal(Array.from(clean));
@@ -144,22 +145,6 @@ if (testBackends().includes('webgl')) {
       // Query, key and value into rows; scores, their statistics, weighted values; the output.
       expect(draws).to.equal(7);
       expect(relativeL1(await output.data(), await composedAttention(q, k, v).data())).to.be.below(1e-4);
-    });
-
-    it('adds the remainder to sums in parts', async () => {
-      const inputs = randomInputs({heads: 2, length: 3, keyLength: 200, headDim: 8}, 85);
-      const {query, key, value} = inputs;
-      const info = (size: number[]) => ({shape: size, dtype: 'float32' as const, dataId: {}});
-      const geometry = blockGeometry(info(inputs.queryShape), info(inputs.keyShape), {blockSize: 8, segmentSize: 8});
-      const keyIndices = Int32Array.from({length: 400}, (_, i) => i % 200);
-      // Of 25 blocks, some and the last.
-      const blockLists = Int32Array.from({length: 2 * 26}, (_, i) => [6, 0, 3, 7, 12, 13, 24][i % 26] ?? 0);
-      const plan = {keyIndices, blockLists};
-      const rest = cpuRemainder.attendRemainder(query, key, value, geometry, 0.3, true, plan);
-      const expected = cpuAttend.attend(query, key, value, geometry, 0.3, true, plan, {}, rest);
-      const stages = webglStages(activeBackend() as MathBackendWebGL);
-      const actual = await stages.attend(inputs, plan, {geometry, scale: 0.3, causal: true, remainder: true});
-      expect(relativeL1(actual, expected)).to.be.below(1e-5);
     });
 
     it('reads the blocks that a plan keeps and no others, and draws ten times', async () => {

@@ -24,7 +24,7 @@ import {randomInputs, tensors} from '../reference';
 
 if (testBackends().includes('webgl')) {
   describe('inputs in the forms in which tfjs keeps tensors [webgl]', () => {
-    const options = {blockSize: 16, segmentSize: 32, threshold: 0.6, auto: false};
+    const options = {blockSize: 16, segmentSize: 32, threshold: 0.75, auto: false};
     const textureOf = (x: Tensor) => (activeBackend() as MathBackendWebGL).texData.get(x.dataId);
 
     /** A layer of a transformer: projections, heads apart, attention, heads together, projection. */

@@ -94,13 +94,20 @@ describeOnCPU('PBSAttention, the layer, in models', () => {
     const loaded = await loadLayersModel(io.fromMemory({...saved, modelTopology: topology}));
     expect(loaded.getLayer('attention')).to.be.instanceOf(PBSAttention);
     expect(loaded.getLayer('attention').getConfig()).to.deep.equal(config);
-    expect(config).to.include({...options, numHeads: 4, numKeyValueHeads: 2, exactLastBlock: true});
+    expect(config).to.include({...options, numHeads: 4, numKeyValueHeads: 2, keyBlockSize: 8, estimate: 'sampled'});
     expect(await (loaded.predict(x) as Tensor).data()).to.deep.equal(before);
   });
 
   it('leaves the scale to the head dim unless it is given', () => {
     expect(new PBSAttention().getConfig()).not.to.have.property('scale');
-    expect(new PBSAttention().getConfig()).to.include({threshold: 0.9, blockSize: 128, segmentSize: 256});
+    expect(new PBSAttention().getConfig()).to.include({
+      threshold: 0.9,
+      blockSize: 128,
+      keyBlockSize: 64,
+      segmentSize: 256,
+      estimate: 'sampled',
+      permute: true,
+    });
   });
 
   it('keeps unknown lengths unknown, and leaks nothing', () => {

@@ -41,7 +41,7 @@ describeBackends('a run with both ways of attending', (backend) => {
 
   const prompt = (depth: number) => promptOf(buildNeedle(session.tokenizer, book, {length: 128, depth, seed: 4}));
   const settings: RunSettings = {
-    options: {blockSize: 16, segmentSize: 32, threshold: 0.9},
+    options: {blockSize: 16, keyBlockSize: 8, segmentSize: 32, threshold: 0.9},
     maxTokens: 8,
     sampling: GREEDY,
   };
@@ -68,13 +68,13 @@ describeBackends('a run with both ways of attending', (backend) => {
     expect(result.kept.density).to.be.closeTo(mean, 1e-6);
 
     const picture = blocks.picture(2, 1);
-    expect(picture).to.include({blocks: 8, blockSize: 16, segmentSize: 32});
+    expect(picture).to.include({queryBlocks: 8, keyBlocks: 16, blockSize: 16, keyBlockSize: 8, segmentSize: 32});
     expect(picture.permuted.density).to.equal(result.kept.heads[2][1]);
-    expect(picture.unpermuted.kept).to.have.lengthOf(64);
+    expect(picture.unpermuted.kept).to.have.lengthOf(8 * 16);
     expect(picture.question.at(-1), 'the question ends the prompt').to.equal(7);
-    const segments = (found: number[]) => [...new Set(found.map((block) => Math.floor(block / 2)))];
+    const segments = (found: number[]) => [...new Set(found.map((block) => Math.floor(block / 4)))];
     const {needle} = picture.unpermuted;
-    expect(needle).to.include(Math.floor(asked.fact!.start / 16));
+    expect(needle).to.include(Math.floor(asked.fact!.start / 8));
     expect(segments(picture.permuted.needle), 'keys stay in their segment').to.deep.equal(segments(needle));
     expect(tf.memory().numTensors, 'tensors left behind').to.equal(tensors);
   });

@@ -8,34 +8,28 @@ import {WriteRowProgram} from '../../demo/llama/kernels/webgpu/write_row';
 import {blockGeometry} from '../../src/kernels/block_geometry';
 import {AttendProgram} from '../../src/kernels/webgpu/attend';
 import {AttendMatrixProgram} from '../../src/kernels/webgpu/attend_matrix';
-import {AttendRemainderProgram} from '../../src/kernels/webgpu/attend_remainder';
 import {CombineStatesProgram} from '../../src/kernels/webgpu/attend_split';
 import {BlockListsProgram} from '../../src/kernels/webgpu/block_lists';
-import {BlockLogSumsProgram} from '../../src/kernels/webgpu/block_log_sums';
 import {BlockMaskProgram} from '../../src/kernels/webgpu/block_mask';
 import {KeyScoresProgram, ProxyLogSumsProgram, ProxyStatisticsProgram} from '../../src/kernels/webgpu/permute';
-import {SortKeysProgram} from '../../src/kernels/webgpu/sort_keys';
+import {KeysInPlaceProgram, SortKeysProgram} from '../../src/kernels/webgpu/sort_keys';
+import {SortedKeysProgram} from '../../src/kernels/webgpu/sorted_keys';
 import {GradientKeyProgram} from '../../src/kernels/webgpu/gradient_key';
 import {GradientQueryProgram} from '../../src/kernels/webgpu/gradient_query';
-import {
-  AddSkippedProgram,
-  RemainderKeyProgram,
-  RemainderQueryProgram,
-  SpreadOverKeysProgram,
-} from '../../src/kernels/webgpu/gradient_remainder';
 import {GradientStatisticsProgram} from '../../src/kernels/webgpu/gradient_statistics';
 import type {GradientTile} from '../../src/kernels/webgpu/gradient_tile';
 import {extendedCode} from '../../src/kernels/webgpu/extended_program';
 import {FloatsProgram} from '../../src/kernels/webgpu/float_inputs';
 import {KeptMassProgram} from '../../src/kernels/webgpu/kept_mass';
 import type {AttentionProgram, ProgramSpec} from '../../src/kernels/webgpu/program';
-import {ProbedScoresProgram} from '../../src/kernels/webgpu/probed_scores';
-import {ProbeRowsProgram, QueryDistancesProgram} from '../../src/kernels/webgpu/probe_rows';
 import {QueryListsProgram} from '../../src/kernels/webgpu/query_lists';
-import {BlockScoresProgram, PoolBlocksProgram, ProxyMassProgram} from '../../src/kernels/webgpu/score_blocks';
+import {BlockScoresProgram, PoolBlocksProgram} from '../../src/kernels/webgpu/score_blocks';
+import {SampledMassProgram} from '../../src/kernels/webgpu/sampled_mass';
+import {SampledMassMatrixProgram} from '../../src/kernels/webgpu/sampled_mass_matrix';
+import {SampledScoresProgram} from '../../src/kernels/webgpu/sampled_scores';
+import {SegmentKeyScoresProgram} from '../../src/kernels/webgpu/segment_key_scores';
 import {SelectBlocksProgram} from '../../src/kernels/webgpu/select_blocks';
 import {SumHeadsProgram} from '../../src/kernels/webgpu/sum_heads';
-import {SummarizeBlocksProgram} from '../../src/kernels/webgpu/summarize_blocks';
 import type {Tile} from '../../src/kernels/webgpu/tile';
 import {expectShader} from './shader_snapshot';
 
@@ -47,43 +41,40 @@ describe('shader texts', () => {
   const info = (...shape: number[]): TensorInfo => ({shape, dtype: 'float32', dataId: {}});
   const query = info(1, 4, 1000, 64);
   const key = info(1, 2, 1000, 64);
-  const geometry = blockGeometry(query, key, {blockSize: 128, segmentSize: 256});
-  const scores = info(1, 4, 8, 8);
+  const geometry = blockGeometry(query, key, {blockSize: 128, keyBlockSize: 64, segmentSize: 256});
+  const scores = info(1, 4, 8, 16);
   const order: TensorInfo = {...info(1, 4, 1000), dtype: 'int32'};
-  const lists: TensorInfo = {...info(1, 4, 8, 9), dtype: 'int32'};
-  const mass = info(1, 4, 8);
+  const lists: TensorInfo = {...info(1, 4, 8, 17), dtype: 'int32'};
   const tile: Tile = {threadsX: 16, threadsY: 8, rows: 4, columns: 2};
   const odd = info(1, 4, 1000, 10);
-  const oddGeometry = blockGeometry(odd, odd, {blockSize: 128, segmentSize: 256});
+  const oddGeometry = blockGeometry(odd, odd, {blockSize: 128, keyBlockSize: 64, segmentSize: 256});
   const attendTile: Tile = {threadsX: 8, threadsY: 16, rows: 2, columns: 4};
   const halfTile: Tile = {threadsX: 8, threadsY: 16, rows: 4, columns: 4};
   const gradientTile: GradientTile = {...attendTile, chunk: 16};
   const chunkedTile: GradientTile = {...attendTile, threadsY: 8, columns: 2, chunk: 8};
   const plan = {keyIndices: order, blockLists: lists};
-  const queryPlan = {keyIndices: order, queryLists: lists};
+  const queryPlan = {keyIndices: order, queryLists: {...info(1, 4, 16, 9), dtype: 'int32' as const}};
   const statistics = info(1, 4, 1000, 4);
   const toRead = [query, key, query, query] as const;
   const oddToRead = [odd, odd, odd, odd] as const;
   const toSum = [query, key, key, query, statistics] as const;
   const oddToSum = [odd, odd, odd, odd, statistics] as const;
-  const probes: TensorInfo = {...info(1, 4, 8, 8), dtype: 'int32'};
-  const seen = info(1, 4, 1000, 68);
-  const skipped = {summaries: info(2, 4, 8, 64), valueMeans: info(1, 4, 8, 64)};
-  const remainderRows = {query, dy: query, statistics};
+  const rule = (estimate: 'sampled' | 'pooled') => ({threshold: 0.9, estimate});
   const proxy = {geometry, tile, scale: 0.125, causal: true};
   // Every form that an option brings: a chunk of queries, values of another dim, key lengths, a mask.
   const chunk = info(2, 4, 100, 64);
   const keys = info(2, 2, 1000, 64);
   const wide = info(2, 2, 1000, 80);
-  const chunkGeometry = blockGeometry(chunk, keys, {blockSize: 128, segmentSize: 256}, wide);
+  const chunkGeometry = blockGeometry(chunk, keys, {blockSize: 128, keyBlockSize: 64, segmentSize: 256}, wide);
   const keyLengths: TensorInfo = {...info(2), dtype: 'int32'};
   const mask = info(2, 4, 100, 1000);
   const keyMask: TensorInfo = {...info(2, 1, 1, 1000), dtype: 'bool'};
   const wideArgs = [chunk, keys, wide, chunkGeometry] as const;
   const chunkArgs = [chunk, keys, keys, {...chunkGeometry, valueDim: 64}] as const;
-  const chunkPlan = {keyIndices: info(2, 4, 1000), blockLists: info(2, 4, 1, 9)};
+  const chunkPlan = {keyIndices: info(2, 4, 1000), blockLists: info(2, 4, 1, 17)};
   chunkPlan.keyIndices.dtype = chunkPlan.blockLists.dtype = 'int32';
   const paddedProxy = {...proxy, geometry: chunkGeometry, keyLengths};
+  const fewKeys: Tile = {threadsX: 4, threadsY: 8, rows: 2, columns: 2};
   const fewRows: Tile = {threadsX: 16, threadsY: 4, rows: 2, columns: 2};
   const float32 = 'float32' as const;
   const rotary = (headDim: number) => ({
@@ -104,42 +95,24 @@ describe('shader texts', () => {
     proxy_statistics: new ProxyStatisticsProgram(query, key, proxy),
     proxy_log_sums: new ProxyLogSumsProgram(info(4, 2, 128, 2)),
     key_scores: new KeyScoresProgram(query, key, info(4, 128), proxy),
-    sort_keys: new SortKeysProgram(info(1, 4, 768), geometry, true),
+    segment_key_scores: new SegmentKeyScoresProgram(query, key, geometry, tile, 0.125, true),
+    segment_key_scores_not_causal: new SegmentKeyScoresProgram(query, key, geometry, attendTile, 0.125, false),
+    sort_keys: new SortKeysProgram(info(1, 4, 768), geometry),
+    keys_in_place: new KeysInPlaceProgram(geometry),
+    sorted_keys: new SortedKeysProgram(key, order, geometry),
     pool_blocks: new PoolBlocksProgram(query, key, order, geometry),
-    proxy_mass: new ProxyMassProgram(info(1, 4, 768), order, geometry),
-    block_scores: new BlockScoresProgram(query, geometry, 0.125, true, mass),
-    block_scores_pooled: new BlockScoresProgram(query, geometry, 0.125, false),
-    select_blocks: new SelectBlocksProgram(scores, order, geometry, 0.9, true, false),
-    select_blocks_own_counts: new SelectBlocksProgram(scores, order, geometry, 0.9, true, true),
-    select_blocks_not_causal: new SelectBlocksProgram(scores, order, geometry, 0.9, false, false),
-    summarize_blocks: new SummarizeBlocksProgram(key, order, geometry, true),
-    query_distances: new QueryDistancesProgram(query, geometry),
-    probe_rows: new ProbeRowsProgram(mass, geometry, 8),
-    block_log_sums: new BlockLogSumsProgram(query, key, order, geometry, tile, 0.125, true, probes),
-    block_log_sums_own_segment: new BlockLogSumsProgram(query, key, order, geometry, tile, 0.125, true),
-    probed_scores: new ProbedScoresProgram(
-      {query, summaries: query, probeLogSums: info(4, 64, 8), ownLogSums: info(4, 128, 2), proxyMass: mass},
-      geometry,
-      0.125,
-      true,
-    ),
-    probed_scores_not_causal: new ProbedScoresProgram(
-      {query, summaries: query, probeLogSums: info(4, 64, 8)},
-      geometry,
-      0.125,
-      false,
-    ),
-    attend_remainder: new AttendRemainderProgram(
-      {query, summaries: query, valueMeans: info(1, 4, 8, 64), blockLists: lists},
-      geometry,
-      0.125,
-      true,
-    ),
-    attend_sparse_seen: new AttendProgram(query, key, key, geometry, attendTile, float32, 0.125, true, plan, {seen}),
-    attend_matrix_sparse_seen: new AttendMatrixProgram(query, key, key, geometry, 0.125, true, plan, {seen}),
+    block_scores: new BlockScoresProgram(query, geometry, 0.125, true),
+    block_scores_not_causal: new BlockScoresProgram(query, geometry, 0.125, false),
+    sampled_mass: new SampledMassProgram(query, key, order, geometry, attendTile, 0.125, true),
+    sampled_mass_not_causal_odd: new SampledMassProgram(odd, odd, order, oddGeometry, fewKeys, 0.125, false),
+    sampled_mass_matrix: new SampledMassMatrixProgram(query, info(4, 1024, 32), order, geometry, 0.125, true),
+    sampled_scores: new SampledScoresProgram(info(32, 4, 2, 16), geometry, 0.1),
+    select_blocks: new SelectBlocksProgram(scores, order, geometry, true, rule('sampled')),
+    select_blocks_not_causal: new SelectBlocksProgram(scores, order, geometry, false, rule('sampled')),
+    select_blocks_pooled: new SelectBlocksProgram(scores, order, geometry, true, rule('pooled')),
     floats: new FloatsProgram(order),
-    kept_mass: new KeptMassProgram(scores, lists, false),
-    kept_mass_own_counts: new KeptMassProgram(scores, lists, true),
+    kept_mass: new KeptMassProgram(scores, lists, 'sampled'),
+    kept_mass_pooled: new KeptMassProgram(scores, lists, 'pooled'),
     block_mask: new BlockMaskProgram(lists),
     attend_sparse: new AttendProgram(query, key, key, geometry, attendTile, 'float32', 0.125, true, plan),
     attend_exact: new AttendProgram(query, key, key, geometry, attendTile, 'float32', 0.125, true),
@@ -173,76 +146,48 @@ describe('shader texts', () => {
     gradient_key_sparse: new GradientKeyProgram(...toSum, geometry, gradientTile, 0.125, true, queryPlan),
     gradient_key_exact: new GradientKeyProgram(...toSum, geometry, gradientTile, 0.125, true),
     gradient_key_exact_odd: new GradientKeyProgram(...oddToSum, oddGeometry, chunkedTile, 0.125, false),
-    add_skipped: new AddSkippedProgram(statistics, seen, geometry),
-    remainder_query: new RemainderQueryProgram(
-      {...remainderRows, keptGradient: query},
-      {...skipped, blockLists: lists},
-      geometry,
-      0.125,
-      true,
-    ),
-    remainder_key: new RemainderKeyProgram(remainderRows, {...skipped, kept: info(1, 4, 8, 8)}, geometry, 0.125, true),
-    spread_over_keys: new SpreadOverKeysProgram(
-      info(4 * 1000 * 128),
-      info(4, 8, 192),
-      key,
-      {...skipped, keyIndices: order},
-      geometry,
-      keyLengths,
-    ),
-    query_lists: new QueryListsProgram(info(1, 4, 8, 8)),
+    query_lists: new QueryListsProgram(info(1, 4, 8, 16)),
     sum_heads: new SumHeadsProgram(info(4 * 1000 * 128), 0, 4, key.shape),
     proxy_statistics_padded: new ProxyStatisticsProgram(chunk, keys, paddedProxy),
     key_scores_padded: new KeyScoresProgram(chunk, keys, info(8, 100), paddedProxy),
     pool_blocks_padded: new PoolBlocksProgram(chunk, keys, chunkPlan.keyIndices, chunkGeometry, keyLengths),
-    block_scores_chunk_padded: new BlockScoresProgram(
-      info(72, 64),
-      chunkGeometry,
-      0.125,
-      true,
-      info(2, 4, 8),
-      keyLengths,
-    ),
-    select_blocks_chunk: new SelectBlocksProgram(
-      info(2, 4, 1, 8),
-      chunkPlan.keyIndices,
-      chunkGeometry,
-      0.9,
-      true,
-      false,
-    ),
-    block_lists: new BlockListsProgram({...info(1, 4, 8, 8), dtype: 'bool'}),
-    summarize_blocks_padded: new SummarizeBlocksProgram(wide, chunkPlan.keyIndices, chunkGeometry, false, keyLengths),
-    block_log_sums_chunk_padded: new BlockLogSumsProgram(
+    segment_key_scores_chunk_padded: new SegmentKeyScoresProgram(
       chunk,
       keys,
-      chunkPlan.keyIndices,
       chunkGeometry,
       tile,
       0.125,
       true,
-      probes,
       keyLengths,
     ),
-    probed_scores_chunk_padded: new ProbedScoresProgram(
-      {
-        query: chunk,
-        summaries: keys,
-        probeLogSums: info(8, 8, 8),
-        ownLogSums: info(8, 16, 2),
-        proxyMass: info(2, 4, 8),
-        keyLengths,
-      },
+    block_scores_chunk_padded: new BlockScoresProgram(info(136, 64), chunkGeometry, 0.125, true, keyLengths),
+    sampled_mass_chunk_padded_long_blocks: new SampledMassProgram(
+      chunk,
+      keys,
+      chunkPlan.keyIndices,
+      {...chunkGeometry, keyBlockSize: 256, keyBlocks: 4},
+      tile,
+      0.125,
+      true,
+      keyLengths,
+    ),
+    sampled_mass_matrix_chunk_padded: new SampledMassMatrixProgram(
+      chunk,
+      info(8, 1024, 32),
+      chunkPlan.keyIndices,
       chunkGeometry,
       0.125,
       true,
+      keyLengths,
     ),
-    attend_remainder_chunk_padded: new AttendRemainderProgram(
-      {query: chunk, summaries: keys, valueMeans: wide, blockLists: chunkPlan.blockLists, keyLengths},
+    select_blocks_chunk: new SelectBlocksProgram(
+      info(2, 4, 1, 16),
+      chunkPlan.keyIndices,
       chunkGeometry,
-      0.125,
       true,
+      rule('sampled'),
     ),
+    block_lists: new BlockListsProgram({...info(1, 4, 8, 16), dtype: 'bool'}),
     attend_chunk_padded_sparse: new AttendProgram(...chunkArgs, attendTile, float32, 0.125, true, chunkPlan, {
       keyLengths,
     }),

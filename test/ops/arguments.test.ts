@@ -95,12 +95,21 @@ describe('arguments', () => {
     [{scale: NaN}, /scale: got NaN;/],
     [{blockSize: 0}, /blockSize: got 0; takes a positive 32-bit integer/],
     [{blockSize: 2.5}, /blockSize: got 2.5;/],
-    [{blockSize: 64, segmentSize: 100}, /segmentSize: got 100 with blockSize 64; takes a multiple of blockSize/],
+    [{keyBlockSize: 0}, /keyBlockSize: got 0; takes a positive 32-bit integer/],
+    [{keyBlockSize: '64'}, /keyBlockSize: got '64';/],
+    [
+      {keyBlockSize: 64, segmentSize: 100},
+      /segmentSize: got 100 with keyBlockSize 64; takes a multiple of keyBlockSize/,
+    ],
+    [{blockSize: 48, segmentSize: 100}, /segmentSize: got 100 with keyBlockSize 48;/],
+    [{blockSize: 256, segmentSize: 32}, /segmentSize: got 32 with keyBlockSize 64;/],
     [{precision: 'half'}, /precision: got 'half'; takes 'float32' or 'float16'/],
     [{causal: 1}, /causal: got 1; takes true or false/],
     [{permute: 'no'}, /permute: got 'no'; takes true or false/],
     [{auto: 'never'}, /auto: got 'never'; takes true or false/],
-    [{exactLastBlock: null}, /exactLastBlock: got null; takes true or false/],
+    [{causalSafe: null}, /causalSafe: got null; takes true or false/],
+    [{estimate: 'probed'}, /estimate: got 'probed'; takes 'sampled' or 'pooled'/],
+    [{estimate: true}, /estimate: got true;/],
     [{treshold: 0.5}, /options: got 'treshold'; takes .*threshold/],
   ];
   for (const [options, message] of wrongOptions) {
@@ -150,12 +159,17 @@ describe('arguments', () => {
     [
       'pbs',
       () => ({plan: {...pbsAttentionPlan(q(), kv(), {blockSize: 2}), sizes: undefined}}),
-      /plan: got bool \[2,4,3,3\]; takes .*blocks of 128/,
+      /plan: got bool \[2,4,3,3\]; takes .*blocks of 128 queries and 64 keys/,
     ],
     [
       'pbs',
       () => ({plan: pbsAttentionPlan(q(), kv(), {blockSize: 2}), blockSize: 128}),
       /blockSize: got 128 with a plan of 2; takes 2, also where it is not given/,
+    ],
+    [
+      'pbs',
+      () => ({plan: pbsAttentionPlan(q(), kv(), {blockSize: 2}), keyBlockSize: 1}),
+      /keyBlockSize: got 1 with a plan of 2; takes 2, also where it is not given/,
     ],
     [
       'pbs',
@@ -200,7 +214,7 @@ describe('arguments', () => {
     const byHand = {...plan, sizes: undefined};
     expect(extend(kv(), {segmentSize: 8})).to.throw(/segmentSize: got 8 with a plan of 4;/);
     expect(extend(kv(), {}, byHand)).to.throw(
-      /plan: got bool \[2,4,3,3\]; takes blockMask as bool \[2,4,3,1\].*blocks of 128/,
+      /plan: got bool \[2,4,3,3\]; takes blockMask as bool \[2,4,3,1\].*blocks of 128 queries and 64 keys/,
     );
     expect(extend(kv(), sizes, null)).to.throw(/plan: got null; takes what pbsAttentionPlan/);
     expect(extend(tensor(2, 2, 7, 8), {...sizes, queryOffset: 7})).to.throw(
@@ -227,8 +241,25 @@ describe('arguments', () => {
       .to.be.an('error')
       .with.property('message')
       .match(/queryOffset: got 0 with a plan of rows from 2/);
-    const all = pbsAttentionPlan(query, key, {blockSize: 2, segmentSize: 4, causal: false, queryOffset: 9});
+    const all = pbsAttentionPlan(query, key, {
+      blockSize: 2,
+      segmentSize: 4,
+      threshold: 1,
+      causal: false,
+      queryOffset: 9,
+    });
     expect(await pbsAttentionDensity(all, {queryOffset: 9}), 'without a causal mask it says nothing').to.equal(1);
+  });
+
+  it('has blocks of keys no longer than those of queries by default, of up to 64', () => {
+    for (const [given, keyBlockSize] of [
+      [{}, 64],
+      [{blockSize: 256}, 64],
+      [{blockSize: 16}, 16],
+      [{blockSize: 16, keyBlockSize: 128}, 128],
+    ] as const) {
+      expect(pbsAttentionPlan(q(), kv(), given).sizes).to.include({blockSize: 128, ...given, keyBlockSize});
+    }
   });
 
   it('takes an undefined option for the default', async () => {

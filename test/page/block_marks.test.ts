@@ -9,9 +9,7 @@ const mask = {
   needle: [1],
 };
 const picture: BlockPicture = {
-  blockSize: 128,
-  segmentSize: 256,
-  blocks: 4,
+  ...{blockSize: 128, keyBlockSize: 128, segmentSize: 256, queryBlocks: 4, keyBlocks: 4},
   unpermuted: mask,
   permuted: mask,
   question: [2, 3],
@@ -26,6 +24,20 @@ describe('markBlocks', () => {
       ...[skipped, needleKept, kept, kept],
       ...[kept, needleSkipped, kept, kept],
     ]);
+  });
+
+  it('takes blocks of keys that are smaller than those of queries, and larger ones', () => {
+    const {unseen, skipped, kept, needleSkipped} = Mark;
+    const shown = {unpermuted: mask, permuted: mask, question: []};
+    const small = {...shown, blockSize: 128, keyBlockSize: 64, segmentSize: 128, queryBlocks: 2, keyBlocks: 4};
+    const ofSmall = {kept: new Uint8Array([1, 1, 0, 0, 1, 0, 1, 1]), density: 0.8, needle: [1]};
+    expect([...markBlocks(small, ofSmall)]).to.deep.equal([
+      ...[kept, Mark.needleKept, unseen, unseen],
+      ...[kept, needleSkipped, kept, kept],
+    ]);
+    const large = {...shown, blockSize: 64, keyBlockSize: 128, segmentSize: 128, queryBlocks: 4, keyBlocks: 2};
+    const ofLarge = {kept: new Uint8Array([1, 0, 1, 0, 0, 1, 1, 1]), density: 0.8, needle: []};
+    expect([...markBlocks(large, ofLarge)]).to.deep.equal([kept, unseen, kept, unseen, skipped, kept, kept, kept]);
   });
 });
 

@@ -37,21 +37,20 @@ const anySettings: fc.Arbitrary<Settings> = fc
     pages: fc.integer({min: 0, max: MAX_SEED}),
     facts: fc.uniqueArray(placedFact, {minLength: 1, maxLength: MAX_FACTS, comparator: haveSameSubject}),
     threshold: hundredths(0, 1),
+    estimate: fc.constantFrom('sampled' as const, 'pooled' as const),
     permute: fc.boolean(),
-    exactLastBlock: fc.boolean(),
-    probeRows: fc.integer({min: 0, max: 64}),
-    remainder: fc.boolean(),
     precision: fc.constantFrom('float32' as const, 'float16' as const),
     temperature: hundredths(0, 2),
     topP: hundredths(0.01, 1),
     seed: fc.integer({min: 0, max: MAX_SEED}),
     blockSize: fc.constantFrom(...BLOCK_SIZES),
+    keyBlockSize: fc.constantFrom(...BLOCK_SIZES),
   })
   .chain((settings) =>
     fc.record({
       ...Object.fromEntries(Object.entries(settings).map(([key, value]) => [key, fc.constant(value)])),
       asked: fc.nat({max: settings.facts.length - 1}),
-      segmentSize: fc.constantFrom(...segmentSizesFor(settings.blockSize)),
+      segmentSize: fc.constantFrom(...segmentSizesFor(settings.keyBlockSize)),
     } as {[K in keyof Settings]-?: fc.Arbitrary<Settings[K]>}),
   )
   .chain((settings) =>
@@ -75,8 +74,8 @@ describe('settings in the address', () => {
 
   it('are those that differ from the defaults, under short names', () => {
     expect(writeSettings(defaultSettings()).toString()).to.equal('');
-    const settings = {...defaultSettings(), threshold: 0.8, permute: false, length: 2048};
-    expect(writeSettings(settings).toString()).to.equal('length=2048&tau=0.8&permute=no');
+    const settings = {...defaultSettings(), threshold: 0.8, keyBlockSize: 128, permute: false, length: 2048};
+    expect(writeSettings(settings).toString()).to.equal('length=2048&tau=0.8&key-block=128&permute=no');
   });
 
   it('carry facts as words', () => {
@@ -102,7 +101,9 @@ describe('settings in the address', () => {
     ['tau=', 'tau'],
     ['block=100', 'block'],
     ['segment=96', 'segment'],
-    ['block=128&segment=64', 'segment'],
+    ['estimate=pool', 'estimate'],
+    ['key-block=100', 'key-block'],
+    ['key-block=128&segment=64', 'segment'],
     ['permute=maybe', 'permute'],
     ['precision=float8', 'precision'],
     ['tokens=0', 'tokens'],
@@ -116,8 +117,8 @@ describe('settings in the address', () => {
   ]) {
     it(`${query} is named and leaves the default`, () => {
       const {settings, ignored} = readSettings(new URLSearchParams(query));
-      const {blockSize, ...others} = settings;
-      expect({blockSize, ...others}).to.deep.equal(defaultSettings());
+      const {keyBlockSize} = new URLSearchParams(query).has('segment') ? settings : defaultSettings();
+      expect(settings).to.deep.equal({...defaultSettings(), keyBlockSize});
       expect(ignored).to.have.lengthOf(1);
       expect(ignored[0]).to.match(new RegExp(`^${name} is ".*"; accepted: `));
     });
@@ -156,7 +157,10 @@ describe('runRequest', () => {
   it('carries the settings', () => {
     const request = runRequest(settings, 1024, machine);
     expect(request.prompt).to.deep.equal({task: 'find', length: 1024, seed: 3, facts: settings.facts, asked: 0});
-    expect(request.options).to.include({threshold: 0.7, precision: 'float16', blockSize: 128, permute: true});
+    expect(request.options).to.deep.equal({
+      ...{threshold: 0.7, estimate: 'sampled', blockSize: 128, keyBlockSize: 64, segmentSize: 256},
+      ...{permute: true, precision: 'float16'},
+    });
     expect(request.maxTokens).to.equal(8);
     expect(runRequest({...settings, task: 'continue'}, 1024, machine).maxTokens).to.equal(64);
   });

@@ -1,3 +1,4 @@
+import type {PBSAttentionAttrs} from '../../src/kernels/attention_kernels';
 import type {BlockGeometry} from '../../src/kernels/block_geometry';
 import type {HiddenKeys} from '../../src/kernels/cpu/visible_scores';
 import type {Inputs} from '../reference';
@@ -22,33 +23,27 @@ export interface Order {
  * given, so that a stage is tested on what the CPU stages before it gave, and frees what it made.
  */
 export interface StageRunner {
-  permute(inputs: Inputs, options: StageOptions): Promise<Order>;
+  permute(inputs: Inputs, options: StageOptions & Pick<PBSAttentionAttrs, 'estimate'>): Promise<Order>;
   /** Stage 1 from given key scores on. */
   sortKeys(keyScores: Float32Array, geometry: BlockGeometry): Promise<Int32Array>;
-  scoreBlocks(
+  /** Stage 2 by the pooled estimate. */
+  scoreBlocks(inputs: Inputs, keyIndices: Int32Array, options: StageOptions): Promise<ArrayLike<number>>;
+  /** Stage 2 by the sampled estimate: what blocks are selected by, and the mean mass of each. */
+  sampledScores(
     inputs: Inputs,
-    order: Order,
-    options: StageOptions & {exactLastBlock: boolean},
-  ): Promise<ArrayLike<number>>;
-  /** Part of stage 2, where `probeRows` is not 0. */
-  chooseProbeRows(inputs: Inputs, geometry: BlockGeometry, probeRows: number): Promise<ArrayLike<number>>;
-  /** Stage 2, where `probeRows` is not 0. */
-  probedScores(
-    inputs: Inputs,
-    order: Order,
-    options: StageOptions & {exactLastBlock: boolean; probeRows: number},
-  ): Promise<ArrayLike<number>>;
+    keyIndices: Int32Array,
+    options: StageOptions,
+  ): Promise<Record<'scores' | 'means', ArrayLike<number>>>;
   /** Block lists, and their dense mask; and the lists made of that again, where the backend attends by a plan. */
   selectBlocks(
     scores: Float32Array,
     keyIndices: Int32Array,
-    options: StageOptions & {threshold: number; ownCounts?: boolean},
+    options: StageOptions & Pick<PBSAttentionAttrs, 'threshold' | 'estimate'>,
   ): Promise<{blockLists: ArrayLike<number>; blockMask: ArrayLike<number>; listsOfMask?: ArrayLike<number>}>;
-  /** With `remainder`, which needs a plan, after what `attendRemainder` gives. */
   attend(
     inputs: Inputs,
     plan: {keyIndices: Int32Array; blockLists: Int32Array} | undefined,
-    options: StageOptions & {remainder?: boolean},
+    options: StageOptions,
   ): Promise<ArrayLike<number>>;
 }
 

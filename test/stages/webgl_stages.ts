@@ -3,7 +3,6 @@ import type {MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
 import type {BlockGeometry} from '../../src/kernels/block_geometry';
 import type {HiddenKeys} from '../../src/kernels/cpu/visible_scores';
 import {attend} from '../../src/kernels/webgl/attend';
-import {summarizeSkipped} from '../../src/kernels/webgl/attend_remainder';
 import {valueColumns} from '../../src/kernels/webgl/attend_passes';
 import {loadMask} from '../../src/kernels/webgl/attention_mask';
 import {blockMask} from '../../src/kernels/webgl/block_mask';
@@ -11,12 +10,10 @@ import type {AttentionContext} from '../../src/kernels/webgl/context';
 import {attentionContext} from '../../src/kernels/webgl/context';
 import {keyScoreSplit, permute} from '../../src/kernels/webgl/permute';
 import {indexColumns, keyIndexSplit, RankKeysProgram, SortKeysProgram} from '../../src/kernels/webgl/sort_keys';
-import {chooseProbeRows} from '../../src/kernels/webgl/probe_rows';
-import {probedScores} from '../../src/kernels/webgl/probed_scores';
 import type {RowTexture} from '../../src/kernels/webgl/row_texture';
+import {sampledMass, SampledScoresProgram} from '../../src/kernels/webgl/sampled_mass';
 import {scoreBlocks} from '../../src/kernels/webgl/score_blocks';
 import {selectBlocks} from '../../src/kernels/webgl/select_blocks';
-import {SummarizeBlocksProgram} from '../../src/kernels/webgl/summarize_blocks';
 import type {RowSplit} from '../../src/kernels/webgl/tensor_rows';
 import {loadRows, storeRows} from '../../src/kernels/webgl/tensor_rows';
 import type {Inputs} from '../reference';
@@ -58,7 +55,7 @@ export function webglStages(
       keyIndices,
       stageShapes(geometry).keyIndices,
       keyIndexSplit(geometry, drawBuffers),
-      indexColumns(geometry.blockSize, drawBuffers),
+      indexColumns(geometry.keyBlockSize, drawBuffers),
       -1,
     );
   const readIndices = async (rows: RowTexture, geometry: BlockGeometry) =>
@@ -87,7 +84,7 @@ export function webglStages(
     }
   };
   return {
-    permute: ({query, key, queryShape, keyShape}: Inputs, {geometry, scale, causal, keyLengths}) =>
+    permute: ({query, key, queryShape, keyShape}: Inputs, {geometry, scale, causal, keyLengths, estimate}) =>
       freeing(async () => {
         const order = permute(
           context,
@@ -95,12 +92,12 @@ export function webglStages(
           uploadHeads(key, keyShape),
           geometry,
           scale,
-          true,
           causal,
+          {permute: true, estimate},
           uploadKeyLengths(keyLengths),
         );
         return {
-          keyScores: await read(order.keyScores, keyScoreSplit(geometry), stageShapes(geometry).keyScores),
+          keyScores: await read(order.keyScores!, keyScoreSplit(geometry), stageShapes(geometry).keyScores),
           keyIndices: await readIndices(order.keyIndices, geometry),
         };
       }),
@@ -109,60 +106,37 @@ export function webglStages(
         const ranks = own(new RankKeysProgram(uploadKeyScores(keyScores, geometry)).run(context));
         return readIndices(new SortKeysProgram(geometry, drawBuffers, ranks).run(context), geometry);
       }),
-    scoreBlocks: ({query, key, queryShape, keyShape}, order, {geometry, scale, causal, exactLastBlock, keyLengths}) =>
+    scoreBlocks: ({query, key, queryShape, keyShape}, keyIndices, {geometry, scale, causal, keyLengths}) =>
       freeing(async () => {
-        const gpuOrder = {
-          keyScores: uploadKeyScores(order.keyScores, geometry),
-          keyIndices: uploadIndices(order.keyIndices, geometry),
-        };
         const scores = scoreBlocks(
           context,
           uploadHeads(query, queryShape),
           uploadHeads(key, keyShape),
-          gpuOrder,
+          uploadIndices(keyIndices, geometry),
           geometry,
           scale,
           causal,
-          exactLastBlock,
           uploadKeyLengths(keyLengths),
         );
         return read(scores, rowSplit(geometry.keyBlocks), stageShapes(geometry).scores);
       }),
-    chooseProbeRows: ({query, queryShape}, geometry, probeRows) =>
+    sampledScores: ({query, key, queryShape, keyShape}, keyIndices, {geometry, scale, causal, keyLengths}) =>
       freeing(async () => {
-        const {batch, heads, blockSize, queryBlocks} = geometry;
-        const rows = chooseProbeRows(context, uploadHeads(query, queryShape), geometry, probeRows);
-        const inBlock = await read(rows, rowSplit(probeRows), [batch, heads, queryBlocks, probeRows], 'int32');
-        return inBlock.map((row, i) => row + (Math.floor(i / probeRows) % queryBlocks) * blockSize);
-      }),
-    probedScores: (
-      {query, key, queryShape, keyShape},
-      order,
-      {geometry, scale, causal, exactLastBlock, probeRows, keyLengths},
-    ) =>
-      freeing(async () => {
-        const gpuOrder = {
-          keyScores: uploadKeyScores(order.keyScores, geometry),
-          keyIndices: uploadIndices(order.keyIndices, geometry),
-        };
-        const keys = uploadHeads(key, keyShape);
-        const lengths = uploadKeyLengths(keyLengths);
-        const summarize = new SummarizeBlocksProgram(keys, gpuOrder.keyIndices, geometry, true, lengths);
-        const scores = probedScores(
+        const mass = sampledMass(
           context,
           uploadHeads(query, queryShape),
-          keys,
-          {...gpuOrder, summaries: own(summarize.run(context))},
+          uploadHeads(key, keyShape),
+          uploadIndices(keyIndices, geometry),
           geometry,
           scale,
           causal,
-          exactLastBlock,
-          probeRows,
-          lengths,
+          uploadKeyLengths(keyLengths),
         );
-        return read(scores, rowSplit(geometry.keyBlocks), stageShapes(geometry).scores);
+        const scores = new SampledScoresProgram(mass).run(context);
+        const [split, shape] = [rowSplit(geometry.keyBlocks), stageShapes(geometry).scores];
+        return {means: await read(mass, split, shape), scores: await read(scores, split, shape)};
       }),
-    selectBlocks: (scores, keyIndices, {geometry, threshold, causal, ownCounts}) =>
+    selectBlocks: (scores, keyIndices, {geometry, causal, threshold, estimate}) =>
       freeing(async () => {
         const {keyBlocks} = geometry;
         const shapes = stageShapes(geometry);
@@ -171,9 +145,8 @@ export function webglStages(
           upload(scores, shapes.scores, rowSplit(keyBlocks)),
           uploadIndices(keyIndices, geometry),
           geometry,
-          threshold,
           causal,
-          ownCounts,
+          {threshold, estimate},
         );
         return {
           blockMask: await read(blockMask(context, lists), rowSplit(keyBlocks), shapes.scores, 'int32'),
@@ -183,7 +156,7 @@ export function webglStages(
     attend: (
       {query, key, value, queryShape, keyShape, valueShape},
       plan,
-      {geometry, scale, causal, keyLengths, mask, remainder},
+      {geometry, scale, causal, keyLengths, mask},
     ) =>
       freeing(async () => {
         const {keyBlocks, valueDim} = geometry;
@@ -194,18 +167,10 @@ export function webglStages(
         const lengths = uploadKeyLengths(keyLengths);
         const keys = uploadHeads(key, keyShape);
         const values = uploadHeads(value, valueShape, valueColumns(valueDim, drawBuffers));
-        const output = attend(
-          context,
-          uploadHeads(query, queryShape),
-          keys,
-          values,
-          geometry,
-          scale,
-          causal,
-          gpuPlan,
-          {keyLengths: lengths, mask: uploadMask(mask, geometry)},
-          remainder ? summarizeSkipped(context, keys, values, gpuPlan!, geometry, own, lengths) : undefined,
-        );
+        const output = attend(context, uploadHeads(query, queryShape), keys, values, geometry, scale, causal, gpuPlan, {
+          keyLengths: lengths,
+          mask: uploadMask(mask, geometry),
+        });
         return readTensor(output);
       }),
   };

@@ -1,16 +1,15 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
+import {peakWeight} from '../../src/kernels/sampled_estimate';
 import {attend} from '../../src/kernels/webgpu/attend';
-import {attendRemainder} from '../../src/kernels/webgpu/attend_remainder';
 import {blockLists} from '../../src/kernels/webgpu/block_lists';
 import {blockMask} from '../../src/kernels/webgpu/block_mask';
 import {permute} from '../../src/kernels/webgpu/permute';
-import {SortKeysProgram} from '../../src/kernels/webgpu/sort_keys';
-import {chooseProbeRows} from '../../src/kernels/webgpu/probe_rows';
-import {probedScores} from '../../src/kernels/webgpu/probed_scores';
+import {sampledMass} from '../../src/kernels/webgpu/sampled_mass';
+import {SampledScoresProgram} from '../../src/kernels/webgpu/sampled_scores';
 import {scoreBlocks} from '../../src/kernels/webgpu/score_blocks';
 import {selectBlocks} from '../../src/kernels/webgpu/select_blocks';
-import {SummarizeBlocksProgram} from '../../src/kernels/webgpu/summarize_blocks';
+import {SortKeysProgram} from '../../src/kernels/webgpu/sort_keys';
 import type {Inputs} from '../reference';
 import type {StageRunner} from './stage_runner';
 import {stageShapes} from './stage_runner';
@@ -27,7 +26,6 @@ export function webgpuStages(gpu: WebGPUBackend): StageRunner {
     value: upload(value, valueShape),
   });
   const uploadLengths = (lengths?: Int32Array) => lengths && upload(lengths, [lengths.length]);
-  const uploadScores = (scores: ArrayLike<number>, shape: number[]) => upload(Float32Array.from(scores), shape);
   const freeing = async <T>(body: () => Promise<T>): Promise<T> => {
     try {
       return await body();
@@ -37,61 +35,39 @@ export function webgpuStages(gpu: WebGPUBackend): StageRunner {
     }
   };
   return {
-    permute: (inputs, {geometry, scale, causal, keyLengths}) =>
+    permute: (inputs, {geometry, scale, causal, keyLengths, estimate}) =>
       freeing(async () => {
         const {query, key} = uploadInputs(inputs);
         const lengths = uploadLengths(keyLengths);
-        const {keyScores, keyIndices} = permute('test', gpu, query, key, geometry, scale, true, causal, lengths);
-        return {keyScores: await read(keyScores), keyIndices: (await read(keyIndices)) as Int32Array};
+        const rule = {permute: true, estimate};
+        const {keyScores, keyIndices} = permute('test', gpu, query, key, geometry, scale, causal, rule, lengths);
+        return {keyScores: await read(keyScores!), keyIndices: (await read(keyIndices)) as Int32Array};
       }),
     sortKeys: (keyScores, geometry) =>
       freeing(async () => {
         const scores = upload(keyScores, stageShapes(geometry).keyScores);
-        return (await read(new SortKeysProgram(scores, geometry, true).run(gpu))) as Int32Array;
+        return (await read(new SortKeysProgram(scores, geometry).run(gpu))) as Int32Array;
       }),
-    scoreBlocks: (inputs, order, {geometry, scale, causal, exactLastBlock, keyLengths}) =>
+    scoreBlocks: (inputs, keyIndices, {geometry, scale, causal, keyLengths}) =>
       freeing(async () => {
         const {query, key} = uploadInputs(inputs);
-        const shapes = stageShapes(geometry);
-        const gpuOrder = {
-          keyScores: uploadScores(order.keyScores, shapes.keyScores),
-          keyIndices: upload(order.keyIndices, shapes.keyIndices),
-        };
-        const lengths = uploadLengths(keyLengths);
-        return read(scoreBlocks(gpu, query, key, gpuOrder, geometry, scale, causal, exactLastBlock, lengths));
+        const order = upload(keyIndices, stageShapes(geometry).keyIndices);
+        return read(scoreBlocks(gpu, query, key, order, geometry, scale, causal, uploadLengths(keyLengths)));
       }),
-    chooseProbeRows: (inputs, geometry, probeRows) =>
-      freeing(async () => read(chooseProbeRows(gpu, uploadInputs(inputs).query, geometry, probeRows))),
-    probedScores: (inputs, order, {geometry, scale, causal, exactLastBlock, probeRows, keyLengths}) =>
+    sampledScores: (inputs, keyIndices, {geometry, scale, causal, keyLengths}) =>
       freeing(async () => {
         const {query, key} = uploadInputs(inputs);
-        const shapes = stageShapes(geometry);
-        const gpuOrder = {
-          keyScores: uploadScores(order.keyScores, shapes.keyScores),
-          keyIndices: upload(order.keyIndices, shapes.keyIndices),
-        };
+        const order = upload(keyIndices, stageShapes(geometry).keyIndices);
         const lengths = uploadLengths(keyLengths);
-        const summarize = new SummarizeBlocksProgram(key, gpuOrder.keyIndices, geometry, true, lengths);
-        const scores = probedScores(
-          'test',
-          gpu,
-          query,
-          key,
-          {...gpuOrder, summaries: own(summarize.run(gpu))},
-          geometry,
-          scale,
-          causal,
-          exactLastBlock,
-          probeRows,
-          lengths,
-        );
-        return read(scores);
+        const mass = own(sampledMass('test', gpu, query, key, order, geometry, scale, causal, lengths));
+        const weighted = (weight: number) => read(new SampledScoresProgram(mass, geometry, weight).run(gpu));
+        return {scores: await weighted(peakWeight), means: await weighted(0)};
       }),
-    selectBlocks: (scores, keyIndices, {geometry, threshold, causal, ownCounts}) =>
+    selectBlocks: (scores, keyIndices, {geometry, causal, ...rule}) =>
       freeing(async () => {
         const shapes = stageShapes(geometry);
-        const indices = upload(keyIndices, shapes.keyIndices);
-        const lists = selectBlocks(gpu, upload(scores, shapes.scores), indices, geometry, threshold, causal, ownCounts);
+        const order = upload(keyIndices, shapes.keyIndices);
+        const lists = selectBlocks(gpu, upload(scores, shapes.scores), order, geometry, causal, rule);
         const mask = own(blockMask(gpu, lists));
         return {
           blockMask: await read(mask),
@@ -99,7 +75,7 @@ export function webgpuStages(gpu: WebGPUBackend): StageRunner {
           listsOfMask: await read(blockLists(gpu, mask)),
         };
       }),
-    attend: (inputs, plan, {geometry, scale, causal, keyLengths, remainder}) =>
+    attend: (inputs, plan, {geometry, scale, causal, keyLengths}) =>
       freeing(async () => {
         const {query, key, value} = uploadInputs(inputs);
         const shapes = stageShapes(geometry);
@@ -108,11 +84,8 @@ export function webgpuStages(gpu: WebGPUBackend): StageRunner {
           blockLists: upload(plan.blockLists, shapes.blockLists),
         };
         const attrs = {scale, causal, precision: 'float32' as const};
-        const lengths = uploadLengths(keyLengths);
-        const seen = remainder
-          ? own(attendRemainder(gpu, query, key, value, geometry, scale, causal, gpuPlan!, lengths))
-          : undefined;
-        return read(attend('test', gpu, query, key, value, geometry, attrs, gpuPlan, {keyLengths: lengths, seen}));
+        const hidden = {keyLengths: uploadLengths(keyLengths)};
+        return read(attend('test', gpu, query, key, value, geometry, attrs, gpuPlan, hidden));
       }),
   };
 }

@@ -1,5 +1,4 @@
 import type {BlockGeometry} from '../block_geometry.js';
-import type {AttentionState} from './attend_remainder.js';
 import {keyRow} from './permute.js';
 import type {BlockPlan, HiddenKeys} from './visible_scores.js';
 import {visibleScores} from './visible_scores.js';
@@ -8,7 +7,7 @@ import {visibleScores} from './visible_scores.js';
  * Stage 4, attend: float32 `[batch, heads, queryLength, valueDim]`. Softmax attention of each query row over the keys of
  * the blocks in its list, in float64; a row that sees nothing gives zeros.
  *
- * Without lists and key order every key counts: exact attention. A row begins with what `seen` says it has seen already.
+ * Without lists and key order every key counts: exact attention.
  */
 export function attend(
   query: Float32Array,
@@ -19,7 +18,6 @@ export function attend(
   causal: boolean,
   plan?: BlockPlan,
   hidden: HiddenKeys = {},
-  seen?: AttentionState,
 ): Float32Array {
   const {batch, heads, queryLength, valueDim} = geometry;
   const output = new Float32Array(batch * heads * queryLength * valueDim);
@@ -29,11 +27,9 @@ export function attend(
     for (let row = 0; row < queryLength; ++row) {
       const queryRow = head * queryLength + row;
       const {count, positions, scores} = scoresOf(head, row);
-      const max = scores.subarray(0, count).reduce((a, b) => Math.max(a, b), seen ? seen.maxima[queryRow] : -Infinity);
-      // What was seen before, brought to the maximum of all.
-      const rescale = seen && seen.sums[queryRow] > 0 ? Math.exp(seen.maxima[queryRow] - max) : 0;
-      let sum = seen ? rescale * seen.sums[queryRow] : 0;
-      sums.forEach((_, d) => (sums[d] = seen ? rescale * seen.values[queryRow * valueDim + d] : 0));
+      const max = scores.subarray(0, count).reduce((a, b) => Math.max(a, b), -Infinity);
+      let sum = 0;
+      sums.fill(0);
       for (let i = 0; i < count; ++i) {
         const weight = Math.exp(scores[i] - max);
         sum += weight;

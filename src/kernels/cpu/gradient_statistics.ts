@@ -1,4 +1,3 @@
-import type {AttentionState} from './attend_remainder.js';
 import {dot} from './permute.js';
 import type {Scoring} from './visible_scores.js';
 import {visibleScores} from './visible_scores.js';
@@ -12,8 +11,7 @@ export interface GradientStatistics {
 }
 
 /**
- * Stage 1 of the gradients, gradient statistics (FlashAttention-2, arXiv 2307.08691, algorithm 2). A row begins with what
- * `seen` says that it has seen besides its keys.
+ * Stage 1 of the gradients, gradient statistics (FlashAttention-2, arXiv 2307.08691, algorithm 2).
  */
 export function gradientStatistics(
   query: Float32Array,
@@ -21,7 +19,6 @@ export function gradientStatistics(
   output: Float32Array,
   dy: Float32Array,
   scoring: Scoring,
-  seen?: AttentionState,
 ): GradientStatistics {
   const {batch, heads, queryLength, valueDim} = scoring.geometry;
   const scoresOf = visibleScores(query, key, scoring);
@@ -30,9 +27,8 @@ export function gradientStatistics(
   for (let queryRow = 0; queryRow < batch * heads * queryLength; ++queryRow) {
     const {count, scores} = scoresOf(Math.floor(queryRow / queryLength), queryRow % queryLength);
     const visible = scores.subarray(0, count);
-    const max = visible.reduce((a, b) => Math.max(a, b), seen ? seen.maxima[queryRow] : -Infinity);
-    const seenSum = seen && seen.sums[queryRow] > 0 ? seen.sums[queryRow] * Math.exp(seen.maxima[queryRow] - max) : 0;
-    logSums[queryRow] = max + Math.log(visible.reduce((sum, score) => sum + Math.exp(score - max), seenSum));
+    const max = visible.reduce((a, b) => Math.max(a, b), -Infinity);
+    logSums[queryRow] = max + Math.log(visible.reduce((sum, score) => sum + Math.exp(score - max), 0));
     deltas[queryRow] = dot(output, queryRow * valueDim, dy, queryRow * valueDim, valueDim);
   }
   return {logSums, deltas};

@@ -23,7 +23,6 @@ import {runsExact} from '../cost_model.js';
 import {exactPlan} from '../exact_plan.js';
 import {attend} from './attend.js';
 import {attendGradients} from './attend_gradients.js';
-import {attendRemainder} from './attend_remainder.js';
 import {blockLists} from './block_lists.js';
 import {blockMask} from './block_mask.js';
 import {cpuCosts} from './costs.js';
@@ -59,7 +58,7 @@ function flashAttentionGrad(args: {
 /** Exact attention has one block. */
 function exactGeometry({query, key, value}: FlashAttentionInputs, {queryOffset}: FlashAttentionAttrs): BlockGeometry {
   const length = Math.max(query.shape[2], key.shape[2]);
-  return blockGeometry(query, key, {blockSize: length, segmentSize: length, queryOffset}, value);
+  return blockGeometry(query, key, {blockSize: length, keyBlockSize: length, segmentSize: length, queryOffset}, value);
 }
 
 function pbsAttention(args: {
@@ -75,9 +74,8 @@ function pbsAttention(args: {
   const [q, k, v] = [inputs.query, inputs.key, inputs.value].map((x) => valuesOf(x, backend));
   const plan = givenOrNewPlan(inputs, backend, geometry, attrs);
   const hidden = hiddenKeys(inputs, backend);
-  const {scale, causal, remainder} = attrs;
-  const skipped = remainder ? attendRemainder(q, k, v, geometry, scale, causal, plan, hidden.keyLengths) : undefined;
-  return outputTensor(backend, geometry, attend(q, k, v, geometry, scale, causal, plan, hidden, skipped));
+  const {scale, causal} = attrs;
+  return outputTensor(backend, geometry, attend(q, k, v, geometry, scale, causal, plan, hidden));
 }
 
 /** In the form and over the blocks of the forward pass: the same inputs and attributes give the same plan again. */
@@ -92,7 +90,7 @@ function pbsAttentionGrad(args: {
     return flashAttentionGrad(args);
   }
   const plan = givenOrNewPlan(inputs, backend, geometry, attrs);
-  return gradientTensors(inputs, backend, geometry, attrs, hiddenKeys(inputs, backend), plan, attrs.remainder);
+  return gradientTensors(inputs, backend, geometry, attrs, hiddenKeys(inputs, backend), plan);
 }
 
 const attendsExactly = ({keyIndices}: PBSAttentionInputs, geometry: BlockGeometry, attrs: PBSAttentionAttrs) =>
@@ -133,7 +131,7 @@ function pbsAttentionPlan(args: {
     plan = {
       keyIndices: sparse.keyIndices,
       blockMask: blockMask(sparse.blockLists, geometry),
-      keptMass: keptMass(sparse.scores, sparse.blockLists, geometry, attrs.probeRows > 0),
+      keptMass: keptMass(sparse.masses, sparse.blockLists, geometry, attrs.estimate),
     };
   }
   const outputs = [
@@ -157,10 +155,9 @@ function gradientTensors(
   {scale, causal}: FlashAttentionAttrs,
   hidden: HiddenKeys,
   plan?: BlockPlan,
-  remainder = false,
 ): TensorInfo[] {
   const [q, k, v, o, d] = [query, key, value, output, dy].map((x) => valuesOf(x, backend));
-  const gradients = attendGradients(q, k, v, o, d, {geometry, scale, causal, plan, ...hidden}, remainder);
+  const gradients = attendGradients(q, k, v, o, d, {geometry, scale, causal, plan, ...hidden});
   return [query, key, value].map(({shape}, i) => backend.makeTensorInfo(shape, 'float32', gradients[i]));
 }
 

@@ -1,35 +1,37 @@
+import type {PBSAttentionAttrs} from '../attention_kernels.js';
 import type {BlockGeometry} from '../block_geometry.js';
 import {proxyRange} from '../block_geometry.js';
+import {segmentKeyScores} from './segment_key_scores.js';
 
 export interface KeyOrder {
-  /** float64 `[batch, heads, permutedLength]`: mean attention that the proxy rows pay to each key. */
+  /** float64 `[batch, heads, permutedLength]`: mean attention that some rows pay to each key. */
   keyScores: Float64Array;
   /** int32 `[batch, heads, keyLength]`: permuted position → original key. */
   keyIndices: Int32Array;
 }
 
 /**
- * Stage 1, permute (paper section 3.2): scores the keys of the complete segments by the mean attention of the last
- * query rows, without a causal mask, and sorts each segment by descending score, equal scores by index. Keys that are
- * padding score 0, so that they stand last; a batch entry without proxy rows or without keys keeps its order.
- *
- * `causal` counts with key lengths alone: it says which rows are padding.
+ * Stage 1, permute: scores the keys of the complete segments and sorts each segment by descending score, equal scores by
+ * index. Keys that are padding score 0, so that they stand last. Scores are those of {@link segmentKeyScores}, or with the
+ * pooled estimate (paper section 3.2) the mean attention of the last query rows, the proxy rows, without a causal mask; then
+ * a batch entry without proxy rows or without keys keeps its order, and `causal` counts with key lengths alone: it says which
+ * rows are padding.
  */
 export function permute(
   query: Float32Array,
   key: Float32Array,
   geometry: BlockGeometry,
   scale: number,
-  sort: boolean,
-  causal = true,
+  causal: boolean,
+  {permute: sort, estimate}: Pick<PBSAttentionAttrs, 'permute' | 'estimate'>,
   keyLengths?: Int32Array,
 ): KeyOrder {
   const {batch, heads, keyLength, segmentSize, permutedLength} = geometry;
-  const keyScores = new Float64Array(batch * heads * permutedLength);
+  const scoreKeys = estimate === 'sampled' ? segmentKeyScores : proxyKeyScores;
+  const keyScores = scoreKeys(query, key, geometry, scale, causal, keyLengths);
   const keyIndices = new Int32Array(batch * heads * keyLength);
   for (let head = 0; head < batch * heads; ++head) {
     const scores = keyScores.subarray(head * permutedLength, (head + 1) * permutedLength);
-    scoreKeys(scores, query, key, geometry, scale, head, causal, lengthOf(geometry, head, keyLengths));
     const order = keyIndices.subarray(head * keyLength, (head + 1) * keyLength);
     order.forEach((_, i) => (order[i] = i));
     if (sort) {
@@ -41,7 +43,24 @@ export function permute(
   return {keyScores, keyIndices};
 }
 
-function scoreKeys(
+function proxyKeyScores(
+  query: Float32Array,
+  key: Float32Array,
+  geometry: BlockGeometry,
+  scale: number,
+  causal: boolean,
+  keyLengths?: Int32Array,
+): Float64Array {
+  const {batch, heads, permutedLength} = geometry;
+  const keyScores = new Float64Array(batch * heads * permutedLength);
+  for (let head = 0; head < batch * heads; ++head) {
+    const scores = keyScores.subarray(head * permutedLength, (head + 1) * permutedLength);
+    addProxyAttention(scores, query, key, geometry, scale, head, causal, lengthOf(geometry, head, keyLengths));
+  }
+  return keyScores;
+}
+
+function addProxyAttention(
   scores: Float64Array,
   query: Float32Array,
   key: Float32Array,

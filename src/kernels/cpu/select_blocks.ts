@@ -1,46 +1,37 @@
+import type {PBSAttentionAttrs} from '../attention_kernels.js';
 import type {BlockGeometry} from '../block_geometry.js';
 import {scoredBlocks, visibleBlocks} from '../block_geometry.js';
+import {leastScore} from '../sampled_estimate.js';
 
 /**
  * Stage 3, select blocks (paper section 3.3): block lists, int32 `[batch, heads, queryBlocks, keyBlocks + 1]` (the form is
  * described in `block_geometry.ts`).
  *
- * A query block keeps the shortest prefix of its key blocks, by descending score, whose scores add up to the
- * threshold; and always the blocks of its own segment (under a causal mask; of every segment that its rows stand in) and
+ * By the sampled estimate a query block keeps the key blocks whose score reaches `leastScore`; by the pooled one (the paper) the
+ * shortest prefix of its key blocks, by descending score, whose scores add up to the threshold; and always the blocks of its own segment (under a causal mask; of every segment that its rows stand in) and
  * the block that holds original key 0, the attention sink.
- *
- * With `ownCounts` scores are shares of all attention: what a row lacks to 1 goes to the own segment and counts as kept, but
- * never for the block of the highest score, which is kept at any threshold above 0.
  */
 export function selectBlocks(
   scores: ArrayLike<number>,
   keyIndices: Int32Array,
   geometry: BlockGeometry,
-  threshold: number,
   causal: boolean,
-  ownCounts = false,
+  {threshold, estimate}: Pick<PBSAttentionAttrs, 'threshold' | 'estimate'>,
 ): Int32Array {
-  const {batch, heads, keyLength, blockSize, queryBlocks, keyBlocks} = geometry;
+  const {batch, heads, keyLength, keyBlockSize, queryBlocks, keyBlocks} = geometry;
   const lists = new Int32Array(batch * heads * queryBlocks * (keyBlocks + 1));
   for (let head = 0; head < batch * heads; ++head) {
     const order = keyIndices.subarray(head * keyLength, (head + 1) * keyLength);
-    const sinkBlock = Math.floor(order.indexOf(0) / blockSize);
+    const sinkBlock = Math.floor(order.indexOf(0) / keyBlockSize);
     for (let queryBlock = 0; queryBlock < queryBlocks; ++queryBlock) {
       const row = head * queryBlocks + queryBlock;
       const candidates = scoredBlocks(geometry, causal, queryBlock);
-      const byScore = Array.from({length: candidates}, (_, i) => i);
-      byScore.sort((a, b) => scores[row * keyBlocks + b] - scores[row * keyBlocks + a] || a - b);
-      const selected = new Set([sinkBlock]);
-      const scoreOf = (keyBlock: number) => scores[row * keyBlocks + keyBlock];
-      const own = ownCounts ? 1 - byScore.reduce((sum, keyBlock) => sum + scoreOf(keyBlock), 0) : 0;
-      let before = 0;
-      for (const [place, keyBlock] of byScore.entries()) {
-        if (before + (place > 0 ? own : 0) >= threshold) {
-          break;
-        }
-        selected.add(keyBlock);
-        before += scoreOf(keyBlock);
-      }
+      const ofRow = Array.from({length: candidates}, (_, i) => scores[row * keyBlocks + i]);
+      const chosen =
+        estimate === 'sampled'
+          ? reaching(ofRow, leastScore(geometry, causal, threshold, queryBlock))
+          : shortestPrefix(ofRow, threshold);
+      const selected = new Set([sinkBlock, ...chosen]);
       for (let ownBlock = candidates; ownBlock < visibleBlocks(geometry, causal, queryBlock); ++ownBlock) {
         selected.add(ownBlock);
       }
@@ -53,4 +44,19 @@ export function selectBlocks(
     }
   }
   return lists;
+}
+
+/** Written so that a NaN keeps the block. */
+function reaching(scores: number[], least: number): number[] {
+  return [...scores.keys()].filter((i) => !(scores[i] < least));
+}
+
+function shortestPrefix(scores: number[], threshold: number): number[] {
+  const byScore = [...scores.keys()].sort((a, b) => scores[b] - scores[a] || a - b);
+  let sum = 0;
+  let kept = 0;
+  while (kept < byScore.length && sum < threshold) {
+    sum += scores[byScore[kept++]];
+  }
+  return byScore.slice(0, kept);
 }

@@ -49,7 +49,7 @@ export function visibleScores(
   key: Float32Array,
   {geometry, scale, causal, plan, keyLengths, mask}: Scoring,
 ): (head: number, row: number) => VisibleScores {
-  const {queryLength, keyLength, queryOffset, headDim, blockSize, queryBlocks, keyBlocks} = geometry;
+  const {queryLength, keyLength, queryOffset, headDim, blockSize, keyBlockSize, queryBlocks, keyBlocks} = geometry;
   const visible = {count: 0, positions: new Int32Array(keyLength), scores: new Float64Array(keyLength)};
   return (head, row) => {
     const queryStart = (head * queryLength + row) * headDim;
@@ -68,8 +68,8 @@ export function visibleScores(
     if (plan) {
       const list = (head * queryBlocks + Math.floor(row / blockSize)) * (keyBlocks + 1);
       for (let entry = 1; entry <= plan.blockLists[list]; ++entry) {
-        const start = plan.blockLists[list + entry] * blockSize;
-        for (let i = start; i < Math.min(start + blockSize, keyLength); ++i) {
+        const start = plan.blockLists[list + entry] * keyBlockSize;
+        for (let i = start; i < Math.min(start + keyBlockSize, keyLength); ++i) {
           see(plan.keyIndices[head * keyLength + i]);
         }
       }

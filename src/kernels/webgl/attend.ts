@@ -10,8 +10,6 @@ import {
   StoreAttentionProgram,
   valueTexels,
 } from './attend_passes.js';
-import type {SkippedBlocks} from './attend_remainder.js';
-import {attendRemainder} from './attend_remainder.js';
 import type {AttendWalk, BlockPlan} from './attend_walk.js';
 import {groupsPerBlock, partsOf, tilesPerBlock} from './attend_walk.js';
 import type {AttentionMask} from './attention_mask.js';
@@ -46,8 +44,6 @@ export interface HiddenKeys {
  *
  * A group takes part in its first rounds and in none after, so the last round in which it took part says in which of two
  * textures, drawn in turns, its sums stand; nothing is copied for groups that are done.
- *
- * Blocks that are `skipped`, if given, are added to what a row has seen as the output is written.
  */
 export function attend(
   context: AttentionContext,
@@ -59,11 +55,10 @@ export function attend(
   causal: boolean,
   plan?: BlockPlan,
   {keyLengths, mask}: HiddenKeys = {},
-  skipped?: SkippedBlocks,
 ): TensorInfo {
   const {batch, heads, queryLength, keyLength, valueDim, queryBlocks, keyBlocks} = geometry;
   const {drawBuffers, scratchTexels, maxTextureSize} = context;
-  const groupsAtOnce = groupsInRange(context, geometry, skipped !== undefined);
+  const groupsAtOnce = groupsInRange(context, geometry);
   const headGroups = queryBlocks * groupsPerBlock(geometry);
   // Copies in permuted order are scratch, too: they bind where there are many more keys than queries.
   const copiedTexels = plan ? keyLength * (Math.ceil(key.columns / 4) + Math.ceil(value.columns / 4)) : 0;
@@ -100,8 +95,7 @@ export function attend(
           };
           withScratch(context, (rangeScratch) => {
             const sums = attendGroups(context, query, keys, values, walk, scale, rangeScratch, plan, mask);
-            const remainder = skipped && attendRemainder(context, query, skipped, walk, scale, rangeScratch);
-            new StoreAttentionProgram(walk, sums, plan, remainder).drawTensor(context, target);
+            new StoreAttentionProgram(walk, sums, plan).drawTensor(context, target);
           });
         }
       });
@@ -109,15 +103,10 @@ export function attend(
   });
 }
 
-/** Groups whose scores of one block, or of all that may be skipped, and whose textures of sums fit the scratch textures. */
-function groupsInRange(
-  {drawBuffers, scratchTexels}: AttentionContext,
-  geometry: BlockGeometry,
-  remainder: boolean,
-): number {
-  const skippedTiles = remainder ? Math.ceil(geometry.keyBlocks / drawBuffers) : 0;
-  const scoreTexels = Math.max(tilesPerBlock(geometry, drawBuffers), skippedTiles) * drawBuffers;
-  const sumTexels = (remainder ? 3 : 2) * drawBuffers * valueTexels(geometry.valueDim, drawBuffers);
+/** Groups whose scores of one block, and whose two textures of sums, fit the scratch textures. */
+function groupsInRange({drawBuffers, scratchTexels}: AttentionContext, geometry: BlockGeometry): number {
+  const scoreTexels = tilesPerBlock(geometry, drawBuffers) * drawBuffers;
+  const sumTexels = 2 * drawBuffers * valueTexels(geometry.valueDim, drawBuffers);
   return Math.max(1, Math.floor(scratchTexels / Math.max(scoreTexels, sumTexels)));
 }
 

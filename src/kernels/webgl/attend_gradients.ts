@@ -3,15 +3,12 @@ import type {BlockGeometry} from '../block_geometry.js';
 import type {Take} from '../scratch.js';
 import {AttendScoresProgram, AttendStatisticsProgram} from './attend_passes.js';
 import type {HiddenKeys} from './attend.js';
-import type {SkippedBlocks} from './attend_remainder.js';
-import {remainderStatistics, summarizeSkipped} from './attend_remainder.js';
 import type {AttendWalk, BlockPlan} from './attend_walk.js';
 import {blockMask} from './block_mask.js';
 import type {AttentionContext} from './context.js';
 import type {QueryPlan} from './gradient_key.js';
 import {GradientKeyProgram, KeyWalkScoresProgram} from './gradient_key.js';
 import {GradientQueryProgram, GradientRowsProgram} from './gradient_query.js';
-import {addRemainderGradients} from './gradient_remainder.js';
 import {GradientStatisticsProgram} from './gradient_statistics.js';
 import {headRanges, headWalks, transposed} from './gradient_walk.js';
 import {PermuteRowsProgram} from './permute_rows.js';
@@ -41,39 +38,16 @@ export function attendGradients(
   causal: boolean,
   plan?: BlockPlan,
   hidden: HiddenKeys = {},
-  remainder = false,
 ): TensorInfo[] {
   const {batch, heads, keyValueHeads, queryLength, keyLength, headDim, valueDim} = geometry;
   return withScratch(context, (scratch) => {
     const made: TensorInfo[] = [];
     try {
-      const {keyLengths} = hidden;
-      const skipped =
-        plan && remainder
-          ? summarizeSkipped(context, rows.key, rows.value, plan, geometry, scratch, keyLengths)
-          : undefined;
-      const statistics = scratch(gradientStatistics(context, rows, geometry, scale, causal, plan, hidden, skipped));
-      const query = scratch(gradientQuery(context, rows, statistics, geometry, scale, causal, plan, hidden));
-      const kept = {
-        query,
+      const statistics = scratch(gradientStatistics(context, rows, geometry, scale, causal, plan, hidden));
+      const gradients = {
+        query: scratch(gradientQuery(context, rows, statistics, geometry, scale, causal, plan, hidden)),
         ...gradientKey(context, rows, statistics, geometry, scale, causal, scratch, plan, hidden),
       };
-      const gradients =
-        plan && skipped
-          ? addRemainderGradients(
-              context,
-              kept,
-              rows,
-              statistics,
-              skipped,
-              plan.keyIndices,
-              geometry,
-              scale,
-              causal,
-              scratch,
-              keyLengths,
-            )
-          : kept;
       const queryShape = [batch, heads, queryLength, headDim];
       made.push(storeRows(context, gradients.query, {inner: headDim, piece: headDim}, queryShape, 'float32'));
       const places = plan && scratch(new KeyPlacesProgram(plan.keyIndices, geometry, context.drawBuffers).run(context));
@@ -147,7 +121,6 @@ function gradientStatistics(
   causal: boolean,
   plan?: BlockPlan,
   {keyLengths, mask}: HiddenKeys = {},
-  skipped?: SkippedBlocks,
 ): RowTexture {
   return withScratch(context, (_, keep) => {
     let target: RowTexture | undefined;
@@ -169,8 +142,7 @@ function gradientStatistics(
         sums[round % 2] = drawInto(context, sums[round % 2], statisticsPass, scratch);
         context.gl.flush();
       }
-      const seen = skipped && remainderStatistics(context, rows.query, skipped, walk, scale, scratch).statistics;
-      const statisticsPass = new GradientStatisticsProgram(walk, sums, rows.output, rows.dy, plan, seen);
+      const statisticsPass = new GradientStatisticsProgram(walk, sums, rows.output, rows.dy, plan);
       target = drawInto(context, target, statisticsPass, keep);
     });
     return target!;

@@ -275,15 +275,11 @@ void compute(int row, int texel) {
 
 interface StoreVariant extends WalkVariant {
   rounds: number;
-  remainder: boolean;
 }
 
-/**
- * The output tensor: sums over weights, from whichever texture a group's last round has drawn; with `remainder`, which has a
- * row a group, what is in there added first.
- */
+/** The output tensor: sums over weights, from whichever texture a group's last round has drawn. */
 export class StoreAttentionProgram extends AttentionProgram<StoreVariant> {
-  constructor(walk: AttendWalk, sums: RunningSums[], plan?: BlockPlan, remainder?: RunningSums) {
+  constructor(walk: AttendWalk, sums: RunningSums[], plan?: BlockPlan) {
     const {geometry, endGroup} = walk;
     const [even, odd] = sums;
     super({
@@ -291,7 +287,6 @@ export class StoreAttentionProgram extends AttentionProgram<StoreVariant> {
         evenStatistics: even.statistics,
         evenValues: even.values,
         ...(odd && {oddStatistics: odd.statistics, oddValues: odd.values}),
-        ...(remainder && {remainderStatistics: remainder.statistics, remainderValues: remainder.values}),
         ...walkInputs(walk, plan),
       },
       uniforms: {
@@ -299,18 +294,16 @@ export class StoreAttentionProgram extends AttentionProgram<StoreVariant> {
         endGroup: {type: 'int', value: endGroup},
         valueDim: {type: 'int', value: geometry.valueDim},
       },
-      variant: {...walkVariant(walk), rounds: sums.length, remainder: remainder !== undefined},
-      fetches: 3 * walk.parts + (remainder ? 3 : 0),
+      variant: {...walkVariant(walk), rounds: sums.length},
+      fetches: 3 * walk.parts,
     });
   }
 
   protected shader(variant: StoreVariant): string {
-    const {tileKeys, split, rounds, remainder} = variant;
+    const {tileKeys, split, rounds} = variant;
     const vectors = tileKeys / 4;
-    const valueOf = (name: string, row: string) =>
-      `fetch${name}Values(${lower(name)}ValuesAt(${row}), vector / ${vectors}, query * ${vectors} + vector % ${vectors})`;
     const sums = (name: string) => {
-      const x = valueOf(name, 'row');
+      const x = `fetch${name}Values(${lower(name)}ValuesAt(row), vector / ${vectors}, query * ${vectors} + vector % ${vectors})`;
       return split
         ? `
     float rowMax = ${noMaximum};
@@ -331,25 +324,9 @@ export class StoreAttentionProgram extends AttentionProgram<StoreVariant> {
     }`
         : `
     float sum = fetch${name}Statistics(${lower(name)}StatisticsAt(row), 0, 1)[query];
-    float x = ${x}[place % 4];${
-      remainder
-        ? `
-    float rowMax = fetch${name}Statistics(${lower(name)}StatisticsAt(row), 0, 0)[query];`
-        : ''
-    }`;
+    float x = ${x}[place % 4];`;
     };
-    // Both states are brought to one maximum. A row without blocks that are skipped takes nothing of them.
-    const addRemainder = `
-    ivec2 skipped = remainderStatisticsAt(group - firstGroup);
-    float skippedSum = fetchRemainderStatistics(skipped, 0, 1)[query];
-    if (skippedSum != 0.0) {
-      float skippedMax = fetchRemainderStatistics(skipped, 0, 0)[query];
-      float newMax = max(rowMax, skippedMax);
-      vec2 weights = exp2(vec2(rowMax, skippedMax) - newMax);
-      sum = dot(weights, vec2(sum, skippedSum));
-      x = dot(weights, vec2(x, ${valueOf('Remainder', 'group - firstGroup')}[place % 4]));
-    }`;
-    const quotient = (name: string) => `${sums(name)}${remainder ? addRemainder : ''}
+    const quotient = (name: string) => `${sums(name)}
     // A row that sees nothing gives zeros.
     result0 = vec4(sum == 0.0 ? 0.0 : x / sum, 0.0, 0.0, 0.0);`;
     return `

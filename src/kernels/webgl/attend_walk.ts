@@ -9,8 +9,6 @@ import {groupRows, headUniforms, keyBase, orNone} from './score_tile.js';
 export interface BlockPlan {
   keyIndices: RowTexture;
   blockLists: RowTexture;
-  /** Summaries of the key blocks, variances included, where the choice of blocks has made them. */
-  summaries?: RowTexture;
 }
 
 /**
@@ -55,7 +53,7 @@ export const partsOf = ({queryLength}: BlockGeometry, groups: number, slotsPerRo
 export const groupsPerBlock = ({blockSize, queryLength}: BlockGeometry) =>
   Math.ceil(Math.min(blockSize, queryLength) / groupRows);
 
-export const tilesPerBlock = ({blockSize}: BlockGeometry, tileKeys: number) => Math.ceil(blockSize / tileKeys);
+export const tilesPerBlock = ({keyBlockSize}: BlockGeometry, tileKeys: number) => Math.ceil(keyBlockSize / tileKeys);
 
 /** What changes the shader text of a walk. */
 export interface WalkVariant {
@@ -84,13 +82,14 @@ export function walkInputs({keyLengths}: AttendWalk, plan: BlockPlan | undefined
 /** Uniforms of the texts below. */
 export function walkUniforms(walk: AttendWalk): Uniforms {
   const {geometry, causal, sparse, firstGroup, slotsPerRound, tileKeys, parts} = walk;
-  const {blockSize, queryLength, queryOffset} = geometry;
+  const {blockSize, keyBlockSize, queryLength, queryOffset} = geometry;
   return {
     ...headUniforms(geometry),
     queryLength: {type: 'int', value: queryLength},
     firstHead: {type: 'int', value: walk.firstHead},
     walkHeads: {type: 'int', value: walk.heads},
     blockSize: {type: 'int', value: blockSize},
+    keyBlockSize: {type: 'int', value: keyBlockSize},
     firstGroup: {type: 'int', value: firstGroup},
     groupsPerBlock: {type: 'int', value: groupsPerBlock(geometry)},
     tilesPerBlock: {type: 'int', value: tilesPerBlock(geometry, tileKeys)},
@@ -101,8 +100,9 @@ export function walkUniforms(walk: AttendWalk): Uniforms {
   };
 }
 
-/** Shader text: which head and query rows a group has. */
-export const groupAtText = `
+/** Shader text: which head and query rows a group has, and how many slots it walks over. */
+export function groupText(variant: WalkVariant): string {
+  return `${variant.padded ? keyEndText : ''}
 struct Group {
   int head;
   int block;
@@ -114,11 +114,7 @@ Group groupAt(int group) {
   int inBlock = group - blockOfHead * groupsPerBlock;
   ivec4 queries = ivec4(0, 1, 2, 3) * groupsPerBlock + block * blockSize + inBlock;
   return Group(firstHead + blockOfHead - block * walkHeads, block, queries);
-}`;
-
-/** Shader text: the same, and how many slots it walks over. */
-export function groupText(variant: WalkVariant): string {
-  return `${variant.padded ? keyEndText : ''}${groupAtText}
+}
 ${slotCount(variant)}`;
 }
 
@@ -130,7 +126,7 @@ function slotCount({causal, sparse, padded}: WalkVariant): string {
   }
   const end = causal ? 'queryOffset + min((group.block + 1) * blockSize, queryLength)' : 'keyLength';
   return `int slotCount(Group group) {
-  return divide(${padded ? `min(${end}, keyEnd(group.head))` : end} + blockSize - 1, blockSize);
+  return divide(${padded ? `min(${end}, keyEnd(group.head))` : end} + keyBlockSize - 1, keyBlockSize);
 }`;
 }
 
@@ -166,7 +162,7 @@ int firstKeyRow(int head) {
 }`
   }
 ivec4 positionsIn(int block, int tile, int four) {
-  return block * blockSize + tile + (ivec4(0, 1, 2, 3) + 4 * four) * tilesPerBlock;
+  return block * keyBlockSize + tile + (ivec4(0, 1, 2, 3) + 4 * four) * tilesPerBlock;
 }`;
 }
 
@@ -179,7 +175,7 @@ ivec4 originsOf(Group group, int block, int tile, int four, ivec4 positions) {
   return orNone(${read}, keyEnd(group.head));
 }`;
   }
-  const end = `min((block + 1) * blockSize, ${padded ? 'keyEnd(group.head)' : 'keyLength'})`;
+  const end = `min((block + 1) * keyBlockSize, ${padded ? 'keyEnd(group.head)' : 'keyLength'})`;
   return `${sparse && causal ? candidateBlocks(causal) : ''}${orNone}
 ivec4 originsOf(Group group, int block, int tile, int four, ivec4 positions) {${
     sparse && causal

@@ -20,10 +20,10 @@ export interface AttentionMask {
 /** Rows and values a row of the texture of a mask. */
 export function maskRowShape(
   [batches, heads, rows, keys]: number[],
-  {blockSize, keyBlocks}: BlockGeometry,
+  {keyBlockSize, keyBlocks}: BlockGeometry,
   drawBuffers: number,
 ): {rows: number; columns: number} {
-  const [pieces, columns] = keys === 1 ? [1, 1] : [keyBlocks, indexColumns(blockSize, drawBuffers)];
+  const [pieces, columns] = keys === 1 ? [1, 1] : [keyBlocks, indexColumns(keyBlockSize, drawBuffers)];
   return {rows: batches * heads * rows * pieces, columns};
 }
 

@@ -1,10 +1,9 @@
 import type {AttentionCosts} from '../cost_model.js';
 
 /**
- * Fitted to what `npm run bench -- --browser --backend webgl` measured in Chromium on one NVIDIA H200, 2026-11-23, and with
- * probe rows and the remainder on an H100, 2026-11-25 (docs/benchmarks-webgl.md and docs/benchmarks-webgl-defaults.md of
- * commit 6e00fff). Fragment shaders can use but a small part of these chips, so that here only the ratios count; they follow from
- * texels fetched, for attention and the stages before it alike.
+ * Fitted to what `npm run bench -- --browser --backend webgl` measured in Chromium on one NVIDIA H200, 2026-11-23
+ * (docs/benchmarks-webgl.md of commit 6e00fff). Fragment shaders can use but a small part of these chips, so that here only the
+ * ratios count; they follow from texels fetched, for attention and the stages before it alike.
  */
 export const webglCosts: AttentionCosts = {
   multiplyAdds: 2.75e8,
@@ -12,14 +11,11 @@ export const webglCosts: AttentionCosts = {
   sparseFactor: 1.2,
   record: 0.02,
   programs: 25,
-  probePrograms: 12,
-  remainderPrograms: 6,
+  sampledPrograms: 27,
   fixed: 0.3,
-  programFixed: 0.1,
   proxyMultiplyAdd: 6.9e-9,
-  // Probe rows and key blocks stand far apart, so that neighbours fetch little in common.
-  probeMultiplyAdd: 1.1e-8,
-  summaryMultiplyAdd: 1.1e-8,
+  // 1.3 to 1.5 of one of attention at 4,096 and 2,048 tokens, keys of own segments included; in software (SwiftShader).
+  sampleMultiplyAdd: 5e-9,
   pooledValue: 8e-8,
   blockPairValue: 1e-7,
   blockTriple: 1.8e-8,

@@ -80,17 +80,15 @@ export function checkPlanSizes(
   geometry: BlockGeometry,
   given?: TensorInfo,
 ): void {
-  const {batch, heads, keyLength, valueDim, headDim, blockSize, segmentSize, queryBlocks, keyBlocks} = geometry;
+  const {batch, heads, keyLength, headDim, keyBlockSize, segmentSize, queryBlocks, keyBlocks} = geometry;
   const {maxTextureSize, drawBuffers} = context;
   if (given) {
     checkPositions(op, geometry, 'plan');
   }
-  const meanColumns = Math.max(headDim, valueColumns(valueDim, drawBuffers));
-  checkLayout(op, maxTextureSize, 'key order', batch * heads * keyBlocks, indexColumns(blockSize, drawBuffers));
+  checkLayout(op, maxTextureSize, 'key order', batch * heads * keyBlocks, indexColumns(keyBlockSize, drawBuffers));
   checkLayout(op, maxTextureSize, 'key scores', batch * heads * Math.ceil(keyLength / segmentSize), segmentSize);
   checkLayout(op, maxTextureSize, 'block lists', batch * heads * queryBlocks, keyBlocks + 1);
-  checkLayout(op, maxTextureSize, 'block means', batch * heads * Math.max(queryBlocks, keyBlocks), meanColumns);
-  checkLayout(op, maxTextureSize, 'query distances', batch * heads * queryBlocks, blockSize);
+  checkLayout(op, maxTextureSize, 'block means', batch * heads * Math.max(queryBlocks, keyBlocks), headDim);
 }
 
 /** And for the tensors that a plan is given out in. */

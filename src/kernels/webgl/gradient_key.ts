@@ -22,18 +22,20 @@ export interface QueryPlan {
  * there is a plan, and walks over the query blocks that see its block, in tiles of queries. Each query head has an order of
  * its own, so each has groups of its own; the heads that share keys are added up at the end (`sum_heads.ts`).
  *
- * The uniforms `queryLength` and `keyLength` are those of the walk: of what its groups are, keys, and of what they walk over,
- * queries. `keyBlocks` and `queryBlocks` go by their names.
+ * The uniforms `queryLength`, `keyLength`, `blockSize` and `keyBlockSize` are those of the walk: of what its groups are, keys,
+ * and of what they walk over, queries. `keyBlocks` and `queryBlocks` go by their names.
  */
 
 function keyWalkUniforms(walk: AttendWalk, firstSlot: number): Uniforms {
-  const {queryOffset} = walk.geometry;
+  const {blockSize, queryOffset} = walk.geometry;
   return {
     ...walkUniforms({...walk, sparse: false}),
     firstSlot: {type: 'int', value: firstSlot},
     keyBlocks: {type: 'int', value: walk.geometry.queryBlocks},
     queryBlocks: {type: 'int', value: walk.geometry.keyBlocks},
     queryOffset: {type: 'int', value: queryOffset},
+    // Key indices and masks stand in the order of the tiles of a block of keys.
+    orderTiles: {type: 'int', value: Math.ceil(blockSize / walk.tileKeys)},
   };
 }
 
@@ -62,7 +64,7 @@ int blockOf(Group group, int slot) {
   return int(readQueryLists(group.head * keyBlocks + group.block, entry / 4)[entry % 4]);
 }`
     : `int firstQueryBlock(Group group) {
-  return ${causal ? 'min(divide(max(group.block * blockSize - queryOffset, 0), blockSize), queryBlocks)' : '0'};
+  return ${causal ? 'min(divide(max(group.block * blockSize - queryOffset, 0), keyBlockSize), queryBlocks)' : '0'};
 }
 int slotCount(Group group) {
   return queryBlocks - firstQueryBlock(group);
@@ -75,7 +77,7 @@ int slotsOfRound(Group group) {
   return clamp(slotCount(group) - firstSlot, 0, slotsPerRound);
 }
 ivec4 positionsIn(int block, int tile, int four) {
-  return block * blockSize + tile + (ivec4(0, 1, 2, 3) + 4 * four) * tilesPerBlock;
+  return block * keyBlockSize + tile + (ivec4(0, 1, 2, 3) + 4 * four) * tilesPerBlock;
 }`;
 }
 
@@ -148,8 +150,8 @@ void compute(int row, int tile) {
       ? `int head = group.head - firstHead;
   ivec4 inBlock = queries - group.block * blockSize;
   for (int i = 0; i < 4; i++) {
-    int key = divide(inBlock[i], tilesPerBlock);
-    int column = (inBlock[i] - key * tilesPerBlock) * ${tileKeys} + key;
+    int key = divide(inBlock[i], orderTiles);
+    int column = (inBlock[i] - key * orderTiles) * ${tileKeys} + key;
     origins[i] = int(readKeyIndices(group.head * keyBlocks + group.block, column / 4)[column % 4]);
   }`
       : `int head = (group.head / heads) * keyHeads + (group.head % heads) / (heads / keyHeads);
@@ -161,7 +163,7 @@ void compute(int row, int tile) {
   ${each(
     tileKeys / 4,
     (i) => `ivec4 positions${i} = positionsIn(block, tileOfBlock, ${i});
-  ivec4 keys${i} = orNone(positions${i}, min((block + 1) * blockSize, keyLength));`,
+  ivec4 keys${i} = orNone(positions${i}, min((block + 1) * keyBlockSize, keyLength));`,
     '\n  ',
   )}
 ${writeScores(dim, tileKeys)}${mask ? maskKeyScores(tileKeys) : ''}
@@ -183,8 +185,8 @@ vec4 maskOfKeys(Group group, int query) {
   for (int i = 0; i < 4; i++) {
     // Past the end of the block there are no keys.
     int inBlock = min(group.keys[i] - group.block * blockSize, blockSize - 1);
-    int key = divide(inBlock, tilesPerBlock);
-    int column = (inBlock - key * tilesPerBlock) * ${tileKeys} + key;
+    int key = divide(inBlock, orderTiles);
+    int column = (inBlock - key * orderTiles) * ${tileKeys} + key;
     four[i] = readMask(row + group.block, column / 4)[column % 4];
   }
   return four;

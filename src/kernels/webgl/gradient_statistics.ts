@@ -6,7 +6,6 @@ import type {RowTexture} from './row_texture.js';
 interface StatisticsVariant extends WalkVariant {
   rounds: number;
   valueDim: number;
-  seen: boolean;
 }
 
 /**
@@ -16,22 +15,14 @@ interface StatisticsVariant extends WalkVariant {
  * Maxima and sums come from the passes of the attend stage, in whichever of two textures a group's last round has drawn.
  */
 export class GradientStatisticsProgram extends AttentionProgram<StatisticsVariant> {
-  /** @param seen what the rows pay to blocks that are skipped, in a texture of maxima and sums of its own. */
-  constructor(
-    walk: AttendWalk,
-    sums: RowTexture[],
-    output: RowTexture,
-    dy: RowTexture,
-    plan?: BlockPlan,
-    seen?: RowTexture,
-  ) {
+  constructor(walk: AttendWalk, sums: RowTexture[], output: RowTexture, dy: RowTexture, plan?: BlockPlan) {
     const {batch, heads, queryLength, valueDim} = walk.geometry;
     const [even, odd] = sums;
     super({
-      inputs: {even, ...(odd && {odd}), ...(seen && {seen}), attended: output, dy, ...walkInputs(walk, plan)},
+      inputs: {even, ...(odd && {odd}), attended: output, dy, ...walkInputs(walk, plan)},
       uniforms: {...walkUniforms(walk), endGroup: {type: 'int', value: walk.endGroup}},
       output: {rows: batch * heads * queryLength, columns: 4},
-      variant: {...walkVariant(walk), rounds: sums.length, valueDim, seen: seen !== undefined},
+      variant: {...walkVariant(walk), rounds: sums.length, valueDim},
       fetches: 2 * Math.ceil(valueDim / 4) + 3,
     });
   }
@@ -63,18 +54,6 @@ void compute(int row, int texel) {
   } else {
     ${take('Odd')}
   }`
-  }${
-    variant.seen
-      ? `
-  ivec2 skipped = seenAt(group - firstGroup);
-  float skippedSum = fetchSeen(skipped, 0, 1)[query];
-  if (skippedSum != 0.0) {
-    float skippedMax = fetchSeen(skipped, 0, 0)[query];
-    float newMax = max(rowMax, skippedMax);
-    sum = dot(exp2(vec2(rowMax, skippedMax) - newMax), vec2(sum, skippedSum));
-    rowMax = newMax;
-  }`
-      : ''
   }
   ivec2 attendedRow = attendedAt(row);
   ivec2 dyRow = dyAt(row);

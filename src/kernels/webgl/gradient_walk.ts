@@ -61,8 +61,16 @@ export function headWalks(
 
 /** The same geometry with keys in the place of queries: for walks of keys over the queries that see them. */
 export function transposed(geometry: BlockGeometry): BlockGeometry {
-  const {queryLength, keyLength, queryBlocks, keyBlocks} = geometry;
-  return {...geometry, queryLength: keyLength, keyLength: queryLength, queryBlocks: keyBlocks, keyBlocks: queryBlocks};
+  const {queryLength, keyLength, blockSize, keyBlockSize, queryBlocks, keyBlocks} = geometry;
+  return {
+    ...geometry,
+    queryLength: keyLength,
+    keyLength: queryLength,
+    blockSize: keyBlockSize,
+    keyBlockSize: blockSize,
+    queryBlocks: keyBlocks,
+    keyBlocks: queryBlocks,
+  };
 }
 
 /** Texels a group of weighted sums of rows: a fragment writes `drawBuffers` vectors, as many for each of four rows. */

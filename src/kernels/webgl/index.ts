@@ -27,8 +27,6 @@ import type {HiddenKeys} from './attend.js';
 import {attend} from './attend.js';
 import type {GradientRows} from './attend_gradients.js';
 import {attendGradients} from './attend_gradients.js';
-import type {SkippedBlocks} from './attend_remainder.js';
-import {summarizeSkipped} from './attend_remainder.js';
 import {valueColumns} from './attend_passes.js';
 import type {BlockPlan} from './attend_walk.js';
 import {loadMask} from './attention_mask.js';
@@ -79,25 +77,21 @@ function pbsAttention(args: {
       const plan = planBlocks(context, query, key, geometry, attrs, keyLengths);
       takePlan(plan, scratch);
       const value = scratch(loadValues(context, inputs.value));
-      const {scale, causal, remainder} = attrs;
-      const skipped = remainder
-        ? summarizeSkipped(context, key, value, plan, geometry, scratch, keyLengths)
-        : undefined;
-      return attend(context, query, key, value, geometry, scale, causal, plan, {keyLengths}, skipped);
+      return attend(context, query, key, value, geometry, attrs.scale, attrs.causal, plan, {keyLengths});
     });
   });
 }
 
 /**
  * Attends by a plan that is given. Keys and values of a plan with one row of blocks, which is one of decoding, are read
- * where it keeps blocks; of other plans every block can be kept by some row, and for the remainder every block is summarised.
+ * where it keeps blocks; of other plans every block can be kept by some row.
  */
 function attendByPlan(
   context: AttentionContext,
   inputs: PBSAttentionInputs,
   plan: GivenPlan,
   geometry: BlockGeometry,
-  {scale, causal, remainder}: PBSAttentionAttrs,
+  {scale, causal}: PBSAttentionAttrs,
 ): TensorInfo {
   const {headDim, valueDim, queryBlocks} = geometry;
   const {drawBuffers} = context;
@@ -108,15 +102,10 @@ function attendByPlan(
     const rows = loadPlan(context, plan, kept, geometry, causal);
     scratch(rows.keyIndices);
     scratch(rows.blockLists);
-    const attendTo = (key: RowTexture | KeptRows, value: RowTexture | KeptRows, skipped?: SkippedBlocks) =>
-      attend(context, query, key, value, geometry, scale, causal, rows, {keyLengths}, skipped);
-    if (queryBlocks > 1 || remainder) {
-      const key = scratch(loadHeads(context, inputs.key));
-      const value = scratch(loadValues(context, inputs.value));
-      const skipped = remainder
-        ? summarizeSkipped(context, key, value, rows, geometry, scratch, keyLengths)
-        : undefined;
-      return attendTo(key, value, skipped);
+    const attendTo = (key: RowTexture | KeptRows, value: RowTexture | KeptRows) =>
+      attend(context, query, key, value, geometry, scale, causal, rows, {keyLengths});
+    if (queryBlocks > 1) {
+      return attendTo(scratch(loadHeads(context, inputs.key)), scratch(loadValues(context, inputs.value)));
     }
     return withTexture(context, inputs.key, (key) =>
       withTexture(context, inputs.value, (value) =>
@@ -149,7 +138,7 @@ function loadPlan(
 ): BlockPlan {
   return withScratch(context, (_, keep) => {
     const split = keyIndexSplit(geometry, context.drawBuffers);
-    const columns = indexColumns(geometry.blockSize, context.drawBuffers);
+    const columns = indexColumns(geometry.keyBlockSize, context.drawBuffers);
     const indices = keep(loadRows(context, keyIndices, split, columns, -1));
     return {keyIndices: indices, blockLists: blockLists(context, mask, geometry, causal)};
   });
@@ -190,7 +179,7 @@ function exactAttention(
 function exactGeometry({query, key, value}: FlashAttentionInputs, {queryOffset}: FlashAttentionAttrs): BlockGeometry {
   // A block of a short sequence is not longer than it, but whole tiles of 8 keys.
   const blockSize = Math.min(exactBlockSize, Math.ceil(key.shape[2] / 8) * 8);
-  return blockGeometry(query, key, {blockSize, segmentSize: blockSize, queryOffset}, value);
+  return blockGeometry(query, key, {blockSize, keyBlockSize: blockSize, segmentSize: blockSize, queryOffset}, value);
 }
 
 function pbsAttentionPlan(args: {
@@ -279,7 +268,7 @@ function pbsAttentionGrad(args: {
         ? loadPlan(context, given, scratch(loadBlockMask(context, given.blockMask)), geometry, attrs.causal)
         : planBlocks(context, rows.query, rows.key, geometry, attrs, keyLengths);
       takePlan(plan, scratch);
-      return attendGradients(context, rows, geometry, attrs.scale, attrs.causal, plan, {keyLengths}, attrs.remainder);
+      return attendGradients(context, rows, geometry, attrs.scale, attrs.causal, plan, {keyLengths});
     });
   });
 }

@@ -1,42 +1,46 @@
+import type {PBSAttentionAttrs} from '../attention_kernels.js';
 import type {AttentionContext} from './context.js';
 import {AttentionProgram} from './program.js';
 import type {RowTexture} from './row_texture.js';
 
+type Estimate = Pick<PBSAttentionAttrs, 'estimate'>;
+
 /**
- * What selection kept of the attention that it expected, one value a query block and head: the scores of the selected
- * blocks as a share of all scores of a query block; 1 where there are none. Blocks that do not compete have score 0. With
- * `ownCounts` (see {@link selectBlocks}) scores are shares of all attention, of which those of the others are lost; they
- * can add up to more than 1.
+ * What selection kept of the attention that it expected, one value a query block and head. Pooled scores are shares of what goes to
+ * blocks that compete: those of the selected blocks over all, 1 where there are none. Sampled means are shares of all attention:
+ * what goes to blocks that are not selected is lost; they can add up to more than 1.
+ *
+ * @param masses pooled scores, or the means of `sampledMass`, its layer 0. Blocks that do not compete have 0.
  */
 export function keptMass(
   context: AttentionContext,
-  scores: RowTexture,
+  masses: RowTexture,
   blockLists: RowTexture,
-  ownCounts = false,
+  estimate: PBSAttentionAttrs['estimate'],
 ): RowTexture {
-  return new KeptMassProgram(scores, blockLists, ownCounts).run(context);
+  return new KeptMassProgram(masses, blockLists, estimate).run(context);
 }
 
-export class KeptMassProgram extends AttentionProgram<{ownCounts: boolean}> {
-  constructor(scores: RowTexture, blockLists: RowTexture, ownCounts: boolean) {
+export class KeptMassProgram extends AttentionProgram<Estimate> {
+  constructor(masses: RowTexture, blockLists: RowTexture, estimate: PBSAttentionAttrs['estimate']) {
     super({
-      inputs: {scores, blockLists},
+      inputs: {masses, blockLists},
       uniforms: {},
-      output: {rows: scores.rows, columns: 1},
-      variant: {ownCounts},
-      fetches: 9 * scores.texels,
+      output: {rows: masses.rows, columns: 1},
+      variant: {estimate},
+      fetches: 9 * masses.texels,
     });
   }
 
-  protected shader({ownCounts}: {ownCounts: boolean}): string {
+  protected shader({estimate}: Estimate): string {
     return `
-// A fragment adds up the scores of one query block, once of all key blocks and once of those in its list. What a row of
-// scores has beyond its columns is 0.
+// A fragment adds up the masses of one query block, once of all key blocks and once of those in its list. What a row has
+// beyond its columns is 0.
 void compute(int row, int texel) {
-  ivec2 scoresPlace = scoresAt(row);
+  ivec2 at = massesAt(row);
   vec4 sums = vec4(0.0);
-  for (int t = 0; t < scoresTexels; t++) {
-    sums += fetchScores(scoresPlace, t, 0);
+  for (int t = 0; t < massesTexels; t++) {
+    sums += fetchMasses(at, t, 0);
   }
   float total = dot(sums, vec4(1.0));
   ivec2 list = blockListsAt(row);
@@ -44,9 +48,9 @@ void compute(int row, int texel) {
   float kept = 0.0;
   for (int entry = 1; entry <= count; entry++) {
     int block = int(fetchBlockLists(list, entry / 4, 0)[entry % 4]);
-    kept += fetchScores(scoresPlace, block / 4, 0)[block % 4];
+    kept += fetchMasses(at, block / 4, 0)[block % 4];
   }
-  result0 = vec4(${ownCounts ? 'max(0.0, 1.0 - (total - kept))' : 'total > 0.0 ? kept / total : 1.0'});
+  result0 = vec4(${estimate === 'sampled' ? 'max(0.0, 1.0 - (total - kept))' : 'total > 0.0 ? kept / total : 1.0'});
 }`;
   }
 }

@@ -1,5 +1,5 @@
+import type {PBSAttentionAttrs} from '../attention_kernels.js';
 import type {BlockGeometry} from '../block_geometry.js';
-import {each} from '../shader_text.js';
 import type {AttentionContext} from './context.js';
 import {keyEndText, keyEndUniforms, proxyRangeText, proxyRangeUniforms} from './key_lengths.js';
 import type {Uniforms} from './program.js';
@@ -10,6 +10,7 @@ import {
   groupRows,
   headUniforms,
   keyBase,
+  keysOfTile,
   maskedScore,
   noMaximum,
   orNone,
@@ -17,11 +18,15 @@ import {
   visibleScores,
   writeScores,
 } from './score_tile.js';
+import {segmentKeyScores} from './segment_key_scores.js';
 import {RankKeysProgram, SortKeysProgram} from './sort_keys.js';
 
 export interface KeyOrder {
-  /** Rows of `segmentSize` values, one row a segment and head: mean attention that the proxy rows pay to each key. */
-  keyScores: RowTexture;
+  /**
+   * Rows of `segmentSize` values, one row a segment and head: mean attention that some rows pay to each key. None where keys keep
+   * their order.
+   */
+  keyScores?: RowTexture;
   /** Rows of `indexColumns` values, one row a block and head: permuted position → original key, −1 for none. */
   keyIndices: RowTexture;
 }
@@ -36,14 +41,12 @@ export const keyScoreSplit = ({permutedLength, segmentSize}: BlockGeometry): Row
 const keysPerChunk = 512;
 
 /**
- * Stage 1, permute (paper section 3.2): scores the keys of the complete segments by the mean attention of the last
- * query rows, without a causal mask, and sorts each segment by descending score, equal scores by index. Keys that are
- * padding score 0, so that they stand last; a batch entry without proxy rows or without keys keeps its order.
+ * Stage 1, permute: scores the keys of the complete segments and sorts each segment by descending score, equal scores by index.
+ * By the sampled estimate what counts is the attention of the first rows behind a segment (`segment_key_scores.ts`).
  *
- * The scores of the proxy rows are drawn once and read twice: for maximum and sum of each row over chunks of keys,
- * combined to one logarithm a row, then for the weights themselves, added up by key.
- *
- * `causal` counts with key lengths alone: it says which rows are padding.
+ * By the pooled one it is the mean attention of the last query rows, without a causal mask (paper section 3.2). Keys that are
+ * padding score 0, so that they stand last; a batch entry without proxy rows or without keys keeps its order. `causal` counts
+ * with key lengths alone then: it says which rows are padding.
  */
 export function permute(
   context: AttentionContext,
@@ -51,25 +54,36 @@ export function permute(
   key: RowTexture,
   geometry: BlockGeometry,
   scale: number,
-  sort: boolean,
-  causal = true,
+  causal: boolean,
+  {permute: sort, estimate}: Pick<PBSAttentionAttrs, 'permute' | 'estimate'>,
   keyLengths?: RowTexture,
 ): KeyOrder {
+  const {drawBuffers} = context;
+  if (!sort) {
+    return {keyIndices: new SortKeysProgram(geometry, drawBuffers).run(context)};
+  }
   return withScratch(context, (scratch, keep) => {
-    const keyScores = keep(scoreKeys(context, query, key, geometry, scale, keyLengths && {keyLengths, causal}));
-    const ranks = sort ? scratch(new RankKeysProgram(keyScores).run(context)) : undefined;
-    return {keyScores, keyIndices: new SortKeysProgram(geometry, context.drawBuffers, ranks).run(context)};
+    const score = estimate === 'sampled' ? segmentKeyScores : proxyKeyScores;
+    const keyScores = keep(score(context, query, key, geometry, scale, causal, keyLengths));
+    const ranks = scratch(new RankKeysProgram(keyScores).run(context));
+    return {keyScores, keyIndices: new SortKeysProgram(geometry, drawBuffers, ranks).run(context)};
   });
 }
 
-function scoreKeys(
+/**
+ * The scores of the proxy rows are drawn once and read twice: for maximum and sum of each row over chunks of keys,
+ * combined to one logarithm a row, then for the weights themselves, added up by key.
+ */
+function proxyKeyScores(
   context: AttentionContext,
   query: RowTexture,
   key: RowTexture,
   geometry: BlockGeometry,
   scale: number,
-  padding?: Padding,
+  causal: boolean,
+  keyLengths?: RowTexture,
 ): RowTexture {
+  const padding = keyLengths && {keyLengths, causal};
   const {batch, heads, permutedLength, segmentSize} = geometry;
   const segments = permutedLength / segmentSize;
   // More heads than fit the scratch texture are done after one another.
@@ -178,12 +192,7 @@ void compute(int row, int texel) {
   }
   int tile = ((row / groups) % chunks) * ${keysPerChunk} + texel;
   int firstKey = keyBase(head);
-  ${each(
-    keys / 4,
-    (i) => `ivec4 positions${i} = tile + (ivec4(0, 1, 2, 3) + ${4 * i}) * ${keysPerChunk / keys};
-  ivec4 keys${i} = orNone(positions${i}, ${end});`,
-    '\n  ',
-  )}
+  ${keysOfTile(keys, 'tile', String(keysPerChunk / keys), end)}
 ${writeScores(headDim, keys)}
 }`;
   }

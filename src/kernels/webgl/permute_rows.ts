@@ -38,7 +38,7 @@ export class PermuteRowsProgram extends AttentionProgram<PermuteRowsVariant> {
     tileKeys: number,
     keyLengths?: RowTexture,
   ) {
-    const {keyLength, blockSize, keyBlocks} = geometry;
+    const {keyLength, keyBlockSize, keyBlocks} = geometry;
     const fromTensor = 'kept' in source;
     super({
       inputs: {
@@ -50,9 +50,9 @@ export class PermuteRowsProgram extends AttentionProgram<PermuteRowsVariant> {
         ...headUniforms(geometry),
         firstHead: {type: 'int', value: firstHead},
         blocks: {type: 'int', value: keyBlocks},
-        blockSize: {type: 'int', value: blockSize},
+        keyBlockSize: {type: 'int', value: keyBlockSize},
         ...(fromTensor && {rowSize: {type: 'int', value: source.rowSize}}),
-        tilesPerBlock: {type: 'int', value: Math.ceil(blockSize / tileKeys)},
+        tilesPerBlock: {type: 'int', value: Math.ceil(keyBlockSize / tileKeys)},
       },
       output: {rows: heads * keyLength, columns: source.columns},
       variant: {tileKeys, padded: keyLengths !== undefined, fromTensor},
@@ -68,7 +68,7 @@ void compute(int row, int texel) {
   int headInRange = divide(row, keyLength);
   int head = firstHead + headInRange;
   int position = row - headInRange * keyLength;
-  int block = divide(position, blockSize);
+  int block = divide(position, keyBlockSize);
   ${
     fromTensor
       ? `if (readKept(head, block / 4)[block % 4] == 0.0) {
@@ -77,7 +77,7 @@ void compute(int row, int texel) {
   }
   `
       : ''
-  }int inBlock = position - block * blockSize;
+  }int inBlock = position - block * keyBlockSize;
   int key = divide(inBlock, tilesPerBlock);
   int column = (inBlock - key * tilesPerBlock) * ${tileKeys} + key;
   int index = int(readKeyIndices(head * blocks + block, column / 4)[column % 4]);

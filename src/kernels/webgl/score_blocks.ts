@@ -1,22 +1,18 @@
 import type {BlockGeometry} from '../block_geometry.js';
-import {firstProxyBlock} from '../block_geometry.js';
 import {each} from '../shader_text.js';
 import type {AttentionContext} from './context.js';
-import {keyEndText, keyEndUniforms, proxyRangeText, proxyRangeUniforms} from './key_lengths.js';
-import type {KeyOrder} from './permute.js';
+import {keyEndText, keyEndUniforms} from './key_lengths.js';
 import type {Uniforms} from './program.js';
 import {AttentionProgram, withScratch} from './program.js';
 import type {RowTexture} from './row_texture.js';
 import {headUniforms, keyBase, maskedScore, noMaximum} from './score_tile.js';
 
 /**
- * Stage 2, score blocks (paper section 3.3): rows of `keyBlocks` values, one row a query block and head: the share of
+ * Stage 2, score blocks, by the pooled estimate (paper section 3.3): rows of `keyBlocks` values, one row a query block and head: the share of
  * attention that a query block is expected to pay to each key block that competes for it, 0 elsewhere; a row adds up to 1,
  * or to 0 where nothing competes.
  *
- * The estimate is a softmax over products of mean queries and mean keys. With `exactLastBlock`, query blocks that hold
- * proxy rows take the attention that those rows pay, known from stage 1; that needs a causal mask, because stage 1
- * knows complete segments alone.
+ * The estimate is a softmax over products of mean queries and mean keys.
  *
  * With key lengths, keys that are padding add nothing to the means of their blocks, and blocks of nothing else score 0.
  */
@@ -24,22 +20,17 @@ export function scoreBlocks(
   context: AttentionContext,
   query: RowTexture,
   key: RowTexture,
-  {keyScores, keyIndices}: KeyOrder,
+  keyIndices: RowTexture,
   geometry: BlockGeometry,
   scale: number,
   causal: boolean,
-  exactLastBlock: boolean,
   keyLengths?: RowTexture,
 ): RowTexture {
   return withScratch(context, (scratch) => {
     const pooled = scratch(new PoolBlocksProgram(query, key, keyIndices, geometry, keyLengths).run(context));
-    const proxyMass =
-      exactLastBlock && causal
-        ? scratch(new ProxyMassProgram(keyScores, keyIndices, geometry).run(context))
-        : undefined;
     const logits = scratch(new BlockLogitsProgram(pooled, geometry, scale, causal, keyLengths).run(context));
     const logSums = scratch(new LogitSumsProgram(logits).run(context));
-    return new BlockScoresProgram(logits, logSums, geometry, causal, proxyMass, keyLengths).run(context);
+    return new BlockScoresProgram(logits, logSums, geometry, causal, keyLengths).run(context);
   });
 }
 
@@ -66,7 +57,7 @@ int visibleBlocks(int queryBlock) {
 }
 
 export function candidateUniforms(geometry: BlockGeometry, causal: boolean): Uniforms {
-  const {keyBlocks, queryBlocks, queryLength, queryOffset, segmentSize, blockSize} = geometry;
+  const {keyBlocks, queryBlocks, queryLength, queryOffset, segmentSize, blockSize, keyBlockSize} = geometry;
   return {
     blocks: {type: 'int', value: keyBlocks},
     queryBlocks: {type: 'int', value: queryBlocks},
@@ -75,7 +66,7 @@ export function candidateUniforms(geometry: BlockGeometry, causal: boolean): Uni
       queryOffset: {type: 'int', value: queryOffset},
       blockSize: {type: 'int', value: blockSize},
       segmentSize: {type: 'int', value: segmentSize},
-      blocksPerSegment: {type: 'int', value: segmentSize / blockSize},
+      blocksPerSegment: {type: 'int', value: segmentSize / keyBlockSize},
     }),
   };
 }
@@ -86,7 +77,7 @@ export function candidateUniforms(geometry: BlockGeometry, causal: boolean): Uni
  */
 export function competingBlocks(causal: boolean, padded: boolean): string {
   const competing = padded
-    ? 'min(candidateBlocks(queryBlock), (keyEnd(head) + blockSize - 1) / blockSize)'
+    ? 'min(candidateBlocks(queryBlock), (keyEnd(head) + keyBlockSize - 1) / keyBlockSize)'
     : 'candidateBlocks(queryBlock)';
   return `${padded ? keyEndText : ''}${candidateBlocks(causal)}
 int competingBlocks(int head, int queryBlock) {
@@ -97,7 +88,7 @@ int competingBlocks(int head, int queryBlock) {
 export function competingUniforms(geometry: BlockGeometry, causal: boolean, padded: boolean): Uniforms {
   return {
     ...candidateUniforms(geometry, causal),
-    ...(padded && {...keyEndUniforms(geometry), blockSize: {type: 'int', value: geometry.blockSize}}),
+    ...(padded && {...keyEndUniforms(geometry), keyBlockSize: {type: 'int', value: geometry.keyBlockSize}}),
   };
 }
 
@@ -116,7 +107,7 @@ export class PoolBlocksProgram extends AttentionProgram<{padded: boolean}> {
     geometry: BlockGeometry,
     keyLengths?: RowTexture,
   ) {
-    const {batch, heads, queryLength, headDim, blockSize, keyBlocks} = geometry;
+    const {batch, heads, queryLength, headDim, blockSize, keyBlockSize, keyBlocks} = geometry;
     super({
       inputs: {query, key, keyIndices, ...(keyLengths && {keyLengths})},
       uniforms: {
@@ -125,12 +116,13 @@ export class PoolBlocksProgram extends AttentionProgram<{padded: boolean}> {
         pooledBlocks: {type: 'int', value: pooledBlocks(geometry)},
         blocks: {type: 'int', value: keyBlocks},
         blockSize: {type: 'int', value: blockSize},
+        keyBlockSize: {type: 'int', value: keyBlockSize},
         indexTexels: {type: 'int', value: keyIndices.texels},
       },
       output: {rows: batch * heads * pooledBlocks(geometry), columns: headDim},
       layers: 2,
       variant: {padded: keyLengths !== undefined},
-      fetches: 3 * blockSize,
+      fetches: blockSize + 2 * keyBlockSize,
     });
   }
 
@@ -158,56 +150,7 @@ void compute(int row, int texel) {
     }
   }
   result0 = querySum / float(blockSize);
-  result1 = keySum / float(blockSize);
-}`;
-  }
-}
-
-/** Rows of `keyBlocks` values, one a head: attention of the proxy rows to each block of keys in complete segments. */
-export class ProxyMassProgram extends AttentionProgram<object> {
-  constructor(keyScores: RowTexture, keyIndices: RowTexture, geometry: BlockGeometry) {
-    const {batch, heads, blockSize, segmentSize, keyBlocks, permutedLength} = geometry;
-    super({
-      inputs: {keyScores, keyIndices},
-      uniforms: {
-        blocks: {type: 'int', value: keyBlocks},
-        blockSize: {type: 'int', value: blockSize},
-        segmentSize: {type: 'int', value: segmentSize},
-        indexTexels: {type: 'int', value: keyIndices.texels},
-        permutedLength: {type: 'int', value: permutedLength},
-      },
-      output: {rows: batch * heads, columns: keyBlocks},
-      variant: {},
-      fetches: 5 * blockSize,
-    });
-  }
-
-  protected shader(): string {
-    return `
-// A fragment adds up the scores of the keys of four blocks.
-float massOf(int head, int block) {
-  float sum = 0.0;
-  for (int i = 0; i < indexTexels; i++) {
-    ivec4 keys = ivec4(readKeyIndices(head * blocks + block, i));
-    for (int c = 0; c < 4; c++) {
-      if (keys[c] >= 0) {
-        int segment = head * (permutedLength / segmentSize) + keys[c] / segmentSize;
-        int place = keys[c] % segmentSize;
-        sum += readKeyScores(segment, place / 4)[place % 4];
-      }
-    }
-  }
-  return sum;
-}
-void compute(int head, int texel) {
-  vec4 mass = vec4(0.0);
-  for (int c = 0; c < 4; c++) {
-    int block = 4 * texel + c;
-    if ((block + 1) * blockSize <= permutedLength) {
-      mass[c] = massOf(head, block);
-    }
-  }
-  result0 = mass;
+  result1 = keySum / float(keyBlockSize);
 }`;
   }
 }
@@ -297,17 +240,9 @@ void compute(int row, int texel) {
   }
 }
 
-/** Shader text: whether a query block holds proxy rows of its batch entry, or stands behind them. */
-export const hasProxyRows = `${proxyRangeText}
-bool hasProxyRows(int head, int queryBlock) {
-  ivec2 range = proxyRange(head);
-  return range.x < range.y && queryBlock >= range.x / blockSize;
-}`;
-
 interface BlockScoresVariant {
   causal: boolean;
   padded: boolean;
-  exactLastBlock: boolean;
 }
 
 /** The scores. */
@@ -317,52 +252,28 @@ export class BlockScoresProgram extends AttentionProgram<BlockScoresVariant> {
     logSums: RowTexture,
     geometry: BlockGeometry,
     causal: boolean,
-    proxyMass?: RowTexture,
     keyLengths?: RowTexture,
   ) {
     const padded = keyLengths !== undefined;
     super({
-      inputs: {logits, logSums, ...(proxyMass && {proxyMass}), ...(keyLengths && {keyLengths})},
-      uniforms: {
-        ...competingUniforms(geometry, causal, padded),
-        ...(proxyMass &&
-          (padded
-            ? proxyRangeUniforms(geometry, causal)
-            : {firstProxyBlock: {type: 'int', value: firstProxyBlock(geometry)}})),
-      },
+      inputs: {logits, logSums, ...(keyLengths && {keyLengths})},
+      uniforms: competingUniforms(geometry, causal, padded),
       output: {rows: logits.rows, columns: logits.columns},
-      variant: {causal, padded, exactLastBlock: proxyMass !== undefined},
-      fetches: proxyMass ? logits.texels : 2,
+      variant: {causal, padded},
+      fetches: 2,
     });
   }
 
-  protected shader({causal, padded, exactLastBlock}: BlockScoresVariant): string {
-    const hasMass = padded ? 'hasProxyRows(head, row % queryBlocks)' : 'row % queryBlocks >= firstProxyBlock';
+  protected shader({causal, padded}: BlockScoresVariant): string {
     return `
-// A fragment turns four logits into shares${exactLastBlock ? '; or masses, in rows that have them' : ''}.
-${competingBlocks(causal, padded)}${exactLastBlock && padded ? hasProxyRows : ''}
+// A fragment turns four logits into shares.
+${competingBlocks(causal, padded)}
 void compute(int row, int texel) {
-  int head = row / queryBlocks;
-  int candidates = competingBlocks(head, row % queryBlocks);
-  bvec4 competes = lessThan(ivec4(0, 1, 2, 3) + 4 * texel, ivec4(candidates));
+  int competing = competingBlocks(row / queryBlocks, row % queryBlocks);
+  bvec4 competes = lessThan(ivec4(0, 1, 2, 3) + 4 * texel, ivec4(competing));
   vec4 share = vec4(0.0);
   if (competes.x) {
-    ${
-      exactLastBlock
-        ? `if (${hasMass}) {
-      ivec2 at = proxyMassAt(head);
-      float total = 0.0;
-      for (int t = 0; 4 * t < candidates; t++) {
-        bvec4 counts = lessThan(ivec4(0, 1, 2, 3) + 4 * t, ivec4(candidates));
-        total += dot(mix(vec4(0.0), fetchProxyMass(at, t, 0), counts), vec4(1.0));
-      }
-      // No mass outside the own segment: the row stays 0, never reaches a threshold, and every block is kept.
-      share = total != 0.0 ? fetchProxyMass(at, texel, 0) / total : vec4(0.0);
-    } else {
-      share = exp2(readLogits(row, texel) - readLogSums(row, 0).x);
-    }`
-        : 'share = exp2(readLogits(row, texel) - readLogSums(row, 0).x);'
-    }
+    share = exp2(readLogits(row, texel) - readLogSums(row, 0).x);
   }
   result0 = mix(vec4(0.0), share, competes);
 }`;

@@ -58,6 +58,19 @@ export function writeScores(headDim: number, keys: number): string {
 /** Shader text: component i of two ivec4, `name0` and `name1`. */
 const componentOf = (name: string, i: number) => `${name}${Math.floor(i / 4)}[${i % 4}]`;
 
+/**
+ * Shader text for the body of `compute`: `positions0`, … and `keys0`, … of a tile, where keys stand in their own order. Needs
+ * `orNone`.
+ */
+export function keysOfTile(keys: number, first: string, tiles: string, end: string): string {
+  return each(
+    keys / 4,
+    (i) => `ivec4 positions${i} = ${first} + (ivec4(0, 1, 2, 3) + ${4 * i}) * ${tiles};
+  ivec4 keys${i} = orNone(positions${i}, ${end});`,
+    '\n  ',
+  );
+}
+
 /** The products of queries and keys of `writeScores`, not scaled yet, in `score0`, `score1`, … */
 export function tileProducts(headDim: number, keys: number): string {
   return `
@@ -82,8 +95,8 @@ export function tileProducts(headDim: number, keys: number): string {
  * their maximum `rowMax` and the sum `rowSum` of exp2(score − maximum). Expects these and `at`, the place of the row in the
  * texture, in scope.
  */
-export function takeTile(keys: number, tile: string, texture = 'Scores'): string {
-  return `${each(keys, (k) => `vec4 s${k} = fetch${texture}(at, ${tile}, ${k});`)}
+export function takeTile(keys: number, tile: string): string {
+  return `${each(keys, (k) => `vec4 s${k} = fetchScores(at, ${tile}, ${k});`)}
     vec4 newMax = rowMax;
     ${each(keys, (k) => `newMax = max(newMax, s${k});`)}
     rowSum *= exp2(rowMax - newMax);

@@ -1,46 +1,46 @@
+import type {PBSAttentionAttrs} from '../attention_kernels.js';
 import type {BlockGeometry} from '../block_geometry.js';
+import {leastScoreScale} from '../sampled_estimate.js';
 import {BlockListsProgram} from './block_lists.js';
 import type {AttentionContext} from './context.js';
 import {AttentionProgram, withScratch} from './program.js';
 import type {RowTexture} from './row_texture.js';
 import {candidateBlocks, candidateUniforms, visibleBlocks} from './score_blocks.js';
 
+type SelectAttrs = Pick<PBSAttentionAttrs, 'threshold' | 'estimate'>;
+
 /**
- * Stage 3, select blocks (paper section 3.3): block lists, rows of `keyBlocks + 1` values, one row a query block and head
- * (the form is described in `block_geometry.ts`).
+ * Stage 3, select blocks: block lists, rows of `keyBlocks + 1` values, one row a query block and head (the form is described in
+ * `block_geometry.ts`).
  *
- * A query block keeps the shortest prefix of its key blocks, by descending score, whose scores add up to the
- * threshold; and always the blocks of its own segment (under a causal mask; of every segment that its rows stand in) and
- * the block that holds original key 0, the attention sink.
- *
- * With `ownCounts` scores are shares of all attention: what a row lacks to 1 goes to the own segment and counts as kept, but
- * never for the block of the highest score, which is kept at any threshold above 0.
+ * Of the key blocks that compete, a query block keeps, by the pooled estimate (paper section 3.3), the shortest prefix, by
+ * descending score, whose scores add up to the threshold; by the sampled one all but those of a score below `leastScore`
+ * (`sampled_estimate.ts`). And always the blocks of its own segment (under a causal mask; of every segment that its rows stand
+ * in) and the block that holds original key 0, the attention sink.
  */
 export function selectBlocks(
   context: AttentionContext,
   scores: RowTexture,
   keyIndices: RowTexture,
   geometry: BlockGeometry,
-  threshold: number,
   causal: boolean,
-  ownCounts = false,
+  attrs: SelectAttrs,
 ): RowTexture {
   return withScratch(context, (scratch) => {
     const sinkBlocks = scratch(new SinkBlocksProgram(keyIndices, geometry).run(context));
-    const keepPass = new KeepBlocksProgram(scores, sinkBlocks, geometry, threshold, causal, ownCounts);
-    const kept = scratch(keepPass.run(context));
+    const kept = scratch(new KeepBlocksProgram(scores, sinkBlocks, geometry, causal, attrs).run(context));
     return new BlockListsProgram(kept).run(context);
   });
 }
 
 /** The block that holds original key 0. One value a head. */
 export class SinkBlocksProgram extends AttentionProgram<object> {
-  constructor(keyIndices: RowTexture, {batch, heads, blockSize, segmentSize, keyBlocks}: BlockGeometry) {
+  constructor(keyIndices: RowTexture, {batch, heads, keyBlockSize, segmentSize, keyBlocks}: BlockGeometry) {
     super({
       inputs: {keyIndices},
       uniforms: {
         blocks: {type: 'int', value: keyBlocks},
-        blocksPerSegment: {type: 'int', value: segmentSize / blockSize},
+        blocksPerSegment: {type: 'int', value: segmentSize / keyBlockSize},
         indexTexels: {type: 'int', value: keyIndices.texels},
       },
       output: {rows: batch * heads, columns: 1},
@@ -66,9 +66,8 @@ void compute(int head, int texel) {
   }
 }
 
-interface KeepVariant {
+interface KeepVariant extends Pick<SelectAttrs, 'estimate'> {
   causal: boolean;
-  ownCounts: boolean;
 }
 
 /** 1 for a key block that is kept, else 0. Rows as in the scores. */
@@ -77,31 +76,32 @@ export class KeepBlocksProgram extends AttentionProgram<KeepVariant> {
     scores: RowTexture,
     sinkBlocks: RowTexture,
     geometry: BlockGeometry,
-    threshold: number,
     causal: boolean,
-    ownCounts: boolean,
+    {threshold, estimate}: SelectAttrs,
   ) {
+    const {keyBlockSize, keyLength} = geometry;
     super({
       inputs: {scores, sinkBlocks},
-      uniforms: {...candidateUniforms(geometry, causal), threshold: {type: 'float', value: threshold}},
+      uniforms: {
+        ...candidateUniforms(geometry, causal),
+        ...(estimate === 'sampled'
+          ? {
+              ...(causal
+                ? {keyBlockSize: {type: 'int' as const, value: keyBlockSize}}
+                : {keyLength: {type: 'int' as const, value: keyLength}}),
+              leastScoreScale: {type: 'float', value: leastScoreScale(threshold)},
+            }
+          : {threshold: {type: 'float', value: threshold}}),
+      },
       output: {rows: scores.rows, columns: scores.columns},
-      variant: {causal, ownCounts},
-      fetches: scores.texels,
+      variant: {causal, estimate},
+      fetches: estimate === 'sampled' ? 2 : scores.texels,
     });
   }
 
-  protected shader({causal, ownCounts}: KeepVariant): string {
+  protected shader({causal, estimate}: KeepVariant): string {
     return `
-// A fragment decides on four key blocks of one query block.
-//
-// A key block belongs to the shortest prefix that reaches the threshold if the blocks before it, in descending order of
-// score, do not reach it yet. So nothing is sorted: the fragment adds up the scores that come before its own blocks, equal
-// scores by index.${
-      ownCounts
-        ? ` What the own segment is paid comes before all blocks but the
-// first.`
-        : ''
-    }
+// A fragment decides on four key blocks of one query block.${estimate === 'sampled' ? '' : prefixNote}
 ${candidateBlocks(causal)}${visibleBlocks(causal)}
 void compute(int row, int texel) {
   int queryBlock = row % queryBlocks;
@@ -110,43 +110,35 @@ void compute(int row, int texel) {
   ivec2 at = scoresAt(row);
   ivec4 keyBlocks = ivec4(0, 1, 2, 3) + 4 * texel;
   vec4 own = fetchScores(at, texel, 0);
-  vec4 before = vec4(0.0);${
-    ownCounts
-      ? `
-  bvec4 first = bvec4(true);
-  float total = 0.0;`
-      : ''
-  }
+  ${
+    estimate === 'sampled'
+      ? `float least = leastScoreScale / sqrt(float(${causal ? '(candidates + blocksPerSegment) * keyBlockSize' : 'keyLength'}));`
+      : `vec4 before = vec4(0.0);
   for (int t = 0; 4 * t < candidates && 4 * texel < candidates; t++) {
     vec4 others = fetchScores(at, t, 0);
     for (int c = 0; c < 4 && 4 * t + c < candidates; c++) {
       vec4 other = vec4(others[c]);
       vec4 ties = vec4(equal(other, own)) * vec4(lessThan(ivec4(4 * t + c), keyBlocks));
       bvec4 precedes = greaterThan(vec4(greaterThan(other, own)) + ties, vec4(0.0));
-      before = mix(before, before + other, precedes);${
-        ownCounts
-          ? `
-      first = bvec4(ivec4(first) * ivec4(not(precedes)));
-      total += others[c];`
-          : ''
-      }
+      before = mix(before, before + other, precedes);
     }
-  }${
-    ownCounts
-      ? `
-  // Written so that a NaN keeps every block.
-  before = mix(before + (1.0 - total), before, first);`
-      : ''
+  }`
   }
   int sink = int(readSinkBlocks(row / queryBlocks, 0).x);
   vec4 kept = vec4(0.0);
   for (int c = 0; c < 4; c++) {
     int block = keyBlocks[c];
     // Written so that a NaN keeps the block.
-    bool scored = block < candidates && !(before[c] >= threshold);
+    bool scored = block < candidates && !(${estimate === 'sampled' ? 'own[c] < least' : 'before[c] >= threshold'});
     kept[c] = float(block < visible && (scored || block == sink || block >= candidates));
   }
   result0 = kept;
 }`;
   }
 }
+
+const prefixNote = `
+//
+// A key block belongs to the shortest prefix that reaches the threshold if the blocks before it, in descending order of
+// score, do not reach it yet. So nothing is sorted: the fragment adds up the scores that come before its own blocks, equal
+// scores by index.`;

@@ -4,16 +4,16 @@ import type {RowTexture} from './row_texture.js';
 import type {RowSplit} from './tensor_rows.js';
 
 /** How `[batch, heads, keyLength]` lies in the rows of `keyIndices`: tile after tile, each with as many keys as draw buffers. */
-export const keyIndexSplit = ({keyLength, blockSize}: BlockGeometry, drawBuffers: number): RowSplit => ({
+export const keyIndexSplit = ({keyLength, keyBlockSize}: BlockGeometry, drawBuffers: number): RowSplit => ({
   inner: keyLength,
-  piece: blockSize,
-  tiles: Math.ceil(blockSize / drawBuffers),
+  piece: keyBlockSize,
+  tiles: Math.ceil(keyBlockSize / drawBuffers),
   tileValues: drawBuffers,
 });
 
 /** Values a row of `keyIndices`: a block, filled up to whole tiles. */
-export const indexColumns = (blockSize: number, drawBuffers: number) =>
-  Math.ceil(blockSize / drawBuffers) * drawBuffers;
+export const indexColumns = (keyBlockSize: number, drawBuffers: number) =>
+  Math.ceil(keyBlockSize / drawBuffers) * drawBuffers;
 
 /** Place of each key in its sorted segment: the number of keys that come before it. Rows as in `keyScores`. */
 export class RankKeysProgram extends AttentionProgram<object> {
@@ -58,23 +58,23 @@ interface SortVariant {
   tileKeys: number;
 }
 
-/** Last part of stage 1: the keys of each complete segment by their ranks, the remainder in its own order: `keyIndices`. */
+/** Last part of stage 1: the keys of each complete segment by their ranks, the others in their own order: `keyIndices`. */
 export class SortKeysProgram extends AttentionProgram<SortVariant> {
   constructor(geometry: BlockGeometry, drawBuffers: number, ranks?: RowTexture) {
-    const {batch, heads, keyLength, blockSize, segmentSize, keyBlocks, permutedLength} = geometry;
+    const {batch, heads, keyLength, keyBlockSize, segmentSize, keyBlocks, permutedLength} = geometry;
     super({
       inputs: {...(ranks && {ranks})},
       uniforms: {
         blocks: {type: 'int', value: keyBlocks},
-        blockSize: {type: 'int', value: blockSize},
+        keyBlockSize: {type: 'int', value: keyBlockSize},
         keyLength: {type: 'int', value: keyLength},
-        tiles: {type: 'int', value: indexColumns(blockSize, drawBuffers) / drawBuffers},
+        tiles: {type: 'int', value: indexColumns(keyBlockSize, drawBuffers) / drawBuffers},
         ...(ranks && {
           permutedLength: {type: 'int', value: permutedLength},
           segmentSize: {type: 'int', value: segmentSize},
         }),
       },
-      output: {rows: batch * heads * keyBlocks, columns: indexColumns(blockSize, drawBuffers)},
+      output: {rows: batch * heads * keyBlocks, columns: indexColumns(keyBlockSize, drawBuffers)},
       variant: {sort: ranks !== undefined, tileKeys: drawBuffers},
       fetches: ranks ? ranks.texels : 1,
     });
@@ -86,7 +86,7 @@ export class SortKeysProgram extends AttentionProgram<SortVariant> {
 void compute(int row, int texel) {
   int tile = 4 * texel / ${tileKeys};
   ivec4 places = tile + (ivec4(0, 1, 2, 3) + 4 * texel % ${tileKeys}) * tiles;
-  int firstOfBlock = (row % blocks) * blockSize;
+  int firstOfBlock = (row % blocks) * keyBlockSize;
   ivec4 keys = firstOfBlock + places;
   ${
     sort
@@ -105,7 +105,7 @@ void compute(int row, int texel) {
       : ''
   }
   // Nothing stands in the filling of a row, and past the last key.
-  ivec4 end = ivec4(min(blockSize, keyLength - firstOfBlock));
+  ivec4 end = ivec4(min(keyBlockSize, keyLength - firstOfBlock));
   result0 = mix(vec4(-1.0), vec4(keys), lessThan(places, end));
 }`;
   }

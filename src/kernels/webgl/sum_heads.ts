@@ -5,15 +5,15 @@ import type {RowTexture} from './row_texture.js';
 /** Rows `[batch * heads * keyLength]`: where in the permuted order a key stands. */
 export class KeyPlacesProgram extends AttentionProgram<{tileKeys: number}> {
   constructor(keyIndices: RowTexture, geometry: BlockGeometry, tileKeys: number) {
-    const {batch, heads, keyLength, blockSize, segmentSize, keyBlocks} = geometry;
+    const {batch, heads, keyLength, keyBlockSize, segmentSize, keyBlocks} = geometry;
     super({
       inputs: {keyIndices},
       uniforms: {
         length: {type: 'int', value: keyLength},
-        blockSize: {type: 'int', value: blockSize},
+        keyBlockSize: {type: 'int', value: keyBlockSize},
         blocks: {type: 'int', value: keyBlocks},
-        blocksPerSegment: {type: 'int', value: segmentSize / blockSize},
-        tilesPerBlock: {type: 'int', value: Math.ceil(blockSize / tileKeys)},
+        blocksPerSegment: {type: 'int', value: segmentSize / keyBlockSize},
+        tilesPerBlock: {type: 'int', value: Math.ceil(keyBlockSize / tileKeys)},
       },
       output: {rows: batch * heads * keyLength, columns: 1},
       variant: {tileKeys},
@@ -28,7 +28,7 @@ export class KeyPlacesProgram extends AttentionProgram<{tileKeys: number}> {
 void compute(int row, int texel) {
   int head = divide(row, length);
   int key = row - head * length;
-  int firstBlock = divide(divide(key, blockSize), blocksPerSegment) * blocksPerSegment;
+  int firstBlock = divide(divide(key, keyBlockSize), blocksPerSegment) * blocksPerSegment;
   int place = key;
   for (int block = firstBlock; block < min(firstBlock + blocksPerSegment, blocks); block++) {
     ivec2 at = keyIndicesAt(head * blocks + block);
@@ -36,7 +36,7 @@ void compute(int row, int texel) {
       bvec4 found = equal(fetchKeyIndices(at, t, 0), vec4(key));
       if (any(found)) {
         int column = 4 * t + (found.x ? 0 : found.y ? 1 : found.z ? 2 : 3);
-        place = block * blockSize + (column % ${tileKeys}) * tilesPerBlock + column / ${tileKeys};
+        place = block * keyBlockSize + (column % ${tileKeys}) * tilesPerBlock + column / ${tileKeys};
       }
     }
   }

@@ -9,7 +9,7 @@ import {attendMemory, ifInHead, listed, outputWords, products, valueWords} from 
 import {attendSplit, splitOf} from './attend_split.js';
 import type {Held, HeadDims} from './attend_tile.js';
 import {carriedWords, chooseAttendTile, chooseFewRowTile, headWords, wordValues} from './attend_tile.js';
-import type {AttendForm, BlockPlan, RowContext} from './attend_walk.js';
+import type {AttendForm, BlockPlan, HiddenKeys} from './attend_walk.js';
 import {
   attendForm,
   attendSpec,
@@ -31,8 +31,6 @@ import {invocationPlace, tileKeys, tileQueries, tileThreads} from './tile.js';
  * the blocks in its list, with an online softmax (paper algorithm 1); without a plan over all keys, exact attention. With a
  * causal mask a row sees the keys whose original index is not above its own position; a row that sees nothing gives zeros.
  *
- * A row begins with what it has seen before, if there is something: the remainder.
- *
  * Few query rows and many keys are split by keys (`attend_split.ts`).
  *
  * Where float16 was asked for: on the matrix units of the device if there are some, else in the float16 of its shaders
@@ -47,21 +45,21 @@ export function attend(
   geometry: BlockGeometry,
   {scale, causal, precision}: Pick<FlashAttentionAttrs, 'scale' | 'causal' | 'precision'>,
   plan?: BlockPlan,
-  context: RowContext = {},
+  hidden: HiddenKeys = {},
 ): TensorInfo {
   const arithmetic = arithmeticOf(backend.device, geometry, precision);
-  const split = context.seen ? undefined : splitOf(op, backend, geometry, causal, arithmetic, plan);
+  const split = splitOf(op, backend, geometry, causal, arithmetic, plan);
   if (split) {
     const {tile, held, chunks} = split;
-    const program = new AttendProgram(query, key, value, geometry, tile, held, scale, causal, plan, context, chunks);
+    const program = new AttendProgram(query, key, value, geometry, tile, held, scale, causal, plan, hidden, chunks);
     return attendSplit(backend, program, geometry);
   }
   if (arithmetic === 'matrix units') {
-    return new AttendMatrixProgram(query, key, value, geometry, scale, causal, plan, context).run(backend);
+    return new AttendMatrixProgram(query, key, value, geometry, scale, causal, plan, hidden).run(backend);
   }
   const fewRows = plan ? undefined : chooseFewRowTile(backend, geometry, geometry.queryLength, arithmetic);
   const tile = fewRows ?? chooseAttendTile(op, backend, geometry, plan && geometry.blockSize, arithmetic);
-  return new AttendProgram(query, key, value, geometry, tile, arithmetic, scale, causal, plan, context).run(backend);
+  return new AttendProgram(query, key, value, geometry, tile, arithmetic, scale, causal, plan, hidden).run(backend);
 }
 
 interface AttendVariant extends AttendForm {
@@ -81,12 +79,12 @@ export class AttendProgram extends AttentionProgram<AttendVariant> {
     scale: number,
     causal: boolean,
     plan?: BlockPlan,
-    context: RowContext = {},
+    hidden: HiddenKeys = {},
     chunks?: number,
   ) {
-    const form = attendForm(geometry, causal, plan, context, chunks !== undefined);
+    const form = attendForm(geometry, causal, plan, hidden, chunks !== undefined);
     super({
-      ...attendSpec(query, key, value, geometry, form, tileQueries(tile), scale, plan, context, chunks),
+      ...attendSpec(query, key, value, geometry, form, tileQueries(tile), scale, plan, hidden, chunks),
       threads: tileThreads(tile),
       variant: {tile, held, ...form},
       ...(held === 'float16' && {extensions: ['f16' as const]}),
@@ -94,7 +92,7 @@ export class AttendProgram extends AttentionProgram<AttendVariant> {
   }
 
   protected shader({tile, held, ...form}: AttendVariant): string {
-    const {headDim, valueDim, sparse, seen, split} = form;
+    const {headDim, valueDim, sparse, split} = form;
     const {rows, columns, threadsX} = tile;
     const product = products(held, tile, form);
     const vectorsOfWord = wordValues(held) / 4;
@@ -257,7 +255,7 @@ ${countTiles(form, 'localIndex == 0u')}
   // Barrier: the sum of a row needs the parts of all x.
   workgroupBarrier();
   var sum = vec${rows}<f32>(0.0);
-  ${each(threadsX, (i) => `sum += rowPartials[y * rowStride + ${i}];`)}${seen ? bringTogether(rows) : ''}
+  ${each(threadsX, (i) => `sum += rowPartials[y * rowStride + ${i}];`)}
   ${each(rows, (r) =>
     each(
       outputs,
@@ -266,8 +264,7 @@ ${countTiles(form, 'localIndex == 0u')}
     if (row < endRow) {
       ${each(vectorsOfWord, (g) => {
         const vector = `(x + ${o} * threadsX) * ${vectorsOfWord} + ${g}`;
-        const own = `output[${r}][${o * vectorsOfWord + g}]`;
-        const sums = seen ? `(ownScale[${r}] * ${own} + seenScale[${r}] * seenValues(seenRow${r}, ${vector}))` : own;
+        const sums = `output[${r}][${o * vectorsOfWord + g}]`;
         const at = 'head * uniforms.queryShape.z + row';
         return `${ifInRow(vector, valueDim, held)}{ ${
           split
@@ -283,25 +280,6 @@ ${countTiles(form, 'localIndex == 0u')}
 }`;
   }
 }
-
-/** Shader text: brings the sums of the rows, and the factors of their outputs, to the maximum of the keys and of what was seen. */
-const bringTogether = (rows: number) => `
-  var ownScale : vec${rows}<f32>;
-  var seenScale : vec${rows}<f32>;
-  ${each(
-    rows,
-    // Rows past the end read some row that exists.
-    (
-      r,
-    ) => `let seenRow${r} = head * uniforms.queryShape.z + min(firstRow + y + ${r} * threadsY, uniforms.queryShape.z - 1);
-  {
-    let before = seenSums(seenRow${r});
-    let newMax = max(rowMax[${r}], before.x);
-    ownScale[${r}] = exp2(rowMax[${r}] - newMax);
-    seenScale[${r}] = exp2(before.x - newMax);
-    sum[${r}] = sum[${r}] * ownScale[${r}] + before.y * seenScale[${r}];
-  }`,
-  )}`;
 
 /** What a workgroup computes if it takes a chunk of the keys alone. */
 const ownsChunk = (sparse: boolean) => `// A workgroup takes tileQueries query rows ${

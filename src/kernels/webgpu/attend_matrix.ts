@@ -1,7 +1,7 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {BlockGeometry} from '../block_geometry.js';
 import type {HeadDims} from './attend_tile.js';
-import type {AttendForm, BlockPlan, RowContext} from './attend_walk.js';
+import type {AttendForm, BlockPlan, HiddenKeys} from './attend_walk.js';
 import {attendForm, attendSpec, attendWalk, lastVisible, maskStart, ownedRows, withMask} from './attend_walk.js';
 import {hasMatrixUnits} from './device_features.js';
 import {AttentionProgram, headVectors, readRow} from './program.js';
@@ -61,11 +61,11 @@ export class AttendMatrixProgram extends AttentionProgram<AttendForm> {
     scale: number,
     causal: boolean,
     plan?: BlockPlan,
-    context: RowContext = {},
+    hidden: HiddenKeys = {},
   ) {
-    const form = attendForm(geometry, causal, plan, context);
+    const form = attendForm(geometry, causal, plan, hidden);
     super({
-      ...attendSpec(query, key, value, geometry, form, tileQueries, scale, plan, context),
+      ...attendSpec(query, key, value, geometry, form, tileQueries, scale, plan, hidden),
       threads,
       variant: form,
       extensions: ['f16', 'subgroups', 'chromium_experimental_subgroup_matrix'],
@@ -73,7 +73,7 @@ export class AttendMatrixProgram extends AttentionProgram<AttendForm> {
   }
 
   protected shader(form: AttendForm): string {
-    const {headDim, valueDim, seen} = form;
+    const {headDim, valueDim} = form;
     const vectors = headVectors(headDim);
     const paddedVectors = paddedHeadDim(headDim) / 4;
     const headFragments = paddedHeadDim(headDim) / fragment;
@@ -320,18 +320,7 @@ ${ownedRows(form)}
   }
 
   // 5. The sums of both halves, and the output, by way of workgroup memory.
-  ${seen ? 'var' : 'let'} total = rowSum + subgroupShuffleXor(rowSum, 1u);${
-    seen
-      ? `
-  // What the row has seen before; both sums and outputs brought to the larger maximum.
-  let seenRow = head * uniforms.queryShape.z + min(firstRow + row, uniforms.queryShape.z - 1);
-  let before = seenSums(seenRow);
-  let bothMax = max(rowMax, before.x);
-  let ownScale = exp2(rowMax - bothMax);
-  let seenScale = exp2(before.x - bothMax);
-  total = total * ownScale + before.y * seenScale;`
-      : ''
-  }
+  let total = rowSum + subgroupShuffleXor(rowSum, 1u);
   ${each(Math.ceil(outputFragments / staged), (g) => {
     const inGroup = Math.min(staged, outputFragments - g * staged);
     return `${each(inGroup, (o) => `subgroupMatrixStore<row_major>(&scoreRows, firstTileRow * ${scoreStride}u + ${o * fragment}u, output${g * staged + o}, ${scoreStride}u);`)}
@@ -340,12 +329,7 @@ ${ownedRows(form)}
     let vector = ${(g * staged * fragment) / 4} + i;
     if (firstRow + row < endRow && vector < ${outputVectors}) {
       let at = row * ${scoreStride} + 4 * i;
-      ${seen ? 'var' : 'let'} x = vec4<f32>(scoreRows[at], scoreRows[at + 1], scoreRows[at + 2], scoreRows[at + 3]);${
-        seen
-          ? `
-      x = ownScale * x + seenScale * seenValues(seenRow, vector);`
-          : ''
-      }
+      let x = vec4<f32>(scoreRows[at], scoreRows[at + 1], scoreRows[at + 2], scoreRows[at + 3]);
       // A row that saw nothing is zeros.
       writeOutput(head * uniforms.queryShape.z + firstRow + row, vector, select(x / total, vec4<f32>(0.0), total == 0.0));
     }

@@ -9,8 +9,6 @@ import {stateVectors} from './softmax_state.js';
 export interface BlockPlan {
   keyIndices: TensorInfo;
   blockLists: TensorInfo;
-  /** Summaries of the key blocks, variances included, where the choice of blocks has made them. */
-  summaries?: TensorInfo;
 }
 
 /** What hides keys besides a causal mask. */
@@ -19,12 +17,6 @@ export interface HiddenKeys {
   keyLengths?: TensorInfo;
   /** bool or float32 of rank 4, each dimension 1 or that of `[batch, heads, queryLength, keyLength]`. */
   mask?: TensorInfo;
-}
-
-/** What the rows of a call have beside query, key and value. */
-export interface RowContext extends HiddenKeys {
-  /** States of the softmax (`softmax_state.ts`), a row each, of what rows have seen before the keys of their blocks. */
-  seen?: TensorInfo;
 }
 
 /** What the text of the programs of the attend stage depends on, whatever they multiply with. */
@@ -38,8 +30,6 @@ export interface AttendForm {
   offset: boolean;
   /** Whether there are key lengths. */
   padded: boolean;
-  /** Whether rows have seen something before. */
-  seen: boolean;
   /** Type of the mask, if there is one. */
   mask?: 'bool' | 'float32';
   /**
@@ -53,7 +43,7 @@ export function attendForm(
   {headDim, valueDim, queryOffset}: BlockGeometry,
   causal: boolean,
   plan: BlockPlan | undefined,
-  {keyLengths, mask, seen}: RowContext,
+  {keyLengths, mask}: HiddenKeys,
   split = false,
 ): AttendForm {
   return {
@@ -63,7 +53,6 @@ export function attendForm(
     sparse: plan !== undefined,
     offset: causal && queryOffset !== 0,
     padded: keyLengths !== undefined,
-    seen: seen !== undefined,
     ...(mask && {mask: mask.dtype as 'bool' | 'float32'}),
     split,
   };
@@ -85,10 +74,10 @@ export function attendSpec(
   tileQueries: number,
   scale: number,
   plan?: BlockPlan,
-  {keyLengths, mask, seen}: RowContext = {},
+  {keyLengths, mask}: HiddenKeys = {},
   chunks = 1,
 ): Omit<ProgramSpec<never>, 'threads' | 'variant'> {
-  const {batch, heads, keyValueHeads, queryLength, keyLength, headDim, valueDim, queryOffset, blockSize} = geometry;
+  const {batch, heads, keyValueHeads, queryLength, headDim, valueDim, queryOffset} = geometry;
   const components = rowComponents(headDim);
   const valueComponents = rowComponents(valueDim);
   const queryTiles = countQueryTiles(geometry, form, tileQueries);
@@ -103,7 +92,6 @@ export function attendSpec(
       }),
       ...keyLengthsInput(keyLengths),
       ...(mask && {mask: {tensor: mask, components: 1}}),
-      ...(seen && {seen: {tensor: seen, components: 4}}),
     },
     outputShape: form.split
       ? [batch * heads * queryLength, chunks, 4 * stateVectors(valueDim)]
@@ -114,12 +102,22 @@ export function attendSpec(
     uniforms: {
       logitScale: {type: 'f32', value: scale * Math.LOG2E},
       queryTiles: {type: 'i32', value: queryTiles},
-      // A block longer than all would be walked over in rounds of nothing.
-      ...(plan && {blockSize: {type: 'i32', value: Math.min(blockSize, Math.max(queryLength, keyLength))}}),
+      ...(plan && blockUniforms(geometry)),
       ...(form.offset && {queryOffset: {type: 'i32', value: queryOffset}}),
     },
   };
 }
+
+/** Block sizes of programs that walk by lists. A block longer than all would be walked over in rounds of nothing. */
+export const blockUniforms = ({
+  blockSize,
+  keyBlockSize,
+  queryLength,
+  keyLength,
+}: BlockGeometry): ProgramSpec<never>['uniforms'] => ({
+  blockSize: {type: 'i32', value: Math.min(blockSize, queryLength)},
+  keyBlockSize: {type: 'i32', value: Math.min(keyBlockSize, keyLength)},
+});
 
 /** Query tiles of a head, or of a group of heads. Tiles of blocks do not cross the end of one; the last may have fewer. */
 export function countQueryTiles(
@@ -139,13 +137,13 @@ export function countQueryTiles(
  * write them.
  */
 export function attendWalk(form: AttendForm): string {
-  const {headDim, valueDim, seen, split} = form;
+  const {headDim, valueDim, split} = form;
   return `${workgroupIndex}
 ${keyRow}
 ${readRow('readKey', 'key', headDim)}
 ${readRow('readValue', 'value', valueDim)}
 ${split ? writeState(valueDim) : writeRow('writeOutput', valueDim)}
-${walkOverKeys(form)}${seen ? readSeen(valueDim) : ''}`;
+${walkOverKeys(form)}`;
 }
 
 /** The part of it that says which rows and keys. */
@@ -176,16 +174,6 @@ fn writeSums(row : i32, chunk : i32, maximum : f32, sum : f32) {
   result[${at} + ${headVectors(valueDim)}] = vec4<f32>(maximum, sum, 0.0, 0.0);
 }`;
 }
-
-/** Functions that read maximum and sum of a row's state, and four of its values. */
-const readSeen = (valueDim: number) => `
-
-fn seenSums(row : i32) -> vec2<f32> {
-  return seen[row * ${stateVectors(valueDim)} + ${headVectors(valueDim)}].xy;
-}
-fn seenValues(row : i32, vector : i32) -> vec4<f32> {
-  return seen[row * ${stateVectors(valueDim)} + vector];
-}`;
 
 /** A function that gives a row's score of a key with the mask: its dimensions of 1 broadcast. */
 export function maskScores(mask: 'bool' | 'float32'): string {
@@ -295,7 +283,7 @@ fn listStart(head : i32, tile : i32) -> i32 {
 }
 
 fn countKeyTiles(head : i32, tile : i32, endRow : i32) -> i32 {
-  return blockLists[listStart(head, tile)] * tilesIn(uniforms.blockSize, tileKeys);
+  return blockLists[listStart(head, tile)] * tilesIn(uniforms.keyBlockSize, tileKeys);
 }
 
 // Slots [first, end) in the permuted order that key tile t covers; none past the last tile.
@@ -303,10 +291,10 @@ fn keySlots(head : i32, tile : i32, t : i32, count : i32) -> vec2<i32> {
   if (t >= count) {
     return vec2<i32>(0);
   }
-  let tilesPerBlock = tilesIn(uniforms.blockSize, tileKeys);
+  let tilesPerBlock = tilesIn(uniforms.keyBlockSize, tileKeys);
   let block = blockLists[listStart(head, tile) + 1 + t / tilesPerBlock];
-  let first = block * uniforms.blockSize + (t % tilesPerBlock) * tileKeys;
-  let end = min((block + 1) * uniforms.blockSize, uniforms.keyShape.z);
+  let first = block * uniforms.keyBlockSize + (t % tilesPerBlock) * tileKeys;
+  let end = min((block + 1) * uniforms.keyBlockSize, uniforms.keyShape.z);
   return vec2<i32>(first, min(first + tileKeys, end));
 }
 

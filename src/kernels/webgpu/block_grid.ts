@@ -4,7 +4,7 @@ import type {ProgramSpec} from './program.js';
 /** What the text of the functions of this file depends on. */
 export interface GridVariant {
   causal: boolean;
-  /** Whether the first query row stands elsewhere than at the first key, so that a query block may lie in two segments. */
+  /** Whether the first query row stands elsewhere than at the first key. */
   offset: boolean;
 }
 
@@ -14,46 +14,41 @@ export const gridVariant = ({queryOffset}: BlockGrid, causal: boolean): GridVari
 });
 
 export function gridUniforms(
-  {blockSize, segmentSize, queryLength, queryOffset}: BlockGrid,
-  {offset}: GridVariant,
+  {blockSize, keyBlockSize, segmentSize, queryLength, queryOffset, keyBlocks}: BlockGrid,
+  {causal, offset}: GridVariant,
 ): ProgramSpec<never>['uniforms'] {
   return {
     blockSize: {type: 'i32', value: blockSize},
-    blocksPerSegment: {type: 'i32', value: segmentSize / blockSize},
-    ...(offset && {
-      queryLength: {type: 'i32', value: queryLength},
-      queryOffset: {type: 'i32', value: queryOffset},
-    }),
+    keyBlockSize: {type: 'i32', value: keyBlockSize},
+    blocksPerSegment: {type: 'i32', value: segmentSize / keyBlockSize},
+    keyBlocks: {type: 'i32', value: keyBlocks},
+    ...(causal && {queryLength: {type: 'i32', value: queryLength}}),
+    ...(offset && {queryOffset: {type: 'i32', value: queryOffset}}),
   };
 }
 
-const segmentOf = (row: string) => `(uniforms.queryOffset + ${row}) / (uniforms.blocksPerSegment * uniforms.blockSize)`;
-
-/** An expression: `scoredBlocks` of `block_geometry.ts` for the block in the variable `queryBlock`. */
-export function scoredBlocks({causal, offset}: GridVariant, keyBlocks: string): string {
+/** Shader text: `scoredBlocks` and `visibleBlocks` of `block_geometry.ts`. */
+export function gridFunctions({causal, offset}: GridVariant): string {
   if (!causal) {
-    return keyBlocks;
-  }
-  const segment = offset ? segmentOf('queryBlock * uniforms.blockSize') : 'queryBlock / uniforms.blocksPerSegment';
-  return `(${segment}) * uniforms.blocksPerSegment`;
-}
-
-/** The same of `visibleBlocks`; `scored` is the variable that holds the scored blocks. */
-export function visibleBlocks({causal, offset}: GridVariant, keyBlocks: string, scored: string): string {
-  if (!causal) {
-    return keyBlocks;
-  }
-  const lastRow = 'min((queryBlock + 1) * uniforms.blockSize, uniforms.queryLength) - 1';
-  const ownSegments = offset ? `(${segmentOf(lastRow)}) * uniforms.blocksPerSegment` : scored;
-  return `min(${ownSegments} + uniforms.blocksPerSegment, ${keyBlocks})`;
-}
-
-/** Shader text: both as functions of a query block. Reads `uniforms.keyBlocks`. */
-export const gridFunctions = (grid: GridVariant): string => `
+    return `
 fn scoredBlocks(queryBlock : i32) -> i32 {
-  return ${scoredBlocks(grid, 'uniforms.keyBlocks')};
+  return uniforms.keyBlocks;
 }
 fn visibleBlocks(queryBlock : i32) -> i32 {
-  let scored = scoredBlocks(queryBlock);
-  return ${visibleBlocks(grid, 'uniforms.keyBlocks', 'scored')};
+  return uniforms.keyBlocks;
 }`;
+  }
+  return `
+// Key blocks before the segment in which a query row stands.
+fn blocksBefore(row : i32) -> i32 {
+  let position = ${offset ? 'uniforms.queryOffset + row' : 'row'};
+  return position / (uniforms.blocksPerSegment * uniforms.keyBlockSize) * uniforms.blocksPerSegment;
+}
+fn scoredBlocks(queryBlock : i32) -> i32 {
+  return blocksBefore(queryBlock * uniforms.blockSize);
+}
+fn visibleBlocks(queryBlock : i32) -> i32 {
+  let lastRow = min((queryBlock + 1) * uniforms.blockSize, uniforms.queryLength) - 1;
+  return min(blocksBefore(lastRow) + uniforms.blocksPerSegment, uniforms.keyBlocks);
+}`;
+}

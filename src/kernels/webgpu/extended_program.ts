@@ -112,8 +112,8 @@ struct Uniforms {
 @group(0) @binding(0) var<storage, read_write> result : ${array(typeOf(spec.outputType), spec.outputComponents)};
 ${inputs
   .map(
-    ([name, {tensor, components}], i) =>
-      `@group(0) @binding(${i + 1}) var<storage, read> ${name} : ${array(typeOf(tensor.dtype), components)};`,
+    ([name, {tensor, components, element}], i) =>
+      `@group(0) @binding(${i + 1}) var<storage, read> ${name} : ${array(element ?? typeOf(tensor.dtype), components)};`,
   )
   .join('\n')}
 @group(0) @binding(${inputs.length + 1}) var<uniform> uniforms : Uniforms;

@@ -1,7 +1,7 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {BlockGeometry} from '../block_geometry.js';
 import {each} from '../shader_text.js';
-import {maskScores, withMask} from './attend_walk.js';
+import {blockUniforms, maskScores, withMask} from './attend_walk.js';
 import {noStatistics} from './gradient_rows.js';
 import type {GradientTile} from './gradient_tile.js';
 import {ownedCount} from './gradient_tile.js';
@@ -55,11 +55,13 @@ export class GradientKeyProgram extends AttentionProgram<GradientVariant> {
     plan?: QueryPlan,
     mask?: TensorInfo,
   ) {
-    const {keyLength, queryOffset, headDim, valueDim, blockSize, keyBlocks} = geometry;
+    const {keyLength, queryOffset, headDim, valueDim, keyBlockSize, keyBlocks} = geometry;
     const components = rowComponents(headDim);
     const valueComponents = rowComponents(valueDim);
     const size = ownedCount(tile);
-    const keyTiles = plan ? keyBlocks * Math.ceil(blockSize / size) : Math.ceil(keyLength / size);
+    const keyTiles = plan
+      ? keyBlocks * Math.ceil(Math.min(keyBlockSize, keyLength) / size)
+      : Math.ceil(keyLength / size);
     const owners = ownerHeads(geometry, plan !== undefined);
     super({
       inputs: {
@@ -84,7 +86,7 @@ export class GradientKeyProgram extends AttentionProgram<GradientVariant> {
         logitScale: {type: 'f32', value: scale * Math.LOG2E},
         owners: {type: 'i32', value: owners},
         queryOffset: {type: 'i32', value: queryOffset},
-        ...(plan && {blockSize: {type: 'i32', value: blockSize}}),
+        ...(plan && blockUniforms(geometry)),
       },
       variant: {
         tile,
@@ -264,10 +266,10 @@ function writeGradient(name: string, dim: number, components: 1 | 4): string {
 const sparseQueryTiles = `
 // Slots [first, end) in the permuted order that a key tile covers.
 fn keySlots(tile : i32) -> vec2<i32> {
-  let tilesPerBlock = tilesIn(uniforms.blockSize, tileKeys);
+  let tilesPerBlock = tilesIn(uniforms.keyBlockSize, tileKeys);
   let block = tile / tilesPerBlock;
-  let first = block * uniforms.blockSize + (tile % tilesPerBlock) * tileKeys;
-  return vec2<i32>(first, min(min(first + tileKeys, (block + 1) * uniforms.blockSize), uniforms.keyShape.z));
+  let first = block * uniforms.keyBlockSize + (tile % tilesPerBlock) * tileKeys;
+  return vec2<i32>(first, min(min(first + tileKeys, (block + 1) * uniforms.keyBlockSize), uniforms.keyShape.z));
 }
 
 fn keyPosition(head : i32, slot : i32) -> i32 {
@@ -276,7 +278,7 @@ fn keyPosition(head : i32, slot : i32) -> i32 {
 
 // Where the list of a key tile's block starts: its length, then its query blocks.
 fn listStart(head : i32, tile : i32) -> i32 {
-  let block = tile / tilesIn(uniforms.blockSize, tileKeys);
+  let block = tile / tilesIn(uniforms.keyBlockSize, tileKeys);
   return (head * uniforms.queryListsShape.z + block) * uniforms.queryListsShape.w;
 }
 

@@ -2,7 +2,15 @@ import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {BlockGeometry} from '../block_geometry.js';
 import {each} from '../shader_text.js';
 import type {AttendForm, BlockPlan, HiddenKeys} from './attend_walk.js';
-import {attendForm, countQueryTiles, maskStart, ownedRows, walkOverKeys, withMask} from './attend_walk.js';
+import {
+  attendForm,
+  blockUniforms,
+  countQueryTiles,
+  maskStart,
+  ownedRows,
+  walkOverKeys,
+  withMask,
+} from './attend_walk.js';
 import {keysAhead, noStatistics, visitedKey, walkedPosition} from './gradient_rows.js';
 import type {GradientTile} from './gradient_tile.js';
 import {ownedCount} from './gradient_tile.js';
@@ -36,7 +44,7 @@ export class GradientQueryProgram extends AttentionProgram<QueryVariant> {
     plan?: BlockPlan,
     {keyLengths, mask}: HiddenKeys = {},
   ) {
-    const {batch, heads, queryOffset, headDim, valueDim, blockSize} = geometry;
+    const {batch, heads, queryOffset, headDim, valueDim} = geometry;
     const components = rowComponents(headDim);
     const valueComponents = rowComponents(valueDim);
     // Key lengths are in the statistics: with them as an input there would be more buffers than every device has.
@@ -66,7 +74,7 @@ export class GradientQueryProgram extends AttentionProgram<QueryVariant> {
         logitScale: {type: 'f32', value: scale * Math.LOG2E},
         queryTiles: {type: 'i32', value: queryTiles},
         ...(form.offset && {queryOffset: {type: 'i32', value: queryOffset}}),
-        ...(plan && {blockSize: {type: 'i32', value: blockSize}}),
+        ...(plan && blockUniforms(geometry)),
       },
       variant: {tile, form, padded},
     });

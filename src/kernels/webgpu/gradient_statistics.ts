@@ -3,7 +3,16 @@ import type {BlockGeometry} from '../block_geometry.js';
 import {each} from '../shader_text.js';
 import {listed} from './attend_products.js';
 import type {AttendForm, BlockPlan, HiddenKeys} from './attend_walk.js';
-import {attendForm, countQueryTiles, lastVisible, maskStart, ownedRows, walkOverKeys, withMask} from './attend_walk.js';
+import {
+  attendForm,
+  blockUniforms,
+  countQueryTiles,
+  lastVisible,
+  maskStart,
+  ownedRows,
+  walkOverKeys,
+  withMask,
+} from './attend_walk.js';
 import {keysAhead, visitedKey, walkedPosition} from './gradient_rows.js';
 import type {GradientTile} from './gradient_tile.js';
 import {ownedCount} from './gradient_tile.js';
@@ -35,7 +44,7 @@ export class GradientStatisticsProgram extends AttentionProgram<{tile: GradientT
     plan?: BlockPlan,
     {keyLengths, mask}: HiddenKeys = {},
   ) {
-    const {batch, heads, queryLength, queryOffset, headDim, valueDim, blockSize} = geometry;
+    const {batch, heads, queryLength, queryOffset, headDim, valueDim} = geometry;
     const components = rowComponents(headDim);
     const valueComponents = rowComponents(valueDim);
     const form = attendForm(geometry, causal, plan, {keyLengths, mask});
@@ -60,7 +69,7 @@ export class GradientStatisticsProgram extends AttentionProgram<{tile: GradientT
       uniforms: {
         logitScale: {type: 'f32', value: scale * Math.LOG2E},
         queryTiles: {type: 'i32', value: queryTiles},
-        ...(plan && {blockSize: {type: 'i32', value: blockSize}}),
+        ...(plan && blockUniforms(geometry)),
         ...(form.offset && {queryOffset: {type: 'i32', value: queryOffset}}),
       },
       variant: {tile, form},

@@ -56,8 +56,8 @@ export function gradientBytes(tile: GradientTile, dims: HeadDims): number {
 }
 
 /**
- * The first tile that fits the device's workgroup memory and invocations and is not longer than `extent`: the block size,
- * whose end no tile crosses, or the length where attention is exact. Where that is shorter than any, the smallest.
+ * The first tile that fits the device's workgroup memory and invocations and is not longer than `extent`: the smaller block
+ * size, as no tile crosses a block's end, or the length where attention is exact. Where that is shorter than any, the smallest.
  */
 export function chooseGradientTile({device}: WebGPUBackend, dims: HeadDims, extent: number): GradientTile {
   const {maxComputeWorkgroupStorageSize, maxComputeInvocationsPerWorkgroup} = device.limits;

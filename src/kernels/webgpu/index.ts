@@ -23,14 +23,13 @@ import {runsExact} from '../cost_model.js';
 import {exactPlan} from '../exact_plan.js';
 import {attend} from './attend.js';
 import {attendGradients, gradientShapes} from './attend_gradients.js';
-import {attendRemainder} from './attend_remainder.js';
 import type {BlockPlan} from './attend_walk.js';
 import {blockLists} from './block_lists.js';
 import {blockMask} from './block_mask.js';
 import {webgpuCosts} from './costs.js';
-import {checkBufferSizes, planShapes, remainderShape} from './device_limits.js';
+import {checkBufferSizes} from './device_limits.js';
 import {floatInputs} from './float_inputs.js';
-import {planBlocks, takePlan} from './plan_blocks.js';
+import {planBlocks, planShapes} from './plan_blocks.js';
 import {withScratch} from './program.js';
 
 /**
@@ -51,22 +50,17 @@ function pbsAttention(args: {
     return exactAttention('pbsAttention', inputs, backend, attrs);
   }
   checkBufferSizes('pbsAttention', backend, {...shapesOf(inputs), ...outputShape(geometry)});
-  checkBufferSizes('pbsAttention', backend, {
-    ...planShapes(geometry, isPlanned ? {...attrs, probeRows: 0} : attrs),
-    ...(attrs.remainder && remainderShape(geometry)),
-  });
+  checkBufferSizes('pbsAttention', backend, planShapes(geometry, isPlanned ? undefined : attrs.estimate));
   return withScratch(backend, (scratch) => {
     let plan: BlockPlan;
     if (isPlanned) {
       plan = {keyIndices, blockLists: scratch(blockLists(backend, blockMask))};
     } else {
       plan = planBlocks('pbsAttention', backend, query, key, geometry, attrs, keyLengths);
-      takePlan(plan, scratch);
+      scratch(plan.keyIndices);
+      scratch(plan.blockLists);
     }
-    const seen = attrs.remainder
-      ? scratch(attendRemainder(backend, query, key, value, geometry, attrs.scale, attrs.causal, plan, keyLengths))
-      : undefined;
-    return attend('pbsAttention', backend, query, key, value, geometry, attrs, plan, {keyLengths, seen});
+    return attend('pbsAttention', backend, query, key, value, geometry, attrs, plan, {keyLengths});
   });
 }
 
@@ -86,7 +80,7 @@ function exactAttention(
 ): TensorInfo {
   const {query, key, value, keyLengths, mask} = inputs;
   const length = Math.max(query.shape[2], key.shape[2]);
-  const sizes = {blockSize: length, segmentSize: length, queryOffset: attrs.queryOffset};
+  const sizes = {blockSize: length, keyBlockSize: length, segmentSize: length, queryOffset: attrs.queryOffset};
   const geometry = blockGeometry(query, key, sizes, value);
   checkBufferSizes(op, backend, {...shapesOf(inputs), ...outputShape(geometry)});
   return attend(op, backend, query, key, value, geometry, attrs, undefined, {keyLengths, mask});
@@ -104,7 +98,7 @@ function pbsAttentionPlan(args: {
   const exact = isExact(geometry, attrs);
   checkBufferSizes('pbsAttentionPlan', backend, shapesOf(inputs));
   // An exact plan is written down, not computed.
-  checkBufferSizes('pbsAttentionPlan', backend, planShapes(geometry, exact ? {...attrs, probeRows: 0} : attrs));
+  checkBufferSizes('pbsAttentionPlan', backend, planShapes(geometry, exact ? undefined : attrs.estimate));
   if (exact) {
     const plan = exactPlan(geometry, attrs.causal);
     const outputs = [
@@ -118,9 +112,6 @@ function pbsAttentionPlan(args: {
   return withScratch(backend, (scratch, keep) => {
     const plan = planBlocks('pbsAttentionPlan', backend, query, key, geometry, attrs, keyLengths, attrs.withMass);
     scratch(plan.blockLists);
-    if (plan.summaries) {
-      scratch(plan.summaries);
-    }
     keep(plan.keyIndices);
     const mass = plan.keptMass ? [keep(plan.keptMass)] : [];
     return [plan.keyIndices, blockMask(backend, plan.blockLists), ...mass];
@@ -152,8 +143,7 @@ function pbsAttentionGrad(args: {
   }
   checkBufferSizes(op, backend, {
     ...shapesOf(inputs),
-    ...planShapes(geometry, isPlanned ? {...attrs, probeRows: 0} : attrs),
-    ...(attrs.remainder && remainderShape(geometry)),
+    ...planShapes(geometry, isPlanned ? undefined : attrs.estimate),
     ...gradientShapes(geometry, true),
   });
   return withScratch(backend, (scratch) => {
@@ -162,9 +152,10 @@ function pbsAttentionGrad(args: {
       plan = {keyIndices, blockLists: scratch(blockLists(backend, blockMask))};
     } else {
       plan = planBlocks(op, backend, query, key, geometry, attrs, keyLengths);
-      takePlan(plan, scratch);
+      scratch(plan.keyIndices);
+      scratch(plan.blockLists);
     }
-    return attendGradients(backend, inputs, geometry, attrs, plan, {keyLengths}, attrs.remainder);
+    return attendGradients(backend, inputs, geometry, attrs, plan, {keyLengths});
   });
 }
 
@@ -176,7 +167,7 @@ function exactGradients(
 ): TensorInfo[] {
   const {query, key, value, keyLengths, mask} = inputs;
   const length = Math.max(query.shape[2], key.shape[2]);
-  const sizes = {blockSize: length, segmentSize: length, queryOffset: attrs.queryOffset};
+  const sizes = {blockSize: length, keyBlockSize: length, segmentSize: length, queryOffset: attrs.queryOffset};
   const geometry = blockGeometry(query, key, sizes, value);
   checkBufferSizes(op, backend, {...shapesOf(inputs), ...gradientShapes(geometry, false)});
   return attendGradients(backend, inputs, geometry, attrs, undefined, {keyLengths, mask});

@@ -1,17 +1,20 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
+import type {PBSAttentionAttrs} from '../attention_kernels.js';
 import type {BlockGeometry} from '../block_geometry.js';
+import {orderRows} from '../sampled_estimate.js';
 import type {ProxyRangeVariant} from './key_lengths.js';
 import {keyEnd, keyLengthsInput, proxyRange, proxyRangeUniforms, proxyRangeVariant} from './key_lengths.js';
-import {AttentionProgram, keyRow, readRow, rowComponents, withScratch, workgroupIndex} from './program.js';
+import {AttentionProgram, keyRow, rowComponents, withScratch, workgroupIndex} from './program.js';
+import {SegmentKeyScoresProgram} from './segment_key_scores.js';
 import {noScores} from './softmax_state.js';
-import {SortKeysProgram} from './sort_keys.js';
+import {KeysInPlaceProgram, SortKeysProgram} from './sort_keys.js';
 import type {Tile} from './tile.js';
-import {chooseTile, invocationPlace, loadTile, scoreTile, tileKeys, tileQueries, tileThreads} from './tile.js';
+import {chooseTile, invocationPlace, loadKeysInPlace, scoreTile, tileKeys, tileQueries, tileThreads} from './tile.js';
 
 export interface KeyOrder {
-  /** float32 `[batch, heads, permutedLength]`: mean attention that the proxy rows pay to each key. */
-  keyScores: TensorInfo;
+  /** float32 `[batch, heads, permutedLength]`: mean attention that some rows pay to each key. None where keys stay in place. */
+  keyScores?: TensorInfo;
   /** int32 `[batch, heads, keyLength]`: permuted position → original key. */
   keyIndices: TensorInfo;
 }
@@ -25,14 +28,11 @@ export function keysPerChunk({permutedLength}: BlockGeometry): number {
 }
 
 /**
- * Stage 1, permute (paper section 3.2): scores the keys of the complete segments by the mean attention of the last
- * query rows, without a causal mask, and sorts each segment by descending score, equal scores by index. Keys that are
- * padding score 0, so that they stand last; a batch entry without proxy rows or without keys keeps its order.
- *
- * `causal` counts with key lengths alone: it says which rows are padding.
- *
- * The softmax over all keys needs two passes, since the scores of all proxy rows are too many to keep: maximum and sum
- * of each row over chunks of keys, combined to one logarithm a row, then the weights themselves, added up by key.
+ * Stage 1, permute: scores the keys of the complete segments and sorts each segment by descending score, equal scores by
+ * index. Keys that are padding score 0, so that they stand last. Scores are those of `SegmentKeyScoresProgram`, or with the
+ * pooled estimate (paper section 3.2) the mean attention of the last query rows, the proxy rows, without a causal mask; then
+ * a batch entry without proxy rows or without keys keeps its order, and `causal` counts with key lengths alone: it says which
+ * rows are padding.
  */
 export function permute(
   op: string,
@@ -41,17 +41,54 @@ export function permute(
   key: TensorInfo,
   geometry: BlockGeometry,
   scale: number,
-  sort: boolean,
   causal: boolean,
+  {permute: sort, estimate}: Pick<PBSAttentionAttrs, 'permute' | 'estimate'>,
   keyLengths?: TensorInfo,
 ): KeyOrder {
+  if (!sort) {
+    return {keyIndices: new KeysInPlaceProgram(geometry).run(backend)};
+  }
+  const scoreKeys = estimate === 'sampled' ? segmentKeyScores : proxyKeyScores;
+  return withScratch(backend, (_, keep) => {
+    const keyScores = keep(scoreKeys(op, backend, query, key, geometry, scale, causal, keyLengths));
+    return {keyScores, keyIndices: new SortKeysProgram(keyScores, geometry).run(backend)};
+  });
+}
+
+function segmentKeyScores(
+  op: string,
+  backend: WebGPUBackend,
+  query: TensorInfo,
+  key: TensorInfo,
+  geometry: BlockGeometry,
+  scale: number,
+  causal: boolean,
+  keyLengths?: TensorInfo,
+): TensorInfo {
+  const tile = chooseTile(op, backend, geometry.headDim, orderRows);
+  return new SegmentKeyScoresProgram(query, key, geometry, tile, scale, causal, keyLengths).run(backend);
+}
+
+/**
+ * The softmax over all keys needs two passes, since the scores of all proxy rows are too many to keep: maximum and sum
+ * of each row over chunks of keys, combined to one logarithm a row, then the weights themselves, added up by key.
+ */
+function proxyKeyScores(
+  op: string,
+  backend: WebGPUBackend,
+  query: TensorInfo,
+  key: TensorInfo,
+  geometry: BlockGeometry,
+  scale: number,
+  causal: boolean,
+  keyLengths?: TensorInfo,
+): TensorInfo {
   const tile = chooseTile(op, backend, geometry.headDim, geometry.blockSize);
   const proxy: ProxyPass = {geometry, tile, scale, causal, keyLengths};
-  return withScratch(backend, (scratch, keep) => {
+  return withScratch(backend, (scratch) => {
     const statistics = scratch(new ProxyStatisticsProgram(query, key, proxy).run(backend));
     const rowLogSums = scratch(new ProxyLogSumsProgram(statistics).run(backend));
-    const keyScores = keep(new KeyScoresProgram(query, key, rowLogSums, proxy).run(backend));
-    return {keyScores, keyIndices: new SortKeysProgram(keyScores, geometry, sort).run(backend)};
+    return new KeyScoresProgram(query, key, rowLogSums, proxy).run(backend);
   });
 }
 
@@ -330,20 +367,3 @@ ${invocationPlace(tile)}
 
 const paddedRange = (positions: boolean) =>
   keyEnd('uniforms.queryShape.y', 'uniforms.keyShape.z') + proxyRange(positions, 'uniforms.queryShape.z');
-
-/** Loads the keys [first, end) of a head, in their own order; zeros follow. */
-function loadKeysInPlace(tile: Tile, headDim: number): string {
-  return `
-${readRow('readKey', 'key', headDim)}
-fn loadKeyTile(head : i32, heads : i32, first : i32, end : i32) {
-  let firstKeyRow = keyRow(head, heads, first);
-  ${loadTile(
-    'keyTile',
-    tileKeys(tile),
-    tile,
-    headDim,
-    (i) => `first + ${i} < end`,
-    (i, vector) => `readKey(firstKeyRow + ${i}, ${vector})`,
-  )}
-}`;
-}

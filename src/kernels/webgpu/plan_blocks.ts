@@ -2,15 +2,15 @@ import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import type {PBSAttentionAttrs} from '../attention_kernels.js';
 import type {BlockGeometry} from '../block_geometry.js';
-import type {Take} from '../scratch.js';
+import {peakWeight} from '../sampled_estimate.js';
 import type {BlockPlan} from './attend_walk.js';
 import {keptMass} from './kept_mass.js';
 import {permute} from './permute.js';
-import {probedScores} from './probed_scores.js';
 import {withScratch} from './program.js';
+import {sampledMass, sampledMassShape} from './sampled_mass.js';
+import {SampledScoresProgram} from './sampled_scores.js';
 import {scoreBlocks} from './score_blocks.js';
 import {selectBlocks} from './select_blocks.js';
-import {SummarizeBlocksProgram} from './summarize_blocks.js';
 
 /** The first three stages, and on request what they kept. The caller frees the plan. */
 export function planBlocks(
@@ -23,41 +23,43 @@ export function planBlocks(
   keyLengths?: TensorInfo,
   withMass = false,
 ): BlockPlan & {keptMass?: TensorInfo} {
-  const {scale, causal, threshold, exactLastBlock, probeRows} = attrs;
+  const {scale, causal, estimate} = attrs;
   return withScratch(backend, (scratch, keep) => {
-    const order = permute(op, backend, query, key, geometry, scale, attrs.permute, causal, keyLengths);
-    scratch(order.keyScores);
-    keep(order.keyIndices);
-    const summaries =
-      probeRows > 0
-        ? keep(new SummarizeBlocksProgram(key, order.keyIndices, geometry, true, keyLengths).run(backend))
-        : undefined;
-    const scores = scratch(
-      summaries
-        ? probedScores(
-            op,
-            backend,
-            query,
-            key,
-            {...order, summaries},
-            geometry,
-            scale,
-            causal,
-            exactLastBlock,
-            probeRows,
-            keyLengths,
-          )
-        : scoreBlocks(backend, query, key, order, geometry, scale, causal, exactLastBlock, keyLengths),
-    );
-    const blockLists = keep(
-      selectBlocks(backend, scores, order.keyIndices, geometry, threshold, causal, probeRows > 0),
-    );
-    const plan = {keyIndices: order.keyIndices, blockLists, summaries};
-    return withMass ? {...plan, keptMass: keptMass(backend, scores, blockLists, probeRows > 0)} : plan;
+    const {keyScores, keyIndices} = permute(op, backend, query, key, geometry, scale, causal, attrs, keyLengths);
+    keep(keyIndices);
+    if (keyScores) {
+      scratch(keyScores);
+    }
+    let scores: TensorInfo;
+    let masses: () => TensorInfo;
+    if (estimate === 'sampled') {
+      const mass = scratch(sampledMass(op, backend, query, key, keyIndices, geometry, scale, causal, keyLengths));
+      const weighted = (weight: number) => scratch(new SampledScoresProgram(mass, geometry, weight).run(backend));
+      scores = weighted(peakWeight);
+      masses = () => weighted(0);
+    } else {
+      scores = scratch(scoreBlocks(backend, query, key, keyIndices, geometry, scale, causal, keyLengths));
+      masses = () => scores;
+    }
+    const blockLists = keep(selectBlocks(backend, scores, keyIndices, geometry, causal, attrs));
+    const plan = {keyIndices, blockLists};
+    return withMass ? {...plan, keptMass: keptMass(backend, masses(), blockLists, estimate)} : plan;
   });
 }
 
-/** Hands the tensors of a plan to `take`. */
-export function takePlan({keyIndices, blockLists, summaries}: BlockPlan, take: Take<TensorInfo>): void {
-  [keyIndices, blockLists, ...(summaries ? [summaries] : [])].forEach(take);
+/**
+ * Shapes of the tensors that grow fastest between the stages.
+ *
+ * @param estimate by which a plan is made; none where it is given.
+ */
+export function planShapes(
+  geometry: BlockGeometry,
+  estimate?: PBSAttentionAttrs['estimate'],
+): Record<string, number[]> {
+  const {batch, heads, keyLength, queryBlocks, keyBlocks} = geometry;
+  return {
+    'key order': [batch, heads, keyLength],
+    'block lists': [batch, heads, queryBlocks, keyBlocks + 1],
+    ...(estimate === 'sampled' && {'sampled mass': sampledMassShape(geometry)}),
+  };
 }

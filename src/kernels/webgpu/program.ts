@@ -7,8 +7,11 @@ import {runExtended} from './extended_program.js';
 
 /** What a compute program needs beyond its shader. */
 export interface ProgramSpec<Variant> {
-  /** Input tensors by their names in the shader, with the number of components an element is read as. */
-  inputs: Record<string, {tensor: TensorInfo; components: 1 | 4}>;
+  /**
+   * Input tensors by their names in the shader, with the number of components an element is read as. A tensor of float16
+   * pairs, which tfjs knows as int32, can be read as float16 by a shader that enables it.
+   */
+  inputs: Record<string, {tensor: TensorInfo; components: 1 | 4; element?: 'f16'}>;
   outputShape: number[];
   outputType: DataType;
   /** Components an element of `result` is written as; 1 unless given. */

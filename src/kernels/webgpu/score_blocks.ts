@@ -1,12 +1,10 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import type {BlockGeometry} from '../block_geometry.js';
-import {firstProxyBlock} from '../block_geometry.js';
 import type {GridVariant} from './block_grid.js';
-import {gridUniforms, gridVariant, scoredBlocks} from './block_grid.js';
+import {gridFunctions, gridUniforms, gridVariant} from './block_grid.js';
 import {columnLanes, columnSums, columnThreads} from './column_sums.js';
-import {keyEnd, keyLengthsInput, proxyRange, proxyRangeUniforms} from './key_lengths.js';
-import type {KeyOrder} from './permute.js';
+import {keyEnd, keyLengthsInput} from './key_lengths.js';
 import {
   AttentionProgram,
   headVectors,
@@ -20,13 +18,11 @@ import {
 import {workgroupReduce} from './workgroup_reduce.js';
 
 /**
- * Stage 2, score blocks (paper section 3.3): float32 `[batch, heads, queryBlocks, keyBlocks]`, the share of attention that a
+ * Stage 2, score blocks, by the pooled estimate (paper section 3.3): float32 `[batch, heads, queryBlocks, keyBlocks]`, the share of attention that a
  * query block is expected to pay to each key block that competes for it, 0 elsewhere; a row adds up to 1, or to 0 where
  * nothing competes.
  *
- * The estimate is a softmax over products of mean queries and mean keys. With `exactLastBlock`, query blocks that hold
- * proxy rows take the attention that those rows pay, known from stage 1; that needs a causal mask, because stage 1
- * knows complete segments alone.
+ * The estimate is a softmax over products of mean queries and mean keys.
  *
  * With key lengths, keys that are padding add nothing to the means of their blocks, and blocks of nothing else score 0.
  */
@@ -34,20 +30,15 @@ export function scoreBlocks(
   backend: WebGPUBackend,
   query: TensorInfo,
   key: TensorInfo,
-  {keyScores, keyIndices}: KeyOrder,
+  keyIndices: TensorInfo,
   geometry: BlockGeometry,
   scale: number,
   causal: boolean,
-  exactLastBlock: boolean,
   keyLengths?: TensorInfo,
 ): TensorInfo {
   return withScratch(backend, (scratch) => {
     const pooled = scratch(new PoolBlocksProgram(query, key, keyIndices, geometry, keyLengths).run(backend));
-    const proxyMass =
-      exactLastBlock && causal
-        ? scratch(new ProxyMassProgram(keyScores, keyIndices, geometry).run(backend))
-        : undefined;
-    return new BlockScoresProgram(pooled, geometry, scale, causal, proxyMass, keyLengths).run(backend);
+    return new BlockScoresProgram(pooled, geometry, scale, causal, keyLengths).run(backend);
   });
 }
 
@@ -69,7 +60,7 @@ export class PoolBlocksProgram extends AttentionProgram<PoolVariant> {
     geometry: BlockGeometry,
     keyLengths?: TensorInfo,
   ) {
-    const {batch, heads, headDim, blockSize, queryBlocks, keyBlocks} = geometry;
+    const {batch, heads, headDim, blockSize, keyBlockSize, queryBlocks, keyBlocks} = geometry;
     const components = rowComponents(headDim);
     const blocks = batch * heads * (queryBlocks + keyBlocks);
     super({
@@ -86,6 +77,7 @@ export class PoolBlocksProgram extends AttentionProgram<PoolVariant> {
       workgroups: blocks,
       uniforms: {
         blockSize: {type: 'i32', value: blockSize},
+        keyBlockSize: {type: 'i32', value: keyBlockSize},
         queryBlocks: {type: 'i32', value: queryBlocks},
         keyBlocks: {type: 'i32', value: keyBlocks},
       },
@@ -123,9 +115,10 @@ fn main(index : i32) {
   let length = select(keyEnd(head), uniforms.queryShape.z, ofQuery);`
       : 'let length = select(uniforms.keyShape.z, uniforms.queryShape.z, ofQuery);'
   }
-  let end = select(0, min((block + 1) * uniforms.blockSize, length), exists);
+  let size = select(uniforms.keyBlockSize, uniforms.blockSize, ofQuery);
+  let end = select(0, min((block + 1) * size, length), exists);
   var sum = vec4<f32>(0.0);
-  for (var i = block * uniforms.blockSize + lane; i < end; i += ${lanes}) {
+  for (var i = block * size + lane; i < end; i += ${lanes}) {
     if (ofQuery) {
       sum += readQuery(head * uniforms.queryShape.z + i, vector);
     } else {
@@ -134,70 +127,23 @@ fn main(index : i32) {
   }
   sum = sumLanes(sum);
   if (lane == 0 && exists) {
-    writePooled(workgroupIndex(), vector, sum / f32(uniforms.blockSize));
+    writePooled(workgroupIndex(), vector, sum / f32(size));
   }
 }`;
   }
 }
 
-/** float32 `[batch, heads, keyBlocks]`: attention of the proxy rows to each block of permuted keys in complete segments. */
-export class ProxyMassProgram extends AttentionProgram<object> {
-  constructor(keyScores: TensorInfo, keyIndices: TensorInfo, {batch, heads, blockSize, keyBlocks}: BlockGeometry) {
-    super({
-      inputs: {keyScores: {tensor: keyScores, components: 1}, keyIndices: {tensor: keyIndices, components: 1}},
-      outputShape: [batch, heads, keyBlocks],
-      outputType: 'float32',
-      threads: 64,
-      workgroups: batch * heads * keyBlocks,
-      uniforms: {blockSize: {type: 'i32', value: blockSize}},
-      variant: {},
-    });
-  }
-
-  protected shader(): string {
-    return `
-// A workgroup adds up the scores of one block's keys.
-${workgroupIndex}
-${workgroupReduce(64)}
-fn main(index : i32) {
-  let blocks = uniforms.outShape.z;
-  let block = workgroupIndex() % blocks;
-  let head = workgroupIndex() / blocks;
-  let exists = head < uniforms.outShape.x * uniforms.outShape.y;
-  let end = select(0, min((block + 1) * uniforms.blockSize, uniforms.keyScoresShape.z), exists);
-  var sum = 0.0;
-  for (var i = block * uniforms.blockSize + i32(localIndex); i < end; i += 64) {
-    sum += keyScores[head * uniforms.keyScoresShape.z + keyIndices[head * uniforms.keyIndicesShape.z + i]];
-  }
-  let mass = workgroupSum(sum);
-  if (localIndex == 0u && exists) {
-    result[workgroupIndex()] = mass;
-  }
-}`;
-  }
-}
-
-interface BlockScoresVariant extends PoolVariant, GridVariant {
-  exactLastBlock: boolean;
-}
+interface BlockScoresVariant extends PoolVariant, GridVariant {}
 
 /** float32 `[batch, heads, queryBlocks, keyBlocks]`: the scores. */
 export class BlockScoresProgram extends AttentionProgram<BlockScoresVariant> {
-  constructor(
-    pooled: TensorInfo,
-    geometry: BlockGeometry,
-    scale: number,
-    causal: boolean,
-    proxyMass?: TensorInfo,
-    keyLengths?: TensorInfo,
-  ) {
-    const {batch, heads, queryLength, keyLength, headDim, queryBlocks, keyBlocks} = geometry;
+  constructor(pooled: TensorInfo, geometry: BlockGeometry, scale: number, causal: boolean, keyLengths?: TensorInfo) {
+    const {batch, heads, keyLength, headDim, queryBlocks, keyBlocks} = geometry;
     const components = rowComponents(headDim);
     const grid = gridVariant(geometry, causal);
     super({
       inputs: {
         pooled: {tensor: pooled, components},
-        ...(proxyMass && {proxyMass: {tensor: proxyMass, components: 1}}),
         ...keyLengthsInput(keyLengths),
       },
       outputShape: [batch, heads, queryBlocks, keyBlocks],
@@ -207,31 +153,20 @@ export class BlockScoresProgram extends AttentionProgram<BlockScoresVariant> {
       uniforms: {
         logitScale: {type: 'f32', value: scale * Math.LOG2E},
         ...gridUniforms(geometry, grid),
-        firstProxyBlock: {type: 'i32', value: firstProxyBlock(geometry)},
-        ...(keyLengths && {
-          ...proxyRangeUniforms(geometry, causal, keyLengths),
-          queryLength: {type: 'i32', value: queryLength},
-          keyLength: {type: 'i32', value: keyLength},
-        }),
+        ...(keyLengths && {keyLength: {type: 'i32', value: keyLength}}),
       },
-      variant: {
-        headDim,
-        ...grid,
-        exactLastBlock: proxyMass !== undefined,
-        padded: keyLengths !== undefined,
-      },
+      variant: {headDim, ...grid, padded: keyLengths !== undefined},
     });
   }
 
-  protected shader({headDim, causal, offset, exactLastBlock, padded}: BlockScoresVariant): string {
-    const scored = scoredBlocks({causal, offset}, 'blocks');
+  protected shader({headDim, padded, ...grid}: BlockScoresVariant): string {
     return `
 // A workgroup computes the row of one query block; an invocation computes every 128th key block. The row itself holds
 // the unnormalised values between the steps, each read by the invocation that wrote it, so only the reductions of
 // maximum and sum need workgroup memory and barriers.
 ${workgroupIndex}
 ${workgroupReduce(128)}
-${readRow('readPooled', 'pooled', headDim)}${padded ? keyEnd('uniforms.outShape.y', 'uniforms.keyLength') : ''}${padded && exactLastBlock ? proxyRange(true, 'uniforms.queryLength') : ''}
+${readRow('readPooled', 'pooled', headDim)}${gridFunctions(grid)}${padded ? keyEnd('uniforms.outShape.y', 'uniforms.keyLength') : ''}
 
 // log2 of the weight of a key block: the pooled keys stand behind the pooled queries of all heads.
 fn logit(row : i32, keyRow : i32) -> f32 {
@@ -249,46 +184,28 @@ fn main(index : i32) {
   let queryBlock = row % uniforms.outShape.z;
   let head = row / uniforms.outShape.z;
   let exists = head < uniforms.outShape.x * uniforms.outShape.y;
-  let candidates = ${padded ? `min(${scored}, (keyEnd(head) + uniforms.blockSize - 1) / uniforms.blockSize)` : scored};
+  let candidates = ${padded ? 'min(scoredBlocks(queryBlock), (keyEnd(head) + uniforms.keyBlockSize - 1) / uniforms.keyBlockSize)' : 'scoredBlocks(queryBlock)'};
   let end = select(0, candidates, exists);
-  ${pooledRows(exactLastBlock, padded)}
 
   var localMax = -3.4e38f;
-  if (pooled) {
-    for (var i = i32(localIndex); i < end; i += 128) {
-      let x = logit(row, head * blocks + i);
-      result[row * blocks + i] = x;
-      localMax = max(localMax, x);
-    }
+  for (var i = i32(localIndex); i < end; i += 128) {
+    let x = logit(row, head * blocks + i);
+    result[row * blocks + i] = x;
+    localMax = max(localMax, x);
   }
   let rowMax = workgroupMax(localMax);
   var localSum = 0.0;
   for (var i = i32(localIndex); i < end; i += 128) {
-    var weight = 0.0;
-    if (pooled) {
-      weight = exp2(result[row * blocks + i] - rowMax);
-    }${exactLastBlock ? ' else {\n      weight = proxyMass[head * blocks + i];\n    }' : ''}
+    let weight = exp2(result[row * blocks + i] - rowMax);
     result[row * blocks + i] = weight;
     localSum += weight;
   }
   let sum = workgroupSum(localSum);
   if (exists) {
     for (var i = i32(localIndex); i < blocks; i += 128) {
-      // No mass outside the own segment: the row stays 0, never reaches a threshold, and every block is kept.
-      result[row * blocks + i] = select(0.0, result[row * blocks + i] / sum, i < end && sum != 0.0);
+      result[row * blocks + i] = select(0.0, result[row * blocks + i] / sum, i < end);
     }
   }
 }`;
   }
-}
-
-/** Declares `pooled`: whether a query block's scores come from means, or from the proxy rows that it holds. */
-function pooledRows(exactLastBlock: boolean, padded: boolean): string {
-  if (!exactLastBlock) {
-    return 'let pooled = true;';
-  }
-  return padded
-    ? `let proxy = proxyRange(head);
-  let pooled = proxy.x >= proxy.y || queryBlock < proxy.x / uniforms.blockSize;`
-    : 'let pooled = queryBlock < uniforms.firstProxyBlock;';
 }

@@ -148,6 +148,23 @@ fn tileScores(x : i32, y : i32) -> array<array<f32, columns>, rows> {
 }`;
 }
 
+/** Shader text: a function that loads the keys [first, end) of a head, in their own order; zeros follow. Needs `keyRow`. */
+export function loadKeysInPlace(tile: Tile, headDim: number): string {
+  return `
+${readRow('readKey', 'key', headDim)}
+fn loadKeyTile(head : i32, heads : i32, first : i32, end : i32) {
+  let firstKeyRow = keyRow(head, heads, first);
+  ${loadTile(
+    'keyTile',
+    tileKeys(tile),
+    tile,
+    headDim,
+    (i) => `first + ${i} < end`,
+    (i, vector) => `readKey(firstKeyRow + ${i}, ${vector})`,
+  )}
+}`;
+}
+
 /** Loads of an invocation that are on their way at a time: more would take too many registers. */
 const loadsAtOnce = 8;
 

@@ -78,7 +78,7 @@ fn listStart(head : i32, tile : i32) -> i32 {
 }
 
 fn countKeyTiles(head : i32, tile : i32, endRow : i32) -> i32 {
-  return blockLists[listStart(head, tile)] * tilesIn(uniforms.blockSize, tileKeys);
+  return blockLists[listStart(head, tile)] * tilesIn(uniforms.keyBlockSize, tileKeys);
 }
 
 // Slots [first, end) in the permuted order that key tile t covers; none past the last tile.
@@ -86,10 +86,10 @@ fn keySlots(head : i32, tile : i32, t : i32, count : i32) -> vec2<i32> {
   if (t >= count) {
     return vec2<i32>(0);
   }
-  let tilesPerBlock = tilesIn(uniforms.blockSize, tileKeys);
+  let tilesPerBlock = tilesIn(uniforms.keyBlockSize, tileKeys);
   let block = blockLists[listStart(head, tile) + 1 + t / tilesPerBlock];
-  let first = block * uniforms.blockSize + (t % tilesPerBlock) * tileKeys;
-  let end = min((block + 1) * uniforms.blockSize, uniforms.keyShape.z);
+  let first = block * uniforms.keyBlockSize + (t % tilesPerBlock) * tileKeys;
+  let end = min((block + 1) * uniforms.keyBlockSize, uniforms.keyShape.z);
   return vec2<i32>(first, min(first + tileKeys, end));
 }
 

@@ -42,6 +42,18 @@ fn workgroupMax(x : f32) -> f32 {
   return total;
 }
 fn readPooled(row : i32, vector : i32) -> vec4<f32> { return pooled[row * 16 + vector]; }
+// Key blocks before the segment in which a query row stands.
+fn blocksBefore(row : i32) -> i32 {
+  let position = row;
+  return position / (uniforms.blocksPerSegment * uniforms.keyBlockSize) * uniforms.blocksPerSegment;
+}
+fn scoredBlocks(queryBlock : i32) -> i32 {
+  return blocksBefore(queryBlock * uniforms.blockSize);
+}
+fn visibleBlocks(queryBlock : i32) -> i32 {
+  let lastRow = min((queryBlock + 1) * uniforms.blockSize, uniforms.queryLength) - 1;
+  return min(blocksBefore(lastRow) + uniforms.blocksPerSegment, uniforms.keyBlocks);
+}
 
 // log2 of the weight of a key block: the pooled keys stand behind the pooled queries of all heads.
 fn logit(row : i32, keyRow : i32) -> f32 {
@@ -59,35 +71,26 @@ fn main(index : i32) {
   let queryBlock = row % uniforms.outShape.z;
   let head = row / uniforms.outShape.z;
   let exists = head < uniforms.outShape.x * uniforms.outShape.y;
-  let candidates = (queryBlock / uniforms.blocksPerSegment) * uniforms.blocksPerSegment;
+  let candidates = scoredBlocks(queryBlock);
   let end = select(0, candidates, exists);
-  let pooled = queryBlock < uniforms.firstProxyBlock;
 
   var localMax = -3.4e38f;
-  if (pooled) {
-    for (var i = i32(localIndex); i < end; i += 128) {
-      let x = logit(row, head * blocks + i);
-      result[row * blocks + i] = x;
-      localMax = max(localMax, x);
-    }
+  for (var i = i32(localIndex); i < end; i += 128) {
+    let x = logit(row, head * blocks + i);
+    result[row * blocks + i] = x;
+    localMax = max(localMax, x);
   }
   let rowMax = workgroupMax(localMax);
   var localSum = 0.0;
   for (var i = i32(localIndex); i < end; i += 128) {
-    var weight = 0.0;
-    if (pooled) {
-      weight = exp2(result[row * blocks + i] - rowMax);
-    } else {
-      weight = proxyMass[head * blocks + i];
-    }
+    let weight = exp2(result[row * blocks + i] - rowMax);
     result[row * blocks + i] = weight;
     localSum += weight;
   }
   let sum = workgroupSum(localSum);
   if (exists) {
     for (var i = i32(localIndex); i < blocks; i += 128) {
-      // No mass outside the own segment: the row stays 0, never reaches a threshold, and every block is kept.
-      result[row * blocks + i] = select(0.0, result[row * blocks + i] / sum, i < end && sum != 0.0);
+      result[row * blocks + i] = select(0.0, result[row * blocks + i] / sum, i < end);
     }
   }
 }

@@ -54,10 +54,10 @@ fn tilesIn(size : i32, tile : i32) -> i32 {
 
 // Slots [first, end) in the permuted order that a key tile covers.
 fn keySlots(tile : i32) -> vec2<i32> {
-  let tilesPerBlock = tilesIn(uniforms.blockSize, tileKeys);
+  let tilesPerBlock = tilesIn(uniforms.keyBlockSize, tileKeys);
   let block = tile / tilesPerBlock;
-  let first = block * uniforms.blockSize + (tile % tilesPerBlock) * tileKeys;
-  return vec2<i32>(first, min(min(first + tileKeys, (block + 1) * uniforms.blockSize), uniforms.keyShape.z));
+  let first = block * uniforms.keyBlockSize + (tile % tilesPerBlock) * tileKeys;
+  return vec2<i32>(first, min(min(first + tileKeys, (block + 1) * uniforms.keyBlockSize), uniforms.keyShape.z));
 }
 
 fn keyPosition(head : i32, slot : i32) -> i32 {
@@ -66,7 +66,7 @@ fn keyPosition(head : i32, slot : i32) -> i32 {
 
 // Where the list of a key tile's block starts: its length, then its query blocks.
 fn listStart(head : i32, tile : i32) -> i32 {
-  let block = tile / tilesIn(uniforms.blockSize, tileKeys);
+  let block = tile / tilesIn(uniforms.keyBlockSize, tileKeys);
   return (head * uniforms.queryListsShape.z + block) * uniforms.queryListsShape.w;
 }
 

@@ -1,4 +1,4 @@
-// A workgroup adds up the scores of one query block, once of all key blocks and once of those in its list; an invocation
+// A workgroup adds up the masses of one query block, once of all key blocks and once of those in its list; an invocation
 // takes every 64th of either. The reductions hold the barriers, so every invocation gets there.
 
 fn workgroupIndex() -> i32 {
@@ -41,21 +41,21 @@ fn workgroupMax(x : f32) -> f32 {
   return total;
 }
 fn main(index : i32) {
-  let keyBlocks = uniforms.scoresShape.w;
+  let keyBlocks = uniforms.massesShape.w;
   let row = workgroupIndex();
   let exists = row < uniforms.outShape.x * uniforms.outShape.y * uniforms.outShape.z;
   var all = 0.0;
   for (var i = i32(localIndex); exists && i < keyBlocks; i += 64) {
-    all += scores[row * keyBlocks + i];
+    all += masses[row * keyBlocks + i];
   }
   var kept = 0.0;
   let list = row * (keyBlocks + 1);
   for (var entry = 1 + i32(localIndex); exists && entry <= blockLists[list]; entry += 64) {
-    kept += scores[row * keyBlocks + blockLists[list + entry]];
+    kept += masses[row * keyBlocks + blockLists[list + entry]];
   }
   let total = workgroupSum(all);
-  let mass = workgroupSum(kept);
+  let keptSum = workgroupSum(kept);
   if (localIndex == 0u && exists) {
-    result[row] = select(1.0, mass / total, total > 0.0);
+    result[row] = max(0.0, 1.0 - (total - keptSum));
   }
 }

@@ -45,9 +45,10 @@ fn main(index : i32) {
   let exists = workgroupIndex() < uniforms.outShape.x;
   // Padding stands last in its segment, so the keys that are none are the first of the order, too.
   let length = select(keyEnd(head), uniforms.queryShape.z, ofQuery);
-  let end = select(0, min((block + 1) * uniforms.blockSize, length), exists);
+  let size = select(uniforms.keyBlockSize, uniforms.blockSize, ofQuery);
+  let end = select(0, min((block + 1) * size, length), exists);
   var sum = vec4<f32>(0.0);
-  for (var i = block * uniforms.blockSize + lane; i < end; i += 8) {
+  for (var i = block * size + lane; i < end; i += 8) {
     if (ofQuery) {
       sum += readQuery(head * uniforms.queryShape.z + i, vector);
     } else {
@@ -56,6 +57,6 @@ fn main(index : i32) {
   }
   sum = sumLanes(sum);
   if (lane == 0 && exists) {
-    writePooled(workgroupIndex(), vector, sum / f32(uniforms.blockSize));
+    writePooled(workgroupIndex(), vector, sum / f32(size));
   }
 }

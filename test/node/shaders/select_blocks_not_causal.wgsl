@@ -1,37 +1,19 @@
-// A workgroup writes the list of one query block; an invocation decides on every 128th key block.
-//
-// A key block belongs to the shortest prefix that reaches the threshold if the blocks before it, in descending order of
-// score, do not reach it yet. So nothing is sorted: each invocation adds up the scores that come before its own block,
-// which pass through workgroup memory in tiles. The kept blocks of a round then find their places in the list by a
-// prefix sum over the invocations.
+// A workgroup writes the list of one query block; an invocation decides on every 128th key block. The kept blocks of a round
+// find their places in the list by a prefix sum over the invocations.
 
 fn workgroupIndex() -> i32 {
   return i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
 }
 const threads = 128;
-var<workgroup> scoreTile : array<f32, threads>;
 var<workgroup> sinkBlock : i32;
 // Key blocks that compete for the query block, and key blocks that it may see: [0, x) and [0, y).
 var<workgroup> blockCounts : vec2<i32>;
 
-// Sum of the scores that come before the score of block own in row, equal scores by index.
-fn scoresBefore(row : i32, candidates : i32, own : i32, score : f32) -> f32 {
-  var before = 0.0;
-  for (var base = 0; base < candidates; base += threads) {
-    let i = base + i32(localIndex);
-    if (i < candidates) {
-      scoreTile[localIndex] = scores[row * uniforms.scoresShape.w + i];
-    }
-    // Barrier: every invocation reads the scores that all have loaded.
-    workgroupBarrier();
-    for (var j = 0; j < min(threads, candidates - base); j++) {
-      let other = scoreTile[j];
-      before += select(0.0, other, other > score || (other == score && base + j < own));
-    }
-    // Barrier: the next round overwrites the scores.
-    workgroupBarrier();
-  }
-  return before;
+fn scoredBlocks(queryBlock : i32) -> i32 {
+  return uniforms.keyBlocks;
+}
+fn visibleBlocks(queryBlock : i32) -> i32 {
+  return uniforms.keyBlocks;
 }
 
 var<workgroup> counts : array<i32, threads>;
@@ -56,20 +38,19 @@ fn countUpTo(keep : bool) -> i32 {
 fn main(index : i32) {
   let local = i32(localIndex);
   let blocks = uniforms.scoresShape.w;
+  let keyLength = uniforms.keyIndicesShape.z;
   let row = workgroupIndex();
   let queryBlock = row % uniforms.scoresShape.z;
   let head = row / uniforms.scoresShape.z;
   let exists = head < uniforms.scoresShape.x * uniforms.scoresShape.y;
-  let earlier = blocks;
-  let visible = blocks;
   if (local == 0) {
-    blockCounts = select(vec2<i32>(0), vec2<i32>(earlier, visible), exists);
+    blockCounts = select(vec2<i32>(0), vec2<i32>(scoredBlocks(queryBlock), visibleBlocks(queryBlock)), exists);
   }
   // Original key 0 stays in the first segment: the one invocation that meets it says in which block.
-  let firstSegment = min(uniforms.blocksPerSegment * uniforms.blockSize, uniforms.keyIndicesShape.z);
+  let firstSegment = min(uniforms.blocksPerSegment * uniforms.keyBlockSize, keyLength);
   for (var i = local; i < firstSegment && exists; i += threads) {
-    if (keyIndices[head * uniforms.keyIndicesShape.z + i] == 0) {
-      sinkBlock = i / uniforms.blockSize;
+    if (keyIndices[head * keyLength + i] == 0) {
+      sinkBlock = i / uniforms.keyBlockSize;
     }
   }
   // The loops hold barriers, so all invocations must agree on their length: hence the uniform load, which is also the
@@ -77,6 +58,7 @@ fn main(index : i32) {
   let counted = workgroupUniformLoad(&blockCounts);
   let candidates = counted.x;
   let end = counted.y;
+  let leastScore = uniforms.leastScoreScale / sqrt(f32(keyLength));
 
   var kept = 0;
   for (var base = 0; base < end; base += threads) {
@@ -85,10 +67,9 @@ fn main(index : i32) {
     if (i < candidates) {
       score = scores[row * blocks + i];
     }
-    let before = scoresBefore(row, candidates, i, score);
     // Written so that a NaN keeps the block.
-    let scored = i < candidates && !(before >= uniforms.threshold);
-    let keep = i < end && (scored || i == sinkBlock || i >= candidates);
+    let chosen = i < candidates && !(score < leastScore);
+    let keep = i < end && (chosen || i == sinkBlock || i >= candidates);
     let place = kept + countUpTo(keep);
     if (keep) {
       result[row * (blocks + 1) + place] = i;

@@ -62,8 +62,8 @@ fn main(index : i32) {
   let head = segment / segments;
   let first = (segment % segments) * segmentSize;
   let own = (workgroupIndex() % uniforms.chunks) * 256 + local;
-  // The remainder after the last complete segment keeps its order.
-  let complete = head < heads && first < permutedLength && true;
+  // Keys after the last complete segment keep their order.
+  let complete = head < heads && first < permutedLength;
   let scores = head * permutedLength + first;
   if (local == 0) {
     sortedKeys = select(0, segmentSize, complete);

@@ -43,6 +43,7 @@ uniform int queryLength;
 uniform int firstHead;
 uniform int walkHeads;
 uniform int blockSize;
+uniform int keyBlockSize;
 uniform int firstGroup;
 uniform int groupsPerBlock;
 uniform int tilesPerBlock;
@@ -68,7 +69,7 @@ Group groupAt(int group) {
   return Group(firstHead + blockOfHead - block * walkHeads, block, queries);
 }
 int slotCount(Group group) {
-  return divide(keyLength + blockSize - 1, blockSize);
+  return divide(keyLength + keyBlockSize - 1, keyBlockSize);
 }
 
 int slotsOfRound(Group group) {
@@ -86,7 +87,7 @@ int firstKeyRow(int head) {
   return keyBase(head);
 }
 ivec4 positionsIn(int block, int tile, int four) {
-  return block * blockSize + tile + (ivec4(0, 1, 2, 3) + 4 * four) * tilesPerBlock;
+  return block * keyBlockSize + tile + (ivec4(0, 1, 2, 3) + 4 * four) * tilesPerBlock;
 }
 
 ivec4 orNone(ivec4 positions, int end) {
@@ -94,7 +95,7 @@ ivec4 orNone(ivec4 positions, int end) {
 }
 ivec4 originsOf(Group group, int block, int tile, int four, ivec4 positions) {
   // A tile can reach past the end of its block.
-  return orNone(positions, min((block + 1) * blockSize, keyLength));
+  return orNone(positions, min((block + 1) * keyBlockSize, keyLength));
 }
 
 vec4 visible(int key, ivec4 queries, vec4 scores) {

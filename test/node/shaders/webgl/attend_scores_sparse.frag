@@ -69,6 +69,7 @@ uniform int queryLength;
 uniform int firstHead;
 uniform int walkHeads;
 uniform int blockSize;
+uniform int keyBlockSize;
 uniform int firstGroup;
 uniform int groupsPerBlock;
 uniform int tilesPerBlock;
@@ -118,7 +119,7 @@ int firstKeyRow(int head) {
   return (head - firstHead) * keyLength;
 }
 ivec4 positionsIn(int block, int tile, int four) {
-  return block * blockSize + tile + (ivec4(0, 1, 2, 3) + 4 * four) * tilesPerBlock;
+  return block * keyBlockSize + tile + (ivec4(0, 1, 2, 3) + 4 * four) * tilesPerBlock;
 }
 
 int candidateBlocks(int queryBlock) {
@@ -133,7 +134,7 @@ ivec4 originsOf(Group group, int block, int tile, int four, ivec4 positions) {
     return ivec4(readKeyIndices(group.head * blocks + block, tile * 2 + four));
   }
   // A tile can reach past the end of its block.
-  return orNone(positions, min((block + 1) * blockSize, keyLength));
+  return orNone(positions, min((block + 1) * keyBlockSize, keyLength));
 }
 
 vec4 visible(int key, ivec4 queries, vec4 scores) {

@@ -95,6 +95,7 @@ uniform int queryLength;
 uniform int firstHead;
 uniform int walkHeads;
 uniform int blockSize;
+uniform int keyBlockSize;
 uniform int firstGroup;
 uniform int groupsPerBlock;
 uniform int tilesPerBlock;
@@ -144,7 +145,7 @@ int firstKeyRow(int head) {
   return (head - firstHead) * keyLength;
 }
 ivec4 positionsIn(int block, int tile, int four) {
-  return block * blockSize + tile + (ivec4(0, 1, 2, 3) + 4 * four) * tilesPerBlock;
+  return block * keyBlockSize + tile + (ivec4(0, 1, 2, 3) + 4 * four) * tilesPerBlock;
 }
 void compute(int row, int texel) {
   int groupRow = row;

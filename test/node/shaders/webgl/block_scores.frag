@@ -36,19 +36,6 @@ vec4 fetchLogSums(ivec2 at, int texel, int layer) {
 vec4 readLogSums(int row, int texel) {
   return fetchLogSums(logSumsAt(row), texel, 0);
 }
-
-uniform sampler2DArray proxyMass;
-uniform int proxyMassShift;
-uniform int proxyMassTexels;
-ivec2 proxyMassAt(int row) {
-  return ivec2(row & ((1 << proxyMassShift) - 1), (row >> proxyMassShift) * proxyMassTexels);
-}
-vec4 fetchProxyMass(ivec2 at, int texel, int layer) {
-  return texelFetch(proxyMass, ivec3(at.x, at.y + texel, layer), 0);
-}
-vec4 readProxyMass(int row, int texel) {
-  return fetchProxyMass(proxyMassAt(row), texel, 0);
-}
 uniform int blocks;
 uniform int queryBlocks;
 uniform int queryLength;
@@ -56,9 +43,8 @@ uniform int queryOffset;
 uniform int blockSize;
 uniform int segmentSize;
 uniform int blocksPerSegment;
-uniform int firstProxyBlock;
 layout(location = 0) out vec4 result0;
-// A fragment turns four logits into shares; or masses, in rows that have them.
+// A fragment turns four logits into shares.
 
 int candidateBlocks(int queryBlock) {
   return (queryOffset + queryBlock * blockSize) / segmentSize * blocksPerSegment;
@@ -67,23 +53,11 @@ int competingBlocks(int head, int queryBlock) {
   return candidateBlocks(queryBlock);
 }
 void compute(int row, int texel) {
-  int head = row / queryBlocks;
-  int candidates = competingBlocks(head, row % queryBlocks);
-  bvec4 competes = lessThan(ivec4(0, 1, 2, 3) + 4 * texel, ivec4(candidates));
+  int competing = competingBlocks(row / queryBlocks, row % queryBlocks);
+  bvec4 competes = lessThan(ivec4(0, 1, 2, 3) + 4 * texel, ivec4(competing));
   vec4 share = vec4(0.0);
   if (competes.x) {
-    if (row % queryBlocks >= firstProxyBlock) {
-      ivec2 at = proxyMassAt(head);
-      float total = 0.0;
-      for (int t = 0; 4 * t < candidates; t++) {
-        bvec4 counts = lessThan(ivec4(0, 1, 2, 3) + 4 * t, ivec4(candidates));
-        total += dot(mix(vec4(0.0), fetchProxyMass(at, t, 0), counts), vec4(1.0));
-      }
-      // No mass outside the own segment: the row stays 0, never reaches a threshold, and every block is kept.
-      share = total != 0.0 ? fetchProxyMass(at, texel, 0) / total : vec4(0.0);
-    } else {
-      share = exp2(readLogits(row, texel) - readLogSums(row, 0).x);
-    }
+    share = exp2(readLogits(row, texel) - readLogSums(row, 0).x);
   }
   result0 = mix(vec4(0.0), share, competes);
 }

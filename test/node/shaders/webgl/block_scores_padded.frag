@@ -37,19 +37,6 @@ vec4 readLogSums(int row, int texel) {
   return fetchLogSums(logSumsAt(row), texel, 0);
 }
 
-uniform sampler2DArray proxyMass;
-uniform int proxyMassShift;
-uniform int proxyMassTexels;
-ivec2 proxyMassAt(int row) {
-  return ivec2(row & ((1 << proxyMassShift) - 1), (row >> proxyMassShift) * proxyMassTexels);
-}
-vec4 fetchProxyMass(ivec2 at, int texel, int layer) {
-  return texelFetch(proxyMass, ivec3(at.x, at.y + texel, layer), 0);
-}
-vec4 readProxyMass(int row, int texel) {
-  return fetchProxyMass(proxyMassAt(row), texel, 0);
-}
-
 uniform sampler2DArray keyLengths;
 uniform int keyLengthsShift;
 uniform int keyLengthsTexels;
@@ -71,11 +58,9 @@ uniform int segmentSize;
 uniform int blocksPerSegment;
 uniform int heads;
 uniform int keyLength;
-uniform int proxyRows;
-uniform int hasPositions;
-uniform int firstPosition;
+uniform int keyBlockSize;
 layout(location = 0) out vec4 result0;
-// A fragment turns four logits into shares; or masses, in rows that have them.
+// A fragment turns four logits into shares.
 
 int keyEnd(int head) {
   return int(clamp(readKeyLengths(head / heads, 0).x, 0.0, float(keyLength)));
@@ -84,39 +69,14 @@ int candidateBlocks(int queryBlock) {
   return (queryOffset + queryBlock * blockSize) / segmentSize * blocksPerSegment;
 }
 int competingBlocks(int head, int queryBlock) {
-  return min(candidateBlocks(queryBlock), (keyEnd(head) + blockSize - 1) / blockSize);
-}
-ivec2 proxyRange(int head) {
-  int end = keyEnd(head);
-  if (hasPositions == 1) {
-    end = clamp(end - firstPosition, 0, queryLength);
-  } else if (end > 0) {
-    end = queryLength;
-  }
-  return ivec2(max(end - proxyRows, 0), end);
-}
-bool hasProxyRows(int head, int queryBlock) {
-  ivec2 range = proxyRange(head);
-  return range.x < range.y && queryBlock >= range.x / blockSize;
+  return min(candidateBlocks(queryBlock), (keyEnd(head) + keyBlockSize - 1) / keyBlockSize);
 }
 void compute(int row, int texel) {
-  int head = row / queryBlocks;
-  int candidates = competingBlocks(head, row % queryBlocks);
-  bvec4 competes = lessThan(ivec4(0, 1, 2, 3) + 4 * texel, ivec4(candidates));
+  int competing = competingBlocks(row / queryBlocks, row % queryBlocks);
+  bvec4 competes = lessThan(ivec4(0, 1, 2, 3) + 4 * texel, ivec4(competing));
   vec4 share = vec4(0.0);
   if (competes.x) {
-    if (hasProxyRows(head, row % queryBlocks)) {
-      ivec2 at = proxyMassAt(head);
-      float total = 0.0;
-      for (int t = 0; 4 * t < candidates; t++) {
-        bvec4 counts = lessThan(ivec4(0, 1, 2, 3) + 4 * t, ivec4(candidates));
-        total += dot(mix(vec4(0.0), fetchProxyMass(at, t, 0), counts), vec4(1.0));
-      }
-      // No mass outside the own segment: the row stays 0, never reaches a threshold, and every block is kept.
-      share = total != 0.0 ? fetchProxyMass(at, texel, 0) / total : vec4(0.0);
-    } else {
-      share = exp2(readLogits(row, texel) - readLogSums(row, 0).x);
-    }
+    share = exp2(readLogits(row, texel) - readLogSums(row, 0).x);
   }
   result0 = mix(vec4(0.0), share, competes);
 }

@@ -82,6 +82,7 @@ uniform int queryLength;
 uniform int firstHead;
 uniform int walkHeads;
 uniform int blockSize;
+uniform int keyBlockSize;
 uniform int firstGroup;
 uniform int groupsPerBlock;
 uniform int tilesPerBlock;
@@ -114,7 +115,7 @@ Group groupAt(int group) {
   return Group(firstHead + blockOfHead - block * walkHeads, block, queries);
 }
 int slotCount(Group group) {
-  return divide(min(queryOffset + min((group.block + 1) * blockSize, queryLength), keyEnd(group.head)) + blockSize - 1, blockSize);
+  return divide(min(queryOffset + min((group.block + 1) * blockSize, queryLength), keyEnd(group.head)) + keyBlockSize - 1, keyBlockSize);
 }
 
 int slotsOfRound(Group group) {
@@ -132,7 +133,7 @@ int firstKeyRow(int head) {
   return keyBase(head);
 }
 ivec4 positionsIn(int block, int tile, int four) {
-  return block * blockSize + tile + (ivec4(0, 1, 2, 3) + 4 * four) * tilesPerBlock;
+  return block * keyBlockSize + tile + (ivec4(0, 1, 2, 3) + 4 * four) * tilesPerBlock;
 }
 void compute(int row, int texel) {
   Group group = groupAt(firstGroup + row);

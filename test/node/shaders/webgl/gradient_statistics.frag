@@ -82,6 +82,7 @@ uniform int queryLength;
 uniform int firstHead;
 uniform int walkHeads;
 uniform int blockSize;
+uniform int keyBlockSize;
 uniform int firstGroup;
 uniform int groupsPerBlock;
 uniform int tilesPerBlock;

@@ -82,6 +82,7 @@ uniform int queryLength;
 uniform int firstHead;
 uniform int walkHeads;
 uniform int blockSize;
+uniform int keyBlockSize;
 uniform int firstGroup;
 uniform int groupsPerBlock;
 uniform int tilesPerBlock;
@@ -90,6 +91,7 @@ uniform int firstSlot;
 uniform int keyBlocks;
 uniform int queryBlocks;
 uniform int queryOffset;
+uniform int orderTiles;
 layout(location = 0) out vec4 result0;
 layout(location = 1) out vec4 result1;
 layout(location = 2) out vec4 result2;
@@ -123,7 +125,7 @@ int slotsOfRound(Group group) {
   return clamp(slotCount(group) - firstSlot, 0, slotsPerRound);
 }
 ivec4 positionsIn(int block, int tile, int four) {
-  return block * blockSize + tile + (ivec4(0, 1, 2, 3) + 4 * four) * tilesPerBlock;
+  return block * keyBlockSize + tile + (ivec4(0, 1, 2, 3) + 4 * four) * tilesPerBlock;
 }
 void compute(int row, int texel) {
   Group group = groupAt(firstGroup + row);

@@ -43,13 +43,10 @@ uniform int queryOffset;
 uniform int blockSize;
 uniform int segmentSize;
 uniform int blocksPerSegment;
-uniform float threshold;
+uniform int keyBlockSize;
+uniform float leastScoreScale;
 layout(location = 0) out vec4 result0;
 // A fragment decides on four key blocks of one query block.
-//
-// A key block belongs to the shortest prefix that reaches the threshold if the blocks before it, in descending order of
-// score, do not reach it yet. So nothing is sorted: the fragment adds up the scores that come before its own blocks, equal
-// scores by index.
 
 int candidateBlocks(int queryBlock) {
   return (queryOffset + queryBlock * blockSize) / segmentSize * blocksPerSegment;
@@ -65,22 +62,13 @@ void compute(int row, int texel) {
   ivec2 at = scoresAt(row);
   ivec4 keyBlocks = ivec4(0, 1, 2, 3) + 4 * texel;
   vec4 own = fetchScores(at, texel, 0);
-  vec4 before = vec4(0.0);
-  for (int t = 0; 4 * t < candidates && 4 * texel < candidates; t++) {
-    vec4 others = fetchScores(at, t, 0);
-    for (int c = 0; c < 4 && 4 * t + c < candidates; c++) {
-      vec4 other = vec4(others[c]);
-      vec4 ties = vec4(equal(other, own)) * vec4(lessThan(ivec4(4 * t + c), keyBlocks));
-      bvec4 precedes = greaterThan(vec4(greaterThan(other, own)) + ties, vec4(0.0));
-      before = mix(before, before + other, precedes);
-    }
-  }
+  float least = leastScoreScale / sqrt(float((candidates + blocksPerSegment) * keyBlockSize));
   int sink = int(readSinkBlocks(row / queryBlocks, 0).x);
   vec4 kept = vec4(0.0);
   for (int c = 0; c < 4; c++) {
     int block = keyBlocks[c];
     // Written so that a NaN keeps the block.
-    bool scored = block < candidates && !(before[c] >= threshold);
+    bool scored = block < candidates && !(own[c] < least);
     kept[c] = float(block < visible && (scored || block == sink || block >= candidates));
   }
   result0 = kept;

@@ -11,17 +11,17 @@ int divide(int a, int b) {
   return q + int(rest >= b) - int(rest < 0);
 }
 
-uniform sampler2DArray scores;
-uniform int scoresShift;
-uniform int scoresTexels;
-ivec2 scoresAt(int row) {
-  return ivec2(row & ((1 << scoresShift) - 1), (row >> scoresShift) * scoresTexels);
+uniform sampler2DArray masses;
+uniform int massesShift;
+uniform int massesTexels;
+ivec2 massesAt(int row) {
+  return ivec2(row & ((1 << massesShift) - 1), (row >> massesShift) * massesTexels);
 }
-vec4 fetchScores(ivec2 at, int texel, int layer) {
-  return texelFetch(scores, ivec3(at.x, at.y + texel, layer), 0);
+vec4 fetchMasses(ivec2 at, int texel, int layer) {
+  return texelFetch(masses, ivec3(at.x, at.y + texel, layer), 0);
 }
-vec4 readScores(int row, int texel) {
-  return fetchScores(scoresAt(row), texel, 0);
+vec4 readMasses(int row, int texel) {
+  return fetchMasses(massesAt(row), texel, 0);
 }
 
 uniform sampler2DArray blockLists;
@@ -38,13 +38,13 @@ vec4 readBlockLists(int row, int texel) {
 }
 
 layout(location = 0) out vec4 result0;
-// A fragment adds up the scores of one query block, once of all key blocks and once of those in its list. What a row of
-// scores has beyond its columns is 0.
+// A fragment adds up the masses of one query block, once of all key blocks and once of those in its list. What a row has
+// beyond its columns is 0.
 void compute(int row, int texel) {
-  ivec2 scoresPlace = scoresAt(row);
+  ivec2 at = massesAt(row);
   vec4 sums = vec4(0.0);
-  for (int t = 0; t < scoresTexels; t++) {
-    sums += fetchScores(scoresPlace, t, 0);
+  for (int t = 0; t < massesTexels; t++) {
+    sums += fetchMasses(at, t, 0);
   }
   float total = dot(sums, vec4(1.0));
   ivec2 list = blockListsAt(row);
@@ -52,9 +52,9 @@ void compute(int row, int texel) {
   float kept = 0.0;
   for (int entry = 1; entry <= count; entry++) {
     int block = int(fetchBlockLists(list, entry / 4, 0)[entry % 4]);
-    kept += fetchScores(scoresPlace, block / 4, 0)[block % 4];
+    kept += fetchMasses(at, block / 4, 0)[block % 4];
   }
-  result0 = vec4(total > 0.0 ? kept / total : 1.0);
+  result0 = vec4(max(0.0, 1.0 - (total - kept)));
 }
 
 uniform int outShift;

@@ -24,7 +24,7 @@ vec4 readKeyIndices(int row, int texel) {
   return fetchKeyIndices(keyIndicesAt(row), texel, 0);
 }
 uniform int length;
-uniform int blockSize;
+uniform int keyBlockSize;
 uniform int blocks;
 uniform int blocksPerSegment;
 uniform int tilesPerBlock;
@@ -34,7 +34,7 @@ layout(location = 0) out vec4 result0;
 void compute(int row, int texel) {
   int head = divide(row, length);
   int key = row - head * length;
-  int firstBlock = divide(divide(key, blockSize), blocksPerSegment) * blocksPerSegment;
+  int firstBlock = divide(divide(key, keyBlockSize), blocksPerSegment) * blocksPerSegment;
   int place = key;
   for (int block = firstBlock; block < min(firstBlock + blocksPerSegment, blocks); block++) {
     ivec2 at = keyIndicesAt(head * blocks + block);
@@ -42,7 +42,7 @@ void compute(int row, int texel) {
       bvec4 found = equal(fetchKeyIndices(at, t, 0), vec4(key));
       if (any(found)) {
         int column = 4 * t + (found.x ? 0 : found.y ? 1 : found.z ? 2 : 3);
-        place = block * blockSize + (column % 8) * tilesPerBlock + column / 8;
+        place = block * keyBlockSize + (column % 8) * tilesPerBlock + column / 8;
       }
     }
   }

@@ -69,6 +69,7 @@ uniform int queryLength;
 uniform int firstHead;
 uniform int walkHeads;
 uniform int blockSize;
+uniform int keyBlockSize;
 uniform int firstGroup;
 uniform int groupsPerBlock;
 uniform int tilesPerBlock;
@@ -77,6 +78,7 @@ uniform int queryOffset;
 uniform int firstSlot;
 uniform int keyBlocks;
 uniform int queryBlocks;
+uniform int orderTiles;
 uniform int maskBatchStep;
 uniform int maskHeadStep;
 uniform int maskRowStep;
@@ -105,7 +107,7 @@ Group groupAt(int group) {
   return Group(firstHead + blockOfHead - block * walkHeads, block, keys);
 }
 int firstQueryBlock(Group group) {
-  return min(divide(max(group.block * blockSize - queryOffset, 0), blockSize), queryBlocks);
+  return min(divide(max(group.block * blockSize - queryOffset, 0), keyBlockSize), queryBlocks);
 }
 int slotCount(Group group) {
   return queryBlocks - firstQueryBlock(group);
@@ -117,7 +119,7 @@ int slotsOfRound(Group group) {
   return clamp(slotCount(group) - firstSlot, 0, slotsPerRound);
 }
 ivec4 positionsIn(int block, int tile, int four) {
-  return block * blockSize + tile + (ivec4(0, 1, 2, 3) + 4 * four) * tilesPerBlock;
+  return block * keyBlockSize + tile + (ivec4(0, 1, 2, 3) + 4 * four) * tilesPerBlock;
 }
 
 ivec4 orNone(ivec4 positions, int end) {
@@ -148,8 +150,8 @@ vec4 maskOfKeys(Group group, int query) {
   for (int i = 0; i < 4; i++) {
     // Past the end of the block there are no keys.
     int inBlock = min(group.keys[i] - group.block * blockSize, blockSize - 1);
-    int key = divide(inBlock, tilesPerBlock);
-    int column = (inBlock - key * tilesPerBlock) * 8 + key;
+    int key = divide(inBlock, orderTiles);
+    int column = (inBlock - key * orderTiles) * 8 + key;
     four[i] = readMask(row + group.block, column / 4)[column % 4];
   }
   return four;
@@ -169,9 +171,9 @@ void compute(int row, int tile) {
   int block = blockOf(group, slot);
   int tileOfBlock = tile - slot * tilesPerBlock;
   ivec4 positions0 = positionsIn(block, tileOfBlock, 0);
-  ivec4 keys0 = orNone(positions0, min((block + 1) * blockSize, keyLength));
+  ivec4 keys0 = orNone(positions0, min((block + 1) * keyBlockSize, keyLength));
   ivec4 positions1 = positionsIn(block, tileOfBlock, 1);
-  ivec4 keys1 = orNone(positions1, min((block + 1) * blockSize, keyLength));
+  ivec4 keys1 = orNone(positions1, min((block + 1) * keyBlockSize, keyLength));
 
   ivec2 query0 = queryAt(head * queryLength + min(queries[0], queryLength - 1));
   ivec2 query1 = queryAt(head * queryLength + min(queries[1], queryLength - 1));

@@ -69,6 +69,7 @@ uniform int queryLength;
 uniform int firstHead;
 uniform int walkHeads;
 uniform int blockSize;
+uniform int keyBlockSize;
 uniform int firstGroup;
 uniform int groupsPerBlock;
 uniform int tilesPerBlock;
@@ -77,6 +78,7 @@ uniform int queryOffset;
 uniform int firstSlot;
 uniform int keyBlocks;
 uniform int queryBlocks;
+uniform int orderTiles;
 uniform float logitScale;
 layout(location = 0) out vec4 result0;
 layout(location = 1) out vec4 result1;
@@ -111,7 +113,7 @@ int slotsOfRound(Group group) {
   return clamp(slotCount(group) - firstSlot, 0, slotsPerRound);
 }
 ivec4 positionsIn(int block, int tile, int four) {
-  return block * blockSize + tile + (ivec4(0, 1, 2, 3) + 4 * four) * tilesPerBlock;
+  return block * keyBlockSize + tile + (ivec4(0, 1, 2, 3) + 4 * four) * tilesPerBlock;
 }
 
 ivec4 orNone(ivec4 positions, int end) {
@@ -136,17 +138,17 @@ void compute(int row, int tile) {
   int head = group.head - firstHead;
   ivec4 inBlock = queries - group.block * blockSize;
   for (int i = 0; i < 4; i++) {
-    int key = divide(inBlock[i], tilesPerBlock);
-    int column = (inBlock[i] - key * tilesPerBlock) * 8 + key;
+    int key = divide(inBlock[i], orderTiles);
+    int column = (inBlock[i] - key * orderTiles) * 8 + key;
     origins[i] = int(readKeyIndices(group.head * keyBlocks + group.block, column / 4)[column % 4]);
   }
   int firstKey = group.head * keyLength;
   int block = blockOf(group, slot);
   int tileOfBlock = tile - slot * tilesPerBlock;
   ivec4 positions0 = positionsIn(block, tileOfBlock, 0);
-  ivec4 keys0 = orNone(positions0, min((block + 1) * blockSize, keyLength));
+  ivec4 keys0 = orNone(positions0, min((block + 1) * keyBlockSize, keyLength));
   ivec4 positions1 = positionsIn(block, tileOfBlock, 1);
-  ivec4 keys1 = orNone(positions1, min((block + 1) * blockSize, keyLength));
+  ivec4 keys1 = orNone(positions1, min((block + 1) * keyBlockSize, keyLength));
 
   ivec2 query0 = queryAt(head * queryLength + min(queries[0], queryLength - 1));
   ivec2 query1 = queryAt(head * queryLength + min(queries[1], queryLength - 1));

@@ -41,7 +41,7 @@ uniform int keyHeads;
 uniform int keyLength;
 uniform int firstHead;
 uniform int blocks;
-uniform int blockSize;
+uniform int keyBlockSize;
 uniform int tilesPerBlock;
 layout(location = 0) out vec4 result0;
 // A fragment copies one vector of the row that belongs to its position. Indices stand in the order of tiles.
@@ -53,8 +53,8 @@ void compute(int row, int texel) {
   int headInRange = divide(row, keyLength);
   int head = firstHead + headInRange;
   int position = row - headInRange * keyLength;
-  int block = divide(position, blockSize);
-  int inBlock = position - block * blockSize;
+  int block = divide(position, keyBlockSize);
+  int inBlock = position - block * keyBlockSize;
   int key = divide(inBlock, tilesPerBlock);
   int column = (inBlock - key * tilesPerBlock) * 8 + key;
   int index = int(readKeyIndices(head * blocks + block, column / 4)[column % 4]);

@@ -49,7 +49,7 @@ uniform int keyHeads;
 uniform int keyLength;
 uniform int firstHead;
 uniform int blocks;
-uniform int blockSize;
+uniform int keyBlockSize;
 uniform int rowSize;
 uniform int tilesPerBlock;
 layout(location = 0) out vec4 result0;
@@ -69,12 +69,12 @@ void compute(int row, int texel) {
   int headInRange = divide(row, keyLength);
   int head = firstHead + headInRange;
   int position = row - headInRange * keyLength;
-  int block = divide(position, blockSize);
+  int block = divide(position, keyBlockSize);
   if (readKept(head, block / 4)[block % 4] == 0.0) {
     result0 = vec4(0.0);
     return;
   }
-  int inBlock = position - block * blockSize;
+  int inBlock = position - block * keyBlockSize;
   int key = divide(inBlock, tilesPerBlock);
   int column = (inBlock - key * tilesPerBlock) * 8 + key;
   int index = int(readKeyIndices(head * blocks + block, column / 4)[column % 4]);

@@ -56,6 +56,7 @@ uniform int queryLength;
 uniform int pooledBlocks;
 uniform int blocks;
 uniform int blockSize;
+uniform int keyBlockSize;
 uniform int indexTexels;
 layout(location = 0) out vec4 result0;
 layout(location = 1) out vec4 result1;
@@ -84,7 +85,7 @@ void compute(int row, int texel) {
     }
   }
   result0 = querySum / float(blockSize);
-  result1 = keySum / float(blockSize);
+  result1 = keySum / float(keyBlockSize);
 }
 
 uniform int outShift;

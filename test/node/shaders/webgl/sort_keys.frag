@@ -24,7 +24,7 @@ vec4 readRanks(int row, int texel) {
   return fetchRanks(ranksAt(row), texel, 0);
 }
 uniform int blocks;
-uniform int blockSize;
+uniform int keyBlockSize;
 uniform int keyLength;
 uniform int tiles;
 uniform int permutedLength;
@@ -34,7 +34,7 @@ layout(location = 0) out vec4 result0;
 void compute(int row, int texel) {
   int tile = 4 * texel / 8;
   ivec4 places = tile + (ivec4(0, 1, 2, 3) + 4 * texel % 8) * tiles;
-  int firstOfBlock = (row % blocks) * blockSize;
+  int firstOfBlock = (row % blocks) * keyBlockSize;
   ivec4 keys = firstOfBlock + places;
   if (firstOfBlock < permutedLength) {
     int segment = firstOfBlock / segmentSize;
@@ -49,7 +49,7 @@ void compute(int row, int texel) {
     }
   }
   // Nothing stands in the filling of a row, and past the last key.
-  ivec4 end = ivec4(min(blockSize, keyLength - firstOfBlock));
+  ivec4 end = ivec4(min(keyBlockSize, keyLength - firstOfBlock));
   result0 = mix(vec4(-1.0), vec4(keys), lessThan(places, end));
 }
 

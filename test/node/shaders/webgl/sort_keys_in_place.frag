@@ -12,7 +12,7 @@ int divide(int a, int b) {
 }
 
 uniform int blocks;
-uniform int blockSize;
+uniform int keyBlockSize;
 uniform int keyLength;
 uniform int tiles;
 layout(location = 0) out vec4 result0;
@@ -20,11 +20,11 @@ layout(location = 0) out vec4 result0;
 void compute(int row, int texel) {
   int tile = 4 * texel / 8;
   ivec4 places = tile + (ivec4(0, 1, 2, 3) + 4 * texel % 8) * tiles;
-  int firstOfBlock = (row % blocks) * blockSize;
+  int firstOfBlock = (row % blocks) * keyBlockSize;
   ivec4 keys = firstOfBlock + places;
   
   // Nothing stands in the filling of a row, and past the last key.
-  ivec4 end = ivec4(min(blockSize, keyLength - firstOfBlock));
+  ivec4 end = ivec4(min(keyBlockSize, keyLength - firstOfBlock));
   result0 = mix(vec4(-1.0), vec4(keys), lessThan(places, end));
 }
 

@@ -43,6 +43,7 @@ uniform int queryLength;
 uniform int firstHead;
 uniform int walkHeads;
 uniform int blockSize;
+uniform int keyBlockSize;
 uniform int firstGroup;
 uniform int groupsPerBlock;
 uniform int tilesPerBlock;
@@ -67,7 +68,7 @@ Group groupAt(int group) {
   return Group(firstHead + blockOfHead - block * walkHeads, block, queries);
 }
 int slotCount(Group group) {
-  return divide(queryOffset + min((group.block + 1) * blockSize, queryLength) + blockSize - 1, blockSize);
+  return divide(queryOffset + min((group.block + 1) * blockSize, queryLength) + keyBlockSize - 1, keyBlockSize);
 }
 void compute(int index) {
   int position = (index / valueDim) % queryLength;

@@ -1,0 +1,237 @@
+#version 300 es
+precision highp float;
+precision highp int;
+precision highp sampler2D;
+precision highp sampler2DArray;
+
+// Quotient of two whole numbers that are not negative, below 2^24: integer division takes several times as long.
+int divide(int a, int b) {
+  int q = int((float(a) + 0.5) / float(b));
+  int rest = a - q * b;
+  return q + int(rest >= b) - int(rest < 0);
+}
+
+uniform sampler2DArray query;
+uniform int queryShift;
+uniform int queryTexels;
+ivec2 queryAt(int row) {
+  return ivec2(row & ((1 << queryShift) - 1), (row >> queryShift) * queryTexels);
+}
+vec4 fetchQuery(ivec2 at, int texel, int layer) {
+  return texelFetch(query, ivec3(at.x, at.y + texel, layer), 0);
+}
+vec4 readQuery(int row, int texel) {
+  return fetchQuery(queryAt(row), texel, 0);
+}
+
+uniform sampler2DArray key;
+uniform int keyShift;
+uniform int keyTexels;
+ivec2 keyAt(int row) {
+  return ivec2(row & ((1 << keyShift) - 1), (row >> keyShift) * keyTexels);
+}
+vec4 fetchKey(ivec2 at, int texel, int layer) {
+  return texelFetch(key, ivec3(at.x, at.y + texel, layer), 0);
+}
+vec4 readKey(int row, int texel) {
+  return fetchKey(keyAt(row), texel, 0);
+}
+
+uniform sampler2DArray keyIndices;
+uniform int keyIndicesShift;
+uniform int keyIndicesTexels;
+ivec2 keyIndicesAt(int row) {
+  return ivec2(row & ((1 << keyIndicesShift) - 1), (row >> keyIndicesShift) * keyIndicesTexels);
+}
+vec4 fetchKeyIndices(ivec2 at, int texel, int layer) {
+  return texelFetch(keyIndices, ivec3(at.x, at.y + texel, layer), 0);
+}
+vec4 readKeyIndices(int row, int texel) {
+  return fetchKeyIndices(keyIndicesAt(row), texel, 0);
+}
+
+uniform sampler2DArray sinkBlocks;
+uniform int sinkBlocksShift;
+uniform int sinkBlocksTexels;
+ivec2 sinkBlocksAt(int row) {
+  return ivec2(row & ((1 << sinkBlocksShift) - 1), (row >> sinkBlocksShift) * sinkBlocksTexels);
+}
+vec4 fetchSinkBlocks(ivec2 at, int texel, int layer) {
+  return texelFetch(sinkBlocks, ivec3(at.x, at.y + texel, layer), 0);
+}
+vec4 readSinkBlocks(int row, int texel) {
+  return fetchSinkBlocks(sinkBlocksAt(row), texel, 0);
+}
+
+uniform sampler2DArray keyLengths;
+uniform int keyLengthsShift;
+uniform int keyLengthsTexels;
+ivec2 keyLengthsAt(int row) {
+  return ivec2(row & ((1 << keyLengthsShift) - 1), (row >> keyLengthsShift) * keyLengthsTexels);
+}
+vec4 fetchKeyLengths(ivec2 at, int texel, int layer) {
+  return texelFetch(keyLengths, ivec3(at.x, at.y + texel, layer), 0);
+}
+vec4 readKeyLengths(int row, int texel) {
+  return fetchKeyLengths(keyLengthsAt(row), texel, 0);
+}
+uniform int heads;
+uniform int keyLength;
+uniform int blocks;
+uniform int queryBlocks;
+uniform int queryLength;
+uniform int blockSize;
+uniform int keyBlockSize;
+uniform int firstHead;
+uniform int firstBlockRow;
+uniform int groups;
+uniform int groupsOfPhase;
+uniform int tilesPerBlock;
+uniform int exactPieces;
+uniform float logitScale;
+layout(location = 0) out vec4 result0;
+layout(location = 1) out vec4 result1;
+// A fragment walks over a piece of the keys, a tile of 4 at a time: over a block that always counts, under the masks, or over
+// sampled keys that compete, but for those of the block of key 0. One key of 16 is sampled.
+
+int keyEnd(int head) {
+  return int(clamp(readKeyLengths(head / heads, 0).x, 0.0, float(keyLength)));
+}
+int candidateBlocks(int queryBlock) {
+  return blocks;
+}
+int competingKeys(int head, int queryBlock) {
+  return min(candidateBlocks(queryBlock) * keyBlockSize, keyEnd(head));
+}
+int visibleBlocks(int queryBlock) {
+  return blocks;
+}
+
+struct Group {
+  int head;
+  int block;
+  int phase;
+  ivec4 rows;
+};
+Group groupAt(int row) {
+  int blockInRange = divide(row, groups);
+  int group = row - blockInRange * groups;
+  int phase = divide(group, groupsOfPhase);
+  ivec4 fours = group - phase * groupsOfPhase + ivec4(0, 1, 2, 3) * groupsOfPhase;
+  int blockRow = firstBlockRow + blockInRange;
+  int head = divide(blockRow, queryBlocks);
+  return Group(
+    head,
+    blockRow - head * queryBlocks,
+    phase,
+    4 * fours + ((phase - fours) & 3)
+  );
+}
+
+ivec4 orNone(ivec4 positions, int end) {
+  return ivec4(mix(vec4(positions), vec4(-1.0), greaterThanEqual(positions, ivec4(end))));
+}
+
+vec4 visible(int key, ivec4 queries, vec4 scores) {
+  if (key < 0) {
+    return vec4(-1e30);
+  }
+  return scores;
+}
+ivec4 sampledSlots(ivec4 samples, int phase) {
+  ivec4 run = samples / 16;
+  ivec4 tile = 4 * run + ((-phase - run) & 3);
+  return 64 * tile + 4 * (samples % 16) + (-phase & 3);
+}
+ivec4 orNoneOfBlock(ivec4 slots, int block, int end) {
+  ivec4 inBlock = slots - block * keyBlockSize;
+  ivec4 hits = ivec4(greaterThanEqual(inBlock, ivec4(0))) * ivec4(lessThan(inBlock, ivec4(keyBlockSize)));
+  return ivec4(mix(vec4(orNone(slots, end)), vec4(-1.0), equal(hits, ivec4(1))));
+}
+void compute(int row, int piece) {
+  Group group = groupAt(row);
+  int head = group.head;
+  ivec4 queries = group.block * blockSize + group.rows;
+  int firstKey = (head - firstHead) * keyLength;
+  int candidates = candidateBlocks(group.block);
+  int ownBlocks = visibleBlocks(group.block) - candidates;
+  int competing = competingKeys(head, group.block);
+  int sink = int(readSinkBlocks(head, 0).x);
+  bool exact = piece < exactPieces;
+  int block = piece < ownBlocks ? candidates + piece : sink;
+  int firstSample = (piece - exactPieces) * 128;
+  int tiles = exact ? tilesPerBlock : 32;
+  // In its own segment the block of key 0 is one of the own blocks.
+  if (exact ? piece > ownBlocks || piece == ownBlocks && sink >= candidates : 16 * firstSample >= competing) {
+    tiles = 0;
+  }
+  float weight = exact ? 0.0 : 4.0;
+  vec4 rowMax = vec4(-1e29);
+  vec4 rowSum = vec4(0.0);
+  for (int tile = 0; tile < tiles; tile++) {
+    ivec4 places0 = tile + (ivec4(0, 1, 2, 3) + 0) * tiles;
+    ivec4 positions0 = exact ? block * keyBlockSize + places0 : sampledSlots(firstSample + places0, group.phase);
+    ivec4 keys0 = exact ? orNone(ivec4(readKeyIndices(head * blocks + block, tile * 1 + 0)), keyEnd(head)) : orNoneOfBlock(positions0, sink, competing);
+
+  ivec2 query0 = queryAt(head * queryLength + min(queries[0], queryLength - 1));
+  ivec2 query1 = queryAt(head * queryLength + min(queries[1], queryLength - 1));
+  ivec2 query2 = queryAt(head * queryLength + min(queries[2], queryLength - 1));
+  ivec2 query3 = queryAt(head * queryLength + min(queries[3], queryLength - 1));
+  ivec2 key0 = keyAt(firstKey + min(positions0[0], keyLength - 1));
+  ivec2 key1 = keyAt(firstKey + min(positions0[1], keyLength - 1));
+  ivec2 key2 = keyAt(firstKey + min(positions0[2], keyLength - 1));
+  ivec2 key3 = keyAt(firstKey + min(positions0[3], keyLength - 1));
+  vec4 score0 = vec4(0.0);
+  vec4 score1 = vec4(0.0);
+  vec4 score2 = vec4(0.0);
+  vec4 score3 = vec4(0.0);
+  for (int v = 0; v < 16; v++) {
+    vec4 q0 = fetchQuery(query0, v, 0);
+    vec4 q1 = fetchQuery(query1, v, 0);
+    vec4 q2 = fetchQuery(query2, v, 0);
+    vec4 q3 = fetchQuery(query3, v, 0);
+    vec4 k;
+    k = fetchKey(key0, v, 0);
+    score0 += vec4(dot(q0, k), dot(q1, k), dot(q2, k), dot(q3, k));
+    k = fetchKey(key1, v, 0);
+    score1 += vec4(dot(q0, k), dot(q1, k), dot(q2, k), dot(q3, k));
+    k = fetchKey(key2, v, 0);
+    score2 += vec4(dot(q0, k), dot(q1, k), dot(q2, k), dot(q3, k));
+    k = fetchKey(key3, v, 0);
+    score3 += vec4(dot(q0, k), dot(q1, k), dot(q2, k), dot(q3, k));
+  }
+    vec4 newMax = rowMax;
+    vec4 s0 = weight + visible(keys0[0], queries, logitScale * score0);
+    newMax = max(newMax, s0);
+    vec4 s1 = weight + visible(keys0[1], queries, logitScale * score1);
+    newMax = max(newMax, s1);
+    vec4 s2 = weight + visible(keys0[2], queries, logitScale * score2);
+    newMax = max(newMax, s2);
+    vec4 s3 = weight + visible(keys0[3], queries, logitScale * score3);
+    newMax = max(newMax, s3);
+    rowSum *= exp2(rowMax - newMax);
+    rowSum += exp2(s0 - newMax);
+    rowSum += exp2(s1 - newMax);
+    rowSum += exp2(s2 - newMax);
+    rowSum += exp2(s3 - newMax);
+    rowMax = newMax;
+  }
+  result0 = rowMax;
+  result1 = rowSum;
+}
+
+uniform int outShift;
+uniform int outTexels;
+uniform int firstRow;
+uniform int endRow;
+void main() {
+  ivec2 at = ivec2(gl_FragCoord.xy);
+  int band = divide(at.y, outTexels);
+  int row = (band << outShift) + at.x;
+  int texel = at.y - band * outTexels;
+  // A band can hold rows that are not to be drawn, or that do not exist.
+  if (row < firstRow || row >= endRow) {
+    discard;
+  }
+  compute(row, texel);
+}
