@@ -113,13 +113,15 @@ export const defaultOptions = {
  * The rule of the paper (arXiv 2510.21270, sections 3.2 and 3.3), to be spread into options:
  * `pbsAttention(query, key, value, {...paperOptions, threshold: 0.8})`.
  */
-export const paperOptions = {
+export const paperOptions: Readonly<
+  Required<Pick<PBSAttentionSettings, 'estimate' | 'blockSize' | 'keyBlockSize' | 'segmentSize' | 'threshold'>>
+> = {
   estimate: 'pooled',
   blockSize: 128,
   keyBlockSize: 128,
   segmentSize: 256,
   threshold: 0.9,
-} as const satisfies PBSAttentionSettings;
+};
 
 /** The options without those that are `undefined`, which count as not given. */
 export function givenOptions<Options extends object>(options: Options | undefined): Partial<Options> {
