@@ -6,7 +6,13 @@ import {fixture} from './environment';
 /** One case of `test/golden`: inputs, and what the authors' code made of them. */
 export interface GoldenCase {
   name: string;
-  options: {blockSize: number; keyBlockSize: number; segmentSize: number; threshold: number; estimate: 'pooled'};
+  options: {
+    blockSize: number;
+    keyBlockSize: number;
+    segmentSize: number;
+    threshold: number;
+    estimate: 'sampled' | 'pooled';
+  };
   shape: {batch: number; heads: number; length: number; headDim: number};
   query: () => Tensor4D;
   key: () => Tensor4D;

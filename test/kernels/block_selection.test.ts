@@ -56,7 +56,7 @@ function maskedAttention(inputs: Inputs, plan: Plan): Float32Array {
 describeBackends('block selection', (backend) => {
   before(() => setBackend(backend));
   const tolerance = backend === 'cpu' ? 1e-5 : 1e-4;
-  // 13 blocks of 16, the last of 8 rows; 6 complete segments of 32 and a remainder of 8.
+  // 13 blocks of 16, the last of 8 rows; 6 complete segments of 32 and 8 keys more.
   const shape = {batch: 2, heads: 4, keyValueHeads: 2, length: 200, headDim: 16};
   const sizes = {blockSize: 16, segmentSize: 32};
   const inputs = randomInputs(shape, 11);
@@ -91,7 +91,7 @@ describeBackends('block selection', (backend) => {
     });
   }
 
-  it('sorts keys inside complete segments and leaves the remainder', async () => {
+  it('sorts keys inside complete segments and leaves the others', async () => {
     const [q, k] = tensors(inputs);
     const {keyIndices} = await planOf(q, k, {...sizes, threshold: 0.6});
     let moved = 0;

@@ -114,8 +114,8 @@ export class SampledMassMatrixProgram extends AttentionProgram<MatrixVariant> {
     const tilesOfBlock = Math.max(1, keyBlockSize / tileSlots);
     const overBlocks = (value: (b: number) => string, combine: string) =>
       Array.from({length: subgroups}, (_, b) => value(b)).reduce((x, y) => `${combine}(${x}, ${y})`);
-    const loadFragments = (name: string, tile: string, remainder: string) => `{
-        let at = firstKey + u32(${tile} * ${sampleStride} + ${remainder}) * ${fragment * dim}u;
+    const loadFragments = (name: string, tile: string, residue: string) => `{
+        let at = firstKey + u32(${tile} * ${sampleStride} + ${residue}) * ${fragment * dim}u;
         ${each(headFragments, (d) => `${name}${d} = subgroupMatrixLoad<${right}, col_major>(&keys, at + ${d * fragment * fragment}u, ${fragment}u);`)}
       }`;
     /**
@@ -125,14 +125,14 @@ export class SampledMassMatrixProgram extends AttentionProgram<MatrixVariant> {
     const overFragments = (
       count: string,
       tile: (i: string) => string,
-      remainder: (i: string) => string,
+      residue: (i: string) => string,
       use: string,
     ) => `
-  if (${count} > 0) ${loadFragments('next', tile('0'), remainder('0'))}
+  if (${count} > 0) ${loadFragments('next', tile('0'), residue('0'))}
   for (var i = 0; i < ${count}; i++) {
     ${each(headFragments, (d) => `let keys${d} = next${d};`)}
     let following = min(i + 1, ${count} - 1);
-    ${loadFragments('next', tile('following'), remainder('following'))}
+    ${loadFragments('next', tile('following'), residue('following'))}
     ${each(rowFragments, (r) => `var scores${r} = ${sum}();`)}
     ${each(headFragments, (d) => each(rowFragments, (r) => `scores${r} = subgroupMatrixMultiplyAccumulate(query${r}_${d}, keys${d}, scores${r});`))}
     ${each(rowFragments, (r) => `subgroupMatrixStore<col_major>(&scoreColumns, firstScore + ${r * fragment}u, scores${r}, ${scoreStride}u);`)}
@@ -252,7 +252,7 @@ fn main(index : i32) {
     `let first = ${tileSlots} * (${sampleStride} * i + ((-phase - i) & ${mask})) + firstOfPhase;
     ${addToNormaliser((c) => `first + ${sampleStride * c} < competing && (first + ${sampleStride * c}) / ${keyBlockSize} != sink`, ` + ${Math.log2(normaliserStride).toFixed(1)}`)}`,
   )}
-  // The tiles of the block of key 0 and of the own segments, every remainder of their slots.
+  // The tiles of the block of key 0 and of the own segments, every residue of their slots.
   let firstSinkTile = sink * ${keyBlockSize} / ${tileSlots};
   let sinkTiles = select(0, ${Math.max(1, keyBlockSize / tileSlots)}, mostCompeting > 0);
   let firstOwnTile = firstOwn / ${tileSlots};

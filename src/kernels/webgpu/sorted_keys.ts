@@ -12,8 +12,8 @@ export const paddedSlots = (keyLength: number) => Math.ceil(keyLength / 256) * 2
 
 /**
  * The keys of each query head in sorted order as float16, two a word, in fragments of the matrix units, which read one as 512 bytes
- * side by side: int32 `[batch * heads, paddedSlots, paddedHeadDim / 2]`. Of each 64 slots first those of remainder 0 by
- * `sampleStride`, then those of remainder 1, …; of these 16 keys first values 0 to 15, key by key, then values 16 to 31, …. Zeros
+ * side by side: int32 `[batch * heads, paddedSlots, paddedHeadDim / 2]`. Of each 64 slots first those of residue 0 by
+ * `sampleStride`, then those of residue 1, …; of these 16 keys first values 0 to 15, key by key, then values 16 to 31, …. Zeros
  * where there is no key or no value.
  */
 export class SortedKeysProgram extends AttentionProgram<{headDim: number}> {
@@ -53,7 +53,7 @@ fn main(index : i32) {
   let slots = uniforms.outShape.y;
   let head = at / (${parts} * slots);
   let ofHead = at % (${parts} * slots);
-  // Halves of 16 values, keys of a fragment, fragments of 16 keys, remainders, tiles.
+  // Halves of 16 values, keys of a fragment, fragments of 16 keys, residues, tiles.
   let key16 = (ofHead / 2) % 16;
   let group = ofHead / (16 * ${parts});
   let part = 2 * ((ofHead / 32) % ${parts / 2}) + ofHead % 2;

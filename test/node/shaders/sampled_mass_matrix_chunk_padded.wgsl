@@ -228,7 +228,7 @@ fn main(index : i32) {
     rowSum += select(exp2(s15 - newMax), 0.0, s15 == lowest);
     rowMax = newMax;
   }
-  // The tiles of the block of key 0 and of the own segments, every remainder of their slots.
+  // The tiles of the block of key 0 and of the own segments, every residue of their slots.
   let firstSinkTile = sink * 64 / 64;
   let sinkTiles = select(0, 1, mostCompeting > 0);
   let firstOwnTile = firstOwn / 64;

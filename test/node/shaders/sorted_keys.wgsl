@@ -16,7 +16,7 @@ fn main(index : i32) {
   let slots = uniforms.outShape.y;
   let head = at / (8 * slots);
   let ofHead = at % (8 * slots);
-  // Halves of 16 values, keys of a fragment, fragments of 16 keys, remainders, tiles.
+  // Halves of 16 values, keys of a fragment, fragments of 16 keys, residues, tiles.
   let key16 = (ofHead / 2) % 16;
   let group = ofHead / (16 * 8);
   let part = 2 * ((ofHead / 32) % 4) + ofHead % 2;
