@@ -56,7 +56,8 @@ export interface PBSAttentionSettings extends Pick<AttentionOptions, 'causal' | 
   threshold?: number;
   /**
    * How blocks are chosen. `'sampled'`: every row meets every fourth key, all rows together every key, and keys are sorted by
-   * what the first 32 rows behind their segment pay to them; a row thus depends on no row after its own block of queries.
+   * what the first 32 rows behind their segment pay to them; with blocks of 32 queries or more a row thus depends on no row after
+   * its own block.
    * `'pooled'`: the paper's rule, by products of mean queries and mean keys, keys sorted by what the last block of rows pays
    * (sections 3.2 and 3.3); it costs less and loses many times more ({@link paperOptions}). Default `'sampled'`.
    */

@@ -122,12 +122,7 @@ export class SampledMassMatrixProgram extends AttentionProgram<MatrixVariant> {
      * A loop over fragments of keys, `i` from 0 on: products of the subgroup's rows with them, the scores of the invocation's row
      * in `x0`, `x1`, …, then `use`. The next fragment is on its way meanwhile.
      */
-    const overFragments = (
-      count: string,
-      tile: (i: string) => string,
-      residue: (i: string) => string,
-      use: string,
-    ) => `
+    const overFragments = (count: string, tile: (i: string) => string, residue: (i: string) => string, use: string) => `
   if (${count} > 0) ${loadFragments('next', tile('0'), residue('0'))}
   for (var i = 0; i < ${count}; i++) {
     ${each(headFragments, (d) => `let keys${d} = next${d};`)}
