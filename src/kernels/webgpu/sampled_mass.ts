@@ -38,8 +38,9 @@ export function sampledMass(
   scale: number,
   causal: boolean,
   keyLengths?: TensorInfo,
+  onMatrixUnits = sampledMassMatrixFits(backend.device, geometry),
 ): TensorInfo {
-  if (sampledMassMatrixFits(backend.device, geometry)) {
+  if (onMatrixUnits) {
     return withScratch(backend, (scratch) => {
       const keys = scratch(new SortedKeysProgram(key, keyIndices, geometry).run(backend));
       return new SampledMassMatrixProgram(query, keys, keyIndices, geometry, scale, causal, keyLengths).run(backend);
