@@ -1,7 +1,7 @@
 import type {PBSAttentionAttrs} from './attention_kernels.js';
 import type {BlockGeometry} from './block_geometry.js';
 import {isExact, scoredBlocks, visibleBlocks} from './block_geometry.js';
-import {normaliserStride, sampleStride} from './sampled_estimate.js';
+import {normaliserStride, orderRows, sampleStride} from './sampled_estimate.js';
 
 /**
  * What the parts of attention cost on a backend, in milliseconds; measured, beside the kernels of the backend. A head
@@ -18,7 +18,7 @@ export interface AttentionCosts {
   sampledPrograms: number;
   /** What the stages before attention take at the least. */
   fixed: number;
-  /** A multiply-add of a proxy row with a key, which is computed twice. */
+  /** A multiply-add of a row that orders keys with one of them, which is computed twice. */
   proxyMultiplyAdd: number;
   /** A multiply-add of a query row with a key of its sample. */
   sampleMultiplyAdd: number;
@@ -98,7 +98,9 @@ export function timeOfBlocks(
   const programs = estimate === 'sampled' ? costs.sampledPrograms : costs.programs;
   let choose: number;
   if (estimate === 'sampled') {
-    choose = visible * pairsOfBlocks * headDim * (1 / sampleStride + 1 / normaliserStride) * costs.sampleMultiplyAdd;
+    const order = Math.min(orderRows, queryLength) * permutedLength * headDim * costs.proxyMultiplyAdd;
+    const sampled = visible * pairsOfBlocks * headDim * (1 / sampleStride + 1 / normaliserStride);
+    choose = order + sampled * costs.sampleMultiplyAdd;
   } else {
     const permute = proxyRows * permutedLength * headDim * costs.proxyMultiplyAdd;
     // A value of the query and one of the keys are one pooled value.

@@ -46,7 +46,7 @@ describeOnCPU('tuner on the model of the demo', () => {
   const options: TuningOptions = {...sizes, thresholds: [0.85, 0.87, 0.88, 0.89, 0.9, 0.91, 0.915, 0.92, 0.93]};
 
   it('chooses what keeps the error on another book', async () => {
-    const allowed = 0.1;
+    const allowed = 0.2;
     const tuned = await tunePBSAttention(seen.samples, {maxRelativeL1: allowed}, options);
     for (const [layer, {query, key, value}] of unseen.samples.entries()) {
       const sparse = pbsAttention(query, key, value, tuned[layer].options);
