@@ -3,10 +3,13 @@
 usage: choose_blocks.py HF_FOLDER OUT.jsonl --texts a.txt,b.txt --lengths 8192,16384 --rules RULE,RULE,... [--minutes M]
 
 A rule is  estimate/sort/queries x keys/segment/select:value[:value...]
-  estimate  oracle | e32 (32 even rows) | f32 (16 even, 16 far) ; e64_4, f64_4: every 4th key, turning phase; +0.1: mean + 0.1 max
-  sort      none | paper (last rows) | meanp8 (mean mass over 8 rows of every later block) | own8 (last 8 rows of the own segment);
+  estimate  oracle | e32 (32 even rows) | f32 (16 even, 16 far) ; e64_4, f64_4: every 4th key, turning phase; +0.1: mean + 0.1 max,
+            +0.3G: of means over groups of a phase, +1R: of root mean squares. Letters behind: n, the block of key 0 sampled, too; o,
+            the own segment, too; z, true normaliser; y, normaliser from a quarter of the sample; t, phase i + i / stride (what ships is
+            e128_4ty+0.1/first32/128x64/256/absp0.5)
+  sort      none | paper32 (last 32 rows; paper: 128) | first32 (first 32 rows behind the segment) | norm | pc | kmean | meanp8 (mean mass over 8 rows of every later block) | own8 (last 8 rows of the own segment);
             a g before it: one order for the heads that share keys
-  select    abs (keep where the score reaches the value) | cum (shortest prefix that reaches the value)
+  select    abs (keep where the score reaches the value; absp0.5: times the root of 8,192 / visible keys) | cum (shortest prefix that reaches the value)
 Rows go to OUT.jsonl as they come; what is there already is not run again. KL(exact || sparse) of the next token, on 2,048 rows.
 """
 import argparse, json, os, time

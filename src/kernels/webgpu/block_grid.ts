@@ -52,3 +52,18 @@ fn visibleBlocks(queryBlock : i32) -> i32 {
   return min(blocksBefore(lastRow) + uniforms.blocksPerSegment, uniforms.keyBlocks);
 }`;
 }
+
+/**
+ * Shader text: writes the block that holds original key 0 of a head to `sinkBlock`. Reads `local`, `threads`, `head` and the uniforms of `gridUniforms`.
+ *
+ * @param keyLength expression: keys of a head.
+ * @param exists expression: whether there is such a head.
+ */
+export const findSinkBlock = (keyLength: string, exists: string): string => `
+  // Original key 0 stays in the first segment: the one invocation that meets it says in which block.
+  let firstSegment = min(uniforms.blocksPerSegment * uniforms.keyBlockSize, ${keyLength});
+  for (var i = local; i < firstSegment && ${exists}; i += threads) {
+    if (keyIndices[head * ${keyLength} + i] == 0) {
+      sinkBlock = i / uniforms.keyBlockSize;
+    }
+  }`;

@@ -1,7 +1,7 @@
 import type {AttentionCosts} from '../cost_model.js';
 import type {Arithmetic} from './arithmetic.js';
 import {arithmeticOf} from './arithmetic.js';
-import {hasMatrixUnits} from './device_features.js';
+import {hasSamplingUnits} from './sampled_mass_matrix.js';
 
 /**
  * Measured on one NVIDIA H100, 2026-11-25, multiply-adds on an H200, 2026-11-23 (docs/performance.md): the fastest devices that
@@ -37,7 +37,7 @@ export function webgpuCosts(
 ): AttentionCosts {
   return {
     ...common,
-    sampleMultiplyAdd: hasMatrixUnits(device, 16, 32) ? sampleMultiplyAdd.matrixUnits : sampleMultiplyAdd.without,
+    sampleMultiplyAdd: hasSamplingUnits(device) ? sampleMultiplyAdd.matrixUnits : sampleMultiplyAdd.without,
     multiplyAdds: multiplyAdds[arithmeticOf(device, {headDim, valueDim}, precision)],
   };
 }

@@ -5,7 +5,7 @@ import {normaliserStride, sampleStride, tileSlots} from '../sampled_estimate.js'
 import {each} from '../shader_text.js';
 import {listed} from './attend_products.js';
 import type {GridVariant} from './block_grid.js';
-import {gridFunctions, gridUniforms, gridVariant} from './block_grid.js';
+import {findSinkBlock, gridFunctions, gridUniforms, gridVariant} from './block_grid.js';
 import {keyEnd, keyLengthsInput} from './key_lengths.js';
 import {AttentionProgram, headVectors, keyRow, readRow, rowComponents, withScratch, workgroupIndex} from './program.js';
 import {SampledMassMatrixProgram, sampledMassMatrixFits} from './sampled_mass_matrix.js';
@@ -273,14 +273,7 @@ ${invocationPlace(tile)}
     let scored = scoredBlocks(queryBlock) * uniforms.keyBlockSize;
     let visible = visibleBlocks(queryBlock) * uniforms.keyBlockSize;
     span = select(vec3<i32>(0), vec3<i32>(min(scored, end), scored, min(visible, end)), exists);
-  }
-  // Original key 0 stays in the first segment: the one invocation that meets it says in which block.
-  let firstSegment = min(uniforms.blocksPerSegment * uniforms.keyBlockSize, uniforms.keyShape.z);
-  for (var i = local; i < firstSegment; i += threads) {
-    if (keyIndices[head * uniforms.keyShape.z + i] == 0) {
-      sinkBlock = i / uniforms.keyBlockSize;
-    }
-  }
+  }${findSinkBlock('uniforms.keyShape.z', 'exists')}
   // The loops hold barriers, so all invocations must agree on their length: hence the uniform loads, which are also the
   // barrier between writing and reading the sink block.
   let slots = workgroupUniformLoad(&span);

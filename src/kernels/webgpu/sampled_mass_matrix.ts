@@ -3,12 +3,12 @@ import type {BlockGeometry} from '../block_geometry.js';
 import {normaliserStride, sampleStride, tileSlots} from '../sampled_estimate.js';
 import {each} from '../shader_text.js';
 import type {GridVariant} from './block_grid.js';
-import {gridFunctions, gridUniforms, gridVariant} from './block_grid.js';
+import {findSinkBlock, gridFunctions, gridUniforms, gridVariant} from './block_grid.js';
 import {hasMatrixUnits} from './device_features.js';
 import {keyEnd, keyLengthsInput} from './key_lengths.js';
 import {AttentionProgram, headVectors, readRow, rowComponents, workgroupIndex} from './program.js';
 import {noScores} from './softmax_state.js';
-import {paddedHeadDim} from './sorted_keys.js';
+import {paddedHeadDim, sortedKeysBytes} from './sorted_keys.js';
 
 /** Rows of a fragment, its columns, and the terms of a sum. */
 const fragment = 16;
@@ -37,12 +37,20 @@ interface MatrixVariant extends GridVariant {
 const rowFragments = ({blockSize, queryLength}: BlockGeometry) =>
   Math.ceil(Math.ceil(Math.min(blockSize, queryLength) / sampleStride) / fragment);
 
-/** Whether the device has matrix units and the memory, and the blocks are of sizes that the program takes. */
+/** Whether the device has matrix units of the kind that the program uses. */
+export const hasSamplingUnits = (device: GPUDevice): boolean => hasMatrixUnits(device, fragment, subgroupSize);
+
+/**
+ * Whether the device has matrix units and the memory, in workgroups and for the sorted keys in one binding, and the blocks are of
+ * sizes that the program takes.
+ */
 export function sampledMassMatrixFits(device: GPUDevice, geometry: BlockGeometry): boolean {
   const {keyBlockSize, headDim} = geometry;
+  const {maxStorageBufferBindingSize, maxBufferSize} = device.limits;
   const dividesTile = keyBlockSize % fragment === 0 && tileSlots % keyBlockSize === 0;
   return (
-    hasMatrixUnits(device, fragment, subgroupSize) &&
+    hasSamplingUnits(device) &&
+    sortedKeysBytes(geometry) <= Math.min(maxStorageBufferBindingSize, maxBufferSize) &&
     matrixBytes(headDim) <= device.limits.maxComputeWorkgroupStorageSize &&
     threads <= device.limits.maxComputeInvocationsPerWorkgroup &&
     rowFragments(geometry) * fragment <= subgroupSize &&
@@ -154,6 +162,7 @@ export class SampledMassMatrixProgram extends AttentionProgram<MatrixVariant> {
 //    key 0 and the own segments, of which it meets every key.
 // 2. Each row's share of each block, from its phase of every tile that competes; sum and maximum over the rows by subgroup
 //    operations. Every ${subgroupSize} blocks the invocations write one each.
+const threads = ${threads};
 ${workgroupIndex}${noScores}
 ${gridFunctions(grid)}${padded ? keyEnd('uniforms.queryShape.y', 'uniforms.keyIndicesShape.z') : ''}
 ${readRow('readQuery', 'query', headDim)}
@@ -193,14 +202,7 @@ fn main(index : i32) {
     let scored = scoredBlocks(queryBlock) * ${keyBlockSize};
     let seen = min(visibleBlocks(queryBlock) * ${keyBlockSize}, keyLength);
     spans[subgroup] = select(vec3<i32>(0), vec3<i32>(min(scored, end), scored, seen), exists && scored > 0);
-  }
-  // Original key 0 stays in the first segment: the one invocation that meets it says in which block.
-  let firstSegment = min(uniforms.blocksPerSegment * ${keyBlockSize}, keyLength);
-  for (var i = local; i < firstSegment && firstBlock >= 0; i += threads) {
-    if (keyIndices[order + i] == 0) {
-      sinkBlock = i / ${keyBlockSize};
-    }
-  }
+  }${findSinkBlock('keyLength', 'firstBlock >= 0')}
   // The loops hold barriers, so all invocations must agree on their length: hence the uniform loads.
   ${each(subgroups, (b) => `let span${b} = workgroupUniformLoad(&spans[${b}]);`)}
   let sink = workgroupUniformLoad(&sinkBlock);
@@ -309,8 +311,6 @@ fn main(index : i32) {
     result[results + i] = select(0.0, ownSum, i < block);
     result[results + uniforms.keyBlocks + i] = select(0.0, ownPeak, i < block);
   }
-}
-
-const threads = ${threads};`;
+}`;
   }
 }

@@ -4,7 +4,7 @@ import type {PBSAttentionAttrs} from '../attention_kernels.js';
 import type {BlockGeometry} from '../block_geometry.js';
 import {leastScoreScale} from '../sampled_estimate.js';
 import type {GridVariant} from './block_grid.js';
-import {gridFunctions, gridUniforms, gridVariant} from './block_grid.js';
+import {findSinkBlock, gridFunctions, gridUniforms, gridVariant} from './block_grid.js';
 import {AttentionProgram, workgroupIndex} from './program.js';
 import {workgroupCount} from './workgroup_reduce.js';
 
@@ -80,14 +80,7 @@ fn main(index : i32) {
   let exists = head < uniforms.scoresShape.x * uniforms.scoresShape.y;
   if (local == 0) {
     blockCounts = select(vec2<i32>(0), vec2<i32>(scoredBlocks(queryBlock), visibleBlocks(queryBlock)), exists);
-  }
-  // Original key 0 stays in the first segment: the one invocation that meets it says in which block.
-  let firstSegment = min(uniforms.blocksPerSegment * uniforms.keyBlockSize, keyLength);
-  for (var i = local; i < firstSegment && exists; i += threads) {
-    if (keyIndices[head * keyLength + i] == 0) {
-      sinkBlock = i / uniforms.keyBlockSize;
-    }
-  }
+  }${findSinkBlock('keyLength', 'exists')}
   // The loops hold barriers, so all invocations must agree on their length: hence the uniform load, which is also the
   // barrier between writing and reading the sink block.
   let counted = workgroupUniformLoad(&blockCounts);

@@ -10,6 +10,10 @@ export const paddedHeadDim = (headDim: number) => Math.ceil(headDim / 16) * 16;
 /** Rows of a head: up to whole runs of 256 slots, so that no fragment of keys reaches past them. */
 export const paddedSlots = (keyLength: number) => Math.ceil(keyLength / 256) * 256;
 
+/** What the sorted keys take in one buffer. A head of queries has its own: with grouped heads that is more than the keys take. */
+export const sortedKeysBytes = ({batch, heads, keyLength, headDim}: BlockGeometry): number =>
+  2 * batch * heads * paddedSlots(keyLength) * paddedHeadDim(headDim);
+
 /**
  * The keys of each query head in sorted order as float16, two a word, in fragments of the matrix units, which read one as 512 bytes
  * side by side: int32 `[batch * heads, paddedSlots, paddedHeadDim / 2]`. Of each 64 slots first those of residue 0 by

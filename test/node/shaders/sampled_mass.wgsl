@@ -246,7 +246,7 @@ fn main(index : i32) {
   }
   // Original key 0 stays in the first segment: the one invocation that meets it says in which block.
   let firstSegment = min(uniforms.blocksPerSegment * uniforms.keyBlockSize, uniforms.keyShape.z);
-  for (var i = local; i < firstSegment; i += threads) {
+  for (var i = local; i < firstSegment && exists; i += threads) {
     if (keyIndices[head * uniforms.keyShape.z + i] == 0) {
       sinkBlock = i / uniforms.keyBlockSize;
     }

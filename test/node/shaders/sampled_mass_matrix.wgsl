@@ -7,6 +7,7 @@
 //    key 0 and the own segments, of which it meets every key.
 // 2. Each row's share of each block, from its phase of every tile that competes; sum and maximum over the rows by subgroup
 //    operations. Every 32 blocks the invocations write one each.
+const threads = 128;
 
 fn workgroupIndex() -> i32 {
   return i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
@@ -67,10 +68,10 @@ fn main(index : i32) {
     spans[subgroup] = select(vec3<i32>(0), vec3<i32>(min(scored, end), scored, seen), exists && scored > 0);
   }
   // Original key 0 stays in the first segment: the one invocation that meets it says in which block.
-  let firstSegment = min(uniforms.blocksPerSegment * 64, keyLength);
+  let firstSegment = min(uniforms.blocksPerSegment * uniforms.keyBlockSize, keyLength);
   for (var i = local; i < firstSegment && firstBlock >= 0; i += threads) {
-    if (keyIndices[order + i] == 0) {
-      sinkBlock = i / 64;
+    if (keyIndices[head * keyLength + i] == 0) {
+      sinkBlock = i / uniforms.keyBlockSize;
     }
   }
   // The loops hold barriers, so all invocations must agree on their length: hence the uniform loads.
@@ -429,5 +430,3 @@ fn main(index : i32) {
     result[results + uniforms.keyBlocks + i] = select(0.0, ownPeak, i < block);
   }
 }
-
-const threads = 128;
