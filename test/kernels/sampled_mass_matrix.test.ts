@@ -91,3 +91,40 @@ if (testBackends().includes('webgpu')) {
     }
   });
 }
+
+describe('where the sample runs on matrix units', () => {
+  const config = {componentType: 'f16', resultComponentType: 'f32', M: 16, N: 16, K: 16};
+  const deviceWith = (maxStorageBufferBindingSize: number) =>
+    ({
+      features: new Set(['shader-f16', 'subgroups', 'chromium-experimental-subgroup-matrix']),
+      adapterInfo: {subgroupMinSize: 32, subgroupMaxSize: 32, subgroupMatrixConfigs: [config]},
+      limits: {
+        maxComputeWorkgroupStorageSize: 32_768,
+        maxComputeInvocationsPerWorkgroup: 256,
+        maxStorageBufferBindingSize,
+        maxBufferSize: 2 ** 31,
+      },
+    }) as unknown as GPUDevice;
+  const tensor = (shape: number[]) => ({shape}) as TensorInfo;
+  const sizes = {blockSize: 128, keyBlockSize: 64, segmentSize: 256, causal: true};
+
+  it('is where the sorted keys of all query heads fit one binding', () => {
+    // A chunk over a long cache: 14 heads read 2, so their sorted keys are the largest tensor of all, 14 · 65,536 · 64 · 2 bytes.
+    const geometry = blockGeometry(tensor([1, 14, 512, 64]), tensor([1, 2, 65_536, 64]), sizes);
+    const bytes = 14 * 65_536 * 64 * 2;
+    expect(sampledMassMatrixFits(deviceWith(bytes), geometry)).to.equal(true);
+    expect(sampledMassMatrixFits(deviceWith(bytes - 4), geometry)).to.equal(false);
+  });
+
+  it('is not where blocks are of other sizes', () => {
+    const fits = (changes: object) =>
+      sampledMassMatrixFits(
+        deviceWith(2 ** 31),
+        blockGeometry(tensor([1, 1, 1024, 64]), tensor([1, 1, 1024, 64]), {...sizes, ...changes}),
+      );
+    expect(fits({})).to.equal(true);
+    expect(fits({blockSize: 256})).to.equal(false);
+    expect(fits({keyBlockSize: 8})).to.equal(false);
+    expect(fits({keyBlockSize: 96, segmentSize: 192})).to.equal(false);
+  });
+});
