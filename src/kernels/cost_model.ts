@@ -39,10 +39,10 @@ const longestMeasured = 32_768;
  */
 const fallPerToken = 0.0034;
 /**
- * The same of the sampled estimate, over (1 - threshold) and the root of the length: with threshold 0.9 it gives 33 and 24%
- * at 8,192 and 16,384 tokens, as Qwen2.5-Coder-0.5B kept 33 and 25% (docs/experiments/real).
+ * The same of the sampled estimate, over (1 - threshold) and the root of the length: with threshold 0.9 it gives 31, 22
+ * and 16% at 8,192, 16,384 and 32,640 tokens, as Qwen2.5-Coder-0.5B kept (docs/experiments/real).
  */
-const fallPerRootOfLength = 0.29;
+const fallPerRootOfLength = 0.327;
 /** Sparse attention must be expected to be this much faster: the model errs by some percent, and sparse is an estimate. */
 export const leastGain = 1.1;
 

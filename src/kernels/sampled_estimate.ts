@@ -43,11 +43,11 @@ export const isInNormaliser = (slot: number, phase: number): boolean =>
   (Math.floor(slot / tileSlots) + Math.floor(slot / (tileSlots * sampleStride)) + phase) % sampleStride === 0;
 
 /** Score of blocks below which they are skipped, at a threshold of 0 and with `referenceKeys` visible keys. */
-const scoreAtThreshold0 = 0.5;
+const scoreAtThreshold0 = 0.6;
 const referenceKeys = 8192;
 
 /**
- * Blocks of a query block are skipped below this score: 0.5 (1 − threshold)² √(8192 / keys seen). The more keys, the less a block
+ * Blocks of a query block are skipped below this score: 0.6 (1 − threshold)² √(8192 / keys seen). The more keys, the less a block
  * can hold of the attention that it must not lose. Under a causal mask keys count up to the end of the segment in which the
  * block's first row stands, whether they are there yet or not: a chunk of a prompt asks for what the whole prompt asks for.
  */

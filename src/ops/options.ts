@@ -49,7 +49,7 @@ export interface PBSAttentionSettings extends Pick<AttentionOptions, 'causal' | 
   segmentSize?: number;
   /**
    * How much is kept, from 0, least, to 1, exact attention. By the sampled estimate a block of keys is skipped where the rows of
-   * a block of queries pay it less than `0.5 · (1 − threshold)² · √(8192 / keys that they see)`, as the mean of the rows plus a
+   * a block of queries pay it less than `0.6 · (1 − threshold)² · √(8192 / keys that they see)`, as the mean of the rows plus a
    * tenth of the most that one pays. By the pooled one it is τ of the paper: the share of the estimated attention that the kept
    * blocks must reach. What either comes to on real models: docs/choosing-options.md. Default 0.9.
    */

@@ -69,7 +69,7 @@ describeBackends('block selection', (backend) => {
     {threshold: 0.7, causal: false},
     {threshold: 0.7, keyBlockSize: 8},
     // Segments end inside a block of queries.
-    {threshold: 0.7, keyBlockSize: 8, segmentSize: 24, causal: false},
+    {threshold: 0.73, keyBlockSize: 8, segmentSize: 24, causal: false},
     {threshold: 0.7, keyBlockSize: 8, segmentSize: 24},
     {threshold: 0.6, blockSize: 8, keyBlockSize: 32},
     {threshold: 0},

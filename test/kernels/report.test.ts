@@ -21,7 +21,7 @@ import {describeBackends, describeOnCPU, testBackends} from '../environment';
 import {randomInputs, repeatHeads, tensors} from '../reference';
 
 const shape = {batch: 2, heads: 2, keyValueHeads: 1, length: 104, headDim: 8};
-const options = {blockSize: 16, keyBlockSize: 8, segmentSize: 32, threshold: 0.7, auto: false};
+const options = {blockSize: 16, keyBlockSize: 8, segmentSize: 32, threshold: 0.73, auto: false};
 
 function reported(inputs: [Tensor4D, Tensor4D, Tensor4D], given: PBSAttentionOptions) {
   let report: PBSAttentionReport | undefined;

@@ -217,16 +217,16 @@ describeOnCPU('sampled estimate against its definition', () => {
 });
 
 describeOnCPU('least score of the sampled estimate', () => {
-  it('is 0.5 (1 − threshold)² √(8192 / keys that the rows see)', () => {
+  it('is 0.6 (1 − threshold)² √(8192 / keys that the rows see)', () => {
     const least = (length: number, causal: boolean, threshold: number, queryBlock: number) => {
       const info = {shape: [1, 1, length, 8], dtype: 'float32' as const, dataId: {}};
       const geometry = blockGeometry(info, info, {blockSize: 128, keyBlockSize: 64, segmentSize: 256, causal});
       return leastScore(geometry, causal, threshold, queryBlock);
     };
-    expect(least(8192, true, 0, 63)).to.be.closeTo(0.5, 1e-12);
-    expect(least(8192, true, 0.9, 63)).to.be.closeTo(0.005, 1e-12);
-    expect(least(8192, true, 0.9, 15), 'rows that end with key 2048').to.be.closeTo(0.01, 1e-12);
-    expect(least(2048, false, 0.9, 0), 'without a causal mask').to.be.closeTo(0.01, 1e-12);
+    expect(least(8192, true, 0, 63)).to.be.closeTo(0.6, 1e-12);
+    expect(least(8192, true, 0.9, 63)).to.be.closeTo(0.006, 1e-12);
+    expect(least(8192, true, 0.9, 15), 'rows that end with key 2048').to.be.closeTo(0.012, 1e-12);
+    expect(least(2048, false, 0.9, 0), 'without a causal mask').to.be.closeTo(0.012, 1e-12);
     expect(least(32768, true, 1, 255)).to.equal(0);
   });
 });

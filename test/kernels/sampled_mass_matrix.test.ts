@@ -84,8 +84,8 @@ if (testBackends().includes('webgpu')) {
         expect(means.reduce((a, b) => a + b, 0)).to.be.above(1);
         // Scores of a few units, products rounded to 11 bits.
         means.forEach((mean, i) => {
-          expect(gpuMeans[i], `mean ${i}`).to.be.closeTo(mean, 1e-3);
-          expect(both[i] - gpuMeans[i], `peak ${i}`).to.be.closeTo(peaks[i], 1e-2);
+          expect(gpuMeans[i], `mean ${i}`).to.be.closeTo(mean, 5e-4);
+          expect(both[i] - gpuMeans[i], `peak ${i}`).to.be.closeTo(peaks[i], 5e-3);
         });
       });
     }

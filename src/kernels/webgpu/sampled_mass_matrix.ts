@@ -15,11 +15,13 @@ const fragment = 16;
 /** Invocations a subgroup: one for each row of a phase. */
 const subgroupSize = 32;
 /** Subgroups a workgroup: the same phase of neighbouring blocks of queries, which meet the same keys at the same time. */
-const subgroups = 4;
+const subgroups = 2;
 const threads = subgroups * subgroupSize;
 /** From one column of scores to the next: a multiple of 16 bytes that brings the parts of a fragment into different banks. */
 const scoreStride = subgroupSize + 4;
 const scoresOfSubgroup = fragment * scoreStride;
+/** Blocks of keys whose shares wait in an invocation until they are summed over the rows together. */
+const pendingBlocks = 4;
 const queryStride = (headDim: number) => paddedHeadDim(headDim) + 8;
 
 /** Workgroup memory that the program declares. */
@@ -145,6 +147,18 @@ export class SampledMassMatrixProgram extends AttentionProgram<MatrixVariant> {
     firstScore = 2u * firstOfSubgroup + ${subgroups * scoresOfSubgroup}u - firstScore;
     ${use}
   }`;
+    /** Halves of the pending blocks go to either half of the lanes, and again, until a lane has the rows of one block. */
+    const overRows = (name: string, combine: (x: string, y: string) => string) => `
+        let ${name}Pair = ${combine('select(pending.xy, pending.zw, secondPair)', 'subgroupShuffleXor(select(pending.zw, pending.xy, secondPair), 2u)')};
+        var ${name} = ${combine(`select(${name}Pair.x, ${name}Pair.y, secondOfPair)`, `subgroupShuffleXor(select(${name}Pair.y, ${name}Pair.x, secondOfPair), 1u)`)};
+        ${[4, 8, 16].map((lanes) => `${name} = ${combine(name, `subgroupShuffleXor(${name}, ${lanes}u)`)};`).join(' ')}`;
+    /** Sums and maxima of the pending blocks, one of which is `block`; a lane keeps those of one of ${subgroupSize} blocks. */
+    const reducePending = `{${overRows('blockSum', (x, y) => `${x} + ${y}`)}${overRows('blockPeak', (x, y) => `max(${x}, ${y})`)}
+        if (lane / ${pendingBlocks} == block % ${subgroupSize} / ${pendingBlocks}) {
+          ownSum = blockSum;
+          ownPeak = blockPeak;
+        }
+      }`;
     /** Adds the scores that count to the row's normaliser. */
     const addToNormaliser = (counts: (c: number) => string, weight: string) => `
     ${each(fragment, (c) => `let s${c} = select(lowest, x${c}${weight}, ${counts(c)});`)}
@@ -161,7 +175,8 @@ export class SampledMassMatrixProgram extends AttentionProgram<MatrixVariant> {
 // 1. Each row's normaliser, by an online softmax: one tile of each ${runSlots} slots, of which a row meets its phase; then the block of
 //    key 0 and the own segments, of which it meets every key.
 // 2. Each row's share of each block, from its phase of every tile that competes; sum and maximum over the rows by subgroup
-//    operations. Every ${subgroupSize} blocks the invocations write one each.
+//    operations, ${pendingBlocks} blocks at a time, which takes 3 shuffles a block where one block at a time takes 10. Every ${subgroupSize} blocks the invocations write
+//    one each.
 const threads = ${threads};
 ${workgroupIndex}${noScores}
 ${gridFunctions(grid)}${padded ? keyEnd('uniforms.queryShape.y', 'uniforms.keyIndicesShape.z') : ''}
@@ -263,9 +278,10 @@ fn main(index : i32) {
     (i) => `(${i} & ${mask})`,
     `let isSink = i / ${sampleStride} < sinkTiles;
     let first = ${tileSlots} * select(firstOwnTile + i / ${sampleStride} - sinkTiles, firstSinkTile + i / ${sampleStride}, isSink) + (i & ${mask});
-    let least = select(span.y, sink * ${keyBlockSize}, isSink);
-    let limit = select(span.z, endSink, isSink);
-    ${addToNormaliser((c) => `first + ${sampleStride * c} >= least && first + ${sampleStride * c} < limit && keyIndices[order + min(first + ${sampleStride * c}, keyLength - 1)] <= lastVisible`, '')}`,
+    let slot = first + ${sampleStride} * (lane % ${fragment});
+    let counts = slot >= select(span.y, sink * ${keyBlockSize}, isSink) && slot < select(span.z, endSink, isSink);
+    let keyPosition = select(0x7fffffff, keyIndices[order + min(slot, keyLength - 1)], counts);
+    ${addToNormaliser((c) => `subgroupShuffle(keyPosition, ${c}u) <= lastVisible`, '')}`,
   )}
   let logSum = rowMax + log2(rowSum);
 
@@ -273,6 +289,9 @@ fn main(index : i32) {
   let results = ((head * uniforms.queryBlocks + queryBlock) * ${sampleStride} + phase) * 2 * uniforms.keyBlocks;
   var ownSum = 0.0;
   var ownPeak = 0.0;
+  var pending = vec4<f32>(0.0);
+  let secondPair = (lane & 2) != 0;
+  let secondOfPair = (lane & 1) != 0;
   var share = 0.0;
   var block = 0;
   let tiles = (mostCompeting + ${tileSlots - 1}) / ${tileSlots};
@@ -289,12 +308,8 @@ fn main(index : i32) {
     ${tilesOfBlock > 1 ? `if ((i + 1) % ${tilesOfBlock} == 0 || i + 1 == tiles) ` : ''}{
       // Where a row's normaliser missed what it pays most to, a share can come out above 1.
       let paid = select(0.0, min(1.0, ${sampleStride}.0 * share), owns);
-      let blockSum = subgroupAdd(paid);
-      let blockPeak = subgroupMax(paid);
-      if (lane == block % ${subgroupSize}) {
-        ownSum = blockSum;
-        ownPeak = blockPeak;
-      }
+      pending = vec4<f32>(pending.yzw, paid);
+      if (block % ${pendingBlocks} == ${pendingBlocks - 1}) ${reducePending}
       block++;
       share = 0.0;
       let at = block - ${subgroupSize} + lane;
@@ -307,6 +322,12 @@ fn main(index : i32) {
     )}`,
   )}
   // The last blocks that compete, and zeros for those that do not.
+  if (block % ${pendingBlocks} != 0) {
+    for (var i = block % ${pendingBlocks}; i < ${pendingBlocks}; i++) {
+      pending = vec4<f32>(pending.yzw, 0.0);
+    }
+    ${reducePending}
+  }
   for (var i = block - block % ${subgroupSize} + lane; exists && i < uniforms.keyBlocks; i += ${subgroupSize}) {
     result[results + i] = select(0.0, ownSum, i < block);
     result[results + uniforms.keyBlocks + i] = select(0.0, ownPeak, i < block);

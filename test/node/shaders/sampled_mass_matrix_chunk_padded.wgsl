@@ -1,4 +1,4 @@
-// A workgroup takes one phase of 4 neighbouring blocks of queries, a subgroup the rows of one of them, one an invocation. It walks
+// A workgroup takes one phase of 2 neighbouring blocks of queries, a subgroup the rows of one of them, one an invocation. It walks
 // over fragments of 16 keys, read from global memory. Products run on matrix units, float16 in, float32 sums. Who holds an
 // element of a product is not known, so scores pass through workgroup memory, by columns, in a part for each subgroup and twice, so
 // that one barrier a fragment is enough; an invocation reads the row that it owns.
@@ -6,8 +6,9 @@
 // 1. Each row's normaliser, by an online softmax: one tile of each 256 slots, of which a row meets its phase; then the block of
 //    key 0 and the own segments, of which it meets every key.
 // 2. Each row's share of each block, from its phase of every tile that competes; sum and maximum over the rows by subgroup
-//    operations. Every 32 blocks the invocations write one each.
-const threads = 128;
+//    operations, 4 blocks at a time, which takes 3 shuffles a block where one block at a time takes 10. Every 32 blocks the invocations write
+//    one each.
+const threads = 64;
 
 fn workgroupIndex() -> i32 {
   return i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
@@ -34,10 +35,10 @@ fn keyEnd(head : i32) -> i32 {
 }
 fn readQuery(row : i32, vector : i32) -> vec4<f32> { return query[row * 16 + vector]; }
 var<workgroup> queryRows : array<f16, 2304>;
-var<workgroup> scoreColumns : array<f32, 4608>;
+var<workgroup> scoreColumns : array<f32, 2304>;
 var<workgroup> sinkBlock : i32;
 // Of each block of queries: slots [0, x) compete, slots [y, z) are of its own segments.
-var<workgroup> spans : array<vec3<i32>, 4>;
+var<workgroup> spans : array<vec3<i32>, 2>;
 
 fn main(index : i32) {
   let local = i32(localIndex);
@@ -49,8 +50,8 @@ fn main(index : i32) {
   let phase = workgroupIndex() % 4;
   let head = (workgroupIndex() / 4) % allHeads;
   // Last rows first: under a causal mask they see most keys, and a long workgroup should not start last.
-  let groups = (uniforms.queryBlocks + 3) / 4;
-  let firstBlock = (groups - 1 - workgroupIndex() / (4 * allHeads)) * 4;
+  let groups = (uniforms.queryBlocks + 1) / 2;
+  let firstBlock = (groups - 1 - workgroupIndex() / (4 * allHeads)) * 2;
   let queryBlock = firstBlock + subgroup;
   let exists = queryBlock >= 0 && queryBlock < uniforms.queryBlocks;
   let end = keyEnd(head);
@@ -80,13 +81,11 @@ fn main(index : i32) {
   // The loops hold barriers, so all invocations must agree on their length: hence the uniform loads.
   let span0 = workgroupUniformLoad(&spans[0]);
     let span1 = workgroupUniformLoad(&spans[1]);
-    let span2 = workgroupUniformLoad(&spans[2]);
-    let span3 = workgroupUniformLoad(&spans[3]);
   let sink = workgroupUniformLoad(&sinkBlock);
   // A block of queries without earlier segments takes no part.
-  let mostCompeting = max(max(max(span0.x, span1.x), span2.x), span3.x);
-  let endOwn = max(max(max(span0.z, span1.z), span2.z), span3.z);
-  let firstOwn = min(min(min(select(endOwn, span0.y, span0.x > 0), select(endOwn, span1.y, span1.x > 0)), select(endOwn, span2.y, span2.x > 0)), select(endOwn, span3.y, span3.x > 0));
+  let mostCompeting = max(span0.x, span1.x);
+  let endOwn = max(span0.z, span1.z);
+  let firstOwn = min(select(endOwn, span0.y, span0.x > 0), select(endOwn, span1.y, span1.x > 0));
   let span = spans[subgroup];
   let competing = span.x;
 
@@ -99,7 +98,7 @@ fn main(index : i32) {
     var query1_1 : subgroup_matrix_left<f16, 16, 16>;
     var query1_2 : subgroup_matrix_left<f16, 16, 16>;
     var query1_3 : subgroup_matrix_left<f16, 16, 16>;
-  for (var b = 0; b < 4; b++) {
+  for (var b = 0; b < 2; b++) {
     for (var i = local; i < 512; i += threads) {
       let number = i / 16;
       let stagedPlace = 4 * number + ((phase - number) & 3);
@@ -190,7 +189,7 @@ fn main(index : i32) {
     let x13 = scoreColumns[firstScore + u32(468 + lane)];
     let x14 = scoreColumns[firstScore + u32(504 + lane)];
     let x15 = scoreColumns[firstScore + u32(540 + lane)];
-    firstScore = 2u * firstOfSubgroup + 2304u - firstScore;
+    firstScore = 2u * firstOfSubgroup + 1152u - firstScore;
     let first = 64 * (4 * i + ((-phase - i) & 3)) + firstOfPhase;
     
     let s0 = select(lowest, x0 + 4.0, first + 0 < competing && (first + 0) / 64 != sink);
@@ -287,28 +286,29 @@ fn main(index : i32) {
     let x13 = scoreColumns[firstScore + u32(468 + lane)];
     let x14 = scoreColumns[firstScore + u32(504 + lane)];
     let x15 = scoreColumns[firstScore + u32(540 + lane)];
-    firstScore = 2u * firstOfSubgroup + 2304u - firstScore;
+    firstScore = 2u * firstOfSubgroup + 1152u - firstScore;
     let isSink = i / 4 < sinkTiles;
     let first = 64 * select(firstOwnTile + i / 4 - sinkTiles, firstSinkTile + i / 4, isSink) + (i & 3);
-    let least = select(span.y, sink * 64, isSink);
-    let limit = select(span.z, endSink, isSink);
+    let slot = first + 4 * (lane % 16);
+    let counts = slot >= select(span.y, sink * 64, isSink) && slot < select(span.z, endSink, isSink);
+    let keyPosition = select(0x7fffffff, keyIndices[order + min(slot, keyLength - 1)], counts);
     
-    let s0 = select(lowest, x0, first + 0 >= least && first + 0 < limit && keyIndices[order + min(first + 0, keyLength - 1)] <= lastVisible);
-    let s1 = select(lowest, x1, first + 4 >= least && first + 4 < limit && keyIndices[order + min(first + 4, keyLength - 1)] <= lastVisible);
-    let s2 = select(lowest, x2, first + 8 >= least && first + 8 < limit && keyIndices[order + min(first + 8, keyLength - 1)] <= lastVisible);
-    let s3 = select(lowest, x3, first + 12 >= least && first + 12 < limit && keyIndices[order + min(first + 12, keyLength - 1)] <= lastVisible);
-    let s4 = select(lowest, x4, first + 16 >= least && first + 16 < limit && keyIndices[order + min(first + 16, keyLength - 1)] <= lastVisible);
-    let s5 = select(lowest, x5, first + 20 >= least && first + 20 < limit && keyIndices[order + min(first + 20, keyLength - 1)] <= lastVisible);
-    let s6 = select(lowest, x6, first + 24 >= least && first + 24 < limit && keyIndices[order + min(first + 24, keyLength - 1)] <= lastVisible);
-    let s7 = select(lowest, x7, first + 28 >= least && first + 28 < limit && keyIndices[order + min(first + 28, keyLength - 1)] <= lastVisible);
-    let s8 = select(lowest, x8, first + 32 >= least && first + 32 < limit && keyIndices[order + min(first + 32, keyLength - 1)] <= lastVisible);
-    let s9 = select(lowest, x9, first + 36 >= least && first + 36 < limit && keyIndices[order + min(first + 36, keyLength - 1)] <= lastVisible);
-    let s10 = select(lowest, x10, first + 40 >= least && first + 40 < limit && keyIndices[order + min(first + 40, keyLength - 1)] <= lastVisible);
-    let s11 = select(lowest, x11, first + 44 >= least && first + 44 < limit && keyIndices[order + min(first + 44, keyLength - 1)] <= lastVisible);
-    let s12 = select(lowest, x12, first + 48 >= least && first + 48 < limit && keyIndices[order + min(first + 48, keyLength - 1)] <= lastVisible);
-    let s13 = select(lowest, x13, first + 52 >= least && first + 52 < limit && keyIndices[order + min(first + 52, keyLength - 1)] <= lastVisible);
-    let s14 = select(lowest, x14, first + 56 >= least && first + 56 < limit && keyIndices[order + min(first + 56, keyLength - 1)] <= lastVisible);
-    let s15 = select(lowest, x15, first + 60 >= least && first + 60 < limit && keyIndices[order + min(first + 60, keyLength - 1)] <= lastVisible);
+    let s0 = select(lowest, x0, subgroupShuffle(keyPosition, 0u) <= lastVisible);
+    let s1 = select(lowest, x1, subgroupShuffle(keyPosition, 1u) <= lastVisible);
+    let s2 = select(lowest, x2, subgroupShuffle(keyPosition, 2u) <= lastVisible);
+    let s3 = select(lowest, x3, subgroupShuffle(keyPosition, 3u) <= lastVisible);
+    let s4 = select(lowest, x4, subgroupShuffle(keyPosition, 4u) <= lastVisible);
+    let s5 = select(lowest, x5, subgroupShuffle(keyPosition, 5u) <= lastVisible);
+    let s6 = select(lowest, x6, subgroupShuffle(keyPosition, 6u) <= lastVisible);
+    let s7 = select(lowest, x7, subgroupShuffle(keyPosition, 7u) <= lastVisible);
+    let s8 = select(lowest, x8, subgroupShuffle(keyPosition, 8u) <= lastVisible);
+    let s9 = select(lowest, x9, subgroupShuffle(keyPosition, 9u) <= lastVisible);
+    let s10 = select(lowest, x10, subgroupShuffle(keyPosition, 10u) <= lastVisible);
+    let s11 = select(lowest, x11, subgroupShuffle(keyPosition, 11u) <= lastVisible);
+    let s12 = select(lowest, x12, subgroupShuffle(keyPosition, 12u) <= lastVisible);
+    let s13 = select(lowest, x13, subgroupShuffle(keyPosition, 13u) <= lastVisible);
+    let s14 = select(lowest, x14, subgroupShuffle(keyPosition, 14u) <= lastVisible);
+    let s15 = select(lowest, x15, subgroupShuffle(keyPosition, 15u) <= lastVisible);
     let newMax = max(rowMax, max(max(max(max(max(max(max(max(max(max(max(max(max(max(max(s0, s1), s2), s3), s4), s5), s6), s7), s8), s9), s10), s11), s12), s13), s14), s15));
     rowSum *= exp2(rowMax - newMax);
     rowSum += select(exp2(s0 - newMax), 0.0, s0 == lowest);
@@ -335,6 +335,9 @@ fn main(index : i32) {
   let results = ((head * uniforms.queryBlocks + queryBlock) * 4 + phase) * 2 * uniforms.keyBlocks;
   var ownSum = 0.0;
   var ownPeak = 0.0;
+  var pending = vec4<f32>(0.0);
+  let secondPair = (lane & 2) != 0;
+  let secondOfPair = (lane & 1) != 0;
   var share = 0.0;
   var block = 0;
   let tiles = (mostCompeting + 63) / 64;
@@ -389,7 +392,7 @@ fn main(index : i32) {
     let x13 = scoreColumns[firstScore + u32(468 + lane)];
     let x14 = scoreColumns[firstScore + u32(504 + lane)];
     let x15 = scoreColumns[firstScore + u32(540 + lane)];
-    firstScore = 2u * firstOfSubgroup + 2304u - firstScore;
+    firstScore = 2u * firstOfSubgroup + 1152u - firstScore;
     let reach = competing - 64 * i - firstOfPhase;
     let isWhole = reach > 60;
     let w0 = select(0.0, exp2(x0 - logSum), isWhole || 0 < reach);
@@ -412,11 +415,18 @@ fn main(index : i32) {
     {
       // Where a row's normaliser missed what it pays most to, a share can come out above 1.
       let paid = select(0.0, min(1.0, 4.0 * share), owns);
-      let blockSum = subgroupAdd(paid);
-      let blockPeak = subgroupMax(paid);
-      if (lane == block % 32) {
-        ownSum = blockSum;
-        ownPeak = blockPeak;
+      pending = vec4<f32>(pending.yzw, paid);
+      if (block % 4 == 3) {
+        let blockSumPair = select(pending.xy, pending.zw, secondPair) + subgroupShuffleXor(select(pending.zw, pending.xy, secondPair), 2u);
+        var blockSum = select(blockSumPair.x, blockSumPair.y, secondOfPair) + subgroupShuffleXor(select(blockSumPair.y, blockSumPair.x, secondOfPair), 1u);
+        blockSum = blockSum + subgroupShuffleXor(blockSum, 4u); blockSum = blockSum + subgroupShuffleXor(blockSum, 8u); blockSum = blockSum + subgroupShuffleXor(blockSum, 16u);
+        let blockPeakPair = max(select(pending.xy, pending.zw, secondPair), subgroupShuffleXor(select(pending.zw, pending.xy, secondPair), 2u));
+        var blockPeak = max(select(blockPeakPair.x, blockPeakPair.y, secondOfPair), subgroupShuffleXor(select(blockPeakPair.y, blockPeakPair.x, secondOfPair), 1u));
+        blockPeak = max(blockPeak, subgroupShuffleXor(blockPeak, 4u)); blockPeak = max(blockPeak, subgroupShuffleXor(blockPeak, 8u)); blockPeak = max(blockPeak, subgroupShuffleXor(blockPeak, 16u));
+        if (lane / 4 == block % 32 / 4) {
+          ownSum = blockSum;
+          ownPeak = blockPeak;
+        }
       }
       block++;
       share = 0.0;
@@ -428,6 +438,23 @@ fn main(index : i32) {
     }
   }
   // The last blocks that compete, and zeros for those that do not.
+  if (block % 4 != 0) {
+    for (var i = block % 4; i < 4; i++) {
+      pending = vec4<f32>(pending.yzw, 0.0);
+    }
+    {
+        let blockSumPair = select(pending.xy, pending.zw, secondPair) + subgroupShuffleXor(select(pending.zw, pending.xy, secondPair), 2u);
+        var blockSum = select(blockSumPair.x, blockSumPair.y, secondOfPair) + subgroupShuffleXor(select(blockSumPair.y, blockSumPair.x, secondOfPair), 1u);
+        blockSum = blockSum + subgroupShuffleXor(blockSum, 4u); blockSum = blockSum + subgroupShuffleXor(blockSum, 8u); blockSum = blockSum + subgroupShuffleXor(blockSum, 16u);
+        let blockPeakPair = max(select(pending.xy, pending.zw, secondPair), subgroupShuffleXor(select(pending.zw, pending.xy, secondPair), 2u));
+        var blockPeak = max(select(blockPeakPair.x, blockPeakPair.y, secondOfPair), subgroupShuffleXor(select(blockPeakPair.y, blockPeakPair.x, secondOfPair), 1u));
+        blockPeak = max(blockPeak, subgroupShuffleXor(blockPeak, 4u)); blockPeak = max(blockPeak, subgroupShuffleXor(blockPeak, 8u)); blockPeak = max(blockPeak, subgroupShuffleXor(blockPeak, 16u));
+        if (lane / 4 == block % 32 / 4) {
+          ownSum = blockSum;
+          ownPeak = blockPeak;
+        }
+      }
+  }
   for (var i = block - block % 32 + lane; exists && i < uniforms.keyBlocks; i += 32) {
     result[results + i] = select(0.0, ownSum, i < block);
     result[results + uniforms.keyBlocks + i] = select(0.0, ownPeak, i < block);
