@@ -1,6 +1,6 @@
 import {fileURLToPath} from 'node:url';
-import {findChromium, softwareFlags} from './test/browser.ts';
-import {bundleBrowserTests} from './test/browser_bundle.ts';
+import {findChromium, softwareFlags} from './test/setup/browser.ts';
+import {bundleBrowserTests} from './test/setup/browser_bundle.ts';
 
 const root = fileURLToPath(new URL('.', import.meta.url));
 const bundle = 'build/test/karma.js';
@@ -15,7 +15,7 @@ export default async function configure(config) {
     files: [
       bundle,
       {pattern: 'test/golden/*', included: false, watched: false},
-      {pattern: 'test/model/*.json', included: false, watched: false},
+      {pattern: 'test/demo/llama/*.json', included: false, watched: false},
       {pattern: 'demo/public/**/*', included: false, watched: false},
     ],
     browsers: ['SoftwareGPU'],

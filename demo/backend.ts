@@ -5,7 +5,7 @@ import * as tf from '@tensorflow/tfjs-core';
 import type {MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {flashAttention} from '../src/index';
-import {arithmeticOf} from '../src/kernels/webgpu/arithmetic';
+import {arithmeticOf} from '../src/kernels/webgpu/runtime/arithmetic';
 import {registerWebGPUBackend} from '../src/webgpu';
 import {BACKEND_NAMES, type BackendName} from './backend_names';
 import type {Machine} from './engine/protocol';

@@ -10,7 +10,7 @@
 import './kernels/register.js';
 import './ops/chained_ops.js';
 
-export type {ExactReason} from './kernels/cost_model.js';
+export type {ExactReason} from './attention/cost_model.js';
 export {flashAttention} from './ops/flash_attention.js';
 export {extendPBSAttentionPlan} from './ops/extend_pbs_attention_plan.js';
 export type {

@@ -5,7 +5,7 @@
  */
 import {engine, registerBackend, removeBackend} from '@tensorflow/tfjs-core';
 import {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
-import {recordAdapterInfo} from './kernels/webgpu/device_features.js';
+import {recordAdapterInfo} from './kernels/webgpu/runtime/device_features.js';
 
 /** Features that the kernels use where a device has them; `timestamp-query` is for tfjs's profiler. */
 const usefulFeatures = ['timestamp-query', 'shader-f16', 'subgroups', 'chromium-experimental-subgroup-matrix'];

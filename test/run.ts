@@ -1,9 +1,9 @@
-import {readdirSync} from 'node:fs';
 import {fileURLToPath} from 'node:url';
 import {Worker} from 'node:worker_threads';
 import karma from 'karma';
 import Mocha from 'mocha';
-import {bundleLayersTests} from './layers_bundle';
+import {bundleLayersTests} from './layers/bundle';
+import {OP_FOLDERS, testFiles} from './setup/test_files';
 
 /**
  * `npm test`: mocha in Node for what needs no browser, tfjs-layers by itself, the package as its users install it, karma in
@@ -18,18 +18,16 @@ interface Counts {
 
 const root = new URL('..', import.meta.url);
 
-const NODE_FOLDERS = ['ops', 'kernels', 'node', 'model', 'page', 'graph', 'examples', 'experiments'].map(
-  (name) => `test/${name}`,
+const NODE_FILES = ['test/webgpu.node.test.ts'].concat(
+  [...OP_FOLDERS, 'demo/llama', 'demo/page', 'graph', 'examples', 'experiments'].flatMap((folder) =>
+    testFiles(folder, 'node'),
+  ),
 );
 
-async function runMocha(folders: string[], reporter: string): Promise<Counts> {
+async function runMocha(files: string[], reporter: string): Promise<Counts> {
   const mocha = new Mocha({timeout: 60_000, grep: process.env.TEST_GREP, reporter});
   mocha.addFile(fileURLToPath(new URL('test/setup/node.ts', root)));
-  for (const folder of folders) {
-    for (const file of readdirSync(new URL(folder, root)).filter((name) => name.endsWith('.test.ts'))) {
-      mocha.addFile(fileURLToPath(new URL(`${folder}/${file}`, root)));
-    }
-  }
+  files.forEach((file) => mocha.addFile(fileURLToPath(new URL(file, root))));
   await mocha.loadFilesAsync();
   return new Promise((resolve) => {
     const runner = mocha.run((failed) => resolve({passed: runner.stats!.passes, failed}));
@@ -98,11 +96,11 @@ function runKarma(config: karma.Config, seconds: Map<string, number>): Promise<C
 }
 
 const places: Record<string, () => Promise<Counts>> = {
-  node: () => runMocha(NODE_FOLDERS, 'dot'),
+  node: () => runMocha(NODE_FILES, 'dot'),
   layers: runLayers,
-  package: () => runMocha(['test/package'], 'spec'),
+  package: () => runMocha(testFiles('package', 'node'), 'spec'),
   browser: runInBrowser,
-  demo: () => runMocha(['test/demo'], 'spec'),
+  demo: () => runMocha(testFiles('demo/browser', 'node'), 'spec'),
 };
 const wanted = process.argv.slice(2);
 const unknown = wanted.find((name) => !(name in places));

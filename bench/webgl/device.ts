@@ -3,7 +3,7 @@ import {backend, dispose, ready, setBackend, tensor4d} from '@tensorflow/tfjs-co
 import type {MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
 import {computed} from '../../demo/llama/layer_progress';
 import {flashAttention} from '../../src/index';
-import {attentionContext} from '../../src/kernels/webgl/context';
+import {attentionContext} from '../../src/kernels/webgl/runtime/context';
 import type {Device, SizeLimit} from '../device';
 import {timePrograms} from './draw_timing';
 

@@ -1,7 +1,7 @@
 import {dispose, type TensorInfo, tidy} from '@tensorflow/tfjs-core';
 import type {MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
-import {type AttentionContext, attentionContext} from '../../src/kernels/webgl/context';
-import {AttentionProgram} from '../../src/kernels/webgl/program';
+import {type AttentionContext, attentionContext} from '../../src/kernels/webgl/runtime/context';
+import {AttentionProgram} from '../../src/kernels/webgl/runtime/program';
 import type {Call, ProgramTiming} from '../device';
 import {median, timing} from '../statistics';
 

@@ -5,7 +5,7 @@ import {fileURLToPath} from 'node:url';
 import {parseArgs} from 'node:util';
 import {chromium, type LaunchOptions} from 'playwright-core';
 import {build, preview} from 'vite';
-import {findChromium, gpuFlags, softwareFlags} from '../../test/browser';
+import {findChromium, gpuFlags, softwareFlags} from '../../test/setup/browser';
 import {BACKEND_NAMES, isBackendName} from '../backend_names';
 
 import type {AskInBrowserRequest, AskResult} from './window';

@@ -1,6 +1,6 @@
 import * as tf from '@tensorflow/tfjs-core';
 import {pbsAttentionPlan} from '../../src/index';
-import {visibleBlocks, type BlockGrid} from '../../src/kernels/block_geometry';
+import {visibleBlocks, type BlockGrid} from '../../src/attention/block_geometry';
 import {defaultOptions} from '../../src/ops/options';
 import type {PrefillOptions} from '../llama/attention';
 import type {Prompt, TokenRange} from './prompt';

@@ -8,13 +8,20 @@ import {Measurer} from './measurer';
 import {parseReal, type Part, type RealCommand, USAGE} from './options';
 import {quality} from './quality';
 import {realReport} from './report';
-import {type RealRun, runJson} from './results';
+import {parseRun, type RealRun, runJson} from './results';
 import {summarise, summaryJson} from './summary';
 import {tasks} from './tasks';
 import {tokensOf} from './texts';
 import {time} from './time';
+import {tuner} from './tuner';
 
-const CASES: Record<Part, (measurer: Measurer) => Promise<void>> = {quality, time, 'first-token': firstToken, tasks};
+const CASES: Record<Part, (measurer: Measurer) => Promise<void>> = {
+  quality,
+  time,
+  'first-token': firstToken,
+  tasks,
+  tuner,
+};
 
 const SUMMARY = 'summary.json';
 
@@ -57,10 +64,9 @@ export async function measure(
     matrixUnits: command.matrixUnits,
     rows: options.rows,
     prompts: options.prompts,
-    ...{quality: [], time: [], firstToken: [], tasks: [], skipped: [], errors: []},
+    ...{quality: [], time: [], firstToken: [], tasks: [], tuned: [], tuner: [], skipped: [], errors: []},
   };
-  const run =
-    command.continued && existsSync(path) ? continued(fresh, JSON.parse(readFileSync(path, 'utf8')) as RealRun) : fresh;
+  const run = command.continued && existsSync(path) ? continued(fresh, parseRun(readFileSync(path, 'utf8'))) : fresh;
   log(`${run.model}: ${run.host} on ${run.adapter}`);
   const longest = Math.max(...options.lengths);
   const subject = await openFolder(command.model, longest);
@@ -87,8 +93,8 @@ export function continued(run: RealRun, earlier: RealRun): RealRun {
   if (earlier.errors.length > 0) {
     throw new Error(`--continue: the device failed in the earlier run: ${earlier.errors[0]}`);
   }
-  const {quality, time, firstToken, tasks} = earlier;
-  return {...run, commands: [...earlier.commands, ...run.commands], quality, time, firstToken, tasks};
+  const {quality, time, firstToken, tasks, tuned, tuner} = earlier;
+  return {...run, commands: [...earlier.commands, ...run.commands], quality, time, firstToken, tasks, tuned, tuner};
 }
 
 /** Copies every run, writes its tables and plots, and the summary of all that are there. */
@@ -99,9 +105,8 @@ async function writeDocs({out, docs}: RealCommand): Promise<void> {
     readdirSync(folder)
       .filter((name) => name.endsWith('.json') && name !== SUMMARY)
       .sort()
-      .map((name) => [name.replace('.json', ''), JSON.parse(readFileSync(join(folder, name), 'utf8'))] as const);
-  for (const [name, json] of runsIn(out)) {
-    const run = json as RealRun;
+      .map((name) => [name.replace('.json', ''), parseRun(readFileSync(join(folder, name), 'utf8'))] as const);
+  for (const [name, run] of runsIn(out)) {
     writeFileSync(join(docs, `${name}.json`), runJson(run));
     const images = realPlots(run).map((plot) => {
       writeFileSync(join(docs, `${name}-${plot.name}.svg`), plot.svg);
@@ -109,7 +114,7 @@ async function writeDocs({out, docs}: RealCommand): Promise<void> {
     });
     writeFileSync(join(docs, `${name}.md`), `${[realReport(run).trimEnd(), ...images].join('\n\n')}\n`);
   }
-  const runs = runsIn(docs).map(([, json]) => json as RealRun);
+  const runs = runsIn(docs).map(([, run]) => run);
   // Where matrix units were hidden, times are not those that the device is for.
   writeFileSync(join(docs, SUMMARY), summaryJson(runs.filter(({matrixUnits}) => matrixUnits).flatMap(summarise)));
 }

@@ -3,8 +3,13 @@ import {BACKENDS, type BackendName} from '../device';
 import {parseRule, type Rule, RULE_FORM} from './rules';
 import {DEFAULT_TEXTS, parseText, type TextSource} from './texts';
 
-export const PARTS = ['quality', 'time', 'first-token', 'tasks'] as const;
+export const PARTS = ['quality', 'time', 'first-token', 'tasks', 'tuner'] as const;
 export type Part = (typeof PARTS)[number];
+
+/** Parts that are run unless others are asked for: the tuner's takes about as long as quality, and says nothing of --rules. */
+const DEFAULT_PARTS = PARTS.filter((part) => part !== 'tuner');
+
+const TIMING: readonly Part[] = ['time', 'first-token'];
 
 export interface RealOptions {
   lengths: number[];
@@ -41,7 +46,8 @@ tokenizer.json, *.safetensors of a Llama or Qwen2), in Node with Dawn. Rows are 
 
   --model DIR        the checkpoint
   --name NAME        of the model in tables and files (default: the folder's)
-  --only A,B         ${PARTS.join(', ')} (default: all)
+  --only A,B         ${PARTS.join(', ')} (default: all but tuner, which takes the first
+                     text at the least length to tune on, the others at the greatest, and rules of its own)
   --lengths A,B      tokens (default 8192,16384)
   --texts A,B        files, or folders for all TypeScript in them, PATH or PATH@CHARACTERS
                      (default ${DEFAULT_TEXTS.join(',')})
@@ -73,13 +79,13 @@ export function parseReal(args: string[]): RealCommand | 'help' {
   const reportOnly = values.report ?? false;
   if (values.model === undefined && !reportOnly) throw new Error('--model is missing; accepted: a folder');
   const model = values.model ?? '';
-  const parts = values.only === undefined ? [...PARTS] : list('--only', values.only, named(PARTS), PARTS.join(', '));
+  const parts = values.only === undefined ? DEFAULT_PARTS : list('--only', values.only, named(PARTS), PARTS.join(', '));
   const count = (option: 'rows' | 'timed-layers' | 'prompts', otherwise: string) =>
     one(`--${option}`, values[option] ?? otherwise, (part) => integer(part, 1, 10_000, 1), '1 to 10000');
   return {
     model,
     name: values.name ?? model.split('/').filter(Boolean).at(-1) ?? '',
-    parts: values['no-timing'] ? parts.filter((part) => part === 'quality' || part === 'tasks') : parts,
+    parts: values['no-timing'] ? parts.filter((part) => !TIMING.includes(part)) : parts,
     options: {
       lengths: list('--lengths', values.lengths ?? '8192,16384', (part) => integer(part, 64, 1e6, 1), '64 or more'),
       texts: list('--texts', values.texts ?? DEFAULT_TEXTS.join(','), parseText, 'PATH or PATH@CHARACTERS'),

@@ -1,7 +1,7 @@
 import * as tf from '@tensorflow/tfjs-core';
 import type {PBSAttentionPlan} from '../../src/index';
-import {type BlockGeometry, blockGeometry, scoredBlocks, visibleBlocks} from '../../src/kernels/block_geometry';
-import {leastScore, peakWeight} from '../../src/kernels/sampled_estimate';
+import {type BlockGeometry, blockGeometry, scoredBlocks, visibleBlocks} from '../../src/attention/block_geometry';
+import {leastScore, peakWeight} from '../../src/attention/sampled_estimate';
 import {orderedKeys, UNSEEN} from './attention_mass';
 
 /** Scores held at once: 512 MiB, four times that with what is computed of them. */

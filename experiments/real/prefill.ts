@@ -1,9 +1,9 @@
 import * as tf from '@tensorflow/tfjs-core';
 import type {LlamaModel, PrefillRequest} from '../../demo/llama/model';
 import {pbsAttention} from '../../src/index';
-import {blockGeometry, visibleBlocks} from '../../src/kernels/block_geometry';
+import {blockGeometry, visibleBlocks} from '../../src/attention/block_geometry';
 import {keptShares} from './attention_mass';
-import {planOf, type Rule} from './rules';
+import {type LayerRules, planOf} from './rules';
 
 /** What a prefill left of the rows that were asked for; the caller disposes `hidden`. */
 export interface ReadRows {
@@ -15,29 +15,29 @@ export interface ReadRows {
   keptShares: Float32Array;
 }
 
-/** Reads tokens with exact attention, or with every layer attending by a rule. */
+/** Reads tokens with exact attention, or with every layer attending by its rule. */
 export async function readRows(
   model: LlamaModel,
   ids: readonly number[],
   rows: readonly number[],
-  rule?: Rule,
+  rules?: LayerRules,
   massRows: readonly number[] = [],
 ): Promise<ReadRows> {
   let hidden: tf.Tensor2D | undefined;
   const counts: tf.Tensor1D[] = [];
   const shares: tf.Tensor1D[] = [];
-  let visible = 0;
+  const visible: number[] = [];
   const request: PrefillRequest = {
     attention: 'flash',
     onHidden: (all) => void (hidden = tf.keep(tf.tidy(() => tf.gather(all, tf.tensor1d([...rows], 'int32'))))),
     attend:
-      rule &&
-      ((_layer, query, key, value) => {
-        const plan = planOf(rule, query, key);
+      rules &&
+      ((layer, query, key, value) => {
+        const plan = planOf(rules.ofLayer(layer), query, key);
         const [, heads, queryBlocks, keyBlocks] = plan.blockMask.shape;
         const geometry = blockGeometry(query, key, plan.sizes!);
-        visible = 0;
-        for (let block = 0; block < queryBlocks; ++block) visible += visibleBlocks(geometry, true, block);
+        const seen = Array.from({length: queryBlocks}, (_, block) => visibleBlocks(geometry, true, block));
+        visible.push(seen.reduce((sum, blocks) => sum + blocks, 0));
         counts.push(tf.keep(tf.sum(tf.reshape(plan.blockMask, [heads, queryBlocks * keyBlocks]), 1)));
         if (massRows.length > 0) {
           shares.push(tf.keep(tf.reshape(keptShares(query, key, plan, massRows), [heads * massRows.length])));
@@ -55,7 +55,7 @@ export async function readRows(
     return {
       hidden: hidden!,
       densities: counts.map((_, layer) =>
-        Array.from(count.subarray(layer * heads, (layer + 1) * heads), (kept) => kept / visible),
+        Array.from(count.subarray(layer * heads, (layer + 1) * heads), (kept) => kept / visible[layer]),
       ),
       keptShares: Float32Array.from(share),
     };

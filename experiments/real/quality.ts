@@ -1,89 +1,16 @@
-import {dispose} from '@tensorflow/tfjs-core';
-import {median} from '../../bench/statistics';
-import {mean} from '../statistics';
-import {compare, type Distributions, distributionsOf} from './distributions';
+import {compareRules} from './compare_rules';
 import type {Measurer} from './measurer';
-import {readRows} from './prefill';
-import {type QualityRow, rounded} from './results';
-import type {Rule} from './rules';
-
-/** Rows of every layer and head whose true attention is added up. */
-const MASS_ROWS = 64;
-
-/** Share of the rows that are the worst. */
-const WORST = 0.05;
-
-/** Rows before this have few blocks to skip. */
-const FIRST_ROW = 256;
+import {inEveryLayer} from './rules';
 
 /** Exact attention against each rule, over lengths and texts. */
 export async function quality(measurer: Measurer): Promise<void> {
   const {lengths, texts, rules} = measurer.options;
+  const {quality: rows} = measurer.run;
   for (const length of lengths) {
-    for (const text of texts) {
-      const pending = rules.filter(({name}) => !measurer.has('quality', {length, text: text.name, rule: name}));
-      if (pending.length > 0) await compareRules(measurer, length, text.name, pending);
+    for (const {name: text} of texts) {
+      const pending = rules.filter(({name: rule}) => !measurer.has('quality', {length, text, rule}));
+      if (pending.length === 0) continue;
+      await compareRules(measurer, length, text, pending.map(inEveryLayer), (row) => rows.push(row));
     }
   }
-}
-
-async function compareRules(measurer: Measurer, length: number, text: string, rules: readonly Rule[]): Promise<void> {
-  const {model, options, tokens} = measurer;
-  const ids = tokens(text, length);
-  const rows = spread(options.rows, length);
-  const massRows = spread(MASS_ROWS, length);
-  const next = rows.map((row) => ids[row + 1]);
-  let exact: {distributions: Distributions; loss: number} | undefined;
-  await measurer.step(`exact ${text} ${length}`, async () => {
-    const {hidden} = await readRows(model, ids, rows);
-    try {
-      const distributions = await distributionsOf(model, hidden);
-      const {losses} = await compare(model, hidden, distributions, next);
-      exact = {distributions, loss: mean(Array.from(losses))};
-    } finally {
-      hidden.dispose();
-    }
-  });
-  if (exact === undefined) return;
-  const {distributions, loss} = exact;
-  try {
-    for (const rule of rules) {
-      await measurer.step(`${rule.name} ${text} ${length}`, async () => {
-        const {hidden, densities, keptShares} = await readRows(model, ids, rows, rule, massRows);
-        try {
-          const {kl, losses, best} = await compare(model, hidden, distributions, next);
-          const kept = [...keptShares].sort((a, b) => a - b);
-          const row: QualityRow = {
-            ...{length, text, rule: rule.name},
-            density: rounded(mean(densities.flat())),
-            kl: rounded(mean(Array.from(kl))),
-            klMedian: rounded(median(Array.from(kl))),
-            top1: rounded(mean(Array.from(best, (id, i) => Number(id === distributions.best[i])))),
-            lossDifference: rounded(mean(Array.from(losses)) - loss),
-            keptMass: rounded(mean(kept)),
-            keptMassWorst: rounded(mean(kept.slice(0, Math.ceil(WORST * kept.length)))),
-            densities: densities.map((heads) => heads.map((x) => Number(x.toFixed(4)))),
-          };
-          measurer.run.quality.push(row);
-          measurer.log(
-            `        density ${row.density.toFixed(3)}, KL ${row.kl.toFixed(5)}, top-1 ${row.top1.toFixed(3)}, ` +
-              `kept ${row.keptMass.toFixed(4)}`,
-          );
-        } finally {
-          hidden.dispose();
-        }
-      });
-    }
-  } finally {
-    dispose(distributions.chunks);
-  }
-}
-
-/** Rows evenly spread over a text, each with a token after it. */
-export function spread(count: number, length: number): number[] {
-  const first = Math.min(FIRST_ROW, Math.floor(length / 2));
-  const rows = Array.from({length: count}, (_, i) => {
-    return Math.round(first + (count === 1 ? 0 : (i / (count - 1)) * (length - 2 - first)));
-  });
-  return [...new Set(rows)];
 }

@@ -1,7 +1,7 @@
 import {short, table} from '../../bench/table';
 import {STAGES} from '../../bench/results';
 import {mean} from '../statistics';
-import type {QualityRow, RealRun, TaskRow, TimeRow} from './results';
+import type {QualityRow, RealRun, TaskRow, TimeRow, TunedRow, TunerRow} from './results';
 import {EXACT} from './results';
 import {PLACEMENTS} from './ruler';
 import {withoutThreshold} from './rules';
@@ -9,22 +9,25 @@ import {type SummaryRow, selectionShare, summarise, timeShare} from './summary';
 
 /** The tables of one model, in Markdown. */
 export function realReport(run: RealRun): string {
-  const lengths = [
-    ...new Set([...run.quality, ...run.time, ...run.firstToken, ...run.tasks].map(({length}) => length)),
-  ].sort((a, b) => a - b);
+  const {quality, time, firstToken, tasks, tuned, tuner} = run;
+  const rows = [quality, time, firstToken, tasks, tuned, tuner].flat();
+  const lengths = unique(rows.map(({length}) => length)).sort((a, b) => a - b);
   const sections = [
     `# ${run.model}${run.matrixUnits ? '' : ', without matrix units'}`,
     `${run.date.slice(0, 10)}: ${run.host} on ${run.adapter}. Written by`,
     `\`\`\`sh\n${run.commands.join('\n')}\n\`\`\``,
     TEXT,
+    ...(tuned.length > 0 ? [TUNER_TEXT] : []),
     ...lengths.flatMap((length) => {
       const at = <Row extends {length: number}>(rows: readonly Row[]) => rows.filter((row) => row.length === length);
       return [
         `## ${length.toLocaleString('en')} tokens`,
-        ...(at(run.quality).length > 0 ? [qualityTable(at(run.quality), summarise(run))] : []),
-        ...(at(run.time).length > 0 ? [timeTable(at(run.time))] : []),
-        ...(at(run.firstToken).length > 0 ? [firstTokenTable(at(run.firstToken))] : []),
-        ...(at(run.tasks).length > 0 ? [taskTable(at(run.tasks))] : []),
+        ...(at(quality).length > 0 ? [qualityTable(at(quality), summarise(run))] : []),
+        ...(at(time).length > 0 ? [timeTable(at(time))] : []),
+        ...(at(firstToken).length > 0 ? [firstTokenTable(at(firstToken))] : []),
+        ...(at(tasks).length > 0 ? [taskTable(at(tasks))] : []),
+        ...tunedTables(at(tuned)),
+        ...tunerTables(at(tuner)),
       ];
     }),
     ...noted('Left out', run.skipped),
@@ -39,6 +42,10 @@ const TEXT =
   'that of the oracle at the same density, between its thresholds. Kept: the true attention in the kept blocks, mean over rows, heads and ' +
   'layers, and over the worst 5% of them. Means over texts; the last column is KL by text. Times are of the GPU, a layer, as shares of exact attention ' +
   'in the same precision. Answers: right ones of those asked, by how many tokens before the end the question ends.';
+
+const TUNER_TEXT =
+  "tuned@E: what tunePBSAttention chooses for each layer on one text, so that the layer's relative L1 error there is at most E less a " +
+  'margin of a fifth. × fixed front: KL over that of the default rule at the same density, between its thresholds.';
 
 function qualityTable(rows: readonly QualityRow[], summary: readonly SummaryRow[]): string {
   const [{length}] = rows;
@@ -123,6 +130,69 @@ function taskTable(rows: readonly TaskRow[]): string {
       density.toFixed(3),
       ...PLACEMENTS.map((at) => `${answers[at].correct}/${answers[at].asked}`),
     ]),
+  );
+}
+
+/** What the tuner chose: a table for each text that it saw. */
+function tunedTables(rows: readonly TunedRow[]): string[] {
+  return unique(rows.map(({text}) => text)).flatMap((text) => [
+    `Tuned on ${text}, density there, and the threshold of each layer (1: exact attention):`,
+    table(
+      ['rule', 'density', 'thresholds'],
+      rows
+        .filter((row) => row.text === text)
+        .sort((a, b) => a.density - b.density)
+        .map(({allowed, density, layers}) => [
+          `tuned@${allowed}`,
+          density.toFixed(3),
+          layers.map(({options}) => Number(options.threshold!.toFixed(3))).join(' '),
+        ]),
+    ),
+  ]);
+}
+
+/** The choices on texts that the tuner did not see, beside fixed rules: a table for each, and one of their means. */
+function tunerTables(rows: readonly TunerRow[]): string[] {
+  const tuning = ({tunedText, tunedLength}: TunerRow) =>
+    `Tuned on ${tunedText} at ${tunedLength.toLocaleString('en')} tokens`;
+  return unique(rows.map(tuning)).flatMap((name) => {
+    const own = rows.filter((row) => tuning(row) === name);
+    const texts = unique(own.map(({text}) => text));
+    return [
+      ...texts.flatMap((text) => [`${name}, ${text}:`, tunerTable(own.filter((row) => row.text === text))]),
+      ...(texts.length > 1 ? [`${name}, means over texts:`, tunerTable(meansOver(texts, own))] : []),
+    ];
+  });
+}
+
+type TunerPoint = Pick<TunerRow, 'rule' | 'density' | 'kl' | 'top1'>;
+
+/** Of the rules that every text was read by. */
+function meansOver(texts: readonly string[], rows: readonly TunerRow[]): TunerPoint[] {
+  return unique(rows.map(({rule}) => rule)).flatMap((rule) => {
+    const own = rows.filter((row) => row.rule === rule);
+    const of = (value: (row: TunerRow) => number) => mean(own.map(value));
+    const point = {rule, density: of(({density}) => density), kl: of(({kl}) => kl), top1: of(({top1}) => top1)};
+    return own.length === texts.length ? [point] : [];
+  });
+}
+
+function tunerTable(points: readonly TunerPoint[]): string {
+  const isTuned = ({rule}: TunerPoint) => withoutThreshold(rule) === 'tuned';
+  const fixed = points.filter((point) => !isTuned(point));
+  const byDensity = [...points].sort((a, b) => Number(isTuned(a)) - Number(isTuned(b)) || a.density - b.density);
+  return table(
+    ['rule', 'density', 'KL', 'same token', '× fixed front'],
+    byDensity.map((point) => {
+      const limit = isTuned(point) ? klAt(fixed, point.density) : undefined;
+      return [
+        point.rule,
+        point.density.toFixed(3),
+        point.kl.toFixed(5),
+        point.top1.toFixed(3),
+        limit === undefined ? '' : (point.kl / limit).toFixed(2),
+      ];
+    }),
   );
 }
 

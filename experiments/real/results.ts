@@ -1,5 +1,6 @@
 import type {Precision} from '../../bench/our_attention';
 import type {Stage} from '../../bench/results';
+import type {PBSAttentionSettings} from '../../src/index';
 import type {Placement, RulerTask} from './ruler';
 
 /** A text read with every layer attending by one rule, beside exact attention. */
@@ -55,11 +56,38 @@ export interface TaskRow {
   answers: Record<Placement, {correct: number; asked: number}>;
 }
 
+/** What the tuner chose for every layer on one text. */
+export interface TunedRow {
+  length: number;
+  text: string;
+  /** Relative L1 error of a layer's output that was allowed, the tuner's margin included. */
+  allowed: number;
+  /** Of the choices, on that text, mean over layers. */
+  density: number;
+  layers: TunedLayer[];
+}
+
+/** A layer's choice, and what it came to on the text that it was tuned on. */
+export interface TunedLayer {
+  options: PBSAttentionSettings;
+  density: number;
+  relativeL1: number;
+}
+
+/** A text read by a fixed rule, or with every layer attending as tuned on another text, beside exact attention. */
+export interface TunerRow extends QualityRow {
+  /** What the tuner saw; fixed rules are measured beside it. */
+  tunedText: string;
+  tunedLength: number;
+}
+
 export interface RealResults {
   quality: QualityRow[];
   time: TimeRow[];
   firstToken: FirstTokenRow[];
   tasks: TaskRow[];
+  tuned: TunedRow[];
+  tuner: TunerRow[];
 }
 
 /** All that was measured of one model on one device. */
@@ -82,6 +110,12 @@ export interface RealRun extends RealResults {
 
 /** The rule's name of exact attention in rows. */
 export const EXACT = 'exact';
+
+/** A run from its file; those of before the tuner have nothing of it. */
+export function parseRun(json: string): RealRun {
+  const run = JSON.parse(json) as Omit<RealRun, 'tuned' | 'tuner'> & Partial<RealRun>;
+  return {...run, tuned: run.tuned ?? [], tuner: run.tuner ?? []};
+}
 
 /** One line a row, so that changes show in review. */
 export function runJson(run: RealRun): string {

@@ -23,6 +23,14 @@ export interface Rule {
   isOracle: boolean;
 }
 
+/** What each layer attends by, under one name. */
+export interface LayerRules {
+  name: string;
+  ofLayer: (layer: number) => Rule;
+}
+
+export const inEveryLayer = (rule: Rule): LayerRules => ({name: rule.name, ofLayer: () => rule});
+
 /** `default`, `paper@0.95`, `oracle-128x32-unsorted@0.9`: rows by keys a block, key order, threshold; undefined if it is none. */
 export function parseRule(name: string): Rule | undefined {
   const form = new RegExp(`^(${Object.keys(BASES).join('|')})(?:-(\\d+)x(\\d+))?(-unsorted)?(?:@(\\d*\\.?\\d+))?$`);

@@ -7,7 +7,7 @@ import type {Measurer} from './measurer';
 import {readRows} from './prefill';
 import {EXACT, rounded, type TaskRow} from './results';
 import {type Item, PLACEMENTS, RULER_TASKS, rulerPrompt} from './ruler';
-import type {Rule} from './rules';
+import {inEveryLayer, type Rule} from './rules';
 
 const BOOKS = ['dubliners', 'sense-and-sensibility'];
 
@@ -64,7 +64,7 @@ async function answer(
   rule?: Rule,
 ): Promise<{correct: boolean[]; density: number}> {
   const rows = items.flatMap(({row, answer}) => answer.map((_, i) => row + i));
-  const {hidden, densities} = await readRows(model, ids, rows, rule);
+  const {hidden, densities} = await readRows(model, ids, rows, rule && inEveryLayer(rule));
   try {
     const best = await mostLikely(model, hidden);
     let at = 0;

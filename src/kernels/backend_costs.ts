@@ -1,7 +1,7 @@
 import {backend, getBackend} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
-import type {BlockGeometry} from './block_geometry.js';
-import type {AttentionCosts} from './cost_model.js';
+import type {BlockGeometry} from '../attention/block_geometry.js';
+import type {AttentionCosts} from '../attention/cost_model.js';
 import {cpuCosts} from './cpu/costs.js';
 import {webglCosts} from './webgl/costs.js';
 import {webgpuCosts} from './webgpu/costs.js';

@@ -1,8 +1,8 @@
 import {getGradient, getKernel, registerGradient, registerKernel} from '@tensorflow/tfjs-core';
 import {version} from '../version.js';
-import type {RegisteredKernel} from './attention_kernels.js';
+import type {RegisteredKernel} from '../attention/attention_kernels.js';
 import {cpuKernels} from './cpu/index.js';
-import {attentionGradients} from './gradients.js';
+import {attentionGradients} from '../attention/gradients.js';
 import {webglKernels} from './webgl/index.js';
 import {webgpuKernels} from './webgpu/index.js';
 

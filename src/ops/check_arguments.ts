@@ -1,6 +1,6 @@
 import type {Tensor4D} from '@tensorflow/tfjs-core';
 import {engine, getBackend, getKernel, Tensor} from '@tensorflow/tfjs-core';
-import type {FlashAttentionAttrs, PBSAttentionAttrs, RegisteredKernel} from '../kernels/attention_kernels.js';
+import type {FlashAttentionAttrs, PBSAttentionAttrs, RegisteredKernel} from '../attention/attention_kernels.js';
 import {version} from '../version.js';
 import type {AttentionOptions, FlashAttentionOptions, PBSAttentionOptions, PBSAttentionSettings} from './options.js';
 import {defaultOptions, givenOptions} from './options.js';

@@ -1,6 +1,6 @@
 import type {Tensor3D, Tensor4D} from '@tensorflow/tfjs-core';
 import {concat, logicalOr, op, pad, slice, tensor3d, tensor4d} from '@tensorflow/tfjs-core';
-import {blockGeometry, scoredBlocks, visibleBlocks} from '../kernels/block_geometry.js';
+import {blockGeometry, scoredBlocks, visibleBlocks} from '../attention/block_geometry.js';
 import {planInputs} from './attention_inputs.js';
 import {
   blockSizes,

@@ -1,7 +1,7 @@
 import type {NamedAttrMap, Tensor4D} from '@tensorflow/tfjs-core';
 import {engine, op} from '@tensorflow/tfjs-core';
-import {FlashAttention} from '../kernels/attention_kernels.js';
-import {savedInputs} from '../kernels/gradients.js';
+import {FlashAttention} from '../attention/attention_kernels.js';
+import {savedInputs} from '../attention/gradients.js';
 import {keyLengthsInput, maskInput} from './attention_inputs.js';
 import {checkBackend, checkTensors, flashAttentionAttrs} from './check_arguments.js';
 import type {FlashAttentionOptions} from './options.js';

@@ -1,7 +1,7 @@
 import type {NamedAttrMap, NamedTensorMap, Tensor4D} from '@tensorflow/tfjs-core';
 import {engine, op} from '@tensorflow/tfjs-core';
-import {PBSAttention} from '../kernels/attention_kernels.js';
-import {savedInputs} from '../kernels/gradients.js';
+import {PBSAttention} from '../attention/attention_kernels.js';
+import {savedInputs} from '../attention/gradients.js';
 import {keyLengthsInput, planInputs, planShapes} from './attention_inputs.js';
 import {check, checkBackend, checkTensors, describe, pbsAttentionAttrs} from './check_arguments.js';
 import type {PBSAttentionOptions} from './options.js';

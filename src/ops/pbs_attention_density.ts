@@ -1,5 +1,5 @@
 import {Tensor} from '@tensorflow/tfjs-core';
-import {visibleBlocks} from '../kernels/block_geometry.js';
+import {visibleBlocks} from '../attention/block_geometry.js';
 import {blockSizes, check, checkBoolean, describe, withPlanOffset, withPlanSizes} from './check_arguments.js';
 import type {PBSAttentionOptions} from './options.js';
 import {defaultOptions} from './options.js';

@@ -1,7 +1,7 @@
 import type {NamedAttrMap, NamedTensorMap, Tensor, Tensor3D, Tensor4D} from '@tensorflow/tfjs-core';
 import {engine, op} from '@tensorflow/tfjs-core';
-import type {PBSAttentionAttrs} from '../kernels/attention_kernels.js';
-import {PBSAttentionPlan as PBSAttentionPlanKernel} from '../kernels/attention_kernels.js';
+import type {PBSAttentionAttrs} from '../attention/attention_kernels.js';
+import {PBSAttentionPlan as PBSAttentionPlanKernel} from '../attention/attention_kernels.js';
 import {keyLengthsInput} from './attention_inputs.js';
 import {checkBackend, checkTensors, pbsAttentionAttrs} from './check_arguments.js';
 import type {PBSAttentionOptions} from './options.js';

@@ -1,11 +1,11 @@
 import type {NamedAttrMap, NamedTensorMap, Tensor, Tensor1D, Tensor4D} from '@tensorflow/tfjs-core';
 import {clone, dispose, engine, keep} from '@tensorflow/tfjs-core';
-import type {PBSAttentionAttrs} from '../kernels/attention_kernels.js';
-import {PBSAttentionPlan as PBSAttentionPlanKernel} from '../kernels/attention_kernels.js';
+import type {PBSAttentionAttrs} from '../attention/attention_kernels.js';
+import {PBSAttentionPlan as PBSAttentionPlanKernel} from '../attention/attention_kernels.js';
 import {backendCosts} from '../kernels/backend_costs.js';
-import {blockGeometry} from '../kernels/block_geometry.js';
-import type {ExactReason} from '../kernels/cost_model.js';
-import {whyExact} from '../kernels/cost_model.js';
+import {blockGeometry} from '../attention/block_geometry.js';
+import type {ExactReason} from '../attention/cost_model.js';
+import {whyExact} from '../attention/cost_model.js';
 import {blockMass, massOfKept} from './block_mass.js';
 import {check} from './check_arguments.js';
 import {pbsAttentionDensity} from './pbs_attention_density.js';

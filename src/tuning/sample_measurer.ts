@@ -1,8 +1,8 @@
 import type {Tensor, Tensor4D} from '@tensorflow/tfjs-core';
 import {abs, cast, concat, dispose, keep, reshape, sub, sum, tidy} from '@tensorflow/tfjs-core';
-import type {PBSAttentionAttrs} from '../kernels/attention_kernels.js';
-import {blockGeometry} from '../kernels/block_geometry.js';
-import {countBlocks} from '../kernels/cost_model.js';
+import type {PBSAttentionAttrs} from '../attention/attention_kernels.js';
+import {blockGeometry} from '../attention/block_geometry.js';
+import {countBlocks} from '../attention/cost_model.js';
 import {blockMass, massOfKept} from '../ops/block_mass.js';
 import {flashAttention} from '../ops/flash_attention.js';
 import {pbsAttention} from '../ops/pbs_attention.js';

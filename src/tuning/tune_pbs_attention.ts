@@ -1,8 +1,8 @@
-import type {PBSAttentionAttrs} from '../kernels/attention_kernels.js';
-import {PBSAttentionPlan as PBSAttentionPlanKernel} from '../kernels/attention_kernels.js';
+import type {PBSAttentionAttrs} from '../attention/attention_kernels.js';
+import {PBSAttentionPlan as PBSAttentionPlanKernel} from '../attention/attention_kernels.js';
 import {backendCosts} from '../kernels/backend_costs.js';
-import {blockGeometry, isExact} from '../kernels/block_geometry.js';
-import {countBlocks, exactTime, leastGain, timeOfBlocks} from '../kernels/cost_model.js';
+import {blockGeometry, isExact} from '../attention/block_geometry.js';
+import {countBlocks, exactTime, leastGain, timeOfBlocks} from '../attention/cost_model.js';
 import {check, checkBackend, checkTensors, describe, pbsAttentionAttrs} from '../ops/check_arguments.js';
 import type {PBSAttentionOptions} from '../ops/options.js';
 import {givenOptions} from '../ops/options.js';

@@ -1,7 +1,7 @@
 import {expect} from 'chai';
 import {attentions} from '../../examples/character_model/attentions';
 import {train} from '../../examples/character_model/train';
-import {describeOnCPU} from '../environment';
+import {describeOnCPU} from '../setup/environment';
 
 describeOnCPU('examples: a character model learns', () => {
   const text = Array.from({length: 40}, (_, i) => `It was the ${i}th time that he had seen the lighted window.\n`).join(

@@ -3,8 +3,8 @@ import {randomNormal, setBackend} from '@tensorflow/tfjs-core';
 import {expect} from 'chai';
 import {CausalSelfAttention as After} from '../../examples/gpt/attention_after';
 import {CausalSelfAttention as Before} from '../../examples/gpt/attention_before';
-import {describeBackends} from '../environment';
-import {relativeL1} from '../golden_cases';
+import {describeBackends} from '../setup/environment';
+import {relativeL1} from '../golden/golden_cases';
 
 describeBackends('examples: attention of a GPT', (backend) => {
   before(() => setBackend(backend));

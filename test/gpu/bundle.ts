@@ -1,7 +1,8 @@
-import {copyFileSync, readdirSync} from 'node:fs';
+import {copyFileSync} from 'node:fs';
 import {fileURLToPath} from 'node:url';
 import esbuild from 'esbuild';
-import {bundleBrowserTests} from '../browser_bundle';
+import {bundleBrowserTests} from '../setup/browser_bundle';
+import {OP_FOLDERS, testFiles} from '../setup/test_files';
 
 /**
  * Bundles the tests for a GPU host that has no node_modules; both commands run in the repository's root:
@@ -10,13 +11,13 @@ import {bundleBrowserTests} from '../browser_bundle';
  * `node build/gpu/demo.mjs`.
  */
 const root = fileURLToPath(new URL('../..', import.meta.url));
-const tests = readdirSync(`${root}/test/kernels`).filter((name) => name.endsWith('.test.ts'));
+const tests = OP_FOLDERS.flatMap((folder) => testFiles(folder, 'browser'));
 await esbuild.build({
   stdin: {
     contents: `
-      import {mocha} from './test/mocha.ts';
+      import {mocha} from './test/setup/mocha.ts';
       import './test/setup/dawn.ts';
-      ${tests.map((name) => `import './test/kernels/${name}';`).join('\n')}
+      ${tests.map((file) => `import './${file}';`).join('\n')}
       mocha.run((failed) => process.exit(failed > 0 ? 1 : 0));`,
     resolveDir: root,
   },

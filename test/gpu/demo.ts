@@ -3,9 +3,9 @@ import {mkdirSync, writeFileSync} from 'node:fs';
 import {join} from 'node:path';
 import {parseArgs} from 'node:util';
 import type {Page} from 'playwright-core';
-import {findChromium, gpuFlags, softwareFlags} from '../browser';
-import {DemoPage} from '../demo/demo_page';
-import {DemoServer} from '../demo/demo_server';
+import {findChromium, gpuFlags, softwareFlags} from '../setup/browser';
+import {DemoPage} from '../demo/browser/demo_page';
+import {DemoServer} from '../demo/browser/demo_server';
 
 /**
  * Asks on the demo's page as a person does, on this machine's GPU, and prints what the page shows: on a GPU host without

@@ -5,9 +5,9 @@ import {loadGraphModel} from '@tensorflow/tfjs-converter';
 import {expect} from 'chai';
 import {registerPBSAttentionOp} from '../../src/graph';
 import {pbsAttention} from '../../src/index';
-import {describeOnCPU} from '../environment';
-import {relativeL1} from '../golden_cases';
-import {randomInputs, tensors} from '../reference';
+import {describeOnCPU} from '../setup/environment';
+import {relativeL1} from '../golden/golden_cases';
+import {randomInputs, tensors} from '../reference/attention';
 import {GraphBuilder} from './graph_builder';
 
 /** A model of one `PBSAttention` node. */

@@ -4,7 +4,7 @@ import type {GraphModel} from '@tensorflow/tfjs-converter';
 import {deregisterOp, loadGraphModel} from '@tensorflow/tfjs-converter';
 import {expect} from 'chai';
 import {registerPBSAttentionOp, rewriteAttention} from '../../src/graph';
-import {describeBackends, describeOnCPU} from '../environment';
+import {describeBackends, describeOnCPU} from '../setup/environment';
 import {attentionGraph, causalMasks, headDim, length, products, scales} from './attention_graphs';
 import {causalMask, GraphBuilder} from './graph_builder';
 

@@ -3,13 +3,13 @@ import {backend as activeBackend, getKernel, setBackend, tensor4d} from '@tensor
 import {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {expect} from 'chai';
 import {flashAttention} from '../../src/index';
-import {attend} from '../../src/kernels/cpu/attend';
-import {attendGradients} from '../../src/kernels/cpu/attend_gradients';
-import {blockGeometry} from '../../src/kernels/block_geometry';
-import {SortKeysProgram} from '../../src/kernels/webgpu/sort_keys';
-import {testBackends} from '../environment';
-import {relativeL1} from '../golden_cases';
-import {randomInputs} from '../reference';
+import {attend} from '../../src/kernels/cpu/attend/attend';
+import {attendGradients} from '../../src/kernels/cpu/gradients/attend_gradients';
+import {blockGeometry} from '../../src/attention/block_geometry';
+import {SortKeysProgram} from '../../src/kernels/webgpu/permute/sort_keys';
+import {testBackends} from '../setup/environment';
+import {relativeL1} from '../golden/golden_cases';
+import {randomInputs} from '../reference/attention';
 
 if (testBackends().includes('webgpu')) {
   describe('device limits [webgpu]', () => {

@@ -2,16 +2,16 @@ import type {TensorInfo} from '@tensorflow/tfjs-core';
 import {backend as activeBackend, setBackend} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {expect} from 'chai';
-import {blockGeometry} from '../../src/kernels/block_geometry';
-import {attend} from '../../src/kernels/cpu/attend';
-import {attendGradients as attendGradientsOnCPU} from '../../src/kernels/cpu/attend_gradients';
-import {permute} from '../../src/kernels/cpu/permute';
-import {scoreBlocks} from '../../src/kernels/cpu/score_blocks';
-import {selectBlocks} from '../../src/kernels/cpu/select_blocks';
-import {attendGradients} from '../../src/kernels/webgpu/attend_gradients';
-import {testBackends} from '../environment';
-import {relativeL1} from '../golden_cases';
-import {randomInputs} from '../reference';
+import {blockGeometry} from '../../src/attention/block_geometry';
+import {attend} from '../../src/kernels/cpu/attend/attend';
+import {attendGradients as attendGradientsOnCPU} from '../../src/kernels/cpu/gradients/attend_gradients';
+import {permute} from '../../src/kernels/cpu/permute/permute';
+import {scoreBlocks} from '../../src/kernels/cpu/select/score_blocks';
+import {selectBlocks} from '../../src/kernels/cpu/select/select_blocks';
+import {attendGradients} from '../../src/kernels/webgpu/gradients/attend_gradients';
+import {testBackends} from '../setup/environment';
+import {relativeL1} from '../golden/golden_cases';
+import {randomInputs} from '../reference/attention';
 
 if (testBackends().includes('webgpu')) {
   describe('stages of the gradients over a chunk of queries, values of another head dim [webgpu]', () => {

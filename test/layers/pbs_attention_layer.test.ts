@@ -6,9 +6,9 @@ import {expect} from 'chai';
 import {pbsAttention} from '../../src/index';
 import type {PBSAttentionLayerArgs} from '../../src/layers';
 import {PBSAttention} from '../../src/layers';
-import {describeBackends, describeOnCPU} from '../environment';
-import {relativeL1} from '../golden_cases';
-import {composedAttention, randomInputs, tensors} from '../reference';
+import {describeBackends, describeOnCPU} from '../setup/environment';
+import {relativeL1} from '../golden/golden_cases';
+import {composedAttention, randomInputs, tensors} from '../reference/attention';
 
 const sparse = {blockSize: 8, segmentSize: 16, threshold: 0.5, auto: false};
 

@@ -9,7 +9,7 @@ import {LayersModel} from '@tensorflow/tfjs-layers/dist/engine/training';
 import {input as layersInput} from '@tensorflow/tfjs-layers/dist/exports';
 import {expect} from 'chai';
 import {usePBSAttention} from '../../src/layers';
-import {describeBackends, describeOnCPU} from '../environment';
+import {describeBackends, describeOnCPU} from '../setup/environment';
 import {SelfAttention} from './multi_head_attention';
 
 const exact = {threshold: 1};

@@ -3,7 +3,7 @@ import '@tensorflow/tfjs-backend-cpu';
 // tfjs-core leaves the gradients of its own ops to this module.
 import '@tensorflow/tfjs-core/dist/register_all_gradients';
 import '../../demo/llama/kernels/webgpu/index';
-import {setEnvironment} from '../environment';
+import {setEnvironment} from './environment';
 import {registerDawnBackend} from '../gpu/dawn';
 import {failOnDeviceErrors} from './watch_device';
 

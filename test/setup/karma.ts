@@ -6,7 +6,7 @@ import '@tensorflow/tfjs-backend-webgl';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import '@tensorflow/tfjs-backend-webgpu';
 import '../../demo/llama/kernels/webgpu/index';
-import {setEnvironment} from '../environment';
+import {setEnvironment} from './environment';
 import {failOnDeviceErrors} from './watch_device';
 
 setEnvironment({

@@ -1,4 +1,4 @@
-import type {AttentionCosts} from '../cost_model.js';
+import type {AttentionCosts} from '../../attention/cost_model.js';
 
 /** Measured in Node 20 on one core of the machine where this was written, 2026-11-23: only their ratios count. */
 export const cpuCosts: AttentionCosts = {

@@ -9,26 +9,26 @@ import type {
   PBSAttentionInputs,
   PBSAttentionPlanAttrs,
   PBSAttentionPlanInputs,
-} from '../attention_kernels.js';
+} from '../../attention/attention_kernels.js';
 import {
   FlashAttention,
   FlashAttentionGrad,
   PBSAttention,
   PBSAttentionGrad,
   PBSAttentionPlan,
-} from '../attention_kernels.js';
-import type {BlockGeometry} from '../block_geometry.js';
-import {blockGeometry, isExact} from '../block_geometry.js';
-import {runsExact} from '../cost_model.js';
-import {exactPlan} from '../exact_plan.js';
-import {attend} from './attend.js';
-import {attendGradients} from './attend_gradients.js';
-import {blockLists} from './block_lists.js';
-import {blockMask} from './block_mask.js';
+} from '../../attention/attention_kernels.js';
+import type {BlockGeometry} from '../../attention/block_geometry.js';
+import {blockGeometry, isExact} from '../../attention/block_geometry.js';
+import {runsExact} from '../../attention/cost_model.js';
+import {exactPlan} from '../../attention/exact_plan.js';
+import {attend} from './attend/attend.js';
+import {attendGradients} from './gradients/attend_gradients.js';
+import {blockLists} from './select/block_lists.js';
+import {blockMask} from './select/block_mask.js';
 import {cpuCosts} from './costs.js';
-import {keptMass} from './kept_mass.js';
-import {planBlocks} from './plan_blocks.js';
-import type {BlockPlan, HiddenKeys} from './visible_scores.js';
+import {keptMass} from './select/kept_mass.js';
+import {planBlocks} from './select/plan_blocks.js';
+import type {BlockPlan, HiddenKeys} from './attend/visible_scores.js';
 
 /**
  * The readable reference: permute → score blocks → select blocks → attend, one file a stage. Unpermute is the identity,

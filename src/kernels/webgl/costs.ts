@@ -1,4 +1,4 @@
-import type {AttentionCosts} from '../cost_model.js';
+import type {AttentionCosts} from '../../attention/cost_model.js';
 
 /**
  * Fitted to what `npm run bench -- --browser --backend webgl` measured in Chromium on one NVIDIA H200, 2026-11-23

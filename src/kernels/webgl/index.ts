@@ -9,41 +9,47 @@ import type {
   PBSAttentionInputs,
   PBSAttentionPlanAttrs,
   PBSAttentionPlanInputs,
-} from '../attention_kernels.js';
+} from '../../attention/attention_kernels.js';
 import {
   FlashAttention,
   FlashAttentionGrad,
   PBSAttention,
   PBSAttentionGrad,
   PBSAttentionPlan,
-} from '../attention_kernels.js';
-import type {BlockGeometry} from '../block_geometry.js';
-import {blockGeometry, isExact} from '../block_geometry.js';
-import {runsExact} from '../cost_model.js';
-import {exactPlan} from '../exact_plan.js';
-import type {Take} from '../scratch.js';
-import {runWithScratch} from '../scratch.js';
-import type {HiddenKeys} from './attend.js';
-import {attend} from './attend.js';
-import type {GradientRows} from './attend_gradients.js';
-import {attendGradients} from './attend_gradients.js';
-import {valueColumns} from './attend_passes.js';
-import type {BlockPlan} from './attend_walk.js';
-import {loadMask} from './attention_mask.js';
-import {blockLists} from './block_lists.js';
-import {blockMask} from './block_mask.js';
-import type {AttentionContext} from './context.js';
-import {attentionContext, throwIfLost} from './context.js';
+} from '../../attention/attention_kernels.js';
+import type {BlockGeometry} from '../../attention/block_geometry.js';
+import {blockGeometry, isExact} from '../../attention/block_geometry.js';
+import {runsExact} from '../../attention/cost_model.js';
+import {exactPlan} from '../../attention/exact_plan.js';
+import type {Take} from '../../attention/scratch.js';
+import {runWithScratch} from '../../attention/scratch.js';
+import type {HiddenKeys} from './attend/attend.js';
+import {attend} from './attend/attend.js';
+import type {GradientRows} from './gradients/attend_gradients.js';
+import {attendGradients} from './gradients/attend_gradients.js';
+import {valueColumns} from './attend/attend_passes.js';
+import type {BlockPlan} from './attend/attend_walk.js';
+import {loadMask} from './glsl/attention_mask.js';
+import {blockLists} from './select/block_lists.js';
+import {blockMask} from './select/block_mask.js';
+import type {AttentionContext} from './runtime/context.js';
+import {attentionContext, throwIfLost} from './runtime/context.js';
 import {webglCosts} from './costs.js';
-import {checkGradientSizes, checkHiddenKeys, checkPlanSizes, checkPlanTensors, checkRowSizes} from './device_limits.js';
-import {sumColumns} from './gradient_walk.js';
-import {loadKeyLengths} from './key_lengths.js';
-import {indexColumns, keyIndexSplit} from './sort_keys.js';
-import type {KeptRows} from './permute_rows.js';
-import {planBlocks, takePlan} from './plan_blocks.js';
-import {withScratch} from './program.js';
-import type {RowTexture} from './row_texture.js';
-import {loadRows, storeRows, withTexture} from './tensor_rows.js';
+import {
+  checkGradientSizes,
+  checkHiddenKeys,
+  checkPlanSizes,
+  checkPlanTensors,
+  checkRowSizes,
+} from './runtime/device_limits.js';
+import {sumColumns} from './gradients/gradient_walk.js';
+import {loadKeyLengths} from './glsl/key_lengths.js';
+import {indexColumns, keyIndexSplit} from './permute/sort_keys.js';
+import type {KeptRows} from './permute/permute_rows.js';
+import {planBlocks, takePlan} from './select/plan_blocks.js';
+import {withScratch} from './runtime/program.js';
+import type {RowTexture} from './runtime/row_texture.js';
+import {loadRows, storeRows, withTexture} from './runtime/tensor_rows.js';
 
 /**
  * permute → score blocks → select blocks → attend, one file a stage, all on the GPU: nothing is read back in between.

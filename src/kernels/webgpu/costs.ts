@@ -1,7 +1,7 @@
-import type {AttentionCosts} from '../cost_model.js';
-import type {Arithmetic} from './arithmetic.js';
-import {arithmeticOf} from './arithmetic.js';
-import {hasSamplingUnits} from './sampled_mass_matrix.js';
+import type {AttentionCosts} from '../../attention/cost_model.js';
+import type {Arithmetic} from './runtime/arithmetic.js';
+import {arithmeticOf} from './runtime/arithmetic.js';
+import {hasSamplingUnits} from './select/sampled_mass_matrix.js';
 
 /**
  * Measured on one NVIDIA H100, 2026-11-25, multiply-adds on an H200, 2026-11-23 (docs/performance.md): the fastest devices that

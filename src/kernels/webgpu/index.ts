@@ -9,28 +9,28 @@ import type {
   PBSAttentionInputs,
   PBSAttentionPlanAttrs,
   PBSAttentionPlanInputs,
-} from '../attention_kernels.js';
+} from '../../attention/attention_kernels.js';
 import {
   FlashAttention,
   FlashAttentionGrad,
   PBSAttention,
   PBSAttentionGrad,
   PBSAttentionPlan,
-} from '../attention_kernels.js';
-import type {BlockGeometry} from '../block_geometry.js';
-import {blockGeometry, isExact} from '../block_geometry.js';
-import {runsExact} from '../cost_model.js';
-import {exactPlan} from '../exact_plan.js';
-import {attend} from './attend.js';
-import {attendGradients, gradientShapes} from './attend_gradients.js';
-import type {BlockPlan} from './attend_walk.js';
-import {blockLists} from './block_lists.js';
-import {blockMask} from './block_mask.js';
+} from '../../attention/attention_kernels.js';
+import type {BlockGeometry} from '../../attention/block_geometry.js';
+import {blockGeometry, isExact} from '../../attention/block_geometry.js';
+import {runsExact} from '../../attention/cost_model.js';
+import {exactPlan} from '../../attention/exact_plan.js';
+import {attend} from './attend/attend.js';
+import {attendGradients, gradientShapes} from './gradients/attend_gradients.js';
+import type {BlockPlan} from './attend/attend_walk.js';
+import {blockLists} from './select/block_lists.js';
+import {blockMask} from './select/block_mask.js';
 import {webgpuCosts} from './costs.js';
-import {checkBufferSizes} from './device_limits.js';
-import {floatInputs} from './float_inputs.js';
-import {planBlocks, planShapes} from './plan_blocks.js';
-import {withScratch} from './program.js';
+import {checkBufferSizes} from './runtime/device_limits.js';
+import {floatInputs} from './runtime/float_inputs.js';
+import {planBlocks, planShapes} from './select/plan_blocks.js';
+import {withScratch} from './runtime/program.js';
 
 /**
  * permute → score blocks → select blocks → attend, one file a stage, all on the GPU: nothing is read back in between.

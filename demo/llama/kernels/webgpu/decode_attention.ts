@@ -5,8 +5,8 @@ import {
   rowComponents,
   workgroupIndex,
   writeRow,
-} from '../../../../src/kernels/webgpu/program';
-import {workgroupReduce} from '../../../../src/kernels/webgpu/workgroup_reduce';
+} from '../../../../src/kernels/webgpu/runtime/program';
+import {workgroupReduce} from '../../../../src/kernels/webgpu/wgsl/workgroup_reduce';
 import type {DecodeAttentionInputs} from '../decode_attention';
 
 /** Every WebGPU device allows a workgroup of so many invocations; the arrays below take 9 KiB of the 16 it has at least. */
@@ -24,6 +24,7 @@ export class DecodeAttentionProgram extends AttentionProgram<DecodeVariant> {
     const [, heads, , headDim] = query.shape;
     const components = rowComponents(headDim);
     super({
+      name: 'DecodeAttention',
       inputs: {
         query: {tensor: query, components},
         restKey: {tensor: restKey, components},

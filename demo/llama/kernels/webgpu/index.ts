@@ -1,6 +1,6 @@
 import {registerKernel, type KernelFunc, type TensorInfo} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
-import {withScratch} from '../../../../src/kernels/webgpu/program';
+import {withScratch} from '../../../../src/kernels/webgpu/runtime/program';
 import {DecodeAttention, type DecodeAttentionInputs} from '../decode_attention';
 import {RMSNorm, type RMSNormAttrs, type RMSNormInputs} from '../rms_norm';
 import {RotaryEmbedding, type RotaryEmbeddingAttrs, type RotaryEmbeddingInputs} from '../rotary_embedding';

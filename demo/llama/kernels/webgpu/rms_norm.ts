@@ -1,5 +1,5 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
-import {AttentionProgram, rowComponents, workgroupIndex} from '../../../../src/kernels/webgpu/program';
+import {AttentionProgram, rowComponents, workgroupIndex} from '../../../../src/kernels/webgpu/runtime/program';
 
 interface RMSNormVariant {
   /** Elements of a row, each of so many components. */
@@ -24,6 +24,7 @@ export class RMSNormProgram extends AttentionProgram<RMSNormVariant> {
     const lanes = Math.min(MOST, 2 ** Math.ceil(Math.log2(Math.max(1, elements / 4))));
     const rows = Math.max(1, FEW / lanes);
     super({
+      name: 'RMSNorm',
       inputs: {x: {tensor: x, components}},
       outputShape: x.shape,
       outputType: 'float32',

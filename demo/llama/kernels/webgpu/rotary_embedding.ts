@@ -1,5 +1,5 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
-import {AttentionProgram, rowComponents, workgroupIndex} from '../../../../src/kernels/webgpu/program';
+import {AttentionProgram, rowComponents, workgroupIndex} from '../../../../src/kernels/webgpu/runtime/program';
 
 const THREADS = 64;
 
@@ -27,6 +27,7 @@ export class RotaryEmbeddingProgram extends AttentionProgram<RotaryVariant> {
     const components = rowComponents(headDim / 2);
     const half = headDim / 2 / components;
     super({
+      name: 'RotaryEmbedding',
       inputs: {
         x: {tensor: x, components},
         cos: {tensor: cos, components},

@@ -1,5 +1,5 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
-import {AttentionProgram, rowComponents, workgroupIndex} from '../../../../src/kernels/webgpu/program';
+import {AttentionProgram, rowComponents, workgroupIndex} from '../../../../src/kernels/webgpu/runtime/program';
 
 const THREADS = 64;
 
@@ -15,6 +15,7 @@ export class SwiGLUProgram extends AttentionProgram<SwiGLUVariant> {
     const components = rowComponents(rows * columns);
     const count = (rows * columns) / components;
     super({
+      name: 'SwiGLU',
       inputs: {gateAndUp: {tensor: gateAndUp, components}},
       outputShape: [rows, columns],
       outputType: 'float32',

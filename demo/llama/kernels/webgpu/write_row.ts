@@ -1,4 +1,4 @@
-import {AttentionProgram, rowComponents, workgroupIndex} from '../../../../src/kernels/webgpu/program';
+import {AttentionProgram, rowComponents, workgroupIndex} from '../../../../src/kernels/webgpu/runtime/program';
 import type {WriteRowInputs} from '../write_row';
 
 const THREADS = 64;
@@ -15,6 +15,7 @@ export class WriteRowProgram extends AttentionProgram<WriteRowVariant> {
     const components = rowComponents(headDim);
     const elements = headDim / components;
     super({
+      name: 'WriteRow',
       inputs: {
         page: {tensor: page, components},
         row: {tensor: row, components},

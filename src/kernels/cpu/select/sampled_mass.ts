@@ -1,0 +1,103 @@
+import type {BlockGeometry} from '../../../attention/block_geometry.js';
+import {scoredBlocks, visibleBlocks} from '../../../attention/block_geometry.js';
+import {
+  isInNormaliser,
+  isSampled,
+  normaliserStride,
+  peakWeight,
+  phaseOf,
+  sampleStride,
+} from '../../../attention/sampled_estimate.js';
+import {dot, keyRow, lengthOf} from '../permute/permute.js';
+
+/** What the rows of each query block pay to each key block that competes for it: float64 `[batch, heads, queryBlocks, keyBlocks]`. */
+export interface SampledMass {
+  /** Mean over the rows. 0 for blocks that do not compete. */
+  means: Float64Array;
+  /** The most that one row pays. */
+  peaks: Float64Array;
+}
+
+/** Stage 2, score blocks, by the sampled estimate (`sampled_estimate.ts`). */
+export function sampledMass(
+  query: Float32Array,
+  key: Float32Array,
+  keyIndices: Int32Array,
+  geometry: BlockGeometry,
+  scale: number,
+  causal: boolean,
+  keyLengths?: Int32Array,
+): SampledMass {
+  const {batch, heads, queryLength, queryOffset, keyLength, headDim, blockSize, keyBlockSize, queryBlocks, keyBlocks} =
+    geometry;
+  const means = new Float64Array(batch * heads * queryBlocks * keyBlocks);
+  const peaks = new Float64Array(means.length);
+  for (let head = 0; head < batch * heads; ++head) {
+    const length = lengthOf(geometry, head, keyLengths);
+    const order = keyIndices.subarray(head * keyLength, (head + 1) * keyLength);
+    const sinkBlock = Math.floor(order.indexOf(0) / keyBlockSize);
+    for (let queryBlock = 0; queryBlock < queryBlocks; ++queryBlock) {
+      const start = (head * queryBlocks + queryBlock) * keyBlocks;
+      const competing = Math.min(scoredBlocks(geometry, causal, queryBlock) * keyBlockSize, length);
+      const visible = Math.min(visibleBlocks(geometry, causal, queryBlock) * keyBlockSize, keyLength);
+      const rows = Math.min(blockSize, queryLength - queryBlock * blockSize);
+      for (let i = 0; i < rows; ++i) {
+        const row = queryBlock * blockSize + i;
+        const end = causal ? Math.min(length, queryOffset + row + 1) : length;
+        const phase = phaseOf(i);
+        const weights = new LogWeights();
+        const sampled: Array<{block: number; score: number}> = [];
+        for (let slot = 0; slot < visible; ++slot) {
+          const block = Math.floor(slot / keyBlockSize);
+          const competes = slot < competing;
+          const isExact = !competes || block === sinkBlock;
+          const inSample = isSampled(slot, phase);
+          if (order[slot] >= end || !(isExact || inSample)) {
+            continue;
+          }
+          const keyStart = keyRow(geometry, head, order[slot]) * headDim;
+          const score = scale * dot(query, (head * queryLength + row) * headDim, key, keyStart, headDim);
+          if (isExact) {
+            weights.add(score, 1);
+          } else if (isInNormaliser(slot, phase)) {
+            weights.add(score, normaliserStride);
+          }
+          if (competes && inSample) {
+            sampled.push({block, score});
+          }
+        }
+        const paid = new Map<number, number>();
+        for (const {block, score} of sampled) {
+          paid.set(block, (paid.get(block) ?? 0) + sampleStride * Math.exp(score - weights.logSum));
+        }
+        // Where a row's normaliser missed what it pays most to, a share can come out above 1.
+        paid.forEach((share, block) => {
+          means[start + block] += Math.min(share, 1) / rows;
+          peaks[start + block] = Math.max(peaks[start + block], Math.min(share, 1));
+        });
+      }
+    }
+  }
+  return {means, peaks};
+}
+
+/** The scores that {@link selectBlocks} chooses by. */
+export function sampledScores({means, peaks}: SampledMass): Float64Array {
+  return means.map((mean, i) => mean + peakWeight * peaks[i]);
+}
+
+/** log Σ weight · exp(score), whatever the scores. */
+class LogWeights {
+  private max = -Infinity;
+  private sum = 0;
+
+  add(score: number, weight: number): void {
+    const max = Math.max(this.max, score);
+    this.sum = this.sum * Math.exp(this.max - max) + weight * Math.exp(score - max);
+    this.max = max;
+  }
+
+  get logSum(): number {
+    return this.max + Math.log(this.sum);
+  }
+}

@@ -1,0 +1,69 @@
+import type {BlockGeometry} from '../../../attention/block_geometry.js';
+import {scoredBlocks} from '../../../attention/block_geometry.js';
+import {dot, keyRow, lengthOf} from '../permute/permute.js';
+
+/**
+ * Stage 2, score blocks, by the pooled estimate (paper section 3.3): float64 `[batch, heads, queryBlocks, keyBlocks]`, the share of attention that a
+ * query block is expected to pay to each key block that competes for it, 0 elsewhere; a row adds up to 1, or to 0 where
+ * nothing competes.
+ *
+ * The estimate is a softmax over products of mean queries and mean keys.
+ *
+ * With key lengths, keys that are padding add nothing to the means of their blocks, and blocks of nothing else score 0.
+ */
+export function scoreBlocks(
+  query: Float32Array,
+  key: Float32Array,
+  keyIndices: Int32Array,
+  geometry: BlockGeometry,
+  scale: number,
+  causal: boolean,
+  keyLengths?: Int32Array,
+): Float64Array {
+  const {batch, heads, queryLength, keyLength, headDim, blockSize, keyBlockSize, queryBlocks, keyBlocks} = geometry;
+  const scores = new Float64Array(batch * heads * queryBlocks * keyBlocks);
+  for (let head = 0; head < batch * heads; ++head) {
+    const length = lengthOf(geometry, head, keyLengths);
+    const order = keyIndices.subarray(head * keyLength, (head + 1) * keyLength);
+    const pooledQuery = poolBlocks(query, headDim, blockSize, queryLength, (i) => head * queryLength + i);
+    // Padding stands last in its segment, so the keys that are none are the first of the order, too.
+    const pooledKey = poolBlocks(key, headDim, keyBlockSize, length, (i) => keyRow(geometry, head, order[i]));
+    const blocksWithKeys = Math.ceil(length / keyBlockSize);
+    for (let queryBlock = 0; queryBlock < queryBlocks; ++queryBlock) {
+      const start = (head * queryBlocks + queryBlock) * keyBlocks;
+      const competing = Math.min(scoredBlocks(geometry, causal, queryBlock), blocksWithKeys);
+      const row = scores.subarray(start, start + competing);
+      row.forEach((_, keyBlock) => {
+        row[keyBlock] = scale * dot(pooledQuery, queryBlock * headDim, pooledKey, keyBlock * headDim, headDim);
+      });
+      softmax(row);
+    }
+  }
+  return scores;
+}
+
+/** Mean of the rows of each block: a partial block is padded with zeros and still divided by the block size. */
+function poolBlocks(
+  x: Float32Array,
+  headDim: number,
+  blockSize: number,
+  rows: number,
+  rowAt: (i: number) => number,
+): Float64Array {
+  const pooled = new Float64Array(Math.ceil(rows / blockSize) * headDim);
+  for (let i = 0; i < rows; ++i) {
+    const source = rowAt(i) * headDim;
+    const target = Math.floor(i / blockSize) * headDim;
+    for (let d = 0; d < headDim; ++d) {
+      pooled[target + d] += x[source + d] / blockSize;
+    }
+  }
+  return pooled;
+}
+
+function softmax(row: Float64Array): void {
+  const max = row.reduce((a, b) => Math.max(a, b), -Infinity);
+  let sum = 0;
+  row.forEach((x, i) => (sum += row[i] = Math.exp(x - max)));
+  row.forEach((x, i) => (row[i] = x / sum));
+}

@@ -1,0 +1,62 @@
+import type {PBSAttentionAttrs} from '../../../attention/attention_kernels.js';
+import type {BlockGeometry} from '../../../attention/block_geometry.js';
+import {scoredBlocks, visibleBlocks} from '../../../attention/block_geometry.js';
+import {leastScore} from '../../../attention/sampled_estimate.js';
+
+/**
+ * Stage 3, select blocks (paper section 3.3): block lists, int32 `[batch, heads, queryBlocks, keyBlocks + 1]` (the form is
+ * described in `block_geometry.ts`).
+ *
+ * By the sampled estimate a query block keeps the key blocks whose score reaches `leastScore`; by the pooled one (the paper) the
+ * shortest prefix of its key blocks, by descending score, whose scores add up to the threshold; and always the blocks of its own segment (under a causal mask; of every segment that its rows stand in) and
+ * the block that holds original key 0, the attention sink.
+ */
+export function selectBlocks(
+  scores: ArrayLike<number>,
+  keyIndices: Int32Array,
+  geometry: BlockGeometry,
+  causal: boolean,
+  {threshold, estimate}: Pick<PBSAttentionAttrs, 'threshold' | 'estimate'>,
+): Int32Array {
+  const {batch, heads, keyLength, keyBlockSize, queryBlocks, keyBlocks} = geometry;
+  const lists = new Int32Array(batch * heads * queryBlocks * (keyBlocks + 1));
+  for (let head = 0; head < batch * heads; ++head) {
+    const order = keyIndices.subarray(head * keyLength, (head + 1) * keyLength);
+    const sinkBlock = Math.floor(order.indexOf(0) / keyBlockSize);
+    for (let queryBlock = 0; queryBlock < queryBlocks; ++queryBlock) {
+      const row = head * queryBlocks + queryBlock;
+      const candidates = scoredBlocks(geometry, causal, queryBlock);
+      const ofRow = Array.from({length: candidates}, (_, i) => scores[row * keyBlocks + i]);
+      const chosen =
+        estimate === 'sampled'
+          ? reaching(ofRow, leastScore(geometry, causal, threshold, queryBlock))
+          : shortestPrefix(ofRow, threshold);
+      const selected = new Set([sinkBlock, ...chosen]);
+      for (let ownBlock = candidates; ownBlock < visibleBlocks(geometry, causal, queryBlock); ++ownBlock) {
+        selected.add(ownBlock);
+      }
+      const list = lists.subarray(row * (keyBlocks + 1), (row + 1) * (keyBlocks + 1));
+      list[0] = selected.size;
+      list.set(
+        Array.from(selected).sort((a, b) => a - b),
+        1,
+      );
+    }
+  }
+  return lists;
+}
+
+/** Written so that a NaN keeps the block. */
+function reaching(scores: number[], least: number): number[] {
+  return [...scores.keys()].filter((i) => !(scores[i] < least));
+}
+
+function shortestPrefix(scores: number[], threshold: number): number[] {
+  const byScore = [...scores.keys()].sort((a, b) => scores[b] - scores[a] || a - b);
+  let sum = 0;
+  let kept = 0;
+  while (kept < byScore.length && sum < threshold) {
+    sum += scores[byScore[kept++]];
+  }
+  return byScore.slice(0, kept);
+}

@@ -1,0 +1,96 @@
+import type {TensorInfo} from '@tensorflow/tfjs-core';
+import type {BlockGeometry} from '../../../attention/block_geometry.js';
+import {unroll} from '../../unroll.js';
+import type {AttentionContext} from '../runtime/context.js';
+import type {Uniforms} from '../runtime/program.js';
+import type {RowTexture} from '../runtime/row_texture.js';
+import {groupRows, maskedScore} from './score_tile.js';
+import {indexColumns, keyIndexSplit} from '../permute/sort_keys.js';
+import {loadRows} from '../runtime/tensor_rows.js';
+
+/** A mask that broadcasts to `[batch, heads, queryLength, keyLength]`. */
+export interface AttentionMask {
+  /** One row a block of keys, or a single one, and mask row: in the order of tiles, as key indices are. */
+  rows: RowTexture;
+  shape: number[];
+  /** bool: whether a row may see a key. float32: what is added to the scaled score; −Infinity hides the key. */
+  dtype: string;
+}
+
+/** Rows and values a row of the texture of a mask. */
+export function maskRowShape(
+  [batches, heads, rows, keys]: number[],
+  {keyBlockSize, keyBlocks}: BlockGeometry,
+  drawBuffers: number,
+): {rows: number; columns: number} {
+  const [pieces, columns] = keys === 1 ? [1, 1] : [keyBlocks, indexColumns(keyBlockSize, drawBuffers)];
+  return {rows: batches * heads * rows * pieces, columns};
+}
+
+export function loadMask(context: AttentionContext, mask: TensorInfo, geometry: BlockGeometry): AttentionMask {
+  const {shape, dtype} = mask;
+  const {drawBuffers} = context;
+  const split = shape[3] === 1 ? {inner: 1, piece: 1} : keyIndexSplit(geometry, drawBuffers);
+  const {columns} = maskRowShape(shape, geometry, drawBuffers);
+  return {rows: loadRows(context, mask, split, columns), shape, dtype};
+}
+
+/** How far the next batch entry, head, query row and key block are in the rows of a mask: 0 along what is broadcast. */
+export function maskUniforms({shape}: AttentionMask, {keyBlocks}: BlockGeometry): Uniforms {
+  const [batches, heads, rows, keys] = shape;
+  const pieces = keys === 1 ? 1 : keyBlocks;
+  const step = (size: number, rowsBetween: number) => ({type: 'int' as const, value: size === 1 ? 0 : rowsBetween});
+  return {
+    maskBatchStep: step(batches, heads * rows * pieces),
+    maskHeadStep: step(heads, rows * pieces),
+    maskRowStep: step(rows, pieces),
+    maskBlockStep: step(keys, 1),
+  };
+}
+
+/**
+ * Shader text: `maskAt(…)`, what the mask holds for a query row and four keys of a tile, and `maskedText`. Needs the input
+ * `mask`, the uniforms of `maskUniforms`, `heads` and `queryLength`.
+ */
+export function maskText(dtype: string, tileKeys: number): string {
+  return `
+vec4 maskAt(int head, int query, int block, int tile, int four) {
+  int row = (head / heads) * maskBatchStep + (head % heads) * maskHeadStep + min(query, queryLength - 1) * maskRowStep;
+  if (maskBlockStep == 0) {
+    return readMask(row, 0).xxxx;
+  }
+  return readMask(row + block, tile * ${tileKeys / 4} + four);
+}${maskedText(dtype)}`;
+}
+
+/**
+ * Shader text: `masked(scores, mask)`, four scores under what the mask holds for each.
+ *
+ * What is added stays above −10²⁸, far above what marks a masked score: a row of the lowest numbers everywhere still
+ * sees every key. −Infinity is known by its bits, because compilers may assume that there is none.
+ */
+export function maskedText(dtype: string): string {
+  return `
+vec4 masked(vec4 scores, vec4 mask) {
+  ${
+    dtype === 'bool'
+      ? `return mix(vec4(${maskedScore}), scores, notEqual(mask, vec4(0.0)));`
+      : `bvec4 hides = equal(floatBitsToUint(mask), uvec4(0xff800000u));
+  return mix(scores + ${Math.LOG2E} * max(mask, vec4(-1e28)), vec4(${maskedScore}), hides);`
+  }
+}`;
+}
+
+/** Shader text for the body of `compute`, after `writeScores`: brings the scores under the mask. */
+export function maskScores(tileKeys: number): string {
+  const rows = Array.from({length: groupRows}, (_, q) => q);
+  const bias = (k: number) => rows.map((q) => `mask${q}of${Math.floor(k / 4)}[${k % 4}]`).join(', ');
+  return `
+  ${unroll(
+    tileKeys / 4,
+    (i) =>
+      unroll(groupRows, (q) => `vec4 mask${q}of${i} = maskAt(head, queries[${q}], block, tileOfBlock, ${i});`, '\n  '),
+    '\n  ',
+  )}
+  ${unroll(tileKeys, (k) => `result${k} = masked(result${k}, vec4(${bias(k)}));`, '\n  ')}`;
+}

@@ -1,0 +1,82 @@
+import type {BlockGeometry} from '../../../attention/block_geometry.js';
+import {AttentionProgram} from '../runtime/program.js';
+import type {RowTexture} from '../runtime/row_texture.js';
+
+/** Rows `[batch * heads * keyLength]`: where in the permuted order a key stands. */
+export class KeyPlacesProgram extends AttentionProgram<{tileKeys: number}> {
+  constructor(keyIndices: RowTexture, geometry: BlockGeometry, tileKeys: number) {
+    const {batch, heads, keyLength, keyBlockSize, segmentSize, keyBlocks} = geometry;
+    super({
+      name: 'KeyPlaces',
+      inputs: {keyIndices},
+      uniforms: {
+        length: {type: 'int', value: keyLength},
+        keyBlockSize: {type: 'int', value: keyBlockSize},
+        blocks: {type: 'int', value: keyBlocks},
+        blocksPerSegment: {type: 'int', value: segmentSize / keyBlockSize},
+        tilesPerBlock: {type: 'int', value: Math.ceil(keyBlockSize / tileKeys)},
+      },
+      output: {rows: batch * heads * keyLength, columns: 1},
+      variant: {tileKeys},
+      fetches: segmentSize / 4,
+    });
+  }
+
+  protected shader({tileKeys}: {tileKeys: number}): string {
+    return `
+// A fragment looks for its key in the blocks of its segment, where the order has left it. Indices stand in the order of
+// tiles.
+void compute(int row, int texel) {
+  int head = divide(row, length);
+  int key = row - head * length;
+  int firstBlock = divide(divide(key, keyBlockSize), blocksPerSegment) * blocksPerSegment;
+  int place = key;
+  for (int block = firstBlock; block < min(firstBlock + blocksPerSegment, blocks); block++) {
+    ivec2 at = keyIndicesAt(head * blocks + block);
+    for (int t = 0; t < tilesPerBlock * ${tileKeys / 4}; t++) {
+      bvec4 found = equal(fetchKeyIndices(at, t, 0), vec4(key));
+      if (any(found)) {
+        int column = 4 * t + (found.x ? 0 : found.y ? 1 : found.z ? 2 : 3);
+        place = block * keyBlockSize + (column % ${tileKeys}) * tilesPerBlock + column / ${tileKeys};
+      }
+    }
+  }
+  result0 = vec4(place);
+}`;
+  }
+}
+
+/** A tensor shaped as key or value: rows `[batch * heads * keyLength]`, added up over the heads that share keys. */
+export class SumHeadsProgram extends AttentionProgram<{permuted: boolean}> {
+  constructor(rows: RowTexture, {heads, keyValueHeads, keyLength}: BlockGeometry, dim: number, places?: RowTexture) {
+    super({
+      name: 'SumHeads',
+      inputs: {rows, ...(places && {places})},
+      uniforms: {
+        length: {type: 'int', value: keyLength},
+        dim: {type: 'int', value: dim},
+        sharing: {type: 'int', value: heads / keyValueHeads},
+      },
+      variant: {permuted: places !== undefined},
+      fetches: (2 * heads) / keyValueHeads,
+    });
+  }
+
+  protected shader({permuted}: {permuted: boolean}): string {
+    return `
+// A fragment adds up one value over the heads that share it.
+void compute(int index) {
+  int row = index / dim;
+  int column = index % dim;
+  int firstRow = (row / length) * sharing * length;
+  int key = row % length;
+  float sum = 0.0;
+  for (int i = 0; i < sharing; i++) {
+    int first = firstRow + i * length;
+    int place = ${permuted ? 'int(readPlaces(first + key, 0).x)' : 'key'};
+    sum += readRows(first + place, column / 4)[column % 4];
+  }
+  result0 = vec4(sum, 0.0, 0.0, 0.0);
+}`;
+  }
+}

@@ -1,0 +1,315 @@
+import type {PBSAttentionAttrs} from '../../../attention/attention_kernels.js';
+import type {BlockGeometry} from '../../../attention/block_geometry.js';
+import type {AttentionContext} from '../runtime/context.js';
+import {keyEndText, keyEndUniforms, proxyRangeText, proxyRangeUniforms} from '../glsl/key_lengths.js';
+import type {Uniforms} from '../runtime/program.js';
+import {AttentionProgram, withScratch} from '../runtime/program.js';
+import type {RowSplit} from '../runtime/tensor_rows.js';
+import type {RowTexture} from '../runtime/row_texture.js';
+import {
+  groupRows,
+  headUniforms,
+  keyBase,
+  keysOfTile,
+  maskedScore,
+  noMaximum,
+  orNone,
+  takeTile,
+  visibleScores,
+  writeScores,
+} from '../glsl/score_tile.js';
+import {segmentKeyScores} from './segment_key_scores.js';
+import {RankKeysProgram, SortKeysProgram} from './sort_keys.js';
+
+export interface KeyOrder {
+  /**
+   * Rows of `segmentSize` values, one row a segment and head: mean attention that some rows pay to each key. None where keys keep
+   * their order.
+   */
+  keyScores?: RowTexture;
+  /** Rows of `indexColumns` values, one row a block and head: permuted position → original key, −1 for none. */
+  keyIndices: RowTexture;
+}
+
+/** How `[batch, heads, permutedLength]` lies in the rows of `keyScores`. */
+export const keyScoreSplit = ({permutedLength, segmentSize}: BlockGeometry): RowSplit => ({
+  inner: permutedLength,
+  piece: segmentSize,
+});
+
+/** Keys whose scores with the proxy rows stand in one row, and whose statistics one fragment collects. */
+const keysPerChunk = 512;
+
+/**
+ * Stage 1, permute: scores the keys of the complete segments and sorts each segment by descending score, equal scores by index.
+ * By the sampled estimate what counts is the attention of the first rows behind a segment (`segment_key_scores.ts`).
+ *
+ * By the pooled one it is the mean attention of the last query rows, without a causal mask (paper section 3.2). Keys that are
+ * padding score 0, so that they stand last; a batch entry without proxy rows or without keys keeps its order. `causal` counts
+ * with key lengths alone then: it says which rows are padding.
+ */
+export function permute(
+  context: AttentionContext,
+  query: RowTexture,
+  key: RowTexture,
+  geometry: BlockGeometry,
+  scale: number,
+  causal: boolean,
+  {permute: sort, estimate}: Pick<PBSAttentionAttrs, 'permute' | 'estimate'>,
+  keyLengths?: RowTexture,
+): KeyOrder {
+  const {drawBuffers} = context;
+  if (!sort) {
+    return {keyIndices: new SortKeysProgram(geometry, drawBuffers).run(context)};
+  }
+  return withScratch(context, (scratch, keep) => {
+    const score = estimate === 'sampled' ? segmentKeyScores : proxyKeyScores;
+    const keyScores = keep(score(context, query, key, geometry, scale, causal, keyLengths));
+    const ranks = scratch(new RankKeysProgram(keyScores).run(context));
+    return {keyScores, keyIndices: new SortKeysProgram(geometry, drawBuffers, ranks).run(context)};
+  });
+}
+
+/**
+ * The scores of the proxy rows are drawn once and read twice: for maximum and sum of each row over chunks of keys,
+ * combined to one logarithm a row, then for the weights themselves, added up by key.
+ */
+function proxyKeyScores(
+  context: AttentionContext,
+  query: RowTexture,
+  key: RowTexture,
+  geometry: BlockGeometry,
+  scale: number,
+  causal: boolean,
+  keyLengths?: RowTexture,
+): RowTexture {
+  const padding = keyLengths && {keyLengths, causal};
+  const {batch, heads, permutedLength, segmentSize} = geometry;
+  const segments = permutedLength / segmentSize;
+  // More heads than fit the scratch texture are done after one another.
+  const headTexels = proxyGroups(geometry) * keyChunks(geometry) * keysPerChunk;
+  const headsAtOnce = Math.max(1, Math.floor(context.scratchTexels / headTexels));
+  return withScratch(context, (_, keep) => {
+    let keyScores: RowTexture | undefined;
+    for (let firstHead = 0; firstHead < batch * heads; firstHead += headsAtOnce) {
+      const part = {firstHead, heads: Math.min(headsAtOnce, batch * heads - firstHead)};
+      withScratch(context, (scratch) => {
+        const keys = context.drawBuffers;
+        const scorePass = new ProxyScoresProgram(query, key, geometry, part, keys, scale, padding);
+        const scores = scratch(scorePass.run(context));
+        const statistics = scratch(new ProxyStatisticsProgram(scores).run(context));
+        const rowLogSums = scratch(new ProxyLogSumsProgram(statistics, geometry, part, padding).run(context));
+        const program = new KeyScoresProgram(scores, rowLogSums, geometry, part, padding);
+        keyScores ??= keep(program.allocate(context));
+        program.draw(context, keyScores, firstHead * segments, (firstHead + part.heads) * segments);
+      });
+    }
+    return keyScores!;
+  });
+}
+
+/** Heads `[firstHead, firstHead + heads)` of `[batch * heads]`, which are worked on at a time. */
+interface HeadRange {
+  firstHead: number;
+  heads: number;
+}
+
+const proxyGroups = ({proxyRows}: BlockGeometry) => Math.ceil(proxyRows / groupRows);
+const keyChunks = ({permutedLength}: BlockGeometry) => Math.ceil(permutedLength / keysPerChunk);
+
+/** What says which rows and keys of a batch entry are padding. */
+interface Padding {
+  keyLengths: RowTexture;
+  causal: boolean;
+}
+
+/** Uniforms of programs whose rows are `[heads, chunks, groups]`. */
+function proxyUniforms(geometry: BlockGeometry, padding?: Padding): Uniforms {
+  return {
+    ...(padding && {...keyEndUniforms(geometry), ...proxyRangeUniforms(geometry, padding.causal)}),
+    groups: {type: 'int', value: proxyGroups(geometry)},
+    chunks: {type: 'int', value: keyChunks(geometry)},
+    proxyRows: {type: 'int', value: geometry.proxyRows},
+  };
+}
+
+const paddingInput = (padding: Padding | undefined) => padding && {keyLengths: padding.keyLengths};
+
+/** Shader text of programs that look at padding. */
+const paddingText = (padded: boolean) => (padded ? `${keyEndText}${proxyRangeText}` : '');
+
+interface ProxyScoresVariant {
+  headDim: number;
+  keys: number;
+  padded: boolean;
+}
+
+/** Scores of the proxy rows. Rows `[heads, chunks, groups]`; texel t, layer i: key i of tile t of the chunk. */
+export class ProxyScoresProgram extends AttentionProgram<ProxyScoresVariant> {
+  constructor(
+    query: RowTexture,
+    key: RowTexture,
+    geometry: BlockGeometry,
+    {firstHead, heads}: HeadRange,
+    keys: number,
+    scale: number,
+    padding?: Padding,
+  ) {
+    const {queryLength, headDim, permutedLength} = geometry;
+    super({
+      name: 'ProxyScores',
+      inputs: {query, key, ...paddingInput(padding)},
+      uniforms: {
+        ...headUniforms(geometry),
+        queryLength: {type: 'int', value: queryLength},
+        ...proxyUniforms(geometry, padding),
+        firstHead: {type: 'int', value: firstHead},
+        permutedLength: {type: 'int', value: permutedLength},
+        logitScale: {type: 'float', value: scale * Math.LOG2E},
+      },
+      output: {rows: heads * keyChunks(geometry) * proxyGroups(geometry), columns: (4 * keysPerChunk) / keys},
+      layers: keys,
+      variant: {headDim, keys, padded: padding !== undefined},
+      fetches: (4 + keys) * Math.ceil(headDim / 4),
+    });
+  }
+
+  protected shader({headDim, keys, padded}: ProxyScoresVariant): string {
+    const first = padded ? 'range.x' : 'queryLength - proxyRows';
+    const end = padded ? 'min(permutedLength, keyEnd(head))' : 'permutedLength';
+    return `
+// A fragment computes the scores of four proxy rows and one tile of ${keys} keys.
+${keyBase}${paddingText(padded)}
+${orNone}
+${visibleScores(false)}
+void compute(int row, int texel) {
+  int head = firstHead + row / (groups * chunks);
+  ${padded ? 'ivec2 range = proxyRange(head);\n  ' : ''}ivec4 queries = ivec4(0, 1, 2, 3) * groups + ${first} + row % groups;${
+    padded
+      ? `
+  // Padding is not looked at, for it may hold what is no number.
+  queries = min(queries, max(range.y, 1) - 1);`
+      : ''
+  }
+  int tile = ((row / groups) % chunks) * ${keysPerChunk} + texel;
+  int firstKey = keyBase(head);
+  ${keysOfTile(keys, 'tile', String(keysPerChunk / keys), end)}
+${writeScores(headDim, keys)}
+}`;
+  }
+}
+
+/** Maximum (layer 0) and sum of exp2(score − maximum) (layer 1) of four proxy rows over a chunk of keys. */
+export class ProxyStatisticsProgram extends AttentionProgram<{keys: number}> {
+  constructor(scores: RowTexture) {
+    super({
+      name: 'ProxyStatistics',
+      inputs: {scores},
+      uniforms: {},
+      output: {rows: scores.rows, columns: 4},
+      layers: 2,
+      variant: {keys: scores.layers},
+      fetches: keysPerChunk,
+    });
+  }
+
+  protected shader({keys}: {keys: number}): string {
+    return `
+// A fragment walks over a row of scores.
+void compute(int row, int texel) {
+  ivec2 at = scoresAt(row);
+  vec4 rowMax = vec4(${noMaximum});
+  vec4 rowSum = vec4(0.0);
+  for (int t = 0; t < ${keysPerChunk / keys}; t++) {
+    ${takeTile(keys, 't')}
+  }
+  result0 = rowMax;
+  result1 = rowSum;
+}`;
+  }
+}
+
+/** log2 of the sum of exp2(score) over all keys, of four proxy rows. Rows `[heads, groups]`. */
+export class ProxyLogSumsProgram extends AttentionProgram<{padded: boolean}> {
+  constructor(statistics: RowTexture, geometry: BlockGeometry, {firstHead, heads}: HeadRange, padding?: Padding) {
+    super({
+      name: 'ProxyLogSums',
+      inputs: {statistics, ...paddingInput(padding)},
+      uniforms: {...proxyUniforms(geometry, padding), ...(padding && {firstHead: {type: 'int', value: firstHead}})},
+      output: {rows: heads * proxyGroups(geometry), columns: 4},
+      variant: {padded: padding !== undefined},
+      fetches: 3 * keyChunks(geometry),
+    });
+  }
+
+  protected shader({padded}: {padded: boolean}): string {
+    const rows = padded ? 'range.y - range.x' : 'proxyRows';
+    return `
+// A fragment combines the chunks of four rows. Rows that do not exist get a sum so large that their weights are 0.${paddingText(padded)}
+void compute(int row, int texel) {
+  int first = (row / groups) * chunks * groups + row % groups;
+  vec4 rowMax = vec4(${noMaximum});
+  for (int chunk = 0; chunk < chunks; chunk++) {
+    rowMax = max(rowMax, readStatistics(first + chunk * groups, 0));
+  }
+  vec4 sum = vec4(0.0);
+  for (int chunk = 0; chunk < chunks; chunk++) {
+    ivec2 at = statisticsAt(first + chunk * groups);
+    sum += fetchStatistics(at, 0, 1) * exp2(fetchStatistics(at, 0, 0) - rowMax);
+  }
+  ${padded ? 'ivec2 range = proxyRange(firstHead + row / groups);\n  ' : ''}bvec4 exists = lessThan(ivec4(0, 1, 2, 3) * groups + row % groups, ivec4(${rows}));
+  result0 = mix(vec4(-(${maskedScore})), rowMax + log2(sum), exists);
+}`;
+  }
+}
+
+/** Mean weight of each key over the proxy rows: `keyScores`. */
+export class KeyScoresProgram extends AttentionProgram<{keys: number; padded: boolean}> {
+  constructor(
+    scores: RowTexture,
+    rowLogSums: RowTexture,
+    geometry: BlockGeometry,
+    {firstHead}: HeadRange,
+    padding?: Padding,
+  ) {
+    const {batch, heads, permutedLength, segmentSize} = geometry;
+    super({
+      name: 'KeyScores',
+      inputs: {scores, rowLogSums, ...paddingInput(padding)},
+      uniforms: {
+        ...proxyUniforms(geometry, padding),
+        firstHead: {type: 'int', value: firstHead},
+        segments: {type: 'int', value: permutedLength / segmentSize},
+        segmentSize: {type: 'int', value: segmentSize},
+      },
+      output: {rows: (batch * heads * permutedLength) / segmentSize, columns: segmentSize},
+      variant: {keys: scores.layers, padded: padding !== undefined},
+      fetches: 5 * proxyGroups(geometry),
+    });
+  }
+
+  protected shader({keys, padded}: {keys: number; padded: boolean}): string {
+    return `
+// A fragment adds up the weights of four keys over all proxy rows.${paddingText(padded)}
+void compute(int row, int texel) {
+  int head = row / segments - firstHead;
+  vec4 sums = vec4(0.0);
+  for (int group = 0; group < groups; group++) {
+    vec4 logSums = readRowLogSums(head * groups + group, 0);
+    for (int c = 0; c < 4; c++) {
+      int key = (row % segments) * segmentSize + 4 * texel + c;
+      int place = key % ${keysPerChunk};
+      ivec2 at = scoresAt((head * chunks + key / ${keysPerChunk}) * groups + group);
+      vec4 weights = exp2(fetchScores(at, place % ${keysPerChunk / keys}, place / ${keysPerChunk / keys}) - logSums);
+      sums[c] += dot(weights, vec4(1.0));
+    }
+  }
+  ${
+    padded
+      ? `ivec2 range = proxyRange(firstHead + head);
+  result0 = range.x < range.y ? sums / float(range.y - range.x) : vec4(0.0);`
+      : 'result0 = sums / float(proxyRows);'
+  }
+}`;
+  }
+}

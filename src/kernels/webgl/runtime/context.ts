@@ -1,0 +1,121 @@
+import type {DataId} from '@tensorflow/tfjs-core';
+import type {MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
+import type {CompiledProgram} from './program.js';
+import {RowTexturePool} from './row_texture.js';
+
+/** What the programs of this folder share on one WebGL context. */
+export interface AttentionContext {
+  backend: MathBackendWebGL;
+  gl: WebGL2RenderingContext;
+  maxTextureSize: number;
+  /**
+   * Draw buffers in use: 8, or 4 where the context has fewer than 8 (WebGL2 has at least 4). A fragment writes as many
+   * vectors of four values.
+   */
+  drawBuffers: 4 | 8;
+  pool: RowTexturePool;
+  /** Texels that the scores of one round of attention may take, and its running sums: more is done in parts. */
+  scratchTexels: number;
+  /** Texels that one draw may fetch, about: more is cut into several draws. */
+  fetchesPerDraw: number;
+  /** Compiled programs by `shaderKey`. */
+  programs: Map<string, CompiledProgram>;
+  /** For drawing into textures of tfjs. */
+  tensorFramebuffer: WebGLFramebuffer;
+  /** For drawing without vertex data. */
+  vertexArray: WebGLVertexArrayObject;
+}
+
+/** 128 MiB. */
+const scratchTexels = 2 ** 23;
+
+/**
+ * Browsers kill a context whose GPU does not answer for some seconds; the slowest integrated chips fetch some 10⁹ texels a
+ * second, so that a draw takes them about a quarter of one.
+ */
+const fetchesPerDraw = 2 ** 28;
+
+const contexts = new WeakMap<WebGL2RenderingContext, AttentionContext>();
+
+/** @throws Error if the backend's context cannot render float32, or was lost. */
+export function attentionContext(op: string, backend: MathBackendWebGL): AttentionContext {
+  const gl = backend.gpgpu.gl as WebGL2RenderingContext;
+  throwIfLost(op, gl);
+  let context = contexts.get(gl);
+  if (!context) {
+    context = createContext(op, backend, gl);
+    contexts.set(gl, context);
+  }
+  // Another backend can have been made on the same canvas.
+  context.backend = backend;
+  failReadsWhenLost(backend, gl);
+  return context;
+}
+
+/** A lost context ignores every call: what was drawn since reads as zeros. */
+export function throwIfLost(op: string, gl: WebGL2RenderingContext): void {
+  if (gl.isContextLost()) {
+    throw new Error(`${op}: the WebGL context was lost. Remove the webgl backend and register it anew.`);
+  }
+}
+
+function createContext(op: string, backend: MathBackendWebGL, gl: WebGL2RenderingContext): AttentionContext {
+  const isWebGL2 = typeof WebGL2RenderingContext !== 'undefined' && gl instanceof WebGL2RenderingContext;
+  if (!isWebGL2 || !gl.getExtension('EXT_color_buffer_float')) {
+    const got = isWebGL2 ? 'a context without EXT_color_buffer_float' : 'WebGL 1';
+    throw new Error(`${op}: backend: got ${got}; takes WebGL 2 that renders float32.`);
+  }
+  const drawBuffers = Math.min(gl.getParameter(gl.MAX_DRAW_BUFFERS), gl.getParameter(gl.MAX_COLOR_ATTACHMENTS));
+  return {
+    backend,
+    gl,
+    maxTextureSize: gl.getParameter(gl.MAX_TEXTURE_SIZE),
+    drawBuffers: drawBuffers >= 8 ? 8 : 4,
+    scratchTexels,
+    fetchesPerDraw,
+    pool: new RowTexturePool(gl),
+    programs: new Map(),
+    tensorFramebuffer: gl.createFramebuffer(),
+    vertexArray: gl.createVertexArray(),
+  };
+}
+
+const guarded = new WeakSet<MathBackendWebGL>();
+
+/**
+ * Makes reads of the backend fail once its context is lost. tfjs's own answer zeros then, or wait for ever for a fence
+ * that no longer exists, and an attention that was under way would end in either.
+ */
+function failReadsWhenLost(backend: MathBackendWebGL, gl: WebGL2RenderingContext): void {
+  if (guarded.has(backend)) {
+    return;
+  }
+  guarded.add(backend);
+  let fail!: (error: Error) => void;
+  const lost = new Promise<never>((_, reject) => (fail = reject));
+  lost.catch(() => {});
+  const message = 'webgl: the context was lost before the values could be read.';
+  gl.canvas.addEventListener('webglcontextlost', () => fail(new Error(message)), {once: true});
+  const read = backend.read.bind(backend);
+  const isOnProcessor = (dataId: DataId) => backend.texData.get(dataId).values != null;
+  backend.read = async (dataId: DataId) => {
+    if (isOnProcessor(dataId)) {
+      return read(dataId);
+    }
+    const values = await Promise.race([read(dataId), lost]);
+    // The event comes later than the loss.
+    if (gl.isContextLost()) {
+      throw new Error(message);
+    }
+    return values;
+  };
+  const readSync = backend.readSync.bind(backend);
+  backend.readSync = (dataId: DataId) => {
+    const wasOnProcessor = isOnProcessor(dataId);
+    const values = readSync(dataId);
+    if (!wasOnProcessor && gl.isContextLost()) {
+      throw new Error(message);
+    }
+    return values;
+  };
+}

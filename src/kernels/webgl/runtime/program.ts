@@ -1,0 +1,297 @@
+import type {Take} from '../../../attention/scratch.js';
+import {runWithScratch} from '../../../attention/scratch.js';
+import {unroll} from '../../unroll.js';
+import type {AttentionContext} from './context.js';
+import type {RowShape, RowTexture} from './row_texture.js';
+import {rowLayout} from './row_texture.js';
+
+/** A tensor's texture as tfjs keeps it when it is not packed: one value a texel, line after line. */
+export interface TensorTexture {
+  texture: WebGLTexture;
+  width: number;
+  height: number;
+  /** Values before the first: a slice shares its tensor's texture. */
+  offset: number;
+  /** Values. */
+  size: number;
+}
+
+type Texture = RowTexture | TensorTexture;
+
+/** Scalars of a shader that may change without a new one. */
+export type Uniforms = Record<string, {type: 'int' | 'float'; value: number}>;
+
+/** What a fragment program needs beyond its shader. */
+export interface ProgramSpec<Variant> {
+  /** What it computes: tells its shaders apart from those of other programs. */
+  name: string;
+  /** Textures by their names in the shader. */
+  inputs: Record<string, Texture>;
+  uniforms: Uniforms;
+  /** What `run` makes: rows of values. Not needed by a program that is only drawn into given textures. */
+  output?: RowShape;
+  /** Layers of the output, each written as `result0`, `result1`, …; 1 unless given. */
+  layers?: number;
+  /** Everything that changes the text of the shader. */
+  variant: Variant;
+  /** Texels that a fragment fetches at most, about: what decides how much goes into one draw. */
+  fetches: number;
+}
+
+export interface CompiledProgram {
+  program: WebGLProgram;
+  locations: Map<string, WebGLUniformLocation | null>;
+}
+
+/**
+ * Base of the programs of this folder. A subclass is named after what it computes and writes its shader from its variant
+ * alone: the function `compute`, which a fragment runs for its own texel, and which writes `result0`, …
+ *
+ * For an input `key` of rows the shader may call `readKey(row, texel)`; or, in loops, `keyAt(row)` once and then
+ * `fetchKey(at, texel, layer)`. For an input that is a tensor it may call `readKey(i)`.
+ */
+export abstract class AttentionProgram<Variant extends object> {
+  protected constructor(private readonly spec: ProgramSpec<Variant>) {}
+
+  /** Defines `void compute(int row, int texel)`, or `void compute(int index)` where a tensor is drawn. */
+  protected abstract shader(variant: Variant): string;
+
+  /** Tells shaders apart: their texts depend on nothing else. */
+  shaderKey(target: 'tensor' | 'rows' = 'rows'): string {
+    const {name, inputs, uniforms, variant} = this.spec;
+    return `${name} ${JSON.stringify(variant)} ${Object.keys(inputs)} ${Object.keys(uniforms)} ${target}`;
+  }
+
+  /** The whole fragment shader. */
+  source(target: 'tensor' | 'rows' = 'rows'): string {
+    const {inputs, uniforms, variant, layers = 1} = this.spec;
+    const declared = Object.entries(uniforms).map(([name, {type}]) => `uniform ${type} ${name};`);
+    return `#version 300 es
+precision highp float;
+precision highp int;
+precision highp sampler2D;
+precision highp sampler2DArray;
+${divide}
+${Object.entries(inputs)
+  .map(([name, texture]) => ('rows' in texture ? rowInput(name) : tensorInput(name)))
+  .join('\n')}
+${declared.join('\n')}
+${unroll(layers, (i) => `layout(location = ${i}) out vec4 result${i};`, '\n')}
+${this.shader(variant).trim()}
+
+${target === 'tensor' ? tensorMain : rowMain}`;
+  }
+
+  /** Draws into a new texture, which is the caller's to release. */
+  run(context: AttentionContext): RowTexture {
+    return withScratch(context, (_, keep) => {
+      const target = keep(this.allocate(context));
+      this.draw(context, target);
+      return target;
+    });
+  }
+
+  /** A texture for what the program makes, for `draw`; the caller's to release. */
+  allocate(context: AttentionContext): RowTexture {
+    const {name} = this.spec;
+    const {rows, columns} = this.spec.output!;
+    const layout = rowLayout({rows, columns, layers: this.spec.layers}, context.maxTextureSize);
+    if (!layout) {
+      throw new Error(`${name}: ${rows} rows of ${columns} values do not fit a texture.`);
+    }
+    return context.pool.acquire(layout, name);
+  }
+
+  /** Draws rows `[firstRow, endRow)` of a texture and leaves the others. */
+  draw(context: AttentionContext, target: RowTexture, firstRow = 0, endRow = target.rows): void {
+    const {gl} = context;
+    const set = this.bind(context, 'rows');
+    set('outShift', target.shift);
+    set('outTexels', target.texels);
+    set('firstRow', firstRow);
+    set('endRow', endRow);
+    gl.bindFramebuffer(gl.FRAMEBUFFER, target.framebuffer);
+    const firstBand = firstRow >> target.shift;
+    const endBand = Math.ceil(endRow / 2 ** target.shift);
+    this.drawLines(context, target.width, firstBand * target.texels, endBand * target.texels);
+    gl.bindFramebuffer(gl.FRAMEBUFFER, null);
+  }
+
+  /** Draws a tensor's texture. */
+  drawTensor(context: AttentionContext, {texture, width, height, size}: TensorTexture): void {
+    const {gl} = context;
+    const set = this.bind(context, 'tensor');
+    set('outWidth', width);
+    set('outSize', size);
+    gl.bindFramebuffer(gl.FRAMEBUFFER, context.tensorFramebuffer);
+    gl.framebufferTexture2D(gl.FRAMEBUFFER, gl.COLOR_ATTACHMENT0, gl.TEXTURE_2D, texture, 0);
+    try {
+      this.drawLines(context, width, 0, height);
+    } finally {
+      gl.framebufferTexture2D(gl.FRAMEBUFFER, gl.COLOR_ATTACHMENT0, gl.TEXTURE_2D, null, 0);
+      gl.bindFramebuffer(gl.FRAMEBUFFER, null);
+    }
+  }
+
+  /** Makes the program current with its inputs; gives a function that sets the remaining uniforms, all int. */
+  private bind(context: AttentionContext, target: 'tensor' | 'rows'): (name: string, value: number) => void {
+    const {gl} = context;
+    const {inputs, uniforms} = this.spec;
+    const {program, locations} = this.compiled(context, target);
+    const location = (name: string) => {
+      if (!locations.has(name)) {
+        locations.set(name, gl.getUniformLocation(program, name));
+      }
+      return locations.get(name)!;
+    };
+    const set = (name: string, value: number) => gl.uniform1i(location(name), value);
+    gl.useProgram(program);
+    gl.bindVertexArray(context.vertexArray);
+    Object.entries(inputs).forEach(([name, texture], unit) => {
+      gl.activeTexture(gl.TEXTURE0 + unit);
+      set(name, unit);
+      if ('rows' in texture) {
+        gl.bindTexture(gl.TEXTURE_2D_ARRAY, texture.texture);
+        set(`${name}Shift`, texture.shift);
+        set(`${name}Texels`, texture.texels);
+      } else {
+        gl.bindTexture(gl.TEXTURE_2D, texture.texture);
+        set(`${name}Width`, texture.width);
+        set(`${name}Offset`, texture.offset);
+      }
+    });
+    for (const [name, {type, value}] of Object.entries(uniforms)) {
+      if (type === 'int') {
+        set(name, value);
+      } else {
+        gl.uniform1f(location(name), value);
+      }
+    }
+    return set;
+  }
+
+  private compiled(context: AttentionContext, target: 'tensor' | 'rows'): CompiledProgram {
+    const key = this.shaderKey(target);
+    const program = context.programs.get(key) ?? compile(context.gl, this.spec.name, this.source(target));
+    context.programs.set(key, program);
+    return program;
+  }
+
+  /** Draws lines `[first, end)`, cut into draws that no watchdog minds. */
+  private drawLines({gl, fetchesPerDraw}: AttentionContext, width: number, first: number, end: number): void {
+    const linesPerDraw = Math.max(1, Math.floor(fetchesPerDraw / (width * this.spec.fetches)));
+    for (let line = first; line < end; line += linesPerDraw) {
+      const lines = Math.min(linesPerDraw, end - line);
+      // The triangle covers the viewport; the scissor, which tfjs leaves on, must not cut it.
+      gl.viewport(0, line, width, lines);
+      gl.scissor(0, line, width, lines);
+      gl.drawArrays(gl.TRIANGLES, 0, 3);
+      if (end - first > linesPerDraw) {
+        // Each draw goes to the GPU by itself, not all of them as one long piece of work.
+        gl.flush();
+      }
+    }
+    gl.bindVertexArray(null);
+  }
+}
+
+const rowInput = (name: string) => `
+uniform sampler2DArray ${name};
+uniform int ${name}Shift;
+uniform int ${name}Texels;
+ivec2 ${name}At(int row) {
+  return ivec2(row & ((1 << ${name}Shift) - 1), (row >> ${name}Shift) * ${name}Texels);
+}
+vec4 fetch${capital(name)}(ivec2 at, int texel, int layer) {
+  return texelFetch(${name}, ivec3(at.x, at.y + texel, layer), 0);
+}
+vec4 read${capital(name)}(int row, int texel) {
+  return fetch${capital(name)}(${name}At(row), texel, 0);
+}`;
+
+const tensorInput = (name: string) => `
+uniform sampler2D ${name};
+uniform int ${name}Width;
+uniform int ${name}Offset;
+float read${capital(name)}(int i) {
+  int at = ${name}Offset + i;
+  return texelFetch(${name}, ivec2(at % ${name}Width, at / ${name}Width), 0).r;
+}`;
+
+const divide = `
+// Quotient of two whole numbers that are not negative, below 2^24: integer division takes several times as long.
+int divide(int a, int b) {
+  int q = int((float(a) + 0.5) / float(b));
+  int rest = a - q * b;
+  return q + int(rest >= b) - int(rest < 0);
+}`;
+
+const rowMain = `uniform int outShift;
+uniform int outTexels;
+uniform int firstRow;
+uniform int endRow;
+void main() {
+  ivec2 at = ivec2(gl_FragCoord.xy);
+  int band = divide(at.y, outTexels);
+  int row = (band << outShift) + at.x;
+  int texel = at.y - band * outTexels;
+  // A band can hold rows that are not to be drawn, or that do not exist.
+  if (row < firstRow || row >= endRow) {
+    discard;
+  }
+  compute(row, texel);
+}
+`;
+
+const tensorMain = `uniform int outWidth;
+uniform int outSize;
+void main() {
+  int index = int(gl_FragCoord.y) * outWidth + int(gl_FragCoord.x);
+  if (index >= outSize) {
+    discard;
+  }
+  compute(index);
+}
+`;
+
+/** One triangle that covers the viewport. */
+const vertexShader = `#version 300 es
+void main() {
+  gl_Position = vec4(float(gl_VertexID & 1) * 4.0 - 1.0, float(gl_VertexID >> 1) * 4.0 - 1.0, 0.0, 1.0);
+}
+`;
+
+function compile(gl: WebGL2RenderingContext, name: string, source: string): CompiledProgram {
+  const program = gl.createProgram();
+  const shaders = [
+    [gl.VERTEX_SHADER, vertexShader],
+    [gl.FRAGMENT_SHADER, source],
+  ].map(([type, text]) => {
+    const shader = gl.createShader(type as number)!;
+    gl.shaderSource(shader, text as string);
+    gl.compileShader(shader);
+    gl.attachShader(program, shader);
+    return shader;
+  });
+  gl.linkProgram(program);
+  const linked = gl.getProgramParameter(program, gl.LINK_STATUS) as boolean;
+  const log = linked ? '' : [gl.getProgramInfoLog(program), ...shaders.map((x) => gl.getShaderInfoLog(x))].join('\n');
+  shaders.forEach((shader) => gl.deleteShader(shader));
+  if (!linked) {
+    gl.deleteProgram(program);
+    throw new Error(`${name}: the shader does not compile: ${log}`);
+  }
+  return {program, locations: new Map()};
+}
+
+function capital(name: string): string {
+  return name[0].toUpperCase() + name.slice(1);
+}
+
+/** Runs `body` and gives back the textures that it hands to `scratch`, and those of `keep` if it throws. */
+export function withScratch<T>(
+  {pool}: AttentionContext,
+  body: (scratch: Take<RowTexture>, keep: Take<RowTexture>) => T,
+): T {
+  return runWithScratch((texture: RowTexture) => pool.release(texture), body);
+}

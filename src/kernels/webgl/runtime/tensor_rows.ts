@@ -1,0 +1,165 @@
+import type {DataType, TensorInfo} from '@tensorflow/tfjs-core';
+import {util} from '@tensorflow/tfjs-core';
+import type {AttentionContext} from './context.js';
+import type {TensorTexture, Uniforms} from './program.js';
+import {AttentionProgram} from './program.js';
+import type {RowTexture} from './row_texture.js';
+
+/**
+ * How a tensor lies in rows: seen as `[outer, inner]`, each of the `outer` runs is cut into pieces of `piece` values
+ * (the last may be shorter), and a piece is a row. With `tiles`, the values of a piece are dealt out to that many tiles in
+ * turn, and the row holds tile after tile, each of `tileValues` values (`score_tile.ts` says why).
+ */
+export interface RowSplit {
+  inner: number;
+  piece: number;
+  tiles?: number;
+  tileValues?: number;
+}
+
+/** A piece that is not dealt out has a tile for each value. */
+function splitUniforms(split: RowSplit): Uniforms {
+  const {inner, piece, tiles = piece, tileValues = 1} = split;
+  return {
+    inner: {type: 'int', value: inner},
+    piece: {type: 'int', value: piece},
+    pieces: {type: 'int', value: piecesOf(split)},
+    tiles: {type: 'int', value: tiles},
+    tileValues: {type: 'int', value: tileValues},
+  };
+}
+
+export const piecesOf = ({inner, piece}: RowSplit) => Math.ceil(inner / piece);
+
+/**
+ * A tensor as rows. What a row has beyond its piece, and a piece that is shorter, is filled with `filler`. Takes tensors in
+ * any form in which tfjs keeps them: on the processor, packed, reshaped or sliced.
+ */
+export function loadRows(
+  context: AttentionContext,
+  tensor: TensorInfo,
+  split: RowSplit,
+  columns = split.piece,
+  filler = 0,
+): RowTexture {
+  return withTexture(context, tensor, (source) =>
+    new LoadRowsProgram(source, tensor.shape, split, columns, filler).run(context),
+  );
+}
+
+/** Runs `body` with a tensor's texture, one value a texel, in whatever form tfjs keeps it. */
+export function withTexture<T>(context: AttentionContext, tensor: TensorInfo, body: (texture: TensorTexture) => T): T {
+  const {backend} = context;
+  backend.uploadToGPU(tensor.dataId);
+  const isPacked = backend.texData.get(tensor.dataId).isPacked;
+  const source = isPacked ? backend.unpackTensor(tensor) : tensor;
+  try {
+    return body(tensorTexture(context, source));
+  } finally {
+    if (isPacked) {
+      backend.disposeIntermediateTensorInfo(source);
+    }
+  }
+}
+
+/** Rows as a tensor. */
+export function storeRows(
+  context: AttentionContext,
+  rows: RowTexture,
+  split: RowSplit,
+  shape: number[],
+  dtype: DataType,
+): TensorInfo {
+  return newTensor(context, shape, dtype, (target) => {
+    new StoreRowsProgram(rows, split).drawTensor(context, target);
+  });
+}
+
+/** A tensor whose values `draw` draws. */
+export function newTensor(
+  context: AttentionContext,
+  shape: number[],
+  dtype: DataType,
+  draw: (target: TensorTexture) => void,
+): TensorInfo {
+  const {backend} = context;
+  const tensor = backend.makeTensorInfo(shape, dtype);
+  try {
+    // tfjs makes a texture to draw into, one value a texel, of what is used so; 0 is its TextureUsage.RENDER, an enum
+    // that its package does not export.
+    backend.texData.get(tensor.dataId).usage = 0;
+    backend.uploadToGPU(tensor.dataId);
+    draw(tensorTexture(context, tensor));
+  } catch (error) {
+    backend.disposeIntermediateTensorInfo(tensor);
+    throw error;
+  }
+  return tensor;
+}
+
+function tensorTexture({backend}: AttentionContext, {dataId, shape}: TensorInfo): TensorTexture {
+  const {texture, texShape, slice} = backend.texData.get(dataId);
+  const [height, width] = texShape!;
+  return {texture: texture!.texture, width, height, offset: slice?.flatOffset ?? 0, size: util.sizeFromShape(shape)};
+}
+
+export class LoadRowsProgram extends AttentionProgram<object> {
+  constructor(source: TensorTexture, shape: number[], split: RowSplit, columns: number, filler: number) {
+    const outer = util.sizeFromShape(shape) / split.inner;
+    super({
+      name: 'LoadRows',
+      inputs: {source},
+      uniforms: {
+        ...splitUniforms(split),
+        filler: {type: 'float', value: filler},
+      },
+      output: {rows: outer * piecesOf(split), columns},
+      variant: {},
+      fetches: 4,
+    });
+  }
+
+  protected shader(): string {
+    return `
+// A fragment gathers the four values of its texel.
+void compute(int row, int texel) {
+  int run = row / pieces;
+  int firstOfPiece = (row % pieces) * piece;
+  vec4 four = vec4(filler);
+  for (int c = 0; c < 4; c++) {
+    int column = 4 * texel + c;
+    int place = column / tileValues + (column % tileValues) * tiles;
+    if (place < piece && firstOfPiece + place < inner) {
+      four[c] = readSource(run * inner + firstOfPiece + place);
+    }
+  }
+  result0 = four;
+}`;
+  }
+}
+
+export class StoreRowsProgram extends AttentionProgram<object> {
+  constructor(source: RowTexture, split: RowSplit) {
+    super({
+      name: 'StoreRows',
+      inputs: {source},
+      uniforms: {
+        ...splitUniforms(split),
+      },
+      variant: {},
+      fetches: 1,
+    });
+  }
+
+  protected shader(): string {
+    return `
+// A fragment writes one value of the tensor.
+void compute(int index) {
+  int inRun = index % inner;
+  int place = inRun % piece;
+  int column = (place % tiles) * tileValues + place / tiles;
+  vec4 four = readSource((index / inner) * pieces + inRun / piece, column / 4);
+  result0 = vec4(four[column % 4], 0.0, 0.0, 0.0);
+}`;
+  }
+}

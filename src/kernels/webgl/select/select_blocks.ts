@@ -1,0 +1,146 @@
+import type {PBSAttentionAttrs} from '../../../attention/attention_kernels.js';
+import type {BlockGeometry} from '../../../attention/block_geometry.js';
+import {leastScoreScale} from '../../../attention/sampled_estimate.js';
+import {BlockListsProgram} from './block_lists.js';
+import type {AttentionContext} from '../runtime/context.js';
+import {AttentionProgram, withScratch} from '../runtime/program.js';
+import type {RowTexture} from '../runtime/row_texture.js';
+import {candidateBlocks, candidateUniforms, visibleBlocks} from './score_blocks.js';
+
+type SelectAttrs = Pick<PBSAttentionAttrs, 'threshold' | 'estimate'>;
+
+/**
+ * Stage 3, select blocks: block lists, rows of `keyBlocks + 1` values, one row a query block and head (the form is described in
+ * `block_geometry.ts`).
+ *
+ * Of the key blocks that compete, a query block keeps, by the pooled estimate (paper section 3.3), the shortest prefix, by
+ * descending score, whose scores add up to the threshold; by the sampled one all but those of a score below `leastScore`
+ * (`sampled_estimate.ts`). And always the blocks of its own segment (under a causal mask; of every segment that its rows stand
+ * in) and the block that holds original key 0, the attention sink.
+ */
+export function selectBlocks(
+  context: AttentionContext,
+  scores: RowTexture,
+  keyIndices: RowTexture,
+  geometry: BlockGeometry,
+  causal: boolean,
+  attrs: SelectAttrs,
+): RowTexture {
+  return withScratch(context, (scratch) => {
+    const sinkBlocks = scratch(new SinkBlocksProgram(keyIndices, geometry).run(context));
+    const kept = scratch(new KeepBlocksProgram(scores, sinkBlocks, geometry, causal, attrs).run(context));
+    return new BlockListsProgram(kept).run(context);
+  });
+}
+
+/** The block that holds original key 0. One value a head. */
+export class SinkBlocksProgram extends AttentionProgram<object> {
+  constructor(keyIndices: RowTexture, {batch, heads, keyBlockSize, segmentSize, keyBlocks}: BlockGeometry) {
+    super({
+      name: 'SinkBlocks',
+      inputs: {keyIndices},
+      uniforms: {
+        blocks: {type: 'int', value: keyBlocks},
+        blocksPerSegment: {type: 'int', value: segmentSize / keyBlockSize},
+        indexTexels: {type: 'int', value: keyIndices.texels},
+      },
+      output: {rows: batch * heads, columns: 1},
+      variant: {},
+      fetches: segmentSize / 4,
+    });
+  }
+
+  protected shader(): string {
+    return `
+// A fragment looks through the first segment, which key 0 does not leave.
+void compute(int head, int texel) {
+  int sink = 0;
+  for (int block = 0; block < blocksPerSegment; block++) {
+    for (int i = 0; i < indexTexels; i++) {
+      if (any(equal(readKeyIndices(head * blocks + block, i), vec4(0.0)))) {
+        sink = block;
+      }
+    }
+  }
+  result0 = vec4(sink);
+}`;
+  }
+}
+
+interface KeepVariant extends Pick<SelectAttrs, 'estimate'> {
+  causal: boolean;
+}
+
+/** 1 for a key block that is kept, else 0. Rows as in the scores. */
+export class KeepBlocksProgram extends AttentionProgram<KeepVariant> {
+  constructor(
+    scores: RowTexture,
+    sinkBlocks: RowTexture,
+    geometry: BlockGeometry,
+    causal: boolean,
+    {threshold, estimate}: SelectAttrs,
+  ) {
+    const {keyBlockSize, keyLength} = geometry;
+    super({
+      name: 'KeepBlocks',
+      inputs: {scores, sinkBlocks},
+      uniforms: {
+        ...candidateUniforms(geometry, causal),
+        ...(estimate === 'sampled'
+          ? {
+              ...(causal
+                ? {keyBlockSize: {type: 'int' as const, value: keyBlockSize}}
+                : {keyLength: {type: 'int' as const, value: keyLength}}),
+              leastScoreScale: {type: 'float', value: leastScoreScale(threshold)},
+            }
+          : {threshold: {type: 'float', value: threshold}}),
+      },
+      output: {rows: scores.rows, columns: scores.columns},
+      variant: {causal, estimate},
+      fetches: estimate === 'sampled' ? 2 : scores.texels,
+    });
+  }
+
+  protected shader({causal, estimate}: KeepVariant): string {
+    return `
+// A fragment decides on four key blocks of one query block.${estimate === 'sampled' ? '' : prefixNote}
+${candidateBlocks(causal)}${visibleBlocks(causal)}
+void compute(int row, int texel) {
+  int queryBlock = row % queryBlocks;
+  int candidates = candidateBlocks(queryBlock);
+  int visible = visibleBlocks(queryBlock);
+  ivec2 at = scoresAt(row);
+  ivec4 keyBlocks = ivec4(0, 1, 2, 3) + 4 * texel;
+  vec4 own = fetchScores(at, texel, 0);
+  ${
+    estimate === 'sampled'
+      ? `float least = leastScoreScale / sqrt(float(${causal ? '(candidates + blocksPerSegment) * keyBlockSize' : 'keyLength'}));`
+      : `vec4 before = vec4(0.0);
+  for (int t = 0; 4 * t < candidates && 4 * texel < candidates; t++) {
+    vec4 others = fetchScores(at, t, 0);
+    for (int c = 0; c < 4 && 4 * t + c < candidates; c++) {
+      vec4 other = vec4(others[c]);
+      vec4 ties = vec4(equal(other, own)) * vec4(lessThan(ivec4(4 * t + c), keyBlocks));
+      bvec4 precedes = greaterThan(vec4(greaterThan(other, own)) + ties, vec4(0.0));
+      before = mix(before, before + other, precedes);
+    }
+  }`
+  }
+  int sink = int(readSinkBlocks(row / queryBlocks, 0).x);
+  vec4 kept = vec4(0.0);
+  for (int c = 0; c < 4; c++) {
+    int block = keyBlocks[c];
+    // Written so that a NaN keeps the block.
+    bool scored = block < candidates && !(${estimate === 'sampled' ? 'own[c] < least' : 'before[c] >= threshold'});
+    kept[c] = float(block < visible && (scored || block == sink || block >= candidates));
+  }
+  result0 = kept;
+}`;
+  }
+}
+
+const prefixNote = `
+//
+// A key block belongs to the shortest prefix that reaches the threshold if the blocks before it, in descending order of
+// score, do not reach it yet. So nothing is sorted: the fragment adds up the scores that come before its own blocks, equal
+// scores by index.`;

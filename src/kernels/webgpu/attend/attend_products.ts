@@ -1,0 +1,218 @@
+import type {ElementType, HeadDims} from './attend_tile.js';
+import {headWords, weightStride, tileStride} from './attend_tile.js';
+import type {Tile} from '../wgsl/tile.js';
+import {unroll} from '../../unroll.js';
+
+/**
+ * Shader text of what depends on the numbers that the tiles hold: the two products, and how values get into words and
+ * weights out of them. Everything else in `AttendProgram` is the same for both.
+ */
+export interface Products {
+  /** Declarations. */
+  declarations: string;
+  /** Type of a word, and of the weights of a row in the columns of an x. */
+  word: string;
+  weights: string;
+  /** The word made of the vec4 that were carried in round `j`. */
+  carriedWord: (j: number) => string;
+  /** The weights `weight[0]`, `weight[1]`, … as they are stored. */
+  storedWeights: string;
+  /** Adds this invocation's part of queryTile · keyTileᵀ to `scores`. */
+  scores: string;
+  /** Adds this invocation's part of weights · keyTile, which holds values now, to `output`. */
+  weightedSum: string;
+}
+
+export function products(elementType: ElementType, tile: Tile, dims: HeadDims): Products {
+  return elementType === 'float32' ? float32Products(tile, dims) : float16Products(tile, dims);
+}
+
+/** Reads of the query words of this invocation's rows, and of one word of a key: `index` counts words of the head. */
+const readQueries = (tile: Tile, index: string) =>
+  unroll(tile.rows, (r) => `let q${r} = queryTile[(y + ${r} * threadsY) * tileStride + ${index}];`);
+const readKey = (c: number, index: string) => `let k = keyTile[(x + ${c} * threadsX) * tileStride + ${index}];`;
+/** Reads of the weights of this invocation's rows in the columns of the x called `index`, and of a value word there. */
+const readWeights = (tile: Tile, index: string) =>
+  unroll(tile.rows, (r) => `let w${r} = weights[(y + ${r} * threadsY) * weightStride + ${index}];`);
+const readValue = (c: number, index: string, o: number) =>
+  `let v = keyTile[(${index} + ${c} * threadsX) * tileStride + x + ${o} * threadsX];`;
+
+/** The constant that holds the words of a row of values. */
+export const valueWords = ({headDim, valueDim}: HeadDims) => (valueDim === headDim ? 'headWords' : 'valueWords');
+
+/** Words of a row of the output that an invocation adds up, and the guard of the last where they are not shared evenly. */
+export const outputWords = (tile: Tile, {valueDim}: HeadDims, elementType: ElementType) =>
+  Math.ceil(headWords(valueDim, elementType) / tile.threadsX);
+export const ifInHead = (tile: Tile, dims: HeadDims, elementType: ElementType, o: number) =>
+  headWords(dims.valueDim, elementType) < (o + 1) * tile.threadsX
+    ? `if (x + ${o} * threadsX < ${valueWords(dims)}) `
+    : '';
+
+function float32Products(tile: Tile, dims: HeadDims): Products {
+  const {rows, columns, threadsX} = tile;
+  const scoreUnroll = headWords(dims.headDim, 'float32') % 4 === 0 ? 4 : 1;
+  const sumUnroll = Math.min(4, threadsX);
+  const components = ['x', 'y', 'z', 'w'];
+  return {
+    declarations: '',
+    word: 'vec4<f32>',
+    weights: `vec${columns}<f32>`,
+    carriedWord: (j) => `fetched[${j}]`,
+    storedWeights: `vec${columns}<f32>(${listed(columns, (c) => `weight[${c}]`)})`,
+    // As fma by component: a dot product would be added in a fifth step.
+    scores: `for (var i = 0; i < headWords; i += ${scoreUnroll}) {
+      ${unroll(
+        scoreUnroll,
+        (u) => `{
+      ${readQueries(tile, `i + ${u}`)}
+      ${unroll(
+        columns,
+        (c) => `{
+        ${readKey(c, `i + ${u}`)}
+        ${unroll(
+          rows,
+          (r) =>
+            `scores[${r}][${c}] = ${components.reduce((sum, e) => `fma(q${r}.${e}, k.${e}, ${sum})`, `scores[${r}][${c}]`)};`,
+        )}
+      }`,
+      )}
+      }`,
+      )}
+    }`,
+    weightedSum: `for (var i = 0; i < threadsX; i += ${sumUnroll}) {
+      ${unroll(
+        sumUnroll,
+        (u) => `{
+      ${readWeights(tile, `i + ${u}`)}
+      ${unroll(outputWords(tile, dims, 'float32'), (o) =>
+        unroll(
+          columns,
+          (c) => `${ifInHead(tile, dims, 'float32', o)}{
+        ${readValue(c, `i + ${u}`, o)}
+        ${unroll(rows, (r) => `output[${r}][${o}] = fma(vec4<f32>(w${r}[${c}]), v, output[${r}][${o}]);`)}
+      }`,
+        ),
+      )}
+      }`,
+      )}
+    }`,
+  };
+}
+
+/**
+ * Arithmetic on the two float16 of a 32-bit part of a word. Only this text needs the extension, so that a test can put
+ * the same arithmetic in float32 in its place where a device has no float16.
+ */
+export const halfArithmetic = `
+alias half2 = vec2<f16>;
+fn halves(x : u32) -> half2 { return bitcast<half2>(x); }
+fn multiplyAdd(a : half2, b : half2, sum : half2) -> half2 { return fma(a, b, sum); }`;
+
+/** Most words of a row whose products are added up in float16: 4 · 8 values, in two sums of 16. */
+const scoreFold = 4;
+/** The same for values: 4 columns of so many invocations. */
+const sumFold = 4;
+
+function float16Products(tile: Tile, dims: HeadDims): Products {
+  const {rows, columns, threadsX} = tile;
+  const words = headWords(dims.headDim, 'float16');
+  const scoreUnroll = words % scoreFold === 0 ? scoreFold : words % 2 === 0 ? 2 : 1;
+  const sumUnroll = Math.min(sumFold, threadsX);
+  const outputs = outputWords(tile, dims, 'float16');
+  const pairs = columns / 2;
+  const pairOf = (r: number, c: number) => (pairs === 1 ? `w${r}` : `w${r}[${c >> 1}]`);
+  const packed = listed(pairs, (p) => `pack2x16float(vec2<f32>(weight[${2 * p}], weight[${2 * p + 1}]))`);
+  return {
+    declarations: `${halfArithmetic}
+fn pack(a : vec4<f32>, b : vec4<f32>) -> vec4<u32> {
+  return vec4<u32>(pack2x16float(a.xy), pack2x16float(a.zw), pack2x16float(b.xy), pack2x16float(b.zw));
+}`,
+    word: 'vec4<u32>',
+    weights: pairs === 1 ? 'u32' : `vec${pairs}<u32>`,
+    carriedWord: (j) => `pack(fetched[${2 * j}], fetched[${2 * j + 1}])`,
+    storedWeights: pairs === 1 ? packed : `vec${pairs}<u32>(${packed})`,
+    // The sums start at zero in each round by their initial values: a declaration alone kept the last round's.
+    scores: `for (var i = 0; i < headWords; i += ${scoreUnroll}) {
+      var sums = array<half2, ${rows * columns}>();
+      ${unroll(
+        scoreUnroll,
+        (u) => `{
+      ${readQueries(tile, `i + ${u}`)}
+      ${unroll(
+        columns,
+        (c) => `{
+        ${readKey(c, `i + ${u}`)}
+        ${unroll(rows, (r) => unroll(4, (e) => multiplyAdd(r * columns + c, `halves(q${r}[${e}])`, `halves(k[${e}])`)))}
+      }`,
+      )}
+      }`,
+      )}
+      ${unroll(rows, (r) =>
+        unroll(columns, (c) => {
+          const sum = `sums[${r * columns + c}]`;
+          return `scores[${r}][${c}] += f32(${sum}.x) + f32(${sum}.y);`;
+        }),
+      )}
+    }`,
+    weightedSum: `for (var i = 0; i < threadsX; i += ${sumUnroll}) {
+      var sums = array<half2, ${rows * outputs * 4}>();
+      ${unroll(
+        sumUnroll,
+        (u) => `{
+      ${readWeights(tile, `i + ${u}`)}
+      ${unroll(outputs, (o) =>
+        unroll(
+          columns,
+          (c) => `${ifInHead(tile, dims, 'float16', o)}{
+        ${readValue(c, `i + ${u}`, o)}
+        ${unroll(
+          rows,
+          (r) => `{
+        let w = half2(halves(${pairOf(r, c)})[${c & 1}]);
+        ${unroll(4, (e) => multiplyAdd((r * outputs + o) * 4 + e, 'w', `halves(v[${e}])`))}
+        }`,
+        )}
+      }`,
+        ),
+      )}
+      }`,
+      )}
+      ${unroll(rows, (r) =>
+        unroll(2 * outputs, (o) => {
+          const at = 4 * r * outputs + 2 * o;
+          return `output[${r}][${o}] += vec4<f32>(vec2<f32>(sums[${at}]), vec2<f32>(sums[${at + 1}]));`;
+        }),
+      )}
+    }`,
+  };
+}
+
+const multiplyAdd = (sum: number, a: string, b: string) => `sums[${sum}] = multiplyAdd(${a}, ${b}, sums[${sum}]);`;
+
+export function listed(count: number, text: (i: number) => string, separator = ', '): string {
+  return Array.from({length: count}, (_, i) => text(i)).join(separator);
+}
+
+/** Constants and tiles in workgroup memory. */
+export function attendMemory(tile: Tile, dims: HeadDims, elementType: ElementType, {word, weights}: Products): string {
+  const {headDim, valueDim} = dims;
+  const {threadsX, threadsY, rows, columns} = tile;
+  const [queries, keys] = [threadsY * rows, threadsX * columns];
+  return `
+const threadsX = ${threadsX};
+const threadsY = ${threadsY};
+const threads = ${threadsX * threadsY};
+const rows = ${rows};
+const columns = ${columns};
+const tileQueries = ${queries};
+const tileKeys = ${keys};
+const headWords = ${headWords(headDim, elementType)};${valueDim === headDim ? '' : `\nconst valueWords = ${headWords(valueDim, elementType)};`}
+const tileStride = ${tileStride(dims, elementType)};
+const weightStride = ${weightStride(tile)};
+var<workgroup> queryTile : array<${word}, ${queries * tileStride(dims, elementType)}>;
+var<workgroup> keyTile : array<${word}, ${keys * tileStride(dims, elementType)}>;
+var<workgroup> weights : array<${weights}, ${queries * weightStride(tile)}>;
+var<workgroup> rowPartials : array<vec${rows}<f32>, ${threadsY * weightStride(tile)}>;
+var<workgroup> keyPositions : array<i32, tileKeys>;
+var<workgroup> keyTileCount : i32;`;
+}

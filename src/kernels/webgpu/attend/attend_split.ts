@@ -1,0 +1,146 @@
+import type {TensorInfo} from '@tensorflow/tfjs-core';
+import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
+import type {BlockGeometry} from '../../../attention/block_geometry.js';
+import type {Arithmetic} from '../runtime/arithmetic.js';
+import type {AttendProgram} from './attend.js';
+import type {ElementType} from './attend_tile.js';
+import {chooseAttendTile, chooseFewRowTile} from './attend_tile.js';
+import type {BlockPlan} from './attend_walk.js';
+import {countQueryTiles} from './attend_walk.js';
+import {
+  AttentionProgram,
+  headVectors,
+  rowComponents,
+  withScratch,
+  workgroupIndex,
+  writeRow,
+} from '../runtime/program.js';
+import {mergeStates, noScores, stateVectors} from '../wgsl/softmax_state.js';
+import type {Tile} from '../wgsl/tile.js';
+import {tileQueries} from '../wgsl/tile.js';
+
+/*
+ * Few query rows over many keys, as in decoding: one workgroup a query tile would leave most of a device idle. So the keys
+ * are cut into chunks, each workgroup takes a chunk and writes the state of the softmax (flash-decoding), and a second program
+ * combines the states of a row. Without a plan the heads that read one key head share its loads.
+ */
+
+/** Workgroups that keep a device busy: with fewer, keys are split. A guess. */
+const busyWorkgroups = 128;
+/**
+ * Workgroups that splitting is to make: several for each multiprocessor of a large device. 256, 512 and 2,048 were no faster, nor
+ * were chunks of 64 keys (docs/performance.md).
+ */
+const wantedWorkgroups = 1024;
+/** Keys of a chunk at the least, and of all chunks together, so that the second program pays. */
+const leastChunk = 128;
+const leastKeys = 512;
+/** Keys a query row at the least: the prefill of a whole prompt is never split. */
+const keysPerRow = 4;
+/** Most query rows of a head that leave the matrix units, which multiply far more rows at a time, for splitting. */
+const decodedRows = 16;
+
+export interface KeySplit {
+  tile: Tile;
+  elementType: ElementType;
+  /** Chunks of the keys. */
+  chunks: number;
+}
+
+/** How the keys are split, by the geometry alone; nothing where one workgroup a query tile does. */
+export function splitOf(
+  op: string,
+  backend: WebGPUBackend,
+  geometry: BlockGeometry,
+  causal: boolean,
+  arithmetic: Arithmetic,
+  plan?: BlockPlan,
+): KeySplit | undefined {
+  const {batch, heads, keyValueHeads, queryLength, queryOffset, keyLength, blockSize} = geometry;
+  const keys = causal ? queryOffset + queryLength : keyLength;
+  const isLong = keys >= leastKeys && keys >= keysPerRow * queryLength;
+  if (!isLong || (arithmetic === 'matrix units' && queryLength > decodedRows)) {
+    return undefined;
+  }
+  const elementType = arithmetic === 'float16' ? 'float16' : 'float32';
+  const sparse = plan !== undefined;
+  const whole = chooseAttendTile(op, backend, geometry, sparse ? blockSize : undefined, elementType);
+  if (batch * heads * countQueryTiles(geometry, {sparse, split: false}, tileQueries(whole)) >= busyWorkgroups) {
+    return undefined;
+  }
+  const rows = sparse ? Math.min(blockSize, queryLength) : (queryLength * heads) / keyValueHeads;
+  const tile = chooseFewRowTile(backend, geometry, rows, elementType) ?? whole;
+  const heldHeads = batch * (sparse ? heads : keyValueHeads);
+  const queryTiles = heldHeads * countQueryTiles(geometry, {sparse, split: true}, tileQueries(tile));
+  const chunks = Math.min(Math.ceil(keys / leastChunk), Math.ceil(wantedWorkgroups / queryTiles));
+  return {tile, elementType, chunks};
+}
+
+/** The output of a program that gives states: float32 `[batch, heads, queryLength, valueDim]`. */
+export function attendSplit(backend: WebGPUBackend, program: AttendProgram, geometry: BlockGeometry): TensorInfo {
+  return withScratch(backend, (scratch) =>
+    new CombineStatesProgram(scratch(program.run(backend)), geometry).run(backend),
+  );
+}
+
+interface CombineVariant {
+  valueDim: number;
+}
+
+/** Chunks of a row that are combined side by side: what is left of 256 invocations when each takes one vec4 of values. */
+const combineLanes = (valueDim: number) => Math.max(1, Math.floor(256 / headVectors(valueDim)));
+
+export class CombineStatesProgram extends AttentionProgram<CombineVariant> {
+  constructor(states: TensorInfo, {batch, heads, queryLength, valueDim}: BlockGeometry) {
+    super({
+      name: 'CombineStates',
+      inputs: {states: {tensor: states, components: 4}},
+      outputShape: [batch, heads, queryLength, valueDim],
+      outputType: 'float32',
+      outputComponents: rowComponents(valueDim),
+      threads: headVectors(valueDim) * combineLanes(valueDim),
+      workgroups: batch * heads * queryLength,
+      uniforms: {},
+      variant: {valueDim},
+    });
+  }
+
+  protected shader({valueDim}: CombineVariant): string {
+    const vectors = headVectors(valueDim);
+    const lanes = combineLanes(valueDim);
+    return `
+// A workgroup computes the output of one query row from the states of its chunks: invocation (vector, lane) combines one vec4
+// of every ${lanes}-th chunk in registers, and the lanes are combined by way of workgroup memory.
+${workgroupIndex}${noScores}${mergeStates}
+${writeRow('writeOutput', valueDim)}
+var<workgroup> laneSums : array<vec2<f32>, ${vectors * lanes}>;
+var<workgroup> laneValues : array<vec4<f32>, ${vectors * lanes}>;
+
+fn main(index : i32) {
+  let local = i32(localIndex);
+  let vector = local % ${vectors};
+  let lane = local / ${vectors};
+  let row = workgroupIndex();
+  let exists = row < uniforms.statesShape.x;
+  let chunks = uniforms.statesShape.y;
+  var state = State(lowest, 0.0, vec4<f32>(0.0));
+  for (var chunk = lane; chunk < chunks && exists; chunk += ${lanes}) {
+    let first = (row * chunks + chunk) * ${stateVectors(valueDim)};
+    let sums = states[first + ${vectors}];
+    state = merge(state, State(sums.x, sums.y, states[first + vector]));
+  }
+  laneSums[local] = vec2<f32>(state.maximum, state.sum);
+  laneValues[local] = state.values;
+  // Barrier: the first lane combines what all lanes wrote.
+  workgroupBarrier();
+  if (lane == 0 && exists) {
+    for (var i = 1; i < ${lanes}; i++) {
+      let at = i * ${vectors} + vector;
+      state = merge(state, State(laneSums[at].x, laneSums[at].y, laneValues[at]));
+    }
+    // A row that saw nothing is zeros.
+    writeOutput(row, vector, select(state.values / state.sum, vec4<f32>(0.0), state.sum == 0.0));
+  }
+}`;
+  }
+}

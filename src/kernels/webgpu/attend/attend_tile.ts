@@ -1,0 +1,126 @@
+import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
+import {failForHead} from '../runtime/device_limits.js';
+import type {Tile} from '../wgsl/tile.js';
+import {tileKeys, tileQueries, tileThreads} from '../wgsl/tile.js';
+
+/** What the tiles of the attend stage hold, in words of 16 bytes: 4 values of float32 or 8 of float16. */
+export type ElementType = 'float32' | 'float16';
+
+/** Values of a row of query and key, and of a row of value and output. */
+export interface HeadDims {
+  headDim: number;
+  valueDim: number;
+}
+
+export const wordValues = (elementType: ElementType) => (elementType === 'float32' ? 4 : 8);
+export const headWords = (headDim: number, elementType: ElementType) => Math.ceil(headDim / wordValues(elementType));
+
+/**
+ * In order of preference, by measurement (docs/performance.md). The first fits 32 KiB with a head dim of 64; the last ones
+ * are for large head dims in little workgroup memory: the very last holds a head dim of 256 in the 16 KiB that every
+ * device has.
+ */
+const tiles: Record<ElementType, Tile[]> = {
+  float32: [
+    {threadsX: 8, threadsY: 16, rows: 2, columns: 4},
+    {threadsX: 4, threadsY: 32, rows: 2, columns: 4},
+    {threadsX: 8, threadsY: 16, rows: 2, columns: 2},
+    {threadsX: 8, threadsY: 8, rows: 2, columns: 4},
+    {threadsX: 4, threadsY: 16, rows: 2, columns: 4},
+    {threadsX: 4, threadsY: 16, rows: 2, columns: 2},
+    {threadsX: 4, threadsY: 8, rows: 2, columns: 2},
+    {threadsX: 2, threadsY: 4, rows: 2, columns: 2},
+  ],
+  float16: [
+    {threadsX: 8, threadsY: 16, rows: 4, columns: 4},
+    {threadsX: 8, threadsY: 16, rows: 2, columns: 4},
+    {threadsX: 8, threadsY: 8, rows: 2, columns: 4},
+    {threadsX: 4, threadsY: 8, rows: 2, columns: 4},
+    {threadsX: 2, threadsY: 4, rows: 2, columns: 2},
+  ],
+};
+
+/**
+ * Words from one row to the next, the same for queries, keys and values; an odd number: consecutive rows lie in different
+ * banks of workgroup memory.
+ */
+export const tileStride = ({headDim, valueDim}: HeadDims, elementType: ElementType) =>
+  headWords(Math.max(headDim, valueDim), elementType) | 1;
+/** The same for the weights of a row, which are stored together for the columns of an x, and for its partial maxima. */
+export const weightStride = ({threadsX}: Tile) => threadsX + 1;
+
+/** Words of a tile of keys or of values, by their dims, that an invocation carries from global to workgroup memory. */
+export const carriedWords = (tile: Tile, dim: number, elementType: ElementType) =>
+  Math.ceil((tileKeys(tile) * headWords(dim, elementType)) / tileThreads(tile));
+
+/** Workgroup memory of the attend stage: its declarations, counted. */
+export function attendBytes(tile: Tile, dims: HeadDims, elementType: ElementType): number {
+  const rows = (tileQueries(tile) + tileKeys(tile)) * tileStride(dims, elementType) * 16;
+  const weights = tileQueries(tile) * weightStride(tile) * tile.columns * (elementType === 'float32' ? 4 : 2);
+  const partials = tileQueries(tile) * weightStride(tile) * 4;
+  const keyPositions = tileKeys(tile) * 4;
+  const keyTileCount = 16;
+  return rows + weights + partials + keyPositions + keyTileCount;
+}
+
+/**
+ * Tiles of few rows, for decoding: what counts there is that many loads are on their way; five others were no faster
+ * (docs/performance.md). Where none of them fits, or holds all rows, the tiles above serve.
+ */
+const fewRowTiles: Record<ElementType, Tile[]> = {
+  float32: [
+    {threadsX: 16, threadsY: 4, rows: 2, columns: 2},
+    {threadsX: 16, threadsY: 8, rows: 2, columns: 2},
+    {threadsX: 8, threadsY: 4, rows: 2, columns: 2},
+    {threadsX: 8, threadsY: 8, rows: 2, columns: 2},
+  ],
+  float16: [
+    {threadsX: 8, threadsY: 8, rows: 2, columns: 4},
+    {threadsX: 4, threadsY: 8, rows: 2, columns: 4},
+  ],
+};
+
+/**
+ * The first tile that fits the device's workgroup memory and invocations and, where there are blocks, is not longer than
+ * one, whose end no tile crosses. Preferred are tiles whose invocations share a row of the output evenly and carry at
+ * most 32 values in registers.
+ */
+export function chooseAttendTile(
+  op: string,
+  {device}: WebGPUBackend,
+  dims: HeadDims,
+  blockSize: number | undefined,
+  elementType: ElementType,
+): Tile {
+  const fitting = tiles[elementType].filter((tile) => fits(device, tile, dims, elementType));
+  if (fitting.length === 0) {
+    failForHead(op, device, dims, attendBytes(tiles[elementType][tiles[elementType].length - 1], dims, elementType));
+  }
+  const short = blockSize === undefined ? fitting : fitting.filter((tile) => tileQueries(tile) <= blockSize);
+  return short.find((tile) => isEven(tile, dims, elementType)) ?? short[0] ?? fitting[fitting.length - 1];
+}
+
+/** The same for so few rows that they are one tile, if one of the tiles for them fits. */
+export function chooseFewRowTile(
+  {device}: WebGPUBackend,
+  dims: HeadDims,
+  rows: number,
+  elementType: ElementType,
+): Tile | undefined {
+  const fitting = fewRowTiles[elementType].filter(
+    (tile) => tileQueries(tile) >= rows && fits(device, tile, dims, elementType),
+  );
+  return fitting.find((tile) => isEven(tile, dims, elementType)) ?? fitting[0];
+}
+
+function fits({limits}: GPUDevice, tile: Tile, dims: HeadDims, elementType: ElementType): boolean {
+  return (
+    attendBytes(tile, dims, elementType) <= limits.maxComputeWorkgroupStorageSize &&
+    tileThreads(tile) <= limits.maxComputeInvocationsPerWorkgroup
+  );
+}
+
+function isEven(tile: Tile, {headDim, valueDim}: HeadDims, elementType: ElementType): boolean {
+  const carried = carriedWords(tile, Math.max(headDim, valueDim), elementType) * wordValues(elementType);
+  return headWords(valueDim, elementType) % tile.threadsX === 0 && carried <= 32;
+}

@@ -1,0 +1,323 @@
+import type {TensorInfo} from '@tensorflow/tfjs-core';
+import type {BlockGeometry} from '../../../attention/block_geometry.js';
+import {unroll} from '../../unroll.js';
+import {blockUniforms, maskScores, withMask} from '../attend/attend_walk.js';
+import {noStatistics} from './gradient_rows.js';
+import type {GradientTile} from './gradient_tile.js';
+import {ownedCount} from './gradient_tile.js';
+import type {Ahead} from './gradient_walk.js';
+import {GradientWalk} from './gradient_walk.js';
+import {AttentionProgram, keyRow, rowComponents, workgroupIndex} from '../runtime/program.js';
+import {noScores} from '../wgsl/softmax_state.js';
+import {invocationPlace, tileThreads} from '../wgsl/tile.js';
+
+/** Keys in permuted order, and for each block of them the query blocks that attend to it (see `query_lists.ts`). */
+export interface QueryPlan {
+  keyIndices: TensorInfo;
+  queryLists: TensorInfo;
+}
+
+interface GradientVariant {
+  tile: GradientTile;
+  headDim: number;
+  valueDim: number;
+  causal: boolean;
+  /** Whether a plan names the queries, or all of them count. */
+  sparse: boolean;
+  /** Type of the mask, if there is one. */
+  mask?: 'bool' | 'float32';
+}
+
+/** Heads that have gradients of their own: see `GradientKeyProgram`. */
+export const ownerHeads = ({batch, heads, keyValueHeads}: BlockGeometry, sparse: boolean) =>
+  batch * (sparse ? heads : keyValueHeads);
+
+/**
+ * Stage 3 of the gradients, gradient key: float32, first the gradients of the keys, `[owners, keyLength, headDim]`, then
+ * those of the values, `[owners, keyLength, valueDim]`. Sums over all query rows that see a key: d value = Σ weight · dy,
+ * d key = scale · Σ d score · query.
+ *
+ * An owner is a key/value head, whose workgroups walk over the queries of all heads that share it; or, with a plan, a
+ * query head, since each has an order of its own, and the heads of a group are added up by the next stage. Either way each
+ * key has one workgroup that writes it, where the key stands, and nothing is added atomically.
+ */
+export class GradientKeyProgram extends AttentionProgram<GradientVariant> {
+  constructor(
+    query: TensorInfo,
+    key: TensorInfo,
+    value: TensorInfo,
+    dy: TensorInfo,
+    statistics: TensorInfo,
+    geometry: BlockGeometry,
+    tile: GradientTile,
+    scale: number,
+    causal: boolean,
+    plan?: QueryPlan,
+    mask?: TensorInfo,
+  ) {
+    const {keyLength, queryOffset, headDim, valueDim, keyBlockSize, keyBlocks} = geometry;
+    const components = rowComponents(headDim);
+    const valueComponents = rowComponents(valueDim);
+    const size = ownedCount(tile);
+    const keyTiles = plan
+      ? keyBlocks * Math.ceil(Math.min(keyBlockSize, keyLength) / size)
+      : Math.ceil(keyLength / size);
+    const owners = ownerHeads(geometry, plan !== undefined);
+    super({
+      name: 'GradientKey',
+      inputs: {
+        query: {tensor: query, components},
+        key: {tensor: key, components},
+        value: {tensor: value, components: valueComponents},
+        dy: {tensor: dy, components: valueComponents},
+        statistics: {tensor: statistics, components: 4},
+        ...(plan && {
+          keyIndices: {tensor: plan.keyIndices, components: 1},
+          queryLists: {tensor: plan.queryLists, components: 1},
+        }),
+        ...(mask && {mask: {tensor: mask, components: 1}}),
+      },
+      outputShape: [owners * keyLength * (headDim + valueDim)],
+      outputType: 'float32',
+      outputComponents: bothComponents(headDim, valueDim),
+      threads: tileThreads(tile),
+      workgroups: owners * keyTiles,
+      uniforms: {
+        scale: {type: 'f32', value: scale},
+        logitScale: {type: 'f32', value: scale * Math.LOG2E},
+        owners: {type: 'i32', value: owners},
+        queryOffset: {type: 'i32', value: queryOffset},
+        ...(plan && blockUniforms(geometry)),
+      },
+      variant: {
+        tile,
+        headDim,
+        valueDim,
+        causal,
+        sparse: plan !== undefined,
+        ...(mask && {mask: mask.dtype as 'bool' | 'float32'}),
+      },
+    });
+  }
+
+  protected shader({tile, headDim, valueDim, causal, sparse, mask}: GradientVariant): string {
+    // Scores with queries, weights and values with dy, which serves twice in turn, then queries again.
+    const walk = new GradientWalk(
+      tile,
+      {headDim, valueDim},
+      'key',
+      [
+        {owned: 'key', walked: 'query', sums: 'scores', then: weightsOfScores(tile, mask)},
+        {walked: 'dy', sums: 'valueGradient', weights: 'scores'},
+        {owned: 'value', walked: 'dy', sums: 'products', then: scoreGradients(tile)},
+        {walked: 'query', sums: 'keyGradient', weights: 'products'},
+      ],
+      queriesAhead,
+    );
+    return `
+// A workgroup computes the gradients of tileKeys keys and of their values, of one owner. It walks over tiles of
+// tileQueries query rows${sparse ? ' of the blocks in its list' : ' of all heads that share the keys'}: scores again, their weights times dy; gradients of the weights, the
+// gradients of the scores times the queries.
+//
+// Invocation (x, y) computes the scores of keys y + r * threadsY with query rows x + c * threadsX, and keeps, in registers,
+// both sums of its keys for the vectors x + o * threadsX of the head.
+//
+// Workgroup memory: the keys and values, for the whole run or by chunks (ownedTile); walkedTile, the query rows, their dy, then
+// the query rows again; walkedStatistics; weights, of a key in the query rows of an x: first those of attention, then the
+// gradients of the scores. Global memory is read ahead into registers: what the next step needs while this one computes, and
+// where the rows of the next round but one stand.
+${workgroupIndex}
+${keyRow}
+${walk.declarations()}
+${noStatistics}
+${writeGradient('writeKeyGradient', headDim, bothComponents(headDim, valueDim))}
+${writeGradient('writeValueGradient', valueDim, bothComponents(headDim, valueDim))}
+
+fn tilesIn(size : i32, tile : i32) -> i32 {
+  return (size + tile - 1) / tile;
+}
+${mask ? `${noScores}${maskScores(mask)}` : ''}
+${sparse ? sparseQueryTiles : exactQueryTiles(causal)}
+
+fn main(index : i32) {
+${invocationPlace(tile)}
+  let heads = uniforms.queryShape.y;
+  let length = uniforms.queryShape.z;
+  let keyLength = uniforms.keyShape.z;
+  let owners = uniforms.owners;
+  let owner = workgroupIndex() % owners;
+  // First keys first: under a causal mask they have most queries, and a long workgroup should not start last. Workgroups
+  // beyond those asked for find no keys.
+  let keyTile = workgroupIndex() / owners;
+  let slots = keySlots(keyTile);
+  // Query head that shares the keys, the first of them.
+  let firstHead = owner * (uniforms.queryShape.x * heads / owners);
+  let firstKeyRow = keyRow(firstHead, heads, 0);
+  if (local == 0) {
+    roundCount = select(0, countQueryTiles(owner, keyTile, slots.x), slots.x < slots.y);
+  }
+  if (local < tileKeys) {
+    var row = -1;
+    if (slots.x + local < slots.y) {
+      row = firstKeyRow + keyPosition(owner, slots.x + local);
+    }
+    ownedRows[local] = row;
+  }
+  let queryTiles = workgroupUniformLoad(&roundCount);
+
+${walk.loop(
+  'queryTiles',
+  `// The initial values are needed: without them the last round's stay.
+    var scores = array<array<f32, columns>, rows>();
+    var products = array<array<f32, columns>, rows>();`,
+)}
+
+  let firstGradientRow = owner * keyLength - firstKeyRow;
+  let firstValue = owners * keyLength * ${headDim};
+  ${walk.writeSums(
+    'query',
+    'keyGradient',
+    (r, vector, sum) =>
+      `if (ownedRows[y + ${r} * threadsY] >= 0) { writeKeyGradient(0, firstGradientRow + ownedRows[y + ${r} * threadsY], ${vector}, uniforms.scale * ${sum}); }`,
+  )}
+  ${walk.writeSums(
+    'dy',
+    'valueGradient',
+    (r, vector, sum) =>
+      `if (ownedRows[y + ${r} * threadsY] >= 0) { writeValueGradient(firstValue, firstGradientRow + ownedRows[y + ${r} * threadsY], ${vector}, ${sum}); }`,
+  )}
+}`;
+  }
+}
+
+/** The query rows of tile t: [queries.y, queries.z) of head queries.x. */
+const queriesAhead: Ahead = {
+  statistics: true,
+  read: (t) => `aheadRow = -1;
+    aheadStatistics = noStatistics;
+    if (${t} < queryTiles) {
+      let queries = queryRows(owner, firstHead, keyTile, slots.x, ${t});
+      if (queries.y + local < queries.z) {
+        aheadRow = queries.x * length + queries.y + local;
+        aheadStatistics = statistics[aheadRow];
+      }
+    }`,
+};
+
+/** Makes weights of the scores: none where a row does not see a key. */
+function weightsOfScores({rows, columns}: GradientTile, mask?: 'bool' | 'float32'): string {
+  return unroll(
+    columns,
+    (c) => `{
+      let known = walkedStatistics[now + x + ${c} * threadsX];
+      let last = i32(known.z);
+      ${
+        mask
+          ? `let row = max(walkedRows[now + x + ${c} * threadsX], 0);
+      let maskStart = maskRow(row / length, row % length);
+      `
+          : ''
+      }${unroll(
+        rows,
+        (r) => `{
+        let row = ownedRows[y + ${r} * threadsY];
+        let score = ${withMask({mask}, `uniforms.logitScale * scores[${r}][${c}]`, 'row - firstKeyRow')};
+        scores[${r}][${c}] = select(0.0, exp2(score - known.x), row >= 0 && row - firstKeyRow <= last);
+      }`,
+        '\n      ',
+      )}
+    }`,
+  );
+}
+
+/** Makes the gradients of the scores of those of the weights. A weight of 0 times a NaN of a row that is not seen is a NaN. */
+function scoreGradients({rows, columns}: GradientTile): string {
+  return unroll(
+    columns,
+    (c) => `{
+      let delta = walkedStatistics[now + x + ${c} * threadsX].y;
+      ${unroll(
+        rows,
+        (r) =>
+          `products[${r}][${c}] = select(0.0, scores[${r}][${c}] * (products[${r}][${c}] - delta), scores[${r}][${c}] != 0.0);`,
+        '\n      ',
+      )}
+    }`,
+  );
+}
+
+/** Components in which rows of both can be written: both kinds start at a vec4, or neither is taken to. */
+const bothComponents = (headDim: number, valueDim: number) =>
+  rowComponents(headDim) === 4 ? rowComponents(valueDim) : 1;
+
+/** A function that writes four values of a row, of the rows that start at value `first` of `result`. */
+function writeGradient(name: string, dim: number, components: 1 | 4): string {
+  const write = `fn ${name}(first : i32, row : i32, vector : i32, x : vec4<f32>)`;
+  if (components === 4) {
+    return `${write} { result[first / 4 + row * ${dim / 4} + vector] = x; }`;
+  }
+  return `${write} {
+  for (var i = 0; i < min(4, ${dim} - 4 * vector); i++) {
+    result[first + row * ${dim} + 4 * vector + i] = x[i];
+  }
+}`;
+}
+
+/** Keys of a workgroup, and the query rows that it walks over, where blocks have lists. A tile crosses no block's end. */
+const sparseQueryTiles = `
+// Slots [first, end) in the permuted order that a key tile covers.
+fn keySlots(tile : i32) -> vec2<i32> {
+  let tilesPerBlock = tilesIn(uniforms.keyBlockSize, tileKeys);
+  let block = tile / tilesPerBlock;
+  let first = block * uniforms.keyBlockSize + (tile % tilesPerBlock) * tileKeys;
+  return vec2<i32>(first, min(min(first + tileKeys, (block + 1) * uniforms.keyBlockSize), uniforms.keyShape.z));
+}
+
+fn keyPosition(head : i32, slot : i32) -> i32 {
+  return keyIndices[head * uniforms.keyShape.z + slot];
+}
+
+// Where the list of a key tile's block starts: its length, then its query blocks.
+fn listStart(head : i32, tile : i32) -> i32 {
+  let block = tile / tilesIn(uniforms.keyBlockSize, tileKeys);
+  return (head * uniforms.queryListsShape.z + block) * uniforms.queryListsShape.w;
+}
+
+fn countQueryTiles(head : i32, tile : i32, firstKey : i32) -> i32 {
+  return queryLists[listStart(head, tile)] * tilesIn(uniforms.blockSize, tileQueries);
+}
+
+fn queryRows(head : i32, firstHead : i32, tile : i32, firstKey : i32, t : i32) -> vec3<i32> {
+  let tilesPerBlock = tilesIn(uniforms.blockSize, tileQueries);
+  let block = queryLists[listStart(head, tile) + 1 + t / tilesPerBlock];
+  let first = block * uniforms.blockSize + (t % tilesPerBlock) * tileQueries;
+  let end = min((block + 1) * uniforms.blockSize, uniforms.queryShape.z);
+  return vec3<i32>(head, first, min(first + tileQueries, end));
+}`;
+
+/** The same for exact attention: all queries from the first that may see a key of the tile. */
+function exactQueryTiles(causal: boolean): string {
+  return `
+fn keySlots(tile : i32) -> vec2<i32> {
+  return vec2<i32>(tile * tileKeys, min((tile + 1) * tileKeys, uniforms.keyShape.z));
+}
+
+fn keyPosition(owner : i32, slot : i32) -> i32 {
+  return slot;
+}
+
+fn firstQueryTile(firstKey : i32) -> i32 {
+  return ${causal ? 'min(max(firstKey - uniforms.queryOffset, 0) / tileQueries, tilesIn(uniforms.queryShape.z, tileQueries))' : '0'};
+}
+
+fn countQueryTiles(owner : i32, tile : i32, firstKey : i32) -> i32 {
+  let sharing = uniforms.queryShape.x * uniforms.queryShape.y / uniforms.owners;
+  return sharing * (tilesIn(uniforms.queryShape.z, tileQueries) - firstQueryTile(firstKey));
+}
+
+fn queryRows(owner : i32, firstHead : i32, tile : i32, firstKey : i32, t : i32) -> vec3<i32> {
+  let ofHead = tilesIn(uniforms.queryShape.z, tileQueries) - firstQueryTile(firstKey);
+  let first = (firstQueryTile(firstKey) + t % ofHead) * tileQueries;
+  return vec3<i32>(firstHead + t / ofHead, first, min(first + tileQueries, uniforms.queryShape.z));
+}`;
+}

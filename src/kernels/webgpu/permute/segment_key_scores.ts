@@ -1,0 +1,174 @@
+import type {TensorInfo} from '@tensorflow/tfjs-core';
+import type {BlockGeometry} from '../../../attention/block_geometry.js';
+import {rowsHavePositions} from '../../../attention/block_geometry.js';
+import {orderRows} from '../../../attention/sampled_estimate.js';
+import {unroll} from '../../unroll.js';
+import {listed} from '../attend/attend_products.js';
+import {keyEnd, keyLengthsInput} from '../wgsl/key_lengths.js';
+import {AttentionProgram, keyRow, rowComponents, workgroupIndex} from '../runtime/program.js';
+import type {Tile} from '../wgsl/tile.js';
+import {invocationPlace, loadKeysInPlace, scoreTile, tileKeys, tileQueries, tileThreads} from '../wgsl/tile.js';
+
+interface SegmentVariant {
+  tile: Tile;
+  headDim: number;
+  causal: boolean;
+  /** Whether there are key lengths. */
+  padded: boolean;
+  /** Whether a row that stands past the length of its entry is padding. */
+  positions: boolean;
+}
+
+/**
+ * Part of stage 1, permute, by the sampled estimate: float32 `[batch, heads, permutedLength]`, the mean attention that the first
+ * rows behind a segment pay to its keys, by a softmax over the keys of the segment (`sampled_estimate.ts`). Padding scores 0, and
+ * so does every key of a segment that has no row behind it.
+ */
+export class SegmentKeyScoresProgram extends AttentionProgram<SegmentVariant> {
+  constructor(
+    query: TensorInfo,
+    key: TensorInfo,
+    geometry: BlockGeometry,
+    tile: Tile,
+    scale: number,
+    causal: boolean,
+    keyLengths?: TensorInfo,
+  ) {
+    const {batch, heads, headDim, queryOffset, segmentSize, permutedLength} = geometry;
+    const components = rowComponents(headDim);
+    super({
+      name: 'SegmentKeyScores',
+      inputs: {query: {tensor: query, components}, key: {tensor: key, components}, ...keyLengthsInput(keyLengths)},
+      outputShape: [batch, heads, permutedLength],
+      outputType: 'float32',
+      threads: tileThreads(tile),
+      workgroups: batch * heads * (permutedLength / segmentSize),
+      uniforms: {
+        logitScale: {type: 'f32', value: scale * Math.LOG2E},
+        segmentSize: {type: 'i32', value: segmentSize},
+        queryOffset: {type: 'i32', value: causal ? queryOffset : 0},
+      },
+      variant: {
+        tile,
+        headDim,
+        causal,
+        padded: keyLengths !== undefined,
+        positions: rowsHavePositions(geometry, causal),
+      },
+    });
+  }
+
+  protected shader({tile, headDim, causal, padded, positions}: SegmentVariant): string {
+    const {rows, columns, threadsX, threadsY} = tile;
+    return `
+// A workgroup takes the keys of one segment of one head, and the rows that order them, in tiles of tileQueries. It walks over the
+// segment in tiles of tileKeys keys, twice: for the sum of each row, and for the weights, added up by key.
+//
+// Invocation (x, y) keeps, in registers, maximum and sum of its rows over its own columns; they are combined over x in workgroup
+// memory, and so are the weights of its columns over y.
+${workgroupIndex}
+${keyRow}${padded ? keyEnd('uniforms.queryShape.y', 'uniforms.keyShape.z') : ''}
+${scoreTile(tile, headDim)}
+${loadKeysInPlace(tile, headDim)}
+// Maximum and sum of a row in an x.
+var<workgroup> partials : array<vec2<f32>, ${tileQueries(tile) * threadsX}>;
+var<workgroup> columnPartials : array<f32, ${tileKeys(tile) * threadsY}>;
+
+fn main(index : i32) {
+${invocationPlace(tile)}
+  let permutedLength = uniforms.outShape.z;
+  let segments = permutedLength / uniforms.segmentSize;
+  let segment = workgroupIndex() % segments;
+  let head = workgroupIndex() / segments;
+  let exists = head < uniforms.outShape.x * uniforms.outShape.y;
+  let firstKey = segment * uniforms.segmentSize;
+  let length = ${padded ? 'keyEnd(min(head, uniforms.outShape.x * uniforms.outShape.y - 1))' : 'uniforms.keyShape.z'};
+  let endKey = select(0, min(firstKey + uniforms.segmentSize, length), exists);
+  let lastRow = ${positions ? 'clamp(length - uniforms.queryOffset, 0, uniforms.queryShape.z)' : 'uniforms.queryShape.z'};
+  let wanted = ${causal ? 'max(0, firstKey + uniforms.segmentSize - uniforms.queryOffset)' : `max(0, lastRow - ${orderRows})`};
+  let firstOrderRow = min(wanted, lastRow);
+  let endOrderRow = min(wanted + ${orderRows}, lastRow);
+
+  // All workgroups take the same number of rounds, as barriers demand; past the last row or key a tile is empty.
+  for (var rowTile = 0; rowTile < ${orderRows}; rowTile += tileQueries) {
+    let firstRow = firstOrderRow + rowTile;
+    loadQueryTile(head, firstRow, select(0, endOrderRow, exists));
+    var rowMax = vec${rows}<f32>(lowest);
+    var rowSum = vec${rows}<f32>(0.0);
+    for (var offset = 0; offset < uniforms.segmentSize; offset += tileKeys) {
+      loadKeyTile(head, uniforms.queryShape.y, firstKey + offset, endKey);
+      // Barrier: scores read rows that others loaded.
+      workgroupBarrier();
+      var scores = tileScores(x, y);
+      ${unroll(
+        rows,
+        (r) => `{
+        var newMax = rowMax[${r}];
+        ${unroll(
+          columns,
+          (c) => `if (firstKey + offset + x + ${c} * threadsX >= endKey) { scores[${r}][${c}] = masked; }
+        newMax = max(newMax, scores[${r}][${c}]);`,
+          '\n        ',
+        )}
+        rowSum[${r}] = fma(rowSum[${r}], exp2(rowMax[${r}] - newMax), ${listed(columns, (c) => `exp2(scores[${r}][${c}] - newMax)`, ' + ')});
+        rowMax[${r}] = newMax;
+      }`,
+        '\n      ',
+      )}
+      // Barrier: the next round overwrites the keys.
+      workgroupBarrier();
+    }
+    ${unroll(rows, (r) => `partials[(y + ${r} * threadsY) * threadsX + x] = vec2<f32>(rowMax[${r}], rowSum[${r}]);`)}
+    // Barrier: the sum of a row needs the parts of all x.
+    workgroupBarrier();
+    var logSum : vec${rows}<f32>;
+    ${unroll(
+      rows,
+      (r) => `{
+      var total = lowest;
+      for (var i = 0; i < threadsX; i++) {
+        total = max(total, partials[(y + ${r} * threadsY) * threadsX + i].x);
+      }
+      var sum = 0.0;
+      for (var i = 0; i < threadsX; i++) {
+        let part = partials[(y + ${r} * threadsY) * threadsX + i];
+        sum += part.y * exp2(part.x - total);
+      }
+      logSum[${r}] = total + log2(sum);
+    }`,
+    )}
+
+    for (var offset = 0; offset < uniforms.segmentSize; offset += tileKeys) {
+      loadKeyTile(head, uniforms.queryShape.y, firstKey + offset, endKey);
+      // Barrier: scores read rows that others loaded.
+      workgroupBarrier();
+      let scores = tileScores(x, y);
+      ${unroll(
+        columns,
+        (c) => `{
+        var sum = 0.0;
+        ${unroll(rows, (r) => `sum += select(0.0, exp2(scores[${r}][${c}] - logSum[${r}]), firstRow + y + ${r} * threadsY < endOrderRow);`, '\n        ')}
+        columnPartials[y * tileKeys + x + ${c} * threadsX] = sum;
+      }`,
+        '\n      ',
+      )}
+      // Barrier: a key's score needs the parts of all y; and no key is read any more.
+      workgroupBarrier();
+      for (var slot = local; slot < tileKeys; slot += threads) {
+        var sum = 0.0;
+        for (var i = 0; i < threadsY; i++) {
+          sum += columnPartials[i * tileKeys + slot];
+        }
+        if (exists && offset + slot < uniforms.segmentSize) {
+          let at = head * permutedLength + firstKey + offset + slot;
+          let mean = select(0.0, sum / f32(max(1, endOrderRow - firstOrderRow)), firstKey + offset + slot < endKey);
+          result[at] = mean${tileQueries(tile) < orderRows ? ' + select(0.0, result[at], rowTile > 0)' : ''};
+        }
+      }
+    }
+    // Barrier: the next rows replace these, and their parts.
+    workgroupBarrier();
+  }
+}`;
+  }
+}

@@ -1,0 +1,136 @@
+import type {TensorInfo} from '@tensorflow/tfjs-core';
+import type {BlockGeometry} from '../../../attention/block_geometry.js';
+import {unroll} from '../../unroll.js';
+import {AttentionProgram, workgroupIndex} from '../runtime/program.js';
+
+/**
+ * Shader text: `rank(first, count, own)`, the number of scores among `count` of them, from the score `first` on, that come
+ * before the own-th of them in descending order, equal scores by index. All invocations of a workgroup call it together, for
+ * the same values; `own` may lie past the last. `threads` is a multiple of 8.
+ *
+ * Values are compared by their bits: for floats that are not negative the order is the same, and it stays a total order when
+ * there are NaNs, so that ranks are a permutation whatever the values.
+ */
+function rankKeys(threads: number): string {
+  return `
+var<workgroup> rankedTile : array<u32, ${threads}>;
+
+// The values pass through workgroup memory in tiles; past the last stand zeros, which come before nothing.
+fn rank(first : i32, count : i32, own : i32) -> i32 {
+  let local = i32(localIndex);
+  var value = 0u;
+  if (own < count) {
+    value = bitcast<u32>(keyScores[first + own]);
+  }
+  var before = 0;
+  for (var base = 0; base < count; base += ${threads}) {
+    var loaded = 0u;
+    if (base + local < count) {
+      loaded = bitcast<u32>(keyScores[first + base + local]);
+    }
+    rankedTile[local] = loaded;
+    // Barrier: every invocation reads what all have loaded.
+    workgroupBarrier();
+    for (var i = 0; i < ${threads}; i += 8) {
+      ${unroll(8, (k) => `let other${k} = rankedTile[i + ${k}];`, '\n      ')}
+      ${unroll(8, (k) => `before += select(0, 1, other${k} > value || (other${k} == value && base + i + ${k} < own));`, '\n      ')}
+    }
+    // Barrier: the next round overwrites the values.
+    workgroupBarrier();
+  }
+  return before;
+}`;
+}
+
+interface SortVariant {
+  threads: number;
+}
+
+/** Last part of stage 1: int32 `[batch, heads, keyLength]`, the keys of each complete segment by descending score. */
+export class SortKeysProgram extends AttentionProgram<SortVariant> {
+  constructor(keyScores: TensorInfo, geometry: BlockGeometry) {
+    const {batch, heads, keyLength, segmentSize} = geometry;
+    const threads = Math.min(256, Math.ceil(segmentSize / 32) * 32);
+    const chunks = Math.ceil(segmentSize / threads);
+    super({
+      name: 'SortKeys',
+      inputs: {keyScores: {tensor: keyScores, components: 1}},
+      outputShape: [batch, heads, keyLength],
+      outputType: 'int32',
+      threads,
+      workgroups: batch * heads * Math.ceil(keyLength / segmentSize) * chunks,
+      uniforms: {
+        segmentSize: {type: 'i32', value: segmentSize},
+        chunks: {type: 'i32', value: chunks},
+      },
+      variant: {threads},
+    });
+  }
+
+  protected shader({threads}: SortVariant): string {
+    return `
+// An invocation owns one key. Its place in the sorted segment is the number of keys that come before it, found by
+// comparing it with all keys of the segment. Next to a sorting network this takes no power of two, two barriers a tile, and a
+// segment of any size.
+${workgroupIndex}
+${rankKeys(threads)}
+
+// Keys of the segment that are sorted: all or none.
+var<workgroup> sortedKeys : i32;
+
+fn main(index : i32) {
+  let local = i32(localIndex);
+  let heads = uniforms.outShape.x * uniforms.outShape.y;
+  let length = uniforms.outShape.z;
+  let permutedLength = uniforms.keyScoresShape.z;
+  let segmentSize = uniforms.segmentSize;
+  let segments = (length + segmentSize - 1) / segmentSize;
+  let segment = workgroupIndex() / uniforms.chunks;
+  let head = segment / segments;
+  let first = (segment % segments) * segmentSize;
+  let own = (workgroupIndex() % uniforms.chunks) * ${threads} + local;
+  // Keys after the last complete segment keep their order.
+  let complete = head < heads && first < permutedLength;
+  let scores = head * permutedLength + first;
+  if (local == 0) {
+    sortedKeys = select(0, segmentSize, complete);
+  }
+  // The ranking holds barriers, so all invocations must agree on the count: hence the uniform load.
+  let before = rank(scores, workgroupUniformLoad(&sortedKeys), own);
+  if (head < heads && own < segmentSize && first + own < length) {
+    result[head * length + first + select(own, before, complete)] = first + own;
+  }
+}`;
+  }
+}
+
+const identityThreads = 64;
+
+/** The same for keys that keep their order: the identity. */
+export class KeysInPlaceProgram extends AttentionProgram<object> {
+  constructor({batch, heads, keyLength}: BlockGeometry) {
+    super({
+      name: 'KeysInPlace',
+      inputs: {},
+      outputShape: [batch, heads, keyLength],
+      outputType: 'int32',
+      threads: identityThreads,
+      workgroups: Math.ceil((batch * heads * keyLength) / identityThreads),
+      uniforms: {},
+      variant: {},
+    });
+  }
+
+  protected shader(): string {
+    return `
+// An invocation writes one key.
+${workgroupIndex}
+fn main(index : i32) {
+  let i = workgroupIndex() * ${identityThreads} + i32(localIndex);
+  let length = uniforms.outShape.z;
+  if (i < uniforms.outShape.x * uniforms.outShape.y * length) {
+    result[i] = i % length;
+  }
+}`;
+  }
+}

@@ -1,0 +1,34 @@
+import {util} from '@tensorflow/tfjs-core';
+import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
+import type {BlockGeometry} from '../../../attention/block_geometry.js';
+
+/**
+ * Throws if a tensor of the op is larger than what one binding of the device can hold. Past that limit tfjs returns
+ * zeros without an error. Below it (at most 4 GiB, so 2³⁰ elements) every index fits an i32.
+ */
+export function checkBufferSizes(op: string, backend: WebGPUBackend, shapes: Record<string, number[]>): void {
+  const {maxStorageBufferBindingSize, maxBufferSize} = backend.device.limits;
+  const limit = Math.min(maxStorageBufferBindingSize, maxBufferSize, 2 ** 32 - 4);
+  for (const [name, shape] of Object.entries(shapes)) {
+    const bytes = 4 * util.sizeFromShape(shape);
+    if (bytes > limit) {
+      throw new Error(
+        `${op}: ${name} [${shape}] takes ${bytes} bytes in one buffer; this WebGPU device takes at most ${limit}.`,
+      );
+    }
+  }
+}
+
+/** Throws because no tile of the head dim (or of the value dim, where that is larger) is small enough for the device. */
+export function failForHead(
+  op: string,
+  {limits}: GPUDevice,
+  {headDim, valueDim}: Pick<BlockGeometry, 'headDim' | 'valueDim'>,
+  needed: number,
+): never {
+  const got = valueDim > headDim ? `value: got valueDim ${valueDim}` : `query: got headDim ${headDim}`;
+  throw new Error(
+    `${op}: ${got}, which needs ${needed} bytes of workgroup memory; this device has ` +
+      `${limits.maxComputeWorkgroupStorageSize}.`,
+  );
+}

@@ -1,0 +1,159 @@
+import type {TensorInfo} from '@tensorflow/tfjs-core';
+import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
+import type {AttentionProgram, ProgramSpec} from './program.js';
+
+/** WGSL extensions that a shader can ask for, as `enable` writes them. */
+export type ShaderExtension = 'f16' | 'subgroups' | 'chromium_experimental_subgroup_matrix';
+
+const pipelines = new WeakMap<GPUDevice, Map<string, GPUComputePipeline>>();
+
+/**
+ * Runs a program whose shader needs WGSL extensions. tfjs puts declarations of its own before a shader's text, and
+ * `enable` must come first; so this writes the same declarations (as far as our shaders use them) behind it, and
+ * records the dispatch between tfjs's own.
+ */
+export function runExtended<Variant extends object>(
+  backend: WebGPUBackend,
+  program: AttentionProgram<Variant>,
+  spec: ProgramSpec<Variant>,
+  extensions: ShaderExtension[],
+): TensorInfo {
+  const {device} = backend;
+  const output = backend.makeTensorInfo(spec.outputShape, spec.outputType);
+  const inputs = Object.values(spec.inputs).map(({tensor}) => tensor);
+  const buffers = [output, ...inputs].map(({dataId}) => {
+    backend.uploadToGPU(dataId);
+    return backend.tensorMap.get(dataId).resource as GPUBuffer;
+  });
+  const uniforms = uniformValues(spec);
+  const uniformBuffer = backend.bufferManager.acquireBuffer(
+    uniforms.byteLength,
+    GPUBufferUsage.COPY_DST | GPUBufferUsage.UNIFORM,
+  );
+  backend.queue.writeBuffer(uniformBuffer, 0, uniforms);
+
+  const pipeline = pipelineOf(device, program, spec, extensions);
+  const entries = [...buffers, uniformBuffer].map((buffer, binding) => ({binding, resource: {buffer}}));
+  backend.ensureCommandEncoderReady();
+  backend.endComputePassEncoder();
+  // Private in tfjs's types: the commands that it has recorded and not yet submitted.
+  const {commandEncoder} = backend as unknown as {commandEncoder: GPUCommandEncoder};
+  const pass = commandEncoder.beginComputePass();
+  pass.setPipeline(pipeline);
+  pass.setBindGroup(0, device.createBindGroup({layout: pipeline.getBindGroupLayout(0), entries}));
+  pass.dispatchWorkgroups(...foldedDispatch(spec.workgroups, device.limits.maxComputeWorkgroupsPerDimension));
+  pass.end();
+  // Submitted at once: tfjs does not know that these buffers are in use, and would hand them to someone else.
+  backend.submitQueue();
+  backend.bufferManager.releaseBuffer(uniformBuffer);
+  return output;
+}
+
+function pipelineOf<Variant extends object>(
+  device: GPUDevice,
+  program: AttentionProgram<Variant>,
+  spec: ProgramSpec<Variant>,
+  extensions: ShaderExtension[],
+): GPUComputePipeline {
+  let ofDevice = pipelines.get(device);
+  if (!ofDevice) {
+    pipelines.set(device, (ofDevice = new Map()));
+  }
+  let pipeline = ofDevice.get(program.shaderKey);
+  if (!pipeline) {
+    const label = spec.name;
+    const code = extendedCode(program, spec, extensions);
+    const module = device.createShaderModule({label, code});
+    const storage = [...Object.keys(spec.inputs)].map((_, i) => layoutEntry(i + 1, 'read-only-storage'));
+    const layout = device.createBindGroupLayout({
+      entries: [layoutEntry(0, 'storage'), ...storage, layoutEntry(storage.length + 1, 'uniform')],
+    });
+    pipeline = device.createComputePipeline({
+      label,
+      layout: device.createPipelineLayout({bindGroupLayouts: [layout]}),
+      compute: {module, entryPoint: '_start'},
+    });
+    ofDevice.set(program.shaderKey, pipeline);
+  }
+  return pipeline;
+}
+
+/** The whole text of a program that needs extensions. */
+export function extendedCode<Variant extends object>(
+  program: AttentionProgram<Variant>,
+  spec: ProgramSpec<Variant>,
+  extensions: ShaderExtension[],
+): string {
+  return `${declarations(spec, extensions)}\n${program.getUserCode()}`;
+}
+
+function layoutEntry(binding: number, type: GPUBufferBindingType): GPUBindGroupLayoutEntry {
+  return {binding, visibility: GPUShaderStage.COMPUTE, buffer: {type}};
+}
+
+/** The declarations of tfjs that our shaders use, under the names that tfjs gives them. */
+function declarations<Variant>(spec: ProgramSpec<Variant>, extensions: ShaderExtension[]): string {
+  const array = (type: string, components = 1) => `array<${components === 4 ? `vec4<${type}>` : type}>`;
+  const typeOf = (dtype: string) => (dtype === 'float32' ? 'f32' : 'i32');
+  const inputs = Object.entries(spec.inputs);
+  // Which subgroup an invocation belongs to is the same all over the subgroup, but the compiler cannot see that.
+  const diagnostics = extensions.includes('chromium_experimental_subgroup_matrix')
+    ? 'diagnostic(off, chromium.subgroup_matrix_uniformity);'
+    : '';
+  return `${extensions.map((name) => `enable ${name};`).join('\n')}
+${diagnostics}
+struct Uniforms {
+  ${inputs.map(([name]) => `${name}Shape : vec4<i32>,`).join('\n  ')}
+  outShape : vec4<i32>,
+  ${Object.entries(spec.uniforms)
+    .map(([name, {type}]) => `${name} : ${type},`)
+    .join('\n  ')}
+};
+@group(0) @binding(0) var<storage, read_write> result : ${array(typeOf(spec.outputType), spec.outputComponents)};
+${inputs
+  .map(
+    ([name, {tensor, components, element}], i) =>
+      `@group(0) @binding(${i + 1}) var<storage, read> ${name} : ${array(element ?? typeOf(tensor.dtype), components)};`,
+  )
+  .join('\n')}
+@group(0) @binding(${inputs.length + 1}) var<uniform> uniforms : Uniforms;
+var<private> localIndex : u32;
+var<private> workgroupId : vec3<u32>;
+var<private> numWorkgroups : vec3<u32>;
+
+@compute @workgroup_size(${spec.threads})
+fn _start(
+  @builtin(local_invocation_index) LocalIndex : u32,
+  @builtin(workgroup_id) WorkgroupId : vec3<u32>,
+  @builtin(num_workgroups) NumWorkgroups : vec3<u32>) {
+  localIndex = LocalIndex;
+  workgroupId = WorkgroupId;
+  numWorkgroups = NumWorkgroups;
+  main(0);
+}`;
+}
+
+/** The uniforms as `declarations` lays them out: shapes as vec4, then scalars. */
+function uniformValues<Variant>(spec: ProgramSpec<Variant>): ArrayBuffer {
+  const shapes = [...Object.values(spec.inputs).map(({tensor}) => tensor.shape), spec.outputShape];
+  const scalars = Object.values(spec.uniforms);
+  // A uniform buffer's size is a multiple of its largest alignment, 16 bytes.
+  const words = 4 * (shapes.length + Math.ceil(scalars.length / 4));
+  const view = new DataView(new ArrayBuffer(4 * words));
+  shapes.forEach((shape, i) => shape.forEach((size, j) => view.setInt32(16 * i + 4 * j, size, true)));
+  scalars.forEach(({type, value}, i) => {
+    const at = 16 * shapes.length + 4 * i;
+    if (type === 'f32') {
+      view.setFloat32(at, value, true);
+    } else {
+      view.setInt32(at, value, true);
+    }
+  });
+  return view.buffer;
+}
+
+/** A line of workgroups, folded where it is longer than a dimension of a dispatch may be. */
+function foldedDispatch(workgroups: number, limit: number): [number, number] {
+  const rows = Math.ceil(workgroups / limit);
+  return [Math.ceil(workgroups / rows), rows];
+}

@@ -1,0 +1,43 @@
+import type {TensorInfo} from '@tensorflow/tfjs-core';
+import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
+import {AttentionProgram, workgroupIndex} from '../runtime/program.js';
+
+/** Block lists as a dense mask: bool `[batch, heads, queryBlocks, keyBlocks]`, true where the key block is selected. */
+export function blockMask(backend: WebGPUBackend, blockLists: TensorInfo): TensorInfo {
+  return new BlockMaskProgram(blockLists).run(backend);
+}
+
+export class BlockMaskProgram extends AttentionProgram<object> {
+  constructor(blockLists: TensorInfo) {
+    const [batch, heads, queryBlocks, listSize] = blockLists.shape;
+    super({
+      name: 'BlockMask',
+      inputs: {blockLists: {tensor: blockLists, components: 1}},
+      outputShape: [batch, heads, queryBlocks, listSize - 1],
+      outputType: 'bool',
+      threads: 64,
+      workgroups: batch * heads * queryBlocks,
+      uniforms: {},
+      variant: {},
+    });
+  }
+
+  protected shader(): string {
+    return `
+// A workgroup writes the row of one query block: zeros, then a one for each entry of its list.
+${workgroupIndex}
+fn main(index : i32) {
+  let blocks = uniforms.outShape.w;
+  let row = workgroupIndex();
+  let exists = row < uniforms.outShape.x * uniforms.outShape.y * uniforms.outShape.z;
+  for (var i = i32(localIndex); i < blocks && exists; i += 64) {
+    result[row * blocks + i] = 0;
+  }
+  // Barrier: a one must not be overwritten by another invocation's zero.
+  storageBarrier();
+  for (var i = i32(localIndex); exists && i < blockLists[row * (blocks + 1)]; i += 64) {
+    result[row * blocks + blockLists[row * (blocks + 1) + 1 + i]] = 1;
+  }
+}`;
+  }
+}

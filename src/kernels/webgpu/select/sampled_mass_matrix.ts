@@ -1,0 +1,338 @@
+import type {TensorInfo} from '@tensorflow/tfjs-core';
+import type {BlockGeometry} from '../../../attention/block_geometry.js';
+import {normaliserStride, sampleStride, tileSlots} from '../../../attention/sampled_estimate.js';
+import {unroll} from '../../unroll.js';
+import type {GridVariant} from '../wgsl/block_grid.js';
+import {findSinkBlock, gridFunctions, gridUniforms, gridVariant} from '../wgsl/block_grid.js';
+import {hasMatrixUnits} from '../runtime/device_features.js';
+import {keyEnd, keyLengthsInput} from '../wgsl/key_lengths.js';
+import {AttentionProgram, headVectors, readRow, rowComponents, workgroupIndex} from '../runtime/program.js';
+import {noScores} from '../wgsl/softmax_state.js';
+import {paddedHeadDim, sortedKeysBytes} from '../permute/sorted_keys.js';
+
+/** Rows of a fragment, its columns, and the terms of a sum. */
+const fragment = 16;
+/** Invocations a subgroup: one for each row of a phase. */
+const subgroupSize = 32;
+/** Subgroups a workgroup: the same phase of neighbouring blocks of queries, which meet the same keys at the same time. */
+const subgroups = 2;
+const threads = subgroups * subgroupSize;
+/** From one column of scores to the next: a multiple of 16 bytes that brings the parts of a fragment into different banks. */
+const scoreStride = subgroupSize + 4;
+const scoresOfSubgroup = fragment * scoreStride;
+/** Blocks of keys whose shares wait in an invocation until they are summed over the rows together. */
+const pendingBlocks = 4;
+const queryStride = (headDim: number) => paddedHeadDim(headDim) + 8;
+
+/** Workgroup memory that the program declares. */
+const matrixBytes = (headDim: number) =>
+  2 * subgroupSize * queryStride(headDim) + 2 * 4 * subgroups * scoresOfSubgroup + 16 * subgroups + 32;
+
+interface MatrixVariant extends GridVariant {
+  headDim: number;
+  keyBlockSize: number;
+  rowFragments: number;
+  padded: boolean;
+}
+
+/** Rows of a phase, whole fragments of them. */
+const rowFragments = ({blockSize, queryLength}: BlockGeometry) =>
+  Math.ceil(Math.ceil(Math.min(blockSize, queryLength) / sampleStride) / fragment);
+
+/** Whether the device has matrix units of the kind that the program uses. */
+export const hasSamplingUnits = (device: GPUDevice): boolean => hasMatrixUnits(device, fragment, subgroupSize);
+
+/**
+ * Whether the device has matrix units and the memory, in workgroups and for the sorted keys in one binding, and the blocks are of
+ * sizes that the program takes.
+ */
+export function sampledMassMatrixFits(device: GPUDevice, geometry: BlockGeometry): boolean {
+  const {keyBlockSize, headDim} = geometry;
+  const {maxStorageBufferBindingSize, maxBufferSize} = device.limits;
+  const dividesTile = keyBlockSize % fragment === 0 && tileSlots % keyBlockSize === 0;
+  return (
+    hasSamplingUnits(device) &&
+    sortedKeysBytes(geometry) <= Math.min(maxStorageBufferBindingSize, maxBufferSize) &&
+    matrixBytes(headDim) <= device.limits.maxComputeWorkgroupStorageSize &&
+    threads <= device.limits.maxComputeInvocationsPerWorkgroup &&
+    rowFragments(geometry) * fragment <= subgroupSize &&
+    (dividesTile || keyBlockSize % tileSlots === 0)
+  );
+}
+
+/**
+ * Stage 2 by the sampled estimate, the same output as `SampledMassProgram`, in float16 with float32 sums on matrix units.
+ *
+ * @param keys the keys in sorted order, of `SortedKeysProgram`.
+ */
+export class SampledMassMatrixProgram extends AttentionProgram<MatrixVariant> {
+  constructor(
+    query: TensorInfo,
+    keys: TensorInfo,
+    keyIndices: TensorInfo,
+    geometry: BlockGeometry,
+    scale: number,
+    causal: boolean,
+    keyLengths?: TensorInfo,
+  ) {
+    const {batch, heads, headDim, keyBlockSize, queryBlocks, keyBlocks} = geometry;
+    const grid = gridVariant(geometry, causal);
+    super({
+      name: 'SampledMassMatrix',
+      inputs: {
+        query: {tensor: query, components: rowComponents(headDim)},
+        keys: {tensor: keys, components: 1, element: 'f16'},
+        keyIndices: {tensor: keyIndices, components: 1},
+        ...keyLengthsInput(keyLengths),
+      },
+      outputShape: [batch * heads * queryBlocks, sampleStride, 2, keyBlocks],
+      outputType: 'float32',
+      threads,
+      workgroups: batch * heads * Math.ceil(queryBlocks / subgroups) * sampleStride,
+      uniforms: {
+        ...gridUniforms(geometry, grid),
+        keyBlocks: {type: 'i32', value: keyBlocks},
+        queryBlocks: {type: 'i32', value: queryBlocks},
+        logitScale: {type: 'f32', value: scale * Math.LOG2E},
+      },
+      variant: {
+        headDim,
+        keyBlockSize,
+        rowFragments: rowFragments(geometry),
+        padded: keyLengths !== undefined,
+        ...grid,
+      },
+      extensions: ['f16', 'subgroups', 'chromium_experimental_subgroup_matrix'],
+    });
+  }
+
+  protected shader({headDim, keyBlockSize, rowFragments, padded, ...grid}: MatrixVariant): string {
+    const dim = paddedHeadDim(headDim);
+    const vectors = headVectors(headDim);
+    const paddedVectors = dim / 4;
+    const headFragments = dim / fragment;
+    const stride = queryStride(headDim);
+    const rowsOfPhase = rowFragments * fragment;
+    const left = `subgroup_matrix_left<f16, ${fragment}, ${fragment}>`;
+    const right = `subgroup_matrix_right<f16, ${fragment}, ${fragment}>`;
+    const sum = `subgroup_matrix_result<f32, ${fragment}, ${fragment}>`;
+    const position = grid.offset ? 'uniforms.queryOffset + ' : '';
+    const mask = sampleStride - 1;
+    const runSlots = tileSlots * sampleStride;
+    // Columns of a fragment in one block of keys, and the blocks of a tile; or the tiles of a block.
+    const blockColumns = Math.min(fragment, keyBlockSize / sampleStride);
+    const blocksOfTile = fragment / blockColumns;
+    const tilesOfBlock = Math.max(1, keyBlockSize / tileSlots);
+    const overBlocks = (value: (b: number) => string, combine: string) =>
+      Array.from({length: subgroups}, (_, b) => value(b)).reduce((x, y) => `${combine}(${x}, ${y})`);
+    const loadFragments = (name: string, tile: string, residue: string) => `{
+        let at = firstKey + u32(${tile} * ${sampleStride} + ${residue}) * ${fragment * dim}u;
+        ${unroll(headFragments, (d) => `${name}${d} = subgroupMatrixLoad<${right}, col_major>(&keys, at + ${d * fragment * fragment}u, ${fragment}u);`)}
+      }`;
+    /**
+     * A loop over fragments of keys, `i` from 0 on: products of the subgroup's rows with them, the scores of the invocation's row
+     * in `x0`, `x1`, …, then `use`. The next fragment is on its way meanwhile.
+     */
+    const overFragments = (count: string, tile: (i: string) => string, residue: (i: string) => string, use: string) => `
+  if (${count} > 0) ${loadFragments('next', tile('0'), residue('0'))}
+  for (var i = 0; i < ${count}; i++) {
+    ${unroll(headFragments, (d) => `let keys${d} = next${d};`)}
+    let following = min(i + 1, ${count} - 1);
+    ${loadFragments('next', tile('following'), residue('following'))}
+    ${unroll(rowFragments, (r) => `var scores${r} = ${sum}();`)}
+    ${unroll(headFragments, (d) => unroll(rowFragments, (r) => `scores${r} = subgroupMatrixMultiplyAccumulate(query${r}_${d}, keys${d}, scores${r});`))}
+    ${unroll(rowFragments, (r) => `subgroupMatrixStore<col_major>(&scoreColumns, firstScore + ${r * fragment}u, scores${r}, ${scoreStride}u);`)}
+    // Barrier: an invocation reads scores that all of its subgroup stored. The next ones go to the other half.
+    workgroupBarrier();
+    ${unroll(fragment, (c) => `let x${c} = scoreColumns[firstScore + u32(${c * scoreStride} + lane)];`)}
+    firstScore = 2u * firstOfSubgroup + ${subgroups * scoresOfSubgroup}u - firstScore;
+    ${use}
+  }`;
+    /** Halves of the pending blocks go to either half of the lanes, and again, until a lane has the rows of one block. */
+    const overRows = (name: string, combine: (x: string, y: string) => string) => `
+        let ${name}Pair = ${combine('select(pending.xy, pending.zw, secondPair)', 'subgroupShuffleXor(select(pending.zw, pending.xy, secondPair), 2u)')};
+        var ${name} = ${combine(`select(${name}Pair.x, ${name}Pair.y, secondOfPair)`, `subgroupShuffleXor(select(${name}Pair.y, ${name}Pair.x, secondOfPair), 1u)`)};
+        ${[4, 8, 16].map((lanes) => `${name} = ${combine(name, `subgroupShuffleXor(${name}, ${lanes}u)`)};`).join(' ')}`;
+    /** Sums and maxima of the pending blocks, one of which is `block`; a lane keeps those of one of ${subgroupSize} blocks. */
+    const reducePending = `{${overRows('blockSum', (x, y) => `${x} + ${y}`)}${overRows('blockPeak', (x, y) => `max(${x}, ${y})`)}
+        if (lane / ${pendingBlocks} == block % ${subgroupSize} / ${pendingBlocks}) {
+          ownSum = blockSum;
+          ownPeak = blockPeak;
+        }
+      }`;
+    /** Adds the scores that count to the row's normaliser. */
+    const addToNormaliser = (counts: (c: number) => string, weight: string) => `
+    ${unroll(fragment, (c) => `let s${c} = select(lowest, x${c}${weight}, ${counts(c)});`)}
+    let newMax = max(rowMax, ${Array.from({length: fragment}, (_, c) => `s${c}`).reduce((x, y) => `max(${x}, ${y})`)});
+    rowSum *= exp2(rowMax - newMax);
+    ${unroll(fragment, (c) => `rowSum += select(exp2(s${c} - newMax), 0.0, s${c} == lowest);`)}
+    rowMax = newMax;`;
+    return `
+// A workgroup takes one phase of ${subgroups} neighbouring blocks of queries, a subgroup the rows of one of them, one an invocation. It walks
+// over fragments of ${fragment} keys, read from global memory. Products run on matrix units, float16 in, float32 sums. Who holds an
+// element of a product is not known, so scores pass through workgroup memory, by columns, in a part for each subgroup and twice, so
+// that one barrier a fragment is enough; an invocation reads the row that it owns.
+//
+// 1. Each row's normaliser, by an online softmax: one tile of each ${runSlots} slots, of which a row meets its phase; then the block of
+//    key 0 and the own segments, of which it meets every key.
+// 2. Each row's share of each block, from its phase of every tile that competes; sum and maximum over the rows by subgroup
+//    operations, ${pendingBlocks} blocks at a time, which takes 3 shuffles a block where one block at a time takes 10. Every ${subgroupSize} blocks the invocations write
+//    one each.
+const threads = ${threads};
+${workgroupIndex}${noScores}
+${gridFunctions(grid)}${padded ? keyEnd('uniforms.queryShape.y', 'uniforms.keyIndicesShape.z') : ''}
+${readRow('readQuery', 'query', headDim)}
+var<workgroup> queryRows : array<f16, ${subgroupSize * stride}>;
+var<workgroup> scoreColumns : array<f32, ${2 * subgroups * scoresOfSubgroup}>;
+var<workgroup> sinkBlock : i32;
+// Of each block of queries: slots [0, x) compete, slots [y, z) are of its own segments.
+var<workgroup> spans : array<vec3<i32>, ${subgroups}>;
+
+fn main(index : i32) {
+  let local = i32(localIndex);
+  let subgroup = local / ${subgroupSize};
+  let lane = local % ${subgroupSize};
+  let heads = uniforms.queryShape.y;
+  let allHeads = uniforms.queryShape.x * heads;
+  let keyLength = uniforms.keyIndicesShape.z;
+  let phase = workgroupIndex() % ${sampleStride};
+  let head = (workgroupIndex() / ${sampleStride}) % allHeads;
+  // Last rows first: under a causal mask they see most keys, and a long workgroup should not start last.
+  let groups = (uniforms.queryBlocks + ${subgroups - 1}) / ${subgroups};
+  let firstBlock = (groups - 1 - workgroupIndex() / (${sampleStride} * allHeads)) * ${subgroups};
+  let queryBlock = firstBlock + subgroup;
+  let exists = queryBlock >= 0 && queryBlock < uniforms.queryBlocks;
+  let end = ${padded ? 'keyEnd(head)' : 'keyLength'};
+  let firstRow = queryBlock * uniforms.blockSize;
+  let rows = select(0, min(uniforms.blockSize, uniforms.queryShape.z - firstRow), exists);
+  // The row of the block that this invocation owns: the lane-th of its phase.
+  let place = ${sampleStride} * lane + ((phase - lane) & ${mask});
+  let owns = lane < ${rowsOfPhase} && place < rows;
+  let lastVisible = ${grid.causal ? `min(end - 1, ${position}firstRow + place)` : 'end - 1'};
+  let firstOfSubgroup = u32(subgroup * ${scoresOfSubgroup});
+  var firstScore = firstOfSubgroup;
+  let order = head * keyLength;
+  let firstKey = u32(head * uniforms.keysShape.y) * ${dim}u;
+
+  if (lane == 0) {
+    let scored = scoredBlocks(queryBlock) * ${keyBlockSize};
+    let seen = min(visibleBlocks(queryBlock) * ${keyBlockSize}, keyLength);
+    spans[subgroup] = select(vec3<i32>(0), vec3<i32>(min(scored, end), scored, seen), exists && scored > 0);
+  }${findSinkBlock('keyLength', 'firstBlock >= 0')}
+  // The loops hold barriers, so all invocations must agree on their length: hence the uniform loads.
+  ${unroll(subgroups, (b) => `let span${b} = workgroupUniformLoad(&spans[${b}]);`)}
+  let sink = workgroupUniformLoad(&sinkBlock);
+  // A block of queries without earlier segments takes no part.
+  let mostCompeting = ${overBlocks((b) => `span${b}.x`, 'max')};
+  let endOwn = ${overBlocks((b) => `span${b}.z`, 'max')};
+  let firstOwn = ${overBlocks((b) => `select(endOwn, span${b}.y, span${b}.x > 0)`, 'min')};
+  let span = spans[subgroup];
+  let competing = span.x;
+
+  // Queries, by way of workgroup memory, into registers.
+  ${unroll(rowFragments, (r) => unroll(headFragments, (d) => `var query${r}_${d} : ${left};`))}
+  for (var b = 0; b < ${subgroups}; b++) {
+    for (var i = local; i < ${subgroupSize * paddedVectors}; i += threads) {
+      let number = i / ${paddedVectors};
+      let stagedPlace = ${sampleStride} * number + ((phase - number) & ${mask});
+      let stagedRow = (firstBlock + b) * uniforms.blockSize + stagedPlace;
+      var x = vec4<f32>(0.0);
+      if (firstBlock >= 0 && stagedPlace < uniforms.blockSize && stagedRow < uniforms.queryShape.z && i % ${paddedVectors} < ${vectors}) {
+        x = uniforms.logitScale * readQuery(head * uniforms.queryShape.z + stagedRow, i % ${paddedVectors});
+      }
+      let at = number * ${stride} + 4 * (i % ${paddedVectors});
+      ${unroll(4, (c) => `queryRows[at + ${c}] = f16(x[${c}]);`, '\n      ')}
+    }
+    // Barrier: a subgroup reads rows that others loaded.
+    workgroupBarrier();
+    if (subgroup == b) {
+      ${unroll(rowFragments, (r) => unroll(headFragments, (d) => `query${r}_${d} = subgroupMatrixLoad<${left}, row_major>(&queryRows, ${r * fragment * stride + d * fragment}u, ${stride}u);`))}
+    }
+    // Barrier: other rows replace these.
+    workgroupBarrier();
+  }
+  ${unroll(headFragments, (d) => `var next${d} : ${right};`)}
+
+  // 1. Normalisers: the coarse sample, less the block of key 0.
+  let firstOfPhase = (${sampleStride} - phase) & ${mask};
+  var rowMax = lowest;
+  var rowSum = 0.0;
+  let runs = (mostCompeting + ${runSlots - 1}) / ${runSlots};
+  ${overFragments(
+    'runs',
+    (i) => `(${sampleStride} * ${i} + ((-phase - ${i}) & ${mask}))`,
+    () => 'firstOfPhase',
+    `let first = ${tileSlots} * (${sampleStride} * i + ((-phase - i) & ${mask})) + firstOfPhase;
+    ${addToNormaliser((c) => `first + ${sampleStride * c} < competing && (first + ${sampleStride * c}) / ${keyBlockSize} != sink`, ` + ${Math.log2(normaliserStride).toFixed(1)}`)}`,
+  )}
+  // The tiles of the block of key 0 and of the own segments, every residue of their slots.
+  let firstSinkTile = sink * ${keyBlockSize} / ${tileSlots};
+  let sinkTiles = select(0, ${Math.max(1, keyBlockSize / tileSlots)}, mostCompeting > 0);
+  let firstOwnTile = firstOwn / ${tileSlots};
+  let ownTiles = select(0, (endOwn + ${tileSlots - 1}) / ${tileSlots} - firstOwnTile, mostCompeting > 0);
+  let endSink = min(competing, (sink + 1) * ${keyBlockSize});
+  let exactFragments = ${sampleStride} * (sinkTiles + ownTiles);
+  ${overFragments(
+    'exactFragments',
+    (i) =>
+      `select(firstOwnTile + ${i} / ${sampleStride} - sinkTiles, firstSinkTile + ${i} / ${sampleStride}, ${i} / ${sampleStride} < sinkTiles)`,
+    (i) => `(${i} & ${mask})`,
+    `let isSink = i / ${sampleStride} < sinkTiles;
+    let first = ${tileSlots} * select(firstOwnTile + i / ${sampleStride} - sinkTiles, firstSinkTile + i / ${sampleStride}, isSink) + (i & ${mask});
+    let slot = first + ${sampleStride} * (lane % ${fragment});
+    let counts = slot >= select(span.y, sink * ${keyBlockSize}, isSink) && slot < select(span.z, endSink, isSink);
+    let keyPosition = select(0x7fffffff, keyIndices[order + min(slot, keyLength - 1)], counts);
+    ${addToNormaliser((c) => `subgroupShuffle(keyPosition, ${c}u) <= lastVisible`, '')}`,
+  )}
+  let logSum = rowMax + log2(rowSum);
+
+  // 2. Shares of the blocks.
+  let results = ((head * uniforms.queryBlocks + queryBlock) * ${sampleStride} + phase) * 2 * uniforms.keyBlocks;
+  var ownSum = 0.0;
+  var ownPeak = 0.0;
+  var pending = vec4<f32>(0.0);
+  let secondPair = (lane & 2) != 0;
+  let secondOfPair = (lane & 1) != 0;
+  var share = 0.0;
+  var block = 0;
+  let tiles = (mostCompeting + ${tileSlots - 1}) / ${tileSlots};
+  ${overFragments(
+    'tiles',
+    (i) => i,
+    () => 'firstOfPhase',
+    `let reach = competing - ${tileSlots} * i - firstOfPhase;
+    let isWhole = reach > ${tileSlots - sampleStride};
+    ${unroll(fragment, (c) => `let w${c} = select(0.0, exp2(x${c} - logSum), isWhole || ${sampleStride * c} < reach);`)}
+    ${unroll(
+      blocksOfTile,
+      (b) => `share += ${Array.from({length: blockColumns}, (_, c) => `w${b * blockColumns + c}`).join(' + ')};
+    ${tilesOfBlock > 1 ? `if ((i + 1) % ${tilesOfBlock} == 0 || i + 1 == tiles) ` : ''}{
+      // Where a row's normaliser missed what it pays most to, a share can come out above 1.
+      let paid = select(0.0, min(1.0, ${sampleStride}.0 * share), owns);
+      pending = vec4<f32>(pending.yzw, paid);
+      if (block % ${pendingBlocks} == ${pendingBlocks - 1}) ${reducePending}
+      block++;
+      share = 0.0;
+      let at = block - ${subgroupSize} + lane;
+      if (block % ${subgroupSize} == 0 && exists && at < uniforms.keyBlocks) {
+        result[results + at] = ownSum;
+        result[results + uniforms.keyBlocks + at] = ownPeak;
+      }
+    }`,
+      '\n    ',
+    )}`,
+  )}
+  // The last blocks that compete, and zeros for those that do not.
+  if (block % ${pendingBlocks} != 0) {
+    for (var i = block % ${pendingBlocks}; i < ${pendingBlocks}; i++) {
+      pending = vec4<f32>(pending.yzw, 0.0);
+    }
+    ${reducePending}
+  }
+  for (var i = block - block % ${subgroupSize} + lane; exists && i < uniforms.keyBlocks; i += ${subgroupSize}) {
+    result[results + i] = select(0.0, ownSum, i < block);
+    result[results + uniforms.keyBlocks + i] = select(0.0, ownPeak, i < block);
+  }
+}`;
+  }
+}

@@ -1,0 +1,213 @@
+import type {TensorInfo} from '@tensorflow/tfjs-core';
+import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
+import type {BlockGeometry} from '../../../attention/block_geometry.js';
+import type {GridVariant} from '../wgsl/block_grid.js';
+import {gridFunctions, gridUniforms, gridVariant} from '../wgsl/block_grid.js';
+import {columnLanes, columnSums, columnThreads} from '../gradients/column_sums.js';
+import {keyEnd, keyLengthsInput} from '../wgsl/key_lengths.js';
+import {
+  AttentionProgram,
+  headVectors,
+  keyRow,
+  readRow,
+  rowComponents,
+  withScratch,
+  workgroupIndex,
+  writeRow,
+} from '../runtime/program.js';
+import {workgroupReduce} from '../wgsl/workgroup_reduce.js';
+
+/**
+ * Stage 2, score blocks, by the pooled estimate (paper section 3.3): float32 `[batch, heads, queryBlocks, keyBlocks]`, the share of attention that a
+ * query block is expected to pay to each key block that competes for it, 0 elsewhere; a row adds up to 1, or to 0 where
+ * nothing competes.
+ *
+ * The estimate is a softmax over products of mean queries and mean keys.
+ *
+ * With key lengths, keys that are padding add nothing to the means of their blocks, and blocks of nothing else score 0.
+ */
+export function scoreBlocks(
+  backend: WebGPUBackend,
+  query: TensorInfo,
+  key: TensorInfo,
+  keyIndices: TensorInfo,
+  geometry: BlockGeometry,
+  scale: number,
+  causal: boolean,
+  keyLengths?: TensorInfo,
+): TensorInfo {
+  return withScratch(backend, (scratch) => {
+    const pooled = scratch(new PoolBlocksProgram(query, key, keyIndices, geometry, keyLengths).run(backend));
+    return new BlockScoresProgram(pooled, geometry, scale, causal, keyLengths).run(backend);
+  });
+}
+
+interface PoolVariant {
+  headDim: number;
+  /** Whether there are key lengths. */
+  padded: boolean;
+}
+
+/**
+ * float32 `[batch * heads * (queryBlocks + keyBlocks), headDim]`: the mean query of each block, of all heads, then the mean
+ * key of each block of the permuted order, which differs by head.
+ */
+export class PoolBlocksProgram extends AttentionProgram<PoolVariant> {
+  constructor(
+    query: TensorInfo,
+    key: TensorInfo,
+    keyIndices: TensorInfo,
+    geometry: BlockGeometry,
+    keyLengths?: TensorInfo,
+  ) {
+    const {batch, heads, headDim, blockSize, keyBlockSize, queryBlocks, keyBlocks} = geometry;
+    const components = rowComponents(headDim);
+    const blocks = batch * heads * (queryBlocks + keyBlocks);
+    super({
+      name: 'PoolBlocks',
+      inputs: {
+        query: {tensor: query, components},
+        key: {tensor: key, components},
+        keyIndices: {tensor: keyIndices, components: 1},
+        ...keyLengthsInput(keyLengths),
+      },
+      outputShape: [blocks, headDim],
+      outputType: 'float32',
+      outputComponents: components,
+      threads: columnThreads(headDim),
+      workgroups: blocks,
+      uniforms: {
+        blockSize: {type: 'i32', value: blockSize},
+        keyBlockSize: {type: 'i32', value: keyBlockSize},
+        queryBlocks: {type: 'i32', value: queryBlocks},
+        keyBlocks: {type: 'i32', value: keyBlocks},
+      },
+      variant: {headDim, padded: keyLengths !== undefined},
+    });
+  }
+
+  protected shader({headDim, padded}: PoolVariant): string {
+    const vectors = headVectors(headDim);
+    const lanes = columnLanes(headDim);
+    return `
+// A workgroup computes the mean of one block's rows: invocation (vector, lane) adds up one vec4 column over every
+// ${lanes}-th row, and the lanes are added up in workgroup memory. A partial block is still divided by the block size.
+${workgroupIndex}
+${keyRow}
+${readRow('readQuery', 'query', headDim)}
+${readRow('readKey', 'key', headDim)}
+${writeRow('writePooled', headDim)}${padded ? keyEnd('uniforms.queryShape.y', 'uniforms.keyShape.z') : ''}
+${columnSums(headDim)}
+
+fn main(index : i32) {
+  let vector = i32(localIndex) % ${vectors};
+  let lane = i32(localIndex) / ${vectors};
+  let heads = uniforms.queryShape.y;
+  let firstKeyBlock = uniforms.queryShape.x * heads * uniforms.queryBlocks;
+  let ofQuery = workgroupIndex() < firstKeyBlock;
+  let place = workgroupIndex() - select(firstKeyBlock, 0, ofQuery);
+  let blocks = select(uniforms.keyBlocks, uniforms.queryBlocks, ofQuery);
+  let block = place % blocks;
+  let head = place / blocks;
+  let exists = workgroupIndex() < uniforms.outShape.x;
+  ${
+    padded
+      ? `// Padding stands last in its segment, so the keys that are none are the first of the order, too.
+  let length = select(keyEnd(head), uniforms.queryShape.z, ofQuery);`
+      : 'let length = select(uniforms.keyShape.z, uniforms.queryShape.z, ofQuery);'
+  }
+  let size = select(uniforms.keyBlockSize, uniforms.blockSize, ofQuery);
+  let end = select(0, min((block + 1) * size, length), exists);
+  var sum = vec4<f32>(0.0);
+  for (var i = block * size + lane; i < end; i += ${lanes}) {
+    if (ofQuery) {
+      sum += readQuery(head * uniforms.queryShape.z + i, vector);
+    } else {
+      sum += readKey(keyRow(head, heads, keyIndices[head * uniforms.keyShape.z + i]), vector);
+    }
+  }
+  sum = sumLanes(sum);
+  if (lane == 0 && exists) {
+    writePooled(workgroupIndex(), vector, sum / f32(size));
+  }
+}`;
+  }
+}
+
+interface BlockScoresVariant extends PoolVariant, GridVariant {}
+
+/** float32 `[batch, heads, queryBlocks, keyBlocks]`: the scores. */
+export class BlockScoresProgram extends AttentionProgram<BlockScoresVariant> {
+  constructor(pooled: TensorInfo, geometry: BlockGeometry, scale: number, causal: boolean, keyLengths?: TensorInfo) {
+    const {batch, heads, keyLength, headDim, queryBlocks, keyBlocks} = geometry;
+    const components = rowComponents(headDim);
+    const grid = gridVariant(geometry, causal);
+    super({
+      name: 'BlockScores',
+      inputs: {
+        pooled: {tensor: pooled, components},
+        ...keyLengthsInput(keyLengths),
+      },
+      outputShape: [batch, heads, queryBlocks, keyBlocks],
+      outputType: 'float32',
+      threads: 128,
+      workgroups: batch * heads * queryBlocks,
+      uniforms: {
+        logitScale: {type: 'f32', value: scale * Math.LOG2E},
+        ...gridUniforms(geometry, grid),
+        ...(keyLengths && {keyLength: {type: 'i32', value: keyLength}}),
+      },
+      variant: {headDim, ...grid, padded: keyLengths !== undefined},
+    });
+  }
+
+  protected shader({headDim, padded, ...grid}: BlockScoresVariant): string {
+    return `
+// A workgroup computes the row of one query block; an invocation computes every 128th key block. The row itself holds
+// the unnormalised values between the steps, each read by the invocation that wrote it, so only the reductions of
+// maximum and sum need workgroup memory and barriers.
+${workgroupIndex}
+${workgroupReduce(128)}
+${readRow('readPooled', 'pooled', headDim)}${gridFunctions(grid)}${padded ? keyEnd('uniforms.outShape.y', 'uniforms.keyLength') : ''}
+
+// log2 of the weight of a key block: the pooled keys stand behind the pooled queries of all heads.
+fn logit(row : i32, keyRow : i32) -> f32 {
+  let firstKeyRow = uniforms.outShape.x * uniforms.outShape.y * uniforms.outShape.z;
+  var sum = 0.0;
+  for (var i = 0; i < ${headVectors(headDim)}; i++) {
+    sum += dot(readPooled(row, i), readPooled(firstKeyRow + keyRow, i));
+  }
+  return uniforms.logitScale * sum;
+}
+
+fn main(index : i32) {
+  let blocks = uniforms.outShape.w;
+  let row = workgroupIndex();
+  let queryBlock = row % uniforms.outShape.z;
+  let head = row / uniforms.outShape.z;
+  let exists = head < uniforms.outShape.x * uniforms.outShape.y;
+  let candidates = ${padded ? 'min(scoredBlocks(queryBlock), (keyEnd(head) + uniforms.keyBlockSize - 1) / uniforms.keyBlockSize)' : 'scoredBlocks(queryBlock)'};
+  let end = select(0, candidates, exists);
+
+  var localMax = -3.4e38f;
+  for (var i = i32(localIndex); i < end; i += 128) {
+    let x = logit(row, head * blocks + i);
+    result[row * blocks + i] = x;
+    localMax = max(localMax, x);
+  }
+  let rowMax = workgroupMax(localMax);
+  var localSum = 0.0;
+  for (var i = i32(localIndex); i < end; i += 128) {
+    let weight = exp2(result[row * blocks + i] - rowMax);
+    result[row * blocks + i] = weight;
+    localSum += weight;
+  }
+  let sum = workgroupSum(localSum);
+  if (exists) {
+    for (var i = i32(localIndex); i < blocks; i += 128) {
+      result[row * blocks + i] = select(0.0, result[row * blocks + i] / sum, i < end);
+    }
+  }
+}`;
+  }
+}

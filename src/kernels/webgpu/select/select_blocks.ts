@@ -1,0 +1,154 @@
+import type {TensorInfo} from '@tensorflow/tfjs-core';
+import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
+import type {PBSAttentionAttrs} from '../../../attention/attention_kernels.js';
+import type {BlockGeometry} from '../../../attention/block_geometry.js';
+import {leastScoreScale} from '../../../attention/sampled_estimate.js';
+import type {GridVariant} from '../wgsl/block_grid.js';
+import {findSinkBlock, gridFunctions, gridUniforms, gridVariant} from '../wgsl/block_grid.js';
+import {AttentionProgram, workgroupIndex} from '../runtime/program.js';
+import {workgroupCount} from '../wgsl/workgroup_reduce.js';
+
+/**
+ * Stage 3, select blocks (paper section 3.3): block lists, int32 `[batch, heads, queryBlocks, keyBlocks + 1]` (the form is
+ * described in `block_geometry.ts`).
+ *
+ * By the sampled estimate a query block keeps the key blocks whose score reaches `leastScore`; by the pooled one (the paper)
+ * the shortest prefix of its key blocks, by descending score, whose scores add up to the threshold. It always keeps the blocks
+ * of its own segment (under a causal mask; of every segment that its rows stand in) and the block that holds original key 0,
+ * the attention sink.
+ */
+export function selectBlocks(
+  backend: WebGPUBackend,
+  scores: TensorInfo,
+  keyIndices: TensorInfo,
+  geometry: BlockGeometry,
+  causal: boolean,
+  rule: SelectionRule,
+): TensorInfo {
+  return new SelectBlocksProgram(scores, keyIndices, geometry, causal, rule).run(backend);
+}
+
+export type SelectionRule = Pick<PBSAttentionAttrs, 'threshold' | 'estimate'>;
+
+type SelectVariant = GridVariant & Pick<PBSAttentionAttrs, 'estimate'>;
+
+export class SelectBlocksProgram extends AttentionProgram<SelectVariant> {
+  constructor(
+    scores: TensorInfo,
+    keyIndices: TensorInfo,
+    geometry: BlockGeometry,
+    causal: boolean,
+    {threshold, estimate}: SelectionRule,
+  ) {
+    const {batch, heads, queryBlocks, keyBlocks} = geometry;
+    const grid = gridVariant(geometry, causal);
+    super({
+      name: 'SelectBlocks',
+      inputs: {scores: {tensor: scores, components: 1}, keyIndices: {tensor: keyIndices, components: 1}},
+      outputShape: [batch, heads, queryBlocks, keyBlocks + 1],
+      outputType: 'int32',
+      threads: 128,
+      workgroups: batch * heads * queryBlocks,
+      uniforms: {
+        ...(estimate === 'sampled'
+          ? {leastScoreScale: {type: 'f32', value: leastScoreScale(threshold)}}
+          : {threshold: {type: 'f32', value: threshold}}),
+        ...gridUniforms(geometry, grid),
+      },
+      variant: {...grid, estimate},
+    });
+  }
+
+  protected shader({estimate, ...grid}: SelectVariant): string {
+    const sampled = estimate === 'sampled';
+    return `
+// A workgroup writes the list of one query block; an invocation decides on every 128th key block. The kept blocks of a round
+// find their places in the list by a prefix sum over the invocations.${sampled ? '' : prefixComment}
+${workgroupIndex}
+const threads = 128;${sampled ? '' : '\nvar<workgroup> scoreTile : array<f32, threads>;'}
+var<workgroup> sinkBlock : i32;
+// Key blocks that compete for the query block, and key blocks that it may see: [0, x) and [0, y).
+var<workgroup> blockCounts : vec2<i32>;
+${gridFunctions(grid)}${sampled ? '' : scoresBefore}
+${workgroupCount}
+fn main(index : i32) {
+  let local = i32(localIndex);
+  let blocks = uniforms.scoresShape.w;
+  let keyLength = uniforms.keyIndicesShape.z;
+  let row = workgroupIndex();
+  let queryBlock = row % uniforms.scoresShape.z;
+  let head = row / uniforms.scoresShape.z;
+  let exists = head < uniforms.scoresShape.x * uniforms.scoresShape.y;
+  if (local == 0) {
+    blockCounts = select(vec2<i32>(0), vec2<i32>(scoredBlocks(queryBlock), visibleBlocks(queryBlock)), exists);
+  }${findSinkBlock('keyLength', 'exists')}
+  // The loops hold barriers, so all invocations must agree on their length: hence the uniform load, which is also the
+  // barrier between writing and reading the sink block.
+  let counted = workgroupUniformLoad(&blockCounts);
+  let candidates = counted.x;
+  let end = counted.y;${
+    sampled
+      ? `
+  let leastScore = uniforms.leastScoreScale / sqrt(f32(${
+    grid.causal ? '(candidates + uniforms.blocksPerSegment) * uniforms.keyBlockSize' : 'keyLength'
+  }));`
+      : ''
+  }
+
+  var kept = 0;
+  for (var base = 0; base < end; base += threads) {
+    let i = base + local;
+    var score = 0.0;
+    if (i < candidates) {
+      score = scores[row * blocks + i];
+    }
+    // Written so that a NaN keeps the block.
+    ${
+      sampled
+        ? 'let chosen = i < candidates && !(score < leastScore);'
+        : `let before = scoresBefore(row, candidates, i, score);
+    let chosen = i < candidates && !(before >= uniforms.threshold);`
+    }
+    let keep = i < end && (chosen || i == sinkBlock || i >= candidates);
+    let place = kept + countUpTo(keep);
+    if (keep) {
+      result[row * (blocks + 1) + place] = i;
+    }
+    kept += counts[threads - 1];
+    // Barrier: the next round overwrites the counts.
+    workgroupBarrier();
+  }
+  if (local == 0 && exists) {
+    result[row * (blocks + 1)] = kept;
+  }
+}`;
+  }
+}
+
+const prefixComment = `
+//
+// A key block belongs to the shortest prefix that reaches the threshold if the blocks before it, in descending order of
+// score, do not reach it yet. So nothing is sorted: each invocation adds up the scores that come before its own block,
+// which pass through workgroup memory in tiles.`;
+
+const scoresBefore = `
+
+// Sum of the scores that come before the score of block own in row, equal scores by index.
+fn scoresBefore(row : i32, candidates : i32, own : i32, score : f32) -> f32 {
+  var before = 0.0;
+  for (var base = 0; base < candidates; base += threads) {
+    let i = base + i32(localIndex);
+    if (i < candidates) {
+      scoreTile[localIndex] = scores[row * uniforms.scoresShape.w + i];
+    }
+    // Barrier: every invocation reads the scores that all have loaded.
+    workgroupBarrier();
+    for (var j = 0; j < min(threads, candidates - base); j++) {
+      let other = scoreTile[j];
+      before += select(0.0, other, other > score || (other == score && base + j < own));
+    }
+    // Barrier: the next round overwrites the scores.
+    workgroupBarrier();
+  }
+  return before;
+}`;

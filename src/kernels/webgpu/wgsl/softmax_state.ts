@@ -1,0 +1,38 @@
+import {headVectors} from '../runtime/program.js';
+
+/**
+ * State of an online softmax: what is known of a query row after some of its keys. As programs pass it on, it is float32,
+ * `4 * stateVectors(valueDim)` values: first the sum of values, weighted by exp2(score − maximum) and filled up with zeros to
+ * whole vec4; then a vec4 of the maximum of the scores, the sum of the weights, and two zeros. Scores are in units of log2.
+ *
+ * The state of a row that has seen nothing is the maximum `lowest` and zeros; the result of such a row is zeros.
+ */
+export const stateVectors = (valueDim: number): number => headVectors(valueDim) + 1;
+
+/** Shader text: the scores that are no scores. */
+export const noScores = `
+// Score of a key that a row must not see; finite, because WGSL need not support infinities.
+const masked = -3.4e38f;
+// Where the maximum of a row starts: so far above it that a masked score has no weight, also in a row without others.
+const lowest = -1e38f;`;
+
+/** Shader text: states of a row, of four of its values, and what two of them make together. */
+export const mergeStates = `
+struct State {
+  maximum : f32,
+  sum : f32,
+  values : vec4<f32>,
+};
+
+fn merge(a : State, b : State) -> State {
+  let maximum = max(a.maximum, b.maximum);
+  let x = weighted(a, maximum);
+  let y = weighted(b, maximum);
+  return State(maximum, x.sum + y.sum, x.values + y.values);
+}
+
+// A state brought to another maximum. One without weights may hold a NaN of values that nobody sees: zero times a NaN.
+fn weighted(x : State, maximum : f32) -> State {
+  let rescale = exp2(x.maximum - maximum);
+  return State(maximum, x.sum * rescale, select(x.values * rescale, vec4<f32>(0.0), x.sum == 0.0));
+}`;

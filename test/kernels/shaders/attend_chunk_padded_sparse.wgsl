@@ -1,0 +1,626 @@
+// A workgroup computes the output of tileQueries query rows of one head. It walks over tiles of tileKeys keys of
+// the blocks in its list and keeps, for each of its rows, the running maximum, the running sum of weights and the
+// running weighted sum of values (online softmax).
+//
+// Invocation (x, y) owns rows y + r * threadsY. Of a score tile it computes the columns x + c * threadsX; of the output
+// it keeps, in registers, the words x + o * threadsX, the row's maximum (the same in all x), and the sum of the weights
+// of its own columns alone, added up over x once at the end.
+//
+// Workgroup memory, in words of 16 bytes (4 values of float32): queryTile for the whole run; keyTile, first keys, then the
+// values of the same keys; keyPositions, their original indices; rowPartials, the maxima (at the end: sums) of the rows
+// of a y over the columns of an x; weights, of a row in the columns of an x.
+//
+// Global memory is read ahead into registers: values while scores are computed, the next keys while values are added up,
+// and the order in which they stand one step before that. A load thus has half a round to arrive.
+
+const threadsX = 8;
+const threadsY = 16;
+const threads = 128;
+const rows = 2;
+const columns = 4;
+const tileQueries = 32;
+const tileKeys = 32;
+const headWords = 16;
+const tileStride = 17;
+const weightStride = 9;
+var<workgroup> queryTile : array<vec4<f32>, 544>;
+var<workgroup> keyTile : array<vec4<f32>, 544>;
+var<workgroup> weights : array<vec4<f32>, 288>;
+var<workgroup> rowPartials : array<vec2<f32>, 144>;
+var<workgroup> keyPositions : array<i32, tileKeys>;
+var<workgroup> keyTileCount : i32;
+
+// Score of a key that a row must not see; finite, because WGSL need not support infinities.
+const masked = -3.4e38f;
+// Where the maximum of a row starts: so far above it that a masked score has no weight, also in a row without others.
+const lowest = -1e38f;
+fn readQuery(row : i32, vector : i32) -> vec4<f32> { return query[row * 16 + vector]; }
+
+fn workgroupIndex() -> i32 {
+  return i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
+}
+
+fn keyRow(head : i32, heads : i32, position : i32) -> i32 {
+  let keyHeads = uniforms.keyShape.y;
+  let keyHead = (head / heads) * keyHeads + (head % heads) / (heads / keyHeads);
+  return keyHead * uniforms.keyShape.z + position;
+}
+fn readKey(row : i32, vector : i32) -> vec4<f32> { return key[row * 16 + vector]; }
+fn readValue(row : i32, vector : i32) -> vec4<f32> { return value[row * 16 + vector]; }
+fn writeOutput(row : i32, vector : i32, x : vec4<f32>) { result[row * 16 + vector] = x; }
+// Original index given to the padding of a key tile: past every limit.
+const paddingPosition = 0x7fffffff;
+fn keyEnd(head : i32) -> i32 {
+  return clamp(keyLengths[head / uniforms.queryShape.y], 0, uniforms.keyShape.z);
+}
+
+fn tilesIn(size : i32, tile : i32) -> i32 {
+  return (size + tile - 1) / tile;
+}
+
+// Query rows [first, end) of a query tile; a tile does not cross the end of its block.
+fn queryRows(tile : i32) -> vec2<i32> {
+  let tilesPerBlock = tilesIn(uniforms.blockSize, tileQueries);
+  let block = tile / tilesPerBlock;
+  let first = block * uniforms.blockSize + (tile % tilesPerBlock) * tileQueries;
+  let end = min((block + 1) * uniforms.blockSize, uniforms.queryShape.z);
+  return vec2<i32>(first, min(first + tileQueries, end));
+}
+
+// Where the block list of a query tile starts: its length, then its blocks.
+fn listStart(head : i32, tile : i32) -> i32 {
+  let block = tile / tilesIn(uniforms.blockSize, tileQueries);
+  return (head * uniforms.blockListsShape.z + block) * uniforms.blockListsShape.w;
+}
+
+fn countKeyTiles(head : i32, tile : i32, endRow : i32) -> i32 {
+  return blockLists[listStart(head, tile)] * tilesIn(uniforms.keyBlockSize, tileKeys);
+}
+
+// Slots [first, end) in the permuted order that key tile t covers; none past the last tile.
+fn keySlots(head : i32, tile : i32, t : i32, count : i32) -> vec2<i32> {
+  if (t >= count) {
+    return vec2<i32>(0);
+  }
+  let tilesPerBlock = tilesIn(uniforms.keyBlockSize, tileKeys);
+  let block = blockLists[listStart(head, tile) + 1 + t / tilesPerBlock];
+  let first = block * uniforms.keyBlockSize + (t % tilesPerBlock) * tileKeys;
+  let end = min((block + 1) * uniforms.keyBlockSize, uniforms.keyShape.z);
+  return vec2<i32>(first, min(first + tileKeys, end));
+}
+
+fn keyPosition(head : i32, slot : i32) -> i32 {
+  return keyIndices[head * uniforms.keyShape.z + slot];
+}
+
+// Original index of the key in a slot of the tile that covers slots [tile.x, tile.y).
+fn positionIn(head : i32, tile : vec2<i32>, slot : i32) -> i32 {
+  if (tile.x + slot < tile.y) {
+    return select(paddingPosition, keyPosition(head, tile.x + slot), keyPosition(head, tile.x + slot) < keyEnd(head));
+  }
+  return paddingPosition;
+}
+fn readQueryWord(row : i32, vector : i32) -> vec4<f32> { return readQuery(row, vector); }
+fn readKeyWord(row : i32, vector : i32) -> vec4<f32> { return readKey(row, vector); }
+fn readValueWord(row : i32, vector : i32) -> vec4<f32> { return readValue(row, vector); }
+
+fn main(index : i32) {
+  let local = i32(localIndex);
+  let x = ((local >> 1) & 1) + ((local >> 2) & 2) + 4 * ((local >> 4) % 2);
+  let y = (local & 1) + ((local >> 1) & 2) + 4 * ((local >> 4) / 2);
+  let heads = uniforms.queryShape.y;
+  let allHeads = uniforms.queryShape.x * heads;
+  let head = workgroupIndex() % allHeads;
+  let firstKeyRow = keyRow(head, heads, 0);
+  let lastPosition = uniforms.keyShape.z - 1;
+  // Last rows first: under a causal mask they have most keys, and a long workgroup should not start last. Workgroups
+  // beyond those asked for get a negative index and no rows.
+  let queryTileIndex = uniforms.queryTiles - 1 - workgroupIndex() / allHeads;
+  let span = queryRows(queryTileIndex);
+  let firstRow = span.x;
+  let endRow = select(span.y, firstRow, queryTileIndex < 0);
+  if (localIndex == 0u) {
+    keyTileCount = select(0, countKeyTiles(head, queryTileIndex, endRow), firstRow < endRow);
+  }
+  // Barriers below stand in a loop that all invocations must run equally often: hence the uniform load.
+  let keyTiles = workgroupUniformLoad(&keyTileCount);
+
+  // Empty state of the online softmax: nothing seen, all sums zero.
+  var rowMax = vec2<f32>(lowest);
+  var rowSum = vec2<f32>(0.0);
+  var output : array<array<vec4<f32>, 2>, rows>;
+
+  // What this invocation carries from global memory to keyTile: one word of a key, then of its value, a round.
+  let load0 = local + 0 * threads;
+    let load1 = local + 1 * threads;
+    let load2 = local + 2 * threads;
+    let load3 = local + 3 * threads;
+  var positions : array<i32, 4>;
+  var nextPositions : array<i32, 4>;
+  var fetched : array<vec4<f32>, 4>;
+  var nextTile = keySlots(head, queryTileIndex, 0, keyTiles);
+  nextPositions[0] = positionIn(head, nextTile, load0 / headWords);
+    nextPositions[1] = positionIn(head, nextTile, load1 / headWords);
+    nextPositions[2] = positionIn(head, nextTile, load2 / headWords);
+    nextPositions[3] = positionIn(head, nextTile, load3 / headWords);
+  nextTile = keySlots(head, queryTileIndex, 1, keyTiles);
+  fetched[0] = readKeyWord(firstKeyRow + min(nextPositions[0], lastPosition), (load0 % headWords) * 1 + 0);
+    fetched[1] = readKeyWord(firstKeyRow + min(nextPositions[1], lastPosition), (load1 % headWords) * 1 + 0);
+    fetched[2] = readKeyWord(firstKeyRow + min(nextPositions[2], lastPosition), (load2 % headWords) * 1 + 0);
+    fetched[3] = readKeyWord(firstKeyRow + min(nextPositions[3], lastPosition), (load3 % headWords) * 1 + 0);
+  {
+    var fetched = array<vec4<f32>, 4>();
+    {
+      let row = firstRow + (local + 0 * threads) / headWords;
+      if (row < endRow) { fetched[0] = uniforms.logitScale * readQueryWord(head * uniforms.queryShape.z + row, ((local + 0 * threads) % headWords) * 1 + 0); }
+    }
+    {
+      let row = firstRow + (local + 1 * threads) / headWords;
+      if (row < endRow) { fetched[1] = uniforms.logitScale * readQueryWord(head * uniforms.queryShape.z + row, ((local + 1 * threads) % headWords) * 1 + 0); }
+    }
+    {
+      let row = firstRow + (local + 2 * threads) / headWords;
+      if (row < endRow) { fetched[2] = uniforms.logitScale * readQueryWord(head * uniforms.queryShape.z + row, ((local + 2 * threads) % headWords) * 1 + 0); }
+    }
+    {
+      let row = firstRow + (local + 3 * threads) / headWords;
+      if (row < endRow) { fetched[3] = uniforms.logitScale * readQueryWord(head * uniforms.queryShape.z + row, ((local + 3 * threads) % headWords) * 1 + 0); }
+    }
+    {
+      queryTile[((local + 0 * threads) / headWords) * tileStride + (local + 0 * threads) % headWords] = fetched[0];
+    }
+    {
+      queryTile[((local + 1 * threads) / headWords) * tileStride + (local + 1 * threads) % headWords] = fetched[1];
+    }
+    {
+      queryTile[((local + 2 * threads) / headWords) * tileStride + (local + 2 * threads) % headWords] = fetched[2];
+    }
+    {
+      queryTile[((local + 3 * threads) / headWords) * tileStride + (local + 3 * threads) % headWords] = fetched[3];
+    }
+  }
+
+  for (var t = 0; t < keyTiles; t++) {
+    // 1. Keys into workgroup memory; values and the next positions on their way.
+    positions[0] = nextPositions[0];
+    positions[1] = nextPositions[1];
+    positions[2] = nextPositions[2];
+    positions[3] = nextPositions[3];
+    {
+      keyTile[(load0 / headWords) * tileStride + load0 % headWords] = fetched[0];
+      if (load0 % headWords == 0) { keyPositions[load0 / headWords] = positions[0]; }
+    }
+    {
+      keyTile[(load1 / headWords) * tileStride + load1 % headWords] = fetched[1];
+      if (load1 % headWords == 0) { keyPositions[load1 / headWords] = positions[1]; }
+    }
+    {
+      keyTile[(load2 / headWords) * tileStride + load2 % headWords] = fetched[2];
+      if (load2 % headWords == 0) { keyPositions[load2 / headWords] = positions[2]; }
+    }
+    {
+      keyTile[(load3 / headWords) * tileStride + load3 % headWords] = fetched[3];
+      if (load3 % headWords == 0) { keyPositions[load3 / headWords] = positions[3]; }
+    }
+    // Barrier: scores read key rows (and, the first time, query rows) that others loaded.
+    workgroupBarrier();
+    fetched[0] = readValueWord(firstKeyRow + min(positions[0], lastPosition), (load0 % headWords) * 1 + 0);
+    fetched[1] = readValueWord(firstKeyRow + min(positions[1], lastPosition), (load1 % headWords) * 1 + 0);
+    fetched[2] = readValueWord(firstKeyRow + min(positions[2], lastPosition), (load2 % headWords) * 1 + 0);
+    fetched[3] = readValueWord(firstKeyRow + min(positions[3], lastPosition), (load3 % headWords) * 1 + 0);
+    nextPositions[0] = positionIn(head, nextTile, load0 / headWords);
+    nextPositions[1] = positionIn(head, nextTile, load1 / headWords);
+    nextPositions[2] = positionIn(head, nextTile, load2 / headWords);
+    nextPositions[3] = positionIn(head, nextTile, load3 / headWords);
+
+    // 2. Scores, masked, and the maximum of each row over this invocation's columns. The initial value is needed: without
+    // one the scores of the last round stay.
+    var scores = array<array<f32, columns>, rows>();
+    for (var i = 0; i < headWords; i += 4) {
+      {
+      let q0 = queryTile[(y + 0 * threadsY) * tileStride + i + 0];
+    let q1 = queryTile[(y + 1 * threadsY) * tileStride + i + 0];
+      {
+        let k = keyTile[(x + 0 * threadsX) * tileStride + i + 0];
+        scores[0][0] = fma(q0.w, k.w, fma(q0.z, k.z, fma(q0.y, k.y, fma(q0.x, k.x, scores[0][0]))));
+    scores[1][0] = fma(q1.w, k.w, fma(q1.z, k.z, fma(q1.y, k.y, fma(q1.x, k.x, scores[1][0]))));
+      }
+    {
+        let k = keyTile[(x + 1 * threadsX) * tileStride + i + 0];
+        scores[0][1] = fma(q0.w, k.w, fma(q0.z, k.z, fma(q0.y, k.y, fma(q0.x, k.x, scores[0][1]))));
+    scores[1][1] = fma(q1.w, k.w, fma(q1.z, k.z, fma(q1.y, k.y, fma(q1.x, k.x, scores[1][1]))));
+      }
+    {
+        let k = keyTile[(x + 2 * threadsX) * tileStride + i + 0];
+        scores[0][2] = fma(q0.w, k.w, fma(q0.z, k.z, fma(q0.y, k.y, fma(q0.x, k.x, scores[0][2]))));
+    scores[1][2] = fma(q1.w, k.w, fma(q1.z, k.z, fma(q1.y, k.y, fma(q1.x, k.x, scores[1][2]))));
+      }
+    {
+        let k = keyTile[(x + 3 * threadsX) * tileStride + i + 0];
+        scores[0][3] = fma(q0.w, k.w, fma(q0.z, k.z, fma(q0.y, k.y, fma(q0.x, k.x, scores[0][3]))));
+    scores[1][3] = fma(q1.w, k.w, fma(q1.z, k.z, fma(q1.y, k.y, fma(q1.x, k.x, scores[1][3]))));
+      }
+      }
+    {
+      let q0 = queryTile[(y + 0 * threadsY) * tileStride + i + 1];
+    let q1 = queryTile[(y + 1 * threadsY) * tileStride + i + 1];
+      {
+        let k = keyTile[(x + 0 * threadsX) * tileStride + i + 1];
+        scores[0][0] = fma(q0.w, k.w, fma(q0.z, k.z, fma(q0.y, k.y, fma(q0.x, k.x, scores[0][0]))));
+    scores[1][0] = fma(q1.w, k.w, fma(q1.z, k.z, fma(q1.y, k.y, fma(q1.x, k.x, scores[1][0]))));
+      }
+    {
+        let k = keyTile[(x + 1 * threadsX) * tileStride + i + 1];
+        scores[0][1] = fma(q0.w, k.w, fma(q0.z, k.z, fma(q0.y, k.y, fma(q0.x, k.x, scores[0][1]))));
+    scores[1][1] = fma(q1.w, k.w, fma(q1.z, k.z, fma(q1.y, k.y, fma(q1.x, k.x, scores[1][1]))));
+      }
+    {
+        let k = keyTile[(x + 2 * threadsX) * tileStride + i + 1];
+        scores[0][2] = fma(q0.w, k.w, fma(q0.z, k.z, fma(q0.y, k.y, fma(q0.x, k.x, scores[0][2]))));
+    scores[1][2] = fma(q1.w, k.w, fma(q1.z, k.z, fma(q1.y, k.y, fma(q1.x, k.x, scores[1][2]))));
+      }
+    {
+        let k = keyTile[(x + 3 * threadsX) * tileStride + i + 1];
+        scores[0][3] = fma(q0.w, k.w, fma(q0.z, k.z, fma(q0.y, k.y, fma(q0.x, k.x, scores[0][3]))));
+    scores[1][3] = fma(q1.w, k.w, fma(q1.z, k.z, fma(q1.y, k.y, fma(q1.x, k.x, scores[1][3]))));
+      }
+      }
+    {
+      let q0 = queryTile[(y + 0 * threadsY) * tileStride + i + 2];
+    let q1 = queryTile[(y + 1 * threadsY) * tileStride + i + 2];
+      {
+        let k = keyTile[(x + 0 * threadsX) * tileStride + i + 2];
+        scores[0][0] = fma(q0.w, k.w, fma(q0.z, k.z, fma(q0.y, k.y, fma(q0.x, k.x, scores[0][0]))));
+    scores[1][0] = fma(q1.w, k.w, fma(q1.z, k.z, fma(q1.y, k.y, fma(q1.x, k.x, scores[1][0]))));
+      }
+    {
+        let k = keyTile[(x + 1 * threadsX) * tileStride + i + 2];
+        scores[0][1] = fma(q0.w, k.w, fma(q0.z, k.z, fma(q0.y, k.y, fma(q0.x, k.x, scores[0][1]))));
+    scores[1][1] = fma(q1.w, k.w, fma(q1.z, k.z, fma(q1.y, k.y, fma(q1.x, k.x, scores[1][1]))));
+      }
+    {
+        let k = keyTile[(x + 2 * threadsX) * tileStride + i + 2];
+        scores[0][2] = fma(q0.w, k.w, fma(q0.z, k.z, fma(q0.y, k.y, fma(q0.x, k.x, scores[0][2]))));
+    scores[1][2] = fma(q1.w, k.w, fma(q1.z, k.z, fma(q1.y, k.y, fma(q1.x, k.x, scores[1][2]))));
+      }
+    {
+        let k = keyTile[(x + 3 * threadsX) * tileStride + i + 2];
+        scores[0][3] = fma(q0.w, k.w, fma(q0.z, k.z, fma(q0.y, k.y, fma(q0.x, k.x, scores[0][3]))));
+    scores[1][3] = fma(q1.w, k.w, fma(q1.z, k.z, fma(q1.y, k.y, fma(q1.x, k.x, scores[1][3]))));
+      }
+      }
+    {
+      let q0 = queryTile[(y + 0 * threadsY) * tileStride + i + 3];
+    let q1 = queryTile[(y + 1 * threadsY) * tileStride + i + 3];
+      {
+        let k = keyTile[(x + 0 * threadsX) * tileStride + i + 3];
+        scores[0][0] = fma(q0.w, k.w, fma(q0.z, k.z, fma(q0.y, k.y, fma(q0.x, k.x, scores[0][0]))));
+    scores[1][0] = fma(q1.w, k.w, fma(q1.z, k.z, fma(q1.y, k.y, fma(q1.x, k.x, scores[1][0]))));
+      }
+    {
+        let k = keyTile[(x + 1 * threadsX) * tileStride + i + 3];
+        scores[0][1] = fma(q0.w, k.w, fma(q0.z, k.z, fma(q0.y, k.y, fma(q0.x, k.x, scores[0][1]))));
+    scores[1][1] = fma(q1.w, k.w, fma(q1.z, k.z, fma(q1.y, k.y, fma(q1.x, k.x, scores[1][1]))));
+      }
+    {
+        let k = keyTile[(x + 2 * threadsX) * tileStride + i + 3];
+        scores[0][2] = fma(q0.w, k.w, fma(q0.z, k.z, fma(q0.y, k.y, fma(q0.x, k.x, scores[0][2]))));
+    scores[1][2] = fma(q1.w, k.w, fma(q1.z, k.z, fma(q1.y, k.y, fma(q1.x, k.x, scores[1][2]))));
+      }
+    {
+        let k = keyTile[(x + 3 * threadsX) * tileStride + i + 3];
+        scores[0][3] = fma(q0.w, k.w, fma(q0.z, k.z, fma(q0.y, k.y, fma(q0.x, k.x, scores[0][3]))));
+    scores[1][3] = fma(q1.w, k.w, fma(q1.z, k.z, fma(q1.y, k.y, fma(q1.x, k.x, scores[1][3]))));
+      }
+      }
+    }
+    let position0 = keyPositions[x + 0 * threadsX];
+    let position1 = keyPositions[x + 1 * threadsX];
+    let position2 = keyPositions[x + 2 * threadsX];
+    let position3 = keyPositions[x + 3 * threadsX];
+    var columnMax = vec2<f32>(lowest);
+    {
+      let lastVisible = uniforms.queryOffset + firstRow + y + 0 * threadsY;
+      scores[0][0] = select(scores[0][0], masked, position0 > lastVisible);
+      columnMax[0] = max(columnMax[0], scores[0][0]);
+    scores[0][1] = select(scores[0][1], masked, position1 > lastVisible);
+      columnMax[0] = max(columnMax[0], scores[0][1]);
+    scores[0][2] = select(scores[0][2], masked, position2 > lastVisible);
+      columnMax[0] = max(columnMax[0], scores[0][2]);
+    scores[0][3] = select(scores[0][3], masked, position3 > lastVisible);
+      columnMax[0] = max(columnMax[0], scores[0][3]);
+    }
+    {
+      let lastVisible = uniforms.queryOffset + firstRow + y + 1 * threadsY;
+      scores[1][0] = select(scores[1][0], masked, position0 > lastVisible);
+      columnMax[1] = max(columnMax[1], scores[1][0]);
+    scores[1][1] = select(scores[1][1], masked, position1 > lastVisible);
+      columnMax[1] = max(columnMax[1], scores[1][1]);
+    scores[1][2] = select(scores[1][2], masked, position2 > lastVisible);
+      columnMax[1] = max(columnMax[1], scores[1][2]);
+    scores[1][3] = select(scores[1][3], masked, position3 > lastVisible);
+      columnMax[1] = max(columnMax[1], scores[1][3]);
+    }
+    rowPartials[y * weightStride + x] = columnMax;
+    // Barrier: the maximum of a row needs the parts of all x; and no key is read any more, so values may replace them.
+    workgroupBarrier();
+
+    // 3. Weights, and what was summed so far brought to the new maximum.
+    var newMax = rowMax;
+    newMax = max(newMax, rowPartials[y * weightStride + 0]);
+    newMax = max(newMax, rowPartials[y * weightStride + 1]);
+    newMax = max(newMax, rowPartials[y * weightStride + 2]);
+    newMax = max(newMax, rowPartials[y * weightStride + 3]);
+    newMax = max(newMax, rowPartials[y * weightStride + 4]);
+    newMax = max(newMax, rowPartials[y * weightStride + 5]);
+    newMax = max(newMax, rowPartials[y * weightStride + 6]);
+    newMax = max(newMax, rowPartials[y * weightStride + 7]);
+    let rescale = exp2(rowMax - newMax);
+    rowMax = newMax;
+    {
+      var weight : array<f32, columns>;
+      weight[0] = exp2(scores[0][0] - newMax[0]);
+    weight[1] = exp2(scores[0][1] - newMax[0]);
+    weight[2] = exp2(scores[0][2] - newMax[0]);
+    weight[3] = exp2(scores[0][3] - newMax[0]);
+      rowSum[0] = fma(rowSum[0], rescale[0], weight[0] + weight[1] + weight[2] + weight[3]);
+      weights[(y + 0 * threadsY) * weightStride + x] = vec4<f32>(weight[0], weight[1], weight[2], weight[3]);
+      output[0][0] *= rescale[0];
+    output[0][1] *= rescale[0];
+    }
+    {
+      var weight : array<f32, columns>;
+      weight[0] = exp2(scores[1][0] - newMax[1]);
+    weight[1] = exp2(scores[1][1] - newMax[1]);
+    weight[2] = exp2(scores[1][2] - newMax[1]);
+    weight[3] = exp2(scores[1][3] - newMax[1]);
+      rowSum[1] = fma(rowSum[1], rescale[1], weight[0] + weight[1] + weight[2] + weight[3]);
+      weights[(y + 1 * threadsY) * weightStride + x] = vec4<f32>(weight[0], weight[1], weight[2], weight[3]);
+      output[1][0] *= rescale[1];
+    output[1][1] *= rescale[1];
+    }
+    {
+      keyTile[(load0 / headWords) * tileStride + load0 % headWords] = select(vec4<f32>(), fetched[0], positions[0] != paddingPosition);
+      
+    }
+    {
+      keyTile[(load1 / headWords) * tileStride + load1 % headWords] = select(vec4<f32>(), fetched[1], positions[1] != paddingPosition);
+      
+    }
+    {
+      keyTile[(load2 / headWords) * tileStride + load2 % headWords] = select(vec4<f32>(), fetched[2], positions[2] != paddingPosition);
+      
+    }
+    {
+      keyTile[(load3 / headWords) * tileStride + load3 % headWords] = select(vec4<f32>(), fetched[3], positions[3] != paddingPosition);
+      
+    }
+    // Barrier: the weighted sum reads the weights of all x and values that others loaded.
+    workgroupBarrier();
+    nextTile = keySlots(head, queryTileIndex, t + 2, keyTiles);
+    fetched[0] = readKeyWord(firstKeyRow + min(nextPositions[0], lastPosition), (load0 % headWords) * 1 + 0);
+    fetched[1] = readKeyWord(firstKeyRow + min(nextPositions[1], lastPosition), (load1 % headWords) * 1 + 0);
+    fetched[2] = readKeyWord(firstKeyRow + min(nextPositions[2], lastPosition), (load2 % headWords) * 1 + 0);
+    fetched[3] = readKeyWord(firstKeyRow + min(nextPositions[3], lastPosition), (load3 % headWords) * 1 + 0);
+
+    // 4. Weighted sum of values.
+    for (var i = 0; i < threadsX; i += 4) {
+      {
+      let w0 = weights[(y + 0 * threadsY) * weightStride + i + 0];
+    let w1 = weights[(y + 1 * threadsY) * weightStride + i + 0];
+      {
+        let v = keyTile[(i + 0 + 0 * threadsX) * tileStride + x + 0 * threadsX];
+        output[0][0] = fma(vec4<f32>(w0[0]), v, output[0][0]);
+    output[1][0] = fma(vec4<f32>(w1[0]), v, output[1][0]);
+      }
+    {
+        let v = keyTile[(i + 0 + 1 * threadsX) * tileStride + x + 0 * threadsX];
+        output[0][0] = fma(vec4<f32>(w0[1]), v, output[0][0]);
+    output[1][0] = fma(vec4<f32>(w1[1]), v, output[1][0]);
+      }
+    {
+        let v = keyTile[(i + 0 + 2 * threadsX) * tileStride + x + 0 * threadsX];
+        output[0][0] = fma(vec4<f32>(w0[2]), v, output[0][0]);
+    output[1][0] = fma(vec4<f32>(w1[2]), v, output[1][0]);
+      }
+    {
+        let v = keyTile[(i + 0 + 3 * threadsX) * tileStride + x + 0 * threadsX];
+        output[0][0] = fma(vec4<f32>(w0[3]), v, output[0][0]);
+    output[1][0] = fma(vec4<f32>(w1[3]), v, output[1][0]);
+      }
+    {
+        let v = keyTile[(i + 0 + 0 * threadsX) * tileStride + x + 1 * threadsX];
+        output[0][1] = fma(vec4<f32>(w0[0]), v, output[0][1]);
+    output[1][1] = fma(vec4<f32>(w1[0]), v, output[1][1]);
+      }
+    {
+        let v = keyTile[(i + 0 + 1 * threadsX) * tileStride + x + 1 * threadsX];
+        output[0][1] = fma(vec4<f32>(w0[1]), v, output[0][1]);
+    output[1][1] = fma(vec4<f32>(w1[1]), v, output[1][1]);
+      }
+    {
+        let v = keyTile[(i + 0 + 2 * threadsX) * tileStride + x + 1 * threadsX];
+        output[0][1] = fma(vec4<f32>(w0[2]), v, output[0][1]);
+    output[1][1] = fma(vec4<f32>(w1[2]), v, output[1][1]);
+      }
+    {
+        let v = keyTile[(i + 0 + 3 * threadsX) * tileStride + x + 1 * threadsX];
+        output[0][1] = fma(vec4<f32>(w0[3]), v, output[0][1]);
+    output[1][1] = fma(vec4<f32>(w1[3]), v, output[1][1]);
+      }
+      }
+    {
+      let w0 = weights[(y + 0 * threadsY) * weightStride + i + 1];
+    let w1 = weights[(y + 1 * threadsY) * weightStride + i + 1];
+      {
+        let v = keyTile[(i + 1 + 0 * threadsX) * tileStride + x + 0 * threadsX];
+        output[0][0] = fma(vec4<f32>(w0[0]), v, output[0][0]);
+    output[1][0] = fma(vec4<f32>(w1[0]), v, output[1][0]);
+      }
+    {
+        let v = keyTile[(i + 1 + 1 * threadsX) * tileStride + x + 0 * threadsX];
+        output[0][0] = fma(vec4<f32>(w0[1]), v, output[0][0]);
+    output[1][0] = fma(vec4<f32>(w1[1]), v, output[1][0]);
+      }
+    {
+        let v = keyTile[(i + 1 + 2 * threadsX) * tileStride + x + 0 * threadsX];
+        output[0][0] = fma(vec4<f32>(w0[2]), v, output[0][0]);
+    output[1][0] = fma(vec4<f32>(w1[2]), v, output[1][0]);
+      }
+    {
+        let v = keyTile[(i + 1 + 3 * threadsX) * tileStride + x + 0 * threadsX];
+        output[0][0] = fma(vec4<f32>(w0[3]), v, output[0][0]);
+    output[1][0] = fma(vec4<f32>(w1[3]), v, output[1][0]);
+      }
+    {
+        let v = keyTile[(i + 1 + 0 * threadsX) * tileStride + x + 1 * threadsX];
+        output[0][1] = fma(vec4<f32>(w0[0]), v, output[0][1]);
+    output[1][1] = fma(vec4<f32>(w1[0]), v, output[1][1]);
+      }
+    {
+        let v = keyTile[(i + 1 + 1 * threadsX) * tileStride + x + 1 * threadsX];
+        output[0][1] = fma(vec4<f32>(w0[1]), v, output[0][1]);
+    output[1][1] = fma(vec4<f32>(w1[1]), v, output[1][1]);
+      }
+    {
+        let v = keyTile[(i + 1 + 2 * threadsX) * tileStride + x + 1 * threadsX];
+        output[0][1] = fma(vec4<f32>(w0[2]), v, output[0][1]);
+    output[1][1] = fma(vec4<f32>(w1[2]), v, output[1][1]);
+      }
+    {
+        let v = keyTile[(i + 1 + 3 * threadsX) * tileStride + x + 1 * threadsX];
+        output[0][1] = fma(vec4<f32>(w0[3]), v, output[0][1]);
+    output[1][1] = fma(vec4<f32>(w1[3]), v, output[1][1]);
+      }
+      }
+    {
+      let w0 = weights[(y + 0 * threadsY) * weightStride + i + 2];
+    let w1 = weights[(y + 1 * threadsY) * weightStride + i + 2];
+      {
+        let v = keyTile[(i + 2 + 0 * threadsX) * tileStride + x + 0 * threadsX];
+        output[0][0] = fma(vec4<f32>(w0[0]), v, output[0][0]);
+    output[1][0] = fma(vec4<f32>(w1[0]), v, output[1][0]);
+      }
+    {
+        let v = keyTile[(i + 2 + 1 * threadsX) * tileStride + x + 0 * threadsX];
+        output[0][0] = fma(vec4<f32>(w0[1]), v, output[0][0]);
+    output[1][0] = fma(vec4<f32>(w1[1]), v, output[1][0]);
+      }
+    {
+        let v = keyTile[(i + 2 + 2 * threadsX) * tileStride + x + 0 * threadsX];
+        output[0][0] = fma(vec4<f32>(w0[2]), v, output[0][0]);
+    output[1][0] = fma(vec4<f32>(w1[2]), v, output[1][0]);
+      }
+    {
+        let v = keyTile[(i + 2 + 3 * threadsX) * tileStride + x + 0 * threadsX];
+        output[0][0] = fma(vec4<f32>(w0[3]), v, output[0][0]);
+    output[1][0] = fma(vec4<f32>(w1[3]), v, output[1][0]);
+      }
+    {
+        let v = keyTile[(i + 2 + 0 * threadsX) * tileStride + x + 1 * threadsX];
+        output[0][1] = fma(vec4<f32>(w0[0]), v, output[0][1]);
+    output[1][1] = fma(vec4<f32>(w1[0]), v, output[1][1]);
+      }
+    {
+        let v = keyTile[(i + 2 + 1 * threadsX) * tileStride + x + 1 * threadsX];
+        output[0][1] = fma(vec4<f32>(w0[1]), v, output[0][1]);
+    output[1][1] = fma(vec4<f32>(w1[1]), v, output[1][1]);
+      }
+    {
+        let v = keyTile[(i + 2 + 2 * threadsX) * tileStride + x + 1 * threadsX];
+        output[0][1] = fma(vec4<f32>(w0[2]), v, output[0][1]);
+    output[1][1] = fma(vec4<f32>(w1[2]), v, output[1][1]);
+      }
+    {
+        let v = keyTile[(i + 2 + 3 * threadsX) * tileStride + x + 1 * threadsX];
+        output[0][1] = fma(vec4<f32>(w0[3]), v, output[0][1]);
+    output[1][1] = fma(vec4<f32>(w1[3]), v, output[1][1]);
+      }
+      }
+    {
+      let w0 = weights[(y + 0 * threadsY) * weightStride + i + 3];
+    let w1 = weights[(y + 1 * threadsY) * weightStride + i + 3];
+      {
+        let v = keyTile[(i + 3 + 0 * threadsX) * tileStride + x + 0 * threadsX];
+        output[0][0] = fma(vec4<f32>(w0[0]), v, output[0][0]);
+    output[1][0] = fma(vec4<f32>(w1[0]), v, output[1][0]);
+      }
+    {
+        let v = keyTile[(i + 3 + 1 * threadsX) * tileStride + x + 0 * threadsX];
+        output[0][0] = fma(vec4<f32>(w0[1]), v, output[0][0]);
+    output[1][0] = fma(vec4<f32>(w1[1]), v, output[1][0]);
+      }
+    {
+        let v = keyTile[(i + 3 + 2 * threadsX) * tileStride + x + 0 * threadsX];
+        output[0][0] = fma(vec4<f32>(w0[2]), v, output[0][0]);
+    output[1][0] = fma(vec4<f32>(w1[2]), v, output[1][0]);
+      }
+    {
+        let v = keyTile[(i + 3 + 3 * threadsX) * tileStride + x + 0 * threadsX];
+        output[0][0] = fma(vec4<f32>(w0[3]), v, output[0][0]);
+    output[1][0] = fma(vec4<f32>(w1[3]), v, output[1][0]);
+      }
+    {
+        let v = keyTile[(i + 3 + 0 * threadsX) * tileStride + x + 1 * threadsX];
+        output[0][1] = fma(vec4<f32>(w0[0]), v, output[0][1]);
+    output[1][1] = fma(vec4<f32>(w1[0]), v, output[1][1]);
+      }
+    {
+        let v = keyTile[(i + 3 + 1 * threadsX) * tileStride + x + 1 * threadsX];
+        output[0][1] = fma(vec4<f32>(w0[1]), v, output[0][1]);
+    output[1][1] = fma(vec4<f32>(w1[1]), v, output[1][1]);
+      }
+    {
+        let v = keyTile[(i + 3 + 2 * threadsX) * tileStride + x + 1 * threadsX];
+        output[0][1] = fma(vec4<f32>(w0[2]), v, output[0][1]);
+    output[1][1] = fma(vec4<f32>(w1[2]), v, output[1][1]);
+      }
+    {
+        let v = keyTile[(i + 3 + 3 * threadsX) * tileStride + x + 1 * threadsX];
+        output[0][1] = fma(vec4<f32>(w0[3]), v, output[0][1]);
+    output[1][1] = fma(vec4<f32>(w1[3]), v, output[1][1]);
+      }
+      }
+    }
+    // Barrier: the next round overwrites the values.
+    workgroupBarrier();
+  }
+
+  // 5. The sums of all columns, and the output.
+  rowPartials[y * weightStride + x] = rowSum;
+  // Barrier: the sum of a row needs the parts of all x.
+  workgroupBarrier();
+  var sum = vec2<f32>(0.0);
+  sum += rowPartials[y * weightStride + 0];
+    sum += rowPartials[y * weightStride + 1];
+    sum += rowPartials[y * weightStride + 2];
+    sum += rowPartials[y * weightStride + 3];
+    sum += rowPartials[y * weightStride + 4];
+    sum += rowPartials[y * weightStride + 5];
+    sum += rowPartials[y * weightStride + 6];
+    sum += rowPartials[y * weightStride + 7];
+  {
+    let row = firstRow + y + 0 * threadsY;
+    if (row < endRow) {
+      { writeOutput(head * uniforms.queryShape.z + row, (x + 0 * threadsX) * 1 + 0, select(output[0][0] / sum[0], vec4<f32>(0.0), sum[0] == 0.0)); }
+    }
+  }
+    {
+    let row = firstRow + y + 0 * threadsY;
+    if (row < endRow) {
+      { writeOutput(head * uniforms.queryShape.z + row, (x + 1 * threadsX) * 1 + 0, select(output[0][1] / sum[0], vec4<f32>(0.0), sum[0] == 0.0)); }
+    }
+  }
+    {
+    let row = firstRow + y + 1 * threadsY;
+    if (row < endRow) {
+      { writeOutput(head * uniforms.queryShape.z + row, (x + 0 * threadsX) * 1 + 0, select(output[1][0] / sum[1], vec4<f32>(0.0), sum[1] == 0.0)); }
+    }
+  }
+    {
+    let row = firstRow + y + 1 * threadsY;
+    if (row < endRow) {
+      { writeOutput(head * uniforms.queryShape.z + row, (x + 1 * threadsX) * 1 + 0, select(output[1][1] / sum[1], vec4<f32>(0.0), sum[1] == 0.0)); }
+    }
+  }
+}

@@ -1,0 +1,1262 @@
+// A workgroup computes the output of tileQueries query rows of one head. It walks over tiles of tileKeys keys of
+// the blocks in its list and keeps, for each of its rows, the running maximum, the running sum of weights and the
+// running weighted sum of values (online softmax).
+//
+// Invocation (x, y) owns rows y + r * threadsY. Of a score tile it computes the columns x + c * threadsX; of the output
+// it keeps, in registers, the words x + o * threadsX, the row's maximum (the same in all x), and the sum of the weights
+// of its own columns alone, added up over x once at the end.
+//
+// Workgroup memory, in words of 16 bytes (8 values of float16): queryTile for the whole run; keyTile, first keys, then the
+// values of the same keys; keyPositions, their original indices; rowPartials, the maxima (at the end: sums) of the rows
+// of a y over the columns of an x; weights, of a row in the columns of an x.
+//
+// Products and sums of up to 16 of them are float16, two at a time; longer sums, maxima, and weights until they are stored
+// are float32.
+//
+// Global memory is read ahead into registers: values while scores are computed, the next keys while values are added up,
+// and the order in which they stand one step before that. A load thus has half a round to arrive.
+
+const threadsX = 8;
+const threadsY = 16;
+const threads = 128;
+const rows = 4;
+const columns = 4;
+const tileQueries = 64;
+const tileKeys = 32;
+const headWords = 8;
+const tileStride = 9;
+const weightStride = 9;
+var<workgroup> queryTile : array<vec4<u32>, 576>;
+var<workgroup> keyTile : array<vec4<u32>, 288>;
+var<workgroup> weights : array<vec2<u32>, 576>;
+var<workgroup> rowPartials : array<vec4<f32>, 144>;
+var<workgroup> keyPositions : array<i32, tileKeys>;
+var<workgroup> keyTileCount : i32;
+
+alias half2 = vec2<f16>;
+fn halves(x : u32) -> half2 { return bitcast<half2>(x); }
+fn multiplyAdd(a : half2, b : half2, sum : half2) -> half2 { return fma(a, b, sum); }
+fn pack(a : vec4<f32>, b : vec4<f32>) -> vec4<u32> {
+  return vec4<u32>(pack2x16float(a.xy), pack2x16float(a.zw), pack2x16float(b.xy), pack2x16float(b.zw));
+}
+// Score of a key that a row must not see; finite, because WGSL need not support infinities.
+const masked = -3.4e38f;
+// Where the maximum of a row starts: so far above it that a masked score has no weight, also in a row without others.
+const lowest = -1e38f;
+fn readQuery(row : i32, vector : i32) -> vec4<f32> { return query[row * 16 + vector]; }
+
+fn workgroupIndex() -> i32 {
+  return i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
+}
+
+fn keyRow(head : i32, heads : i32, position : i32) -> i32 {
+  let keyHeads = uniforms.keyShape.y;
+  let keyHead = (head / heads) * keyHeads + (head % heads) / (heads / keyHeads);
+  return keyHead * uniforms.keyShape.z + position;
+}
+fn readKey(row : i32, vector : i32) -> vec4<f32> { return key[row * 16 + vector]; }
+fn readValue(row : i32, vector : i32) -> vec4<f32> { return value[row * 16 + vector]; }
+fn writeOutput(row : i32, vector : i32, x : vec4<f32>) { result[row * 16 + vector] = x; }
+// Original index given to the padding of a key tile: past every limit.
+const paddingPosition = 0x7fffffff;
+
+fn tilesIn(size : i32, tile : i32) -> i32 {
+  return (size + tile - 1) / tile;
+}
+
+// Query rows [first, end) of a query tile; a tile does not cross the end of its block.
+fn queryRows(tile : i32) -> vec2<i32> {
+  let tilesPerBlock = tilesIn(uniforms.blockSize, tileQueries);
+  let block = tile / tilesPerBlock;
+  let first = block * uniforms.blockSize + (tile % tilesPerBlock) * tileQueries;
+  let end = min((block + 1) * uniforms.blockSize, uniforms.queryShape.z);
+  return vec2<i32>(first, min(first + tileQueries, end));
+}
+
+// Where the block list of a query tile starts: its length, then its blocks.
+fn listStart(head : i32, tile : i32) -> i32 {
+  let block = tile / tilesIn(uniforms.blockSize, tileQueries);
+  return (head * uniforms.blockListsShape.z + block) * uniforms.blockListsShape.w;
+}
+
+fn countKeyTiles(head : i32, tile : i32, endRow : i32) -> i32 {
+  return blockLists[listStart(head, tile)] * tilesIn(uniforms.keyBlockSize, tileKeys);
+}
+
+// Slots [first, end) in the permuted order that key tile t covers; none past the last tile.
+fn keySlots(head : i32, tile : i32, t : i32, count : i32) -> vec2<i32> {
+  if (t >= count) {
+    return vec2<i32>(0);
+  }
+  let tilesPerBlock = tilesIn(uniforms.keyBlockSize, tileKeys);
+  let block = blockLists[listStart(head, tile) + 1 + t / tilesPerBlock];
+  let first = block * uniforms.keyBlockSize + (t % tilesPerBlock) * tileKeys;
+  let end = min((block + 1) * uniforms.keyBlockSize, uniforms.keyShape.z);
+  return vec2<i32>(first, min(first + tileKeys, end));
+}
+
+fn keyPosition(head : i32, slot : i32) -> i32 {
+  return keyIndices[head * uniforms.keyShape.z + slot];
+}
+
+// Original index of the key in a slot of the tile that covers slots [tile.x, tile.y).
+fn positionIn(head : i32, tile : vec2<i32>, slot : i32) -> i32 {
+  if (tile.x + slot < tile.y) {
+    return keyPosition(head, tile.x + slot);
+  }
+  return paddingPosition;
+}
+fn readQueryWord(row : i32, vector : i32) -> vec4<f32> { return readQuery(row, vector); }
+fn readKeyWord(row : i32, vector : i32) -> vec4<f32> { return readKey(row, vector); }
+fn readValueWord(row : i32, vector : i32) -> vec4<f32> { return readValue(row, vector); }
+
+fn main(index : i32) {
+  let local = i32(localIndex);
+  let x = ((local >> 1) & 1) + ((local >> 2) & 2) + 4 * ((local >> 4) % 2);
+  let y = (local & 1) + ((local >> 1) & 2) + 4 * ((local >> 4) / 2);
+  let heads = uniforms.queryShape.y;
+  let allHeads = uniforms.queryShape.x * heads;
+  let head = workgroupIndex() % allHeads;
+  let firstKeyRow = keyRow(head, heads, 0);
+  let lastPosition = uniforms.keyShape.z - 1;
+  // Last rows first: under a causal mask they have most keys, and a long workgroup should not start last. Workgroups
+  // beyond those asked for get a negative index and no rows.
+  let queryTileIndex = uniforms.queryTiles - 1 - workgroupIndex() / allHeads;
+  let span = queryRows(queryTileIndex);
+  let firstRow = span.x;
+  let endRow = select(span.y, firstRow, queryTileIndex < 0);
+  if (localIndex == 0u) {
+    keyTileCount = select(0, countKeyTiles(head, queryTileIndex, endRow), firstRow < endRow);
+  }
+  // Barriers below stand in a loop that all invocations must run equally often: hence the uniform load.
+  let keyTiles = workgroupUniformLoad(&keyTileCount);
+
+  // Empty state of the online softmax: nothing seen, all sums zero.
+  var rowMax = vec4<f32>(lowest);
+  var rowSum = vec4<f32>(0.0);
+  var output : array<array<vec4<f32>, 2>, rows>;
+
+  // What this invocation carries from global memory to keyTile: one word of a key, then of its value, a round.
+  let load0 = local + 0 * threads;
+    let load1 = local + 1 * threads;
+  var positions : array<i32, 2>;
+  var nextPositions : array<i32, 2>;
+  var fetched : array<vec4<f32>, 4>;
+  var nextTile = keySlots(head, queryTileIndex, 0, keyTiles);
+  nextPositions[0] = positionIn(head, nextTile, load0 / headWords);
+    nextPositions[1] = positionIn(head, nextTile, load1 / headWords);
+  nextTile = keySlots(head, queryTileIndex, 1, keyTiles);
+  fetched[0] = readKeyWord(firstKeyRow + min(nextPositions[0], lastPosition), (load0 % headWords) * 2 + 0);
+    fetched[1] = readKeyWord(firstKeyRow + min(nextPositions[0], lastPosition), (load0 % headWords) * 2 + 1);
+    fetched[2] = readKeyWord(firstKeyRow + min(nextPositions[1], lastPosition), (load1 % headWords) * 2 + 0);
+    fetched[3] = readKeyWord(firstKeyRow + min(nextPositions[1], lastPosition), (load1 % headWords) * 2 + 1);
+  {
+    var fetched = array<vec4<f32>, 8>();
+    {
+      let row = firstRow + (local + 0 * threads) / headWords;
+      if (row < endRow) { fetched[0] = uniforms.logitScale * readQueryWord(head * uniforms.queryShape.z + row, ((local + 0 * threads) % headWords) * 2 + 0); }
+    if (row < endRow) { fetched[1] = uniforms.logitScale * readQueryWord(head * uniforms.queryShape.z + row, ((local + 0 * threads) % headWords) * 2 + 1); }
+    }
+    {
+      let row = firstRow + (local + 1 * threads) / headWords;
+      if (row < endRow) { fetched[2] = uniforms.logitScale * readQueryWord(head * uniforms.queryShape.z + row, ((local + 1 * threads) % headWords) * 2 + 0); }
+    if (row < endRow) { fetched[3] = uniforms.logitScale * readQueryWord(head * uniforms.queryShape.z + row, ((local + 1 * threads) % headWords) * 2 + 1); }
+    }
+    {
+      let row = firstRow + (local + 2 * threads) / headWords;
+      if (row < endRow) { fetched[4] = uniforms.logitScale * readQueryWord(head * uniforms.queryShape.z + row, ((local + 2 * threads) % headWords) * 2 + 0); }
+    if (row < endRow) { fetched[5] = uniforms.logitScale * readQueryWord(head * uniforms.queryShape.z + row, ((local + 2 * threads) % headWords) * 2 + 1); }
+    }
+    {
+      let row = firstRow + (local + 3 * threads) / headWords;
+      if (row < endRow) { fetched[6] = uniforms.logitScale * readQueryWord(head * uniforms.queryShape.z + row, ((local + 3 * threads) % headWords) * 2 + 0); }
+    if (row < endRow) { fetched[7] = uniforms.logitScale * readQueryWord(head * uniforms.queryShape.z + row, ((local + 3 * threads) % headWords) * 2 + 1); }
+    }
+    {
+      queryTile[((local + 0 * threads) / headWords) * tileStride + (local + 0 * threads) % headWords] = pack(fetched[0], fetched[1]);
+    }
+    {
+      queryTile[((local + 1 * threads) / headWords) * tileStride + (local + 1 * threads) % headWords] = pack(fetched[2], fetched[3]);
+    }
+    {
+      queryTile[((local + 2 * threads) / headWords) * tileStride + (local + 2 * threads) % headWords] = pack(fetched[4], fetched[5]);
+    }
+    {
+      queryTile[((local + 3 * threads) / headWords) * tileStride + (local + 3 * threads) % headWords] = pack(fetched[6], fetched[7]);
+    }
+  }
+
+  for (var t = 0; t < keyTiles; t++) {
+    // 1. Keys into workgroup memory; values and the next positions on their way.
+    positions[0] = nextPositions[0];
+    positions[1] = nextPositions[1];
+    {
+      keyTile[(load0 / headWords) * tileStride + load0 % headWords] = pack(fetched[0], fetched[1]);
+      if (load0 % headWords == 0) { keyPositions[load0 / headWords] = positions[0]; }
+    }
+    {
+      keyTile[(load1 / headWords) * tileStride + load1 % headWords] = pack(fetched[2], fetched[3]);
+      if (load1 % headWords == 0) { keyPositions[load1 / headWords] = positions[1]; }
+    }
+    // Barrier: scores read key rows (and, the first time, query rows) that others loaded.
+    workgroupBarrier();
+    fetched[0] = readValueWord(firstKeyRow + min(positions[0], lastPosition), (load0 % headWords) * 2 + 0);
+    fetched[1] = readValueWord(firstKeyRow + min(positions[0], lastPosition), (load0 % headWords) * 2 + 1);
+    fetched[2] = readValueWord(firstKeyRow + min(positions[1], lastPosition), (load1 % headWords) * 2 + 0);
+    fetched[3] = readValueWord(firstKeyRow + min(positions[1], lastPosition), (load1 % headWords) * 2 + 1);
+    nextPositions[0] = positionIn(head, nextTile, load0 / headWords);
+    nextPositions[1] = positionIn(head, nextTile, load1 / headWords);
+
+    // 2. Scores, masked, and the maximum of each row over this invocation's columns. The initial value is needed: without
+    // one the scores of the last round stay.
+    var scores = array<array<f32, columns>, rows>();
+    for (var i = 0; i < headWords; i += 4) {
+      var sums = array<half2, 16>();
+      {
+      let q0 = queryTile[(y + 0 * threadsY) * tileStride + i + 0];
+    let q1 = queryTile[(y + 1 * threadsY) * tileStride + i + 0];
+    let q2 = queryTile[(y + 2 * threadsY) * tileStride + i + 0];
+    let q3 = queryTile[(y + 3 * threadsY) * tileStride + i + 0];
+      {
+        let k = keyTile[(x + 0 * threadsX) * tileStride + i + 0];
+        sums[0] = multiplyAdd(halves(q0[0]), halves(k[0]), sums[0]);
+    sums[0] = multiplyAdd(halves(q0[1]), halves(k[1]), sums[0]);
+    sums[0] = multiplyAdd(halves(q0[2]), halves(k[2]), sums[0]);
+    sums[0] = multiplyAdd(halves(q0[3]), halves(k[3]), sums[0]);
+    sums[4] = multiplyAdd(halves(q1[0]), halves(k[0]), sums[4]);
+    sums[4] = multiplyAdd(halves(q1[1]), halves(k[1]), sums[4]);
+    sums[4] = multiplyAdd(halves(q1[2]), halves(k[2]), sums[4]);
+    sums[4] = multiplyAdd(halves(q1[3]), halves(k[3]), sums[4]);
+    sums[8] = multiplyAdd(halves(q2[0]), halves(k[0]), sums[8]);
+    sums[8] = multiplyAdd(halves(q2[1]), halves(k[1]), sums[8]);
+    sums[8] = multiplyAdd(halves(q2[2]), halves(k[2]), sums[8]);
+    sums[8] = multiplyAdd(halves(q2[3]), halves(k[3]), sums[8]);
+    sums[12] = multiplyAdd(halves(q3[0]), halves(k[0]), sums[12]);
+    sums[12] = multiplyAdd(halves(q3[1]), halves(k[1]), sums[12]);
+    sums[12] = multiplyAdd(halves(q3[2]), halves(k[2]), sums[12]);
+    sums[12] = multiplyAdd(halves(q3[3]), halves(k[3]), sums[12]);
+      }
+    {
+        let k = keyTile[(x + 1 * threadsX) * tileStride + i + 0];
+        sums[1] = multiplyAdd(halves(q0[0]), halves(k[0]), sums[1]);
+    sums[1] = multiplyAdd(halves(q0[1]), halves(k[1]), sums[1]);
+    sums[1] = multiplyAdd(halves(q0[2]), halves(k[2]), sums[1]);
+    sums[1] = multiplyAdd(halves(q0[3]), halves(k[3]), sums[1]);
+    sums[5] = multiplyAdd(halves(q1[0]), halves(k[0]), sums[5]);
+    sums[5] = multiplyAdd(halves(q1[1]), halves(k[1]), sums[5]);
+    sums[5] = multiplyAdd(halves(q1[2]), halves(k[2]), sums[5]);
+    sums[5] = multiplyAdd(halves(q1[3]), halves(k[3]), sums[5]);
+    sums[9] = multiplyAdd(halves(q2[0]), halves(k[0]), sums[9]);
+    sums[9] = multiplyAdd(halves(q2[1]), halves(k[1]), sums[9]);
+    sums[9] = multiplyAdd(halves(q2[2]), halves(k[2]), sums[9]);
+    sums[9] = multiplyAdd(halves(q2[3]), halves(k[3]), sums[9]);
+    sums[13] = multiplyAdd(halves(q3[0]), halves(k[0]), sums[13]);
+    sums[13] = multiplyAdd(halves(q3[1]), halves(k[1]), sums[13]);
+    sums[13] = multiplyAdd(halves(q3[2]), halves(k[2]), sums[13]);
+    sums[13] = multiplyAdd(halves(q3[3]), halves(k[3]), sums[13]);
+      }
+    {
+        let k = keyTile[(x + 2 * threadsX) * tileStride + i + 0];
+        sums[2] = multiplyAdd(halves(q0[0]), halves(k[0]), sums[2]);
+    sums[2] = multiplyAdd(halves(q0[1]), halves(k[1]), sums[2]);
+    sums[2] = multiplyAdd(halves(q0[2]), halves(k[2]), sums[2]);
+    sums[2] = multiplyAdd(halves(q0[3]), halves(k[3]), sums[2]);
+    sums[6] = multiplyAdd(halves(q1[0]), halves(k[0]), sums[6]);
+    sums[6] = multiplyAdd(halves(q1[1]), halves(k[1]), sums[6]);
+    sums[6] = multiplyAdd(halves(q1[2]), halves(k[2]), sums[6]);
+    sums[6] = multiplyAdd(halves(q1[3]), halves(k[3]), sums[6]);
+    sums[10] = multiplyAdd(halves(q2[0]), halves(k[0]), sums[10]);
+    sums[10] = multiplyAdd(halves(q2[1]), halves(k[1]), sums[10]);
+    sums[10] = multiplyAdd(halves(q2[2]), halves(k[2]), sums[10]);
+    sums[10] = multiplyAdd(halves(q2[3]), halves(k[3]), sums[10]);
+    sums[14] = multiplyAdd(halves(q3[0]), halves(k[0]), sums[14]);
+    sums[14] = multiplyAdd(halves(q3[1]), halves(k[1]), sums[14]);
+    sums[14] = multiplyAdd(halves(q3[2]), halves(k[2]), sums[14]);
+    sums[14] = multiplyAdd(halves(q3[3]), halves(k[3]), sums[14]);
+      }
+    {
+        let k = keyTile[(x + 3 * threadsX) * tileStride + i + 0];
+        sums[3] = multiplyAdd(halves(q0[0]), halves(k[0]), sums[3]);
+    sums[3] = multiplyAdd(halves(q0[1]), halves(k[1]), sums[3]);
+    sums[3] = multiplyAdd(halves(q0[2]), halves(k[2]), sums[3]);
+    sums[3] = multiplyAdd(halves(q0[3]), halves(k[3]), sums[3]);
+    sums[7] = multiplyAdd(halves(q1[0]), halves(k[0]), sums[7]);
+    sums[7] = multiplyAdd(halves(q1[1]), halves(k[1]), sums[7]);
+    sums[7] = multiplyAdd(halves(q1[2]), halves(k[2]), sums[7]);
+    sums[7] = multiplyAdd(halves(q1[3]), halves(k[3]), sums[7]);
+    sums[11] = multiplyAdd(halves(q2[0]), halves(k[0]), sums[11]);
+    sums[11] = multiplyAdd(halves(q2[1]), halves(k[1]), sums[11]);
+    sums[11] = multiplyAdd(halves(q2[2]), halves(k[2]), sums[11]);
+    sums[11] = multiplyAdd(halves(q2[3]), halves(k[3]), sums[11]);
+    sums[15] = multiplyAdd(halves(q3[0]), halves(k[0]), sums[15]);
+    sums[15] = multiplyAdd(halves(q3[1]), halves(k[1]), sums[15]);
+    sums[15] = multiplyAdd(halves(q3[2]), halves(k[2]), sums[15]);
+    sums[15] = multiplyAdd(halves(q3[3]), halves(k[3]), sums[15]);
+      }
+      }
+    {
+      let q0 = queryTile[(y + 0 * threadsY) * tileStride + i + 1];
+    let q1 = queryTile[(y + 1 * threadsY) * tileStride + i + 1];
+    let q2 = queryTile[(y + 2 * threadsY) * tileStride + i + 1];
+    let q3 = queryTile[(y + 3 * threadsY) * tileStride + i + 1];
+      {
+        let k = keyTile[(x + 0 * threadsX) * tileStride + i + 1];
+        sums[0] = multiplyAdd(halves(q0[0]), halves(k[0]), sums[0]);
+    sums[0] = multiplyAdd(halves(q0[1]), halves(k[1]), sums[0]);
+    sums[0] = multiplyAdd(halves(q0[2]), halves(k[2]), sums[0]);
+    sums[0] = multiplyAdd(halves(q0[3]), halves(k[3]), sums[0]);
+    sums[4] = multiplyAdd(halves(q1[0]), halves(k[0]), sums[4]);
+    sums[4] = multiplyAdd(halves(q1[1]), halves(k[1]), sums[4]);
+    sums[4] = multiplyAdd(halves(q1[2]), halves(k[2]), sums[4]);
+    sums[4] = multiplyAdd(halves(q1[3]), halves(k[3]), sums[4]);
+    sums[8] = multiplyAdd(halves(q2[0]), halves(k[0]), sums[8]);
+    sums[8] = multiplyAdd(halves(q2[1]), halves(k[1]), sums[8]);
+    sums[8] = multiplyAdd(halves(q2[2]), halves(k[2]), sums[8]);
+    sums[8] = multiplyAdd(halves(q2[3]), halves(k[3]), sums[8]);
+    sums[12] = multiplyAdd(halves(q3[0]), halves(k[0]), sums[12]);
+    sums[12] = multiplyAdd(halves(q3[1]), halves(k[1]), sums[12]);
+    sums[12] = multiplyAdd(halves(q3[2]), halves(k[2]), sums[12]);
+    sums[12] = multiplyAdd(halves(q3[3]), halves(k[3]), sums[12]);
+      }
+    {
+        let k = keyTile[(x + 1 * threadsX) * tileStride + i + 1];
+        sums[1] = multiplyAdd(halves(q0[0]), halves(k[0]), sums[1]);
+    sums[1] = multiplyAdd(halves(q0[1]), halves(k[1]), sums[1]);
+    sums[1] = multiplyAdd(halves(q0[2]), halves(k[2]), sums[1]);
+    sums[1] = multiplyAdd(halves(q0[3]), halves(k[3]), sums[1]);
+    sums[5] = multiplyAdd(halves(q1[0]), halves(k[0]), sums[5]);
+    sums[5] = multiplyAdd(halves(q1[1]), halves(k[1]), sums[5]);
+    sums[5] = multiplyAdd(halves(q1[2]), halves(k[2]), sums[5]);
+    sums[5] = multiplyAdd(halves(q1[3]), halves(k[3]), sums[5]);
+    sums[9] = multiplyAdd(halves(q2[0]), halves(k[0]), sums[9]);
+    sums[9] = multiplyAdd(halves(q2[1]), halves(k[1]), sums[9]);
+    sums[9] = multiplyAdd(halves(q2[2]), halves(k[2]), sums[9]);
+    sums[9] = multiplyAdd(halves(q2[3]), halves(k[3]), sums[9]);
+    sums[13] = multiplyAdd(halves(q3[0]), halves(k[0]), sums[13]);
+    sums[13] = multiplyAdd(halves(q3[1]), halves(k[1]), sums[13]);
+    sums[13] = multiplyAdd(halves(q3[2]), halves(k[2]), sums[13]);
+    sums[13] = multiplyAdd(halves(q3[3]), halves(k[3]), sums[13]);
+      }
+    {
+        let k = keyTile[(x + 2 * threadsX) * tileStride + i + 1];
+        sums[2] = multiplyAdd(halves(q0[0]), halves(k[0]), sums[2]);
+    sums[2] = multiplyAdd(halves(q0[1]), halves(k[1]), sums[2]);
+    sums[2] = multiplyAdd(halves(q0[2]), halves(k[2]), sums[2]);
+    sums[2] = multiplyAdd(halves(q0[3]), halves(k[3]), sums[2]);
+    sums[6] = multiplyAdd(halves(q1[0]), halves(k[0]), sums[6]);
+    sums[6] = multiplyAdd(halves(q1[1]), halves(k[1]), sums[6]);
+    sums[6] = multiplyAdd(halves(q1[2]), halves(k[2]), sums[6]);
+    sums[6] = multiplyAdd(halves(q1[3]), halves(k[3]), sums[6]);
+    sums[10] = multiplyAdd(halves(q2[0]), halves(k[0]), sums[10]);
+    sums[10] = multiplyAdd(halves(q2[1]), halves(k[1]), sums[10]);
+    sums[10] = multiplyAdd(halves(q2[2]), halves(k[2]), sums[10]);
+    sums[10] = multiplyAdd(halves(q2[3]), halves(k[3]), sums[10]);
+    sums[14] = multiplyAdd(halves(q3[0]), halves(k[0]), sums[14]);
+    sums[14] = multiplyAdd(halves(q3[1]), halves(k[1]), sums[14]);
+    sums[14] = multiplyAdd(halves(q3[2]), halves(k[2]), sums[14]);
+    sums[14] = multiplyAdd(halves(q3[3]), halves(k[3]), sums[14]);
+      }
+    {
+        let k = keyTile[(x + 3 * threadsX) * tileStride + i + 1];
+        sums[3] = multiplyAdd(halves(q0[0]), halves(k[0]), sums[3]);
+    sums[3] = multiplyAdd(halves(q0[1]), halves(k[1]), sums[3]);
+    sums[3] = multiplyAdd(halves(q0[2]), halves(k[2]), sums[3]);
+    sums[3] = multiplyAdd(halves(q0[3]), halves(k[3]), sums[3]);
+    sums[7] = multiplyAdd(halves(q1[0]), halves(k[0]), sums[7]);
+    sums[7] = multiplyAdd(halves(q1[1]), halves(k[1]), sums[7]);
+    sums[7] = multiplyAdd(halves(q1[2]), halves(k[2]), sums[7]);
+    sums[7] = multiplyAdd(halves(q1[3]), halves(k[3]), sums[7]);
+    sums[11] = multiplyAdd(halves(q2[0]), halves(k[0]), sums[11]);
+    sums[11] = multiplyAdd(halves(q2[1]), halves(k[1]), sums[11]);
+    sums[11] = multiplyAdd(halves(q2[2]), halves(k[2]), sums[11]);
+    sums[11] = multiplyAdd(halves(q2[3]), halves(k[3]), sums[11]);
+    sums[15] = multiplyAdd(halves(q3[0]), halves(k[0]), sums[15]);
+    sums[15] = multiplyAdd(halves(q3[1]), halves(k[1]), sums[15]);
+    sums[15] = multiplyAdd(halves(q3[2]), halves(k[2]), sums[15]);
+    sums[15] = multiplyAdd(halves(q3[3]), halves(k[3]), sums[15]);
+      }
+      }
+    {
+      let q0 = queryTile[(y + 0 * threadsY) * tileStride + i + 2];
+    let q1 = queryTile[(y + 1 * threadsY) * tileStride + i + 2];
+    let q2 = queryTile[(y + 2 * threadsY) * tileStride + i + 2];
+    let q3 = queryTile[(y + 3 * threadsY) * tileStride + i + 2];
+      {
+        let k = keyTile[(x + 0 * threadsX) * tileStride + i + 2];
+        sums[0] = multiplyAdd(halves(q0[0]), halves(k[0]), sums[0]);
+    sums[0] = multiplyAdd(halves(q0[1]), halves(k[1]), sums[0]);
+    sums[0] = multiplyAdd(halves(q0[2]), halves(k[2]), sums[0]);
+    sums[0] = multiplyAdd(halves(q0[3]), halves(k[3]), sums[0]);
+    sums[4] = multiplyAdd(halves(q1[0]), halves(k[0]), sums[4]);
+    sums[4] = multiplyAdd(halves(q1[1]), halves(k[1]), sums[4]);
+    sums[4] = multiplyAdd(halves(q1[2]), halves(k[2]), sums[4]);
+    sums[4] = multiplyAdd(halves(q1[3]), halves(k[3]), sums[4]);
+    sums[8] = multiplyAdd(halves(q2[0]), halves(k[0]), sums[8]);
+    sums[8] = multiplyAdd(halves(q2[1]), halves(k[1]), sums[8]);
+    sums[8] = multiplyAdd(halves(q2[2]), halves(k[2]), sums[8]);
+    sums[8] = multiplyAdd(halves(q2[3]), halves(k[3]), sums[8]);
+    sums[12] = multiplyAdd(halves(q3[0]), halves(k[0]), sums[12]);
+    sums[12] = multiplyAdd(halves(q3[1]), halves(k[1]), sums[12]);
+    sums[12] = multiplyAdd(halves(q3[2]), halves(k[2]), sums[12]);
+    sums[12] = multiplyAdd(halves(q3[3]), halves(k[3]), sums[12]);
+      }
+    {
+        let k = keyTile[(x + 1 * threadsX) * tileStride + i + 2];
+        sums[1] = multiplyAdd(halves(q0[0]), halves(k[0]), sums[1]);
+    sums[1] = multiplyAdd(halves(q0[1]), halves(k[1]), sums[1]);
+    sums[1] = multiplyAdd(halves(q0[2]), halves(k[2]), sums[1]);
+    sums[1] = multiplyAdd(halves(q0[3]), halves(k[3]), sums[1]);
+    sums[5] = multiplyAdd(halves(q1[0]), halves(k[0]), sums[5]);
+    sums[5] = multiplyAdd(halves(q1[1]), halves(k[1]), sums[5]);
+    sums[5] = multiplyAdd(halves(q1[2]), halves(k[2]), sums[5]);
+    sums[5] = multiplyAdd(halves(q1[3]), halves(k[3]), sums[5]);
+    sums[9] = multiplyAdd(halves(q2[0]), halves(k[0]), sums[9]);
+    sums[9] = multiplyAdd(halves(q2[1]), halves(k[1]), sums[9]);
+    sums[9] = multiplyAdd(halves(q2[2]), halves(k[2]), sums[9]);
+    sums[9] = multiplyAdd(halves(q2[3]), halves(k[3]), sums[9]);
+    sums[13] = multiplyAdd(halves(q3[0]), halves(k[0]), sums[13]);
+    sums[13] = multiplyAdd(halves(q3[1]), halves(k[1]), sums[13]);
+    sums[13] = multiplyAdd(halves(q3[2]), halves(k[2]), sums[13]);
+    sums[13] = multiplyAdd(halves(q3[3]), halves(k[3]), sums[13]);
+      }
+    {
+        let k = keyTile[(x + 2 * threadsX) * tileStride + i + 2];
+        sums[2] = multiplyAdd(halves(q0[0]), halves(k[0]), sums[2]);
+    sums[2] = multiplyAdd(halves(q0[1]), halves(k[1]), sums[2]);
+    sums[2] = multiplyAdd(halves(q0[2]), halves(k[2]), sums[2]);
+    sums[2] = multiplyAdd(halves(q0[3]), halves(k[3]), sums[2]);
+    sums[6] = multiplyAdd(halves(q1[0]), halves(k[0]), sums[6]);
+    sums[6] = multiplyAdd(halves(q1[1]), halves(k[1]), sums[6]);
+    sums[6] = multiplyAdd(halves(q1[2]), halves(k[2]), sums[6]);
+    sums[6] = multiplyAdd(halves(q1[3]), halves(k[3]), sums[6]);
+    sums[10] = multiplyAdd(halves(q2[0]), halves(k[0]), sums[10]);
+    sums[10] = multiplyAdd(halves(q2[1]), halves(k[1]), sums[10]);
+    sums[10] = multiplyAdd(halves(q2[2]), halves(k[2]), sums[10]);
+    sums[10] = multiplyAdd(halves(q2[3]), halves(k[3]), sums[10]);
+    sums[14] = multiplyAdd(halves(q3[0]), halves(k[0]), sums[14]);
+    sums[14] = multiplyAdd(halves(q3[1]), halves(k[1]), sums[14]);
+    sums[14] = multiplyAdd(halves(q3[2]), halves(k[2]), sums[14]);
+    sums[14] = multiplyAdd(halves(q3[3]), halves(k[3]), sums[14]);
+      }
+    {
+        let k = keyTile[(x + 3 * threadsX) * tileStride + i + 2];
+        sums[3] = multiplyAdd(halves(q0[0]), halves(k[0]), sums[3]);
+    sums[3] = multiplyAdd(halves(q0[1]), halves(k[1]), sums[3]);
+    sums[3] = multiplyAdd(halves(q0[2]), halves(k[2]), sums[3]);
+    sums[3] = multiplyAdd(halves(q0[3]), halves(k[3]), sums[3]);
+    sums[7] = multiplyAdd(halves(q1[0]), halves(k[0]), sums[7]);
+    sums[7] = multiplyAdd(halves(q1[1]), halves(k[1]), sums[7]);
+    sums[7] = multiplyAdd(halves(q1[2]), halves(k[2]), sums[7]);
+    sums[7] = multiplyAdd(halves(q1[3]), halves(k[3]), sums[7]);
+    sums[11] = multiplyAdd(halves(q2[0]), halves(k[0]), sums[11]);
+    sums[11] = multiplyAdd(halves(q2[1]), halves(k[1]), sums[11]);
+    sums[11] = multiplyAdd(halves(q2[2]), halves(k[2]), sums[11]);
+    sums[11] = multiplyAdd(halves(q2[3]), halves(k[3]), sums[11]);
+    sums[15] = multiplyAdd(halves(q3[0]), halves(k[0]), sums[15]);
+    sums[15] = multiplyAdd(halves(q3[1]), halves(k[1]), sums[15]);
+    sums[15] = multiplyAdd(halves(q3[2]), halves(k[2]), sums[15]);
+    sums[15] = multiplyAdd(halves(q3[3]), halves(k[3]), sums[15]);
+      }
+      }
+    {
+      let q0 = queryTile[(y + 0 * threadsY) * tileStride + i + 3];
+    let q1 = queryTile[(y + 1 * threadsY) * tileStride + i + 3];
+    let q2 = queryTile[(y + 2 * threadsY) * tileStride + i + 3];
+    let q3 = queryTile[(y + 3 * threadsY) * tileStride + i + 3];
+      {
+        let k = keyTile[(x + 0 * threadsX) * tileStride + i + 3];
+        sums[0] = multiplyAdd(halves(q0[0]), halves(k[0]), sums[0]);
+    sums[0] = multiplyAdd(halves(q0[1]), halves(k[1]), sums[0]);
+    sums[0] = multiplyAdd(halves(q0[2]), halves(k[2]), sums[0]);
+    sums[0] = multiplyAdd(halves(q0[3]), halves(k[3]), sums[0]);
+    sums[4] = multiplyAdd(halves(q1[0]), halves(k[0]), sums[4]);
+    sums[4] = multiplyAdd(halves(q1[1]), halves(k[1]), sums[4]);
+    sums[4] = multiplyAdd(halves(q1[2]), halves(k[2]), sums[4]);
+    sums[4] = multiplyAdd(halves(q1[3]), halves(k[3]), sums[4]);
+    sums[8] = multiplyAdd(halves(q2[0]), halves(k[0]), sums[8]);
+    sums[8] = multiplyAdd(halves(q2[1]), halves(k[1]), sums[8]);
+    sums[8] = multiplyAdd(halves(q2[2]), halves(k[2]), sums[8]);
+    sums[8] = multiplyAdd(halves(q2[3]), halves(k[3]), sums[8]);
+    sums[12] = multiplyAdd(halves(q3[0]), halves(k[0]), sums[12]);
+    sums[12] = multiplyAdd(halves(q3[1]), halves(k[1]), sums[12]);
+    sums[12] = multiplyAdd(halves(q3[2]), halves(k[2]), sums[12]);
+    sums[12] = multiplyAdd(halves(q3[3]), halves(k[3]), sums[12]);
+      }
+    {
+        let k = keyTile[(x + 1 * threadsX) * tileStride + i + 3];
+        sums[1] = multiplyAdd(halves(q0[0]), halves(k[0]), sums[1]);
+    sums[1] = multiplyAdd(halves(q0[1]), halves(k[1]), sums[1]);
+    sums[1] = multiplyAdd(halves(q0[2]), halves(k[2]), sums[1]);
+    sums[1] = multiplyAdd(halves(q0[3]), halves(k[3]), sums[1]);
+    sums[5] = multiplyAdd(halves(q1[0]), halves(k[0]), sums[5]);
+    sums[5] = multiplyAdd(halves(q1[1]), halves(k[1]), sums[5]);
+    sums[5] = multiplyAdd(halves(q1[2]), halves(k[2]), sums[5]);
+    sums[5] = multiplyAdd(halves(q1[3]), halves(k[3]), sums[5]);
+    sums[9] = multiplyAdd(halves(q2[0]), halves(k[0]), sums[9]);
+    sums[9] = multiplyAdd(halves(q2[1]), halves(k[1]), sums[9]);
+    sums[9] = multiplyAdd(halves(q2[2]), halves(k[2]), sums[9]);
+    sums[9] = multiplyAdd(halves(q2[3]), halves(k[3]), sums[9]);
+    sums[13] = multiplyAdd(halves(q3[0]), halves(k[0]), sums[13]);
+    sums[13] = multiplyAdd(halves(q3[1]), halves(k[1]), sums[13]);
+    sums[13] = multiplyAdd(halves(q3[2]), halves(k[2]), sums[13]);
+    sums[13] = multiplyAdd(halves(q3[3]), halves(k[3]), sums[13]);
+      }
+    {
+        let k = keyTile[(x + 2 * threadsX) * tileStride + i + 3];
+        sums[2] = multiplyAdd(halves(q0[0]), halves(k[0]), sums[2]);
+    sums[2] = multiplyAdd(halves(q0[1]), halves(k[1]), sums[2]);
+    sums[2] = multiplyAdd(halves(q0[2]), halves(k[2]), sums[2]);
+    sums[2] = multiplyAdd(halves(q0[3]), halves(k[3]), sums[2]);
+    sums[6] = multiplyAdd(halves(q1[0]), halves(k[0]), sums[6]);
+    sums[6] = multiplyAdd(halves(q1[1]), halves(k[1]), sums[6]);
+    sums[6] = multiplyAdd(halves(q1[2]), halves(k[2]), sums[6]);
+    sums[6] = multiplyAdd(halves(q1[3]), halves(k[3]), sums[6]);
+    sums[10] = multiplyAdd(halves(q2[0]), halves(k[0]), sums[10]);
+    sums[10] = multiplyAdd(halves(q2[1]), halves(k[1]), sums[10]);
+    sums[10] = multiplyAdd(halves(q2[2]), halves(k[2]), sums[10]);
+    sums[10] = multiplyAdd(halves(q2[3]), halves(k[3]), sums[10]);
+    sums[14] = multiplyAdd(halves(q3[0]), halves(k[0]), sums[14]);
+    sums[14] = multiplyAdd(halves(q3[1]), halves(k[1]), sums[14]);
+    sums[14] = multiplyAdd(halves(q3[2]), halves(k[2]), sums[14]);
+    sums[14] = multiplyAdd(halves(q3[3]), halves(k[3]), sums[14]);
+      }
+    {
+        let k = keyTile[(x + 3 * threadsX) * tileStride + i + 3];
+        sums[3] = multiplyAdd(halves(q0[0]), halves(k[0]), sums[3]);
+    sums[3] = multiplyAdd(halves(q0[1]), halves(k[1]), sums[3]);
+    sums[3] = multiplyAdd(halves(q0[2]), halves(k[2]), sums[3]);
+    sums[3] = multiplyAdd(halves(q0[3]), halves(k[3]), sums[3]);
+    sums[7] = multiplyAdd(halves(q1[0]), halves(k[0]), sums[7]);
+    sums[7] = multiplyAdd(halves(q1[1]), halves(k[1]), sums[7]);
+    sums[7] = multiplyAdd(halves(q1[2]), halves(k[2]), sums[7]);
+    sums[7] = multiplyAdd(halves(q1[3]), halves(k[3]), sums[7]);
+    sums[11] = multiplyAdd(halves(q2[0]), halves(k[0]), sums[11]);
+    sums[11] = multiplyAdd(halves(q2[1]), halves(k[1]), sums[11]);
+    sums[11] = multiplyAdd(halves(q2[2]), halves(k[2]), sums[11]);
+    sums[11] = multiplyAdd(halves(q2[3]), halves(k[3]), sums[11]);
+    sums[15] = multiplyAdd(halves(q3[0]), halves(k[0]), sums[15]);
+    sums[15] = multiplyAdd(halves(q3[1]), halves(k[1]), sums[15]);
+    sums[15] = multiplyAdd(halves(q3[2]), halves(k[2]), sums[15]);
+    sums[15] = multiplyAdd(halves(q3[3]), halves(k[3]), sums[15]);
+      }
+      }
+      scores[0][0] += f32(sums[0].x) + f32(sums[0].y);
+    scores[0][1] += f32(sums[1].x) + f32(sums[1].y);
+    scores[0][2] += f32(sums[2].x) + f32(sums[2].y);
+    scores[0][3] += f32(sums[3].x) + f32(sums[3].y);
+    scores[1][0] += f32(sums[4].x) + f32(sums[4].y);
+    scores[1][1] += f32(sums[5].x) + f32(sums[5].y);
+    scores[1][2] += f32(sums[6].x) + f32(sums[6].y);
+    scores[1][3] += f32(sums[7].x) + f32(sums[7].y);
+    scores[2][0] += f32(sums[8].x) + f32(sums[8].y);
+    scores[2][1] += f32(sums[9].x) + f32(sums[9].y);
+    scores[2][2] += f32(sums[10].x) + f32(sums[10].y);
+    scores[2][3] += f32(sums[11].x) + f32(sums[11].y);
+    scores[3][0] += f32(sums[12].x) + f32(sums[12].y);
+    scores[3][1] += f32(sums[13].x) + f32(sums[13].y);
+    scores[3][2] += f32(sums[14].x) + f32(sums[14].y);
+    scores[3][3] += f32(sums[15].x) + f32(sums[15].y);
+    }
+    let position0 = keyPositions[x + 0 * threadsX];
+    let position1 = keyPositions[x + 1 * threadsX];
+    let position2 = keyPositions[x + 2 * threadsX];
+    let position3 = keyPositions[x + 3 * threadsX];
+    var columnMax = vec4<f32>(lowest);
+    {
+      let lastVisible = firstRow + y + 0 * threadsY;
+      scores[0][0] = select(scores[0][0], masked, position0 > lastVisible);
+      columnMax[0] = max(columnMax[0], scores[0][0]);
+    scores[0][1] = select(scores[0][1], masked, position1 > lastVisible);
+      columnMax[0] = max(columnMax[0], scores[0][1]);
+    scores[0][2] = select(scores[0][2], masked, position2 > lastVisible);
+      columnMax[0] = max(columnMax[0], scores[0][2]);
+    scores[0][3] = select(scores[0][3], masked, position3 > lastVisible);
+      columnMax[0] = max(columnMax[0], scores[0][3]);
+    }
+    {
+      let lastVisible = firstRow + y + 1 * threadsY;
+      scores[1][0] = select(scores[1][0], masked, position0 > lastVisible);
+      columnMax[1] = max(columnMax[1], scores[1][0]);
+    scores[1][1] = select(scores[1][1], masked, position1 > lastVisible);
+      columnMax[1] = max(columnMax[1], scores[1][1]);
+    scores[1][2] = select(scores[1][2], masked, position2 > lastVisible);
+      columnMax[1] = max(columnMax[1], scores[1][2]);
+    scores[1][3] = select(scores[1][3], masked, position3 > lastVisible);
+      columnMax[1] = max(columnMax[1], scores[1][3]);
+    }
+    {
+      let lastVisible = firstRow + y + 2 * threadsY;
+      scores[2][0] = select(scores[2][0], masked, position0 > lastVisible);
+      columnMax[2] = max(columnMax[2], scores[2][0]);
+    scores[2][1] = select(scores[2][1], masked, position1 > lastVisible);
+      columnMax[2] = max(columnMax[2], scores[2][1]);
+    scores[2][2] = select(scores[2][2], masked, position2 > lastVisible);
+      columnMax[2] = max(columnMax[2], scores[2][2]);
+    scores[2][3] = select(scores[2][3], masked, position3 > lastVisible);
+      columnMax[2] = max(columnMax[2], scores[2][3]);
+    }
+    {
+      let lastVisible = firstRow + y + 3 * threadsY;
+      scores[3][0] = select(scores[3][0], masked, position0 > lastVisible);
+      columnMax[3] = max(columnMax[3], scores[3][0]);
+    scores[3][1] = select(scores[3][1], masked, position1 > lastVisible);
+      columnMax[3] = max(columnMax[3], scores[3][1]);
+    scores[3][2] = select(scores[3][2], masked, position2 > lastVisible);
+      columnMax[3] = max(columnMax[3], scores[3][2]);
+    scores[3][3] = select(scores[3][3], masked, position3 > lastVisible);
+      columnMax[3] = max(columnMax[3], scores[3][3]);
+    }
+    rowPartials[y * weightStride + x] = columnMax;
+    // Barrier: the maximum of a row needs the parts of all x; and no key is read any more, so values may replace them.
+    workgroupBarrier();
+
+    // 3. Weights, and what was summed so far brought to the new maximum.
+    var newMax = rowMax;
+    newMax = max(newMax, rowPartials[y * weightStride + 0]);
+    newMax = max(newMax, rowPartials[y * weightStride + 1]);
+    newMax = max(newMax, rowPartials[y * weightStride + 2]);
+    newMax = max(newMax, rowPartials[y * weightStride + 3]);
+    newMax = max(newMax, rowPartials[y * weightStride + 4]);
+    newMax = max(newMax, rowPartials[y * weightStride + 5]);
+    newMax = max(newMax, rowPartials[y * weightStride + 6]);
+    newMax = max(newMax, rowPartials[y * weightStride + 7]);
+    let rescale = exp2(rowMax - newMax);
+    rowMax = newMax;
+    {
+      var weight : array<f32, columns>;
+      weight[0] = exp2(scores[0][0] - newMax[0]);
+    weight[1] = exp2(scores[0][1] - newMax[0]);
+    weight[2] = exp2(scores[0][2] - newMax[0]);
+    weight[3] = exp2(scores[0][3] - newMax[0]);
+      rowSum[0] = fma(rowSum[0], rescale[0], weight[0] + weight[1] + weight[2] + weight[3]);
+      weights[(y + 0 * threadsY) * weightStride + x] = vec2<u32>(pack2x16float(vec2<f32>(weight[0], weight[1])), pack2x16float(vec2<f32>(weight[2], weight[3])));
+      output[0][0] *= rescale[0];
+    output[0][1] *= rescale[0];
+    }
+    {
+      var weight : array<f32, columns>;
+      weight[0] = exp2(scores[1][0] - newMax[1]);
+    weight[1] = exp2(scores[1][1] - newMax[1]);
+    weight[2] = exp2(scores[1][2] - newMax[1]);
+    weight[3] = exp2(scores[1][3] - newMax[1]);
+      rowSum[1] = fma(rowSum[1], rescale[1], weight[0] + weight[1] + weight[2] + weight[3]);
+      weights[(y + 1 * threadsY) * weightStride + x] = vec2<u32>(pack2x16float(vec2<f32>(weight[0], weight[1])), pack2x16float(vec2<f32>(weight[2], weight[3])));
+      output[1][0] *= rescale[1];
+    output[1][1] *= rescale[1];
+    }
+    {
+      var weight : array<f32, columns>;
+      weight[0] = exp2(scores[2][0] - newMax[2]);
+    weight[1] = exp2(scores[2][1] - newMax[2]);
+    weight[2] = exp2(scores[2][2] - newMax[2]);
+    weight[3] = exp2(scores[2][3] - newMax[2]);
+      rowSum[2] = fma(rowSum[2], rescale[2], weight[0] + weight[1] + weight[2] + weight[3]);
+      weights[(y + 2 * threadsY) * weightStride + x] = vec2<u32>(pack2x16float(vec2<f32>(weight[0], weight[1])), pack2x16float(vec2<f32>(weight[2], weight[3])));
+      output[2][0] *= rescale[2];
+    output[2][1] *= rescale[2];
+    }
+    {
+      var weight : array<f32, columns>;
+      weight[0] = exp2(scores[3][0] - newMax[3]);
+    weight[1] = exp2(scores[3][1] - newMax[3]);
+    weight[2] = exp2(scores[3][2] - newMax[3]);
+    weight[3] = exp2(scores[3][3] - newMax[3]);
+      rowSum[3] = fma(rowSum[3], rescale[3], weight[0] + weight[1] + weight[2] + weight[3]);
+      weights[(y + 3 * threadsY) * weightStride + x] = vec2<u32>(pack2x16float(vec2<f32>(weight[0], weight[1])), pack2x16float(vec2<f32>(weight[2], weight[3])));
+      output[3][0] *= rescale[3];
+    output[3][1] *= rescale[3];
+    }
+    {
+      keyTile[(load0 / headWords) * tileStride + load0 % headWords] = select(vec4<u32>(), pack(fetched[0], fetched[1]), positions[0] != paddingPosition);
+      
+    }
+    {
+      keyTile[(load1 / headWords) * tileStride + load1 % headWords] = select(vec4<u32>(), pack(fetched[2], fetched[3]), positions[1] != paddingPosition);
+      
+    }
+    // Barrier: the weighted sum reads the weights of all x and values that others loaded.
+    workgroupBarrier();
+    nextTile = keySlots(head, queryTileIndex, t + 2, keyTiles);
+    fetched[0] = readKeyWord(firstKeyRow + min(nextPositions[0], lastPosition), (load0 % headWords) * 2 + 0);
+    fetched[1] = readKeyWord(firstKeyRow + min(nextPositions[0], lastPosition), (load0 % headWords) * 2 + 1);
+    fetched[2] = readKeyWord(firstKeyRow + min(nextPositions[1], lastPosition), (load1 % headWords) * 2 + 0);
+    fetched[3] = readKeyWord(firstKeyRow + min(nextPositions[1], lastPosition), (load1 % headWords) * 2 + 1);
+
+    // 4. Weighted sum of values.
+    for (var i = 0; i < threadsX; i += 4) {
+      var sums = array<half2, 16>();
+      {
+      let w0 = weights[(y + 0 * threadsY) * weightStride + i + 0];
+    let w1 = weights[(y + 1 * threadsY) * weightStride + i + 0];
+    let w2 = weights[(y + 2 * threadsY) * weightStride + i + 0];
+    let w3 = weights[(y + 3 * threadsY) * weightStride + i + 0];
+      {
+        let v = keyTile[(i + 0 + 0 * threadsX) * tileStride + x + 0 * threadsX];
+        {
+        let w = half2(halves(w0[0])[0]);
+        sums[0] = multiplyAdd(w, halves(v[0]), sums[0]);
+    sums[1] = multiplyAdd(w, halves(v[1]), sums[1]);
+    sums[2] = multiplyAdd(w, halves(v[2]), sums[2]);
+    sums[3] = multiplyAdd(w, halves(v[3]), sums[3]);
+        }
+    {
+        let w = half2(halves(w1[0])[0]);
+        sums[4] = multiplyAdd(w, halves(v[0]), sums[4]);
+    sums[5] = multiplyAdd(w, halves(v[1]), sums[5]);
+    sums[6] = multiplyAdd(w, halves(v[2]), sums[6]);
+    sums[7] = multiplyAdd(w, halves(v[3]), sums[7]);
+        }
+    {
+        let w = half2(halves(w2[0])[0]);
+        sums[8] = multiplyAdd(w, halves(v[0]), sums[8]);
+    sums[9] = multiplyAdd(w, halves(v[1]), sums[9]);
+    sums[10] = multiplyAdd(w, halves(v[2]), sums[10]);
+    sums[11] = multiplyAdd(w, halves(v[3]), sums[11]);
+        }
+    {
+        let w = half2(halves(w3[0])[0]);
+        sums[12] = multiplyAdd(w, halves(v[0]), sums[12]);
+    sums[13] = multiplyAdd(w, halves(v[1]), sums[13]);
+    sums[14] = multiplyAdd(w, halves(v[2]), sums[14]);
+    sums[15] = multiplyAdd(w, halves(v[3]), sums[15]);
+        }
+      }
+    {
+        let v = keyTile[(i + 0 + 1 * threadsX) * tileStride + x + 0 * threadsX];
+        {
+        let w = half2(halves(w0[0])[1]);
+        sums[0] = multiplyAdd(w, halves(v[0]), sums[0]);
+    sums[1] = multiplyAdd(w, halves(v[1]), sums[1]);
+    sums[2] = multiplyAdd(w, halves(v[2]), sums[2]);
+    sums[3] = multiplyAdd(w, halves(v[3]), sums[3]);
+        }
+    {
+        let w = half2(halves(w1[0])[1]);
+        sums[4] = multiplyAdd(w, halves(v[0]), sums[4]);
+    sums[5] = multiplyAdd(w, halves(v[1]), sums[5]);
+    sums[6] = multiplyAdd(w, halves(v[2]), sums[6]);
+    sums[7] = multiplyAdd(w, halves(v[3]), sums[7]);
+        }
+    {
+        let w = half2(halves(w2[0])[1]);
+        sums[8] = multiplyAdd(w, halves(v[0]), sums[8]);
+    sums[9] = multiplyAdd(w, halves(v[1]), sums[9]);
+    sums[10] = multiplyAdd(w, halves(v[2]), sums[10]);
+    sums[11] = multiplyAdd(w, halves(v[3]), sums[11]);
+        }
+    {
+        let w = half2(halves(w3[0])[1]);
+        sums[12] = multiplyAdd(w, halves(v[0]), sums[12]);
+    sums[13] = multiplyAdd(w, halves(v[1]), sums[13]);
+    sums[14] = multiplyAdd(w, halves(v[2]), sums[14]);
+    sums[15] = multiplyAdd(w, halves(v[3]), sums[15]);
+        }
+      }
+    {
+        let v = keyTile[(i + 0 + 2 * threadsX) * tileStride + x + 0 * threadsX];
+        {
+        let w = half2(halves(w0[1])[0]);
+        sums[0] = multiplyAdd(w, halves(v[0]), sums[0]);
+    sums[1] = multiplyAdd(w, halves(v[1]), sums[1]);
+    sums[2] = multiplyAdd(w, halves(v[2]), sums[2]);
+    sums[3] = multiplyAdd(w, halves(v[3]), sums[3]);
+        }
+    {
+        let w = half2(halves(w1[1])[0]);
+        sums[4] = multiplyAdd(w, halves(v[0]), sums[4]);
+    sums[5] = multiplyAdd(w, halves(v[1]), sums[5]);
+    sums[6] = multiplyAdd(w, halves(v[2]), sums[6]);
+    sums[7] = multiplyAdd(w, halves(v[3]), sums[7]);
+        }
+    {
+        let w = half2(halves(w2[1])[0]);
+        sums[8] = multiplyAdd(w, halves(v[0]), sums[8]);
+    sums[9] = multiplyAdd(w, halves(v[1]), sums[9]);
+    sums[10] = multiplyAdd(w, halves(v[2]), sums[10]);
+    sums[11] = multiplyAdd(w, halves(v[3]), sums[11]);
+        }
+    {
+        let w = half2(halves(w3[1])[0]);
+        sums[12] = multiplyAdd(w, halves(v[0]), sums[12]);
+    sums[13] = multiplyAdd(w, halves(v[1]), sums[13]);
+    sums[14] = multiplyAdd(w, halves(v[2]), sums[14]);
+    sums[15] = multiplyAdd(w, halves(v[3]), sums[15]);
+        }
+      }
+    {
+        let v = keyTile[(i + 0 + 3 * threadsX) * tileStride + x + 0 * threadsX];
+        {
+        let w = half2(halves(w0[1])[1]);
+        sums[0] = multiplyAdd(w, halves(v[0]), sums[0]);
+    sums[1] = multiplyAdd(w, halves(v[1]), sums[1]);
+    sums[2] = multiplyAdd(w, halves(v[2]), sums[2]);
+    sums[3] = multiplyAdd(w, halves(v[3]), sums[3]);
+        }
+    {
+        let w = half2(halves(w1[1])[1]);
+        sums[4] = multiplyAdd(w, halves(v[0]), sums[4]);
+    sums[5] = multiplyAdd(w, halves(v[1]), sums[5]);
+    sums[6] = multiplyAdd(w, halves(v[2]), sums[6]);
+    sums[7] = multiplyAdd(w, halves(v[3]), sums[7]);
+        }
+    {
+        let w = half2(halves(w2[1])[1]);
+        sums[8] = multiplyAdd(w, halves(v[0]), sums[8]);
+    sums[9] = multiplyAdd(w, halves(v[1]), sums[9]);
+    sums[10] = multiplyAdd(w, halves(v[2]), sums[10]);
+    sums[11] = multiplyAdd(w, halves(v[3]), sums[11]);
+        }
+    {
+        let w = half2(halves(w3[1])[1]);
+        sums[12] = multiplyAdd(w, halves(v[0]), sums[12]);
+    sums[13] = multiplyAdd(w, halves(v[1]), sums[13]);
+    sums[14] = multiplyAdd(w, halves(v[2]), sums[14]);
+    sums[15] = multiplyAdd(w, halves(v[3]), sums[15]);
+        }
+      }
+      }
+    {
+      let w0 = weights[(y + 0 * threadsY) * weightStride + i + 1];
+    let w1 = weights[(y + 1 * threadsY) * weightStride + i + 1];
+    let w2 = weights[(y + 2 * threadsY) * weightStride + i + 1];
+    let w3 = weights[(y + 3 * threadsY) * weightStride + i + 1];
+      {
+        let v = keyTile[(i + 1 + 0 * threadsX) * tileStride + x + 0 * threadsX];
+        {
+        let w = half2(halves(w0[0])[0]);
+        sums[0] = multiplyAdd(w, halves(v[0]), sums[0]);
+    sums[1] = multiplyAdd(w, halves(v[1]), sums[1]);
+    sums[2] = multiplyAdd(w, halves(v[2]), sums[2]);
+    sums[3] = multiplyAdd(w, halves(v[3]), sums[3]);
+        }
+    {
+        let w = half2(halves(w1[0])[0]);
+        sums[4] = multiplyAdd(w, halves(v[0]), sums[4]);
+    sums[5] = multiplyAdd(w, halves(v[1]), sums[5]);
+    sums[6] = multiplyAdd(w, halves(v[2]), sums[6]);
+    sums[7] = multiplyAdd(w, halves(v[3]), sums[7]);
+        }
+    {
+        let w = half2(halves(w2[0])[0]);
+        sums[8] = multiplyAdd(w, halves(v[0]), sums[8]);
+    sums[9] = multiplyAdd(w, halves(v[1]), sums[9]);
+    sums[10] = multiplyAdd(w, halves(v[2]), sums[10]);
+    sums[11] = multiplyAdd(w, halves(v[3]), sums[11]);
+        }
+    {
+        let w = half2(halves(w3[0])[0]);
+        sums[12] = multiplyAdd(w, halves(v[0]), sums[12]);
+    sums[13] = multiplyAdd(w, halves(v[1]), sums[13]);
+    sums[14] = multiplyAdd(w, halves(v[2]), sums[14]);
+    sums[15] = multiplyAdd(w, halves(v[3]), sums[15]);
+        }
+      }
+    {
+        let v = keyTile[(i + 1 + 1 * threadsX) * tileStride + x + 0 * threadsX];
+        {
+        let w = half2(halves(w0[0])[1]);
+        sums[0] = multiplyAdd(w, halves(v[0]), sums[0]);
+    sums[1] = multiplyAdd(w, halves(v[1]), sums[1]);
+    sums[2] = multiplyAdd(w, halves(v[2]), sums[2]);
+    sums[3] = multiplyAdd(w, halves(v[3]), sums[3]);
+        }
+    {
+        let w = half2(halves(w1[0])[1]);
+        sums[4] = multiplyAdd(w, halves(v[0]), sums[4]);
+    sums[5] = multiplyAdd(w, halves(v[1]), sums[5]);
+    sums[6] = multiplyAdd(w, halves(v[2]), sums[6]);
+    sums[7] = multiplyAdd(w, halves(v[3]), sums[7]);
+        }
+    {
+        let w = half2(halves(w2[0])[1]);
+        sums[8] = multiplyAdd(w, halves(v[0]), sums[8]);
+    sums[9] = multiplyAdd(w, halves(v[1]), sums[9]);
+    sums[10] = multiplyAdd(w, halves(v[2]), sums[10]);
+    sums[11] = multiplyAdd(w, halves(v[3]), sums[11]);
+        }
+    {
+        let w = half2(halves(w3[0])[1]);
+        sums[12] = multiplyAdd(w, halves(v[0]), sums[12]);
+    sums[13] = multiplyAdd(w, halves(v[1]), sums[13]);
+    sums[14] = multiplyAdd(w, halves(v[2]), sums[14]);
+    sums[15] = multiplyAdd(w, halves(v[3]), sums[15]);
+        }
+      }
+    {
+        let v = keyTile[(i + 1 + 2 * threadsX) * tileStride + x + 0 * threadsX];
+        {
+        let w = half2(halves(w0[1])[0]);
+        sums[0] = multiplyAdd(w, halves(v[0]), sums[0]);
+    sums[1] = multiplyAdd(w, halves(v[1]), sums[1]);
+    sums[2] = multiplyAdd(w, halves(v[2]), sums[2]);
+    sums[3] = multiplyAdd(w, halves(v[3]), sums[3]);
+        }
+    {
+        let w = half2(halves(w1[1])[0]);
+        sums[4] = multiplyAdd(w, halves(v[0]), sums[4]);
+    sums[5] = multiplyAdd(w, halves(v[1]), sums[5]);
+    sums[6] = multiplyAdd(w, halves(v[2]), sums[6]);
+    sums[7] = multiplyAdd(w, halves(v[3]), sums[7]);
+        }
+    {
+        let w = half2(halves(w2[1])[0]);
+        sums[8] = multiplyAdd(w, halves(v[0]), sums[8]);
+    sums[9] = multiplyAdd(w, halves(v[1]), sums[9]);
+    sums[10] = multiplyAdd(w, halves(v[2]), sums[10]);
+    sums[11] = multiplyAdd(w, halves(v[3]), sums[11]);
+        }
+    {
+        let w = half2(halves(w3[1])[0]);
+        sums[12] = multiplyAdd(w, halves(v[0]), sums[12]);
+    sums[13] = multiplyAdd(w, halves(v[1]), sums[13]);
+    sums[14] = multiplyAdd(w, halves(v[2]), sums[14]);
+    sums[15] = multiplyAdd(w, halves(v[3]), sums[15]);
+        }
+      }
+    {
+        let v = keyTile[(i + 1 + 3 * threadsX) * tileStride + x + 0 * threadsX];
+        {
+        let w = half2(halves(w0[1])[1]);
+        sums[0] = multiplyAdd(w, halves(v[0]), sums[0]);
+    sums[1] = multiplyAdd(w, halves(v[1]), sums[1]);
+    sums[2] = multiplyAdd(w, halves(v[2]), sums[2]);
+    sums[3] = multiplyAdd(w, halves(v[3]), sums[3]);
+        }
+    {
+        let w = half2(halves(w1[1])[1]);
+        sums[4] = multiplyAdd(w, halves(v[0]), sums[4]);
+    sums[5] = multiplyAdd(w, halves(v[1]), sums[5]);
+    sums[6] = multiplyAdd(w, halves(v[2]), sums[6]);
+    sums[7] = multiplyAdd(w, halves(v[3]), sums[7]);
+        }
+    {
+        let w = half2(halves(w2[1])[1]);
+        sums[8] = multiplyAdd(w, halves(v[0]), sums[8]);
+    sums[9] = multiplyAdd(w, halves(v[1]), sums[9]);
+    sums[10] = multiplyAdd(w, halves(v[2]), sums[10]);
+    sums[11] = multiplyAdd(w, halves(v[3]), sums[11]);
+        }
+    {
+        let w = half2(halves(w3[1])[1]);
+        sums[12] = multiplyAdd(w, halves(v[0]), sums[12]);
+    sums[13] = multiplyAdd(w, halves(v[1]), sums[13]);
+    sums[14] = multiplyAdd(w, halves(v[2]), sums[14]);
+    sums[15] = multiplyAdd(w, halves(v[3]), sums[15]);
+        }
+      }
+      }
+    {
+      let w0 = weights[(y + 0 * threadsY) * weightStride + i + 2];
+    let w1 = weights[(y + 1 * threadsY) * weightStride + i + 2];
+    let w2 = weights[(y + 2 * threadsY) * weightStride + i + 2];
+    let w3 = weights[(y + 3 * threadsY) * weightStride + i + 2];
+      {
+        let v = keyTile[(i + 2 + 0 * threadsX) * tileStride + x + 0 * threadsX];
+        {
+        let w = half2(halves(w0[0])[0]);
+        sums[0] = multiplyAdd(w, halves(v[0]), sums[0]);
+    sums[1] = multiplyAdd(w, halves(v[1]), sums[1]);
+    sums[2] = multiplyAdd(w, halves(v[2]), sums[2]);
+    sums[3] = multiplyAdd(w, halves(v[3]), sums[3]);
+        }
+    {
+        let w = half2(halves(w1[0])[0]);
+        sums[4] = multiplyAdd(w, halves(v[0]), sums[4]);
+    sums[5] = multiplyAdd(w, halves(v[1]), sums[5]);
+    sums[6] = multiplyAdd(w, halves(v[2]), sums[6]);
+    sums[7] = multiplyAdd(w, halves(v[3]), sums[7]);
+        }
+    {
+        let w = half2(halves(w2[0])[0]);
+        sums[8] = multiplyAdd(w, halves(v[0]), sums[8]);
+    sums[9] = multiplyAdd(w, halves(v[1]), sums[9]);
+    sums[10] = multiplyAdd(w, halves(v[2]), sums[10]);
+    sums[11] = multiplyAdd(w, halves(v[3]), sums[11]);
+        }
+    {
+        let w = half2(halves(w3[0])[0]);
+        sums[12] = multiplyAdd(w, halves(v[0]), sums[12]);
+    sums[13] = multiplyAdd(w, halves(v[1]), sums[13]);
+    sums[14] = multiplyAdd(w, halves(v[2]), sums[14]);
+    sums[15] = multiplyAdd(w, halves(v[3]), sums[15]);
+        }
+      }
+    {
+        let v = keyTile[(i + 2 + 1 * threadsX) * tileStride + x + 0 * threadsX];
+        {
+        let w = half2(halves(w0[0])[1]);
+        sums[0] = multiplyAdd(w, halves(v[0]), sums[0]);
+    sums[1] = multiplyAdd(w, halves(v[1]), sums[1]);
+    sums[2] = multiplyAdd(w, halves(v[2]), sums[2]);
+    sums[3] = multiplyAdd(w, halves(v[3]), sums[3]);
+        }
+    {
+        let w = half2(halves(w1[0])[1]);
+        sums[4] = multiplyAdd(w, halves(v[0]), sums[4]);
+    sums[5] = multiplyAdd(w, halves(v[1]), sums[5]);
+    sums[6] = multiplyAdd(w, halves(v[2]), sums[6]);
+    sums[7] = multiplyAdd(w, halves(v[3]), sums[7]);
+        }
+    {
+        let w = half2(halves(w2[0])[1]);
+        sums[8] = multiplyAdd(w, halves(v[0]), sums[8]);
+    sums[9] = multiplyAdd(w, halves(v[1]), sums[9]);
+    sums[10] = multiplyAdd(w, halves(v[2]), sums[10]);
+    sums[11] = multiplyAdd(w, halves(v[3]), sums[11]);
+        }
+    {
+        let w = half2(halves(w3[0])[1]);
+        sums[12] = multiplyAdd(w, halves(v[0]), sums[12]);
+    sums[13] = multiplyAdd(w, halves(v[1]), sums[13]);
+    sums[14] = multiplyAdd(w, halves(v[2]), sums[14]);
+    sums[15] = multiplyAdd(w, halves(v[3]), sums[15]);
+        }
+      }
+    {
+        let v = keyTile[(i + 2 + 2 * threadsX) * tileStride + x + 0 * threadsX];
+        {
+        let w = half2(halves(w0[1])[0]);
+        sums[0] = multiplyAdd(w, halves(v[0]), sums[0]);
+    sums[1] = multiplyAdd(w, halves(v[1]), sums[1]);
+    sums[2] = multiplyAdd(w, halves(v[2]), sums[2]);
+    sums[3] = multiplyAdd(w, halves(v[3]), sums[3]);
+        }
+    {
+        let w = half2(halves(w1[1])[0]);
+        sums[4] = multiplyAdd(w, halves(v[0]), sums[4]);
+    sums[5] = multiplyAdd(w, halves(v[1]), sums[5]);
+    sums[6] = multiplyAdd(w, halves(v[2]), sums[6]);
+    sums[7] = multiplyAdd(w, halves(v[3]), sums[7]);
+        }
+    {
+        let w = half2(halves(w2[1])[0]);
+        sums[8] = multiplyAdd(w, halves(v[0]), sums[8]);
+    sums[9] = multiplyAdd(w, halves(v[1]), sums[9]);
+    sums[10] = multiplyAdd(w, halves(v[2]), sums[10]);
+    sums[11] = multiplyAdd(w, halves(v[3]), sums[11]);
+        }
+    {
+        let w = half2(halves(w3[1])[0]);
+        sums[12] = multiplyAdd(w, halves(v[0]), sums[12]);
+    sums[13] = multiplyAdd(w, halves(v[1]), sums[13]);
+    sums[14] = multiplyAdd(w, halves(v[2]), sums[14]);
+    sums[15] = multiplyAdd(w, halves(v[3]), sums[15]);
+        }
+      }
+    {
+        let v = keyTile[(i + 2 + 3 * threadsX) * tileStride + x + 0 * threadsX];
+        {
+        let w = half2(halves(w0[1])[1]);
+        sums[0] = multiplyAdd(w, halves(v[0]), sums[0]);
+    sums[1] = multiplyAdd(w, halves(v[1]), sums[1]);
+    sums[2] = multiplyAdd(w, halves(v[2]), sums[2]);
+    sums[3] = multiplyAdd(w, halves(v[3]), sums[3]);
+        }
+    {
+        let w = half2(halves(w1[1])[1]);
+        sums[4] = multiplyAdd(w, halves(v[0]), sums[4]);
+    sums[5] = multiplyAdd(w, halves(v[1]), sums[5]);
+    sums[6] = multiplyAdd(w, halves(v[2]), sums[6]);
+    sums[7] = multiplyAdd(w, halves(v[3]), sums[7]);
+        }
+    {
+        let w = half2(halves(w2[1])[1]);
+        sums[8] = multiplyAdd(w, halves(v[0]), sums[8]);
+    sums[9] = multiplyAdd(w, halves(v[1]), sums[9]);
+    sums[10] = multiplyAdd(w, halves(v[2]), sums[10]);
+    sums[11] = multiplyAdd(w, halves(v[3]), sums[11]);
+        }
+    {
+        let w = half2(halves(w3[1])[1]);
+        sums[12] = multiplyAdd(w, halves(v[0]), sums[12]);
+    sums[13] = multiplyAdd(w, halves(v[1]), sums[13]);
+    sums[14] = multiplyAdd(w, halves(v[2]), sums[14]);
+    sums[15] = multiplyAdd(w, halves(v[3]), sums[15]);
+        }
+      }
+      }
+    {
+      let w0 = weights[(y + 0 * threadsY) * weightStride + i + 3];
+    let w1 = weights[(y + 1 * threadsY) * weightStride + i + 3];
+    let w2 = weights[(y + 2 * threadsY) * weightStride + i + 3];
+    let w3 = weights[(y + 3 * threadsY) * weightStride + i + 3];
+      {
+        let v = keyTile[(i + 3 + 0 * threadsX) * tileStride + x + 0 * threadsX];
+        {
+        let w = half2(halves(w0[0])[0]);
+        sums[0] = multiplyAdd(w, halves(v[0]), sums[0]);
+    sums[1] = multiplyAdd(w, halves(v[1]), sums[1]);
+    sums[2] = multiplyAdd(w, halves(v[2]), sums[2]);
+    sums[3] = multiplyAdd(w, halves(v[3]), sums[3]);
+        }
+    {
+        let w = half2(halves(w1[0])[0]);
+        sums[4] = multiplyAdd(w, halves(v[0]), sums[4]);
+    sums[5] = multiplyAdd(w, halves(v[1]), sums[5]);
+    sums[6] = multiplyAdd(w, halves(v[2]), sums[6]);
+    sums[7] = multiplyAdd(w, halves(v[3]), sums[7]);
+        }
+    {
+        let w = half2(halves(w2[0])[0]);
+        sums[8] = multiplyAdd(w, halves(v[0]), sums[8]);
+    sums[9] = multiplyAdd(w, halves(v[1]), sums[9]);
+    sums[10] = multiplyAdd(w, halves(v[2]), sums[10]);
+    sums[11] = multiplyAdd(w, halves(v[3]), sums[11]);
+        }
+    {
+        let w = half2(halves(w3[0])[0]);
+        sums[12] = multiplyAdd(w, halves(v[0]), sums[12]);
+    sums[13] = multiplyAdd(w, halves(v[1]), sums[13]);
+    sums[14] = multiplyAdd(w, halves(v[2]), sums[14]);
+    sums[15] = multiplyAdd(w, halves(v[3]), sums[15]);
+        }
+      }
+    {
+        let v = keyTile[(i + 3 + 1 * threadsX) * tileStride + x + 0 * threadsX];
+        {
+        let w = half2(halves(w0[0])[1]);
+        sums[0] = multiplyAdd(w, halves(v[0]), sums[0]);
+    sums[1] = multiplyAdd(w, halves(v[1]), sums[1]);
+    sums[2] = multiplyAdd(w, halves(v[2]), sums[2]);
+    sums[3] = multiplyAdd(w, halves(v[3]), sums[3]);
+        }
+    {
+        let w = half2(halves(w1[0])[1]);
+        sums[4] = multiplyAdd(w, halves(v[0]), sums[4]);
+    sums[5] = multiplyAdd(w, halves(v[1]), sums[5]);
+    sums[6] = multiplyAdd(w, halves(v[2]), sums[6]);
+    sums[7] = multiplyAdd(w, halves(v[3]), sums[7]);
+        }
+    {
+        let w = half2(halves(w2[0])[1]);
+        sums[8] = multiplyAdd(w, halves(v[0]), sums[8]);
+    sums[9] = multiplyAdd(w, halves(v[1]), sums[9]);
+    sums[10] = multiplyAdd(w, halves(v[2]), sums[10]);
+    sums[11] = multiplyAdd(w, halves(v[3]), sums[11]);
+        }
+    {
+        let w = half2(halves(w3[0])[1]);
+        sums[12] = multiplyAdd(w, halves(v[0]), sums[12]);
+    sums[13] = multiplyAdd(w, halves(v[1]), sums[13]);
+    sums[14] = multiplyAdd(w, halves(v[2]), sums[14]);
+    sums[15] = multiplyAdd(w, halves(v[3]), sums[15]);
+        }
+      }
+    {
+        let v = keyTile[(i + 3 + 2 * threadsX) * tileStride + x + 0 * threadsX];
+        {
+        let w = half2(halves(w0[1])[0]);
+        sums[0] = multiplyAdd(w, halves(v[0]), sums[0]);
+    sums[1] = multiplyAdd(w, halves(v[1]), sums[1]);
+    sums[2] = multiplyAdd(w, halves(v[2]), sums[2]);
+    sums[3] = multiplyAdd(w, halves(v[3]), sums[3]);
+        }
+    {
+        let w = half2(halves(w1[1])[0]);
+        sums[4] = multiplyAdd(w, halves(v[0]), sums[4]);
+    sums[5] = multiplyAdd(w, halves(v[1]), sums[5]);
+    sums[6] = multiplyAdd(w, halves(v[2]), sums[6]);
+    sums[7] = multiplyAdd(w, halves(v[3]), sums[7]);
+        }
+    {
+        let w = half2(halves(w2[1])[0]);
+        sums[8] = multiplyAdd(w, halves(v[0]), sums[8]);
+    sums[9] = multiplyAdd(w, halves(v[1]), sums[9]);
+    sums[10] = multiplyAdd(w, halves(v[2]), sums[10]);
+    sums[11] = multiplyAdd(w, halves(v[3]), sums[11]);
+        }
+    {
+        let w = half2(halves(w3[1])[0]);
+        sums[12] = multiplyAdd(w, halves(v[0]), sums[12]);
+    sums[13] = multiplyAdd(w, halves(v[1]), sums[13]);
+    sums[14] = multiplyAdd(w, halves(v[2]), sums[14]);
+    sums[15] = multiplyAdd(w, halves(v[3]), sums[15]);
+        }
+      }
+    {
+        let v = keyTile[(i + 3 + 3 * threadsX) * tileStride + x + 0 * threadsX];
+        {
+        let w = half2(halves(w0[1])[1]);
+        sums[0] = multiplyAdd(w, halves(v[0]), sums[0]);
+    sums[1] = multiplyAdd(w, halves(v[1]), sums[1]);
+    sums[2] = multiplyAdd(w, halves(v[2]), sums[2]);
+    sums[3] = multiplyAdd(w, halves(v[3]), sums[3]);
+        }
+    {
+        let w = half2(halves(w1[1])[1]);
+        sums[4] = multiplyAdd(w, halves(v[0]), sums[4]);
+    sums[5] = multiplyAdd(w, halves(v[1]), sums[5]);
+    sums[6] = multiplyAdd(w, halves(v[2]), sums[6]);
+    sums[7] = multiplyAdd(w, halves(v[3]), sums[7]);
+        }
+    {
+        let w = half2(halves(w2[1])[1]);
+        sums[8] = multiplyAdd(w, halves(v[0]), sums[8]);
+    sums[9] = multiplyAdd(w, halves(v[1]), sums[9]);
+    sums[10] = multiplyAdd(w, halves(v[2]), sums[10]);
+    sums[11] = multiplyAdd(w, halves(v[3]), sums[11]);
+        }
+    {
+        let w = half2(halves(w3[1])[1]);
+        sums[12] = multiplyAdd(w, halves(v[0]), sums[12]);
+    sums[13] = multiplyAdd(w, halves(v[1]), sums[13]);
+    sums[14] = multiplyAdd(w, halves(v[2]), sums[14]);
+    sums[15] = multiplyAdd(w, halves(v[3]), sums[15]);
+        }
+      }
+      }
+      output[0][0] += vec4<f32>(vec2<f32>(sums[0]), vec2<f32>(sums[1]));
+    output[0][1] += vec4<f32>(vec2<f32>(sums[2]), vec2<f32>(sums[3]));
+    output[1][0] += vec4<f32>(vec2<f32>(sums[4]), vec2<f32>(sums[5]));
+    output[1][1] += vec4<f32>(vec2<f32>(sums[6]), vec2<f32>(sums[7]));
+    output[2][0] += vec4<f32>(vec2<f32>(sums[8]), vec2<f32>(sums[9]));
+    output[2][1] += vec4<f32>(vec2<f32>(sums[10]), vec2<f32>(sums[11]));
+    output[3][0] += vec4<f32>(vec2<f32>(sums[12]), vec2<f32>(sums[13]));
+    output[3][1] += vec4<f32>(vec2<f32>(sums[14]), vec2<f32>(sums[15]));
+    }
+    // Barrier: the next round overwrites the values.
+    workgroupBarrier();
+  }
+
+  // 5. The sums of all columns, and the output.
+  rowPartials[y * weightStride + x] = rowSum;
+  // Barrier: the sum of a row needs the parts of all x.
+  workgroupBarrier();
+  var sum = vec4<f32>(0.0);
+  sum += rowPartials[y * weightStride + 0];
+    sum += rowPartials[y * weightStride + 1];
+    sum += rowPartials[y * weightStride + 2];
+    sum += rowPartials[y * weightStride + 3];
+    sum += rowPartials[y * weightStride + 4];
+    sum += rowPartials[y * weightStride + 5];
+    sum += rowPartials[y * weightStride + 6];
+    sum += rowPartials[y * weightStride + 7];
+  {
+    let row = firstRow + y + 0 * threadsY;
+    if (row < endRow) {
+      { writeOutput(head * uniforms.queryShape.z + row, (x + 0 * threadsX) * 2 + 0, select(output[0][0] / sum[0], vec4<f32>(0.0), sum[0] == 0.0)); }
+    { writeOutput(head * uniforms.queryShape.z + row, (x + 0 * threadsX) * 2 + 1, select(output[0][1] / sum[0], vec4<f32>(0.0), sum[0] == 0.0)); }
+    }
+  }
+    {
+    let row = firstRow + y + 1 * threadsY;
+    if (row < endRow) {
+      { writeOutput(head * uniforms.queryShape.z + row, (x + 0 * threadsX) * 2 + 0, select(output[1][0] / sum[1], vec4<f32>(0.0), sum[1] == 0.0)); }
+    { writeOutput(head * uniforms.queryShape.z + row, (x + 0 * threadsX) * 2 + 1, select(output[1][1] / sum[1], vec4<f32>(0.0), sum[1] == 0.0)); }
+    }
+  }
+    {
+    let row = firstRow + y + 2 * threadsY;
+    if (row < endRow) {
+      { writeOutput(head * uniforms.queryShape.z + row, (x + 0 * threadsX) * 2 + 0, select(output[2][0] / sum[2], vec4<f32>(0.0), sum[2] == 0.0)); }
+    { writeOutput(head * uniforms.queryShape.z + row, (x + 0 * threadsX) * 2 + 1, select(output[2][1] / sum[2], vec4<f32>(0.0), sum[2] == 0.0)); }
+    }
+  }
+    {
+    let row = firstRow + y + 3 * threadsY;
+    if (row < endRow) {
+      { writeOutput(head * uniforms.queryShape.z + row, (x + 0 * threadsX) * 2 + 0, select(output[3][0] / sum[3], vec4<f32>(0.0), sum[3] == 0.0)); }
+    { writeOutput(head * uniforms.queryShape.z + row, (x + 0 * threadsX) * 2 + 1, select(output[3][1] / sum[3], vec4<f32>(0.0), sum[3] == 0.0)); }
+    }
+  }
+}

@@ -1,0 +1,581 @@
+// A workgroup takes tileQueries query rows of the heads that read one key head (all rows of its first, then
+// of its second, …) and one of
+// several chunks of the keys, evenly cut by tiles. It writes states of the softmax (see softmax_state.ts). It walks over tiles of tileKeys keys and keeps, for each of its rows, the running maximum, the running sum of weights and the
+// running weighted sum of values (online softmax).
+//
+// Invocation (x, y) owns rows y + r * threadsY. Of a score tile it computes the columns x + c * threadsX; of the output
+// it keeps, in registers, the words x + o * threadsX, the row's maximum (the same in all x), and the sum of the weights
+// of its own columns alone, added up over x once at the end.
+//
+// Workgroup memory, in words of 16 bytes (4 values of float32): queryTile for the whole run; keyTile, first keys, then the
+// values of the same keys; keyPositions, their original indices; rowPartials, the maxima (at the end: sums) of the rows
+// of a y over the columns of an x; weights, of a row in the columns of an x.
+//
+// Global memory is read ahead into registers: values while scores are computed, the next keys while values are added up,
+// and the order in which they stand one step before that. A load thus has half a round to arrive.
+
+const threadsX = 16;
+const threadsY = 4;
+const threads = 64;
+const rows = 2;
+const columns = 2;
+const tileQueries = 8;
+const tileKeys = 32;
+const headWords = 16;
+const valueWords = 20;
+const tileStride = 21;
+const weightStride = 17;
+var<workgroup> queryTile : array<vec4<f32>, 168>;
+var<workgroup> keyTile : array<vec4<f32>, 672>;
+var<workgroup> weights : array<vec2<f32>, 136>;
+var<workgroup> rowPartials : array<vec2<f32>, 68>;
+var<workgroup> keyPositions : array<i32, tileKeys>;
+var<workgroup> keyTileCount : i32;
+
+// Score of a key that a row must not see; finite, because WGSL need not support infinities.
+const masked = -3.4e38f;
+// Where the maximum of a row starts: so far above it that a masked score has no weight, also in a row without others.
+const lowest = -1e38f;
+fn readQuery(row : i32, vector : i32) -> vec4<f32> { return query[row * 16 + vector]; }
+
+fn workgroupIndex() -> i32 {
+  return i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
+}
+
+fn keyRow(head : i32, heads : i32, position : i32) -> i32 {
+  let keyHeads = uniforms.keyShape.y;
+  let keyHead = (head / heads) * keyHeads + (head % heads) / (heads / keyHeads);
+  return keyHead * uniforms.keyShape.z + position;
+}
+fn readKey(row : i32, vector : i32) -> vec4<f32> { return key[row * 16 + vector]; }
+fn readValue(row : i32, vector : i32) -> vec4<f32> { return value[row * 20 + vector]; }
+
+fn writeValues(row : i32, chunk : i32, vector : i32, x : vec4<f32>) {
+  result[(row * uniforms.outShape.y + chunk) * 21 + vector] = x;
+}
+fn writeSums(row : i32, chunk : i32, maximum : f32, sum : f32) {
+  result[(row * uniforms.outShape.y + chunk) * 21 + 20] = vec4<f32>(maximum, sum, 0.0, 0.0);
+}
+// Original index given to the padding of a key tile: past every limit.
+const paddingPosition = 0x7fffffff;
+// Where the mask of a row starts. Rows past the end read some row that exists.
+fn maskRow(head : i32, row : i32) -> i32 {
+  let heads = uniforms.queryShape.y;
+  let last = uniforms.maskShape - 1;
+  let entry = min(head / heads, last.x) * uniforms.maskShape.y + min(head % heads, last.y);
+  return (entry * uniforms.maskShape.z + min(row, last.z)) * uniforms.maskShape.w;
+}
+
+fn maskedScore(score : f32, maskStart : i32, position : i32) -> f32 {
+  let x = mask[maskStart + min(position, uniforms.maskShape.w - 1)];
+  return select(masked, score, x != 0);
+}
+
+fn queryRows(tile : i32) -> vec2<i32> {
+  return vec2<i32>(tile * tileQueries, min((tile + 1) * tileQueries, uniforms.queryShape.z * (uniforms.queryShape.y / uniforms.keyShape.y)));
+}
+
+fn countKeyTiles(head : i32, tile : i32, endRow : i32) -> i32 {
+  return (uniforms.queryOffset + uniforms.queryShape.z + tileKeys - 1) / tileKeys;
+}
+
+fn keySlots(head : i32, tile : i32, t : i32, count : i32) -> vec2<i32> {
+  return vec2<i32>(t * tileKeys, min((t + 1) * tileKeys, uniforms.keyShape.z));
+}
+
+fn keyPosition(head : i32, slot : i32) -> i32 {
+  return slot;
+}
+
+// Original index of the key in a slot of the tile that covers slots [tile.x, tile.y).
+fn positionIn(head : i32, tile : vec2<i32>, slot : i32) -> i32 {
+  if (tile.x + slot < tile.y) {
+    return keyPosition(head, tile.x + slot);
+  }
+  return paddingPosition;
+}
+fn readQueryWord(row : i32, vector : i32) -> vec4<f32> { return readQuery(row, vector); }
+fn readKeyWord(row : i32, vector : i32) -> vec4<f32> { return readKey(row, vector); }
+fn readValueWord(row : i32, vector : i32) -> vec4<f32> { return readValue(row, vector); }
+
+fn main(index : i32) {
+  let local = i32(localIndex);
+  let x = ((local >> 1) & 1) + ((local >> 2) & 2) + 4 * ((local >> 4) % 4);
+  let y = (local & 1) + ((local >> 1) & 2) + 4 * ((local >> 4) / 4);
+  let heads = uniforms.queryShape.y;
+  let allHeads = uniforms.queryShape.x * uniforms.keyShape.y;
+  let head = (workgroupIndex() % allHeads) * (heads / uniforms.keyShape.y);
+  let firstKeyRow = keyRow(head, heads, 0);
+  let lastPosition = uniforms.keyShape.z - 1;
+  let queryTileIndex = (workgroupIndex() / allHeads) % uniforms.queryTiles;
+  let chunk = workgroupIndex() / (allHeads * uniforms.queryTiles);
+  let span = queryRows(queryTileIndex);
+  let firstRow = span.x;
+  // Workgroups beyond those asked for get no rows.
+  let endRow = select(span.y, firstRow, chunk >= uniforms.outShape.y);
+  let allTiles = select(0, countKeyTiles(head, queryTileIndex, endRow), firstRow < endRow);
+  let chunkTiles = (allTiles + uniforms.outShape.y - 1) / uniforms.outShape.y;
+  let firstTile = chunk * chunkTiles;
+  if (localIndex == 0u) {
+    keyTileCount = clamp(allTiles - firstTile, 0, chunkTiles);
+  }
+  // Barriers below stand in a loop that all invocations must run equally often: hence the uniform load.
+  let keyTiles = workgroupUniformLoad(&keyTileCount);
+
+  // Empty state of the online softmax: nothing seen, all sums zero.
+  var rowMax = vec2<f32>(lowest);
+  var rowSum = vec2<f32>(0.0);
+  var output : array<array<vec4<f32>, 2>, rows>;
+
+  // What this invocation carries from global memory to keyTile: one word of a key, then of its value, a round.
+  let load0 = local + 0 * threads;
+    let load1 = local + 1 * threads;
+    let load2 = local + 2 * threads;
+    let load3 = local + 3 * threads;
+    let load4 = local + 4 * threads;
+    let load5 = local + 5 * threads;
+    let load6 = local + 6 * threads;
+    let load7 = local + 7 * threads;
+    let load8 = local + 8 * threads;
+    let load9 = local + 9 * threads;
+  var positions : array<i32, 8>;
+  var nextPositions : array<i32, 8>;
+  var fetched : array<vec4<f32>, 10>;
+  var nextTile = keySlots(head, queryTileIndex, firstTile + 0, firstTile + keyTiles);
+  nextPositions[0] = positionIn(head, nextTile, load0 / headWords);
+    nextPositions[1] = positionIn(head, nextTile, load1 / headWords);
+    nextPositions[2] = positionIn(head, nextTile, load2 / headWords);
+    nextPositions[3] = positionIn(head, nextTile, load3 / headWords);
+    nextPositions[4] = positionIn(head, nextTile, load4 / headWords);
+    nextPositions[5] = positionIn(head, nextTile, load5 / headWords);
+    nextPositions[6] = positionIn(head, nextTile, load6 / headWords);
+    nextPositions[7] = positionIn(head, nextTile, load7 / headWords);
+  nextTile = keySlots(head, queryTileIndex, firstTile + 1, firstTile + keyTiles);
+  fetched[0] = readKeyWord(firstKeyRow + min(nextPositions[0], lastPosition), (load0 % headWords) * 1 + 0);
+    fetched[1] = readKeyWord(firstKeyRow + min(nextPositions[1], lastPosition), (load1 % headWords) * 1 + 0);
+    fetched[2] = readKeyWord(firstKeyRow + min(nextPositions[2], lastPosition), (load2 % headWords) * 1 + 0);
+    fetched[3] = readKeyWord(firstKeyRow + min(nextPositions[3], lastPosition), (load3 % headWords) * 1 + 0);
+    fetched[4] = readKeyWord(firstKeyRow + min(nextPositions[4], lastPosition), (load4 % headWords) * 1 + 0);
+    fetched[5] = readKeyWord(firstKeyRow + min(nextPositions[5], lastPosition), (load5 % headWords) * 1 + 0);
+    fetched[6] = readKeyWord(firstKeyRow + min(nextPositions[6], lastPosition), (load6 % headWords) * 1 + 0);
+    fetched[7] = readKeyWord(firstKeyRow + min(nextPositions[7], lastPosition), (load7 % headWords) * 1 + 0);
+  {
+    var fetched = array<vec4<f32>, 2>();
+    {
+      let row = firstRow + (local + 0 * threads) / headWords;
+      if (row < endRow) { fetched[0] = uniforms.logitScale * readQueryWord(head * uniforms.queryShape.z + row, ((local + 0 * threads) % headWords) * 1 + 0); }
+    }
+    {
+      let row = firstRow + (local + 1 * threads) / headWords;
+      if (row < endRow) { fetched[1] = uniforms.logitScale * readQueryWord(head * uniforms.queryShape.z + row, ((local + 1 * threads) % headWords) * 1 + 0); }
+    }
+    {
+      queryTile[((local + 0 * threads) / headWords) * tileStride + (local + 0 * threads) % headWords] = fetched[0];
+    }
+    {
+      queryTile[((local + 1 * threads) / headWords) * tileStride + (local + 1 * threads) % headWords] = fetched[1];
+    }
+  }
+
+  for (var t = 0; t < keyTiles; t++) {
+    // 1. Keys into workgroup memory; values and the next positions on their way.
+    positions[0] = nextPositions[0];
+    positions[1] = nextPositions[1];
+    positions[2] = nextPositions[2];
+    positions[3] = nextPositions[3];
+    positions[4] = nextPositions[4];
+    positions[5] = nextPositions[5];
+    positions[6] = nextPositions[6];
+    positions[7] = nextPositions[7];
+    {
+      keyTile[(load0 / headWords) * tileStride + load0 % headWords] = fetched[0];
+      if (load0 % headWords == 0) { keyPositions[load0 / headWords] = positions[0]; }
+    }
+    {
+      keyTile[(load1 / headWords) * tileStride + load1 % headWords] = fetched[1];
+      if (load1 % headWords == 0) { keyPositions[load1 / headWords] = positions[1]; }
+    }
+    {
+      keyTile[(load2 / headWords) * tileStride + load2 % headWords] = fetched[2];
+      if (load2 % headWords == 0) { keyPositions[load2 / headWords] = positions[2]; }
+    }
+    {
+      keyTile[(load3 / headWords) * tileStride + load3 % headWords] = fetched[3];
+      if (load3 % headWords == 0) { keyPositions[load3 / headWords] = positions[3]; }
+    }
+    {
+      keyTile[(load4 / headWords) * tileStride + load4 % headWords] = fetched[4];
+      if (load4 % headWords == 0) { keyPositions[load4 / headWords] = positions[4]; }
+    }
+    {
+      keyTile[(load5 / headWords) * tileStride + load5 % headWords] = fetched[5];
+      if (load5 % headWords == 0) { keyPositions[load5 / headWords] = positions[5]; }
+    }
+    {
+      keyTile[(load6 / headWords) * tileStride + load6 % headWords] = fetched[6];
+      if (load6 % headWords == 0) { keyPositions[load6 / headWords] = positions[6]; }
+    }
+    {
+      keyTile[(load7 / headWords) * tileStride + load7 % headWords] = fetched[7];
+      if (load7 % headWords == 0) { keyPositions[load7 / headWords] = positions[7]; }
+    }
+    // Barrier: scores read key rows (and, the first time, query rows) that others loaded.
+    workgroupBarrier();
+    let valuePosition0 = keyPositions[min(load0 / valueWords, tileKeys - 1)];
+    let valuePosition1 = keyPositions[min(load1 / valueWords, tileKeys - 1)];
+    let valuePosition2 = keyPositions[min(load2 / valueWords, tileKeys - 1)];
+    let valuePosition3 = keyPositions[min(load3 / valueWords, tileKeys - 1)];
+    let valuePosition4 = keyPositions[min(load4 / valueWords, tileKeys - 1)];
+    let valuePosition5 = keyPositions[min(load5 / valueWords, tileKeys - 1)];
+    let valuePosition6 = keyPositions[min(load6 / valueWords, tileKeys - 1)];
+    let valuePosition7 = keyPositions[min(load7 / valueWords, tileKeys - 1)];
+    let valuePosition8 = keyPositions[min(load8 / valueWords, tileKeys - 1)];
+    let valuePosition9 = keyPositions[min(load9 / valueWords, tileKeys - 1)];
+    fetched[0] = readValueWord(firstKeyRow + min(valuePosition0, lastPosition), (load0 % valueWords) * 1 + 0);
+    fetched[1] = readValueWord(firstKeyRow + min(valuePosition1, lastPosition), (load1 % valueWords) * 1 + 0);
+    fetched[2] = readValueWord(firstKeyRow + min(valuePosition2, lastPosition), (load2 % valueWords) * 1 + 0);
+    fetched[3] = readValueWord(firstKeyRow + min(valuePosition3, lastPosition), (load3 % valueWords) * 1 + 0);
+    fetched[4] = readValueWord(firstKeyRow + min(valuePosition4, lastPosition), (load4 % valueWords) * 1 + 0);
+    fetched[5] = readValueWord(firstKeyRow + min(valuePosition5, lastPosition), (load5 % valueWords) * 1 + 0);
+    fetched[6] = readValueWord(firstKeyRow + min(valuePosition6, lastPosition), (load6 % valueWords) * 1 + 0);
+    fetched[7] = readValueWord(firstKeyRow + min(valuePosition7, lastPosition), (load7 % valueWords) * 1 + 0);
+    fetched[8] = readValueWord(firstKeyRow + min(valuePosition8, lastPosition), (load8 % valueWords) * 1 + 0);
+    fetched[9] = readValueWord(firstKeyRow + min(valuePosition9, lastPosition), (load9 % valueWords) * 1 + 0);
+    nextPositions[0] = positionIn(head, nextTile, load0 / headWords);
+    nextPositions[1] = positionIn(head, nextTile, load1 / headWords);
+    nextPositions[2] = positionIn(head, nextTile, load2 / headWords);
+    nextPositions[3] = positionIn(head, nextTile, load3 / headWords);
+    nextPositions[4] = positionIn(head, nextTile, load4 / headWords);
+    nextPositions[5] = positionIn(head, nextTile, load5 / headWords);
+    nextPositions[6] = positionIn(head, nextTile, load6 / headWords);
+    nextPositions[7] = positionIn(head, nextTile, load7 / headWords);
+
+    // 2. Scores, masked, and the maximum of each row over this invocation's columns. The initial value is needed: without
+    // one the scores of the last round stay.
+    var scores = array<array<f32, columns>, rows>();
+    for (var i = 0; i < headWords; i += 4) {
+      {
+      let q0 = queryTile[(y + 0 * threadsY) * tileStride + i + 0];
+    let q1 = queryTile[(y + 1 * threadsY) * tileStride + i + 0];
+      {
+        let k = keyTile[(x + 0 * threadsX) * tileStride + i + 0];
+        scores[0][0] = fma(q0.w, k.w, fma(q0.z, k.z, fma(q0.y, k.y, fma(q0.x, k.x, scores[0][0]))));
+    scores[1][0] = fma(q1.w, k.w, fma(q1.z, k.z, fma(q1.y, k.y, fma(q1.x, k.x, scores[1][0]))));
+      }
+    {
+        let k = keyTile[(x + 1 * threadsX) * tileStride + i + 0];
+        scores[0][1] = fma(q0.w, k.w, fma(q0.z, k.z, fma(q0.y, k.y, fma(q0.x, k.x, scores[0][1]))));
+    scores[1][1] = fma(q1.w, k.w, fma(q1.z, k.z, fma(q1.y, k.y, fma(q1.x, k.x, scores[1][1]))));
+      }
+      }
+    {
+      let q0 = queryTile[(y + 0 * threadsY) * tileStride + i + 1];
+    let q1 = queryTile[(y + 1 * threadsY) * tileStride + i + 1];
+      {
+        let k = keyTile[(x + 0 * threadsX) * tileStride + i + 1];
+        scores[0][0] = fma(q0.w, k.w, fma(q0.z, k.z, fma(q0.y, k.y, fma(q0.x, k.x, scores[0][0]))));
+    scores[1][0] = fma(q1.w, k.w, fma(q1.z, k.z, fma(q1.y, k.y, fma(q1.x, k.x, scores[1][0]))));
+      }
+    {
+        let k = keyTile[(x + 1 * threadsX) * tileStride + i + 1];
+        scores[0][1] = fma(q0.w, k.w, fma(q0.z, k.z, fma(q0.y, k.y, fma(q0.x, k.x, scores[0][1]))));
+    scores[1][1] = fma(q1.w, k.w, fma(q1.z, k.z, fma(q1.y, k.y, fma(q1.x, k.x, scores[1][1]))));
+      }
+      }
+    {
+      let q0 = queryTile[(y + 0 * threadsY) * tileStride + i + 2];
+    let q1 = queryTile[(y + 1 * threadsY) * tileStride + i + 2];
+      {
+        let k = keyTile[(x + 0 * threadsX) * tileStride + i + 2];
+        scores[0][0] = fma(q0.w, k.w, fma(q0.z, k.z, fma(q0.y, k.y, fma(q0.x, k.x, scores[0][0]))));
+    scores[1][0] = fma(q1.w, k.w, fma(q1.z, k.z, fma(q1.y, k.y, fma(q1.x, k.x, scores[1][0]))));
+      }
+    {
+        let k = keyTile[(x + 1 * threadsX) * tileStride + i + 2];
+        scores[0][1] = fma(q0.w, k.w, fma(q0.z, k.z, fma(q0.y, k.y, fma(q0.x, k.x, scores[0][1]))));
+    scores[1][1] = fma(q1.w, k.w, fma(q1.z, k.z, fma(q1.y, k.y, fma(q1.x, k.x, scores[1][1]))));
+      }
+      }
+    {
+      let q0 = queryTile[(y + 0 * threadsY) * tileStride + i + 3];
+    let q1 = queryTile[(y + 1 * threadsY) * tileStride + i + 3];
+      {
+        let k = keyTile[(x + 0 * threadsX) * tileStride + i + 3];
+        scores[0][0] = fma(q0.w, k.w, fma(q0.z, k.z, fma(q0.y, k.y, fma(q0.x, k.x, scores[0][0]))));
+    scores[1][0] = fma(q1.w, k.w, fma(q1.z, k.z, fma(q1.y, k.y, fma(q1.x, k.x, scores[1][0]))));
+      }
+    {
+        let k = keyTile[(x + 1 * threadsX) * tileStride + i + 3];
+        scores[0][1] = fma(q0.w, k.w, fma(q0.z, k.z, fma(q0.y, k.y, fma(q0.x, k.x, scores[0][1]))));
+    scores[1][1] = fma(q1.w, k.w, fma(q1.z, k.z, fma(q1.y, k.y, fma(q1.x, k.x, scores[1][1]))));
+      }
+      }
+    }
+    let position0 = keyPositions[x + 0 * threadsX];
+    let position1 = keyPositions[x + 1 * threadsX];
+    var columnMax = vec2<f32>(lowest);
+    {
+      let lastVisible = uniforms.queryOffset + (firstRow + y + 0 * threadsY) % uniforms.queryShape.z;
+      let maskStart = maskRow(head + (firstRow + y + 0 * threadsY) / uniforms.queryShape.z, (firstRow + y + 0 * threadsY) % uniforms.queryShape.z);
+      scores[0][0] = select(maskedScore(scores[0][0], maskStart, position0), masked, position0 > lastVisible);
+      columnMax[0] = max(columnMax[0], scores[0][0]);
+    scores[0][1] = select(maskedScore(scores[0][1], maskStart, position1), masked, position1 > lastVisible);
+      columnMax[0] = max(columnMax[0], scores[0][1]);
+    }
+    {
+      let lastVisible = uniforms.queryOffset + (firstRow + y + 1 * threadsY) % uniforms.queryShape.z;
+      let maskStart = maskRow(head + (firstRow + y + 1 * threadsY) / uniforms.queryShape.z, (firstRow + y + 1 * threadsY) % uniforms.queryShape.z);
+      scores[1][0] = select(maskedScore(scores[1][0], maskStart, position0), masked, position0 > lastVisible);
+      columnMax[1] = max(columnMax[1], scores[1][0]);
+    scores[1][1] = select(maskedScore(scores[1][1], maskStart, position1), masked, position1 > lastVisible);
+      columnMax[1] = max(columnMax[1], scores[1][1]);
+    }
+    rowPartials[y * weightStride + x] = columnMax;
+    // Barrier: the maximum of a row needs the parts of all x; and no key is read any more, so values may replace them.
+    workgroupBarrier();
+
+    // 3. Weights, and what was summed so far brought to the new maximum.
+    var newMax = rowMax;
+    newMax = max(newMax, rowPartials[y * weightStride + 0]);
+    newMax = max(newMax, rowPartials[y * weightStride + 1]);
+    newMax = max(newMax, rowPartials[y * weightStride + 2]);
+    newMax = max(newMax, rowPartials[y * weightStride + 3]);
+    newMax = max(newMax, rowPartials[y * weightStride + 4]);
+    newMax = max(newMax, rowPartials[y * weightStride + 5]);
+    newMax = max(newMax, rowPartials[y * weightStride + 6]);
+    newMax = max(newMax, rowPartials[y * weightStride + 7]);
+    newMax = max(newMax, rowPartials[y * weightStride + 8]);
+    newMax = max(newMax, rowPartials[y * weightStride + 9]);
+    newMax = max(newMax, rowPartials[y * weightStride + 10]);
+    newMax = max(newMax, rowPartials[y * weightStride + 11]);
+    newMax = max(newMax, rowPartials[y * weightStride + 12]);
+    newMax = max(newMax, rowPartials[y * weightStride + 13]);
+    newMax = max(newMax, rowPartials[y * weightStride + 14]);
+    newMax = max(newMax, rowPartials[y * weightStride + 15]);
+    let rescale = exp2(rowMax - newMax);
+    rowMax = newMax;
+    {
+      var weight : array<f32, columns>;
+      weight[0] = exp2(scores[0][0] - newMax[0]);
+    weight[1] = exp2(scores[0][1] - newMax[0]);
+      rowSum[0] = fma(rowSum[0], rescale[0], weight[0] + weight[1]);
+      weights[(y + 0 * threadsY) * weightStride + x] = vec2<f32>(weight[0], weight[1]);
+      output[0][0] *= rescale[0];
+    output[0][1] *= rescale[0];
+    }
+    {
+      var weight : array<f32, columns>;
+      weight[0] = exp2(scores[1][0] - newMax[1]);
+    weight[1] = exp2(scores[1][1] - newMax[1]);
+      rowSum[1] = fma(rowSum[1], rescale[1], weight[0] + weight[1]);
+      weights[(y + 1 * threadsY) * weightStride + x] = vec2<f32>(weight[0], weight[1]);
+      output[1][0] *= rescale[1];
+    output[1][1] *= rescale[1];
+    }
+    {
+      keyTile[(load0 / valueWords) * tileStride + load0 % valueWords] = select(vec4<f32>(), fetched[0], valuePosition0 != paddingPosition);
+      
+    }
+    {
+      keyTile[(load1 / valueWords) * tileStride + load1 % valueWords] = select(vec4<f32>(), fetched[1], valuePosition1 != paddingPosition);
+      
+    }
+    {
+      keyTile[(load2 / valueWords) * tileStride + load2 % valueWords] = select(vec4<f32>(), fetched[2], valuePosition2 != paddingPosition);
+      
+    }
+    {
+      keyTile[(load3 / valueWords) * tileStride + load3 % valueWords] = select(vec4<f32>(), fetched[3], valuePosition3 != paddingPosition);
+      
+    }
+    {
+      keyTile[(load4 / valueWords) * tileStride + load4 % valueWords] = select(vec4<f32>(), fetched[4], valuePosition4 != paddingPosition);
+      
+    }
+    {
+      keyTile[(load5 / valueWords) * tileStride + load5 % valueWords] = select(vec4<f32>(), fetched[5], valuePosition5 != paddingPosition);
+      
+    }
+    {
+      keyTile[(load6 / valueWords) * tileStride + load6 % valueWords] = select(vec4<f32>(), fetched[6], valuePosition6 != paddingPosition);
+      
+    }
+    {
+      keyTile[(load7 / valueWords) * tileStride + load7 % valueWords] = select(vec4<f32>(), fetched[7], valuePosition7 != paddingPosition);
+      
+    }
+    {
+      keyTile[(load8 / valueWords) * tileStride + load8 % valueWords] = select(vec4<f32>(), fetched[8], valuePosition8 != paddingPosition);
+      
+    }
+    {
+      keyTile[(load9 / valueWords) * tileStride + load9 % valueWords] = select(vec4<f32>(), fetched[9], valuePosition9 != paddingPosition);
+      
+    }
+    // Barrier: the weighted sum reads the weights of all x and values that others loaded.
+    workgroupBarrier();
+    nextTile = keySlots(head, queryTileIndex, firstTile + t + 2, firstTile + keyTiles);
+    fetched[0] = readKeyWord(firstKeyRow + min(nextPositions[0], lastPosition), (load0 % headWords) * 1 + 0);
+    fetched[1] = readKeyWord(firstKeyRow + min(nextPositions[1], lastPosition), (load1 % headWords) * 1 + 0);
+    fetched[2] = readKeyWord(firstKeyRow + min(nextPositions[2], lastPosition), (load2 % headWords) * 1 + 0);
+    fetched[3] = readKeyWord(firstKeyRow + min(nextPositions[3], lastPosition), (load3 % headWords) * 1 + 0);
+    fetched[4] = readKeyWord(firstKeyRow + min(nextPositions[4], lastPosition), (load4 % headWords) * 1 + 0);
+    fetched[5] = readKeyWord(firstKeyRow + min(nextPositions[5], lastPosition), (load5 % headWords) * 1 + 0);
+    fetched[6] = readKeyWord(firstKeyRow + min(nextPositions[6], lastPosition), (load6 % headWords) * 1 + 0);
+    fetched[7] = readKeyWord(firstKeyRow + min(nextPositions[7], lastPosition), (load7 % headWords) * 1 + 0);
+
+    // 4. Weighted sum of values.
+    for (var i = 0; i < threadsX; i += 4) {
+      {
+      let w0 = weights[(y + 0 * threadsY) * weightStride + i + 0];
+    let w1 = weights[(y + 1 * threadsY) * weightStride + i + 0];
+      {
+        let v = keyTile[(i + 0 + 0 * threadsX) * tileStride + x + 0 * threadsX];
+        output[0][0] = fma(vec4<f32>(w0[0]), v, output[0][0]);
+    output[1][0] = fma(vec4<f32>(w1[0]), v, output[1][0]);
+      }
+    {
+        let v = keyTile[(i + 0 + 1 * threadsX) * tileStride + x + 0 * threadsX];
+        output[0][0] = fma(vec4<f32>(w0[1]), v, output[0][0]);
+    output[1][0] = fma(vec4<f32>(w1[1]), v, output[1][0]);
+      }
+    if (x + 1 * threadsX < valueWords) {
+        let v = keyTile[(i + 0 + 0 * threadsX) * tileStride + x + 1 * threadsX];
+        output[0][1] = fma(vec4<f32>(w0[0]), v, output[0][1]);
+    output[1][1] = fma(vec4<f32>(w1[0]), v, output[1][1]);
+      }
+    if (x + 1 * threadsX < valueWords) {
+        let v = keyTile[(i + 0 + 1 * threadsX) * tileStride + x + 1 * threadsX];
+        output[0][1] = fma(vec4<f32>(w0[1]), v, output[0][1]);
+    output[1][1] = fma(vec4<f32>(w1[1]), v, output[1][1]);
+      }
+      }
+    {
+      let w0 = weights[(y + 0 * threadsY) * weightStride + i + 1];
+    let w1 = weights[(y + 1 * threadsY) * weightStride + i + 1];
+      {
+        let v = keyTile[(i + 1 + 0 * threadsX) * tileStride + x + 0 * threadsX];
+        output[0][0] = fma(vec4<f32>(w0[0]), v, output[0][0]);
+    output[1][0] = fma(vec4<f32>(w1[0]), v, output[1][0]);
+      }
+    {
+        let v = keyTile[(i + 1 + 1 * threadsX) * tileStride + x + 0 * threadsX];
+        output[0][0] = fma(vec4<f32>(w0[1]), v, output[0][0]);
+    output[1][0] = fma(vec4<f32>(w1[1]), v, output[1][0]);
+      }
+    if (x + 1 * threadsX < valueWords) {
+        let v = keyTile[(i + 1 + 0 * threadsX) * tileStride + x + 1 * threadsX];
+        output[0][1] = fma(vec4<f32>(w0[0]), v, output[0][1]);
+    output[1][1] = fma(vec4<f32>(w1[0]), v, output[1][1]);
+      }
+    if (x + 1 * threadsX < valueWords) {
+        let v = keyTile[(i + 1 + 1 * threadsX) * tileStride + x + 1 * threadsX];
+        output[0][1] = fma(vec4<f32>(w0[1]), v, output[0][1]);
+    output[1][1] = fma(vec4<f32>(w1[1]), v, output[1][1]);
+      }
+      }
+    {
+      let w0 = weights[(y + 0 * threadsY) * weightStride + i + 2];
+    let w1 = weights[(y + 1 * threadsY) * weightStride + i + 2];
+      {
+        let v = keyTile[(i + 2 + 0 * threadsX) * tileStride + x + 0 * threadsX];
+        output[0][0] = fma(vec4<f32>(w0[0]), v, output[0][0]);
+    output[1][0] = fma(vec4<f32>(w1[0]), v, output[1][0]);
+      }
+    {
+        let v = keyTile[(i + 2 + 1 * threadsX) * tileStride + x + 0 * threadsX];
+        output[0][0] = fma(vec4<f32>(w0[1]), v, output[0][0]);
+    output[1][0] = fma(vec4<f32>(w1[1]), v, output[1][0]);
+      }
+    if (x + 1 * threadsX < valueWords) {
+        let v = keyTile[(i + 2 + 0 * threadsX) * tileStride + x + 1 * threadsX];
+        output[0][1] = fma(vec4<f32>(w0[0]), v, output[0][1]);
+    output[1][1] = fma(vec4<f32>(w1[0]), v, output[1][1]);
+      }
+    if (x + 1 * threadsX < valueWords) {
+        let v = keyTile[(i + 2 + 1 * threadsX) * tileStride + x + 1 * threadsX];
+        output[0][1] = fma(vec4<f32>(w0[1]), v, output[0][1]);
+    output[1][1] = fma(vec4<f32>(w1[1]), v, output[1][1]);
+      }
+      }
+    {
+      let w0 = weights[(y + 0 * threadsY) * weightStride + i + 3];
+    let w1 = weights[(y + 1 * threadsY) * weightStride + i + 3];
+      {
+        let v = keyTile[(i + 3 + 0 * threadsX) * tileStride + x + 0 * threadsX];
+        output[0][0] = fma(vec4<f32>(w0[0]), v, output[0][0]);
+    output[1][0] = fma(vec4<f32>(w1[0]), v, output[1][0]);
+      }
+    {
+        let v = keyTile[(i + 3 + 1 * threadsX) * tileStride + x + 0 * threadsX];
+        output[0][0] = fma(vec4<f32>(w0[1]), v, output[0][0]);
+    output[1][0] = fma(vec4<f32>(w1[1]), v, output[1][0]);
+      }
+    if (x + 1 * threadsX < valueWords) {
+        let v = keyTile[(i + 3 + 0 * threadsX) * tileStride + x + 1 * threadsX];
+        output[0][1] = fma(vec4<f32>(w0[0]), v, output[0][1]);
+    output[1][1] = fma(vec4<f32>(w1[0]), v, output[1][1]);
+      }
+    if (x + 1 * threadsX < valueWords) {
+        let v = keyTile[(i + 3 + 1 * threadsX) * tileStride + x + 1 * threadsX];
+        output[0][1] = fma(vec4<f32>(w0[1]), v, output[0][1]);
+    output[1][1] = fma(vec4<f32>(w1[1]), v, output[1][1]);
+      }
+      }
+    }
+    // Barrier: the next round overwrites the values.
+    workgroupBarrier();
+  }
+
+  // 5. The sums of all columns, and the states.
+  rowPartials[y * weightStride + x] = rowSum;
+  // Barrier: the sum of a row needs the parts of all x.
+  workgroupBarrier();
+  var sum = vec2<f32>(0.0);
+  sum += rowPartials[y * weightStride + 0];
+    sum += rowPartials[y * weightStride + 1];
+    sum += rowPartials[y * weightStride + 2];
+    sum += rowPartials[y * weightStride + 3];
+    sum += rowPartials[y * weightStride + 4];
+    sum += rowPartials[y * weightStride + 5];
+    sum += rowPartials[y * weightStride + 6];
+    sum += rowPartials[y * weightStride + 7];
+    sum += rowPartials[y * weightStride + 8];
+    sum += rowPartials[y * weightStride + 9];
+    sum += rowPartials[y * weightStride + 10];
+    sum += rowPartials[y * weightStride + 11];
+    sum += rowPartials[y * weightStride + 12];
+    sum += rowPartials[y * weightStride + 13];
+    sum += rowPartials[y * weightStride + 14];
+    sum += rowPartials[y * weightStride + 15];
+  {
+    let row = firstRow + y + 0 * threadsY;
+    if (row < endRow) {
+      { writeValues(head * uniforms.queryShape.z + row, chunk, (x + 0 * threadsX) * 1 + 0, output[0][0]); }
+    }
+  }
+    if (x + 1 * threadsX < valueWords) {
+    let row = firstRow + y + 0 * threadsY;
+    if (row < endRow) {
+      { writeValues(head * uniforms.queryShape.z + row, chunk, (x + 1 * threadsX) * 1 + 0, output[0][1]); }
+    }
+  }
+    {
+    let row = firstRow + y + 1 * threadsY;
+    if (row < endRow) {
+      { writeValues(head * uniforms.queryShape.z + row, chunk, (x + 0 * threadsX) * 1 + 0, output[1][0]); }
+    }
+  }
+    if (x + 1 * threadsX < valueWords) {
+    let row = firstRow + y + 1 * threadsY;
+    if (row < endRow) {
+      { writeValues(head * uniforms.queryShape.z + row, chunk, (x + 1 * threadsX) * 1 + 0, output[1][1]); }
+    }
+  }
+  if (x == 0 && firstRow + y + 0 * threadsY < endRow) {
+    writeSums(head * uniforms.queryShape.z + firstRow + y + 0 * threadsY, chunk, rowMax[0], sum[0]);
+  }
+    if (x == 0 && firstRow + y + 1 * threadsY < endRow) {
+    writeSums(head * uniforms.queryShape.z + firstRow + y + 1 * threadsY, chunk, rowMax[1], sum[1]);
+  }
+}

@@ -1,0 +1,280 @@
+// A workgroup computes the gradients of tileQueries query rows of one head. It walks over tiles of tileKeys keys: gradients of the weights, scores again, then the gradients of the scores times the keys.
+//
+// Invocation (x, y) computes the scores of rows y + r * threadsY with columns x + c * threadsX, and keeps, in registers, the
+// sums of its rows for the vectors x + o * threadsX of the head.
+//
+// Workgroup memory: the rows of query and dy, for the whole run or by chunks (ownedTile); walkedTile, the values, then the keys;
+// weights, the gradients of the scores, of a row in the columns of an x. Global memory is read ahead into registers: keys while
+// values are multiplied, the next values while keys are, and where the rows after that stand.
+
+const threadsX = 8;
+const threadsY = 8;
+const threads = 64;
+const rows = 2;
+const columns = 2;
+const tileQueries = 16;
+const tileKeys = 16;
+const tileStride = 3;
+const weightStride = 9;
+var<workgroup> ownedDy : array<vec4<f32>, 48>;
+var<workgroup> ownedQuery : array<vec4<f32>, 48>;
+var<workgroup> walkedTile : array<vec4<f32>, 48>;
+var<workgroup> weights : array<vec2<f32>, 144>;
+// Rows of the tensors; -1 for none. Of the walked ones there are those of this round and those of the next.
+var<workgroup> ownedRows : array<i32, 16>;
+var<workgroup> walkedRows : array<i32, 32>;
+// Rounds of the workgroup's walk: its barriers need a number that all invocations are known to share.
+var<workgroup> roundCount : i32;
+fn readDy(row : i32, vector : i32) -> vec4<f32> { return vec4<f32>(select(0.0, dy[row * 10 + 4 * vector + 0], 4 * vector + 0 < 10), select(0.0, dy[row * 10 + 4 * vector + 1], 4 * vector + 1 < 10), select(0.0, dy[row * 10 + 4 * vector + 2], 4 * vector + 2 < 10), select(0.0, dy[row * 10 + 4 * vector + 3], 4 * vector + 3 < 10)); }
+fn readValue(row : i32, vector : i32) -> vec4<f32> { return vec4<f32>(select(0.0, value[row * 10 + 4 * vector + 0], 4 * vector + 0 < 10), select(0.0, value[row * 10 + 4 * vector + 1], 4 * vector + 1 < 10), select(0.0, value[row * 10 + 4 * vector + 2], 4 * vector + 2 < 10), select(0.0, value[row * 10 + 4 * vector + 3], 4 * vector + 3 < 10)); }
+fn readQuery(row : i32, vector : i32) -> vec4<f32> { return vec4<f32>(select(0.0, query[row * 10 + 4 * vector + 0], 4 * vector + 0 < 10), select(0.0, query[row * 10 + 4 * vector + 1], 4 * vector + 1 < 10), select(0.0, query[row * 10 + 4 * vector + 2], 4 * vector + 2 < 10), select(0.0, query[row * 10 + 4 * vector + 3], 4 * vector + 3 < 10)); }
+fn readKey(row : i32, vector : i32) -> vec4<f32> { return vec4<f32>(select(0.0, key[row * 10 + 4 * vector + 0], 4 * vector + 0 < 10), select(0.0, key[row * 10 + 4 * vector + 1], 4 * vector + 1 < 10), select(0.0, key[row * 10 + 4 * vector + 2], 4 * vector + 2 < 10), select(0.0, key[row * 10 + 4 * vector + 3], 4 * vector + 3 < 10)); }
+const noStatistics = vec4<f32>(0.0, 0.0, -1.0, 0.0);
+fn writeGradient(row : i32, vector : i32, x : vec4<f32>) {
+  for (var i = 0; i < min(4, 10 - 4 * vector); i++) {
+    result[row * 10 + 4 * vector + i] = x[i];
+  }
+}
+
+fn workgroupIndex() -> i32 {
+  return i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
+}
+
+fn keyRow(head : i32, heads : i32, position : i32) -> i32 {
+  let keyHeads = uniforms.keyShape.y;
+  let keyHead = (head / heads) * keyHeads + (head % heads) / (heads / keyHeads);
+  return keyHead * uniforms.keyShape.z + position;
+}
+
+// Original index given to the padding of a key tile: past every limit.
+const paddingPosition = 0x7fffffff;
+
+fn queryRows(tile : i32) -> vec2<i32> {
+  return vec2<i32>(tile * tileQueries, min((tile + 1) * tileQueries, uniforms.queryShape.z));
+}
+
+fn countKeyTiles(head : i32, tile : i32, endRow : i32) -> i32 {
+  return (uniforms.keyShape.z + tileKeys - 1) / tileKeys;
+}
+
+fn keySlots(head : i32, tile : i32, t : i32, count : i32) -> vec2<i32> {
+  return vec2<i32>(t * tileKeys, min((t + 1) * tileKeys, uniforms.keyShape.z));
+}
+
+fn keyPosition(head : i32, slot : i32) -> i32 {
+  return slot;
+}
+
+// Original index of the key in a slot of the tile that covers slots [tile.x, tile.y).
+fn positionIn(head : i32, tile : vec2<i32>, slot : i32) -> i32 {
+  if (tile.x + slot < tile.y) {
+    return keyPosition(head, tile.x + slot);
+  }
+  return paddingPosition;
+}
+
+fn visitedKey(head : i32, firstKeyRow : i32, keySpan : vec2<i32>, slot : i32) -> i32 {
+  let position = positionIn(head, keySpan, slot);
+  return select(firstKeyRow + position, -1, position == paddingPosition);
+}
+
+fn main(index : i32) {
+  let local = i32(localIndex);
+  let x = ((local >> 1) & 1) + ((local >> 2) & 2) + 4 * ((local >> 4) % 2);
+  let y = (local & 1) + ((local >> 1) & 2) + 4 * ((local >> 4) / 2);
+  let heads = uniforms.queryShape.y;
+  let allHeads = uniforms.queryShape.x * heads;
+  let head = workgroupIndex() % allHeads;
+  let firstKeyRow = keyRow(head, heads, 0);
+  let lastPosition = uniforms.keyShape.z - 1;
+  // Last rows first: under a causal mask they have most keys, and a long workgroup should not start last. Workgroups
+  // beyond those asked for get a negative index and no rows.
+  let queryTileIndex = uniforms.queryTiles - 1 - workgroupIndex() / allHeads;
+  let span = queryRows(queryTileIndex);
+  let firstRow = span.x;
+  let endRow = select(span.y, firstRow, queryTileIndex < 0);
+  if (local == 0) {
+    roundCount = select(0, countKeyTiles(head, queryTileIndex, endRow), firstRow < endRow);
+  }
+  let keyTiles = workgroupUniformLoad(&roundCount);
+  let firstQueryRow = head * uniforms.queryShape.z;
+  if (local < tileQueries) {
+    let row = firstRow + local;
+    ownedRows[local] = select(-1, firstQueryRow + row, row < endRow);
+  }
+  var statistics0 = noStatistics;
+  if (firstRow + y + 0 * threadsY < endRow) {
+    statistics0 = statistics[firstQueryRow + firstRow + y + 0 * threadsY];
+  }
+  var statistics1 = noStatistics;
+  if (firstRow + y + 1 * threadsY < endRow) {
+    statistics1 = statistics[firstQueryRow + firstRow + y + 1 * threadsY];
+  }
+
+  var gradient = array<array<vec4<f32>, 1>, rows>();
+  // What this invocation carries from global to workgroup memory.
+  var fetched : array<vec4<f32>, 1>;
+  var aheadRow = -1;
+  if (local < 16) {
+    aheadRow = visitedKey(head, firstKeyRow, keySlots(head, queryTileIndex, 0, keyTiles), local);
+    walkedRows[local] = aheadRow;
+    aheadRow = visitedKey(head, firstKeyRow, keySlots(head, queryTileIndex, 1, keyTiles), local);
+  }
+  // Barrier: rows are read where others wrote that they stand.
+  workgroupBarrier();
+  fetched[0] = readDy(max(ownedRows[min((local + 0) / 3, 15)], 0), (local + 0) % 3);
+    if ((local + 0) < 48) { ownedDy[(local + 0) / 3 * tileStride + (local + 0) % 3] = select(vec4<f32>(0.0), fetched[0], ownedRows[(local + 0) / 3] >= 0); }
+  fetched[0] = readQuery(max(ownedRows[min((local + 0) / 3, 15)], 0), (local + 0) % 3);
+    if ((local + 0) < 48) { ownedQuery[(local + 0) / 3 * tileStride + (local + 0) % 3] = select(vec4<f32>(0.0), fetched[0], ownedRows[(local + 0) / 3] >= 0); }
+  fetched[0] = readValue(max(walkedRows[0 + min((local + 0) / 3, 15)], 0), (local + 0) % 3);
+
+  for (var t = 0; t < keyTiles; t++) {
+    let now = (t & 1) * 16;
+    let next = 16 - now;
+    // The initial values are needed: without them the last round's stay.
+    var products = array<array<f32, columns>, rows>();
+    var scores = array<array<f32, columns>, rows>();
+    // products += dy · valueᵀ
+    if (local < 16) { walkedRows[next + local] = aheadRow; }
+    if ((local + 0) < 48) { walkedTile[(local + 0) / 3 * tileStride + (local + 0) % 3] = select(vec4<f32>(0.0), fetched[0], walkedRows[now + (local + 0) / 3] >= 0); }
+    // Barrier: reads rows that others wrote.
+    workgroupBarrier();
+    if (local < 16) { aheadRow = visitedKey(head, firstKeyRow, keySlots(head, queryTileIndex, t + 2, keyTiles), local); }
+    fetched[0] = readKey(max(walkedRows[now + min((local + 0) / 3, 15)], 0), (local + 0) % 3);
+    for (var i = 0; i < 3; i += 1) {
+      {
+      let a0 = ownedDy[(y + 0 * threadsY) * tileStride + i + 0];
+    let a1 = ownedDy[(y + 1 * threadsY) * tileStride + i + 0];
+      {
+        let b = walkedTile[(x + 0 * threadsX) * tileStride + i + 0];
+        products[0][0] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, products[0][0]))));
+    products[1][0] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, products[1][0]))));
+      }
+    {
+        let b = walkedTile[(x + 1 * threadsX) * tileStride + i + 0];
+        products[0][1] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, products[0][1]))));
+    products[1][1] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, products[1][1]))));
+      }
+      }
+    }
+    // Barrier: the next step overwrites what others may still read.
+    workgroupBarrier();
+
+    // scores += query · keyᵀ
+    if ((local + 0) < 48) { walkedTile[(local + 0) / 3 * tileStride + (local + 0) % 3] = select(vec4<f32>(0.0), fetched[0], walkedRows[now + (local + 0) / 3] >= 0); }
+    // Barrier: reads rows that others wrote.
+    workgroupBarrier();
+    fetched[0] = readValue(max(walkedRows[next + min((local + 0) / 3, 15)], 0), (local + 0) % 3);
+    for (var i = 0; i < 3; i += 1) {
+      {
+      let a0 = ownedQuery[(y + 0 * threadsY) * tileStride + i + 0];
+    let a1 = ownedQuery[(y + 1 * threadsY) * tileStride + i + 0];
+      {
+        let b = walkedTile[(x + 0 * threadsX) * tileStride + i + 0];
+        scores[0][0] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][0]))));
+    scores[1][0] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][0]))));
+      }
+    {
+        let b = walkedTile[(x + 1 * threadsX) * tileStride + i + 0];
+        scores[0][1] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][1]))));
+    scores[1][1] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][1]))));
+      }
+      }
+    }
+    let position0 = select(paddingPosition, walkedRows[now + x + 0 * threadsX] - firstKeyRow, walkedRows[now + x + 0 * threadsX] >= 0);
+    let position1 = select(paddingPosition, walkedRows[now + x + 1 * threadsX] - firstKeyRow, walkedRows[now + x + 1 * threadsX] >= 0);
+    {
+      let last = i32(statistics0.z);
+      scores[0][0] = select(
+        0.0,
+        exp2(uniforms.logitScale * scores[0][0] - statistics0.x) * (products[0][0] - statistics0.y),
+        position0 <= last);
+      scores[0][1] = select(
+        0.0,
+        exp2(uniforms.logitScale * scores[0][1] - statistics0.x) * (products[0][1] - statistics0.y),
+        position1 <= last);
+    }
+    {
+      let last = i32(statistics1.z);
+      scores[1][0] = select(
+        0.0,
+        exp2(uniforms.logitScale * scores[1][0] - statistics1.x) * (products[1][0] - statistics1.y),
+        position0 <= last);
+      scores[1][1] = select(
+        0.0,
+        exp2(uniforms.logitScale * scores[1][1] - statistics1.x) * (products[1][1] - statistics1.y),
+        position1 <= last);
+    }
+
+    // gradient += scores · key
+    weights[(y + 0 * threadsY) * weightStride + x] = vec2<f32>(scores[0][0], scores[0][1]);
+    weights[(y + 1 * threadsY) * weightStride + x] = vec2<f32>(scores[1][0], scores[1][1]);
+    // Barrier: reads weights that others wrote.
+    workgroupBarrier();
+    for (var i = 0; i < threadsX; i += 4) {
+      {
+      let w0 = weights[(y + 0 * threadsY) * weightStride + i + 0];
+    let w1 = weights[(y + 1 * threadsY) * weightStride + i + 0];
+      if (x + 0 * threadsX < 3) {
+        let b = walkedTile[(i + 0 + 0 * threadsX) * tileStride + x + 0 * threadsX];
+        gradient[0][0] = fma(vec4<f32>(w0[0]), b, gradient[0][0]);
+    gradient[1][0] = fma(vec4<f32>(w1[0]), b, gradient[1][0]);
+      }
+    if (x + 0 * threadsX < 3) {
+        let b = walkedTile[(i + 0 + 1 * threadsX) * tileStride + x + 0 * threadsX];
+        gradient[0][0] = fma(vec4<f32>(w0[1]), b, gradient[0][0]);
+    gradient[1][0] = fma(vec4<f32>(w1[1]), b, gradient[1][0]);
+      }
+      }
+    {
+      let w0 = weights[(y + 0 * threadsY) * weightStride + i + 1];
+    let w1 = weights[(y + 1 * threadsY) * weightStride + i + 1];
+      if (x + 0 * threadsX < 3) {
+        let b = walkedTile[(i + 1 + 0 * threadsX) * tileStride + x + 0 * threadsX];
+        gradient[0][0] = fma(vec4<f32>(w0[0]), b, gradient[0][0]);
+    gradient[1][0] = fma(vec4<f32>(w1[0]), b, gradient[1][0]);
+      }
+    if (x + 0 * threadsX < 3) {
+        let b = walkedTile[(i + 1 + 1 * threadsX) * tileStride + x + 0 * threadsX];
+        gradient[0][0] = fma(vec4<f32>(w0[1]), b, gradient[0][0]);
+    gradient[1][0] = fma(vec4<f32>(w1[1]), b, gradient[1][0]);
+      }
+      }
+    {
+      let w0 = weights[(y + 0 * threadsY) * weightStride + i + 2];
+    let w1 = weights[(y + 1 * threadsY) * weightStride + i + 2];
+      if (x + 0 * threadsX < 3) {
+        let b = walkedTile[(i + 2 + 0 * threadsX) * tileStride + x + 0 * threadsX];
+        gradient[0][0] = fma(vec4<f32>(w0[0]), b, gradient[0][0]);
+    gradient[1][0] = fma(vec4<f32>(w1[0]), b, gradient[1][0]);
+      }
+    if (x + 0 * threadsX < 3) {
+        let b = walkedTile[(i + 2 + 1 * threadsX) * tileStride + x + 0 * threadsX];
+        gradient[0][0] = fma(vec4<f32>(w0[1]), b, gradient[0][0]);
+    gradient[1][0] = fma(vec4<f32>(w1[1]), b, gradient[1][0]);
+      }
+      }
+    {
+      let w0 = weights[(y + 0 * threadsY) * weightStride + i + 3];
+    let w1 = weights[(y + 1 * threadsY) * weightStride + i + 3];
+      if (x + 0 * threadsX < 3) {
+        let b = walkedTile[(i + 3 + 0 * threadsX) * tileStride + x + 0 * threadsX];
+        gradient[0][0] = fma(vec4<f32>(w0[0]), b, gradient[0][0]);
+    gradient[1][0] = fma(vec4<f32>(w1[0]), b, gradient[1][0]);
+      }
+    if (x + 0 * threadsX < 3) {
+        let b = walkedTile[(i + 3 + 1 * threadsX) * tileStride + x + 0 * threadsX];
+        gradient[0][0] = fma(vec4<f32>(w0[1]), b, gradient[0][0]);
+    gradient[1][0] = fma(vec4<f32>(w1[1]), b, gradient[1][0]);
+      }
+      }
+    }
+    // Barrier: the next step overwrites what others may still read.
+    workgroupBarrier();
+  }
+
+  if (x + 0 * threadsX < 3) {
+    if (firstRow + y + 0 * threadsY < endRow) { writeGradient(firstQueryRow + firstRow + y + 0 * threadsY, 0 + x, uniforms.scale * gradient[0][0]); }
+    if (firstRow + y + 1 * threadsY < endRow) { writeGradient(firstQueryRow + firstRow + y + 1 * threadsY, 0 + x, uniforms.scale * gradient[1][0]); }
+  }
+}

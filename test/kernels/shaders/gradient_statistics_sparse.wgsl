@@ -1,0 +1,343 @@
+// A workgroup takes tileQueries query rows of one head and walks over tiles of tileKeys keys of the blocks in its list. Invocation (x, y)
+// computes the scores of rows y + r * threadsY with columns x + c * threadsX, and keeps, in registers, maximum and sum of its
+// rows over its own columns; they are combined over x once at the end, in workgroup memory.
+//
+// Workgroup memory: the query rows, for the whole run or by chunks (ownedTile); walkedTile, the keys; partials. Global
+// memory is read ahead into registers: the next keys while scores are computed, and where the ones after that stand.
+
+const threadsX = 8;
+const threadsY = 16;
+const threads = 128;
+const rows = 2;
+const columns = 4;
+const tileQueries = 32;
+const tileKeys = 32;
+const tileStride = 17;
+const weightStride = 9;
+var<workgroup> ownedQuery : array<vec4<f32>, 544>;
+var<workgroup> walkedTile : array<vec4<f32>, 544>;
+// Rows of the tensors; -1 for none. Of the walked ones there are those of this round and those of the next.
+var<workgroup> ownedRows : array<i32, 32>;
+var<workgroup> walkedRows : array<i32, 64>;
+// Rounds of the workgroup's walk: its barriers need a number that all invocations are known to share.
+var<workgroup> roundCount : i32;
+fn readQuery(row : i32, vector : i32) -> vec4<f32> { return query[row * 16 + vector]; }
+fn readKey(row : i32, vector : i32) -> vec4<f32> { return key[row * 16 + vector]; }
+// Maximum, sum, and product of output and gradient, of a row in an x.
+var<workgroup> partials : array<vec3<f32>, 256>;
+
+// Score of a key that a row must not see; finite, because WGSL need not support infinities.
+const masked = -3.4e38f;
+// Where the maximum of a row starts: so far above it that a masked score has no weight, also in a row without others.
+const lowest = -1e38f;
+fn readOutput(row : i32, vector : i32) -> vec4<f32> { return output[row * 16 + vector]; }
+fn readDy(row : i32, vector : i32) -> vec4<f32> { return dy[row * 16 + vector]; }
+
+fn workgroupIndex() -> i32 {
+  return i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
+}
+
+fn keyRow(head : i32, heads : i32, position : i32) -> i32 {
+  let keyHeads = uniforms.keyShape.y;
+  let keyHead = (head / heads) * keyHeads + (head % heads) / (heads / keyHeads);
+  return keyHead * uniforms.keyShape.z + position;
+}
+// Original index given to the padding of a key tile: past every limit.
+const paddingPosition = 0x7fffffff;
+
+fn tilesIn(size : i32, tile : i32) -> i32 {
+  return (size + tile - 1) / tile;
+}
+
+// Query rows [first, end) of a query tile; a tile does not cross the end of its block.
+fn queryRows(tile : i32) -> vec2<i32> {
+  let tilesPerBlock = tilesIn(uniforms.blockSize, tileQueries);
+  let block = tile / tilesPerBlock;
+  let first = block * uniforms.blockSize + (tile % tilesPerBlock) * tileQueries;
+  let end = min((block + 1) * uniforms.blockSize, uniforms.queryShape.z);
+  return vec2<i32>(first, min(first + tileQueries, end));
+}
+
+// Where the block list of a query tile starts: its length, then its blocks.
+fn listStart(head : i32, tile : i32) -> i32 {
+  let block = tile / tilesIn(uniforms.blockSize, tileQueries);
+  return (head * uniforms.blockListsShape.z + block) * uniforms.blockListsShape.w;
+}
+
+fn countKeyTiles(head : i32, tile : i32, endRow : i32) -> i32 {
+  return blockLists[listStart(head, tile)] * tilesIn(uniforms.keyBlockSize, tileKeys);
+}
+
+// Slots [first, end) in the permuted order that key tile t covers; none past the last tile.
+fn keySlots(head : i32, tile : i32, t : i32, count : i32) -> vec2<i32> {
+  if (t >= count) {
+    return vec2<i32>(0);
+  }
+  let tilesPerBlock = tilesIn(uniforms.keyBlockSize, tileKeys);
+  let block = blockLists[listStart(head, tile) + 1 + t / tilesPerBlock];
+  let first = block * uniforms.keyBlockSize + (t % tilesPerBlock) * tileKeys;
+  let end = min((block + 1) * uniforms.keyBlockSize, uniforms.keyShape.z);
+  return vec2<i32>(first, min(first + tileKeys, end));
+}
+
+fn keyPosition(head : i32, slot : i32) -> i32 {
+  return keyIndices[head * uniforms.keyShape.z + slot];
+}
+
+// Original index of the key in a slot of the tile that covers slots [tile.x, tile.y).
+fn positionIn(head : i32, tile : vec2<i32>, slot : i32) -> i32 {
+  if (tile.x + slot < tile.y) {
+    return keyPosition(head, tile.x + slot);
+  }
+  return paddingPosition;
+}
+
+fn visitedKey(head : i32, firstKeyRow : i32, keySpan : vec2<i32>, slot : i32) -> i32 {
+  let position = positionIn(head, keySpan, slot);
+  return select(firstKeyRow + position, -1, position == paddingPosition);
+}
+
+fn main(index : i32) {
+  let local = i32(localIndex);
+  let x = ((local >> 1) & 1) + ((local >> 2) & 2) + 4 * ((local >> 4) % 2);
+  let y = (local & 1) + ((local >> 1) & 2) + 4 * ((local >> 4) / 2);
+  let heads = uniforms.queryShape.y;
+  let allHeads = uniforms.queryShape.x * heads;
+  let head = workgroupIndex() % allHeads;
+  let firstKeyRow = keyRow(head, heads, 0);
+  let lastPosition = uniforms.keyShape.z - 1;
+  // Last rows first: under a causal mask they have most keys, and a long workgroup should not start last. Workgroups
+  // beyond those asked for get a negative index and no rows.
+  let queryTileIndex = uniforms.queryTiles - 1 - workgroupIndex() / allHeads;
+  let span = queryRows(queryTileIndex);
+  let firstRow = span.x;
+  let endRow = select(span.y, firstRow, queryTileIndex < 0);
+  if (local == 0) {
+    roundCount = select(0, countKeyTiles(head, queryTileIndex, endRow), firstRow < endRow);
+  }
+  let keyTiles = workgroupUniformLoad(&roundCount);
+  let firstQueryRow = head * uniforms.queryShape.z;
+  if (local < tileQueries) {
+    let row = firstRow + local;
+    ownedRows[local] = select(-1, firstQueryRow + row, row < endRow);
+  }
+
+  var rowMax = vec2<f32>(lowest);
+  var rowSum = vec2<f32>(0.0);
+  
+  // What this invocation carries from global to workgroup memory.
+  var fetched : array<vec4<f32>, 4>;
+  var aheadRow = -1;
+  if (local < 32) {
+    aheadRow = visitedKey(head, firstKeyRow, keySlots(head, queryTileIndex, 0, keyTiles), local);
+    walkedRows[local] = aheadRow;
+    aheadRow = visitedKey(head, firstKeyRow, keySlots(head, queryTileIndex, 1, keyTiles), local);
+  }
+  // Barrier: rows are read where others wrote that they stand.
+  workgroupBarrier();
+  fetched[0] = readQuery(max(ownedRows[(local + 0) / 16], 0), (local + 0) % 16);
+    fetched[1] = readQuery(max(ownedRows[(local + 128) / 16], 0), (local + 128) % 16);
+    fetched[2] = readQuery(max(ownedRows[(local + 256) / 16], 0), (local + 256) % 16);
+    fetched[3] = readQuery(max(ownedRows[(local + 384) / 16], 0), (local + 384) % 16);
+    { ownedQuery[(local + 0) / 16 * tileStride + (local + 0) % 16] = select(vec4<f32>(0.0), fetched[0], ownedRows[(local + 0) / 16] >= 0); }
+    { ownedQuery[(local + 128) / 16 * tileStride + (local + 128) % 16] = select(vec4<f32>(0.0), fetched[1], ownedRows[(local + 128) / 16] >= 0); }
+    { ownedQuery[(local + 256) / 16 * tileStride + (local + 256) % 16] = select(vec4<f32>(0.0), fetched[2], ownedRows[(local + 256) / 16] >= 0); }
+    { ownedQuery[(local + 384) / 16 * tileStride + (local + 384) % 16] = select(vec4<f32>(0.0), fetched[3], ownedRows[(local + 384) / 16] >= 0); }
+  fetched[0] = readKey(max(walkedRows[0 + (local + 0) / 16], 0), (local + 0) % 16);
+    fetched[1] = readKey(max(walkedRows[0 + (local + 128) / 16], 0), (local + 128) % 16);
+    fetched[2] = readKey(max(walkedRows[0 + (local + 256) / 16], 0), (local + 256) % 16);
+    fetched[3] = readKey(max(walkedRows[0 + (local + 384) / 16], 0), (local + 384) % 16);
+
+  for (var t = 0; t < keyTiles; t++) {
+    let now = (t & 1) * 32;
+    let next = 32 - now;
+    // The initial value is needed: without one the scores of the last round stay.
+    var scores = array<array<f32, columns>, rows>();
+    // scores += query · keyᵀ
+    if (local < 32) { walkedRows[next + local] = aheadRow; }
+    { walkedTile[(local + 0) / 16 * tileStride + (local + 0) % 16] = select(vec4<f32>(0.0), fetched[0], walkedRows[now + (local + 0) / 16] >= 0); }
+    { walkedTile[(local + 128) / 16 * tileStride + (local + 128) % 16] = select(vec4<f32>(0.0), fetched[1], walkedRows[now + (local + 128) / 16] >= 0); }
+    { walkedTile[(local + 256) / 16 * tileStride + (local + 256) % 16] = select(vec4<f32>(0.0), fetched[2], walkedRows[now + (local + 256) / 16] >= 0); }
+    { walkedTile[(local + 384) / 16 * tileStride + (local + 384) % 16] = select(vec4<f32>(0.0), fetched[3], walkedRows[now + (local + 384) / 16] >= 0); }
+    // Barrier: reads rows that others wrote.
+    workgroupBarrier();
+    if (local < 32) { aheadRow = visitedKey(head, firstKeyRow, keySlots(head, queryTileIndex, t + 2, keyTiles), local); }
+    fetched[0] = readKey(max(walkedRows[next + (local + 0) / 16], 0), (local + 0) % 16);
+    fetched[1] = readKey(max(walkedRows[next + (local + 128) / 16], 0), (local + 128) % 16);
+    fetched[2] = readKey(max(walkedRows[next + (local + 256) / 16], 0), (local + 256) % 16);
+    fetched[3] = readKey(max(walkedRows[next + (local + 384) / 16], 0), (local + 384) % 16);
+    for (var i = 0; i < 16; i += 4) {
+      {
+      let a0 = ownedQuery[(y + 0 * threadsY) * tileStride + i + 0];
+    let a1 = ownedQuery[(y + 1 * threadsY) * tileStride + i + 0];
+      {
+        let b = walkedTile[(x + 0 * threadsX) * tileStride + i + 0];
+        scores[0][0] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][0]))));
+    scores[1][0] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][0]))));
+      }
+    {
+        let b = walkedTile[(x + 1 * threadsX) * tileStride + i + 0];
+        scores[0][1] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][1]))));
+    scores[1][1] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][1]))));
+      }
+    {
+        let b = walkedTile[(x + 2 * threadsX) * tileStride + i + 0];
+        scores[0][2] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][2]))));
+    scores[1][2] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][2]))));
+      }
+    {
+        let b = walkedTile[(x + 3 * threadsX) * tileStride + i + 0];
+        scores[0][3] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][3]))));
+    scores[1][3] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][3]))));
+      }
+      }
+    {
+      let a0 = ownedQuery[(y + 0 * threadsY) * tileStride + i + 1];
+    let a1 = ownedQuery[(y + 1 * threadsY) * tileStride + i + 1];
+      {
+        let b = walkedTile[(x + 0 * threadsX) * tileStride + i + 1];
+        scores[0][0] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][0]))));
+    scores[1][0] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][0]))));
+      }
+    {
+        let b = walkedTile[(x + 1 * threadsX) * tileStride + i + 1];
+        scores[0][1] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][1]))));
+    scores[1][1] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][1]))));
+      }
+    {
+        let b = walkedTile[(x + 2 * threadsX) * tileStride + i + 1];
+        scores[0][2] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][2]))));
+    scores[1][2] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][2]))));
+      }
+    {
+        let b = walkedTile[(x + 3 * threadsX) * tileStride + i + 1];
+        scores[0][3] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][3]))));
+    scores[1][3] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][3]))));
+      }
+      }
+    {
+      let a0 = ownedQuery[(y + 0 * threadsY) * tileStride + i + 2];
+    let a1 = ownedQuery[(y + 1 * threadsY) * tileStride + i + 2];
+      {
+        let b = walkedTile[(x + 0 * threadsX) * tileStride + i + 2];
+        scores[0][0] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][0]))));
+    scores[1][0] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][0]))));
+      }
+    {
+        let b = walkedTile[(x + 1 * threadsX) * tileStride + i + 2];
+        scores[0][1] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][1]))));
+    scores[1][1] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][1]))));
+      }
+    {
+        let b = walkedTile[(x + 2 * threadsX) * tileStride + i + 2];
+        scores[0][2] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][2]))));
+    scores[1][2] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][2]))));
+      }
+    {
+        let b = walkedTile[(x + 3 * threadsX) * tileStride + i + 2];
+        scores[0][3] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][3]))));
+    scores[1][3] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][3]))));
+      }
+      }
+    {
+      let a0 = ownedQuery[(y + 0 * threadsY) * tileStride + i + 3];
+    let a1 = ownedQuery[(y + 1 * threadsY) * tileStride + i + 3];
+      {
+        let b = walkedTile[(x + 0 * threadsX) * tileStride + i + 3];
+        scores[0][0] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][0]))));
+    scores[1][0] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][0]))));
+      }
+    {
+        let b = walkedTile[(x + 1 * threadsX) * tileStride + i + 3];
+        scores[0][1] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][1]))));
+    scores[1][1] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][1]))));
+      }
+    {
+        let b = walkedTile[(x + 2 * threadsX) * tileStride + i + 3];
+        scores[0][2] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][2]))));
+    scores[1][2] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][2]))));
+      }
+    {
+        let b = walkedTile[(x + 3 * threadsX) * tileStride + i + 3];
+        scores[0][3] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][3]))));
+    scores[1][3] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][3]))));
+      }
+      }
+    }
+    let position0 = select(paddingPosition, walkedRows[now + x + 0 * threadsX] - firstKeyRow, walkedRows[now + x + 0 * threadsX] >= 0);
+    let position1 = select(paddingPosition, walkedRows[now + x + 1 * threadsX] - firstKeyRow, walkedRows[now + x + 1 * threadsX] >= 0);
+    let position2 = select(paddingPosition, walkedRows[now + x + 2 * threadsX] - firstKeyRow, walkedRows[now + x + 2 * threadsX] >= 0);
+    let position3 = select(paddingPosition, walkedRows[now + x + 3 * threadsX] - firstKeyRow, walkedRows[now + x + 3 * threadsX] >= 0);
+    {
+      let lastVisible = firstRow + y + 0 * threadsY;
+      var newMax = rowMax[0];
+      scores[0][0] = select(uniforms.logitScale * scores[0][0], masked, position0 > lastVisible);
+      newMax = max(newMax, scores[0][0]);
+      scores[0][1] = select(uniforms.logitScale * scores[0][1], masked, position1 > lastVisible);
+      newMax = max(newMax, scores[0][1]);
+      scores[0][2] = select(uniforms.logitScale * scores[0][2], masked, position2 > lastVisible);
+      newMax = max(newMax, scores[0][2]);
+      scores[0][3] = select(uniforms.logitScale * scores[0][3], masked, position3 > lastVisible);
+      newMax = max(newMax, scores[0][3]);
+      rowSum[0] = fma(rowSum[0], exp2(rowMax[0] - newMax), exp2(scores[0][0] - newMax) + exp2(scores[0][1] - newMax) + exp2(scores[0][2] - newMax) + exp2(scores[0][3] - newMax));
+      rowMax[0] = newMax;
+    }
+    {
+      let lastVisible = firstRow + y + 1 * threadsY;
+      var newMax = rowMax[1];
+      scores[1][0] = select(uniforms.logitScale * scores[1][0], masked, position0 > lastVisible);
+      newMax = max(newMax, scores[1][0]);
+      scores[1][1] = select(uniforms.logitScale * scores[1][1], masked, position1 > lastVisible);
+      newMax = max(newMax, scores[1][1]);
+      scores[1][2] = select(uniforms.logitScale * scores[1][2], masked, position2 > lastVisible);
+      newMax = max(newMax, scores[1][2]);
+      scores[1][3] = select(uniforms.logitScale * scores[1][3], masked, position3 > lastVisible);
+      newMax = max(newMax, scores[1][3]);
+      rowSum[1] = fma(rowSum[1], exp2(rowMax[1] - newMax), exp2(scores[1][0] - newMax) + exp2(scores[1][1] - newMax) + exp2(scores[1][2] - newMax) + exp2(scores[1][3] - newMax));
+      rowMax[1] = newMax;
+    }
+    // Barrier: the next step overwrites what others may still read.
+    workgroupBarrier();
+  }
+
+  {
+    var product = 0.0;
+    let row = firstRow + y + 0 * threadsY;
+    for (var vector = x; vector < 16 && row < endRow; vector += threadsX) {
+      product += dot(readOutput(firstQueryRow + row, vector), readDy(firstQueryRow + row, vector));
+    }
+    partials[(y + 0 * threadsY) * threadsX + x] = vec3<f32>(rowMax[0], rowSum[0], product);
+  }
+    {
+    var product = 0.0;
+    let row = firstRow + y + 1 * threadsY;
+    for (var vector = x; vector < 16 && row < endRow; vector += threadsX) {
+      product += dot(readOutput(firstQueryRow + row, vector), readDy(firstQueryRow + row, vector));
+    }
+    partials[(y + 1 * threadsY) * threadsX + x] = vec3<f32>(rowMax[1], rowSum[1], product);
+  }
+  // Barrier: a row's statistics need the parts of all x.
+  workgroupBarrier();
+  let row = local;
+  if (row < tileQueries && firstRow + row < endRow) {
+    var total = lowest;
+    for (var i = 0; i < threadsX; i++) {
+      total = max(total, partials[row * threadsX + i].x);
+    }
+    var sum = 0.0;
+    var product = 0.0;
+    for (var i = 0; i < threadsX; i++) {
+      let part = partials[row * threadsX + i];
+      sum += part.y * exp2(part.x - total);
+      product += part.z;
+    }
+    let at = 4 * (firstQueryRow + firstRow + row);
+    result[at] = select(total + log2(sum), 0.0, sum == 0.0);
+    result[at + 1] = product;
+    let end = uniforms.keyShape.z;
+    var last = end - 1;
+    last = min(last, firstRow + row);
+    result[at + 2] = select(f32(last), -1.0, sum == 0.0);
+    result[at + 3] = f32(end);
+  }
+}

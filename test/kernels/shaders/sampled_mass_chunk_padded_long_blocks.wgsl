@@ -1,0 +1,578 @@
+// A workgroup takes the rows of one phase of a query block, in tiles of tileQueries, and walks over tiles of tileKeys keys, twice:
+// for the normaliser of each row, and over the phase's sample for what the rows pay to each block.
+//
+// Invocation (x, y) keeps, in registers, maximum and sum of its rows over its own columns; they are combined over x in workgroup
+// memory. What a row pays to a block is added up over x there, too, and then the rows of a block.
+//
+// Keys are read ahead into registers, and where they stand one tile before that.
+
+fn workgroupIndex() -> i32 {
+  return i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
+}
+
+fn keyRow(head : i32, heads : i32, position : i32) -> i32 {
+  let keyHeads = uniforms.keyShape.y;
+  let keyHead = (head / heads) * keyHeads + (head % heads) / (heads / keyHeads);
+  return keyHead * uniforms.keyShape.z + position;
+}
+// Key blocks before the segment in which a query row stands.
+fn blocksBefore(row : i32) -> i32 {
+  let position = uniforms.queryOffset + row;
+  return position / (uniforms.blocksPerSegment * uniforms.keyBlockSize) * uniforms.blocksPerSegment;
+}
+fn scoredBlocks(queryBlock : i32) -> i32 {
+  return blocksBefore(queryBlock * uniforms.blockSize);
+}
+fn visibleBlocks(queryBlock : i32) -> i32 {
+  let lastRow = min((queryBlock + 1) * uniforms.blockSize, uniforms.queryLength) - 1;
+  return min(blocksBefore(lastRow) + uniforms.blocksPerSegment, uniforms.keyBlocks);
+}
+fn keyEnd(head : i32) -> i32 {
+  return clamp(keyLengths[head / uniforms.queryShape.y], 0, uniforms.keyShape.z);
+}
+
+const threads = 128;
+const threadsX = 16;
+const threadsY = 8;
+const rows = 4;
+const columns = 2;
+const tileQueries = 32;
+const tileKeys = 32;
+const headVectors = 16;
+const tileStride = 17;
+// Score of a key that a row must not see; finite, because WGSL need not support infinities.
+const masked = -3.4e38f;
+// Where the maximum of a row starts: so far above it that a masked score has no weight, also in a row without others.
+const lowest = -1e38f;
+
+var<workgroup> queryTile : array<vec4<f32>, 544>;
+var<workgroup> keyTile : array<vec4<f32>, 544>;
+
+fn readQuery(row : i32, vector : i32) -> vec4<f32> { return query[row * 16 + vector]; }
+
+// Loads query rows [firstRow, endRow) of a head, scaled; zeros follow.
+fn loadQueryTile(head : i32, firstRow : i32, endRow : i32) {
+  let load0 = i32(localIndex) + 0;
+    var x0 = vec4<f32>(0.0);
+    if (firstRow + load0 / headVectors < endRow) {
+      x0 = uniforms.logitScale * readQuery(head * uniforms.queryShape.z + firstRow + load0 / headVectors, load0 % headVectors);
+    }
+    let load1 = i32(localIndex) + 128;
+    var x1 = vec4<f32>(0.0);
+    if (firstRow + load1 / headVectors < endRow) {
+      x1 = uniforms.logitScale * readQuery(head * uniforms.queryShape.z + firstRow + load1 / headVectors, load1 % headVectors);
+    }
+    let load2 = i32(localIndex) + 256;
+    var x2 = vec4<f32>(0.0);
+    if (firstRow + load2 / headVectors < endRow) {
+      x2 = uniforms.logitScale * readQuery(head * uniforms.queryShape.z + firstRow + load2 / headVectors, load2 % headVectors);
+    }
+    let load3 = i32(localIndex) + 384;
+    var x3 = vec4<f32>(0.0);
+    if (firstRow + load3 / headVectors < endRow) {
+      x3 = uniforms.logitScale * readQuery(head * uniforms.queryShape.z + firstRow + load3 / headVectors, load3 % headVectors);
+    }
+    { queryTile[(load0 / headVectors) * tileStride + load0 % headVectors] = x0; }
+    { queryTile[(load1 / headVectors) * tileStride + load1 % headVectors] = x1; }
+    { queryTile[(load2 / headVectors) * tileStride + load2 % headVectors] = x2; }
+    { queryTile[(load3 / headVectors) * tileStride + load3 % headVectors] = x3; }
+}
+
+// This invocation's part of queryTile · keyTileᵀ; as fma by component, since a dot product would be added in a fifth step.
+fn tileScores(x : i32, y : i32) -> array<array<f32, columns>, rows> {
+  var scores : array<array<f32, columns>, rows>;
+  for (var i = 0; i < headVectors; i += 4) {
+    {
+      let q0 = queryTile[(y + 0 * threadsY) * tileStride + i + 0];
+    let q1 = queryTile[(y + 1 * threadsY) * tileStride + i + 0];
+    let q2 = queryTile[(y + 2 * threadsY) * tileStride + i + 0];
+    let q3 = queryTile[(y + 3 * threadsY) * tileStride + i + 0];
+      let k0 = keyTile[(x + 0 * threadsX) * tileStride + i + 0];
+      scores[0][0] = fma(q0.w, k0.w, fma(q0.z, k0.z, fma(q0.y, k0.y, fma(q0.x, k0.x, scores[0][0]))));
+    scores[1][0] = fma(q1.w, k0.w, fma(q1.z, k0.z, fma(q1.y, k0.y, fma(q1.x, k0.x, scores[1][0]))));
+    scores[2][0] = fma(q2.w, k0.w, fma(q2.z, k0.z, fma(q2.y, k0.y, fma(q2.x, k0.x, scores[2][0]))));
+    scores[3][0] = fma(q3.w, k0.w, fma(q3.z, k0.z, fma(q3.y, k0.y, fma(q3.x, k0.x, scores[3][0]))));
+    let k1 = keyTile[(x + 1 * threadsX) * tileStride + i + 0];
+      scores[0][1] = fma(q0.w, k1.w, fma(q0.z, k1.z, fma(q0.y, k1.y, fma(q0.x, k1.x, scores[0][1]))));
+    scores[1][1] = fma(q1.w, k1.w, fma(q1.z, k1.z, fma(q1.y, k1.y, fma(q1.x, k1.x, scores[1][1]))));
+    scores[2][1] = fma(q2.w, k1.w, fma(q2.z, k1.z, fma(q2.y, k1.y, fma(q2.x, k1.x, scores[2][1]))));
+    scores[3][1] = fma(q3.w, k1.w, fma(q3.z, k1.z, fma(q3.y, k1.y, fma(q3.x, k1.x, scores[3][1]))));
+    }
+    {
+      let q0 = queryTile[(y + 0 * threadsY) * tileStride + i + 1];
+    let q1 = queryTile[(y + 1 * threadsY) * tileStride + i + 1];
+    let q2 = queryTile[(y + 2 * threadsY) * tileStride + i + 1];
+    let q3 = queryTile[(y + 3 * threadsY) * tileStride + i + 1];
+      let k0 = keyTile[(x + 0 * threadsX) * tileStride + i + 1];
+      scores[0][0] = fma(q0.w, k0.w, fma(q0.z, k0.z, fma(q0.y, k0.y, fma(q0.x, k0.x, scores[0][0]))));
+    scores[1][0] = fma(q1.w, k0.w, fma(q1.z, k0.z, fma(q1.y, k0.y, fma(q1.x, k0.x, scores[1][0]))));
+    scores[2][0] = fma(q2.w, k0.w, fma(q2.z, k0.z, fma(q2.y, k0.y, fma(q2.x, k0.x, scores[2][0]))));
+    scores[3][0] = fma(q3.w, k0.w, fma(q3.z, k0.z, fma(q3.y, k0.y, fma(q3.x, k0.x, scores[3][0]))));
+    let k1 = keyTile[(x + 1 * threadsX) * tileStride + i + 1];
+      scores[0][1] = fma(q0.w, k1.w, fma(q0.z, k1.z, fma(q0.y, k1.y, fma(q0.x, k1.x, scores[0][1]))));
+    scores[1][1] = fma(q1.w, k1.w, fma(q1.z, k1.z, fma(q1.y, k1.y, fma(q1.x, k1.x, scores[1][1]))));
+    scores[2][1] = fma(q2.w, k1.w, fma(q2.z, k1.z, fma(q2.y, k1.y, fma(q2.x, k1.x, scores[2][1]))));
+    scores[3][1] = fma(q3.w, k1.w, fma(q3.z, k1.z, fma(q3.y, k1.y, fma(q3.x, k1.x, scores[3][1]))));
+    }
+    {
+      let q0 = queryTile[(y + 0 * threadsY) * tileStride + i + 2];
+    let q1 = queryTile[(y + 1 * threadsY) * tileStride + i + 2];
+    let q2 = queryTile[(y + 2 * threadsY) * tileStride + i + 2];
+    let q3 = queryTile[(y + 3 * threadsY) * tileStride + i + 2];
+      let k0 = keyTile[(x + 0 * threadsX) * tileStride + i + 2];
+      scores[0][0] = fma(q0.w, k0.w, fma(q0.z, k0.z, fma(q0.y, k0.y, fma(q0.x, k0.x, scores[0][0]))));
+    scores[1][0] = fma(q1.w, k0.w, fma(q1.z, k0.z, fma(q1.y, k0.y, fma(q1.x, k0.x, scores[1][0]))));
+    scores[2][0] = fma(q2.w, k0.w, fma(q2.z, k0.z, fma(q2.y, k0.y, fma(q2.x, k0.x, scores[2][0]))));
+    scores[3][0] = fma(q3.w, k0.w, fma(q3.z, k0.z, fma(q3.y, k0.y, fma(q3.x, k0.x, scores[3][0]))));
+    let k1 = keyTile[(x + 1 * threadsX) * tileStride + i + 2];
+      scores[0][1] = fma(q0.w, k1.w, fma(q0.z, k1.z, fma(q0.y, k1.y, fma(q0.x, k1.x, scores[0][1]))));
+    scores[1][1] = fma(q1.w, k1.w, fma(q1.z, k1.z, fma(q1.y, k1.y, fma(q1.x, k1.x, scores[1][1]))));
+    scores[2][1] = fma(q2.w, k1.w, fma(q2.z, k1.z, fma(q2.y, k1.y, fma(q2.x, k1.x, scores[2][1]))));
+    scores[3][1] = fma(q3.w, k1.w, fma(q3.z, k1.z, fma(q3.y, k1.y, fma(q3.x, k1.x, scores[3][1]))));
+    }
+    {
+      let q0 = queryTile[(y + 0 * threadsY) * tileStride + i + 3];
+    let q1 = queryTile[(y + 1 * threadsY) * tileStride + i + 3];
+    let q2 = queryTile[(y + 2 * threadsY) * tileStride + i + 3];
+    let q3 = queryTile[(y + 3 * threadsY) * tileStride + i + 3];
+      let k0 = keyTile[(x + 0 * threadsX) * tileStride + i + 3];
+      scores[0][0] = fma(q0.w, k0.w, fma(q0.z, k0.z, fma(q0.y, k0.y, fma(q0.x, k0.x, scores[0][0]))));
+    scores[1][0] = fma(q1.w, k0.w, fma(q1.z, k0.z, fma(q1.y, k0.y, fma(q1.x, k0.x, scores[1][0]))));
+    scores[2][0] = fma(q2.w, k0.w, fma(q2.z, k0.z, fma(q2.y, k0.y, fma(q2.x, k0.x, scores[2][0]))));
+    scores[3][0] = fma(q3.w, k0.w, fma(q3.z, k0.z, fma(q3.y, k0.y, fma(q3.x, k0.x, scores[3][0]))));
+    let k1 = keyTile[(x + 1 * threadsX) * tileStride + i + 3];
+      scores[0][1] = fma(q0.w, k1.w, fma(q0.z, k1.z, fma(q0.y, k1.y, fma(q0.x, k1.x, scores[0][1]))));
+    scores[1][1] = fma(q1.w, k1.w, fma(q1.z, k1.z, fma(q1.y, k1.y, fma(q1.x, k1.x, scores[1][1]))));
+    scores[2][1] = fma(q2.w, k1.w, fma(q2.z, k1.z, fma(q2.y, k1.y, fma(q2.x, k1.x, scores[2][1]))));
+    scores[3][1] = fma(q3.w, k1.w, fma(q3.z, k1.z, fma(q3.y, k1.y, fma(q3.x, k1.x, scores[3][1]))));
+    }
+  }
+  return scores;
+}
+fn readKey(row : i32, vector : i32) -> vec4<f32> { return key[row * 16 + vector]; }
+// Of a row: maxima and sums in each x; then what it pays to parts of the blocks of a tile.
+var<workgroup> partials : array<f32, 1056>;
+// What the rows pay to each block of a tile.
+var<workgroup> shares : array<f32, 32>;
+var<workgroup> sinkBlock : i32;
+// Slots [0, x) compete; slots from y on are of the own segments, up to z.
+var<workgroup> span : vec3<i32>;
+
+// The same for all invocations of the workgroup.
+var<private> phase : i32;
+// Slots that compete, and those of the own segments; the slots of the block of key 0; and how many sample the others.
+var<private> competing : i32;
+var<private> firstOwn : i32;
+var<private> seen : i32;
+var<private> firstSink : i32;
+var<private> endSink : i32;
+var<private> coarse : i32;
+
+// The place-th row of the phase in a query block.
+fn rowOfPlace(place : i32) -> i32 {
+  return 4 * place + ((phase - place) & 3);
+}
+
+// Original index of the key in a slot; of some key where there is none.
+fn keyIn(head : i32, slot : i32) -> i32 {
+  return keyIndices[head * uniforms.keyShape.z + max(slot, 0)];
+}
+
+// Slots of the normaliser: those of one tile of four of the sample, by turns, then the block of key 0, then the own segments.
+fn normaliserSlot(t : i32, column : i32) -> i32 {
+  let place = t * tileKeys + column;
+  if (place < coarse) {
+    let run = place / 16;
+    let tile = 4 * run + ((-phase - run) & 3);
+    let slot = 64 * tile + 4 * (place % 16) + (-phase & 3);
+    return select(slot, -1, slot >= competing || (slot >= firstSink && slot < endSink));
+  }
+  let inSink = firstSink + place - coarse;
+  if (inSink < endSink) {
+    return inSink;
+  }
+  let slot = firstOwn + inSink - endSink;
+  return select(-1, slot, slot < seen);
+}
+
+// The block of a column of the sample, and its slot.
+fn sampledBlock(t : i32, column : i32) -> i32 {
+  return (t / uniforms.tilesOfBlock) * 1 + column / 32;
+}
+fn sampledSlot(t : i32, column : i32) -> i32 {
+  let first = sampledBlock(t, column) * uniforms.keyBlockSize;
+  let place = (t % uniforms.tilesOfBlock) * tileKeys + column % 32;
+  let slot = first + (-(phase + first) & 3) + 4 * place;
+  return select(-1, slot, slot < min(first + uniforms.keyBlockSize, competing));
+}
+
+// Adds the shares of a block's rows to the result. The same invocation has a block in every tile of rows.
+fn addShares(results : i32, t : i32, rowTile : i32) {
+  let block = sampledBlock(t, 0) + i32(localIndex);
+  let isLast = (t + 1) % uniforms.tilesOfBlock == 0;
+  if (t >= 0 && isLast && i32(localIndex) < 1 && block * uniforms.keyBlockSize < competing) {
+    var sum = 0.0;
+    var peak = 0.0;
+    for (var i = 0; i < tileQueries; i++) {
+      let share = shares[i32(localIndex) * tileQueries + i];
+      sum += share;
+      peak = max(peak, share);
+    }
+    let at = results + block;
+    if (rowTile > 0) {
+      sum += result[at];
+      peak = max(peak, result[at + uniforms.keyBlocks]);
+    }
+    result[at] = sum;
+    result[at + uniforms.keyBlocks] = peak;
+  }
+}
+
+fn main(index : i32) {
+  let local = i32(localIndex);
+  let x = ((local >> 1) & 1) + ((local >> 2) & 2) + 4 * ((local >> 4) % 4);
+  let y = (local & 1) + ((local >> 1) & 2) + 4 * ((local >> 4) / 4);
+  let allHeads = uniforms.queryShape.x * uniforms.queryShape.y;
+  let length = uniforms.queryShape.z;
+  let head = workgroupIndex() % allHeads;
+  phase = (workgroupIndex() / allHeads) % 4;
+  // Last rows first: under a causal mask they see most keys, and a long workgroup should not start last.
+  let queryBlock = uniforms.queryBlocks - 1 - workgroupIndex() / (allHeads * 4);
+  let exists = queryBlock >= 0;
+  let firstRow = queryBlock * uniforms.blockSize;
+  let rowCount = select(0, min(uniforms.blockSize, length - firstRow), exists);
+  if (local == 0) {
+    let end = keyEnd(head);
+    let scored = scoredBlocks(queryBlock) * uniforms.keyBlockSize;
+    let visible = visibleBlocks(queryBlock) * uniforms.keyBlockSize;
+    span = select(vec3<i32>(0), vec3<i32>(min(scored, end), scored, min(visible, end)), exists);
+  }
+  // Original key 0 stays in the first segment: the one invocation that meets it says in which block.
+  let firstSegment = min(uniforms.blocksPerSegment * uniforms.keyBlockSize, uniforms.keyShape.z);
+  for (var i = local; i < firstSegment && exists; i += threads) {
+    if (keyIndices[head * uniforms.keyShape.z + i] == 0) {
+      sinkBlock = i / uniforms.keyBlockSize;
+    }
+  }
+  // The loops hold barriers, so all invocations must agree on their length: hence the uniform loads, which are also the
+  // barrier between writing and reading the sink block.
+  let slots = workgroupUniformLoad(&span);
+  competing = slots.x;
+  firstOwn = slots.y;
+  seen = slots.z;
+  firstSink = workgroupUniformLoad(&sinkBlock) * uniforms.keyBlockSize;
+  endSink = max(firstSink, min(firstSink + uniforms.keyBlockSize, competing));
+  let coarsePlaces = 16 * ((slots.x + 255) / 256);
+  coarse = coarsePlaces;
+  // Without a block that competes there is nothing to find out. The block of key 0 may have fewer slots than are counted.
+  let places = coarsePlaces + uniforms.keyBlockSize + max(0, slots.z - slots.y);
+  let normaliserTiles = select(0, (places + tileKeys - 1) / tileKeys, slots.x > 0);
+  let blocks = (slots.x + uniforms.keyBlockSize - 1) / uniforms.keyBlockSize;
+  let sampleTiles = ((blocks + 0) / 1) * uniforms.tilesOfBlock;
+
+  let results = ((head * uniforms.queryBlocks + queryBlock) * 4 + phase) * 2 * uniforms.keyBlocks;
+  for (var i = blocks + local; i < uniforms.keyBlocks && exists; i += threads) {
+    result[results + i] = 0.0;
+    result[results + uniforms.keyBlocks + i] = 0.0;
+  }
+  let firstKeyRow = keyRow(head, uniforms.queryShape.y, 0);
+  var carried : array<vec4<f32>, 4>;
+  var positions : array<i32, 4>;
+
+  for (var rowTile = 0; rowTile < uniforms.rowTiles; rowTile++) {
+    let firstPlace = rowTile * tileQueries;
+    let load0 = i32(localIndex) + 0;
+    var x0 = vec4<f32>(0.0);
+    if (rowOfPlace(firstPlace + load0 / headVectors) < rowCount) {
+      x0 = uniforms.logitScale * readQuery(head * length + firstRow + rowOfPlace(firstPlace + load0 / headVectors), load0 % headVectors);
+    }
+    let load1 = i32(localIndex) + 128;
+    var x1 = vec4<f32>(0.0);
+    if (rowOfPlace(firstPlace + load1 / headVectors) < rowCount) {
+      x1 = uniforms.logitScale * readQuery(head * length + firstRow + rowOfPlace(firstPlace + load1 / headVectors), load1 % headVectors);
+    }
+    let load2 = i32(localIndex) + 256;
+    var x2 = vec4<f32>(0.0);
+    if (rowOfPlace(firstPlace + load2 / headVectors) < rowCount) {
+      x2 = uniforms.logitScale * readQuery(head * length + firstRow + rowOfPlace(firstPlace + load2 / headVectors), load2 % headVectors);
+    }
+    let load3 = i32(localIndex) + 384;
+    var x3 = vec4<f32>(0.0);
+    if (rowOfPlace(firstPlace + load3 / headVectors) < rowCount) {
+      x3 = uniforms.logitScale * readQuery(head * length + firstRow + rowOfPlace(firstPlace + load3 / headVectors), load3 % headVectors);
+    }
+    { queryTile[(load0 / headVectors) * tileStride + load0 % headVectors] = x0; }
+    { queryTile[(load1 / headVectors) * tileStride + load1 % headVectors] = x1; }
+    { queryTile[(load2 / headVectors) * tileStride + load2 % headVectors] = x2; }
+    { queryTile[(load3 / headVectors) * tileStride + load3 % headVectors] = x3; }
+    let row0 = rowOfPlace(firstPlace + y + 0 * threadsY);
+    let row1 = rowOfPlace(firstPlace + y + 1 * threadsY);
+    let row2 = rowOfPlace(firstPlace + y + 2 * threadsY);
+    let row3 = rowOfPlace(firstPlace + y + 3 * threadsY);
+
+    // 1. log2 of the normalisers.
+    var rowMax = vec4<f32>(lowest);
+    var rowSum = vec4<f32>(0.0);
+    {
+      positions[0] = keyIn(head, normaliserSlot(0, (local + 0 * threads) / headVectors));
+      positions[1] = keyIn(head, normaliserSlot(0, (local + 1 * threads) / headVectors));
+      positions[2] = keyIn(head, normaliserSlot(0, (local + 2 * threads) / headVectors));
+      positions[3] = keyIn(head, normaliserSlot(0, (local + 3 * threads) / headVectors));
+      carried[0] = readKey(firstKeyRow + positions[0], (local + 0 * threads) % headVectors);
+      carried[1] = readKey(firstKeyRow + positions[1], (local + 1 * threads) % headVectors);
+      carried[2] = readKey(firstKeyRow + positions[2], (local + 2 * threads) % headVectors);
+      carried[3] = readKey(firstKeyRow + positions[3], (local + 3 * threads) % headVectors);
+      positions[0] = keyIn(head, normaliserSlot(1, (local + 0 * threads) / headVectors));
+      positions[1] = keyIn(head, normaliserSlot(1, (local + 1 * threads) / headVectors));
+      positions[2] = keyIn(head, normaliserSlot(1, (local + 2 * threads) / headVectors));
+      positions[3] = keyIn(head, normaliserSlot(1, (local + 3 * threads) / headVectors));
+    }
+    for (var t = 0; t < normaliserTiles; t++) {
+      {
+        let at = local + 0 * threads;
+        keyTile[(at / headVectors) * tileStride + at % headVectors] = carried[0];
+      }
+      {
+        let at = local + 1 * threads;
+        keyTile[(at / headVectors) * tileStride + at % headVectors] = carried[1];
+      }
+      {
+        let at = local + 2 * threads;
+        keyTile[(at / headVectors) * tileStride + at % headVectors] = carried[2];
+      }
+      {
+        let at = local + 3 * threads;
+        keyTile[(at / headVectors) * tileStride + at % headVectors] = carried[3];
+      }
+      // Barrier: scores read rows that others loaded.
+      workgroupBarrier();
+      carried[0] = readKey(firstKeyRow + positions[0], (local + 0 * threads) % headVectors);
+      carried[1] = readKey(firstKeyRow + positions[1], (local + 1 * threads) % headVectors);
+      carried[2] = readKey(firstKeyRow + positions[2], (local + 2 * threads) % headVectors);
+      carried[3] = readKey(firstKeyRow + positions[3], (local + 3 * threads) % headVectors);
+      positions[0] = keyIn(head, normaliserSlot(t + 2, (local + 0 * threads) / headVectors));
+      positions[1] = keyIn(head, normaliserSlot(t + 2, (local + 1 * threads) / headVectors));
+      positions[2] = keyIn(head, normaliserSlot(t + 2, (local + 2 * threads) / headVectors));
+      positions[3] = keyIn(head, normaliserSlot(t + 2, (local + 3 * threads) / headVectors));
+      
+      var scores = tileScores(x, y);
+      let slot0 = normaliserSlot(t, x + 0 * threadsX);
+      // A sampled key stands for 16. Of the own segments a row sees what its position lets it.
+      let weight0 = select(0.0, 4.0, t * tileKeys + x + 0 * threadsX < coarse);
+      var position0 = select(-1, 0x7fffffff, slot0 < 0);
+      if (slot0 >= competing) {
+        position0 = keyIn(head, slot0);
+      }
+      let slot1 = normaliserSlot(t, x + 1 * threadsX);
+      // A sampled key stands for 16. Of the own segments a row sees what its position lets it.
+      let weight1 = select(0.0, 4.0, t * tileKeys + x + 1 * threadsX < coarse);
+      var position1 = select(-1, 0x7fffffff, slot1 < 0);
+      if (slot1 >= competing) {
+        position1 = keyIn(head, slot1);
+      }
+      {
+        let lastVisible = uniforms.queryOffset + firstRow + row0;
+        var newMax = rowMax[0];
+        scores[0][0] = select(scores[0][0] + weight0, masked, position0 > lastVisible);
+        newMax = max(newMax, scores[0][0]);
+        scores[0][1] = select(scores[0][1] + weight1, masked, position1 > lastVisible);
+        newMax = max(newMax, scores[0][1]);
+        rowSum[0] = fma(rowSum[0], exp2(rowMax[0] - newMax), exp2(scores[0][0] - newMax) + exp2(scores[0][1] - newMax));
+        rowMax[0] = newMax;
+      }
+      {
+        let lastVisible = uniforms.queryOffset + firstRow + row1;
+        var newMax = rowMax[1];
+        scores[1][0] = select(scores[1][0] + weight0, masked, position0 > lastVisible);
+        newMax = max(newMax, scores[1][0]);
+        scores[1][1] = select(scores[1][1] + weight1, masked, position1 > lastVisible);
+        newMax = max(newMax, scores[1][1]);
+        rowSum[1] = fma(rowSum[1], exp2(rowMax[1] - newMax), exp2(scores[1][0] - newMax) + exp2(scores[1][1] - newMax));
+        rowMax[1] = newMax;
+      }
+      {
+        let lastVisible = uniforms.queryOffset + firstRow + row2;
+        var newMax = rowMax[2];
+        scores[2][0] = select(scores[2][0] + weight0, masked, position0 > lastVisible);
+        newMax = max(newMax, scores[2][0]);
+        scores[2][1] = select(scores[2][1] + weight1, masked, position1 > lastVisible);
+        newMax = max(newMax, scores[2][1]);
+        rowSum[2] = fma(rowSum[2], exp2(rowMax[2] - newMax), exp2(scores[2][0] - newMax) + exp2(scores[2][1] - newMax));
+        rowMax[2] = newMax;
+      }
+      {
+        let lastVisible = uniforms.queryOffset + firstRow + row3;
+        var newMax = rowMax[3];
+        scores[3][0] = select(scores[3][0] + weight0, masked, position0 > lastVisible);
+        newMax = max(newMax, scores[3][0]);
+        scores[3][1] = select(scores[3][1] + weight1, masked, position1 > lastVisible);
+        newMax = max(newMax, scores[3][1]);
+        rowSum[3] = fma(rowSum[3], exp2(rowMax[3] - newMax), exp2(scores[3][0] - newMax) + exp2(scores[3][1] - newMax));
+        rowMax[3] = newMax;
+      }
+      // Barrier: the next round overwrites the keys.
+      workgroupBarrier();
+    }
+    partials[(y + 0 * threadsY) * 33 + 2 * x] = rowMax[0];
+    partials[(y + 0 * threadsY) * 33 + 2 * x + 1] = rowSum[0];
+    partials[(y + 1 * threadsY) * 33 + 2 * x] = rowMax[1];
+    partials[(y + 1 * threadsY) * 33 + 2 * x + 1] = rowSum[1];
+    partials[(y + 2 * threadsY) * 33 + 2 * x] = rowMax[2];
+    partials[(y + 2 * threadsY) * 33 + 2 * x + 1] = rowSum[2];
+    partials[(y + 3 * threadsY) * 33 + 2 * x] = rowMax[3];
+    partials[(y + 3 * threadsY) * 33 + 2 * x + 1] = rowSum[3];
+    // Barrier: the sum of a row needs the parts of all x.
+    workgroupBarrier();
+    var logSum0 = lowest;
+    {
+      let first = (y + 0 * threadsY) * 33;
+      for (var i = 0; i < threadsX; i++) {
+        logSum0 = max(logSum0, partials[first + 2 * i]);
+      }
+      var sum = 0.0;
+      for (var i = 0; i < threadsX; i++) {
+        sum += partials[first + 2 * i + 1] * exp2(partials[first + 2 * i] - logSum0);
+      }
+      logSum0 = select(logSum0 + log2(sum), lowest, sum == 0.0);
+    }
+    var logSum1 = lowest;
+    {
+      let first = (y + 1 * threadsY) * 33;
+      for (var i = 0; i < threadsX; i++) {
+        logSum1 = max(logSum1, partials[first + 2 * i]);
+      }
+      var sum = 0.0;
+      for (var i = 0; i < threadsX; i++) {
+        sum += partials[first + 2 * i + 1] * exp2(partials[first + 2 * i] - logSum1);
+      }
+      logSum1 = select(logSum1 + log2(sum), lowest, sum == 0.0);
+    }
+    var logSum2 = lowest;
+    {
+      let first = (y + 2 * threadsY) * 33;
+      for (var i = 0; i < threadsX; i++) {
+        logSum2 = max(logSum2, partials[first + 2 * i]);
+      }
+      var sum = 0.0;
+      for (var i = 0; i < threadsX; i++) {
+        sum += partials[first + 2 * i + 1] * exp2(partials[first + 2 * i] - logSum2);
+      }
+      logSum2 = select(logSum2 + log2(sum), lowest, sum == 0.0);
+    }
+    var logSum3 = lowest;
+    {
+      let first = (y + 3 * threadsY) * 33;
+      for (var i = 0; i < threadsX; i++) {
+        logSum3 = max(logSum3, partials[first + 2 * i]);
+      }
+      var sum = 0.0;
+      for (var i = 0; i < threadsX; i++) {
+        sum += partials[first + 2 * i + 1] * exp2(partials[first + 2 * i] - logSum3);
+      }
+      logSum3 = select(logSum3 + log2(sum), lowest, sum == 0.0);
+    }
+
+    // 2. What the rows pay to each block, of which the keys of the sample pay 1 / 4.
+    var shareSoFar = 0.0;
+    {
+      positions[0] = keyIn(head, sampledSlot(0, (local + 0 * threads) / headVectors));
+      positions[1] = keyIn(head, sampledSlot(0, (local + 1 * threads) / headVectors));
+      positions[2] = keyIn(head, sampledSlot(0, (local + 2 * threads) / headVectors));
+      positions[3] = keyIn(head, sampledSlot(0, (local + 3 * threads) / headVectors));
+      carried[0] = readKey(firstKeyRow + positions[0], (local + 0 * threads) % headVectors);
+      carried[1] = readKey(firstKeyRow + positions[1], (local + 1 * threads) % headVectors);
+      carried[2] = readKey(firstKeyRow + positions[2], (local + 2 * threads) % headVectors);
+      carried[3] = readKey(firstKeyRow + positions[3], (local + 3 * threads) % headVectors);
+      positions[0] = keyIn(head, sampledSlot(1, (local + 0 * threads) / headVectors));
+      positions[1] = keyIn(head, sampledSlot(1, (local + 1 * threads) / headVectors));
+      positions[2] = keyIn(head, sampledSlot(1, (local + 2 * threads) / headVectors));
+      positions[3] = keyIn(head, sampledSlot(1, (local + 3 * threads) / headVectors));
+    }
+    for (var t = 0; t < sampleTiles; t++) {
+      {
+        let at = local + 0 * threads;
+        keyTile[(at / headVectors) * tileStride + at % headVectors] = carried[0];
+      }
+      {
+        let at = local + 1 * threads;
+        keyTile[(at / headVectors) * tileStride + at % headVectors] = carried[1];
+      }
+      {
+        let at = local + 2 * threads;
+        keyTile[(at / headVectors) * tileStride + at % headVectors] = carried[2];
+      }
+      {
+        let at = local + 3 * threads;
+        keyTile[(at / headVectors) * tileStride + at % headVectors] = carried[3];
+      }
+      // Barrier: scores read rows that others loaded.
+      workgroupBarrier();
+      carried[0] = readKey(firstKeyRow + positions[0], (local + 0 * threads) % headVectors);
+      carried[1] = readKey(firstKeyRow + positions[1], (local + 1 * threads) % headVectors);
+      carried[2] = readKey(firstKeyRow + positions[2], (local + 2 * threads) % headVectors);
+      carried[3] = readKey(firstKeyRow + positions[3], (local + 3 * threads) % headVectors);
+      positions[0] = keyIn(head, sampledSlot(t + 2, (local + 0 * threads) / headVectors));
+      positions[1] = keyIn(head, sampledSlot(t + 2, (local + 1 * threads) / headVectors));
+      positions[2] = keyIn(head, sampledSlot(t + 2, (local + 2 * threads) / headVectors));
+      positions[3] = keyIn(head, sampledSlot(t + 2, (local + 3 * threads) / headVectors));
+      addShares(results, t - 1, rowTile);
+      var scores = tileScores(x, y);
+      let isThere0 = sampledSlot(t, x + 0 * threadsX) >= 0;
+      let isThere1 = sampledSlot(t, x + 1 * threadsX) >= 0;
+      {
+        // Where a normaliser missed what its row pays most to, a share can come out above 1.
+        let paid0 = select(0.0, exp2(min(scores[0][0] - logSum0, 0.0)), isThere0 && row0 < rowCount);
+        let paid1 = select(0.0, exp2(min(scores[0][1] - logSum0, 0.0)), isThere1 && row0 < rowCount);
+        partials[(y + 0 * threadsY) * 33 + 0 * threadsX + x] = paid0 + paid1;
+      }
+      {
+        // Where a normaliser missed what its row pays most to, a share can come out above 1.
+        let paid0 = select(0.0, exp2(min(scores[1][0] - logSum1, 0.0)), isThere0 && row1 < rowCount);
+        let paid1 = select(0.0, exp2(min(scores[1][1] - logSum1, 0.0)), isThere1 && row1 < rowCount);
+        partials[(y + 1 * threadsY) * 33 + 0 * threadsX + x] = paid0 + paid1;
+      }
+      {
+        // Where a normaliser missed what its row pays most to, a share can come out above 1.
+        let paid0 = select(0.0, exp2(min(scores[2][0] - logSum2, 0.0)), isThere0 && row2 < rowCount);
+        let paid1 = select(0.0, exp2(min(scores[2][1] - logSum2, 0.0)), isThere1 && row2 < rowCount);
+        partials[(y + 2 * threadsY) * 33 + 0 * threadsX + x] = paid0 + paid1;
+      }
+      {
+        // Where a normaliser missed what its row pays most to, a share can come out above 1.
+        let paid0 = select(0.0, exp2(min(scores[3][0] - logSum3, 0.0)), isThere0 && row3 < rowCount);
+        let paid1 = select(0.0, exp2(min(scores[3][1] - logSum3, 0.0)), isThere1 && row3 < rowCount);
+        partials[(y + 3 * threadsY) * 33 + 0 * threadsX + x] = paid0 + paid1;
+      }
+      // Barrier: the share of a row needs the parts of all x; and no key is read any more.
+      workgroupBarrier();
+      for (var i = local; i < 1 * tileQueries; i += threads) {
+        let first = (i % tileQueries) * 33 + (i / tileQueries) * 16;
+        var sum = 0.0;
+        sum += partials[first + 0];
+        sum += partials[first + 1];
+        sum += partials[first + 2];
+        sum += partials[first + 3];
+        sum += partials[first + 4];
+        sum += partials[first + 5];
+        sum += partials[first + 6];
+        sum += partials[first + 7];
+        sum += partials[first + 8];
+        sum += partials[first + 9];
+        sum += partials[first + 10];
+        sum += partials[first + 11];
+        sum += partials[first + 12];
+        sum += partials[first + 13];
+        sum += partials[first + 14];
+        sum += partials[first + 15];
+        // There are at least as many invocations as rows, so that each has one.
+        shareSoFar = sum + select(shareSoFar, 0.0, t % uniforms.tilesOfBlock == 0);
+        shares[i] = min(1.0, 4.0 * shareSoFar);
+      }
+    }
+    // Barrier: the last shares are read where others wrote them; and the next rows replace these.
+    workgroupBarrier();
+    addShares(results, sampleTiles - 1, rowTile);
+    // Barrier: the next tiles overwrite the shares.
+    workgroupBarrier();
+  }
+}

@@ -1,0 +1,192 @@
+import type {Tensor4D} from '@tensorflow/tfjs-core';
+import {backend as activeBackend, setBackend, tensor3d, tensor4d} from '@tensorflow/tfjs-core';
+import type {MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
+import {expect} from 'chai';
+import {flashAttention, pbsAttention} from '../../../src/index';
+import {blockGeometry} from '../../../src/attention/block_geometry';
+import type {AttentionMask} from '../../../src/kernels/cpu/attend/visible_scores';
+import * as cpuAttend from '../../../src/kernels/cpu/attend/attend';
+import * as cpuPermute from '../../../src/kernels/cpu/permute/permute';
+import * as cpuSampled from '../../../src/kernels/cpu/select/sampled_mass';
+import * as cpuScore from '../../../src/kernels/cpu/select/score_blocks';
+import * as cpuSelect from '../../../src/kernels/cpu/select/select_blocks';
+import {testBackends} from '../../setup/environment';
+import {relativeL1} from '../../golden/golden_cases';
+import type {MaskValues, RectangularShape} from '../../reference/attention';
+import {composedAttention, randomInputs, tensors} from '../../reference/attention';
+import type {StageRunner} from '../stage_runner';
+import {webglStages} from './stages';
+
+if (testBackends().includes('webgl')) {
+  /** Several heads and groups after one another, several rounds, several draws a program. */
+  describe('forms of attention in small pieces [webgl]', () => {
+    let stages: StageRunner;
+    before(async () => {
+      await setBackend('webgl');
+      const limits = {scratchTexels: 2 ** 9, fetchesPerDraw: 2 ** 11};
+      stages = webglStages(activeBackend() as MathBackendWebGL, limits);
+    });
+
+    interface Case {
+      shape: RectangularShape;
+      causal: boolean;
+      keyLengths?: number[];
+    }
+    const cases: Record<string, Case> = {
+      'few rows over many keys': {
+        shape: {batch: 2, heads: 2, keyValueHeads: 1, length: 6, keyLength: 300, headDim: 16, valueDim: 20},
+        causal: true,
+        keyLengths: [300, 130],
+      },
+      'blocks that reach over segments': {shape: {heads: 2, length: 70, keyLength: 203, headDim: 16}, causal: true},
+      'more rows than keys': {
+        shape: {batch: 2, heads: 2, length: 130, keyLength: 90, headDim: 16, valueDim: 6},
+        causal: false,
+        keyLengths: [47, 90],
+      },
+    };
+    const scale = 0.3;
+
+    for (const [name, {shape, causal, ...padding}] of Object.entries(cases)) {
+      const inputs = randomInputs(shape, 82);
+      const {query, key, value} = inputs;
+      const info = (size: number[]) => ({shape: size, dtype: 'float32' as const, dataId: {}});
+      const infos = [inputs.queryShape, inputs.keyShape, inputs.valueShape].map(info);
+      const sizes = {blockSize: 16, keyBlockSize: 8, segmentSize: 32};
+      const geometry = blockGeometry(infos[0], infos[1], sizes, infos[2]);
+      const keyLengths = padding.keyLengths && Int32Array.from(padding.keyLengths);
+      const options = {geometry, scale, causal, keyLengths};
+      const orderOf = (estimate: 'sampled' | 'pooled') =>
+        cpuPermute.permute(query, key, geometry, scale, causal, {permute: true, estimate}, keyLengths);
+      const order = orderOf('pooled');
+      const {keyIndices} = order;
+      const scores = cpuScore.scoreBlocks(query, key, keyIndices, geometry, scale, causal, keyLengths);
+
+      it(`plans: ${name}`, async () => {
+        for (const estimate of ['sampled', 'pooled'] as const) {
+          const expected = orderOf(estimate);
+          const ours = await stages.permute(inputs, {...options, estimate});
+          expect(relativeL1(ours.keyScores, expected.keyScores), estimate).to.be.below(1e-5);
+          expect(Array.from(ours.keyIndices), estimate).to.deep.equal(Array.from(expected.keyIndices));
+        }
+        expect(relativeL1(await stages.scoreBlocks(inputs, keyIndices, options), scores)).to.be.below(1e-5);
+        const mass = cpuSampled.sampledMass(query, key, keyIndices, geometry, scale, causal, keyLengths);
+        const ours = await stages.sampledScores(inputs, keyIndices, options);
+        expect(relativeL1(ours.scores, cpuSampled.sampledScores(mass)), 'sampled scores').to.be.below(1e-5);
+        expect(relativeL1(ours.means, mass.means), 'means').to.be.below(1e-5);
+      });
+
+      it(`attends: ${name}`, async () => {
+        const rule = {threshold: 0.9, estimate: 'pooled'} as const;
+        const plan = {keyIndices, blockLists: cpuSelect.selectBlocks(scores, keyIndices, geometry, causal, rule)};
+        const sparse = await stages.attend(inputs, plan, options);
+        const expected = cpuAttend.attend(query, key, value, geometry, scale, causal, plan, {keyLengths});
+        expect(relativeL1(sparse, expected), 'by a plan').to.be.below(1e-5);
+        const whole = {...geometry, segmentSize: 16};
+        const [batch, , queryLength] = inputs.queryShape;
+        const maskShape = [batch, 1, queryLength, geometry.keyLength];
+        const random = randomInputs({length: batch * queryLength, headDim: geometry.keyLength}, 83).query;
+        const mask: AttentionMask = {
+          values: random.map((x) => (x < 0 ? -Infinity : x)),
+          shape: maskShape,
+          dtype: 'float32',
+        };
+        const exact = await stages.attend(inputs, undefined, {...options, geometry: whole, mask});
+        const hidden = {keyLengths, mask};
+        const expectedExact = cpuAttend.attend(query, key, value, whole, scale, causal, undefined, hidden);
+        expect(relativeL1(exact, expectedExact), 'under a mask').to.be.below(1e-5);
+      });
+    }
+  });
+
+  describe('padding that is no number [webgl]', () => {
+    it('does not show in any row', async () => {
+      await setBackend('webgl');
+      const inputs = randomInputs({batch: 2, heads: 2, length: 70, headDim: 8}, 85);
+      const padded = (values: Float32Array, filler: number) =>
+        values.map((x, i) => (i < values.length / 2 && Math.floor(i / 8) % 70 >= 37 ? filler : x));
+      const withPadding = (filler: number) =>
+        tensors({...inputs, key: padded(inputs.key, filler), value: padded(inputs.value, filler)});
+      const [q, k, v] = withPadding(NaN);
+      const [, finiteKey, finiteValue] = withPadding(0);
+      for (const causal of [true, false]) {
+        const options = {causal, keyLengths: [37, 70]};
+        const expected = await composedAttention(q, finiteKey, finiteValue, options).data();
+        const sparse = {...options, blockSize: 8, segmentSize: 16, auto: false, threshold: 0.8};
+        expect(relativeL1(await flashAttention(q, k, v, options).data(), expected), 'exact').to.be.below(1e-4);
+        const clean = await pbsAttention(q, finiteKey, finiteValue, sparse).data();
+        expect(Array.from(await pbsAttention(q, k, v, sparse).data()), 'sparse').to.deep.equal(Array.from(clean));
+      }
+    });
+  });
+
+  describe('decoding [webgl]', () => {
+    before(() => setBackend('webgl'));
+
+    /** Draws of this package: tfjs's own are of elements. */
+    function countDraws(run: () => Tensor4D): [output: Tensor4D, draws: number] {
+      const {gl} = (activeBackend() as MathBackendWebGL).gpgpu;
+      const draw = gl.drawArrays.bind(gl);
+      let draws = 0;
+      gl.drawArrays = (...args) => {
+        ++draws;
+        draw(...args);
+      };
+      try {
+        return [run(), draws];
+      } finally {
+        gl.drawArrays = draw;
+      }
+    }
+
+    it('draws seven times for a token over 4,096 keys', async () => {
+      const [q, k, v] = tensors(randomInputs({heads: 2, keyValueHeads: 1, length: 1, keyLength: 4096, headDim: 8}, 81));
+      const [output, draws] = countDraws(() => flashAttention(q, k, v));
+      // Query, key and value into rows; scores, their statistics, weighted values; the output.
+      expect(draws).to.equal(7);
+      expect(relativeL1(await output.data(), await composedAttention(q, k, v).data())).to.be.below(1e-4);
+    });
+
+    it('reads the blocks that a plan keeps and no others, and draws ten times', async () => {
+      const [blockSize, keyBlocks, keyLength, headDim] = [6, 20, 117, 10];
+      const isKept = (head: number, block: number) => [0, 2 + head, 7, 18, 19].includes(block);
+      const inputs = randomInputs({heads: 2, length: 3, keyLength, headDim, valueDim: 5}, 84);
+      const cleared = (values: Float32Array, size: number, hidden: number) =>
+        values.map((x, i) => {
+          const row = Math.floor(i / size);
+          return isKept(Math.floor(row / keyLength), Math.floor((row % keyLength) / blockSize)) ? x : hidden;
+        });
+      const [q, k, v] = tensors({
+        ...inputs,
+        key: cleared(inputs.key, headDim, NaN),
+        value: cleared(inputs.value, 5, NaN),
+      });
+      const plan = {
+        keyIndices: tensor3d(
+          Array.from({length: 2 * keyLength}, (_, i) => i % keyLength),
+          [1, 2, keyLength],
+          'int32',
+        ),
+        blockMask: tensor4d(
+          Array.from({length: 2 * keyBlocks}, (_, i) => Number(isKept(Math.floor(i / keyBlocks), i % keyBlocks))),
+          [1, 2, 1, keyBlocks],
+          'bool',
+        ),
+      };
+      const [output, draws] = countDraws(() => pbsAttention(q, k, v, {blockSize, segmentSize: 12, plan}));
+      // Query, mask and indices into rows, the lists; kept keys and values; scores, statistics, values; the output.
+      expect(draws).to.equal(10);
+      const [, finiteKey, finiteValue] = tensors({
+        ...inputs,
+        key: cleared(inputs.key, headDim, 0),
+        value: cleared(inputs.value, 5, 0),
+      });
+      const values = Array.from({length: 2 * keyLength}, (_, i) =>
+        Number(isKept(Math.floor(i / keyLength), Math.floor((i % keyLength) / blockSize))),
+      );
+      const mask: MaskValues = {values, shape: [1, 2, 1, keyLength], dtype: 'bool'};
+      const expected = composedAttention(q, finiteKey, finiteValue, {mask});
+      expect(relativeL1(await output.data(), await expected.data())).to.be.below(1e-4);
+    });
+  });
+}

@@ -1,0 +1,190 @@
+import type {Tensor4D, TensorInfo} from '@tensorflow/tfjs-core';
+import {backend as activeBackend, getKernel, setBackend, tensor1d, tensor4d} from '@tensorflow/tfjs-core';
+import {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
+import {expect} from 'chai';
+import {flashAttention, pbsAttentionPlan} from '../../src/index';
+import {blockGeometry} from '../../src/attention/block_geometry';
+import {attend} from '../../src/kernels/cpu/attend/attend';
+import {AttendProgram} from '../../src/kernels/webgpu/attend/attend';
+import {halfArithmetic} from '../../src/kernels/webgpu/attend/attend_products';
+import {chooseAttendTile} from '../../src/kernels/webgpu/attend/attend_tile';
+import type {BlockPlan} from '../../src/kernels/webgpu/attend/attend_walk';
+import {hasMatrixUnits} from '../../src/kernels/webgpu/runtime/device_features';
+import {testBackends} from '../setup/environment';
+import type {GoldenCase} from '../golden/golden_cases';
+import {goldenCases, relativeL1} from '../golden/golden_cases';
+import type {Shape} from '../reference/attention';
+import {randomInputs, tensors} from '../reference/attention';
+
+/** The arithmetic of the float16 program for a device without: in float32, rounded to float16 after every step. */
+const roundedArithmetic = `
+alias half2 = vec2<f32>;
+fn halves(x : u32) -> half2 { return unpack2x16float(x); }
+fn multiplyAdd(a : half2, b : half2, sum : half2) -> half2 {
+  return unpack2x16float(pack2x16float(fma(a, b, sum)));
+}`;
+
+class RoundedAttendProgram extends AttendProgram {
+  override getUserCode(): string {
+    const native = super.getUserCode();
+    const rounded = native.replace(halfArithmetic, roundedArithmetic);
+    expect(rounded).not.to.equal(native);
+    return rounded;
+  }
+
+  override run(backend: WebGPUBackend): TensorInfo {
+    const {inputs, uniforms} = this.spec;
+    return backend.runWebGPUProgram(
+      this,
+      Object.values(inputs).map(({tensor}) => tensor),
+      'float32',
+      Object.values(uniforms).map(({type, value}) => ({type: type === 'i32' ? 'int32' : 'float32', data: [value]})),
+    );
+  }
+}
+
+const shapes: Array<[string, Shape]> = [
+  ['one token', {length: 1, headDim: 16}],
+  ['several tiles of keys, the last partial', {heads: 2, keyValueHeads: 1, length: 135, headDim: 64}],
+  ['a head dim that is no multiple of 4', {heads: 2, keyValueHeads: 1, length: 45, headDim: 10}],
+  ['a head dim that is no multiple of 8', {length: 70, headDim: 20}],
+  ['a head dim whose words are no multiple of 4', {length: 50, headDim: 80}],
+  ['the largest head dim', {heads: 2, length: 70, headDim: 256}],
+];
+
+if (testBackends().includes('webgpu')) {
+  describe('float16 without matrix units [webgpu]', () => {
+    let cases: GoldenCase[];
+    before(async () => {
+      await setBackend('webgpu');
+      cases = await goldenCases();
+    });
+
+    async function rounded(
+      q: Tensor4D,
+      k: Tensor4D,
+      v: Tensor4D,
+      causal: boolean,
+      blockSize: number,
+      plan?: BlockPlan,
+    ) {
+      const gpu = activeBackend() as WebGPUBackend;
+      const geometry = blockGeometry(q, k, {blockSize, keyBlockSize: blockSize, segmentSize: blockSize});
+      const tile = chooseAttendTile('test', gpu, geometry, blockSize, 'float16');
+      const scale = 1 / Math.sqrt(geometry.headDim);
+      const output = new RoundedAttendProgram(q, k, v, geometry, tile, 'float16', scale, causal, plan).run(gpu);
+      const values = (await gpu.read(output.dataId)) as Float32Array;
+      gpu.disposeData(output.dataId);
+      return values;
+    }
+
+    it('takes a chunk, values of another dim, key lengths and a mask', async () => {
+      const inputs = randomInputs({heads: 2, keyValueHeads: 1, length: 12, keyLength: 40, headDim: 8, valueDim: 20}, 3);
+      const [q, k, v] = tensors(inputs);
+      const gpu = activeBackend() as WebGPUBackend;
+      const geometry = blockGeometry(q, k, {blockSize: 12, keyBlockSize: 12, segmentSize: 12}, v);
+      const tile = chooseAttendTile('test', gpu, geometry, 12, 'float16');
+      const values = Float32Array.from({length: 12 * 40}, (_, i) => (i % 3 === 0 ? -Infinity : (i % 5) - 2));
+      const hidden = {keyLengths: Int32Array.from([36]), mask: {values, shape: [1, 1, 12, 40], dtype: 'float32'}};
+      const onGPU = {keyLengths: tensor1d([36], 'int32'), mask: tensor4d(values, [1, 1, 12, 40])};
+      const program = new RoundedAttendProgram(q, k, v, geometry, tile, 'float16', 0.3, true, undefined, onGPU);
+      const output = program.run(gpu);
+      const expected = attend(inputs.query, inputs.key, inputs.value, geometry, 0.3, true, undefined, hidden);
+      const actual = (await gpu.read(output.dataId)) as Float32Array;
+      gpu.disposeData(output.dataId);
+      expect(relativeL1(actual, expected)).to.be.within(1e-5, 2e-3);
+    });
+
+    // In software a large head dim takes half a minute; a device with float16 runs it below.
+    for (const [name, shape] of shapes.filter(([, {headDim}]) => headDim < 256)) {
+      const causal = shape.headDim !== 10;
+      it(`is attention but for rounding, its arithmetic in float32: ${name}, ${causal ? '' : 'not '}causal`, async () => {
+        const [q, k, v] = tensors(randomInputs(shape, 1));
+        const exact = await flashAttention(q, k, v, {causal}).data();
+        const error = relativeL1(await rounded(q, k, v, causal, shape.length), exact);
+        expect(error).to.be.below(2e-3);
+        expect(error, 'something was rounded').to.be.above(1e-5);
+      });
+    }
+
+    it('attends to the blocks of a plan, its arithmetic in float32', async () => {
+      const {query, key, value, options, output} = cases[5];
+      const [q, k, v] = [query(), key(), value()];
+      const {keyIndices, blockMask} = pbsAttentionPlan(q, k, options);
+      const [batch, heads, blocks] = blockMask.shape;
+      const mask = await blockMask.data();
+      const lists = new Int32Array(batch * heads * blocks * (blocks + 1));
+      for (let row = 0; row < batch * heads * blocks; ++row) {
+        const kept = Array.from({length: blocks}, (_, i) => i).filter((i) => mask[row * blocks + i]);
+        lists.set([kept.length, ...kept], row * (blocks + 1));
+      }
+      const gpu = activeBackend() as WebGPUBackend;
+      const blockLists = gpu.makeTensorInfo([batch, heads, blocks, blocks + 1], 'int32', lists);
+      const actual = await rounded(q, k, v, true, options.blockSize, {keyIndices, blockLists});
+      gpu.disposeData(blockLists.dataId);
+      expect(relativeL1(actual, output)).to.be.below(2e-3);
+    });
+
+    describe('on a device that has it', () => {
+      let gpu: WebGPUBackend | undefined;
+      const errors: string[] = [];
+      before(async function () {
+        const adapter = (await navigator.gpu.requestAdapter())!;
+        if (!adapter.features.has('shader-f16')) {
+          this.skip();
+        }
+        // Not the feature of the matrix units, whatever the adapter has.
+        const device = await adapter.requestDevice({requiredFeatures: ['shader-f16']});
+        device.addEventListener('uncapturederror', ({error}) => errors.push(error.message));
+        gpu = new WebGPUBackend(device, adapter.info);
+      });
+      after(() => gpu?.device.destroy());
+
+      async function run(kernel: string, inputs: ReturnType<typeof randomInputs>, attrs: object) {
+        const info = (values: Float32Array, shape: number[]) => gpu!.makeTensorInfo(shape, 'float32', values);
+        const query = info(inputs.query, inputs.queryShape);
+        const key = info(inputs.key, inputs.keyShape);
+        const value = info(inputs.value, inputs.valueShape);
+        const {kernelFunc} = getKernel(kernel, 'webgpu');
+        const output = kernelFunc({inputs: {query, key, value}, backend: gpu!, attrs: attrs as never}) as TensorInfo;
+        return {query, key, output: (await gpu!.read(output.dataId)) as Float32Array};
+      }
+
+      for (const [name, shape] of shapes) {
+        it(`is attention but for rounding: ${name}`, async () => {
+          expect(hasMatrixUnits(gpu!.device, 16, 32)).to.equal(false);
+          const scale = 1 / Math.sqrt(shape.headDim);
+          for (const causal of [true, false]) {
+            const inputs = randomInputs(shape, 1);
+            const {query, key, output} = await run('FlashAttention', inputs, {scale, causal, precision: 'float16'});
+            const length = shape.length;
+            const geometry = blockGeometry(query, key, {blockSize: length, keyBlockSize: length, segmentSize: length});
+            const exact = attend(inputs.query, inputs.key, inputs.value, geometry, scale, causal);
+            expect(relativeL1(output, exact)).to.be.within(1e-5, 2e-3);
+          }
+          expect(errors).to.deep.equal([]);
+        });
+      }
+
+      for (const index of [5, 6]) {
+        it(`case ${index}, captured from a model`, async () => {
+          const {query, key, value, options, output} = cases[index];
+          const [q, k, v] = [query(), key(), value()];
+          const inputs = {
+            query: (await q.data()) as Float32Array,
+            key: (await k.data()) as Float32Array,
+            value: (await v.data()) as Float32Array,
+            queryShape: q.shape,
+            keyShape: k.shape,
+            valueShape: v.shape,
+          };
+          const scale = 1 / Math.sqrt(q.shape[3]);
+          const attrs = {...options, scale, causal: true, permute: true, auto: false, precision: 'float16'};
+          const {output: ours} = await run('PBSAttention', inputs, attrs);
+          expect(relativeL1(ours, output)).to.be.within(1e-5, 2e-3);
+          expect(errors).to.deep.equal([]);
+        });
+      }
+    });
+  });
+}

@@ -1,0 +1,22 @@
+import {fileURLToPath} from 'node:url';
+import esbuild from 'esbuild';
+import {OP_FOLDERS, testFiles} from './test_files';
+
+const root = fileURLToPath(new URL('../..', import.meta.url));
+
+/** Bundles the tests that need a browser, for a page that has mocha's functions. */
+export async function bundleBrowserTests(outfile: string): Promise<void> {
+  const imports = [...OP_FOLDERS, 'demo/llama', 'layers', 'graph', 'examples']
+    .flatMap((folder) => testFiles(folder, 'browser'))
+    .map((file) => `import './${file}';`);
+  await esbuild.build({
+    stdin: {contents: ["import './test/setup/karma.ts';", ...imports].join('\n'), resolveDir: root},
+    bundle: true,
+    sourcemap: 'inline',
+    format: 'iife',
+    target: 'es2022',
+    outfile,
+    absWorkingDir: root,
+    logLevel: 'error',
+  });
+}
