@@ -1,5 +1,5 @@
 import {fileURLToPath} from 'node:url';
-import {findChromium, softwareFlags} from './test/setup/browser.ts';
+import {findChromium, softwareFlags} from './hosts/chromium.ts';
 import {bundleBrowserTests} from './test/setup/browser_bundle.ts';
 
 const root = fileURLToPath(new URL('.', import.meta.url));
@@ -15,7 +15,7 @@ export default async function configure(config) {
     files: [
       bundle,
       {pattern: 'test/golden/*', included: false, watched: false},
-      {pattern: 'test/demo/llama/*.json', included: false, watched: false},
+      {pattern: 'test/runner/llama/*.json', included: false, watched: false},
       {pattern: 'demo/public/**/*', included: false, watched: false},
     ],
     browsers: ['SoftwareGPU'],

@@ -1,7 +1,7 @@
 import {clone, keep, type Tensor4D} from '@tensorflow/tfjs-core';
-import {createTokenizer} from '../demo/tokenizer';
-import {openCheckpoint} from '../demo/llama/checkpoint';
-import {LlamaModel} from '../demo/llama/model';
+import {createTokenizer} from '../runner/tokenizer';
+import {openCheckpoint} from '../runner/llama/checkpoint';
+import {LlamaModel} from '../runner/llama/model';
 
 /** Reads a file of the repository, by its path from the root. */
 export type ReadFile = (path: string) => Promise<ArrayBuffer>;

@@ -1,7 +1,7 @@
 import {mkdirSync, readFileSync, writeFileSync} from 'node:fs';
 import {readFile} from 'node:fs/promises';
 import {dirname, join} from 'node:path';
-import {openDawn} from '../test/gpu/dawn';
+import {openDawn} from '../hosts/dawn';
 import {runInBrowser} from './browser/launch';
 import type {Place} from './cases/case_runner';
 import {runCases} from './cases/run_cases';

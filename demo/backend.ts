@@ -5,12 +5,12 @@ import * as tf from '@tensorflow/tfjs-core';
 import type {MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {flashAttention} from '../src/index';
-import {arithmeticOf} from '../src/kernels/webgpu/runtime/arithmetic';
+import {arithmeticOf} from '../src/internal';
 import {registerWebGPUBackend} from '../src/webgpu';
 import {BACKEND_NAMES, type BackendName} from './backend_names';
 import type {Machine} from './engine/protocol';
-import {Failure} from './failure';
-import './llama/kernels/webgpu/index';
+import {Failure} from '../runner/failure';
+import '../runner/llama/kernels/webgpu/index';
 
 /** The backend that computes, and what is known of the hardware under it. */
 export interface Backend extends Machine {

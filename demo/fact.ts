@@ -1,4 +1,4 @@
-import {randomNumbers} from './random_numbers';
+import {randomNumbers} from '../runner/random_numbers';
 
 /** "The secret number of the {adjective} {noun} is {number}." */
 export interface Fact {

@@ -1,8 +1,8 @@
 import type {Tokenizer} from '@huggingface/tokenizers';
 import {chooseFact, type Fact, type PlacedFact} from './fact';
-import {Failure} from './failure';
+import {Failure} from '../runner/failure';
 import {takePassage, type Passage} from './passage';
-import {decode, encode} from './tokenizer';
+import {decode, encode} from '../runner/tokenizer';
 
 export interface NeedleRequest {
   /** Length of the whole prompt, in tokens. */

@@ -1,7 +1,7 @@
 import type {Tokenizer} from '@huggingface/tokenizers';
-import {Failure} from './failure';
-import {randomNumbers} from './random_numbers';
-import {encode} from './tokenizer';
+import {Failure} from '../runner/failure';
+import {randomNumbers} from '../runner/random_numbers';
+import {encode} from '../runner/tokenizer';
 
 /** Consecutive tokens of a text. */
 export interface Passage {

@@ -2,9 +2,9 @@ import '@tensorflow/tfjs-backend-cpu';
 import {ready, setBackend} from '@tensorflow/tfjs-core';
 import type {Timer} from '../bench/device';
 import type {Precision} from '../bench/our_attention';
-import '../demo/llama/kernels/webgpu';
+import '../runner/llama/kernels/webgpu';
 import {openWebGPU} from '../bench/webgpu/device';
-import {openDawn} from '../test/gpu/dawn';
+import {openDawn} from '../hosts/dawn';
 
 export const BACKENDS = ['webgpu', 'cpu'] as const;
 export type BackendName = (typeof BACKENDS)[number];

@@ -22,9 +22,8 @@ export type {
 export {paperOptions} from './ops/options.js';
 export {pbsAttention} from './ops/pbs_attention.js';
 export {pbsAttentionDensity} from './ops/pbs_attention_density.js';
-export type {PBSAttentionPlan, PBSAttentionPlanSizes} from './ops/pbs_attention_plan.js';
+export type {PBSAttentionPlan, PBSAttentionPlanSizes, PBSAttentionReport} from './ops/results.js';
 export {pbsAttentionPlan} from './ops/pbs_attention_plan.js';
-export type {PBSAttentionReport} from './ops/pbs_attention_report.js';
 export type {AttentionSample, AttentionSampleCollector} from './tuning/attention_samples.js';
 export {collectAttentionSamples} from './tuning/attention_samples.js';
 export type {AttentionMeasures, SampleMeasures} from './tuning/sample_measurer.js';

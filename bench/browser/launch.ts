@@ -5,7 +5,7 @@ import {createRequire} from 'node:module';
 import type {AddressInfo} from 'node:net';
 import {join} from 'node:path';
 import type {Browser, Page} from 'playwright-core';
-import {findChromium, gpuFlags, softwareFlags} from '../../test/setup/browser';
+import {findChromium, gpuFlags, softwareFlags} from '../../hosts/chromium';
 import type {Place} from '../cases/case_runner';
 import type {BackendName, Command} from '../options';
 import type {PageRequest} from './page';

@@ -1,8 +1,8 @@
 import {engine} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
-import type {PrefillAttention} from '../../demo/llama/attention';
-import {generate} from '../../demo/llama/generate';
-import type {LlamaModel, PrefillRequest} from '../../demo/llama/model';
+import type {PrefillAttention} from '../../runner/llama/attention';
+import {generate} from '../../runner/llama/generate';
+import type {LlamaModel, PrefillRequest} from '../../runner/llama/model';
 import {timing, type Timing} from '../statistics';
 import {recordDispatches, timeDispatches} from '../webgpu/dispatch_timing';
 

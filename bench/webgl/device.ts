@@ -1,9 +1,9 @@
 import '@tensorflow/tfjs-backend-webgl';
 import {backend, dispose, ready, setBackend, tensor4d} from '@tensorflow/tfjs-core';
 import type {MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
-import {computed} from '../../demo/llama/layer_progress';
+import {computed} from '../../runner/llama/layer_progress';
 import {flashAttention} from '../../src/index';
-import {attentionContext} from '../../src/kernels/webgl/runtime/context';
+import {attentionContext} from '../../src/internal';
 import type {Device, SizeLimit} from '../device';
 import {timePrograms} from './draw_timing';
 

@@ -1,7 +1,6 @@
 import {dispose, type TensorInfo, tidy} from '@tensorflow/tfjs-core';
 import type {MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
-import {type AttentionContext, attentionContext} from '../../src/kernels/webgl/runtime/context';
-import {AttentionProgram} from '../../src/kernels/webgl/runtime/program';
+import {type AttentionContext, attentionContext, DrawnProgram} from '../../src/internal';
 import type {Call, ProgramTiming} from '../device';
 import {median, timing} from '../statistics';
 
@@ -72,7 +71,7 @@ type AroundDraw = <T>(program: string, draw: () => T, wait: (drawn: T) => void) 
 
 /** Puts `around` around every draw, of our programs and of those of tfjs; gives back what undoes it. */
 function wrapDraws({backend, gl, tensorFramebuffer}: AttentionContext, around: AroundDraw): () => void {
-  const prototype: AttentionProgram<object> = AttentionProgram.prototype;
+  const prototype: DrawnProgram<object> = DrawnProgram.prototype;
   const {draw, drawTensor} = prototype;
   const waitForTexture = (texture: WebGLTexture) => {
     gl.bindFramebuffer(gl.FRAMEBUFFER, tensorFramebuffer);

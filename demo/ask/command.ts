@@ -5,7 +5,7 @@ import {fileURLToPath} from 'node:url';
 import {parseArgs} from 'node:util';
 import {chromium, type LaunchOptions} from 'playwright-core';
 import {build, preview} from 'vite';
-import {findChromium, gpuFlags, softwareFlags} from '../../test/setup/browser';
+import {findChromium, gpuFlags, softwareFlags} from '../../hosts/chromium';
 import {BACKEND_NAMES, isBackendName} from '../backend_names';
 
 import type {AskInBrowserRequest, AskResult} from './window';
@@ -19,7 +19,9 @@ Hides a fact in a book, asks for it with exact and with PBS attention, prints on
   --seed N         chooses passage and fact, an integer from 0 (default 1)
   --threshold X    how much PBS keeps, 0 (least) to 1 (exact attention) (default 0.9)
   --gpu            on the machine's graphics processor (default: a software adapter, the same everywhere)
-  --help           this text`;
+  --help           this text
+
+Runs in Chrome or Chromium: CHROME_BIN, or one on the PATH. INSTALL_BROWSER=1 installs Debian's, as root, where there is none.`;
 
 interface Command {
   request: AskInBrowserRequest;
@@ -78,6 +80,8 @@ function share(name: string, text: string): number {
 
 /** Builds and serves the demo on a free port, and asks in a headless browser. */
 async function askInChromium(command: Command): Promise<AskResult> {
+  // First, so that a machine without a browser says so at once.
+  const executablePath = findChromium();
   // A folder of its own: `npm start` may be serving the usual one.
   const outDir = mkdtempSync(join(tmpdir(), 'pbs-ask-'));
   const config = {
@@ -90,7 +94,7 @@ async function askInChromium(command: Command): Promise<AskResult> {
     await build(config);
     const server = await preview(config);
     try {
-      return await askAt(new URL('ask/', server.resolvedUrls!.local[0]), command);
+      return await askAt(new URL('ask/', server.resolvedUrls!.local[0]), executablePath, command);
     } finally {
       await server.close();
     }
@@ -99,8 +103,8 @@ async function askInChromium(command: Command): Promise<AskResult> {
   }
 }
 
-async function askAt(address: URL, {request, chromium: options}: Command): Promise<AskResult> {
-  const browser = await chromium.launch({executablePath: findChromium(), ...options});
+async function askAt(address: URL, executablePath: string, {request, chromium: options}: Command): Promise<AskResult> {
+  const browser = await chromium.launch({executablePath, ...options});
   try {
     const page = await browser.newPage();
     page.on('console', (message) => console.error(message.text()));

@@ -4,8 +4,8 @@ import {download, loadReader} from '../engine/load';
 import {promptOf} from '../engine/prompt';
 import type {Answer} from '../engine/protocol';
 import {runBoth} from '../engine/run';
-import type {PrefillOptions} from '../llama/attention';
-import {GREEDY} from '../llama/sample';
+import type {PrefillOptions} from '../../runner/llama/attention';
+import {GREEDY} from '../../runner/llama/sample';
 import {buildNeedle, type NeedleRequest} from '../needle';
 
 /** What the command passes into the browser. */

@@ -1,8 +1,7 @@
 import * as tf from '@tensorflow/tfjs-core';
 import {pbsAttentionPlan} from '../../src/index';
-import {visibleBlocks, type BlockGrid} from '../../src/attention/block_geometry';
-import {defaultOptions} from '../../src/ops/options';
-import type {PrefillOptions} from '../llama/attention';
+import {type BlockGrid, defaultOptions, visibleBlocks} from '../../src/internal';
+import type {PrefillOptions} from '../../runner/llama/attention';
 import type {Prompt, TokenRange} from './prompt';
 import type {BlockMask, BlockPicture, KeptBlocks} from './protocol';
 

@@ -1,7 +1,7 @@
 import type {Backend} from '../backend';
 import {chooseBackend} from '../backend';
 import type {BackendName} from '../backend_names';
-import {Failure} from '../failure';
+import {Failure} from '../../runner/failure';
 import type {RunBlocks} from './blocks';
 import {loadReader, type Reader} from './load';
 import {buildPrompt, previewPrompt} from './prompt';

@@ -1,8 +1,8 @@
 import type {Tokenizer} from '@huggingface/tokenizers';
-import {Failure, failAs} from '../failure';
-import {openCheckpoint, type Checkpoint} from '../llama/checkpoint';
-import {LlamaModel} from '../llama/model';
-import {createTokenizer} from '../tokenizer';
+import {Failure, failAs} from '../../runner/failure';
+import {openCheckpoint, type Checkpoint} from '../../runner/llama/checkpoint';
+import {LlamaModel} from '../../runner/llama/model';
+import {createTokenizer} from '../../runner/tokenizer';
 import {LONGEST_PROMPT, MOST_WRITTEN_TOKENS, type LoadProgress, type ModelInfo, type ModelSource} from './protocol';
 
 /** A model on the backend, and what turns text into its tokens. */

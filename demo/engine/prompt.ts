@@ -1,8 +1,8 @@
 import type {Tokenizer} from '@huggingface/tokenizers';
-import {Failure} from '../failure';
+import {Failure} from '../../runner/failure';
 import {buildNeedle, type Needle, type NeedleRequest} from '../needle';
 import {takePassage} from '../passage';
-import {decode} from '../tokenizer';
+import {decode} from '../../runner/tokenizer';
 import type {Preview, PromptRequest} from './protocol';
 
 /** Tokens from `start` to before `end` of a prompt. */

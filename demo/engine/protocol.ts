@@ -1,6 +1,6 @@
 import type {BackendName} from '../backend_names';
-import type {PrefillOptions} from '../llama/attention';
-import type {Sampling} from '../llama/sample';
+import type {PrefillOptions} from '../../runner/llama/attention';
+import type {Sampling} from '../../runner/llama/sample';
 import type {PlacedFact} from '../fact';
 
 /** Longest prompt that the page offers, in tokens; a model may take less. */
@@ -29,18 +29,6 @@ export interface Engine {
   /** The blocks of one head in the last run's prefill with PBS attention. */
   blockPicture(layer: number, head: number): Promise<BlockPicture>;
 }
-
-/** Names of errors that the page knows what to say about; any other error is a fault of the program. */
-export type FailureName =
-  | 'AbortError'
-  | 'BackendError'
-  | 'DeviceLostError'
-  | 'OutOfMemoryError'
-  | 'CheckpointError'
-  | 'DownloadError'
-  | 'TextTooShortError'
-  | 'ContextTooLongError'
-  | 'PromptError';
 
 export interface Machine {
   backend: BackendName;

@@ -1,10 +1,10 @@
 import type {Tokenizer} from '@huggingface/tokenizers';
 import type {Backend} from '../backend';
-import {Failure} from '../failure';
-import type {PrefillAttention} from '../llama/attention';
-import {generate} from '../llama/generate';
-import type {LlamaModel, PrefillRequest} from '../llama/model';
-import {decode} from '../tokenizer';
+import {Failure} from '../../runner/failure';
+import type {PrefillAttention} from '../../runner/llama/attention';
+import {generate} from '../../runner/llama/generate';
+import type {LlamaModel, PrefillRequest} from '../../runner/llama/model';
+import {decode} from '../../runner/tokenizer';
 import {HeldLayers, type RunBlocks} from './blocks';
 import {RunClock, type Step} from './progress';
 import type {Prompt} from './prompt';

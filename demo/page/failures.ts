@@ -1,5 +1,5 @@
 import {BACKEND_NAMES, type BackendName} from '../backend_names';
-import type {FailureName} from '../engine/protocol';
+import type {FailureName} from '../../runner/failure';
 import {BACKEND_TITLES, formatTokens} from './format';
 
 /** What a person can do about a failure by one button. */

@@ -1,6 +1,6 @@
 import {BACKEND_NAMES, type BackendName} from '../backend_names';
 import {MOST_WRITTEN_TOKENS, type Machine, type PromptRequest, type RunRequest, type Task} from '../engine/protocol';
-import type {Sampling} from '../llama/sample';
+import type {Sampling} from '../../runner/llama/sample';
 import {chooseFact, type PlacedFact} from '../fact';
 import {BOOK_NAMES, type BookName} from './books';
 

@@ -1,5 +1,5 @@
 import {quantile} from '../../bench/statistics';
-import {generate} from '../../demo/llama/generate';
+import {generate} from '../../runner/llama/generate';
 import type {Experimenter} from '../experimenter';
 import {promptSet} from '../prompts/prompt_set';
 import {exactVariant, pbsVariant, type Variant} from '../measure/variant';

@@ -1,7 +1,7 @@
 import * as tf from '@tensorflow/tfjs-core';
 import {relativeL1} from '../../bench/statistics';
 import {pbsAttention, pbsAttentionPlan} from '../../src/index';
-import {type BlockGeometry, blockGeometry, visibleBlocks} from '../../src/attention/block_geometry';
+import {blockGeometry, type BlockGeometry, visibleBlocks} from '../../src/internal';
 import type {Experimenter} from '../experimenter';
 import {withCaptured} from '../measure/capture';
 import {readPrompt} from '../measure/reading';

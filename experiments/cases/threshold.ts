@@ -1,5 +1,4 @@
-import {paperOptions} from '../../src/index';
-import type {PBSAttentionSettings} from '../../src/ops/options';
+import {paperOptions, type PBSAttentionSettings} from '../../src/index';
 import type {Experimenter} from '../experimenter';
 import type {Rule} from '../options';
 import {sweep} from '../measure/sweep';

@@ -1,5 +1,5 @@
 import * as tf from '@tensorflow/tfjs-core';
-import type {LlamaModel} from '../../demo/llama/model';
+import type {LlamaModel} from '../../runner/llama/model';
 
 /** Logits held at once: 64 MiB, below the smallest storage binding that WebGPU allows. */
 const MOST_LOGITS = 2 ** 24;

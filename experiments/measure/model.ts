@@ -1,7 +1,7 @@
 import type {Tokenizer} from '@huggingface/tokenizers';
-import {createTokenizer} from '../../demo/tokenizer';
-import {openCheckpoint} from '../../demo/llama/checkpoint';
-import {LlamaModel} from '../../demo/llama/model';
+import {createTokenizer} from '../../runner/tokenizer';
+import {openCheckpoint} from '../../runner/llama/checkpoint';
+import {LlamaModel} from '../../runner/llama/model';
 import {type Book, readBook} from '../prompts/book';
 
 /** Reads a file of the repository, by its path from the root. */

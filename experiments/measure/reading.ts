@@ -1,6 +1,6 @@
 import * as tf from '@tensorflow/tfjs-core';
 import {pbsAttentionDensity, type PBSAttentionPlan} from '../../src/index';
-import {generate} from '../../demo/llama/generate';
+import {generate} from '../../runner/llama/generate';
 import type {Prompt, Question} from '../prompts/tasks';
 import {mean} from '../statistics';
 import type {Subject} from './model';

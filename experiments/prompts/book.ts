@@ -1,6 +1,6 @@
 import type {Tokenizer} from '@huggingface/tokenizers';
 import {SENTENCE_END} from '../../demo/passage';
-import {encode} from '../../demo/tokenizer';
+import {encode} from '../../runner/tokenizer';
 
 /**
  * A book as tokens, with the places where prompts may begin and facts may be inserted. Encoded once: a run makes hundreds

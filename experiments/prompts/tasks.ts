@@ -1,8 +1,8 @@
 import type {Tokenizer} from '@huggingface/tokenizers';
 import {chooseFact, type Fact} from '../../demo/fact';
 import {factQuestion, factSentence, subject} from '../../demo/needle';
-import {randomNumbers} from '../../demo/random_numbers';
-import {encode} from '../../demo/tokenizer';
+import {randomNumbers} from '../../runner/random_numbers';
+import {encode} from '../../runner/tokenizer';
 import {type Book, passage} from './book';
 
 /**

@@ -1,9 +1,9 @@
 import {openAsBlob, readdirSync} from 'node:fs';
 import {join} from 'node:path';
 import type {Tokenizer} from '@huggingface/tokenizers';
-import {openCheckpoint} from '../../demo/llama/checkpoint';
-import {LlamaModel} from '../../demo/llama/model';
-import {createTokenizer} from '../../demo/tokenizer';
+import {openCheckpoint} from '../../runner/llama/checkpoint';
+import {LlamaModel} from '../../runner/llama/model';
+import {createTokenizer} from '../../runner/tokenizer';
 
 /** A model on the current backend, and what turns text into its tokens. */
 export interface RealModel {

@@ -1,5 +1,5 @@
 import {quantile} from '../../bench/statistics';
-import {generate} from '../../demo/llama/generate';
+import {generate} from '../../runner/llama/generate';
 import {flashAttention, pbsAttention} from '../../src/index';
 import type {Measurer} from './measurer';
 import {EXACT, rounded} from './results';

@@ -1,7 +1,13 @@
 import * as tf from '@tensorflow/tfjs-core';
 import type {PBSAttentionPlan} from '../../src/index';
-import {type BlockGeometry, blockGeometry, scoredBlocks, visibleBlocks} from '../../src/attention/block_geometry';
-import {leastScore, peakWeight} from '../../src/attention/sampled_estimate';
+import {
+  blockGeometry,
+  type BlockGeometry,
+  leastScore,
+  peakWeight,
+  scoredBlocks,
+  visibleBlocks,
+} from '../../src/internal';
 import {orderedKeys, UNSEEN} from './attention_mass';
 
 /** Scores held at once: 512 MiB, four times that with what is computed of them. */

@@ -1,7 +1,7 @@
 import * as tf from '@tensorflow/tfjs-core';
-import type {LlamaModel, PrefillRequest} from '../../demo/llama/model';
+import type {LlamaModel, PrefillRequest} from '../../runner/llama/model';
 import {pbsAttention} from '../../src/index';
-import {blockGeometry, visibleBlocks} from '../../src/attention/block_geometry';
+import {blockGeometry, visibleBlocks} from '../../src/internal';
 import {keptShares} from './attention_mass';
 import {type LayerRules, planOf} from './rules';
 

@@ -1,7 +1,7 @@
 import type {Tokenizer} from '@huggingface/tokenizers';
 import {chooseFact} from '../../demo/fact';
-import {randomNumbers} from '../../demo/random_numbers';
-import {encode} from '../../demo/tokenizer';
+import {randomNumbers} from '../../runner/random_numbers';
+import {encode} from '../../runner/tokenizer';
 import {type Book, passage} from '../prompts/book';
 
 /**

@@ -1,6 +1,6 @@
 import type {Tensor4D} from '@tensorflow/tfjs-core';
 import {paperOptions, type PBSAttentionPlan, pbsAttentionPlan, type PBSAttentionSettings} from '../../src/index';
-import {defaultOptions} from '../../src/ops/options';
+import {defaultOptions} from '../../src/internal';
 import {oracleMask} from './oracle';
 
 const BASES: Record<string, PBSAttentionSettings> = {

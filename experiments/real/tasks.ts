@@ -1,6 +1,6 @@
 import {readFileSync} from 'node:fs';
 import {argMax, dispose, type Tensor2D, tidy} from '@tensorflow/tfjs-core';
-import type {LlamaModel} from '../../demo/llama/model';
+import type {LlamaModel} from '../../runner/llama/model';
 import {type Book, readBook} from '../prompts/book';
 import {mean} from '../statistics';
 import type {Measurer} from './measurer';

@@ -1,7 +1,7 @@
 import {readdirSync, readFileSync, statSync} from 'node:fs';
 import {basename, join} from 'node:path';
 import type {Tokenizer} from '@huggingface/tokenizers';
-import {encode} from '../../demo/tokenizer';
+import {encode} from '../../runner/tokenizer';
 
 /** A text to read: a file, or all TypeScript of a folder, from some character on. */
 export interface TextSource {

@@ -2,7 +2,7 @@ import type {NamedTensorMap, Tensor1D, Tensor4D} from '@tensorflow/tfjs-core';
 import {Tensor, tensor1d} from '@tensorflow/tfjs-core';
 import {check, describe} from './check_arguments.js';
 import type {AttentionOptions, FlashAttentionOptions} from './options.js';
-import type {PBSAttentionPlan, PBSAttentionPlanSizes} from './pbs_attention_plan.js';
+import type {PBSAttentionPlan, PBSAttentionPlanSizes} from './results.js';
 
 /*
  * The inputs of the kernels that options bring. What is not given is no key of the result: tfjs's tape stumbles over an

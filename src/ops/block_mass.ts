@@ -21,7 +21,7 @@ import {
 } from '@tensorflow/tfjs-core';
 import {flashAttention} from './flash_attention.js';
 import type {FlashAttentionOptions} from './options.js';
-import type {PBSAttentionPlanSizes} from './pbs_attention_plan.js';
+import type {PBSAttentionPlanSizes} from './results.js';
 
 /**
  * Exact attention by block: float32 `[batch, heads, queryBlocks, keyBlocks]`, what the rows of a query block pay in the

@@ -4,7 +4,7 @@ import type {FlashAttentionAttrs, PBSAttentionAttrs, RegisteredKernel} from '../
 import {version} from '../version.js';
 import type {AttentionOptions, FlashAttentionOptions, PBSAttentionOptions, PBSAttentionSettings} from './options.js';
 import {defaultOptions, givenOptions} from './options.js';
-import type {PBSAttentionPlan} from './pbs_attention_plan.js';
+import type {PBSAttentionPlan} from './results.js';
 
 /** Options that belong to the tensors of a call. */
 const flashInputOptions = ['queryOffset', 'keyLengths', 'mask'] as const;

@@ -13,7 +13,7 @@ import {
 } from './check_arguments.js';
 import type {PBSAttentionOptions} from './options.js';
 import {defaultOptions} from './options.js';
-import type {PBSAttentionPlan} from './pbs_attention_plan.js';
+import type {PBSAttentionPlan} from './results.js';
 import {planSizes} from './pbs_attention_plan.js';
 
 /**

@@ -1,6 +1,5 @@
 import type {Tensor1D, Tensor4D} from '@tensorflow/tfjs-core';
-import type {PBSAttentionPlan} from './pbs_attention_plan.js';
-import type {PBSAttentionReport} from './pbs_attention_report.js';
+import type {PBSAttentionPlan, PBSAttentionReport} from './results.js';
 
 /** Options that exact and block-sparse attention have in common. */
 export interface AttentionOptions {
@@ -73,7 +72,7 @@ export interface PBSAttentionSettings extends Pick<AttentionOptions, 'causal' | 
   causalSafe?: boolean;
   /**
    * Whether `pbsAttention` runs exact attention instead where it does not expect blocks to pay: short lengths, few heads,
-   * a high threshold. Decided by shape, options and device before anything is launched (`kernels/cost_model.ts`); the
+   * a high threshold. Decided by shape, options and device before anything is launched (`attention/cost_model.ts`); the
    * output is then that of `flashAttention`. A plan is that of block-sparse attention in any case. Default `true`.
    */
   auto?: boolean;

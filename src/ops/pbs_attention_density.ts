@@ -3,7 +3,7 @@ import {visibleBlocks} from '../attention/block_geometry.js';
 import {blockSizes, check, checkBoolean, describe, withPlanOffset, withPlanSizes} from './check_arguments.js';
 import type {PBSAttentionOptions} from './options.js';
 import {defaultOptions} from './options.js';
-import type {PBSAttentionPlan} from './pbs_attention_plan.js';
+import type {PBSAttentionPlan} from './results.js';
 
 /**
  * Share of the blocks that a plan keeps: selected blocks over causally visible blocks, over all heads and query blocks.

@@ -5,36 +5,7 @@ import {PBSAttentionPlan as PBSAttentionPlanKernel} from '../attention/attention
 import {keyLengthsInput} from './attention_inputs.js';
 import {checkBackend, checkTensors, pbsAttentionAttrs} from './check_arguments.js';
 import type {PBSAttentionOptions} from './options.js';
-
-/** How queries and keys were cut for a plan. */
-export interface PBSAttentionPlanSizes {
-  /** Rows a block of queries. */
-  blockSize: number;
-  /** Keys a block of keys. */
-  keyBlockSize: number;
-  /** Keys a segment. */
-  segmentSize: number;
-  /** Whether a query sees only keys at its own position and before. */
-  causal: boolean;
-  /** Position of the first query row among the keys. */
-  queryOffset: number;
-  /** Rows of the query. */
-  queryLength: number;
-}
-
-/** What `pbsAttention` does with the same query, key and options and `auto` false. */
-export interface PBSAttentionPlan {
-  /** int32 `[batch, heads, keyLength]`: permuted position → original key. */
-  keyIndices: Tensor3D;
-  /** bool `[batch, heads, queryBlocks, keyBlocks]`: the blocks of permuted keys that each block of queries attends to. */
-  blockMask: Tensor4D;
-  /**
-   * How queries and keys were cut: calls by the plan take `blockSize`, `keyBlockSize`, `segmentSize`, `causal` and, under a causal
-   * mask, `queryOffset` from here, and refuse others, or a query of another length.
-   * Where it is missing, as in a plan put together by hand, they must be given as they were.
-   */
-  sizes?: PBSAttentionPlanSizes;
-}
+import type {PBSAttentionPlan, PBSAttentionPlanSizes} from './results.js';
 
 /**
  * The key order and the selected blocks of {@link pbsAttention} (paper section 3.2 and 3.3), to look at or to measure;

@@ -9,42 +9,13 @@ import {whyExact} from '../attention/cost_model.js';
 import {blockMass, massOfKept} from './block_mass.js';
 import {check} from './check_arguments.js';
 import {pbsAttentionDensity} from './pbs_attention_density.js';
-import type {PBSAttentionPlan} from './pbs_attention_plan.js';
 import {planSizes} from './pbs_attention_plan.js';
+import type {PBSAttentionPlan, PBSAttentionReport} from './results.js';
 
 const op = 'pbsAttention';
 
 /** Longest sequence whose exact mass is computed: it takes `ceil(blocks / headDim)` times as long as exact attention. */
 const longestExactMass = 16_384;
-
-/**
- * What a call of {@link pbsAttention} did, handed to its option `onReport`. It holds the plan and references to query and
- * key, also past the end of a `tidy`: `dispose` frees them. The figures are computed and read back when they are asked for.
- */
-export interface PBSAttentionReport {
-  /**
-   * Why the call ran exact attention: `'threshold'`, it is 1; `'length'`, there is no more than one segment; `'auto'`,
-   * blocks were not expected to pay. `undefined` where blocks were left out.
-   */
-  exactReason?: ExactReason;
-  /** The key order and the blocks that the call used; where it was exact, every visible block. Owned by the report. */
-  plan: PBSAttentionPlan;
-  /** Share of the visible blocks that were kept, as {@link pbsAttentionDensity}: above 0, at most 1. */
-  density(): Promise<number>;
-  /**
-   * Estimated share of attention that was kept, 0 to 1: what selection itself expected, mean over query blocks and heads. By the
-   * sampled estimate of all attention; by the pooled one of what goes to the blocks that selection chooses among (not those that
-   * are always kept). Rejects where the call was given a plan.
-   */
-  keptMass(): Promise<number>;
-  /**
-   * True share of attention that was kept, 0 to 1, mean over query rows and heads. For checks and small sizes: it runs
-   * exact attention `ceil(length / keyBlockSize / headDim)` times. Rejects with an error above 16,384 tokens.
-   */
-  exactKeptMass(): Promise<number>;
-  /** Frees what the report holds. Figures that were asked for before still come; asked for later, they reject. */
-  dispose(): void;
-}
 
 /** The report of a call of these inputs: with their plan if they hold one, else it makes the plan. To be disposed. */
 export function reportOf(inputs: NamedTensorMap, attrs: PBSAttentionAttrs): PBSAttentionReport {

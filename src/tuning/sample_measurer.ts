@@ -6,7 +6,7 @@ import {countBlocks} from '../attention/cost_model.js';
 import {blockMass, massOfKept} from '../ops/block_mass.js';
 import {flashAttention} from '../ops/flash_attention.js';
 import {pbsAttention} from '../ops/pbs_attention.js';
-import type {PBSAttentionPlan} from '../ops/pbs_attention_plan.js';
+import type {PBSAttentionPlan} from '../ops/results.js';
 import {pbsAttentionPlan} from '../ops/pbs_attention_plan.js';
 import type {AttentionSample} from './attention_samples.js';
 

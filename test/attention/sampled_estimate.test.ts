@@ -14,6 +14,7 @@ import {relativeL1} from '../golden/golden_cases';
 import {keptBlocks, valuesOf} from '../reference/plan_values';
 import type {Inputs, RectangularShape} from '../reference/attention';
 import {randomInputs, tensors} from '../reference/attention';
+import {cpuCall} from '../reference/cpu_call';
 
 interface Case {
   name: string;
@@ -150,12 +151,12 @@ describeOnCPU('sampled estimate against its definition', () => {
     const geometry = blockGeometry(info(inputs.queryShape), info(inputs.keyShape), {...sizes, causal});
     const {batch, heads, keyLength, segmentSize, keyBlockSize, queryBlocks, keyBlocks} = geometry;
     const keyLengths = test.keyLengths && Int32Array.from(test.keyLengths);
-    const {query, key} = inputs;
+    const call = cpuCall(inputs, {geometry, scale, causal, keyLengths});
     const lengthOf = (head: number) => keyLengths?.[Math.floor(head / heads)] ?? keyLength;
     const rule = {permute: true, estimate: 'sampled', threshold: 0.8} as const;
     const planned = () => {
-      const order = permute(query, key, geometry, scale, causal, rule, keyLengths);
-      const mass = sampledMass(query, key, order.keyIndices, geometry, scale, causal, keyLengths);
+      const order = permute(call, rule);
+      const mass = sampledMass(call, order.keyIndices);
       return {...order, ...mass, scores: sampledScores(mass)};
     };
     const orderOf = (keyIndices: Int32Array, head: number) =>
@@ -194,7 +195,7 @@ describeOnCPU('sampled estimate against its definition', () => {
 
     it(`keeps the own segments, the sink and what reaches the least score: ${name}`, () => {
       const {keyIndices, scores} = planned();
-      const lists = selectBlocks(scores, keyIndices, geometry, causal, rule);
+      const lists = selectBlocks({geometry, causal}, rule, scores, keyIndices);
       let [kept, skipped] = [0, 0];
       for (let row = 0; row < batch * heads * queryBlocks; ++row) {
         const queryBlock = row % queryBlocks;

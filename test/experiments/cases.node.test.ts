@@ -1,8 +1,8 @@
 import * as tf from '@tensorflow/tfjs-core';
 import {expect} from 'chai';
-import {createTokenizer} from '../../demo/tokenizer';
-import {LlamaModel} from '../../demo/llama/model';
-import {openCheckpoint} from '../../demo/llama/checkpoint';
+import {createTokenizer} from '../../runner/tokenizer';
+import {LlamaModel} from '../../runner/llama/model';
+import {openCheckpoint} from '../../runner/llama/checkpoint';
 import {firstToken} from '../../experiments/cases/first_token';
 import {sanity} from '../../experiments/cases/sanity';
 import {threshold} from '../../experiments/cases/threshold';
@@ -17,7 +17,7 @@ import {readBook} from '../../experiments/prompts/book';
 import {report} from '../../experiments/report';
 import type {Run} from '../../experiments/results';
 import {fixture} from '../setup/environment';
-import {tinyConfig, tinyFiles, tinyTensors} from '../demo/llama/tiny_checkpoint';
+import {tinyConfig, tinyFiles, tinyTensors} from '../runner/llama/tiny_checkpoint';
 
 const CASES = {sanity, threshold, tuner, 'first-token': firstToken};
 

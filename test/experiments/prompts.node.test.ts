@@ -1,6 +1,6 @@
 import type {Tokenizer} from '@huggingface/tokenizers';
 import {expect} from 'chai';
-import {createTokenizer} from '../../demo/tokenizer';
+import {createTokenizer} from '../../runner/tokenizer';
 import {factSentence} from '../../demo/needle';
 import {isAnswer} from '../../experiments/measure/reading';
 import {type Book, passage, readBook} from '../../experiments/prompts/book';

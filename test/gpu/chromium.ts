@@ -4,7 +4,7 @@ import {createRequire} from 'node:module';
 import type {AddressInfo} from 'node:net';
 import {join} from 'node:path';
 import type {Browser} from 'playwright-core';
-import {findChromium, gpuFlags, softwareFlags} from '../setup/browser';
+import {findChromium, gpuFlags, softwareFlags} from '../../hosts/chromium';
 
 /**
  * Runs the browser tests in Chromium on this machine's GPU, in the repository's root, from the files that

@@ -3,7 +3,7 @@ import {mkdirSync, writeFileSync} from 'node:fs';
 import {join} from 'node:path';
 import {parseArgs} from 'node:util';
 import type {Page} from 'playwright-core';
-import {findChromium, gpuFlags, softwareFlags} from '../setup/browser';
+import {findChromium, gpuFlags, softwareFlags} from '../../hosts/chromium';
 import {DemoPage} from '../demo/browser/demo_page';
 import {DemoServer} from '../demo/browser/demo_server';
 

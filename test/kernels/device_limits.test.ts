@@ -10,6 +10,7 @@ import {SortKeysProgram} from '../../src/kernels/webgpu/permute/sort_keys';
 import {testBackends} from '../setup/environment';
 import {relativeL1} from '../golden/golden_cases';
 import {randomInputs} from '../reference/attention';
+import {cpuCall} from '../reference/cpu_call';
 
 if (testBackends().includes('webgpu')) {
   describe('device limits [webgpu]', () => {
@@ -38,7 +39,7 @@ if (testBackends().includes('webgpu')) {
         const output = kernelFunc({inputs: {query, key, value}, backend: gpu, attrs: attrs as never}) as TensorInfo;
         const actual = (await gpu.read(output.dataId)) as Float32Array;
         const geometry = blockGeometry(query, key, {blockSize: 75, keyBlockSize: 75, segmentSize: 75});
-        const expected = attend(inputs.query, inputs.key, inputs.value, geometry, 0.25, true);
+        const expected = attend(cpuCall(inputs, {geometry, scale: 0.25, causal: true}));
         return {actual, expected};
       }
 
@@ -63,7 +64,8 @@ if (testBackends().includes('webgpu')) {
             keyBlockSize: 75,
             segmentSize: 75,
           });
-          const output = attend(query, key, value, geometry, attrs.scale, attrs.causal);
+          const call = cpuCall(inputs, {geometry, scale: attrs.scale, causal: attrs.causal});
+          const output = attend(call);
           const dy = randomInputs({heads: 2, keyValueHeads: 1, length: 75, headDim}, 46).query;
           const gradients = getKernel('FlashAttentionGrad', 'webgpu').kernelFunc({
             inputs: {
@@ -76,7 +78,7 @@ if (testBackends().includes('webgpu')) {
             backend: gpu,
             attrs: attrs as never,
           }) as TensorInfo[];
-          const expected = attendGradients(query, key, value, output, dy, {geometry, ...attrs});
+          const expected = attendGradients({...call, output, dy});
           for (const [i, gradient] of gradients.entries()) {
             const actual = (await gpu.read(gradient.dataId)) as Float32Array;
             expect(relativeL1(actual, expected[i]), ['query', 'key', 'value'][i]).to.be.below(1e-4);
@@ -133,8 +135,7 @@ if (testBackends().includes('webgpu')) {
         const output = kernelFunc({inputs: {query, key, value, keyLengths}, backend: gpu, attrs}) as TensorInfo;
         const actual = (await gpu.read(output.dataId)) as Float32Array;
         const geometry = blockGeometry(query, key, attrs, value);
-        const hidden = {keyLengths: lengths};
-        const expected = attend(inputs.query, inputs.key, inputs.value, geometry, 0.25, true, undefined, hidden);
+        const expected = attend(cpuCall(inputs, {geometry, scale: 0.25, causal: true, keyLengths: lengths}));
         expect(relativeL1(actual, expected)).to.be.below(1e-4);
         expect(errors).to.deep.equal([]);
       });

@@ -12,6 +12,7 @@ import {attendGradients} from '../../src/kernels/webgpu/gradients/attend_gradien
 import {testBackends} from '../setup/environment';
 import {relativeL1} from '../golden/golden_cases';
 import {randomInputs} from '../reference/attention';
+import {cpuCall} from '../reference/cpu_call';
 
 if (testBackends().includes('webgpu')) {
   describe('stages of the gradients over a chunk of queries, values of another head dim [webgpu]', () => {
@@ -40,13 +41,12 @@ if (testBackends().includes('webgpu')) {
         const geometry = blockGeometry(info(shapes.query), info(shapes.key), sizes, info(shapes.value));
         const [scale, causal] = [0.2, true];
         const rule = {estimate: 'pooled', permute: true, threshold: 0.4} as const;
-        const {keyIndices} = permute(query, key, geometry, scale, causal, rule);
-        const scores = scoreBlocks(query, key, keyIndices, geometry, scale, causal);
-        const plan = isSparse
-          ? {keyIndices, blockLists: selectBlocks(scores, keyIndices, geometry, causal, rule)}
-          : undefined;
-        const output = attend(query, key, value, geometry, scale, causal, plan);
-        const expected = attendGradientsOnCPU(query, key, value, output, dy, {geometry, scale, causal, plan});
+        const call = cpuCall({query, key, value}, {geometry, scale, causal});
+        const {keyIndices} = permute(call, rule);
+        const scores = scoreBlocks(call, keyIndices);
+        const plan = isSparse ? {keyIndices, blockLists: selectBlocks(call, rule, scores, keyIndices)} : undefined;
+        const output = attend(call, plan);
+        const expected = attendGradientsOnCPU({...call, output, dy}, plan);
 
         const owned: TensorInfo[] = [];
         const own = (x: TensorInfo) => (owned.push(x), x);
@@ -64,8 +64,8 @@ if (testBackends().includes('webgpu')) {
           keyIndices: upload(plan.keyIndices, [batch, heads, keyLength]),
           blockLists: upload(plan.blockLists, [batch, heads, queryBlocks, keyBlocks + 1]),
         };
-        const attrs = {scale, causal, precision: 'float32' as const, queryOffset: geometry.queryOffset};
-        const gradients = attendGradients(gpu, inputs, geometry, attrs, gpuPlan).map(own);
+        const gpuCall = {...call, ...inputs, keyLengths: undefined, mask: undefined, backend: gpu};
+        const gradients = attendGradients(gpuCall, gpuPlan).map(own);
         for (const [i, name] of ['query', 'key', 'value'].entries()) {
           const actual = (await gpu.read(gradients[i].dataId)) as Float32Array;
           expect(relativeL1(actual, expected[i]), `gradient of ${name}`).to.be.below(2e-5);

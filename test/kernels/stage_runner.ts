@@ -1,16 +1,10 @@
 import type {PBSAttentionAttrs} from '../../src/attention/attention_kernels';
 import type {BlockGeometry} from '../../src/attention/block_geometry';
-import type {HiddenKeys} from '../../src/kernels/cpu/attend/visible_scores';
+import type {CPUCall} from '../../src/kernels/cpu/cpu_call';
 import type {Inputs} from '../reference/attention';
 
 /** The attributes that the stages of a case share. */
-export interface StageOptions extends HiddenKeys {
-  geometry: BlockGeometry;
-  scale: number;
-  causal: boolean;
-  /** int32 `[batch]`: keys from there on are padding. */
-  keyLengths?: Int32Array;
-}
+export type StageOptions = Pick<CPUCall, 'geometry' | 'scale' | 'causal' | 'keyLengths' | 'mask'>;
 
 /** Arrays as the CPU stages give and take them. */
 export interface Order {

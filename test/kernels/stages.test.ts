@@ -16,6 +16,7 @@ import {testBackends} from '../setup/environment';
 import {relativeL1} from '../golden/golden_cases';
 import type {Inputs} from '../reference/attention';
 import {randomInputs} from '../reference/attention';
+import {cpuCall} from '../reference/cpu_call';
 import type {StageRunner} from './stage_runner';
 import {webglStages} from './webgl/stages';
 import {webgpuStages} from './webgpu/stages';
@@ -144,14 +145,13 @@ for (const {name, backend, takesForms, open} of runners.filter((runner) => testB
     for (const testCase of cases.filter(({isForm}) => takesForms || !isForm)) {
       describe(testCase.name, () => {
         const {inputs, keyLengths} = testCase;
-        const {query, key, value} = inputs;
         const geometry = geometryOf(testCase);
         const takesCausal = geometry.queryLength <= geometry.keyLength;
 
+        const callOf = (causal: boolean) => cpuCall(inputs, {geometry, scale, causal, keyLengths});
         const orderOf = (causal: boolean, estimate: Estimate) =>
-          cpuPermute.permute(query, key, geometry, scale, causal, {permute: true, estimate}, keyLengths);
-        const scoresOf = (keyIndices: Int32Array, causal: boolean) =>
-          cpuScore.scoreBlocks(query, key, keyIndices, geometry, scale, causal, keyLengths);
+          cpuPermute.permute(callOf(causal), {permute: true, estimate});
+        const scoresOf = (keyIndices: Int32Array, causal: boolean) => cpuScore.scoreBlocks(callOf(causal), keyIndices);
 
         for (const estimate of estimates) {
           it(`permute: ${estimate}`, async () => {
@@ -176,7 +176,7 @@ for (const {name, backend, takesForms, open} of runners.filter((runner) => testB
 
           it(`score blocks, and their selection: sampled, causal ${causal}`, async () => {
             const {keyIndices} = orderOf(causal, 'sampled');
-            const mass = cpuSampled.sampledMass(query, key, keyIndices, geometry, scale, causal, keyLengths);
+            const mass = cpuSampled.sampledMass(callOf(causal), keyIndices);
             const scores = cpuSampled.sampledScores(mass);
             const actual = await stages.sampledScores(inputs, keyIndices, {geometry, scale, causal, keyLengths});
             expect(relativeL1(actual.scores, scores), 'scores').to.be.below(1e-5);
@@ -193,7 +193,7 @@ for (const {name, backend, takesForms, open} of runners.filter((runner) => testB
         ): Promise<void> {
           const {keyBlocks} = geometry;
           const rule = {threshold: thresholds[estimate], estimate};
-          const expected = cpuSelect.selectBlocks(scores, keyIndices, geometry, causal, rule);
+          const expected = cpuSelect.selectBlocks({geometry, causal}, rule, scores, keyIndices);
           const selected = await stages.selectBlocks(scores, keyIndices, {geometry, scale, causal, ...rule});
           const {blockLists, blockMask, listsOfMask = blockLists} = selected;
           for (let start = 0; start < expected.length; start += keyBlocks + 1) {
@@ -210,8 +210,8 @@ for (const {name, backend, takesForms, open} of runners.filter((runner) => testB
             const {keyIndices} = orderOf(causal, 'pooled');
             const rule = {threshold: 0.4, estimate: 'pooled'} as const;
             const scores = scoresOf(keyIndices, causal);
-            const plan = {keyIndices, blockLists: cpuSelect.selectBlocks(scores, keyIndices, geometry, causal, rule)};
-            const expected = cpuAttend.attend(query, key, value, geometry, scale, causal, plan, {keyLengths});
+            const plan = {keyIndices, blockLists: cpuSelect.selectBlocks({geometry, causal}, rule, scores, keyIndices)};
+            const expected = cpuAttend.attend(callOf(causal), plan);
             const actual = await stages.attend(inputs, plan, {geometry, scale, causal, keyLengths});
             expect(relativeL1(actual, expected)).to.be.below(1e-5);
           });
@@ -220,7 +220,7 @@ for (const {name, backend, takesForms, open} of runners.filter((runner) => testB
         for (const causal of takesCausal ? [true, false] : [false]) {
           it(`attend without a plan: causal ${causal}`, async () => {
             const whole = {...geometry, segmentSize: geometry.blockSize};
-            const expected = cpuAttend.attend(query, key, value, whole, scale, causal, undefined, {keyLengths});
+            const expected = cpuAttend.attend({...callOf(causal), geometry: whole});
             const actual = await stages.attend(inputs, undefined, {geometry: whole, scale, causal, keyLengths});
             expect(relativeL1(actual, expected)).to.be.below(1e-5);
           });

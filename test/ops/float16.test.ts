@@ -8,13 +8,14 @@ import {attend} from '../../src/kernels/cpu/attend/attend';
 import {AttendProgram} from '../../src/kernels/webgpu/attend/attend';
 import {halfArithmetic} from '../../src/kernels/webgpu/attend/attend_products';
 import {chooseAttendTile} from '../../src/kernels/webgpu/attend/attend_tile';
-import type {BlockPlan} from '../../src/kernels/webgpu/attend/attend_walk';
 import {hasMatrixUnits} from '../../src/kernels/webgpu/runtime/device_features';
+import type {WebGPUCall, WebGPUPlan} from '../../src/kernels/webgpu/webgpu_call';
 import {testBackends} from '../setup/environment';
 import type {GoldenCase} from '../golden/golden_cases';
 import {goldenCases, relativeL1} from '../golden/golden_cases';
 import type {Shape} from '../reference/attention';
 import {randomInputs, tensors} from '../reference/attention';
+import {cpuCall} from '../reference/cpu_call';
 
 /** The arithmetic of the float16 program for a device without: in float32, rounded to float16 after every step. */
 const roundedArithmetic = `
@@ -60,38 +61,43 @@ if (testBackends().includes('webgpu')) {
       cases = await goldenCases();
     });
 
-    async function rounded(
-      q: Tensor4D,
-      k: Tensor4D,
-      v: Tensor4D,
-      causal: boolean,
-      blockSize: number,
-      plan?: BlockPlan,
-    ) {
-      const gpu = activeBackend() as WebGPUBackend;
-      const geometry = blockGeometry(q, k, {blockSize, keyBlockSize: blockSize, segmentSize: blockSize});
-      const tile = chooseAttendTile('test', gpu, geometry, blockSize, 'float16');
-      const scale = 1 / Math.sqrt(geometry.headDim);
-      const output = new RoundedAttendProgram(q, k, v, geometry, tile, 'float16', scale, causal, plan).run(gpu);
-      const values = (await gpu.read(output.dataId)) as Float32Array;
-      gpu.disposeData(output.dataId);
+    const callOf = (
+      query: Tensor4D,
+      key: Tensor4D,
+      value: Tensor4D,
+      form: Pick<WebGPUCall, 'geometry' | 'scale' | 'causal' | 'keyLengths' | 'mask'>,
+    ): WebGPUCall => {
+      const backend = activeBackend() as WebGPUBackend;
+      return {op: 'test', backend, precision: 'float16', query, key, value, ...form};
+    };
+
+    async function rounded(call: WebGPUCall, plan?: WebGPUPlan) {
+      const {backend, geometry} = call;
+      const tile = chooseAttendTile(call, 'float16', geometry.blockSize);
+      const output = new RoundedAttendProgram(call, {tile, elementType: 'float16', plan}).run(backend);
+      const values = (await backend.read(output.dataId)) as Float32Array;
+      backend.disposeData(output.dataId);
       return values;
+    }
+
+    async function roundedOverBlocks(
+      [q, k, v]: [Tensor4D, Tensor4D, Tensor4D],
+      {causal, blockSize, plan}: {causal: boolean; blockSize: number; plan?: WebGPUPlan},
+    ) {
+      const geometry = blockGeometry(q, k, {blockSize, keyBlockSize: blockSize, segmentSize: blockSize});
+      return rounded(callOf(q, k, v, {geometry, scale: 1 / Math.sqrt(geometry.headDim), causal}), plan);
     }
 
     it('takes a chunk, values of another dim, key lengths and a mask', async () => {
       const inputs = randomInputs({heads: 2, keyValueHeads: 1, length: 12, keyLength: 40, headDim: 8, valueDim: 20}, 3);
       const [q, k, v] = tensors(inputs);
-      const gpu = activeBackend() as WebGPUBackend;
       const geometry = blockGeometry(q, k, {blockSize: 12, keyBlockSize: 12, segmentSize: 12}, v);
-      const tile = chooseAttendTile('test', gpu, geometry, 12, 'float16');
       const values = Float32Array.from({length: 12 * 40}, (_, i) => (i % 3 === 0 ? -Infinity : (i % 5) - 2));
       const hidden = {keyLengths: Int32Array.from([36]), mask: {values, shape: [1, 1, 12, 40], dtype: 'float32'}};
       const onGPU = {keyLengths: tensor1d([36], 'int32'), mask: tensor4d(values, [1, 1, 12, 40])};
-      const program = new RoundedAttendProgram(q, k, v, geometry, tile, 'float16', 0.3, true, undefined, onGPU);
-      const output = program.run(gpu);
-      const expected = attend(inputs.query, inputs.key, inputs.value, geometry, 0.3, true, undefined, hidden);
-      const actual = (await gpu.read(output.dataId)) as Float32Array;
-      gpu.disposeData(output.dataId);
+      const attrs = {geometry, scale: 0.3, causal: true};
+      const actual = await rounded(callOf(q, k, v, {...attrs, ...onGPU}));
+      const expected = attend(cpuCall(inputs, {...attrs, ...hidden}));
       expect(relativeL1(actual, expected)).to.be.within(1e-5, 2e-3);
     });
 
@@ -101,7 +107,7 @@ if (testBackends().includes('webgpu')) {
       it(`is attention but for rounding, its arithmetic in float32: ${name}, ${causal ? '' : 'not '}causal`, async () => {
         const [q, k, v] = tensors(randomInputs(shape, 1));
         const exact = await flashAttention(q, k, v, {causal}).data();
-        const error = relativeL1(await rounded(q, k, v, causal, shape.length), exact);
+        const error = relativeL1(await roundedOverBlocks([q, k, v], {causal, blockSize: shape.length}), exact);
         expect(error).to.be.below(2e-3);
         expect(error, 'something was rounded').to.be.above(1e-5);
       });
@@ -120,7 +126,8 @@ if (testBackends().includes('webgpu')) {
       }
       const gpu = activeBackend() as WebGPUBackend;
       const blockLists = gpu.makeTensorInfo([batch, heads, blocks, blocks + 1], 'int32', lists);
-      const actual = await rounded(q, k, v, true, options.blockSize, {keyIndices, blockLists});
+      const {blockSize} = options;
+      const actual = await roundedOverBlocks([q, k, v], {causal: true, blockSize, plan: {keyIndices, blockLists}});
       gpu.disposeData(blockLists.dataId);
       expect(relativeL1(actual, output)).to.be.below(2e-3);
     });
@@ -152,14 +159,14 @@ if (testBackends().includes('webgpu')) {
 
       for (const [name, shape] of shapes) {
         it(`is attention but for rounding: ${name}`, async () => {
-          expect(hasMatrixUnits(gpu!.device, 16, 32)).to.equal(false);
+          expect(hasMatrixUnits(gpu!.device)).to.equal(false);
           const scale = 1 / Math.sqrt(shape.headDim);
           for (const causal of [true, false]) {
             const inputs = randomInputs(shape, 1);
             const {query, key, output} = await run('FlashAttention', inputs, {scale, causal, precision: 'float16'});
             const length = shape.length;
             const geometry = blockGeometry(query, key, {blockSize: length, keyBlockSize: length, segmentSize: length});
-            const exact = attend(inputs.query, inputs.key, inputs.value, geometry, scale, causal);
+            const exact = attend(cpuCall(inputs, {geometry, scale, causal}));
             expect(relativeL1(output, exact)).to.be.within(1e-5, 2e-3);
           }
           expect(errors).to.deep.equal([]);

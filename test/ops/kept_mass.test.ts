@@ -12,6 +12,7 @@ import * as cpuScore from '../../src/kernels/cpu/select/score_blocks';
 import {describeBackends} from '../setup/environment';
 import {relativeL1} from '../golden/golden_cases';
 import {randomInputs, tensors} from '../reference/attention';
+import {cpuCall} from '../reference/cpu_call';
 
 describeBackends('kept mass', (backend) => {
   before(() => setBackend(backend));
@@ -58,14 +59,13 @@ describeBackends('kept mass', (backend) => {
       } = await plan({estimate, causal, ...(estimate === 'pooled' && {threshold: 0.6})});
       const {batch, heads, queryBlocks} = geometry;
       expect(shapes[2]).to.deep.equal([batch, heads, queryBlocks]);
-      const {query, key} = inputs;
-      const {scale, permute} = attrs;
-      const {keyIndices} = cpuPermute.permute(query, key, geometry, scale, causal, {permute, estimate});
+      const call = cpuCall(inputs, {geometry, scale: attrs.scale, causal});
+      const {keyIndices} = cpuPermute.permute(call, {permute: attrs.permute, estimate});
       const masses =
         estimate === 'sampled'
-          ? cpuSampled.sampledMass(query, key, keyIndices, geometry, scale, causal).means
-          : cpuScore.scoreBlocks(query, key, keyIndices, geometry, scale, causal);
-      const expected = cpuMass.keptMass(masses, blockLists(blockMask, geometry), geometry, estimate);
+          ? cpuSampled.sampledMass(call, keyIndices).means
+          : cpuScore.scoreBlocks(call, keyIndices);
+      const expected = cpuMass.keptMass(call, {estimate}, masses, blockLists(blockMask, geometry));
       expect(relativeL1(mass, expected)).to.be.below(1e-5);
       expect(Math.min(...mass), 'something is left out').to.be.within(0.3, 0.9);
     });

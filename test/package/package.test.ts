@@ -9,7 +9,7 @@ import type {PreviewServer} from 'vite';
 import {preview} from 'vite';
 import * as source from '../../src/index';
 import {version} from '../../src/version';
-import {findChromium, softwareFlags} from '../setup/browser';
+import {findChromium, softwareFlags} from '../../hosts/chromium';
 import type {Measured} from './measure';
 import {measure} from './measure';
 import type {Project} from './project';

@@ -4,6 +4,7 @@ import type {BlockGeometry} from '../../src/attention/block_geometry';
 import {permute} from '../../src/kernels/cpu/permute/permute';
 import {sampledMass, sampledScores} from '../../src/kernels/cpu/select/sampled_mass';
 import {scoreBlocks} from '../../src/kernels/cpu/select/score_blocks';
+import {cpuCall} from './cpu_call';
 import {leastScore} from '../../src/attention/sampled_estimate';
 
 /**
@@ -21,9 +22,9 @@ export function expectSameMasks(
 ): Set<number> {
   const {queryBlocks, keyBlocks} = geometry;
   const {scale, causal, threshold, estimate} = attrs;
-  const {keyIndices} = permute(query, key, geometry, scale, causal, attrs, keyLengths);
-  const inputs = [query, key, keyIndices, geometry, scale, causal, keyLengths] as const;
-  const scores = estimate === 'sampled' ? sampledScores(sampledMass(...inputs)) : scoreBlocks(...inputs);
+  const call = cpuCall({query, key, value: key}, {geometry, scale, causal, keyLengths});
+  const {keyIndices} = permute(call, attrs);
+  const scores = estimate === 'sampled' ? sampledScores(sampledMass(call, keyIndices)) : scoreBlocks(call, keyIndices);
   const isClose = (x: number, y: number) => Math.abs(x - y) < 1e-4;
   const close = new Set<number>();
   expect(actual).to.have.length(expected.length);

@@ -6,7 +6,7 @@ const root = fileURLToPath(new URL('../..', import.meta.url));
 
 /** Bundles the tests that need a browser, for a page that has mocha's functions. */
 export async function bundleBrowserTests(outfile: string): Promise<void> {
-  const imports = [...OP_FOLDERS, 'demo/llama', 'layers', 'graph', 'examples']
+  const imports = [...OP_FOLDERS, 'runner', 'layers', 'graph', 'examples']
     .flatMap((folder) => testFiles(folder, 'browser'))
     .map((file) => `import './${file}';`);
   await esbuild.build({

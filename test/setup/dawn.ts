@@ -2,9 +2,9 @@ import {readFile} from 'node:fs/promises';
 import '@tensorflow/tfjs-backend-cpu';
 // tfjs-core leaves the gradients of its own ops to this module.
 import '@tensorflow/tfjs-core/dist/register_all_gradients';
-import '../../demo/llama/kernels/webgpu/index';
+import '../../runner/llama/kernels/webgpu/index';
 import {setEnvironment} from './environment';
-import {registerDawnBackend} from '../gpu/dawn';
+import {registerDawnBackend} from '../../hosts/dawn';
 import {failOnDeviceErrors} from './watch_device';
 
 const device = await registerDawnBackend();

@@ -5,7 +5,7 @@ import '@tensorflow/tfjs-core/dist/register_all_gradients';
 import '@tensorflow/tfjs-backend-webgl';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import '@tensorflow/tfjs-backend-webgpu';
-import '../../demo/llama/kernels/webgpu/index';
+import '../../runner/llama/kernels/webgpu/index';
 import {setEnvironment} from './environment';
 import {failOnDeviceErrors} from './watch_device';
 

@@ -1,7 +1,7 @@
 import type {AttentionCosts} from '../../attention/cost_model.js';
-import type {Arithmetic} from './runtime/arithmetic.js';
-import {arithmeticOf} from './runtime/arithmetic.js';
-import {hasSamplingUnits} from './select/sampled_mass_matrix.js';
+import type {Arithmetic} from './attend/arithmetic.js';
+import {arithmeticOf} from './attend/arithmetic.js';
+import {hasMatrixUnits} from './runtime/device_features.js';
 
 /**
  * Measured on one NVIDIA H100, 2026-11-25, multiply-adds on an H200, 2026-11-23 (docs/performance.md): the fastest devices that
@@ -37,7 +37,7 @@ export function webgpuCosts(
 ): AttentionCosts {
   return {
     ...common,
-    sampleMultiplyAdd: hasSamplingUnits(device) ? sampleMultiplyAdd.matrixUnits : sampleMultiplyAdd.without,
+    sampleMultiplyAdd: hasMatrixUnits(device) ? sampleMultiplyAdd.matrixUnits : sampleMultiplyAdd.without,
     multiplyAdds: multiplyAdds[arithmeticOf(device, {headDim, valueDim}, precision)],
   };
 }

@@ -1,5 +1,5 @@
 import {expect} from 'chai';
-import type {FailureName} from '../../../demo/engine/protocol';
+import type {FailureName} from '../../../runner/failure';
 import {CRASH, describeFailure, endsEngine, type FailureContext} from '../../../demo/page/failures';
 
 const context: FailureContext = {backend: 'webgpu', shorter: 2048, hasModel: false};

@@ -4,8 +4,8 @@ import type {MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
 import {expect} from 'chai';
 import {flashAttention, pbsAttention} from '../../../src/index';
 import {blockGeometry} from '../../../src/attention/block_geometry';
-import type {AttentionMask} from '../../../src/kernels/cpu/attend/visible_scores';
 import * as cpuAttend from '../../../src/kernels/cpu/attend/attend';
+import type {AttentionMask} from '../../../src/kernels/cpu/cpu_call';
 import * as cpuPermute from '../../../src/kernels/cpu/permute/permute';
 import * as cpuSampled from '../../../src/kernels/cpu/select/sampled_mass';
 import * as cpuScore from '../../../src/kernels/cpu/select/score_blocks';
@@ -14,6 +14,7 @@ import {testBackends} from '../../setup/environment';
 import {relativeL1} from '../../golden/golden_cases';
 import type {MaskValues, RectangularShape} from '../../reference/attention';
 import {composedAttention, randomInputs, tensors} from '../../reference/attention';
+import {cpuCall} from '../../reference/cpu_call';
 import type {StageRunner} from '../stage_runner';
 import {webglStages} from './stages';
 
@@ -49,18 +50,16 @@ if (testBackends().includes('webgl')) {
 
     for (const [name, {shape, causal, ...padding}] of Object.entries(cases)) {
       const inputs = randomInputs(shape, 82);
-      const {query, key, value} = inputs;
       const info = (size: number[]) => ({shape: size, dtype: 'float32' as const, dataId: {}});
       const infos = [inputs.queryShape, inputs.keyShape, inputs.valueShape].map(info);
       const sizes = {blockSize: 16, keyBlockSize: 8, segmentSize: 32};
       const geometry = blockGeometry(infos[0], infos[1], sizes, infos[2]);
       const keyLengths = padding.keyLengths && Int32Array.from(padding.keyLengths);
       const options = {geometry, scale, causal, keyLengths};
-      const orderOf = (estimate: 'sampled' | 'pooled') =>
-        cpuPermute.permute(query, key, geometry, scale, causal, {permute: true, estimate}, keyLengths);
-      const order = orderOf('pooled');
-      const {keyIndices} = order;
-      const scores = cpuScore.scoreBlocks(query, key, keyIndices, geometry, scale, causal, keyLengths);
+      const call = cpuCall(inputs, options);
+      const orderOf = (estimate: 'sampled' | 'pooled') => cpuPermute.permute(call, {permute: true, estimate});
+      const {keyIndices} = orderOf('pooled');
+      const scores = cpuScore.scoreBlocks(call, keyIndices);
 
       it(`plans: ${name}`, async () => {
         for (const estimate of ['sampled', 'pooled'] as const) {
@@ -70,7 +69,7 @@ if (testBackends().includes('webgl')) {
           expect(Array.from(ours.keyIndices), estimate).to.deep.equal(Array.from(expected.keyIndices));
         }
         expect(relativeL1(await stages.scoreBlocks(inputs, keyIndices, options), scores)).to.be.below(1e-5);
-        const mass = cpuSampled.sampledMass(query, key, keyIndices, geometry, scale, causal, keyLengths);
+        const mass = cpuSampled.sampledMass(call, keyIndices);
         const ours = await stages.sampledScores(inputs, keyIndices, options);
         expect(relativeL1(ours.scores, cpuSampled.sampledScores(mass)), 'sampled scores').to.be.below(1e-5);
         expect(relativeL1(ours.means, mass.means), 'means').to.be.below(1e-5);
@@ -78,9 +77,9 @@ if (testBackends().includes('webgl')) {
 
       it(`attends: ${name}`, async () => {
         const rule = {threshold: 0.9, estimate: 'pooled'} as const;
-        const plan = {keyIndices, blockLists: cpuSelect.selectBlocks(scores, keyIndices, geometry, causal, rule)};
+        const plan = {keyIndices, blockLists: cpuSelect.selectBlocks(call, rule, scores, keyIndices)};
         const sparse = await stages.attend(inputs, plan, options);
-        const expected = cpuAttend.attend(query, key, value, geometry, scale, causal, plan, {keyLengths});
+        const expected = cpuAttend.attend(call, plan);
         expect(relativeL1(sparse, expected), 'by a plan').to.be.below(1e-5);
         const whole = {...geometry, segmentSize: 16};
         const [batch, , queryLength] = inputs.queryShape;
@@ -92,8 +91,7 @@ if (testBackends().includes('webgl')) {
           dtype: 'float32',
         };
         const exact = await stages.attend(inputs, undefined, {...options, geometry: whole, mask});
-        const hidden = {keyLengths, mask};
-        const expectedExact = cpuAttend.attend(query, key, value, whole, scale, causal, undefined, hidden);
+        const expectedExact = cpuAttend.attend({...call, geometry: whole, mask});
         expect(relativeL1(exact, expectedExact), 'under a mask').to.be.below(1e-5);
       });
     }

@@ -6,26 +6,35 @@ import {
   AttendStatisticsProgram,
   AttendValuesProgram,
   StoreAttentionProgram,
-  valueColumns,
 } from '../../../src/kernels/webgl/attend/attend_passes';
 import type {AttendWalk} from '../../../src/kernels/webgl/attend/attend_walk';
-import {BlockListsProgram} from '../../../src/kernels/webgl/select/block_lists';
-import {BlockMaskProgram} from '../../../src/kernels/webgl/select/block_mask';
+import {keyIndexSplit, sumColumns} from '../../../src/kernels/webgl/glsl/tiles';
 import {GradientKeyProgram, KeyWalkScoresProgram} from '../../../src/kernels/webgl/gradients/gradient_key';
 import {GradientQueryProgram, GradientRowsProgram} from '../../../src/kernels/webgl/gradients/gradient_query';
 import {GradientStatisticsProgram} from '../../../src/kernels/webgl/gradients/gradient_statistics';
-import {KeptMassProgram} from '../../../src/kernels/webgl/select/kept_mass';
+import {QueryListsProgram} from '../../../src/kernels/webgl/gradients/query_lists';
+import {KeyPlacesProgram, SumHeadsProgram} from '../../../src/kernels/webgl/gradients/sum_heads';
 import {
   KeyScoresProgram,
   ProxyLogSumsProgram,
   ProxyScoresProgram,
   ProxyStatisticsProgram,
 } from '../../../src/kernels/webgl/permute/permute';
-import {indexColumns, RankKeysProgram, SortKeysProgram} from '../../../src/kernels/webgl/permute/sort_keys';
-import {PermuteRowsProgram} from '../../../src/kernels/webgl/permute/permute_rows';
+import {
+  SegmentKeyScoresProgram,
+  SegmentLogSumsProgram,
+  SegmentScoresProgram,
+} from '../../../src/kernels/webgl/permute/segment_key_scores';
+import {RankKeysProgram, SortKeysProgram} from '../../../src/kernels/webgl/permute/sort_keys';
+import {PermuteRowsProgram} from '../../../src/kernels/webgl/permute_rows';
+import type {AttentionContext} from '../../../src/kernels/webgl/runtime/context';
 import type {AttentionProgram} from '../../../src/kernels/webgl/runtime/program';
 import type {RowTexture} from '../../../src/kernels/webgl/runtime/row_texture';
 import {rowLayout} from '../../../src/kernels/webgl/runtime/row_texture';
+import {LoadRowsProgram, StoreRowsProgram, wholeRows} from '../../../src/kernels/webgl/runtime/tensor_rows';
+import {BlockListsProgram} from '../../../src/kernels/webgl/select/block_lists';
+import {BlockMaskProgram} from '../../../src/kernels/webgl/select/block_mask';
+import {KeptMassProgram} from '../../../src/kernels/webgl/select/kept_mass';
 import type {SampleWalk} from '../../../src/kernels/webgl/select/sampled_mass';
 import {
   NormaliserPiecesProgram,
@@ -40,16 +49,8 @@ import {
   LogitSumsProgram,
   PoolBlocksProgram,
 } from '../../../src/kernels/webgl/select/score_blocks';
-import type {SegmentWalk} from '../../../src/kernels/webgl/permute/segment_key_scores';
-import {
-  SegmentKeyScoresProgram,
-  SegmentLogSumsProgram,
-  SegmentScoresProgram,
-} from '../../../src/kernels/webgl/permute/segment_key_scores';
 import {KeepBlocksProgram, SinkBlocksProgram} from '../../../src/kernels/webgl/select/select_blocks';
-import {QueryListsProgram} from '../../../src/kernels/webgl/gradients/query_lists';
-import {KeyPlacesProgram, SumHeadsProgram} from '../../../src/kernels/webgl/gradients/sum_heads';
-import {LoadRowsProgram, StoreRowsProgram} from '../../../src/kernels/webgl/runtime/tensor_rows';
+import type {WebGLCall} from '../../../src/kernels/webgl/webgl_call';
 import {expectShader} from '../shader_snapshot';
 
 /** The fragment shaders as they go to the compiler, so that a change to them shows in review. */
@@ -64,124 +65,112 @@ describe('shader texts of WebGL', () => {
   const geometry = blockGeometry(info(1, 4, 1000, 64), info(1, 2, 1000, 64), sizes);
   const query = rows(4000, 64);
   const key = rows(2000, 64);
+  const value = rows(2000, sumColumns(64, 8));
+  const call = (changed: Partial<WebGLCall> = {}, drawBuffers: 4 | 8 = 8): WebGLCall => ({
+    ...{op: 'test', geometry, scale: 0.125, causal: true, precision: 'float32'},
+    context: {drawBuffers} as AttentionContext,
+    tensors: {query: info(1, 4, 1000, 64), key: info(1, 2, 1000, 64)},
+    ...{query, key, value, output: query, dy: query},
+    ...changed,
+  });
   const tensor = {texture: {}, width: 512, height: 500, offset: 0, size: 256_000};
   const heads = {firstHead: 0, heads: 4};
-  const order = {keyScores: rows(12, 256), keyIndices: rows(64, indexColumns(64, 8))};
+  const order = {keyScores: rows(12, 256), keyIndices: rows(64, keyIndexSplit(geometry, 8).columns)};
   const blockScores = rows(32, 16);
   const lists = rows(32, 17);
   const plan = {keyIndices: order.keyIndices, blockLists: lists};
   const scores = rows(1024, 256, 8);
-  const walk = (sparse: boolean, causal: boolean, tileKeys: number): AttendWalk => ({
-    geometry,
-    sparse,
-    causal,
-    tileKeys,
-    ...heads,
-    firstGroup: 0,
-    endGroup: 1024,
-    slotsPerRound: 4,
-    parts: 1,
-  });
+  const groups = {firstGroup: 0, endGroup: 1024, slotsPerRound: 4, parts: 1};
+  const exact = (of = call()): AttendWalk => ({call: of, geometry, keys: key, values: value, ...heads, ...groups});
+  const sparse = (of = call()): AttendWalk => ({...exact(of), plan});
   const sums = {statistics: rows(1024, 4, 2), values: rows(1024, 32, 8)};
-  const value = rows(2000, valueColumns(64, 8));
-  const both = [sums.statistics, sums.statistics];
-  const known = rows(4000, 4);
-  const rest = sums.values;
-  const queryPlan = {keyIndices: order.keyIndices, queryLists: rows(64, 9)};
+  const round = {scores, products: scores, statistics: rows(4000, 4)};
+  const laterRound = {...round, before: sums.values};
+  const byKeys = (of = call()) => ({...sparse(of), queryLists: rows(64, 9)});
   const keyLengths = rows(1, 1);
-  const segments = {geometry, causal: true, tileKeys: 8, ...heads};
-  const paddedSegments: SegmentWalk = {...segments, causal: false, tileKeys: 4, keyLengths};
+  const notCausal = call({causal: false});
+  const paddedCall = call({keyLengths});
+  const paddedSmall = call({causal: false, keyLengths}, 4);
+  const segments = {call: call(), ...heads};
+  const paddedSegments = {call: paddedSmall, ...heads};
   const segmentScores = rows(96, 128, 8);
-  const sample = {geometry, scale: 0.125, causal: true, tileKeys: 8, firstHead: 0, firstRow: 0, endRow: 32};
-  const paddedSample: SampleWalk = {...sample, causal: false, tileKeys: 4, keyLengths};
+  const sinkBlocks = rows(4, 1);
+  const sample: SampleWalk = {
+    ...{call: call(), keyIndices: order.keyIndices, sinkBlocks, keys: key},
+    ...{firstHead: 0, firstRow: 0, endRow: 32},
+  };
+  const paddedSample: SampleWalk = {...sample, call: paddedSmall};
   const shares = rows(1024, 8, 8);
-  const sink = rows(4, 1);
   const sampled = {threshold: 0.9, estimate: 'sampled'} as const;
   const pooled = {threshold: 0.9, estimate: 'pooled'} as const;
-  const padding = {keyLengths, causal: true};
-  const padded = {...walk(false, true, 8), keyLengths};
-  const decoding = {...walk(false, true, 8), parts: 4};
+  const padded = {...heads, call: paddedCall};
+  const decoding = {...exact(), parts: 4};
   const mask = {rows: rows(32_000, 128), shape: [1, 4, 1000, 1000], dtype: 'float32'};
+  const masked = exact(call({keyLengths, mask}));
+  const permuted = {...heads, keyIndices: order.keyIndices};
 
   const programs: Record<string, AttentionProgram<object>> = {
-    load_rows: new LoadRowsProgram(tensor, [1, 4, 1000, 64], {inner: 64, piece: 64}, 64, 0),
-    proxy_scores: new ProxyScoresProgram(query, key, geometry, heads, 8, 0.125),
+    load_rows: new LoadRowsProgram(tensor, [1, 4, 1000, 64], wholeRows(64)),
+    proxy_scores: new ProxyScoresProgram(segments),
     proxy_statistics: new ProxyStatisticsProgram(rows(256, 256, 8)),
-    proxy_log_sums: new ProxyLogSumsProgram(rows(256, 4, 2), geometry, heads),
-    key_scores: new KeyScoresProgram(rows(256, 256, 8), rows(128, 4), geometry, heads),
+    proxy_log_sums: new ProxyLogSumsProgram(segments, rows(256, 4, 2)),
+    key_scores: new KeyScoresProgram(segments, rows(256, 256, 8), rows(128, 4)),
     rank_keys: new RankKeysProgram(order.keyScores),
-    sort_keys: new SortKeysProgram(geometry, 8, rows(12, 256)),
-    sort_keys_in_place: new SortKeysProgram(geometry, 8),
-    segment_scores: new SegmentScoresProgram(segments, query, key, 0.125),
-    segment_scores_not_causal_padded: new SegmentScoresProgram(paddedSegments, query, key, 0.125),
+    sort_keys: new SortKeysProgram(call(), rows(12, 256)),
+    sort_keys_in_place: new SortKeysProgram(call()),
+    segment_scores: new SegmentScoresProgram(segments),
+    segment_scores_not_causal_padded: new SegmentScoresProgram(paddedSegments),
     segment_log_sums: new SegmentLogSumsProgram(segments, segmentScores),
     segment_key_scores: new SegmentKeyScoresProgram(segments, segmentScores, rows(96, 4)),
-    pool_blocks: new PoolBlocksProgram(query, key, order.keyIndices, geometry),
-    block_logits: new BlockLogitsProgram(rows(32, 64, 2), geometry, 0.125, true),
+    pool_blocks: new PoolBlocksProgram(call(), order.keyIndices),
+    block_logits: new BlockLogitsProgram(call(), rows(32, 64, 2)),
     logit_sums: new LogitSumsProgram(blockScores),
-    block_scores: new BlockScoresProgram(blockScores, rows(32, 1), geometry, true),
-    normaliser_pieces: new NormaliserPiecesProgram(sample, query, key, order.keyIndices, sink),
-    normaliser_pieces_not_causal_padded: new NormaliserPiecesProgram(paddedSample, query, key, order.keyIndices, sink),
+    block_scores: new BlockScoresProgram(call(), blockScores, rows(32, 1)),
+    normaliser_pieces: new NormaliserPiecesProgram(sample),
+    normaliser_pieces_not_causal_padded: new NormaliserPiecesProgram(paddedSample),
     normalisers: new NormalisersProgram(rows(1024, 24, 2)),
-    sampled_shares: new SampledSharesProgram(sample, query, key, rows(1024, 4)),
-    sampled_shares_not_causal_padded: new SampledSharesProgram(paddedSample, query, key, rows(1024, 4)),
+    sampled_shares: new SampledSharesProgram(sample, rows(1024, 4)),
+    sampled_shares_not_causal_padded: new SampledSharesProgram(paddedSample, rows(1024, 4)),
     sampled_mass: new SampledMassProgram(sample, shares),
     sampled_mass_not_causal_padded: new SampledMassProgram(paddedSample, shares),
     sampled_scores: new SampledScoresProgram(rows(32, 16, 2)),
-    sink_blocks: new SinkBlocksProgram(order.keyIndices, geometry),
-    keep_blocks: new KeepBlocksProgram(blockScores, sink, geometry, true, sampled),
-    keep_blocks_pooled: new KeepBlocksProgram(blockScores, sink, geometry, true, pooled),
-    keep_blocks_pooled_not_causal: new KeepBlocksProgram(blockScores, sink, geometry, false, pooled),
+    sink_blocks: new SinkBlocksProgram(call(), order.keyIndices),
+    keep_blocks: new KeepBlocksProgram(call(), sampled, {scores: blockScores, sinkBlocks}),
+    keep_blocks_pooled: new KeepBlocksProgram(call(), pooled, {scores: blockScores, sinkBlocks}),
+    keep_blocks_pooled_not_causal: new KeepBlocksProgram(notCausal, pooled, {scores: blockScores, sinkBlocks}),
     block_lists: new BlockListsProgram(blockScores),
-    kept_mass: new KeptMassProgram(rows(32, 16, 2), lists, 'sampled'),
-    kept_mass_pooled: new KeptMassProgram(blockScores, lists, 'pooled'),
+    kept_mass: new KeptMassProgram(sampled, rows(32, 16, 2), lists),
+    kept_mass_pooled: new KeptMassProgram(pooled, blockScores, lists),
     block_mask: new BlockMaskProgram(lists),
-    permute_rows: new PermuteRowsProgram(key, order.keyIndices, geometry, 0, 4, 8),
-    attend_scores_sparse: new AttendScoresProgram(walk(true, true, 8), 0, query, key, 0.125, plan),
-    attend_scores_exact: new AttendScoresProgram(walk(false, true, 8), 0, query, key, 0.125),
-    attend_scores_exact_not_causal_4_buffers: new AttendScoresProgram(walk(false, false, 4), 0, query, key, 0.125),
-    attend_statistics_first: new AttendStatisticsProgram(walk(true, true, 8), 0, scores, undefined, plan),
-    attend_statistics: new AttendStatisticsProgram(walk(true, true, 8), 4, scores, sums, plan),
-    attend_values_first: new AttendValuesProgram(walk(false, true, 8), 0, scores, sums.statistics, value, undefined),
-    attend_values: new AttendValuesProgram(walk(true, true, 8), 4, scores, sums.statistics, value, sums, plan),
-    gradient_statistics: new GradientStatisticsProgram(walk(true, true, 8), both, query, query, plan),
-    gradient_query_first: new GradientQueryProgram(walk(false, true, 8), 0, scores, scores, known, key, undefined),
-    gradient_query: new GradientQueryProgram(walk(true, true, 8), 4, scores, scores, known, key, sums.values, plan),
-    gradient_rows: new GradientRowsProgram(walk(true, true, 8), sums.values, 64, 0.125),
-    key_walk_scores_sparse: new KeyWalkScoresProgram(walk(true, true, 8), 0, key, query, 64, 0.125, queryPlan),
-    key_walk_scores_exact: new KeyWalkScoresProgram(walk(false, true, 8), 0, key, query, 64, 0.125),
-    gradient_key_first: new GradientKeyProgram(walk(false, true, 8), 0, 'key', scores, scores, known, query, undefined),
-    gradient_key: new GradientKeyProgram(walk(true, true, 8), 4, 'key', scores, scores, known, query, rest, queryPlan),
-    gradient_value: new GradientKeyProgram(
-      walk(true, false, 8),
-      4,
-      'value',
-      scores,
-      scores,
-      known,
-      query,
-      rest,
-      queryPlan,
-    ),
-    query_lists: new QueryListsProgram(blockScores, 8, 16),
-    key_places: new KeyPlacesProgram(order.keyIndices, geometry, 8),
+    permute_rows: new PermuteRowsProgram(call(), key, permuted),
+    attend_scores_sparse: new AttendScoresProgram(sparse(), 0),
+    attend_scores_exact: new AttendScoresProgram(exact(), 0),
+    attend_scores_exact_not_causal_4_buffers: new AttendScoresProgram(exact(call({causal: false}, 4)), 0),
+    attend_statistics_first: new AttendStatisticsProgram(sparse(), 0, {scores}),
+    attend_statistics: new AttendStatisticsProgram(sparse(), 4, {scores, before: sums.statistics}),
+    attend_values_first: new AttendValuesProgram(exact(), 0, {scores, statistics: sums.statistics}),
+    attend_values: new AttendValuesProgram(sparse(), 4, {scores, statistics: sums.statistics, before: sums}),
+    gradient_statistics: new GradientStatisticsProgram(sparse(), [sums.statistics, sums.statistics]),
+    gradient_query_first: new GradientQueryProgram(exact(), 0, round),
+    gradient_query: new GradientQueryProgram(sparse(), 4, laterRound),
+    gradient_rows: new GradientRowsProgram(sparse(), sums.values, {dim: 64, factor: 0.125}),
+    key_walk_scores_sparse: new KeyWalkScoresProgram(byKeys(), 0),
+    key_walk_scores_exact: new KeyWalkScoresProgram(exact(), 0),
+    gradient_key_first: new GradientKeyProgram(exact(), 0, {of: 'key', ...round}),
+    gradient_key: new GradientKeyProgram(byKeys(), 4, {of: 'key', ...laterRound}),
+    gradient_value: new GradientKeyProgram(byKeys(notCausal), 4, {of: 'value', ...laterRound}),
+    query_lists: new QueryListsProgram(call(), blockScores),
+    key_places: new KeyPlacesProgram(call(), order.keyIndices),
     // Forms of attention.
-    gradient_query_padded: new GradientQueryProgram(padded, 0, scores, scores, known, key, undefined),
-    key_walk_scores_padded_mask: new KeyWalkScoresProgram(padded, 0, key, query, 64, 0.125, undefined, mask),
-    proxy_scores_padded: new ProxyScoresProgram(query, key, geometry, heads, 8, 0.125, padding),
-    key_scores_padded: new KeyScoresProgram(rows(256, 256, 8), rows(128, 4), geometry, heads, padding),
-    block_scores_padded: new BlockScoresProgram(blockScores, rows(32, 1), geometry, true, keyLengths),
+    gradient_query_padded: new GradientQueryProgram(exact(paddedCall), 0, round),
+    key_walk_scores_padded_mask: new KeyWalkScoresProgram(masked, 0),
+    proxy_scores_padded: new ProxyScoresProgram(padded),
+    key_scores_padded: new KeyScoresProgram(padded, rows(256, 256, 8), rows(128, 4)),
+    block_scores_padded: new BlockScoresProgram(paddedCall, blockScores, rows(32, 1)),
     block_lists_of_a_plan: new BlockListsProgram(blockScores, geometry),
-    permute_rows_kept: new PermuteRowsProgram(
-      {tensor, rowSize: 64, columns: 64, kept: blockScores},
-      order.keyIndices,
-      geometry,
-      0,
-      4,
-      8,
-    ),
-    attend_scores_padded_mask: new AttendScoresProgram(padded, 0, query, key, 0.125, undefined, mask),
-    attend_values_parts: new AttendValuesProgram(decoding, 0, scores, sums.statistics, value, undefined),
+    permute_rows_kept: new PermuteRowsProgram(call(), {tensor, rowSize: 64, columns: 64, kept: blockScores}, permuted),
+    attend_scores_padded_mask: new AttendScoresProgram(masked, 0),
+    attend_values_parts: new AttendValuesProgram(decoding, 0, {scores, statistics: sums.statistics}),
   };
   for (const [name, program] of Object.entries(programs)) {
     it(name, () => expectShader(`webgl/${name}.frag`, program.source()));
@@ -198,16 +187,16 @@ describe('shader texts of WebGL', () => {
   });
 
   it('store_rows', () => {
-    expectShader('webgl/store_rows.frag', new StoreRowsProgram(lists, {inner: 9, piece: 9}).source('tensor'));
+    expectShader('webgl/store_rows.frag', new StoreRowsProgram(lists, wholeRows(9)).source('tensor'));
   });
 
   it('sum_heads', () => {
-    const program = new SumHeadsProgram(query, geometry, 64, rows(4000, 1));
+    const program = new SumHeadsProgram(call(), query, rows(4000, 1));
     expectShader('webgl/sum_heads.frag', program.source('tensor'));
   });
 
   it('store_attention', () => {
-    const program = new StoreAttentionProgram(walk(true, true, 8), [sums, sums], plan);
+    const program = new StoreAttentionProgram(sparse(), [sums, sums]);
     expectShader('webgl/store_attention.frag', program.source('tensor'));
   });
 

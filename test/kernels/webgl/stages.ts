@@ -1,28 +1,23 @@
 import type {DataType, TensorInfo} from '@tensorflow/tfjs-core';
 import type {MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
 import type {BlockGeometry} from '../../../src/attention/block_geometry';
-import type {HiddenKeys} from '../../../src/kernels/cpu/attend/visible_scores';
 import {attend} from '../../../src/kernels/webgl/attend/attend';
-import {valueColumns} from '../../../src/kernels/webgl/attend/attend_passes';
-import {loadMask} from '../../../src/kernels/webgl/glsl/attention_mask';
-import {blockMask} from '../../../src/kernels/webgl/select/block_mask';
+import {keyIndexSplit} from '../../../src/kernels/webgl/glsl/tiles';
+import {keyScoreSplit, permute} from '../../../src/kernels/webgl/permute/permute';
+import {RankKeysProgram, SortKeysProgram} from '../../../src/kernels/webgl/permute/sort_keys';
 import type {AttentionContext} from '../../../src/kernels/webgl/runtime/context';
 import {attentionContext} from '../../../src/kernels/webgl/runtime/context';
-import {keyScoreSplit, permute} from '../../../src/kernels/webgl/permute/permute';
-import {
-  indexColumns,
-  keyIndexSplit,
-  RankKeysProgram,
-  SortKeysProgram,
-} from '../../../src/kernels/webgl/permute/sort_keys';
 import type {RowTexture} from '../../../src/kernels/webgl/runtime/row_texture';
+import type {RowSplit} from '../../../src/kernels/webgl/runtime/tensor_rows';
+import {loadRows, storeRows, wholeRows} from '../../../src/kernels/webgl/runtime/tensor_rows';
+import {blockMask} from '../../../src/kernels/webgl/select/block_mask';
 import {sampledMass, SampledScoresProgram} from '../../../src/kernels/webgl/select/sampled_mass';
 import {scoreBlocks} from '../../../src/kernels/webgl/select/score_blocks';
 import {selectBlocks} from '../../../src/kernels/webgl/select/select_blocks';
-import type {RowSplit} from '../../../src/kernels/webgl/runtime/tensor_rows';
-import {loadRows, storeRows} from '../../../src/kernels/webgl/runtime/tensor_rows';
+import type {WebGLCall} from '../../../src/kernels/webgl/webgl_call';
+import {openCall} from '../../../src/kernels/webgl/webgl_call';
 import type {Inputs} from '../../reference/attention';
-import type {StageRunner} from '../stage_runner';
+import type {StageOptions, StageRunner} from '../stage_runner';
 import {stageShapes} from '../stage_runner';
 
 /** @param limits to run in smaller pieces than the sizes of the tests need. */
@@ -33,150 +28,102 @@ export function webglStages(
   const context = {...attentionContext('test', backend), ...limits};
   const {drawBuffers, pool} = context;
   let textures: RowTexture[] = [];
+  let tensors: TensorInfo[] = [];
   const own = <T extends RowTexture>(rows: T) => (textures.push(rows), rows);
-  const upload = (
-    values: Float32Array | Int32Array,
-    shape: number[],
-    split: RowSplit,
-    columns?: number,
-    filler?: number,
-  ) => {
-    const tensor = backend.makeTensorInfo(shape, values instanceof Int32Array ? 'int32' : 'float32', values);
-    const rows = own(loadRows(context, tensor, split, columns, filler));
-    backend.disposeIntermediateTensorInfo(tensor);
-    return rows;
+  const makeTensor = (values: ArrayLike<number>, shape: number[], dtype: DataType) => {
+    const tensor = backend.makeTensorInfo(shape, dtype, values as Float32Array);
+    tensors.push(tensor);
+    return tensor;
   };
+  const callOf = (
+    {query, key, value, queryShape, keyShape, valueShape}: Inputs,
+    {geometry, scale, causal, keyLengths, mask}: StageOptions,
+  ): WebGLCall => {
+    const inputs = {
+      query: makeTensor(query, queryShape, 'float32'),
+      key: makeTensor(key, keyShape, 'float32'),
+      value: makeTensor(value, valueShape, 'float32'),
+      ...(keyLengths && {keyLengths: makeTensor(keyLengths, [keyLengths.length], 'int32')}),
+      ...(mask && {mask: makeTensor(mask.values, mask.shape, mask.dtype as DataType)}),
+    };
+    const form = {op: 'test', geometry, scale, causal, precision: 'float32', result: 'output'} as const;
+    return openCall(context, {...form, inputs}, own);
+  };
+  const upload = (values: Float32Array | Int32Array, shape: number[], split: RowSplit) =>
+    own(loadRows(context, makeTensor(values, shape, values instanceof Int32Array ? 'int32' : 'float32'), split));
+  const uploadIndices = (keyIndices: Int32Array, geometry: BlockGeometry) =>
+    upload(keyIndices, stageShapes(geometry).keyIndices, keyIndexSplit(geometry, drawBuffers));
   const readTensor = async (tensor: TensorInfo) => {
     const values = (await backend.read(tensor.dataId)) as Float32Array | Int32Array;
     backend.disposeIntermediateTensorInfo(tensor);
     return values;
   };
   const read = (rows: RowTexture, split: RowSplit, shape: number[], dtype: 'float32' | 'int32' = 'float32') =>
-    readTensor(storeRows(context, own(rows), split, shape, dtype));
-  const uploadHeads = (values: Float32Array, shape: number[], columns = shape[3]) =>
-    upload(values, shape, {inner: shape[3], piece: shape[3]}, columns);
-  const uploadIndices = (keyIndices: Int32Array, geometry: BlockGeometry) =>
-    upload(
-      keyIndices,
-      stageShapes(geometry).keyIndices,
-      keyIndexSplit(geometry, drawBuffers),
-      indexColumns(geometry.keyBlockSize, drawBuffers),
-      -1,
-    );
+    readTensor(storeRows(context, own(rows), split, {shape, dtype}));
   const readIndices = async (rows: RowTexture, geometry: BlockGeometry) =>
     (await read(rows, keyIndexSplit(geometry, drawBuffers), stageShapes(geometry).keyIndices, 'int32')) as Int32Array;
-  const uploadKeyScores = (scores: ArrayLike<number>, geometry: BlockGeometry) =>
-    upload(Float32Array.from(scores), stageShapes(geometry).keyScores, keyScoreSplit(geometry));
-  const rowSplit = (length: number): RowSplit => ({inner: length, piece: length});
-  const uploadKeyLengths = (keyLengths: Int32Array | undefined) =>
-    keyLengths && upload(keyLengths, [keyLengths.length], rowSplit(1));
-  const uploadMask = (mask: HiddenKeys['mask'], geometry: BlockGeometry) => {
-    if (!mask) {
-      return undefined;
-    }
-    const tensor = backend.makeTensorInfo(mask.shape, mask.dtype as DataType, mask.values);
-    const loaded = loadMask(context, tensor, geometry);
-    backend.disposeIntermediateTensorInfo(tensor);
-    own(loaded.rows);
-    return loaded;
-  };
   const freeing = async <T>(body: () => Promise<T>): Promise<T> => {
     try {
       return await body();
     } finally {
       textures.forEach((rows) => pool.release(rows));
-      textures = [];
+      tensors.forEach((tensor) => backend.disposeIntermediateTensorInfo(tensor));
+      [textures, tensors] = [[], []];
     }
   };
   return {
-    permute: ({query, key, queryShape, keyShape}: Inputs, {geometry, scale, causal, keyLengths, estimate}) =>
+    permute: (inputs, {estimate, ...options}) =>
       freeing(async () => {
-        const order = permute(
-          context,
-          uploadHeads(query, queryShape),
-          uploadHeads(key, keyShape),
-          geometry,
-          scale,
-          causal,
-          {permute: true, estimate},
-          uploadKeyLengths(keyLengths),
-        );
+        const {geometry} = options;
+        const {keyScores, keyIndices} = permute(callOf(inputs, options), {permute: true, estimate});
         return {
-          keyScores: await read(order.keyScores!, keyScoreSplit(geometry), stageShapes(geometry).keyScores),
-          keyIndices: await readIndices(order.keyIndices, geometry),
+          keyScores: await read(keyScores!, keyScoreSplit(geometry), stageShapes(geometry).keyScores),
+          keyIndices: await readIndices(keyIndices, geometry),
         };
       }),
     sortKeys: (keyScores, geometry) =>
       freeing(async () => {
-        const ranks = own(new RankKeysProgram(uploadKeyScores(keyScores, geometry)).run(context));
-        return readIndices(new SortKeysProgram(geometry, drawBuffers, ranks).run(context), geometry);
+        const scores = upload(keyScores, stageShapes(geometry).keyScores, keyScoreSplit(geometry));
+        const ranks = own(new RankKeysProgram(scores).run(context));
+        // Sorting has no need of the tensors of a call.
+        return readIndices(new SortKeysProgram({context, geometry} as WebGLCall, ranks).run(context), geometry);
       }),
-    scoreBlocks: ({query, key, queryShape, keyShape}, keyIndices, {geometry, scale, causal, keyLengths}) =>
+    scoreBlocks: (inputs, keyIndices, options) =>
       freeing(async () => {
-        const scores = scoreBlocks(
-          context,
-          uploadHeads(query, queryShape),
-          uploadHeads(key, keyShape),
-          uploadIndices(keyIndices, geometry),
-          geometry,
-          scale,
-          causal,
-          uploadKeyLengths(keyLengths),
-        );
-        return read(scores, rowSplit(geometry.keyBlocks), stageShapes(geometry).scores);
+        const {geometry} = options;
+        const scores = scoreBlocks(callOf(inputs, options), uploadIndices(keyIndices, geometry));
+        return read(scores, wholeRows(geometry.keyBlocks), stageShapes(geometry).scores);
       }),
-    sampledScores: ({query, key, queryShape, keyShape}, keyIndices, {geometry, scale, causal, keyLengths}) =>
+    sampledScores: (inputs, keyIndices, options) =>
       freeing(async () => {
-        const mass = sampledMass(
-          context,
-          uploadHeads(query, queryShape),
-          uploadHeads(key, keyShape),
-          uploadIndices(keyIndices, geometry),
-          geometry,
-          scale,
-          causal,
-          uploadKeyLengths(keyLengths),
-        );
+        const {geometry} = options;
+        const mass = sampledMass(callOf(inputs, options), uploadIndices(keyIndices, geometry));
         const scores = new SampledScoresProgram(mass).run(context);
-        const [split, shape] = [rowSplit(geometry.keyBlocks), stageShapes(geometry).scores];
+        const [split, shape] = [wholeRows(geometry.keyBlocks), stageShapes(geometry).scores];
         return {means: await read(mass, split, shape), scores: await read(scores, split, shape)};
       }),
-    selectBlocks: (scores, keyIndices, {geometry, causal, threshold, estimate}) =>
+    selectBlocks: (scores, keyIndices, {geometry, causal, ...rule}) =>
       freeing(async () => {
         const {keyBlocks} = geometry;
         const shapes = stageShapes(geometry);
-        const lists = selectBlocks(
-          context,
-          upload(scores, shapes.scores, rowSplit(keyBlocks)),
-          uploadIndices(keyIndices, geometry),
-          geometry,
-          causal,
-          {threshold, estimate},
-        );
+        // Nor has selection.
+        const call = {context, geometry, causal} as WebGLCall;
+        const rows = upload(scores, shapes.scores, wholeRows(keyBlocks));
+        const lists = selectBlocks(call, rule, rows, uploadIndices(keyIndices, geometry));
         return {
-          blockMask: await read(blockMask(context, lists), rowSplit(keyBlocks), shapes.scores, 'int32'),
-          blockLists: await read(lists, rowSplit(keyBlocks + 1), shapes.blockLists, 'int32'),
+          blockMask: await read(blockMask(call, lists), wholeRows(keyBlocks), shapes.scores, 'int32'),
+          blockLists: await read(lists, wholeRows(keyBlocks + 1), shapes.blockLists, 'int32'),
         };
       }),
-    attend: (
-      {query, key, value, queryShape, keyShape, valueShape},
-      plan,
-      {geometry, scale, causal, keyLengths, mask},
-    ) =>
+    attend: (inputs, plan, options) =>
       freeing(async () => {
-        const {keyBlocks, valueDim} = geometry;
+        const {geometry} = options;
+        const listSplit = wholeRows(geometry.keyBlocks + 1);
         const gpuPlan = plan && {
           keyIndices: uploadIndices(plan.keyIndices, geometry),
-          blockLists: upload(plan.blockLists, stageShapes(geometry).blockLists, rowSplit(keyBlocks + 1)),
+          blockLists: upload(plan.blockLists, stageShapes(geometry).blockLists, listSplit),
         };
-        const lengths = uploadKeyLengths(keyLengths);
-        const keys = uploadHeads(key, keyShape);
-        const values = uploadHeads(value, valueShape, valueColumns(valueDim, drawBuffers));
-        const output = attend(context, uploadHeads(query, queryShape), keys, values, geometry, scale, causal, gpuPlan, {
-          keyLengths: lengths,
-          mask: uploadMask(mask, geometry),
-        });
-        return readTensor(output);
+        return readTensor(attend(callOf(inputs, options), gpuPlan));
       }),
   };
 }

@@ -1,10 +1,11 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
+import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {expect} from 'chai';
-import {DecodeAttentionProgram} from '../../../demo/llama/kernels/webgpu/decode_attention';
-import {RMSNormProgram} from '../../../demo/llama/kernels/webgpu/rms_norm';
-import {RotaryEmbeddingProgram} from '../../../demo/llama/kernels/webgpu/rotary_embedding';
-import {SwiGLUProgram} from '../../../demo/llama/kernels/webgpu/swiglu';
-import {WriteRowProgram} from '../../../demo/llama/kernels/webgpu/write_row';
+import {DecodeAttentionProgram} from '../../../runner/llama/kernels/webgpu/decode_attention';
+import {RMSNormProgram} from '../../../runner/llama/kernels/webgpu/rms_norm';
+import {RotaryEmbeddingProgram} from '../../../runner/llama/kernels/webgpu/rotary_embedding';
+import {SwiGLUProgram} from '../../../runner/llama/kernels/webgpu/swiglu';
+import {WriteRowProgram} from '../../../runner/llama/kernels/webgpu/write_row';
 import {blockGeometry} from '../../../src/attention/block_geometry';
 import {AttendProgram} from '../../../src/kernels/webgpu/attend/attend';
 import {AttendMatrixProgram} from '../../../src/kernels/webgpu/attend/attend_matrix';
@@ -15,17 +16,17 @@ import {
   KeyScoresProgram,
   ProxyLogSumsProgram,
   ProxyStatisticsProgram,
-} from '../../../src/kernels/webgpu/permute/permute';
+} from '../../../src/kernels/webgpu/permute/proxy_key_scores';
 import {KeysInPlaceProgram, SortKeysProgram} from '../../../src/kernels/webgpu/permute/sort_keys';
-import {SortedKeysProgram} from '../../../src/kernels/webgpu/permute/sorted_keys';
+import {SortedKeysProgram} from '../../../src/kernels/webgpu/select/sorted_keys';
 import {GradientKeyProgram} from '../../../src/kernels/webgpu/gradients/gradient_key';
 import {GradientQueryProgram} from '../../../src/kernels/webgpu/gradients/gradient_query';
 import {GradientStatisticsProgram} from '../../../src/kernels/webgpu/gradients/gradient_statistics';
 import type {GradientTile} from '../../../src/kernels/webgpu/gradients/gradient_tile';
 import {extendedCode} from '../../../src/kernels/webgpu/runtime/extended_program';
-import {FloatsProgram} from '../../../src/kernels/webgpu/runtime/float_inputs';
+import {FloatsProgram} from '../../../src/kernels/webgpu/float_inputs';
 import {KeptMassProgram} from '../../../src/kernels/webgpu/select/kept_mass';
-import type {AttentionProgram, ProgramSpec} from '../../../src/kernels/webgpu/runtime/program';
+import type {AttentionProgram} from '../../../src/kernels/webgpu/runtime/program';
 import {QueryListsProgram} from '../../../src/kernels/webgpu/gradients/query_lists';
 import {BlockScoresProgram, PoolBlocksProgram} from '../../../src/kernels/webgpu/select/score_blocks';
 import {SampledMassProgram} from '../../../src/kernels/webgpu/select/sampled_mass';
@@ -35,6 +36,7 @@ import {SegmentKeyScoresProgram} from '../../../src/kernels/webgpu/permute/segme
 import {SelectBlocksProgram} from '../../../src/kernels/webgpu/select/select_blocks';
 import {SumHeadsProgram} from '../../../src/kernels/webgpu/gradients/sum_heads';
 import type {Tile} from '../../../src/kernels/webgpu/wgsl/tile';
+import type {WebGPUCall, WebGPUGradientCall} from '../../../src/kernels/webgpu/webgpu_call';
 import {expectShader} from '../shader_snapshot';
 
 /**
@@ -43,44 +45,45 @@ import {expectShader} from '../shader_snapshot';
  */
 describe('shader texts', () => {
   const info = (...shape: number[]): TensorInfo => ({shape, dtype: 'float32', dataId: {}});
-  const query = info(1, 4, 1000, 64);
-  const key = info(1, 2, 1000, 64);
-  const geometry = blockGeometry(query, key, {blockSize: 128, keyBlockSize: 64, segmentSize: 256});
+  const int32 = (...shape: number[]): TensorInfo => ({...info(...shape), dtype: 'int32'});
+  const sizes = {blockSize: 128, keyBlockSize: 64, segmentSize: 256};
+  /** A call, of which the programs have no need of a backend. */
+  const call = (form: Partial<WebGPUGradientCall> & Pick<WebGPUCall, 'query' | 'key'>): WebGPUGradientCall => {
+    const {query, key, value = key, ...others} = form;
+    const geometry = blockGeometry(query, key, sizes, value);
+    const [backend, output] = [undefined as unknown as WebGPUBackend, info(...query.shape.slice(0, 3), value.shape[3])];
+    const attrs = {op: 'test', geometry, scale: 0.125, causal: true, precision: 'float32' as const};
+    return {backend, ...attrs, query, key, value, output, dy: output, ...others};
+  };
+  const grouped = call({query: info(1, 4, 1000, 64), key: info(1, 2, 1000, 64)});
+  const notCausal = {...grouped, causal: false};
+  const odd = call({query: info(1, 4, 1000, 10), key: info(1, 4, 1000, 10), causal: false});
+  // Every form that an option brings: a chunk of queries, values of another dim, key lengths, a mask.
+  const chunk = call({query: info(2, 4, 100, 64), key: info(2, 2, 1000, 64)});
+  const padded = {...chunk, keyLengths: int32(2)};
+  const wide = call({query: chunk.query, key: chunk.key, value: info(2, 2, 1000, 80)});
+  const masked = {...wide, mask: info(2, 4, 100, 1000)};
+  const keyMasked = {...wide, mask: {...info(2, 1, 1, 1000), dtype: 'bool' as const}};
+
   const scores = info(1, 4, 8, 16);
-  const order: TensorInfo = {...info(1, 4, 1000), dtype: 'int32'};
-  const lists: TensorInfo = {...info(1, 4, 8, 17), dtype: 'int32'};
+  const order = int32(1, 4, 1000);
+  const lists = int32(1, 4, 8, 17);
+  const plan = {keyIndices: order, blockLists: lists};
+  const queryPlan = {keyIndices: order, queryLists: int32(1, 4, 16, 9)};
+  const chunkPlan = {keyIndices: int32(2, 4, 1000), blockLists: int32(2, 4, 1, 17)};
+  const statistics = info(1, 4, 1000, 4);
+  const rule = (estimate: 'sampled' | 'pooled') => ({threshold: 0.9, estimate});
+  const selected = {scores, keyIndices: order};
+
   const tile: Tile = {threadsX: 16, threadsY: 8, rows: 4, columns: 2};
-  const odd = info(1, 4, 1000, 10);
-  const oddGeometry = blockGeometry(odd, odd, {blockSize: 128, keyBlockSize: 64, segmentSize: 256});
   const attendTile: Tile = {threadsX: 8, threadsY: 16, rows: 2, columns: 4};
-  const halfTile: Tile = {threadsX: 8, threadsY: 16, rows: 4, columns: 4};
+  const float32 = {tile: attendTile, elementType: 'float32' as const};
+  const float16 = {tile: {...attendTile, rows: 4 as const}, elementType: 'float16' as const};
   const gradientTile: GradientTile = {...attendTile, chunk: 16};
   const chunkedTile: GradientTile = {...attendTile, threadsY: 8, columns: 2, chunk: 8};
-  const plan = {keyIndices: order, blockLists: lists};
-  const queryPlan = {keyIndices: order, queryLists: {...info(1, 4, 16, 9), dtype: 'int32' as const}};
-  const statistics = info(1, 4, 1000, 4);
-  const toRead = [query, key, query, query] as const;
-  const oddToRead = [odd, odd, odd, odd] as const;
-  const toSum = [query, key, key, query, statistics] as const;
-  const oddToSum = [odd, odd, odd, odd, statistics] as const;
-  const rule = (estimate: 'sampled' | 'pooled') => ({threshold: 0.9, estimate});
-  const proxy = {geometry, tile, scale: 0.125, causal: true};
-  // Every form that an option brings: a chunk of queries, values of another dim, key lengths, a mask.
-  const chunk = info(2, 4, 100, 64);
-  const keys = info(2, 2, 1000, 64);
-  const wide = info(2, 2, 1000, 80);
-  const chunkGeometry = blockGeometry(chunk, keys, {blockSize: 128, keyBlockSize: 64, segmentSize: 256}, wide);
-  const keyLengths: TensorInfo = {...info(2), dtype: 'int32'};
-  const mask = info(2, 4, 100, 1000);
-  const keyMask: TensorInfo = {...info(2, 1, 1, 1000), dtype: 'bool'};
-  const wideArgs = [chunk, keys, wide, chunkGeometry] as const;
-  const chunkArgs = [chunk, keys, keys, {...chunkGeometry, valueDim: 64}] as const;
-  const chunkPlan = {keyIndices: info(2, 4, 1000), blockLists: info(2, 4, 1, 17)};
-  chunkPlan.keyIndices.dtype = chunkPlan.blockLists.dtype = 'int32';
-  const paddedProxy = {...proxy, geometry: chunkGeometry, keyLengths};
   const fewKeys: Tile = {threadsX: 4, threadsY: 8, rows: 2, columns: 2};
   const fewRows: Tile = {threadsX: 16, threadsY: 4, rows: 2, columns: 2};
-  const float32 = 'float32' as const;
+  const split = {tile: fewRows, elementType: 'float32' as const, chunks: 8};
   const rotary = (headDim: number) => ({
     x: info(6, 100, headDim),
     cos: info(512, headDim),
@@ -96,111 +99,67 @@ describe('shader texts', () => {
   });
 
   const programs: Record<string, AttentionProgram<object>> = {
-    proxy_statistics: new ProxyStatisticsProgram(query, key, proxy),
+    proxy_statistics: new ProxyStatisticsProgram(grouped, tile),
     proxy_log_sums: new ProxyLogSumsProgram(info(4, 2, 128, 2)),
-    key_scores: new KeyScoresProgram(query, key, info(4, 128), proxy),
-    segment_key_scores: new SegmentKeyScoresProgram(query, key, geometry, tile, 0.125, true),
-    segment_key_scores_not_causal: new SegmentKeyScoresProgram(query, key, geometry, attendTile, 0.125, false),
-    sort_keys: new SortKeysProgram(info(1, 4, 768), geometry),
-    keys_in_place: new KeysInPlaceProgram(geometry),
-    sorted_keys: new SortedKeysProgram(key, order, geometry),
-    pool_blocks: new PoolBlocksProgram(query, key, order, geometry),
-    block_scores: new BlockScoresProgram(query, geometry, 0.125, true),
-    block_scores_not_causal: new BlockScoresProgram(query, geometry, 0.125, false),
-    sampled_mass: new SampledMassProgram(query, key, order, geometry, attendTile, 0.125, true),
-    sampled_mass_not_causal_odd: new SampledMassProgram(odd, odd, order, oddGeometry, fewKeys, 0.125, false),
-    sampled_mass_matrix: new SampledMassMatrixProgram(query, info(4, 1024, 32), order, geometry, 0.125, true),
-    sampled_scores: new SampledScoresProgram(info(32, 4, 2, 16), geometry, 0.1),
-    select_blocks: new SelectBlocksProgram(scores, order, geometry, true, rule('sampled')),
-    select_blocks_not_causal: new SelectBlocksProgram(scores, order, geometry, false, rule('sampled')),
-    select_blocks_pooled: new SelectBlocksProgram(scores, order, geometry, true, rule('pooled')),
+    key_scores: new KeyScoresProgram(grouped, info(4, 128), tile),
+    segment_key_scores: new SegmentKeyScoresProgram(grouped, tile),
+    segment_key_scores_not_causal: new SegmentKeyScoresProgram(notCausal, attendTile),
+    sort_keys: new SortKeysProgram(info(1, 4, 768), grouped.geometry),
+    keys_in_place: new KeysInPlaceProgram(grouped.geometry),
+    sorted_keys: new SortedKeysProgram(grouped, order),
+    pool_blocks: new PoolBlocksProgram(grouped, order),
+    block_scores: new BlockScoresProgram(grouped, info(96, 64)),
+    block_scores_not_causal: new BlockScoresProgram(notCausal, info(96, 64)),
+    sampled_mass: new SampledMassProgram(grouped, order, attendTile),
+    sampled_mass_not_causal_odd: new SampledMassProgram(odd, order, fewKeys),
+    sampled_mass_matrix: new SampledMassMatrixProgram(grouped, int32(4, 1024, 32), order),
+    sampled_scores: new SampledScoresProgram(info(32, 4, 2, 16), grouped.geometry, 0.1),
+    select_blocks: new SelectBlocksProgram(grouped, rule('sampled'), selected),
+    select_blocks_not_causal: new SelectBlocksProgram(notCausal, rule('sampled'), selected),
+    select_blocks_pooled: new SelectBlocksProgram(grouped, rule('pooled'), selected),
     floats: new FloatsProgram(order),
     kept_mass: new KeptMassProgram(scores, lists, 'sampled'),
     kept_mass_pooled: new KeptMassProgram(scores, lists, 'pooled'),
     block_mask: new BlockMaskProgram(lists),
-    attend_sparse: new AttendProgram(query, key, key, geometry, attendTile, 'float32', 0.125, true, plan),
-    attend_exact: new AttendProgram(query, key, key, geometry, attendTile, 'float32', 0.125, true),
-    attend_half_sparse: new AttendProgram(query, key, key, geometry, halfTile, 'float16', 0.125, true, plan),
-    attend_half_exact_not_causal_odd_head_dim: new AttendProgram(
-      odd,
-      odd,
-      odd,
-      oddGeometry,
-      halfTile,
-      'float16',
-      1,
-      false,
-    ),
-    attend_matrix_sparse: new AttendMatrixProgram(query, key, key, geometry, 0.125, true, plan),
-    attend_matrix_exact_not_causal_odd_head_dim: new AttendMatrixProgram(odd, odd, odd, oddGeometry, 0.125, false),
-    attend_exact_not_causal_odd_head_dim: new AttendProgram(
-      odd,
-      odd,
-      odd,
-      oddGeometry,
-      attendTile,
-      'float32',
-      0.125,
-      false,
-    ),
-    gradient_statistics_sparse: new GradientStatisticsProgram(...toRead, geometry, gradientTile, 0.125, true, plan),
-    gradient_statistics_exact_odd: new GradientStatisticsProgram(...oddToRead, oddGeometry, chunkedTile, 0.125, false),
-    gradient_query_sparse: new GradientQueryProgram(...toSum, geometry, gradientTile, 0.125, true, plan),
-    gradient_query_exact_odd: new GradientQueryProgram(...oddToSum, oddGeometry, chunkedTile, 0.125, false),
-    gradient_key_sparse: new GradientKeyProgram(...toSum, geometry, gradientTile, 0.125, true, queryPlan),
-    gradient_key_exact: new GradientKeyProgram(...toSum, geometry, gradientTile, 0.125, true),
-    gradient_key_exact_odd: new GradientKeyProgram(...oddToSum, oddGeometry, chunkedTile, 0.125, false),
+    attend_sparse: new AttendProgram(grouped, {...float32, plan}),
+    attend_exact: new AttendProgram(grouped, float32),
+    attend_half_sparse: new AttendProgram(grouped, {...float16, plan}),
+    attend_half_exact_not_causal_odd_head_dim: new AttendProgram(odd, float16),
+    attend_matrix_sparse: new AttendMatrixProgram(grouped, plan),
+    attend_matrix_exact_not_causal_odd_head_dim: new AttendMatrixProgram(odd),
+    attend_exact_not_causal_odd_head_dim: new AttendProgram(odd, float32),
+    gradient_statistics_sparse: new GradientStatisticsProgram(grouped, gradientTile, plan),
+    gradient_statistics_exact_odd: new GradientStatisticsProgram(odd, chunkedTile),
+    gradient_query_sparse: new GradientQueryProgram(grouped, {statistics, tile: gradientTile, plan}),
+    gradient_query_exact_odd: new GradientQueryProgram(odd, {statistics, tile: chunkedTile}),
+    gradient_key_sparse: new GradientKeyProgram(grouped, {statistics, tile: gradientTile, plan: queryPlan}),
+    gradient_key_exact: new GradientKeyProgram(grouped, {statistics, tile: gradientTile}),
+    gradient_key_exact_odd: new GradientKeyProgram(odd, {statistics, tile: chunkedTile}),
     query_lists: new QueryListsProgram(info(1, 4, 8, 16)),
-    sum_heads: new SumHeadsProgram(info(4 * 1000 * 128), 0, 4, key.shape),
-    proxy_statistics_padded: new ProxyStatisticsProgram(chunk, keys, paddedProxy),
-    key_scores_padded: new KeyScoresProgram(chunk, keys, info(8, 100), paddedProxy),
-    pool_blocks_padded: new PoolBlocksProgram(chunk, keys, chunkPlan.keyIndices, chunkGeometry, keyLengths),
-    segment_key_scores_chunk_padded: new SegmentKeyScoresProgram(
-      chunk,
-      keys,
-      chunkGeometry,
-      tile,
-      0.125,
-      true,
-      keyLengths,
-    ),
-    block_scores_chunk_padded: new BlockScoresProgram(info(136, 64), chunkGeometry, 0.125, true, keyLengths),
+    sum_heads: new SumHeadsProgram(info(4 * 1000 * 128), {first: 0, owners: 4, shape: grouped.key.shape}),
+    proxy_statistics_padded: new ProxyStatisticsProgram(padded, tile),
+    key_scores_padded: new KeyScoresProgram(padded, info(8, 100), tile),
+    pool_blocks_padded: new PoolBlocksProgram(padded, chunkPlan.keyIndices),
+    segment_key_scores_chunk_padded: new SegmentKeyScoresProgram(padded, tile),
+    block_scores_chunk_padded: new BlockScoresProgram(padded, info(136, 64)),
     sampled_mass_chunk_padded_long_blocks: new SampledMassProgram(
-      chunk,
-      keys,
+      {...padded, geometry: {...padded.geometry, keyBlockSize: 256, keyBlocks: 4}},
       chunkPlan.keyIndices,
-      {...chunkGeometry, keyBlockSize: 256, keyBlocks: 4},
       tile,
-      0.125,
-      true,
-      keyLengths,
     ),
-    sampled_mass_matrix_chunk_padded: new SampledMassMatrixProgram(
-      chunk,
-      info(8, 1024, 32),
-      chunkPlan.keyIndices,
-      chunkGeometry,
-      0.125,
-      true,
-      keyLengths,
-    ),
-    select_blocks_chunk: new SelectBlocksProgram(
-      info(2, 4, 1, 16),
-      chunkPlan.keyIndices,
-      chunkGeometry,
-      true,
-      rule('sampled'),
-    ),
-    block_lists: new BlockListsProgram({...info(1, 4, 8, 16), dtype: 'bool'}),
-    attend_chunk_padded_sparse: new AttendProgram(...chunkArgs, attendTile, float32, 0.125, true, chunkPlan, {
-      keyLengths,
+    sampled_mass_matrix_chunk_padded: new SampledMassMatrixProgram(padded, int32(8, 1024, 32), chunkPlan.keyIndices),
+    select_blocks_chunk: new SelectBlocksProgram(chunk, rule('sampled'), {
+      scores: info(2, 4, 1, 16),
+      keyIndices: chunkPlan.keyIndices,
     }),
-    attend_chunk_masked_value_dim: new AttendProgram(...wideArgs, attendTile, float32, 0.125, true, undefined, {mask}),
-    attend_half_value_dim: new AttendProgram(...wideArgs, halfTile, 'float16', 0.125, false),
-    attend_matrix_every_form: new AttendMatrixProgram(...wideArgs, 0.125, true, undefined, {keyLengths, mask: keyMask}),
-    attend_split_exact: new AttendProgram(...wideArgs, fewRows, float32, 1, true, undefined, {mask: keyMask}, 8),
-    attend_split_sparse: new AttendProgram(...chunkArgs, fewRows, float32, 1, true, chunkPlan, {}, 8),
-    combine_states: new CombineStatesProgram(info(800, 8, 84), chunkGeometry),
+    block_lists: new BlockListsProgram({...info(1, 4, 8, 16), dtype: 'bool'}),
+    attend_chunk_padded_sparse: new AttendProgram(padded, {...float32, plan: chunkPlan}),
+    attend_chunk_masked_value_dim: new AttendProgram(masked, float32),
+    attend_half_value_dim: new AttendProgram({...wide, causal: false}, float16),
+    attend_matrix_every_form: new AttendMatrixProgram({...keyMasked, keyLengths: padded.keyLengths}),
+    attend_split_exact: new AttendProgram(keyMasked, split),
+    attend_split_sparse: new AttendProgram(chunk, {...split, plan: chunkPlan}),
+    combine_states: new CombineStatesProgram(info(800, 8, 84), wide.geometry),
     model_rms_norm: new RMSNormProgram(info(100, 256), 1e-5),
     model_rms_norm_odd: new RMSNormProgram(info(100, 33), 1e-5),
     model_swiglu: new SwiGLUProgram(info(2, 100, 704)),
@@ -224,12 +183,11 @@ describe('shader texts', () => {
     const device = await adapter.requestDevice({requiredFeatures: features});
     const checked: string[] = [];
     for (const [name, program] of Object.entries(programs)) {
-      const {spec} = program as unknown as {spec: ProgramSpec<object>};
       device.pushErrorScope('validation');
-      device.createShaderModule({code: extendedCode(program, spec, spec.extensions ?? [])});
+      device.createShaderModule({code: extendedCode(program)});
       const error = await device.popErrorScope();
       expect(error?.message ?? '', name).to.equal('');
-      checked.push(...(spec.extensions ?? []));
+      checked.push(...program.spec.extensions);
     }
     expect(checked).to.include.members(['f16', 'subgroups', 'chromium_experimental_subgroup_matrix']);
     device.pushErrorScope('validation');

@@ -10,8 +10,9 @@ import {SampledScoresProgram} from '../../../src/kernels/webgpu/select/sampled_s
 import {scoreBlocks} from '../../../src/kernels/webgpu/select/score_blocks';
 import {selectBlocks} from '../../../src/kernels/webgpu/select/select_blocks';
 import {SortKeysProgram} from '../../../src/kernels/webgpu/permute/sort_keys';
+import type {WebGPUCall} from '../../../src/kernels/webgpu/webgpu_call';
 import type {Inputs} from '../../reference/attention';
-import type {StageRunner} from '../stage_runner';
+import type {StageOptions, StageRunner} from '../stage_runner';
 import {stageShapes} from '../stage_runner';
 
 export function webgpuStages(gpu: WebGPUBackend): StageRunner {
@@ -20,12 +21,16 @@ export function webgpuStages(gpu: WebGPUBackend): StageRunner {
   const upload = (values: Float32Array | Int32Array, shape: number[]) =>
     own(gpu.makeTensorInfo(shape, values instanceof Int32Array ? 'int32' : 'float32', values));
   const read = async (info: TensorInfo) => (await gpu.read(own(info).dataId)) as Float32Array | Int32Array;
-  const uploadInputs = ({query, key, value, queryShape, keyShape, valueShape}: Inputs) => ({
+  const callOf = (
+    {query, key, value, queryShape, keyShape, valueShape}: Inputs,
+    {geometry, scale, causal, keyLengths}: StageOptions,
+  ): WebGPUCall => ({
+    ...{op: 'test', backend: gpu, geometry, scale, causal, precision: 'float32'},
     query: upload(query, queryShape),
     key: upload(key, keyShape),
     value: upload(value, valueShape),
+    keyLengths: keyLengths && upload(keyLengths, [keyLengths.length]),
   });
-  const uploadLengths = (lengths?: Int32Array) => lengths && upload(lengths, [lengths.length]);
   const freeing = async <T>(body: () => Promise<T>): Promise<T> => {
     try {
       return await body();
@@ -35,12 +40,9 @@ export function webgpuStages(gpu: WebGPUBackend): StageRunner {
     }
   };
   return {
-    permute: (inputs, {geometry, scale, causal, keyLengths, estimate}) =>
+    permute: (inputs, {estimate, ...options}) =>
       freeing(async () => {
-        const {query, key} = uploadInputs(inputs);
-        const lengths = uploadLengths(keyLengths);
-        const rule = {permute: true, estimate};
-        const {keyScores, keyIndices} = permute('test', gpu, query, key, geometry, scale, causal, rule, lengths);
+        const {keyScores, keyIndices} = permute(callOf(inputs, options), {permute: true, estimate});
         return {keyScores: await read(keyScores!), keyIndices: (await read(keyIndices)) as Int32Array};
       }),
     sortKeys: (keyScores, geometry) =>
@@ -48,19 +50,17 @@ export function webgpuStages(gpu: WebGPUBackend): StageRunner {
         const scores = upload(keyScores, stageShapes(geometry).keyScores);
         return (await read(new SortKeysProgram(scores, geometry).run(gpu))) as Int32Array;
       }),
-    scoreBlocks: (inputs, keyIndices, {geometry, scale, causal, keyLengths}) =>
+    scoreBlocks: (inputs, keyIndices, options) =>
       freeing(async () => {
-        const {query, key} = uploadInputs(inputs);
-        const order = upload(keyIndices, stageShapes(geometry).keyIndices);
-        return read(scoreBlocks(gpu, query, key, order, geometry, scale, causal, uploadLengths(keyLengths)));
+        const order = upload(keyIndices, stageShapes(options.geometry).keyIndices);
+        return read(scoreBlocks(callOf(inputs, options), order));
       }),
-    sampledScores: (inputs, keyIndices, {geometry, scale, causal, keyLengths}) =>
+    sampledScores: (inputs, keyIndices, options) =>
       freeing(async () => {
-        const {query, key} = uploadInputs(inputs);
+        const {geometry} = options;
         const order = upload(keyIndices, stageShapes(geometry).keyIndices);
-        const lengths = uploadLengths(keyLengths);
         // In float32; test/kernels/webgpu/select/sampled_mass_matrix.test.ts compares what runs on matrix units.
-        const mass = own(sampledMass('test', gpu, query, key, order, geometry, scale, causal, lengths, false));
+        const mass = own(sampledMass(callOf(inputs, options), order, {onMatrixUnits: false}));
         const weighted = (weight: number) => read(new SampledScoresProgram(mass, geometry, weight).run(gpu));
         return {scores: await weighted(peakWeight), means: await weighted(0)};
       }),
@@ -68,25 +68,24 @@ export function webgpuStages(gpu: WebGPUBackend): StageRunner {
       freeing(async () => {
         const shapes = stageShapes(geometry);
         const order = upload(keyIndices, shapes.keyIndices);
-        const lists = selectBlocks(gpu, upload(scores, shapes.scores), order, geometry, causal, rule);
-        const mask = own(blockMask(gpu, lists));
+        // Selection has no need of the tensors of a call.
+        const call = {backend: gpu, geometry, causal} as WebGPUCall;
+        const lists = selectBlocks(call, rule, upload(scores, shapes.scores), order);
+        const mask = own(blockMask(call, lists));
         return {
           blockMask: await read(mask),
           blockLists: await read(lists),
-          listsOfMask: await read(blockLists(gpu, mask)),
+          listsOfMask: await read(blockLists(call, mask)),
         };
       }),
-    attend: (inputs, plan, {geometry, scale, causal, keyLengths}) =>
+    attend: (inputs, plan, options) =>
       freeing(async () => {
-        const {query, key, value} = uploadInputs(inputs);
-        const shapes = stageShapes(geometry);
+        const shapes = stageShapes(options.geometry);
         const gpuPlan = plan && {
           keyIndices: upload(plan.keyIndices, shapes.keyIndices),
           blockLists: upload(plan.blockLists, shapes.blockLists),
         };
-        const attrs = {scale, causal, precision: 'float32' as const};
-        const hidden = {keyLengths: uploadLengths(keyLengths)};
-        return read(attend('test', gpu, query, key, value, geometry, attrs, gpuPlan, hidden));
+        return read(attend(callOf(inputs, options), gpuPlan));
       }),
   };
 }

@@ -1,6 +1,5 @@
-import type {BlockGeometry} from '../../../attention/block_geometry.js';
-import {keyRow} from '../permute/permute.js';
-import type {BlockPlan, HiddenKeys} from './visible_scores.js';
+import type {CPUCall, CPUPlan} from '../cpu_call.js';
+import {keyRow} from '../rows.js';
 import {visibleScores} from './visible_scores.js';
 
 /**
@@ -9,19 +8,11 @@ import {visibleScores} from './visible_scores.js';
  *
  * Without lists and key order every key counts: exact attention.
  */
-export function attend(
-  query: Float32Array,
-  key: Float32Array,
-  value: Float32Array,
-  geometry: BlockGeometry,
-  scale: number,
-  causal: boolean,
-  plan?: BlockPlan,
-  hidden: HiddenKeys = {},
-): Float32Array {
+export function attend(call: CPUCall, plan?: CPUPlan): Float32Array {
+  const {value, geometry} = call;
   const {batch, heads, queryLength, valueDim} = geometry;
   const output = new Float32Array(batch * heads * queryLength * valueDim);
-  const scoresOf = visibleScores(query, key, {geometry, scale, causal, plan, ...hidden});
+  const scoresOf = visibleScores(call, plan);
   const sums = new Float64Array(valueDim);
   for (let head = 0; head < batch * heads; ++head) {
     for (let row = 0; row < queryLength; ++row) {

@@ -1,36 +1,6 @@
-import type {TypedArray} from '@tensorflow/tfjs-core';
 import type {BlockGeometry} from '../../../attention/block_geometry.js';
-import {dot, keyRow, lengthOf} from '../permute/permute.js';
-
-/** What selection hands to attention: keys in permuted order and the block lists (see `block_geometry.ts`). */
-export interface BlockPlan {
-  keyIndices: Int32Array;
-  blockLists: Int32Array;
-}
-
-/** What hides keys besides a causal mask. */
-export interface HiddenKeys {
-  /** int32 `[batch]`: keys from there on are padding. */
-  keyLengths?: Int32Array;
-  mask?: AttentionMask;
-}
-
-/** A mask that broadcasts to `[batch, heads, queryLength, keyLength]`. */
-export interface AttentionMask {
-  values: TypedArray;
-  shape: number[];
-  /** bool: whether a row may see a key. float32: what is added to the scaled score; −Infinity hides the key. */
-  dtype: string;
-}
-
-/** What decides about scores besides queries and keys. */
-export interface Scoring extends HiddenKeys {
-  geometry: BlockGeometry;
-  scale: number;
-  causal: boolean;
-  /** Without lists and key order every key counts: exact attention. */
-  plan?: BlockPlan;
-}
+import type {AttentionMask, CPUCall, CPUPlan} from '../cpu_call.js';
+import {dot, keyRow, lengthOf} from '../rows.js';
 
 /** The keys that a query row sees, the first `count` entries: their original indices, and their scores, in float64. */
 export interface VisibleScores {
@@ -41,19 +11,16 @@ export interface VisibleScores {
 
 /**
  * A function from a head of `[batch * heads]` and a row to its visible scores, which are overwritten by the next call. With
- * a plan these are of the keys of the blocks in the row's list. With a causal mask a row sees the keys whose original index
+ * a plan these are of the keys of the blocks in the row's list, without one of every key: exact attention. With a causal mask a row sees the keys whose original index
  * is not above its own position.
  */
-export function visibleScores(
-  query: Float32Array,
-  key: Float32Array,
-  {geometry, scale, causal, plan, keyLengths, mask}: Scoring,
-): (head: number, row: number) => VisibleScores {
+export function visibleScores(call: CPUCall, plan?: CPUPlan): (head: number, row: number) => VisibleScores {
+  const {query, key, geometry, scale, causal, mask} = call;
   const {queryLength, keyLength, queryOffset, headDim, blockSize, keyBlockSize, queryBlocks, keyBlocks} = geometry;
   const visible = {count: 0, positions: new Int32Array(keyLength), scores: new Float64Array(keyLength)};
   return (head, row) => {
     const queryStart = (head * queryLength + row) * headDim;
-    const length = lengthOf(geometry, head, keyLengths);
+    const length = lengthOf(call, head);
     const end = causal ? Math.min(length, queryOffset + row + 1) : length;
     const biasAt = mask && maskRow(mask, geometry, head, row);
     visible.count = 0;

@@ -1,6 +1,6 @@
+import type {CPUGradientCall, CPUPlan} from '../cpu_call.js';
 import type {GradientStatistics} from './gradient_statistics.js';
-import {dot, keyRow} from '../permute/permute.js';
-import type {Scoring} from '../attend/visible_scores.js';
+import {dot, keyRow} from '../rows.js';
 import {visibleScores} from '../attend/visible_scores.js';
 
 /**
@@ -8,16 +8,13 @@ import {visibleScores} from '../attend/visible_scores.js';
  * of all heads that share it: d value = Σ weight · dy, d key = scale · Σ d score · query.
  */
 export function gradientKey(
-  query: Float32Array,
-  key: Float32Array,
-  value: Float32Array,
-  dy: Float32Array,
+  call: CPUGradientCall,
   {logSums, deltas}: GradientStatistics,
-  scoring: Scoring,
+  plan?: CPUPlan,
 ): {key: Float32Array; value: Float32Array} {
-  const {geometry, scale} = scoring;
+  const {query, key, value, dy, geometry, scale} = call;
   const {batch, heads, queryLength, headDim, valueDim} = geometry;
-  const scoresOf = visibleScores(query, key, scoring);
+  const scoresOf = visibleScores(call, plan);
   const keySums = new Float64Array(key.length);
   const valueSums = new Float64Array(value.length);
   for (let head = 0; head < batch * heads; ++head) {

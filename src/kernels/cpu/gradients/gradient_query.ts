@@ -1,6 +1,6 @@
+import type {CPUGradientCall, CPUPlan} from '../cpu_call.js';
 import type {GradientStatistics} from './gradient_statistics.js';
-import {dot, keyRow} from '../permute/permute.js';
-import type {Scoring} from '../attend/visible_scores.js';
+import {dot, keyRow} from '../rows.js';
 import {visibleScores} from '../attend/visible_scores.js';
 
 /**
@@ -8,16 +8,13 @@ import {visibleScores} from '../attend/visible_scores.js';
  * its value differs from the mean: d score = weight · (dy · value − delta), d query = scale · Σ d score · key.
  */
 export function gradientQuery(
-  query: Float32Array,
-  key: Float32Array,
-  value: Float32Array,
-  dy: Float32Array,
+  call: CPUGradientCall,
   {logSums, deltas}: GradientStatistics,
-  scoring: Scoring,
+  plan?: CPUPlan,
 ): Float32Array {
-  const {geometry, scale} = scoring;
+  const {query, key, value, dy, geometry, scale} = call;
   const {batch, heads, queryLength, headDim, valueDim} = geometry;
-  const scoresOf = visibleScores(query, key, scoring);
+  const scoresOf = visibleScores(call, plan);
   const gradient = new Float32Array(query.length);
   const sums = new Float64Array(headDim);
   for (let head = 0; head < batch * heads; ++head) {

@@ -1,5 +1,5 @@
-import {dot} from '../permute/permute.js';
-import type {Scoring} from '../attend/visible_scores.js';
+import {dot} from '../rows.js';
+import type {CPUGradientCall, CPUPlan} from '../cpu_call.js';
 import {visibleScores} from '../attend/visible_scores.js';
 
 /** What the gradients need of each query row, float64 `[batch, heads, queryLength]`. */
@@ -13,15 +13,10 @@ export interface GradientStatistics {
 /**
  * Stage 1 of the gradients, gradient statistics (FlashAttention-2, arXiv 2307.08691, algorithm 2).
  */
-export function gradientStatistics(
-  query: Float32Array,
-  key: Float32Array,
-  output: Float32Array,
-  dy: Float32Array,
-  scoring: Scoring,
-): GradientStatistics {
-  const {batch, heads, queryLength, valueDim} = scoring.geometry;
-  const scoresOf = visibleScores(query, key, scoring);
+export function gradientStatistics(call: CPUGradientCall, plan?: CPUPlan): GradientStatistics {
+  const {output, dy, geometry} = call;
+  const {batch, heads, queryLength, valueDim} = geometry;
+  const scoresOf = visibleScores(call, plan);
   const logSums = new Float64Array(batch * heads * queryLength);
   const deltas = new Float64Array(batch * heads * queryLength);
   for (let queryRow = 0; queryRow < batch * heads * queryLength; ++queryRow) {

@@ -1,14 +1,8 @@
-import type {PBSAttentionAttrs} from '../../../attention/attention_kernels.js';
-import type {BlockGeometry} from '../../../attention/block_geometry.js';
+import type {PlanRule} from '../../../attention/attention_call.js';
 import {proxyRange} from '../../../attention/block_geometry.js';
+import type {CPUCall} from '../cpu_call.js';
+import {dot, keyRow, lengthOf} from '../rows.js';
 import {segmentKeyScores} from './segment_key_scores.js';
-
-export interface KeyOrder {
-  /** float64 `[batch, heads, permutedLength]`: mean attention that some rows pay to each key. */
-  keyScores: Float64Array;
-  /** int32 `[batch, heads, keyLength]`: permuted position → original key. */
-  keyIndices: Int32Array;
-}
 
 /**
  * Stage 1, permute: scores the keys of the complete segments and sorts each segment by descending score, equal scores by
@@ -18,17 +12,11 @@ export interface KeyOrder {
  * rows are padding.
  */
 export function permute(
-  query: Float32Array,
-  key: Float32Array,
-  geometry: BlockGeometry,
-  scale: number,
-  causal: boolean,
-  {permute: sort, estimate}: Pick<PBSAttentionAttrs, 'permute' | 'estimate'>,
-  keyLengths?: Int32Array,
-): KeyOrder {
-  const {batch, heads, keyLength, segmentSize, permutedLength} = geometry;
-  const scoreKeys = estimate === 'sampled' ? segmentKeyScores : proxyKeyScores;
-  const keyScores = scoreKeys(query, key, geometry, scale, causal, keyLengths);
+  call: CPUCall,
+  {permute: sort, estimate}: Pick<PlanRule, 'permute' | 'estimate'>,
+): {keyScores: Float64Array; keyIndices: Int32Array} {
+  const {batch, heads, keyLength, segmentSize, permutedLength} = call.geometry;
+  const keyScores = estimate === 'sampled' ? segmentKeyScores(call) : proxyKeyScores(call);
   const keyIndices = new Int32Array(batch * heads * keyLength);
   for (let head = 0; head < batch * heads; ++head) {
     const scores = keyScores.subarray(head * permutedLength, (head + 1) * permutedLength);
@@ -43,34 +31,19 @@ export function permute(
   return {keyScores, keyIndices};
 }
 
-function proxyKeyScores(
-  query: Float32Array,
-  key: Float32Array,
-  geometry: BlockGeometry,
-  scale: number,
-  causal: boolean,
-  keyLengths?: Int32Array,
-): Float64Array {
-  const {batch, heads, permutedLength} = geometry;
+function proxyKeyScores(call: CPUCall): Float64Array {
+  const {batch, heads, permutedLength} = call.geometry;
   const keyScores = new Float64Array(batch * heads * permutedLength);
   for (let head = 0; head < batch * heads; ++head) {
-    const scores = keyScores.subarray(head * permutedLength, (head + 1) * permutedLength);
-    addProxyAttention(scores, query, key, geometry, scale, head, causal, lengthOf(geometry, head, keyLengths));
+    addProxyAttention(keyScores.subarray(head * permutedLength, (head + 1) * permutedLength), call, head);
   }
   return keyScores;
 }
 
-function addProxyAttention(
-  scores: Float64Array,
-  query: Float32Array,
-  key: Float32Array,
-  geometry: BlockGeometry,
-  scale: number,
-  head: number,
-  causal: boolean,
-  length: number,
-): void {
+function addProxyAttention(scores: Float64Array, call: CPUCall, head: number): void {
+  const {query, key, geometry, scale, causal} = call;
   const {queryLength, headDim, permutedLength} = geometry;
+  const length = lengthOf(call, head);
   const scoredKeys = Math.min(permutedLength, length);
   const keyStart = keyRow(geometry, head, 0) * headDim;
   const weights = new Float64Array(permutedLength);
@@ -91,26 +64,4 @@ function addProxyAttention(
       scores[i] += weights[i] / (sum * (endRow - firstRow));
     }
   }
-}
-
-/** Keys of a head's batch entry that are not padding. */
-export function lengthOf({heads, keyLength}: BlockGeometry, head: number, keyLengths?: Int32Array): number {
-  return keyLengths ? Math.max(0, Math.min(keyLengths[Math.floor(head / heads)], keyLength)) : keyLength;
-}
-
-/** Row of the key (or value) tensor, seen as `[rows, headDim]`, that a query head reads at a position. */
-export function keyRow(geometry: BlockGeometry, head: number, position: number): number {
-  const {heads, keyValueHeads, keyLength} = geometry;
-  const batch = Math.floor(head / heads);
-  const keyHead = Math.floor((head % heads) / (heads / keyValueHeads));
-  return (batch * keyValueHeads + keyHead) * keyLength + position;
-}
-
-/** Dot product of two rows, in float64. */
-export function dot(a: ArrayLike<number>, aStart: number, b: ArrayLike<number>, bStart: number, size: number): number {
-  let sum = 0;
-  for (let i = 0; i < size; ++i) {
-    sum += a[aStart + i] * b[bStart + i];
-  }
-  return sum;
 }

@@ -1,5 +1,4 @@
-import type {PBSAttentionAttrs} from '../../../attention/attention_kernels.js';
-import type {BlockGeometry} from '../../../attention/block_geometry.js';
+import type {AttentionCall, PlanRule} from '../../../attention/attention_call.js';
 
 /**
  * What selection kept of the attention that it expected: float32 `[batch, heads, queryBlocks]`. By the pooled estimate, whose
@@ -9,11 +8,12 @@ import type {BlockGeometry} from '../../../attention/block_geometry.js';
  * @param masses `[batch, heads, queryBlocks, keyBlocks]`, 0 for blocks that do not compete.
  */
 export function keptMass(
+  {geometry}: Pick<AttentionCall<unknown>, 'geometry'>,
+  {estimate}: Pick<PlanRule, 'estimate'>,
   masses: ArrayLike<number>,
   blockLists: Int32Array,
-  {batch, heads, queryBlocks, keyBlocks}: BlockGeometry,
-  estimate: PBSAttentionAttrs['estimate'],
 ): Float32Array {
+  const {batch, heads, queryBlocks, keyBlocks} = geometry;
   const keptMasses = new Float32Array(batch * heads * queryBlocks);
   for (let row = 0; row < keptMasses.length; ++row) {
     let total = 0;

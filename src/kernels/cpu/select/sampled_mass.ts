@@ -1,4 +1,3 @@
-import type {BlockGeometry} from '../../../attention/block_geometry.js';
 import {scoredBlocks, visibleBlocks} from '../../../attention/block_geometry.js';
 import {
   isInNormaliser,
@@ -8,7 +7,8 @@ import {
   phaseOf,
   sampleStride,
 } from '../../../attention/sampled_estimate.js';
-import {dot, keyRow, lengthOf} from '../permute/permute.js';
+import type {CPUCall} from '../cpu_call.js';
+import {dot, keyRow, lengthOf} from '../rows.js';
 
 /** What the rows of each query block pay to each key block that competes for it: float64 `[batch, heads, queryBlocks, keyBlocks]`. */
 export interface SampledMass {
@@ -19,21 +19,14 @@ export interface SampledMass {
 }
 
 /** Stage 2, score blocks, by the sampled estimate (`sampled_estimate.ts`). */
-export function sampledMass(
-  query: Float32Array,
-  key: Float32Array,
-  keyIndices: Int32Array,
-  geometry: BlockGeometry,
-  scale: number,
-  causal: boolean,
-  keyLengths?: Int32Array,
-): SampledMass {
+export function sampledMass(call: CPUCall, keyIndices: Int32Array): SampledMass {
+  const {query, key, geometry, scale, causal} = call;
   const {batch, heads, queryLength, queryOffset, keyLength, headDim, blockSize, keyBlockSize, queryBlocks, keyBlocks} =
     geometry;
   const means = new Float64Array(batch * heads * queryBlocks * keyBlocks);
   const peaks = new Float64Array(means.length);
   for (let head = 0; head < batch * heads; ++head) {
-    const length = lengthOf(geometry, head, keyLengths);
+    const length = lengthOf(call, head);
     const order = keyIndices.subarray(head * keyLength, (head + 1) * keyLength);
     const sinkBlock = Math.floor(order.indexOf(0) / keyBlockSize);
     for (let queryBlock = 0; queryBlock < queryBlocks; ++queryBlock) {

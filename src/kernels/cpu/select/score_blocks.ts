@@ -1,6 +1,6 @@
-import type {BlockGeometry} from '../../../attention/block_geometry.js';
 import {scoredBlocks} from '../../../attention/block_geometry.js';
-import {dot, keyRow, lengthOf} from '../permute/permute.js';
+import type {CPUCall} from '../cpu_call.js';
+import {dot, keyRow, lengthOf} from '../rows.js';
 
 /**
  * Stage 2, score blocks, by the pooled estimate (paper section 3.3): float64 `[batch, heads, queryBlocks, keyBlocks]`, the share of attention that a
@@ -11,19 +11,12 @@ import {dot, keyRow, lengthOf} from '../permute/permute.js';
  *
  * With key lengths, keys that are padding add nothing to the means of their blocks, and blocks of nothing else score 0.
  */
-export function scoreBlocks(
-  query: Float32Array,
-  key: Float32Array,
-  keyIndices: Int32Array,
-  geometry: BlockGeometry,
-  scale: number,
-  causal: boolean,
-  keyLengths?: Int32Array,
-): Float64Array {
+export function scoreBlocks(call: CPUCall, keyIndices: Int32Array): Float64Array {
+  const {query, key, geometry, scale, causal} = call;
   const {batch, heads, queryLength, keyLength, headDim, blockSize, keyBlockSize, queryBlocks, keyBlocks} = geometry;
   const scores = new Float64Array(batch * heads * queryBlocks * keyBlocks);
   for (let head = 0; head < batch * heads; ++head) {
-    const length = lengthOf(geometry, head, keyLengths);
+    const length = lengthOf(call, head);
     const order = keyIndices.subarray(head * keyLength, (head + 1) * keyLength);
     const pooledQuery = poolBlocks(query, headDim, blockSize, queryLength, (i) => head * queryLength + i);
     // Padding stands last in its segment, so the keys that are none are the first of the order, too.

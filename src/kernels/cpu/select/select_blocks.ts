@@ -1,5 +1,4 @@
-import type {PBSAttentionAttrs} from '../../../attention/attention_kernels.js';
-import type {BlockGeometry} from '../../../attention/block_geometry.js';
+import type {AttentionCall, PlanRule} from '../../../attention/attention_call.js';
 import {scoredBlocks, visibleBlocks} from '../../../attention/block_geometry.js';
 import {leastScore} from '../../../attention/sampled_estimate.js';
 
@@ -12,11 +11,10 @@ import {leastScore} from '../../../attention/sampled_estimate.js';
  * the block that holds original key 0, the attention sink.
  */
 export function selectBlocks(
+  {geometry, causal}: Pick<AttentionCall<unknown>, 'geometry' | 'causal'>,
+  {threshold, estimate}: Pick<PlanRule, 'threshold' | 'estimate'>,
   scores: ArrayLike<number>,
   keyIndices: Int32Array,
-  geometry: BlockGeometry,
-  causal: boolean,
-  {threshold, estimate}: Pick<PBSAttentionAttrs, 'threshold' | 'estimate'>,
 ): Int32Array {
   const {batch, heads, keyLength, keyBlockSize, queryBlocks, keyBlocks} = geometry;
   const lists = new Int32Array(batch * heads * queryBlocks * (keyBlocks + 1));

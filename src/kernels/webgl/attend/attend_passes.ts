@@ -1,20 +1,12 @@
 import {unroll} from '../../unroll.js';
-import type {AttendWalk, BlockPlan, WalkVariant} from './attend_walk.js';
-import {
-  groupText,
-  keysText,
-  originsText,
-  roundText,
-  tilesPerBlock,
-  walkInputs,
-  walkUniforms,
-  walkVariant,
-} from './attend_walk.js';
 import type {AttentionMask} from '../glsl/attention_mask.js';
 import {maskScores, maskText, maskUniforms} from '../glsl/attention_mask.js';
+import {logitScale, noMaximum, takeTile, visibleScores, writeScores} from '../glsl/score_tile.js';
+import {groupRows, sumTexels, tilesPerBlock} from '../glsl/tiles.js';
 import {AttentionProgram} from '../runtime/program.js';
 import type {RowTexture} from '../runtime/row_texture.js';
-import {groupRows, noMaximum, takeTile, visibleScores, writeScores} from '../glsl/score_tile.js';
+import type {AttendWalk, WalkVariant} from './attend_walk.js';
+import {groupText, keysText, originsText, roundText, walkInputs, walkUniforms, walkVariant} from './attend_walk.js';
 
 /** What is known of each group of the range, or each part `[group, part]`, after a number of rounds. */
 export interface RunningSums {
@@ -24,55 +16,56 @@ export interface RunningSums {
   values: RowTexture;
 }
 
-/** Texels a group of the sums of values: a fragment writes `drawBuffers` vectors, as many for each of four rows. */
-export const valueTexels = (valueDim: number, drawBuffers: number) =>
-  Math.ceil(Math.ceil(valueDim / 4) / (drawBuffers / groupRows));
+/** Rows whose products a pass draws: queries and keys, or, for the gradients, what stands in their places. */
+export interface Factors {
+  query: RowTexture;
+  key: RowTexture;
+  /** Values a row. */
+  dim: number;
+  scale: number;
+  mask?: AttentionMask;
+}
 
-/** Values a row of `value` as `AttendValuesProgram` reads it: no fragment looks past the row. */
-export const valueColumns = (valueDim: number, drawBuffers: number) => valueTexels(valueDim, drawBuffers) * drawBuffers;
+/** Those of scores. */
+export const scoreFactors = ({call, keys}: AttendWalk): Factors => ({
+  query: call.query,
+  key: keys,
+  dim: call.geometry.headDim,
+  scale: call.scale,
+  mask: call.mask,
+});
 
-interface ScoresVariant extends WalkVariant {
-  headDim: number;
+export interface ScoresVariant extends WalkVariant {
+  dim: number;
   /** The mask's dtype. */
   mask?: string;
 }
 
 /** Scores of a round. A row a group; texel t, layer i: key i of tile t, with the group's four query rows. */
 export class AttendScoresProgram extends AttentionProgram<ScoresVariant> {
-  constructor(
-    walk: AttendWalk,
-    firstSlot: number,
-    query: RowTexture,
-    key: RowTexture,
-    scale: number,
-    plan?: BlockPlan,
-    mask?: AttentionMask,
-  ) {
-    const {geometry, tileKeys, firstGroup, endGroup, slotsPerRound} = walk;
+  constructor(walk: AttendWalk, firstSlot: number, {query, key, dim, scale, mask} = scoreFactors(walk)) {
+    const {call, plan, geometry, firstGroup, endGroup, slotsPerRound} = walk;
+    const tileKeys = call.context.drawBuffers;
     super({
       name: 'AttendScores',
       inputs: {
         query,
         key,
-        ...walkInputs(walk, plan),
+        ...walkInputs(walk),
         ...(plan && {keyIndices: plan.keyIndices}),
         ...(mask && {mask: mask.rows}),
       },
-      uniforms: {
-        ...walkUniforms(walk),
-        ...(mask && maskUniforms(mask, geometry)),
-        firstSlot: {type: 'int', value: firstSlot},
-        logitScale: {type: 'float', value: scale * Math.LOG2E},
-      },
+      uniforms: {...walkUniforms(walk), ...(mask && maskUniforms(mask, geometry)), firstSlot},
+      floats: logitScale(scale),
       output: {rows: endGroup - firstGroup, columns: 4 * slotsPerRound * tilesPerBlock(geometry, tileKeys)},
       layers: tileKeys,
-      variant: {...walkVariant(walk), headDim: geometry.headDim, mask: mask?.dtype},
-      fetches: (4 + tileKeys) * Math.ceil(geometry.headDim / 4) + (mask ? tileKeys : 0),
+      variant: {...walkVariant(walk), dim, mask: mask?.dtype},
+      fetches: (4 + tileKeys) * Math.ceil(dim / 4) + (mask ? tileKeys : 0),
     });
   }
 
   protected shader(variant: ScoresVariant): string {
-    const {causal, tileKeys, headDim, mask} = variant;
+    const {causal, tileKeys, dim, mask} = variant;
     return `
 // A fragment computes the scores of a group with one tile of ${tileKeys} keys, each key a layer.
 ${groupText(variant)}
@@ -98,7 +91,7 @@ void compute(int row, int tile) {
   ivec4 keys${i} = originsOf(group, block, tileOfBlock, ${i}, positions${i});`,
     '\n  ',
   )}
-${writeScores(headDim, tileKeys)}${mask ? maskScores(tileKeys) : ''}
+${writeScores(dim, tileKeys)}${mask ? maskScores(tileKeys) : ''}
 }`;
   }
 }
@@ -122,18 +115,13 @@ interface StatisticsVariant extends WalkVariant {
 
 /** Maximum (layer 0) and sum (layer 1) of each row up to and with a round. */
 export class AttendStatisticsProgram extends AttentionProgram<StatisticsVariant> {
-  constructor(
-    walk: AttendWalk,
-    firstSlot: number,
-    scores: RowTexture,
-    before: Pick<RunningSums, 'statistics'> | undefined,
-    plan?: BlockPlan,
-  ) {
-    const {geometry, tileKeys, firstGroup, endGroup, parts} = walk;
+  constructor(walk: AttendWalk, firstSlot: number, {scores, before}: {scores: RowTexture; before?: RowTexture}) {
+    const {call, geometry, firstGroup, endGroup, parts} = walk;
+    const tileKeys = call.context.drawBuffers;
     super({
       name: 'AttendStatistics',
-      inputs: {scores, ...(before && {before: before.statistics}), ...walkInputs(walk, plan)},
-      uniforms: {...walkUniforms(walk), firstSlot: {type: 'int', value: firstSlot}},
+      inputs: {scores, ...(before && {before}), ...walkInputs(walk)},
+      uniforms: {...walkUniforms(walk), firstSlot},
       output: {rows: (endGroup - firstGroup) * parts, columns: 4},
       layers: 2,
       variant: {...walkVariant(walk), firstRound: before === undefined},
@@ -184,24 +172,21 @@ export class AttendValuesProgram extends AttentionProgram<StatisticsVariant> {
   constructor(
     walk: AttendWalk,
     firstSlot: number,
-    scores: RowTexture,
-    statistics: RowTexture,
-    value: RowTexture,
-    before: RunningSums | undefined,
-    plan?: BlockPlan,
+    {scores, statistics, before}: {scores: RowTexture; statistics: RowTexture; before?: RunningSums},
   ) {
-    const {geometry, tileKeys, firstGroup, endGroup, parts} = walk;
+    const {call, geometry, values, firstGroup, endGroup, parts} = walk;
+    const tileKeys = call.context.drawBuffers;
     super({
       name: 'AttendValues',
       inputs: {
         scores,
         statistics,
-        value,
+        value: values,
         ...(before && {beforeStatistics: before.statistics, beforeValues: before.values}),
-        ...walkInputs(walk, plan),
+        ...walkInputs(walk),
       },
-      uniforms: {...walkUniforms(walk), firstSlot: {type: 'int', value: firstSlot}},
-      output: {rows: (endGroup - firstGroup) * parts, columns: 4 * valueTexels(geometry.valueDim, tileKeys)},
+      uniforms: {...walkUniforms(walk), firstSlot},
+      output: {rows: (endGroup - firstGroup) * parts, columns: 4 * sumTexels(geometry.valueDim, tileKeys)},
       layers: tileKeys,
       variant: {...walkVariant(walk), firstRound: before === undefined},
       fetches: slotsOfPart(walk) * tilesPerBlock(geometry, tileKeys) * tileKeys * (1 + tileKeys / 4) + tileKeys,
@@ -282,7 +267,7 @@ interface StoreVariant extends WalkVariant {
 
 /** The output tensor: sums over weights, from whichever texture a group's last round has drawn. */
 export class StoreAttentionProgram extends AttentionProgram<StoreVariant> {
-  constructor(walk: AttendWalk, sums: RunningSums[], plan?: BlockPlan) {
+  constructor(walk: AttendWalk, sums: RunningSums[]) {
     const {geometry, endGroup} = walk;
     const [even, odd] = sums;
     super({
@@ -291,13 +276,9 @@ export class StoreAttentionProgram extends AttentionProgram<StoreVariant> {
         evenStatistics: even.statistics,
         evenValues: even.values,
         ...(odd && {oddStatistics: odd.statistics, oddValues: odd.values}),
-        ...walkInputs(walk, plan),
+        ...walkInputs(walk),
       },
-      uniforms: {
-        ...walkUniforms(walk),
-        endGroup: {type: 'int', value: endGroup},
-        valueDim: {type: 'int', value: geometry.valueDim},
-      },
+      uniforms: {...walkUniforms(walk), endGroup, valueDim: geometry.valueDim},
       variant: {...walkVariant(walk), rounds: sums.length},
       fetches: 3 * walk.parts,
     });

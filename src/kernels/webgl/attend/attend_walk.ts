@@ -1,19 +1,17 @@
 import type {BlockGeometry} from '../../../attention/block_geometry.js';
-import {keyEndText} from '../glsl/key_lengths.js';
+import {candidateBlocks, candidateUniforms} from '../glsl/block_ranges.js';
+import {keyEndText, keyLengthsInput} from '../glsl/key_lengths.js';
+import {headUniforms, keyBase, orNone} from '../glsl/score_tile.js';
+import {groupRows, tilesPerBlock} from '../glsl/tiles.js';
 import type {ProgramSpec, Uniforms} from '../runtime/program.js';
+import type {HeadRange} from '../runtime/ranges.js';
 import type {RowTexture} from '../runtime/row_texture.js';
-import {candidateBlocks, candidateUniforms} from '../select/score_blocks.js';
-import {groupRows, headUniforms, keyBase, orNone} from '../glsl/score_tile.js';
-
-/** What selection hands to attention: keys in permuted order and the block lists (see `block_geometry.ts`). */
-export interface BlockPlan {
-  keyIndices: RowTexture;
-  blockLists: RowTexture;
-}
+import type {CallVariant, WebGLCall, WebGLPlan} from '../webgl_call.js';
+import {callVariant} from '../webgl_call.js';
 
 /**
  * How attention is cut. A *group* is four query rows of a block, a *tile* some keys of a block (which ones, says
- * `score_tile.ts`). A *slot* is a place in the walk of a query block over its key blocks: the place in its list, or for
+ * `tiles.ts`). A *slot* is a place in the walk of a query block over its key blocks: the place in its list, or for
  * exact attention the key block itself.
  *
  * Some heads at a time walk over the slots. Their groups are numbered `[query block, head, group of the block]`, so that
@@ -24,21 +22,18 @@ export interface BlockPlan {
  * keys. There a group is walked over in *parts*: part p takes slots p, p + parts, … of a round and has sums of its own, which
  * are put together at the end.
  */
-export interface AttendWalk {
+export interface AttendWalk extends HeadRange {
+  call: WebGLCall;
+  plan?: WebGLPlan;
+  /** Of the groups and what they walk over: that of the call, or for the gradients of keys the same transposed. */
   geometry: BlockGeometry;
-  causal: boolean;
-  sparse: boolean;
-  /** Keys of a tile: as many as there are draw buffers. */
-  tileKeys: number;
-  /** Heads `[firstHead, firstHead + heads)` of `[batch * heads]`. */
-  firstHead: number;
-  heads: number;
+  /** With a plan copies of those of the heads, in permuted order. */
+  keys: RowTexture;
+  values: RowTexture;
   firstGroup: number;
   endGroup: number;
   slotsPerRound: number;
   parts: number;
-  /** As `loadKeyLengths` gives them. */
-  keyLengths?: RowTexture;
 }
 
 /** Queries of at most so many rows have parts. */
@@ -46,57 +41,52 @@ const fewRows = 16;
 /** Parts of all groups together. Times the texels of a value they are fragments: some thousands keep a GPU busy. */
 const partsAtOnce = 512;
 
-/** Parts of each group in a walk over that many. */
-export const partsOf = ({queryLength}: BlockGeometry, groups: number, slotsPerRound: number) =>
-  queryLength > fewRows ? 1 : Math.max(1, Math.min(Math.floor(partsAtOnce / groups), slotsPerRound));
+/** Parts that the groups of a walk can have. */
+export const partsOf = ({geometry, firstGroup, endGroup, slotsPerRound}: AttendWalk) =>
+  geometry.queryLength > fewRows
+    ? 1
+    : Math.max(1, Math.min(Math.floor(partsAtOnce / (endGroup - firstGroup)), slotsPerRound));
 
 export const groupsPerBlock = ({blockSize, queryLength}: BlockGeometry) =>
   Math.ceil(Math.min(blockSize, queryLength) / groupRows);
 
-export const tilesPerBlock = ({keyBlockSize}: BlockGeometry, tileKeys: number) => Math.ceil(keyBlockSize / tileKeys);
-
 /** What changes the shader text of a walk. */
-export interface WalkVariant {
-  causal: boolean;
+export interface WalkVariant extends CallVariant {
+  /** Whether there is a plan. */
   sparse: boolean;
-  tileKeys: number;
-  /** Whether there are key lengths. */
-  padded: boolean;
   /** Whether there are parts. */
   split: boolean;
 }
 
-export const walkVariant = ({causal, sparse, tileKeys, keyLengths, parts}: AttendWalk): WalkVariant => ({
-  causal,
-  sparse,
-  tileKeys,
-  padded: keyLengths !== undefined,
+export const walkVariant = ({call, plan, parts}: AttendWalk): WalkVariant => ({
+  ...callVariant(call),
+  sparse: plan !== undefined,
   split: parts > 1,
 });
 
 /** Inputs of the texts below, but for the key indices, which `originsText` alone needs. */
-export function walkInputs({keyLengths}: AttendWalk, plan: BlockPlan | undefined): ProgramSpec<object>['inputs'] {
-  return {...(plan && {blockLists: plan.blockLists}), ...(keyLengths && {keyLengths})};
+export function walkInputs({call, plan}: AttendWalk): ProgramSpec<object>['inputs'] {
+  return {...(plan && {blockLists: plan.blockLists}), ...keyLengthsInput(call)};
 }
 
 /** Uniforms of the texts below. */
 export function walkUniforms(walk: AttendWalk): Uniforms {
-  const {geometry, causal, sparse, firstGroup, slotsPerRound, tileKeys, parts} = walk;
+  const {call, plan, geometry, firstHead, heads, firstGroup, slotsPerRound, parts} = walk;
   const {blockSize, keyBlockSize, queryLength, queryOffset} = geometry;
   return {
     ...headUniforms(geometry),
-    queryLength: {type: 'int', value: queryLength},
-    firstHead: {type: 'int', value: walk.firstHead},
-    walkHeads: {type: 'int', value: walk.heads},
-    blockSize: {type: 'int', value: blockSize},
-    keyBlockSize: {type: 'int', value: keyBlockSize},
-    firstGroup: {type: 'int', value: firstGroup},
-    groupsPerBlock: {type: 'int', value: groupsPerBlock(geometry)},
-    tilesPerBlock: {type: 'int', value: tilesPerBlock(geometry, tileKeys)},
-    slotsPerRound: {type: 'int', value: slotsPerRound},
-    ...(parts > 1 && {parts: {type: 'int', value: parts}}),
-    ...(causal && {queryOffset: {type: 'int', value: queryOffset}}),
-    ...(sparse && candidateUniforms(geometry, causal)),
+    queryLength,
+    firstHead,
+    walkHeads: heads,
+    blockSize,
+    keyBlockSize,
+    firstGroup,
+    groupsPerBlock: groupsPerBlock(geometry),
+    tilesPerBlock: tilesPerBlock(geometry, call.context.drawBuffers),
+    slotsPerRound,
+    ...(parts > 1 && {parts}),
+    ...(call.causal && {queryOffset}),
+    ...(plan && candidateUniforms(geometry, call.causal)),
   };
 }
 

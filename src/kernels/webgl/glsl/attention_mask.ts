@@ -1,45 +1,31 @@
-import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {BlockGeometry} from '../../../attention/block_geometry.js';
 import {unroll} from '../../unroll.js';
-import type {AttentionContext} from '../runtime/context.js';
 import type {Uniforms} from '../runtime/program.js';
 import type {RowTexture} from '../runtime/row_texture.js';
-import {groupRows, maskedScore} from './score_tile.js';
-import {indexColumns, keyIndexSplit} from '../permute/sort_keys.js';
-import {loadRows} from '../runtime/tensor_rows.js';
+import type {RowSplit} from '../runtime/tensor_rows.js';
+import {wholeRows} from '../runtime/tensor_rows.js';
+import {maskedScore} from './score_tile.js';
+import {groupRows, keyIndexSplit} from './tiles.js';
 
 /** A mask that broadcasts to `[batch, heads, queryLength, keyLength]`. */
 export interface AttentionMask {
-  /** One row a block of keys, or a single one, and mask row: in the order of tiles, as key indices are. */
+  /** As `maskSplit` cuts it. */
   rows: RowTexture;
   shape: number[];
   /** bool: whether a row may see a key. float32: what is added to the scaled score; −Infinity hides the key. */
   dtype: string;
 }
 
-/** Rows and values a row of the texture of a mask. */
-export function maskRowShape(
-  [batches, heads, rows, keys]: number[],
-  {keyBlockSize, keyBlocks}: BlockGeometry,
-  drawBuffers: number,
-): {rows: number; columns: number} {
-  const [pieces, columns] = keys === 1 ? [1, 1] : [keyBlocks, indexColumns(keyBlockSize, drawBuffers)];
-  return {rows: batches * heads * rows * pieces, columns};
-}
-
-export function loadMask(context: AttentionContext, mask: TensorInfo, geometry: BlockGeometry): AttentionMask {
-  const {shape, dtype} = mask;
-  const {drawBuffers} = context;
-  const split = shape[3] === 1 ? {inner: 1, piece: 1} : keyIndexSplit(geometry, drawBuffers);
-  const {columns} = maskRowShape(shape, geometry, drawBuffers);
-  return {rows: loadRows(context, mask, split, columns), shape, dtype};
+/** One row a block of keys, or a single one, and mask row: in the order of tiles, as key indices are. */
+export function maskSplit(shape: number[], geometry: BlockGeometry, tileKeys: number): RowSplit {
+  return shape[3] === 1 ? wholeRows(1) : {...keyIndexSplit(geometry, tileKeys), filler: 0};
 }
 
 /** How far the next batch entry, head, query row and key block are in the rows of a mask: 0 along what is broadcast. */
 export function maskUniforms({shape}: AttentionMask, {keyBlocks}: BlockGeometry): Uniforms {
   const [batches, heads, rows, keys] = shape;
   const pieces = keys === 1 ? 1 : keyBlocks;
-  const step = (size: number, rowsBetween: number) => ({type: 'int' as const, value: size === 1 ? 0 : rowsBetween});
+  const step = (size: number, rowsBetween: number) => (size === 1 ? 0 : rowsBetween);
   return {
     maskBatchStep: step(batches, heads * rows * pieces),
     maskHeadStep: step(heads, rows * pieces),

@@ -1,18 +1,14 @@
-import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {BlockGeometry} from '../../../attention/block_geometry.js';
-import type {AttentionContext} from '../runtime/context.js';
+import {rowsHavePositions} from '../../../attention/block_geometry.js';
 import type {Uniforms} from '../runtime/program.js';
 import type {RowTexture} from '../runtime/row_texture.js';
-import {loadRows} from '../runtime/tensor_rows.js';
 
-/** Key lengths as rows of one value, one row a batch entry; they are not read back, so that shaders clamp them. */
-export function loadKeyLengths(context: AttentionContext, keyLengths: TensorInfo): RowTexture {
-  return loadRows(context, keyLengths, {inner: 1, piece: 1});
-}
+/** Input of the texts below, where there are key lengths: one row of one value a batch entry. */
+export const keyLengthsInput = ({keyLengths}: {keyLengths?: RowTexture}) => keyLengths && {keyLengths};
 
 /**
- * Shader text: keys of query head `head` of `[batch * heads]` from `keyEnd(head)` on are padding. Needs the input
- * `keyLengths` and the uniforms of `keyEndUniforms`.
+ * Shader text: keys of query head `head` of `[batch * heads]` from `keyEnd(head)` on are padding. Lengths are not read
+ * back, so that shaders clamp them. Needs the input `keyLengths` and the uniforms of `keyEndUniforms`.
  */
 export const keyEndText = keyEndOf('keyLength');
 
@@ -24,10 +20,7 @@ int keyEnd(int head) {
 }`;
 }
 
-export const keyEndUniforms = ({heads, keyLength}: BlockGeometry): Uniforms => ({
-  heads: {type: 'int', value: heads},
-  keyLength: {type: 'int', value: keyLength},
-});
+export const keyEndUniforms = ({heads, keyLength}: BlockGeometry): Uniforms => ({heads, keyLength});
 
 /**
  * Shader text: `proxyRange(head)`, first and end of the proxy rows of a batch entry whose keys may be padding, as
@@ -45,14 +38,12 @@ ivec2 proxyRange(int head) {
   return ivec2(max(end - proxyRows, 0), end);
 }`;
 
-export function proxyRangeUniforms(
-  {queryLength, keyLength, queryOffset, proxyRows}: BlockGeometry,
-  causal: boolean,
-): Uniforms {
+export function proxyRangeUniforms(geometry: BlockGeometry, causal: boolean): Uniforms {
+  const {queryLength, queryOffset, proxyRows} = geometry;
   return {
-    queryLength: {type: 'int', value: queryLength},
-    proxyRows: {type: 'int', value: proxyRows},
-    hasPositions: {type: 'int', value: causal || queryLength === keyLength ? 1 : 0},
-    firstPosition: {type: 'int', value: causal ? queryOffset : 0},
+    queryLength,
+    proxyRows,
+    hasPositions: Number(rowsHavePositions(geometry, causal)),
+    firstPosition: causal ? queryOffset : 0,
   };
 }

@@ -2,15 +2,6 @@ import type {BlockGeometry} from '../../../attention/block_geometry.js';
 import {unroll} from '../../unroll.js';
 import type {Uniforms} from '../runtime/program.js';
 
-/** Query rows that a fragment takes at a time: the components of a texel of scores. */
-export const groupRows = 4;
-
-/*
- * Which rows and keys a fragment takes: group g of n groups has the rows g, g + n, g + 2n and g + 3n, and tile t of n
- * tiles has the keys t, t + n, … Fragments that run together, of neighbouring groups and tiles, then fetch neighbouring
- * texels at any moment.
- */
-
 /** A score that no key gets which a row may see; finite, so that no difference of two scores is NaN. */
 export const maskedScore = '-1e30';
 
@@ -26,21 +17,15 @@ int keyBase(int head) {
   return ((head / heads) * keyHeads + (head % heads) / (heads / keyHeads)) * keyLength;
 }`;
 
-export function headUniforms({
+export const headUniforms = ({heads, keyValueHeads, keyLength}: BlockGeometry): Uniforms => ({
   heads,
-  keyValueHeads,
+  keyHeads: keyValueHeads,
   keyLength,
-}: Pick<BlockGeometry, 'heads' | 'keyValueHeads' | 'keyLength'>): Uniforms {
-  return {
-    heads: {type: 'int', value: heads},
-    keyHeads: {type: 'int', value: keyValueHeads},
-    keyLength: {type: 'int', value: keyLength},
-  };
-}
+});
 
 /**
  * Shader text for the body of `compute`: writes to `result0`, `result1`, … the scores of as many keys as there are draw
- * buffers, each with four query rows, in units of log2 (`logitScale` is the scale times log2(e)).
+ * buffers, each with four query rows, in units of log2: the uniform `logitScale` is that of `logitScale`.
  *
  * A tile of 4 × 8 scores fetches 12 vectors for 32 products of them; a lone score would fetch 2 for one. Fetches are what
  * bounds a fragment shader, and the draw buffers what bounds the tile.
@@ -54,6 +39,9 @@ export function writeScores(headDim: number, keys: number): string {
   return `${tileProducts(headDim, keys)}
   ${unroll(keys, (k) => `result${k} = visible(${componentOf('keys', k)}, queries, logitScale * score${k});`, '\n  ')}`;
 }
+
+/** Factor of products whose exponential is taken by exp2. */
+export const logitScale = (scale: number): Uniforms => ({logitScale: scale * Math.LOG2E});
 
 /** Shader text: component i of two ivec4, `name0` and `name1`. */
 const componentOf = (name: string, i: number) => `${name}${Math.floor(i / 4)}[${i % 4}]`;

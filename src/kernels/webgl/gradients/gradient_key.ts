@@ -1,20 +1,21 @@
 import {unroll} from '../../unroll.js';
+import type {ScoresVariant} from '../attend/attend_passes.js';
+import {scoreFactors} from '../attend/attend_passes.js';
 import type {AttendWalk, WalkVariant} from '../attend/attend_walk.js';
-import {tilesPerBlock, walkUniforms, walkVariant} from '../attend/attend_walk.js';
-import type {AttentionMask} from '../glsl/attention_mask.js';
+import {walkUniforms, walkVariant} from '../attend/attend_walk.js';
 import {maskedText, maskUniforms} from '../glsl/attention_mask.js';
-import {addVectors, startSums} from './gradient_query.js';
-import {sumTexels, transposed} from './gradient_walk.js';
-import {keyEndOf} from '../glsl/key_lengths.js';
+import {keyEndOf, keyLengthsInput} from '../glsl/key_lengths.js';
+import {logitScale, maskedScore, orNone, writeScores} from '../glsl/score_tile.js';
+import {sumTexels, tilesPerBlock} from '../glsl/tiles.js';
 import type {Uniforms} from '../runtime/program.js';
 import {AttentionProgram} from '../runtime/program.js';
 import type {RowTexture} from '../runtime/row_texture.js';
-import {maskedScore, orNone, writeScores} from '../glsl/score_tile.js';
+import type {GradientRound} from './gradient_query.js';
+import {addVectors, startSums} from './gradient_query.js';
 
-/** Keys in permuted order, and for each block of them the query blocks that attend to it (see `query_lists.ts`). */
-export interface QueryPlan {
-  keyIndices: RowTexture;
-  queryLists: RowTexture;
+export interface KeyWalk extends AttendWalk {
+  /** With a plan, for each block of keys the query blocks that attend to it (see `query_lists.ts`). */
+  queryLists?: RowTexture;
 }
 
 /*
@@ -26,16 +27,16 @@ export interface QueryPlan {
  * and of what they walk over, queries. `keyBlocks` and `queryBlocks` go by their names.
  */
 
-function keyWalkUniforms(walk: AttendWalk, firstSlot: number): Uniforms {
-  const {blockSize, queryOffset} = walk.geometry;
+function keyWalkUniforms(walk: KeyWalk, firstSlot: number): Uniforms {
+  const {keyBlocks, queryBlocks, queryOffset} = walk.call.geometry;
   return {
-    ...walkUniforms({...walk, sparse: false}),
-    firstSlot: {type: 'int', value: firstSlot},
-    keyBlocks: {type: 'int', value: walk.geometry.queryBlocks},
-    queryBlocks: {type: 'int', value: walk.geometry.keyBlocks},
-    queryOffset: {type: 'int', value: queryOffset},
+    ...walkUniforms({...walk, plan: undefined}),
+    firstSlot,
+    keyBlocks,
+    queryBlocks,
+    queryOffset,
     // Key indices and masks stand in the order of the tiles of a block of keys.
-    orderTiles: {type: 'int', value: Math.ceil(blockSize / walk.tileKeys)},
+    orderTiles: tilesPerBlock(walk.call.geometry, walk.call.context.drawBuffers),
   };
 }
 
@@ -81,41 +82,24 @@ ivec4 positionsIn(int block, int tile, int four) {
 }`;
 }
 
-interface KeyWalkVariant extends WalkVariant {
-  dim: number;
-  /** The mask's dtype. */
-  mask?: string;
-}
-
 /** Scores of a round, transposed. A row a group; texel t, layer i: query i of tile t, with the group's four keys. */
-export class KeyWalkScoresProgram extends AttentionProgram<KeyWalkVariant> {
-  /** `key` and `query` are rows of `dim` values: value and dy, too, whose products are the gradients of weights. */
-  constructor(
-    walk: AttendWalk,
-    firstSlot: number,
-    key: RowTexture,
-    query: RowTexture,
-    dim: number,
-    scale: number,
-    plan?: QueryPlan,
-    mask?: AttentionMask,
-  ) {
-    const {geometry, tileKeys, firstGroup, endGroup, slotsPerRound, keyLengths} = walk;
+export class KeyWalkScoresProgram extends AttentionProgram<ScoresVariant> {
+  constructor(walk: KeyWalk, firstSlot: number, {query, key, dim, scale, mask} = scoreFactors(walk)) {
+    const {call, plan, queryLists, geometry, firstGroup, endGroup, slotsPerRound} = walk;
+    const tileKeys = call.context.drawBuffers;
     super({
       name: 'KeyWalkScores',
       // Named by their places in a walk of queries: what a group has four of is its query.
       inputs: {
         query: key,
         key: query,
-        ...(plan && {queryLists: plan.queryLists, keyIndices: plan.keyIndices}),
-        ...(keyLengths && {keyLengths}),
+        ...(queryLists && {queryLists}),
+        ...(plan && {keyIndices: plan.keyIndices}),
+        ...keyLengthsInput(call),
         ...(mask && {mask: mask.rows}),
       },
-      uniforms: {
-        ...keyWalkUniforms(walk, firstSlot),
-        ...(mask && maskUniforms(mask, transposed(geometry))),
-        logitScale: {type: 'float', value: scale * Math.LOG2E},
-      },
+      uniforms: {...keyWalkUniforms(walk, firstSlot), ...(mask && maskUniforms(mask, call.geometry))},
+      floats: logitScale(scale),
       output: {rows: endGroup - firstGroup, columns: 4 * slotsPerRound * tilesPerBlock(geometry, tileKeys)},
       layers: tileKeys,
       variant: {...walkVariant(walk), dim, mask: mask?.dtype},
@@ -123,7 +107,7 @@ export class KeyWalkScoresProgram extends AttentionProgram<KeyWalkVariant> {
     });
   }
 
-  protected shader(variant: KeyWalkVariant): string {
+  protected shader(variant: ScoresVariant): string {
     const {causal, sparse, padded, tileKeys, dim, mask} = variant;
     const lastSeen = causal ? 'position + queryOffset' : padded ? 'paddingPosition - 1' : undefined;
     return `
@@ -199,27 +183,23 @@ const maskKeyScores = (tileKeys: number) => `
 
 interface GradientKeyVariant extends WalkVariant {
   firstRound: boolean;
-  of: 'key' | 'value';
+  of: KeyGradient;
 }
+
+/** Of what a gradient is. */
+export type KeyGradient = 'key' | 'value';
+
+type KeyGradientRound = GradientRound & {of: KeyGradient};
 
 /**
  * Sums up to and with a round, of the keys: of the queries, each times the gradient of its score; or of their values: of dy,
  * each times its weight. Layers as `GradientQueryProgram` has them.
  */
 export class GradientKeyProgram extends AttentionProgram<GradientKeyVariant> {
-  constructor(
-    walk: AttendWalk,
-    firstSlot: number,
-    of: 'key' | 'value',
-    scores: RowTexture,
-    products: RowTexture,
-    statistics: RowTexture,
-    rows: RowTexture,
-    before: RowTexture | undefined,
-    plan?: QueryPlan,
-  ) {
-    const {geometry, tileKeys, firstGroup, endGroup, slotsPerRound} = walk;
-    const dim = of === 'key' ? geometry.headDim : geometry.valueDim;
+  constructor(walk: KeyWalk, firstSlot: number, {of, scores, products, statistics, before}: KeyGradientRound) {
+    const {call, queryLists, geometry, firstGroup, endGroup, slotsPerRound} = walk;
+    const tileKeys = call.context.drawBuffers;
+    const [rows, dim] = of === 'key' ? [call.query, geometry.headDim] : [call.dy, geometry.valueDim];
     super({
       name: 'GradientKey',
       inputs: {
@@ -228,7 +208,7 @@ export class GradientKeyProgram extends AttentionProgram<GradientKeyVariant> {
         statistics,
         rows,
         ...(before && {before}),
-        ...(plan && {queryLists: plan.queryLists}),
+        ...(queryLists && {queryLists}),
       },
       uniforms: keyWalkUniforms(walk, firstSlot),
       output: {rows: endGroup - firstGroup, columns: 4 * sumTexels(dim, tileKeys)},

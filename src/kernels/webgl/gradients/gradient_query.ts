@@ -1,18 +1,19 @@
 import {unroll} from '../../unroll.js';
-import type {AttendWalk, BlockPlan, WalkVariant} from '../attend/attend_walk.js';
-import {
-  groupText,
-  keysText,
-  roundText,
-  tilesPerBlock,
-  walkInputs,
-  walkUniforms,
-  walkVariant,
-} from '../attend/attend_walk.js';
-import {sumTexels} from './gradient_walk.js';
+import type {AttendWalk, WalkVariant} from '../attend/attend_walk.js';
+import {groupText, keysText, roundText, walkInputs, walkUniforms, walkVariant} from '../attend/attend_walk.js';
+import {groupRows, sumTexels, tilesPerBlock} from '../glsl/tiles.js';
 import {AttentionProgram} from '../runtime/program.js';
 import type {RowTexture} from '../runtime/row_texture.js';
-import {groupRows} from '../glsl/score_tile.js';
+
+/** What sums of gradients are made of, in a round. */
+export interface GradientRound {
+  scores: RowTexture;
+  products: RowTexture;
+  /** Of all query rows. */
+  statistics: RowTexture;
+  /** The sums up to the round, if it is not the first. */
+  before?: RowTexture;
+}
 
 /**
  * Stage 2 of the gradients, gradient query: sums up to and with a round of the keys, each times the gradient of its score,
@@ -22,28 +23,13 @@ import {groupRows} from '../glsl/score_tile.js';
  * Scores and products of the round are drawn before; weights need no maximum, since their sums are known.
  */
 export class GradientQueryProgram extends AttentionProgram<WalkVariant & {firstRound: boolean}> {
-  constructor(
-    walk: AttendWalk,
-    firstSlot: number,
-    scores: RowTexture,
-    products: RowTexture,
-    statistics: RowTexture,
-    key: RowTexture,
-    before: RowTexture | undefined,
-    plan?: BlockPlan,
-  ) {
-    const {geometry, tileKeys, firstGroup, endGroup, slotsPerRound} = walk;
+  constructor(walk: AttendWalk, firstSlot: number, {scores, products, statistics, before}: GradientRound) {
+    const {call, geometry, keys, firstGroup, endGroup, slotsPerRound} = walk;
+    const tileKeys = call.context.drawBuffers;
     super({
       name: 'GradientQuery',
-      inputs: {
-        scores,
-        products,
-        statistics,
-        key,
-        ...(before && {before}),
-        ...walkInputs(walk, plan),
-      },
-      uniforms: {...walkUniforms(walk), firstSlot: {type: 'int', value: firstSlot}},
+      inputs: {scores, products, statistics, key: keys, ...(before && {before}), ...walkInputs(walk)},
+      uniforms: {...walkUniforms(walk), firstSlot},
       output: {rows: endGroup - firstGroup, columns: 4 * sumTexels(geometry.headDim, tileKeys)},
       layers: tileKeys,
       variant: {...walkVariant(walk), firstRound: before === undefined},
@@ -117,19 +103,16 @@ export function addVectors(tileKeys: number, fetch: string): string {
 
 /** The sums of a range of groups as rows, `[batch * heads * queryLength]` of `dim` values, times a factor. */
 export class GradientRowsProgram extends AttentionProgram<{tileKeys: number}> {
-  constructor(walk: AttendWalk, sums: RowTexture, dim: number, factor: number) {
-    const {batch, heads, queryLength} = walk.geometry;
+  constructor(walk: AttendWalk, sums: RowTexture, {dim, factor}: {dim: number; factor: number}) {
+    const {call, geometry, endGroup} = walk;
+    const {batch, heads, queryLength} = geometry;
     super({
       name: 'GradientRows',
       inputs: {sums},
-      uniforms: {
-        ...walkUniforms({...walk, sparse: false}),
-        rowsPerHead: {type: 'int', value: queryLength},
-        endGroup: {type: 'int', value: walk.endGroup},
-        factor: {type: 'float', value: factor},
-      },
+      uniforms: {...walkUniforms({...walk, plan: undefined}), rowsPerHead: queryLength, endGroup},
+      floats: {factor},
       output: {rows: batch * heads * queryLength, columns: dim},
-      variant: {tileKeys: walk.tileKeys},
+      variant: {tileKeys: call.context.drawBuffers},
       fetches: 1,
     });
   }

@@ -1,4 +1,4 @@
-import type {AttendWalk, BlockPlan, WalkVariant} from '../attend/attend_walk.js';
+import type {AttendWalk, WalkVariant} from '../attend/attend_walk.js';
 import {groupText, walkInputs, walkUniforms, walkVariant} from '../attend/attend_walk.js';
 import {AttentionProgram} from '../runtime/program.js';
 import type {RowTexture} from '../runtime/row_texture.js';
@@ -15,13 +15,14 @@ interface StatisticsVariant extends WalkVariant {
  * Maxima and sums come from the passes of the attend stage, in whichever of two textures a group's last round has drawn.
  */
 export class GradientStatisticsProgram extends AttentionProgram<StatisticsVariant> {
-  constructor(walk: AttendWalk, sums: RowTexture[], output: RowTexture, dy: RowTexture, plan?: BlockPlan) {
-    const {batch, heads, queryLength, valueDim} = walk.geometry;
+  constructor(walk: AttendWalk, sums: RowTexture[]) {
+    const {call, endGroup} = walk;
+    const {batch, heads, queryLength, valueDim} = call.geometry;
     const [even, odd] = sums;
     super({
       name: 'GradientStatistics',
-      inputs: {even, ...(odd && {odd}), attended: output, dy, ...walkInputs(walk, plan)},
-      uniforms: {...walkUniforms(walk), endGroup: {type: 'int', value: walk.endGroup}},
+      inputs: {even, ...(odd && {odd}), attended: call.output, dy: call.dy, ...walkInputs(walk)},
+      uniforms: {...walkUniforms(walk), endGroup},
       output: {rows: batch * heads * queryLength, columns: 4},
       variant: {...walkVariant(walk), rounds: sums.length, valueDim},
       fetches: 2 * Math.ceil(valueDim / 4) + 3,

@@ -1,16 +1,18 @@
 import {AttentionProgram} from '../runtime/program.js';
 import type {RowTexture} from '../runtime/row_texture.js';
+import type {WebGLCall} from '../webgl_call.js';
 
 /**
  * The transpose of the block lists: rows `[batch * heads * key blocks]`, for each block of permuted keys the number of query
  * blocks that attend to it, then these in ascending order; what follows them is undefined.
  */
 export class QueryListsProgram extends AttentionProgram<object> {
-  constructor(blockMask: RowTexture, queryBlocks: number, keyBlocks: number) {
+  constructor({geometry}: WebGLCall, blockMask: RowTexture) {
+    const {queryBlocks, keyBlocks} = geometry;
     super({
       name: 'QueryLists',
       inputs: {blockMask},
-      uniforms: {queryBlocks: {type: 'int', value: queryBlocks}, keyBlocks: {type: 'int', value: keyBlocks}},
+      uniforms: {queryBlocks, keyBlocks},
       output: {rows: (blockMask.rows / queryBlocks) * keyBlocks, columns: queryBlocks + 1},
       variant: {},
       fetches: queryBlocks,

@@ -1,20 +1,22 @@
-import type {BlockGeometry} from '../../../attention/block_geometry.js';
+import {tilesPerBlock} from '../glsl/tiles.js';
 import {AttentionProgram} from '../runtime/program.js';
 import type {RowTexture} from '../runtime/row_texture.js';
+import type {WebGLCall} from '../webgl_call.js';
 
 /** Rows `[batch * heads * keyLength]`: where in the permuted order a key stands. */
 export class KeyPlacesProgram extends AttentionProgram<{tileKeys: number}> {
-  constructor(keyIndices: RowTexture, geometry: BlockGeometry, tileKeys: number) {
+  constructor({geometry, context}: WebGLCall, keyIndices: RowTexture) {
+    const tileKeys = context.drawBuffers;
     const {batch, heads, keyLength, keyBlockSize, segmentSize, keyBlocks} = geometry;
     super({
       name: 'KeyPlaces',
       inputs: {keyIndices},
       uniforms: {
-        length: {type: 'int', value: keyLength},
-        keyBlockSize: {type: 'int', value: keyBlockSize},
-        blocks: {type: 'int', value: keyBlocks},
-        blocksPerSegment: {type: 'int', value: segmentSize / keyBlockSize},
-        tilesPerBlock: {type: 'int', value: Math.ceil(keyBlockSize / tileKeys)},
+        length: keyLength,
+        keyBlockSize,
+        blocks: keyBlocks,
+        blocksPerSegment: segmentSize / keyBlockSize,
+        tilesPerBlock: tilesPerBlock(geometry, tileKeys),
       },
       output: {rows: batch * heads * keyLength, columns: 1},
       variant: {tileKeys},
@@ -48,15 +50,12 @@ void compute(int row, int texel) {
 
 /** A tensor shaped as key or value: rows `[batch * heads * keyLength]`, added up over the heads that share keys. */
 export class SumHeadsProgram extends AttentionProgram<{permuted: boolean}> {
-  constructor(rows: RowTexture, {heads, keyValueHeads, keyLength}: BlockGeometry, dim: number, places?: RowTexture) {
+  constructor({geometry}: WebGLCall, rows: RowTexture, places?: RowTexture) {
+    const {heads, keyValueHeads, keyLength} = geometry;
     super({
       name: 'SumHeads',
       inputs: {rows, ...(places && {places})},
-      uniforms: {
-        length: {type: 'int', value: keyLength},
-        dim: {type: 'int', value: dim},
-        sharing: {type: 'int', value: heads / keyValueHeads},
-      },
+      uniforms: {length: keyLength, dim: rows.columns, sharing: heads / keyValueHeads},
       variant: {permuted: places !== undefined},
       fetches: (2 * heads) / keyValueHeads,
     });

@@ -1,16 +1,12 @@
-import type {PBSAttentionAttrs} from '../../../attention/attention_kernels.js';
+import type {PlanRule} from '../../../attention/attention_call.js';
 import type {BlockGeometry} from '../../../attention/block_geometry.js';
-import type {AttentionContext} from '../runtime/context.js';
-import {keyEndText, keyEndUniforms, proxyRangeText, proxyRangeUniforms} from '../glsl/key_lengths.js';
-import type {Uniforms} from '../runtime/program.js';
-import {AttentionProgram, withScratch} from '../runtime/program.js';
-import type {RowSplit} from '../runtime/tensor_rows.js';
-import type {RowTexture} from '../runtime/row_texture.js';
+import type {KeyOrder} from '../../../attention/stage_set.js';
+import {keyEndText, keyEndUniforms, keyLengthsInput, proxyRangeText, proxyRangeUniforms} from '../glsl/key_lengths.js';
 import {
-  groupRows,
   headUniforms,
   keyBase,
   keysOfTile,
+  logitScale,
   maskedScore,
   noMaximum,
   orNone,
@@ -18,18 +14,16 @@ import {
   visibleScores,
   writeScores,
 } from '../glsl/score_tile.js';
+import {groupRows} from '../glsl/tiles.js';
+import type {Uniforms} from '../runtime/program.js';
+import {AttentionProgram, withScratch} from '../runtime/program.js';
+import {headRanges} from '../runtime/ranges.js';
+import type {RowTexture} from '../runtime/row_texture.js';
+import type {RowSplit} from '../runtime/tensor_rows.js';
+import type {WebGLCall} from '../webgl_call.js';
+import type {HeadWalk} from './segment_key_scores.js';
 import {segmentKeyScores} from './segment_key_scores.js';
 import {RankKeysProgram, SortKeysProgram} from './sort_keys.js';
-
-export interface KeyOrder {
-  /**
-   * Rows of `segmentSize` values, one row a segment and head: mean attention that some rows pay to each key. None where keys keep
-   * their order.
-   */
-  keyScores?: RowTexture;
-  /** Rows of `indexColumns` values, one row a block and head: permuted position → original key, −1 for none. */
-  keyIndices: RowTexture;
-}
 
 /** How `[batch, heads, permutedLength]` lies in the rows of `keyScores`. */
 export const keyScoreSplit = ({permutedLength, segmentSize}: BlockGeometry): RowSplit => ({
@@ -49,24 +43,17 @@ const keysPerChunk = 512;
  * with key lengths alone then: it says which rows are padding.
  */
 export function permute(
-  context: AttentionContext,
-  query: RowTexture,
-  key: RowTexture,
-  geometry: BlockGeometry,
-  scale: number,
-  causal: boolean,
-  {permute: sort, estimate}: Pick<PBSAttentionAttrs, 'permute' | 'estimate'>,
-  keyLengths?: RowTexture,
-): KeyOrder {
-  const {drawBuffers} = context;
+  call: WebGLCall,
+  {permute: sort, estimate}: Pick<PlanRule, 'permute' | 'estimate'>,
+): KeyOrder<RowTexture> {
+  const {context} = call;
   if (!sort) {
-    return {keyIndices: new SortKeysProgram(geometry, drawBuffers).run(context)};
+    return {keyIndices: new SortKeysProgram(call).run(context)};
   }
   return withScratch(context, (scratch, keep) => {
-    const score = estimate === 'sampled' ? segmentKeyScores : proxyKeyScores;
-    const keyScores = keep(score(context, query, key, geometry, scale, causal, keyLengths));
+    const keyScores = keep(estimate === 'sampled' ? segmentKeyScores(call) : proxyKeyScores(call));
     const ranks = scratch(new RankKeysProgram(keyScores).run(context));
-    return {keyScores, keyIndices: new SortKeysProgram(geometry, drawBuffers, ranks).run(context)};
+    return {keyScores, keyIndices: new SortKeysProgram(call, ranks).run(context)};
   });
 }
 
@@ -74,66 +61,40 @@ export function permute(
  * The scores of the proxy rows are drawn once and read twice: for maximum and sum of each row over chunks of keys,
  * combined to one logarithm a row, then for the weights themselves, added up by key.
  */
-function proxyKeyScores(
-  context: AttentionContext,
-  query: RowTexture,
-  key: RowTexture,
-  geometry: BlockGeometry,
-  scale: number,
-  causal: boolean,
-  keyLengths?: RowTexture,
-): RowTexture {
-  const padding = keyLengths && {keyLengths, causal};
-  const {batch, heads, permutedLength, segmentSize} = geometry;
+function proxyKeyScores(call: WebGLCall): RowTexture {
+  const {context, geometry} = call;
+  const {permutedLength, segmentSize} = geometry;
   const segments = permutedLength / segmentSize;
   // More heads than fit the scratch texture are done after one another.
   const headTexels = proxyGroups(geometry) * keyChunks(geometry) * keysPerChunk;
-  const headsAtOnce = Math.max(1, Math.floor(context.scratchTexels / headTexels));
   return withScratch(context, (_, keep) => {
     let keyScores: RowTexture | undefined;
-    for (let firstHead = 0; firstHead < batch * heads; firstHead += headsAtOnce) {
-      const part = {firstHead, heads: Math.min(headsAtOnce, batch * heads - firstHead)};
+    for (const {firstHead, heads} of headRanges(geometry, context.scratchTexels / headTexels)) {
+      const walk: HeadWalk = {call, firstHead, heads};
       withScratch(context, (scratch) => {
-        const keys = context.drawBuffers;
-        const scorePass = new ProxyScoresProgram(query, key, geometry, part, keys, scale, padding);
-        const scores = scratch(scorePass.run(context));
+        const scores = scratch(new ProxyScoresProgram(walk).run(context));
         const statistics = scratch(new ProxyStatisticsProgram(scores).run(context));
-        const rowLogSums = scratch(new ProxyLogSumsProgram(statistics, geometry, part, padding).run(context));
-        const program = new KeyScoresProgram(scores, rowLogSums, geometry, part, padding);
-        keyScores ??= keep(program.allocate(context));
-        program.draw(context, keyScores, firstHead * segments, (firstHead + part.heads) * segments);
+        const rowLogSums = scratch(new ProxyLogSumsProgram(walk, statistics).run(context));
+        const program = new KeyScoresProgram(walk, scores, rowLogSums);
+        keyScores = program.drawInto(context, keyScores, keep, firstHead * segments, (firstHead + heads) * segments);
       });
     }
     return keyScores!;
   });
 }
 
-/** Heads `[firstHead, firstHead + heads)` of `[batch * heads]`, which are worked on at a time. */
-interface HeadRange {
-  firstHead: number;
-  heads: number;
-}
-
 const proxyGroups = ({proxyRows}: BlockGeometry) => Math.ceil(proxyRows / groupRows);
 const keyChunks = ({permutedLength}: BlockGeometry) => Math.ceil(permutedLength / keysPerChunk);
 
-/** What says which rows and keys of a batch entry are padding. */
-interface Padding {
-  keyLengths: RowTexture;
-  causal: boolean;
-}
-
 /** Uniforms of programs whose rows are `[heads, chunks, groups]`. */
-function proxyUniforms(geometry: BlockGeometry, padding?: Padding): Uniforms {
+function proxyUniforms({geometry, causal, keyLengths}: WebGLCall): Uniforms {
   return {
-    ...(padding && {...keyEndUniforms(geometry), ...proxyRangeUniforms(geometry, padding.causal)}),
-    groups: {type: 'int', value: proxyGroups(geometry)},
-    chunks: {type: 'int', value: keyChunks(geometry)},
-    proxyRows: {type: 'int', value: geometry.proxyRows},
+    ...(keyLengths && {...keyEndUniforms(geometry), ...proxyRangeUniforms(geometry, causal)}),
+    groups: proxyGroups(geometry),
+    chunks: keyChunks(geometry),
+    proxyRows: geometry.proxyRows,
   };
 }
-
-const paddingInput = (padding: Padding | undefined) => padding && {keyLengths: padding.keyLengths};
 
 /** Shader text of programs that look at padding. */
 const paddingText = (padded: boolean) => (padded ? `${keyEndText}${proxyRangeText}` : '');
@@ -146,30 +107,18 @@ interface ProxyScoresVariant {
 
 /** Scores of the proxy rows. Rows `[heads, chunks, groups]`; texel t, layer i: key i of tile t of the chunk. */
 export class ProxyScoresProgram extends AttentionProgram<ProxyScoresVariant> {
-  constructor(
-    query: RowTexture,
-    key: RowTexture,
-    geometry: BlockGeometry,
-    {firstHead, heads}: HeadRange,
-    keys: number,
-    scale: number,
-    padding?: Padding,
-  ) {
+  constructor({call, firstHead, heads}: HeadWalk) {
+    const {query, key, geometry, scale, keyLengths} = call;
     const {queryLength, headDim, permutedLength} = geometry;
+    const keys = call.context.drawBuffers;
     super({
       name: 'ProxyScores',
-      inputs: {query, key, ...paddingInput(padding)},
-      uniforms: {
-        ...headUniforms(geometry),
-        queryLength: {type: 'int', value: queryLength},
-        ...proxyUniforms(geometry, padding),
-        firstHead: {type: 'int', value: firstHead},
-        permutedLength: {type: 'int', value: permutedLength},
-        logitScale: {type: 'float', value: scale * Math.LOG2E},
-      },
+      inputs: {query, key, ...keyLengthsInput(call)},
+      uniforms: {...headUniforms(geometry), queryLength, ...proxyUniforms(call), firstHead, permutedLength},
+      floats: logitScale(scale),
       output: {rows: heads * keyChunks(geometry) * proxyGroups(geometry), columns: (4 * keysPerChunk) / keys},
       layers: keys,
-      variant: {headDim, keys, padded: padding !== undefined},
+      variant: {headDim, keys, padded: keyLengths !== undefined},
       fetches: (4 + keys) * Math.ceil(headDim / 4),
     });
   }
@@ -205,7 +154,6 @@ export class ProxyStatisticsProgram extends AttentionProgram<{keys: number}> {
     super({
       name: 'ProxyStatistics',
       inputs: {scores},
-      uniforms: {},
       output: {rows: scores.rows, columns: 4},
       layers: 2,
       variant: {keys: scores.layers},
@@ -231,13 +179,14 @@ void compute(int row, int texel) {
 
 /** log2 of the sum of exp2(score) over all keys, of four proxy rows. Rows `[heads, groups]`. */
 export class ProxyLogSumsProgram extends AttentionProgram<{padded: boolean}> {
-  constructor(statistics: RowTexture, geometry: BlockGeometry, {firstHead, heads}: HeadRange, padding?: Padding) {
+  constructor({call, firstHead, heads}: HeadWalk, statistics: RowTexture) {
+    const {geometry, keyLengths} = call;
     super({
       name: 'ProxyLogSums',
-      inputs: {statistics, ...paddingInput(padding)},
-      uniforms: {...proxyUniforms(geometry, padding), ...(padding && {firstHead: {type: 'int', value: firstHead}})},
+      inputs: {statistics, ...keyLengthsInput(call)},
+      uniforms: {...proxyUniforms(call), ...(keyLengths && {firstHead})},
       output: {rows: heads * proxyGroups(geometry), columns: 4},
-      variant: {padded: padding !== undefined},
+      variant: {padded: keyLengths !== undefined},
       fetches: 3 * keyChunks(geometry),
     });
   }
@@ -265,25 +214,15 @@ void compute(int row, int texel) {
 
 /** Mean weight of each key over the proxy rows: `keyScores`. */
 export class KeyScoresProgram extends AttentionProgram<{keys: number; padded: boolean}> {
-  constructor(
-    scores: RowTexture,
-    rowLogSums: RowTexture,
-    geometry: BlockGeometry,
-    {firstHead}: HeadRange,
-    padding?: Padding,
-  ) {
+  constructor({call, firstHead}: HeadWalk, scores: RowTexture, rowLogSums: RowTexture) {
+    const {geometry, keyLengths} = call;
     const {batch, heads, permutedLength, segmentSize} = geometry;
     super({
       name: 'KeyScores',
-      inputs: {scores, rowLogSums, ...paddingInput(padding)},
-      uniforms: {
-        ...proxyUniforms(geometry, padding),
-        firstHead: {type: 'int', value: firstHead},
-        segments: {type: 'int', value: permutedLength / segmentSize},
-        segmentSize: {type: 'int', value: segmentSize},
-      },
+      inputs: {scores, rowLogSums, ...keyLengthsInput(call)},
+      uniforms: {...proxyUniforms(call), firstHead, segments: permutedLength / segmentSize, segmentSize},
       output: {rows: (batch * heads * permutedLength) / segmentSize, columns: segmentSize},
-      variant: {keys: scores.layers, padded: padding !== undefined},
+      variant: {keys: scores.layers, padded: keyLengths !== undefined},
       fetches: 5 * proxyGroups(geometry),
     });
   }

@@ -1,16 +1,12 @@
 import type {BlockGeometry} from '../../../attention/block_geometry.js';
 import {rowsHavePositions} from '../../../attention/block_geometry.js';
 import {orderRows} from '../../../attention/sampled_estimate.js';
-import type {AttentionContext} from '../runtime/context.js';
-import {keyEndText} from '../glsl/key_lengths.js';
-import type {Uniforms} from '../runtime/program.js';
-import {AttentionProgram, withScratch} from '../runtime/program.js';
-import type {RowTexture} from '../runtime/row_texture.js';
+import {keyEndText, keyLengthsInput} from '../glsl/key_lengths.js';
 import {
-  groupRows,
   headUniforms,
   keyBase,
   keysOfTile,
+  logitScale,
   maskedScore,
   noMaximum,
   orNone,
@@ -18,6 +14,14 @@ import {
   visibleScores,
   writeScores,
 } from '../glsl/score_tile.js';
+import {groupRows} from '../glsl/tiles.js';
+import type {Uniforms} from '../runtime/program.js';
+import {AttentionProgram, withScratch} from '../runtime/program.js';
+import type {HeadRange} from '../runtime/ranges.js';
+import {headRanges} from '../runtime/ranges.js';
+import type {RowTexture} from '../runtime/row_texture.js';
+import type {CallVariant, WebGLCall} from '../webgl_call.js';
+import {callVariant} from '../webgl_call.js';
 
 /** Groups of four rows that order the keys of a segment. */
 const groups = orderRows / groupRows;
@@ -29,82 +33,52 @@ const groups = orderRows / groupRows;
  *
  * The scores are drawn once and read twice: for one logarithm a row, then for the weights themselves, added up by key.
  */
-export function segmentKeyScores(
-  context: AttentionContext,
-  query: RowTexture,
-  key: RowTexture,
-  geometry: BlockGeometry,
-  scale: number,
-  causal: boolean,
-  keyLengths?: RowTexture,
-): RowTexture {
-  const {batch, heads, permutedLength, segmentSize} = geometry;
+export function segmentKeyScores(call: WebGLCall): RowTexture {
+  const {context, geometry} = call;
+  const {permutedLength, segmentSize} = geometry;
   const {drawBuffers, scratchTexels} = context;
   const segments = permutedLength / segmentSize;
   // More heads than fit the scratch texture are done after one another.
   const headTexels = segments * groups * tilesPerSegment(geometry, drawBuffers) * drawBuffers;
-  const headsAtOnce = Math.max(1, Math.floor(scratchTexels / headTexels));
   return withScratch(context, (_, keep) => {
     let keyScores: RowTexture | undefined;
-    for (let firstHead = 0; firstHead < batch * heads; firstHead += headsAtOnce) {
-      const walkHeads = Math.min(headsAtOnce, batch * heads - firstHead);
-      const walk: SegmentWalk = {geometry, causal, firstHead, heads: walkHeads, tileKeys: drawBuffers, keyLengths};
+    for (const {firstHead, heads} of headRanges(geometry, scratchTexels / headTexels)) {
+      const walk: HeadWalk = {call, firstHead, heads};
       withScratch(context, (scratch) => {
-        const scores = scratch(new SegmentScoresProgram(walk, query, key, scale).run(context));
+        const scores = scratch(new SegmentScoresProgram(walk).run(context));
         const rowLogSums = scratch(new SegmentLogSumsProgram(walk, scores).run(context));
         const program = new SegmentKeyScoresProgram(walk, scores, rowLogSums);
-        keyScores ??= keep(program.allocate(context));
-        program.draw(context, keyScores, firstHead * segments, (firstHead + walkHeads) * segments);
+        keyScores = program.drawInto(context, keyScores, keep, firstHead * segments, (firstHead + heads) * segments);
       });
     }
     return keyScores!;
   });
 }
 
-/** Heads `[firstHead, firstHead + heads)` of `[batch * heads]`, whose segments are worked on at a time. */
-export interface SegmentWalk {
-  geometry: BlockGeometry;
-  causal: boolean;
-  firstHead: number;
-  heads: number;
-  /** Keys of a tile: as many as there are draw buffers. */
-  tileKeys: number;
-  /** As `loadKeyLengths` gives them. */
-  keyLengths?: RowTexture;
+/** Some heads of a call, whose keys are scored at a time. */
+export interface HeadWalk extends HeadRange {
+  call: WebGLCall;
 }
 
 const tilesPerSegment = ({segmentSize}: BlockGeometry, tileKeys: number) => Math.ceil(segmentSize / tileKeys);
 
-interface SegmentVariant {
-  causal: boolean;
-  padded: boolean;
-  tileKeys: number;
-}
-
-const segmentVariant = ({causal, keyLengths, tileKeys}: SegmentWalk): SegmentVariant => ({
-  causal,
-  padded: keyLengths !== undefined,
-  tileKeys,
-});
-
-const paddingInput = ({keyLengths}: SegmentWalk) => keyLengths && {keyLengths};
-
-function segmentUniforms({geometry, causal, firstHead, tileKeys, keyLengths}: SegmentWalk): Uniforms {
+function segmentUniforms({call, firstHead}: HeadWalk): Uniforms {
+  const {geometry, causal, context, keyLengths} = call;
   const {queryLength, queryOffset, permutedLength, segmentSize} = geometry;
   return {
     ...headUniforms(geometry),
-    queryLength: {type: 'int', value: queryLength},
-    firstHead: {type: 'int', value: firstHead},
-    segments: {type: 'int', value: permutedLength / segmentSize},
-    segmentSize: {type: 'int', value: segmentSize},
-    tiles: {type: 'int', value: tilesPerSegment(geometry, tileKeys)},
-    firstPosition: {type: 'int', value: causal ? queryOffset : 0},
-    ...(keyLengths && {hasPositions: {type: 'int', value: rowsHavePositions(geometry, causal) ? 1 : 0}}),
+    queryLength,
+    firstHead,
+    segments: permutedLength / segmentSize,
+    segmentSize,
+    tiles: tilesPerSegment(geometry, context.drawBuffers),
+    firstPosition: causal ? queryOffset : 0,
+    ...(keyLengths && {hasPositions: Number(rowsHavePositions(geometry, causal))}),
   };
 }
 
 /** Shader text: `orderRange(head, segment)`, first and end of the rows that order its keys, as `orderRowRange` has them. */
-const orderRange = ({causal, padded}: SegmentVariant) => `${padded ? keyEndText : ''}
+const orderRange = ({causal, padded}: CallVariant) => `${padded ? keyEndText : ''}
 ivec2 orderRange(int head, int segment) {
   int last = ${padded ? 'hasPositions == 1 ? clamp(keyEnd(head) - firstPosition, 0, queryLength) : queryLength' : 'queryLength'};
   int first = max(${causal ? '(segment + 1) * segmentSize - firstPosition' : `last - ${orderRows}`}, 0);
@@ -118,25 +92,28 @@ const segmentOfRow = (row: string) => `int headInRange = divide(${row}, segments
   ivec2 range = orderRange(head, segment);`;
 
 /** Scores with the rows that order a segment. Rows `[heads, segments, groups]`; texel t, layer i: key i of tile t. */
-export class SegmentScoresProgram extends AttentionProgram<SegmentVariant & {headDim: number}> {
-  constructor(walk: SegmentWalk, query: RowTexture, key: RowTexture, scale: number) {
-    const {geometry, heads, tileKeys} = walk;
+export class SegmentScoresProgram extends AttentionProgram<CallVariant & {headDim: number}> {
+  constructor(walk: HeadWalk) {
+    const {call, heads} = walk;
+    const {query, key, geometry, scale} = call;
     const {headDim, permutedLength, segmentSize} = geometry;
+    const tileKeys = call.context.drawBuffers;
     super({
       name: 'SegmentScores',
-      inputs: {query, key, ...paddingInput(walk)},
-      uniforms: {...segmentUniforms(walk), logitScale: {type: 'float', value: scale * Math.LOG2E}},
+      inputs: {query, key, ...keyLengthsInput(call)},
+      uniforms: segmentUniforms(walk),
+      floats: logitScale(scale),
       output: {
         rows: (heads * permutedLength * groups) / segmentSize,
         columns: 4 * tilesPerSegment(geometry, tileKeys),
       },
       layers: tileKeys,
-      variant: {...segmentVariant(walk), headDim},
+      variant: {...callVariant(call), headDim},
       fetches: (groupRows + tileKeys) * Math.ceil(headDim / 4),
     });
   }
 
-  protected shader(variant: SegmentVariant & {headDim: number}): string {
+  protected shader(variant: CallVariant & {headDim: number}): string {
     const {padded, tileKeys, headDim} = variant;
     const end = '(segment + 1) * segmentSize';
     return `
@@ -161,19 +138,19 @@ ${writeScores(headDim, tileKeys)}
 }
 
 /** log2 of the sum of exp2(score) over the keys of a segment, of four rows. Rows `[heads, segments, groups]`. */
-export class SegmentLogSumsProgram extends AttentionProgram<SegmentVariant> {
-  constructor(walk: SegmentWalk, scores: RowTexture) {
+export class SegmentLogSumsProgram extends AttentionProgram<CallVariant> {
+  constructor(walk: HeadWalk, scores: RowTexture) {
     super({
       name: 'SegmentLogSums',
-      inputs: {scores, ...paddingInput(walk)},
+      inputs: {scores, ...keyLengthsInput(walk.call)},
       uniforms: segmentUniforms(walk),
       output: {rows: scores.rows, columns: 4},
-      variant: segmentVariant(walk),
+      variant: callVariant(walk.call),
       fetches: scores.texels * scores.layers,
     });
   }
 
-  protected shader(variant: SegmentVariant): string {
+  protected shader(variant: CallVariant): string {
     return `
 // A fragment walks over a row of scores. Rows that do not exist, or see nothing, get a sum so large that their weights are 0.
 ${orderRange(variant)}
@@ -197,20 +174,20 @@ void compute(int row, int texel) {
 }
 
 /** Mean weight of each key over the rows: `keyScores`. */
-export class SegmentKeyScoresProgram extends AttentionProgram<SegmentVariant> {
-  constructor(walk: SegmentWalk, scores: RowTexture, rowLogSums: RowTexture) {
-    const {batch, heads, permutedLength, segmentSize} = walk.geometry;
+export class SegmentKeyScoresProgram extends AttentionProgram<CallVariant> {
+  constructor(walk: HeadWalk, scores: RowTexture, rowLogSums: RowTexture) {
+    const {batch, heads, permutedLength, segmentSize} = walk.call.geometry;
     super({
       name: 'SegmentKeyScores',
-      inputs: {scores, rowLogSums, ...paddingInput(walk)},
+      inputs: {scores, rowLogSums, ...keyLengthsInput(walk.call)},
       uniforms: segmentUniforms(walk),
       output: {rows: (batch * heads * permutedLength) / segmentSize, columns: segmentSize},
-      variant: segmentVariant(walk),
+      variant: callVariant(walk.call),
       fetches: 5 * groups,
     });
   }
 
-  protected shader(variant: SegmentVariant): string {
+  protected shader(variant: CallVariant): string {
     return `
 // A fragment adds up the weights of four keys over all rows.
 ${orderRange(variant)}

@@ -1,19 +1,7 @@
-import type {BlockGeometry} from '../../../attention/block_geometry.js';
+import {keyIndexSplit} from '../glsl/tiles.js';
 import {AttentionProgram} from '../runtime/program.js';
 import type {RowTexture} from '../runtime/row_texture.js';
-import type {RowSplit} from '../runtime/tensor_rows.js';
-
-/** How `[batch, heads, keyLength]` lies in the rows of `keyIndices`: tile after tile, each with as many keys as draw buffers. */
-export const keyIndexSplit = ({keyLength, keyBlockSize}: BlockGeometry, drawBuffers: number): RowSplit => ({
-  inner: keyLength,
-  piece: keyBlockSize,
-  tiles: Math.ceil(keyBlockSize / drawBuffers),
-  tileValues: drawBuffers,
-});
-
-/** Values a row of `keyIndices`: a block, filled up to whole tiles. */
-export const indexColumns = (keyBlockSize: number, drawBuffers: number) =>
-  Math.ceil(keyBlockSize / drawBuffers) * drawBuffers;
+import type {WebGLCall} from '../webgl_call.js';
 
 /** Place of each key in its sorted segment: the number of keys that come before it. Rows as in `keyScores`. */
 export class RankKeysProgram extends AttentionProgram<object> {
@@ -21,7 +9,7 @@ export class RankKeysProgram extends AttentionProgram<object> {
     super({
       name: 'RankKeys',
       inputs: {keyScores},
-      uniforms: {segmentSize: {type: 'int', value: keyScores.columns}},
+      uniforms: {segmentSize: keyScores.columns},
       output: {rows: keyScores.rows, columns: keyScores.columns},
       variant: {},
       fetches: keyScores.texels,
@@ -59,25 +47,21 @@ interface SortVariant {
   tileKeys: number;
 }
 
-/** Last part of stage 1: the keys of each complete segment by their ranks, the others in their own order: `keyIndices`. */
+/**
+ * Last part of stage 1: the keys of each complete segment by their ranks, the others in their own order: `keyIndices`,
+ * as `keyIndexSplit` cuts them.
+ */
 export class SortKeysProgram extends AttentionProgram<SortVariant> {
-  constructor(geometry: BlockGeometry, drawBuffers: number, ranks?: RowTexture) {
+  constructor({geometry, context}: WebGLCall, ranks?: RowTexture) {
+    const tileKeys = context.drawBuffers;
+    const {tiles, columns} = keyIndexSplit(geometry, tileKeys);
     const {batch, heads, keyLength, keyBlockSize, segmentSize, keyBlocks, permutedLength} = geometry;
     super({
       name: 'SortKeys',
       inputs: {...(ranks && {ranks})},
-      uniforms: {
-        blocks: {type: 'int', value: keyBlocks},
-        keyBlockSize: {type: 'int', value: keyBlockSize},
-        keyLength: {type: 'int', value: keyLength},
-        tiles: {type: 'int', value: indexColumns(keyBlockSize, drawBuffers) / drawBuffers},
-        ...(ranks && {
-          permutedLength: {type: 'int', value: permutedLength},
-          segmentSize: {type: 'int', value: segmentSize},
-        }),
-      },
-      output: {rows: batch * heads * keyBlocks, columns: indexColumns(keyBlockSize, drawBuffers)},
-      variant: {sort: ranks !== undefined, tileKeys: drawBuffers},
+      uniforms: {blocks: keyBlocks, keyBlockSize, keyLength, tiles, ...(ranks && {permutedLength, segmentSize})},
+      output: {rows: batch * heads * keyBlocks, columns},
+      variant: {sort: ranks !== undefined, tileKeys},
       fetches: ranks ? ranks.texels : 1,
     });
   }

@@ -1,7 +1,11 @@
 import type {DataId} from '@tensorflow/tfjs-core';
 import type {MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
-import type {CompiledProgram} from './program.js';
 import {RowTexturePool} from './row_texture.js';
+
+export interface CompiledProgram {
+  program: WebGLProgram;
+  locations: Map<string, WebGLUniformLocation | null>;
+}
 
 /** What the programs of this folder share on one WebGL context. */
 export interface AttentionContext {
@@ -50,6 +54,11 @@ export function attentionContext(op: string, backend: MathBackendWebGL): Attenti
   context.backend = backend;
   failReadsWhenLost(backend, gl);
   return context;
+}
+
+/** The context of a backend on which `attentionContext` has looked, lost or not. */
+export function contextOf({gpgpu}: MathBackendWebGL): AttentionContext {
+  return contexts.get(gpgpu.gl as WebGL2RenderingContext)!;
 }
 
 /** A lost context ignores every call: what was drawn since reads as zeros. */

@@ -1,7 +1,7 @@
 import type {Take} from '../../../attention/scratch.js';
 import {runWithScratch} from '../../../attention/scratch.js';
 import {unroll} from '../../unroll.js';
-import type {AttentionContext} from './context.js';
+import type {AttentionContext, CompiledProgram} from './context.js';
 import type {RowShape, RowTexture} from './row_texture.js';
 import {rowLayout} from './row_texture.js';
 
@@ -19,7 +19,7 @@ export interface TensorTexture {
 type Texture = RowTexture | TensorTexture;
 
 /** Scalars of a shader that may change without a new one. */
-export type Uniforms = Record<string, {type: 'int' | 'float'; value: number}>;
+export type Uniforms = Record<string, number>;
 
 /** What a fragment program needs beyond its shader. */
 export interface ProgramSpec<Variant> {
@@ -27,7 +27,10 @@ export interface ProgramSpec<Variant> {
   name: string;
   /** Textures by their names in the shader. */
   inputs: Record<string, Texture>;
-  uniforms: Uniforms;
+  /** Uniforms of type int. */
+  uniforms?: Uniforms;
+  /** Uniforms of type float. */
+  floats?: Uniforms;
   /** What `run` makes: rows of values. Not needed by a program that is only drawn into given textures. */
   output?: RowShape;
   /** Layers of the output, each written as `result0`, `result1`, …; 1 unless given. */
@@ -36,11 +39,6 @@ export interface ProgramSpec<Variant> {
   variant: Variant;
   /** Texels that a fragment fetches at most, about: what decides how much goes into one draw. */
   fetches: number;
-}
-
-export interface CompiledProgram {
-  program: WebGLProgram;
-  locations: Map<string, WebGLUniformLocation | null>;
 }
 
 /**
@@ -58,14 +56,18 @@ export abstract class AttentionProgram<Variant extends object> {
 
   /** Tells shaders apart: their texts depend on nothing else. */
   shaderKey(target: 'tensor' | 'rows' = 'rows'): string {
-    const {name, inputs, uniforms, variant} = this.spec;
-    return `${name} ${JSON.stringify(variant)} ${Object.keys(inputs)} ${Object.keys(uniforms)} ${target}`;
+    const {name, inputs, uniforms, floats, variant} = this.spec;
+    const scalars = Object.keys({...uniforms, ...floats});
+    return `${name} ${JSON.stringify(variant)} ${Object.keys(inputs)} ${scalars} ${target}`;
   }
 
   /** The whole fragment shader. */
   source(target: 'tensor' | 'rows' = 'rows'): string {
-    const {inputs, uniforms, variant, layers = 1} = this.spec;
-    const declared = Object.entries(uniforms).map(([name, {type}]) => `uniform ${type} ${name};`);
+    const {inputs, uniforms = {}, floats = {}, variant, layers = 1} = this.spec;
+    const declared = [
+      ...Object.keys(uniforms).map((name) => `uniform int ${name};`),
+      ...Object.keys(floats).map((name) => `uniform float ${name};`),
+    ];
     return `#version 300 es
 precision highp float;
 precision highp int;
@@ -102,6 +104,18 @@ ${target === 'tensor' ? tensorMain : rowMain}`;
     return context.pool.acquire(layout, name);
   }
 
+  /** Draws rows `[firstRow, endRow)` of `target`, or of a new texture, which it hands to `take` first. */
+  drawInto(
+    context: AttentionContext,
+    target: RowTexture | undefined,
+    take: Take<RowTexture>,
+    ...rows: [firstRow: number, endRow: number] | []
+  ): RowTexture {
+    const texture = target ?? take(this.allocate(context));
+    this.draw(context, texture, ...rows);
+    return texture;
+  }
+
   /** Draws rows `[firstRow, endRow)` of a texture and leaves the others. */
   draw(context: AttentionContext, target: RowTexture, firstRow = 0, endRow = target.rows): void {
     const {gl} = context;
@@ -136,7 +150,7 @@ ${target === 'tensor' ? tensorMain : rowMain}`;
   /** Makes the program current with its inputs; gives a function that sets the remaining uniforms, all int. */
   private bind(context: AttentionContext, target: 'tensor' | 'rows'): (name: string, value: number) => void {
     const {gl} = context;
-    const {inputs, uniforms} = this.spec;
+    const {inputs, uniforms = {}, floats = {}} = this.spec;
     const {program, locations} = this.compiled(context, target);
     const location = (name: string) => {
       if (!locations.has(name)) {
@@ -160,13 +174,8 @@ ${target === 'tensor' ? tensorMain : rowMain}`;
         set(`${name}Offset`, texture.offset);
       }
     });
-    for (const [name, {type, value}] of Object.entries(uniforms)) {
-      if (type === 'int') {
-        set(name, value);
-      } else {
-        gl.uniform1f(location(name), value);
-      }
-    }
+    Object.entries(uniforms).forEach(([name, value]) => set(name, value));
+    Object.entries(floats).forEach(([name, value]) => gl.uniform1f(location(name), value));
     return set;
   }
 

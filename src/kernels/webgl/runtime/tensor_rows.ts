@@ -1,50 +1,46 @@
-import type {DataType, TensorInfo} from '@tensorflow/tfjs-core';
+import type {TensorInfo} from '@tensorflow/tfjs-core';
 import {util} from '@tensorflow/tfjs-core';
 import type {AttentionContext} from './context.js';
 import type {TensorTexture, Uniforms} from './program.js';
 import {AttentionProgram} from './program.js';
-import type {RowTexture} from './row_texture.js';
+import type {RowShape, RowTexture} from './row_texture.js';
 
 /**
  * How a tensor lies in rows: seen as `[outer, inner]`, each of the `outer` runs is cut into pieces of `piece` values
  * (the last may be shorter), and a piece is a row. With `tiles`, the values of a piece are dealt out to that many tiles in
- * turn, and the row holds tile after tile, each of `tileValues` values (`score_tile.ts` says why).
+ * turn, and the row holds tile after tile, each of `tileValues` values (`tiles.ts` says why).
  */
 export interface RowSplit {
   inner: number;
   piece: number;
   tiles?: number;
   tileValues?: number;
+  /** Values a row: those of a piece unless given. */
+  columns?: number;
+  /** What stands where the piece has no value: 0 unless given. */
+  filler?: number;
 }
+
+/** Runs of values as they are, each a row. */
+export const wholeRows = (inner: number): RowSplit => ({inner, piece: inner});
 
 /** A piece that is not dealt out has a tile for each value. */
 function splitUniforms(split: RowSplit): Uniforms {
   const {inner, piece, tiles = piece, tileValues = 1} = split;
-  return {
-    inner: {type: 'int', value: inner},
-    piece: {type: 'int', value: piece},
-    pieces: {type: 'int', value: piecesOf(split)},
-    tiles: {type: 'int', value: tiles},
-    tileValues: {type: 'int', value: tileValues},
-  };
+  return {inner, piece, pieces: piecesOf(split), tiles, tileValues};
 }
 
-export const piecesOf = ({inner, piece}: RowSplit) => Math.ceil(inner / piece);
+const piecesOf = ({inner, piece}: RowSplit) => Math.ceil(inner / piece);
 
-/**
- * A tensor as rows. What a row has beyond its piece, and a piece that is shorter, is filled with `filler`. Takes tensors in
- * any form in which tfjs keeps them: on the processor, packed, reshaped or sliced.
- */
-export function loadRows(
-  context: AttentionContext,
-  tensor: TensorInfo,
-  split: RowSplit,
-  columns = split.piece,
-  filler = 0,
-): RowTexture {
-  return withTexture(context, tensor, (source) =>
-    new LoadRowsProgram(source, tensor.shape, split, columns, filler).run(context),
-  );
+/** The rows of a tensor of that shape. */
+export function rowsOfShape(shape: number[], split: RowSplit): RowShape {
+  const {inner, piece, columns = piece} = split;
+  return {rows: (util.sizeFromShape(shape) / inner) * piecesOf(split), columns};
+}
+
+/** A tensor as rows. Takes it in any form in which tfjs keeps it: on the processor, packed, reshaped or sliced. */
+export function loadRows(context: AttentionContext, tensor: TensorInfo, split: RowSplit): RowTexture {
+  return withTexture(context, tensor, (source) => new LoadRowsProgram(source, tensor.shape, split).run(context));
 }
 
 /** Runs `body` with a tensor's texture, one value a texel, in whatever form tfjs keeps it. */
@@ -62,24 +58,17 @@ export function withTexture<T>(context: AttentionContext, tensor: TensorInfo, bo
   }
 }
 
+type TensorSpec = Pick<TensorInfo, 'shape' | 'dtype'>;
+
 /** Rows as a tensor. */
-export function storeRows(
-  context: AttentionContext,
-  rows: RowTexture,
-  split: RowSplit,
-  shape: number[],
-  dtype: DataType,
-): TensorInfo {
-  return newTensor(context, shape, dtype, (target) => {
-    new StoreRowsProgram(rows, split).drawTensor(context, target);
-  });
+export function storeRows(context: AttentionContext, rows: RowTexture, split: RowSplit, spec: TensorSpec): TensorInfo {
+  return newTensor(context, spec, (target) => new StoreRowsProgram(rows, split).drawTensor(context, target));
 }
 
 /** A tensor whose values `draw` draws. */
 export function newTensor(
   context: AttentionContext,
-  shape: number[],
-  dtype: DataType,
+  {shape, dtype}: TensorSpec,
   draw: (target: TensorTexture) => void,
 ): TensorInfo {
   const {backend} = context;
@@ -104,16 +93,13 @@ function tensorTexture({backend}: AttentionContext, {dataId, shape}: TensorInfo)
 }
 
 export class LoadRowsProgram extends AttentionProgram<object> {
-  constructor(source: TensorTexture, shape: number[], split: RowSplit, columns: number, filler: number) {
-    const outer = util.sizeFromShape(shape) / split.inner;
+  constructor(source: TensorTexture, shape: number[], split: RowSplit) {
     super({
       name: 'LoadRows',
       inputs: {source},
-      uniforms: {
-        ...splitUniforms(split),
-        filler: {type: 'float', value: filler},
-      },
-      output: {rows: outer * piecesOf(split), columns},
+      uniforms: splitUniforms(split),
+      floats: {filler: split.filler ?? 0},
+      output: rowsOfShape(shape, split),
       variant: {},
       fetches: 4,
     });
@@ -143,9 +129,7 @@ export class StoreRowsProgram extends AttentionProgram<object> {
     super({
       name: 'StoreRows',
       inputs: {source},
-      uniforms: {
-        ...splitUniforms(split),
-      },
+      uniforms: splitUniforms(split),
       variant: {},
       fetches: 1,
     });

@@ -1,19 +1,14 @@
 import type {BlockGeometry} from '../../../attention/block_geometry.js';
-import type {AttentionContext} from '../runtime/context.js';
+import {candidateUniforms, visibleBlocks} from '../glsl/block_ranges.js';
 import {AttentionProgram} from '../runtime/program.js';
 import type {RowTexture} from '../runtime/row_texture.js';
-import {candidateUniforms, visibleBlocks} from './score_blocks.js';
+import type {WebGLCall} from '../webgl_call.js';
 
 /**
  * A dense mask, rows of `keyBlocks` values, as block lists: the inverse of `blockMask`. Under a causal mask without the
  * blocks that no row may see, which an extended plan can have; attention has no rounds for them.
  */
-export function blockLists(
-  context: AttentionContext,
-  mask: RowTexture,
-  geometry: BlockGeometry,
-  causal: boolean,
-): RowTexture {
+export function blockLists({context, geometry, causal}: WebGLCall, mask: RowTexture): RowTexture {
   return new BlockListsProgram(mask, causal ? geometry : undefined).run(context);
 }
 

@@ -1,9 +1,9 @@
-import type {AttentionContext} from '../runtime/context.js';
 import {AttentionProgram} from '../runtime/program.js';
 import type {RowTexture} from '../runtime/row_texture.js';
+import type {WebGLCall} from '../webgl_call.js';
 
 /** Block lists as a dense mask: rows of `keyBlocks` values, 1 where the key block is selected. */
-export function blockMask(context: AttentionContext, blockLists: RowTexture): RowTexture {
+export function blockMask({context}: WebGLCall, blockLists: RowTexture): RowTexture {
   return new BlockMaskProgram(blockLists).run(context);
 }
 
@@ -12,7 +12,6 @@ export class BlockMaskProgram extends AttentionProgram<object> {
     super({
       name: 'BlockMask',
       inputs: {blockLists},
-      uniforms: {},
       output: {rows: blockLists.rows, columns: blockLists.columns - 1},
       variant: {},
       fetches: blockLists.texels,

@@ -1,9 +1,9 @@
-import type {PBSAttentionAttrs} from '../../../attention/attention_kernels.js';
-import type {AttentionContext} from '../runtime/context.js';
+import type {PlanRule} from '../../../attention/attention_call.js';
 import {AttentionProgram} from '../runtime/program.js';
 import type {RowTexture} from '../runtime/row_texture.js';
+import type {WebGLCall} from '../webgl_call.js';
 
-type Estimate = Pick<PBSAttentionAttrs, 'estimate'>;
+type Estimate = Pick<PlanRule, 'estimate'>;
 
 /**
  * What selection kept of the attention that it expected, one value a query block and head. Pooled scores are shares of what goes to
@@ -12,21 +12,15 @@ type Estimate = Pick<PBSAttentionAttrs, 'estimate'>;
  *
  * @param masses pooled scores, or the means of `sampledMass`, its layer 0. Blocks that do not compete have 0.
  */
-export function keptMass(
-  context: AttentionContext,
-  masses: RowTexture,
-  blockLists: RowTexture,
-  estimate: PBSAttentionAttrs['estimate'],
-): RowTexture {
-  return new KeptMassProgram(masses, blockLists, estimate).run(context);
+export function keptMass({context}: WebGLCall, rule: Estimate, masses: RowTexture, blockLists: RowTexture): RowTexture {
+  return new KeptMassProgram(rule, masses, blockLists).run(context);
 }
 
 export class KeptMassProgram extends AttentionProgram<Estimate> {
-  constructor(masses: RowTexture, blockLists: RowTexture, estimate: PBSAttentionAttrs['estimate']) {
+  constructor({estimate}: Estimate, masses: RowTexture, blockLists: RowTexture) {
     super({
       name: 'KeptMass',
       inputs: {masses, blockLists},
-      uniforms: {},
       output: {rows: masses.rows, columns: 1},
       variant: {estimate},
       fetches: 9 * masses.texels,

@@ -2,15 +2,17 @@ import type {BlockGeometry} from '../../../attention/block_geometry.js';
 import {scoredBlocks, visibleBlocks} from '../../../attention/block_geometry.js';
 import {normaliserStride, peakWeight, sampleStride, tileSlots} from '../../../attention/sampled_estimate.js';
 import {unroll} from '../../unroll.js';
-import {tilesPerBlock} from '../attend/attend_walk.js';
-import type {AttentionContext} from '../runtime/context.js';
-import {keyEndText, keyEndUniforms} from '../glsl/key_lengths.js';
-import {PermuteRowsProgram} from '../permute/permute_rows.js';
+import {candidateBlocks, candidateUniforms, visibleBlocks as visibleBlocksText} from '../glsl/block_ranges.js';
+import {keyEndText, keyEndUniforms, keyLengthsInput} from '../glsl/key_lengths.js';
+import {logitScale, maskedScore, noMaximum, orNone, tileProducts, visibleScores} from '../glsl/score_tile.js';
+import {groupRows, tilesPerBlock} from '../glsl/tiles.js';
+import {PermuteRowsProgram} from '../permute_rows.js';
 import type {Uniforms} from '../runtime/program.js';
 import {AttentionProgram, withScratch} from '../runtime/program.js';
+import {headRanges, rangesOf} from '../runtime/ranges.js';
 import type {RowTexture} from '../runtime/row_texture.js';
-import {candidateBlocks, candidateUniforms, visibleBlocks as visibleBlocksText} from './score_blocks.js';
-import {groupRows, maskedScore, noMaximum, orNone, tileProducts, visibleScores} from '../glsl/score_tile.js';
+import type {CallVariant, WebGLCall} from '../webgl_call.js';
+import {callVariant} from '../webgl_call.js';
 import {SinkBlocksProgram} from './select_blocks.js';
 
 /**
@@ -23,58 +25,28 @@ import {SinkBlocksProgram} from './select_blocks.js';
  * pieces of the keys that it is made of; then the shares of the key blocks, group by group; then what is asked of them, for as
  * many query blocks at a time as fill the scratch textures. Keys are read from a copy in sorted order, as in the attend stage.
  */
-export function sampledMass(
-  context: AttentionContext,
-  query: RowTexture,
-  key: RowTexture,
-  keyIndices: RowTexture,
-  geometry: BlockGeometry,
-  scale: number,
-  causal: boolean,
-  keyLengths?: RowTexture,
-): RowTexture {
-  const {batch, heads, keyLength, queryBlocks, keyBlocks} = geometry;
+export function sampledMass(call: WebGLCall, keyIndices: RowTexture): RowTexture {
+  const {context, geometry, causal, key} = call;
+  const {keyLength, queryBlocks, keyBlocks} = geometry;
   const {drawBuffers, scratchTexels} = context;
-  const headsAtOnce = Math.max(1, Math.floor(scratchTexels / (keyLength * key.texels)));
   const groupTexels = Math.ceil(keyBlocks / drawBuffers) * drawBuffers + 2 * pieces(geometry, causal).all;
-  const rowsAtOnce = Math.max(1, Math.floor(scratchTexels / (groupsOf(geometry).all * groupTexels)));
+  const rowsAtOnce = scratchTexels / (groupsOf(geometry).all * groupTexels);
   return withScratch(context, (scratch, keep) => {
-    const sinkBlocks = scratch(new SinkBlocksProgram(keyIndices, geometry).run(context));
+    const sinkBlocks = scratch(new SinkBlocksProgram(call, keyIndices).run(context));
     let mass: RowTexture | undefined;
-    for (let firstHead = 0; firstHead < batch * heads; firstHead += headsAtOnce) {
-      const walkHeads = Math.min(headsAtOnce, batch * heads - firstHead);
+    for (const {firstHead, heads} of headRanges(geometry, scratchTexels / (keyLength * key.texels))) {
       withScratch(context, (headScratch) => {
-        const permuteRows = new PermuteRowsProgram(
-          key,
-          keyIndices,
-          geometry,
-          firstHead,
-          walkHeads,
-          drawBuffers,
-          keyLengths,
-        );
-        const keys = headScratch(permuteRows.run(context));
-        const lastRow = (firstHead + walkHeads) * queryBlocks;
-        for (let firstRow = firstHead * queryBlocks; firstRow < lastRow; firstRow += rowsAtOnce) {
-          const endRow = Math.min(firstRow + rowsAtOnce, lastRow);
-          const walk: SampleWalk = {
-            geometry,
-            scale,
-            causal,
-            tileKeys: drawBuffers,
-            firstHead,
-            firstRow,
-            endRow,
-            keyLengths,
-          };
+        const keys = headScratch(new PermuteRowsProgram(call, key, {keyIndices, firstHead, heads}).run(context));
+        const firstOfHeads = firstHead * queryBlocks;
+        for (const [first, end] of rangesOf(heads * queryBlocks, rowsAtOnce)) {
+          const rows = {firstRow: firstOfHeads + first, endRow: firstOfHeads + end};
+          const walk: SampleWalk = {call, keyIndices, sinkBlocks, keys, firstHead, ...rows};
           withScratch(context, (rangeScratch) => {
-            const statisticsPass = new NormaliserPiecesProgram(walk, query, keys, keyIndices, sinkBlocks);
-            const statistics = rangeScratch(statisticsPass.run(context));
+            const statistics = rangeScratch(new NormaliserPiecesProgram(walk).run(context));
             const logSums = rangeScratch(new NormalisersProgram(statistics).run(context));
-            const shares = rangeScratch(new SampledSharesProgram(walk, query, keys, logSums).run(context));
+            const shares = rangeScratch(new SampledSharesProgram(walk, logSums).run(context));
             const program = new SampledMassProgram(walk, shares);
-            mass ??= keep(program.allocate(context));
-            program.draw(context, mass, firstRow, endRow);
+            mass = program.drawInto(context, mass, keep, rows.firstRow, rows.endRow);
             // What these blocks draw is enough for one piece of work on the GPU.
             context.gl.flush();
           });
@@ -87,17 +59,14 @@ export function sampledMass(
 
 /** Query blocks `[firstRow, endRow)` of `[batch * heads, queryBlocks]`, which are worked on at a time. */
 export interface SampleWalk {
-  geometry: BlockGeometry;
-  scale: number;
-  causal: boolean;
-  /** Keys of a tile: as many as there are draw buffers. */
-  tileKeys: number;
-  /** The head of the first of the keys in sorted order. */
+  call: WebGLCall;
+  keyIndices: RowTexture;
+  sinkBlocks: RowTexture;
+  /** In sorted order, from those of `firstHead` on. */
+  keys: RowTexture;
   firstHead: number;
   firstRow: number;
   endRow: number;
-  /** As `loadKeyLengths` gives them. */
-  keyLengths?: RowTexture;
 }
 
 /** Groups of the rows of a query block. */
@@ -119,38 +88,25 @@ function pieces(geometry: BlockGeometry, causal: boolean): {exact: number; all: 
   return {exact, all: exact + Math.ceil(geometry.keyLength / (normaliserStride * samplesPerPiece))};
 }
 
-interface SampleVariant {
-  causal: boolean;
-  padded: boolean;
-  tileKeys: number;
-}
-
-const sampleVariant = ({causal, keyLengths, tileKeys}: SampleWalk): SampleVariant => ({
-  causal,
-  padded: keyLengths !== undefined,
-  tileKeys,
-});
-
-const paddingInput = ({keyLengths}: SampleWalk) => keyLengths && {keyLengths};
-
-function sampleUniforms({geometry, causal, firstHead, firstRow}: SampleWalk): Uniforms {
+function sampleUniforms({call, firstHead, firstRow}: SampleWalk): Uniforms {
+  const {geometry, causal} = call;
   const {queryLength, blockSize, keyBlockSize} = geometry;
   const groups = groupsOf(geometry);
   return {
     ...keyEndUniforms(geometry),
     ...candidateUniforms(geometry, causal),
-    queryLength: {type: 'int', value: queryLength},
-    blockSize: {type: 'int', value: blockSize},
-    keyBlockSize: {type: 'int', value: keyBlockSize},
-    firstHead: {type: 'int', value: firstHead},
-    firstBlockRow: {type: 'int', value: firstRow},
-    groups: {type: 'int', value: groups.all},
-    groupsOfPhase: {type: 'int', value: groups.ofPhase},
+    queryLength,
+    blockSize,
+    keyBlockSize,
+    firstHead,
+    firstBlockRow: firstRow,
+    groups: groups.all,
+    groupsOfPhase: groups.ofPhase,
   };
 }
 
 /** Shader text: `competingKeys(head, queryBlock)`, the slots of the sorted order that compete; padding stands behind them. */
-const competingKeys = ({causal, padded}: SampleVariant) => `${padded ? keyEndText : ''}${candidateBlocks(causal)}
+const competingKeys = ({causal, padded}: CallVariant) => `${padded ? keyEndText : ''}${candidateBlocks(causal)}
 int competingKeys(int head, int queryBlock) {
   return min(candidateBlocks(queryBlock) * keyBlockSize, ${padded ? 'keyEnd(head)' : 'keyLength'});
 }`;
@@ -182,29 +138,32 @@ Group groupAt(int row) {
 }`;
 
 /** Maximum (layer 0) and sum of exp2(score − maximum) (layer 1) of a group's rows over one piece of their normalisers. */
-export class NormaliserPiecesProgram extends AttentionProgram<SampleVariant & {headDim: number}> {
-  constructor(walk: SampleWalk, query: RowTexture, key: RowTexture, keyIndices: RowTexture, sinkBlocks: RowTexture) {
-    const {geometry, scale, causal, tileKeys, firstRow, endRow} = walk;
+export class NormaliserPiecesProgram extends AttentionProgram<CallVariant & {headDim: number}> {
+  constructor(walk: SampleWalk) {
+    const {call, keyIndices, sinkBlocks, keys, firstRow, endRow} = walk;
+    const {query, geometry, scale, causal} = call;
     const {exact, all} = pieces(geometry, causal);
-    const tiles = Math.max(tilesPerBlock(geometry, tileKeys), samplesPerPiece / tileKeys);
+    const tileKeys = call.context.drawBuffers;
+    const blockTiles = tilesPerBlock(geometry, tileKeys);
+    const tiles = Math.max(blockTiles, samplesPerPiece / tileKeys);
     super({
       name: 'NormaliserPieces',
-      inputs: {query, key, keyIndices, sinkBlocks, ...paddingInput(walk)},
+      inputs: {query, key: keys, keyIndices, sinkBlocks, ...keyLengthsInput(call)},
       uniforms: {
         ...sampleUniforms(walk),
-        ...(causal && {queryOffset: {type: 'int', value: geometry.queryOffset}}),
-        tilesPerBlock: {type: 'int', value: tilesPerBlock(geometry, tileKeys)},
-        exactPieces: {type: 'int', value: exact},
-        logitScale: {type: 'float', value: scale * Math.LOG2E},
+        ...(causal && {queryOffset: geometry.queryOffset}),
+        tilesPerBlock: blockTiles,
+        exactPieces: exact,
       },
+      floats: logitScale(scale),
       output: {rows: (endRow - firstRow) * groupsOf(geometry).all, columns: 4 * all},
       layers: 2,
-      variant: {...sampleVariant(walk), headDim: geometry.headDim},
+      variant: {...callVariant(call), headDim: geometry.headDim},
       fetches: tiles * ((groupRows + tileKeys) * Math.ceil(geometry.headDim / 4) + tileKeys / 4),
     });
   }
 
-  protected shader(variant: SampleVariant & {headDim: number}): string {
+  protected shader(variant: CallVariant & {headDim: number}): string {
     const {causal, padded, tileKeys, headDim} = variant;
     const original = (i: number) => `ivec4(readKeyIndices(head * blocks + block, tile * ${tileKeys / 4} + ${i}))`;
     return `
@@ -274,7 +233,6 @@ export class NormalisersProgram extends AttentionProgram<object> {
     super({
       name: 'Normalisers',
       inputs: {statistics},
-      uniforms: {},
       output: {rows: statistics.rows, columns: 4},
       variant: {},
       fetches: 3 * statistics.texels,
@@ -300,22 +258,25 @@ void compute(int row, int texel) {
 }
 
 /** Share of its attention that a row pays to a key block. A row a group; texel t, layer i: key block i of tile t. */
-export class SampledSharesProgram extends AttentionProgram<SampleVariant & {headDim: number}> {
-  constructor(walk: SampleWalk, query: RowTexture, key: RowTexture, logSums: RowTexture) {
-    const {geometry, scale, tileKeys} = walk;
+export class SampledSharesProgram extends AttentionProgram<CallVariant & {headDim: number}> {
+  constructor(walk: SampleWalk, logSums: RowTexture) {
+    const {call, keys} = walk;
+    const {query, geometry, scale} = call;
     const {headDim, keyBlockSize, keyBlocks} = geometry;
+    const tileKeys = call.context.drawBuffers;
     super({
       name: 'SampledShares',
-      inputs: {query, key, logSums, ...paddingInput(walk)},
-      uniforms: {...sampleUniforms(walk), logitScale: {type: 'float', value: scale * Math.LOG2E}},
+      inputs: {query, key: keys, logSums, ...keyLengthsInput(call)},
+      uniforms: sampleUniforms(walk),
+      floats: logitScale(scale),
       output: {rows: logSums.rows, columns: 4 * Math.ceil(keyBlocks / tileKeys)},
       layers: tileKeys,
-      variant: {...sampleVariant(walk), headDim},
+      variant: {...callVariant(call), headDim},
       fetches: Math.ceil(keyBlockSize / sampleStride) * (groupRows + tileKeys) * Math.ceil(headDim / 4) + 1,
     });
   }
 
-  protected shader(variant: SampleVariant & {headDim: number}): string {
+  protected shader(variant: CallVariant & {headDim: number}): string {
     const {tileKeys, headDim} = variant;
     return `
 // A fragment takes ${tileKeys} key blocks and walks over these side by side, one sampled key of each at a time.
@@ -367,21 +328,22 @@ ${tileProducts(headDim, tileKeys)}
 }
 
 /** Mean (layer 0) and maximum (layer 1) of the shares over the rows of a query block. */
-export class SampledMassProgram extends AttentionProgram<SampleVariant> {
+export class SampledMassProgram extends AttentionProgram<CallVariant> {
   constructor(walk: SampleWalk, shares: RowTexture) {
-    const {batch, heads, queryBlocks, keyBlocks} = walk.geometry;
+    const {call} = walk;
+    const {batch, heads, queryBlocks, keyBlocks} = call.geometry;
     super({
       name: 'SampledMass',
-      inputs: {shares, ...paddingInput(walk)},
+      inputs: {shares, ...keyLengthsInput(call)},
       uniforms: sampleUniforms(walk),
       output: {rows: batch * heads * queryBlocks, columns: keyBlocks},
       layers: 2,
-      variant: sampleVariant(walk),
-      fetches: groupRows * groupsOf(walk.geometry).all,
+      variant: callVariant(call),
+      fetches: groupRows * groupsOf(call.geometry).all,
     });
   }
 
-  protected shader(variant: SampleVariant): string {
+  protected shader(variant: CallVariant): string {
     const {tileKeys} = variant;
     return `
 // A fragment takes four key blocks.
@@ -414,7 +376,6 @@ export class SampledScoresProgram extends AttentionProgram<object> {
     super({
       name: 'SampledScores',
       inputs: {mass},
-      uniforms: {},
       output: {rows: mass.rows, columns: mass.columns},
       variant: {},
       fetches: 2,

@@ -1,11 +1,12 @@
 import type {BlockGeometry} from '../../../attention/block_geometry.js';
 import {unroll} from '../../unroll.js';
-import type {AttentionContext} from '../runtime/context.js';
-import {keyEndText, keyEndUniforms} from '../glsl/key_lengths.js';
+import {candidateBlocks, candidateUniforms} from '../glsl/block_ranges.js';
+import {keyEndText, keyEndUniforms, keyLengthsInput} from '../glsl/key_lengths.js';
+import {headUniforms, keyBase, logitScale, maskedScore, noMaximum} from '../glsl/score_tile.js';
 import type {Uniforms} from '../runtime/program.js';
 import {AttentionProgram, withScratch} from '../runtime/program.js';
 import type {RowTexture} from '../runtime/row_texture.js';
-import {headUniforms, keyBase, maskedScore, noMaximum} from '../glsl/score_tile.js';
+import type {CallVariant, WebGLCall} from '../webgl_call.js';
 
 /**
  * Stage 2, score blocks, by the pooled estimate (paper section 3.3): rows of `keyBlocks` values, one row a query block and head: the share of
@@ -16,66 +17,21 @@ import {headUniforms, keyBase, maskedScore, noMaximum} from '../glsl/score_tile.
  *
  * With key lengths, keys that are padding add nothing to the means of their blocks, and blocks of nothing else score 0.
  */
-export function scoreBlocks(
-  context: AttentionContext,
-  query: RowTexture,
-  key: RowTexture,
-  keyIndices: RowTexture,
-  geometry: BlockGeometry,
-  scale: number,
-  causal: boolean,
-  keyLengths?: RowTexture,
-): RowTexture {
+export function scoreBlocks(call: WebGLCall, keyIndices: RowTexture): RowTexture {
+  const {context} = call;
   return withScratch(context, (scratch) => {
-    const pooled = scratch(new PoolBlocksProgram(query, key, keyIndices, geometry, keyLengths).run(context));
-    const logits = scratch(new BlockLogitsProgram(pooled, geometry, scale, causal, keyLengths).run(context));
+    const pooled = scratch(new PoolBlocksProgram(call, keyIndices).run(context));
+    const logits = scratch(new BlockLogitsProgram(call, pooled).run(context));
     const logSums = scratch(new LogitSumsProgram(logits).run(context));
-    return new BlockScoresProgram(logits, logSums, geometry, causal, keyLengths).run(context);
+    return new BlockScoresProgram(call, logits, logSums).run(context);
   });
-}
-
-/** Shader text: key blocks `[0, candidates)` compete for a query block. Needs the uniforms of `candidateUniforms`. */
-export function candidateBlocks(causal: boolean): string {
-  const count = causal ? '(queryOffset + queryBlock * blockSize) / segmentSize * blocksPerSegment' : 'blocks';
-  return `
-int candidateBlocks(int queryBlock) {
-  return ${count};
-}`;
-}
-
-/** Shader text: key blocks `[0, visibleBlocks)` can hold a key that a row of a query block may see. Same uniforms. */
-export function visibleBlocks(causal: boolean): string {
-  return `
-int visibleBlocks(int queryBlock) {
-  ${
-    causal
-      ? `int lastRow = min((queryBlock + 1) * blockSize, queryLength) - 1;
-  return min(((queryOffset + lastRow) / segmentSize + 1) * blocksPerSegment, blocks);`
-      : 'return blocks;'
-  }
-}`;
-}
-
-export function candidateUniforms(geometry: BlockGeometry, causal: boolean): Uniforms {
-  const {keyBlocks, queryBlocks, queryLength, queryOffset, segmentSize, blockSize, keyBlockSize} = geometry;
-  return {
-    blocks: {type: 'int', value: keyBlocks},
-    queryBlocks: {type: 'int', value: queryBlocks},
-    ...(causal && {
-      queryLength: {type: 'int', value: queryLength},
-      queryOffset: {type: 'int', value: queryOffset},
-      blockSize: {type: 'int', value: blockSize},
-      segmentSize: {type: 'int', value: segmentSize},
-      blocksPerSegment: {type: 'int', value: segmentSize / keyBlockSize},
-    }),
-  };
 }
 
 /**
  * Shader text: key blocks `[0, competingBlocks)` hold keys that compete for a query block of a head. Needs the uniforms of
  * `competingUniforms`.
  */
-export function competingBlocks(causal: boolean, padded: boolean): string {
+function competingBlocks({causal, padded}: CompetingVariant): string {
   const competing = padded
     ? 'min(candidateBlocks(queryBlock), (keyEnd(head) + keyBlockSize - 1) / keyBlockSize)'
     : 'candidateBlocks(queryBlock)';
@@ -85,12 +41,19 @@ int competingBlocks(int head, int queryBlock) {
 }`;
 }
 
-export function competingUniforms(geometry: BlockGeometry, causal: boolean, padded: boolean): Uniforms {
+function competingUniforms({geometry, causal, keyLengths}: WebGLCall): Uniforms {
   return {
     ...candidateUniforms(geometry, causal),
-    ...(padded && {...keyEndUniforms(geometry), keyBlockSize: {type: 'int', value: geometry.keyBlockSize}}),
+    ...(keyLengths && {...keyEndUniforms(geometry), keyBlockSize: geometry.keyBlockSize}),
   };
 }
+
+type CompetingVariant = Pick<CallVariant, 'causal' | 'padded'>;
+
+const competingVariant = ({causal, keyLengths}: WebGLCall): CompetingVariant => ({
+  causal,
+  padded: keyLengths !== undefined,
+});
 
 /** Rows a head in the texture of mean queries and mean keys, which has layers of one size. */
 const pooledBlocks = ({queryBlocks, keyBlocks}: BlockGeometry) => Math.max(queryBlocks, keyBlocks);
@@ -100,25 +63,20 @@ const pooledBlocks = ({queryBlocks, keyBlocks}: BlockGeometry) => Math.max(query
  * the permuted order (layer 1), which differs by head.
  */
 export class PoolBlocksProgram extends AttentionProgram<{padded: boolean}> {
-  constructor(
-    query: RowTexture,
-    key: RowTexture,
-    keyIndices: RowTexture,
-    geometry: BlockGeometry,
-    keyLengths?: RowTexture,
-  ) {
+  constructor(call: WebGLCall, keyIndices: RowTexture) {
+    const {query, key, keyLengths, geometry} = call;
     const {batch, heads, queryLength, headDim, blockSize, keyBlockSize, keyBlocks} = geometry;
     super({
       name: 'PoolBlocks',
-      inputs: {query, key, keyIndices, ...(keyLengths && {keyLengths})},
+      inputs: {query, key, keyIndices, ...keyLengthsInput(call)},
       uniforms: {
         ...headUniforms(geometry),
-        queryLength: {type: 'int', value: queryLength},
-        pooledBlocks: {type: 'int', value: pooledBlocks(geometry)},
-        blocks: {type: 'int', value: keyBlocks},
-        blockSize: {type: 'int', value: blockSize},
-        keyBlockSize: {type: 'int', value: keyBlockSize},
-        indexTexels: {type: 'int', value: keyIndices.texels},
+        queryLength,
+        pooledBlocks: pooledBlocks(geometry),
+        blocks: keyBlocks,
+        blockSize,
+        keyBlockSize,
+        indexTexels: keyIndices.texels,
       },
       output: {rows: batch * heads * pooledBlocks(geometry), columns: headDim},
       layers: 2,
@@ -156,35 +114,30 @@ void compute(int row, int texel) {
   }
 }
 
-interface BlockLogitsVariant {
+interface BlockLogitsVariant extends CompetingVariant {
   headDim: number;
-  causal: boolean;
-  padded: boolean;
 }
 
 /** log2 of the unnormalised weight of each key block, masked where it does not compete. Rows as in the scores. */
 export class BlockLogitsProgram extends AttentionProgram<BlockLogitsVariant> {
-  constructor(pooled: RowTexture, geometry: BlockGeometry, scale: number, causal: boolean, keyLengths?: RowTexture) {
+  constructor(call: WebGLCall, pooled: RowTexture) {
+    const {geometry, scale} = call;
     const {batch, heads, headDim, queryBlocks, keyBlocks} = geometry;
-    const padded = keyLengths !== undefined;
     super({
       name: 'BlockLogits',
-      inputs: {pooled, ...(keyLengths && {keyLengths})},
-      uniforms: {
-        ...competingUniforms(geometry, causal, padded),
-        pooledBlocks: {type: 'int', value: pooledBlocks(geometry)},
-        logitScale: {type: 'float', value: scale * Math.LOG2E},
-      },
+      inputs: {pooled, ...keyLengthsInput(call)},
+      uniforms: {...competingUniforms(call), pooledBlocks: pooledBlocks(geometry)},
+      floats: logitScale(scale),
       output: {rows: batch * heads * queryBlocks, columns: keyBlocks},
-      variant: {headDim, causal, padded},
+      variant: {headDim, ...competingVariant(call)},
       fetches: 5 * Math.ceil(headDim / 4),
     });
   }
 
-  protected shader({headDim, causal, padded}: BlockLogitsVariant): string {
+  protected shader({headDim, ...variant}: BlockLogitsVariant): string {
     return `
 // A fragment multiplies one mean query with four mean keys.
-${competingBlocks(causal, padded)}
+${competingBlocks(variant)}
 void compute(int row, int texel) {
   int head = row / queryBlocks;
   int queryBlock = row % queryBlocks;
@@ -216,7 +169,6 @@ export class LogitSumsProgram extends AttentionProgram<object> {
     super({
       name: 'LogitSums',
       inputs: {logits},
-      uniforms: {},
       output: {rows: logits.rows, columns: 1},
       variant: {},
       fetches: 2 * logits.texels,
@@ -243,35 +195,23 @@ void compute(int row, int texel) {
   }
 }
 
-interface BlockScoresVariant {
-  causal: boolean;
-  padded: boolean;
-}
-
 /** The scores. */
-export class BlockScoresProgram extends AttentionProgram<BlockScoresVariant> {
-  constructor(
-    logits: RowTexture,
-    logSums: RowTexture,
-    geometry: BlockGeometry,
-    causal: boolean,
-    keyLengths?: RowTexture,
-  ) {
-    const padded = keyLengths !== undefined;
+export class BlockScoresProgram extends AttentionProgram<CompetingVariant> {
+  constructor(call: WebGLCall, logits: RowTexture, logSums: RowTexture) {
     super({
       name: 'BlockScores',
-      inputs: {logits, logSums, ...(keyLengths && {keyLengths})},
-      uniforms: competingUniforms(geometry, causal, padded),
+      inputs: {logits, logSums, ...keyLengthsInput(call)},
+      uniforms: competingUniforms(call),
       output: {rows: logits.rows, columns: logits.columns},
-      variant: {causal, padded},
+      variant: competingVariant(call),
       fetches: 2,
     });
   }
 
-  protected shader({causal, padded}: BlockScoresVariant): string {
+  protected shader(variant: CompetingVariant): string {
     return `
 // A fragment turns four logits into shares.
-${competingBlocks(causal, padded)}
+${competingBlocks(variant)}
 void compute(int row, int texel) {
   int competing = competingBlocks(row / queryBlocks, row % queryBlocks);
   bvec4 competes = lessThan(ivec4(0, 1, 2, 3) + 4 * texel, ivec4(competing));

@@ -1,13 +1,12 @@
-import type {PBSAttentionAttrs} from '../../../attention/attention_kernels.js';
-import type {BlockGeometry} from '../../../attention/block_geometry.js';
+import type {PlanRule} from '../../../attention/attention_call.js';
 import {leastScoreScale} from '../../../attention/sampled_estimate.js';
-import {BlockListsProgram} from './block_lists.js';
-import type {AttentionContext} from '../runtime/context.js';
+import {candidateBlocks, candidateUniforms, visibleBlocks} from '../glsl/block_ranges.js';
 import {AttentionProgram, withScratch} from '../runtime/program.js';
 import type {RowTexture} from '../runtime/row_texture.js';
-import {candidateBlocks, candidateUniforms, visibleBlocks} from './score_blocks.js';
+import type {WebGLCall} from '../webgl_call.js';
+import {BlockListsProgram} from './block_lists.js';
 
-type SelectAttrs = Pick<PBSAttentionAttrs, 'threshold' | 'estimate'>;
+type SelectRule = Pick<PlanRule, 'threshold' | 'estimate'>;
 
 /**
  * Stage 3, select blocks: block lists, rows of `keyBlocks + 1` values, one row a query block and head (the form is described in
@@ -19,30 +18,30 @@ type SelectAttrs = Pick<PBSAttentionAttrs, 'threshold' | 'estimate'>;
  * in) and the block that holds original key 0, the attention sink.
  */
 export function selectBlocks(
-  context: AttentionContext,
+  call: WebGLCall,
+  rule: SelectRule,
   scores: RowTexture,
   keyIndices: RowTexture,
-  geometry: BlockGeometry,
-  causal: boolean,
-  attrs: SelectAttrs,
 ): RowTexture {
+  const {context} = call;
   return withScratch(context, (scratch) => {
-    const sinkBlocks = scratch(new SinkBlocksProgram(keyIndices, geometry).run(context));
-    const kept = scratch(new KeepBlocksProgram(scores, sinkBlocks, geometry, causal, attrs).run(context));
+    const sinkBlocks = scratch(new SinkBlocksProgram(call, keyIndices).run(context));
+    const kept = scratch(new KeepBlocksProgram(call, rule, {scores, sinkBlocks}).run(context));
     return new BlockListsProgram(kept).run(context);
   });
 }
 
 /** The block that holds original key 0. One value a head. */
 export class SinkBlocksProgram extends AttentionProgram<object> {
-  constructor(keyIndices: RowTexture, {batch, heads, keyBlockSize, segmentSize, keyBlocks}: BlockGeometry) {
+  constructor({geometry}: WebGLCall, keyIndices: RowTexture) {
+    const {batch, heads, keyBlockSize, segmentSize, keyBlocks} = geometry;
     super({
       name: 'SinkBlocks',
       inputs: {keyIndices},
       uniforms: {
-        blocks: {type: 'int', value: keyBlocks},
-        blocksPerSegment: {type: 'int', value: segmentSize / keyBlockSize},
-        indexTexels: {type: 'int', value: keyIndices.texels},
+        blocks: keyBlocks,
+        blocksPerSegment: segmentSize / keyBlockSize,
+        indexTexels: keyIndices.texels,
       },
       output: {rows: batch * heads, columns: 1},
       variant: {},
@@ -67,18 +66,16 @@ void compute(int head, int texel) {
   }
 }
 
-interface KeepVariant extends Pick<SelectAttrs, 'estimate'> {
+interface KeepVariant extends Pick<PlanRule, 'estimate'> {
   causal: boolean;
 }
 
 /** 1 for a key block that is kept, else 0. Rows as in the scores. */
 export class KeepBlocksProgram extends AttentionProgram<KeepVariant> {
   constructor(
-    scores: RowTexture,
-    sinkBlocks: RowTexture,
-    geometry: BlockGeometry,
-    causal: boolean,
-    {threshold, estimate}: SelectAttrs,
+    {geometry, causal}: WebGLCall,
+    {threshold, estimate}: SelectRule,
+    {scores, sinkBlocks}: Record<'scores' | 'sinkBlocks', RowTexture>,
   ) {
     const {keyBlockSize, keyLength} = geometry;
     super({
@@ -86,15 +83,9 @@ export class KeepBlocksProgram extends AttentionProgram<KeepVariant> {
       inputs: {scores, sinkBlocks},
       uniforms: {
         ...candidateUniforms(geometry, causal),
-        ...(estimate === 'sampled'
-          ? {
-              ...(causal
-                ? {keyBlockSize: {type: 'int' as const, value: keyBlockSize}}
-                : {keyLength: {type: 'int' as const, value: keyLength}}),
-              leastScoreScale: {type: 'float', value: leastScoreScale(threshold)},
-            }
-          : {threshold: {type: 'float', value: threshold}}),
+        ...(estimate === 'sampled' && (causal ? {keyBlockSize} : {keyLength})),
       },
+      floats: estimate === 'sampled' ? {leastScoreScale: leastScoreScale(threshold)} : {threshold},
       output: {rows: scores.rows, columns: scores.columns},
       variant: {causal, estimate},
       fetches: estimate === 'sampled' ? 2 : scores.texels,

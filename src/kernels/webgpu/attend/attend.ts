@@ -1,15 +1,20 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
-import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
-import type {FlashAttentionAttrs} from '../../../attention/attention_kernels.js';
-import type {BlockGeometry} from '../../../attention/block_geometry.js';
 import {unroll} from '../../unroll.js';
-import {arithmeticOf} from '../runtime/arithmetic.js';
+import type {HeadDims} from '../runtime/device_limits.js';
+import {AttentionProgram, withScratch} from '../runtime/program.js';
+import type {WebGPUCall, WebGPUPlan} from '../webgpu_call.js';
+import {headVectors, readRow} from '../wgsl/rows.js';
+import {noScores} from '../wgsl/softmax_state.js';
+import type {Tile} from '../wgsl/tile.js';
+import {invocationPlace, tileKeys, tileQueries, tileThreads} from '../wgsl/tile.js';
+import {arithmeticOf} from './arithmetic.js';
 import {AttendMatrixProgram} from './attend_matrix.js';
-import {attendMemory, ifInHead, listed, outputWords, products, valueWords} from './attend_products.js';
-import {attendSplit, splitOf} from './attend_split.js';
-import type {ElementType, HeadDims} from './attend_tile.js';
+import {attendMemory, ifInHead, outputWords, products, valueWords} from './attend_products.js';
+import type {AttendOptions} from './attend_split.js';
+import {CombineStatesProgram, splitOf} from './attend_split.js';
+import type {ElementType} from './attend_tile.js';
 import {carriedWords, chooseAttendTile, chooseFewRowTile, headWords, wordValues} from './attend_tile.js';
-import type {AttendForm, BlockPlan, HiddenKeys} from './attend_walk.js';
+import type {AttendForm} from './attend_walk.js';
 import {
   attendForm,
   attendSpec,
@@ -21,10 +26,6 @@ import {
   ownedRows,
   withMask,
 } from './attend_walk.js';
-import {AttentionProgram, headVectors, readRow} from '../runtime/program.js';
-import {noScores} from '../wgsl/softmax_state.js';
-import type {Tile} from '../wgsl/tile.js';
-import {invocationPlace, tileKeys, tileQueries, tileThreads} from '../wgsl/tile.js';
 
 /**
  * Stage 4, attend: float32 `[batch, heads, queryLength, valueDim]`. Softmax attention of each query row over the keys of
@@ -36,42 +37,22 @@ import {invocationPlace, tileKeys, tileQueries, tileThreads} from '../wgsl/tile.
  * Where float16 was asked for: on the matrix units of the device if there are some, else in the float16 of its shaders
  * if there is one, else in float32.
  */
-export function attend(
-  op: string,
-  backend: WebGPUBackend,
-  query: TensorInfo,
-  key: TensorInfo,
-  value: TensorInfo,
-  geometry: BlockGeometry,
-  {scale, causal, precision}: Pick<FlashAttentionAttrs, 'scale' | 'causal' | 'precision'>,
-  plan?: BlockPlan,
-  hidden: HiddenKeys = {},
-): TensorInfo {
+export function attend(call: WebGPUCall, plan?: WebGPUPlan): TensorInfo {
+  const {backend, geometry, precision} = call;
   const arithmetic = arithmeticOf(backend.device, geometry, precision);
-  const split = splitOf(op, backend, geometry, causal, arithmetic, plan);
+  const split = splitOf(call, arithmetic, plan);
   if (split) {
-    const {tile, elementType, chunks} = split;
-    const program = new AttendProgram(
-      query,
-      key,
-      value,
-      geometry,
-      tile,
-      elementType,
-      scale,
-      causal,
-      plan,
-      hidden,
-      chunks,
-    );
-    return attendSplit(backend, program, geometry);
+    return withScratch(backend, (scratch) => {
+      const states = scratch(new AttendProgram(call, split).run(backend));
+      return new CombineStatesProgram(states, geometry).run(backend);
+    });
   }
   if (arithmetic === 'matrix units') {
-    return new AttendMatrixProgram(query, key, value, geometry, scale, causal, plan, hidden).run(backend);
+    return new AttendMatrixProgram(call, plan).run(backend);
   }
-  const fewRows = plan ? undefined : chooseFewRowTile(backend, geometry, geometry.queryLength, arithmetic);
-  const tile = fewRows ?? chooseAttendTile(op, backend, geometry, plan && geometry.blockSize, arithmetic);
-  return new AttendProgram(query, key, value, geometry, tile, arithmetic, scale, causal, plan, hidden).run(backend);
+  const fewRows = plan ? undefined : chooseFewRowTile(call, arithmetic, geometry.queryLength);
+  const tile = fewRows ?? chooseAttendTile(call, arithmetic, plan && geometry.blockSize);
+  return new AttendProgram(call, {tile, elementType: arithmetic, plan}).run(backend);
 }
 
 interface AttendVariant extends AttendForm {
@@ -81,23 +62,11 @@ interface AttendVariant extends AttendForm {
 
 /** The output; or, given a number of chunks, states of the softmax: `[batch * heads * queryLength, chunks, …]`. */
 export class AttendProgram extends AttentionProgram<AttendVariant> {
-  constructor(
-    query: TensorInfo,
-    key: TensorInfo,
-    value: TensorInfo,
-    geometry: BlockGeometry,
-    tile: Tile,
-    elementType: ElementType,
-    scale: number,
-    causal: boolean,
-    plan?: BlockPlan,
-    hidden: HiddenKeys = {},
-    chunks?: number,
-  ) {
-    const form = attendForm(geometry, causal, plan, hidden, chunks !== undefined);
+  constructor(call: WebGPUCall, {tile, elementType, plan, chunks}: AttendOptions) {
+    const form = attendForm(call, plan, chunks !== undefined);
     super({
       name: 'Attend',
-      ...attendSpec(query, key, value, geometry, form, tileQueries(tile), scale, plan, hidden, chunks),
+      ...attendSpec(call, form, {tileQueries: tileQueries(tile), plan, chunks}),
       threads: tileThreads(tile),
       variant: {tile, elementType, ...form},
       ...(elementType === 'float16' && {extensions: ['f16' as const]}),
@@ -239,7 +208,7 @@ ${countTiles(form, 'localIndex == 0u')}
       (r) => `{
       var weight : array<f32, columns>;
       ${unroll(columns, (c) => `weight[${c}] = exp2(scores[${r}][${c}] - newMax[${r}]);`)}
-      rowSum[${r}] = fma(rowSum[${r}], rescale[${r}], ${listed(columns, (c) => `weight[${c}]`, ' + ')});
+      rowSum[${r}] = fma(rowSum[${r}], rescale[${r}], ${unroll(columns, (c) => `weight[${c}]`, ' + ')});
       weights[(y + ${r} * threadsY) * weightStride + x] = ${product.storedWeights};
       ${unroll(outputs * vectorsOfWord, (o) => `output[${r}][${o}] *= rescale[${r}];`)}
     }`,

@@ -1,18 +1,15 @@
-import type {TensorInfo} from '@tensorflow/tfjs-core';
-import type {BlockGeometry} from '../../../attention/block_geometry.js';
-import type {HeadDims} from './attend_tile.js';
-import type {AttendForm, BlockPlan, HiddenKeys} from './attend_walk.js';
-import {attendForm, attendSpec, attendWalk, lastVisible, maskStart, ownedRows, withMask} from './attend_walk.js';
-import {hasMatrixUnits} from '../runtime/device_features.js';
-import {AttentionProgram, headVectors, readRow} from '../runtime/program.js';
-import {noScores} from '../wgsl/softmax_state.js';
 import {unroll} from '../../unroll.js';
+import {fragment, hasMatrixUnits, subgroupSize} from '../runtime/device_features.js';
+import type {HeadDims} from '../runtime/device_limits.js';
+import {AttentionProgram} from '../runtime/program.js';
+import type {WebGPUCall, WebGPUPlan} from '../webgpu_call.js';
+import {leftType, matrixExtensions, paddedHeadDim, rightType, sumType} from '../wgsl/matrix_units.js';
+import {headVectors, readRow} from '../wgsl/rows.js';
+import {noScores} from '../wgsl/softmax_state.js';
+import type {AttendForm} from './attend_walk.js';
+import {attendForm, attendSpec, attendWalk, lastVisible, maskStart, ownedRows, withMask} from './attend_walk.js';
 
-/** Rows of a fragment, its columns, and the terms of a sum: a size that the matrix units take. */
-const fragment = 16;
-/** Invocations a subgroup: the softmax gives each row of a fragment to two of them. */
-const subgroupSize = 32;
-/** Subgroups a workgroup; each owns one fragment of query rows. */
+/** Subgroups a workgroup; each owns one fragment of query rows, and the softmax gives each row to two invocations. */
 const subgroups = 4;
 const threads = subgroups * subgroupSize;
 const tileQueries = subgroups * fragment;
@@ -23,7 +20,6 @@ const tileKeys = 32;
  */
 const headroom = 8;
 
-const paddedHeadDim = (headDim: number) => Math.ceil(headDim / fragment) * fragment;
 // Strides of rows in workgroup memory: multiples of 16 bytes, padded so that consecutive rows lie in different banks. The
 // scores are padded least, so that four workgroups with a head dim of 64 share the 100 KB of a multiprocessor.
 const tileStride = (headDim: number) => paddedHeadDim(headDim) + 8;
@@ -45,7 +41,7 @@ function matrixBytes(dims: HeadDims): number {
 /** Whether the device has matrix units of the kind that the program uses, and the workgroup memory for the head dims. */
 export function matrixUnitsFit(device: GPUDevice, dims: HeadDims): boolean {
   const fits = matrixBytes(dims) <= device.limits.maxComputeWorkgroupStorageSize;
-  return fits && hasMatrixUnits(device, fragment, subgroupSize);
+  return fits && hasMatrixUnits(device);
 }
 
 /**
@@ -53,23 +49,14 @@ export function matrixUnitsFit(device: GPUDevice, dims: HeadDims): boolean {
  * as `AttendProgram`.
  */
 export class AttendMatrixProgram extends AttentionProgram<AttendForm> {
-  constructor(
-    query: TensorInfo,
-    key: TensorInfo,
-    value: TensorInfo,
-    geometry: BlockGeometry,
-    scale: number,
-    causal: boolean,
-    plan?: BlockPlan,
-    hidden: HiddenKeys = {},
-  ) {
-    const form = attendForm(geometry, causal, plan, hidden);
+  constructor(call: WebGPUCall, plan?: WebGPUPlan) {
+    const form = attendForm(call, plan);
     super({
       name: 'AttendMatrix',
-      ...attendSpec(query, key, value, geometry, form, tileQueries, scale, plan, hidden),
+      ...attendSpec(call, form, {tileQueries, plan}),
       threads,
       variant: form,
-      extensions: ['f16', 'subgroups', 'chromium_experimental_subgroup_matrix'],
+      extensions: matrixExtensions,
     });
   }
 
@@ -120,9 +107,6 @@ export class AttendMatrixProgram extends AttentionProgram<AttendForm> {
         keyPositions[load${j} / ${paddedVectors}] = positions[${j}];
       }`;
     const valueAt = `at + tileKeys * ${tile}`;
-    const left = `subgroup_matrix_left<f16, ${fragment}, ${fragment}>`;
-    const right = `subgroup_matrix_right<f16, ${fragment}, ${fragment}>`;
-    const sum = `subgroup_matrix_result<f32, ${fragment}, ${fragment}>`;
     return `
 // A workgroup computes the output of ${tileQueries} query rows of one head; each of its ${subgroups} subgroups owns ${fragment} of them. It walks
 // over tiles of ${tileKeys} keys with an online softmax, whose products run on matrix units: float16 in, float32 sums.
@@ -180,7 +164,7 @@ ${ownedRows(form)}
   // Barrier: a subgroup reads rows that others loaded.
   workgroupBarrier();
   let firstTileRow = u32(subgroup * ${fragment});
-  ${unroll(headFragments, (d) => `let query${d} = subgroupMatrixLoad<${left}, row_major>(&tiles, firstTileRow * ${tile}u + ${d * fragment}u, ${tile}u);`)}
+  ${unroll(headFragments, (d) => `let query${d} = subgroupMatrixLoad<${leftType}, row_major>(&tiles, firstTileRow * ${tile}u + ${d * fragment}u, ${tile}u);`)}
   // Barrier: keys replace the queries.
   workgroupBarrier();
 
@@ -202,7 +186,7 @@ ${ownedRows(form)}
 
   var rowMax = masked;
   var rowSum = 0.0;
-  ${unroll(outputFragments, (o) => `var output${o} = ${sum}();`)}
+  ${unroll(outputFragments, (o) => `var output${o} = ${sumType}();`)}
 
   for (var t = 0; t < keyTiles; t++) {
     // 1. Keys and values into workgroup memory; the next positions on their way.
@@ -228,11 +212,11 @@ ${ownedRows(form)}
     ${unroll(
       keyFragments,
       (k) => `{
-      var scores = ${sum}();
+      var scores = ${sumType}();
       ${unroll(
         headFragments,
         (d) =>
-          `scores = subgroupMatrixMultiplyAccumulate(query${d}, subgroupMatrixLoad<${right}, col_major>(&tiles, ${k * fragment * tile + d * fragment}u, ${tile}u), scores);`,
+          `scores = subgroupMatrixMultiplyAccumulate(query${d}, subgroupMatrixLoad<${rightType}, col_major>(&tiles, ${k * fragment * tile + d * fragment}u, ${tile}u), scores);`,
       )}
       subgroupMatrixStore<row_major>(&scoreRows, firstTileRow * ${scoreStride}u + ${k * fragment}u, scores, ${scoreStride}u);
     }`,
@@ -298,7 +282,7 @@ ${ownedRows(form)}
         scoreRows[row * ${scoreStride} + i] *= rescales[row];
       }
       workgroupBarrier();
-      ${unroll(inGroup, (o) => `output${g * staged + o} = subgroupMatrixLoad<${sum}, row_major>(&scoreRows, firstTileRow * ${scoreStride}u + ${o * fragment}u, ${scoreStride}u);`)}
+      ${unroll(inGroup, (o) => `output${g * staged + o} = subgroupMatrixLoad<${sumType}, row_major>(&scoreRows, firstTileRow * ${scoreStride}u + ${o * fragment}u, ${scoreStride}u);`)}
       workgroupBarrier();`;
       })}
       atomicStore(&anyRescale, 0u);
@@ -308,11 +292,11 @@ ${ownedRows(form)}
     ${unroll(
       keyFragments,
       (k) => `{
-      let weights = subgroupMatrixLoad<${left}, row_major>(&weightRows, firstTileRow * ${weightStride}u + ${k * fragment}u, ${weightStride}u);
+      let weights = subgroupMatrixLoad<${leftType}, row_major>(&weightRows, firstTileRow * ${weightStride}u + ${k * fragment}u, ${weightStride}u);
       ${unroll(
         outputFragments,
         (o) =>
-          `output${o} = subgroupMatrixMultiplyAccumulate(weights, subgroupMatrixLoad<${right}, row_major>(&tiles, ${firstValue + k * fragment * valueTile + o * fragment}u, ${valueTile}u), output${o});`,
+          `output${o} = subgroupMatrixMultiplyAccumulate(weights, subgroupMatrixLoad<${rightType}, row_major>(&tiles, ${firstValue + k * fragment * valueTile + o * fragment}u, ${valueTile}u), output${o});`,
       )}
     }`,
     )}

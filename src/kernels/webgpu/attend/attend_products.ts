@@ -1,7 +1,9 @@
-import type {ElementType, HeadDims} from './attend_tile.js';
-import {headWords, weightStride, tileStride} from './attend_tile.js';
-import type {Tile} from '../wgsl/tile.js';
 import {unroll} from '../../unroll.js';
+import type {HeadDims} from '../runtime/device_limits.js';
+import type {Tile} from '../wgsl/tile.js';
+import {tileKeys, tileQueries, tileThreads, weightStride} from '../wgsl/tile.js';
+import type {ElementType} from './attend_tile.js';
+import {headWords, tileStride} from './attend_tile.js';
 
 /**
  * Shader text of what depends on the numbers that the tiles hold: the two products, and how values get into words and
@@ -58,7 +60,7 @@ function float32Products(tile: Tile, dims: HeadDims): Products {
     word: 'vec4<f32>',
     weights: `vec${columns}<f32>`,
     carriedWord: (j) => `fetched[${j}]`,
-    storedWeights: `vec${columns}<f32>(${listed(columns, (c) => `weight[${c}]`)})`,
+    storedWeights: `vec${columns}<f32>(${unroll(columns, (c) => `weight[${c}]`, ', ')})`,
     // As fma by component: a dot product would be added in a fifth step.
     scores: `for (var i = 0; i < headWords; i += ${scoreUnroll}) {
       ${unroll(
@@ -121,7 +123,7 @@ function float16Products(tile: Tile, dims: HeadDims): Products {
   const outputs = outputWords(tile, dims, 'float16');
   const pairs = columns / 2;
   const pairOf = (r: number, c: number) => (pairs === 1 ? `w${r}` : `w${r}[${c >> 1}]`);
-  const packed = listed(pairs, (p) => `pack2x16float(vec2<f32>(weight[${2 * p}], weight[${2 * p + 1}]))`);
+  const packed = unroll(pairs, (p) => `pack2x16float(vec2<f32>(weight[${2 * p}], weight[${2 * p + 1}]))`, ', ');
   return {
     declarations: `${halfArithmetic}
 fn pack(a : vec4<f32>, b : vec4<f32>) -> vec4<u32> {
@@ -189,19 +191,15 @@ fn pack(a : vec4<f32>, b : vec4<f32>) -> vec4<u32> {
 
 const multiplyAdd = (sum: number, a: string, b: string) => `sums[${sum}] = multiplyAdd(${a}, ${b}, sums[${sum}]);`;
 
-export function listed(count: number, text: (i: number) => string, separator = ', '): string {
-  return Array.from({length: count}, (_, i) => text(i)).join(separator);
-}
-
 /** Constants and tiles in workgroup memory. */
 export function attendMemory(tile: Tile, dims: HeadDims, elementType: ElementType, {word, weights}: Products): string {
   const {headDim, valueDim} = dims;
   const {threadsX, threadsY, rows, columns} = tile;
-  const [queries, keys] = [threadsY * rows, threadsX * columns];
+  const [queries, keys] = [tileQueries(tile), tileKeys(tile)];
   return `
 const threadsX = ${threadsX};
 const threadsY = ${threadsY};
-const threads = ${threadsX * threadsY};
+const threads = ${tileThreads(tile)};
 const rows = ${rows};
 const columns = ${columns};
 const tileQueries = ${queries};

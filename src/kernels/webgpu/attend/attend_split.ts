@@ -1,23 +1,15 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
-import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import type {BlockGeometry} from '../../../attention/block_geometry.js';
-import type {Arithmetic} from '../runtime/arithmetic.js';
-import type {AttendProgram} from './attend.js';
-import type {ElementType} from './attend_tile.js';
-import {chooseAttendTile, chooseFewRowTile} from './attend_tile.js';
-import type {BlockPlan} from './attend_walk.js';
-import {countQueryTiles} from './attend_walk.js';
-import {
-  AttentionProgram,
-  headVectors,
-  rowComponents,
-  withScratch,
-  workgroupIndex,
-  writeRow,
-} from '../runtime/program.js';
+import {AttentionProgram} from '../runtime/program.js';
+import type {WebGPUCall, WebGPUPlan} from '../webgpu_call.js';
+import {headVectors, rowComponents, workgroupIndex, writeRow} from '../wgsl/rows.js';
 import {mergeStates, noScores, stateVectors} from '../wgsl/softmax_state.js';
 import type {Tile} from '../wgsl/tile.js';
 import {tileQueries} from '../wgsl/tile.js';
+import type {Arithmetic} from './arithmetic.js';
+import type {ElementType} from './attend_tile.js';
+import {chooseAttendTile, chooseFewRowTile} from './attend_tile.js';
+import {countQueryTiles} from './attend_walk.js';
 
 /*
  * Few query rows over many keys, as in decoding: one workgroup a query tile would leave most of a device idle. So the keys
@@ -40,22 +32,18 @@ const keysPerRow = 4;
 /** Most query rows of a head that leave the matrix units, which multiply far more rows at a time, for splitting. */
 const decodedRows = 16;
 
-export interface KeySplit {
+/** How `AttendProgram` runs. */
+export interface AttendOptions {
   tile: Tile;
   elementType: ElementType;
-  /** Chunks of the keys. */
-  chunks: number;
+  plan?: WebGPUPlan;
+  /** Into how many the keys are cut; then states of the softmax come out. */
+  chunks?: number;
 }
 
 /** How the keys are split, by the geometry alone; nothing where one workgroup a query tile does. */
-export function splitOf(
-  op: string,
-  backend: WebGPUBackend,
-  geometry: BlockGeometry,
-  causal: boolean,
-  arithmetic: Arithmetic,
-  plan?: BlockPlan,
-): KeySplit | undefined {
+export function splitOf(call: WebGPUCall, arithmetic: Arithmetic, plan?: WebGPUPlan): AttendOptions | undefined {
+  const {geometry, causal} = call;
   const {batch, heads, keyValueHeads, queryLength, queryOffset, keyLength, blockSize} = geometry;
   const keys = causal ? queryOffset + queryLength : keyLength;
   const isLong = keys >= leastKeys && keys >= keysPerRow * queryLength;
@@ -64,23 +52,16 @@ export function splitOf(
   }
   const elementType = arithmetic === 'float16' ? 'float16' : 'float32';
   const sparse = plan !== undefined;
-  const whole = chooseAttendTile(op, backend, geometry, sparse ? blockSize : undefined, elementType);
+  const whole = chooseAttendTile(call, elementType, sparse ? blockSize : undefined);
   if (batch * heads * countQueryTiles(geometry, {sparse, split: false}, tileQueries(whole)) >= busyWorkgroups) {
     return undefined;
   }
   const rows = sparse ? Math.min(blockSize, queryLength) : (queryLength * heads) / keyValueHeads;
-  const tile = chooseFewRowTile(backend, geometry, rows, elementType) ?? whole;
+  const tile = chooseFewRowTile(call, elementType, rows) ?? whole;
   const heldHeads = batch * (sparse ? heads : keyValueHeads);
   const queryTiles = heldHeads * countQueryTiles(geometry, {sparse, split: true}, tileQueries(tile));
   const chunks = Math.min(Math.ceil(keys / leastChunk), Math.ceil(wantedWorkgroups / queryTiles));
-  return {tile, elementType, chunks};
-}
-
-/** The output of a program that gives states: float32 `[batch, heads, queryLength, valueDim]`. */
-export function attendSplit(backend: WebGPUBackend, program: AttendProgram, geometry: BlockGeometry): TensorInfo {
-  return withScratch(backend, (scratch) =>
-    new CombineStatesProgram(scratch(program.run(backend)), geometry).run(backend),
-  );
+  return {tile, elementType, plan, chunks};
 }
 
 interface CombineVariant {
@@ -90,17 +71,16 @@ interface CombineVariant {
 /** Chunks of a row that are combined side by side: what is left of 256 invocations when each takes one vec4 of values. */
 const combineLanes = (valueDim: number) => Math.max(1, Math.floor(256 / headVectors(valueDim)));
 
+/** The output, of states: float32 `[batch, heads, queryLength, valueDim]`. */
 export class CombineStatesProgram extends AttentionProgram<CombineVariant> {
   constructor(states: TensorInfo, {batch, heads, queryLength, valueDim}: BlockGeometry) {
     super({
       name: 'CombineStates',
       inputs: {states: {tensor: states, components: 4}},
       outputShape: [batch, heads, queryLength, valueDim],
-      outputType: 'float32',
       outputComponents: rowComponents(valueDim),
       threads: headVectors(valueDim) * combineLanes(valueDim),
       workgroups: batch * heads * queryLength,
-      uniforms: {},
       variant: {valueDim},
     });
   }

@@ -1,16 +1,12 @@
-import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
-import {failForHead} from '../runtime/device_limits.js';
+import type {HeadDims} from '../runtime/device_limits.js';
+import type {WebGPUCall} from '../webgpu_call.js';
+import type {TileNeeds} from '../wgsl/choose_tile.js';
+import {chooseTile, findTile} from '../wgsl/choose_tile.js';
 import type {Tile} from '../wgsl/tile.js';
-import {tileKeys, tileQueries, tileThreads} from '../wgsl/tile.js';
+import {tileKeys, tileQueries, tileThreads, weightStride} from '../wgsl/tile.js';
 
 /** What the tiles of the attend stage hold, in words of 16 bytes: 4 values of float32 or 8 of float16. */
 export type ElementType = 'float32' | 'float16';
-
-/** Values of a row of query and key, and of a row of value and output. */
-export interface HeadDims {
-  headDim: number;
-  valueDim: number;
-}
 
 export const wordValues = (elementType: ElementType) => (elementType === 'float32' ? 4 : 8);
 export const headWords = (headDim: number, elementType: ElementType) => Math.ceil(headDim / wordValues(elementType));
@@ -46,15 +42,13 @@ const tiles: Record<ElementType, Tile[]> = {
  */
 export const tileStride = ({headDim, valueDim}: HeadDims, elementType: ElementType) =>
   headWords(Math.max(headDim, valueDim), elementType) | 1;
-/** The same for the weights of a row, which are stored together for the columns of an x, and for its partial maxima. */
-export const weightStride = ({threadsX}: Tile) => threadsX + 1;
 
 /** Words of a tile of keys or of values, by their dims, that an invocation carries from global to workgroup memory. */
 export const carriedWords = (tile: Tile, dim: number, elementType: ElementType) =>
   Math.ceil((tileKeys(tile) * headWords(dim, elementType)) / tileThreads(tile));
 
 /** Workgroup memory of the attend stage: its declarations, counted. */
-export function attendBytes(tile: Tile, dims: HeadDims, elementType: ElementType): number {
+function attendBytes(tile: Tile, dims: HeadDims, elementType: ElementType): number {
   const rows = (tileQueries(tile) + tileKeys(tile)) * tileStride(dims, elementType) * 16;
   const weights = tileQueries(tile) * weightStride(tile) * tile.columns * (elementType === 'float32' ? 4 : 2);
   const partials = tileQueries(tile) * weightStride(tile) * 4;
@@ -81,46 +75,27 @@ const fewRowTiles: Record<ElementType, Tile[]> = {
 };
 
 /**
- * The first tile that fits the device's workgroup memory and invocations and, where there are blocks, is not longer than
- * one, whose end no tile crosses. Preferred are tiles whose invocations share a row of the output evenly and carry at
- * most 32 values in registers.
+ * Preferred are tiles whose invocations share a row of the output evenly and carry at most 32 values in registers.
+ *
+ * @param blockSize rows of a block, whose end no tile crosses, where there are blocks.
  */
-export function chooseAttendTile(
-  op: string,
-  {device}: WebGPUBackend,
-  dims: HeadDims,
-  blockSize: number | undefined,
-  elementType: ElementType,
-): Tile {
-  const fitting = tiles[elementType].filter((tile) => fits(device, tile, dims, elementType));
-  if (fitting.length === 0) {
-    failForHead(op, device, dims, attendBytes(tiles[elementType][tiles[elementType].length - 1], dims, elementType));
-  }
-  const short = blockSize === undefined ? fitting : fitting.filter((tile) => tileQueries(tile) <= blockSize);
-  return short.find((tile) => isEven(tile, dims, elementType)) ?? short[0] ?? fitting[fitting.length - 1];
+export function chooseAttendTile(call: WebGPUCall, elementType: ElementType, blockSize?: number): Tile {
+  const needs = {...attendNeeds(call.geometry, elementType), dims: call.geometry, extent: blockSize};
+  return chooseTile(call, tiles[elementType], needs);
 }
 
 /** The same for so few rows that they are one tile, if one of the tiles for them fits. */
-export function chooseFewRowTile(
-  {device}: WebGPUBackend,
-  dims: HeadDims,
-  rows: number,
-  elementType: ElementType,
-): Tile | undefined {
-  const fitting = fewRowTiles[elementType].filter(
-    (tile) => tileQueries(tile) >= rows && fits(device, tile, dims, elementType),
-  );
-  return fitting.find((tile) => isEven(tile, dims, elementType)) ?? fitting[0];
+export function chooseFewRowTile(call: WebGPUCall, elementType: ElementType, rows: number): Tile | undefined {
+  const holding = fewRowTiles[elementType].filter((tile) => tileQueries(tile) >= rows);
+  return findTile(call, holding, attendNeeds(call.geometry, elementType));
 }
 
-function fits({limits}: GPUDevice, tile: Tile, dims: HeadDims, elementType: ElementType): boolean {
-  return (
-    attendBytes(tile, dims, elementType) <= limits.maxComputeWorkgroupStorageSize &&
-    tileThreads(tile) <= limits.maxComputeInvocationsPerWorkgroup
-  );
-}
-
-function isEven(tile: Tile, {headDim, valueDim}: HeadDims, elementType: ElementType): boolean {
-  const carried = carriedWords(tile, Math.max(headDim, valueDim), elementType) * wordValues(elementType);
-  return headWords(valueDim, elementType) % tile.threadsX === 0 && carried <= 32;
+function attendNeeds(dims: HeadDims, elementType: ElementType): TileNeeds<Tile> {
+  const {headDim, valueDim} = dims;
+  const carried = (tile: Tile) =>
+    carriedWords(tile, Math.max(headDim, valueDim), elementType) * wordValues(elementType);
+  return {
+    bytes: (tile) => attendBytes(tile, dims, elementType),
+    isEven: (tile) => headWords(valueDim, elementType) % tile.threadsX === 0 && carried(tile) <= 32,
+  };
 }

@@ -1,35 +1,19 @@
-import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {BlockGeometry} from '../../../attention/block_geometry.js';
-import {keyEnd, keyLengthsInput} from '../wgsl/key_lengths.js';
-import type {ProgramSpec} from '../runtime/program.js';
-import {headVectors, keyRow, readRow, rowComponents, workgroupIndex, writeRow} from '../runtime/program.js';
-import {stateVectors} from '../wgsl/softmax_state.js';
-
-/** What selection hands to attention: keys in permuted order and the block lists (see `block_geometry.ts`). */
-export interface BlockPlan {
-  keyIndices: TensorInfo;
-  blockLists: TensorInfo;
-}
-
-/** What hides keys besides a causal mask. */
-export interface HiddenKeys {
-  /** int32 `[batch]`: keys from there on are padding. */
-  keyLengths?: TensorInfo;
-  /** bool or float32 of rank 4, each dimension 1 or that of `[batch, heads, queryLength, keyLength]`. */
-  mask?: TensorInfo;
-}
+import type {ProgramSpec, Uniforms} from '../runtime/program_spec.js';
+import {i32} from '../runtime/program.js';
+import type {WebGPUCall, WebGPUPlan} from '../webgpu_call.js';
+import type {GridVariant} from '../wgsl/block_grid.js';
+import {gridVariant} from '../wgsl/block_grid.js';
+import type {KeysVariant} from '../wgsl/key_lengths.js';
+import {keyEnd, keyLengthsInput, keysVariant} from '../wgsl/key_lengths.js';
+import {headVectors, keyRow, readRow, rowComponents, rowInput, workgroupIndex, writeRow} from '../wgsl/rows.js';
+import {logitScale, stateVectors} from '../wgsl/softmax_state.js';
 
 /** What the text of the programs of the attend stage depends on, whatever they multiply with. */
-export interface AttendForm {
-  headDim: number;
+export interface AttendForm extends KeysVariant, GridVariant {
   valueDim: number;
-  causal: boolean;
   /** Whether a plan names the keys, or all of them count. */
   sparse: boolean;
-  /** Whether the first query row stands elsewhere than at the first key. */
-  offset: boolean;
-  /** Whether there are key lengths. */
-  padded: boolean;
   /** Type of the mask, if there is one. */
   mask?: 'bool' | 'float32';
   /**
@@ -39,20 +23,13 @@ export interface AttendForm {
   split: boolean;
 }
 
-export function attendForm(
-  {headDim, valueDim, queryOffset}: BlockGeometry,
-  causal: boolean,
-  plan: BlockPlan | undefined,
-  {keyLengths, mask}: HiddenKeys,
-  split = false,
-): AttendForm {
+export function attendForm(call: WebGPUCall, plan?: WebGPUPlan, split = false): AttendForm {
+  const {geometry, mask} = call;
   return {
-    headDim,
-    valueDim,
-    causal,
+    ...keysVariant(call),
+    ...gridVariant(call),
+    valueDim: geometry.valueDim,
     sparse: plan !== undefined,
-    offset: causal && queryOffset !== 0,
-    padded: keyLengths !== undefined,
     ...(mask && {mask: mask.dtype as 'bool' | 'float32'}),
     split,
   };
@@ -61,62 +38,61 @@ export function attendForm(
 /** Whether rows of grouped heads stand together. */
 const isPacked = ({sparse, split}: AttendForm) => split && !sparse;
 
-/**
- * What the programs of the attend stage have in common, whatever they multiply with. Scores are in units of log2, so that
- * `exp2` gives weights: `logitScale` is the scale times log2(e).
- */
+interface WalkOptions {
+  tileQueries: number;
+  plan?: WebGPUPlan;
+  /** Into how many the keys are cut. */
+  chunks?: number;
+}
+
+/** What the programs of the attend stage have in common, whatever they multiply with. */
 export function attendSpec(
-  query: TensorInfo,
-  key: TensorInfo,
-  value: TensorInfo,
-  geometry: BlockGeometry,
+  call: WebGPUCall,
   form: AttendForm,
-  tileQueries: number,
-  scale: number,
-  plan?: BlockPlan,
-  {keyLengths, mask}: HiddenKeys = {},
-  chunks = 1,
+  options: WalkOptions,
 ): Omit<ProgramSpec<never>, 'name' | 'threads' | 'variant'> {
-  const {batch, heads, keyValueHeads, queryLength, headDim, valueDim, queryOffset} = geometry;
-  const components = rowComponents(headDim);
-  const valueComponents = rowComponents(valueDim);
+  const {query, key, value, geometry} = call;
+  const {batch, heads, queryLength, valueDim} = geometry;
+  const {inputs, ...walk} = walkSpec(call, form, options);
+  return {
+    ...walk,
+    inputs: {query: rowInput(query), key: rowInput(key), value: rowInput(value), ...inputs},
+    outputShape: form.split
+      ? [batch * heads * queryLength, options.chunks ?? 1, 4 * stateVectors(valueDim)]
+      : [batch, heads, queryLength, valueDim],
+    outputComponents: form.split ? 4 : rowComponents(valueDim),
+  };
+}
+
+/** What programs that own query rows and walk over keys have in common: `attendWalk` reads these inputs and uniforms. */
+export function walkSpec(
+  call: WebGPUCall,
+  form: AttendForm,
+  {tileQueries, plan, chunks = 1}: WalkOptions,
+): Pick<ProgramSpec<never>, 'inputs' | 'workgroups' | 'uniforms'> {
+  const {geometry, mask} = call;
+  const {batch, heads, keyValueHeads, queryOffset} = geometry;
   const queryTiles = countQueryTiles(geometry, form, tileQueries);
   return {
     inputs: {
-      query: {tensor: query, components},
-      key: {tensor: key, components},
-      value: {tensor: value, components: valueComponents},
-      ...(plan && {
-        keyIndices: {tensor: plan.keyIndices, components: 1},
-        blockLists: {tensor: plan.blockLists, components: 1},
-      }),
-      ...keyLengthsInput(keyLengths),
-      ...(mask && {mask: {tensor: mask, components: 1}}),
+      ...(plan && {keyIndices: {tensor: plan.keyIndices}, blockLists: {tensor: plan.blockLists}}),
+      ...(form.padded && keyLengthsInput(call)),
+      ...(mask && {mask: {tensor: mask}}),
     },
-    outputShape: form.split
-      ? [batch * heads * queryLength, chunks, 4 * stateVectors(valueDim)]
-      : [batch, heads, queryLength, valueDim],
-    outputType: 'float32',
-    outputComponents: form.split ? 4 : valueComponents,
     workgroups: batch * (isPacked(form) ? keyValueHeads : heads) * queryTiles * chunks,
     uniforms: {
-      logitScale: {type: 'f32', value: scale * Math.LOG2E},
-      queryTiles: {type: 'i32', value: queryTiles},
+      logitScale: logitScale(call),
+      queryTiles: i32(queryTiles),
       ...(plan && blockUniforms(geometry)),
-      ...(form.offset && {queryOffset: {type: 'i32', value: queryOffset}}),
+      ...(form.offset && {queryOffset: i32(queryOffset)}),
     },
   };
 }
 
 /** Block sizes of programs that walk by lists. A block longer than all would be walked over in rounds of nothing. */
-export const blockUniforms = ({
-  blockSize,
-  keyBlockSize,
-  queryLength,
-  keyLength,
-}: BlockGeometry): ProgramSpec<never>['uniforms'] => ({
-  blockSize: {type: 'i32', value: Math.min(blockSize, queryLength)},
-  keyBlockSize: {type: 'i32', value: Math.min(keyBlockSize, keyLength)},
+export const blockUniforms = ({blockSize, keyBlockSize, queryLength, keyLength}: BlockGeometry): Uniforms => ({
+  blockSize: i32(Math.min(blockSize, queryLength)),
+  keyBlockSize: i32(Math.min(keyBlockSize, keyLength)),
 });
 
 /** Query tiles of a head, or of a group of heads. Tiles of blocks do not cross the end of one; the last may have fewer. */

@@ -1,15 +1,18 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {BlockGeometry} from '../../../attention/block_geometry.js';
 import {unroll} from '../../unroll.js';
+import type {AttendForm} from '../attend/attend_walk.js';
 import {blockUniforms, maskScores, withMask} from '../attend/attend_walk.js';
+import {AttentionProgram, f32, i32} from '../runtime/program.js';
+import type {WebGPUGradientCall} from '../webgpu_call.js';
+import {keyRow, rowComponents, rowInput, workgroupIndex} from '../wgsl/rows.js';
+import {logitScale, noScores} from '../wgsl/softmax_state.js';
+import {invocationPlace, tileThreads} from '../wgsl/tile.js';
 import {noStatistics} from './gradient_rows.js';
 import type {GradientTile} from './gradient_tile.js';
 import {ownedCount} from './gradient_tile.js';
 import type {Ahead} from './gradient_walk.js';
 import {GradientWalk} from './gradient_walk.js';
-import {AttentionProgram, keyRow, rowComponents, workgroupIndex} from '../runtime/program.js';
-import {noScores} from '../wgsl/softmax_state.js';
-import {invocationPlace, tileThreads} from '../wgsl/tile.js';
 
 /** Keys in permuted order, and for each block of them the query blocks that attend to it (see `query_lists.ts`). */
 export interface QueryPlan {
@@ -17,15 +20,9 @@ export interface QueryPlan {
   queryLists: TensorInfo;
 }
 
-interface GradientVariant {
+/** `sparse` is whether a plan names the queries. */
+interface GradientVariant extends Pick<AttendForm, 'headDim' | 'valueDim' | 'causal' | 'sparse' | 'mask'> {
   tile: GradientTile;
-  headDim: number;
-  valueDim: number;
-  causal: boolean;
-  /** Whether a plan names the queries, or all of them count. */
-  sparse: boolean;
-  /** Type of the mask, if there is one. */
-  mask?: 'bool' | 'float32';
 }
 
 /** Heads that have gradients of their own: see `GradientKeyProgram`. */
@@ -43,58 +40,41 @@ export const ownerHeads = ({batch, heads, keyValueHeads}: BlockGeometry, sparse:
  */
 export class GradientKeyProgram extends AttentionProgram<GradientVariant> {
   constructor(
-    query: TensorInfo,
-    key: TensorInfo,
-    value: TensorInfo,
-    dy: TensorInfo,
-    statistics: TensorInfo,
-    geometry: BlockGeometry,
-    tile: GradientTile,
-    scale: number,
-    causal: boolean,
-    plan?: QueryPlan,
-    mask?: TensorInfo,
+    call: WebGPUGradientCall,
+    {statistics, tile, plan}: {statistics: TensorInfo; tile: GradientTile; plan?: QueryPlan},
   ) {
+    const {query, key, value, dy, geometry, scale, causal, mask} = call;
     const {keyLength, queryOffset, headDim, valueDim, keyBlockSize, keyBlocks} = geometry;
-    const components = rowComponents(headDim);
-    const valueComponents = rowComponents(valueDim);
+    const sparse = plan !== undefined;
     const size = ownedCount(tile);
-    const keyTiles = plan
+    const keyTiles = sparse
       ? keyBlocks * Math.ceil(Math.min(keyBlockSize, keyLength) / size)
       : Math.ceil(keyLength / size);
-    const owners = ownerHeads(geometry, plan !== undefined);
+    const owners = ownerHeads(geometry, sparse);
     super({
       name: 'GradientKey',
       inputs: {
-        query: {tensor: query, components},
-        key: {tensor: key, components},
-        value: {tensor: value, components: valueComponents},
-        dy: {tensor: dy, components: valueComponents},
+        query: rowInput(query),
+        key: rowInput(key),
+        value: rowInput(value),
+        dy: rowInput(dy),
         statistics: {tensor: statistics, components: 4},
-        ...(plan && {
-          keyIndices: {tensor: plan.keyIndices, components: 1},
-          queryLists: {tensor: plan.queryLists, components: 1},
-        }),
-        ...(mask && {mask: {tensor: mask, components: 1}}),
+        ...(plan && {keyIndices: {tensor: plan.keyIndices}, queryLists: {tensor: plan.queryLists}}),
+        ...(mask && {mask: {tensor: mask}}),
       },
       outputShape: [owners * keyLength * (headDim + valueDim)],
-      outputType: 'float32',
       outputComponents: bothComponents(headDim, valueDim),
       threads: tileThreads(tile),
       workgroups: owners * keyTiles,
       uniforms: {
-        scale: {type: 'f32', value: scale},
-        logitScale: {type: 'f32', value: scale * Math.LOG2E},
-        owners: {type: 'i32', value: owners},
-        queryOffset: {type: 'i32', value: queryOffset},
+        scale: f32(scale),
+        logitScale: logitScale(call),
+        owners: i32(owners),
+        queryOffset: i32(queryOffset),
         ...(plan && blockUniforms(geometry)),
       },
       variant: {
-        tile,
-        headDim,
-        valueDim,
-        causal,
-        sparse: plan !== undefined,
+        ...{tile, headDim, valueDim, causal, sparse},
         ...(mask && {mask: mask.dtype as 'bool' | 'float32'}),
       },
     });

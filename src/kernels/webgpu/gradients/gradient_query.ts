@@ -1,23 +1,16 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
-import type {BlockGeometry} from '../../../attention/block_geometry.js';
 import {unroll} from '../../unroll.js';
-import type {AttendForm, BlockPlan, HiddenKeys} from '../attend/attend_walk.js';
-import {
-  attendForm,
-  blockUniforms,
-  countQueryTiles,
-  maskStart,
-  ownedRows,
-  walkOverKeys,
-  withMask,
-} from '../attend/attend_walk.js';
-import {keysAhead, noStatistics, visitedKey, walkedPosition} from './gradient_rows.js';
+import type {AttendForm} from '../attend/attend_walk.js';
+import {attendForm, maskStart, walkOverKeys, walkSpec, withMask} from '../attend/attend_walk.js';
+import {AttentionProgram, f32} from '../runtime/program.js';
+import type {WebGPUGradientCall, WebGPUPlan} from '../webgpu_call.js';
+import {keyRow, rowComponents, rowInput, workgroupIndex, writeRow} from '../wgsl/rows.js';
+import {noScores} from '../wgsl/softmax_state.js';
+import {invocationPlace, tileThreads} from '../wgsl/tile.js';
+import {keysAhead, ownedQueries, noStatistics, visitedKey, walkedPosition} from './gradient_rows.js';
 import type {GradientTile} from './gradient_tile.js';
 import {ownedCount} from './gradient_tile.js';
 import {GradientWalk} from './gradient_walk.js';
-import {AttentionProgram, keyRow, rowComponents, workgroupIndex, writeRow} from '../runtime/program.js';
-import {noScores} from '../wgsl/softmax_state.js';
-import {invocationPlace, tileThreads} from '../wgsl/tile.js';
 
 interface QueryVariant {
   tile: GradientTile;
@@ -32,52 +25,29 @@ interface QueryVariant {
  */
 export class GradientQueryProgram extends AttentionProgram<QueryVariant> {
   constructor(
-    query: TensorInfo,
-    key: TensorInfo,
-    value: TensorInfo,
-    dy: TensorInfo,
-    statistics: TensorInfo,
-    geometry: BlockGeometry,
-    tile: GradientTile,
-    scale: number,
-    causal: boolean,
-    plan?: BlockPlan,
-    {keyLengths, mask}: HiddenKeys = {},
+    call: WebGPUGradientCall,
+    {statistics, tile, plan}: {statistics: TensorInfo; tile: GradientTile; plan?: WebGPUPlan},
   ) {
-    const {batch, heads, queryOffset, headDim, valueDim} = geometry;
-    const components = rowComponents(headDim);
-    const valueComponents = rowComponents(valueDim);
+    const {query, key, value, dy, geometry, scale, keyLengths} = call;
     // Key lengths are in the statistics: with them as an input there would be more buffers than every device has.
-    const padded = keyLengths !== undefined;
-    const form = attendForm(geometry, causal, plan, {mask});
-    const queryTiles = countQueryTiles(geometry, form, ownedCount(tile));
+    const form = {...attendForm(call, plan), padded: false};
+    const {inputs, uniforms, workgroups} = walkSpec(call, form, {tileQueries: ownedCount(tile), plan});
     super({
       name: 'GradientQuery',
       inputs: {
-        query: {tensor: query, components},
-        key: {tensor: key, components},
-        value: {tensor: value, components: valueComponents},
-        dy: {tensor: dy, components: valueComponents},
+        query: rowInput(query),
+        key: rowInput(key),
+        value: rowInput(value),
+        dy: rowInput(dy),
         statistics: {tensor: statistics, components: 4},
-        ...(plan && {
-          keyIndices: {tensor: plan.keyIndices, components: 1},
-          blockLists: {tensor: plan.blockLists, components: 1},
-        }),
-        ...(mask && {mask: {tensor: mask, components: 1}}),
+        ...inputs,
       },
       outputShape: query.shape,
-      outputType: 'float32',
-      outputComponents: components,
+      outputComponents: rowComponents(geometry.headDim),
       threads: tileThreads(tile),
-      workgroups: batch * heads * queryTiles,
-      uniforms: {
-        scale: {type: 'f32', value: scale},
-        logitScale: {type: 'f32', value: scale * Math.LOG2E},
-        queryTiles: {type: 'i32', value: queryTiles},
-        ...(form.offset && {queryOffset: {type: 'i32', value: queryOffset}}),
-        ...(plan && blockUniforms(geometry)),
-      },
-      variant: {tile, form, padded},
+      workgroups,
+      uniforms: {scale: f32(scale), ...uniforms},
+      variant: {tile, form, padded: keyLengths !== undefined},
     });
   }
 
@@ -118,16 +88,7 @@ ${visitedKey(padded ? 'i32(statistics[head * uniforms.queryShape.z].w)' : undefi
 
 fn main(index : i32) {
 ${invocationPlace(tile)}
-${ownedRows(form)}
-  if (local == 0) {
-    roundCount = select(0, countKeyTiles(head, queryTileIndex, endRow), firstRow < endRow);
-  }
-  let keyTiles = workgroupUniformLoad(&roundCount);
-  let firstQueryRow = head * uniforms.queryShape.z;
-  if (local < tileQueries) {
-    let row = firstRow + local;
-    ownedRows[local] = select(-1, firstQueryRow + row, row < endRow);
-  }
+${ownedQueries(form)}
   ${unroll(
     rows,
     (r) => `var statistics${r} = noStatistics;

@@ -1,3 +1,5 @@
+import type {AttendForm} from '../attend/attend_walk.js';
+import {ownedRows} from '../attend/attend_walk.js';
 import type {Ahead} from './gradient_walk.js';
 
 /* What the stages of the gradients know of the rows that they walk over. */
@@ -13,6 +15,18 @@ fn visitedKey(head : i32, firstKeyRow : i32, keySpan : vec2<i32>, slot : i32) ->
   let position = positionIn(head, keySpan, slot);
   return select(firstKeyRow + position, -1, position ${end ? `>= ${end}` : '== paddingPosition'});
 }`;
+
+/** Shader text: the query rows of a workgroup, and the tiles of keys that it walks over. */
+export const ownedQueries = (form: AttendForm): string => `${ownedRows(form)}
+  if (local == 0) {
+    roundCount = select(0, countKeyTiles(head, queryTileIndex, endRow), firstRow < endRow);
+  }
+  let keyTiles = workgroupUniformLoad(&roundCount);
+  let firstQueryRow = head * uniforms.queryShape.z;
+  if (local < tileQueries) {
+    let row = firstRow + local;
+    ownedRows[local] = select(-1, firstQueryRow + row, row < endRow);
+  }`;
 
 /** Reads ahead where the keys stand. */
 export const keysAhead: Ahead = {

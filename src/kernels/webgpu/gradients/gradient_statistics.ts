@@ -1,29 +1,18 @@
-import type {TensorInfo} from '@tensorflow/tfjs-core';
-import type {BlockGeometry} from '../../../attention/block_geometry.js';
 import {unroll} from '../../unroll.js';
-import {listed} from '../attend/attend_products.js';
-import type {AttendForm, BlockPlan, HiddenKeys} from '../attend/attend_walk.js';
-import {
-  attendForm,
-  blockUniforms,
-  countQueryTiles,
-  lastVisible,
-  maskStart,
-  ownedRows,
-  walkOverKeys,
-  withMask,
-} from '../attend/attend_walk.js';
-import {keysAhead, visitedKey, walkedPosition} from './gradient_rows.js';
+import type {AttendForm} from '../attend/attend_walk.js';
+import {attendForm, lastVisible, maskStart, walkOverKeys, walkSpec, withMask} from '../attend/attend_walk.js';
+import {AttentionProgram} from '../runtime/program.js';
+import type {WebGPUGradientCall, WebGPUPlan} from '../webgpu_call.js';
+import {headVectors, keyRow, readRow, rowInput, workgroupIndex} from '../wgsl/rows.js';
+import {noScores} from '../wgsl/softmax_state.js';
+import {invocationPlace, tileThreads} from '../wgsl/tile.js';
+import {keysAhead, ownedQueries, visitedKey, walkedPosition} from './gradient_rows.js';
 import type {GradientTile} from './gradient_tile.js';
 import {ownedCount} from './gradient_tile.js';
 import {GradientWalk} from './gradient_walk.js';
-import {keyLengthsInput} from '../wgsl/key_lengths.js';
-import {AttentionProgram, headVectors, keyRow, readRow, rowComponents, workgroupIndex} from '../runtime/program.js';
-import {noScores} from '../wgsl/softmax_state.js';
-import {invocationPlace, tileThreads} from '../wgsl/tile.js';
 
 /** Values of a query row in the statistics of the gradients. */
-export const statisticsValues = 4;
+const statisticsValues = 4;
 
 /**
  * Stage 1 of the gradients, gradient statistics: float32 `[batch, heads, queryLength, 4]`. The logarithm to the base 2 of the
@@ -32,47 +21,17 @@ export const statisticsValues = 4;
  * keys that are not padding. So no later stage asks again.
  */
 export class GradientStatisticsProgram extends AttentionProgram<{tile: GradientTile; form: AttendForm}> {
-  constructor(
-    query: TensorInfo,
-    key: TensorInfo,
-    output: TensorInfo,
-    dy: TensorInfo,
-    geometry: BlockGeometry,
-    tile: GradientTile,
-    scale: number,
-    causal: boolean,
-    plan?: BlockPlan,
-    {keyLengths, mask}: HiddenKeys = {},
-  ) {
-    const {batch, heads, queryLength, queryOffset, headDim, valueDim} = geometry;
-    const components = rowComponents(headDim);
-    const valueComponents = rowComponents(valueDim);
-    const form = attendForm(geometry, causal, plan, {keyLengths, mask});
-    const queryTiles = countQueryTiles(geometry, form, ownedCount(tile));
+  constructor(call: WebGPUGradientCall, tile: GradientTile, plan?: WebGPUPlan) {
+    const {query, key, output, dy, geometry} = call;
+    const {batch, heads, queryLength} = geometry;
+    const form = attendForm(call, plan);
+    const {inputs, ...walk} = walkSpec(call, form, {tileQueries: ownedCount(tile), plan});
     super({
       name: 'GradientStatistics',
-      inputs: {
-        query: {tensor: query, components},
-        key: {tensor: key, components},
-        output: {tensor: output, components: valueComponents},
-        dy: {tensor: dy, components: valueComponents},
-        ...(plan && {
-          keyIndices: {tensor: plan.keyIndices, components: 1},
-          blockLists: {tensor: plan.blockLists, components: 1},
-        }),
-        ...keyLengthsInput(keyLengths),
-        ...(mask && {mask: {tensor: mask, components: 1}}),
-      },
+      ...walk,
+      inputs: {query: rowInput(query), key: rowInput(key), output: rowInput(output), dy: rowInput(dy), ...inputs},
       outputShape: [batch, heads, queryLength, statisticsValues],
-      outputType: 'float32',
       threads: tileThreads(tile),
-      workgroups: batch * heads * queryTiles,
-      uniforms: {
-        logitScale: {type: 'f32', value: scale * Math.LOG2E},
-        queryTiles: {type: 'i32', value: queryTiles},
-        ...(plan && blockUniforms(geometry)),
-        ...(form.offset && {queryOffset: {type: 'i32', value: queryOffset}}),
-      },
       variant: {tile, form},
     });
   }
@@ -110,16 +69,7 @@ ${visitedKey()}
 
 fn main(index : i32) {
 ${invocationPlace(tile)}
-${ownedRows(form)}
-  if (local == 0) {
-    roundCount = select(0, countKeyTiles(head, queryTileIndex, endRow), firstRow < endRow);
-  }
-  let keyTiles = workgroupUniformLoad(&roundCount);
-  let firstQueryRow = head * uniforms.queryShape.z;
-  if (local < tileQueries) {
-    let row = firstRow + local;
-    ownedRows[local] = select(-1, firstQueryRow + row, row < endRow);
-  }
+${ownedQueries(form)}
 
   var rowMax = vec${rows}<f32>(lowest);
   var rowSum = vec${rows}<f32>(0.0);
@@ -184,7 +134,7 @@ function addToSums({rows, columns}: GradientTile, form: AttendForm): string {
       newMax = max(newMax, scores[${r}][${c}]);`,
         '\n      ',
       )}
-      rowSum[${r}] = fma(rowSum[${r}], exp2(rowMax[${r}] - newMax), ${listed(columns, (c) => `exp2(scores[${r}][${c}] - newMax)`, ' + ')});
+      rowSum[${r}] = fma(rowSum[${r}], exp2(rowMax[${r}] - newMax), ${unroll(columns, (c) => `exp2(scores[${r}][${c}] - newMax)`, ' + ')});
       rowMax[${r}] = newMax;
     }`,
     )}`;

@@ -1,8 +1,9 @@
-import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
-import {headVectors} from '../runtime/program.js';
-import type {HeadDims} from '../attend/attend_tile.js';
+import type {HeadDims} from '../runtime/device_limits.js';
+import type {WebGPUCall} from '../webgpu_call.js';
+import {chooseTile} from '../wgsl/choose_tile.js';
+import {headVectors} from '../wgsl/rows.js';
 import type {Tile} from '../wgsl/tile.js';
-import {tileThreads} from '../wgsl/tile.js';
+import {weightStride} from '../wgsl/tile.js';
 
 /**
  * A tile of the gradient stages. A workgroup owns `threadsY * rows` rows (queries, or keys) and walks over
@@ -41,11 +42,9 @@ const tiles: Array<Tile & {chunk?: number}> = [
 
 /** Words of 16 bytes from one row of a chunk to the next: odd, so that consecutive rows lie in different banks. */
 export const chunkStride = ({chunk}: GradientTile, dims: HeadDims) => Math.min(chunk, longestHead(dims)) | 1;
-/** The same for the weights of a row, which are stored together for the columns of an x. */
-export const weightStride = ({threadsX}: Tile) => threadsX + 1;
 
 /** Workgroup memory of the stage that takes most, gradient key: its declarations, counted. */
-export function gradientBytes(tile: GradientTile, dims: HeadDims): number {
+function gradientBytes(tile: GradientTile, dims: HeadDims): number {
   const [owned, walked] = [ownedCount(tile), walkedCount(tile)];
   const rows = (isKept(tile, dims) ? 2 * owned : owned) + walked;
   const weights = owned * weightStride(tile) * tile.columns * 4;
@@ -55,20 +54,14 @@ export function gradientBytes(tile: GradientTile, dims: HeadDims): number {
   return rows * chunkStride(tile, dims) * 16 + weights + walkedStatistics + indices + roundCount;
 }
 
-/**
- * The first tile that fits the device's workgroup memory and invocations and is not longer than `extent`: the smaller block
- * size, as no tile crosses a block's end, or the length where attention is exact. Where that is shorter than any, the smallest.
- */
-export function chooseGradientTile({device}: WebGPUBackend, dims: HeadDims, extent: number): GradientTile {
-  const {maxComputeWorkgroupStorageSize, maxComputeInvocationsPerWorkgroup} = device.limits;
-  const length = (tile: Tile) => Math.max(ownedCount(tile), walkedCount(tile));
-  const fitting = tiles
-    .map((tile) => ({...tile, chunk: tile.chunk ?? longestHead(dims)}))
-    .filter(
-      (tile) =>
-        gradientBytes(tile, dims) <= maxComputeWorkgroupStorageSize &&
-        tileThreads(tile) <= maxComputeInvocationsPerWorkgroup,
-    );
-  const shortest = Math.min(...fitting.map(length));
-  return fitting.find((tile) => length(tile) <= Math.max(extent, shortest)) ?? fitting[0];
+/** @param extent the smaller block size, as no tile crosses a block's end, or the length where attention is exact. */
+export function chooseGradientTile(call: WebGPUCall, extent: number): GradientTile {
+  const dims = call.geometry;
+  const ofHead = tiles.map((tile) => ({...tile, chunk: tile.chunk ?? longestHead(dims)}));
+  return chooseTile(call, ofHead, {
+    dims,
+    bytes: (tile) => gradientBytes(tile, dims),
+    extent,
+    length: (tile) => Math.max(ownedCount(tile), walkedCount(tile)),
+  });
 }

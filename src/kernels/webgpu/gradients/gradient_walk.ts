@@ -1,10 +1,9 @@
 import {unroll} from '../../unroll.js';
-import {listed} from '../attend/attend_products.js';
-import type {HeadDims} from '../attend/attend_tile.js';
+import type {HeadDims} from '../runtime/device_limits.js';
+import {headVectors, readRow} from '../wgsl/rows.js';
+import {tileThreads, weightStride} from '../wgsl/tile.js';
 import type {GradientTile} from './gradient_tile.js';
-import {chunkStride, isKept, ownedCount, walkedCount, weightStride} from './gradient_tile.js';
-import {headVectors, readRow} from '../runtime/program.js';
-import {tileThreads} from '../wgsl/tile.js';
+import {chunkStride, isKept, ownedCount, walkedCount} from './gradient_tile.js';
 
 /** Tensors whose rows pass through workgroup memory. */
 type Rows = 'query' | 'key' | 'value' | 'dy';
@@ -240,7 +239,7 @@ ${this.round()}
     return unroll(
       rows,
       (r) =>
-        `weights[(y + ${r} * threadsY) * weightStride + x] = vec${columns}<f32>(${listed(columns, (c) => `${weights}[${r}][${c}]`)});`,
+        `weights[(y + ${r} * threadsY) * weightStride + x] = vec${columns}<f32>(${unroll(columns, (c) => `${weights}[${r}][${c}]`, ', ')});`,
     );
   }
 

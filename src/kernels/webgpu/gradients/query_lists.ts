@@ -1,5 +1,6 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
-import {AttentionProgram, workgroupIndex} from '../runtime/program.js';
+import {AttentionProgram} from '../runtime/program.js';
+import {workgroupIndex} from '../wgsl/rows.js';
 
 /**
  * The transpose of the block lists: int32 `[batch, heads, key blocks, query blocks + 1]`, for each block of permuted keys
@@ -10,12 +11,11 @@ export class QueryListsProgram extends AttentionProgram<object> {
     const [batch, heads, queryBlocks, keyBlocks] = blockMask.shape;
     super({
       name: 'QueryLists',
-      inputs: {blockMask: {tensor: blockMask, components: 1}},
+      inputs: {blockMask: {tensor: blockMask}},
       outputShape: [batch, heads, keyBlocks, queryBlocks + 1],
       outputType: 'int32',
       threads: 64,
       workgroups: Math.ceil((batch * heads * keyBlocks) / 64),
-      uniforms: {},
       variant: {},
     });
   }

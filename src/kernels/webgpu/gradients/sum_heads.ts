@@ -1,25 +1,22 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import {util} from '@tensorflow/tfjs-core';
-import {AttentionProgram, workgroupIndex} from '../runtime/program.js';
+import {AttentionProgram, i32} from '../runtime/program.js';
+import {workgroupIndex} from '../wgsl/rows.js';
 
 /**
  * One of the two gradients of `GradientKeyProgram`: float32 `shape`, of key or value, from value `first` on; added up over
  * the heads that share keys where each of them is an owner.
  */
 export class SumHeadsProgram extends AttentionProgram<object> {
-  constructor(gradients: TensorInfo, first: number, owners: number, shape: number[]) {
+  constructor(gradients: TensorInfo, {first, owners, shape}: {first: number; owners: number; shape: number[]}) {
     const [batch, keyValueHeads] = shape;
     super({
       name: 'SumHeads',
-      inputs: {gradients: {tensor: gradients, components: 1}},
+      inputs: {gradients: {tensor: gradients}},
       outputShape: shape,
-      outputType: 'float32',
       threads: 64,
       workgroups: Math.ceil(util.sizeFromShape(shape) / 64),
-      uniforms: {
-        first: {type: 'i32', value: first},
-        sharing: {type: 'i32', value: owners / (batch * keyValueHeads)},
-      },
+      uniforms: {first: i32(first), sharing: i32(owners / (batch * keyValueHeads))},
       variant: {},
     });
   }

@@ -1,60 +1,49 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
-import type {BlockGeometry} from '../../../attention/block_geometry.js';
 import {rowsHavePositions} from '../../../attention/block_geometry.js';
 import {orderRows} from '../../../attention/sampled_estimate.js';
 import {unroll} from '../../unroll.js';
-import {listed} from '../attend/attend_products.js';
-import {keyEnd, keyLengthsInput} from '../wgsl/key_lengths.js';
-import {AttentionProgram, keyRow, rowComponents, workgroupIndex} from '../runtime/program.js';
+import {AttentionProgram, i32} from '../runtime/program.js';
+import type {WebGPUCall} from '../webgpu_call.js';
+import type {KeysVariant} from '../wgsl/key_lengths.js';
+import {keyEnd, keyLengthsInput, keysVariant} from '../wgsl/key_lengths.js';
+import {keyRow, rowInput, workgroupIndex} from '../wgsl/rows.js';
+import {chooseScoreTile, loadKeysInPlace, scoreTile} from '../wgsl/score_tile.js';
+import {logitScale} from '../wgsl/softmax_state.js';
 import type {Tile} from '../wgsl/tile.js';
-import {invocationPlace, loadKeysInPlace, scoreTile, tileKeys, tileQueries, tileThreads} from '../wgsl/tile.js';
-
-interface SegmentVariant {
-  tile: Tile;
-  headDim: number;
-  causal: boolean;
-  /** Whether there are key lengths. */
-  padded: boolean;
-  /** Whether a row that stands past the length of its entry is padding. */
-  positions: boolean;
-}
+import {invocationPlace, tileKeys, tileQueries, tileThreads} from '../wgsl/tile.js';
 
 /**
  * Part of stage 1, permute, by the sampled estimate: float32 `[batch, heads, permutedLength]`, the mean attention that the first
  * rows behind a segment pay to its keys, by a softmax over the keys of the segment (`sampled_estimate.ts`). Padding scores 0, and
  * so does every key of a segment that has no row behind it.
  */
+export function segmentKeyScores(call: WebGPUCall): TensorInfo {
+  return new SegmentKeyScoresProgram(call, chooseScoreTile(call, orderRows)).run(call.backend);
+}
+
+interface SegmentVariant extends KeysVariant {
+  tile: Tile;
+  causal: boolean;
+  /** Whether a row that stands past the length of its entry is padding. */
+  positions: boolean;
+}
+
 export class SegmentKeyScoresProgram extends AttentionProgram<SegmentVariant> {
-  constructor(
-    query: TensorInfo,
-    key: TensorInfo,
-    geometry: BlockGeometry,
-    tile: Tile,
-    scale: number,
-    causal: boolean,
-    keyLengths?: TensorInfo,
-  ) {
-    const {batch, heads, headDim, queryOffset, segmentSize, permutedLength} = geometry;
-    const components = rowComponents(headDim);
+  constructor(call: WebGPUCall, tile: Tile) {
+    const {query, key, geometry, causal} = call;
+    const {batch, heads, queryOffset, segmentSize, permutedLength} = geometry;
     super({
       name: 'SegmentKeyScores',
-      inputs: {query: {tensor: query, components}, key: {tensor: key, components}, ...keyLengthsInput(keyLengths)},
+      inputs: {query: rowInput(query), key: rowInput(key), ...keyLengthsInput(call)},
       outputShape: [batch, heads, permutedLength],
-      outputType: 'float32',
       threads: tileThreads(tile),
       workgroups: batch * heads * (permutedLength / segmentSize),
       uniforms: {
-        logitScale: {type: 'f32', value: scale * Math.LOG2E},
-        segmentSize: {type: 'i32', value: segmentSize},
-        queryOffset: {type: 'i32', value: causal ? queryOffset : 0},
+        logitScale: logitScale(call),
+        segmentSize: i32(segmentSize),
+        queryOffset: i32(causal ? queryOffset : 0),
       },
-      variant: {
-        tile,
-        headDim,
-        causal,
-        padded: keyLengths !== undefined,
-        positions: rowsHavePositions(geometry, causal),
-      },
+      variant: {tile, ...keysVariant(call), causal, positions: rowsHavePositions(geometry, causal)},
     });
   }
 
@@ -110,7 +99,7 @@ ${invocationPlace(tile)}
         newMax = max(newMax, scores[${r}][${c}]);`,
           '\n        ',
         )}
-        rowSum[${r}] = fma(rowSum[${r}], exp2(rowMax[${r}] - newMax), ${listed(columns, (c) => `exp2(scores[${r}][${c}] - newMax)`, ' + ')});
+        rowSum[${r}] = fma(rowSum[${r}], exp2(rowMax[${r}] - newMax), ${unroll(columns, (c) => `exp2(scores[${r}][${c}] - newMax)`, ' + ')});
         rowMax[${r}] = newMax;
       }`,
         '\n      ',

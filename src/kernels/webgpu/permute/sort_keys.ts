@@ -1,7 +1,8 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {BlockGeometry} from '../../../attention/block_geometry.js';
 import {unroll} from '../../unroll.js';
-import {AttentionProgram, workgroupIndex} from '../runtime/program.js';
+import {AttentionProgram, i32} from '../runtime/program.js';
+import {workgroupIndex} from '../wgsl/rows.js';
 
 /**
  * Shader text: `rank(first, count, own)`, the number of scores among `count` of them, from the score `first` on, that come
@@ -54,15 +55,12 @@ export class SortKeysProgram extends AttentionProgram<SortVariant> {
     const chunks = Math.ceil(segmentSize / threads);
     super({
       name: 'SortKeys',
-      inputs: {keyScores: {tensor: keyScores, components: 1}},
+      inputs: {keyScores: {tensor: keyScores}},
       outputShape: [batch, heads, keyLength],
       outputType: 'int32',
       threads,
       workgroups: batch * heads * Math.ceil(keyLength / segmentSize) * chunks,
-      uniforms: {
-        segmentSize: {type: 'i32', value: segmentSize},
-        chunks: {type: 'i32', value: chunks},
-      },
+      uniforms: {segmentSize: i32(segmentSize), chunks: i32(chunks)},
       variant: {threads},
     });
   }
@@ -116,7 +114,6 @@ export class KeysInPlaceProgram extends AttentionProgram<object> {
       outputType: 'int32',
       threads: identityThreads,
       workgroups: Math.ceil((batch * heads * keyLength) / identityThreads),
-      uniforms: {},
       variant: {},
     });
   }

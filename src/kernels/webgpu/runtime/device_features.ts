@@ -19,11 +19,13 @@ export function recordAdapterInfo(device: GPUDevice, info: GPUAdapterInfo): void
   (device as RecordedDevice)[adapterInfo] = info;
 }
 
-/**
- * Whether a shader may multiply square float16 fragments of that size with float32 sums, by subgroups of that many
- * invocations.
- */
-export function hasMatrixUnits(device: GPUDevice, fragment: number, subgroupSize: number): boolean {
+/** Rows of a fragment, its columns, and the terms of a sum: a size that matrix units take. */
+export const fragment = 16;
+/** Invocations a subgroup. */
+export const subgroupSize = 32;
+
+/** Whether a shader may multiply float16 fragments of that size with float32 sums, by such subgroups. */
+export function hasMatrixUnits(device: GPUDevice): boolean {
   const features = device.features as ReadonlySet<string>;
   const needed = ['shader-f16', 'subgroups', 'chromium-experimental-subgroup-matrix'];
   const info: AdapterInfo = (device as RecordedDevice)[adapterInfo] ?? device.adapterInfo;

@@ -1,6 +1,7 @@
 import {util} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import type {BlockGeometry} from '../../../attention/block_geometry.js';
+import type {WebGPUCall} from '../webgpu_call.js';
 
 /**
  * Throws if a tensor of the op is larger than what one binding of the device can hold. Past that limit tfjs returns
@@ -19,16 +20,14 @@ export function checkBufferSizes(op: string, backend: WebGPUBackend, shapes: Rec
   }
 }
 
+/** Values of a row of query and key, and of a row of value and output. */
+export type HeadDims = Pick<BlockGeometry, 'headDim' | 'valueDim'>;
+
 /** Throws because no tile of the head dim (or of the value dim, where that is larger) is small enough for the device. */
-export function failForHead(
-  op: string,
-  {limits}: GPUDevice,
-  {headDim, valueDim}: Pick<BlockGeometry, 'headDim' | 'valueDim'>,
-  needed: number,
-): never {
+export function failForHead({op, backend}: WebGPUCall, {headDim, valueDim}: HeadDims, needed: number): never {
   const got = valueDim > headDim ? `value: got valueDim ${valueDim}` : `query: got headDim ${headDim}`;
   throw new Error(
     `${op}: ${got}, which needs ${needed} bytes of workgroup memory; this device has ` +
-      `${limits.maxComputeWorkgroupStorageSize}.`,
+      `${backend.device.limits.maxComputeWorkgroupStorageSize}.`,
   );
 }

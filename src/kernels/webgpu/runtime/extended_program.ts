@@ -1,9 +1,13 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
-import type {AttentionProgram, ProgramSpec} from './program.js';
+import type {CompleteSpec} from './program_spec.js';
 
-/** WGSL extensions that a shader can ask for, as `enable` writes them. */
-export type ShaderExtension = 'f16' | 'subgroups' | 'chromium_experimental_subgroup_matrix';
+/** What is to be known of an `AttentionProgram` here. */
+interface ExtendedProgram {
+  spec: CompleteSpec<object>;
+  shaderKey: string;
+  getUserCode(): string;
+}
 
 const pipelines = new WeakMap<GPUDevice, Map<string, GPUComputePipeline>>();
 
@@ -12,13 +16,9 @@ const pipelines = new WeakMap<GPUDevice, Map<string, GPUComputePipeline>>();
  * `enable` must come first; so this writes the same declarations (as far as our shaders use them) behind it, and
  * records the dispatch between tfjs's own.
  */
-export function runExtended<Variant extends object>(
-  backend: WebGPUBackend,
-  program: AttentionProgram<Variant>,
-  spec: ProgramSpec<Variant>,
-  extensions: ShaderExtension[],
-): TensorInfo {
+export function runExtended(backend: WebGPUBackend, program: ExtendedProgram): TensorInfo {
   const {device} = backend;
+  const {spec} = program;
   const output = backend.makeTensorInfo(spec.outputShape, spec.outputType);
   const inputs = Object.values(spec.inputs).map(({tensor}) => tensor);
   const buffers = [output, ...inputs].map(({dataId}) => {
@@ -32,7 +32,7 @@ export function runExtended<Variant extends object>(
   );
   backend.queue.writeBuffer(uniformBuffer, 0, uniforms);
 
-  const pipeline = pipelineOf(device, program, spec, extensions);
+  const pipeline = pipelineOf(device, program);
   const entries = [...buffers, uniformBuffer].map((buffer, binding) => ({binding, resource: {buffer}}));
   backend.ensureCommandEncoderReady();
   backend.endComputePassEncoder();
@@ -49,22 +49,16 @@ export function runExtended<Variant extends object>(
   return output;
 }
 
-function pipelineOf<Variant extends object>(
-  device: GPUDevice,
-  program: AttentionProgram<Variant>,
-  spec: ProgramSpec<Variant>,
-  extensions: ShaderExtension[],
-): GPUComputePipeline {
+function pipelineOf(device: GPUDevice, program: ExtendedProgram): GPUComputePipeline {
   let ofDevice = pipelines.get(device);
   if (!ofDevice) {
     pipelines.set(device, (ofDevice = new Map()));
   }
   let pipeline = ofDevice.get(program.shaderKey);
   if (!pipeline) {
-    const label = spec.name;
-    const code = extendedCode(program, spec, extensions);
-    const module = device.createShaderModule({label, code});
-    const storage = [...Object.keys(spec.inputs)].map((_, i) => layoutEntry(i + 1, 'read-only-storage'));
+    const label = program.spec.name;
+    const module = device.createShaderModule({label, code: extendedCode(program)});
+    const storage = Object.keys(program.spec.inputs).map((_, i) => layoutEntry(i + 1, 'read-only-storage'));
     const layout = device.createBindGroupLayout({
       entries: [layoutEntry(0, 'storage'), ...storage, layoutEntry(storage.length + 1, 'uniform')],
     });
@@ -79,12 +73,8 @@ function pipelineOf<Variant extends object>(
 }
 
 /** The whole text of a program that needs extensions. */
-export function extendedCode<Variant extends object>(
-  program: AttentionProgram<Variant>,
-  spec: ProgramSpec<Variant>,
-  extensions: ShaderExtension[],
-): string {
-  return `${declarations(spec, extensions)}\n${program.getUserCode()}`;
+export function extendedCode(program: ExtendedProgram): string {
+  return `${declarations(program.spec)}\n${program.getUserCode()}`;
 }
 
 function layoutEntry(binding: number, type: GPUBufferBindingType): GPUBindGroupLayoutEntry {
@@ -92,7 +82,7 @@ function layoutEntry(binding: number, type: GPUBufferBindingType): GPUBindGroupL
 }
 
 /** The declarations of tfjs that our shaders use, under the names that tfjs gives them. */
-function declarations<Variant>(spec: ProgramSpec<Variant>, extensions: ShaderExtension[]): string {
+function declarations({extensions, ...spec}: CompleteSpec<object>): string {
   const array = (type: string, components = 1) => `array<${components === 4 ? `vec4<${type}>` : type}>`;
   const typeOf = (dtype: string) => (dtype === 'float32' ? 'f32' : 'i32');
   const inputs = Object.entries(spec.inputs);
@@ -134,7 +124,7 @@ fn _start(
 }
 
 /** The uniforms as `declarations` lays them out: shapes as vec4, then scalars. */
-function uniformValues<Variant>(spec: ProgramSpec<Variant>): ArrayBuffer {
+function uniformValues(spec: CompleteSpec<object>): ArrayBuffer {
   const shapes = [...Object.values(spec.inputs).map(({tensor}) => tensor.shape), spec.outputShape];
   const scalars = Object.values(spec.uniforms);
   // A uniform buffer's size is a multiple of its largest alignment, 16 bytes.

@@ -1,13 +1,14 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
-import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
-import {AttentionProgram, workgroupIndex} from '../runtime/program.js';
+import {AttentionProgram} from '../runtime/program.js';
+import type {WebGPUCall} from '../webgpu_call.js';
+import {workgroupIndex} from '../wgsl/rows.js';
 import {workgroupCount} from '../wgsl/workgroup_reduce.js';
 
 /**
  * A dense mask, bool `[batch, heads, queryBlocks, keyBlocks]`, as block lists (the form is described in
  * `block_geometry.ts`): the inverse of `blockMask`.
  */
-export function blockLists(backend: WebGPUBackend, blockMask: TensorInfo): TensorInfo {
+export function blockLists({backend}: WebGPUCall, blockMask: TensorInfo): TensorInfo {
   return new BlockListsProgram(blockMask).run(backend);
 }
 
@@ -16,12 +17,11 @@ export class BlockListsProgram extends AttentionProgram<object> {
     const [batch, heads, queryBlocks, keyBlocks] = blockMask.shape;
     super({
       name: 'BlockLists',
-      inputs: {blockMask: {tensor: blockMask, components: 1}},
+      inputs: {blockMask: {tensor: blockMask}},
       outputShape: [batch, heads, queryBlocks, keyBlocks + 1],
       outputType: 'int32',
       threads: 128,
       workgroups: batch * heads * queryBlocks,
-      uniforms: {},
       variant: {},
     });
   }

@@ -1,9 +1,10 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
-import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
-import {AttentionProgram, workgroupIndex} from '../runtime/program.js';
+import {AttentionProgram} from '../runtime/program.js';
+import type {WebGPUCall} from '../webgpu_call.js';
+import {workgroupIndex} from '../wgsl/rows.js';
 
 /** Block lists as a dense mask: bool `[batch, heads, queryBlocks, keyBlocks]`, true where the key block is selected. */
-export function blockMask(backend: WebGPUBackend, blockLists: TensorInfo): TensorInfo {
+export function blockMask({backend}: WebGPUCall, blockLists: TensorInfo): TensorInfo {
   return new BlockMaskProgram(blockLists).run(backend);
 }
 
@@ -12,12 +13,11 @@ export class BlockMaskProgram extends AttentionProgram<object> {
     const [batch, heads, queryBlocks, listSize] = blockLists.shape;
     super({
       name: 'BlockMask',
-      inputs: {blockLists: {tensor: blockLists, components: 1}},
+      inputs: {blockLists: {tensor: blockLists}},
       outputShape: [batch, heads, queryBlocks, listSize - 1],
       outputType: 'bool',
       threads: 64,
       workgroups: batch * heads * queryBlocks,
-      uniforms: {},
       variant: {},
     });
   }

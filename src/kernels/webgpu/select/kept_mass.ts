@@ -1,7 +1,8 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
-import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
-import type {PBSAttentionAttrs} from '../../../attention/attention_kernels.js';
-import {AttentionProgram, workgroupIndex} from '../runtime/program.js';
+import type {PlanRule} from '../../../attention/attention_call.js';
+import {AttentionProgram} from '../runtime/program.js';
+import type {WebGPUCall} from '../webgpu_call.js';
+import {workgroupIndex} from '../wgsl/rows.js';
 import {workgroupReduce} from '../wgsl/workgroup_reduce.js';
 
 /**
@@ -12,27 +13,25 @@ import {workgroupReduce} from '../wgsl/workgroup_reduce.js';
  * @param masses `[batch, heads, queryBlocks, keyBlocks]`, 0 for blocks that do not compete.
  */
 export function keptMass(
-  backend: WebGPUBackend,
+  {backend}: WebGPUCall,
+  {estimate}: Pick<PlanRule, 'estimate'>,
   masses: TensorInfo,
   blockLists: TensorInfo,
-  estimate: PBSAttentionAttrs['estimate'],
 ): TensorInfo {
   return new KeptMassProgram(masses, blockLists, estimate).run(backend);
 }
 
-type KeptMassVariant = Pick<PBSAttentionAttrs, 'estimate'>;
+type KeptMassVariant = Pick<PlanRule, 'estimate'>;
 
 export class KeptMassProgram extends AttentionProgram<KeptMassVariant> {
-  constructor(masses: TensorInfo, blockLists: TensorInfo, estimate: PBSAttentionAttrs['estimate']) {
+  constructor(masses: TensorInfo, blockLists: TensorInfo, estimate: PlanRule['estimate']) {
     const [batch, heads, queryBlocks] = masses.shape;
     super({
       name: 'KeptMass',
-      inputs: {masses: {tensor: masses, components: 1}, blockLists: {tensor: blockLists, components: 1}},
+      inputs: {masses: {tensor: masses}, blockLists: {tensor: blockLists}},
       outputShape: [batch, heads, queryBlocks],
-      outputType: 'float32',
       threads: 64,
       workgroups: batch * heads * queryBlocks,
-      uniforms: {},
       variant: {estimate},
     });
   }

@@ -1,34 +1,20 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
-import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import type {BlockGeometry} from '../../../attention/block_geometry.js';
 import {normaliserStride, sampleStride, tileSlots} from '../../../attention/sampled_estimate.js';
 import {unroll} from '../../unroll.js';
-import {listed} from '../attend/attend_products.js';
+import {AttentionProgram, i32, withScratch} from '../runtime/program.js';
+import type {WebGPUCall} from '../webgpu_call.js';
 import type {GridVariant} from '../wgsl/block_grid.js';
 import {findSinkBlock, gridFunctions, gridUniforms, gridVariant} from '../wgsl/block_grid.js';
-import {keyEnd, keyLengthsInput} from '../wgsl/key_lengths.js';
-import {
-  AttentionProgram,
-  headVectors,
-  keyRow,
-  readRow,
-  rowComponents,
-  withScratch,
-  workgroupIndex,
-} from '../runtime/program.js';
-import {SampledMassMatrixProgram, sampledMassMatrixFits} from './sampled_mass_matrix.js';
-import {SortedKeysProgram} from '../permute/sorted_keys.js';
+import type {KeysVariant} from '../wgsl/key_lengths.js';
+import {keyEnd, keyLengthsInput, keysVariant} from '../wgsl/key_lengths.js';
+import {headVectors, keyRow, readRow, rowInput, workgroupIndex} from '../wgsl/rows.js';
+import {carriedVectors, chooseScoreTile, loadTile, scoreTile} from '../wgsl/score_tile.js';
+import {logitScale} from '../wgsl/softmax_state.js';
 import type {Tile} from '../wgsl/tile.js';
-import {
-  carriedVectors,
-  chooseTile,
-  invocationPlace,
-  loadTile,
-  scoreTile,
-  tileKeys,
-  tileQueries,
-  tileThreads,
-} from '../wgsl/tile.js';
+import {invocationPlace, tileKeys, tileQueries, tileThreads} from '../wgsl/tile.js';
+import {SampledMassMatrixProgram, sampledMassMatrixFits} from './sampled_mass_matrix.js';
+import {SortedKeysProgram} from './sorted_keys.js';
 
 /**
  * Stage 2, score blocks, by the sampled estimate (`sampled_estimate.ts`): float32
@@ -37,25 +23,19 @@ import {
  * device has them, whatever the precision of the call: the sample only chooses.
  */
 export function sampledMass(
-  op: string,
-  backend: WebGPUBackend,
-  query: TensorInfo,
-  key: TensorInfo,
+  call: WebGPUCall,
   keyIndices: TensorInfo,
-  geometry: BlockGeometry,
-  scale: number,
-  causal: boolean,
-  keyLengths?: TensorInfo,
-  onMatrixUnits = sampledMassMatrixFits(backend.device, geometry),
+  {onMatrixUnits}: {onMatrixUnits?: boolean} = {},
 ): TensorInfo {
-  if (onMatrixUnits) {
+  const {backend, geometry} = call;
+  if (onMatrixUnits ?? sampledMassMatrixFits(backend.device, geometry)) {
     return withScratch(backend, (scratch) => {
-      const keys = scratch(new SortedKeysProgram(key, keyIndices, geometry).run(backend));
-      return new SampledMassMatrixProgram(query, keys, keyIndices, geometry, scale, causal, keyLengths).run(backend);
+      const keys = scratch(new SortedKeysProgram(call, keyIndices).run(backend));
+      return new SampledMassMatrixProgram(call, keys, keyIndices).run(backend);
     });
   }
-  const tile = chooseTile(op, backend, geometry.headDim, Math.max(leastRows, rowsOfPhase(geometry)));
-  return new SampledMassProgram(query, key, keyIndices, geometry, tile, scale, causal, keyLengths).run(backend);
+  const tile = chooseScoreTile(call, Math.max(leastRows, rowsOfPhase(geometry)));
+  return new SampledMassProgram(call, keyIndices, tile).run(backend);
 }
 
 /** Shape of what `sampledMass` gives. */
@@ -72,10 +52,8 @@ const rowsOfPhase = ({blockSize, queryLength}: BlockGeometry) =>
 /** Tiles of fewer rows have too few invocations to be worth it where blocks are short. */
 const leastRows = 16;
 
-interface SampledVariant extends GridVariant {
+interface SampledVariant extends KeysVariant, GridVariant {
   tile: Tile;
-  headDim: number;
-  padded: boolean;
   /** Key blocks whose samples stand side by side in a tile of keys; 1 where a block fills one or more. */
   blocksOfTile: number;
 }
@@ -87,43 +65,30 @@ function blocksOfTile(tile: Tile, keyBlockSize: number): number {
 }
 
 export class SampledMassProgram extends AttentionProgram<SampledVariant> {
-  constructor(
-    query: TensorInfo,
-    key: TensorInfo,
-    keyIndices: TensorInfo,
-    geometry: BlockGeometry,
-    tile: Tile,
-    scale: number,
-    causal: boolean,
-    keyLengths?: TensorInfo,
-  ) {
-    const {batch, heads, headDim, keyBlockSize, queryBlocks} = geometry;
-    const components = rowComponents(headDim);
-    const grid = gridVariant(geometry, causal);
+  constructor(call: WebGPUCall, keyIndices: TensorInfo, tile: Tile) {
+    const {query, key, geometry} = call;
+    const {batch, heads, keyBlockSize, queryBlocks} = geometry;
     const blocks = blocksOfTile(tile, keyBlockSize);
+    const tilesOfBlock = blocks > 1 ? 1 : Math.ceil(Math.ceil(keyBlockSize / sampleStride) / tileKeys(tile));
     super({
       name: 'SampledMass',
       inputs: {
-        query: {tensor: query, components},
-        key: {tensor: key, components},
-        keyIndices: {tensor: keyIndices, components: 1},
-        ...keyLengthsInput(keyLengths),
+        query: rowInput(query),
+        key: rowInput(key),
+        keyIndices: {tensor: keyIndices},
+        ...keyLengthsInput(call),
       },
       outputShape: sampledMassShape(geometry),
-      outputType: 'float32',
       threads: tileThreads(tile),
       workgroups: batch * heads * queryBlocks * sampleStride,
       uniforms: {
-        ...gridUniforms(geometry, grid),
-        logitScale: {type: 'f32', value: scale * Math.LOG2E},
-        queryBlocks: {type: 'i32', value: queryBlocks},
-        rowTiles: {type: 'i32', value: Math.ceil(rowsOfPhase(geometry) / tileQueries(tile))},
-        tilesOfBlock: {
-          type: 'i32',
-          value: blocks > 1 ? 1 : Math.ceil(Math.ceil(keyBlockSize / sampleStride) / tileKeys(tile)),
-        },
+        ...gridUniforms(call),
+        logitScale: logitScale(call),
+        queryBlocks: i32(queryBlocks),
+        rowTiles: i32(Math.ceil(rowsOfPhase(geometry) / tileQueries(tile))),
+        tilesOfBlock: i32(tilesOfBlock),
       },
-      variant: {tile, headDim, padded: keyLengths !== undefined, blocksOfTile: blocks, ...grid},
+      variant: {tile, blocksOfTile: blocks, ...keysVariant(call), ...gridVariant(call)},
     });
   }
 
@@ -350,7 +315,7 @@ ${invocationPlace(tile)}
         newMax = max(newMax, scores[${r}][${c}]);`,
           '\n        ',
         )}
-        rowSum[${r}] = fma(rowSum[${r}], exp2(rowMax[${r}] - newMax), ${listed(columns, (c) => `exp2(scores[${r}][${c}] - newMax)`, ' + ')});
+        rowSum[${r}] = fma(rowSum[${r}], exp2(rowMax[${r}] - newMax), ${unroll(columns, (c) => `exp2(scores[${r}][${c}] - newMax)`, ' + ')});
         rowMax[${r}] = newMax;
       }`,
         '\n      ',
@@ -400,7 +365,7 @@ ${invocationPlace(tile)}
         ${unroll(
           columns / added,
           (part) =>
-            `partials[(y + ${r} * threadsY) * ${partStride} + ${part} * threadsX + x] = ${listed(added, (c) => `paid${part * added + c}`, ' + ')};`,
+            `partials[(y + ${r} * threadsY) * ${partStride} + ${part} * threadsX + x] = ${unroll(added, (c) => `paid${part * added + c}`, ' + ')};`,
           '\n        ',
         )}
       }`,

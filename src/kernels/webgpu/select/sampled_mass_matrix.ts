@@ -2,19 +2,22 @@ import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {BlockGeometry} from '../../../attention/block_geometry.js';
 import {normaliserStride, sampleStride, tileSlots} from '../../../attention/sampled_estimate.js';
 import {unroll} from '../../unroll.js';
+import {fragment, hasMatrixUnits, subgroupSize} from '../runtime/device_features.js';
+import {AttentionProgram, i32} from '../runtime/program.js';
+import type {WebGPUCall} from '../webgpu_call.js';
 import type {GridVariant} from '../wgsl/block_grid.js';
 import {findSinkBlock, gridFunctions, gridUniforms, gridVariant} from '../wgsl/block_grid.js';
-import {hasMatrixUnits} from '../runtime/device_features.js';
-import {keyEnd, keyLengthsInput} from '../wgsl/key_lengths.js';
-import {AttentionProgram, headVectors, readRow, rowComponents, workgroupIndex} from '../runtime/program.js';
-import {noScores} from '../wgsl/softmax_state.js';
-import {paddedHeadDim, sortedKeysBytes} from '../permute/sorted_keys.js';
+import type {KeysVariant} from '../wgsl/key_lengths.js';
+import {keyEnd, keyLengthsInput, keysVariant} from '../wgsl/key_lengths.js';
+import {leftType, matrixExtensions, paddedHeadDim, rightType, sumType} from '../wgsl/matrix_units.js';
+import {headVectors, readRow, rowInput, workgroupIndex} from '../wgsl/rows.js';
+import {logitScale, noScores} from '../wgsl/softmax_state.js';
+import {sortedKeysBytes} from './sorted_keys.js';
 
-/** Rows of a fragment, its columns, and the terms of a sum. */
-const fragment = 16;
-/** Invocations a subgroup: one for each row of a phase. */
-const subgroupSize = 32;
-/** Subgroups a workgroup: the same phase of neighbouring blocks of queries, which meet the same keys at the same time. */
+/**
+ * Subgroups a workgroup: the same phase of neighbouring blocks of queries, which meet the same keys at the same time. An
+ * invocation owns one row of a phase.
+ */
 const subgroups = 2;
 const threads = subgroups * subgroupSize;
 /** From one column of scores to the next: a multiple of 16 bytes that brings the parts of a fragment into different banks. */
@@ -28,19 +31,14 @@ const queryStride = (headDim: number) => paddedHeadDim(headDim) + 8;
 const matrixBytes = (headDim: number) =>
   2 * subgroupSize * queryStride(headDim) + 2 * 4 * subgroups * scoresOfSubgroup + 16 * subgroups + 32;
 
-interface MatrixVariant extends GridVariant {
-  headDim: number;
+interface MatrixVariant extends KeysVariant, GridVariant {
   keyBlockSize: number;
   rowFragments: number;
-  padded: boolean;
 }
 
 /** Rows of a phase, whole fragments of them. */
 const rowFragments = ({blockSize, queryLength}: BlockGeometry) =>
   Math.ceil(Math.ceil(Math.min(blockSize, queryLength) / sampleStride) / fragment);
-
-/** Whether the device has matrix units of the kind that the program uses. */
-export const hasSamplingUnits = (device: GPUDevice): boolean => hasMatrixUnits(device, fragment, subgroupSize);
 
 /**
  * Whether the device has matrix units and the memory, in workgroups and for the sorted keys in one binding, and the blocks are of
@@ -51,7 +49,7 @@ export function sampledMassMatrixFits(device: GPUDevice, geometry: BlockGeometry
   const {maxStorageBufferBindingSize, maxBufferSize} = device.limits;
   const dividesTile = keyBlockSize % fragment === 0 && tileSlots % keyBlockSize === 0;
   return (
-    hasSamplingUnits(device) &&
+    hasMatrixUnits(device) &&
     sortedKeysBytes(geometry) <= Math.min(maxStorageBufferBindingSize, maxBufferSize) &&
     matrixBytes(headDim) <= device.limits.maxComputeWorkgroupStorageSize &&
     threads <= device.limits.maxComputeInvocationsPerWorkgroup &&
@@ -66,43 +64,32 @@ export function sampledMassMatrixFits(device: GPUDevice, geometry: BlockGeometry
  * @param keys the keys in sorted order, of `SortedKeysProgram`.
  */
 export class SampledMassMatrixProgram extends AttentionProgram<MatrixVariant> {
-  constructor(
-    query: TensorInfo,
-    keys: TensorInfo,
-    keyIndices: TensorInfo,
-    geometry: BlockGeometry,
-    scale: number,
-    causal: boolean,
-    keyLengths?: TensorInfo,
-  ) {
-    const {batch, heads, headDim, keyBlockSize, queryBlocks, keyBlocks} = geometry;
-    const grid = gridVariant(geometry, causal);
+  constructor(call: WebGPUCall, keys: TensorInfo, keyIndices: TensorInfo) {
+    const {query, geometry} = call;
+    const {batch, heads, keyBlockSize, queryBlocks, keyBlocks} = geometry;
     super({
       name: 'SampledMassMatrix',
       inputs: {
-        query: {tensor: query, components: rowComponents(headDim)},
-        keys: {tensor: keys, components: 1, element: 'f16'},
-        keyIndices: {tensor: keyIndices, components: 1},
-        ...keyLengthsInput(keyLengths),
+        query: rowInput(query),
+        keys: {tensor: keys, element: 'f16'},
+        keyIndices: {tensor: keyIndices},
+        ...keyLengthsInput(call),
       },
       outputShape: [batch * heads * queryBlocks, sampleStride, 2, keyBlocks],
-      outputType: 'float32',
       threads,
       workgroups: batch * heads * Math.ceil(queryBlocks / subgroups) * sampleStride,
       uniforms: {
-        ...gridUniforms(geometry, grid),
-        keyBlocks: {type: 'i32', value: keyBlocks},
-        queryBlocks: {type: 'i32', value: queryBlocks},
-        logitScale: {type: 'f32', value: scale * Math.LOG2E},
+        ...gridUniforms(call),
+        queryBlocks: i32(queryBlocks),
+        logitScale: logitScale(call),
       },
       variant: {
-        headDim,
         keyBlockSize,
         rowFragments: rowFragments(geometry),
-        padded: keyLengths !== undefined,
-        ...grid,
+        ...keysVariant(call),
+        ...gridVariant(call),
       },
-      extensions: ['f16', 'subgroups', 'chromium_experimental_subgroup_matrix'],
+      extensions: matrixExtensions,
     });
   }
 
@@ -113,9 +100,6 @@ export class SampledMassMatrixProgram extends AttentionProgram<MatrixVariant> {
     const headFragments = dim / fragment;
     const stride = queryStride(headDim);
     const rowsOfPhase = rowFragments * fragment;
-    const left = `subgroup_matrix_left<f16, ${fragment}, ${fragment}>`;
-    const right = `subgroup_matrix_right<f16, ${fragment}, ${fragment}>`;
-    const sum = `subgroup_matrix_result<f32, ${fragment}, ${fragment}>`;
     const position = grid.offset ? 'uniforms.queryOffset + ' : '';
     const mask = sampleStride - 1;
     const runSlots = tileSlots * sampleStride;
@@ -127,7 +111,7 @@ export class SampledMassMatrixProgram extends AttentionProgram<MatrixVariant> {
       Array.from({length: subgroups}, (_, b) => value(b)).reduce((x, y) => `${combine}(${x}, ${y})`);
     const loadFragments = (name: string, tile: string, residue: string) => `{
         let at = firstKey + u32(${tile} * ${sampleStride} + ${residue}) * ${fragment * dim}u;
-        ${unroll(headFragments, (d) => `${name}${d} = subgroupMatrixLoad<${right}, col_major>(&keys, at + ${d * fragment * fragment}u, ${fragment}u);`)}
+        ${unroll(headFragments, (d) => `${name}${d} = subgroupMatrixLoad<${rightType}, col_major>(&keys, at + ${d * fragment * fragment}u, ${fragment}u);`)}
       }`;
     /**
      * A loop over fragments of keys, `i` from 0 on: products of the subgroup's rows with them, the scores of the invocation's row
@@ -139,7 +123,7 @@ export class SampledMassMatrixProgram extends AttentionProgram<MatrixVariant> {
     ${unroll(headFragments, (d) => `let keys${d} = next${d};`)}
     let following = min(i + 1, ${count} - 1);
     ${loadFragments('next', tile('following'), residue('following'))}
-    ${unroll(rowFragments, (r) => `var scores${r} = ${sum}();`)}
+    ${unroll(rowFragments, (r) => `var scores${r} = ${sumType}();`)}
     ${unroll(headFragments, (d) => unroll(rowFragments, (r) => `scores${r} = subgroupMatrixMultiplyAccumulate(query${r}_${d}, keys${d}, scores${r});`))}
     ${unroll(rowFragments, (r) => `subgroupMatrixStore<col_major>(&scoreColumns, firstScore + ${r * fragment}u, scores${r}, ${scoreStride}u);`)}
     // Barrier: an invocation reads scores that all of its subgroup stored. The next ones go to the other half.
@@ -230,7 +214,7 @@ fn main(index : i32) {
   let competing = span.x;
 
   // Queries, by way of workgroup memory, into registers.
-  ${unroll(rowFragments, (r) => unroll(headFragments, (d) => `var query${r}_${d} : ${left};`))}
+  ${unroll(rowFragments, (r) => unroll(headFragments, (d) => `var query${r}_${d} : ${leftType};`))}
   for (var b = 0; b < ${subgroups}; b++) {
     for (var i = local; i < ${subgroupSize * paddedVectors}; i += threads) {
       let number = i / ${paddedVectors};
@@ -246,12 +230,12 @@ fn main(index : i32) {
     // Barrier: a subgroup reads rows that others loaded.
     workgroupBarrier();
     if (subgroup == b) {
-      ${unroll(rowFragments, (r) => unroll(headFragments, (d) => `query${r}_${d} = subgroupMatrixLoad<${left}, row_major>(&queryRows, ${r * fragment * stride + d * fragment}u, ${stride}u);`))}
+      ${unroll(rowFragments, (r) => unroll(headFragments, (d) => `query${r}_${d} = subgroupMatrixLoad<${leftType}, row_major>(&queryRows, ${r * fragment * stride + d * fragment}u, ${stride}u);`))}
     }
     // Barrier: other rows replace these.
     workgroupBarrier();
   }
-  ${unroll(headFragments, (d) => `var next${d} : ${right};`)}
+  ${unroll(headFragments, (d) => `var next${d} : ${rightType};`)}
 
   // 1. Normalisers: the coarse sample, less the block of key 0.
   let firstOfPhase = (${sampleStride} - phase) & ${mask};

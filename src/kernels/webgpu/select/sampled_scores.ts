@@ -2,7 +2,8 @@ import type {TensorInfo} from '@tensorflow/tfjs-core';
 import {util} from '@tensorflow/tfjs-core';
 import type {BlockGeometry} from '../../../attention/block_geometry.js';
 import {sampleStride} from '../../../attention/sampled_estimate.js';
-import {AttentionProgram, workgroupIndex} from '../runtime/program.js';
+import {AttentionProgram, f32, i32} from '../runtime/program.js';
+import {workgroupIndex} from '../wgsl/rows.js';
 
 const threads = 64;
 
@@ -17,15 +18,14 @@ export class SampledScoresProgram extends AttentionProgram<object> {
     const outputShape = [batch, heads, queryBlocks, keyBlocks];
     super({
       name: 'SampledScores',
-      inputs: {mass: {tensor: mass, components: 1}},
+      inputs: {mass: {tensor: mass}},
       outputShape,
-      outputType: 'float32',
       threads,
       workgroups: Math.ceil(util.sizeFromShape(outputShape) / threads),
       uniforms: {
-        blockSize: {type: 'i32', value: blockSize},
-        queryLength: {type: 'i32', value: queryLength},
-        peakWeight: {type: 'f32', value: peakWeight},
+        blockSize: i32(blockSize),
+        queryLength: i32(queryLength),
+        peakWeight: f32(peakWeight),
       },
       variant: {},
     });

@@ -1,20 +1,13 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
-import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
-import type {BlockGeometry} from '../../../attention/block_geometry.js';
+import {AttentionProgram, i32, withScratch} from '../runtime/program.js';
+import type {WebGPUCall} from '../webgpu_call.js';
 import type {GridVariant} from '../wgsl/block_grid.js';
 import {gridFunctions, gridUniforms, gridVariant} from '../wgsl/block_grid.js';
-import {columnLanes, columnSums, columnThreads} from '../gradients/column_sums.js';
-import {keyEnd, keyLengthsInput} from '../wgsl/key_lengths.js';
-import {
-  AttentionProgram,
-  headVectors,
-  keyRow,
-  readRow,
-  rowComponents,
-  withScratch,
-  workgroupIndex,
-  writeRow,
-} from '../runtime/program.js';
+import {columnLanes, columnSums, columnThreads} from '../wgsl/column_sums.js';
+import type {KeysVariant} from '../wgsl/key_lengths.js';
+import {keyEnd, keyLengthsInput, keysVariant} from '../wgsl/key_lengths.js';
+import {headVectors, keyRow, readRow, rowComponents, rowInput, workgroupIndex, writeRow} from '../wgsl/rows.js';
+import {logitScale} from '../wgsl/softmax_state.js';
 import {workgroupReduce} from '../wgsl/workgroup_reduce.js';
 
 /**
@@ -26,67 +19,46 @@ import {workgroupReduce} from '../wgsl/workgroup_reduce.js';
  *
  * With key lengths, keys that are padding add nothing to the means of their blocks, and blocks of nothing else score 0.
  */
-export function scoreBlocks(
-  backend: WebGPUBackend,
-  query: TensorInfo,
-  key: TensorInfo,
-  keyIndices: TensorInfo,
-  geometry: BlockGeometry,
-  scale: number,
-  causal: boolean,
-  keyLengths?: TensorInfo,
-): TensorInfo {
+export function scoreBlocks(call: WebGPUCall, keyIndices: TensorInfo): TensorInfo {
+  const {backend} = call;
   return withScratch(backend, (scratch) => {
-    const pooled = scratch(new PoolBlocksProgram(query, key, keyIndices, geometry, keyLengths).run(backend));
-    return new BlockScoresProgram(pooled, geometry, scale, causal, keyLengths).run(backend);
+    const pooled = scratch(new PoolBlocksProgram(call, keyIndices).run(backend));
+    return new BlockScoresProgram(call, pooled).run(backend);
   });
-}
-
-interface PoolVariant {
-  headDim: number;
-  /** Whether there are key lengths. */
-  padded: boolean;
 }
 
 /**
  * float32 `[batch * heads * (queryBlocks + keyBlocks), headDim]`: the mean query of each block, of all heads, then the mean
  * key of each block of the permuted order, which differs by head.
  */
-export class PoolBlocksProgram extends AttentionProgram<PoolVariant> {
-  constructor(
-    query: TensorInfo,
-    key: TensorInfo,
-    keyIndices: TensorInfo,
-    geometry: BlockGeometry,
-    keyLengths?: TensorInfo,
-  ) {
+export class PoolBlocksProgram extends AttentionProgram<KeysVariant> {
+  constructor(call: WebGPUCall, keyIndices: TensorInfo) {
+    const {query, key, geometry} = call;
     const {batch, heads, headDim, blockSize, keyBlockSize, queryBlocks, keyBlocks} = geometry;
-    const components = rowComponents(headDim);
     const blocks = batch * heads * (queryBlocks + keyBlocks);
     super({
       name: 'PoolBlocks',
       inputs: {
-        query: {tensor: query, components},
-        key: {tensor: key, components},
-        keyIndices: {tensor: keyIndices, components: 1},
-        ...keyLengthsInput(keyLengths),
+        query: rowInput(query),
+        key: rowInput(key),
+        keyIndices: {tensor: keyIndices},
+        ...keyLengthsInput(call),
       },
       outputShape: [blocks, headDim],
-      outputType: 'float32',
-      outputComponents: components,
+      outputComponents: rowComponents(headDim),
       threads: columnThreads(headDim),
       workgroups: blocks,
       uniforms: {
-        blockSize: {type: 'i32', value: blockSize},
-        keyBlockSize: {type: 'i32', value: keyBlockSize},
-        queryBlocks: {type: 'i32', value: queryBlocks},
-        keyBlocks: {type: 'i32', value: keyBlocks},
+        blockSize: i32(blockSize),
+        keyBlockSize: i32(keyBlockSize),
+        queryBlocks: i32(queryBlocks),
+        keyBlocks: i32(keyBlocks),
       },
-      variant: {headDim, padded: keyLengths !== undefined},
+      variant: keysVariant(call),
     });
   }
 
-  protected shader({headDim, padded}: PoolVariant): string {
+  protected shader({headDim, padded}: KeysVariant): string {
     const vectors = headVectors(headDim);
     const lanes = columnLanes(headDim);
     return `
@@ -134,30 +106,25 @@ fn main(index : i32) {
   }
 }
 
-interface BlockScoresVariant extends PoolVariant, GridVariant {}
+interface BlockScoresVariant extends KeysVariant, GridVariant {}
 
 /** float32 `[batch, heads, queryBlocks, keyBlocks]`: the scores. */
 export class BlockScoresProgram extends AttentionProgram<BlockScoresVariant> {
-  constructor(pooled: TensorInfo, geometry: BlockGeometry, scale: number, causal: boolean, keyLengths?: TensorInfo) {
-    const {batch, heads, keyLength, headDim, queryBlocks, keyBlocks} = geometry;
-    const components = rowComponents(headDim);
-    const grid = gridVariant(geometry, causal);
+  constructor(call: WebGPUCall, pooled: TensorInfo) {
+    const {geometry, keyLengths} = call;
+    const {batch, heads, keyLength, queryBlocks, keyBlocks} = geometry;
     super({
       name: 'BlockScores',
-      inputs: {
-        pooled: {tensor: pooled, components},
-        ...keyLengthsInput(keyLengths),
-      },
+      inputs: {pooled: rowInput(pooled), ...keyLengthsInput(call)},
       outputShape: [batch, heads, queryBlocks, keyBlocks],
-      outputType: 'float32',
       threads: 128,
       workgroups: batch * heads * queryBlocks,
       uniforms: {
-        logitScale: {type: 'f32', value: scale * Math.LOG2E},
-        ...gridUniforms(geometry, grid),
-        ...(keyLengths && {keyLength: {type: 'i32', value: keyLength}}),
+        logitScale: logitScale(call),
+        ...gridUniforms(call),
+        ...(keyLengths && {keyLength: i32(keyLength)}),
       },
-      variant: {headDim, ...grid, padded: keyLengths !== undefined},
+      variant: {...keysVariant(call), ...gridVariant(call)},
     });
   }
 

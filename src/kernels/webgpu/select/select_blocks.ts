@@ -1,11 +1,11 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
-import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
-import type {PBSAttentionAttrs} from '../../../attention/attention_kernels.js';
-import type {BlockGeometry} from '../../../attention/block_geometry.js';
+import type {PlanRule} from '../../../attention/attention_call.js';
 import {leastScoreScale} from '../../../attention/sampled_estimate.js';
+import {AttentionProgram, f32} from '../runtime/program.js';
+import type {WebGPUCall} from '../webgpu_call.js';
 import type {GridVariant} from '../wgsl/block_grid.js';
 import {findSinkBlock, gridFunctions, gridUniforms, gridVariant} from '../wgsl/block_grid.js';
-import {AttentionProgram, workgroupIndex} from '../runtime/program.js';
+import {workgroupIndex} from '../wgsl/rows.js';
 import {workgroupCount} from '../wgsl/workgroup_reduce.js';
 
 /**
@@ -18,44 +18,36 @@ import {workgroupCount} from '../wgsl/workgroup_reduce.js';
  * the attention sink.
  */
 export function selectBlocks(
-  backend: WebGPUBackend,
+  call: WebGPUCall,
+  rule: SelectionRule,
   scores: TensorInfo,
   keyIndices: TensorInfo,
-  geometry: BlockGeometry,
-  causal: boolean,
-  rule: SelectionRule,
 ): TensorInfo {
-  return new SelectBlocksProgram(scores, keyIndices, geometry, causal, rule).run(backend);
+  return new SelectBlocksProgram(call, rule, {scores, keyIndices}).run(call.backend);
 }
 
-export type SelectionRule = Pick<PBSAttentionAttrs, 'threshold' | 'estimate'>;
-
-type SelectVariant = GridVariant & Pick<PBSAttentionAttrs, 'estimate'>;
+type SelectionRule = Pick<PlanRule, 'threshold' | 'estimate'>;
+type SelectVariant = GridVariant & Pick<PlanRule, 'estimate'>;
 
 export class SelectBlocksProgram extends AttentionProgram<SelectVariant> {
   constructor(
-    scores: TensorInfo,
-    keyIndices: TensorInfo,
-    geometry: BlockGeometry,
-    causal: boolean,
+    call: WebGPUCall,
     {threshold, estimate}: SelectionRule,
+    {scores, keyIndices}: {scores: TensorInfo; keyIndices: TensorInfo},
   ) {
-    const {batch, heads, queryBlocks, keyBlocks} = geometry;
-    const grid = gridVariant(geometry, causal);
+    const {batch, heads, queryBlocks, keyBlocks} = call.geometry;
     super({
       name: 'SelectBlocks',
-      inputs: {scores: {tensor: scores, components: 1}, keyIndices: {tensor: keyIndices, components: 1}},
+      inputs: {scores: {tensor: scores}, keyIndices: {tensor: keyIndices}},
       outputShape: [batch, heads, queryBlocks, keyBlocks + 1],
       outputType: 'int32',
       threads: 128,
       workgroups: batch * heads * queryBlocks,
       uniforms: {
-        ...(estimate === 'sampled'
-          ? {leastScoreScale: {type: 'f32', value: leastScoreScale(threshold)}}
-          : {threshold: {type: 'f32', value: threshold}}),
-        ...gridUniforms(geometry, grid),
+        ...(estimate === 'sampled' ? {leastScoreScale: f32(leastScoreScale(threshold))} : {threshold: f32(threshold)}),
+        ...gridUniforms(call),
       },
-      variant: {...grid, estimate},
+      variant: {...gridVariant(call), estimate},
     });
   }
 

@@ -1,5 +1,6 @@
-import type {BlockGrid} from '../../../attention/block_geometry.js';
-import type {ProgramSpec} from '../runtime/program.js';
+import type {Uniforms} from '../runtime/program_spec.js';
+import {i32} from '../runtime/program.js';
+import type {WebGPUCall} from '../webgpu_call.js';
 
 /** What the text of the functions of this file depends on. */
 export interface GridVariant {
@@ -8,22 +9,21 @@ export interface GridVariant {
   offset: boolean;
 }
 
-export const gridVariant = ({queryOffset}: BlockGrid, causal: boolean): GridVariant => ({
+export const gridVariant = ({geometry, causal}: WebGPUCall): GridVariant => ({
   causal,
-  offset: causal && queryOffset !== 0,
+  offset: causal && geometry.queryOffset !== 0,
 });
 
-export function gridUniforms(
-  {blockSize, keyBlockSize, segmentSize, queryLength, queryOffset, keyBlocks}: BlockGrid,
-  {causal, offset}: GridVariant,
-): ProgramSpec<never>['uniforms'] {
+export function gridUniforms(call: WebGPUCall): Uniforms {
+  const {blockSize, keyBlockSize, segmentSize, queryLength, queryOffset, keyBlocks} = call.geometry;
+  const {causal, offset} = gridVariant(call);
   return {
-    blockSize: {type: 'i32', value: blockSize},
-    keyBlockSize: {type: 'i32', value: keyBlockSize},
-    blocksPerSegment: {type: 'i32', value: segmentSize / keyBlockSize},
-    keyBlocks: {type: 'i32', value: keyBlocks},
-    ...(causal && {queryLength: {type: 'i32', value: queryLength}}),
-    ...(offset && {queryOffset: {type: 'i32', value: queryOffset}}),
+    blockSize: i32(blockSize),
+    keyBlockSize: i32(keyBlockSize),
+    blocksPerSegment: i32(segmentSize / keyBlockSize),
+    keyBlocks: i32(keyBlocks),
+    ...(causal && {queryLength: i32(queryLength)}),
+    ...(offset && {queryOffset: i32(queryOffset)}),
   };
 }
 

@@ -1,4 +1,6 @@
-import {headVectors} from '../runtime/program.js';
+import {f32} from '../runtime/program.js';
+import type {WebGPUCall} from '../webgpu_call.js';
+import {headVectors} from './rows.js';
 
 /**
  * State of an online softmax: what is known of a query row after some of its keys. As programs pass it on, it is float32,
@@ -8,6 +10,9 @@ import {headVectors} from '../runtime/program.js';
  * The state of a row that has seen nothing is the maximum `lowest` and zeros; the result of such a row is zeros.
  */
 export const stateVectors = (valueDim: number): number => headVectors(valueDim) + 1;
+
+/** The factor of products of queries and keys that gives scores in units of log2. */
+export const logitScale = ({scale}: WebGPUCall) => f32(scale * Math.LOG2E);
 
 /** Shader text: the scores that are no scores. */
 export const noScores = `

@@ -1,9 +1,3 @@
-import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
-import {unroll} from '../../unroll.js';
-import {failForHead} from '../runtime/device_limits.js';
-import {headVectors, readRow} from '../runtime/program.js';
-import {noScores} from './softmax_state.js';
-
 /**
  * A tile of scores: `queries` rows by `keys` columns, computed by a workgroup of `threadsX * threadsY` invocations.
  * Invocation (x, y) owns the rows `y + r * threadsY` and the columns `x + c * threadsX`, so that neighbours read
@@ -18,63 +12,15 @@ export interface Tile {
   columns: 2 | 4;
 }
 
-/**
- * In order of preference, by measurement (docs/performance.md). The last ones are for large head dims in little workgroup
- * memory: the very last holds a head dim of 256 in the 16 KiB that every device has.
- */
-const tiles: Tile[] = [
-  {threadsX: 8, threadsY: 16, rows: 2, columns: 4},
-  {threadsX: 16, threadsY: 8, rows: 4, columns: 2},
-  {threadsX: 8, threadsY: 16, rows: 4, columns: 2},
-  {threadsX: 4, threadsY: 32, rows: 2, columns: 4},
-  {threadsX: 16, threadsY: 4, rows: 4, columns: 2},
-  {threadsX: 8, threadsY: 8, rows: 2, columns: 2},
-  {threadsX: 4, threadsY: 8, rows: 2, columns: 2},
-  {threadsX: 2, threadsY: 4, rows: 2, columns: 2},
-];
-
 export const tileThreads = ({threadsX, threadsY}: Tile) => threadsX * threadsY;
 export const tileQueries = ({threadsY, rows}: Tile) => threadsY * rows;
 export const tileKeys = ({threadsX, columns}: Tile) => threadsX * columns;
 
-/** vec4 of a key tile that an invocation carries from global to workgroup memory. */
-export const carriedVectors = (tile: Tile, headDim: number) =>
-  Math.ceil((tileKeys(tile) * headVectors(headDim)) / tileThreads(tile));
-
 /**
- * The first tile that fits the device's workgroup memory and invocations and is not longer than a block, whose end no
- * tile crosses. Preferred are tiles whose invocations share a row of the head evenly and carry at most 8 vec4 in registers.
+ * From the weights of one row to those of the next in workgroup memory, which are stored together for the columns of an x: odd,
+ * so that consecutive rows lie in different banks.
  */
-export function chooseTile(op: string, backend: WebGPUBackend, headDim: number, blockSize: number): Tile {
-  const {maxComputeWorkgroupStorageSize, maxComputeInvocationsPerWorkgroup} = backend.device.limits;
-  const fitting = tiles.filter(
-    (tile) =>
-      tileBytes(tile, headDim) <= maxComputeWorkgroupStorageSize &&
-      tileThreads(tile) <= maxComputeInvocationsPerWorkgroup,
-  );
-  if (fitting.length === 0) {
-    failForHead(op, backend.device, {headDim, valueDim: headDim}, tileBytes(tiles[tiles.length - 1], headDim));
-  }
-  const short = fitting.filter((tile) => tileQueries(tile) <= blockSize);
-  const isEven = (tile: Tile) => headVectors(headDim) % tile.threadsX === 0 && carriedVectors(tile, headDim) <= 8;
-  return short.find(isEven) ?? short[0] ?? fitting[fitting.length - 1];
-}
-
-/** vec4 from one row of a tile in workgroup memory to the next: odd, so that consecutive rows lie in different banks. */
-function tileStride(headDim: number): number {
-  const vectors = headVectors(headDim);
-  return vectors % 2 === 0 ? vectors + 1 : vectors;
-}
-
-/** Workgroup memory of the programs that score tiles, counted generously: two tiles, and twice the scores. */
-export function tileBytes(tile: Tile, headDim: number): number {
-  const rows = (tileQueries(tile) + tileKeys(tile)) * tileStride(headDim) * 16;
-  const probabilities = tileQueries(tile) * tile.threadsX * tile.columns * 4;
-  const rowPartials = tileQueries(tile) * tile.threadsX * 4;
-  const keyPositions = tileKeys(tile) * 4;
-  const keyTileCount = 16;
-  return rows + probabilities + rowPartials + keyPositions + keyTileCount;
-}
+export const weightStride = ({threadsX}: Tile) => threadsX + 1;
 
 /**
  * Shader text: the place (x, y) of an invocation. Neighbours take turns: the lowest bits of the index are y, x, y, x, so that
@@ -90,117 +36,4 @@ export function invocationPlace({threadsX, threadsY}: Tile): string {
   return `  let local = i32(localIndex);
   let x = ((local >> 1) & 1) + ((local >> 2) & 2) + 4 * ((local >> 4) % ${threadsX / 4});
   let y = (local & 1) + ((local >> 1) & 2) + 4 * ((local >> 4) / ${threadsX / 4});`;
-}
-
-/**
- * Shader text shared by the programs that compute tiles of scores: constants, the two tiles in workgroup memory, a
- * function that loads query rows times `uniforms.logitScale`, and the products of all query and key rows.
- *
- * Scores are in units of log2, so that `exp2` gives weights: `logitScale` is the attention scale times log2(e).
- */
-export function scoreTile(tile: Tile, headDim: number): string {
-  const step = headVectors(headDim) % 4 === 0 ? 4 : 1;
-  return `
-const threads = ${tileThreads(tile)};
-const threadsX = ${tile.threadsX};
-const threadsY = ${tile.threadsY};
-const rows = ${tile.rows};
-const columns = ${tile.columns};
-const tileQueries = ${tileQueries(tile)};
-const tileKeys = ${tileKeys(tile)};
-const headVectors = ${headVectors(headDim)};
-const tileStride = ${tileStride(headDim)};${noScores}
-
-var<workgroup> queryTile : array<vec4<f32>, ${tileQueries(tile) * tileStride(headDim)}>;
-var<workgroup> keyTile : array<vec4<f32>, ${tileKeys(tile) * tileStride(headDim)}>;
-
-${readRow('readQuery', 'query', headDim)}
-
-// Loads query rows [firstRow, endRow) of a head, scaled; zeros follow.
-fn loadQueryTile(head : i32, firstRow : i32, endRow : i32) {
-  ${loadTile(
-    'queryTile',
-    tileQueries(tile),
-    tile,
-    headDim,
-    (i) => `firstRow + ${i} < endRow`,
-    (i, vector) => `uniforms.logitScale * readQuery(head * uniforms.queryShape.z + firstRow + ${i}, ${vector})`,
-  )}
-}
-
-// This invocation's part of queryTile · keyTileᵀ; as fma by component, since a dot product would be added in a fifth step.
-fn tileScores(x : i32, y : i32) -> array<array<f32, columns>, rows> {
-  var scores : array<array<f32, columns>, rows>;
-  for (var i = 0; i < headVectors; i += ${step}) {
-    ${unroll(
-      step,
-      (u) => `{
-      ${unroll(tile.rows, (r) => `let q${r} = queryTile[(y + ${r} * threadsY) * tileStride + i + ${u}];`)}
-      ${unroll(
-        tile.columns,
-        (c) => `let k${c} = keyTile[(x + ${c} * threadsX) * tileStride + i + ${u}];
-      ${unroll(tile.rows, (r) => `scores[${r}][${c}] = ${['x', 'y', 'z', 'w'].reduce((sum, e) => `fma(q${r}.${e}, k${c}.${e}, ${sum})`, `scores[${r}][${c}]`)};`)}`,
-      )}
-    }`,
-    )}
-  }
-  return scores;
-}`;
-}
-
-/** Shader text: a function that loads the keys [first, end) of a head, in their own order; zeros follow. Needs `keyRow`. */
-export function loadKeysInPlace(tile: Tile, headDim: number): string {
-  return `
-${readRow('readKey', 'key', headDim)}
-fn loadKeyTile(head : i32, heads : i32, first : i32, end : i32) {
-  let firstKeyRow = keyRow(head, heads, first);
-  ${loadTile(
-    'keyTile',
-    tileKeys(tile),
-    tile,
-    headDim,
-    (i) => `first + ${i} < end`,
-    (i, vector) => `readKey(firstKeyRow + ${i}, ${vector})`,
-  )}
-}`;
-}
-
-/** Loads of an invocation that are on their way at a time: more would take too many registers. */
-const loadsAtOnce = 8;
-
-/**
- * Shader text that fills a tile in workgroup memory, zeros where a row does not exist. Several loads of an invocation
- * come before the first of their stores: in a loop each would wait for the one before.
- */
-export function loadTile(
-  name: string,
-  tileRows: number,
-  tile: Tile,
-  headDim: number,
-  exists: (row: string) => string,
-  read: (row: string, vector: string) => string,
-): string {
-  const size = tileRows * headVectors(headDim);
-  const threads = tileThreads(tile);
-  const rounds = Math.ceil(size / threads);
-  const isWhole = (j: number) => size >= (j + 1) * threads;
-  return unroll(Math.ceil(rounds / loadsAtOnce), (group) => {
-    const first = group * loadsAtOnce;
-    const count = Math.min(loadsAtOnce, rounds - first);
-    const load = (k: number) => {
-      const j = first + k;
-      return `let load${j} = i32(localIndex) + ${j * threads};
-    var x${j} = vec4<f32>(0.0);
-    if (${isWhole(j) ? '' : `load${j} < ${size} && `}${exists(`load${j} / headVectors`)}) {
-      x${j} = ${read(`load${j} / headVectors`, `load${j} % headVectors`)};
-    }`;
-    };
-    const store = (k: number) => {
-      const j = first + k;
-      const place = `(load${j} / headVectors) * tileStride + load${j} % headVectors`;
-      return `${isWhole(j) ? '' : `if (load${j} < ${size}) `}{ ${name}[${place}] = x${j}; }`;
-    };
-    return `${unroll(count, load)}
-    ${unroll(count, store)}`;
-  });
 }

@@ -8,9 +8,11 @@ import {sampledMass as massOnCPU} from '../../../../src/kernels/cpu/select/sampl
 import {sampledMass} from '../../../../src/kernels/webgpu/select/sampled_mass';
 import {sampledMassMatrixFits} from '../../../../src/kernels/webgpu/select/sampled_mass_matrix';
 import {SampledScoresProgram} from '../../../../src/kernels/webgpu/select/sampled_scores';
+import type {WebGPUCall} from '../../../../src/kernels/webgpu/webgpu_call';
 import {testBackends} from '../../../setup/environment';
 import type {RectangularShape} from '../../../reference/attention';
 import {randomInputs} from '../../../reference/attention';
+import {cpuCall} from '../../../reference/cpu_call';
 
 interface Case {
   shape: RectangularShape;
@@ -65,14 +67,16 @@ if (testBackends().includes('webgpu')) {
         const [query, key] = [upload(inputs.query, inputs.queryShape), upload(inputs.key, inputs.keyShape)];
         const geometry = blockGeometry(query, key, {...sizes, causal});
         if (!sampledMassMatrixFits(gpu.device, geometry)) this.skip();
-        const scale = 1 / Math.sqrt(geometry.headDim);
         const keyLengths = lengths && Int32Array.from(lengths);
-        const rule = {permute: true, estimate: 'sampled'} as const;
-        const {keyIndices} = permute(inputs.query, inputs.key, geometry, scale, causal, rule, keyLengths);
-        const {means, peaks} = massOnCPU(inputs.query, inputs.key, keyIndices, geometry, scale, causal, keyLengths);
+        const attrs = {geometry, scale: 1 / Math.sqrt(geometry.headDim), causal};
+        const call = cpuCall(inputs, {...attrs, keyLengths});
+        const {keyIndices} = permute(call, {permute: true, estimate: 'sampled'});
+        const {means, peaks} = massOnCPU(call, keyIndices);
         const order = upload(keyIndices, [geometry.batch, geometry.heads, geometry.keyLength]);
         const padding = keyLengths && upload(keyLengths, [geometry.batch]);
-        const mass = sampledMass('test', gpu, query, key, order, geometry, scale, causal, padding, true);
+        const tensors = {query, key, value: key, keyLengths: padding};
+        const gpuCall: WebGPUCall = {op: 'test', backend: gpu, precision: 'float32', ...attrs, ...tensors};
+        const mass = sampledMass(gpuCall, order, {onMatrixUnits: true});
         owned.push(mass);
         const weighted = async (weight: number) => {
           const info = new SampledScoresProgram(mass, geometry, weight).run(gpu);

@@ -1,0 +1,51 @@
+import {registerKernel, type KernelFunc, type TensorInfo} from '@tensorflow/tfjs-core';
+import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
+import {withScratch} from '../../../../src/internal';
+import {DecodeAttention, type DecodeAttentionInputs} from '../decode_attention';
+import {RMSNorm, type RMSNormAttrs, type RMSNormInputs} from '../rms_norm';
+import {RotaryEmbedding, type RotaryEmbeddingAttrs, type RotaryEmbeddingInputs} from '../rotary_embedding';
+import {SwiGLU, type SwiGLUInputs} from '../swiglu';
+import {WriteRow, type WriteRowInputs} from '../write_row';
+import {DecodeAttentionProgram} from './decode_attention';
+import {RMSNormProgram} from './rms_norm';
+import {RotaryEmbeddingProgram} from './rotary_embedding';
+import {SwiGLUProgram} from './swiglu';
+import {WriteRowProgram} from './write_row';
+
+// Importing this file registers the kernels of the model's ops for the webgpu backend. It loads no backend. Without them the
+// ops are composed of tfjs's own, as on the other backends.
+
+function register<Inputs, Attrs>(
+  kernelName: string,
+  kernelFunc: (inputs: Inputs, backend: WebGPUBackend, attrs: Attrs) => TensorInfo | TensorInfo[],
+): void {
+  registerKernel({
+    kernelName,
+    backendName: 'webgpu',
+    kernelFunc: (({inputs, backend, attrs}: {inputs: Inputs; backend: WebGPUBackend; attrs: Attrs}) =>
+      kernelFunc(inputs, backend, attrs)) as unknown as KernelFunc,
+  });
+}
+
+register<RMSNormInputs, RMSNormAttrs>(RMSNorm, ({x}, backend, {epsilon}) =>
+  new RMSNormProgram(x, epsilon).run(backend),
+);
+
+register<SwiGLUInputs, object>(SwiGLU, ({gateAndUp}, backend) => new SwiGLUProgram(gateAndUp).run(backend));
+
+register<RotaryEmbeddingInputs, RotaryEmbeddingAttrs>(RotaryEmbedding, (inputs, backend, {start, groups}) =>
+  withScratch(backend, (_scratch, keep) => {
+    let firstHead = 0;
+    return groups.map((heads) => {
+      const rotated = keep(new RotaryEmbeddingProgram(inputs, start, firstHead, heads).run(backend));
+      firstHead += heads;
+      return rotated;
+    });
+  }),
+);
+
+register<WriteRowInputs, object>(WriteRow, (inputs, backend) => new WriteRowProgram(inputs).run(backend));
+
+register<DecodeAttentionInputs, object>(DecodeAttention, (inputs, backend) =>
+  new DecodeAttentionProgram(inputs).run(backend),
+);

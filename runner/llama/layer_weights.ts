@@ -1,0 +1,14 @@
+/** Weight `[outputs, inputs]`, as in the checkpoint; bias `[outputs]`. */
+export type Projection<T> = {weight: T; bias?: T};
+
+export type LayerWeights<T> = {
+  attentionNorm: T;
+  query: Projection<T>;
+  key: Projection<T>;
+  value: Projection<T>;
+  output: Projection<T>;
+  mlpNorm: T;
+  gate: Projection<T>;
+  up: Projection<T>;
+  down: Projection<T>;
+};

@@ -1,0 +1,110 @@
+import * as tf from '@tensorflow/tfjs-core';
+import type {LlamaConfig} from './config';
+import type {LayerWeights, Projection} from './layer_weights';
+import {prepareLayer, type PreparedLayer, type PreparedWeights} from './prepared_weights';
+import type {Shards} from './shards';
+import {checkTensorSizes} from './tensor_limit';
+
+/** The tensors of a checkpoint, or what stands for them. */
+type DecoderWeights<T> = {
+  /** `[vocabSize, hiddenSize]` */
+  embedding: T;
+  layers: LayerWeights<T>[];
+  norm: T;
+  /** Weight `[vocabSize, hiddenSize]`: the embedding when the head is tied. */
+  head: Projection<T>;
+};
+
+/** A buffer that early Llama checkpoints carry; it follows from `config.json`. */
+const ROTARY_BUFFER = /\.rotary_emb\.inv_freq$/;
+
+/**
+ * Holds the tensors of a checkpoint against its config. One that is missing, misshapen or unknown throws by name: a
+ * tensor that the model would leave out (a bias, a norm of queries) means that it would compute something else.
+ */
+export function checkWeights(config: LlamaConfig, shards: Shards): void {
+  const shapes = weightShapes(config);
+  for (const [name, shape] of shapes) shards.check(name, shape);
+  // A tied checkpoint may store the head all the same; transformers takes the embedding too.
+  const idle = (name: string) => ROTARY_BUFFER.test(name) || (config.tiedHead && name === 'lm_head.weight');
+  const unknown = shards.names().filter((name) => !shapes.has(name) && !idle(name));
+  if (unknown.length > 0) {
+    throw new Error(
+      `${shards.shard(unknown[0]).fileName}: tensor "${unknown[0]}" has no place in a ${config.architecture} with ` +
+        `what config.json says (${unknown.length} such); accepted: the ${shapes.size} tensors of the decoder`,
+    );
+  }
+}
+
+/**
+ * Reads every tensor, one after the other, into tensors of the current backend, and brings those of the layers into the
+ * form that the model multiplies with. Nothing stays behind if one fails.
+ *
+ * @param onProgress tensors so far, and tensors in all.
+ * @throws Error by name, before anything is read, if a tensor is too large for the backend.
+ */
+export async function uploadWeights(
+  config: LlamaConfig,
+  shards: Shards,
+  onProgress?: (done: number, total: number) => void,
+): Promise<PreparedWeights> {
+  const shapes = weightShapes(config);
+  const {hiddenSize, intermediateSize} = config;
+  checkTensorSizes([
+    ...[...shapes].map(([name, shape]): [string, number[]] => [`tensor "${name}"`, shape]),
+    ['gate and up projections of a layer', [2, hiddenSize, intermediateSize]],
+  ]);
+  const uploaded = new Map<string, tf.Tensor>();
+  const prepared: PreparedLayer[] = [];
+  try {
+    for (const [name, shape] of shapes) {
+      uploaded.set(name, tf.tensor(await shards.read(name), shape));
+      onProgress?.(uploaded.size, shapes.size);
+    }
+    const {embedding, layers, norm, head} = arrangeWeights(config, (name) => uploaded.get(name)!);
+    for (const layer of layers) prepared.push(prepareLayer(config, layer));
+    return {embedding, layers: prepared, norm, head: head.weight};
+  } catch (error) {
+    tf.dispose([[...uploaded.values()], prepared]);
+    throw error;
+  }
+}
+
+function weightShapes(config: LlamaConfig): Map<string, number[]> {
+  const shapes = new Map<string, number[]>();
+  arrangeWeights(config, (name, shape) => void shapes.set(name, shape));
+  return shapes;
+}
+
+/** Asks for each tensor by its name in the checkpoint, with the shape that the config gives it. */
+function arrangeWeights<T>(config: LlamaConfig, take: (name: string, shape: number[]) => T): DecoderWeights<T> {
+  const {vocabSize, hiddenSize, intermediateSize, headDim, inputBias, outputBias, mlpBias} = config;
+  const queryRows = config.heads * headDim;
+  const keyRows = config.keyValueHeads * headDim;
+  const projection = (name: string, outputs: number, inputs: number, biased: boolean): Projection<T> => ({
+    weight: take(`${name}.weight`, [outputs, inputs]),
+    ...(biased && {bias: take(`${name}.bias`, [outputs])}),
+  });
+
+  const embedding = take('model.embed_tokens.weight', [vocabSize, hiddenSize]);
+  const layers = Array.from({length: config.layers}, (_, index): LayerWeights<T> => {
+    const at = `model.layers.${index}`;
+    return {
+      attentionNorm: take(`${at}.input_layernorm.weight`, [hiddenSize]),
+      query: projection(`${at}.self_attn.q_proj`, queryRows, hiddenSize, inputBias),
+      key: projection(`${at}.self_attn.k_proj`, keyRows, hiddenSize, inputBias),
+      value: projection(`${at}.self_attn.v_proj`, keyRows, hiddenSize, inputBias),
+      output: projection(`${at}.self_attn.o_proj`, hiddenSize, queryRows, outputBias),
+      mlpNorm: take(`${at}.post_attention_layernorm.weight`, [hiddenSize]),
+      gate: projection(`${at}.mlp.gate_proj`, intermediateSize, hiddenSize, mlpBias),
+      up: projection(`${at}.mlp.up_proj`, intermediateSize, hiddenSize, mlpBias),
+      down: projection(`${at}.mlp.down_proj`, hiddenSize, intermediateSize, mlpBias),
+    };
+  });
+  return {
+    embedding,
+    layers,
+    norm: take('model.norm.weight', [hiddenSize]),
+    head: config.tiedHead ? {weight: embedding} : projection('lm_head', vocabSize, hiddenSize, false),
+  };
+}

@@ -1,0 +1,88 @@
+import type {TensorInfo} from '@tensorflow/tfjs-core';
+import type {
+  FlashAttentionAttrs,
+  FlashAttentionGradInputs,
+  FlashAttentionInputs,
+  PBSAttentionAttrs,
+  PBSAttentionInputs,
+} from './attention_kernels.js';
+import type {BlockGeometry} from './block_geometry.js';
+import {blockGeometry} from './block_geometry.js';
+
+/** How a plan is made: the attributes of `PBSAttention` that stages before attention read. */
+export type PlanRule = Pick<PBSAttentionAttrs, 'threshold' | 'permute' | 'estimate'>;
+
+/** Everything that a call asks for, before a backend has looked at its tensors. The driver derives it, once. */
+export interface AttentionRequest {
+  /** As errors name it. */
+  op: string;
+  /** Tensors of tfjs, as the kernel was given them. A plan has no value. */
+  inputs: Omit<FlashAttentionInputs, 'value'> & Pick<PBSAttentionInputs, 'keyIndices' | 'blockMask'> & RequestedInputs;
+  geometry: BlockGeometry;
+  /** Factor of the products of queries and keys. */
+  scale: number;
+  causal: boolean;
+  precision: 'float32' | 'float16';
+  /** By which keys are ordered and blocks chosen; none for exact attention and for a plan that is given. */
+  rule?: PlanRule;
+  /** What comes out. */
+  result: 'output' | 'plan' | 'gradients';
+}
+
+type RequestedInputs = Partial<Pick<FlashAttentionGradInputs, 'value' | 'output' | 'dy'>>;
+
+/** Whether attention runs over the blocks of a plan, made or given; else over all keys. */
+export const isSparse = ({rule, inputs}: Pick<AttentionRequest, 'rule' | 'inputs'>): boolean =>
+  rule !== undefined || inputs.keyIndices !== undefined;
+
+/**
+ * A request with its tensors as a backend holds them: what the stages take, on every backend, beside what the stages before
+ * them gave.
+ */
+export interface AttentionCall<Values, Lengths = Values, Mask = Values> extends Pick<
+  AttentionRequest,
+  'op' | 'geometry' | 'scale' | 'causal' | 'precision'
+> {
+  /** `[batch, heads, queryLength, headDim]` */
+  query: Values;
+  /** `[batch, keyValueHeads, keyLength, headDim]` */
+  key: Values;
+  /** `[batch, keyValueHeads, keyLength, valueDim]`; not there where a plan is all that is asked for. */
+  value: Values;
+  /** `[batch]`: keys from there on are padding. */
+  keyLengths?: Lengths;
+  /** Each dimension 1 or that of `[batch, heads, queryLength, keyLength]`. With exact attention alone. */
+  mask?: Mask;
+  /** What the forward pass gave, and the gradient by it, where gradients are asked for. */
+  output?: Values;
+  dy?: Values;
+}
+
+/** Blocks by the attributes of the call. */
+export function sparseGeometry(
+  {query, key, value}: AttentionRequest['inputs'],
+  attrs: PBSAttentionAttrs,
+): BlockGeometry {
+  return blockGeometry(query, key, attrs, value);
+}
+
+/**
+ * Exact attention has no blocks that a user sees.
+ *
+ * @param blockSize rows and keys that a backend walks over at a time.
+ */
+export function exactGeometry(
+  {query, key, value}: AttentionRequest['inputs'],
+  {queryOffset}: FlashAttentionAttrs,
+  blockSize: (queryLength: number, keyLength: number) => number,
+): BlockGeometry {
+  const size = blockSize(query.shape[2], key.shape[2]);
+  return blockGeometry(query, key, {blockSize: size, keyBlockSize: size, segmentSize: size, queryOffset}, value);
+}
+
+/** Shapes of the inputs by their names, for checks. */
+export function inputShapes(inputs: object): Record<string, number[]> {
+  return Object.fromEntries(
+    Object.entries(inputs as Record<string, TensorInfo>).map(([name, {shape}]) => [name, shape]),
+  );
+}

@@ -1,0 +1,18 @@
+/**
+ * What demo, bench and experiments use of the inside; the package does not hold this file. Whatever else they need is public.
+ */
+export type {BlockGeometry, BlockGrid} from './attention/block_geometry.js';
+export {blockGeometry, scoredBlocks, visibleBlocks} from './attention/block_geometry.js';
+export {leastScore, peakWeight} from './attention/sampled_estimate.js';
+export {defaultOptions} from './ops/options.js';
+
+// For programs of the model runner.
+export {AttentionProgram, withScratch} from './kernels/webgpu/runtime/program.js';
+export {headVectors, readRow, rowComponents, workgroupIndex, writeRow} from './kernels/webgpu/wgsl/rows.js';
+export {workgroupReduce} from './kernels/webgpu/wgsl/workgroup_reduce.js';
+export {arithmeticOf} from './kernels/webgpu/attend/arithmetic.js';
+
+// For timing draws.
+export type {AttentionContext} from './kernels/webgl/runtime/context.js';
+export {attentionContext} from './kernels/webgl/runtime/context.js';
+export {AttentionProgram as DrawnProgram} from './kernels/webgl/runtime/program.js';

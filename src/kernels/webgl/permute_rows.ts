@@ -1,0 +1,96 @@
+import {keyEndText, keyLengthsInput} from './glsl/key_lengths.js';
+import {headUniforms, keyBase} from './glsl/score_tile.js';
+import {tilesPerBlock} from './glsl/tiles.js';
+import type {TensorTexture} from './runtime/program.js';
+import {AttentionProgram} from './runtime/program.js';
+import type {HeadRange} from './runtime/ranges.js';
+import type {RowTexture} from './runtime/row_texture.js';
+import type {CallVariant, WebGLCall} from './webgl_call.js';
+
+interface PermuteRowsVariant extends Omit<CallVariant, 'causal'> {
+  /** Whether rows are read from the tensor, in part. */
+  fromTensor: boolean;
+}
+
+/** Keys or values as they stand in their tensor, of which only kept blocks are read: for a plan of one block of queries. */
+export interface KeptRows {
+  tensor: TensorTexture;
+  /** Values a row of the tensor. */
+  rowSize: number;
+  /** Values a row of the copy: not fewer; the rest is 0. */
+  columns: number;
+  /** Rows of `keyBlocks` values, one row a head: not 0 for key blocks that are kept. */
+  kept: RowTexture;
+}
+
+interface PermutedHeads extends HeadRange {
+  keyIndices: RowTexture;
+}
+
+/**
+ * Keys or values in the permuted order of some heads: rows `[heads, keyLength]`. Each head has an
+ * order of its own, so heads that share keys get a copy each. Rows of padding are zeros: whatever stands there, a weight of 0
+ * times it is 0. So are rows of blocks that are not kept, because a tile can reach past the end of its block.
+ */
+export class PermuteRowsProgram extends AttentionProgram<PermuteRowsVariant> {
+  constructor(call: WebGLCall, source: RowTexture | KeptRows, {keyIndices, firstHead, heads}: PermutedHeads) {
+    const {geometry, keyLengths} = call;
+    const {keyLength, keyBlockSize, keyBlocks} = geometry;
+    const tileKeys = call.context.drawBuffers;
+    const fromTensor = 'kept' in source;
+    super({
+      name: 'PermuteRows',
+      inputs: {
+        ...(fromTensor ? {source: source.tensor, kept: source.kept} : {source}),
+        keyIndices,
+        ...keyLengthsInput(call),
+      },
+      uniforms: {
+        ...headUniforms(geometry),
+        firstHead,
+        blocks: keyBlocks,
+        keyBlockSize,
+        ...(fromTensor && {rowSize: source.rowSize}),
+        tilesPerBlock: tilesPerBlock(geometry, tileKeys),
+      },
+      output: {rows: heads * keyLength, columns: source.columns},
+      variant: {tileKeys, padded: keyLengths !== undefined, fromTensor},
+      fetches: fromTensor ? 6 : 2,
+    });
+  }
+
+  protected shader({tileKeys, padded, fromTensor}: PermuteRowsVariant): string {
+    return `
+// A fragment copies one vector of the row that belongs to its position. Indices stand in the order of tiles.
+${keyBase}${padded ? keyEndText : ''}${fromTensor ? readVector : ''}
+void compute(int row, int texel) {
+  int headInRange = divide(row, keyLength);
+  int head = firstHead + headInRange;
+  int position = row - headInRange * keyLength;
+  int block = divide(position, keyBlockSize);
+  ${
+    fromTensor
+      ? `if (readKept(head, block / 4)[block % 4] == 0.0) {
+    result0 = vec4(0.0);
+    return;
+  }
+  `
+      : ''
+  }int inBlock = position - block * keyBlockSize;
+  int key = divide(inBlock, tilesPerBlock);
+  int column = (inBlock - key * tilesPerBlock) * ${tileKeys} + key;
+  int index = int(readKeyIndices(head * blocks + block, column / 4)[column % 4]);
+  result0 = ${padded ? 'index >= keyEnd(head) ? vec4(0.0) : ' : ''}${fromTensor ? 'readVector' : 'readSource'}(keyBase(head) + index, texel);
+}`;
+  }
+}
+
+/** Shader text: `readVector(row, texel)`, four values of a row of the tensor. */
+const readVector = `
+vec4 readVector(int row, int texel) {
+  vec4 four = vec4(0.0);
+  for (int column = 4 * texel; column < min(4 * texel + 4, rowSize); column++) {
+    four[column % 4] = readSource(row * rowSize + column);
+  }
+  return four;
+}`;

@@ -1,0 +1,28 @@
+import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
+import type {AttentionRequest} from '../../attention/attention_call.js';
+import {inputShapes, isSparse} from '../../attention/attention_call.js';
+import {gradientShapes} from './gradients/attend_gradients.js';
+import {checkBufferSizes} from './runtime/device_limits.js';
+import {sampledMassShape} from './select/sampled_mass.js';
+
+/** Throws if what the call is given, what comes out, or what grows fastest between the stages is too large for the device. */
+export function checkRequest(backend: WebGPUBackend, request: AttentionRequest): void {
+  const {op, inputs, geometry, result} = request;
+  const {batch, heads, queryLength, valueDim} = geometry;
+  const sparse = isSparse(request);
+  checkBufferSizes(op, backend, {
+    ...inputShapes(inputs),
+    ...(result === 'output' && {output: [batch, heads, queryLength, valueDim]}),
+    ...((sparse || result === 'plan') && planShapes(request)),
+    ...(result === 'gradients' && gradientShapes(geometry, sparse)),
+  });
+}
+
+function planShapes({geometry, rule}: AttentionRequest): Record<string, number[]> {
+  const {batch, heads, keyLength, queryBlocks, keyBlocks} = geometry;
+  return {
+    'key order': [batch, heads, keyLength],
+    'block lists': [batch, heads, queryBlocks, keyBlocks + 1],
+    ...(rule?.estimate === 'sampled' && {'sampled mass': sampledMassShape(geometry)}),
+  };
+}

@@ -1,0 +1,50 @@
+import type {TensorInfo} from '@tensorflow/tfjs-core';
+import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
+import type {Take} from '../../attention/scratch.js';
+import {AttentionProgram, i32} from './runtime/program.js';
+import {workgroupIndex} from './wgsl/rows.js';
+
+/**
+ * The inputs of a kernel with the floats in them that they promise. tfjs's cast of int32 or bool to float32 changes the
+ * type alone and leaves integers in the buffer, which its own shaders convert as they read. Ours read vectors of floats.
+ */
+export function floatInputs<Inputs extends object>(
+  inputs: Inputs,
+  backend: WebGPUBackend,
+  scratch: Take<TensorInfo>,
+): Inputs {
+  const floats = Object.entries(inputs as Record<string, TensorInfo>).map(([name, x]) => {
+    const isCast = x.dtype === 'float32' && backend.tensorMap.get(x.dataId).dtype !== 'float32';
+    return [name, isCast ? scratch(new FloatsProgram(x).run(backend)) : x];
+  });
+  return Object.fromEntries(floats) as Inputs;
+}
+
+const threads = 64;
+
+export class FloatsProgram extends AttentionProgram<object> {
+  constructor(integers: TensorInfo) {
+    const count = integers.shape.reduce((product, length) => product * length, 1);
+    super({
+      name: 'Floats',
+      inputs: {integers: {tensor: integers}},
+      outputShape: integers.shape,
+      threads,
+      workgroups: Math.ceil(count / threads),
+      uniforms: {count: i32(count)},
+      variant: {},
+    });
+  }
+
+  protected shader(): string {
+    return `
+// An invocation converts one number.
+${workgroupIndex}
+fn main(index : i32) {
+  let i = workgroupIndex() * ${threads} + i32(localIndex);
+  if (i < uniforms.count) {
+    result[i] = f32(integers[i]);
+  }
+}`;
+  }
+}

@@ -1,0 +1,316 @@
+import type {TensorInfo} from '@tensorflow/tfjs-core';
+import type {BlockGeometry} from '../../../attention/block_geometry.js';
+import {rowsHavePositions} from '../../../attention/block_geometry.js';
+import type {Uniforms} from '../runtime/program_spec.js';
+import {AttentionProgram, i32, withScratch} from '../runtime/program.js';
+import type {WebGPUCall} from '../webgpu_call.js';
+import type {KeysVariant} from '../wgsl/key_lengths.js';
+import {keyEnd, keyLengthsInput, keysVariant} from '../wgsl/key_lengths.js';
+import {keyRow, rowInput, workgroupIndex} from '../wgsl/rows.js';
+import {chooseScoreTile, loadKeysInPlace, scoreTile} from '../wgsl/score_tile.js';
+import {logitScale, noScores} from '../wgsl/softmax_state.js';
+import type {Tile} from '../wgsl/tile.js';
+import {invocationPlace, tileKeys, tileQueries, tileThreads} from '../wgsl/tile.js';
+
+/**
+ * Keys whose statistics one workgroup collects: few, so that a short sequence still makes enough workgroups for a device,
+ * but at most 64 chunks, so that combining them stays short and their memory does not grow with the length.
+ */
+export function keysPerChunk({permutedLength}: BlockGeometry): number {
+  return Math.max(1, Math.ceil(permutedLength / (64 * 128))) * 128;
+}
+
+/**
+ * Part of stage 1, permute, by the pooled estimate (paper section 3.2): float32 `[batch, heads, permutedLength]`, the mean
+ * attention that the proxy rows pay to each key.
+ *
+ * The softmax over all keys needs two passes, since the scores of all proxy rows are too many to keep: maximum and sum
+ * of each row over chunks of keys, combined to one logarithm a row, then the weights themselves, added up by key.
+ */
+export function proxyKeyScores(call: WebGPUCall): TensorInfo {
+  const {backend, geometry} = call;
+  const tile = chooseScoreTile(call, geometry.blockSize);
+  return withScratch(backend, (scratch) => {
+    const statistics = scratch(new ProxyStatisticsProgram(call, tile).run(backend));
+    const rowLogSums = scratch(new ProxyLogSumsProgram(statistics).run(backend));
+    return new KeyScoresProgram(call, rowLogSums, tile).run(backend);
+  });
+}
+
+interface ProxyVariant extends KeysVariant {
+  tile: Tile;
+  /** Whether a row that stands past the length of its entry is padding. Says nothing without key lengths. */
+  positions: boolean;
+}
+
+function proxyVariant(call: WebGPUCall, tile: Tile): ProxyVariant {
+  const keys = keysVariant(call);
+  return {tile, ...keys, positions: keys.padded && rowsHavePositions(call.geometry, call.causal)};
+}
+
+const proxyUniforms = ({geometry, causal, keyLengths}: WebGPUCall): Uniforms => ({
+  proxyRows: i32(geometry.proxyRows),
+  ...(keyLengths && {queryOffset: i32(causal ? geometry.queryOffset : 0)}),
+});
+
+/** float32 `[batch * heads, chunks, proxyRows, 2]`: maximum and sum of exp2(score − maximum), a row and chunk of keys. */
+export class ProxyStatisticsProgram extends AttentionProgram<ProxyVariant> {
+  constructor(call: WebGPUCall, tile: Tile) {
+    const {query, key, geometry, keyLengths} = call;
+    const {batch, heads, permutedLength, proxyRows} = geometry;
+    const chunkSize = keysPerChunk(geometry);
+    const chunks = Math.ceil(permutedLength / chunkSize);
+    const rowTiles = Math.ceil(proxyRows / tileQueries(tile));
+    super({
+      name: 'ProxyStatistics',
+      inputs: {query: rowInput(query), key: rowInput(key), ...keyLengthsInput(call)},
+      outputShape: [batch * heads, chunks, proxyRows, 2],
+      threads: tileThreads(tile),
+      workgroups: batch * heads * chunks * rowTiles,
+      uniforms: {
+        logitScale: logitScale(call),
+        permutedLength: i32(permutedLength),
+        rowTiles: i32(rowTiles),
+        chunkSize: i32(chunkSize),
+        ...(keyLengths && proxyUniforms(call)),
+      },
+      variant: proxyVariant(call, tile),
+    });
+  }
+
+  protected shader({tile, headDim, padded, positions}: ProxyVariant): string {
+    return `
+// A workgroup takes tileQueries proxy rows of one head and one chunk of keys, and walks over the chunk in tiles of
+// tileKeys keys. Invocation (x, y) keeps, in registers, maximum and sum of its rows over its own columns; they are
+// combined over x once at the end, in workgroup memory.
+${workgroupIndex}
+${keyRow}
+${scoreTile(tile, headDim)}
+${loadKeysInPlace(tile, headDim)}${padded ? paddedRange(positions) : ''}
+var<workgroup> partialMax : array<f32, ${tileQueries(tile) * tile.threadsX}>;
+var<workgroup> partialSum : array<f32, ${tileQueries(tile) * tile.threadsX}>;
+
+fn main(index : i32) {
+${invocationPlace(tile)}
+  let chunks = uniforms.outShape.y;
+  let proxyRows = uniforms.outShape.z;
+  let rowTile = workgroupIndex() % uniforms.rowTiles;
+  let chunk = (workgroupIndex() / uniforms.rowTiles) % chunks;
+  let head = workgroupIndex() / (uniforms.rowTiles * chunks);
+  let exists = head < uniforms.outShape.x;
+  ${padded ? 'let proxy = proxyRange(head);\n  let firstProxy = proxy.x;' : 'let firstProxy = uniforms.queryShape.z - proxyRows;'}
+  let firstRow = rowTile * tileQueries;
+  loadQueryTile(head, firstProxy + firstRow, select(0, ${padded ? 'min(firstProxy + firstRow + tileQueries, proxy.y)' : 'firstProxy + min(firstRow + tileQueries, proxyRows)'}, exists));
+
+  var rowMax : array<f32, rows>;
+  var rowSum : array<f32, rows>;
+  for (var r = 0; r < rows; r++) {
+    rowMax[r] = masked;
+  }
+  let chunkEnd = select(0, min((chunk + 1) * uniforms.chunkSize, ${padded ? 'min(keyEnd(head), uniforms.permutedLength)' : 'uniforms.permutedLength'}), exists);
+  // All chunks take the same number of rounds, as barriers demand; past the last key the tile is empty.
+  for (var offset = 0; offset < uniforms.chunkSize; offset += tileKeys) {
+    let first = chunk * uniforms.chunkSize + offset;
+    loadKeyTile(head, uniforms.queryShape.y, first, chunkEnd);
+    // Barrier: scores read rows that others loaded.
+    workgroupBarrier();
+    let scores = tileScores(x, y);
+    for (var r = 0; r < rows; r++) {
+      for (var c = 0; c < columns; c++) {
+        if (first + x + c * threadsX < chunkEnd) {
+          let newMax = max(rowMax[r], scores[r][c]);
+          rowSum[r] = rowSum[r] * exp2(rowMax[r] - newMax) + exp2(scores[r][c] - newMax);
+          rowMax[r] = newMax;
+        }
+      }
+    }
+    // Barrier: the next round overwrites the keys.
+    workgroupBarrier();
+  }
+
+  for (var r = 0; r < rows; r++) {
+    partialMax[(y + r * threadsY) * threadsX + x] = rowMax[r];
+    partialSum[(y + r * threadsY) * threadsX + x] = rowSum[r];
+  }
+  // Barrier: a row's statistics need the parts of all x.
+  workgroupBarrier();
+  for (var row = local; row < tileQueries; row += threads) {
+    var total = masked;
+    for (var i = 0; i < threadsX; i++) {
+      total = max(total, partialMax[row * threadsX + i]);
+    }
+    var sum = 0.0;
+    for (var i = 0; i < threadsX; i++) {
+      sum += partialSum[row * threadsX + i] * exp2(partialMax[row * threadsX + i] - total);
+    }
+    if (exists && firstRow + row < proxyRows) {
+      let at = 2 * ((head * chunks + chunk) * proxyRows + firstRow + row);
+      result[at] = total;
+      result[at + 1] = sum;
+    }
+  }
+}`;
+  }
+}
+
+/** Rows whose chunks a workgroup of `ProxyLogSumsProgram` combines, and invocations that share a row. */
+const combinedRows = 8;
+const combineLanes = 16;
+
+/** float32 `[batch * heads, proxyRows]`: log2 of a row's sum of exp2(score) over all keys, from its chunks. */
+export class ProxyLogSumsProgram extends AttentionProgram<object> {
+  constructor(statistics: TensorInfo) {
+    const [heads, , proxyRows] = statistics.shape;
+    super({
+      name: 'ProxyLogSums',
+      inputs: {statistics: {tensor: statistics}},
+      outputShape: [heads, proxyRows],
+      threads: combinedRows * combineLanes,
+      workgroups: Math.ceil((heads * proxyRows) / combinedRows),
+      variant: {},
+    });
+  }
+
+  protected shader(): string {
+    return `
+// A workgroup combines the chunks of ${combinedRows} rows. Neighbours take neighbouring rows, whose statistics lie side by side; an
+// invocation takes every ${combineLanes}th chunk of its row, and the first of a row combines what all have, in workgroup memory.
+${workgroupIndex}${noScores}
+var<workgroup> parts : array<vec2<f32>, ${combinedRows * combineLanes}>;
+
+// Maximum and sum of exp2(score − maximum) of both.
+fn combine(a : vec2<f32>, b : vec2<f32>) -> vec2<f32> {
+  let most = max(a.x, b.x);
+  return vec2<f32>(most, a.y * exp2(a.x - most) + b.y * exp2(b.x - most));
+}
+
+fn main(index : i32) {
+  let local = i32(localIndex);
+  let row = workgroupIndex() * ${combinedRows} + local % ${combinedRows};
+  let proxyRows = uniforms.outShape.y;
+  let exists = row < uniforms.outShape.x * proxyRows;
+  let chunks = uniforms.statisticsShape.y;
+  let first = (row / proxyRows) * chunks * proxyRows + row % proxyRows;
+  var sums = vec2<f32>(lowest, 0.0);
+  for (var chunk = local / ${combinedRows}; chunk < chunks && exists; chunk += ${combineLanes}) {
+    let at = 2 * (first + chunk * proxyRows);
+    sums = combine(sums, vec2<f32>(statistics[at], statistics[at + 1]));
+  }
+  parts[local] = sums;
+  // Barrier: the first invocation of a row reads what all of the row wrote.
+  workgroupBarrier();
+  if (local < ${combinedRows} && exists) {
+    for (var lane = 1; lane < ${combineLanes}; lane++) {
+      sums = combine(sums, parts[lane * ${combinedRows} + local]);
+    }
+    result[row] = sums.x + log2(sums.y);
+  }
+}`;
+  }
+}
+
+/** float32 `[batch, heads, permutedLength]`: mean weight of each key over the proxy rows. */
+export class KeyScoresProgram extends AttentionProgram<ProxyVariant> {
+  constructor(call: WebGPUCall, rowLogSums: TensorInfo, tile: Tile) {
+    const {query, key, geometry} = call;
+    const {batch, heads, permutedLength} = geometry;
+    super({
+      name: 'KeyScores',
+      inputs: {
+        query: rowInput(query),
+        key: rowInput(key),
+        rowLogSums: {tensor: rowLogSums},
+        ...keyLengthsInput(call),
+      },
+      outputShape: [batch, heads, permutedLength],
+      threads: tileThreads(tile),
+      workgroups: batch * heads * Math.ceil(permutedLength / tileKeys(tile)),
+      uniforms: {logitScale: logitScale(call), ...proxyUniforms(call)},
+      variant: proxyVariant(call, tile),
+    });
+  }
+
+  protected shader({tile, headDim, padded, positions}: ProxyVariant): string {
+    return `
+// A workgroup takes tileKeys keys of one head, loaded once, and walks over the proxy rows in tiles of tileQueries.
+// Invocation (x, y) adds up, in registers, the weights of its columns over its own rows; they are added up over y once
+// at the end, in workgroup memory.
+${workgroupIndex}
+${keyRow}
+${scoreTile(tile, headDim)}
+${loadKeysInPlace(tile, headDim)}${padded ? paddedRange(positions) : ''}
+var<workgroup> partialSums : array<f32, ${tileKeys(tile) * tile.threadsY}>;
+
+fn main(index : i32) {
+${invocationPlace(tile)}
+  let permutedLength = uniforms.outShape.z;
+  let keyTiles = (permutedLength + tileKeys - 1) / tileKeys;
+  let firstKey = (workgroupIndex() % keyTiles) * tileKeys;
+  let head = workgroupIndex() / keyTiles;
+  let exists = head < uniforms.outShape.x * uniforms.outShape.y;
+  let endKey = select(0, min(firstKey + tileKeys, permutedLength), exists);
+  loadKeyTile(head, uniforms.outShape.y, firstKey, ${padded ? 'min(endKey, keyEnd(head))' : 'endKey'});
+
+  ${
+    padded
+      ? `let proxy = proxyRange(head);
+  let firstProxy = proxy.x;
+  let proxyRows = proxy.y - proxy.x;
+  // All entries take the same number of rounds, as barriers demand; past an entry's last row the tile is empty.`
+      : 'let firstProxy = uniforms.queryShape.z - uniforms.proxyRows;'
+  }
+  var columnSums : array<f32, columns>;
+  for (var firstRow = 0; firstRow < uniforms.proxyRows; firstRow += tileQueries) {
+    let endRow = min(firstRow + tileQueries, ${padded ? 'proxyRows' : 'uniforms.proxyRows'});
+    loadQueryTile(head, firstProxy + firstRow, select(0, firstProxy + endRow, exists));
+    // Barrier: scores read rows that others loaded.
+    workgroupBarrier();
+    let scores = tileScores(x, y);
+    for (var r = 0; r < rows; r++) {
+      let row = firstRow + y + r * threadsY;
+      if (row < endRow && exists) {
+        let logSum = rowLogSums[head * uniforms.proxyRows + row];
+        for (var c = 0; c < columns; c++) {
+          columnSums[c] += exp2(scores[r][c] - logSum);
+        }
+      }
+    }
+    // Barrier: the next round overwrites the queries.
+    workgroupBarrier();
+  }
+
+  for (var c = 0; c < columns; c++) {
+    partialSums[y * tileKeys + x + c * threadsX] = columnSums[c];
+  }
+  // Barrier: a key's score needs the parts of all y.
+  workgroupBarrier();
+  for (var slot = local; slot < tileKeys; slot += threads) {
+    var sum = 0.0;
+    for (var i = 0; i < threadsY; i++) {
+      sum += partialSums[i * tileKeys + slot];
+    }
+    if (firstKey + slot < endKey) {
+      ${
+        padded
+          ? `// Padding scores 0, and so does every key where there is no proxy row.
+      let scores = proxyRows > 0 && firstKey + slot < keyEnd(head);
+      result[head * permutedLength + firstKey + slot] = select(0.0, sum / f32(max(1, proxyRows)), scores);`
+          : 'result[head * permutedLength + firstKey + slot] = sum / f32(uniforms.proxyRows);'
+      }
+    }
+  }
+}`;
+  }
+}
+
+const paddedRange = (positions: boolean) =>
+  keyEnd('uniforms.queryShape.y', 'uniforms.keyShape.z') + proxyRange(positions, 'uniforms.queryShape.z');
+
+/** A function: the proxy rows [x, y) of a head's batch entry, `proxyRange` of `block_geometry.ts`. Needs `keyEnd`. */
+export function proxyRange(positions: boolean, queryLength: string): string {
+  return `
+fn proxyRange(head : i32) -> vec2<i32> {
+  let end = ${positions ? `clamp(keyEnd(head) - uniforms.queryOffset, 0, ${queryLength})` : queryLength};
+  return vec2<i32>(max(0, end - uniforms.proxyRows), end);
+}`;
+}

@@ -1,0 +1,14 @@
+import type {TensorInfo} from '@tensorflow/tfjs-core';
+import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
+import type {AttentionCall} from '../../attention/attention_call.js';
+import type {BlockPlan} from '../../attention/stage_set.js';
+
+/** A call with its tensors as tfjs holds them. */
+export interface WebGPUCall extends AttentionCall<TensorInfo> {
+  backend: WebGPUBackend;
+}
+
+/** One that asks for gradients. */
+export type WebGPUGradientCall = WebGPUCall & Required<Pick<WebGPUCall, 'output' | 'dy'>>;
+
+export type WebGPUPlan = BlockPlan<TensorInfo>;

@@ -1,0 +1,58 @@
+import type {TensorInfo} from '@tensorflow/tfjs-core';
+import type {ProgramInput} from '../runtime/program_spec.js';
+
+/** tfjs folds a long dispatch into two or three dimensions; this is the index in the line that was asked for. */
+export const workgroupIndex = `
+fn workgroupIndex() -> i32 {
+  return i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
+}`;
+
+/**
+ * The row of `key` and `value` (seen as `[rows, headDim]`) that query head `head` of `[batch * heads]` reads at a
+ * position. Grouped heads read the same row; nothing is repeated.
+ */
+export const keyRow = `
+fn keyRow(head : i32, heads : i32, position : i32) -> i32 {
+  let keyHeads = uniforms.keyShape.y;
+  let keyHead = (head / heads) * keyHeads + (head % heads) / (heads / keyHeads);
+  return keyHead * uniforms.keyShape.z + position;
+}`;
+
+/** Number of vec4 that hold a row of `headDim` values. */
+export function headVectors(headDim: number): number {
+  return Math.ceil(headDim / 4);
+}
+
+/** Components in which rows of `headDim` values can be read and written: 4 if every row starts at a vec4. */
+export function rowComponents(headDim: number): 1 | 4 {
+  return headDim % 4 === 0 ? 4 : 1;
+}
+
+/** A tensor as an input that `readRow` reads. */
+export function rowInput(tensor: TensorInfo): ProgramInput {
+  return {tensor, components: rowComponents(tensor.shape[tensor.shape.length - 1])};
+}
+
+/** A function that reads four values of a row, from value `4 * vector` on; zeros stand where the row has ended. */
+export function readRow(name: string, tensor: string, headDim: number): string {
+  const read = `fn ${name}(row : i32, vector : i32) -> vec4<f32>`;
+  if (rowComponents(headDim) === 4) {
+    return `${read} { return ${tensor}[row * ${headVectors(headDim)} + vector]; }`;
+  }
+  const value = (i: number) =>
+    `select(0.0, ${tensor}[row * ${headDim} + 4 * vector + ${i}], 4 * vector + ${i} < ${headDim})`;
+  return `${read} { return vec4<f32>(${[0, 1, 2, 3].map(value).join(', ')}); }`;
+}
+
+/** A function that writes four values of a row of `result`, from value `4 * vector` on, as far as the row goes. */
+export function writeRow(name: string, headDim: number): string {
+  const write = `fn ${name}(row : i32, vector : i32, x : vec4<f32>)`;
+  if (rowComponents(headDim) === 4) {
+    return `${write} { result[row * ${headVectors(headDim)} + vector] = x; }`;
+  }
+  return `${write} {
+  for (var i = 0; i < min(4, ${headDim} - 4 * vector); i++) {
+    result[row * ${headDim} + 4 * vector + i] = x[i];
+  }
+}`;
+}

@@ -1,0 +1,158 @@
+import * as tf from '@tensorflow/tfjs-core';
+import {expect} from 'chai';
+import type {HeldRows} from '../../../runner/llama/cache';
+import {composedDecodeAttention, decodeAttention} from '../../../runner/llama/kernels/decode_attention';
+import {composedRMSNorm, rmsNorm} from '../../../runner/llama/kernels/rms_norm';
+import {composedRotaryEmbedding, rotaryEmbedding} from '../../../runner/llama/kernels/rotary_embedding';
+import {composedSwiGLU, swiGLU} from '../../../runner/llama/kernels/swiglu';
+import {composedWriteRow, writeRow} from '../../../runner/llama/kernels/write_row';
+import {hasKernel} from '../../../runner/llama/kernels/run_kernel';
+import {rotaryTables} from '../../../runner/llama/rotary';
+import {describeBackends} from '../../setup/environment';
+
+let seed = 0;
+
+function random<T extends tf.Tensor>(shape: number[], most = 1): T {
+  return tf.randomUniform(shape, -most, most, 'float32', ++seed) as tf.Tensor as T;
+}
+
+/**
+ * Runs an op of the model and its composed form on the same inputs. A kernel may add up in another order than tfjs's ops
+ * do, and round differently at each step: 1e-5 of the largest value is some 80 roundings of float32.
+ */
+async function expectAlike(run: () => tf.Tensor[], composed: () => tf.Tensor[]): Promise<void> {
+  const before = tf.memory().numTensors;
+  const [got, expected] = [tf.tidy(run), tf.tidy(composed)];
+  expect(tf.memory().numTensors, 'tensors left behind').to.equal(before + got.length + expected.length);
+  expect(got.map(({shape}) => shape)).to.deep.equal(expected.map(({shape}) => shape));
+  for (const [i, tensor] of got.entries()) {
+    const [a, b] = await Promise.all([tensor.data(), expected[i].data()]);
+    const largest = [...b].reduce((most, x) => Math.max(most, Math.abs(x)), 0);
+    expect(largest).to.be.greaterThan(0);
+    // A NaN is not less than anything.
+    const wrong = a.findIndex((x, at) => !(Math.abs(x - b[at]) <= 1e-5 * largest));
+    expect(wrong, `output ${i}: ${a[wrong]} instead of ${b[wrong]} at`).to.equal(-1);
+  }
+  tf.dispose([got, expected]);
+}
+
+describeBackends('ops of the model against tfjs’s own', (backend) => {
+  before(() => tf.setBackend(backend));
+  beforeEach(() => tf.engine().startScope());
+  afterEach(() => tf.engine().endScope());
+
+  it('has kernels on WebGPU alone', () => {
+    for (const name of ['RMSNorm', 'RotaryEmbedding', 'SwiGLU', 'WriteRow', 'DecodeAttention']) {
+      expect(hasKernel(name), name).to.equal(backend === 'webgpu');
+    }
+  });
+
+  // Rows of vectors and of single values; fewer and more of them than invocations.
+  for (const [rows, columns] of [
+    [1, 36],
+    [5, 36],
+    [3, 33],
+    [2, 1],
+    [7, 256],
+    [2, 1030],
+    [1, 4100],
+  ]) {
+    it(`rmsNorm [${rows}, ${columns}]`, async () => {
+      const x = random<tf.Tensor2D>([rows, columns], 3);
+      await expectAlike(
+        () => [rmsNorm(x, 1e-5)],
+        () => [composedRMSNorm(x, 1e-5)],
+      );
+    });
+  }
+
+  it('rmsNorm by its definition, also of values so small that epsilon counts', async () => {
+    for (const values of [
+      [3, -4, 0, 5, 1],
+      [3e-3, -4e-3, 0, 1e-3],
+    ]) {
+      const meanSquare = values.reduce((sum, x) => sum + x * x, 0) / values.length;
+      const got = await rmsNorm(tf.tensor2d([values]), 1e-5).data();
+      values.forEach((x, i) => expect(got[i]).to.be.closeTo(x / Math.sqrt(meanSquare + 1e-5), 1e-6));
+    }
+  });
+
+  it('rmsNorm of more rows than a dispatch has workgroups in one dimension', async () => {
+    const values = Float32Array.from({length: 65_600}, (_, i) => (i % 17) - 8);
+    const got = await rmsNorm(tf.tensor2d(values, [values.length, 1]), 2).data();
+    const wrong = got.findIndex((x, i) => !(Math.abs(x - values[i] / Math.sqrt(values[i] ** 2 + 2)) < 1e-5));
+    expect(wrong).to.equal(-1);
+  });
+
+  for (const [rows, columns] of [
+    [1, 52],
+    [3, 33],
+    [5, 64],
+  ]) {
+    it(`swiGLU [2, ${rows}, ${columns}]`, async () => {
+      const gateAndUp = random<tf.Tensor3D>([2, rows, columns], 10);
+      await expectAlike(
+        () => [swiGLU(gateAndUp)],
+        () => [composedSwiGLU(gateAndUp)],
+      );
+    });
+  }
+
+  it('swiGLU lets large gates pass and closes for very negative ones', async () => {
+    const got = await swiGLU(tf.tensor3d([100, -100, -1000, 0, 3, 3, 3, 3], [2, 1, 4])).data();
+    [300, 0, 0, 0].forEach((x, i) => expect(got[i]).to.be.closeTo(x, 1e-3));
+  });
+
+  for (const [headDim, length, start, groups] of [
+    [8, 5, 0, [4, 2]],
+    [12, 3, 7, [4, 1]],
+    [6, 1, 31, [1, 1]],
+    [64, 33, 3, [2]],
+  ] as Array<[number, number, number, number[]]>) {
+    it(`rotaryEmbedding, head dim ${headDim}, ${length} rows from ${start}, heads ${groups.join(' + ')}`, async () => {
+      const tables = rotaryTables(start + length + 2, headDim, 10_000);
+      const heads = groups.reduce((sum, group) => sum + group, 0);
+      const x = random<tf.Tensor3D>([heads, length, headDim]);
+      await expectAlike(
+        () => rotaryEmbedding(x, tables, start, groups),
+        () => composedRotaryEmbedding(x, tables, start, groups),
+      );
+    });
+  }
+
+  for (const headDim of [8, 10]) {
+    it(`writeRow, head dim ${headDim}`, async () => {
+      const [page, row] = [random<tf.Tensor4D>([1, 3, 7, headDim]), random<tf.Tensor4D>([1, 3, 1, headDim])];
+      const at = tf.tensor4d([0, 0, 0, 0, 1, 0, 0], [1, 1, 7, 1]);
+      await expectAlike(
+        () => [writeRow(page, row, at)],
+        () => [composedWriteRow(page, row, at)],
+      );
+    });
+  }
+
+  // Groups of heads; rows of vectors and of single values; one round of keys, and several with a part of one.
+  for (const [heads, keyValueHeads, headDim, rest, written] of [
+    [4, 2, 8, 5, 1],
+    [3, 3, 10, 40, 7],
+    [4, 1, 64, 1, 3],
+    [6, 2, 16, 2300, 64],
+  ]) {
+    it(`decodeAttention, ${heads} heads of ${headDim} on ${keyValueHeads}, ${rest} + ${written} keys`, async () => {
+      const rows = (count: number) => ({
+        key: random<tf.Tensor4D>([1, keyValueHeads, count, headDim], 2),
+        value: random<tf.Tensor4D>([1, keyValueHeads, count, headDim]),
+      });
+      const held: HeldRows = {
+        rest: rows(rest),
+        page: rows(64),
+        pageBias: tf.tensor1d(Array.from({length: 64}, (_, i) => (i < written ? 0 : -1e9))),
+      };
+      const query = random<tf.Tensor4D>([1, heads, 1, headDim], 3);
+      await expectAlike(
+        () => [decodeAttention(query, held)],
+        () => [composedDecodeAttention(query, held)],
+      );
+    });
+  }
+});
