@@ -27,6 +27,8 @@ export interface AttentionRequest {
   rule?: PlanRule;
   /** What comes out. */
   result: 'output' | 'plan' | 'gradients';
+  /** Launches that a long program is cut into, so that none should hold the GPU too long: what else the page draws waits for it. */
+  parts: number;
 }
 
 type RequestedInputs = Partial<Pick<FlashAttentionGradInputs, 'value' | 'output' | 'dy'>>;
@@ -53,6 +55,8 @@ export interface AttentionCall<Values, Lengths = Values, Mask = Values> extends 
   keyLengths?: Lengths;
   /** Each dimension 1 or that of `[batch, heads, queryLength, keyLength]`. With exact attention alone. */
   mask?: Mask;
+  /** 1 unless given. A backend whose programs are short draws anyway need not look at it. */
+  parts?: number;
   /** What the forward pass gave, and the gradient by it, where gradients are asked for. */
   output?: Values;
   dy?: Values;

@@ -10,7 +10,7 @@ import {
   PBSAttentionPlan,
 } from './attention_kernels.js';
 import {isExact} from './block_geometry.js';
-import {runsExact} from './cost_model.js';
+import {exactTime, launches, runsExact, sparseTime} from './cost_model.js';
 import {exactPlan} from './exact_plan.js';
 import type {Take} from './scratch.js';
 import {runWithScratch} from './scratch.js';
@@ -42,7 +42,7 @@ export function attentionKernels<Backend extends object, Call, Indices, Scores>(
   });
   return [
     kernel(FlashAttention, (backend, inputs, attrs) => {
-      const request = exactRequest(stages, 'flashAttention', inputs, attrs, 'output');
+      const request = exactRequest(stages, backend, 'flashAttention', inputs, attrs, 'output');
       return attention(stages, backend, request)[0];
     }),
     kernel(PBSAttention, (backend, inputs, attrs: PBSAttentionAttrs) => {
@@ -53,7 +53,11 @@ export function attentionKernels<Backend extends object, Call, Indices, Scores>(
       attentionPlan(stages, backend, inputs, attrs),
     ),
     kernel(FlashAttentionGrad, (backend, inputs, attrs) =>
-      attention(stages, backend, exactRequest(stages, 'gradient of flashAttention', inputs, attrs, 'gradients')),
+      attention(
+        stages,
+        backend,
+        exactRequest(stages, backend, 'gradient of flashAttention', inputs, attrs, 'gradients'),
+      ),
     ),
     // In the form and over the blocks of the forward pass: the same inputs and attributes give the same plan again.
     kernel(PBSAttentionGrad, (backend, inputs, attrs: PBSAttentionAttrs) =>
@@ -67,14 +71,18 @@ export function attentionKernels<Backend extends object, Call, Indices, Scores>(
 }
 
 function exactRequest<Backend, Call, Indices, Scores>(
-  {exactBlockSize}: StageSet<Backend, Call, Indices, Scores>,
+  stages: StageSet<Backend, Call, Indices, Scores>,
+  backend: Backend,
   op: string,
   inputs: Inputs,
   attrs: FlashAttentionAttrs,
   result: Result,
 ): AttentionRequest {
   const {scale, causal, precision} = attrs;
-  return {op, inputs, geometry: exactGeometry(inputs, attrs, exactBlockSize), scale, causal, precision, result};
+  const geometry = exactGeometry(inputs, attrs, stages.exactBlockSize);
+  const time = exactTime(geometry, causal, stages.costs(backend, geometry, precision));
+  const parts = launches(time, causal, result === 'gradients');
+  return {op, inputs, geometry, scale, causal, precision, result, parts};
 }
 
 /** Exact where that is asked for or, with `auto`, expected to be no slower. */
@@ -88,13 +96,17 @@ function sparseRequest<Backend, Call, Indices, Scores>(
 ): AttentionRequest {
   const geometry = sparseGeometry(inputs, attrs);
   const {scale, causal, precision} = attrs;
-  const request = {op, inputs, geometry, scale, causal, precision, result};
-  if (inputs.keyIndices) {
-    return request;
+  const costs = stages.costs(backend, geometry, precision);
+  if (!inputs.keyIndices && runsExact(geometry, attrs, costs)) {
+    return exactRequest(stages, backend, op, inputs, attrs, result);
   }
-  return runsExact(geometry, attrs, stages.costs(backend, geometry, precision))
-    ? exactRequest(stages, op, inputs, attrs, result)
-    : {...request, rule: attrs};
+  // How many blocks a plan keeps that is given, nobody knows here.
+  const time = inputs.keyIndices ? exactTime(geometry, causal, costs) : sparseTime(geometry, attrs, costs);
+  const parts = launches(time, causal, result === 'gradients');
+  return {
+    ...{op, inputs, geometry, scale, causal, precision, result, parts},
+    ...(!inputs.keyIndices && {rule: attrs}),
+  };
 }
 
 /** The output, or the gradients by query, key and value. */
@@ -126,7 +138,7 @@ function attentionPlan<Backend extends object, Call, Indices, Scores>(
   const {scale, causal, precision, withMass} = attrs;
   const exact = isExact(geometry, attrs);
   const request: AttentionRequest = {
-    ...{op: 'pbsAttentionPlan', inputs, geometry, scale, causal, precision, result: 'plan'},
+    ...{op: 'pbsAttentionPlan', inputs, geometry, scale, causal, precision, result: 'plan', parts: 1},
     // An exact plan is written down, not computed.
     ...(!exact && {rule: attrs}),
   };

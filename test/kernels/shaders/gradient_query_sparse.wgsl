@@ -34,7 +34,7 @@ const noStatistics = vec4<f32>(0.0, 0.0, -1.0, 0.0);
 fn writeGradient(row : i32, vector : i32, x : vec4<f32>) { result[row * 16 + vector] = x; }
 
 fn workgroupIndex() -> i32 {
-  return i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
+  return uniforms.firstWorkgroup + i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
 }
 
 fn keyRow(head : i32, heads : i32, position : i32) -> i32 {

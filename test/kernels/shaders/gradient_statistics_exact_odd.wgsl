@@ -34,7 +34,7 @@ fn readOutput(row : i32, vector : i32) -> vec4<f32> { return vec4<f32>(select(0.
 fn readDy(row : i32, vector : i32) -> vec4<f32> { return vec4<f32>(select(0.0, dy[row * 10 + 4 * vector + 0], 4 * vector + 0 < 10), select(0.0, dy[row * 10 + 4 * vector + 1], 4 * vector + 1 < 10), select(0.0, dy[row * 10 + 4 * vector + 2], 4 * vector + 2 < 10), select(0.0, dy[row * 10 + 4 * vector + 3], 4 * vector + 3 < 10)); }
 
 fn workgroupIndex() -> i32 {
-  return i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
+  return uniforms.firstWorkgroup + i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
 }
 
 fn keyRow(head : i32, heads : i32, position : i32) -> i32 {

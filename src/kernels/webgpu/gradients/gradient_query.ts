@@ -4,7 +4,7 @@ import type {AttendForm} from '../attend/attend_walk.js';
 import {attendForm, maskStart, walkOverKeys, walkSpec, withMask} from '../attend/attend_walk.js';
 import {AttentionProgram, f32} from '../runtime/program.js';
 import type {WebGPUGradientCall, WebGPUPlan} from '../webgpu_call.js';
-import {keyRow, rowComponents, rowInput, workgroupIndex, writeRow} from '../wgsl/rows.js';
+import {keyRow, rowComponents, rowInput, workgroupIndexOfPart, writeRow} from '../wgsl/rows.js';
 import {noScores} from '../wgsl/softmax_state.js';
 import {invocationPlace, tileThreads} from '../wgsl/tile.js';
 import {keysAhead, ownedQueries, noStatistics, visitedKey, walkedPosition} from './gradient_rows.js';
@@ -31,7 +31,7 @@ export class GradientQueryProgram extends AttentionProgram<QueryVariant> {
     const {query, key, value, dy, geometry, scale, keyLengths} = call;
     // Key lengths are in the statistics: with them as an input there would be more buffers than every device has.
     const form = {...attendForm(call, plan), padded: false};
-    const {inputs, uniforms, workgroups} = walkSpec(call, form, {tileQueries: ownedCount(tile), plan});
+    const {inputs, uniforms, ...walk} = walkSpec(call, form, {tileQueries: ownedCount(tile), plan});
     super({
       name: 'GradientQuery',
       inputs: {
@@ -45,7 +45,7 @@ export class GradientQueryProgram extends AttentionProgram<QueryVariant> {
       outputShape: query.shape,
       outputComponents: rowComponents(geometry.headDim),
       threads: tileThreads(tile),
-      workgroups,
+      ...walk,
       uniforms: {scale: f32(scale), ...uniforms},
       variant: {tile, form, padded: keyLengths !== undefined},
     });
@@ -80,7 +80,7 @@ export class GradientQueryProgram extends AttentionProgram<QueryVariant> {
 ${walk.declarations()}
 ${noStatistics}
 ${writeRow('writeGradient', headDim)}
-${workgroupIndex}
+${workgroupIndexOfPart}
 ${keyRow}
 ${mask ? noScores : ''}
 ${walkOverKeys(form)}

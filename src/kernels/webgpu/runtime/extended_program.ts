@@ -16,10 +16,14 @@ const pipelines = new WeakMap<GPUDevice, Map<string, GPUComputePipeline>>();
  * `enable` must come first; so this writes the same declarations (as far as our shaders use them) behind it, and
  * records the dispatch between tfjs's own.
  */
-export function runExtended(backend: WebGPUBackend, program: ExtendedProgram): TensorInfo {
+export function runExtended(
+  backend: WebGPUBackend,
+  program: ExtendedProgram,
+  workgroups: number,
+  output: TensorInfo,
+): void {
   const {device} = backend;
   const {spec} = program;
-  const output = backend.makeTensorInfo(spec.outputShape, spec.outputType);
   const inputs = Object.values(spec.inputs).map(({tensor}) => tensor);
   const buffers = [output, ...inputs].map(({dataId}) => {
     backend.uploadToGPU(dataId);
@@ -41,12 +45,11 @@ export function runExtended(backend: WebGPUBackend, program: ExtendedProgram): T
   const pass = commandEncoder.beginComputePass();
   pass.setPipeline(pipeline);
   pass.setBindGroup(0, device.createBindGroup({layout: pipeline.getBindGroupLayout(0), entries}));
-  pass.dispatchWorkgroups(...foldedDispatch(spec.workgroups, device.limits.maxComputeWorkgroupsPerDimension));
+  pass.dispatchWorkgroups(...foldedDispatch(workgroups, device.limits.maxComputeWorkgroupsPerDimension));
   pass.end();
   // Submitted at once: tfjs does not know that these buffers are in use, and would hand them to someone else.
   backend.submitQueue();
   backend.bufferManager.releaseBuffer(uniformBuffer);
-  return output;
 }
 
 function pipelineOf(device: GPUDevice, program: ExtendedProgram): GPUComputePipeline {

@@ -26,12 +26,13 @@ export abstract class AttentionProgram<Variant extends object> implements WebGPU
   readonly spec: CompleteSpec<Variant>;
 
   protected constructor(spec: ProgramSpec<Variant>) {
-    this.spec = {outputType: 'float32', outputComponents: 1, uniforms: {}, extensions: [], ...spec};
+    const uniforms = {...spec.uniforms, ...(spec.parts && {firstWorkgroup: i32(0)})};
+    this.spec = {outputType: 'float32', outputComponents: 1, extensions: [], ...spec, uniforms};
     this.variableNames = Object.keys(spec.inputs);
     this.variableComponents = Object.values(spec.inputs).map(({components = 1}) => components);
     this.outputShape = spec.outputShape;
     this.outputComponent = this.spec.outputComponents;
-    this.uniforms = Object.entries(this.spec.uniforms)
+    this.uniforms = Object.entries(uniforms)
       .map(([name, {type}]) => `${name} : ${type}, `)
       .join('');
     this.workgroupSize = [spec.threads, 1, 1];
@@ -48,15 +49,37 @@ export abstract class AttentionProgram<Variant extends object> implements WebGPU
   protected abstract shader(variant: Variant): string;
 
   run(backend: WebGPUBackend): TensorInfo {
+    const {workgroups, parts = 1, uniforms, outputShape, outputType, extensions} = this.spec;
+    const ofPart = Math.ceil(workgroups / parts);
+    return withScratch(backend, (_, keep) => {
+      const output = keep(backend.makeTensorInfo(outputShape, outputType));
+      for (let first = 0; first < workgroups; first += ofPart) {
+        if (parts > 1) {
+          uniforms.firstWorkgroup.value = first;
+        }
+        this.launch(backend, Math.min(ofPart, workgroups - first), output);
+        if (parts > 1 && extensions.length === 0) {
+          backend.endComputePassEncoder();
+          backend.submitQueue();
+        }
+      }
+      return output;
+    });
+  }
+
+  private launch(backend: WebGPUBackend, workgroups: number, output: TensorInfo): void {
     const {inputs, outputType, uniforms, extensions} = this.spec;
     if (extensions.length > 0) {
-      return runExtended(backend, this);
+      runExtended(backend, this, workgroups, output);
+      return;
     }
-    return backend.runWebGPUProgram(
+    this.dispatch = [workgroups, 1, 1];
+    backend.runWebGPUProgram(
       this,
       Object.values(inputs).map(({tensor}) => tensor),
       outputType,
       Object.values(uniforms).map(({type, value}) => ({type: type === 'i32' ? 'int32' : 'float32', data: [value]})),
+      output,
     );
   }
 }

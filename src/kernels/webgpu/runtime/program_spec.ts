@@ -33,6 +33,11 @@ export interface ProgramSpec<Variant> {
   /** Workgroups wanted. tfjs may launch more: the shader checks `workgroupIndex()`. */
   workgroups: number;
   uniforms?: Uniforms;
+  /**
+   * Launches that the workgroups are cut into. If given, the shader finds the first workgroup of its launch in `uniforms.firstWorkgroup`
+   * (`workgroupIndexOfPart`).
+   */
+  parts?: number;
   /** Everything that changes the text of the shader. */
   variant: Variant;
   /** WGSL extensions that the shader enables; the device has their features. */

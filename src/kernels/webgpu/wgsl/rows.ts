@@ -7,6 +7,12 @@ fn workgroupIndex() -> i32 {
   return i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
 }`;
 
+/** The same where the line is cut into launches. Those of one may reach into the next, and compute the same there. */
+export const workgroupIndexOfPart = `
+fn workgroupIndex() -> i32 {
+  return uniforms.firstWorkgroup + i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
+}`;
+
 /**
  * The row of `key` and `value` (seen as `[rows, headDim]`) that query head `head` of `[batch * heads]` reads at a
  * position. Grouped heads read the same row; nothing is repeated.
