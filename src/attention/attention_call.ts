@@ -1,4 +1,3 @@
-import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {
   FlashAttentionAttrs,
   FlashAttentionGradInputs,
@@ -28,7 +27,7 @@ export interface AttentionRequest {
   /** What comes out. */
   result: 'output' | 'plan' | 'gradients';
   /** Launches that a long program is cut into, so that none should hold the GPU too long: what else the page draws waits for it. */
-  parts: number;
+  launches: number;
 }
 
 type RequestedInputs = Partial<Pick<FlashAttentionGradInputs, 'value' | 'output' | 'dy'>>;
@@ -56,18 +55,10 @@ export interface AttentionCall<Values, Lengths = Values, Mask = Values> extends 
   /** Each dimension 1 or that of `[batch, heads, queryLength, keyLength]`. With exact attention alone. */
   mask?: Mask;
   /** 1 unless given. A backend whose programs are short draws anyway need not look at it. */
-  parts?: number;
+  launches?: number;
   /** What the forward pass gave, and the gradient by it, where gradients are asked for. */
   output?: Values;
   dy?: Values;
-}
-
-/** Blocks by the attributes of the call. */
-export function sparseGeometry(
-  {query, key, value}: AttentionRequest['inputs'],
-  attrs: PBSAttentionAttrs,
-): BlockGeometry {
-  return blockGeometry(query, key, attrs, value);
 }
 
 /**
@@ -82,11 +73,4 @@ export function exactGeometry(
 ): BlockGeometry {
   const size = blockSize(query.shape[2], key.shape[2]);
   return blockGeometry(query, key, {blockSize: size, keyBlockSize: size, segmentSize: size, queryOffset}, value);
-}
-
-/** Shapes of the inputs by their names, for checks. */
-export function inputShapes(inputs: object): Record<string, number[]> {
-  return Object.fromEntries(
-    Object.entries(inputs as Record<string, TensorInfo>).map(([name, {shape}]) => [name, shape]),
-  );
 }

@@ -80,7 +80,7 @@ const longestGradient = 3;
  *
  * @param time milliseconds that attention is expected to take.
  */
-export function launches(time: number, causal: boolean, gradients: boolean): number {
+export function launchesFor(time: number, causal: boolean, gradients: boolean): number {
   const longest = time * (causal ? 2 : 1) * (gradients ? longestGradient : 1);
   return Math.max(1, Math.ceil(longest / longestLaunch));
 }

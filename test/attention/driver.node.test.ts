@@ -198,19 +198,19 @@ describe('driver', () => {
   it('cuts what would hold the GPU for more than 50 ms', () => {
     // The CPU backend's rate, in multiply-adds a millisecond; 2 heads, half of the square, 16 values of key and of value.
     const time = (length: number) => (2 * length * ((length + 1) / 2) * 32) / cpuCosts.multiplyAdds;
-    const partsOf = (kernel: string, length: number, changes: object = {}) => {
+    const launchesOf = (kernel: string, length: number, changes: object = {}) => {
       const recorder = new Recorder();
       const long = info(1, 2, length, 16);
       recorder.run(kernel, {query: long, key: long, value: long, output: long, dy: long}, changes);
-      return recorder.request!.parts;
+      return recorder.request!.launches;
     };
     expect(time(32)).to.be.below(25);
-    expect(partsOf(FlashAttention, 32)).to.equal(1);
-    // The first of the parts can have up to twice the work of the mean, where rows see what is before them.
-    expect(partsOf(FlashAttention, 4096)).to.equal(Math.ceil((2 * time(4096)) / 50));
-    expect(partsOf(FlashAttentionGrad, 4096)).to.equal(Math.ceil((6 * time(4096)) / 50));
-    const exact = partsOf(PBSAttention, 4096, {threshold: 1});
-    expect(partsOf(PBSAttention, 4096), 'of fewer blocks').to.be.within(2, exact - 1);
+    expect(launchesOf(FlashAttention, 32)).to.equal(1);
+    // The first of them can have up to twice the work of the mean, where rows see what is before them.
+    expect(launchesOf(FlashAttention, 4096)).to.equal(Math.ceil((2 * time(4096)) / 50));
+    expect(launchesOf(FlashAttentionGrad, 4096)).to.equal(Math.ceil((6 * time(4096)) / 50));
+    const exact = launchesOf(PBSAttention, 4096, {threshold: 1});
+    expect(launchesOf(PBSAttention, 4096), 'of fewer blocks').to.be.within(2, exact - 1);
   });
 
   it('tells the backend what is asked for, with one geometry', () => {

@@ -1,6 +1,7 @@
+import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import type {AttentionRequest} from '../../attention/attention_call.js';
-import {inputShapes, isSparse} from '../../attention/attention_call.js';
+import {isSparse} from '../../attention/attention_call.js';
 import {gradientShapes} from './gradients/attend_gradients.js';
 import {checkBufferSizes} from './runtime/device_limits.js';
 import {sampledMassShape} from './select/sampled_mass.js';
@@ -11,7 +12,7 @@ export function checkRequest(backend: WebGPUBackend, request: AttentionRequest):
   const {batch, heads, queryLength, valueDim} = geometry;
   const sparse = isSparse(request);
   checkBufferSizes(op, backend, {
-    ...inputShapes(inputs),
+    ...shapesOf(inputs),
     ...(result === 'output' && {output: [batch, heads, queryLength, valueDim]}),
     ...((sparse || result === 'plan') && planShapes(request)),
     ...(result === 'gradients' && gradientShapes(geometry, sparse)),
@@ -25,4 +26,9 @@ function planShapes({geometry, rule}: AttentionRequest): Record<string, number[]
     'block lists': [batch, heads, queryBlocks, keyBlocks + 1],
     ...(rule?.estimate === 'sampled' && {'sampled mass': sampledMassShape(geometry)}),
   };
+}
+
+function shapesOf(inputs: AttentionRequest['inputs']): Record<string, number[]> {
+  const tensors = Object.entries(inputs) as Array<[string, TensorInfo]>;
+  return Object.fromEntries(tensors.map(([name, {shape}]) => [name, shape]));
 }

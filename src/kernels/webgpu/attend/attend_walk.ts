@@ -6,7 +6,7 @@ import type {GridVariant} from '../wgsl/block_grid.js';
 import {gridVariant} from '../wgsl/block_grid.js';
 import type {KeysVariant} from '../wgsl/key_lengths.js';
 import {keyEnd, keyLengthsInput, keysVariant} from '../wgsl/key_lengths.js';
-import {headVectors, keyRow, readRow, rowComponents, rowInput, workgroupIndexOfPart, writeRow} from '../wgsl/rows.js';
+import {headVectors, keyRow, readRow, rowComponents, rowInput, workgroupIndexInLaunch, writeRow} from '../wgsl/rows.js';
 import {logitScale, stateVectors} from '../wgsl/softmax_state.js';
 
 /** What the text of the programs of the attend stage depends on, whatever they multiply with. */
@@ -69,7 +69,7 @@ export function walkSpec(
   call: WebGPUCall,
   form: AttendForm,
   {tileQueries, plan, chunks = 1}: WalkOptions,
-): Pick<ProgramSpec<never>, 'inputs' | 'workgroups' | 'uniforms' | 'parts'> {
+): Pick<ProgramSpec<never>, 'inputs' | 'workgroups' | 'uniforms' | 'launches'> {
   const {geometry, mask} = call;
   const {batch, heads, keyValueHeads, queryOffset} = geometry;
   const queryTiles = countQueryTiles(geometry, form, tileQueries);
@@ -80,7 +80,7 @@ export function walkSpec(
       ...(mask && {mask: {tensor: mask}}),
     },
     workgroups: batch * (isPacked(form) ? keyValueHeads : heads) * queryTiles * chunks,
-    parts: call.parts ?? 1,
+    launches: call.launches ?? 1,
     uniforms: {
       logitScale: logitScale(call),
       queryTiles: i32(queryTiles),
@@ -115,7 +115,7 @@ export function countQueryTiles(
  */
 export function attendWalk(form: AttendForm): string {
   const {headDim, valueDim, split} = form;
-  return `${workgroupIndexOfPart}
+  return `${workgroupIndexInLaunch}
 ${keyRow}
 ${readRow('readKey', 'key', headDim)}
 ${readRow('readValue', 'value', valueDim)}

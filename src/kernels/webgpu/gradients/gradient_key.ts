@@ -5,7 +5,7 @@ import type {AttendForm} from '../attend/attend_walk.js';
 import {blockUniforms, maskScores, withMask} from '../attend/attend_walk.js';
 import {AttentionProgram, f32, i32} from '../runtime/program.js';
 import type {WebGPUGradientCall} from '../webgpu_call.js';
-import {keyRow, rowComponents, rowInput, workgroupIndexOfPart} from '../wgsl/rows.js';
+import {keyRow, rowComponents, rowInput, workgroupIndexInLaunch} from '../wgsl/rows.js';
 import {logitScale, noScores} from '../wgsl/softmax_state.js';
 import {invocationPlace, tileThreads} from '../wgsl/tile.js';
 import {noStatistics} from './gradient_rows.js';
@@ -66,7 +66,7 @@ export class GradientKeyProgram extends AttentionProgram<GradientVariant> {
       outputComponents: bothComponents(headDim, valueDim),
       threads: tileThreads(tile),
       workgroups: owners * keyTiles,
-      parts: call.parts ?? 1,
+      launches: call.launches ?? 1,
       uniforms: {
         scale: f32(scale),
         logitScale: logitScale(call),
@@ -107,7 +107,7 @@ export class GradientKeyProgram extends AttentionProgram<GradientVariant> {
 // the query rows again; walkedStatistics; weights, of a key in the query rows of an x: first those of attention, then the
 // gradients of the scores. Global memory is read ahead into registers: what the next step needs while this one computes, and
 // where the rows of the next round but one stand.
-${workgroupIndexOfPart}
+${workgroupIndexInLaunch}
 ${keyRow}
 ${walk.declarations()}
 ${noStatistics}

@@ -4,7 +4,7 @@ import type {AttendForm} from '../attend/attend_walk.js';
 import {attendForm, maskStart, walkOverKeys, walkSpec, withMask} from '../attend/attend_walk.js';
 import {AttentionProgram, f32} from '../runtime/program.js';
 import type {WebGPUGradientCall, WebGPUPlan} from '../webgpu_call.js';
-import {keyRow, rowComponents, rowInput, workgroupIndexOfPart, writeRow} from '../wgsl/rows.js';
+import {keyRow, rowComponents, rowInput, workgroupIndexInLaunch, writeRow} from '../wgsl/rows.js';
 import {noScores} from '../wgsl/softmax_state.js';
 import {invocationPlace, tileThreads} from '../wgsl/tile.js';
 import {keysAhead, ownedQueries, noStatistics, visitedKey, walkedPosition} from './gradient_rows.js';
@@ -80,7 +80,7 @@ export class GradientQueryProgram extends AttentionProgram<QueryVariant> {
 ${walk.declarations()}
 ${noStatistics}
 ${writeRow('writeGradient', headDim)}
-${workgroupIndexOfPart}
+${workgroupIndexInLaunch}
 ${keyRow}
 ${mask ? noScores : ''}
 ${walkOverKeys(form)}

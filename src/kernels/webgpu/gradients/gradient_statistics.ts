@@ -3,7 +3,7 @@ import type {AttendForm} from '../attend/attend_walk.js';
 import {attendForm, lastVisible, maskStart, walkOverKeys, walkSpec, withMask} from '../attend/attend_walk.js';
 import {AttentionProgram} from '../runtime/program.js';
 import type {WebGPUGradientCall, WebGPUPlan} from '../webgpu_call.js';
-import {headVectors, keyRow, readRow, rowInput, workgroupIndexOfPart} from '../wgsl/rows.js';
+import {headVectors, keyRow, readRow, rowInput, workgroupIndexInLaunch} from '../wgsl/rows.js';
 import {noScores} from '../wgsl/softmax_state.js';
 import {invocationPlace, tileThreads} from '../wgsl/tile.js';
 import {keysAhead, ownedQueries, visitedKey, walkedPosition} from './gradient_rows.js';
@@ -62,7 +62,7 @@ var<workgroup> partials : array<vec3<f32>, ${threadsX * ownedCount(tile)}>;
 ${noScores}
 ${readRow('readOutput', 'output', valueDim)}
 ${readRow('readDy', 'dy', valueDim)}
-${workgroupIndexOfPart}
+${workgroupIndexInLaunch}
 ${keyRow}
 ${walkOverKeys(form)}
 ${visitedKey()}

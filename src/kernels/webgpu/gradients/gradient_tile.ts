@@ -3,7 +3,7 @@ import type {WebGPUCall} from '../webgpu_call.js';
 import {chooseTile} from '../wgsl/choose_tile.js';
 import {headVectors} from '../wgsl/rows.js';
 import type {Tile} from '../wgsl/tile.js';
-import {weightStride} from '../wgsl/tile.js';
+import {tileKeys, tileQueries, weightStride} from '../wgsl/tile.js';
 
 /**
  * A tile of the gradient stages. A workgroup owns `threadsY * rows` rows (queries, or keys) and walks over
@@ -19,8 +19,8 @@ export interface GradientTile extends Tile {
 }
 
 /** Rows that a workgroup owns, and rows that it walks over at a time. */
-export const ownedCount = ({threadsY, rows}: Tile) => threadsY * rows;
-export const walkedCount = ({threadsX, columns}: Tile) => threadsX * columns;
+export const ownedCount = tileQueries;
+export const walkedCount = tileKeys;
 
 const longestHead = ({headDim, valueDim}: HeadDims) => headVectors(Math.max(headDim, valueDim));
 

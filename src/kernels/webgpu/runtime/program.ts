@@ -26,7 +26,7 @@ export abstract class AttentionProgram<Variant extends object> implements WebGPU
   readonly spec: CompleteSpec<Variant>;
 
   protected constructor(spec: ProgramSpec<Variant>) {
-    const uniforms = {...spec.uniforms, ...(spec.parts && {firstWorkgroup: i32(0)})};
+    const uniforms = {...spec.uniforms, ...(spec.launches && {firstWorkgroup: i32(0)})};
     this.spec = {outputType: 'float32', outputComponents: 1, extensions: [], ...spec, uniforms};
     this.variableNames = Object.keys(spec.inputs);
     this.variableComponents = Object.values(spec.inputs).map(({components = 1}) => components);
@@ -49,26 +49,22 @@ export abstract class AttentionProgram<Variant extends object> implements WebGPU
   protected abstract shader(variant: Variant): string;
 
   run(backend: WebGPUBackend): TensorInfo {
-    const {workgroups, parts = 1, uniforms, outputShape, outputType, extensions} = this.spec;
-    const ofPart = Math.ceil(workgroups / parts);
+    const {workgroups, launches = 1, uniforms, outputShape, outputType} = this.spec;
+    const ofLaunch = Math.ceil(workgroups / launches);
     return withScratch(backend, (_, keep) => {
       const output = keep(backend.makeTensorInfo(outputShape, outputType));
-      for (let first = 0; first < workgroups; first += ofPart) {
-        if (parts > 1) {
+      for (let first = 0; first < workgroups; first += ofLaunch) {
+        if (uniforms.firstWorkgroup) {
           uniforms.firstWorkgroup.value = first;
         }
-        this.launch(backend, Math.min(ofPart, workgroups - first), output);
-        if (parts > 1 && extensions.length === 0) {
-          backend.endComputePassEncoder();
-          backend.submitQueue();
-        }
+        this.launch(backend, Math.min(ofLaunch, workgroups - first), output);
       }
       return output;
     });
   }
 
   private launch(backend: WebGPUBackend, workgroups: number, output: TensorInfo): void {
-    const {inputs, outputType, uniforms, extensions} = this.spec;
+    const {inputs, outputType, uniforms, extensions, launches = 1} = this.spec;
     if (extensions.length > 0) {
       runExtended(backend, this, workgroups, output);
       return;
@@ -81,6 +77,10 @@ export abstract class AttentionProgram<Variant extends object> implements WebGPU
       Object.values(uniforms).map(({type, value}) => ({type: type === 'i32' ? 'int32' : 'float32', data: [value]})),
       output,
     );
+    if (launches > 1) {
+      backend.endComputePassEncoder();
+      backend.submitQueue();
+    }
   }
 }
 

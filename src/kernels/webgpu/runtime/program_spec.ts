@@ -35,9 +35,9 @@ export interface ProgramSpec<Variant> {
   uniforms?: Uniforms;
   /**
    * Launches that the workgroups are cut into. If given, the shader finds the first workgroup of its launch in `uniforms.firstWorkgroup`
-   * (`workgroupIndexOfPart`).
+   * (`workgroupIndexInLaunch`).
    */
-  parts?: number;
+  launches?: number;
   /** Everything that changes the text of the shader. */
   variant: Variant;
   /** WGSL extensions that the shader enables; the device has their features. */

@@ -8,7 +8,7 @@ fn workgroupIndex() -> i32 {
 }`;
 
 /** The same where the line is cut into launches. Those of one may reach into the next, and compute the same there. */
-export const workgroupIndexOfPart = `
+export const workgroupIndexInLaunch = `
 fn workgroupIndex() -> i32 {
   return uniforms.firstWorkgroup + i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
 }`;

@@ -48,17 +48,19 @@ if (testBackends().includes('webgpu')) {
               blockLists: upload(lists, [batch, heads, queryBlocks, keyBlocks + 1]),
             }
           : undefined;
-        const inParts = async (parts: number) => {
-          const tensors = [attend({...call, parts}, plan), ...attendGradients({...call, parts}, plan)].map(own);
+        const inLaunches = async (launches: number) => {
+          const tensors = [attend({...call, launches}, plan), ...attendGradients({...call, launches}, plan)].map(own);
           return Promise.all(tensors.map(async ({dataId}) => Array.from((await gpu.read(dataId)) as Float32Array)));
         };
-        const whole = await inParts(1);
+        const whole = await inLaunches(1);
         expect(Math.max(...whole[0])).to.be.above(0.1);
-        // More parts than there are workgroups are one each.
-        for (const parts of [2, 5, 30]) {
-          const actual = await inParts(parts);
+        // More launches than there are workgroups are one each.
+        for (const launches of [2, 5, 30]) {
+          const actual = await inLaunches(launches);
           const differing = actual.map((x, i) => x.filter((value, j) => value !== whole[i][j]).length);
-          expect(differing, `values that differ in ${parts} parts: output, gradients`).to.deep.equal([0, 0, 0, 0]);
+          expect(differing, `values that differ in ${launches} launches: output, gradients`).to.deep.equal([
+            0, 0, 0, 0,
+          ]);
         }
         owned.forEach(({dataId}) => gpu.disposeData(dataId));
       });
