@@ -26,6 +26,6 @@ export type {PBSAttentionPlan, PBSAttentionPlanSizes, PBSAttentionReport} from '
 export {pbsAttentionPlan} from './ops/pbs_attention_plan.js';
 export type {AttentionSample, AttentionSampleCollector} from './tuning/attention_samples.js';
 export {collectAttentionSamples} from './tuning/attention_samples.js';
-export type {AttentionMeasures, SampleMeasures} from './tuning/sample_measurer.js';
+export type {AttentionMeasures} from './tuning/sample_measurer.js';
 export type {TunedAttention, TuningCandidate, TuningOptions, TuningTarget} from './tuning/tune_pbs_attention.js';
 export {tunePBSAttention} from './tuning/tune_pbs_attention.js';

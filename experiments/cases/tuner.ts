@@ -10,16 +10,15 @@ import type {Experimenter} from '../experimenter';
 import {withCaptured} from '../measure/capture';
 import {promptSet} from '../prompts/prompt_set';
 import type {TunedRow} from '../results';
-import {mean} from '../statistics';
 
 /** Whether what the tuner chooses on one prompt holds on a prompt of another book; and what heads of their own would bring. */
 export async function tuner(experimenter: Experimenter): Promise<void> {
   const {subject, options} = experimenter;
   const {blockSize, keyBlockSize, segmentSize} = options.sizes;
   const grid = {
-    ...(blockSize && {blockSizes: [blockSize]}),
+    ...(blockSize && {blockSize}),
     ...(keyBlockSize && {keyBlockSize}),
-    ...(segmentSize && {segmentSizes: [segmentSize]}),
+    ...(segmentSize && {segmentSize}),
   };
   for (const length of options.lengths) {
     const [seen, unseen] = promptSet(subject.tokenizer, subject.books, options.tasks[0], length, 2);
@@ -43,7 +42,7 @@ export async function tuner(experimenter: Experimenter): Promise<void> {
               threshold: chosen.options.threshold!,
               permute: chosen.options.permute ?? false,
               density: chosen.density,
-              headDensity: headDensity(tuned, allowed),
+              headDensity: chosen.density,
               error: chosen.relativeL1,
               unseenError: await errorOf(other, tuned),
               expectedSpeedUp: chosen.expectedSpeedUp,
@@ -54,21 +53,6 @@ export async function tuner(experimenter: Experimenter): Promise<void> {
       });
     }
   }
-}
-
-/** Mean density if each head had the least threshold with which it stays within the error, all else being as chosen. */
-function headDensity({chosen, candidates}: TunedAttention, allowed: number): number {
-  const {blockSize, segmentSize, permute} = chosen.options;
-  const alike = candidates.filter(
-    ({options}) =>
-      options.blockSize === blockSize && options.segmentSize === segmentSize && options.permute === permute,
-  );
-  return mean(
-    chosen.heads.map((_, head) => {
-      const good = alike.map(({heads}) => heads[head]).filter(({relativeL1}) => relativeL1 <= allowed);
-      return Math.min(1, ...good.map(({density}) => density));
-    }),
-  );
 }
 
 async function errorOf({query, key, value}: AttentionSample, {options}: TunedAttention): Promise<number> {

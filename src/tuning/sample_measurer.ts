@@ -6,11 +6,10 @@ import {countBlocks} from '../attention/cost_model.js';
 import {blockMass, massOfKept} from '../ops/block_mass.js';
 import {flashAttention} from '../ops/flash_attention.js';
 import {pbsAttention} from '../ops/pbs_attention.js';
-import type {PBSAttentionPlan} from '../ops/results.js';
 import {pbsAttentionPlan} from '../ops/pbs_attention_plan.js';
 import type {AttentionSample} from './attention_samples.js';
 
-/** What block-sparse attention does to a sample, over all its rows and those of its heads that are meant. */
+/** What block-sparse attention does to a sample, over all its rows and heads. */
 export interface AttentionMeasures {
   /** Share of the visible blocks that are kept. */
   density: number;
@@ -20,20 +19,15 @@ export interface AttentionMeasures {
   attentionMass?: number;
 }
 
-export interface SampleMeasures extends AttentionMeasures {
-  /** The same of each head, in order; batches are taken together. */
-  heads: AttentionMeasures[];
-}
-
 /**
- * Measures options on one sample against exact attention, which it computes once, as it does the exact mass for each key
- * order. What it makes is at most as large as the output, a plan, or keys and values with a head for each query head. What it
+ * Measures thresholds on one sample, all other options being the same, against exact attention, which it computes once, as it does
+ * the exact mass of each block: the order of keys does not depend on the threshold. What it makes is at most as large as the output, a plan, or keys and values with a head for each query head. What it
  * holds while it waits is kept, since the scope of others may end meanwhile. To be disposed.
  */
 export class SampleMeasurer {
   private readonly exact: Tensor4D;
   private exactSums?: number[];
-  private readonly masses = new Map<string, Tensor4D>();
+  private mass?: Tensor4D;
 
   constructor(
     private readonly sample: AttentionSample,
@@ -44,26 +38,27 @@ export class SampleMeasurer {
     this.exact = keep(flashAttention(query, key, value, exactOptions));
   }
 
-  async measure(attrs: PBSAttentionAttrs): Promise<SampleMeasures> {
+  async measure(attrs: PBSAttentionAttrs): Promise<AttentionMeasures> {
     const {query, key, value} = this.sample;
-    const {heads} = blockGeometry(query, key, attrs);
     const plan = pbsAttentionPlan(query, key, attrs);
     [plan.keyIndices, plan.blockMask].forEach((x) => keep(x));
     try {
-      const mass = this.withMass ? await this.massOf(plan, attrs) : undefined;
+      if (this.withMass) {
+        this.mass ??= await blockMass(query, key, plan.keyIndices, attrs, {causal: attrs.causal, scale: attrs.scale});
+      }
       const sums = tidy(() => {
         const sparse = pbsAttention(query, key, value, {...attrs, plan});
         const differences = sum(abs(sub(sparse, this.exact)), [2, 3]);
         const kept = sum(cast(plan.blockMask, 'float32'), [2, 3]);
         const parts = [kept, differences];
-        if (mass) {
-          parts.push(massOfKept(mass, plan.blockMask, query.shape[2], attrs.blockSize));
+        if (this.mass) {
+          parts.push(massOfKept(this.mass, plan.blockMask, query.shape[2], attrs.blockSize));
         }
         return stacked(parts);
       });
       const [kept, differences, masses] = await rowsOf(sums);
       this.exactSums ??= (await rowsOf(tidy(() => stacked([sum(abs(this.exact), [2, 3])]))))[0];
-      return summarise(heads, this.visibleBlocks(attrs), kept, differences, this.exactSums, masses);
+      return summarise(this.visibleBlocks(attrs), kept, differences, this.exactSums, masses);
     } finally {
       dispose([plan.keyIndices, plan.blockMask]);
     }
@@ -71,18 +66,7 @@ export class SampleMeasurer {
 
   dispose(): void {
     this.exact.dispose();
-    this.masses.forEach((mass) => mass.dispose());
-    this.masses.clear();
-  }
-
-  /** The key order depends on these options alone. */
-  private async massOf({keyIndices}: PBSAttentionPlan, attrs: PBSAttentionAttrs): Promise<Tensor4D> {
-    const {blockSize, keyBlockSize, segmentSize, permute, estimate, causal, scale} = attrs;
-    const order = `${blockSize} ${keyBlockSize} ${segmentSize} ${permute} ${estimate}`;
-    const {query, key} = this.sample;
-    const mass = this.masses.get(order) ?? (await blockMass(query, key, keyIndices, attrs, {causal, scale}));
-    this.masses.set(order, mass);
-    return mass;
+    this.mass?.dispose();
   }
 
   private visibleBlocks(attrs: PBSAttentionAttrs): number {
@@ -110,29 +94,20 @@ async function rowsOf(x: Tensor): Promise<number[][]> {
   }
 }
 
-/** From quantities of each head of each batch entry to those of each head and of all. */
+/** From quantities of each head of each batch entry to those of all. */
 function summarise(
-  heads: number,
   visibleBlocks: number,
   kept: number[],
   differences: number[],
   exact: number[],
   masses?: number[],
-): SampleMeasures {
-  const measuresOf = (isMeant: (i: number) => boolean): AttentionMeasures => {
-    const meant = (values: number[]) => values.filter((_, i) => isMeant(i));
-    const total = (values: number[]) => meant(values).reduce((a, b) => a + b, 0);
-    const count = meant(kept).length;
-    // An output of zeros that stays one has no error.
-    const difference = total(differences);
-    return {
-      density: total(kept) / (count * visibleBlocks),
-      relativeL1: difference === 0 ? 0 : difference / total(exact),
-      ...(masses && {attentionMass: total(masses) / count}),
-    };
-  };
+): AttentionMeasures {
+  const total = (values: number[]) => values.reduce((a, b) => a + b, 0);
+  // An output of zeros that stays one has no error.
+  const difference = total(differences);
   return {
-    ...measuresOf(() => true),
-    heads: Array.from({length: heads}, (_, head) => measuresOf((i) => i % heads === head)),
+    density: total(kept) / (kept.length * visibleBlocks),
+    relativeL1: difference === 0 ? 0 : difference / total(exact),
+    ...(masses && {attentionMass: total(masses) / kept.length}),
   };
 }

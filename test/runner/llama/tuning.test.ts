@@ -42,17 +42,20 @@ describeOnCPU('tuner on the model of the demo', () => {
   after(() => [seen, unseen].forEach((collector) => collector.dispose()));
 
   // With the default margin, a fifth of what is allowed.
-  const sizes = {blockSizes: [16], keyBlockSize: 8, segmentSizes: [32]};
+  const sizes = {blockSize: 16, keyBlockSize: 8, segmentSize: 32};
   const options: TuningOptions = {...sizes, thresholds: [0.85, 0.87, 0.88, 0.89, 0.9, 0.91, 0.915, 0.92, 0.93]};
 
   it('chooses what keeps the error on another book', async () => {
     const allowed = 0.2;
     const tuned = await tunePBSAttention(seen.samples, {maxRelativeL1: allowed}, options);
+    let error = 0;
     for (const [layer, {query, key, value}] of unseen.samples.entries()) {
       const sparse = pbsAttention(query, key, value, tuned[layer].options);
-      const error = relativeL1(await sparse.data(), await flashAttention(query, key, value).data());
-      expect(error, `layer ${layer}`).to.be.above(0).and.at.most(allowed);
+      error += relativeL1(await sparse.data(), await flashAttention(query, key, value).data()) / tuned.length;
     }
+    expect(error)
+      .to.be.above(0.6 * allowed)
+      .and.at.most(allowed);
   });
 
   it('chooses what keeps the attention on another book', async () => {
@@ -64,8 +67,10 @@ describeOnCPU('tuner on the model of the demo', () => {
           onReport: (report) => resolve(report.exactKeptMass().finally(() => report.dispose())),
         });
       });
+    let kept = 0;
     for (const [layer, sample] of unseen.samples.entries()) {
-      expect(await keptOf(sample, layer), `layer ${layer}`).to.be.within(0.8, 0.999);
+      kept += (await keptOf(sample, layer)) / tuned.length;
     }
+    expect(kept).to.be.within(0.8, 0.9);
   });
 });
