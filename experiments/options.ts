@@ -2,7 +2,7 @@ import {flag, integer, list, named, one, readArguments, share, text} from './arg
 import {BACKENDS, type BackendName} from './device';
 import {type Task, TASKS} from './prompts/tasks';
 
-export const EXPERIMENTS = ['sanity', 'threshold', 'first-token', 'tuner'] as const;
+export const EXPERIMENTS = ['sanity', 'threshold'] as const;
 export type Experiment = (typeof EXPERIMENTS)[number];
 
 /** The rules of `threshold` (experiments/cases/threshold.ts). */
@@ -24,8 +24,6 @@ export interface Options {
   sizes: Sizes;
   /** Names of rules for the choice of blocks. */
   rules: Rule[];
-  /** Relative L1 errors of a layer's output that the tuner is allowed. */
-  errors: number[];
   /** Whether attention is timed. */
   timing: boolean;
   /** No step is started after so many seconds. */
@@ -46,13 +44,8 @@ export interface Command {
   reportOnly: boolean;
 }
 
-/** What a sub-command does where nothing else is asked. */
-const DEFAULTS: Record<Experiment, Partial<Record<'lengths' | 'thresholds', string>>> = {
-  sanity: {lengths: '1024'},
-  threshold: {lengths: '4096,8192,16384', thresholds: '0.7,0.8,0.85,0.9,0.95,0.99'},
-  'first-token': {lengths: '1024,2048,4096,8192,16384'},
-  tuner: {lengths: '4096,16384'},
-};
+const LENGTHS: Record<Experiment, string> = {sanity: '1024', threshold: '4096,8192,16384'};
+const THRESHOLDS = '0.7,0.8,0.85,0.9,0.95,0.99';
 
 export const USAGE = `npm run experiments -- EXPERIMENT [options]
 Reads prompts on this machine's GPU through WebGPU in Node (Dawn), exact and sparse, and writes what that costs and saves:
@@ -63,18 +56,15 @@ JSON, tables and plots.
 With the demo's model:
   sanity         permutation alone and a threshold of 1 change nothing
   threshold      density, loss, needle and time by threshold and by rule
-  first-token    time to the first token, exact against sparse
-  tuner          does what tunePBSAttention chooses hold on another book, and would thresholds by head pay?
 
-  --lengths A,B        tokens, multiples of 256 (default: each experiment its own, up to 16384)
+  --lengths A,B        tokens, multiples of 256 (default: sanity ${LENGTHS.sanity}, threshold ${LENGTHS.threshold})
   --questions N        questions of each task and length (default 40)
   --tasks A,B          ${TASKS.join(', ')} (default end)
-  --thresholds A,B     0, most sparse, to 1, exact (default 0.9; threshold: 0.7,0.8,0.85,0.9,0.95,0.99)
+  --thresholds A,B     0, most sparse, to 1, exact (default ${THRESHOLDS})
   --rules A,B          ${RULE_NAMES.join(', ')} (default: all)
   --block-size N       rows a block of queries (default: the library's, or the paper's)
   --key-block-size N   keys a block (default: likewise)
   --segment-size N     keys a segment (default: likewise)
-  --errors A,B         relative L1 errors that the tuner is allowed (default 0.02,0.05,0.1)
   --backend NAME       webgpu (default), or cpu: plain JavaScript, for a few hundred tokens anywhere
   --no-timing          do not time attention
   --budget S           start no step after so many seconds
@@ -87,7 +77,7 @@ With the demo's model:
 VK_DRIVER_FILES names the Vulkan driver, DAWN another dawn.node.`;
 
 const ACCEPTED = {
-  ...{lengths: text, questions: text, tasks: text, thresholds: text, rules: text, errors: text},
+  ...{lengths: text, questions: text, tasks: text, thresholds: text, rules: text},
   ...{'block-size': text, 'key-block-size': text, 'segment-size': text, backend: text, budget: text},
   ...{out: text, docs: text, 'no-timing': flag, continue: flag, report: flag, help: flag},
 };
@@ -100,7 +90,6 @@ export function parseCommand(args: string[]): Command | 'help' {
   if (experiment === undefined || positionals.length > 1) {
     throw new Error(`got "${positionals.join(' ')}"; accepted: one of ${EXPERIMENTS.join(', ')}, real`);
   }
-  const given = {...DEFAULTS[experiment], ...values};
   const size = (option: 'block-size' | 'key-block-size' | 'segment-size', name: keyof Sizes): Sizes => {
     const value = values[option];
     const parse = (part: string) => integer(part, 8, 16_384, 8);
@@ -111,25 +100,19 @@ export function parseCommand(args: string[]): Command | 'help' {
     options: {
       lengths: list(
         '--lengths',
-        given.lengths!,
+        values.lengths ?? LENGTHS[experiment],
         (part) => integer(part, 256, 16_384, 256),
         'multiples of 256 to 16384',
       ),
       questions: one('--questions', values.questions ?? '40', (part) => integer(part, 1, 1000, 1), '1 to 1000'),
       tasks: list('--tasks', values.tasks ?? 'end', named(TASKS), TASKS.join(', ')),
-      thresholds: list('--thresholds', given.thresholds ?? '0.9', share, 'numbers, 0 to 1'),
+      thresholds: list('--thresholds', values.thresholds ?? THRESHOLDS, share, 'numbers, 0 to 1'),
       sizes: {
         ...size('block-size', 'blockSize'),
         ...size('key-block-size', 'keyBlockSize'),
         ...size('segment-size', 'segmentSize'),
       },
       rules: list('--rules', values.rules ?? RULE_NAMES.join(','), named(RULE_NAMES), RULE_NAMES.join(', ')),
-      errors: list(
-        '--errors',
-        values.errors ?? '0.02,0.05,0.1',
-        (part) => share(part) || undefined,
-        'numbers above 0, to 1',
-      ),
       timing: !values['no-timing'],
       budget: one('--budget', values.budget ?? '1000000', (part) => integer(part, 0, 1e9, 1), 'seconds'),
     },

@@ -1,7 +1,7 @@
 import * as Plot from '@observablehq/plot';
 import {parseHTML} from 'linkedom';
 import {ANSWERED, answers, costsOf, paretoFront} from './pareto';
-import type {Run, SweepRow, TunedRow} from './results';
+import type {Run, SweepRow} from './results';
 
 export interface DrawnPlot {
   /** File name without its ending. */
@@ -19,23 +19,6 @@ export function plots(run: Run): DrawnPlot[] {
   if (run.sweep) {
     sweepPlots(run.sweep, add);
     add('front', FRONT_TITLE, frontPlot(run.sweep));
-  }
-  if (run.tuned) add('error', 'Error on another book, over what was allowed', tunedPlot(run.tuned));
-  if (run.firstToken) {
-    add('time', 'Time to the first token', {
-      x: {
-        type: 'log',
-        label: 'tokens',
-        ticks: [...new Set(run.firstToken.map(({length}) => length))],
-        tickFormat: (x: number) => x.toLocaleString('en'),
-      },
-      y: {type: 'log', label: 'ms', grid: true},
-      color: {legend: true},
-      marks: [
-        Plot.lineY(run.firstToken, {x: 'length', y: 'median', stroke: 'variant', marker: 'circle'}),
-        Plot.ruleX(run.firstToken, {x: 'length', y1: 'low', y2: 'high', stroke: 'variant'}),
-      ],
-    });
   }
   return drawn;
 }
@@ -145,26 +128,6 @@ function frontPlot(rows: readonly SweepRow[]): Plot.PlotOptions {
         points.filter((point) => point.answers),
         {...channels, fill: 'rule', r: 3.5},
       ),
-    ],
-  };
-}
-
-/** Where a layer stands above 1, its options fail on a text that they were not tuned on. */
-function tunedPlot(rows: readonly TunedRow[]): Plot.PlotOptions {
-  const points = rows.map((row) => ({
-    ...row,
-    tokens: row.length.toLocaleString('en'),
-    share: row.unseenError / row.allowed,
-    target: String(row.allowed),
-  }));
-  return {
-    x: {label: 'layer', type: 'point'},
-    y: {label: 'of the allowed error', grid: true, zero: true},
-    fx: lengthScale(rows),
-    color: {legend: true, label: 'allowed', type: 'ordinal'},
-    marks: [
-      Plot.ruleY([1]),
-      Plot.dot(points, {x: 'layer', y: 'share', fx: 'tokens', stroke: 'target', fill: 'target'}),
     ],
   };
 }

@@ -1,13 +1,11 @@
 import {short, table} from '../bench/table';
 import {ANSWERED, answers, costsOf, paretoFront} from './pareto';
-import type {Run, SweepRow, TunedRow} from './results';
-import {type Estimate, mean} from './statistics';
+import type {Run, SweepRow} from './results';
+import type {Estimate} from './statistics';
 
 const TITLES: Record<string, string> = {
   sanity: 'Sanity',
   threshold: 'Threshold',
-  'first-token': 'Time to the first token',
-  tuner: 'The tuner on another book',
 };
 
 /** The tables of one sub-command, in Markdown. */
@@ -15,10 +13,8 @@ export function report(run: Run): string {
   const sections = [
     `# ${TITLES[run.experiment] ?? run.experiment}`,
     `Written by \`${run.command}\`, ${run.date.slice(0, 10)}: ${run.host} on ${run.adapter}.`,
-    ...(run.sweep ? [SWEEP_TEXT, ...byLength(run.sweep, thresholdTable)] : []),
+    ...(run.sweep ? [SWEEP_TEXT, ...byLength(run.sweep)] : []),
     ...(run.sanity ? [sanityTable(run.sanity)] : []),
-    ...(run.firstToken ? [firstTokenTable(run.firstToken)] : []),
-    ...(run.tuned ? [TUNED_TEXT, ...byLength(run.tuned, tunedTable)] : []),
     ...list('Left out', run.skipped),
     ...list('Errors of the device: the results beside them are worth nothing', run.errors),
   ];
@@ -30,15 +26,10 @@ const SWEEP_TEXT =
   'out, and what it is above exact attention. Needle: questions answered, with the 95% interval. Time: milliseconds on the ' +
   'GPU for a layer of four heads, mean of an early and a late layer; before attention, as a share of exact attention.';
 
-const TUNED_TEXT =
-  "Options that tunePBSAttention chooses for a layer on one prompt, without a margin; the relative L1 error of the layer's output " +
-  'there and on a prompt of another book; density, and what it would be if each head had a threshold of its own and the same ' +
-  'error allowed. The speed-up over exact attention is expected, not measured.';
-
-function byLength<Row extends {length: number}>(rows: readonly Row[], of: (rows: Row[]) => string): string[] {
+function byLength(rows: readonly SweepRow[]): string[] {
   return [...new Set(rows.map(({length}) => length))].flatMap((length) => [
     `## ${length.toLocaleString('en')} tokens`,
-    of(rows.filter((row) => row.length === length)),
+    thresholdTable(rows.filter((row) => row.length === length)),
   ]);
 }
 
@@ -104,52 +95,6 @@ function sanityTable(rows: NonNullable<Run['sanity']>): string {
       lossDifference.toExponential(1),
     ]),
   );
-}
-
-function firstTokenTable(rows: NonNullable<Run['firstToken']>): string {
-  const exactAt = (length: number) => rows.find((row) => row.length === length && row.variant === 'exact')?.median;
-  return table(
-    ['tokens', 'attention', 'ms', 'quartiles', 'speed-up'],
-    rows.map(({length, variant, median, low, high}) => {
-      const exact = exactAt(length);
-      return [
-        length.toLocaleString('en'),
-        variant,
-        short(median),
-        `${short(low)}–${short(high)}`,
-        variant === 'exact' || exact === undefined ? '' : `${(exact / median).toFixed(2)}×`,
-      ];
-    }),
-  );
-}
-
-function tunedTable(rows: TunedRow[]): string {
-  const targets = [...new Set(rows.map(({allowed}) => allowed))];
-  const summaries = targets.map((allowed) => {
-    const own = rows.filter((row) => row.allowed === allowed);
-    const meanOf = (value: (row: TunedRow) => number) => mean(own.map(value)).toFixed(3);
-    const worst = Math.max(...own.map(({unseenError}) => unseenError / allowed));
-    return (
-      `Allowed ${allowed}: mean density ${meanOf(({density}) => density)}, by head ${meanOf(({headDensity}) => headDensity)}; ` +
-      `on the other book the worst layer has ${worst.toFixed(2)} times the allowed error.`
-    );
-  });
-  const cells = table(
-    ['layer', 'allowed', 'segment', 'permuted', 'threshold', 'density', 'by head', 'error', 'other book', 'speed-up'],
-    rows.map((row) => [
-      String(row.layer),
-      String(row.allowed),
-      row.segmentSize === 0 ? 'exact' : String(row.segmentSize),
-      row.permute ? 'yes' : 'no',
-      row.threshold.toFixed(3),
-      row.density.toFixed(3),
-      row.headDensity.toFixed(3),
-      row.error.toFixed(4),
-      row.unseenError.toFixed(4),
-      `${row.expectedSpeedUp.toFixed(2)}×`,
-    ]),
-  );
-  return `${summaries.join(' ')}\n\n${cells}`;
 }
 
 function signed({value, low, high}: Estimate): string {

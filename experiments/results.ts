@@ -44,41 +44,9 @@ export interface SanityRow {
   lossDifference: number;
 }
 
-/** What the tuner chose for a layer, without a margin. */
-export interface TunedRow {
-  length: number;
-  layer: number;
-  /** Relative L1 error of the layer's output that was allowed. */
-  allowed: number;
-  /** 0 where exact attention was chosen. */
-  segmentSize: number;
-  threshold: number;
-  permute: boolean;
-  density: number;
-  /** Density if each head had a threshold of its own and the same error allowed. */
-  headDensity: number;
-  error: number;
-  /** On a prompt of another book. */
-  unseenError: number;
-  /** Over exact attention, by the cost model. */
-  expectedSpeedUp: number;
-}
-
-export interface FirstTokenRow {
-  length: number;
-  variant: string;
-  /** Milliseconds from the call of the prefill until the first token was read back; median and quartiles. */
-  median: number;
-  low: number;
-  high: number;
-  runs: number;
-}
-
 export interface Results {
   sweep: SweepRow[];
   sanity: SanityRow[];
-  tuned: TunedRow[];
-  firstToken: FirstTokenRow[];
 }
 
 /** One sub-command's run, as it is written to its JSON file. */

@@ -1,10 +1,8 @@
 import {existsSync, mkdirSync, readFileSync, writeFileSync} from 'node:fs';
 import {readFile} from 'node:fs/promises';
 import {join} from 'node:path';
-import {firstToken} from './cases/first_token';
 import {sanity} from './cases/sanity';
 import {threshold} from './cases/threshold';
-import {tuner} from './cases/tuner';
 import {continueRun} from './continue_run';
 import {type ExperimentDevice, openDevice} from './device';
 import {Experimenter} from './experimenter';
@@ -18,8 +16,6 @@ import {writeWhole} from './write_whole';
 const CASES: Record<Experiment, (experimenter: Experimenter) => Promise<void>> = {
   sanity,
   threshold,
-  'first-token': firstToken,
-  tuner,
 };
 
 /** `npm run experiments`, and on a GPU host without node_modules `node build/gpu/experiments.mjs`; in the repository's root. */

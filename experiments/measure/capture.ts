@@ -6,12 +6,12 @@ import type {Subject} from './model';
  * Calls `use` with query, key and value of some layers while the model reads tokens with exact attention, and frees them
  * when it is done or has failed.
  */
-export async function withCaptured<Result>(
+export async function withCaptured(
   subject: Subject,
   ids: readonly number[],
   layers: readonly number[],
-  use: (captured: readonly Inputs[]) => Promise<Result>,
-): Promise<Result> {
+  use: (captured: readonly Inputs[]) => Promise<void>,
+): Promise<void> {
   const captured: Inputs[] = [];
   const hold = (x: tf.Tensor4D) => tf.keep(tf.clone(x));
   try {
@@ -23,7 +23,7 @@ export async function withCaptured<Result>(
     });
     logits.dispose();
     cache.dispose();
-    return await use(captured);
+    await use(captured);
   } finally {
     captured.forEach(({query, key, value}) => tf.dispose([query, key, value]));
   }

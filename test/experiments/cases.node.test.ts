@@ -3,10 +3,8 @@ import {expect} from 'chai';
 import {createTokenizer} from '../../runner/tokenizer';
 import {LlamaModel} from '../../runner/llama/model';
 import {openCheckpoint} from '../../runner/llama/checkpoint';
-import {firstToken} from '../../experiments/cases/first_token';
 import {sanity} from '../../experiments/cases/sanity';
 import {threshold} from '../../experiments/cases/threshold';
-import {tuner} from '../../experiments/cases/tuner';
 import {continueRun} from '../../experiments/continue_run';
 import {Experimenter} from '../../experiments/experimenter';
 import {tokenLosses} from '../../experiments/measure/loss';
@@ -19,7 +17,7 @@ import type {Run} from '../../experiments/results';
 import {fixture} from '../setup/environment';
 import {tinyConfig, tinyFiles, tinyTensors} from '../runner/llama/tiny_checkpoint';
 
-const CASES = {sanity, threshold, tuner, 'first-token': firstToken};
+const CASES = {sanity, threshold};
 
 /** A random model with the real tokenizer: what it answers is nonsense, but every number must add up. */
 describe('experiments, end to end [cpu]', () => {
@@ -123,31 +121,6 @@ describe('experiments, end to end [cpu]', () => {
     );
     expect(() => continueRun(whole, {...whole, sweep: []}, options)).to.throw('no rows of a sweep');
   }).timeout(120_000);
-
-  it('tuner: a choice for each layer and error', async () => {
-    const rows = (await runCase('tuner --lengths 256 --block-size 16 --key-block-size 16 --errors 0.3,0.6')).tuned!;
-    expect(rows.map(({layer, allowed}) => `${layer} ${allowed}`)).to.deep.equal(
-      [0, 1].flatMap((layer) => [0.3, 0.6].map((allowed) => `${layer} ${allowed}`)),
-    );
-    for (const {allowed, error, unseenError, density, headDensity, expectedSpeedUp} of rows) {
-      expect(error).to.be.within(0, allowed);
-      expect(unseenError).to.be.within(0, 1);
-      for (const share of [density, headDensity]) expect(share).to.be.within(0.1, 1);
-      expect(expectedSpeedUp).to.be.at.least(1);
-    }
-    // So few tokens do not pay for selection: exact attention is chosen where the error allows little.
-    expect(rows.every(({error, unseenError}) => error > 0 === unseenError > 0)).to.equal(true);
-  }).timeout(200_000);
-
-  it('first token: times of exact and sparse attention', async () => {
-    const {firstToken: rows} = await runCase('first-token --lengths 256');
-    expect(rows!.map(({variant}) => variant)).to.deep.equal(['exact', 'PBS-Attn, τ 0.9']);
-    for (const {low, median, high, runs} of rows!) {
-      expect(low).to.be.above(0);
-      expect(high).to.be.at.least(median);
-      expect(runs).to.equal(9);
-    }
-  }).timeout(200_000);
 
   it('every run makes a report and, but for sanity, plots', () => {
     expect(new Set(runs.map(({experiment}) => experiment)).size).to.equal(EXPERIMENTS.length);
