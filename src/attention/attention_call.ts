@@ -26,8 +26,8 @@ export interface AttentionRequest {
   rule?: PlanRule;
   /** What comes out. */
   result: 'output' | 'plan' | 'gradients';
-  /** Launches that a long program is cut into, so that none should hold the GPU too long: what else the page draws waits for it. */
-  launches: number;
+  /** Milliseconds that the output should take to compute, by the cost model: programs that would hold a GPU too long are cut by it. */
+  expectedTime: number;
 }
 
 type RequestedInputs = Partial<Pick<FlashAttentionGradInputs, 'value' | 'output' | 'dy'>>;
@@ -54,8 +54,8 @@ export interface AttentionCall<Values, Lengths = Values, Mask = Values> extends 
   keyLengths?: Lengths;
   /** Each dimension 1 or that of `[batch, heads, queryLength, keyLength]`. With exact attention alone. */
   mask?: Mask;
-  /** 1 unless given. A backend whose programs are short draws anyway need not look at it. */
-  launches?: number;
+  /** 0 unless given. A backend whose programs are short draws anyway need not look at it. */
+  expectedTime?: number;
   /** What the forward pass gave, and the gradient by it, where gradients are asked for. */
   output?: Values;
   dy?: Values;

@@ -69,22 +69,6 @@ export function sparsePays(geometry: BlockGeometry, attrs: Rules, costs: Attenti
   return leastGain * sparseTime(geometry, attrs, costs) < exactTime(geometry, attrs.causal, costs);
 }
 
-/** Longest that one launch should hold a GPU, in milliseconds. */
-const longestLaunch = 50;
-/** The longest program of the gradients, in times of the forward pass. */
-const longestGradient = 3;
-
-/**
- * Launches into which the programs of attention are cut, evenly by workgroups: under a causal mask the first, of the last rows, has
- * up to twice the work of the mean.
- *
- * @param time milliseconds that attention is expected to take.
- */
-export function launchesFor(time: number, causal: boolean, gradients: boolean): number {
-  const longest = time * (causal ? 2 : 1) * (gradients ? longestGradient : 1);
-  return Math.max(1, Math.ceil(longest / longestLaunch));
-}
-
 /** Milliseconds that exact attention takes. */
 export function exactTime(
   {batch, heads, queryLength, keyLength, queryOffset, headDim, valueDim}: BlockGeometry,

@@ -17,7 +17,7 @@ import {
   PBSAttentionPlan,
 } from './attention_kernels.js';
 import {blockGeometry, isExact} from './block_geometry.js';
-import {exactTime, launchesFor, runsExact, sparseTime} from './cost_model.js';
+import {exactTime, runsExact, sparseTime} from './cost_model.js';
 import {exactPlan} from './exact_plan.js';
 import type {Take} from './scratch.js';
 import {runWithScratch} from './scratch.js';
@@ -87,9 +87,8 @@ class Driver<Backend extends TensorMaker, Call, Indices, Scores> {
   ): AttentionRequest {
     const {scale, causal, precision} = attrs;
     const geometry = exactGeometry(inputs, attrs, this.stages.exactBlockSize);
-    const time = exactTime(geometry, causal, this.stages.costs(backend, geometry, precision));
-    const launches = launchesFor(time, causal, result === 'gradients');
-    return {op, inputs, geometry, scale, causal, precision, result, launches};
+    const expectedTime = exactTime(geometry, causal, this.stages.costs(backend, geometry, precision));
+    return {op, inputs, geometry, scale, causal, precision, result, expectedTime};
   }
 
   /** Exact where that is asked for or, with `auto`, expected to be no slower. */
@@ -108,9 +107,8 @@ class Driver<Backend extends TensorMaker, Call, Indices, Scores> {
       return this.exactRequest(backend, op, inputs, attrs, result);
     }
     // How many blocks a plan keeps that is given, nobody knows here.
-    const time = isPlanned ? exactTime(geometry, causal, costs) : sparseTime(geometry, attrs, costs);
-    const launches = launchesFor(time, causal, result === 'gradients');
-    return {op, inputs, geometry, scale, causal, precision, result, launches, ...(!isPlanned && {rule: attrs})};
+    const expectedTime = isPlanned ? exactTime(geometry, causal, costs) : sparseTime(geometry, attrs, costs);
+    return {op, inputs, geometry, scale, causal, precision, result, expectedTime, ...(!isPlanned && {rule: attrs})};
   }
 
   /** The output, or the gradients by query, key and value. */
@@ -131,7 +129,7 @@ class Driver<Backend extends TensorMaker, Call, Indices, Scores> {
   private plan(backend: Backend, inputs: Inputs, attrs: PBSAttentionPlanAttrs): TensorInfo[] {
     const {scale, causal, precision, withMass} = attrs;
     const geometry = blockGeometry(inputs.query, inputs.key, attrs);
-    const form = {op: 'pbsAttentionPlan', inputs, geometry, scale, causal, precision, launches: 1};
+    const form = {op: 'pbsAttentionPlan', inputs, geometry, scale, causal, precision, expectedTime: 0};
     if (!isExact(geometry, attrs)) {
       return this.run(backend, {...form, result: 'plan', rule: attrs}, (call, scratch) =>
         this.stages.storePlan(call, this.planBlocks(backend, call, attrs, withMass), scratch),

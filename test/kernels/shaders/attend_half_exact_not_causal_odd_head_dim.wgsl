@@ -42,7 +42,6 @@ fn pack(a : vec4<f32>, b : vec4<f32>) -> vec4<u32> {
 const masked = -3.4e38f;
 // Where the maximum of a row starts: so far above it that a masked score has no weight, also in a row without others.
 const lowest = -1e38f;
-fn readQuery(row : i32, vector : i32) -> vec4<f32> { return vec4<f32>(select(0.0, query[row * 10 + 4 * vector + 0], 4 * vector + 0 < 10), select(0.0, query[row * 10 + 4 * vector + 1], 4 * vector + 1 < 10), select(0.0, query[row * 10 + 4 * vector + 2], 4 * vector + 2 < 10), select(0.0, query[row * 10 + 4 * vector + 3], 4 * vector + 3 < 10)); }
 
 fn workgroupIndex() -> i32 {
   return uniforms.firstWorkgroup + i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
@@ -86,6 +85,7 @@ fn positionIn(head : i32, tile : vec2<i32>, slot : i32) -> i32 {
   }
   return paddingPosition;
 }
+fn readQuery(row : i32, vector : i32) -> vec4<f32> { return vec4<f32>(select(0.0, query[row * 10 + 4 * vector + 0], 4 * vector + 0 < 10), select(0.0, query[row * 10 + 4 * vector + 1], 4 * vector + 1 < 10), select(0.0, query[row * 10 + 4 * vector + 2], 4 * vector + 2 < 10), select(0.0, query[row * 10 + 4 * vector + 3], 4 * vector + 3 < 10)); }
 fn readQueryWord(row : i32, vector : i32) -> vec4<f32> { return select(vec4<f32>(), readQuery(row, min(vector, 2)), vector < 3); }
 fn readKeyWord(row : i32, vector : i32) -> vec4<f32> { return select(vec4<f32>(), readKey(row, min(vector, 2)), vector < 3); }
 fn readValueWord(row : i32, vector : i32) -> vec4<f32> { return select(vec4<f32>(), readValue(row, min(vector, 2)), vector < 3); }
@@ -115,41 +115,33 @@ fn main(index : i32) {
   var rowMax = vec4<f32>(lowest);
   var rowSum = vec4<f32>(0.0);
   var output : array<array<vec4<f32>, 2>, rows>;
-
-  // What this invocation carries from global memory to keyTile: one word of a key, then of its value, a round.
-  let load0 = local + 0 * threads;
   var positions : array<i32, 1>;
   var nextPositions : array<i32, 1>;
   var fetched : array<vec4<f32>, 2>;
   var nextTile = keySlots(head, queryTileIndex, 0, keyTiles);
-  nextPositions[0] = positionIn(head, nextTile, load0 / headWords);
+  nextPositions[0] = positionIn(head, nextTile, (local / 2));
   nextTile = keySlots(head, queryTileIndex, 1, keyTiles);
-  fetched[0] = readKeyWord(firstKeyRow + min(nextPositions[0], lastPosition), (load0 % headWords) * 2 + 0);
-    fetched[1] = readKeyWord(firstKeyRow + min(nextPositions[0], lastPosition), (load0 % headWords) * 2 + 1);
+  fetched[0] = readKeyWord(firstKeyRow + min(nextPositions[0], lastPosition), (local % 2) * 2 + 0);
+    fetched[1] = readKeyWord(firstKeyRow + min(nextPositions[0], lastPosition), (local % 2) * 2 + 1);
   {
     var fetched = array<vec4<f32>, 2>();
+    if (firstRow + (local / 2) < endRow) { fetched[0] = uniforms.logitScale * readQueryWord(head * uniforms.queryShape.z + firstRow + (local / 2), (local % 2) * 2 + 0); fetched[1] = uniforms.logitScale * readQueryWord(head * uniforms.queryShape.z + firstRow + (local / 2), (local % 2) * 2 + 1); }
     {
-      let row = firstRow + (local + 0 * threads) / headWords;
-      if (row < endRow) { fetched[0] = uniforms.logitScale * readQueryWord(head * uniforms.queryShape.z + row, ((local + 0 * threads) % headWords) * 2 + 0); }
-    if (row < endRow) { fetched[1] = uniforms.logitScale * readQueryWord(head * uniforms.queryShape.z + row, ((local + 0 * threads) % headWords) * 2 + 1); }
+      queryTile[(local / 2) * tileStride + local % 2] = pack(fetched[0], fetched[1]);
     }
-    {
-      queryTile[((local + 0 * threads) / headWords) * tileStride + (local + 0 * threads) % headWords] = pack(fetched[0], fetched[1]);
     }
-  }
 
   for (var t = 0; t < keyTiles; t++) {
     // 1. Keys into workgroup memory; values and the next positions on their way.
     positions[0] = nextPositions[0];
-    if (load0 < 64) {
-      keyTile[(load0 / headWords) * tileStride + load0 % headWords] = pack(fetched[0], fetched[1]);
-      if (load0 % headWords == 0) { keyPositions[load0 / headWords] = positions[0]; }
+    if (local < 64) {
+      keyTile[(local / 2) * tileStride + local % 2] = pack(fetched[0], fetched[1]); if (local % 2 == 0) { keyPositions[(local / 2)] = positions[0]; }
     }
     // Barrier: scores read key rows (and, the first time, query rows) that others loaded.
     workgroupBarrier();
-    fetched[0] = readValueWord(firstKeyRow + min(positions[0], lastPosition), (load0 % headWords) * 2 + 0);
-    fetched[1] = readValueWord(firstKeyRow + min(positions[0], lastPosition), (load0 % headWords) * 2 + 1);
-    nextPositions[0] = positionIn(head, nextTile, load0 / headWords);
+    fetched[0] = readValueWord(firstKeyRow + min(positions[0], lastPosition), (local % 2) * 2 + 0);
+    fetched[1] = readValueWord(firstKeyRow + min(positions[0], lastPosition), (local % 2) * 2 + 1);
+    nextPositions[0] = positionIn(head, nextTile, (local / 2));
 
     // 2. Scores, masked, and the maximum of each row over this invocation's columns. The initial value is needed: without
     // one the scores of the last round stay.
@@ -341,51 +333,51 @@ fn main(index : i32) {
     let position1 = keyPositions[x + 1 * threadsX];
     let position2 = keyPositions[x + 2 * threadsX];
     let position3 = keyPositions[x + 3 * threadsX];
-    var columnMax = vec4<f32>(lowest);
     {
       let lastVisible = paddingPosition - 1;
       scores[0][0] = select(scores[0][0], masked, position0 > lastVisible);
-      columnMax[0] = max(columnMax[0], scores[0][0]);
     scores[0][1] = select(scores[0][1], masked, position1 > lastVisible);
-      columnMax[0] = max(columnMax[0], scores[0][1]);
     scores[0][2] = select(scores[0][2], masked, position2 > lastVisible);
-      columnMax[0] = max(columnMax[0], scores[0][2]);
     scores[0][3] = select(scores[0][3], masked, position3 > lastVisible);
-      columnMax[0] = max(columnMax[0], scores[0][3]);
     }
     {
       let lastVisible = paddingPosition - 1;
       scores[1][0] = select(scores[1][0], masked, position0 > lastVisible);
-      columnMax[1] = max(columnMax[1], scores[1][0]);
     scores[1][1] = select(scores[1][1], masked, position1 > lastVisible);
-      columnMax[1] = max(columnMax[1], scores[1][1]);
     scores[1][2] = select(scores[1][2], masked, position2 > lastVisible);
-      columnMax[1] = max(columnMax[1], scores[1][2]);
     scores[1][3] = select(scores[1][3], masked, position3 > lastVisible);
-      columnMax[1] = max(columnMax[1], scores[1][3]);
     }
     {
       let lastVisible = paddingPosition - 1;
       scores[2][0] = select(scores[2][0], masked, position0 > lastVisible);
-      columnMax[2] = max(columnMax[2], scores[2][0]);
     scores[2][1] = select(scores[2][1], masked, position1 > lastVisible);
-      columnMax[2] = max(columnMax[2], scores[2][1]);
     scores[2][2] = select(scores[2][2], masked, position2 > lastVisible);
-      columnMax[2] = max(columnMax[2], scores[2][2]);
     scores[2][3] = select(scores[2][3], masked, position3 > lastVisible);
-      columnMax[2] = max(columnMax[2], scores[2][3]);
     }
     {
       let lastVisible = paddingPosition - 1;
       scores[3][0] = select(scores[3][0], masked, position0 > lastVisible);
-      columnMax[3] = max(columnMax[3], scores[3][0]);
     scores[3][1] = select(scores[3][1], masked, position1 > lastVisible);
-      columnMax[3] = max(columnMax[3], scores[3][1]);
     scores[3][2] = select(scores[3][2], masked, position2 > lastVisible);
-      columnMax[3] = max(columnMax[3], scores[3][2]);
     scores[3][3] = select(scores[3][3], masked, position3 > lastVisible);
-      columnMax[3] = max(columnMax[3], scores[3][3]);
     }
+    var columnMax = vec4<f32>(lowest);
+    columnMax[0] = max(columnMax[0], scores[0][0]);
+    columnMax[0] = max(columnMax[0], scores[0][1]);
+    columnMax[0] = max(columnMax[0], scores[0][2]);
+    columnMax[0] = max(columnMax[0], scores[0][3]);
+    columnMax[1] = max(columnMax[1], scores[1][0]);
+    columnMax[1] = max(columnMax[1], scores[1][1]);
+    columnMax[1] = max(columnMax[1], scores[1][2]);
+    columnMax[1] = max(columnMax[1], scores[1][3]);
+    columnMax[2] = max(columnMax[2], scores[2][0]);
+    columnMax[2] = max(columnMax[2], scores[2][1]);
+    columnMax[2] = max(columnMax[2], scores[2][2]);
+    columnMax[2] = max(columnMax[2], scores[2][3]);
+    columnMax[3] = max(columnMax[3], scores[3][0]);
+    columnMax[3] = max(columnMax[3], scores[3][1]);
+    columnMax[3] = max(columnMax[3], scores[3][2]);
+    columnMax[3] = max(columnMax[3], scores[3][3]);
     rowPartials[y * weightStride + x] = columnMax;
     // Barrier: the maximum of a row needs the parts of all x; and no key is read any more, so values may replace them.
     workgroupBarrier();
@@ -446,15 +438,14 @@ fn main(index : i32) {
       output[3][0] *= rescale[3];
     output[3][1] *= rescale[3];
     }
-    if (load0 < 64) {
-      keyTile[(load0 / headWords) * tileStride + load0 % headWords] = select(vec4<u32>(), pack(fetched[0], fetched[1]), positions[0] != paddingPosition);
-      
+    if (local < 64) {
+      keyTile[(local / 2) * tileStride + local % 2] = select(vec4<u32>(), pack(fetched[0], fetched[1]), positions[0] != paddingPosition);
     }
     // Barrier: the weighted sum reads the weights of all x and values that others loaded.
     workgroupBarrier();
     nextTile = keySlots(head, queryTileIndex, t + 2, keyTiles);
-    fetched[0] = readKeyWord(firstKeyRow + min(nextPositions[0], lastPosition), (load0 % headWords) * 2 + 0);
-    fetched[1] = readKeyWord(firstKeyRow + min(nextPositions[0], lastPosition), (load0 % headWords) * 2 + 1);
+    fetched[0] = readKeyWord(firstKeyRow + min(nextPositions[0], lastPosition), (local % 2) * 2 + 0);
+    fetched[1] = readKeyWord(firstKeyRow + min(nextPositions[0], lastPosition), (local % 2) * 2 + 1);
 
     // 4. Weighted sum of values.
     for (var i = 0; i < threadsX; i += 4) {
@@ -464,7 +455,7 @@ fn main(index : i32) {
     let w1 = weights[(y + 1 * threadsY) * weightStride + i + 0];
     let w2 = weights[(y + 2 * threadsY) * weightStride + i + 0];
     let w3 = weights[(y + 3 * threadsY) * weightStride + i + 0];
-      if (x + 0 * threadsX < headWords) {
+      if (x + 0 * threadsX < 2) {
         let v = keyTile[(i + 0 + 0 * threadsX) * tileStride + x + 0 * threadsX];
         {
         let w = half2(halves(w0[0])[0]);
@@ -495,7 +486,7 @@ fn main(index : i32) {
     sums[15] = multiplyAdd(w, halves(v[3]), sums[15]);
         }
       }
-    if (x + 0 * threadsX < headWords) {
+    if (x + 0 * threadsX < 2) {
         let v = keyTile[(i + 0 + 1 * threadsX) * tileStride + x + 0 * threadsX];
         {
         let w = half2(halves(w0[0])[1]);
@@ -526,7 +517,7 @@ fn main(index : i32) {
     sums[15] = multiplyAdd(w, halves(v[3]), sums[15]);
         }
       }
-    if (x + 0 * threadsX < headWords) {
+    if (x + 0 * threadsX < 2) {
         let v = keyTile[(i + 0 + 2 * threadsX) * tileStride + x + 0 * threadsX];
         {
         let w = half2(halves(w0[1])[0]);
@@ -557,7 +548,7 @@ fn main(index : i32) {
     sums[15] = multiplyAdd(w, halves(v[3]), sums[15]);
         }
       }
-    if (x + 0 * threadsX < headWords) {
+    if (x + 0 * threadsX < 2) {
         let v = keyTile[(i + 0 + 3 * threadsX) * tileStride + x + 0 * threadsX];
         {
         let w = half2(halves(w0[1])[1]);
@@ -594,7 +585,7 @@ fn main(index : i32) {
     let w1 = weights[(y + 1 * threadsY) * weightStride + i + 1];
     let w2 = weights[(y + 2 * threadsY) * weightStride + i + 1];
     let w3 = weights[(y + 3 * threadsY) * weightStride + i + 1];
-      if (x + 0 * threadsX < headWords) {
+      if (x + 0 * threadsX < 2) {
         let v = keyTile[(i + 1 + 0 * threadsX) * tileStride + x + 0 * threadsX];
         {
         let w = half2(halves(w0[0])[0]);
@@ -625,7 +616,7 @@ fn main(index : i32) {
     sums[15] = multiplyAdd(w, halves(v[3]), sums[15]);
         }
       }
-    if (x + 0 * threadsX < headWords) {
+    if (x + 0 * threadsX < 2) {
         let v = keyTile[(i + 1 + 1 * threadsX) * tileStride + x + 0 * threadsX];
         {
         let w = half2(halves(w0[0])[1]);
@@ -656,7 +647,7 @@ fn main(index : i32) {
     sums[15] = multiplyAdd(w, halves(v[3]), sums[15]);
         }
       }
-    if (x + 0 * threadsX < headWords) {
+    if (x + 0 * threadsX < 2) {
         let v = keyTile[(i + 1 + 2 * threadsX) * tileStride + x + 0 * threadsX];
         {
         let w = half2(halves(w0[1])[0]);
@@ -687,7 +678,7 @@ fn main(index : i32) {
     sums[15] = multiplyAdd(w, halves(v[3]), sums[15]);
         }
       }
-    if (x + 0 * threadsX < headWords) {
+    if (x + 0 * threadsX < 2) {
         let v = keyTile[(i + 1 + 3 * threadsX) * tileStride + x + 0 * threadsX];
         {
         let w = half2(halves(w0[1])[1]);
@@ -724,7 +715,7 @@ fn main(index : i32) {
     let w1 = weights[(y + 1 * threadsY) * weightStride + i + 2];
     let w2 = weights[(y + 2 * threadsY) * weightStride + i + 2];
     let w3 = weights[(y + 3 * threadsY) * weightStride + i + 2];
-      if (x + 0 * threadsX < headWords) {
+      if (x + 0 * threadsX < 2) {
         let v = keyTile[(i + 2 + 0 * threadsX) * tileStride + x + 0 * threadsX];
         {
         let w = half2(halves(w0[0])[0]);
@@ -755,7 +746,7 @@ fn main(index : i32) {
     sums[15] = multiplyAdd(w, halves(v[3]), sums[15]);
         }
       }
-    if (x + 0 * threadsX < headWords) {
+    if (x + 0 * threadsX < 2) {
         let v = keyTile[(i + 2 + 1 * threadsX) * tileStride + x + 0 * threadsX];
         {
         let w = half2(halves(w0[0])[1]);
@@ -786,7 +777,7 @@ fn main(index : i32) {
     sums[15] = multiplyAdd(w, halves(v[3]), sums[15]);
         }
       }
-    if (x + 0 * threadsX < headWords) {
+    if (x + 0 * threadsX < 2) {
         let v = keyTile[(i + 2 + 2 * threadsX) * tileStride + x + 0 * threadsX];
         {
         let w = half2(halves(w0[1])[0]);
@@ -817,7 +808,7 @@ fn main(index : i32) {
     sums[15] = multiplyAdd(w, halves(v[3]), sums[15]);
         }
       }
-    if (x + 0 * threadsX < headWords) {
+    if (x + 0 * threadsX < 2) {
         let v = keyTile[(i + 2 + 3 * threadsX) * tileStride + x + 0 * threadsX];
         {
         let w = half2(halves(w0[1])[1]);
@@ -854,7 +845,7 @@ fn main(index : i32) {
     let w1 = weights[(y + 1 * threadsY) * weightStride + i + 3];
     let w2 = weights[(y + 2 * threadsY) * weightStride + i + 3];
     let w3 = weights[(y + 3 * threadsY) * weightStride + i + 3];
-      if (x + 0 * threadsX < headWords) {
+      if (x + 0 * threadsX < 2) {
         let v = keyTile[(i + 3 + 0 * threadsX) * tileStride + x + 0 * threadsX];
         {
         let w = half2(halves(w0[0])[0]);
@@ -885,7 +876,7 @@ fn main(index : i32) {
     sums[15] = multiplyAdd(w, halves(v[3]), sums[15]);
         }
       }
-    if (x + 0 * threadsX < headWords) {
+    if (x + 0 * threadsX < 2) {
         let v = keyTile[(i + 3 + 1 * threadsX) * tileStride + x + 0 * threadsX];
         {
         let w = half2(halves(w0[0])[1]);
@@ -916,7 +907,7 @@ fn main(index : i32) {
     sums[15] = multiplyAdd(w, halves(v[3]), sums[15]);
         }
       }
-    if (x + 0 * threadsX < headWords) {
+    if (x + 0 * threadsX < 2) {
         let v = keyTile[(i + 3 + 2 * threadsX) * tileStride + x + 0 * threadsX];
         {
         let w = half2(halves(w0[1])[0]);
@@ -947,7 +938,7 @@ fn main(index : i32) {
     sums[15] = multiplyAdd(w, halves(v[3]), sums[15]);
         }
       }
-    if (x + 0 * threadsX < headWords) {
+    if (x + 0 * threadsX < 2) {
         let v = keyTile[(i + 3 + 3 * threadsX) * tileStride + x + 0 * threadsX];
         {
         let w = half2(halves(w0[1])[1]);
@@ -1005,32 +996,20 @@ fn main(index : i32) {
     sum += rowPartials[y * weightStride + 5];
     sum += rowPartials[y * weightStride + 6];
     sum += rowPartials[y * weightStride + 7];
-  if (x + 0 * threadsX < headWords) {
-    let row = firstRow + y + 0 * threadsY;
-    if (row < endRow) {
-      if ((x + 0 * threadsX) * 2 + 0 < 3) { writeOutput(head * uniforms.queryShape.z + row, (x + 0 * threadsX) * 2 + 0, select(output[0][0] / sum[0], vec4<f32>(0.0), sum[0] == 0.0)); }
-    if ((x + 0 * threadsX) * 2 + 1 < 3) { writeOutput(head * uniforms.queryShape.z + row, (x + 0 * threadsX) * 2 + 1, select(output[0][1] / sum[0], vec4<f32>(0.0), sum[0] == 0.0)); }
-    }
+  if (firstRow + y + 0 * threadsY < endRow) {
+    let outputRow = head * uniforms.queryShape.z + firstRow + y + 0 * threadsY;
+    if (x + 0 * threadsX < 2) { if ((x + 0 * threadsX) * 2 + 0 < 3) { writeOutput(outputRow, (x + 0 * threadsX) * 2 + 0, select(output[0][0] / sum[0], vec4<f32>(0.0), sum[0] == 0.0)); } if ((x + 0 * threadsX) * 2 + 1 < 3) { writeOutput(outputRow, (x + 0 * threadsX) * 2 + 1, select(output[0][1] / sum[0], vec4<f32>(0.0), sum[0] == 0.0)); } }
   }
-    if (x + 0 * threadsX < headWords) {
-    let row = firstRow + y + 1 * threadsY;
-    if (row < endRow) {
-      if ((x + 0 * threadsX) * 2 + 0 < 3) { writeOutput(head * uniforms.queryShape.z + row, (x + 0 * threadsX) * 2 + 0, select(output[1][0] / sum[1], vec4<f32>(0.0), sum[1] == 0.0)); }
-    if ((x + 0 * threadsX) * 2 + 1 < 3) { writeOutput(head * uniforms.queryShape.z + row, (x + 0 * threadsX) * 2 + 1, select(output[1][1] / sum[1], vec4<f32>(0.0), sum[1] == 0.0)); }
-    }
+    if (firstRow + y + 1 * threadsY < endRow) {
+    let outputRow = head * uniforms.queryShape.z + firstRow + y + 1 * threadsY;
+    if (x + 0 * threadsX < 2) { if ((x + 0 * threadsX) * 2 + 0 < 3) { writeOutput(outputRow, (x + 0 * threadsX) * 2 + 0, select(output[1][0] / sum[1], vec4<f32>(0.0), sum[1] == 0.0)); } if ((x + 0 * threadsX) * 2 + 1 < 3) { writeOutput(outputRow, (x + 0 * threadsX) * 2 + 1, select(output[1][1] / sum[1], vec4<f32>(0.0), sum[1] == 0.0)); } }
   }
-    if (x + 0 * threadsX < headWords) {
-    let row = firstRow + y + 2 * threadsY;
-    if (row < endRow) {
-      if ((x + 0 * threadsX) * 2 + 0 < 3) { writeOutput(head * uniforms.queryShape.z + row, (x + 0 * threadsX) * 2 + 0, select(output[2][0] / sum[2], vec4<f32>(0.0), sum[2] == 0.0)); }
-    if ((x + 0 * threadsX) * 2 + 1 < 3) { writeOutput(head * uniforms.queryShape.z + row, (x + 0 * threadsX) * 2 + 1, select(output[2][1] / sum[2], vec4<f32>(0.0), sum[2] == 0.0)); }
-    }
+    if (firstRow + y + 2 * threadsY < endRow) {
+    let outputRow = head * uniforms.queryShape.z + firstRow + y + 2 * threadsY;
+    if (x + 0 * threadsX < 2) { if ((x + 0 * threadsX) * 2 + 0 < 3) { writeOutput(outputRow, (x + 0 * threadsX) * 2 + 0, select(output[2][0] / sum[2], vec4<f32>(0.0), sum[2] == 0.0)); } if ((x + 0 * threadsX) * 2 + 1 < 3) { writeOutput(outputRow, (x + 0 * threadsX) * 2 + 1, select(output[2][1] / sum[2], vec4<f32>(0.0), sum[2] == 0.0)); } }
   }
-    if (x + 0 * threadsX < headWords) {
-    let row = firstRow + y + 3 * threadsY;
-    if (row < endRow) {
-      if ((x + 0 * threadsX) * 2 + 0 < 3) { writeOutput(head * uniforms.queryShape.z + row, (x + 0 * threadsX) * 2 + 0, select(output[3][0] / sum[3], vec4<f32>(0.0), sum[3] == 0.0)); }
-    if ((x + 0 * threadsX) * 2 + 1 < 3) { writeOutput(head * uniforms.queryShape.z + row, (x + 0 * threadsX) * 2 + 1, select(output[3][1] / sum[3], vec4<f32>(0.0), sum[3] == 0.0)); }
-    }
+    if (firstRow + y + 3 * threadsY < endRow) {
+    let outputRow = head * uniforms.queryShape.z + firstRow + y + 3 * threadsY;
+    if (x + 0 * threadsX < 2) { if ((x + 0 * threadsX) * 2 + 0 < 3) { writeOutput(outputRow, (x + 0 * threadsX) * 2 + 0, select(output[3][0] / sum[3], vec4<f32>(0.0), sum[3] == 0.0)); } if ((x + 0 * threadsX) * 2 + 1 < 3) { writeOutput(outputRow, (x + 0 * threadsX) * 2 + 1, select(output[3][1] / sum[3], vec4<f32>(0.0), sum[3] == 0.0)); } }
   }
 }

@@ -23,7 +23,6 @@ const columns = 4;
 const tileQueries = 64;
 const tileKeys = 32;
 const headWords = 8;
-const valueWords = 10;
 const tileStride = 11;
 const weightStride = 9;
 var<workgroup> queryTile : array<vec4<u32>, 704>;
@@ -43,7 +42,6 @@ fn pack(a : vec4<f32>, b : vec4<f32>) -> vec4<u32> {
 const masked = -3.4e38f;
 // Where the maximum of a row starts: so far above it that a masked score has no weight, also in a row without others.
 const lowest = -1e38f;
-fn readQuery(row : i32, vector : i32) -> vec4<f32> { return query[row * 16 + vector]; }
 
 fn workgroupIndex() -> i32 {
   return uniforms.firstWorkgroup + i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
@@ -83,6 +81,7 @@ fn positionIn(head : i32, tile : vec2<i32>, slot : i32) -> i32 {
   }
   return paddingPosition;
 }
+fn readQuery(row : i32, vector : i32) -> vec4<f32> { return query[row * 16 + vector]; }
 fn readQueryWord(row : i32, vector : i32) -> vec4<f32> { return readQuery(row, vector); }
 fn readKeyWord(row : i32, vector : i32) -> vec4<f32> { return readKey(row, vector); }
 fn readValueWord(row : i32, vector : i32) -> vec4<f32> { return readValue(row, vector); }
@@ -112,83 +111,60 @@ fn main(index : i32) {
   var rowMax = vec4<f32>(lowest);
   var rowSum = vec4<f32>(0.0);
   var output : array<array<vec4<f32>, 4>, rows>;
-
-  // What this invocation carries from global memory to keyTile: one word of a key, then of its value, a round.
-  let load0 = local + 0 * threads;
-    let load1 = local + 1 * threads;
-    let load2 = local + 2 * threads;
   var positions : array<i32, 2>;
   var nextPositions : array<i32, 2>;
   var fetched : array<vec4<f32>, 6>;
   var nextTile = keySlots(head, queryTileIndex, 0, keyTiles);
-  nextPositions[0] = positionIn(head, nextTile, load0 / headWords);
-    nextPositions[1] = positionIn(head, nextTile, load1 / headWords);
+  nextPositions[0] = positionIn(head, nextTile, (local / 8));
+    nextPositions[1] = positionIn(head, nextTile, ((local + 128) / 8));
   nextTile = keySlots(head, queryTileIndex, 1, keyTiles);
-  fetched[0] = readKeyWord(firstKeyRow + min(nextPositions[0], lastPosition), (load0 % headWords) * 2 + 0);
-    fetched[1] = readKeyWord(firstKeyRow + min(nextPositions[0], lastPosition), (load0 % headWords) * 2 + 1);
-    fetched[2] = readKeyWord(firstKeyRow + min(nextPositions[1], lastPosition), (load1 % headWords) * 2 + 0);
-    fetched[3] = readKeyWord(firstKeyRow + min(nextPositions[1], lastPosition), (load1 % headWords) * 2 + 1);
+  fetched[0] = readKeyWord(firstKeyRow + min(nextPositions[0], lastPosition), (local % 8) * 2 + 0);
+    fetched[1] = readKeyWord(firstKeyRow + min(nextPositions[0], lastPosition), (local % 8) * 2 + 1);
+    fetched[2] = readKeyWord(firstKeyRow + min(nextPositions[1], lastPosition), ((local + 128) % 8) * 2 + 0);
+    fetched[3] = readKeyWord(firstKeyRow + min(nextPositions[1], lastPosition), ((local + 128) % 8) * 2 + 1);
   {
     var fetched = array<vec4<f32>, 8>();
+    if (firstRow + (local / 8) < endRow) { fetched[0] = uniforms.logitScale * readQueryWord(head * uniforms.queryShape.z + firstRow + (local / 8), (local % 8) * 2 + 0); fetched[1] = uniforms.logitScale * readQueryWord(head * uniforms.queryShape.z + firstRow + (local / 8), (local % 8) * 2 + 1); }
+    if (firstRow + ((local + 128) / 8) < endRow) { fetched[2] = uniforms.logitScale * readQueryWord(head * uniforms.queryShape.z + firstRow + ((local + 128) / 8), ((local + 128) % 8) * 2 + 0); fetched[3] = uniforms.logitScale * readQueryWord(head * uniforms.queryShape.z + firstRow + ((local + 128) / 8), ((local + 128) % 8) * 2 + 1); }
+    if (firstRow + ((local + 256) / 8) < endRow) { fetched[4] = uniforms.logitScale * readQueryWord(head * uniforms.queryShape.z + firstRow + ((local + 256) / 8), ((local + 256) % 8) * 2 + 0); fetched[5] = uniforms.logitScale * readQueryWord(head * uniforms.queryShape.z + firstRow + ((local + 256) / 8), ((local + 256) % 8) * 2 + 1); }
+    if (firstRow + ((local + 384) / 8) < endRow) { fetched[6] = uniforms.logitScale * readQueryWord(head * uniforms.queryShape.z + firstRow + ((local + 384) / 8), ((local + 384) % 8) * 2 + 0); fetched[7] = uniforms.logitScale * readQueryWord(head * uniforms.queryShape.z + firstRow + ((local + 384) / 8), ((local + 384) % 8) * 2 + 1); }
     {
-      let row = firstRow + (local + 0 * threads) / headWords;
-      if (row < endRow) { fetched[0] = uniforms.logitScale * readQueryWord(head * uniforms.queryShape.z + row, ((local + 0 * threads) % headWords) * 2 + 0); }
-    if (row < endRow) { fetched[1] = uniforms.logitScale * readQueryWord(head * uniforms.queryShape.z + row, ((local + 0 * threads) % headWords) * 2 + 1); }
+      queryTile[(local / 8) * tileStride + local % 8] = pack(fetched[0], fetched[1]);
     }
     {
-      let row = firstRow + (local + 1 * threads) / headWords;
-      if (row < endRow) { fetched[2] = uniforms.logitScale * readQueryWord(head * uniforms.queryShape.z + row, ((local + 1 * threads) % headWords) * 2 + 0); }
-    if (row < endRow) { fetched[3] = uniforms.logitScale * readQueryWord(head * uniforms.queryShape.z + row, ((local + 1 * threads) % headWords) * 2 + 1); }
+      queryTile[((local + 128) / 8) * tileStride + (local + 128) % 8] = pack(fetched[2], fetched[3]);
     }
     {
-      let row = firstRow + (local + 2 * threads) / headWords;
-      if (row < endRow) { fetched[4] = uniforms.logitScale * readQueryWord(head * uniforms.queryShape.z + row, ((local + 2 * threads) % headWords) * 2 + 0); }
-    if (row < endRow) { fetched[5] = uniforms.logitScale * readQueryWord(head * uniforms.queryShape.z + row, ((local + 2 * threads) % headWords) * 2 + 1); }
+      queryTile[((local + 256) / 8) * tileStride + (local + 256) % 8] = pack(fetched[4], fetched[5]);
     }
     {
-      let row = firstRow + (local + 3 * threads) / headWords;
-      if (row < endRow) { fetched[6] = uniforms.logitScale * readQueryWord(head * uniforms.queryShape.z + row, ((local + 3 * threads) % headWords) * 2 + 0); }
-    if (row < endRow) { fetched[7] = uniforms.logitScale * readQueryWord(head * uniforms.queryShape.z + row, ((local + 3 * threads) % headWords) * 2 + 1); }
+      queryTile[((local + 384) / 8) * tileStride + (local + 384) % 8] = pack(fetched[6], fetched[7]);
     }
-    {
-      queryTile[((local + 0 * threads) / headWords) * tileStride + (local + 0 * threads) % headWords] = pack(fetched[0], fetched[1]);
     }
-    {
-      queryTile[((local + 1 * threads) / headWords) * tileStride + (local + 1 * threads) % headWords] = pack(fetched[2], fetched[3]);
-    }
-    {
-      queryTile[((local + 2 * threads) / headWords) * tileStride + (local + 2 * threads) % headWords] = pack(fetched[4], fetched[5]);
-    }
-    {
-      queryTile[((local + 3 * threads) / headWords) * tileStride + (local + 3 * threads) % headWords] = pack(fetched[6], fetched[7]);
-    }
-  }
 
   for (var t = 0; t < keyTiles; t++) {
     // 1. Keys into workgroup memory; values and the next positions on their way.
     positions[0] = nextPositions[0];
     positions[1] = nextPositions[1];
     {
-      keyTile[(load0 / headWords) * tileStride + load0 % headWords] = pack(fetched[0], fetched[1]);
-      if (load0 % headWords == 0) { keyPositions[load0 / headWords] = positions[0]; }
+      keyTile[(local / 8) * tileStride + local % 8] = pack(fetched[0], fetched[1]); if (local % 8 == 0) { keyPositions[(local / 8)] = positions[0]; }
     }
     {
-      keyTile[(load1 / headWords) * tileStride + load1 % headWords] = pack(fetched[2], fetched[3]);
-      if (load1 % headWords == 0) { keyPositions[load1 / headWords] = positions[1]; }
+      keyTile[((local + 128) / 8) * tileStride + (local + 128) % 8] = pack(fetched[2], fetched[3]); if ((local + 128) % 8 == 0) { keyPositions[((local + 128) / 8)] = positions[1]; }
     }
     // Barrier: scores read key rows (and, the first time, query rows) that others loaded.
     workgroupBarrier();
-    let valuePosition0 = keyPositions[min(load0 / valueWords, tileKeys - 1)];
-    let valuePosition1 = keyPositions[min(load1 / valueWords, tileKeys - 1)];
-    let valuePosition2 = keyPositions[min(load2 / valueWords, tileKeys - 1)];
-    fetched[0] = readValueWord(firstKeyRow + min(valuePosition0, lastPosition), (load0 % valueWords) * 2 + 0);
-    fetched[1] = readValueWord(firstKeyRow + min(valuePosition0, lastPosition), (load0 % valueWords) * 2 + 1);
-    fetched[2] = readValueWord(firstKeyRow + min(valuePosition1, lastPosition), (load1 % valueWords) * 2 + 0);
-    fetched[3] = readValueWord(firstKeyRow + min(valuePosition1, lastPosition), (load1 % valueWords) * 2 + 1);
-    fetched[4] = readValueWord(firstKeyRow + min(valuePosition2, lastPosition), (load2 % valueWords) * 2 + 0);
-    fetched[5] = readValueWord(firstKeyRow + min(valuePosition2, lastPosition), (load2 % valueWords) * 2 + 1);
-    nextPositions[0] = positionIn(head, nextTile, load0 / headWords);
-    nextPositions[1] = positionIn(head, nextTile, load1 / headWords);
+    let valuePosition0 = keyPositions[min((local / 10), tileKeys - 1)];
+    let valuePosition1 = keyPositions[min(((local + 128) / 10), tileKeys - 1)];
+    let valuePosition2 = keyPositions[min(((local + 256) / 10), tileKeys - 1)];
+    fetched[0] = readValueWord(firstKeyRow + min(valuePosition0, lastPosition), (local % 10) * 2 + 0);
+    fetched[1] = readValueWord(firstKeyRow + min(valuePosition0, lastPosition), (local % 10) * 2 + 1);
+    fetched[2] = readValueWord(firstKeyRow + min(valuePosition1, lastPosition), ((local + 128) % 10) * 2 + 0);
+    fetched[3] = readValueWord(firstKeyRow + min(valuePosition1, lastPosition), ((local + 128) % 10) * 2 + 1);
+    fetched[4] = readValueWord(firstKeyRow + min(valuePosition2, lastPosition), ((local + 256) % 10) * 2 + 0);
+    fetched[5] = readValueWord(firstKeyRow + min(valuePosition2, lastPosition), ((local + 256) % 10) * 2 + 1);
+    nextPositions[0] = positionIn(head, nextTile, (local / 8));
+    nextPositions[1] = positionIn(head, nextTile, ((local + 128) / 8));
 
     // 2. Scores, masked, and the maximum of each row over this invocation's columns. The initial value is needed: without
     // one the scores of the last round stay.
@@ -544,51 +520,51 @@ fn main(index : i32) {
     let position1 = keyPositions[x + 1 * threadsX];
     let position2 = keyPositions[x + 2 * threadsX];
     let position3 = keyPositions[x + 3 * threadsX];
-    var columnMax = vec4<f32>(lowest);
     {
       let lastVisible = paddingPosition - 1;
       scores[0][0] = select(scores[0][0], masked, position0 > lastVisible);
-      columnMax[0] = max(columnMax[0], scores[0][0]);
     scores[0][1] = select(scores[0][1], masked, position1 > lastVisible);
-      columnMax[0] = max(columnMax[0], scores[0][1]);
     scores[0][2] = select(scores[0][2], masked, position2 > lastVisible);
-      columnMax[0] = max(columnMax[0], scores[0][2]);
     scores[0][3] = select(scores[0][3], masked, position3 > lastVisible);
-      columnMax[0] = max(columnMax[0], scores[0][3]);
     }
     {
       let lastVisible = paddingPosition - 1;
       scores[1][0] = select(scores[1][0], masked, position0 > lastVisible);
-      columnMax[1] = max(columnMax[1], scores[1][0]);
     scores[1][1] = select(scores[1][1], masked, position1 > lastVisible);
-      columnMax[1] = max(columnMax[1], scores[1][1]);
     scores[1][2] = select(scores[1][2], masked, position2 > lastVisible);
-      columnMax[1] = max(columnMax[1], scores[1][2]);
     scores[1][3] = select(scores[1][3], masked, position3 > lastVisible);
-      columnMax[1] = max(columnMax[1], scores[1][3]);
     }
     {
       let lastVisible = paddingPosition - 1;
       scores[2][0] = select(scores[2][0], masked, position0 > lastVisible);
-      columnMax[2] = max(columnMax[2], scores[2][0]);
     scores[2][1] = select(scores[2][1], masked, position1 > lastVisible);
-      columnMax[2] = max(columnMax[2], scores[2][1]);
     scores[2][2] = select(scores[2][2], masked, position2 > lastVisible);
-      columnMax[2] = max(columnMax[2], scores[2][2]);
     scores[2][3] = select(scores[2][3], masked, position3 > lastVisible);
-      columnMax[2] = max(columnMax[2], scores[2][3]);
     }
     {
       let lastVisible = paddingPosition - 1;
       scores[3][0] = select(scores[3][0], masked, position0 > lastVisible);
-      columnMax[3] = max(columnMax[3], scores[3][0]);
     scores[3][1] = select(scores[3][1], masked, position1 > lastVisible);
-      columnMax[3] = max(columnMax[3], scores[3][1]);
     scores[3][2] = select(scores[3][2], masked, position2 > lastVisible);
-      columnMax[3] = max(columnMax[3], scores[3][2]);
     scores[3][3] = select(scores[3][3], masked, position3 > lastVisible);
-      columnMax[3] = max(columnMax[3], scores[3][3]);
     }
+    var columnMax = vec4<f32>(lowest);
+    columnMax[0] = max(columnMax[0], scores[0][0]);
+    columnMax[0] = max(columnMax[0], scores[0][1]);
+    columnMax[0] = max(columnMax[0], scores[0][2]);
+    columnMax[0] = max(columnMax[0], scores[0][3]);
+    columnMax[1] = max(columnMax[1], scores[1][0]);
+    columnMax[1] = max(columnMax[1], scores[1][1]);
+    columnMax[1] = max(columnMax[1], scores[1][2]);
+    columnMax[1] = max(columnMax[1], scores[1][3]);
+    columnMax[2] = max(columnMax[2], scores[2][0]);
+    columnMax[2] = max(columnMax[2], scores[2][1]);
+    columnMax[2] = max(columnMax[2], scores[2][2]);
+    columnMax[2] = max(columnMax[2], scores[2][3]);
+    columnMax[3] = max(columnMax[3], scores[3][0]);
+    columnMax[3] = max(columnMax[3], scores[3][1]);
+    columnMax[3] = max(columnMax[3], scores[3][2]);
+    columnMax[3] = max(columnMax[3], scores[3][3]);
     rowPartials[y * weightStride + x] = columnMax;
     // Barrier: the maximum of a row needs the parts of all x; and no key is read any more, so values may replace them.
     workgroupBarrier();
@@ -658,24 +634,21 @@ fn main(index : i32) {
     output[3][3] *= rescale[3];
     }
     {
-      keyTile[(load0 / valueWords) * tileStride + load0 % valueWords] = select(vec4<u32>(), pack(fetched[0], fetched[1]), valuePosition0 != paddingPosition);
-      
+      keyTile[(local / 10) * tileStride + local % 10] = select(vec4<u32>(), pack(fetched[0], fetched[1]), valuePosition0 != paddingPosition);
     }
     {
-      keyTile[(load1 / valueWords) * tileStride + load1 % valueWords] = select(vec4<u32>(), pack(fetched[2], fetched[3]), valuePosition1 != paddingPosition);
-      
+      keyTile[((local + 128) / 10) * tileStride + (local + 128) % 10] = select(vec4<u32>(), pack(fetched[2], fetched[3]), valuePosition1 != paddingPosition);
     }
-    if (load2 < 320) {
-      keyTile[(load2 / valueWords) * tileStride + load2 % valueWords] = select(vec4<u32>(), pack(fetched[4], fetched[5]), valuePosition2 != paddingPosition);
-      
+    if ((local + 256) < 320) {
+      keyTile[((local + 256) / 10) * tileStride + (local + 256) % 10] = select(vec4<u32>(), pack(fetched[4], fetched[5]), valuePosition2 != paddingPosition);
     }
     // Barrier: the weighted sum reads the weights of all x and values that others loaded.
     workgroupBarrier();
     nextTile = keySlots(head, queryTileIndex, t + 2, keyTiles);
-    fetched[0] = readKeyWord(firstKeyRow + min(nextPositions[0], lastPosition), (load0 % headWords) * 2 + 0);
-    fetched[1] = readKeyWord(firstKeyRow + min(nextPositions[0], lastPosition), (load0 % headWords) * 2 + 1);
-    fetched[2] = readKeyWord(firstKeyRow + min(nextPositions[1], lastPosition), (load1 % headWords) * 2 + 0);
-    fetched[3] = readKeyWord(firstKeyRow + min(nextPositions[1], lastPosition), (load1 % headWords) * 2 + 1);
+    fetched[0] = readKeyWord(firstKeyRow + min(nextPositions[0], lastPosition), (local % 8) * 2 + 0);
+    fetched[1] = readKeyWord(firstKeyRow + min(nextPositions[0], lastPosition), (local % 8) * 2 + 1);
+    fetched[2] = readKeyWord(firstKeyRow + min(nextPositions[1], lastPosition), ((local + 128) % 8) * 2 + 0);
+    fetched[3] = readKeyWord(firstKeyRow + min(nextPositions[1], lastPosition), ((local + 128) % 8) * 2 + 1);
 
     // 4. Weighted sum of values.
     for (var i = 0; i < threadsX; i += 4) {
@@ -809,7 +782,7 @@ fn main(index : i32) {
     sums[27] = multiplyAdd(w, halves(v[3]), sums[27]);
         }
       }
-    if (x + 1 * threadsX < valueWords) {
+    if (x + 1 * threadsX < 10) {
         let v = keyTile[(i + 0 + 0 * threadsX) * tileStride + x + 1 * threadsX];
         {
         let w = half2(halves(w0[0])[0]);
@@ -840,7 +813,7 @@ fn main(index : i32) {
     sums[31] = multiplyAdd(w, halves(v[3]), sums[31]);
         }
       }
-    if (x + 1 * threadsX < valueWords) {
+    if (x + 1 * threadsX < 10) {
         let v = keyTile[(i + 0 + 1 * threadsX) * tileStride + x + 1 * threadsX];
         {
         let w = half2(halves(w0[0])[1]);
@@ -871,7 +844,7 @@ fn main(index : i32) {
     sums[31] = multiplyAdd(w, halves(v[3]), sums[31]);
         }
       }
-    if (x + 1 * threadsX < valueWords) {
+    if (x + 1 * threadsX < 10) {
         let v = keyTile[(i + 0 + 2 * threadsX) * tileStride + x + 1 * threadsX];
         {
         let w = half2(halves(w0[1])[0]);
@@ -902,7 +875,7 @@ fn main(index : i32) {
     sums[31] = multiplyAdd(w, halves(v[3]), sums[31]);
         }
       }
-    if (x + 1 * threadsX < valueWords) {
+    if (x + 1 * threadsX < 10) {
         let v = keyTile[(i + 0 + 3 * threadsX) * tileStride + x + 1 * threadsX];
         {
         let w = half2(halves(w0[1])[1]);
@@ -1063,7 +1036,7 @@ fn main(index : i32) {
     sums[27] = multiplyAdd(w, halves(v[3]), sums[27]);
         }
       }
-    if (x + 1 * threadsX < valueWords) {
+    if (x + 1 * threadsX < 10) {
         let v = keyTile[(i + 1 + 0 * threadsX) * tileStride + x + 1 * threadsX];
         {
         let w = half2(halves(w0[0])[0]);
@@ -1094,7 +1067,7 @@ fn main(index : i32) {
     sums[31] = multiplyAdd(w, halves(v[3]), sums[31]);
         }
       }
-    if (x + 1 * threadsX < valueWords) {
+    if (x + 1 * threadsX < 10) {
         let v = keyTile[(i + 1 + 1 * threadsX) * tileStride + x + 1 * threadsX];
         {
         let w = half2(halves(w0[0])[1]);
@@ -1125,7 +1098,7 @@ fn main(index : i32) {
     sums[31] = multiplyAdd(w, halves(v[3]), sums[31]);
         }
       }
-    if (x + 1 * threadsX < valueWords) {
+    if (x + 1 * threadsX < 10) {
         let v = keyTile[(i + 1 + 2 * threadsX) * tileStride + x + 1 * threadsX];
         {
         let w = half2(halves(w0[1])[0]);
@@ -1156,7 +1129,7 @@ fn main(index : i32) {
     sums[31] = multiplyAdd(w, halves(v[3]), sums[31]);
         }
       }
-    if (x + 1 * threadsX < valueWords) {
+    if (x + 1 * threadsX < 10) {
         let v = keyTile[(i + 1 + 3 * threadsX) * tileStride + x + 1 * threadsX];
         {
         let w = half2(halves(w0[1])[1]);
@@ -1317,7 +1290,7 @@ fn main(index : i32) {
     sums[27] = multiplyAdd(w, halves(v[3]), sums[27]);
         }
       }
-    if (x + 1 * threadsX < valueWords) {
+    if (x + 1 * threadsX < 10) {
         let v = keyTile[(i + 2 + 0 * threadsX) * tileStride + x + 1 * threadsX];
         {
         let w = half2(halves(w0[0])[0]);
@@ -1348,7 +1321,7 @@ fn main(index : i32) {
     sums[31] = multiplyAdd(w, halves(v[3]), sums[31]);
         }
       }
-    if (x + 1 * threadsX < valueWords) {
+    if (x + 1 * threadsX < 10) {
         let v = keyTile[(i + 2 + 1 * threadsX) * tileStride + x + 1 * threadsX];
         {
         let w = half2(halves(w0[0])[1]);
@@ -1379,7 +1352,7 @@ fn main(index : i32) {
     sums[31] = multiplyAdd(w, halves(v[3]), sums[31]);
         }
       }
-    if (x + 1 * threadsX < valueWords) {
+    if (x + 1 * threadsX < 10) {
         let v = keyTile[(i + 2 + 2 * threadsX) * tileStride + x + 1 * threadsX];
         {
         let w = half2(halves(w0[1])[0]);
@@ -1410,7 +1383,7 @@ fn main(index : i32) {
     sums[31] = multiplyAdd(w, halves(v[3]), sums[31]);
         }
       }
-    if (x + 1 * threadsX < valueWords) {
+    if (x + 1 * threadsX < 10) {
         let v = keyTile[(i + 2 + 3 * threadsX) * tileStride + x + 1 * threadsX];
         {
         let w = half2(halves(w0[1])[1]);
@@ -1571,7 +1544,7 @@ fn main(index : i32) {
     sums[27] = multiplyAdd(w, halves(v[3]), sums[27]);
         }
       }
-    if (x + 1 * threadsX < valueWords) {
+    if (x + 1 * threadsX < 10) {
         let v = keyTile[(i + 3 + 0 * threadsX) * tileStride + x + 1 * threadsX];
         {
         let w = half2(halves(w0[0])[0]);
@@ -1602,7 +1575,7 @@ fn main(index : i32) {
     sums[31] = multiplyAdd(w, halves(v[3]), sums[31]);
         }
       }
-    if (x + 1 * threadsX < valueWords) {
+    if (x + 1 * threadsX < 10) {
         let v = keyTile[(i + 3 + 1 * threadsX) * tileStride + x + 1 * threadsX];
         {
         let w = half2(halves(w0[0])[1]);
@@ -1633,7 +1606,7 @@ fn main(index : i32) {
     sums[31] = multiplyAdd(w, halves(v[3]), sums[31]);
         }
       }
-    if (x + 1 * threadsX < valueWords) {
+    if (x + 1 * threadsX < 10) {
         let v = keyTile[(i + 3 + 2 * threadsX) * tileStride + x + 1 * threadsX];
         {
         let w = half2(halves(w0[1])[0]);
@@ -1664,7 +1637,7 @@ fn main(index : i32) {
     sums[31] = multiplyAdd(w, halves(v[3]), sums[31]);
         }
       }
-    if (x + 1 * threadsX < valueWords) {
+    if (x + 1 * threadsX < 10) {
         let v = keyTile[(i + 3 + 3 * threadsX) * tileStride + x + 1 * threadsX];
         {
         let w = half2(halves(w0[1])[1]);
@@ -1730,60 +1703,24 @@ fn main(index : i32) {
     sum += rowPartials[y * weightStride + 5];
     sum += rowPartials[y * weightStride + 6];
     sum += rowPartials[y * weightStride + 7];
-  {
-    let row = firstRow + y + 0 * threadsY;
-    if (row < endRow) {
-      { writeOutput(head * uniforms.queryShape.z + row, (x + 0 * threadsX) * 2 + 0, select(output[0][0] / sum[0], vec4<f32>(0.0), sum[0] == 0.0)); }
-    { writeOutput(head * uniforms.queryShape.z + row, (x + 0 * threadsX) * 2 + 1, select(output[0][1] / sum[0], vec4<f32>(0.0), sum[0] == 0.0)); }
-    }
+  if (firstRow + y + 0 * threadsY < endRow) {
+    let outputRow = head * uniforms.queryShape.z + firstRow + y + 0 * threadsY;
+    { { writeOutput(outputRow, (x + 0 * threadsX) * 2 + 0, select(output[0][0] / sum[0], vec4<f32>(0.0), sum[0] == 0.0)); } { writeOutput(outputRow, (x + 0 * threadsX) * 2 + 1, select(output[0][1] / sum[0], vec4<f32>(0.0), sum[0] == 0.0)); } }
+    if (x + 1 * threadsX < 10) { { writeOutput(outputRow, (x + 1 * threadsX) * 2 + 0, select(output[0][2] / sum[0], vec4<f32>(0.0), sum[0] == 0.0)); } { writeOutput(outputRow, (x + 1 * threadsX) * 2 + 1, select(output[0][3] / sum[0], vec4<f32>(0.0), sum[0] == 0.0)); } }
   }
-    if (x + 1 * threadsX < valueWords) {
-    let row = firstRow + y + 0 * threadsY;
-    if (row < endRow) {
-      { writeOutput(head * uniforms.queryShape.z + row, (x + 1 * threadsX) * 2 + 0, select(output[0][2] / sum[0], vec4<f32>(0.0), sum[0] == 0.0)); }
-    { writeOutput(head * uniforms.queryShape.z + row, (x + 1 * threadsX) * 2 + 1, select(output[0][3] / sum[0], vec4<f32>(0.0), sum[0] == 0.0)); }
-    }
+    if (firstRow + y + 1 * threadsY < endRow) {
+    let outputRow = head * uniforms.queryShape.z + firstRow + y + 1 * threadsY;
+    { { writeOutput(outputRow, (x + 0 * threadsX) * 2 + 0, select(output[1][0] / sum[1], vec4<f32>(0.0), sum[1] == 0.0)); } { writeOutput(outputRow, (x + 0 * threadsX) * 2 + 1, select(output[1][1] / sum[1], vec4<f32>(0.0), sum[1] == 0.0)); } }
+    if (x + 1 * threadsX < 10) { { writeOutput(outputRow, (x + 1 * threadsX) * 2 + 0, select(output[1][2] / sum[1], vec4<f32>(0.0), sum[1] == 0.0)); } { writeOutput(outputRow, (x + 1 * threadsX) * 2 + 1, select(output[1][3] / sum[1], vec4<f32>(0.0), sum[1] == 0.0)); } }
   }
-    {
-    let row = firstRow + y + 1 * threadsY;
-    if (row < endRow) {
-      { writeOutput(head * uniforms.queryShape.z + row, (x + 0 * threadsX) * 2 + 0, select(output[1][0] / sum[1], vec4<f32>(0.0), sum[1] == 0.0)); }
-    { writeOutput(head * uniforms.queryShape.z + row, (x + 0 * threadsX) * 2 + 1, select(output[1][1] / sum[1], vec4<f32>(0.0), sum[1] == 0.0)); }
-    }
+    if (firstRow + y + 2 * threadsY < endRow) {
+    let outputRow = head * uniforms.queryShape.z + firstRow + y + 2 * threadsY;
+    { { writeOutput(outputRow, (x + 0 * threadsX) * 2 + 0, select(output[2][0] / sum[2], vec4<f32>(0.0), sum[2] == 0.0)); } { writeOutput(outputRow, (x + 0 * threadsX) * 2 + 1, select(output[2][1] / sum[2], vec4<f32>(0.0), sum[2] == 0.0)); } }
+    if (x + 1 * threadsX < 10) { { writeOutput(outputRow, (x + 1 * threadsX) * 2 + 0, select(output[2][2] / sum[2], vec4<f32>(0.0), sum[2] == 0.0)); } { writeOutput(outputRow, (x + 1 * threadsX) * 2 + 1, select(output[2][3] / sum[2], vec4<f32>(0.0), sum[2] == 0.0)); } }
   }
-    if (x + 1 * threadsX < valueWords) {
-    let row = firstRow + y + 1 * threadsY;
-    if (row < endRow) {
-      { writeOutput(head * uniforms.queryShape.z + row, (x + 1 * threadsX) * 2 + 0, select(output[1][2] / sum[1], vec4<f32>(0.0), sum[1] == 0.0)); }
-    { writeOutput(head * uniforms.queryShape.z + row, (x + 1 * threadsX) * 2 + 1, select(output[1][3] / sum[1], vec4<f32>(0.0), sum[1] == 0.0)); }
-    }
-  }
-    {
-    let row = firstRow + y + 2 * threadsY;
-    if (row < endRow) {
-      { writeOutput(head * uniforms.queryShape.z + row, (x + 0 * threadsX) * 2 + 0, select(output[2][0] / sum[2], vec4<f32>(0.0), sum[2] == 0.0)); }
-    { writeOutput(head * uniforms.queryShape.z + row, (x + 0 * threadsX) * 2 + 1, select(output[2][1] / sum[2], vec4<f32>(0.0), sum[2] == 0.0)); }
-    }
-  }
-    if (x + 1 * threadsX < valueWords) {
-    let row = firstRow + y + 2 * threadsY;
-    if (row < endRow) {
-      { writeOutput(head * uniforms.queryShape.z + row, (x + 1 * threadsX) * 2 + 0, select(output[2][2] / sum[2], vec4<f32>(0.0), sum[2] == 0.0)); }
-    { writeOutput(head * uniforms.queryShape.z + row, (x + 1 * threadsX) * 2 + 1, select(output[2][3] / sum[2], vec4<f32>(0.0), sum[2] == 0.0)); }
-    }
-  }
-    {
-    let row = firstRow + y + 3 * threadsY;
-    if (row < endRow) {
-      { writeOutput(head * uniforms.queryShape.z + row, (x + 0 * threadsX) * 2 + 0, select(output[3][0] / sum[3], vec4<f32>(0.0), sum[3] == 0.0)); }
-    { writeOutput(head * uniforms.queryShape.z + row, (x + 0 * threadsX) * 2 + 1, select(output[3][1] / sum[3], vec4<f32>(0.0), sum[3] == 0.0)); }
-    }
-  }
-    if (x + 1 * threadsX < valueWords) {
-    let row = firstRow + y + 3 * threadsY;
-    if (row < endRow) {
-      { writeOutput(head * uniforms.queryShape.z + row, (x + 1 * threadsX) * 2 + 0, select(output[3][2] / sum[3], vec4<f32>(0.0), sum[3] == 0.0)); }
-    { writeOutput(head * uniforms.queryShape.z + row, (x + 1 * threadsX) * 2 + 1, select(output[3][3] / sum[3], vec4<f32>(0.0), sum[3] == 0.0)); }
-    }
+    if (firstRow + y + 3 * threadsY < endRow) {
+    let outputRow = head * uniforms.queryShape.z + firstRow + y + 3 * threadsY;
+    { { writeOutput(outputRow, (x + 0 * threadsX) * 2 + 0, select(output[3][0] / sum[3], vec4<f32>(0.0), sum[3] == 0.0)); } { writeOutput(outputRow, (x + 0 * threadsX) * 2 + 1, select(output[3][1] / sum[3], vec4<f32>(0.0), sum[3] == 0.0)); } }
+    if (x + 1 * threadsX < 10) { { writeOutput(outputRow, (x + 1 * threadsX) * 2 + 0, select(output[3][2] / sum[3], vec4<f32>(0.0), sum[3] == 0.0)); } { writeOutput(outputRow, (x + 1 * threadsX) * 2 + 1, select(output[3][3] / sum[3], vec4<f32>(0.0), sum[3] == 0.0)); } }
   }
 }

@@ -303,7 +303,7 @@ fn main(index : i32) {
 
     // 3. Weights.
     let lastVisible = uniforms.queryOffset + firstRow + row;
-    let maskStart = maskRow(head, firstRow + row);
+      let maskStart = maskRow(head, firstRow + row);
     var x : array<vec4<f32>, 4>;
     var newMax = masked;
     {

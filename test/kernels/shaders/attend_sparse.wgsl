@@ -34,7 +34,6 @@ var<workgroup> keyTileCount : i32;
 const masked = -3.4e38f;
 // Where the maximum of a row starts: so far above it that a masked score has no weight, also in a row without others.
 const lowest = -1e38f;
-fn readQuery(row : i32, vector : i32) -> vec4<f32> { return query[row * 16 + vector]; }
 
 fn workgroupIndex() -> i32 {
   return uniforms.firstWorkgroup + i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
@@ -97,6 +96,7 @@ fn positionIn(head : i32, tile : vec2<i32>, slot : i32) -> i32 {
   }
   return paddingPosition;
 }
+fn readQuery(row : i32, vector : i32) -> vec4<f32> { return query[row * 16 + vector]; }
 fn readQueryWord(row : i32, vector : i32) -> vec4<f32> { return readQuery(row, vector); }
 fn readKeyWord(row : i32, vector : i32) -> vec4<f32> { return readKey(row, vector); }
 fn readValueWord(row : i32, vector : i32) -> vec4<f32> { return readValue(row, vector); }
@@ -126,56 +126,38 @@ fn main(index : i32) {
   var rowMax = vec2<f32>(lowest);
   var rowSum = vec2<f32>(0.0);
   var output : array<array<vec4<f32>, 2>, rows>;
-
-  // What this invocation carries from global memory to keyTile: one word of a key, then of its value, a round.
-  let load0 = local + 0 * threads;
-    let load1 = local + 1 * threads;
-    let load2 = local + 2 * threads;
-    let load3 = local + 3 * threads;
   var positions : array<i32, 4>;
   var nextPositions : array<i32, 4>;
   var fetched : array<vec4<f32>, 4>;
   var nextTile = keySlots(head, queryTileIndex, 0, keyTiles);
-  nextPositions[0] = positionIn(head, nextTile, load0 / headWords);
-    nextPositions[1] = positionIn(head, nextTile, load1 / headWords);
-    nextPositions[2] = positionIn(head, nextTile, load2 / headWords);
-    nextPositions[3] = positionIn(head, nextTile, load3 / headWords);
+  nextPositions[0] = positionIn(head, nextTile, (local / 16));
+    nextPositions[1] = positionIn(head, nextTile, ((local + 128) / 16));
+    nextPositions[2] = positionIn(head, nextTile, ((local + 256) / 16));
+    nextPositions[3] = positionIn(head, nextTile, ((local + 384) / 16));
   nextTile = keySlots(head, queryTileIndex, 1, keyTiles);
-  fetched[0] = readKeyWord(firstKeyRow + min(nextPositions[0], lastPosition), (load0 % headWords) * 1 + 0);
-    fetched[1] = readKeyWord(firstKeyRow + min(nextPositions[1], lastPosition), (load1 % headWords) * 1 + 0);
-    fetched[2] = readKeyWord(firstKeyRow + min(nextPositions[2], lastPosition), (load2 % headWords) * 1 + 0);
-    fetched[3] = readKeyWord(firstKeyRow + min(nextPositions[3], lastPosition), (load3 % headWords) * 1 + 0);
+  fetched[0] = readKeyWord(firstKeyRow + min(nextPositions[0], lastPosition), local % 16);
+    fetched[1] = readKeyWord(firstKeyRow + min(nextPositions[1], lastPosition), (local + 128) % 16);
+    fetched[2] = readKeyWord(firstKeyRow + min(nextPositions[2], lastPosition), (local + 256) % 16);
+    fetched[3] = readKeyWord(firstKeyRow + min(nextPositions[3], lastPosition), (local + 384) % 16);
   {
     var fetched = array<vec4<f32>, 4>();
+    if (firstRow + (local / 16) < endRow) { fetched[0] = uniforms.logitScale * readQueryWord(head * uniforms.queryShape.z + firstRow + (local / 16), local % 16); }
+    if (firstRow + ((local + 128) / 16) < endRow) { fetched[1] = uniforms.logitScale * readQueryWord(head * uniforms.queryShape.z + firstRow + ((local + 128) / 16), (local + 128) % 16); }
+    if (firstRow + ((local + 256) / 16) < endRow) { fetched[2] = uniforms.logitScale * readQueryWord(head * uniforms.queryShape.z + firstRow + ((local + 256) / 16), (local + 256) % 16); }
+    if (firstRow + ((local + 384) / 16) < endRow) { fetched[3] = uniforms.logitScale * readQueryWord(head * uniforms.queryShape.z + firstRow + ((local + 384) / 16), (local + 384) % 16); }
     {
-      let row = firstRow + (local + 0 * threads) / headWords;
-      if (row < endRow) { fetched[0] = uniforms.logitScale * readQueryWord(head * uniforms.queryShape.z + row, ((local + 0 * threads) % headWords) * 1 + 0); }
+      queryTile[(local / 16) * tileStride + local % 16] = fetched[0];
     }
     {
-      let row = firstRow + (local + 1 * threads) / headWords;
-      if (row < endRow) { fetched[1] = uniforms.logitScale * readQueryWord(head * uniforms.queryShape.z + row, ((local + 1 * threads) % headWords) * 1 + 0); }
+      queryTile[((local + 128) / 16) * tileStride + (local + 128) % 16] = fetched[1];
     }
     {
-      let row = firstRow + (local + 2 * threads) / headWords;
-      if (row < endRow) { fetched[2] = uniforms.logitScale * readQueryWord(head * uniforms.queryShape.z + row, ((local + 2 * threads) % headWords) * 1 + 0); }
+      queryTile[((local + 256) / 16) * tileStride + (local + 256) % 16] = fetched[2];
     }
     {
-      let row = firstRow + (local + 3 * threads) / headWords;
-      if (row < endRow) { fetched[3] = uniforms.logitScale * readQueryWord(head * uniforms.queryShape.z + row, ((local + 3 * threads) % headWords) * 1 + 0); }
+      queryTile[((local + 384) / 16) * tileStride + (local + 384) % 16] = fetched[3];
     }
-    {
-      queryTile[((local + 0 * threads) / headWords) * tileStride + (local + 0 * threads) % headWords] = fetched[0];
     }
-    {
-      queryTile[((local + 1 * threads) / headWords) * tileStride + (local + 1 * threads) % headWords] = fetched[1];
-    }
-    {
-      queryTile[((local + 2 * threads) / headWords) * tileStride + (local + 2 * threads) % headWords] = fetched[2];
-    }
-    {
-      queryTile[((local + 3 * threads) / headWords) * tileStride + (local + 3 * threads) % headWords] = fetched[3];
-    }
-  }
 
   for (var t = 0; t < keyTiles; t++) {
     // 1. Keys into workgroup memory; values and the next positions on their way.
@@ -184,130 +166,126 @@ fn main(index : i32) {
     positions[2] = nextPositions[2];
     positions[3] = nextPositions[3];
     {
-      keyTile[(load0 / headWords) * tileStride + load0 % headWords] = fetched[0];
-      if (load0 % headWords == 0) { keyPositions[load0 / headWords] = positions[0]; }
+      keyTile[(local / 16) * tileStride + local % 16] = fetched[0]; if (local % 16 == 0) { keyPositions[(local / 16)] = positions[0]; }
     }
     {
-      keyTile[(load1 / headWords) * tileStride + load1 % headWords] = fetched[1];
-      if (load1 % headWords == 0) { keyPositions[load1 / headWords] = positions[1]; }
+      keyTile[((local + 128) / 16) * tileStride + (local + 128) % 16] = fetched[1]; if ((local + 128) % 16 == 0) { keyPositions[((local + 128) / 16)] = positions[1]; }
     }
     {
-      keyTile[(load2 / headWords) * tileStride + load2 % headWords] = fetched[2];
-      if (load2 % headWords == 0) { keyPositions[load2 / headWords] = positions[2]; }
+      keyTile[((local + 256) / 16) * tileStride + (local + 256) % 16] = fetched[2]; if ((local + 256) % 16 == 0) { keyPositions[((local + 256) / 16)] = positions[2]; }
     }
     {
-      keyTile[(load3 / headWords) * tileStride + load3 % headWords] = fetched[3];
-      if (load3 % headWords == 0) { keyPositions[load3 / headWords] = positions[3]; }
+      keyTile[((local + 384) / 16) * tileStride + (local + 384) % 16] = fetched[3]; if ((local + 384) % 16 == 0) { keyPositions[((local + 384) / 16)] = positions[3]; }
     }
     // Barrier: scores read key rows (and, the first time, query rows) that others loaded.
     workgroupBarrier();
-    fetched[0] = readValueWord(firstKeyRow + min(positions[0], lastPosition), (load0 % headWords) * 1 + 0);
-    fetched[1] = readValueWord(firstKeyRow + min(positions[1], lastPosition), (load1 % headWords) * 1 + 0);
-    fetched[2] = readValueWord(firstKeyRow + min(positions[2], lastPosition), (load2 % headWords) * 1 + 0);
-    fetched[3] = readValueWord(firstKeyRow + min(positions[3], lastPosition), (load3 % headWords) * 1 + 0);
-    nextPositions[0] = positionIn(head, nextTile, load0 / headWords);
-    nextPositions[1] = positionIn(head, nextTile, load1 / headWords);
-    nextPositions[2] = positionIn(head, nextTile, load2 / headWords);
-    nextPositions[3] = positionIn(head, nextTile, load3 / headWords);
+    fetched[0] = readValueWord(firstKeyRow + min(positions[0], lastPosition), local % 16);
+    fetched[1] = readValueWord(firstKeyRow + min(positions[1], lastPosition), (local + 128) % 16);
+    fetched[2] = readValueWord(firstKeyRow + min(positions[2], lastPosition), (local + 256) % 16);
+    fetched[3] = readValueWord(firstKeyRow + min(positions[3], lastPosition), (local + 384) % 16);
+    nextPositions[0] = positionIn(head, nextTile, (local / 16));
+    nextPositions[1] = positionIn(head, nextTile, ((local + 128) / 16));
+    nextPositions[2] = positionIn(head, nextTile, ((local + 256) / 16));
+    nextPositions[3] = positionIn(head, nextTile, ((local + 384) / 16));
 
     // 2. Scores, masked, and the maximum of each row over this invocation's columns. The initial value is needed: without
     // one the scores of the last round stay.
     var scores = array<array<f32, columns>, rows>();
-    for (var i = 0; i < headWords; i += 4) {
+    for (var i = 0; i < 16; i += 4) {
       {
-      let q0 = queryTile[(y + 0 * threadsY) * tileStride + i + 0];
-    let q1 = queryTile[(y + 1 * threadsY) * tileStride + i + 0];
+      let a0 = queryTile[(y + 0 * threadsY) * tileStride + i + 0];
+    let a1 = queryTile[(y + 1 * threadsY) * tileStride + i + 0];
       {
-        let k = keyTile[(x + 0 * threadsX) * tileStride + i + 0];
-        scores[0][0] = fma(q0.w, k.w, fma(q0.z, k.z, fma(q0.y, k.y, fma(q0.x, k.x, scores[0][0]))));
-    scores[1][0] = fma(q1.w, k.w, fma(q1.z, k.z, fma(q1.y, k.y, fma(q1.x, k.x, scores[1][0]))));
+        let b = keyTile[(x + 0 * threadsX) * tileStride + i + 0];
+        scores[0][0] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][0]))));
+    scores[1][0] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][0]))));
       }
     {
-        let k = keyTile[(x + 1 * threadsX) * tileStride + i + 0];
-        scores[0][1] = fma(q0.w, k.w, fma(q0.z, k.z, fma(q0.y, k.y, fma(q0.x, k.x, scores[0][1]))));
-    scores[1][1] = fma(q1.w, k.w, fma(q1.z, k.z, fma(q1.y, k.y, fma(q1.x, k.x, scores[1][1]))));
+        let b = keyTile[(x + 1 * threadsX) * tileStride + i + 0];
+        scores[0][1] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][1]))));
+    scores[1][1] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][1]))));
       }
     {
-        let k = keyTile[(x + 2 * threadsX) * tileStride + i + 0];
-        scores[0][2] = fma(q0.w, k.w, fma(q0.z, k.z, fma(q0.y, k.y, fma(q0.x, k.x, scores[0][2]))));
-    scores[1][2] = fma(q1.w, k.w, fma(q1.z, k.z, fma(q1.y, k.y, fma(q1.x, k.x, scores[1][2]))));
+        let b = keyTile[(x + 2 * threadsX) * tileStride + i + 0];
+        scores[0][2] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][2]))));
+    scores[1][2] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][2]))));
       }
     {
-        let k = keyTile[(x + 3 * threadsX) * tileStride + i + 0];
-        scores[0][3] = fma(q0.w, k.w, fma(q0.z, k.z, fma(q0.y, k.y, fma(q0.x, k.x, scores[0][3]))));
-    scores[1][3] = fma(q1.w, k.w, fma(q1.z, k.z, fma(q1.y, k.y, fma(q1.x, k.x, scores[1][3]))));
+        let b = keyTile[(x + 3 * threadsX) * tileStride + i + 0];
+        scores[0][3] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][3]))));
+    scores[1][3] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][3]))));
       }
       }
     {
-      let q0 = queryTile[(y + 0 * threadsY) * tileStride + i + 1];
-    let q1 = queryTile[(y + 1 * threadsY) * tileStride + i + 1];
+      let a0 = queryTile[(y + 0 * threadsY) * tileStride + i + 1];
+    let a1 = queryTile[(y + 1 * threadsY) * tileStride + i + 1];
       {
-        let k = keyTile[(x + 0 * threadsX) * tileStride + i + 1];
-        scores[0][0] = fma(q0.w, k.w, fma(q0.z, k.z, fma(q0.y, k.y, fma(q0.x, k.x, scores[0][0]))));
-    scores[1][0] = fma(q1.w, k.w, fma(q1.z, k.z, fma(q1.y, k.y, fma(q1.x, k.x, scores[1][0]))));
+        let b = keyTile[(x + 0 * threadsX) * tileStride + i + 1];
+        scores[0][0] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][0]))));
+    scores[1][0] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][0]))));
       }
     {
-        let k = keyTile[(x + 1 * threadsX) * tileStride + i + 1];
-        scores[0][1] = fma(q0.w, k.w, fma(q0.z, k.z, fma(q0.y, k.y, fma(q0.x, k.x, scores[0][1]))));
-    scores[1][1] = fma(q1.w, k.w, fma(q1.z, k.z, fma(q1.y, k.y, fma(q1.x, k.x, scores[1][1]))));
+        let b = keyTile[(x + 1 * threadsX) * tileStride + i + 1];
+        scores[0][1] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][1]))));
+    scores[1][1] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][1]))));
       }
     {
-        let k = keyTile[(x + 2 * threadsX) * tileStride + i + 1];
-        scores[0][2] = fma(q0.w, k.w, fma(q0.z, k.z, fma(q0.y, k.y, fma(q0.x, k.x, scores[0][2]))));
-    scores[1][2] = fma(q1.w, k.w, fma(q1.z, k.z, fma(q1.y, k.y, fma(q1.x, k.x, scores[1][2]))));
+        let b = keyTile[(x + 2 * threadsX) * tileStride + i + 1];
+        scores[0][2] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][2]))));
+    scores[1][2] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][2]))));
       }
     {
-        let k = keyTile[(x + 3 * threadsX) * tileStride + i + 1];
-        scores[0][3] = fma(q0.w, k.w, fma(q0.z, k.z, fma(q0.y, k.y, fma(q0.x, k.x, scores[0][3]))));
-    scores[1][3] = fma(q1.w, k.w, fma(q1.z, k.z, fma(q1.y, k.y, fma(q1.x, k.x, scores[1][3]))));
+        let b = keyTile[(x + 3 * threadsX) * tileStride + i + 1];
+        scores[0][3] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][3]))));
+    scores[1][3] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][3]))));
       }
       }
     {
-      let q0 = queryTile[(y + 0 * threadsY) * tileStride + i + 2];
-    let q1 = queryTile[(y + 1 * threadsY) * tileStride + i + 2];
+      let a0 = queryTile[(y + 0 * threadsY) * tileStride + i + 2];
+    let a1 = queryTile[(y + 1 * threadsY) * tileStride + i + 2];
       {
-        let k = keyTile[(x + 0 * threadsX) * tileStride + i + 2];
-        scores[0][0] = fma(q0.w, k.w, fma(q0.z, k.z, fma(q0.y, k.y, fma(q0.x, k.x, scores[0][0]))));
-    scores[1][0] = fma(q1.w, k.w, fma(q1.z, k.z, fma(q1.y, k.y, fma(q1.x, k.x, scores[1][0]))));
+        let b = keyTile[(x + 0 * threadsX) * tileStride + i + 2];
+        scores[0][0] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][0]))));
+    scores[1][0] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][0]))));
       }
     {
-        let k = keyTile[(x + 1 * threadsX) * tileStride + i + 2];
-        scores[0][1] = fma(q0.w, k.w, fma(q0.z, k.z, fma(q0.y, k.y, fma(q0.x, k.x, scores[0][1]))));
-    scores[1][1] = fma(q1.w, k.w, fma(q1.z, k.z, fma(q1.y, k.y, fma(q1.x, k.x, scores[1][1]))));
+        let b = keyTile[(x + 1 * threadsX) * tileStride + i + 2];
+        scores[0][1] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][1]))));
+    scores[1][1] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][1]))));
       }
     {
-        let k = keyTile[(x + 2 * threadsX) * tileStride + i + 2];
-        scores[0][2] = fma(q0.w, k.w, fma(q0.z, k.z, fma(q0.y, k.y, fma(q0.x, k.x, scores[0][2]))));
-    scores[1][2] = fma(q1.w, k.w, fma(q1.z, k.z, fma(q1.y, k.y, fma(q1.x, k.x, scores[1][2]))));
+        let b = keyTile[(x + 2 * threadsX) * tileStride + i + 2];
+        scores[0][2] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][2]))));
+    scores[1][2] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][2]))));
       }
     {
-        let k = keyTile[(x + 3 * threadsX) * tileStride + i + 2];
-        scores[0][3] = fma(q0.w, k.w, fma(q0.z, k.z, fma(q0.y, k.y, fma(q0.x, k.x, scores[0][3]))));
-    scores[1][3] = fma(q1.w, k.w, fma(q1.z, k.z, fma(q1.y, k.y, fma(q1.x, k.x, scores[1][3]))));
+        let b = keyTile[(x + 3 * threadsX) * tileStride + i + 2];
+        scores[0][3] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][3]))));
+    scores[1][3] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][3]))));
       }
       }
     {
-      let q0 = queryTile[(y + 0 * threadsY) * tileStride + i + 3];
-    let q1 = queryTile[(y + 1 * threadsY) * tileStride + i + 3];
+      let a0 = queryTile[(y + 0 * threadsY) * tileStride + i + 3];
+    let a1 = queryTile[(y + 1 * threadsY) * tileStride + i + 3];
       {
-        let k = keyTile[(x + 0 * threadsX) * tileStride + i + 3];
-        scores[0][0] = fma(q0.w, k.w, fma(q0.z, k.z, fma(q0.y, k.y, fma(q0.x, k.x, scores[0][0]))));
-    scores[1][0] = fma(q1.w, k.w, fma(q1.z, k.z, fma(q1.y, k.y, fma(q1.x, k.x, scores[1][0]))));
+        let b = keyTile[(x + 0 * threadsX) * tileStride + i + 3];
+        scores[0][0] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][0]))));
+    scores[1][0] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][0]))));
       }
     {
-        let k = keyTile[(x + 1 * threadsX) * tileStride + i + 3];
-        scores[0][1] = fma(q0.w, k.w, fma(q0.z, k.z, fma(q0.y, k.y, fma(q0.x, k.x, scores[0][1]))));
-    scores[1][1] = fma(q1.w, k.w, fma(q1.z, k.z, fma(q1.y, k.y, fma(q1.x, k.x, scores[1][1]))));
+        let b = keyTile[(x + 1 * threadsX) * tileStride + i + 3];
+        scores[0][1] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][1]))));
+    scores[1][1] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][1]))));
       }
     {
-        let k = keyTile[(x + 2 * threadsX) * tileStride + i + 3];
-        scores[0][2] = fma(q0.w, k.w, fma(q0.z, k.z, fma(q0.y, k.y, fma(q0.x, k.x, scores[0][2]))));
-    scores[1][2] = fma(q1.w, k.w, fma(q1.z, k.z, fma(q1.y, k.y, fma(q1.x, k.x, scores[1][2]))));
+        let b = keyTile[(x + 2 * threadsX) * tileStride + i + 3];
+        scores[0][2] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][2]))));
+    scores[1][2] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][2]))));
       }
     {
-        let k = keyTile[(x + 3 * threadsX) * tileStride + i + 3];
-        scores[0][3] = fma(q0.w, k.w, fma(q0.z, k.z, fma(q0.y, k.y, fma(q0.x, k.x, scores[0][3]))));
-    scores[1][3] = fma(q1.w, k.w, fma(q1.z, k.z, fma(q1.y, k.y, fma(q1.x, k.x, scores[1][3]))));
+        let b = keyTile[(x + 3 * threadsX) * tileStride + i + 3];
+        scores[0][3] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][3]))));
+    scores[1][3] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][3]))));
       }
       }
     }
@@ -315,29 +293,29 @@ fn main(index : i32) {
     let position1 = keyPositions[x + 1 * threadsX];
     let position2 = keyPositions[x + 2 * threadsX];
     let position3 = keyPositions[x + 3 * threadsX];
-    var columnMax = vec2<f32>(lowest);
     {
       let lastVisible = firstRow + y + 0 * threadsY;
       scores[0][0] = select(scores[0][0], masked, position0 > lastVisible);
-      columnMax[0] = max(columnMax[0], scores[0][0]);
     scores[0][1] = select(scores[0][1], masked, position1 > lastVisible);
-      columnMax[0] = max(columnMax[0], scores[0][1]);
     scores[0][2] = select(scores[0][2], masked, position2 > lastVisible);
-      columnMax[0] = max(columnMax[0], scores[0][2]);
     scores[0][3] = select(scores[0][3], masked, position3 > lastVisible);
-      columnMax[0] = max(columnMax[0], scores[0][3]);
     }
     {
       let lastVisible = firstRow + y + 1 * threadsY;
       scores[1][0] = select(scores[1][0], masked, position0 > lastVisible);
-      columnMax[1] = max(columnMax[1], scores[1][0]);
     scores[1][1] = select(scores[1][1], masked, position1 > lastVisible);
-      columnMax[1] = max(columnMax[1], scores[1][1]);
     scores[1][2] = select(scores[1][2], masked, position2 > lastVisible);
-      columnMax[1] = max(columnMax[1], scores[1][2]);
     scores[1][3] = select(scores[1][3], masked, position3 > lastVisible);
-      columnMax[1] = max(columnMax[1], scores[1][3]);
     }
+    var columnMax = vec2<f32>(lowest);
+    columnMax[0] = max(columnMax[0], scores[0][0]);
+    columnMax[0] = max(columnMax[0], scores[0][1]);
+    columnMax[0] = max(columnMax[0], scores[0][2]);
+    columnMax[0] = max(columnMax[0], scores[0][3]);
+    columnMax[1] = max(columnMax[1], scores[1][0]);
+    columnMax[1] = max(columnMax[1], scores[1][1]);
+    columnMax[1] = max(columnMax[1], scores[1][2]);
+    columnMax[1] = max(columnMax[1], scores[1][3]);
     rowPartials[y * weightStride + x] = columnMax;
     // Barrier: the maximum of a row needs the parts of all x; and no key is read any more, so values may replace them.
     workgroupBarrier();
@@ -377,28 +355,24 @@ fn main(index : i32) {
     output[1][1] *= rescale[1];
     }
     {
-      keyTile[(load0 / headWords) * tileStride + load0 % headWords] = select(vec4<f32>(), fetched[0], positions[0] != paddingPosition);
-      
+      keyTile[(local / 16) * tileStride + local % 16] = select(vec4<f32>(), fetched[0], positions[0] != paddingPosition);
     }
     {
-      keyTile[(load1 / headWords) * tileStride + load1 % headWords] = select(vec4<f32>(), fetched[1], positions[1] != paddingPosition);
-      
+      keyTile[((local + 128) / 16) * tileStride + (local + 128) % 16] = select(vec4<f32>(), fetched[1], positions[1] != paddingPosition);
     }
     {
-      keyTile[(load2 / headWords) * tileStride + load2 % headWords] = select(vec4<f32>(), fetched[2], positions[2] != paddingPosition);
-      
+      keyTile[((local + 256) / 16) * tileStride + (local + 256) % 16] = select(vec4<f32>(), fetched[2], positions[2] != paddingPosition);
     }
     {
-      keyTile[(load3 / headWords) * tileStride + load3 % headWords] = select(vec4<f32>(), fetched[3], positions[3] != paddingPosition);
-      
+      keyTile[((local + 384) / 16) * tileStride + (local + 384) % 16] = select(vec4<f32>(), fetched[3], positions[3] != paddingPosition);
     }
     // Barrier: the weighted sum reads the weights of all x and values that others loaded.
     workgroupBarrier();
     nextTile = keySlots(head, queryTileIndex, t + 2, keyTiles);
-    fetched[0] = readKeyWord(firstKeyRow + min(nextPositions[0], lastPosition), (load0 % headWords) * 1 + 0);
-    fetched[1] = readKeyWord(firstKeyRow + min(nextPositions[1], lastPosition), (load1 % headWords) * 1 + 0);
-    fetched[2] = readKeyWord(firstKeyRow + min(nextPositions[2], lastPosition), (load2 % headWords) * 1 + 0);
-    fetched[3] = readKeyWord(firstKeyRow + min(nextPositions[3], lastPosition), (load3 % headWords) * 1 + 0);
+    fetched[0] = readKeyWord(firstKeyRow + min(nextPositions[0], lastPosition), local % 16);
+    fetched[1] = readKeyWord(firstKeyRow + min(nextPositions[1], lastPosition), (local + 128) % 16);
+    fetched[2] = readKeyWord(firstKeyRow + min(nextPositions[2], lastPosition), (local + 256) % 16);
+    fetched[3] = readKeyWord(firstKeyRow + min(nextPositions[3], lastPosition), (local + 384) % 16);
 
     // 4. Weighted sum of values.
     for (var i = 0; i < threadsX; i += 4) {
@@ -406,176 +380,176 @@ fn main(index : i32) {
       let w0 = weights[(y + 0 * threadsY) * weightStride + i + 0];
     let w1 = weights[(y + 1 * threadsY) * weightStride + i + 0];
       {
-        let v = keyTile[(i + 0 + 0 * threadsX) * tileStride + x + 0 * threadsX];
-        output[0][0] = fma(vec4<f32>(w0[0]), v, output[0][0]);
-    output[1][0] = fma(vec4<f32>(w1[0]), v, output[1][0]);
+        let b = keyTile[(i + 0 + 0 * threadsX) * tileStride + x + 0 * threadsX];
+        output[0][0] = fma(vec4<f32>(w0[0]), b, output[0][0]);
+    output[1][0] = fma(vec4<f32>(w1[0]), b, output[1][0]);
       }
     {
-        let v = keyTile[(i + 0 + 1 * threadsX) * tileStride + x + 0 * threadsX];
-        output[0][0] = fma(vec4<f32>(w0[1]), v, output[0][0]);
-    output[1][0] = fma(vec4<f32>(w1[1]), v, output[1][0]);
+        let b = keyTile[(i + 0 + 1 * threadsX) * tileStride + x + 0 * threadsX];
+        output[0][0] = fma(vec4<f32>(w0[1]), b, output[0][0]);
+    output[1][0] = fma(vec4<f32>(w1[1]), b, output[1][0]);
       }
     {
-        let v = keyTile[(i + 0 + 2 * threadsX) * tileStride + x + 0 * threadsX];
-        output[0][0] = fma(vec4<f32>(w0[2]), v, output[0][0]);
-    output[1][0] = fma(vec4<f32>(w1[2]), v, output[1][0]);
+        let b = keyTile[(i + 0 + 2 * threadsX) * tileStride + x + 0 * threadsX];
+        output[0][0] = fma(vec4<f32>(w0[2]), b, output[0][0]);
+    output[1][0] = fma(vec4<f32>(w1[2]), b, output[1][0]);
       }
     {
-        let v = keyTile[(i + 0 + 3 * threadsX) * tileStride + x + 0 * threadsX];
-        output[0][0] = fma(vec4<f32>(w0[3]), v, output[0][0]);
-    output[1][0] = fma(vec4<f32>(w1[3]), v, output[1][0]);
+        let b = keyTile[(i + 0 + 3 * threadsX) * tileStride + x + 0 * threadsX];
+        output[0][0] = fma(vec4<f32>(w0[3]), b, output[0][0]);
+    output[1][0] = fma(vec4<f32>(w1[3]), b, output[1][0]);
       }
     {
-        let v = keyTile[(i + 0 + 0 * threadsX) * tileStride + x + 1 * threadsX];
-        output[0][1] = fma(vec4<f32>(w0[0]), v, output[0][1]);
-    output[1][1] = fma(vec4<f32>(w1[0]), v, output[1][1]);
+        let b = keyTile[(i + 0 + 0 * threadsX) * tileStride + x + 1 * threadsX];
+        output[0][1] = fma(vec4<f32>(w0[0]), b, output[0][1]);
+    output[1][1] = fma(vec4<f32>(w1[0]), b, output[1][1]);
       }
     {
-        let v = keyTile[(i + 0 + 1 * threadsX) * tileStride + x + 1 * threadsX];
-        output[0][1] = fma(vec4<f32>(w0[1]), v, output[0][1]);
-    output[1][1] = fma(vec4<f32>(w1[1]), v, output[1][1]);
+        let b = keyTile[(i + 0 + 1 * threadsX) * tileStride + x + 1 * threadsX];
+        output[0][1] = fma(vec4<f32>(w0[1]), b, output[0][1]);
+    output[1][1] = fma(vec4<f32>(w1[1]), b, output[1][1]);
       }
     {
-        let v = keyTile[(i + 0 + 2 * threadsX) * tileStride + x + 1 * threadsX];
-        output[0][1] = fma(vec4<f32>(w0[2]), v, output[0][1]);
-    output[1][1] = fma(vec4<f32>(w1[2]), v, output[1][1]);
+        let b = keyTile[(i + 0 + 2 * threadsX) * tileStride + x + 1 * threadsX];
+        output[0][1] = fma(vec4<f32>(w0[2]), b, output[0][1]);
+    output[1][1] = fma(vec4<f32>(w1[2]), b, output[1][1]);
       }
     {
-        let v = keyTile[(i + 0 + 3 * threadsX) * tileStride + x + 1 * threadsX];
-        output[0][1] = fma(vec4<f32>(w0[3]), v, output[0][1]);
-    output[1][1] = fma(vec4<f32>(w1[3]), v, output[1][1]);
+        let b = keyTile[(i + 0 + 3 * threadsX) * tileStride + x + 1 * threadsX];
+        output[0][1] = fma(vec4<f32>(w0[3]), b, output[0][1]);
+    output[1][1] = fma(vec4<f32>(w1[3]), b, output[1][1]);
       }
       }
     {
       let w0 = weights[(y + 0 * threadsY) * weightStride + i + 1];
     let w1 = weights[(y + 1 * threadsY) * weightStride + i + 1];
       {
-        let v = keyTile[(i + 1 + 0 * threadsX) * tileStride + x + 0 * threadsX];
-        output[0][0] = fma(vec4<f32>(w0[0]), v, output[0][0]);
-    output[1][0] = fma(vec4<f32>(w1[0]), v, output[1][0]);
+        let b = keyTile[(i + 1 + 0 * threadsX) * tileStride + x + 0 * threadsX];
+        output[0][0] = fma(vec4<f32>(w0[0]), b, output[0][0]);
+    output[1][0] = fma(vec4<f32>(w1[0]), b, output[1][0]);
       }
     {
-        let v = keyTile[(i + 1 + 1 * threadsX) * tileStride + x + 0 * threadsX];
-        output[0][0] = fma(vec4<f32>(w0[1]), v, output[0][0]);
-    output[1][0] = fma(vec4<f32>(w1[1]), v, output[1][0]);
+        let b = keyTile[(i + 1 + 1 * threadsX) * tileStride + x + 0 * threadsX];
+        output[0][0] = fma(vec4<f32>(w0[1]), b, output[0][0]);
+    output[1][0] = fma(vec4<f32>(w1[1]), b, output[1][0]);
       }
     {
-        let v = keyTile[(i + 1 + 2 * threadsX) * tileStride + x + 0 * threadsX];
-        output[0][0] = fma(vec4<f32>(w0[2]), v, output[0][0]);
-    output[1][0] = fma(vec4<f32>(w1[2]), v, output[1][0]);
+        let b = keyTile[(i + 1 + 2 * threadsX) * tileStride + x + 0 * threadsX];
+        output[0][0] = fma(vec4<f32>(w0[2]), b, output[0][0]);
+    output[1][0] = fma(vec4<f32>(w1[2]), b, output[1][0]);
       }
     {
-        let v = keyTile[(i + 1 + 3 * threadsX) * tileStride + x + 0 * threadsX];
-        output[0][0] = fma(vec4<f32>(w0[3]), v, output[0][0]);
-    output[1][0] = fma(vec4<f32>(w1[3]), v, output[1][0]);
+        let b = keyTile[(i + 1 + 3 * threadsX) * tileStride + x + 0 * threadsX];
+        output[0][0] = fma(vec4<f32>(w0[3]), b, output[0][0]);
+    output[1][0] = fma(vec4<f32>(w1[3]), b, output[1][0]);
       }
     {
-        let v = keyTile[(i + 1 + 0 * threadsX) * tileStride + x + 1 * threadsX];
-        output[0][1] = fma(vec4<f32>(w0[0]), v, output[0][1]);
-    output[1][1] = fma(vec4<f32>(w1[0]), v, output[1][1]);
+        let b = keyTile[(i + 1 + 0 * threadsX) * tileStride + x + 1 * threadsX];
+        output[0][1] = fma(vec4<f32>(w0[0]), b, output[0][1]);
+    output[1][1] = fma(vec4<f32>(w1[0]), b, output[1][1]);
       }
     {
-        let v = keyTile[(i + 1 + 1 * threadsX) * tileStride + x + 1 * threadsX];
-        output[0][1] = fma(vec4<f32>(w0[1]), v, output[0][1]);
-    output[1][1] = fma(vec4<f32>(w1[1]), v, output[1][1]);
+        let b = keyTile[(i + 1 + 1 * threadsX) * tileStride + x + 1 * threadsX];
+        output[0][1] = fma(vec4<f32>(w0[1]), b, output[0][1]);
+    output[1][1] = fma(vec4<f32>(w1[1]), b, output[1][1]);
       }
     {
-        let v = keyTile[(i + 1 + 2 * threadsX) * tileStride + x + 1 * threadsX];
-        output[0][1] = fma(vec4<f32>(w0[2]), v, output[0][1]);
-    output[1][1] = fma(vec4<f32>(w1[2]), v, output[1][1]);
+        let b = keyTile[(i + 1 + 2 * threadsX) * tileStride + x + 1 * threadsX];
+        output[0][1] = fma(vec4<f32>(w0[2]), b, output[0][1]);
+    output[1][1] = fma(vec4<f32>(w1[2]), b, output[1][1]);
       }
     {
-        let v = keyTile[(i + 1 + 3 * threadsX) * tileStride + x + 1 * threadsX];
-        output[0][1] = fma(vec4<f32>(w0[3]), v, output[0][1]);
-    output[1][1] = fma(vec4<f32>(w1[3]), v, output[1][1]);
+        let b = keyTile[(i + 1 + 3 * threadsX) * tileStride + x + 1 * threadsX];
+        output[0][1] = fma(vec4<f32>(w0[3]), b, output[0][1]);
+    output[1][1] = fma(vec4<f32>(w1[3]), b, output[1][1]);
       }
       }
     {
       let w0 = weights[(y + 0 * threadsY) * weightStride + i + 2];
     let w1 = weights[(y + 1 * threadsY) * weightStride + i + 2];
       {
-        let v = keyTile[(i + 2 + 0 * threadsX) * tileStride + x + 0 * threadsX];
-        output[0][0] = fma(vec4<f32>(w0[0]), v, output[0][0]);
-    output[1][0] = fma(vec4<f32>(w1[0]), v, output[1][0]);
+        let b = keyTile[(i + 2 + 0 * threadsX) * tileStride + x + 0 * threadsX];
+        output[0][0] = fma(vec4<f32>(w0[0]), b, output[0][0]);
+    output[1][0] = fma(vec4<f32>(w1[0]), b, output[1][0]);
       }
     {
-        let v = keyTile[(i + 2 + 1 * threadsX) * tileStride + x + 0 * threadsX];
-        output[0][0] = fma(vec4<f32>(w0[1]), v, output[0][0]);
-    output[1][0] = fma(vec4<f32>(w1[1]), v, output[1][0]);
+        let b = keyTile[(i + 2 + 1 * threadsX) * tileStride + x + 0 * threadsX];
+        output[0][0] = fma(vec4<f32>(w0[1]), b, output[0][0]);
+    output[1][0] = fma(vec4<f32>(w1[1]), b, output[1][0]);
       }
     {
-        let v = keyTile[(i + 2 + 2 * threadsX) * tileStride + x + 0 * threadsX];
-        output[0][0] = fma(vec4<f32>(w0[2]), v, output[0][0]);
-    output[1][0] = fma(vec4<f32>(w1[2]), v, output[1][0]);
+        let b = keyTile[(i + 2 + 2 * threadsX) * tileStride + x + 0 * threadsX];
+        output[0][0] = fma(vec4<f32>(w0[2]), b, output[0][0]);
+    output[1][0] = fma(vec4<f32>(w1[2]), b, output[1][0]);
       }
     {
-        let v = keyTile[(i + 2 + 3 * threadsX) * tileStride + x + 0 * threadsX];
-        output[0][0] = fma(vec4<f32>(w0[3]), v, output[0][0]);
-    output[1][0] = fma(vec4<f32>(w1[3]), v, output[1][0]);
+        let b = keyTile[(i + 2 + 3 * threadsX) * tileStride + x + 0 * threadsX];
+        output[0][0] = fma(vec4<f32>(w0[3]), b, output[0][0]);
+    output[1][0] = fma(vec4<f32>(w1[3]), b, output[1][0]);
       }
     {
-        let v = keyTile[(i + 2 + 0 * threadsX) * tileStride + x + 1 * threadsX];
-        output[0][1] = fma(vec4<f32>(w0[0]), v, output[0][1]);
-    output[1][1] = fma(vec4<f32>(w1[0]), v, output[1][1]);
+        let b = keyTile[(i + 2 + 0 * threadsX) * tileStride + x + 1 * threadsX];
+        output[0][1] = fma(vec4<f32>(w0[0]), b, output[0][1]);
+    output[1][1] = fma(vec4<f32>(w1[0]), b, output[1][1]);
       }
     {
-        let v = keyTile[(i + 2 + 1 * threadsX) * tileStride + x + 1 * threadsX];
-        output[0][1] = fma(vec4<f32>(w0[1]), v, output[0][1]);
-    output[1][1] = fma(vec4<f32>(w1[1]), v, output[1][1]);
+        let b = keyTile[(i + 2 + 1 * threadsX) * tileStride + x + 1 * threadsX];
+        output[0][1] = fma(vec4<f32>(w0[1]), b, output[0][1]);
+    output[1][1] = fma(vec4<f32>(w1[1]), b, output[1][1]);
       }
     {
-        let v = keyTile[(i + 2 + 2 * threadsX) * tileStride + x + 1 * threadsX];
-        output[0][1] = fma(vec4<f32>(w0[2]), v, output[0][1]);
-    output[1][1] = fma(vec4<f32>(w1[2]), v, output[1][1]);
+        let b = keyTile[(i + 2 + 2 * threadsX) * tileStride + x + 1 * threadsX];
+        output[0][1] = fma(vec4<f32>(w0[2]), b, output[0][1]);
+    output[1][1] = fma(vec4<f32>(w1[2]), b, output[1][1]);
       }
     {
-        let v = keyTile[(i + 2 + 3 * threadsX) * tileStride + x + 1 * threadsX];
-        output[0][1] = fma(vec4<f32>(w0[3]), v, output[0][1]);
-    output[1][1] = fma(vec4<f32>(w1[3]), v, output[1][1]);
+        let b = keyTile[(i + 2 + 3 * threadsX) * tileStride + x + 1 * threadsX];
+        output[0][1] = fma(vec4<f32>(w0[3]), b, output[0][1]);
+    output[1][1] = fma(vec4<f32>(w1[3]), b, output[1][1]);
       }
       }
     {
       let w0 = weights[(y + 0 * threadsY) * weightStride + i + 3];
     let w1 = weights[(y + 1 * threadsY) * weightStride + i + 3];
       {
-        let v = keyTile[(i + 3 + 0 * threadsX) * tileStride + x + 0 * threadsX];
-        output[0][0] = fma(vec4<f32>(w0[0]), v, output[0][0]);
-    output[1][0] = fma(vec4<f32>(w1[0]), v, output[1][0]);
+        let b = keyTile[(i + 3 + 0 * threadsX) * tileStride + x + 0 * threadsX];
+        output[0][0] = fma(vec4<f32>(w0[0]), b, output[0][0]);
+    output[1][0] = fma(vec4<f32>(w1[0]), b, output[1][0]);
       }
     {
-        let v = keyTile[(i + 3 + 1 * threadsX) * tileStride + x + 0 * threadsX];
-        output[0][0] = fma(vec4<f32>(w0[1]), v, output[0][0]);
-    output[1][0] = fma(vec4<f32>(w1[1]), v, output[1][0]);
+        let b = keyTile[(i + 3 + 1 * threadsX) * tileStride + x + 0 * threadsX];
+        output[0][0] = fma(vec4<f32>(w0[1]), b, output[0][0]);
+    output[1][0] = fma(vec4<f32>(w1[1]), b, output[1][0]);
       }
     {
-        let v = keyTile[(i + 3 + 2 * threadsX) * tileStride + x + 0 * threadsX];
-        output[0][0] = fma(vec4<f32>(w0[2]), v, output[0][0]);
-    output[1][0] = fma(vec4<f32>(w1[2]), v, output[1][0]);
+        let b = keyTile[(i + 3 + 2 * threadsX) * tileStride + x + 0 * threadsX];
+        output[0][0] = fma(vec4<f32>(w0[2]), b, output[0][0]);
+    output[1][0] = fma(vec4<f32>(w1[2]), b, output[1][0]);
       }
     {
-        let v = keyTile[(i + 3 + 3 * threadsX) * tileStride + x + 0 * threadsX];
-        output[0][0] = fma(vec4<f32>(w0[3]), v, output[0][0]);
-    output[1][0] = fma(vec4<f32>(w1[3]), v, output[1][0]);
+        let b = keyTile[(i + 3 + 3 * threadsX) * tileStride + x + 0 * threadsX];
+        output[0][0] = fma(vec4<f32>(w0[3]), b, output[0][0]);
+    output[1][0] = fma(vec4<f32>(w1[3]), b, output[1][0]);
       }
     {
-        let v = keyTile[(i + 3 + 0 * threadsX) * tileStride + x + 1 * threadsX];
-        output[0][1] = fma(vec4<f32>(w0[0]), v, output[0][1]);
-    output[1][1] = fma(vec4<f32>(w1[0]), v, output[1][1]);
+        let b = keyTile[(i + 3 + 0 * threadsX) * tileStride + x + 1 * threadsX];
+        output[0][1] = fma(vec4<f32>(w0[0]), b, output[0][1]);
+    output[1][1] = fma(vec4<f32>(w1[0]), b, output[1][1]);
       }
     {
-        let v = keyTile[(i + 3 + 1 * threadsX) * tileStride + x + 1 * threadsX];
-        output[0][1] = fma(vec4<f32>(w0[1]), v, output[0][1]);
-    output[1][1] = fma(vec4<f32>(w1[1]), v, output[1][1]);
+        let b = keyTile[(i + 3 + 1 * threadsX) * tileStride + x + 1 * threadsX];
+        output[0][1] = fma(vec4<f32>(w0[1]), b, output[0][1]);
+    output[1][1] = fma(vec4<f32>(w1[1]), b, output[1][1]);
       }
     {
-        let v = keyTile[(i + 3 + 2 * threadsX) * tileStride + x + 1 * threadsX];
-        output[0][1] = fma(vec4<f32>(w0[2]), v, output[0][1]);
-    output[1][1] = fma(vec4<f32>(w1[2]), v, output[1][1]);
+        let b = keyTile[(i + 3 + 2 * threadsX) * tileStride + x + 1 * threadsX];
+        output[0][1] = fma(vec4<f32>(w0[2]), b, output[0][1]);
+    output[1][1] = fma(vec4<f32>(w1[2]), b, output[1][1]);
       }
     {
-        let v = keyTile[(i + 3 + 3 * threadsX) * tileStride + x + 1 * threadsX];
-        output[0][1] = fma(vec4<f32>(w0[3]), v, output[0][1]);
-    output[1][1] = fma(vec4<f32>(w1[3]), v, output[1][1]);
+        let b = keyTile[(i + 3 + 3 * threadsX) * tileStride + x + 1 * threadsX];
+        output[0][1] = fma(vec4<f32>(w0[3]), b, output[0][1]);
+    output[1][1] = fma(vec4<f32>(w1[3]), b, output[1][1]);
       }
       }
     }
@@ -596,28 +570,14 @@ fn main(index : i32) {
     sum += rowPartials[y * weightStride + 5];
     sum += rowPartials[y * weightStride + 6];
     sum += rowPartials[y * weightStride + 7];
-  {
-    let row = firstRow + y + 0 * threadsY;
-    if (row < endRow) {
-      { writeOutput(head * uniforms.queryShape.z + row, (x + 0 * threadsX) * 1 + 0, select(output[0][0] / sum[0], vec4<f32>(0.0), sum[0] == 0.0)); }
-    }
+  if (firstRow + y + 0 * threadsY < endRow) {
+    let outputRow = head * uniforms.queryShape.z + firstRow + y + 0 * threadsY;
+    { { writeOutput(outputRow, (x + 0 * threadsX) * 1 + 0, select(output[0][0] / sum[0], vec4<f32>(0.0), sum[0] == 0.0)); } }
+    { { writeOutput(outputRow, (x + 1 * threadsX) * 1 + 0, select(output[0][1] / sum[0], vec4<f32>(0.0), sum[0] == 0.0)); } }
   }
-    {
-    let row = firstRow + y + 0 * threadsY;
-    if (row < endRow) {
-      { writeOutput(head * uniforms.queryShape.z + row, (x + 1 * threadsX) * 1 + 0, select(output[0][1] / sum[0], vec4<f32>(0.0), sum[0] == 0.0)); }
-    }
-  }
-    {
-    let row = firstRow + y + 1 * threadsY;
-    if (row < endRow) {
-      { writeOutput(head * uniforms.queryShape.z + row, (x + 0 * threadsX) * 1 + 0, select(output[1][0] / sum[1], vec4<f32>(0.0), sum[1] == 0.0)); }
-    }
-  }
-    {
-    let row = firstRow + y + 1 * threadsY;
-    if (row < endRow) {
-      { writeOutput(head * uniforms.queryShape.z + row, (x + 1 * threadsX) * 1 + 0, select(output[1][1] / sum[1], vec4<f32>(0.0), sum[1] == 0.0)); }
-    }
+    if (firstRow + y + 1 * threadsY < endRow) {
+    let outputRow = head * uniforms.queryShape.z + firstRow + y + 1 * threadsY;
+    { { writeOutput(outputRow, (x + 0 * threadsX) * 1 + 0, select(output[1][0] / sum[1], vec4<f32>(0.0), sum[1] == 0.0)); } }
+    { { writeOutput(outputRow, (x + 1 * threadsX) * 1 + 0, select(output[1][1] / sum[1], vec4<f32>(0.0), sum[1] == 0.0)); } }
   }
 }

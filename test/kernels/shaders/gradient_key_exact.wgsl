@@ -47,10 +47,11 @@ const noStatistics = vec4<f32>(0.0, 0.0, -1.0, 0.0);
 fn writeKeyGradient(first : i32, row : i32, vector : i32, x : vec4<f32>) { result[first / 4 + row * 16 + vector] = x; }
 fn writeValueGradient(first : i32, row : i32, vector : i32, x : vec4<f32>) { result[first / 4 + row * 16 + vector] = x; }
 
+
+
 fn tilesIn(size : i32, tile : i32) -> i32 {
   return (size + tile - 1) / tile;
 }
-
 
 fn keySlots(tile : i32) -> vec2<i32> {
   return vec2<i32>(tile * tileKeys, min((tile + 1) * tileKeys, uniforms.keyShape.z));
@@ -132,26 +133,48 @@ fn main(index : i32) {
   }
   // Barrier: rows are read where others wrote that they stand.
   workgroupBarrier();
-  fetched[0] = readKey(max(ownedRows[(local + 0) / 16], 0), (local + 0) % 16);
-    fetched[1] = readKey(max(ownedRows[(local + 128) / 16], 0), (local + 128) % 16);
-    fetched[2] = readKey(max(ownedRows[(local + 256) / 16], 0), (local + 256) % 16);
-    fetched[3] = readKey(max(ownedRows[(local + 384) / 16], 0), (local + 384) % 16);
-    { ownedKey[(local + 0) / 16 * tileStride + (local + 0) % 16] = select(vec4<f32>(0.0), fetched[0], ownedRows[(local + 0) / 16] >= 0); }
-    { ownedKey[(local + 128) / 16 * tileStride + (local + 128) % 16] = select(vec4<f32>(0.0), fetched[1], ownedRows[(local + 128) / 16] >= 0); }
-    { ownedKey[(local + 256) / 16 * tileStride + (local + 256) % 16] = select(vec4<f32>(0.0), fetched[2], ownedRows[(local + 256) / 16] >= 0); }
-    { ownedKey[(local + 384) / 16 * tileStride + (local + 384) % 16] = select(vec4<f32>(0.0), fetched[3], ownedRows[(local + 384) / 16] >= 0); }
-  fetched[0] = readValue(max(ownedRows[(local + 0) / 16], 0), (local + 0) % 16);
-    fetched[1] = readValue(max(ownedRows[(local + 128) / 16], 0), (local + 128) % 16);
-    fetched[2] = readValue(max(ownedRows[(local + 256) / 16], 0), (local + 256) % 16);
-    fetched[3] = readValue(max(ownedRows[(local + 384) / 16], 0), (local + 384) % 16);
-    { ownedValue[(local + 0) / 16 * tileStride + (local + 0) % 16] = select(vec4<f32>(0.0), fetched[0], ownedRows[(local + 0) / 16] >= 0); }
-    { ownedValue[(local + 128) / 16 * tileStride + (local + 128) % 16] = select(vec4<f32>(0.0), fetched[1], ownedRows[(local + 128) / 16] >= 0); }
-    { ownedValue[(local + 256) / 16 * tileStride + (local + 256) % 16] = select(vec4<f32>(0.0), fetched[2], ownedRows[(local + 256) / 16] >= 0); }
-    { ownedValue[(local + 384) / 16 * tileStride + (local + 384) % 16] = select(vec4<f32>(0.0), fetched[3], ownedRows[(local + 384) / 16] >= 0); }
-  fetched[0] = readQuery(max(walkedRows[0 + (local + 0) / 16], 0), (local + 0) % 16);
-    fetched[1] = readQuery(max(walkedRows[0 + (local + 128) / 16], 0), (local + 128) % 16);
-    fetched[2] = readQuery(max(walkedRows[0 + (local + 256) / 16], 0), (local + 256) % 16);
-    fetched[3] = readQuery(max(walkedRows[0 + (local + 384) / 16], 0), (local + 384) % 16);
+  {
+    var fetched = array<vec4<f32>, 4>();
+    if (ownedRows[(local / 16)] >= 0) { fetched[0] = readKey(ownedRows[(local / 16)], local % 16); }
+    if (ownedRows[((local + 128) / 16)] >= 0) { fetched[1] = readKey(ownedRows[((local + 128) / 16)], (local + 128) % 16); }
+    if (ownedRows[((local + 256) / 16)] >= 0) { fetched[2] = readKey(ownedRows[((local + 256) / 16)], (local + 256) % 16); }
+    if (ownedRows[((local + 384) / 16)] >= 0) { fetched[3] = readKey(ownedRows[((local + 384) / 16)], (local + 384) % 16); }
+    {
+      ownedKey[(local / 16) * tileStride + local % 16] = fetched[0];
+    }
+    {
+      ownedKey[((local + 128) / 16) * tileStride + (local + 128) % 16] = fetched[1];
+    }
+    {
+      ownedKey[((local + 256) / 16) * tileStride + (local + 256) % 16] = fetched[2];
+    }
+    {
+      ownedKey[((local + 384) / 16) * tileStride + (local + 384) % 16] = fetched[3];
+    }
+    }
+  {
+    var fetched = array<vec4<f32>, 4>();
+    if (ownedRows[(local / 16)] >= 0) { fetched[0] = readValue(ownedRows[(local / 16)], local % 16); }
+    if (ownedRows[((local + 128) / 16)] >= 0) { fetched[1] = readValue(ownedRows[((local + 128) / 16)], (local + 128) % 16); }
+    if (ownedRows[((local + 256) / 16)] >= 0) { fetched[2] = readValue(ownedRows[((local + 256) / 16)], (local + 256) % 16); }
+    if (ownedRows[((local + 384) / 16)] >= 0) { fetched[3] = readValue(ownedRows[((local + 384) / 16)], (local + 384) % 16); }
+    {
+      ownedValue[(local / 16) * tileStride + local % 16] = fetched[0];
+    }
+    {
+      ownedValue[((local + 128) / 16) * tileStride + (local + 128) % 16] = fetched[1];
+    }
+    {
+      ownedValue[((local + 256) / 16) * tileStride + (local + 256) % 16] = fetched[2];
+    }
+    {
+      ownedValue[((local + 384) / 16) * tileStride + (local + 384) % 16] = fetched[3];
+    }
+    }
+  fetched[0] = readQuery(max(walkedRows[0 + (local / 16)], 0), local % 16);
+    fetched[1] = readQuery(max(walkedRows[0 + ((local + 128) / 16)], 0), (local + 128) % 16);
+    fetched[2] = readQuery(max(walkedRows[0 + ((local + 256) / 16)], 0), (local + 256) % 16);
+    fetched[3] = readQuery(max(walkedRows[0 + ((local + 384) / 16)], 0), (local + 384) % 16);
 
   for (var t = 0; t < queryTiles; t++) {
     let now = (t & 1) * 32;
@@ -161,10 +184,18 @@ fn main(index : i32) {
     var products = array<array<f32, columns>, rows>();
     // scores += key · queryᵀ
     if (local < 32) { walkedRows[next + local] = aheadRow; walkedStatistics[next + local] = aheadStatistics; }
-    { walkedTile[(local + 0) / 16 * tileStride + (local + 0) % 16] = select(vec4<f32>(0.0), fetched[0], walkedRows[now + (local + 0) / 16] >= 0); }
-    { walkedTile[(local + 128) / 16 * tileStride + (local + 128) % 16] = select(vec4<f32>(0.0), fetched[1], walkedRows[now + (local + 128) / 16] >= 0); }
-    { walkedTile[(local + 256) / 16 * tileStride + (local + 256) % 16] = select(vec4<f32>(0.0), fetched[2], walkedRows[now + (local + 256) / 16] >= 0); }
-    { walkedTile[(local + 384) / 16 * tileStride + (local + 384) % 16] = select(vec4<f32>(0.0), fetched[3], walkedRows[now + (local + 384) / 16] >= 0); }
+    {
+      walkedTile[(local / 16) * tileStride + local % 16] = select(vec4<f32>(0.0), fetched[0], walkedRows[now + (local / 16)] >= 0);
+    }
+    {
+      walkedTile[((local + 128) / 16) * tileStride + (local + 128) % 16] = select(vec4<f32>(0.0), fetched[1], walkedRows[now + ((local + 128) / 16)] >= 0);
+    }
+    {
+      walkedTile[((local + 256) / 16) * tileStride + (local + 256) % 16] = select(vec4<f32>(0.0), fetched[2], walkedRows[now + ((local + 256) / 16)] >= 0);
+    }
+    {
+      walkedTile[((local + 384) / 16) * tileStride + (local + 384) % 16] = select(vec4<f32>(0.0), fetched[3], walkedRows[now + ((local + 384) / 16)] >= 0);
+    }
     // Barrier: reads rows that others wrote.
     workgroupBarrier();
     if (local < 32) { aheadRow = -1;
@@ -176,10 +207,10 @@ fn main(index : i32) {
         aheadStatistics = statistics[aheadRow];
       }
     } }
-    fetched[0] = readDy(max(walkedRows[now + (local + 0) / 16], 0), (local + 0) % 16);
-    fetched[1] = readDy(max(walkedRows[now + (local + 128) / 16], 0), (local + 128) % 16);
-    fetched[2] = readDy(max(walkedRows[now + (local + 256) / 16], 0), (local + 256) % 16);
-    fetched[3] = readDy(max(walkedRows[now + (local + 384) / 16], 0), (local + 384) % 16);
+    fetched[0] = readDy(max(walkedRows[now + (local / 16)], 0), local % 16);
+    fetched[1] = readDy(max(walkedRows[now + ((local + 128) / 16)], 0), (local + 128) % 16);
+    fetched[2] = readDy(max(walkedRows[now + ((local + 256) / 16)], 0), (local + 256) % 16);
+    fetched[3] = readDy(max(walkedRows[now + ((local + 384) / 16)], 0), (local + 384) % 16);
     for (var i = 0; i < 16; i += 4) {
       {
       let a0 = ownedKey[(y + 0 * threadsY) * tileStride + i + 0];
@@ -281,6 +312,8 @@ fn main(index : i32) {
     {
       let known = walkedStatistics[now + x + 0 * threadsX];
       let last = i32(known.z);
+      let queryRow = max(walkedRows[now + x + 0 * threadsX], 0);
+      
       {
         let row = ownedRows[y + 0 * threadsY];
         let score = uniforms.logitScale * scores[0][0];
@@ -295,6 +328,8 @@ fn main(index : i32) {
     {
       let known = walkedStatistics[now + x + 1 * threadsX];
       let last = i32(known.z);
+      let queryRow = max(walkedRows[now + x + 1 * threadsX], 0);
+      
       {
         let row = ownedRows[y + 0 * threadsY];
         let score = uniforms.logitScale * scores[0][1];
@@ -309,6 +344,8 @@ fn main(index : i32) {
     {
       let known = walkedStatistics[now + x + 2 * threadsX];
       let last = i32(known.z);
+      let queryRow = max(walkedRows[now + x + 2 * threadsX], 0);
+      
       {
         let row = ownedRows[y + 0 * threadsY];
         let score = uniforms.logitScale * scores[0][2];
@@ -323,6 +360,8 @@ fn main(index : i32) {
     {
       let known = walkedStatistics[now + x + 3 * threadsX];
       let last = i32(known.z);
+      let queryRow = max(walkedRows[now + x + 3 * threadsX], 0);
+      
       {
         let row = ownedRows[y + 0 * threadsY];
         let score = uniforms.logitScale * scores[0][3];
@@ -338,18 +377,26 @@ fn main(index : i32) {
     workgroupBarrier();
 
     // valueGradient += scores · dy
-    { walkedTile[(local + 0) / 16 * tileStride + (local + 0) % 16] = select(vec4<f32>(0.0), fetched[0], walkedRows[now + (local + 0) / 16] >= 0); }
-    { walkedTile[(local + 128) / 16 * tileStride + (local + 128) % 16] = select(vec4<f32>(0.0), fetched[1], walkedRows[now + (local + 128) / 16] >= 0); }
-    { walkedTile[(local + 256) / 16 * tileStride + (local + 256) % 16] = select(vec4<f32>(0.0), fetched[2], walkedRows[now + (local + 256) / 16] >= 0); }
-    { walkedTile[(local + 384) / 16 * tileStride + (local + 384) % 16] = select(vec4<f32>(0.0), fetched[3], walkedRows[now + (local + 384) / 16] >= 0); }
+    {
+      walkedTile[(local / 16) * tileStride + local % 16] = select(vec4<f32>(0.0), fetched[0], walkedRows[now + (local / 16)] >= 0);
+    }
+    {
+      walkedTile[((local + 128) / 16) * tileStride + (local + 128) % 16] = select(vec4<f32>(0.0), fetched[1], walkedRows[now + ((local + 128) / 16)] >= 0);
+    }
+    {
+      walkedTile[((local + 256) / 16) * tileStride + (local + 256) % 16] = select(vec4<f32>(0.0), fetched[2], walkedRows[now + ((local + 256) / 16)] >= 0);
+    }
+    {
+      walkedTile[((local + 384) / 16) * tileStride + (local + 384) % 16] = select(vec4<f32>(0.0), fetched[3], walkedRows[now + ((local + 384) / 16)] >= 0);
+    }
     weights[(y + 0 * threadsY) * weightStride + x] = vec4<f32>(scores[0][0], scores[0][1], scores[0][2], scores[0][3]);
     weights[(y + 1 * threadsY) * weightStride + x] = vec4<f32>(scores[1][0], scores[1][1], scores[1][2], scores[1][3]);
     // Barrier: reads rows and weights that others wrote.
     workgroupBarrier();
-    fetched[0] = readQuery(max(walkedRows[now + (local + 0) / 16], 0), (local + 0) % 16);
-    fetched[1] = readQuery(max(walkedRows[now + (local + 128) / 16], 0), (local + 128) % 16);
-    fetched[2] = readQuery(max(walkedRows[now + (local + 256) / 16], 0), (local + 256) % 16);
-    fetched[3] = readQuery(max(walkedRows[now + (local + 384) / 16], 0), (local + 384) % 16);
+    fetched[0] = readQuery(max(walkedRows[now + (local / 16)], 0), local % 16);
+    fetched[1] = readQuery(max(walkedRows[now + ((local + 128) / 16)], 0), (local + 128) % 16);
+    fetched[2] = readQuery(max(walkedRows[now + ((local + 256) / 16)], 0), (local + 256) % 16);
+    fetched[3] = readQuery(max(walkedRows[now + ((local + 384) / 16)], 0), (local + 384) % 16);
     for (var i = 0; i < threadsX; i += 4) {
       {
       let w0 = weights[(y + 0 * threadsY) * weightStride + i + 0];
@@ -652,18 +699,26 @@ fn main(index : i32) {
     workgroupBarrier();
 
     // keyGradient += products · query
-    { walkedTile[(local + 0) / 16 * tileStride + (local + 0) % 16] = select(vec4<f32>(0.0), fetched[0], walkedRows[now + (local + 0) / 16] >= 0); }
-    { walkedTile[(local + 128) / 16 * tileStride + (local + 128) % 16] = select(vec4<f32>(0.0), fetched[1], walkedRows[now + (local + 128) / 16] >= 0); }
-    { walkedTile[(local + 256) / 16 * tileStride + (local + 256) % 16] = select(vec4<f32>(0.0), fetched[2], walkedRows[now + (local + 256) / 16] >= 0); }
-    { walkedTile[(local + 384) / 16 * tileStride + (local + 384) % 16] = select(vec4<f32>(0.0), fetched[3], walkedRows[now + (local + 384) / 16] >= 0); }
+    {
+      walkedTile[(local / 16) * tileStride + local % 16] = select(vec4<f32>(0.0), fetched[0], walkedRows[now + (local / 16)] >= 0);
+    }
+    {
+      walkedTile[((local + 128) / 16) * tileStride + (local + 128) % 16] = select(vec4<f32>(0.0), fetched[1], walkedRows[now + ((local + 128) / 16)] >= 0);
+    }
+    {
+      walkedTile[((local + 256) / 16) * tileStride + (local + 256) % 16] = select(vec4<f32>(0.0), fetched[2], walkedRows[now + ((local + 256) / 16)] >= 0);
+    }
+    {
+      walkedTile[((local + 384) / 16) * tileStride + (local + 384) % 16] = select(vec4<f32>(0.0), fetched[3], walkedRows[now + ((local + 384) / 16)] >= 0);
+    }
     weights[(y + 0 * threadsY) * weightStride + x] = vec4<f32>(products[0][0], products[0][1], products[0][2], products[0][3]);
     weights[(y + 1 * threadsY) * weightStride + x] = vec4<f32>(products[1][0], products[1][1], products[1][2], products[1][3]);
     // Barrier: reads rows and weights that others wrote.
     workgroupBarrier();
-    fetched[0] = readQuery(max(walkedRows[next + (local + 0) / 16], 0), (local + 0) % 16);
-    fetched[1] = readQuery(max(walkedRows[next + (local + 128) / 16], 0), (local + 128) % 16);
-    fetched[2] = readQuery(max(walkedRows[next + (local + 256) / 16], 0), (local + 256) % 16);
-    fetched[3] = readQuery(max(walkedRows[next + (local + 384) / 16], 0), (local + 384) % 16);
+    fetched[0] = readQuery(max(walkedRows[next + (local / 16)], 0), local % 16);
+    fetched[1] = readQuery(max(walkedRows[next + ((local + 128) / 16)], 0), (local + 128) % 16);
+    fetched[2] = readQuery(max(walkedRows[next + ((local + 256) / 16)], 0), (local + 256) % 16);
+    fetched[3] = readQuery(max(walkedRows[next + ((local + 384) / 16)], 0), (local + 384) % 16);
     for (var i = 0; i < threadsX; i += 4) {
       {
       let w0 = weights[(y + 0 * threadsY) * weightStride + i + 0];
@@ -849,19 +904,19 @@ fn main(index : i32) {
   let firstGradientRow = owner * keyLength - firstKeyRow;
   let firstValue = owners * keyLength * 64;
   {
-    if (ownedRows[y + 0 * threadsY] >= 0) { writeKeyGradient(0, firstGradientRow + ownedRows[y + 0 * threadsY], 0 + x, uniforms.scale * keyGradient[0][0]); }
-    if (ownedRows[y + 1 * threadsY] >= 0) { writeKeyGradient(0, firstGradientRow + ownedRows[y + 1 * threadsY], 0 + x, uniforms.scale * keyGradient[1][0]); }
+    if (ownedRows[y + 0 * threadsY] >= 0) { writeKeyGradient(0, firstGradientRow + ownedRows[y + 0 * threadsY], 0 + x + 0 * threadsX, uniforms.scale * keyGradient[0][0]); }
+    if (ownedRows[y + 1 * threadsY] >= 0) { writeKeyGradient(0, firstGradientRow + ownedRows[y + 1 * threadsY], 0 + x + 0 * threadsX, uniforms.scale * keyGradient[1][0]); }
   }
     {
-    if (ownedRows[y + 0 * threadsY] >= 0) { writeKeyGradient(0, firstGradientRow + ownedRows[y + 0 * threadsY], 8 + x, uniforms.scale * keyGradient[0][1]); }
-    if (ownedRows[y + 1 * threadsY] >= 0) { writeKeyGradient(0, firstGradientRow + ownedRows[y + 1 * threadsY], 8 + x, uniforms.scale * keyGradient[1][1]); }
+    if (ownedRows[y + 0 * threadsY] >= 0) { writeKeyGradient(0, firstGradientRow + ownedRows[y + 0 * threadsY], 0 + x + 1 * threadsX, uniforms.scale * keyGradient[0][1]); }
+    if (ownedRows[y + 1 * threadsY] >= 0) { writeKeyGradient(0, firstGradientRow + ownedRows[y + 1 * threadsY], 0 + x + 1 * threadsX, uniforms.scale * keyGradient[1][1]); }
   }
   {
-    if (ownedRows[y + 0 * threadsY] >= 0) { writeValueGradient(firstValue, firstGradientRow + ownedRows[y + 0 * threadsY], 0 + x, valueGradient[0][0]); }
-    if (ownedRows[y + 1 * threadsY] >= 0) { writeValueGradient(firstValue, firstGradientRow + ownedRows[y + 1 * threadsY], 0 + x, valueGradient[1][0]); }
+    if (ownedRows[y + 0 * threadsY] >= 0) { writeValueGradient(firstValue, firstGradientRow + ownedRows[y + 0 * threadsY], 0 + x + 0 * threadsX, valueGradient[0][0]); }
+    if (ownedRows[y + 1 * threadsY] >= 0) { writeValueGradient(firstValue, firstGradientRow + ownedRows[y + 1 * threadsY], 0 + x + 0 * threadsX, valueGradient[1][0]); }
   }
     {
-    if (ownedRows[y + 0 * threadsY] >= 0) { writeValueGradient(firstValue, firstGradientRow + ownedRows[y + 0 * threadsY], 8 + x, valueGradient[0][1]); }
-    if (ownedRows[y + 1 * threadsY] >= 0) { writeValueGradient(firstValue, firstGradientRow + ownedRows[y + 1 * threadsY], 8 + x, valueGradient[1][1]); }
+    if (ownedRows[y + 0 * threadsY] >= 0) { writeValueGradient(firstValue, firstGradientRow + ownedRows[y + 0 * threadsY], 0 + x + 1 * threadsX, valueGradient[0][1]); }
+    if (ownedRows[y + 1 * threadsY] >= 0) { writeValueGradient(firstValue, firstGradientRow + ownedRows[y + 1 * threadsY], 0 + x + 1 * threadsX, valueGradient[1][1]); }
   }
 }

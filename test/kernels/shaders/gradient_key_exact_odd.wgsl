@@ -55,10 +55,11 @@ fn writeValueGradient(first : i32, row : i32, vector : i32, x : vec4<f32>) {
   }
 }
 
+
+
 fn tilesIn(size : i32, tile : i32) -> i32 {
   return (size + tile - 1) / tile;
 }
-
 
 fn keySlots(tile : i32) -> vec2<i32> {
   return vec2<i32>(tile * tileKeys, min((tile + 1) * tileKeys, uniforms.keyShape.z));
@@ -140,11 +141,21 @@ fn main(index : i32) {
   }
   // Barrier: rows are read where others wrote that they stand.
   workgroupBarrier();
-  fetched[0] = readKey(max(ownedRows[min((local + 0) / 3, 15)], 0), (local + 0) % 3);
-    if ((local + 0) < 48) { ownedKey[(local + 0) / 3 * tileStride + (local + 0) % 3] = select(vec4<f32>(0.0), fetched[0], ownedRows[(local + 0) / 3] >= 0); }
-  fetched[0] = readValue(max(ownedRows[min((local + 0) / 3, 15)], 0), (local + 0) % 3);
-    if ((local + 0) < 48) { ownedValue[(local + 0) / 3 * tileStride + (local + 0) % 3] = select(vec4<f32>(0.0), fetched[0], ownedRows[(local + 0) / 3] >= 0); }
-  fetched[0] = readQuery(max(walkedRows[0 + min((local + 0) / 3, 15)], 0), (local + 0) % 3);
+  {
+    var fetched = array<vec4<f32>, 1>();
+    if (local < 48 && ownedRows[(local / 3)] >= 0) { fetched[0] = readKey(ownedRows[(local / 3)], local % 3); }
+    if (local < 48) {
+      ownedKey[(local / 3) * tileStride + local % 3] = fetched[0];
+    }
+    }
+  {
+    var fetched = array<vec4<f32>, 1>();
+    if (local < 48 && ownedRows[(local / 3)] >= 0) { fetched[0] = readValue(ownedRows[(local / 3)], local % 3); }
+    if (local < 48) {
+      ownedValue[(local / 3) * tileStride + local % 3] = fetched[0];
+    }
+    }
+  fetched[0] = readQuery(max(walkedRows[0 + min((local / 3), 15)], 0), local % 3);
 
   for (var t = 0; t < queryTiles; t++) {
     let now = (t & 1) * 16;
@@ -154,7 +165,9 @@ fn main(index : i32) {
     var products = array<array<f32, columns>, rows>();
     // scores += key · queryᵀ
     if (local < 16) { walkedRows[next + local] = aheadRow; walkedStatistics[next + local] = aheadStatistics; }
-    if ((local + 0) < 48) { walkedTile[(local + 0) / 3 * tileStride + (local + 0) % 3] = select(vec4<f32>(0.0), fetched[0], walkedRows[now + (local + 0) / 3] >= 0); }
+    if (local < 48) {
+      walkedTile[(local / 3) * tileStride + local % 3] = select(vec4<f32>(0.0), fetched[0], walkedRows[now + (local / 3)] >= 0);
+    }
     // Barrier: reads rows that others wrote.
     workgroupBarrier();
     if (local < 16) { aheadRow = -1;
@@ -166,7 +179,7 @@ fn main(index : i32) {
         aheadStatistics = statistics[aheadRow];
       }
     } }
-    fetched[0] = readDy(max(walkedRows[now + min((local + 0) / 3, 15)], 0), (local + 0) % 3);
+    fetched[0] = readDy(max(walkedRows[now + min((local / 3), 15)], 0), local % 3);
     for (var i = 0; i < 3; i += 1) {
       {
       let a0 = ownedKey[(y + 0 * threadsY) * tileStride + i + 0];
@@ -186,6 +199,8 @@ fn main(index : i32) {
     {
       let known = walkedStatistics[now + x + 0 * threadsX];
       let last = i32(known.z);
+      let queryRow = max(walkedRows[now + x + 0 * threadsX], 0);
+      
       {
         let row = ownedRows[y + 0 * threadsY];
         let score = uniforms.logitScale * scores[0][0];
@@ -200,6 +215,8 @@ fn main(index : i32) {
     {
       let known = walkedStatistics[now + x + 1 * threadsX];
       let last = i32(known.z);
+      let queryRow = max(walkedRows[now + x + 1 * threadsX], 0);
+      
       {
         let row = ownedRows[y + 0 * threadsY];
         let score = uniforms.logitScale * scores[0][1];
@@ -215,12 +232,14 @@ fn main(index : i32) {
     workgroupBarrier();
 
     // valueGradient += scores · dy
-    if ((local + 0) < 48) { walkedTile[(local + 0) / 3 * tileStride + (local + 0) % 3] = select(vec4<f32>(0.0), fetched[0], walkedRows[now + (local + 0) / 3] >= 0); }
+    if (local < 48) {
+      walkedTile[(local / 3) * tileStride + local % 3] = select(vec4<f32>(0.0), fetched[0], walkedRows[now + (local / 3)] >= 0);
+    }
     weights[(y + 0 * threadsY) * weightStride + x] = vec2<f32>(scores[0][0], scores[0][1]);
     weights[(y + 1 * threadsY) * weightStride + x] = vec2<f32>(scores[1][0], scores[1][1]);
     // Barrier: reads rows and weights that others wrote.
     workgroupBarrier();
-    fetched[0] = readQuery(max(walkedRows[now + min((local + 0) / 3, 15)], 0), (local + 0) % 3);
+    fetched[0] = readQuery(max(walkedRows[now + min((local / 3), 15)], 0), local % 3);
     for (var i = 0; i < threadsX; i += 4) {
       {
       let w0 = weights[(y + 0 * threadsY) * weightStride + i + 0];
@@ -311,12 +330,14 @@ fn main(index : i32) {
     workgroupBarrier();
 
     // keyGradient += products · query
-    if ((local + 0) < 48) { walkedTile[(local + 0) / 3 * tileStride + (local + 0) % 3] = select(vec4<f32>(0.0), fetched[0], walkedRows[now + (local + 0) / 3] >= 0); }
+    if (local < 48) {
+      walkedTile[(local / 3) * tileStride + local % 3] = select(vec4<f32>(0.0), fetched[0], walkedRows[now + (local / 3)] >= 0);
+    }
     weights[(y + 0 * threadsY) * weightStride + x] = vec2<f32>(products[0][0], products[0][1]);
     weights[(y + 1 * threadsY) * weightStride + x] = vec2<f32>(products[1][0], products[1][1]);
     // Barrier: reads rows and weights that others wrote.
     workgroupBarrier();
-    fetched[0] = readQuery(max(walkedRows[next + min((local + 0) / 3, 15)], 0), (local + 0) % 3);
+    fetched[0] = readQuery(max(walkedRows[next + min((local / 3), 15)], 0), local % 3);
     for (var i = 0; i < threadsX; i += 4) {
       {
       let w0 = weights[(y + 0 * threadsY) * weightStride + i + 0];
@@ -382,11 +403,11 @@ fn main(index : i32) {
   let firstGradientRow = owner * keyLength - firstKeyRow;
   let firstValue = owners * keyLength * 10;
   if (x + 0 * threadsX < 3) {
-    if (ownedRows[y + 0 * threadsY] >= 0) { writeKeyGradient(0, firstGradientRow + ownedRows[y + 0 * threadsY], 0 + x, uniforms.scale * keyGradient[0][0]); }
-    if (ownedRows[y + 1 * threadsY] >= 0) { writeKeyGradient(0, firstGradientRow + ownedRows[y + 1 * threadsY], 0 + x, uniforms.scale * keyGradient[1][0]); }
+    if (ownedRows[y + 0 * threadsY] >= 0) { writeKeyGradient(0, firstGradientRow + ownedRows[y + 0 * threadsY], 0 + x + 0 * threadsX, uniforms.scale * keyGradient[0][0]); }
+    if (ownedRows[y + 1 * threadsY] >= 0) { writeKeyGradient(0, firstGradientRow + ownedRows[y + 1 * threadsY], 0 + x + 0 * threadsX, uniforms.scale * keyGradient[1][0]); }
   }
   if (x + 0 * threadsX < 3) {
-    if (ownedRows[y + 0 * threadsY] >= 0) { writeValueGradient(firstValue, firstGradientRow + ownedRows[y + 0 * threadsY], 0 + x, valueGradient[0][0]); }
-    if (ownedRows[y + 1 * threadsY] >= 0) { writeValueGradient(firstValue, firstGradientRow + ownedRows[y + 1 * threadsY], 0 + x, valueGradient[1][0]); }
+    if (ownedRows[y + 0 * threadsY] >= 0) { writeValueGradient(firstValue, firstGradientRow + ownedRows[y + 0 * threadsY], 0 + x + 0 * threadsX, valueGradient[0][0]); }
+    if (ownedRows[y + 1 * threadsY] >= 0) { writeValueGradient(firstValue, firstGradientRow + ownedRows[y + 1 * threadsY], 0 + x + 0 * threadsX, valueGradient[1][0]); }
   }
 }

@@ -122,11 +122,21 @@ fn main(index : i32) {
   }
   // Barrier: rows are read where others wrote that they stand.
   workgroupBarrier();
-  fetched[0] = readDy(max(ownedRows[min((local + 0) / 3, 15)], 0), (local + 0) % 3);
-    if ((local + 0) < 48) { ownedDy[(local + 0) / 3 * tileStride + (local + 0) % 3] = select(vec4<f32>(0.0), fetched[0], ownedRows[(local + 0) / 3] >= 0); }
-  fetched[0] = readQuery(max(ownedRows[min((local + 0) / 3, 15)], 0), (local + 0) % 3);
-    if ((local + 0) < 48) { ownedQuery[(local + 0) / 3 * tileStride + (local + 0) % 3] = select(vec4<f32>(0.0), fetched[0], ownedRows[(local + 0) / 3] >= 0); }
-  fetched[0] = readValue(max(walkedRows[0 + min((local + 0) / 3, 15)], 0), (local + 0) % 3);
+  {
+    var fetched = array<vec4<f32>, 1>();
+    if (local < 48 && ownedRows[(local / 3)] >= 0) { fetched[0] = readDy(ownedRows[(local / 3)], local % 3); }
+    if (local < 48) {
+      ownedDy[(local / 3) * tileStride + local % 3] = fetched[0];
+    }
+    }
+  {
+    var fetched = array<vec4<f32>, 1>();
+    if (local < 48 && ownedRows[(local / 3)] >= 0) { fetched[0] = readQuery(ownedRows[(local / 3)], local % 3); }
+    if (local < 48) {
+      ownedQuery[(local / 3) * tileStride + local % 3] = fetched[0];
+    }
+    }
+  fetched[0] = readValue(max(walkedRows[0 + min((local / 3), 15)], 0), local % 3);
 
   for (var t = 0; t < keyTiles; t++) {
     let now = (t & 1) * 16;
@@ -136,11 +146,13 @@ fn main(index : i32) {
     var scores = array<array<f32, columns>, rows>();
     // products += dy · valueᵀ
     if (local < 16) { walkedRows[next + local] = aheadRow; }
-    if ((local + 0) < 48) { walkedTile[(local + 0) / 3 * tileStride + (local + 0) % 3] = select(vec4<f32>(0.0), fetched[0], walkedRows[now + (local + 0) / 3] >= 0); }
+    if (local < 48) {
+      walkedTile[(local / 3) * tileStride + local % 3] = select(vec4<f32>(0.0), fetched[0], walkedRows[now + (local / 3)] >= 0);
+    }
     // Barrier: reads rows that others wrote.
     workgroupBarrier();
     if (local < 16) { aheadRow = visitedKey(head, firstKeyRow, keySlots(head, queryTileIndex, t + 2, keyTiles), local); }
-    fetched[0] = readKey(max(walkedRows[now + min((local + 0) / 3, 15)], 0), (local + 0) % 3);
+    fetched[0] = readKey(max(walkedRows[now + min((local / 3), 15)], 0), local % 3);
     for (var i = 0; i < 3; i += 1) {
       {
       let a0 = ownedDy[(y + 0 * threadsY) * tileStride + i + 0];
@@ -161,10 +173,12 @@ fn main(index : i32) {
     workgroupBarrier();
 
     // scores += query · keyᵀ
-    if ((local + 0) < 48) { walkedTile[(local + 0) / 3 * tileStride + (local + 0) % 3] = select(vec4<f32>(0.0), fetched[0], walkedRows[now + (local + 0) / 3] >= 0); }
+    if (local < 48) {
+      walkedTile[(local / 3) * tileStride + local % 3] = select(vec4<f32>(0.0), fetched[0], walkedRows[now + (local / 3)] >= 0);
+    }
     // Barrier: reads rows that others wrote.
     workgroupBarrier();
-    fetched[0] = readValue(max(walkedRows[next + min((local + 0) / 3, 15)], 0), (local + 0) % 3);
+    fetched[0] = readValue(max(walkedRows[next + min((local / 3), 15)], 0), local % 3);
     for (var i = 0; i < 3; i += 1) {
       {
       let a0 = ownedQuery[(y + 0 * threadsY) * tileStride + i + 0];
@@ -185,6 +199,7 @@ fn main(index : i32) {
     let position1 = select(paddingPosition, walkedRows[now + x + 1 * threadsX] - firstKeyRow, walkedRows[now + x + 1 * threadsX] >= 0);
     {
       let last = i32(statistics0.z);
+      
       scores[0][0] = select(
         0.0,
         exp2(uniforms.logitScale * scores[0][0] - statistics0.x) * (products[0][0] - statistics0.y),
@@ -196,6 +211,7 @@ fn main(index : i32) {
     }
     {
       let last = i32(statistics1.z);
+      
       scores[1][0] = select(
         0.0,
         exp2(uniforms.logitScale * scores[1][0] - statistics1.x) * (products[1][0] - statistics1.y),
@@ -274,7 +290,7 @@ fn main(index : i32) {
   }
 
   if (x + 0 * threadsX < 3) {
-    if (firstRow + y + 0 * threadsY < endRow) { writeGradient(firstQueryRow + firstRow + y + 0 * threadsY, 0 + x, uniforms.scale * gradient[0][0]); }
-    if (firstRow + y + 1 * threadsY < endRow) { writeGradient(firstQueryRow + firstRow + y + 1 * threadsY, 0 + x, uniforms.scale * gradient[1][0]); }
+    if (firstRow + y + 0 * threadsY < endRow) { writeGradient(firstQueryRow + firstRow + y + 0 * threadsY, 0 + x + 0 * threadsX, uniforms.scale * gradient[0][0]); }
+    if (firstRow + y + 1 * threadsY < endRow) { writeGradient(firstQueryRow + firstRow + y + 1 * threadsY, 0 + x + 0 * threadsX, uniforms.scale * gradient[1][0]); }
   }
 }

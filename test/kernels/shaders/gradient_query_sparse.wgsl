@@ -142,26 +142,48 @@ fn main(index : i32) {
   }
   // Barrier: rows are read where others wrote that they stand.
   workgroupBarrier();
-  fetched[0] = readDy(max(ownedRows[(local + 0) / 16], 0), (local + 0) % 16);
-    fetched[1] = readDy(max(ownedRows[(local + 128) / 16], 0), (local + 128) % 16);
-    fetched[2] = readDy(max(ownedRows[(local + 256) / 16], 0), (local + 256) % 16);
-    fetched[3] = readDy(max(ownedRows[(local + 384) / 16], 0), (local + 384) % 16);
-    { ownedDy[(local + 0) / 16 * tileStride + (local + 0) % 16] = select(vec4<f32>(0.0), fetched[0], ownedRows[(local + 0) / 16] >= 0); }
-    { ownedDy[(local + 128) / 16 * tileStride + (local + 128) % 16] = select(vec4<f32>(0.0), fetched[1], ownedRows[(local + 128) / 16] >= 0); }
-    { ownedDy[(local + 256) / 16 * tileStride + (local + 256) % 16] = select(vec4<f32>(0.0), fetched[2], ownedRows[(local + 256) / 16] >= 0); }
-    { ownedDy[(local + 384) / 16 * tileStride + (local + 384) % 16] = select(vec4<f32>(0.0), fetched[3], ownedRows[(local + 384) / 16] >= 0); }
-  fetched[0] = readQuery(max(ownedRows[(local + 0) / 16], 0), (local + 0) % 16);
-    fetched[1] = readQuery(max(ownedRows[(local + 128) / 16], 0), (local + 128) % 16);
-    fetched[2] = readQuery(max(ownedRows[(local + 256) / 16], 0), (local + 256) % 16);
-    fetched[3] = readQuery(max(ownedRows[(local + 384) / 16], 0), (local + 384) % 16);
-    { ownedQuery[(local + 0) / 16 * tileStride + (local + 0) % 16] = select(vec4<f32>(0.0), fetched[0], ownedRows[(local + 0) / 16] >= 0); }
-    { ownedQuery[(local + 128) / 16 * tileStride + (local + 128) % 16] = select(vec4<f32>(0.0), fetched[1], ownedRows[(local + 128) / 16] >= 0); }
-    { ownedQuery[(local + 256) / 16 * tileStride + (local + 256) % 16] = select(vec4<f32>(0.0), fetched[2], ownedRows[(local + 256) / 16] >= 0); }
-    { ownedQuery[(local + 384) / 16 * tileStride + (local + 384) % 16] = select(vec4<f32>(0.0), fetched[3], ownedRows[(local + 384) / 16] >= 0); }
-  fetched[0] = readValue(max(walkedRows[0 + (local + 0) / 16], 0), (local + 0) % 16);
-    fetched[1] = readValue(max(walkedRows[0 + (local + 128) / 16], 0), (local + 128) % 16);
-    fetched[2] = readValue(max(walkedRows[0 + (local + 256) / 16], 0), (local + 256) % 16);
-    fetched[3] = readValue(max(walkedRows[0 + (local + 384) / 16], 0), (local + 384) % 16);
+  {
+    var fetched = array<vec4<f32>, 4>();
+    if (ownedRows[(local / 16)] >= 0) { fetched[0] = readDy(ownedRows[(local / 16)], local % 16); }
+    if (ownedRows[((local + 128) / 16)] >= 0) { fetched[1] = readDy(ownedRows[((local + 128) / 16)], (local + 128) % 16); }
+    if (ownedRows[((local + 256) / 16)] >= 0) { fetched[2] = readDy(ownedRows[((local + 256) / 16)], (local + 256) % 16); }
+    if (ownedRows[((local + 384) / 16)] >= 0) { fetched[3] = readDy(ownedRows[((local + 384) / 16)], (local + 384) % 16); }
+    {
+      ownedDy[(local / 16) * tileStride + local % 16] = fetched[0];
+    }
+    {
+      ownedDy[((local + 128) / 16) * tileStride + (local + 128) % 16] = fetched[1];
+    }
+    {
+      ownedDy[((local + 256) / 16) * tileStride + (local + 256) % 16] = fetched[2];
+    }
+    {
+      ownedDy[((local + 384) / 16) * tileStride + (local + 384) % 16] = fetched[3];
+    }
+    }
+  {
+    var fetched = array<vec4<f32>, 4>();
+    if (ownedRows[(local / 16)] >= 0) { fetched[0] = readQuery(ownedRows[(local / 16)], local % 16); }
+    if (ownedRows[((local + 128) / 16)] >= 0) { fetched[1] = readQuery(ownedRows[((local + 128) / 16)], (local + 128) % 16); }
+    if (ownedRows[((local + 256) / 16)] >= 0) { fetched[2] = readQuery(ownedRows[((local + 256) / 16)], (local + 256) % 16); }
+    if (ownedRows[((local + 384) / 16)] >= 0) { fetched[3] = readQuery(ownedRows[((local + 384) / 16)], (local + 384) % 16); }
+    {
+      ownedQuery[(local / 16) * tileStride + local % 16] = fetched[0];
+    }
+    {
+      ownedQuery[((local + 128) / 16) * tileStride + (local + 128) % 16] = fetched[1];
+    }
+    {
+      ownedQuery[((local + 256) / 16) * tileStride + (local + 256) % 16] = fetched[2];
+    }
+    {
+      ownedQuery[((local + 384) / 16) * tileStride + (local + 384) % 16] = fetched[3];
+    }
+    }
+  fetched[0] = readValue(max(walkedRows[0 + (local / 16)], 0), local % 16);
+    fetched[1] = readValue(max(walkedRows[0 + ((local + 128) / 16)], 0), (local + 128) % 16);
+    fetched[2] = readValue(max(walkedRows[0 + ((local + 256) / 16)], 0), (local + 256) % 16);
+    fetched[3] = readValue(max(walkedRows[0 + ((local + 384) / 16)], 0), (local + 384) % 16);
 
   for (var t = 0; t < keyTiles; t++) {
     let now = (t & 1) * 32;
@@ -171,17 +193,25 @@ fn main(index : i32) {
     var scores = array<array<f32, columns>, rows>();
     // products += dy · valueᵀ
     if (local < 32) { walkedRows[next + local] = aheadRow; }
-    { walkedTile[(local + 0) / 16 * tileStride + (local + 0) % 16] = select(vec4<f32>(0.0), fetched[0], walkedRows[now + (local + 0) / 16] >= 0); }
-    { walkedTile[(local + 128) / 16 * tileStride + (local + 128) % 16] = select(vec4<f32>(0.0), fetched[1], walkedRows[now + (local + 128) / 16] >= 0); }
-    { walkedTile[(local + 256) / 16 * tileStride + (local + 256) % 16] = select(vec4<f32>(0.0), fetched[2], walkedRows[now + (local + 256) / 16] >= 0); }
-    { walkedTile[(local + 384) / 16 * tileStride + (local + 384) % 16] = select(vec4<f32>(0.0), fetched[3], walkedRows[now + (local + 384) / 16] >= 0); }
+    {
+      walkedTile[(local / 16) * tileStride + local % 16] = select(vec4<f32>(0.0), fetched[0], walkedRows[now + (local / 16)] >= 0);
+    }
+    {
+      walkedTile[((local + 128) / 16) * tileStride + (local + 128) % 16] = select(vec4<f32>(0.0), fetched[1], walkedRows[now + ((local + 128) / 16)] >= 0);
+    }
+    {
+      walkedTile[((local + 256) / 16) * tileStride + (local + 256) % 16] = select(vec4<f32>(0.0), fetched[2], walkedRows[now + ((local + 256) / 16)] >= 0);
+    }
+    {
+      walkedTile[((local + 384) / 16) * tileStride + (local + 384) % 16] = select(vec4<f32>(0.0), fetched[3], walkedRows[now + ((local + 384) / 16)] >= 0);
+    }
     // Barrier: reads rows that others wrote.
     workgroupBarrier();
     if (local < 32) { aheadRow = visitedKey(head, firstKeyRow, keySlots(head, queryTileIndex, t + 2, keyTiles), local); }
-    fetched[0] = readKey(max(walkedRows[now + (local + 0) / 16], 0), (local + 0) % 16);
-    fetched[1] = readKey(max(walkedRows[now + (local + 128) / 16], 0), (local + 128) % 16);
-    fetched[2] = readKey(max(walkedRows[now + (local + 256) / 16], 0), (local + 256) % 16);
-    fetched[3] = readKey(max(walkedRows[now + (local + 384) / 16], 0), (local + 384) % 16);
+    fetched[0] = readKey(max(walkedRows[now + (local / 16)], 0), local % 16);
+    fetched[1] = readKey(max(walkedRows[now + ((local + 128) / 16)], 0), (local + 128) % 16);
+    fetched[2] = readKey(max(walkedRows[now + ((local + 256) / 16)], 0), (local + 256) % 16);
+    fetched[3] = readKey(max(walkedRows[now + ((local + 384) / 16)], 0), (local + 384) % 16);
     for (var i = 0; i < 16; i += 4) {
       {
       let a0 = ownedDy[(y + 0 * threadsY) * tileStride + i + 0];
@@ -284,16 +314,24 @@ fn main(index : i32) {
     workgroupBarrier();
 
     // scores += query · keyᵀ
-    { walkedTile[(local + 0) / 16 * tileStride + (local + 0) % 16] = select(vec4<f32>(0.0), fetched[0], walkedRows[now + (local + 0) / 16] >= 0); }
-    { walkedTile[(local + 128) / 16 * tileStride + (local + 128) % 16] = select(vec4<f32>(0.0), fetched[1], walkedRows[now + (local + 128) / 16] >= 0); }
-    { walkedTile[(local + 256) / 16 * tileStride + (local + 256) % 16] = select(vec4<f32>(0.0), fetched[2], walkedRows[now + (local + 256) / 16] >= 0); }
-    { walkedTile[(local + 384) / 16 * tileStride + (local + 384) % 16] = select(vec4<f32>(0.0), fetched[3], walkedRows[now + (local + 384) / 16] >= 0); }
+    {
+      walkedTile[(local / 16) * tileStride + local % 16] = select(vec4<f32>(0.0), fetched[0], walkedRows[now + (local / 16)] >= 0);
+    }
+    {
+      walkedTile[((local + 128) / 16) * tileStride + (local + 128) % 16] = select(vec4<f32>(0.0), fetched[1], walkedRows[now + ((local + 128) / 16)] >= 0);
+    }
+    {
+      walkedTile[((local + 256) / 16) * tileStride + (local + 256) % 16] = select(vec4<f32>(0.0), fetched[2], walkedRows[now + ((local + 256) / 16)] >= 0);
+    }
+    {
+      walkedTile[((local + 384) / 16) * tileStride + (local + 384) % 16] = select(vec4<f32>(0.0), fetched[3], walkedRows[now + ((local + 384) / 16)] >= 0);
+    }
     // Barrier: reads rows that others wrote.
     workgroupBarrier();
-    fetched[0] = readValue(max(walkedRows[next + (local + 0) / 16], 0), (local + 0) % 16);
-    fetched[1] = readValue(max(walkedRows[next + (local + 128) / 16], 0), (local + 128) % 16);
-    fetched[2] = readValue(max(walkedRows[next + (local + 256) / 16], 0), (local + 256) % 16);
-    fetched[3] = readValue(max(walkedRows[next + (local + 384) / 16], 0), (local + 384) % 16);
+    fetched[0] = readValue(max(walkedRows[next + (local / 16)], 0), local % 16);
+    fetched[1] = readValue(max(walkedRows[next + ((local + 128) / 16)], 0), (local + 128) % 16);
+    fetched[2] = readValue(max(walkedRows[next + ((local + 256) / 16)], 0), (local + 256) % 16);
+    fetched[3] = readValue(max(walkedRows[next + ((local + 384) / 16)], 0), (local + 384) % 16);
     for (var i = 0; i < 16; i += 4) {
       {
       let a0 = ownedQuery[(y + 0 * threadsY) * tileStride + i + 0];
@@ -398,6 +436,7 @@ fn main(index : i32) {
     let position3 = select(paddingPosition, walkedRows[now + x + 3 * threadsX] - firstKeyRow, walkedRows[now + x + 3 * threadsX] >= 0);
     {
       let last = i32(statistics0.z);
+      
       scores[0][0] = select(
         0.0,
         exp2(uniforms.logitScale * scores[0][0] - statistics0.x) * (products[0][0] - statistics0.y),
@@ -417,6 +456,7 @@ fn main(index : i32) {
     }
     {
       let last = i32(statistics1.z);
+      
       scores[1][0] = select(
         0.0,
         exp2(uniforms.logitScale * scores[1][0] - statistics1.x) * (products[1][0] - statistics1.y),
@@ -623,11 +663,11 @@ fn main(index : i32) {
   }
 
   {
-    if (firstRow + y + 0 * threadsY < endRow) { writeGradient(firstQueryRow + firstRow + y + 0 * threadsY, 0 + x, uniforms.scale * gradient[0][0]); }
-    if (firstRow + y + 1 * threadsY < endRow) { writeGradient(firstQueryRow + firstRow + y + 1 * threadsY, 0 + x, uniforms.scale * gradient[1][0]); }
+    if (firstRow + y + 0 * threadsY < endRow) { writeGradient(firstQueryRow + firstRow + y + 0 * threadsY, 0 + x + 0 * threadsX, uniforms.scale * gradient[0][0]); }
+    if (firstRow + y + 1 * threadsY < endRow) { writeGradient(firstQueryRow + firstRow + y + 1 * threadsY, 0 + x + 0 * threadsX, uniforms.scale * gradient[1][0]); }
   }
     {
-    if (firstRow + y + 0 * threadsY < endRow) { writeGradient(firstQueryRow + firstRow + y + 0 * threadsY, 8 + x, uniforms.scale * gradient[0][1]); }
-    if (firstRow + y + 1 * threadsY < endRow) { writeGradient(firstQueryRow + firstRow + y + 1 * threadsY, 8 + x, uniforms.scale * gradient[1][1]); }
+    if (firstRow + y + 0 * threadsY < endRow) { writeGradient(firstQueryRow + firstRow + y + 0 * threadsY, 0 + x + 1 * threadsX, uniforms.scale * gradient[0][1]); }
+    if (firstRow + y + 1 * threadsY < endRow) { writeGradient(firstQueryRow + firstRow + y + 1 * threadsY, 0 + x + 1 * threadsX, uniforms.scale * gradient[1][1]); }
   }
 }

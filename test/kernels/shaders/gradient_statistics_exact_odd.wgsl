@@ -100,7 +100,7 @@ fn main(index : i32) {
   }
 
   var rowMax = vec2<f32>(lowest);
-  var rowSum = vec2<f32>(0.0);
+    var rowSum = vec2<f32>(0.0);
   
   // What this invocation carries from global to workgroup memory.
   var fetched : array<vec4<f32>, 1>;
@@ -112,9 +112,14 @@ fn main(index : i32) {
   }
   // Barrier: rows are read where others wrote that they stand.
   workgroupBarrier();
-  fetched[0] = readQuery(max(ownedRows[min((local + 0) / 3, 15)], 0), (local + 0) % 3);
-    if ((local + 0) < 48) { ownedQuery[(local + 0) / 3 * tileStride + (local + 0) % 3] = select(vec4<f32>(0.0), fetched[0], ownedRows[(local + 0) / 3] >= 0); }
-  fetched[0] = readKey(max(walkedRows[0 + min((local + 0) / 3, 15)], 0), (local + 0) % 3);
+  {
+    var fetched = array<vec4<f32>, 1>();
+    if (local < 48 && ownedRows[(local / 3)] >= 0) { fetched[0] = readQuery(ownedRows[(local / 3)], local % 3); }
+    if (local < 48) {
+      ownedQuery[(local / 3) * tileStride + local % 3] = fetched[0];
+    }
+    }
+  fetched[0] = readKey(max(walkedRows[0 + min((local / 3), 15)], 0), local % 3);
 
   for (var t = 0; t < keyTiles; t++) {
     let now = (t & 1) * 16;
@@ -123,11 +128,13 @@ fn main(index : i32) {
     var scores = array<array<f32, columns>, rows>();
     // scores += query · keyᵀ
     if (local < 16) { walkedRows[next + local] = aheadRow; }
-    if ((local + 0) < 48) { walkedTile[(local + 0) / 3 * tileStride + (local + 0) % 3] = select(vec4<f32>(0.0), fetched[0], walkedRows[now + (local + 0) / 3] >= 0); }
+    if (local < 48) {
+      walkedTile[(local / 3) * tileStride + local % 3] = select(vec4<f32>(0.0), fetched[0], walkedRows[now + (local / 3)] >= 0);
+    }
     // Barrier: reads rows that others wrote.
     workgroupBarrier();
     if (local < 16) { aheadRow = visitedKey(head, firstKeyRow, keySlots(head, queryTileIndex, t + 2, keyTiles), local); }
-    fetched[0] = readKey(max(walkedRows[next + min((local + 0) / 3, 15)], 0), (local + 0) % 3);
+    fetched[0] = readKey(max(walkedRows[next + min((local / 3), 15)], 0), local % 3);
     for (var i = 0; i < 3; i += 1) {
       {
       let a0 = ownedQuery[(y + 0 * threadsY) * tileStride + i + 0];
@@ -148,21 +155,25 @@ fn main(index : i32) {
     let position1 = select(paddingPosition, walkedRows[now + x + 1 * threadsX] - firstKeyRow, walkedRows[now + x + 1 * threadsX] >= 0);
     {
       let lastVisible = paddingPosition - 1;
-      var newMax = rowMax[0];
       scores[0][0] = select(uniforms.logitScale * scores[0][0], masked, position0 > lastVisible);
+    scores[0][1] = select(uniforms.logitScale * scores[0][1], masked, position1 > lastVisible);
+    }
+    {
+      let lastVisible = paddingPosition - 1;
+      scores[1][0] = select(uniforms.logitScale * scores[1][0], masked, position0 > lastVisible);
+    scores[1][1] = select(uniforms.logitScale * scores[1][1], masked, position1 > lastVisible);
+    }
+    {
+      var newMax = rowMax[0];
       newMax = max(newMax, scores[0][0]);
-      scores[0][1] = select(uniforms.logitScale * scores[0][1], masked, position1 > lastVisible);
-      newMax = max(newMax, scores[0][1]);
+    newMax = max(newMax, scores[0][1]);
       rowSum[0] = fma(rowSum[0], exp2(rowMax[0] - newMax), exp2(scores[0][0] - newMax) + exp2(scores[0][1] - newMax));
       rowMax[0] = newMax;
     }
     {
-      let lastVisible = paddingPosition - 1;
       var newMax = rowMax[1];
-      scores[1][0] = select(uniforms.logitScale * scores[1][0], masked, position0 > lastVisible);
       newMax = max(newMax, scores[1][0]);
-      scores[1][1] = select(uniforms.logitScale * scores[1][1], masked, position1 > lastVisible);
-      newMax = max(newMax, scores[1][1]);
+    newMax = max(newMax, scores[1][1]);
       rowSum[1] = fma(rowSum[1], exp2(rowMax[1] - newMax), exp2(scores[1][0] - newMax) + exp2(scores[1][1] - newMax));
       rowMax[1] = newMax;
     }
@@ -191,15 +202,16 @@ fn main(index : i32) {
   let row = local;
   if (row < tileQueries && firstRow + row < endRow) {
     var total = lowest;
-    for (var i = 0; i < threadsX; i++) {
-      total = max(total, partials[row * threadsX + i].x);
-    }
-    var sum = 0.0;
+      for (var i = 0; i < threadsX; i++) {
+        total = max(total, partials[row * threadsX + i].x);
+      }
+      var sum = 0.0;
+      for (var i = 0; i < threadsX; i++) {
+        sum += partials[row * threadsX + i].y * exp2(partials[row * threadsX + i].x - total);
+      }
     var product = 0.0;
     for (var i = 0; i < threadsX; i++) {
-      let part = partials[row * threadsX + i];
-      sum += part.y * exp2(part.x - total);
-      product += part.z;
+      product += partials[row * threadsX + i].z;
     }
     let at = 4 * (firstQueryRow + firstRow + row);
     result[at] = select(total + log2(sum), 0.0, sum == 0.0);

@@ -123,7 +123,7 @@ fn main(index : i32) {
   }
 
   var rowMax = vec2<f32>(lowest);
-  var rowSum = vec2<f32>(0.0);
+    var rowSum = vec2<f32>(0.0);
   
   // What this invocation carries from global to workgroup memory.
   var fetched : array<vec4<f32>, 4>;
@@ -135,18 +135,29 @@ fn main(index : i32) {
   }
   // Barrier: rows are read where others wrote that they stand.
   workgroupBarrier();
-  fetched[0] = readQuery(max(ownedRows[(local + 0) / 16], 0), (local + 0) % 16);
-    fetched[1] = readQuery(max(ownedRows[(local + 128) / 16], 0), (local + 128) % 16);
-    fetched[2] = readQuery(max(ownedRows[(local + 256) / 16], 0), (local + 256) % 16);
-    fetched[3] = readQuery(max(ownedRows[(local + 384) / 16], 0), (local + 384) % 16);
-    { ownedQuery[(local + 0) / 16 * tileStride + (local + 0) % 16] = select(vec4<f32>(0.0), fetched[0], ownedRows[(local + 0) / 16] >= 0); }
-    { ownedQuery[(local + 128) / 16 * tileStride + (local + 128) % 16] = select(vec4<f32>(0.0), fetched[1], ownedRows[(local + 128) / 16] >= 0); }
-    { ownedQuery[(local + 256) / 16 * tileStride + (local + 256) % 16] = select(vec4<f32>(0.0), fetched[2], ownedRows[(local + 256) / 16] >= 0); }
-    { ownedQuery[(local + 384) / 16 * tileStride + (local + 384) % 16] = select(vec4<f32>(0.0), fetched[3], ownedRows[(local + 384) / 16] >= 0); }
-  fetched[0] = readKey(max(walkedRows[0 + (local + 0) / 16], 0), (local + 0) % 16);
-    fetched[1] = readKey(max(walkedRows[0 + (local + 128) / 16], 0), (local + 128) % 16);
-    fetched[2] = readKey(max(walkedRows[0 + (local + 256) / 16], 0), (local + 256) % 16);
-    fetched[3] = readKey(max(walkedRows[0 + (local + 384) / 16], 0), (local + 384) % 16);
+  {
+    var fetched = array<vec4<f32>, 4>();
+    if (ownedRows[(local / 16)] >= 0) { fetched[0] = readQuery(ownedRows[(local / 16)], local % 16); }
+    if (ownedRows[((local + 128) / 16)] >= 0) { fetched[1] = readQuery(ownedRows[((local + 128) / 16)], (local + 128) % 16); }
+    if (ownedRows[((local + 256) / 16)] >= 0) { fetched[2] = readQuery(ownedRows[((local + 256) / 16)], (local + 256) % 16); }
+    if (ownedRows[((local + 384) / 16)] >= 0) { fetched[3] = readQuery(ownedRows[((local + 384) / 16)], (local + 384) % 16); }
+    {
+      ownedQuery[(local / 16) * tileStride + local % 16] = fetched[0];
+    }
+    {
+      ownedQuery[((local + 128) / 16) * tileStride + (local + 128) % 16] = fetched[1];
+    }
+    {
+      ownedQuery[((local + 256) / 16) * tileStride + (local + 256) % 16] = fetched[2];
+    }
+    {
+      ownedQuery[((local + 384) / 16) * tileStride + (local + 384) % 16] = fetched[3];
+    }
+    }
+  fetched[0] = readKey(max(walkedRows[0 + (local / 16)], 0), local % 16);
+    fetched[1] = readKey(max(walkedRows[0 + ((local + 128) / 16)], 0), (local + 128) % 16);
+    fetched[2] = readKey(max(walkedRows[0 + ((local + 256) / 16)], 0), (local + 256) % 16);
+    fetched[3] = readKey(max(walkedRows[0 + ((local + 384) / 16)], 0), (local + 384) % 16);
 
   for (var t = 0; t < keyTiles; t++) {
     let now = (t & 1) * 32;
@@ -155,17 +166,25 @@ fn main(index : i32) {
     var scores = array<array<f32, columns>, rows>();
     // scores += query · keyᵀ
     if (local < 32) { walkedRows[next + local] = aheadRow; }
-    { walkedTile[(local + 0) / 16 * tileStride + (local + 0) % 16] = select(vec4<f32>(0.0), fetched[0], walkedRows[now + (local + 0) / 16] >= 0); }
-    { walkedTile[(local + 128) / 16 * tileStride + (local + 128) % 16] = select(vec4<f32>(0.0), fetched[1], walkedRows[now + (local + 128) / 16] >= 0); }
-    { walkedTile[(local + 256) / 16 * tileStride + (local + 256) % 16] = select(vec4<f32>(0.0), fetched[2], walkedRows[now + (local + 256) / 16] >= 0); }
-    { walkedTile[(local + 384) / 16 * tileStride + (local + 384) % 16] = select(vec4<f32>(0.0), fetched[3], walkedRows[now + (local + 384) / 16] >= 0); }
+    {
+      walkedTile[(local / 16) * tileStride + local % 16] = select(vec4<f32>(0.0), fetched[0], walkedRows[now + (local / 16)] >= 0);
+    }
+    {
+      walkedTile[((local + 128) / 16) * tileStride + (local + 128) % 16] = select(vec4<f32>(0.0), fetched[1], walkedRows[now + ((local + 128) / 16)] >= 0);
+    }
+    {
+      walkedTile[((local + 256) / 16) * tileStride + (local + 256) % 16] = select(vec4<f32>(0.0), fetched[2], walkedRows[now + ((local + 256) / 16)] >= 0);
+    }
+    {
+      walkedTile[((local + 384) / 16) * tileStride + (local + 384) % 16] = select(vec4<f32>(0.0), fetched[3], walkedRows[now + ((local + 384) / 16)] >= 0);
+    }
     // Barrier: reads rows that others wrote.
     workgroupBarrier();
     if (local < 32) { aheadRow = visitedKey(head, firstKeyRow, keySlots(head, queryTileIndex, t + 2, keyTiles), local); }
-    fetched[0] = readKey(max(walkedRows[next + (local + 0) / 16], 0), (local + 0) % 16);
-    fetched[1] = readKey(max(walkedRows[next + (local + 128) / 16], 0), (local + 128) % 16);
-    fetched[2] = readKey(max(walkedRows[next + (local + 256) / 16], 0), (local + 256) % 16);
-    fetched[3] = readKey(max(walkedRows[next + (local + 384) / 16], 0), (local + 384) % 16);
+    fetched[0] = readKey(max(walkedRows[next + (local / 16)], 0), local % 16);
+    fetched[1] = readKey(max(walkedRows[next + ((local + 128) / 16)], 0), (local + 128) % 16);
+    fetched[2] = readKey(max(walkedRows[next + ((local + 256) / 16)], 0), (local + 256) % 16);
+    fetched[3] = readKey(max(walkedRows[next + ((local + 384) / 16)], 0), (local + 384) % 16);
     for (var i = 0; i < 16; i += 4) {
       {
       let a0 = ownedQuery[(y + 0 * threadsY) * tileStride + i + 0];
@@ -270,29 +289,33 @@ fn main(index : i32) {
     let position3 = select(paddingPosition, walkedRows[now + x + 3 * threadsX] - firstKeyRow, walkedRows[now + x + 3 * threadsX] >= 0);
     {
       let lastVisible = firstRow + y + 0 * threadsY;
-      var newMax = rowMax[0];
       scores[0][0] = select(uniforms.logitScale * scores[0][0], masked, position0 > lastVisible);
+    scores[0][1] = select(uniforms.logitScale * scores[0][1], masked, position1 > lastVisible);
+    scores[0][2] = select(uniforms.logitScale * scores[0][2], masked, position2 > lastVisible);
+    scores[0][3] = select(uniforms.logitScale * scores[0][3], masked, position3 > lastVisible);
+    }
+    {
+      let lastVisible = firstRow + y + 1 * threadsY;
+      scores[1][0] = select(uniforms.logitScale * scores[1][0], masked, position0 > lastVisible);
+    scores[1][1] = select(uniforms.logitScale * scores[1][1], masked, position1 > lastVisible);
+    scores[1][2] = select(uniforms.logitScale * scores[1][2], masked, position2 > lastVisible);
+    scores[1][3] = select(uniforms.logitScale * scores[1][3], masked, position3 > lastVisible);
+    }
+    {
+      var newMax = rowMax[0];
       newMax = max(newMax, scores[0][0]);
-      scores[0][1] = select(uniforms.logitScale * scores[0][1], masked, position1 > lastVisible);
-      newMax = max(newMax, scores[0][1]);
-      scores[0][2] = select(uniforms.logitScale * scores[0][2], masked, position2 > lastVisible);
-      newMax = max(newMax, scores[0][2]);
-      scores[0][3] = select(uniforms.logitScale * scores[0][3], masked, position3 > lastVisible);
-      newMax = max(newMax, scores[0][3]);
+    newMax = max(newMax, scores[0][1]);
+    newMax = max(newMax, scores[0][2]);
+    newMax = max(newMax, scores[0][3]);
       rowSum[0] = fma(rowSum[0], exp2(rowMax[0] - newMax), exp2(scores[0][0] - newMax) + exp2(scores[0][1] - newMax) + exp2(scores[0][2] - newMax) + exp2(scores[0][3] - newMax));
       rowMax[0] = newMax;
     }
     {
-      let lastVisible = firstRow + y + 1 * threadsY;
       var newMax = rowMax[1];
-      scores[1][0] = select(uniforms.logitScale * scores[1][0], masked, position0 > lastVisible);
       newMax = max(newMax, scores[1][0]);
-      scores[1][1] = select(uniforms.logitScale * scores[1][1], masked, position1 > lastVisible);
-      newMax = max(newMax, scores[1][1]);
-      scores[1][2] = select(uniforms.logitScale * scores[1][2], masked, position2 > lastVisible);
-      newMax = max(newMax, scores[1][2]);
-      scores[1][3] = select(uniforms.logitScale * scores[1][3], masked, position3 > lastVisible);
-      newMax = max(newMax, scores[1][3]);
+    newMax = max(newMax, scores[1][1]);
+    newMax = max(newMax, scores[1][2]);
+    newMax = max(newMax, scores[1][3]);
       rowSum[1] = fma(rowSum[1], exp2(rowMax[1] - newMax), exp2(scores[1][0] - newMax) + exp2(scores[1][1] - newMax) + exp2(scores[1][2] - newMax) + exp2(scores[1][3] - newMax));
       rowMax[1] = newMax;
     }
@@ -321,15 +344,16 @@ fn main(index : i32) {
   let row = local;
   if (row < tileQueries && firstRow + row < endRow) {
     var total = lowest;
-    for (var i = 0; i < threadsX; i++) {
-      total = max(total, partials[row * threadsX + i].x);
-    }
-    var sum = 0.0;
+      for (var i = 0; i < threadsX; i++) {
+        total = max(total, partials[row * threadsX + i].x);
+      }
+      var sum = 0.0;
+      for (var i = 0; i < threadsX; i++) {
+        sum += partials[row * threadsX + i].y * exp2(partials[row * threadsX + i].x - total);
+      }
     var product = 0.0;
     for (var i = 0; i < threadsX; i++) {
-      let part = partials[row * threadsX + i];
-      sum += part.y * exp2(part.x - total);
-      product += part.z;
+      product += partials[row * threadsX + i].z;
     }
     let at = 4 * (firstQueryRow + firstRow + row);
     result[at] = select(total + log2(sum), 0.0, sum == 0.0);

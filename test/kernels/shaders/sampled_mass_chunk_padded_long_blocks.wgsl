@@ -52,101 +52,113 @@ fn readQuery(row : i32, vector : i32) -> vec4<f32> { return query[row * 16 + vec
 
 // Loads query rows [firstRow, endRow) of a head, scaled; zeros follow.
 fn loadQueryTile(head : i32, firstRow : i32, endRow : i32) {
-  let load0 = i32(localIndex) + 0;
-    var x0 = vec4<f32>(0.0);
-    if (firstRow + load0 / headVectors < endRow) {
-      x0 = uniforms.logitScale * readQuery(head * uniforms.queryShape.z + firstRow + load0 / headVectors, load0 % headVectors);
+  let local = i32(localIndex);
+  {
+    var fetched = array<vec4<f32>, 4>();
+    if (firstRow + (local / 16) < endRow) { fetched[0] = uniforms.logitScale * readQuery(head * uniforms.queryShape.z + firstRow + (local / 16), local % 16); }
+    if (firstRow + ((local + 128) / 16) < endRow) { fetched[1] = uniforms.logitScale * readQuery(head * uniforms.queryShape.z + firstRow + ((local + 128) / 16), (local + 128) % 16); }
+    if (firstRow + ((local + 256) / 16) < endRow) { fetched[2] = uniforms.logitScale * readQuery(head * uniforms.queryShape.z + firstRow + ((local + 256) / 16), (local + 256) % 16); }
+    if (firstRow + ((local + 384) / 16) < endRow) { fetched[3] = uniforms.logitScale * readQuery(head * uniforms.queryShape.z + firstRow + ((local + 384) / 16), (local + 384) % 16); }
+    {
+      queryTile[(local / 16) * tileStride + local % 16] = fetched[0];
     }
-    let load1 = i32(localIndex) + 128;
-    var x1 = vec4<f32>(0.0);
-    if (firstRow + load1 / headVectors < endRow) {
-      x1 = uniforms.logitScale * readQuery(head * uniforms.queryShape.z + firstRow + load1 / headVectors, load1 % headVectors);
+    {
+      queryTile[((local + 128) / 16) * tileStride + (local + 128) % 16] = fetched[1];
     }
-    let load2 = i32(localIndex) + 256;
-    var x2 = vec4<f32>(0.0);
-    if (firstRow + load2 / headVectors < endRow) {
-      x2 = uniforms.logitScale * readQuery(head * uniforms.queryShape.z + firstRow + load2 / headVectors, load2 % headVectors);
+    {
+      queryTile[((local + 256) / 16) * tileStride + (local + 256) % 16] = fetched[2];
     }
-    let load3 = i32(localIndex) + 384;
-    var x3 = vec4<f32>(0.0);
-    if (firstRow + load3 / headVectors < endRow) {
-      x3 = uniforms.logitScale * readQuery(head * uniforms.queryShape.z + firstRow + load3 / headVectors, load3 % headVectors);
+    {
+      queryTile[((local + 384) / 16) * tileStride + (local + 384) % 16] = fetched[3];
     }
-    { queryTile[(load0 / headVectors) * tileStride + load0 % headVectors] = x0; }
-    { queryTile[(load1 / headVectors) * tileStride + load1 % headVectors] = x1; }
-    { queryTile[(load2 / headVectors) * tileStride + load2 % headVectors] = x2; }
-    { queryTile[(load3 / headVectors) * tileStride + load3 % headVectors] = x3; }
+    }
 }
 
-// This invocation's part of queryTile · keyTileᵀ; as fma by component, since a dot product would be added in a fifth step.
+// This invocation's part of queryTile · keyTileᵀ.
 fn tileScores(x : i32, y : i32) -> array<array<f32, columns>, rows> {
   var scores : array<array<f32, columns>, rows>;
-  for (var i = 0; i < headVectors; i += 4) {
+  for (var i = 0; i < 16; i += 4) {
+      {
+      let a0 = queryTile[(y + 0 * threadsY) * tileStride + i + 0];
+    let a1 = queryTile[(y + 1 * threadsY) * tileStride + i + 0];
+    let a2 = queryTile[(y + 2 * threadsY) * tileStride + i + 0];
+    let a3 = queryTile[(y + 3 * threadsY) * tileStride + i + 0];
+      {
+        let b = keyTile[(x + 0 * threadsX) * tileStride + i + 0];
+        scores[0][0] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][0]))));
+    scores[1][0] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][0]))));
+    scores[2][0] = fma(a2.w, b.w, fma(a2.z, b.z, fma(a2.y, b.y, fma(a2.x, b.x, scores[2][0]))));
+    scores[3][0] = fma(a3.w, b.w, fma(a3.z, b.z, fma(a3.y, b.y, fma(a3.x, b.x, scores[3][0]))));
+      }
     {
-      let q0 = queryTile[(y + 0 * threadsY) * tileStride + i + 0];
-    let q1 = queryTile[(y + 1 * threadsY) * tileStride + i + 0];
-    let q2 = queryTile[(y + 2 * threadsY) * tileStride + i + 0];
-    let q3 = queryTile[(y + 3 * threadsY) * tileStride + i + 0];
-      let k0 = keyTile[(x + 0 * threadsX) * tileStride + i + 0];
-      scores[0][0] = fma(q0.w, k0.w, fma(q0.z, k0.z, fma(q0.y, k0.y, fma(q0.x, k0.x, scores[0][0]))));
-    scores[1][0] = fma(q1.w, k0.w, fma(q1.z, k0.z, fma(q1.y, k0.y, fma(q1.x, k0.x, scores[1][0]))));
-    scores[2][0] = fma(q2.w, k0.w, fma(q2.z, k0.z, fma(q2.y, k0.y, fma(q2.x, k0.x, scores[2][0]))));
-    scores[3][0] = fma(q3.w, k0.w, fma(q3.z, k0.z, fma(q3.y, k0.y, fma(q3.x, k0.x, scores[3][0]))));
-    let k1 = keyTile[(x + 1 * threadsX) * tileStride + i + 0];
-      scores[0][1] = fma(q0.w, k1.w, fma(q0.z, k1.z, fma(q0.y, k1.y, fma(q0.x, k1.x, scores[0][1]))));
-    scores[1][1] = fma(q1.w, k1.w, fma(q1.z, k1.z, fma(q1.y, k1.y, fma(q1.x, k1.x, scores[1][1]))));
-    scores[2][1] = fma(q2.w, k1.w, fma(q2.z, k1.z, fma(q2.y, k1.y, fma(q2.x, k1.x, scores[2][1]))));
-    scores[3][1] = fma(q3.w, k1.w, fma(q3.z, k1.z, fma(q3.y, k1.y, fma(q3.x, k1.x, scores[3][1]))));
-    }
+        let b = keyTile[(x + 1 * threadsX) * tileStride + i + 0];
+        scores[0][1] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][1]))));
+    scores[1][1] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][1]))));
+    scores[2][1] = fma(a2.w, b.w, fma(a2.z, b.z, fma(a2.y, b.y, fma(a2.x, b.x, scores[2][1]))));
+    scores[3][1] = fma(a3.w, b.w, fma(a3.z, b.z, fma(a3.y, b.y, fma(a3.x, b.x, scores[3][1]))));
+      }
+      }
     {
-      let q0 = queryTile[(y + 0 * threadsY) * tileStride + i + 1];
-    let q1 = queryTile[(y + 1 * threadsY) * tileStride + i + 1];
-    let q2 = queryTile[(y + 2 * threadsY) * tileStride + i + 1];
-    let q3 = queryTile[(y + 3 * threadsY) * tileStride + i + 1];
-      let k0 = keyTile[(x + 0 * threadsX) * tileStride + i + 1];
-      scores[0][0] = fma(q0.w, k0.w, fma(q0.z, k0.z, fma(q0.y, k0.y, fma(q0.x, k0.x, scores[0][0]))));
-    scores[1][0] = fma(q1.w, k0.w, fma(q1.z, k0.z, fma(q1.y, k0.y, fma(q1.x, k0.x, scores[1][0]))));
-    scores[2][0] = fma(q2.w, k0.w, fma(q2.z, k0.z, fma(q2.y, k0.y, fma(q2.x, k0.x, scores[2][0]))));
-    scores[3][0] = fma(q3.w, k0.w, fma(q3.z, k0.z, fma(q3.y, k0.y, fma(q3.x, k0.x, scores[3][0]))));
-    let k1 = keyTile[(x + 1 * threadsX) * tileStride + i + 1];
-      scores[0][1] = fma(q0.w, k1.w, fma(q0.z, k1.z, fma(q0.y, k1.y, fma(q0.x, k1.x, scores[0][1]))));
-    scores[1][1] = fma(q1.w, k1.w, fma(q1.z, k1.z, fma(q1.y, k1.y, fma(q1.x, k1.x, scores[1][1]))));
-    scores[2][1] = fma(q2.w, k1.w, fma(q2.z, k1.z, fma(q2.y, k1.y, fma(q2.x, k1.x, scores[2][1]))));
-    scores[3][1] = fma(q3.w, k1.w, fma(q3.z, k1.z, fma(q3.y, k1.y, fma(q3.x, k1.x, scores[3][1]))));
-    }
+      let a0 = queryTile[(y + 0 * threadsY) * tileStride + i + 1];
+    let a1 = queryTile[(y + 1 * threadsY) * tileStride + i + 1];
+    let a2 = queryTile[(y + 2 * threadsY) * tileStride + i + 1];
+    let a3 = queryTile[(y + 3 * threadsY) * tileStride + i + 1];
+      {
+        let b = keyTile[(x + 0 * threadsX) * tileStride + i + 1];
+        scores[0][0] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][0]))));
+    scores[1][0] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][0]))));
+    scores[2][0] = fma(a2.w, b.w, fma(a2.z, b.z, fma(a2.y, b.y, fma(a2.x, b.x, scores[2][0]))));
+    scores[3][0] = fma(a3.w, b.w, fma(a3.z, b.z, fma(a3.y, b.y, fma(a3.x, b.x, scores[3][0]))));
+      }
     {
-      let q0 = queryTile[(y + 0 * threadsY) * tileStride + i + 2];
-    let q1 = queryTile[(y + 1 * threadsY) * tileStride + i + 2];
-    let q2 = queryTile[(y + 2 * threadsY) * tileStride + i + 2];
-    let q3 = queryTile[(y + 3 * threadsY) * tileStride + i + 2];
-      let k0 = keyTile[(x + 0 * threadsX) * tileStride + i + 2];
-      scores[0][0] = fma(q0.w, k0.w, fma(q0.z, k0.z, fma(q0.y, k0.y, fma(q0.x, k0.x, scores[0][0]))));
-    scores[1][0] = fma(q1.w, k0.w, fma(q1.z, k0.z, fma(q1.y, k0.y, fma(q1.x, k0.x, scores[1][0]))));
-    scores[2][0] = fma(q2.w, k0.w, fma(q2.z, k0.z, fma(q2.y, k0.y, fma(q2.x, k0.x, scores[2][0]))));
-    scores[3][0] = fma(q3.w, k0.w, fma(q3.z, k0.z, fma(q3.y, k0.y, fma(q3.x, k0.x, scores[3][0]))));
-    let k1 = keyTile[(x + 1 * threadsX) * tileStride + i + 2];
-      scores[0][1] = fma(q0.w, k1.w, fma(q0.z, k1.z, fma(q0.y, k1.y, fma(q0.x, k1.x, scores[0][1]))));
-    scores[1][1] = fma(q1.w, k1.w, fma(q1.z, k1.z, fma(q1.y, k1.y, fma(q1.x, k1.x, scores[1][1]))));
-    scores[2][1] = fma(q2.w, k1.w, fma(q2.z, k1.z, fma(q2.y, k1.y, fma(q2.x, k1.x, scores[2][1]))));
-    scores[3][1] = fma(q3.w, k1.w, fma(q3.z, k1.z, fma(q3.y, k1.y, fma(q3.x, k1.x, scores[3][1]))));
-    }
+        let b = keyTile[(x + 1 * threadsX) * tileStride + i + 1];
+        scores[0][1] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][1]))));
+    scores[1][1] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][1]))));
+    scores[2][1] = fma(a2.w, b.w, fma(a2.z, b.z, fma(a2.y, b.y, fma(a2.x, b.x, scores[2][1]))));
+    scores[3][1] = fma(a3.w, b.w, fma(a3.z, b.z, fma(a3.y, b.y, fma(a3.x, b.x, scores[3][1]))));
+      }
+      }
     {
-      let q0 = queryTile[(y + 0 * threadsY) * tileStride + i + 3];
-    let q1 = queryTile[(y + 1 * threadsY) * tileStride + i + 3];
-    let q2 = queryTile[(y + 2 * threadsY) * tileStride + i + 3];
-    let q3 = queryTile[(y + 3 * threadsY) * tileStride + i + 3];
-      let k0 = keyTile[(x + 0 * threadsX) * tileStride + i + 3];
-      scores[0][0] = fma(q0.w, k0.w, fma(q0.z, k0.z, fma(q0.y, k0.y, fma(q0.x, k0.x, scores[0][0]))));
-    scores[1][0] = fma(q1.w, k0.w, fma(q1.z, k0.z, fma(q1.y, k0.y, fma(q1.x, k0.x, scores[1][0]))));
-    scores[2][0] = fma(q2.w, k0.w, fma(q2.z, k0.z, fma(q2.y, k0.y, fma(q2.x, k0.x, scores[2][0]))));
-    scores[3][0] = fma(q3.w, k0.w, fma(q3.z, k0.z, fma(q3.y, k0.y, fma(q3.x, k0.x, scores[3][0]))));
-    let k1 = keyTile[(x + 1 * threadsX) * tileStride + i + 3];
-      scores[0][1] = fma(q0.w, k1.w, fma(q0.z, k1.z, fma(q0.y, k1.y, fma(q0.x, k1.x, scores[0][1]))));
-    scores[1][1] = fma(q1.w, k1.w, fma(q1.z, k1.z, fma(q1.y, k1.y, fma(q1.x, k1.x, scores[1][1]))));
-    scores[2][1] = fma(q2.w, k1.w, fma(q2.z, k1.z, fma(q2.y, k1.y, fma(q2.x, k1.x, scores[2][1]))));
-    scores[3][1] = fma(q3.w, k1.w, fma(q3.z, k1.z, fma(q3.y, k1.y, fma(q3.x, k1.x, scores[3][1]))));
+      let a0 = queryTile[(y + 0 * threadsY) * tileStride + i + 2];
+    let a1 = queryTile[(y + 1 * threadsY) * tileStride + i + 2];
+    let a2 = queryTile[(y + 2 * threadsY) * tileStride + i + 2];
+    let a3 = queryTile[(y + 3 * threadsY) * tileStride + i + 2];
+      {
+        let b = keyTile[(x + 0 * threadsX) * tileStride + i + 2];
+        scores[0][0] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][0]))));
+    scores[1][0] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][0]))));
+    scores[2][0] = fma(a2.w, b.w, fma(a2.z, b.z, fma(a2.y, b.y, fma(a2.x, b.x, scores[2][0]))));
+    scores[3][0] = fma(a3.w, b.w, fma(a3.z, b.z, fma(a3.y, b.y, fma(a3.x, b.x, scores[3][0]))));
+      }
+    {
+        let b = keyTile[(x + 1 * threadsX) * tileStride + i + 2];
+        scores[0][1] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][1]))));
+    scores[1][1] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][1]))));
+    scores[2][1] = fma(a2.w, b.w, fma(a2.z, b.z, fma(a2.y, b.y, fma(a2.x, b.x, scores[2][1]))));
+    scores[3][1] = fma(a3.w, b.w, fma(a3.z, b.z, fma(a3.y, b.y, fma(a3.x, b.x, scores[3][1]))));
+      }
+      }
+    {
+      let a0 = queryTile[(y + 0 * threadsY) * tileStride + i + 3];
+    let a1 = queryTile[(y + 1 * threadsY) * tileStride + i + 3];
+    let a2 = queryTile[(y + 2 * threadsY) * tileStride + i + 3];
+    let a3 = queryTile[(y + 3 * threadsY) * tileStride + i + 3];
+      {
+        let b = keyTile[(x + 0 * threadsX) * tileStride + i + 3];
+        scores[0][0] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][0]))));
+    scores[1][0] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][0]))));
+    scores[2][0] = fma(a2.w, b.w, fma(a2.z, b.z, fma(a2.y, b.y, fma(a2.x, b.x, scores[2][0]))));
+    scores[3][0] = fma(a3.w, b.w, fma(a3.z, b.z, fma(a3.y, b.y, fma(a3.x, b.x, scores[3][0]))));
+      }
+    {
+        let b = keyTile[(x + 1 * threadsX) * tileStride + i + 3];
+        scores[0][1] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][1]))));
+    scores[1][1] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][1]))));
+    scores[2][1] = fma(a2.w, b.w, fma(a2.z, b.z, fma(a2.y, b.y, fma(a2.x, b.x, scores[2][1]))));
+    scores[3][1] = fma(a3.w, b.w, fma(a3.z, b.z, fma(a3.y, b.y, fma(a3.x, b.x, scores[3][1]))));
+      }
+      }
     }
-  }
   return scores;
 }
 fn readKey(row : i32, vector : i32) -> vec4<f32> { return key[row * 16 + vector]; }
@@ -276,35 +288,30 @@ fn main(index : i32) {
     result[results + uniforms.keyBlocks + i] = 0.0;
   }
   let firstKeyRow = keyRow(head, uniforms.queryShape.y, 0);
-  var carried : array<vec4<f32>, 4>;
+  var fetched : array<vec4<f32>, 4>;
   var positions : array<i32, 4>;
 
   for (var rowTile = 0; rowTile < uniforms.rowTiles; rowTile++) {
     let firstPlace = rowTile * tileQueries;
-    let load0 = i32(localIndex) + 0;
-    var x0 = vec4<f32>(0.0);
-    if (rowOfPlace(firstPlace + load0 / headVectors) < rowCount) {
-      x0 = uniforms.logitScale * readQuery(head * length + firstRow + rowOfPlace(firstPlace + load0 / headVectors), load0 % headVectors);
+    {
+    var fetched = array<vec4<f32>, 4>();
+    if (rowOfPlace(firstPlace + (local / 16)) < rowCount) { fetched[0] = uniforms.logitScale * readQuery(head * length + firstRow + rowOfPlace(firstPlace + (local / 16)), local % 16); }
+    if (rowOfPlace(firstPlace + ((local + 128) / 16)) < rowCount) { fetched[1] = uniforms.logitScale * readQuery(head * length + firstRow + rowOfPlace(firstPlace + ((local + 128) / 16)), (local + 128) % 16); }
+    if (rowOfPlace(firstPlace + ((local + 256) / 16)) < rowCount) { fetched[2] = uniforms.logitScale * readQuery(head * length + firstRow + rowOfPlace(firstPlace + ((local + 256) / 16)), (local + 256) % 16); }
+    if (rowOfPlace(firstPlace + ((local + 384) / 16)) < rowCount) { fetched[3] = uniforms.logitScale * readQuery(head * length + firstRow + rowOfPlace(firstPlace + ((local + 384) / 16)), (local + 384) % 16); }
+    {
+      queryTile[(local / 16) * tileStride + local % 16] = fetched[0];
     }
-    let load1 = i32(localIndex) + 128;
-    var x1 = vec4<f32>(0.0);
-    if (rowOfPlace(firstPlace + load1 / headVectors) < rowCount) {
-      x1 = uniforms.logitScale * readQuery(head * length + firstRow + rowOfPlace(firstPlace + load1 / headVectors), load1 % headVectors);
+    {
+      queryTile[((local + 128) / 16) * tileStride + (local + 128) % 16] = fetched[1];
     }
-    let load2 = i32(localIndex) + 256;
-    var x2 = vec4<f32>(0.0);
-    if (rowOfPlace(firstPlace + load2 / headVectors) < rowCount) {
-      x2 = uniforms.logitScale * readQuery(head * length + firstRow + rowOfPlace(firstPlace + load2 / headVectors), load2 % headVectors);
+    {
+      queryTile[((local + 256) / 16) * tileStride + (local + 256) % 16] = fetched[2];
     }
-    let load3 = i32(localIndex) + 384;
-    var x3 = vec4<f32>(0.0);
-    if (rowOfPlace(firstPlace + load3 / headVectors) < rowCount) {
-      x3 = uniforms.logitScale * readQuery(head * length + firstRow + rowOfPlace(firstPlace + load3 / headVectors), load3 % headVectors);
+    {
+      queryTile[((local + 384) / 16) * tileStride + (local + 384) % 16] = fetched[3];
     }
-    { queryTile[(load0 / headVectors) * tileStride + load0 % headVectors] = x0; }
-    { queryTile[(load1 / headVectors) * tileStride + load1 % headVectors] = x1; }
-    { queryTile[(load2 / headVectors) * tileStride + load2 % headVectors] = x2; }
-    { queryTile[(load3 / headVectors) * tileStride + load3 % headVectors] = x3; }
+    }
     let row0 = rowOfPlace(firstPlace + y + 0 * threadsY);
     let row1 = rowOfPlace(firstPlace + y + 1 * threadsY);
     let row2 = rowOfPlace(firstPlace + y + 2 * threadsY);
@@ -314,46 +321,42 @@ fn main(index : i32) {
     var rowMax = vec4<f32>(lowest);
     var rowSum = vec4<f32>(0.0);
     {
-      positions[0] = keyIn(head, normaliserSlot(0, (local + 0 * threads) / headVectors));
-      positions[1] = keyIn(head, normaliserSlot(0, (local + 1 * threads) / headVectors));
-      positions[2] = keyIn(head, normaliserSlot(0, (local + 2 * threads) / headVectors));
-      positions[3] = keyIn(head, normaliserSlot(0, (local + 3 * threads) / headVectors));
-      carried[0] = readKey(firstKeyRow + positions[0], (local + 0 * threads) % headVectors);
-      carried[1] = readKey(firstKeyRow + positions[1], (local + 1 * threads) % headVectors);
-      carried[2] = readKey(firstKeyRow + positions[2], (local + 2 * threads) % headVectors);
-      carried[3] = readKey(firstKeyRow + positions[3], (local + 3 * threads) % headVectors);
-      positions[0] = keyIn(head, normaliserSlot(1, (local + 0 * threads) / headVectors));
-      positions[1] = keyIn(head, normaliserSlot(1, (local + 1 * threads) / headVectors));
-      positions[2] = keyIn(head, normaliserSlot(1, (local + 2 * threads) / headVectors));
-      positions[3] = keyIn(head, normaliserSlot(1, (local + 3 * threads) / headVectors));
+      positions[0] = keyIn(head, normaliserSlot(0, (local / 16)));
+      positions[1] = keyIn(head, normaliserSlot(0, ((local + 128) / 16)));
+      positions[2] = keyIn(head, normaliserSlot(0, ((local + 256) / 16)));
+      positions[3] = keyIn(head, normaliserSlot(0, ((local + 384) / 16)));
+      fetched[0] = readKey(firstKeyRow + positions[0], local % 16);
+    fetched[1] = readKey(firstKeyRow + positions[1], (local + 128) % 16);
+    fetched[2] = readKey(firstKeyRow + positions[2], (local + 256) % 16);
+    fetched[3] = readKey(firstKeyRow + positions[3], (local + 384) % 16);
+      positions[0] = keyIn(head, normaliserSlot(1, (local / 16)));
+      positions[1] = keyIn(head, normaliserSlot(1, ((local + 128) / 16)));
+      positions[2] = keyIn(head, normaliserSlot(1, ((local + 256) / 16)));
+      positions[3] = keyIn(head, normaliserSlot(1, ((local + 384) / 16)));
     }
     for (var t = 0; t < normaliserTiles; t++) {
       {
-        let at = local + 0 * threads;
-        keyTile[(at / headVectors) * tileStride + at % headVectors] = carried[0];
-      }
-      {
-        let at = local + 1 * threads;
-        keyTile[(at / headVectors) * tileStride + at % headVectors] = carried[1];
-      }
-      {
-        let at = local + 2 * threads;
-        keyTile[(at / headVectors) * tileStride + at % headVectors] = carried[2];
-      }
-      {
-        let at = local + 3 * threads;
-        keyTile[(at / headVectors) * tileStride + at % headVectors] = carried[3];
-      }
+      keyTile[(local / 16) * tileStride + local % 16] = fetched[0];
+    }
+    {
+      keyTile[((local + 128) / 16) * tileStride + (local + 128) % 16] = fetched[1];
+    }
+    {
+      keyTile[((local + 256) / 16) * tileStride + (local + 256) % 16] = fetched[2];
+    }
+    {
+      keyTile[((local + 384) / 16) * tileStride + (local + 384) % 16] = fetched[3];
+    }
       // Barrier: scores read rows that others loaded.
       workgroupBarrier();
-      carried[0] = readKey(firstKeyRow + positions[0], (local + 0 * threads) % headVectors);
-      carried[1] = readKey(firstKeyRow + positions[1], (local + 1 * threads) % headVectors);
-      carried[2] = readKey(firstKeyRow + positions[2], (local + 2 * threads) % headVectors);
-      carried[3] = readKey(firstKeyRow + positions[3], (local + 3 * threads) % headVectors);
-      positions[0] = keyIn(head, normaliserSlot(t + 2, (local + 0 * threads) / headVectors));
-      positions[1] = keyIn(head, normaliserSlot(t + 2, (local + 1 * threads) / headVectors));
-      positions[2] = keyIn(head, normaliserSlot(t + 2, (local + 2 * threads) / headVectors));
-      positions[3] = keyIn(head, normaliserSlot(t + 2, (local + 3 * threads) / headVectors));
+      fetched[0] = readKey(firstKeyRow + positions[0], local % 16);
+    fetched[1] = readKey(firstKeyRow + positions[1], (local + 128) % 16);
+    fetched[2] = readKey(firstKeyRow + positions[2], (local + 256) % 16);
+    fetched[3] = readKey(firstKeyRow + positions[3], (local + 384) % 16);
+      positions[0] = keyIn(head, normaliserSlot(t + 2, (local / 16)));
+      positions[1] = keyIn(head, normaliserSlot(t + 2, ((local + 128) / 16)));
+      positions[2] = keyIn(head, normaliserSlot(t + 2, ((local + 256) / 16)));
+      positions[3] = keyIn(head, normaliserSlot(t + 2, ((local + 384) / 16)));
       
       var scores = tileScores(x, y);
       let slot0 = normaliserSlot(t, x + 0 * threadsX);
@@ -372,44 +375,52 @@ fn main(index : i32) {
       }
       {
         let lastVisible = uniforms.queryOffset + firstRow + row0;
-        var newMax = rowMax[0];
         scores[0][0] = select(scores[0][0] + weight0, masked, position0 > lastVisible);
-        newMax = max(newMax, scores[0][0]);
         scores[0][1] = select(scores[0][1] + weight1, masked, position1 > lastVisible);
-        newMax = max(newMax, scores[0][1]);
-        rowSum[0] = fma(rowSum[0], exp2(rowMax[0] - newMax), exp2(scores[0][0] - newMax) + exp2(scores[0][1] - newMax));
-        rowMax[0] = newMax;
       }
       {
         let lastVisible = uniforms.queryOffset + firstRow + row1;
-        var newMax = rowMax[1];
         scores[1][0] = select(scores[1][0] + weight0, masked, position0 > lastVisible);
-        newMax = max(newMax, scores[1][0]);
         scores[1][1] = select(scores[1][1] + weight1, masked, position1 > lastVisible);
-        newMax = max(newMax, scores[1][1]);
-        rowSum[1] = fma(rowSum[1], exp2(rowMax[1] - newMax), exp2(scores[1][0] - newMax) + exp2(scores[1][1] - newMax));
-        rowMax[1] = newMax;
       }
       {
         let lastVisible = uniforms.queryOffset + firstRow + row2;
-        var newMax = rowMax[2];
         scores[2][0] = select(scores[2][0] + weight0, masked, position0 > lastVisible);
-        newMax = max(newMax, scores[2][0]);
         scores[2][1] = select(scores[2][1] + weight1, masked, position1 > lastVisible);
-        newMax = max(newMax, scores[2][1]);
-        rowSum[2] = fma(rowSum[2], exp2(rowMax[2] - newMax), exp2(scores[2][0] - newMax) + exp2(scores[2][1] - newMax));
-        rowMax[2] = newMax;
       }
       {
         let lastVisible = uniforms.queryOffset + firstRow + row3;
-        var newMax = rowMax[3];
         scores[3][0] = select(scores[3][0] + weight0, masked, position0 > lastVisible);
-        newMax = max(newMax, scores[3][0]);
         scores[3][1] = select(scores[3][1] + weight1, masked, position1 > lastVisible);
-        newMax = max(newMax, scores[3][1]);
-        rowSum[3] = fma(rowSum[3], exp2(rowMax[3] - newMax), exp2(scores[3][0] - newMax) + exp2(scores[3][1] - newMax));
-        rowMax[3] = newMax;
       }
+      {
+      var newMax = rowMax[0];
+      newMax = max(newMax, scores[0][0]);
+    newMax = max(newMax, scores[0][1]);
+      rowSum[0] = fma(rowSum[0], exp2(rowMax[0] - newMax), exp2(scores[0][0] - newMax) + exp2(scores[0][1] - newMax));
+      rowMax[0] = newMax;
+    }
+    {
+      var newMax = rowMax[1];
+      newMax = max(newMax, scores[1][0]);
+    newMax = max(newMax, scores[1][1]);
+      rowSum[1] = fma(rowSum[1], exp2(rowMax[1] - newMax), exp2(scores[1][0] - newMax) + exp2(scores[1][1] - newMax));
+      rowMax[1] = newMax;
+    }
+    {
+      var newMax = rowMax[2];
+      newMax = max(newMax, scores[2][0]);
+    newMax = max(newMax, scores[2][1]);
+      rowSum[2] = fma(rowSum[2], exp2(rowMax[2] - newMax), exp2(scores[2][0] - newMax) + exp2(scores[2][1] - newMax));
+      rowMax[2] = newMax;
+    }
+    {
+      var newMax = rowMax[3];
+      newMax = max(newMax, scores[3][0]);
+    newMax = max(newMax, scores[3][1]);
+      rowSum[3] = fma(rowSum[3], exp2(rowMax[3] - newMax), exp2(scores[3][0] - newMax) + exp2(scores[3][1] - newMax));
+      rowMax[3] = newMax;
+    }
       // Barrier: the next round overwrites the keys.
       workgroupBarrier();
     }
@@ -426,95 +437,95 @@ fn main(index : i32) {
     var logSum0 = lowest;
     {
       let first = (y + 0 * threadsY) * 33;
+      var total = lowest;
       for (var i = 0; i < threadsX; i++) {
-        logSum0 = max(logSum0, partials[first + 2 * i]);
+        total = max(total, partials[first + 2 * i]);
       }
       var sum = 0.0;
       for (var i = 0; i < threadsX; i++) {
-        sum += partials[first + 2 * i + 1] * exp2(partials[first + 2 * i] - logSum0);
+        sum += partials[first + 2 * i + 1] * exp2(partials[first + 2 * i] - total);
       }
-      logSum0 = select(logSum0 + log2(sum), lowest, sum == 0.0);
+      logSum0 = select(total + log2(sum), lowest, sum == 0.0);
     }
     var logSum1 = lowest;
     {
       let first = (y + 1 * threadsY) * 33;
+      var total = lowest;
       for (var i = 0; i < threadsX; i++) {
-        logSum1 = max(logSum1, partials[first + 2 * i]);
+        total = max(total, partials[first + 2 * i]);
       }
       var sum = 0.0;
       for (var i = 0; i < threadsX; i++) {
-        sum += partials[first + 2 * i + 1] * exp2(partials[first + 2 * i] - logSum1);
+        sum += partials[first + 2 * i + 1] * exp2(partials[first + 2 * i] - total);
       }
-      logSum1 = select(logSum1 + log2(sum), lowest, sum == 0.0);
+      logSum1 = select(total + log2(sum), lowest, sum == 0.0);
     }
     var logSum2 = lowest;
     {
       let first = (y + 2 * threadsY) * 33;
+      var total = lowest;
       for (var i = 0; i < threadsX; i++) {
-        logSum2 = max(logSum2, partials[first + 2 * i]);
+        total = max(total, partials[first + 2 * i]);
       }
       var sum = 0.0;
       for (var i = 0; i < threadsX; i++) {
-        sum += partials[first + 2 * i + 1] * exp2(partials[first + 2 * i] - logSum2);
+        sum += partials[first + 2 * i + 1] * exp2(partials[first + 2 * i] - total);
       }
-      logSum2 = select(logSum2 + log2(sum), lowest, sum == 0.0);
+      logSum2 = select(total + log2(sum), lowest, sum == 0.0);
     }
     var logSum3 = lowest;
     {
       let first = (y + 3 * threadsY) * 33;
+      var total = lowest;
       for (var i = 0; i < threadsX; i++) {
-        logSum3 = max(logSum3, partials[first + 2 * i]);
+        total = max(total, partials[first + 2 * i]);
       }
       var sum = 0.0;
       for (var i = 0; i < threadsX; i++) {
-        sum += partials[first + 2 * i + 1] * exp2(partials[first + 2 * i] - logSum3);
+        sum += partials[first + 2 * i + 1] * exp2(partials[first + 2 * i] - total);
       }
-      logSum3 = select(logSum3 + log2(sum), lowest, sum == 0.0);
+      logSum3 = select(total + log2(sum), lowest, sum == 0.0);
     }
 
     // 2. What the rows pay to each block, of which the keys of the sample pay 1 / 4.
     var shareSoFar = 0.0;
     {
-      positions[0] = keyIn(head, sampledSlot(0, (local + 0 * threads) / headVectors));
-      positions[1] = keyIn(head, sampledSlot(0, (local + 1 * threads) / headVectors));
-      positions[2] = keyIn(head, sampledSlot(0, (local + 2 * threads) / headVectors));
-      positions[3] = keyIn(head, sampledSlot(0, (local + 3 * threads) / headVectors));
-      carried[0] = readKey(firstKeyRow + positions[0], (local + 0 * threads) % headVectors);
-      carried[1] = readKey(firstKeyRow + positions[1], (local + 1 * threads) % headVectors);
-      carried[2] = readKey(firstKeyRow + positions[2], (local + 2 * threads) % headVectors);
-      carried[3] = readKey(firstKeyRow + positions[3], (local + 3 * threads) % headVectors);
-      positions[0] = keyIn(head, sampledSlot(1, (local + 0 * threads) / headVectors));
-      positions[1] = keyIn(head, sampledSlot(1, (local + 1 * threads) / headVectors));
-      positions[2] = keyIn(head, sampledSlot(1, (local + 2 * threads) / headVectors));
-      positions[3] = keyIn(head, sampledSlot(1, (local + 3 * threads) / headVectors));
+      positions[0] = keyIn(head, sampledSlot(0, (local / 16)));
+      positions[1] = keyIn(head, sampledSlot(0, ((local + 128) / 16)));
+      positions[2] = keyIn(head, sampledSlot(0, ((local + 256) / 16)));
+      positions[3] = keyIn(head, sampledSlot(0, ((local + 384) / 16)));
+      fetched[0] = readKey(firstKeyRow + positions[0], local % 16);
+    fetched[1] = readKey(firstKeyRow + positions[1], (local + 128) % 16);
+    fetched[2] = readKey(firstKeyRow + positions[2], (local + 256) % 16);
+    fetched[3] = readKey(firstKeyRow + positions[3], (local + 384) % 16);
+      positions[0] = keyIn(head, sampledSlot(1, (local / 16)));
+      positions[1] = keyIn(head, sampledSlot(1, ((local + 128) / 16)));
+      positions[2] = keyIn(head, sampledSlot(1, ((local + 256) / 16)));
+      positions[3] = keyIn(head, sampledSlot(1, ((local + 384) / 16)));
     }
     for (var t = 0; t < sampleTiles; t++) {
       {
-        let at = local + 0 * threads;
-        keyTile[(at / headVectors) * tileStride + at % headVectors] = carried[0];
-      }
-      {
-        let at = local + 1 * threads;
-        keyTile[(at / headVectors) * tileStride + at % headVectors] = carried[1];
-      }
-      {
-        let at = local + 2 * threads;
-        keyTile[(at / headVectors) * tileStride + at % headVectors] = carried[2];
-      }
-      {
-        let at = local + 3 * threads;
-        keyTile[(at / headVectors) * tileStride + at % headVectors] = carried[3];
-      }
+      keyTile[(local / 16) * tileStride + local % 16] = fetched[0];
+    }
+    {
+      keyTile[((local + 128) / 16) * tileStride + (local + 128) % 16] = fetched[1];
+    }
+    {
+      keyTile[((local + 256) / 16) * tileStride + (local + 256) % 16] = fetched[2];
+    }
+    {
+      keyTile[((local + 384) / 16) * tileStride + (local + 384) % 16] = fetched[3];
+    }
       // Barrier: scores read rows that others loaded.
       workgroupBarrier();
-      carried[0] = readKey(firstKeyRow + positions[0], (local + 0 * threads) % headVectors);
-      carried[1] = readKey(firstKeyRow + positions[1], (local + 1 * threads) % headVectors);
-      carried[2] = readKey(firstKeyRow + positions[2], (local + 2 * threads) % headVectors);
-      carried[3] = readKey(firstKeyRow + positions[3], (local + 3 * threads) % headVectors);
-      positions[0] = keyIn(head, sampledSlot(t + 2, (local + 0 * threads) / headVectors));
-      positions[1] = keyIn(head, sampledSlot(t + 2, (local + 1 * threads) / headVectors));
-      positions[2] = keyIn(head, sampledSlot(t + 2, (local + 2 * threads) / headVectors));
-      positions[3] = keyIn(head, sampledSlot(t + 2, (local + 3 * threads) / headVectors));
+      fetched[0] = readKey(firstKeyRow + positions[0], local % 16);
+    fetched[1] = readKey(firstKeyRow + positions[1], (local + 128) % 16);
+    fetched[2] = readKey(firstKeyRow + positions[2], (local + 256) % 16);
+    fetched[3] = readKey(firstKeyRow + positions[3], (local + 384) % 16);
+      positions[0] = keyIn(head, sampledSlot(t + 2, (local / 16)));
+      positions[1] = keyIn(head, sampledSlot(t + 2, ((local + 128) / 16)));
+      positions[2] = keyIn(head, sampledSlot(t + 2, ((local + 256) / 16)));
+      positions[3] = keyIn(head, sampledSlot(t + 2, ((local + 384) / 16)));
       addShares(results, t - 1, rowTile);
       var scores = tileScores(x, y);
       let isThere0 = sampledSlot(t, x + 0 * threadsX) >= 0;

@@ -43,35 +43,39 @@ fn readQuery(row : i32, vector : i32) -> vec4<f32> { return vec4<f32>(select(0.0
 
 // Loads query rows [firstRow, endRow) of a head, scaled; zeros follow.
 fn loadQueryTile(head : i32, firstRow : i32, endRow : i32) {
-  let load0 = i32(localIndex) + 0;
-    var x0 = vec4<f32>(0.0);
-    if (firstRow + load0 / headVectors < endRow) {
-      x0 = uniforms.logitScale * readQuery(head * uniforms.queryShape.z + firstRow + load0 / headVectors, load0 % headVectors);
+  let local = i32(localIndex);
+  {
+    var fetched = array<vec4<f32>, 2>();
+    if (firstRow + (local / 3) < endRow) { fetched[0] = uniforms.logitScale * readQuery(head * uniforms.queryShape.z + firstRow + (local / 3), local % 3); }
+    if ((local + 32) < 48 && firstRow + ((local + 32) / 3) < endRow) { fetched[1] = uniforms.logitScale * readQuery(head * uniforms.queryShape.z + firstRow + ((local + 32) / 3), (local + 32) % 3); }
+    {
+      queryTile[(local / 3) * tileStride + local % 3] = fetched[0];
     }
-    let load1 = i32(localIndex) + 32;
-    var x1 = vec4<f32>(0.0);
-    if (load1 < 48 && firstRow + load1 / headVectors < endRow) {
-      x1 = uniforms.logitScale * readQuery(head * uniforms.queryShape.z + firstRow + load1 / headVectors, load1 % headVectors);
+    if ((local + 32) < 48) {
+      queryTile[((local + 32) / 3) * tileStride + (local + 32) % 3] = fetched[1];
     }
-    { queryTile[(load0 / headVectors) * tileStride + load0 % headVectors] = x0; }
-    if (load1 < 48) { queryTile[(load1 / headVectors) * tileStride + load1 % headVectors] = x1; }
+    }
 }
 
-// This invocation's part of queryTile · keyTileᵀ; as fma by component, since a dot product would be added in a fifth step.
+// This invocation's part of queryTile · keyTileᵀ.
 fn tileScores(x : i32, y : i32) -> array<array<f32, columns>, rows> {
   var scores : array<array<f32, columns>, rows>;
-  for (var i = 0; i < headVectors; i += 1) {
+  for (var i = 0; i < 3; i += 1) {
+      {
+      let a0 = queryTile[(y + 0 * threadsY) * tileStride + i + 0];
+    let a1 = queryTile[(y + 1 * threadsY) * tileStride + i + 0];
+      {
+        let b = keyTile[(x + 0 * threadsX) * tileStride + i + 0];
+        scores[0][0] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][0]))));
+    scores[1][0] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][0]))));
+      }
     {
-      let q0 = queryTile[(y + 0 * threadsY) * tileStride + i + 0];
-    let q1 = queryTile[(y + 1 * threadsY) * tileStride + i + 0];
-      let k0 = keyTile[(x + 0 * threadsX) * tileStride + i + 0];
-      scores[0][0] = fma(q0.w, k0.w, fma(q0.z, k0.z, fma(q0.y, k0.y, fma(q0.x, k0.x, scores[0][0]))));
-    scores[1][0] = fma(q1.w, k0.w, fma(q1.z, k0.z, fma(q1.y, k0.y, fma(q1.x, k0.x, scores[1][0]))));
-    let k1 = keyTile[(x + 1 * threadsX) * tileStride + i + 0];
-      scores[0][1] = fma(q0.w, k1.w, fma(q0.z, k1.z, fma(q0.y, k1.y, fma(q0.x, k1.x, scores[0][1]))));
-    scores[1][1] = fma(q1.w, k1.w, fma(q1.z, k1.z, fma(q1.y, k1.y, fma(q1.x, k1.x, scores[1][1]))));
+        let b = keyTile[(x + 1 * threadsX) * tileStride + i + 0];
+        scores[0][1] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][1]))));
+    scores[1][1] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][1]))));
+      }
+      }
     }
-  }
   return scores;
 }
 fn readKey(row : i32, vector : i32) -> vec4<f32> { return vec4<f32>(select(0.0, key[row * 10 + 4 * vector + 0], 4 * vector + 0 < 10), select(0.0, key[row * 10 + 4 * vector + 1], 4 * vector + 1 < 10), select(0.0, key[row * 10 + 4 * vector + 2], 4 * vector + 2 < 10), select(0.0, key[row * 10 + 4 * vector + 3], 4 * vector + 3 < 10)); }
@@ -201,23 +205,22 @@ fn main(index : i32) {
     result[results + uniforms.keyBlocks + i] = 0.0;
   }
   let firstKeyRow = keyRow(head, uniforms.queryShape.y, 0);
-  var carried : array<vec4<f32>, 1>;
+  var fetched : array<vec4<f32>, 1>;
   var positions : array<i32, 1>;
 
   for (var rowTile = 0; rowTile < uniforms.rowTiles; rowTile++) {
     let firstPlace = rowTile * tileQueries;
-    let load0 = i32(localIndex) + 0;
-    var x0 = vec4<f32>(0.0);
-    if (rowOfPlace(firstPlace + load0 / headVectors) < rowCount) {
-      x0 = uniforms.logitScale * readQuery(head * length + firstRow + rowOfPlace(firstPlace + load0 / headVectors), load0 % headVectors);
+    {
+    var fetched = array<vec4<f32>, 2>();
+    if (rowOfPlace(firstPlace + (local / 3)) < rowCount) { fetched[0] = uniforms.logitScale * readQuery(head * length + firstRow + rowOfPlace(firstPlace + (local / 3)), local % 3); }
+    if ((local + 32) < 48 && rowOfPlace(firstPlace + ((local + 32) / 3)) < rowCount) { fetched[1] = uniforms.logitScale * readQuery(head * length + firstRow + rowOfPlace(firstPlace + ((local + 32) / 3)), (local + 32) % 3); }
+    {
+      queryTile[(local / 3) * tileStride + local % 3] = fetched[0];
     }
-    let load1 = i32(localIndex) + 32;
-    var x1 = vec4<f32>(0.0);
-    if (load1 < 48 && rowOfPlace(firstPlace + load1 / headVectors) < rowCount) {
-      x1 = uniforms.logitScale * readQuery(head * length + firstRow + rowOfPlace(firstPlace + load1 / headVectors), load1 % headVectors);
+    if ((local + 32) < 48) {
+      queryTile[((local + 32) / 3) * tileStride + (local + 32) % 3] = fetched[1];
     }
-    { queryTile[(load0 / headVectors) * tileStride + load0 % headVectors] = x0; }
-    if (load1 < 48) { queryTile[(load1 / headVectors) * tileStride + load1 % headVectors] = x1; }
+    }
     let row0 = rowOfPlace(firstPlace + y + 0 * threadsY);
     let row1 = rowOfPlace(firstPlace + y + 1 * threadsY);
 
@@ -225,19 +228,18 @@ fn main(index : i32) {
     var rowMax = vec2<f32>(lowest);
     var rowSum = vec2<f32>(0.0);
     {
-      positions[0] = keyIn(head, normaliserSlot(0, (local + 0 * threads) / headVectors));
-      carried[0] = readKey(firstKeyRow + positions[0], (local + 0 * threads) % headVectors);
-      positions[0] = keyIn(head, normaliserSlot(1, (local + 0 * threads) / headVectors));
+      positions[0] = keyIn(head, normaliserSlot(0, (local / 3)));
+      fetched[0] = readKey(firstKeyRow + positions[0], local % 3);
+      positions[0] = keyIn(head, normaliserSlot(1, (local / 3)));
     }
     for (var t = 0; t < normaliserTiles; t++) {
-      if (local + 0 * threads < 24) {
-        let at = local + 0 * threads;
-        keyTile[(at / headVectors) * tileStride + at % headVectors] = carried[0];
-      }
+      if (local < 24) {
+      keyTile[(local / 3) * tileStride + local % 3] = fetched[0];
+    }
       // Barrier: scores read rows that others loaded.
       workgroupBarrier();
-      carried[0] = readKey(firstKeyRow + positions[0], (local + 0 * threads) % headVectors);
-      positions[0] = keyIn(head, normaliserSlot(t + 2, (local + 0 * threads) / headVectors));
+      fetched[0] = readKey(firstKeyRow + positions[0], local % 3);
+      positions[0] = keyIn(head, normaliserSlot(t + 2, (local / 3)));
       
       var scores = tileScores(x, y);
       let slot0 = normaliserSlot(t, x + 0 * threadsX);
@@ -256,24 +258,28 @@ fn main(index : i32) {
       }
       {
         let lastVisible = 0x7ffffffe;
-        var newMax = rowMax[0];
         scores[0][0] = select(scores[0][0] + weight0, masked, position0 > lastVisible);
-        newMax = max(newMax, scores[0][0]);
         scores[0][1] = select(scores[0][1] + weight1, masked, position1 > lastVisible);
-        newMax = max(newMax, scores[0][1]);
-        rowSum[0] = fma(rowSum[0], exp2(rowMax[0] - newMax), exp2(scores[0][0] - newMax) + exp2(scores[0][1] - newMax));
-        rowMax[0] = newMax;
       }
       {
         let lastVisible = 0x7ffffffe;
-        var newMax = rowMax[1];
         scores[1][0] = select(scores[1][0] + weight0, masked, position0 > lastVisible);
-        newMax = max(newMax, scores[1][0]);
         scores[1][1] = select(scores[1][1] + weight1, masked, position1 > lastVisible);
-        newMax = max(newMax, scores[1][1]);
-        rowSum[1] = fma(rowSum[1], exp2(rowMax[1] - newMax), exp2(scores[1][0] - newMax) + exp2(scores[1][1] - newMax));
-        rowMax[1] = newMax;
       }
+      {
+      var newMax = rowMax[0];
+      newMax = max(newMax, scores[0][0]);
+    newMax = max(newMax, scores[0][1]);
+      rowSum[0] = fma(rowSum[0], exp2(rowMax[0] - newMax), exp2(scores[0][0] - newMax) + exp2(scores[0][1] - newMax));
+      rowMax[0] = newMax;
+    }
+    {
+      var newMax = rowMax[1];
+      newMax = max(newMax, scores[1][0]);
+    newMax = max(newMax, scores[1][1]);
+      rowSum[1] = fma(rowSum[1], exp2(rowMax[1] - newMax), exp2(scores[1][0] - newMax) + exp2(scores[1][1] - newMax));
+      rowMax[1] = newMax;
+    }
       // Barrier: the next round overwrites the keys.
       workgroupBarrier();
     }
@@ -286,44 +292,45 @@ fn main(index : i32) {
     var logSum0 = lowest;
     {
       let first = (y + 0 * threadsY) * 9;
+      var total = lowest;
       for (var i = 0; i < threadsX; i++) {
-        logSum0 = max(logSum0, partials[first + 2 * i]);
+        total = max(total, partials[first + 2 * i]);
       }
       var sum = 0.0;
       for (var i = 0; i < threadsX; i++) {
-        sum += partials[first + 2 * i + 1] * exp2(partials[first + 2 * i] - logSum0);
+        sum += partials[first + 2 * i + 1] * exp2(partials[first + 2 * i] - total);
       }
-      logSum0 = select(logSum0 + log2(sum), lowest, sum == 0.0);
+      logSum0 = select(total + log2(sum), lowest, sum == 0.0);
     }
     var logSum1 = lowest;
     {
       let first = (y + 1 * threadsY) * 9;
+      var total = lowest;
       for (var i = 0; i < threadsX; i++) {
-        logSum1 = max(logSum1, partials[first + 2 * i]);
+        total = max(total, partials[first + 2 * i]);
       }
       var sum = 0.0;
       for (var i = 0; i < threadsX; i++) {
-        sum += partials[first + 2 * i + 1] * exp2(partials[first + 2 * i] - logSum1);
+        sum += partials[first + 2 * i + 1] * exp2(partials[first + 2 * i] - total);
       }
-      logSum1 = select(logSum1 + log2(sum), lowest, sum == 0.0);
+      logSum1 = select(total + log2(sum), lowest, sum == 0.0);
     }
 
     // 2. What the rows pay to each block, of which the keys of the sample pay 1 / 4.
     var shareSoFar = 0.0;
     {
-      positions[0] = keyIn(head, sampledSlot(0, (local + 0 * threads) / headVectors));
-      carried[0] = readKey(firstKeyRow + positions[0], (local + 0 * threads) % headVectors);
-      positions[0] = keyIn(head, sampledSlot(1, (local + 0 * threads) / headVectors));
+      positions[0] = keyIn(head, sampledSlot(0, (local / 3)));
+      fetched[0] = readKey(firstKeyRow + positions[0], local % 3);
+      positions[0] = keyIn(head, sampledSlot(1, (local / 3)));
     }
     for (var t = 0; t < sampleTiles; t++) {
-      if (local + 0 * threads < 24) {
-        let at = local + 0 * threads;
-        keyTile[(at / headVectors) * tileStride + at % headVectors] = carried[0];
-      }
+      if (local < 24) {
+      keyTile[(local / 3) * tileStride + local % 3] = fetched[0];
+    }
       // Barrier: scores read rows that others loaded.
       workgroupBarrier();
-      carried[0] = readKey(firstKeyRow + positions[0], (local + 0 * threads) % headVectors);
-      positions[0] = keyIn(head, sampledSlot(t + 2, (local + 0 * threads) / headVectors));
+      fetched[0] = readKey(firstKeyRow + positions[0], local % 3);
+      positions[0] = keyIn(head, sampledSlot(t + 2, (local / 3)));
       addShares(results, t - 1, rowTile);
       var scores = tileScores(x, y);
       let isThere0 = sampledSlot(t, x + 0 * threadsX) >= 0;

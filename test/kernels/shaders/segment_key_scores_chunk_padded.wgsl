@@ -38,131 +38,139 @@ fn readQuery(row : i32, vector : i32) -> vec4<f32> { return query[row * 16 + vec
 
 // Loads query rows [firstRow, endRow) of a head, scaled; zeros follow.
 fn loadQueryTile(head : i32, firstRow : i32, endRow : i32) {
-  let load0 = i32(localIndex) + 0;
-    var x0 = vec4<f32>(0.0);
-    if (firstRow + load0 / headVectors < endRow) {
-      x0 = uniforms.logitScale * readQuery(head * uniforms.queryShape.z + firstRow + load0 / headVectors, load0 % headVectors);
+  let local = i32(localIndex);
+  {
+    var fetched = array<vec4<f32>, 4>();
+    if (firstRow + (local / 16) < endRow) { fetched[0] = uniforms.logitScale * readQuery(head * uniforms.queryShape.z + firstRow + (local / 16), local % 16); }
+    if (firstRow + ((local + 128) / 16) < endRow) { fetched[1] = uniforms.logitScale * readQuery(head * uniforms.queryShape.z + firstRow + ((local + 128) / 16), (local + 128) % 16); }
+    if (firstRow + ((local + 256) / 16) < endRow) { fetched[2] = uniforms.logitScale * readQuery(head * uniforms.queryShape.z + firstRow + ((local + 256) / 16), (local + 256) % 16); }
+    if (firstRow + ((local + 384) / 16) < endRow) { fetched[3] = uniforms.logitScale * readQuery(head * uniforms.queryShape.z + firstRow + ((local + 384) / 16), (local + 384) % 16); }
+    {
+      queryTile[(local / 16) * tileStride + local % 16] = fetched[0];
     }
-    let load1 = i32(localIndex) + 128;
-    var x1 = vec4<f32>(0.0);
-    if (firstRow + load1 / headVectors < endRow) {
-      x1 = uniforms.logitScale * readQuery(head * uniforms.queryShape.z + firstRow + load1 / headVectors, load1 % headVectors);
+    {
+      queryTile[((local + 128) / 16) * tileStride + (local + 128) % 16] = fetched[1];
     }
-    let load2 = i32(localIndex) + 256;
-    var x2 = vec4<f32>(0.0);
-    if (firstRow + load2 / headVectors < endRow) {
-      x2 = uniforms.logitScale * readQuery(head * uniforms.queryShape.z + firstRow + load2 / headVectors, load2 % headVectors);
+    {
+      queryTile[((local + 256) / 16) * tileStride + (local + 256) % 16] = fetched[2];
     }
-    let load3 = i32(localIndex) + 384;
-    var x3 = vec4<f32>(0.0);
-    if (firstRow + load3 / headVectors < endRow) {
-      x3 = uniforms.logitScale * readQuery(head * uniforms.queryShape.z + firstRow + load3 / headVectors, load3 % headVectors);
+    {
+      queryTile[((local + 384) / 16) * tileStride + (local + 384) % 16] = fetched[3];
     }
-    { queryTile[(load0 / headVectors) * tileStride + load0 % headVectors] = x0; }
-    { queryTile[(load1 / headVectors) * tileStride + load1 % headVectors] = x1; }
-    { queryTile[(load2 / headVectors) * tileStride + load2 % headVectors] = x2; }
-    { queryTile[(load3 / headVectors) * tileStride + load3 % headVectors] = x3; }
+    }
 }
 
-// This invocation's part of queryTile · keyTileᵀ; as fma by component, since a dot product would be added in a fifth step.
+// This invocation's part of queryTile · keyTileᵀ.
 fn tileScores(x : i32, y : i32) -> array<array<f32, columns>, rows> {
   var scores : array<array<f32, columns>, rows>;
-  for (var i = 0; i < headVectors; i += 4) {
+  for (var i = 0; i < 16; i += 4) {
+      {
+      let a0 = queryTile[(y + 0 * threadsY) * tileStride + i + 0];
+    let a1 = queryTile[(y + 1 * threadsY) * tileStride + i + 0];
+    let a2 = queryTile[(y + 2 * threadsY) * tileStride + i + 0];
+    let a3 = queryTile[(y + 3 * threadsY) * tileStride + i + 0];
+      {
+        let b = keyTile[(x + 0 * threadsX) * tileStride + i + 0];
+        scores[0][0] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][0]))));
+    scores[1][0] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][0]))));
+    scores[2][0] = fma(a2.w, b.w, fma(a2.z, b.z, fma(a2.y, b.y, fma(a2.x, b.x, scores[2][0]))));
+    scores[3][0] = fma(a3.w, b.w, fma(a3.z, b.z, fma(a3.y, b.y, fma(a3.x, b.x, scores[3][0]))));
+      }
     {
-      let q0 = queryTile[(y + 0 * threadsY) * tileStride + i + 0];
-    let q1 = queryTile[(y + 1 * threadsY) * tileStride + i + 0];
-    let q2 = queryTile[(y + 2 * threadsY) * tileStride + i + 0];
-    let q3 = queryTile[(y + 3 * threadsY) * tileStride + i + 0];
-      let k0 = keyTile[(x + 0 * threadsX) * tileStride + i + 0];
-      scores[0][0] = fma(q0.w, k0.w, fma(q0.z, k0.z, fma(q0.y, k0.y, fma(q0.x, k0.x, scores[0][0]))));
-    scores[1][0] = fma(q1.w, k0.w, fma(q1.z, k0.z, fma(q1.y, k0.y, fma(q1.x, k0.x, scores[1][0]))));
-    scores[2][0] = fma(q2.w, k0.w, fma(q2.z, k0.z, fma(q2.y, k0.y, fma(q2.x, k0.x, scores[2][0]))));
-    scores[3][0] = fma(q3.w, k0.w, fma(q3.z, k0.z, fma(q3.y, k0.y, fma(q3.x, k0.x, scores[3][0]))));
-    let k1 = keyTile[(x + 1 * threadsX) * tileStride + i + 0];
-      scores[0][1] = fma(q0.w, k1.w, fma(q0.z, k1.z, fma(q0.y, k1.y, fma(q0.x, k1.x, scores[0][1]))));
-    scores[1][1] = fma(q1.w, k1.w, fma(q1.z, k1.z, fma(q1.y, k1.y, fma(q1.x, k1.x, scores[1][1]))));
-    scores[2][1] = fma(q2.w, k1.w, fma(q2.z, k1.z, fma(q2.y, k1.y, fma(q2.x, k1.x, scores[2][1]))));
-    scores[3][1] = fma(q3.w, k1.w, fma(q3.z, k1.z, fma(q3.y, k1.y, fma(q3.x, k1.x, scores[3][1]))));
-    }
+        let b = keyTile[(x + 1 * threadsX) * tileStride + i + 0];
+        scores[0][1] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][1]))));
+    scores[1][1] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][1]))));
+    scores[2][1] = fma(a2.w, b.w, fma(a2.z, b.z, fma(a2.y, b.y, fma(a2.x, b.x, scores[2][1]))));
+    scores[3][1] = fma(a3.w, b.w, fma(a3.z, b.z, fma(a3.y, b.y, fma(a3.x, b.x, scores[3][1]))));
+      }
+      }
     {
-      let q0 = queryTile[(y + 0 * threadsY) * tileStride + i + 1];
-    let q1 = queryTile[(y + 1 * threadsY) * tileStride + i + 1];
-    let q2 = queryTile[(y + 2 * threadsY) * tileStride + i + 1];
-    let q3 = queryTile[(y + 3 * threadsY) * tileStride + i + 1];
-      let k0 = keyTile[(x + 0 * threadsX) * tileStride + i + 1];
-      scores[0][0] = fma(q0.w, k0.w, fma(q0.z, k0.z, fma(q0.y, k0.y, fma(q0.x, k0.x, scores[0][0]))));
-    scores[1][0] = fma(q1.w, k0.w, fma(q1.z, k0.z, fma(q1.y, k0.y, fma(q1.x, k0.x, scores[1][0]))));
-    scores[2][0] = fma(q2.w, k0.w, fma(q2.z, k0.z, fma(q2.y, k0.y, fma(q2.x, k0.x, scores[2][0]))));
-    scores[3][0] = fma(q3.w, k0.w, fma(q3.z, k0.z, fma(q3.y, k0.y, fma(q3.x, k0.x, scores[3][0]))));
-    let k1 = keyTile[(x + 1 * threadsX) * tileStride + i + 1];
-      scores[0][1] = fma(q0.w, k1.w, fma(q0.z, k1.z, fma(q0.y, k1.y, fma(q0.x, k1.x, scores[0][1]))));
-    scores[1][1] = fma(q1.w, k1.w, fma(q1.z, k1.z, fma(q1.y, k1.y, fma(q1.x, k1.x, scores[1][1]))));
-    scores[2][1] = fma(q2.w, k1.w, fma(q2.z, k1.z, fma(q2.y, k1.y, fma(q2.x, k1.x, scores[2][1]))));
-    scores[3][1] = fma(q3.w, k1.w, fma(q3.z, k1.z, fma(q3.y, k1.y, fma(q3.x, k1.x, scores[3][1]))));
-    }
+      let a0 = queryTile[(y + 0 * threadsY) * tileStride + i + 1];
+    let a1 = queryTile[(y + 1 * threadsY) * tileStride + i + 1];
+    let a2 = queryTile[(y + 2 * threadsY) * tileStride + i + 1];
+    let a3 = queryTile[(y + 3 * threadsY) * tileStride + i + 1];
+      {
+        let b = keyTile[(x + 0 * threadsX) * tileStride + i + 1];
+        scores[0][0] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][0]))));
+    scores[1][0] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][0]))));
+    scores[2][0] = fma(a2.w, b.w, fma(a2.z, b.z, fma(a2.y, b.y, fma(a2.x, b.x, scores[2][0]))));
+    scores[3][0] = fma(a3.w, b.w, fma(a3.z, b.z, fma(a3.y, b.y, fma(a3.x, b.x, scores[3][0]))));
+      }
     {
-      let q0 = queryTile[(y + 0 * threadsY) * tileStride + i + 2];
-    let q1 = queryTile[(y + 1 * threadsY) * tileStride + i + 2];
-    let q2 = queryTile[(y + 2 * threadsY) * tileStride + i + 2];
-    let q3 = queryTile[(y + 3 * threadsY) * tileStride + i + 2];
-      let k0 = keyTile[(x + 0 * threadsX) * tileStride + i + 2];
-      scores[0][0] = fma(q0.w, k0.w, fma(q0.z, k0.z, fma(q0.y, k0.y, fma(q0.x, k0.x, scores[0][0]))));
-    scores[1][0] = fma(q1.w, k0.w, fma(q1.z, k0.z, fma(q1.y, k0.y, fma(q1.x, k0.x, scores[1][0]))));
-    scores[2][0] = fma(q2.w, k0.w, fma(q2.z, k0.z, fma(q2.y, k0.y, fma(q2.x, k0.x, scores[2][0]))));
-    scores[3][0] = fma(q3.w, k0.w, fma(q3.z, k0.z, fma(q3.y, k0.y, fma(q3.x, k0.x, scores[3][0]))));
-    let k1 = keyTile[(x + 1 * threadsX) * tileStride + i + 2];
-      scores[0][1] = fma(q0.w, k1.w, fma(q0.z, k1.z, fma(q0.y, k1.y, fma(q0.x, k1.x, scores[0][1]))));
-    scores[1][1] = fma(q1.w, k1.w, fma(q1.z, k1.z, fma(q1.y, k1.y, fma(q1.x, k1.x, scores[1][1]))));
-    scores[2][1] = fma(q2.w, k1.w, fma(q2.z, k1.z, fma(q2.y, k1.y, fma(q2.x, k1.x, scores[2][1]))));
-    scores[3][1] = fma(q3.w, k1.w, fma(q3.z, k1.z, fma(q3.y, k1.y, fma(q3.x, k1.x, scores[3][1]))));
-    }
+        let b = keyTile[(x + 1 * threadsX) * tileStride + i + 1];
+        scores[0][1] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][1]))));
+    scores[1][1] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][1]))));
+    scores[2][1] = fma(a2.w, b.w, fma(a2.z, b.z, fma(a2.y, b.y, fma(a2.x, b.x, scores[2][1]))));
+    scores[3][1] = fma(a3.w, b.w, fma(a3.z, b.z, fma(a3.y, b.y, fma(a3.x, b.x, scores[3][1]))));
+      }
+      }
     {
-      let q0 = queryTile[(y + 0 * threadsY) * tileStride + i + 3];
-    let q1 = queryTile[(y + 1 * threadsY) * tileStride + i + 3];
-    let q2 = queryTile[(y + 2 * threadsY) * tileStride + i + 3];
-    let q3 = queryTile[(y + 3 * threadsY) * tileStride + i + 3];
-      let k0 = keyTile[(x + 0 * threadsX) * tileStride + i + 3];
-      scores[0][0] = fma(q0.w, k0.w, fma(q0.z, k0.z, fma(q0.y, k0.y, fma(q0.x, k0.x, scores[0][0]))));
-    scores[1][0] = fma(q1.w, k0.w, fma(q1.z, k0.z, fma(q1.y, k0.y, fma(q1.x, k0.x, scores[1][0]))));
-    scores[2][0] = fma(q2.w, k0.w, fma(q2.z, k0.z, fma(q2.y, k0.y, fma(q2.x, k0.x, scores[2][0]))));
-    scores[3][0] = fma(q3.w, k0.w, fma(q3.z, k0.z, fma(q3.y, k0.y, fma(q3.x, k0.x, scores[3][0]))));
-    let k1 = keyTile[(x + 1 * threadsX) * tileStride + i + 3];
-      scores[0][1] = fma(q0.w, k1.w, fma(q0.z, k1.z, fma(q0.y, k1.y, fma(q0.x, k1.x, scores[0][1]))));
-    scores[1][1] = fma(q1.w, k1.w, fma(q1.z, k1.z, fma(q1.y, k1.y, fma(q1.x, k1.x, scores[1][1]))));
-    scores[2][1] = fma(q2.w, k1.w, fma(q2.z, k1.z, fma(q2.y, k1.y, fma(q2.x, k1.x, scores[2][1]))));
-    scores[3][1] = fma(q3.w, k1.w, fma(q3.z, k1.z, fma(q3.y, k1.y, fma(q3.x, k1.x, scores[3][1]))));
+      let a0 = queryTile[(y + 0 * threadsY) * tileStride + i + 2];
+    let a1 = queryTile[(y + 1 * threadsY) * tileStride + i + 2];
+    let a2 = queryTile[(y + 2 * threadsY) * tileStride + i + 2];
+    let a3 = queryTile[(y + 3 * threadsY) * tileStride + i + 2];
+      {
+        let b = keyTile[(x + 0 * threadsX) * tileStride + i + 2];
+        scores[0][0] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][0]))));
+    scores[1][0] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][0]))));
+    scores[2][0] = fma(a2.w, b.w, fma(a2.z, b.z, fma(a2.y, b.y, fma(a2.x, b.x, scores[2][0]))));
+    scores[3][0] = fma(a3.w, b.w, fma(a3.z, b.z, fma(a3.y, b.y, fma(a3.x, b.x, scores[3][0]))));
+      }
+    {
+        let b = keyTile[(x + 1 * threadsX) * tileStride + i + 2];
+        scores[0][1] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][1]))));
+    scores[1][1] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][1]))));
+    scores[2][1] = fma(a2.w, b.w, fma(a2.z, b.z, fma(a2.y, b.y, fma(a2.x, b.x, scores[2][1]))));
+    scores[3][1] = fma(a3.w, b.w, fma(a3.z, b.z, fma(a3.y, b.y, fma(a3.x, b.x, scores[3][1]))));
+      }
+      }
+    {
+      let a0 = queryTile[(y + 0 * threadsY) * tileStride + i + 3];
+    let a1 = queryTile[(y + 1 * threadsY) * tileStride + i + 3];
+    let a2 = queryTile[(y + 2 * threadsY) * tileStride + i + 3];
+    let a3 = queryTile[(y + 3 * threadsY) * tileStride + i + 3];
+      {
+        let b = keyTile[(x + 0 * threadsX) * tileStride + i + 3];
+        scores[0][0] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][0]))));
+    scores[1][0] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][0]))));
+    scores[2][0] = fma(a2.w, b.w, fma(a2.z, b.z, fma(a2.y, b.y, fma(a2.x, b.x, scores[2][0]))));
+    scores[3][0] = fma(a3.w, b.w, fma(a3.z, b.z, fma(a3.y, b.y, fma(a3.x, b.x, scores[3][0]))));
+      }
+    {
+        let b = keyTile[(x + 1 * threadsX) * tileStride + i + 3];
+        scores[0][1] = fma(a0.w, b.w, fma(a0.z, b.z, fma(a0.y, b.y, fma(a0.x, b.x, scores[0][1]))));
+    scores[1][1] = fma(a1.w, b.w, fma(a1.z, b.z, fma(a1.y, b.y, fma(a1.x, b.x, scores[1][1]))));
+    scores[2][1] = fma(a2.w, b.w, fma(a2.z, b.z, fma(a2.y, b.y, fma(a2.x, b.x, scores[2][1]))));
+    scores[3][1] = fma(a3.w, b.w, fma(a3.z, b.z, fma(a3.y, b.y, fma(a3.x, b.x, scores[3][1]))));
+      }
+      }
     }
-  }
   return scores;
 }
 
 fn readKey(row : i32, vector : i32) -> vec4<f32> { return key[row * 16 + vector]; }
 fn loadKeyTile(head : i32, heads : i32, first : i32, end : i32) {
   let firstKeyRow = keyRow(head, heads, first);
-  let load0 = i32(localIndex) + 0;
-    var x0 = vec4<f32>(0.0);
-    if (first + load0 / headVectors < end) {
-      x0 = readKey(firstKeyRow + load0 / headVectors, load0 % headVectors);
+  let local = i32(localIndex);
+  {
+    var fetched = array<vec4<f32>, 4>();
+    if (first + (local / 16) < end) { fetched[0] = readKey(firstKeyRow + (local / 16), local % 16); }
+    if (first + ((local + 128) / 16) < end) { fetched[1] = readKey(firstKeyRow + ((local + 128) / 16), (local + 128) % 16); }
+    if (first + ((local + 256) / 16) < end) { fetched[2] = readKey(firstKeyRow + ((local + 256) / 16), (local + 256) % 16); }
+    if (first + ((local + 384) / 16) < end) { fetched[3] = readKey(firstKeyRow + ((local + 384) / 16), (local + 384) % 16); }
+    {
+      keyTile[(local / 16) * tileStride + local % 16] = fetched[0];
     }
-    let load1 = i32(localIndex) + 128;
-    var x1 = vec4<f32>(0.0);
-    if (first + load1 / headVectors < end) {
-      x1 = readKey(firstKeyRow + load1 / headVectors, load1 % headVectors);
+    {
+      keyTile[((local + 128) / 16) * tileStride + (local + 128) % 16] = fetched[1];
     }
-    let load2 = i32(localIndex) + 256;
-    var x2 = vec4<f32>(0.0);
-    if (first + load2 / headVectors < end) {
-      x2 = readKey(firstKeyRow + load2 / headVectors, load2 % headVectors);
+    {
+      keyTile[((local + 256) / 16) * tileStride + (local + 256) % 16] = fetched[2];
     }
-    let load3 = i32(localIndex) + 384;
-    var x3 = vec4<f32>(0.0);
-    if (first + load3 / headVectors < end) {
-      x3 = readKey(firstKeyRow + load3 / headVectors, load3 % headVectors);
+    {
+      keyTile[((local + 384) / 16) * tileStride + (local + 384) % 16] = fetched[3];
     }
-    { keyTile[(load0 / headVectors) * tileStride + load0 % headVectors] = x0; }
-    { keyTile[(load1 / headVectors) * tileStride + load1 % headVectors] = x1; }
-    { keyTile[(load2 / headVectors) * tileStride + load2 % headVectors] = x2; }
-    { keyTile[(load3 / headVectors) * tileStride + load3 % headVectors] = x3; }
+    }
 }
 // Maximum and sum of a row in an x.
 var<workgroup> partials : array<vec2<f32>, 512>;
@@ -196,42 +204,40 @@ fn main(index : i32) {
       // Barrier: scores read rows that others loaded.
       workgroupBarrier();
       var scores = tileScores(x, y);
-      {
-        var newMax = rowMax[0];
-        if (firstKey + offset + x + 0 * threadsX >= endKey) { scores[0][0] = masked; }
-        newMax = max(newMax, scores[0][0]);
-        if (firstKey + offset + x + 1 * threadsX >= endKey) { scores[0][1] = masked; }
-        newMax = max(newMax, scores[0][1]);
-        rowSum[0] = fma(rowSum[0], exp2(rowMax[0] - newMax), exp2(scores[0][0] - newMax) + exp2(scores[0][1] - newMax));
-        rowMax[0] = newMax;
+      if (firstKey + offset + x + 0 * threadsX >= endKey) {
+        scores[0][0] = masked; scores[1][0] = masked; scores[2][0] = masked; scores[3][0] = masked;
+      }
+      if (firstKey + offset + x + 1 * threadsX >= endKey) {
+        scores[0][1] = masked; scores[1][1] = masked; scores[2][1] = masked; scores[3][1] = masked;
       }
       {
-        var newMax = rowMax[1];
-        if (firstKey + offset + x + 0 * threadsX >= endKey) { scores[1][0] = masked; }
-        newMax = max(newMax, scores[1][0]);
-        if (firstKey + offset + x + 1 * threadsX >= endKey) { scores[1][1] = masked; }
-        newMax = max(newMax, scores[1][1]);
-        rowSum[1] = fma(rowSum[1], exp2(rowMax[1] - newMax), exp2(scores[1][0] - newMax) + exp2(scores[1][1] - newMax));
-        rowMax[1] = newMax;
-      }
-      {
-        var newMax = rowMax[2];
-        if (firstKey + offset + x + 0 * threadsX >= endKey) { scores[2][0] = masked; }
-        newMax = max(newMax, scores[2][0]);
-        if (firstKey + offset + x + 1 * threadsX >= endKey) { scores[2][1] = masked; }
-        newMax = max(newMax, scores[2][1]);
-        rowSum[2] = fma(rowSum[2], exp2(rowMax[2] - newMax), exp2(scores[2][0] - newMax) + exp2(scores[2][1] - newMax));
-        rowMax[2] = newMax;
-      }
-      {
-        var newMax = rowMax[3];
-        if (firstKey + offset + x + 0 * threadsX >= endKey) { scores[3][0] = masked; }
-        newMax = max(newMax, scores[3][0]);
-        if (firstKey + offset + x + 1 * threadsX >= endKey) { scores[3][1] = masked; }
-        newMax = max(newMax, scores[3][1]);
-        rowSum[3] = fma(rowSum[3], exp2(rowMax[3] - newMax), exp2(scores[3][0] - newMax) + exp2(scores[3][1] - newMax));
-        rowMax[3] = newMax;
-      }
+      var newMax = rowMax[0];
+      newMax = max(newMax, scores[0][0]);
+    newMax = max(newMax, scores[0][1]);
+      rowSum[0] = fma(rowSum[0], exp2(rowMax[0] - newMax), exp2(scores[0][0] - newMax) + exp2(scores[0][1] - newMax));
+      rowMax[0] = newMax;
+    }
+    {
+      var newMax = rowMax[1];
+      newMax = max(newMax, scores[1][0]);
+    newMax = max(newMax, scores[1][1]);
+      rowSum[1] = fma(rowSum[1], exp2(rowMax[1] - newMax), exp2(scores[1][0] - newMax) + exp2(scores[1][1] - newMax));
+      rowMax[1] = newMax;
+    }
+    {
+      var newMax = rowMax[2];
+      newMax = max(newMax, scores[2][0]);
+    newMax = max(newMax, scores[2][1]);
+      rowSum[2] = fma(rowSum[2], exp2(rowMax[2] - newMax), exp2(scores[2][0] - newMax) + exp2(scores[2][1] - newMax));
+      rowMax[2] = newMax;
+    }
+    {
+      var newMax = rowMax[3];
+      newMax = max(newMax, scores[3][0]);
+    newMax = max(newMax, scores[3][1]);
+      rowSum[3] = fma(rowSum[3], exp2(rowMax[3] - newMax), exp2(scores[3][0] - newMax) + exp2(scores[3][1] - newMax));
+      rowMax[3] = newMax;
+    }
       // Barrier: the next round overwrites the keys.
       workgroupBarrier();
     }
@@ -243,50 +249,50 @@ fn main(index : i32) {
     workgroupBarrier();
     var logSum : vec4<f32>;
     {
+      let first = (y + 0 * threadsY) * threadsX;
       var total = lowest;
       for (var i = 0; i < threadsX; i++) {
-        total = max(total, partials[(y + 0 * threadsY) * threadsX + i].x);
+        total = max(total, partials[first + i].x);
       }
       var sum = 0.0;
       for (var i = 0; i < threadsX; i++) {
-        let part = partials[(y + 0 * threadsY) * threadsX + i];
-        sum += part.y * exp2(part.x - total);
+        sum += partials[first + i].y * exp2(partials[first + i].x - total);
       }
       logSum[0] = total + log2(sum);
     }
     {
+      let first = (y + 1 * threadsY) * threadsX;
       var total = lowest;
       for (var i = 0; i < threadsX; i++) {
-        total = max(total, partials[(y + 1 * threadsY) * threadsX + i].x);
+        total = max(total, partials[first + i].x);
       }
       var sum = 0.0;
       for (var i = 0; i < threadsX; i++) {
-        let part = partials[(y + 1 * threadsY) * threadsX + i];
-        sum += part.y * exp2(part.x - total);
+        sum += partials[first + i].y * exp2(partials[first + i].x - total);
       }
       logSum[1] = total + log2(sum);
     }
     {
+      let first = (y + 2 * threadsY) * threadsX;
       var total = lowest;
       for (var i = 0; i < threadsX; i++) {
-        total = max(total, partials[(y + 2 * threadsY) * threadsX + i].x);
+        total = max(total, partials[first + i].x);
       }
       var sum = 0.0;
       for (var i = 0; i < threadsX; i++) {
-        let part = partials[(y + 2 * threadsY) * threadsX + i];
-        sum += part.y * exp2(part.x - total);
+        sum += partials[first + i].y * exp2(partials[first + i].x - total);
       }
       logSum[2] = total + log2(sum);
     }
     {
+      let first = (y + 3 * threadsY) * threadsX;
       var total = lowest;
       for (var i = 0; i < threadsX; i++) {
-        total = max(total, partials[(y + 3 * threadsY) * threadsX + i].x);
+        total = max(total, partials[first + i].x);
       }
       var sum = 0.0;
       for (var i = 0; i < threadsX; i++) {
-        let part = partials[(y + 3 * threadsY) * threadsX + i];
-        sum += part.y * exp2(part.x - total);
+        sum += partials[first + i].y * exp2(partials[first + i].x - total);
       }
       logSum[3] = total + log2(sum);
     }

@@ -49,7 +49,11 @@ if (testBackends().includes('webgpu')) {
             }
           : undefined;
         const inLaunches = async (launches: number) => {
-          const tensors = [attend({...call, launches}, plan), ...attendGradients({...call, launches}, plan)].map(own);
+          const expectedTime = 50 * launches;
+          const tensors = [
+            attend({...call, expectedTime}, plan),
+            ...attendGradients({...call, expectedTime}, plan),
+          ].map(own);
           return Promise.all(tensors.map(async ({dataId}) => Array.from((await gpu.read(dataId)) as Float32Array)));
         };
         const whole = await inLaunches(1);

@@ -6,8 +6,9 @@ import type {WebGPUCall, WebGPUPlan} from '../webgpu_call.js';
 import {leftType, matrixExtensions, paddedHeadDim, rightType, sumType} from '../wgsl/matrix_units.js';
 import {headVectors, readRow} from '../wgsl/rows.js';
 import {noScores} from '../wgsl/softmax_state.js';
-import type {AttendForm} from './attend_walk.js';
-import {attendForm, attendSpec, attendWalk, lastVisible, maskStart, ownedRows, withMask} from './attend_walk.js';
+import type {AttendForm} from './attend_form.js';
+import {attendForm, attendSpec} from './attend_form.js';
+import {attendWalk, ownedRows, scoreOf, scoresOfRow} from './attend_walk.js';
 
 /** Subgroups a workgroup; each owns one fragment of query rows, and the softmax gives each row to two invocations. */
 const subgroups = 4;
@@ -46,7 +47,7 @@ export function matrixUnitsFit(device: GPUDevice, dims: HeadDims): boolean {
 
 /**
  * Stage 4, attend, in float16 with float32 sums, on the matrix units of the device (`subgroup_matrix`): the same function
- * as `AttendProgram`.
+ * as `AttendProgram`. One shader, longer than other files: its parts share what the fragments of a subgroup hold.
  */
 export class AttendMatrixProgram extends AttentionProgram<AttendForm> {
   constructor(call: WebGPUCall, plan?: WebGPUPlan) {
@@ -234,14 +235,14 @@ ${ownedRows(form)}
     })}
 
     // 3. Weights.
-    let lastVisible = ${lastVisible(form, 'firstRow + row')};${form.mask ? `\n    let maskStart = ${maskStart(form, 'firstRow + row')};` : ''}
+    ${scoresOfRow(form, 'firstRow + row')}
     var x : array<vec4<f32>, ${vectorsOfRow}>;
     var newMax = masked;
     ${unroll(
       vectorsOfRow,
       (v) => `{
       let column = 4 * (half + ${2 * v});
-      ${unroll(4, (c) => `x[${v}][${c}] = select(${withMask(form, `scoreRows[row * ${scoreStride} + column + ${c}]`, `keyPositions[column + ${c}]`)}, masked, keyPositions[column + ${c}] > lastVisible);`)}
+      ${unroll(4, (c) => `x[${v}][${c}] = ${scoreOf(form, `scoreRows[row * ${scoreStride} + column + ${c}]`, `keyPositions[column + ${c}]`)};`)}
       newMax = max(newMax, max(max(x[${v}].x, x[${v}].y), max(x[${v}].z, x[${v}].w)));
     }`,
     )}

@@ -1,7 +1,8 @@
 import {unroll} from '../../unroll.js';
 import type {HeadDims} from '../runtime/device_limits.js';
 import type {Tile} from '../wgsl/tile.js';
-import {tileKeys, tileQueries, tileThreads, weightStride} from '../wgsl/tile.js';
+import {columnOf, rowOf, tileKeys, tileQueries, tileThreads, weightStride} from '../wgsl/tile.js';
+import {addRowProducts, addWeightedRows, ifInRow, partsOfRow} from '../wgsl/tile_products.js';
 import type {ElementType} from './attend_tile.js';
 import {headWords, tileStride} from './attend_tile.js';
 
@@ -15,8 +16,8 @@ export interface Products {
   /** Type of a word, and of the weights of a row in the columns of an x. */
   word: string;
   weights: string;
-  /** The word made of the vec4 that were carried in round `j`. */
-  carriedWord: (j: number) => string;
+  /** The word made of what was fetched from `at` on. */
+  wordOf: (at: number) => string;
   /** The weights `weight[0]`, `weight[1]`, … as they are stored. */
   storedWeights: string;
   /** Adds this invocation's part of queryTile · keyTileᵀ to `scores`. */
@@ -29,75 +30,19 @@ export function products(elementType: ElementType, tile: Tile, dims: HeadDims): 
   return elementType === 'float32' ? float32Products(tile, dims) : float16Products(tile, dims);
 }
 
-/** Reads of the query words of this invocation's rows, and of one word of a key: `index` counts words of the head. */
-const readQueries = (tile: Tile, index: string) =>
-  unroll(tile.rows, (r) => `let q${r} = queryTile[(y + ${r} * threadsY) * tileStride + ${index}];`);
-const readKey = (c: number, index: string) => `let k = keyTile[(x + ${c} * threadsX) * tileStride + ${index}];`;
-/** Reads of the weights of this invocation's rows in the columns of the x called `index`, and of a value word there. */
-const readWeights = (tile: Tile, index: string) =>
-  unroll(tile.rows, (r) => `let w${r} = weights[(y + ${r} * threadsY) * weightStride + ${index}];`);
-const readValue = (c: number, index: string, o: number) =>
-  `let v = keyTile[(${index} + ${c} * threadsX) * tileStride + x + ${o} * threadsX];`;
-
-/** The constant that holds the words of a row of values. */
-export const valueWords = ({headDim, valueDim}: HeadDims) => (valueDim === headDim ? 'headWords' : 'valueWords');
-
-/** Words of a row of the output that an invocation adds up, and the guard of the last where they are not shared evenly. */
-export const outputWords = (tile: Tile, {valueDim}: HeadDims, elementType: ElementType) =>
-  Math.ceil(headWords(valueDim, elementType) / tile.threadsX);
-export const ifInHead = (tile: Tile, dims: HeadDims, elementType: ElementType, o: number) =>
-  headWords(dims.valueDim, elementType) < (o + 1) * tile.threadsX
-    ? `if (x + ${o} * threadsX < ${valueWords(dims)}) `
-    : '';
-
-function float32Products(tile: Tile, dims: HeadDims): Products {
-  const {rows, columns, threadsX} = tile;
-  const scoreUnroll = headWords(dims.headDim, 'float32') % 4 === 0 ? 4 : 1;
-  const sumUnroll = Math.min(4, threadsX);
-  const components = ['x', 'y', 'z', 'w'];
+function float32Products(tile: Tile, {headDim, valueDim}: HeadDims): Products {
+  const {columns} = tile;
   return {
     declarations: '',
     word: 'vec4<f32>',
     weights: `vec${columns}<f32>`,
-    carriedWord: (j) => `fetched[${j}]`,
+    wordOf: (at) => `fetched[${at}]`,
     storedWeights: `vec${columns}<f32>(${unroll(columns, (c) => `weight[${c}]`, ', ')})`,
-    // As fma by component: a dot product would be added in a fifth step.
-    scores: `for (var i = 0; i < headWords; i += ${scoreUnroll}) {
-      ${unroll(
-        scoreUnroll,
-        (u) => `{
-      ${readQueries(tile, `i + ${u}`)}
-      ${unroll(
-        columns,
-        (c) => `{
-        ${readKey(c, `i + ${u}`)}
-        ${unroll(
-          rows,
-          (r) =>
-            `scores[${r}][${c}] = ${components.reduce((sum, e) => `fma(q${r}.${e}, k.${e}, ${sum})`, `scores[${r}][${c}]`)};`,
-        )}
-      }`,
-      )}
-      }`,
-      )}
-    }`,
-    weightedSum: `for (var i = 0; i < threadsX; i += ${sumUnroll}) {
-      ${unroll(
-        sumUnroll,
-        (u) => `{
-      ${readWeights(tile, `i + ${u}`)}
-      ${unroll(outputWords(tile, dims, 'float32'), (o) =>
-        unroll(
-          columns,
-          (c) => `${ifInHead(tile, dims, 'float32', o)}{
-        ${readValue(c, `i + ${u}`, o)}
-        ${unroll(rows, (r) => `output[${r}][${o}] = fma(vec4<f32>(w${r}[${c}]), v, output[${r}][${o}]);`)}
-      }`,
-        ),
-      )}
-      }`,
-      )}
-    }`,
+    scores: addRowProducts(tile, {
+      ...{left: 'queryTile', right: 'keyTile', sums: 'scores'},
+      width: headWords(headDim, 'float32'),
+    }),
+    weightedSum: addWeightedRows(tile, {right: 'keyTile', sums: 'output', width: headWords(valueDim, 'float32')}),
   };
 }
 
@@ -120,7 +65,8 @@ function float16Products(tile: Tile, dims: HeadDims): Products {
   const words = headWords(dims.headDim, 'float16');
   const scoreUnroll = words % scoreFold === 0 ? scoreFold : words % 2 === 0 ? 2 : 1;
   const sumUnroll = Math.min(sumFold, threadsX);
-  const outputs = outputWords(tile, dims, 'float16');
+  const valueWords = headWords(dims.valueDim, 'float16');
+  const outputs = partsOfRow(tile, valueWords);
   const pairs = columns / 2;
   const pairOf = (r: number, c: number) => (pairs === 1 ? `w${r}` : `w${r}[${c >> 1}]`);
   const packed = unroll(pairs, (p) => `pack2x16float(vec2<f32>(weight[${2 * p}], weight[${2 * p + 1}]))`, ', ');
@@ -131,7 +77,7 @@ fn pack(a : vec4<f32>, b : vec4<f32>) -> vec4<u32> {
 }`,
     word: 'vec4<u32>',
     weights: pairs === 1 ? 'u32' : `vec${pairs}<u32>`,
-    carriedWord: (j) => `pack(fetched[${2 * j}], fetched[${2 * j + 1}])`,
+    wordOf: (at) => `pack(fetched[${at}], fetched[${at + 1}])`,
     storedWeights: pairs === 1 ? packed : `vec${pairs}<u32>(${packed})`,
     // The sums start at zero in each round by their initial values: a declaration alone kept the last round's.
     scores: `for (var i = 0; i < headWords; i += ${scoreUnroll}) {
@@ -139,11 +85,11 @@ fn pack(a : vec4<f32>, b : vec4<f32>) -> vec4<u32> {
       ${unroll(
         scoreUnroll,
         (u) => `{
-      ${readQueries(tile, `i + ${u}`)}
+      ${unroll(rows, (r) => `let q${r} = queryTile[(${rowOf(r)}) * tileStride + i + ${u}];`)}
       ${unroll(
         columns,
         (c) => `{
-        ${readKey(c, `i + ${u}`)}
+        let k = keyTile[(${columnOf(c)}) * tileStride + i + ${u}];
         ${unroll(rows, (r) => unroll(4, (e) => multiplyAdd(r * columns + c, `halves(q${r}[${e}])`, `halves(k[${e}])`)))}
       }`,
       )}
@@ -161,12 +107,12 @@ fn pack(a : vec4<f32>, b : vec4<f32>) -> vec4<u32> {
       ${unroll(
         sumUnroll,
         (u) => `{
-      ${readWeights(tile, `i + ${u}`)}
+      ${unroll(rows, (r) => `let w${r} = weights[(${rowOf(r)}) * weightStride + i + ${u}];`)}
       ${unroll(outputs, (o) =>
         unroll(
           columns,
-          (c) => `${ifInHead(tile, dims, 'float16', o)}{
-        ${readValue(c, `i + ${u}`, o)}
+          (c) => `${ifInRow(tile, valueWords, o)}{
+        let v = keyTile[(i + ${u} + ${c} * threadsX) * tileStride + ${columnOf(o)}];
         ${unroll(
           rows,
           (r) => `{
@@ -193,7 +139,6 @@ const multiplyAdd = (sum: number, a: string, b: string) => `sums[${sum}] = multi
 
 /** Constants and tiles in workgroup memory. */
 export function attendMemory(tile: Tile, dims: HeadDims, elementType: ElementType, {word, weights}: Products): string {
-  const {headDim, valueDim} = dims;
   const {threadsX, threadsY, rows, columns} = tile;
   const [queries, keys] = [tileQueries(tile), tileKeys(tile)];
   return `
@@ -204,7 +149,7 @@ const rows = ${rows};
 const columns = ${columns};
 const tileQueries = ${queries};
 const tileKeys = ${keys};
-const headWords = ${headWords(headDim, elementType)};${valueDim === headDim ? '' : `\nconst valueWords = ${headWords(valueDim, elementType)};`}
+const headWords = ${headWords(dims.headDim, elementType)};
 const tileStride = ${tileStride(dims, elementType)};
 const weightStride = ${weightStride(tile)};
 var<workgroup> queryTile : array<${word}, ${queries * tileStride(dims, elementType)}>;

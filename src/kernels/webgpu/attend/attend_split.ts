@@ -9,7 +9,7 @@ import {tileQueries} from '../wgsl/tile.js';
 import type {Arithmetic} from './arithmetic.js';
 import type {ElementType} from './attend_tile.js';
 import {chooseAttendTile, chooseFewRowTile} from './attend_tile.js';
-import {countQueryTiles} from './attend_walk.js';
+import {countQueryTiles} from './attend_form.js';
 
 /*
  * Few query rows over many keys, as in decoding: one workgroup a query tile would leave most of a device idle. So the keys

@@ -1,113 +1,12 @@
-import type {BlockGeometry} from '../../../attention/block_geometry.js';
-import type {ProgramSpec, Uniforms} from '../runtime/program_spec.js';
-import {i32} from '../runtime/program.js';
-import type {WebGPUCall, WebGPUPlan} from '../webgpu_call.js';
-import type {GridVariant} from '../wgsl/block_grid.js';
-import {gridVariant} from '../wgsl/block_grid.js';
-import type {KeysVariant} from '../wgsl/key_lengths.js';
-import {keyEnd, keyLengthsInput, keysVariant} from '../wgsl/key_lengths.js';
-import {headVectors, keyRow, readRow, rowComponents, rowInput, workgroupIndexInLaunch, writeRow} from '../wgsl/rows.js';
-import {logitScale, stateVectors} from '../wgsl/softmax_state.js';
-
-/** What the text of the programs of the attend stage depends on, whatever they multiply with. */
-export interface AttendForm extends KeysVariant, GridVariant {
-  valueDim: number;
-  /** Whether a plan names the keys, or all of them count. */
-  sparse: boolean;
-  /** Type of the mask, if there is one. */
-  mask?: 'bool' | 'float32';
-  /**
-   * Whether a workgroup takes a chunk of the keys alone and hands on a state of the softmax (`attend_split.ts`). Without a
-   * plan, query rows are then those of all heads that read one key head, one head after the other.
-   */
-  split: boolean;
-}
-
-export function attendForm(call: WebGPUCall, plan?: WebGPUPlan, split = false): AttendForm {
-  const {geometry, mask} = call;
-  return {
-    ...keysVariant(call),
-    ...gridVariant(call),
-    valueDim: geometry.valueDim,
-    sparse: plan !== undefined,
-    ...(mask && {mask: mask.dtype as 'bool' | 'float32'}),
-    split,
-  };
-}
-
-/** Whether rows of grouped heads stand together. */
-const isPacked = ({sparse, split}: AttendForm) => split && !sparse;
-
-interface WalkOptions {
-  tileQueries: number;
-  plan?: WebGPUPlan;
-  /** Into how many the keys are cut. */
-  chunks?: number;
-}
-
-/** What the programs of the attend stage have in common, whatever they multiply with. */
-export function attendSpec(
-  call: WebGPUCall,
-  form: AttendForm,
-  options: WalkOptions,
-): Omit<ProgramSpec<never>, 'name' | 'threads' | 'variant'> {
-  const {query, key, value, geometry} = call;
-  const {batch, heads, queryLength, valueDim} = geometry;
-  const {inputs, ...walk} = walkSpec(call, form, options);
-  return {
-    ...walk,
-    inputs: {query: rowInput(query), key: rowInput(key), value: rowInput(value), ...inputs},
-    outputShape: form.split
-      ? [batch * heads * queryLength, options.chunks ?? 1, 4 * stateVectors(valueDim)]
-      : [batch, heads, queryLength, valueDim],
-    outputComponents: form.split ? 4 : rowComponents(valueDim),
-  };
-}
-
-/** What programs that own query rows and walk over keys have in common: `attendWalk` reads these inputs and uniforms. */
-export function walkSpec(
-  call: WebGPUCall,
-  form: AttendForm,
-  {tileQueries, plan, chunks = 1}: WalkOptions,
-): Pick<ProgramSpec<never>, 'inputs' | 'workgroups' | 'uniforms' | 'launches'> {
-  const {geometry, mask} = call;
-  const {batch, heads, keyValueHeads, queryOffset} = geometry;
-  const queryTiles = countQueryTiles(geometry, form, tileQueries);
-  return {
-    inputs: {
-      ...(plan && {keyIndices: {tensor: plan.keyIndices}, blockLists: {tensor: plan.blockLists}}),
-      ...(form.padded && keyLengthsInput(call)),
-      ...(mask && {mask: {tensor: mask}}),
-    },
-    workgroups: batch * (isPacked(form) ? keyValueHeads : heads) * queryTiles * chunks,
-    launches: call.launches ?? 1,
-    uniforms: {
-      logitScale: logitScale(call),
-      queryTiles: i32(queryTiles),
-      ...(plan && blockUniforms(geometry)),
-      ...(form.offset && {queryOffset: i32(queryOffset)}),
-    },
-  };
-}
-
-/** Block sizes of programs that walk by lists. A block longer than all would be walked over in rounds of nothing. */
-export const blockUniforms = ({blockSize, keyBlockSize, queryLength, keyLength}: BlockGeometry): Uniforms => ({
-  blockSize: i32(Math.min(blockSize, queryLength)),
-  keyBlockSize: i32(Math.min(keyBlockSize, keyLength)),
-});
-
-/** Query tiles of a head, or of a group of heads. Tiles of blocks do not cross the end of one; the last may have fewer. */
-export function countQueryTiles(
-  {heads, keyValueHeads, queryLength, blockSize, queryBlocks}: BlockGeometry,
-  form: Pick<AttendForm, 'sparse' | 'split'>,
-  tileQueries: number,
-): number {
-  if (!form.sparse) {
-    return Math.ceil((queryLength * (form.split ? heads / keyValueHeads : 1)) / tileQueries);
-  }
-  const lastRows = queryLength - (queryBlocks - 1) * blockSize;
-  return (queryBlocks - 1) * Math.ceil(blockSize / tileQueries) + Math.ceil(lastRows / tileQueries);
-}
+import {unroll} from '../../unroll.js';
+import {keyEnd} from '../wgsl/key_lengths.js';
+import {headVectors, keyRow, readRow, workgroupIndexInLaunch, writeRow} from '../wgsl/rows.js';
+import {hookedScore, hookFunctions, hooksOfRow} from '../wgsl/score_hooks.js';
+import {stateVectors} from '../wgsl/softmax_state.js';
+import type {Tile} from '../wgsl/tile.js';
+import {rowOf} from '../wgsl/tile.js';
+import type {AttendForm} from './attend_form.js';
+import {isPacked} from './attend_form.js';
 
 /**
  * Shader text: which query rows a workgroup owns and which keys it walks over, in tiles of `tileKeys`; and how to read and
@@ -125,10 +24,10 @@ ${walkOverKeys(form)}`;
 
 /** The part of it that says which rows and keys. */
 export function walkOverKeys(form: AttendForm): string {
-  const {sparse, padded, mask} = form;
+  const {sparse, padded} = form;
   const position = 'keyPosition(head, tile.x + slot)';
   return `// Original index given to the padding of a key tile: past every limit.
-const paddingPosition = 0x7fffffff;${padded ? keyEnd('uniforms.queryShape.y', 'uniforms.keyShape.z') : ''}${mask ? maskScores(mask) : ''}
+const paddingPosition = 0x7fffffff;${padded ? keyEnd('uniforms.queryShape.y', 'uniforms.keyShape.z') : ''}${hookFunctions(form)}
 ${sparse ? sparseKeyTiles : exactKeyTiles(form)}
 
 // Original index of the key in a slot of the tile that covers slots [tile.x, tile.y).
@@ -152,28 +51,6 @@ fn writeSums(row : i32, chunk : i32, maximum : f32, sum : f32) {
 }`;
 }
 
-/** A function that gives a row's score of a key with the mask: its dimensions of 1 broadcast. */
-export function maskScores(mask: 'bool' | 'float32'): string {
-  const score =
-    mask === 'bool'
-      ? 'select(masked, score, x != 0)'
-      : // −Infinity, told by its bits, hides the key; no finite value does, so the scores stay far above masked.
-        `select(score + ${Math.LOG2E}f * select(x, -6e37f, x < -6e37f), masked, bitcast<u32>(x) == 0xff800000u)`;
-  return `
-// Where the mask of a row starts. Rows past the end read some row that exists.
-fn maskRow(head : i32, row : i32) -> i32 {
-  let heads = uniforms.queryShape.y;
-  let last = uniforms.maskShape - 1;
-  let entry = min(head / heads, last.x) * uniforms.maskShape.y + min(head % heads, last.y);
-  return (entry * uniforms.maskShape.z + min(row, last.z)) * uniforms.maskShape.w;
-}
-
-fn maskedScore(score : f32, maskStart : i32, position : i32) -> f32 {
-  let x = mask[maskStart + min(position, uniforms.maskShape.w - 1)];
-  return ${score};
-}`;
-}
-
 /** Expression: the last position that the row (an expression, too) of a workgroup may see. Padding is past it already. */
 export function lastVisible(form: AttendForm, row: string): string {
   if (!form.causal) {
@@ -183,15 +60,36 @@ export function lastVisible(form: AttendForm, row: string): string {
   return form.offset ? `uniforms.queryOffset + ${ownRow}` : ownRow;
 }
 
-/** Expression: where the mask of that row starts. */
-export const maskStart = (form: AttendForm, row: string): string =>
-  isPacked(form)
-    ? `maskRow(head + (${row}) / uniforms.queryShape.z, (${row}) % uniforms.queryShape.z)`
-    : `maskRow(head, ${row})`;
+/** Statements: what the scores of a row (an expression) of a workgroup share: how far it sees, and what hooks know of it. */
+export function scoresOfRow(form: AttendForm, row: string): string {
+  const [head, ownRow] = isPacked(form)
+    ? [`head + (${row}) / uniforms.queryShape.z`, `(${row}) % uniforms.queryShape.z`]
+    : ['head', row];
+  return [`let lastVisible = ${lastVisible(form, row)};`, ...hooksOfRow(form, head, ownRow)].join('\n      ');
+}
 
-/** Expression: the score of a key at `position`, with what the mask of the row says. */
-export const withMask = ({mask}: Pick<AttendForm, 'mask'>, score: string, position: string): string =>
-  mask ? `maskedScore(${score}, maskStart, ${position})` : score;
+/** Expression: the score of that row with a key at `position`, of a product in units of log2; `masked` where it does not see it. */
+export const scoreOf = (form: AttendForm, product: string, position: string): string =>
+  `select(${hookedScore(form, product, position)}, masked, ${position} > lastVisible)`;
+
+/**
+ * Statements: makes scores of `scores`, `[rows][columns]`, which holds products; the keys of the columns stand at `position0`,
+ * `position1`, …
+ *
+ * @param scaled expression: a product in units of log2.
+ */
+export const scoresOfProducts = (
+  form: AttendForm,
+  {rows, columns}: Tile,
+  scaled = (product: string) => product,
+): string =>
+  unroll(
+    rows,
+    (r) => `{
+      ${scoresOfRow(form, `firstRow + ${rowOf(r)}`)}
+      ${unroll(columns, (c) => `scores[${r}][${c}] = ${scoreOf(form, scaled(`scores[${r}][${c}]`), `position${c}`)};`)}
+    }`,
+  );
 
 /** Arguments of `keySlots` that name a key tile, of those that the workgroup walks over. */
 export const keyTile = ({split}: AttendForm, t: string): string =>

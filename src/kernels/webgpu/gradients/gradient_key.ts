@@ -1,18 +1,22 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {BlockGeometry} from '../../../attention/block_geometry.js';
 import {unroll} from '../../unroll.js';
-import type {AttendForm} from '../attend/attend_walk.js';
-import {blockUniforms, maskScores, withMask} from '../attend/attend_walk.js';
+import type {AttendForm} from '../attend/attend_form.js';
+import {blockUniforms, expectedWork} from '../attend/attend_form.js';
 import {AttentionProgram, f32, i32} from '../runtime/program.js';
 import type {WebGPUGradientCall} from '../webgpu_call.js';
+import type {MaskType} from '../wgsl/attention_mask.js';
 import {keyRow, rowComponents, rowInput, workgroupIndexInLaunch} from '../wgsl/rows.js';
+import type {ScoreForm} from '../wgsl/score_hooks.js';
+import {hookedScore, hookFunctions, hooksOfRow} from '../wgsl/score_hooks.js';
 import {logitScale, noScores} from '../wgsl/softmax_state.js';
-import {invocationPlace, tileThreads} from '../wgsl/tile.js';
+import {columnOf, invocationPlace, rowOf, tileThreads} from '../wgsl/tile.js';
 import {noStatistics} from './gradient_rows.js';
 import type {GradientTile} from './gradient_tile.js';
 import {ownedCount} from './gradient_tile.js';
-import type {Ahead} from './gradient_walk.js';
+import type {Ahead} from './gradient_passes.js';
 import {GradientWalk} from './gradient_walk.js';
+import {queryTiles} from './query_tiles.js';
 
 /** Keys in permuted order, and for each block of them the query blocks that attend to it (see `query_lists.ts`). */
 export interface QueryPlan {
@@ -24,6 +28,9 @@ export interface QueryPlan {
 interface GradientVariant extends Pick<AttendForm, 'headDim' | 'valueDim' | 'causal' | 'sparse' | 'mask'> {
   tile: GradientTile;
 }
+
+/** Four products of rows where the forward pass has two, and what is between them. */
+const timesForward = 2.4;
 
 /** Heads that have gradients of their own: see `GradientKeyProgram`. */
 export const ownerHeads = ({batch, heads, keyValueHeads}: BlockGeometry, sparse: boolean) =>
@@ -66,7 +73,7 @@ export class GradientKeyProgram extends AttentionProgram<GradientVariant> {
       outputComponents: bothComponents(headDim, valueDim),
       threads: tileThreads(tile),
       workgroups: owners * keyTiles,
-      launches: call.launches ?? 1,
+      work: expectedWork(call, sparse, timesForward),
       uniforms: {
         scale: f32(scale),
         logitScale: logitScale(call),
@@ -76,7 +83,7 @@ export class GradientKeyProgram extends AttentionProgram<GradientVariant> {
       },
       variant: {
         ...{tile, headDim, valueDim, causal, sparse},
-        ...(mask && {mask: mask.dtype as 'bool' | 'float32'}),
+        ...(mask && {mask: mask.dtype as MaskType}),
       },
     });
   }
@@ -88,7 +95,7 @@ export class GradientKeyProgram extends AttentionProgram<GradientVariant> {
       {headDim, valueDim},
       'key',
       [
-        {owned: 'key', walked: 'query', sums: 'scores', then: weightsOfScores(tile, mask)},
+        {owned: 'key', walked: 'query', sums: 'scores', then: weightsOfScores(tile, {mask})},
         {walked: 'dy', sums: 'valueGradient', weights: 'scores'},
         {owned: 'value', walked: 'dy', sums: 'products', then: scoreGradients(tile)},
         {walked: 'query', sums: 'keyGradient', weights: 'products'},
@@ -114,11 +121,8 @@ ${noStatistics}
 ${writeGradient('writeKeyGradient', headDim, bothComponents(headDim, valueDim))}
 ${writeGradient('writeValueGradient', valueDim, bothComponents(headDim, valueDim))}
 
-fn tilesIn(size : i32, tile : i32) -> i32 {
-  return (size + tile - 1) / tile;
-}
-${mask ? `${noScores}${maskScores(mask)}` : ''}
-${sparse ? sparseQueryTiles : exactQueryTiles(causal)}
+${mask ? noScores : ''}${hookFunctions({mask})}
+${queryTiles(sparse, causal)}
 
 fn main(index : i32) {
 ${invocationPlace(tile)}
@@ -159,13 +163,13 @@ ${walk.loop(
     'query',
     'keyGradient',
     (r, vector, sum) =>
-      `if (ownedRows[y + ${r} * threadsY] >= 0) { writeKeyGradient(0, firstGradientRow + ownedRows[y + ${r} * threadsY], ${vector}, uniforms.scale * ${sum}); }`,
+      `if (ownedRows[${rowOf(r)}] >= 0) { writeKeyGradient(0, firstGradientRow + ownedRows[${rowOf(r)}], ${vector}, uniforms.scale * ${sum}); }`,
   )}
   ${walk.writeSums(
     'dy',
     'valueGradient',
     (r, vector, sum) =>
-      `if (ownedRows[y + ${r} * threadsY] >= 0) { writeValueGradient(firstValue, firstGradientRow + ownedRows[y + ${r} * threadsY], ${vector}, ${sum}); }`,
+      `if (ownedRows[${rowOf(r)}] >= 0) { writeValueGradient(firstValue, firstGradientRow + ownedRows[${rowOf(r)}], ${vector}, ${sum}); }`,
   )}
 }`;
   }
@@ -186,23 +190,19 @@ const queriesAhead: Ahead = {
 };
 
 /** Makes weights of the scores: none where a row does not see a key. */
-function weightsOfScores({rows, columns}: GradientTile, mask?: 'bool' | 'float32'): string {
+function weightsOfScores({rows, columns}: GradientTile, form: ScoreForm): string {
   return unroll(
     columns,
     (c) => `{
-      let known = walkedStatistics[now + x + ${c} * threadsX];
+      let known = walkedStatistics[now + ${columnOf(c)}];
       let last = i32(known.z);
-      ${
-        mask
-          ? `let row = max(walkedRows[now + x + ${c} * threadsX], 0);
-      let maskStart = maskRow(row / length, row % length);
-      `
-          : ''
-      }${unroll(
+      let queryRow = max(walkedRows[now + ${columnOf(c)}], 0);
+      ${hooksOfRow(form, 'queryRow / length', 'queryRow % length').join('')}
+      ${unroll(
         rows,
         (r) => `{
-        let row = ownedRows[y + ${r} * threadsY];
-        let score = ${withMask({mask}, `uniforms.logitScale * scores[${r}][${c}]`, 'row - firstKeyRow')};
+        let row = ownedRows[${rowOf(r)}];
+        let score = ${hookedScore(form, `uniforms.logitScale * scores[${r}][${c}]`, 'row - firstKeyRow')};
         scores[${r}][${c}] = select(0.0, exp2(score - known.x), row >= 0 && row - firstKeyRow <= last);
       }`,
         '\n      ',
@@ -216,7 +216,7 @@ function scoreGradients({rows, columns}: GradientTile): string {
   return unroll(
     columns,
     (c) => `{
-      let delta = walkedStatistics[now + x + ${c} * threadsX].y;
+      let delta = walkedStatistics[now + ${columnOf(c)}].y;
       ${unroll(
         rows,
         (r) =>
@@ -241,64 +241,5 @@ function writeGradient(name: string, dim: number, components: 1 | 4): string {
   for (var i = 0; i < min(4, ${dim} - 4 * vector); i++) {
     result[first + row * ${dim} + 4 * vector + i] = x[i];
   }
-}`;
-}
-
-/** Keys of a workgroup, and the query rows that it walks over, where blocks have lists. A tile crosses no block's end. */
-const sparseQueryTiles = `
-// Slots [first, end) in the permuted order that a key tile covers.
-fn keySlots(tile : i32) -> vec2<i32> {
-  let tilesPerBlock = tilesIn(uniforms.keyBlockSize, tileKeys);
-  let block = tile / tilesPerBlock;
-  let first = block * uniforms.keyBlockSize + (tile % tilesPerBlock) * tileKeys;
-  return vec2<i32>(first, min(min(first + tileKeys, (block + 1) * uniforms.keyBlockSize), uniforms.keyShape.z));
-}
-
-fn keyPosition(head : i32, slot : i32) -> i32 {
-  return keyIndices[head * uniforms.keyShape.z + slot];
-}
-
-// Where the list of a key tile's block starts: its length, then its query blocks.
-fn listStart(head : i32, tile : i32) -> i32 {
-  let block = tile / tilesIn(uniforms.keyBlockSize, tileKeys);
-  return (head * uniforms.queryListsShape.z + block) * uniforms.queryListsShape.w;
-}
-
-fn countQueryTiles(head : i32, tile : i32, firstKey : i32) -> i32 {
-  return queryLists[listStart(head, tile)] * tilesIn(uniforms.blockSize, tileQueries);
-}
-
-fn queryRows(head : i32, firstHead : i32, tile : i32, firstKey : i32, t : i32) -> vec3<i32> {
-  let tilesPerBlock = tilesIn(uniforms.blockSize, tileQueries);
-  let block = queryLists[listStart(head, tile) + 1 + t / tilesPerBlock];
-  let first = block * uniforms.blockSize + (t % tilesPerBlock) * tileQueries;
-  let end = min((block + 1) * uniforms.blockSize, uniforms.queryShape.z);
-  return vec3<i32>(head, first, min(first + tileQueries, end));
-}`;
-
-/** The same for exact attention: all queries from the first that may see a key of the tile. */
-function exactQueryTiles(causal: boolean): string {
-  return `
-fn keySlots(tile : i32) -> vec2<i32> {
-  return vec2<i32>(tile * tileKeys, min((tile + 1) * tileKeys, uniforms.keyShape.z));
-}
-
-fn keyPosition(owner : i32, slot : i32) -> i32 {
-  return slot;
-}
-
-fn firstQueryTile(firstKey : i32) -> i32 {
-  return ${causal ? 'min(max(firstKey - uniforms.queryOffset, 0) / tileQueries, tilesIn(uniforms.queryShape.z, tileQueries))' : '0'};
-}
-
-fn countQueryTiles(owner : i32, tile : i32, firstKey : i32) -> i32 {
-  let sharing = uniforms.queryShape.x * uniforms.queryShape.y / uniforms.owners;
-  return sharing * (tilesIn(uniforms.queryShape.z, tileQueries) - firstQueryTile(firstKey));
-}
-
-fn queryRows(owner : i32, firstHead : i32, tile : i32, firstKey : i32, t : i32) -> vec3<i32> {
-  let ofHead = tilesIn(uniforms.queryShape.z, tileQueries) - firstQueryTile(firstKey);
-  let first = (firstQueryTile(firstKey) + t % ofHead) * tileQueries;
-  return vec3<i32>(firstHead + t / ofHead, first, min(first + tileQueries, uniforms.queryShape.z));
 }`;
 }

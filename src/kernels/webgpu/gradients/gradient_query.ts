@@ -1,16 +1,21 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import {unroll} from '../../unroll.js';
-import type {AttendForm} from '../attend/attend_walk.js';
-import {attendForm, maskStart, walkOverKeys, walkSpec, withMask} from '../attend/attend_walk.js';
+import type {AttendForm} from '../attend/attend_form.js';
+import {attendForm, walkSpec} from '../attend/attend_form.js';
+import {walkOverKeys} from '../attend/attend_walk.js';
 import {AttentionProgram, f32} from '../runtime/program.js';
 import type {WebGPUGradientCall, WebGPUPlan} from '../webgpu_call.js';
 import {keyRow, rowComponents, rowInput, workgroupIndexInLaunch, writeRow} from '../wgsl/rows.js';
+import {hookedScore, hooksOfRow} from '../wgsl/score_hooks.js';
 import {noScores} from '../wgsl/softmax_state.js';
-import {invocationPlace, tileThreads} from '../wgsl/tile.js';
+import {invocationPlace, rowOf, tileThreads} from '../wgsl/tile.js';
 import {keysAhead, ownedQueries, noStatistics, visitedKey, walkedPosition} from './gradient_rows.js';
 import type {GradientTile} from './gradient_tile.js';
 import {ownedCount} from './gradient_tile.js';
 import {GradientWalk} from './gradient_walk.js';
+
+/** Three products of rows where the forward pass has two, and what is between them. */
+const timesForward = 1.8;
 
 interface QueryVariant {
   tile: GradientTile;
@@ -31,7 +36,7 @@ export class GradientQueryProgram extends AttentionProgram<QueryVariant> {
     const {query, key, value, dy, geometry, scale, keyLengths} = call;
     // Key lengths are in the statistics: with them as an input there would be more buffers than every device has.
     const form = {...attendForm(call, plan), padded: false};
-    const {inputs, uniforms, ...walk} = walkSpec(call, form, {tileQueries: ownedCount(tile), plan});
+    const {inputs, uniforms, ...walk} = walkSpec(call, form, {tileQueries: ownedCount(tile), plan, timesForward});
     super({
       name: 'GradientQuery',
       inputs: {
@@ -92,8 +97,8 @@ ${ownedQueries(form)}
   ${unroll(
     rows,
     (r) => `var statistics${r} = noStatistics;
-  if (firstRow + y + ${r} * threadsY < endRow) {
-    statistics${r} = statistics[firstQueryRow + firstRow + y + ${r} * threadsY];
+  if (firstRow + ${rowOf(r)} < endRow) {
+    statistics${r} = statistics[firstQueryRow + firstRow + ${rowOf(r)}];
   }`,
     '\n  ',
   )}
@@ -109,7 +114,7 @@ ${walk.loop(
     'key',
     'gradient',
     (r, vector, sum) =>
-      `if (firstRow + y + ${r} * threadsY < endRow) { writeGradient(firstQueryRow + firstRow + y + ${r} * threadsY, ${vector}, uniforms.scale * ${sum}); }`,
+      `if (firstRow + ${rowOf(r)} < endRow) { writeGradient(firstQueryRow + firstRow + ${rowOf(r)}, ${vector}, uniforms.scale * ${sum}); }`,
   )}
 }`;
   }
@@ -122,11 +127,12 @@ function scoreGradients({rows, columns}: GradientTile, form: AttendForm): string
       rows,
       (r) => `{
       let last = i32(statistics${r}.z);
-      ${form.mask ? `let maskStart = ${maskStart(form, `firstRow + y + ${r} * threadsY`)};\n      ` : ''}${unroll(
+      ${hooksOfRow(form, 'head', `firstRow + ${rowOf(r)}`).join('')}
+      ${unroll(
         columns,
         (c) => `scores[${r}][${c}] = select(
         0.0,
-        exp2(${withMask(form, `uniforms.logitScale * scores[${r}][${c}]`, `position${c}`)} - statistics${r}.x) * (products[${r}][${c}] - statistics${r}.y),
+        exp2(${hookedScore(form, `uniforms.logitScale * scores[${r}][${c}]`, `position${c}`)} - statistics${r}.x) * (products[${r}][${c}] - statistics${r}.y),
         position${c} <= last);`,
         '\n      ',
       )}

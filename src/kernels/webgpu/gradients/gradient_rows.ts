@@ -1,6 +1,7 @@
-import type {AttendForm} from '../attend/attend_walk.js';
+import type {AttendForm} from '../attend/attend_form.js';
 import {ownedRows} from '../attend/attend_walk.js';
-import type {Ahead} from './gradient_walk.js';
+import {columnOf} from '../wgsl/tile.js';
+import type {Ahead} from './gradient_passes.js';
 
 /* What the stages of the gradients know of the rows that they walk over. */
 
@@ -36,7 +37,7 @@ export const keysAhead: Ahead = {
 
 /** Expression: the position of the key in column c; paddingPosition for none. */
 export const walkedPosition = (c: number) =>
-  `select(paddingPosition, walkedRows[now + x + ${c} * threadsX] - firstKeyRow, walkedRows[now + x + ${c} * threadsX] >= 0)`;
+  `select(paddingPosition, walkedRows[now + ${columnOf(c)}] - firstKeyRow, walkedRows[now + ${columnOf(c)}] >= 0)`;
 
 /** Shader text: statistics of a row that does not exist: it sees nothing. */
 export const noStatistics = 'const noStatistics = vec4<f32>(0.0, 0.0, -1.0, 0.0);';

@@ -1,15 +1,19 @@
 import {unroll} from '../../unroll.js';
-import type {AttendForm} from '../attend/attend_walk.js';
-import {attendForm, lastVisible, maskStart, walkOverKeys, walkSpec, withMask} from '../attend/attend_walk.js';
+import type {AttendForm} from '../attend/attend_form.js';
+import {attendForm, walkSpec} from '../attend/attend_form.js';
+import {lastVisible, scoresOfProducts, walkOverKeys} from '../attend/attend_walk.js';
 import {AttentionProgram} from '../runtime/program.js';
 import type {WebGPUGradientCall, WebGPUPlan} from '../webgpu_call.js';
 import {headVectors, keyRow, readRow, rowInput, workgroupIndexInLaunch} from '../wgsl/rows.js';
-import {noScores} from '../wgsl/softmax_state.js';
-import {invocationPlace, tileThreads} from '../wgsl/tile.js';
+import {addScores, emptyRows, mergeParts, noScores} from '../wgsl/softmax_state.js';
+import {invocationPlace, rowOf, tileThreads} from '../wgsl/tile.js';
 import {keysAhead, ownedQueries, visitedKey, walkedPosition} from './gradient_rows.js';
 import type {GradientTile} from './gradient_tile.js';
 import {ownedCount} from './gradient_tile.js';
 import {GradientWalk} from './gradient_walk.js';
+
+/** One product of rows where the forward pass has two, and what comes after. */
+const timesForward = 0.6;
 
 /** Values of a query row in the statistics of the gradients. */
 const statisticsValues = 4;
@@ -25,7 +29,7 @@ export class GradientStatisticsProgram extends AttentionProgram<{tile: GradientT
     const {query, key, output, dy, geometry} = call;
     const {batch, heads, queryLength} = geometry;
     const form = attendForm(call, plan);
-    const {inputs, ...walk} = walkSpec(call, form, {tileQueries: ownedCount(tile), plan});
+    const {inputs, ...walk} = walkSpec(call, form, {tileQueries: ownedCount(tile), plan, timesForward});
     super({
       name: 'GradientStatistics',
       ...walk,
@@ -71,8 +75,7 @@ fn main(index : i32) {
 ${invocationPlace(tile)}
 ${ownedQueries(form)}
 
-  var rowMax = vec${rows}<f32>(lowest);
-  var rowSum = vec${rows}<f32>(0.0);
+  ${emptyRows(tile)}
 ${walk.loop(
   'keyTiles',
   `// The initial value is needed: without one the scores of the last round stay.
@@ -83,27 +86,21 @@ ${walk.loop(
     rows,
     (r) => `{
     var product = 0.0;
-    let row = firstRow + y + ${r} * threadsY;
+    let row = firstRow + ${rowOf(r)};
     for (var vector = x; vector < ${headVectors(valueDim)} && row < endRow; vector += threadsX) {
       product += dot(readOutput(firstQueryRow + row, vector), readDy(firstQueryRow + row, vector));
     }
-    partials[(y + ${r} * threadsY) * threadsX + x] = vec3<f32>(rowMax[${r}], rowSum[${r}], product);
+    partials[(${rowOf(r)}) * threadsX + x] = vec3<f32>(rowMax[${r}], rowSum[${r}], product);
   }`,
   )}
   // Barrier: a row's statistics need the parts of all x.
   workgroupBarrier();
   let row = local;
   if (row < tileQueries && firstRow + row < endRow) {
-    var total = lowest;
-    for (var i = 0; i < threadsX; i++) {
-      total = max(total, partials[row * threadsX + i].x);
-    }
-    var sum = 0.0;
+    ${mergeParts('threadsX', 'partials[row * threadsX + i].x', 'partials[row * threadsX + i].y')}
     var product = 0.0;
     for (var i = 0; i < threadsX; i++) {
-      let part = partials[row * threadsX + i];
-      sum += part.y * exp2(part.x - total);
-      product += part.z;
+      product += partials[row * threadsX + i].z;
     }
     let at = ${statisticsValues} * (firstQueryRow + firstRow + row);
     result[at] = select(total + log2(sum), 0.0, sum == 0.0);
@@ -118,24 +115,9 @@ ${walk.loop(
   }
 }
 
-/** Adds the weights of a tile's scores to the sums of an invocation, brought to its new maxima. */
-function addToSums({rows, columns}: GradientTile, form: AttendForm): string {
-  return `${unroll(columns, (c) => `let position${c} = ${walkedPosition(c)};`)}
-    ${unroll(
-      rows,
-      (r) => `{
-      let lastVisible = ${lastVisible(form, `firstRow + y + ${r} * threadsY`)};
-      ${form.mask ? `let maskStart = ${maskStart(form, `firstRow + y + ${r} * threadsY`)};\n      ` : ''}var newMax = rowMax[${r}];
-      ${unroll(
-        columns,
-        (
-          c,
-        ) => `scores[${r}][${c}] = select(${withMask(form, `uniforms.logitScale * scores[${r}][${c}]`, `position${c}`)}, masked, position${c} > lastVisible);
-      newMax = max(newMax, scores[${r}][${c}]);`,
-        '\n      ',
-      )}
-      rowSum[${r}] = fma(rowSum[${r}], exp2(rowMax[${r}] - newMax), ${unroll(columns, (c) => `exp2(scores[${r}][${c}] - newMax)`, ' + ')});
-      rowMax[${r}] = newMax;
-    }`,
-    )}`;
+/** Adds the scores of a tile to the states of this invocation's rows. */
+function addToSums(tile: GradientTile, form: AttendForm): string {
+  return `${unroll(tile.columns, (c) => `let position${c} = ${walkedPosition(c)};`)}
+    ${scoresOfProducts(form, tile, (product) => `uniforms.logitScale * ${product}`)}
+    ${addScores(tile)}`;
 }

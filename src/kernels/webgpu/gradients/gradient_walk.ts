@@ -1,76 +1,22 @@
 import {unroll} from '../../unroll.js';
 import type {HeadDims} from '../runtime/device_limits.js';
 import {headVectors, readRow} from '../wgsl/rows.js';
-import {tileThreads, weightStride} from '../wgsl/tile.js';
+import {columnOf, rowOf, tileThreads, weightStride} from '../wgsl/tile.js';
+import {TileLoad} from '../wgsl/tile_load.js';
+import {addRowProducts, addWeightedRows, ifInRow, partsOfRow} from '../wgsl/tile_products.js';
+import type {Ahead, Load, Pass, ProductsStep, Rows, Step, WeightedStep} from './gradient_passes.js';
+import {chunksOf, dimOf, isWeighted, makePasses, widthOf} from './gradient_passes.js';
 import type {GradientTile} from './gradient_tile.js';
 import {chunkStride, isKept, ownedCount, walkedCount} from './gradient_tile.js';
 
-/** Tensors whose rows pass through workgroup memory. */
-type Rows = 'query' | 'key' | 'value' | 'dy';
-
-/** Adds to `sums`, `[rows][columns]`, the products of owned rows with walked rows. */
-interface ProductsStep {
-  owned: Rows;
-  walked: Rows;
-  sums: string;
-  /** What an invocation does with its sums then, in registers. */
-  then: string;
-}
-
-/** Adds to `sums`, of `[rows]` and the vectors that `writeSums` writes, walked rows times `weights`, `[rows][columns]`. */
-interface WeightedStep {
-  walked: Rows;
-  sums: string;
-  weights: string;
-}
-
-export type Step = ProductsStep | WeightedStep;
-
-const isWeighted = (step: Step): step is WeightedStep => 'weights' in step;
-
-/** What a stage of the gradients knows of the walked rows of tile t, one round before it needs it. */
-export interface Ahead {
-  /** Whether each walked row has a vec4 of statistics besides its place. */
-  statistics: boolean;
-  /** Statements that set `aheadRow` (and `aheadStatistics`) to those of tile `t` for the invocation `local`. */
-  read: (t: string) => string;
-}
-
-/** A chunk of owned or walked rows that goes to workgroup memory. */
-interface Load {
-  of: 'owned' | 'walked';
-  rows: Rows;
-  chunk: number;
-}
-
-/** A step, or the part of it that a chunk of the rows allows. */
-interface Pass {
-  step: Step;
-  chunk: number;
-  isFirst: boolean;
-  isLast: boolean;
-  loads: Load[];
-}
-
 const capital = (name: string) => name[0].toUpperCase() + name.slice(1);
-const dimOf = (rows: Rows, {headDim, valueDim}: HeadDims) => (rows === 'query' || rows === 'key' ? headDim : valueDim);
-const vectorsOf = (rows: Rows, dims: HeadDims) => headVectors(dimOf(rows, dims));
-const chunksOf = ({chunk}: GradientTile, rows: Rows, dims: HeadDims) => Math.ceil(vectorsOf(rows, dims) / chunk);
-/** vec4 of a row in a chunk: the last may have fewer. */
-const widthOf = (tile: GradientTile, rows: Rows, dims: HeadDims, chunk: number) =>
-  Math.min(tile.chunk, vectorsOf(rows, dims) - chunk * tile.chunk);
-/** vec4 of a chunk that an invocation sums up. */
-const outputsOf = ({threadsX}: GradientTile, width: number) => Math.ceil(width / threadsX);
 
-/** Shader text: vec4 of a row that an invocation sums up. */
-export const sumVectors = (tile: GradientTile, dim: number): number => {
+/** vec4 of a row that an invocation sums up. */
+const sumVectors = (tile: GradientTile, dim: number): number => {
   const vectors = headVectors(dim);
   const whole = Math.floor(vectors / tile.chunk);
-  return whole * outputsOf(tile, tile.chunk) + outputsOf(tile, vectors % tile.chunk);
+  return whole * partsOfRow(tile, tile.chunk) + partsOfRow(tile, vectors % tile.chunk);
 };
-
-/** Loads of an invocation that are on their way at a time where nothing else is to be done: more take too many registers. */
-const loadsAtOnce = 8;
 
 /**
  * The shader text of a walk over tiles of rows, in rounds that take the same steps. A step needs its rows in workgroup
@@ -80,10 +26,8 @@ const loadsAtOnce = 8;
 export class GradientWalk {
   private readonly passes: Pass[];
   private readonly keptRows: Rows[];
-  private readonly walkedStride: number;
   private readonly owned: number;
   private readonly walked: number;
-  private readonly threads: number;
 
   constructor(
     private readonly tile: GradientTile,
@@ -95,16 +39,15 @@ export class GradientWalk {
     this.passes = makePasses(tile, dims, steps);
     const owns = steps.flatMap((step) => (isWeighted(step) ? [] : [step.owned]));
     this.keptRows = isKept(tile, dims) ? owns : [];
-    this.walkedStride = chunkStride(tile, dims);
     this.owned = ownedCount(tile);
     this.walked = walkedCount(tile);
-    this.threads = tileThreads(tile);
   }
 
   /** Constants, workgroup memory, and functions that read rows. */
   declarations(): string {
     const {tile, dims, owner, owned, walked, steps, keptRows} = this;
     const [tileQueries, tileKeys] = owner === 'query' ? [owned, walked] : [walked, owned];
+    const stride = chunkStride(tile, dims);
     const ownedTiles = keptRows.length > 0 ? keptRows.map((rows) => `owned${capital(rows)}`) : ['ownedTile'];
     const tensors = [
       ...new Set(steps.flatMap((step) => (isWeighted(step) ? [step.walked] : [step.owned, step.walked]))),
@@ -112,15 +55,15 @@ export class GradientWalk {
     return `
 const threadsX = ${tile.threadsX};
 const threadsY = ${tile.threadsY};
-const threads = ${this.threads};
+const threads = ${tileThreads(tile)};
 const rows = ${tile.rows};
 const columns = ${tile.columns};
 const tileQueries = ${tileQueries};
 const tileKeys = ${tileKeys};
-const tileStride = ${this.walkedStride};
+const tileStride = ${stride};
 const weightStride = ${weightStride(tile)};
-${ownedTiles.map((name) => `var<workgroup> ${name} : array<vec4<f32>, ${owned * this.walkedStride}>;`).join('\n')}
-var<workgroup> walkedTile : array<vec4<f32>, ${walked * this.walkedStride}>;${
+${ownedTiles.map((name) => `var<workgroup> ${name} : array<vec4<f32>, ${owned * stride}>;`).join('\n')}
+var<workgroup> walkedTile : array<vec4<f32>, ${walked * stride}>;${
       steps.some(isWeighted)
         ? `\nvar<workgroup> weights : array<vec${tile.columns}<f32>, ${owned * weightStride(tile)}>;`
         : ''
@@ -139,8 +82,7 @@ ${tensors.map((rows) => readRow(`read${capital(rows)}`, rows, dimOf(rows, dims))
   loop(rounds: string, prologue: string): string {
     const {ahead, walked, passes, keptRows, steps} = this;
     const weightedSums = steps.filter(isWeighted);
-    const carried = passes.map(({loads}) => loads.reduce((sum, load) => sum + this.wordsOf(load), 0));
-    const atStart = keptRows.map((rows) => Math.min(loadsAtOnce, this.wordsOf({of: 'owned', rows, chunk: 0})));
+    const carried = passes.map(({loads}) => this.placeOf(loads, loads.length));
     return `  ${weightedSums
       .map(
         ({walked: rows, sums}) =>
@@ -148,7 +90,7 @@ ${tensors.map((rows) => readRow(`read${capital(rows)}`, rows, dimOf(rows, dims))
       )
       .join('\n  ')}
   // What this invocation carries from global to workgroup memory.
-  var fetched : array<vec4<f32>, ${Math.max(...carried, ...atStart)}>;
+  var fetched : array<vec4<f32>, ${Math.max(...carried)}>;
   var aheadRow = -1;${ahead.statistics ? '\n  var aheadStatistics = vec4<f32>(0.0);' : ''}
   if (local < ${walked}) {
     ${ahead.read('0')}
@@ -174,10 +116,10 @@ ${this.round()}
     let at = 0;
     return unroll(chunksOf(tile, rows, dims), (chunk) => {
       const width = widthOf(tile, rows, dims, chunk);
-      return unroll(outputsOf(tile, width), (o) => {
+      return unroll(partsOfRow(tile, width), (o) => {
         const sum = at++;
-        const vector = `${chunk * tile.chunk + o * tile.threadsX} + x`;
-        return `${this.ifInChunk(width, o)}{
+        const vector = `${chunk * tile.chunk} + ${columnOf(o)}`;
+        return `${ifInRow(tile, width, o)}{
     ${unroll(tile.rows, (r) => write(r, vector, `${sums}[${r}][${sum}]`))}
   }`;
       });
@@ -239,149 +181,76 @@ ${this.round()}
     return unroll(
       rows,
       (r) =>
-        `weights[(y + ${r} * threadsY) * weightStride + x] = vec${columns}<f32>(${unroll(columns, (c) => `${weights}[${r}][${c}]`, ', ')});`,
+        `weights[(${rowOf(r)}) * weightStride + x] = vec${columns}<f32>(${unroll(columns, (c) => `${weights}[${r}][${c}]`, ', ')});`,
     );
   }
 
-  private countOf({of}: Load): number {
-    return of === 'owned' ? this.owned : this.walked;
+  private tileLoad({of, rows, chunk}: Load): TileLoad {
+    const width = widthOf(this.tile, rows, this.dims, chunk);
+    return new TileLoad(of === 'owned' ? this.owned : this.walked, width, tileThreads(this.tile));
   }
 
-  /** vec4 of a load that an invocation carries, and where in `fetched` they start among several loads. */
-  private wordsOf(load: Load): number {
-    return Math.ceil((this.countOf(load) * widthOf(this.tile, load.rows, this.dims, load.chunk)) / this.threads);
-  }
+  /** Where in `fetched` one of several loads starts. */
   private placeOf(loads: Load[], k: number): number {
-    return loads.slice(0, k).reduce((sum, load) => sum + this.wordsOf(load), 0);
+    return loads.slice(0, k).reduce((sum, load) => sum + this.tileLoad(load).rounds, 0);
   }
 
   private fetchAll(loads: Load[], half: string): string {
     return loads.map((load, k) => this.fetch(load, this.placeOf(loads, k), half)).join('\n    ');
   }
 
-  /** Issues loads `[from, to)` of those of an invocation. Rows that do not exist read the first, which is not stored. */
-  private fetch(load: Load, place: number, half: string, from = 0, to = this.wordsOf(load)): string {
-    const {tile, dims, threads} = this;
-    const width = widthOf(tile, load.rows, dims, load.chunk);
-    const count = this.countOf(load);
-    return unroll(to - from, (i) => {
-      const word = `(local + ${(from + i) * threads})`;
-      const isWhole = count * width >= (from + i + 1) * threads;
-      const slot = isWhole ? `${word} / ${width}` : `min(${word} / ${width}, ${count - 1})`;
-      const row = load.of === 'owned' ? `ownedRows[${slot}]` : `walkedRows[${half} + ${slot}]`;
-      const first = load.chunk === 0 ? '' : `${load.chunk * tile.chunk} + `;
-      return `fetched[${place + i}] = read${capital(load.rows)}(max(${row}, 0), ${first}${word} % ${width});`;
-    });
+  /** Rows that do not exist read the first, which is not stored. */
+  private fetch(load: Load, at: number, half: string): string {
+    const tileLoad = this.tileLoad(load);
+    const count = load.of === 'owned' ? this.owned : this.walked;
+    return tileLoad.fetch(
+      (j, vector) => {
+        const slot = tileLoad.isWhole(j) ? tileLoad.row(j) : `min(${tileLoad.row(j)}, ${count - 1})`;
+        const row = load.of === 'owned' ? `ownedRows[${slot}]` : `walkedRows[${half} + ${slot}]`;
+        return this.read(load, `max(${row}, 0)`, vector);
+      },
+      {at},
+    );
   }
 
   /** Stores them; zeros where a row does not exist. Walked rows are of the half `now`. */
-  private store(load: Load, place: number, from = 0, to = this.wordsOf(load)): string {
-    const {tile, dims, threads} = this;
-    const width = widthOf(tile, load.rows, dims, load.chunk);
-    const count = this.countOf(load);
+  private store(load: Load, at: number): string {
+    const tileLoad = this.tileLoad(load);
+    const slot = (j: number) =>
+      load.of === 'owned' ? `ownedRows[${tileLoad.row(j)}]` : `walkedRows[now + ${tileLoad.row(j)}]`;
     const name = load.of === 'walked' ? 'walkedTile' : this.ownedTile(load.rows);
-    return unroll(to - from, (i) => {
-      const word = `(local + ${(from + i) * threads})`;
-      const row = load.of === 'owned' ? `ownedRows[${word} / ${width}]` : `walkedRows[now + ${word} / ${width}]`;
-      const isWhole = count * width >= (from + i + 1) * threads;
-      const value = `select(vec4<f32>(0.0), fetched[${place + i}], ${row} >= 0)`;
-      return `${isWhole ? '' : `if (${word} < ${count * width}) `}{ ${name}[${word} / ${width} * tileStride + ${word} % ${width}] = ${value}; }`;
+    return tileLoad.store(name, (j) => `select(vec4<f32>(0.0), fetched[${at + j}], ${slot(j)} >= 0)`);
+  }
+
+  /** Loads owned rows for the whole walk. */
+  private keepRows(rows: Rows): string {
+    const load: Load = {of: 'owned', rows, chunk: 0};
+    return this.tileLoad(load).loadTile(this.ownedTile(rows), {
+      exists: (row) => `ownedRows[${row}] >= 0`,
+      read: (row, vector) => this.read(load, `ownedRows[${row}]`, vector),
     });
+  }
+
+  private read({rows, chunk}: Load, row: string, vector: string): string {
+    const first = chunk === 0 ? '' : `${chunk * this.tile.chunk} + `;
+    return `read${capital(rows)}(${row}, ${first}${vector})`;
   }
 
   private ownedTile(rows: Rows): string {
     return this.keptRows.length > 0 ? `owned${capital(rows)}` : 'ownedTile';
   }
 
-  /** Loads owned rows for the whole walk, several loads before the first of their stores. */
-  private keepRows(rows: Rows): string {
-    const load: Load = {of: 'owned', rows, chunk: 0};
-    const words = this.wordsOf(load);
-    return unroll(Math.ceil(words / loadsAtOnce), (group) => {
-      const [from, to] = [group * loadsAtOnce, Math.min(words, (group + 1) * loadsAtOnce)];
-      return `${this.fetch(load, 0, '0', from, to)}
-    ${this.store(load, 0, from, to)}`;
-    });
-  }
-
-  /** As fma by component: a dot product would be added in a fifth step. */
   private addProducts({owned, walked, sums}: ProductsStep, {chunk}: Pass): string {
     const {tile, dims} = this;
     const width = widthOf(tile, walked, dims, chunk);
-    const step = width % 4 === 0 ? 4 : 1;
-    const components = ['x', 'y', 'z', 'w'];
-    return `for (var i = 0; i < ${width}; i += ${step}) {
-      ${unroll(
-        step,
-        (u) => `{
-      ${unroll(tile.rows, (r) => `let a${r} = ${this.ownedTile(owned)}[(y + ${r} * threadsY) * tileStride + i + ${u}];`)}
-      ${unroll(
-        tile.columns,
-        (c) => `{
-        let b = walkedTile[(x + ${c} * threadsX) * tileStride + i + ${u}];
-        ${unroll(
-          tile.rows,
-          (r) =>
-            `${sums}[${r}][${c}] = ${components.reduce((sum, e) => `fma(a${r}.${e}, b.${e}, ${sum})`, `${sums}[${r}][${c}]`)};`,
-        )}
-      }`,
-      )}
-      }`,
-      )}
-    }`;
+    return addRowProducts(tile, {left: this.ownedTile(owned), right: 'walkedTile', sums, width});
   }
 
   private addWeighted({walked, sums}: WeightedStep, {chunk}: Pass): string {
     const {tile, dims} = this;
-    const width = widthOf(tile, walked, dims, chunk);
-    const first = chunk * outputsOf(tile, tile.chunk);
-    const step = Math.min(4, tile.threadsX);
-    return `for (var i = 0; i < threadsX; i += ${step}) {
-      ${unroll(
-        step,
-        (u) => `{
-      ${unroll(tile.rows, (r) => `let w${r} = weights[(y + ${r} * threadsY) * weightStride + i + ${u}];`)}
-      ${unroll(outputsOf(tile, width), (o) =>
-        unroll(
-          tile.columns,
-          (c) => `${this.ifInChunk(width, o)}{
-        let b = walkedTile[(i + ${u} + ${c} * threadsX) * tileStride + x + ${o} * threadsX];
-        ${unroll(tile.rows, (r) => `${sums}[${r}][${first + o}] = fma(vec4<f32>(w${r}[${c}]), b, ${sums}[${r}][${first + o}]);`)}
-      }`,
-        ),
-      )}
-      }`,
-      )}
-    }`;
+    const first = chunk * partsOfRow(tile, tile.chunk);
+    return addWeightedRows(tile, {right: 'walkedTile', sums, width: widthOf(tile, walked, dims, chunk), first});
   }
-
-  private ifInChunk(width: number, o: number): string {
-    const {threadsX} = this.tile;
-    return width < (o + 1) * threadsX ? `if (x + ${o} * threadsX < ${width}) ` : '';
-  }
-}
-
-/** What the steps of a round do by chunks. Chunks run backwards where the last one stands in workgroup memory already. */
-function makePasses(tile: GradientTile, dims: HeadDims, steps: Step[]): Pass[] {
-  let walkedThere = '';
-  let ownedThere = isKept(tile, dims) ? 'all' : '';
-  return steps.flatMap((step) => {
-    const count = chunksOf(tile, step.walked, dims);
-    const isBackwards = walkedThere === `${step.walked} ${count - 1}`;
-    return Array.from({length: count}, (_, i): Pass => {
-      const chunk = isBackwards ? count - 1 - i : i;
-      const loads: Load[] = [];
-      if (walkedThere !== `${step.walked} ${chunk}`) {
-        loads.push({of: 'walked', rows: step.walked, chunk});
-        walkedThere = `${step.walked} ${chunk}`;
-      }
-      if (!isWeighted(step) && ownedThere !== 'all' && ownedThere !== `${step.owned} ${chunk}`) {
-        loads.push({of: 'owned', rows: step.owned, chunk});
-        ownedThere = `${step.owned} ${chunk}`;
-      }
-      return {step, chunk, isFirst: i === 0, isLast: i === count - 1, loads};
-    });
-  });
 }
 
 const readByOthers = (loads: Load[], writesWeights: boolean) =>

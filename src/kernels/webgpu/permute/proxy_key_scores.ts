@@ -5,10 +5,10 @@ import type {Uniforms} from '../runtime/program_spec.js';
 import {AttentionProgram, i32, withScratch} from '../runtime/program.js';
 import type {WebGPUCall} from '../webgpu_call.js';
 import type {KeysVariant} from '../wgsl/key_lengths.js';
-import {keyEnd, keyLengthsInput, keysVariant} from '../wgsl/key_lengths.js';
+import {keyEnd, keyLengthsInput, keysVariant, proxyRange} from '../wgsl/key_lengths.js';
 import {keyRow, rowInput, workgroupIndex} from '../wgsl/rows.js';
 import {chooseScoreTile, loadKeysInPlace, scoreTile} from '../wgsl/score_tile.js';
-import {logitScale, noScores} from '../wgsl/softmax_state.js';
+import {addScores, emptyRows, logitScale, mergeParts, noScores} from '../wgsl/softmax_state.js';
 import type {Tile} from '../wgsl/tile.js';
 import {invocationPlace, tileKeys, tileQueries, tileThreads} from '../wgsl/tile.js';
 
@@ -87,8 +87,8 @@ ${workgroupIndex}
 ${keyRow}
 ${scoreTile(tile, headDim)}
 ${loadKeysInPlace(tile, headDim)}${padded ? paddedRange(positions) : ''}
-var<workgroup> partialMax : array<f32, ${tileQueries(tile) * tile.threadsX}>;
-var<workgroup> partialSum : array<f32, ${tileQueries(tile) * tile.threadsX}>;
+// Maximum and sum of a row in an x.
+var<workgroup> partials : array<vec2<f32>, ${tileQueries(tile) * tile.threadsX}>;
 
 fn main(index : i32) {
 ${invocationPlace(tile)}
@@ -102,11 +102,7 @@ ${invocationPlace(tile)}
   let firstRow = rowTile * tileQueries;
   loadQueryTile(head, firstProxy + firstRow, select(0, ${padded ? 'min(firstProxy + firstRow + tileQueries, proxy.y)' : 'firstProxy + min(firstRow + tileQueries, proxyRows)'}, exists));
 
-  var rowMax : array<f32, rows>;
-  var rowSum : array<f32, rows>;
-  for (var r = 0; r < rows; r++) {
-    rowMax[r] = masked;
-  }
+  ${emptyRows(tile)}
   let chunkEnd = select(0, min((chunk + 1) * uniforms.chunkSize, ${padded ? 'min(keyEnd(head), uniforms.permutedLength)' : 'uniforms.permutedLength'}), exists);
   // All chunks take the same number of rounds, as barriers demand; past the last key the tile is empty.
   for (var offset = 0; offset < uniforms.chunkSize; offset += tileKeys) {
@@ -114,35 +110,24 @@ ${invocationPlace(tile)}
     loadKeyTile(head, uniforms.queryShape.y, first, chunkEnd);
     // Barrier: scores read rows that others loaded.
     workgroupBarrier();
-    let scores = tileScores(x, y);
-    for (var r = 0; r < rows; r++) {
-      for (var c = 0; c < columns; c++) {
-        if (first + x + c * threadsX < chunkEnd) {
-          let newMax = max(rowMax[r], scores[r][c]);
-          rowSum[r] = rowSum[r] * exp2(rowMax[r] - newMax) + exp2(scores[r][c] - newMax);
-          rowMax[r] = newMax;
-        }
+    var scores = tileScores(x, y);
+    for (var c = 0; c < columns; c++) {
+      for (var r = 0; r < rows && first + x + c * threadsX >= chunkEnd; r++) {
+        scores[r][c] = masked;
       }
     }
+    ${addScores(tile)}
     // Barrier: the next round overwrites the keys.
     workgroupBarrier();
   }
 
   for (var r = 0; r < rows; r++) {
-    partialMax[(y + r * threadsY) * threadsX + x] = rowMax[r];
-    partialSum[(y + r * threadsY) * threadsX + x] = rowSum[r];
+    partials[(y + r * threadsY) * threadsX + x] = vec2<f32>(rowMax[r], rowSum[r]);
   }
   // Barrier: a row's statistics need the parts of all x.
   workgroupBarrier();
   for (var row = local; row < tileQueries; row += threads) {
-    var total = masked;
-    for (var i = 0; i < threadsX; i++) {
-      total = max(total, partialMax[row * threadsX + i]);
-    }
-    var sum = 0.0;
-    for (var i = 0; i < threadsX; i++) {
-      sum += partialSum[row * threadsX + i] * exp2(partialMax[row * threadsX + i] - total);
-    }
+    ${mergeParts('threadsX', 'partials[row * threadsX + i].x', 'partials[row * threadsX + i].y')}
     if (exists && firstRow + row < proxyRows) {
       let at = 2 * ((head * chunks + chunk) * proxyRows + firstRow + row);
       result[at] = total;
@@ -304,13 +289,4 @@ ${invocationPlace(tile)}
 }
 
 const paddedRange = (positions: boolean) =>
-  keyEnd('uniforms.queryShape.y', 'uniforms.keyShape.z') + proxyRange(positions, 'uniforms.queryShape.z');
-
-/** A function: the proxy rows [x, y) of a head's batch entry, `proxyRange` of `block_geometry.ts`. Needs `keyEnd`. */
-export function proxyRange(positions: boolean, queryLength: string): string {
-  return `
-fn proxyRange(head : i32) -> vec2<i32> {
-  let end = ${positions ? `clamp(keyEnd(head) - uniforms.queryOffset, 0, ${queryLength})` : queryLength};
-  return vec2<i32>(max(0, end - uniforms.proxyRows), end);
-}`;
-}
+  keyEnd('uniforms.queryShape.y', 'uniforms.keyShape.z') + proxyRange(positions);

@@ -8,9 +8,9 @@ import type {KeysVariant} from '../wgsl/key_lengths.js';
 import {keyEnd, keyLengthsInput, keysVariant} from '../wgsl/key_lengths.js';
 import {keyRow, rowInput, workgroupIndex} from '../wgsl/rows.js';
 import {chooseScoreTile, loadKeysInPlace, scoreTile} from '../wgsl/score_tile.js';
-import {logitScale} from '../wgsl/softmax_state.js';
+import {addScores, emptyRows, logitScale, mergeParts} from '../wgsl/softmax_state.js';
 import type {Tile} from '../wgsl/tile.js';
-import {invocationPlace, tileKeys, tileQueries, tileThreads} from '../wgsl/tile.js';
+import {columnOf, invocationPlace, rowOf, tileKeys, tileQueries, tileThreads} from '../wgsl/tile.js';
 
 /**
  * Part of stage 1, permute, by the sampled estimate: float32 `[batch, heads, permutedLength]`, the mean attention that the first
@@ -82,47 +82,32 @@ ${invocationPlace(tile)}
   for (var rowTile = 0; rowTile < ${orderRows}; rowTile += tileQueries) {
     let firstRow = firstOrderRow + rowTile;
     loadQueryTile(head, firstRow, select(0, endOrderRow, exists));
-    var rowMax = vec${rows}<f32>(lowest);
-    var rowSum = vec${rows}<f32>(0.0);
+    ${emptyRows(tile)}
     for (var offset = 0; offset < uniforms.segmentSize; offset += tileKeys) {
       loadKeyTile(head, uniforms.queryShape.y, firstKey + offset, endKey);
       // Barrier: scores read rows that others loaded.
       workgroupBarrier();
       var scores = tileScores(x, y);
       ${unroll(
-        rows,
-        (r) => `{
-        var newMax = rowMax[${r}];
-        ${unroll(
-          columns,
-          (c) => `if (firstKey + offset + x + ${c} * threadsX >= endKey) { scores[${r}][${c}] = masked; }
-        newMax = max(newMax, scores[${r}][${c}]);`,
-          '\n        ',
-        )}
-        rowSum[${r}] = fma(rowSum[${r}], exp2(rowMax[${r}] - newMax), ${unroll(columns, (c) => `exp2(scores[${r}][${c}] - newMax)`, ' + ')});
-        rowMax[${r}] = newMax;
+        columns,
+        (c) => `if (firstKey + offset + ${columnOf(c)} >= endKey) {
+        ${unroll(rows, (r) => `scores[${r}][${c}] = masked;`, ' ')}
       }`,
         '\n      ',
       )}
+      ${addScores(tile)}
       // Barrier: the next round overwrites the keys.
       workgroupBarrier();
     }
-    ${unroll(rows, (r) => `partials[(y + ${r} * threadsY) * threadsX + x] = vec2<f32>(rowMax[${r}], rowSum[${r}]);`)}
+    ${unroll(rows, (r) => `partials[(${rowOf(r)}) * threadsX + x] = vec2<f32>(rowMax[${r}], rowSum[${r}]);`)}
     // Barrier: the sum of a row needs the parts of all x.
     workgroupBarrier();
     var logSum : vec${rows}<f32>;
     ${unroll(
       rows,
       (r) => `{
-      var total = lowest;
-      for (var i = 0; i < threadsX; i++) {
-        total = max(total, partials[(y + ${r} * threadsY) * threadsX + i].x);
-      }
-      var sum = 0.0;
-      for (var i = 0; i < threadsX; i++) {
-        let part = partials[(y + ${r} * threadsY) * threadsX + i];
-        sum += part.y * exp2(part.x - total);
-      }
+      let first = (${rowOf(r)}) * threadsX;
+      ${mergeParts('threadsX', 'partials[first + i].x', 'partials[first + i].y')}
       logSum[${r}] = total + log2(sum);
     }`,
     )}
@@ -136,8 +121,8 @@ ${invocationPlace(tile)}
         columns,
         (c) => `{
         var sum = 0.0;
-        ${unroll(rows, (r) => `sum += select(0.0, exp2(scores[${r}][${c}] - logSum[${r}]), firstRow + y + ${r} * threadsY < endOrderRow);`, '\n        ')}
-        columnPartials[y * tileKeys + x + ${c} * threadsX] = sum;
+        ${unroll(rows, (r) => `sum += select(0.0, exp2(scores[${r}][${c}] - logSum[${r}]), firstRow + ${rowOf(r)} < endOrderRow);`, '\n        ')}
+        columnPartials[y * tileKeys + ${columnOf(c)}] = sum;
       }`,
         '\n      ',
       )}

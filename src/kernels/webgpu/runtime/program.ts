@@ -3,6 +3,7 @@ import type {WebGPUBackend, WebGPUProgram} from '@tensorflow/tfjs-backend-webgpu
 import type {Take} from '../../../attention/scratch.js';
 import {runWithScratch} from '../../../attention/scratch.js';
 import {runExtended} from './extended_program.js';
+import {launchBounds} from './launches.js';
 import type {CompleteSpec, ProgramSpec} from './program_spec.js';
 
 export const i32 = (value: number) => ({type: 'i32' as const, value});
@@ -26,7 +27,7 @@ export abstract class AttentionProgram<Variant extends object> implements WebGPU
   readonly spec: CompleteSpec<Variant>;
 
   protected constructor(spec: ProgramSpec<Variant>) {
-    const uniforms = {...spec.uniforms, ...(spec.launches && {firstWorkgroup: i32(0)})};
+    const uniforms = {...spec.uniforms, ...(spec.work && {firstWorkgroup: i32(0)})};
     this.spec = {outputType: 'float32', outputComponents: 1, extensions: [], ...spec, uniforms};
     this.variableNames = Object.keys(spec.inputs);
     this.variableComponents = Object.values(spec.inputs).map(({components = 1}) => components);
@@ -49,22 +50,28 @@ export abstract class AttentionProgram<Variant extends object> implements WebGPU
   protected abstract shader(variant: Variant): string;
 
   run(backend: WebGPUBackend): TensorInfo {
-    const {workgroups, launches = 1, uniforms, outputShape, outputType} = this.spec;
-    const ofLaunch = Math.ceil(workgroups / launches);
+    const {workgroups, work = {time: 0, lightest: 1}, uniforms, outputShape, outputType} = this.spec;
+    const [, ...ends] = launchBounds(workgroups, work);
     return withScratch(backend, (_, keep) => {
       const output = keep(backend.makeTensorInfo(outputShape, outputType));
-      for (let first = 0; first < workgroups; first += ofLaunch) {
+      let first = 0;
+      for (const end of ends.filter((end, i) => end > (ends[i - 1] ?? 0))) {
         if (uniforms.firstWorkgroup) {
           uniforms.firstWorkgroup.value = first;
         }
-        this.launch(backend, Math.min(ofLaunch, workgroups - first), output);
+        this.launch(backend, end - first, output);
+        if (ends.length > 1) {
+          backend.endComputePassEncoder();
+          backend.submitQueue();
+        }
+        first = end;
       }
       return output;
     });
   }
 
   private launch(backend: WebGPUBackend, workgroups: number, output: TensorInfo): void {
-    const {inputs, outputType, uniforms, extensions, launches = 1} = this.spec;
+    const {inputs, outputType, uniforms, extensions} = this.spec;
     if (extensions.length > 0) {
       runExtended(backend, this, workgroups, output);
       return;
@@ -77,10 +84,6 @@ export abstract class AttentionProgram<Variant extends object> implements WebGPU
       Object.values(uniforms).map(({type, value}) => ({type: type === 'i32' ? 'int32' : 'float32', data: [value]})),
       output,
     );
-    if (launches > 1) {
-      backend.endComputePassEncoder();
-      backend.submitQueue();
-    }
   }
 }
 

@@ -1,4 +1,5 @@
 import type {DataType, TensorInfo} from '@tensorflow/tfjs-core';
+import type {ExpectedWork} from './launches.js';
 
 /** WGSL extensions that a shader can ask for, as `enable` writes them. */
 export type ShaderExtension = 'f16' | 'subgroups' | 'chromium_experimental_subgroup_matrix';
@@ -34,10 +35,10 @@ export interface ProgramSpec<Variant> {
   workgroups: number;
   uniforms?: Uniforms;
   /**
-   * Launches that the workgroups are cut into. If given, the shader finds the first workgroup of its launch in `uniforms.firstWorkgroup`
-   * (`workgroupIndexInLaunch`).
+   * What the program takes, if it may be long: then it is cut into launches, and the shader finds the first workgroup of its own in
+   * `uniforms.firstWorkgroup` (`workgroupIndexInLaunch`).
    */
-  launches?: number;
+  work?: ExpectedWork;
   /** Everything that changes the text of the shader. */
   variant: Variant;
   /** WGSL extensions that the shader enables; the device has their features. */

@@ -8,12 +8,13 @@ import type {GridVariant} from '../wgsl/block_grid.js';
 import {findSinkBlock, gridFunctions, gridUniforms, gridVariant} from '../wgsl/block_grid.js';
 import type {KeysVariant} from '../wgsl/key_lengths.js';
 import {keyEnd, keyLengthsInput, keysVariant} from '../wgsl/key_lengths.js';
-import {headVectors, keyRow, readRow, rowInput, workgroupIndex} from '../wgsl/rows.js';
-import {carriedVectors, chooseScoreTile, loadTile, scoreTile} from '../wgsl/score_tile.js';
-import {logitScale} from '../wgsl/softmax_state.js';
+import {keyRow, readRow, rowInput, workgroupIndex} from '../wgsl/rows.js';
+import {chooseScoreTile, scoreTile, scoreTileLoad} from '../wgsl/score_tile.js';
+import {addScores, emptyRows, logitScale, mergeParts} from '../wgsl/softmax_state.js';
 import type {Tile} from '../wgsl/tile.js';
-import {invocationPlace, tileKeys, tileQueries, tileThreads} from '../wgsl/tile.js';
+import {columnOf, invocationPlace, rowOf, tileKeys, tileQueries, tileThreads} from '../wgsl/tile.js';
 import {SampledMassMatrixProgram, sampledMassMatrixFits} from './sampled_mass_matrix.js';
+import {sampledSlots} from './sampled_slots.js';
 import {SortedKeysProgram} from './sorted_keys.js';
 
 /**
@@ -64,6 +65,7 @@ function blocksOfTile(tile: Tile, keyBlockSize: number): number {
   return Math.max(1, 2 ** Math.floor(Math.log2(tileKeys(tile) / columnsOfBlock)));
 }
 
+/** One shader, longer than other files: its two walks over the keys share rows, tiles and what is left in registers. */
 export class SampledMassProgram extends AttentionProgram<SampledVariant> {
   constructor(call: WebGPUCall, keyIndices: TensorInfo, tile: Tile) {
     const {query, key, geometry} = call;
@@ -101,37 +103,20 @@ export class SampledMassProgram extends AttentionProgram<SampledVariant> {
     const parts = tileKeys(tile) / added;
     const partsOfBlock = parts / blocksOfTile;
     const partStride = Math.max(parts, 2 * threadsX) | 1;
+    const keyLoad = scoreTileLoad(tile, tileKeys(tile), headDim);
     const position = grid.offset ? 'uniforms.queryOffset + ' : '';
-    const mask = sampleStride - 1;
     /** Walks over tiles of keys: those in the slots `slotOf(t, column)`, -1 for none. */
     const walk = (count: string, slotOf: string, afterStore: string, use: string) => {
-      const rounds = carriedVectors(tile, headDim);
-      const isWhole = (k: number) => tileKeys(tile) * headVectors(headDim) >= (k + 1) * tileThreads(tile);
       const find = (t: string) =>
-        unroll(
-          rounds,
-          (k) => `positions[${k}] = keyIn(head, ${slotOf}(${t}, (local + ${k} * threads) / headVectors));`,
-          '\n      ',
-        );
-      const fetch = unroll(
-        rounds,
-        (k) => `carried[${k}] = readKey(firstKeyRow + positions[${k}], (local + ${k} * threads) % headVectors);`,
-        '\n      ',
-      );
+        unroll(keyLoad.rounds, (j) => `positions[${j}] = keyIn(head, ${slotOf}(${t}, ${keyLoad.row(j)}));`, '\n      ');
+      const fetch = keyLoad.fetch((j, vector) => `readKey(firstKeyRow + positions[${j}], ${vector})`);
       return `{
       ${find('0')}
       ${fetch}
       ${find('1')}
     }
     for (var t = 0; t < ${count}; t++) {
-      ${unroll(
-        rounds,
-        (k) => `${isWhole(k) ? '' : `if (local + ${k} * threads < ${tileKeys(tile) * headVectors(headDim)}) `}{
-        let at = local + ${k} * threads;
-        keyTile[(at / headVectors) * tileStride + at % headVectors] = carried[${k}];
-      }`,
-        '\n      ',
-      )}
+      ${keyLoad.store('keyTile', (j) => `fetched[${j}]`)}
       // Barrier: scores read rows that others loaded.
       workgroupBarrier();
       ${fetch}
@@ -161,53 +146,7 @@ var<workgroup> sinkBlock : i32;
 // Slots [0, x) compete; slots from y on are of the own segments, up to z.
 var<workgroup> span : vec3<i32>;
 
-// The same for all invocations of the workgroup.
-var<private> phase : i32;
-// Slots that compete, and those of the own segments; the slots of the block of key 0; and how many sample the others.
-var<private> competing : i32;
-var<private> firstOwn : i32;
-var<private> seen : i32;
-var<private> firstSink : i32;
-var<private> endSink : i32;
-var<private> coarse : i32;
-
-// The place-th row of the phase in a query block.
-fn rowOfPlace(place : i32) -> i32 {
-  return ${sampleStride} * place + ((phase - place) & ${mask});
-}
-
-// Original index of the key in a slot; of some key where there is none.
-fn keyIn(head : i32, slot : i32) -> i32 {
-  return keyIndices[head * uniforms.keyShape.z + max(slot, 0)];
-}
-
-// Slots of the normaliser: those of one tile of four of the sample, by turns, then the block of key 0, then the own segments.
-fn normaliserSlot(t : i32, column : i32) -> i32 {
-  let place = t * tileKeys + column;
-  if (place < coarse) {
-    let run = place / ${tileSlots / sampleStride};
-    let tile = ${sampleStride} * run + ((-phase - run) & ${mask});
-    let slot = ${tileSlots} * tile + ${sampleStride} * (place % ${tileSlots / sampleStride}) + (-phase & ${mask});
-    return select(slot, -1, slot >= competing || (slot >= firstSink && slot < endSink));
-  }
-  let inSink = firstSink + place - coarse;
-  if (inSink < endSink) {
-    return inSink;
-  }
-  let slot = firstOwn + inSink - endSink;
-  return select(-1, slot, slot < seen);
-}
-
-// The block of a column of the sample, and its slot.
-fn sampledBlock(t : i32, column : i32) -> i32 {
-  return (t / uniforms.tilesOfBlock) * ${blocksOfTile} + column / ${columnsOfBlock};
-}
-fn sampledSlot(t : i32, column : i32) -> i32 {
-  let first = sampledBlock(t, column) * uniforms.keyBlockSize;
-  let place = (t % uniforms.tilesOfBlock) * tileKeys + column % ${columnsOfBlock};
-  let slot = first + (-(phase + first) & ${mask}) + ${sampleStride} * place;
-  return select(-1, slot, slot < min(first + uniforms.keyBlockSize, competing));
-}
+${sampledSlots(blocksOfTile, columnsOfBlock)}
 
 // Adds the shares of a block's rows to the result. The same invocation has a block in every tile of rows.
 fn addShares(results : i32, t : i32, rowTile : i32) {
@@ -270,34 +209,29 @@ ${invocationPlace(tile)}
     result[results + uniforms.keyBlocks + i] = 0.0;
   }
   let firstKeyRow = keyRow(head, uniforms.queryShape.y, 0);
-  var carried : array<vec4<f32>, ${carriedVectors(tile, headDim)}>;
-  var positions : array<i32, ${carriedVectors(tile, headDim)}>;
+  var fetched : array<vec4<f32>, ${keyLoad.rounds}>;
+  var positions : array<i32, ${keyLoad.rounds}>;
 
   for (var rowTile = 0; rowTile < uniforms.rowTiles; rowTile++) {
     let firstPlace = rowTile * tileQueries;
-    ${loadTile(
-      'queryTile',
-      queries,
-      tile,
-      headDim,
-      (i) => `rowOfPlace(firstPlace + ${i}) < rowCount`,
-      (i, vector) =>
-        `uniforms.logitScale * readQuery(head * length + firstRow + rowOfPlace(firstPlace + ${i}), ${vector})`,
-    )}
-    ${unroll(rows, (r) => `let row${r} = rowOfPlace(firstPlace + y + ${r} * threadsY);`)}
+    ${scoreTileLoad(tile, queries, headDim).loadTile('queryTile', {
+      exists: (row) => `rowOfPlace(firstPlace + ${row}) < rowCount`,
+      read: (row, vector) =>
+        `uniforms.logitScale * readQuery(head * length + firstRow + rowOfPlace(firstPlace + ${row}), ${vector})`,
+    })}
+    ${unroll(rows, (r) => `let row${r} = rowOfPlace(firstPlace + ${rowOf(r)});`)}
 
     // 1. log2 of the normalisers.
-    var rowMax = vec${rows}<f32>(lowest);
-    var rowSum = vec${rows}<f32>(0.0);
+    ${emptyRows(tile)}
     ${walk(
       'normaliserTiles',
       'normaliserSlot',
       '',
       `${unroll(
         columns,
-        (c) => `let slot${c} = normaliserSlot(t, x + ${c} * threadsX);
+        (c) => `let slot${c} = normaliserSlot(t, ${columnOf(c)});
       // A sampled key stands for ${normaliserStride}. Of the own segments a row sees what its position lets it.
-      let weight${c} = select(0.0, ${Math.log2(normaliserStride)}.0, t * tileKeys + x + ${c} * threadsX < coarse);
+      let weight${c} = select(0.0, ${Math.log2(normaliserStride)}.0, t * tileKeys + ${columnOf(c)} < coarse);
       var position${c} = select(-1, 0x7fffffff, slot${c} < 0);
       if (slot${c} >= competing) {
         position${c} = keyIn(head, slot${c});
@@ -308,25 +242,22 @@ ${invocationPlace(tile)}
         rows,
         (r) => `{
         let lastVisible = ${grid.causal ? `${position}firstRow + row${r}` : '0x7ffffffe'};
-        var newMax = rowMax[${r}];
         ${unroll(
           columns,
-          (c) => `scores[${r}][${c}] = select(scores[${r}][${c}] + weight${c}, masked, position${c} > lastVisible);
-        newMax = max(newMax, scores[${r}][${c}]);`,
+          (c) => `scores[${r}][${c}] = select(scores[${r}][${c}] + weight${c}, masked, position${c} > lastVisible);`,
           '\n        ',
         )}
-        rowSum[${r}] = fma(rowSum[${r}], exp2(rowMax[${r}] - newMax), ${unroll(columns, (c) => `exp2(scores[${r}][${c}] - newMax)`, ' + ')});
-        rowMax[${r}] = newMax;
       }`,
         '\n      ',
       )}
+      ${addScores(tile)}
       // Barrier: the next round overwrites the keys.
       workgroupBarrier();`,
     )}
     ${unroll(
       rows,
-      (r) => `partials[(y + ${r} * threadsY) * ${partStride} + 2 * x] = rowMax[${r}];
-    partials[(y + ${r} * threadsY) * ${partStride} + 2 * x + 1] = rowSum[${r}];`,
+      (r) => `partials[(${rowOf(r)}) * ${partStride} + 2 * x] = rowMax[${r}];
+    partials[(${rowOf(r)}) * ${partStride} + 2 * x + 1] = rowSum[${r}];`,
     )}
     // Barrier: the sum of a row needs the parts of all x.
     workgroupBarrier();
@@ -334,15 +265,9 @@ ${invocationPlace(tile)}
       rows,
       (r) => `var logSum${r} = lowest;
     {
-      let first = (y + ${r} * threadsY) * ${partStride};
-      for (var i = 0; i < threadsX; i++) {
-        logSum${r} = max(logSum${r}, partials[first + 2 * i]);
-      }
-      var sum = 0.0;
-      for (var i = 0; i < threadsX; i++) {
-        sum += partials[first + 2 * i + 1] * exp2(partials[first + 2 * i] - logSum${r});
-      }
-      logSum${r} = select(logSum${r} + log2(sum), lowest, sum == 0.0);
+      let first = (${rowOf(r)}) * ${partStride};
+      ${mergeParts('threadsX', 'partials[first + 2 * i]', 'partials[first + 2 * i + 1]')}
+      logSum${r} = select(total + log2(sum), lowest, sum == 0.0);
     }`,
     )}
 
@@ -356,7 +281,7 @@ ${invocationPlace(tile)}
       'sampleTiles',
       'sampledSlot',
       'addShares(results, t - 1, rowTile);',
-      `${unroll(columns, (c) => `let isThere${c} = sampledSlot(t, x + ${c} * threadsX) >= 0;`, '\n      ')}
+      `${unroll(columns, (c) => `let isThere${c} = sampledSlot(t, ${columnOf(c)}) >= 0;`, '\n      ')}
       ${unroll(
         rows,
         (r) => `{
@@ -365,7 +290,7 @@ ${invocationPlace(tile)}
         ${unroll(
           columns / added,
           (part) =>
-            `partials[(y + ${r} * threadsY) * ${partStride} + ${part} * threadsX + x] = ${unroll(added, (c) => `paid${part * added + c}`, ' + ')};`,
+            `partials[(${rowOf(r)}) * ${partStride} + ${part} * threadsX + x] = ${unroll(added, (c) => `paid${part * added + c}`, ' + ')};`,
           '\n        ',
         )}
       }`,

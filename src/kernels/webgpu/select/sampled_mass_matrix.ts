@@ -61,6 +61,8 @@ export function sampledMassMatrixFits(device: GPUDevice, geometry: BlockGeometry
 /**
  * Stage 2 by the sampled estimate, the same output as `SampledMassProgram`, in float16 with float32 sums on matrix units.
  *
+ * One shader, longer than other files: its two walks over the keys share the rows' fragments and the scores' memory.
+ *
  * @param keys the keys in sorted order, of `SortedKeysProgram`.
  */
 export class SampledMassMatrixProgram extends AttentionProgram<MatrixVariant> {

@@ -24,3 +24,12 @@ fn keyEnd(head : i32) -> i32 {
   return clamp(keyLengths[head / ${heads}], 0, ${keyLength});
 }`;
 }
+
+/** A function: the proxy rows [x, y) of a head's batch entry, `proxyRange` of `block_geometry.ts`. Needs `keyEnd`. */
+export function proxyRange(positions: boolean): string {
+  return `
+fn proxyRange(head : i32) -> vec2<i32> {
+  let end = ${positions ? 'clamp(keyEnd(head) - uniforms.queryOffset, 0, uniforms.queryShape.z)' : 'uniforms.queryShape.z'};
+  return vec2<i32>(max(0, end - uniforms.proxyRows), end);
+}`;
+}

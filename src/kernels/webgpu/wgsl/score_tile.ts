@@ -1,10 +1,11 @@
-import {unroll} from '../../unroll.js';
 import type {WebGPUCall} from '../webgpu_call.js';
 import {chooseTile} from './choose_tile.js';
 import {headVectors, readRow} from './rows.js';
 import {noScores} from './softmax_state.js';
 import type {Tile} from './tile.js';
 import {tileKeys, tileQueries, tileThreads} from './tile.js';
+import {TileLoad} from './tile_load.js';
+import {addRowProducts} from './tile_products.js';
 
 /**
  * In order of preference, by measurement (docs/performance.md). The last ones are for large head dims in little workgroup
@@ -21,9 +22,9 @@ const tiles: Tile[] = [
   {threadsX: 2, threadsY: 4, rows: 2, columns: 2},
 ];
 
-/** vec4 of a key tile that an invocation carries from global to workgroup memory. */
-export const carriedVectors = (tile: Tile, headDim: number) =>
-  Math.ceil((tileKeys(tile) * headVectors(headDim)) / tileThreads(tile));
+/** How `count` rows get into one of the tiles. */
+export const scoreTileLoad = (tile: Tile, count: number, headDim: number): TileLoad =>
+  new TileLoad(count, headVectors(headDim), tileThreads(tile));
 
 /**
  * The tile of the programs that score keys. Preferred are tiles whose invocations share a row of the head evenly and carry at
@@ -37,7 +38,8 @@ export function chooseScoreTile(call: WebGPUCall, extent: number): Tile {
     dims: {headDim, valueDim: headDim},
     bytes: (tile) => tileBytes(tile, headDim),
     extent,
-    isEven: (tile) => headVectors(headDim) % tile.threadsX === 0 && carriedVectors(tile, headDim) <= 8,
+    isEven: (tile) =>
+      headVectors(headDim) % tile.threadsX === 0 && scoreTileLoad(tile, tileKeys(tile), headDim).rounds <= 8,
   });
 }
 
@@ -61,7 +63,6 @@ function tileBytes(tile: Tile, headDim: number): number {
  * Scores are in units of log2, so that `exp2` gives weights: `logitScale` is the attention scale times log2(e).
  */
 export function scoreTile(tile: Tile, headDim: number): string {
-  const step = headVectors(headDim) % 4 === 0 ? 4 : 1;
   return `
 const threads = ${tileThreads(tile)};
 const threadsX = ${tile.threadsX};
@@ -80,32 +81,18 @@ ${readRow('readQuery', 'query', headDim)}
 
 // Loads query rows [firstRow, endRow) of a head, scaled; zeros follow.
 fn loadQueryTile(head : i32, firstRow : i32, endRow : i32) {
-  ${loadTile(
-    'queryTile',
-    tileQueries(tile),
-    tile,
-    headDim,
-    (i) => `firstRow + ${i} < endRow`,
-    (i, vector) => `uniforms.logitScale * readQuery(head * uniforms.queryShape.z + firstRow + ${i}, ${vector})`,
-  )}
+  let local = i32(localIndex);
+  ${scoreTileLoad(tile, tileQueries(tile), headDim).loadTile('queryTile', {
+    exists: (row) => `firstRow + ${row} < endRow`,
+    read: (row, vector) =>
+      `uniforms.logitScale * readQuery(head * uniforms.queryShape.z + firstRow + ${row}, ${vector})`,
+  })}
 }
 
-// This invocation's part of queryTile · keyTileᵀ; as fma by component, since a dot product would be added in a fifth step.
+// This invocation's part of queryTile · keyTileᵀ.
 fn tileScores(x : i32, y : i32) -> array<array<f32, columns>, rows> {
   var scores : array<array<f32, columns>, rows>;
-  for (var i = 0; i < headVectors; i += ${step}) {
-    ${unroll(
-      step,
-      (u) => `{
-      ${unroll(tile.rows, (r) => `let q${r} = queryTile[(y + ${r} * threadsY) * tileStride + i + ${u}];`)}
-      ${unroll(
-        tile.columns,
-        (c) => `let k${c} = keyTile[(x + ${c} * threadsX) * tileStride + i + ${u}];
-      ${unroll(tile.rows, (r) => `scores[${r}][${c}] = ${['x', 'y', 'z', 'w'].reduce((sum, e) => `fma(q${r}.${e}, k${c}.${e}, ${sum})`, `scores[${r}][${c}]`)};`)}`,
-      )}
-    }`,
-    )}
-  }
+  ${addRowProducts(tile, {left: 'queryTile', right: 'keyTile', sums: 'scores', width: headVectors(headDim)})}
   return scores;
 }`;
 }
@@ -116,53 +103,10 @@ export function loadKeysInPlace(tile: Tile, headDim: number): string {
 ${readRow('readKey', 'key', headDim)}
 fn loadKeyTile(head : i32, heads : i32, first : i32, end : i32) {
   let firstKeyRow = keyRow(head, heads, first);
-  ${loadTile(
-    'keyTile',
-    tileKeys(tile),
-    tile,
-    headDim,
-    (i) => `first + ${i} < end`,
-    (i, vector) => `readKey(firstKeyRow + ${i}, ${vector})`,
-  )}
+  let local = i32(localIndex);
+  ${scoreTileLoad(tile, tileKeys(tile), headDim).loadTile('keyTile', {
+    exists: (row) => `first + ${row} < end`,
+    read: (row, vector) => `readKey(firstKeyRow + ${row}, ${vector})`,
+  })}
 }`;
-}
-
-/** Loads of an invocation that are on their way at a time: more would take too many registers. */
-const loadsAtOnce = 8;
-
-/**
- * Shader text that fills a tile in workgroup memory, zeros where a row does not exist. Several loads of an invocation
- * come before the first of their stores: in a loop each would wait for the one before.
- */
-export function loadTile(
-  name: string,
-  tileRows: number,
-  tile: Tile,
-  headDim: number,
-  exists: (row: string) => string,
-  read: (row: string, vector: string) => string,
-): string {
-  const size = tileRows * headVectors(headDim);
-  const threads = tileThreads(tile);
-  const rounds = Math.ceil(size / threads);
-  const isWhole = (j: number) => size >= (j + 1) * threads;
-  return unroll(Math.ceil(rounds / loadsAtOnce), (group) => {
-    const first = group * loadsAtOnce;
-    const count = Math.min(loadsAtOnce, rounds - first);
-    const load = (k: number) => {
-      const j = first + k;
-      return `let load${j} = i32(localIndex) + ${j * threads};
-    var x${j} = vec4<f32>(0.0);
-    if (${isWhole(j) ? '' : `load${j} < ${size} && `}${exists(`load${j} / headVectors`)}) {
-      x${j} = ${read(`load${j} / headVectors`, `load${j} % headVectors`)};
-    }`;
-    };
-    const store = (k: number) => {
-      const j = first + k;
-      const place = `(load${j} / headVectors) * tileStride + load${j} % headVectors`;
-      return `${isWhole(j) ? '' : `if (load${j} < ${size}) `}{ ${name}[${place}] = x${j}; }`;
-    };
-    return `${unroll(count, load)}
-    ${unroll(count, store)}`;
-  });
 }

@@ -1,6 +1,8 @@
 import {f32} from '../runtime/program.js';
 import type {WebGPUCall} from '../webgpu_call.js';
+import {unroll} from '../../unroll.js';
 import {headVectors} from './rows.js';
+import type {Tile} from './tile.js';
 
 /**
  * State of an online softmax: what is known of a query row after some of its keys. As programs pass it on, it is float32,
@@ -41,3 +43,32 @@ fn weighted(x : State, maximum : f32) -> State {
   let rescale = exp2(x.maximum - maximum);
   return State(maximum, x.sum * rescale, select(x.values * rescale, vec4<f32>(0.0), x.sum == 0.0));
 }`;
+
+/** Statements: the empty state of an invocation's rows, `rowMax` and `rowSum`, over its own columns. */
+export const emptyRows = ({rows}: Tile): string => `var rowMax = vec${rows}<f32>(lowest);
+    var rowSum = vec${rows}<f32>(0.0);`;
+
+/** Statements: adds `scores`, `[rows][columns]`, to it. */
+export const addScores = ({rows, columns}: Tile): string =>
+  unroll(
+    rows,
+    (r) => `{
+      var newMax = rowMax[${r}];
+      ${unroll(columns, (c) => `newMax = max(newMax, scores[${r}][${c}]);`)}
+      rowSum[${r}] = fma(rowSum[${r}], exp2(rowMax[${r}] - newMax), ${unroll(columns, (c) => `exp2(scores[${r}][${c}] - newMax)`, ' + ')});
+      rowMax[${r}] = newMax;
+    }`,
+  );
+
+/**
+ * Statements: `total` and `sum`, what `count` states make together whose maxima and sums of weights are the expressions, of `i`,
+ * `maximum` and `sum`.
+ */
+export const mergeParts = (count: string | number, maximum: string, sum: string): string => `var total = lowest;
+      for (var i = 0; i < ${count}; i++) {
+        total = max(total, ${maximum});
+      }
+      var sum = 0.0;
+      for (var i = 0; i < ${count}; i++) {
+        sum += ${sum} * exp2(${maximum} - total);
+      }`;

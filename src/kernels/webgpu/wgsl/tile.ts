@@ -16,6 +16,10 @@ export const tileThreads = ({threadsX, threadsY}: Tile) => threadsX * threadsY;
 export const tileQueries = ({threadsY, rows}: Tile) => threadsY * rows;
 export const tileKeys = ({threadsX, columns}: Tile) => threadsX * columns;
 
+/** Expressions: row r and column c of an invocation. */
+export const rowOf = (r: number): string => `y + ${r} * threadsY`;
+export const columnOf = (c: number): string => `x + ${c} * threadsX`;
+
 /**
  * From the weights of one row to those of the next in workgroup memory, which are stored together for the columns of an x: odd,
  * so that consecutive rows lie in different banks.

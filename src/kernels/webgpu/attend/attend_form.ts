@@ -1,0 +1,128 @@
+import type {BlockGeometry} from '../../../attention/block_geometry.js';
+import type {ExpectedWork} from '../runtime/launches.js';
+import type {ProgramSpec, Uniforms} from '../runtime/program_spec.js';
+import {i32} from '../runtime/program.js';
+import type {WebGPUCall, WebGPUPlan} from '../webgpu_call.js';
+import type {GridVariant} from '../wgsl/block_grid.js';
+import {gridVariant} from '../wgsl/block_grid.js';
+import type {KeysVariant} from '../wgsl/key_lengths.js';
+import {keyLengthsInput, keysVariant} from '../wgsl/key_lengths.js';
+import {rowComponents, rowInput} from '../wgsl/rows.js';
+import type {MaskType} from '../wgsl/attention_mask.js';
+import type {ScoreForm} from '../wgsl/score_hooks.js';
+import {logitScale, stateVectors} from '../wgsl/softmax_state.js';
+
+/** What the text of the programs of the attend stage depends on, whatever they multiply with. */
+export interface AttendForm extends KeysVariant, GridVariant, ScoreForm {
+  valueDim: number;
+  /** Whether a plan names the keys, or all of them count. */
+  sparse: boolean;
+  /**
+   * Whether a workgroup takes a chunk of the keys alone and hands on a state of the softmax (`attend_split.ts`). Without a
+   * plan, query rows are then those of all heads that read one key head, one head after the other.
+   */
+  split: boolean;
+}
+
+export function attendForm(call: WebGPUCall, plan?: WebGPUPlan, split = false): AttendForm {
+  const {geometry, mask} = call;
+  return {
+    ...keysVariant(call),
+    ...gridVariant(call),
+    valueDim: geometry.valueDim,
+    sparse: plan !== undefined,
+    ...(mask && {mask: mask.dtype as MaskType}),
+    split,
+  };
+}
+
+/** Whether rows of grouped heads stand together. */
+export const isPacked = ({sparse, split}: AttendForm) => split && !sparse;
+
+interface WalkOptions {
+  tileQueries: number;
+  plan?: WebGPUPlan;
+  /** Into how many the keys are cut. */
+  chunks?: number;
+  /** What the program takes, in times of the forward pass. Default 1. */
+  timesForward?: number;
+}
+
+/** What the programs of the attend stage have in common, whatever they multiply with. */
+export function attendSpec(
+  call: WebGPUCall,
+  form: AttendForm,
+  options: WalkOptions,
+): Omit<ProgramSpec<never>, 'name' | 'threads' | 'variant'> {
+  const {query, key, value, geometry} = call;
+  const {batch, heads, queryLength, valueDim} = geometry;
+  const {inputs, ...walk} = walkSpec(call, form, options);
+  return {
+    ...walk,
+    inputs: {query: rowInput(query), key: rowInput(key), value: rowInput(value), ...inputs},
+    outputShape: form.split
+      ? [batch * heads * queryLength, options.chunks ?? 1, 4 * stateVectors(valueDim)]
+      : [batch, heads, queryLength, valueDim],
+    outputComponents: form.split ? 4 : rowComponents(valueDim),
+  };
+}
+
+/** What programs that own query rows and walk over keys have in common: `attendWalk` reads these inputs and uniforms. */
+export function walkSpec(
+  call: WebGPUCall,
+  form: AttendForm,
+  {tileQueries, plan, chunks = 1, timesForward = 1}: WalkOptions,
+): Pick<ProgramSpec<never>, 'inputs' | 'workgroups' | 'uniforms' | 'work'> {
+  const {geometry, mask} = call;
+  const {batch, heads, keyValueHeads, queryOffset} = geometry;
+  const queryTiles = countQueryTiles(geometry, form, tileQueries);
+  return {
+    inputs: {
+      ...(plan && {keyIndices: {tensor: plan.keyIndices}, blockLists: {tensor: plan.blockLists}}),
+      ...(form.padded && keyLengthsInput(call)),
+      ...(mask && {mask: {tensor: mask}}),
+    },
+    workgroups: batch * (isPacked(form) ? keyValueHeads : heads) * queryTiles * chunks,
+    work: expectedWork(call, form.sparse, timesForward),
+    uniforms: {
+      logitScale: logitScale(call),
+      queryTiles: i32(queryTiles),
+      ...(plan && blockUniforms(geometry)),
+      ...(form.offset && {queryOffset: i32(queryOffset)}),
+    },
+  };
+}
+
+/**
+ * What a program takes whose workgroups start with those of the most work: under a causal mask with the last rows, or the first
+ * keys. Blocks that are kept grow fewer by less than rows see fewer keys; by how much depends on the input.
+ */
+export function expectedWork(
+  {geometry, causal, expectedTime = 0}: WebGPUCall,
+  sparse: boolean,
+  timesForward: number,
+): ExpectedWork {
+  const {queryOffset, queryLength} = geometry;
+  const leastKeys = queryOffset / (queryOffset + queryLength);
+  const lightest = causal ? Math.max(leastKeys, sparse ? 0.3 : 0) : 1;
+  return {time: timesForward * expectedTime, lightest};
+}
+
+/** Block sizes of programs that walk by lists. A block longer than all would be walked over in rounds of nothing. */
+export const blockUniforms = ({blockSize, keyBlockSize, queryLength, keyLength}: BlockGeometry): Uniforms => ({
+  blockSize: i32(Math.min(blockSize, queryLength)),
+  keyBlockSize: i32(Math.min(keyBlockSize, keyLength)),
+});
+
+/** Query tiles of a head, or of a group of heads. Tiles of blocks do not cross the end of one; the last may have fewer. */
+export function countQueryTiles(
+  {heads, keyValueHeads, queryLength, blockSize, queryBlocks}: BlockGeometry,
+  form: Pick<AttendForm, 'sparse' | 'split'>,
+  tileQueries: number,
+): number {
+  if (!form.sparse) {
+    return Math.ceil((queryLength * (form.split ? heads / keyValueHeads : 1)) / tileQueries);
+  }
+  const lastRows = queryLength - (queryBlocks - 1) * blockSize;
+  return (queryBlocks - 1) * Math.ceil(blockSize / tileQueries) + Math.ceil(lastRows / tileQueries);
+}
