@@ -1,12 +1,5 @@
-import type {
-  FlashAttentionAttrs,
-  FlashAttentionGradInputs,
-  FlashAttentionInputs,
-  PBSAttentionAttrs,
-  PBSAttentionInputs,
-} from './attention_kernels.js';
+import type {AttentionInputs, PBSAttentionAttrs} from './attention_kernels.js';
 import type {BlockGeometry} from './block_geometry.js';
-import {blockGeometry} from './block_geometry.js';
 
 /** How a plan is made: the attributes of `PBSAttention` that stages before attention read. */
 export type PlanRule = Pick<PBSAttentionAttrs, 'threshold' | 'permute' | 'estimate'>;
@@ -15,8 +8,8 @@ export type PlanRule = Pick<PBSAttentionAttrs, 'threshold' | 'permute' | 'estima
 export interface AttentionRequest {
   /** As errors name it. */
   op: string;
-  /** Tensors of tfjs, as the kernel was given them. A plan has no value. */
-  inputs: Omit<FlashAttentionInputs, 'value'> & Pick<PBSAttentionInputs, 'keyIndices' | 'blockMask'> & RequestedInputs;
+  /** Tensors of tfjs, as the kernel was given them. */
+  inputs: AttentionInputs;
   geometry: BlockGeometry;
   /** Factor of the products of queries and keys. */
   scale: number;
@@ -29,8 +22,6 @@ export interface AttentionRequest {
   /** Milliseconds that the output should take to compute, by the cost model: programs that would hold a GPU too long are cut by it. */
   expectedTime: number;
 }
-
-type RequestedInputs = Partial<Pick<FlashAttentionGradInputs, 'value' | 'output' | 'dy'>>;
 
 /** Whether attention runs over the blocks of a plan, made or given; else over all keys. */
 export const isSparse = ({rule, inputs}: Pick<AttentionRequest, 'rule' | 'inputs'>): boolean =>
@@ -59,18 +50,4 @@ export interface AttentionCall<Values, Lengths = Values, Mask = Values> extends 
   /** What the forward pass gave, and the gradient by it, where gradients are asked for. */
   output?: Values;
   dy?: Values;
-}
-
-/**
- * Exact attention has no blocks that a user sees.
- *
- * @param blockSize rows and keys that a backend walks over at a time.
- */
-export function exactGeometry(
-  {query, key, value}: AttentionRequest['inputs'],
-  {queryOffset}: FlashAttentionAttrs,
-  blockSize: (queryLength: number, keyLength: number) => number,
-): BlockGeometry {
-  const size = blockSize(query.shape[2], key.shape[2]);
-  return blockGeometry(query, key, {blockSize: size, keyBlockSize: size, segmentSize: size, queryOffset}, value);
 }

@@ -1,31 +1,40 @@
 import type {KernelConfig, NamedAttrMap, TensorInfo} from '@tensorflow/tfjs-core';
 
-/**
+/*
  * Names, inputs and attributes of the kernels, in the manner of tfjs-core's `kernel_names`. The ops have checked every
  * input and filled every attribute before a kernel runs.
- *
+ */
+
+/**
  * Shapes, float32: query `[batch, heads, queryLength, headDim]`, key `[batch, keyValueHeads, keyLength, headDim]`, value
  * `[batch, keyValueHeads, keyLength, valueDim]`. Inputs with a question mark are left out, key and all, where there are
  * none.
  */
-
-interface AttentionInputs {
+export interface AttentionInputs {
   query: TensorInfo;
   key: TensorInfo;
-  value: TensorInfo;
+  /** A plan alone has none. */
+  value?: TensorInfo;
   /** int32 `[batch]`: keys from there on are padding. Not read back by the ops: a kernel clamps them to the key length. */
   keyLengths?: TensorInfo;
+  /**
+   * Of exact attention alone. bool (true: may be seen) or float32 (added to the scaled score; −Infinity hides the key),
+   * of rank 4, each dimension 1 or that of `[batch, heads, queryLength, keyLength]`.
+   */
+  mask?: TensorInfo;
+  /**
+   * The plan that block-sparse attention goes by, both or neither; without one the kernel makes its own. Shapes are
+   * those of the outputs of `PBSAttentionPlan`.
+   */
+  keyIndices?: TensorInfo;
+  blockMask?: TensorInfo;
+  /** Where gradients are asked for: what the forward kernel gave, and the gradient of a loss by that. */
+  output?: TensorInfo;
+  dy?: TensorInfo;
 }
 
 /** Exact attention. One output: float32 `[batch, heads, queryLength, valueDim]`. */
 export const FlashAttention = 'FlashAttention';
-export interface FlashAttentionInputs extends AttentionInputs {
-  /**
-   * bool (true: may be seen) or float32 (added to the scaled score; −Infinity hides the key), of rank 4, each dimension 1
-   * or that of `[batch, heads, queryLength, keyLength]`.
-   */
-  mask?: TensorInfo;
-}
 export interface FlashAttentionAttrs extends NamedAttrMap {
   causal: boolean;
   scale: number;
@@ -36,14 +45,6 @@ export interface FlashAttentionAttrs extends NamedAttrMap {
 
 /** Permuted block-sparse attention. One output: float32 `[batch, heads, queryLength, valueDim]`. */
 export const PBSAttention = 'PBSAttention';
-export interface PBSAttentionInputs extends AttentionInputs {
-  /**
-   * The plan to attend by, both or neither; without one the kernel makes its own. Shapes are those of the outputs of
-   * `PBSAttentionPlan`.
-   */
-  keyIndices?: TensorInfo;
-  blockMask?: TensorInfo;
-}
 export interface PBSAttentionAttrs extends FlashAttentionAttrs {
   blockSize: number;
   keyBlockSize: number;
@@ -62,7 +63,6 @@ export interface PBSAttentionAttrs extends FlashAttentionAttrs {
  * float32 `[batch, heads, queryBlocks]`, the share of the expected attention that was kept (`kept_mass.ts`).
  */
 export const PBSAttentionPlan = 'PBSAttentionPlan';
-export type PBSAttentionPlanInputs = Pick<AttentionInputs, 'query' | 'key' | 'keyLengths'>;
 export interface PBSAttentionPlanAttrs extends PBSAttentionAttrs {
   withMass: boolean;
 }
@@ -75,12 +75,6 @@ export interface PBSAttentionPlanAttrs extends PBSAttentionAttrs {
  */
 export const FlashAttentionGrad = 'FlashAttentionGrad';
 export const PBSAttentionGrad = 'PBSAttentionGrad';
-interface GradInputs {
-  output: TensorInfo;
-  dy: TensorInfo;
-}
-export type FlashAttentionGradInputs = FlashAttentionInputs & GradInputs;
-export type PBSAttentionGradInputs = PBSAttentionInputs & GradInputs;
 
 /** A kernel as this package registers it: the version says which attributes it knows. */
 export interface RegisteredKernel extends KernelConfig {

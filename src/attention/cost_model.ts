@@ -59,11 +59,6 @@ export function whyExact(geometry: BlockGeometry, attrs: Auto, costs: AttentionC
   return attrs.auto && !sparsePays(geometry, attrs, costs) ? 'auto' : undefined;
 }
 
-/** Whether a kernel runs exact attention: the options ask for it, or `auto` expects it to be no slower. */
-export function runsExact(geometry: BlockGeometry, attrs: Auto, costs: AttentionCosts): boolean {
-  return whyExact(geometry, attrs, costs) !== undefined;
-}
-
 /** Whether block-sparse attention is expected to be faster than exact attention. */
 export function sparsePays(geometry: BlockGeometry, attrs: Rules, costs: AttentionCosts): boolean {
   return leastGain * sparseTime(geometry, attrs, costs) < exactTime(geometry, attrs.causal, costs);
@@ -113,14 +108,11 @@ export function timeOfBlocks(
   return Math.max(programs * costs.record, device);
 }
 
-/** Share of the blocks visible to a query that is expected to be kept: what the rules keep, and a share of the others. */
-export function expectedDensity(geometry: BlockGeometry, rules: Rules): number {
-  const {kept, visible} = expectedBlocks(geometry, rules);
-  return kept / visible;
-}
-
-/** Blocks of a head: those that a query may see, and those of them that are expected to be kept. */
-function expectedBlocks(
+/**
+ * Blocks of a head: those that a query may see, and those of them that are expected to be kept, which are what the
+ * rules keep and a share of the others.
+ */
+export function expectedBlocks(
   geometry: BlockGeometry,
   {threshold, causal, estimate}: Rules,
 ): {kept: number; visible: number} {

@@ -1,13 +1,5 @@
-import type {
-  DataType,
-  KernelConfig,
-  KernelFunc,
-  NamedTensorInfoMap,
-  TensorInfo,
-  TypedArray,
-} from '@tensorflow/tfjs-core';
+import type {DataType, KernelConfig, KernelFunc, TensorInfo, TypedArray} from '@tensorflow/tfjs-core';
 import type {AttentionRequest, PlanRule} from './attention_call.js';
-import {exactGeometry} from './attention_call.js';
 import type {FlashAttentionAttrs, PBSAttentionAttrs, PBSAttentionPlanAttrs} from './attention_kernels.js';
 import {
   FlashAttention,
@@ -16,19 +8,22 @@ import {
   PBSAttentionGrad,
   PBSAttentionPlan,
 } from './attention_kernels.js';
-import {blockGeometry, isExact} from './block_geometry.js';
-import {exactTime, runsExact, sparseTime} from './cost_model.js';
-import {exactPlan} from './exact_plan.js';
+import type {BlockGeometry} from './block_geometry.js';
+import {blockGeometry, isExact, visibleBlocks} from './block_geometry.js';
+import {exactTime, sparseTime, whyExact} from './cost_model.js';
 import type {Take} from './scratch.js';
 import {runWithScratch} from './scratch.js';
 import type {BlockPlan, StageSet} from './stage_set.js';
 
-type Inputs = AttentionRequest['inputs'];
-type Result = AttentionRequest['result'];
-
 /** What the driver itself asks of a backend of tfjs. */
 interface TensorMaker {
   makeTensorInfo(shape: number[], dtype: DataType, values?: TypedArray): TensorInfo;
+}
+
+/** What is asked of a kernel, and what tfjs runs it on. */
+interface KernelRun<Backend, Attrs> extends Pick<AttentionRequest, 'op' | 'result' | 'inputs'> {
+  backend: Backend;
+  attrs: Attrs;
 }
 
 /** The kernels of a backend, made of its stages. */
@@ -47,103 +42,83 @@ class Driver<Backend extends TensorMaker, Call, Indices, Scores> {
   constructor(private readonly stages: StageSet<Backend, Call, Indices, Scores>) {}
 
   kernels(): KernelConfig[] {
+    const exact = (run: KernelRun<Backend, FlashAttentionAttrs>) => this.attention(run, this.exactRequest(run));
+    const sparse = (run: KernelRun<Backend, PBSAttentionAttrs>) => this.attention(run, this.sparseRequest(run));
     return [
-      this.kernel(FlashAttention, (backend, inputs, attrs) => {
-        return this.attention(backend, this.exactRequest(backend, 'flashAttention', inputs, attrs, 'output'))[0];
-      }),
-      this.kernel(PBSAttention, (backend, inputs, attrs: PBSAttentionAttrs) => {
-        return this.attention(backend, this.sparseRequest(backend, 'pbsAttention', inputs, attrs, 'output'))[0];
-      }),
-      this.kernel(PBSAttentionPlan, (backend, inputs, attrs: PBSAttentionPlanAttrs) =>
-        this.plan(backend, inputs, attrs),
-      ),
-      this.kernel(FlashAttentionGrad, (backend, inputs, attrs) => {
-        const op = 'gradient of flashAttention';
-        return this.attention(backend, this.exactRequest(backend, op, inputs, attrs, 'gradients'));
-      }),
+      this.kernel(FlashAttention, 'flashAttention', 'output', exact),
+      this.kernel(PBSAttention, 'pbsAttention', 'output', sparse),
+      this.kernel(PBSAttentionPlan, 'pbsAttentionPlan', 'plan', this.plan.bind(this)),
+      this.kernel(FlashAttentionGrad, 'gradient of flashAttention', 'gradients', exact),
       // In the form and over the blocks of the forward pass: the same inputs and attributes give the same plan again.
-      this.kernel(PBSAttentionGrad, (backend, inputs, attrs: PBSAttentionAttrs) => {
-        const op = 'gradient of pbsAttention';
-        return this.attention(backend, this.sparseRequest(backend, op, inputs, attrs, 'gradients'));
-      }),
+      this.kernel(PBSAttentionGrad, 'gradient of pbsAttention', 'gradients', sparse),
     ];
   }
 
-  private kernel<Attrs extends FlashAttentionAttrs>(
+  private kernel<Attrs>(
     kernelName: string,
-    run: (backend: Backend, inputs: Inputs, attrs: Attrs) => TensorInfo | TensorInfo[],
+    op: string,
+    result: AttentionRequest['result'],
+    body: (run: KernelRun<Backend, Attrs>) => TensorInfo | TensorInfo[],
   ): KernelConfig {
-    const kernelFunc = ({inputs, backend, attrs}: {inputs: NamedTensorInfoMap; backend: unknown; attrs: unknown}) =>
-      run(backend as Backend, inputs as unknown as Inputs, attrs as Attrs);
-    return {kernelName, backendName: this.stages.backendName, kernelFunc: kernelFunc as KernelFunc};
+    const kernelFunc = (params: Pick<KernelRun<Backend, Attrs>, 'inputs' | 'backend' | 'attrs'>) =>
+      body({op, result, ...params});
+    return {kernelName, backendName: this.stages.backendName, kernelFunc: kernelFunc as unknown as KernelFunc};
   }
 
-  private exactRequest(
-    backend: Backend,
-    op: string,
-    inputs: Inputs,
-    attrs: FlashAttentionAttrs,
-    result: Result,
-  ): AttentionRequest {
-    const {scale, causal, precision} = attrs;
-    const geometry = exactGeometry(inputs, attrs, this.stages.exactBlockSize);
-    const expectedTime = exactTime(geometry, causal, this.stages.costs(backend, geometry, precision));
-    return {op, inputs, geometry, scale, causal, precision, result, expectedTime};
+  private exactRequest(run: KernelRun<Backend, FlashAttentionAttrs>): AttentionRequest {
+    const {backend, inputs, attrs} = run;
+    const {query, key, value} = inputs;
+    // Exact attention has no blocks that a user sees.
+    const size = this.stages.exactBlockSize(query.shape[2], key.shape[2]);
+    const cut = {blockSize: size, keyBlockSize: size, segmentSize: size, queryOffset: attrs.queryOffset};
+    const geometry = blockGeometry(query, key, cut, value);
+    const costs = this.stages.costs(backend, geometry, attrs.precision);
+    return requestOf(run, geometry, exactTime(geometry, attrs.causal, costs));
   }
 
   /** Exact where that is asked for or, with `auto`, expected to be no slower. */
-  private sparseRequest(
-    backend: Backend,
-    op: string,
-    inputs: Inputs,
-    attrs: PBSAttentionAttrs,
-    result: Result,
-  ): AttentionRequest {
-    const {scale, causal, precision} = attrs;
+  private sparseRequest(run: KernelRun<Backend, PBSAttentionAttrs>): AttentionRequest {
+    const {backend, inputs, attrs} = run;
     const geometry = blockGeometry(inputs.query, inputs.key, attrs, inputs.value);
-    const costs = this.stages.costs(backend, geometry, precision);
-    const isPlanned = inputs.keyIndices !== undefined;
-    if (!isPlanned && runsExact(geometry, attrs, costs)) {
-      return this.exactRequest(backend, op, inputs, attrs, result);
+    const costs = this.stages.costs(backend, geometry, attrs.precision);
+    if (inputs.keyIndices) {
+      // How many blocks a plan keeps that is given, nobody knows here.
+      return requestOf(run, geometry, exactTime(geometry, attrs.causal, costs));
     }
-    // How many blocks a plan keeps that is given, nobody knows here.
-    const expectedTime = isPlanned ? exactTime(geometry, causal, costs) : sparseTime(geometry, attrs, costs);
-    return {op, inputs, geometry, scale, causal, precision, result, expectedTime, ...(!isPlanned && {rule: attrs})};
+    if (whyExact(geometry, attrs, costs)) {
+      return this.exactRequest(run);
+    }
+    return {...requestOf(run, geometry, sparseTime(geometry, attrs, costs)), rule: attrs};
   }
 
   /** The output, or the gradients by query, key and value. */
-  private attention(backend: Backend, request: AttentionRequest): TensorInfo[] {
+  private attention({backend}: KernelRun<Backend, unknown>, request: AttentionRequest): TensorInfo | TensorInfo[] {
+    const {stages} = this;
     const {rule, result, inputs} = request;
-    return this.run(backend, request, (call, scratch) => {
+    const results = this.run(backend, request, (call, scratch) => {
       let plan: BlockPlan<Indices> | undefined;
       if (rule) {
         plan = this.planBlocks(backend, call, rule);
         [plan.keyIndices, plan.blockLists].forEach(scratch);
       } else if (inputs.keyIndices && inputs.blockMask) {
-        plan = this.stages.loadPlan(call, {keyIndices: inputs.keyIndices, blockMask: inputs.blockMask}, scratch);
+        plan = stages.loadPlan(call, {keyIndices: inputs.keyIndices, blockMask: inputs.blockMask}, scratch);
       }
-      return result === 'gradients' ? this.stages.attendGradients(call, plan) : [this.stages.attend(call, plan)];
+      return result === 'gradients' ? stages.attendGradients(call, plan) : [stages.attend(call, plan)];
     });
+    return result === 'gradients' ? results : results[0];
   }
 
-  private plan(backend: Backend, inputs: Inputs, attrs: PBSAttentionPlanAttrs): TensorInfo[] {
-    const {scale, causal, precision, withMass} = attrs;
+  private plan(run: KernelRun<Backend, PBSAttentionPlanAttrs>): TensorInfo[] {
+    const {backend, inputs, attrs} = run;
     const geometry = blockGeometry(inputs.query, inputs.key, attrs);
-    const form = {op: 'pbsAttentionPlan', inputs, geometry, scale, causal, precision, expectedTime: 0};
-    if (!isExact(geometry, attrs)) {
-      return this.run(backend, {...form, result: 'plan', rule: attrs}, (call, scratch) =>
-        this.stages.storePlan(call, this.planBlocks(backend, call, attrs, withMass), scratch),
-      );
+    const request = requestOf(run, geometry, 0);
+    if (isExact(geometry, attrs)) {
+      this.stages.check(backend, request);
+      return exactPlan(backend, geometry, attrs);
     }
-    // An exact plan is written down, not computed.
-    this.stages.check(backend, {...form, result: 'plan'});
-    const {batch, heads, keyLength, queryBlocks, keyBlocks} = geometry;
-    const {keyIndices, blockMask, keptMass} = exactPlan(geometry, causal);
-    return [
-      backend.makeTensorInfo([batch, heads, keyLength], 'int32', keyIndices),
-      backend.makeTensorInfo([batch, heads, queryBlocks, keyBlocks], 'bool', blockMask),
-      ...(withMass ? [backend.makeTensorInfo([batch, heads, queryBlocks], 'float32', keptMass)] : []),
-    ];
+    return this.run(backend, {...request, rule: attrs}, (call, scratch) =>
+      this.stages.storePlan(call, this.planBlocks(backend, call, attrs, attrs.withMass), scratch),
+    );
   }
 
   /** The first three stages, and on request what they kept. The caller frees the plan. */
@@ -195,4 +170,35 @@ class Driver<Backend extends TensorMaker, Call, Indices, Scores> {
   ): T {
     return runWithScratch((handle: Indices | Scores) => this.stages.free(backend, handle), body);
   }
+}
+
+/** @param time milliseconds that attention is expected to take. */
+function requestOf(
+  {op, result, inputs, attrs: {scale, causal, precision}}: KernelRun<unknown, FlashAttentionAttrs>,
+  geometry: BlockGeometry,
+  expectedTime: number,
+): AttentionRequest {
+  return {op, inputs, geometry, scale, causal, precision, result, expectedTime};
+}
+
+/** The plan of exact attention: keys in their own order, every visible block selected, so all attention kept. */
+function exactPlan(
+  backend: TensorMaker,
+  geometry: BlockGeometry,
+  {causal, withMass}: PBSAttentionPlanAttrs,
+): TensorInfo[] {
+  const {batch, heads, keyLength, queryBlocks, keyBlocks} = geometry;
+  const rows = batch * heads * queryBlocks;
+  const keyIndices = new Int32Array(batch * heads * keyLength).map((_, i) => i % keyLength);
+  const blockMask = new Uint8Array(rows * keyBlocks);
+  for (let row = 0; row < rows; ++row) {
+    const start = row * keyBlocks;
+    blockMask.fill(1, start, start + visibleBlocks(geometry, causal, row % queryBlocks));
+  }
+  const keptMass = new Float32Array(rows).fill(1);
+  return [
+    backend.makeTensorInfo([batch, heads, keyLength], 'int32', keyIndices),
+    backend.makeTensorInfo([batch, heads, queryBlocks, keyBlocks], 'bool', blockMask),
+    ...(withMass ? [backend.makeTensorInfo([batch, heads, queryBlocks], 'float32', keptMass)] : []),
+  ];
 }

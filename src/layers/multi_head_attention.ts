@@ -49,26 +49,23 @@ export function asCausalMask(mask: Tensor): Tensor {
 
 /** The layer, if it is a `MultiHeadAttention` or of a class that extends it. */
 export function asMultiHeadAttention(layer: Layer): MultiHeadAttentionLayer | undefined {
-  return baseClasses(layer) ? (layer as MultiHeadAttentionLayer) : undefined;
-}
-
-/**
- * The prototype of `MultiHeadAttention` that the layer inherits from, and the one directly below: `CachedMultiHeadAttention`'s,
- * where the layer has a cache.
- */
-function baseClasses(layer: Layer): {base: Methods; below?: Methods} | undefined {
-  let found: {base: Methods; below?: Methods} | undefined;
-  let below: Methods | undefined;
-  for (let type = Object.getPrototypeOf(layer); type; below = type, type = Object.getPrototypeOf(type)) {
-    // CachedMultiHeadAttention has no className of its own, so the deepest class of that name is the base.
-    const isAttention =
-      Object.hasOwn(type.constructor, 'className') && type.constructor.className === 'MultiHeadAttention';
-    found = isAttention ? {base: type, below} : found;
-  }
-  return found;
+  return classesUpTo('MultiHeadAttention', layer).length > 0 ? (layer as MultiHeadAttentionLayer) : undefined;
 }
 
 type Methods = Record<string, unknown>;
+
+/** The prototypes of a layer's classes up to tfjs's class of a name, its own first; none if it is no such layer. */
+export function classesUpTo(className: string, layer: Layer): Methods[] {
+  const classes = [];
+  for (let type = Object.getPrototypeOf(layer); type; type = Object.getPrototypeOf(type)) {
+    classes.push(type);
+  }
+  // CachedMultiHeadAttention has no className of its own, so the deepest class of that name is the base.
+  const areNamed = classes.map(
+    ({constructor: type}) => Object.hasOwn(type, 'className') && type.className === className,
+  );
+  return classes.slice(0, areNamed.lastIndexOf(true) + 1);
+}
 
 /** What together is the attention of `MultiHeadAttention`, which `pbsAttention` stands for. */
 const attentionMethods = [
@@ -82,7 +79,8 @@ const attentionMethods = [
 
 /** What of a layer `pbsAttention` cannot do, whatever it is called with. */
 export function whyNot(layer: MultiHeadAttentionLayer): string | undefined {
-  const {base, below} = baseClasses(layer)!;
+  // Directly below the base stands CachedMultiHeadAttention, where the layer has a cache.
+  const [base, below] = classesUpTo('MultiHeadAttention', layer).reverse();
   const own = layer as unknown as Methods;
   const overrides = (name: string, type?: Methods) => own[name] !== type?.[name];
   // CachedMultiHeadAttention overrides call itself, to go through callAndReturnCache.
@@ -101,7 +99,7 @@ export function whyNot(layer: MultiHeadAttentionLayer): string | undefined {
 
 /** Puts `pbsAttention` in the place of the layer's attention. Returns the way back. */
 export function replaceAttention(layer: MultiHeadAttentionLayer, options: PBSAttentionSettings): () => void {
-  const own = layer as unknown as Record<string, unknown>;
+  const own = layer as unknown as Methods;
   own.callAndReturnAttentionScores = () => {
     check(false, op, layer.name, 'got callAndReturnAttentionScores', 'call: the scores are never built');
   };

@@ -155,13 +155,8 @@ export class PBSAttention extends layers.Layer {
 serialization.registerClass(PBSAttention);
 
 function refuseMasks(masks: unknown[]): void {
-  check(
-    masks.flat().every((mask) => mask == null),
-    op,
-    'mask',
-    'got the mask of an earlier layer',
-    'no mask',
-  );
+  const isNone = masks.flat().every((mask) => mask == null);
+  check(isNone, op, 'mask', 'got the mask of an earlier layer', 'no mask');
 }
 
 /** `[batch, length, heads · headDim]` → `[batch, heads, length, headDim]`. */

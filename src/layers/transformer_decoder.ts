@@ -3,7 +3,7 @@ import {scalar} from '@tensorflow/tfjs-core';
 import type {Layer} from '@tensorflow/tfjs-layers/dist/engine/topology.js';
 import {check} from '../ops/check_arguments.js';
 import type {MultiHeadAttentionLayer} from './multi_head_attention.js';
-import {asCausalMask} from './multi_head_attention.js';
+import {asCausalMask, classesUpTo} from './multi_head_attention.js';
 
 const op = 'usePBSAttention';
 
@@ -21,24 +21,17 @@ interface TransformerDecoderLayer extends Layer {
 
 /** Why the attention of a layer must stay: a decoder with a mask of its own is no plain causal attention. */
 export function whyNotDecoder(owner: Layer, attention: MultiHeadAttentionLayer): string | undefined {
-  const base = decoderClass(owner);
-  const decoder = owner as TransformerDecoderLayer;
-  const overrides =
-    base !== undefined &&
-    decoder.selfAttentionLayer === attention &&
-    decoder.computeSelfAttentionMask !== base.computeSelfAttentionMask;
+  const decoder = decoderOf(owner, attention);
+  const base = classesUpTo('TransformerDecoder', owner).at(-1);
+  const overrides = decoder !== undefined && decoder.computeSelfAttentionMask !== base?.computeSelfAttentionMask;
   return overrides ? `its decoder ${owner.name} overrides computeSelfAttentionMask` : undefined;
 }
 
-/** The prototype of `TransformerDecoder`, if the layer is one or of a class that extends it. */
-function decoderClass(layer: Layer): TransformerDecoderLayer | undefined {
-  let base: TransformerDecoderLayer | undefined;
-  for (let type = Object.getPrototypeOf(layer); type; type = Object.getPrototypeOf(type)) {
-    const isDecoder =
-      Object.hasOwn(type.constructor, 'className') && type.constructor.className === 'TransformerDecoder';
-    base = isDecoder ? type : base;
-  }
-  return base;
+/** The owner of attention, if it is a `TransformerDecoder` or of a class that extends it, and attends by that. */
+function decoderOf(owner: Layer, attention: MultiHeadAttentionLayer): TransformerDecoderLayer | undefined {
+  const decoder = owner as TransformerDecoderLayer;
+  const isDecoder = classesUpTo('TransformerDecoder', owner).length > 0;
+  return isDecoder && decoder.selfAttentionLayer === attention ? decoder : undefined;
 }
 
 /**
@@ -47,9 +40,8 @@ function decoderClass(layer: Layer): TransformerDecoderLayer | undefined {
  * nothing where the owner of the attention is another layer.
  */
 export function replaceDecoderMask(owner: Layer, attention: MultiHeadAttentionLayer): () => void {
-  const decoder = owner as TransformerDecoderLayer;
-  const isDecoder = decoder.selfAttentionLayer === attention && decoderClass(owner) !== undefined;
-  if (!isDecoder) {
+  const decoder = decoderOf(owner, attention);
+  if (!decoder) {
     return () => {};
   }
   decoder.computeSelfAttentionMask = (_sequence, paddingMask, attentionMask, useCausalMask, cache) => {

@@ -1,7 +1,7 @@
 import type {LayersModel} from '@tensorflow/tfjs-layers';
 import type {Layer} from '@tensorflow/tfjs-layers/dist/engine/topology.js';
 import type {MultiHeadAttention} from '@tensorflow/tfjs-layers/dist/layers/nlp/multihead_attention.js';
-import {check, pbsAttentionSettings} from '../ops/check_arguments.js';
+import {check, pbsAttentionSettings, refuseCausalAndScale} from '../ops/check_arguments.js';
 import type {PBSAttentionSettings} from '../ops/options.js';
 import type {MultiHeadAttentionLayer} from './multi_head_attention.js';
 import {asMultiHeadAttention, replaceAttention, whyNot} from './multi_head_attention.js';
@@ -57,15 +57,7 @@ export function usePBSAttention(
   options: UsePBSAttentionOptions = {},
 ): PBSAttentionInUse {
   check(isLayer(model), op, 'model', `got ${typeof model}`, 'a LayersModel or a Layer');
-  for (const name of ['causal', 'scale']) {
-    check(
-      options[name as keyof typeof options] === undefined,
-      op,
-      'options',
-      `got '${name}'`,
-      'no causal and no scale: a call of the layer decides both',
-    );
-  }
+  refuseCausalAndScale(op, options, 'a call of the layer decides both');
   pbsAttentionSettings(op, options, 1);
 
   const found: Array<{path: string; layer: MultiHeadAttentionLayer; decoder?: Layer}> = [];
@@ -75,13 +67,8 @@ export function usePBSAttention(
     if (!attention) {
       continue;
     }
-    check(
-      !inUse.has(attention),
-      op,
-      'model',
-      `got ${path}, which uses pbsAttention already`,
-      'a model after restore()',
-    );
+    const got = `got ${path}, which uses pbsAttention already`;
+    check(!inUse.has(attention), op, 'model', got, 'a model after restore()');
     const reason = whyNot(attention) ?? (owner && whyNotDecoder(owner, attention));
     if (reason) {
       left.push({layer: path, reason});

@@ -1,6 +1,6 @@
 import type {GraphNodeDef, GraphView} from './graph_def.js';
 import {isPassThrough} from './graph_def.js';
-import {maskForm} from './mask_form.js';
+import {isUniform, maskForm} from './mask_form.js';
 import type {ScoreProduct, ValueProduct} from './products.js';
 import {isProduct, NotRecognised, scoreProduct, valueProduct} from './products.js';
 
@@ -11,7 +11,7 @@ import {isProduct, NotRecognised, scoreProduct, valueProduct} from './products.j
 const hiddenBelow = -1e4;
 
 /** A scalar that is no constant, such as the root of the head dim from a Shape; it scales queries as well as scores. */
-export interface QueryFactor {
+interface QueryFactor {
   op: 'Mul' | 'RealDiv';
   tensor: string;
 }
@@ -54,7 +54,7 @@ function productOf(graph: GraphView, softmax: GraphNodeDef): {last: GraphNodeDef
   const between: string[] = [];
   for (let at = softmax; ;) {
     const readers = graph.readersOf(at.name);
-    if (graph.isOutput(at.name)) {
+    if (graph.outputs.has(at.name)) {
       throw new NotRecognised(`${at.name} is an output of the graph`);
     }
     if (readers.length !== 1) {
@@ -77,12 +77,12 @@ function productOf(graph: GraphView, softmax: GraphNodeDef): {last: GraphNodeDef
  */
 function checkInner(graph: GraphView, inner: string[], last: GraphNodeDef): void {
   const names = new Set(inner);
-  const ordered = [...inner, last.name].find((name) => graph.isOrdered(name));
+  const ordered = [...inner, last.name].find((name) => graph.ordered.has(name));
   if (ordered) {
     throw new NotRecognised(`${ordered} has control inputs or controls other nodes`);
   }
   for (const name of inner) {
-    if (graph.isOutput(name)) {
+    if (graph.outputs.has(name)) {
       throw new NotRecognised(`${name} is an output of the graph`);
     }
     const readers = graph.readersOf(name);
@@ -107,7 +107,7 @@ class ScoreReader {
 
   read(tensor: string): ScoreProduct {
     for (let at = tensor; ;) {
-      const node = this.graph.nodes.get(at.replace(/:0$/, ''));
+      const node = this.graph.node(at);
       if (!node) {
         throw new NotRecognised(`its scores come from ${at}, which is not the first output of a node`);
       }
@@ -187,7 +187,7 @@ class ScoreReader {
     }
     const picksVisible = form.visible !== 0 && form.hidden === 0;
     const picksHidden = form.visible === 0 && form.hidden !== 0;
-    const low = this.graph.scalar(picksVisible ? b : a) ?? uniformValue(this.graph, picksVisible ? b : a);
+    const low = uniformValue(this.graph, picksVisible ? b : a);
     if ((!picksVisible && !picksHidden) || low === undefined || !(low * this.scale <= hiddenBelow)) {
       return undefined;
     }
@@ -198,7 +198,7 @@ class ScoreReader {
 
 function uniformValue(graph: GraphView, tensor: string): number | undefined {
   const form = maskForm(graph, tensor);
-  return form?.kind === 'triangle' && form.visible === form.hidden ? form.visible : undefined;
+  return isUniform(form) ? form.visible : undefined;
 }
 
 /** Whether a tensor has one value whatever the inputs of the graph: made of constants and of single sizes of a Shape. */

@@ -31,9 +31,10 @@ const floatTypes = ['DT_FLOAT', 'DT_HALF', 'DT_DOUBLE', 'DT_BFLOAT16', 1, 2, 14,
 export class GraphView {
   readonly nodes = new Map<string, GraphNodeDef>();
   private readonly readers = new Map<string, GraphNodeDef[]>();
-  /** Nodes that order others, or are ordered by them, through control inputs. */
-  private readonly ordered = new Set<string>();
-  private readonly outputs: Set<string>;
+  /** Names of nodes that order others, or are ordered by them, through control inputs. */
+  readonly ordered = new Set<string>();
+  /** Names of the nodes whose results the graph gives. */
+  readonly outputs: Set<string>;
 
   constructor(
     graph: GraphDefJSON,
@@ -59,9 +60,14 @@ export class GraphView {
     this.outputs = new Set(outputs.length > 0 ? outputs.map(nodeName) : unread);
   }
 
+  /** The node whose first output a tensor is. */
+  node(tensor: string): GraphNodeDef | undefined {
+    return this.nodes.get(tensor.replace(/:0$/, ''));
+  }
+
   /** The node that makes a tensor, past those that only hand it on; none for a second output of a node. */
   source(tensor: string): GraphNodeDef | undefined {
-    const node = firstOutput(tensor) ? this.nodes.get(nodeName(tensor)) : undefined;
+    const node = this.node(tensor);
     return node && isPassThrough(node) ? this.source(node.input[0]) : node;
   }
 
@@ -75,13 +81,14 @@ export class GraphView {
     // Lists instead of recursion: graphs are deep, and have cycles where they have loops.
     const reached = new Set([name]);
     for (const at of reached) {
+      if (ends.has(at)) {
+        continue;
+      }
       const readers = this.readersOf(at);
-      if (!ends.has(at) && (readers.length === 0 || this.isOutput(at))) {
+      if (readers.length === 0 || this.outputs.has(at)) {
         return false;
       }
-      if (!ends.has(at)) {
-        readers.forEach((node) => reached.add(node.name));
-      }
+      readers.forEach((node) => reached.add(node.name));
     }
     return true;
   }
@@ -97,14 +104,6 @@ export class GraphView {
       node?.input.forEach((input) => reached.add(nodeName(input)));
     }
     return false;
-  }
-
-  isOutput(name: string): boolean {
-    return this.outputs.has(name);
-  }
-
-  isOrdered(name: string): boolean {
-    return this.ordered.has(name);
   }
 
   /** The values of a tensor that is a constant. */
@@ -136,10 +135,6 @@ export function nodeName(tensor: string): string {
   return tensor.replace(/^\^/, '').replace(/:\d+$/, '');
 }
 
-function firstOutput(tensor: string): boolean {
-  return !tensor.startsWith('^') && (!tensor.includes(':') || tensor.endsWith(':0'));
-}
-
 /** The weights of a model: one buffer, which the specs divide in their order. */
 export class ModelWeights {
   private readonly places = new Map<string, {spec: io.WeightsManifestEntry; start: number; end: number}>();
@@ -157,8 +152,13 @@ export class ModelWeights {
 
   constant(name: string): Constant | undefined {
     const place = this.places.get(name);
-    const isNumeric = place && ['float32', 'int32', 'bool'].includes(place.spec.dtype);
-    return isNumeric ? {shape: place.spec.shape, values: this.decode(place)} : undefined;
+    if (!place || !['float32', 'int32', 'bool'].includes(place.spec.dtype)) {
+      return undefined;
+    }
+    const {spec, start, end} = place;
+    const bytes = this.data.slice(start, end);
+    const values = tidy(() => Object.values(tfio.decodeWeights(bytes, [spec]))[0].dataSync<'float32'>());
+    return {shape: spec.shape, values};
   }
 
   /** The same weights without some of them, and with others, int32 vectors, at the end. */
@@ -172,11 +172,6 @@ export class ModelWeights {
         ...[...added.values()].map((values) => Int32Array.from(values).buffer),
       ],
     };
-  }
-
-  private decode({spec, start, end}: {spec: io.WeightsManifestEntry; start: number; end: number}): ArrayLike<number> {
-    const bytes = this.data.slice(start, end);
-    return tidy(() => Object.values(tfio.decodeWeights(bytes, [spec]))[0].dataSync<'float32'>());
   }
 
   private byteLength({dtype, shape, quantization}: io.WeightsManifestEntry, start: number): number {

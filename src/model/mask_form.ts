@@ -26,7 +26,7 @@ interface Positions {
   rank?: number;
 }
 
-const arithmetic: Record<string, (a: number, b: number) => number> = {
+const elementwise: Record<string, (...values: number[]) => number> = {
   Add: (a, b) => a + b,
   AddV2: (a, b) => a + b,
   Sub: (a, b) => a - b,
@@ -36,6 +36,10 @@ const arithmetic: Record<string, (a: number, b: number) => number> = {
   Maximum: Math.max,
   LogicalAnd: (a, b) => Number(a !== 0 && b !== 0),
   LogicalOr: (a, b) => Number(a !== 0 || b !== 0),
+  LogicalNot: (a) => Number(a === 0),
+  Neg: (a) => -a,
+  Select: (condition, a, b) => (condition !== 0 ? a : b),
+  SelectV2: (condition, a, b) => (condition !== 0 ? a : b),
 };
 
 const comparisons: Record<string, (a: number, b: number) => boolean> = {
@@ -64,9 +68,9 @@ const formsOf = new WeakMap<GraphView, Map<string, MaskForm | undefined>>();
 function formOf(graph: GraphView, node: GraphNodeDef): MaskForm | undefined {
   const {op, input} = node;
   const form = (i: number) => (i < input.length ? maskForm(graph, input[i]) : undefined);
-  const triangle = (i: number) => asTriangle(form(i));
-  if (op in arithmetic) {
-    return combine(arithmetic[op], triangle(0), triangle(1));
+  if (op in elementwise) {
+    const operands = input.filter((tensor) => !tensor.startsWith('^'));
+    return combine(elementwise[op], ...operands.map((tensor) => maskForm(graph, tensor)));
   }
   if (op in comparisons) {
     return compare(comparisons[op], form(0), form(1));
@@ -78,17 +82,6 @@ function formOf(graph: GraphView, node: GraphNodeDef): MaskForm | undefined {
     }
     case 'Cast':
       return castForm(form(0), node.attr['DstT']?.type as unknown);
-    case 'Neg':
-      return combine((a) => -a, triangle(0), triangle(0));
-    case 'LogicalNot':
-      return combine((a) => Number(a === 0), triangle(0), triangle(0));
-    case 'Select':
-    case 'SelectV2': {
-      const [condition, a, b] = [triangle(0), triangle(1), triangle(2)];
-      const chosen = combine((c, x) => (c !== 0 ? x : NaN), condition, a);
-      const other = combine((c, x) => (c !== 0 ? NaN : x), condition, b);
-      return combine((x, y) => (Number.isNaN(x) ? y : x), chosen, other);
-    }
     case 'Fill': {
       const value = graph.scalar(input[1]);
       return value === undefined ? undefined : uniform(value, lengthOf(graph, input[0]));
@@ -98,7 +91,7 @@ function formOf(graph: GraphView, node: GraphNodeDef): MaskForm | undefined {
     case 'ZerosLike':
       return uniform(0);
     case 'Cumsum':
-      return cumulativeForm(triangle(0), graph.scalar(input[1]), node);
+      return cumulativeForm(form(0), graph.scalar(input[1]), node);
     case 'Range':
       return graph.scalar(input[0]) === 0 && graph.scalar(input[2]) === 1
         ? {kind: 'positions', along: 'key', first: 0, rank: 1}
@@ -108,7 +101,7 @@ function formOf(graph: GraphView, node: GraphNodeDef): MaskForm | undefined {
     case 'Reshape':
       return reshapedForm(form(0), graph.constant(input[1]));
     case 'BroadcastTo': {
-      const x = triangle(0);
+      const x = combine((a) => a, form(0));
       return x && {...x, rank: lengthOf(graph, input[1])};
     }
     case 'StridedSlice':
@@ -122,28 +115,36 @@ function uniform(value: number, rank?: number): Triangle {
   return {kind: 'triangle', visible: value, hidden: value, rank};
 }
 
-function asTriangle(form: MaskForm | undefined): Triangle | undefined {
-  return form?.kind === 'triangle' ? form : undefined;
+export function isUniform(form: MaskForm | undefined): form is Triangle {
+  return form?.kind === 'triangle' && form.visible === form.hidden;
 }
 
-function combine(op: (a: number, b: number) => number, a?: Triangle, b?: Triangle): Triangle | undefined {
-  if (!a || !b) {
+/** What an op makes of values; of positions nothing is known. */
+function combine(op: (...values: number[]) => number, ...forms: Array<MaskForm | undefined>): Triangle | undefined {
+  const triangles = forms.filter((form) => form?.kind === 'triangle');
+  if (triangles.length < forms.length) {
     return undefined;
   }
-  const rank = a.rank === undefined || b.rank === undefined ? undefined : Math.max(a.rank, b.rank);
-  return {kind: 'triangle', visible: op(a.visible, b.visible), hidden: op(a.hidden, b.hidden), rank};
+  const [visible, hidden] = (['visible', 'hidden'] as const).map((part) => op(...triangles.map((form) => form[part])));
+  return {kind: 'triangle', visible, hidden, rank: commonRank(triangles)};
+}
+
+/** The rank to which tensors are broadcast. */
+function commonRank(forms: MaskForm[]): number | undefined {
+  const ranks = forms.map(({rank}) => rank).filter((rank) => rank !== undefined);
+  return ranks.length === forms.length ? Math.max(...ranks) : undefined;
 }
 
 function compare(op: (a: number, b: number) => boolean, a?: MaskForm, b?: MaskForm): MaskForm | undefined {
   if (a?.kind !== 'positions' || b?.kind !== 'positions') {
-    return combine((x, y) => Number(op(x, y)), asTriangle(a), asTriangle(b));
+    return combine((x, y) => Number(op(x, y)), a, b);
   }
   if (a.along === b.along || a.first !== b.first) {
     return undefined;
   }
   // The key is before, at and after the query: the first two must agree for a triangle.
   const [before, at, after] = [-1, 0, 1].map((key) => (a.along === 'key' ? op(key, 0) : op(0, key)));
-  const rank = a.rank === undefined || b.rank === undefined ? undefined : Math.max(a.rank, b.rank);
+  const rank = commonRank([a, b]);
   return before === at ? {kind: 'triangle', visible: Number(at), hidden: Number(after), rank} : undefined;
 }
 
@@ -151,12 +152,12 @@ function compare(op: (a: number, b: number) => boolean, a?: MaskForm, b?: MaskFo
 function constantForm({shape, values}: Constant): MaskForm | undefined {
   const rank = shape.length;
   const [rows, columns] = [shape[rank - 2] ?? 1, shape[rank - 1] ?? 1];
-  const isPositions = values.length > 1 && Array.prototype.every.call(values, (x: number, i: number) => x === i);
+  const every = (test: (x: number, i: number) => boolean) => Array.prototype.every.call(values, test);
+  const isPositions = values.length > 1 && every((x, i) => x === i);
   if (isPositions && (columns === values.length || (columns === 1 && rows === values.length))) {
     return {kind: 'positions', along: columns === values.length ? 'key' : 'query', first: 0, rank};
   }
-  const isUniform = Array.prototype.every.call(values, (x: number) => x === values[0]);
-  if (isUniform) {
+  if (every((x) => x === values[0])) {
     return values.length > 0 ? uniform(values[0], rank) : undefined;
   }
   // A diagonal that starts elsewhere is no case of this form, so both lengths must be one.
@@ -164,29 +165,24 @@ function constantForm({shape, values}: Constant): MaskForm | undefined {
     return undefined;
   }
   const [visible, hidden] = [values[0], values[1]];
-  const isTriangle = Array.prototype.every.call(values, (x: number, i: number) => {
-    const isVisible = i % columns <= Math.floor(i / columns) % rows;
-    return x === (isVisible ? visible : hidden);
-  });
+  const isVisible = (i: number) => i % columns <= Math.floor(i / columns) % rows;
+  const isTriangle = every((x, i) => x === (isVisible(i) ? visible : hidden));
   return isTriangle ? {kind: 'triangle', visible, hidden, rank} : undefined;
 }
 
 function castForm(form: MaskForm | undefined, type: unknown): MaskForm | undefined {
-  if (form?.kind !== 'triangle') {
-    return form;
-  }
   const isBool = type === 'DT_BOOL' || type === 10;
   const cast = (x: number) => (isBool ? Number(x !== 0) : isFloatType(type) ? x : Math.trunc(x));
-  return {...form, visible: cast(form.visible), hidden: cast(form.hidden)};
+  return combine(cast, form) ?? form;
 }
 
 /** A running count of ones: positions from 1. tfjs 4.22 gets axes that count from the end wrong, so they have no form. */
 function cumulativeForm(
-  form: Triangle | undefined,
+  form: MaskForm | undefined,
   axis: number | undefined,
   {attr}: GraphNodeDef,
 ): MaskForm | undefined {
-  const counts = form?.visible === 1 && form.hidden === 1 && !attr['exclusive']?.b && !attr['reverse']?.b;
+  const counts = isUniform(form) && form.visible === 1 && !attr['exclusive']?.b && !attr['reverse']?.b;
   const fromEnd = axis !== undefined && axis >= 0 && form?.rank !== undefined ? axis - form.rank : undefined;
   if (!counts || (fromEnd !== -1 && fromEnd !== -2)) {
     return undefined;
@@ -204,9 +200,8 @@ function expandedForm(form: MaskForm | undefined, axis: number | undefined): Mas
   if (fromEnd === -1 && form.rank === 1 && form.kind === 'positions' && form.along === 'key') {
     return {...form, along: 'query', rank};
   }
-  const isUniform = form.kind === 'triangle' && form.visible === form.hidden;
   const isVector = form.rank === 1 && fromEnd === -2;
-  return isUniform || isVector || (fromEnd !== undefined && fromEnd <= -3) ? {...form, rank} : undefined;
+  return isUniform(form) || isVector || (fromEnd !== undefined && fromEnd <= -3) ? {...form, rank} : undefined;
 }
 
 /** Reshapes that only put axes of 1 in front, or turn a vector of positions upright. */
@@ -216,7 +211,7 @@ function reshapedForm(form: MaskForm | undefined, shape: Constant | undefined): 
   }
   const sizes = Array.from(shape.values);
   const rank = sizes.length;
-  if (form.kind === 'triangle' && form.visible === form.hidden) {
+  if (isUniform(form)) {
     return {...form, rank};
   }
   const isFront = (count: number) => sizes.slice(0, rank - count).every((size) => size === 1);
@@ -236,7 +231,7 @@ function slicedForm(graph: GraphView, node: GraphNodeDef, form: MaskForm | undef
     return undefined;
   }
   const rank = axes.length;
-  if (form.kind === 'triangle' && form.visible === form.hidden) {
+  if (isUniform(form)) {
     return {...form, rank};
   }
   const [last, before] = [axes[rank - 1], axes[rank - 2]];

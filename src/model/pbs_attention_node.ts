@@ -30,9 +30,9 @@ const attributes: Array<[option: keyof PBSAttentionSettings, attribute: string, 
  */
 const composedFallback = 'composed_fallback';
 
-/** The attributes of a node, in the JSON form of GraphDef. */
-export function nodeAttributes(options: PBSAttentionSettings, fallsBack: boolean): Record<string, IAttrValue> {
-  const attrs: Record<string, IAttrValue> = {[composedFallback]: {b: fallsBack}};
+/** The attributes of a node that takes the place of others, in the JSON form of GraphDef. */
+export function nodeAttributes(options: PBSAttentionSettings): Record<string, IAttrValue> {
+  const attrs: Record<string, IAttrValue> = {[composedFallback]: {b: true}};
   for (const [option, attribute, type] of attributes) {
     const value = options[option];
     if (value !== undefined) {

@@ -95,16 +95,14 @@ function scoreEinsum(node: GraphNodeDef): ScoreProduct {
   const queryPlace = factors.findIndex((letters) => letters.includes(i));
   const [query, key] = queryPlace === 0 ? factors : [...factors].reverse();
   const summed = query.filter((letter) => key.includes(letter) && !result.includes(letter));
-  const wanted = [
-    [...batch, i, ...summed],
-    [...batch, j, ...summed],
-  ];
-  if (summed.length !== 1 || !sameLetters(query, wanted[0]) || !sameLetters(key, wanted[1])) {
+  const wantedQuery = [...batch, i, ...summed];
+  const wantedKey = [...batch, j, ...summed];
+  if (summed.length !== 1 || !sameLetters(query, wantedQuery) || !sameLetters(key, wantedKey)) {
     throw new NotRecognised(`the einsum of ${node.name} is not one of queries and keys`);
   }
   return {
-    query: operand(node.input[queryPlace], order(wanted[0], query)),
-    key: operand(node.input[1 - queryPlace], order(wanted[1], key)),
+    query: operand(node.input[queryPlace], order(wantedQuery, query)),
+    key: operand(node.input[1 - queryPlace], order(wantedKey, key)),
   };
 }
 

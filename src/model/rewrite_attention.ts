@@ -1,5 +1,5 @@
 import type {io} from '@tensorflow/tfjs-core';
-import {check, pbsAttentionSettings} from '../ops/check_arguments.js';
+import {check, pbsAttentionSettings, refuseCausalAndScale} from '../ops/check_arguments.js';
 import type {PBSAttentionSettings} from '../ops/options.js';
 import type {AttentionPattern} from './attention_pattern.js';
 import {attentionPattern} from './attention_pattern.js';
@@ -73,15 +73,7 @@ export function rewriteAttention(
   modelArtifacts: io.ModelArtifacts,
   options: RewriteAttentionOptions = {},
 ): RewrittenModel {
-  for (const name of ['causal', 'scale']) {
-    check(
-      options[name as keyof typeof options] === undefined,
-      op,
-      'options',
-      `got '${name}'`,
-      'no causal and no scale: the graph tells both',
-    );
-  }
+  refuseCausalAndScale(op, options, 'the graph tells both');
   const attrs = pbsAttentionSettings(op, options, 1);
   const topology = checkArtifacts(modelArtifacts);
   const weights = new ModelWeights(modelArtifacts.weightSpecs ?? [], modelArtifacts.weightData ?? new ArrayBuffer(0));
@@ -93,8 +85,9 @@ export function rewriteAttention(
   for (const softmax of [...graph.nodes.values()].filter((node) => node.op === 'Softmax')) {
     try {
       const pattern = attentionPattern(graph, softmax);
-      const node = changes.replace(pattern, (causal, scale) => nodeAttributes({...attrs, causal, scale}, true));
-      replaced.push({softmax: softmax.name, node, causal: pattern.causal, scale: pattern.scale});
+      const {causal, scale} = pattern;
+      const node = changes.replace(pattern, nodeAttributes({...attrs, causal, scale}));
+      replaced.push({softmax: softmax.name, node, causal, scale});
     } catch (error) {
       if (!(error instanceof NotRecognised)) {
         throw error;
@@ -115,7 +108,7 @@ export function rewriteAttention(
   return {
     modelArtifacts: {
       ...modelArtifacts,
-      modelTopology: {...topology, node: changes.nodes()},
+      modelTopology: {...topology, node: [...changes.nodes.values()]},
       weightSpecs: specs,
       weightData: data,
     },
@@ -155,20 +148,16 @@ function leftInFunctions({library}: GraphDefJSON): AttentionLeft[] {
 class GraphChanges {
   /** Constants to add: int32 vectors. */
   readonly constants = new Map<string, number[]>();
-  private readonly current: Map<string, GraphNodeDef>;
+  readonly nodes: Map<string, GraphNodeDef>;
   private readonly orphans: string[] = [];
 
   constructor(private readonly graph: GraphView) {
-    this.current = new Map(graph.nodes);
-  }
-
-  nodes(): GraphNodeDef[] {
-    return [...this.current.values()];
+    this.nodes = new Map(graph.nodes);
   }
 
   /** Puts a node in the place of a pattern. Returns its name. */
-  replace(pattern: AttentionPattern, attributes: (causal: boolean, scale: number) => GraphNodeDef['attr']): string {
-    const {last, outputPerm, causal, scale} = pattern;
+  replace(pattern: AttentionPattern, attr: GraphNodeDef['attr']): string {
+    const {last, outputPerm} = pattern;
     const name = outputPerm ? this.freeName(`${last.name}/${nodeOp}`) : last.name;
     let query = this.operand(pattern.query, `${last.name}/query`);
     for (const {op, tensor} of pattern.queryFactors) {
@@ -180,12 +169,12 @@ class GraphChanges {
       this.operand(pattern.value, `${last.name}/value`),
     ];
     for (const inner of [...pattern.inner, last.name]) {
-      this.orphans.push(...this.current.get(inner)!.input.map(nodeName));
-      this.current.delete(inner);
+      this.orphans.push(...this.nodes.get(inner)!.input.map(nodeName));
+      this.nodes.delete(inner);
     }
-    this.current.set(name, {name, op: nodeOp, input, attr: attributes(causal, scale)});
+    this.nodes.set(name, {name, op: nodeOp, input, attr});
     if (outputPerm) {
-      this.current.set(last.name, this.transpose(last.name, name, outputPerm));
+      this.nodes.set(last.name, this.transpose(last.name, name, outputPerm));
     }
     return name;
   }
@@ -195,13 +184,13 @@ class GraphChanges {
     const read = new Map<string, number>();
     const count = (node: GraphNodeDef, step: 1 | -1) =>
       node.input.map(nodeName).forEach((input) => read.set(input, (read.get(input) ?? 0) + step));
-    this.current.forEach((node) => count(node, 1));
+    this.nodes.forEach((node) => count(node, 1));
     const dropped = new Set<string>();
     for (let name = this.orphans.pop(); name !== undefined; name = this.orphans.pop()) {
-      const node = this.current.get(name);
-      const isNeeded = !node || read.get(name) || this.graph.isOutput(name) || node.op.startsWith('Placeholder');
+      const node = this.nodes.get(name);
+      const isNeeded = !node || read.get(name) || this.graph.outputs.has(name) || node.op.startsWith('Placeholder');
       if (node && !isNeeded) {
-        this.current.delete(name);
+        this.nodes.delete(name);
         dropped.add(name);
         count(node, -1);
         this.orphans.push(...node.input.map(nodeName));
@@ -215,7 +204,7 @@ class GraphChanges {
       return tensor;
     }
     const free = this.freeName(name);
-    this.current.set(free, this.transpose(free, tensor, perm));
+    this.nodes.set(free, this.transpose(free, tensor, perm));
     return free;
   }
 
@@ -227,12 +216,12 @@ class GraphChanges {
 
   private add(name: string, op: string, input: string[], attr: GraphNodeDef['attr'] = {}): string {
     const free = this.freeName(name);
-    this.current.set(free, {name: free, op, input, attr});
+    this.nodes.set(free, {name: free, op, input, attr});
     return free;
   }
 
   private freeName(name: string): string {
-    const isTaken = (candidate: string) => this.current.has(candidate) || this.graph.nodes.has(candidate);
+    const isTaken = (candidate: string) => this.nodes.has(candidate) || this.graph.nodes.has(candidate);
     let free = name;
     for (let i = 1; isTaken(free); ++i) {
       free = `${name}_${i}`;

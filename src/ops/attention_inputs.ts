@@ -1,8 +1,9 @@
 import type {NamedTensorMap, Tensor1D, Tensor4D} from '@tensorflow/tfjs-core';
 import {Tensor, tensor1d} from '@tensorflow/tfjs-core';
+import type {BlockGeometry} from '../attention/block_geometry.js';
 import {check, describe} from './check_arguments.js';
 import type {AttentionOptions, FlashAttentionOptions} from './options.js';
-import type {PBSAttentionPlan, PBSAttentionPlanSizes} from './results.js';
+import type {PBSAttentionPlan} from './results.js';
 
 /*
  * The inputs of the kernels that options bring. What is not given is no key of the result: tfjs's tape stumbles over an
@@ -47,35 +48,19 @@ export function maskInput(
   return {mask};
 }
 
-type PlanBlockSizes = Pick<PBSAttentionPlanSizes, 'blockSize' | 'keyBlockSize'>;
-
-/** Shapes of the tensors of a plan. */
-export function planShapes(
-  query: Tensor4D,
-  key: Tensor4D,
-  {blockSize, keyBlockSize}: PlanBlockSizes,
-): {keyIndices: number[]; blockMask: number[]} {
-  const [batch, heads, queryLength] = query.shape;
-  const keyLength = key.shape[2];
-  const blocks = [Math.ceil(queryLength / blockSize), Math.ceil(keyLength / keyBlockSize)];
-  return {keyIndices: [batch, heads, keyLength], blockMask: [batch, heads, ...blocks]};
-}
-
 /** Throws unless the plan is one for these blocks; gives its tensors. */
-export function planInputs(
-  op: string,
-  plan: PBSAttentionPlan,
-  {keyIndices, blockMask}: {keyIndices: number[]; blockMask: number[]},
-  {blockSize, keyBlockSize}: PlanBlockSizes,
-): NamedTensorMap {
+export function planInputs(op: string, plan: PBSAttentionPlan, geometry: BlockGeometry): NamedTensorMap {
+  const {batch, heads, keyLength, blockSize, keyBlockSize, queryBlocks, keyBlocks} = geometry;
   const isPlan = plan?.keyIndices instanceof Tensor && plan.blockMask instanceof Tensor;
   check(isPlan, op, 'plan', `got ${describe(plan)}`, 'what pbsAttentionPlan or extendPBSAttentionPlan returned');
-  const takes = (name: string, dtype: string, shape: number[]) =>
-    `${name} as ${dtype} [${shape}]: a plan for this query and key, of blocks of ${blockSize} queries and ${keyBlockSize} keys`;
-  const order = takes('keyIndices', 'int32', keyIndices);
-  checkTensorOf(op, 'plan', plan.keyIndices, ['int32'], keyIndices, order);
-  checkTensorOf(op, 'plan', plan.blockMask, ['bool'], blockMask, takes('blockMask', 'bool', blockMask));
-  return {keyIndices: plan.keyIndices, blockMask: plan.blockMask};
+  const {keyIndices, blockMask} = plan;
+  const checkPart = (name: string, x: Tensor, dtype: string, shape: number[]) => {
+    const takes = `${name} as ${dtype} [${shape}]: a plan for this query and key, of blocks of ${blockSize} queries`;
+    checkTensorOf(op, 'plan', x, [dtype], shape, `${takes} and ${keyBlockSize} keys`);
+  };
+  checkPart('keyIndices', keyIndices, 'int32', [batch, heads, keyLength]);
+  checkPart('blockMask', blockMask, 'bool', [batch, heads, queryBlocks, keyBlocks]);
+  return {keyIndices, blockMask};
 }
 
 function checkTensorOf(op: string, name: string, x: Tensor, dtypes: string[], shape: number[], takes: string): void {

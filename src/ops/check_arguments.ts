@@ -44,7 +44,7 @@ export function flashAttentionAttrs(
   query: Tensor4D,
   key: Tensor4D,
 ): FlashAttentionAttrs {
-  const settings = flashAttentionSettings(op, options, query.shape[3], flashInputOptions);
+  const settings = formSettings(op, withDefaults(op, options, flashInputOptions), query.shape[3]);
   return {...settings, queryOffset: queryOffsetOf(op, options, settings.causal, query, key)};
 }
 
@@ -58,68 +58,52 @@ export function pbsAttentionAttrs(
 ): PBSAttentionAttrs {
   const takes = 'none: flashAttention takes masks, and keyLengths are for padded batches';
   check((options as FlashAttentionOptions | undefined)?.mask === undefined, op, 'mask', 'got one', takes);
-  const sized = withPlanRows(op, withPlanSizes(op, options, options?.plan), query, key);
+  const plan = options?.plan;
+  // A plan of other keys is refused as a whole, when its tensors are looked at.
+  const isOfKeys = plan?.keyIndices?.shape?.[2] === key.shape[2];
+  const sized = withPlanSizes(op, options, plan, isOfKeys);
+  if (plan?.sizes && isOfKeys) {
+    const {queryLength} = plan.sizes;
+    const got = `got [${query.shape}] with a plan for ${queryLength} rows`;
+    check(query.shape[2] === queryLength, op, 'query', got, `the ${queryLength} rows that the plan was made for`);
+  }
   const settings = pbsAttentionSettings(op, sized, query.shape[3], inputOptions);
   return {...settings, queryOffset: queryOffsetOf(op, sized, settings.causal, query, key)};
 }
 
-/** The options with what the plan was made with, which they must not contradict. */
-export function withPlanSizes<Options extends PBSAttentionOptions>(
+/** How a plan that is given cuts queries and keys: by its `sizes`, which options must not contradict, or as options say. */
+export function planSettings(
   op: string,
-  options: Options | undefined,
+  options: PBSAttentionOptions | undefined,
   plan: PBSAttentionPlan | undefined,
-): Options | undefined {
+  withOffset: boolean,
+  inputOptions: readonly string[] = pbsInputOptions,
+): BlockSizes & {causal: boolean; queryOffset?: number} {
+  const settings = withDefaults(op, withPlanSizes(op, options, plan, withOffset), inputOptions);
+  const {causal, queryOffset} = settings;
+  const sizes = blockSizes(op, settings);
+  checkBoolean(op, 'causal', causal);
+  return {...sizes, causal, queryOffset};
+}
+
+/** @param withOffset with the position of the plan's first row, too; without a causal mask it says nothing. */
+function withPlanSizes(
+  op: string,
+  options: PBSAttentionOptions | undefined,
+  plan: PBSAttentionPlan | undefined,
+  withOffset: boolean,
+): PBSAttentionOptions | undefined {
   if (!plan?.sizes) {
     return options;
   }
-  const {blockSize, keyBlockSize, segmentSize, causal} = plan.sizes;
-  const sizes = {blockSize, keyBlockSize, segmentSize, causal};
+  const {blockSize, keyBlockSize, segmentSize, causal, queryOffset} = plan.sizes;
+  const sizes = {blockSize, keyBlockSize, segmentSize, causal, ...(withOffset && causal && {queryOffset})};
   for (const [name, size] of Object.entries(sizes)) {
     const given = options?.[name as keyof typeof sizes];
-    const got = `got ${describe(given)} with a plan of ${size}`;
+    const got = `got ${describe(given)} with a plan of ${name === 'queryOffset' ? 'rows from ' : ''}${size}`;
     check(given === undefined || given === size, op, name, got, `${size}, also where it is not given`);
   }
-  return {...options, ...sizes} as Options;
-}
-
-/** The options of a call by a plan with the position of the plan's rows, which the call must not contradict, as their number. */
-function withPlanRows<Options extends PBSAttentionOptions>(
-  op: string,
-  options: Options | undefined,
-  query: Tensor4D,
-  key: Tensor4D,
-): Options | undefined {
-  const plan = options?.plan;
-  // A plan of other keys is refused as a whole, when its tensors are looked at.
-  if (!plan?.sizes || plan.keyIndices?.shape?.[2] !== key.shape[2]) {
-    return options;
-  }
-  const {queryLength} = plan.sizes;
-  const got = `got [${query.shape}] with a plan for ${queryLength} rows`;
-  check(query.shape[2] === queryLength, op, 'query', got, `the ${queryLength} rows that the plan was made for`);
-  return withPlanOffset(op, options, plan);
-}
-
-/** The options with the position of a plan's first row, which they must not contradict. Without a causal mask it says nothing. */
-export function withPlanOffset<Options extends PBSAttentionOptions>(
-  op: string,
-  options: Options | undefined,
-  plan: PBSAttentionPlan | undefined,
-): Options | undefined {
-  if (!plan?.sizes?.causal) {
-    return options;
-  }
-  const {queryOffset} = plan.sizes;
-  const given = options?.queryOffset;
-  const got = `got ${describe(given)} with a plan of rows from ${queryOffset}`;
-  check(
-    given === undefined || given === queryOffset,
-    op,
-    'queryOffset',
-    got,
-    `${queryOffset}, also where it is not given`,
-  );
-  return {...options, queryOffset} as Options;
+  return {...options, ...sizes};
 }
 
 /** Position of the first query row, for the kernels: 0 without a causal mask. */
@@ -144,20 +128,6 @@ export function queryOffsetOf(
   return causal ? queryOffset : 0;
 }
 
-function flashAttentionSettings(
-  op: string,
-  options: PBSAttentionSettings | undefined,
-  headDim: number,
-  inputOptions: readonly string[],
-): Required<Pick<PBSAttentionSettings, 'causal' | 'scale' | 'precision'>> {
-  const {causal, scale, precision} = {scale: 1 / Math.sqrt(headDim), ...withDefaults(op, options, inputOptions)};
-  checkBoolean(op, 'causal', causal);
-  check(Number.isFinite(scale), op, 'scale', `got ${describe(scale)}`, 'a finite number');
-  const isPrecision = precision === 'float32' || precision === 'float16';
-  check(isPrecision, op, 'precision', `got ${describe(precision)}`, "'float32' or 'float16'");
-  return {causal, scale, precision};
-}
-
 /**
  * The options of block-sparse attention that do not depend on the tensors, defaults filled in; throws on what it cannot
  * take, `inputOptions` aside.
@@ -168,7 +138,8 @@ export function pbsAttentionSettings(
   headDim: number,
   inputOptions: readonly string[] = [],
 ): Omit<Required<PBSAttentionSettings>, 'causalSafe'> {
-  const {threshold, estimate, permute, causalSafe, auto} = withDefaults(op, options, inputOptions);
+  const settings = withDefaults(op, options, inputOptions);
+  const {threshold, estimate, permute, causalSafe, auto} = settings;
   const inUnitInterval = typeof threshold === 'number' && threshold >= 0 && threshold <= 1;
   check(inUnitInterval, op, 'threshold', `got ${describe(threshold)}`, 'a number from 0 to 1');
   const isEstimate = estimate === 'sampled' || estimate === 'pooled';
@@ -176,24 +147,35 @@ export function pbsAttentionSettings(
   checkBoolean(op, 'permute', permute);
   checkBoolean(op, 'causalSafe', causalSafe);
   checkBoolean(op, 'auto', auto);
-  return {
-    ...flashAttentionSettings(op, options, headDim, inputOptions),
-    ...blockSizes(op, options, inputOptions),
-    threshold,
-    estimate,
-    permute: permute && !causalSafe,
-    auto,
-  };
+  const form = formSettings(op, settings, headDim);
+  return {...form, ...blockSizes(op, settings), threshold, estimate, permute: permute && !causalSafe, auto};
 }
 
-/** Sizes of blocks and segments, checked. */
-export function blockSizes(
+/** Throws on options that something else decides: whether attention is causal, and its scale. */
+export function refuseCausalAndScale(op: string, options: PBSAttentionSettings, decides: string): void {
+  for (const name of ['causal', 'scale'] as const) {
+    check(options[name] === undefined, op, 'options', `got '${name}'`, `no causal and no scale: ${decides}`);
+  }
+}
+
+/** Options with defaults, not checked yet. */
+type Settings = typeof defaultOptions & Pick<AttentionOptions, 'scale' | 'queryOffset'>;
+type BlockSizes = Pick<Settings, 'blockSize' | 'keyBlockSize' | 'segmentSize'>;
+
+function formSettings(
   op: string,
-  options: PBSAttentionSettings | undefined,
-  inputOptions: readonly string[] = pbsInputOptions,
-): {blockSize: number; keyBlockSize: number; segmentSize: number} {
-  const {blockSize, segmentSize, ...defaults} = withDefaults(op, options, inputOptions);
-  const keyBlockSize = options?.keyBlockSize ?? Math.min(defaults.keyBlockSize, blockSize);
+  settings: Settings,
+  headDim: number,
+): Required<Pick<Settings, 'causal' | 'scale' | 'precision'>> {
+  const {causal, scale = 1 / Math.sqrt(headDim), precision} = settings;
+  checkBoolean(op, 'causal', causal);
+  check(Number.isFinite(scale), op, 'scale', `got ${describe(scale)}`, 'a finite number');
+  const isPrecision = precision === 'float32' || precision === 'float16';
+  check(isPrecision, op, 'precision', `got ${describe(precision)}`, "'float32' or 'float16'");
+  return {causal, scale, precision};
+}
+
+function blockSizes(op: string, {blockSize, keyBlockSize, segmentSize}: Settings): BlockSizes {
   for (const [name, size] of Object.entries({blockSize, keyBlockSize, segmentSize})) {
     const isSize = Number.isSafeInteger(size) && size > 0 && size < 2 ** 31;
     check(isSize, op, name, `got ${describe(size)}`, 'a positive 32-bit integer');
@@ -216,7 +198,7 @@ export function checkBackend(op: string, kernelName: string): void {
   check(packageVersion === version, op, 'kernel', got, `that of ${version}: load one version`);
 }
 
-export function checkBoolean(op: string, name: string, value: unknown): asserts value is boolean {
+function checkBoolean(op: string, name: string, value: unknown): asserts value is boolean {
   check(typeof value === 'boolean', op, name, `got ${describe(value)}`, 'true or false');
 }
 
@@ -231,13 +213,19 @@ function fail(op: string, argument: string, got: string, takes: string): never {
 }
 
 /** An option that does not exist is a mistake worth naming. */
-function withDefaults(op: string, options: PBSAttentionSettings | undefined, inputOptions: readonly string[]) {
+function withDefaults(
+  op: string,
+  options: PBSAttentionSettings | undefined,
+  inputOptions: readonly string[],
+): Settings {
   const given = givenOptions(options);
   const known = [...Object.keys(defaultOptions), 'scale', ...inputOptions];
   for (const name of Object.keys(given)) {
     check(known.includes(name), op, 'options', `got '${name}'`, known.join(', '));
   }
-  return {...defaultOptions, ...given} as typeof defaultOptions & {scale?: number};
+  const {blockSize = defaultOptions.blockSize} = given;
+  const keyBlockSize = given.keyBlockSize ?? Math.min(defaultOptions.keyBlockSize, blockSize);
+  return {...defaultOptions, ...given, keyBlockSize};
 }
 
 export function describe(value: unknown): string {

@@ -2,17 +2,8 @@ import type {Tensor3D, Tensor4D} from '@tensorflow/tfjs-core';
 import {concat, logicalOr, op, pad, slice, tensor3d, tensor4d} from '@tensorflow/tfjs-core';
 import {blockGeometry, scoredBlocks, visibleBlocks} from '../attention/block_geometry.js';
 import {planInputs} from './attention_inputs.js';
-import {
-  blockSizes,
-  check,
-  checkBoolean,
-  checkTensors,
-  describe,
-  queryOffsetOf,
-  withPlanSizes,
-} from './check_arguments.js';
+import {check, checkTensors, describe, planSettings, queryOffsetOf} from './check_arguments.js';
 import type {PBSAttentionOptions} from './options.js';
-import {defaultOptions} from './options.js';
 import type {PBSAttentionPlan} from './results.js';
 import {planSizes} from './pbs_attention_plan.js';
 
@@ -60,10 +51,8 @@ function extendPBSAttentionPlan_(
 ): PBSAttentionPlan {
   const name = 'extendPBSAttentionPlan';
   checkTensors(name, query, key);
-  const sized = withPlanSizes(name, options, plan);
-  const sizes = blockSizes(name, sized, ['queryOffset', 'keyLengths']);
-  const causal = sized?.causal ?? defaultOptions.causal;
-  checkBoolean(name, 'causal', causal);
+  const inputOptions = ['queryOffset', 'keyLengths'];
+  const {causal, ...sizes} = planSettings(name, options, plan, false, inputOptions);
   const queryOffset = queryOffsetOf(name, options, causal, query, key);
   const geometry = blockGeometry(query, key, {...sizes, queryOffset});
   const {batch, heads, keyLength, keyBlockSize, queryBlocks, keyBlocks} = geometry;
@@ -71,11 +60,7 @@ function extendPBSAttentionPlan_(
   const plannedKeys = plan?.keyIndices?.shape?.[2] ?? 0;
   const plannedBlocks = Math.ceil(plannedKeys / keyBlockSize);
   const plannedRows = plan?.blockMask?.shape?.[2] ?? 0;
-  const planned = {
-    keyIndices: [batch, heads, plannedKeys],
-    blockMask: [batch, heads, plannedRows, plannedBlocks],
-  };
-  planInputs(name, plan, planned, sizes);
+  planInputs(name, plan, {...geometry, keyLength: plannedKeys, queryBlocks: plannedRows, keyBlocks: plannedBlocks});
   const got = `got one of ${describe(plannedKeys)} keys for a key [${key.shape}]`;
   check(plannedKeys <= keyLength, name, 'plan', got, 'a plan of as many keys or fewer');
 
@@ -94,9 +79,7 @@ function extendPBSAttentionPlan_(
   for (let queryBlock = 0; queryBlock < queryBlocks; ++queryBlock) {
     const first = Math.min(firstNew, scoredBlocks(geometry, causal, queryBlock));
     const end = visibleBlocks(geometry, causal, queryBlock);
-    if (first < end) {
-      always.fill(1, queryBlock * keyBlocks + first, queryBlock * keyBlocks + end);
-    }
+    always.fill(1, queryBlock * keyBlocks + first, queryBlock * keyBlocks + end);
   }
   const lastRow = slice(plan.blockMask, [0, 0, plannedRows - 1, 0], [batch, heads, 1, plannedBlocks]);
   const carried = pad(lastRow, [
@@ -106,5 +89,5 @@ function extendPBSAttentionPlan_(
     [0, keyBlocks - plannedBlocks],
   ]);
   const blockMask = logicalOr(carried, tensor4d(always, [1, 1, queryBlocks, keyBlocks], 'bool')) as Tensor4D;
-  return {keyIndices, blockMask, sizes: planSizes({...sizes, causal, queryOffset}, query)};
+  return {keyIndices, blockMask, sizes: planSizes(geometry, causal)};
 }

@@ -1,8 +1,9 @@
 import type {NamedAttrMap, NamedTensorMap, Tensor4D} from '@tensorflow/tfjs-core';
 import {engine, op} from '@tensorflow/tfjs-core';
 import {PBSAttention} from '../attention/attention_kernels.js';
+import {blockGeometry} from '../attention/block_geometry.js';
 import {savedInputs} from '../attention/gradients.js';
-import {keyLengthsInput, planInputs, planShapes} from './attention_inputs.js';
+import {keyLengthsInput, planInputs} from './attention_inputs.js';
 import {check, checkBackend, checkTensors, describe, pbsAttentionAttrs} from './check_arguments.js';
 import type {PBSAttentionOptions} from './options.js';
 import {reportOf} from './pbs_attention_report.js';
@@ -67,7 +68,7 @@ function pbsAttention_(query: Tensor4D, key: Tensor4D, value: Tensor4D, options?
     key,
     value,
     ...keyLengthsInput('pbsAttention', options, key),
-    ...(plan !== undefined && planInputs('pbsAttention', plan, planShapes(query, key, attrs), attrs)),
+    ...(plan !== undefined && planInputs('pbsAttention', plan, blockGeometry(query, key, attrs))),
   });
   if (onReport === undefined) {
     return engine().runKernel(PBSAttention, inputs, attrs as NamedAttrMap);

@@ -1,8 +1,7 @@
 import {Tensor} from '@tensorflow/tfjs-core';
 import {visibleBlocks} from '../attention/block_geometry.js';
-import {blockSizes, check, checkBoolean, describe, withPlanOffset, withPlanSizes} from './check_arguments.js';
+import {check, describe, planSettings} from './check_arguments.js';
 import type {PBSAttentionOptions} from './options.js';
-import {defaultOptions} from './options.js';
 import type {PBSAttentionPlan} from './results.js';
 
 /**
@@ -27,31 +26,23 @@ export async function pbsAttentionDensity(plan: PBSAttentionPlan, options?: PBSA
   const op = 'pbsAttentionDensity';
   const isPlan = plan?.keyIndices instanceof Tensor && plan.blockMask instanceof Tensor;
   check(isPlan, op, 'plan', `got ${describe(plan)}`, 'what pbsAttentionPlan returned');
-  const sized = withPlanOffset(op, withPlanSizes(op, options, plan), plan);
-  const {blockSize, keyBlockSize, segmentSize} = blockSizes(op, sized);
-  const causal = sized?.causal ?? defaultOptions.causal;
-  checkBoolean(op, 'causal', causal);
-  const {keyIndices, blockMask, sizes} = plan;
+  const {causal, queryOffset: given, ...sizes} = planSettings(op, options, plan, true);
+  const {blockSize, keyBlockSize} = sizes;
+  const {keyIndices, blockMask} = plan;
   const [batch, heads, queryBlocks, keyBlocks] = blockMask.shape;
   const keyLength = keyIndices.shape[2];
   const got = `got a mask [${blockMask.shape}] for ${keyLength} keys`;
   const fits = keyBlocks === Math.ceil(keyLength / keyBlockSize);
   check(fits, op, 'plan', got, `a plan made with keyBlockSize ${keyBlockSize}`);
-  const given = sized?.queryOffset;
   const isWhole = !causal || given !== undefined || queryBlocks === Math.ceil(keyLength / blockSize);
-  const takes = 'the position of the first query row';
-  check(isWhole, op, 'queryOffset', `got none for a mask [${blockMask.shape}]`, takes);
+  const ofMask = `got none for a mask [${blockMask.shape}]`;
+  check(isWhole, op, 'queryOffset', ofMask, 'the position of the first query row');
   const queryOffset = causal ? (given ?? 0) : 0;
   const isPosition = Number.isSafeInteger(queryOffset) && queryOffset >= 0 && queryOffset < keyLength;
-  check(
-    isPosition,
-    op,
-    'queryOffset',
-    `got ${describe(queryOffset)} for ${keyLength} keys`,
-    'an integer below the number of keys',
-  );
-  const queryLength = sizes?.queryLength ?? Math.min(queryBlocks * blockSize, keyLength - queryOffset);
-  const grid = {blockSize, keyBlockSize, segmentSize, queryLength, queryOffset, queryBlocks, keyBlocks};
+  const ofKeys = `got ${describe(queryOffset)} for ${keyLength} keys`;
+  check(isPosition, op, 'queryOffset', ofKeys, 'an integer below the number of keys');
+  const queryLength = plan.sizes?.queryLength ?? Math.min(queryBlocks * blockSize, keyLength - queryOffset);
+  const grid = {...sizes, queryLength, queryOffset, queryBlocks, keyBlocks};
   const mask = await blockMask.data();
   let visible = 0;
   let selected = 0;

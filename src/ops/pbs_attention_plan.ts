@@ -1,7 +1,8 @@
-import type {NamedAttrMap, NamedTensorMap, Tensor, Tensor3D, Tensor4D} from '@tensorflow/tfjs-core';
+import type {NamedAttrMap, NamedTensorMap, Tensor3D, Tensor4D} from '@tensorflow/tfjs-core';
 import {engine, op} from '@tensorflow/tfjs-core';
-import type {PBSAttentionAttrs} from '../attention/attention_kernels.js';
 import {PBSAttentionPlan as PBSAttentionPlanKernel} from '../attention/attention_kernels.js';
+import type {BlockGeometry} from '../attention/block_geometry.js';
+import {blockGeometry} from '../attention/block_geometry.js';
 import {keyLengthsInput} from './attention_inputs.js';
 import {checkBackend, checkTensors, pbsAttentionAttrs} from './check_arguments.js';
 import type {PBSAttentionOptions} from './options.js';
@@ -41,19 +42,13 @@ function pbsAttentionPlan_(
     ...attrs,
     withMass: false,
   } as NamedAttrMap) as unknown as [Tensor3D, Tensor4D];
-  return {keyIndices, blockMask, sizes: planSizes(attrs, query)};
+  return {keyIndices, blockMask, sizes: planSizes(blockGeometry(query, key, attrs), attrs.causal)};
 }
 
-/** The sizes of a plan that is made with these attributes. */
+/** The sizes of a plan that is made for these blocks. */
 export function planSizes(
-  {
-    blockSize,
-    keyBlockSize,
-    segmentSize,
-    causal,
-    queryOffset,
-  }: Pick<PBSAttentionAttrs, 'blockSize' | 'keyBlockSize' | 'segmentSize' | 'causal' | 'queryOffset'>,
-  query: Tensor,
+  {blockSize, keyBlockSize, segmentSize, queryOffset, queryLength}: BlockGeometry,
+  causal: boolean,
 ): PBSAttentionPlanSizes {
-  return {blockSize, keyBlockSize, segmentSize, causal, queryOffset, queryLength: query.shape[2]!};
+  return {blockSize, keyBlockSize, segmentSize, causal, queryOffset, queryLength};
 }

@@ -4,7 +4,6 @@ import type {PBSAttentionAttrs} from '../attention/attention_kernels.js';
 import {PBSAttentionPlan as PBSAttentionPlanKernel} from '../attention/attention_kernels.js';
 import {backendCosts} from '../kernels/backend_costs.js';
 import {blockGeometry} from '../attention/block_geometry.js';
-import type {ExactReason} from '../attention/cost_model.js';
 import {whyExact} from '../attention/cost_model.js';
 import {blockMass, massOfKept} from './block_mass.js';
 import {check} from './check_arguments.js';
@@ -20,11 +19,12 @@ const longestExactMass = 16_384;
 /** The report of a call of these inputs: with their plan if they hold one, else it makes the plan. To be disposed. */
 export function reportOf(inputs: NamedTensorMap, attrs: PBSAttentionAttrs): PBSAttentionReport {
   const given = 'blockMask' in inputs;
-  const exactReason = given ? undefined : exactReasonOf(inputs, attrs);
+  const geometry = blockGeometry(inputs.query, inputs.key, attrs, inputs.value);
+  const exactReason = given ? undefined : whyExact(geometry, attrs, backendCosts(geometry, attrs.precision));
   const [keyIndices, blockMask, mass] = given
     ? [clone(inputs.keyIndices), clone(inputs.blockMask)]
     : planWithMass(inputs, attrs, exactReason !== undefined);
-  const plan = {keyIndices, blockMask, sizes: planSizes(attrs, inputs.query)} as PBSAttentionPlan;
+  const plan = {keyIndices, blockMask, sizes: planSizes(geometry, attrs.causal)} as PBSAttentionPlan;
   const {query, key, keyLengths} = inputs as {query: Tensor4D; key: Tensor4D; keyLengths?: Tensor1D};
   const held = {query: clone(query), key: clone(key), ...(keyLengths && {keyLengths: clone(keyLengths)})};
   // In an op or a tidy, whose end they outlive.
@@ -52,7 +52,7 @@ export function reportOf(inputs: NamedTensorMap, attrs: PBSAttentionAttrs): PBSA
     keptMass: async () => {
       const takes = 'a call that made its own plan; exactKeptMass() measures this one';
       check(mass !== undefined, op, 'keptMass', 'got a call by a given plan', takes);
-      return figure('keptMass', {mass}, async (held) => mean(await held.mass.data()));
+      return figure('keptMass', {mass}, async (held) => mean(await held.mass.data<'float32'>()));
     },
     exactKeptMass: async () => {
       const length = key.shape[2];
@@ -65,11 +65,6 @@ export function reportOf(inputs: NamedTensorMap, attrs: PBSAttentionAttrs): PBSA
       dispose(owned);
     },
   };
-}
-
-function exactReasonOf({query, key, value}: NamedTensorMap, attrs: PBSAttentionAttrs): ExactReason | undefined {
-  const geometry = blockGeometry(query, key, attrs, value);
-  return whyExact(geometry, attrs, backendCosts(geometry, attrs.precision));
 }
 
 /** Key indices, block mask and what selection expects the blocks to keep. */
@@ -91,16 +86,10 @@ async function exactMass(
   let kept;
   try {
     kept = keep(massOfKept(exact, blockMask, query.shape[2], blockSize));
-    return mean(await kept.data());
+    return mean(await kept.data<'float32'>());
   } finally {
     dispose([exact, ...(kept ? [kept] : [])]);
   }
 }
 
-function mean(values: ArrayLike<number>): number {
-  let sum = 0;
-  for (let i = 0; i < values.length; ++i) {
-    sum += values[i];
-  }
-  return sum / values.length;
-}
+const mean = (values: Float32Array) => values.reduce((sum, value) => sum + value, 0) / values.length;

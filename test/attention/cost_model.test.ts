@@ -6,14 +6,7 @@ import {flashAttention, paperOptions, pbsAttention, pbsAttentionDensity, pbsAtte
 import type {BlockGeometry} from '../../src/attention/block_geometry';
 import {blockGeometry} from '../../src/attention/block_geometry';
 import type {AttentionCosts} from '../../src/attention/cost_model';
-import {
-  countBlocks,
-  exactTime,
-  expectedDensity,
-  runsExact,
-  sparsePays,
-  sparseTime,
-} from '../../src/attention/cost_model';
+import {countBlocks, exactTime, expectedBlocks, sparsePays, sparseTime, whyExact} from '../../src/attention/cost_model';
 import {cpuCosts} from '../../src/kernels/cpu/costs';
 import {webglCosts} from '../../src/kernels/webgl/costs';
 import {webgpuCosts} from '../../src/kernels/webgpu/costs';
@@ -43,6 +36,13 @@ const costsOf: Record<string, AttentionCosts> = {
   WebGL: webglCosts,
   CPU: cpuCosts,
 };
+
+const runsExact = (...call: Parameters<typeof whyExact>) => whyExact(...call) !== undefined;
+
+function expectedDensity(...call: Parameters<typeof expectedBlocks>): number {
+  const {kept, visible} = expectedBlocks(...call);
+  return kept / visible;
+}
 
 describe('cost model', () => {
   const usual = {threshold: 0.9, causal: true, estimate: 'sampled'} as const;

@@ -1,5 +1,6 @@
 import type {KernelConfig, TensorInfo, TypedArray} from '@tensorflow/tfjs-core';
 import type {MathBackendCPU} from '@tensorflow/tfjs-backend-cpu';
+import type {AttentionRequest} from '../../attention/attention_call.js';
 import {attentionKernels} from '../../attention/driver.js';
 import type {StageSet} from '../../attention/stage_set.js';
 import {attend} from './attend/attend.js';
@@ -14,9 +15,7 @@ import {sampledMass, sampledScores} from './select/sampled_mass.js';
 import {scoreBlocks} from './select/score_blocks.js';
 import {selectBlocks} from './select/select_blocks.js';
 
-interface Call extends CPUGradientCall {
-  backend: MathBackendCPU;
-}
+type Call = CPUGradientCall & Pick<AttentionRequest, 'inputs'> & {backend: MathBackendCPU};
 
 /** The readable reference: one file a stage, in float64. */
 const stages: StageSet<MathBackendCPU, Call, Int32Array, Float32Array | Float64Array> = {
@@ -59,14 +58,9 @@ const stages: StageSet<MathBackendCPU, Call, Int32Array, Float32Array | Float64A
     return call.backend.makeTensorInfo([batch, heads, queryLength, valueDim], 'float32', output);
   },
   attendGradients(call, plan) {
-    const {batch, heads, keyValueHeads, queryLength, keyLength, headDim, valueDim} = call.geometry;
-    const shapes = [
-      [batch, heads, queryLength, headDim],
-      [batch, keyValueHeads, keyLength, headDim],
-      [batch, keyValueHeads, keyLength, valueDim],
-    ];
+    const {query, key, value} = call.inputs;
     const gradients = attendGradients(call, plan);
-    return gradients.map((gradient, i) => call.backend.makeTensorInfo(shapes[i], 'float32', gradient));
+    return [query, key, value!].map(({shape}, i) => call.backend.makeTensorInfo(shape, 'float32', gradients[i]));
   },
   loadPlan({backend, geometry}, plan) {
     const [keyIndices, mask] = [plan.keyIndices, plan.blockMask].map(({dataId}) => backend.data.get(dataId).values);

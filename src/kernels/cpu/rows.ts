@@ -22,3 +22,28 @@ export function dot(a: ArrayLike<number>, aStart: number, b: ArrayLike<number>, 
   }
   return sum;
 }
+
+/** The scaled product of a query row and the key at a position. */
+export function scoreOf({query, key, geometry, scale}: CPUCall, head: number, row: number, position: number): number {
+  const {queryLength, headDim} = geometry;
+  const queryStart = (head * queryLength + row) * headDim;
+  return scale * dot(query, queryStart, key, keyRow(geometry, head, position) * headDim, headDim);
+}
+
+/** The weights of scores, which add up to 1. */
+export function softmax(scores: Float64Array): Float64Array {
+  const weights = new Float64Array(scores.length);
+  let max = -Infinity;
+  for (const score of scores) {
+    max = Math.max(max, score);
+  }
+  let sum = 0;
+  for (let i = 0; i < scores.length; ++i) {
+    weights[i] = Math.exp(scores[i] - max);
+    sum += weights[i];
+  }
+  for (let i = 0; i < scores.length; ++i) {
+    weights[i] /= sum;
+  }
+  return weights;
+}

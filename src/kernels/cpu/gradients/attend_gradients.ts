@@ -1,15 +1,39 @@
+import {visibleScores} from '../attend/visible_scores.js';
 import type {CPUGradientCall, CPUPlan} from '../cpu_call.js';
-import {gradientKey} from './gradient_key.js';
-import {gradientQuery} from './gradient_query.js';
-import {gradientStatistics} from './gradient_statistics.js';
+import {dot, keyRow, softmax} from '../rows.js';
 
 /**
- * Gradients of the attend stage by query, key and value: gradient statistics → gradient query, gradient key, one file a
- * stage. `dy` is the gradient by `output`.
+ * Gradients of the attend stage by query, key and value; `dy` is the gradient by `output` (FlashAttention-2,
+ * arXiv 2307.08691, algorithm 2). A score moves the output by its weight times what its value differs from the mean:
+ * d score = weight · (dy · value − delta), with delta = output · dy. So d query = scale · Σ d score · key, and over all
+ * rows that see a key, of all heads that share it, d key = scale · Σ d score · query and d value = Σ weight · dy.
+ *
+ * GPUs cannot add to the sums of query, key and value at once, and have a stage for the statistics of rows, one for the
+ * query, one for keys and values.
  */
 export function attendGradients(call: CPUGradientCall, plan?: CPUPlan): Float32Array[] {
-  const statistics = gradientStatistics(call, plan);
-  const queryGradient = gradientQuery(call, statistics, plan);
-  const keyGradients = gradientKey(call, statistics, plan);
-  return [queryGradient, keyGradients.key, keyGradients.value];
+  const {query, key, value, output, dy, geometry, scale} = call;
+  const {batch, heads, queryLength, headDim, valueDim} = geometry;
+  const [querySums, keySums, valueSums] = [query, key, value].map(({length}) => new Float64Array(length));
+  const scoresOf = visibleScores(call, plan);
+  for (let queryRow = 0; queryRow < batch * heads * queryLength; ++queryRow) {
+    const head = Math.floor(queryRow / queryLength);
+    const {positions, scores} = scoresOf(head, queryRow % queryLength);
+    const queryStart = queryRow * headDim;
+    const outputStart = queryRow * valueDim;
+    const delta = dot(output, outputStart, dy, outputStart, valueDim);
+    for (const [i, weight] of softmax(scores).entries()) {
+      const keyAt = keyRow(geometry, head, positions[i]);
+      const [keyStart, valueStart] = [keyAt * headDim, keyAt * valueDim];
+      const scoreGradient = weight * (dot(dy, outputStart, value, valueStart, valueDim) - delta);
+      for (let d = 0; d < headDim; ++d) {
+        querySums[queryStart + d] += scale * scoreGradient * key[keyStart + d];
+        keySums[keyStart + d] += scale * scoreGradient * query[queryStart + d];
+      }
+      for (let d = 0; d < valueDim; ++d) {
+        valueSums[valueStart + d] += weight * dy[outputStart + d];
+      }
+    }
+  }
+  return [querySums, keySums, valueSums].map((sums) => Float32Array.from(sums));
 }

@@ -16,3 +16,9 @@ export function blockLists(
   }
   return lists;
 }
+
+/** The key blocks in the list of a row of `[batch · heads · queryBlocks]`. */
+export function selectedBlocks(blockLists: Int32Array, row: number, keyBlocks: number): Int32Array {
+  const first = row * (keyBlocks + 1) + 1;
+  return blockLists.subarray(first, first + blockLists[first - 1]);
+}

@@ -1,4 +1,5 @@
 import type {AttentionCall, PlanRule} from '../../../attention/attention_call.js';
+import {selectedBlocks} from './block_lists.js';
 
 /**
  * What selection kept of the attention that it expected: float32 `[batch, heads, queryBlocks]`. By the pooled estimate, whose
@@ -16,15 +17,9 @@ export function keptMass(
   const {batch, heads, queryBlocks, keyBlocks} = geometry;
   const keptMasses = new Float32Array(batch * heads * queryBlocks);
   for (let row = 0; row < keptMasses.length; ++row) {
-    let total = 0;
-    for (let i = 0; i < keyBlocks; ++i) {
-      total += masses[row * keyBlocks + i];
-    }
-    let kept = 0;
-    const list = row * (keyBlocks + 1);
-    for (let entry = 1; entry <= blockLists[list]; ++entry) {
-      kept += masses[row * keyBlocks + blockLists[list + entry]];
-    }
+    const ofRow = Array.from({length: keyBlocks}, (_, i) => masses[row * keyBlocks + i]);
+    const total = ofRow.reduce((sum, mass) => sum + mass, 0);
+    const kept = selectedBlocks(blockLists, row, keyBlocks).reduce((sum, block) => sum + ofRow[block], 0);
     const share = total > 0 ? kept / total : 1;
     keptMasses[row] = estimate === 'sampled' ? Math.max(0, 1 - (total - kept)) : share;
   }

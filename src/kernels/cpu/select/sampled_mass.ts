@@ -8,7 +8,7 @@ import {
   sampleStride,
 } from '../../../attention/sampled_estimate.js';
 import type {CPUCall} from '../cpu_call.js';
-import {dot, keyRow, lengthOf} from '../rows.js';
+import {lengthOf, scoreOf} from '../rows.js';
 
 /** What the rows of each query block pay to each key block that competes for it: float64 `[batch, heads, queryBlocks, keyBlocks]`. */
 export interface SampledMass {
@@ -20,9 +20,8 @@ export interface SampledMass {
 
 /** Stage 2, score blocks, by the sampled estimate (`sampled_estimate.ts`). */
 export function sampledMass(call: CPUCall, keyIndices: Int32Array): SampledMass {
-  const {query, key, geometry, scale, causal} = call;
-  const {batch, heads, queryLength, queryOffset, keyLength, headDim, blockSize, keyBlockSize, queryBlocks, keyBlocks} =
-    geometry;
+  const {geometry, causal} = call;
+  const {batch, heads, queryLength, queryOffset, keyLength, blockSize, keyBlockSize, queryBlocks, keyBlocks} = geometry;
   const means = new Float64Array(batch * heads * queryBlocks * keyBlocks);
   const peaks = new Float64Array(means.length);
   for (let head = 0; head < batch * heads; ++head) {
@@ -38,7 +37,7 @@ export function sampledMass(call: CPUCall, keyIndices: Int32Array): SampledMass 
         const row = queryBlock * blockSize + i;
         const end = causal ? Math.min(length, queryOffset + row + 1) : length;
         const phase = phaseOf(i);
-        const weights = new LogWeights();
+        const normaliser: Array<{score: number; weight: number}> = [];
         const sampled: Array<{block: number; score: number}> = [];
         for (let slot = 0; slot < visible; ++slot) {
           const block = Math.floor(slot / keyBlockSize);
@@ -48,20 +47,18 @@ export function sampledMass(call: CPUCall, keyIndices: Int32Array): SampledMass 
           if (order[slot] >= end || !(isExact || inSample)) {
             continue;
           }
-          const keyStart = keyRow(geometry, head, order[slot]) * headDim;
-          const score = scale * dot(query, (head * queryLength + row) * headDim, key, keyStart, headDim);
-          if (isExact) {
-            weights.add(score, 1);
-          } else if (isInNormaliser(slot, phase)) {
-            weights.add(score, normaliserStride);
+          const score = scoreOf(call, head, row, order[slot]);
+          if (isExact || isInNormaliser(slot, phase)) {
+            normaliser.push({score, weight: isExact ? 1 : normaliserStride});
           }
           if (competes && inSample) {
             sampled.push({block, score});
           }
         }
+        const logSum = logSumOf(normaliser);
         const paid = new Map<number, number>();
         for (const {block, score} of sampled) {
-          paid.set(block, (paid.get(block) ?? 0) + sampleStride * Math.exp(score - weights.logSum));
+          paid.set(block, (paid.get(block) ?? 0) + sampleStride * Math.exp(score - logSum));
         }
         // Where a row's normaliser missed what it pays most to, a share can come out above 1.
         paid.forEach((share, block) => {
@@ -80,17 +77,7 @@ export function sampledScores({means, peaks}: SampledMass): Float64Array {
 }
 
 /** log Σ weight · exp(score), whatever the scores. */
-class LogWeights {
-  private max = -Infinity;
-  private sum = 0;
-
-  add(score: number, weight: number): void {
-    const max = Math.max(this.max, score);
-    this.sum = this.sum * Math.exp(this.max - max) + weight * Math.exp(score - max);
-    this.max = max;
-  }
-
-  get logSum(): number {
-    return this.max + Math.log(this.sum);
-  }
+function logSumOf(terms: Array<{score: number; weight: number}>): number {
+  const max = terms.reduce((most, {score}) => Math.max(most, score), -Infinity);
+  return max + Math.log(terms.reduce((sum, {score, weight}) => sum + weight * Math.exp(score - max), 0));
 }

@@ -1,13 +1,11 @@
 import {scoredBlocks} from '../../../attention/block_geometry.js';
 import type {CPUCall} from '../cpu_call.js';
-import {dot, keyRow, lengthOf} from '../rows.js';
+import {dot, keyRow, lengthOf, softmax} from '../rows.js';
 
 /**
- * Stage 2, score blocks, by the pooled estimate (paper section 3.3): float64 `[batch, heads, queryBlocks, keyBlocks]`, the share of attention that a
- * query block is expected to pay to each key block that competes for it, 0 elsewhere; a row adds up to 1, or to 0 where
- * nothing competes.
- *
- * The estimate is a softmax over products of mean queries and mean keys.
+ * Stage 2, score blocks, by the pooled estimate (paper section 3.3): float64 `[batch, heads, queryBlocks, keyBlocks]`,
+ * the share of attention that a query block is expected to pay to each key block that competes for it, 0 elsewhere; a
+ * row adds up to 1, or to 0 where nothing competes. It is a softmax over products of mean queries and mean keys.
  *
  * With key lengths, keys that are padding add nothing to the means of their blocks, and blocks of nothing else score 0.
  */
@@ -25,11 +23,11 @@ export function scoreBlocks(call: CPUCall, keyIndices: Int32Array): Float64Array
     for (let queryBlock = 0; queryBlock < queryBlocks; ++queryBlock) {
       const start = (head * queryBlocks + queryBlock) * keyBlocks;
       const competing = Math.min(scoredBlocks(geometry, causal, queryBlock), blocksWithKeys);
-      const row = scores.subarray(start, start + competing);
-      row.forEach((_, keyBlock) => {
-        row[keyBlock] = scale * dot(pooledQuery, queryBlock * headDim, pooledKey, keyBlock * headDim, headDim);
-      });
-      softmax(row);
+      const products = Float64Array.from(
+        {length: competing},
+        (_, keyBlock) => scale * dot(pooledQuery, queryBlock * headDim, pooledKey, keyBlock * headDim, headDim),
+      );
+      scores.set(softmax(products), start);
     }
   }
   return scores;
@@ -52,11 +50,4 @@ function poolBlocks(
     }
   }
   return pooled;
-}
-
-function softmax(row: Float64Array): void {
-  const max = row.reduce((a, b) => Math.max(a, b), -Infinity);
-  let sum = 0;
-  row.forEach((x, i) => (sum += row[i] = Math.exp(x - max)));
-  row.forEach((x, i) => (row[i] = x / sum));
 }

@@ -6,9 +6,10 @@ import {leastScore} from '../../../attention/sampled_estimate.js';
  * Stage 3, select blocks (paper section 3.3): block lists, int32 `[batch, heads, queryBlocks, keyBlocks + 1]` (the form is
  * described in `block_geometry.ts`).
  *
- * By the sampled estimate a query block keeps the key blocks whose score reaches `leastScore`; by the pooled one (the paper) the
- * shortest prefix of its key blocks, by descending score, whose scores add up to the threshold; and always the blocks of its own segment (under a causal mask; of every segment that its rows stand in) and
- * the block that holds original key 0, the attention sink.
+ * By the sampled estimate a query block keeps the key blocks whose score reaches `leastScore`; by the pooled one (the
+ * paper) the shortest prefix of its key blocks, by descending score, whose scores add up to the threshold; and always
+ * the blocks of its own segment (under a causal mask; of every segment that its rows stand in) and the block that holds
+ * original key 0, the attention sink.
  */
 export function selectBlocks(
   {geometry, causal}: Pick<AttentionCall<unknown>, 'geometry' | 'causal'>,
@@ -23,22 +24,18 @@ export function selectBlocks(
     const sinkBlock = Math.floor(order.indexOf(0) / keyBlockSize);
     for (let queryBlock = 0; queryBlock < queryBlocks; ++queryBlock) {
       const row = head * queryBlocks + queryBlock;
-      const candidates = scoredBlocks(geometry, causal, queryBlock);
-      const ofRow = Array.from({length: candidates}, (_, i) => scores[row * keyBlocks + i]);
+      const competing = scoredBlocks(geometry, causal, queryBlock);
+      const ofRow = Array.from({length: competing}, (_, i) => scores[row * keyBlocks + i]);
       const chosen =
         estimate === 'sampled'
           ? reaching(ofRow, leastScore(geometry, causal, threshold, queryBlock))
           : shortestPrefix(ofRow, threshold);
       const selected = new Set([sinkBlock, ...chosen]);
-      for (let ownBlock = candidates; ownBlock < visibleBlocks(geometry, causal, queryBlock); ++ownBlock) {
+      for (let ownBlock = competing; ownBlock < visibleBlocks(geometry, causal, queryBlock); ++ownBlock) {
         selected.add(ownBlock);
       }
-      const list = lists.subarray(row * (keyBlocks + 1), (row + 1) * (keyBlocks + 1));
-      list[0] = selected.size;
-      list.set(
-        Array.from(selected).sort((a, b) => a - b),
-        1,
-      );
+      const ascending = [...selected].sort((a, b) => a - b);
+      lists.set([selected.size, ...ascending], row * (keyBlocks + 1));
     }
   }
   return lists;
