@@ -15,7 +15,8 @@ import {loadRows, storeRows, wholeRows} from './runtime/tensor_rows.js';
 import {blockLists} from './select/block_lists.js';
 import {blockMask} from './select/block_mask.js';
 import {keptMass} from './select/kept_mass.js';
-import {sampledMass, SampledScoresProgram} from './select/sampled_mass.js';
+import {sampledMass} from './select/sampled_mass.js';
+import {SampledScoresProgram} from './select/sampled_scores.js';
 import {scoreBlocks} from './select/score_blocks.js';
 import {selectBlocks} from './select/select_blocks.js';
 import type {WebGLCall, WebGLPlan} from './webgl_call.js';
@@ -61,18 +62,14 @@ const stages: StageSet<MathBackendWebGL, WebGLCall, RowTexture> = {
     [plan.keyIndices, plan.blockLists].forEach(scratch);
     const {batch, heads, keyLength, queryBlocks, keyBlocks} = geometry;
     const indexSplit = keyIndexSplit(geometry, context.drawBuffers);
-    const shapes = {
-      keyIndices: [batch, heads, keyLength],
-      blockMask: [batch, heads, queryBlocks, keyBlocks],
-      keptMass: [batch, heads, queryBlocks],
-    };
     const mask = scratch(blockMask(call, plan.blockLists));
+    const rows = [batch, heads, queryBlocks];
     return runWithScratch(
       (tensor: TensorInfo) => context.backend.disposeIntermediateTensorInfo(tensor),
       (_, keep) => [
-        keep(storeRows(context, plan.keyIndices, indexSplit, {shape: shapes.keyIndices, dtype: 'int32'})),
-        keep(storeRows(context, mask, wholeRows(keyBlocks), {shape: shapes.blockMask, dtype: 'bool'})),
-        ...(mass ? [storeRows(context, mass, wholeRows(1), {shape: shapes.keptMass, dtype: 'float32'})] : []),
+        keep(storeRows(context, plan.keyIndices, indexSplit, {shape: [batch, heads, keyLength], dtype: 'int32'})),
+        keep(storeRows(context, mask, wholeRows(keyBlocks), {shape: [...rows, keyBlocks], dtype: 'bool'})),
+        ...(mass ? [storeRows(context, mass, wholeRows(1), {shape: rows, dtype: 'float32'})] : []),
       ],
     );
   },

@@ -1,16 +1,12 @@
 import {keyEndText, keyLengthsInput} from './glsl/key_lengths.js';
-import {headUniforms, keyBase} from './glsl/score_tile.js';
+import {keyBase} from './glsl/score_tile.js';
 import {tilesPerBlock} from './glsl/tiles.js';
 import type {TensorTexture} from './runtime/program.js';
 import {AttentionProgram} from './runtime/program.js';
 import type {HeadRange} from './runtime/ranges.js';
 import type {RowTexture} from './runtime/row_texture.js';
 import type {CallVariant, WebGLCall} from './webgl_call.js';
-
-interface PermuteRowsVariant extends Omit<CallVariant, 'causal'> {
-  /** Whether rows are read from the tensor, in part. */
-  fromTensor: boolean;
-}
+import {callVariant} from './webgl_call.js';
 
 /** Keys or values as they stand in their tensor, of which only kept blocks are read: for a plan of one block of queries. */
 export interface KeptRows {
@@ -32,11 +28,9 @@ interface PermutedHeads extends HeadRange {
  * order of its own, so heads that share keys get a copy each. Rows of padding are zeros: whatever stands there, a weight of 0
  * times it is 0. So are rows of blocks that are not kept, because a tile can reach past the end of its block.
  */
-export class PermuteRowsProgram extends AttentionProgram<PermuteRowsVariant> {
+export class PermuteRowsProgram extends AttentionProgram<CallVariant & {fromTensor: boolean}> {
   constructor(call: WebGLCall, source: RowTexture | KeptRows, {keyIndices, firstHead, heads}: PermutedHeads) {
-    const {geometry, keyLengths} = call;
-    const {keyLength, keyBlockSize, keyBlocks} = geometry;
-    const tileKeys = call.context.drawBuffers;
+    const {geometry} = call;
     const fromTensor = 'kept' in source;
     super({
       name: 'PermuteRows',
@@ -45,21 +39,19 @@ export class PermuteRowsProgram extends AttentionProgram<PermuteRowsVariant> {
         keyIndices,
         ...keyLengthsInput(call),
       },
+      geometry,
       uniforms: {
-        ...headUniforms(geometry),
         firstHead,
-        blocks: keyBlocks,
-        keyBlockSize,
         ...(fromTensor && {rowSize: source.rowSize}),
-        tilesPerBlock: tilesPerBlock(geometry, tileKeys),
+        tilesPerBlock: tilesPerBlock(geometry, call.context.drawBuffers),
       },
-      output: {rows: heads * keyLength, columns: source.columns},
-      variant: {tileKeys, padded: keyLengths !== undefined, fromTensor},
+      output: {rows: heads * geometry.keyLength, columns: source.columns},
+      variant: {...callVariant(call), fromTensor},
       fetches: fromTensor ? 6 : 2,
     });
   }
 
-  protected shader({tileKeys, padded, fromTensor}: PermuteRowsVariant): string {
+  protected shader({tileKeys, padded, fromTensor}: CallVariant & {fromTensor: boolean}): string {
     return `
 // A fragment copies one vector of the row that belongs to its position. Indices stand in the order of tiles.
 ${keyBase}${padded ? keyEndText : ''}${fromTensor ? readVector : ''}
@@ -79,7 +71,7 @@ void compute(int row, int texel) {
   }int inBlock = position - block * keyBlockSize;
   int key = divide(inBlock, tilesPerBlock);
   int column = (inBlock - key * tilesPerBlock) * ${tileKeys} + key;
-  int index = int(readKeyIndices(head * blocks + block, column / 4)[column % 4]);
+  int index = int(readKeyIndices(head * keyBlocks + block, column / 4)[column % 4]);
   result0 = ${padded ? 'index >= keyEnd(head) ? vec4(0.0) : ' : ''}${fromTensor ? 'readVector' : 'readSource'}(keyBase(head) + index, texel);
 }`;
   }

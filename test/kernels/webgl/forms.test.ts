@@ -10,10 +10,12 @@ import * as cpuPermute from '../../../src/kernels/cpu/permute/permute';
 import * as cpuSampled from '../../../src/kernels/cpu/select/sampled_mass';
 import * as cpuScore from '../../../src/kernels/cpu/select/score_blocks';
 import * as cpuSelect from '../../../src/kernels/cpu/select/select_blocks';
+import {attentionContext} from '../../../src/kernels/webgl/runtime/context';
 import {testBackends} from '../../setup/environment';
 import {relativeL1} from '../../golden/golden_cases';
 import type {MaskValues, RectangularShape} from '../../reference/attention';
 import {composedAttention, randomInputs, tensors} from '../../reference/attention';
+import {outputGradient, pbsGradients} from '../../reference/attention_gradients';
 import {cpuCall} from '../../reference/cpu_call';
 import type {StageRunner} from '../stage_runner';
 import {webglStages} from './stages';
@@ -115,6 +117,28 @@ if (testBackends().includes('webgl')) {
         const clean = await pbsAttention(q, finiteKey, finiteValue, sparse).data();
         expect(Array.from(await pbsAttention(q, k, v, sparse).data()), 'sparse').to.deep.equal(Array.from(clean));
       }
+    });
+  });
+
+  describe('gradients by a plan [webgl]', () => {
+    it('copy values into permuted order where they read them', async () => {
+      await setBackend('webgl');
+      const {pool} = attentionContext('test', activeBackend() as MathBackendWebGL);
+      const inputs = randomInputs({heads: 2, length: 70, headDim: 8}, 86);
+      const acquire = pool.acquire.bind(pool);
+      let copies = 0;
+      pool.acquire = (layout, what) => {
+        copies += Number(what === 'PermuteRows');
+        return acquire(layout, what);
+      };
+      try {
+        const options = {blockSize: 8, segmentSize: 16, auto: false, estimate: 'pooled'} as const;
+        await pbsGradients('webgl', inputs, outputGradient(inputs, 86), options);
+      } finally {
+        pool.acquire = acquire;
+      }
+      // Keys and values for the output, keys for the statistics, both for the gradients of queries and of keys.
+      expect(copies).to.equal(7);
     });
   });
 

@@ -5,13 +5,14 @@ import {
   AttendScoresProgram,
   AttendStatisticsProgram,
   AttendValuesProgram,
-  StoreAttentionProgram,
 } from '../../../src/kernels/webgl/attend/attend_passes';
 import type {AttendWalk} from '../../../src/kernels/webgl/attend/attend_walk';
+import {StoreAttentionProgram} from '../../../src/kernels/webgl/attend/store_attention';
 import {keyIndexSplit, sumColumns} from '../../../src/kernels/webgl/glsl/tiles';
 import {GradientKeyProgram, KeyWalkScoresProgram} from '../../../src/kernels/webgl/gradients/gradient_key';
-import {GradientQueryProgram, GradientRowsProgram} from '../../../src/kernels/webgl/gradients/gradient_query';
+import {GradientQueryProgram} from '../../../src/kernels/webgl/gradients/gradient_query';
 import {GradientStatisticsProgram} from '../../../src/kernels/webgl/gradients/gradient_statistics';
+import {GradientRowsProgram} from '../../../src/kernels/webgl/gradients/gradient_walk';
 import {QueryListsProgram} from '../../../src/kernels/webgl/gradients/query_lists';
 import {KeyPlacesProgram, SumHeadsProgram} from '../../../src/kernels/webgl/gradients/sum_heads';
 import {
@@ -19,7 +20,7 @@ import {
   ProxyLogSumsProgram,
   ProxyScoresProgram,
   ProxyStatisticsProgram,
-} from '../../../src/kernels/webgl/permute/permute';
+} from '../../../src/kernels/webgl/permute/proxy_key_scores';
 import {
   SegmentKeyScoresProgram,
   SegmentLogSumsProgram,
@@ -35,14 +36,10 @@ import {LoadRowsProgram, StoreRowsProgram, wholeRows} from '../../../src/kernels
 import {BlockListsProgram} from '../../../src/kernels/webgl/select/block_lists';
 import {BlockMaskProgram} from '../../../src/kernels/webgl/select/block_mask';
 import {KeptMassProgram} from '../../../src/kernels/webgl/select/kept_mass';
-import type {SampleWalk} from '../../../src/kernels/webgl/select/sampled_mass';
-import {
-  NormaliserPiecesProgram,
-  NormalisersProgram,
-  SampledMassProgram,
-  SampledScoresProgram,
-  SampledSharesProgram,
-} from '../../../src/kernels/webgl/select/sampled_mass';
+import {NormaliserPiecesProgram, NormalisersProgram} from '../../../src/kernels/webgl/select/normalisers';
+import type {SampleWalk} from '../../../src/kernels/webgl/select/sample_walk';
+import {SampledMassProgram, SampledSharesProgram} from '../../../src/kernels/webgl/select/sampled_mass';
+import {SampledScoresProgram} from '../../../src/kernels/webgl/select/sampled_scores';
 import {
   BlockLogitsProgram,
   BlockScoresProgram,
@@ -84,9 +81,10 @@ describe('shader texts of WebGL', () => {
   const exact = (of = call()): AttendWalk => ({call: of, geometry, keys: key, values: value, ...heads, ...groups});
   const sparse = (of = call()): AttendWalk => ({...exact(of), plan});
   const sums = {statistics: rows(1024, 4, 2), values: rows(1024, 32, 8)};
-  const round = {scores, products: scores, statistics: rows(4000, 4)};
-  const laterRound = {...round, before: sums.values};
-  const byKeys = (of = call()) => ({...sparse(of), queryLists: rows(64, 9)});
+  const round = {firstSlot: 0, scores, products: scores};
+  const rowStatistics = rows(4000, 4);
+  const laterRound = {...round, firstSlot: 4, before: sums.values};
+  const byKeys = (of = call()) => ({...exact(of), plan: {...plan, blockLists: rows(64, 9)}});
   const keyLengths = rows(1, 1);
   const notCausal = call({causal: false});
   const paddedCall = call({keyLengths});
@@ -135,10 +133,10 @@ describe('shader texts of WebGL', () => {
     sampled_mass_not_causal_padded: new SampledMassProgram(paddedSample, shares),
     sampled_scores: new SampledScoresProgram(rows(32, 16, 2)),
     sink_blocks: new SinkBlocksProgram(call(), order.keyIndices),
-    keep_blocks: new KeepBlocksProgram(call(), sampled, {scores: blockScores, sinkBlocks}),
-    keep_blocks_pooled: new KeepBlocksProgram(call(), pooled, {scores: blockScores, sinkBlocks}),
-    keep_blocks_pooled_not_causal: new KeepBlocksProgram(notCausal, pooled, {scores: blockScores, sinkBlocks}),
-    block_lists: new BlockListsProgram(blockScores),
+    keep_blocks: new KeepBlocksProgram(call(), sampled, blockScores, sinkBlocks),
+    keep_blocks_pooled: new KeepBlocksProgram(call(), pooled, blockScores, sinkBlocks),
+    keep_blocks_pooled_not_causal: new KeepBlocksProgram(notCausal, pooled, blockScores, sinkBlocks),
+    block_lists: new BlockListsProgram(notCausal, blockScores),
     kept_mass: new KeptMassProgram(sampled, rows(32, 16, 2), lists),
     kept_mass_pooled: new KeptMassProgram(pooled, blockScores, lists),
     block_mask: new BlockMaskProgram(lists),
@@ -146,31 +144,31 @@ describe('shader texts of WebGL', () => {
     attend_scores_sparse: new AttendScoresProgram(sparse(), 0),
     attend_scores_exact: new AttendScoresProgram(exact(), 0),
     attend_scores_exact_not_causal_4_buffers: new AttendScoresProgram(exact(call({causal: false}, 4)), 0),
-    attend_statistics_first: new AttendStatisticsProgram(sparse(), 0, {scores}),
-    attend_statistics: new AttendStatisticsProgram(sparse(), 4, {scores, before: sums.statistics}),
-    attend_values_first: new AttendValuesProgram(exact(), 0, {scores, statistics: sums.statistics}),
-    attend_values: new AttendValuesProgram(sparse(), 4, {scores, statistics: sums.statistics, before: sums}),
+    attend_statistics_first: new AttendStatisticsProgram(sparse(), 0, scores),
+    attend_statistics: new AttendStatisticsProgram(sparse(), 4, scores, sums.statistics),
+    attend_values_first: new AttendValuesProgram(exact(), 0, scores, sums.statistics),
+    attend_values: new AttendValuesProgram(sparse(), 4, scores, sums.statistics, sums),
     gradient_statistics: new GradientStatisticsProgram(sparse(), [sums.statistics, sums.statistics]),
-    gradient_query_first: new GradientQueryProgram(exact(), 0, round),
-    gradient_query: new GradientQueryProgram(sparse(), 4, laterRound),
-    gradient_rows: new GradientRowsProgram(sparse(), sums.values, {dim: 64, factor: 0.125}),
+    gradient_query_first: new GradientQueryProgram(exact(), rowStatistics, round),
+    gradient_query: new GradientQueryProgram(sparse(), rowStatistics, laterRound),
+    gradient_rows: new GradientRowsProgram(sparse(), sums.values, 64, 0.125),
     key_walk_scores_sparse: new KeyWalkScoresProgram(byKeys(), 0),
     key_walk_scores_exact: new KeyWalkScoresProgram(exact(), 0),
-    gradient_key_first: new GradientKeyProgram(exact(), 0, {of: 'key', ...round}),
-    gradient_key: new GradientKeyProgram(byKeys(), 4, {of: 'key', ...laterRound}),
-    gradient_value: new GradientKeyProgram(byKeys(notCausal), 4, {of: 'value', ...laterRound}),
+    gradient_key_first: new GradientKeyProgram(exact(), 'key', rowStatistics, round),
+    gradient_key: new GradientKeyProgram(byKeys(), 'key', rowStatistics, laterRound),
+    gradient_value: new GradientKeyProgram(byKeys(notCausal), 'value', rowStatistics, laterRound),
     query_lists: new QueryListsProgram(call(), blockScores),
     key_places: new KeyPlacesProgram(call(), order.keyIndices),
     // Forms of attention.
-    gradient_query_padded: new GradientQueryProgram(exact(paddedCall), 0, round),
+    gradient_query_padded: new GradientQueryProgram(exact(paddedCall), rowStatistics, round),
     key_walk_scores_padded_mask: new KeyWalkScoresProgram(masked, 0),
     proxy_scores_padded: new ProxyScoresProgram(padded),
     key_scores_padded: new KeyScoresProgram(padded, rows(256, 256, 8), rows(128, 4)),
     block_scores_padded: new BlockScoresProgram(paddedCall, blockScores, rows(32, 1)),
-    block_lists_of_a_plan: new BlockListsProgram(blockScores, geometry),
+    block_lists_causal: new BlockListsProgram(call(), blockScores),
     permute_rows_kept: new PermuteRowsProgram(call(), {tensor, rowSize: 64, columns: 64, kept: blockScores}, permuted),
     attend_scores_padded_mask: new AttendScoresProgram(masked, 0),
-    attend_values_parts: new AttendValuesProgram(decoding, 0, {scores, statistics: sums.statistics}),
+    attend_values_parts: new AttendValuesProgram(decoding, 0, scores, sums.statistics),
   };
   for (const [name, program] of Object.entries(programs)) {
     it(name, () => expectShader(`webgl/${name}.frag`, program.source()));

@@ -6,16 +6,12 @@ import type {RowTexture} from '../runtime/row_texture.js';
 import {newTensor, withTexture} from '../runtime/tensor_rows.js';
 import type {WebGLCall, WebGLPlan} from '../webgl_call.js';
 import type {RunningSums} from './attend_passes.js';
-import {
-  AttendScoresProgram,
-  AttendStatisticsProgram,
-  AttendValuesProgram,
-  StoreAttentionProgram,
-} from './attend_passes.js';
+import {AttendScoresProgram, AttendStatisticsProgram, AttendValuesProgram} from './attend_passes.js';
 import type {AttendWalk} from './attend_walk.js';
 import {groupsPerBlock, partsOf} from './attend_walk.js';
 import type {WalkCut} from './each_walk.js';
 import {forEachWalk} from './each_walk.js';
+import {StoreAttentionProgram} from './store_attention.js';
 
 /**
  * Stage 4, attend: float32 tensor `[batch, heads, queryLength, valueDim]`. Softmax attention of each query row over the keys
@@ -38,7 +34,7 @@ export function attend(call: WebGLCall, plan?: WebGLPlan): TensorInfo {
   const {headDim, valueDim} = geometry;
   const kept = plan?.kept;
   if (!kept) {
-    return attendTo(call, {plan});
+    return attendTo(call, {plan, key: call.key, value: call.value});
   }
   const valueColumns = sumColumns(valueDim, context.drawBuffers);
   return withTexture(context, tensors.key, (key) =>
@@ -63,8 +59,11 @@ function attendTo(call: WebGLCall, rows: Pick<WalkCut, 'plan' | 'key' | 'value'>
   });
 }
 
-/** Runs the rounds; gives both textures of sums, the first of which holds those of the first, third, … round. */
-function attendGroups(walk: AttendWalk, scratch: Take<RowTexture>): RunningSums[] {
+/**
+ * Runs the rounds; gives both textures of sums, the first of which holds those of the first, third, … round. Without values
+ * there are statistics alone.
+ */
+export function attendGroups(walk: AttendWalk, scratch: Take<RowTexture>): RunningSums[] {
   const {call, geometry, endGroup, slotsPerRound, parts} = walk;
   const {context, causal} = call;
   const slots = visibleBlocks(geometry, causal, blockOf(walk, endGroup - 1));
@@ -77,10 +76,10 @@ function attendGroups(walk: AttendWalk, scratch: Take<RowTexture>): RunningSums[
     const before = sums[(round + 1) % 2] as RunningSums | undefined;
     const drawn = sums[round % 2] as RunningSums | undefined;
     scores = new AttendScoresProgram(walk, firstSlot).drawInto(context, scores, scratch, first, end);
-    const statisticsPass = new AttendStatisticsProgram(walk, firstSlot, {scores, before: before?.statistics});
+    const statisticsPass = new AttendStatisticsProgram(walk, firstSlot, scores, before?.statistics);
     const statistics = statisticsPass.drawInto(context, drawn?.statistics, scratch, ...partRows);
-    const valuesPass = new AttendValuesProgram(walk, firstSlot, {scores, statistics, before});
-    const values = valuesPass.drawInto(context, drawn?.values, scratch, ...partRows);
+    const valuesPass = walk.values && new AttendValuesProgram(walk, firstSlot, scores, statistics, before);
+    const values = valuesPass?.drawInto(context, drawn?.values, scratch, ...partRows);
     sums[round % 2] = {statistics, values};
     // What a round draws is enough for one piece of work on the GPU.
     context.gl.flush();

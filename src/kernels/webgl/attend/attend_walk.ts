@@ -1,9 +1,10 @@
 import type {BlockGeometry} from '../../../attention/block_geometry.js';
-import {candidateBlocks, candidateUniforms} from '../glsl/block_ranges.js';
+import {candidateBlocks} from '../glsl/block_ranges.js';
 import {keyEndText, keyLengthsInput} from '../glsl/key_lengths.js';
-import {headUniforms, keyBase, orNone} from '../glsl/score_tile.js';
+import {keyBase, orNone} from '../glsl/score_tile.js';
 import {groupRows, tilesPerBlock} from '../glsl/tiles.js';
 import type {ProgramSpec, Uniforms} from '../runtime/program.js';
+import {AttentionProgram} from '../runtime/program.js';
 import type {HeadRange} from '../runtime/ranges.js';
 import type {RowTexture} from '../runtime/row_texture.js';
 import type {CallVariant, WebGLCall, WebGLPlan} from '../webgl_call.js';
@@ -27,9 +28,9 @@ export interface AttendWalk extends HeadRange {
   plan?: WebGLPlan;
   /** Of the groups and what they walk over: that of the call, or for the gradients of keys the same transposed. */
   geometry: BlockGeometry;
-  /** With a plan copies of those of the heads, in permuted order. */
+  /** With a plan copies of those of the heads, in permuted order. No values where nothing reads them. */
   keys: RowTexture;
-  values: RowTexture;
+  values?: RowTexture;
   firstGroup: number;
   endGroup: number;
   slotsPerRound: number;
@@ -58,67 +59,97 @@ export interface WalkVariant extends CallVariant {
   split: boolean;
 }
 
-export const walkVariant = ({call, plan, parts}: AttendWalk): WalkVariant => ({
-  ...callVariant(call),
-  sparse: plan !== undefined,
-  split: parts > 1,
-});
-
-/** Inputs of the texts below, but for the key indices, which `originsText` alone needs. */
-export function walkInputs({call, plan}: AttendWalk): ProgramSpec<object>['inputs'] {
-  return {...(plan && {blockLists: plan.blockLists}), ...keyLengthsInput(call)};
-}
-
-/** Uniforms of the texts below. */
+/** Uniforms of the texts below, beside the sizes of the walk's geometry. */
 export function walkUniforms(walk: AttendWalk): Uniforms {
-  const {call, plan, geometry, firstHead, heads, firstGroup, slotsPerRound, parts} = walk;
-  const {blockSize, keyBlockSize, queryLength, queryOffset} = geometry;
+  const {call, geometry, firstHead, heads, firstGroup, slotsPerRound, parts} = walk;
   return {
-    ...headUniforms(geometry),
-    queryLength,
     firstHead,
     walkHeads: heads,
-    blockSize,
-    keyBlockSize,
     firstGroup,
     groupsPerBlock: groupsPerBlock(geometry),
     tilesPerBlock: tilesPerBlock(geometry, call.context.drawBuffers),
     slotsPerRound,
-    ...(parts > 1 && {parts}),
-    ...(call.causal && {queryOffset}),
-    ...(plan && candidateUniforms(geometry, call.causal)),
+    parts,
   };
 }
 
-/** Shader text: which head and query rows a group has, and how many slots it walks over. */
-export function groupText(variant: WalkVariant): string {
-  return `${variant.padded ? keyEndText : ''}
+/**
+ * Base of programs of a walk: gives them the inputs, but for the key indices, which `originsText` alone needs, and the
+ * uniforms of the texts below.
+ */
+export abstract class WalkProgram<Extra extends object> extends AttentionProgram<WalkVariant & Extra> {
+  constructor(walk: AttendWalk, spec: Omit<ProgramSpec<Extra>, 'geometry'>) {
+    const {call, plan, geometry, parts} = walk;
+    super({
+      ...spec,
+      inputs: {...spec.inputs, ...(plan && {blockLists: plan.blockLists}), ...keyLengthsInput(call)},
+      geometry,
+      uniforms: {...walkUniforms(walk), ...spec.uniforms},
+      variant: {...callVariant(call), sparse: plan !== undefined, split: parts > 1, ...spec.variant},
+    });
+  }
+}
+
+/** Shader text: which head and block a group has, and which rows of the block: `queries`, or in a walk of keys `keys`. */
+export const groupAt = (rows: 'queries' | 'keys') => `
 struct Group {
   int head;
   int block;
-  ivec4 queries;
+  ivec4 ${rows};
 };
 Group groupAt(int group) {
   int blockOfHead = divide(group, groupsPerBlock);
   int block = divide(blockOfHead, walkHeads);
   int inBlock = group - blockOfHead * groupsPerBlock;
-  ivec4 queries = ivec4(0, 1, 2, 3) * groupsPerBlock + block * blockSize + inBlock;
-  return Group(firstHead + blockOfHead - block * walkHeads, block, queries);
-}
-${slotCount(variant)}`;
-}
+  ivec4 ${rows} = ivec4(0, 1, 2, 3) * groupsPerBlock + block * blockSize + inBlock;
+  return Group(firstHead + blockOfHead - block * walkHeads, block, ${rows});
+}`;
 
-function slotCount({causal, sparse, padded}: WalkVariant): string {
-  if (sparse) {
-    return `int slotCount(Group group) {
+/** Shader text: which head and query rows a group has, and how many slots it walks over. */
+export const groupText = (variant: WalkVariant) => `${variant.padded ? keyEndText : ''}${groupAt('queries')}
+${variant.sparse ? listedSlotCount : slotCount(variant)}`;
+
+/** Shader text: `slotCount(group)` and `blockOf(group, slot)`, of the slots of the round, where blocks are listed. */
+export const listedSlotCount = `int slotCount(Group group) {
   return int(readBlockLists(group.head * queryBlocks + group.block, 0).x);
 }`;
-  }
+export const listedBlockOf = `int blockOf(Group group, int slot) {
+  int entry = 1 + firstSlot + slot;
+  return int(readBlockLists(group.head * queryBlocks + group.block, entry / 4)[entry % 4]);
+}`;
+
+function slotCount({causal, padded}: WalkVariant): string {
   const end = causal ? 'queryOffset + min((group.block + 1) * blockSize, queryLength)' : 'keyLength';
   return `int slotCount(Group group) {
   return divide(${padded ? `min(${end}, keyEnd(group.head))` : end} + keyBlockSize - 1, keyBlockSize);
 }`;
 }
+
+/**
+ * Shader text for the body of `compute`: the group of the row `position` of `head`, and which of its four rows it is, `query`.
+ * What is not of the range, others draw. Needs the uniform `endGroup`.
+ */
+export const groupOfRow = `int block = divide(position, blockSize);
+  int inBlock = position - block * blockSize;
+  int query = divide(inBlock, groupsPerBlock);
+  int group = (block * walkHeads + head - firstHead) * groupsPerBlock + inBlock - query * groupsPerBlock;
+  if (head < firstHead || head >= firstHead + walkHeads || group < firstGroup || group >= endGroup) {
+    discard;
+  }`;
+
+/**
+ * Shader text for the body of `compute`, after `groupOfRow`: `text` of whichever texture the group's last round has drawn:
+ * that of the first, third, … round, or the other.
+ */
+export const fromLastRound = (rounds: number, text: (name: 'Even' | 'Odd') => string) =>
+  rounds === 1
+    ? text('Even')
+    : `int rounds = (slotCount(groupAt(group)) + slotsPerRound - 1) / slotsPerRound;
+  if (max(rounds, 1) % 2 == 1) {
+    ${text('Even')}
+  } else {
+    ${text('Odd')}
+  }`;
 
 /** Shader text: the slots of a group in the round that starts at slot `firstSlot`, for programs with that uniform. */
 export const roundText = `
@@ -131,34 +162,34 @@ int slotsOfRound(Group group) {
  * keys of one of its tiles stand after the row `firstKeyRow(head)`. Blocks of a list count in the permuted order, and so
  * do the rows of keys and values that attention gets with it.
  */
-export function keysText({sparse}: WalkVariant): string {
-  return `${
-    sparse
-      ? `
-int blockOf(Group group, int slot) {
-  int entry = 1 + firstSlot + slot;
-  return int(readBlockLists(group.head * queryBlocks + group.block, entry / 4)[entry % 4]);
-}
+export const keysText = ({sparse}: WalkVariant) => `
+${
+  sparse
+    ? `${listedBlockOf}
 int firstKeyRow(int head) {
   return (head - firstHead) * keyLength;
 }`
-      : `
-int blockOf(Group group, int slot) {
+    : `int blockOf(Group group, int slot) {
   return firstSlot + slot;
 }
 ${keyBase}
 int firstKeyRow(int head) {
   return keyBase(head);
 }`
-  }
+}${positionsIn}`;
+
+export const positionsIn = `
 ivec4 positionsIn(int block, int tile, int four) {
   return block * keyBlockSize + tile + (ivec4(0, 1, 2, 3) + 4 * four) * tilesPerBlock;
 }`;
-}
+
+/** Shader text: the last position that may be read. Rows in permuted order hold zeros for padding, others whatever came. */
+export const lastKey = ({sparse, padded}: WalkVariant) =>
+  padded && !sparse ? 'max(keyEnd(group.head), 1) - 1' : 'keyLength - 1';
 
 /** Shader text: `originsOf(…)`, original indices of the keys at the positions, −1 for none, as far as a mask needs them. */
 export function originsText({sparse, causal, padded, tileKeys}: WalkVariant): string {
-  const read = `ivec4(readKeyIndices(group.head * blocks + block, tile * ${tileKeys / 4} + four))`;
+  const read = `ivec4(readKeyIndices(group.head * keyBlocks + block, tile * ${tileKeys / 4} + four))`;
   if (sparse && padded) {
     return `${orNone}
 ivec4 originsOf(Group group, int block, int tile, int four, ivec4 positions) {

@@ -15,8 +15,8 @@ export interface WalkCut {
   plan?: WebGLPlan;
   /** That of the call, if not another. */
   geometry?: BlockGeometry;
-  /** Those of the call, if not others. */
-  key?: RowTexture | KeptRows;
+  key: RowTexture | KeptRows;
+  /** None where nothing reads it. */
   value?: RowTexture | KeptRows;
   /** Textures of scores, and pairs of textures of sums, that a walk draws. */
   textures: number;
@@ -37,7 +37,7 @@ export function forEachWalk(
 ): void {
   const {context} = call;
   const {drawBuffers, scratchTexels, maxTextureSize} = context;
-  const {plan, geometry = call.geometry, key = call.key, value = call.value, textures, dim} = cut;
+  const {plan, geometry = call.geometry, key, value, textures, dim} = cut;
   const {queryBlocks, keyBlocks} = geometry;
   const blockTiles = tilesPerBlock(geometry, drawBuffers);
   // Scores of one block, or both textures of sums.
@@ -45,7 +45,8 @@ export function forEachWalk(
   const groupsAtOnce = Math.max(1, Math.floor(scratchTexels / groupTexels));
   const headGroups = queryBlocks * groupsPerBlock(geometry);
   // Copies in permuted order are scratch, too: they bind where there are many more keys than queries.
-  const copiedTexels = plan ? call.geometry.keyLength * (Math.ceil(key.columns / 4) + Math.ceil(value.columns / 4)) : 0;
+  const rowTexels = Math.ceil(key.columns / 4) + Math.ceil((value?.columns ?? 0) / 4);
+  const copiedTexels = plan ? call.geometry.keyLength * rowTexels : 0;
   const headsAtOnce = Math.min(groupsAtOnce / headGroups, scratchTexels / copiedTexels);
   for (const range of headRanges(geometry, headsAtOnce)) {
     withScratch(context, (scratch) => {
@@ -53,7 +54,7 @@ export function forEachWalk(
         plan
           ? scratch(new PermuteRowsProgram(call, rows, {keyIndices: plan.keyIndices, ...range}).run(context))
           : (rows as RowTexture);
-      const [keys, values] = [inOrder(key), inOrder(value)];
+      const [keys, values] = [inOrder(key), value && inOrder(value)];
       for (const [firstGroup, endGroup] of rangesOf(range.heads * headGroups, groupsAtOnce)) {
         const slotTexels = textures * (endGroup - firstGroup) * blockTiles * drawBuffers;
         // The scores of a round stand in one row a group, and a row in one column of a texture.

@@ -36,7 +36,7 @@ export function maskUniforms({shape}: AttentionMask, {keyBlocks}: BlockGeometry)
 
 /**
  * Shader text: `maskAt(…)`, what the mask holds for a query row and four keys of a tile, and `maskedText`. Needs the input
- * `mask`, the uniforms of `maskUniforms`, `heads` and `queryLength`.
+ * `mask` and the uniforms of `maskUniforms`.
  */
 export function maskText(dtype: string, tileKeys: number): string {
   return `

@@ -1,4 +1,3 @@
-import type {BlockGeometry} from '../../../attention/block_geometry.js';
 import {unroll} from '../../unroll.js';
 import type {Uniforms} from '../runtime/program.js';
 
@@ -10,18 +9,12 @@ export const noMaximum = '-1e29';
 
 /**
  * Shader text: the row of `key` and `value` at which the keys of query head `head` of `[batch * heads]` start. Grouped
- * heads read the same rows; nothing is repeated. Needs the uniforms of `headUniforms`.
+ * heads read the same rows; nothing is repeated.
  */
 export const keyBase = `
 int keyBase(int head) {
-  return ((head / heads) * keyHeads + (head % heads) / (heads / keyHeads)) * keyLength;
+  return ((head / heads) * keyValueHeads + (head % heads) / (heads / keyValueHeads)) * keyLength;
 }`;
-
-export const headUniforms = ({heads, keyValueHeads, keyLength}: BlockGeometry): Uniforms => ({
-  heads,
-  keyHeads: keyValueHeads,
-  keyLength,
-});
 
 /**
  * Shader text for the body of `compute`: writes to `result0`, `result1`, … the scores of as many keys as there are draw
@@ -32,13 +25,15 @@ export const headUniforms = ({heads, keyValueHeads, keyLength}: BlockGeometry): 
  *
  * Expects in scope: `head`, `queries` (ivec4: which rows of the query the four are), `firstKey` (the row at which the head's
  * keys start), `positions0` and, for 8 keys, `positions1` (ivec4: their places after it), `keys0` and `keys1` (original
- * indices, −1 for none); the uniforms `queryLength` and `keyLength`. A row past the last query repeats the last one; nobody
- * reads what becomes of it.
+ * indices, −1 for none). A row past the last query repeats the last one; nobody reads what becomes of it.
  */
 export function writeScores(headDim: number, keys: number): string {
   return `${tileProducts(headDim, keys)}
-  ${unroll(keys, (k) => `result${k} = visible(${componentOf('keys', k)}, queries, logitScale * score${k});`, '\n  ')}`;
+  ${unroll(keys, (k) => `result${k} = ${visibleScore(k)};`, '\n  ')}`;
 }
+
+/** Shader text: the score of key k of `tileProducts`, masked and in units of log2. */
+export const visibleScore = (k: number) => `visible(${componentOf('keys', k)}, queries, logitScale * score${k})`;
 
 /** Factor of products whose exponential is taken by exp2. */
 export const logitScale = (scale: number): Uniforms => ({logitScale: scale * Math.LOG2E});
@@ -48,7 +43,7 @@ const componentOf = (name: string, i: number) => `${name}${Math.floor(i / 4)}[${
 
 /**
  * Shader text for the body of `compute`: `positions0`, … and `keys0`, … of a tile, where keys stand in their own order. Needs
- * `orNone`.
+ * `scoreTexts`.
  */
 export function keysOfTile(keys: number, first: string, tiles: string, end: string): string {
   return unroll(
@@ -78,19 +73,25 @@ export function tileProducts(headDim: number, keys: number): string {
   }`;
 }
 
-/**
- * Shader text, a step of the online softmax of four rows: takes the scores of a tile, a layer of the texture a key, into
- * their maximum `rowMax` and the sum `rowSum` of exp2(score − maximum). Expects these and `at`, the place of the row in the
- * texture, in scope.
- */
+/** Shader text: `takeScores` of a tile of the texture `scores`, a layer a key. Expects `at`, the place of the row, in scope. */
 export function takeTile(keys: number, tile: string): string {
   return `${unroll(keys, (k) => `vec4 s${k} = fetchScores(at, ${tile}, ${k});`)}
-    vec4 newMax = rowMax;
+    ${takeScores(keys)}`;
+}
+
+/** Shader text: where the online softmax of four rows starts. */
+export const noScores = `vec4 rowMax = vec4(${noMaximum});
+  vec4 rowSum = vec4(0.0);`;
+
+/**
+ * Shader text, a step of the online softmax of four rows: takes the scores of a tile of keys, `s0`, `s1`, …, into their
+ * maximum `rowMax` and the sum `rowSum` of exp2(score − maximum).
+ */
+export const takeScores = (keys: number) => `vec4 newMax = rowMax;
     ${unroll(keys, (k) => `newMax = max(newMax, s${k});`)}
     rowSum *= exp2(rowMax - newMax);
     ${unroll(keys, (k) => `rowSum += exp2(s${k} - newMax);`)}
     rowMax = newMax;`;
-}
 
 /** Shader text: `orNone(positions, end)`, the positions, with −1 for those from the end on. */
 export const orNone = `
@@ -98,10 +99,7 @@ ivec4 orNone(ivec4 positions, int end) {
   return ivec4(mix(vec4(positions), vec4(-1.0), greaterThanEqual(positions, ivec4(end))));
 }`;
 
-/**
- * Shader text: scores of a key, masked where it is none or lies after the query. A causal mask needs the uniform
- * `queryOffset`.
- */
+/** Shader text: scores of a key, masked where it is none or lies after the query. */
 export function visibleScores(causal: boolean): string {
   return `
 vec4 visible(int key, ivec4 queries, vec4 scores) {
@@ -111,3 +109,7 @@ vec4 visible(int key, ivec4 queries, vec4 scores) {
   return ${causal ? `mix(scores, vec4(${maskedScore}), greaterThan(ivec4(key - queryOffset), queries))` : 'scores'};
 }`;
 }
+
+/** Shader text that `keysOfTile` and `writeScores` need. */
+export const scoreTexts = (causal: boolean) => `${orNone}
+${visibleScores(causal)}`;

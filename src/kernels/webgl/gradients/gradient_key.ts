@@ -1,110 +1,49 @@
 import {unroll} from '../../unroll.js';
 import type {ScoresVariant} from '../attend/attend_passes.js';
-import {scoreFactors} from '../attend/attend_passes.js';
+import {RoundScoresProgram, scoreFactors, slotOfTile} from '../attend/attend_passes.js';
 import type {AttendWalk, WalkVariant} from '../attend/attend_walk.js';
-import {walkUniforms, walkVariant} from '../attend/attend_walk.js';
-import {maskedText, maskUniforms} from '../glsl/attention_mask.js';
-import {keyEndOf, keyLengthsInput} from '../glsl/key_lengths.js';
-import {logitScale, maskedScore, orNone, writeScores} from '../glsl/score_tile.js';
+import {groupAt, listedBlockOf, listedSlotCount, positionsIn, roundText, WalkProgram} from '../attend/attend_walk.js';
+import {maskedText} from '../glsl/attention_mask.js';
+import {keyEndOf} from '../glsl/key_lengths.js';
+import {addRows, startSums} from '../glsl/row_sums.js';
+import {maskedScore, orNone, writeScores} from '../glsl/score_tile.js';
 import {sumTexels, tilesPerBlock} from '../glsl/tiles.js';
-import type {Uniforms} from '../runtime/program.js';
-import {AttentionProgram} from '../runtime/program.js';
 import type {RowTexture} from '../runtime/row_texture.js';
-import type {GradientRound} from './gradient_query.js';
-import {addVectors, startSums} from './gradient_query.js';
-
-export interface KeyWalk extends AttendWalk {
-  /** With a plan, for each block of keys the query blocks that attend to it (see `query_lists.ts`). */
-  queryLists?: RowTexture;
-}
+import type {GradientRound} from './gradient_walk.js';
 
 /*
  * Stage 3 of the gradients, gradient key. Its walks are transposed: a group is four keys of a block, in permuted order where
- * there is a plan, and walks over the query blocks that see its block, in tiles of queries. Each query head has an order of
- * its own, so each has groups of its own; the heads that share keys are added up at the end (`sum_heads.ts`).
+ * there is a plan, and walks over the query blocks that see its block, in tiles of queries; the lists of a plan are query
+ * lists (`query_lists.ts`). Each query head has an order of its own, so each has groups of its own; the heads that share keys
+ * are added up at the end (`sum_heads.ts`).
  *
- * The uniforms `queryLength`, `keyLength`, `blockSize` and `keyBlockSize` are those of the walk: of what its groups are, keys,
- * and of what they walk over, queries. `keyBlocks` and `queryBlocks` go by their names.
+ * Sizes are those of the walk: `queryLength`, `blockSize` and `queryBlocks` of what its groups are, keys, and `keyLength`,
+ * `keyBlockSize` and `keyBlocks` of what they walk over, queries.
  */
 
-function keyWalkUniforms(walk: KeyWalk, firstSlot: number): Uniforms {
-  const {keyBlocks, queryBlocks, queryOffset} = walk.call.geometry;
-  return {
-    ...walkUniforms({...walk, plan: undefined}),
-    firstSlot,
-    keyBlocks,
-    queryBlocks,
-    queryOffset,
-    // Key indices and masks stand in the order of the tiles of a block of keys.
-    orderTiles: tilesPerBlock(walk.call.geometry, walk.call.context.drawBuffers),
-  };
-}
-
 /** Shader text: which keys a group has, and which query blocks it walks over. */
-function keyGroupText({causal, sparse}: WalkVariant): string {
-  return `
-struct Group {
-  int head;
-  int block;
-  ivec4 keys;
-};
-Group groupAt(int group) {
-  int blockOfHead = divide(group, groupsPerBlock);
-  int block = divide(blockOfHead, walkHeads);
-  int inBlock = group - blockOfHead * groupsPerBlock;
-  ivec4 keys = ivec4(0, 1, 2, 3) * groupsPerBlock + block * blockSize + inBlock;
-  return Group(firstHead + blockOfHead - block * walkHeads, block, keys);
-}
-${
-  sparse
-    ? `int slotCount(Group group) {
-  return int(readQueryLists(group.head * keyBlocks + group.block, 0).x);
-}
-int blockOf(Group group, int slot) {
-  int entry = 1 + firstSlot + slot;
-  return int(readQueryLists(group.head * keyBlocks + group.block, entry / 4)[entry % 4]);
-}`
-    : `int firstQueryBlock(Group group) {
-  return ${causal ? 'min(divide(max(group.block * blockSize - queryOffset, 0), keyBlockSize), queryBlocks)' : '0'};
+const keyGroupText = ({causal, sparse}: WalkVariant) => `${groupAt('keys')}
+${sparse ? `${listedSlotCount}\n${listedBlockOf}` : visibleSlots(causal)}${roundText}${positionsIn}`;
+
+const visibleSlots = (causal: boolean) => `int firstQueryBlock(Group group) {
+  return ${causal ? 'min(divide(max(group.block * blockSize - queryOffset, 0), keyBlockSize), keyBlocks)' : '0'};
 }
 int slotCount(Group group) {
-  return queryBlocks - firstQueryBlock(group);
+  return keyBlocks - firstQueryBlock(group);
 }
 int blockOf(Group group, int slot) {
   return firstQueryBlock(group) + firstSlot + slot;
-}`
-}
-int slotsOfRound(Group group) {
-  return clamp(slotCount(group) - firstSlot, 0, slotsPerRound);
-}
-ivec4 positionsIn(int block, int tile, int four) {
-  return block * keyBlockSize + tile + (ivec4(0, 1, 2, 3) + 4 * four) * tilesPerBlock;
 }`;
-}
 
-/** Scores of a round, transposed. A row a group; texel t, layer i: query i of tile t, with the group's four keys. */
-export class KeyWalkScoresProgram extends AttentionProgram<ScoresVariant> {
-  constructor(walk: KeyWalk, firstSlot: number, {query, key, dim, scale, mask} = scoreFactors(walk)) {
-    const {call, plan, queryLists, geometry, firstGroup, endGroup, slotsPerRound} = walk;
-    const tileKeys = call.context.drawBuffers;
-    super({
-      name: 'KeyWalkScores',
-      // Named by their places in a walk of queries: what a group has four of is its query.
-      inputs: {
-        query: key,
-        key: query,
-        ...(queryLists && {queryLists}),
-        ...(plan && {keyIndices: plan.keyIndices}),
-        ...keyLengthsInput(call),
-        ...(mask && {mask: mask.rows}),
-      },
-      uniforms: {...keyWalkUniforms(walk, firstSlot), ...(mask && maskUniforms(mask, call.geometry))},
-      floats: logitScale(scale),
-      output: {rows: endGroup - firstGroup, columns: 4 * slotsPerRound * tilesPerBlock(geometry, tileKeys)},
-      layers: tileKeys,
-      variant: {...walkVariant(walk), dim, mask: mask?.dtype},
-      fetches: (4 + tileKeys) * Math.ceil(dim / 4) + (mask ? 4 * tileKeys : 0),
-    });
+/** Scores of a round, transposed: tiles of queries with groups of keys. */
+export class KeyWalkScoresProgram extends RoundScoresProgram {
+  constructor(walk: AttendWalk, firstSlot: number, factors = scoreFactors(walk)) {
+    const {geometry, context} = walk.call;
+    // Key indices and masks stand in the order of the tiles of a block of keys.
+    const orderTiles = tilesPerBlock(geometry, context.drawBuffers);
+    // What a group has four rows of is its query.
+    const {query: key, key: query} = factors;
+    super('KeyWalkScores', walk, {firstSlot, orderTiles}, {...factors, query, key});
   }
 
   protected shader(variant: ScoresVariant): string {
@@ -123,12 +62,7 @@ ${padded ? 'const int paddingPosition = 1 << 30;\n' : ''}vec4 visible(int positi
   return ${lastSeen ? `mix(scores, vec4(${maskedScore}), greaterThan(origins, ivec4(${lastSeen})))` : 'scores'};
 }${mask ? maskedText(mask) + maskOfKeys(tileKeys) : ''}
 void compute(int row, int tile) {
-  Group group = groupAt(firstGroup + row);
-  int slot = divide(tile, tilesPerBlock);
-  // Nobody reads the tiles that a group does not have.
-  if (slot >= slotsOfRound(group)) {
-    discard;
-  }
+  ${slotOfTile}
   ivec4 queries = group.keys;
   ${
     sparse
@@ -137,9 +71,9 @@ void compute(int row, int tile) {
   for (int i = 0; i < 4; i++) {
     int key = divide(inBlock[i], orderTiles);
     int column = (inBlock[i] - key * orderTiles) * ${tileKeys} + key;
-    origins[i] = int(readKeyIndices(group.head * keyBlocks + group.block, column / 4)[column % 4]);
+    origins[i] = int(readKeyIndices(group.head * queryBlocks + group.block, column / 4)[column % 4]);
   }`
-      : `int head = (group.head / heads) * keyHeads + (group.head % heads) / (heads / keyHeads);
+      : `int head = (group.head / heads) * keyValueHeads + (group.head % heads) / (heads / keyValueHeads);
   origins = queries;`
   }${padded ? hidePadding : ''}
   int firstKey = group.head * keyLength;
@@ -181,76 +115,40 @@ vec4 maskOfKeys(Group group, int query) {
 const maskKeyScores = (tileKeys: number) => `
   ${unroll(tileKeys, (k) => `result${k} = masked(result${k}, maskOfKeys(group, keys${Math.floor(k / 4)}[${k % 4}]));`, '\n  ')}`;
 
-interface GradientKeyVariant extends WalkVariant {
-  firstRound: boolean;
-  of: KeyGradient;
-}
-
-/** Of what a gradient is. */
-export type KeyGradient = 'key' | 'value';
-
-type KeyGradientRound = GradientRound & {of: KeyGradient};
-
 /**
  * Sums up to and with a round, of the keys: of the queries, each times the gradient of its score; or of their values: of dy,
  * each times its weight. Layers as `GradientQueryProgram` has them.
  */
-export class GradientKeyProgram extends AttentionProgram<GradientKeyVariant> {
-  constructor(walk: KeyWalk, firstSlot: number, {of, scores, products, statistics, before}: KeyGradientRound) {
-    const {call, queryLists, geometry, firstGroup, endGroup, slotsPerRound} = walk;
-    const tileKeys = call.context.drawBuffers;
+export class GradientKeyProgram extends WalkProgram<{firstRound: boolean; of: 'key' | 'value'}> {
+  constructor(walk: AttendWalk, of: 'key' | 'value', statistics: RowTexture, round: GradientRound) {
+    const {firstSlot, scores, products, before} = round;
+    const {call, geometry, firstGroup, endGroup, slotsPerRound} = walk;
+    const layers = call.context.drawBuffers;
     const [rows, dim] = of === 'key' ? [call.query, geometry.headDim] : [call.dy, geometry.valueDim];
-    super({
+    super(walk, {
       name: 'GradientKey',
-      inputs: {
-        scores,
-        ...(of === 'key' && {products}),
-        statistics,
-        rows,
-        ...(before && {before}),
-        ...(queryLists && {queryLists}),
-      },
-      uniforms: keyWalkUniforms(walk, firstSlot),
-      output: {rows: endGroup - firstGroup, columns: 4 * sumTexels(dim, tileKeys)},
-      layers: tileKeys,
-      variant: {...walkVariant(walk), firstRound: before === undefined, of},
-      fetches: slotsPerRound * tilesPerBlock(geometry, tileKeys) * tileKeys * (3 + tileKeys / 4) + tileKeys,
+      inputs: {scores, ...(of === 'key' && {products}), statistics, rows, ...(before && {before})},
+      uniforms: {firstSlot},
+      output: {rows: endGroup - firstGroup, columns: 4 * sumTexels(dim, layers), layers},
+      variant: {firstRound: before === undefined, of},
+      fetches: slotsPerRound * tilesPerBlock(geometry, layers) * layers * (3 + layers / 4) + layers,
     });
   }
 
-  protected shader(variant: GradientKeyVariant): string {
+  protected shader(variant: WalkVariant & {firstRound: boolean; of: 'key' | 'value'}): string {
     const {tileKeys, firstRound, of} = variant;
-    const vectors = tileKeys / 4;
-    const weights = 'exp2(fetchScores(at, tile, K) - known.x)';
-    const gradients = `${weights} * (fetchProducts(at, tile, K) - known.y)`;
+    const gradient = (k: number) => (of === 'key' ? ` * (fetchProducts(at, tile, ${k}) - known.y)` : '');
+    const weights = (k: number) => `vec4 known = readStatistics(i, 0);
+        vec4 weights = exp2(fetchScores(at, tile, ${k}) - known.x)${gradient(k)};`;
     return `
-// A fragment adds up ${vectors} vectors of the queries' rows, weighted for each of a group's four keys.
+// A fragment adds up ${tileKeys / 4} vectors of the queries' rows, weighted for each of a group's four keys.
 ${keyGroupText(variant)}
 void compute(int row, int texel) {
   Group group = groupAt(firstGroup + row);
   ${startSums(tileKeys, firstRound)}
-  int firstRowOfHead = group.head * keyLength;
   ivec2 at = scoresAt(row);
   int slots = slotsOfRound(group);
-  int tile = 0;
-  for (int slot = 0; slot < slots; slot++) {
-    int block = blockOf(group, slot);
-    for (int t = 0; t < tilesPerBlock; t++, tile++) {
-      ${unroll(vectors, (i) => `ivec4 rows${i} = firstRowOfHead + min(positionsIn(block, t, ${i}), keyLength - 1);`, '\n      ')}
-      ${unroll(
-        tileKeys,
-        (k) => `{
-        int i = rows${Math.floor(k / 4)}[${k % 4}];
-        ivec2 rowAt = rowsAt(i);
-        vec4 known = readStatistics(i, 0);
-        vec4 weights = ${(of === 'key' ? gradients : weights).replaceAll('K', String(k))};
-        ${addVectors(tileKeys, 'fetchRows(rowAt')}
-      }`,
-        '\n      ',
-      )}
-    }
-  }
-  ${unroll(tileKeys, (layer) => `result${layer} = sum${layer};`, '\n  ')}
+  ${addRows({tileKeys, first: 'group.head * keyLength', last: 'keyLength - 1', weights})}
 }`;
   }
 }

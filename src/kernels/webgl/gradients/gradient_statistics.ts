@@ -1,12 +1,6 @@
 import type {AttendWalk, WalkVariant} from '../attend/attend_walk.js';
-import {groupText, walkInputs, walkUniforms, walkVariant} from '../attend/attend_walk.js';
-import {AttentionProgram} from '../runtime/program.js';
+import {fromLastRound, groupOfRow, groupText, WalkProgram} from '../attend/attend_walk.js';
 import type {RowTexture} from '../runtime/row_texture.js';
-
-interface StatisticsVariant extends WalkVariant {
-  rounds: number;
-  valueDim: number;
-}
 
 /**
  * Stage 1 of the gradients, gradient statistics: rows `[batch * heads * queryLength]`. The logarithm to the base 2 of the sum
@@ -14,22 +8,22 @@ interface StatisticsVariant extends WalkVariant {
  *
  * Maxima and sums come from the passes of the attend stage, in whichever of two textures a group's last round has drawn.
  */
-export class GradientStatisticsProgram extends AttentionProgram<StatisticsVariant> {
+export class GradientStatisticsProgram extends WalkProgram<{rounds: number; valueDim: number}> {
   constructor(walk: AttendWalk, sums: RowTexture[]) {
     const {call, endGroup} = walk;
     const {batch, heads, queryLength, valueDim} = call.geometry;
     const [even, odd] = sums;
-    super({
+    super(walk, {
       name: 'GradientStatistics',
-      inputs: {even, ...(odd && {odd}), attended: call.output, dy: call.dy, ...walkInputs(walk)},
-      uniforms: {...walkUniforms(walk), endGroup},
+      inputs: {even, ...(odd && {odd}), attended: call.output, dy: call.dy},
+      uniforms: {endGroup},
       output: {rows: batch * heads * queryLength, columns: 4},
-      variant: {...walkVariant(walk), rounds: sums.length, valueDim},
+      variant: {rounds: sums.length, valueDim},
       fetches: 2 * Math.ceil(valueDim / 4) + 3,
     });
   }
 
-  protected shader(variant: StatisticsVariant): string {
+  protected shader(variant: WalkVariant & {rounds: number; valueDim: number}): string {
     const take = (name: string) => `rowMax = fetch${name}(${name.toLowerCase()}At(group - firstGroup), 0, 0)[query];
     sum = fetch${name}(${name.toLowerCase()}At(group - firstGroup), 0, 1)[query];`;
     return `
@@ -38,25 +32,10 @@ ${groupText(variant)}
 void compute(int row, int texel) {
   int head = divide(row, queryLength);
   int position = row - head * queryLength;
-  int block = divide(position, blockSize);
-  int inBlock = position - block * blockSize;
-  int query = divide(inBlock, groupsPerBlock);
-  int group = (block * walkHeads + head - firstHead) * groupsPerBlock + inBlock - query * groupsPerBlock;
-  if (head < firstHead || head >= firstHead + walkHeads || group < firstGroup || group >= endGroup) {
-    discard;
-  }
+  ${groupOfRow}
   float rowMax;
   float sum;
-  ${
-    variant.rounds === 1
-      ? take('Even')
-      : `int rounds = (slotCount(groupAt(group)) + slotsPerRound - 1) / slotsPerRound;
-  if (max(rounds, 1) % 2 == 1) {
-    ${take('Even')}
-  } else {
-    ${take('Odd')}
-  }`
-  }
+  ${fromLastRound(variant.rounds, take)}
   ivec2 attendedRow = attendedAt(row);
   ivec2 dyRow = dyAt(row);
   float product = 0.0;

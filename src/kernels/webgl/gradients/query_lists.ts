@@ -12,7 +12,7 @@ export class QueryListsProgram extends AttentionProgram<object> {
     super({
       name: 'QueryLists',
       inputs: {blockMask},
-      uniforms: {queryBlocks, keyBlocks},
+      geometry,
       output: {rows: (blockMask.rows / queryBlocks) * keyBlocks, columns: queryBlocks + 1},
       variant: {},
       fetches: queryBlocks,

@@ -7,17 +7,12 @@ import type {WebGLCall} from '../webgl_call.js';
 export class KeyPlacesProgram extends AttentionProgram<{tileKeys: number}> {
   constructor({geometry, context}: WebGLCall, keyIndices: RowTexture) {
     const tileKeys = context.drawBuffers;
-    const {batch, heads, keyLength, keyBlockSize, segmentSize, keyBlocks} = geometry;
+    const {batch, heads, keyLength, segmentSize} = geometry;
     super({
       name: 'KeyPlaces',
       inputs: {keyIndices},
-      uniforms: {
-        length: keyLength,
-        keyBlockSize,
-        blocks: keyBlocks,
-        blocksPerSegment: segmentSize / keyBlockSize,
-        tilesPerBlock: tilesPerBlock(geometry, tileKeys),
-      },
+      geometry,
+      uniforms: {tilesPerBlock: tilesPerBlock(geometry, tileKeys)},
       output: {rows: batch * heads * keyLength, columns: 1},
       variant: {tileKeys},
       fetches: segmentSize / 4,
@@ -29,12 +24,13 @@ export class KeyPlacesProgram extends AttentionProgram<{tileKeys: number}> {
 // A fragment looks for its key in the blocks of its segment, where the order has left it. Indices stand in the order of
 // tiles.
 void compute(int row, int texel) {
-  int head = divide(row, length);
-  int key = row - head * length;
-  int firstBlock = divide(divide(key, keyBlockSize), blocksPerSegment) * blocksPerSegment;
+  int head = divide(row, keyLength);
+  int key = row - head * keyLength;
+  int blocksPerSegment = segmentSize / keyBlockSize;
+  int firstBlock = divide(key, segmentSize) * blocksPerSegment;
   int place = key;
-  for (int block = firstBlock; block < min(firstBlock + blocksPerSegment, blocks); block++) {
-    ivec2 at = keyIndicesAt(head * blocks + block);
+  for (int block = firstBlock; block < min(firstBlock + blocksPerSegment, keyBlocks); block++) {
+    ivec2 at = keyIndicesAt(head * keyBlocks + block);
     for (int t = 0; t < tilesPerBlock * ${tileKeys / 4}; t++) {
       bvec4 found = equal(fetchKeyIndices(at, t, 0), vec4(key));
       if (any(found)) {
@@ -51,11 +47,12 @@ void compute(int row, int texel) {
 /** A tensor shaped as key or value: rows `[batch * heads * keyLength]`, added up over the heads that share keys. */
 export class SumHeadsProgram extends AttentionProgram<{permuted: boolean}> {
   constructor({geometry}: WebGLCall, rows: RowTexture, places?: RowTexture) {
-    const {heads, keyValueHeads, keyLength} = geometry;
+    const {heads, keyValueHeads} = geometry;
     super({
       name: 'SumHeads',
       inputs: {rows, ...(places && {places})},
-      uniforms: {length: keyLength, dim: rows.columns, sharing: heads / keyValueHeads},
+      geometry,
+      uniforms: {dim: rows.columns},
       variant: {permuted: places !== undefined},
       fetches: (2 * heads) / keyValueHeads,
     });
@@ -67,11 +64,12 @@ export class SumHeadsProgram extends AttentionProgram<{permuted: boolean}> {
 void compute(int index) {
   int row = index / dim;
   int column = index % dim;
-  int firstRow = (row / length) * sharing * length;
-  int key = row % length;
+  int sharing = heads / keyValueHeads;
+  int firstRow = (row / keyLength) * sharing * keyLength;
+  int key = row % keyLength;
   float sum = 0.0;
   for (int i = 0; i < sharing; i++) {
-    int first = firstRow + i * length;
+    int first = firstRow + i * keyLength;
     int place = ${permuted ? 'int(readPlaces(first + key, 0).x)' : 'key'};
     sum += readRows(first + place, column / 4)[column % 4];
   }

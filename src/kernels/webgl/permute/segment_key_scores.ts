@@ -1,79 +1,46 @@
 import type {BlockGeometry} from '../../../attention/block_geometry.js';
-import {rowsHavePositions} from '../../../attention/block_geometry.js';
 import {orderRows} from '../../../attention/sampled_estimate.js';
 import {keyEndText, keyLengthsInput} from '../glsl/key_lengths.js';
-import {
-  headUniforms,
-  keyBase,
-  keysOfTile,
-  logitScale,
-  maskedScore,
-  noMaximum,
-  orNone,
-  takeTile,
-  visibleScores,
-  writeScores,
-} from '../glsl/score_tile.js';
+import {keyBase, keysOfTile, maskedScore, noScores, scoreTexts, takeTile, writeScores} from '../glsl/score_tile.js';
 import {groupRows} from '../glsl/tiles.js';
 import type {Uniforms} from '../runtime/program.js';
-import {AttentionProgram, withScratch} from '../runtime/program.js';
-import type {HeadRange} from '../runtime/ranges.js';
-import {headRanges} from '../runtime/ranges.js';
+import {AttentionProgram} from '../runtime/program.js';
 import type {RowTexture} from '../runtime/row_texture.js';
 import type {CallVariant, WebGLCall} from '../webgl_call.js';
 import {callVariant} from '../webgl_call.js';
+import type {HeadWalk} from './head_walk.js';
+import {HeadScoresProgram, positionUniforms, scoreKeysByHeads} from './head_walk.js';
 
 /** Groups of four rows that order the keys of a segment. */
 const groups = orderRows / groupRows;
 
 /**
- * Part of stage 1, permute, by the sampled estimate: rows of `segmentSize` values, one row a segment and head: the mean
- * attention that the first rows behind a segment pay to its keys, by a softmax over the keys of the segment
- * (`sampled_estimate.ts`). Padding scores 0, and so does every key of a segment that has no row behind it.
+ * Part of stage 1, permute, by the sampled estimate: the mean attention that the first rows behind a segment pay to its keys,
+ * by a softmax over the keys of the segment (`sampled_estimate.ts`). Padding scores 0, and so does every key of a segment that
+ * has no row behind it.
  *
  * The scores are drawn once and read twice: for one logarithm a row, then for the weights themselves, added up by key.
  */
 export function segmentKeyScores(call: WebGLCall): RowTexture {
   const {context, geometry} = call;
   const {permutedLength, segmentSize} = geometry;
-  const {drawBuffers, scratchTexels} = context;
-  const segments = permutedLength / segmentSize;
-  // More heads than fit the scratch texture are done after one another.
-  const headTexels = segments * groups * tilesPerSegment(geometry, drawBuffers) * drawBuffers;
-  return withScratch(context, (_, keep) => {
-    let keyScores: RowTexture | undefined;
-    for (const {firstHead, heads} of headRanges(geometry, scratchTexels / headTexels)) {
-      const walk: HeadWalk = {call, firstHead, heads};
-      withScratch(context, (scratch) => {
-        const scores = scratch(new SegmentScoresProgram(walk).run(context));
-        const rowLogSums = scratch(new SegmentLogSumsProgram(walk, scores).run(context));
-        const program = new SegmentKeyScoresProgram(walk, scores, rowLogSums);
-        keyScores = program.drawInto(context, keyScores, keep, firstHead * segments, (firstHead + heads) * segments);
-      });
-    }
-    return keyScores!;
+  const tileKeys = context.drawBuffers;
+  const headTexels = (permutedLength / segmentSize) * groups * tilesPerSegment(geometry, tileKeys) * tileKeys;
+  return scoreKeysByHeads(call, headTexels, (walk, scratch) => {
+    const scores = scratch(new SegmentScoresProgram(walk).run(context));
+    const rowLogSums = scratch(new SegmentLogSumsProgram(walk, scores).run(context));
+    return new SegmentKeyScoresProgram(walk, scores, rowLogSums);
   });
-}
-
-/** Some heads of a call, whose keys are scored at a time. */
-export interface HeadWalk extends HeadRange {
-  call: WebGLCall;
 }
 
 const tilesPerSegment = ({segmentSize}: BlockGeometry, tileKeys: number) => Math.ceil(segmentSize / tileKeys);
 
-function segmentUniforms({call, firstHead}: HeadWalk): Uniforms {
-  const {geometry, causal, context, keyLengths} = call;
-  const {queryLength, queryOffset, permutedLength, segmentSize} = geometry;
+function segmentUniforms({call: {geometry, causal, context}, firstHead}: HeadWalk): Uniforms {
   return {
-    ...headUniforms(geometry),
-    queryLength,
+    ...positionUniforms(geometry, causal),
     firstHead,
-    segments: permutedLength / segmentSize,
-    segmentSize,
+    segments: geometry.permutedLength / geometry.segmentSize,
     tiles: tilesPerSegment(geometry, context.drawBuffers),
-    firstPosition: causal ? queryOffset : 0,
-    ...(keyLengths && {hasPositions: Number(rowsHavePositions(geometry, causal))}),
   };
 }
 
@@ -92,25 +59,12 @@ const segmentOfRow = (row: string) => `int headInRange = divide(${row}, segments
   ivec2 range = orderRange(head, segment);`;
 
 /** Scores with the rows that order a segment. Rows `[heads, segments, groups]`; texel t, layer i: key i of tile t. */
-export class SegmentScoresProgram extends AttentionProgram<CallVariant & {headDim: number}> {
+export class SegmentScoresProgram extends HeadScoresProgram {
   constructor(walk: HeadWalk) {
-    const {call, heads} = walk;
-    const {query, key, geometry, scale} = call;
-    const {headDim, permutedLength, segmentSize} = geometry;
-    const tileKeys = call.context.drawBuffers;
-    super({
-      name: 'SegmentScores',
-      inputs: {query, key, ...keyLengthsInput(call)},
-      uniforms: segmentUniforms(walk),
-      floats: logitScale(scale),
-      output: {
-        rows: (heads * permutedLength * groups) / segmentSize,
-        columns: 4 * tilesPerSegment(geometry, tileKeys),
-      },
-      layers: tileKeys,
-      variant: {...callVariant(call), headDim},
-      fetches: (groupRows + tileKeys) * Math.ceil(headDim / 4),
-    });
+    const {geometry, context} = walk.call;
+    const rows = (walk.heads * geometry.permutedLength * groups) / geometry.segmentSize;
+    const columns = 4 * tilesPerSegment(geometry, context.drawBuffers);
+    super('SegmentScores', walk, segmentUniforms(walk), {rows, columns});
   }
 
   protected shader(variant: CallVariant & {headDim: number}): string {
@@ -119,8 +73,7 @@ export class SegmentScoresProgram extends AttentionProgram<CallVariant & {headDi
     return `
 // A fragment computes the scores of four rows and one tile of ${tileKeys} keys.
 ${keyBase}${orderRange(variant)}
-${orNone}
-${visibleScores(false)}
+${scoreTexts(false)}
 void compute(int row, int tile) {
   int segmentRow = divide(row, ${groups});
   ${segmentOfRow('segmentRow')}
@@ -143,6 +96,7 @@ export class SegmentLogSumsProgram extends AttentionProgram<CallVariant> {
     super({
       name: 'SegmentLogSums',
       inputs: {scores, ...keyLengthsInput(walk.call)},
+      geometry: walk.call.geometry,
       uniforms: segmentUniforms(walk),
       output: {rows: scores.rows, columns: 4},
       variant: callVariant(walk.call),
@@ -161,8 +115,7 @@ void compute(int row, int texel) {
     discard;
   }
   ivec2 at = scoresAt(row);
-  vec4 rowMax = vec4(${noMaximum});
-  vec4 rowSum = vec4(0.0);
+  ${noScores}
   for (int tile = 0; tile < tiles; tile++) {
     ${takeTile(variant.tileKeys, 'tile')}
   }
@@ -176,10 +129,12 @@ void compute(int row, int texel) {
 /** Mean weight of each key over the rows: `keyScores`. */
 export class SegmentKeyScoresProgram extends AttentionProgram<CallVariant> {
   constructor(walk: HeadWalk, scores: RowTexture, rowLogSums: RowTexture) {
-    const {batch, heads, permutedLength, segmentSize} = walk.call.geometry;
+    const {geometry} = walk.call;
+    const {batch, heads, permutedLength, segmentSize} = geometry;
     super({
       name: 'SegmentKeyScores',
       inputs: {scores, rowLogSums, ...keyLengthsInput(walk.call)},
+      geometry,
       uniforms: segmentUniforms(walk),
       output: {rows: (batch * heads * permutedLength) / segmentSize, columns: segmentSize},
       variant: callVariant(walk.call),

@@ -42,37 +42,33 @@ void compute(int row, int texel) {
   }
 }
 
-interface SortVariant {
-  sort: boolean;
-  tileKeys: number;
-}
-
 /**
  * Last part of stage 1: the keys of each complete segment by their ranks, the others in their own order: `keyIndices`,
  * as `keyIndexSplit` cuts them.
  */
-export class SortKeysProgram extends AttentionProgram<SortVariant> {
+export class SortKeysProgram extends AttentionProgram<{sort: boolean; tileKeys: number}> {
   constructor({geometry, context}: WebGLCall, ranks?: RowTexture) {
     const tileKeys = context.drawBuffers;
     const {tiles, columns} = keyIndexSplit(geometry, tileKeys);
-    const {batch, heads, keyLength, keyBlockSize, segmentSize, keyBlocks, permutedLength} = geometry;
+    const {batch, heads, keyBlocks} = geometry;
     super({
       name: 'SortKeys',
       inputs: {...(ranks && {ranks})},
-      uniforms: {blocks: keyBlocks, keyBlockSize, keyLength, tiles, ...(ranks && {permutedLength, segmentSize})},
+      geometry,
+      uniforms: {tiles},
       output: {rows: batch * heads * keyBlocks, columns},
       variant: {sort: ranks !== undefined, tileKeys},
       fetches: ranks ? ranks.texels : 1,
     });
   }
 
-  protected shader({sort, tileKeys}: SortVariant): string {
+  protected shader({sort, tileKeys}: {sort: boolean; tileKeys: number}): string {
     return `
 // A fragment finds the keys for four positions of a tile${sort ? ', by looking for their ranks in the segment' : ''}.
 void compute(int row, int texel) {
   int tile = 4 * texel / ${tileKeys};
   ivec4 places = tile + (ivec4(0, 1, 2, 3) + 4 * texel % ${tileKeys}) * tiles;
-  int firstOfBlock = (row % blocks) * keyBlockSize;
+  int firstOfBlock = (row % keyBlocks) * keyBlockSize;
   ivec4 keys = firstOfBlock + places;
   ${
     sort
@@ -80,7 +76,7 @@ void compute(int row, int texel) {
     int segment = firstOfBlock / segmentSize;
     int firstOfSegment = segment * segmentSize;
     ivec4 wanted = keys - firstOfSegment;
-    ivec2 at = ranksAt((row / blocks) * (permutedLength / segmentSize) + segment);
+    ivec2 at = ranksAt((row / keyBlocks) * (permutedLength / segmentSize) + segment);
     for (int t = 0; 4 * t < segmentSize; t++) {
       ivec4 ranks = ivec4(fetchRanks(at, t, 0));
       for (int c = 0; c < 4 && 4 * t + c < segmentSize; c++) {

@@ -1,7 +1,9 @@
+import type {BlockGeometry} from '../../../attention/block_geometry.js';
 import type {Take} from '../../../attention/scratch.js';
 import {runWithScratch} from '../../../attention/scratch.js';
 import {unroll} from '../../unroll.js';
 import type {AttentionContext, CompiledProgram} from './context.js';
+import {divide, rowInput, rowMain, tensorInput, tensorMain} from './fragment_shader.js';
 import type {RowShape, RowTexture} from './row_texture.js';
 import {rowLayout} from './row_texture.js';
 
@@ -27,14 +29,14 @@ export interface ProgramSpec<Variant> {
   name: string;
   /** Textures by their names in the shader. */
   inputs: Record<string, Texture>;
-  /** Uniforms of type int. */
+  /** Its sizes are uniforms as well. */
+  geometry?: BlockGeometry;
+  /** Uniforms of type int, declared where the shader names them. */
   uniforms?: Uniforms;
   /** Uniforms of type float. */
   floats?: Uniforms;
-  /** What `run` makes: rows of values. Not needed by a program that is only drawn into given textures. */
+  /** What `run` makes: rows of values, each layer written as `result0`, `result1`, … Not needed where a tensor is drawn. */
   output?: RowShape;
-  /** Layers of the output, each written as `result0`, `result1`, …; 1 unless given. */
-  layers?: number;
   /** Everything that changes the text of the shader. */
   variant: Variant;
   /** Texels that a fragment fetches at most, about: what decides how much goes into one draw. */
@@ -56,16 +58,18 @@ export abstract class AttentionProgram<Variant extends object> {
 
   /** Tells shaders apart: their texts depend on nothing else. */
   shaderKey(target: 'tensor' | 'rows' = 'rows'): string {
-    const {name, inputs, uniforms, floats, variant} = this.spec;
-    const scalars = Object.keys({...uniforms, ...floats});
-    return `${name} ${JSON.stringify(variant)} ${Object.keys(inputs)} ${scalars} ${target}`;
+    const {name, inputs, variant} = this.spec;
+    return `${name} ${JSON.stringify(variant)} ${Object.keys(inputs)} ${target}`;
   }
 
   /** The whole fragment shader. */
   source(target: 'tensor' | 'rows' = 'rows'): string {
-    const {inputs, uniforms = {}, floats = {}, variant, layers = 1} = this.spec;
+    const {inputs, geometry, uniforms, floats = {}, variant, output} = this.spec;
+    const body = this.shader(variant).trim();
+    const isNamed = (name: string) => new RegExp(`\\b${name}\\b`).test(body);
+    const ints = Object.keys({...geometry, ...uniforms}).filter(isNamed);
     const declared = [
-      ...Object.keys(uniforms).map((name) => `uniform int ${name};`),
+      ...ints.map((name) => `uniform int ${name};`),
       ...Object.keys(floats).map((name) => `uniform float ${name};`),
     ];
     return `#version 300 es
@@ -78,30 +82,15 @@ ${Object.entries(inputs)
   .map(([name, texture]) => ('rows' in texture ? rowInput(name) : tensorInput(name)))
   .join('\n')}
 ${declared.join('\n')}
-${unroll(layers, (i) => `layout(location = ${i}) out vec4 result${i};`, '\n')}
-${this.shader(variant).trim()}
+${unroll(output?.layers ?? 1, (i) => `layout(location = ${i}) out vec4 result${i};`, '\n')}
+${body}
 
 ${target === 'tensor' ? tensorMain : rowMain}`;
   }
 
   /** Draws into a new texture, which is the caller's to release. */
   run(context: AttentionContext): RowTexture {
-    return withScratch(context, (_, keep) => {
-      const target = keep(this.allocate(context));
-      this.draw(context, target);
-      return target;
-    });
-  }
-
-  /** A texture for what the program makes, for `draw`; the caller's to release. */
-  allocate(context: AttentionContext): RowTexture {
-    const {name} = this.spec;
-    const {rows, columns} = this.spec.output!;
-    const layout = rowLayout({rows, columns, layers: this.spec.layers}, context.maxTextureSize);
-    if (!layout) {
-      throw new Error(`${name}: ${rows} rows of ${columns} values do not fit a texture.`);
-    }
-    return context.pool.acquire(layout, name);
+    return withScratch(context, (_, keep) => this.drawInto(context, undefined, keep));
   }
 
   /** Draws rows `[firstRow, endRow)` of `target`, or of a new texture, which it hands to `take` first. */
@@ -114,6 +103,15 @@ ${target === 'tensor' ? tensorMain : rowMain}`;
     const texture = target ?? take(this.allocate(context));
     this.draw(context, texture, ...rows);
     return texture;
+  }
+
+  private allocate({maxTextureSize, pool}: AttentionContext): RowTexture {
+    const {name, output} = this.spec;
+    const layout = rowLayout(output!, maxTextureSize);
+    if (!layout) {
+      throw new Error(`${name}: ${output!.rows} rows of ${output!.columns} values do not fit a texture.`);
+    }
+    return pool.acquire(layout, name);
   }
 
   /** Draws rows `[firstRow, endRow)` of a texture and leaves the others. */
@@ -150,7 +148,7 @@ ${target === 'tensor' ? tensorMain : rowMain}`;
   /** Makes the program current with its inputs; gives a function that sets the remaining uniforms, all int. */
   private bind(context: AttentionContext, target: 'tensor' | 'rows'): (name: string, value: number) => void {
     const {gl} = context;
-    const {inputs, uniforms = {}, floats = {}} = this.spec;
+    const {inputs, geometry, uniforms, floats = {}} = this.spec;
     const {program, locations} = this.compiled(context, target);
     const location = (name: string) => {
       if (!locations.has(name)) {
@@ -174,7 +172,8 @@ ${target === 'tensor' ? tensorMain : rowMain}`;
         set(`${name}Offset`, texture.offset);
       }
     });
-    Object.entries(uniforms).forEach(([name, value]) => set(name, value));
+    // One that the shader does not name has no location, and setting it does nothing.
+    Object.entries({...geometry, ...uniforms}).forEach(([name, value]) => set(name, value));
     Object.entries(floats).forEach(([name, value]) => gl.uniform1f(location(name), value));
     return set;
   }
@@ -204,65 +203,6 @@ ${target === 'tensor' ? tensorMain : rowMain}`;
   }
 }
 
-const rowInput = (name: string) => `
-uniform sampler2DArray ${name};
-uniform int ${name}Shift;
-uniform int ${name}Texels;
-ivec2 ${name}At(int row) {
-  return ivec2(row & ((1 << ${name}Shift) - 1), (row >> ${name}Shift) * ${name}Texels);
-}
-vec4 fetch${capital(name)}(ivec2 at, int texel, int layer) {
-  return texelFetch(${name}, ivec3(at.x, at.y + texel, layer), 0);
-}
-vec4 read${capital(name)}(int row, int texel) {
-  return fetch${capital(name)}(${name}At(row), texel, 0);
-}`;
-
-const tensorInput = (name: string) => `
-uniform sampler2D ${name};
-uniform int ${name}Width;
-uniform int ${name}Offset;
-float read${capital(name)}(int i) {
-  int at = ${name}Offset + i;
-  return texelFetch(${name}, ivec2(at % ${name}Width, at / ${name}Width), 0).r;
-}`;
-
-const divide = `
-// Quotient of two whole numbers that are not negative, below 2^24: integer division takes several times as long.
-int divide(int a, int b) {
-  int q = int((float(a) + 0.5) / float(b));
-  int rest = a - q * b;
-  return q + int(rest >= b) - int(rest < 0);
-}`;
-
-const rowMain = `uniform int outShift;
-uniform int outTexels;
-uniform int firstRow;
-uniform int endRow;
-void main() {
-  ivec2 at = ivec2(gl_FragCoord.xy);
-  int band = divide(at.y, outTexels);
-  int row = (band << outShift) + at.x;
-  int texel = at.y - band * outTexels;
-  // A band can hold rows that are not to be drawn, or that do not exist.
-  if (row < firstRow || row >= endRow) {
-    discard;
-  }
-  compute(row, texel);
-}
-`;
-
-const tensorMain = `uniform int outWidth;
-uniform int outSize;
-void main() {
-  int index = int(gl_FragCoord.y) * outWidth + int(gl_FragCoord.x);
-  if (index >= outSize) {
-    discard;
-  }
-  compute(index);
-}
-`;
-
 /** One triangle that covers the viewport. */
 const vertexShader = `#version 300 es
 void main() {
@@ -291,10 +231,6 @@ function compile(gl: WebGL2RenderingContext, name: string, source: string): Comp
     throw new Error(`${name}: the shader does not compile: ${log}`);
   }
   return {program, locations: new Map()};
-}
-
-function capital(name: string): string {
-  return name[0].toUpperCase() + name.slice(1);
 }
 
 /** Runs `body` and gives back the textures that it hands to `scratch`, and those of `keep` if it throws. */

@@ -1,12 +1,12 @@
 import type {BlockGeometry} from '../../../attention/block_geometry.js';
 import {unroll} from '../../unroll.js';
-import {candidateBlocks, candidateUniforms} from '../glsl/block_ranges.js';
-import {keyEndText, keyEndUniforms, keyLengthsInput} from '../glsl/key_lengths.js';
-import {headUniforms, keyBase, logitScale, maskedScore, noMaximum} from '../glsl/score_tile.js';
-import type {Uniforms} from '../runtime/program.js';
+import {candidateBlocks} from '../glsl/block_ranges.js';
+import {keyEndText, keyLengthsInput} from '../glsl/key_lengths.js';
+import {keyBase, logitScale, maskedScore, noMaximum} from '../glsl/score_tile.js';
 import {AttentionProgram, withScratch} from '../runtime/program.js';
 import type {RowTexture} from '../runtime/row_texture.js';
 import type {CallVariant, WebGLCall} from '../webgl_call.js';
+import {callVariant} from '../webgl_call.js';
 
 /**
  * Stage 2, score blocks, by the pooled estimate (paper section 3.3): rows of `keyBlocks` values, one row a query block and head: the share of
@@ -27,11 +27,8 @@ export function scoreBlocks(call: WebGLCall, keyIndices: RowTexture): RowTexture
   });
 }
 
-/**
- * Shader text: key blocks `[0, competingBlocks)` hold keys that compete for a query block of a head. Needs the uniforms of
- * `competingUniforms`.
- */
-function competingBlocks({causal, padded}: CompetingVariant): string {
+/** Shader text: key blocks `[0, competingBlocks)` hold keys that compete for a query block of a head. */
+function competingBlocks({causal, padded}: CallVariant): string {
   const competing = padded
     ? 'min(candidateBlocks(queryBlock), (keyEnd(head) + keyBlockSize - 1) / keyBlockSize)'
     : 'candidateBlocks(queryBlock)';
@@ -41,20 +38,6 @@ int competingBlocks(int head, int queryBlock) {
 }`;
 }
 
-function competingUniforms({geometry, causal, keyLengths}: WebGLCall): Uniforms {
-  return {
-    ...candidateUniforms(geometry, causal),
-    ...(keyLengths && {...keyEndUniforms(geometry), keyBlockSize: geometry.keyBlockSize}),
-  };
-}
-
-type CompetingVariant = Pick<CallVariant, 'causal' | 'padded'>;
-
-const competingVariant = ({causal, keyLengths}: WebGLCall): CompetingVariant => ({
-  causal,
-  padded: keyLengths !== undefined,
-});
-
 /** Rows a head in the texture of mean queries and mean keys, which has layers of one size. */
 const pooledBlocks = ({queryBlocks, keyBlocks}: BlockGeometry) => Math.max(queryBlocks, keyBlocks);
 
@@ -62,30 +45,23 @@ const pooledBlocks = ({queryBlocks, keyBlocks}: BlockGeometry) => Math.max(query
  * Rows of `headDim` values, one a block and head: the mean query of the block (layer 0) and the mean key of the block of
  * the permuted order (layer 1), which differs by head.
  */
-export class PoolBlocksProgram extends AttentionProgram<{padded: boolean}> {
+export class PoolBlocksProgram extends AttentionProgram<CallVariant> {
   constructor(call: WebGLCall, keyIndices: RowTexture) {
-    const {query, key, keyLengths, geometry} = call;
-    const {batch, heads, queryLength, headDim, blockSize, keyBlockSize, keyBlocks} = geometry;
+    const {query, key, geometry} = call;
+    const {batch, heads, headDim, blockSize, keyBlockSize} = geometry;
+    const rows = batch * heads * pooledBlocks(geometry);
     super({
       name: 'PoolBlocks',
       inputs: {query, key, keyIndices, ...keyLengthsInput(call)},
-      uniforms: {
-        ...headUniforms(geometry),
-        queryLength,
-        pooledBlocks: pooledBlocks(geometry),
-        blocks: keyBlocks,
-        blockSize,
-        keyBlockSize,
-        indexTexels: keyIndices.texels,
-      },
-      output: {rows: batch * heads * pooledBlocks(geometry), columns: headDim},
-      layers: 2,
-      variant: {padded: keyLengths !== undefined},
+      geometry,
+      uniforms: {pooledBlocks: pooledBlocks(geometry)},
+      output: {rows, columns: headDim, layers: 2},
+      variant: callVariant(call),
       fetches: blockSize + 2 * keyBlockSize,
     });
   }
 
-  protected shader({padded}: {padded: boolean}): string {
+  protected shader({padded}: CallVariant): string {
     return `
 // A fragment adds up one vector of a block's queries and keys, as far as there are such blocks. A partial block is still
 // divided by the block size.
@@ -100,8 +76,8 @@ void compute(int row, int texel) {
   }
   int firstKey = keyBase(head);
   ${padded ? 'int end = keyEnd(head);\n  ' : ''}vec4 keySum = vec4(0.0);
-  for (int i = 0; block < blocks && i < indexTexels; i++) {
-    ivec4 keys = ivec4(readKeyIndices(head * blocks + block, i));
+  for (int i = 0; block < keyBlocks && i < keyIndicesTexels; i++) {
+    ivec4 keys = ivec4(readKeyIndices(head * keyBlocks + block, i));
     for (int c = 0; c < 4; c++) {
       if (keys[c] >= 0${padded ? ' && keys[c] < end' : ''}) {
         keySum += readKey(firstKey + keys[c], texel);
@@ -114,27 +90,24 @@ void compute(int row, int texel) {
   }
 }
 
-interface BlockLogitsVariant extends CompetingVariant {
-  headDim: number;
-}
-
 /** log2 of the unnormalised weight of each key block, masked where it does not compete. Rows as in the scores. */
-export class BlockLogitsProgram extends AttentionProgram<BlockLogitsVariant> {
+export class BlockLogitsProgram extends AttentionProgram<CallVariant & {headDim: number}> {
   constructor(call: WebGLCall, pooled: RowTexture) {
     const {geometry, scale} = call;
     const {batch, heads, headDim, queryBlocks, keyBlocks} = geometry;
     super({
       name: 'BlockLogits',
       inputs: {pooled, ...keyLengthsInput(call)},
-      uniforms: {...competingUniforms(call), pooledBlocks: pooledBlocks(geometry)},
+      geometry,
+      uniforms: {pooledBlocks: pooledBlocks(geometry)},
       floats: logitScale(scale),
       output: {rows: batch * heads * queryBlocks, columns: keyBlocks},
-      variant: {headDim, ...competingVariant(call)},
+      variant: {...callVariant(call), headDim},
       fetches: 5 * Math.ceil(headDim / 4),
     });
   }
 
-  protected shader({headDim, ...variant}: BlockLogitsVariant): string {
+  protected shader({headDim, ...variant}: CallVariant & {headDim: number}): string {
     return `
 // A fragment multiplies one mean query with four mean keys.
 ${competingBlocks(variant)}
@@ -196,19 +169,19 @@ void compute(int row, int texel) {
 }
 
 /** The scores. */
-export class BlockScoresProgram extends AttentionProgram<CompetingVariant> {
+export class BlockScoresProgram extends AttentionProgram<CallVariant> {
   constructor(call: WebGLCall, logits: RowTexture, logSums: RowTexture) {
     super({
       name: 'BlockScores',
       inputs: {logits, logSums, ...keyLengthsInput(call)},
-      uniforms: competingUniforms(call),
+      geometry: call.geometry,
       output: {rows: logits.rows, columns: logits.columns},
-      variant: competingVariant(call),
+      variant: callVariant(call),
       fetches: 2,
     });
   }
 
-  protected shader(variant: CompetingVariant): string {
+  protected shader(variant: CallVariant): string {
     return `
 // A fragment turns four logits into shares.
 ${competingBlocks(variant)}

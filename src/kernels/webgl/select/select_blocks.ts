@@ -1,10 +1,10 @@
 import type {PlanRule} from '../../../attention/attention_call.js';
 import {leastScoreScale} from '../../../attention/sampled_estimate.js';
-import {candidateBlocks, candidateUniforms, visibleBlocks} from '../glsl/block_ranges.js';
+import {candidateBlocks, visibleBlocks} from '../glsl/block_ranges.js';
 import {AttentionProgram, withScratch} from '../runtime/program.js';
 import type {RowTexture} from '../runtime/row_texture.js';
 import type {WebGLCall} from '../webgl_call.js';
-import {BlockListsProgram} from './block_lists.js';
+import {blockLists} from './block_lists.js';
 
 type SelectRule = Pick<PlanRule, 'threshold' | 'estimate'>;
 
@@ -26,26 +26,21 @@ export function selectBlocks(
   const {context} = call;
   return withScratch(context, (scratch) => {
     const sinkBlocks = scratch(new SinkBlocksProgram(call, keyIndices).run(context));
-    const kept = scratch(new KeepBlocksProgram(call, rule, {scores, sinkBlocks}).run(context));
-    return new BlockListsProgram(kept).run(context);
+    const kept = scratch(new KeepBlocksProgram(call, rule, scores, sinkBlocks).run(context));
+    return blockLists(call, kept);
   });
 }
 
 /** The block that holds original key 0. One value a head. */
 export class SinkBlocksProgram extends AttentionProgram<object> {
   constructor({geometry}: WebGLCall, keyIndices: RowTexture) {
-    const {batch, heads, keyBlockSize, segmentSize, keyBlocks} = geometry;
     super({
       name: 'SinkBlocks',
       inputs: {keyIndices},
-      uniforms: {
-        blocks: keyBlocks,
-        blocksPerSegment: segmentSize / keyBlockSize,
-        indexTexels: keyIndices.texels,
-      },
-      output: {rows: batch * heads, columns: 1},
+      geometry,
+      output: {rows: geometry.batch * geometry.heads, columns: 1},
       variant: {},
-      fetches: segmentSize / 4,
+      fetches: geometry.segmentSize / 4,
     });
   }
 
@@ -54,9 +49,9 @@ export class SinkBlocksProgram extends AttentionProgram<object> {
 // A fragment looks through the first segment, which key 0 does not leave.
 void compute(int head, int texel) {
   int sink = 0;
-  for (int block = 0; block < blocksPerSegment; block++) {
-    for (int i = 0; i < indexTexels; i++) {
-      if (any(equal(readKeyIndices(head * blocks + block, i), vec4(0.0)))) {
+  for (int block = 0; block * keyBlockSize < segmentSize; block++) {
+    for (int i = 0; i < keyIndicesTexels; i++) {
+      if (any(equal(readKeyIndices(head * keyBlocks + block, i), vec4(0.0)))) {
         sink = block;
       }
     }
@@ -66,25 +61,20 @@ void compute(int head, int texel) {
   }
 }
 
-interface KeepVariant extends Pick<PlanRule, 'estimate'> {
-  causal: boolean;
-}
+type KeepVariant = Pick<PlanRule, 'estimate'> & {causal: boolean};
 
 /** 1 for a key block that is kept, else 0. Rows as in the scores. */
 export class KeepBlocksProgram extends AttentionProgram<KeepVariant> {
   constructor(
     {geometry, causal}: WebGLCall,
     {threshold, estimate}: SelectRule,
-    {scores, sinkBlocks}: Record<'scores' | 'sinkBlocks', RowTexture>,
+    scores: RowTexture,
+    sinkBlocks: RowTexture,
   ) {
-    const {keyBlockSize, keyLength} = geometry;
     super({
       name: 'KeepBlocks',
       inputs: {scores, sinkBlocks},
-      uniforms: {
-        ...candidateUniforms(geometry, causal),
-        ...(estimate === 'sampled' && (causal ? {keyBlockSize} : {keyLength})),
-      },
+      geometry,
       floats: estimate === 'sampled' ? {leastScoreScale: leastScoreScale(threshold)} : {threshold},
       output: {rows: scores.rows, columns: scores.columns},
       variant: {causal, estimate},
@@ -101,17 +91,17 @@ void compute(int row, int texel) {
   int candidates = candidateBlocks(queryBlock);
   int visible = visibleBlocks(queryBlock);
   ivec2 at = scoresAt(row);
-  ivec4 keyBlocks = ivec4(0, 1, 2, 3) + 4 * texel;
+  ivec4 ownBlocks = ivec4(0, 1, 2, 3) + 4 * texel;
   vec4 own = fetchScores(at, texel, 0);
   ${
     estimate === 'sampled'
-      ? `float least = leastScoreScale / sqrt(float(${causal ? '(candidates + blocksPerSegment) * keyBlockSize' : 'keyLength'}));`
+      ? `float least = leastScoreScale / sqrt(float(${causal ? 'candidates * keyBlockSize + segmentSize' : 'keyLength'}));`
       : `vec4 before = vec4(0.0);
   for (int t = 0; 4 * t < candidates && 4 * texel < candidates; t++) {
     vec4 others = fetchScores(at, t, 0);
     for (int c = 0; c < 4 && 4 * t + c < candidates; c++) {
       vec4 other = vec4(others[c]);
-      vec4 ties = vec4(equal(other, own)) * vec4(lessThan(ivec4(4 * t + c), keyBlocks));
+      vec4 ties = vec4(equal(other, own)) * vec4(lessThan(ivec4(4 * t + c), ownBlocks));
       bvec4 precedes = greaterThan(vec4(greaterThan(other, own)) + ties, vec4(0.0));
       before = mix(before, before + other, precedes);
     }
@@ -120,7 +110,7 @@ void compute(int row, int texel) {
   int sink = int(readSinkBlocks(row / queryBlocks, 0).x);
   vec4 kept = vec4(0.0);
   for (int c = 0; c < 4; c++) {
-    int block = keyBlocks[c];
+    int block = ownBlocks[c];
     // Written so that a NaN keeps the block.
     bool scored = block < candidates && !(${estimate === 'sampled' ? 'own[c] < least' : 'before[c] >= threshold'});
     kept[c] = float(block < visible && (scored || block == sink || block >= candidates));

@@ -37,18 +37,18 @@ vec4 readKey(int row, int texel) {
   return fetchKey(keyAt(row), texel, 0);
 }
 uniform int heads;
-uniform int keyHeads;
-uniform int keyLength;
+uniform int keyValueHeads;
 uniform int queryLength;
-uniform int firstHead;
-uniform int walkHeads;
+uniform int keyLength;
+uniform int queryOffset;
 uniform int blockSize;
 uniform int keyBlockSize;
+uniform int firstHead;
+uniform int walkHeads;
 uniform int firstGroup;
 uniform int groupsPerBlock;
 uniform int tilesPerBlock;
 uniform int slotsPerRound;
-uniform int queryOffset;
 uniform int firstSlot;
 uniform float logitScale;
 layout(location = 0) out vec4 result0;
@@ -86,7 +86,7 @@ int blockOf(Group group, int slot) {
 }
 
 int keyBase(int head) {
-  return ((head / heads) * keyHeads + (head % heads) / (heads / keyHeads)) * keyLength;
+  return ((head / heads) * keyValueHeads + (head % heads) / (heads / keyValueHeads)) * keyLength;
 }
 int firstKeyRow(int head) {
   return keyBase(head);

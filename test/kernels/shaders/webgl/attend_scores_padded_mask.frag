@@ -37,19 +37,6 @@ vec4 readKey(int row, int texel) {
   return fetchKey(keyAt(row), texel, 0);
 }
 
-uniform sampler2DArray keyLengths;
-uniform int keyLengthsShift;
-uniform int keyLengthsTexels;
-ivec2 keyLengthsAt(int row) {
-  return ivec2(row & ((1 << keyLengthsShift) - 1), (row >> keyLengthsShift) * keyLengthsTexels);
-}
-vec4 fetchKeyLengths(ivec2 at, int texel, int layer) {
-  return texelFetch(keyLengths, ivec3(at.x, at.y + texel, layer), 0);
-}
-vec4 readKeyLengths(int row, int texel) {
-  return fetchKeyLengths(keyLengthsAt(row), texel, 0);
-}
-
 uniform sampler2DArray mask;
 uniform int maskShift;
 uniform int maskTexels;
@@ -62,19 +49,32 @@ vec4 fetchMask(ivec2 at, int texel, int layer) {
 vec4 readMask(int row, int texel) {
   return fetchMask(maskAt(row), texel, 0);
 }
+
+uniform sampler2DArray keyLengths;
+uniform int keyLengthsShift;
+uniform int keyLengthsTexels;
+ivec2 keyLengthsAt(int row) {
+  return ivec2(row & ((1 << keyLengthsShift) - 1), (row >> keyLengthsShift) * keyLengthsTexels);
+}
+vec4 fetchKeyLengths(ivec2 at, int texel, int layer) {
+  return texelFetch(keyLengths, ivec3(at.x, at.y + texel, layer), 0);
+}
+vec4 readKeyLengths(int row, int texel) {
+  return fetchKeyLengths(keyLengthsAt(row), texel, 0);
+}
 uniform int heads;
-uniform int keyHeads;
-uniform int keyLength;
+uniform int keyValueHeads;
 uniform int queryLength;
-uniform int firstHead;
-uniform int walkHeads;
+uniform int keyLength;
+uniform int queryOffset;
 uniform int blockSize;
 uniform int keyBlockSize;
+uniform int firstHead;
+uniform int walkHeads;
 uniform int firstGroup;
 uniform int groupsPerBlock;
 uniform int tilesPerBlock;
 uniform int slotsPerRound;
-uniform int queryOffset;
 uniform int maskBatchStep;
 uniform int maskHeadStep;
 uniform int maskRowStep;
@@ -119,7 +119,7 @@ int blockOf(Group group, int slot) {
 }
 
 int keyBase(int head) {
-  return ((head / heads) * keyHeads + (head % heads) / (heads / keyHeads)) * keyLength;
+  return ((head / heads) * keyValueHeads + (head % heads) / (heads / keyValueHeads)) * keyLength;
 }
 int firstKeyRow(int head) {
   return keyBase(head);

@@ -37,19 +37,6 @@ vec4 readKey(int row, int texel) {
   return fetchKey(keyAt(row), texel, 0);
 }
 
-uniform sampler2DArray blockLists;
-uniform int blockListsShift;
-uniform int blockListsTexels;
-ivec2 blockListsAt(int row) {
-  return ivec2(row & ((1 << blockListsShift) - 1), (row >> blockListsShift) * blockListsTexels);
-}
-vec4 fetchBlockLists(ivec2 at, int texel, int layer) {
-  return texelFetch(blockLists, ivec3(at.x, at.y + texel, layer), 0);
-}
-vec4 readBlockLists(int row, int texel) {
-  return fetchBlockLists(blockListsAt(row), texel, 0);
-}
-
 uniform sampler2DArray keyIndices;
 uniform int keyIndicesShift;
 uniform int keyIndicesTexels;
@@ -62,23 +49,33 @@ vec4 fetchKeyIndices(ivec2 at, int texel, int layer) {
 vec4 readKeyIndices(int row, int texel) {
   return fetchKeyIndices(keyIndicesAt(row), texel, 0);
 }
-uniform int heads;
-uniform int keyHeads;
-uniform int keyLength;
+
+uniform sampler2DArray blockLists;
+uniform int blockListsShift;
+uniform int blockListsTexels;
+ivec2 blockListsAt(int row) {
+  return ivec2(row & ((1 << blockListsShift) - 1), (row >> blockListsShift) * blockListsTexels);
+}
+vec4 fetchBlockLists(ivec2 at, int texel, int layer) {
+  return texelFetch(blockLists, ivec3(at.x, at.y + texel, layer), 0);
+}
+vec4 readBlockLists(int row, int texel) {
+  return fetchBlockLists(blockListsAt(row), texel, 0);
+}
 uniform int queryLength;
-uniform int firstHead;
-uniform int walkHeads;
+uniform int keyLength;
+uniform int queryOffset;
 uniform int blockSize;
 uniform int keyBlockSize;
+uniform int segmentSize;
+uniform int queryBlocks;
+uniform int keyBlocks;
+uniform int firstHead;
+uniform int walkHeads;
 uniform int firstGroup;
 uniform int groupsPerBlock;
 uniform int tilesPerBlock;
 uniform int slotsPerRound;
-uniform int queryOffset;
-uniform int blocks;
-uniform int queryBlocks;
-uniform int segmentSize;
-uniform int blocksPerSegment;
 uniform int firstSlot;
 uniform float logitScale;
 layout(location = 0) out vec4 result0;
@@ -123,7 +120,7 @@ ivec4 positionsIn(int block, int tile, int four) {
 }
 
 int candidateBlocks(int queryBlock) {
-  return (queryOffset + queryBlock * blockSize) / segmentSize * blocksPerSegment;
+  return (queryOffset + queryBlock * blockSize) / segmentSize * segmentSize / keyBlockSize;
 }
 ivec4 orNone(ivec4 positions, int end) {
   return ivec4(mix(vec4(positions), vec4(-1.0), greaterThanEqual(positions, ivec4(end))));
@@ -131,7 +128,7 @@ ivec4 orNone(ivec4 positions, int end) {
 ivec4 originsOf(Group group, int block, int tile, int four, ivec4 positions) {
   // Keys of an earlier segment lie before every query of this one, whatever their order.
   if (block >= candidateBlocks(group.block)) {
-    return ivec4(readKeyIndices(group.head * blocks + block, tile * 2 + four));
+    return ivec4(readKeyIndices(group.head * keyBlocks + block, tile * 2 + four));
   }
   // A tile can reach past the end of its block.
   return orNone(positions, min((block + 1) * keyBlockSize, keyLength));

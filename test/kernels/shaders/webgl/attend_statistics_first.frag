@@ -36,23 +36,14 @@ vec4 fetchBlockLists(ivec2 at, int texel, int layer) {
 vec4 readBlockLists(int row, int texel) {
   return fetchBlockLists(blockListsAt(row), texel, 0);
 }
-uniform int heads;
-uniform int keyHeads;
-uniform int keyLength;
-uniform int queryLength;
+uniform int blockSize;
+uniform int queryBlocks;
 uniform int firstHead;
 uniform int walkHeads;
-uniform int blockSize;
-uniform int keyBlockSize;
 uniform int firstGroup;
 uniform int groupsPerBlock;
 uniform int tilesPerBlock;
 uniform int slotsPerRound;
-uniform int queryOffset;
-uniform int blocks;
-uniform int queryBlocks;
-uniform int segmentSize;
-uniform int blocksPerSegment;
 uniform int firstSlot;
 layout(location = 0) out vec4 result0;
 layout(location = 1) out vec4 result1;

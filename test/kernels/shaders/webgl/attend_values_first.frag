@@ -37,31 +37,31 @@ vec4 readStatistics(int row, int texel) {
   return fetchStatistics(statisticsAt(row), texel, 0);
 }
 
-uniform sampler2DArray value;
-uniform int valueShift;
-uniform int valueTexels;
-ivec2 valueAt(int row) {
-  return ivec2(row & ((1 << valueShift) - 1), (row >> valueShift) * valueTexels);
+uniform sampler2DArray rows;
+uniform int rowsShift;
+uniform int rowsTexels;
+ivec2 rowsAt(int row) {
+  return ivec2(row & ((1 << rowsShift) - 1), (row >> rowsShift) * rowsTexels);
 }
-vec4 fetchValue(ivec2 at, int texel, int layer) {
-  return texelFetch(value, ivec3(at.x, at.y + texel, layer), 0);
+vec4 fetchRows(ivec2 at, int texel, int layer) {
+  return texelFetch(rows, ivec3(at.x, at.y + texel, layer), 0);
 }
-vec4 readValue(int row, int texel) {
-  return fetchValue(valueAt(row), texel, 0);
+vec4 readRows(int row, int texel) {
+  return fetchRows(rowsAt(row), texel, 0);
 }
 uniform int heads;
-uniform int keyHeads;
-uniform int keyLength;
+uniform int keyValueHeads;
 uniform int queryLength;
-uniform int firstHead;
-uniform int walkHeads;
+uniform int keyLength;
+uniform int queryOffset;
 uniform int blockSize;
 uniform int keyBlockSize;
+uniform int firstHead;
+uniform int walkHeads;
 uniform int firstGroup;
 uniform int groupsPerBlock;
 uniform int tilesPerBlock;
 uniform int slotsPerRound;
-uniform int queryOffset;
 uniform int firstSlot;
 layout(location = 0) out vec4 result0;
 layout(location = 1) out vec4 result1;
@@ -100,7 +100,7 @@ int blockOf(Group group, int slot) {
 }
 
 int keyBase(int head) {
-  return ((head / heads) * keyHeads + (head % heads) / (heads / keyHeads)) * keyLength;
+  return ((head / heads) * keyValueHeads + (head % heads) / (heads / keyValueHeads)) * keyLength;
 }
 int firstKeyRow(int head) {
   return keyBase(head);
@@ -121,114 +121,135 @@ void compute(int row, int texel) {
   vec4 sum5 = vec4(0.0);
   vec4 sum6 = vec4(0.0);
   vec4 sum7 = vec4(0.0);
-  int firstKey = firstKeyRow(group.head);
-  int lastKey = keyLength - 1;
   ivec2 at = scoresAt(groupRow);
-  int tile = 0;
-  for (int slot = 0; slot < slots; slot++) {
+  int firstOfHead = firstKeyRow(group.head);
+  int lastOfHead = keyLength - 1;
+  for (int slot = 0; slot < slots; slot += 1) {
     int block = blockOf(group, slot);
+    int tile = slot * tilesPerBlock;
     for (int t = 0; t < tilesPerBlock; t++, tile++) {
-      ivec4 keys0 = firstKey + min(positionsIn(block, t, 0), lastKey);
-      ivec4 keys1 = firstKey + min(positionsIn(block, t, 1), lastKey);
-      ivec2 key;
-      vec4 weights;
-      vec4 x;
-      key = valueAt(keys0[0]);
-      weights = exp2(fetchScores(at, tile, 0) - rowMax);
-      x = fetchValue(key, 2 * texel + 0, 0);
-      sum0 += weights[0] * x;
-      sum2 += weights[1] * x;
-      sum4 += weights[2] * x;
-      sum6 += weights[3] * x;
-      x = fetchValue(key, 2 * texel + 1, 0);
-      sum1 += weights[0] * x;
-      sum3 += weights[1] * x;
-      sum5 += weights[2] * x;
-      sum7 += weights[3] * x;
-      key = valueAt(keys0[1]);
-      weights = exp2(fetchScores(at, tile, 1) - rowMax);
-      x = fetchValue(key, 2 * texel + 0, 0);
-      sum0 += weights[0] * x;
-      sum2 += weights[1] * x;
-      sum4 += weights[2] * x;
-      sum6 += weights[3] * x;
-      x = fetchValue(key, 2 * texel + 1, 0);
-      sum1 += weights[0] * x;
-      sum3 += weights[1] * x;
-      sum5 += weights[2] * x;
-      sum7 += weights[3] * x;
-      key = valueAt(keys0[2]);
-      weights = exp2(fetchScores(at, tile, 2) - rowMax);
-      x = fetchValue(key, 2 * texel + 0, 0);
-      sum0 += weights[0] * x;
-      sum2 += weights[1] * x;
-      sum4 += weights[2] * x;
-      sum6 += weights[3] * x;
-      x = fetchValue(key, 2 * texel + 1, 0);
-      sum1 += weights[0] * x;
-      sum3 += weights[1] * x;
-      sum5 += weights[2] * x;
-      sum7 += weights[3] * x;
-      key = valueAt(keys0[3]);
-      weights = exp2(fetchScores(at, tile, 3) - rowMax);
-      x = fetchValue(key, 2 * texel + 0, 0);
-      sum0 += weights[0] * x;
-      sum2 += weights[1] * x;
-      sum4 += weights[2] * x;
-      sum6 += weights[3] * x;
-      x = fetchValue(key, 2 * texel + 1, 0);
-      sum1 += weights[0] * x;
-      sum3 += weights[1] * x;
-      sum5 += weights[2] * x;
-      sum7 += weights[3] * x;
-      key = valueAt(keys1[0]);
-      weights = exp2(fetchScores(at, tile, 4) - rowMax);
-      x = fetchValue(key, 2 * texel + 0, 0);
-      sum0 += weights[0] * x;
-      sum2 += weights[1] * x;
-      sum4 += weights[2] * x;
-      sum6 += weights[3] * x;
-      x = fetchValue(key, 2 * texel + 1, 0);
-      sum1 += weights[0] * x;
-      sum3 += weights[1] * x;
-      sum5 += weights[2] * x;
-      sum7 += weights[3] * x;
-      key = valueAt(keys1[1]);
-      weights = exp2(fetchScores(at, tile, 5) - rowMax);
-      x = fetchValue(key, 2 * texel + 0, 0);
-      sum0 += weights[0] * x;
-      sum2 += weights[1] * x;
-      sum4 += weights[2] * x;
-      sum6 += weights[3] * x;
-      x = fetchValue(key, 2 * texel + 1, 0);
-      sum1 += weights[0] * x;
-      sum3 += weights[1] * x;
-      sum5 += weights[2] * x;
-      sum7 += weights[3] * x;
-      key = valueAt(keys1[2]);
-      weights = exp2(fetchScores(at, tile, 6) - rowMax);
-      x = fetchValue(key, 2 * texel + 0, 0);
-      sum0 += weights[0] * x;
-      sum2 += weights[1] * x;
-      sum4 += weights[2] * x;
-      sum6 += weights[3] * x;
-      x = fetchValue(key, 2 * texel + 1, 0);
-      sum1 += weights[0] * x;
-      sum3 += weights[1] * x;
-      sum5 += weights[2] * x;
-      sum7 += weights[3] * x;
-      key = valueAt(keys1[3]);
-      weights = exp2(fetchScores(at, tile, 7) - rowMax);
-      x = fetchValue(key, 2 * texel + 0, 0);
-      sum0 += weights[0] * x;
-      sum2 += weights[1] * x;
-      sum4 += weights[2] * x;
-      sum6 += weights[3] * x;
-      x = fetchValue(key, 2 * texel + 1, 0);
-      sum1 += weights[0] * x;
-      sum3 += weights[1] * x;
-      sum5 += weights[2] * x;
-      sum7 += weights[3] * x;
+      ivec4 rows0 = firstOfHead + min(positionsIn(block, t, 0), lastOfHead);
+      ivec4 rows1 = firstOfHead + min(positionsIn(block, t, 1), lastOfHead);
+      {
+        int i = rows0[0];
+        ivec2 rowAt = rowsAt(i);
+        vec4 weights = exp2(fetchScores(at, tile, 0) - rowMax);
+        vec4 x0 = fetchRows(rowAt, 2 * texel + 0, 0);
+        sum0 += weights[0] * x0;
+        sum2 += weights[1] * x0;
+        sum4 += weights[2] * x0;
+        sum6 += weights[3] * x0;
+        vec4 x1 = fetchRows(rowAt, 2 * texel + 1, 0);
+        sum1 += weights[0] * x1;
+        sum3 += weights[1] * x1;
+        sum5 += weights[2] * x1;
+        sum7 += weights[3] * x1;
+      }
+      {
+        int i = rows0[1];
+        ivec2 rowAt = rowsAt(i);
+        vec4 weights = exp2(fetchScores(at, tile, 1) - rowMax);
+        vec4 x0 = fetchRows(rowAt, 2 * texel + 0, 0);
+        sum0 += weights[0] * x0;
+        sum2 += weights[1] * x0;
+        sum4 += weights[2] * x0;
+        sum6 += weights[3] * x0;
+        vec4 x1 = fetchRows(rowAt, 2 * texel + 1, 0);
+        sum1 += weights[0] * x1;
+        sum3 += weights[1] * x1;
+        sum5 += weights[2] * x1;
+        sum7 += weights[3] * x1;
+      }
+      {
+        int i = rows0[2];
+        ivec2 rowAt = rowsAt(i);
+        vec4 weights = exp2(fetchScores(at, tile, 2) - rowMax);
+        vec4 x0 = fetchRows(rowAt, 2 * texel + 0, 0);
+        sum0 += weights[0] * x0;
+        sum2 += weights[1] * x0;
+        sum4 += weights[2] * x0;
+        sum6 += weights[3] * x0;
+        vec4 x1 = fetchRows(rowAt, 2 * texel + 1, 0);
+        sum1 += weights[0] * x1;
+        sum3 += weights[1] * x1;
+        sum5 += weights[2] * x1;
+        sum7 += weights[3] * x1;
+      }
+      {
+        int i = rows0[3];
+        ivec2 rowAt = rowsAt(i);
+        vec4 weights = exp2(fetchScores(at, tile, 3) - rowMax);
+        vec4 x0 = fetchRows(rowAt, 2 * texel + 0, 0);
+        sum0 += weights[0] * x0;
+        sum2 += weights[1] * x0;
+        sum4 += weights[2] * x0;
+        sum6 += weights[3] * x0;
+        vec4 x1 = fetchRows(rowAt, 2 * texel + 1, 0);
+        sum1 += weights[0] * x1;
+        sum3 += weights[1] * x1;
+        sum5 += weights[2] * x1;
+        sum7 += weights[3] * x1;
+      }
+      {
+        int i = rows1[0];
+        ivec2 rowAt = rowsAt(i);
+        vec4 weights = exp2(fetchScores(at, tile, 4) - rowMax);
+        vec4 x0 = fetchRows(rowAt, 2 * texel + 0, 0);
+        sum0 += weights[0] * x0;
+        sum2 += weights[1] * x0;
+        sum4 += weights[2] * x0;
+        sum6 += weights[3] * x0;
+        vec4 x1 = fetchRows(rowAt, 2 * texel + 1, 0);
+        sum1 += weights[0] * x1;
+        sum3 += weights[1] * x1;
+        sum5 += weights[2] * x1;
+        sum7 += weights[3] * x1;
+      }
+      {
+        int i = rows1[1];
+        ivec2 rowAt = rowsAt(i);
+        vec4 weights = exp2(fetchScores(at, tile, 5) - rowMax);
+        vec4 x0 = fetchRows(rowAt, 2 * texel + 0, 0);
+        sum0 += weights[0] * x0;
+        sum2 += weights[1] * x0;
+        sum4 += weights[2] * x0;
+        sum6 += weights[3] * x0;
+        vec4 x1 = fetchRows(rowAt, 2 * texel + 1, 0);
+        sum1 += weights[0] * x1;
+        sum3 += weights[1] * x1;
+        sum5 += weights[2] * x1;
+        sum7 += weights[3] * x1;
+      }
+      {
+        int i = rows1[2];
+        ivec2 rowAt = rowsAt(i);
+        vec4 weights = exp2(fetchScores(at, tile, 6) - rowMax);
+        vec4 x0 = fetchRows(rowAt, 2 * texel + 0, 0);
+        sum0 += weights[0] * x0;
+        sum2 += weights[1] * x0;
+        sum4 += weights[2] * x0;
+        sum6 += weights[3] * x0;
+        vec4 x1 = fetchRows(rowAt, 2 * texel + 1, 0);
+        sum1 += weights[0] * x1;
+        sum3 += weights[1] * x1;
+        sum5 += weights[2] * x1;
+        sum7 += weights[3] * x1;
+      }
+      {
+        int i = rows1[3];
+        ivec2 rowAt = rowsAt(i);
+        vec4 weights = exp2(fetchScores(at, tile, 7) - rowMax);
+        vec4 x0 = fetchRows(rowAt, 2 * texel + 0, 0);
+        sum0 += weights[0] * x0;
+        sum2 += weights[1] * x0;
+        sum4 += weights[2] * x0;
+        sum6 += weights[3] * x0;
+        vec4 x1 = fetchRows(rowAt, 2 * texel + 1, 0);
+        sum1 += weights[0] * x1;
+        sum3 += weights[1] * x1;
+        sum5 += weights[2] * x1;
+        sum7 += weights[3] * x1;
+      }
     }
   }
   result0 = sum0;

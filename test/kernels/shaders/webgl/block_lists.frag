@@ -23,18 +23,23 @@ vec4 fetchKept(ivec2 at, int texel, int layer) {
 vec4 readKept(int row, int texel) {
   return fetchKept(keptAt(row), texel, 0);
 }
-
+uniform int queryBlocks;
+uniform int keyBlocks;
 layout(location = 0) out vec4 result0;
-// A fragment finds four entries of a list, by counting through the row. What a row has beyond its columns is 0.
+// A fragment finds four entries of a list, by counting through the row.
+int visibleBlocks(int queryBlock) {
+  return keyBlocks;
+}
 void compute(int row, int texel) {
   ivec2 at = keptAt(row);
   ivec4 places = ivec4(0, 1, 2, 3) + 4 * texel;
   ivec4 entries = ivec4(0);
   int count = 0;
-  for (int t = 0; t < keptTexels; t++) {
+  int visible = visibleBlocks(row % queryBlocks);
+  for (int t = 0; 4 * t < visible; t++) {
     vec4 kept = fetchKept(at, t, 0);
     for (int c = 0; c < 4; c++) {
-      if (kept[c] != 0.0) {
+      if (kept[c] != 0.0 && 4 * t + c < visible) {
         ++count;
         entries += ivec4(equal(places, ivec4(count))) * (4 * t + c);
       }

@@ -23,20 +23,18 @@ vec4 fetchPooled(ivec2 at, int texel, int layer) {
 vec4 readPooled(int row, int texel) {
   return fetchPooled(pooledAt(row), texel, 0);
 }
-uniform int blocks;
-uniform int queryBlocks;
-uniform int queryLength;
 uniform int queryOffset;
 uniform int blockSize;
+uniform int keyBlockSize;
 uniform int segmentSize;
-uniform int blocksPerSegment;
+uniform int queryBlocks;
 uniform int pooledBlocks;
 uniform float logitScale;
 layout(location = 0) out vec4 result0;
 // A fragment multiplies one mean query with four mean keys.
 
 int candidateBlocks(int queryBlock) {
-  return (queryOffset + queryBlock * blockSize) / segmentSize * blocksPerSegment;
+  return (queryOffset + queryBlock * blockSize) / segmentSize * segmentSize / keyBlockSize;
 }
 int competingBlocks(int head, int queryBlock) {
   return candidateBlocks(queryBlock);

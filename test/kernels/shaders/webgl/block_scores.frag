@@ -36,18 +36,16 @@ vec4 fetchLogSums(ivec2 at, int texel, int layer) {
 vec4 readLogSums(int row, int texel) {
   return fetchLogSums(logSumsAt(row), texel, 0);
 }
-uniform int blocks;
-uniform int queryBlocks;
-uniform int queryLength;
 uniform int queryOffset;
 uniform int blockSize;
+uniform int keyBlockSize;
 uniform int segmentSize;
-uniform int blocksPerSegment;
+uniform int queryBlocks;
 layout(location = 0) out vec4 result0;
 // A fragment turns four logits into shares.
 
 int candidateBlocks(int queryBlock) {
-  return (queryOffset + queryBlock * blockSize) / segmentSize * blocksPerSegment;
+  return (queryOffset + queryBlock * blockSize) / segmentSize * segmentSize / keyBlockSize;
 }
 int competingBlocks(int head, int queryBlock) {
   return candidateBlocks(queryBlock);

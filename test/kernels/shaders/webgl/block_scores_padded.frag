@@ -49,16 +49,13 @@ vec4 fetchKeyLengths(ivec2 at, int texel, int layer) {
 vec4 readKeyLengths(int row, int texel) {
   return fetchKeyLengths(keyLengthsAt(row), texel, 0);
 }
-uniform int blocks;
-uniform int queryBlocks;
-uniform int queryLength;
-uniform int queryOffset;
-uniform int blockSize;
-uniform int segmentSize;
-uniform int blocksPerSegment;
 uniform int heads;
 uniform int keyLength;
+uniform int queryOffset;
+uniform int blockSize;
 uniform int keyBlockSize;
+uniform int segmentSize;
+uniform int queryBlocks;
 layout(location = 0) out vec4 result0;
 // A fragment turns four logits into shares.
 
@@ -66,7 +63,7 @@ int keyEnd(int head) {
   return int(clamp(readKeyLengths(head / heads, 0).x, 0.0, float(keyLength)));
 }
 int candidateBlocks(int queryBlock) {
-  return (queryOffset + queryBlock * blockSize) / segmentSize * blocksPerSegment;
+  return (queryOffset + queryBlock * blockSize) / segmentSize * segmentSize / keyBlockSize;
 }
 int competingBlocks(int head, int queryBlock) {
   return min(candidateBlocks(queryBlock), (keyEnd(head) + keyBlockSize - 1) / keyBlockSize);

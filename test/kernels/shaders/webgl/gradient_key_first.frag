@@ -62,23 +62,18 @@ vec4 fetchRows(ivec2 at, int texel, int layer) {
 vec4 readRows(int row, int texel) {
   return fetchRows(rowsAt(row), texel, 0);
 }
-uniform int heads;
-uniform int keyHeads;
 uniform int keyLength;
-uniform int queryLength;
-uniform int firstHead;
-uniform int walkHeads;
+uniform int queryOffset;
 uniform int blockSize;
 uniform int keyBlockSize;
+uniform int keyBlocks;
+uniform int firstHead;
+uniform int walkHeads;
 uniform int firstGroup;
 uniform int groupsPerBlock;
 uniform int tilesPerBlock;
 uniform int slotsPerRound;
-uniform int queryOffset;
 uniform int firstSlot;
-uniform int keyBlocks;
-uniform int queryBlocks;
-uniform int orderTiles;
 layout(location = 0) out vec4 result0;
 layout(location = 1) out vec4 result1;
 layout(location = 2) out vec4 result2;
@@ -102,10 +97,10 @@ Group groupAt(int group) {
   return Group(firstHead + blockOfHead - block * walkHeads, block, keys);
 }
 int firstQueryBlock(Group group) {
-  return min(divide(max(group.block * blockSize - queryOffset, 0), keyBlockSize), queryBlocks);
+  return min(divide(max(group.block * blockSize - queryOffset, 0), keyBlockSize), keyBlocks);
 }
 int slotCount(Group group) {
-  return queryBlocks - firstQueryBlock(group);
+  return keyBlocks - firstQueryBlock(group);
 }
 int blockOf(Group group, int slot) {
   return firstQueryBlock(group) + firstSlot + slot;
@@ -126,15 +121,16 @@ void compute(int row, int texel) {
   vec4 sum5 = vec4(0.0);
   vec4 sum6 = vec4(0.0);
   vec4 sum7 = vec4(0.0);
-  int firstRowOfHead = group.head * keyLength;
   ivec2 at = scoresAt(row);
   int slots = slotsOfRound(group);
-  int tile = 0;
-  for (int slot = 0; slot < slots; slot++) {
+  int firstOfHead = group.head * keyLength;
+  int lastOfHead = keyLength - 1;
+  for (int slot = 0; slot < slots; slot += 1) {
     int block = blockOf(group, slot);
+    int tile = slot * tilesPerBlock;
     for (int t = 0; t < tilesPerBlock; t++, tile++) {
-      ivec4 rows0 = firstRowOfHead + min(positionsIn(block, t, 0), keyLength - 1);
-      ivec4 rows1 = firstRowOfHead + min(positionsIn(block, t, 1), keyLength - 1);
+      ivec4 rows0 = firstOfHead + min(positionsIn(block, t, 0), lastOfHead);
+      ivec4 rows1 = firstOfHead + min(positionsIn(block, t, 1), lastOfHead);
       {
         int i = rows0[0];
         ivec2 rowAt = rowsAt(i);

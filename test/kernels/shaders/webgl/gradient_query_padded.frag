@@ -50,17 +50,17 @@ vec4 readStatistics(int row, int texel) {
   return fetchStatistics(statisticsAt(row), texel, 0);
 }
 
-uniform sampler2DArray key;
-uniform int keyShift;
-uniform int keyTexels;
-ivec2 keyAt(int row) {
-  return ivec2(row & ((1 << keyShift) - 1), (row >> keyShift) * keyTexels);
+uniform sampler2DArray rows;
+uniform int rowsShift;
+uniform int rowsTexels;
+ivec2 rowsAt(int row) {
+  return ivec2(row & ((1 << rowsShift) - 1), (row >> rowsShift) * rowsTexels);
 }
-vec4 fetchKey(ivec2 at, int texel, int layer) {
-  return texelFetch(key, ivec3(at.x, at.y + texel, layer), 0);
+vec4 fetchRows(ivec2 at, int texel, int layer) {
+  return texelFetch(rows, ivec3(at.x, at.y + texel, layer), 0);
 }
-vec4 readKey(int row, int texel) {
-  return fetchKey(keyAt(row), texel, 0);
+vec4 readRows(int row, int texel) {
+  return fetchRows(rowsAt(row), texel, 0);
 }
 
 uniform sampler2DArray keyLengths;
@@ -76,18 +76,18 @@ vec4 readKeyLengths(int row, int texel) {
   return fetchKeyLengths(keyLengthsAt(row), texel, 0);
 }
 uniform int heads;
-uniform int keyHeads;
-uniform int keyLength;
+uniform int keyValueHeads;
 uniform int queryLength;
-uniform int firstHead;
-uniform int walkHeads;
+uniform int keyLength;
+uniform int queryOffset;
 uniform int blockSize;
 uniform int keyBlockSize;
+uniform int firstHead;
+uniform int walkHeads;
 uniform int firstGroup;
 uniform int groupsPerBlock;
 uniform int tilesPerBlock;
 uniform int slotsPerRound;
-uniform int queryOffset;
 uniform int firstSlot;
 layout(location = 0) out vec4 result0;
 layout(location = 1) out vec4 result1;
@@ -127,7 +127,7 @@ int blockOf(Group group, int slot) {
 }
 
 int keyBase(int head) {
-  return ((head / heads) * keyHeads + (head % heads) / (heads / keyHeads)) * keyLength;
+  return ((head / heads) * keyValueHeads + (head % heads) / (heads / keyValueHeads)) * keyLength;
 }
 int firstKeyRow(int head) {
   return keyBase(head);
@@ -152,123 +152,131 @@ void compute(int row, int texel) {
     logSum[q] = known.x;
     delta[q] = known.y;
   }
-  int firstKey = firstKeyRow(group.head);
-  int lastKey = max(keyEnd(group.head), 1) - 1;
   ivec2 at = scoresAt(row);
   int slots = slotsOfRound(group);
-  int tile = 0;
-  for (int slot = 0; slot < slots; slot++) {
+  int firstOfHead = firstKeyRow(group.head);
+  int lastOfHead = max(keyEnd(group.head), 1) - 1;
+  for (int slot = 0; slot < slots; slot += 1) {
     int block = blockOf(group, slot);
+    int tile = slot * tilesPerBlock;
     for (int t = 0; t < tilesPerBlock; t++, tile++) {
-      ivec4 keys0 = firstKey + min(positionsIn(block, t, 0), lastKey);
-      ivec4 keys1 = firstKey + min(positionsIn(block, t, 1), lastKey);
+      ivec4 rows0 = firstOfHead + min(positionsIn(block, t, 0), lastOfHead);
+      ivec4 rows1 = firstOfHead + min(positionsIn(block, t, 1), lastOfHead);
       {
-        ivec2 key = keyAt(keys0[0]);
+        int i = rows0[0];
+        ivec2 rowAt = rowsAt(i);
         vec4 weights = exp2(fetchScores(at, tile, 0) - logSum) * (fetchProducts(at, tile, 0) - delta);
-        vec4 x0 = fetchKey(key, 2 * texel + 0, 0);
+        vec4 x0 = fetchRows(rowAt, 2 * texel + 0, 0);
         sum0 += weights[0] * x0;
         sum2 += weights[1] * x0;
         sum4 += weights[2] * x0;
         sum6 += weights[3] * x0;
-        vec4 x1 = fetchKey(key, 2 * texel + 1, 0);
+        vec4 x1 = fetchRows(rowAt, 2 * texel + 1, 0);
         sum1 += weights[0] * x1;
         sum3 += weights[1] * x1;
         sum5 += weights[2] * x1;
         sum7 += weights[3] * x1;
       }
       {
-        ivec2 key = keyAt(keys0[1]);
+        int i = rows0[1];
+        ivec2 rowAt = rowsAt(i);
         vec4 weights = exp2(fetchScores(at, tile, 1) - logSum) * (fetchProducts(at, tile, 1) - delta);
-        vec4 x0 = fetchKey(key, 2 * texel + 0, 0);
+        vec4 x0 = fetchRows(rowAt, 2 * texel + 0, 0);
         sum0 += weights[0] * x0;
         sum2 += weights[1] * x0;
         sum4 += weights[2] * x0;
         sum6 += weights[3] * x0;
-        vec4 x1 = fetchKey(key, 2 * texel + 1, 0);
+        vec4 x1 = fetchRows(rowAt, 2 * texel + 1, 0);
         sum1 += weights[0] * x1;
         sum3 += weights[1] * x1;
         sum5 += weights[2] * x1;
         sum7 += weights[3] * x1;
       }
       {
-        ivec2 key = keyAt(keys0[2]);
+        int i = rows0[2];
+        ivec2 rowAt = rowsAt(i);
         vec4 weights = exp2(fetchScores(at, tile, 2) - logSum) * (fetchProducts(at, tile, 2) - delta);
-        vec4 x0 = fetchKey(key, 2 * texel + 0, 0);
+        vec4 x0 = fetchRows(rowAt, 2 * texel + 0, 0);
         sum0 += weights[0] * x0;
         sum2 += weights[1] * x0;
         sum4 += weights[2] * x0;
         sum6 += weights[3] * x0;
-        vec4 x1 = fetchKey(key, 2 * texel + 1, 0);
+        vec4 x1 = fetchRows(rowAt, 2 * texel + 1, 0);
         sum1 += weights[0] * x1;
         sum3 += weights[1] * x1;
         sum5 += weights[2] * x1;
         sum7 += weights[3] * x1;
       }
       {
-        ivec2 key = keyAt(keys0[3]);
+        int i = rows0[3];
+        ivec2 rowAt = rowsAt(i);
         vec4 weights = exp2(fetchScores(at, tile, 3) - logSum) * (fetchProducts(at, tile, 3) - delta);
-        vec4 x0 = fetchKey(key, 2 * texel + 0, 0);
+        vec4 x0 = fetchRows(rowAt, 2 * texel + 0, 0);
         sum0 += weights[0] * x0;
         sum2 += weights[1] * x0;
         sum4 += weights[2] * x0;
         sum6 += weights[3] * x0;
-        vec4 x1 = fetchKey(key, 2 * texel + 1, 0);
+        vec4 x1 = fetchRows(rowAt, 2 * texel + 1, 0);
         sum1 += weights[0] * x1;
         sum3 += weights[1] * x1;
         sum5 += weights[2] * x1;
         sum7 += weights[3] * x1;
       }
       {
-        ivec2 key = keyAt(keys1[0]);
+        int i = rows1[0];
+        ivec2 rowAt = rowsAt(i);
         vec4 weights = exp2(fetchScores(at, tile, 4) - logSum) * (fetchProducts(at, tile, 4) - delta);
-        vec4 x0 = fetchKey(key, 2 * texel + 0, 0);
+        vec4 x0 = fetchRows(rowAt, 2 * texel + 0, 0);
         sum0 += weights[0] * x0;
         sum2 += weights[1] * x0;
         sum4 += weights[2] * x0;
         sum6 += weights[3] * x0;
-        vec4 x1 = fetchKey(key, 2 * texel + 1, 0);
+        vec4 x1 = fetchRows(rowAt, 2 * texel + 1, 0);
         sum1 += weights[0] * x1;
         sum3 += weights[1] * x1;
         sum5 += weights[2] * x1;
         sum7 += weights[3] * x1;
       }
       {
-        ivec2 key = keyAt(keys1[1]);
+        int i = rows1[1];
+        ivec2 rowAt = rowsAt(i);
         vec4 weights = exp2(fetchScores(at, tile, 5) - logSum) * (fetchProducts(at, tile, 5) - delta);
-        vec4 x0 = fetchKey(key, 2 * texel + 0, 0);
+        vec4 x0 = fetchRows(rowAt, 2 * texel + 0, 0);
         sum0 += weights[0] * x0;
         sum2 += weights[1] * x0;
         sum4 += weights[2] * x0;
         sum6 += weights[3] * x0;
-        vec4 x1 = fetchKey(key, 2 * texel + 1, 0);
+        vec4 x1 = fetchRows(rowAt, 2 * texel + 1, 0);
         sum1 += weights[0] * x1;
         sum3 += weights[1] * x1;
         sum5 += weights[2] * x1;
         sum7 += weights[3] * x1;
       }
       {
-        ivec2 key = keyAt(keys1[2]);
+        int i = rows1[2];
+        ivec2 rowAt = rowsAt(i);
         vec4 weights = exp2(fetchScores(at, tile, 6) - logSum) * (fetchProducts(at, tile, 6) - delta);
-        vec4 x0 = fetchKey(key, 2 * texel + 0, 0);
+        vec4 x0 = fetchRows(rowAt, 2 * texel + 0, 0);
         sum0 += weights[0] * x0;
         sum2 += weights[1] * x0;
         sum4 += weights[2] * x0;
         sum6 += weights[3] * x0;
-        vec4 x1 = fetchKey(key, 2 * texel + 1, 0);
+        vec4 x1 = fetchRows(rowAt, 2 * texel + 1, 0);
         sum1 += weights[0] * x1;
         sum3 += weights[1] * x1;
         sum5 += weights[2] * x1;
         sum7 += weights[3] * x1;
       }
       {
-        ivec2 key = keyAt(keys1[3]);
+        int i = rows1[3];
+        ivec2 rowAt = rowsAt(i);
         vec4 weights = exp2(fetchScores(at, tile, 7) - logSum) * (fetchProducts(at, tile, 7) - delta);
-        vec4 x0 = fetchKey(key, 2 * texel + 0, 0);
+        vec4 x0 = fetchRows(rowAt, 2 * texel + 0, 0);
         sum0 += weights[0] * x0;
         sum2 += weights[1] * x0;
         sum4 += weights[2] * x0;
         sum6 += weights[3] * x0;
-        vec4 x1 = fetchKey(key, 2 * texel + 1, 0);
+        vec4 x1 = fetchRows(rowAt, 2 * texel + 1, 0);
         sum1 += weights[0] * x1;
         sum3 += weights[1] * x1;
         sum5 += weights[2] * x1;

@@ -23,36 +23,28 @@ vec4 fetchSums(ivec2 at, int texel, int layer) {
 vec4 readSums(int row, int texel) {
   return fetchSums(sumsAt(row), texel, 0);
 }
-uniform int heads;
-uniform int keyHeads;
-uniform int keyLength;
 uniform int queryLength;
+uniform int blockSize;
 uniform int firstHead;
 uniform int walkHeads;
-uniform int blockSize;
-uniform int keyBlockSize;
 uniform int firstGroup;
 uniform int groupsPerBlock;
-uniform int tilesPerBlock;
-uniform int slotsPerRound;
-uniform int queryOffset;
-uniform int rowsPerHead;
 uniform int endGroup;
 uniform float factor;
 layout(location = 0) out vec4 result0;
 // A fragment copies one vector of a row, if its group belongs to the range.
 void compute(int row, int texel) {
-  int head = divide(row, rowsPerHead);
-  int position = row - head * rowsPerHead;
+  int head = divide(row, queryLength);
+  int position = row - head * queryLength;
   int block = divide(position, blockSize);
   int inBlock = position - block * blockSize;
-  int rowOfGroup = divide(inBlock, groupsPerBlock);
-  int group = (block * walkHeads + head - firstHead) * groupsPerBlock + inBlock - rowOfGroup * groupsPerBlock;
+  int query = divide(inBlock, groupsPerBlock);
+  int group = (block * walkHeads + head - firstHead) * groupsPerBlock + inBlock - query * groupsPerBlock;
   if (head < firstHead || head >= firstHead + walkHeads || group < firstGroup || group >= endGroup) {
     discard;
   }
   ivec2 at = sumsAt(group - firstGroup);
-  result0 = factor * fetchSums(at, texel / 2, rowOfGroup * 2 + texel % 2);
+  result0 = factor * fetchSums(at, texel / 2, query * 2 + texel % 2);
 }
 
 uniform int outShift;

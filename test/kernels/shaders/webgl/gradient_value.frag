@@ -63,35 +63,29 @@ vec4 readBefore(int row, int texel) {
   return fetchBefore(beforeAt(row), texel, 0);
 }
 
-uniform sampler2DArray queryLists;
-uniform int queryListsShift;
-uniform int queryListsTexels;
-ivec2 queryListsAt(int row) {
-  return ivec2(row & ((1 << queryListsShift) - 1), (row >> queryListsShift) * queryListsTexels);
+uniform sampler2DArray blockLists;
+uniform int blockListsShift;
+uniform int blockListsTexels;
+ivec2 blockListsAt(int row) {
+  return ivec2(row & ((1 << blockListsShift) - 1), (row >> blockListsShift) * blockListsTexels);
 }
-vec4 fetchQueryLists(ivec2 at, int texel, int layer) {
-  return texelFetch(queryLists, ivec3(at.x, at.y + texel, layer), 0);
+vec4 fetchBlockLists(ivec2 at, int texel, int layer) {
+  return texelFetch(blockLists, ivec3(at.x, at.y + texel, layer), 0);
 }
-vec4 readQueryLists(int row, int texel) {
-  return fetchQueryLists(queryListsAt(row), texel, 0);
+vec4 readBlockLists(int row, int texel) {
+  return fetchBlockLists(blockListsAt(row), texel, 0);
 }
-uniform int heads;
-uniform int keyHeads;
 uniform int keyLength;
-uniform int queryLength;
-uniform int firstHead;
-uniform int walkHeads;
 uniform int blockSize;
 uniform int keyBlockSize;
+uniform int queryBlocks;
+uniform int firstHead;
+uniform int walkHeads;
 uniform int firstGroup;
 uniform int groupsPerBlock;
 uniform int tilesPerBlock;
 uniform int slotsPerRound;
 uniform int firstSlot;
-uniform int keyBlocks;
-uniform int queryBlocks;
-uniform int queryOffset;
-uniform int orderTiles;
 layout(location = 0) out vec4 result0;
 layout(location = 1) out vec4 result1;
 layout(location = 2) out vec4 result2;
@@ -115,11 +109,11 @@ Group groupAt(int group) {
   return Group(firstHead + blockOfHead - block * walkHeads, block, keys);
 }
 int slotCount(Group group) {
-  return int(readQueryLists(group.head * keyBlocks + group.block, 0).x);
+  return int(readBlockLists(group.head * queryBlocks + group.block, 0).x);
 }
 int blockOf(Group group, int slot) {
   int entry = 1 + firstSlot + slot;
-  return int(readQueryLists(group.head * keyBlocks + group.block, entry / 4)[entry % 4]);
+  return int(readBlockLists(group.head * queryBlocks + group.block, entry / 4)[entry % 4]);
 }
 int slotsOfRound(Group group) {
   return clamp(slotCount(group) - firstSlot, 0, slotsPerRound);
@@ -138,15 +132,16 @@ void compute(int row, int texel) {
   vec4 sum5 = fetchBefore(old, texel, 5);
   vec4 sum6 = fetchBefore(old, texel, 6);
   vec4 sum7 = fetchBefore(old, texel, 7);
-  int firstRowOfHead = group.head * keyLength;
   ivec2 at = scoresAt(row);
   int slots = slotsOfRound(group);
-  int tile = 0;
-  for (int slot = 0; slot < slots; slot++) {
+  int firstOfHead = group.head * keyLength;
+  int lastOfHead = keyLength - 1;
+  for (int slot = 0; slot < slots; slot += 1) {
     int block = blockOf(group, slot);
+    int tile = slot * tilesPerBlock;
     for (int t = 0; t < tilesPerBlock; t++, tile++) {
-      ivec4 rows0 = firstRowOfHead + min(positionsIn(block, t, 0), keyLength - 1);
-      ivec4 rows1 = firstRowOfHead + min(positionsIn(block, t, 1), keyLength - 1);
+      ivec4 rows0 = firstOfHead + min(positionsIn(block, t, 0), lastOfHead);
+      ivec4 rows1 = firstOfHead + min(positionsIn(block, t, 1), lastOfHead);
       {
         int i = rows0[0];
         ivec2 rowAt = rowsAt(i);

@@ -36,37 +36,36 @@ vec4 fetchSinkBlocks(ivec2 at, int texel, int layer) {
 vec4 readSinkBlocks(int row, int texel) {
   return fetchSinkBlocks(sinkBlocksAt(row), texel, 0);
 }
-uniform int blocks;
-uniform int queryBlocks;
 uniform int queryLength;
 uniform int queryOffset;
 uniform int blockSize;
-uniform int segmentSize;
-uniform int blocksPerSegment;
 uniform int keyBlockSize;
+uniform int segmentSize;
+uniform int queryBlocks;
+uniform int keyBlocks;
 uniform float leastScoreScale;
 layout(location = 0) out vec4 result0;
 // A fragment decides on four key blocks of one query block.
 
 int candidateBlocks(int queryBlock) {
-  return (queryOffset + queryBlock * blockSize) / segmentSize * blocksPerSegment;
+  return (queryOffset + queryBlock * blockSize) / segmentSize * segmentSize / keyBlockSize;
 }
 int visibleBlocks(int queryBlock) {
   int lastRow = min((queryBlock + 1) * blockSize, queryLength) - 1;
-  return min(((queryOffset + lastRow) / segmentSize + 1) * blocksPerSegment, blocks);
+  return min(((queryOffset + lastRow) / segmentSize + 1) * segmentSize / keyBlockSize, keyBlocks);
 }
 void compute(int row, int texel) {
   int queryBlock = row % queryBlocks;
   int candidates = candidateBlocks(queryBlock);
   int visible = visibleBlocks(queryBlock);
   ivec2 at = scoresAt(row);
-  ivec4 keyBlocks = ivec4(0, 1, 2, 3) + 4 * texel;
+  ivec4 ownBlocks = ivec4(0, 1, 2, 3) + 4 * texel;
   vec4 own = fetchScores(at, texel, 0);
-  float least = leastScoreScale / sqrt(float((candidates + blocksPerSegment) * keyBlockSize));
+  float least = leastScoreScale / sqrt(float(candidates * keyBlockSize + segmentSize));
   int sink = int(readSinkBlocks(row / queryBlocks, 0).x);
   vec4 kept = vec4(0.0);
   for (int c = 0; c < 4; c++) {
-    int block = keyBlocks[c];
+    int block = ownBlocks[c];
     // Written so that a NaN keeps the block.
     bool scored = block < candidates && !(own[c] < least);
     kept[c] = float(block < visible && (scored || block == sink || block >= candidates));

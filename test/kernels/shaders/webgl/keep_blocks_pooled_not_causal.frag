@@ -36,8 +36,8 @@ vec4 fetchSinkBlocks(ivec2 at, int texel, int layer) {
 vec4 readSinkBlocks(int row, int texel) {
   return fetchSinkBlocks(sinkBlocksAt(row), texel, 0);
 }
-uniform int blocks;
 uniform int queryBlocks;
+uniform int keyBlocks;
 uniform float threshold;
 layout(location = 0) out vec4 result0;
 // A fragment decides on four key blocks of one query block.
@@ -47,24 +47,24 @@ layout(location = 0) out vec4 result0;
 // scores by index.
 
 int candidateBlocks(int queryBlock) {
-  return blocks;
+  return keyBlocks;
 }
 int visibleBlocks(int queryBlock) {
-  return blocks;
+  return keyBlocks;
 }
 void compute(int row, int texel) {
   int queryBlock = row % queryBlocks;
   int candidates = candidateBlocks(queryBlock);
   int visible = visibleBlocks(queryBlock);
   ivec2 at = scoresAt(row);
-  ivec4 keyBlocks = ivec4(0, 1, 2, 3) + 4 * texel;
+  ivec4 ownBlocks = ivec4(0, 1, 2, 3) + 4 * texel;
   vec4 own = fetchScores(at, texel, 0);
   vec4 before = vec4(0.0);
   for (int t = 0; 4 * t < candidates && 4 * texel < candidates; t++) {
     vec4 others = fetchScores(at, t, 0);
     for (int c = 0; c < 4 && 4 * t + c < candidates; c++) {
       vec4 other = vec4(others[c]);
-      vec4 ties = vec4(equal(other, own)) * vec4(lessThan(ivec4(4 * t + c), keyBlocks));
+      vec4 ties = vec4(equal(other, own)) * vec4(lessThan(ivec4(4 * t + c), ownBlocks));
       bvec4 precedes = greaterThan(vec4(greaterThan(other, own)) + ties, vec4(0.0));
       before = mix(before, before + other, precedes);
     }
@@ -72,7 +72,7 @@ void compute(int row, int texel) {
   int sink = int(readSinkBlocks(row / queryBlocks, 0).x);
   vec4 kept = vec4(0.0);
   for (int c = 0; c < 4; c++) {
-    int block = keyBlocks[c];
+    int block = ownBlocks[c];
     // Written so that a NaN keeps the block.
     bool scored = block < candidates && !(before[c] >= threshold);
     kept[c] = float(block < visible && (scored || block == sink || block >= candidates));

@@ -23,21 +23,22 @@ vec4 fetchKeyIndices(ivec2 at, int texel, int layer) {
 vec4 readKeyIndices(int row, int texel) {
   return fetchKeyIndices(keyIndicesAt(row), texel, 0);
 }
-uniform int length;
+uniform int keyLength;
 uniform int keyBlockSize;
-uniform int blocks;
-uniform int blocksPerSegment;
+uniform int segmentSize;
+uniform int keyBlocks;
 uniform int tilesPerBlock;
 layout(location = 0) out vec4 result0;
 // A fragment looks for its key in the blocks of its segment, where the order has left it. Indices stand in the order of
 // tiles.
 void compute(int row, int texel) {
-  int head = divide(row, length);
-  int key = row - head * length;
-  int firstBlock = divide(divide(key, keyBlockSize), blocksPerSegment) * blocksPerSegment;
+  int head = divide(row, keyLength);
+  int key = row - head * keyLength;
+  int blocksPerSegment = segmentSize / keyBlockSize;
+  int firstBlock = divide(key, segmentSize) * blocksPerSegment;
   int place = key;
-  for (int block = firstBlock; block < min(firstBlock + blocksPerSegment, blocks); block++) {
-    ivec2 at = keyIndicesAt(head * blocks + block);
+  for (int block = firstBlock; block < min(firstBlock + blocksPerSegment, keyBlocks); block++) {
+    ivec2 at = keyIndicesAt(head * keyBlocks + block);
     for (int t = 0; t < tilesPerBlock * 2; t++) {
       bvec4 found = equal(fetchKeyIndices(at, t, 0), vec4(key));
       if (any(found)) {

@@ -36,12 +36,12 @@ vec4 fetchRowLogSums(ivec2 at, int texel, int layer) {
 vec4 readRowLogSums(int row, int texel) {
   return fetchRowLogSums(rowLogSumsAt(row), texel, 0);
 }
+uniform int segmentSize;
+uniform int proxyRows;
 uniform int groups;
 uniform int chunks;
-uniform int proxyRows;
 uniform int firstHead;
 uniform int segments;
-uniform int segmentSize;
 layout(location = 0) out vec4 result0;
 // A fragment adds up the weights of four keys over all proxy rows.
 void compute(int row, int texel) {

@@ -50,8 +50,9 @@ vec4 readKeyLengths(int row, int texel) {
   return fetchKeyLengths(keyLengthsAt(row), texel, 0);
 }
 uniform int heads;
-uniform int keyLength;
 uniform int queryLength;
+uniform int keyLength;
+uniform int segmentSize;
 uniform int proxyRows;
 uniform int hasPositions;
 uniform int firstPosition;
@@ -59,7 +60,6 @@ uniform int groups;
 uniform int chunks;
 uniform int firstHead;
 uniform int segments;
-uniform int segmentSize;
 layout(location = 0) out vec4 result0;
 // A fragment adds up the weights of four keys over all proxy rows.
 int keyEnd(int head) {

@@ -37,22 +37,20 @@ vec4 readKey(int row, int texel) {
   return fetchKey(keyAt(row), texel, 0);
 }
 uniform int heads;
-uniform int keyHeads;
-uniform int keyLength;
+uniform int keyValueHeads;
 uniform int queryLength;
-uniform int firstHead;
-uniform int walkHeads;
+uniform int keyLength;
+uniform int queryOffset;
 uniform int blockSize;
 uniform int keyBlockSize;
+uniform int keyBlocks;
+uniform int firstHead;
+uniform int walkHeads;
 uniform int firstGroup;
 uniform int groupsPerBlock;
 uniform int tilesPerBlock;
 uniform int slotsPerRound;
-uniform int queryOffset;
 uniform int firstSlot;
-uniform int keyBlocks;
-uniform int queryBlocks;
-uniform int orderTiles;
 uniform float logitScale;
 layout(location = 0) out vec4 result0;
 layout(location = 1) out vec4 result1;
@@ -77,10 +75,10 @@ Group groupAt(int group) {
   return Group(firstHead + blockOfHead - block * walkHeads, block, keys);
 }
 int firstQueryBlock(Group group) {
-  return min(divide(max(group.block * blockSize - queryOffset, 0), keyBlockSize), queryBlocks);
+  return min(divide(max(group.block * blockSize - queryOffset, 0), keyBlockSize), keyBlocks);
 }
 int slotCount(Group group) {
-  return queryBlocks - firstQueryBlock(group);
+  return keyBlocks - firstQueryBlock(group);
 }
 int blockOf(Group group, int slot) {
   return firstQueryBlock(group) + firstSlot + slot;
@@ -111,7 +109,7 @@ void compute(int row, int tile) {
     discard;
   }
   ivec4 queries = group.keys;
-  int head = (group.head / heads) * keyHeads + (group.head % heads) / (heads / keyHeads);
+  int head = (group.head / heads) * keyValueHeads + (group.head % heads) / (heads / keyValueHeads);
   origins = queries;
   int firstKey = group.head * keyLength;
   int block = blockOf(group, slot);

@@ -37,19 +37,6 @@ vec4 readKey(int row, int texel) {
   return fetchKey(keyAt(row), texel, 0);
 }
 
-uniform sampler2DArray keyLengths;
-uniform int keyLengthsShift;
-uniform int keyLengthsTexels;
-ivec2 keyLengthsAt(int row) {
-  return ivec2(row & ((1 << keyLengthsShift) - 1), (row >> keyLengthsShift) * keyLengthsTexels);
-}
-vec4 fetchKeyLengths(ivec2 at, int texel, int layer) {
-  return texelFetch(keyLengths, ivec3(at.x, at.y + texel, layer), 0);
-}
-vec4 readKeyLengths(int row, int texel) {
-  return fetchKeyLengths(keyLengthsAt(row), texel, 0);
-}
-
 uniform sampler2DArray mask;
 uniform int maskShift;
 uniform int maskTexels;
@@ -62,27 +49,39 @@ vec4 fetchMask(ivec2 at, int texel, int layer) {
 vec4 readMask(int row, int texel) {
   return fetchMask(maskAt(row), texel, 0);
 }
+
+uniform sampler2DArray keyLengths;
+uniform int keyLengthsShift;
+uniform int keyLengthsTexels;
+ivec2 keyLengthsAt(int row) {
+  return ivec2(row & ((1 << keyLengthsShift) - 1), (row >> keyLengthsShift) * keyLengthsTexels);
+}
+vec4 fetchKeyLengths(ivec2 at, int texel, int layer) {
+  return texelFetch(keyLengths, ivec3(at.x, at.y + texel, layer), 0);
+}
+vec4 readKeyLengths(int row, int texel) {
+  return fetchKeyLengths(keyLengthsAt(row), texel, 0);
+}
 uniform int heads;
-uniform int keyHeads;
-uniform int keyLength;
+uniform int keyValueHeads;
 uniform int queryLength;
-uniform int firstHead;
-uniform int walkHeads;
+uniform int keyLength;
+uniform int queryOffset;
 uniform int blockSize;
 uniform int keyBlockSize;
+uniform int keyBlocks;
+uniform int firstHead;
+uniform int walkHeads;
 uniform int firstGroup;
 uniform int groupsPerBlock;
 uniform int tilesPerBlock;
 uniform int slotsPerRound;
-uniform int queryOffset;
-uniform int firstSlot;
-uniform int keyBlocks;
-uniform int queryBlocks;
-uniform int orderTiles;
 uniform int maskBatchStep;
 uniform int maskHeadStep;
 uniform int maskRowStep;
 uniform int maskBlockStep;
+uniform int firstSlot;
+uniform int orderTiles;
 uniform float logitScale;
 layout(location = 0) out vec4 result0;
 layout(location = 1) out vec4 result1;
@@ -107,10 +106,10 @@ Group groupAt(int group) {
   return Group(firstHead + blockOfHead - block * walkHeads, block, keys);
 }
 int firstQueryBlock(Group group) {
-  return min(divide(max(group.block * blockSize - queryOffset, 0), keyBlockSize), queryBlocks);
+  return min(divide(max(group.block * blockSize - queryOffset, 0), keyBlockSize), keyBlocks);
 }
 int slotCount(Group group) {
-  return queryBlocks - firstQueryBlock(group);
+  return keyBlocks - firstQueryBlock(group);
 }
 int blockOf(Group group, int slot) {
   return firstQueryBlock(group) + firstSlot + slot;
@@ -164,7 +163,7 @@ void compute(int row, int tile) {
     discard;
   }
   ivec4 queries = group.keys;
-  int head = (group.head / heads) * keyHeads + (group.head % heads) / (heads / keyHeads);
+  int head = (group.head / heads) * keyValueHeads + (group.head % heads) / (heads / keyValueHeads);
   origins = queries;
   origins = ivec4(mix(vec4(origins), vec4(paddingPosition), greaterThanEqual(origins, ivec4(keyEnd(group.head)))));
   int firstKey = group.head * keyLength;

@@ -37,19 +37,6 @@ vec4 readKey(int row, int texel) {
   return fetchKey(keyAt(row), texel, 0);
 }
 
-uniform sampler2DArray queryLists;
-uniform int queryListsShift;
-uniform int queryListsTexels;
-ivec2 queryListsAt(int row) {
-  return ivec2(row & ((1 << queryListsShift) - 1), (row >> queryListsShift) * queryListsTexels);
-}
-vec4 fetchQueryLists(ivec2 at, int texel, int layer) {
-  return texelFetch(queryLists, ivec3(at.x, at.y + texel, layer), 0);
-}
-vec4 readQueryLists(int row, int texel) {
-  return fetchQueryLists(queryListsAt(row), texel, 0);
-}
-
 uniform sampler2DArray keyIndices;
 uniform int keyIndicesShift;
 uniform int keyIndicesTexels;
@@ -62,22 +49,32 @@ vec4 fetchKeyIndices(ivec2 at, int texel, int layer) {
 vec4 readKeyIndices(int row, int texel) {
   return fetchKeyIndices(keyIndicesAt(row), texel, 0);
 }
-uniform int heads;
-uniform int keyHeads;
-uniform int keyLength;
+
+uniform sampler2DArray blockLists;
+uniform int blockListsShift;
+uniform int blockListsTexels;
+ivec2 blockListsAt(int row) {
+  return ivec2(row & ((1 << blockListsShift) - 1), (row >> blockListsShift) * blockListsTexels);
+}
+vec4 fetchBlockLists(ivec2 at, int texel, int layer) {
+  return texelFetch(blockLists, ivec3(at.x, at.y + texel, layer), 0);
+}
+vec4 readBlockLists(int row, int texel) {
+  return fetchBlockLists(blockListsAt(row), texel, 0);
+}
 uniform int queryLength;
-uniform int firstHead;
-uniform int walkHeads;
+uniform int keyLength;
+uniform int queryOffset;
 uniform int blockSize;
 uniform int keyBlockSize;
+uniform int queryBlocks;
+uniform int firstHead;
+uniform int walkHeads;
 uniform int firstGroup;
 uniform int groupsPerBlock;
 uniform int tilesPerBlock;
 uniform int slotsPerRound;
-uniform int queryOffset;
 uniform int firstSlot;
-uniform int keyBlocks;
-uniform int queryBlocks;
 uniform int orderTiles;
 uniform float logitScale;
 layout(location = 0) out vec4 result0;
@@ -103,11 +100,11 @@ Group groupAt(int group) {
   return Group(firstHead + blockOfHead - block * walkHeads, block, keys);
 }
 int slotCount(Group group) {
-  return int(readQueryLists(group.head * keyBlocks + group.block, 0).x);
+  return int(readBlockLists(group.head * queryBlocks + group.block, 0).x);
 }
 int blockOf(Group group, int slot) {
   int entry = 1 + firstSlot + slot;
-  return int(readQueryLists(group.head * keyBlocks + group.block, entry / 4)[entry % 4]);
+  return int(readBlockLists(group.head * queryBlocks + group.block, entry / 4)[entry % 4]);
 }
 int slotsOfRound(Group group) {
   return clamp(slotCount(group) - firstSlot, 0, slotsPerRound);
@@ -140,7 +137,7 @@ void compute(int row, int tile) {
   for (int i = 0; i < 4; i++) {
     int key = divide(inBlock[i], orderTiles);
     int column = (inBlock[i] - key * orderTiles) * 8 + key;
-    origins[i] = int(readKeyIndices(group.head * keyBlocks + group.block, column / 4)[column % 4]);
+    origins[i] = int(readKeyIndices(group.head * queryBlocks + group.block, column / 4)[column % 4]);
   }
   int firstKey = group.head * keyLength;
   int block = blockOf(group, slot);

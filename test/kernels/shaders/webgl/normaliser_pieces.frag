@@ -62,16 +62,14 @@ vec4 fetchSinkBlocks(ivec2 at, int texel, int layer) {
 vec4 readSinkBlocks(int row, int texel) {
   return fetchSinkBlocks(sinkBlocksAt(row), texel, 0);
 }
-uniform int heads;
-uniform int keyLength;
-uniform int blocks;
-uniform int queryBlocks;
 uniform int queryLength;
+uniform int keyLength;
 uniform int queryOffset;
 uniform int blockSize;
-uniform int segmentSize;
-uniform int blocksPerSegment;
 uniform int keyBlockSize;
+uniform int segmentSize;
+uniform int queryBlocks;
+uniform int keyBlocks;
 uniform int firstHead;
 uniform int firstBlockRow;
 uniform int groups;
@@ -85,14 +83,14 @@ layout(location = 1) out vec4 result1;
 // sampled keys that compete, but for those of the block of key 0. One key of 16 is sampled.
 
 int candidateBlocks(int queryBlock) {
-  return (queryOffset + queryBlock * blockSize) / segmentSize * blocksPerSegment;
+  return (queryOffset + queryBlock * blockSize) / segmentSize * segmentSize / keyBlockSize;
 }
 int competingKeys(int head, int queryBlock) {
   return min(candidateBlocks(queryBlock) * keyBlockSize, keyLength);
 }
 int visibleBlocks(int queryBlock) {
   int lastRow = min((queryBlock + 1) * blockSize, queryLength) - 1;
-  return min(((queryOffset + lastRow) / segmentSize + 1) * blocksPerSegment, blocks);
+  return min(((queryOffset + lastRow) / segmentSize + 1) * segmentSize / keyBlockSize, keyBlocks);
 }
 
 struct Group {
@@ -159,10 +157,10 @@ void compute(int row, int piece) {
   for (int tile = 0; tile < tiles; tile++) {
     ivec4 places0 = tile + (ivec4(0, 1, 2, 3) + 0) * tiles;
     ivec4 positions0 = exact ? block * keyBlockSize + places0 : sampledSlots(firstSample + places0, group.phase);
-    ivec4 keys0 = exact ? ivec4(readKeyIndices(head * blocks + block, tile * 2 + 0)) : orNoneOfBlock(positions0, sink, competing);
+    ivec4 keys0 = exact ? ivec4(readKeyIndices(head * keyBlocks + block, tile * 2 + 0)) : orNoneOfBlock(positions0, sink, competing);
     ivec4 places1 = tile + (ivec4(0, 1, 2, 3) + 4) * tiles;
     ivec4 positions1 = exact ? block * keyBlockSize + places1 : sampledSlots(firstSample + places1, group.phase);
-    ivec4 keys1 = exact ? ivec4(readKeyIndices(head * blocks + block, tile * 2 + 1)) : orNoneOfBlock(positions1, sink, competing);
+    ivec4 keys1 = exact ? ivec4(readKeyIndices(head * keyBlocks + block, tile * 2 + 1)) : orNoneOfBlock(positions1, sink, competing);
 
   ivec2 query0 = queryAt(head * queryLength + min(queries[0], queryLength - 1));
   ivec2 query1 = queryAt(head * queryLength + min(queries[1], queryLength - 1));
@@ -207,22 +205,22 @@ void compute(int row, int piece) {
     k = fetchKey(key7, v, 0);
     score7 += vec4(dot(q0, k), dot(q1, k), dot(q2, k), dot(q3, k));
   }
-    vec4 newMax = rowMax;
     vec4 s0 = weight + visible(keys0[0], queries, logitScale * score0);
-    newMax = max(newMax, s0);
     vec4 s1 = weight + visible(keys0[1], queries, logitScale * score1);
-    newMax = max(newMax, s1);
     vec4 s2 = weight + visible(keys0[2], queries, logitScale * score2);
-    newMax = max(newMax, s2);
     vec4 s3 = weight + visible(keys0[3], queries, logitScale * score3);
-    newMax = max(newMax, s3);
     vec4 s4 = weight + visible(keys1[0], queries, logitScale * score4);
-    newMax = max(newMax, s4);
     vec4 s5 = weight + visible(keys1[1], queries, logitScale * score5);
-    newMax = max(newMax, s5);
     vec4 s6 = weight + visible(keys1[2], queries, logitScale * score6);
-    newMax = max(newMax, s6);
     vec4 s7 = weight + visible(keys1[3], queries, logitScale * score7);
+    vec4 newMax = rowMax;
+    newMax = max(newMax, s0);
+    newMax = max(newMax, s1);
+    newMax = max(newMax, s2);
+    newMax = max(newMax, s3);
+    newMax = max(newMax, s4);
+    newMax = max(newMax, s5);
+    newMax = max(newMax, s6);
     newMax = max(newMax, s7);
     rowSum *= exp2(rowMax - newMax);
     rowSum += exp2(s0 - newMax);

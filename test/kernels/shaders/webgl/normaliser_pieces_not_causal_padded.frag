@@ -76,12 +76,12 @@ vec4 readKeyLengths(int row, int texel) {
   return fetchKeyLengths(keyLengthsAt(row), texel, 0);
 }
 uniform int heads;
-uniform int keyLength;
-uniform int blocks;
-uniform int queryBlocks;
 uniform int queryLength;
+uniform int keyLength;
 uniform int blockSize;
 uniform int keyBlockSize;
+uniform int queryBlocks;
+uniform int keyBlocks;
 uniform int firstHead;
 uniform int firstBlockRow;
 uniform int groups;
@@ -98,13 +98,13 @@ int keyEnd(int head) {
   return int(clamp(readKeyLengths(head / heads, 0).x, 0.0, float(keyLength)));
 }
 int candidateBlocks(int queryBlock) {
-  return blocks;
+  return keyBlocks;
 }
 int competingKeys(int head, int queryBlock) {
   return min(candidateBlocks(queryBlock) * keyBlockSize, keyEnd(head));
 }
 int visibleBlocks(int queryBlock) {
-  return blocks;
+  return keyBlocks;
 }
 
 struct Group {
@@ -171,7 +171,7 @@ void compute(int row, int piece) {
   for (int tile = 0; tile < tiles; tile++) {
     ivec4 places0 = tile + (ivec4(0, 1, 2, 3) + 0) * tiles;
     ivec4 positions0 = exact ? block * keyBlockSize + places0 : sampledSlots(firstSample + places0, group.phase);
-    ivec4 keys0 = exact ? orNone(ivec4(readKeyIndices(head * blocks + block, tile * 1 + 0)), keyEnd(head)) : orNoneOfBlock(positions0, sink, competing);
+    ivec4 keys0 = exact ? orNone(ivec4(readKeyIndices(head * keyBlocks + block, tile * 1 + 0)), keyEnd(head)) : orNoneOfBlock(positions0, sink, competing);
 
   ivec2 query0 = queryAt(head * queryLength + min(queries[0], queryLength - 1));
   ivec2 query1 = queryAt(head * queryLength + min(queries[1], queryLength - 1));
@@ -200,14 +200,14 @@ void compute(int row, int piece) {
     k = fetchKey(key3, v, 0);
     score3 += vec4(dot(q0, k), dot(q1, k), dot(q2, k), dot(q3, k));
   }
-    vec4 newMax = rowMax;
     vec4 s0 = weight + visible(keys0[0], queries, logitScale * score0);
-    newMax = max(newMax, s0);
     vec4 s1 = weight + visible(keys0[1], queries, logitScale * score1);
-    newMax = max(newMax, s1);
     vec4 s2 = weight + visible(keys0[2], queries, logitScale * score2);
-    newMax = max(newMax, s2);
     vec4 s3 = weight + visible(keys0[3], queries, logitScale * score3);
+    vec4 newMax = rowMax;
+    newMax = max(newMax, s0);
+    newMax = max(newMax, s1);
+    newMax = max(newMax, s2);
     newMax = max(newMax, s3);
     rowSum *= exp2(rowMax - newMax);
     rowSum += exp2(s0 - newMax);

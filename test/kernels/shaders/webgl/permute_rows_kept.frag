@@ -45,18 +45,18 @@ vec4 readKeyIndices(int row, int texel) {
   return fetchKeyIndices(keyIndicesAt(row), texel, 0);
 }
 uniform int heads;
-uniform int keyHeads;
+uniform int keyValueHeads;
 uniform int keyLength;
-uniform int firstHead;
-uniform int blocks;
 uniform int keyBlockSize;
+uniform int keyBlocks;
+uniform int firstHead;
 uniform int rowSize;
 uniform int tilesPerBlock;
 layout(location = 0) out vec4 result0;
 // A fragment copies one vector of the row that belongs to its position. Indices stand in the order of tiles.
 
 int keyBase(int head) {
-  return ((head / heads) * keyHeads + (head % heads) / (heads / keyHeads)) * keyLength;
+  return ((head / heads) * keyValueHeads + (head % heads) / (heads / keyValueHeads)) * keyLength;
 }
 vec4 readVector(int row, int texel) {
   vec4 four = vec4(0.0);
@@ -77,7 +77,7 @@ void compute(int row, int texel) {
   int inBlock = position - block * keyBlockSize;
   int key = divide(inBlock, tilesPerBlock);
   int column = (inBlock - key * tilesPerBlock) * 8 + key;
-  int index = int(readKeyIndices(head * blocks + block, column / 4)[column % 4]);
+  int index = int(readKeyIndices(head * keyBlocks + block, column / 4)[column % 4]);
   result0 = readVector(keyBase(head) + index, texel);
 }
 

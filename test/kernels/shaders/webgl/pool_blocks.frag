@@ -50,21 +50,20 @@ vec4 readKeyIndices(int row, int texel) {
   return fetchKeyIndices(keyIndicesAt(row), texel, 0);
 }
 uniform int heads;
-uniform int keyHeads;
-uniform int keyLength;
+uniform int keyValueHeads;
 uniform int queryLength;
-uniform int pooledBlocks;
-uniform int blocks;
+uniform int keyLength;
 uniform int blockSize;
 uniform int keyBlockSize;
-uniform int indexTexels;
+uniform int keyBlocks;
+uniform int pooledBlocks;
 layout(location = 0) out vec4 result0;
 layout(location = 1) out vec4 result1;
 // A fragment adds up one vector of a block's queries and keys, as far as there are such blocks. A partial block is still
 // divided by the block size.
 
 int keyBase(int head) {
-  return ((head / heads) * keyHeads + (head % heads) / (heads / keyHeads)) * keyLength;
+  return ((head / heads) * keyValueHeads + (head % heads) / (heads / keyValueHeads)) * keyLength;
 }
 void compute(int row, int texel) {
   int head = row / pooledBlocks;
@@ -76,8 +75,8 @@ void compute(int row, int texel) {
   }
   int firstKey = keyBase(head);
   vec4 keySum = vec4(0.0);
-  for (int i = 0; block < blocks && i < indexTexels; i++) {
-    ivec4 keys = ivec4(readKeyIndices(head * blocks + block, i));
+  for (int i = 0; block < keyBlocks && i < keyIndicesTexels; i++) {
+    ivec4 keys = ivec4(readKeyIndices(head * keyBlocks + block, i));
     for (int c = 0; c < 4; c++) {
       if (keys[c] >= 0) {
         keySum += readKey(firstKey + keys[c], texel);

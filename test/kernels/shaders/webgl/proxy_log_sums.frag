@@ -23,9 +23,9 @@ vec4 fetchStatistics(ivec2 at, int texel, int layer) {
 vec4 readStatistics(int row, int texel) {
   return fetchStatistics(statisticsAt(row), texel, 0);
 }
+uniform int proxyRows;
 uniform int groups;
 uniform int chunks;
-uniform int proxyRows;
 layout(location = 0) out vec4 result0;
 // A fragment combines the chunks of four rows. Rows that do not exist get a sum so large that their weights are 0.
 void compute(int row, int texel) {

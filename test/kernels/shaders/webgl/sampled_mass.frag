@@ -23,26 +23,21 @@ vec4 fetchShares(ivec2 at, int texel, int layer) {
 vec4 readShares(int row, int texel) {
   return fetchShares(sharesAt(row), texel, 0);
 }
-uniform int heads;
-uniform int keyLength;
-uniform int blocks;
-uniform int queryBlocks;
 uniform int queryLength;
+uniform int keyLength;
 uniform int queryOffset;
 uniform int blockSize;
-uniform int segmentSize;
-uniform int blocksPerSegment;
 uniform int keyBlockSize;
-uniform int firstHead;
+uniform int segmentSize;
+uniform int queryBlocks;
 uniform int firstBlockRow;
 uniform int groups;
-uniform int groupsOfPhase;
 layout(location = 0) out vec4 result0;
 layout(location = 1) out vec4 result1;
 // A fragment takes four key blocks.
 
 int candidateBlocks(int queryBlock) {
-  return (queryOffset + queryBlock * blockSize) / segmentSize * blocksPerSegment;
+  return (queryOffset + queryBlock * blockSize) / segmentSize * segmentSize / keyBlockSize;
 }
 int competingKeys(int head, int queryBlock) {
   return min(candidateBlocks(queryBlock) * keyBlockSize, keyLength);

@@ -49,16 +49,13 @@ vec4 fetchLogSums(ivec2 at, int texel, int layer) {
 vec4 readLogSums(int row, int texel) {
   return fetchLogSums(logSumsAt(row), texel, 0);
 }
-uniform int heads;
-uniform int keyLength;
-uniform int blocks;
-uniform int queryBlocks;
 uniform int queryLength;
+uniform int keyLength;
 uniform int queryOffset;
 uniform int blockSize;
-uniform int segmentSize;
-uniform int blocksPerSegment;
 uniform int keyBlockSize;
+uniform int segmentSize;
+uniform int queryBlocks;
 uniform int firstHead;
 uniform int firstBlockRow;
 uniform int groups;
@@ -75,7 +72,7 @@ layout(location = 7) out vec4 result7;
 // A fragment takes 8 key blocks and walks over these side by side, one sampled key of each at a time.
 
 int candidateBlocks(int queryBlock) {
-  return (queryOffset + queryBlock * blockSize) / segmentSize * blocksPerSegment;
+  return (queryOffset + queryBlock * blockSize) / segmentSize * segmentSize / keyBlockSize;
 }
 int competingKeys(int head, int queryBlock) {
   return min(candidateBlocks(queryBlock) * keyBlockSize, keyLength);

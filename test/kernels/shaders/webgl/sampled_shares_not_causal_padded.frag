@@ -63,12 +63,12 @@ vec4 readKeyLengths(int row, int texel) {
   return fetchKeyLengths(keyLengthsAt(row), texel, 0);
 }
 uniform int heads;
-uniform int keyLength;
-uniform int blocks;
-uniform int queryBlocks;
 uniform int queryLength;
+uniform int keyLength;
 uniform int blockSize;
 uniform int keyBlockSize;
+uniform int queryBlocks;
+uniform int keyBlocks;
 uniform int firstHead;
 uniform int firstBlockRow;
 uniform int groups;
@@ -84,7 +84,7 @@ int keyEnd(int head) {
   return int(clamp(readKeyLengths(head / heads, 0).x, 0.0, float(keyLength)));
 }
 int candidateBlocks(int queryBlock) {
-  return blocks;
+  return keyBlocks;
 }
 int competingKeys(int head, int queryBlock) {
   return min(candidateBlocks(queryBlock) * keyBlockSize, keyEnd(head));

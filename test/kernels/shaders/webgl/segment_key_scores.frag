@@ -36,15 +36,12 @@ vec4 fetchRowLogSums(ivec2 at, int texel, int layer) {
 vec4 readRowLogSums(int row, int texel) {
   return fetchRowLogSums(rowLogSumsAt(row), texel, 0);
 }
-uniform int heads;
-uniform int keyHeads;
-uniform int keyLength;
 uniform int queryLength;
+uniform int segmentSize;
+uniform int firstPosition;
 uniform int firstHead;
 uniform int segments;
-uniform int segmentSize;
 uniform int tiles;
-uniform int firstPosition;
 layout(location = 0) out vec4 result0;
 // A fragment adds up the weights of four keys over all rows.
 

@@ -23,15 +23,12 @@ vec4 fetchScores(ivec2 at, int texel, int layer) {
 vec4 readScores(int row, int texel) {
   return fetchScores(scoresAt(row), texel, 0);
 }
-uniform int heads;
-uniform int keyHeads;
-uniform int keyLength;
 uniform int queryLength;
+uniform int segmentSize;
+uniform int firstPosition;
 uniform int firstHead;
 uniform int segments;
-uniform int segmentSize;
 uniform int tiles;
-uniform int firstPosition;
 layout(location = 0) out vec4 result0;
 // A fragment walks over a row of scores. Rows that do not exist, or see nothing, get a sum so large that their weights are 0.
 

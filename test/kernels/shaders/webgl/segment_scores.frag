@@ -37,14 +37,14 @@ vec4 readKey(int row, int texel) {
   return fetchKey(keyAt(row), texel, 0);
 }
 uniform int heads;
-uniform int keyHeads;
-uniform int keyLength;
+uniform int keyValueHeads;
 uniform int queryLength;
+uniform int keyLength;
+uniform int segmentSize;
+uniform int firstPosition;
 uniform int firstHead;
 uniform int segments;
-uniform int segmentSize;
 uniform int tiles;
-uniform int firstPosition;
 uniform float logitScale;
 layout(location = 0) out vec4 result0;
 layout(location = 1) out vec4 result1;
@@ -57,7 +57,7 @@ layout(location = 7) out vec4 result7;
 // A fragment computes the scores of four rows and one tile of 8 keys.
 
 int keyBase(int head) {
-  return ((head / heads) * keyHeads + (head % heads) / (heads / keyHeads)) * keyLength;
+  return ((head / heads) * keyValueHeads + (head % heads) / (heads / keyValueHeads)) * keyLength;
 }
 ivec2 orderRange(int head, int segment) {
   int last = queryLength;

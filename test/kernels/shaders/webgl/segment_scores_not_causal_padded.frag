@@ -50,15 +50,15 @@ vec4 readKeyLengths(int row, int texel) {
   return fetchKeyLengths(keyLengthsAt(row), texel, 0);
 }
 uniform int heads;
-uniform int keyHeads;
-uniform int keyLength;
+uniform int keyValueHeads;
 uniform int queryLength;
+uniform int keyLength;
+uniform int segmentSize;
+uniform int hasPositions;
+uniform int firstPosition;
 uniform int firstHead;
 uniform int segments;
-uniform int segmentSize;
 uniform int tiles;
-uniform int firstPosition;
-uniform int hasPositions;
 uniform float logitScale;
 layout(location = 0) out vec4 result0;
 layout(location = 1) out vec4 result1;
@@ -67,7 +67,7 @@ layout(location = 3) out vec4 result3;
 // A fragment computes the scores of four rows and one tile of 4 keys.
 
 int keyBase(int head) {
-  return ((head / heads) * keyHeads + (head % heads) / (heads / keyHeads)) * keyLength;
+  return ((head / heads) * keyValueHeads + (head % heads) / (heads / keyValueHeads)) * keyLength;
 }
 int keyEnd(int head) {
   return int(clamp(readKeyLengths(head / heads, 0).x, 0.0, float(keyLength)));

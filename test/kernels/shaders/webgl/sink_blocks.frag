@@ -23,16 +23,16 @@ vec4 fetchKeyIndices(ivec2 at, int texel, int layer) {
 vec4 readKeyIndices(int row, int texel) {
   return fetchKeyIndices(keyIndicesAt(row), texel, 0);
 }
-uniform int blocks;
-uniform int blocksPerSegment;
-uniform int indexTexels;
+uniform int keyBlockSize;
+uniform int segmentSize;
+uniform int keyBlocks;
 layout(location = 0) out vec4 result0;
 // A fragment looks through the first segment, which key 0 does not leave.
 void compute(int head, int texel) {
   int sink = 0;
-  for (int block = 0; block < blocksPerSegment; block++) {
-    for (int i = 0; i < indexTexels; i++) {
-      if (any(equal(readKeyIndices(head * blocks + block, i), vec4(0.0)))) {
+  for (int block = 0; block * keyBlockSize < segmentSize; block++) {
+    for (int i = 0; i < keyIndicesTexels; i++) {
+      if (any(equal(readKeyIndices(head * keyBlocks + block, i), vec4(0.0)))) {
         sink = block;
       }
     }

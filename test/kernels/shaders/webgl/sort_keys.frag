@@ -23,24 +23,24 @@ vec4 fetchRanks(ivec2 at, int texel, int layer) {
 vec4 readRanks(int row, int texel) {
   return fetchRanks(ranksAt(row), texel, 0);
 }
-uniform int blocks;
-uniform int keyBlockSize;
 uniform int keyLength;
-uniform int tiles;
-uniform int permutedLength;
+uniform int keyBlockSize;
 uniform int segmentSize;
+uniform int keyBlocks;
+uniform int permutedLength;
+uniform int tiles;
 layout(location = 0) out vec4 result0;
 // A fragment finds the keys for four positions of a tile, by looking for their ranks in the segment.
 void compute(int row, int texel) {
   int tile = 4 * texel / 8;
   ivec4 places = tile + (ivec4(0, 1, 2, 3) + 4 * texel % 8) * tiles;
-  int firstOfBlock = (row % blocks) * keyBlockSize;
+  int firstOfBlock = (row % keyBlocks) * keyBlockSize;
   ivec4 keys = firstOfBlock + places;
   if (firstOfBlock < permutedLength) {
     int segment = firstOfBlock / segmentSize;
     int firstOfSegment = segment * segmentSize;
     ivec4 wanted = keys - firstOfSegment;
-    ivec2 at = ranksAt((row / blocks) * (permutedLength / segmentSize) + segment);
+    ivec2 at = ranksAt((row / keyBlocks) * (permutedLength / segmentSize) + segment);
     for (int t = 0; 4 * t < segmentSize; t++) {
       ivec4 ranks = ivec4(fetchRanks(at, t, 0));
       for (int c = 0; c < 4 && 4 * t + c < segmentSize; c++) {

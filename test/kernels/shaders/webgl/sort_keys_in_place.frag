@@ -11,16 +11,16 @@ int divide(int a, int b) {
   return q + int(rest >= b) - int(rest < 0);
 }
 
-uniform int blocks;
-uniform int keyBlockSize;
 uniform int keyLength;
+uniform int keyBlockSize;
+uniform int keyBlocks;
 uniform int tiles;
 layout(location = 0) out vec4 result0;
 // A fragment finds the keys for four positions of a tile.
 void compute(int row, int texel) {
   int tile = 4 * texel / 8;
   ivec4 places = tile + (ivec4(0, 1, 2, 3) + 4 * texel % 8) * tiles;
-  int firstOfBlock = (row % blocks) * keyBlockSize;
+  int firstOfBlock = (row % keyBlocks) * keyBlockSize;
   ivec4 keys = firstOfBlock + places;
   
   // Nothing stands in the filling of a row, and past the last key.

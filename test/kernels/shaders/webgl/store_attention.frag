@@ -75,25 +75,16 @@ vec4 fetchBlockLists(ivec2 at, int texel, int layer) {
 vec4 readBlockLists(int row, int texel) {
   return fetchBlockLists(blockListsAt(row), texel, 0);
 }
-uniform int heads;
-uniform int keyHeads;
-uniform int keyLength;
 uniform int queryLength;
+uniform int valueDim;
+uniform int blockSize;
+uniform int queryBlocks;
 uniform int firstHead;
 uniform int walkHeads;
-uniform int blockSize;
-uniform int keyBlockSize;
 uniform int firstGroup;
 uniform int groupsPerBlock;
-uniform int tilesPerBlock;
 uniform int slotsPerRound;
-uniform int queryOffset;
-uniform int blocks;
-uniform int queryBlocks;
-uniform int segmentSize;
-uniform int blocksPerSegment;
 uniform int endGroup;
-uniform int valueDim;
 layout(location = 0) out vec4 result0;
 // A fragment writes one value of the tensor, if its group belongs to the range.
 
@@ -117,14 +108,14 @@ void compute(int index) {
   int head = index / (valueDim * queryLength);
   int place = index % valueDim;
   int vector = place / 4;
-  int block = position / blockSize;
-  int inBlock = position % blockSize;
-  int group = (block * walkHeads + head - firstHead) * groupsPerBlock + inBlock % groupsPerBlock;
+  int block = divide(position, blockSize);
+  int inBlock = position - block * blockSize;
+  int query = divide(inBlock, groupsPerBlock);
+  int group = (block * walkHeads + head - firstHead) * groupsPerBlock + inBlock - query * groupsPerBlock;
   if (head < firstHead || head >= firstHead + walkHeads || group < firstGroup || group >= endGroup) {
     discard;
   }
   int row = group - firstGroup;
-  int query = inBlock / groupsPerBlock;
   int rounds = (slotCount(groupAt(group)) + slotsPerRound - 1) / slotsPerRound;
   if (max(rounds, 1) % 2 == 1) {
     float sum = fetchEvenStatistics(evenStatisticsAt(row), 0, 1)[query];

@@ -36,22 +36,17 @@ vec4 fetchEvenValues(ivec2 at, int texel, int layer) {
 vec4 readEvenValues(int row, int texel) {
   return fetchEvenValues(evenValuesAt(row), texel, 0);
 }
-uniform int heads;
-uniform int keyHeads;
-uniform int keyLength;
 uniform int queryLength;
-uniform int firstHead;
-uniform int walkHeads;
+uniform int queryOffset;
+uniform int valueDim;
 uniform int blockSize;
 uniform int keyBlockSize;
+uniform int firstHead;
+uniform int walkHeads;
 uniform int firstGroup;
 uniform int groupsPerBlock;
-uniform int tilesPerBlock;
-uniform int slotsPerRound;
 uniform int parts;
-uniform int queryOffset;
 uniform int endGroup;
-uniform int valueDim;
 layout(location = 0) out vec4 result0;
 // A fragment writes one value of the tensor, if its group belongs to the range.
 
@@ -75,16 +70,15 @@ void compute(int index) {
   int head = index / (valueDim * queryLength);
   int place = index % valueDim;
   int vector = place / 4;
-  int block = position / blockSize;
-  int inBlock = position % blockSize;
-  int group = (block * walkHeads + head - firstHead) * groupsPerBlock + inBlock % groupsPerBlock;
+  int block = divide(position, blockSize);
+  int inBlock = position - block * blockSize;
+  int query = divide(inBlock, groupsPerBlock);
+  int group = (block * walkHeads + head - firstHead) * groupsPerBlock + inBlock - query * groupsPerBlock;
   if (head < firstHead || head >= firstHead + walkHeads || group < firstGroup || group >= endGroup) {
     discard;
   }
   int row = (group - firstGroup) * parts;
-  int query = inBlock / groupsPerBlock;
-  
-    float rowMax = -1e29;
+  float rowMax = -1e29;
     for (int part = 0; part < parts; part++) {
       rowMax = max(rowMax, readEvenStatistics(row + part, 0)[query]);
     }

@@ -36,19 +36,21 @@ vec4 fetchPlaces(ivec2 at, int texel, int layer) {
 vec4 readPlaces(int row, int texel) {
   return fetchPlaces(placesAt(row), texel, 0);
 }
-uniform int length;
+uniform int heads;
+uniform int keyValueHeads;
+uniform int keyLength;
 uniform int dim;
-uniform int sharing;
 layout(location = 0) out vec4 result0;
 // A fragment adds up one value over the heads that share it.
 void compute(int index) {
   int row = index / dim;
   int column = index % dim;
-  int firstRow = (row / length) * sharing * length;
-  int key = row % length;
+  int sharing = heads / keyValueHeads;
+  int firstRow = (row / keyLength) * sharing * keyLength;
+  int key = row % keyLength;
   float sum = 0.0;
   for (int i = 0; i < sharing; i++) {
-    int first = firstRow + i * length;
+    int first = firstRow + i * keyLength;
     int place = int(readPlaces(first + key, 0).x);
     sum += readRows(first + place, column / 4)[column % 4];
   }

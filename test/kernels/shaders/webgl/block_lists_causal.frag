@@ -23,18 +23,18 @@ vec4 fetchKept(ivec2 at, int texel, int layer) {
 vec4 readKept(int row, int texel) {
   return fetchKept(keptAt(row), texel, 0);
 }
-uniform int blocks;
-uniform int queryBlocks;
 uniform int queryLength;
 uniform int queryOffset;
 uniform int blockSize;
+uniform int keyBlockSize;
 uniform int segmentSize;
-uniform int blocksPerSegment;
+uniform int queryBlocks;
+uniform int keyBlocks;
 layout(location = 0) out vec4 result0;
-// A fragment finds four entries of a list, by counting through the row. What a row has beyond its columns is 0.
+// A fragment finds four entries of a list, by counting through the row.
 int visibleBlocks(int queryBlock) {
   int lastRow = min((queryBlock + 1) * blockSize, queryLength) - 1;
-  return min(((queryOffset + lastRow) / segmentSize + 1) * blocksPerSegment, blocks);
+  return min(((queryOffset + lastRow) / segmentSize + 1) * segmentSize / keyBlockSize, keyBlocks);
 }
 void compute(int row, int texel) {
   ivec2 at = keptAt(row);
@@ -42,7 +42,7 @@ void compute(int row, int texel) {
   ivec4 entries = ivec4(0);
   int count = 0;
   int visible = visibleBlocks(row % queryBlocks);
-  for (int t = 0; t < keptTexels; t++) {
+  for (int t = 0; 4 * t < visible; t++) {
     vec4 kept = fetchKept(at, t, 0);
     for (int c = 0; c < 4; c++) {
       if (kept[c] != 0.0 && 4 * t + c < visible) {

@@ -1,0 +1,69 @@
+import type {BlockGeometry} from '../../../attention/block_geometry.js';
+import {rowsHavePositions} from '../../../attention/block_geometry.js';
+import type {Take} from '../../../attention/scratch.js';
+import {keyLengthsInput} from '../glsl/key_lengths.js';
+import {logitScale} from '../glsl/score_tile.js';
+import {groupRows} from '../glsl/tiles.js';
+import type {Uniforms} from '../runtime/program.js';
+import {AttentionProgram, withScratch} from '../runtime/program.js';
+import type {HeadRange} from '../runtime/ranges.js';
+import {headRanges} from '../runtime/ranges.js';
+import type {RowShape, RowTexture} from '../runtime/row_texture.js';
+import type {CallVariant, WebGLCall} from '../webgl_call.js';
+import {callVariant} from '../webgl_call.js';
+
+/** Some heads of a call, whose keys are scored at a time. */
+export interface HeadWalk extends HeadRange {
+  call: WebGLCall;
+}
+
+/**
+ * Rows of `segmentSize` values, one row a segment and head: `keyScores`. More heads than fit the scratch texture are done
+ * after one another.
+ *
+ * @param headTexels what a head takes of it.
+ * @param lastProgram runs all programs but the one that draws the scores, which it gives.
+ */
+export function scoreKeysByHeads(
+  call: WebGLCall,
+  headTexels: number,
+  lastProgram: (walk: HeadWalk, scratch: Take<RowTexture>) => AttentionProgram<object>,
+): RowTexture {
+  const {context, geometry} = call;
+  const segments = geometry.permutedLength / geometry.segmentSize;
+  return withScratch(context, (_, keep) => {
+    let keyScores: RowTexture | undefined;
+    for (const {firstHead, heads} of headRanges(geometry, context.scratchTexels / headTexels)) {
+      withScratch(context, (scratch) => {
+        const program = lastProgram({call, firstHead, heads}, scratch);
+        keyScores = program.drawInto(context, keyScores, keep, firstHead * segments, (firstHead + heads) * segments);
+      });
+    }
+    return keyScores!;
+  });
+}
+
+/** Uniforms: whether rows have positions among the keys, and that of the first. */
+export const positionUniforms = (geometry: BlockGeometry, causal: boolean): Uniforms => ({
+  hasPositions: Number(rowsHavePositions(geometry, causal)),
+  firstPosition: causal ? geometry.queryOffset : 0,
+});
+
+/** Base of programs that draw scores of some heads, with `writeScores`. */
+export abstract class HeadScoresProgram extends AttentionProgram<CallVariant & {headDim: number}> {
+  constructor(name: string, {call}: HeadWalk, uniforms: Uniforms, output: RowShape) {
+    const {query, key, geometry, scale, context} = call;
+    const {headDim} = geometry;
+    const layers = context.drawBuffers;
+    super({
+      name,
+      inputs: {query, key, ...keyLengthsInput(call)},
+      geometry,
+      uniforms,
+      floats: logitScale(scale),
+      output: {...output, layers},
+      variant: {...callVariant(call), headDim},
+      fetches: (groupRows + layers) * Math.ceil(headDim / 4),
+    });
+  }
+}

@@ -1,0 +1,63 @@
+import type {BlockGeometry} from '../../../attention/block_geometry.js';
+import {sampleStride} from '../../../attention/sampled_estimate.js';
+import {candidateBlocks} from '../glsl/block_ranges.js';
+import {keyEndText} from '../glsl/key_lengths.js';
+import {groupRows} from '../glsl/tiles.js';
+import type {Uniforms} from '../runtime/program.js';
+import type {RowTexture} from '../runtime/row_texture.js';
+import type {CallVariant, WebGLCall} from '../webgl_call.js';
+
+/** Query blocks `[firstRow, endRow)` of `[batch * heads, queryBlocks]`, which are worked on at a time. */
+export interface SampleWalk {
+  call: WebGLCall;
+  keyIndices: RowTexture;
+  sinkBlocks: RowTexture;
+  /** In sorted order, from those of `firstHead` on. */
+  keys: RowTexture;
+  firstHead: number;
+  firstRow: number;
+  endRow: number;
+}
+
+/** Groups of the rows of a query block. */
+export function groupsOf({blockSize, queryLength}: BlockGeometry): {ofPhase: number; all: number} {
+  const ofPhase = Math.ceil(Math.ceil(Math.min(blockSize, queryLength) / sampleStride) / groupRows);
+  return {ofPhase, all: sampleStride * ofPhase};
+}
+
+export function sampleUniforms({call, firstHead, firstRow}: SampleWalk): Uniforms {
+  const {all, ofPhase} = groupsOf(call.geometry);
+  return {firstHead, firstBlockRow: firstRow, groups: all, groupsOfPhase: ofPhase};
+}
+
+/** Shader text: `competingKeys(head, queryBlock)`, the slots of the sorted order that compete; padding stands behind them. */
+export const competingKeys = ({causal, padded}: CallVariant) => `${padded ? keyEndText : ''}${candidateBlocks(causal)}
+int competingKeys(int head, int queryBlock) {
+  return min(candidateBlocks(queryBlock) * keyBlockSize, ${padded ? 'keyEnd(head)' : 'keyLength'});
+}`;
+
+/**
+ * Shader text: the head, query block and phase of a group, and its rows, counted from the first of the block. Of rows 4a to
+ * 4a + 3 one has the phase: the inverse of `phaseOf`.
+ */
+export const groupAt = `
+struct Group {
+  int head;
+  int block;
+  int phase;
+  ivec4 rows;
+};
+Group groupAt(int row) {
+  int blockInRange = divide(row, groups);
+  int group = row - blockInRange * groups;
+  int phase = divide(group, groupsOfPhase);
+  ivec4 fours = group - phase * groupsOfPhase + ivec4(0, 1, 2, 3) * groupsOfPhase;
+  int blockRow = firstBlockRow + blockInRange;
+  int head = divide(blockRow, queryBlocks);
+  return Group(
+    head,
+    blockRow - head * queryBlocks,
+    phase,
+    ${sampleStride} * fours + ((phase - fours) & ${sampleStride - 1})
+  );
+}`;
