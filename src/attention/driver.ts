@@ -172,7 +172,6 @@ class Driver<Backend extends TensorMaker, Call, Indices, Scores> {
   }
 }
 
-/** @param time milliseconds that attention is expected to take. */
 function requestOf(
   {op, result, inputs, attrs: {scale, causal, precision}}: KernelRun<unknown, FlashAttentionAttrs>,
   geometry: BlockGeometry,
