@@ -44,8 +44,9 @@ const TEXT =
   'in the same precision. Answers: right ones of those asked, by how many tokens before the end the question ends.';
 
 const TUNER_TEXT =
-  "tuned@E: what tunePBSAttention chooses for each layer on one text, so that the layer's relative L1 error there is at most E less a " +
-  'margin of a fifth. × fixed front: KL over that of the default rule at the same density, between its thresholds.';
+  'tuned@E: what tunePBSAttention chooses for each layer on one text, so that the relative L1 error of the layers there is, in the mean, at ' +
+  'most E less a margin of a fifth. × fixed front: KL over that of the default rule at the same density, between its thresholds. Where ' +
+  'blocks are not expected to pay, a layer has exact attention, a density of 1, which the fixed rules never have.';
 
 function qualityTable(rows: readonly QualityRow[], summary: readonly SummaryRow[]): string {
   const [{length}] = rows;
