@@ -7,6 +7,7 @@ export {leastScore, peakWeight} from './attention/sampled_estimate.js';
 export {defaultOptions} from './ops/options.js';
 
 // For programs of the model runner.
+export {unroll} from './kernels/unroll.js';
 export {AttentionProgram, withScratch} from './kernels/webgpu/runtime/program.js';
 export {headVectors, readRow, rowComponents, workgroupIndex, writeRow} from './kernels/webgpu/wgsl/rows.js';
 export {workgroupReduce} from './kernels/webgpu/wgsl/workgroup_reduce.js';

@@ -1,0 +1,30 @@
+import type * as tf from '@tensorflow/tfjs-core';
+import {runKernel} from '../llama/kernels/run_kernel';
+import type {PackedTensors} from './packed_tensors';
+import type {PackedType} from './packing';
+
+/** What names a packed matrix in the attributes of a kernel, beside its tensors. */
+export interface PackedAttrs extends tf.NamedAttrMap {
+  type: PackedType;
+  shape: [outputs: number, inputs: number];
+}
+export type PackedInputs = Record<'quants' | 'scales', tf.TensorInfo>;
+
+/** Kernel: inputs `x`, float32 `[rows, inputs]`, and a packed matrix. Output float32 `[rows, outputs]`. */
+export const PackedProduct = 'PackedProduct';
+/** Kernel: inputs of a packed matrix. Output float32 `[inputs, outputs]`. */
+export const UnpackTransposed = 'UnpackTransposed';
+/** Kernel: inputs of a packed matrix, and `ids`, int32 `[count]`. Output float32 `[count, inputs]`. */
+export const UnpackRows = 'UnpackRows';
+
+type Packed = PackedTensors<tf.Tensor2D>;
+
+const run = <T>(kernel: string, {type, shape, quants, scales}: Packed, more: tf.NamedTensorMap = {}): T =>
+  runKernel<T>(kernel, {quants, scales, ...more}, {type, shape});
+
+/** `x · matrixᵀ`, for at most `MOST_ROWS` rows of x. */
+export const packedProduct = (x: tf.Tensor2D, matrix: Packed): tf.Tensor2D => run(PackedProduct, matrix, {x});
+
+export const unpackTransposed = (matrix: Packed): tf.Tensor2D => run(UnpackTransposed, matrix);
+
+export const unpackRows = (matrix: Packed, ids: tf.Tensor1D): tf.Tensor2D => run(UnpackRows, matrix, {ids});

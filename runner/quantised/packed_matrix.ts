@@ -1,0 +1,93 @@
+import * as tf from '@tensorflow/tfjs-core';
+import type {Matrix} from './matrix';
+import {packedProduct, unpackRows, unpackTransposed} from './ops';
+import type {PackedTensors} from './packed_tensors';
+import {GROUP, packBlocks, PACKED_FORMS, type PackedType, rowBytes, scaleWords} from './packing';
+import {MOST_ROWS} from './webgpu/product_program';
+
+/** Some rows of a matrix. */
+interface Part extends PackedTensors<tf.Tensor2D> {
+  firstRow: number;
+}
+
+/**
+ * A matrix that stays quantised on the WebGPU backend, in its own type: blocks are packed anew at upload, scales apart, and unpacked
+ * where they are multiplied. It is cut by rows into parts that a binding of the device holds in float32.
+ */
+export class PackedMatrix implements Matrix {
+  readonly bytes: number;
+
+  private constructor(
+    readonly shape: readonly [outputs: number, inputs: number],
+    private readonly parts: Part[],
+  ) {
+    this.bytes = parts.reduce((sum, {quants, scales}) => sum + 4 * (quants.size + scales.size), 0);
+  }
+
+  /**
+   * @param readRows the blocks of rows [first, end), as they stand in the file.
+   * @param mostBytes the largest binding of the device.
+   */
+  static async upload(
+    type: PackedType,
+    [outputs, inputs]: readonly [outputs: number, inputs: number],
+    readRows: (first: number, end: number) => Promise<Uint8Array>,
+    mostBytes: number,
+  ): Promise<PackedMatrix> {
+    const groups = inputs / GROUP;
+    const form = PACKED_FORMS[type];
+    const rowsOfPart = Math.max(1, Math.min(outputs, Math.floor(mostBytes / (4 * inputs))));
+    const parts: Part[] = [];
+    try {
+      for (let firstRow = 0; firstRow < outputs; firstRow += rowsOfPart) {
+        const rows = Math.min(rowsOfPart, outputs - firstRow);
+        const {quants, scales} = packBlocks(type, await readRows(firstRow, firstRow + rows));
+        parts.push({
+          ...{type, firstRow, shape: [rows, inputs]},
+          quants: tf.tensor2d(quants, [rows, groups * form.bits], 'int32'),
+          scales: tf.tensor2d(scales, [rows, groups * scaleWords(form)], 'int32'),
+        });
+      }
+    } catch (error) {
+      tf.dispose(parts.map(({quants, scales}) => [quants, scales]));
+      throw error;
+    }
+    return new PackedMatrix([outputs, inputs], parts);
+  }
+
+  multiply(x: tf.Tensor2D): tf.Tensor2D {
+    return tf.tidy(() => {
+      const isFew = x.shape[0] <= MOST_ROWS;
+      const products = this.parts.map((part) =>
+        isFew ? packedProduct(x, part) : tf.tidy(() => tf.matMul(x, unpackTransposed(part)) as tf.Tensor2D),
+      );
+      return products.length === 1 ? products[0] : (tf.concat(products, 1) as tf.Tensor2D);
+    });
+  }
+
+  rows(ids: readonly number[]): tf.Tensor2D {
+    return tf.tidy(() => {
+      const ofParts = this.parts.map((part) => {
+        const [rows] = part.shape;
+        const inPart = ids.map((id) => id >= part.firstRow && id < part.firstRow + rows);
+        // Rows of other parts are read from the first of this one, and count for nothing.
+        const own = tf.tensor1d(
+          ids.map((id, i) => (inPart[i] ? id - part.firstRow : 0)),
+          'int32',
+        );
+        const values = unpackRows(part, own);
+        return this.parts.length === 1
+          ? values
+          : tf.mul(values, tf.cast(tf.tensor2d(inPart.map(Number), [ids.length, 1]), 'float32'));
+      });
+      return tf.addN(ofParts) as tf.Tensor2D;
+    });
+  }
+
+  dispose(): void {
+    tf.dispose(this.parts.map(({quants, scales}) => [quants, scales]));
+  }
+}
+
+/** Whether rows of so many values are whole blocks of a type. */
+export const fitsBlocks = (type: PackedType, inputs: number): boolean => Number.isInteger(rowBytes(type, inputs));

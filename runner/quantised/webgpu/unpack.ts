@@ -1,0 +1,49 @@
+import {unroll} from '../../../src/internal';
+import {PACKED_FORMS, type PackedForm, type PackedType, scaleWords} from '../packing';
+
+/**
+ * Shader text: `scaleOf(group)`, scale and offset of a group, and `unpack4(group, part, scale)`, its values 4 part … 4 part + 3 (see
+ * `packing.ts`). Reads the inputs `quants` and `scales`.
+ */
+export function unpackText(type: PackedType): string {
+  const form = PACKED_FORMS[type];
+  const {bits, zero} = form;
+  return `
+fn scaleOf(group : i32) -> vec2<f32> {
+  ${scaleText(form)}
+}
+
+fn unpack4(group : i32, part : i32, scale : vec2<f32>) -> vec4<f32> {
+  let at = group * ${bits};
+  ${bits === 8 ? 'let q = bytesOf(quants[at + part]) & vec4<u32>(255u);' : lowBits(bits)}
+  ${
+    zero === undefined
+      ? 'return fma(vec4<f32>(scale.x), vec4<f32>(q), vec4<f32>(scale.y));'
+      : `return ${form.scales === 'float32 of 16' ? 'select(scale.x, scale.y, part >= 4)' : 'scale.x'} * (vec4<f32>(q) - ${zero}.0);`
+  }
+}
+
+// A word moved down by 0, 8, 16 and 24 bits.
+fn bytesOf(word : i32) -> vec4<u32> {
+  return vec4<u32>(bitcast<u32>(word)) >> vec4<u32>(0u, 8u, 16u, 24u);
+}`;
+}
+
+function scaleText(form: PackedForm): string {
+  const words = scaleWords(form);
+  return words === 1
+    ? 'return unpack2x16float(bitcast<u32>(scales[group]));'
+    : `return bitcast<vec2<f32>>(vec2<i32>(${unroll(words, (i) => `scales[2 * group + ${i}]`, ', ')}));`;
+}
+
+/** Four bits of words 0 to 3; fifth and sixth bits of those after them. */
+function lowBits(bits: 4 | 5 | 6): string {
+  const low = 'bytesOf(quants[at + part / 2] >> u32(4 * (part % 2))) & vec4<u32>(15u)';
+  if (bits === 4) return `let q = ${low};`;
+  const high = bits - 4;
+  // Bits of 4 values in a row; a word has those of 32 or 16.
+  const partsOfWord = 8 / high;
+  return `let high = bitcast<u32>(quants[at + 4 + part / ${partsOfWord}]) >> u32(${4 * high} * (part % ${partsOfWord}));
+  let q = (${low}) |
+    (((vec4<u32>(high) >> vec4<u32>(0u, ${high}u, ${2 * high}u, ${3 * high}u)) & vec4<u32>(${2 ** high - 1}u)) << vec4<u32>(4u));`;
+}
