@@ -15,7 +15,8 @@ export default async function configure(config) {
     files: [
       bundle,
       {pattern: 'test/golden/*', included: false, watched: false},
-      {pattern: 'test/runner/llama/*.json', included: false, watched: false},
+      {pattern: 'test/runner/llama/**/*.json', included: false, watched: false},
+      {pattern: 'test/runner/llama/**/*.safetensors', included: false, watched: false},
       {pattern: 'demo/public/**/*', included: false, watched: false},
     ],
     browsers: ['SoftwareGPU'],
