@@ -28,11 +28,14 @@ export async function loadReader(
     const checkpoint = await openCheckpoint(files);
     return {checkpoint, tokenizer: createTokenizer(checkpoint.tokenizer)};
   });
-  const maxLength = Math.min(checkpoint.config.maxPositions, LONGEST_PROMPT);
-  // A prompt may fill the context that the model was trained for, and still needs its answer.
+  const {maxPositions, slidingWindow} = checkpoint.config;
+  // A prompt may fill the context that the model was trained for, and still needs its answer; a window has to hold both.
+  const contextLength = Math.min(maxPositions, LONGEST_PROMPT) + MOST_WRITTEN_TOKENS;
+  const modelLength = Math.min(contextLength, slidingWindow ?? contextLength);
+  const maxLength = modelLength - MOST_WRITTEN_TOKENS;
   const model = await failAs('CheckpointError', () =>
     LlamaModel.load(checkpoint, {
-      maxLength: maxLength + MOST_WRITTEN_TOKENS,
+      maxLength: modelLength,
       onProgress: (done, total) => onProgress({step: 'upload', done, total}),
     }),
   );

@@ -42,7 +42,7 @@ export interface RealCommand {
 
 export const USAGE = `npm run experiments -- real --model DIR [options]
 Exact attention against rules for the choice of blocks, on a checkpoint in the form of Hugging Face (config.json,
-tokenizer.json, *.safetensors of a Llama or Qwen2), in Node with Dawn. Rows are saved as they come.
+tokenizer.json, *.safetensors of a Llama, Mistral, Qwen2 or Qwen3), in Node with Dawn. Rows are saved as they come.
 
   --model DIR        the checkpoint
   --name NAME        of the model in tables and files (default: the folder's)

@@ -24,8 +24,8 @@ const SHARD_NAME = /^(.*)-(\d+)-of-(\d+)\.safetensors$/;
 const MAX_SHARDS = 10_000;
 
 /**
- * Finds the files of a Llama or Qwen2 checkpoint among those given, checks them against each other and reads
- * everything but the weights, for `LlamaModel.load`.
+ * Finds the files of a checkpoint among those given, checks them against each other and reads everything but the
+ * weights, for `LlamaModel.load`.
  *
  * Needs `config.json`, `tokenizer.json` and the weights: the files that `model.safetensors.index.json` names where it
  * is given, otherwise every `.safetensors` file. All else, such as a README, is left alone.

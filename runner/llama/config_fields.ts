@@ -22,6 +22,15 @@ export class Fields {
     return value as number;
   }
 
+  /** An integer of 0 or more. */
+  count(field: string, byDefault: number): number {
+    const value = this.json[field] ?? byDefault;
+    if (!Number.isInteger(value) || (value as number) < 0) {
+      throw this.unaccepted(field, 'an integer of 0 or more', value);
+    }
+    return value as number;
+  }
+
   positiveNumber(field: string, byDefault?: number): number {
     const value = this.json[field] ?? byDefault;
     if (typeof value !== 'number' || !Number.isFinite(value) || value <= 0) {
@@ -36,8 +45,10 @@ export class Fields {
     return value;
   }
 
-  tokens(field: string): number[] {
-    const value = this.json[field] ?? [];
+  /** @param byDefault for a field that is missing; null stands for no tokens. */
+  tokens(field: string, byDefault: readonly number[]): number[] {
+    const given = this.json[field];
+    const value = given === undefined ? [...byDefault] : (given ?? []);
     const list: unknown[] = Array.isArray(value) ? value : [value];
     if (!list.every((id) => Number.isInteger(id))) {
       throw this.unaccepted(field, 'a token id, a list of token ids, null');

@@ -6,6 +6,9 @@ export type LayerWeights<T> = {
   query: Projection<T>;
   key: Projection<T>;
   value: Projection<T>;
+  /** Of the architectures that norm each head's queries and keys: `[headDim]`. */
+  queryNorm?: T;
+  keyNorm?: T;
   output: Projection<T>;
   mlpNorm: T;
   gate: Projection<T>;

@@ -8,10 +8,12 @@ import {rmsNorm} from './kernels/rms_norm';
 import {rotaryEmbedding} from './kernels/rotary_embedding';
 import {swiGLU} from './kernels/swiglu';
 import {computed, LayerProgress} from './layer_progress';
-import type {PreparedLayer, PreparedProjection, PreparedWeights} from './prepared_weights';
+import {projectAndAdd, projectEach, type PreparedLayer, type PreparedWeights} from './prepared_weights';
 import {rotaryTables, type RotaryTables} from './rotary';
 import {checkTensorSizes} from './tensor_limit';
 import {uploadWeights} from './weights';
+
+const SLIDING_WINDOW = 'the sliding window of config.json, which is not computed';
 
 type Weights = PreparedWeights & {rotary: RotaryTables};
 
@@ -53,7 +55,7 @@ export interface Prefill {
 export interface LoadOptions {
   /**
    * Longest context, prompt and continuation together, in tokens. Default: the config's `maxPositions`, past which the
-   * checkpoint extrapolates.
+   * checkpoint extrapolates. At most the config's `slidingWindow`.
    */
   maxLength?: number;
   /**
@@ -65,7 +67,7 @@ export interface LoadOptions {
   onProgress?: (done: number, total: number) => void;
 }
 
-/** A Llama or Qwen2 checkpoint on the current tfjs backend, in float32, one sequence at a time. */
+/** A checkpoint on the current tfjs backend, in float32, one sequence at a time. */
 export class LlamaModel {
   private constructor(
     readonly config: LlamaConfig,
@@ -74,9 +76,17 @@ export class LlamaModel {
     private readonly weights: Weights,
   ) {}
 
-  /** Reads the weights of a checkpoint onto the backend; the tensors that are there already go if one fails. */
+  /**
+   * Reads the weights of a checkpoint onto the backend; the tensors that are there already go if one fails.
+   *
+   * @throws Error by name if `maxLength` reaches past a sliding window, or a tensor is too large for the backend.
+   */
   static async load({config, weights}: Checkpoint, options: LoadOptions = {}): Promise<LlamaModel> {
     const {maxLength = config.maxPositions, maxMlpValues = 2 ** 25, onProgress} = options;
+    const {slidingWindow} = config;
+    if (slidingWindow !== null && maxLength > slidingWindow) {
+      throw new Error(`maxLength is ${maxLength}; accepted: at most ${slidingWindow}, ${SLIDING_WINDOW}`);
+    }
     const rotary = rotaryTables(maxLength, config.headDim, config.ropeTheta, config.ropeScaling);
     try {
       const uploaded = await uploadWeights(config, weights, onProgress);
@@ -162,7 +172,8 @@ export class LlamaModel {
   private checkRoom(held: number, added: number): void {
     if (added === 0) throw new Error('prefill: got no tokens; accepted: 1 or more');
     if (held + added > this.maxLength) {
-      throw new Error(`the context would be ${held + added} tokens; accepted: at most ${this.maxLength}`);
+      const reason = this.maxLength === this.config.slidingWindow ? `, ${SLIDING_WINDOW}` : '';
+      throw new Error(`the context would be ${held + added} tokens; accepted: at most ${this.maxLength}${reason}`);
     }
   }
 
@@ -216,7 +227,7 @@ export class LlamaModel {
     const {heads, keyValueHeads} = this.config;
     const x = this.normalise(hidden);
     const byHead = (rows: tf.Tensor3D): tf.Tensor4D => tf.reshape(rows, [1, ...rows.shape]);
-    const joined = projectEach(x, layer.queryAndKey);
+    const joined = tf.tidy(() => this.normaliseHeads(projectEach(x, layer.queryAndKey), layer));
     const [query, key] = rotaryEmbedding(joined, this.weights.rotary, position, [heads, keyValueHeads]);
     return [byHead(query), byHead(key), byHead(projectEach(x, layer.value))];
   }
@@ -250,19 +261,18 @@ export class LlamaModel {
     return rmsNorm(x, this.config.rmsNormEpsilon);
   }
 
+  /** RMS norm of each row of each head, `[heads, length, headDim]`, with its weight; nothing where there is none. */
+  private normaliseHeads(x: tf.Tensor3D, {queryAndKeyNorm}: PreparedLayer): tf.Tensor3D {
+    if (queryAndKeyNorm === undefined) return x;
+    return tf.tidy(() => {
+      const rows: tf.Tensor2D = tf.reshape(x, [-1, this.config.headDim]);
+      return tf.mul(tf.reshape(this.normalise(rows), x.shape), queryAndKeyNorm);
+    });
+  }
+
   private headOfLastRow(hidden: tf.Tensor2D): tf.Tensor1D {
     return tf.tidy(() => tf.reshape(this.logitsOf(lastRow(hidden, 0)), [this.config.vocabSize]));
   }
-}
-
-/** `x · weight + bias` for each of several matrices: `[count, rows, outputs]`. */
-function projectEach(x: tf.Tensor2D, {weight, bias}: PreparedProjection): tf.Tensor3D {
-  return tf.tidy(() => tf.fused.matMul({a: tf.reshape(x, [1, ...x.shape]), b: weight, bias}) as tf.Tensor3D);
-}
-
-/** `sum + x · weight + bias` in one program where there is no bias. */
-function projectAndAdd(x: tf.Tensor2D, {weight, bias}: PreparedProjection, sum: tf.Tensor2D): tf.Tensor2D {
-  return tf.tidy(() => tf.fused.matMul({a: x, b: weight, bias: bias ? tf.add(sum, bias) : sum}) as tf.Tensor2D);
 }
 
 /** `[1, heads, length, headDim]` → `[length, heads * headDim]`. */

@@ -12,6 +12,8 @@ export type PreparedProjection = {weight: tf.Tensor; bias?: tf.Tensor};
 export type PreparedLayer = {
   /** A matrix for each head of the queries, then of the keys: what gets rotated. */
   queryAndKey: PreparedProjection;
+  /** `[heads + keyValueHeads, 1, headDim]`: weights of the norms of queries and keys, where the architecture has them. */
+  queryAndKeyNorm?: tf.Tensor;
   /** A matrix for each head. */
   value: PreparedProjection;
   output: PreparedProjection;
@@ -38,10 +40,15 @@ export type PreparedWeights = {
  * - those whose products go into one program joined, so that one program computes them;
  * - the weight of each RMS norm multiplied into the projections that follow it.
  */
-export function prepareLayer({headDim}: LlamaConfig, stored: LayerWeights<tf.Tensor>): PreparedLayer {
-  const {attentionNorm, query, key, value, output, mlpNorm, gate, up, down} = stored;
+export function prepareLayer(
+  {heads, keyValueHeads, headDim}: LlamaConfig,
+  stored: LayerWeights<tf.Tensor>,
+): PreparedLayer {
+  const {attentionNorm, query, key, value, queryNorm, keyNorm, output, mlpNorm, gate, up, down} = stored;
   const prepared = tf.tidy(() => ({
     queryAndKey: join(split(query, headDim, attentionNorm), split(key, headDim, attentionNorm)),
+    ...(queryNorm &&
+      keyNorm && {queryAndKeyNorm: tf.concat([forHeads(queryNorm, heads), forHeads(keyNorm, keyValueHeads)])}),
     value: split(value, headDim, attentionNorm),
     output: transposed(output),
     gateAndUp: join(split(gate, gate.weight.shape[0], mlpNorm), split(up, up.weight.shape[0], mlpNorm)),
@@ -65,9 +72,24 @@ function split({weight, bias}: Projection<tf.Tensor>, columns: number, norm: tf.
   };
 }
 
+/** `[headDim]` → `[heads, 1, headDim]` */
+function forHeads(norm: tf.Tensor, heads: number): tf.Tensor {
+  return tf.tile(tf.reshape(norm, [1, 1, norm.size]), [heads, 1, 1]);
+}
+
 function join(a: PreparedProjection, b: PreparedProjection): PreparedProjection {
   return {
     weight: tf.concat([a.weight, b.weight]),
     ...(a.bias && b.bias && {bias: tf.concat([a.bias, b.bias])}),
   };
+}
+
+/** `x · weight + bias` of `x` `[rows, inputs]` for each of several matrices: `[count, rows, outputs]`. */
+export function projectEach(x: tf.Tensor2D, {weight, bias}: PreparedProjection): tf.Tensor3D {
+  return tf.tidy(() => tf.fused.matMul({a: tf.reshape(x, [1, ...x.shape]), b: weight, bias}) as tf.Tensor3D);
+}
+
+/** `sum + x · weight + bias` for one matrix, `sum` `[rows, outputs]`: in one program where there is no bias. */
+export function projectAndAdd(x: tf.Tensor2D, {weight, bias}: PreparedProjection, sum: tf.Tensor2D): tf.Tensor2D {
+  return tf.tidy(() => tf.fused.matMul({a: x, b: weight, bias: bias ? tf.add(sum, bias) : sum}) as tf.Tensor2D);
 }

@@ -20,12 +20,19 @@ interface Rotary {
   ropeScaling: RotaryScaling | null;
 }
 
-/** transformers 4 keeps `rope_theta` at the top and scaling in `rope_scaling`; 5 puts both in `rope_parameters`. */
-export function parseRotary(config: Fields): Rotary {
+/**
+ * transformers 4 keeps `rope_theta` at the top and scaling in `rope_scaling`; 5 puts both in `rope_parameters`.
+ *
+ * @param maxPositions context of the checkpoint, in tokens: that before a scaling which does not name it.
+ * @throws Error that names the field, what it holds and what is accepted.
+ */
+export function parseRotary(config: Fields, maxPositions: number): Rotary {
   const parameters = config.object('rope_parameters');
   const older = config.object('rope_scaling');
   for (const fields of [config, parameters]) fields?.acceptOnly('partial_rotary_factor', [1]);
-  const scalings = [parameters, older].filter((fields) => fields !== null).map(parseScaling);
+  const scalings = [parameters, older]
+    .filter((fields) => fields !== null)
+    .map((fields) => parseScaling(fields, maxPositions));
   if (scalings.length === 2 && JSON.stringify(scalings[0]) !== JSON.stringify(scalings[1])) {
     throw config.unaccepted('rope_scaling', 'the scaling in rope_parameters, or null');
   }
@@ -36,10 +43,12 @@ export function parseRotary(config: Fields): Rotary {
   };
 }
 
-function parseScaling(fields: Fields): RotaryScaling | null {
+function parseScaling(fields: Fields, maxPositions: number): RotaryScaling | null {
   // `type` is the older name. Where both are given, transformers goes by `rope_type`.
   const field = fields.json.rope_type === undefined && fields.json.type !== undefined ? 'type' : 'rope_type';
-  const type = fields.json[field];
+  // Without a type, transformers takes the default one; a factor, or fields by kind of layer, would go unheard then.
+  const plain = Object.keys(fields.json).every((name) => ['rope_theta', 'partial_rotary_factor'].includes(name));
+  const type: unknown = fields.json[field] ?? (plain ? 'default' : undefined);
   switch (type) {
     case 'default':
       return null;
@@ -56,7 +65,7 @@ function parseScaling(fields: Fields): RotaryScaling | null {
         factor: scalingFactor(fields),
         lowFrequencyFactor,
         highFrequencyFactor,
-        originalMaxPositions: fields.positiveInteger('original_max_position_embeddings'),
+        originalMaxPositions: fields.positiveInteger('original_max_position_embeddings', maxPositions),
       };
     }
     default:

@@ -78,7 +78,7 @@ function weightShapes(config: LlamaConfig): Map<string, number[]> {
 
 /** Asks for each tensor by its name in the checkpoint, with the shape that the config gives it. */
 function arrangeWeights<T>(config: LlamaConfig, take: (name: string, shape: number[]) => T): DecoderWeights<T> {
-  const {vocabSize, hiddenSize, intermediateSize, headDim, inputBias, outputBias, mlpBias} = config;
+  const {vocabSize, hiddenSize, intermediateSize, headDim, inputBias, outputBias, mlpBias, headNorms} = config;
   const queryRows = config.heads * headDim;
   const keyRows = config.keyValueHeads * headDim;
   const projection = (name: string, outputs: number, inputs: number, biased: boolean): Projection<T> => ({
@@ -94,6 +94,10 @@ function arrangeWeights<T>(config: LlamaConfig, take: (name: string, shape: numb
       query: projection(`${at}.self_attn.q_proj`, queryRows, hiddenSize, inputBias),
       key: projection(`${at}.self_attn.k_proj`, keyRows, hiddenSize, inputBias),
       value: projection(`${at}.self_attn.v_proj`, keyRows, hiddenSize, inputBias),
+      ...(headNorms && {
+        queryNorm: take(`${at}.self_attn.q_norm.weight`, [headDim]),
+        keyNorm: take(`${at}.self_attn.k_norm.weight`, [headDim]),
+      }),
       output: projection(`${at}.self_attn.o_proj`, hiddenSize, queryRows, outputBias),
       mlpNorm: take(`${at}.post_attention_layernorm.weight`, [hiddenSize]),
       gate: projection(`${at}.mlp.gate_proj`, intermediateSize, hiddenSize, mlpBias),

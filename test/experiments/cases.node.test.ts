@@ -15,7 +15,7 @@ import {readBook} from '../../experiments/prompts/book';
 import {report} from '../../experiments/report';
 import type {Run} from '../../experiments/results';
 import {fixture} from '../setup/environment';
-import {tinyConfig, tinyFiles, tinyTensors} from '../runner/llama/tiny_checkpoint';
+import {tinyConfig, tinyFiles, tinyTensors} from '../runner/llama/tiny/random_checkpoint';
 
 const CASES = {sanity, threshold};
 

@@ -27,7 +27,7 @@ import {blockGeometry, scoredBlocks, visibleBlocks} from '../../src/attention/bl
 import {dot, keyRow} from '../../src/kernels/cpu/rows';
 import {leastScore, peakWeight} from '../../src/attention/sampled_estimate';
 import {fixture} from '../setup/environment';
-import {jsonFile, tinyConfig, tinyFiles, tinyTensors} from '../runner/llama/tiny_checkpoint';
+import {jsonFile, tinyConfig, tinyFiles, tinyTensors} from '../runner/llama/tiny/random_checkpoint';
 import {randomInputs, tensors} from '../reference/attention';
 
 const read = async (path: string) => new TextDecoder().decode(await fixture(path));

@@ -7,7 +7,7 @@ import {fileURLToPath} from 'node:url';
 import {expect} from 'chai';
 import {chromium, type Browser} from 'playwright-core';
 import {findChromium, softwareFlags} from '../../../hosts/chromium';
-import {tinyConfig, tinyTensors, writeSafetensors} from '../../runner/llama/tiny_checkpoint';
+import {tinyConfig, tinyTensors, writeSafetensors} from '../../runner/llama/tiny/random_checkpoint';
 import {DemoPage} from './demo_page';
 import {DemoServer} from './demo_server';
 import {breakableWebGL, breakableWebGPU, crash, lateEvents, mortal, noGraphics, noWebGPU} from './preludes';

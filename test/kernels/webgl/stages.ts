@@ -47,7 +47,15 @@ export function webglStages(
       ...(keyLengths && {keyLengths: makeTensor(keyLengths, [keyLengths.length], 'int32')}),
       ...(mask && {mask: makeTensor(mask.values, mask.shape, mask.dtype as DataType)}),
     };
-    const form = {op: 'test', geometry, scale, causal, precision: 'float32', result: 'output', expectedTime: 0} as const;
+    const form = {
+      op: 'test',
+      geometry,
+      scale,
+      causal,
+      precision: 'float32',
+      result: 'output',
+      expectedTime: 0,
+    } as const;
     return openCall(context, {...form, inputs}, own);
   };
   const upload = (values: Float32Array | Int32Array, shape: number[], split: RowSplit) =>

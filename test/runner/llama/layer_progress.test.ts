@@ -1,6 +1,6 @@
 import {expect} from 'chai';
 import {LayerProgress, nextTask} from '../../../runner/llama/layer_progress';
-import {rejection} from './tiny_checkpoint';
+import {rejection} from './tiny/random_checkpoint';
 
 /** A backend that finishes a layer when the test says so. */
 function slowBackend() {

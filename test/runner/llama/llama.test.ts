@@ -6,7 +6,15 @@ import {generate} from '../../../runner/llama/generate';
 import {SwiGLU} from '../../../runner/llama/kernels/swiglu';
 import type {LlamaModel, PrefillRequest} from '../../../runner/llama/model';
 import {describeBackends} from '../../setup/environment';
-import {loadModel, rejection, tinyConfig, tinyFiles, tinyIds, tinyTensors, type StoredTensor} from './tiny_checkpoint';
+import {
+  loadModel,
+  rejection,
+  tinyConfig,
+  tinyFiles,
+  tinyIds,
+  tinyTensors,
+  type StoredTensor,
+} from './tiny/random_checkpoint';
 
 function tinyModel(
   config: Record<string, unknown> = {},
@@ -109,6 +117,23 @@ describeBackends('LlamaModel with a tiny random checkpoint', (backend) => {
     expect(await rejection(model.prefill(tinyIds(9)))).to.match(/would be 9 tokens; accepted: at most 8/);
     const {logits, cache} = await model.prefill(tinyIds(8));
     expect(() => model.decode(1, cache)).to.throw(/would be 9 tokens/);
+    logits.dispose();
+    cache.dispose();
+    model.dispose();
+  });
+
+  it('refuses contexts past a sliding window', async () => {
+    const config = {...tinyConfig, architectures: ['MistralForCausalLM'], sliding_window: 8};
+    const loading = loadModel(tinyFiles(config), {maxLength: 9});
+    expect(await rejection(loading)).to.match(
+      /maxLength is 9; accepted: at most 8, the sliding window of config\.json/,
+    );
+    const model = await loadModel(tinyFiles(config));
+    expect(model.maxLength).to.equal(8);
+    const message = /would be 9 tokens; accepted: at most 8, the sliding window of config\.json/;
+    expect(await rejection(model.prefill(tinyIds(9)))).to.match(message);
+    const {logits, cache} = await model.prefill(tinyIds(8));
+    expect(() => model.decode(1, cache)).to.throw(message);
     logits.dispose();
     cache.dispose();
     model.dispose();

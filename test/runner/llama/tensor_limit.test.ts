@@ -2,7 +2,7 @@ import * as tf from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {expect} from 'chai';
 import {describeBackends} from '../../setup/environment';
-import {loadModel, rejection, tinyFiles, tinyIds} from './tiny_checkpoint';
+import {loadModel, rejection, tinyFiles, tinyIds} from './tiny/random_checkpoint';
 
 /** Lets the current backend hold tensors of at most so many values while a function runs. */
 async function withLimit<T>(values: number, run: () => Promise<T>): Promise<T> {

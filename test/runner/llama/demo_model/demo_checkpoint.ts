@@ -1,4 +1,4 @@
-import {fixture} from '../../setup/environment';
+import {fixture} from '../../../setup/environment';
 
 /** The files of the checkpoint that comes with the demo. */
 export function demoFiles(): Promise<File[]> {

@@ -1,13 +1,10 @@
 import * as tf from '@tensorflow/tfjs-core';
 import {expect} from 'chai';
-import {openCheckpoint} from '../../../runner/llama/checkpoint';
-import type {CheckpointFile} from '../../../runner/llama/checkpoint_file';
-import {LlamaModel} from '../../../runner/llama/model';
-import {describeBackends} from '../../setup/environment';
+import {openCheckpoint} from '../../../../runner/llama/checkpoint';
+import type {CheckpointFile} from '../../../../runner/llama/checkpoint_file';
 import {
   float32Tensor,
   jsonFile,
-  loadModel,
   rejection,
   tinyConfig,
   tinyFiles,
@@ -15,7 +12,7 @@ import {
   tinyTokenizer,
   writeSafetensors,
   type StoredTensor,
-} from './tiny_checkpoint';
+} from '../tiny/random_checkpoint';
 
 type Tensors = Record<string, StoredTensor>;
 
@@ -107,7 +104,7 @@ const refused: Array<[what: string, files: () => CheckpointFile[], message: RegE
   [
     'another architecture',
     () => tinyFiles({...tinyConfig, architectures: ['GemmaForCausalLM']}),
-    /^config\.json: architectures is \["GemmaForCausalLM"\]; accepted: \["LlamaForCausalLM"\], \["Qwen2ForCausalLM"\]/,
+    /^config\.json: architectures is \["GemmaForCausalLM"\]; accepted: \["LlamaForCausalLM"\], \["Mistral/,
   ],
   [
     'quantised weights',
@@ -195,6 +192,16 @@ const refused: Array<[what: string, files: () => CheckpointFile[], message: RegE
     /^model\.safetensors: tensor "model\.layers\.1\.self_attn\.o_proj\.bias" has no place in a LlamaForCausalLM/,
   ],
   [
+    'norms of queries and keys that are not there',
+    () => tinyFiles({...tinyConfig, architectures: ['Qwen3ForCausalLM']}),
+    /^model\.safetensors: tensor "model\.layers\.0\.self_attn\.q_norm\.weight" is missing/,
+  ],
+  [
+    'norms of keys that the architecture does not have',
+    () => filesWithTensors({'model.layers.1.self_attn.k_norm.weight': zeros(8)}),
+    /^model\.safetensors: tensor "model\.layers\.1\.self_attn\.k_norm\.weight" has no place in a LlamaForCausalLM/,
+  ],
+  [
     'a layer too many',
     () => tinyFiles({...tinyConfig, num_hidden_layers: 1}),
     /tensor "model\.layers\.1\.input_layernorm\.weight" has no place .*\(9 such\); accepted: the 11 tensors/,
@@ -279,45 +286,5 @@ describe('openCheckpoint', () => {
       'model.layers.0.self_attn.rotary_emb.inv_freq': zeros(4),
     });
     expect((await openCheckpoint(files)).config.tiedHead).to.equal(true);
-  });
-});
-
-describeBackends('LlamaModel.load', (backend) => {
-  before(() => tf.setBackend(backend));
-
-  it('tells how far it is', async () => {
-    const progress: string[] = [];
-    const checkpoint = await openCheckpoint(tinyFiles());
-    const model = await LlamaModel.load(checkpoint, {onProgress: (done, total) => progress.push(`${done}/${total}`)});
-    expect(progress).to.deep.equal(Array.from({length: 20}, (_, i) => `${i + 1}/20`));
-    model.dispose();
-  });
-
-  it('leaves nothing behind when a file cannot be read to its end', async () => {
-    const {numTensors, numBytes} = tf.memory();
-    const weights = tinyWeights();
-    let slices = 0;
-    const failing: CheckpointFile = {
-      name: weights.name,
-      size: weights.size,
-      slice(start, end) {
-        // Two slices for the header, then a tensor each.
-        if (++slices > 12) return {arrayBuffer: () => Promise.reject(new Error('the disk is gone'))};
-        return weights.slice(start, end);
-      },
-    };
-    const loading = openCheckpoint([...tinyFiles().slice(0, 2), failing]).then((found) => LlamaModel.load(found));
-    expect(await rejection(loading)).to.equal('model.safetensors: could not be read: the disk is gone');
-    expect(slices).to.equal(13);
-    expect(tf.memory()).to.include({numTensors, numBytes});
-  });
-
-  it('gives everything back on dispose', async () => {
-    const {numTensors, numBytes} = tf.memory();
-    const model = await loadModel(tinyFiles());
-    // Embedding, last norm, two rotary tables; in each of two layers five products.
-    expect(tf.memory().numTensors).to.equal(numTensors + 14);
-    model.dispose();
-    expect(tf.memory()).to.include({numTensors, numBytes});
   });
 });

@@ -1,10 +1,10 @@
 import * as tf from '@tensorflow/tfjs-core';
 import {expect} from 'chai';
-import {generate} from '../../../runner/llama/generate';
-import type {LlamaModel} from '../../../runner/llama/model';
-import {describeBackends, fixture} from '../../setup/environment';
+import {generate} from '../../../../runner/llama/generate';
+import type {LlamaModel} from '../../../../runner/llama/model';
+import {describeBackends, fixture} from '../../../setup/environment';
 import {demoFiles} from './demo_checkpoint';
-import {loadModel} from './tiny_checkpoint';
+import {loadModel} from '../tiny/random_checkpoint';
 
 /** What transformers computed in float32; see docs of the fields in the checkpoint's README. */
 interface Golden {
@@ -26,7 +26,7 @@ describeBackends('the demo checkpoint against transformers', (backend) => {
   before(async function () {
     this.timeout(60_000);
     await tf.setBackend(backend);
-    golden = (await readJson('test/runner/llama/golden_logits.json')) as Golden;
+    golden = (await readJson('test/runner/llama/demo_model/golden_logits.json')) as Golden;
     model = await loadModel(await demoFiles());
   });
   after(() => model.dispose());

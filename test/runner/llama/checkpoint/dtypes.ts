@@ -1,4 +1,4 @@
-import type {StoredTensor} from './tiny_checkpoint';
+import type {StoredTensor} from '../tiny/random_checkpoint';
 
 export type Dtype = 'F32' | 'BF16' | 'F16';
 

@@ -1,9 +1,9 @@
 import type {Tokenizer} from '@huggingface/tokenizers';
 import {expect} from 'chai';
-import {takePassage} from '../../../demo/passage';
-import {createTokenizer} from '../../../runner/tokenizer';
-import {buildNeedle} from '../../../demo/needle';
-import {fixture} from '../../setup/environment';
+import {takePassage} from '../../../../demo/passage';
+import {createTokenizer} from '../../../../runner/tokenizer';
+import {buildNeedle} from '../../../../demo/needle';
+import {fixture} from '../../../setup/environment';
 
 describe('buildNeedle', () => {
   let tokenizer: Tokenizer;

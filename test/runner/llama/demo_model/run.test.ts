@@ -1,16 +1,16 @@
 import * as tf from '@tensorflow/tfjs-core';
 import {expect} from 'chai';
-import type {BackendName} from '../../../demo/backend_names';
-import {promptOf} from '../../../demo/engine/prompt';
-import type {RunEvent, RunProgress} from '../../../demo/engine/protocol';
-import {runBoth, type RunSettings, type Session} from '../../../demo/engine/run';
-import {Failure} from '../../../runner/failure';
-import {openCheckpoint} from '../../../runner/llama/checkpoint';
-import {LlamaModel} from '../../../runner/llama/model';
-import {GREEDY} from '../../../runner/llama/sample';
-import {buildNeedle} from '../../../demo/needle';
-import {createTokenizer, encode} from '../../../runner/tokenizer';
-import {describeBackends, fixture} from '../../setup/environment';
+import type {BackendName} from '../../../../demo/backend_names';
+import {promptOf} from '../../../../demo/engine/prompt';
+import type {RunEvent, RunProgress} from '../../../../demo/engine/protocol';
+import {runBoth, type RunSettings, type Session} from '../../../../demo/engine/run';
+import {Failure} from '../../../../runner/failure';
+import {openCheckpoint} from '../../../../runner/llama/checkpoint';
+import {LlamaModel} from '../../../../runner/llama/model';
+import {GREEDY} from '../../../../runner/llama/sample';
+import {buildNeedle} from '../../../../demo/needle';
+import {createTokenizer, encode} from '../../../../runner/tokenizer';
+import {describeBackends, fixture} from '../../../setup/environment';
 import {demoFiles} from './demo_checkpoint';
 
 describeBackends('a run with both ways of attending', (backend) => {

@@ -1,12 +1,12 @@
 import type {Tensor4D} from '@tensorflow/tfjs-core';
 import {expect} from 'chai';
-import {openCheckpoint} from '../../../runner/llama/checkpoint';
-import {LlamaModel} from '../../../runner/llama/model';
-import {createTokenizer} from '../../../runner/tokenizer';
-import type {AttentionSample, AttentionSampleCollector, TuningOptions} from '../../../src/index';
-import {collectAttentionSamples, flashAttention, pbsAttention, tunePBSAttention} from '../../../src/index';
-import {describeOnCPU, fixture} from '../../setup/environment';
-import {relativeL1} from '../../golden/golden_cases';
+import {openCheckpoint} from '../../../../runner/llama/checkpoint';
+import {LlamaModel} from '../../../../runner/llama/model';
+import {createTokenizer} from '../../../../runner/tokenizer';
+import type {AttentionSample, AttentionSampleCollector, TuningOptions} from '../../../../src/index';
+import {collectAttentionSamples, flashAttention, pbsAttention, tunePBSAttention} from '../../../../src/index';
+import {describeOnCPU, fixture} from '../../../setup/environment';
+import {relativeL1} from '../../../golden/golden_cases';
 import {demoFiles} from './demo_checkpoint';
 
 describeOnCPU('tuner on the model of the demo', () => {

@@ -1,9 +1,8 @@
-import {openCheckpoint} from '../../../runner/llama/checkpoint';
-import {LlamaModel, type LoadOptions} from '../../../runner/llama/model';
+import {openCheckpoint} from '../../../../runner/llama/checkpoint';
+import {LlamaModel, type LoadOptions} from '../../../../runner/llama/model';
 
 /** What `tinyTensors` reads of a `config.json`. */
 export interface TinyConfig {
-  architectures: string[];
   vocab_size: number;
   hidden_size: number;
   intermediate_size: number;
@@ -11,8 +10,6 @@ export interface TinyConfig {
   num_attention_heads: number;
   num_key_value_heads: number;
   head_dim?: number;
-  attention_bias?: boolean;
-  mlp_bias?: boolean;
   tie_word_embeddings: boolean;
 }
 
@@ -30,6 +27,7 @@ export const tinyConfig = {
   rms_norm_eps: 1e-5,
   rope_theta: 10_000,
   tie_word_embeddings: true,
+  eos_token_id: null,
 };
 
 export interface StoredTensor {
@@ -67,14 +65,13 @@ export function float32Tensor(shape: number[], values: Float32Array): StoredTens
 }
 
 /**
- * Random weights for a config, large enough that attention is far from uniform: every tensor that transformers would
- * save for it, under the name that it has there.
+ * Random weights for a Llama without biases, large enough that attention is far from uniform: every tensor that
+ * transformers would save for it, under the name that it has there.
  */
 export function tinyTensors(config: TinyConfig = tinyConfig): Record<string, StoredTensor> {
   const {vocab_size: vocab, hidden_size: hidden, intermediate_size: inner} = config;
   const dim = config.head_dim ?? hidden / config.num_attention_heads;
   const [queryRows, keyRows] = [config.num_attention_heads * dim, config.num_key_value_heads * dim];
-  const qwen2 = config.architectures[0] === 'Qwen2ForCausalLM';
   let state = 1;
   const random = (shape: number[], scale: number, mean = 0) => {
     const size = shape.reduce((product, n) => product * n, 1);
@@ -85,21 +82,20 @@ export function tinyTensors(config: TinyConfig = tinyConfig): Record<string, Sto
     return float32Tensor(shape, values);
   };
   const tensors: Record<string, StoredTensor> = {'model.embed_tokens.weight': random([vocab, hidden], 1)};
-  const projection = (name: string, [outputs, inputs]: [number, number], scale: number, bias?: boolean) => {
+  const projection = (name: string, [outputs, inputs]: [number, number], scale: number) => {
     tensors[`${name}.weight`] = random([outputs, inputs], scale);
-    if (bias) tensors[`${name}.bias`] = random([outputs], 0.5);
   };
   for (let layer = 0; layer < config.num_hidden_layers; ++layer) {
     const at = `model.layers.${layer}`;
     tensors[`${at}.input_layernorm.weight`] = random([hidden], 0.3, 1);
-    projection(`${at}.self_attn.q_proj`, [queryRows, hidden], 0.6, qwen2 || config.attention_bias);
-    projection(`${at}.self_attn.k_proj`, [keyRows, hidden], 0.6, qwen2 || config.attention_bias);
-    projection(`${at}.self_attn.v_proj`, [keyRows, hidden], 0.3, qwen2 || config.attention_bias);
-    projection(`${at}.self_attn.o_proj`, [hidden, queryRows], 0.3, config.attention_bias);
+    projection(`${at}.self_attn.q_proj`, [queryRows, hidden], 0.6);
+    projection(`${at}.self_attn.k_proj`, [keyRows, hidden], 0.6);
+    projection(`${at}.self_attn.v_proj`, [keyRows, hidden], 0.3);
+    projection(`${at}.self_attn.o_proj`, [hidden, queryRows], 0.3);
     tensors[`${at}.post_attention_layernorm.weight`] = random([hidden], 0.3, 1);
-    projection(`${at}.mlp.gate_proj`, [inner, hidden], 0.3, config.mlp_bias);
-    projection(`${at}.mlp.up_proj`, [inner, hidden], 0.3, config.mlp_bias);
-    projection(`${at}.mlp.down_proj`, [hidden, inner], 0.3, config.mlp_bias);
+    projection(`${at}.mlp.gate_proj`, [inner, hidden], 0.3);
+    projection(`${at}.mlp.up_proj`, [inner, hidden], 0.3);
+    projection(`${at}.mlp.down_proj`, [hidden, inner], 0.3);
   }
   tensors['model.norm.weight'] = random([hidden], 0.3, 1);
   if (!config.tie_word_embeddings) tensors['lm_head.weight'] = random([vocab, hidden], 1);

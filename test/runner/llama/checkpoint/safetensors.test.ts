@@ -1,6 +1,6 @@
 import {expect} from 'chai';
-import {Safetensors} from '../../../runner/llama/safetensors';
-import {float32Tensor, rejection, writeFile, writeSafetensors} from './tiny_checkpoint';
+import {Safetensors} from '../../../../runner/llama/safetensors';
+import {float32Tensor, rejection, writeFile, writeSafetensors} from '../tiny/random_checkpoint';
 
 function halves(...bits: number[]): Uint8Array {
   return new Uint8Array(Uint16Array.from(bits).buffer);

@@ -1,0 +1,73 @@
+/** Whether projections have a bias: by the architecture, or by a field of `config.json` that is false by default. */
+type Bias = boolean | 'attention_bias' | 'mlp_bias';
+
+/** What a decoder of one architecture has, and what transformers takes where `config.json` leaves a field out. */
+export interface Traits {
+  /** Biases of the projections to queries, keys and values, of the one from the attended values, of those of the MLP. */
+  inputBias: Bias;
+  outputBias: Bias;
+  mlpBias: Bias;
+  /** RMS norms of each head's queries and keys, before the rotary embedding. */
+  headNorms: boolean;
+  /**
+   * Whether attention has a sliding window: never, of `sliding_window` in every layer, or, if `use_sliding_window` says so, in
+   * the layers of `layer_types` or else from `max_window_layers` on.
+   */
+  window: 'none' | 'always' | 'if used';
+  /** Default of `max_position_embeddings`. */
+  maxPositions: number;
+  /** Default of `num_key_value_heads`; null: as many as queries. */
+  keyValueHeads: number | null;
+  /** Default of `head_dim`; null: the hidden size by the heads. */
+  headDim: number | null;
+  /** Default of `eos_token_id`. */
+  endTokens: readonly number[];
+}
+
+const LLAMA: Traits = {
+  inputBias: 'attention_bias',
+  outputBias: 'attention_bias',
+  mlpBias: 'mlp_bias',
+  headNorms: false,
+  window: 'none',
+  maxPositions: 2048,
+  keyValueHeads: null,
+  headDim: null,
+  endTokens: [2],
+};
+
+const QWEN2: Traits = {
+  inputBias: true,
+  outputBias: false,
+  mlpBias: false,
+  headNorms: false,
+  window: 'if used',
+  maxPositions: 32_768,
+  keyValueHeads: 32,
+  headDim: null,
+  endTokens: [],
+};
+
+export type Architecture = 'LlamaForCausalLM' | 'MistralForCausalLM' | 'Qwen2ForCausalLM' | 'Qwen3ForCausalLM';
+
+/** The architectures that are read, as transformers 5.24 defines them. */
+export const ARCHITECTURES: Readonly<Record<Architecture, Traits>> = {
+  LlamaForCausalLM: LLAMA,
+  MistralForCausalLM: {
+    ...LLAMA,
+    inputBias: false,
+    outputBias: false,
+    mlpBias: false,
+    window: 'always',
+    maxPositions: 131_072,
+    keyValueHeads: 8,
+  },
+  Qwen2ForCausalLM: QWEN2,
+  Qwen3ForCausalLM: {
+    ...QWEN2,
+    inputBias: 'attention_bias',
+    outputBias: 'attention_bias',
+    headNorms: true,
+    headDim: 128,
+  },
+};
