@@ -16,6 +16,7 @@ export default async function configure(config) {
       bundle,
       {pattern: 'test/golden/*', included: false, watched: false},
       {pattern: 'test/runner/llama/*.json', included: false, watched: false},
+      {pattern: 'test/runner/gguf/*', included: false, watched: false},
       {pattern: 'demo/public/**/*', included: false, watched: false},
     ],
     browsers: ['SoftwareGPU'],

@@ -1,3 +1,4 @@
+import {float16Table} from '../float16';
 import {parseJsonObject, readBytes, type CheckpointFile} from './checkpoint_file';
 
 /** Element types that are read; each becomes float32. */
@@ -133,20 +134,7 @@ function decode(bytes: ArrayBuffer, dtype: Dtype, values: Float32Array): void {
     const bits = new Uint32Array(values.buffer, values.byteOffset, halves.length);
     for (let i = 0; i < halves.length; ++i) bits[i] = halves[i] << 16;
   } else {
-    float16Values ??= Float32Array.from({length: 2 ** 16}, (_, half) => float16Value(half));
+    const float16Values = float16Table();
     for (let i = 0; i < halves.length; ++i) values[i] = float16Values[halves[i]];
   }
-}
-
-/** The value of every half-precision number: a checkpoint has hundreds of millions of these few. */
-let float16Values: Float32Array | undefined;
-
-/** IEEE 754 binary16: 1 sign bit, 5 exponent bits (bias 15), 10 fraction bits. */
-function float16Value(bits: number): number {
-  const sign = bits & 0x8000 ? -1 : 1;
-  const exponent = (bits >> 10) & 0x1f;
-  const fraction = bits & 0x3ff;
-  if (exponent === 0) return sign * fraction * 2 ** -24;
-  if (exponent === 0x1f) return fraction === 0 ? sign * Infinity : NaN;
-  return sign * (1 + fraction / 1024) * 2 ** (exponent - 15);
 }
