@@ -1,14 +1,16 @@
-/** The value of every half-precision number: a checkpoint has hundreds of millions of these few. */
-let values: Float32Array | undefined;
-
-/** The value of a half-precision number by its bits. */
-export function float16Value(bits: number): number {
-  values ??= Float32Array.from({length: 2 ** 16}, (_, half) => valueOf(half));
-  return values[bits];
+/**
+ * The value of every half-precision number (IEEE 754 binary16), by its 16 bits: a checkpoint has hundreds of millions
+ * of these few.
+ */
+export function float16Table(): Float32Array {
+  table ??= Float32Array.from({length: 2 ** 16}, (_, half) => float16Value(half));
+  return table;
 }
 
-/** IEEE 754 binary16: 1 sign bit, 5 exponent bits (bias 15), 10 fraction bits. */
-function valueOf(bits: number): number {
+let table: Float32Array | undefined;
+
+/** 1 sign bit, 5 exponent bits (bias 15), 10 fraction bits. */
+function float16Value(bits: number): number {
   const sign = bits & 0x8000 ? -1 : 1;
   const exponent = (bits >> 10) & 0x1f;
   const fraction = bits & 0x3ff;

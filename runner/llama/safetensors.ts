@@ -1,4 +1,4 @@
-import {float16Value} from '../float16';
+import {float16Table} from '../float16';
 import {parseJsonObject, readBytes, type CheckpointFile} from './checkpoint_file';
 
 /** Element types that are read; each becomes float32. */
@@ -134,6 +134,7 @@ function decode(bytes: ArrayBuffer, dtype: Dtype, values: Float32Array): void {
     const bits = new Uint32Array(values.buffer, values.byteOffset, halves.length);
     for (let i = 0; i < halves.length; ++i) bits[i] = halves[i] << 16;
   } else {
-    for (let i = 0; i < halves.length; ++i) values[i] = float16Value(halves[i]);
+    const float16Values = float16Table();
+    for (let i = 0; i < halves.length; ++i) values[i] = float16Values[halves[i]];
   }
 }

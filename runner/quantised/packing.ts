@@ -1,4 +1,4 @@
-import {float16Value} from '../float16';
+import {float16Table} from '../float16';
 
 /** Types of GGUF whose values stay packed on the GPU; by ggml's names (ggml-quants.c). */
 export const PACKED_TYPES = ['Q4_0', 'Q4_1', 'Q5_0', 'Q5_1', 'Q8_0', 'Q4_K', 'Q5_K', 'Q6_K'] as const;
@@ -142,8 +142,8 @@ function readSixBits(view: DataView, at: number, group: number): [scale: number,
 
 /** `d`, `dmin` and the six-bit scales of a block of K types, as scale and offset of each of its 8 groups. */
 function readGroupScales(view: DataView, at: number, scales: Int32Array): void {
-  const scale = float16Value(view.getUint16(at, true));
-  const minimum = float16Value(view.getUint16(at + 2, true));
+  const scale = float16Table()[view.getUint16(at, true)];
+  const minimum = float16Table()[view.getUint16(at + 2, true)];
   for (let group = 0; group < 8; ++group) {
     const [s, m] = readSixBits(view, at + 4, group);
     scales[2 * group] = float32Bits(scale * s);
@@ -194,7 +194,7 @@ const readBlock: Record<PackedType, ReadBlock> = {
     }
   },
   Q6_K: (view, at, q, scales) => {
-    const scale = float16Value(view.getUint16(at + 208, true));
+    const scale = float16Table()[view.getUint16(at + 208, true)];
     for (let i = 0; i < 16; ++i) scales[i] = float32Bits(scale * view.getInt8(at + 192 + i));
     for (let half = 0; half < 2; ++half) {
       for (let i = 0; i < 32; ++i) {
