@@ -44,12 +44,7 @@ export async function loadReader(
 
 function describe({config, weights}: Checkpoint, maxLength: number): ModelInfo {
   const {architecture, layers, heads, keyValueHeads, headDim} = config;
-  const sizes = weights.names().map((name) =>
-    weights
-      .shard(name)
-      .shape(name)
-      .reduce((product, size) => product * size, 1),
-  );
+  const sizes = weights.names().map((name) => weights.shape(name).reduce((product, size) => product * size, 1));
   const parameters = sizes.reduce((sum, size) => sum + size, 0);
   return {architecture, parameters, layers, heads, keyValueHeads, headDim, maxLength};
 }

@@ -1,15 +1,19 @@
+import {openGGUF} from '../gguf/gguf_checkpoint';
 import {readJsonObject, type CheckpointFile} from './checkpoint_file';
 import {parseConfig, type LlamaConfig} from './config';
 import {Safetensors} from './safetensors';
 import {Shards} from './shards';
+import type {WeightSource} from './weight_source';
 import {checkWeights} from './weights';
 
 /** A Hugging Face checkpoint whose files fit together; no weight has been read yet. */
 export interface Checkpoint {
   config: LlamaConfig;
-  weights: Shards;
-  /** `tokenizer.json`, parsed. */
+  weights: WeightSource;
+  /** `tokenizer.json`, parsed, or made of the metadata of a GGUF file. */
   tokenizer: Record<string, unknown>;
+  /** The Jinja template of a chat, where a GGUF file has one. */
+  chatTemplate?: string;
 }
 
 const CONFIG = 'config.json';
@@ -33,6 +37,15 @@ const MAX_SHARDS = 10_000;
  * @throws Error that names the file, and the field or tensor, what came and what is accepted.
  */
 export async function openCheckpoint(files: readonly CheckpointFile[]): Promise<Checkpoint> {
+  const gguf = files.filter(({name}) => name.endsWith('.gguf'));
+  if (gguf.length > 1) {
+    throw new Error(`${gguf.map(({name}) => name).join(', ')}: came together; accepted: one .gguf file`);
+  }
+  if (gguf.length === 1) {
+    const checkpoint = await openGGUF(gguf[0]);
+    checkWeights(checkpoint.config, checkpoint.weights);
+    return checkpoint;
+  }
   const folder = new Map<string, CheckpointFile>();
   for (const file of files.filter(({name}) => isOfCheckpoint(name))) {
     if (folder.has(file.name)) throw new Error(`${file.name}: came twice; accepted: the files of one checkpoint`);

@@ -24,7 +24,7 @@ export function rotaryTables(
   const signedSin = new Float32Array(positions * headDim);
   for (let i = 0; i < half; ++i) {
     const unscaled = Math.fround(1 / Math.fround(theta ** Math.fround((2 * i) / headDim)));
-    const frequency = scaleFrequency(unscaled, scaling);
+    const frequency = scaleFrequency(unscaled, scaling, i);
     for (let position = 0; position < positions; ++position) {
       const angle = Math.fround(position * frequency);
       const at = position * headDim + i;
@@ -37,7 +37,8 @@ export function rotaryTables(
   return {cos: tf.tensor2d(cos, shape), signedSin: tf.tensor2d(signedSin, shape)};
 }
 
-function scaleFrequency(frequency: number, scaling: RotaryScaling | null): number {
+/** @param i which of the frequencies. */
+function scaleFrequency(frequency: number, scaling: RotaryScaling | null, i: number): number {
   switch (scaling?.type) {
     case undefined:
       return frequency;
@@ -45,6 +46,8 @@ function scaleFrequency(frequency: number, scaling: RotaryScaling | null): numbe
       return Math.fround(frequency / scaling.factor);
     case 'llama3':
       return Math.fround(llama3Frequency(frequency, scaling));
+    case 'factors':
+      return Math.fround(frequency / scaling.factors[i]);
   }
 }
 

@@ -1,7 +1,13 @@
 import type {Fields} from './config_fields';
 
 /** How the frequencies of the rotary embedding were changed to reach a longer context. */
-export type RotaryScaling = {type: 'linear'; factor: number} | Llama3Scaling;
+export type RotaryScaling = {type: 'linear'; factor: number} | Llama3Scaling | RotaryFactors;
+
+/** A divisor of each frequency, headDim / 2 of them: what GGUF files hold in the place of `Llama3Scaling`. */
+export interface RotaryFactors {
+  type: 'factors';
+  factors: Float32Array;
+}
 
 /** Long waves are stretched by `factor`, short ones stay, and between the two bounds one passes into the other. */
 export interface Llama3Scaling {

@@ -1,7 +1,8 @@
 import type {Safetensors} from './safetensors';
+import type {WeightSource} from './weight_source';
 
 /** The tensors of one or several safetensors files, found by name wherever they lie. */
-export class Shards {
+export class Shards implements WeightSource {
   private readonly shardOf = new Map<string, Safetensors>();
 
   constructor(private readonly shards: readonly Safetensors[]) {
@@ -20,7 +21,14 @@ export class Shards {
     return [...this.shardOf.keys()];
   }
 
-  /** Throws if the tensor is missing or has another shape. */
+  fileOf(name: string): string {
+    return this.shard(name).fileName;
+  }
+
+  shape(name: string): readonly number[] {
+    return this.shard(name).shape(name);
+  }
+
   check(name: string, shape: readonly number[]): void {
     const shard = this.shard(name);
     const got = shard.shape(name);
@@ -31,8 +39,7 @@ export class Shards {
     }
   }
 
-  /** The file that holds a tensor. */
-  shard(name: string): Safetensors {
+  private shard(name: string): Safetensors {
     const shard = this.shardOf.get(name);
     if (shard === undefined) {
       const [first, ...others] = this.shards.map(({fileName}) => fileName);
@@ -42,7 +49,6 @@ export class Shards {
     return shard;
   }
 
-  /** The values of one tensor, row-major, as float32. */
   read(name: string): Promise<Float32Array> {
     return this.shard(name).read(name);
   }

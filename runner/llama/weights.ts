@@ -2,7 +2,7 @@ import * as tf from '@tensorflow/tfjs-core';
 import type {LlamaConfig} from './config';
 import type {LayerWeights, Projection} from './layer_weights';
 import {prepareLayer, type PreparedLayer, type PreparedWeights} from './prepared_weights';
-import type {Shards} from './shards';
+import type {WeightSource} from './weight_source';
 import {checkTensorSizes} from './tensor_limit';
 
 /** The tensors of a checkpoint, or what stands for them. */
@@ -22,15 +22,15 @@ const ROTARY_BUFFER = /\.rotary_emb\.inv_freq$/;
  * Holds the tensors of a checkpoint against its config. One that is missing, misshapen or unknown throws by name: a
  * tensor that the model would leave out (a bias, a norm of queries) means that it would compute something else.
  */
-export function checkWeights(config: LlamaConfig, shards: Shards): void {
+export function checkWeights(config: LlamaConfig, source: WeightSource): void {
   const shapes = weightShapes(config);
-  for (const [name, shape] of shapes) shards.check(name, shape);
+  for (const [name, shape] of shapes) source.check(name, shape);
   // A tied checkpoint may store the head all the same; transformers takes the embedding too.
   const idle = (name: string) => ROTARY_BUFFER.test(name) || (config.tiedHead && name === 'lm_head.weight');
-  const unknown = shards.names().filter((name) => !shapes.has(name) && !idle(name));
+  const unknown = source.names().filter((name) => !shapes.has(name) && !idle(name));
   if (unknown.length > 0) {
     throw new Error(
-      `${shards.shard(unknown[0]).fileName}: tensor "${unknown[0]}" has no place in a ${config.architecture} with ` +
+      `${source.fileOf(unknown[0])}: tensor "${unknown[0]}" has no place in a ${config.architecture} with ` +
         `what config.json says (${unknown.length} such); accepted: the ${shapes.size} tensors of the decoder`,
     );
   }
@@ -45,7 +45,7 @@ export function checkWeights(config: LlamaConfig, shards: Shards): void {
  */
 export async function uploadWeights(
   config: LlamaConfig,
-  shards: Shards,
+  source: WeightSource,
   onProgress?: (done: number, total: number) => void,
 ): Promise<PreparedWeights> {
   const shapes = weightShapes(config);
@@ -58,7 +58,7 @@ export async function uploadWeights(
   const prepared: PreparedLayer[] = [];
   try {
     for (const [name, shape] of shapes) {
-      uploaded.set(name, tf.tensor(await shards.read(name), shape));
+      uploaded.set(name, tf.tensor(await source.read(name), shape));
       onProgress?.(uploaded.size, shapes.size);
     }
     const {embedding, layers, norm, head} = arrangeWeights(config, (name) => uploaded.get(name)!);

@@ -1,4 +1,5 @@
 import {float16Table} from '../float16';
+import {BLOCK_TYPES} from '../gguf/block_types';
 
 /** Types of GGUF whose values stay packed on the GPU; by ggml's names (ggml-quants.c). */
 export const PACKED_TYPES = ['Q4_0', 'Q4_1', 'Q5_0', 'Q5_1', 'Q8_0', 'Q4_K', 'Q5_K', 'Q6_K'] as const;
@@ -35,21 +36,9 @@ export const PACKED_FORMS: Record<PackedType, PackedForm> = {
 /** Words of a group's scales. */
 export const scaleWords = ({scales}: PackedForm): number => (scales === 'float16' ? 1 : 2);
 
-/** Values and bytes of a block as it stands in the file. */
-const BLOCKS: Record<PackedType, {values: number; bytes: number}> = {
-  Q4_0: {values: 32, bytes: 18},
-  Q4_1: {values: 32, bytes: 20},
-  Q5_0: {values: 32, bytes: 22},
-  Q5_1: {values: 32, bytes: 24},
-  Q8_0: {values: 32, bytes: 34},
-  Q4_K: {values: 256, bytes: 144},
-  Q5_K: {values: 256, bytes: 176},
-  Q6_K: {values: 256, bytes: 210},
-};
-
 /** Bytes of a row of so many values; whole where they are whole blocks. */
 export const rowBytes = (type: PackedType, values: number): number =>
-  (values / BLOCKS[type].values) * BLOCKS[type].bytes;
+  (values / BLOCK_TYPES[type].values) * BLOCK_TYPES[type].bytes;
 
 export interface PackedValues {
   /** `bits` words a group. The order of a group's values in them is that of `unpackText` (webgpu/unpack.ts). */
@@ -60,7 +49,7 @@ export interface PackedValues {
 /** Packs whole blocks of a type. */
 export function packBlocks(type: PackedType, bytes: Uint8Array): PackedValues {
   const form = PACKED_FORMS[type];
-  const {values, bytes: size} = BLOCKS[type];
+  const {values, bytes: size} = BLOCK_TYPES[type];
   const blocks = bytes.length / size;
   const groupsOfBlock = values / GROUP;
   const words = scaleWords(form);

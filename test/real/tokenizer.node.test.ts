@@ -1,11 +1,11 @@
 import type {Tokenizer} from '@huggingface/tokenizers';
 import {expect} from 'chai';
 import {chatTemplate, type ChatMessage} from '../../runner/chat_template';
+import {GGUFFile} from '../../runner/gguf/gguf_file';
 import {endTokens, tokenizerOfGGUF} from '../../runner/gguf/gguf_tokenizer';
 import {createTokenizer, decode, encode} from '../../runner/tokenizer';
 import {fixture} from '../setup/environment';
-import {readMetadata} from './metadata';
-import {realModels, type ModelName} from './models';
+import {openModel, realModels, type ModelName} from './models';
 
 /** `about` in tokens.json says what each field is. */
 interface TokenCase {
@@ -63,10 +63,10 @@ const secondsOf = (run: () => unknown) => {
 
 for (const {name, path} of realModels()) {
   describe(`the tokenizer of ${name}`, () => {
-    let metadata: Map<string, unknown>;
+    let metadata: ReadonlyMap<string, unknown>;
     let tokenizer: Tokenizer;
-    before(() => {
-      metadata = readMetadata(path);
+    before(async () => {
+      ({metadata} = await GGUFFile.open(await openModel(path)));
       tokenizer = createTokenizer(tokenizerOfGGUF(metadata));
     });
 

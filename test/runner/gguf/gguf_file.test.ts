@@ -2,7 +2,7 @@ import {expect} from 'chai';
 import type {MetadataValue} from '../../../runner/gguf/metadata';
 import {GGUFFile} from '../../../runner/gguf/gguf_file';
 import {fixture} from '../../setup/environment';
-import {rejection} from '../llama/tiny_checkpoint';
+import {rejection} from '../llama/tiny/random_checkpoint';
 import {MadeFile, readReference, type ValidReference} from './references';
 import {VALUE_TYPE, writeGGUF, type WrittenEntry} from './write_gguf';
 

@@ -3,27 +3,25 @@ import {expect} from 'chai';
 import {PackedMatrix} from '../../../runner/quantised/packed_matrix';
 import {packBlocks, PACKED_TYPES, type PackedType, rowBytes} from '../../../runner/quantised/packing';
 import {MOST_ROWS} from '../../../runner/quantised/webgpu/product_program';
-import {fixture, testBackends} from '../../setup/environment';
+import {testBackends} from '../../setup/environment';
+import {type BlocksReference, readBlocksReference} from '../gguf/references';
 
-/** Blocks of random bytes and edge cases, and their values by ggml (blocks.json is a part of shared/models/tensors.json). */
-interface Blocks {
+/** Random bytes and edge cases, and their values by ggml. */
+interface Blocks extends BlocksReference {
   type: PackedType;
-  /** Values and bytes of a block. */
-  block: [values: number, bytes: number];
-  raw: string;
   values: number[];
 }
 
 /** A matrix whose blocks are taken from those in turn, and its values. */
-function matrixOf({block: [blockValues, blockBytes], raw, values}: Blocks, outputs: number, blocksOfRow: number) {
+function matrixOf({type, raw, values}: Blocks, outputs: number, blocksOfRow: number) {
+  const blockValues = type.endsWith('K') ? 256 : 32;
+  const blockBytes = rowBytes(type, blockValues);
   const count = values.length / blockValues;
   const bytes = new Uint8Array(outputs * blocksOfRow * blockBytes);
   const dense = new Float32Array(outputs * blocksOfRow * blockValues);
   for (let i = 0; i < outputs * blocksOfRow; ++i) {
     const from = (i + Math.floor(i / count)) % count;
-    for (let b = 0; b < blockBytes; ++b) {
-      bytes[i * blockBytes + b] = parseInt(raw.slice(2 * (from * blockBytes + b), 2 * (from * blockBytes + b) + 2), 16);
-    }
+    bytes.set(raw.slice(from * blockBytes, (from + 1) * blockBytes), i * blockBytes);
     dense.set(values.slice(from * blockValues, (from + 1) * blockValues), i * blockValues);
   }
   return {bytes, dense, inputs: blocksOfRow * blockValues};
@@ -32,12 +30,13 @@ function matrixOf({block: [blockValues, blockBytes], raw, values}: Blocks, outpu
 describe('packed matrices', () => {
   let all: Blocks[];
   before(async () => {
-    all = JSON.parse(new TextDecoder().decode(await fixture('test/runner/quantised/blocks.json'))) as Blocks[];
+    const isPacked = (block: BlocksReference): block is Blocks => PACKED_TYPES.includes(block.type as PackedType);
+    all = (await readBlocksReference()).filter(({of}) => of.startsWith('synthetic')).filter(isPacked);
   });
 
   it('have blocks for every type that is packed', () => {
     expect(all.map(({type}) => type)).to.have.members([...PACKED_TYPES]);
-    for (const {type, block} of all) expect(rowBytes(type, block[0]), type).to.equal(block[1]);
+    for (const {type, raw, values} of all) expect(rowBytes(type, values.length), type).to.equal(raw.length);
   });
 
   it('take as many words as their bits and scales say', () => {

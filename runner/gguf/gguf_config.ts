@@ -1,0 +1,147 @@
+import {ARCHITECTURES, type Architecture} from '../llama/architectures';
+import type {LlamaConfig} from '../llama/config';
+import type {RotaryScaling} from '../llama/rotary_config';
+import type {GGUFFile} from './gguf_file';
+import {endTokens} from './gguf_tokenizer';
+
+/** The architectures of GGUF that are read, by `general.architecture`: Mistral's files say llama. */
+const NAMES: Readonly<Record<string, Architecture>> = {
+  llama: 'LlamaForCausalLM',
+  qwen2: 'Qwen2ForCausalLM',
+  qwen3: 'Qwen3ForCausalLM',
+};
+
+/** Factors by which the frequencies of the rotary embedding are divided (Llama 3.1 and later). */
+export const ROTARY_FACTORS = 'rope_freqs.weight';
+
+/**
+ * What the runner needs of the metadata of a GGUF file. Anything that it would silently compute wrong throws an `Error` that names
+ * the file and the field, what came and what is accepted.
+ */
+export async function configOfGGUF(file: GGUFFile): Promise<LlamaConfig> {
+  const fields = new MetadataFields(file);
+  const architecture = NAMES[fields.general('general.architecture') as string];
+  if (architecture === undefined) {
+    throw fields.unaccepted(
+      'general.architecture',
+      Object.keys(NAMES)
+        .map((name) => `"${name}"`)
+        .join(', '),
+    );
+  }
+  const traits = ARCHITECTURES[architecture];
+  fields.acceptOnly('expert_count', [0]);
+  fields.acceptOnly('attention.causal', [true]);
+  const hiddenSize = fields.count('embedding_length');
+  const heads = fields.count('attention.head_count');
+  const keyValueHeads = fields.count('attention.head_count_kv', heads);
+  if (heads % keyValueHeads !== 0) {
+    throw fields.unaccepted(fields.key('attention.head_count_kv'), `a divisor of ${heads}, the heads of the queries`);
+  }
+  const headDim = fields.count('attention.key_length', hiddenSize / heads);
+  if (headDim % 2 !== 0) {
+    throw fields.unaccepted(
+      fields.key('attention.key_length'),
+      'an even number: rotary embedding turns pairs',
+      headDim,
+    );
+  }
+  fields.acceptOnly('attention.value_length', [headDim]);
+  fields.acceptOnly('rope.dimension_count', [headDim]);
+  const trained = fields.count('context_length');
+  const slidingWindow = fields.has('attention.sliding_window') ? fields.count('attention.sliding_window') : null;
+  const tokens = fields.general('tokenizer.ggml.tokens');
+  if (!Array.isArray(tokens) || tokens.length === 0) {
+    throw fields.unaccepted('tokenizer.ggml.tokens', 'a list of tokens', Array.isArray(tokens) ? '[]' : tokens);
+  }
+  return {
+    architecture,
+    vocabSize: tokens.length,
+    hiddenSize,
+    intermediateSize: fields.count('feed_forward_length'),
+    layers: fields.count('block_count'),
+    heads,
+    keyValueHeads,
+    headDim,
+    // The file has a tensor for each bias that there is.
+    inputBias: file.has('blk.0.attn_q.bias'),
+    outputBias: file.has('blk.0.attn_output.bias'),
+    mlpBias: file.has('blk.0.ffn_gate.bias'),
+    headNorms: traits.headNorms,
+    rmsNormEpsilon: fields.positive('attention.layer_norm_rms_epsilon'),
+    ropeTheta: fields.positive('rope.freq_base', 10_000),
+    ropeScaling: await rotaryScaling(file, fields, headDim),
+    maxPositions: Math.min(trained, slidingWindow ?? trained),
+    slidingWindow,
+    tiedHead: !file.has('output.weight'),
+    endTokens: endTokens(file.metadata),
+  };
+}
+
+async function rotaryScaling(file: GGUFFile, fields: MetadataFields, headDim: number): Promise<RotaryScaling | null> {
+  if (file.has(ROTARY_FACTORS)) {
+    const shape = file.shape(ROTARY_FACTORS);
+    if (shape.join() !== `${headDim / 2}`) {
+      throw new Error(
+        `${file.fileName}: tensor "${ROTARY_FACTORS}" has shape [${shape}]; accepted: [${headDim / 2}], half of a head`,
+      );
+    }
+    return {type: 'factors', factors: await file.read(ROTARY_FACTORS)};
+  }
+  fields.acceptOnly('rope.scaling.type', ['none', 'linear']);
+  // Older files say the factor alone.
+  const key = fields.has('rope.scaling.factor') ? 'rope.scaling.factor' : 'rope.scale_linear';
+  if (fields.value('rope.scaling.type') === 'none' || !fields.has(key)) return null;
+  const factor = fields.positive(key);
+  return factor === 1 ? null : {type: 'linear', factor};
+}
+
+/** Metadata by the names that they have after the architecture's. */
+class MetadataFields {
+  constructor(private readonly file: GGUFFile) {}
+
+  general(key: string): unknown {
+    return this.file.metadata.get(key);
+  }
+
+  key(name: string): string {
+    return `${this.general('general.architecture') as string}.${name}`;
+  }
+
+  value(name: string): unknown {
+    return this.general(this.key(name));
+  }
+
+  has(name: string): boolean {
+    return this.file.metadata.has(this.key(name));
+  }
+
+  /** A positive integer. */
+  count(name: string, byDefault?: number): number {
+    const value = this.value(name) ?? byDefault;
+    if (!Number.isSafeInteger(value) || (value as number) < 1) {
+      throw this.unaccepted(this.key(name), 'a positive integer', value);
+    }
+    return value as number;
+  }
+
+  positive(name: string, byDefault?: number): number {
+    const value = this.value(name) ?? byDefault;
+    if (typeof value !== 'number' || !(value > 0 && value < Infinity)) {
+      throw this.unaccepted(this.key(name), 'a positive number', value);
+    }
+    return value;
+  }
+
+  /** A field that may be missing, and otherwise is one of these. */
+  acceptOnly(name: string, accepted: unknown[]): void {
+    if (this.has(name) && !accepted.includes(this.value(name))) {
+      throw this.unaccepted(this.key(name), accepted.map((value) => JSON.stringify(value)).join(', '));
+    }
+  }
+
+  unaccepted(key: string, accepted: string, came: unknown = this.general(key)): Error {
+    const text = came === undefined ? 'missing' : typeof came === 'bigint' ? `${came}` : JSON.stringify(came);
+    return new Error(`${this.file.fileName}: metadata "${key}": ${text}; accepted: ${accepted}`);
+  }
+}

@@ -1,0 +1,11 @@
+/** The tensors of a checkpoint, by the names that transformers gives them, whatever files they lie in. */
+export interface WeightSource {
+  names(): string[];
+  /** The file that holds a tensor. */
+  fileOf(name: string): string;
+  shape(name: string): readonly number[];
+  /** Throws, by file and name, if the tensor is missing or has another shape. */
+  check(name: string, shape: readonly number[]): void;
+  /** The values of one tensor, row-major, as float32. */
+  read(name: string): Promise<Float32Array>;
+}
