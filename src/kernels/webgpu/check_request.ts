@@ -10,9 +10,10 @@ import {sampledMassShape} from './select/sampled_mass.js';
 export function checkRequest(backend: WebGPUBackend, request: AttentionRequest): void {
   const {op, inputs, geometry, result} = request;
   const {batch, heads, queryLength, valueDim} = geometry;
+  const tensors = Object.entries(inputs) as Array<[string, TensorInfo]>;
   const sparse = isSparse(request);
   checkBufferSizes(op, backend, {
-    ...shapesOf(inputs),
+    ...Object.fromEntries(tensors.map(([name, {shape}]) => [name, shape])),
     ...(result === 'output' && {output: [batch, heads, queryLength, valueDim]}),
     ...((sparse || result === 'plan') && planShapes(request)),
     ...(result === 'gradients' && gradientShapes(geometry, sparse)),
@@ -26,9 +27,4 @@ function planShapes({geometry, rule}: AttentionRequest): Record<string, number[]
     'block lists': [batch, heads, queryBlocks, keyBlocks + 1],
     ...(rule?.estimate === 'sampled' && {'sampled mass': sampledMassShape(geometry)}),
   };
-}
-
-function shapesOf(inputs: AttentionRequest['inputs']): Record<string, number[]> {
-  const tensors = Object.entries(inputs) as Array<[string, TensorInfo]>;
-  return Object.fromEntries(tensors.map(([name, {shape}]) => [name, shape]));
 }

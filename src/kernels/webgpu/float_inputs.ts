@@ -1,8 +1,7 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import type {Take} from '../../attention/scratch.js';
-import {AttentionProgram, i32} from './runtime/program.js';
-import {workgroupIndex} from './wgsl/rows.js';
+import {AttentionProgram} from './runtime/program.js';
 
 /**
  * The inputs of a kernel with the floats in them that they promise. tfjs's cast of int32 or bool to float32 changes the
@@ -20,18 +19,12 @@ export function floatInputs<Inputs extends object>(
   return Object.fromEntries(floats) as Inputs;
 }
 
-const threads = 64;
-
 export class FloatsProgram extends AttentionProgram<object> {
   constructor(integers: TensorInfo) {
-    const count = integers.shape.reduce((product, length) => product * length, 1);
     super({
       name: 'Floats',
-      inputs: {integers: {tensor: integers}},
+      inputs: {integers},
       outputShape: integers.shape,
-      threads,
-      workgroups: Math.ceil(count / threads),
-      uniforms: {count: i32(count)},
       variant: {},
     });
   }
@@ -39,11 +32,9 @@ export class FloatsProgram extends AttentionProgram<object> {
   protected shader(): string {
     return `
 // An invocation converts one number.
-${workgroupIndex}
 fn main(index : i32) {
-  let i = workgroupIndex() * ${threads} + i32(localIndex);
-  if (i < uniforms.count) {
-    result[i] = f32(integers[i]);
+  if (index < uniforms.invocations) {
+    result[index] = f32(integers[index]);
   }
 }`;
   }

@@ -12,9 +12,9 @@
 // Global memory is read ahead into registers: values while scores are computed, the next keys while values are added up,
 // and the order in which they stand one step before that. A load thus has half a round to arrive.
 
+const threads = 128;
 const threadsX = 8;
 const threadsY = 16;
-const threads = 128;
 const rows = 2;
 const columns = 4;
 const tileQueries = 32;
@@ -27,38 +27,42 @@ var<workgroup> keyTile : array<vec4<f32>, 544>;
 var<workgroup> weights : array<vec4<f32>, 288>;
 var<workgroup> rowPartials : array<vec2<f32>, 144>;
 var<workgroup> keyPositions : array<i32, tileKeys>;
-var<workgroup> keyTileCount : i32;
 
-// Score of a key that a row must not see; finite, because WGSL need not support infinities.
-const masked = -3.4e38f;
-// Where the maximum of a row starts: so far above it that a masked score has no weight, also in a row without others.
-const lowest = -1e38f;
+fn writeOutput(row : i32, vector : i32, x : vec4<f32>) { result[row * 16 + vector] = x; }
 
 fn workgroupIndex() -> i32 {
   return uniforms.firstWorkgroup + i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
 }
 
-fn keyRow(head : i32, heads : i32, position : i32) -> i32 {
-  let keyHeads = uniforms.keyShape.y;
+fn keyRow(head : i32, position : i32) -> i32 {
+  let heads = uniforms.heads;
+  let keyHeads = uniforms.keyValueHeads;
   let keyHead = (head / heads) * keyHeads + (head % heads) / (heads / keyHeads);
-  return keyHead * uniforms.keyShape.z + position;
+  return keyHead * uniforms.keyLength + position;
 }
-fn readKey(row : i32, vector : i32) -> vec4<f32> { return key[row * 16 + vector]; }
-fn readValue(row : i32, vector : i32) -> vec4<f32> { return value[row * 16 + vector]; }
-fn writeOutput(row : i32, vector : i32, x : vec4<f32>) { result[row * 16 + vector] = x; }
+// Score of a key that a row must not see; finite, because WGSL need not support infinities.
+const masked = -3.4e38f;
+// Where the maximum of a row starts: so far above it that a masked score has no weight, also in a row without others.
+const lowest = -1e38f;
 // Original index given to the padding of a key tile: past every limit.
 const paddingPosition = 0x7fffffff;
+// Barriers of the walk need a number that all invocations are known to share.
+var<workgroup> keyTileCount : i32;
 
-fn queryRows(tile : i32) -> vec2<i32> {
-  return vec2<i32>(tile * tileQueries, min((tile + 1) * tileQueries, uniforms.queryShape.z));
+fn keyEnd(head : i32) -> i32 {
+  return uniforms.keyLength;
 }
 
-fn countKeyTiles(head : i32, tile : i32, endRow : i32) -> i32 {
+fn ownedSpan(tile : i32) -> vec2<i32> {
+  return vec2<i32>(tile * tileQueries, min((tile + 1) * tileQueries, uniforms.queryLength));
+}
+
+fn countKeyTiles(head : i32, endRow : i32) -> i32 {
   return (endRow + tileKeys - 1) / tileKeys;
 }
 
 fn keySlots(head : i32, tile : i32, t : i32, count : i32) -> vec2<i32> {
-  return vec2<i32>(t * tileKeys, min((t + 1) * tileKeys, uniforms.keyShape.z));
+  return vec2<i32>(t * tileKeys, min((t + 1) * tileKeys, uniforms.keyLength));
 }
 
 fn keyPosition(head : i32, slot : i32) -> i32 {
@@ -73,29 +77,29 @@ fn positionIn(head : i32, tile : vec2<i32>, slot : i32) -> i32 {
   return paddingPosition;
 }
 fn readQuery(row : i32, vector : i32) -> vec4<f32> { return query[row * 16 + vector]; }
-fn readQueryWord(row : i32, vector : i32) -> vec4<f32> { return readQuery(row, vector); }
-fn readKeyWord(row : i32, vector : i32) -> vec4<f32> { return readKey(row, vector); }
-fn readValueWord(row : i32, vector : i32) -> vec4<f32> { return readValue(row, vector); }
+fn readKey(row : i32, vector : i32) -> vec4<f32> { return key[row * 16 + vector]; }
+fn readValue(row : i32, vector : i32) -> vec4<f32> { return value[row * 16 + vector]; }
 
 fn main(index : i32) {
   let local = i32(localIndex);
   let x = ((local >> 1) & 1) + ((local >> 2) & 2) + 4 * ((local >> 4) % 2);
   let y = (local & 1) + ((local >> 1) & 2) + 4 * ((local >> 4) / 2);
-  let heads = uniforms.queryShape.y;
-  let allHeads = uniforms.queryShape.x * heads;
+  let allHeads = uniforms.batch * uniforms.heads;
   let head = workgroupIndex() % allHeads;
-  let firstKeyRow = keyRow(head, heads, 0);
-  let lastPosition = uniforms.keyShape.z - 1;
-  // Last rows first: under a causal mask they have most keys, and a long workgroup should not start last. Workgroups
-  // beyond those asked for get a negative index and no rows.
+  let firstKeyRow = keyRow(head, 0);
+  let lastPosition = uniforms.keyLength - 1;
+  // Last rows first: under a causal mask they have most keys, and a long workgroup should not start last.
   let queryTileIndex = uniforms.queryTiles - 1 - workgroupIndex() / allHeads;
-  let span = queryRows(queryTileIndex);
+  let exists = queryTileIndex >= 0;
+  let span = ownedSpan(queryTileIndex);
   let firstRow = span.x;
-  let endRow = select(span.y, firstRow, queryTileIndex < 0);
-  if (localIndex == 0u) {
-    keyTileCount = select(0, countKeyTiles(head, queryTileIndex, endRow), firstRow < endRow);
+  // Workgroups beyond those asked for get no rows.
+  let endRow = select(firstRow, span.y, exists);
+  let allTiles = select(0, countKeyTiles(head, endRow), firstRow < endRow);
+  if (local == 0) {
+    keyTileCount = allTiles;
   }
-  // Barriers below stand in a loop that all invocations must run equally often: hence the uniform load.
+  // Barriers stand in a loop that all invocations must run equally often: hence the uniform load.
   let keyTiles = workgroupUniformLoad(&keyTileCount);
 
   // Empty state of the online softmax: nothing seen, all sums zero.
@@ -111,16 +115,16 @@ fn main(index : i32) {
     nextPositions[2] = positionIn(head, nextTile, ((local + 256) / 16));
     nextPositions[3] = positionIn(head, nextTile, ((local + 384) / 16));
   nextTile = keySlots(head, queryTileIndex, 1, keyTiles);
-  fetched[0] = readKeyWord(firstKeyRow + min(nextPositions[0], lastPosition), local % 16);
-    fetched[1] = readKeyWord(firstKeyRow + min(nextPositions[1], lastPosition), (local + 128) % 16);
-    fetched[2] = readKeyWord(firstKeyRow + min(nextPositions[2], lastPosition), (local + 256) % 16);
-    fetched[3] = readKeyWord(firstKeyRow + min(nextPositions[3], lastPosition), (local + 384) % 16);
+  fetched[0] = readKey(firstKeyRow + min(nextPositions[0], lastPosition), local % 16);
+    fetched[1] = readKey(firstKeyRow + min(nextPositions[1], lastPosition), (local + 128) % 16);
+    fetched[2] = readKey(firstKeyRow + min(nextPositions[2], lastPosition), (local + 256) % 16);
+    fetched[3] = readKey(firstKeyRow + min(nextPositions[3], lastPosition), (local + 384) % 16);
   {
     var fetched = array<vec4<f32>, 4>();
-    if (firstRow + (local / 16) < endRow) { fetched[0] = uniforms.logitScale * readQueryWord(head * uniforms.queryShape.z + firstRow + (local / 16), local % 16); }
-    if (firstRow + ((local + 128) / 16) < endRow) { fetched[1] = uniforms.logitScale * readQueryWord(head * uniforms.queryShape.z + firstRow + ((local + 128) / 16), (local + 128) % 16); }
-    if (firstRow + ((local + 256) / 16) < endRow) { fetched[2] = uniforms.logitScale * readQueryWord(head * uniforms.queryShape.z + firstRow + ((local + 256) / 16), (local + 256) % 16); }
-    if (firstRow + ((local + 384) / 16) < endRow) { fetched[3] = uniforms.logitScale * readQueryWord(head * uniforms.queryShape.z + firstRow + ((local + 384) / 16), (local + 384) % 16); }
+    if (firstRow + (local / 16) < endRow) { fetched[0] = uniforms.logitScale * readQuery(head * uniforms.queryLength + firstRow + (local / 16), local % 16); }
+    if (firstRow + ((local + 128) / 16) < endRow) { fetched[1] = uniforms.logitScale * readQuery(head * uniforms.queryLength + firstRow + ((local + 128) / 16), (local + 128) % 16); }
+    if (firstRow + ((local + 256) / 16) < endRow) { fetched[2] = uniforms.logitScale * readQuery(head * uniforms.queryLength + firstRow + ((local + 256) / 16), (local + 256) % 16); }
+    if (firstRow + ((local + 384) / 16) < endRow) { fetched[3] = uniforms.logitScale * readQuery(head * uniforms.queryLength + firstRow + ((local + 384) / 16), (local + 384) % 16); }
     {
       queryTile[(local / 16) * tileStride + local % 16] = fetched[0];
     }
@@ -155,10 +159,10 @@ fn main(index : i32) {
     }
     // Barrier: scores read key rows (and, the first time, query rows) that others loaded.
     workgroupBarrier();
-    fetched[0] = readValueWord(firstKeyRow + min(positions[0], lastPosition), local % 16);
-    fetched[1] = readValueWord(firstKeyRow + min(positions[1], lastPosition), (local + 128) % 16);
-    fetched[2] = readValueWord(firstKeyRow + min(positions[2], lastPosition), (local + 256) % 16);
-    fetched[3] = readValueWord(firstKeyRow + min(positions[3], lastPosition), (local + 384) % 16);
+    fetched[0] = readValue(firstKeyRow + min(positions[0], lastPosition), local % 16);
+    fetched[1] = readValue(firstKeyRow + min(positions[1], lastPosition), (local + 128) % 16);
+    fetched[2] = readValue(firstKeyRow + min(positions[2], lastPosition), (local + 256) % 16);
+    fetched[3] = readValue(firstKeyRow + min(positions[3], lastPosition), (local + 384) % 16);
     nextPositions[0] = positionIn(head, nextTile, (local / 16));
     nextPositions[1] = positionIn(head, nextTile, ((local + 128) / 16));
     nextPositions[2] = positionIn(head, nextTile, ((local + 256) / 16));
@@ -345,10 +349,10 @@ fn main(index : i32) {
     // Barrier: the weighted sum reads the weights of all x and values that others loaded.
     workgroupBarrier();
     nextTile = keySlots(head, queryTileIndex, t + 2, keyTiles);
-    fetched[0] = readKeyWord(firstKeyRow + min(nextPositions[0], lastPosition), local % 16);
-    fetched[1] = readKeyWord(firstKeyRow + min(nextPositions[1], lastPosition), (local + 128) % 16);
-    fetched[2] = readKeyWord(firstKeyRow + min(nextPositions[2], lastPosition), (local + 256) % 16);
-    fetched[3] = readKeyWord(firstKeyRow + min(nextPositions[3], lastPosition), (local + 384) % 16);
+    fetched[0] = readKey(firstKeyRow + min(nextPositions[0], lastPosition), local % 16);
+    fetched[1] = readKey(firstKeyRow + min(nextPositions[1], lastPosition), (local + 128) % 16);
+    fetched[2] = readKey(firstKeyRow + min(nextPositions[2], lastPosition), (local + 256) % 16);
+    fetched[3] = readKey(firstKeyRow + min(nextPositions[3], lastPosition), (local + 384) % 16);
 
     // 4. Weighted sum of values.
     for (var i = 0; i < threadsX; i += 4) {
@@ -547,12 +551,12 @@ fn main(index : i32) {
     sum += rowPartials[y * weightStride + 6];
     sum += rowPartials[y * weightStride + 7];
   if (firstRow + y + 0 * threadsY < endRow) {
-    let outputRow = head * uniforms.queryShape.z + firstRow + y + 0 * threadsY;
+    let outputRow = head * uniforms.queryLength + firstRow + y + 0 * threadsY;
     { { writeOutput(outputRow, (x + 0 * threadsX) * 1 + 0, select(output[0][0] / sum[0], vec4<f32>(0.0), sum[0] == 0.0)); } }
     { { writeOutput(outputRow, (x + 1 * threadsX) * 1 + 0, select(output[0][1] / sum[0], vec4<f32>(0.0), sum[0] == 0.0)); } }
   }
     if (firstRow + y + 1 * threadsY < endRow) {
-    let outputRow = head * uniforms.queryShape.z + firstRow + y + 1 * threadsY;
+    let outputRow = head * uniforms.queryLength + firstRow + y + 1 * threadsY;
     { { writeOutput(outputRow, (x + 0 * threadsX) * 1 + 0, select(output[1][0] / sum[1], vec4<f32>(0.0), sum[1] == 0.0)); } }
     { { writeOutput(outputRow, (x + 1 * threadsX) * 1 + 0, select(output[1][1] / sum[1], vec4<f32>(0.0), sum[1] == 0.0)); } }
   }

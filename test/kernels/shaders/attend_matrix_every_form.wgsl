@@ -11,29 +11,33 @@
 const threads = 128;
 const tileQueries = 64;
 const tileKeys = 32;
-// Score of a key that a row must not see; finite, because WGSL need not support infinities.
-const masked = -3.4e38f;
-// Where the maximum of a row starts: so far above it that a masked score has no weight, also in a row without others.
-const lowest = -1e38f;
 var<workgroup> tiles : array<f16, 5120>;
 fn readQuery(row : i32, vector : i32) -> vec4<f32> { return query[row * 16 + vector]; }
+fn readKey(row : i32, vector : i32) -> vec4<f32> { return key[row * 16 + vector]; }
+fn readValue(row : i32, vector : i32) -> vec4<f32> { return value[row * 20 + vector]; }
+fn writeOutput(row : i32, vector : i32, x : vec4<f32>) { result[row * 20 + vector] = x; }
 
 fn workgroupIndex() -> i32 {
   return uniforms.firstWorkgroup + i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
 }
 
-fn keyRow(head : i32, heads : i32, position : i32) -> i32 {
-  let keyHeads = uniforms.keyShape.y;
+fn keyRow(head : i32, position : i32) -> i32 {
+  let heads = uniforms.heads;
+  let keyHeads = uniforms.keyValueHeads;
   let keyHead = (head / heads) * keyHeads + (head % heads) / (heads / keyHeads);
-  return keyHead * uniforms.keyShape.z + position;
+  return keyHead * uniforms.keyLength + position;
 }
-fn readKey(row : i32, vector : i32) -> vec4<f32> { return key[row * 16 + vector]; }
-fn readValue(row : i32, vector : i32) -> vec4<f32> { return value[row * 20 + vector]; }
-fn writeOutput(row : i32, vector : i32, x : vec4<f32>) { result[row * 20 + vector] = x; }
+// Score of a key that a row must not see; finite, because WGSL need not support infinities.
+const masked = -3.4e38f;
+// Where the maximum of a row starts: so far above it that a masked score has no weight, also in a row without others.
+const lowest = -1e38f;
 // Original index given to the padding of a key tile: past every limit.
 const paddingPosition = 0x7fffffff;
+// Barriers of the walk need a number that all invocations are known to share.
+var<workgroup> keyTileCount : i32;
+
 fn keyEnd(head : i32) -> i32 {
-  return clamp(keyLengths[head / uniforms.queryShape.y], 0, uniforms.keyShape.z);
+  return clamp(keyLengths[head / uniforms.heads], 0, uniforms.keyLength);
 }
 // Where the mask of a row starts. Rows past the end read some row that exists.
 fn maskRow(head : i32, row : i32) -> i32 {
@@ -48,16 +52,16 @@ fn maskedScore(score : f32, maskStart : i32, position : i32) -> f32 {
   return select(masked, score, x != 0);
 }
 
-fn queryRows(tile : i32) -> vec2<i32> {
-  return vec2<i32>(tile * tileQueries, min((tile + 1) * tileQueries, uniforms.queryShape.z));
+fn ownedSpan(tile : i32) -> vec2<i32> {
+  return vec2<i32>(tile * tileQueries, min((tile + 1) * tileQueries, uniforms.queryLength));
 }
 
-fn countKeyTiles(head : i32, tile : i32, endRow : i32) -> i32 {
+fn countKeyTiles(head : i32, endRow : i32) -> i32 {
   return (min(uniforms.queryOffset + endRow, keyEnd(head)) + tileKeys - 1) / tileKeys;
 }
 
 fn keySlots(head : i32, tile : i32, t : i32, count : i32) -> vec2<i32> {
-  return vec2<i32>(t * tileKeys, min((t + 1) * tileKeys, uniforms.keyShape.z));
+  return vec2<i32>(t * tileKeys, min((t + 1) * tileKeys, uniforms.keyLength));
 }
 
 fn keyPosition(head : i32, slot : i32) -> i32 {
@@ -75,7 +79,6 @@ var<workgroup> scoreRows : array<f32, 2304>;
 var<workgroup> weightRows : array<f16, 2560>;
 var<workgroup> keyPositions : array<i32, tileKeys>;
 var<workgroup> rescales : array<f32, tileQueries>;
-var<workgroup> keyTileCount : i32;
 var<workgroup> anyRescale : atomic<u32>;
 
 fn storeTile(at : i32, x : vec4<f16>) {
@@ -92,21 +95,25 @@ fn main(index : i32) {
   // This invocation's row in the workgroup's tile, shared with its neighbour.
   let row = subgroup * 16 + lane / 2;
   let half = lane % 2;
-  let heads = uniforms.queryShape.y;
-  let allHeads = uniforms.queryShape.x * heads;
-  let head = workgroupIndex() % allHeads;
-  let firstKeyRow = keyRow(head, heads, 0);
-  let lastPosition = uniforms.keyShape.z - 1;
-  // Last rows first: under a causal mask they have most keys, and a long workgroup should not start last. Workgroups
-  // beyond those asked for get a negative index and no rows.
-  let queryTileIndex = uniforms.queryTiles - 1 - workgroupIndex() / allHeads;
-  let span = queryRows(queryTileIndex);
-  let firstRow = span.x;
-  let endRow = select(span.y, firstRow, queryTileIndex < 0);
   if (local == 0) {
-    keyTileCount = select(0, countKeyTiles(head, queryTileIndex, endRow), firstRow < endRow);
     atomicStore(&anyRescale, 0u);
   }
+  let allHeads = uniforms.batch * uniforms.heads;
+  let head = workgroupIndex() % allHeads;
+  let firstKeyRow = keyRow(head, 0);
+  let lastPosition = uniforms.keyLength - 1;
+  // Last rows first: under a causal mask they have most keys, and a long workgroup should not start last.
+  let queryTileIndex = uniforms.queryTiles - 1 - workgroupIndex() / allHeads;
+  let exists = queryTileIndex >= 0;
+  let span = ownedSpan(queryTileIndex);
+  let firstRow = span.x;
+  // Workgroups beyond those asked for get no rows.
+  let endRow = select(firstRow, span.y, exists);
+  let allTiles = select(0, countKeyTiles(head, endRow), firstRow < endRow);
+  if (local == 0) {
+    keyTileCount = allTiles;
+  }
+  // Barriers stand in a loop that all invocations must run equally often: hence the uniform load.
   let keyTiles = workgroupUniformLoad(&keyTileCount);
 
   // Queries, by way of workgroup memory, into registers.
@@ -114,7 +121,7 @@ fn main(index : i32) {
     let queryRow = firstRow + i / 16;
     var x = vec4<f32>(0.0);
     if (queryRow < endRow && i % 16 < 16) {
-      x = uniforms.logitScale * readQuery(head * uniforms.queryShape.z + queryRow, i % 16);
+      x = uniforms.logitScale * readQuery(head * uniforms.queryLength + queryRow, i % 16);
     }
     storeTile((i / 16) * 72 + (i % 16) * 4, vec4<f16>(x));
   }
@@ -523,7 +530,7 @@ fn main(index : i32) {
       let at = row * 36 + 4 * i;
       let x = vec4<f32>(scoreRows[at], scoreRows[at + 1], scoreRows[at + 2], scoreRows[at + 3]);
       // A row that saw nothing is zeros.
-      writeOutput(head * uniforms.queryShape.z + firstRow + row, vector, select(x / total, vec4<f32>(0.0), total == 0.0));
+      writeOutput(head * uniforms.queryLength + firstRow + row, vector, select(x / total, vec4<f32>(0.0), total == 0.0));
     }
   }
   workgroupBarrier();
@@ -536,7 +543,7 @@ fn main(index : i32) {
       let at = row * 36 + 4 * i;
       let x = vec4<f32>(scoreRows[at], scoreRows[at + 1], scoreRows[at + 2], scoreRows[at + 3]);
       // A row that saw nothing is zeros.
-      writeOutput(head * uniforms.queryShape.z + firstRow + row, vector, select(x / total, vec4<f32>(0.0), total == 0.0));
+      writeOutput(head * uniforms.queryLength + firstRow + row, vector, select(x / total, vec4<f32>(0.0), total == 0.0));
     }
   }
   workgroupBarrier();
@@ -548,7 +555,7 @@ fn main(index : i32) {
       let at = row * 36 + 4 * i;
       let x = vec4<f32>(scoreRows[at], scoreRows[at + 1], scoreRows[at + 2], scoreRows[at + 3]);
       // A row that saw nothing is zeros.
-      writeOutput(head * uniforms.queryShape.z + firstRow + row, vector, select(x / total, vec4<f32>(0.0), total == 0.0));
+      writeOutput(head * uniforms.queryLength + firstRow + row, vector, select(x / total, vec4<f32>(0.0), total == 0.0));
     }
   }
   workgroupBarrier();

@@ -11,22 +11,8 @@
 const threads = 128;
 const tileQueries = 64;
 const tileKeys = 32;
-// Score of a key that a row must not see; finite, because WGSL need not support infinities.
-const masked = -3.4e38f;
-// Where the maximum of a row starts: so far above it that a masked score has no weight, also in a row without others.
-const lowest = -1e38f;
 var<workgroup> tiles : array<f16, 1536>;
 fn readQuery(row : i32, vector : i32) -> vec4<f32> { return vec4<f32>(select(0.0, query[row * 10 + 4 * vector + 0], 4 * vector + 0 < 10), select(0.0, query[row * 10 + 4 * vector + 1], 4 * vector + 1 < 10), select(0.0, query[row * 10 + 4 * vector + 2], 4 * vector + 2 < 10), select(0.0, query[row * 10 + 4 * vector + 3], 4 * vector + 3 < 10)); }
-
-fn workgroupIndex() -> i32 {
-  return uniforms.firstWorkgroup + i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
-}
-
-fn keyRow(head : i32, heads : i32, position : i32) -> i32 {
-  let keyHeads = uniforms.keyShape.y;
-  let keyHead = (head / heads) * keyHeads + (head % heads) / (heads / keyHeads);
-  return keyHead * uniforms.keyShape.z + position;
-}
 fn readKey(row : i32, vector : i32) -> vec4<f32> { return vec4<f32>(select(0.0, key[row * 10 + 4 * vector + 0], 4 * vector + 0 < 10), select(0.0, key[row * 10 + 4 * vector + 1], 4 * vector + 1 < 10), select(0.0, key[row * 10 + 4 * vector + 2], 4 * vector + 2 < 10), select(0.0, key[row * 10 + 4 * vector + 3], 4 * vector + 3 < 10)); }
 fn readValue(row : i32, vector : i32) -> vec4<f32> { return vec4<f32>(select(0.0, value[row * 10 + 4 * vector + 0], 4 * vector + 0 < 10), select(0.0, value[row * 10 + 4 * vector + 1], 4 * vector + 1 < 10), select(0.0, value[row * 10 + 4 * vector + 2], 4 * vector + 2 < 10), select(0.0, value[row * 10 + 4 * vector + 3], 4 * vector + 3 < 10)); }
 fn writeOutput(row : i32, vector : i32, x : vec4<f32>) {
@@ -34,19 +20,40 @@ fn writeOutput(row : i32, vector : i32, x : vec4<f32>) {
     result[row * 10 + 4 * vector + i] = x[i];
   }
 }
-// Original index given to the padding of a key tile: past every limit.
-const paddingPosition = 0x7fffffff;
 
-fn queryRows(tile : i32) -> vec2<i32> {
-  return vec2<i32>(tile * tileQueries, min((tile + 1) * tileQueries, uniforms.queryShape.z));
+fn workgroupIndex() -> i32 {
+  return uniforms.firstWorkgroup + i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
 }
 
-fn countKeyTiles(head : i32, tile : i32, endRow : i32) -> i32 {
-  return (uniforms.keyShape.z + tileKeys - 1) / tileKeys;
+fn keyRow(head : i32, position : i32) -> i32 {
+  let heads = uniforms.heads;
+  let keyHeads = uniforms.keyValueHeads;
+  let keyHead = (head / heads) * keyHeads + (head % heads) / (heads / keyHeads);
+  return keyHead * uniforms.keyLength + position;
+}
+// Score of a key that a row must not see; finite, because WGSL need not support infinities.
+const masked = -3.4e38f;
+// Where the maximum of a row starts: so far above it that a masked score has no weight, also in a row without others.
+const lowest = -1e38f;
+// Original index given to the padding of a key tile: past every limit.
+const paddingPosition = 0x7fffffff;
+// Barriers of the walk need a number that all invocations are known to share.
+var<workgroup> keyTileCount : i32;
+
+fn keyEnd(head : i32) -> i32 {
+  return uniforms.keyLength;
+}
+
+fn ownedSpan(tile : i32) -> vec2<i32> {
+  return vec2<i32>(tile * tileQueries, min((tile + 1) * tileQueries, uniforms.queryLength));
+}
+
+fn countKeyTiles(head : i32, endRow : i32) -> i32 {
+  return (uniforms.keyLength + tileKeys - 1) / tileKeys;
 }
 
 fn keySlots(head : i32, tile : i32, t : i32, count : i32) -> vec2<i32> {
-  return vec2<i32>(t * tileKeys, min((t + 1) * tileKeys, uniforms.keyShape.z));
+  return vec2<i32>(t * tileKeys, min((t + 1) * tileKeys, uniforms.keyLength));
 }
 
 fn keyPosition(head : i32, slot : i32) -> i32 {
@@ -64,7 +71,6 @@ var<workgroup> scoreRows : array<f32, 2304>;
 var<workgroup> weightRows : array<f16, 2560>;
 var<workgroup> keyPositions : array<i32, tileKeys>;
 var<workgroup> rescales : array<f32, tileQueries>;
-var<workgroup> keyTileCount : i32;
 var<workgroup> anyRescale : atomic<u32>;
 
 fn storeTile(at : i32, x : vec4<f16>) {
@@ -81,21 +87,25 @@ fn main(index : i32) {
   // This invocation's row in the workgroup's tile, shared with its neighbour.
   let row = subgroup * 16 + lane / 2;
   let half = lane % 2;
-  let heads = uniforms.queryShape.y;
-  let allHeads = uniforms.queryShape.x * heads;
-  let head = workgroupIndex() % allHeads;
-  let firstKeyRow = keyRow(head, heads, 0);
-  let lastPosition = uniforms.keyShape.z - 1;
-  // Last rows first: under a causal mask they have most keys, and a long workgroup should not start last. Workgroups
-  // beyond those asked for get a negative index and no rows.
-  let queryTileIndex = uniforms.queryTiles - 1 - workgroupIndex() / allHeads;
-  let span = queryRows(queryTileIndex);
-  let firstRow = span.x;
-  let endRow = select(span.y, firstRow, queryTileIndex < 0);
   if (local == 0) {
-    keyTileCount = select(0, countKeyTiles(head, queryTileIndex, endRow), firstRow < endRow);
     atomicStore(&anyRescale, 0u);
   }
+  let allHeads = uniforms.batch * uniforms.heads;
+  let head = workgroupIndex() % allHeads;
+  let firstKeyRow = keyRow(head, 0);
+  let lastPosition = uniforms.keyLength - 1;
+  // Last rows first: under a causal mask they have most keys, and a long workgroup should not start last.
+  let queryTileIndex = uniforms.queryTiles - 1 - workgroupIndex() / allHeads;
+  let exists = queryTileIndex >= 0;
+  let span = ownedSpan(queryTileIndex);
+  let firstRow = span.x;
+  // Workgroups beyond those asked for get no rows.
+  let endRow = select(firstRow, span.y, exists);
+  let allTiles = select(0, countKeyTiles(head, endRow), firstRow < endRow);
+  if (local == 0) {
+    keyTileCount = allTiles;
+  }
+  // Barriers stand in a loop that all invocations must run equally often: hence the uniform load.
   let keyTiles = workgroupUniformLoad(&keyTileCount);
 
   // Queries, by way of workgroup memory, into registers.
@@ -103,7 +113,7 @@ fn main(index : i32) {
     let queryRow = firstRow + i / 4;
     var x = vec4<f32>(0.0);
     if (queryRow < endRow && i % 4 < 3) {
-      x = uniforms.logitScale * readQuery(head * uniforms.queryShape.z + queryRow, i % 4);
+      x = uniforms.logitScale * readQuery(head * uniforms.queryLength + queryRow, i % 4);
     }
     storeTile((i / 4) * 24 + (i % 4) * 4, vec4<f16>(x));
   }
@@ -356,7 +366,7 @@ fn main(index : i32) {
       let at = row * 36 + 4 * i;
       let x = vec4<f32>(scoreRows[at], scoreRows[at + 1], scoreRows[at + 2], scoreRows[at + 3]);
       // A row that saw nothing is zeros.
-      writeOutput(head * uniforms.queryShape.z + firstRow + row, vector, select(x / total, vec4<f32>(0.0), total == 0.0));
+      writeOutput(head * uniforms.queryLength + firstRow + row, vector, select(x / total, vec4<f32>(0.0), total == 0.0));
     }
   }
   workgroupBarrier();

@@ -11,65 +11,78 @@
 const threads = 128;
 const tileQueries = 64;
 const tileKeys = 32;
-// Score of a key that a row must not see; finite, because WGSL need not support infinities.
-const masked = -3.4e38f;
-// Where the maximum of a row starts: so far above it that a masked score has no weight, also in a row without others.
-const lowest = -1e38f;
 var<workgroup> tiles : array<f16, 4608>;
 fn readQuery(row : i32, vector : i32) -> vec4<f32> { return query[row * 16 + vector]; }
+fn readKey(row : i32, vector : i32) -> vec4<f32> { return key[row * 16 + vector]; }
+fn readValue(row : i32, vector : i32) -> vec4<f32> { return value[row * 16 + vector]; }
+fn writeOutput(row : i32, vector : i32, x : vec4<f32>) { result[row * 16 + vector] = x; }
 
 fn workgroupIndex() -> i32 {
   return uniforms.firstWorkgroup + i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
 }
 
-fn keyRow(head : i32, heads : i32, position : i32) -> i32 {
-  let keyHeads = uniforms.keyShape.y;
+fn keyRow(head : i32, position : i32) -> i32 {
+  let heads = uniforms.heads;
+  let keyHeads = uniforms.keyValueHeads;
   let keyHead = (head / heads) * keyHeads + (head % heads) / (heads / keyHeads);
-  return keyHead * uniforms.keyShape.z + position;
+  return keyHead * uniforms.keyLength + position;
 }
-fn readKey(row : i32, vector : i32) -> vec4<f32> { return key[row * 16 + vector]; }
-fn readValue(row : i32, vector : i32) -> vec4<f32> { return value[row * 16 + vector]; }
-fn writeOutput(row : i32, vector : i32, x : vec4<f32>) { result[row * 16 + vector] = x; }
+// Score of a key that a row must not see; finite, because WGSL need not support infinities.
+const masked = -3.4e38f;
+// Where the maximum of a row starts: so far above it that a masked score has no weight, also in a row without others.
+const lowest = -1e38f;
 // Original index given to the padding of a key tile: past every limit.
 const paddingPosition = 0x7fffffff;
+// Barriers of the walk need a number that all invocations are known to share.
+var<workgroup> keyTileCount : i32;
+
+fn keyEnd(head : i32) -> i32 {
+  return uniforms.keyLength;
+}
 
 fn tilesIn(size : i32, tile : i32) -> i32 {
   return (size + tile - 1) / tile;
 }
 
-// Query rows [first, end) of a query tile; a tile does not cross the end of its block.
-fn queryRows(tile : i32) -> vec2<i32> {
-  let tilesPerBlock = tilesIn(uniforms.blockSize, tileQueries);
-  let block = tile / tilesPerBlock;
-  let first = block * uniforms.blockSize + (tile % tilesPerBlock) * tileQueries;
-  let end = min((block + 1) * uniforms.blockSize, uniforms.queryShape.z);
-  return vec2<i32>(first, min(first + tileQueries, end));
+// Rows [first, end) of the t-th tile of a block.
+fn tileOfBlock(block : i32, t : i32, blockSize : i32, tileSize : i32, length : i32) -> vec2<i32> {
+  let first = block * blockSize + t * tileSize;
+  let end = min((block + 1) * blockSize, length);
+  return vec2<i32>(first, min(first + tileSize, end));
 }
 
-// Where the block list of a query tile starts: its length, then its blocks.
+fn ownedSpan(tile : i32) -> vec2<i32> {
+  let tilesPerBlock = tilesIn(uniforms.blockSize, tileQueries);
+  return tileOfBlock(tile / tilesPerBlock, tile % tilesPerBlock, uniforms.blockSize, tileQueries, uniforms.queryLength);
+}
+
+// Where the list of an owned tile's block starts: its length, then its blocks.
 fn listStart(head : i32, tile : i32) -> i32 {
   let block = tile / tilesIn(uniforms.blockSize, tileQueries);
   return (head * uniforms.blockListsShape.z + block) * uniforms.blockListsShape.w;
 }
 
-fn countKeyTiles(head : i32, tile : i32, endRow : i32) -> i32 {
+fn countListed(head : i32, tile : i32) -> i32 {
   return blockLists[listStart(head, tile)] * tilesIn(uniforms.keyBlockSize, tileKeys);
 }
 
-// Slots [first, end) in the permuted order that key tile t covers; none past the last tile.
+// The t-th tile that the owner of a tile walks over.
+fn listedTile(head : i32, tile : i32, t : i32) -> vec2<i32> {
+  let tilesPerBlock = tilesIn(uniforms.keyBlockSize, tileKeys);
+  let block = blockLists[listStart(head, tile) + 1 + t / tilesPerBlock];
+  return tileOfBlock(block, t % tilesPerBlock, uniforms.keyBlockSize, tileKeys, uniforms.keyLength);
+}
+
+fn keyPosition(head : i32, slot : i32) -> i32 {
+  return keyIndices[head * uniforms.keyLength + slot];
+}
+
+// Slots [first, end) that key tile t covers; none past the last tile.
 fn keySlots(head : i32, tile : i32, t : i32, count : i32) -> vec2<i32> {
   if (t >= count) {
     return vec2<i32>(0);
   }
-  let tilesPerBlock = tilesIn(uniforms.keyBlockSize, tileKeys);
-  let block = blockLists[listStart(head, tile) + 1 + t / tilesPerBlock];
-  let first = block * uniforms.keyBlockSize + (t % tilesPerBlock) * tileKeys;
-  let end = min((block + 1) * uniforms.keyBlockSize, uniforms.keyShape.z);
-  return vec2<i32>(first, min(first + tileKeys, end));
-}
-
-fn keyPosition(head : i32, slot : i32) -> i32 {
-  return keyIndices[head * uniforms.keyShape.z + slot];
+  return listedTile(head, tile, t);
 }
 
 // Original index of the key in a slot of the tile that covers slots [tile.x, tile.y).
@@ -83,7 +96,6 @@ var<workgroup> scoreRows : array<f32, 2304>;
 var<workgroup> weightRows : array<f16, 2560>;
 var<workgroup> keyPositions : array<i32, tileKeys>;
 var<workgroup> rescales : array<f32, tileQueries>;
-var<workgroup> keyTileCount : i32;
 var<workgroup> anyRescale : atomic<u32>;
 
 fn storeTile(at : i32, x : vec4<f16>) {
@@ -100,21 +112,25 @@ fn main(index : i32) {
   // This invocation's row in the workgroup's tile, shared with its neighbour.
   let row = subgroup * 16 + lane / 2;
   let half = lane % 2;
-  let heads = uniforms.queryShape.y;
-  let allHeads = uniforms.queryShape.x * heads;
-  let head = workgroupIndex() % allHeads;
-  let firstKeyRow = keyRow(head, heads, 0);
-  let lastPosition = uniforms.keyShape.z - 1;
-  // Last rows first: under a causal mask they have most keys, and a long workgroup should not start last. Workgroups
-  // beyond those asked for get a negative index and no rows.
-  let queryTileIndex = uniforms.queryTiles - 1 - workgroupIndex() / allHeads;
-  let span = queryRows(queryTileIndex);
-  let firstRow = span.x;
-  let endRow = select(span.y, firstRow, queryTileIndex < 0);
   if (local == 0) {
-    keyTileCount = select(0, countKeyTiles(head, queryTileIndex, endRow), firstRow < endRow);
     atomicStore(&anyRescale, 0u);
   }
+  let allHeads = uniforms.batch * uniforms.heads;
+  let head = workgroupIndex() % allHeads;
+  let firstKeyRow = keyRow(head, 0);
+  let lastPosition = uniforms.keyLength - 1;
+  // Last rows first: under a causal mask they have most keys, and a long workgroup should not start last.
+  let queryTileIndex = uniforms.queryTiles - 1 - workgroupIndex() / allHeads;
+  let exists = queryTileIndex >= 0;
+  let span = ownedSpan(queryTileIndex);
+  let firstRow = span.x;
+  // Workgroups beyond those asked for get no rows.
+  let endRow = select(firstRow, span.y, exists);
+  let allTiles = select(0, countListed(head, queryTileIndex), firstRow < endRow);
+  if (local == 0) {
+    keyTileCount = allTiles;
+  }
+  // Barriers stand in a loop that all invocations must run equally often: hence the uniform load.
   let keyTiles = workgroupUniformLoad(&keyTileCount);
 
   // Queries, by way of workgroup memory, into registers.
@@ -122,7 +138,7 @@ fn main(index : i32) {
     let queryRow = firstRow + i / 16;
     var x = vec4<f32>(0.0);
     if (queryRow < endRow && i % 16 < 16) {
-      x = uniforms.logitScale * readQuery(head * uniforms.queryShape.z + queryRow, i % 16);
+      x = uniforms.logitScale * readQuery(head * uniforms.queryLength + queryRow, i % 16);
     }
     storeTile((i / 16) * 72 + (i % 16) * 4, vec4<f16>(x));
   }
@@ -463,7 +479,7 @@ fn main(index : i32) {
       let at = row * 36 + 4 * i;
       let x = vec4<f32>(scoreRows[at], scoreRows[at + 1], scoreRows[at + 2], scoreRows[at + 3]);
       // A row that saw nothing is zeros.
-      writeOutput(head * uniforms.queryShape.z + firstRow + row, vector, select(x / total, vec4<f32>(0.0), total == 0.0));
+      writeOutput(head * uniforms.queryLength + firstRow + row, vector, select(x / total, vec4<f32>(0.0), total == 0.0));
     }
   }
   workgroupBarrier();
@@ -476,7 +492,7 @@ fn main(index : i32) {
       let at = row * 36 + 4 * i;
       let x = vec4<f32>(scoreRows[at], scoreRows[at + 1], scoreRows[at + 2], scoreRows[at + 3]);
       // A row that saw nothing is zeros.
-      writeOutput(head * uniforms.queryShape.z + firstRow + row, vector, select(x / total, vec4<f32>(0.0), total == 0.0));
+      writeOutput(head * uniforms.queryLength + firstRow + row, vector, select(x / total, vec4<f32>(0.0), total == 0.0));
     }
   }
   workgroupBarrier();

@@ -14,9 +14,9 @@
 // Global memory is read ahead into registers: values while scores are computed, the next keys while values are added up,
 // and the order in which they stand one step before that. A load thus has half a round to arrive.
 
+const threads = 64;
 const threadsX = 16;
 const threadsY = 4;
-const threads = 64;
 const rows = 2;
 const columns = 2;
 const tileQueries = 8;
@@ -29,24 +29,7 @@ var<workgroup> keyTile : array<vec4<f32>, 672>;
 var<workgroup> weights : array<vec2<f32>, 136>;
 var<workgroup> rowPartials : array<vec2<f32>, 68>;
 var<workgroup> keyPositions : array<i32, tileKeys>;
-var<workgroup> keyTileCount : i32;
 
-// Score of a key that a row must not see; finite, because WGSL need not support infinities.
-const masked = -3.4e38f;
-// Where the maximum of a row starts: so far above it that a masked score has no weight, also in a row without others.
-const lowest = -1e38f;
-
-fn workgroupIndex() -> i32 {
-  return uniforms.firstWorkgroup + i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
-}
-
-fn keyRow(head : i32, heads : i32, position : i32) -> i32 {
-  let keyHeads = uniforms.keyShape.y;
-  let keyHead = (head / heads) * keyHeads + (head % heads) / (heads / keyHeads);
-  return keyHead * uniforms.keyShape.z + position;
-}
-fn readKey(row : i32, vector : i32) -> vec4<f32> { return key[row * 16 + vector]; }
-fn readValue(row : i32, vector : i32) -> vec4<f32> { return value[row * 20 + vector]; }
 
 fn writeValues(row : i32, chunk : i32, vector : i32, x : vec4<f32>) {
   result[(row * uniforms.outShape.y + chunk) * 21 + vector] = x;
@@ -54,8 +37,29 @@ fn writeValues(row : i32, chunk : i32, vector : i32, x : vec4<f32>) {
 fn writeSums(row : i32, chunk : i32, maximum : f32, sum : f32) {
   result[(row * uniforms.outShape.y + chunk) * 21 + 20] = vec4<f32>(maximum, sum, 0.0, 0.0);
 }
+
+fn workgroupIndex() -> i32 {
+  return uniforms.firstWorkgroup + i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
+}
+
+fn keyRow(head : i32, position : i32) -> i32 {
+  let heads = uniforms.heads;
+  let keyHeads = uniforms.keyValueHeads;
+  let keyHead = (head / heads) * keyHeads + (head % heads) / (heads / keyHeads);
+  return keyHead * uniforms.keyLength + position;
+}
+// Score of a key that a row must not see; finite, because WGSL need not support infinities.
+const masked = -3.4e38f;
+// Where the maximum of a row starts: so far above it that a masked score has no weight, also in a row without others.
+const lowest = -1e38f;
 // Original index given to the padding of a key tile: past every limit.
 const paddingPosition = 0x7fffffff;
+// Barriers of the walk need a number that all invocations are known to share.
+var<workgroup> keyTileCount : i32;
+
+fn keyEnd(head : i32) -> i32 {
+  return uniforms.keyLength;
+}
 // Where the mask of a row starts. Rows past the end read some row that exists.
 fn maskRow(head : i32, row : i32) -> i32 {
   let heads = uniforms.queryShape.y;
@@ -69,16 +73,16 @@ fn maskedScore(score : f32, maskStart : i32, position : i32) -> f32 {
   return select(masked, score, x != 0);
 }
 
-fn queryRows(tile : i32) -> vec2<i32> {
-  return vec2<i32>(tile * tileQueries, min((tile + 1) * tileQueries, uniforms.queryShape.z * (uniforms.queryShape.y / uniforms.keyShape.y)));
+fn ownedSpan(tile : i32) -> vec2<i32> {
+  return vec2<i32>(tile * tileQueries, min((tile + 1) * tileQueries, uniforms.queryLength * (uniforms.heads / uniforms.keyValueHeads)));
 }
 
-fn countKeyTiles(head : i32, tile : i32, endRow : i32) -> i32 {
-  return (uniforms.queryOffset + uniforms.queryShape.z + tileKeys - 1) / tileKeys;
+fn countKeyTiles(head : i32, endRow : i32) -> i32 {
+  return (uniforms.queryOffset + uniforms.queryLength + tileKeys - 1) / tileKeys;
 }
 
 fn keySlots(head : i32, tile : i32, t : i32, count : i32) -> vec2<i32> {
-  return vec2<i32>(t * tileKeys, min((t + 1) * tileKeys, uniforms.keyShape.z));
+  return vec2<i32>(t * tileKeys, min((t + 1) * tileKeys, uniforms.keyLength));
 }
 
 fn keyPosition(head : i32, slot : i32) -> i32 {
@@ -93,32 +97,32 @@ fn positionIn(head : i32, tile : vec2<i32>, slot : i32) -> i32 {
   return paddingPosition;
 }
 fn readQuery(row : i32, vector : i32) -> vec4<f32> { return query[row * 16 + vector]; }
-fn readQueryWord(row : i32, vector : i32) -> vec4<f32> { return readQuery(row, vector); }
-fn readKeyWord(row : i32, vector : i32) -> vec4<f32> { return readKey(row, vector); }
-fn readValueWord(row : i32, vector : i32) -> vec4<f32> { return readValue(row, vector); }
+fn readKey(row : i32, vector : i32) -> vec4<f32> { return key[row * 16 + vector]; }
+fn readValue(row : i32, vector : i32) -> vec4<f32> { return value[row * 20 + vector]; }
 
 fn main(index : i32) {
   let local = i32(localIndex);
   let x = ((local >> 1) & 1) + ((local >> 2) & 2) + 4 * ((local >> 4) % 4);
   let y = (local & 1) + ((local >> 1) & 2) + 4 * ((local >> 4) / 4);
-  let heads = uniforms.queryShape.y;
-  let allHeads = uniforms.queryShape.x * uniforms.keyShape.y;
-  let head = (workgroupIndex() % allHeads) * (heads / uniforms.keyShape.y);
-  let firstKeyRow = keyRow(head, heads, 0);
-  let lastPosition = uniforms.keyShape.z - 1;
+  let allHeads = uniforms.batch * uniforms.keyValueHeads;
+  let head = workgroupIndex() % allHeads * (uniforms.heads / uniforms.keyValueHeads);
+  let firstKeyRow = keyRow(head, 0);
+  let lastPosition = uniforms.keyLength - 1;
+  // Workgroups of one chunk of the keys stand together: they read the same ones.
   let queryTileIndex = (workgroupIndex() / allHeads) % uniforms.queryTiles;
   let chunk = workgroupIndex() / (allHeads * uniforms.queryTiles);
-  let span = queryRows(queryTileIndex);
+  let exists = chunk < uniforms.outShape.y;
+  let span = ownedSpan(queryTileIndex);
   let firstRow = span.x;
   // Workgroups beyond those asked for get no rows.
-  let endRow = select(span.y, firstRow, chunk >= uniforms.outShape.y);
-  let allTiles = select(0, countKeyTiles(head, queryTileIndex, endRow), firstRow < endRow);
+  let endRow = select(firstRow, span.y, exists);
+  let allTiles = select(0, countKeyTiles(head, endRow), firstRow < endRow);
   let chunkTiles = (allTiles + uniforms.outShape.y - 1) / uniforms.outShape.y;
   let firstTile = chunk * chunkTiles;
-  if (localIndex == 0u) {
+  if (local == 0) {
     keyTileCount = clamp(allTiles - firstTile, 0, chunkTiles);
   }
-  // Barriers below stand in a loop that all invocations must run equally often: hence the uniform load.
+  // Barriers stand in a loop that all invocations must run equally often: hence the uniform load.
   let keyTiles = workgroupUniformLoad(&keyTileCount);
 
   // Empty state of the online softmax: nothing seen, all sums zero.
@@ -138,18 +142,18 @@ fn main(index : i32) {
     nextPositions[6] = positionIn(head, nextTile, ((local + 384) / 16));
     nextPositions[7] = positionIn(head, nextTile, ((local + 448) / 16));
   nextTile = keySlots(head, queryTileIndex, firstTile + 1, firstTile + keyTiles);
-  fetched[0] = readKeyWord(firstKeyRow + min(nextPositions[0], lastPosition), local % 16);
-    fetched[1] = readKeyWord(firstKeyRow + min(nextPositions[1], lastPosition), (local + 64) % 16);
-    fetched[2] = readKeyWord(firstKeyRow + min(nextPositions[2], lastPosition), (local + 128) % 16);
-    fetched[3] = readKeyWord(firstKeyRow + min(nextPositions[3], lastPosition), (local + 192) % 16);
-    fetched[4] = readKeyWord(firstKeyRow + min(nextPositions[4], lastPosition), (local + 256) % 16);
-    fetched[5] = readKeyWord(firstKeyRow + min(nextPositions[5], lastPosition), (local + 320) % 16);
-    fetched[6] = readKeyWord(firstKeyRow + min(nextPositions[6], lastPosition), (local + 384) % 16);
-    fetched[7] = readKeyWord(firstKeyRow + min(nextPositions[7], lastPosition), (local + 448) % 16);
+  fetched[0] = readKey(firstKeyRow + min(nextPositions[0], lastPosition), local % 16);
+    fetched[1] = readKey(firstKeyRow + min(nextPositions[1], lastPosition), (local + 64) % 16);
+    fetched[2] = readKey(firstKeyRow + min(nextPositions[2], lastPosition), (local + 128) % 16);
+    fetched[3] = readKey(firstKeyRow + min(nextPositions[3], lastPosition), (local + 192) % 16);
+    fetched[4] = readKey(firstKeyRow + min(nextPositions[4], lastPosition), (local + 256) % 16);
+    fetched[5] = readKey(firstKeyRow + min(nextPositions[5], lastPosition), (local + 320) % 16);
+    fetched[6] = readKey(firstKeyRow + min(nextPositions[6], lastPosition), (local + 384) % 16);
+    fetched[7] = readKey(firstKeyRow + min(nextPositions[7], lastPosition), (local + 448) % 16);
   {
     var fetched = array<vec4<f32>, 2>();
-    if (firstRow + (local / 16) < endRow) { fetched[0] = uniforms.logitScale * readQueryWord(head * uniforms.queryShape.z + firstRow + (local / 16), local % 16); }
-    if (firstRow + ((local + 64) / 16) < endRow) { fetched[1] = uniforms.logitScale * readQueryWord(head * uniforms.queryShape.z + firstRow + ((local + 64) / 16), (local + 64) % 16); }
+    if (firstRow + (local / 16) < endRow) { fetched[0] = uniforms.logitScale * readQuery(head * uniforms.queryLength + firstRow + (local / 16), local % 16); }
+    if (firstRow + ((local + 64) / 16) < endRow) { fetched[1] = uniforms.logitScale * readQuery(head * uniforms.queryLength + firstRow + ((local + 64) / 16), (local + 64) % 16); }
     {
       queryTile[(local / 16) * tileStride + local % 16] = fetched[0];
     }
@@ -204,16 +208,16 @@ fn main(index : i32) {
     let valuePosition7 = keyPositions[min(((local + 448) / 20), tileKeys - 1)];
     let valuePosition8 = keyPositions[min(((local + 512) / 20), tileKeys - 1)];
     let valuePosition9 = keyPositions[min(((local + 576) / 20), tileKeys - 1)];
-    fetched[0] = readValueWord(firstKeyRow + min(valuePosition0, lastPosition), local % 20);
-    fetched[1] = readValueWord(firstKeyRow + min(valuePosition1, lastPosition), (local + 64) % 20);
-    fetched[2] = readValueWord(firstKeyRow + min(valuePosition2, lastPosition), (local + 128) % 20);
-    fetched[3] = readValueWord(firstKeyRow + min(valuePosition3, lastPosition), (local + 192) % 20);
-    fetched[4] = readValueWord(firstKeyRow + min(valuePosition4, lastPosition), (local + 256) % 20);
-    fetched[5] = readValueWord(firstKeyRow + min(valuePosition5, lastPosition), (local + 320) % 20);
-    fetched[6] = readValueWord(firstKeyRow + min(valuePosition6, lastPosition), (local + 384) % 20);
-    fetched[7] = readValueWord(firstKeyRow + min(valuePosition7, lastPosition), (local + 448) % 20);
-    fetched[8] = readValueWord(firstKeyRow + min(valuePosition8, lastPosition), (local + 512) % 20);
-    fetched[9] = readValueWord(firstKeyRow + min(valuePosition9, lastPosition), (local + 576) % 20);
+    fetched[0] = readValue(firstKeyRow + min(valuePosition0, lastPosition), local % 20);
+    fetched[1] = readValue(firstKeyRow + min(valuePosition1, lastPosition), (local + 64) % 20);
+    fetched[2] = readValue(firstKeyRow + min(valuePosition2, lastPosition), (local + 128) % 20);
+    fetched[3] = readValue(firstKeyRow + min(valuePosition3, lastPosition), (local + 192) % 20);
+    fetched[4] = readValue(firstKeyRow + min(valuePosition4, lastPosition), (local + 256) % 20);
+    fetched[5] = readValue(firstKeyRow + min(valuePosition5, lastPosition), (local + 320) % 20);
+    fetched[6] = readValue(firstKeyRow + min(valuePosition6, lastPosition), (local + 384) % 20);
+    fetched[7] = readValue(firstKeyRow + min(valuePosition7, lastPosition), (local + 448) % 20);
+    fetched[8] = readValue(firstKeyRow + min(valuePosition8, lastPosition), (local + 512) % 20);
+    fetched[9] = readValue(firstKeyRow + min(valuePosition9, lastPosition), (local + 576) % 20);
     nextPositions[0] = positionIn(head, nextTile, (local / 16));
     nextPositions[1] = positionIn(head, nextTile, ((local + 64) / 16));
     nextPositions[2] = positionIn(head, nextTile, ((local + 128) / 16));
@@ -287,14 +291,14 @@ fn main(index : i32) {
     let position0 = keyPositions[x + 0 * threadsX];
     let position1 = keyPositions[x + 1 * threadsX];
     {
-      let lastVisible = uniforms.queryOffset + (firstRow + y + 0 * threadsY) % uniforms.queryShape.z;
-      let maskStart = maskRow(head + (firstRow + y + 0 * threadsY) / uniforms.queryShape.z, (firstRow + y + 0 * threadsY) % uniforms.queryShape.z);
+      let lastVisible = uniforms.queryOffset + (firstRow + y + 0 * threadsY) % uniforms.queryLength;
+      let maskStart = maskRow(head + (firstRow + y + 0 * threadsY) / uniforms.queryLength, (firstRow + y + 0 * threadsY) % uniforms.queryLength);
       scores[0][0] = select(maskedScore(scores[0][0], maskStart, position0), masked, position0 > lastVisible);
     scores[0][1] = select(maskedScore(scores[0][1], maskStart, position1), masked, position1 > lastVisible);
     }
     {
-      let lastVisible = uniforms.queryOffset + (firstRow + y + 1 * threadsY) % uniforms.queryShape.z;
-      let maskStart = maskRow(head + (firstRow + y + 1 * threadsY) / uniforms.queryShape.z, (firstRow + y + 1 * threadsY) % uniforms.queryShape.z);
+      let lastVisible = uniforms.queryOffset + (firstRow + y + 1 * threadsY) % uniforms.queryLength;
+      let maskStart = maskRow(head + (firstRow + y + 1 * threadsY) / uniforms.queryLength, (firstRow + y + 1 * threadsY) % uniforms.queryLength);
       scores[1][0] = select(maskedScore(scores[1][0], maskStart, position0), masked, position0 > lastVisible);
     scores[1][1] = select(maskedScore(scores[1][1], maskStart, position1), masked, position1 > lastVisible);
     }
@@ -378,14 +382,14 @@ fn main(index : i32) {
     // Barrier: the weighted sum reads the weights of all x and values that others loaded.
     workgroupBarrier();
     nextTile = keySlots(head, queryTileIndex, firstTile + t + 2, firstTile + keyTiles);
-    fetched[0] = readKeyWord(firstKeyRow + min(nextPositions[0], lastPosition), local % 16);
-    fetched[1] = readKeyWord(firstKeyRow + min(nextPositions[1], lastPosition), (local + 64) % 16);
-    fetched[2] = readKeyWord(firstKeyRow + min(nextPositions[2], lastPosition), (local + 128) % 16);
-    fetched[3] = readKeyWord(firstKeyRow + min(nextPositions[3], lastPosition), (local + 192) % 16);
-    fetched[4] = readKeyWord(firstKeyRow + min(nextPositions[4], lastPosition), (local + 256) % 16);
-    fetched[5] = readKeyWord(firstKeyRow + min(nextPositions[5], lastPosition), (local + 320) % 16);
-    fetched[6] = readKeyWord(firstKeyRow + min(nextPositions[6], lastPosition), (local + 384) % 16);
-    fetched[7] = readKeyWord(firstKeyRow + min(nextPositions[7], lastPosition), (local + 448) % 16);
+    fetched[0] = readKey(firstKeyRow + min(nextPositions[0], lastPosition), local % 16);
+    fetched[1] = readKey(firstKeyRow + min(nextPositions[1], lastPosition), (local + 64) % 16);
+    fetched[2] = readKey(firstKeyRow + min(nextPositions[2], lastPosition), (local + 128) % 16);
+    fetched[3] = readKey(firstKeyRow + min(nextPositions[3], lastPosition), (local + 192) % 16);
+    fetched[4] = readKey(firstKeyRow + min(nextPositions[4], lastPosition), (local + 256) % 16);
+    fetched[5] = readKey(firstKeyRow + min(nextPositions[5], lastPosition), (local + 320) % 16);
+    fetched[6] = readKey(firstKeyRow + min(nextPositions[6], lastPosition), (local + 384) % 16);
+    fetched[7] = readKey(firstKeyRow + min(nextPositions[7], lastPosition), (local + 448) % 16);
 
     // 4. Weighted sum of values.
     for (var i = 0; i < threadsX; i += 4) {
@@ -512,13 +516,13 @@ fn main(index : i32) {
     sum += rowPartials[y * weightStride + 14];
     sum += rowPartials[y * weightStride + 15];
   if (firstRow + y + 0 * threadsY < endRow) {
-    let outputRow = head * uniforms.queryShape.z + firstRow + y + 0 * threadsY;
+    let outputRow = head * uniforms.queryLength + firstRow + y + 0 * threadsY;
     { { writeValues(outputRow, chunk, (x + 0 * threadsX) * 1 + 0, output[0][0]); } }
     if (x + 1 * threadsX < 20) { { writeValues(outputRow, chunk, (x + 1 * threadsX) * 1 + 0, output[0][1]); } }
     if (x == 0) { writeSums(outputRow, chunk, rowMax[0], sum[0]); }
   }
     if (firstRow + y + 1 * threadsY < endRow) {
-    let outputRow = head * uniforms.queryShape.z + firstRow + y + 1 * threadsY;
+    let outputRow = head * uniforms.queryLength + firstRow + y + 1 * threadsY;
     { { writeValues(outputRow, chunk, (x + 0 * threadsX) * 1 + 0, output[1][0]); } }
     if (x + 1 * threadsX < 20) { { writeValues(outputRow, chunk, (x + 1 * threadsX) * 1 + 0, output[1][1]); } }
     if (x == 0) { writeSums(outputRow, chunk, rowMax[1], sum[1]); }

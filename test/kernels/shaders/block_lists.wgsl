@@ -2,7 +2,7 @@
 // find their places in the list by a prefix sum over the invocations.
 
 fn workgroupIndex() -> i32 {
-  return i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
+  return uniforms.firstWorkgroup + i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
 }
 const threads = 128;
 

@@ -1,7 +1,7 @@
 // A workgroup writes the row of one query block: zeros, then a one for each entry of its list.
 
 fn workgroupIndex() -> i32 {
-  return i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
+  return uniforms.firstWorkgroup + i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
 }
 fn main(index : i32) {
   let blocks = uniforms.outShape.w;

@@ -3,7 +3,7 @@
 // maximum and sum need workgroup memory and barriers.
 
 fn workgroupIndex() -> i32 {
-  return i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
+  return uniforms.firstWorkgroup + i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
 }
 
 var<workgroup> reduceBuffer : array<f32, 128>;
@@ -45,22 +45,22 @@ fn readPooled(row : i32, vector : i32) -> vec4<f32> { return pooled[row * 16 + v
 // Key blocks before the segment in which a query row stands.
 fn blocksBefore(row : i32) -> i32 {
   let position = uniforms.queryOffset + row;
-  return position / (uniforms.blocksPerSegment * uniforms.keyBlockSize) * uniforms.blocksPerSegment;
+  return position / uniforms.segmentSize * (uniforms.segmentSize / uniforms.keyBlockSize);
 }
 fn scoredBlocks(queryBlock : i32) -> i32 {
   return blocksBefore(queryBlock * uniforms.blockSize);
 }
 fn visibleBlocks(queryBlock : i32) -> i32 {
   let lastRow = min((queryBlock + 1) * uniforms.blockSize, uniforms.queryLength) - 1;
-  return min(blocksBefore(lastRow) + uniforms.blocksPerSegment, uniforms.keyBlocks);
+  return min(blocksBefore(lastRow) + uniforms.segmentSize / uniforms.keyBlockSize, uniforms.keyBlocks);
 }
 fn keyEnd(head : i32) -> i32 {
-  return clamp(keyLengths[head / uniforms.outShape.y], 0, uniforms.keyLength);
+  return clamp(keyLengths[head / uniforms.heads], 0, uniforms.keyLength);
 }
 
 // log2 of the weight of a key block: the pooled keys stand behind the pooled queries of all heads.
 fn logit(row : i32, keyRow : i32) -> f32 {
-  let firstKeyRow = uniforms.outShape.x * uniforms.outShape.y * uniforms.outShape.z;
+  let firstKeyRow = uniforms.batch * uniforms.heads * uniforms.queryBlocks;
   var sum = 0.0;
   for (var i = 0; i < 16; i++) {
     sum += dot(readPooled(row, i), readPooled(firstKeyRow + keyRow, i));
@@ -69,12 +69,13 @@ fn logit(row : i32, keyRow : i32) -> f32 {
 }
 
 fn main(index : i32) {
-  let blocks = uniforms.outShape.w;
+  let blocks = uniforms.keyBlocks;
   let row = workgroupIndex();
-  let queryBlock = row % uniforms.outShape.z;
-  let head = row / uniforms.outShape.z;
-  let exists = head < uniforms.outShape.x * uniforms.outShape.y;
-  let candidates = min(scoredBlocks(queryBlock), (keyEnd(head) + uniforms.keyBlockSize - 1) / uniforms.keyBlockSize);
+  let queryBlock = row % uniforms.queryBlocks;
+  let head = row / uniforms.queryBlocks;
+  let exists = head < uniforms.batch * uniforms.heads;
+  let unpaddedBlocks = (keyEnd(head) + uniforms.keyBlockSize - 1) / uniforms.keyBlockSize;
+  let candidates = min(scoredBlocks(queryBlock), unpaddedBlocks);
   let end = select(0, candidates, exists);
 
   var localMax = -3.4e38f;

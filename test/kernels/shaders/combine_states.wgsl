@@ -2,7 +2,7 @@
 // of every 12-th chunk in registers, and the lanes are combined by way of workgroup memory.
 
 fn workgroupIndex() -> i32 {
-  return i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
+  return uniforms.firstWorkgroup + i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
 }
 // Score of a key that a row must not see; finite, because WGSL need not support infinities.
 const masked = -3.4e38f;
@@ -13,6 +13,7 @@ struct State {
   sum : f32,
   values : vec4<f32>,
 };
+const emptyState = State(lowest, 0.0, vec4<f32>(0.0));
 
 fn merge(a : State, b : State) -> State {
   let maximum = max(a.maximum, b.maximum);
@@ -26,9 +27,21 @@ fn weighted(x : State, maximum : f32) -> State {
   let rescale = exp2(x.maximum - maximum);
   return State(maximum, x.sum * rescale, select(x.values * rescale, vec4<f32>(0.0), x.sum == 0.0));
 }
+
+var<workgroup> laneStates : array<State, 240>;
+
+// All invocations call it together; those of the first lane get what all lanes have.
+fn mergeLanes(own : State) -> State {
+  var state = own;
+  laneStates[i32(localIndex)] = state;
+  // Barrier: the first lane reads what all lanes wrote.
+  workgroupBarrier();
+  for (var i = i32(localIndex) + 20; i < 240 && i32(localIndex) < 20; i += 20) {
+    state = merge(state, laneStates[i]);
+  }
+  return state;
+}
 fn writeOutput(row : i32, vector : i32, x : vec4<f32>) { result[row * 20 + vector] = x; }
-var<workgroup> laneSums : array<vec2<f32>, 240>;
-var<workgroup> laneValues : array<vec4<f32>, 240>;
 
 fn main(index : i32) {
   let local = i32(localIndex);
@@ -37,21 +50,14 @@ fn main(index : i32) {
   let row = workgroupIndex();
   let exists = row < uniforms.statesShape.x;
   let chunks = uniforms.statesShape.y;
-  var state = State(lowest, 0.0, vec4<f32>(0.0));
+  var state = emptyState;
   for (var chunk = lane; chunk < chunks && exists; chunk += 12) {
     let first = (row * chunks + chunk) * 21;
     let sums = states[first + 20];
     state = merge(state, State(sums.x, sums.y, states[first + vector]));
   }
-  laneSums[local] = vec2<f32>(state.maximum, state.sum);
-  laneValues[local] = state.values;
-  // Barrier: the first lane combines what all lanes wrote.
-  workgroupBarrier();
+  state = mergeLanes(state);
   if (lane == 0 && exists) {
-    for (var i = 1; i < 12; i++) {
-      let at = i * 20 + vector;
-      state = merge(state, State(laneSums[at].x, laneSums[at].y, laneValues[at]));
-    }
     // A row that saw nothing is zeros.
     writeOutput(row, vector, select(state.values / state.sum, vec4<f32>(0.0), state.sum == 0.0));
   }

@@ -14,15 +14,16 @@ fn workgroupIndex() -> i32 {
   return uniforms.firstWorkgroup + i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
 }
 
-fn keyRow(head : i32, heads : i32, position : i32) -> i32 {
-  let keyHeads = uniforms.keyShape.y;
+fn keyRow(head : i32, position : i32) -> i32 {
+  let heads = uniforms.heads;
+  let keyHeads = uniforms.keyValueHeads;
   let keyHead = (head / heads) * keyHeads + (head % heads) / (heads / keyHeads);
-  return keyHead * uniforms.keyShape.z + position;
+  return keyHead * uniforms.keyLength + position;
 }
 
+const threads = 128;
 const threadsX = 8;
 const threadsY = 16;
-const threads = 128;
 const rows = 2;
 const columns = 4;
 const tileQueries = 32;
@@ -37,63 +38,62 @@ var<workgroup> weights : array<vec4<f32>, 288>;
 var<workgroup> ownedRows : array<i32, 32>;
 var<workgroup> walkedRows : array<i32, 64>;
 var<workgroup> walkedStatistics : array<vec4<f32>, 64>;
-// Rounds of the workgroup's walk: its barriers need a number that all invocations are known to share.
-var<workgroup> roundCount : i32;
 fn readKey(row : i32, vector : i32) -> vec4<f32> { return key[row * 16 + vector]; }
 fn readQuery(row : i32, vector : i32) -> vec4<f32> { return query[row * 16 + vector]; }
 fn readDy(row : i32, vector : i32) -> vec4<f32> { return dy[row * 16 + vector]; }
 fn readValue(row : i32, vector : i32) -> vec4<f32> { return value[row * 16 + vector]; }
 const noStatistics = vec4<f32>(0.0, 0.0, -1.0, 0.0);
-fn writeKeyGradient(first : i32, row : i32, vector : i32, x : vec4<f32>) { result[first / 4 + row * 16 + vector] = x; }
-fn writeValueGradient(first : i32, row : i32, vector : i32, x : vec4<f32>) { result[first / 4 + row * 16 + vector] = x; }
+// Rounds of the workgroup's walk: its barriers need a number that all invocations are known to share.
+var<workgroup> roundCount : i32;
+fn writeKeyGradient(row : i32, vector : i32, x : vec4<f32>) { result[row * 16 + vector] = x; }
+fn writeValueGradient(row : i32, vector : i32, x : vec4<f32>) { result[uniforms.owners * uniforms.keyLength * 64 / 4 + row * 16 + vector] = x; }
 
 
 
-fn tilesIn(size : i32, tile : i32) -> i32 {
-  return (size + tile - 1) / tile;
-}
-
-fn keySlots(tile : i32) -> vec2<i32> {
-  return vec2<i32>(tile * tileKeys, min((tile + 1) * tileKeys, uniforms.keyShape.z));
+fn ownedSpan(tile : i32) -> vec2<i32> {
+  return vec2<i32>(tile * tileKeys, min((tile + 1) * tileKeys, uniforms.keyLength));
 }
 
 fn keyPosition(owner : i32, slot : i32) -> i32 {
   return slot;
 }
 
-fn firstQueryTile(firstKey : i32) -> i32 {
-  return min(max(firstKey - uniforms.queryOffset, 0) / tileQueries, tilesIn(uniforms.queryShape.z, tileQueries));
+// Query tiles of a head, and the first of them that may see a key.
+fn headTiles() -> i32 {
+  return (uniforms.queryLength + tileQueries - 1) / tileQueries;
 }
 
-fn countQueryTiles(owner : i32, tile : i32, firstKey : i32) -> i32 {
-  let sharing = uniforms.queryShape.x * uniforms.queryShape.y / uniforms.owners;
-  return sharing * (tilesIn(uniforms.queryShape.z, tileQueries) - firstQueryTile(firstKey));
+fn firstQueryTile(firstKey : i32) -> i32 {
+  return min(max(firstKey - uniforms.queryOffset, 0) / tileQueries, headTiles());
+}
+
+fn countQueryTiles(firstKey : i32) -> i32 {
+  let sharing = uniforms.batch * uniforms.heads / uniforms.owners;
+  return sharing * (headTiles() - firstQueryTile(firstKey));
 }
 
 fn queryRows(owner : i32, firstHead : i32, tile : i32, firstKey : i32, t : i32) -> vec3<i32> {
-  let ofHead = tilesIn(uniforms.queryShape.z, tileQueries) - firstQueryTile(firstKey);
+  let ofHead = headTiles() - firstQueryTile(firstKey);
   let first = (firstQueryTile(firstKey) + t % ofHead) * tileQueries;
-  return vec3<i32>(firstHead + t / ofHead, first, min(first + tileQueries, uniforms.queryShape.z));
+  return vec3<i32>(firstHead + t / ofHead, first, min(first + tileQueries, uniforms.queryLength));
 }
 
 fn main(index : i32) {
   let local = i32(localIndex);
   let x = ((local >> 1) & 1) + ((local >> 2) & 2) + 4 * ((local >> 4) % 2);
   let y = (local & 1) + ((local >> 1) & 2) + 4 * ((local >> 4) / 2);
-  let heads = uniforms.queryShape.y;
-  let length = uniforms.queryShape.z;
-  let keyLength = uniforms.keyShape.z;
+  let length = uniforms.queryLength;
   let owners = uniforms.owners;
   let owner = workgroupIndex() % owners;
   // First keys first: under a causal mask they have most queries, and a long workgroup should not start last. Workgroups
   // beyond those asked for find no keys.
   let keyTile = workgroupIndex() / owners;
-  let slots = keySlots(keyTile);
+  let slots = ownedSpan(keyTile);
   // Query head that shares the keys, the first of them.
-  let firstHead = owner * (uniforms.queryShape.x * heads / owners);
-  let firstKeyRow = keyRow(firstHead, heads, 0);
+  let firstHead = owner * (uniforms.batch * uniforms.heads / owners);
+  let firstKeyRow = keyRow(firstHead, 0);
   if (local == 0) {
-    roundCount = select(0, countQueryTiles(owner, keyTile, slots.x), slots.x < slots.y);
+    roundCount = select(0, countQueryTiles(slots.x), slots.x < slots.y);
   }
   if (local < tileKeys) {
     var row = -1;
@@ -196,7 +196,7 @@ fn main(index : i32) {
     {
       walkedTile[((local + 384) / 16) * tileStride + (local + 384) % 16] = select(vec4<f32>(0.0), fetched[3], walkedRows[now + ((local + 384) / 16)] >= 0);
     }
-    // Barrier: reads rows that others wrote.
+    // Barrier: reads what others wrote.
     workgroupBarrier();
     if (local < 32) { aheadRow = -1;
     aheadStatistics = noStatistics;
@@ -391,7 +391,7 @@ fn main(index : i32) {
     }
     weights[(y + 0 * threadsY) * weightStride + x] = vec4<f32>(scores[0][0], scores[0][1], scores[0][2], scores[0][3]);
     weights[(y + 1 * threadsY) * weightStride + x] = vec4<f32>(scores[1][0], scores[1][1], scores[1][2], scores[1][3]);
-    // Barrier: reads rows and weights that others wrote.
+    // Barrier: reads what others wrote.
     workgroupBarrier();
     fetched[0] = readQuery(max(walkedRows[now + (local / 16)], 0), local % 16);
     fetched[1] = readQuery(max(walkedRows[now + ((local + 128) / 16)], 0), (local + 128) % 16);
@@ -713,7 +713,7 @@ fn main(index : i32) {
     }
     weights[(y + 0 * threadsY) * weightStride + x] = vec4<f32>(products[0][0], products[0][1], products[0][2], products[0][3]);
     weights[(y + 1 * threadsY) * weightStride + x] = vec4<f32>(products[1][0], products[1][1], products[1][2], products[1][3]);
-    // Barrier: reads rows and weights that others wrote.
+    // Barrier: reads what others wrote.
     workgroupBarrier();
     fetched[0] = readQuery(max(walkedRows[next + (local / 16)], 0), local % 16);
     fetched[1] = readQuery(max(walkedRows[next + ((local + 128) / 16)], 0), (local + 128) % 16);
@@ -901,22 +901,21 @@ fn main(index : i32) {
     workgroupBarrier();
   }
 
-  let firstGradientRow = owner * keyLength - firstKeyRow;
-  let firstValue = owners * keyLength * 64;
+  let firstGradientRow = owner * uniforms.keyLength - firstKeyRow;
   {
-    if (ownedRows[y + 0 * threadsY] >= 0) { writeKeyGradient(0, firstGradientRow + ownedRows[y + 0 * threadsY], 0 + x + 0 * threadsX, uniforms.scale * keyGradient[0][0]); }
-    if (ownedRows[y + 1 * threadsY] >= 0) { writeKeyGradient(0, firstGradientRow + ownedRows[y + 1 * threadsY], 0 + x + 0 * threadsX, uniforms.scale * keyGradient[1][0]); }
+    if (ownedRows[y + 0 * threadsY] >= 0) { writeKeyGradient(firstGradientRow + ownedRows[y + 0 * threadsY], 0 + x + 0 * threadsX, uniforms.scale * keyGradient[0][0]); }
+    if (ownedRows[y + 1 * threadsY] >= 0) { writeKeyGradient(firstGradientRow + ownedRows[y + 1 * threadsY], 0 + x + 0 * threadsX, uniforms.scale * keyGradient[1][0]); }
   }
     {
-    if (ownedRows[y + 0 * threadsY] >= 0) { writeKeyGradient(0, firstGradientRow + ownedRows[y + 0 * threadsY], 0 + x + 1 * threadsX, uniforms.scale * keyGradient[0][1]); }
-    if (ownedRows[y + 1 * threadsY] >= 0) { writeKeyGradient(0, firstGradientRow + ownedRows[y + 1 * threadsY], 0 + x + 1 * threadsX, uniforms.scale * keyGradient[1][1]); }
+    if (ownedRows[y + 0 * threadsY] >= 0) { writeKeyGradient(firstGradientRow + ownedRows[y + 0 * threadsY], 0 + x + 1 * threadsX, uniforms.scale * keyGradient[0][1]); }
+    if (ownedRows[y + 1 * threadsY] >= 0) { writeKeyGradient(firstGradientRow + ownedRows[y + 1 * threadsY], 0 + x + 1 * threadsX, uniforms.scale * keyGradient[1][1]); }
   }
   {
-    if (ownedRows[y + 0 * threadsY] >= 0) { writeValueGradient(firstValue, firstGradientRow + ownedRows[y + 0 * threadsY], 0 + x + 0 * threadsX, valueGradient[0][0]); }
-    if (ownedRows[y + 1 * threadsY] >= 0) { writeValueGradient(firstValue, firstGradientRow + ownedRows[y + 1 * threadsY], 0 + x + 0 * threadsX, valueGradient[1][0]); }
+    if (ownedRows[y + 0 * threadsY] >= 0) { writeValueGradient(firstGradientRow + ownedRows[y + 0 * threadsY], 0 + x + 0 * threadsX, valueGradient[0][0]); }
+    if (ownedRows[y + 1 * threadsY] >= 0) { writeValueGradient(firstGradientRow + ownedRows[y + 1 * threadsY], 0 + x + 0 * threadsX, valueGradient[1][0]); }
   }
     {
-    if (ownedRows[y + 0 * threadsY] >= 0) { writeValueGradient(firstValue, firstGradientRow + ownedRows[y + 0 * threadsY], 0 + x + 1 * threadsX, valueGradient[0][1]); }
-    if (ownedRows[y + 1 * threadsY] >= 0) { writeValueGradient(firstValue, firstGradientRow + ownedRows[y + 1 * threadsY], 0 + x + 1 * threadsX, valueGradient[1][1]); }
+    if (ownedRows[y + 0 * threadsY] >= 0) { writeValueGradient(firstGradientRow + ownedRows[y + 0 * threadsY], 0 + x + 1 * threadsX, valueGradient[0][1]); }
+    if (ownedRows[y + 1 * threadsY] >= 0) { writeValueGradient(firstGradientRow + ownedRows[y + 1 * threadsY], 0 + x + 1 * threadsX, valueGradient[1][1]); }
   }
 }

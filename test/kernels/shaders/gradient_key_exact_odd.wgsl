@@ -14,15 +14,16 @@ fn workgroupIndex() -> i32 {
   return uniforms.firstWorkgroup + i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
 }
 
-fn keyRow(head : i32, heads : i32, position : i32) -> i32 {
-  let keyHeads = uniforms.keyShape.y;
+fn keyRow(head : i32, position : i32) -> i32 {
+  let heads = uniforms.heads;
+  let keyHeads = uniforms.keyValueHeads;
   let keyHead = (head / heads) * keyHeads + (head % heads) / (heads / keyHeads);
-  return keyHead * uniforms.keyShape.z + position;
+  return keyHead * uniforms.keyLength + position;
 }
 
+const threads = 64;
 const threadsX = 8;
 const threadsY = 8;
-const threads = 64;
 const rows = 2;
 const columns = 2;
 const tileQueries = 16;
@@ -37,71 +38,70 @@ var<workgroup> weights : array<vec2<f32>, 144>;
 var<workgroup> ownedRows : array<i32, 16>;
 var<workgroup> walkedRows : array<i32, 32>;
 var<workgroup> walkedStatistics : array<vec4<f32>, 32>;
-// Rounds of the workgroup's walk: its barriers need a number that all invocations are known to share.
-var<workgroup> roundCount : i32;
 fn readKey(row : i32, vector : i32) -> vec4<f32> { return vec4<f32>(select(0.0, key[row * 10 + 4 * vector + 0], 4 * vector + 0 < 10), select(0.0, key[row * 10 + 4 * vector + 1], 4 * vector + 1 < 10), select(0.0, key[row * 10 + 4 * vector + 2], 4 * vector + 2 < 10), select(0.0, key[row * 10 + 4 * vector + 3], 4 * vector + 3 < 10)); }
 fn readQuery(row : i32, vector : i32) -> vec4<f32> { return vec4<f32>(select(0.0, query[row * 10 + 4 * vector + 0], 4 * vector + 0 < 10), select(0.0, query[row * 10 + 4 * vector + 1], 4 * vector + 1 < 10), select(0.0, query[row * 10 + 4 * vector + 2], 4 * vector + 2 < 10), select(0.0, query[row * 10 + 4 * vector + 3], 4 * vector + 3 < 10)); }
 fn readDy(row : i32, vector : i32) -> vec4<f32> { return vec4<f32>(select(0.0, dy[row * 10 + 4 * vector + 0], 4 * vector + 0 < 10), select(0.0, dy[row * 10 + 4 * vector + 1], 4 * vector + 1 < 10), select(0.0, dy[row * 10 + 4 * vector + 2], 4 * vector + 2 < 10), select(0.0, dy[row * 10 + 4 * vector + 3], 4 * vector + 3 < 10)); }
 fn readValue(row : i32, vector : i32) -> vec4<f32> { return vec4<f32>(select(0.0, value[row * 10 + 4 * vector + 0], 4 * vector + 0 < 10), select(0.0, value[row * 10 + 4 * vector + 1], 4 * vector + 1 < 10), select(0.0, value[row * 10 + 4 * vector + 2], 4 * vector + 2 < 10), select(0.0, value[row * 10 + 4 * vector + 3], 4 * vector + 3 < 10)); }
 const noStatistics = vec4<f32>(0.0, 0.0, -1.0, 0.0);
-fn writeKeyGradient(first : i32, row : i32, vector : i32, x : vec4<f32>) {
+// Rounds of the workgroup's walk: its barriers need a number that all invocations are known to share.
+var<workgroup> roundCount : i32;
+fn writeKeyGradient(row : i32, vector : i32, x : vec4<f32>) {
   for (var i = 0; i < min(4, 10 - 4 * vector); i++) {
-    result[first + row * 10 + 4 * vector + i] = x[i];
+    result[row * 10 + 4 * vector + i] = x[i];
   }
 }
-fn writeValueGradient(first : i32, row : i32, vector : i32, x : vec4<f32>) {
+fn writeValueGradient(row : i32, vector : i32, x : vec4<f32>) {
   for (var i = 0; i < min(4, 10 - 4 * vector); i++) {
-    result[first + row * 10 + 4 * vector + i] = x[i];
+    result[uniforms.owners * uniforms.keyLength * 10 + row * 10 + 4 * vector + i] = x[i];
   }
 }
 
 
 
-fn tilesIn(size : i32, tile : i32) -> i32 {
-  return (size + tile - 1) / tile;
-}
-
-fn keySlots(tile : i32) -> vec2<i32> {
-  return vec2<i32>(tile * tileKeys, min((tile + 1) * tileKeys, uniforms.keyShape.z));
+fn ownedSpan(tile : i32) -> vec2<i32> {
+  return vec2<i32>(tile * tileKeys, min((tile + 1) * tileKeys, uniforms.keyLength));
 }
 
 fn keyPosition(owner : i32, slot : i32) -> i32 {
   return slot;
 }
 
+// Query tiles of a head, and the first of them that may see a key.
+fn headTiles() -> i32 {
+  return (uniforms.queryLength + tileQueries - 1) / tileQueries;
+}
+
 fn firstQueryTile(firstKey : i32) -> i32 {
   return 0;
 }
 
-fn countQueryTiles(owner : i32, tile : i32, firstKey : i32) -> i32 {
-  let sharing = uniforms.queryShape.x * uniforms.queryShape.y / uniforms.owners;
-  return sharing * (tilesIn(uniforms.queryShape.z, tileQueries) - firstQueryTile(firstKey));
+fn countQueryTiles(firstKey : i32) -> i32 {
+  let sharing = uniforms.batch * uniforms.heads / uniforms.owners;
+  return sharing * (headTiles() - firstQueryTile(firstKey));
 }
 
 fn queryRows(owner : i32, firstHead : i32, tile : i32, firstKey : i32, t : i32) -> vec3<i32> {
-  let ofHead = tilesIn(uniforms.queryShape.z, tileQueries) - firstQueryTile(firstKey);
+  let ofHead = headTiles() - firstQueryTile(firstKey);
   let first = (firstQueryTile(firstKey) + t % ofHead) * tileQueries;
-  return vec3<i32>(firstHead + t / ofHead, first, min(first + tileQueries, uniforms.queryShape.z));
+  return vec3<i32>(firstHead + t / ofHead, first, min(first + tileQueries, uniforms.queryLength));
 }
 
 fn main(index : i32) {
   let local = i32(localIndex);
   let x = ((local >> 1) & 1) + ((local >> 2) & 2) + 4 * ((local >> 4) % 2);
   let y = (local & 1) + ((local >> 1) & 2) + 4 * ((local >> 4) / 2);
-  let heads = uniforms.queryShape.y;
-  let length = uniforms.queryShape.z;
-  let keyLength = uniforms.keyShape.z;
+  let length = uniforms.queryLength;
   let owners = uniforms.owners;
   let owner = workgroupIndex() % owners;
   // First keys first: under a causal mask they have most queries, and a long workgroup should not start last. Workgroups
   // beyond those asked for find no keys.
   let keyTile = workgroupIndex() / owners;
-  let slots = keySlots(keyTile);
+  let slots = ownedSpan(keyTile);
   // Query head that shares the keys, the first of them.
-  let firstHead = owner * (uniforms.queryShape.x * heads / owners);
-  let firstKeyRow = keyRow(firstHead, heads, 0);
+  let firstHead = owner * (uniforms.batch * uniforms.heads / owners);
+  let firstKeyRow = keyRow(firstHead, 0);
   if (local == 0) {
-    roundCount = select(0, countQueryTiles(owner, keyTile, slots.x), slots.x < slots.y);
+    roundCount = select(0, countQueryTiles(slots.x), slots.x < slots.y);
   }
   if (local < tileKeys) {
     var row = -1;
@@ -168,7 +168,7 @@ fn main(index : i32) {
     if (local < 48) {
       walkedTile[(local / 3) * tileStride + local % 3] = select(vec4<f32>(0.0), fetched[0], walkedRows[now + (local / 3)] >= 0);
     }
-    // Barrier: reads rows that others wrote.
+    // Barrier: reads what others wrote.
     workgroupBarrier();
     if (local < 16) { aheadRow = -1;
     aheadStatistics = noStatistics;
@@ -237,7 +237,7 @@ fn main(index : i32) {
     }
     weights[(y + 0 * threadsY) * weightStride + x] = vec2<f32>(scores[0][0], scores[0][1]);
     weights[(y + 1 * threadsY) * weightStride + x] = vec2<f32>(scores[1][0], scores[1][1]);
-    // Barrier: reads rows and weights that others wrote.
+    // Barrier: reads what others wrote.
     workgroupBarrier();
     fetched[0] = readQuery(max(walkedRows[now + min((local / 3), 15)], 0), local % 3);
     for (var i = 0; i < threadsX; i += 4) {
@@ -335,7 +335,7 @@ fn main(index : i32) {
     }
     weights[(y + 0 * threadsY) * weightStride + x] = vec2<f32>(products[0][0], products[0][1]);
     weights[(y + 1 * threadsY) * weightStride + x] = vec2<f32>(products[1][0], products[1][1]);
-    // Barrier: reads rows and weights that others wrote.
+    // Barrier: reads what others wrote.
     workgroupBarrier();
     fetched[0] = readQuery(max(walkedRows[next + min((local / 3), 15)], 0), local % 3);
     for (var i = 0; i < threadsX; i += 4) {
@@ -400,14 +400,13 @@ fn main(index : i32) {
     workgroupBarrier();
   }
 
-  let firstGradientRow = owner * keyLength - firstKeyRow;
-  let firstValue = owners * keyLength * 10;
+  let firstGradientRow = owner * uniforms.keyLength - firstKeyRow;
   if (x + 0 * threadsX < 3) {
-    if (ownedRows[y + 0 * threadsY] >= 0) { writeKeyGradient(0, firstGradientRow + ownedRows[y + 0 * threadsY], 0 + x + 0 * threadsX, uniforms.scale * keyGradient[0][0]); }
-    if (ownedRows[y + 1 * threadsY] >= 0) { writeKeyGradient(0, firstGradientRow + ownedRows[y + 1 * threadsY], 0 + x + 0 * threadsX, uniforms.scale * keyGradient[1][0]); }
+    if (ownedRows[y + 0 * threadsY] >= 0) { writeKeyGradient(firstGradientRow + ownedRows[y + 0 * threadsY], 0 + x + 0 * threadsX, uniforms.scale * keyGradient[0][0]); }
+    if (ownedRows[y + 1 * threadsY] >= 0) { writeKeyGradient(firstGradientRow + ownedRows[y + 1 * threadsY], 0 + x + 0 * threadsX, uniforms.scale * keyGradient[1][0]); }
   }
   if (x + 0 * threadsX < 3) {
-    if (ownedRows[y + 0 * threadsY] >= 0) { writeValueGradient(firstValue, firstGradientRow + ownedRows[y + 0 * threadsY], 0 + x + 0 * threadsX, valueGradient[0][0]); }
-    if (ownedRows[y + 1 * threadsY] >= 0) { writeValueGradient(firstValue, firstGradientRow + ownedRows[y + 1 * threadsY], 0 + x + 0 * threadsX, valueGradient[1][0]); }
+    if (ownedRows[y + 0 * threadsY] >= 0) { writeValueGradient(firstGradientRow + ownedRows[y + 0 * threadsY], 0 + x + 0 * threadsX, valueGradient[0][0]); }
+    if (ownedRows[y + 1 * threadsY] >= 0) { writeValueGradient(firstGradientRow + ownedRows[y + 1 * threadsY], 0 + x + 0 * threadsX, valueGradient[1][0]); }
   }
 }

@@ -14,15 +14,16 @@ fn workgroupIndex() -> i32 {
   return uniforms.firstWorkgroup + i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
 }
 
-fn keyRow(head : i32, heads : i32, position : i32) -> i32 {
-  let keyHeads = uniforms.keyShape.y;
+fn keyRow(head : i32, position : i32) -> i32 {
+  let heads = uniforms.heads;
+  let keyHeads = uniforms.keyValueHeads;
   let keyHead = (head / heads) * keyHeads + (head % heads) / (heads / keyHeads);
-  return keyHead * uniforms.keyShape.z + position;
+  return keyHead * uniforms.keyLength + position;
 }
 
+const threads = 128;
 const threadsX = 8;
 const threadsY = 16;
-const threads = 128;
 const rows = 2;
 const columns = 4;
 const tileQueries = 32;
@@ -37,15 +38,15 @@ var<workgroup> weights : array<vec4<f32>, 288>;
 var<workgroup> ownedRows : array<i32, 32>;
 var<workgroup> walkedRows : array<i32, 64>;
 var<workgroup> walkedStatistics : array<vec4<f32>, 64>;
-// Rounds of the workgroup's walk: its barriers need a number that all invocations are known to share.
-var<workgroup> roundCount : i32;
 fn readKey(row : i32, vector : i32) -> vec4<f32> { return key[row * 16 + vector]; }
 fn readQuery(row : i32, vector : i32) -> vec4<f32> { return query[row * 16 + vector]; }
 fn readDy(row : i32, vector : i32) -> vec4<f32> { return dy[row * 16 + vector]; }
 fn readValue(row : i32, vector : i32) -> vec4<f32> { return value[row * 16 + vector]; }
 const noStatistics = vec4<f32>(0.0, 0.0, -1.0, 0.0);
-fn writeKeyGradient(first : i32, row : i32, vector : i32, x : vec4<f32>) { result[first / 4 + row * 16 + vector] = x; }
-fn writeValueGradient(first : i32, row : i32, vector : i32, x : vec4<f32>) { result[first / 4 + row * 16 + vector] = x; }
+// Rounds of the workgroup's walk: its barriers need a number that all invocations are known to share.
+var<workgroup> roundCount : i32;
+fn writeKeyGradient(row : i32, vector : i32, x : vec4<f32>) { result[row * 16 + vector] = x; }
+fn writeValueGradient(row : i32, vector : i32, x : vec4<f32>) { result[uniforms.owners * uniforms.keyLength * 64 / 4 + row * 16 + vector] = x; }
 
 
 
@@ -53,54 +54,59 @@ fn tilesIn(size : i32, tile : i32) -> i32 {
   return (size + tile - 1) / tile;
 }
 
-// Slots [first, end) in the permuted order that a key tile covers.
-fn keySlots(tile : i32) -> vec2<i32> {
+// Rows [first, end) of the t-th tile of a block.
+fn tileOfBlock(block : i32, t : i32, blockSize : i32, tileSize : i32, length : i32) -> vec2<i32> {
+  let first = block * blockSize + t * tileSize;
+  let end = min((block + 1) * blockSize, length);
+  return vec2<i32>(first, min(first + tileSize, end));
+}
+
+fn ownedSpan(tile : i32) -> vec2<i32> {
   let tilesPerBlock = tilesIn(uniforms.keyBlockSize, tileKeys);
-  let block = tile / tilesPerBlock;
-  let first = block * uniforms.keyBlockSize + (tile % tilesPerBlock) * tileKeys;
-  return vec2<i32>(first, min(min(first + tileKeys, (block + 1) * uniforms.keyBlockSize), uniforms.keyShape.z));
+  return tileOfBlock(tile / tilesPerBlock, tile % tilesPerBlock, uniforms.keyBlockSize, tileKeys, uniforms.keyLength);
 }
 
-fn keyPosition(head : i32, slot : i32) -> i32 {
-  return keyIndices[head * uniforms.keyShape.z + slot];
-}
-
-// Where the list of a key tile's block starts: its length, then its query blocks.
+// Where the list of an owned tile's block starts: its length, then its blocks.
 fn listStart(head : i32, tile : i32) -> i32 {
   let block = tile / tilesIn(uniforms.keyBlockSize, tileKeys);
   return (head * uniforms.queryListsShape.z + block) * uniforms.queryListsShape.w;
 }
 
-fn countQueryTiles(head : i32, tile : i32, firstKey : i32) -> i32 {
+fn countListed(head : i32, tile : i32) -> i32 {
   return queryLists[listStart(head, tile)] * tilesIn(uniforms.blockSize, tileQueries);
 }
 
-fn queryRows(head : i32, firstHead : i32, tile : i32, firstKey : i32, t : i32) -> vec3<i32> {
+// The t-th tile that the owner of a tile walks over.
+fn listedTile(head : i32, tile : i32, t : i32) -> vec2<i32> {
   let tilesPerBlock = tilesIn(uniforms.blockSize, tileQueries);
   let block = queryLists[listStart(head, tile) + 1 + t / tilesPerBlock];
-  let first = block * uniforms.blockSize + (t % tilesPerBlock) * tileQueries;
-  let end = min((block + 1) * uniforms.blockSize, uniforms.queryShape.z);
-  return vec3<i32>(head, first, min(first + tileQueries, end));
+  return tileOfBlock(block, t % tilesPerBlock, uniforms.blockSize, tileQueries, uniforms.queryLength);
+}
+
+fn keyPosition(head : i32, slot : i32) -> i32 {
+  return keyIndices[head * uniforms.keyLength + slot];
+}
+
+fn queryRows(head : i32, firstHead : i32, tile : i32, firstKey : i32, t : i32) -> vec3<i32> {
+  return vec3<i32>(head, listedTile(head, tile, t));
 }
 
 fn main(index : i32) {
   let local = i32(localIndex);
   let x = ((local >> 1) & 1) + ((local >> 2) & 2) + 4 * ((local >> 4) % 2);
   let y = (local & 1) + ((local >> 1) & 2) + 4 * ((local >> 4) / 2);
-  let heads = uniforms.queryShape.y;
-  let length = uniforms.queryShape.z;
-  let keyLength = uniforms.keyShape.z;
+  let length = uniforms.queryLength;
   let owners = uniforms.owners;
   let owner = workgroupIndex() % owners;
   // First keys first: under a causal mask they have most queries, and a long workgroup should not start last. Workgroups
   // beyond those asked for find no keys.
   let keyTile = workgroupIndex() / owners;
-  let slots = keySlots(keyTile);
+  let slots = ownedSpan(keyTile);
   // Query head that shares the keys, the first of them.
-  let firstHead = owner * (uniforms.queryShape.x * heads / owners);
-  let firstKeyRow = keyRow(firstHead, heads, 0);
+  let firstHead = owner * (uniforms.batch * uniforms.heads / owners);
+  let firstKeyRow = keyRow(firstHead, 0);
   if (local == 0) {
-    roundCount = select(0, countQueryTiles(owner, keyTile, slots.x), slots.x < slots.y);
+    roundCount = select(0, countListed(owner, keyTile), slots.x < slots.y);
   }
   if (local < tileKeys) {
     var row = -1;
@@ -203,7 +209,7 @@ fn main(index : i32) {
     {
       walkedTile[((local + 384) / 16) * tileStride + (local + 384) % 16] = select(vec4<f32>(0.0), fetched[3], walkedRows[now + ((local + 384) / 16)] >= 0);
     }
-    // Barrier: reads rows that others wrote.
+    // Barrier: reads what others wrote.
     workgroupBarrier();
     if (local < 32) { aheadRow = -1;
     aheadStatistics = noStatistics;
@@ -398,7 +404,7 @@ fn main(index : i32) {
     }
     weights[(y + 0 * threadsY) * weightStride + x] = vec4<f32>(scores[0][0], scores[0][1], scores[0][2], scores[0][3]);
     weights[(y + 1 * threadsY) * weightStride + x] = vec4<f32>(scores[1][0], scores[1][1], scores[1][2], scores[1][3]);
-    // Barrier: reads rows and weights that others wrote.
+    // Barrier: reads what others wrote.
     workgroupBarrier();
     fetched[0] = readQuery(max(walkedRows[now + (local / 16)], 0), local % 16);
     fetched[1] = readQuery(max(walkedRows[now + ((local + 128) / 16)], 0), (local + 128) % 16);
@@ -720,7 +726,7 @@ fn main(index : i32) {
     }
     weights[(y + 0 * threadsY) * weightStride + x] = vec4<f32>(products[0][0], products[0][1], products[0][2], products[0][3]);
     weights[(y + 1 * threadsY) * weightStride + x] = vec4<f32>(products[1][0], products[1][1], products[1][2], products[1][3]);
-    // Barrier: reads rows and weights that others wrote.
+    // Barrier: reads what others wrote.
     workgroupBarrier();
     fetched[0] = readQuery(max(walkedRows[next + (local / 16)], 0), local % 16);
     fetched[1] = readQuery(max(walkedRows[next + ((local + 128) / 16)], 0), (local + 128) % 16);
@@ -908,22 +914,21 @@ fn main(index : i32) {
     workgroupBarrier();
   }
 
-  let firstGradientRow = owner * keyLength - firstKeyRow;
-  let firstValue = owners * keyLength * 64;
+  let firstGradientRow = owner * uniforms.keyLength - firstKeyRow;
   {
-    if (ownedRows[y + 0 * threadsY] >= 0) { writeKeyGradient(0, firstGradientRow + ownedRows[y + 0 * threadsY], 0 + x + 0 * threadsX, uniforms.scale * keyGradient[0][0]); }
-    if (ownedRows[y + 1 * threadsY] >= 0) { writeKeyGradient(0, firstGradientRow + ownedRows[y + 1 * threadsY], 0 + x + 0 * threadsX, uniforms.scale * keyGradient[1][0]); }
+    if (ownedRows[y + 0 * threadsY] >= 0) { writeKeyGradient(firstGradientRow + ownedRows[y + 0 * threadsY], 0 + x + 0 * threadsX, uniforms.scale * keyGradient[0][0]); }
+    if (ownedRows[y + 1 * threadsY] >= 0) { writeKeyGradient(firstGradientRow + ownedRows[y + 1 * threadsY], 0 + x + 0 * threadsX, uniforms.scale * keyGradient[1][0]); }
   }
     {
-    if (ownedRows[y + 0 * threadsY] >= 0) { writeKeyGradient(0, firstGradientRow + ownedRows[y + 0 * threadsY], 0 + x + 1 * threadsX, uniforms.scale * keyGradient[0][1]); }
-    if (ownedRows[y + 1 * threadsY] >= 0) { writeKeyGradient(0, firstGradientRow + ownedRows[y + 1 * threadsY], 0 + x + 1 * threadsX, uniforms.scale * keyGradient[1][1]); }
+    if (ownedRows[y + 0 * threadsY] >= 0) { writeKeyGradient(firstGradientRow + ownedRows[y + 0 * threadsY], 0 + x + 1 * threadsX, uniforms.scale * keyGradient[0][1]); }
+    if (ownedRows[y + 1 * threadsY] >= 0) { writeKeyGradient(firstGradientRow + ownedRows[y + 1 * threadsY], 0 + x + 1 * threadsX, uniforms.scale * keyGradient[1][1]); }
   }
   {
-    if (ownedRows[y + 0 * threadsY] >= 0) { writeValueGradient(firstValue, firstGradientRow + ownedRows[y + 0 * threadsY], 0 + x + 0 * threadsX, valueGradient[0][0]); }
-    if (ownedRows[y + 1 * threadsY] >= 0) { writeValueGradient(firstValue, firstGradientRow + ownedRows[y + 1 * threadsY], 0 + x + 0 * threadsX, valueGradient[1][0]); }
+    if (ownedRows[y + 0 * threadsY] >= 0) { writeValueGradient(firstGradientRow + ownedRows[y + 0 * threadsY], 0 + x + 0 * threadsX, valueGradient[0][0]); }
+    if (ownedRows[y + 1 * threadsY] >= 0) { writeValueGradient(firstGradientRow + ownedRows[y + 1 * threadsY], 0 + x + 0 * threadsX, valueGradient[1][0]); }
   }
     {
-    if (ownedRows[y + 0 * threadsY] >= 0) { writeValueGradient(firstValue, firstGradientRow + ownedRows[y + 0 * threadsY], 0 + x + 1 * threadsX, valueGradient[0][1]); }
-    if (ownedRows[y + 1 * threadsY] >= 0) { writeValueGradient(firstValue, firstGradientRow + ownedRows[y + 1 * threadsY], 0 + x + 1 * threadsX, valueGradient[1][1]); }
+    if (ownedRows[y + 0 * threadsY] >= 0) { writeValueGradient(firstGradientRow + ownedRows[y + 0 * threadsY], 0 + x + 1 * threadsX, valueGradient[0][1]); }
+    if (ownedRows[y + 1 * threadsY] >= 0) { writeValueGradient(firstGradientRow + ownedRows[y + 1 * threadsY], 0 + x + 1 * threadsX, valueGradient[1][1]); }
   }
 }

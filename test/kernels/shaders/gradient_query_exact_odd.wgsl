@@ -7,9 +7,9 @@
 // weights, the gradients of the scores, of a row in the columns of an x. Global memory is read ahead into registers: keys while
 // values are multiplied, the next values while keys are, and where the rows after that stand.
 
+const threads = 64;
 const threadsX = 8;
 const threadsY = 8;
-const threads = 64;
 const rows = 2;
 const columns = 2;
 const tileQueries = 16;
@@ -23,8 +23,6 @@ var<workgroup> weights : array<vec2<f32>, 144>;
 // Rows of the tensors; -1 for none. Of the walked ones there are those of this round and those of the next.
 var<workgroup> ownedRows : array<i32, 16>;
 var<workgroup> walkedRows : array<i32, 32>;
-// Rounds of the workgroup's walk: its barriers need a number that all invocations are known to share.
-var<workgroup> roundCount : i32;
 fn readDy(row : i32, vector : i32) -> vec4<f32> { return vec4<f32>(select(0.0, dy[row * 10 + 4 * vector + 0], 4 * vector + 0 < 10), select(0.0, dy[row * 10 + 4 * vector + 1], 4 * vector + 1 < 10), select(0.0, dy[row * 10 + 4 * vector + 2], 4 * vector + 2 < 10), select(0.0, dy[row * 10 + 4 * vector + 3], 4 * vector + 3 < 10)); }
 fn readValue(row : i32, vector : i32) -> vec4<f32> { return vec4<f32>(select(0.0, value[row * 10 + 4 * vector + 0], 4 * vector + 0 < 10), select(0.0, value[row * 10 + 4 * vector + 1], 4 * vector + 1 < 10), select(0.0, value[row * 10 + 4 * vector + 2], 4 * vector + 2 < 10), select(0.0, value[row * 10 + 4 * vector + 3], 4 * vector + 3 < 10)); }
 fn readQuery(row : i32, vector : i32) -> vec4<f32> { return vec4<f32>(select(0.0, query[row * 10 + 4 * vector + 0], 4 * vector + 0 < 10), select(0.0, query[row * 10 + 4 * vector + 1], 4 * vector + 1 < 10), select(0.0, query[row * 10 + 4 * vector + 2], 4 * vector + 2 < 10), select(0.0, query[row * 10 + 4 * vector + 3], 4 * vector + 3 < 10)); }
@@ -40,25 +38,35 @@ fn workgroupIndex() -> i32 {
   return uniforms.firstWorkgroup + i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
 }
 
-fn keyRow(head : i32, heads : i32, position : i32) -> i32 {
-  let keyHeads = uniforms.keyShape.y;
+fn keyRow(head : i32, position : i32) -> i32 {
+  let heads = uniforms.heads;
+  let keyHeads = uniforms.keyValueHeads;
   let keyHead = (head / heads) * keyHeads + (head % heads) / (heads / keyHeads);
-  return keyHead * uniforms.keyShape.z + position;
+  return keyHead * uniforms.keyLength + position;
 }
-
+// Score of a key that a row must not see; finite, because WGSL need not support infinities.
+const masked = -3.4e38f;
+// Where the maximum of a row starts: so far above it that a masked score has no weight, also in a row without others.
+const lowest = -1e38f;
 // Original index given to the padding of a key tile: past every limit.
 const paddingPosition = 0x7fffffff;
+// Barriers of the walk need a number that all invocations are known to share.
+var<workgroup> keyTileCount : i32;
 
-fn queryRows(tile : i32) -> vec2<i32> {
-  return vec2<i32>(tile * tileQueries, min((tile + 1) * tileQueries, uniforms.queryShape.z));
+fn keyEnd(head : i32) -> i32 {
+  return uniforms.keyLength;
 }
 
-fn countKeyTiles(head : i32, tile : i32, endRow : i32) -> i32 {
-  return (uniforms.keyShape.z + tileKeys - 1) / tileKeys;
+fn ownedSpan(tile : i32) -> vec2<i32> {
+  return vec2<i32>(tile * tileQueries, min((tile + 1) * tileQueries, uniforms.queryLength));
+}
+
+fn countKeyTiles(head : i32, endRow : i32) -> i32 {
+  return (uniforms.keyLength + tileKeys - 1) / tileKeys;
 }
 
 fn keySlots(head : i32, tile : i32, t : i32, count : i32) -> vec2<i32> {
-  return vec2<i32>(t * tileKeys, min((t + 1) * tileKeys, uniforms.keyShape.z));
+  return vec2<i32>(t * tileKeys, min((t + 1) * tileKeys, uniforms.keyLength));
 }
 
 fn keyPosition(head : i32, slot : i32) -> i32 {
@@ -82,22 +90,24 @@ fn main(index : i32) {
   let local = i32(localIndex);
   let x = ((local >> 1) & 1) + ((local >> 2) & 2) + 4 * ((local >> 4) % 2);
   let y = (local & 1) + ((local >> 1) & 2) + 4 * ((local >> 4) / 2);
-  let heads = uniforms.queryShape.y;
-  let allHeads = uniforms.queryShape.x * heads;
+  let allHeads = uniforms.batch * uniforms.heads;
   let head = workgroupIndex() % allHeads;
-  let firstKeyRow = keyRow(head, heads, 0);
-  let lastPosition = uniforms.keyShape.z - 1;
-  // Last rows first: under a causal mask they have most keys, and a long workgroup should not start last. Workgroups
-  // beyond those asked for get a negative index and no rows.
+  let firstKeyRow = keyRow(head, 0);
+  let lastPosition = uniforms.keyLength - 1;
+  // Last rows first: under a causal mask they have most keys, and a long workgroup should not start last.
   let queryTileIndex = uniforms.queryTiles - 1 - workgroupIndex() / allHeads;
-  let span = queryRows(queryTileIndex);
+  let exists = queryTileIndex >= 0;
+  let span = ownedSpan(queryTileIndex);
   let firstRow = span.x;
-  let endRow = select(span.y, firstRow, queryTileIndex < 0);
+  // Workgroups beyond those asked for get no rows.
+  let endRow = select(firstRow, span.y, exists);
+  let allTiles = select(0, countKeyTiles(head, endRow), firstRow < endRow);
   if (local == 0) {
-    roundCount = select(0, countKeyTiles(head, queryTileIndex, endRow), firstRow < endRow);
+    keyTileCount = allTiles;
   }
-  let keyTiles = workgroupUniformLoad(&roundCount);
-  let firstQueryRow = head * uniforms.queryShape.z;
+  // Barriers stand in a loop that all invocations must run equally often: hence the uniform load.
+  let keyTiles = workgroupUniformLoad(&keyTileCount);
+  let firstQueryRow = head * uniforms.queryLength;
   if (local < tileQueries) {
     let row = firstRow + local;
     ownedRows[local] = select(-1, firstQueryRow + row, row < endRow);
@@ -149,7 +159,7 @@ fn main(index : i32) {
     if (local < 48) {
       walkedTile[(local / 3) * tileStride + local % 3] = select(vec4<f32>(0.0), fetched[0], walkedRows[now + (local / 3)] >= 0);
     }
-    // Barrier: reads rows that others wrote.
+    // Barrier: reads what others wrote.
     workgroupBarrier();
     if (local < 16) { aheadRow = visitedKey(head, firstKeyRow, keySlots(head, queryTileIndex, t + 2, keyTiles), local); }
     fetched[0] = readKey(max(walkedRows[now + min((local / 3), 15)], 0), local % 3);
@@ -176,7 +186,7 @@ fn main(index : i32) {
     if (local < 48) {
       walkedTile[(local / 3) * tileStride + local % 3] = select(vec4<f32>(0.0), fetched[0], walkedRows[now + (local / 3)] >= 0);
     }
-    // Barrier: reads rows that others wrote.
+    // Barrier: reads what others wrote.
     workgroupBarrier();
     fetched[0] = readValue(max(walkedRows[next + min((local / 3), 15)], 0), local % 3);
     for (var i = 0; i < 3; i += 1) {
@@ -225,7 +235,7 @@ fn main(index : i32) {
     // gradient += scores · key
     weights[(y + 0 * threadsY) * weightStride + x] = vec2<f32>(scores[0][0], scores[0][1]);
     weights[(y + 1 * threadsY) * weightStride + x] = vec2<f32>(scores[1][0], scores[1][1]);
-    // Barrier: reads weights that others wrote.
+    // Barrier: reads what others wrote.
     workgroupBarrier();
     for (var i = 0; i < threadsX; i += 4) {
       {

@@ -8,9 +8,9 @@
 // weights, the gradients of the scores, of a row in the columns of an x. Global memory is read ahead into registers: keys while
 // values are multiplied, the next values while keys are, and where the rows after that stand.
 
+const threads = 128;
 const threadsX = 8;
 const threadsY = 16;
-const threads = 128;
 const rows = 2;
 const columns = 4;
 const tileQueries = 32;
@@ -24,8 +24,6 @@ var<workgroup> weights : array<vec4<f32>, 288>;
 // Rows of the tensors; -1 for none. Of the walked ones there are those of this round and those of the next.
 var<workgroup> ownedRows : array<i32, 32>;
 var<workgroup> walkedRows : array<i32, 64>;
-// Rounds of the workgroup's walk: its barriers need a number that all invocations are known to share.
-var<workgroup> roundCount : i32;
 fn readDy(row : i32, vector : i32) -> vec4<f32> { return dy[row * 16 + vector]; }
 fn readValue(row : i32, vector : i32) -> vec4<f32> { return value[row * 16 + vector]; }
 fn readQuery(row : i32, vector : i32) -> vec4<f32> { return query[row * 16 + vector]; }
@@ -37,52 +35,68 @@ fn workgroupIndex() -> i32 {
   return uniforms.firstWorkgroup + i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
 }
 
-fn keyRow(head : i32, heads : i32, position : i32) -> i32 {
-  let keyHeads = uniforms.keyShape.y;
+fn keyRow(head : i32, position : i32) -> i32 {
+  let heads = uniforms.heads;
+  let keyHeads = uniforms.keyValueHeads;
   let keyHead = (head / heads) * keyHeads + (head % heads) / (heads / keyHeads);
-  return keyHead * uniforms.keyShape.z + position;
+  return keyHead * uniforms.keyLength + position;
 }
-
+// Score of a key that a row must not see; finite, because WGSL need not support infinities.
+const masked = -3.4e38f;
+// Where the maximum of a row starts: so far above it that a masked score has no weight, also in a row without others.
+const lowest = -1e38f;
 // Original index given to the padding of a key tile: past every limit.
 const paddingPosition = 0x7fffffff;
+// Barriers of the walk need a number that all invocations are known to share.
+var<workgroup> keyTileCount : i32;
+
+fn keyEnd(head : i32) -> i32 {
+  return uniforms.keyLength;
+}
 
 fn tilesIn(size : i32, tile : i32) -> i32 {
   return (size + tile - 1) / tile;
 }
 
-// Query rows [first, end) of a query tile; a tile does not cross the end of its block.
-fn queryRows(tile : i32) -> vec2<i32> {
-  let tilesPerBlock = tilesIn(uniforms.blockSize, tileQueries);
-  let block = tile / tilesPerBlock;
-  let first = block * uniforms.blockSize + (tile % tilesPerBlock) * tileQueries;
-  let end = min((block + 1) * uniforms.blockSize, uniforms.queryShape.z);
-  return vec2<i32>(first, min(first + tileQueries, end));
+// Rows [first, end) of the t-th tile of a block.
+fn tileOfBlock(block : i32, t : i32, blockSize : i32, tileSize : i32, length : i32) -> vec2<i32> {
+  let first = block * blockSize + t * tileSize;
+  let end = min((block + 1) * blockSize, length);
+  return vec2<i32>(first, min(first + tileSize, end));
 }
 
-// Where the block list of a query tile starts: its length, then its blocks.
+fn ownedSpan(tile : i32) -> vec2<i32> {
+  let tilesPerBlock = tilesIn(uniforms.blockSize, tileQueries);
+  return tileOfBlock(tile / tilesPerBlock, tile % tilesPerBlock, uniforms.blockSize, tileQueries, uniforms.queryLength);
+}
+
+// Where the list of an owned tile's block starts: its length, then its blocks.
 fn listStart(head : i32, tile : i32) -> i32 {
   let block = tile / tilesIn(uniforms.blockSize, tileQueries);
   return (head * uniforms.blockListsShape.z + block) * uniforms.blockListsShape.w;
 }
 
-fn countKeyTiles(head : i32, tile : i32, endRow : i32) -> i32 {
+fn countListed(head : i32, tile : i32) -> i32 {
   return blockLists[listStart(head, tile)] * tilesIn(uniforms.keyBlockSize, tileKeys);
 }
 
-// Slots [first, end) in the permuted order that key tile t covers; none past the last tile.
+// The t-th tile that the owner of a tile walks over.
+fn listedTile(head : i32, tile : i32, t : i32) -> vec2<i32> {
+  let tilesPerBlock = tilesIn(uniforms.keyBlockSize, tileKeys);
+  let block = blockLists[listStart(head, tile) + 1 + t / tilesPerBlock];
+  return tileOfBlock(block, t % tilesPerBlock, uniforms.keyBlockSize, tileKeys, uniforms.keyLength);
+}
+
+fn keyPosition(head : i32, slot : i32) -> i32 {
+  return keyIndices[head * uniforms.keyLength + slot];
+}
+
+// Slots [first, end) that key tile t covers; none past the last tile.
 fn keySlots(head : i32, tile : i32, t : i32, count : i32) -> vec2<i32> {
   if (t >= count) {
     return vec2<i32>(0);
   }
-  let tilesPerBlock = tilesIn(uniforms.keyBlockSize, tileKeys);
-  let block = blockLists[listStart(head, tile) + 1 + t / tilesPerBlock];
-  let first = block * uniforms.keyBlockSize + (t % tilesPerBlock) * tileKeys;
-  let end = min((block + 1) * uniforms.keyBlockSize, uniforms.keyShape.z);
-  return vec2<i32>(first, min(first + tileKeys, end));
-}
-
-fn keyPosition(head : i32, slot : i32) -> i32 {
-  return keyIndices[head * uniforms.keyShape.z + slot];
+  return listedTile(head, tile, t);
 }
 
 // Original index of the key in a slot of the tile that covers slots [tile.x, tile.y).
@@ -102,22 +116,24 @@ fn main(index : i32) {
   let local = i32(localIndex);
   let x = ((local >> 1) & 1) + ((local >> 2) & 2) + 4 * ((local >> 4) % 2);
   let y = (local & 1) + ((local >> 1) & 2) + 4 * ((local >> 4) / 2);
-  let heads = uniforms.queryShape.y;
-  let allHeads = uniforms.queryShape.x * heads;
+  let allHeads = uniforms.batch * uniforms.heads;
   let head = workgroupIndex() % allHeads;
-  let firstKeyRow = keyRow(head, heads, 0);
-  let lastPosition = uniforms.keyShape.z - 1;
-  // Last rows first: under a causal mask they have most keys, and a long workgroup should not start last. Workgroups
-  // beyond those asked for get a negative index and no rows.
+  let firstKeyRow = keyRow(head, 0);
+  let lastPosition = uniforms.keyLength - 1;
+  // Last rows first: under a causal mask they have most keys, and a long workgroup should not start last.
   let queryTileIndex = uniforms.queryTiles - 1 - workgroupIndex() / allHeads;
-  let span = queryRows(queryTileIndex);
+  let exists = queryTileIndex >= 0;
+  let span = ownedSpan(queryTileIndex);
   let firstRow = span.x;
-  let endRow = select(span.y, firstRow, queryTileIndex < 0);
+  // Workgroups beyond those asked for get no rows.
+  let endRow = select(firstRow, span.y, exists);
+  let allTiles = select(0, countListed(head, queryTileIndex), firstRow < endRow);
   if (local == 0) {
-    roundCount = select(0, countKeyTiles(head, queryTileIndex, endRow), firstRow < endRow);
+    keyTileCount = allTiles;
   }
-  let keyTiles = workgroupUniformLoad(&roundCount);
-  let firstQueryRow = head * uniforms.queryShape.z;
+  // Barriers stand in a loop that all invocations must run equally often: hence the uniform load.
+  let keyTiles = workgroupUniformLoad(&keyTileCount);
+  let firstQueryRow = head * uniforms.queryLength;
   if (local < tileQueries) {
     let row = firstRow + local;
     ownedRows[local] = select(-1, firstQueryRow + row, row < endRow);
@@ -205,7 +221,7 @@ fn main(index : i32) {
     {
       walkedTile[((local + 384) / 16) * tileStride + (local + 384) % 16] = select(vec4<f32>(0.0), fetched[3], walkedRows[now + ((local + 384) / 16)] >= 0);
     }
-    // Barrier: reads rows that others wrote.
+    // Barrier: reads what others wrote.
     workgroupBarrier();
     if (local < 32) { aheadRow = visitedKey(head, firstKeyRow, keySlots(head, queryTileIndex, t + 2, keyTiles), local); }
     fetched[0] = readKey(max(walkedRows[now + (local / 16)], 0), local % 16);
@@ -326,7 +342,7 @@ fn main(index : i32) {
     {
       walkedTile[((local + 384) / 16) * tileStride + (local + 384) % 16] = select(vec4<f32>(0.0), fetched[3], walkedRows[now + ((local + 384) / 16)] >= 0);
     }
-    // Barrier: reads rows that others wrote.
+    // Barrier: reads what others wrote.
     workgroupBarrier();
     fetched[0] = readValue(max(walkedRows[next + (local / 16)], 0), local % 16);
     fetched[1] = readValue(max(walkedRows[next + ((local + 128) / 16)], 0), (local + 128) % 16);
@@ -478,7 +494,7 @@ fn main(index : i32) {
     // gradient += scores · key
     weights[(y + 0 * threadsY) * weightStride + x] = vec4<f32>(scores[0][0], scores[0][1], scores[0][2], scores[0][3]);
     weights[(y + 1 * threadsY) * weightStride + x] = vec4<f32>(scores[1][0], scores[1][1], scores[1][2], scores[1][3]);
-    // Barrier: reads weights that others wrote.
+    // Barrier: reads what others wrote.
     workgroupBarrier();
     for (var i = 0; i < threadsX; i += 4) {
       {

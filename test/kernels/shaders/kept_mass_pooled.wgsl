@@ -2,7 +2,7 @@
 // takes every 64th of either. The reductions hold the barriers, so every invocation gets there.
 
 fn workgroupIndex() -> i32 {
-  return i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
+  return uniforms.firstWorkgroup + i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
 }
 
 var<workgroup> reduceBuffer : array<f32, 64>;

@@ -3,15 +3,8 @@
 // at the end, in workgroup memory.
 
 fn workgroupIndex() -> i32 {
-  return i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
+  return uniforms.firstWorkgroup + i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
 }
-
-fn keyRow(head : i32, heads : i32, position : i32) -> i32 {
-  let keyHeads = uniforms.keyShape.y;
-  let keyHead = (head / heads) * keyHeads + (head % heads) / (heads / keyHeads);
-  return keyHead * uniforms.keyShape.z + position;
-}
-
 const threads = 128;
 const threadsX = 16;
 const threadsY = 8;
@@ -19,7 +12,6 @@ const rows = 4;
 const columns = 2;
 const tileQueries = 32;
 const tileKeys = 32;
-const headVectors = 16;
 const tileStride = 17;
 // Score of a key that a row must not see; finite, because WGSL need not support infinities.
 const masked = -3.4e38f;
@@ -30,16 +22,27 @@ var<workgroup> queryTile : array<vec4<f32>, 544>;
 var<workgroup> keyTile : array<vec4<f32>, 544>;
 
 fn readQuery(row : i32, vector : i32) -> vec4<f32> { return query[row * 16 + vector]; }
+fn readKey(row : i32, vector : i32) -> vec4<f32> { return key[row * 16 + vector]; }
+
+fn keyRow(head : i32, position : i32) -> i32 {
+  let heads = uniforms.heads;
+  let keyHeads = uniforms.keyValueHeads;
+  let keyHead = (head / heads) * keyHeads + (head % heads) / (heads / keyHeads);
+  return keyHead * uniforms.keyLength + position;
+}
+fn keyEnd(head : i32) -> i32 {
+  return uniforms.keyLength;
+}
 
 // Loads query rows [firstRow, endRow) of a head, scaled; zeros follow.
 fn loadQueryTile(head : i32, firstRow : i32, endRow : i32) {
   let local = i32(localIndex);
   {
     var fetched = array<vec4<f32>, 4>();
-    if (firstRow + (local / 16) < endRow) { fetched[0] = uniforms.logitScale * readQuery(head * uniforms.queryShape.z + firstRow + (local / 16), local % 16); }
-    if (firstRow + ((local + 128) / 16) < endRow) { fetched[1] = uniforms.logitScale * readQuery(head * uniforms.queryShape.z + firstRow + ((local + 128) / 16), (local + 128) % 16); }
-    if (firstRow + ((local + 256) / 16) < endRow) { fetched[2] = uniforms.logitScale * readQuery(head * uniforms.queryShape.z + firstRow + ((local + 256) / 16), (local + 256) % 16); }
-    if (firstRow + ((local + 384) / 16) < endRow) { fetched[3] = uniforms.logitScale * readQuery(head * uniforms.queryShape.z + firstRow + ((local + 384) / 16), (local + 384) % 16); }
+    if (firstRow + (local / 16) < endRow) { fetched[0] = uniforms.logitScale * readQuery(head * uniforms.queryLength + firstRow + (local / 16), local % 16); }
+    if (firstRow + ((local + 128) / 16) < endRow) { fetched[1] = uniforms.logitScale * readQuery(head * uniforms.queryLength + firstRow + ((local + 128) / 16), (local + 128) % 16); }
+    if (firstRow + ((local + 256) / 16) < endRow) { fetched[2] = uniforms.logitScale * readQuery(head * uniforms.queryLength + firstRow + ((local + 256) / 16), (local + 256) % 16); }
+    if (firstRow + ((local + 384) / 16) < endRow) { fetched[3] = uniforms.logitScale * readQuery(head * uniforms.queryLength + firstRow + ((local + 384) / 16), (local + 384) % 16); }
     {
       queryTile[(local / 16) * tileStride + local % 16] = fetched[0];
     }
@@ -51,6 +54,31 @@ fn loadQueryTile(head : i32, firstRow : i32, endRow : i32) {
     }
     {
       queryTile[((local + 384) / 16) * tileStride + (local + 384) % 16] = fetched[3];
+    }
+    }
+}
+
+// Loads the keys [first, end) of a head, in their own order; zeros follow.
+fn loadKeyTile(head : i32, first : i32, end : i32) {
+  let firstKeyRow = keyRow(head, first);
+  let local = i32(localIndex);
+  {
+    var fetched = array<vec4<f32>, 4>();
+    if (first + (local / 16) < end) { fetched[0] = readKey(firstKeyRow + (local / 16), local % 16); }
+    if (first + ((local + 128) / 16) < end) { fetched[1] = readKey(firstKeyRow + ((local + 128) / 16), (local + 128) % 16); }
+    if (first + ((local + 256) / 16) < end) { fetched[2] = readKey(firstKeyRow + ((local + 256) / 16), (local + 256) % 16); }
+    if (first + ((local + 384) / 16) < end) { fetched[3] = readKey(firstKeyRow + ((local + 384) / 16), (local + 384) % 16); }
+    {
+      keyTile[(local / 16) * tileStride + local % 16] = fetched[0];
+    }
+    {
+      keyTile[((local + 128) / 16) * tileStride + (local + 128) % 16] = fetched[1];
+    }
+    {
+      keyTile[((local + 256) / 16) * tileStride + (local + 256) % 16] = fetched[2];
+    }
+    {
+      keyTile[((local + 384) / 16) * tileStride + (local + 384) % 16] = fetched[3];
     }
     }
 }
@@ -142,30 +170,9 @@ fn tileScores(x : i32, y : i32) -> array<array<f32, columns>, rows> {
     }
   return scores;
 }
-
-fn readKey(row : i32, vector : i32) -> vec4<f32> { return key[row * 16 + vector]; }
-fn loadKeyTile(head : i32, heads : i32, first : i32, end : i32) {
-  let firstKeyRow = keyRow(head, heads, first);
-  let local = i32(localIndex);
-  {
-    var fetched = array<vec4<f32>, 4>();
-    if (first + (local / 16) < end) { fetched[0] = readKey(firstKeyRow + (local / 16), local % 16); }
-    if (first + ((local + 128) / 16) < end) { fetched[1] = readKey(firstKeyRow + ((local + 128) / 16), (local + 128) % 16); }
-    if (first + ((local + 256) / 16) < end) { fetched[2] = readKey(firstKeyRow + ((local + 256) / 16), (local + 256) % 16); }
-    if (first + ((local + 384) / 16) < end) { fetched[3] = readKey(firstKeyRow + ((local + 384) / 16), (local + 384) % 16); }
-    {
-      keyTile[(local / 16) * tileStride + local % 16] = fetched[0];
-    }
-    {
-      keyTile[((local + 128) / 16) * tileStride + (local + 128) % 16] = fetched[1];
-    }
-    {
-      keyTile[((local + 256) / 16) * tileStride + (local + 256) % 16] = fetched[2];
-    }
-    {
-      keyTile[((local + 384) / 16) * tileStride + (local + 384) % 16] = fetched[3];
-    }
-    }
+fn proxyRange(head : i32) -> vec2<i32> {
+  let end = uniforms.queryLength;
+  return vec2<i32>(max(0, end - uniforms.proxyRows), end);
 }
 var<workgroup> partialSums : array<f32, 256>;
 
@@ -173,19 +180,21 @@ fn main(index : i32) {
   let local = i32(localIndex);
   let x = ((local >> 1) & 1) + ((local >> 2) & 2) + 4 * ((local >> 4) % 4);
   let y = (local & 1) + ((local >> 1) & 2) + 4 * ((local >> 4) / 4);
-  let permutedLength = uniforms.outShape.z;
+  let permutedLength = uniforms.permutedLength;
   let keyTiles = (permutedLength + tileKeys - 1) / tileKeys;
   let firstKey = (workgroupIndex() % keyTiles) * tileKeys;
   let head = workgroupIndex() / keyTiles;
-  let exists = head < uniforms.outShape.x * uniforms.outShape.y;
+  let exists = head < uniforms.batch * uniforms.heads;
   let endKey = select(0, min(firstKey + tileKeys, permutedLength), exists);
-  loadKeyTile(head, uniforms.outShape.y, firstKey, endKey);
+  loadKeyTile(head, firstKey, min(endKey, keyEnd(head)));
 
-  let firstProxy = uniforms.queryShape.z - uniforms.proxyRows;
+  let proxy = proxyRange(head);
+  let proxyRows = proxy.y - proxy.x;
+  // All entries take the same number of rounds, as barriers demand; past an entry's last row the tile is empty.
   var columnSums : array<f32, columns>;
   for (var firstRow = 0; firstRow < uniforms.proxyRows; firstRow += tileQueries) {
-    let endRow = min(firstRow + tileQueries, uniforms.proxyRows);
-    loadQueryTile(head, firstProxy + firstRow, select(0, firstProxy + endRow, exists));
+    let endRow = min(firstRow + tileQueries, proxyRows);
+    loadQueryTile(head, proxy.x + firstRow, select(0, proxy.x + endRow, exists));
     // Barrier: scores read rows that others loaded.
     workgroupBarrier();
     let scores = tileScores(x, y);
@@ -213,7 +222,9 @@ fn main(index : i32) {
       sum += partialSums[i * tileKeys + slot];
     }
     if (firstKey + slot < endKey) {
-      result[head * permutedLength + firstKey + slot] = sum / f32(uniforms.proxyRows);
+      // Padding scores 0, and so does every key where there is no proxy row.
+      let scores = proxyRows > 0 && firstKey + slot < keyEnd(head);
+      result[head * permutedLength + firstKey + slot] = select(0.0, sum / f32(max(1, proxyRows)), scores);
     }
   }
 }

@@ -3,7 +3,7 @@
 // of one vector of columns over every 16th key, in a register; these sums are added up once at the end.
 
 fn workgroupIndex() -> i32 {
-  return i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
+  return uniforms.firstWorkgroup + i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
 }
 
 var<workgroup> reduceBuffer : array<f32, 256>;

@@ -3,7 +3,7 @@
 // in workgroup memory. The elements are read a second time, from the cache, to be scaled.
 
 fn workgroupIndex() -> i32 {
-  return i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
+  return uniforms.firstWorkgroup + i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
 }
 var<workgroup> sums : array<f32, 64>;
 

@@ -1,7 +1,7 @@
 // An invocation turns four pairs: an element of the first half of a row with its partner in the second.
 
 fn workgroupIndex() -> i32 {
-  return i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
+  return uniforms.firstWorkgroup + i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
 }
 fn main(index : i32) {
   let pair = workgroupIndex() * 64 + i32(localIndex);

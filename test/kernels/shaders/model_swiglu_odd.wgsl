@@ -1,7 +1,7 @@
 // An invocation computes one element, of one value. All gates stand before all ups.
 
 fn workgroupIndex() -> i32 {
-  return i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
+  return uniforms.firstWorkgroup + i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
 }
 fn main(index : i32) {
   let i = workgroupIndex() * 64 + i32(localIndex);

@@ -2,18 +2,44 @@
 // invocation takes every 16th chunk of its row, and the first of a row combines what all have, in workgroup memory.
 
 fn workgroupIndex() -> i32 {
-  return i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
+  return uniforms.firstWorkgroup + i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
 }
 // Score of a key that a row must not see; finite, because WGSL need not support infinities.
 const masked = -3.4e38f;
 // Where the maximum of a row starts: so far above it that a masked score has no weight, also in a row without others.
 const lowest = -1e38f;
-var<workgroup> parts : array<vec2<f32>, 128>;
+struct State {
+  maximum : f32,
+  sum : f32,
+  values : vec4<f32>,
+};
+const emptyState = State(lowest, 0.0, vec4<f32>(0.0));
 
-// Maximum and sum of exp2(score − maximum) of both.
-fn combine(a : vec2<f32>, b : vec2<f32>) -> vec2<f32> {
-  let most = max(a.x, b.x);
-  return vec2<f32>(most, a.y * exp2(a.x - most) + b.y * exp2(b.x - most));
+fn merge(a : State, b : State) -> State {
+  let maximum = max(a.maximum, b.maximum);
+  let x = weighted(a, maximum);
+  let y = weighted(b, maximum);
+  return State(maximum, x.sum + y.sum, x.values + y.values);
+}
+
+// A state brought to another maximum. One without weights may hold a NaN of values that nobody sees: zero times a NaN.
+fn weighted(x : State, maximum : f32) -> State {
+  let rescale = exp2(x.maximum - maximum);
+  return State(maximum, x.sum * rescale, select(x.values * rescale, vec4<f32>(0.0), x.sum == 0.0));
+}
+
+var<workgroup> laneStates : array<State, 128>;
+
+// All invocations call it together; those of the first lane get what all lanes have.
+fn mergeLanes(own : State) -> State {
+  var state = own;
+  laneStates[i32(localIndex)] = state;
+  // Barrier: the first lane reads what all lanes wrote.
+  workgroupBarrier();
+  for (var i = i32(localIndex) + 8; i < 128 && i32(localIndex) < 8; i += 8) {
+    state = merge(state, laneStates[i]);
+  }
+  return state;
 }
 
 fn main(index : i32) {
@@ -23,18 +49,13 @@ fn main(index : i32) {
   let exists = row < uniforms.outShape.x * proxyRows;
   let chunks = uniforms.statisticsShape.y;
   let first = (row / proxyRows) * chunks * proxyRows + row % proxyRows;
-  var sums = vec2<f32>(lowest, 0.0);
+  var state = emptyState;
   for (var chunk = local / 8; chunk < chunks && exists; chunk += 16) {
     let at = 2 * (first + chunk * proxyRows);
-    sums = combine(sums, vec2<f32>(statistics[at], statistics[at + 1]));
+    state = merge(state, State(statistics[at], statistics[at + 1], vec4<f32>(0.0)));
   }
-  parts[local] = sums;
-  // Barrier: the first invocation of a row reads what all of the row wrote.
-  workgroupBarrier();
+  state = mergeLanes(state);
   if (local < 8 && exists) {
-    for (var lane = 1; lane < 16; lane++) {
-      sums = combine(sums, parts[lane * 8 + local]);
-    }
-    result[row] = sums.x + log2(sums.y);
+    result[row] = state.maximum + log2(state.sum);
   }
 }

@@ -3,15 +3,8 @@
 // combined over x once at the end, in workgroup memory.
 
 fn workgroupIndex() -> i32 {
-  return i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
+  return uniforms.firstWorkgroup + i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
 }
-
-fn keyRow(head : i32, heads : i32, position : i32) -> i32 {
-  let keyHeads = uniforms.keyShape.y;
-  let keyHead = (head / heads) * keyHeads + (head % heads) / (heads / keyHeads);
-  return keyHead * uniforms.keyShape.z + position;
-}
-
 const threads = 128;
 const threadsX = 16;
 const threadsY = 8;
@@ -19,7 +12,6 @@ const rows = 4;
 const columns = 2;
 const tileQueries = 32;
 const tileKeys = 32;
-const headVectors = 16;
 const tileStride = 17;
 // Score of a key that a row must not see; finite, because WGSL need not support infinities.
 const masked = -3.4e38f;
@@ -30,16 +22,27 @@ var<workgroup> queryTile : array<vec4<f32>, 544>;
 var<workgroup> keyTile : array<vec4<f32>, 544>;
 
 fn readQuery(row : i32, vector : i32) -> vec4<f32> { return query[row * 16 + vector]; }
+fn readKey(row : i32, vector : i32) -> vec4<f32> { return key[row * 16 + vector]; }
+
+fn keyRow(head : i32, position : i32) -> i32 {
+  let heads = uniforms.heads;
+  let keyHeads = uniforms.keyValueHeads;
+  let keyHead = (head / heads) * keyHeads + (head % heads) / (heads / keyHeads);
+  return keyHead * uniforms.keyLength + position;
+}
+fn keyEnd(head : i32) -> i32 {
+  return uniforms.keyLength;
+}
 
 // Loads query rows [firstRow, endRow) of a head, scaled; zeros follow.
 fn loadQueryTile(head : i32, firstRow : i32, endRow : i32) {
   let local = i32(localIndex);
   {
     var fetched = array<vec4<f32>, 4>();
-    if (firstRow + (local / 16) < endRow) { fetched[0] = uniforms.logitScale * readQuery(head * uniforms.queryShape.z + firstRow + (local / 16), local % 16); }
-    if (firstRow + ((local + 128) / 16) < endRow) { fetched[1] = uniforms.logitScale * readQuery(head * uniforms.queryShape.z + firstRow + ((local + 128) / 16), (local + 128) % 16); }
-    if (firstRow + ((local + 256) / 16) < endRow) { fetched[2] = uniforms.logitScale * readQuery(head * uniforms.queryShape.z + firstRow + ((local + 256) / 16), (local + 256) % 16); }
-    if (firstRow + ((local + 384) / 16) < endRow) { fetched[3] = uniforms.logitScale * readQuery(head * uniforms.queryShape.z + firstRow + ((local + 384) / 16), (local + 384) % 16); }
+    if (firstRow + (local / 16) < endRow) { fetched[0] = uniforms.logitScale * readQuery(head * uniforms.queryLength + firstRow + (local / 16), local % 16); }
+    if (firstRow + ((local + 128) / 16) < endRow) { fetched[1] = uniforms.logitScale * readQuery(head * uniforms.queryLength + firstRow + ((local + 128) / 16), (local + 128) % 16); }
+    if (firstRow + ((local + 256) / 16) < endRow) { fetched[2] = uniforms.logitScale * readQuery(head * uniforms.queryLength + firstRow + ((local + 256) / 16), (local + 256) % 16); }
+    if (firstRow + ((local + 384) / 16) < endRow) { fetched[3] = uniforms.logitScale * readQuery(head * uniforms.queryLength + firstRow + ((local + 384) / 16), (local + 384) % 16); }
     {
       queryTile[(local / 16) * tileStride + local % 16] = fetched[0];
     }
@@ -51,6 +54,31 @@ fn loadQueryTile(head : i32, firstRow : i32, endRow : i32) {
     }
     {
       queryTile[((local + 384) / 16) * tileStride + (local + 384) % 16] = fetched[3];
+    }
+    }
+}
+
+// Loads the keys [first, end) of a head, in their own order; zeros follow.
+fn loadKeyTile(head : i32, first : i32, end : i32) {
+  let firstKeyRow = keyRow(head, first);
+  let local = i32(localIndex);
+  {
+    var fetched = array<vec4<f32>, 4>();
+    if (first + (local / 16) < end) { fetched[0] = readKey(firstKeyRow + (local / 16), local % 16); }
+    if (first + ((local + 128) / 16) < end) { fetched[1] = readKey(firstKeyRow + ((local + 128) / 16), (local + 128) % 16); }
+    if (first + ((local + 256) / 16) < end) { fetched[2] = readKey(firstKeyRow + ((local + 256) / 16), (local + 256) % 16); }
+    if (first + ((local + 384) / 16) < end) { fetched[3] = readKey(firstKeyRow + ((local + 384) / 16), (local + 384) % 16); }
+    {
+      keyTile[(local / 16) * tileStride + local % 16] = fetched[0];
+    }
+    {
+      keyTile[((local + 128) / 16) * tileStride + (local + 128) % 16] = fetched[1];
+    }
+    {
+      keyTile[((local + 256) / 16) * tileStride + (local + 256) % 16] = fetched[2];
+    }
+    {
+      keyTile[((local + 384) / 16) * tileStride + (local + 384) % 16] = fetched[3];
     }
     }
 }
@@ -142,30 +170,9 @@ fn tileScores(x : i32, y : i32) -> array<array<f32, columns>, rows> {
     }
   return scores;
 }
-
-fn readKey(row : i32, vector : i32) -> vec4<f32> { return key[row * 16 + vector]; }
-fn loadKeyTile(head : i32, heads : i32, first : i32, end : i32) {
-  let firstKeyRow = keyRow(head, heads, first);
-  let local = i32(localIndex);
-  {
-    var fetched = array<vec4<f32>, 4>();
-    if (first + (local / 16) < end) { fetched[0] = readKey(firstKeyRow + (local / 16), local % 16); }
-    if (first + ((local + 128) / 16) < end) { fetched[1] = readKey(firstKeyRow + ((local + 128) / 16), (local + 128) % 16); }
-    if (first + ((local + 256) / 16) < end) { fetched[2] = readKey(firstKeyRow + ((local + 256) / 16), (local + 256) % 16); }
-    if (first + ((local + 384) / 16) < end) { fetched[3] = readKey(firstKeyRow + ((local + 384) / 16), (local + 384) % 16); }
-    {
-      keyTile[(local / 16) * tileStride + local % 16] = fetched[0];
-    }
-    {
-      keyTile[((local + 128) / 16) * tileStride + (local + 128) % 16] = fetched[1];
-    }
-    {
-      keyTile[((local + 256) / 16) * tileStride + (local + 256) % 16] = fetched[2];
-    }
-    {
-      keyTile[((local + 384) / 16) * tileStride + (local + 384) % 16] = fetched[3];
-    }
-    }
+fn proxyRange(head : i32) -> vec2<i32> {
+  let end = uniforms.queryLength;
+  return vec2<i32>(max(0, end - uniforms.proxyRows), end);
 }
 // Maximum and sum of a row in an x.
 var<workgroup> partials : array<vec2<f32>, 512>;
@@ -180,17 +187,17 @@ fn main(index : i32) {
   let chunk = (workgroupIndex() / uniforms.rowTiles) % chunks;
   let head = workgroupIndex() / (uniforms.rowTiles * chunks);
   let exists = head < uniforms.outShape.x;
-  let firstProxy = uniforms.queryShape.z - proxyRows;
+  let proxy = proxyRange(head);
   let firstRow = rowTile * tileQueries;
-  loadQueryTile(head, firstProxy + firstRow, select(0, firstProxy + min(firstRow + tileQueries, proxyRows), exists));
+  loadQueryTile(head, proxy.x + firstRow, select(0, min(proxy.x + firstRow + tileQueries, proxy.y), exists));
 
   var rowMax = vec4<f32>(lowest);
     var rowSum = vec4<f32>(0.0);
-  let chunkEnd = select(0, min((chunk + 1) * uniforms.chunkSize, uniforms.permutedLength), exists);
+  let chunkEnd = select(0, min((chunk + 1) * uniforms.chunkSize, min(keyEnd(head), uniforms.permutedLength)), exists);
   // All chunks take the same number of rounds, as barriers demand; past the last key the tile is empty.
   for (var offset = 0; offset < uniforms.chunkSize; offset += tileKeys) {
     let first = chunk * uniforms.chunkSize + offset;
-    loadKeyTile(head, uniforms.queryShape.y, first, chunkEnd);
+    loadKeyTile(head, first, chunkEnd);
     // Barrier: scores read rows that others loaded.
     workgroupBarrier();
     var scores = tileScores(x, y);

@@ -1,13 +1,8 @@
 // An invocation writes the list of one key block, going down its column of the mask; neighbours read neighbours.
-
-fn workgroupIndex() -> i32 {
-  return i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
-}
-fn main(index : i32) {
-  let list = workgroupIndex() * 64 + i32(localIndex);
-  let keyBlocks = uniforms.outShape.z;
-  let queryBlocks = uniforms.blockMaskShape.z;
-  if (list < uniforms.outShape.x * uniforms.outShape.y * keyBlocks) {
+fn main(list : i32) {
+  if (list < uniforms.invocations) {
+    let keyBlocks = uniforms.outShape.z;
+    let queryBlocks = uniforms.blockMaskShape.z;
     let head = list / keyBlocks;
     var count = 0;
     for (var queryBlock = 0; queryBlock < queryBlocks; queryBlock++) {

@@ -7,27 +7,8 @@
 // Keys are read ahead into registers, and where they stand one tile before that.
 
 fn workgroupIndex() -> i32 {
-  return i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
+  return uniforms.firstWorkgroup + i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
 }
-
-fn keyRow(head : i32, heads : i32, position : i32) -> i32 {
-  let keyHeads = uniforms.keyShape.y;
-  let keyHead = (head / heads) * keyHeads + (head % heads) / (heads / keyHeads);
-  return keyHead * uniforms.keyShape.z + position;
-}
-// Key blocks before the segment in which a query row stands.
-fn blocksBefore(row : i32) -> i32 {
-  let position = row;
-  return position / (uniforms.blocksPerSegment * uniforms.keyBlockSize) * uniforms.blocksPerSegment;
-}
-fn scoredBlocks(queryBlock : i32) -> i32 {
-  return blocksBefore(queryBlock * uniforms.blockSize);
-}
-fn visibleBlocks(queryBlock : i32) -> i32 {
-  let lastRow = min((queryBlock + 1) * uniforms.blockSize, uniforms.queryLength) - 1;
-  return min(blocksBefore(lastRow) + uniforms.blocksPerSegment, uniforms.keyBlocks);
-}
-
 const threads = 128;
 const threadsX = 8;
 const threadsY = 16;
@@ -35,7 +16,6 @@ const rows = 2;
 const columns = 4;
 const tileQueries = 32;
 const tileKeys = 32;
-const headVectors = 16;
 const tileStride = 17;
 // Score of a key that a row must not see; finite, because WGSL need not support infinities.
 const masked = -3.4e38f;
@@ -46,16 +26,27 @@ var<workgroup> queryTile : array<vec4<f32>, 544>;
 var<workgroup> keyTile : array<vec4<f32>, 544>;
 
 fn readQuery(row : i32, vector : i32) -> vec4<f32> { return query[row * 16 + vector]; }
+fn readKey(row : i32, vector : i32) -> vec4<f32> { return key[row * 16 + vector]; }
+
+fn keyRow(head : i32, position : i32) -> i32 {
+  let heads = uniforms.heads;
+  let keyHeads = uniforms.keyValueHeads;
+  let keyHead = (head / heads) * keyHeads + (head % heads) / (heads / keyHeads);
+  return keyHead * uniforms.keyLength + position;
+}
+fn keyEnd(head : i32) -> i32 {
+  return uniforms.keyLength;
+}
 
 // Loads query rows [firstRow, endRow) of a head, scaled; zeros follow.
 fn loadQueryTile(head : i32, firstRow : i32, endRow : i32) {
   let local = i32(localIndex);
   {
     var fetched = array<vec4<f32>, 4>();
-    if (firstRow + (local / 16) < endRow) { fetched[0] = uniforms.logitScale * readQuery(head * uniforms.queryShape.z + firstRow + (local / 16), local % 16); }
-    if (firstRow + ((local + 128) / 16) < endRow) { fetched[1] = uniforms.logitScale * readQuery(head * uniforms.queryShape.z + firstRow + ((local + 128) / 16), (local + 128) % 16); }
-    if (firstRow + ((local + 256) / 16) < endRow) { fetched[2] = uniforms.logitScale * readQuery(head * uniforms.queryShape.z + firstRow + ((local + 256) / 16), (local + 256) % 16); }
-    if (firstRow + ((local + 384) / 16) < endRow) { fetched[3] = uniforms.logitScale * readQuery(head * uniforms.queryShape.z + firstRow + ((local + 384) / 16), (local + 384) % 16); }
+    if (firstRow + (local / 16) < endRow) { fetched[0] = uniforms.logitScale * readQuery(head * uniforms.queryLength + firstRow + (local / 16), local % 16); }
+    if (firstRow + ((local + 128) / 16) < endRow) { fetched[1] = uniforms.logitScale * readQuery(head * uniforms.queryLength + firstRow + ((local + 128) / 16), (local + 128) % 16); }
+    if (firstRow + ((local + 256) / 16) < endRow) { fetched[2] = uniforms.logitScale * readQuery(head * uniforms.queryLength + firstRow + ((local + 256) / 16), (local + 256) % 16); }
+    if (firstRow + ((local + 384) / 16) < endRow) { fetched[3] = uniforms.logitScale * readQuery(head * uniforms.queryLength + firstRow + ((local + 384) / 16), (local + 384) % 16); }
     {
       queryTile[(local / 16) * tileStride + local % 16] = fetched[0];
     }
@@ -67,6 +58,31 @@ fn loadQueryTile(head : i32, firstRow : i32, endRow : i32) {
     }
     {
       queryTile[((local + 384) / 16) * tileStride + (local + 384) % 16] = fetched[3];
+    }
+    }
+}
+
+// Loads the keys [first, end) of a head, in their own order; zeros follow.
+fn loadKeyTile(head : i32, first : i32, end : i32) {
+  let firstKeyRow = keyRow(head, first);
+  let local = i32(localIndex);
+  {
+    var fetched = array<vec4<f32>, 4>();
+    if (first + (local / 16) < end) { fetched[0] = readKey(firstKeyRow + (local / 16), local % 16); }
+    if (first + ((local + 128) / 16) < end) { fetched[1] = readKey(firstKeyRow + ((local + 128) / 16), (local + 128) % 16); }
+    if (first + ((local + 256) / 16) < end) { fetched[2] = readKey(firstKeyRow + ((local + 256) / 16), (local + 256) % 16); }
+    if (first + ((local + 384) / 16) < end) { fetched[3] = readKey(firstKeyRow + ((local + 384) / 16), (local + 384) % 16); }
+    {
+      keyTile[(local / 16) * tileStride + local % 16] = fetched[0];
+    }
+    {
+      keyTile[((local + 128) / 16) * tileStride + (local + 128) % 16] = fetched[1];
+    }
+    {
+      keyTile[((local + 256) / 16) * tileStride + (local + 256) % 16] = fetched[2];
+    }
+    {
+      keyTile[((local + 384) / 16) * tileStride + (local + 384) % 16] = fetched[3];
     }
     }
 }
@@ -174,7 +190,18 @@ fn tileScores(x : i32, y : i32) -> array<array<f32, columns>, rows> {
     }
   return scores;
 }
-fn readKey(row : i32, vector : i32) -> vec4<f32> { return key[row * 16 + vector]; }
+// Key blocks before the segment in which a query row stands.
+fn blocksBefore(row : i32) -> i32 {
+  let position = row;
+  return position / uniforms.segmentSize * (uniforms.segmentSize / uniforms.keyBlockSize);
+}
+fn scoredBlocks(queryBlock : i32) -> i32 {
+  return blocksBefore(queryBlock * uniforms.blockSize);
+}
+fn visibleBlocks(queryBlock : i32) -> i32 {
+  let lastRow = min((queryBlock + 1) * uniforms.blockSize, uniforms.queryLength) - 1;
+  return min(blocksBefore(lastRow) + uniforms.segmentSize / uniforms.keyBlockSize, uniforms.keyBlocks);
+}
 // Of a row: maxima and sums in each x; then what it pays to parts of the blocks of a tile.
 var<workgroup> partials : array<f32, 544>;
 // What the rows pay to each block of a tile.
@@ -200,7 +227,7 @@ fn rowOfPlace(place : i32) -> i32 {
 
 // Original index of the key in a slot; of some key where there is none.
 fn keyIn(head : i32, slot : i32) -> i32 {
-  return keyIndices[head * uniforms.keyShape.z + max(slot, 0)];
+  return keyIndices[head * uniforms.keyLength + max(slot, 0)];
 }
 
 // Slots of the normaliser: those of one tile of four of the sample, by turns, then the block of key 0, then the own segments.
@@ -257,25 +284,24 @@ fn main(index : i32) {
   let local = i32(localIndex);
   let x = ((local >> 1) & 1) + ((local >> 2) & 2) + 4 * ((local >> 4) % 2);
   let y = (local & 1) + ((local >> 1) & 2) + 4 * ((local >> 4) / 2);
-  let allHeads = uniforms.queryShape.x * uniforms.queryShape.y;
-  let length = uniforms.queryShape.z;
+  let allHeads = uniforms.batch * uniforms.heads;
   let head = workgroupIndex() % allHeads;
   phase = (workgroupIndex() / allHeads) % 4;
   // Last rows first: under a causal mask they see most keys, and a long workgroup should not start last.
   let queryBlock = uniforms.queryBlocks - 1 - workgroupIndex() / (allHeads * 4);
   let exists = queryBlock >= 0;
   let firstRow = queryBlock * uniforms.blockSize;
-  let rowCount = select(0, min(uniforms.blockSize, length - firstRow), exists);
+  let rowCount = select(0, min(uniforms.blockSize, uniforms.queryLength - firstRow), exists);
   if (local == 0) {
-    let end = uniforms.keyShape.z;
+    let end = keyEnd(head);
     let scored = scoredBlocks(queryBlock) * uniforms.keyBlockSize;
     let visible = visibleBlocks(queryBlock) * uniforms.keyBlockSize;
     span = select(vec3<i32>(0), vec3<i32>(min(scored, end), scored, min(visible, end)), exists);
   }
   // Original key 0 stays in the first segment: the one invocation that meets it says in which block.
-  let firstSegment = min(uniforms.blocksPerSegment * uniforms.keyBlockSize, uniforms.keyShape.z);
+  let firstSegment = min(uniforms.segmentSize, uniforms.keyLength);
   for (var i = local; i < firstSegment && exists; i += threads) {
-    if (keyIndices[head * uniforms.keyShape.z + i] == 0) {
+    if (keyIndices[head * uniforms.keyLength + i] == 0) {
       sinkBlock = i / uniforms.keyBlockSize;
     }
   }
@@ -300,7 +326,7 @@ fn main(index : i32) {
     result[results + i] = 0.0;
     result[results + uniforms.keyBlocks + i] = 0.0;
   }
-  let firstKeyRow = keyRow(head, uniforms.queryShape.y, 0);
+  let firstKeyRow = keyRow(head, 0);
   var fetched : array<vec4<f32>, 4>;
   var positions : array<i32, 4>;
 
@@ -308,10 +334,10 @@ fn main(index : i32) {
     let firstPlace = rowTile * tileQueries;
     {
     var fetched = array<vec4<f32>, 4>();
-    if (rowOfPlace(firstPlace + (local / 16)) < rowCount) { fetched[0] = uniforms.logitScale * readQuery(head * length + firstRow + rowOfPlace(firstPlace + (local / 16)), local % 16); }
-    if (rowOfPlace(firstPlace + ((local + 128) / 16)) < rowCount) { fetched[1] = uniforms.logitScale * readQuery(head * length + firstRow + rowOfPlace(firstPlace + ((local + 128) / 16)), (local + 128) % 16); }
-    if (rowOfPlace(firstPlace + ((local + 256) / 16)) < rowCount) { fetched[2] = uniforms.logitScale * readQuery(head * length + firstRow + rowOfPlace(firstPlace + ((local + 256) / 16)), (local + 256) % 16); }
-    if (rowOfPlace(firstPlace + ((local + 384) / 16)) < rowCount) { fetched[3] = uniforms.logitScale * readQuery(head * length + firstRow + rowOfPlace(firstPlace + ((local + 384) / 16)), (local + 384) % 16); }
+    if (rowOfPlace(firstPlace + (local / 16)) < rowCount) { fetched[0] = uniforms.logitScale * readQuery(head * uniforms.queryLength + firstRow + rowOfPlace(firstPlace + (local / 16)), local % 16); }
+    if (rowOfPlace(firstPlace + ((local + 128) / 16)) < rowCount) { fetched[1] = uniforms.logitScale * readQuery(head * uniforms.queryLength + firstRow + rowOfPlace(firstPlace + ((local + 128) / 16)), (local + 128) % 16); }
+    if (rowOfPlace(firstPlace + ((local + 256) / 16)) < rowCount) { fetched[2] = uniforms.logitScale * readQuery(head * uniforms.queryLength + firstRow + rowOfPlace(firstPlace + ((local + 256) / 16)), (local + 256) % 16); }
+    if (rowOfPlace(firstPlace + ((local + 384) / 16)) < rowCount) { fetched[3] = uniforms.logitScale * readQuery(head * uniforms.queryLength + firstRow + rowOfPlace(firstPlace + ((local + 384) / 16)), (local + 384) % 16); }
     {
       queryTile[(local / 16) * tileStride + local % 16] = fetched[0];
     }

@@ -11,7 +11,7 @@
 const threads = 64;
 
 fn workgroupIndex() -> i32 {
-  return i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
+  return uniforms.firstWorkgroup + i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
 }
 // Score of a key that a row must not see; finite, because WGSL need not support infinities.
 const masked = -3.4e38f;
@@ -21,17 +21,17 @@ const lowest = -1e38f;
 // Key blocks before the segment in which a query row stands.
 fn blocksBefore(row : i32) -> i32 {
   let position = uniforms.queryOffset + row;
-  return position / (uniforms.blocksPerSegment * uniforms.keyBlockSize) * uniforms.blocksPerSegment;
+  return position / uniforms.segmentSize * (uniforms.segmentSize / uniforms.keyBlockSize);
 }
 fn scoredBlocks(queryBlock : i32) -> i32 {
   return blocksBefore(queryBlock * uniforms.blockSize);
 }
 fn visibleBlocks(queryBlock : i32) -> i32 {
   let lastRow = min((queryBlock + 1) * uniforms.blockSize, uniforms.queryLength) - 1;
-  return min(blocksBefore(lastRow) + uniforms.blocksPerSegment, uniforms.keyBlocks);
+  return min(blocksBefore(lastRow) + uniforms.segmentSize / uniforms.keyBlockSize, uniforms.keyBlocks);
 }
 fn keyEnd(head : i32) -> i32 {
-  return clamp(keyLengths[head / uniforms.queryShape.y], 0, uniforms.keyIndicesShape.z);
+  return clamp(keyLengths[head / uniforms.heads], 0, uniforms.keyLength);
 }
 fn readQuery(row : i32, vector : i32) -> vec4<f32> { return query[row * 16 + vector]; }
 var<workgroup> queryRows : array<f16, 2304>;
@@ -44,9 +44,8 @@ fn main(index : i32) {
   let local = i32(localIndex);
   let subgroup = local / 32;
   let lane = local % 32;
-  let heads = uniforms.queryShape.y;
-  let allHeads = uniforms.queryShape.x * heads;
-  let keyLength = uniforms.keyIndicesShape.z;
+  let allHeads = uniforms.batch * uniforms.heads;
+  let keyLength = uniforms.keyLength;
   let phase = workgroupIndex() % 4;
   let head = (workgroupIndex() / 4) % allHeads;
   // Last rows first: under a causal mask they see most keys, and a long workgroup should not start last.
@@ -72,9 +71,9 @@ fn main(index : i32) {
     spans[subgroup] = select(vec3<i32>(0), vec3<i32>(min(scored, end), scored, seen), exists && scored > 0);
   }
   // Original key 0 stays in the first segment: the one invocation that meets it says in which block.
-  let firstSegment = min(uniforms.blocksPerSegment * uniforms.keyBlockSize, keyLength);
+  let firstSegment = min(uniforms.segmentSize, uniforms.keyLength);
   for (var i = local; i < firstSegment && firstBlock >= 0; i += threads) {
-    if (keyIndices[head * keyLength + i] == 0) {
+    if (keyIndices[head * uniforms.keyLength + i] == 0) {
       sinkBlock = i / uniforms.keyBlockSize;
     }
   }

@@ -7,21 +7,8 @@
 // Keys are read ahead into registers, and where they stand one tile before that.
 
 fn workgroupIndex() -> i32 {
-  return i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
+  return uniforms.firstWorkgroup + i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
 }
-
-fn keyRow(head : i32, heads : i32, position : i32) -> i32 {
-  let keyHeads = uniforms.keyShape.y;
-  let keyHead = (head / heads) * keyHeads + (head % heads) / (heads / keyHeads);
-  return keyHead * uniforms.keyShape.z + position;
-}
-fn scoredBlocks(queryBlock : i32) -> i32 {
-  return uniforms.keyBlocks;
-}
-fn visibleBlocks(queryBlock : i32) -> i32 {
-  return uniforms.keyBlocks;
-}
-
 const threads = 32;
 const threadsX = 4;
 const threadsY = 8;
@@ -29,7 +16,6 @@ const rows = 2;
 const columns = 2;
 const tileQueries = 16;
 const tileKeys = 8;
-const headVectors = 3;
 const tileStride = 3;
 // Score of a key that a row must not see; finite, because WGSL need not support infinities.
 const masked = -3.4e38f;
@@ -40,19 +26,43 @@ var<workgroup> queryTile : array<vec4<f32>, 48>;
 var<workgroup> keyTile : array<vec4<f32>, 24>;
 
 fn readQuery(row : i32, vector : i32) -> vec4<f32> { return vec4<f32>(select(0.0, query[row * 10 + 4 * vector + 0], 4 * vector + 0 < 10), select(0.0, query[row * 10 + 4 * vector + 1], 4 * vector + 1 < 10), select(0.0, query[row * 10 + 4 * vector + 2], 4 * vector + 2 < 10), select(0.0, query[row * 10 + 4 * vector + 3], 4 * vector + 3 < 10)); }
+fn readKey(row : i32, vector : i32) -> vec4<f32> { return vec4<f32>(select(0.0, key[row * 10 + 4 * vector + 0], 4 * vector + 0 < 10), select(0.0, key[row * 10 + 4 * vector + 1], 4 * vector + 1 < 10), select(0.0, key[row * 10 + 4 * vector + 2], 4 * vector + 2 < 10), select(0.0, key[row * 10 + 4 * vector + 3], 4 * vector + 3 < 10)); }
+
+fn keyRow(head : i32, position : i32) -> i32 {
+  let heads = uniforms.heads;
+  let keyHeads = uniforms.keyValueHeads;
+  let keyHead = (head / heads) * keyHeads + (head % heads) / (heads / keyHeads);
+  return keyHead * uniforms.keyLength + position;
+}
+fn keyEnd(head : i32) -> i32 {
+  return uniforms.keyLength;
+}
 
 // Loads query rows [firstRow, endRow) of a head, scaled; zeros follow.
 fn loadQueryTile(head : i32, firstRow : i32, endRow : i32) {
   let local = i32(localIndex);
   {
     var fetched = array<vec4<f32>, 2>();
-    if (firstRow + (local / 3) < endRow) { fetched[0] = uniforms.logitScale * readQuery(head * uniforms.queryShape.z + firstRow + (local / 3), local % 3); }
-    if ((local + 32) < 48 && firstRow + ((local + 32) / 3) < endRow) { fetched[1] = uniforms.logitScale * readQuery(head * uniforms.queryShape.z + firstRow + ((local + 32) / 3), (local + 32) % 3); }
+    if (firstRow + (local / 3) < endRow) { fetched[0] = uniforms.logitScale * readQuery(head * uniforms.queryLength + firstRow + (local / 3), local % 3); }
+    if ((local + 32) < 48 && firstRow + ((local + 32) / 3) < endRow) { fetched[1] = uniforms.logitScale * readQuery(head * uniforms.queryLength + firstRow + ((local + 32) / 3), (local + 32) % 3); }
     {
       queryTile[(local / 3) * tileStride + local % 3] = fetched[0];
     }
     if ((local + 32) < 48) {
       queryTile[((local + 32) / 3) * tileStride + (local + 32) % 3] = fetched[1];
+    }
+    }
+}
+
+// Loads the keys [first, end) of a head, in their own order; zeros follow.
+fn loadKeyTile(head : i32, first : i32, end : i32) {
+  let firstKeyRow = keyRow(head, first);
+  let local = i32(localIndex);
+  {
+    var fetched = array<vec4<f32>, 1>();
+    if (local < 24 && first + (local / 3) < end) { fetched[0] = readKey(firstKeyRow + (local / 3), local % 3); }
+    if (local < 24) {
+      keyTile[(local / 3) * tileStride + local % 3] = fetched[0];
     }
     }
 }
@@ -78,7 +88,12 @@ fn tileScores(x : i32, y : i32) -> array<array<f32, columns>, rows> {
     }
   return scores;
 }
-fn readKey(row : i32, vector : i32) -> vec4<f32> { return vec4<f32>(select(0.0, key[row * 10 + 4 * vector + 0], 4 * vector + 0 < 10), select(0.0, key[row * 10 + 4 * vector + 1], 4 * vector + 1 < 10), select(0.0, key[row * 10 + 4 * vector + 2], 4 * vector + 2 < 10), select(0.0, key[row * 10 + 4 * vector + 3], 4 * vector + 3 < 10)); }
+fn scoredBlocks(queryBlock : i32) -> i32 {
+  return uniforms.keyBlocks;
+}
+fn visibleBlocks(queryBlock : i32) -> i32 {
+  return uniforms.keyBlocks;
+}
 // Of a row: maxima and sums in each x; then what it pays to parts of the blocks of a tile.
 var<workgroup> partials : array<f32, 144>;
 // What the rows pay to each block of a tile.
@@ -104,7 +119,7 @@ fn rowOfPlace(place : i32) -> i32 {
 
 // Original index of the key in a slot; of some key where there is none.
 fn keyIn(head : i32, slot : i32) -> i32 {
-  return keyIndices[head * uniforms.keyShape.z + max(slot, 0)];
+  return keyIndices[head * uniforms.keyLength + max(slot, 0)];
 }
 
 // Slots of the normaliser: those of one tile of four of the sample, by turns, then the block of key 0, then the own segments.
@@ -161,25 +176,24 @@ fn main(index : i32) {
   let local = i32(localIndex);
   let x = ((local >> 1) & 1) + ((local >> 2) & 2) + 4 * ((local >> 4) % 1);
   let y = (local & 1) + ((local >> 1) & 2) + 4 * ((local >> 4) / 1);
-  let allHeads = uniforms.queryShape.x * uniforms.queryShape.y;
-  let length = uniforms.queryShape.z;
+  let allHeads = uniforms.batch * uniforms.heads;
   let head = workgroupIndex() % allHeads;
   phase = (workgroupIndex() / allHeads) % 4;
   // Last rows first: under a causal mask they see most keys, and a long workgroup should not start last.
   let queryBlock = uniforms.queryBlocks - 1 - workgroupIndex() / (allHeads * 4);
   let exists = queryBlock >= 0;
   let firstRow = queryBlock * uniforms.blockSize;
-  let rowCount = select(0, min(uniforms.blockSize, length - firstRow), exists);
+  let rowCount = select(0, min(uniforms.blockSize, uniforms.queryLength - firstRow), exists);
   if (local == 0) {
-    let end = uniforms.keyShape.z;
+    let end = keyEnd(head);
     let scored = scoredBlocks(queryBlock) * uniforms.keyBlockSize;
     let visible = visibleBlocks(queryBlock) * uniforms.keyBlockSize;
     span = select(vec3<i32>(0), vec3<i32>(min(scored, end), scored, min(visible, end)), exists);
   }
   // Original key 0 stays in the first segment: the one invocation that meets it says in which block.
-  let firstSegment = min(uniforms.blocksPerSegment * uniforms.keyBlockSize, uniforms.keyShape.z);
+  let firstSegment = min(uniforms.segmentSize, uniforms.keyLength);
   for (var i = local; i < firstSegment && exists; i += threads) {
-    if (keyIndices[head * uniforms.keyShape.z + i] == 0) {
+    if (keyIndices[head * uniforms.keyLength + i] == 0) {
       sinkBlock = i / uniforms.keyBlockSize;
     }
   }
@@ -204,7 +218,7 @@ fn main(index : i32) {
     result[results + i] = 0.0;
     result[results + uniforms.keyBlocks + i] = 0.0;
   }
-  let firstKeyRow = keyRow(head, uniforms.queryShape.y, 0);
+  let firstKeyRow = keyRow(head, 0);
   var fetched : array<vec4<f32>, 1>;
   var positions : array<i32, 1>;
 
@@ -212,8 +226,8 @@ fn main(index : i32) {
     let firstPlace = rowTile * tileQueries;
     {
     var fetched = array<vec4<f32>, 2>();
-    if (rowOfPlace(firstPlace + (local / 3)) < rowCount) { fetched[0] = uniforms.logitScale * readQuery(head * length + firstRow + rowOfPlace(firstPlace + (local / 3)), local % 3); }
-    if ((local + 32) < 48 && rowOfPlace(firstPlace + ((local + 32) / 3)) < rowCount) { fetched[1] = uniforms.logitScale * readQuery(head * length + firstRow + rowOfPlace(firstPlace + ((local + 32) / 3)), (local + 32) % 3); }
+    if (rowOfPlace(firstPlace + (local / 3)) < rowCount) { fetched[0] = uniforms.logitScale * readQuery(head * uniforms.queryLength + firstRow + rowOfPlace(firstPlace + (local / 3)), local % 3); }
+    if ((local + 32) < 48 && rowOfPlace(firstPlace + ((local + 32) / 3)) < rowCount) { fetched[1] = uniforms.logitScale * readQuery(head * uniforms.queryLength + firstRow + rowOfPlace(firstPlace + ((local + 32) / 3)), (local + 32) % 3); }
     {
       queryTile[(local / 3) * tileStride + local % 3] = fetched[0];
     }

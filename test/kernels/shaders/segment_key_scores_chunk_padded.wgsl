@@ -5,18 +5,8 @@
 // memory, and so are the weights of its columns over y.
 
 fn workgroupIndex() -> i32 {
-  return i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
+  return uniforms.firstWorkgroup + i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
 }
-
-fn keyRow(head : i32, heads : i32, position : i32) -> i32 {
-  let keyHeads = uniforms.keyShape.y;
-  let keyHead = (head / heads) * keyHeads + (head % heads) / (heads / keyHeads);
-  return keyHead * uniforms.keyShape.z + position;
-}
-fn keyEnd(head : i32) -> i32 {
-  return clamp(keyLengths[head / uniforms.queryShape.y], 0, uniforms.keyShape.z);
-}
-
 const threads = 128;
 const threadsX = 16;
 const threadsY = 8;
@@ -24,7 +14,6 @@ const rows = 4;
 const columns = 2;
 const tileQueries = 32;
 const tileKeys = 32;
-const headVectors = 16;
 const tileStride = 17;
 // Score of a key that a row must not see; finite, because WGSL need not support infinities.
 const masked = -3.4e38f;
@@ -35,16 +24,27 @@ var<workgroup> queryTile : array<vec4<f32>, 544>;
 var<workgroup> keyTile : array<vec4<f32>, 544>;
 
 fn readQuery(row : i32, vector : i32) -> vec4<f32> { return query[row * 16 + vector]; }
+fn readKey(row : i32, vector : i32) -> vec4<f32> { return key[row * 16 + vector]; }
+
+fn keyRow(head : i32, position : i32) -> i32 {
+  let heads = uniforms.heads;
+  let keyHeads = uniforms.keyValueHeads;
+  let keyHead = (head / heads) * keyHeads + (head % heads) / (heads / keyHeads);
+  return keyHead * uniforms.keyLength + position;
+}
+fn keyEnd(head : i32) -> i32 {
+  return clamp(keyLengths[head / uniforms.heads], 0, uniforms.keyLength);
+}
 
 // Loads query rows [firstRow, endRow) of a head, scaled; zeros follow.
 fn loadQueryTile(head : i32, firstRow : i32, endRow : i32) {
   let local = i32(localIndex);
   {
     var fetched = array<vec4<f32>, 4>();
-    if (firstRow + (local / 16) < endRow) { fetched[0] = uniforms.logitScale * readQuery(head * uniforms.queryShape.z + firstRow + (local / 16), local % 16); }
-    if (firstRow + ((local + 128) / 16) < endRow) { fetched[1] = uniforms.logitScale * readQuery(head * uniforms.queryShape.z + firstRow + ((local + 128) / 16), (local + 128) % 16); }
-    if (firstRow + ((local + 256) / 16) < endRow) { fetched[2] = uniforms.logitScale * readQuery(head * uniforms.queryShape.z + firstRow + ((local + 256) / 16), (local + 256) % 16); }
-    if (firstRow + ((local + 384) / 16) < endRow) { fetched[3] = uniforms.logitScale * readQuery(head * uniforms.queryShape.z + firstRow + ((local + 384) / 16), (local + 384) % 16); }
+    if (firstRow + (local / 16) < endRow) { fetched[0] = uniforms.logitScale * readQuery(head * uniforms.queryLength + firstRow + (local / 16), local % 16); }
+    if (firstRow + ((local + 128) / 16) < endRow) { fetched[1] = uniforms.logitScale * readQuery(head * uniforms.queryLength + firstRow + ((local + 128) / 16), (local + 128) % 16); }
+    if (firstRow + ((local + 256) / 16) < endRow) { fetched[2] = uniforms.logitScale * readQuery(head * uniforms.queryLength + firstRow + ((local + 256) / 16), (local + 256) % 16); }
+    if (firstRow + ((local + 384) / 16) < endRow) { fetched[3] = uniforms.logitScale * readQuery(head * uniforms.queryLength + firstRow + ((local + 384) / 16), (local + 384) % 16); }
     {
       queryTile[(local / 16) * tileStride + local % 16] = fetched[0];
     }
@@ -56,6 +56,31 @@ fn loadQueryTile(head : i32, firstRow : i32, endRow : i32) {
     }
     {
       queryTile[((local + 384) / 16) * tileStride + (local + 384) % 16] = fetched[3];
+    }
+    }
+}
+
+// Loads the keys [first, end) of a head, in their own order; zeros follow.
+fn loadKeyTile(head : i32, first : i32, end : i32) {
+  let firstKeyRow = keyRow(head, first);
+  let local = i32(localIndex);
+  {
+    var fetched = array<vec4<f32>, 4>();
+    if (first + (local / 16) < end) { fetched[0] = readKey(firstKeyRow + (local / 16), local % 16); }
+    if (first + ((local + 128) / 16) < end) { fetched[1] = readKey(firstKeyRow + ((local + 128) / 16), (local + 128) % 16); }
+    if (first + ((local + 256) / 16) < end) { fetched[2] = readKey(firstKeyRow + ((local + 256) / 16), (local + 256) % 16); }
+    if (first + ((local + 384) / 16) < end) { fetched[3] = readKey(firstKeyRow + ((local + 384) / 16), (local + 384) % 16); }
+    {
+      keyTile[(local / 16) * tileStride + local % 16] = fetched[0];
+    }
+    {
+      keyTile[((local + 128) / 16) * tileStride + (local + 128) % 16] = fetched[1];
+    }
+    {
+      keyTile[((local + 256) / 16) * tileStride + (local + 256) % 16] = fetched[2];
+    }
+    {
+      keyTile[((local + 384) / 16) * tileStride + (local + 384) % 16] = fetched[3];
     }
     }
 }
@@ -147,31 +172,6 @@ fn tileScores(x : i32, y : i32) -> array<array<f32, columns>, rows> {
     }
   return scores;
 }
-
-fn readKey(row : i32, vector : i32) -> vec4<f32> { return key[row * 16 + vector]; }
-fn loadKeyTile(head : i32, heads : i32, first : i32, end : i32) {
-  let firstKeyRow = keyRow(head, heads, first);
-  let local = i32(localIndex);
-  {
-    var fetched = array<vec4<f32>, 4>();
-    if (first + (local / 16) < end) { fetched[0] = readKey(firstKeyRow + (local / 16), local % 16); }
-    if (first + ((local + 128) / 16) < end) { fetched[1] = readKey(firstKeyRow + ((local + 128) / 16), (local + 128) % 16); }
-    if (first + ((local + 256) / 16) < end) { fetched[2] = readKey(firstKeyRow + ((local + 256) / 16), (local + 256) % 16); }
-    if (first + ((local + 384) / 16) < end) { fetched[3] = readKey(firstKeyRow + ((local + 384) / 16), (local + 384) % 16); }
-    {
-      keyTile[(local / 16) * tileStride + local % 16] = fetched[0];
-    }
-    {
-      keyTile[((local + 128) / 16) * tileStride + (local + 128) % 16] = fetched[1];
-    }
-    {
-      keyTile[((local + 256) / 16) * tileStride + (local + 256) % 16] = fetched[2];
-    }
-    {
-      keyTile[((local + 384) / 16) * tileStride + (local + 384) % 16] = fetched[3];
-    }
-    }
-}
 // Maximum and sum of a row in an x.
 var<workgroup> partials : array<vec2<f32>, 512>;
 var<workgroup> columnPartials : array<f32, 256>;
@@ -180,15 +180,15 @@ fn main(index : i32) {
   let local = i32(localIndex);
   let x = ((local >> 1) & 1) + ((local >> 2) & 2) + 4 * ((local >> 4) % 4);
   let y = (local & 1) + ((local >> 1) & 2) + 4 * ((local >> 4) / 4);
-  let permutedLength = uniforms.outShape.z;
+  let permutedLength = uniforms.permutedLength;
   let segments = permutedLength / uniforms.segmentSize;
   let segment = workgroupIndex() % segments;
   let head = workgroupIndex() / segments;
-  let exists = head < uniforms.outShape.x * uniforms.outShape.y;
+  let exists = head < uniforms.batch * uniforms.heads;
   let firstKey = segment * uniforms.segmentSize;
-  let length = keyEnd(min(head, uniforms.outShape.x * uniforms.outShape.y - 1));
+  let length = keyEnd(min(head, uniforms.batch * uniforms.heads - 1));
   let endKey = select(0, min(firstKey + uniforms.segmentSize, length), exists);
-  let lastRow = clamp(length - uniforms.queryOffset, 0, uniforms.queryShape.z);
+  let lastRow = clamp(length - uniforms.queryOffset, 0, uniforms.queryLength);
   let wanted = max(0, firstKey + uniforms.segmentSize - uniforms.queryOffset);
   let firstOrderRow = min(wanted, lastRow);
   let endOrderRow = min(wanted + 32, lastRow);
@@ -200,7 +200,7 @@ fn main(index : i32) {
     var rowMax = vec4<f32>(lowest);
     var rowSum = vec4<f32>(0.0);
     for (var offset = 0; offset < uniforms.segmentSize; offset += tileKeys) {
-      loadKeyTile(head, uniforms.queryShape.y, firstKey + offset, endKey);
+      loadKeyTile(head, firstKey + offset, endKey);
       // Barrier: scores read rows that others loaded.
       workgroupBarrier();
       var scores = tileScores(x, y);
@@ -298,7 +298,7 @@ fn main(index : i32) {
     }
 
     for (var offset = 0; offset < uniforms.segmentSize; offset += tileKeys) {
-      loadKeyTile(head, uniforms.queryShape.y, firstKey + offset, endKey);
+      loadKeyTile(head, firstKey + offset, endKey);
       // Barrier: scores read rows that others loaded.
       workgroupBarrier();
       let scores = tileScores(x, y);

@@ -2,7 +2,7 @@
 // find their places in the list by a prefix sum over the invocations.
 
 fn workgroupIndex() -> i32 {
-  return i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
+  return uniforms.firstWorkgroup + i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
 }
 const threads = 128;
 var<workgroup> sinkBlock : i32;
@@ -37,19 +37,18 @@ fn countUpTo(keep : bool) -> i32 {
 }
 fn main(index : i32) {
   let local = i32(localIndex);
-  let blocks = uniforms.scoresShape.w;
-  let keyLength = uniforms.keyIndicesShape.z;
+  let blocks = uniforms.keyBlocks;
   let row = workgroupIndex();
-  let queryBlock = row % uniforms.scoresShape.z;
-  let head = row / uniforms.scoresShape.z;
-  let exists = head < uniforms.scoresShape.x * uniforms.scoresShape.y;
+  let queryBlock = row % uniforms.queryBlocks;
+  let head = row / uniforms.queryBlocks;
+  let exists = head < uniforms.batch * uniforms.heads;
   if (local == 0) {
     blockCounts = select(vec2<i32>(0), vec2<i32>(scoredBlocks(queryBlock), visibleBlocks(queryBlock)), exists);
   }
   // Original key 0 stays in the first segment: the one invocation that meets it says in which block.
-  let firstSegment = min(uniforms.blocksPerSegment * uniforms.keyBlockSize, keyLength);
+  let firstSegment = min(uniforms.segmentSize, uniforms.keyLength);
   for (var i = local; i < firstSegment && exists; i += threads) {
-    if (keyIndices[head * keyLength + i] == 0) {
+    if (keyIndices[head * uniforms.keyLength + i] == 0) {
       sinkBlock = i / uniforms.keyBlockSize;
     }
   }
@@ -58,7 +57,7 @@ fn main(index : i32) {
   let counted = workgroupUniformLoad(&blockCounts);
   let candidates = counted.x;
   let end = counted.y;
-  let leastScore = uniforms.leastScoreScale / sqrt(f32(keyLength));
+  let leastScore = uniforms.leastScoreScale / sqrt(f32(uniforms.keyLength));
 
   var kept = 0;
   for (var base = 0; base < end; base += threads) {

@@ -6,7 +6,7 @@
 // which pass through workgroup memory in tiles.
 
 fn workgroupIndex() -> i32 {
-  return i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
+  return uniforms.firstWorkgroup + i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
 }
 const threads = 128;
 var<workgroup> scoreTile : array<f32, threads>;
@@ -17,14 +17,14 @@ var<workgroup> blockCounts : vec2<i32>;
 // Key blocks before the segment in which a query row stands.
 fn blocksBefore(row : i32) -> i32 {
   let position = row;
-  return position / (uniforms.blocksPerSegment * uniforms.keyBlockSize) * uniforms.blocksPerSegment;
+  return position / uniforms.segmentSize * (uniforms.segmentSize / uniforms.keyBlockSize);
 }
 fn scoredBlocks(queryBlock : i32) -> i32 {
   return blocksBefore(queryBlock * uniforms.blockSize);
 }
 fn visibleBlocks(queryBlock : i32) -> i32 {
   let lastRow = min((queryBlock + 1) * uniforms.blockSize, uniforms.queryLength) - 1;
-  return min(blocksBefore(lastRow) + uniforms.blocksPerSegment, uniforms.keyBlocks);
+  return min(blocksBefore(lastRow) + uniforms.segmentSize / uniforms.keyBlockSize, uniforms.keyBlocks);
 }
 
 // Sum of the scores that come before the score of block own in row, equal scores by index.
@@ -33,7 +33,7 @@ fn scoresBefore(row : i32, candidates : i32, own : i32, score : f32) -> f32 {
   for (var base = 0; base < candidates; base += threads) {
     let i = base + i32(localIndex);
     if (i < candidates) {
-      scoreTile[localIndex] = scores[row * uniforms.scoresShape.w + i];
+      scoreTile[localIndex] = scores[row * uniforms.keyBlocks + i];
     }
     // Barrier: every invocation reads the scores that all have loaded.
     workgroupBarrier();
@@ -68,19 +68,18 @@ fn countUpTo(keep : bool) -> i32 {
 }
 fn main(index : i32) {
   let local = i32(localIndex);
-  let blocks = uniforms.scoresShape.w;
-  let keyLength = uniforms.keyIndicesShape.z;
+  let blocks = uniforms.keyBlocks;
   let row = workgroupIndex();
-  let queryBlock = row % uniforms.scoresShape.z;
-  let head = row / uniforms.scoresShape.z;
-  let exists = head < uniforms.scoresShape.x * uniforms.scoresShape.y;
+  let queryBlock = row % uniforms.queryBlocks;
+  let head = row / uniforms.queryBlocks;
+  let exists = head < uniforms.batch * uniforms.heads;
   if (local == 0) {
     blockCounts = select(vec2<i32>(0), vec2<i32>(scoredBlocks(queryBlock), visibleBlocks(queryBlock)), exists);
   }
   // Original key 0 stays in the first segment: the one invocation that meets it says in which block.
-  let firstSegment = min(uniforms.blocksPerSegment * uniforms.keyBlockSize, keyLength);
+  let firstSegment = min(uniforms.segmentSize, uniforms.keyLength);
   for (var i = local; i < firstSegment && exists; i += threads) {
-    if (keyIndices[head * keyLength + i] == 0) {
+    if (keyIndices[head * uniforms.keyLength + i] == 0) {
       sinkBlock = i / uniforms.keyBlockSize;
     }
   }

@@ -3,7 +3,7 @@
 // segment of any size.
 
 fn workgroupIndex() -> i32 {
-  return i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
+  return uniforms.firstWorkgroup + i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
 }
 
 var<workgroup> rankedTile : array<u32, 256>;
@@ -53,9 +53,9 @@ var<workgroup> sortedKeys : i32;
 
 fn main(index : i32) {
   let local = i32(localIndex);
-  let heads = uniforms.outShape.x * uniforms.outShape.y;
-  let length = uniforms.outShape.z;
-  let permutedLength = uniforms.keyScoresShape.z;
+  let heads = uniforms.batch * uniforms.heads;
+  let length = uniforms.keyLength;
+  let permutedLength = uniforms.permutedLength;
   let segmentSize = uniforms.segmentSize;
   let segments = (length + segmentSize - 1) / segmentSize;
   let segment = workgroupIndex() / uniforms.chunks;

@@ -1,37 +1,32 @@
 // An invocation writes eight values of one key.
 
-fn workgroupIndex() -> i32 {
-  return i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
-}
-
-fn keyRow(head : i32, heads : i32, position : i32) -> i32 {
-  let keyHeads = uniforms.keyShape.y;
+fn keyRow(head : i32, position : i32) -> i32 {
+  let heads = uniforms.heads;
+  let keyHeads = uniforms.keyValueHeads;
   let keyHead = (head / heads) * keyHeads + (head % heads) / (heads / keyHeads);
-  return keyHead * uniforms.keyShape.z + position;
+  return keyHead * uniforms.keyLength + position;
 }
 fn readKey(row : i32, vector : i32) -> vec4<f32> { return key[row * 16 + vector]; }
 
 fn main(index : i32) {
-  let at = workgroupIndex() * 256 + i32(localIndex);
   let slots = uniforms.outShape.y;
-  let head = at / (8 * slots);
-  let ofHead = at % (8 * slots);
+  let head = index / (8 * slots);
+  let ofHead = index % (8 * slots);
   // Halves of 16 values, keys of a fragment, fragments of 16 keys, residues, tiles.
   let key16 = (ofHead / 2) % 16;
   let group = ofHead / (16 * 8);
   let part = 2 * ((ofHead / 32) % 4) + ofHead % 2;
   let slot = 64 * (group / 4) + 4 * key16 + group % 4;
-  if (head >= uniforms.outShape.x) {
+  if (index >= uniforms.invocations) {
     return;
   }
   var packed = vec4<i32>(0);
-  let length = uniforms.keyShape.z;
-  if (slot < length) {
-    let row = keyRow(head, uniforms.heads, keyIndices[head * length + slot]);
+  if (slot < uniforms.keyLength) {
+    let row = keyRow(head, keyIndices[head * uniforms.keyLength + slot]);
     let a = readKey(row, 2 * part);
     let b = readKey(row, 2 * part + 1);
     packed = bitcast<vec4<i32>>(
       vec4<u32>(pack2x16float(a.xy), pack2x16float(a.zw), pack2x16float(b.xy), pack2x16float(b.zw)));
   }
-  result[at] = packed;
+  result[index] = packed;
 }

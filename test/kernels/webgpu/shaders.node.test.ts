@@ -73,7 +73,6 @@ describe('shader texts', () => {
   const chunkPlan = {keyIndices: int32(2, 4, 1000), blockLists: int32(2, 4, 1, 17)};
   const statistics = info(1, 4, 1000, 4);
   const rule = (estimate: 'sampled' | 'pooled') => ({threshold: 0.9, estimate});
-  const selected = {scores, keyIndices: order};
 
   const tile: Tile = {threadsX: 16, threadsY: 8, rows: 4, columns: 2};
   const attendTile: Tile = {threadsX: 8, threadsY: 16, rows: 2, columns: 4};
@@ -114,9 +113,9 @@ describe('shader texts', () => {
     sampled_mass_not_causal_odd: new SampledMassProgram(odd, order, fewKeys),
     sampled_mass_matrix: new SampledMassMatrixProgram(grouped, int32(4, 1024, 32), order),
     sampled_scores: new SampledScoresProgram(info(32, 4, 2, 16), grouped.geometry, 0.1),
-    select_blocks: new SelectBlocksProgram(grouped, rule('sampled'), selected),
-    select_blocks_not_causal: new SelectBlocksProgram(notCausal, rule('sampled'), selected),
-    select_blocks_pooled: new SelectBlocksProgram(grouped, rule('pooled'), selected),
+    select_blocks: new SelectBlocksProgram(grouped, rule('sampled'), scores, order),
+    select_blocks_not_causal: new SelectBlocksProgram(notCausal, rule('sampled'), scores, order),
+    select_blocks_pooled: new SelectBlocksProgram(grouped, rule('pooled'), scores, order),
     floats: new FloatsProgram(order),
     kept_mass: new KeptMassProgram(scores, lists, 'sampled'),
     kept_mass_pooled: new KeptMassProgram(scores, lists, 'pooled'),
@@ -130,11 +129,13 @@ describe('shader texts', () => {
     attend_exact_not_causal_odd_head_dim: new AttendProgram(odd, float32),
     gradient_statistics_sparse: new GradientStatisticsProgram(grouped, gradientTile, plan),
     gradient_statistics_exact_odd: new GradientStatisticsProgram(odd, chunkedTile),
-    gradient_query_sparse: new GradientQueryProgram(grouped, {statistics, tile: gradientTile, plan}),
-    gradient_query_exact_odd: new GradientQueryProgram(odd, {statistics, tile: chunkedTile}),
-    gradient_key_sparse: new GradientKeyProgram(grouped, {statistics, tile: gradientTile, plan: queryPlan}),
-    gradient_key_exact: new GradientKeyProgram(grouped, {statistics, tile: gradientTile}),
-    gradient_key_exact_odd: new GradientKeyProgram(odd, {statistics, tile: chunkedTile}),
+    gradient_query_sparse: new GradientQueryProgram(grouped, gradientTile, statistics, plan),
+    gradient_query_exact_odd: new GradientQueryProgram(odd, chunkedTile, statistics),
+    gradient_key_sparse: new GradientKeyProgram(grouped, gradientTile, statistics, queryPlan),
+    gradient_key_exact: new GradientKeyProgram(grouped, gradientTile, statistics),
+    gradient_key_exact_odd: new GradientKeyProgram(odd, chunkedTile, statistics),
+    gradient_query_chunked: new GradientQueryProgram(grouped, chunkedTile, statistics),
+    gradient_key_chunked: new GradientKeyProgram(grouped, chunkedTile, statistics, queryPlan),
     query_lists: new QueryListsProgram(info(1, 4, 8, 16)),
     sum_heads: new SumHeadsProgram(info(4 * 1000 * 128), {first: 0, owners: 4, shape: grouped.key.shape}),
     proxy_statistics_padded: new ProxyStatisticsProgram(padded, tile),
@@ -148,10 +149,7 @@ describe('shader texts', () => {
       tile,
     ),
     sampled_mass_matrix_chunk_padded: new SampledMassMatrixProgram(padded, int32(8, 1024, 32), chunkPlan.keyIndices),
-    select_blocks_chunk: new SelectBlocksProgram(chunk, rule('sampled'), {
-      scores: info(2, 4, 1, 16),
-      keyIndices: chunkPlan.keyIndices,
-    }),
+    select_blocks_chunk: new SelectBlocksProgram(chunk, rule('sampled'), info(2, 4, 1, 16), chunkPlan.keyIndices),
     block_lists: new BlockListsProgram({...info(1, 4, 8, 16), dtype: 'bool'}),
     attend_chunk_padded_sparse: new AttendProgram(padded, {...float32, plan: chunkPlan}),
     attend_chunk_masked_value_dim: new AttendProgram(masked, float32),

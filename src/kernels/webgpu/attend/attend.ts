@@ -2,7 +2,6 @@ import type {TensorInfo} from '@tensorflow/tfjs-core';
 import {unroll} from '../../unroll.js';
 import {AttentionProgram, withScratch} from '../runtime/program.js';
 import type {WebGPUCall, WebGPUPlan} from '../webgpu_call.js';
-import {noScores} from '../wgsl/softmax_state.js';
 import type {Tile} from '../wgsl/tile.js';
 import {columnOf, invocationPlace, rowOf, tileQueries, tileThreads} from '../wgsl/tile.js';
 import {ifInRow, partsOfRow} from '../wgsl/tile_products.js';
@@ -16,7 +15,7 @@ import type {AttendOptions} from './attend_split.js';
 import {CombineStatesProgram, splitOf} from './attend_split.js';
 import type {ElementType} from './attend_tile.js';
 import {chooseAttendTile, chooseFewRowTile, headWords, wordValues} from './attend_tile.js';
-import {attendWalk, countTiles, keyTile, ownedRows, scoresOfProducts} from './attend_walk.js';
+import {attendWalk, keyTile, ownedRows, scoresOfProducts} from './attend_walk.js';
 
 /**
  * Stage 4, attend: float32 `[batch, heads, queryLength, valueDim]`. Softmax attention of each query row over the keys of
@@ -73,16 +72,13 @@ export class AttendProgram extends AttentionProgram<AttendVariant> {
     return `
 ${describeProgram(form, elementType)}
 ${attendMemory(tile, form, elementType, product)}
-${product.declarations}${noScores}
+${product.declarations}
 ${attendWalk(form)}
 ${walked.functions()}
 
 fn main(index : i32) {
 ${invocationPlace(tile)}
 ${ownedRows(form)}
-${countTiles(form, 'localIndex == 0u')}
-  // Barriers below stand in a loop that all invocations must run equally often: hence the uniform load.
-  let keyTiles = workgroupUniformLoad(&keyTileCount);
 
   // Empty state of the online softmax: nothing seen, all sums zero.
   var rowMax = vec${rows}<f32>(lowest);
@@ -195,7 +191,7 @@ function writeOutputRow(r: number, tile: Tile, form: AttendForm, elementType: El
       ' ',
     )} }`;
   return `if (firstRow + ${rowOf(r)} < endRow) {
-    let outputRow = head * uniforms.queryShape.z + firstRow + ${rowOf(r)};
+    let outputRow = head * uniforms.queryLength + firstRow + ${rowOf(r)};
     ${unroll(partsOfRow(tile, words), writeWord)}${
       split ? `\n    if (x == 0) { writeSums(outputRow, chunk, rowMax[${r}], sum[${r}]); }` : ''
     }

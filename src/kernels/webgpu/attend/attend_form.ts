@@ -6,11 +6,11 @@ import type {WebGPUCall, WebGPUPlan} from '../webgpu_call.js';
 import type {GridVariant} from '../wgsl/block_grid.js';
 import {gridVariant} from '../wgsl/block_grid.js';
 import type {KeysVariant} from '../wgsl/key_lengths.js';
-import {keyLengthsInput, keysVariant} from '../wgsl/key_lengths.js';
-import {rowComponents, rowInput} from '../wgsl/rows.js';
+import {keysVariant} from '../wgsl/key_lengths.js';
+import {rowComponents, rowInputs} from '../wgsl/rows.js';
 import type {MaskType} from '../wgsl/attention_mask.js';
 import type {ScoreForm} from '../wgsl/score_hooks.js';
-import {logitScale, stateVectors} from '../wgsl/softmax_state.js';
+import {stateVectors} from '../wgsl/softmax_state.js';
 
 /** What the text of the programs of the attend stage depends on, whatever they multiply with. */
 export interface AttendForm extends KeysVariant, GridVariant, ScoreForm {
@@ -53,13 +53,13 @@ export function attendSpec(
   call: WebGPUCall,
   form: AttendForm,
   options: WalkOptions,
-): Omit<ProgramSpec<never>, 'name' | 'threads' | 'variant'> {
+): Omit<ProgramSpec<never>, 'name' | 'variant'> {
   const {query, key, value, geometry} = call;
   const {batch, heads, queryLength, valueDim} = geometry;
   const {inputs, ...walk} = walkSpec(call, form, options);
   return {
     ...walk,
-    inputs: {query: rowInput(query), key: rowInput(key), value: rowInput(value), ...inputs},
+    inputs: {...rowInputs({query, key, value}), ...inputs},
     outputShape: form.split
       ? [batch * heads * queryLength, options.chunks ?? 1, 4 * stateVectors(valueDim)]
       : [batch, heads, queryLength, valueDim],
@@ -72,24 +72,21 @@ export function walkSpec(
   call: WebGPUCall,
   form: AttendForm,
   {tileQueries, plan, chunks = 1, timesForward = 1}: WalkOptions,
-): Pick<ProgramSpec<never>, 'inputs' | 'workgroups' | 'uniforms' | 'work'> {
-  const {geometry, mask} = call;
-  const {batch, heads, keyValueHeads, queryOffset} = geometry;
+): Pick<ProgramSpec<never>, 'inputs' | 'workgroups' | 'work' | 'call' | 'uniforms'> {
+  const {geometry, keyLengths, mask} = call;
+  const {batch, heads, keyValueHeads} = geometry;
   const queryTiles = countQueryTiles(geometry, form, tileQueries);
   return {
     inputs: {
-      ...(plan && {keyIndices: {tensor: plan.keyIndices}, blockLists: {tensor: plan.blockLists}}),
-      ...(form.padded && keyLengthsInput(call)),
-      ...(mask && {mask: {tensor: mask}}),
+      keyIndices: plan?.keyIndices,
+      blockLists: plan?.blockLists,
+      keyLengths: form.padded ? keyLengths : undefined,
+      mask,
     },
     workgroups: batch * (isPacked(form) ? keyValueHeads : heads) * queryTiles * chunks,
     work: expectedWork(call, form.sparse, timesForward),
-    uniforms: {
-      logitScale: logitScale(call),
-      queryTiles: i32(queryTiles),
-      ...(plan && blockUniforms(geometry)),
-      ...(form.offset && {queryOffset: i32(queryOffset)}),
-    },
+    call,
+    uniforms: {queryTiles: i32(queryTiles), ...blockUniforms(geometry)},
   };
 }
 

@@ -5,7 +5,6 @@ import {AttentionProgram} from '../runtime/program.js';
 import type {WebGPUCall, WebGPUPlan} from '../webgpu_call.js';
 import {leftType, matrixExtensions, paddedHeadDim, rightType, sumType} from '../wgsl/matrix_units.js';
 import {headVectors, readRow} from '../wgsl/rows.js';
-import {noScores} from '../wgsl/softmax_state.js';
 import type {AttendForm} from './attend_form.js';
 import {attendForm, attendSpec} from './attend_form.js';
 import {attendWalk, ownedRows, scoreOf, scoresOfRow} from './attend_walk.js';
@@ -121,15 +120,16 @@ export class AttendMatrixProgram extends AttentionProgram<AttendForm> {
 // a part for each subgroup. Keys and values of the next tile are read from global memory while this one is computed.
 const threads = ${threads};
 const tileQueries = ${tileQueries};
-const tileKeys = ${tileKeys};${noScores}
+const tileKeys = ${tileKeys};
 var<workgroup> tiles : array<f16, ${tileSize(form)}>;
 ${readRow('readQuery', 'query', headDim)}
+${readRow('readKey', 'key', headDim)}
+${readRow('readValue', 'value', valueDim)}
 ${attendWalk(form)}
 var<workgroup> scoreRows : array<f32, ${tileQueries * scoreStride}>;
 var<workgroup> weightRows : array<f16, ${tileQueries * weightStride}>;
 var<workgroup> keyPositions : array<i32, tileKeys>;
 var<workgroup> rescales : array<f32, tileQueries>;
-var<workgroup> keyTileCount : i32;
 var<workgroup> anyRescale : atomic<u32>;
 
 fn storeTile(at : i32, x : vec4<f16>) {
@@ -146,19 +146,17 @@ fn main(index : i32) {
   // This invocation's row in the workgroup's tile, shared with its neighbour.
   let row = subgroup * ${fragment} + lane / 2;
   let half = lane % 2;
-${ownedRows(form)}
   if (local == 0) {
-    keyTileCount = select(0, countKeyTiles(head, queryTileIndex, endRow), firstRow < endRow);
     atomicStore(&anyRescale, 0u);
   }
-  let keyTiles = workgroupUniformLoad(&keyTileCount);
+${ownedRows(form)}
 
   // Queries, by way of workgroup memory, into registers.
   for (var i = local; i < tileQueries * ${paddedVectors}; i += threads) {
     let queryRow = firstRow + i / ${paddedVectors};
     var x = vec4<f32>(0.0);
     if (queryRow < endRow && i % ${paddedVectors} < ${vectors}) {
-      x = uniforms.logitScale * readQuery(head * uniforms.queryShape.z + queryRow, i % ${paddedVectors});
+      x = uniforms.logitScale * readQuery(head * uniforms.queryLength + queryRow, i % ${paddedVectors});
     }
     storeTile((i / ${paddedVectors}) * ${tile} + (i % ${paddedVectors}) * 4, vec4<f16>(x));
   }
@@ -317,7 +315,7 @@ ${ownedRows(form)}
       let at = row * ${scoreStride} + 4 * i;
       let x = vec4<f32>(scoreRows[at], scoreRows[at + 1], scoreRows[at + 2], scoreRows[at + 3]);
       // A row that saw nothing is zeros.
-      writeOutput(head * uniforms.queryShape.z + firstRow + row, vector, select(x / total, vec4<f32>(0.0), total == 0.0));
+      writeOutput(head * uniforms.queryLength + firstRow + row, vector, select(x / total, vec4<f32>(0.0), total == 0.0));
     }
   }
   workgroupBarrier();`;

@@ -1,7 +1,7 @@
 import {unroll} from '../../unroll.js';
 import type {HeadDims} from '../runtime/device_limits.js';
 import type {Tile} from '../wgsl/tile.js';
-import {columnOf, rowOf, tileKeys, tileQueries, tileThreads, weightStride} from '../wgsl/tile.js';
+import {columnOf, rowOf, tileConstants, tileKeys, tileQueries, weightStride} from '../wgsl/tile.js';
 import {addRowProducts, addWeightedRows, ifInRow, partsOfRow} from '../wgsl/tile_products.js';
 import type {ElementType} from './attend_tile.js';
 import {headWords, tileStride} from './attend_tile.js';
@@ -139,23 +139,14 @@ const multiplyAdd = (sum: number, a: string, b: string) => `sums[${sum}] = multi
 
 /** Constants and tiles in workgroup memory. */
 export function attendMemory(tile: Tile, dims: HeadDims, elementType: ElementType, {word, weights}: Products): string {
-  const {threadsX, threadsY, rows, columns} = tile;
-  const [queries, keys] = [tileQueries(tile), tileKeys(tile)];
   return `
-const threadsX = ${threadsX};
-const threadsY = ${threadsY};
-const threads = ${tileThreads(tile)};
-const rows = ${rows};
-const columns = ${columns};
-const tileQueries = ${queries};
-const tileKeys = ${keys};
+${tileConstants(tile)}
 const headWords = ${headWords(dims.headDim, elementType)};
 const tileStride = ${tileStride(dims, elementType)};
 const weightStride = ${weightStride(tile)};
-var<workgroup> queryTile : array<${word}, ${queries * tileStride(dims, elementType)}>;
-var<workgroup> keyTile : array<${word}, ${keys * tileStride(dims, elementType)}>;
-var<workgroup> weights : array<${weights}, ${queries * weightStride(tile)}>;
-var<workgroup> rowPartials : array<vec${rows}<f32>, ${threadsY * weightStride(tile)}>;
-var<workgroup> keyPositions : array<i32, tileKeys>;
-var<workgroup> keyTileCount : i32;`;
+var<workgroup> queryTile : array<${word}, ${tileQueries(tile) * tileStride(dims, elementType)}>;
+var<workgroup> keyTile : array<${word}, ${tileKeys(tile) * tileStride(dims, elementType)}>;
+var<workgroup> weights : array<${weights}, ${tileQueries(tile) * weightStride(tile)}>;
+var<workgroup> rowPartials : array<vec${tile.rows}<f32>, ${tile.threadsY * weightStride(tile)}>;
+var<workgroup> keyPositions : array<i32, tileKeys>;`;
 }

@@ -39,9 +39,11 @@ export class AttendRows {
 
   functions(): string {
     const {form, elementType} = this;
-    return `${readRow('readQuery', 'query', form.headDim)}
-${['Query', 'Key'].map((name) => readPadded(name, form.headDim, elementType)).join('\n')}
-${readPadded('Value', form.valueDim, elementType)}`;
+    const read = (name: string, tensor: string, dim: number) =>
+      readRow(name, tensor, dim, headWords(dim, elementType) * wordValues(elementType));
+    return `${read('readQuery', 'query', form.headDim)}
+${read('readKey', 'key', form.headDim)}
+${read('readValue', 'value', form.valueDim)}`;
   }
 
   /** Before the walk: the query tile, and the first keys on their way. */
@@ -58,7 +60,7 @@ ${readPadded('Value', form.valueDim, elementType)}`;
   ${this.queries.loadTile('queryTile', {
     exists: (row) => `firstRow + ${row} < endRow`,
     read: (row, vector) =>
-      `uniforms.logitScale * readQueryWord(head * uniforms.queryShape.z + firstRow + ${row}, ${vector})`,
+      `uniforms.logitScale * readQuery(head * uniforms.queryLength + firstRow + ${row}, ${vector})`,
     word: product.wordOf,
   })}`;
   }
@@ -70,7 +72,7 @@ ${readPadded('Value', form.valueDim, elementType)}`;
   }
 
   fetchKeys(): string {
-    return this.keys.fetch((j, vector) => `readKeyWord(${this.rowAt(`nextPositions[${j}]`)}, ${vector})`);
+    return this.keys.fetch((j, vector) => `readKey(${this.rowAt(`nextPositions[${j}]`)}, ${vector})`);
   }
 
   storeKeys(): string {
@@ -84,7 +86,7 @@ ${readPadded('Value', form.valueDim, elementType)}`;
   fetchValues(): string {
     const {values, isShared} = this;
     const find = (j: number) => `let valuePosition${j} = keyPositions[min(${values.row(j)}, tileKeys - 1)];`;
-    const fetch = values.fetch((j, vector) => `readValueWord(${this.rowAt(this.valuePosition(j))}, ${vector})`);
+    const fetch = values.fetch((j, vector) => `readValue(${this.rowAt(this.valuePosition(j))}, ${vector})`);
     return isShared ? fetch : `${unroll(values.rounds, find)}\n    ${fetch}`;
   }
 
@@ -108,19 +110,9 @@ ${readPadded('Value', form.valueDim, elementType)}`;
   }
 }
 
-/** Whether the last word of a head holds more vec4 than the head has. */
-const isPadded = (headDim: number, elementType: ElementType) =>
-  (headWords(headDim, elementType) * wordValues(elementType)) / 4 > headVectors(headDim);
-
-/** The guard of a vec4 of a row, where the last word holds more than the row has. */
-export const ifInHead = (vector: string, headDim: number, elementType: ElementType): string =>
-  isPadded(headDim, elementType) ? `if (${vector} < ${headVectors(headDim)}) ` : '';
-
-/** A function that reads a vec4 of a word of query, key or value: zeros past the end of the head. */
-function readPadded(name: string, headDim: number, elementType: ElementType): string {
+/** The guard of a vec4 of a row, where the last word of a head holds more vec4 than the head has. */
+export function ifInHead(vector: string, headDim: number, elementType: ElementType): string {
   const vectors = headVectors(headDim);
-  const value = isPadded(headDim, elementType)
-    ? `select(vec4<f32>(), read${name}(row, min(vector, ${vectors - 1})), vector < ${vectors})`
-    : `read${name}(row, vector)`;
-  return `fn read${name}Word(row : i32, vector : i32) -> vec4<f32> { return ${value}; }`;
+  const isPadded = (headWords(headDim, elementType) * wordValues(elementType)) / 4 > vectors;
+  return isPadded ? `if (${vector} < ${vectors}) ` : '';
 }

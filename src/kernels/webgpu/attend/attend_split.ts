@@ -2,8 +2,8 @@ import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {BlockGeometry} from '../../../attention/block_geometry.js';
 import {AttentionProgram} from '../runtime/program.js';
 import type {WebGPUCall, WebGPUPlan} from '../webgpu_call.js';
-import {headVectors, rowComponents, workgroupIndex, writeRow} from '../wgsl/rows.js';
-import {mergeStates, noScores, stateVectors} from '../wgsl/softmax_state.js';
+import {headVectors, rowComponents, rowInputs, workgroupIndex, writeRow} from '../wgsl/rows.js';
+import {mergeStates, stateVectors} from '../wgsl/softmax_state.js';
 import type {Tile} from '../wgsl/tile.js';
 import {tileQueries} from '../wgsl/tile.js';
 import type {Arithmetic} from './arithmetic.js';
@@ -64,19 +64,15 @@ export function splitOf(call: WebGPUCall, arithmetic: Arithmetic, plan?: WebGPUP
   return {tile, elementType, plan, chunks};
 }
 
-interface CombineVariant {
-  valueDim: number;
-}
-
 /** Chunks of a row that are combined side by side: what is left of 256 invocations when each takes one vec4 of values. */
 const combineLanes = (valueDim: number) => Math.max(1, Math.floor(256 / headVectors(valueDim)));
 
 /** The output, of states: float32 `[batch, heads, queryLength, valueDim]`. */
-export class CombineStatesProgram extends AttentionProgram<CombineVariant> {
+export class CombineStatesProgram extends AttentionProgram<Pick<BlockGeometry, 'valueDim'>> {
   constructor(states: TensorInfo, {batch, heads, queryLength, valueDim}: BlockGeometry) {
     super({
       name: 'CombineStates',
-      inputs: {states: {tensor: states, components: 4}},
+      inputs: rowInputs({states}),
       outputShape: [batch, heads, queryLength, valueDim],
       outputComponents: rowComponents(valueDim),
       threads: headVectors(valueDim) * combineLanes(valueDim),
@@ -85,16 +81,14 @@ export class CombineStatesProgram extends AttentionProgram<CombineVariant> {
     });
   }
 
-  protected shader({valueDim}: CombineVariant): string {
+  protected shader({valueDim}: Pick<BlockGeometry, 'valueDim'>): string {
     const vectors = headVectors(valueDim);
     const lanes = combineLanes(valueDim);
     return `
 // A workgroup computes the output of one query row from the states of its chunks: invocation (vector, lane) combines one vec4
 // of every ${lanes}-th chunk in registers, and the lanes are combined by way of workgroup memory.
-${workgroupIndex}${noScores}${mergeStates}
+${workgroupIndex}${mergeStates(vectors, vectors * lanes)}
 ${writeRow('writeOutput', valueDim)}
-var<workgroup> laneSums : array<vec2<f32>, ${vectors * lanes}>;
-var<workgroup> laneValues : array<vec4<f32>, ${vectors * lanes}>;
 
 fn main(index : i32) {
   let local = i32(localIndex);
@@ -103,21 +97,14 @@ fn main(index : i32) {
   let row = workgroupIndex();
   let exists = row < uniforms.statesShape.x;
   let chunks = uniforms.statesShape.y;
-  var state = State(lowest, 0.0, vec4<f32>(0.0));
+  var state = emptyState;
   for (var chunk = lane; chunk < chunks && exists; chunk += ${lanes}) {
     let first = (row * chunks + chunk) * ${stateVectors(valueDim)};
     let sums = states[first + ${vectors}];
     state = merge(state, State(sums.x, sums.y, states[first + vector]));
   }
-  laneSums[local] = vec2<f32>(state.maximum, state.sum);
-  laneValues[local] = state.values;
-  // Barrier: the first lane combines what all lanes wrote.
-  workgroupBarrier();
+  state = mergeLanes(state);
   if (lane == 0 && exists) {
-    for (var i = 1; i < ${lanes}; i++) {
-      let at = i * ${vectors} + vector;
-      state = merge(state, State(laneSums[at].x, laneSums[at].y, laneValues[at]));
-    }
     // A row that saw nothing is zeros.
     writeOutput(row, vector, select(state.values / state.sum, vec4<f32>(0.0), state.sum == 0.0));
   }

@@ -43,10 +43,6 @@ const tiles: Record<ElementType, Tile[]> = {
 export const tileStride = ({headDim, valueDim}: HeadDims, elementType: ElementType) =>
   headWords(Math.max(headDim, valueDim), elementType) | 1;
 
-/** Words of a tile of keys or of values, by their dims, that an invocation carries from global to workgroup memory. */
-export const carriedWords = (tile: Tile, dim: number, elementType: ElementType) =>
-  Math.ceil((tileKeys(tile) * headWords(dim, elementType)) / tileThreads(tile));
-
 /** Workgroup memory of the attend stage: its declarations, counted. */
 function attendBytes(tile: Tile, dims: HeadDims, elementType: ElementType): number {
   const rows = (tileQueries(tile) + tileKeys(tile)) * tileStride(dims, elementType) * 16;
@@ -92,8 +88,9 @@ export function chooseFewRowTile(call: WebGPUCall, elementType: ElementType, row
 
 function attendNeeds(dims: HeadDims, elementType: ElementType): TileNeeds<Tile> {
   const {headDim, valueDim} = dims;
-  const carried = (tile: Tile) =>
-    carriedWords(tile, Math.max(headDim, valueDim), elementType) * wordValues(elementType);
+  const words = headWords(Math.max(headDim, valueDim), elementType);
+  // Values that an invocation carries from global to workgroup memory.
+  const carried = (tile: Tile) => Math.ceil((tileKeys(tile) * words) / tileThreads(tile)) * wordValues(elementType);
   return {
     bytes: (tile) => attendBytes(tile, dims, elementType),
     isEven: (tile) => headWords(valueDim, elementType) % tile.threadsX === 0 && carried(tile) <= 32,

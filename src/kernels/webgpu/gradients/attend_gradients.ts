@@ -21,12 +21,12 @@ export function attendGradients(call: WebGPUGradientCall, plan?: WebGPUPlan): Te
   const tile = chooseGradientTile(call, plan ? Math.min(blockSize, keyBlockSize) : Math.min(queryLength, keyLength));
   return withScratch(backend, (scratch, keep) => {
     const statistics = scratch(new GradientStatisticsProgram(call, tile, plan).run(backend));
-    const queryGradient = keep(new GradientQueryProgram(call, {statistics, tile, plan}).run(backend));
+    const queryGradient = keep(new GradientQueryProgram(call, tile, statistics, plan).run(backend));
     const queryPlan = plan && {
       keyIndices: plan.keyIndices,
       queryLists: scratch(new QueryListsProgram(scratch(blockMask(call, plan.blockLists))).run(backend)),
     };
-    const gradients = scratch(new GradientKeyProgram(call, {statistics, tile, plan: queryPlan}).run(backend));
+    const gradients = scratch(new GradientKeyProgram(call, tile, statistics, queryPlan).run(backend));
     const owners = ownerHeads(geometry, plan !== undefined);
     const firstValue = owners * keyLength * headDim;
     const keyGradient = keep(new SumHeadsProgram(gradients, {first: 0, owners, shape: key.shape}).run(backend));

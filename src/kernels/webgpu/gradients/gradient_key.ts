@@ -3,13 +3,13 @@ import type {BlockGeometry} from '../../../attention/block_geometry.js';
 import {unroll} from '../../unroll.js';
 import type {AttendForm} from '../attend/attend_form.js';
 import {blockUniforms, expectedWork} from '../attend/attend_form.js';
-import {AttentionProgram, f32, i32} from '../runtime/program.js';
+import {AttentionProgram, i32} from '../runtime/program.js';
 import type {WebGPUGradientCall} from '../webgpu_call.js';
 import type {MaskType} from '../wgsl/attention_mask.js';
-import {keyRow, rowComponents, rowInput, workgroupIndexInLaunch} from '../wgsl/rows.js';
+import {keyRow, rowComponents, rowInputs, workgroupIndex, writeRow} from '../wgsl/rows.js';
 import type {ScoreForm} from '../wgsl/score_hooks.js';
 import {hookedScore, hookFunctions, hooksOfRow} from '../wgsl/score_hooks.js';
-import {logitScale, noScores} from '../wgsl/softmax_state.js';
+import {noScores} from '../wgsl/softmax_state.js';
 import {columnOf, invocationPlace, rowOf, tileThreads} from '../wgsl/tile.js';
 import {noStatistics} from './gradient_rows.js';
 import type {GradientTile} from './gradient_tile.js';
@@ -46,12 +46,9 @@ export const ownerHeads = ({batch, heads, keyValueHeads}: BlockGeometry, sparse:
  * key has one workgroup that writes it, where the key stands, and nothing is added atomically.
  */
 export class GradientKeyProgram extends AttentionProgram<GradientVariant> {
-  constructor(
-    call: WebGPUGradientCall,
-    {statistics, tile, plan}: {statistics: TensorInfo; tile: GradientTile; plan?: QueryPlan},
-  ) {
-    const {query, key, value, dy, geometry, scale, causal, mask} = call;
-    const {keyLength, queryOffset, headDim, valueDim, keyBlockSize, keyBlocks} = geometry;
+  constructor(call: WebGPUGradientCall, tile: GradientTile, statistics: TensorInfo, plan?: QueryPlan) {
+    const {query, key, value, dy, geometry, causal, mask} = call;
+    const {keyLength, headDim, valueDim, keyBlockSize, keyBlocks} = geometry;
     const sparse = plan !== undefined;
     const size = ownedCount(tile);
     const keyTiles = sparse
@@ -60,27 +57,14 @@ export class GradientKeyProgram extends AttentionProgram<GradientVariant> {
     const owners = ownerHeads(geometry, sparse);
     super({
       name: 'GradientKey',
-      inputs: {
-        query: rowInput(query),
-        key: rowInput(key),
-        value: rowInput(value),
-        dy: rowInput(dy),
-        statistics: {tensor: statistics, components: 4},
-        ...(plan && {keyIndices: {tensor: plan.keyIndices}, queryLists: {tensor: plan.queryLists}}),
-        ...(mask && {mask: {tensor: mask}}),
-      },
+      inputs: {...rowInputs({query, key, value, dy, statistics}), ...plan, mask},
       outputShape: [owners * keyLength * (headDim + valueDim)],
       outputComponents: bothComponents(headDim, valueDim),
       threads: tileThreads(tile),
       workgroups: owners * keyTiles,
       work: expectedWork(call, sparse, timesForward),
-      uniforms: {
-        scale: f32(scale),
-        logitScale: logitScale(call),
-        owners: i32(owners),
-        queryOffset: i32(queryOffset),
-        ...(plan && blockUniforms(geometry)),
-      },
+      call,
+      uniforms: {owners: i32(owners), ...blockUniforms(geometry)},
       variant: {
         ...{tile, headDim, valueDim, causal, sparse},
         ...(mask && {mask: mask.dtype as MaskType}),
@@ -93,7 +77,6 @@ export class GradientKeyProgram extends AttentionProgram<GradientVariant> {
     const walk = new GradientWalk(
       tile,
       {headDim, valueDim},
-      'key',
       [
         {owned: 'key', walked: 'query', sums: 'scores', then: weightsOfScores(tile, {mask})},
         {walked: 'dy', sums: 'valueGradient', weights: 'scores'},
@@ -102,6 +85,7 @@ export class GradientKeyProgram extends AttentionProgram<GradientVariant> {
       ],
       queriesAhead,
     );
+    const components = bothComponents(headDim, valueDim);
     return `
 // A workgroup computes the gradients of tileKeys keys and of their values, of one owner. It walks over tiles of
 // tileQueries query rows${sparse ? ' of the blocks in its list' : ' of all heads that share the keys'}: scores again, their weights times dy; gradients of the weights, the
@@ -114,32 +98,32 @@ export class GradientKeyProgram extends AttentionProgram<GradientVariant> {
 // the query rows again; walkedStatistics; weights, of a key in the query rows of an x: first those of attention, then the
 // gradients of the scores. Global memory is read ahead into registers: what the next step needs while this one computes, and
 // where the rows of the next round but one stand.
-${workgroupIndexInLaunch}
+${workgroupIndex}
 ${keyRow}
 ${walk.declarations()}
 ${noStatistics}
-${writeGradient('writeKeyGradient', headDim, bothComponents(headDim, valueDim))}
-${writeGradient('writeValueGradient', valueDim, bothComponents(headDim, valueDim))}
+// Rounds of the workgroup's walk: its barriers need a number that all invocations are known to share.
+var<workgroup> roundCount : i32;
+${writeRow('writeKeyGradient', headDim, {components})}
+${writeRow('writeValueGradient', valueDim, {components, first: `uniforms.owners * uniforms.keyLength * ${headDim}`})}
 
 ${mask ? noScores : ''}${hookFunctions({mask})}
 ${queryTiles(sparse, causal)}
 
 fn main(index : i32) {
 ${invocationPlace(tile)}
-  let heads = uniforms.queryShape.y;
-  let length = uniforms.queryShape.z;
-  let keyLength = uniforms.keyShape.z;
+  let length = uniforms.queryLength;
   let owners = uniforms.owners;
   let owner = workgroupIndex() % owners;
   // First keys first: under a causal mask they have most queries, and a long workgroup should not start last. Workgroups
   // beyond those asked for find no keys.
   let keyTile = workgroupIndex() / owners;
-  let slots = keySlots(keyTile);
+  let slots = ownedSpan(keyTile);
   // Query head that shares the keys, the first of them.
-  let firstHead = owner * (uniforms.queryShape.x * heads / owners);
-  let firstKeyRow = keyRow(firstHead, heads, 0);
+  let firstHead = owner * (uniforms.batch * uniforms.heads / owners);
+  let firstKeyRow = keyRow(firstHead, 0);
   if (local == 0) {
-    roundCount = select(0, countQueryTiles(owner, keyTile, slots.x), slots.x < slots.y);
+    roundCount = select(0, ${sparse ? 'countListed(owner, keyTile)' : 'countQueryTiles(slots.x)'}, slots.x < slots.y);
   }
   if (local < tileKeys) {
     var row = -1;
@@ -150,26 +134,20 @@ ${invocationPlace(tile)}
   }
   let queryTiles = workgroupUniformLoad(&roundCount);
 
-${walk.loop(
-  'queryTiles',
-  `// The initial values are needed: without them the last round's stay.
-    var scores = array<array<f32, columns>, rows>();
-    var products = array<array<f32, columns>, rows>();`,
-)}
+${walk.loop('queryTiles')}
 
-  let firstGradientRow = owner * keyLength - firstKeyRow;
-  let firstValue = owners * keyLength * ${headDim};
+  let firstGradientRow = owner * uniforms.keyLength - firstKeyRow;
   ${walk.writeSums(
     'query',
     'keyGradient',
     (r, vector, sum) =>
-      `if (ownedRows[${rowOf(r)}] >= 0) { writeKeyGradient(0, firstGradientRow + ownedRows[${rowOf(r)}], ${vector}, uniforms.scale * ${sum}); }`,
+      `if (ownedRows[${rowOf(r)}] >= 0) { writeKeyGradient(firstGradientRow + ownedRows[${rowOf(r)}], ${vector}, uniforms.scale * ${sum}); }`,
   )}
   ${walk.writeSums(
     'dy',
     'valueGradient',
     (r, vector, sum) =>
-      `if (ownedRows[${rowOf(r)}] >= 0) { writeValueGradient(firstValue, firstGradientRow + ownedRows[${rowOf(r)}], ${vector}, ${sum}); }`,
+      `if (ownedRows[${rowOf(r)}] >= 0) { writeValueGradient(firstGradientRow + ownedRows[${rowOf(r)}], ${vector}, ${sum}); }`,
   )}
 }`;
   }
@@ -230,16 +208,3 @@ function scoreGradients({rows, columns}: GradientTile): string {
 /** Components in which rows of both can be written: both kinds start at a vec4, or neither is taken to. */
 const bothComponents = (headDim: number, valueDim: number) =>
   rowComponents(headDim) === 4 ? rowComponents(valueDim) : 1;
-
-/** A function that writes four values of a row, of the rows that start at value `first` of `result`. */
-function writeGradient(name: string, dim: number, components: 1 | 4): string {
-  const write = `fn ${name}(first : i32, row : i32, vector : i32, x : vec4<f32>)`;
-  if (components === 4) {
-    return `${write} { result[first / 4 + row * ${dim / 4} + vector] = x; }`;
-  }
-  return `${write} {
-  for (var i = 0; i < min(4, ${dim} - 4 * vector); i++) {
-    result[first + row * ${dim} + 4 * vector + i] = x[i];
-  }
-}`;
-}

@@ -3,11 +3,10 @@ import {unroll} from '../../unroll.js';
 import type {AttendForm} from '../attend/attend_form.js';
 import {attendForm, walkSpec} from '../attend/attend_form.js';
 import {walkOverKeys} from '../attend/attend_walk.js';
-import {AttentionProgram, f32} from '../runtime/program.js';
+import {AttentionProgram} from '../runtime/program.js';
 import type {WebGPUGradientCall, WebGPUPlan} from '../webgpu_call.js';
-import {keyRow, rowComponents, rowInput, workgroupIndexInLaunch, writeRow} from '../wgsl/rows.js';
+import {rowComponents, rowInputs, writeRow} from '../wgsl/rows.js';
 import {hookedScore, hooksOfRow} from '../wgsl/score_hooks.js';
-import {noScores} from '../wgsl/softmax_state.js';
 import {invocationPlace, rowOf, tileThreads} from '../wgsl/tile.js';
 import {keysAhead, ownedQueries, noStatistics, visitedKey, walkedPosition} from './gradient_rows.js';
 import type {GradientTile} from './gradient_tile.js';
@@ -29,41 +28,29 @@ interface QueryVariant {
  * its value differs from the mean: d score = weight · (dy · value − delta), d query = scale · Σ d score · key.
  */
 export class GradientQueryProgram extends AttentionProgram<QueryVariant> {
-  constructor(
-    call: WebGPUGradientCall,
-    {statistics, tile, plan}: {statistics: TensorInfo; tile: GradientTile; plan?: WebGPUPlan},
-  ) {
-    const {query, key, value, dy, geometry, scale, keyLengths} = call;
+  constructor(call: WebGPUGradientCall, tile: GradientTile, statistics: TensorInfo, plan?: WebGPUPlan) {
+    const {query, key, value, dy, keyLengths, geometry} = call;
     // Key lengths are in the statistics: with them as an input there would be more buffers than every device has.
     const form = {...attendForm(call, plan), padded: false};
-    const {inputs, uniforms, ...walk} = walkSpec(call, form, {tileQueries: ownedCount(tile), plan, timesForward});
+    const {inputs, ...walk} = walkSpec(call, form, {tileQueries: ownedCount(tile), plan, timesForward});
     super({
       name: 'GradientQuery',
-      inputs: {
-        query: rowInput(query),
-        key: rowInput(key),
-        value: rowInput(value),
-        dy: rowInput(dy),
-        statistics: {tensor: statistics, components: 4},
-        ...inputs,
-      },
+      ...walk,
+      inputs: {...rowInputs({query, key, value, dy, statistics}), ...inputs},
       outputShape: query.shape,
       outputComponents: rowComponents(geometry.headDim),
       threads: tileThreads(tile),
-      ...walk,
-      uniforms: {scale: f32(scale), ...uniforms},
       variant: {tile, form, padded: keyLengths !== undefined},
     });
   }
 
   protected shader({tile, form, padded}: QueryVariant): string {
     const {rows} = tile;
-    const {headDim, sparse, mask} = form;
+    const {headDim, sparse} = form;
     // Values first: keys then serve twice in turn.
     const walk = new GradientWalk(
       tile,
       form,
-      'query',
       [
         {owned: 'dy', walked: 'value', sums: 'products', then: ''},
         {owned: 'query', walked: 'key', sums: 'scores', then: scoreGradients(tile, form)},
@@ -85,11 +72,8 @@ export class GradientQueryProgram extends AttentionProgram<QueryVariant> {
 ${walk.declarations()}
 ${noStatistics}
 ${writeRow('writeGradient', headDim)}
-${workgroupIndexInLaunch}
-${keyRow}
-${mask ? noScores : ''}
 ${walkOverKeys(form)}
-${visitedKey(padded ? 'i32(statistics[head * uniforms.queryShape.z].w)' : undefined)}
+${visitedKey(padded ? 'i32(statistics[head * uniforms.queryLength].w)' : undefined)}
 
 fn main(index : i32) {
 ${invocationPlace(tile)}
@@ -103,12 +87,7 @@ ${ownedQueries(form)}
     '\n  ',
   )}
 
-${walk.loop(
-  'keyTiles',
-  `// The initial values are needed: without them the last round's stay.
-    var products = array<array<f32, columns>, rows>();
-    var scores = array<array<f32, columns>, rows>();`,
-)}
+${walk.loop('keyTiles')}
 
   ${walk.writeSums(
     'key',

@@ -19,11 +19,7 @@ fn visitedKey(head : i32, firstKeyRow : i32, keySpan : vec2<i32>, slot : i32) ->
 
 /** Shader text: the query rows of a workgroup, and the tiles of keys that it walks over. */
 export const ownedQueries = (form: AttendForm): string => `${ownedRows(form)}
-  if (local == 0) {
-    roundCount = select(0, countKeyTiles(head, queryTileIndex, endRow), firstRow < endRow);
-  }
-  let keyTiles = workgroupUniformLoad(&roundCount);
-  let firstQueryRow = head * uniforms.queryShape.z;
+  let firstQueryRow = head * uniforms.queryLength;
   if (local < tileQueries) {
     let row = firstRow + local;
     ownedRows[local] = select(-1, firstQueryRow + row, row < endRow);

@@ -4,8 +4,8 @@ import {attendForm, walkSpec} from '../attend/attend_form.js';
 import {lastVisible, scoresOfProducts, walkOverKeys} from '../attend/attend_walk.js';
 import {AttentionProgram} from '../runtime/program.js';
 import type {WebGPUGradientCall, WebGPUPlan} from '../webgpu_call.js';
-import {headVectors, keyRow, readRow, rowInput, workgroupIndexInLaunch} from '../wgsl/rows.js';
-import {addScores, emptyRows, mergeParts, noScores} from '../wgsl/softmax_state.js';
+import {headVectors, readRow, rowInputs} from '../wgsl/rows.js';
+import {addScores, emptyRows, mergeParts} from '../wgsl/softmax_state.js';
 import {invocationPlace, rowOf, tileThreads} from '../wgsl/tile.js';
 import {keysAhead, ownedQueries, visitedKey, walkedPosition} from './gradient_rows.js';
 import type {GradientTile} from './gradient_tile.js';
@@ -33,7 +33,7 @@ export class GradientStatisticsProgram extends AttentionProgram<{tile: GradientT
     super({
       name: 'GradientStatistics',
       ...walk,
-      inputs: {query: rowInput(query), key: rowInput(key), output: rowInput(output), dy: rowInput(dy), ...inputs},
+      inputs: {...rowInputs({query, key, output, dy}), ...inputs},
       outputShape: [batch, heads, queryLength, statisticsValues],
       threads: tileThreads(tile),
       variant: {tile, form},
@@ -42,12 +42,11 @@ export class GradientStatisticsProgram extends AttentionProgram<{tile: GradientT
 
   protected shader({tile, form}: {tile: GradientTile; form: AttendForm}): string {
     const {rows, threadsX} = tile;
-    const {valueDim, causal, sparse, padded} = form;
+    const {valueDim, causal, sparse} = form;
     const walk = new GradientWalk(
       tile,
       // Nothing of the values passes through workgroup memory.
       {headDim: form.headDim, valueDim: form.headDim},
-      'query',
       [{owned: 'query', walked: 'key', sums: 'scores', then: addToSums(tile, form)}],
       keysAhead,
     );
@@ -63,11 +62,8 @@ export class GradientStatisticsProgram extends AttentionProgram<{tile: GradientT
 ${walk.declarations()}
 // Maximum, sum, and product of output and gradient, of a row in an x.
 var<workgroup> partials : array<vec3<f32>, ${threadsX * ownedCount(tile)}>;
-${noScores}
 ${readRow('readOutput', 'output', valueDim)}
 ${readRow('readDy', 'dy', valueDim)}
-${workgroupIndexInLaunch}
-${keyRow}
 ${walkOverKeys(form)}
 ${visitedKey()}
 
@@ -76,11 +72,7 @@ ${invocationPlace(tile)}
 ${ownedQueries(form)}
 
   ${emptyRows(tile)}
-${walk.loop(
-  'keyTiles',
-  `// The initial value is needed: without one the scores of the last round stay.
-    var scores = array<array<f32, columns>, rows>();`,
-)}
+${walk.loop('keyTiles')}
 
   ${unroll(
     rows,
@@ -105,7 +97,7 @@ ${walk.loop(
     let at = ${statisticsValues} * (firstQueryRow + firstRow + row);
     result[at] = select(total + log2(sum), 0.0, sum == 0.0);
     result[at + 1] = product;
-    let end = ${padded ? 'keyEnd(head)' : 'uniforms.keyShape.z'};
+    let end = keyEnd(head);
     var last = end - 1;
     ${causal ? `last = min(last, ${lastVisible(form, 'firstRow + row')});` : ''}
     result[at + 2] = select(f32(last), -1.0, sum == 0.0);

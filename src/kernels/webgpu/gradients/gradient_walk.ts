@@ -1,7 +1,7 @@
 import {unroll} from '../../unroll.js';
 import type {HeadDims} from '../runtime/device_limits.js';
 import {headVectors, readRow} from '../wgsl/rows.js';
-import {columnOf, rowOf, tileThreads, weightStride} from '../wgsl/tile.js';
+import {columnOf, rowOf, tileConstants, tileThreads, weightStride} from '../wgsl/tile.js';
 import {TileLoad} from '../wgsl/tile_load.js';
 import {addRowProducts, addWeightedRows, ifInRow, partsOfRow} from '../wgsl/tile_products.js';
 import type {Ahead, Load, Pass, ProductsStep, Rows, Step, WeightedStep} from './gradient_passes.js';
@@ -32,7 +32,6 @@ export class GradientWalk {
   constructor(
     private readonly tile: GradientTile,
     private readonly dims: HeadDims,
-    private readonly owner: 'query' | 'key',
     private readonly steps: Step[],
     private readonly ahead: Ahead,
   ) {
@@ -45,21 +44,14 @@ export class GradientWalk {
 
   /** Constants, workgroup memory, and functions that read rows. */
   declarations(): string {
-    const {tile, dims, owner, owned, walked, steps, keptRows} = this;
-    const [tileQueries, tileKeys] = owner === 'query' ? [owned, walked] : [walked, owned];
+    const {tile, dims, owned, walked, steps, keptRows} = this;
     const stride = chunkStride(tile, dims);
     const ownedTiles = keptRows.length > 0 ? keptRows.map((rows) => `owned${capital(rows)}`) : ['ownedTile'];
     const tensors = [
       ...new Set(steps.flatMap((step) => (isWeighted(step) ? [step.walked] : [step.owned, step.walked]))),
     ];
     return `
-const threadsX = ${tile.threadsX};
-const threadsY = ${tile.threadsY};
-const threads = ${tileThreads(tile)};
-const rows = ${tile.rows};
-const columns = ${tile.columns};
-const tileQueries = ${tileQueries};
-const tileKeys = ${tileKeys};
+${tileConstants(tile, steps.some((step) => step.walked === 'key') ? [owned, walked] : [walked, owned])}
 const tileStride = ${stride};
 const weightStride = ${weightStride(tile)};
 ${ownedTiles.map((name) => `var<workgroup> ${name} : array<vec4<f32>, ${owned * stride}>;`).join('\n')}
@@ -73,14 +65,13 @@ var<workgroup> ownedRows : array<i32, ${owned}>;
 var<workgroup> walkedRows : array<i32, ${2 * walked}>;${
       this.ahead.statistics ? `\nvar<workgroup> walkedStatistics : array<vec4<f32>, ${2 * walked}>;` : ''
     }
-// Rounds of the workgroup's walk: its barriers need a number that all invocations are known to share.
-var<workgroup> roundCount : i32;
 ${tensors.map((rows) => readRow(`read${capital(rows)}`, rows, dimOf(rows, dims))).join('\n')}`;
   }
 
-  /** All rounds; `ownedRows` and `rounds` were set before, without a barrier since. `prologue` starts a round. */
-  loop(rounds: string, prologue: string): string {
+  /** All rounds; `ownedRows` and `rounds` were set before, without a barrier since. */
+  loop(rounds: string): string {
     const {ahead, walked, passes, keptRows, steps} = this;
+    const products = steps.flatMap((step) => (isWeighted(step) ? [] : [step.sums]));
     const weightedSums = steps.filter(isWeighted);
     const carried = passes.map(({loads}) => this.placeOf(loads, loads.length));
     return `  ${weightedSums
@@ -105,7 +96,8 @@ ${tensors.map((rows) => readRow(`read${capital(rows)}`, rows, dimOf(rows, dims))
   for (var t = 0; t < ${rounds}; t++) {
     let now = (t & 1) * ${walked};
     let next = ${walked} - now;
-    ${prologue}
+    // The initial values are needed: without them the last round's stay.
+    ${products.map((sums) => `var ${sums} = array<array<f32, columns>, rows>();`).join('\n    ')}
 ${this.round()}
   }`;
   }
@@ -142,11 +134,7 @@ ${this.round()}
         const isOfNextRound = passes.slice(i + 1).every((later) => later.loads.length === 0);
         const text = [`// ${describe(step, pass, tile.chunk)}`];
         if (writes.length > 0) {
-          text.push(
-            ...writes,
-            `// Barrier: reads ${readByOthers(loads, writesWeights)} that others wrote.`,
-            'workgroupBarrier();',
-          );
+          text.push(...writes, '// Barrier: reads what others wrote.', 'workgroupBarrier();');
           readWeights = false;
         }
         if (i === 0) {
@@ -203,21 +191,16 @@ ${this.round()}
   private fetch(load: Load, at: number, half: string): string {
     const tileLoad = this.tileLoad(load);
     const count = load.of === 'owned' ? this.owned : this.walked;
-    return tileLoad.fetch(
-      (j, vector) => {
-        const slot = tileLoad.isWhole(j) ? tileLoad.row(j) : `min(${tileLoad.row(j)}, ${count - 1})`;
-        const row = load.of === 'owned' ? `ownedRows[${slot}]` : `walkedRows[${half} + ${slot}]`;
-        return this.read(load, `max(${row}, 0)`, vector);
-      },
-      {at},
-    );
+    return tileLoad.fetch((j, vector) => {
+      const slot = tileLoad.isWhole(j) ? tileLoad.row(j) : `min(${tileLoad.row(j)}, ${count - 1})`;
+      return this.read(load, `max(${rowIn(load, slot, half)}, 0)`, vector);
+    }, at);
   }
 
   /** Stores them; zeros where a row does not exist. Walked rows are of the half `now`. */
   private store(load: Load, at: number): string {
     const tileLoad = this.tileLoad(load);
-    const slot = (j: number) =>
-      load.of === 'owned' ? `ownedRows[${tileLoad.row(j)}]` : `walkedRows[now + ${tileLoad.row(j)}]`;
+    const slot = (j: number) => rowIn(load, tileLoad.row(j), 'now');
     const name = load.of === 'walked' ? 'walkedTile' : this.ownedTile(load.rows);
     return tileLoad.store(name, (j) => `select(vec4<f32>(0.0), fetched[${at + j}], ${slot(j)} >= 0)`);
   }
@@ -253,8 +236,9 @@ ${this.round()}
   }
 }
 
-const readByOthers = (loads: Load[], writesWeights: boolean) =>
-  [...(loads.length > 0 ? ['rows'] : []), ...(writesWeights ? ['weights'] : [])].join(' and ');
+/** Expression: the row of the tensor in a slot of a tile, walked ones of the half `now` or `next`. */
+const rowIn = ({of}: Load, slot: string, half: string) =>
+  of === 'owned' ? `ownedRows[${slot}]` : `walkedRows[${half} + ${slot}]`;
 
 /** A line of comment. */
 function describe(step: Step, {chunk}: Pass, width: number): string {

@@ -1,6 +1,5 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import {AttentionProgram} from '../runtime/program.js';
-import {workgroupIndex} from '../wgsl/rows.js';
 
 /**
  * The transpose of the block lists: int32 `[batch, heads, key blocks, query blocks + 1]`, for each block of permuted keys
@@ -11,11 +10,10 @@ export class QueryListsProgram extends AttentionProgram<object> {
     const [batch, heads, queryBlocks, keyBlocks] = blockMask.shape;
     super({
       name: 'QueryLists',
-      inputs: {blockMask: {tensor: blockMask}},
+      inputs: {blockMask},
       outputShape: [batch, heads, keyBlocks, queryBlocks + 1],
       outputType: 'int32',
-      threads: 64,
-      workgroups: Math.ceil((batch * heads * keyBlocks) / 64),
+      invocations: batch * heads * keyBlocks,
       variant: {},
     });
   }
@@ -23,12 +21,10 @@ export class QueryListsProgram extends AttentionProgram<object> {
   protected shader(): string {
     return `
 // An invocation writes the list of one key block, going down its column of the mask; neighbours read neighbours.
-${workgroupIndex}
-fn main(index : i32) {
-  let list = workgroupIndex() * 64 + i32(localIndex);
-  let keyBlocks = uniforms.outShape.z;
-  let queryBlocks = uniforms.blockMaskShape.z;
-  if (list < uniforms.outShape.x * uniforms.outShape.y * keyBlocks) {
+fn main(list : i32) {
+  if (list < uniforms.invocations) {
+    let keyBlocks = uniforms.outShape.z;
+    let queryBlocks = uniforms.blockMaskShape.z;
     let head = list / keyBlocks;
     var count = 0;
     for (var queryBlock = 0; queryBlock < queryBlocks; queryBlock++) {

@@ -1,14 +1,13 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {BlockGeometry} from '../../../attention/block_geometry.js';
 import {rowsHavePositions} from '../../../attention/block_geometry.js';
-import type {Uniforms} from '../runtime/program_spec.js';
 import {AttentionProgram, i32, withScratch} from '../runtime/program.js';
 import type {WebGPUCall} from '../webgpu_call.js';
 import type {KeysVariant} from '../wgsl/key_lengths.js';
-import {keyEnd, keyLengthsInput, keysVariant, proxyRange} from '../wgsl/key_lengths.js';
-import {keyRow, rowInput, workgroupIndex} from '../wgsl/rows.js';
-import {chooseScoreTile, loadKeysInPlace, scoreTile} from '../wgsl/score_tile.js';
-import {addScores, emptyRows, logitScale, mergeParts, noScores} from '../wgsl/softmax_state.js';
+import {keysVariant} from '../wgsl/key_lengths.js';
+import {rowInputs, workgroupIndex} from '../wgsl/rows.js';
+import {chooseScoreTile, scoreTile} from '../wgsl/score_tile.js';
+import {addScores, emptyRows, mergeParts, mergeStates} from '../wgsl/softmax_state.js';
 import type {Tile} from '../wgsl/tile.js';
 import {invocationPlace, tileKeys, tileQueries, tileThreads} from '../wgsl/tile.js';
 
@@ -43,50 +42,45 @@ interface ProxyVariant extends KeysVariant {
   positions: boolean;
 }
 
-function proxyVariant(call: WebGPUCall, tile: Tile): ProxyVariant {
-  const keys = keysVariant(call);
-  return {tile, ...keys, positions: keys.padded && rowsHavePositions(call.geometry, call.causal)};
-}
-
-const proxyUniforms = ({geometry, causal, keyLengths}: WebGPUCall): Uniforms => ({
-  proxyRows: i32(geometry.proxyRows),
-  ...(keyLengths && {queryOffset: i32(causal ? geometry.queryOffset : 0)}),
+const proxyVariant = (call: WebGPUCall, tile: Tile): ProxyVariant => ({
+  tile,
+  ...keysVariant(call),
+  positions: call.keyLengths !== undefined && rowsHavePositions(call.geometry, call.causal),
 });
+
+/** A function: the proxy rows [x, y) of a head's batch entry, `proxyRange` of `block_geometry.ts`. */
+const proxyRange = (positions: boolean): string => `
+fn proxyRange(head : i32) -> vec2<i32> {
+  let end = ${positions ? 'clamp(keyEnd(head) - uniforms.queryOffset, 0, uniforms.queryLength)' : 'uniforms.queryLength'};
+  return vec2<i32>(max(0, end - uniforms.proxyRows), end);
+}`;
 
 /** float32 `[batch * heads, chunks, proxyRows, 2]`: maximum and sum of exp2(score − maximum), a row and chunk of keys. */
 export class ProxyStatisticsProgram extends AttentionProgram<ProxyVariant> {
   constructor(call: WebGPUCall, tile: Tile) {
-    const {query, key, geometry, keyLengths} = call;
+    const {query, key, keyLengths, geometry} = call;
     const {batch, heads, permutedLength, proxyRows} = geometry;
     const chunkSize = keysPerChunk(geometry);
     const chunks = Math.ceil(permutedLength / chunkSize);
     const rowTiles = Math.ceil(proxyRows / tileQueries(tile));
     super({
       name: 'ProxyStatistics',
-      inputs: {query: rowInput(query), key: rowInput(key), ...keyLengthsInput(call)},
+      inputs: {...rowInputs({query, key}), keyLengths},
       outputShape: [batch * heads, chunks, proxyRows, 2],
       threads: tileThreads(tile),
       workgroups: batch * heads * chunks * rowTiles,
-      uniforms: {
-        logitScale: logitScale(call),
-        permutedLength: i32(permutedLength),
-        rowTiles: i32(rowTiles),
-        chunkSize: i32(chunkSize),
-        ...(keyLengths && proxyUniforms(call)),
-      },
+      call,
+      uniforms: {rowTiles: i32(rowTiles), chunkSize: i32(chunkSize)},
       variant: proxyVariant(call, tile),
     });
   }
 
-  protected shader({tile, headDim, padded, positions}: ProxyVariant): string {
+  protected shader({tile, positions, ...keys}: ProxyVariant): string {
     return `
 // A workgroup takes tileQueries proxy rows of one head and one chunk of keys, and walks over the chunk in tiles of
 // tileKeys keys. Invocation (x, y) keeps, in registers, maximum and sum of its rows over its own columns; they are
 // combined over x once at the end, in workgroup memory.
-${workgroupIndex}
-${keyRow}
-${scoreTile(tile, headDim)}
-${loadKeysInPlace(tile, headDim)}${padded ? paddedRange(positions) : ''}
+${scoreTile(tile, keys)}${proxyRange(positions)}
 // Maximum and sum of a row in an x.
 var<workgroup> partials : array<vec2<f32>, ${tileQueries(tile) * tile.threadsX}>;
 
@@ -98,16 +92,16 @@ ${invocationPlace(tile)}
   let chunk = (workgroupIndex() / uniforms.rowTiles) % chunks;
   let head = workgroupIndex() / (uniforms.rowTiles * chunks);
   let exists = head < uniforms.outShape.x;
-  ${padded ? 'let proxy = proxyRange(head);\n  let firstProxy = proxy.x;' : 'let firstProxy = uniforms.queryShape.z - proxyRows;'}
+  let proxy = proxyRange(head);
   let firstRow = rowTile * tileQueries;
-  loadQueryTile(head, firstProxy + firstRow, select(0, ${padded ? 'min(firstProxy + firstRow + tileQueries, proxy.y)' : 'firstProxy + min(firstRow + tileQueries, proxyRows)'}, exists));
+  loadQueryTile(head, proxy.x + firstRow, select(0, min(proxy.x + firstRow + tileQueries, proxy.y), exists));
 
   ${emptyRows(tile)}
-  let chunkEnd = select(0, min((chunk + 1) * uniforms.chunkSize, ${padded ? 'min(keyEnd(head), uniforms.permutedLength)' : 'uniforms.permutedLength'}), exists);
+  let chunkEnd = select(0, min((chunk + 1) * uniforms.chunkSize, min(keyEnd(head), uniforms.permutedLength)), exists);
   // All chunks take the same number of rounds, as barriers demand; past the last key the tile is empty.
   for (var offset = 0; offset < uniforms.chunkSize; offset += tileKeys) {
     let first = chunk * uniforms.chunkSize + offset;
-    loadKeyTile(head, uniforms.queryShape.y, first, chunkEnd);
+    loadKeyTile(head, first, chunkEnd);
     // Barrier: scores read rows that others loaded.
     workgroupBarrier();
     var scores = tileScores(x, y);
@@ -148,7 +142,7 @@ export class ProxyLogSumsProgram extends AttentionProgram<object> {
     const [heads, , proxyRows] = statistics.shape;
     super({
       name: 'ProxyLogSums',
-      inputs: {statistics: {tensor: statistics}},
+      inputs: {statistics},
       outputShape: [heads, proxyRows],
       threads: combinedRows * combineLanes,
       workgroups: Math.ceil((heads * proxyRows) / combinedRows),
@@ -160,14 +154,7 @@ export class ProxyLogSumsProgram extends AttentionProgram<object> {
     return `
 // A workgroup combines the chunks of ${combinedRows} rows. Neighbours take neighbouring rows, whose statistics lie side by side; an
 // invocation takes every ${combineLanes}th chunk of its row, and the first of a row combines what all have, in workgroup memory.
-${workgroupIndex}${noScores}
-var<workgroup> parts : array<vec2<f32>, ${combinedRows * combineLanes}>;
-
-// Maximum and sum of exp2(score − maximum) of both.
-fn combine(a : vec2<f32>, b : vec2<f32>) -> vec2<f32> {
-  let most = max(a.x, b.x);
-  return vec2<f32>(most, a.y * exp2(a.x - most) + b.y * exp2(b.x - most));
-}
+${workgroupIndex}${mergeStates(combinedRows, combinedRows * combineLanes)}
 
 fn main(index : i32) {
   let local = i32(localIndex);
@@ -176,19 +163,14 @@ fn main(index : i32) {
   let exists = row < uniforms.outShape.x * proxyRows;
   let chunks = uniforms.statisticsShape.y;
   let first = (row / proxyRows) * chunks * proxyRows + row % proxyRows;
-  var sums = vec2<f32>(lowest, 0.0);
+  var state = emptyState;
   for (var chunk = local / ${combinedRows}; chunk < chunks && exists; chunk += ${combineLanes}) {
     let at = 2 * (first + chunk * proxyRows);
-    sums = combine(sums, vec2<f32>(statistics[at], statistics[at + 1]));
+    state = merge(state, State(statistics[at], statistics[at + 1], vec4<f32>(0.0)));
   }
-  parts[local] = sums;
-  // Barrier: the first invocation of a row reads what all of the row wrote.
-  workgroupBarrier();
+  state = mergeLanes(state);
   if (local < ${combinedRows} && exists) {
-    for (var lane = 1; lane < ${combineLanes}; lane++) {
-      sums = combine(sums, parts[lane * ${combinedRows} + local]);
-    }
-    result[row] = sums.x + log2(sums.y);
+    result[row] = state.maximum + log2(state.sum);
   }
 }`;
   }
@@ -197,57 +179,44 @@ fn main(index : i32) {
 /** float32 `[batch, heads, permutedLength]`: mean weight of each key over the proxy rows. */
 export class KeyScoresProgram extends AttentionProgram<ProxyVariant> {
   constructor(call: WebGPUCall, rowLogSums: TensorInfo, tile: Tile) {
-    const {query, key, geometry} = call;
+    const {query, key, keyLengths, geometry} = call;
     const {batch, heads, permutedLength} = geometry;
     super({
       name: 'KeyScores',
-      inputs: {
-        query: rowInput(query),
-        key: rowInput(key),
-        rowLogSums: {tensor: rowLogSums},
-        ...keyLengthsInput(call),
-      },
+      inputs: {...rowInputs({query, key}), rowLogSums, keyLengths},
       outputShape: [batch, heads, permutedLength],
       threads: tileThreads(tile),
       workgroups: batch * heads * Math.ceil(permutedLength / tileKeys(tile)),
-      uniforms: {logitScale: logitScale(call), ...proxyUniforms(call)},
+      call,
       variant: proxyVariant(call, tile),
     });
   }
 
-  protected shader({tile, headDim, padded, positions}: ProxyVariant): string {
+  protected shader({tile, positions, ...keys}: ProxyVariant): string {
     return `
 // A workgroup takes tileKeys keys of one head, loaded once, and walks over the proxy rows in tiles of tileQueries.
 // Invocation (x, y) adds up, in registers, the weights of its columns over its own rows; they are added up over y once
 // at the end, in workgroup memory.
-${workgroupIndex}
-${keyRow}
-${scoreTile(tile, headDim)}
-${loadKeysInPlace(tile, headDim)}${padded ? paddedRange(positions) : ''}
+${scoreTile(tile, keys)}${proxyRange(positions)}
 var<workgroup> partialSums : array<f32, ${tileKeys(tile) * tile.threadsY}>;
 
 fn main(index : i32) {
 ${invocationPlace(tile)}
-  let permutedLength = uniforms.outShape.z;
+  let permutedLength = uniforms.permutedLength;
   let keyTiles = (permutedLength + tileKeys - 1) / tileKeys;
   let firstKey = (workgroupIndex() % keyTiles) * tileKeys;
   let head = workgroupIndex() / keyTiles;
-  let exists = head < uniforms.outShape.x * uniforms.outShape.y;
+  let exists = head < uniforms.batch * uniforms.heads;
   let endKey = select(0, min(firstKey + tileKeys, permutedLength), exists);
-  loadKeyTile(head, uniforms.outShape.y, firstKey, ${padded ? 'min(endKey, keyEnd(head))' : 'endKey'});
+  loadKeyTile(head, firstKey, min(endKey, keyEnd(head)));
 
-  ${
-    padded
-      ? `let proxy = proxyRange(head);
-  let firstProxy = proxy.x;
+  let proxy = proxyRange(head);
   let proxyRows = proxy.y - proxy.x;
-  // All entries take the same number of rounds, as barriers demand; past an entry's last row the tile is empty.`
-      : 'let firstProxy = uniforms.queryShape.z - uniforms.proxyRows;'
-  }
+  // All entries take the same number of rounds, as barriers demand; past an entry's last row the tile is empty.
   var columnSums : array<f32, columns>;
   for (var firstRow = 0; firstRow < uniforms.proxyRows; firstRow += tileQueries) {
-    let endRow = min(firstRow + tileQueries, ${padded ? 'proxyRows' : 'uniforms.proxyRows'});
-    loadQueryTile(head, firstProxy + firstRow, select(0, firstProxy + endRow, exists));
+    let endRow = min(firstRow + tileQueries, proxyRows);
+    loadQueryTile(head, proxy.x + firstRow, select(0, proxy.x + endRow, exists));
     // Barrier: scores read rows that others loaded.
     workgroupBarrier();
     let scores = tileScores(x, y);
@@ -275,18 +244,11 @@ ${invocationPlace(tile)}
       sum += partialSums[i * tileKeys + slot];
     }
     if (firstKey + slot < endKey) {
-      ${
-        padded
-          ? `// Padding scores 0, and so does every key where there is no proxy row.
+      // Padding scores 0, and so does every key where there is no proxy row.
       let scores = proxyRows > 0 && firstKey + slot < keyEnd(head);
-      result[head * permutedLength + firstKey + slot] = select(0.0, sum / f32(max(1, proxyRows)), scores);`
-          : 'result[head * permutedLength + firstKey + slot] = sum / f32(uniforms.proxyRows);'
-      }
+      result[head * permutedLength + firstKey + slot] = select(0.0, sum / f32(max(1, proxyRows)), scores);
     }
   }
 }`;
   }
 }
-
-const paddedRange = (positions: boolean) =>
-  keyEnd('uniforms.queryShape.y', 'uniforms.keyShape.z') + proxyRange(positions);

@@ -2,13 +2,13 @@ import type {TensorInfo} from '@tensorflow/tfjs-core';
 import {rowsHavePositions} from '../../../attention/block_geometry.js';
 import {orderRows} from '../../../attention/sampled_estimate.js';
 import {unroll} from '../../unroll.js';
-import {AttentionProgram, i32} from '../runtime/program.js';
+import {AttentionProgram} from '../runtime/program.js';
 import type {WebGPUCall} from '../webgpu_call.js';
 import type {KeysVariant} from '../wgsl/key_lengths.js';
-import {keyEnd, keyLengthsInput, keysVariant} from '../wgsl/key_lengths.js';
-import {keyRow, rowInput, workgroupIndex} from '../wgsl/rows.js';
-import {chooseScoreTile, loadKeysInPlace, scoreTile} from '../wgsl/score_tile.js';
-import {addScores, emptyRows, logitScale, mergeParts} from '../wgsl/softmax_state.js';
+import {keysVariant} from '../wgsl/key_lengths.js';
+import {rowInputs} from '../wgsl/rows.js';
+import {chooseScoreTile, scoreTile} from '../wgsl/score_tile.js';
+import {addScores, emptyRows, mergeParts} from '../wgsl/softmax_state.js';
 import type {Tile} from '../wgsl/tile.js';
 import {columnOf, invocationPlace, rowOf, tileKeys, tileQueries, tileThreads} from '../wgsl/tile.js';
 
@@ -30,24 +30,20 @@ interface SegmentVariant extends KeysVariant {
 
 export class SegmentKeyScoresProgram extends AttentionProgram<SegmentVariant> {
   constructor(call: WebGPUCall, tile: Tile) {
-    const {query, key, geometry, causal} = call;
-    const {batch, heads, queryOffset, segmentSize, permutedLength} = geometry;
+    const {query, key, keyLengths, geometry, causal} = call;
+    const {batch, heads, segmentSize, permutedLength} = geometry;
     super({
       name: 'SegmentKeyScores',
-      inputs: {query: rowInput(query), key: rowInput(key), ...keyLengthsInput(call)},
+      inputs: {...rowInputs({query, key}), keyLengths},
       outputShape: [batch, heads, permutedLength],
       threads: tileThreads(tile),
       workgroups: batch * heads * (permutedLength / segmentSize),
-      uniforms: {
-        logitScale: logitScale(call),
-        segmentSize: i32(segmentSize),
-        queryOffset: i32(causal ? queryOffset : 0),
-      },
+      call,
       variant: {tile, ...keysVariant(call), causal, positions: rowsHavePositions(geometry, causal)},
     });
   }
 
-  protected shader({tile, headDim, causal, padded, positions}: SegmentVariant): string {
+  protected shader({tile, causal, positions, ...keys}: SegmentVariant): string {
     const {rows, columns, threadsX, threadsY} = tile;
     return `
 // A workgroup takes the keys of one segment of one head, and the rows that order them, in tiles of tileQueries. It walks over the
@@ -55,25 +51,22 @@ export class SegmentKeyScoresProgram extends AttentionProgram<SegmentVariant> {
 //
 // Invocation (x, y) keeps, in registers, maximum and sum of its rows over its own columns; they are combined over x in workgroup
 // memory, and so are the weights of its columns over y.
-${workgroupIndex}
-${keyRow}${padded ? keyEnd('uniforms.queryShape.y', 'uniforms.keyShape.z') : ''}
-${scoreTile(tile, headDim)}
-${loadKeysInPlace(tile, headDim)}
+${scoreTile(tile, keys)}
 // Maximum and sum of a row in an x.
 var<workgroup> partials : array<vec2<f32>, ${tileQueries(tile) * threadsX}>;
 var<workgroup> columnPartials : array<f32, ${tileKeys(tile) * threadsY}>;
 
 fn main(index : i32) {
 ${invocationPlace(tile)}
-  let permutedLength = uniforms.outShape.z;
+  let permutedLength = uniforms.permutedLength;
   let segments = permutedLength / uniforms.segmentSize;
   let segment = workgroupIndex() % segments;
   let head = workgroupIndex() / segments;
-  let exists = head < uniforms.outShape.x * uniforms.outShape.y;
+  let exists = head < uniforms.batch * uniforms.heads;
   let firstKey = segment * uniforms.segmentSize;
-  let length = ${padded ? 'keyEnd(min(head, uniforms.outShape.x * uniforms.outShape.y - 1))' : 'uniforms.keyShape.z'};
+  let length = keyEnd(min(head, uniforms.batch * uniforms.heads - 1));
   let endKey = select(0, min(firstKey + uniforms.segmentSize, length), exists);
-  let lastRow = ${positions ? 'clamp(length - uniforms.queryOffset, 0, uniforms.queryShape.z)' : 'uniforms.queryShape.z'};
+  let lastRow = ${positions ? 'clamp(length - uniforms.queryOffset, 0, uniforms.queryLength)' : 'uniforms.queryLength'};
   let wanted = ${causal ? 'max(0, firstKey + uniforms.segmentSize - uniforms.queryOffset)' : `max(0, lastRow - ${orderRows})`};
   let firstOrderRow = min(wanted, lastRow);
   let endOrderRow = min(wanted + ${orderRows}, lastRow);
@@ -84,7 +77,7 @@ ${invocationPlace(tile)}
     loadQueryTile(head, firstRow, select(0, endOrderRow, exists));
     ${emptyRows(tile)}
     for (var offset = 0; offset < uniforms.segmentSize; offset += tileKeys) {
-      loadKeyTile(head, uniforms.queryShape.y, firstKey + offset, endKey);
+      loadKeyTile(head, firstKey + offset, endKey);
       // Barrier: scores read rows that others loaded.
       workgroupBarrier();
       var scores = tileScores(x, y);
@@ -113,7 +106,7 @@ ${invocationPlace(tile)}
     )}
 
     for (var offset = 0; offset < uniforms.segmentSize; offset += tileKeys) {
-      loadKeyTile(head, uniforms.queryShape.y, firstKey + offset, endKey);
+      loadKeyTile(head, firstKey + offset, endKey);
       // Barrier: scores read rows that others loaded.
       workgroupBarrier();
       let scores = tileScores(x, y);

@@ -43,29 +43,26 @@ fn rank(first : i32, count : i32, own : i32) -> i32 {
 }`;
 }
 
-interface SortVariant {
-  threads: number;
-}
-
 /** Last part of stage 1: int32 `[batch, heads, keyLength]`, the keys of each complete segment by descending score. */
-export class SortKeysProgram extends AttentionProgram<SortVariant> {
+export class SortKeysProgram extends AttentionProgram<{threads: number}> {
   constructor(keyScores: TensorInfo, geometry: BlockGeometry) {
     const {batch, heads, keyLength, segmentSize} = geometry;
     const threads = Math.min(256, Math.ceil(segmentSize / 32) * 32);
     const chunks = Math.ceil(segmentSize / threads);
     super({
       name: 'SortKeys',
-      inputs: {keyScores: {tensor: keyScores}},
+      inputs: {keyScores},
       outputShape: [batch, heads, keyLength],
       outputType: 'int32',
       threads,
       workgroups: batch * heads * Math.ceil(keyLength / segmentSize) * chunks,
-      uniforms: {segmentSize: i32(segmentSize), chunks: i32(chunks)},
+      call: {geometry},
+      uniforms: {chunks: i32(chunks)},
       variant: {threads},
     });
   }
 
-  protected shader({threads}: SortVariant): string {
+  protected shader({threads}: {threads: number}): string {
     return `
 // An invocation owns one key. Its place in the sorted segment is the number of keys that come before it, found by
 // comparing it with all keys of the segment. Next to a sorting network this takes no power of two, two barriers a tile, and a
@@ -78,9 +75,9 @@ var<workgroup> sortedKeys : i32;
 
 fn main(index : i32) {
   let local = i32(localIndex);
-  let heads = uniforms.outShape.x * uniforms.outShape.y;
-  let length = uniforms.outShape.z;
-  let permutedLength = uniforms.keyScoresShape.z;
+  let heads = uniforms.batch * uniforms.heads;
+  let length = uniforms.keyLength;
+  let permutedLength = uniforms.permutedLength;
   let segmentSize = uniforms.segmentSize;
   let segments = (length + segmentSize - 1) / segmentSize;
   let segment = workgroupIndex() / uniforms.chunks;
@@ -102,8 +99,6 @@ fn main(index : i32) {
   }
 }
 
-const identityThreads = 64;
-
 /** The same for keys that keep their order: the identity. */
 export class KeysInPlaceProgram extends AttentionProgram<object> {
   constructor({batch, heads, keyLength}: BlockGeometry) {
@@ -112,8 +107,6 @@ export class KeysInPlaceProgram extends AttentionProgram<object> {
       inputs: {},
       outputShape: [batch, heads, keyLength],
       outputType: 'int32',
-      threads: identityThreads,
-      workgroups: Math.ceil((batch * heads * keyLength) / identityThreads),
       variant: {},
     });
   }
@@ -121,12 +114,9 @@ export class KeysInPlaceProgram extends AttentionProgram<object> {
   protected shader(): string {
     return `
 // An invocation writes one key.
-${workgroupIndex}
 fn main(index : i32) {
-  let i = workgroupIndex() * ${identityThreads} + i32(localIndex);
-  let length = uniforms.outShape.z;
-  if (i < uniforms.outShape.x * uniforms.outShape.y * length) {
-    result[i] = i % length;
+  if (index < uniforms.invocations) {
+    result[index] = index % uniforms.outShape.z;
   }
 }`;
   }

@@ -1,7 +1,6 @@
 import {util} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import type {BlockGeometry} from '../../../attention/block_geometry.js';
-import type {WebGPUCall} from '../webgpu_call.js';
 
 /**
  * Throws if a tensor of the op is larger than what one binding of the device can hold. Past that limit tfjs returns
@@ -22,12 +21,3 @@ export function checkBufferSizes(op: string, backend: WebGPUBackend, shapes: Rec
 
 /** Values of a row of query and key, and of a row of value and output. */
 export type HeadDims = Pick<BlockGeometry, 'headDim' | 'valueDim'>;
-
-/** Throws because no tile of the head dim (or of the value dim, where that is larger) is small enough for the device. */
-export function failForHead({op, backend}: WebGPUCall, {headDim, valueDim}: HeadDims, needed: number): never {
-  const got = valueDim > headDim ? `value: got valueDim ${valueDim}` : `query: got headDim ${headDim}`;
-  throw new Error(
-    `${op}: ${got}, which needs ${needed} bytes of workgroup memory; this device has ` +
-      `${backend.device.limits.maxComputeWorkgroupStorageSize}.`,
-  );
-}

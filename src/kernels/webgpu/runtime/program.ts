@@ -1,13 +1,26 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
+import {util} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend, WebGPUProgram} from '@tensorflow/tfjs-backend-webgpu';
 import type {Take} from '../../../attention/scratch.js';
 import {runWithScratch} from '../../../attention/scratch.js';
 import {runExtended} from './extended_program.js';
 import {launchBounds} from './launches.js';
-import type {CompleteSpec, ProgramSpec} from './program_spec.js';
+import type {CompleteSpec, ProgramSpec, Uniforms} from './program_spec.js';
 
 export const i32 = (value: number) => ({type: 'i32' as const, value});
 export const f32 = (value: number) => ({type: 'f32' as const, value});
+
+/** By keys of shaders, the uniforms that they name. */
+const uniformNames = new Map<string, Set<string>>();
+
+function callUniforms({geometry, causal = false, scale = 1}: Required<ProgramSpec<object>>['call']): Uniforms {
+  const sizes = Object.entries({...geometry, queryOffset: causal ? geometry.queryOffset : 0});
+  return {
+    ...Object.fromEntries(sizes.map(([name, size]) => [name, i32(size)])),
+    scale: f32(scale),
+    logitScale: f32(scale * Math.LOG2E),
+  };
+}
 
 /**
  * Base of the programs of this folder. A subclass is named after what it computes (tfjs's profiler shows that name) and
@@ -24,22 +37,46 @@ export abstract class AttentionProgram<Variant extends object> implements WebGPU
   readonly dispatchLayout: {x: number[]};
   dispatch: [number, number, number];
   shaderKey: string;
+  private readonly pipelineKey: string;
   readonly spec: CompleteSpec<Variant>;
 
-  protected constructor(spec: ProgramSpec<Variant>) {
-    const uniforms = {...spec.uniforms, ...(spec.work && {firstWorkgroup: i32(0)})};
-    this.spec = {outputType: 'float32', outputComponents: 1, extensions: [], ...spec, uniforms};
-    this.variableNames = Object.keys(spec.inputs);
-    this.variableComponents = Object.values(spec.inputs).map(({components = 1}) => components);
+  protected constructor({threads = 64, outputComponents = 1, extensions = [], ...spec}: ProgramSpec<Variant>) {
+    const {invocations = util.sizeFromShape(spec.outputShape) / outputComponents} = spec;
+    const {workgroups = Math.ceil(invocations / threads)} = spec;
+    const inputs = Object.fromEntries(
+      Object.entries(spec.inputs).flatMap(([name, input]) =>
+        input ? [[name, 'tensor' in input ? input : {tensor: input}]] : [],
+      ),
+    );
+    this.variableNames = Object.keys(inputs);
+    this.variableComponents = Object.values(inputs).map(({components = 1}) => components);
+    this.pipelineKey = `${spec.name} ${JSON.stringify(spec.variant)} ${this.variableComponents}`;
+    this.shaderKey = this.pipelineKey;
+    const uniforms = this.namedUniforms(spec.variant, {
+      ...(spec.call && callUniforms(spec.call)),
+      ...spec.uniforms,
+      invocations: i32(invocations),
+      firstWorkgroup: i32(0),
+    });
+    this.spec = {outputType: 'float32', ...spec, threads, workgroups, extensions, outputComponents, inputs, uniforms};
     this.outputShape = spec.outputShape;
-    this.outputComponent = this.spec.outputComponents;
+    this.outputComponent = outputComponents;
     this.uniforms = Object.entries(uniforms)
       .map(([name, {type}]) => `${name} : ${type}, `)
       .join('');
-    this.workgroupSize = [spec.threads, 1, 1];
-    this.dispatch = [spec.workgroups, 1, 1];
+    this.workgroupSize = [threads, 1, 1];
+    this.dispatch = [workgroups, 1, 1];
     this.dispatchLayout = {x: spec.outputShape.map((_, i) => i)};
-    this.shaderKey = `${spec.name} ${JSON.stringify(spec.variant)} ${this.variableComponents}`;
+  }
+
+  /** Those of them that the shader names. Texts are long, and a program is made for each call: so each is looked at once. */
+  private namedUniforms(variant: Variant, uniforms: Uniforms): Uniforms {
+    let names = uniformNames.get(this.pipelineKey);
+    if (!names) {
+      names = new Set(Array.from(this.shader(variant).matchAll(/\buniforms\.(\w+)/g), ([, name]) => name));
+      uniformNames.set(this.pipelineKey, names);
+    }
+    return Object.fromEntries(Object.entries(uniforms).filter(([name]) => names.has(name)));
   }
 
   getUserCode(): string {
@@ -77,6 +114,8 @@ export abstract class AttentionProgram<Variant extends object> implements WebGPU
       return;
     }
     this.dispatch = [workgroups, 1, 1];
+    // tfjs has lengthened the key of the launch before.
+    this.shaderKey = this.pipelineKey;
     backend.runWebGPUProgram(
       this,
       Object.values(inputs).map(({tensor}) => tensor),

@@ -13,10 +13,9 @@ export class BlockMaskProgram extends AttentionProgram<object> {
     const [batch, heads, queryBlocks, listSize] = blockLists.shape;
     super({
       name: 'BlockMask',
-      inputs: {blockLists: {tensor: blockLists}},
+      inputs: {blockLists},
       outputShape: [batch, heads, queryBlocks, listSize - 1],
       outputType: 'bool',
-      threads: 64,
       workgroups: batch * heads * queryBlocks,
       variant: {},
     });

@@ -21,22 +21,19 @@ export function keptMass(
   return new KeptMassProgram(masses, blockLists, estimate).run(backend);
 }
 
-type KeptMassVariant = Pick<PlanRule, 'estimate'>;
-
-export class KeptMassProgram extends AttentionProgram<KeptMassVariant> {
+export class KeptMassProgram extends AttentionProgram<Pick<PlanRule, 'estimate'>> {
   constructor(masses: TensorInfo, blockLists: TensorInfo, estimate: PlanRule['estimate']) {
     const [batch, heads, queryBlocks] = masses.shape;
     super({
       name: 'KeptMass',
-      inputs: {masses: {tensor: masses}, blockLists: {tensor: blockLists}},
+      inputs: {masses, blockLists},
       outputShape: [batch, heads, queryBlocks],
-      threads: 64,
       workgroups: batch * heads * queryBlocks,
       variant: {estimate},
     });
   }
 
-  protected shader({estimate}: KeptMassVariant): string {
+  protected shader({estimate}: Pick<PlanRule, 'estimate'>): string {
     return `
 // A workgroup adds up the masses of one query block, once of all key blocks and once of those in its list; an invocation
 // takes every 64th of either. The reductions hold the barriers, so every invocation gets there.

@@ -5,12 +5,12 @@ import {unroll} from '../../unroll.js';
 import {AttentionProgram, i32, withScratch} from '../runtime/program.js';
 import type {WebGPUCall} from '../webgpu_call.js';
 import type {GridVariant} from '../wgsl/block_grid.js';
-import {findSinkBlock, gridFunctions, gridUniforms, gridVariant} from '../wgsl/block_grid.js';
+import {findSinkBlock, gridFunctions, gridVariant} from '../wgsl/block_grid.js';
 import type {KeysVariant} from '../wgsl/key_lengths.js';
-import {keyEnd, keyLengthsInput, keysVariant} from '../wgsl/key_lengths.js';
-import {keyRow, readRow, rowInput, workgroupIndex} from '../wgsl/rows.js';
+import {keysVariant} from '../wgsl/key_lengths.js';
+import {rowInputs} from '../wgsl/rows.js';
 import {chooseScoreTile, scoreTile, scoreTileLoad} from '../wgsl/score_tile.js';
-import {addScores, emptyRows, logitScale, mergeParts} from '../wgsl/softmax_state.js';
+import {addScores, emptyRows, mergeParts} from '../wgsl/softmax_state.js';
 import type {Tile} from '../wgsl/tile.js';
 import {columnOf, invocationPlace, rowOf, tileKeys, tileQueries, tileThreads} from '../wgsl/tile.js';
 import {SampledMassMatrixProgram, sampledMassMatrixFits} from './sampled_mass_matrix.js';
@@ -68,25 +68,18 @@ function blocksOfTile(tile: Tile, keyBlockSize: number): number {
 /** One shader, longer than other files: its two walks over the keys share rows, tiles and what is left in registers. */
 export class SampledMassProgram extends AttentionProgram<SampledVariant> {
   constructor(call: WebGPUCall, keyIndices: TensorInfo, tile: Tile) {
-    const {query, key, geometry} = call;
+    const {query, key, keyLengths, geometry} = call;
     const {batch, heads, keyBlockSize, queryBlocks} = geometry;
     const blocks = blocksOfTile(tile, keyBlockSize);
     const tilesOfBlock = blocks > 1 ? 1 : Math.ceil(Math.ceil(keyBlockSize / sampleStride) / tileKeys(tile));
     super({
       name: 'SampledMass',
-      inputs: {
-        query: rowInput(query),
-        key: rowInput(key),
-        keyIndices: {tensor: keyIndices},
-        ...keyLengthsInput(call),
-      },
+      inputs: {...rowInputs({query, key}), keyIndices, keyLengths},
       outputShape: sampledMassShape(geometry),
       threads: tileThreads(tile),
       workgroups: batch * heads * queryBlocks * sampleStride,
+      call,
       uniforms: {
-        ...gridUniforms(call),
-        logitScale: logitScale(call),
-        queryBlocks: i32(queryBlocks),
         rowTiles: i32(Math.ceil(rowsOfPhase(geometry) / tileQueries(tile))),
         tilesOfBlock: i32(tilesOfBlock),
       },
@@ -94,7 +87,8 @@ export class SampledMassProgram extends AttentionProgram<SampledVariant> {
     });
   }
 
-  protected shader({tile, headDim, padded, blocksOfTile, ...grid}: SampledVariant): string {
+  protected shader({tile, blocksOfTile, causal, offset, ...keys}: SampledVariant): string {
+    const {headDim} = keys;
     const {rows, columns, threadsX} = tile;
     const queries = tileQueries(tile);
     const columnsOfBlock = tileKeys(tile) / blocksOfTile;
@@ -104,7 +98,7 @@ export class SampledMassProgram extends AttentionProgram<SampledVariant> {
     const partsOfBlock = parts / blocksOfTile;
     const partStride = Math.max(parts, 2 * threadsX) | 1;
     const keyLoad = scoreTileLoad(tile, tileKeys(tile), headDim);
-    const position = grid.offset ? 'uniforms.queryOffset + ' : '';
+    const position = offset ? 'uniforms.queryOffset + ' : '';
     /** Walks over tiles of keys: those in the slots `slotOf(t, column)`, -1 for none. */
     const walk = (count: string, slotOf: string, afterStore: string, use: string) => {
       const find = (t: string) =>
@@ -134,10 +128,7 @@ export class SampledMassProgram extends AttentionProgram<SampledVariant> {
 // memory. What a row pays to a block is added up over x there, too, and then the rows of a block.
 //
 // Keys are read ahead into registers, and where they stand one tile before that.
-${workgroupIndex}
-${keyRow}${gridFunctions(grid)}${padded ? keyEnd('uniforms.queryShape.y', 'uniforms.keyShape.z') : ''}
-${scoreTile(tile, headDim)}
-${readRow('readKey', 'key', headDim)}
+${scoreTile(tile, keys)}${gridFunctions({causal, offset})}
 // Of a row: maxima and sums in each x; then what it pays to parts of the blocks of a tile.
 var<workgroup> partials : array<f32, ${queries * partStride}>;
 // What the rows pay to each block of a tile.
@@ -172,21 +163,20 @@ fn addShares(results : i32, t : i32, rowTile : i32) {
 
 fn main(index : i32) {
 ${invocationPlace(tile)}
-  let allHeads = uniforms.queryShape.x * uniforms.queryShape.y;
-  let length = uniforms.queryShape.z;
+  let allHeads = uniforms.batch * uniforms.heads;
   let head = workgroupIndex() % allHeads;
   phase = (workgroupIndex() / allHeads) % ${sampleStride};
   // Last rows first: under a causal mask they see most keys, and a long workgroup should not start last.
   let queryBlock = uniforms.queryBlocks - 1 - workgroupIndex() / (allHeads * ${sampleStride});
   let exists = queryBlock >= 0;
   let firstRow = queryBlock * uniforms.blockSize;
-  let rowCount = select(0, min(uniforms.blockSize, length - firstRow), exists);
+  let rowCount = select(0, min(uniforms.blockSize, uniforms.queryLength - firstRow), exists);
   if (local == 0) {
-    let end = ${padded ? 'keyEnd(head)' : 'uniforms.keyShape.z'};
+    let end = keyEnd(head);
     let scored = scoredBlocks(queryBlock) * uniforms.keyBlockSize;
     let visible = visibleBlocks(queryBlock) * uniforms.keyBlockSize;
     span = select(vec3<i32>(0), vec3<i32>(min(scored, end), scored, min(visible, end)), exists);
-  }${findSinkBlock('uniforms.keyShape.z', 'exists')}
+  }${findSinkBlock('exists')}
   // The loops hold barriers, so all invocations must agree on their length: hence the uniform loads, which are also the
   // barrier between writing and reading the sink block.
   let slots = workgroupUniformLoad(&span);
@@ -208,7 +198,7 @@ ${invocationPlace(tile)}
     result[results + i] = 0.0;
     result[results + uniforms.keyBlocks + i] = 0.0;
   }
-  let firstKeyRow = keyRow(head, uniforms.queryShape.y, 0);
+  let firstKeyRow = keyRow(head, 0);
   var fetched : array<vec4<f32>, ${keyLoad.rounds}>;
   var positions : array<i32, ${keyLoad.rounds}>;
 
@@ -217,7 +207,7 @@ ${invocationPlace(tile)}
     ${scoreTileLoad(tile, queries, headDim).loadTile('queryTile', {
       exists: (row) => `rowOfPlace(firstPlace + ${row}) < rowCount`,
       read: (row, vector) =>
-        `uniforms.logitScale * readQuery(head * length + firstRow + rowOfPlace(firstPlace + ${row}), ${vector})`,
+        `uniforms.logitScale * readQuery(head * uniforms.queryLength + firstRow + rowOfPlace(firstPlace + ${row}), ${vector})`,
     })}
     ${unroll(rows, (r) => `let row${r} = rowOfPlace(firstPlace + ${rowOf(r)});`)}
 
@@ -241,7 +231,7 @@ ${invocationPlace(tile)}
       ${unroll(
         rows,
         (r) => `{
-        let lastVisible = ${grid.causal ? `${position}firstRow + row${r}` : '0x7ffffffe'};
+        let lastVisible = ${causal ? `${position}firstRow + row${r}` : '0x7ffffffe'};
         ${unroll(
           columns,
           (c) => `scores[${r}][${c}] = select(scores[${r}][${c}] + weight${c}, masked, position${c} > lastVisible);`,

@@ -3,15 +3,15 @@ import type {BlockGeometry} from '../../../attention/block_geometry.js';
 import {normaliserStride, sampleStride, tileSlots} from '../../../attention/sampled_estimate.js';
 import {unroll} from '../../unroll.js';
 import {fragment, hasMatrixUnits, subgroupSize} from '../runtime/device_features.js';
-import {AttentionProgram, i32} from '../runtime/program.js';
+import {AttentionProgram} from '../runtime/program.js';
 import type {WebGPUCall} from '../webgpu_call.js';
 import type {GridVariant} from '../wgsl/block_grid.js';
-import {findSinkBlock, gridFunctions, gridUniforms, gridVariant} from '../wgsl/block_grid.js';
+import {findSinkBlock, gridFunctions, gridVariant} from '../wgsl/block_grid.js';
 import type {KeysVariant} from '../wgsl/key_lengths.js';
-import {keyEnd, keyLengthsInput, keysVariant} from '../wgsl/key_lengths.js';
+import {keyEnd, keysVariant} from '../wgsl/key_lengths.js';
 import {leftType, matrixExtensions, paddedHeadDim, rightType, sumType} from '../wgsl/matrix_units.js';
-import {headVectors, readRow, rowInput, workgroupIndex} from '../wgsl/rows.js';
-import {logitScale, noScores} from '../wgsl/softmax_state.js';
+import {headVectors, readRow, rowInputs, workgroupIndex} from '../wgsl/rows.js';
+import {noScores} from '../wgsl/softmax_state.js';
 import {sortedKeysBytes} from './sorted_keys.js';
 
 /**
@@ -67,30 +67,16 @@ export function sampledMassMatrixFits(device: GPUDevice, geometry: BlockGeometry
  */
 export class SampledMassMatrixProgram extends AttentionProgram<MatrixVariant> {
   constructor(call: WebGPUCall, keys: TensorInfo, keyIndices: TensorInfo) {
-    const {query, geometry} = call;
+    const {query, keyLengths, geometry} = call;
     const {batch, heads, keyBlockSize, queryBlocks, keyBlocks} = geometry;
     super({
       name: 'SampledMassMatrix',
-      inputs: {
-        query: rowInput(query),
-        keys: {tensor: keys, element: 'f16'},
-        keyIndices: {tensor: keyIndices},
-        ...keyLengthsInput(call),
-      },
+      inputs: {...rowInputs({query}), keys: {tensor: keys, element: 'f16'}, keyIndices, keyLengths},
       outputShape: [batch * heads * queryBlocks, sampleStride, 2, keyBlocks],
       threads,
       workgroups: batch * heads * Math.ceil(queryBlocks / subgroups) * sampleStride,
-      uniforms: {
-        ...gridUniforms(call),
-        queryBlocks: i32(queryBlocks),
-        logitScale: logitScale(call),
-      },
-      variant: {
-        keyBlockSize,
-        rowFragments: rowFragments(geometry),
-        ...keysVariant(call),
-        ...gridVariant(call),
-      },
+      call,
+      variant: {keyBlockSize, rowFragments: rowFragments(geometry), ...keysVariant(call), ...gridVariant(call)},
       extensions: matrixExtensions,
     });
   }
@@ -166,7 +152,7 @@ export class SampledMassMatrixProgram extends AttentionProgram<MatrixVariant> {
 //    one each.
 const threads = ${threads};
 ${workgroupIndex}${noScores}
-${gridFunctions(grid)}${padded ? keyEnd('uniforms.queryShape.y', 'uniforms.keyIndicesShape.z') : ''}
+${gridFunctions(grid)}${keyEnd({padded})}
 ${readRow('readQuery', 'query', headDim)}
 var<workgroup> queryRows : array<f16, ${subgroupSize * stride}>;
 var<workgroup> scoreColumns : array<f32, ${2 * subgroups * scoresOfSubgroup}>;
@@ -178,9 +164,8 @@ fn main(index : i32) {
   let local = i32(localIndex);
   let subgroup = local / ${subgroupSize};
   let lane = local % ${subgroupSize};
-  let heads = uniforms.queryShape.y;
-  let allHeads = uniforms.queryShape.x * heads;
-  let keyLength = uniforms.keyIndicesShape.z;
+  let allHeads = uniforms.batch * uniforms.heads;
+  let keyLength = uniforms.keyLength;
   let phase = workgroupIndex() % ${sampleStride};
   let head = (workgroupIndex() / ${sampleStride}) % allHeads;
   // Last rows first: under a causal mask they see most keys, and a long workgroup should not start last.
@@ -188,7 +173,7 @@ fn main(index : i32) {
   let firstBlock = (groups - 1 - workgroupIndex() / (${sampleStride} * allHeads)) * ${subgroups};
   let queryBlock = firstBlock + subgroup;
   let exists = queryBlock >= 0 && queryBlock < uniforms.queryBlocks;
-  let end = ${padded ? 'keyEnd(head)' : 'keyLength'};
+  let end = keyEnd(head);
   let firstRow = queryBlock * uniforms.blockSize;
   let rows = select(0, min(uniforms.blockSize, uniforms.queryShape.z - firstRow), exists);
   // The row of the block that this invocation owns: the lane-th of its phase.
@@ -204,7 +189,7 @@ fn main(index : i32) {
     let scored = scoredBlocks(queryBlock) * ${keyBlockSize};
     let seen = min(visibleBlocks(queryBlock) * ${keyBlockSize}, keyLength);
     spans[subgroup] = select(vec3<i32>(0), vec3<i32>(min(scored, end), scored, seen), exists && scored > 0);
-  }${findSinkBlock('keyLength', 'firstBlock >= 0')}
+  }${findSinkBlock('firstBlock >= 0')}
   // The loops hold barriers, so all invocations must agree on their length: hence the uniform loads.
   ${unroll(subgroups, (b) => `let span${b} = workgroupUniformLoad(&spans[${b}]);`)}
   let sink = workgroupUniformLoad(&sinkBlock);

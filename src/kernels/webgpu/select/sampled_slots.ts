@@ -27,7 +27,7 @@ fn rowOfPlace(place : i32) -> i32 {
 
 // Original index of the key in a slot; of some key where there is none.
 fn keyIn(head : i32, slot : i32) -> i32 {
-  return keyIndices[head * uniforms.keyShape.z + max(slot, 0)];
+  return keyIndices[head * uniforms.keyLength + max(slot, 0)];
 }
 
 // Slots of the normaliser: those of one tile of four of the sample, by turns, then the block of key 0, then the own segments.

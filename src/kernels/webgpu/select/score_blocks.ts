@@ -1,13 +1,11 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
-import {AttentionProgram, i32, withScratch} from '../runtime/program.js';
+import {AttentionProgram, withScratch} from '../runtime/program.js';
 import type {WebGPUCall} from '../webgpu_call.js';
 import type {GridVariant} from '../wgsl/block_grid.js';
-import {gridFunctions, gridUniforms, gridVariant} from '../wgsl/block_grid.js';
-import {columnLanes, columnSums, columnThreads} from '../wgsl/column_sums.js';
+import {gridFunctions, gridVariant} from '../wgsl/block_grid.js';
 import type {KeysVariant} from '../wgsl/key_lengths.js';
-import {keyEnd, keyLengthsInput, keysVariant} from '../wgsl/key_lengths.js';
-import {headVectors, keyRow, readRow, rowComponents, rowInput, workgroupIndex, writeRow} from '../wgsl/rows.js';
-import {logitScale} from '../wgsl/softmax_state.js';
+import {keyEnd, keysVariant} from '../wgsl/key_lengths.js';
+import {headVectors, keyRow, readRow, rowComponents, rowInputs, workgroupIndex, writeRow} from '../wgsl/rows.js';
 import {workgroupReduce} from '../wgsl/workgroup_reduce.js';
 
 /**
@@ -27,40 +25,33 @@ export function scoreBlocks(call: WebGPUCall, keyIndices: TensorInfo): TensorInf
   });
 }
 
+/** Rows that are added up side by side: what is left of 128 invocations when each takes one vec4 column. */
+const pooledLanes = (headDim: number) => Math.max(1, Math.floor(128 / headVectors(headDim)));
+
 /**
  * float32 `[batch * heads * (queryBlocks + keyBlocks), headDim]`: the mean query of each block, of all heads, then the mean
  * key of each block of the permuted order, which differs by head.
  */
 export class PoolBlocksProgram extends AttentionProgram<KeysVariant> {
   constructor(call: WebGPUCall, keyIndices: TensorInfo) {
-    const {query, key, geometry} = call;
-    const {batch, heads, headDim, blockSize, keyBlockSize, queryBlocks, keyBlocks} = geometry;
+    const {query, key, keyLengths, geometry} = call;
+    const {batch, heads, headDim, queryBlocks, keyBlocks} = geometry;
     const blocks = batch * heads * (queryBlocks + keyBlocks);
     super({
       name: 'PoolBlocks',
-      inputs: {
-        query: rowInput(query),
-        key: rowInput(key),
-        keyIndices: {tensor: keyIndices},
-        ...keyLengthsInput(call),
-      },
+      inputs: {...rowInputs({query, key}), keyIndices, keyLengths},
       outputShape: [blocks, headDim],
       outputComponents: rowComponents(headDim),
-      threads: columnThreads(headDim),
+      threads: headVectors(headDim) * pooledLanes(headDim),
       workgroups: blocks,
-      uniforms: {
-        blockSize: i32(blockSize),
-        keyBlockSize: i32(keyBlockSize),
-        queryBlocks: i32(queryBlocks),
-        keyBlocks: i32(keyBlocks),
-      },
+      call,
       variant: keysVariant(call),
     });
   }
 
   protected shader({headDim, padded}: KeysVariant): string {
     const vectors = headVectors(headDim);
-    const lanes = columnLanes(headDim);
+    const lanes = pooledLanes(headDim);
     return `
 // A workgroup computes the mean of one block's rows: invocation (vector, lane) adds up one vec4 column over every
 // ${lanes}-th row, and the lanes are added up in workgroup memory. A partial block is still divided by the block size.
@@ -68,38 +59,38 @@ ${workgroupIndex}
 ${keyRow}
 ${readRow('readQuery', 'query', headDim)}
 ${readRow('readKey', 'key', headDim)}
-${writeRow('writePooled', headDim)}${padded ? keyEnd('uniforms.queryShape.y', 'uniforms.keyShape.z') : ''}
-${columnSums(headDim)}
+${writeRow('writePooled', headDim)}${keyEnd({padded})}
+var<workgroup> laneSums : array<vec4<f32>, ${vectors * lanes}>;
 
 fn main(index : i32) {
   let vector = i32(localIndex) % ${vectors};
   let lane = i32(localIndex) / ${vectors};
-  let heads = uniforms.queryShape.y;
-  let firstKeyBlock = uniforms.queryShape.x * heads * uniforms.queryBlocks;
+  let firstKeyBlock = uniforms.batch * uniforms.heads * uniforms.queryBlocks;
   let ofQuery = workgroupIndex() < firstKeyBlock;
   let place = workgroupIndex() - select(firstKeyBlock, 0, ofQuery);
   let blocks = select(uniforms.keyBlocks, uniforms.queryBlocks, ofQuery);
   let block = place % blocks;
   let head = place / blocks;
   let exists = workgroupIndex() < uniforms.outShape.x;
-  ${
-    padded
-      ? `// Padding stands last in its segment, so the keys that are none are the first of the order, too.
-  let length = select(keyEnd(head), uniforms.queryShape.z, ofQuery);`
-      : 'let length = select(uniforms.keyShape.z, uniforms.queryShape.z, ofQuery);'
-  }
+  // Padding stands last in its segment, so the keys that are none are the first of the order, too.
+  let length = select(keyEnd(head), uniforms.queryLength, ofQuery);
   let size = select(uniforms.keyBlockSize, uniforms.blockSize, ofQuery);
   let end = select(0, min((block + 1) * size, length), exists);
   var sum = vec4<f32>(0.0);
   for (var i = block * size + lane; i < end; i += ${lanes}) {
     if (ofQuery) {
-      sum += readQuery(head * uniforms.queryShape.z + i, vector);
+      sum += readQuery(head * uniforms.queryLength + i, vector);
     } else {
-      sum += readKey(keyRow(head, heads, keyIndices[head * uniforms.keyShape.z + i]), vector);
+      sum += readKey(keyRow(head, keyIndices[head * uniforms.keyLength + i]), vector);
     }
   }
-  sum = sumLanes(sum);
+  laneSums[i32(localIndex)] = sum;
+  // Barrier: a mean takes what all lanes of its column added up.
+  workgroupBarrier();
   if (lane == 0 && exists) {
+    for (var i = 1; i < ${lanes}; i++) {
+      sum += laneSums[i * ${vectors} + vector];
+    }
     writePooled(workgroupIndex(), vector, sum / f32(size));
   }
 }`;
@@ -111,19 +102,14 @@ interface BlockScoresVariant extends KeysVariant, GridVariant {}
 /** float32 `[batch, heads, queryBlocks, keyBlocks]`: the scores. */
 export class BlockScoresProgram extends AttentionProgram<BlockScoresVariant> {
   constructor(call: WebGPUCall, pooled: TensorInfo) {
-    const {geometry, keyLengths} = call;
-    const {batch, heads, keyLength, queryBlocks, keyBlocks} = geometry;
+    const {batch, heads, queryBlocks, keyBlocks} = call.geometry;
     super({
       name: 'BlockScores',
-      inputs: {pooled: rowInput(pooled), ...keyLengthsInput(call)},
+      inputs: {...rowInputs({pooled}), keyLengths: call.keyLengths},
       outputShape: [batch, heads, queryBlocks, keyBlocks],
       threads: 128,
       workgroups: batch * heads * queryBlocks,
-      uniforms: {
-        logitScale: logitScale(call),
-        ...gridUniforms(call),
-        ...(keyLengths && {keyLength: i32(keyLength)}),
-      },
+      call,
       variant: {...keysVariant(call), ...gridVariant(call)},
     });
   }
@@ -135,11 +121,11 @@ export class BlockScoresProgram extends AttentionProgram<BlockScoresVariant> {
 // maximum and sum need workgroup memory and barriers.
 ${workgroupIndex}
 ${workgroupReduce(128)}
-${readRow('readPooled', 'pooled', headDim)}${gridFunctions(grid)}${padded ? keyEnd('uniforms.outShape.y', 'uniforms.keyLength') : ''}
+${readRow('readPooled', 'pooled', headDim)}${gridFunctions(grid)}${keyEnd({padded})}
 
 // log2 of the weight of a key block: the pooled keys stand behind the pooled queries of all heads.
 fn logit(row : i32, keyRow : i32) -> f32 {
-  let firstKeyRow = uniforms.outShape.x * uniforms.outShape.y * uniforms.outShape.z;
+  let firstKeyRow = uniforms.batch * uniforms.heads * uniforms.queryBlocks;
   var sum = 0.0;
   for (var i = 0; i < ${headVectors(headDim)}; i++) {
     sum += dot(readPooled(row, i), readPooled(firstKeyRow + keyRow, i));
@@ -148,12 +134,13 @@ fn logit(row : i32, keyRow : i32) -> f32 {
 }
 
 fn main(index : i32) {
-  let blocks = uniforms.outShape.w;
+  let blocks = uniforms.keyBlocks;
   let row = workgroupIndex();
-  let queryBlock = row % uniforms.outShape.z;
-  let head = row / uniforms.outShape.z;
-  let exists = head < uniforms.outShape.x * uniforms.outShape.y;
-  let candidates = ${padded ? 'min(scoredBlocks(queryBlock), (keyEnd(head) + uniforms.keyBlockSize - 1) / uniforms.keyBlockSize)' : 'scoredBlocks(queryBlock)'};
+  let queryBlock = row % uniforms.queryBlocks;
+  let head = row / uniforms.queryBlocks;
+  let exists = head < uniforms.batch * uniforms.heads;
+  let unpaddedBlocks = (keyEnd(head) + uniforms.keyBlockSize - 1) / uniforms.keyBlockSize;
+  let candidates = min(scoredBlocks(queryBlock), unpaddedBlocks);
   let end = select(0, candidates, exists);
 
   var localMax = -3.4e38f;

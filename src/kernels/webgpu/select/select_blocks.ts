@@ -4,9 +4,9 @@ import {leastScoreScale} from '../../../attention/sampled_estimate.js';
 import {AttentionProgram, f32} from '../runtime/program.js';
 import type {WebGPUCall} from '../webgpu_call.js';
 import type {GridVariant} from '../wgsl/block_grid.js';
-import {findSinkBlock, gridFunctions, gridUniforms, gridVariant} from '../wgsl/block_grid.js';
+import {findSinkBlock, gridFunctions, gridVariant} from '../wgsl/block_grid.js';
 import {workgroupIndex} from '../wgsl/rows.js';
-import {workgroupCount} from '../wgsl/workgroup_reduce.js';
+import {countUpTo, writeList} from './block_lists.js';
 
 /**
  * Stage 3, select blocks (paper section 3.3): block lists, int32 `[batch, heads, queryBlocks, keyBlocks + 1]` (the form is
@@ -23,30 +23,24 @@ export function selectBlocks(
   scores: TensorInfo,
   keyIndices: TensorInfo,
 ): TensorInfo {
-  return new SelectBlocksProgram(call, rule, {scores, keyIndices}).run(call.backend);
+  return new SelectBlocksProgram(call, rule, scores, keyIndices).run(call.backend);
 }
 
 type SelectionRule = Pick<PlanRule, 'threshold' | 'estimate'>;
 type SelectVariant = GridVariant & Pick<PlanRule, 'estimate'>;
 
 export class SelectBlocksProgram extends AttentionProgram<SelectVariant> {
-  constructor(
-    call: WebGPUCall,
-    {threshold, estimate}: SelectionRule,
-    {scores, keyIndices}: {scores: TensorInfo; keyIndices: TensorInfo},
-  ) {
+  constructor(call: WebGPUCall, {threshold, estimate}: SelectionRule, scores: TensorInfo, keyIndices: TensorInfo) {
     const {batch, heads, queryBlocks, keyBlocks} = call.geometry;
     super({
       name: 'SelectBlocks',
-      inputs: {scores: {tensor: scores}, keyIndices: {tensor: keyIndices}},
+      inputs: {scores, keyIndices},
       outputShape: [batch, heads, queryBlocks, keyBlocks + 1],
       outputType: 'int32',
       threads: 128,
       workgroups: batch * heads * queryBlocks,
-      uniforms: {
-        ...(estimate === 'sampled' ? {leastScoreScale: f32(leastScoreScale(threshold))} : {threshold: f32(threshold)}),
-        ...gridUniforms(call),
-      },
+      call,
+      uniforms: {leastScoreScale: f32(leastScoreScale(threshold)), threshold: f32(threshold)},
       variant: {...gridVariant(call), estimate},
     });
   }
@@ -62,18 +56,17 @@ var<workgroup> sinkBlock : i32;
 // Key blocks that compete for the query block, and key blocks that it may see: [0, x) and [0, y).
 var<workgroup> blockCounts : vec2<i32>;
 ${gridFunctions(grid)}${sampled ? '' : scoresBefore}
-${workgroupCount}
+${countUpTo}
 fn main(index : i32) {
   let local = i32(localIndex);
-  let blocks = uniforms.scoresShape.w;
-  let keyLength = uniforms.keyIndicesShape.z;
+  let blocks = uniforms.keyBlocks;
   let row = workgroupIndex();
-  let queryBlock = row % uniforms.scoresShape.z;
-  let head = row / uniforms.scoresShape.z;
-  let exists = head < uniforms.scoresShape.x * uniforms.scoresShape.y;
+  let queryBlock = row % uniforms.queryBlocks;
+  let head = row / uniforms.queryBlocks;
+  let exists = head < uniforms.batch * uniforms.heads;
   if (local == 0) {
     blockCounts = select(vec2<i32>(0), vec2<i32>(scoredBlocks(queryBlock), visibleBlocks(queryBlock)), exists);
-  }${findSinkBlock('keyLength', 'exists')}
+  }${findSinkBlock('exists')}
   // The loops hold barriers, so all invocations must agree on their length: hence the uniform load, which is also the
   // barrier between writing and reading the sink block.
   let counted = workgroupUniformLoad(&blockCounts);
@@ -82,15 +75,14 @@ fn main(index : i32) {
     sampled
       ? `
   let leastScore = uniforms.leastScoreScale / sqrt(f32(${
-    grid.causal ? '(candidates + uniforms.blocksPerSegment) * uniforms.keyBlockSize' : 'keyLength'
+    grid.causal ? 'candidates * uniforms.keyBlockSize + uniforms.segmentSize' : 'uniforms.keyLength'
   }));`
       : ''
   }
 
-  var kept = 0;
-  for (var base = 0; base < end; base += threads) {
-    let i = base + local;
-    var score = 0.0;
+  ${writeList(
+    'end',
+    `var score = 0.0;
     if (i < candidates) {
       score = scores[row * blocks + i];
     }
@@ -101,18 +93,8 @@ fn main(index : i32) {
         : `let before = scoresBefore(row, candidates, i, score);
     let chosen = i < candidates && !(before >= uniforms.threshold);`
     }
-    let keep = i < end && (chosen || i == sinkBlock || i >= candidates);
-    let place = kept + countUpTo(keep);
-    if (keep) {
-      result[row * (blocks + 1) + place] = i;
-    }
-    kept += counts[threads - 1];
-    // Barrier: the next round overwrites the counts.
-    workgroupBarrier();
-  }
-  if (local == 0 && exists) {
-    result[row * (blocks + 1)] = kept;
-  }
+    let keep = i < end && (chosen || i == sinkBlock || i >= candidates);`,
+  )}
 }`;
   }
 }
@@ -131,7 +113,7 @@ fn scoresBefore(row : i32, candidates : i32, own : i32, score : f32) -> f32 {
   for (var base = 0; base < candidates; base += threads) {
     let i = base + i32(localIndex);
     if (i < candidates) {
-      scoreTile[localIndex] = scores[row * uniforms.scoresShape.w + i];
+      scoreTile[localIndex] = scores[row * uniforms.keyBlocks + i];
     }
     // Barrier: every invocation reads the scores that all have loaded.
     workgroupBarrier();

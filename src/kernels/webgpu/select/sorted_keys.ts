@@ -1,12 +1,10 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {BlockGeometry} from '../../../attention/block_geometry.js';
 import {sampleStride} from '../../../attention/sampled_estimate.js';
-import {AttentionProgram, i32} from '../runtime/program.js';
+import {AttentionProgram} from '../runtime/program.js';
 import type {WebGPUCall} from '../webgpu_call.js';
 import {paddedHeadDim} from '../wgsl/matrix_units.js';
-import {headVectors, keyRow, readRow, rowInput, workgroupIndex} from '../wgsl/rows.js';
-
-const threads = 256;
+import {keyRow, readRow, rowInputs} from '../wgsl/rows.js';
 
 /** Rows of a head: up to whole runs of 256 slots, so that no fragment of keys reaches past them. */
 const paddedSlots = (keyLength: number) => Math.ceil(keyLength / 256) * 256;
@@ -24,57 +22,46 @@ export const sortedKeysBytes = ({batch, heads, keyLength, headDim}: BlockGeometr
 export class SortedKeysProgram extends AttentionProgram<{headDim: number}> {
   constructor({key, geometry}: WebGPUCall, keyIndices: TensorInfo) {
     const {batch, heads, keyLength, headDim} = geometry;
-    const words = paddedHeadDim(headDim) / 2;
-    const slots = paddedSlots(keyLength);
     super({
       name: 'SortedKeys',
-      inputs: {key: rowInput(key), keyIndices: {tensor: keyIndices}},
-      outputShape: [batch * heads, slots, words],
+      inputs: {...rowInputs({key}), keyIndices},
+      outputShape: [batch * heads, paddedSlots(keyLength), paddedHeadDim(headDim) / 2],
       outputType: 'int32',
       outputComponents: 4,
-      threads,
-      workgroups: Math.ceil((batch * heads * slots * words) / 4 / threads),
-      uniforms: {heads: i32(heads)},
+      threads: 256,
+      call: {geometry},
       variant: {headDim},
     });
   }
 
   protected shader({headDim}: {headDim: number}): string {
     const parts = paddedHeadDim(headDim) / 8;
-    const vectors = headVectors(headDim);
-    const read = (vector: string) =>
-      paddedHeadDim(headDim) === headDim
-        ? `readKey(row, ${vector})`
-        : `select(vec4<f32>(0.0), readKey(row, min(${vector}, ${vectors - 1})), ${vector} < ${vectors})`;
     return `
 // An invocation writes eight values of one key.
-${workgroupIndex}
 ${keyRow}
-${readRow('readKey', 'key', headDim)}
+${readRow('readKey', 'key', headDim, paddedHeadDim(headDim))}
 
 fn main(index : i32) {
-  let at = workgroupIndex() * ${threads} + i32(localIndex);
   let slots = uniforms.outShape.y;
-  let head = at / (${parts} * slots);
-  let ofHead = at % (${parts} * slots);
+  let head = index / (${parts} * slots);
+  let ofHead = index % (${parts} * slots);
   // Halves of 16 values, keys of a fragment, fragments of 16 keys, residues, tiles.
   let key16 = (ofHead / 2) % 16;
   let group = ofHead / (16 * ${parts});
   let part = 2 * ((ofHead / 32) % ${parts / 2}) + ofHead % 2;
   let slot = 64 * (group / ${sampleStride}) + ${sampleStride} * key16 + group % ${sampleStride};
-  if (head >= uniforms.outShape.x) {
+  if (index >= uniforms.invocations) {
     return;
   }
   var packed = vec4<i32>(0);
-  let length = uniforms.keyShape.z;
-  if (slot < length) {
-    let row = keyRow(head, uniforms.heads, keyIndices[head * length + slot]);
-    let a = ${read('2 * part')};
-    let b = ${read('2 * part + 1')};
+  if (slot < uniforms.keyLength) {
+    let row = keyRow(head, keyIndices[head * uniforms.keyLength + slot]);
+    let a = readKey(row, 2 * part);
+    let b = readKey(row, 2 * part + 1);
     packed = bitcast<vec4<i32>>(
       vec4<u32>(pack2x16float(a.xy), pack2x16float(a.zw), pack2x16float(b.xy), pack2x16float(b.zw)));
   }
-  result[at] = packed;
+  result[index] = packed;
 }`;
   }
 }

@@ -1,9 +1,7 @@
-import type {ScoreHook} from './score_hooks.js';
-
 export type MaskType = 'bool' | 'float32';
 
-/** A mask tensor, whose dimensions of 1 broadcast: a row's score of a key with what the mask says of the two. */
-export function maskHook(mask: MaskType): ScoreHook {
+/** A mask tensor, whose dimensions of 1 broadcast: the `ScoreHook` of a row's score of a key with what the mask says of the two. */
+export function maskHook(mask: MaskType) {
   const score =
     mask === 'bool'
       ? 'select(masked, score, x != 0)'
@@ -23,7 +21,7 @@ fn maskedScore(score : f32, maskStart : i32, position : i32) -> f32 {
   let x = mask[maskStart + min(position, uniforms.maskShape.w - 1)];
   return ${score};
 }`,
-    ofRow: (head, row) => `let maskStart = maskRow(${head}, ${row});`,
-    scoreOf: (score, position) => `maskedScore(${score}, maskStart, ${position})`,
+    ofRow: (head: string, row: string) => `let maskStart = maskRow(${head}, ${row});`,
+    scoreOf: (score: string, position: string) => `maskedScore(${score}, maskStart, ${position})`,
   };
 }

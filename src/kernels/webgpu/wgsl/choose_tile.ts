@@ -1,5 +1,4 @@
 import type {HeadDims} from '../runtime/device_limits.js';
-import {failForHead} from '../runtime/device_limits.js';
 import type {WebGPUCall} from '../webgpu_call.js';
 import type {Tile} from './tile.js';
 import {tileQueries, tileThreads} from './tile.js';
@@ -35,6 +34,18 @@ export function findTile<T extends Tile>(
 }
 
 /** The same, where a head whose tiles do not fit is an error. The last tile takes least. */
-export function chooseTile<T extends Tile>(call: WebGPUCall, tiles: T[], needs: TileNeeds<T> & {dims: HeadDims}): T {
-  return findTile(call, tiles, needs) ?? failForHead(call, needs.dims, needs.bytes(tiles[tiles.length - 1]));
+export function chooseTile<T extends Tile>(
+  call: WebGPUCall,
+  tiles: T[],
+  {dims: {headDim, valueDim}, ...needs}: TileNeeds<T> & {dims: HeadDims},
+): T {
+  const tile = findTile(call, tiles, needs);
+  if (!tile) {
+    const got = valueDim > headDim ? `value: got valueDim ${valueDim}` : `query: got headDim ${headDim}`;
+    throw new Error(
+      `${call.op}: ${got}, which needs ${needs.bytes(tiles[tiles.length - 1])} bytes of workgroup memory; this device has ` +
+        `${call.backend.device.limits.maxComputeWorkgroupStorageSize}.`,
+    );
+  }
+  return tile;
 }

@@ -1,14 +1,11 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {ProgramInput} from '../runtime/program_spec.js';
 
-/** tfjs folds a long dispatch into two or three dimensions; this is the index in the line that was asked for. */
+/**
+ * tfjs folds a long dispatch into two or three dimensions; this is the index in the line that was asked for. Where the line is cut
+ * into launches, those of one may reach into the next, and compute the same there.
+ */
 export const workgroupIndex = `
-fn workgroupIndex() -> i32 {
-  return i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
-}`;
-
-/** The same where the line is cut into launches. Those of one may reach into the next, and compute the same there. */
-export const workgroupIndexInLaunch = `
 fn workgroupIndex() -> i32 {
   return uniforms.firstWorkgroup + i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
 }`;
@@ -18,10 +15,11 @@ fn workgroupIndex() -> i32 {
  * position. Grouped heads read the same row; nothing is repeated.
  */
 export const keyRow = `
-fn keyRow(head : i32, heads : i32, position : i32) -> i32 {
-  let keyHeads = uniforms.keyShape.y;
+fn keyRow(head : i32, position : i32) -> i32 {
+  let heads = uniforms.heads;
+  let keyHeads = uniforms.keyValueHeads;
   let keyHead = (head / heads) * keyHeads + (head % heads) / (heads / keyHeads);
-  return keyHead * uniforms.keyShape.z + position;
+  return keyHead * uniforms.keyLength + position;
 }`;
 
 /** Number of vec4 that hold a row of `headDim` values. */
@@ -34,31 +32,48 @@ export function rowComponents(headDim: number): 1 | 4 {
   return headDim % 4 === 0 ? 4 : 1;
 }
 
-/** A tensor as an input that `readRow` reads. */
-export function rowInput(tensor: TensorInfo): ProgramInput {
-  return {tensor, components: rowComponents(tensor.shape[tensor.shape.length - 1])};
+/** Tensors as inputs that `readRow` reads. */
+export function rowInputs(tensors: Record<string, TensorInfo>): Record<string, ProgramInput> {
+  const input = (tensor: TensorInfo) => ({tensor, components: rowComponents(tensor.shape[tensor.shape.length - 1])});
+  return Object.fromEntries(Object.entries(tensors).map(([name, tensor]) => [name, input(tensor)]));
 }
 
-/** A function that reads four values of a row, from value `4 * vector` on; zeros stand where the row has ended. */
-export function readRow(name: string, tensor: string, headDim: number): string {
+/**
+ * A function that reads four values of a row, from value `4 * vector` on; zeros stand where the row has ended, up to
+ * `paddedDim` values.
+ */
+export function readRow(name: string, tensor: string, headDim: number, paddedDim = headDim): string {
   const read = `fn ${name}(row : i32, vector : i32) -> vec4<f32>`;
+  const vectors = headVectors(headDim);
   if (rowComponents(headDim) === 4) {
-    return `${read} { return ${tensor}[row * ${headVectors(headDim)} + vector]; }`;
+    const value =
+      headVectors(paddedDim) === vectors
+        ? `${tensor}[row * ${vectors} + vector]`
+        : `select(vec4<f32>(), ${tensor}[row * ${vectors} + min(vector, ${vectors - 1})], vector < ${vectors})`;
+    return `${read} { return ${value}; }`;
   }
   const value = (i: number) =>
     `select(0.0, ${tensor}[row * ${headDim} + 4 * vector + ${i}], 4 * vector + ${i} < ${headDim})`;
   return `${read} { return vec4<f32>(${[0, 1, 2, 3].map(value).join(', ')}); }`;
 }
 
-/** A function that writes four values of a row of `result`, from value `4 * vector` on, as far as the row goes. */
-export function writeRow(name: string, headDim: number): string {
+/**
+ * A function that writes four values of a row, from value `4 * vector` on, as far as the row goes.
+ *
+ * @param first expression: the value of `result` at which its rows start.
+ */
+export function writeRow(
+  name: string,
+  headDim: number,
+  {components = rowComponents(headDim), first}: {components?: 1 | 4; first?: string} = {},
+): string {
   const write = `fn ${name}(row : i32, vector : i32, x : vec4<f32>)`;
-  if (rowComponents(headDim) === 4) {
-    return `${write} { result[row * ${headVectors(headDim)} + vector] = x; }`;
+  if (components === 4) {
+    return `${write} { result[${first ? `${first} / 4 + ` : ''}row * ${headVectors(headDim)} + vector] = x; }`;
   }
   return `${write} {
   for (var i = 0; i < min(4, ${headDim} - 4 * vector); i++) {
-    result[row * ${headDim} + 4 * vector + i] = x[i];
+    result[${first ? `${first} + ` : ''}row * ${headDim} + 4 * vector + i] = x[i];
   }
 }`;
 }

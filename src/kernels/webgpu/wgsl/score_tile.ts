@@ -1,9 +1,11 @@
 import type {WebGPUCall} from '../webgpu_call.js';
 import {chooseTile} from './choose_tile.js';
-import {headVectors, readRow} from './rows.js';
+import type {KeysVariant} from './key_lengths.js';
+import {keyEnd} from './key_lengths.js';
+import {headVectors, keyRow, readRow, workgroupIndex} from './rows.js';
 import {noScores} from './softmax_state.js';
 import type {Tile} from './tile.js';
-import {tileKeys, tileQueries, tileThreads} from './tile.js';
+import {tileConstants, tileKeys, tileQueries, tileThreads} from './tile.js';
 import {TileLoad} from './tile_load.js';
 import {addRowProducts} from './tile_products.js';
 
@@ -57,27 +59,22 @@ function tileBytes(tile: Tile, headDim: number): number {
 }
 
 /**
- * Shader text shared by the programs that compute tiles of scores: constants, the two tiles in workgroup memory, a
- * function that loads query rows times `uniforms.logitScale`, and the products of all query and key rows.
+ * Shader text shared by the programs that compute tiles of scores: constants, the two tiles in workgroup memory, functions that
+ * read rows and load tiles, of query rows times `uniforms.logitScale`, and the products of all query and key rows.
  *
  * Scores are in units of log2, so that `exp2` gives weights: `logitScale` is the attention scale times log2(e).
  */
-export function scoreTile(tile: Tile, headDim: number): string {
-  return `
-const threads = ${tileThreads(tile)};
-const threadsX = ${tile.threadsX};
-const threadsY = ${tile.threadsY};
-const rows = ${tile.rows};
-const columns = ${tile.columns};
-const tileQueries = ${tileQueries(tile)};
-const tileKeys = ${tileKeys(tile)};
-const headVectors = ${headVectors(headDim)};
+export function scoreTile(tile: Tile, {headDim, padded}: KeysVariant): string {
+  return `${workgroupIndex}
+${tileConstants(tile)}
 const tileStride = ${tileStride(headDim)};${noScores}
 
 var<workgroup> queryTile : array<vec4<f32>, ${tileQueries(tile) * tileStride(headDim)}>;
 var<workgroup> keyTile : array<vec4<f32>, ${tileKeys(tile) * tileStride(headDim)}>;
 
 ${readRow('readQuery', 'query', headDim)}
+${readRow('readKey', 'key', headDim)}
+${keyRow}${keyEnd({padded})}
 
 // Loads query rows [firstRow, endRow) of a head, scaled; zeros follow.
 fn loadQueryTile(head : i32, firstRow : i32, endRow : i32) {
@@ -85,7 +82,17 @@ fn loadQueryTile(head : i32, firstRow : i32, endRow : i32) {
   ${scoreTileLoad(tile, tileQueries(tile), headDim).loadTile('queryTile', {
     exists: (row) => `firstRow + ${row} < endRow`,
     read: (row, vector) =>
-      `uniforms.logitScale * readQuery(head * uniforms.queryShape.z + firstRow + ${row}, ${vector})`,
+      `uniforms.logitScale * readQuery(head * uniforms.queryLength + firstRow + ${row}, ${vector})`,
+  })}
+}
+
+// Loads the keys [first, end) of a head, in their own order; zeros follow.
+fn loadKeyTile(head : i32, first : i32, end : i32) {
+  let firstKeyRow = keyRow(head, first);
+  let local = i32(localIndex);
+  ${scoreTileLoad(tile, tileKeys(tile), headDim).loadTile('keyTile', {
+    exists: (row) => `first + ${row} < end`,
+    read: (row, vector) => `readKey(firstKeyRow + ${row}, ${vector})`,
   })}
 }
 
@@ -94,19 +101,5 @@ fn tileScores(x : i32, y : i32) -> array<array<f32, columns>, rows> {
   var scores : array<array<f32, columns>, rows>;
   ${addRowProducts(tile, {left: 'queryTile', right: 'keyTile', sums: 'scores', width: headVectors(headDim)})}
   return scores;
-}`;
-}
-
-/** Shader text: a function that loads the keys [first, end) of a head, in their own order; zeros follow. Needs `keyRow`. */
-export function loadKeysInPlace(tile: Tile, headDim: number): string {
-  return `
-${readRow('readKey', 'key', headDim)}
-fn loadKeyTile(head : i32, heads : i32, first : i32, end : i32) {
-  let firstKeyRow = keyRow(head, heads, first);
-  let local = i32(localIndex);
-  ${scoreTileLoad(tile, tileKeys(tile), headDim).loadTile('keyTile', {
-    exists: (row) => `first + ${row} < end`,
-    read: (row, vector) => `readKey(firstKeyRow + ${row}, ${vector})`,
-  })}
 }`;
 }

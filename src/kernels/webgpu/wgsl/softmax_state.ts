@@ -1,5 +1,3 @@
-import {f32} from '../runtime/program.js';
-import type {WebGPUCall} from '../webgpu_call.js';
 import {unroll} from '../../unroll.js';
 import {headVectors} from './rows.js';
 import type {Tile} from './tile.js';
@@ -13,9 +11,6 @@ import type {Tile} from './tile.js';
  */
 export const stateVectors = (valueDim: number): number => headVectors(valueDim) + 1;
 
-/** The factor of products of queries and keys that gives scores in units of log2. */
-export const logitScale = ({scale}: WebGPUCall) => f32(scale * Math.LOG2E);
-
 /** Shader text: the scores that are no scores. */
 export const noScores = `
 // Score of a key that a row must not see; finite, because WGSL need not support infinities.
@@ -23,13 +18,17 @@ const masked = -3.4e38f;
 // Where the maximum of a row starts: so far above it that a masked score has no weight, also in a row without others.
 const lowest = -1e38f;`;
 
-/** Shader text: states of a row, of four of its values, and what two of them make together. */
-export const mergeStates = `
+/**
+ * Shader text: states of a row, of four of its values, and what two of them make together, or those of all lanes of a workgroup, whose
+ * invocations stand side by side: `width` of each lane, `threads` in all.
+ */
+export const mergeStates = (width: number, threads: number): string => `${noScores}
 struct State {
   maximum : f32,
   sum : f32,
   values : vec4<f32>,
 };
+const emptyState = State(lowest, 0.0, vec4<f32>(0.0));
 
 fn merge(a : State, b : State) -> State {
   let maximum = max(a.maximum, b.maximum);
@@ -42,6 +41,20 @@ fn merge(a : State, b : State) -> State {
 fn weighted(x : State, maximum : f32) -> State {
   let rescale = exp2(x.maximum - maximum);
   return State(maximum, x.sum * rescale, select(x.values * rescale, vec4<f32>(0.0), x.sum == 0.0));
+}
+
+var<workgroup> laneStates : array<State, ${threads}>;
+
+// All invocations call it together; those of the first lane get what all lanes have.
+fn mergeLanes(own : State) -> State {
+  var state = own;
+  laneStates[i32(localIndex)] = state;
+  // Barrier: the first lane reads what all lanes wrote.
+  workgroupBarrier();
+  for (var i = i32(localIndex) + ${width}; i < ${threads} && i32(localIndex) < ${width}; i += ${width}) {
+    state = merge(state, laneStates[i]);
+  }
+  return state;
 }`;
 
 /** Statements: the empty state of an invocation's rows, `rowMax` and `rowSum`, over its own columns. */

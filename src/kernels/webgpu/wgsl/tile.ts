@@ -16,6 +16,18 @@ export const tileThreads = ({threadsX, threadsY}: Tile) => threadsX * threadsY;
 export const tileQueries = ({threadsY, rows}: Tile) => threadsY * rows;
 export const tileKeys = ({threadsX, columns}: Tile) => threadsX * columns;
 
+/** Shader text: the sizes of a tile, whose rows are queries unless told otherwise. */
+export const tileConstants = (
+  tile: Tile,
+  [queries, keys] = [tileQueries(tile), tileKeys(tile)],
+): string => `const threads = ${tileThreads(tile)};
+const threadsX = ${tile.threadsX};
+const threadsY = ${tile.threadsY};
+const rows = ${tile.rows};
+const columns = ${tile.columns};
+const tileQueries = ${queries};
+const tileKeys = ${keys};`;
+
 /** Expressions: row r and column c of an invocation. */
 export const rowOf = (r: number): string => `y + ${r} * threadsY`;
 export const columnOf = (c: number): string => `x + ${c} * threadsX`;

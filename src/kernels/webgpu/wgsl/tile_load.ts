@@ -35,11 +35,11 @@ export class TileLoad {
     return this.rows * this.width >= (j + 1) * this.threads;
   }
 
-  /** Statements: reads the words of rounds [from, to) into `fetched`, from `at` on. `read` gives a vec4 of a row. */
-  fetch(read: (j: number, vector: string) => string, {from = 0, to = this.rounds, at = 0} = {}): string {
-    const {vectors} = this;
-    return unroll(to - from, (i) =>
-      unroll(vectors, (g) => `fetched[${at + i * vectors + g}] = ${read(from + i, this.vector(from + i, g))};`),
+  /** Statements: reads the words into `fetched`, from `at` on. `read` gives a vec4 of a row. */
+  fetch(read: (j: number, vector: string) => string, at = 0): string {
+    const {rounds, vectors} = this;
+    return unroll(rounds, (j) =>
+      unroll(vectors, (g) => `fetched[${at + j * vectors + g}] = ${read(j, this.vector(j, g))};`),
     );
   }
 
