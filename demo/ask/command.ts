@@ -1,4 +1,4 @@
-import {mkdtempSync, rmSync} from 'node:fs';
+import {existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync} from 'node:fs';
 import {tmpdir} from 'node:os';
 import {join} from 'node:path';
 import {fileURLToPath} from 'node:url';
@@ -8,23 +8,33 @@ import {build, preview} from 'vite';
 import {findChromium, gpuFlags, softwareFlags} from '../../hosts/chromium';
 import {BACKEND_NAMES, isBackendName} from '../backend_names';
 
+import type {ChatRequest, ChatResult} from './chat';
 import type {AskInBrowserRequest, AskResult} from './window';
 
 const USAGE = `npm run ask -- [options]
-Hides a fact in a book, asks for it with exact and with PBS attention, prints one JSON object.
+Hides a fact in a book, asks for it with exact and with PBS attention, prints one JSON object. With --model: answers a prompt.
 
   --length N       tokens in the prompt, 128 to 16384 (default 512)
-  --backend NAME   webgpu, webgl or cpu (default: the fastest that works)
   --depth X        where the fact goes, 0 (beginning) to 1 (end) (default 0.5)
   --seed N         chooses passage and fact, an integer from 0 (default 1)
   --threshold X    how much PBS keeps, 0 (least) to 1 (exact attention) (default 0.9)
+
+  --model PATH     a model of your own: a .gguf file, or a folder in Hugging Face's form
+  --prompt TEXT    what is asked, in the model's form of a chat (default: a greeting)
+  --document FILE  a text before the prompt
+  --max-tokens N   most tokens of the answer (default 256)
+  --attention A    exact or pbs (default exact)
+  --temperature T  0 (the most likely token, default) or more
+
+  --backend NAME   webgpu, webgl or cpu (default: the fastest that works)
   --gpu            on the machine's graphics processor (default: a software adapter, the same everywhere)
   --help           this text
 
 Runs in Chrome or Chromium: CHROME_BIN, or one on the PATH. INSTALL_BROWSER=1 installs Debian's, as root, where there is none.`;
 
 interface Command {
-  request: AskInBrowserRequest;
+  /** What is asked on the page: of the built-in model, or of one whose files the page gets. */
+  asked: {needle: AskInBrowserRequest} | {chat: ChatRequest; files: string[]};
   chromium: Pick<LaunchOptions, 'args' | 'ignoreDefaultArgs'>;
 }
 
@@ -44,24 +54,53 @@ function parseCommand(args: string[]): Command | 'help' {
       depth: text,
       seed: text,
       threshold: text,
+      model: text,
+      prompt: text,
+      document: text,
+      'max-tokens': text,
+      attention: text,
+      temperature: text,
       gpu: {type: 'boolean'},
       help: {type: 'boolean'},
     },
   });
   if (values.help) return 'help';
-  if (values.backend !== undefined && !isBackendName(values.backend)) {
-    throw new Error(`--backend is "${values.backend}"; accepted: ${BACKEND_NAMES.join(', ')}`);
+  const {backend} = values;
+  if (backend !== undefined && !isBackendName(backend)) {
+    throw new Error(`--backend is "${backend}"; accepted: ${BACKEND_NAMES.join(', ')}`);
   }
-  const request = {
-    backend: values.backend,
-    needle: {
-      length: integer('--length', values.length ?? '512', 128, 16_384),
-      depth: share('--depth', values.depth ?? '0.5'),
-      seed: integer('--seed', values.seed ?? '1', 0, 2 ** 32 - 1),
-    },
-    options: {threshold: share('--threshold', values.threshold ?? '0.9')},
+  const {attention = 'exact', temperature = '0', model} = values;
+  const options = values.gpu ? onGpu : onSoftware;
+  if (model !== undefined) {
+    if (attention !== 'exact' && attention !== 'pbs') {
+      throw new Error(`--attention is "${attention}"; accepted: exact, pbs`);
+    }
+    const chat: ChatRequest = {
+      backend,
+      attention,
+      prompt: values.prompt ?? 'Hello',
+      document: values.document === undefined ? undefined : readFileSync(values.document, 'utf8'),
+      maxTokens: integer('--max-tokens', values['max-tokens'] ?? '256', 1, 32_768),
+      temperature: number('--temperature', temperature, 0, 100),
+    };
+    return {asked: {chat, files: filesOfModel(model)}, chromium: options};
+  }
+  const needle = {
+    length: integer('--length', values.length ?? '512', 128, 16_384),
+    depth: number('--depth', values.depth ?? '0.5', 0, 1),
+    seed: integer('--seed', values.seed ?? '1', 0, 2 ** 32 - 1),
   };
-  return {request, chromium: values.gpu ? onGpu : onSoftware};
+  const threshold = number('--threshold', values.threshold ?? '0.9', 0, 1);
+  return {asked: {needle: {backend, needle, options: {threshold}}}, chromium: options};
+}
+
+/** A file, or all files of a folder. */
+function filesOfModel(path: string): string[] {
+  if (!existsSync(path)) throw new Error(`--model is "${path}"; accepted: a .gguf file or a folder that is there`);
+  if (!statSync(path).isDirectory()) return [path];
+  return readdirSync(path)
+    .map((name) => join(path, name))
+    .filter((name) => statSync(name).isFile());
 }
 
 function integer(name: string, text: string, least: number, most: number): number {
@@ -72,14 +111,16 @@ function integer(name: string, text: string, least: number, most: number): numbe
   return value;
 }
 
-function share(name: string, text: string): number {
+function number(name: string, text: string, least: number, most: number): number {
   const value = text.trim() === '' ? NaN : Number(text);
-  if (!(value >= 0 && value <= 1)) throw new Error(`${name} is "${text}"; accepted: a number from 0 to 1`);
+  if (!(value >= least && value <= most)) {
+    throw new Error(`${name} is "${text}"; accepted: a number from ${least} to ${most}`);
+  }
   return value;
 }
 
 /** Builds and serves the demo on a free port, and asks in a headless browser. */
-async function askInChromium(command: Command): Promise<AskResult> {
+async function askInChromium(command: Command): Promise<AskResult | ChatResult> {
   // First, so that a machine without a browser says so at once.
   const executablePath = findChromium();
   // A folder of its own: `npm start` may be serving the usual one.
@@ -103,7 +144,11 @@ async function askInChromium(command: Command): Promise<AskResult> {
   }
 }
 
-async function askAt(address: URL, executablePath: string, {request, chromium: options}: Command): Promise<AskResult> {
+async function askAt(
+  address: URL,
+  executablePath: string,
+  {asked, chromium: options}: Command,
+): Promise<AskResult | ChatResult> {
   const browser = await chromium.launch({executablePath, ...options});
   try {
     const page = await browser.newPage();
@@ -112,19 +157,19 @@ async function askAt(address: URL, executablePath: string, {request, chromium: o
       page.on('crash', () => reject(new Error('the browser page crashed: is there enough memory?')));
       page.on('pageerror', reject);
     });
-    const asked = async () => {
+    const run = async () => {
       await page.goto(address.href);
+      if ('files' in asked) await page.setInputFiles('input', asked.files);
       // As a value, because an exception would arrive with the browser's stack in its message.
-      return page.evaluate(
-        (given) =>
-          window.askInBrowser(given).then(
-            (result) => ({result}),
-            (error: Error) => ({failure: error.message}),
-          ),
-        request,
-      );
+      return page.evaluate((given) => {
+        const answer = 'chat' in given ? window.chatInBrowser(given.chat) : window.askInBrowser(given.needle);
+        return (answer as Promise<AskResult | ChatResult>).then(
+          (result) => ({result}),
+          (error: Error) => ({failure: error.message}),
+        );
+      }, asked);
     };
-    const outcome = await Promise.race([asked(), crashed]);
+    const outcome = await Promise.race([run(), crashed]);
     if ('failure' in outcome) throw new Error(outcome.failure);
     return outcome.result;
   } finally {

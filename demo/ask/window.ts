@@ -7,6 +7,7 @@ import {runBoth} from '../engine/run';
 import type {PrefillOptions} from '../../runner/llama/attention';
 import {GREEDY} from '../../runner/llama/sample';
 import {buildNeedle, type NeedleRequest} from '../needle';
+import {chat, type ChatRequest, type ChatResult} from './chat';
 
 /** What the command passes into the browser. */
 export interface AskInBrowserRequest {
@@ -31,9 +32,13 @@ export interface AskResult {
 
 declare global {
   interface Window {
+    chatInBrowser: (request: ChatRequest) => Promise<ChatResult>;
     askInBrowser: (request: AskInBrowserRequest) => Promise<AskResult>;
   }
 }
+
+/** With the files of the page's input, which the command fills. */
+window.chatInBrowser = (request) => chat([...document.querySelector('input')!.files!], request);
 
 /** A five-digit number takes at most six tokens with its space; more would be chatter. */
 const MAX_ANSWER_TOKENS = 8;

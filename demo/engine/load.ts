@@ -1,6 +1,6 @@
 import type {Tokenizer} from '@huggingface/tokenizers';
 import {Failure, failAs} from '../../runner/failure';
-import {openCheckpoint, type Checkpoint} from '../../runner/llama/checkpoint';
+import {openCheckpoint, type ChatForm, type Checkpoint} from '../../runner/llama/checkpoint';
 import {LlamaModel} from '../../runner/llama/model';
 import {createTokenizer} from '../../runner/tokenizer';
 import {LONGEST_PROMPT, MOST_WRITTEN_TOKENS, type LoadProgress, type ModelInfo, type ModelSource} from './protocol';
@@ -10,6 +10,8 @@ export interface Reader {
   model: LlamaModel;
   tokenizer: Tokenizer;
   info: ModelInfo;
+  /** How the model's chats are written, where its files say it. */
+  chat?: ChatForm;
 }
 
 const MODEL_FILES = ['config.json', 'tokenizer.json', 'model.safetensors'];
@@ -39,7 +41,7 @@ export async function loadReader(
       onProgress: (done, total) => onProgress({step: 'upload', done, total}),
     }),
   );
-  return {model, tokenizer, info: describe(checkpoint, maxLength)};
+  return {model, tokenizer, info: describe(checkpoint, maxLength), chat: checkpoint.chat};
 }
 
 function describe({config, weights}: Checkpoint, maxLength: number): ModelInfo {

@@ -3,7 +3,7 @@ export type Dropped = {use: 'model'; files: File[]} | {use: 'text'; file: File} 
 
 /** Files with weights or a configuration are a model, a lone file otherwise a text. */
 export function sortDropped(files: File[]): Dropped {
-  if (files.some(({name}) => /\.safetensors(\.index\.json)?$|^config\.json$|^tokenizer\.json$/.test(name))) {
+  if (files.some(({name}) => /\.gguf$|\.safetensors(\.index\.json)?$|^config\.json$|^tokenizer\.json$/.test(name))) {
     return {use: 'model', files};
   }
   if (files.length === 1) return {use: 'text', file: files[0]};

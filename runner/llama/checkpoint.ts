@@ -6,14 +6,20 @@ import {Shards} from './shards';
 import type {WeightSource} from './weight_source';
 import {checkWeights} from './weights';
 
+export interface ChatForm {
+  template: string;
+  bosToken?: string;
+  eosToken?: string;
+}
+
 /** A Hugging Face checkpoint whose files fit together; no weight has been read yet. */
 export interface Checkpoint {
   config: LlamaConfig;
   weights: WeightSource;
   /** `tokenizer.json`, parsed, or made of the metadata of a GGUF file. */
   tokenizer: Record<string, unknown>;
-  /** The Jinja template of a chat, where a GGUF file has one. */
-  chatTemplate?: string;
+  /** How a chat is written, where a GGUF file says it: a Jinja template, and the tokens that it may name. */
+  chat?: ChatForm;
 }
 
 const CONFIG = 'config.json';

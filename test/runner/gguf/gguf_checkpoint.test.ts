@@ -66,7 +66,7 @@ describe('checkpoints in GGUF', () => {
     const checkpoint = await openFile('valid.gguf');
     const tokenizer = createTokenizer(checkpoint.tokenizer);
     for (const {text, ids} of tokens) expect(encode(tokenizer, text), text).to.deep.equal(ids);
-    expect(checkpoint.chatTemplate).to.be.a('string');
+    expect(checkpoint.chat?.template).to.be.a('string');
   });
 });
 
