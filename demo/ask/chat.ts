@@ -11,6 +11,8 @@ export interface ChatRequest {
   /** Default: the fastest that works. */
   backend?: BackendName;
   prompt: string;
+  /** What the model is told before. Default: what its template says. */
+  system?: string;
   /** A text that stands before the prompt. */
   document?: string;
   maxTokens: number;
@@ -70,9 +72,9 @@ export async function chat(files: File[], request: ChatRequest): Promise<ChatRes
   }
 }
 
-function promptText({chat}: Reader, {prompt, document}: ChatRequest): string {
+function promptText({chat}: Reader, {prompt, system, document}: ChatRequest): string {
   const content = document === undefined ? prompt : `${document}\n\n${prompt}`;
   if (chat === undefined) return content;
-  const messages: ChatMessage[] = [{role: 'user', content}];
+  const messages: ChatMessage[] = [...(system ? [{role: 'system', content: system}] : []), {role: 'user', content}];
   return chatTemplate(chat.template, chat).render(messages, {addGenerationPrompt: true});
 }

@@ -21,6 +21,7 @@ Hides a fact in a book, asks for it with exact and with PBS attention, prints on
 
   --model PATH     a model of your own: a .gguf file, or a folder in Hugging Face's form
   --prompt TEXT    what is asked, in the model's form of a chat (default: a greeting)
+  --system TEXT    what the model is told before (default: what its form of a chat says)
   --document FILE  a text before the prompt
   --max-tokens N   most tokens of the answer (default 256)
   --attention A    exact or pbs (default exact)
@@ -56,6 +57,7 @@ function parseCommand(args: string[]): Command | 'help' {
       threshold: text,
       model: text,
       prompt: text,
+      system: text,
       document: text,
       'max-tokens': text,
       attention: text,
@@ -79,6 +81,7 @@ function parseCommand(args: string[]): Command | 'help' {
       backend,
       attention,
       prompt: values.prompt ?? 'Hello',
+      system: values.system,
       document: values.document === undefined ? undefined : readFileSync(values.document, 'utf8'),
       maxTokens: integer('--max-tokens', values['max-tokens'] ?? '256', 1, 32_768),
       temperature: number('--temperature', temperature, 0, 100),
