@@ -70,8 +70,8 @@ const refused: Array<[what: string, files: () => CheckpointFile[], message: RegE
   ['no tokenizer.json', () => filesWith({'tokenizer.json': null}), /^missing: tokenizer\.json; got /],
   [
     'weights of another format',
-    () => filesWith({'model.safetensors': null, 'model.gguf': new File(['GGUF'], 'model.gguf')}),
-    /^missing: model\.safetensors; got .*model\.gguf$/,
+    () => filesWith({'model.safetensors': null, 'model.pth': new File(['GGUF'], 'model.pth')}),
+    /^missing: model\.safetensors; got .*model\.pth$/,
   ],
   [
     'a shard too few, by the index',
