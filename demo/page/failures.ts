@@ -107,7 +107,7 @@ const wordsByName: Record<Exclude<FailureName, 'AbortError'> | typeof CRASH, Wor
   CheckpointError: ({hasModel}) => ({
     title: 'These files are not a model that can be read here',
     advice:
-      'Take config.json, tokenizer.json and all .safetensors files of one checkpoint of Llama, Mistral, Qwen2 or Qwen3, not quantised.' +
+      'Take one .gguf file, or config.json, tokenizer.json and all .safetensors files, of a Llama, Mistral, Qwen2 or Qwen3.' +
       (hasModel ? ' Until then the model from before stays in use.' : ''),
     recoveries: [
       {action: 'pick files', label: 'Choose other files'},
