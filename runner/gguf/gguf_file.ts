@@ -65,6 +65,13 @@ export class GGUFFile {
     return new Uint8Array(await readBytes(this.file, start, end));
   }
 
+  /** The blocks of rows [first, end) of a matrix. */
+  async readRows(name: string, first: number, end: number): Promise<Uint8Array> {
+    const {start, end: last, shape} = this.info(name);
+    const rowBytes = (last - start) / shape[0];
+    return new Uint8Array(await readBytes(this.file, start + first * rowBytes, start + end * rowBytes));
+  }
+
   /** The values of one tensor, row-major, as float32. */
   async read(name: string): Promise<Float32Array> {
     const {start, end, type} = this.info(name);

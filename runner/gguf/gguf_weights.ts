@@ -1,5 +1,6 @@
 import type {LlamaConfig} from '../llama/config';
-import type {WeightSource} from '../llama/weight_source';
+import type {StoredBlocks, WeightSource} from '../llama/weight_source';
+import {isPackedType} from '../quantised/packing';
 import {ROTARY_FACTORS} from './gguf_config';
 import type {GGUFFile} from './gguf_file';
 
@@ -75,10 +76,28 @@ export class GGUFWeights implements WeightSource {
   async read(name: string): Promise<Float32Array> {
     const inFile = this.inFile(name);
     const values = await this.file.read(inFile);
-    const {architecture, heads, keyValueHeads, headDim} = this.config;
-    const [, of] = /\.attn_([qk])\./.exec(inFile) ?? [];
-    if (architecture !== 'LlamaForCausalLM' || of === undefined) return values;
-    return halvesApart(values, (of === 'q' ? heads : keyValueHeads) * headDim, headDim);
+    return this.isTurned(inFile) ? halvesApart(values, this.file.shape(inFile)[0], this.config.headDim) : values;
+  }
+
+  blocks(name: string): StoredBlocks | undefined {
+    const inFile = this.inFile(name);
+    const type = this.file.type(inFile);
+    if (!isPackedType(type)) return undefined;
+    if (!this.isTurned(inFile)) return {type, readRows: (first, end) => this.file.readRows(inFile, first, end)};
+    const turned = async () =>
+      halvesApart(await this.file.readBlocks(inFile), this.file.shape(inFile)[0], this.config.headDim);
+    const rows = this.file.shape(inFile)[0];
+    return {
+      type,
+      readRows: async (first, end) => {
+        const bytes = await turned();
+        return bytes.subarray((first * bytes.length) / rows, (end * bytes.length) / rows);
+      },
+    };
+  }
+
+  private isTurned(inFile: string): boolean {
+    return this.config.architecture === 'LlamaForCausalLM' && /\.attn_[qk]\./.test(inFile);
   }
 
   /** A name that no tensor has stands for what it would be called in the file. */
@@ -94,9 +113,9 @@ export class GGUFWeights implements WeightSource {
 }
 
 /** Rows 0, 1, 2, 3, … of each head, of which 2 i and 2 i + 1 make a pair, as rows 0, 2, 4, … and then 1, 3, 5, … */
-function halvesApart(values: Float32Array, rows: number, headDim: number): Float32Array {
+function halvesApart<Values extends Float32Array | Uint8Array>(values: Values, rows: number, headDim: number): Values {
   const columns = values.length / rows;
-  const arranged = new Float32Array(values.length);
+  const arranged = values.slice() as Values;
   for (let row = 0; row < rows; ++row) {
     const inHead = row % headDim;
     const to = row - inHead + (inHead % 2) * (headDim / 2) + Math.floor(inHead / 2);

@@ -8,7 +8,7 @@ import {rmsNorm} from './kernels/rms_norm';
 import {rotaryEmbedding} from './kernels/rotary_embedding';
 import {swiGLU} from './kernels/swiglu';
 import {computed, LayerProgress} from './layer_progress';
-import {projectAndAdd, projectEach, type PreparedLayer, type PreparedWeights} from './prepared_weights';
+import {disposeWeights, projectAndAdd, projectEach, type PreparedLayer, type PreparedWeights} from './prepared_weights';
 import {rotaryTables, type RotaryTables} from './rotary';
 import {checkTensorSizes} from './tensor_limit';
 import {uploadWeights} from './weights';
@@ -161,12 +161,13 @@ export class LlamaModel {
     return tf.tidy(() => {
       const x = tf.mul(this.normalise(hidden), this.weights.norm);
       // As it is stored: a tied head is the embedding, of which a transposed copy would double the memory.
-      return tf.matMul(x, this.weights.head, false, true);
+      return this.weights.head.multiply(x as tf.Tensor2D);
     });
   }
 
   dispose(): void {
-    tf.dispose(this.weights);
+    disposeWeights(this.weights);
+    tf.dispose(this.weights.rotary);
   }
 
   private checkRoom(held: number, added: number): void {
@@ -193,7 +194,7 @@ export class LlamaModel {
     if (unknown !== undefined) {
       throw new Error(`token id is ${unknown}; accepted: integers from 0 to ${vocabSize - 1}`);
     }
-    return tf.tidy(() => tf.gather(this.weights.embedding, tf.tensor1d(ids as number[], 'int32')) as tf.Tensor2D);
+    return this.weights.embedding.rows(ids);
   }
 
   /**

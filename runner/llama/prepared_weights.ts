@@ -1,14 +1,23 @@
 import * as tf from '@tensorflow/tfjs-core';
 import type {LlamaConfig} from './config';
+import type {Matrix} from '../quantised/matrix';
 import type {LayerWeights, Projection} from './layer_weights';
 
 /**
  * A projection as it is multiplied: weight `[inputs, outputs]`, bias `[outputs]`, or several such matrices of the same
- * input: weight `[count, inputs, outputs]`, bias `[count, 1, outputs]`.
+ * input: weight `[count, inputs, outputs]`, bias `[count, 1, outputs]`. One that follows an RMS norm has the norm's weight in it.
  */
-export type PreparedProjection = {weight: tf.Tensor; bias?: tf.Tensor};
+export type DenseProjection = {weight: tf.Tensor; bias?: tf.Tensor};
 
-/** A layer's weights. Those that follow an RMS norm have the norm's weight in them. */
+/** One whose matrices stay as they are stored, each of them cut into so many outputs a matrix; and the weight of the norm before. */
+export type StoredProjection = {
+  stored: Array<{matrix: Matrix; bias?: tf.Tensor; columns: number}>;
+  norm?: tf.Tensor;
+};
+
+export type PreparedProjection = DenseProjection | StoredProjection;
+
+/** A layer's weights. */
 export type PreparedLayer = {
   /** A matrix for each head of the queries, then of the keys: what gets rotated. */
   queryAndKey: PreparedProjection;
@@ -24,13 +33,18 @@ export type PreparedLayer = {
 
 export type PreparedWeights = {
   /** `[vocabSize, hiddenSize]` */
-  embedding: tf.Tensor;
+  embedding: Matrix;
   layers: PreparedLayer[];
   /** `[hiddenSize]` */
   norm: tf.Tensor;
   /** `[vocabSize, hiddenSize]`: the embedding itself when the head is tied. */
-  head: tf.Tensor;
+  head: Matrix;
 };
+
+/** Frees the tensors of weights, or of layers: to tfjs a matrix is a container of its own like any object. */
+export function disposeWeights(weights: PreparedWeights | PreparedLayer[]): void {
+  tf.dispose(weights as unknown as tf.TensorContainer);
+}
 
 /**
  * Brings the tensors of one layer into the form that the model multiplies with, once, and disposes them:
@@ -58,12 +72,12 @@ export function prepareLayer(
   return prepared;
 }
 
-function transposed({weight, bias}: Projection<tf.Tensor>): PreparedProjection {
+function transposed({weight, bias}: Projection<tf.Tensor>): DenseProjection {
   return {weight: tf.transpose(weight), ...(bias && {bias: tf.clone(bias)})};
 }
 
 /** Matrices of `columns` outputs each, with the weight of the norm before them. */
-function split({weight, bias}: Projection<tf.Tensor>, columns: number, norm: tf.Tensor): PreparedProjection {
+function split({weight, bias}: Projection<tf.Tensor>, columns: number, norm: tf.Tensor): DenseProjection {
   const [outputs, inputs] = weight.shape;
   const matrices = tf.reshape(weight, [outputs / columns, columns, inputs]);
   return {
@@ -77,19 +91,79 @@ function forHeads(norm: tf.Tensor, heads: number): tf.Tensor {
   return tf.tile(tf.reshape(norm, [1, 1, norm.size]), [heads, 1, 1]);
 }
 
-function join(a: PreparedProjection, b: PreparedProjection): PreparedProjection {
+function join(a: DenseProjection, b: DenseProjection): DenseProjection {
   return {
     weight: tf.concat([a.weight, b.weight]),
     ...(a.bias && b.bias && {bias: tf.concat([a.bias, b.bias])}),
   };
 }
 
-/** `x · weight + bias` of `x` `[rows, inputs]` for each of several matrices: `[count, rows, outputs]`. */
-export function projectEach(x: tf.Tensor2D, {weight, bias}: PreparedProjection): tf.Tensor3D {
-  return tf.tidy(() => tf.fused.matMul({a: tf.reshape(x, [1, ...x.shape]), b: weight, bias}) as tf.Tensor3D);
+/** A weight as it is uploaded where matrices stay packed: a matrix, or the tensor of a vector. */
+export type Stored = Matrix | tf.Tensor;
+
+/** The same of matrices that stay as they are stored; nothing is joined, since their types may differ. */
+export function prepareStoredLayer(
+  {heads, keyValueHeads, headDim, intermediateSize}: LlamaConfig,
+  {attentionNorm, query, key, value, queryNorm, keyNorm, output, mlpNorm, gate, up, down}: LayerWeights<Stored>,
+): PreparedLayer {
+  const part = ({weight, bias}: Projection<Stored>, columns: number) => {
+    return {matrix: weight as Matrix, ...(bias && {bias: bias as tf.Tensor}), columns};
+  };
+  const [norm, innerNorm] = [attentionNorm, mlpNorm] as tf.Tensor[];
+  const whole = (projection: Projection<Stored>) => ({
+    stored: [part(projection, (projection.weight as Matrix).shape[0])],
+  });
+  const headNorms = () =>
+    tf.tidy(() => {
+      const joined = tf.concat([
+        forHeads(queryNorm as tf.Tensor, heads),
+        forHeads(keyNorm as tf.Tensor, keyValueHeads),
+      ]);
+      tf.dispose([queryNorm as tf.Tensor, keyNorm as tf.Tensor]);
+      return joined;
+    });
+  return {
+    queryAndKey: {stored: [part(query, headDim), part(key, headDim)], norm},
+    ...(queryNorm && keyNorm && {queryAndKeyNorm: headNorms()}),
+    value: {stored: [part(value, headDim)], norm},
+    output: whole(output),
+    gateAndUp: {stored: [part(gate, intermediateSize), part(up, intermediateSize)], norm: innerNorm},
+    down: whole(down),
+  };
 }
 
-/** `sum + x · weight + bias` for one matrix, `sum` `[rows, outputs]`: in one program where there is no bias. */
-export function projectAndAdd(x: tf.Tensor2D, {weight, bias}: PreparedProjection, sum: tf.Tensor2D): tf.Tensor2D {
-  return tf.tidy(() => tf.fused.matMul({a: x, b: weight, bias: bias ? tf.add(sum, bias) : sum}) as tf.Tensor2D);
+/** `x · weight + bias` of `x` `[rows, inputs]` for each of several matrices: `[count, rows, outputs]`. */
+export function projectEach(x: tf.Tensor2D, projection: PreparedProjection): tf.Tensor3D {
+  return tf.tidy(() => {
+    if ('weight' in projection) {
+      const {weight, bias} = projection;
+      return tf.fused.matMul({a: tf.reshape(x, [1, ...x.shape]), b: weight, bias}) as tf.Tensor3D;
+    }
+    const {stored, norm} = projection;
+    const input = norm ? tf.mul(x, norm) : x;
+    const products = stored.map(({matrix, bias, columns}) => {
+      const product = tf.tidy(() => addTo(matrix.multiply(input as tf.Tensor2D), bias));
+      const [rows, outputs] = product.shape;
+      const count = outputs / columns;
+      // The values of a single row, or of a single matrix, are in their order already.
+      if (rows === 1 || count === 1) return tf.reshape(product, [count, rows, columns]);
+      return tf.transpose(tf.reshape(product, [rows, count, columns]), [1, 0, 2]);
+    });
+    return (products.length === 1 ? products[0] : tf.concat(products)) as tf.Tensor3D;
+  });
 }
+
+/** `sum + x · weight + bias` for one matrix, `sum` `[rows, outputs]`. */
+export function projectAndAdd(x: tf.Tensor2D, projection: PreparedProjection, sum: tf.Tensor2D): tf.Tensor2D {
+  return tf.tidy(() => {
+    if ('weight' in projection) {
+      const {weight, bias} = projection;
+      // In one program where there is no bias.
+      return tf.fused.matMul({a: x, b: weight, bias: bias ? tf.add(sum, bias) : sum}) as tf.Tensor2D;
+    }
+    const [{matrix, bias}] = projection.stored;
+    return tf.add(addTo(matrix.multiply(x), bias), sum) as tf.Tensor2D;
+  });
+}
+
+const addTo = (x: tf.Tensor2D, bias?: tf.Tensor): tf.Tensor2D => (bias ? tf.add(x, bias) : x);

@@ -23,7 +23,7 @@ export function checkTensorSizes(shapes: Iterable<[name: string, shape: readonly
 }
 
 /** Most bytes of one tensor, and what sets the limit. */
-function largestTensor(): {bytes: number; what: string} {
+export function largestTensor(): {bytes: number; what: string} {
   switch (tf.getBackend()) {
     case 'webgpu': {
       const {maxStorageBufferBindingSize, maxBufferSize} = (tf.backend() as WebGPUBackend).device.limits;

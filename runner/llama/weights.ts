@@ -1,9 +1,20 @@
 import * as tf from '@tensorflow/tfjs-core';
+import {DenseMatrix, type Matrix} from '../quantised/matrix';
+import {PackedMatrix} from '../quantised/packed_matrix';
+import {PackedProduct} from '../quantised/ops';
 import type {LlamaConfig} from './config';
+import {hasKernel} from './kernels/run_kernel';
 import type {LayerWeights, Projection} from './layer_weights';
-import {prepareLayer, type PreparedLayer, type PreparedWeights} from './prepared_weights';
+import {
+  disposeWeights,
+  prepareLayer,
+  prepareStoredLayer,
+  type PreparedLayer,
+  type PreparedWeights,
+  type Stored,
+} from './prepared_weights';
 import type {WeightSource} from './weight_source';
-import {checkTensorSizes} from './tensor_limit';
+import {checkTensorSizes, largestTensor} from './tensor_limit';
 
 /** The tensors of a checkpoint, or what stands for them. */
 type DecoderWeights<T> = {
@@ -48,6 +59,7 @@ export async function uploadWeights(
   source: WeightSource,
   onProgress?: (done: number, total: number) => void,
 ): Promise<PreparedWeights> {
+  if (hasKernel(PackedProduct) && source.blocks) return uploadStoredWeights(config, source, onProgress);
   const shapes = weightShapes(config);
   const {hiddenSize, intermediateSize} = config;
   checkTensorSizes([
@@ -63,11 +75,57 @@ export async function uploadWeights(
     }
     const {embedding, layers, norm, head} = arrangeWeights(config, (name) => uploaded.get(name)!);
     for (const layer of layers) prepared.push(prepareLayer(config, layer));
-    return {embedding, layers: prepared, norm, head: head.weight};
+    const embedded = new DenseMatrix(embedding as tf.Tensor2D);
+    const tied = head.weight === embedding;
+    return {
+      embedding: embedded,
+      layers: prepared,
+      norm,
+      head: tied ? embedded : new DenseMatrix(head.weight as tf.Tensor2D),
+    };
   } catch (error) {
-    tf.dispose([[...uploaded.values()], prepared]);
+    tf.dispose([...uploaded.values()]);
+    disposeWeights(prepared);
     throw error;
   }
+}
+
+/**
+ * The same on a backend with kernels for blocks, which is WebGPU, of a source that has some: matrices stay in the types in which they are stored, and those whose type the GPU does not
+ * keep become float32.
+ */
+async function uploadStoredWeights(
+  config: LlamaConfig,
+  source: WeightSource,
+  onProgress?: (done: number, total: number) => void,
+): Promise<PreparedWeights> {
+  const shapes = weightShapes(config);
+  const mostBytes = largestTensor().bytes;
+  const uploaded = new Map<string, Stored>();
+  try {
+    for (const [name, shape] of shapes) {
+      const blocks = shape.length === 2 ? source.blocks!(name) : undefined;
+      if (blocks === undefined) {
+        checkTensorSizes([[`tensor "${name}"`, shape]]);
+        const tensor = tf.tensor(await source.read(name), shape);
+        uploaded.set(name, shape.length === 2 ? new DenseMatrix(tensor as tf.Tensor2D) : tensor);
+      } else {
+        const [outputs, inputs] = shape;
+        uploaded.set(name, await PackedMatrix.upload(blocks.type, [outputs, inputs], blocks.readRows, mostBytes));
+      }
+      onProgress?.(uploaded.size, shapes.size);
+    }
+  } catch (error) {
+    uploaded.forEach((stored) => stored.dispose());
+    throw error;
+  }
+  const {embedding, layers, norm, head} = arrangeWeights(config, (name) => uploaded.get(name)!);
+  return {
+    embedding: embedding as Matrix,
+    layers: layers.map((layer) => prepareStoredLayer(config, layer)),
+    norm: norm as tf.Tensor,
+    head: head.weight as Matrix,
+  };
 }
 
 function weightShapes(config: LlamaConfig): Map<string, number[]> {

@@ -2,7 +2,7 @@ import * as tf from '@tensorflow/tfjs-core';
 import type {Matrix} from './matrix';
 import {packedProduct, unpackRows, unpackTransposed} from './ops';
 import type {PackedTensors} from './packed_tensors';
-import {GROUP, packBlocks, PACKED_FORMS, type PackedType, rowBytes, scaleWords} from './packing';
+import {GROUP, packBlocks, PACKED_FORMS, type PackedType, scaleWords} from './packing';
 import {MOST_ROWS} from './webgpu/product_program';
 
 /** Some rows of a matrix. */
@@ -88,6 +88,3 @@ export class PackedMatrix implements Matrix {
     tf.dispose(this.parts.map(({quants, scales}) => [quants, scales]));
   }
 }
-
-/** Whether rows of so many values are whole blocks of a type. */
-export const fitsBlocks = (type: PackedType, inputs: number): boolean => Number.isInteger(rowBytes(type, inputs));

@@ -4,6 +4,7 @@ import {BLOCK_TYPES} from '../gguf/block_types';
 /** Types of GGUF whose values stay packed on the GPU; by ggml's names (ggml-quants.c). */
 export const PACKED_TYPES = ['Q4_0', 'Q4_1', 'Q5_0', 'Q5_1', 'Q8_0', 'Q4_K', 'Q5_K', 'Q6_K'] as const;
 export type PackedType = (typeof PACKED_TYPES)[number];
+export const isPackedType = (type: string): type is PackedType => PACKED_TYPES.includes(type as PackedType);
 
 /** Values of a group, the unit of packing. */
 export const GROUP = 32;

@@ -6,7 +6,6 @@ import '@tensorflow/tfjs-backend-webgl';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import '@tensorflow/tfjs-backend-webgpu';
 import '../../runner/llama/kernels/webgpu/index';
-import '../../runner/quantised/webgpu/index';
 import {setEnvironment} from './environment';
 import {failOnDeviceErrors} from './watch_device';
 

@@ -1,7 +1,7 @@
 import * as tf from '@tensorflow/tfjs-core';
 import {expect} from 'chai';
 import {PackedMatrix} from '../../../runner/quantised/packed_matrix';
-import {packBlocks, PACKED_TYPES, type PackedType, rowBytes} from '../../../runner/quantised/packing';
+import {isPackedType, packBlocks, PACKED_TYPES, type PackedType, rowBytes} from '../../../runner/quantised/packing';
 import {MOST_ROWS} from '../../../runner/quantised/webgpu/product_program';
 import {testBackends} from '../../setup/environment';
 import {type BlocksReference, readBlocksReference} from '../gguf/references';
@@ -30,7 +30,7 @@ function matrixOf({type, raw, values}: Blocks, outputs: number, blocksOfRow: num
 describe('packed matrices', () => {
   let all: Blocks[];
   before(async () => {
-    const isPacked = (block: BlocksReference): block is Blocks => PACKED_TYPES.includes(block.type as PackedType);
+    const isPacked = (block: BlocksReference): block is Blocks => isPackedType(block.type);
     all = (await readBlocksReference()).filter(({of}) => of.startsWith('synthetic')).filter(isPacked);
   });
 

@@ -1,6 +1,7 @@
 import {registerKernel, type KernelFunc, type TensorInfo} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {withScratch} from '../../../../src/internal';
+import '../../../quantised/webgpu/index';
 import {DecodeAttention, type DecodeAttentionInputs} from '../decode_attention';
 import {RMSNorm, type RMSNormAttrs, type RMSNormInputs} from '../rms_norm';
 import {RotaryEmbedding, type RotaryEmbeddingAttrs, type RotaryEmbeddingInputs} from '../rotary_embedding';
@@ -12,7 +13,7 @@ import {RotaryEmbeddingProgram} from './rotary_embedding';
 import {SwiGLUProgram} from './swiglu';
 import {WriteRowProgram} from './write_row';
 
-// Importing this file registers the kernels of the model's ops for the webgpu backend. It loads no backend. Without them the
+// Importing this file registers the kernels of the model's ops, those of packed matrices too, for the webgpu backend. It loads no backend. Without them the
 // ops are composed of tfjs's own, as on the other backends.
 
 function register<Inputs, Attrs>(
