@@ -6,6 +6,9 @@ import {RMSNormProgram} from '../../../runner/llama/kernels/webgpu/rms_norm';
 import {RotaryEmbeddingProgram} from '../../../runner/llama/kernels/webgpu/rotary_embedding';
 import {SwiGLUProgram} from '../../../runner/llama/kernels/webgpu/swiglu';
 import {WriteRowProgram} from '../../../runner/llama/kernels/webgpu/write_row';
+import type {PackedType} from '../../../runner/quantised/packing';
+import {PackedProductProgram} from '../../../runner/quantised/webgpu/product_program';
+import {UnpackProgram, UnpackRowsProgram} from '../../../runner/quantised/webgpu/unpack_program';
 import {blockGeometry} from '../../../src/attention/block_geometry';
 import {AttendProgram} from '../../../src/kernels/webgpu/attend/attend';
 import {AttendMatrixProgram} from '../../../src/kernels/webgpu/attend/attend_matrix';
@@ -97,6 +100,9 @@ describe('shader texts', () => {
     pageBias: info(64),
   });
 
+  const packed = (type: PackedType) => {
+    return {type, shape: [96, 512] as [number, number], quants: int32(96, 64), scales: int32(96, 16)};
+  };
   const programs: Record<string, AttentionProgram<object>> = {
     proxy_statistics: new ProxyStatisticsProgram(grouped, tile),
     proxy_log_sums: new ProxyLogSumsProgram(info(4, 2, 128, 2)),
@@ -167,6 +173,9 @@ describe('shader texts', () => {
     model_write_row: new WriteRowProgram({page: info(1, 2, 64, 64), row: info(1, 2, 1, 64), at: info(1, 1, 64, 1)}),
     model_decode_attention: new DecodeAttentionProgram(held(64)),
     model_decode_attention_odd: new DecodeAttentionProgram(held(10)),
+    packed_product_q4_k: new PackedProductProgram(info(3, 512), packed('Q4_K')),
+    unpack_q6_k: new UnpackProgram(packed('Q6_K')),
+    unpack_rows_q5_0: new UnpackRowsProgram(packed('Q5_0'), int32(7)),
   };
   for (const [name, program] of Object.entries(programs)) {
     it(name, () => expectShader(`${name}.wgsl`, program.getUserCode()));
