@@ -16,7 +16,7 @@ export async function openGGUF(file: CheckpointFile) {
   return {
     config,
     weights: new GGUFWeights(gguf, config),
-    tokenizer: tokenizerOfGGUF(gguf.metadata),
+    tokenizer: tokenizerOfGGUF(gguf.metadata, file.name),
     ...chatOf(gguf.metadata),
   };
 }

@@ -74,7 +74,7 @@ export async function configOfGGUF(file: GGUFFile): Promise<LlamaConfig> {
     maxPositions: Math.min(trained, slidingWindow ?? trained),
     slidingWindow,
     tiedHead: !file.has('output.weight'),
-    endTokens: endTokens(file.metadata),
+    endTokens: endTokens(file.metadata, file.fileName),
   };
 }
 

@@ -17,10 +17,10 @@ const END_OF_TURN = ['<|im_end|>', '<|eot_id|>', '<|end_of_text|>', '<|endoftext
  * like a control token stays one.
  *
  * @throws if a field is missing or of another kind, or if it asks for a tokenizer that cannot be built; the error says which
- *   field, what it holds and what is accepted.
+ *   file and field, what it holds and what is accepted.
  */
-export function tokenizerOfGGUF(metadata: Metadata): Record<string, unknown> {
-  const fields = new TokenizerFields(metadata);
+export function tokenizerOfGGUF(metadata: Metadata, fileName?: string): Record<string, unknown> {
+  const fields = new TokenizerFields(metadata, fileName);
   const modelName = fields.string('model', [...MODELS.keys()]);
   const tokens = fields.tokens();
   const types = fields.types(tokens.length);
@@ -42,8 +42,8 @@ export function tokenizerOfGGUF(metadata: Metadata): Record<string, unknown> {
  *
  * @throws if one of the fields is no token, or if `tokens` or `token_type` are not what they should be.
  */
-export function endTokens(metadata: Metadata): number[] {
-  const fields = new TokenizerFields(metadata);
+export function endTokens(metadata: Metadata, fileName?: string): number[] {
+  const fields = new TokenizerFields(metadata, fileName);
   const tokens = fields.tokens();
   const types = fields.types(tokens.length);
   const ids = ['eos_token_id', 'eot_token_id'].map((field) => fields.token(field, tokens.length));

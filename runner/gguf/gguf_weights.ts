@@ -1,6 +1,6 @@
 import type {LlamaConfig} from '../llama/config';
 import type {StoredBlocks, WeightSource} from '../llama/weight_source';
-import {isPackedType} from '../quantised/packing';
+import {isQuantised} from './block_values';
 import {ROTARY_FACTORS} from './gguf_config';
 import type {GGUFFile} from './gguf_file';
 
@@ -82,15 +82,13 @@ export class GGUFWeights implements WeightSource {
   blocks(name: string): StoredBlocks | undefined {
     const inFile = this.inFile(name);
     const type = this.file.type(inFile);
-    if (!isPackedType(type)) return undefined;
+    if (!isQuantised(type)) return undefined;
     if (!this.isTurned(inFile)) return {type, readRows: (first, end) => this.file.readRows(inFile, first, end)};
-    const turned = async () =>
-      halvesApart(await this.file.readBlocks(inFile), this.file.shape(inFile)[0], this.config.headDim);
-    const rows = this.file.shape(inFile)[0];
+    const [rows] = this.file.shape(inFile);
     return {
       type,
       readRows: async (first, end) => {
-        const bytes = await turned();
+        const bytes = halvesApart(await this.file.readBlocks(inFile), rows, this.config.headDim);
         return bytes.subarray((first * bytes.length) / rows, (end * bytes.length) / rows);
       },
     };

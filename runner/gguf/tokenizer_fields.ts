@@ -8,7 +8,11 @@ const LAST_TYPE = TokenType.byte;
 
 /** The fields `tokenizer.ggml.*` of a GGUF file, checked as they are taken; an error names the field and what it holds. */
 export class TokenizerFields {
-  constructor(private readonly metadata: Metadata) {}
+  /** @param fileName as errors name the file. */
+  constructor(
+    private readonly metadata: Metadata,
+    private readonly fileName = 'GGUF',
+  ) {}
 
   /** Text of each token. What is empty gets the name that llama.cpp gives it, as no two tokens may have one text. */
   tokens(): string[] {
@@ -76,7 +80,7 @@ export class TokenizerFields {
   }
 
   unaccepted(field: string, accepted: string, value = this.value(field)): Error {
-    return new Error(`GGUF: tokenizer.ggml.${field} is ${described(value)}; accepted: ${accepted}`);
+    return new Error(`${this.fileName}: tokenizer.ggml.${field} is ${described(value)}; accepted: ${accepted}`);
   }
 
   private value(field: string): unknown {

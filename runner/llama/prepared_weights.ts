@@ -1,6 +1,6 @@
 import * as tf from '@tensorflow/tfjs-core';
 import type {LlamaConfig} from './config';
-import type {Matrix} from '../quantised/matrix';
+import {DenseMatrix, type Matrix} from '../quantised/matrix';
 import type {LayerWeights, Projection} from './layer_weights';
 
 /**
@@ -98,8 +98,12 @@ function join(a: DenseProjection, b: DenseProjection): DenseProjection {
   };
 }
 
-/** A weight as it is uploaded where matrices stay packed: a matrix, or the tensor of a vector. */
+/** A weight as it is uploaded: a matrix that stays packed, or a tensor. */
 export type Stored = Matrix | tf.Tensor;
+
+/** A weight `[outputs, inputs]` as a matrix, which takes it over. */
+export const matrixOf = (weight: Stored): Matrix =>
+  weight instanceof tf.Tensor ? new DenseMatrix(weight as tf.Tensor2D) : weight;
 
 /** The same of matrices that stay as they are stored; nothing is joined, since their types may differ. */
 export function prepareStoredLayer(
@@ -107,11 +111,11 @@ export function prepareStoredLayer(
   {attentionNorm, query, key, value, queryNorm, keyNorm, output, mlpNorm, gate, up, down}: LayerWeights<Stored>,
 ): PreparedLayer {
   const part = ({weight, bias}: Projection<Stored>, columns: number) => {
-    return {matrix: weight as Matrix, ...(bias && {bias: bias as tf.Tensor}), columns};
+    return {matrix: matrixOf(weight), ...(bias && {bias: bias as tf.Tensor}), columns};
   };
   const [norm, innerNorm] = [attentionNorm, mlpNorm] as tf.Tensor[];
   const whole = (projection: Projection<Stored>) => ({
-    stored: [part(projection, (projection.weight as Matrix).shape[0])],
+    stored: [part(projection, projection.weight.shape[0])],
   });
   const headNorms = () =>
     tf.tidy(() => {

@@ -1,7 +1,7 @@
-import type {PackedType} from '../quantised/packing';
+import type {QuantisedType} from '../gguf/block_values';
 
 export interface StoredBlocks {
-  type: PackedType;
+  type: QuantisedType;
   /** The blocks of rows [first, end), row after row. */
   readRows(first: number, end: number): Promise<Uint8Array>;
 }

@@ -1,5 +1,4 @@
 import * as tf from '@tensorflow/tfjs-core';
-import {DenseMatrix, type Matrix} from '../quantised/matrix';
 import {PackedMatrix} from '../quantised/packed_matrix';
 import {PackedProduct} from '../quantised/ops';
 import type {LlamaConfig} from './config';
@@ -7,6 +6,7 @@ import {hasKernel} from './kernels/run_kernel';
 import type {LayerWeights, Projection} from './layer_weights';
 import {
   disposeWeights,
+  matrixOf,
   prepareLayer,
   prepareStoredLayer,
   type PreparedLayer,
@@ -42,90 +42,66 @@ export function checkWeights(config: LlamaConfig, source: WeightSource): void {
   if (unknown.length > 0) {
     throw new Error(
       `${source.fileOf(unknown[0])}: tensor "${unknown[0]}" has no place in a ${config.architecture} with ` +
-        `what config.json says (${unknown.length} such); accepted: the ${shapes.size} tensors of the decoder`,
+        `what its config says (${unknown.length} such); accepted: the ${shapes.size} tensors of the decoder`,
     );
   }
 }
 
 /**
- * Reads every tensor, one after the other, into tensors of the current backend, and brings those of the layers into the
- * form that the model multiplies with. Nothing stays behind if one fails.
+ * Reads every tensor, one after the other, onto the current backend, and brings those of the layers into the form that the
+ * model multiplies with. Where the backend has kernels for blocks (WebGPU) and the source has some, matrices stay in the types in
+ * which they are stored, as far as the GPU keeps those; all else becomes float32. Nothing stays behind if something fails.
  *
  * @param onProgress tensors so far, and tensors in all.
- * @throws Error by name, before anything is read, if a tensor is too large for the backend.
+ * @throws Error by name if a tensor is too large for the backend; where all becomes float32, before anything is read.
  */
 export async function uploadWeights(
   config: LlamaConfig,
   source: WeightSource,
   onProgress?: (done: number, total: number) => void,
 ): Promise<PreparedWeights> {
-  if (hasKernel(PackedProduct) && source.blocks) return uploadStoredWeights(config, source, onProgress);
   const shapes = weightShapes(config);
   const {hiddenSize, intermediateSize} = config;
-  checkTensorSizes([
-    ...[...shapes].map(([name, shape]): [string, number[]] => [`tensor "${name}"`, shape]),
-    ['gate and up projections of a layer', [2, hiddenSize, intermediateSize]],
-  ]);
-  const uploaded = new Map<string, tf.Tensor>();
+  const blocksOf = hasKernel(PackedProduct) ? source.blocks?.bind(source) : undefined;
+  if (blocksOf === undefined) {
+    checkTensorSizes([
+      ...[...shapes].map(([name, shape]): [string, number[]] => [`tensor "${name}"`, shape]),
+      ['gate and up projections of a layer', [2, hiddenSize, intermediateSize]],
+    ]);
+  }
+  const uploaded = new Map<string, Stored>();
   const prepared: PreparedLayer[] = [];
   try {
     for (const [name, shape] of shapes) {
-      uploaded.set(name, tf.tensor(await source.read(name), shape));
-      onProgress?.(uploaded.size, shapes.size);
-    }
-    const {embedding, layers, norm, head} = arrangeWeights(config, (name) => uploaded.get(name)!);
-    for (const layer of layers) prepared.push(prepareLayer(config, layer));
-    const embedded = new DenseMatrix(embedding as tf.Tensor2D);
-    const tied = head.weight === embedding;
-    return {
-      embedding: embedded,
-      layers: prepared,
-      norm,
-      head: tied ? embedded : new DenseMatrix(head.weight as tf.Tensor2D),
-    };
-  } catch (error) {
-    tf.dispose([...uploaded.values()]);
-    disposeWeights(prepared);
-    throw error;
-  }
-}
-
-/**
- * The same on a backend with kernels for blocks, which is WebGPU, of a source that has some: matrices stay in the types in which they are stored, and those whose type the GPU does not
- * keep become float32.
- */
-async function uploadStoredWeights(
-  config: LlamaConfig,
-  source: WeightSource,
-  onProgress?: (done: number, total: number) => void,
-): Promise<PreparedWeights> {
-  const shapes = weightShapes(config);
-  const mostBytes = largestTensor().bytes;
-  const uploaded = new Map<string, Stored>();
-  try {
-    for (const [name, shape] of shapes) {
-      const blocks = shape.length === 2 ? source.blocks!(name) : undefined;
-      if (blocks === undefined) {
-        checkTensorSizes([[`tensor "${name}"`, shape]]);
-        const tensor = tf.tensor(await source.read(name), shape);
-        uploaded.set(name, shape.length === 2 ? new DenseMatrix(tensor as tf.Tensor2D) : tensor);
-      } else {
+      const blocks = shape.length === 2 ? blocksOf?.(name) : undefined;
+      if (blocks) {
         const [outputs, inputs] = shape;
-        uploaded.set(name, await PackedMatrix.upload(blocks.type, [outputs, inputs], blocks.readRows, mostBytes));
+        const {type, readRows} = blocks;
+        uploaded.set(name, await PackedMatrix.upload(type, [outputs, inputs], readRows, largestTensor().bytes));
+      } else {
+        if (blocksOf) checkTensorSizes([[`tensor "${name}"`, shape]]);
+        uploaded.set(name, tf.tensor(await source.read(name), shape));
       }
       onProgress?.(uploaded.size, shapes.size);
     }
+    const {embedding, layers, norm, head} = arrangeWeights(config, (name) => uploaded.get(name)!);
+    for (const layer of layers) {
+      prepared.push(
+        blocksOf ? prepareStoredLayer(config, layer) : prepareLayer(config, layer as LayerWeights<tf.Tensor>),
+      );
+    }
+    const embedded = matrixOf(embedding);
+    return {
+      embedding: embedded,
+      layers: prepared,
+      norm: norm as tf.Tensor,
+      head: head.weight === embedding ? embedded : matrixOf(head.weight),
+    };
   } catch (error) {
     uploaded.forEach((stored) => stored.dispose());
+    disposeWeights(prepared);
     throw error;
   }
-  const {embedding, layers, norm, head} = arrangeWeights(config, (name) => uploaded.get(name)!);
-  return {
-    embedding: embedding as Matrix,
-    layers: layers.map((layer) => prepareStoredLayer(config, layer)),
-    norm: norm as tf.Tensor,
-    head: head.weight as Matrix,
-  };
 }
 
 function weightShapes(config: LlamaConfig): Map<string, number[]> {

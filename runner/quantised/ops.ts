@@ -1,11 +1,24 @@
 import type * as tf from '@tensorflow/tfjs-core';
+import type {QuantisedType} from '../gguf/block_values';
 import {runKernel} from '../llama/kernels/run_kernel';
-import type {PackedTensors} from './packed_tensors';
-import type {PackedType} from './packing';
+
+/** A packed matrix, or rows of one, on the backend. */
+export interface PackedTensors<T> {
+  type: QuantisedType;
+  /** `[outputs, inputs]`; inputs are a multiple of a group. */
+  shape: [outputs: number, inputs: number];
+  /** int32 `[outputs, words of a row]`. */
+  quants: T;
+  /** int32 `[outputs, words of a row]`. */
+  scales: T;
+}
+
+/** Most rows of x in `PackedProduct`: an invocation keeps a sum of each in registers. */
+export const MOST_ROWS = 8;
 
 /** What names a packed matrix in the attributes of a kernel, beside its tensors. */
 export interface PackedAttrs extends tf.NamedAttrMap {
-  type: PackedType;
+  type: QuantisedType;
   shape: [outputs: number, inputs: number];
 }
 export type PackedInputs = Record<'quants' | 'scales', tf.TensorInfo>;

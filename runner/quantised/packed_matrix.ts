@@ -1,9 +1,8 @@
 import * as tf from '@tensorflow/tfjs-core';
+import {GROUP, QUANTISED_FORMS, type QuantisedType, scaleWords} from '../gguf/block_values';
 import type {Matrix} from './matrix';
-import {packedProduct, unpackRows, unpackTransposed} from './ops';
-import type {PackedTensors} from './packed_tensors';
-import {GROUP, packBlocks, PACKED_FORMS, type PackedType, scaleWords} from './packing';
-import {MOST_ROWS} from './webgpu/product_program';
+import {MOST_ROWS, packedProduct, type PackedTensors, unpackRows, unpackTransposed} from './ops';
+import {packBlocks} from './packing';
 
 /** Some rows of a matrix. */
 interface Part extends PackedTensors<tf.Tensor2D> {
@@ -29,13 +28,13 @@ export class PackedMatrix implements Matrix {
    * @param mostBytes the largest binding of the device.
    */
   static async upload(
-    type: PackedType,
+    type: QuantisedType,
     [outputs, inputs]: readonly [outputs: number, inputs: number],
     readRows: (first: number, end: number) => Promise<Uint8Array>,
     mostBytes: number,
   ): Promise<PackedMatrix> {
     const groups = inputs / GROUP;
-    const form = PACKED_FORMS[type];
+    const form = QUANTISED_FORMS[type];
     const rowsOfPart = Math.max(1, Math.min(outputs, Math.floor(mostBytes / (4 * inputs))));
     const parts: Part[] = [];
     try {
@@ -76,9 +75,7 @@ export class PackedMatrix implements Matrix {
           'int32',
         );
         const values = unpackRows(part, own);
-        return this.parts.length === 1
-          ? values
-          : tf.mul(values, tf.cast(tf.tensor2d(inPart.map(Number), [ids.length, 1]), 'float32'));
+        return this.parts.length === 1 ? values : tf.mul(values, tf.tensor2d(inPart.map(Number), [ids.length, 1]));
       });
       return tf.addN(ofParts) as tf.Tensor2D;
     });

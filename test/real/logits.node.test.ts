@@ -45,7 +45,8 @@ for (const {name, path} of realModels()) {
           return Math.abs(value - loss);
         }),
       );
-      expect(Math.max(...differences)).to.be.at.most(1e-2);
+      // Seen: 4e-5 on SmolLM2.
+      expect(Math.max(...differences)).to.be.at.most(1e-3);
       hidden!.dispose();
       let next = logits;
       const tokens: number[] = [];

@@ -1,7 +1,7 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import {AttentionProgram, unroll, workgroupIndex} from '../../../src/internal';
-import {GROUP, type PackedType} from '../packing';
-import type {PackedTensors} from '../packed_tensors';
+import {GROUP, type QuantisedType} from '../../gguf/block_values';
+import type {PackedTensors} from '../ops';
 import {unpackText} from './unpack';
 
 /** Invocations that share a row of the matrix, and rows of a workgroup. */
@@ -9,11 +9,8 @@ const LANES = 8;
 const ROWS = 16;
 const THREADS = LANES * ROWS;
 
-/** Most rows of x: an invocation keeps a sum of each in registers. */
-export const MOST_ROWS = 8;
-
 interface ProductVariant {
-  type: PackedType;
+  type: QuantisedType;
   /** Of x. */
   rows: number;
 }

@@ -1,12 +1,12 @@
 import {unroll} from '../../../src/internal';
-import {PACKED_FORMS, type PackedForm, type PackedType, scaleWords} from '../packing';
+import {QUANTISED_FORMS, type QuantisedForm, type QuantisedType, scaleWords} from '../../gguf/block_values';
 
 /**
  * Shader text: `scaleOf(group)`, scale and offset of a group, and `unpack4(group, part, scale)`, its values 4 part … 4 part + 3 (see
  * `packing.ts`). Reads the inputs `quants` and `scales`.
  */
-export function unpackText(type: PackedType): string {
-  const form = PACKED_FORMS[type];
+export function unpackText(type: QuantisedType): string {
+  const form = QUANTISED_FORMS[type];
   const {bits, zero} = form;
   return `
 fn scaleOf(group : i32) -> vec2<f32> {
@@ -29,7 +29,7 @@ fn bytesOf(word : i32) -> vec4<u32> {
 }`;
 }
 
-function scaleText(form: PackedForm): string {
+function scaleText(form: QuantisedForm): string {
   const words = scaleWords(form);
   return words === 1
     ? 'return unpack2x16float(bitcast<u32>(scales[group]));'

@@ -1,13 +1,13 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import {AttentionProgram, workgroupIndex} from '../../../src/internal';
-import {GROUP, type PackedType} from '../packing';
-import type {PackedTensors} from '../packed_tensors';
+import {GROUP, type QuantisedType} from '../../gguf/block_values';
+import type {PackedTensors} from '../ops';
 import {unpackText} from './unpack';
 
 const THREADS = 64;
 
 /** A packed matrix as float32, transposed, as tfjs multiplies fastest: `[inputs, outputs]`. */
-export class UnpackProgram extends AttentionProgram<{type: PackedType}> {
+export class UnpackProgram extends AttentionProgram<{type: QuantisedType}> {
   constructor({type, shape, quants, scales}: PackedTensors<TensorInfo>) {
     const [outputs, inputs] = shape;
     super({
@@ -20,7 +20,7 @@ export class UnpackProgram extends AttentionProgram<{type: PackedType}> {
     });
   }
 
-  protected shader({type}: {type: PackedType}): string {
+  protected shader({type}: {type: QuantisedType}): string {
     return `
 // An invocation unpacks one group of a row. Neighbours take neighbouring rows, so that what they write lies together.
 ${workgroupIndex}
@@ -50,7 +50,7 @@ fn main(index : i32) {
 }
 
 /** Rows of a packed matrix by their numbers: float32 `[ids, inputs]`. */
-export class UnpackRowsProgram extends AttentionProgram<{type: PackedType}> {
+export class UnpackRowsProgram extends AttentionProgram<{type: QuantisedType}> {
   constructor({type, shape, quants, scales}: PackedTensors<TensorInfo>, ids: TensorInfo) {
     const [, inputs] = shape;
     super({
@@ -64,7 +64,7 @@ export class UnpackRowsProgram extends AttentionProgram<{type: PackedType}> {
     });
   }
 
-  protected shader({type}: {type: PackedType}): string {
+  protected shader({type}: {type: QuantisedType}): string {
     return `
 // An invocation unpacks four values of a row.
 ${workgroupIndex}

@@ -6,7 +6,7 @@ import {RMSNormProgram} from '../../../runner/llama/kernels/webgpu/rms_norm';
 import {RotaryEmbeddingProgram} from '../../../runner/llama/kernels/webgpu/rotary_embedding';
 import {SwiGLUProgram} from '../../../runner/llama/kernels/webgpu/swiglu';
 import {WriteRowProgram} from '../../../runner/llama/kernels/webgpu/write_row';
-import type {PackedType} from '../../../runner/quantised/packing';
+import type {QuantisedType} from '../../../runner/gguf/block_values';
 import {PackedProductProgram} from '../../../runner/quantised/webgpu/product_program';
 import {UnpackProgram, UnpackRowsProgram} from '../../../runner/quantised/webgpu/unpack_program';
 import {blockGeometry} from '../../../src/attention/block_geometry';
@@ -100,7 +100,7 @@ describe('shader texts', () => {
     pageBias: info(64),
   });
 
-  const packed = (type: PackedType) => {
+  const packed = (type: QuantisedType) => {
     return {type, shape: [96, 512] as [number, number], quants: int32(96, 64), scales: int32(96, 16)};
   };
   const programs: Record<string, AttentionProgram<object>> = {

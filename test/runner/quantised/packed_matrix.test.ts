@@ -1,21 +1,22 @@
 import * as tf from '@tensorflow/tfjs-core';
 import {expect} from 'chai';
+import {BLOCK_TYPES} from '../../../runner/gguf/block_types';
+import {isQuantised, QUANTISED_TYPES, type QuantisedType} from '../../../runner/gguf/block_values';
 import {PackedMatrix} from '../../../runner/quantised/packed_matrix';
-import {isPackedType, packBlocks, PACKED_TYPES, type PackedType, rowBytes} from '../../../runner/quantised/packing';
-import {MOST_ROWS} from '../../../runner/quantised/webgpu/product_program';
+import {MOST_ROWS} from '../../../runner/quantised/ops';
+import {packBlocks} from '../../../runner/quantised/packing';
 import {testBackends} from '../../setup/environment';
 import {type BlocksReference, readBlocksReference} from '../gguf/references';
 
 /** Random bytes and edge cases, and their values by ggml. */
 interface Blocks extends BlocksReference {
-  type: PackedType;
+  type: QuantisedType;
   values: number[];
 }
 
 /** A matrix whose blocks are taken from those in turn, and its values. */
 function matrixOf({type, raw, values}: Blocks, outputs: number, blocksOfRow: number) {
-  const blockValues = type.endsWith('K') ? 256 : 32;
-  const blockBytes = rowBytes(type, blockValues);
+  const {values: blockValues, bytes: blockBytes} = BLOCK_TYPES[type];
   const count = values.length / blockValues;
   const bytes = new Uint8Array(outputs * blocksOfRow * blockBytes);
   const dense = new Float32Array(outputs * blocksOfRow * blockValues);
@@ -30,13 +31,16 @@ function matrixOf({type, raw, values}: Blocks, outputs: number, blocksOfRow: num
 describe('packed matrices', () => {
   let all: Blocks[];
   before(async () => {
-    const isPacked = (block: BlocksReference): block is Blocks => isPackedType(block.type);
+    const isPacked = (block: BlocksReference): block is Blocks => isQuantised(block.type);
     all = (await readBlocksReference()).filter(({of}) => of.startsWith('synthetic')).filter(isPacked);
   });
 
   it('have blocks for every type that is packed', () => {
-    expect(all.map(({type}) => type)).to.have.members([...PACKED_TYPES]);
-    for (const {type, raw, values} of all) expect(rowBytes(type, values.length), type).to.equal(raw.length);
+    expect(all.map(({type}) => type)).to.have.members([...QUANTISED_TYPES]);
+    for (const {type, raw, values} of all) {
+      const block = BLOCK_TYPES[type];
+      expect(raw.length / block.bytes, type).to.equal(values.length / block.values);
+    }
   });
 
   it('take as many words as their bits and scales say', () => {
@@ -51,7 +55,7 @@ describe('packed matrices', () => {
 
   if (!testBackends().includes('webgpu')) return;
 
-  for (const type of PACKED_TYPES) {
+  for (const type of QUANTISED_TYPES) {
     it(`${type}: products of few rows and of many, and rows, by parts too [webgpu]`, async () => {
       await tf.setBackend('webgpu');
       const blocks = all.find((of) => of.type === type)!;
