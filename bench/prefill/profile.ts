@@ -3,6 +3,7 @@ import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import type {PrefillAttention} from '../../runner/llama/attention';
 import {generate} from '../../runner/llama/generate';
 import type {LlamaModel, PrefillRequest} from '../../runner/llama/model';
+import type {Precision} from '../our_attention';
 import {timing, type Timing} from '../statistics';
 import {recordDispatches, timeDispatches} from '../webgpu/dispatch_timing';
 
@@ -35,6 +36,11 @@ export interface KernelTime {
 export interface PrefillRun extends PrefillTimes {
   length: number;
   attention: PrefillAttention;
+  precision: Precision;
+  /** What a token takes after the first, in milliseconds. */
+  decode?: Timing;
+  /** Bytes of tensors that are held after the run. */
+  gpuBytes: number;
   profile?: KernelTime[];
 }
 
@@ -63,6 +69,18 @@ export async function timePrefill(
     cache.dispose();
   }
   return {firstToken: timing(firstToken, 1), record: timing(record, 1)};
+}
+
+/** Milliseconds a token while at most so many are written after the prompt; the first time does not count. */
+export async function timeDecoding({model, ids, request}: PrefillWork, most: number): Promise<Timing> {
+  const perToken: number[] = [];
+  let steps = 0;
+  for (let i = 0; i < 4; ++i) {
+    const {tokens, restMs} = await generate(model, ids, {...request, maxTokens: most + 1});
+    steps = tokens.length - 1;
+    if (i > 0) perToken.push(restMs / steps);
+  }
+  return timing(perToken, steps);
 }
 
 /**

@@ -11,12 +11,22 @@ const CLASSES: Array<[name: string, kernels: RegExp]> = [
 ];
 
 /** Lines that a person reads: times to first token, then where the time of the GPU goes. */
-export function reportRun({length, attention, firstToken, record, profile}: PrefillRun): string {
+export function reportRun({
+  length,
+  attention,
+  precision,
+  firstToken,
+  record,
+  decode,
+  gpuBytes,
+  profile,
+}: PrefillRun): string {
   const lines = [
     '',
-    `## ${length.toLocaleString('en')} tokens, ${attention}`,
+    `## ${length.toLocaleString('en')} tokens, ${attention}, ${precision}`,
     '',
     `first token ${milliseconds(firstToken)} ms, of which recording ${milliseconds(record)} ms; ${firstToken.timings} prefills`,
+    `${decode ? `then ${milliseconds(decode)} ms a token; ` : ''}${(gpuBytes / 1e6).toFixed(0)} MB of tensors`,
   ];
   if (profile === undefined) return lines.join('\n');
   const dispatches = sum(profile, (entry) => entry.dispatches);

@@ -1,8 +1,8 @@
 import {existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync} from 'node:fs';
 import {join} from 'node:path';
+import {openLocalModel} from '../../hosts/local_model';
 import {type ExperimentDevice, openDevice} from '../device';
 import {writeWhole} from '../write_whole';
-import {openFolder} from './checkpoint';
 import {firstToken} from './first_token';
 import {Measurer} from './measurer';
 import {parseReal, type Part, type RealCommand, USAGE} from './options';
@@ -69,7 +69,7 @@ export async function measure(
   const run = command.continued && existsSync(path) ? continued(fresh, parseRun(readFileSync(path, 'utf8'))) : fresh;
   log(`${run.model}: ${run.host} on ${run.adapter}`);
   const longest = Math.max(...options.lengths);
-  const subject = await openFolder(command.model, longest);
+  const subject = await openLocalModel(command.model, longest);
   try {
     const encoded = new Map(options.texts.map((text) => [text.name, tokensOf(subject.tokenizer, text, longest)]));
     const tokens = (text: string, length: number) => encoded.get(text)!.slice(0, length);

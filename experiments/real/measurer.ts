@@ -1,21 +1,21 @@
 import {StepRunner} from '../../bench/step_runner';
 import type {ExperimentDevice} from '../device';
-import type {RealModel} from './checkpoint';
+import type {LocalModel} from '../../hosts/local_model';
 import type {RealOptions} from './options';
 import type {RealResults, RealRun} from './results';
 
 /** What the parts of `real` work with. */
 export class Measurer {
   private readonly steps: StepRunner;
-  readonly model: RealModel['model'];
-  readonly tokenizer: RealModel['tokenizer'];
+  readonly model: LocalModel['model'];
+  readonly tokenizer: LocalModel['tokenizer'];
 
   /**
    * @param tokens the first tokens of a text, by its name.
    * @param save called after every step.
    */
   constructor(
-    subject: RealModel,
+    subject: LocalModel,
     readonly device: ExperimentDevice,
     readonly options: RealOptions,
     readonly run: RealRun,

@@ -1,9 +1,9 @@
 import * as tf from '@tensorflow/tfjs-core';
 import {expect} from 'chai';
-import {openCheckpoint} from '../../runner/llama/checkpoint';
-import {LlamaModel} from '../../runner/llama/model';
+import {openLocalModel} from '../../hosts/local_model';
+import type {LlamaModel} from '../../runner/llama/model';
 import {fixture} from '../setup/environment';
-import {openModel, realModels} from './models';
+import {realModels} from './models';
 
 /** By transformers in float32 on the CPU, of the same weights, dequantised. */
 interface Reference {
@@ -23,7 +23,7 @@ for (const {name, path} of realModels()) {
     before(async () => {
       await tf.setBackend('cpu');
       reference = JSON.parse(new TextDecoder().decode(await fixture(`test/real/${name}.json`))) as Reference;
-      model = await LlamaModel.load(await openCheckpoint([await openModel(path)]), {maxLength: 512});
+      ({model} = await openLocalModel(path, 512));
     });
     after(() => model.dispose());
 

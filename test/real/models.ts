@@ -1,6 +1,4 @@
-import {existsSync, openAsBlob} from 'node:fs';
-import {basename} from 'node:path';
-import type {CheckpointFile} from '../../runner/llama/checkpoint_file';
+import {existsSync} from 'node:fs';
 
 const NAMES = ['smollm2', 'qwen2.5-coder-0.5b'] as const;
 
@@ -11,10 +9,4 @@ export function realModels(): {name: ModelName; path: string}[] {
   return NAMES.map((name) => ({name, path: `${process.env.REAL_MODELS}/${name}.gguf`})).filter(({path}) =>
     existsSync(path),
   );
-}
-
-/** A file that is read where it is asked for, not whole. */
-export async function openModel(path: string): Promise<CheckpointFile> {
-  const blob = await openAsBlob(path);
-  return {name: basename(path), size: blob.size, slice: (start, end) => blob.slice(start, end)};
 }

@@ -1,11 +1,12 @@
 import type {Tokenizer} from '@huggingface/tokenizers';
 import {expect} from 'chai';
+import {openModelFiles} from '../../hosts/local_model';
 import {chatTemplate, type ChatMessage} from '../../runner/chat_template';
 import {GGUFFile} from '../../runner/gguf/gguf_file';
 import {endTokens, tokenizerOfGGUF} from '../../runner/gguf/gguf_tokenizer';
 import {createTokenizer, decode, encode} from '../../runner/tokenizer';
 import {fixture} from '../setup/environment';
-import {openModel, realModels, type ModelName} from './models';
+import {realModels, type ModelName} from './models';
 
 /** `about` in tokens.json says what each field is. */
 interface TokenCase {
@@ -66,7 +67,7 @@ for (const {name, path} of realModels()) {
     let metadata: ReadonlyMap<string, unknown>;
     let tokenizer: Tokenizer;
     before(async () => {
-      ({metadata} = await GGUFFile.open(await openModel(path)));
+      ({metadata} = await GGUFFile.open((await openModelFiles(path))[0]));
       tokenizer = createTokenizer(tokenizerOfGGUF(metadata));
     });
 
