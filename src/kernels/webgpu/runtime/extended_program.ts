@@ -1,4 +1,5 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
+import {env} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import type {CompleteSpec} from './program_spec.js';
 
@@ -14,7 +15,7 @@ const pipelines = new WeakMap<GPUDevice, Map<string, GPUComputePipeline>>();
 /**
  * Runs a program whose shader needs WGSL extensions. tfjs puts declarations of its own before a shader's text, and
  * `enable` must come first; so this writes the same declarations (as far as our shaders use them) behind it, and
- * records the dispatch between tfjs's own.
+ * records the dispatch among tfjs's own.
  */
 export function runExtended(
   backend: WebGPUBackend,
@@ -35,21 +36,33 @@ export function runExtended(
     GPUBufferUsage.COPY_DST | GPUBufferUsage.UNIFORM,
   );
   backend.queue.writeBuffer(uniformBuffer, 0, uniforms);
-
   const pipeline = pipelineOf(device, program);
   const entries = [...buffers, uniformBuffer].map((buffer, binding) => ({binding, resource: {buffer}}));
+  const queue = backend as unknown as CommandQueue;
+  // What is recorded and not yet submitted may not be handed to someone else: tfjs frees these when it submits.
+  [output, ...inputs].forEach(({dataId}) => queue.commandQueueOwnedIds.add(dataId));
+  queue.uniformPendingDisposal.push(uniformBuffer);
   backend.ensureCommandEncoderReady();
-  backend.endComputePassEncoder();
-  // Private in tfjs's types: the commands that it has recorded and not yet submitted.
-  const {commandEncoder} = backend as unknown as {commandEncoder: GPUCommandEncoder};
-  const pass = commandEncoder.beginComputePass();
-  pass.setPipeline(pipeline);
-  pass.setBindGroup(0, device.createBindGroup({layout: pipeline.getBindGroupLayout(0), entries}));
-  pass.dispatchWorkgroups(...foldedDispatch(workgroups, device.limits.maxComputeWorkgroupsPerDimension));
-  pass.end();
-  // Submitted at once: tfjs does not know that these buffers are in use, and would hand them to someone else.
-  backend.submitQueue();
-  backend.bufferManager.releaseBuffer(uniformBuffer);
+  queue.computePassEncoder ??= queue.commandEncoder.beginComputePass();
+  queue.computePassEncoder.setPipeline(pipeline);
+  queue.computePassEncoder.setBindGroup(0, device.createBindGroup({layout: pipeline.getBindGroupLayout(0), entries}));
+  queue.computePassEncoder.dispatchWorkgroups(
+    ...foldedDispatch(workgroups, device.limits.maxComputeWorkgroupsPerDimension),
+  );
+  ++queue.dispatchCountInPass;
+  if (queue.dispatchCountInPass >= env().getNumber('WEBGPU_DEFERRED_SUBMIT_BATCH_SIZE')) {
+    backend.endComputePassEncoder();
+    backend.submitQueue();
+  }
+}
+
+/** Private in tfjs's types: the commands that it has recorded and not yet submitted, and what they use. */
+interface CommandQueue {
+  commandEncoder: GPUCommandEncoder;
+  computePassEncoder: GPUComputePassEncoder | null;
+  commandQueueOwnedIds: WeakSet<object>;
+  uniformPendingDisposal: GPUBuffer[];
+  dispatchCountInPass: number;
 }
 
 function pipelineOf(device: GPUDevice, program: ExtendedProgram): GPUComputePipeline {

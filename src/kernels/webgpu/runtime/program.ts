@@ -10,16 +10,34 @@ import type {CompleteSpec, ProgramSpec, Uniforms} from './program_spec.js';
 export const i32 = (value: number) => ({type: 'i32' as const, value});
 export const f32 = (value: number) => ({type: 'f32' as const, value});
 
-/** By keys of shaders, the uniforms that they name. */
-const uniformNames = new Map<string, Set<string>>();
+/** Uniforms that a shader names, in the order in which it gets them, and their declaration as tfjs takes it. */
+interface UniformLayout {
+  names: string[];
+  declaration: string;
+}
 
-function callUniforms({geometry, causal = false, scale = 1}: Required<ProgramSpec<object>>['call']): Uniforms {
-  const sizes = Object.entries({...geometry, queryOffset: causal ? geometry.queryOffset : 0});
-  return {
-    ...Object.fromEntries(sizes.map(([name, size]) => [name, i32(size)])),
-    scale: f32(scale),
-    logitScale: f32(scale * Math.LOG2E),
-  };
+/** By keys of pipelines. Texts are long, and a program is made for each call: so each text is looked at once. */
+const uniformLayouts = new Map<string, UniformLayout>();
+
+function layOutUniforms(shader: string, valueOf: (name: string) => Uniforms[string] | undefined): UniformLayout {
+  const named = new Set(Array.from(shader.matchAll(/\buniforms\.(\w+)/g), ([, name]) => name));
+  // The others are shapes, which tfjs declares.
+  const names = [...named].filter((name) => valueOf(name) !== undefined);
+  return {names, declaration: names.map((name) => `${name} : ${valueOf(name)!.type}, `).join('')};
+}
+
+/** What a shader finds under a name: what its program gives it, a size of the call, or how many there are of what. */
+function uniformOf(name: string, {uniforms, call}: ProgramSpec<object>, invocations: number) {
+  const given = uniforms?.[name];
+  if (given) return given;
+  if (name === 'invocations') return i32(invocations);
+  if (name === 'firstWorkgroup') return i32(0);
+  if (!call) return undefined;
+  const {geometry, causal = false, scale = 1} = call;
+  if (name === 'scale') return f32(scale);
+  if (name === 'logitScale') return f32(scale * Math.LOG2E);
+  if (name === 'queryOffset' && !causal) return i32(0);
+  return name in geometry ? i32(geometry[name as keyof typeof geometry]) : undefined;
 }
 
 /**
@@ -43,40 +61,30 @@ export abstract class AttentionProgram<Variant extends object> implements WebGPU
   protected constructor({threads = 64, outputComponents = 1, extensions = [], ...spec}: ProgramSpec<Variant>) {
     const {invocations = util.sizeFromShape(spec.outputShape) / outputComponents} = spec;
     const {workgroups = Math.ceil(invocations / threads)} = spec;
-    const inputs = Object.fromEntries(
-      Object.entries(spec.inputs).flatMap(([name, input]) =>
-        input ? [[name, 'tensor' in input ? input : {tensor: input}]] : [],
-      ),
-    );
+    const inputs: CompleteSpec<Variant>['inputs'] = {};
+    for (const name in spec.inputs) {
+      const input = spec.inputs[name];
+      if (input) inputs[name] = 'tensor' in input ? input : {tensor: input};
+    }
     this.variableNames = Object.keys(inputs);
-    this.variableComponents = Object.values(inputs).map(({components = 1}) => components);
+    this.variableComponents = this.variableNames.map((name) => inputs[name].components ?? 1);
     this.pipelineKey = `${spec.name} ${JSON.stringify(spec.variant)} ${this.variableComponents}`;
     this.shaderKey = this.pipelineKey;
-    const uniforms = this.namedUniforms(spec.variant, {
-      ...(spec.call && callUniforms(spec.call)),
-      ...spec.uniforms,
-      invocations: i32(invocations),
-      firstWorkgroup: i32(0),
-    });
+    const valueOf = (name: string) => uniformOf(name, spec, invocations);
+    let layout = uniformLayouts.get(this.pipelineKey);
+    if (!layout) {
+      layout = layOutUniforms(this.shader(spec.variant), valueOf);
+      uniformLayouts.set(this.pipelineKey, layout);
+    }
+    const uniforms: Uniforms = {};
+    for (const name of layout.names) uniforms[name] = valueOf(name)!;
     this.spec = {outputType: 'float32', ...spec, threads, workgroups, extensions, outputComponents, inputs, uniforms};
     this.outputShape = spec.outputShape;
     this.outputComponent = outputComponents;
-    this.uniforms = Object.entries(uniforms)
-      .map(([name, {type}]) => `${name} : ${type}, `)
-      .join('');
+    this.uniforms = layout.declaration;
     this.workgroupSize = [threads, 1, 1];
     this.dispatch = [workgroups, 1, 1];
     this.dispatchLayout = {x: spec.outputShape.map((_, i) => i)};
-  }
-
-  /** Those of them that the shader names. Texts are long, and a program is made for each call: so each is looked at once. */
-  private namedUniforms(variant: Variant, uniforms: Uniforms): Uniforms {
-    let names = uniformNames.get(this.pipelineKey);
-    if (!names) {
-      names = new Set(Array.from(this.shader(variant).matchAll(/\buniforms\.(\w+)/g), ([, name]) => name));
-      uniformNames.set(this.pipelineKey, names);
-    }
-    return Object.fromEntries(Object.entries(uniforms).filter(([name]) => names.has(name)));
   }
 
   getUserCode(): string {
