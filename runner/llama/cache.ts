@@ -1,5 +1,18 @@
 import * as tf from '@tensorflow/tfjs-core';
-import {writeRow} from './kernels/write_row';
+
+/** Rotated keys and values of every layer, which its owner disposes. After an error it is good for `dispose` alone. */
+export interface KeyValueCache {
+  /** Positions held, counted after the last layer has been given its rows. */
+  readonly length: number;
+  /**
+   * Takes a layer's rows of the next positions, each `[1, keyValueHeads, rows, headDim]`, and returns all that the layer holds then, for
+   * the caller's tidy.
+   */
+  extend(layer: number, key: tf.Tensor4D, value: tf.Tensor4D): KeyValueRows;
+  /** Drops the positions from `length` on. */
+  truncate(length: number): void;
+  dispose(): void;
+}
 
 /** Positions of a page. Longer pages are joined less often; each token copies one, and attends to its empty rows too. */
 export const PAGE_ROWS = 64;
@@ -23,14 +36,12 @@ interface Layer {
 }
 
 /**
- * Rotated keys and values of every layer.
- *
- * New rows go into a page of fixed shape, which joins the others when it is full: the shapes of a decoding step stay the
+ * A cache in tfjs's own ops, for any backend. Rows of decoded tokens go into a page of fixed shape, which joins the others when it is full: the shapes of a decoding step stay the
  * same for `PAGE_ROWS` tokens, so that a backend compiles nothing and allocates nothing of the length of the context.
  *
  * The cache owns its tensors, also when it is called inside `tf.tidy`. After an error it is good for `dispose` alone.
  */
-export class KeyValueCache {
+export class PagedCache implements KeyValueCache {
   private readonly layers: Layer[] = [];
   private masks?: {written: number; row: tf.Tensor4D; pageBias: tf.Tensor1D};
 
@@ -40,24 +51,36 @@ export class KeyValueCache {
     return last === undefined ? 0 : last.rest.key.shape[2] + last.written;
   }
 
-  /** Takes the rows of the prompt for the next layer. */
-  start(key: tf.Tensor4D, value: tf.Tensor4D): void {
-    this.layers.push({rest: keep({key: tf.clone(key), value: tf.clone(value)}), written: 0});
+  extend(layer: number, key: tf.Tensor4D, value: tf.Tensor4D): KeyValueRows {
+    const held = this.layers[layer];
+    const added = {key, value};
+    if (held === undefined) {
+      this.layers.push({rest: keep(mapRows((part) => tf.clone(added[part]))), written: 0});
+      return added;
+    }
+    this.joinPage(held);
+    const all = this.replace(held, 'rest', (rest) => mapRows((part) => tf.concat([rest![part], added[part]], 2)));
+    return mapRows((part) => tf.clone(all[part]));
+  }
+
+  truncate(length: number): void {
+    for (const held of this.layers) {
+      this.joinPage(held);
+      if (length >= held.rest.key.shape[2]) continue;
+      this.replace(held, 'rest', (rest) =>
+        mapRows((part) => tf.slice(rest![part], [0, 0, 0, 0], [-1, -1, length, -1])),
+      );
+    }
   }
 
   /** Adds a row `[1, keyValueHeads, 1, headDim]` to one layer and returns all that the layer holds. */
   append(layer: number, key: tf.Tensor4D, value: tf.Tensor4D): HeldRows {
     const held = this.layers[layer];
-    if (held.written === PAGE_ROWS) {
-      this.replace(held, 'rest', (rest) => mapRows((part) => tf.concat([rest![part], held.page![part]], 2)));
-      tf.dispose(held.page);
-      held.page = undefined;
-      held.written = 0;
-    }
+    if (held.written === PAGE_ROWS) this.joinPage(held);
     const {row, pageBias} = this.masksFor(held.written + 1);
     const added = {key, value};
     const page = this.replace(held, 'page', (old) =>
-      mapRows((part) => (old === undefined ? tf.mul(row, added[part]) : writeRow(old[part], added[part], row))),
+      mapRows((part) => (old === undefined ? tf.mul(row, added[part]) : tf.add(old[part], tf.mul(row, added[part])))),
     );
     ++held.written;
     return {rest: held.rest, page, pageBias};
@@ -68,6 +91,18 @@ export class KeyValueCache {
     tf.dispose(this.masks);
     this.layers.length = 0;
     this.masks = undefined;
+  }
+
+  /** Puts the written rows of the page to the others. */
+  private joinPage(held: Layer): void {
+    const {page, written} = held;
+    if (page === undefined) return;
+    this.replace(held, 'rest', (rest) =>
+      mapRows((part) => tf.concat([rest![part], tf.slice(page[part], [0, 0, 0, 0], [-1, -1, written, -1])], 2)),
+    );
+    tf.dispose(page);
+    held.page = undefined;
+    held.written = 0;
   }
 
   private replace(

@@ -1,11 +1,18 @@
 import type * as tf from '@tensorflow/tfjs-core';
+import type {KeyValueCache} from './cache';
+import type {Context} from './context';
 import {nextTask} from './layer_progress';
 import type {LlamaModel, PrefillRequest} from './model';
 import {GREEDY, Sampler, type Sampling} from './sample';
 
-export interface GenerateRequest extends PrefillRequest {
+export interface GenerateRequest extends Omit<PrefillRequest, 'cache'> {
   /** Most tokens to add, 1 or more. */
   maxTokens: number;
+  /**
+   * What was read and written before, by the same model: of the prompt only what differs from it is read. Takes what is read and written
+   * now. Default: nothing was.
+   */
+  context?: Context;
   /** How tokens are chosen. Default: the most likely one. */
   sampling?: Sampling;
   /** Told after each token, all tokens so far. */
@@ -17,6 +24,8 @@ export interface GenerateRequest extends PrefillRequest {
 export interface Generated {
   /** The continuation, without the prompt; ends before an end token of the config. */
   tokens: number[];
+  /** Tokens of the prompt that the context had read before. */
+  reusedTokens: number;
   /** From the call of the prefill until the id of the first token was read back, in milliseconds. */
   firstTokenMs: number;
   /** From there to the end, in milliseconds. */
@@ -33,7 +42,7 @@ export async function generate(
   prompt: readonly number[],
   request: GenerateRequest,
 ): Promise<Generated> {
-  const {maxTokens, sampling = GREEDY, onToken, stop, ...prefillRequest} = request;
+  const {maxTokens, sampling = GREEDY, onToken, stop, context, ...prefillRequest} = request;
   if (!Number.isInteger(maxTokens) || maxTokens < 1) {
     throw new Error(`maxTokens is ${maxTokens}; accepted: a positive integer`);
   }
@@ -46,22 +55,33 @@ export async function generate(
       logits.dispose();
     }
   };
+  const next = (token: number, after: KeyValueCache) =>
+    sampling.temperature === 0 ? model.decodeGreedily(token, after) : choose(model.decode(token, after));
   const begin = performance.now();
-  const {logits, cache} = await model.prefill(prompt, prefillRequest);
+  const held = context?.take(prompt);
+  const reusedTokens = held?.length ?? 0;
+  const {logits, cache} = await model.prefill(prompt.slice(reusedTokens), {...prefillRequest, cache: held});
+  const tokens: number[] = [];
+  let isWhole = false;
   try {
     let token = await choose(logits);
     const first = performance.now();
-    const tokens: number[] = [];
     while (!model.config.endTokens.includes(token)) {
       tokens.push(token);
       onToken?.(tokens);
       if (tokens.length >= maxTokens || stop?.(tokens)) break;
       if (signal || onToken) await nextTask();
       signal?.throwIfAborted();
-      token = await choose(model.decode(token, cache));
+      token = await next(token, cache);
     }
-    return {tokens, firstTokenMs: first - begin, restMs: performance.now() - first};
+    isWhole = true;
+    return {tokens, reusedTokens, firstTokenMs: first - begin, restMs: performance.now() - first};
+  } catch (error) {
+    // What was read stays good where the continuation was stopped.
+    isWhole = signal?.aborted ?? false;
+    throw error;
   } finally {
-    cache.dispose();
+    if (context && isWhole) context.give(cache, [...prompt, ...tokens]);
+    else cache.dispose();
   }
 }

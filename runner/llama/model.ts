@@ -1,9 +1,11 @@
 import * as tf from '@tensorflow/tfjs-core';
 import {prefillAttention, type PrefillAttention, type PrefillOptions} from './attention';
-import {KeyValueCache} from './cache';
+import {PagedCache, type KeyValueCache} from './cache';
 import type {Checkpoint} from './checkpoint';
 import type {LlamaConfig} from './config';
-import {decodeAttention} from './kernels/decode_attention';
+import {Decoder} from './decode/decoder';
+import {PackedCache} from './decode/packed_cache';
+import {decodeAttention} from './decode_attention';
 import {rmsNorm} from './kernels/rms_norm';
 import {rotaryEmbedding} from './kernels/rotary_embedding';
 import {swiGLU} from './kernels/swiglu';
@@ -20,19 +22,21 @@ type Weights = PreparedWeights & {rotary: RotaryTables};
 type Attend = (query: tf.Tensor4D, key: tf.Tensor4D, value: tf.Tensor4D) => tf.Tensor4D;
 
 export interface PrefillRequest {
+  /** Of the tokens before these, which it takes over: it is in the result, or disposed after an error. Default: none are before. */
+  cache?: KeyValueCache;
   /** Default: `'composed'`. */
   attention?: PrefillAttention;
   /** Options of `'pbs'`. */
   options?: PrefillOptions;
   /**
-   * Sees each layer's rotated query `[1, heads, length, headDim]`, rotated key and value `[1, keyValueHeads, length,
-   * headDim]` before they are attended. They are disposed after the layer: clone and `tf.keep` to hold one.
+   * Sees each layer's rotated query `[1, heads, rows, headDim]`, rotated key and value `[1, keyValueHeads, length,
+   * headDim]`, of the tokens before too, before they are attended. They are disposed after the layer: clone and `tf.keep` to hold one.
    */
   onAttention?: (layer: number, query: tf.Tensor4D, key: tf.Tensor4D, value: tf.Tensor4D) => void;
-  /** Attends in the place of `attention`, from what `onAttention` sees to `[1, heads, length, headDim]`. */
+  /** Attends in the place of `attention`, from what `onAttention` sees to `[1, heads, rows, headDim]`. */
   attend?: (layer: number, query: tf.Tensor4D, key: tf.Tensor4D, value: tf.Tensor4D) => tf.Tensor4D;
   /**
-   * Sees `[length, hiddenSize]` after the last layer, for {@link LlamaModel.logitsOf}; disposed afterwards. Without it, the
+   * Sees `[rows, hiddenSize]` after the last layer, for {@link LlamaModel.logitsOf}; disposed afterwards. Without it, the
    * last layer computes the last row alone.
    */
   onHidden?: (hidden: tf.Tensor2D) => void;
@@ -69,6 +73,8 @@ export interface LoadOptions {
 
 /** A checkpoint on the current tfjs backend, in float32, one sequence at a time. */
 export class LlamaModel {
+  private recordedDecoder?: Decoder;
+
   private constructor(
     readonly config: LlamaConfig,
     readonly maxLength: number,
@@ -97,29 +103,30 @@ export class LlamaModel {
     }
   }
 
-  /** Runs a prompt. */
+  /** Runs a prompt, or the rest of one. */
   async prefill(ids: readonly number[], request: PrefillRequest = {}): Promise<Prefill> {
     const {attention = 'composed', options, attend: replaced, onAttention, onHidden, onLayer, signal} = request;
     const {layers} = this.config;
-    signal?.throwIfAborted();
-    this.checkRoom(0, ids.length);
-    this.checkSizes(ids.length);
+    const cache = request.cache ?? this.newCache();
+    const position = cache.length;
     // Following the layers makes the backend send each one off by itself, so it is left out where nobody asks.
     const progress = onLayer ? new LayerProgress(onLayer, signal) : undefined;
-    const cache = new KeyValueCache();
     let hidden: tf.Tensor2D | undefined;
     let logits: tf.Tensor1D | undefined;
     try {
+      signal?.throwIfAborted();
+      this.checkRoom(position, ids.length);
+      this.checkSizes(ids.length);
       hidden = this.embed(ids);
       for (let layer = 0; layer < layers; ++layer) {
-        const attend: Attend = (query, key, value) => {
+        const attend: Attend = (query, ...rows) => {
+          const {key, value} = cache.extend(layer, ...rows);
           onAttention?.(layer, query, key, value);
-          cache.start(key, value);
           return replaced?.(layer, query, key, value) ?? prefillAttention(query, key, value, attention, options);
         };
         // Where nothing but the last row's logits comes out, no other row is needed past the last attention.
         const lastRowOnly = layer === layers - 1 && onHidden === undefined;
-        const next: tf.Tensor2D = this.runLayer(layer, hidden, 0, attend, lastRowOnly);
+        const next: tf.Tensor2D = this.runLayer(layer, hidden, position, attend, lastRowOnly);
         hidden.dispose();
         hidden = next;
         await progress?.queued(computed(hidden));
@@ -143,17 +150,32 @@ export class LlamaModel {
    * is good for `dispose` alone.
    */
   decode(id: number, cache: KeyValueCache): tf.Tensor1D {
-    const position = cache.length;
-    this.checkRoom(position, 1);
+    this.checkDecode(id, cache);
+    if (cache instanceof PackedCache) return this.decoder.logits(id, cache);
     return tf.tidy(() => {
       let hidden = this.embed([id]);
       for (let layer = 0; layer < this.config.layers; ++layer) {
-        hidden = this.runLayer(layer, hidden, position, (query, key, value) =>
-          decodeAttention(query, cache.append(layer, key, value)),
+        hidden = this.runLayer(layer, hidden, cache.length, (query, key, value) =>
+          decodeAttention(query, (cache as PagedCache).append(layer, key, value)),
         );
       }
       return this.headOfLastRow(hidden);
     });
+  }
+
+  /** As {@link decode}, and the id of the most likely token after it. */
+  async decodeGreedily(id: number, cache: KeyValueCache): Promise<number> {
+    if (cache instanceof PackedCache) {
+      this.checkDecode(id, cache);
+      return this.decoder.mostLikely(id, cache);
+    }
+    const logits = this.decode(id, cache);
+    const best = tf.tidy(() => tf.argMax(logits));
+    logits.dispose();
+    // Not dataSync: it can return zeros on a software WebGPU adapter.
+    const [token] = await best.data();
+    best.dispose();
+    return token;
   }
 
   /** Logits `[rows, vocabSize]` of hidden states `[rows, hiddenSize]` after the last layer, for the token after each row. */
@@ -166,8 +188,22 @@ export class LlamaModel {
   }
 
   dispose(): void {
+    this.recordedDecoder?.dispose();
     disposeWeights(this.weights);
     tf.dispose(this.weights.rotary);
+  }
+
+  private newCache(): KeyValueCache {
+    return Decoder.takes(this.config, this.weights) ? new PackedCache(this.config, this.maxLength) : new PagedCache();
+  }
+
+  private get decoder(): Decoder {
+    return (this.recordedDecoder ??= new Decoder({config: this.config, weights: this.weights}));
+  }
+
+  private checkDecode(id: number, cache: KeyValueCache): void {
+    this.checkRoom(cache.length, 1);
+    this.checkIds([id]);
   }
 
   private checkRoom(held: number, added: number): void {
@@ -189,12 +225,16 @@ export class LlamaModel {
   }
 
   private embed(ids: readonly number[]): tf.Tensor2D {
+    this.checkIds(ids);
+    return this.weights.embedding.rows(ids);
+  }
+
+  private checkIds(ids: readonly number[]): void {
     const {vocabSize} = this.config;
     const unknown = ids.find((id) => !Number.isInteger(id) || id < 0 || id >= vocabSize);
     if (unknown !== undefined) {
       throw new Error(`token id is ${unknown}; accepted: integers from 0 to ${vocabSize - 1}`);
     }
-    return this.weights.embedding.rows(ids);
   }
 
   /**

@@ -18,7 +18,7 @@ export class PackedMatrix implements Matrix {
 
   private constructor(
     readonly shape: readonly [outputs: number, inputs: number],
-    private readonly parts: Part[],
+    readonly parts: readonly Part[],
   ) {
     this.bytes = parts.reduce((sum, {quants, scales}) => sum + 4 * (quants.size + scales.size), 0);
   }

@@ -11,7 +11,7 @@ import {OP_FOLDERS, testFiles} from '../setup/test_files';
  * `node build/gpu/demo.mjs`.
  */
 const root = fileURLToPath(new URL('../..', import.meta.url));
-const tests = OP_FOLDERS.flatMap((folder) => testFiles(folder, 'browser'));
+const tests = [...OP_FOLDERS, 'runner'].flatMap((folder) => testFiles(folder, 'browser'));
 await esbuild.build({
   stdin: {
     contents: `

@@ -15,7 +15,7 @@ function register(name: string, run: (backend: WebGPUBackend, inputs: Inputs, at
 }
 
 register(PackedProduct, (backend, {x, ...matrix}, attrs) =>
-  new PackedProductProgram(x, {...matrix, ...attrs}).run(backend),
+  new PackedProductProgram({x, matrix: {...matrix, ...attrs}}).run(backend),
 );
 register(UnpackTransposed, (backend, matrix, attrs) => new UnpackProgram({...matrix, ...attrs}).run(backend));
 register(UnpackRows, (backend, {ids, ...matrix}, attrs) =>

@@ -4,71 +4,169 @@ import {GROUP, type QuantisedType} from '../../gguf/block_values';
 import type {PackedTensors} from '../ops';
 import {unpackText} from './unpack';
 
-/** Invocations that share a row of the matrix, and rows of a workgroup. */
-const LANES = 8;
-const ROWS = 16;
-const THREADS = LANES * ROWS;
+const THREADS = 128;
+/** Invocations that keep a large device busy: matrices of fewer rows have more invocations a row. A guess. */
+const WANTED_INVOCATIONS = 65_536;
+const [FEWEST_LANES, MOST_LANES] = [4, 32];
+
+/** Invocations that share a row of a matrix. */
+function lanesOf([outputs, inputs]: readonly [outputs: number, inputs: number]): number {
+  const wanted = Math.min(MOST_LANES, WANTED_INVOCATIONS / outputs, inputs / GROUP);
+  return Math.max(FEWEST_LANES, 2 ** Math.floor(Math.log2(wanted)));
+}
 
 interface ProductVariant {
   type: QuantisedType;
+  /** Of the second matrix, of which SwiGLU is taken. */
+  upType?: QuantisedType;
   /** Of x. */
   rows: number;
+  lanes: number;
+  hasNorm: boolean;
+  hasBias: boolean;
+  hasUpBias: boolean;
+  hasResidual: boolean;
+}
+
+/** What is multiplied, and what is done with the products. */
+export interface PackedProductOptions {
+  /** float32 `[rows, inputs]` */
+  x: TensorInfo;
+  matrix: PackedTensors<TensorInfo>;
+  /** A second matrix of the same shape: SwiGLU is taken of the products, `gate · sigmoid(gate) · up`. */
+  up?: PackedTensors<TensorInfo>;
+  /** float32 `[inputs]`: x goes through an RMS norm of this weight first. */
+  norm?: {weight: TensorInfo; epsilon: number};
+  /** float32: what is added to the products, with `firstBias` the first that is read; and to those of `up`. */
+  bias?: TensorInfo;
+  upBias?: TensorInfo;
+  firstBias?: number;
+  /** float32, like the output: is added to it. */
+  residual?: TensorInfo;
+  /** Columns of the whole output, and the first of them that this matrix computes. Default: those of the matrix. */
+  columns?: number;
+  firstColumn?: number;
 }
 
 /** x · matrixᵀ for few rows of x: float32 `[rows, outputs]`. Each value of the matrix is unpacked once. */
 export class PackedProductProgram extends AttentionProgram<ProductVariant> {
-  constructor(x: TensorInfo, {type, shape, quants, scales}: PackedTensors<TensorInfo>) {
+  constructor({x, matrix, up, norm, bias, residual, ...more}: PackedProductOptions) {
     const [rows] = x.shape;
-    const [outputs] = shape;
+    const [outputs] = matrix.shape;
+    const lanes = lanesOf(matrix.shape);
+    const {upBias, columns = outputs, firstColumn = 0, firstBias = 0} = more;
     super({
       name: 'PackedProduct',
-      inputs: {x: {tensor: x, components: 4}, quants: {tensor: quants}, scales: {tensor: scales}},
-      outputShape: [rows, outputs],
+      inputs: {
+        x: {tensor: x, components: 4},
+        quants: matrix.quants,
+        scales: matrix.scales,
+        upQuants: up?.quants,
+        upScales: up?.scales,
+        norm: norm && {tensor: norm.weight, components: 4},
+        bias,
+        upBias,
+        residual,
+      },
+      outputShape: [rows, columns],
       threads: THREADS,
-      workgroups: Math.ceil(outputs / ROWS),
-      variant: {type, rows},
+      workgroups: Math.ceil((outputs * lanes) / THREADS),
+      uniforms: {
+        outputs: {type: 'i32', value: outputs},
+        firstColumn: {type: 'i32', value: firstColumn},
+        firstBias: {type: 'i32', value: firstBias},
+        epsilon: {type: 'f32', value: norm?.epsilon ?? 0},
+      },
+      variant: {
+        type: matrix.type,
+        upType: up?.type,
+        rows,
+        lanes,
+        hasNorm: norm !== undefined,
+        hasBias: bias !== undefined,
+        hasUpBias: upBias !== undefined,
+        hasResidual: residual !== undefined,
+      },
     });
   }
 
-  protected shader({type, rows}: ProductVariant): string {
+  protected shader({type, upType, rows, lanes, hasNorm, hasBias, hasUpBias, hasResidual}: ProductVariant): string {
+    // Sums over the inputs, one of each for every row of x.
+    const sums = ['products', ...(upType ? ['upProducts'] : []), ...(hasNorm ? ['squares'] : [])];
+    const addRow = (part: number, r: number) => `{
+        var value = x[(${r} * groups + g) * ${GROUP / 4} + ${part}];
+        ${hasNorm ? `squares[${r}] += dot(value, value); value *= norm[g * ${GROUP / 4} + ${part}];` : ''}
+        products[${r}] += dot(values, value);
+        ${upType ? `upProducts[${r}] += dot(upValues, value);` : ''}
+      }`;
     return `
-// A workgroup computes ${ROWS} columns of the output, that is takes ${ROWS} rows of the matrix; ${LANES} invocations share one, each with every
-// ${LANES}th group of its values, and a sum for each row of x in registers. The sums of a row are added up in workgroup memory.
+// A workgroup computes ${THREADS / lanes} columns of the output, that is takes ${THREADS / lanes} rows of the matrix. ${lanes} neighbouring invocations share one, each with
+// every ${lanes}th group of its values, so that they read side by side, and hold sums for each row of x in registers. The sums of a row
+// are added up in workgroup memory. The norm's divisor is the same for all inputs, so it waits for the end.
 ${workgroupIndex}
 ${unpackText(type)}
-var<workgroup> partials : array<f32, ${THREADS * rows}>;
+${upType ? renamed(unpackText(upType), 'up') : ''}
+// By sums, then by invocations, four a vector.
+var<workgroup> partials : array<array<vec4<f32>, ${THREADS / 4}>, ${rows * sums.length}>;
+
+// Of the invocations of a row, from the first on.
+fn total(which : i32, first : i32) -> f32 {
+  var parts = vec4<f32>(0.0);
+  for (var i = 0; i < ${lanes / 4}; i++) {
+    parts += partials[which][first / 4 + i];
+  }
+  return dot(parts, vec4<f32>(1.0));
+}
 
 fn main(index : i32) {
   let local = i32(localIndex);
-  let lane = local % ${LANES};
-  let outputs = uniforms.outShape.y;
-  let output = workgroupIndex() * ${ROWS} + local / ${LANES};
+  let lane = local % ${lanes};
+  let output = workgroupIndex() * ${THREADS / lanes} + local / ${lanes};
   let groups = uniforms.xShape.y / ${GROUP};
-  // Past the last row it is taken once more, for the barrier's sake.
-  let firstGroup = min(output, outputs - 1) * groups;
-  var sums = array<f32, ${rows}>();
-  for (var g = lane; g < groups; g += ${LANES}) {
+  // Past the last row it is taken once more, for the barriers' sake.
+  let firstGroup = min(output, uniforms.outputs - 1) * groups;
+  ${sums.map((name) => `var ${name} = array<f32, ${rows}>();`).join('\n  ')}
+  for (var g = lane; g < groups; g += ${lanes}) {
     let scale = scaleOf(firstGroup + g);
+    ${upType ? 'let upScale = upScaleOf(firstGroup + g);' : ''}
     ${unroll(
       GROUP / 4,
       (part) => `{
       let values = unpack4(firstGroup + g, ${part}, scale);
-      ${unroll(rows, (r) => `sums[${r}] += dot(values, x[(${r} * groups + g) * ${GROUP / 4} + ${part}]);`)}
+      ${upType ? `let upValues = upUnpack4(firstGroup + g, ${part}, upScale);` : ''}
+      ${unroll(rows, (r) => addRow(part, r))}
     }`,
     )}
   }
-  ${unroll(rows, (r) => `partials[${r * THREADS} + local] = sums[${r}];`)}
+  ${sums.map((name, i) => unroll(rows, (r) => `partials[${i * rows + r}][local / 4][local % 4] = ${name}[${r}];`)).join('\n  ')}
   // Barrier: the first invocation of a row adds up what the others wrote.
   workgroupBarrier();
-  if (lane == 0 && output < outputs) {
+  if (lane == 0 && output < uniforms.outputs) {
     for (var r = 0; r < ${rows}; r++) {
-      var sum = 0.0;
-      for (var i = 0; i < ${LANES}; i++) {
-        sum += partials[r * ${THREADS} + local + i];
+      var sum = total(r, local);
+      ${upType ? `var up = total(${rows} + r, local);` : ''}
+      ${
+        hasNorm
+          ? `let scale = inverseSqrt(total(${(sums.length - 1) * rows} + r, local) / f32(uniforms.xShape.y) + uniforms.epsilon);
+      sum *= scale;
+      ${upType ? 'up *= scale;' : ''}`
+          : ''
       }
-      result[r * outputs + output] = sum;
+      ${hasBias ? 'sum += bias[uniforms.firstBias + output];' : ''}
+      ${hasUpBias ? 'up += upBias[uniforms.firstBias + output];' : ''}
+      ${upType ? 'sum = sum / (1.0 + exp(-sum)) * up;' : ''}
+      let at = r * uniforms.outShape.y + uniforms.firstColumn + output;
+      ${hasResidual ? 'sum += residual[at];' : ''}
+      result[at] = sum;
     }
   }
 }`;
   }
+}
+
+/** The functions and inputs of `unpackText` under other names, for a second matrix. */
+function renamed(text: string, prefix: string): string {
+  return text.replace(/\b(quants|scales|scaleOf|unpack4|bytesOf)\b/g, (name) => {
+    return prefix + name[0].toUpperCase() + name.slice(1);
+  });
 }

@@ -49,10 +49,10 @@ fn main(index : i32) {
   }
 }
 
-/** Rows of a packed matrix by their numbers: float32 `[ids, inputs]`. */
+/** Rows of a packed matrix by their numbers: float32 `[ids, inputs]`. Numbers before its first row and past its last are left out. */
 export class UnpackRowsProgram extends AttentionProgram<{type: QuantisedType}> {
-  constructor({type, shape, quants, scales}: PackedTensors<TensorInfo>, ids: TensorInfo) {
-    const [, inputs] = shape;
+  constructor({type, shape, quants, scales}: PackedTensors<TensorInfo>, ids: TensorInfo, firstRow = 0) {
+    const [outputs, inputs] = shape;
     super({
       name: 'UnpackRows',
       inputs: {quants: {tensor: quants}, scales: {tensor: scales}, ids: {tensor: ids}},
@@ -60,6 +60,7 @@ export class UnpackRowsProgram extends AttentionProgram<{type: QuantisedType}> {
       outputComponents: 4,
       threads: THREADS,
       workgroups: Math.ceil((ids.shape[0] * inputs) / (4 * THREADS)),
+      uniforms: {firstRow: {type: 'i32', value: firstRow}, rows: {type: 'i32', value: outputs}},
       variant: {type},
     });
   }
@@ -73,12 +74,16 @@ ${unpackText(type)}
 fn main(index : i32) {
   let item = workgroupIndex() * ${THREADS} + i32(localIndex);
   let vectors = uniforms.outShape.y / 4;
-  let row = item / vectors;
-  if (row >= uniforms.outShape.x) {
+  let id = item / vectors;
+  if (id >= uniforms.outShape.x) {
+    return;
+  }
+  let row = ids[id] - uniforms.firstRow;
+  if (row < 0 || row >= uniforms.rows) {
     return;
   }
   let vector = item % vectors;
-  let group = ids[row] * (vectors / ${GROUP / 4}) + vector / ${GROUP / 4};
+  let group = row * (vectors / ${GROUP / 4}) + vector / ${GROUP / 4};
   result[item] = unpack4(group, vector % ${GROUP / 4}, scaleOf(group));
 }`;
   }

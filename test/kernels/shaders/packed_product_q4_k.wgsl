@@ -1,5 +1,6 @@
-// A workgroup computes 16 columns of the output, that is takes 16 rows of the matrix; 8 invocations share one, each with every
-// 8th group of its values, and a sum for each row of x in registers. The sums of a row are added up in workgroup memory.
+// A workgroup computes 8 columns of the output, that is takes 8 rows of the matrix. 16 neighbouring invocations share one, each with
+// every 16th group of its values, so that they read side by side, and hold sums for each row of x in registers. The sums of a row
+// are added up in workgroup memory. The norm's divisor is the same for all inputs, so it waits for the end.
 
 fn workgroupIndex() -> i32 {
   return uniforms.firstWorkgroup + i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
@@ -19,80 +20,223 @@ fn unpack4(group : i32, part : i32, scale : vec2<f32>) -> vec4<f32> {
 fn bytesOf(word : i32) -> vec4<u32> {
   return vec4<u32>(bitcast<u32>(word)) >> vec4<u32>(0u, 8u, 16u, 24u);
 }
-var<workgroup> partials : array<f32, 384>;
+
+// By sums, then by invocations, four a vector.
+var<workgroup> partials : array<array<vec4<f32>, 32>, 3>;
+
+// Of the invocations of a row, from the first on.
+fn total(which : i32, first : i32) -> f32 {
+  var parts = vec4<f32>(0.0);
+  for (var i = 0; i < 4; i++) {
+    parts += partials[which][first / 4 + i];
+  }
+  return dot(parts, vec4<f32>(1.0));
+}
 
 fn main(index : i32) {
   let local = i32(localIndex);
-  let lane = local % 8;
-  let outputs = uniforms.outShape.y;
-  let output = workgroupIndex() * 16 + local / 8;
+  let lane = local % 16;
+  let output = workgroupIndex() * 8 + local / 16;
   let groups = uniforms.xShape.y / 32;
-  // Past the last row it is taken once more, for the barrier's sake.
-  let firstGroup = min(output, outputs - 1) * groups;
-  var sums = array<f32, 3>();
-  for (var g = lane; g < groups; g += 8) {
+  // Past the last row it is taken once more, for the barriers' sake.
+  let firstGroup = min(output, uniforms.outputs - 1) * groups;
+  var products = array<f32, 3>();
+  for (var g = lane; g < groups; g += 16) {
     let scale = scaleOf(firstGroup + g);
+    
     {
       let values = unpack4(firstGroup + g, 0, scale);
-      sums[0] += dot(values, x[(0 * groups + g) * 8 + 0]);
-    sums[1] += dot(values, x[(1 * groups + g) * 8 + 0]);
-    sums[2] += dot(values, x[(2 * groups + g) * 8 + 0]);
+      
+      {
+        var value = x[(0 * groups + g) * 8 + 0];
+        
+        products[0] += dot(values, value);
+        
+      }
+    {
+        var value = x[(1 * groups + g) * 8 + 0];
+        
+        products[1] += dot(values, value);
+        
+      }
+    {
+        var value = x[(2 * groups + g) * 8 + 0];
+        
+        products[2] += dot(values, value);
+        
+      }
     }
     {
       let values = unpack4(firstGroup + g, 1, scale);
-      sums[0] += dot(values, x[(0 * groups + g) * 8 + 1]);
-    sums[1] += dot(values, x[(1 * groups + g) * 8 + 1]);
-    sums[2] += dot(values, x[(2 * groups + g) * 8 + 1]);
+      
+      {
+        var value = x[(0 * groups + g) * 8 + 1];
+        
+        products[0] += dot(values, value);
+        
+      }
+    {
+        var value = x[(1 * groups + g) * 8 + 1];
+        
+        products[1] += dot(values, value);
+        
+      }
+    {
+        var value = x[(2 * groups + g) * 8 + 1];
+        
+        products[2] += dot(values, value);
+        
+      }
     }
     {
       let values = unpack4(firstGroup + g, 2, scale);
-      sums[0] += dot(values, x[(0 * groups + g) * 8 + 2]);
-    sums[1] += dot(values, x[(1 * groups + g) * 8 + 2]);
-    sums[2] += dot(values, x[(2 * groups + g) * 8 + 2]);
+      
+      {
+        var value = x[(0 * groups + g) * 8 + 2];
+        
+        products[0] += dot(values, value);
+        
+      }
+    {
+        var value = x[(1 * groups + g) * 8 + 2];
+        
+        products[1] += dot(values, value);
+        
+      }
+    {
+        var value = x[(2 * groups + g) * 8 + 2];
+        
+        products[2] += dot(values, value);
+        
+      }
     }
     {
       let values = unpack4(firstGroup + g, 3, scale);
-      sums[0] += dot(values, x[(0 * groups + g) * 8 + 3]);
-    sums[1] += dot(values, x[(1 * groups + g) * 8 + 3]);
-    sums[2] += dot(values, x[(2 * groups + g) * 8 + 3]);
+      
+      {
+        var value = x[(0 * groups + g) * 8 + 3];
+        
+        products[0] += dot(values, value);
+        
+      }
+    {
+        var value = x[(1 * groups + g) * 8 + 3];
+        
+        products[1] += dot(values, value);
+        
+      }
+    {
+        var value = x[(2 * groups + g) * 8 + 3];
+        
+        products[2] += dot(values, value);
+        
+      }
     }
     {
       let values = unpack4(firstGroup + g, 4, scale);
-      sums[0] += dot(values, x[(0 * groups + g) * 8 + 4]);
-    sums[1] += dot(values, x[(1 * groups + g) * 8 + 4]);
-    sums[2] += dot(values, x[(2 * groups + g) * 8 + 4]);
+      
+      {
+        var value = x[(0 * groups + g) * 8 + 4];
+        
+        products[0] += dot(values, value);
+        
+      }
+    {
+        var value = x[(1 * groups + g) * 8 + 4];
+        
+        products[1] += dot(values, value);
+        
+      }
+    {
+        var value = x[(2 * groups + g) * 8 + 4];
+        
+        products[2] += dot(values, value);
+        
+      }
     }
     {
       let values = unpack4(firstGroup + g, 5, scale);
-      sums[0] += dot(values, x[(0 * groups + g) * 8 + 5]);
-    sums[1] += dot(values, x[(1 * groups + g) * 8 + 5]);
-    sums[2] += dot(values, x[(2 * groups + g) * 8 + 5]);
+      
+      {
+        var value = x[(0 * groups + g) * 8 + 5];
+        
+        products[0] += dot(values, value);
+        
+      }
+    {
+        var value = x[(1 * groups + g) * 8 + 5];
+        
+        products[1] += dot(values, value);
+        
+      }
+    {
+        var value = x[(2 * groups + g) * 8 + 5];
+        
+        products[2] += dot(values, value);
+        
+      }
     }
     {
       let values = unpack4(firstGroup + g, 6, scale);
-      sums[0] += dot(values, x[(0 * groups + g) * 8 + 6]);
-    sums[1] += dot(values, x[(1 * groups + g) * 8 + 6]);
-    sums[2] += dot(values, x[(2 * groups + g) * 8 + 6]);
+      
+      {
+        var value = x[(0 * groups + g) * 8 + 6];
+        
+        products[0] += dot(values, value);
+        
+      }
+    {
+        var value = x[(1 * groups + g) * 8 + 6];
+        
+        products[1] += dot(values, value);
+        
+      }
+    {
+        var value = x[(2 * groups + g) * 8 + 6];
+        
+        products[2] += dot(values, value);
+        
+      }
     }
     {
       let values = unpack4(firstGroup + g, 7, scale);
-      sums[0] += dot(values, x[(0 * groups + g) * 8 + 7]);
-    sums[1] += dot(values, x[(1 * groups + g) * 8 + 7]);
-    sums[2] += dot(values, x[(2 * groups + g) * 8 + 7]);
+      
+      {
+        var value = x[(0 * groups + g) * 8 + 7];
+        
+        products[0] += dot(values, value);
+        
+      }
+    {
+        var value = x[(1 * groups + g) * 8 + 7];
+        
+        products[1] += dot(values, value);
+        
+      }
+    {
+        var value = x[(2 * groups + g) * 8 + 7];
+        
+        products[2] += dot(values, value);
+        
+      }
     }
   }
-  partials[0 + local] = sums[0];
-    partials[128 + local] = sums[1];
-    partials[256 + local] = sums[2];
+  partials[0][local / 4][local % 4] = products[0];
+    partials[1][local / 4][local % 4] = products[1];
+    partials[2][local / 4][local % 4] = products[2];
   // Barrier: the first invocation of a row adds up what the others wrote.
   workgroupBarrier();
-  if (lane == 0 && output < outputs) {
+  if (lane == 0 && output < uniforms.outputs) {
     for (var r = 0; r < 3; r++) {
-      var sum = 0.0;
-      for (var i = 0; i < 8; i++) {
-        sum += partials[r * 128 + local + i];
-      }
-      result[r * outputs + output] = sum;
+      var sum = total(r, local);
+      
+      
+      
+      
+      
+      let at = r * uniforms.outShape.y + uniforms.firstColumn + output;
+      
+      result[at] = sum;
     }
   }
 }

@@ -24,11 +24,15 @@ fn bytesOf(word : i32) -> vec4<u32> {
 fn main(index : i32) {
   let item = workgroupIndex() * 64 + i32(localIndex);
   let vectors = uniforms.outShape.y / 4;
-  let row = item / vectors;
-  if (row >= uniforms.outShape.x) {
+  let id = item / vectors;
+  if (id >= uniforms.outShape.x) {
+    return;
+  }
+  let row = ids[id] - uniforms.firstRow;
+  if (row < 0 || row >= uniforms.rows) {
     return;
   }
   let vector = item % vectors;
-  let group = ids[row] * (vectors / 8) + vector / 8;
+  let group = row * (vectors / 8) + vector / 8;
   result[item] = unpack4(group, vector % 8, scaleOf(group));
 }

@@ -1,11 +1,13 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {expect} from 'chai';
-import {DecodeAttentionProgram} from '../../../runner/llama/kernels/webgpu/decode_attention';
+import {AttendTokenProgram, MergeChunksProgram} from '../../../runner/llama/decode/attend_token';
+import {LargestLogitProgram} from '../../../runner/llama/decode/choose_token';
+import {ReadRowsProgram, StoreRowsProgram} from '../../../runner/llama/decode/store_rows';
+import {StoreTokenProgram} from '../../../runner/llama/decode/store_token';
 import {RMSNormProgram} from '../../../runner/llama/kernels/webgpu/rms_norm';
 import {RotaryEmbeddingProgram} from '../../../runner/llama/kernels/webgpu/rotary_embedding';
 import {SwiGLUProgram} from '../../../runner/llama/kernels/webgpu/swiglu';
-import {WriteRowProgram} from '../../../runner/llama/kernels/webgpu/write_row';
 import type {QuantisedType} from '../../../runner/gguf/block_values';
 import {PackedProductProgram} from '../../../runner/quantised/webgpu/product_program';
 import {UnpackProgram, UnpackRowsProgram} from '../../../runner/quantised/webgpu/unpack_program';
@@ -91,14 +93,14 @@ describe('shader texts', () => {
     cos: info(512, headDim),
     signedSin: info(512, headDim),
   });
-  const held = (headDim: number) => ({
-    query: info(1, 4, 1, headDim),
-    restKey: info(1, 2, 1000, headDim),
-    restValue: info(1, 2, 1000, headDim),
-    pageKey: info(1, 2, 64, headDim),
-    pageValue: info(1, 2, 64, headDim),
-    pageBias: info(64),
-  });
+  const newToken = {
+    projected: info(1, 512),
+    position: int32(1),
+    rotary: {cos: info(512, 64), signedSin: info(512, 64)},
+    norm: {weight: info(6, 1, 64), epsilon: 1e-6},
+    shape: {heads: 4, keyValueHeads: 2, headDim: 64},
+  };
+  const cache = int32(2, 2, 1024, 32);
 
   const packed = (type: QuantisedType) => {
     return {type, shape: [96, 512] as [number, number], quants: int32(96, 64), scales: int32(96, 16)};
@@ -170,10 +172,17 @@ describe('shader texts', () => {
     model_swiglu_odd: new SwiGLUProgram(info(2, 3, 33)),
     model_rotary_embedding: new RotaryEmbeddingProgram(rotary(64), 3, 4, 2),
     model_rotary_embedding_odd: new RotaryEmbeddingProgram(rotary(12), 0, 0, 4),
-    model_write_row: new WriteRowProgram({page: info(1, 2, 64, 64), row: info(1, 2, 1, 64), at: info(1, 1, 64, 1)}),
-    model_decode_attention: new DecodeAttentionProgram(held(64)),
-    model_decode_attention_odd: new DecodeAttentionProgram(held(10)),
-    packed_product_q4_k: new PackedProductProgram(info(3, 512), packed('Q4_K')),
+    model_store_rows: new StoreRowsProgram(info(1, 2, 100, 64), info(1, 2, 100, 64), cache.shape, 7),
+    model_read_rows: new ReadRowsProgram(cache, 100, true),
+    model_store_token: new StoreTokenProgram({...newToken, norm: undefined}, cache),
+    model_attend_token: new AttendTokenProgram(newToken, cache),
+    model_merge_chunks: new MergeChunksProgram(info(4, 16, 68)),
+    model_largest_logit: new LargestLogitProgram(info(1, 1000)),
+    packed_product_swiglu: new PackedProductProgram({
+      ...{x: info(1, 512), matrix: packed('Q4_K'), up: packed('Q6_K'), residual: info(1, 96)},
+      ...{norm: {weight: info(512), epsilon: 1e-6}, bias: info(96), upBias: info(96)},
+    }),
+    packed_product_q4_k: new PackedProductProgram({x: info(3, 512), matrix: packed('Q4_K')}),
     unpack_q6_k: new UnpackProgram(packed('Q6_K')),
     unpack_rows_q5_0: new UnpackRowsProgram(packed('Q5_0'), int32(7)),
   };

@@ -1,11 +1,8 @@
 import * as tf from '@tensorflow/tfjs-core';
 import {expect} from 'chai';
-import type {HeldRows} from '../../../runner/llama/cache';
-import {composedDecodeAttention, decodeAttention} from '../../../runner/llama/kernels/decode_attention';
 import {composedRMSNorm, rmsNorm} from '../../../runner/llama/kernels/rms_norm';
 import {composedRotaryEmbedding, rotaryEmbedding} from '../../../runner/llama/kernels/rotary_embedding';
 import {composedSwiGLU, swiGLU} from '../../../runner/llama/kernels/swiglu';
-import {composedWriteRow, writeRow} from '../../../runner/llama/kernels/write_row';
 import {hasKernel} from '../../../runner/llama/kernels/run_kernel';
 import {rotaryTables} from '../../../runner/llama/rotary';
 import {describeBackends} from '../../setup/environment';
@@ -42,7 +39,7 @@ describeBackends('ops of the model against tfjs’s own', (backend) => {
   afterEach(() => tf.engine().endScope());
 
   it('has kernels on WebGPU alone', () => {
-    for (const name of ['RMSNorm', 'RotaryEmbedding', 'SwiGLU', 'WriteRow', 'DecodeAttention']) {
+    for (const name of ['RMSNorm', 'RotaryEmbedding', 'SwiGLU']) {
       expect(hasKernel(name), name).to.equal(backend === 'webgpu');
     }
   });
@@ -116,42 +113,6 @@ describeBackends('ops of the model against tfjs’s own', (backend) => {
       await expectAlike(
         () => rotaryEmbedding(x, tables, start, groups),
         () => composedRotaryEmbedding(x, tables, start, groups),
-      );
-    });
-  }
-
-  for (const headDim of [8, 10]) {
-    it(`writeRow, head dim ${headDim}`, async () => {
-      const [page, row] = [random<tf.Tensor4D>([1, 3, 7, headDim]), random<tf.Tensor4D>([1, 3, 1, headDim])];
-      const at = tf.tensor4d([0, 0, 0, 0, 1, 0, 0], [1, 1, 7, 1]);
-      await expectAlike(
-        () => [writeRow(page, row, at)],
-        () => [composedWriteRow(page, row, at)],
-      );
-    });
-  }
-
-  // Groups of heads; rows of vectors and of single values; one round of keys, and several with a part of one.
-  for (const [heads, keyValueHeads, headDim, rest, written] of [
-    [4, 2, 8, 5, 1],
-    [3, 3, 10, 40, 7],
-    [4, 1, 64, 1, 3],
-    [6, 2, 16, 2300, 64],
-  ]) {
-    it(`decodeAttention, ${heads} heads of ${headDim} on ${keyValueHeads}, ${rest} + ${written} keys`, async () => {
-      const rows = (count: number) => ({
-        key: random<tf.Tensor4D>([1, keyValueHeads, count, headDim], 2),
-        value: random<tf.Tensor4D>([1, keyValueHeads, count, headDim]),
-      });
-      const held: HeldRows = {
-        rest: rows(rest),
-        page: rows(64),
-        pageBias: tf.tensor1d(Array.from({length: 64}, (_, i) => (i < written ? 0 : -1e9))),
-      };
-      const query = random<tf.Tensor4D>([1, heads, 1, headDim], 3);
-      await expectAlike(
-        () => [decodeAttention(query, held)],
-        () => [composedDecodeAttention(query, held)],
       );
     });
   }

@@ -2,16 +2,12 @@ import {registerKernel, type KernelFunc, type TensorInfo} from '@tensorflow/tfjs
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {withScratch} from '../../../../src/internal';
 import '../../../quantised/webgpu/index';
-import {DecodeAttention, type DecodeAttentionInputs} from '../decode_attention';
 import {RMSNorm, type RMSNormAttrs, type RMSNormInputs} from '../rms_norm';
 import {RotaryEmbedding, type RotaryEmbeddingAttrs, type RotaryEmbeddingInputs} from '../rotary_embedding';
 import {SwiGLU, type SwiGLUInputs} from '../swiglu';
-import {WriteRow, type WriteRowInputs} from '../write_row';
-import {DecodeAttentionProgram} from './decode_attention';
 import {RMSNormProgram} from './rms_norm';
 import {RotaryEmbeddingProgram} from './rotary_embedding';
 import {SwiGLUProgram} from './swiglu';
-import {WriteRowProgram} from './write_row';
 
 // Importing this file registers the kernels of the model's ops, those of packed matrices too, for the webgpu backend. It loads no backend. Without them the
 // ops are composed of tfjs's own, as on the other backends.
@@ -43,10 +39,4 @@ register<RotaryEmbeddingInputs, RotaryEmbeddingAttrs>(RotaryEmbedding, (inputs, 
       return rotated;
     });
   }),
-);
-
-register<WriteRowInputs, object>(WriteRow, (inputs, backend) => new WriteRowProgram(inputs).run(backend));
-
-register<DecodeAttentionInputs, object>(DecodeAttention, (inputs, backend) =>
-  new DecodeAttentionProgram(inputs).run(backend),
 );

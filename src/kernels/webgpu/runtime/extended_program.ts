@@ -23,38 +23,66 @@ export function runExtended(
   workgroups: number,
   output: TensorInfo,
 ): void {
-  const {device} = backend;
-  const {spec} = program;
-  const inputs = Object.values(spec.inputs).map(({tensor}) => tensor);
-  const buffers = [output, ...inputs].map(({dataId}) => {
-    backend.uploadToGPU(dataId);
-    return backend.tensorMap.get(dataId).resource as GPUBuffer;
-  });
-  const uniforms = uniformValues(spec);
-  const uniformBuffer = backend.bufferManager.acquireBuffer(
-    uniforms.byteLength,
-    GPUBufferUsage.COPY_DST | GPUBufferUsage.UNIFORM,
-  );
-  backend.queue.writeBuffer(uniformBuffer, 0, uniforms);
-  const pipeline = pipelineOf(device, program);
-  const entries = [...buffers, uniformBuffer].map((buffer, binding) => ({binding, resource: {buffer}}));
+  const {encode, uniforms} = bindProgram(backend, program, workgroups, output);
   const queue = backend as unknown as CommandQueue;
   // What is recorded and not yet submitted may not be handed to someone else: tfjs frees these when it submits.
-  [output, ...inputs].forEach(({dataId}) => queue.commandQueueOwnedIds.add(dataId));
-  queue.uniformPendingDisposal.push(uniformBuffer);
-  backend.ensureCommandEncoderReady();
-  queue.computePassEncoder ??= queue.commandEncoder.beginComputePass();
-  queue.computePassEncoder.setPipeline(pipeline);
-  queue.computePassEncoder.setBindGroup(0, device.createBindGroup({layout: pipeline.getBindGroupLayout(0), entries}));
-  queue.computePassEncoder.dispatchWorkgroups(
-    ...foldedDispatch(workgroups, device.limits.maxComputeWorkgroupsPerDimension),
-  );
+  [output, ...inputsOf(program)].forEach(({dataId}) => queue.commandQueueOwnedIds.add(dataId));
+  queue.uniformPendingDisposal.push(uniforms);
+  encode(openPass(backend));
   ++queue.dispatchCountInPass;
   if (queue.dispatchCountInPass >= env().getNumber('WEBGPU_DEFERRED_SUBMIT_BATCH_SIZE')) {
     backend.endComputePassEncoder();
     backend.submitQueue();
   }
 }
+
+/** A dispatch whose buffers stay as they are, so that it can be encoded again and again. */
+export interface BoundProgram {
+  encode(pass: GPUComputePassEncoder): void;
+  /** The buffer of its uniforms, to be given back to the backend's `bufferManager`. */
+  uniforms: GPUBuffer;
+}
+
+/** Brings a program, the buffers of its tensors and its uniforms together. */
+export function bindProgram(
+  backend: WebGPUBackend,
+  program: ExtendedProgram,
+  workgroups: number,
+  output: TensorInfo,
+): BoundProgram {
+  const {device} = backend;
+  const buffers = [output, ...inputsOf(program)].map(({dataId}) => {
+    backend.uploadToGPU(dataId);
+    return backend.tensorMap.get(dataId).resource as GPUBuffer;
+  });
+  const values = uniformValues(program.spec);
+  const uniforms = backend.bufferManager.acquireBuffer(
+    values.byteLength,
+    GPUBufferUsage.COPY_DST | GPUBufferUsage.UNIFORM,
+  );
+  backend.queue.writeBuffer(uniforms, 0, values);
+  const pipeline = pipelineOf(device, program);
+  const entries = [...buffers, uniforms].map((buffer, binding) => ({binding, resource: {buffer}}));
+  const bindGroup = device.createBindGroup({layout: pipeline.getBindGroupLayout(0), entries});
+  const dispatch = foldedDispatch(workgroups, device.limits.maxComputeWorkgroupsPerDimension);
+  return {
+    uniforms,
+    encode(pass) {
+      pass.setPipeline(pipeline);
+      pass.setBindGroup(0, bindGroup);
+      pass.dispatchWorkgroups(...dispatch);
+    },
+  };
+}
+
+/** The pass in which tfjs records; a new one where none is open. */
+export function openPass(backend: WebGPUBackend): GPUComputePassEncoder {
+  backend.ensureCommandEncoderReady();
+  const queue = backend as unknown as CommandQueue;
+  return (queue.computePassEncoder ??= queue.commandEncoder.beginComputePass());
+}
+
+const inputsOf = ({spec}: ExtendedProgram): TensorInfo[] => Object.values(spec.inputs).map(({tensor}) => tensor);
 
 /** Private in tfjs's types: the commands that it has recorded and not yet submitted, and what they use. */
 interface CommandQueue {

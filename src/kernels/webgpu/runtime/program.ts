@@ -3,7 +3,8 @@ import {util} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend, WebGPUProgram} from '@tensorflow/tfjs-backend-webgpu';
 import type {Take} from '../../../attention/scratch.js';
 import {runWithScratch} from '../../../attention/scratch.js';
-import {runExtended} from './extended_program.js';
+import type {BoundProgram} from './extended_program.js';
+import {bindProgram, runExtended} from './extended_program.js';
 import {launchBounds} from './launches.js';
 import type {CompleteSpec, ProgramSpec, Uniforms} from './program_spec.js';
 
@@ -95,24 +96,34 @@ export abstract class AttentionProgram<Variant extends object> implements WebGPU
   protected abstract shader(variant: Variant): string;
 
   run(backend: WebGPUBackend): TensorInfo {
-    const {workgroups, work = {time: 0, lightest: 1}, uniforms, outputShape, outputType} = this.spec;
+    const {outputShape, outputType} = this.spec;
+    return withScratch(backend, (_, keep) =>
+      this.runInto(backend, keep(backend.makeTensorInfo(outputShape, outputType))),
+    );
+  }
+
+  /** Runs the program on an output that is there: it may write a part of it. */
+  runInto(backend: WebGPUBackend, output: TensorInfo): TensorInfo {
+    const {workgroups, work = {time: 0, lightest: 1}, uniforms} = this.spec;
     const [, ...ends] = launchBounds(workgroups, work);
-    return withScratch(backend, (_, keep) => {
-      const output = keep(backend.makeTensorInfo(outputShape, outputType));
-      let first = 0;
-      for (const end of ends.filter((end, i) => end > (ends[i - 1] ?? 0))) {
-        if (uniforms.firstWorkgroup) {
-          uniforms.firstWorkgroup.value = first;
-        }
-        this.launch(backend, end - first, output);
-        if (ends.length > 1) {
-          backend.endComputePassEncoder();
-          backend.submitQueue();
-        }
-        first = end;
+    let first = 0;
+    for (const end of ends.filter((end, i) => end > (ends[i - 1] ?? 0))) {
+      if (uniforms.firstWorkgroup) {
+        uniforms.firstWorkgroup.value = first;
       }
-      return output;
-    });
+      this.launch(backend, end - first, output);
+      if (ends.length > 1) {
+        backend.endComputePassEncoder();
+        backend.submitQueue();
+      }
+      first = end;
+    }
+    return output;
+  }
+
+  /** The program over buffers that stay, to be encoded again and again.. */
+  bind(backend: WebGPUBackend, output: TensorInfo): BoundProgram {
+    return bindProgram(backend, this, this.spec.workgroups, output);
   }
 
   private launch(backend: WebGPUBackend, workgroups: number, output: TensorInfo): void {

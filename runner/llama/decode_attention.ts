@@ -1,13 +1,5 @@
 import * as tf from '@tensorflow/tfjs-core';
-import type {HeldRows} from '../cache';
-import {hasKernel, runKernel} from './run_kernel';
-
-/** Kernel: inputs as of {@link decodeAttention}, with the keys and values of both parts. One output, like the query. */
-export const DecodeAttention = 'DecodeAttention';
-export type DecodeAttentionInputs = Record<
-  'query' | 'restKey' | 'restValue' | 'pageKey' | 'pageValue' | 'pageBias',
-  tf.TensorInfo
->;
+import type {HeldRows} from './cache';
 
 /**
  * Attention of one new token to all positions of a cache, its own included, under one softmax.
@@ -15,15 +7,7 @@ export type DecodeAttentionInputs = Record<
  * @param query float32 `[1, heads, 1, headDim]`.
  * @returns float32 `[1, heads, 1, headDim]`.
  */
-export function decodeAttention(query: tf.Tensor4D, held: HeldRows): tf.Tensor4D {
-  if (!hasKernel(DecodeAttention)) return composedDecodeAttention(query, held);
-  const {rest, page, pageBias} = held;
-  const inputs = {query, restKey: rest.key, restValue: rest.value, pageKey: page.key, pageValue: page.value, pageBias};
-  return runKernel(DecodeAttention, inputs, {});
-}
-
-/** {@link decodeAttention} in tfjs's own ops, for any backend. */
-export function composedDecodeAttention(query: tf.Tensor4D, {rest, page, pageBias}: HeldRows): tf.Tensor4D {
+export function decodeAttention(query: tf.Tensor4D, {rest, page, pageBias}: HeldRows): tf.Tensor4D {
   return tf.tidy(() => {
     const [, heads, , headDim] = query.shape;
     const keyValueHeads = rest.key.shape[1];
