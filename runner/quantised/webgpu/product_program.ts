@@ -1,7 +1,8 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import {AttentionProgram, unroll, workgroupIndex} from '../../../src/internal';
-import {GROUP, type QuantisedType} from '../../gguf/block_values';
+import {GROUP} from '../../gguf/block_values';
 import type {PackedTensors} from '../ops';
+import type {PackedType} from '../packed_type';
 import {unpackText} from './unpack';
 
 /** Invocations that share a row of the matrix, and rows of a workgroup. */
@@ -10,7 +11,7 @@ const ROWS = 16;
 const THREADS = LANES * ROWS;
 
 interface ProductVariant {
-  type: QuantisedType;
+  type: PackedType;
   /** Of x. */
   rows: number;
 }
