@@ -14,6 +14,8 @@ export {AttentionProgram, withScratch} from './kernels/webgpu/runtime/program.js
 export {headVectors, readRow, rowComponents, workgroupIndex, writeRow} from './kernels/webgpu/wgsl/rows.js';
 export {workgroupReduce} from './kernels/webgpu/wgsl/workgroup_reduce.js';
 export {arithmeticOf} from './kernels/webgpu/attend/arithmetic.js';
+export {fragment, hasMatrixUnits, subgroupSize} from './kernels/webgpu/runtime/device_features.js';
+export {leftType, matrixExtensions, rightType, sumType} from './kernels/webgpu/wgsl/matrix_units.js';
 
 // For timing draws.
 export type {AttentionContext} from './kernels/webgl/runtime/context.js';

@@ -1,6 +1,6 @@
 import type {LlamaConfig} from '../llama/config';
 import type {StoredBlocks, WeightSource} from '../llama/weight_source';
-import {isQuantised} from './block_values';
+import {isPacked} from '../quantised/packed_type';
 import {ROTARY_FACTORS} from './gguf_config';
 import type {GGUFFile} from './gguf_file';
 
@@ -82,7 +82,7 @@ export class GGUFWeights implements WeightSource {
   blocks(name: string): StoredBlocks | undefined {
     const inFile = this.inFile(name);
     const type = this.file.type(inFile);
-    if (!isQuantised(type)) return undefined;
+    if (!isPacked(type)) return undefined;
     if (!this.isTurned(inFile)) return {type, readRows: (first, end) => this.file.readRows(inFile, first, end)};
     const [rows] = this.file.shape(inFile);
     return {

@@ -8,9 +8,17 @@ import {PackedCache} from './decode/packed_cache';
 import {decodeAttention} from './decode_attention';
 import {rmsNorm} from './kernels/rms_norm';
 import {rotaryEmbedding} from './kernels/rotary_embedding';
-import {swiGLU} from './kernels/swiglu';
 import {computed, LayerProgress} from './layer_progress';
-import {disposeWeights, projectAndAdd, projectEach, type PreparedLayer, type PreparedWeights} from './prepared_weights';
+import {disposeWeights, type PreparedLayer, type PreparedProjection, type PreparedWeights} from './prepared_weights';
+import {
+  gatedScratch,
+  joinHeadsFor,
+  normaliseFor,
+  projectAndAdd,
+  projectEach,
+  projectGated,
+  type Rows,
+} from './projections';
 import {rotaryTables, type RotaryTables} from './rotary';
 import {checkTensorSizes} from './tensor_limit';
 import {uploadWeights} from './weights';
@@ -253,7 +261,7 @@ export class LlamaModel {
     return tf.tidy(() => {
       const layer = this.weights.layers[index];
       const attended = attend(...this.projectToHeads(hidden, layer, position));
-      const rows = joinHeads(lastRowOnly ? lastRow(attended, 2) : attended);
+      const rows = joinHeadsFor(layer.output, lastRowOnly ? lastRow(attended, 2) : attended);
       const residual = lastRowOnly ? lastRow(hidden, 0) : hidden;
       return this.addMlp(projectAndAdd(rows, layer.output, residual), layer);
     });
@@ -266,7 +274,7 @@ export class LlamaModel {
     position: number,
   ): [query: tf.Tensor4D, key: tf.Tensor4D, value: tf.Tensor4D] {
     const {heads, keyValueHeads} = this.config;
-    const x = this.normalise(hidden);
+    const x = this.normaliseFor([layer.queryAndKey, layer.value], hidden);
     const byHead = (rows: tf.Tensor3D): tf.Tensor4D => tf.reshape(rows, [1, ...rows.shape]);
     const joined = tf.tidy(() => this.normaliseHeads(projectEach(x, layer.queryAndKey), layer));
     const [query, key] = rotaryEmbedding(joined, this.weights.rotary, position, [heads, keyValueHeads]);
@@ -276,10 +284,10 @@ export class LlamaModel {
   /** `x + mlp(norm(x))`, for as many rows at a time as the scratch allows. */
   private addMlp(x: tf.Tensor2D, {gateAndUp, down}: PreparedLayer): tf.Tensor2D {
     const [length, hiddenSize] = x.shape;
-    const rowsAtOnce = this.mlpRows(length);
+    const rowsAtOnce = this.mlpRows(length, gatedScratch([gateAndUp, down], length, this.config.intermediateSize));
     const ofRows = (rows: tf.Tensor2D) =>
       tf.tidy(() => {
-        const gated = swiGLU(projectEach(this.normalise(rows), gateAndUp));
+        const gated = projectGated(this.normaliseFor([gateAndUp, down], rows), gateAndUp);
         return projectAndAdd(gated, down, rows);
       });
     if (rowsAtOnce >= length) return ofRows(x);
@@ -293,11 +301,16 @@ export class LlamaModel {
     });
   }
 
-  private mlpRows(length: number): number {
-    return Math.min(length, Math.max(1, Math.floor(this.maxMlpValues / (2 * this.config.intermediateSize))));
+  /** @param scratch values of a row in the largest scratch tensor. */
+  private mlpRows(length: number, scratch = 2 * this.config.intermediateSize): number {
+    return Math.min(length, Math.max(1, Math.floor(this.maxMlpValues / scratch)));
   }
 
-  /** RMS norm of each row, without its weight: the projections that follow have that in them. */
+  private normaliseFor(projections: PreparedProjection[], x: tf.Tensor2D): Rows {
+    return normaliseFor(projections, x, this.config.rmsNormEpsilon);
+  }
+
+  /** RMS norm of each row, without its weight. */
   private normalise(x: tf.Tensor2D): tf.Tensor2D {
     return rmsNorm(x, this.config.rmsNormEpsilon);
   }
@@ -314,16 +327,6 @@ export class LlamaModel {
   private headOfLastRow(hidden: tf.Tensor2D): tf.Tensor1D {
     return tf.tidy(() => tf.reshape(this.logitsOf(lastRow(hidden, 0)), [this.config.vocabSize]));
   }
-}
-
-/** `[1, heads, length, headDim]` → `[length, heads * headDim]`. */
-function joinHeads(x: tf.Tensor4D): tf.Tensor2D {
-  const [, heads, length, headDim] = x.shape;
-  return tf.tidy(() => {
-    // The values of a single row are in their order already.
-    const rows = length === 1 ? x : tf.transpose(x, [0, 2, 1, 3]);
-    return tf.reshape(rows, [length, heads * headDim]);
-  });
 }
 
 function lastRow<T extends tf.Tensor>(x: T, axis: number): T {

@@ -135,39 +135,3 @@ export function prepareStoredLayer(
     down: whole(down),
   };
 }
-
-/** `x · weight + bias` of `x` `[rows, inputs]` for each of several matrices: `[count, rows, outputs]`. */
-export function projectEach(x: tf.Tensor2D, projection: PreparedProjection): tf.Tensor3D {
-  return tf.tidy(() => {
-    if ('weight' in projection) {
-      const {weight, bias} = projection;
-      return tf.fused.matMul({a: tf.reshape(x, [1, ...x.shape]), b: weight, bias}) as tf.Tensor3D;
-    }
-    const {stored, norm} = projection;
-    const input = norm ? tf.mul(x, norm) : x;
-    const products = stored.map(({matrix, bias, columns}) => {
-      const product = tf.tidy(() => addTo(matrix.multiply(input as tf.Tensor2D), bias));
-      const [rows, outputs] = product.shape;
-      const count = outputs / columns;
-      // The values of a single row, or of a single matrix, are in their order already.
-      if (rows === 1 || count === 1) return tf.reshape(product, [count, rows, columns]);
-      return tf.transpose(tf.reshape(product, [rows, count, columns]), [1, 0, 2]);
-    });
-    return (products.length === 1 ? products[0] : tf.concat(products)) as tf.Tensor3D;
-  });
-}
-
-/** `sum + x · weight + bias` for one matrix, `sum` `[rows, outputs]`. */
-export function projectAndAdd(x: tf.Tensor2D, projection: PreparedProjection, sum: tf.Tensor2D): tf.Tensor2D {
-  return tf.tidy(() => {
-    if ('weight' in projection) {
-      const {weight, bias} = projection;
-      // In one program where there is no bias.
-      return tf.fused.matMul({a: x, b: weight, bias: bias ? tf.add(sum, bias) : sum}) as tf.Tensor2D;
-    }
-    const [{matrix, bias}] = projection.stored;
-    return tf.add(addTo(matrix.multiply(x), bias), sum) as tf.Tensor2D;
-  });
-}
-
-const addTo = (x: tf.Tensor2D, bias?: tf.Tensor): tf.Tensor2D => (bias ? tf.add(x, bias) : x);

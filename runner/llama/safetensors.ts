@@ -70,6 +70,18 @@ export class Safetensors {
     return values;
   }
 
+  /** The element type of a tensor. */
+  dtype(name: string): Dtype {
+    return this.entry(name).dtype;
+  }
+
+  /** The bytes of rows [first, end) of a matrix. */
+  async readRows(name: string, first: number, end: number): Promise<Uint8Array> {
+    const {start, end: last, shape} = this.entry(name);
+    const rowBytes = (last - start) / shape[0];
+    return new Uint8Array(await readBytes(this.file, start + first * rowBytes, start + end * rowBytes));
+  }
+
   private entry(name: string): Entry {
     const entry = this.entries.get(name);
     if (entry === undefined) {

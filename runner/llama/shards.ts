@@ -1,5 +1,5 @@
 import type {Safetensors} from './safetensors';
-import type {WeightSource} from './weight_source';
+import type {StoredBlocks, WeightSource} from './weight_source';
 
 /** The tensors of one or several safetensors files, found by name wherever they lie. */
 export class Shards implements WeightSource {
@@ -51,5 +51,10 @@ export class Shards implements WeightSource {
 
   read(name: string): Promise<Float32Array> {
     return this.shard(name).read(name);
+  }
+
+  blocks(name: string): StoredBlocks {
+    const shard = this.shard(name);
+    return {type: shard.dtype(name), readRows: (first, end) => shard.readRows(name, first, end)};
   }
 }

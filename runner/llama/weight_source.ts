@@ -1,7 +1,7 @@
-import type {QuantisedType} from '../gguf/block_values';
+import type {PackedType} from '../quantised/packed_type';
 
 export interface StoredBlocks {
-  type: QuantisedType;
+  type: PackedType;
   /** The blocks of rows [first, end), row after row. */
   readRows(first: number, end: number): Promise<Uint8Array>;
 }
@@ -16,6 +16,6 @@ export interface WeightSource {
   check(name: string, shape: readonly number[]): void;
   /** The values of one tensor, row-major, as float32. */
   read(name: string): Promise<Float32Array>;
-  /** A matrix in blocks of a type that the GPU can keep; nothing for others. Without the method there are none. */
+  /** A matrix in a type that the GPU can keep; nothing for others. Without the method there are none. */
   blocks?(name: string): StoredBlocks | undefined;
 }

@@ -1,4 +1,5 @@
 import * as tf from '@tensorflow/tfjs-core';
+import {GROUP} from '../gguf/block_values';
 import {PackedMatrix} from '../quantised/packed_matrix';
 import {PackedProduct} from '../quantised/ops';
 import type {LlamaConfig} from './config';
@@ -73,7 +74,7 @@ export async function uploadWeights(
   const prepared: PreparedLayer[] = [];
   try {
     for (const [name, shape] of shapes) {
-      const blocks = shape.length === 2 ? blocksOf?.(name) : undefined;
+      const blocks = shape.length === 2 && shape[1] % GROUP === 0 ? blocksOf?.(name) : undefined;
       if (blocks) {
         const [outputs, inputs] = shape;
         const {type, readRows} = blocks;

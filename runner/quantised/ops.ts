@@ -1,15 +1,15 @@
 import type * as tf from '@tensorflow/tfjs-core';
-import type {QuantisedType} from '../gguf/block_values';
 import {runKernel} from '../llama/kernels/run_kernel';
+import type {PackedType} from './packed_type';
 
 /** A packed matrix, or rows of one, on the backend. */
 export interface PackedTensors<T> {
-  type: QuantisedType;
+  type: PackedType;
   /** `[outputs, inputs]`; inputs are a multiple of a group. */
   shape: [outputs: number, inputs: number];
   /** int32 `[outputs, words of a row]`. */
   quants: T;
-  /** int32 `[outputs, words of a row]`. */
+  /** int32 `[outputs, words of a row]`; of plain types `[1, 1]`. */
   scales: T;
 }
 
@@ -18,7 +18,7 @@ export const MOST_ROWS = 8;
 
 /** What names a packed matrix in the attributes of a kernel, beside its tensors. */
 export interface PackedAttrs extends tf.NamedAttrMap {
-  type: QuantisedType;
+  type: PackedType;
   shape: [outputs: number, inputs: number];
 }
 export type PackedInputs = Record<'quants' | 'scales', tf.TensorInfo>;

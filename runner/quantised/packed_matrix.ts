@@ -1,7 +1,9 @@
 import * as tf from '@tensorflow/tfjs-core';
-import {GROUP, QUANTISED_FORMS, type QuantisedType, scaleWords} from '../gguf/block_values';
+import {GROUP} from '../gguf/block_values';
+import {FLOAT16_VECTOR, type Float16Tensor, hasFloat16Products, unpackFloat16} from './float16_ops';
 import type {Matrix} from './matrix';
 import {MOST_ROWS, packedProduct, type PackedTensors, unpackRows, unpackTransposed} from './ops';
+import {bitsOf, type PackedType, scaleShape} from './packed_type';
 import {packBlocks} from './packing';
 
 /** Some rows of a matrix. */
@@ -10,17 +12,22 @@ interface Part extends PackedTensors<tf.Tensor2D> {
 }
 
 /**
- * A matrix that stays quantised on the WebGPU backend, in its own type: blocks are packed anew at upload, scales apart, and unpacked
- * where they are multiplied. It is cut by rows into parts that a binding of the device holds in float32.
+ * A matrix that stays in its own type on the WebGPU backend: blocks are packed anew at upload, scales apart, and unpacked where they
+ * are multiplied. It is cut by rows into parts that a binding of the device holds in float32.
  */
 export class PackedMatrix implements Matrix {
   readonly bytes: number;
+  readonly float16?: () => Float16Tensor;
 
   private constructor(
     readonly shape: readonly [outputs: number, inputs: number],
     readonly parts: readonly Part[],
   ) {
     this.bytes = parts.reduce((sum, {quants, scales}) => sum + 4 * (quants.size + scales.size), 0);
+    const [part, ...others] = parts;
+    if (others.length === 0 && shape[0] % FLOAT16_VECTOR === 0 && hasFloat16Products()) {
+      this.float16 = () => unpackFloat16(part);
+    }
   }
 
   /**
@@ -28,13 +35,12 @@ export class PackedMatrix implements Matrix {
    * @param mostBytes the largest binding of the device.
    */
   static async upload(
-    type: QuantisedType,
+    type: PackedType,
     [outputs, inputs]: readonly [outputs: number, inputs: number],
     readRows: (first: number, end: number) => Promise<Uint8Array>,
     mostBytes: number,
   ): Promise<PackedMatrix> {
     const groups = inputs / GROUP;
-    const form = QUANTISED_FORMS[type];
     const rowsOfPart = Math.max(1, Math.min(outputs, Math.floor(mostBytes / (4 * inputs))));
     const parts: Part[] = [];
     try {
@@ -43,8 +49,8 @@ export class PackedMatrix implements Matrix {
         const {quants, scales} = packBlocks(type, await readRows(firstRow, firstRow + rows));
         parts.push({
           ...{type, firstRow, shape: [rows, inputs]},
-          quants: tf.tensor2d(quants, [rows, groups * form.bits], 'int32'),
-          scales: tf.tensor2d(scales, [rows, groups * scaleWords(form)], 'int32'),
+          quants: tf.tensor2d(quants, [rows, groups * bitsOf(type)], 'int32'),
+          scales: tf.tensor2d(scales, scaleShape(type, rows, groups), 'int32'),
         });
       }
     } catch (error) {

@@ -1,23 +1,36 @@
 import {BLOCK_TYPES} from '../gguf/block_types';
 import {
   GROUP,
+  isQuantised,
   QUANTISED_FORMS,
   type QuantisedForm,
   type QuantisedType,
   readBlocks,
   scaleWords,
 } from '../gguf/block_values';
+import type {PackedType} from './packed_type';
 
 /** Blocks as they stand on the GPU: what groups are scaled with apart from the whole numbers, so that both lie aligned. */
 export interface PackedValues {
-  /** `bits` words a group. The order of a group's values in them is that of `unpackText` (webgpu/unpack.ts). */
+  /** `bitsOf` words a group. The order of a group's values in them is that of `unpackText` (webgpu/unpack.ts). */
   quants: Int32Array;
-  /** `scaleWords` a group. */
+  /** `scaleWords` a group; of plain types, a single 1 in float32. */
   scales: Int32Array;
 }
 
-/** Packs whole blocks of a type. */
-export function packBlocks(type: QuantisedType, bytes: Uint8Array): PackedValues {
+/** Packs whole blocks of a type. Values of plain types stay as they are, in the buffer of `bytes` where they lie aligned. */
+export function packBlocks(type: PackedType, bytes: Uint8Array): PackedValues {
+  if (isQuantised(type)) return packQuantised(type, bytes);
+  const {buffer, byteOffset, byteLength} = byteOffsetIsAligned(bytes) ? bytes : bytes.slice();
+  return {
+    quants: new Int32Array(buffer, byteOffset, byteLength / 4),
+    scales: new Int32Array(Float32Array.of(1).buffer),
+  };
+}
+
+const byteOffsetIsAligned = ({byteOffset}: Uint8Array): boolean => byteOffset % 4 === 0;
+
+function packQuantised(type: QuantisedType, bytes: Uint8Array): PackedValues {
   const form = QUANTISED_FORMS[type];
   const {values, bytes: size} = BLOCK_TYPES[type];
   const groups = (bytes.length / size) * (values / GROUP);

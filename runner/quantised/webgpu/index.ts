@@ -1,23 +1,59 @@
 import {registerKernel, type KernelFunc, type TensorInfo} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
+import {
+  Float16Product,
+  Float16SwiGLUProduct,
+  JoinHeadsFloat16,
+  NormaliseFloat16,
+  type NormaliseFloat16Attrs,
+  type ProductAttrs,
+  type ProductInputs,
+  UnpackFloat16,
+} from '../float16_ops';
 import {type PackedAttrs, type PackedInputs, PackedProduct, UnpackRows, UnpackTransposed} from '../ops';
+import {JoinHeadsFloat16Program, NormaliseFloat16Program, UnpackFloat16Program} from './float16_programs';
+import {ProductMatrixProgram} from './product_matrix';
+import {chooseTile} from './product_tiles';
 import {PackedProductProgram} from './product_program';
 import {UnpackProgram, UnpackRowsProgram} from './unpack_program';
 
 // Importing this file registers the kernels of packed matrices for the webgpu backend, the only one that has them. It loads no backend.
 
-type Inputs = PackedInputs & Record<'x' | 'ids', TensorInfo>;
-
-function register(name: string, run: (backend: WebGPUBackend, inputs: Inputs, attrs: PackedAttrs) => TensorInfo): void {
-  const kernelFunc = ({inputs, backend, attrs}: {inputs: Inputs; backend: WebGPUBackend; attrs: PackedAttrs}) =>
+function register<Inputs, Attrs>(
+  kernelName: string,
+  run: (backend: WebGPUBackend, inputs: Inputs, attrs: Attrs) => TensorInfo,
+): void {
+  const kernelFunc = ({inputs, backend, attrs}: {inputs: Inputs; backend: WebGPUBackend; attrs: Attrs}) =>
     run(backend, inputs, attrs);
-  registerKernel({kernelName: name, backendName: 'webgpu', kernelFunc: kernelFunc as unknown as KernelFunc});
+  registerKernel({kernelName, backendName: 'webgpu', kernelFunc: kernelFunc as unknown as KernelFunc});
 }
 
-register(PackedProduct, (backend, {x, ...matrix}, attrs) =>
+register<PackedInputs & {x: TensorInfo}, PackedAttrs>(PackedProduct, (backend, {x, ...matrix}, attrs) =>
   new PackedProductProgram({x, matrix: {...matrix, ...attrs}}).run(backend),
 );
-register(UnpackTransposed, (backend, matrix, attrs) => new UnpackProgram({...matrix, ...attrs}).run(backend));
-register(UnpackRows, (backend, {ids, ...matrix}, attrs) =>
+register<PackedInputs, PackedAttrs>(UnpackTransposed, (backend, matrix, attrs) =>
+  new UnpackProgram({...matrix, ...attrs}).run(backend),
+);
+register<PackedInputs & {ids: TensorInfo}, PackedAttrs>(UnpackRows, (backend, {ids, ...matrix}, attrs) =>
   new UnpackRowsProgram({...matrix, ...attrs}, ids).run(backend),
 );
+
+register<PackedInputs, PackedAttrs>(UnpackFloat16, (backend, matrix, attrs) =>
+  new UnpackFloat16Program({...matrix, ...attrs}).run(backend),
+);
+register<Record<'x' | 'norm', TensorInfo>, NormaliseFloat16Attrs>(NormaliseFloat16, (backend, {x, norm}, {epsilon}) =>
+  new NormaliseFloat16Program(x, norm, epsilon).run(backend),
+);
+register<Record<'x', TensorInfo>, object>(JoinHeadsFloat16, (backend, {x}) =>
+  new JoinHeadsFloat16Program(x).run(backend),
+);
+
+function multiply(backend: WebGPUBackend, inputs: ProductInputs<TensorInfo>, headDim: number): TensorInfo {
+  const {x, weight, up} = inputs;
+  const tile = chooseTile(backend.device, x.shape[0], weight.shape[0] * (up ? 2 : 1));
+  return new ProductMatrixProgram(inputs, headDim, tile).run(backend);
+}
+register<ProductInputs<TensorInfo>, ProductAttrs>(Float16Product, (backend, inputs, {headDim}) =>
+  multiply(backend, inputs, headDim),
+);
+register<ProductInputs<TensorInfo>, object>(Float16SwiGLUProduct, (backend, inputs) => multiply(backend, inputs, 0));

@@ -1,7 +1,8 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import {AttentionProgram, unroll, workgroupIndex} from '../../../src/internal';
-import {GROUP, type QuantisedType} from '../../gguf/block_values';
+import {GROUP} from '../../gguf/block_values';
 import type {PackedTensors} from '../ops';
+import type {PackedType} from '../packed_type';
 import {unpackText} from './unpack';
 
 const THREADS = 128;
@@ -16,9 +17,9 @@ function lanesOf([outputs, inputs]: readonly [outputs: number, inputs: number]):
 }
 
 interface ProductVariant {
-  type: QuantisedType;
+  type: PackedType;
   /** Of the second matrix, of which SwiGLU is taken. */
-  upType?: QuantisedType;
+  upType?: PackedType;
   /** Of x. */
   rows: number;
   lanes: number;

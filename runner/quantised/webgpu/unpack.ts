@@ -1,11 +1,42 @@
 import {unroll} from '../../../src/internal';
-import {QUANTISED_FORMS, type QuantisedForm, type QuantisedType, scaleWords} from '../../gguf/block_values';
+import {
+  isQuantised,
+  QUANTISED_FORMS,
+  type QuantisedForm,
+  type QuantisedType,
+  scaleWords,
+} from '../../gguf/block_values';
+import {bitsOf, type PackedType, type PlainType} from '../packed_type';
 
 /**
  * Shader text: `scaleOf(group)`, scale and offset of a group, and `unpack4(group, part, scale)`, its values 4 part … 4 part + 3 (see
  * `packing.ts`). Reads the inputs `quants` and `scales`.
  */
-export function unpackText(type: QuantisedType): string {
+export function unpackText(type: PackedType): string {
+  return isQuantised(type) ? unpackQuantised(type) : unpackPlain(type);
+}
+
+function unpackPlain(type: PlainType): string {
+  const word = (i: number) => `bitcast<u32>(quants[at + ${i}])`;
+  // bfloat16 is the upper half of a float32.
+  const pair = (i: number) =>
+    type === 'F16'
+      ? `unpack2x16float(${word(i)})`
+      : `bitcast<vec2<f32>>(vec2<u32>(${word(i)} << 16u, ${word(i)} & 0xffff0000u))`;
+  const values =
+    type === 'F32' ? `bitcast<vec4<f32>>(vec4<u32>(${unroll(4, word, ', ')}))` : `vec4<f32>(${pair(0)}, ${pair(1)})`;
+  return `
+fn scaleOf(group : i32) -> vec2<f32> {
+  return vec2<f32>(bitcast<f32>(scales[0]));
+}
+
+fn unpack4(group : i32, part : i32, scale : vec2<f32>) -> vec4<f32> {
+  let at = group * ${bitsOf(type)} + part * ${bitsOf(type) / 8};
+  return scale.x * ${values};
+}`;
+}
+
+function unpackQuantised(type: QuantisedType): string {
   const form = QUANTISED_FORMS[type];
   const {bits, zero} = form;
   return `

@@ -1,13 +1,14 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import {AttentionProgram, workgroupIndex} from '../../../src/internal';
-import {GROUP, type QuantisedType} from '../../gguf/block_values';
+import {GROUP} from '../../gguf/block_values';
 import type {PackedTensors} from '../ops';
+import type {PackedType} from '../packed_type';
 import {unpackText} from './unpack';
 
 const THREADS = 64;
 
 /** A packed matrix as float32, transposed, as tfjs multiplies fastest: `[inputs, outputs]`. */
-export class UnpackProgram extends AttentionProgram<{type: QuantisedType}> {
+export class UnpackProgram extends AttentionProgram<{type: PackedType}> {
   constructor({type, shape, quants, scales}: PackedTensors<TensorInfo>) {
     const [outputs, inputs] = shape;
     super({
@@ -20,7 +21,7 @@ export class UnpackProgram extends AttentionProgram<{type: QuantisedType}> {
     });
   }
 
-  protected shader({type}: {type: QuantisedType}): string {
+  protected shader({type}: {type: PackedType}): string {
     return `
 // An invocation unpacks one group of a row. Neighbours take neighbouring rows, so that what they write lies together.
 ${workgroupIndex}
@@ -50,7 +51,7 @@ fn main(index : i32) {
 }
 
 /** Rows of a packed matrix by their numbers: float32 `[ids, inputs]`. Numbers before its first row and past its last are left out. */
-export class UnpackRowsProgram extends AttentionProgram<{type: QuantisedType}> {
+export class UnpackRowsProgram extends AttentionProgram<{type: PackedType}> {
   constructor({type, shape, quants, scales}: PackedTensors<TensorInfo>, ids: TensorInfo, firstRow = 0) {
     const [outputs, inputs] = shape;
     super({
@@ -65,7 +66,7 @@ export class UnpackRowsProgram extends AttentionProgram<{type: QuantisedType}> {
     });
   }
 
-  protected shader({type}: {type: QuantisedType}): string {
+  protected shader({type}: {type: PackedType}): string {
     return `
 // An invocation unpacks four values of a row.
 ${workgroupIndex}

@@ -8,8 +8,15 @@ import {StoreTokenProgram} from '../../../runner/llama/decode/store_token';
 import {RMSNormProgram} from '../../../runner/llama/kernels/webgpu/rms_norm';
 import {RotaryEmbeddingProgram} from '../../../runner/llama/kernels/webgpu/rotary_embedding';
 import {SwiGLUProgram} from '../../../runner/llama/kernels/webgpu/swiglu';
-import type {QuantisedType} from '../../../runner/gguf/block_values';
+import type {PackedType} from '../../../runner/quantised/packed_type';
+import {
+  JoinHeadsFloat16Program,
+  NormaliseFloat16Program,
+  UnpackFloat16Program,
+} from '../../../runner/quantised/webgpu/float16_programs';
+import {ProductMatrixProgram} from '../../../runner/quantised/webgpu/product_matrix';
 import {PackedProductProgram} from '../../../runner/quantised/webgpu/product_program';
+import {PRODUCT_TILES} from '../../../runner/quantised/webgpu/product_tiles';
 import {UnpackProgram, UnpackRowsProgram} from '../../../runner/quantised/webgpu/unpack_program';
 import {blockGeometry} from '../../../src/attention/block_geometry';
 import {AttendProgram} from '../../../src/kernels/webgpu/attend/attend';
@@ -102,7 +109,7 @@ describe('shader texts', () => {
   };
   const cache = int32(2, 2, 1024, 32);
 
-  const packed = (type: QuantisedType) => {
+  const packed = (type: PackedType) => {
     return {type, shape: [96, 512] as [number, number], quants: int32(96, 64), scales: int32(96, 16)};
   };
   const programs: Record<string, AttentionProgram<object>> = {
@@ -185,6 +192,27 @@ describe('shader texts', () => {
     packed_product_q4_k: new PackedProductProgram({x: info(3, 512), matrix: packed('Q4_K')}),
     unpack_q6_k: new UnpackProgram(packed('Q6_K')),
     unpack_rows_q5_0: new UnpackRowsProgram(packed('Q5_0'), int32(7)),
+    unpack_rows_f32: new UnpackRowsProgram(packed('F32'), int32(7)),
+    unpack_float16_q4_0: new UnpackFloat16Program(packed('Q4_0')),
+    unpack_float16_f16: new UnpackFloat16Program(packed('F16')),
+    unpack_float16_bf16: new UnpackFloat16Program(packed('BF16')),
+    normalise_float16: new NormaliseFloat16Program(info(100, 896), info(896), 1e-6),
+    join_heads_float16: new JoinHeadsFloat16Program(info(1, 14, 100, 64)),
+    product_matrix_by_heads: new ProductMatrixProgram(
+      {x: int32(300, 448), weight: int32(1024, 448), bias: info(1024)},
+      64,
+      PRODUCT_TILES['128x128x32 by 32x64'],
+    ),
+    product_matrix_added_2_buffers: new ProductMatrixProgram(
+      {x: int32(300, 448), weight: int32(896, 448), residual: info(300, 896)},
+      0,
+      PRODUCT_TILES['128x128x32 by 64x64, 2 buffers'],
+    ),
+    product_matrix_swiglu: new ProductMatrixProgram(
+      {x: int32(300, 448), weight: int32(4864, 448), up: int32(4864, 448)},
+      0,
+      PRODUCT_TILES['64x64x32 by 32x32'],
+    ),
   };
   for (const [name, program] of Object.entries(programs)) {
     it(name, () => expectShader(`${name}.wgsl`, program.getUserCode()));
