@@ -19,8 +19,6 @@ export async function bundlePage(): Promise<string> {
     write: false,
     alias,
     logLevel: 'error',
-    // The class names of programs are what tells their stages apart.
-    keepNames: true,
   });
   return outputFiles[0].text;
 }
@@ -41,8 +39,6 @@ export async function bundleCommand(entry: string, outfile: string): Promise<voi
     // These come with the host's kit, or from a path; the bundler and what draws pictures are not needed there.
     external: ['webgpu', 'onnxruntime-node', 'playwright-core', 'esbuild', 'canvas'],
     ignoreAnnotations: true,
-    // The class names of programs are what tells their stages apart.
-    keepNames: true,
     logLevel: 'error',
   });
 }

@@ -39,7 +39,7 @@ export interface PrefillRun extends PrefillTimes {
   precision: Precision;
   /** What a token takes after the first, in milliseconds. */
   decode?: Timing;
-  /** Bytes of tensors that are held after the run. */
+  /** Bytes that the backend has taken from the device, by the end of the run. */
   gpuBytes: number;
   profile?: KernelTime[];
 }

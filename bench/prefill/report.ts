@@ -4,9 +4,10 @@ import type {KernelTime, PrefillRun} from './profile';
 /** What a kernel of tfjs is for in a prefill. */
 const CLASSES: Array<[name: string, kernels: RegExp]> = [
   ['attention', /^(FlashAttention|PBSAttention)$/],
-  ['matrix products', /^(_FusedMatMul|BatchMatMul)$/],
-  ['moved values', /^(Transpose|Slice|SplitV|Concat|Reverse|GatherV2|Reshape|Identity)$/],
-  ['norms, rotary embedding, SwiGLU', /^(RMSNorm|RotaryEmbedding|SwiGLU)$/],
+  ['matrix products', /^(_FusedMatMul|BatchMatMul|Float16Product|Float16SwiGLUProduct|PackedProduct)$/],
+  ['moved values', /^(Transpose|Slice|SplitV|Concat|Reverse|GatherV2|Reshape|Identity|JoinHeadsFloat16)$/],
+  ['norms, rotary embedding, SwiGLU', /^(RMSNorm|NormaliseFloat16|RotaryEmbedding|SwiGLU)$/],
+  ['unpacking', /^Unpack/],
   ['elementwise and sums', /./],
 ];
 
@@ -26,7 +27,7 @@ export function reportRun({
     `## ${length.toLocaleString('en')} tokens, ${attention}, ${precision}`,
     '',
     `first token ${milliseconds(firstToken)} ms, of which recording ${milliseconds(record)} ms; ${firstToken.timings} prefills`,
-    `${decode ? `then ${milliseconds(decode)} ms a token; ` : ''}${(gpuBytes / 1e6).toFixed(0)} MB of tensors`,
+    `${decode ? `then ${milliseconds(decode)} ms a token; ` : ''}${(gpuBytes / 1e6).toFixed(0)} MB of GPU memory`,
   ];
   if (profile === undefined) return lines.join('\n');
   const dispatches = sum(profile, (entry) => entry.dispatches);

@@ -9,7 +9,7 @@ import {decodeAttention} from './decode_attention';
 import {rmsNorm} from './kernels/rms_norm';
 import {rotaryEmbedding} from './kernels/rotary_embedding';
 import {computed, LayerProgress} from './layer_progress';
-import {disposeWeights, type PreparedLayer, type PreparedProjection, type PreparedWeights} from './prepared_weights';
+import {disposeWeights, type PreparedLayer, type PreparedWeights} from './prepared_weights';
 import {
   gatedScratch,
   joinHeadsFor,
@@ -17,10 +17,10 @@ import {
   projectAndAdd,
   projectEach,
   projectGated,
-  type Rows,
+  type Precision,
 } from './projections';
 import {rotaryTables, type RotaryTables} from './rotary';
-import {checkTensorSizes} from './tensor_limit';
+import {checkTensorSizes, largestTensor} from './tensor_limit';
 import {uploadWeights} from './weights';
 
 const SLIDING_WINDOW = 'the sliding window of config.json, which is not computed';
@@ -29,12 +29,21 @@ type Weights = PreparedWeights & {rotary: RotaryTables};
 
 type Attend = (query: tf.Tensor4D, key: tf.Tensor4D, value: tf.Tensor4D) => tf.Tensor4D;
 
+/** How a layer runs. */
+interface Pass {
+  /** That of the first row. */
+  position: number;
+  precision: Precision;
+  /** Whether only the last row is wanted, as `[1, hiddenSize]`. Default: all are. */
+  lastRowOnly?: boolean;
+}
+
 export interface PrefillRequest {
   /** Of the tokens before these, which it takes over: it is in the result, or disposed after an error. Default: none are before. */
   cache?: KeyValueCache;
   /** Default: `'composed'`. */
   attention?: PrefillAttention;
-  /** Options of `'pbs'`. */
+  /** Options of `'pbs'`; `precision` is that of `'flash'`, and of the products outside attention, too. */
   options?: PrefillOptions;
   /**
    * Sees each layer's rotated query `[1, heads, rows, headDim]`, rotated key and value `[1, keyValueHeads, length,
@@ -71,8 +80,8 @@ export interface LoadOptions {
    */
   maxLength?: number;
   /**
-   * Most values of one scratch tensor in the MLP, which works on fewer rows at a time where needed. Default: 2²⁵, 128 MiB,
-   * the smallest limit that WebGPU sets for a storage binding.
+   * Most values of one scratch tensor in the MLP, which works on fewer rows at a time where needed. Default: 2²⁵, 128 MiB;
+   * on WebGPU as many as a binding of the device holds, 2²⁷ at most.
    */
   maxMlpValues?: number;
   /** Told after each tensor of the checkpoint: tensors so far, and in all. */
@@ -96,7 +105,7 @@ export class LlamaModel {
    * @throws Error by name if `maxLength` reaches past a sliding window, or a tensor is too large for the backend.
    */
   static async load({config, weights}: Checkpoint, options: LoadOptions = {}): Promise<LlamaModel> {
-    const {maxLength = config.maxPositions, maxMlpValues = 2 ** 25, onProgress} = options;
+    const {maxLength = config.maxPositions, maxMlpValues = mostMlpValues(), onProgress} = options;
     const {slidingWindow} = config;
     if (slidingWindow !== null && maxLength > slidingWindow) {
       throw new Error(`maxLength is ${maxLength}; accepted: at most ${slidingWindow}, ${SLIDING_WINDOW}`);
@@ -115,6 +124,7 @@ export class LlamaModel {
   async prefill(ids: readonly number[], request: PrefillRequest = {}): Promise<Prefill> {
     const {attention = 'composed', options, attend: replaced, onAttention, onHidden, onLayer, signal} = request;
     const {layers} = this.config;
+    const {precision = 'float32'} = options ?? {};
     const cache = request.cache ?? this.newCache();
     const position = cache.length;
     // Following the layers makes the backend send each one off by itself, so it is left out where nobody asks.
@@ -134,7 +144,7 @@ export class LlamaModel {
         };
         // Where nothing but the last row's logits comes out, no other row is needed past the last attention.
         const lastRowOnly = layer === layers - 1 && onHidden === undefined;
-        const next: tf.Tensor2D = this.runLayer(layer, hidden, position, attend, lastRowOnly);
+        const next: tf.Tensor2D = this.runLayer(layer, hidden, attend, {position, precision, lastRowOnly});
         hidden.dispose();
         hidden = next;
         await progress?.queued(computed(hidden));
@@ -160,12 +170,13 @@ export class LlamaModel {
   decode(id: number, cache: KeyValueCache): tf.Tensor1D {
     this.checkDecode(id, cache);
     if (cache instanceof PackedCache) return this.decoder.logits(id, cache);
+    const position = cache.length;
     return tf.tidy(() => {
       let hidden = this.embed([id]);
       for (let layer = 0; layer < this.config.layers; ++layer) {
-        hidden = this.runLayer(layer, hidden, cache.length, (query, key, value) =>
-          decodeAttention(query, (cache as PagedCache).append(layer, key, value)),
-        );
+        const attend: Attend = (query, key, value) =>
+          decodeAttention(query, (cache as PagedCache).append(layer, key, value));
+        hidden = this.runLayer(layer, hidden, attend, {position, precision: 'float32'});
       }
       return this.headOfLastRow(hidden);
     });
@@ -245,25 +256,19 @@ export class LlamaModel {
     }
   }
 
-  /**
-   * One decoder layer: hidden states `[length, hiddenSize]` in and out.
-   *
-   * @param position that of the first row.
-   * @param lastRowOnly whether only the last row is wanted, as `[1, hiddenSize]`.
-   */
+  /** One decoder layer: hidden states `[length, hiddenSize]` in and out. */
   private runLayer(
     index: number,
     hidden: tf.Tensor2D,
-    position: number,
     attend: Attend,
-    lastRowOnly = false,
+    {position, precision, lastRowOnly = false}: Pass,
   ): tf.Tensor2D {
     return tf.tidy(() => {
       const layer = this.weights.layers[index];
-      const attended = attend(...this.projectToHeads(hidden, layer, position));
-      const rows = joinHeadsFor(layer.output, lastRowOnly ? lastRow(attended, 2) : attended);
+      const attended = attend(...this.projectToHeads(hidden, layer, {position, precision}));
+      const rows = joinHeadsFor(layer.output, lastRowOnly ? lastRow(attended, 2) : attended, precision);
       const residual = lastRowOnly ? lastRow(hidden, 0) : hidden;
-      return this.addMlp(projectAndAdd(rows, layer.output, residual), layer);
+      return this.addMlp(projectAndAdd(rows, layer.output, residual), layer, precision);
     });
   }
 
@@ -271,10 +276,10 @@ export class LlamaModel {
   private projectToHeads(
     hidden: tf.Tensor2D,
     layer: PreparedLayer,
-    position: number,
+    {position, precision}: Pass,
   ): [query: tf.Tensor4D, key: tf.Tensor4D, value: tf.Tensor4D] {
-    const {heads, keyValueHeads} = this.config;
-    const x = this.normaliseFor([layer.queryAndKey, layer.value], hidden);
+    const {heads, keyValueHeads, rmsNormEpsilon} = this.config;
+    const x = normaliseFor([layer.queryAndKey, layer.value], hidden, rmsNormEpsilon, precision);
     const byHead = (rows: tf.Tensor3D): tf.Tensor4D => tf.reshape(rows, [1, ...rows.shape]);
     const joined = tf.tidy(() => this.normaliseHeads(projectEach(x, layer.queryAndKey), layer));
     const [query, key] = rotaryEmbedding(joined, this.weights.rotary, position, [heads, keyValueHeads]);
@@ -282,12 +287,14 @@ export class LlamaModel {
   }
 
   /** `x + mlp(norm(x))`, for as many rows at a time as the scratch allows. */
-  private addMlp(x: tf.Tensor2D, {gateAndUp, down}: PreparedLayer): tf.Tensor2D {
+  private addMlp(x: tf.Tensor2D, {gateAndUp, down}: PreparedLayer, precision: Precision): tf.Tensor2D {
     const [length, hiddenSize] = x.shape;
-    const rowsAtOnce = this.mlpRows(length, gatedScratch([gateAndUp, down], length, this.config.intermediateSize));
+    const {intermediateSize, rmsNormEpsilon} = this.config;
+    const projections = [gateAndUp, down];
+    const rowsAtOnce = this.mlpRows(length, gatedScratch(projections, length, intermediateSize, precision));
     const ofRows = (rows: tf.Tensor2D) =>
       tf.tidy(() => {
-        const gated = projectGated(this.normaliseFor([gateAndUp, down], rows), gateAndUp);
+        const gated = projectGated(normaliseFor(projections, rows, rmsNormEpsilon, precision), gateAndUp);
         return projectAndAdd(gated, down, rows);
       });
     if (rowsAtOnce >= length) return ofRows(x);
@@ -304,10 +311,6 @@ export class LlamaModel {
   /** @param scratch values of a row in the largest scratch tensor. */
   private mlpRows(length: number, scratch = 2 * this.config.intermediateSize): number {
     return Math.min(length, Math.max(1, Math.floor(this.maxMlpValues / scratch)));
-  }
-
-  private normaliseFor(projections: PreparedProjection[], x: tf.Tensor2D): Rows {
-    return normaliseFor(projections, x, this.config.rmsNormEpsilon);
   }
 
   /** RMS norm of each row, without its weight. */
@@ -328,6 +331,9 @@ export class LlamaModel {
     return tf.tidy(() => tf.reshape(this.logitsOf(lastRow(hidden, 0)), [this.config.vocabSize]));
   }
 }
+
+const mostMlpValues = (): number =>
+  tf.getBackend() === 'webgpu' ? Math.min(2 ** 27, Math.floor(largestTensor().bytes / 4)) : 2 ** 25;
 
 function lastRow<T extends tf.Tensor>(x: T, axis: number): T {
   if (x.shape[axis] === 1) return tf.clone(x);

@@ -1,6 +1,8 @@
 import * as tf from '@tensorflow/tfjs-core';
 import type {LlamaConfig} from './config';
 import {DenseMatrix, type Matrix} from '../quantised/matrix';
+import {PackedMatrix} from '../quantised/packed_matrix';
+import {largestTensor} from './tensor_limit';
 import type {LayerWeights, Projection} from './layer_weights';
 
 /**
@@ -105,7 +107,20 @@ export type Stored = Matrix | tf.Tensor;
 export const matrixOf = (weight: Stored): Matrix =>
   weight instanceof tf.Tensor ? new DenseMatrix(weight as tf.Tensor2D) : weight;
 
-/** The same of matrices that stay as they are stored; nothing is joined, since their types may differ. */
+/** Matrices of the same columns as one, where they can be one. */
+function joinStored(stored: StoredProjection['stored']): StoredProjection['stored'] {
+  const matrices = stored.map(({matrix}) => matrix).filter((matrix) => matrix instanceof PackedMatrix);
+  const biases = stored.flatMap(({bias}) => bias ?? []);
+  if (matrices.length < stored.length || biases.length % stored.length !== 0) return stored;
+  const matrix = PackedMatrix.join(matrices, largestTensor().bytes);
+  if (matrix === undefined) return stored;
+  if (biases.length === 0) return [{matrix, columns: stored[0].columns}];
+  const bias = tf.concat(biases);
+  tf.dispose(biases);
+  return [{matrix, bias, columns: stored[0].columns}];
+}
+
+/** The same of matrices that stay as they are stored: queries and keys are joined where their types are the same. */
 export function prepareStoredLayer(
   {heads, keyValueHeads, headDim, intermediateSize}: LlamaConfig,
   {attentionNorm, query, key, value, queryNorm, keyNorm, output, mlpNorm, gate, up, down}: LayerWeights<Stored>,
@@ -127,7 +142,7 @@ export function prepareStoredLayer(
       return joined;
     });
   return {
-    queryAndKey: {stored: [part(query, headDim), part(key, headDim)], norm},
+    queryAndKey: {stored: joinStored([part(query, headDim), part(key, headDim)]), norm},
     ...(queryNorm && keyNorm && {queryAndKeyNorm: headNorms()}),
     value: {stored: [part(value, headDim)], norm},
     output: whole(output),

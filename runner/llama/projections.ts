@@ -19,11 +19,15 @@ import type {PreparedProjection, StoredProjection} from './prepared_weights';
  */
 export type Rows = tf.Tensor2D | Float16Tensor;
 
+/** What projections multiply in, where the device can; sums are float32 in either. */
+export type Precision = 'float32' | 'float16';
+
 const isFloat16 = (x: Rows): boolean => x.dtype === 'int32';
 
-/** Whether so many rows go through projections as float16. */
-function takesFloat16(rows: number, projections: readonly PreparedProjection[]): boolean {
+/** Whether so many rows go through projections as float16: few are multiplied in float32 at no cost. */
+function takesFloat16(precision: Precision, rows: number, projections: readonly PreparedProjection[]): boolean {
   return (
+    precision === 'float16' &&
     rows > MOST_ROWS &&
     projections.every(
       (projection) =>
@@ -37,16 +41,21 @@ function takesFloat16(rows: number, projections: readonly PreparedProjection[]):
  * RMS norm of each row of `x` `[rows, inputs]`, for the projections that follow. The norm's weight is in the rows of float16; float32
  * rows are without it, since float32 projections bring it.
  */
-export function normaliseFor(projections: readonly PreparedProjection[], x: tf.Tensor2D, epsilon: number): Rows {
-  if (!takesFloat16(x.shape[0], projections)) return rmsNorm(x, epsilon);
+export function normaliseFor(
+  projections: readonly PreparedProjection[],
+  x: tf.Tensor2D,
+  epsilon: number,
+  precision: Precision,
+): Rows {
+  if (!takesFloat16(precision, x.shape[0], projections)) return rmsNorm(x, epsilon);
   const {norm} = projections[0] as StoredProjection;
   return normaliseFloat16(x, norm as tf.Tensor1D, epsilon);
 }
 
 /** `[1, heads, length, headDim]` → rows `[length, heads * headDim]`, for the projection that follows. */
-export function joinHeadsFor(projection: PreparedProjection, x: tf.Tensor4D): Rows {
+export function joinHeadsFor(projection: PreparedProjection, x: tf.Tensor4D, precision: Precision): Rows {
   const [, heads, length, headDim] = x.shape;
-  if (headDim % FLOAT16_VECTOR === 0 && takesFloat16(length, [projection])) return joinHeadsFloat16(x);
+  if (headDim % FLOAT16_VECTOR === 0 && takesFloat16(precision, length, [projection])) return joinHeadsFloat16(x);
   return tf.tidy(() => {
     // The values of a single row are in their order already.
     const rows = length === 1 ? x : tf.transpose(x, [0, 2, 1, 3]);
@@ -63,8 +72,10 @@ export function projectEach(x: Rows, projection: PreparedProjection): tf.Tensor3
     }
     const {stored, norm} = projection;
     if (isFloat16(x)) {
-      const weight = joined(stored.map(({matrix}) => matrix.float16!()));
-      return productByHeadsFloat16({x, weight, bias: biasOf(projection)}, stored[0].columns);
+      const products = stored.map(({matrix, bias, columns}) =>
+        tf.tidy(() => productByHeadsFloat16({x, weight: matrix.float16!(), bias}, columns)),
+      );
+      return joined(products) as tf.Tensor3D;
     }
     const input = norm ? tf.mul(x, norm) : x;
     const products = stored.map(({matrix, bias, columns}) => {
@@ -90,8 +101,12 @@ export function projectGated(x: Rows, gateAndUp: PreparedProjection): Rows {
 }
 
 /** Words of a row of the largest tensor of `projectGated`: gates and ups in float32, or what comes of them in float16. */
-export const gatedScratch = (projections: readonly PreparedProjection[], rows: number, outputs: number): number =>
-  takesFloat16(rows, projections) ? outputs / 2 : 2 * outputs;
+export const gatedScratch = (
+  projections: readonly PreparedProjection[],
+  rows: number,
+  outputs: number,
+  precision: Precision,
+): number => (takesFloat16(precision, rows, projections) ? outputs / 2 : 2 * outputs);
 
 /** `sum + x · weight + bias` for one matrix, `sum` float32 `[rows, outputs]`. */
 export function projectAndAdd(x: Rows, projection: PreparedProjection, sum: tf.Tensor2D): tf.Tensor2D {

@@ -5,6 +5,7 @@ import type {Matrix} from './matrix';
 import {MOST_ROWS, packedProduct, type PackedTensors, unpackRows, unpackTransposed} from './ops';
 import {bitsOf, type PackedType, scaleShape} from './packed_type';
 import {packBlocks} from './packing';
+import {copyWords} from './webgpu/copy_words';
 
 /** Some rows of a matrix. */
 interface Part extends PackedTensors<tf.Tensor2D> {
@@ -58,6 +59,36 @@ export class PackedMatrix implements Matrix {
       throw error;
     }
     return new PackedMatrix([outputs, inputs], parts);
+  }
+
+  /** Matrices of one type as one, their rows one after the other, which takes them over; nothing where they cannot be one. */
+  static join(matrices: readonly PackedMatrix[], mostBytes: number): PackedMatrix | undefined {
+    const [{parts, shape}] = matrices;
+    const {type} = parts[0];
+    const [, inputs] = shape;
+    const outputs = matrices.reduce((sum, matrix) => sum + matrix.shape[0], 0);
+    const alike = matrices.every((matrix) => matrix.parts.length === 1 && matrix.parts[0].type === type);
+    if (!alike || 4 * outputs * inputs > mostBytes) return undefined;
+    const joined = (name: 'quants' | 'scales', joinedShape: number[]) => {
+      let to = 0;
+      const copies = matrices.map((matrix) => {
+        const source = matrix.parts[0][name];
+        const copy = {source, from: 0, to, words: source.size};
+        to += source.size;
+        return copy;
+      });
+      // Of a plain type all have the same.
+      const isShared = joinedShape[0] !== outputs;
+      return copyWords<tf.Tensor2D>(joinedShape, isShared ? copies.slice(0, 1) : copies);
+    };
+    const groups = inputs / GROUP;
+    const part: Part = {
+      ...{type, firstRow: 0, shape: [outputs, inputs]},
+      quants: joined('quants', [outputs, groups * bitsOf(type)]),
+      scales: joined('scales', scaleShape(type, outputs, groups)),
+    };
+    matrices.forEach((matrix) => matrix.dispose());
+    return new PackedMatrix([outputs, inputs], [part]);
   }
 
   multiply(x: tf.Tensor2D): tf.Tensor2D {

@@ -1,5 +1,6 @@
 import * as tf from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
+import {copyWords} from '../../quantised/webgpu/copy_words';
 import type {KeyValueCache, KeyValueRows} from '../cache';
 import type {LlamaConfig} from '../config';
 import {ReadRowsProgram, StoreRowsProgram} from './store_rows';
@@ -39,12 +40,9 @@ export class PackedCache implements KeyValueCache {
     const fresh: tf.Tensor4D[] = [];
     try {
       for (let layer = 0; layer < layers; ++layer) {
-        const more: [number, number] = [0, capacity - this.room];
         fresh.push(
           tf.keep(
-            old.length > 0
-              ? tf.pad(old[layer], [[0, 0], [0, 0], more, [0, 0]])
-              : emptyTensor([2, keyValueHeads, capacity, headDim / 2]),
+            old.length > 0 ? this.moved(old[layer], capacity) : emptyTensor([2, keyValueHeads, capacity, headDim / 2]),
           ),
         );
       }
@@ -56,6 +54,15 @@ export class PackedCache implements KeyValueCache {
     this.layers = fresh;
     this.room = capacity;
     ++this.generation;
+  }
+
+  /** The held rows of a layer with another capacity. */
+  private moved(layer: tf.Tensor4D, capacity: number): tf.Tensor4D {
+    const [two, heads, room, words] = layer.shape;
+    const copies = Array.from({length: two * heads}, (_, head) => {
+      return {source: layer, from: head * room * words, to: head * capacity * words, words: this.held * words};
+    });
+    return copyWords([two, heads, capacity, words], copies);
   }
 
   extend(layer: number, key: tf.Tensor4D, value: tf.Tensor4D): KeyValueRows {

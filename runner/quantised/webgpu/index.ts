@@ -50,7 +50,7 @@ register<Record<'x', TensorInfo>, object>(JoinHeadsFloat16, (backend, {x}) =>
 
 function multiply(backend: WebGPUBackend, inputs: ProductInputs<TensorInfo>, headDim: number): TensorInfo {
   const {x, weight, up} = inputs;
-  const tile = chooseTile(backend.device, x.shape[0], weight.shape[0] * (up ? 2 : 1));
+  const tile = chooseTile(backend.device, x.shape[0], weight.shape[0] * (up ? 2 : 1), up !== undefined);
   return new ProductMatrixProgram(inputs, headDim, tile).run(backend);
 }
 register<ProductInputs<TensorInfo>, ProductAttrs>(Float16Product, (backend, inputs, {headDim}) =>

@@ -51,12 +51,13 @@ export function tileFits(tile: ProductTile, {limits}: GPUDevice): boolean {
 
 /** Workgroups from which on a GPU is busy. */
 const BUSY = 256;
+const LARGEST: ProductTile = PRODUCT_TILES['256x128x32 by 64x64'];
 const LARGE: ProductTile = PRODUCT_TILES['128x128x32 by 32x64'];
 /** Fits every WebGPU device: 15 KiB and 128 invocations. */
 const SMALL: ProductTile = PRODUCT_TILES['64x64x32 by 32x32'];
 
-/** The tile for a product of so many rows, and rows of weights. */
-export function chooseTile(device: GPUDevice, rows: number, columns: number): ProductTile {
-  const workgroups = Math.ceil(rows / LARGE.rows) * Math.ceil(columns / LARGE.columns);
-  return workgroups >= BUSY && tileFits(LARGE, device) ? LARGE : SMALL;
+/** The tile for a product of so many rows, and rows of weights; gated products keep their pace in the largest (docs/performance.md). */
+export function chooseTile(device: GPUDevice, rows: number, columns: number, gated: boolean): ProductTile {
+  const keepsBusy = (tile: ProductTile) => Math.ceil(rows / tile.rows) * Math.ceil(columns / tile.columns) >= BUSY;
+  return [...(gated ? [LARGEST] : []), LARGE].find((tile) => keepsBusy(tile) && tileFits(tile, device)) ?? SMALL;
 }

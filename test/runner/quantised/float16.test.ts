@@ -121,9 +121,8 @@ if (testBackends().includes('webgpu')) {
         const [x, norm] = [random([rows, columns], rows), random([columns], 9)];
         const expected = tf.tidy(() => {
           const large = tf.mul(norm, 1000);
-          return tf
-            .mul(tf.mul(x, tf.rsqrt(tf.add(tf.mean(tf.square(x), 1, true), 1e-5))), large)
-            .clipByValue(-65504, 65504);
+          const normed = tf.mul(x, tf.rsqrt(tf.add(tf.mean(tf.square(x), 1, true), 1e-5)));
+          return tf.clipByValue(tf.mul(normed, large), -65504, 65504);
         });
         const large = tf.mul(norm, 1000);
         expectClose(await valuesOf(new NormaliseFloat16Program(x, large, 1e-5)), await expected.data(), 2 ** -9);
@@ -206,6 +205,10 @@ if (testBackends().includes('webgpu')) {
     }
 
     describe('products, with matrix units emulated', () => {
+      before(function () {
+        // Where there are some, the next suite runs; and the emulation takes more workgroup memory than NVIDIA's driver accepts.
+        if (hasFloat16Products()) this.skip();
+      });
       for (const epilogue of EPILOGUES) {
         it(epilogue.name, async () => {
           for (const tile of SMALL_TILES) {

@@ -35,11 +35,13 @@ describeBackends('the demo checkpoint against transformers', (backend) => {
     this.timeout(120_000);
     const {ids, nll} = golden;
     const [prefilled, total] = [16, 24];
+    // Decoded tokens read keys and values in float16 there.
+    const tolerance = backend === 'webgpu' ? 5e-3 : 1e-3;
     const {logits, cache} = await model.prefill(ids.slice(0, prefilled), {attention: 'flash'});
     let next: tf.Tensor1D = logits;
     for (let i = prefilled; i <= total; ++i) {
       const loss = -(await tf.logSoftmax(next).data())[ids[i]];
-      expect(loss, `loss of token ${i + 1}`).to.be.closeTo(nll[i - 1], 1e-3);
+      expect(loss, `loss of token ${i + 1}`).to.be.closeTo(nll[i - 1], i === prefilled ? 1e-3 : tolerance);
       next.dispose();
       next = model.decode(ids[i], cache);
     }

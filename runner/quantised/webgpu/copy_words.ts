@@ -1,0 +1,34 @@
+import * as tf from '@tensorflow/tfjs-core';
+import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
+
+/** Words of a tensor, and where they go. */
+export interface WordCopy {
+  source: tf.TensorInfo;
+  from: number;
+  to: number;
+  words: number;
+}
+
+/**
+ * An int32 tensor of words of others. tfjs's own concat, pad and slice bring int32 through float32 on WebGPU, which rounds what is past
+ * 2²⁴, such as two float16 in a word.
+ */
+export function copyWords<T extends tf.Tensor>(shape: number[], copies: readonly WordCopy[]): T {
+  const backend = tf.backend() as WebGPUBackend;
+  const copied = backend.makeTensorInfo(shape, 'int32');
+  backend.uploadToGPU(copied.dataId);
+  const bufferOf = ({dataId}: tf.TensorInfo) => {
+    backend.uploadToGPU(dataId);
+    return backend.tensorMap.get(dataId).resource as GPUBuffer;
+  };
+  backend.ensureCommandEncoderReady();
+  backend.endComputePassEncoder();
+  // Private in tfjs's types: the commands that it has recorded and not yet submitted.
+  const {commandEncoder} = backend as unknown as {commandEncoder: GPUCommandEncoder};
+  for (const {source, from, to, words} of copies) {
+    commandEncoder.copyBufferToBuffer(bufferOf(source), 4 * from, bufferOf(copied), 4 * to, 4 * words);
+  }
+  // At once: the sources may be freed next, and tfjs would not know that they are in use.
+  backend.submitQueue();
+  return tf.engine().makeTensorFromTensorInfo(copied) as T;
+}
