@@ -8,7 +8,7 @@ import {openDawn} from '../../hosts/dawn';
 import {openLocalModel} from '../../hosts/local_model';
 import {openReader} from '../captured_attention';
 import {openWebGPU} from '../webgpu/device';
-import {profilePrefill, timeDecoding, timePrefill, type PrefillRun} from './profile';
+import {profilePrefill, timeDecoding, timeNextQuestion, timePrefill, type PrefillRun} from './profile';
 import {reportRun} from './report';
 
 const USAGE = `npm run bench:prefill -- [options], or where there is no node_modules: node build/gpu/prefill.mjs [options]
@@ -23,6 +23,7 @@ Time to first token of a model over a book, in Node with Dawn: where it goes, by
   --warm-up MS       least time of prefills before the first that counts (default 1500)
   --seconds S        about how long to time the kernels of one prefill (default 6; 0: not at all)
   --decode N         tokens to write after each prompt (default 0)
+  --question N       tokens of a second question over the same prompt, which is timed too (default 0: none)
   --program TYPE     tfjs's WEBGPU_MATMUL_PROGRAM_TYPE, to compare its products (default: tfjs's choice)
   --out FILE         the figures as JSON
   --help             this text
@@ -39,7 +40,7 @@ function parseCommand(args: string[]) {
   const {values} = parseArgs({
     args,
     options: {
-      ...{model: text, lengths: text, attention: text, precision: text, decode: text},
+      ...{model: text, lengths: text, attention: text, precision: text, decode: text, question: text},
       ...{timings: text, 'warm-up': text, seconds: text, program: text, out: text, help: {type: 'boolean'}},
     },
   });
@@ -61,6 +62,7 @@ function parseCommand(args: string[]) {
     lengths: (values.lengths ?? '4096,16384').split(',').map((part) => number('--lengths', part, 1, 2 ** 20)),
     attentions: (values.attention ?? 'flash,pbs').split(',').map((part) => one('--attention', part, ATTENTIONS)),
     precisions: (values.precision ?? 'float32').split(',').map((part) => one('--precision', part, PRECISIONS)),
+    question: number('--question', values.question ?? '0', 0, 1000),
     decode: number('--decode', values.decode ?? '0', 0, 10_000),
     timings: number('--timings', values.timings ?? '15', 1, 1000),
     warmUpMs: number('--warm-up', values['warm-up'] ?? '1500', 0, 1e5),
@@ -82,8 +84,8 @@ async function main(): Promise<void> {
   await ready();
   if (command.program !== undefined) env().set('WEBGPU_MATMUL_PROGRAM_TYPE', command.program);
   console.log(`${device.about.adapter}, Node ${process.version} with Dawn, ${new Date().toISOString().slice(0, 16)}Z`);
-  const {timings, warmUpMs, seconds, decode} = command;
-  const {model, tokens} = await openModel(command.model, Math.max(...command.lengths) + decode);
+  const {timings, warmUpMs, seconds, decode, question} = command;
+  const {model, tokens} = await openModel(command.model, Math.max(...command.lengths) + Math.max(decode, question) + 1);
   const runs: PrefillRun[] = [];
   for (const length of command.lengths) {
     const ids = tokens(length);
@@ -92,11 +94,12 @@ async function main(): Promise<void> {
         const work = {model, ids, request: {attention, options: {precision}}};
         const timed = await timePrefill(work, timings, warmUpMs);
         const decoded = decode > 0 ? await timeDecoding(work, decode) : undefined;
+        const nextQuestion = question > 0 ? await timeNextQuestion(work, question) : undefined;
         const profile = seconds > 0 ? await profilePrefill(backend() as WebGPUBackend, work, seconds) : undefined;
         if (device.errors.length > 0) throw new Error(`device: ${device.errors.join('\n')}`);
         // What the backend has taken from the device, free buffers that it keeps among them.
         const gpuBytes = (memory() as unknown as {numBytesAllocatedInGPU: number}).numBytesAllocatedInGPU;
-        const run = {length, attention, precision, ...timed, decode: decoded, gpuBytes, profile};
+        const run = {length, attention, precision, ...timed, decode: decoded, nextQuestion, gpuBytes, profile};
         runs.push(run);
         console.log(reportRun(run));
         if (command.out)

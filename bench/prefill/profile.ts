@@ -1,6 +1,7 @@
 import {engine} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import type {PrefillAttention} from '../../runner/llama/attention';
+import {Context} from '../../runner/llama/context';
 import {generate} from '../../runner/llama/generate';
 import type {LlamaModel, PrefillRequest} from '../../runner/llama/model';
 import type {Precision} from '../our_attention';
@@ -39,6 +40,8 @@ export interface PrefillRun extends PrefillTimes {
   precision: Precision;
   /** What a token takes after the first, in milliseconds. */
   decode?: Timing;
+  /** To the first token of a second question, in milliseconds. */
+  nextQuestion?: Timing;
   /** Bytes that the backend has taken from the device, by the end of the run. */
   gpuBytes: number;
   profile?: KernelTime[];
@@ -69,6 +72,23 @@ export async function timePrefill(
     cache.dispose();
   }
   return {firstToken: timing(firstToken, 1), record: timing(record, 1)};
+}
+
+/** Milliseconds to the first token of another question of so many tokens over the same prompt, whose keys and values are kept. */
+export async function timeNextQuestion({model, ids, request}: PrefillWork, tokens: number): Promise<Timing> {
+  const context = new Context();
+  const firstToken: number[] = [];
+  try {
+    await generate(model, ids, {...request, context, maxTokens: 1});
+    for (let i = 0; i < 6; ++i) {
+      const question = ids.slice(i + 1, i + 1 + tokens);
+      const {firstTokenMs} = await generate(model, [...ids, ...question], {...request, context, maxTokens: 1});
+      if (i > 0) firstToken.push(firstTokenMs);
+    }
+  } finally {
+    context.dispose();
+  }
+  return timing(firstToken, 1);
 }
 
 /** Milliseconds a token while at most so many are written after the prompt; the first time does not count. */

@@ -19,6 +19,7 @@ export function reportRun({
   firstToken,
   record,
   decode,
+  nextQuestion,
   gpuBytes,
   profile,
 }: PrefillRun): string {
@@ -27,7 +28,7 @@ export function reportRun({
     `## ${length.toLocaleString('en')} tokens, ${attention}, ${precision}`,
     '',
     `first token ${milliseconds(firstToken)} ms, of which recording ${milliseconds(record)} ms; ${firstToken.timings} prefills`,
-    `${decode ? `then ${milliseconds(decode)} ms a token; ` : ''}${(gpuBytes / 1e6).toFixed(0)} MB of GPU memory`,
+    `${nextQuestion ? `second question ${milliseconds(nextQuestion)} ms; ` : ''}${decode ? `then ${milliseconds(decode)} ms a token; ` : ''}${(gpuBytes / 1e6).toFixed(0)} MB of GPU memory`,
   ];
   if (profile === undefined) return lines.join('\n');
   const dispatches = sum(profile, (entry) => entry.dispatches);
