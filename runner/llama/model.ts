@@ -20,6 +20,7 @@ import {
   type Precision,
 } from './projections';
 import {rotaryTables, type RotaryTables} from './rotary';
+import {withSubmitBatch} from './submit_batch';
 import {checkTensorSizes, largestTensor} from './tensor_limit';
 import {uploadWeights} from './weights';
 
@@ -121,7 +122,11 @@ export class LlamaModel {
   }
 
   /** Runs a prompt, or the rest of one. */
-  async prefill(ids: readonly number[], request: PrefillRequest = {}): Promise<Prefill> {
+  prefill(ids: readonly number[], request: PrefillRequest = {}): Promise<Prefill> {
+    return withSubmitBatch(ids.length, () => this.readPrompt(ids, request));
+  }
+
+  private async readPrompt(ids: readonly number[], request: PrefillRequest): Promise<Prefill> {
     const {attention = 'composed', options, attend: replaced, onAttention, onHidden, onLayer, signal} = request;
     const {layers} = this.config;
     const {precision = 'float32'} = options ?? {};
