@@ -12,6 +12,8 @@ export interface NeedleRequest {
   /** Chooses the passage, and the fact where none is given. */
   seed: number;
   fact?: Fact;
+  /** How a fact is asked for. Default: {@link factQuestion}. */
+  question?: (fact: Fact) => string;
   /** Facts that are told as well and not asked for. Default: none. */
   others?: readonly PlacedFact[];
 }
@@ -46,6 +48,11 @@ export function factQuestion(fact: Fact): string {
   return `\n\nQuestion: What is the ${subject(fact)}?\nAnswer:`;
 }
 
+/** The same for a model that is talked to, whose form of a chat begins the answer. */
+export function askedQuestion(fact: Fact): string {
+  return `\n\nWhat is the ${subject(fact)}?`;
+}
+
 export function subject({adjective, noun}: Fact): string {
   return `secret number of the ${adjective} ${noun}`;
 }
@@ -66,7 +73,7 @@ export function buildNeedle(tokenizer: Tokenizer, book: string, request: NeedleR
   const asked = {fact: request.fact ?? chooseFact(seed), depth};
   const facts = checkFacts([asked, ...others]);
   const sentences = facts.map(({fact}) => factSentence(fact));
-  const question = factQuestion(asked.fact);
+  const question = (request.question ?? factQuestion)(asked.fact);
   const sentenceIds = sentences.map((sentence) => encode(tokenizer, sentence));
   const questionIds = encode(tokenizer, question);
 

@@ -49,7 +49,8 @@ export class LocalEngine implements Engine {
   }
 
   async preview(request: PromptRequest): Promise<Preview> {
-    return previewPrompt(this.checkLength(request).tokenizer, this.text, request);
+    const {tokenizer, frame} = this.checkLength(request);
+    return previewPrompt(tokenizer, this.text, request, frame);
   }
 
   async run(request: RunRequest, onEvent: (event: RunEvent) => void): Promise<RunResult> {
@@ -57,8 +58,8 @@ export class LocalEngine implements Engine {
     const running = new AbortController();
     this.running = running;
     try {
-      const {model, tokenizer} = this.checkLength(request.prompt);
-      const prompt = buildPrompt(tokenizer, this.text, request.prompt);
+      const {model, tokenizer, frame} = this.checkLength(request.prompt);
+      const prompt = buildPrompt(tokenizer, this.text, request.prompt, frame);
       const session = {backend: ready(this.backend, 'start'), model, tokenizer};
       const {result, blocks} = await runBoth(session, prompt, request, {onEvent, signal: running.signal});
       this.blocks = blocks;

@@ -3,6 +3,7 @@ import {Failure, failAs} from '../../runner/failure';
 import {openCheckpoint, type ChatForm, type Checkpoint} from '../../runner/llama/checkpoint';
 import {LlamaModel} from '../../runner/llama/model';
 import {createTokenizer} from '../../runner/tokenizer';
+import {chatFrame, type ChatFrame} from './chat_frame';
 import {LONGEST_PROMPT, MOST_WRITTEN_TOKENS, type LoadProgress, type ModelInfo, type ModelSource} from './protocol';
 
 /** A model on the backend, and what turns text into its tokens. */
@@ -12,6 +13,8 @@ export interface Reader {
   info: ModelInfo;
   /** How the model's chats are written, where its files say it. */
   chat?: ChatForm;
+  /** The same around one message of the user. */
+  frame?: ChatFrame;
 }
 
 const MODEL_FILES = ['config.json', 'tokenizer.json', 'model.safetensors'];
@@ -41,7 +44,18 @@ export async function loadReader(
       onProgress: (done, total) => onProgress({step: 'upload', done, total}),
     }),
   );
-  return {model, tokenizer, info: describe(checkpoint, maxLength), chat: checkpoint.chat};
+  const {chat} = checkpoint;
+  return {model, tokenizer, info: describe(checkpoint, maxLength), chat, frame: chat && tryFrame(tokenizer, chat)};
+}
+
+/** A model whose form of a chat cannot be written is read as one without: its texts are continued. */
+function tryFrame(tokenizer: Tokenizer, chat: ChatForm): ChatFrame | undefined {
+  try {
+    return chatFrame(tokenizer, chat);
+  } catch (error) {
+    console.warn((error as Error).message);
+    return undefined;
+  }
 }
 
 function describe({config, weights}: Checkpoint, maxLength: number): ModelInfo {

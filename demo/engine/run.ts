@@ -38,6 +38,9 @@ const WARM_UP_TOKENS = 2;
  */
 const FOLLOWED_MS = 1000;
 
+/** Tokens that a sentence with a number takes, where the answer is one. */
+const SENTENCE_TOKENS = 48;
+
 /** After a failed read, until a lost device has said so. */
 const LOSS_MS = 100;
 
@@ -127,14 +130,15 @@ class OneRun {
   async answer(held?: HeldLayers): Promise<Answer> {
     const {model, tokenizer, backend} = this.session;
     const {maxTokens, sampling} = this.settings;
+    const {isChat} = this.prompt;
     const find = this.prompt.answer !== undefined;
     const text = (tokens: readonly number[]) => decode(tokenizer, tokens);
     const {tokens, firstTokenMs, restMs} = await generate(model, this.prompt.ids, {
       ...this.prefillRequest('prefill', held),
-      maxTokens,
+      maxTokens: find && isChat ? Math.max(maxTokens, SENTENCE_TOKENS) : maxTokens,
       sampling,
-      // A number, then something else, or a new line: what follows is chatter.
-      stop: (soFar) => find && /\d\D|\n/.test(text(soFar)),
+      // A number, then something else, or a new line: what follows is chatter. A sentence may begin with other numbers.
+      stop: (soFar) => find && (isChat ? this.judge(text(soFar).slice(0, -1)).correct! : /\d\D|\n/.test(text(soFar))),
       onToken: (soFar) => {
         backend.throwIfFailed();
         if (soFar.length === 1) this.clock.begin(this.attention, 'write');
@@ -146,10 +150,13 @@ class OneRun {
     return {text: text(tokens), ...this.judge(text(tokens)), firstTokenMs, tokens: tokens.length, ...speed};
   }
 
-  /** The number in the text, or its words where there is none, held against the answer. */
+  /** The number that begins the text, or stands in a sentence, or its words where there is none, held against the answer. */
   private judge(text: string): Pick<Answer, 'answer' | 'correct'> {
     if (this.prompt.answer === undefined) return {};
-    const answer = /^\s*(\d+)/.exec(text)?.[1] ?? text.trim();
+    const numbers = (text.match(this.prompt.isChat ? /\d+(,\d{3})*/g : /^\s*\d+/) ?? []).map((found) =>
+      found.replace(/\D/g, ''),
+    );
+    const answer = numbers.find((number) => number === this.prompt.answer) ?? numbers[0] ?? text.trim();
     return {answer, correct: answer === this.prompt.answer};
   }
 
