@@ -13,7 +13,7 @@ import {
 import type {ProductInputs} from '../float16_ops';
 import {packText} from './float16';
 import {epilogueText, type EpilogueVariant} from './product_epilogue';
-import {STAGED_STRIDE, subgroupsOf, threadsOf, tileStride, tileValues, type ProductTile} from './product_tiles';
+import {DEPTH, STAGED_STRIDE, subgroupsOf, threadsOf, TILE_STRIDE, tileValues, type ProductTile} from './product_tiles';
 
 interface ProductVariant extends EpilogueVariant {
   tile: ProductTile;
@@ -45,7 +45,7 @@ export class ProductMatrixProgram extends AttentionProgram<ProductVariant> {
   }
 
   protected shader({tile, ...epilogue}: ProductVariant): string {
-    const {rows, columns, depth, ofSubgroup, buffers} = tile;
+    const {rows, columns, ofSubgroup} = tile;
     const {gated} = epilogue;
     const [rowsOfSubgroup, columnsOfSubgroup] = ofSubgroup;
     const threads = threadsOf(tile);
@@ -55,17 +55,17 @@ export class ProductMatrixProgram extends AttentionProgram<ProductVariant> {
     const outputsOfSubgroup = columnsOfSubgroup / matrices.length;
     const rowFragments = rowsOfSubgroup / fragment;
     const columnFragments = outputsOfSubgroup / fragment;
-    const stride = tileStride(tile);
+    const stride = TILE_STRIDE;
 
     // An invocation carries the same eight of values of one row a round.
-    const vectorsOfRow = depth / 8;
+    const vectorsOfRow = DEPTH / 8;
     const rowsOfRound = threads / vectorsOfRow;
     const xRounds = rows / rowsOfRound;
     const weightRounds = columns / rowsOfRound;
     const matrixOfRound = (j: number) => Math.floor((j * rowsOfRound) / outputs);
     const fetch = `${unroll(xRounds, (j) => `xs[${j}] = x[xAt${j} + vector];`)}
     ${unroll(weightRounds, (j) => `weights[${j}] = ${matrices[matrixOfRound(j)]}[weightAt${j} + vector];`)}`;
-    const storeAt = (row: number) => `buffer + (loadRow + ${row}) * ${stride} + 8 * loadVector`;
+    const storeAt = (row: number) => `(loadRow + ${row}) * ${stride} + 8 * loadVector`;
 
     const sums = (r: number, m: number, c: number) => `sum${r}_${m}_${c}`;
     const everySum = (text: (r: number, m: number, c: number) => string) =>
@@ -73,7 +73,7 @@ export class ProductMatrixProgram extends AttentionProgram<ProductVariant> {
         unroll(matrices.length, (m) => unroll(columnFragments, (c) => text(r, m, c), '\n  '), '\n  '),
       );
     const load = (type: string, layout: string, at: string) =>
-      `subgroupMatrixLoad<${type}, ${layout}>(&tiles, u32(buffer + ${at}), ${stride}u)`;
+      `subgroupMatrixLoad<${type}, ${layout}>(&tiles, u32(${at}), ${stride}u)`;
     const left = (r: number, k: number) =>
       load(leftType, 'row_major', `subgroupRow * ${stride} + ${r * fragment * stride + k * fragment}`);
     const right = (m: number, c: number, k: number) => {
@@ -83,13 +83,13 @@ export class ProductMatrixProgram extends AttentionProgram<ProductVariant> {
 
     return `
 // A workgroup computes ${rows} rows of the product with ${outputs} ${gated ? 'rows of each of two matrices, gates and ups of the same outputs' : 'rows of the matrix'}; each of its ${subgroupsOf(tile)}
-// subgroups owns ${rowsOfSubgroup} x ${columnsOfSubgroup} sums, which stay in registers. It walks along the inputs, ${depth} at a time.
+// subgroups owns ${rowsOfSubgroup} x ${columnsOfSubgroup} sums, which stay in registers. It walks along the inputs, ${DEPTH} at a time.
 //
-// Workgroup memory: tiles holds ${depth} inputs of all rows of x, then of all rows of weights, float16${buffers === 2 ? ', twice, for odd and even steps' : ''}; what the next step
+// Workgroup memory: tiles holds ${DEPTH} inputs of all rows of x, then of all rows of weights, float16; what the next step
 // needs is read from global memory while this one is computed. Who holds an element of a matrix in registers is not known,
 // so sums go out by way of staged, a fragment of each subgroup at a time.
 ${workgroupIndex}
-var<workgroup> tiles : array<f16, ${buffers * tileValues(tile)}>;
+var<workgroup> tiles : array<f16, ${tileValues(tile)}>;
 var<workgroup> staged : array<f32, ${subgroupsOf(tile) * fragment * STAGED_STRIDE}>;
 
 fn storeTile(at : i32, words : vec4<i32>) {
@@ -128,16 +128,15 @@ fn main(index : i32) {
 
   let steps = vectors / ${vectorsOfRow};
   for (var step = 0; step < steps; step++) {
-    let buffer = ${buffers === 2 ? `step % 2 * ${tileValues(tile)}` : '0'};
     ${unroll(xRounds, (j) => `storeTile(${storeAt(j * rowsOfRound)}, xs[${j}]);`)}
     ${unroll(weightRounds, (j) => `storeTile(${storeAt(rows + j * rowsOfRound)}, weights[${j}]);`)}
-    // Barrier: a subgroup reads what others stored.${buffers === 2 ? ' It also keeps the step after next from storing before all have read.' : ''}
+    // Barrier: a subgroup reads what others stored.
     workgroupBarrier();
     // After the last step it reads the last tile once more.
     vector = loadVector + min(step + 1, steps - 1) * ${vectorsOfRow};
     ${fetch}
     ${unroll(
-      depth / fragment,
+      DEPTH / fragment,
       (k) => `{
       ${unroll(rowFragments, (r) => `let left${r} = ${left(r, k)};`, '\n      ')}
       ${unroll(
@@ -154,13 +153,9 @@ fn main(index : i32) {
         '\n      ',
       )}
     }`,
-    )}${
-      buffers === 2
-        ? ''
-        : `
+    )}
     // Barrier: the next step overwrites the tiles.
-    workgroupBarrier();`
-    }
+    workgroupBarrier();
   }
 
   // Two neighbouring lanes share a row of a fragment: each takes eight of its values.

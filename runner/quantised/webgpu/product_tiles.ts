@@ -5,16 +5,14 @@ export interface ProductTile {
   /** Rows of x, and rows of weights, of a workgroup: columns of the output, or gates and ups together. */
   rows: number;
   columns: number;
-  /** Inputs that lie in workgroup memory at a time. */
-  depth: 32 | 64;
   /** Rows and columns of a subgroup. */
   ofSubgroup: readonly [rows: number, columns: number];
-  /** With 2, the next tile is stored while others still read this one. */
-  buffers: 1 | 2;
 }
 
+/** Inputs that lie in workgroup memory at a time. */
+export const DEPTH = 32;
 /** From one row of a tile in workgroup memory to the next, in float16: 16 bytes more, so that rows begin in different banks. */
-export const tileStride = ({depth}: ProductTile): number => depth + 8;
+export const TILE_STRIDE = DEPTH + 8;
 /** From one row of the fragment that a subgroup hands out to the next, in float32. */
 export const STAGED_STRIDE = fragment + 4;
 
@@ -22,23 +20,17 @@ export const subgroupsOf = ({rows, columns, ofSubgroup: [m, n]}: ProductTile): n
 export const threadsOf = (tile: ProductTile): number => subgroupsOf(tile) * subgroupSize;
 
 /** float16 values of the tiles in workgroup memory. */
-export const tileValues = (tile: ProductTile): number => (tile.rows + tile.columns) * tileStride(tile);
+export const tileValues = (tile: ProductTile): number => (tile.rows + tile.columns) * TILE_STRIDE;
 
 function workgroupBytes(tile: ProductTile): number {
-  return 2 * tile.buffers * tileValues(tile) + 4 * subgroupsOf(tile) * fragment * STAGED_STRIDE;
+  return 2 * tileValues(tile) + 4 * subgroupsOf(tile) * fragment * STAGED_STRIDE;
 }
 
-/** What `bench/products` times; by name, the shape of a workgroup's tile, of a subgroup's, and the depth. */
+/** By name, the shape of a workgroup's tile, and of a subgroup's; others were slower (docs/performance.md, 2026-11-29). */
 export const PRODUCT_TILES = {
-  '128x128x32 by 32x64': {rows: 128, columns: 128, depth: 32, ofSubgroup: [32, 64], buffers: 1},
-  '128x128x32 by 32x64, 2 buffers': {rows: 128, columns: 128, depth: 32, ofSubgroup: [32, 64], buffers: 2},
-  '128x128x32 by 64x64': {rows: 128, columns: 128, depth: 32, ofSubgroup: [64, 64], buffers: 1},
-  '128x128x32 by 64x64, 2 buffers': {rows: 128, columns: 128, depth: 32, ofSubgroup: [64, 64], buffers: 2},
-  '128x128x64 by 32x64': {rows: 128, columns: 128, depth: 64, ofSubgroup: [32, 64], buffers: 1},
-  '256x128x32 by 64x64': {rows: 256, columns: 128, depth: 32, ofSubgroup: [64, 64], buffers: 1},
-  '128x64x32 by 64x32': {rows: 128, columns: 64, depth: 32, ofSubgroup: [64, 32], buffers: 1},
-  '64x128x32 by 32x64': {rows: 64, columns: 128, depth: 32, ofSubgroup: [32, 64], buffers: 1},
-  '64x64x32 by 32x32': {rows: 64, columns: 64, depth: 32, ofSubgroup: [32, 32], buffers: 1},
+  '256x128 by 64x64': {rows: 256, columns: 128, ofSubgroup: [64, 64]},
+  '128x128 by 32x64': {rows: 128, columns: 128, ofSubgroup: [32, 64]},
+  '64x64 by 32x32': {rows: 64, columns: 64, ofSubgroup: [32, 32]},
 } as const satisfies Record<string, ProductTile>;
 
 export function tileFits(tile: ProductTile, {limits}: GPUDevice): boolean {
@@ -51,10 +43,10 @@ export function tileFits(tile: ProductTile, {limits}: GPUDevice): boolean {
 
 /** Workgroups from which on a GPU is busy. */
 const BUSY = 256;
-const LARGEST: ProductTile = PRODUCT_TILES['256x128x32 by 64x64'];
-const LARGE: ProductTile = PRODUCT_TILES['128x128x32 by 32x64'];
+const LARGEST: ProductTile = PRODUCT_TILES['256x128 by 64x64'];
+const LARGE: ProductTile = PRODUCT_TILES['128x128 by 32x64'];
 /** Fits every WebGPU device: 15 KiB and 128 invocations. */
-const SMALL: ProductTile = PRODUCT_TILES['64x64x32 by 32x32'];
+const SMALL: ProductTile = PRODUCT_TILES['64x64 by 32x32'];
 
 /** The tile for a product of so many rows, and rows of weights; gated products keep their pace in the largest (docs/performance.md). */
 export function chooseTile(device: GPUDevice, rows: number, columns: number, gated: boolean): ProductTile {

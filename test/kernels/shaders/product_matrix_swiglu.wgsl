@@ -88,11 +88,10 @@ fn main(index : i32) {
 
   let steps = vectors / 4;
   for (var step = 0; step < steps; step++) {
-    let buffer = 0;
-    storeTile(buffer + (loadRow + 0) * 40 + 8 * loadVector, xs[0]);
-    storeTile(buffer + (loadRow + 32) * 40 + 8 * loadVector, xs[1]);
-    storeTile(buffer + (loadRow + 64) * 40 + 8 * loadVector, weights[0]);
-    storeTile(buffer + (loadRow + 96) * 40 + 8 * loadVector, weights[1]);
+    storeTile((loadRow + 0) * 40 + 8 * loadVector, xs[0]);
+    storeTile((loadRow + 32) * 40 + 8 * loadVector, xs[1]);
+    storeTile((loadRow + 64) * 40 + 8 * loadVector, weights[0]);
+    storeTile((loadRow + 96) * 40 + 8 * loadVector, weights[1]);
     // Barrier: a subgroup reads what others stored.
     workgroupBarrier();
     // After the last step it reads the last tile once more.
@@ -102,29 +101,29 @@ fn main(index : i32) {
     weights[0] = weight[weightAt0 + vector];
     weights[1] = up[weightAt1 + vector];
     {
-      let left0 = subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>, row_major>(&tiles, u32(buffer + subgroupRow * 40 + 0), 40u);
-      let left1 = subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>, row_major>(&tiles, u32(buffer + subgroupRow * 40 + 640), 40u);
+      let left0 = subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>, row_major>(&tiles, u32(subgroupRow * 40 + 0), 40u);
+      let left1 = subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>, row_major>(&tiles, u32(subgroupRow * 40 + 640), 40u);
       {
-        let right = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&tiles, u32(buffer + subgroupOutput * 40 + 2560), 40u);
+        let right = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&tiles, u32(subgroupOutput * 40 + 2560), 40u);
         sum0_0_0 = subgroupMatrixMultiplyAccumulate(left0, right, sum0_0_0);
         sum1_0_0 = subgroupMatrixMultiplyAccumulate(left1, right, sum1_0_0);
       }
       {
-        let right = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&tiles, u32(buffer + subgroupOutput * 40 + 3840), 40u);
+        let right = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&tiles, u32(subgroupOutput * 40 + 3840), 40u);
         sum0_1_0 = subgroupMatrixMultiplyAccumulate(left0, right, sum0_1_0);
         sum1_1_0 = subgroupMatrixMultiplyAccumulate(left1, right, sum1_1_0);
       }
     }
     {
-      let left0 = subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>, row_major>(&tiles, u32(buffer + subgroupRow * 40 + 16), 40u);
-      let left1 = subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>, row_major>(&tiles, u32(buffer + subgroupRow * 40 + 656), 40u);
+      let left0 = subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>, row_major>(&tiles, u32(subgroupRow * 40 + 16), 40u);
+      let left1 = subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>, row_major>(&tiles, u32(subgroupRow * 40 + 656), 40u);
       {
-        let right = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&tiles, u32(buffer + subgroupOutput * 40 + 2576), 40u);
+        let right = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&tiles, u32(subgroupOutput * 40 + 2576), 40u);
         sum0_0_0 = subgroupMatrixMultiplyAccumulate(left0, right, sum0_0_0);
         sum1_0_0 = subgroupMatrixMultiplyAccumulate(left1, right, sum1_0_0);
       }
       {
-        let right = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&tiles, u32(buffer + subgroupOutput * 40 + 3856), 40u);
+        let right = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&tiles, u32(subgroupOutput * 40 + 3856), 40u);
         sum0_1_0 = subgroupMatrixMultiplyAccumulate(left0, right, sum0_1_0);
         sum1_1_0 = subgroupMatrixMultiplyAccumulate(left1, right, sum1_1_0);
       }

@@ -201,17 +201,17 @@ describe('shader texts', () => {
     product_matrix_by_heads: new ProductMatrixProgram(
       {x: int32(300, 448), weight: int32(1024, 448), bias: info(1024)},
       64,
-      PRODUCT_TILES['128x128x32 by 32x64'],
+      PRODUCT_TILES['128x128 by 32x64'],
     ),
-    product_matrix_added_2_buffers: new ProductMatrixProgram(
+    product_matrix_added: new ProductMatrixProgram(
       {x: int32(300, 448), weight: int32(896, 448), residual: info(300, 896)},
       0,
-      PRODUCT_TILES['128x128x32 by 64x64, 2 buffers'],
+      PRODUCT_TILES['256x128 by 64x64'],
     ),
     product_matrix_swiglu: new ProductMatrixProgram(
       {x: int32(300, 448), weight: int32(4864, 448), up: int32(4864, 448)},
       0,
-      PRODUCT_TILES['64x64x32 by 32x32'],
+      PRODUCT_TILES['64x64 by 32x32'],
     ),
   };
   for (const [name, program] of Object.entries(programs)) {

@@ -19,11 +19,10 @@ import {testBackends} from '../../setup/environment';
 import {readBlocksReference} from '../gguf/references';
 import {EmulatedProductProgram} from './emulated_matrix_units';
 
-/** Small tiles, since without float16 they take twice the memory: of 1 and 2 buffers, and of both depths. */
+/** Small tiles, since without float16 they take twice the memory. */
 const SMALL_TILES: ProductTile[] = [
-  {rows: 64, columns: 64, depth: 32, ofSubgroup: [32, 32], buffers: 1},
-  {rows: 32, columns: 32, depth: 32, ofSubgroup: [16, 32], buffers: 2},
-  {rows: 32, columns: 64, depth: 64, ofSubgroup: [32, 32], buffers: 1},
+  {rows: 64, columns: 64, ofSubgroup: [32, 32]},
+  {rows: 32, columns: 32, ofSubgroup: [16, 32]},
 ];
 
 if (testBackends().includes('webgpu')) {
@@ -209,13 +208,11 @@ if (testBackends().includes('webgpu')) {
         // Where there are some, the next suite runs; and the emulation takes more workgroup memory than NVIDIA's driver accepts.
         if (hasFloat16Products()) this.skip();
       });
-      for (const epilogue of EPILOGUES) {
+      for (const [i, epilogue] of EPILOGUES.entries()) {
         it(epilogue.name, async () => {
-          for (const tile of SMALL_TILES) {
-            // Rows and outputs that are no whole tiles, and exactly one.
-            await checkProduct(EmulatedProductProgram, tile, [75, 72, 128], epilogue);
-            await checkProduct(EmulatedProductProgram, tile, [tile.rows, tile.columns, 64], epilogue);
-          }
+          // Rows and outputs that are no whole tiles.
+          const tile = SMALL_TILES[i % SMALL_TILES.length];
+          await checkProduct(EmulatedProductProgram, tile, [tile.rows + 11, tile.columns + 8, 64], epilogue);
         });
       }
     });

@@ -1,15 +1,15 @@
-// A workgroup computes 128 rows of the product with 128 rows of the matrix; each of its 4
+// A workgroup computes 256 rows of the product with 128 rows of the matrix; each of its 8
 // subgroups owns 64 x 64 sums, which stay in registers. It walks along the inputs, 32 at a time.
 //
-// Workgroup memory: tiles holds 32 inputs of all rows of x, then of all rows of weights, float16, twice, for odd and even steps; what the next step
+// Workgroup memory: tiles holds 32 inputs of all rows of x, then of all rows of weights, float16; what the next step
 // needs is read from global memory while this one is computed. Who holds an element of a matrix in registers is not known,
 // so sums go out by way of staged, a fragment of each subgroup at a time.
 
 fn workgroupIndex() -> i32 {
   return uniforms.firstWorkgroup + i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
 }
-var<workgroup> tiles : array<f16, 20480>;
-var<workgroup> staged : array<f32, 1280>;
+var<workgroup> tiles : array<f16, 15360>;
+var<workgroup> staged : array<f32, 2560>;
 
 fn storeTile(at : i32, words : vec4<i32>) {
   let a = bitcast<vec4<f16>>(words.xy);
@@ -45,7 +45,7 @@ fn main(index : i32) {
   let lane = local % 32;
   // Neighbouring workgroups take the same rows of x. Those past the last row take it once more, and write nothing.
   let tilesAcross = (uniforms.weightShape.x + 127) / 128;
-  let firstRow = workgroupIndex() / tilesAcross * 128;
+  let firstRow = workgroupIndex() / tilesAcross * 256;
   let firstOutput = workgroupIndex() % tilesAcross * 128;
   let subgroupRow = subgroup / 2 * 64;
   let subgroupOutput = subgroup % 2 * 64;
@@ -56,15 +56,13 @@ fn main(index : i32) {
   let lastRow = uniforms.xShape.x - 1;
   let lastOutput = uniforms.weightShape.x - 1;
   let xAt0 = min(firstRow + loadRow + 0, lastRow) * vectors;
-  let xAt1 = min(firstRow + loadRow + 32, lastRow) * vectors;
-  let xAt2 = min(firstRow + loadRow + 64, lastRow) * vectors;
-  let xAt3 = min(firstRow + loadRow + 96, lastRow) * vectors;
+  let xAt1 = min(firstRow + loadRow + 64, lastRow) * vectors;
+  let xAt2 = min(firstRow + loadRow + 128, lastRow) * vectors;
+  let xAt3 = min(firstRow + loadRow + 192, lastRow) * vectors;
   let weightAt0 = min(firstOutput + loadRow + 0, lastOutput) * vectors;
-  let weightAt1 = min(firstOutput + loadRow + 32, lastOutput) * vectors;
-  let weightAt2 = min(firstOutput + loadRow + 64, lastOutput) * vectors;
-  let weightAt3 = min(firstOutput + loadRow + 96, lastOutput) * vectors;
+  let weightAt1 = min(firstOutput + loadRow + 64, lastOutput) * vectors;
   var xs : array<vec4<i32>, 4>;
-  var weights : array<vec4<i32>, 4>;
+  var weights : array<vec4<i32>, 2>;
   var vector = loadVector;
   {
     xs[0] = x[xAt0 + vector];
@@ -73,8 +71,6 @@ fn main(index : i32) {
     xs[3] = x[xAt3 + vector];
     weights[0] = weight[weightAt0 + vector];
     weights[1] = weight[weightAt1 + vector];
-    weights[2] = weight[weightAt2 + vector];
-    weights[3] = weight[weightAt3 + vector];
   }
   var sum0_0_0 = subgroup_matrix_result<f32, 16, 16>();
   var sum0_0_1 = subgroup_matrix_result<f32, 16, 16>();
@@ -95,16 +91,13 @@ fn main(index : i32) {
 
   let steps = vectors / 4;
   for (var step = 0; step < steps; step++) {
-    let buffer = step % 2 * 10240;
-    storeTile(buffer + (loadRow + 0) * 40 + 8 * loadVector, xs[0]);
-    storeTile(buffer + (loadRow + 32) * 40 + 8 * loadVector, xs[1]);
-    storeTile(buffer + (loadRow + 64) * 40 + 8 * loadVector, xs[2]);
-    storeTile(buffer + (loadRow + 96) * 40 + 8 * loadVector, xs[3]);
-    storeTile(buffer + (loadRow + 128) * 40 + 8 * loadVector, weights[0]);
-    storeTile(buffer + (loadRow + 160) * 40 + 8 * loadVector, weights[1]);
-    storeTile(buffer + (loadRow + 192) * 40 + 8 * loadVector, weights[2]);
-    storeTile(buffer + (loadRow + 224) * 40 + 8 * loadVector, weights[3]);
-    // Barrier: a subgroup reads what others stored. It also keeps the step after next from storing before all have read.
+    storeTile((loadRow + 0) * 40 + 8 * loadVector, xs[0]);
+    storeTile((loadRow + 64) * 40 + 8 * loadVector, xs[1]);
+    storeTile((loadRow + 128) * 40 + 8 * loadVector, xs[2]);
+    storeTile((loadRow + 192) * 40 + 8 * loadVector, xs[3]);
+    storeTile((loadRow + 256) * 40 + 8 * loadVector, weights[0]);
+    storeTile((loadRow + 320) * 40 + 8 * loadVector, weights[1]);
+    // Barrier: a subgroup reads what others stored.
     workgroupBarrier();
     // After the last step it reads the last tile once more.
     vector = loadVector + min(step + 1, steps - 1) * 4;
@@ -114,36 +107,34 @@ fn main(index : i32) {
     xs[3] = x[xAt3 + vector];
     weights[0] = weight[weightAt0 + vector];
     weights[1] = weight[weightAt1 + vector];
-    weights[2] = weight[weightAt2 + vector];
-    weights[3] = weight[weightAt3 + vector];
     {
-      let left0 = subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>, row_major>(&tiles, u32(buffer + subgroupRow * 40 + 0), 40u);
-      let left1 = subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>, row_major>(&tiles, u32(buffer + subgroupRow * 40 + 640), 40u);
-      let left2 = subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>, row_major>(&tiles, u32(buffer + subgroupRow * 40 + 1280), 40u);
-      let left3 = subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>, row_major>(&tiles, u32(buffer + subgroupRow * 40 + 1920), 40u);
+      let left0 = subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>, row_major>(&tiles, u32(subgroupRow * 40 + 0), 40u);
+      let left1 = subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>, row_major>(&tiles, u32(subgroupRow * 40 + 640), 40u);
+      let left2 = subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>, row_major>(&tiles, u32(subgroupRow * 40 + 1280), 40u);
+      let left3 = subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>, row_major>(&tiles, u32(subgroupRow * 40 + 1920), 40u);
       {
-        let right = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&tiles, u32(buffer + subgroupOutput * 40 + 5120), 40u);
+        let right = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&tiles, u32(subgroupOutput * 40 + 10240), 40u);
         sum0_0_0 = subgroupMatrixMultiplyAccumulate(left0, right, sum0_0_0);
         sum1_0_0 = subgroupMatrixMultiplyAccumulate(left1, right, sum1_0_0);
         sum2_0_0 = subgroupMatrixMultiplyAccumulate(left2, right, sum2_0_0);
         sum3_0_0 = subgroupMatrixMultiplyAccumulate(left3, right, sum3_0_0);
       }
       {
-        let right = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&tiles, u32(buffer + subgroupOutput * 40 + 5760), 40u);
+        let right = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&tiles, u32(subgroupOutput * 40 + 10880), 40u);
         sum0_0_1 = subgroupMatrixMultiplyAccumulate(left0, right, sum0_0_1);
         sum1_0_1 = subgroupMatrixMultiplyAccumulate(left1, right, sum1_0_1);
         sum2_0_1 = subgroupMatrixMultiplyAccumulate(left2, right, sum2_0_1);
         sum3_0_1 = subgroupMatrixMultiplyAccumulate(left3, right, sum3_0_1);
       }
       {
-        let right = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&tiles, u32(buffer + subgroupOutput * 40 + 6400), 40u);
+        let right = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&tiles, u32(subgroupOutput * 40 + 11520), 40u);
         sum0_0_2 = subgroupMatrixMultiplyAccumulate(left0, right, sum0_0_2);
         sum1_0_2 = subgroupMatrixMultiplyAccumulate(left1, right, sum1_0_2);
         sum2_0_2 = subgroupMatrixMultiplyAccumulate(left2, right, sum2_0_2);
         sum3_0_2 = subgroupMatrixMultiplyAccumulate(left3, right, sum3_0_2);
       }
       {
-        let right = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&tiles, u32(buffer + subgroupOutput * 40 + 7040), 40u);
+        let right = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&tiles, u32(subgroupOutput * 40 + 12160), 40u);
         sum0_0_3 = subgroupMatrixMultiplyAccumulate(left0, right, sum0_0_3);
         sum1_0_3 = subgroupMatrixMultiplyAccumulate(left1, right, sum1_0_3);
         sum2_0_3 = subgroupMatrixMultiplyAccumulate(left2, right, sum2_0_3);
@@ -151,39 +142,41 @@ fn main(index : i32) {
       }
     }
     {
-      let left0 = subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>, row_major>(&tiles, u32(buffer + subgroupRow * 40 + 16), 40u);
-      let left1 = subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>, row_major>(&tiles, u32(buffer + subgroupRow * 40 + 656), 40u);
-      let left2 = subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>, row_major>(&tiles, u32(buffer + subgroupRow * 40 + 1296), 40u);
-      let left3 = subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>, row_major>(&tiles, u32(buffer + subgroupRow * 40 + 1936), 40u);
+      let left0 = subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>, row_major>(&tiles, u32(subgroupRow * 40 + 16), 40u);
+      let left1 = subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>, row_major>(&tiles, u32(subgroupRow * 40 + 656), 40u);
+      let left2 = subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>, row_major>(&tiles, u32(subgroupRow * 40 + 1296), 40u);
+      let left3 = subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>, row_major>(&tiles, u32(subgroupRow * 40 + 1936), 40u);
       {
-        let right = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&tiles, u32(buffer + subgroupOutput * 40 + 5136), 40u);
+        let right = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&tiles, u32(subgroupOutput * 40 + 10256), 40u);
         sum0_0_0 = subgroupMatrixMultiplyAccumulate(left0, right, sum0_0_0);
         sum1_0_0 = subgroupMatrixMultiplyAccumulate(left1, right, sum1_0_0);
         sum2_0_0 = subgroupMatrixMultiplyAccumulate(left2, right, sum2_0_0);
         sum3_0_0 = subgroupMatrixMultiplyAccumulate(left3, right, sum3_0_0);
       }
       {
-        let right = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&tiles, u32(buffer + subgroupOutput * 40 + 5776), 40u);
+        let right = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&tiles, u32(subgroupOutput * 40 + 10896), 40u);
         sum0_0_1 = subgroupMatrixMultiplyAccumulate(left0, right, sum0_0_1);
         sum1_0_1 = subgroupMatrixMultiplyAccumulate(left1, right, sum1_0_1);
         sum2_0_1 = subgroupMatrixMultiplyAccumulate(left2, right, sum2_0_1);
         sum3_0_1 = subgroupMatrixMultiplyAccumulate(left3, right, sum3_0_1);
       }
       {
-        let right = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&tiles, u32(buffer + subgroupOutput * 40 + 6416), 40u);
+        let right = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&tiles, u32(subgroupOutput * 40 + 11536), 40u);
         sum0_0_2 = subgroupMatrixMultiplyAccumulate(left0, right, sum0_0_2);
         sum1_0_2 = subgroupMatrixMultiplyAccumulate(left1, right, sum1_0_2);
         sum2_0_2 = subgroupMatrixMultiplyAccumulate(left2, right, sum2_0_2);
         sum3_0_2 = subgroupMatrixMultiplyAccumulate(left3, right, sum3_0_2);
       }
       {
-        let right = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&tiles, u32(buffer + subgroupOutput * 40 + 7056), 40u);
+        let right = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&tiles, u32(subgroupOutput * 40 + 12176), 40u);
         sum0_0_3 = subgroupMatrixMultiplyAccumulate(left0, right, sum0_0_3);
         sum1_0_3 = subgroupMatrixMultiplyAccumulate(left1, right, sum1_0_3);
         sum2_0_3 = subgroupMatrixMultiplyAccumulate(left2, right, sum2_0_3);
         sum3_0_3 = subgroupMatrixMultiplyAccumulate(left3, right, sum3_0_3);
       }
     }
+    // Barrier: the next step overwrites the tiles.
+    workgroupBarrier();
   }
 
   // Two neighbouring lanes share a row of a fragment: each takes eight of its values.
