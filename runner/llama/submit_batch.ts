@@ -3,12 +3,12 @@ import * as tf from '@tensorflow/tfjs-core';
 const FLAG = 'WEBGPU_DEFERRED_SUBMIT_BATCH_SIZE';
 /** Rows of all programs of a batch together. */
 const ROWS_OF_BATCH = 65_536;
-const [FEWEST, MOST] = [4, 60];
+/** The most is tfjs's own: with more, the GPU waits for this thread. */
+const [FEWEST, MOST] = [4, 15];
 
 /**
- * Runs work on so many rows a program with batches of WebGPU programs that suit it. Few rows: many programs a batch, since each takes
- * this thread more time than the GPU. Many rows: few programs, since tfjs uses the buffers of freed tensors again only after a batch,
- * and a batch should not hold the GPU for long.
+ * Runs work on so many rows a program with smaller batches of WebGPU programs where there are many rows: tfjs uses the buffers of freed
+ * tensors again only after a batch, and a batch should not hold the GPU for long.
  */
 export async function withSubmitBatch<T>(rows: number, run: () => Promise<T>): Promise<T> {
   if (tf.getBackend() !== 'webgpu') return run();
