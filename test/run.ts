@@ -20,7 +20,7 @@ interface Counts {
 const root = new URL('..', import.meta.url);
 
 const NODE_FILES = ['test/webgpu.node.test.ts'].concat(
-  [...OP_FOLDERS, 'runner', 'demo/page', 'graph', 'examples', 'experiments'].flatMap((folder) =>
+  [...OP_FOLDERS, 'runner', 'demo/ask', 'demo/page', 'graph', 'examples', 'experiments'].flatMap((folder) =>
     testFiles(folder, 'node'),
   ),
 );
