@@ -20,8 +20,8 @@ interface Counts {
 const root = new URL('..', import.meta.url);
 
 const NODE_FILES = ['test/webgpu.node.test.ts'].concat(
-  [...OP_FOLDERS, 'runner', 'demo/engine', 'demo/page', 'graph', 'examples', 'experiments'].flatMap((folder) =>
-    testFiles(folder, 'node'),
+  [...OP_FOLDERS, 'runner', 'demo/ask', 'demo/engine', 'demo/page', 'graph', 'examples', 'experiments'].flatMap(
+    (folder) => testFiles(folder, 'node'),
   ),
 );
 

@@ -1,4 +1,4 @@
-import {existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync} from 'node:fs';
+import {mkdtempSync, readFileSync, rmSync} from 'node:fs';
 import {tmpdir} from 'node:os';
 import {join} from 'node:path';
 import {fileURLToPath} from 'node:url';
@@ -7,8 +7,8 @@ import {chromium, type LaunchOptions} from 'playwright-core';
 import {build, preview} from 'vite';
 import {findChromium, gpuFlags, softwareFlags} from '../../hosts/chromium';
 import {BACKEND_NAMES, isBackendName} from '../backend_names';
-
 import type {ChatRequest, ChatResult} from './chat';
+import {filesOfModel, placeOfModel, type ModelPlace} from './model_files';
 import type {AskInBrowserRequest, AskResult} from './window';
 
 const USAGE = `npm run ask -- [options]
@@ -19,7 +19,10 @@ Hides a fact in a book, asks for it with exact and with PBS attention, prints on
   --seed N         chooses passage and fact, an integer from 0 (default 1)
   --threshold X    how much PBS keeps, 0 (least) to 1 (exact attention) (default 0.9)
 
-  --model PATH     a model of your own: a .gguf file, or a folder in Hugging Face's form
+  --model MODEL    a model of your own: a .gguf file; a folder in Hugging Face's form; the address of a .gguf file; or
+                   owner/name, owner/name@revision or owner/name/file.gguf on a hub
+  --hub URL        the hub of such names (default https://huggingface.co)
+  --cache DIR      where downloaded models are kept (default ~/.cache/tfjs-pbs-attention)
   --prompt TEXT    what is asked, in the model's form of a chat (default: a greeting)
   --system TEXT    what the model is told before (default: what its form of a chat says)
   --document FILE  a text before the prompt
@@ -35,7 +38,7 @@ Runs in Chrome or Chromium: CHROME_BIN, or one on the PATH. INSTALL_BROWSER=1 in
 
 interface Command {
   /** What is asked on the page: of the built-in model, or of one whose files the page gets. */
-  asked: {needle: AskInBrowserRequest} | {chat: ChatRequest; files: string[]};
+  asked: {needle: AskInBrowserRequest} | {chat: ChatRequest; model: ModelPlace; cache?: string};
   chromium: Pick<LaunchOptions, 'args' | 'ignoreDefaultArgs'>;
 }
 
@@ -56,6 +59,8 @@ function parseCommand(args: string[]): Command | 'help' {
       seed: text,
       threshold: text,
       model: text,
+      hub: text,
+      cache: text,
       prompt: text,
       system: text,
       document: text,
@@ -86,7 +91,7 @@ function parseCommand(args: string[]): Command | 'help' {
       maxTokens: integer('--max-tokens', values['max-tokens'] ?? '256', 1, 32_768),
       temperature: number('--temperature', temperature, 0, 100),
     };
-    return {asked: {chat, files: filesOfModel(model)}, chromium: options};
+    return {asked: {chat, model: placeOfModel(model, values.hub), cache: values.cache}, chromium: options};
   }
   const needle = {
     length: integer('--length', values.length ?? '512', 128, 16_384),
@@ -95,15 +100,6 @@ function parseCommand(args: string[]): Command | 'help' {
   };
   const threshold = number('--threshold', values.threshold ?? '0.9', 0, 1);
   return {asked: {needle: {backend, needle, options: {threshold}}}, chromium: options};
-}
-
-/** A file, or all files of a folder. */
-function filesOfModel(path: string): string[] {
-  if (!existsSync(path)) throw new Error(`--model is "${path}"; accepted: a .gguf file or a folder that is there`);
-  if (!statSync(path).isDirectory()) return [path];
-  return readdirSync(path)
-    .map((name) => join(path, name))
-    .filter((name) => statSync(name).isFile());
 }
 
 function integer(name: string, text: string, least: number, most: number): number {
@@ -126,6 +122,7 @@ function number(name: string, text: string, least: number, most: number): number
 async function askInChromium(command: Command): Promise<AskResult | ChatResult> {
   // First, so that a machine without a browser says so at once.
   const executablePath = findChromium();
+  const files = 'model' in command.asked ? await filesOfModel(command.asked.model, command.asked.cache) : [];
   // A folder of its own: `npm start` may be serving the usual one.
   const outDir = mkdtempSync(join(tmpdir(), 'pbs-ask-'));
   const config = {
@@ -138,7 +135,7 @@ async function askInChromium(command: Command): Promise<AskResult | ChatResult> 
     await build(config);
     const server = await preview(config);
     try {
-      return await askAt(new URL('ask/', server.resolvedUrls!.local[0]), executablePath, command);
+      return await askAt(new URL('ask/', server.resolvedUrls!.local[0]), executablePath, files, command);
     } finally {
       await server.close();
     }
@@ -150,6 +147,7 @@ async function askInChromium(command: Command): Promise<AskResult | ChatResult> 
 async function askAt(
   address: URL,
   executablePath: string,
+  files: string[],
   {asked, chromium: options}: Command,
 ): Promise<AskResult | ChatResult> {
   const browser = await chromium.launch({executablePath, ...options});
@@ -162,7 +160,7 @@ async function askAt(
     });
     const run = async () => {
       await page.goto(address.href);
-      if ('files' in asked) await page.setInputFiles('input', asked.files);
+      if ('chat' in asked) await page.setInputFiles('input', files);
       // As a value, because an exception would arrive with the browser's stack in its message.
       return page.evaluate((given) => {
         const answer = 'chat' in given ? window.chatInBrowser(given.chat) : window.askInBrowser(given.needle);

@@ -2,6 +2,7 @@ import type {Backend} from '../backend';
 import {chooseBackend} from '../backend';
 import type {BackendName} from '../backend_names';
 import {Failure} from '../../runner/failure';
+import {OPFSStore} from '../../runner/hub/opfs_store';
 import type {RunBlocks} from './blocks';
 import {loadReader, type Reader} from './load';
 import {buildPrompt, previewPrompt} from './prompt';
@@ -17,6 +18,7 @@ import type {
   RunEvent,
   RunRequest,
   RunResult,
+  StoredModel,
 } from './protocol';
 import {runBoth} from './run';
 
@@ -27,6 +29,7 @@ export class LocalEngine implements Engine {
   private text = '';
   private blocks?: RunBlocks;
   private running?: AbortController;
+  private loading?: AbortController;
 
   async start(backend?: BackendName): Promise<Machine> {
     this.backend = await chooseBackend(backend);
@@ -36,12 +39,19 @@ export class LocalEngine implements Engine {
   }
 
   async loadModel(source: ModelSource, onProgress: (progress: LoadProgress) => void): Promise<ModelInfo> {
-    const before = this.reader;
     const backend = ready(this.backend, 'start');
-    this.reader = await loadReader(source, onProgress);
-    before?.model.dispose();
-    backend.throwIfFailed();
-    return this.reader.info;
+    if (this.loading) throw new Error('a model is being loaded: call cancelLoad first');
+    const loading = new AbortController();
+    this.loading = loading;
+    try {
+      const before = this.reader;
+      this.reader = await loadReader(source, onProgress, loading.signal);
+      before?.model.dispose();
+      backend.throwIfFailed();
+      return this.reader.info;
+    } finally {
+      this.loading = undefined;
+    }
   }
 
   async setText(text: string): Promise<void> {
@@ -75,6 +85,18 @@ export class LocalEngine implements Engine {
 
   async blockPicture(layer: number, head: number): Promise<BlockPicture> {
     return ready(this.blocks, 'run').picture(layer, head);
+  }
+
+  cancelLoad(): void {
+    this.loading?.abort();
+  }
+
+  listStored(): Promise<StoredModel[]> {
+    return new OPFSStore().list();
+  }
+
+  deleteStored(id: string): Promise<void> {
+    return new OPFSStore().delete(id);
   }
 
   private checkLength({length}: PromptRequest): Reader {

@@ -1,5 +1,7 @@
 import type {Tokenizer} from '@huggingface/tokenizers';
 import {Failure, failAs} from '../../runner/failure';
+import {openByAddress} from '../../runner/hub/open_by_address';
+import {OPFSStore} from '../../runner/hub/opfs_store';
 import {openCheckpoint, type ChatForm, type Checkpoint} from '../../runner/llama/checkpoint';
 import {LlamaModel} from '../../runner/llama/model';
 import {createTokenizer} from '../../runner/tokenizer';
@@ -22,13 +24,28 @@ const MODEL_FILES = ['config.json', 'tokenizer.json', 'model.safetensors'];
 /**
  * Reads a checkpoint and puts the weights on the backend.
  *
- * @throws Failure if the files cannot be fetched, or are no checkpoint that the runner can compute.
+ * @throws Failure if the files cannot be fetched, are no checkpoint that the runner can compute, or `signal` ended it.
  */
 export async function loadReader(
   source: ModelSource,
   onProgress: (progress: LoadProgress) => void = () => {},
+  signal?: AbortSignal,
 ): Promise<Reader> {
-  const files = 'files' in source ? source.files : await fetchModel(source.url, onProgress);
+  try {
+    return await read(source, onProgress, signal);
+  } catch (error) {
+    if (signal?.aborted) throw new Failure('AbortError', 'loading the model was cancelled', {cause: error});
+    throw error;
+  }
+}
+
+async function read(
+  source: ModelSource,
+  onProgress: (progress: LoadProgress) => void,
+  signal?: AbortSignal,
+): Promise<Reader> {
+  const files = await filesOf(source, onProgress, signal);
+  signal?.throwIfAborted();
   const {checkpoint, tokenizer} = await failAs('CheckpointError', async () => {
     const checkpoint = await openCheckpoint(files);
     return {checkpoint, tokenizer: createTokenizer(checkpoint.tokenizer)};
@@ -41,7 +58,10 @@ export async function loadReader(
   const model = await failAs('CheckpointError', () =>
     LlamaModel.load(checkpoint, {
       maxLength: modelLength,
-      onProgress: (done, total) => onProgress({step: 'upload', done, total}),
+      onProgress: (done, total) => {
+        signal?.throwIfAborted();
+        onProgress({step: 'upload', done, total});
+      },
     }),
   );
   const {chat} = checkpoint;
@@ -63,6 +83,27 @@ function describe({config, weights}: Checkpoint, maxLength: number): ModelInfo {
   const sizes = weights.names().map((name) => weights.shape(name).reduce((product, size) => product * size, 1));
   const parameters = sizes.reduce((sum, size) => sum + size, 0);
   return {architecture, parameters, layers, heads, keyValueHeads, headDim, maxLength};
+}
+
+async function filesOf(
+  source: ModelSource,
+  onProgress: (progress: LoadProgress) => void,
+  signal?: AbortSignal,
+): Promise<File[]> {
+  if ('files' in source) return source.files;
+  if ('url' in source) return fetchModel(source.url, onProgress);
+  const {address, hub} = source;
+  try {
+    return await openByAddress(address, new OPFSStore(), {
+      hub,
+      signal,
+      onProgress: (progress) => onProgress({step: 'download', ...progress}),
+    });
+  } catch (error) {
+    // One that has a name already says that the model cannot be computed.
+    if (error instanceof Failure) throw error;
+    throw new Failure('DownloadError', (error as Error).message, {cause: error});
+  }
 }
 
 /** Bytes so far and in all grow together until every file has answered. */

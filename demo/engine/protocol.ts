@@ -1,7 +1,10 @@
 import type {BackendName} from '../backend_names';
+import type {StoredModel} from '../../runner/hub/store';
 import type {PrefillOptions} from '../../runner/llama/attention';
 import type {Sampling} from '../../runner/llama/sample';
 import type {PlacedFact} from '../fact';
+
+export type {StoredModel};
 
 /** Longest prompt that the page offers, in tokens; a model may take less. */
 export const LONGEST_PROMPT = 16_384;
@@ -28,6 +31,12 @@ export interface Engine {
   cancel(): void;
   /** The blocks of one head in the last run's prefill with PBS attention. */
   blockPicture(layer: number, head: number): Promise<BlockPicture>;
+  /** Ends the loading in progress, which rejects with an `AbortError`; what was downloaded stays, and the next load goes on with it. */
+  cancelLoad(): void;
+  /** The models that were loaded by address and are kept in this browser, whole or in part. */
+  listStored(): Promise<StoredModel[]>;
+  /** Deletes one of them by its id. The model in use stays loaded. */
+  deleteStored(id: string): Promise<void>;
 }
 
 export interface Machine {
@@ -42,8 +51,12 @@ export interface Machine {
   float16: 'matrix units' | 'shader' | 'none';
 }
 
-/** Files that the user picked, or the address of a folder with `config.json`, `tokenizer.json` and `model.safetensors`. */
-export type ModelSource = {files: File[]} | {url: string};
+/**
+ * Files that the user picked; the URL of a folder with `config.json`, `tokenizer.json` and `model.safetensors`; or an address as a
+ * person types it, of a hub or a `.gguf` file (`parseModelAddress`), which is kept in this browser. `hub` is the base of another hub than
+ * https://huggingface.co.
+ */
+export type ModelSource = {files: File[]} | {url: string} | {address: string; hub?: string};
 
 export interface LoadProgress {
   /** What `done` and `total` count. */
@@ -51,6 +64,8 @@ export interface LoadProgress {
   /** Bytes of a download, tensors of an upload. */
   done: number;
   total: number;
+  /** Of a download by address, over the last seconds; absent while there is nothing to go by. */
+  bytesPerSecond?: number;
 }
 
 export interface ModelInfo {

@@ -1,4 +1,5 @@
 import {openGGUF} from '../gguf/gguf_checkpoint';
+import {CHAT_FILES, readChatForm, type ChatForm} from './chat_form';
 import {readJsonObject, type CheckpointFile} from './checkpoint_file';
 import {parseConfig, type LlamaConfig} from './config';
 import {Safetensors} from './safetensors';
@@ -6,11 +7,7 @@ import {Shards} from './shards';
 import type {WeightSource} from './weight_source';
 import {checkWeights} from './weights';
 
-export interface ChatForm {
-  template: string;
-  bosToken?: string;
-  eosToken?: string;
-}
+export type {ChatForm};
 
 /** A Hugging Face checkpoint whose files fit together; no weight has been read yet. */
 export interface Checkpoint {
@@ -18,7 +15,7 @@ export interface Checkpoint {
   weights: WeightSource;
   /** `tokenizer.json`, parsed, or made of the metadata of a GGUF file. */
   tokenizer: Record<string, unknown>;
-  /** How a chat is written, where a GGUF file says it: a Jinja template, and the tokens that it may name. */
+  /** How a chat is written, where the files say it. */
   chat?: ChatForm;
 }
 
@@ -38,7 +35,8 @@ const MAX_SHARDS = 10_000;
  * weights, for `LlamaModel.load`.
  *
  * Needs `config.json`, `tokenizer.json` and the weights: the files that `model.safetensors.index.json` names where it
- * is given, otherwise every `.safetensors` file. All else, such as a README, is left alone.
+ * is given, otherwise every `.safetensors` file. Reads the template of chats where it is given, in
+ * `chat_template.jinja` or `tokenizer_config.json`. All else, such as a README, is left alone.
  *
  * @throws Error that names the file, and the field or tensor, what came and what is accepted.
  */
@@ -75,11 +73,12 @@ export async function openCheckpoint(files: readonly CheckpointFile[]): Promise<
   if (weightMap) checkWeightMap(weightMap, shards);
   const weights = new Shards(shards);
   checkWeights(config, weights);
-  return {config, weights, tokenizer};
+  const chat = await readChatForm(folder);
+  return {config, weights, tokenizer, ...(chat && {chat})};
 }
 
 function isOfCheckpoint(name: string): boolean {
-  return [CONFIG, TOKENIZER, INDEX].includes(name) || name.endsWith('.safetensors');
+  return [CONFIG, TOKENIZER, INDEX, ...CHAT_FILES].includes(name) || name.endsWith('.safetensors');
 }
 
 /** Without an index: what is there, and what the names of shards say should be; one whole file if nothing is. */

@@ -6,11 +6,14 @@ const LOAD_MS = 60_000;
 
 /** The demo's page as a person uses it. */
 export class DemoPage {
-  /** Exceptions that nobody caught. */
+  /** Exceptions that nobody caught, and what the page's policy refused. */
   readonly errors: string[] = [];
 
   private constructor(readonly page: Page) {
     page.on('pageerror', (error) => this.errors.push(error.message));
+    page.on('console', (message) => {
+      if (message.text().includes('Content Security Policy')) this.errors.push(message.text());
+    });
   }
 
   /**
@@ -96,6 +99,6 @@ export class DemoPage {
   /** To be called last. */
   async close(): Promise<void> {
     await this.page.close();
-    expect(this.errors, 'exceptions that nobody caught').to.deep.equal([]);
+    expect(this.errors, 'exceptions that nobody caught, and what the page’s policy refused').to.deep.equal([]);
   }
 }

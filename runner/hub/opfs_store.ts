@@ -1,0 +1,136 @@
+import {
+  checkId,
+  describeModel,
+  MANIFEST,
+  parseManifest,
+  type Appender,
+  type Manifest,
+  type ModelFolder,
+  type ModelStore,
+  type StoredModel,
+} from './store';
+
+/** The store's own folder in the origin's file system. */
+const FOLDER = 'models';
+
+/** TypeScript declares it for workers alone, and this project for pages. */
+interface WorkersFileHandle extends FileSystemFileHandle {
+  createSyncAccessHandle(): Promise<{
+    getSize(): number;
+    write(bytes: Uint8Array<ArrayBuffer>, options: {at: number}): number;
+    close(): void;
+  }>;
+}
+
+/**
+ * Models in the browser's file system for this page's origin (OPFS), in a worker: only there can a file be written in place,
+ * so that what came before a crash stays.
+ */
+export class OPFSStore implements ModelStore<File> {
+  async list(): Promise<StoredModel[]> {
+    const root = await openRoot();
+    const models: StoredModel[] = [];
+    for await (const handle of root.values()) {
+      if (handle.kind === 'directory') models.push(await describeModel(handle.name, new OPFSFolder(handle)));
+    }
+    return models.sort((a, b) => a.name.localeCompare(b.name));
+  }
+
+  async delete(id: string): Promise<void> {
+    checkId(id);
+    const root = await openRoot();
+    await navigator.locks.request(lockOf(id), {ifAvailable: true}, async (lock) => {
+      if (lock === null) throw new Error(`${id}: is being downloaded, here or in another tab; cancel that first`);
+      await unlessMissing(root.removeEntry(id, {recursive: true}));
+    });
+  }
+
+  async room(): Promise<number | undefined> {
+    const {quota, usage} = await navigator.storage.estimate();
+    return quota === undefined || usage === undefined ? undefined : Math.max(0, quota - usage);
+  }
+
+  async use<T>(id: string, run: (folder: ModelFolder<File>) => Promise<T>, signal?: AbortSignal): Promise<T> {
+    checkId(id);
+    const root = await openRoot();
+    return navigator.locks.request(lockOf(id), {signal}, async () => {
+      return run(new OPFSFolder(await root.getDirectoryHandle(id, {create: true})));
+    }) as Promise<T>;
+  }
+}
+
+class OPFSFolder implements ModelFolder<File> {
+  constructor(private readonly folder: FileSystemDirectoryHandle) {}
+
+  async readManifest(): Promise<Manifest | undefined> {
+    const file = await this.find(MANIFEST);
+    return file && parseManifest(await file.text());
+  }
+
+  async writeManifest(manifest: Manifest): Promise<void> {
+    const handle = await this.folder.getFileHandle(MANIFEST, {create: true});
+    // What is written becomes the file on closing, all at once.
+    const stream = await handle.createWritable();
+    await stream.write(JSON.stringify(manifest));
+    await stream.close();
+  }
+
+  async size(name: string): Promise<number> {
+    return (await this.find(name))?.size ?? 0;
+  }
+
+  async append(name: string): Promise<Appender> {
+    const handle = (await this.folder.getFileHandle(name, {create: true})) as WorkersFileHandle;
+    const access = await handle.createSyncAccessHandle();
+    let at = access.getSize();
+    return {
+      async write(bytes) {
+        for (let done = 0; done < bytes.length;) {
+          const written = access.write(bytes.subarray(done), {at});
+          // Without room Chromium throws, but in private windows returns an error code as an unsigned number.
+          if (written === 0 || written > bytes.length - done) throw new Error('no space available');
+          done += written;
+          at += written;
+        }
+      },
+      async close() {
+        access.close();
+      },
+    };
+  }
+
+  async open(name: string): Promise<File> {
+    return (await this.folder.getFileHandle(name)).getFile();
+  }
+
+  async remove(name: string): Promise<void> {
+    await unlessMissing(this.folder.removeEntry(name));
+  }
+
+  private async find(name: string): Promise<File | undefined> {
+    return unlessMissing(this.open(name));
+  }
+}
+
+const lockOf = (id: string) => `${FOLDER}/${id}`;
+
+async function openRoot(): Promise<FileSystemDirectoryHandle> {
+  try {
+    const root = await navigator.storage.getDirectory();
+    return await root.getDirectoryHandle(FOLDER, {create: true});
+  } catch (error) {
+    throw new Error(
+      `this browser keeps no files for this page (${(error as Error).message}): is the window private? Open the model from a file`,
+      {cause: error},
+    );
+  }
+}
+
+async function unlessMissing<T>(found: Promise<T>): Promise<T | undefined> {
+  try {
+    return await found;
+  } catch (error) {
+    if ((error as DOMException).name === 'NotFoundError') return undefined;
+    throw error;
+  }
+}
