@@ -1,7 +1,7 @@
 import type {Backend} from '../backend';
 import {chooseBackend} from '../backend';
 import type {BackendName} from '../backend_names';
-import {Failure} from '../../runner/failure';
+import {Failure, failAs} from '../../runner/failure';
 import {OPFSStore} from '../../runner/hub/opfs_store';
 import type {RunBlocks} from './blocks';
 import {loadReader, type Reader} from './load';
@@ -40,7 +40,7 @@ export class LocalEngine implements Engine {
 
   async loadModel(source: ModelSource, onProgress: (progress: LoadProgress) => void): Promise<ModelInfo> {
     const backend = ready(this.backend, 'start');
-    if (this.loading) throw new Error('a model is being loaded: call cancelLoad first');
+    if (this.loading) throw new Error('a model is being loaded: wait for its end, after cancelLoad or without');
     const loading = new AbortController();
     this.loading = loading;
     try {
@@ -92,11 +92,11 @@ export class LocalEngine implements Engine {
   }
 
   listStored(): Promise<StoredModel[]> {
-    return new OPFSStore().list();
+    return failAs('DownloadError', () => new OPFSStore().list());
   }
 
   deleteStored(id: string): Promise<void> {
-    return new OPFSStore().delete(id);
+    return failAs('DownloadError', () => new OPFSStore().delete(id));
   }
 
   private checkLength({length}: PromptRequest): Reader {

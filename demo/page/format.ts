@@ -60,10 +60,11 @@ export function describeProgress({
   return parts.join(' · ');
 }
 
-export function describeLoading({step, done, total}: LoadProgress): string {
+export function describeLoading({step, done, total, bytesPerSecond}: LoadProgress): string {
   if (step === 'upload') return `${formatCount(done)} of ${formatCount(total)} tensors on the backend`;
   const megabytes = (bytes: number) => (bytes / 1e6).toFixed(1);
-  return `${megabytes(done)} of ${megabytes(total)} MB read`;
+  const left = bytesPerSecond ? ` · ${formatTimeLeft((total - done) / bytesPerSecond)}` : '';
+  return `${megabytes(done)} of ${megabytes(total)} MB read${left}`;
 }
 
 export function describeModel(model: ModelInfo): string {

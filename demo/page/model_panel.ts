@@ -1,20 +1,40 @@
+import {parseModelAddress} from '../../runner/hub/model_address';
 import type {ModelInfo, ModelSource} from '../engine/protocol';
 import {byId} from './dom';
 import {describeModel} from './format';
+import {KNOWN_MODELS} from './known_models';
 
 const BUNDLED: ModelSource = {url: new URL('./model/', document.baseURI).href};
 
-/** The checkpoint: the one that comes with the page, or the user's files. */
+/** The model: the one that comes with the page, one by name or address, or the user's files. */
 export class ModelPanel {
   private readonly select = byId<HTMLSelectElement>('model');
   private readonly picker = byId<HTMLInputElement>('model-files');
-  private readonly part = byId('model-files-part');
+  private readonly filesPart = byId('model-files-part');
+  private readonly address = byId<HTMLInputElement>('model-address');
+  private readonly addressPart = byId('model-address-part');
   readonly bundled = BUNDLED;
 
   constructor(private readonly onModel: (source: ModelSource) => void) {
+    const others = this.select.options[1];
+    for (const {name, address, bytes, licence} of KNOWN_MODELS) {
+      const option = document.createElement('option');
+      option.value = address;
+      option.textContent = `${name} (${Math.round(bytes / 1e6)} MB, ${licence})`;
+      others.before(option);
+    }
     this.select.addEventListener('input', () => {
-      this.part.hidden = this.select.value !== 'own';
-      if (this.select.value === 'bundled') this.onModel(BUNDLED);
+      const {value} = this.select;
+      this.showParts();
+      if (value === 'bundled') this.onModel(BUNDLED);
+      else if (isKnown(value)) this.load(value);
+    });
+    byId('model-address-load').addEventListener('click', () => this.loadTyped());
+    this.address.addEventListener('keydown', (event) => {
+      if (event.key !== 'Enter') return;
+      // Not the question of the form around.
+      event.preventDefault();
+      this.loadTyped();
     });
     // The same files can be picked again after they were mended.
     this.picker.addEventListener('click', () => (this.picker.value = ''));
@@ -25,8 +45,7 @@ export class ModelPanel {
   }
 
   takeFiles(files: File[]): void {
-    this.select.value = 'own';
-    this.part.hidden = false;
+    this.choose('own');
     this.onModel({files});
   }
 
@@ -37,18 +56,55 @@ export class ModelPanel {
 
   /** Opens the browser's picker; only from an event of the user. */
   pickFiles(): void {
-    this.select.value = 'own';
-    this.part.hidden = false;
+    this.choose('own');
     this.picker.focus();
     this.picker.click();
   }
 
   showSource(source: ModelSource): void {
-    this.select.value = 'url' in source ? 'bundled' : 'own';
-    this.part.hidden = 'url' in source;
+    if ('url' in source) this.choose('bundled');
+    else if ('files' in source) this.choose('own');
+    else if (isKnown(source.address)) this.choose(source.address);
+    else {
+      this.address.value = source.address;
+      this.choose('address');
+    }
   }
 
   showModel(model: ModelInfo | undefined): void {
     byId('model-info').textContent = model === undefined ? '' : describeModel(model);
   }
+
+  private loadTyped(): void {
+    const error = byId('model-address-error');
+    const address = this.address.value.trim();
+    error.hidden = true;
+    try {
+      parseModelAddress(address);
+    } catch (wrong) {
+      error.textContent = (wrong as Error).message;
+      error.hidden = false;
+      this.address.focus();
+      return;
+    }
+    this.load(address);
+  }
+
+  private load(address: string): void {
+    // Asked on the user's click, and of a window: the worker that keeps the model cannot.
+    void navigator.storage?.persist?.();
+    this.onModel({address});
+  }
+
+  private choose(value: string): void {
+    this.select.value = value;
+    this.showParts();
+  }
+
+  private showParts(): void {
+    this.filesPart.hidden = this.select.value !== 'own';
+    this.addressPart.hidden = this.select.value !== 'address';
+  }
 }
+
+const isKnown = (address: string): boolean => KNOWN_MODELS.some((model) => model.address === address);

@@ -75,7 +75,8 @@ export function startPage(createWorker: () => Worker): void {
         progress.show(
           step,
           loading === undefined ? `${step}…` : `${step}: ${describeLoading(loading)}`,
-          loading === undefined ? undefined : loading.done / loading.total,
+          // Before a host has answered, nobody knows how much it is.
+          loading === undefined || loading.total === 0 ? undefined : loading.done / loading.total,
         ),
       onMachine(machine) {
         byId('machine').textContent = describeMachine(machine);

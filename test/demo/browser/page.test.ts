@@ -148,6 +148,24 @@ describe('the demo page in Chromium', function () {
     expect(await shown.text('#failure')).to.equal('');
   });
 
+  it('offers models by name and by address, and says what is wrong with an address', async () => {
+    const shown = await openTiny('backend=cpu&task=continue&tokens=2');
+    const names = await shown.page.locator('#model option').allInnerTexts();
+    expect(names).to.have.lengthOf(6);
+    expect(names[1]).to.equal('SmolLM2 135M Instruct (105 MB, Apache-2.0)');
+    expect(await shown.page.isVisible('#model-address')).to.equal(false);
+    await shown.page.selectOption('#model', 'address');
+    await shown.page.fill('#model-address', 'gpt2');
+    await shown.page.press('#model-address', 'Enter');
+    expect(await shown.text('#model-address-error'))
+      .to.include('"gpt2"')
+      .and.include('owner/name');
+    await shown.page.fill('#model-address', 'http://127.0.0.1:9/none.gguf');
+    await shown.page.press('#model-address', 'Enter');
+    expect(await shown.page.isVisible('#model-address-error')).to.equal(false);
+    expect(await shown.failure('A file could not be downloaded')).to.include('http://127.0.0.1:9/none.gguf');
+  });
+
   it('takes no notice of events that come after their answer', async () => {
     const shown = await openTiny('backend=webgl&task=continue&tokens=2', lateEvents);
     await shown.page.waitForTimeout(1000);
