@@ -9,7 +9,7 @@ export {defaultOptions} from './ops/options.js';
 // For programs of the model runner.
 export {unroll} from './kernels/unroll.js';
 export type {BoundProgram} from './kernels/webgpu/runtime/extended_program.js';
-export {openPass} from './kernels/webgpu/runtime/extended_program.js';
+export {bufferOf, openEncoder, openPass} from './kernels/webgpu/runtime/extended_program.js';
 export {AttentionProgram, withScratch} from './kernels/webgpu/runtime/program.js';
 export {headVectors, readRow, rowComponents, workgroupIndex, writeRow} from './kernels/webgpu/wgsl/rows.js';
 export {workgroupReduce} from './kernels/webgpu/wgsl/workgroup_reduce.js';

@@ -102,8 +102,9 @@ async function main(): Promise<void> {
         const run = {length, attention, precision, ...timed, decode: decoded, nextQuestion, gpuBytes, profile};
         runs.push(run);
         console.log(reportRun(run));
-        if (command.out)
+        if (command.out) {
           await writeFile(command.out, `${JSON.stringify({about: device.about, model: command.model, runs})}\n`);
+        }
       }
     }
   }
@@ -120,6 +121,7 @@ async function openModel(path: string | undefined, longest: number) {
   const books = await Promise.all(BOOKS.map((name) => read(`demo/public/books/${name}.txt`)));
   const text = books.map((book) => new TextDecoder().decode(book)).join('\n\n');
   const {ids} = tokenizer.encode(text.slice(0, 8 * longest));
+  if (ids.length < longest) throw new Error(`the books have ${ids.length} tokens; asked for ${longest}`);
   return {model, tokens: (length: number) => ids.slice(0, length)};
 }
 

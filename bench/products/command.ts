@@ -1,14 +1,4 @@
-import {
-  backend,
-  engine,
-  ready,
-  setBackend,
-  tensor2d,
-  tidy,
-  type Tensor,
-  type Tensor2D,
-  type TensorInfo,
-} from '@tensorflow/tfjs-core';
+import * as tf from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {openDawn} from '../../hosts/dawn';
 import '../../runner/llama/kernels/webgpu/index';
@@ -19,7 +9,6 @@ import {PRODUCT_TILES, tileFits} from '../../runner/quantised/webgpu/product_til
 import {table} from '../table';
 import {openWebGPU} from '../webgpu/device';
 import {timePrograms} from '../webgpu/dispatch_timing';
-import * as tf from '@tensorflow/tfjs-core';
 
 /*
  * node build/gpu/products.mjs [rows …]: products of the shapes of Qwen2.5-Coder-0.5B on matrix units, by each tile, and in float32 as
@@ -36,23 +25,23 @@ const SECONDS = 0.15;
 
 openDawn();
 await openWebGPU([]);
-await setBackend('webgpu');
-await ready();
-const webgpu = backend() as WebGPUBackend;
+await tf.setBackend('webgpu');
+await tf.ready();
+const webgpu = tf.backend() as WebGPUBackend;
 const allRows = process.argv.slice(2).map(Number);
 
-const toTensor = (info: TensorInfo) => engine().makeTensorFromTensorInfo(info) as Tensor;
+const toTensor = (info: tf.TensorInfo) => tf.engine().makeTensorFromTensorInfo(info) as tf.Tensor;
 const random = (rows: number, columns: number, scale: number) =>
-  tf.mul(tf.randomNormal([rows, columns], 0, 1, 'float32', rows + columns), scale) as Tensor2D;
+  tf.mul(tf.randomNormal([rows, columns], 0, 1, 'float32', rows + columns), scale) as tf.Tensor2D;
 /** float32 values as a matrix that stays as it is, which `unpackFloat16` reads. */
-const stored = async (x: Tensor2D) => ({
+const stored = async (x: tf.Tensor2D) => ({
   type: 'F32' as const,
   shape: x.shape,
-  quants: tensor2d(new Int32Array(((await x.data()) as Float32Array).slice().buffer), x.shape, 'int32'),
-  scales: tensor2d(new Int32Array(Float32Array.of(1).buffer), [1, 1], 'int32'),
+  quants: tf.tensor2d(new Int32Array(((await x.data()) as Float32Array).slice().buffer), x.shape, 'int32'),
+  scales: tf.tensor2d(new Int32Array(Float32Array.of(1).buffer), [1, 1], 'int32'),
 });
 
-async function gpuTime(call: () => Tensor): Promise<number> {
+async function gpuTime(call: () => tf.Tensor): Promise<number> {
   const programs = await timePrograms(webgpu, call, SECONDS);
   if (!programs) throw new Error('the device has no timestamps');
   return programs.reduce((sum, {gpu}) => sum + gpu.median, 0);
@@ -69,7 +58,7 @@ for (const rows of allRows.length > 0 ? allRows : [2048, 16_384]) {
     );
     const residual = added ? random(rows, outputs, 1) : undefined;
     const [weight, up] = matrices.map(unpackFloat16);
-    const given: ProductInputs<TensorInfo> = {x: unpackFloat16(await stored(x)), weight, up, residual};
+    const given: ProductInputs<tf.TensorInfo> = {x: unpackFloat16(await stored(x)), weight, up, residual};
     const flops = 2 * rows * inputs * outputs * matrices.length;
     const line = (name: string, ms: number, error: string) => {
       return [name, ms.toFixed(3), (flops / ms / 1e9).toFixed(1), error];
@@ -77,8 +66,8 @@ for (const rows of allRows.length > 0 ? allRows : [2048, 16_384]) {
     // What float32 takes: the product alone.
     const transposed = matrices.map(unpackTransposed);
     const float32 = await gpuTime(() => tf.matMul(x, transposed[0]));
-    const expected = tidy(() => {
-      const [product, other] = transposed.map((matrix) => tf.matMul(x, matrix) as Tensor2D);
+    const expected = tf.tidy(() => {
+      const [product, other] = transposed.map((matrix) => tf.matMul(x, matrix) as tf.Tensor2D);
       if (gated) return tf.mul(tf.mul(product, tf.sigmoid(product)), other);
       if (headDim) return tf.transpose(tf.reshape(product, [rows, outputs / headDim, headDim]), [1, 0, 2]);
       return residual ? tf.add(product, residual) : product;
@@ -91,7 +80,7 @@ for (const rows of allRows.length > 0 ? allRows : [2048, 16_384]) {
         const got = run();
         let error = '';
         if (!gated) {
-          const worst = tidy(() => tf.max(tf.abs(tf.sub(got, expected))));
+          const worst = tf.tidy(() => tf.max(tf.abs(tf.sub(got, expected))));
           error = (await worst.data())[0].toExponential(1);
         }
         got.dispose();

@@ -1,6 +1,6 @@
 import type {Tokenizer} from '@huggingface/tokenizers';
 import {chatTemplate} from '../../runner/chat_template';
-import type {ChatForm} from '../../runner/llama/checkpoint';
+import type {ChatForm} from '../../runner/llama/chat_form';
 import {encode} from '../../runner/tokenizer';
 
 /** Tokens that a model's form of a chat puts before and after what the user says. */

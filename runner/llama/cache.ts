@@ -36,10 +36,9 @@ interface Layer {
 }
 
 /**
- * A cache in tfjs's own ops, for any backend. Rows of decoded tokens go into a page of fixed shape, which joins the others when it is full: the shapes of a decoding step stay the
- * same for `PAGE_ROWS` tokens, so that a backend compiles nothing and allocates nothing of the length of the context.
- *
- * The cache owns its tensors, also when it is called inside `tf.tidy`. After an error it is good for `dispose` alone.
+ * A cache in tfjs's own ops, for any backend. Rows of decoded tokens go into a page of fixed shape, which joins the others when it is
+ * full: the shapes of a decoding step stay the same for `PAGE_ROWS` tokens, so that a backend compiles nothing and allocates nothing of
+ * the length of the context. It owns its tensors, also when it is called inside `tf.tidy`.
  */
 export class PagedCache implements KeyValueCache {
   private readonly layers: Layer[] = [];

@@ -7,8 +7,6 @@ import {Shards} from './shards';
 import type {WeightSource} from './weight_source';
 import {checkWeights} from './weights';
 
-export type {ChatForm};
-
 /** A Hugging Face checkpoint whose files fit together; no weight has been read yet. */
 export interface Checkpoint {
   config: LlamaConfig;

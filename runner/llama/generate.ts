@@ -78,7 +78,7 @@ export async function generate(
     return {tokens, reusedTokens, firstTokenMs: first - begin, restMs: performance.now() - first};
   } catch (error) {
     // What was read stays good where the continuation was stopped.
-    isWhole = signal?.aborted ?? false;
+    isWhole = signal !== undefined && signal.aborted && error === signal.reason;
     throw error;
   } finally {
     if (context && isWhole) context.give(cache, [...prompt, ...tokens]);

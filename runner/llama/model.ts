@@ -20,6 +20,7 @@ import {
   type Precision,
 } from './projections';
 import {rotaryTables, type RotaryTables} from './rotary';
+import {GREEDY, Sampler} from './sample';
 import {withSubmitBatch} from './submit_batch';
 import {checkTensorSizes, largestTensor} from './tensor_limit';
 import {uploadWeights} from './weights';
@@ -194,12 +195,11 @@ export class LlamaModel {
       return this.decoder.mostLikely(id, cache);
     }
     const logits = this.decode(id, cache);
-    const best = tf.tidy(() => tf.argMax(logits));
-    logits.dispose();
-    // Not dataSync: it can return zeros on a software WebGPU adapter.
-    const [token] = await best.data();
-    best.dispose();
-    return token;
+    try {
+      return await new Sampler(GREEDY).next(logits);
+    } finally {
+      logits.dispose();
+    }
   }
 
   /** Logits `[rows, vocabSize]` of hidden states `[rows, hiddenSize]` after the last layer, for the token after each row. */

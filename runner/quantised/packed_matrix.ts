@@ -82,11 +82,12 @@ export class PackedMatrix implements Matrix {
       return copyWords<tf.Tensor2D>(joinedShape, isShared ? copies.slice(0, 1) : copies);
     };
     const groups = inputs / GROUP;
-    const part: Part = {
-      ...{type, firstRow: 0, shape: [outputs, inputs]},
+    // In a tidy, which frees the first where the second fails.
+    const tensors = tf.tidy(() => ({
       quants: joined('quants', [outputs, groups * bitsOf(type)]),
       scales: joined('scales', scaleShape(type, outputs, groups)),
-    };
+    }));
+    const part: Part = {type, firstRow: 0, shape: [outputs, inputs], ...tensors};
     matrices.forEach((matrix) => matrix.dispose());
     return new PackedMatrix([outputs, inputs], [part]);
   }

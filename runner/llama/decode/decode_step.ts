@@ -1,6 +1,6 @@
 import type * as tf from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
-import {type AttentionProgram, type BoundProgram, openPass} from '../../../src/internal';
+import {type AttentionProgram, type BoundProgram, bufferOf, openPass} from '../../../src/internal';
 import type {PackedMatrix} from '../../quantised/packed_matrix';
 import {PackedProductProgram, type PackedProductOptions} from '../../quantised/webgpu/product_program';
 import {UnpackRowsProgram} from '../../quantised/webgpu/unpack_program';
@@ -17,8 +17,6 @@ export interface DecodedModel {
   config: LlamaConfig;
   weights: PreparedWeights & {rotary: RotaryTables};
 }
-
-type Normed = Pick<PackedProductOptions, 'norm'>;
 
 /**
  * One token through the model, recorded once: pipelines, buffers and bind groups are made when it is constructed and used again for
@@ -39,22 +37,27 @@ export class DecodeStep {
     private readonly model: DecodedModel,
     cache: PackedCache,
   ) {
-    const {hiddenSize, intermediateSize, vocabSize, heads, keyValueHeads, headDim} = model.config;
-    const {embedding, layers, norm, head} = model.weights;
-    const make = (shape: number[], dtype: tf.DataType = 'float32') => {
-      const info = backend.makeTensorInfo(shape, dtype);
-      this.scratch.push(info);
-      return info;
-    };
-    this.token = make([1], 'int32');
-    this.position = make([1], 'int32');
-    this.logits = make([1, vocabSize]);
+    this.readback = backend.device.createBuffer({size: 4, usage: GPUBufferUsage.COPY_DST | GPUBufferUsage.MAP_READ});
+    this.token = this.make([1], 'int32');
+    this.position = this.make([1], 'int32');
+    this.logits = this.make([1, model.config.vocabSize]);
+    try {
+      this.record(cache);
+    } catch (error) {
+      this.dispose();
+      throw error;
+    }
+  }
+
+  private record(cache: PackedCache): void {
+    const {hiddenSize, intermediateSize, heads, keyValueHeads, headDim} = this.model.config;
+    const {embedding, layers, norm, head} = this.model.weights;
     // Two, since a program cannot read what it writes: the residual stream goes from one to the other.
-    const [stream, other] = [make([1, hiddenSize]), make([1, hiddenSize])];
-    const projected = make([1, (heads + 2 * keyValueHeads) * headDim]);
-    const states = make([heads, CHUNKS, 4 + headDim]);
-    const attended = make([1, heads * headDim]);
-    const gated = make([1, intermediateSize]);
+    const [stream, other] = [this.make([1, hiddenSize]), this.make([1, hiddenSize])];
+    const projected = this.make([1, (heads + 2 * keyValueHeads) * headDim]);
+    const states = this.make([heads, CHUNKS, 4 + headDim]);
+    const attended = this.make([1, heads * headDim]);
+    const gated = this.make([1, intermediateSize]);
 
     for (const part of (embedding as PackedMatrix).parts) {
       this.add(new UnpackRowsProgram(part, this.token, part.firstRow), stream);
@@ -67,7 +70,12 @@ export class DecodeStep {
     });
     this.multiply(head as PackedMatrix, stream, this.logits, {norm: this.norm(norm)});
     this.add(new LargestLogitProgram(this.logits), this.token);
-    this.readback = backend.device.createBuffer({size: 4, usage: GPUBufferUsage.COPY_DST | GPUBufferUsage.MAP_READ});
+  }
+
+  private make(shape: number[], dtype: tf.DataType = 'float32'): tf.TensorInfo {
+    const info = this.backend.makeTensorInfo(shape, dtype);
+    this.scratch.push(info);
+    return info;
   }
 
   /**
@@ -122,7 +130,7 @@ export class DecodeStep {
       projected,
       position: this.position,
       rotary: weights.rotary,
-      ...(layer.queryAndKeyNorm && {norm: this.norm(layer.queryAndKeyNorm)}),
+      norm: layer.queryAndKeyNorm && this.norm(layer.queryAndKeyNorm),
       shape: config,
     };
     this.add(new StoreTokenProgram(inputs, cache), cache);
@@ -140,7 +148,12 @@ export class DecodeStep {
     let firstColumn = 0;
     for (const {stored, norm} of projections as StoredProjection[]) {
       for (const {matrix, bias} of stored) {
-        this.multiply(matrix as PackedMatrix, x, output, {...options, ...this.normed(norm), bias, firstColumn});
+        this.multiply(matrix as PackedMatrix, x, output, {
+          ...options,
+          norm: norm && this.norm(norm),
+          bias,
+          firstColumn,
+        });
         firstColumn += matrix.shape[0];
       }
     }
@@ -153,8 +166,7 @@ export class DecodeStep {
     {firstColumn = 0, ...options}: Omit<PackedProductOptions, 'x' | 'matrix'>,
   ): void {
     for (const matrix of parts) {
-      const place = {columns: output.shape[1], firstColumn: firstColumn + matrix.firstRow, firstBias: matrix.firstRow};
-      this.add(new PackedProductProgram({x, matrix, ...options, ...place}), output);
+      this.add(new PackedProductProgram({x, matrix, ...options, ...placeOf(matrix, output, firstColumn)}), output);
     }
   }
 
@@ -163,14 +175,9 @@ export class DecodeStep {
     const [gate, up] = stored.map(({matrix}) => (matrix as PackedMatrix).parts);
     const [bias, upBias] = stored.map((matrix) => matrix.bias);
     gate.forEach((matrix, i) => {
-      const place = {columns: output.shape[1], firstColumn: matrix.firstRow, firstBias: matrix.firstRow};
-      const options = {...this.normed(norm), bias, upBias, ...place};
+      const options = {norm: norm && this.norm(norm), bias, upBias, ...placeOf(matrix, output)};
       this.add(new PackedProductProgram({x, matrix, up: up[i], ...options}), output);
     });
-  }
-
-  private normed(weight: tf.TensorInfo | undefined): Normed {
-    return weight ? {norm: this.norm(weight)} : {};
   }
 
   private norm(weight: tf.TensorInfo) {
@@ -181,7 +188,12 @@ export class DecodeStep {
     this.bound.push(program.bind(this.backend, output));
   }
 
-  private buffer({dataId}: tf.TensorInfo): GPUBuffer {
-    return this.backend.tensorMap.get(dataId).resource as GPUBuffer;
+  private buffer(tensor: tf.TensorInfo): GPUBuffer {
+    return bufferOf(this.backend, tensor);
   }
+}
+
+/** Where the products with some rows of a matrix stand in the output, whose columns of the whole matrix begin at `firstColumn`. */
+function placeOf({firstRow}: {firstRow: number}, {shape}: tf.TensorInfo, firstColumn = 0) {
+  return {columns: shape[1], firstColumn: firstColumn + firstRow, firstBias: firstRow};
 }

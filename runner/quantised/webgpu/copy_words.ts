@@ -1,5 +1,6 @@
 import * as tf from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
+import {bufferOf, openEncoder} from '../../../src/internal';
 
 /** Words of a tensor, and where they go. */
 export interface WordCopy {
@@ -16,17 +17,10 @@ export interface WordCopy {
 export function copyWords<T extends tf.Tensor>(shape: number[], copies: readonly WordCopy[]): T {
   const backend = tf.backend() as WebGPUBackend;
   const copied = backend.makeTensorInfo(shape, 'int32');
-  backend.uploadToGPU(copied.dataId);
-  const bufferOf = ({dataId}: tf.TensorInfo) => {
-    backend.uploadToGPU(dataId);
-    return backend.tensorMap.get(dataId).resource as GPUBuffer;
-  };
-  backend.ensureCommandEncoderReady();
-  backend.endComputePassEncoder();
-  // Private in tfjs's types: the commands that it has recorded and not yet submitted.
-  const {commandEncoder} = backend as unknown as {commandEncoder: GPUCommandEncoder};
+  const target = bufferOf(backend, copied);
+  const encoder = openEncoder(backend);
   for (const {source, from, to, words} of copies) {
-    commandEncoder.copyBufferToBuffer(bufferOf(source), 4 * from, bufferOf(copied), 4 * to, 4 * words);
+    encoder.copyBufferToBuffer(bufferOf(backend, source), 4 * from, target, 4 * to, 4 * words);
   }
   // At once: the sources may be freed next, and tfjs would not know that they are in use.
   backend.submitQueue();

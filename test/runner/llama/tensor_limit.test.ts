@@ -13,8 +13,13 @@ async function withLimit<T>(values: number, run: () => Promise<T>): Promise<T> {
   }
   const {device} = tf.backend() as WebGPUBackend;
   const limits = {maxStorageBufferBindingSize: 4 * values, maxBufferSize: 2 ** 30};
+  // The device's own where it has them (Dawn in Node), else those of its class (Chromium).
+  const own = Object.getOwnPropertyDescriptor(device, 'limits');
   Object.defineProperty(device, 'limits', {value: limits, configurable: true});
-  return run().finally(() => Reflect.deleteProperty(device, 'limits'));
+  return run().finally(() => {
+    if (own) Object.defineProperty(device, 'limits', own);
+    else Reflect.deleteProperty(device, 'limits');
+  });
 }
 
 describeBackends('what one tensor can hold', (backend) => {

@@ -51,10 +51,7 @@ export function bindProgram(
   output: TensorInfo,
 ): BoundProgram {
   const {device} = backend;
-  const buffers = [output, ...inputsOf(program)].map(({dataId}) => {
-    backend.uploadToGPU(dataId);
-    return backend.tensorMap.get(dataId).resource as GPUBuffer;
-  });
+  const buffers = [output, ...inputsOf(program)].map((tensor) => bufferOf(backend, tensor));
   const values = uniformValues(program.spec);
   const uniforms = backend.bufferManager.acquireBuffer(
     values.byteLength,
@@ -73,6 +70,19 @@ export function bindProgram(
       pass.dispatchWorkgroups(...dispatch);
     },
   };
+}
+
+/** The buffer of a tensor; its values are on the device then. */
+export function bufferOf(backend: WebGPUBackend, {dataId}: TensorInfo): GPUBuffer {
+  backend.uploadToGPU(dataId);
+  return backend.tensorMap.get(dataId).resource as GPUBuffer;
+}
+
+/** Commands between passes, after what tfjs has recorded so far. */
+export function openEncoder(backend: WebGPUBackend): GPUCommandEncoder {
+  backend.ensureCommandEncoderReady();
+  backend.endComputePassEncoder();
+  return (backend as unknown as CommandQueue).commandEncoder;
 }
 
 /** The pass in which tfjs records; a new one where none is open. */
