@@ -3,7 +3,7 @@ import {prefillAttention, type PrefillAttention, type PrefillOptions} from './at
 import {PagedCache, type KeyValueCache} from './cache';
 import type {Checkpoint} from './checkpoint';
 import type {LlamaConfig} from './config';
-import {Decoder} from './decode/decoder';
+import {Decoder, FEW_TOKENS} from './decode/decoder';
 import {PackedCache} from './decode/packed_cache';
 import {decodeAttention} from './decode_attention';
 import {rmsNorm} from './kernels/rms_norm';
@@ -123,8 +123,46 @@ export class LlamaModel {
   }
 
   /** Runs a prompt, or the rest of one. */
-  prefill(ids: readonly number[], request: PrefillRequest = {}): Promise<Prefill> {
+  async prefill(ids: readonly number[], request: PrefillRequest = {}): Promise<Prefill> {
+    const {cache, attend, onAttention, onHidden} = request;
+    const isFollowed = attend ?? onAttention ?? onHidden;
+    if (!isFollowed && cache instanceof PackedCache && cache.length > 0 && ids.length <= FEW_TOKENS) {
+      return this.readFew(ids, cache, request);
+    }
     return withSubmitBatch(ids.length, () => this.readPrompt(ids, request));
+  }
+
+  /** Tokens after a prompt, such as the next question, in recorded steps. Attention is exact. */
+  private async readFew(
+    ids: readonly number[],
+    cache: PackedCache,
+    {onLayer, signal}: PrefillRequest,
+  ): Promise<Prefill> {
+    let logits: tf.Tensor1D | undefined;
+    try {
+      signal?.throwIfAborted();
+      this.checkRoom(cache.length, ids.length);
+      this.checkIds(ids);
+      logits = this.decoder.read(ids, cache);
+      if (onLayer) {
+        // They are all in one pass.
+        await computed(logits);
+        for (let layer = 0; layer < this.config.layers; ++layer) await onLayer(layer);
+      }
+      return {logits, cache};
+    } catch (error) {
+      logits?.dispose();
+      cache.dispose();
+      throw error;
+    }
+  }
+
+  /**
+   * Makes ready what reads a few tokens after a prompt, the next question say, so that the first of them does not wait for it. Does
+   * nothing where they are read as a prompt is.
+   */
+  prepareToContinue(): void {
+    if (Decoder.takes(this.config, this.weights)) this.decoder.prepareToRead();
   }
 
   private async readPrompt(ids: readonly number[], request: PrefillRequest): Promise<Prefill> {

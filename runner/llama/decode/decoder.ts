@@ -3,14 +3,19 @@ import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {PackedMatrix} from '../../quantised/packed_matrix';
 import type {LlamaConfig} from '../config';
 import type {PreparedProjection, PreparedWeights} from '../prepared_weights';
-import {type DecodedModel, DecodeStep} from './decode_step';
 import type {PackedCache} from './packed_cache';
+import {type RecordedModel, RecordedStep} from './recorded_step';
 
-/** Decodes tokens on the WebGPU backend over a packed cache, with a step that is recorded when it is first needed. */
+/** Tokens that are read at a time. */
+const ROWS = 32;
+/** With more tokens than these a prefill is faster, which takes as many programs for all of them. */
+export const FEW_TOKENS = 4 * ROWS;
+
+/** Runs a few tokens at a time on the WebGPU backend over a packed cache, in steps that are recorded when they are first needed. */
 export class Decoder {
-  private recorded?: {step: DecodeStep; cache: PackedCache; generation: number};
+  private readonly steps = new Map<number, RecordedStep>();
 
-  constructor(private readonly model: DecodedModel) {}
+  constructor(private readonly model: RecordedModel) {}
 
   /** Whether the weights of a model are all packed, as a recorded step reads them: on other backends none is. */
   static takes({headDim}: LlamaConfig, {embedding, head, layers}: PreparedWeights): boolean {
@@ -27,7 +32,44 @@ export class Decoder {
 
   /** Runs a token after those in the cache, which grows by it: float32 `[vocabSize]`. */
   logits(id: number, cache: PackedCache): tf.Tensor1D {
-    const step = this.run(id, cache);
+    return this.logitsOf(this.run([id], cache, 1));
+  }
+
+  /** The same, and the id of the most likely token after it. */
+  mostLikely(id: number, cache: PackedCache): Promise<number> {
+    return this.run([id], cache, 1).mostLikely();
+  }
+
+  /** Runs 1 or more tokens after those in the cache, which grows by them: float32 `[vocabSize]` of the last. */
+  read(ids: readonly number[], cache: PackedCache): tf.Tensor1D {
+    // At once, so that the cache is not moved in between.
+    cache.reserve(cache.length + ids.length);
+    let step: RecordedStep;
+    let start = 0;
+    do step = this.run(ids.slice(start, start + ROWS), cache, ROWS);
+    while ((start += ROWS) < ids.length);
+    return this.logitsOf(step);
+  }
+
+  /** Makes what `read` needs, which takes long where the device compiles it for the first time. */
+  prepareToRead(): void {
+    this.stepOf(ROWS);
+  }
+
+  dispose(): void {
+    this.steps.forEach((step) => step.dispose());
+    this.steps.clear();
+  }
+
+  private run(ids: readonly number[], cache: PackedCache, rows: number): RecordedStep {
+    cache.reserve(cache.length + ids.length);
+    const step = this.stepOf(rows);
+    step.run(ids, cache);
+    cache.advance(ids.length);
+    return step;
+  }
+
+  private logitsOf(step: RecordedStep): tf.Tensor1D {
     return tf.tidy(() => {
       const logits = tf.engine().makeTensorFromTensorInfo(step.borrowLogits());
       // A copy: the next token overwrites them.
@@ -35,30 +77,9 @@ export class Decoder {
     });
   }
 
-  /** The same, and the id of the most likely token after it. */
-  mostLikely(id: number, cache: PackedCache): Promise<number> {
-    return this.run(id, cache).mostLikely();
-  }
-
-  dispose(): void {
-    this.recorded?.step.dispose();
-    this.recorded = undefined;
-  }
-
-  private run(id: number, cache: PackedCache): DecodeStep {
-    cache.reserve(cache.length + 1);
-    const step = this.stepOver(cache);
-    step.run(id, cache.length);
-    cache.advance();
-    return step;
-  }
-
-  private stepOver(cache: PackedCache): DecodeStep {
-    const {recorded} = this;
-    if (recorded?.cache === cache && recorded.generation === cache.generation) return recorded.step;
-    this.dispose();
-    const step = new DecodeStep(tf.backend() as WebGPUBackend, this.model, cache);
-    this.recorded = {step, cache, generation: cache.generation};
+  private stepOf(rows: number): RecordedStep {
+    let step = this.steps.get(rows);
+    if (!step) this.steps.set(rows, (step = new RecordedStep(tf.backend() as WebGPUBackend, this.model, rows)));
     return step;
   }
 }

@@ -82,9 +82,9 @@ export class PackedCache implements KeyValueCache {
     return {key: read(false), value: read(true)};
   }
 
-  /** Counts a row that a decoding step has written to every layer. */
-  advance(): void {
-    ++this.held;
+  /** Counts rows that a recorded step has written to every layer. */
+  advance(rows: number): void {
+    this.held += rows;
   }
 
   truncate(length: number): void {

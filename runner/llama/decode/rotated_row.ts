@@ -1,17 +1,23 @@
 /**
- * Shader text: `rowScale(row)`, the divisor of the RMS norm of a head's row of `projected`, 1 where the architecture has none; and
- * `rotated(row, column, scale)`, a value of the row, normed and turned by `position`. Reads the inputs of `LayerInputs`.
+ * Shader text: `rowScale(token, head)`, the divisor of the RMS norm of a head's row of `projected`, 1 where the architecture has none;
+ * and `rotated(token, head, column, scale)`, a value of the row, normed and turned by the token's position. Reads the inputs of
+ * `LayerInputs`. Key heads come after the query heads.
  */
 export function rotatedRow(headDim: number, hasNorm: boolean): string {
   const normed = (column: string) =>
-    `projected[row * ${headDim} + ${column}]${hasNorm ? ` * scale * norm[row * ${headDim} + ${column}]` : ''}`;
+    `projected[first + ${column}]${hasNorm ? ` * scale * norm[head * ${headDim} + ${column}]` : ''}`;
   return `
-fn rowScale(row : i32) -> f32 {
+fn rowOf(token : i32, head : i32) -> i32 {
+  return token * uniforms.projectedShape.y + head * ${headDim};
+}
+
+fn rowScale(token : i32, head : i32) -> f32 {
   ${
     hasNorm
-      ? `var sum = 0.0;
+      ? `let first = rowOf(token, head);
+  var sum = 0.0;
   for (var i = 0; i < ${headDim}; i++) {
-    let value = projected[row * ${headDim} + i];
+    let value = projected[first + i];
     sum = fma(value, value, sum);
   }
   return inverseSqrt(sum / ${headDim}.0 + uniforms.epsilon);`
@@ -19,9 +25,10 @@ fn rowScale(row : i32) -> f32 {
   }
 }
 
-fn rotated(row : i32, column : i32, scale : f32) -> f32 {
+fn rotated(token : i32, head : i32, column : i32, scale : f32) -> f32 {
+  let first = rowOf(token, head);
   let partner = (column + ${headDim / 2}) % ${headDim};
-  let angle = position[0] * ${headDim} + column;
+  let angle = (span[0] + token) * ${headDim} + column;
   return ${normed('column')} * cos[angle] + ${normed('partner')} * signedSin[angle];
 }`;
 }

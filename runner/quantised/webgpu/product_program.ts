@@ -1,7 +1,7 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import {AttentionProgram, unroll, workgroupIndex} from '../../../src/internal';
 import {GROUP} from '../../gguf/block_values';
-import type {PackedTensors} from '../ops';
+import {MOST_ROWS, type PackedTensors} from '../ops';
 import type {PackedType} from '../packed_type';
 import {unpackText} from './unpack';
 
@@ -20,8 +20,9 @@ interface ProductVariant {
   type: PackedType;
   /** Of the second matrix, of which SwiGLU is taken. */
   upType?: PackedType;
-  /** Of x. */
+  /** Of x that a workgroup takes, and how often x has so many. */
   rows: number;
+  rowTiles: number;
   lanes: number;
   hasNorm: boolean;
   hasBias: boolean;
@@ -49,10 +50,14 @@ export interface PackedProductOptions {
   firstColumn?: number;
 }
 
-/** x · matrixᵀ for few rows of x: float32 `[rows, outputs]`. Each value of the matrix is unpacked once. */
+/**
+ * x · matrixᵀ for few rows of x, up to `MOST_ROWS` or a multiple of them: float32 `[rows, outputs]`. Each value of the matrix is unpacked
+ * once for so many rows.
+ */
 export class PackedProductProgram extends AttentionProgram<ProductVariant> {
   constructor({x, matrix, up, norm, bias, residual, ...more}: PackedProductOptions) {
-    const [rows] = x.shape;
+    const rows = Math.min(MOST_ROWS, x.shape[0]);
+    const rowTiles = x.shape[0] / rows;
     const [outputs] = matrix.shape;
     const lanes = lanesOf(matrix.shape);
     const {upBias, columns = outputs, firstColumn = 0, firstBias = 0} = more;
@@ -69,9 +74,9 @@ export class PackedProductProgram extends AttentionProgram<ProductVariant> {
         upBias,
         residual,
       },
-      outputShape: [rows, columns],
+      outputShape: [x.shape[0], columns],
       threads: THREADS,
-      workgroups: Math.ceil((outputs * lanes) / THREADS),
+      workgroups: rowTiles * Math.ceil((outputs * lanes) / THREADS),
       uniforms: {
         outputs: {type: 'i32', value: outputs},
         firstColumn: {type: 'i32', value: firstColumn},
@@ -82,6 +87,7 @@ export class PackedProductProgram extends AttentionProgram<ProductVariant> {
         type: matrix.type,
         upType: up?.type,
         rows,
+        rowTiles,
         lanes,
         hasNorm: norm !== undefined,
         hasBias: bias !== undefined,
@@ -91,11 +97,22 @@ export class PackedProductProgram extends AttentionProgram<ProductVariant> {
     });
   }
 
-  protected shader({type, upType, rows, lanes, hasNorm, hasBias, hasUpBias, hasResidual}: ProductVariant): string {
+  protected shader({
+    type,
+    upType,
+    rows,
+    rowTiles,
+    lanes,
+    hasNorm,
+    hasBias,
+    hasUpBias,
+    hasResidual,
+  }: ProductVariant): string {
     // Sums over the inputs, one of each for every row of x.
     const sums = ['products', ...(upType ? ['upProducts'] : []), ...(hasNorm ? ['squares'] : [])];
+    const row = (r: number | string) => (rowTiles > 1 ? `(firstRow + ${r})` : r);
     const addRow = (part: number, r: number) => `{
-        var value = x[(${r} * groups + g) * ${GROUP / 4} + ${part}];
+        var value = x[(${row(r)} * groups + g) * ${GROUP / 4} + ${part}];
         ${hasNorm ? `squares[${r}] += dot(value, value); value *= norm[g * ${GROUP / 4} + ${part}];` : ''}
         products[${r}] += dot(values, value);
         ${upType ? `upProducts[${r}] += dot(upValues, value);` : ''}
@@ -107,22 +124,29 @@ export class PackedProductProgram extends AttentionProgram<ProductVariant> {
 ${workgroupIndex}
 ${unpackText(type)}
 ${upType ? renamed(unpackText(upType), 'up') : ''}
-// By sums, then by invocations, four a vector.
-var<workgroup> partials : array<array<vec4<f32>, ${THREADS / 4}>, ${rows * sums.length}>;
+// By sums, then by invocations.
+var<workgroup> partials : array<array<f32, ${THREADS}>, ${rows * sums.length}>;
 
 // Of the invocations of a row, from the first on.
 fn total(which : i32, first : i32) -> f32 {
-  var parts = vec4<f32>(0.0);
-  for (var i = 0; i < ${lanes / 4}; i++) {
-    parts += partials[which][first / 4 + i];
+  var sum = 0.0;
+  for (var i = 0; i < ${lanes}; i++) {
+    sum += partials[which][first + i];
   }
-  return dot(parts, vec4<f32>(1.0));
+  return sum;
 }
 
 fn main(index : i32) {
   let local = i32(localIndex);
   let lane = local % ${lanes};
-  let output = workgroupIndex() * ${THREADS / lanes} + local / ${lanes};
+  ${
+    rowTiles > 1
+      ? `// Neighbouring workgroups take the same rows of the matrix.
+  let firstRow = workgroupIndex() % ${rowTiles} * ${rows};
+  let outputTile = workgroupIndex() / ${rowTiles};`
+      : 'let outputTile = workgroupIndex();'
+  }
+  let output = outputTile * ${THREADS / lanes} + local / ${lanes};
   let groups = uniforms.xShape.y / ${GROUP};
   // Past the last row it is taken once more, for the barriers' sake.
   let firstGroup = min(output, uniforms.outputs - 1) * groups;
@@ -139,7 +163,7 @@ fn main(index : i32) {
     }`,
     )}
   }
-  ${sums.map((name, i) => unroll(rows, (r) => `partials[${i * rows + r}][local / 4][local % 4] = ${name}[${r}];`)).join('\n  ')}
+  ${sums.map((name, i) => unroll(rows, (r) => `partials[${i * rows + r}][local] = ${name}[${r}];`)).join('\n  ')}
   // Barrier: the first invocation of a row adds up what the others wrote.
   workgroupBarrier();
   if (lane == 0 && output < uniforms.outputs) {
@@ -156,7 +180,7 @@ fn main(index : i32) {
       ${hasBias ? 'sum += bias[uniforms.firstBias + output];' : ''}
       ${hasUpBias ? 'up += upBias[uniforms.firstBias + output];' : ''}
       ${upType ? 'sum = sum / (1.0 + exp(-sum)) * up;' : ''}
-      let at = r * uniforms.outShape.y + uniforms.firstColumn + output;
+      let at = ${row('r')} * uniforms.outShape.y + uniforms.firstColumn + output;
       ${hasResidual ? 'sum += residual[at];' : ''}
       result[at] = sum;
     }

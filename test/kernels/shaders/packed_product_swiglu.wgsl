@@ -37,22 +37,23 @@ fn upUnpack4(group : i32, part : i32, scale : vec2<f32>) -> vec4<f32> {
 fn upBytesOf(word : i32) -> vec4<u32> {
   return vec4<u32>(bitcast<u32>(word)) >> vec4<u32>(0u, 8u, 16u, 24u);
 }
-// By sums, then by invocations, four a vector.
-var<workgroup> partials : array<array<vec4<f32>, 32>, 3>;
+// By sums, then by invocations.
+var<workgroup> partials : array<array<f32, 128>, 3>;
 
 // Of the invocations of a row, from the first on.
 fn total(which : i32, first : i32) -> f32 {
-  var parts = vec4<f32>(0.0);
-  for (var i = 0; i < 4; i++) {
-    parts += partials[which][first / 4 + i];
+  var sum = 0.0;
+  for (var i = 0; i < 16; i++) {
+    sum += partials[which][first + i];
   }
-  return dot(parts, vec4<f32>(1.0));
+  return sum;
 }
 
 fn main(index : i32) {
   let local = i32(localIndex);
   let lane = local % 16;
-  let output = workgroupIndex() * 8 + local / 16;
+  let outputTile = workgroupIndex();
+  let output = outputTile * 8 + local / 16;
   let groups = uniforms.xShape.y / 32;
   // Past the last row it is taken once more, for the barriers' sake.
   let firstGroup = min(output, uniforms.outputs - 1) * groups;
@@ -143,9 +144,9 @@ fn main(index : i32) {
       }
     }
   }
-  partials[0][local / 4][local % 4] = products[0];
-  partials[1][local / 4][local % 4] = upProducts[0];
-  partials[2][local / 4][local % 4] = squares[0];
+  partials[0][local] = products[0];
+  partials[1][local] = upProducts[0];
+  partials[2][local] = squares[0];
   // Barrier: the first invocation of a row adds up what the others wrote.
   workgroupBarrier();
   if (lane == 0 && output < uniforms.outputs) {

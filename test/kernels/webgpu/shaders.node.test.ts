@@ -1,10 +1,11 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {expect} from 'chai';
-import {AttendTokenProgram, MergeChunksProgram} from '../../../runner/llama/decode/attend_token';
+import {AttendRowsProgram} from '../../../runner/llama/decode/attend_rows';
 import {LargestLogitProgram} from '../../../runner/llama/decode/choose_token';
+import {LastRowProgram} from '../../../runner/llama/decode/last_row';
 import {ReadRowsProgram, StoreRowsProgram} from '../../../runner/llama/decode/store_rows';
-import {StoreTokenProgram} from '../../../runner/llama/decode/store_token';
+import {StoreTokensProgram} from '../../../runner/llama/decode/store_tokens';
 import {RMSNormProgram} from '../../../runner/llama/kernels/webgpu/rms_norm';
 import {RotaryEmbeddingProgram} from '../../../runner/llama/kernels/webgpu/rotary_embedding';
 import {SwiGLUProgram} from '../../../runner/llama/kernels/webgpu/swiglu';
@@ -100,13 +101,13 @@ describe('shader texts', () => {
     cos: info(512, headDim),
     signedSin: info(512, headDim),
   });
-  const newToken = {
-    projected: info(1, 512),
-    position: int32(1),
+  const newTokens = (rows: number) => ({
+    projected: info(rows, 512),
+    span: int32(2),
     rotary: {cos: info(512, 64), signedSin: info(512, 64)},
     norm: {weight: info(6, 1, 64), epsilon: 1e-6},
     shape: {heads: 4, keyValueHeads: 2, headDim: 64},
-  };
+  });
   const cache = int32(2, 2, 1024, 32);
 
   const packed = (type: PackedType) => {
@@ -181,14 +182,16 @@ describe('shader texts', () => {
     model_rotary_embedding_odd: new RotaryEmbeddingProgram(rotary(12), 0, 0, 4),
     model_store_rows: new StoreRowsProgram(info(1, 2, 100, 64), info(1, 2, 100, 64), cache.shape, 7),
     model_read_rows: new ReadRowsProgram(cache, 100, true),
-    model_store_token: new StoreTokenProgram({...newToken, norm: undefined}, cache),
-    model_attend_token: new AttendTokenProgram(newToken, cache),
-    model_merge_chunks: new MergeChunksProgram(info(4, 16, 68)),
+    model_store_tokens: new StoreTokensProgram({...newTokens(32), norm: undefined}, cache),
+    model_attend_rows: new AttendRowsProgram(newTokens(32), cache),
+    model_attend_rows_one: new AttendRowsProgram(newTokens(1), cache),
+    model_last_row: new LastRowProgram(info(32, 896), int32(2)),
     model_largest_logit: new LargestLogitProgram(info(1, 1000)),
     packed_product_swiglu: new PackedProductProgram({
       ...{x: info(1, 512), matrix: packed('Q4_K'), up: packed('Q6_K'), residual: info(1, 96)},
       ...{norm: {weight: info(512), epsilon: 1e-6}, bias: info(96), upBias: info(96)},
     }),
+    packed_product_tiles: new PackedProductProgram({x: info(32, 512), matrix: packed('Q4_K')}),
     packed_product_q4_k: new PackedProductProgram({x: info(3, 512), matrix: packed('Q4_K')}),
     unpack_q6_k: new UnpackProgram(packed('Q6_K')),
     unpack_rows_q5_0: new UnpackRowsProgram(packed('Q5_0'), int32(7)),

@@ -69,7 +69,10 @@ const combineLanes = (valueDim: number) => Math.max(1, Math.floor(256 / headVect
 
 /** The output, of states: float32 `[batch, heads, queryLength, valueDim]`. */
 export class CombineStatesProgram extends AttentionProgram<Pick<BlockGeometry, 'valueDim'>> {
-  constructor(states: TensorInfo, {batch, heads, queryLength, valueDim}: BlockGeometry) {
+  constructor(
+    states: TensorInfo,
+    {batch, heads, queryLength, valueDim}: Pick<BlockGeometry, 'batch' | 'heads' | 'queryLength' | 'valueDim'>,
+  ) {
     super({
       name: 'CombineStates',
       inputs: rowInputs({states}),

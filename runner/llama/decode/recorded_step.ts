@@ -1,75 +1,98 @@
 import type * as tf from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
-import {type AttentionProgram, type BoundProgram, bufferOf, openPass} from '../../../src/internal';
+import {
+  type AttentionProgram,
+  type BoundProgram,
+  bufferOf,
+  CombineStatesProgram,
+  openPass,
+} from '../../../src/internal';
 import type {PackedMatrix} from '../../quantised/packed_matrix';
 import {PackedProductProgram, type PackedProductOptions} from '../../quantised/webgpu/product_program';
 import {UnpackRowsProgram} from '../../quantised/webgpu/unpack_program';
 import type {LlamaConfig} from '../config';
 import type {PreparedLayer, PreparedProjection, PreparedWeights, StoredProjection} from '../prepared_weights';
 import type {RotaryTables} from '../rotary';
-import {AttendTokenProgram, CHUNKS, MergeChunksProgram} from './attend_token';
+import {AttendRowsProgram, statesShape} from './attend_rows';
 import {LargestLogitProgram} from './choose_token';
+import {LastRowProgram} from './last_row';
+import type {LayerInputs} from './layer_inputs';
 import type {PackedCache} from './packed_cache';
-import {StoreTokenProgram} from './store_token';
+import {StoreTokensProgram} from './store_tokens';
 
 /** The model that a step runs; its matrices are packed. */
-export interface DecodedModel {
+export interface RecordedModel {
   config: LlamaConfig;
   weights: PreparedWeights & {rotary: RotaryTables};
 }
 
+type CachePrograms = {program: AttentionProgram<object>; output: tf.TensorInfo}[];
+
 /**
- * One token through the model, recorded once: pipelines, buffers and bind groups are made when it is constructed and used again for
- * every token, in one pass. What changes from token to token, its id and its position, lies in buffers; the id that is chosen is the
- * next one's without passing through this thread.
+ * A few tokens through the model, recorded once: pipelines, buffers and bind groups are made when it is constructed and used again
+ * for all tokens that follow, in one pass. What changes, the tokens and where they stand, lies in buffers. The layers of a cache are bound anew when they are others.
  */
-export class DecodeStep {
+export class RecordedStep {
   private readonly logits: tf.TensorInfo;
-  private readonly token: tf.TensorInfo;
-  private readonly position: tf.TensorInfo;
-  private readonly bound: BoundProgram[] = [];
+  private readonly tokens: tf.TensorInfo;
+  private readonly span: tf.TensorInfo;
+  /** In their order. Those that read or write the layers of a cache are made by `bindCache`. */
+  private readonly bound: (BoundProgram | undefined)[] = [];
+  private readonly ofCache: {index: number; layer: number; make(cache: tf.TensorInfo): CachePrograms}[] = [];
+  private boundCache?: {cache: PackedCache; generation: number};
   private readonly scratch: tf.TensorInfo[] = [];
   private readonly readback: GPUBuffer;
 
-  /** @param cache whose layers are bound: the step is good for this `generation` of it. */
+  /** @param rows tokens of a run at the most. */
   constructor(
     private readonly backend: WebGPUBackend,
-    private readonly model: DecodedModel,
-    cache: PackedCache,
+    private readonly model: RecordedModel,
+    readonly rows: number,
   ) {
     this.readback = backend.device.createBuffer({size: 4, usage: GPUBufferUsage.COPY_DST | GPUBufferUsage.MAP_READ});
-    this.token = this.make([1], 'int32');
-    this.position = this.make([1], 'int32');
+    this.tokens = this.make([rows], 'int32');
+    this.span = this.make([2], 'int32');
     this.logits = this.make([1, model.config.vocabSize]);
     try {
-      this.record(cache);
+      this.record();
     } catch (error) {
       this.dispose();
       throw error;
     }
   }
 
-  private record(cache: PackedCache): void {
+  private record(): void {
+    const {rows} = this;
     const {hiddenSize, intermediateSize, heads, keyValueHeads, headDim} = this.model.config;
     const {embedding, layers, norm, head} = this.model.weights;
     // Two, since a program cannot read what it writes: the residual stream goes from one to the other.
-    const [stream, other] = [this.make([1, hiddenSize]), this.make([1, hiddenSize])];
-    const projected = this.make([1, (heads + 2 * keyValueHeads) * headDim]);
-    const states = this.make([heads, CHUNKS, 4 + headDim]);
-    const attended = this.make([1, heads * headDim]);
-    const gated = this.make([1, intermediateSize]);
+    const [stream, other] = [this.make([rows, hiddenSize]), this.make([rows, hiddenSize])];
+    const projected = this.make([rows, (heads + 2 * keyValueHeads) * headDim]);
+    const states = this.make(statesShape(this.model.config, rows));
+    const attended = this.make([rows, heads * headDim]);
+    const gated = this.make([rows, intermediateSize]);
 
     for (const part of (embedding as PackedMatrix).parts) {
-      this.add(new UnpackRowsProgram(part, this.token, part.firstRow), stream);
+      this.add(new UnpackRowsProgram(part, this.tokens, part.firstRow), stream);
     }
     layers.forEach((layer, index) => {
-      this.attendLayer(layer, cache.layers[index], {stream, projected, states, attended});
+      this.project([layer.queryAndKey, layer.value], stream, projected);
+      this.attend(index, this.inputsOf(layer, projected), states);
+      this.add(
+        new CombineStatesProgram(states, {batch: 1, heads: rows, queryLength: heads, valueDim: headDim}),
+        attended,
+      );
       this.project([layer.output], attended, other, {residual: stream});
       this.projectGated(layer.gateAndUp, other, gated);
       this.project([layer.down], gated, stream, {residual: other});
     });
-    this.multiply(head as PackedMatrix, stream, this.logits, {norm: this.norm(norm)});
-    this.add(new LargestLogitProgram(this.logits), this.token);
+    let last = stream;
+    if (rows > 1) {
+      last = this.make([1, hiddenSize]);
+      this.add(new LastRowProgram(stream, this.span), last);
+    }
+    this.multiply(head as PackedMatrix, last, this.logits, {norm: this.norm(norm)});
+    if (rows === 1) this.add(new LargestLogitProgram(this.logits), this.tokens);
   }
 
   private make(shape: number[], dtype: tf.DataType = 'float32'): tf.TensorInfo {
@@ -79,32 +102,33 @@ export class DecodeStep {
   }
 
   /**
-   * Sends a token off.
+   * Sends tokens off.
    *
-   * @param token its id; without it the most likely one after the token before.
-   * @param position where it stands: the rows of the cache before are read, and this one is written.
+   * @param tokens at most `rows`.
+   * @param cache with room for all of them after the rows that it holds: those are read, and the tokens' own are written.
    */
-  run(token: number | undefined, position: number): void {
+  run(tokens: readonly number[], cache: PackedCache): void {
     const {backend} = this;
-    backend.queue.writeBuffer(this.buffer(this.position), 0, Int32Array.of(position));
-    if (token !== undefined) backend.queue.writeBuffer(this.buffer(this.token), 0, Int32Array.of(token));
+    this.bindCache(cache);
+    backend.queue.writeBuffer(this.buffer(this.span), 0, Int32Array.of(cache.length, tokens.length));
+    backend.queue.writeBuffer(this.buffer(this.tokens), 0, Int32Array.from(tokens));
     const pass = openPass(backend);
-    for (const program of this.bound) program.encode(pass);
+    for (const program of this.bound) program!.encode(pass);
     backend.endComputePassEncoder();
     backend.submitQueue();
   }
 
-  /** float32 `[1, vocabSize]`, of the token that was run last, as a tensor of the caller's that the next run overwrites. */
+  /** float32 `[1, vocabSize]`, of the last token that was run, as a tensor of the caller's that the next run overwrites. */
   borrowLogits(): tf.TensorInfo {
     this.backend.incRef(this.logits.dataId);
     return this.logits;
   }
 
-  /** The most likely token after the one that was run last. */
+  /** The most likely token after the one that was run last, by a step of one row. */
   async mostLikely(): Promise<number> {
     const {device} = this.backend;
     const encoder = device.createCommandEncoder();
-    encoder.copyBufferToBuffer(this.buffer(this.token), 0, this.readback, 0, 4);
+    encoder.copyBufferToBuffer(this.buffer(this.tokens), 0, this.readback, 0, 4);
     device.queue.submit([encoder.finish()]);
     await this.readback.mapAsync(GPUMapMode.READ);
     const [token] = new Int32Array(this.readback.getMappedRange().slice(0));
@@ -113,29 +137,51 @@ export class DecodeStep {
   }
 
   dispose(): void {
-    this.bound.splice(0).forEach(({uniforms}) => this.backend.bufferManager.releaseBuffer(uniforms));
+    this.bound.splice(0).forEach((program) => this.release(program));
     this.scratch.splice(0).forEach(({dataId}) => this.backend.disposeData(dataId));
     this.readback.destroy();
   }
 
-  private attendLayer(
-    layer: PreparedLayer,
-    cache: tf.TensorInfo,
-    tensors: Record<'stream' | 'projected' | 'states' | 'attended', tf.TensorInfo>,
-  ): void {
-    const {stream, projected, states, attended} = tensors;
+  private release(program?: BoundProgram): void {
+    if (program) this.backend.bufferManager.releaseBuffer(program.uniforms);
+  }
+
+  private inputsOf({queryAndKeyNorm}: PreparedLayer, projected: tf.TensorInfo): LayerInputs {
     const {config, weights} = this.model;
-    this.project([layer.queryAndKey, layer.value], stream, projected);
-    const inputs = {
+    return {
       projected,
-      position: this.position,
+      span: this.span,
       rotary: weights.rotary,
-      norm: layer.queryAndKeyNorm && this.norm(layer.queryAndKeyNorm),
+      norm: queryAndKeyNorm && this.norm(queryAndKeyNorm),
       shape: config,
     };
-    this.add(new StoreTokenProgram(inputs, cache), cache);
-    this.add(new AttendTokenProgram(inputs, cache), states);
-    this.add(new MergeChunksProgram(states), attended);
+  }
+
+  /** Leaves the places of the programs that take a layer of a cache. */
+  private attend(layer: number, inputs: LayerInputs, states: tf.TensorInfo): void {
+    this.ofCache.push({
+      index: this.bound.length,
+      layer,
+      make: (cache) => [
+        {program: new StoreTokensProgram(inputs, cache), output: cache},
+        {program: new AttendRowsProgram(inputs, cache), output: states},
+      ],
+    });
+    this.bound.push(undefined, undefined);
+  }
+
+  private bindCache(cache: PackedCache): void {
+    const {generation} = cache;
+    if (this.boundCache?.cache === cache && this.boundCache.generation === generation) return;
+    this.boundCache = undefined;
+    for (const {index, layer, make} of this.ofCache) {
+      make(cache.layers[layer]).forEach(({program, output}, i) => {
+        this.release(this.bound[index + i]);
+        this.bound[index + i] = undefined;
+        this.bound[index + i] = program.bind(this.backend, output);
+      });
+    }
+    this.boundCache = {cache, generation};
   }
 
   /** The products with all matrices of the projections, one after the other in the output. */
