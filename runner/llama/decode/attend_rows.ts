@@ -24,16 +24,16 @@ function membersOf({heads, keyValueHeads, headDim}: Shape, rows: number): number
 const tilesOf = (shape: Shape, rows: number): number =>
   Math.ceil(((shape.heads / shape.keyValueHeads) * rows) / membersOf(shape, rows));
 
-/** Into how many the keys are cut: by the rows alone, so that a recorded step fits every length. */
-function chunksOf(shape: Shape, rows: number): number {
+/** Into how many the keys are cut, by what a cache may hold: a recorded step fits every length until then. */
+function chunksOf(shape: Shape, rows: number, capacity: number): number {
   const wanted = Math.ceil(WANTED_WORKGROUPS / (shape.keyValueHeads * tilesOf(shape, rows)));
-  return Math.max(FEWEST_CHUNKS, Math.min(MOST_CHUNKS, wanted));
+  return Math.min(Math.max(FEWEST_CHUNKS, Math.min(MOST_CHUNKS, wanted)), Math.ceil(capacity / LEAST_KEYS));
 }
 
-/** Of the output of `AttendRowsProgram`. */
-export const statesShape = (shape: Shape, rows: number): [number, number, number] => [
+/** Of the output of `AttendRowsProgram`. Default: of a cache of any capacity. */
+export const statesShape = (shape: Shape, rows: number, capacity = Infinity): [number, number, number] => [
   rows * shape.heads,
-  chunksOf(shape, rows),
+  chunksOf(shape, rows, capacity),
   shape.headDim + 4,
 ];
 
@@ -41,7 +41,6 @@ interface AttendVariant {
   headDim: number;
   members: number;
   tiles: number;
-  chunks: number;
   hasNorm: boolean;
 }
 
@@ -53,7 +52,9 @@ export class AttendRowsProgram extends AttentionProgram<AttendVariant> {
   constructor({projected, span, rotary, norm, shape}: LayerInputs, cache: TensorInfo) {
     const [rows] = projected.shape;
     const {headDim, keyValueHeads} = shape;
-    const [tiles, chunks] = [tilesOf(shape, rows), chunksOf(shape, rows)];
+    const tiles = tilesOf(shape, rows);
+    const outputShape = statesShape(shape, rows, cache.shape[2]);
+    const [, chunks] = outputShape;
     super({
       name: 'AttendRows',
       inputs: {
@@ -64,20 +65,21 @@ export class AttendRowsProgram extends AttentionProgram<AttendVariant> {
         norm: norm?.weight,
         cache: {tensor: cache, components: 4},
       },
-      outputShape: statesShape(shape, rows),
+      outputShape,
       outputComponents: 4,
       threads: THREADS,
       workgroups: keyValueHeads * tiles * chunks,
       uniforms: {
         heads: {type: 'i32', value: shape.heads},
+        chunks: {type: 'i32', value: chunks},
         logitScale: {type: 'f32', value: Math.LOG2E / Math.sqrt(headDim)},
         epsilon: {type: 'f32', value: norm?.epsilon ?? 0},
       },
-      variant: {headDim, members: membersOf(shape, rows), tiles, chunks, hasNorm: norm !== undefined},
+      variant: {headDim, members: membersOf(shape, rows), tiles, hasNorm: norm !== undefined},
     });
   }
 
-  protected shader({headDim, members, tiles, chunks, hasNorm}: AttendVariant): string {
+  protected shader({headDim, members, tiles, hasNorm}: AttendVariant): string {
     /** Vectors of four words, that is eight values, of a row. */
     const vectors = headDim / 8;
     /** Invocations that add up values of the same eight columns, each over keys of its own: a power of two. */
@@ -110,7 +112,7 @@ fn ${name}(x : Members) -> Members {
   return total;
 }`;
     return `
-// A workgroup takes up to ${members} query rows that share a key head, of its ${tiles} such tiles, and one of ${chunks} chunks of the keys. It walks over
+// A workgroup takes up to ${members} query rows that share a key head, of its ${tiles} such tiles, and a chunk of the keys. It walks over
 // them, ${ROUND_KEYS} a round, with an online softmax. First an invocation computes the scores of ${KEYS_EACH} keys with all query rows, in registers; their
 // weights go to workgroup memory. Then it adds up eight columns of the values over every ${slices}th key, in registers; these sums are added
 // up at the end, a query row at a time.
@@ -137,21 +139,22 @@ fn main(index : i32) {
   let keyHeads = uniforms.cacheShape.y;
   let capacity = uniforms.cacheShape.z;
   let group = uniforms.heads / keyHeads;
+  let chunks = uniforms.chunks;
   // A workgroup too many computes the last one again.
-  let item = min(workgroupIndex(), keyHeads * ${tiles * chunks} - 1);
-  let keyHead = item / ${tiles * chunks};
-  let firstMember = item / ${chunks} % ${tiles} * ${members};
+  let item = min(workgroupIndex(), keyHeads * ${tiles} * chunks - 1);
+  let keyHead = item / (${tiles} * chunks);
+  let firstMember = item / chunks % ${tiles} * ${members};
   let memberCount = min(${members}, group * span[1] - firstMember);
   let keys = span[0] + span[1];
-  let chunk = max(${LEAST_KEYS}, (keys + ${chunks - 1}) / ${chunks});
-  let first = item % ${chunks} * chunk;
+  let chunk = max(${LEAST_KEYS}, (keys + chunks - 1) / chunks);
+  let first = item % chunks * chunk;
   let end = min(keys, first + chunk);
   if (local < memberCount) {
     let member = firstMember + local;
     ends[local] = span[0] + member / group + 1;
     if (first >= keys) {
       // Nothing was seen: without weight, so that the values do not matter.
-      let state = (member / group * uniforms.heads + keyHead * group + member % group) * ${chunks} + item % ${chunks};
+      let state = (member / group * uniforms.heads + keyHead * group + member % group) * chunks + item % chunks;
       result[state * ${vectors * 2 + 1} + ${vectors * 2}] = vec4<f32>(lowest, 0.0, 0.0, 0.0);
     }
   }
@@ -253,7 +256,7 @@ fn main(index : i32) {
         sum += memory[s * ${2 * vectors} + local];
       }
       let member = firstMember + ${m};
-      let state = (member / group * uniforms.heads + keyHead * group + member % group) * ${chunks} + item % ${chunks};
+      let state = (member / group * uniforms.heads + keyHead * group + member % group) * chunks + item % chunks;
       result[state * ${2 * vectors + 1} + local] = sum;
       if (local == 0) {
         result[state * ${2 * vectors + 1} + ${2 * vectors}] = vec4<f32>(rowMax${place}, total${place}, 0.0, 0.0);

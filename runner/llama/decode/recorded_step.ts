@@ -77,11 +77,7 @@ export class RecordedStep {
     }
     layers.forEach((layer, index) => {
       this.project([layer.queryAndKey, layer.value], stream, projected);
-      this.attend(index, this.inputsOf(layer, projected), states);
-      this.add(
-        new CombineStatesProgram(states, {batch: 1, heads: rows, queryLength: heads, valueDim: headDim}),
-        attended,
-      );
+      this.attend(index, this.inputsOf(layer, projected), states, attended);
       this.project([layer.output], attended, other, {residual: stream});
       this.projectGated(layer.gateAndUp, other, gated);
       this.project([layer.down], gated, stream, {residual: other});
@@ -157,17 +153,21 @@ export class RecordedStep {
     };
   }
 
-  /** Leaves the places of the programs that take a layer of a cache. */
-  private attend(layer: number, inputs: LayerInputs, states: tf.TensorInfo): void {
-    this.ofCache.push({
-      index: this.bound.length,
-      layer,
-      make: (cache) => [
+  /** Leaves the places of the programs that take a layer of a cache, or depend on what it may hold. */
+  private attend(layer: number, inputs: LayerInputs, states: tf.TensorInfo, attended: tf.TensorInfo): void {
+    const {rows} = this;
+    const {heads, headDim} = inputs.shape;
+    const make = (cache: tf.TensorInfo): CachePrograms => {
+      const ofCache = {...states, shape: statesShape(inputs.shape, rows, cache.shape[2])};
+      const geometry = {batch: 1, heads: rows, queryLength: heads, valueDim: headDim};
+      return [
         {program: new StoreTokensProgram(inputs, cache), output: cache},
-        {program: new AttendRowsProgram(inputs, cache), output: states},
-      ],
-    });
-    this.bound.push(undefined, undefined);
+        {program: new AttendRowsProgram(inputs, cache), output: ofCache},
+        {program: new CombineStatesProgram(ofCache, geometry), output: attended},
+      ];
+    };
+    this.ofCache.push({index: this.bound.length, layer, make});
+    this.bound.push(undefined, undefined, undefined);
   }
 
   private bindCache(cache: PackedCache): void {

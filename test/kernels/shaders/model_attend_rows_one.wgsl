@@ -1,4 +1,4 @@
-// A workgroup takes up to 4 query rows that share a key head, of its 1 such tiles, and one of 64 chunks of the keys. It walks over
+// A workgroup takes up to 4 query rows that share a key head, of its 1 such tiles, and a chunk of the keys. It walks over
 // them, 256 a round, with an online softmax. First an invocation computes the scores of 2 keys with all query rows, in registers; their
 // weights go to workgroup memory. Then it adds up eight columns of the values over every 16th key, in registers; these sums are added
 // up at the end, a query row at a time.
@@ -88,21 +88,22 @@ fn main(index : i32) {
   let keyHeads = uniforms.cacheShape.y;
   let capacity = uniforms.cacheShape.z;
   let group = uniforms.heads / keyHeads;
+  let chunks = uniforms.chunks;
   // A workgroup too many computes the last one again.
-  let item = min(workgroupIndex(), keyHeads * 64 - 1);
-  let keyHead = item / 64;
-  let firstMember = item / 64 % 1 * 4;
+  let item = min(workgroupIndex(), keyHeads * 1 * chunks - 1);
+  let keyHead = item / (1 * chunks);
+  let firstMember = item / chunks % 1 * 4;
   let memberCount = min(4, group * span[1] - firstMember);
   let keys = span[0] + span[1];
-  let chunk = max(128, (keys + 63) / 64);
-  let first = item % 64 * chunk;
+  let chunk = max(128, (keys + chunks - 1) / chunks);
+  let first = item % chunks * chunk;
   let end = min(keys, first + chunk);
   if (local < memberCount) {
     let member = firstMember + local;
     ends[local] = span[0] + member / group + 1;
     if (first >= keys) {
       // Nothing was seen: without weight, so that the values do not matter.
-      let state = (member / group * uniforms.heads + keyHead * group + member % group) * 64 + item % 64;
+      let state = (member / group * uniforms.heads + keyHead * group + member % group) * chunks + item % chunks;
       result[state * 17 + 16] = vec4<f32>(lowest, 0.0, 0.0, 0.0);
     }
   }
@@ -230,7 +231,7 @@ fn main(index : i32) {
         sum += memory[s * 16 + local];
       }
       let member = firstMember + 0;
-      let state = (member / group * uniforms.heads + keyHead * group + member % group) * 64 + item % 64;
+      let state = (member / group * uniforms.heads + keyHead * group + member % group) * chunks + item % chunks;
       result[state * 17 + local] = sum;
       if (local == 0) {
         result[state * 17 + 16] = vec4<f32>(rowMax[0][0], total[0][0], 0.0, 0.0);
@@ -252,7 +253,7 @@ fn main(index : i32) {
         sum += memory[s * 16 + local];
       }
       let member = firstMember + 1;
-      let state = (member / group * uniforms.heads + keyHead * group + member % group) * 64 + item % 64;
+      let state = (member / group * uniforms.heads + keyHead * group + member % group) * chunks + item % chunks;
       result[state * 17 + local] = sum;
       if (local == 0) {
         result[state * 17 + 16] = vec4<f32>(rowMax[0][1], total[0][1], 0.0, 0.0);
@@ -274,7 +275,7 @@ fn main(index : i32) {
         sum += memory[s * 16 + local];
       }
       let member = firstMember + 2;
-      let state = (member / group * uniforms.heads + keyHead * group + member % group) * 64 + item % 64;
+      let state = (member / group * uniforms.heads + keyHead * group + member % group) * chunks + item % chunks;
       result[state * 17 + local] = sum;
       if (local == 0) {
         result[state * 17 + 16] = vec4<f32>(rowMax[0][2], total[0][2], 0.0, 0.0);
@@ -296,7 +297,7 @@ fn main(index : i32) {
         sum += memory[s * 16 + local];
       }
       let member = firstMember + 3;
-      let state = (member / group * uniforms.heads + keyHead * group + member % group) * 64 + item % 64;
+      let state = (member / group * uniforms.heads + keyHead * group + member % group) * chunks + item % chunks;
       result[state * 17 + local] = sum;
       if (local == 0) {
         result[state * 17 + 16] = vec4<f32>(rowMax[0][3], total[0][3], 0.0, 0.0);
