@@ -11,7 +11,11 @@ import {OP_FOLDERS, testFiles} from '../setup/test_files';
  * `node build/gpu/demo.mjs`.
  */
 const root = fileURLToPath(new URL('../..', import.meta.url));
-const tests = [...OP_FOLDERS, 'runner'].flatMap((folder) => testFiles(folder, 'browser'));
+// Real models, where REAL_MODELS names their folder.
+const tests = [
+  ...[...OP_FOLDERS, 'runner'].flatMap((folder) => testFiles(folder, 'browser')),
+  'test/real/logits.node.test.ts',
+];
 await esbuild.build({
   stdin: {
     contents: `

@@ -8,12 +8,14 @@ import {unpackText} from './unpack';
 const THREADS = 128;
 /** Invocations that keep a large device busy: matrices of fewer rows have more invocations a row. A guess. */
 const WANTED_INVOCATIONS = 65_536;
-const [FEWEST_LANES, MOST_LANES] = [4, 32];
+/** Invocations that share a group of values of a matrix, each with four of them. */
+const PARTS = GROUP / 4;
+const MOST_LANES = 32;
 
 /** Invocations that share a row of a matrix. */
-function lanesOf([outputs, inputs]: readonly [outputs: number, inputs: number]): number {
-  const wanted = Math.min(MOST_LANES, WANTED_INVOCATIONS / outputs, inputs / GROUP);
-  return Math.max(FEWEST_LANES, 2 ** Math.floor(Math.log2(wanted)));
+function lanesOf([outputs, inputs]: readonly [outputs: number, inputs: number], rowTiles: number): number {
+  const wanted = Math.min(MOST_LANES, WANTED_INVOCATIONS / (outputs * rowTiles), inputs / 4);
+  return Math.max(PARTS, 2 ** Math.floor(Math.log2(wanted)));
 }
 
 interface ProductVariant {
@@ -59,7 +61,7 @@ export class PackedProductProgram extends AttentionProgram<ProductVariant> {
     const rows = Math.min(MOST_ROWS, x.shape[0]);
     const rowTiles = x.shape[0] / rows;
     const [outputs] = matrix.shape;
-    const lanes = lanesOf(matrix.shape);
+    const lanes = lanesOf(matrix.shape, rowTiles);
     const {upBias, columns = outputs, firstColumn = 0, firstBias = 0} = more;
     super({
       name: 'PackedProduct',
@@ -111,16 +113,16 @@ export class PackedProductProgram extends AttentionProgram<ProductVariant> {
     // Sums over the inputs, one of each for every row of x.
     const sums = ['products', ...(upType ? ['upProducts'] : []), ...(hasNorm ? ['squares'] : [])];
     const row = (r: number | string) => (rowTiles > 1 ? `(firstRow + ${r})` : r);
-    const addRow = (part: number, r: number) => `{
-        var value = x[(${row(r)} * groups + g) * ${GROUP / 4} + ${part}];
-        ${hasNorm ? `squares[${r}] += dot(value, value); value *= norm[g * ${GROUP / 4} + ${part}];` : ''}
-        products[${r}] += dot(values, value);
-        ${upType ? `upProducts[${r}] += dot(upValues, value);` : ''}
-      }`;
+    const addRow = (r: number) => `{
+      var value = x[(${row(r)} * groups + g) * ${PARTS} + part];
+      ${hasNorm ? `squares[${r}] += dot(value, value); value *= norm[g * ${PARTS} + part];` : ''}
+      products[${r}] += dot(values, value);
+      ${upType ? `upProducts[${r}] += dot(upValues, value);` : ''}
+    }`;
     return `
-// A workgroup computes ${THREADS / lanes} columns of the output, that is takes ${THREADS / lanes} rows of the matrix. ${lanes} neighbouring invocations share one, each with
-// every ${lanes}th group of its values, so that they read side by side, and hold sums for each row of x in registers. The sums of a row
-// are added up in workgroup memory. The norm's divisor is the same for all inputs, so it waits for the end.
+// A workgroup computes ${THREADS / lanes} columns of the output, that is takes ${THREADS / lanes} rows of the matrix. ${lanes} neighbouring invocations share one:
+// ${PARTS} of them a group of its values, four each, so that they read x and the matrix side by side; they hold sums for each row of x in
+// registers. The sums of a row are added up in workgroup memory. The norm's divisor is the same for all inputs, so it waits for the end.
 ${workgroupIndex}
 ${unpackText(type)}
 ${upType ? renamed(unpackText(upType), 'up') : ''}
@@ -151,17 +153,11 @@ fn main(index : i32) {
   // Past the last row it is taken once more, for the barriers' sake.
   let firstGroup = min(output, uniforms.outputs - 1) * groups;
   ${sums.map((name) => `var ${name} = array<f32, ${rows}>();`).join('\n  ')}
-  for (var g = lane; g < groups; g += ${lanes}) {
-    let scale = scaleOf(firstGroup + g);
-    ${upType ? 'let upScale = upScaleOf(firstGroup + g);' : ''}
-    ${unroll(
-      GROUP / 4,
-      (part) => `{
-      let values = unpack4(firstGroup + g, ${part}, scale);
-      ${upType ? `let upValues = upUnpack4(firstGroup + g, ${part}, upScale);` : ''}
-      ${unroll(rows, (r) => addRow(part, r))}
-    }`,
-    )}
+  let part = lane % ${PARTS};
+  for (var g = lane / ${PARTS}; g < groups; g += ${lanes / PARTS}) {
+    let values = unpack4(firstGroup + g, part, scaleOf(firstGroup + g));
+    ${upType ? 'let upValues = upUnpack4(firstGroup + g, part, upScaleOf(firstGroup + g));' : ''}
+    ${unroll(rows, addRow)}
   }
   ${sums.map((name, i) => unroll(rows, (r) => `partials[${i * rows + r}][local] = ${name}[${r}];`)).join('\n  ')}
   // Barrier: the first invocation of a row adds up what the others wrote.

@@ -1,6 +1,6 @@
-// A workgroup computes 8 columns of the output, that is takes 8 rows of the matrix. 16 neighbouring invocations share one, each with
-// every 16th group of its values, so that they read side by side, and hold sums for each row of x in registers. The sums of a row
-// are added up in workgroup memory. The norm's divisor is the same for all inputs, so it waits for the end.
+// A workgroup computes 4 columns of the output, that is takes 4 rows of the matrix. 32 neighbouring invocations share one:
+// 8 of them a group of its values, four each, so that they read x and the matrix side by side; they hold sums for each row of x in
+// registers. The sums of a row are added up in workgroup memory. The norm's divisor is the same for all inputs, so it waits for the end.
 
 fn workgroupIndex() -> i32 {
   return uniforms.firstWorkgroup + i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
@@ -27,7 +27,7 @@ var<workgroup> partials : array<array<f32, 128>, 3>;
 // Of the invocations of a row, from the first on.
 fn total(which : i32, first : i32) -> f32 {
   var sum = 0.0;
-  for (var i = 0; i < 16; i++) {
+  for (var i = 0; i < 32; i++) {
     sum += partials[which][first + i];
   }
   return sum;
@@ -35,191 +35,34 @@ fn total(which : i32, first : i32) -> f32 {
 
 fn main(index : i32) {
   let local = i32(localIndex);
-  let lane = local % 16;
+  let lane = local % 32;
   let outputTile = workgroupIndex();
-  let output = outputTile * 8 + local / 16;
+  let output = outputTile * 4 + local / 32;
   let groups = uniforms.xShape.y / 32;
   // Past the last row it is taken once more, for the barriers' sake.
   let firstGroup = min(output, uniforms.outputs - 1) * groups;
   var products = array<f32, 3>();
-  for (var g = lane; g < groups; g += 16) {
-    let scale = scaleOf(firstGroup + g);
+  let part = lane % 8;
+  for (var g = lane / 8; g < groups; g += 4) {
+    let values = unpack4(firstGroup + g, part, scaleOf(firstGroup + g));
     
     {
-      let values = unpack4(firstGroup + g, 0, scale);
+      var value = x[(0 * groups + g) * 8 + part];
       
-      {
-        var value = x[(0 * groups + g) * 8 + 0];
-        
-        products[0] += dot(values, value);
-        
-      }
-    {
-        var value = x[(1 * groups + g) * 8 + 0];
-        
-        products[1] += dot(values, value);
-        
-      }
-    {
-        var value = x[(2 * groups + g) * 8 + 0];
-        
-        products[2] += dot(values, value);
-        
-      }
+      products[0] += dot(values, value);
+      
     }
     {
-      let values = unpack4(firstGroup + g, 1, scale);
+      var value = x[(1 * groups + g) * 8 + part];
       
-      {
-        var value = x[(0 * groups + g) * 8 + 1];
-        
-        products[0] += dot(values, value);
-        
-      }
-    {
-        var value = x[(1 * groups + g) * 8 + 1];
-        
-        products[1] += dot(values, value);
-        
-      }
-    {
-        var value = x[(2 * groups + g) * 8 + 1];
-        
-        products[2] += dot(values, value);
-        
-      }
+      products[1] += dot(values, value);
+      
     }
     {
-      let values = unpack4(firstGroup + g, 2, scale);
+      var value = x[(2 * groups + g) * 8 + part];
       
-      {
-        var value = x[(0 * groups + g) * 8 + 2];
-        
-        products[0] += dot(values, value);
-        
-      }
-    {
-        var value = x[(1 * groups + g) * 8 + 2];
-        
-        products[1] += dot(values, value);
-        
-      }
-    {
-        var value = x[(2 * groups + g) * 8 + 2];
-        
-        products[2] += dot(values, value);
-        
-      }
-    }
-    {
-      let values = unpack4(firstGroup + g, 3, scale);
+      products[2] += dot(values, value);
       
-      {
-        var value = x[(0 * groups + g) * 8 + 3];
-        
-        products[0] += dot(values, value);
-        
-      }
-    {
-        var value = x[(1 * groups + g) * 8 + 3];
-        
-        products[1] += dot(values, value);
-        
-      }
-    {
-        var value = x[(2 * groups + g) * 8 + 3];
-        
-        products[2] += dot(values, value);
-        
-      }
-    }
-    {
-      let values = unpack4(firstGroup + g, 4, scale);
-      
-      {
-        var value = x[(0 * groups + g) * 8 + 4];
-        
-        products[0] += dot(values, value);
-        
-      }
-    {
-        var value = x[(1 * groups + g) * 8 + 4];
-        
-        products[1] += dot(values, value);
-        
-      }
-    {
-        var value = x[(2 * groups + g) * 8 + 4];
-        
-        products[2] += dot(values, value);
-        
-      }
-    }
-    {
-      let values = unpack4(firstGroup + g, 5, scale);
-      
-      {
-        var value = x[(0 * groups + g) * 8 + 5];
-        
-        products[0] += dot(values, value);
-        
-      }
-    {
-        var value = x[(1 * groups + g) * 8 + 5];
-        
-        products[1] += dot(values, value);
-        
-      }
-    {
-        var value = x[(2 * groups + g) * 8 + 5];
-        
-        products[2] += dot(values, value);
-        
-      }
-    }
-    {
-      let values = unpack4(firstGroup + g, 6, scale);
-      
-      {
-        var value = x[(0 * groups + g) * 8 + 6];
-        
-        products[0] += dot(values, value);
-        
-      }
-    {
-        var value = x[(1 * groups + g) * 8 + 6];
-        
-        products[1] += dot(values, value);
-        
-      }
-    {
-        var value = x[(2 * groups + g) * 8 + 6];
-        
-        products[2] += dot(values, value);
-        
-      }
-    }
-    {
-      let values = unpack4(firstGroup + g, 7, scale);
-      
-      {
-        var value = x[(0 * groups + g) * 8 + 7];
-        
-        products[0] += dot(values, value);
-        
-      }
-    {
-        var value = x[(1 * groups + g) * 8 + 7];
-        
-        products[1] += dot(values, value);
-        
-      }
-    {
-        var value = x[(2 * groups + g) * 8 + 7];
-        
-        products[2] += dot(values, value);
-        
-      }
     }
   }
   partials[0][local] = products[0];
