@@ -1,5 +1,3 @@
-import type * as tf from '@tensorflow/tfjs-core';
-import type {KeyValueCache} from './cache';
 import type {Context} from './context';
 import {nextTask} from './layer_progress';
 import type {LlamaModel, PrefillRequest} from './model';
@@ -48,15 +46,6 @@ export async function generate(
   }
   const {signal} = prefillRequest;
   const sampler = new Sampler(sampling);
-  const choose = async (logits: tf.Tensor1D) => {
-    try {
-      return await sampler.next(logits);
-    } finally {
-      logits.dispose();
-    }
-  };
-  const next = (token: number, after: KeyValueCache) =>
-    sampling.temperature === 0 ? model.decodeGreedily(token, after) : choose(model.decode(token, after));
   const begin = performance.now();
   const held = context?.take(prompt);
   const reusedTokens = held?.length ?? 0;
@@ -64,7 +53,7 @@ export async function generate(
   const tokens: number[] = [];
   let isWhole = false;
   try {
-    let token = await choose(logits);
+    let token = await sampler.next(logits);
     const first = performance.now();
     while (!model.config.endTokens.includes(token)) {
       tokens.push(token);
@@ -72,7 +61,7 @@ export async function generate(
       if (tokens.length >= maxTokens || stop?.(tokens)) break;
       if (signal || onToken) await nextTask();
       signal?.throwIfAborted();
-      token = await next(token, cache);
+      token = await model.decodeNext(token, cache, sampler);
     }
     isWhole = true;
     return {tokens, reusedTokens, firstTokenMs: first - begin, restMs: performance.now() - first};
@@ -81,6 +70,7 @@ export async function generate(
     isWhole = signal !== undefined && signal.aborted && error === signal.reason;
     throw error;
   } finally {
+    logits.dispose();
     if (context && isWhole) context.give(cache, [...prompt, ...tokens]);
     else cache.dispose();
   }

@@ -12,7 +12,7 @@ import {computed, LayerProgress} from './layer_progress';
 import {disposeWeights, type PreparedLayer, type PreparedWeights} from './prepared_weights';
 import {joinHeadsFor, normaliseFor, projectAndAdd, projectEach, projectGated, type Precision} from './projections';
 import {rotaryTables, type RotaryTables} from './rotary';
-import {GREEDY, Sampler} from './sample';
+import {checkToken, type Sampler} from './sample';
 import {withSubmitBatch} from './submit_batch';
 import {checkTensorSizes, largestTensor} from './tensor_limit';
 import {uploadWeights} from './weights';
@@ -227,15 +227,15 @@ export class LlamaModel {
     });
   }
 
-  /** As {@link decode}, and the id of the most likely token after it. */
-  async decodeGreedily(id: number, cache: KeyValueCache): Promise<number> {
+  /** As {@link decode}: the id of the token after it, as the sampler chooses it. */
+  async decodeNext(id: number, cache: KeyValueCache, sampler: Sampler): Promise<number> {
     if (cache instanceof PackedCache) {
       this.checkDecode(id, cache);
-      return this.decoder.mostLikely(id, cache);
+      return checkToken(await this.decoder.next(id, cache, sampler.choice()));
     }
     const logits = this.decode(id, cache);
     try {
-      return await new Sampler(GREEDY).next(logits);
+      return await sampler.next(logits);
     } finally {
       logits.dispose();
     }

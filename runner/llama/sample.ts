@@ -1,5 +1,6 @@
 import * as tf from '@tensorflow/tfjs-core';
 import {randomNumbers} from '../random_numbers';
+import {chooseToken, hasChooseToken, type Choice} from './kernels/choose_token';
 
 /** How the next token is chosen from the logits. */
 export interface Sampling {
@@ -28,18 +29,39 @@ export class Sampler {
     this.random = randomNumbers(seed);
   }
 
-  /** The next token's id from logits `[vocabSize]`. A greedy choice reads back nothing but the id. */
+  /**
+   * The next token's id from logits `[vocabSize]`. On WebGPU nothing but the id is read back, on other backends nothing but it where the
+   * choice is greedy.
+   *
+   * @throws Error if the logits are not finite.
+   */
   async next(logits: tf.Tensor1D): Promise<number> {
     const {temperature, topP} = this.sampling;
     // Not dataSync: it can return zeros on a software WebGPU adapter.
-    if (temperature > 0) return drawToken((await logits.data()) as Float32Array, temperature, topP, this.random());
-    const index = tf.argMax(logits);
+    if (temperature > 0 && !hasChooseToken()) {
+      return drawToken((await logits.data()) as Float32Array, temperature, topP, this.random());
+    }
+    const index = hasChooseToken() ? chooseToken(logits, this.choice()) : tf.argMax(logits);
     try {
-      return (await index.data())[0];
+      return checkToken((await index.data())[0]);
     } finally {
       index.dispose();
     }
   }
+
+  /** What the backend is told to choose one token by. */
+  choice(): Choice {
+    const {temperature, topP} = this.sampling;
+    return temperature === 0
+      ? {inverseTemperature: 0, topP: 1, seed: 0}
+      : {inverseTemperature: Math.LOG2E / temperature, topP, seed: Math.floor(this.random() * 2 ** 32)};
+  }
+}
+
+/** @throws Error if the backend has found logits that are not finite. */
+export function checkToken(id: number): number {
+  if (id < 0) throw new Error('logits are not finite; accepted: finite numbers');
+  return id;
 }
 
 /**

@@ -4,6 +4,7 @@ import {hasMatrixUnits} from '../../src/internal';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {openLocalModel} from '../../hosts/local_model';
 import type {LlamaModel, PrefillRequest} from '../../runner/llama/model';
+import {GREEDY, Sampler} from '../../runner/llama/sample';
 import {fixture, testBackends} from '../setup/environment';
 import {realModels} from './models';
 
@@ -89,7 +90,8 @@ for (const {name, path, backend} of models) {
       const best = tf.tidy(() => tf.argMax(logits));
       const tokens = [...(await best.data())];
       tf.dispose([best, logits]);
-      while (tokens.length < greedy48.length) tokens.push(await model.decodeGreedily(tokens.at(-1)!, cache));
+      const sampler = new Sampler(GREEDY);
+      while (tokens.length < greedy48.length) tokens.push(await model.decodeNext(tokens.at(-1)!, cache, sampler));
       cache.dispose();
       expect(tokens).to.deep.equal(greedy48);
     });

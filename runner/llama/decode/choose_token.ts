@@ -1,14 +1,18 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
-import {AttentionProgram, workgroupIndex} from '../../../src/internal';
+import {AttentionProgram, workgroupIndex, workgroupReduce} from '../../../src/internal';
 
 const THREADS = 256;
 
-/** The id of the largest of logits, float32 `[1, vocabSize]`; of equal ones the first: int32 `[1]`. */
-export class LargestLogitProgram extends AttentionProgram<object> {
-  constructor(logits: TensorInfo) {
+/**
+ * The next token of logits, float32 `[1, vocabSize]`: int32 `[1]`, -1 where a logit is a NaN or all are infinite.
+ *
+ * @param choice int32 `[3]`: see `Choice`.
+ */
+export class ChooseTokenProgram extends AttentionProgram<object> {
+  constructor(logits: TensorInfo, choice: TensorInfo) {
     super({
-      name: 'LargestLogit',
-      inputs: {logits},
+      name: 'ChooseToken',
+      inputs: {logits, choice},
       outputShape: [1],
       outputType: 'int32',
       threads: THREADS,
@@ -19,37 +23,94 @@ export class LargestLogitProgram extends AttentionProgram<object> {
 
   protected shader(): string {
     return `
-// One workgroup: an invocation looks at every ${THREADS}th logit, then the largest of all is found in workgroup memory.
+// One workgroup; an invocation looks at every ${THREADS}th logit, and what they find is brought together in workgroup memory.
+//
+// A draw is a race: a token of weight w arrives after the time -log(u) / w, with u a random number of its own, and the first one is
+// taken, which is each token with a probability as its weight. Those below the nucleus (Holtzman et al., arXiv 1904.09751) do not start:
+// its least weight is found by bisection over the bits of a float32, which are in the order of the floats.
 ${workgroupIndex}
+${workgroupReduce(THREADS)}
 var<workgroup> values : array<f32, ${THREADS}>;
 var<workgroup> ids : array<i32, ${THREADS}>;
+const highest = 3.4e38f;
+
+fn largestLogit(count : i32) -> f32 {
+  var largest = -highest;
+  for (var i = i32(localIndex); i < count; i += ${THREADS}) {
+    // By its bits: comparisons pass over a NaN.
+    let isFinite = (bitcast<u32>(logits[i]) & 0x7fffffffu) < 0x7f800000u;
+    largest = max(largest, select(highest, logits[i], isFinite || logits[i] < 0.0));
+  }
+  return workgroupMax(largest);
+}
+
+// Random, in (0, 1): the same for the same seed and token.
+fn randomOf(seed : u32, token : u32) -> f32 {
+  var x = seed ^ (token * 0x9e3779b9u);
+  x = (x ^ (x >> 16u)) * 0x21f0aaadu;
+  x = (x ^ (x >> 15u)) * 0x735a2d97u;
+  x = x ^ (x >> 15u);
+  return (f32(x >> 8u) + 0.5) * 0x1p-24;
+}
 
 fn main(index : i32) {
   let local = i32(localIndex);
   let count = uniforms.logitsShape.y;
-  var largest = -3.4e38;
+  let largest = largestLogit(count);
+  // In units of log2; 0: the most likely token is wanted.
+  let inverseTemperature = bitcast<f32>(choice[0]);
+  let isGreedy = inverseTemperature == 0.0;
+  var least = 0u;
+  let topP = bitcast<f32>(choice[1]);
+  if (!isGreedy && topP < 1.0) {
+    var end = bitcast<u32>(1.0f) + 1u;
+    var wanted = 0.0;
+    // First the weight of all tokens, of which the wanted part is known then.
+    for (var round = 0; round < 31; round++) {
+      let middle = select(least + (end - least) / 2u, 0u, round == 0);
+      var sum = 0.0;
+      for (var i = local; i < count; i += ${THREADS}) {
+        let weight = exp2((logits[i] - largest) * inverseTemperature);
+        sum += select(0.0, weight, bitcast<u32>(weight) >= middle);
+      }
+      sum = workgroupSum(sum);
+      if (round == 0) {
+        wanted = topP * sum;
+      } else if (sum >= wanted) {
+        least = middle;
+      } else {
+        end = middle;
+      }
+    }
+  }
+  var first = highest;
   var id = count;
   for (var i = local; i < count; i += ${THREADS}) {
-    if (logits[i] > largest) {
-      largest = logits[i];
+    var arrival = largest - logits[i];
+    if (!isGreedy) {
+      let weight = exp2(-arrival * inverseTemperature);
+      arrival = select(highest, -log(randomOf(bitcast<u32>(choice[2]), u32(i))) / weight, bitcast<u32>(weight) >= max(least, 1u));
+    }
+    if (arrival < first) {
+      first = arrival;
       id = i;
     }
   }
-  values[local] = largest;
+  values[local] = first;
   ids[local] = id;
   for (var stride = ${THREADS / 2}; stride > 0; stride /= 2) {
     // Barrier: what to compare with is written by other invocations.
     workgroupBarrier();
     if (local < stride) {
       let other = local + stride;
-      if (values[other] > values[local] || (values[other] == values[local] && ids[other] < ids[local])) {
+      if (values[other] < values[local] || (values[other] == values[local] && ids[other] < ids[local])) {
         values[local] = values[other];
         ids[local] = ids[other];
       }
     }
   }
   if (local == 0 && workgroupIndex() == 0) {
-    result[0] = min(ids[0], count - 1);
+    result[0] = select(-1, ids[0], abs(largest) < highest && ids[0] < count);
   }
 }`;
   }

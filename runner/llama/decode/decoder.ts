@@ -2,6 +2,7 @@ import * as tf from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {PackedMatrix} from '../../quantised/packed_matrix';
 import type {LlamaConfig} from '../config';
+import type {Choice} from '../kernels/choose_token';
 import type {PreparedProjection, PreparedWeights} from '../prepared_weights';
 import type {PackedCache} from './packed_cache';
 import {type RecordedModel, RecordedStep} from './recorded_step';
@@ -35,9 +36,9 @@ export class Decoder {
     return this.logitsOf(this.run([id], cache, 1));
   }
 
-  /** The same, and the id of the most likely token after it. */
-  mostLikely(id: number, cache: PackedCache): Promise<number> {
-    return this.run([id], cache, 1).mostLikely();
+  /** The same: the id of the token after it, -1 where the logits are not finite. */
+  next(id: number, cache: PackedCache, choice: Choice): Promise<number> {
+    return this.run([id], cache, 1, choice).readChosen();
   }
 
   /** Runs 1 or more tokens after those in the cache, which grows by them: float32 `[vocabSize]` of the last. */
@@ -61,10 +62,10 @@ export class Decoder {
     this.steps.clear();
   }
 
-  private run(ids: readonly number[], cache: PackedCache, rows: number): RecordedStep {
+  private run(ids: readonly number[], cache: PackedCache, rows: number, choice?: Choice): RecordedStep {
     cache.reserve(cache.length + ids.length);
     const step = this.stepOf(rows);
-    step.run(ids, cache);
+    step.run(ids, cache, choice);
     cache.advance(ids.length);
     return step;
   }

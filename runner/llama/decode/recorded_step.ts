@@ -5,6 +5,7 @@ import {
   type BoundProgram,
   bufferOf,
   CombineStatesProgram,
+  openEncoder,
   openPass,
 } from '../../../src/internal';
 import type {PackedMatrix} from '../../quantised/packed_matrix';
@@ -14,7 +15,8 @@ import type {LlamaConfig} from '../config';
 import type {PreparedLayer, PreparedProjection, PreparedWeights, StoredProjection} from '../prepared_weights';
 import type {RotaryTables} from '../rotary';
 import {AttendRowsProgram, statesShape} from './attend_rows';
-import {LargestLogitProgram} from './choose_token';
+import {type Choice, choiceWords} from '../kernels/choose_token';
+import {ChooseTokenProgram} from './choose_token';
 import {LastRowProgram} from './last_row';
 import type {LayerInputs} from './layer_inputs';
 import type {PackedCache} from './packed_cache';
@@ -36,6 +38,9 @@ export class RecordedStep {
   private readonly logits: tf.TensorInfo;
   private readonly tokens: tf.TensorInfo;
   private readonly span: tf.TensorInfo;
+  private readonly choice: tf.TensorInfo;
+  private readonly chosen: tf.TensorInfo;
+  private chooser?: BoundProgram;
   /** In their order. Those that read or write the layers of a cache are made by `bindCache`. */
   private readonly bound: (BoundProgram | undefined)[] = [];
   private readonly ofCache: {index: number; layer: number; make(cache: tf.TensorInfo): CachePrograms}[] = [];
@@ -53,6 +58,8 @@ export class RecordedStep {
     this.tokens = this.make([rows], 'int32');
     this.span = this.make([2], 'int32');
     this.logits = this.make([1, model.config.vocabSize]);
+    this.choice = this.make([3], 'int32');
+    this.chosen = this.make([1], 'int32');
     try {
       this.record();
     } catch (error) {
@@ -88,7 +95,7 @@ export class RecordedStep {
       this.add(new LastRowProgram(stream, this.span), last);
     }
     this.multiply(head as PackedMatrix, last, this.logits, {norm: this.norm(norm)});
-    if (rows === 1) this.add(new LargestLogitProgram(this.logits), this.tokens);
+    this.chooser = new ChooseTokenProgram(this.logits, this.choice).bind(this.backend, this.chosen);
   }
 
   private make(shape: number[], dtype: tf.DataType = 'float32'): tf.TensorInfo {
@@ -102,16 +109,24 @@ export class RecordedStep {
    *
    * @param tokens at most `rows`.
    * @param cache with room for all of them after the rows that it holds: those are read, and the tokens' own are written.
+   * @param choice if given, the token after the last one is chosen by it too: see `readChosen`.
    */
-  run(tokens: readonly number[], cache: PackedCache): void {
+  run(tokens: readonly number[], cache: PackedCache, choice?: Choice): void {
     const {backend} = this;
     this.bindCache(cache);
-    backend.queue.writeBuffer(this.buffer(this.span), 0, Int32Array.of(cache.length, tokens.length));
-    backend.queue.writeBuffer(this.buffer(this.tokens), 0, Int32Array.from(tokens));
+    this.write(this.span, Int32Array.of(cache.length, tokens.length));
+    this.write(this.tokens, Int32Array.from(tokens));
+    if (choice) this.write(this.choice, choiceWords(choice));
     const pass = openPass(backend);
     for (const program of this.bound) program!.encode(pass);
+    if (choice) this.chooser!.encode(pass);
     backend.endComputePassEncoder();
+    if (choice) openEncoder(backend).copyBufferToBuffer(this.buffer(this.chosen), 0, this.readback, 0, 4);
     backend.submitQueue();
+  }
+
+  private write(tensor: tf.TensorInfo, words: Int32Array): void {
+    this.backend.queue.writeBuffer(this.buffer(tensor), 0, words as Int32Array<ArrayBuffer>);
   }
 
   /** float32 `[1, vocabSize]`, of the last token that was run, as a tensor of the caller's that the next run overwrites. */
@@ -120,12 +135,8 @@ export class RecordedStep {
     return this.logits;
   }
 
-  /** The most likely token after the one that was run last, by a step of one row. */
-  async mostLikely(): Promise<number> {
-    const {device} = this.backend;
-    const encoder = device.createCommandEncoder();
-    encoder.copyBufferToBuffer(this.buffer(this.tokens), 0, this.readback, 0, 4);
-    device.queue.submit([encoder.finish()]);
+  /** The token that the last run chose. */
+  async readChosen(): Promise<number> {
     await this.readback.mapAsync(GPUMapMode.READ);
     const [token] = new Int32Array(this.readback.getMappedRange().slice(0));
     this.readback.unmap();
@@ -133,7 +144,8 @@ export class RecordedStep {
   }
 
   dispose(): void {
-    this.bound.splice(0).forEach((program) => this.release(program));
+    [...this.bound.splice(0), this.chooser].forEach((program) => this.release(program));
+    this.chooser = undefined;
     this.scratch.splice(0).forEach(({dataId}) => this.backend.disposeData(dataId));
     this.readback.destroy();
   }

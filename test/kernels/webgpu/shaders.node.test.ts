@@ -2,7 +2,7 @@ import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {expect} from 'chai';
 import {AttendRowsProgram} from '../../../runner/llama/decode/attend_rows';
-import {LargestLogitProgram} from '../../../runner/llama/decode/choose_token';
+import {ChooseTokenProgram} from '../../../runner/llama/decode/choose_token';
 import {LastRowProgram} from '../../../runner/llama/decode/last_row';
 import {ReadRowsProgram, StoreRowsProgram} from '../../../runner/llama/decode/store_rows';
 import {StoreTokensProgram} from '../../../runner/llama/decode/store_tokens';
@@ -186,7 +186,7 @@ describe('shader texts', () => {
     model_attend_rows: new AttendRowsProgram(newTokens(32), cache),
     model_attend_rows_one: new AttendRowsProgram(newTokens(1), cache),
     model_last_row: new LastRowProgram(info(32, 896), int32(2)),
-    model_largest_logit: new LargestLogitProgram(info(1, 1000)),
+    model_choose_token: new ChooseTokenProgram(info(1, 1000), int32(3)),
     packed_product_swiglu: new PackedProductProgram({
       ...{x: info(1, 512), matrix: packed('Q4_K'), up: packed('Q6_K'), residual: info(1, 96)},
       ...{norm: {weight: info(512), epsilon: 1e-6}, bias: info(96), upBias: info(96)},

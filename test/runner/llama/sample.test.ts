@@ -78,6 +78,53 @@ describeBackends('Sampler', (backend) => {
     expect(tf.memory().numTensors).to.equal(before);
   });
 
+  /** Shares of the tokens that are drawn from logits of their probabilities, with a temperature that sharpens them or not. */
+  async function sharesOf(sampling: Sampling, of: number[], count: number): Promise<number[]> {
+    const sampler = new Sampler(sampling);
+    const tensor = tf.tensor1d(of.map((p) => sampling.temperature * Math.log(p) - 40));
+    const shares = of.map(() => 0);
+    for (let i = 0; i < count; ++i) shares[await sampler.next(tensor)] += 1 / count;
+    tensor.dispose();
+    return shares;
+  }
+
+  it('draws by the probabilities, from the fewest tokens that reach topP', async () => {
+    const count = 150;
+    // More tokens than invocations, of which most have next to no weight.
+    const many = Array.from({length: 600}, (_, i) => (i % 150 === 7 ? 0.2475 : 0.01 / 596));
+    for (const [topP, of, kept] of [
+      [1, probabilities, [0, 1, 2, 3]],
+      [0.8, probabilities, [1, 2, 3]],
+      [0.4, probabilities, [1]],
+      [0.9, many, [7, 157, 307, 457]],
+    ] as Array<[number, number[], number[]]>) {
+      const shares = await sharesOf({temperature: 0.7, topP, seed: 5}, of, count);
+      const sum = kept.reduce((total, token) => total + of[token], 0);
+      shares.forEach((share, token) => {
+        const p = kept.includes(token) ? of[token] / sum : 0;
+        // Five standard deviations.
+        expect(share, `topP ${topP}, token ${token}`).to.be.closeTo(p, 5 * Math.sqrt((p * (1 - p)) / count) + 1e-9);
+      });
+    }
+  });
+
+  it('stands impossible logits, and refuses those that are no numbers', async () => {
+    const drawn = async (temperature: number, ...values: number[]) => {
+      const tensor = tf.tensor1d(values);
+      try {
+        return await new Sampler({temperature, topP: 0.9, seed: 1}).next(tensor);
+      } finally {
+        tensor.dispose();
+      }
+    };
+    for (const temperature of [1e-3, 1, 100]) expect(await drawn(temperature, -Infinity, 1e30, -1e30)).to.equal(1);
+    expect(await drawn(0, -Infinity, -7, -8)).to.equal(1);
+    for (const bad of [NaN, Infinity]) {
+      const message = await drawn(1, 1, bad, 2).then(String, (error: Error) => error.message);
+      expect(message).to.match(/accepted: finite numbers/);
+    }
+  });
+
   it('refuses what cannot be sampled by', () => {
     const good = {temperature: 1, topP: 1, seed: 1};
     expect(() => new Sampler({...good, temperature: -1})).to.throw(/temperature is -1; accepted: 0 or a positive/);

@@ -2,6 +2,8 @@ import {registerKernel, type KernelFunc, type TensorInfo} from '@tensorflow/tfjs
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {withScratch} from '../../../../src/internal';
 import '../../../quantised/webgpu/index';
+import {ChooseTokenProgram} from '../../decode/choose_token';
+import {ChooseToken, type ChooseTokenInputs} from '../choose_token';
 import {RMSNorm, type RMSNormAttrs, type RMSNormInputs} from '../rms_norm';
 import {RotaryEmbedding, type RotaryEmbeddingAttrs, type RotaryEmbeddingInputs} from '../rotary_embedding';
 import {SwiGLU, type SwiGLUInputs} from '../swiglu';
@@ -26,6 +28,10 @@ function register<Inputs, Attrs>(
 
 register<RMSNormInputs, RMSNormAttrs>(RMSNorm, ({x}, backend, {epsilon}) =>
   new RMSNormProgram(x, epsilon).run(backend),
+);
+
+register<ChooseTokenInputs, object>(ChooseToken, ({logits, choice}, backend) =>
+  new ChooseTokenProgram(logits, choice).run(backend),
 );
 
 register<SwiGLUInputs, object>(SwiGLU, ({gateAndUp}, backend) => new SwiGLUProgram(gateAndUp).run(backend));
