@@ -67,7 +67,9 @@ export function describeLoading({step, done, total, bytesPerSecond}: LoadProgres
   return `${megabytes(done)} of ${megabytes(total)} MB read${left}`;
 }
 
-export function describeModel(model: ModelInfo): string {
+export function describeModel(
+  model: Omit<ModelInfo, 'contextLength' | 'isChat' | 'weightBytes' | 'cacheBytesPerToken' | 'sparseFrom'>,
+): string {
   const millions = model.parameters / 1e6;
   const size = millions < 999.5 ? `${millions.toPrecision(3)} million` : `${(millions / 1e3).toPrecision(3)} billion`;
   const shared = model.keyValueHeads === model.heads ? '' : `, ${model.keyValueHeads} for keys and values`;
