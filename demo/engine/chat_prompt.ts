@@ -74,8 +74,10 @@ export class ChatWriter {
 
   private text({system, document, turns}: Conversation): string {
     const {template} = this;
-    if (template === undefined)
-      return [document, ...turns.map(({content}) => `${content}\n`)].filter(Boolean).join('\n\n');
+    if (template === undefined) {
+      // As it was written, so that what was read and written of it before is found again.
+      return (document === '' ? '' : `${document}\n\n`) + turns.map(({content}) => `${content}\n`).join('');
+    }
     const told = [system, document].filter((part) => part.trim() !== '').join('\n\n');
     try {
       return template.render(messagesOf(told, turns, this.hasSystem), {addGenerationPrompt: true});

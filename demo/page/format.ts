@@ -20,6 +20,13 @@ export function formatTokens(tokens: number): string {
   return `${formatCount(tokens)} ${tokens === 1 ? 'token' : 'tokens'}`;
 }
 
+/** "105 MB", "1.2 GB": in the units that hosts and shops count by. */
+export function formatBytes(bytes: number): string {
+  if (bytes >= 999.5e6) return `${(bytes / 1e9).toFixed(1)} GB`;
+  if (bytes >= 9.95e6) return `${formatCount(bytes / 1e6)} MB`;
+  return `${(bytes / 1e6).toFixed(1)} MB`;
+}
+
 /** Three significant digits: "77.9 ms", "1.20 s", "75.0 s", "213 s". */
 export function formatDuration(ms: number): string {
   const [value, unit] = ms < 999.5 ? [ms, 'ms'] : [ms / 1000, 's'];

@@ -1,0 +1,73 @@
+import type {AttentionName, ChatAnswer, ChatCount, ModelInfo} from '../../engine/protocol';
+import {formatCount, formatDuration, formatPercent, formatRate, formatTokens} from '../format';
+
+/** How prompts are read: by one attention, or by both for comparison. */
+export type Ways = AttentionName | 'both';
+
+/** What an answer took, a phrase each. */
+export function describeAnswer(answer: ChatAnswer): string[] {
+  const {firstTokenMs, compiled, promptTokens, reusedTokens, tokensPerSecond, density, exactReason, end, tokens} =
+    answer;
+  const words = [
+    `First token after ${formatDuration(firstTokenMs)}${compiled ? ', compiling of shaders included' : ''}`,
+    reusedTokens === 0
+      ? `${formatTokens(promptTokens)} of prompt read`
+      : `${formatCount(reusedTokens)} of ${formatTokens(promptTokens)} of prompt were still there`,
+  ];
+  if (density !== undefined) words.push(`${formatPercent(density)} of the blocks kept`);
+  if (exactReason !== undefined) {
+    const read = formatTokens(promptTokens - reusedTokens);
+    words.push(`read exactly: for ${read} sparse attention is not expected to be faster`);
+  }
+  if (tokensPerSecond !== undefined) words.push(`${formatRate(tokensPerSecond)} tokens a second`);
+  if (end === 'stopped') words.push(`stopped after ${formatTokens(tokens)}`);
+  if (end === 'length') words.push(`cut off after ${formatTokens(tokens)}`);
+  return words;
+}
+
+/** From which length sparse attention pays, said before it is chosen. */
+export function describeGain({sparseFrom}: ModelInfo, ways: Ways, prompt: number | undefined): string {
+  if (sparseFrom === undefined) {
+    return 'On this class of device, sparse attention is not expected to be faster with this model at any length: it then reads exactly.';
+  }
+  const from =
+    `On this class of device, sparse attention is expected to read faster from about ${formatTokens(sparseFrom)} on ` +
+    '(an estimate); what is shorter it reads exactly.';
+  if (prompt === undefined || ways === 'exact') return from;
+  if (prompt >= sparseFrom) return `${from} Your prompt has ${formatTokens(prompt)}.`;
+  return `${from} Your prompt has ${formatTokens(prompt)}${ways === 'both' ? ': both sides will read it exactly' : ''}.`;
+}
+
+/** What side by side means for the conversation; nothing for one attention. */
+export function describeWays(ways: Ways): string {
+  return ways === 'both'
+    ? 'Both answer each message, the sparse one first; the conversation goes on from the sparse answer.'
+    : '';
+}
+
+export interface ContextUse {
+  /** Tokens that are taken, with the room for an answer. */
+  used: number;
+  words: string;
+  /** Nothing more can be asked. */
+  isFull: boolean;
+}
+
+/** What of the model's context is taken. */
+export function describeContext({prompt, document}: ChatCount, maxTokens: number, contextLength: number): ContextUse {
+  const left = contextLength - prompt;
+  if (left < 1) {
+    const words =
+      `${formatTokens(prompt)}, and this model reads ${formatCount(contextLength)}: ` +
+      'clear the conversation, or use a shorter document.';
+    return {used: contextLength, words, isFull: true};
+  }
+  const room = Math.min(maxTokens, left);
+  const parts = [
+    ...(document > 0 ? [`document ${formatCount(document)}`] : []),
+    `${document > 0 ? 'the rest' : 'conversation'} ${formatCount(prompt - document)}`,
+    `room for the answer ${formatCount(room)}${room < maxTokens ? `, less than the ${formatCount(maxTokens)} chosen` : ''}`,
+  ];
+  const used = prompt + room;
+  return {used, words: `${formatCount(used)} of ${formatTokens(contextLength)}: ${parts.join(', ')}.`, isFull: false};
+}
