@@ -65,7 +65,9 @@ async function read(
   const promptAndAnswer = Math.min(maxPositions, LONGEST_PROMPT) + MOST_WRITTEN_TOKENS;
   const runLength = Math.min(promptAndAnswer, slidingWindow ?? promptAndAnswer);
   // A chat stays within it, answers included.
-  const contextLength = Math.min(maxPositions, LONGEST_CONTEXT, longestRead(checkpoint.config));
+  const limits = {model: maxPositions, device: longestRead(checkpoint.config), page: LONGEST_CONTEXT};
+  const contextLength = Math.min(...Object.values(limits));
+  const contextLimit = (['model', 'device', 'page'] as const).find((limit) => limits[limit] === contextLength)!;
   const before = tf.memory().numBytes;
   const model = await failAs('CheckpointError', () =>
     LlamaModel.load(checkpoint, {
@@ -80,7 +82,7 @@ async function read(
   const frame = chat && tryFrame(tokenizer, chat);
   const info: ModelInfo = {
     ...describe(checkpoint),
-    ...{maxLength: runLength - MOST_WRITTEN_TOKENS, contextLength, isChat: frame !== undefined},
+    ...{maxLength: runLength - MOST_WRITTEN_TOKENS, contextLength, contextLimit, isChat: frame !== undefined},
     ...{weightBytes: tf.memory().numBytes - before, cacheBytesPerToken: model.cacheBytesPerToken},
   };
   return {model, tokenizer, info, chat, frame};

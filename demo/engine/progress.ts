@@ -68,9 +68,11 @@ export class RunClock {
         layersDone,
         layers,
         tokensPerSecond: read === 0 ? 0 : (1000 * read) / (now - this.stepBegun),
-        ...((this.finished > 0 || layersDone >= FIRST_GUESS) && {
-          secondsLeft: ((now - this.begun) / 1000) * (1 / done - 1),
-        }),
+        // Where all is read, what is left is writing.
+        ...(done < 1 &&
+          (this.finished > 0 || layersDone >= FIRST_GUESS) && {
+            secondsLeft: ((now - this.begun) / 1000) * (1 / done - 1),
+          }),
         done,
       },
     });

@@ -94,6 +94,8 @@ export interface ModelInfo {
   maxLength: number;
   /** Longest context of a chat, its answers included. */
   contextLength: number;
+  /** What sets it: the model, the largest tensor of the device, or `LONGEST_CONTEXT`. */
+  contextLimit: 'model' | 'device' | 'page';
   /** Whether its files say how chats are written; else it continues texts. */
   isChat: boolean;
   /** What its weights take on the backend, and each token of a context beside them. */

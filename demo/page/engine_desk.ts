@@ -70,9 +70,8 @@ export class EngineDesk {
       onModel: (model, source) => this.users.forEach((user) => user.onModel?.(model, source)),
     });
     this.stopButton.addEventListener('click', () => {
-      this.stopButton.hidden = true;
       this.progress.show('stopping', 'Stopping…');
-      this.host.call((engine) => engine.cancelLoad()).catch(() => {});
+      this.cancelLoad();
     });
   }
 
@@ -91,6 +90,8 @@ export class EngineDesk {
 
   /** Changes what the engine works with, and loads what that takes. */
   async change(part: Partial<Wish>): Promise<void> {
+    // Half a gigabyte of a model that is not wanted any more need not come first.
+    if (part.model !== undefined && this.activity === 'preparing') this.cancelLoad();
     this.session.change(part);
     // A run goes on with what it has; what is wished for is prepared after it.
     if (!this.runs) await this.prepare();
@@ -196,10 +197,18 @@ export class EngineDesk {
     if (recovery.action === 'restart') void this.prepare();
   }
 
+  private cancelLoad(): void {
+    if (this.host.isOpen) this.host.call((engine) => engine.cancelLoad()).catch(() => {});
+  }
+
   private finish(words: string): void {
+    const hadFocus = document.activeElement === this.stopButton;
     this.stopButton.hidden = true;
     this.progress.finish(words);
     this.users.forEach((user) => user.onIdle?.());
+    if (!hadFocus) return;
+    const resume = byId('stopped-load').hidden ? undefined : byId('resume-load');
+    (resume ?? byId('model')).focus();
   }
 
   private setActivity(next: Activity): void {

@@ -75,7 +75,10 @@ export function describeLoading({step, done, total, bytesPerSecond}: LoadProgres
 }
 
 export function describeModel(
-  model: Omit<ModelInfo, 'contextLength' | 'isChat' | 'weightBytes' | 'cacheBytesPerToken' | 'sparseFrom'>,
+  model: Omit<
+    ModelInfo,
+    'contextLength' | 'contextLimit' | 'isChat' | 'weightBytes' | 'cacheBytesPerToken' | 'sparseFrom'
+  >,
 ): string {
   const millions = model.parameters / 1e6;
   const size = millions < 999.5 ? `${millions.toPrecision(3)} million` : `${(millions / 1e3).toPrecision(3)} billion`;

@@ -25,21 +25,30 @@ export function describeKnown(model: KnownModel, backend: BackendName, isStored:
   ].join('; ');
 }
 
+/** By what a context is limited. */
+const LIMIT_WORDS: Record<ModelInfo['contextLimit'], string> = {
+  model: '',
+  device: ', the most that this device reads at once',
+  page: ', the most that this page offers',
+};
+
 /**
- * What the model takes on the backend and what its contexts will, for who is about to fill one. A browser does not say how much graphics
- * memory there is.
+ * What the model takes on the backend and what its contexts will, for who is about to fill one.
  *
- * @param gibibytes of the machine, as far as the browser says it: rounded, and no more than 8 or 32.
+ * @param gibibytes of the machine, as far as the browser says it: rounded, and at most some number.
  */
 export function describeFit(model: ModelInfo, gibibytes: number | undefined): string {
-  const {contextLength, weightBytes, cacheBytesPerToken} = model;
+  const {contextLength, contextLimit, weightBytes, cacheBytesPerToken} = model;
   const whole = contextLength * cacheBytesPerToken;
-  const most = weightBytes + 2 * whole;
-  const has = gibibytes === undefined ? '' : ` This machine has about ${gibibytes} GiB or more.`;
-  const tight =
-    gibibytes !== undefined && most > (gibibytes * 2 ** 30) / 2 ? ' That is tight: keep to shorter ones.' : '';
-  return (
-    `Memory: ${formatBytes(weightBytes)} for the model, and up to ${formatBytes(whole)} for a context of its ` +
-    `${formatTokens(contextLength)} (${formatBytes(1000 * cacheBytesPerToken)} for 1,000), twice that side by side.${has}${tight}`
-  );
+  const words = [
+    `Memory: ${formatBytes(weightBytes)} for the model, and up to ${formatBytes(whole)} for a context of ` +
+      `${formatTokens(contextLength)}${LIMIT_WORDS[contextLimit]} (${formatBytes(1000 * cacheBytesPerToken)} for 1,000); ` +
+      'side by side takes two.',
+  ];
+  if (gibibytes !== undefined) {
+    words.push(`This machine has ${gibibytes} GiB or more; how much its graphics has, browsers do not say.`);
+    const most = weightBytes + 2 * whole;
+    if (most > (gibibytes * 2 ** 30) / 2) words.push('That is tight: keep to shorter contexts.');
+  }
+  return words.join(' ');
 }

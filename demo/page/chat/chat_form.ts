@@ -4,7 +4,7 @@ import {byId} from '../dom';
 import {formatPercent, formatTokens} from '../format';
 import {describeGain, describeWays, type Ways} from './chat_words';
 
-const NO_SYSTEM = 'The model of now takes none: it only continues text.';
+const NO_SYSTEM = 'This model takes none: it only continues text.';
 
 /** The settings of the chat. */
 export class ChatForm {

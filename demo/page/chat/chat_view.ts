@@ -6,6 +6,7 @@ import type {
   Conversation,
   DocumentFit,
   ModelInfo,
+  RunProgress,
 } from '../../engine/protocol';
 import {byId, debounce} from '../dom';
 import {RunButton, type DeskUser, type EngineDesk} from '../engine_desk';
@@ -174,12 +175,16 @@ export class ChatView implements DeskUser {
       (engine, onEvent) => engine.chat(request, onEvent),
       (event) => {
         if (event.type === 'text') card.showText(event.text);
-        else if (this.desk.activity === 'running') {
-          const {attention, step, done} = event.progress;
-          this.desk.progress.show(`${attention} ${step}`, describeProgress(event.progress), done);
-        }
+        else if (this.desk.activity === 'running') this.showProgress(event.progress);
       },
     );
+  }
+
+  private showProgress(progress: RunProgress): void {
+    const {attention, step, done} = progress;
+    // How long an answer gets nobody knows, and it can be seen growing.
+    if (step === 'write') this.desk.progress.finish('Writing…');
+    else this.desk.progress.show(`${attention} ${step}`, describeProgress(progress), done);
   }
 
   /** Whole answers, for who does not see them stream in. */

@@ -24,6 +24,7 @@ export class DocumentPanel {
   private beginning = '';
   private isMeasured = false;
   private measures = 0;
+  private reads = 0;
   private readonly picker = byId<HTMLInputElement>('document-file');
   private readonly area = byId<HTMLTextAreaElement>('document-text');
 
@@ -54,12 +55,17 @@ export class DocumentPanel {
   }
 
   async takeFile(file: File): Promise<void> {
+    const mine = ++this.reads;
     this.events.onRead();
     byId('document-status').textContent = `Reading ${file.name}…`;
+    this.showWaiting(file.name, 'reading…');
     try {
-      this.take(await readDocument(file));
+      const read = await readDocument(file);
+      if (mine === this.reads) this.take(read);
     } catch (error) {
+      if (mine !== this.reads) return;
       byId('document-status').textContent = '';
+      this.showBefore();
       this.events.onFailure(error as Error);
     }
   }
@@ -69,8 +75,7 @@ export class DocumentPanel {
     if (this.document === undefined) return;
     this.isMeasured = false;
     this.text = '';
-    byId('document-tokens').textContent = 'counting…';
-    this.showParts('chip');
+    this.showWaiting(this.document.name, 'counting…');
   }
 
   /** Counts the document if that is not done yet, or what fits has changed since it was refused. */
@@ -95,9 +100,7 @@ export class DocumentPanel {
     this.isMeasured = false;
     this.text = '';
     this.area.value = '';
-    byId('document-name').textContent = document.name;
-    byId('document-tokens').textContent = 'counting…';
-    this.showParts('chip');
+    this.showWaiting(document.name, 'counting…');
     byId('document-remove').focus();
     this.events.onChange();
     void this.measure();
@@ -139,10 +142,26 @@ export class DocumentPanel {
     this.document = undefined;
     this.text = this.beginning = '';
     ++this.measures;
+    ++this.reads;
     byId('document-status').textContent = 'No document.';
     this.showParts('choice');
     this.picker.focus();
     this.events.onChange();
+  }
+
+  private showWaiting(name: string, words: string): void {
+    byId('document-name').textContent = name;
+    byId('document-tokens').textContent = words;
+    this.showParts('chip');
+  }
+
+  /** What was there before a file that could not be read. */
+  private showBefore(): void {
+    if (this.document === undefined) this.showParts('choice');
+    else {
+      this.forgetSize();
+      void this.measure();
+    }
   }
 
   private showParts(shown: 'choice' | 'chip' | 'refused'): void {
