@@ -51,7 +51,7 @@ export class ChatWriter {
   fit(conversation: Conversation, most: number): DocumentFit {
     const others = this.write(withQuestion({...conversation, document: ''})).length;
     const room = Math.max(0, most - others - SLACK);
-    const {ids, isWhole, share} = this.beginningOf(conversation.document, COUNTED * Math.max(room, PIECE / COUNTED));
+    const {ids, isWhole, share} = this.beginningOf(conversation.document, Math.max(COUNTED * room, PIECE));
     const tokens = isWhole ? ids.length : Math.round(ids.length / share);
     const fit = {tokens, isEstimate: !isWhole, room};
     // The end may be half a character.

@@ -75,9 +75,9 @@ export function describeLoading({step, done, total, bytesPerSecond}: LoadProgres
 }
 
 export function describeModel(
-  model: Omit<
+  model: Pick<
     ModelInfo,
-    'contextLength' | 'contextLimit' | 'isChat' | 'weightBytes' | 'cacheBytesPerToken' | 'sparseFrom'
+    'architecture' | 'parameters' | 'layers' | 'heads' | 'keyValueHeads' | 'headDim' | 'maxLength'
   >,
 ): string {
   const millions = model.parameters / 1e6;

@@ -84,7 +84,6 @@ export class ModelPanel implements DeskUser {
   }
 
   onActivity(): void {
-    this.load.disabled = this.desk.runs;
     if (this.desk.activity === 'preparing') byId('stopped-load').hidden = true;
   }
 
@@ -123,7 +122,8 @@ export class ModelPanel implements DeskUser {
 
   private showModel(model: ModelInfo | undefined): void {
     const {deviceMemory} = navigator as Navigator & {deviceMemory?: number};
-    byId('model-info').textContent = model === undefined ? '' : describeModel(model);
+    byId('model-info').textContent =
+      model === undefined ? '' : describeModel({...model, maxLength: model.contextLength});
     byId('model-fits').textContent = model === undefined ? '' : describeFit(model, deviceMemory);
   }
 

@@ -6,7 +6,7 @@ export const VIEW_NAMES = ['chat', 'fact'] as const;
 export type ViewName = (typeof VIEW_NAMES)[number];
 
 /** The view that a hash names; nothing for another one. */
-export function viewOfHash(hash: string): ViewName | undefined {
+function viewOfHash(hash: string): ViewName | undefined {
   return VIEW_NAMES.find((name) => hash === `#${name}`);
 }
 

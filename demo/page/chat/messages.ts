@@ -78,12 +78,12 @@ export class AnswerCard {
   }
 
   private setWords(text: string): void {
-    const composer = byId('composer');
-    const follows = composer.getBoundingClientRect().top < innerHeight;
+    const message = byId('message');
+    const {top} = message.getBoundingClientRect();
     this.words.classList.remove('waiting');
     this.words.textContent = text;
-    // Whoever reads further up is not moved.
-    if (follows) byId('message').scrollIntoView({block: 'nearest'});
+    // Whoever reads elsewhere is not moved.
+    if (top >= 0 && top < innerHeight) message.scrollIntoView({block: 'nearest'});
   }
 }
 

@@ -133,6 +133,8 @@ describe('the chat of the demo page in Chromium', function () {
     await page.page.press('#message', 'Enter');
     await page.page.waitForFunction(() => (document.querySelector('.reply .written')?.textContent?.length ?? 0) > 40);
     expect(await page.text('#send')).to.equal('Stop');
+    // Sooner it is half of a double-click.
+    await page.page.waitForTimeout(500);
     await page.page.click('#send');
     expect(await answered(page, 1)).to.match(/stopped after \d+ tokens$/);
     expect(await page.text('#status')).to.equal('Stopped.');
@@ -220,6 +222,15 @@ describe('the chat of the demo page in Chromium', function () {
       await page.page.getByRole('button', {name: /^Delete /}).click();
       await page.waitForText('#storage-summary', 'none');
       expect(await page.text('#storage-note')).to.match(/tiny\.gguf is deleted\.$/);
+
+      // Whoever wants another model meanwhile does not wait for this one.
+      file.pauseMs = 2000;
+      await page.page.selectOption('#model', 'address');
+      await page.press('Load');
+      await page.waitForText('#progress-text', 'MB read');
+      await page.page.selectOption('#model', 'bundled');
+      await page.waitForText('#model-info', '8 layers', 10_000);
+      expect(await page.page.isVisible('#stopped-load')).to.equal(false);
     } finally {
       hub.close();
     }
