@@ -19,8 +19,8 @@ export interface ChatHooks {
 /** On graphics hardware a prompt of no more tokens is not followed layer by layer: it is read before anybody could stop it. */
 const FOLLOWED_TOKENS = 512;
 
-/** Tokens of a warm-up, and those that it writes: the ones of decoding compile shaders too. */
-const WARM_UP = {read: 512, written: 2};
+/** The first two tokens: those of decoding compile shaders too. */
+const WARM_UP_TOKENS = 2;
 
 /** Precision by which a device reads: float16 where its sums are float32, so that no model's values leave its range. */
 export function readingPrecision({float16}: Pick<Backend, 'float16'>): 'float32' | 'float16' {
@@ -67,7 +67,7 @@ export class Chat {
       );
     }
     try {
-      if (request.warmUp && this.compiles(request.attention)) await this.warmUp(ids, request.attention, hooks);
+      if (request.warmUp && !this.backend.software) await this.warmUp(ids, request.attention, hooks);
       return await this.read(ids, request, hooks);
     } catch (error) {
       return rethrow(error, this.backend, hooks.signal);
@@ -142,18 +142,20 @@ export class Chat {
     };
   }
 
-  /** Compiles the shaders of an attention. */
+  /** Reads and forgets what is to be read, since tfjs picks shaders and buffers by shape, and writes a little. */
   private async warmUp(ids: readonly number[], attention: AttentionName, hooks: ChatHooks): Promise<void> {
-    const some = ids.slice(-WARM_UP.read);
-    const clock = this.clock({warmUp: some.length, prompt: 0}, hooks);
+    const context = this.contexts[attention];
+    const reusedTokens = context.reusable(ids);
+    const clock = this.clock({warmUp: ids.length - reusedTokens, prompt: 0}, hooks);
     clock.begin(attention, 'warm-up');
-    const reading = this.reading(attention, false);
+    const reading = this.reading(attention);
     try {
-      const request = {...this.prefill(reading, hooks, clock), maxTokens: WARM_UP.written};
-      await generate(this.reader.model, some, request);
+      const request = {...this.prefill(reading, hooks, clock), context, maxTokens: WARM_UP_TOKENS};
+      await generate(this.reader.model, ids, request);
     } finally {
       reading?.dispose();
     }
+    context.truncate(reusedTokens);
     this.backend.throwIfFailed();
     this.compiled.add(attention);
   }
@@ -177,8 +179,10 @@ export class Chat {
     };
   }
 
-  private reading(attention: AttentionName, auto = true): SparseReading | undefined {
-    return attention === 'pbs' ? new SparseReading(this.reader.info, {precision: this.precision, auto}) : undefined;
+  private reading(attention: AttentionName): SparseReading | undefined {
+    return attention === 'pbs'
+      ? new SparseReading(this.reader.info, {precision: this.precision, auto: true})
+      : undefined;
   }
 
   private clock(lengths: {warmUp: number; prompt: number}, {onEvent}: ChatHooks): RunClock {
@@ -189,9 +193,9 @@ export class Chat {
     return this.backend.software || tokens > FOLLOWED_TOKENS;
   }
 
-  /** Plain JavaScript has no shaders; in software their time is not what one waits for. */
+  /** Plain JavaScript has no shaders. */
   private compiles(attention: AttentionName): boolean {
-    return !this.backend.software && !this.compiled.has(attention);
+    return this.backend.backend !== 'cpu' && !this.compiled.has(attention);
   }
 
   /** Without the half of a character that the next token ends. */

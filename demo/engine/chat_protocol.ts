@@ -41,7 +41,7 @@ export interface ChatRequest extends Conversation {
   /** Most tokens to write; fewer where the context ends before. */
   maxTokens: number;
   sampling: Sampling;
-  /** Compiles the shaders before the clock runs, on graphics hardware: times are to be compared. */
+  /** Reads the prompt once before the clock runs, on graphics hardware, so that shaders are compiled: times are to be compared. */
   warmUp: boolean;
 }
 

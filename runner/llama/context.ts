@@ -36,6 +36,13 @@ export class Context {
     return cache;
   }
 
+  /** Forgets what comes after the first `length` tokens. */
+  truncate(length: number): void {
+    if (length === 0) this.dispose();
+    this.cache?.truncate(length);
+    this.tokens = this.tokens.slice(0, length);
+  }
+
   /** @param tokens of the positions of the cache, which it takes over; more may follow. */
   give(cache: KeyValueCache, tokens: readonly number[]): void {
     this.dispose();

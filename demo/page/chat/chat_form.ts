@@ -1,6 +1,7 @@
 import type {AttentionName, ModelInfo} from '../../engine/protocol';
 import type {Sampling} from '../../../runner/llama/sample';
 import {byId} from '../dom';
+import type {EngineSession} from '../engine_session';
 import {formatPercent, formatTokens} from '../format';
 import {describeGain, describeWays, type Ways} from './chat_words';
 
@@ -62,8 +63,8 @@ export class ChatForm {
   }
 
   /** Says before what sparse attention gains. */
-  showGain(model: ModelInfo | undefined, prompt?: number): void {
-    const words = model === undefined ? [] : [describeWays(this.ways), describeGain(model, this.ways, prompt)];
+  showGain({machine, model}: Pick<EngineSession, 'machine' | 'model'>, prompt?: number): void {
+    const words = machine && model ? [describeWays(this.ways, machine), describeGain(model, this.ways, prompt)] : [];
     byId('attention-note').textContent = words.filter(Boolean).join(' ');
   }
 

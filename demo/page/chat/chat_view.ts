@@ -83,7 +83,7 @@ export class ChatView implements DeskUser {
   }
 
   onMachine(): void {
-    this.form.showGain(undefined);
+    this.form.showGain({});
   }
 
   onModel(model: ModelInfo): void {
@@ -215,7 +215,7 @@ export class ChatView implements DeskUser {
   }
 
   private changed(): void {
-    this.form.showGain(this.desk.session.model, this.prompt);
+    this.form.showGain(this.desk.session, this.prompt);
     this.countSoon();
   }
 
@@ -236,6 +236,6 @@ export class ChatView implements DeskUser {
     byId('gauge-words').textContent = words;
     byId('gauge-words').classList.toggle('wrong', isFull);
     this.prompt = count.prompt;
-    this.form.showGain(model, count.prompt);
+    this.form.showGain(desk.session, count.prompt);
   }
 }

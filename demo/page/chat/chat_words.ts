@@ -1,4 +1,4 @@
-import type {AttentionName, ChatAnswer, ChatCount, ModelInfo} from '../../engine/protocol';
+import type {AttentionName, ChatAnswer, ChatCount, Machine, ModelInfo} from '../../engine/protocol';
 import {formatCount, formatDuration, formatPercent, formatRate, formatTokens} from '../format';
 
 /** How prompts are read: by one attention, or by both for comparison. */
@@ -38,11 +38,14 @@ export function describeGain({sparseFrom}: ModelInfo, ways: Ways, prompt: number
   return `${from} Your prompt has ${formatTokens(prompt)}${ways === 'both' ? ': both sides will read it exactly' : ''}.`;
 }
 
-/** What side by side means for the conversation; nothing for one attention. */
-export function describeWays(ways: Ways): string {
-  return ways === 'both'
-    ? 'Both answer each message, the sparse one first; the conversation goes on from the sparse answer.'
-    : '';
+/** What side by side means for the conversation and its times; nothing for one attention. */
+export function describeWays(ways: Ways, {backend, software}: Pick<Machine, 'backend' | 'software'>): string {
+  if (ways !== 'both') return '';
+  const both = 'Both answer each message, the sparse one first; the conversation goes on from the sparse answer.';
+  if (backend === 'cpu') return both;
+  return software
+    ? `${both} On a software adapter the first also waits for shaders that both need.`
+    : `${both} Each reads once before its clock runs, for the shaders.`;
 }
 
 export interface ContextUse {

@@ -84,6 +84,26 @@ describe('a chat of the engine', () => {
     expect(tf.memory().numTensors).to.equal(tensors);
   });
 
+  it('reads once before the clock runs where times are compared, and forgets that', async () => {
+    const steps: string[] = [];
+    const onEvent = (event: ChatEvent) => event.type === 'progress' && steps.push(event.progress.step);
+    const hardware = new Chat({...backend, software: false}, reader);
+    for (const turns of [
+      request().turns,
+      [...request().turns, {role: 'assistant', content: 'He.'}, ...request().turns],
+    ]) {
+      const warm = await hardware.answer(request({turns: turns as ChatRequest['turns'], attention: 'pbs'}), {onEvent});
+      const cold = await chat.answer(request({turns: turns as ChatRequest['turns'], attention: 'pbs'}));
+      expect(warm.text).to.equal(cold.text);
+      expect(warm.reusedTokens).to.equal(cold.reusedTokens);
+    }
+    expect(steps.filter((step, i) => step !== steps[i - 1])).to.deep.equal([
+      ...['warm-up', 'prefill', 'write'],
+      ...['warm-up', 'prefill', 'write'],
+    ]);
+    hardware.forget();
+  });
+
   it('gives what is written where it is stopped, and goes on with it', async () => {
     const stopping = new AbortController();
     const onEvent = (event: ChatEvent) => event.type === 'text' && stopping.abort();
