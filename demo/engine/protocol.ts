@@ -101,6 +101,6 @@ export interface ModelInfo {
   /** What its weights take on the backend, and each token of a context beside them. */
   weightBytes: number;
   cacheBytesPerToken: number;
-  /** Shortest prompt of a chat that sparse attention is expected to read faster on this class of device; absent where none is. */
+  /** Length from which on sparse attention is expected to read a chat's prompts faster on this class of device; absent where none is. */
   sparseFrom?: number;
 }

@@ -14,9 +14,6 @@ type Precision = 'float32' | 'float16';
 
 type Heads = Pick<LlamaConfig, 'heads' | 'keyValueHeads' | 'headDim'>;
 
-/** Between two lengths that are looked at. */
-const LENGTH_STEP = 128;
-
 /**
  * Why the library would read the last `rows` of `length` tokens exactly, by its own estimate for the backend in use; nothing where it would
  * leave blocks out.
@@ -36,12 +33,14 @@ export function whyReadExactly(
   return whyExact(geometry, defaultOptions, backendCosts(geometry, precision));
 }
 
-/** Shortest prompt that the library reads sparsely; nothing where that is none of `most` tokens. */
+/**
+ * The length from which on the library reads every prompt sparsely, up to `most` tokens; nothing where it reads that one exactly. Below it are
+ * some that it reads so, too: a block that is begun costs as a whole one.
+ */
 export function sparseFrom(heads: Heads, most: number, precision: Precision): number | undefined {
-  for (let length = LENGTH_STEP; length <= most; length += LENGTH_STEP) {
-    if (whyReadExactly(heads, length, length, precision) === undefined) return length;
-  }
-  return undefined;
+  let length = most;
+  while (length > 0 && whyReadExactly(heads, length, length, precision) === undefined) --length;
+  return length === most ? undefined : length + 1;
 }
 
 /** The attention of one prefill as `pbsAttention` computes it by default, of which the blocks that it kept can be told afterwards. */

@@ -175,11 +175,11 @@ describe('the chat of the demo page in Chromium', function () {
   });
 
   it('answers side by side, with what sparse attention kept, and goes on from its answer', async () => {
-    const page = await openTiny();
+    const page = await openTiny({contextLength: 3072, template: TEMPLATE});
     await page.page.fill('#chat-temperature', '0');
     await page.page.check('input[value=both]');
-    expect(await page.text('#attention-note')).to.match(/sparse one first.*from about 1,664 tokens on \(an estimate\)/);
-    await takeDocument(page, 'story.txt', book.slice(3000, 9500));
+    expect(await page.text('#attention-note')).to.match(/sparse one first.*from about 1,938 tokens on \(an estimate\)/);
+    await takeDocument(page, 'story.txt', book.slice(3000, 11_500));
     await send(page, 'Who is it?', 2);
     const [sparse, exact] = [await page.text('.reply.pbs'), await page.text('.reply.exact')];
     expect(sparse).to.match(/^PBS attention .*[1-9]\d tokens of prompt read \d+% of the blocks kept/);

@@ -6,6 +6,7 @@ import {Chat} from '../../../demo/engine/chat';
 import {ChatWriter} from '../../../demo/engine/chat_prompt';
 import type {ChatEvent, ChatRequest} from '../../../demo/engine/chat_protocol';
 import {loadReader, type Reader} from '../../../demo/engine/load';
+import {sparseFrom} from '../../../demo/engine/sparse_reading';
 import {GREEDY} from '../../../runner/llama/sample';
 import {decode} from '../../../runner/tokenizer';
 import {jsonFile, tinyConfig, tinyTensors, writeSafetensors} from '../../runner/llama/tiny/random_checkpoint';
@@ -74,8 +75,10 @@ describe('a chat of the engine', () => {
 
   it('tells what sparse reading kept where it pays, and why it was exact where not', async () => {
     const tensors = tf.memory().numTensors;
-    const long = await chat.answer(request({attention: 'pbs', document: book.slice(0, 7500), maxTokens: 2}));
-    expect(long.promptTokens).to.be.greaterThan(1664);
+    const from = sparseFrom(reader.info, 2048, 'float32')!;
+    const {beginning} = chat.fit(request({document: book}), 2);
+    const long = await chat.answer(request({attention: 'pbs', document: beginning, maxTokens: 2}));
+    expect(long.promptTokens).to.be.greaterThan(from);
     expect(long.density).to.be.within(0.1, 0.999);
     expect(long.exactReason).to.equal(undefined);
     const short = await chat.answer(request({attention: 'pbs', document: book.slice(0, 2400), maxTokens: 2}));
