@@ -45,7 +45,13 @@ export class Chat {
   }
 
   count(conversation: Conversation): ChatCount {
-    return this.writer.count(conversation);
+    const ids = this.writer.draft(conversation);
+    const unread = (attention: AttentionName) => ids.length - this.contexts[attention].reusable(ids);
+    return {
+      prompt: ids.length,
+      document: this.writer.lengthOf(conversation.document),
+      unread: {exact: unread('exact'), pbs: unread('pbs')},
+    };
   }
 
   fit(conversation: Conversation, maxTokens: number): DocumentFit {

@@ -3,7 +3,7 @@ import {chatTemplate, type ChatMessage, type ChatTemplate} from '../../runner/ch
 import {Failure} from '../../runner/failure';
 import type {ChatForm} from '../../runner/llama/chat_form';
 import {decode, encode} from '../../runner/tokenizer';
-import type {ChatCount, Conversation, DocumentFit} from './chat_protocol';
+import type {Conversation, DocumentFit} from './chat_protocol';
 
 /** Stands for what the system message says; no template has it. */
 const TOLD = '\u{F8FF}told\u{F8FF}';
@@ -39,17 +39,19 @@ export class ChatWriter {
     return encode(this.tokenizer, this.text(conversation));
   }
 
-  /** A conversation without a question counts with what stands around one. */
-  count(conversation: Conversation): ChatCount {
-    return {
-      prompt: this.write(withQuestion(conversation)).length,
-      document: encode(this.tokenizer, conversation.document).length,
-    };
+  /** The same; one without a question with what stands around one. */
+  draft(conversation: Conversation): number[] {
+    return this.write(withQuestion(conversation));
+  }
+
+  /** Tokens of a text by itself. */
+  lengthOf(text: string): number {
+    return encode(this.tokenizer, text).length;
   }
 
   /** @param most tokens that the whole may have, its answer excepted. */
   fit(conversation: Conversation, most: number): DocumentFit {
-    const others = this.write(withQuestion({...conversation, document: ''})).length;
+    const others = this.draft({...conversation, document: ''}).length;
     const room = Math.max(0, most - others - SLACK);
     const {ids, isWhole, share} = this.beginningOf(conversation.document, Math.max(COUNTED * room, PIECE));
     const tokens = isWhole ? ids.length : Math.round(ids.length / share);

@@ -20,6 +20,8 @@ export interface ChatCount {
   prompt: number;
   /** Those of the document by itself. */
   document: number;
+  /** Those that each attention has not read yet. */
+  unread: Record<AttentionName, number>;
 }
 
 /** Whether a document fits beside the rest of a conversation. */

@@ -63,8 +63,8 @@ export class ChatForm {
   }
 
   /** Says before what sparse attention gains. */
-  showGain({machine, model}: Pick<EngineSession, 'machine' | 'model'>, prompt?: number): void {
-    const words = machine && model ? [describeWays(this.ways, machine), describeGain(model, this.ways, prompt)] : [];
+  showGain({machine, model}: Pick<EngineSession, 'machine' | 'model'>, unread?: number): void {
+    const words = machine && model ? [describeWays(this.ways, machine), describeGain(model, this.ways, unread)] : [];
     byId('attention-note').textContent = words.filter(Boolean).join(' ');
   }
 

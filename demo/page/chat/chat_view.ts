@@ -31,8 +31,8 @@ export class ChatView implements DeskUser {
   private readonly button: RunButton;
   private readonly countSoon = debounce(() => void this.count(), 300);
   private counts = 0;
-  /** Tokens of the prompt, when it was counted last. */
-  private prompt?: number;
+  /** Tokens that sparse attention has to read, when they were counted last. */
+  private unread?: number;
 
   constructor(private readonly desk: EngineDesk) {
     this.button = new RunButton(this.sendButton, desk, 'chat', 'Send');
@@ -215,7 +215,7 @@ export class ChatView implements DeskUser {
   }
 
   private changed(): void {
-    this.form.showGain(this.desk.session, this.prompt);
+    this.form.showGain(this.desk.session, this.unread);
     this.countSoon();
   }
 
@@ -235,7 +235,7 @@ export class ChatView implements DeskUser {
     gauge.value = used;
     byId('gauge-words').textContent = words;
     byId('gauge-words').classList.toggle('wrong', isFull);
-    this.prompt = count.prompt;
-    this.form.showGain(desk.session, count.prompt);
+    this.unread = count.unread.pbs;
+    this.form.showGain(desk.session, this.unread);
   }
 }

@@ -25,17 +25,21 @@ export function describeAnswer(answer: ChatAnswer): string[] {
   return words;
 }
 
-/** From which length sparse attention pays, said before it is chosen. */
-export function describeGain({sparseFrom}: ModelInfo, ways: Ways, prompt: number | undefined): string {
+/**
+ * From which length sparse attention pays, said before it is chosen.
+ *
+ * @param unread tokens that it has to read for the next answer; absent while that is not counted.
+ */
+export function describeGain({sparseFrom}: ModelInfo, ways: Ways, unread: number | undefined): string {
   if (sparseFrom === undefined) {
     return 'On this class of device, sparse attention is not expected to be faster with this model at any length: it then reads exactly.';
   }
   const from =
     `On this class of device, sparse attention is expected to read faster from about ${formatTokens(sparseFrom)} on ` +
     '(an estimate); what is shorter it reads exactly.';
-  if (prompt === undefined || ways === 'exact') return from;
-  if (prompt >= sparseFrom) return `${from} Your prompt has ${formatTokens(prompt)}.`;
-  return `${from} Your prompt has ${formatTokens(prompt)}${ways === 'both' ? ': both sides will read it exactly' : ''}.`;
+  if (unread === undefined || ways === 'exact') return from;
+  const exactly = ways === 'both' && unread < sparseFrom ? ', exactly on both sides' : '';
+  return `${from} Now ${formatTokens(unread)} ${unread === 1 ? 'is' : 'are'} to be read${exactly}.`;
 }
 
 /** What side by side means for the conversation and its times; nothing for one attention. */

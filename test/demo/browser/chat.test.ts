@@ -186,6 +186,7 @@ describe('the chat of the demo page in Chromium', function () {
     expect(exact).to.match(/^Exact attention .*tokens of prompt read [\d.]+ tokens a second/);
     const second = await send(page, 'And then?', 2);
     expect(second.match(/of [\d,]+ tokens of prompt were still there/g)).to.have.length(2);
+    await page.waitForText('#attention-note', 'to be read, exactly on both sides');
     const columns = () =>
       page.page
         .locator('.answer-message:last-child .reply')

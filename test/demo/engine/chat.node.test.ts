@@ -63,7 +63,12 @@ describe('a chat of the engine', () => {
       {role: 'assistant' as const, content: first.text},
       {role: 'user' as const, content: 'And then?'},
     ];
+    const {unread} = chat.count(request({document, turns}));
     const second = await chat.answer(request({document, turns}));
+    expect(unread).to.deep.equal({
+      exact: second.promptTokens - second.reusedTokens,
+      pbs: second.promptTokens,
+    });
     expect(second.reusedTokens).to.be.within(first.promptTokens, second.promptTokens - 1);
     expect((await chat.answer(request({document, turns, attention: 'pbs'}))).reusedTokens).to.equal(0);
     const before = tf.memory().numTensors;

@@ -41,13 +41,15 @@ describe('words of the chat', () => {
   it('tell from which length sparse attention gains, and whether the prompt is that long', () => {
     const gains = {...model, sparseFrom: 2944};
     expect(describeGain(gains, 'pbs', undefined)).to.include('from about 2,944 tokens on (an estimate)');
-    expect(describeGain(gains, 'both', 300)).to.match(/Your prompt has 300 tokens: both sides will read it exactly\.$/);
-    expect(describeGain(gains, 'pbs', 4000)).to.match(/Your prompt has 4,000 tokens\.$/);
+    expect(describeGain(gains, 'both', 300)).to.match(
+      /Now 300 tokens are to be read, exactly on both sides\.$/,
+    );
+    expect(describeGain(gains, 'pbs', 4000)).to.match(/Now 4,000 tokens are to be read\.$/);
     expect(describeGain(model, 'pbs', 300)).to.include('not expected to be faster with this model at any length');
   });
 
   it('tell what of the context is taken, also where it is full', () => {
-    const count = {prompt: 1000, document: 900};
+    const count = {prompt: 1000, document: 900, unread: {exact: 1000, pbs: 1000}};
     expect(describeContext(count, 256, 8192)).to.deep.equal({
       used: 1256,
       words: '1,256 of 8,192 tokens: document 900, the rest 100, room for the answer 256.',
