@@ -23,8 +23,10 @@ function size(paths: string[]): string {
 }
 
 const under = (folder: string) => files.filter((path) => path.startsWith(join(out, folder)));
-const data = [...under('model'), ...under('books')];
+const pdf = [...under('cmaps'), ...under('assets/pdf_')];
+const data = [...under('model'), ...under('books'), ...pdf];
 console.log(`build/demo: ${files.length} files, ${size(files)}
   page    ${size(files.filter((path) => !data.includes(path)))}
   model   ${size(under('model'))}
-  books   ${size(under('books'))}`);
+  books   ${size(under('books'))}
+  PDFs    ${size(pdf)}, loaded by who opens one`);

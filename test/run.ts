@@ -152,7 +152,7 @@ const places: Record<string, Place> = {
   },
   demo: {
     what: 'the demo’s page in headless Chromium',
-    minutes: 4,
+    minutes: 5,
     needsBrowser: true,
     run: () => runMocha(testFiles('demo/browser', 'node'), 'spec'),
   },

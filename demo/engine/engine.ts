@@ -4,6 +4,8 @@ import type {BackendName} from '../backend_names';
 import {Failure, failAs} from '../../runner/failure';
 import {OPFSStore} from '../../runner/hub/opfs_store';
 import type {RunBlocks} from './blocks';
+import {Chat, readingPrecision} from './chat';
+import type {ChatAnswer, ChatCount, ChatEvent, ChatRequest, Conversation, DocumentFit} from './chat_protocol';
 import {loadReader, type Reader} from './load';
 import {buildPrompt, previewPrompt} from './prompt';
 import type {
@@ -21,11 +23,13 @@ import type {
   StoredModel,
 } from './protocol';
 import {runBoth} from './run';
+import {sparseFrom} from './sparse_reading';
 
-/** What the worker offers: one backend, one model, one text, one run at a time. */
+/** What the worker offers: one backend, one model, one text, one chat, one run or answer at a time. */
 export class LocalEngine implements Engine {
   private backend?: Backend;
   private reader?: Reader;
+  private chatting?: Chat;
   private text = '';
   private blocks?: RunBlocks;
   private running?: AbortController;
@@ -44,11 +48,14 @@ export class LocalEngine implements Engine {
     const loading = new AbortController();
     this.loading = loading;
     try {
-      const before = this.reader;
-      this.reader = await loadReader(source, onProgress, loading.signal);
-      before?.model.dispose();
+      const reader = await loadReader(source, onProgress, loading.signal);
+      this.chatting?.forget();
+      this.reader?.model.dispose();
+      this.reader = reader;
+      this.chatting = new Chat(backend, reader);
       backend.throwIfFailed();
-      return this.reader.info;
+      const {info} = reader;
+      return {...info, sparseFrom: sparseFrom(info, info.contextLength, readingPrecision(backend))};
     } finally {
       this.loading = undefined;
     }
@@ -63,20 +70,31 @@ export class LocalEngine implements Engine {
     return previewPrompt(tokenizer, this.text, request, frame);
   }
 
-  async run(request: RunRequest, onEvent: (event: RunEvent) => void): Promise<RunResult> {
-    if (this.running) throw new Failure('PromptError', 'a run is in progress; cancel it first');
-    const running = new AbortController();
-    this.running = running;
-    try {
+  run(request: RunRequest, onEvent: (event: RunEvent) => void): Promise<RunResult> {
+    return this.alone(async (signal) => {
       const {model, tokenizer, frame} = this.checkLength(request.prompt);
       const prompt = buildPrompt(tokenizer, this.text, request.prompt, frame);
       const session = {backend: ready(this.backend, 'start'), model, tokenizer};
-      const {result, blocks} = await runBoth(session, prompt, request, {onEvent, signal: running.signal});
+      const {result, blocks} = await runBoth(session, prompt, request, {onEvent, signal});
       this.blocks = blocks;
       return result;
-    } finally {
-      this.running = undefined;
-    }
+    });
+  }
+
+  async countChat(conversation: Conversation): Promise<ChatCount> {
+    return ready(this.chatting, 'loadModel').count(conversation);
+  }
+
+  async fitDocument(conversation: Conversation, maxTokens: number): Promise<DocumentFit> {
+    return ready(this.chatting, 'loadModel').fit(conversation, maxTokens);
+  }
+
+  chat(request: ChatRequest, onEvent: (event: ChatEvent) => void): Promise<ChatAnswer> {
+    return this.alone((signal) => ready(this.chatting, 'loadModel').answer(request, {onEvent, signal}));
+  }
+
+  async forgetChat(): Promise<void> {
+    this.chatting?.forget();
   }
 
   cancel(): void {
@@ -97,6 +115,18 @@ export class LocalEngine implements Engine {
 
   deleteStored(id: string): Promise<void> {
     return failAs('DownloadError', () => new OPFSStore().delete(id));
+  }
+
+  /** @throws Failure if something runs already. */
+  private async alone<T>(run: (signal: AbortSignal) => Promise<T>): Promise<T> {
+    if (this.running) throw new Failure('PromptError', 'a run is in progress; cancel it first');
+    const running = new AbortController();
+    this.running = running;
+    try {
+      return await run(running.signal);
+    } finally {
+      this.running = undefined;
+    }
   }
 
   private checkLength({length}: PromptRequest): Reader {

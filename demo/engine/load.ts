@@ -1,3 +1,4 @@
+import * as tf from '@tensorflow/tfjs-core';
 import type {Tokenizer} from '@huggingface/tokenizers';
 import {Failure, failAs} from '../../runner/failure';
 import {openByAddress} from '../../runner/hub/open_by_address';
@@ -5,9 +6,17 @@ import {OPFSStore} from '../../runner/hub/opfs_store';
 import type {ChatForm} from '../../runner/llama/chat_form';
 import {openCheckpoint, type Checkpoint} from '../../runner/llama/checkpoint';
 import {LlamaModel} from '../../runner/llama/model';
+import {largestTensor} from '../../runner/llama/tensor_limit';
 import {createTokenizer} from '../../runner/tokenizer';
 import {chatFrame, type ChatFrame} from './chat_frame';
-import {LONGEST_PROMPT, MOST_WRITTEN_TOKENS, type LoadProgress, type ModelInfo, type ModelSource} from './protocol';
+import {
+  LONGEST_CONTEXT,
+  LONGEST_PROMPT,
+  MOST_WRITTEN_TOKENS,
+  type LoadProgress,
+  type ModelInfo,
+  type ModelSource,
+} from './protocol';
 
 /** A model on the backend, and what turns text into its tokens. */
 export interface Reader {
@@ -53,12 +62,16 @@ async function read(
   });
   const {maxPositions, slidingWindow} = checkpoint.config;
   // A prompt may fill the context that the model was trained for, and still needs its answer; a window has to hold both.
-  const contextLength = Math.min(maxPositions, LONGEST_PROMPT) + MOST_WRITTEN_TOKENS;
-  const modelLength = Math.min(contextLength, slidingWindow ?? contextLength);
-  const maxLength = modelLength - MOST_WRITTEN_TOKENS;
+  const promptAndAnswer = Math.min(maxPositions, LONGEST_PROMPT) + MOST_WRITTEN_TOKENS;
+  const runLength = Math.min(promptAndAnswer, slidingWindow ?? promptAndAnswer);
+  // A chat stays within it, answers included.
+  const limits = {model: maxPositions, device: longestRead(checkpoint.config), page: LONGEST_CONTEXT};
+  const contextLength = Math.min(...Object.values(limits));
+  const contextLimit = (['model', 'device', 'page'] as const).find((limit) => limits[limit] === contextLength)!;
+  const before = tf.memory().numBytes;
   const model = await failAs('CheckpointError', () =>
     LlamaModel.load(checkpoint, {
-      maxLength: modelLength,
+      maxLength: Math.max(runLength, contextLength),
       onProgress: (done, total) => {
         signal?.throwIfAborted();
         onProgress({step: 'upload', done, total});
@@ -66,7 +79,18 @@ async function read(
     }),
   );
   const {chat} = checkpoint;
-  return {model, tokenizer, info: describe(checkpoint, maxLength), chat, frame: chat && tryFrame(tokenizer, chat)};
+  const frame = chat && tryFrame(tokenizer, chat);
+  const info: ModelInfo = {
+    ...describe(checkpoint),
+    ...{maxLength: runLength - MOST_WRITTEN_TOKENS, contextLength, contextLimit, isChat: frame !== undefined},
+    ...{weightBytes: tf.memory().numBytes - before, cacheBytesPerToken: model.cacheBytesPerToken},
+  };
+  return {model, tokenizer, info, chat, frame};
+}
+
+/** Most tokens that are read at once: their queries and keys, or hidden states, are one tensor. */
+function longestRead({hiddenSize, heads, keyValueHeads, headDim}: Checkpoint['config']): number {
+  return Math.floor(largestTensor().bytes / 4 / Math.max(hiddenSize, (heads + keyValueHeads) * headDim));
 }
 
 /** A model whose form of a chat cannot be written is read as one without: its texts are continued. */
@@ -79,11 +103,11 @@ function tryFrame(tokenizer: Tokenizer, chat: ChatForm): ChatFrame | undefined {
   }
 }
 
-function describe({config, weights}: Checkpoint, maxLength: number): ModelInfo {
+function describe({config, weights}: Checkpoint) {
   const {architecture, layers, heads, keyValueHeads, headDim} = config;
   const sizes = weights.names().map((name) => weights.shape(name).reduce((product, size) => product * size, 1));
   const parameters = sizes.reduce((sum, size) => sum + size, 0);
-  return {architecture, parameters, layers, heads, keyValueHeads, headDim, maxLength};
+  return {architecture, parameters, layers, heads, keyValueHeads, headDim};
 }
 
 async function filesOf(

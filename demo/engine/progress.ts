@@ -1,6 +1,11 @@
-import type {AttentionName, RunEvent, RunProgress} from './protocol';
+import type {AttentionName, RunProgress} from './protocol';
 
 export type Step = RunProgress['step'];
+
+interface Progress {
+  type: 'progress';
+  progress: RunProgress;
+}
 
 /** Layers before which the time left is not guessed: the first one compiles the shaders. */
 const FIRST_GUESS = 2;
@@ -16,13 +21,17 @@ export class RunClock {
   private stepBegun = 0;
   private layersDone = 0;
 
-  /** @param lengths tokens of the warm-up and of the prompt, which each of the two ways of attending reads. */
+  /**
+   * @param lengths tokens of the warm-up and of the prompt, which each way of attending reads.
+   * @param ways of attending, one after the other.
+   */
   constructor(
     private readonly layers: number,
     private readonly lengths: {warmUp: number; prompt: number},
-    private readonly onEvent: (event: RunEvent) => void = () => {},
+    private readonly onEvent: (event: Progress) => void = () => {},
+    ways = 2,
   ) {
-    this.work = 2 * (lengths.warmUp + lengths.prompt);
+    this.work = ways * (lengths.warmUp + lengths.prompt);
   }
 
   /** The step before is over. */
@@ -59,9 +68,11 @@ export class RunClock {
         layersDone,
         layers,
         tokensPerSecond: read === 0 ? 0 : (1000 * read) / (now - this.stepBegun),
-        ...((this.finished > 0 || layersDone >= FIRST_GUESS) && {
-          secondsLeft: ((now - this.begun) / 1000) * (1 / done - 1),
-        }),
+        // Where all is read, what is left is writing.
+        ...(done < 1 &&
+          (this.finished > 0 || layersDone >= FIRST_GUESS) && {
+            secondsLeft: ((now - this.begun) / 1000) * (1 / done - 1),
+          }),
         done,
       },
     });

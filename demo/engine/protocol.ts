@@ -1,15 +1,19 @@
 import type {BackendName} from '../backend_names';
 import type {StoredModel} from '../../runner/hub/store';
-import type {PrefillOptions} from '../../runner/llama/attention';
-import type {Sampling} from '../../runner/llama/sample';
-import type {PlacedFact} from '../fact';
+import type {ChatAnswer, ChatCount, ChatEvent, ChatRequest, Conversation, DocumentFit} from './chat_protocol';
+import type {BlockPicture, Preview, PromptRequest, RunEvent, RunRequest, RunResult} from './run_protocol';
 
+export type * from './chat_protocol';
+export type * from './run_protocol';
 export type {StoredModel};
 
 /** Longest prompt that the page offers, in tokens; a model may take less. */
 export const LONGEST_PROMPT = 16_384;
 
-/** Most tokens that a run writes. */
+/** Longest context of a chat, answers included; a model may take less. Past it nothing was measured. */
+export const LONGEST_CONTEXT = 32_768;
+
+/** Most tokens that a run or an answer writes. */
 export const MOST_WRITTEN_TOKENS = 1024;
 
 /**
@@ -27,10 +31,21 @@ export interface Engine {
   preview(request: PromptRequest): Promise<Preview>;
   /** Exact attention first, then PBS attention, on the same tokens. One run at a time. */
   run(request: RunRequest, onEvent: (event: RunEvent) => void): Promise<RunResult>;
-  /** Ends the run in progress, which rejects with an `AbortError` after the layer or token that is computed now. */
+  /**
+   * Ends the run or the answer in progress after the layer or token that is computed now: it rejects with an `AbortError`, but for an answer
+   * of which something is written.
+   */
   cancel(): void;
   /** The blocks of one head in the last run's prefill with PBS attention. */
   blockPicture(layer: number, head: number): Promise<BlockPicture>;
+  /** Counts a conversation's tokens in the model's form of chats. */
+  countChat(conversation: Conversation): Promise<ChatCount>;
+  /** Whether a conversation's document fits beside the rest of it and an answer of `maxTokens`. */
+  fitDocument(conversation: Conversation, maxTokens: number): Promise<DocumentFit>;
+  /** Answers the last turn. What was read and written stays on the backend for the next request, until the model is another. */
+  chat(request: ChatRequest, onEvent: (event: ChatEvent) => void): Promise<ChatAnswer>;
+  /** Frees what the chat has read; the next request reads all of its prompt. */
+  forgetChat(): Promise<void>;
   /** Ends the loading in progress, which rejects with an `AbortError`; what was downloaded stays, and the next load goes on with it. */
   cancelLoad(): void;
   /** The models that were loaded by address and are kept in this browser, whole or in part. */
@@ -75,118 +90,17 @@ export interface ModelInfo {
   heads: number;
   keyValueHeads: number;
   headDim: number;
-  /** Longest prompt, in tokens. */
+  /** Longest prompt of a run, in tokens. */
   maxLength: number;
-}
-
-/** `find`: facts are put into the text, and the prompt ends with a question. `continue`: the prompt is text alone. */
-export type Task = 'find' | 'continue';
-
-export interface PromptRequest {
-  task: Task;
-  /** Tokens of the whole prompt. */
-  length: number;
-  /** Chooses the passage of the text. */
-  seed: number;
-  /** For `find`: at least one. */
-  facts: PlacedFact[];
-  /** Index of the fact that is asked for. */
-  asked: number;
-}
-
-export interface Preview {
-  /** Text around each fact, in the order of the request; for `continue`, one with the end of the prompt as `before`. */
-  excerpts: Array<{before: string; sentence: string; after: string}>;
-  /** Empty for `continue`. */
-  question: string;
-}
-
-export interface RunRequest {
-  prompt: PromptRequest;
-  /** Threshold, estimate, sizes of blocks and segments, permute, precision. Exact attention takes the precision. */
-  options: PrefillOptions;
-  /** Most tokens to write after the prompt; `find` stops at the end of a number. */
-  maxTokens: number;
-  sampling: Sampling;
-}
-
-export type AttentionName = 'exact' | 'pbs';
-
-export type RunEvent =
-  /** Something was computed. */
-  | {type: 'progress'; progress: RunProgress}
-  /** The text written so far. */
-  | {type: 'text'; attention: AttentionName; text: string}
-  /** One of the two has its answer. */
-  | {type: 'answer'; attention: AttentionName; answer: Answer};
-
-export interface RunProgress {
-  attention: AttentionName;
-  step: 'warm-up' | 'prefill' | 'write' | 'look at blocks';
-  /** Layers of this prefill that the backend has finished, of `layers`. */
-  layersDone: number;
-  layers: number;
-  /** Prompt tokens a second through all layers, by what is finished; 0 before the first layer. */
-  tokensPerSecond: number;
-  /** Until the end of the run, by the speed so far; absent while there is nothing to go by. */
-  secondsLeft?: number;
-  /** Share of the whole run, 0 to 1. */
-  done: number;
-}
-
-export interface Answer {
-  /** What was written. */
-  text: string;
-  /** For `find`: the number in it, or the text where there is none. */
-  answer?: string;
-  correct?: boolean;
-  /** From the prefill's call until the first token's id was read back, in milliseconds. */
-  firstTokenMs: number;
-  /** Tokens written. */
-  tokens: number;
-  /** Of the tokens after the first; absent with one token. */
-  tokensPerSecond?: number;
-}
-
-export interface RunResult {
-  task: Task;
-  /** Tokens in the prompt. */
-  length: number;
-  exact: Answer;
-  pbs: Answer;
-  kept: KeptBlocks;
-}
-
-/** What PBS attention kept of the causally visible blocks, shares from 0 to 1; a query's own segment is in both. */
-export interface KeptBlocks {
-  /** Mean over the layers looked at, and their heads. */
-  density: number;
-  /** By layer, then head. Fewer layers than the model has where their queries and keys did not fit in memory. */
-  heads: number[][];
-  /** In the same places, how many blocks of the fact the question reads there. */
-  factBlocks: number[][];
-}
-
-/** Which blocks one head kept, without and with permutation of the keys. */
-export interface BlockPicture {
-  /** Tokens a block of queries, and a block of keys. */
-  blockSize: number;
-  keyBlockSize: number;
-  segmentSize: number;
-  queryBlocks: number;
-  keyBlocks: number;
-  /** Rows are query blocks, columns key blocks in the order of the run: 1 where kept. */
-  unpermuted: BlockMask;
-  permuted: BlockMask;
-  /** Query blocks that hold the question; empty for `continue`. */
-  question: number[];
-}
-
-export interface BlockMask {
-  /** `[queryBlocks × keyBlocks]`, row-major. */
-  kept: Uint8Array;
-  /** Share of the visible blocks. */
-  density: number;
-  /** Key blocks that hold tokens of the asked fact in this order of keys. */
-  needle: number[];
+  /** Longest context of a chat, its answers included. */
+  contextLength: number;
+  /** What sets it: the model, the largest tensor of the device, or `LONGEST_CONTEXT`. */
+  contextLimit: 'model' | 'device' | 'page';
+  /** Whether its files say how chats are written; else it continues texts. */
+  isChat: boolean;
+  /** What its weights take on the backend, and each token of a context beside them. */
+  weightBytes: number;
+  cacheBytesPerToken: number;
+  /** Length from which on sparse attention is expected to read a chat's prompts faster on this class of device; absent where none is. */
+  sparseFrom?: number;
 }

@@ -1,11 +1,11 @@
 import type {Tokenizer} from '@huggingface/tokenizers';
 import type {Backend} from '../backend';
-import {Failure} from '../../runner/failure';
 import type {PrefillAttention} from '../../runner/llama/attention';
 import {generate} from '../../runner/llama/generate';
 import type {LlamaModel, PrefillRequest} from '../../runner/llama/model';
 import {decode} from '../../runner/tokenizer';
 import {HeldLayers, type RunBlocks} from './blocks';
+import {rethrow} from './device_failure';
 import {RunClock, type Step} from './progress';
 import type {Prompt} from './prompt';
 import type {Answer, AttentionName, RunEvent, RunRequest, RunResult} from './protocol';
@@ -41,9 +41,6 @@ const FOLLOWED_MS = 1000;
 /** Tokens that a sentence with a number takes, where the answer is one. */
 const SENTENCE_TOKENS = 48;
 
-/** After a failed read, until a lost device has said so. */
-const LOSS_MS = 100;
-
 /**
  * Reads a prompt with exact attention and with PBS attention, under equal conditions: each is warmed up, then timed, and
  * nothing but the answer is computed while the clock runs.
@@ -75,13 +72,7 @@ export async function runBoth(
     const task = prompt.answer === undefined ? 'continue' : 'find';
     return {result: {task, length: prompt.ids.length, ...answers, kept: blocks.kept()}, blocks};
   } catch (error) {
-    hooks.signal?.throwIfAborted();
-    await new Promise((resolve) => setTimeout(resolve, LOSS_MS));
-    session.backend.throwIfFailed();
-    const {name, message} = error as Error;
-    // So a read ends on WebGPU whose device is gone, though the device has not said so yet.
-    if (name === 'AbortError') throw new Failure('DeviceLostError', message, {cause: error});
-    throw error;
+    return rethrow(error, session.backend, hooks.signal);
   } finally {
     held.dispose();
   }

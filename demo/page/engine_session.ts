@@ -82,9 +82,10 @@ export class EngineSession {
         (progress) => this.events.onStep('Loading the model', progress),
       );
     } catch (error) {
-      // The one before is still there, and what could not be read would fail again.
-      const isRefused = (error as Error).name === 'CheckpointError' && this.wish.model === model;
-      if (isRefused && this.loaded.model !== undefined) this.wish.model = this.loaded.model;
+      // The one before is still there. What could not be read would fail again; what was stopped is not wanted now.
+      const {name} = error as Error;
+      const isOver = name === 'CheckpointError' || (name === 'AbortError' && this.host.isOpen);
+      if (isOver && this.wish.model === model && this.loaded.model !== undefined) this.wish.model = this.loaded.model;
       throw error;
     }
     this.loaded.model = model;

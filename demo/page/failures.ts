@@ -1,6 +1,7 @@
 import {BACKEND_NAMES, type BackendName} from '../backend_names';
 import type {FailureName} from '../../runner/failure';
 import {BACKEND_TITLES, formatTokens} from './format';
+import type {ViewName} from './views';
 
 /** What a person can do about a failure by one button. */
 export type Recovery =
@@ -11,7 +12,8 @@ export type Recovery =
   | {action: 'pick files'; label: string}
   | {action: 'use bundled model'; label: string}
   | {action: 'pick text'; label: string}
-  | {action: 'edit facts'; label: string};
+  | {action: 'edit facts'; label: string}
+  | {action: 'clear chat'; label: string};
 
 export interface Failure {
   title: string;
@@ -27,7 +29,9 @@ export interface Failure {
 export interface FailureContext {
   /** The backend that runs, or was asked for. */
   backend: BackendName | 'auto';
-  /** The next shorter prompt, if there is one. */
+  /** Where it happened. */
+  view: ViewName;
+  /** The next shorter prompt of the fact view, if there is one. */
   shorter?: number;
   /** Whether there is a model to go on with. */
   hasModel: boolean;
@@ -63,8 +67,10 @@ type Words = (context: FailureContext) => Omit<Failure, 'detail'>;
 const restart: Recovery = {action: 'restart', label: 'Restart the engine'};
 const pickText: Recovery = {action: 'pick text', label: 'Choose another text'};
 
-function shorten({shorter}: FailureContext, how: (tokens: string) => string): Recovery[] {
-  if (shorter === undefined) return [];
+const clearChat: Recovery = {action: 'clear chat', label: 'Clear the conversation'};
+
+function shorten({view, shorter}: FailureContext, how: (tokens: string) => string): Recovery[] {
+  if (view !== 'fact' || shorter === undefined) return [];
   return [{action: 'shorten', label: how(formatTokens(shorter)), length: shorter}];
 }
 
@@ -101,7 +107,10 @@ const wordsByName: Record<Exclude<FailureName, 'AbortError'> | typeof CRASH, Wor
   }),
   OutOfMemoryError: (context) => ({
     title: 'The memory did not suffice',
-    advice: 'Use a shorter context, or close other tabs and restart the engine.',
+    advice:
+      context.view === 'chat'
+        ? 'Use a shorter document or one kind of attention, or close other tabs, and restart the engine.'
+        : 'Use a shorter context, or close other tabs and restart the engine.',
     recoveries: [...shorten(context, (tokens) => `Restart with ${tokens}`), restart],
   }),
   CheckpointError: ({hasModel}) => ({
@@ -126,16 +135,19 @@ const wordsByName: Record<Exclude<FailureName, 'AbortError'> | typeof CRASH, Wor
   }),
   ContextTooLongError: (context) => ({
     title: 'The context is longer than this model reads',
-    advice: 'Use a shorter context, or a model with more positions.',
+    advice:
+      context.view === 'chat'
+        ? 'Clear the conversation, use a shorter document, or a model with a longer context.'
+        : 'Use a shorter context, or a model with more positions.',
     recoveries: [
-      ...shorten(context, (tokens) => `Use ${tokens}`),
+      ...(context.view === 'chat' ? [clearChat] : shorten(context, (tokens) => `Use ${tokens}`)),
       {action: 'pick files', label: 'Choose another model'},
     ],
   }),
-  PromptError: () => ({
+  PromptError: ({view}) => ({
     title: 'The prompt cannot be built',
-    advice: 'Change what is named here.',
-    recoveries: [{action: 'edit facts', label: 'Edit the facts'}],
+    advice: view === 'chat' ? 'The model’s form of a chat refuses this one.' : 'Change what is named here.',
+    recoveries: [view === 'chat' ? clearChat : {action: 'edit facts', label: 'Edit the facts'}],
   }),
   [CRASH]: () => ({
     title: 'The engine stopped',

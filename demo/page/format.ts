@@ -20,6 +20,13 @@ export function formatTokens(tokens: number): string {
   return `${formatCount(tokens)} ${tokens === 1 ? 'token' : 'tokens'}`;
 }
 
+/** "105 MB", "1.2 GB": in the units that hosts and shops count by. */
+export function formatBytes(bytes: number): string {
+  if (bytes >= 999.5e6) return `${(bytes / 1e9).toFixed(1)} GB`;
+  if (bytes >= 9.95e6) return `${formatCount(bytes / 1e6)} MB`;
+  return `${(bytes / 1e6).toFixed(1)} MB`;
+}
+
 /** Three significant digits: "77.9 ms", "1.20 s", "75.0 s", "213 s". */
 export function formatDuration(ms: number): string {
   const [value, unit] = ms < 999.5 ? [ms, 'ms'] : [ms / 1000, 's'];
@@ -67,7 +74,12 @@ export function describeLoading({step, done, total, bytesPerSecond}: LoadProgres
   return `${megabytes(done)} of ${megabytes(total)} MB read${left}`;
 }
 
-export function describeModel(model: ModelInfo): string {
+export function describeModel(
+  model: Pick<
+    ModelInfo,
+    'architecture' | 'parameters' | 'layers' | 'heads' | 'keyValueHeads' | 'headDim' | 'maxLength'
+  >,
+): string {
   const millions = model.parameters / 1e6;
   const size = millions < 999.5 ? `${millions.toPrecision(3)} million` : `${(millions / 1e3).toPrecision(3)} billion`;
   const shared = model.keyValueHeads === model.heads ? '' : `, ${model.keyValueHeads} for keys and values`;

@@ -213,6 +213,12 @@ export function writeSettings(settings: Settings): URLSearchParams {
   return query;
 }
 
+/** Whether an address says something of the fact view: the backend is of all views. */
+export function hasFactSettings(query: URLSearchParams): boolean {
+  const names = [...singles.map((key) => fields[key].name), fact.name, 'ask'];
+  return names.some((name) => name !== fields.backend.name && query.has(name));
+}
+
 /** Settings of an address. What is not accepted leaves the default, and is said in `ignored`, a phrase each. */
 export function readSettings(query: URLSearchParams): {settings: Settings; ignored: string[]} {
   const settings = defaultSettings();

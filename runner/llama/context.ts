@@ -13,16 +13,19 @@ export class Context {
     return this.cache?.length ?? 0;
   }
 
-  /**
-   * The cache of the tokens that a prompt begins with, which leaves the context; nothing where it begins otherwise. At least the
-   * prompt's last token is left to be read: its logits are needed.
-   */
-  take(prompt: readonly number[]): KeyValueCache | undefined {
-    const {cache, tokens} = this;
-    if (cache === undefined) return undefined;
-    const most = Math.min(cache.length, prompt.length - 1);
+  /** How many tokens of a prompt `take` would give. At least its last one is left to be read: its logits are needed. */
+  reusable(prompt: readonly number[]): number {
+    const most = Math.min(this.length, prompt.length - 1);
     let shared = 0;
-    while (shared < most && tokens[shared] === prompt[shared]) ++shared;
+    while (shared < most && this.tokens[shared] === prompt[shared]) ++shared;
+    return shared;
+  }
+
+  /** The cache of the tokens that a prompt begins with, which leaves the context; nothing where it begins otherwise. */
+  take(prompt: readonly number[]): KeyValueCache | undefined {
+    const {cache} = this;
+    if (cache === undefined) return undefined;
+    const shared = this.reusable(prompt);
     this.cache = undefined;
     this.tokens = [];
     if (shared === 0) {
@@ -31,6 +34,13 @@ export class Context {
     }
     cache.truncate(shared);
     return cache;
+  }
+
+  /** Forgets what comes after the first `length` tokens. */
+  truncate(length: number): void {
+    if (length === 0) this.dispose();
+    this.cache?.truncate(length);
+    this.tokens = this.tokens.slice(0, length);
   }
 
   /** @param tokens of the positions of the cache, which it takes over; more may follow. */

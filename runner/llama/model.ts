@@ -115,6 +115,12 @@ export class LlamaModel {
     }
   }
 
+  /** What keys and values of a token take while they are kept. */
+  get cacheBytesPerToken(): number {
+    const {layers, keyValueHeads, headDim} = this.config;
+    return 2 * layers * keyValueHeads * headDim * (Decoder.takes(this.config, this.weights) ? 2 : 4);
+  }
+
   /** Runs a prompt, or the rest of one. */
   async prefill(ids: readonly number[], request: PrefillRequest = {}): Promise<Prefill> {
     const {cache, attend, onAttention, onHidden} = request;

@@ -1,13 +1,11 @@
-import {execFileSync} from 'node:child_process';
 import {mkdtempSync, readFileSync, rmSync, writeFileSync} from 'node:fs';
 import {mkdir} from 'node:fs/promises';
 import {tmpdir} from 'node:os';
 import {join} from 'node:path';
-import {fileURLToPath} from 'node:url';
 import {expect} from 'chai';
 import {chromium, type Browser} from 'playwright-core';
 import {findChromium, softwareFlags} from '../../../hosts/chromium';
-import {tinyConfig, tinyTensors, writeSafetensors} from '../../runner/llama/tiny/random_checkpoint';
+import {buildDemo, tinyCheckpoint} from './demo_fixture';
 import {DemoPage} from './demo_page';
 import {DemoServer} from './demo_server';
 import {breakableWebGL, breakableWebGPU, crash, lateEvents, mortal, noGraphics, noWebGPU} from './preludes';
@@ -18,8 +16,6 @@ const RUN_MS = 400_000;
 /** `SCREENSHOTS=docs/images npm test -- demo` writes pictures of the runs there. */
 const screenshots = process.env.SCREENSHOTS;
 
-const root = fileURLToPath(new URL('../../..', import.meta.url));
-
 describe('the demo page in Chromium', function () {
   this.timeout(RUN_MS);
   let browser: Browser;
@@ -29,10 +25,7 @@ describe('the demo page in Chromium', function () {
 
   before(async () => {
     folder = mkdtempSync(join(tmpdir(), 'pbs-demo-'));
-    // In a process of its own: beside mocha's, Vite does not find a module of its own.
-    execFileSync('npx', ['vite', 'build', 'demo', '--outDir', join(folder, 'page'), '--logLevel', 'error'], {
-      cwd: root,
-    });
+    buildDemo(join(folder, 'page'));
     // In a folder of the host, as the page's paths are to be relative.
     server = await DemoServer.open(folder);
     browser = await chromium.launch({executablePath: findChromium(), args: softwareFlags});
@@ -56,28 +49,10 @@ describe('the demo page in Chromium', function () {
   async function openTiny(query: string, prelude?: string): Promise<DemoPage> {
     const opened = await open(query, prelude);
     await opened.ready();
-    await opened.page.setInputFiles('#model-files', tinyCheckpoint());
+    await opened.page.setInputFiles('#model-files', tinyCheckpoint(folder));
     await opened.waitForText('#model-info', '2 layers', 60_000);
     await opened.ready();
     return opened;
-  }
-
-  /**
-   * With the demo's tokenizer; contexts of up to 512 tokens. In a folder of its own: Chromium takes no notice when the same
-   * paths are set again.
-   */
-  function tinyCheckpoint(): string[] {
-    const place = mkdtempSync(join(folder, 'model-'));
-    const config = {...tinyConfig, vocab_size: 8192};
-    const files: Array<[string, string | Uint8Array]> = [
-      ['config.json', JSON.stringify(config)],
-      ['tokenizer.json', readFileSync(join(root, 'demo/public/model/tokenizer.json'))],
-      ['model.safetensors', new Uint8Array(writeSafetensors(tinyTensors(config)))],
-    ];
-    return files.map(([name, content]) => {
-      writeFileSync(join(place, name), content);
-      return join(place, name);
-    });
   }
 
   async function photograph(shown: DemoPage, name: string): Promise<void> {
@@ -135,7 +110,7 @@ describe('the demo page in Chromium', function () {
     const enabled = await shown.page.locator('#length option:not([disabled])').allInnerTexts();
     expect(enabled, 'what the model can read').to.deep.equal(['512 tokens']);
 
-    const files = tinyCheckpoint();
+    const files = tinyCheckpoint(folder);
     writeFileSync(files[2], readFileSync(files[2]).subarray(0, 5000));
     await shown.page.setInputFiles('#model-files', files);
     const failure = await shown.failure('These files are not a model');
@@ -143,7 +118,7 @@ describe('the demo page in Chromium', function () {
       .to.match(/model\.safetensors: .* is it truncated\?/)
       .and.include('the model from before');
     expect(await shown.ask(RUN_MS), 'the model from before').to.include('Done');
-    await shown.page.setInputFiles('#model-files', tinyCheckpoint());
+    await shown.page.setInputFiles('#model-files', tinyCheckpoint(folder));
     await shown.ready();
     expect(await shown.text('#failure')).to.equal('');
   });

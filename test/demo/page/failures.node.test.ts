@@ -2,7 +2,7 @@ import {expect} from 'chai';
 import type {FailureName} from '../../../runner/failure';
 import {CRASH, describeFailure, endsEngine, type FailureContext} from '../../../demo/page/failures';
 
-const context: FailureContext = {backend: 'webgpu', shorter: 2048, hasModel: false};
+const context: FailureContext = {backend: 'webgpu', shorter: 2048, hasModel: false, view: 'fact'};
 
 function failureOf(name: string, part: Partial<FailureContext> = {}) {
   return describeFailure(Object.assign(new Error('what came'), {name}), {...context, ...part});

@@ -1,0 +1,211 @@
+import {Failure} from '../../runner/failure';
+import {Context} from '../../runner/llama/context';
+import {generate, type GenerateRequest} from '../../runner/llama/generate';
+import {decode} from '../../runner/tokenizer';
+import type {Backend} from '../backend';
+import {ChatWriter} from './chat_prompt';
+import type {ChatAnswer, ChatCount, ChatEvent, ChatRequest, Conversation, DocumentFit} from './chat_protocol';
+import {rethrow} from './device_failure';
+import type {Reader} from './load';
+import {RunClock} from './progress';
+import type {AttentionName} from './protocol';
+import {SparseReading} from './sparse_reading';
+
+export interface ChatHooks {
+  onEvent?: (event: ChatEvent) => void;
+  signal?: AbortSignal;
+}
+
+/** On graphics hardware a prompt of no more tokens is not followed layer by layer: it is read before anybody could stop it. */
+const FOLLOWED_TOKENS = 512;
+
+/** The first two tokens: those of decoding compile shaders too. */
+const WARM_UP_TOKENS = 2;
+
+/** Precision by which a device reads: float16 where its sums are float32, so that no model's values leave its range. */
+export function readingPrecision({float16}: Pick<Backend, 'float16'>): 'float32' | 'float16' {
+  return float16 === 'matrix units' ? 'float16' : 'float32';
+}
+
+/** Answers of one model, by exact and by sparse attention; what each has read stays for the next question. */
+export class Chat {
+  private readonly writer: ChatWriter;
+  private readonly precision: 'float32' | 'float16';
+  private readonly contexts: Record<AttentionName, Context> = {exact: new Context(), pbs: new Context()};
+  /** Whose shaders are compiled. */
+  private readonly compiled = new Set<AttentionName>();
+
+  constructor(
+    private readonly backend: Backend,
+    private readonly reader: Reader,
+  ) {
+    // A form without a frame could not be written.
+    this.writer = new ChatWriter(reader.tokenizer, reader.frame && reader.chat);
+    this.precision = readingPrecision(backend);
+  }
+
+  count(conversation: Conversation): ChatCount {
+    const ids = this.writer.draft(conversation);
+    const unread = (attention: AttentionName) => ids.length - this.contexts[attention].reusable(ids);
+    return {
+      prompt: ids.length,
+      document: this.writer.lengthOf(conversation.document),
+      unread: {exact: unread('exact'), pbs: unread('pbs')},
+    };
+  }
+
+  fit(conversation: Conversation, maxTokens: number): DocumentFit {
+    return this.writer.fit(conversation, this.reader.info.contextLength - maxTokens);
+  }
+
+  /**
+   * Answers the last turn. Stopped while it writes, it gives what is written.
+   *
+   * @throws Failure if the prompt is longer than the context, or the device reported an error; else what failed.
+   */
+  async answer(request: ChatRequest, hooks: ChatHooks = {}): Promise<ChatAnswer> {
+    const ids = this.writer.write(request);
+    const {contextLength} = this.reader.info;
+    if (ids.length >= contextLength) {
+      throw new Failure(
+        'ContextTooLongError',
+        `the prompt has ${ids.length} tokens; accepted: at most ${contextLength - 1} of the ${contextLength} that this model reads, and one to write`,
+      );
+    }
+    try {
+      if (request.warmUp && !this.backend.software) await this.warmUp(ids, request.attention, hooks);
+      return await this.read(ids, request, hooks);
+    } catch (error) {
+      return rethrow(error, this.backend, hooks.signal);
+    }
+  }
+
+  /** Frees what was read. */
+  forget(): void {
+    Object.values(this.contexts).forEach((context) => context.dispose());
+  }
+
+  /** The answer with what reading kept, which is looked at when the clock has stopped. */
+  private async read(ids: readonly number[], request: ChatRequest, hooks: ChatHooks): Promise<ChatAnswer> {
+    const reading = this.reading(request.attention);
+    if (reading === undefined) return this.write(ids, request, hooks);
+    try {
+      const answer = await this.write(ids, request, hooks, reading);
+      const density = await reading.density();
+      const {exactReason} = reading;
+      return {...answer, ...(density !== undefined && {density}), ...(exactReason !== undefined && {exactReason})};
+    } finally {
+      reading.dispose();
+    }
+  }
+
+  private async write(
+    ids: readonly number[],
+    request: ChatRequest,
+    hooks: ChatHooks,
+    reading?: SparseReading,
+  ): Promise<ChatAnswer> {
+    const {attention, sampling} = request;
+    const {model, tokenizer, info} = this.reader;
+    const maxTokens = Math.min(request.maxTokens, info.contextLength - ids.length);
+    const context = this.contexts[attention];
+    const reusedTokens = context.reusable(ids);
+    const clock = this.clock({warmUp: 0, prompt: ids.length - reusedTokens}, hooks);
+    const compiled = this.compiles(attention);
+    const begin = performance.now();
+    let [first, last] = [begin, begin];
+    let written: readonly number[] = [];
+    let end: ChatAnswer['end'] = 'model';
+    try {
+      clock.begin(attention, 'prefill');
+      const {tokens} = await generate(model, ids, {
+        ...this.prefill(reading, hooks, this.follows(ids.length - reusedTokens) ? clock : undefined),
+        ...{context, maxTokens, sampling},
+        onToken: (soFar) => {
+          this.backend.throwIfFailed();
+          written = [...soFar];
+          last = performance.now();
+          if (written.length === 1) {
+            first = last;
+            clock.begin(attention, 'write');
+          }
+          hooks.onEvent?.({type: 'text', text: this.textOf(written)});
+        },
+      });
+      if (tokens.length === maxTokens) end = 'length';
+      // The end token came first.
+      if (tokens.length === 0) first = last = performance.now();
+    } catch (error) {
+      if (!hooks.signal?.aborted || written.length === 0) throw error;
+      end = 'stopped';
+    }
+    this.backend.throwIfFailed();
+    this.compiled.add(attention);
+    return {
+      ...{attention, text: decode(tokenizer, written), end, tokens: written.length},
+      ...{promptTokens: ids.length, reusedTokens, firstTokenMs: first - begin, compiled},
+      ...(written.length > 1 && {tokensPerSecond: (1000 * (written.length - 1)) / (last - first)}),
+    };
+  }
+
+  /** Reads and forgets what is to be read, since tfjs picks shaders and buffers by shape, and writes a little. */
+  private async warmUp(ids: readonly number[], attention: AttentionName, hooks: ChatHooks): Promise<void> {
+    const context = this.contexts[attention];
+    const reusedTokens = context.reusable(ids);
+    const clock = this.clock({warmUp: ids.length - reusedTokens, prompt: 0}, hooks);
+    clock.begin(attention, 'warm-up');
+    const reading = this.reading(attention);
+    try {
+      const request = {...this.prefill(reading, hooks, clock), context, maxTokens: WARM_UP_TOKENS};
+      await generate(this.reader.model, ids, request);
+    } finally {
+      reading?.dispose();
+    }
+    context.truncate(reusedTokens);
+    this.backend.throwIfFailed();
+    this.compiled.add(attention);
+  }
+
+  private prefill(
+    reading: SparseReading | undefined,
+    {signal}: ChatHooks,
+    clock?: RunClock,
+  ): Omit<GenerateRequest, 'maxTokens'> {
+    return {
+      attention: 'flash',
+      options: {precision: this.precision},
+      ...(reading && {attend: reading.attend}),
+      signal,
+      ...(clock && {
+        onLayer: (layer) => {
+          this.backend.throwIfFailed();
+          clock.finishedLayer(layer);
+        },
+      }),
+    };
+  }
+
+  private reading(attention: AttentionName): SparseReading | undefined {
+    return attention === 'pbs'
+      ? new SparseReading(this.reader.info, {precision: this.precision, auto: true})
+      : undefined;
+  }
+
+  private clock(lengths: {warmUp: number; prompt: number}, {onEvent}: ChatHooks): RunClock {
+    return new RunClock(this.reader.info.layers, lengths, onEvent, 1);
+  }
+
+  private follows(tokens: number): boolean {
+    return this.backend.software || tokens > FOLLOWED_TOKENS;
+  }
+
+  /** Plain JavaScript has no shaders. */
+  private compiles(attention: AttentionName): boolean {
+    return this.backend.backend !== 'cpu' && !this.compiled.has(attention);
+  }
+
+  /** Without the half of a character that the next token ends. */
+  private textOf(tokens: readonly number[]): string {
+    return decode(this.reader.tokenizer, tokens).replace(/\uFFFD+$/, '');
+  }
+}

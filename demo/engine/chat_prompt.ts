@@ -1,0 +1,124 @@
+import type {Tokenizer} from '@huggingface/tokenizers';
+import {chatTemplate, type ChatMessage, type ChatTemplate} from '../../runner/chat_template';
+import {Failure} from '../../runner/failure';
+import type {ChatForm} from '../../runner/llama/chat_form';
+import {decode, encode} from '../../runner/tokenizer';
+import type {Conversation, DocumentFit} from './chat_protocol';
+
+/** Stands for what the system message says; no template has it. */
+const TOLD = '\u{F8FF}told\u{F8FF}';
+
+/** Characters that are counted at once: a tokenizer takes long over one huge text. */
+const PIECE = 2 ** 16;
+
+/** A document of so many times what fits is counted no further. */
+const COUNTED = 4;
+
+/** Tokens that a document, cut and encoded again with its neighbours, may have more than before. */
+const SLACK = 8;
+
+/**
+ * Writes conversations as tokens: in the model's form of chats, else as a text to be continued, "document\n\nquestion\n", where the system
+ * prompt, which such a model was never told to follow, is left out.
+ */
+export class ChatWriter {
+  private readonly template?: ChatTemplate;
+  /** Whether the template writes system messages; else what they say begins the first turn. */
+  private readonly hasSystem: boolean;
+
+  constructor(
+    private readonly tokenizer: Tokenizer,
+    form?: ChatForm,
+  ) {
+    this.template = form && chatTemplate(form.template, form);
+    this.hasSystem = this.template !== undefined && writesSystem(this.template);
+  }
+
+  /** @throws Failure if the model's form refuses the conversation. */
+  write(conversation: Conversation): number[] {
+    return encode(this.tokenizer, this.text(conversation));
+  }
+
+  /** The same; one without a question with what stands around one. */
+  draft(conversation: Conversation): number[] {
+    return this.write(withQuestion(conversation));
+  }
+
+  /** Tokens of a text by itself. */
+  lengthOf(text: string): number {
+    return encode(this.tokenizer, text).length;
+  }
+
+  /** @param most tokens that the whole may have, its answer excepted. */
+  fit(conversation: Conversation, most: number): DocumentFit {
+    const others = this.draft({...conversation, document: ''}).length;
+    const room = Math.max(0, most - others - SLACK);
+    const {ids, isWhole, share} = this.beginningOf(conversation.document, Math.max(COUNTED * room, PIECE));
+    const tokens = isWhole ? ids.length : Math.round(ids.length / share);
+    const fit = {tokens, isEstimate: !isWhole, room};
+    // The end may be half a character.
+    return tokens <= room
+      ? fit
+      : {...fit, beginning: decode(this.tokenizer, ids.slice(0, room)).replace(/\uFFFD+$/, '')};
+  }
+
+  /** Tokens of a text up to about `most`, and the share of the text that they are. */
+  private beginningOf(text: string, most: number): {ids: number[]; isWhole: boolean; share: number} {
+    const ids: number[] = [];
+    let at = 0;
+    while (at < text.length && ids.length <= most) {
+      const end = endOfPiece(text, at);
+      for (const id of encode(this.tokenizer, text.slice(at, end))) ids.push(id);
+      at = end;
+    }
+    return {ids, isWhole: at >= text.length, share: at / text.length};
+  }
+
+  private text({system, document, turns}: Conversation): string {
+    const {template} = this;
+    if (template === undefined) {
+      // As it was written, so that what was read and written of it before is found again.
+      return (document === '' ? '' : `${document}\n\n`) + turns.map(({content}) => `${content}\n`).join('');
+    }
+    const told = [system, document].filter((part) => part.trim() !== '').join('\n\n');
+    try {
+      return template.render(messagesOf(told, turns, this.hasSystem), {addGenerationPrompt: true});
+    } catch (error) {
+      throw new Failure('PromptError', (error as Error).message, {cause: error});
+    }
+  }
+}
+
+function messagesOf(told: string, turns: Conversation['turns'], hasSystem: boolean): ChatMessage[] {
+  if (told === '') return [...turns];
+  if (hasSystem) return [{role: 'system', content: told}, ...turns];
+  const [first, ...others] = turns;
+  return [{...first, content: `${told}\n\n${first.content}`}, ...others];
+}
+
+function withQuestion(conversation: Conversation): Conversation {
+  const {turns} = conversation;
+  return turns.at(-1)?.role === 'user'
+    ? conversation
+    : {...conversation, turns: [...turns, {role: 'user', content: ''}]};
+}
+
+/** A template may refuse system messages, or leave them out. */
+function writesSystem(template: ChatTemplate): boolean {
+  const messages = [
+    {role: 'system', content: TOLD},
+    {role: 'user', content: 'Hello'},
+  ];
+  try {
+    return template.render(messages, {addGenerationPrompt: true}).includes(TOLD);
+  } catch {
+    return false;
+  }
+}
+
+/** Between two words where there are some. */
+function endOfPiece(text: string, start: number): number {
+  if (text.length - start <= PIECE) return text.length;
+  const space = text.lastIndexOf(' ', start + PIECE);
+  return space > start + PIECE / 2 ? space : start + PIECE;
+}
