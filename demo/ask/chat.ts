@@ -4,6 +4,7 @@ import {generate} from '../../runner/llama/generate';
 import {decode, encode} from '../../runner/tokenizer';
 import {chooseBackend} from '../backend';
 import type {BackendName} from '../backend_names';
+import {readingPrecision} from '../engine/chat';
 import {loadReader, type Reader} from '../engine/load';
 
 /** What the command passes into the browser, beside the files of the model. */
@@ -51,6 +52,7 @@ export async function chat(files: File[], request: ChatRequest): Promise<ChatRes
     console.info(`${ids.length} tokens`);
     const {tokens, firstTokenMs, restMs} = await generate(model, ids, {
       attention: request.attention === 'exact' ? 'flash' : 'pbs',
+      options: {precision: readingPrecision(machine)},
       maxTokens: Math.min(request.maxTokens, model.maxLength - ids.length),
       sampling: {temperature: request.temperature, topP: 1, seed: 0},
     });

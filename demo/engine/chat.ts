@@ -87,7 +87,10 @@ export class Chat {
 
   /** The answer with what reading kept, which is looked at when the clock has stopped. */
   private async read(ids: readonly number[], request: ChatRequest, hooks: ChatHooks): Promise<ChatAnswer> {
-    const reading = this.reading(request.attention);
+    const reused = this.contexts[request.attention].reusable(ids);
+    // A question after what stays has no blocks to leave out.
+    const isQuestion = this.reader.model.readsInSteps(ids.length - reused, reused);
+    const reading = isQuestion ? undefined : this.reading(request.attention);
     if (reading === undefined) return this.write(ids, request, hooks);
     try {
       const answer = await this.write(ids, request, hooks, reading);
@@ -139,6 +142,8 @@ export class Chat {
       if (!hooks.signal?.aborted || written.length === 0) throw error;
       end = 'stopped';
     }
+    // The next question shall not wait for shaders.
+    if (compiled && !this.backend.software) model.prepareToContinue();
     this.backend.throwIfFailed();
     this.compiled.add(attention);
     return {

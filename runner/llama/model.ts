@@ -125,7 +125,7 @@ export class LlamaModel {
   async prefill(ids: readonly number[], request: PrefillRequest = {}): Promise<Prefill> {
     const {cache, attend, onAttention, onHidden} = request;
     const isFollowed = attend ?? onAttention ?? onHidden;
-    if (!isFollowed && cache instanceof PackedCache && cache.length > 0 && ids.length <= FEW_TOKENS) {
+    if (!isFollowed && cache instanceof PackedCache && this.readsInSteps(ids.length, cache.length)) {
       return this.readFew(ids, cache, request);
     }
     return withSubmitBatch(ids.length, () => this.readPrompt(ids, request));
@@ -154,6 +154,11 @@ export class LlamaModel {
       cache.dispose();
       throw error;
     }
+  }
+
+  /** Whether so many tokens are read in recorded steps, exactly and with little work for this thread, after so many in a cache. */
+  readsInSteps(tokens: number, held: number): boolean {
+    return held > 0 && tokens <= FEW_TOKENS && Decoder.takes(this.config, this.weights);
   }
 
   /**
