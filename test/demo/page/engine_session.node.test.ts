@@ -101,14 +101,19 @@ describe('EngineSession', () => {
     expect(host.calls).to.deep.equal(['start cpu', 'load url', 'text one']);
   });
 
-  it('keeps the model from before when files are refused', async () => {
-    await session.prepare();
-    host.fail = {'load files': 'CheckpointError'};
-    session.change({model: broken});
-    expect(await failure()).to.equal('CheckpointError');
-    expect(session.wish.model).to.equal(bundled);
-    expect(session.isReady).to.equal(true);
-  });
+  for (const [what, name] of [
+    ['files are refused', 'CheckpointError'],
+    ['loading is stopped', 'AbortError'],
+  ]) {
+    it(`keeps the model from before when ${what}`, async () => {
+      await session.prepare();
+      host.fail = {'load files': name};
+      session.change({model: broken});
+      expect(await failure()).to.equal(name);
+      expect(session.wish.model).to.equal(bundled);
+      expect(session.isReady).to.equal(true);
+    });
+  }
 
   it('ends a worker that cannot go on, and starts another the next time', async () => {
     host.fail = {'load url': 'OutOfMemoryError'};
