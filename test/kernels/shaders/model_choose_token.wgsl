@@ -1,6 +1,6 @@
 // One workgroup; an invocation looks at every 256th logit, and what they find is brought together in workgroup memory.
 //
-// A draw is a race: a token of weight w arrives after the time -log(u) / w, with u a random number of its own, and the first one is
+// A draw is a race: a token of weight w arrives after a time of its own, exponentially distributed, over w, and the first one is
 // taken, which is each token with a probability as its weight. Those below the nucleus (Holtzman et al., arXiv 1904.09751) do not start:
 // its least weight is found by bisection over the bits of a float32, which are in the order of the floats.
 
@@ -57,13 +57,16 @@ fn largestLogit(count : i32) -> f32 {
   return workgroupMax(largest);
 }
 
-// Random, in (0, 1): the same for the same seed and token.
-fn randomOf(seed : u32, token : u32) -> f32 {
+// A time of arrival at weight 1, -log(1 - v) with v random in (0, 1): the same for the same seed and token. Of many tokens some v are
+// tiny, where log is only as exact as 1 is: there by its series.
+fn timeOf(seed : u32, token : u32) -> f32 {
   var x = seed ^ (token * 0x9e3779b9u);
   x = (x ^ (x >> 16u)) * 0x21f0aaadu;
   x = (x ^ (x >> 15u)) * 0x735a2d97u;
   x = x ^ (x >> 15u);
-  return (f32(x >> 8u) + 0.5) * 0x1p-24;
+  let v = min((f32(x) + 0.5) * 0x1p-32, 1.0 - 0x1p-24);
+  let series = v * (1.0 + v * (1.0 / 2.0 + v * (1.0 / 3.0 + v * (1.0 / 4.0 + v * (1.0 / 5.0 + v / 6.0)))));
+  return select(-log(1.0 - v), series, v < 0.0625);
 }
 
 fn main(index : i32) {
@@ -102,7 +105,7 @@ fn main(index : i32) {
     var arrival = largest - logits[i];
     if (!isGreedy) {
       let weight = exp2(-arrival * inverseTemperature);
-      arrival = select(highest, -log(randomOf(bitcast<u32>(choice[2]), u32(i))) / weight, bitcast<u32>(weight) >= max(least, 1u));
+      arrival = select(highest, timeOf(bitcast<u32>(choice[2]), u32(i)) / weight, bitcast<u32>(weight) >= max(least, 1u));
     }
     if (arrival < first) {
       first = arrival;

@@ -90,13 +90,13 @@ describeBackends('Sampler', (backend) => {
 
   it('draws by the probabilities, from the fewest tokens that reach topP', async () => {
     const count = 150;
-    // More tokens than invocations, of which most have next to no weight.
-    const many = Array.from({length: 600}, (_, i) => (i % 150 === 7 ? 0.2475 : 0.01 / 596));
+    // As many tokens as a model has, of which most have next to no weight.
+    const many = Array.from({length: 60_000}, (_, i) => (i % 15_000 === 7 ? 0.2475 : 0.01 / 59_996));
     for (const [topP, of, kept] of [
       [1, probabilities, [0, 1, 2, 3]],
       [0.8, probabilities, [1, 2, 3]],
       [0.4, probabilities, [1]],
-      [0.9, many, [7, 157, 307, 457]],
+      [0.9, many, [7, 15_007, 30_007, 45_007]],
     ] as Array<[number, number[], number[]]>) {
       const shares = await sharesOf({temperature: 0.7, topP, seed: 5}, of, count);
       const sum = kept.reduce((total, token) => total + of[token], 0);
@@ -106,6 +106,13 @@ describeBackends('Sampler', (backend) => {
         expect(share, `topP ${topP}, token ${token}`).to.be.closeTo(p, 5 * Math.sqrt((p * (1 - p)) / count) + 1e-9);
       });
     }
+  });
+
+  it('seldom draws one of many tokens of little weight', async () => {
+    const count = 60;
+    const many = Array.from({length: 60_000}, (_, i) => (i === 31_234 ? 1 : 1e-9));
+    const shares = await sharesOf({temperature: 0.7, topP: 1, seed: 3}, many, count);
+    expect(shares[31_234]).to.be.greaterThan(1 - 1e-9);
   });
 
   it('stands impossible logits, and refuses those that are no numbers', async () => {
