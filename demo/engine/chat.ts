@@ -142,8 +142,7 @@ export class Chat {
       if (!hooks.signal?.aborted || written.length === 0) throw error;
       end = 'stopped';
     }
-    // The next question shall not wait for shaders.
-    if (compiled && !this.backend.software) model.prepareToContinue();
+    if (compiled) this.prepareToContinue();
     this.backend.throwIfFailed();
     this.compiled.add(attention);
     return {
@@ -167,8 +166,14 @@ export class Chat {
       reading?.dispose();
     }
     context.truncate(reusedTokens);
+    this.prepareToContinue();
     this.backend.throwIfFailed();
     this.compiled.add(attention);
+  }
+
+  /** The next question shall not wait for shaders. */
+  private prepareToContinue(): void {
+    if (!this.backend.software) this.reader.model.prepareToContinue();
   }
 
   private prefill(
