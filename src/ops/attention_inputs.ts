@@ -1,8 +1,8 @@
 import type {NamedTensorMap, Tensor1D, Tensor4D} from '@tensorflow/tfjs-core';
-import {Tensor, tensor1d} from '@tensorflow/tfjs-core';
+import {maximum, minimum, scalar, Tensor, tensor1d} from '@tensorflow/tfjs-core';
 import type {BlockGeometry} from '../attention/block_geometry.js';
 import {check, describe} from './check_arguments.js';
-import type {AttentionOptions, FlashAttentionOptions} from './options.js';
+import type {AttentionOptions, FlashAttentionOptions, PBSAttentionOptions} from './options.js';
 import type {PBSAttentionPlan} from './results.js';
 
 /*
@@ -22,11 +22,35 @@ export function keyLengthsInput(op: string, options: AttentionOptions | undefine
     checkTensorOf(op, 'keyLengths', keyLengths, ['int32'], [batch], takes);
     return {keyLengths};
   }
-  check(Array.isArray(keyLengths), op, 'keyLengths', `got ${describe(keyLengths)}`, takes);
+  const lengths = numbersOf(keyLengths);
+  check(lengths !== undefined, op, 'keyLengths', `got ${describe(keyLengths)}`, takes);
   const isLength = (x: number) => Number.isSafeInteger(x) && x >= 0 && x <= keyLength;
-  const areLengths = keyLengths.length === batch && keyLengths.every(isLength);
-  check(areLengths, op, 'keyLengths', `got [${keyLengths}]`, takes);
-  return {keyLengths: tensor1d(keyLengths, 'int32') satisfies Tensor1D};
+  const areLengths = lengths.length === batch && lengths.every(isLength);
+  check(areLengths, op, 'keyLengths', `got [${listOf(lengths)}]`, takes);
+  return {keyLengths: tensor1d(lengths, 'int32') satisfies Tensor1D};
+}
+
+/** Key lengths that are numbers, holes of an array among them, which are none. */
+export function numbersOf(keyLengths: unknown): number[] | undefined {
+  return Array.isArray(keyLengths) || keyLengths instanceof Int32Array
+    ? Array.from(keyLengths as ArrayLike<number>)
+    : undefined;
+}
+
+/** Few enough to be read. */
+const listOf = (numbers: readonly unknown[]): string =>
+  numbers.length > 8 ? `${numbers.slice(0, 8)}, and ${numbers.length - 8} more` : String(numbers);
+
+/** The options with the key lengths that their plan was made with; throws on others. */
+export function withPlanLengths(op: string, options: PBSAttentionOptions | undefined): PBSAttentionOptions | undefined {
+  const planned = options?.plan?.sizes?.keyLengths;
+  if (planned === undefined) return options;
+  const given = numbersOf(options?.keyLengths);
+  const got = `got [${given && listOf(given)}] with a plan of [${listOf(planned)}]`;
+  const isSame = given === undefined || String(given) === String(planned);
+  check(isSame, op, 'keyLengths', got, 'those that the plan was made with, also where they are not given');
+  // A tensor is not read back.
+  return options?.keyLengths === undefined ? {...options, keyLengths: planned} : options;
 }
 
 /** `mask`, if given. */
@@ -48,7 +72,16 @@ export function maskInput(
   return {mask};
 }
 
-/** Throws unless the plan is one for these blocks; gives its tensors. */
+/** Values of key orders that this library made: what they hold is in range. */
+const knownOrders = new WeakSet<object>();
+
+export const knowPlan = ({dataId}: Tensor): void => void knownOrders.add(dataId);
+export const isKnownPlan = ({keyIndices}: PBSAttentionPlan): boolean => knownOrders.has(keyIndices.dataId);
+
+/**
+ * Throws unless the plan is one for these blocks; gives its tensors. Key indices of a plan from elsewhere are brought into the range of
+ * the keys, since they are not read back.
+ */
 export function planInputs(op: string, plan: PBSAttentionPlan, geometry: BlockGeometry): NamedTensorMap {
   const {batch, heads, keyLength, blockSize, keyBlockSize, queryBlocks, keyBlocks} = geometry;
   const isPlan = plan?.keyIndices instanceof Tensor && plan.blockMask instanceof Tensor;
@@ -60,7 +93,9 @@ export function planInputs(op: string, plan: PBSAttentionPlan, geometry: BlockGe
   };
   checkPart('keyIndices', keyIndices, 'int32', [batch, heads, keyLength]);
   checkPart('blockMask', blockMask, 'bool', [batch, heads, queryBlocks, keyBlocks]);
-  return {keyIndices, blockMask};
+  if (isKnownPlan(plan)) return {keyIndices, blockMask};
+  const [first, last] = [0, keyLength - 1].map((index) => scalar(index, 'int32'));
+  return {keyIndices: minimum(maximum(keyIndices, first), last), blockMask};
 }
 
 function checkTensorOf(op: string, name: string, x: Tensor, dtypes: string[], shape: number[], takes: string): void {

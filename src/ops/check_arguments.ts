@@ -79,11 +79,10 @@ export function planSettings(
   withOffset: boolean,
   inputOptions: readonly string[] = pbsInputOptions,
 ): BlockSizes & {causal: boolean; queryOffset?: number} {
-  const settings = withDefaults(op, withPlanSizes(op, options, plan, withOffset), inputOptions);
-  const {causal, queryOffset} = settings;
-  const sizes = blockSizes(op, settings);
-  checkBoolean(op, 'causal', causal);
-  return {...sizes, causal, queryOffset};
+  const sized = withPlanSizes(op, options, plan, withOffset);
+  // Those that change nothing are checked too; the scale's default alone is the head dim's.
+  const {blockSize, keyBlockSize, segmentSize, causal} = pbsAttentionSettings(op, sized, 1, inputOptions);
+  return {blockSize, keyBlockSize, segmentSize, causal, queryOffset: sized?.queryOffset};
 }
 
 /** @param withOffset with the position of the plan's first row, too; without a causal mask it says nothing. */
@@ -218,6 +217,9 @@ function withDefaults(
   options: PBSAttentionSettings | undefined,
   inputOptions: readonly string[],
 ): Settings {
+  const takes = 'an object of options; flashAttention takes a mask as its option';
+  const isObject = options === undefined || (typeof options === 'object' && options !== null);
+  check(isObject && !(options instanceof Tensor), op, 'options', `got ${describe(options)}`, takes);
   const given = givenOptions(options);
   const known = [...Object.keys(defaultOptions), 'scale', ...inputOptions];
   for (const name of Object.keys(given)) {

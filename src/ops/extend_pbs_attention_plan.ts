@@ -1,7 +1,7 @@
 import type {Tensor3D, Tensor4D} from '@tensorflow/tfjs-core';
 import {concat, logicalOr, op, pad, slice, tensor3d, tensor4d} from '@tensorflow/tfjs-core';
 import {blockGeometry, scoredBlocks, visibleBlocks} from '../attention/block_geometry.js';
-import {planInputs} from './attention_inputs.js';
+import {isKnownPlan, knowPlan, planInputs} from './attention_inputs.js';
 import {check, checkTensors, describe, planSettings, queryOffsetOf} from './check_arguments.js';
 import type {PBSAttentionOptions} from './options.js';
 import type {PBSAttentionPlan} from './results.js';
@@ -33,7 +33,8 @@ import {planSizes} from './pbs_attention_plan.js';
  * @param query float32 `[batch, heads, queryLength, headDim]`, the next rows. Its shape counts, not its values.
  * @param key float32 `[batch, keyValueHeads, keyLength, headDim]`, with the plan's keys first. Its shape counts.
  * @param options `queryOffset`, by default `keyLength - queryLength`, counts; `blockSize`, `keyBlockSize`, `segmentSize` and `causal` are the
- *     plan's, and needed where it does not say its `sizes`.
+ *     plan's, and needed where it does not say its `sizes`. The others are checked and change nothing. No `keyLengths`, and the
+ *     result says none: give the call by it those of the longer cache.
  * @returns `keyIndices`, int32 `[batch, heads, keyLength]`, and `blockMask`, bool `[batch, heads, queryBlocks, keyBlocks]`, both
  *     disposed by the caller; and `sizes`.
  * @throws Error if an argument is not of that form, the plan does not fit the options, or there are fewer keys than in it.
@@ -47,12 +48,11 @@ function extendPBSAttentionPlan_(
   plan: PBSAttentionPlan,
   query: Tensor4D,
   key: Tensor4D,
-  options?: Omit<PBSAttentionOptions, 'plan' | 'onReport'>,
+  options?: Omit<PBSAttentionOptions, 'plan' | 'onReport' | 'keyLengths'>,
 ): PBSAttentionPlan {
   const name = 'extendPBSAttentionPlan';
   checkTensors(name, query, key);
-  const inputOptions = ['queryOffset', 'keyLengths'];
-  const {causal, ...sizes} = planSettings(name, options, plan, false, inputOptions);
+  const {causal, ...sizes} = planSettings(name, options, plan, false, ['queryOffset']);
   const queryOffset = queryOffsetOf(name, options, causal, query, key);
   const geometry = blockGeometry(query, key, {...sizes, queryOffset});
   const {batch, heads, keyLength, keyBlockSize, queryBlocks, keyBlocks} = geometry;
@@ -89,5 +89,6 @@ function extendPBSAttentionPlan_(
     [0, keyBlocks - plannedBlocks],
   ]);
   const blockMask = logicalOr(carried, tensor4d(always, [1, 1, queryBlocks, keyBlocks], 'bool')) as Tensor4D;
+  if (isKnownPlan(plan)) knowPlan(keyIndices);
   return {keyIndices, blockMask, sizes: planSizes(geometry, causal)};
 }

@@ -23,9 +23,9 @@ export interface AttentionOptions {
   /**
    * Keys of each batch entry that are not padding, for batches padded on the right: keys at this position and after are seen
    * by no query. Integers from 0 to `keyLength`, or an int32 tensor `[batch]`, which is not read back: what lies outside that
-   * range counts as its nearest end. Default: every key.
+   * range counts as its nearest end. Default: every key; by a plan, those that it was made with.
    */
-  keyLengths?: number[] | Tensor1D;
+  keyLengths?: number[] | Int32Array | Tensor1D;
 }
 
 /** Options of exact attention. Those of `pbsAttention` alone are taken and change nothing, so that one call stands for the other. */
@@ -82,7 +82,7 @@ export interface PBSAttentionSettings extends Pick<AttentionOptions, 'causal' | 
 export interface PBSAttentionOptions extends PBSAttentionSettings, AttentionOptions {
   /**
    * Attend by this plan, of {@link pbsAttentionPlan} or {@link extendPBSAttentionPlan}, instead of making one: each block of
-   * queries reads the blocks that the plan keeps for it. `blockSize`, `keyBlockSize`, `segmentSize`, `causal` and `queryOffset` are then the
+   * queries reads the blocks that the plan keeps for it. `blockSize`, `keyBlockSize`, `segmentSize`, `causal`, `queryOffset` and `keyLengths` are then the
    * plan's (its `sizes`), the query has as many rows, and `threshold`, `estimate`, `permute`, `causalSafe` and `auto` change
    * nothing. For `pbsAttention` alone. Default: none.
    */

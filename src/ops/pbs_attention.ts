@@ -3,7 +3,7 @@ import {engine, op} from '@tensorflow/tfjs-core';
 import {PBSAttention} from '../attention/attention_kernels.js';
 import {blockGeometry} from '../attention/block_geometry.js';
 import {savedInputs} from '../attention/gradients.js';
-import {keyLengthsInput, planInputs} from './attention_inputs.js';
+import {keyLengthsInput, planInputs, withPlanLengths} from './attention_inputs.js';
 import {check, checkBackend, checkTensors, describe, pbsAttentionAttrs} from './check_arguments.js';
 import type {PBSAttentionOptions} from './options.js';
 import {reportOf} from './pbs_attention_report.js';
@@ -67,14 +67,14 @@ function pbsAttention_(query: Tensor4D, key: Tensor4D, value: Tensor4D, options?
     query,
     key,
     value,
-    ...keyLengthsInput('pbsAttention', options, key),
+    ...keyLengthsInput('pbsAttention', withPlanLengths('pbsAttention', options), key),
     ...(plan !== undefined && planInputs('pbsAttention', plan, blockGeometry(query, key, attrs))),
   });
   if (onReport === undefined) {
     return engine().runKernel(PBSAttention, inputs, attrs as NamedAttrMap);
   }
   check(typeof onReport === 'function', 'pbsAttention', 'onReport', `got ${describe(onReport)}`, 'a function');
-  const report = reportOf(inputs, attrs);
+  const report = reportOf(inputs, attrs, withPlanLengths('pbsAttention', options)?.keyLengths);
   try {
     // By the plan that the report holds, so that nothing is planned twice.
     const {keyIndices, blockMask} = report.plan;

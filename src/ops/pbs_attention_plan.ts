@@ -3,7 +3,7 @@ import {engine, op} from '@tensorflow/tfjs-core';
 import {PBSAttentionPlan as PBSAttentionPlanKernel} from '../attention/attention_kernels.js';
 import type {BlockGeometry} from '../attention/block_geometry.js';
 import {blockGeometry} from '../attention/block_geometry.js';
-import {keyLengthsInput} from './attention_inputs.js';
+import {keyLengthsInput, knowPlan, numbersOf} from './attention_inputs.js';
 import {checkBackend, checkTensors, pbsAttentionAttrs} from './check_arguments.js';
 import type {PBSAttentionOptions} from './options.js';
 import type {PBSAttentionPlan, PBSAttentionPlanSizes} from './results.js';
@@ -42,13 +42,16 @@ function pbsAttentionPlan_(
     ...attrs,
     withMass: false,
   } as NamedAttrMap) as unknown as [Tensor3D, Tensor4D];
-  return {keyIndices, blockMask, sizes: planSizes(blockGeometry(query, key, attrs), attrs.causal)};
+  knowPlan(keyIndices);
+  const geometry = blockGeometry(query, key, attrs);
+  return {keyIndices, blockMask, sizes: planSizes(geometry, attrs.causal, numbersOf(options?.keyLengths))};
 }
 
 /** The sizes of a plan that is made for these blocks. */
 export function planSizes(
   {blockSize, keyBlockSize, segmentSize, queryOffset, queryLength}: BlockGeometry,
   causal: boolean,
+  keyLengths?: number[],
 ): PBSAttentionPlanSizes {
-  return {blockSize, keyBlockSize, segmentSize, causal, queryOffset, queryLength};
+  return {blockSize, keyBlockSize, segmentSize, causal, queryOffset, queryLength, ...(keyLengths && {keyLengths})};
 }

@@ -6,7 +6,9 @@ import {backendCosts} from '../kernels/backend_costs.js';
 import {blockGeometry} from '../attention/block_geometry.js';
 import {whyExact} from '../attention/cost_model.js';
 import {blockMass, massOfKept} from './block_mass.js';
+import {knowPlan, numbersOf} from './attention_inputs.js';
 import {check} from './check_arguments.js';
+import type {AttentionOptions} from './options.js';
 import {pbsAttentionDensity} from './pbs_attention_density.js';
 import {planSizes} from './pbs_attention_plan.js';
 import type {PBSAttentionPlan, PBSAttentionReport} from './results.js';
@@ -17,14 +19,23 @@ const op = 'pbsAttention';
 const longestExactMass = 16_384;
 
 /** The report of a call of these inputs: with their plan if they hold one, else it makes the plan. To be disposed. */
-export function reportOf(inputs: NamedTensorMap, attrs: PBSAttentionAttrs): PBSAttentionReport {
+export function reportOf(
+  inputs: NamedTensorMap,
+  attrs: PBSAttentionAttrs,
+  lengths?: AttentionOptions['keyLengths'],
+): PBSAttentionReport {
   const given = 'blockMask' in inputs;
   const geometry = blockGeometry(inputs.query, inputs.key, attrs, inputs.value);
   const exactReason = given ? undefined : whyExact(geometry, attrs, backendCosts(geometry, attrs.precision));
   const [keyIndices, blockMask, mass] = given
     ? [clone(inputs.keyIndices), clone(inputs.blockMask)]
     : planWithMass(inputs, attrs, exactReason !== undefined);
-  const plan = {keyIndices, blockMask, sizes: planSizes(geometry, attrs.causal)} as PBSAttentionPlan;
+  if (!given) knowPlan(keyIndices);
+  const plan = {
+    keyIndices,
+    blockMask,
+    sizes: planSizes(geometry, attrs.causal, numbersOf(lengths)),
+  } as PBSAttentionPlan;
   const {query, key, keyLengths} = inputs as {query: Tensor4D; key: Tensor4D; keyLengths?: Tensor1D};
   const held = {query: clone(query), key: clone(key), ...(keyLengths && {keyLengths: clone(keyLengths)})};
   // In an op or a tidy, whose end they outlive.

@@ -4,7 +4,8 @@ import type {ExactReason} from '../attention/cost_model.js';
 /* What the ops give besides tensors. */
 
 /** How queries and keys were cut for a plan. */
-export interface PBSAttentionPlanSizes {
+// Types and not interfaces, so that `tf.tidy` and `tf.dispose` take a plan.
+export type PBSAttentionPlanSizes = {
   /** Rows a block of queries. */
   blockSize: number;
   /** Keys a block of keys. */
@@ -17,21 +18,23 @@ export interface PBSAttentionPlanSizes {
   queryOffset: number;
   /** Rows of the query. */
   queryLength: number;
-}
+  /** Keys of each batch entry that are not padding, where they were given as numbers. */
+  keyLengths?: number[];
+};
 
 /** What `pbsAttention` does with the same query, key and options and `auto` false. */
-export interface PBSAttentionPlan {
-  /** int32 `[batch, heads, keyLength]`: permuted position → original key. */
+export type PBSAttentionPlan = {
+  /** int32 `[batch, heads, keyLength]`: permuted position → original key. In a plan put together by hand, what is out of range counts as its nearest end. */
   keyIndices: Tensor3D;
   /** bool `[batch, heads, queryBlocks, keyBlocks]`: the blocks of permuted keys that each block of queries attends to. */
   blockMask: Tensor4D;
   /**
-   * How queries and keys were cut: calls by the plan take `blockSize`, `keyBlockSize`, `segmentSize`, `causal` and, under a causal
+   * How queries and keys were cut: calls by the plan take `blockSize`, `keyBlockSize`, `segmentSize`, `causal`, `keyLengths` and, under a causal
    * mask, `queryOffset` from here, and refuse others, or a query of another length.
    * Where it is missing, as in a plan put together by hand, they must be given as they were.
    */
   sizes?: PBSAttentionPlanSizes;
-}
+};
 
 /**
  * What a call of {@link pbsAttention} did, handed to its option `onReport`. It holds the plan and references to query and

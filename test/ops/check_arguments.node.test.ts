@@ -132,6 +132,20 @@ describe('arguments', () => {
     ['all', () => ({keyLengths: [6, 7]}), /keyLengths: got \[6,7\];/],
     ['all', () => ({keyLengths: [1.5, -1]}), /keyLengths: got \[1.5,-1\];/],
     ['all', () => ({keyLengths: 6}), /keyLengths: got 6;/],
+    // eslint-disable-next-line no-sparse-arrays
+    ['all', () => ({keyLengths: [, 6]}), /keyLengths: got \[,6\];/],
+    [
+      'all',
+      () => ({keyLengths: new Array(1e6).fill(3)}),
+      /keyLengths: got \[3,3,3,3,3,3,3,3, and 999992 more\]; takes 2/,
+    ],
+    ['all', () => 0.9 as never, /options: got 0\.9; takes an object of options/],
+    ['all', () => null as never, /options: got null; takes an object of options/],
+    [
+      'all',
+      () => ones([1, 1, 6, 6]) as never,
+      /options: got Tensor; takes an object of options; flashAttention takes a mask/,
+    ],
     ['all', () => ({keyLengths: ones([2])}), /keyLengths: got float32 \[2\];/],
     ['all', () => ({keyLengths: ones([2, 1], 'int32')}), /keyLengths: got int32 \[2,1\];/],
     [

@@ -178,7 +178,7 @@ fn main(index : i32) {
     let lastVisible = paddingPosition - 1;
     var x : array<vec4<f32>, 4>;
     var newMax = masked;
-    {
+    {{
       let column = 4 * (half + 0);
       x[0][0] = select(scoreRows[row * 36 + column + 0], masked, keyPositions[column + 0] > lastVisible);
     x[0][1] = select(scoreRows[row * 36 + column + 1], masked, keyPositions[column + 1] > lastVisible);
@@ -209,7 +209,7 @@ fn main(index : i32) {
     x[3][2] = select(scoreRows[row * 36 + column + 2], masked, keyPositions[column + 2] > lastVisible);
     x[3][3] = select(scoreRows[row * 36 + column + 3], masked, keyPositions[column + 3] > lastVisible);
       newMax = max(newMax, max(max(x[3].x, x[3].y), max(x[3].z, x[3].w)));
-    }
+    }}
     newMax = max(newMax, subgroupShuffleXor(newMax, 1u));
     let rises = newMax > rowMax + 8.0;
     let rescale = select(1.0, exp2(rowMax - newMax), rises);

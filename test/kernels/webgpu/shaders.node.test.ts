@@ -140,6 +140,7 @@ describe('shader texts', () => {
     attend_exact: new AttendProgram(grouped, float32),
     attend_half_sparse: new AttendProgram(grouped, {...float16, plan}),
     attend_half_exact_not_causal_odd_head_dim: new AttendProgram(odd, float16),
+    attend_matrix_exact: new AttendMatrixProgram(grouped),
     attend_matrix_sparse: new AttendMatrixProgram(grouped, plan),
     attend_matrix_exact_not_causal_odd_head_dim: new AttendMatrixProgram(odd),
     attend_exact_not_causal_odd_head_dim: new AttendProgram(odd, float32),

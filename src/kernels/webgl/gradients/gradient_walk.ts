@@ -28,7 +28,8 @@ export function transposed(geometry: BlockGeometry): BlockGeometry {
     queryLength: keyLength,
     keyLength: queryLength,
     blockSize: keyBlockSize,
-    keyBlockSize: blockSize,
+    // A row of scores has room for a block of them, however long one may be.
+    keyBlockSize: Math.min(blockSize, queryLength),
     queryBlocks: keyBlocks,
     keyBlocks: queryBlocks,
   };
