@@ -8,7 +8,7 @@ import {OP_FOLDERS, testFiles} from '../setup/test_files';
  * Bundles the tests for a GPU host that has no node_modules; both commands run in the repository's root:
  * the kernel tests with mocha for Node with Dawn, `node build/gpu/tests.mjs`; and the browser tests for Chromium,
  * `node build/gpu/chromium.mjs`, with build/gpu/browser-tests.js and build/gpu/mocha.js; and what asks on the demo's page,
- * `node build/gpu/demo.mjs`.
+ * `node build/gpu/demo.mjs` in a book's fact, `node build/gpu/chat.mjs` in the chat.
  */
 const root = fileURLToPath(new URL('../..', import.meta.url));
 // Real models, where REAL_MODELS names their folder.
@@ -40,7 +40,7 @@ await esbuild.build({
 
 await bundleBrowserTests('build/gpu/browser-tests.js');
 copyFileSync(`${root}/node_modules/mocha/mocha.js`, `${root}/build/gpu/mocha.js`);
-for (const name of ['chromium', 'demo']) {
+for (const name of ['chromium', 'demo', 'chat']) {
   await esbuild.build({
     entryPoints: [`${root}/test/gpu/${name}.ts`],
     bundle: true,
