@@ -37,7 +37,7 @@ export interface KernelTime {
 export interface PrefillRun extends PrefillTimes {
   length: number;
   attention: PrefillAttention;
-  precision: Precision;
+  precision: 'float32' | 'float16' | 'int8';
   /** What a token takes after the first, in milliseconds. */
   decode?: Timing;
   /** To the first token of a second question, in milliseconds. */

@@ -37,8 +37,10 @@ export interface PrefillRequest {
   cache?: KeyValueCache;
   /** Default: `'composed'`. */
   attention?: PrefillAttention;
-  /** Options of `'pbs'`; `precision` is that of `'flash'`, and of the products outside attention, too. */
+  /** Options of `'pbs'`; `precision` is that of `'flash'`, and by default of the products outside attention, too. */
   options?: PrefillOptions;
+  /** What the products outside attention multiply in, where the device can. Default: the `precision` of `options`. */
+  products?: Precision;
   /**
    * Sees each layer's rotated query `[1, heads, rows, headDim]`, rotated key and value `[1, keyValueHeads, length,
    * headDim]`, of the tokens before too, before they are attended. They are disposed after the layer: clone and `tf.keep` to hold one.
@@ -172,7 +174,7 @@ export class LlamaModel {
   private async readPrompt(ids: readonly number[], request: PrefillRequest): Promise<Prefill> {
     const {attention = 'composed', options, attend: replaced, onAttention, onHidden, onLayer, signal} = request;
     const {layers} = this.config;
-    const {precision = 'float32'} = options ?? {};
+    const precision = request.products ?? options?.precision ?? 'float32';
     const cache = request.cache ?? this.newCache();
     const position = cache.length;
     // Following the layers makes the backend send each one off by itself, so it is left out where nobody asks.
@@ -324,7 +326,7 @@ export class LlamaModel {
         const attended = attend(...this.projectToHeads(hidden, layer, {position, precision}));
         return joinHeadsFor(layer.output, lastRowOnly ? lastRow(attended, 2) : attended, precision);
       });
-      return projectAndAdd(rows, layer.output, lastRowOnly ? lastRow(hidden, 0) : hidden);
+      return projectAndAdd(rows, layer.output, lastRowOnly ? lastRow(hidden, 0) : hidden, precision);
     });
   }
 
@@ -337,9 +339,9 @@ export class LlamaModel {
     const {heads, keyValueHeads, rmsNormEpsilon} = this.config;
     const x = normaliseFor([layer.queryAndKey, layer.value], hidden, rmsNormEpsilon, precision);
     const byHead = (rows: tf.Tensor3D): tf.Tensor4D => tf.reshape(rows, [1, ...rows.shape]);
-    const joined = tf.tidy(() => this.normaliseHeads(projectEach(x, layer.queryAndKey), layer));
+    const joined = tf.tidy(() => this.normaliseHeads(projectEach(x, layer.queryAndKey, precision), layer));
     const [query, key] = rotaryEmbedding(joined, this.weights.rotary, position, [heads, keyValueHeads]);
-    return [byHead(query), byHead(key), byHead(projectEach(x, layer.value))];
+    return [byHead(query), byHead(key), byHead(projectEach(x, layer.value, precision))];
   }
 
   /** `x + mlp(norm(x))` of a decoder layer, for as many rows at a time as the scratch allows. */
@@ -350,9 +352,9 @@ export class LlamaModel {
     const ofRows = (rows: tf.Tensor2D) =>
       tf.tidy(() => {
         const gated = tf.tidy(() =>
-          projectGated(normaliseFor([gateAndUp, down], rows, rmsNormEpsilon, precision), gateAndUp),
+          projectGated(normaliseFor([gateAndUp, down], rows, rmsNormEpsilon, precision), gateAndUp, precision),
         );
-        return projectAndAdd(gated, down, rows);
+        return projectAndAdd(gated, down, rows, precision);
       });
     // Equal pieces, whose buffers serve again.
     const rowsAtOnce = Math.ceil(length / Math.ceil(length / this.mlpRows(length)));

@@ -19,8 +19,13 @@ import type {PreparedProjection, StoredProjection} from './prepared_weights';
  */
 export type Rows = tf.Tensor2D | Float16Tensor;
 
-/** What projections multiply in, where the device can; sums are float32 in either. */
-export type Precision = 'float32' | 'float16';
+/**
+ * What projections multiply in, where the device can; sums are float32 in all: `'int8'` rounds rows to whole numbers of 8 bits, by groups of
+ * 32, for matrices that are stored as whole numbers.
+ */
+export type Precision = 'float32' | 'float16' | 'int8';
+
+const activationsOf = (precision: Precision) => (precision === 'int8' ? 'int8' : 'float32');
 
 const isFloat16 = (x: Rows): boolean => x.dtype === 'int32';
 
@@ -64,7 +69,7 @@ export function joinHeadsFor(projection: PreparedProjection, x: tf.Tensor4D, pre
 }
 
 /** `x · weight + bias` for each of several matrices: float32 `[count, rows, outputs]`. */
-export function projectEach(x: Rows, projection: PreparedProjection): tf.Tensor3D {
+export function projectEach(x: Rows, projection: PreparedProjection, precision: Precision): tf.Tensor3D {
   return tf.tidy(() => {
     if ('weight' in projection) {
       const {weight, bias} = projection;
@@ -79,7 +84,7 @@ export function projectEach(x: Rows, projection: PreparedProjection): tf.Tensor3
     }
     const input = norm ? tf.mul(x, norm) : x;
     const products = stored.map(({matrix, bias, columns}) => {
-      const product = tf.tidy(() => addTo(matrix.multiply(input as tf.Tensor2D), bias));
+      const product = tf.tidy(() => addTo(matrix.multiply(input as tf.Tensor2D, activationsOf(precision)), bias));
       const [rows, outputs] = product.shape;
       const count = outputs / columns;
       // The values of a single row, or of a single matrix, are in their order already.
@@ -91,8 +96,8 @@ export function projectEach(x: Rows, projection: PreparedProjection): tf.Tensor3
 }
 
 /** SwiGLU of the products with two matrices: rows `[rows, outputs]`, of float16 if `x` is. */
-export function projectGated(x: Rows, gateAndUp: PreparedProjection): Rows {
-  if (!isFloat16(x)) return tf.tidy(() => swiGLU(projectEach(x, gateAndUp)));
+export function projectGated(x: Rows, gateAndUp: PreparedProjection, precision: Precision): Rows {
+  if (!isFloat16(x)) return tf.tidy(() => swiGLU(projectEach(x, gateAndUp, precision)));
   return tf.tidy(() => {
     const {stored} = gateAndUp as StoredProjection;
     const [weight, up] = stored.map(({matrix}) => matrix.float16!());
@@ -101,7 +106,12 @@ export function projectGated(x: Rows, gateAndUp: PreparedProjection): Rows {
 }
 
 /** `sum + x · weight + bias` for one matrix, `sum` float32 `[rows, outputs]`. */
-export function projectAndAdd(x: Rows, projection: PreparedProjection, sum: tf.Tensor2D): tf.Tensor2D {
+export function projectAndAdd(
+  x: Rows,
+  projection: PreparedProjection,
+  sum: tf.Tensor2D,
+  precision: Precision,
+): tf.Tensor2D {
   return tf.tidy(() => {
     if ('weight' in projection) {
       const {weight, bias} = projection;
@@ -110,7 +120,7 @@ export function projectAndAdd(x: Rows, projection: PreparedProjection, sum: tf.T
     }
     const [{matrix, bias}] = projection.stored;
     if (isFloat16(x)) return productFloat16({x, weight: matrix.float16!(), bias, residual: sum});
-    return tf.add(addTo(matrix.multiply(x), bias), sum) as tf.Tensor2D;
+    return tf.add(addTo(matrix.multiply(x, activationsOf(precision)), bias), sum) as tf.Tensor2D;
   });
 }
 

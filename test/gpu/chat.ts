@@ -44,27 +44,26 @@ function report(result: object): void {
   writeFileSync(`${out}/chat.json`, `${JSON.stringify(results, undefined, 1)}\n`);
 }
 
-/** Sends a message and waits until all answers are there: what the last message shows, and how long the first text took to come. */
-async function send({page}: DemoPage, message: string): Promise<{shown: string; firstTextMs: number}> {
-  const replies = await page.locator('.answer-message').count();
-  const start = Date.now();
+/** Sends a message and waits until all answers are there: what they show, and the time to the first token of the first one. */
+async function send({page}: DemoPage, message: string): Promise<{shown: string; firstTokenMs: number}> {
+  const stats = await page.locator('.stats').count();
   await page.fill('#message', message);
   await page.press('#message', 'Enter');
   await page.waitForFunction(
     (n) =>
-      /\S/.test(document.querySelectorAll('.answer-message')[n]?.querySelector('.written')?.textContent ?? '') ||
+      document.querySelectorAll('.stats').length > n ||
       /\S/.test(document.querySelector('#failure')?.textContent ?? ''),
-    replies,
+    stats,
     {timeout: WAIT_MS},
   );
-  const firstTextMs = Date.now() - start;
   await page.waitForFunction(() => document.querySelector('#send')?.textContent === 'Send', undefined, {
     timeout: WAIT_MS,
   });
   const failure = await page.locator('#failure').innerText();
   if (/\S/.test(failure)) throw new Error(failure);
   const shown = (await page.locator('.answer-message').last().innerText()).replace(/\s+/g, ' ').trim();
-  return {shown, firstTextMs};
+  const [, time, unit] = /First token after ([\d.]+) (ms|s)/.exec(shown) ?? [];
+  return {shown, firstTokenMs: Number(time) * (unit === 's' ? 1000 : 1)};
 }
 
 async function load(demo: DemoPage, model: string): Promise<number> {
@@ -126,7 +125,7 @@ for (const model of values.model ?? []) {
   const loadMs = await load(demo, model);
   await demo.page.check('input[name=attention][value=pbs]');
   const hello = await send(demo, 'What is the capital of France?');
-  report({model: name, loadMs, fileToFirstTextMs: loadMs + hello.firstTextMs, ...hello});
+  report({model: name, loadMs, fileToFirstTokenMs: loadMs + hello.firstTokenMs, ...hello});
   for (const tokens of lengths) {
     await takeDocument(demo, tokens);
     await demo.page.check('input[name=attention][value=both]');
