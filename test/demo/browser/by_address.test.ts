@@ -145,7 +145,7 @@ describe('the engine loads models by address in Chromium, under the page’s pol
     const both = Promise.all([load(first), load(second)]);
     while (hub.rangesOf(WEIGHTS).length === 0) await first.waitForTimeout(20);
     const [{id}] = await list(first);
-    expect(await remove(second, id)).to.match(/is being downloaded, here or in another tab; cancel that first/);
+    expect(await remove(second, id)).to.match(/is in use, here or in another tab; wait for that, or cancel it first/);
     for (const {info, failure} of await both) {
       expect(failure).to.equal(undefined);
       expect(info).to.include({layers: 2});
