@@ -104,10 +104,22 @@ export class Chat {
     hooks: ChatHooks,
   ): Promise<Pick<ChatAnswer, 'keptBytes' | 'notKept'>> {
     if (this.storage === undefined) return {notKept: 'there is no storage for this model'};
-    return this.storage.keep(ids, request, this.contexts[request.attention], this.follow('keep', request, hooks));
+    const follow = this.follow('keep', request, hooks);
+    return this.storage.keep(ids, request, this.contexts[request.attention], {
+      ...follow,
+      onLayer: (...layers) => {
+        // Else what a device that failed reads back, zeros say, would come again another day.
+        this.backend.throwIfFailed();
+        follow.onLayer(...layers);
+      },
+    });
   }
 
-  private follow(step: 'restore' | 'keep', {attention}: ChatRequest, {signal, onEvent}: ChatHooks): LayerHooks {
+  private follow(
+    step: 'restore' | 'keep',
+    {attention}: ChatRequest,
+    {signal, onEvent}: ChatHooks,
+  ): Required<Pick<LayerHooks, 'onLayer'>> & LayerHooks {
     return {signal, onLayer: (layersDone, layers) => onEvent?.({type: 'storage', step, attention, layersDone, layers})};
   }
 

@@ -57,7 +57,7 @@ export class StoragePanel implements DeskUser {
     this.list.replaceChildren(
       ...stored.map((model) => this.modelItem(model)),
       ...kept.map(({id, name, bytes, complete}) => {
-        // One that is being written, or whose tab was closed meanwhile, can be deleted too.
+        // One whose tab was closed while it was written, too.
         return this.item(name, bytes, complete, () =>
           this.delete(name, async (engine) => {
             await engine.deleteKept(id);

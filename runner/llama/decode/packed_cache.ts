@@ -1,6 +1,6 @@
 import * as tf from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
-import {bufferOf} from '../../../src/internal';
+import {bufferOf, openEncoder} from '../../../src/internal';
 import {copyWords} from '../../quantised/webgpu/copy_words';
 import type {CacheConfig, KeyValueCache, KeyValueRows} from '../cache';
 import {ReadRowsProgram, StoreRowsProgram} from './store_rows';
@@ -108,6 +108,7 @@ export class PackedCache implements KeyValueCache {
     const target = this.layers[layer];
     const [two, heads, room, words] = target.shape;
     // A write overtakes what is recorded and not submitted, which may use the buffer as that of a tensor that was disposed.
+    openEncoder(backend);
     backend.submitQueue();
     const headBytes = 4 * rows * words;
     for (let head = 0; head < two * heads; ++head) {
