@@ -249,7 +249,9 @@ describe('the chat of the demo page in Chromium', function () {
     const take = () => takeDocument(page, 'notes.md', book.slice(3000, 5000));
     await take();
     expect(await page.page.isChecked('#keep')).to.equal(false);
-    expect(await page.text('#keep-part')).to.match(/^Keep what was read in this browser, about 0\.1 MB Another day/);
+    expect(await page.text('#keep-part')).to.match(
+      /^Keep what was read in this browser, about 0\.1 MB Opened another day/,
+    );
     // By keyboard.
     await page.page.focus('#document-remove');
     await page.page.keyboard.press('Tab');
