@@ -97,7 +97,7 @@ describe('the engine loads models by address in Chromium, under the page’s pol
     const page = await open();
     const {info, failure, progress} = await load(page);
     expect(failure).to.equal(undefined);
-    expect(info).to.include({architecture: 'LlamaForCausalLM', layers: 2});
+    expect(info).to.include({architecture: 'LlamaForCausalLM', layers: 2, canKeep: true});
     expect(progress.at(-1)).to.include({step: 'download', done: sizeOfModel(), total: sizeOfModel()});
     const [model, ...others] = await list(page);
     expect(model).to.include({name: `${hub.url}/owner/name`, bytes: sizeOfModel(), complete: true});
