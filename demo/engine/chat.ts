@@ -1,11 +1,14 @@
 import {Failure} from '../../runner/failure';
 import {Context} from '../../runner/llama/context';
+import type {LayerHooks} from '../../runner/llama/context_file';
 import {generate, type GenerateRequest} from '../../runner/llama/generate';
 import {decode} from '../../runner/tokenizer';
 import type {Backend} from '../backend';
 import {ChatWriter} from './chat_prompt';
 import type {ChatAnswer, ChatCount, ChatEvent, ChatRequest, Conversation, DocumentFit} from './chat_protocol';
 import {rethrow} from './device_failure';
+import {DocumentStorage, type Restored} from './document_storage';
+import type {KeptContexts} from './kept_contexts';
 import type {Reader} from './load';
 import {RunClock} from './progress';
 import type {AttentionName} from './protocol';
@@ -32,25 +35,37 @@ export class Chat {
   private readonly writer: ChatWriter;
   private readonly precision: 'float32' | 'float16';
   private readonly contexts: Record<AttentionName, Context> = {exact: new Context(), pbs: new Context()};
+  private readonly storage?: DocumentStorage;
   /** Whose shaders are compiled. */
   private readonly compiled = new Set<AttentionName>();
 
+  /** @param kept where what is read of documents may be kept; nothing is where the model has no identity. Default: nowhere. */
   constructor(
     private readonly backend: Backend,
     private readonly reader: Reader,
+    kept?: KeptContexts,
   ) {
+    const {model, tokenizer, frame, chat, identity} = reader;
     // A form without a frame could not be written.
-    this.writer = new ChatWriter(reader.tokenizer, reader.frame && reader.chat);
+    this.writer = new ChatWriter(tokenizer, frame && chat);
     this.precision = readingPrecision(backend);
+    if (kept && identity !== undefined) {
+      this.storage = new DocumentStorage(kept, {model, identity, precision: this.precision, writer: this.writer});
+    }
   }
 
-  count(conversation: Conversation): ChatCount {
+  async count(conversation: Conversation): Promise<ChatCount> {
     const ids = this.writer.draft(conversation);
-    const unread = (attention: AttentionName) => ids.length - this.contexts[attention].reusable(ids);
+    const unread = async (attention: AttentionName) => {
+      const held = this.contexts[attention].reusable(ids);
+      // What cannot be looked at counts as not there.
+      const kept = await this.storage?.keptTokens(ids, conversation, attention).catch(() => 0);
+      return ids.length - Math.max(held, kept ?? 0);
+    };
     return {
       prompt: ids.length,
       document: this.writer.lengthOf(conversation.document),
-      unread: {exact: unread('exact'), pbs: unread('pbs')},
+      unread: {exact: await unread('exact'), pbs: await unread('pbs')},
     };
   }
 
@@ -73,11 +88,39 @@ export class Chat {
       );
     }
     try {
+      const context = this.contexts[request.attention];
+      const restored = await this.storage?.restore(ids, request, context, this.follow('restore', request, hooks));
       if (request.warmUp && !this.backend.software) await this.warmUp(ids, request.attention, hooks);
-      return await this.read(ids, request, hooks);
+      const answer = withRestored(await this.read(ids, request, hooks), restored);
+      return request.keep ? {...answer, ...(await this.keep(ids, request, hooks))} : answer;
     } catch (error) {
       return rethrow(error, this.backend, hooks.signal);
     }
+  }
+
+  private async keep(
+    ids: readonly number[],
+    request: ChatRequest,
+    hooks: ChatHooks,
+  ): Promise<Pick<ChatAnswer, 'keptBytes' | 'notKept'>> {
+    if (this.storage === undefined) return {notKept: 'there is no storage for this model'};
+    const follow = this.follow('keep', request, hooks);
+    return this.storage.keep(ids, request, this.contexts[request.attention], {
+      ...follow,
+      onLayer: (...layers) => {
+        // Else what a device that failed reads back, zeros say, would come again another day.
+        this.backend.throwIfFailed();
+        follow.onLayer(...layers);
+      },
+    });
+  }
+
+  private follow(
+    step: 'restore' | 'keep',
+    {attention}: ChatRequest,
+    {signal, onEvent}: ChatHooks,
+  ): Required<Pick<LayerHooks, 'onLayer'>> & LayerHooks {
+    return {signal, onLayer: (layersDone, layers) => onEvent?.({type: 'storage', step, attention, layersDone, layers})};
   }
 
   /** Frees what was read. */
@@ -218,4 +261,16 @@ export class Chat {
   private textOf(tokens: readonly number[]): string {
     return decode(this.reader.tokenizer, tokens).replace(/\uFFFD+$/, '');
   }
+}
+
+/** The time to the first token is that of who waits for it. */
+function withRestored(answer: ChatAnswer, restored: Restored | undefined): ChatAnswer {
+  if (restored === undefined) return answer;
+  const {tokens, ms, failure} = restored;
+  return {
+    ...answer,
+    firstTokenMs: answer.firstTokenMs + ms,
+    ...(tokens > 0 && {storedTokens: Math.min(tokens, answer.reusedTokens)}),
+    ...(failure !== undefined && {notRestored: failure}),
+  };
 }

@@ -8,6 +8,9 @@ import type {Conversation, DocumentFit} from './chat_protocol';
 /** Stands for what the system message says; no template has it. */
 const TOLD = '\u{F8FF}told\u{F8FF}';
 
+/** Begin in ways that a tokenizer joins to what is before or does not; none begins as another. */
+const QUESTIONS = ['a', '1', '?'];
+
 /** Characters that are counted at once: a tokenizer takes long over one huge text. */
 const PIECE = 2 ** 16;
 
@@ -42,6 +45,15 @@ export class ChatWriter {
   /** The same; one without a question with what stands around one. */
   draft(conversation: Conversation): number[] {
     return this.write(withQuestion(conversation));
+  }
+
+  /** The tokens with which all prompts about a document begin, whatever is asked. */
+  beginning({system, document}: Pick<Conversation, 'system' | 'document'>): number[] {
+    const [first, ...others] = QUESTIONS.map((content) =>
+      this.write({system, document, turns: [{role: 'user', content}]}),
+    );
+    const end = first.findIndex((id, at) => others.some((ids) => ids[at] !== id));
+    return first.slice(0, end);
   }
 
   /** Tokens of a text by itself. */

@@ -20,7 +20,7 @@ export interface ChatCount {
   prompt: number;
   /** Those of the document by itself. */
   document: number;
-  /** Those that each attention has not read yet. */
+  /** Those that each attention has to read: neither in its context nor kept in the browser's storage. */
   unread: Record<AttentionName, number>;
 }
 
@@ -45,10 +45,19 @@ export interface ChatRequest extends Conversation {
   sampling: Sampling;
   /** Reads the prompt once before the clock runs, on graphics hardware, so that shaders are compiled: times are to be compared. */
   warmUp: boolean;
+  /**
+   * Keeps what was read of the document in the browser's storage, where it is not kept yet, so that it need not be read again another
+   * day. What is kept is used in any case. Default: no.
+   */
+  keep?: boolean;
+  /** As a person reads it in the list of what is kept. */
+  keptAs?: string;
 }
 
 export type ChatEvent =
   | {type: 'progress'; progress: RunProgress}
+  /** Before the prompt is read, or after the answer. */
+  | {type: 'storage'; step: 'restore' | 'keep'; attention: AttentionName; layersDone: number; layers: number}
   /** The text written so far. */
   | {type: 'text'; text: string};
 
@@ -60,8 +69,17 @@ export interface ChatAnswer {
   /** Tokens written. */
   tokens: number;
   promptTokens: number;
-  /** Those of the prompt that were still in the context. */
+  /** Those of the prompt that were still in the context, or came from the browser's storage. */
   reusedTokens: number;
+  /** Those that came from there for this answer; absent where none did. */
+  storedTokens?: number;
+  /** What was written there after this answer; absent where nothing was. */
+  keptBytes?: number;
+  /** Why what was read is not kept though that was asked for. */
+  notKept?: string;
+  /** Why what is kept could not be used, and was read anew; it is deleted. */
+  notRestored?: string;
+  /** Reading from the storage included. */
   firstTokenMs: number;
   /** Of the tokens after the first; absent with one token. */
   tokensPerSecond?: number;

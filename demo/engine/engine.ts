@@ -6,6 +6,7 @@ import {OPFSStore} from '../../runner/hub/opfs_store';
 import type {RunBlocks} from './blocks';
 import {Chat, readingPrecision} from './chat';
 import type {ChatAnswer, ChatCount, ChatEvent, ChatRequest, Conversation, DocumentFit} from './chat_protocol';
+import {KeptContexts} from './kept_contexts';
 import {loadReader, type Reader} from './load';
 import {buildPrompt, previewPrompt} from './prompt';
 import type {
@@ -25,8 +26,12 @@ import type {
 import {runBoth} from './run';
 import {sparseFrom} from './sparse_reading';
 
+/** Beside that of the models. */
+const contextStore = new OPFSStore('contexts');
+
 /** What the worker offers: one backend, one model, one text, one chat, one run or answer at a time. */
 export class LocalEngine implements Engine {
+  private readonly kept = new KeptContexts(contextStore);
   private backend?: Backend;
   private reader?: Reader;
   private chatting?: Chat;
@@ -49,13 +54,14 @@ export class LocalEngine implements Engine {
     this.loading = loading;
     try {
       const reader = await loadReader(source, onProgress, loading.signal);
+      const canKeep = reader.identity !== undefined && (await contextStore.isAvailable());
       this.chatting?.forget();
       this.reader?.model.dispose();
       this.reader = reader;
-      this.chatting = new Chat(backend, reader);
+      this.chatting = new Chat(backend, reader, canKeep ? this.kept : undefined);
       backend.throwIfFailed();
       const {info} = reader;
-      return {...info, sparseFrom: sparseFrom(info, info.contextLength, readingPrecision(backend))};
+      return {...info, canKeep, sparseFrom: sparseFrom(info, info.contextLength, readingPrecision(backend))};
     } finally {
       this.loading = undefined;
     }
@@ -115,6 +121,14 @@ export class LocalEngine implements Engine {
 
   deleteStored(id: string): Promise<void> {
     return failAs('DownloadError', () => new OPFSStore().delete(id));
+  }
+
+  listKept(): Promise<StoredModel[]> {
+    return failAs('DownloadError', () => this.kept.list());
+  }
+
+  deleteKept(id: string): Promise<void> {
+    return failAs('DownloadError', () => this.kept.delete(id));
   }
 
   /** @throws Failure if something runs already. */

@@ -9,6 +9,7 @@ import {LlamaModel} from '../../runner/llama/model';
 import {largestTensor} from '../../runner/llama/tensor_limit';
 import {createTokenizer} from '../../runner/tokenizer';
 import {chatFrame, type ChatFrame} from './chat_frame';
+import {identityOf} from './model_identity';
 import {
   LONGEST_CONTEXT,
   LONGEST_PROMPT,
@@ -23,6 +24,8 @@ export interface Reader {
   model: LlamaModel;
   tokenizer: Tokenizer;
   info: ModelInfo;
+  /** Tells the model from others; absent where that cannot be said. */
+  identity?: string;
   /** How the model's chats are written, where its files say it. */
   chat?: ChatForm;
   /** The same around one message of the user. */
@@ -85,7 +88,7 @@ async function read(
     ...{maxLength: runLength - MOST_WRITTEN_TOKENS, contextLength, contextLimit, isChat: frame !== undefined},
     ...{weightBytes: tf.memory().numBytes - before, cacheBytesPerToken: model.cacheBytesPerToken},
   };
-  return {model, tokenizer, info, chat, frame};
+  return {model, tokenizer, info, chat, frame, identity: await identityOf(source)};
 }
 
 /** Most tokens that are read at once: their queries and keys, or hidden states, are one tensor. */

@@ -52,6 +52,10 @@ export interface Engine {
   listStored(): Promise<StoredModel[]>;
   /** Deletes one of them by its id. The model in use stays loaded. */
   deleteStored(id: string): Promise<void>;
+  /** What was read of documents and is kept in this browser; `complete` is false where writing it was cut off. */
+  listKept(): Promise<StoredModel[]>;
+  /** Deletes some of it by its id. What is in memory stays. */
+  deleteKept(id: string): Promise<void>;
 }
 
 export interface Machine {
@@ -101,6 +105,8 @@ export interface ModelInfo {
   /** What its weights take on the backend, and each token of a context beside them. */
   weightBytes: number;
   cacheBytesPerToken: number;
+  /** Whether what is read of documents can be kept in this browser's storage. */
+  canKeep?: boolean;
   /** Length from which on sparse attention is expected to read a chat's prompts faster on this class of device; absent where none is. */
   sparseFrom?: number;
 }

@@ -27,6 +27,7 @@ export function startPage(createWorker: () => Worker): void {
   const storage = new StoragePanel(desk, {
     onList: (stored) => models.showStored(stored),
     onLoad: (address) => models.takeAddress(address),
+    onKeptDeleted: () => chat.onKeptDeleted(),
   });
   const views: Views = new Views(first, () => chat.onShow());
   const current = () => (views.current === 'chat' ? chat : fact);

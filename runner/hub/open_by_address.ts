@@ -6,7 +6,15 @@ import {downloadFile, type DownloadOptions} from './download';
 import {formatModelAddress, HUGGING_FACE, parseModelAddress, type ModelAddress} from './model_address';
 import {listRepo} from './repo_listing';
 import {checkRoom} from './room';
-import {modelId, storedName, type Manifest, type ManifestFile, type ModelFolder, type ModelStore} from './store';
+import {
+  findStored,
+  modelId,
+  storedName,
+  type Manifest,
+  type ManifestFile,
+  type ModelFolder,
+  type ModelStore,
+} from './store';
 import {TransferRate} from './transfer_rate';
 
 export interface DownloadProgress {
@@ -44,7 +52,7 @@ export async function openByAddress<F extends CheckpointFile>(
   const {hub = HUGGING_FACE, signal} = options;
   const parsed = parseModelAddress(address, hub);
   const typed = formatModelAddress(parsed);
-  const known = (await store.list()).find(({complete, addresses}) => complete && addresses.includes(typed));
+  const known = await findStored(store, typed);
   const wanted = known ? undefined : await findModel(parsed, signal);
   const id = known?.id ?? modelId(wanted!.name);
   try {

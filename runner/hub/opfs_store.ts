@@ -10,9 +10,6 @@ import {
   type StoredModel,
 } from './store';
 
-/** The store's own folder in the origin's file system. */
-const FOLDER = 'models';
-
 /** TypeScript declares it for workers alone, and this project for pages. */
 interface WorkersFileHandle extends FileSystemFileHandle {
   createSyncAccessHandle(): Promise<{
@@ -23,12 +20,25 @@ interface WorkersFileHandle extends FileSystemFileHandle {
 }
 
 /**
- * Models in the browser's file system for this page's origin (OPFS), in a worker: only there can a file be written in place,
+ * Models, or what else has a folder each, in the browser's file system for this page's origin (OPFS), in a worker: only there can a file be written in place,
  * so that what came before a crash stays.
  */
 export class OPFSStore implements ModelStore<File> {
+  /** @param folder the store's own in the origin's file system. */
+  constructor(private readonly folder = 'models') {}
+
+  /** Whether this browser keeps files for this page: for one of `file:` and in some private windows it does not. */
+  async isAvailable(): Promise<boolean> {
+    try {
+      await openFolder(this.folder);
+    } catch {
+      return false;
+    }
+    return 'locks' in navigator && 'createSyncAccessHandle' in FileSystemFileHandle.prototype;
+  }
+
   async list(): Promise<StoredModel[]> {
-    const root = await openRoot();
+    const root = await openFolder(this.folder);
     const models: StoredModel[] = [];
     for await (const handle of root.values()) {
       if (handle.kind === 'directory') models.push(await describeModel(handle.name, new OPFSFolder(handle)));
@@ -38,9 +48,9 @@ export class OPFSStore implements ModelStore<File> {
 
   async delete(id: string): Promise<void> {
     checkId(id);
-    const root = await openRoot();
-    await navigator.locks.request(lockOf(id), {ifAvailable: true}, async (lock) => {
-      if (lock === null) throw new Error(`${id}: is being downloaded, here or in another tab; cancel that first`);
+    const root = await openFolder(this.folder);
+    await navigator.locks.request(this.lockOf(id), {ifAvailable: true}, async (lock) => {
+      if (lock === null) throw new Error(`${id}: is in use, here or in another tab; wait for that, or cancel it first`);
       await unlessMissing(root.removeEntry(id, {recursive: true}));
     });
   }
@@ -52,10 +62,14 @@ export class OPFSStore implements ModelStore<File> {
 
   async use<T>(id: string, run: (folder: ModelFolder<File>) => Promise<T>, signal?: AbortSignal): Promise<T> {
     checkId(id);
-    const root = await openRoot();
-    return navigator.locks.request(lockOf(id), {signal}, async () => {
+    const root = await openFolder(this.folder);
+    return navigator.locks.request(this.lockOf(id), {signal}, async () => {
       return run(new OPFSFolder(await root.getDirectoryHandle(id, {create: true})));
     }) as Promise<T>;
+  }
+
+  private lockOf(id: string): string {
+    return `${this.folder}/${id}`;
   }
 }
 
@@ -112,12 +126,10 @@ class OPFSFolder implements ModelFolder<File> {
   }
 }
 
-const lockOf = (id: string) => `${FOLDER}/${id}`;
-
-async function openRoot(): Promise<FileSystemDirectoryHandle> {
+async function openFolder(name: string): Promise<FileSystemDirectoryHandle> {
   try {
     const root = await navigator.storage.getDirectory();
-    return await root.getDirectoryHandle(FOLDER, {create: true});
+    return await root.getDirectoryHandle(name, {create: true});
   } catch (error) {
     throw new Error(
       `this browser keeps no files for this page (${(error as Error).message}): is the window private? Open the model from a file`,

@@ -9,7 +9,7 @@ import type {CheckpointFile} from '../llama/checkpoint_file';
 export interface ModelStore<F extends CheckpointFile = CheckpointFile> {
   /** What is there, whole or in part, by name. */
   list(): Promise<StoredModel[]>;
-  /** Deletes a model; nothing if there is none of this id. @throws Error if it is being downloaded. */
+  /** Deletes a model; nothing if there is none of this id. @throws Error if it is in use. */
   delete(id: string): Promise<void>;
   /** Bytes that still fit; nothing where that is unknown. */
   room(): Promise<number | undefined>;
@@ -76,6 +76,11 @@ export interface ManifestFile {
 }
 
 export const MANIFEST = 'manifest.json';
+
+/** What is stored whole and can be typed as this address. */
+export async function findStored(store: Pick<ModelStore, 'list'>, address: string): Promise<StoredModel | undefined> {
+  return (await store.list()).find(({complete, addresses}) => complete && addresses.includes(address));
+}
 
 /** A folder's name for a model: readable, the same for the same name, and allowed on every file system. */
 export function modelId(name: string): string {

@@ -1,4 +1,5 @@
 import * as tf from '@tensorflow/tfjs-core';
+import type {LlamaConfig} from './config';
 
 /** Rotated keys and values of every layer, which its owner disposes. After an error it is good for `dispose` alone. */
 export interface KeyValueCache {
@@ -11,8 +12,22 @@ export interface KeyValueCache {
   extend(layer: number, key: tf.Tensor4D, value: tf.Tensor4D): KeyValueRows;
   /** Drops the positions from `length` on. */
   truncate(length: number): void;
+  /** What `read` gives and `restore` takes. */
+  readonly elementType: ElementType;
+  /**
+   * The first positions of a layer as they are held, low byte first: keys `[keyValueHeads, rows, headDim]`, then values. They are there
+   * once the promise is.
+   */
+  read(layer: number, rows: number): Promise<Uint8Array<ArrayBuffer>>;
+  /** Takes the next layer of an empty cache, first to last, as `read` gave it; all of them hold as many rows. */
+  restore(layer: number, rows: number, bytes: Uint8Array<ArrayBuffer>): void;
   dispose(): void;
 }
+
+export type ElementType = 'float16' | 'float32';
+
+/** What a cache has to know of a model. */
+export type CacheConfig = Pick<LlamaConfig, 'layers' | 'keyValueHeads' | 'headDim'>;
 
 /** Positions of a page. Longer pages are joined less often; each token copies one, and attends to its empty rows too. */
 export const PAGE_ROWS = 64;
@@ -41,8 +56,11 @@ interface Layer {
  * the length of the context. It owns its tensors, also when it is called inside `tf.tidy`.
  */
 export class PagedCache implements KeyValueCache {
+  readonly elementType = 'float32';
   private readonly layers: Layer[] = [];
   private masks?: {written: number; row: tf.Tensor4D; pageBias: tf.Tensor1D};
+
+  constructor(private readonly config: CacheConfig) {}
 
   /** Positions held, counted after the last layer has been given its row. */
   get length(): number {
@@ -66,10 +84,36 @@ export class PagedCache implements KeyValueCache {
     for (const held of this.layers) {
       this.joinPage(held);
       if (length >= held.rest.key.shape[2]) continue;
-      this.replace(held, 'rest', (rest) =>
-        mapRows((part) => tf.slice(rest![part], [0, 0, 0, 0], [-1, -1, length, -1])),
-      );
+      this.replace(held, 'rest', (rest) => mapRows((part) => firstRows(rest![part], length)));
     }
+  }
+
+  async read(layer: number, rows: number): Promise<Uint8Array<ArrayBuffer>> {
+    const {rest, page, written} = this.layers[layer];
+    const parts = (['key', 'value'] as const).map((part) =>
+      tf.tidy(() => {
+        const all = page === undefined ? rest[part] : tf.concat([rest[part], firstRows(page[part], written)], 2);
+        return firstRows(all, rows);
+      }),
+    );
+    try {
+      const [key, value] = await Promise.all(parts.map((part) => part.data<'float32'>()));
+      const values = new Float32Array(key.length + value.length);
+      values.set(key);
+      values.set(value, key.length);
+      return new Uint8Array(values.buffer);
+    } finally {
+      tf.dispose(parts);
+    }
+  }
+
+  restore(layer: number, rows: number, bytes: Uint8Array<ArrayBuffer>): void {
+    const {keyValueHeads, headDim} = this.config;
+    const values = new Float32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength / 4);
+    const half = values.length / 2;
+    const part = (start: number) =>
+      tf.keep(tf.tensor4d(values.slice(start, start + half), [1, keyValueHeads, rows, headDim]));
+    this.layers[layer] = {rest: {key: part(0), value: part(half)}, written: 0};
   }
 
   /** Adds a row `[1, keyValueHeads, 1, headDim]` to one layer and returns all that the layer holds. */
@@ -97,7 +141,7 @@ export class PagedCache implements KeyValueCache {
     const {page, written} = held;
     if (page === undefined) return;
     this.replace(held, 'rest', (rest) =>
-      mapRows((part) => tf.concat([rest![part], tf.slice(page[part], [0, 0, 0, 0], [-1, -1, written, -1])], 2)),
+      mapRows((part) => tf.concat([rest![part], firstRows(page[part], written)], 2)),
     );
     tf.dispose(page);
     held.page = undefined;
@@ -138,6 +182,10 @@ export class PagedCache implements KeyValueCache {
 
 function mapRows(make: (part: 'key' | 'value') => tf.Tensor4D): KeyValueRows {
   return {key: make('key'), value: make('value')};
+}
+
+function firstRows(x: tf.Tensor4D, rows: number): tf.Tensor4D {
+  return tf.slice(x, [0, 0, 0, 0], [-1, -1, rows, -1]);
 }
 
 function keep({key, value}: KeyValueRows): KeyValueRows {

@@ -1,4 +1,4 @@
-import type {KeyValueCache} from './cache';
+import type {ElementType, KeyValueCache} from './cache';
 
 /**
  * The tokens that one model has read and written, with their keys and values, so that a prompt that begins with them, such as the next
@@ -36,6 +36,23 @@ export class Context {
     return cache;
   }
 
+  /** What the keys and values are held as; nothing in an empty context. */
+  get elementType(): ElementType | undefined {
+    return this.cache?.elementType;
+  }
+
+  /** The first of its tokens. */
+  beginning(length: number): readonly number[] {
+    this.checkLength(length);
+    return this.tokens.slice(0, length);
+  }
+
+  /** Keys and values of the first tokens in a layer, as `KeyValueCache.read` gives them. */
+  async readLayer(layer: number, length: number): Promise<Uint8Array<ArrayBuffer>> {
+    this.checkLength(length);
+    return this.cache!.read(layer, length);
+  }
+
   /** Forgets what comes after the first `length` tokens. */
   truncate(length: number): void {
     if (length === 0) this.dispose();
@@ -54,5 +71,10 @@ export class Context {
     this.cache?.dispose();
     this.cache = undefined;
     this.tokens = [];
+  }
+
+  private checkLength(length: number): void {
+    if (this.length > 0 && Number.isInteger(length) && length >= 1 && length <= this.length) return;
+    throw new Error(`${length} tokens are asked for; accepted: 1 to the ${this.length} that the context holds`);
   }
 }

@@ -269,8 +269,11 @@ export class LlamaModel {
     tf.dispose(this.weights.rotary);
   }
 
-  private newCache(): KeyValueCache {
-    return Decoder.takes(this.config, this.weights) ? new PackedCache(this.config, this.maxLength) : new PagedCache();
+  /** An empty cache of the kind that this model fills here. */
+  newCache(): KeyValueCache {
+    return Decoder.takes(this.config, this.weights)
+      ? new PackedCache(this.config, this.maxLength)
+      : new PagedCache(this.config);
   }
 
   private get decoder(): Decoder {

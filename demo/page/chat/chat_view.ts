@@ -6,6 +6,7 @@ import type {
   Conversation,
   DocumentFit,
   ModelInfo,
+  ModelSource,
   RunProgress,
 } from '../../engine/protocol';
 import {byId, debounce} from '../dom';
@@ -14,8 +15,9 @@ import type {Recovery} from '../failures';
 import {ATTENTION_TITLES, describeProgress} from '../format';
 import {ChatForm} from './chat_form';
 import {ChatLog, type Exchange} from './chat_log';
-import {describeContext} from './chat_words';
+import {describeContext, describeStorage} from './chat_words';
 import {DocumentPanel} from './document_panel';
+import {KeepChoice} from './keep_choice';
 import {Messages, type AnswerCard} from './messages';
 
 /** A chat about the user's document, answered by exact or sparse attention, or by both. */
@@ -24,6 +26,7 @@ export class ChatView implements DeskUser {
   private readonly messages = new Messages();
   private readonly form = new ChatForm(() => this.changed());
   private readonly documents: DocumentPanel;
+  private readonly keeping = new KeepChoice();
   private readonly message = byId<HTMLTextAreaElement>('message');
   private readonly sendButton = byId<HTMLButtonElement>('send');
   private readonly regenerateButton = byId<HTMLButtonElement>('regenerate');
@@ -38,7 +41,10 @@ export class ChatView implements DeskUser {
     this.button = new RunButton(this.sendButton, desk, 'chat', 'Send');
     this.documents = new DocumentPanel({
       fit: (text) => this.fit(text),
-      onChange: () => this.countSoon(),
+      onChange: () => {
+        this.showKeeping();
+        this.countSoon();
+      },
       onRead: () => desk.clearFailure('document'),
       onFailure: (error) => {
         const failure = {
@@ -86,9 +92,11 @@ export class ChatView implements DeskUser {
     this.form.showGain({});
   }
 
-  onModel(model: ModelInfo): void {
+  onModel(model: ModelInfo, source: ModelSource): void {
     this.form.showModel(model);
+    this.keeping.setModel(model, source);
     this.documents.forgetSize();
+    this.showKeeping();
   }
 
   onActivity(): void {
@@ -101,6 +109,12 @@ export class ChatView implements DeskUser {
 
   onIdle(): void {
     void this.documents.measure();
+    this.countSoon();
+  }
+
+  /** To be called when something that was kept is deleted. */
+  onKeptDeleted(): void {
+    this.keeping.clear();
     this.countSoon();
   }
 
@@ -156,10 +170,12 @@ export class ChatView implements DeskUser {
     const work = async () => {
       for (const [attention, card] of cards) {
         card.showWaiting('Reading…');
-        const answer = await this.ask({...request, attention}, card);
+        const keep = this.keeping.of(this.documents.name, attention);
+        const answer = await this.ask({...request, attention, ...keep}, card);
         exchange.answers[attention] = answer;
         card.showAnswer(answer);
-        if (answer.end === 'stopped') return 'Stopped.';
+        // Or while what was read was written to the storage.
+        if (answer.end === 'stopped' || this.desk.activity !== 'running') return 'Stopped.';
       }
       return 'Done.';
     };
@@ -175,7 +191,12 @@ export class ChatView implements DeskUser {
       (engine, onEvent) => engine.chat(request, onEvent),
       (event) => {
         if (event.type === 'text') card.showText(event.text);
-        else if (this.desk.activity === 'running') this.showProgress(event.progress);
+        else if (this.desk.activity !== 'running') return;
+        else if (event.type === 'progress') this.showProgress(event.progress);
+        else {
+          const {step, attention, layersDone, layers} = event;
+          this.desk.progress.show(`${attention} ${step}`, describeStorage(event), layersDone / layers);
+        }
       },
     );
   }
@@ -204,6 +225,10 @@ export class ChatView implements DeskUser {
     this.countSoon();
   }
 
+  private showKeeping(): void {
+    this.keeping.show(this.documents.tokens, this.form.attentions);
+  }
+
   private conversation(turns: Conversation['turns'], document = this.documents.text): Conversation {
     return {system: this.form.systemPrompt, document, turns};
   }
@@ -215,6 +240,7 @@ export class ChatView implements DeskUser {
   }
 
   private changed(): void {
+    this.showKeeping();
     this.form.showGain(this.desk.session, this.unread);
     this.countSoon();
   }

@@ -1,5 +1,13 @@
-import type {AttentionName, ChatAnswer, ChatCount, Machine, ModelInfo} from '../../engine/protocol';
-import {formatCount, formatDuration, formatPercent, formatRate, formatTokens} from '../format';
+import type {AttentionName, ChatAnswer, ChatCount, ChatEvent, Machine, ModelInfo} from '../../engine/protocol';
+import {
+  ATTENTION_TITLES,
+  formatBytes,
+  formatCount,
+  formatDuration,
+  formatPercent,
+  formatRate,
+  formatTokens,
+} from '../format';
 
 /** How prompts are read: by one attention, or by both for comparison. */
 export type Ways = AttentionName | 'both';
@@ -8,12 +16,16 @@ export type Ways = AttentionName | 'both';
 export function describeAnswer(answer: ChatAnswer): string[] {
   const {firstTokenMs, compiled, promptTokens, reusedTokens, tokensPerSecond, density, exactReason, end, tokens} =
     answer;
+  const {storedTokens, keptBytes, notKept, notRestored} = answer;
   const words = [
     `First token after ${formatDuration(firstTokenMs)}${compiled ? ', compiling of shaders included' : ''}`,
-    reusedTokens === 0
-      ? `${formatTokens(promptTokens)} of prompt read`
-      : `${formatCount(reusedTokens)} of ${formatTokens(promptTokens)} of prompt were still there`,
+    storedTokens !== undefined
+      ? `${formatCount(storedTokens)} of ${formatTokens(promptTokens)} of prompt came from this browser's storage`
+      : reusedTokens === 0
+        ? `${formatTokens(promptTokens)} of prompt read`
+        : `${formatCount(reusedTokens)} of ${formatTokens(promptTokens)} of prompt were still there`,
   ];
+  if (notRestored !== undefined) words.push(`what was kept could not be used and is deleted: ${notRestored}`);
   if (density !== undefined) words.push(`${formatPercent(density)} of the blocks kept`);
   if (exactReason !== undefined) {
     const read = formatTokens(promptTokens - reusedTokens);
@@ -22,7 +34,15 @@ export function describeAnswer(answer: ChatAnswer): string[] {
   if (tokensPerSecond !== undefined) words.push(`${formatRate(tokensPerSecond)} tokens a second`);
   if (end === 'stopped') words.push(`stopped after ${formatTokens(tokens)}`);
   if (end === 'length') words.push(`cut off after ${formatTokens(tokens)}`);
+  if (keptBytes !== undefined) words.push(`what was read is kept in this browser, ${formatBytes(keptBytes)}`);
+  if (notKept !== undefined) words.push(`what was read was not kept: ${notKept}`);
   return words;
+}
+
+/** What of the storage goes on before or after an answer. */
+export function describeStorage({step, attention, layersDone, layers}: ChatEvent & {type: 'storage'}): string {
+  const words = step === 'keep' ? 'keeping what was read' : "reading from this browser's storage";
+  return `${ATTENTION_TITLES[attention]}: ${words} · layer ${layersDone} of ${layers}`;
 }
 
 /**

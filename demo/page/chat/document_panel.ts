@@ -20,8 +20,11 @@ export interface DocumentEvents {
 export class DocumentPanel {
   /** Empty: none, or not settled. */
   text = '';
+  /** Of the text; nothing while there is none. */
+  tokens?: number;
   private document?: ReadDocument;
   private beginning = '';
+  private room = 0;
   private isMeasured = false;
   private measures = 0;
   private reads = 0;
@@ -49,6 +52,10 @@ export class DocumentPanel {
     byId('document-cut').addEventListener('click', () => this.cut());
   }
 
+  get name(): string {
+    return this.document?.name ?? '';
+  }
+
   /** Whether there is a document of which it is not settled what is used. */
   get isOpen(): boolean {
     return this.document !== undefined && this.text === '';
@@ -74,8 +81,9 @@ export class DocumentPanel {
   forgetSize(): void {
     if (this.document === undefined) return;
     this.isMeasured = false;
-    this.text = '';
+    this.forgetText();
     this.showWaiting(this.document.name, 'counting…');
+    this.events.onChange();
   }
 
   /** Counts the document if that is not done yet, or what fits has changed since it was refused. */
@@ -86,7 +94,7 @@ export class DocumentPanel {
     const fit = await this.events.fit(document.text).catch(() => undefined);
     if (mine !== this.measures || fit === undefined) return;
     this.isMeasured = true;
-    if (fit.beginning === undefined) this.use(document.text, formatTokens(fit.tokens));
+    if (fit.beginning === undefined) this.use(document.text, fit.tokens, formatTokens(fit.tokens));
     else this.refuse(fit, fit.beginning);
   }
 
@@ -98,7 +106,7 @@ export class DocumentPanel {
   private take(document: ReadDocument): void {
     this.document = document;
     this.isMeasured = false;
-    this.text = '';
+    this.forgetText();
     this.area.value = '';
     this.showWaiting(document.name, 'counting…');
     byId('document-remove').focus();
@@ -106,18 +114,20 @@ export class DocumentPanel {
     void this.measure();
   }
 
-  private use(text: string, tokens: string): void {
+  private use(text: string, tokens: number, words: string): void {
     this.text = text;
-    byId('document-tokens').textContent = tokens;
-    byId('document-status').textContent = `${this.document!.name}: ${tokens}, stands before your questions.`;
+    this.tokens = tokens;
+    byId('document-tokens').textContent = words;
+    byId('document-status').textContent = `${this.document!.name}: ${words}, stands before your questions.`;
     this.showParts('chip');
     this.events.onChange();
   }
 
   /** Says what does not fit, and asks what to do. */
   private refuse({tokens, isEstimate, room}: DocumentFit, beginning: string): void {
-    this.text = '';
+    this.forgetText();
     this.beginning = beginning;
+    this.room = room;
     const words =
       `${this.document!.name} has ${isEstimate ? 'about ' : ''}${formatTokens(tokens)}; ` +
       `${formatCount(room)} fit beside the conversation and its answer.`;
@@ -134,19 +144,25 @@ export class DocumentPanel {
   }
 
   private cut(): void {
-    this.use(this.beginning, byId('document-cut').dataset.detail!);
+    this.use(this.beginning, this.room, byId('document-cut').dataset.detail!);
     byId('document-remove').focus();
   }
 
   private remove(): void {
     this.document = undefined;
-    this.text = this.beginning = '';
+    this.forgetText();
+    this.beginning = '';
     ++this.measures;
     ++this.reads;
     byId('document-status').textContent = 'No document.';
     this.showParts('choice');
     this.picker.focus();
     this.events.onChange();
+  }
+
+  private forgetText(): void {
+    this.text = '';
+    this.tokens = undefined;
   }
 
   private showWaiting(name: string, words: string): void {

@@ -1,8 +1,8 @@
 import * as tf from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
+import {bufferOf, openEncoder} from '../../../src/internal';
 import {copyWords} from '../../quantised/webgpu/copy_words';
-import type {KeyValueCache, KeyValueRows} from '../cache';
-import type {LlamaConfig} from '../config';
+import type {CacheConfig, KeyValueCache, KeyValueRows} from '../cache';
 import {ReadRowsProgram, StoreRowsProgram} from './store_rows';
 
 /** Capacities are multiples of this, so that a document of another length finds the buffers of the one before. */
@@ -13,6 +13,7 @@ const CAPACITY_STEP = 512;
  * two a word, written in place. It grows when it is full.
  */
 export class PackedCache implements KeyValueCache {
+  readonly elementType = 'float16';
   /** What each layer holds; others from one `generation` to the next. */
   layers: tf.Tensor4D[] = [];
   generation = 0;
@@ -21,7 +22,7 @@ export class PackedCache implements KeyValueCache {
 
   /** @param most positions that are ever held. */
   constructor(
-    private readonly config: LlamaConfig,
+    private readonly config: CacheConfig,
     private readonly most: number,
   ) {}
 
@@ -56,11 +57,11 @@ export class PackedCache implements KeyValueCache {
     ++this.generation;
   }
 
-  /** The held rows of a layer with another capacity. */
-  private moved(layer: tf.Tensor4D, capacity: number): tf.Tensor4D {
+  /** The first rows of a layer with another capacity. */
+  private moved(layer: tf.Tensor4D, capacity: number, rows = this.held): tf.Tensor4D {
     const [two, heads, room, words] = layer.shape;
     const copies = Array.from({length: two * heads}, (_, head) => {
-      return {source: layer, from: head * room * words, to: head * capacity * words, words: this.held * words};
+      return {source: layer, from: head * room * words, to: head * capacity * words, words: rows * words};
     });
     return copyWords([two, heads, capacity, words], copies);
   }
@@ -89,6 +90,32 @@ export class PackedCache implements KeyValueCache {
 
   truncate(length: number): void {
     this.held = Math.min(this.held, length);
+  }
+
+  async read(layer: number, rows: number): Promise<Uint8Array<ArrayBuffer>> {
+    const packed = this.moved(this.layers[layer], rows, rows);
+    try {
+      const {buffer, byteOffset, byteLength} = await packed.data<'int32'>();
+      return new Uint8Array(buffer as ArrayBuffer, byteOffset, byteLength);
+    } finally {
+      packed.dispose();
+    }
+  }
+
+  restore(layer: number, rows: number, bytes: Uint8Array<ArrayBuffer>): void {
+    this.reserve(rows);
+    const backend = tf.backend() as WebGPUBackend;
+    const target = this.layers[layer];
+    const [two, heads, room, words] = target.shape;
+    // A write overtakes what is recorded and not submitted, which may use the buffer as that of a tensor that was disposed.
+    openEncoder(backend);
+    backend.submitQueue();
+    const headBytes = 4 * rows * words;
+    for (let head = 0; head < two * heads; ++head) {
+      const from = bytes.subarray(head * headBytes, (head + 1) * headBytes);
+      backend.queue.writeBuffer(bufferOf(backend, target), 4 * head * room * words, from);
+    }
+    if (layer === this.config.layers - 1) this.held = rows;
   }
 
   dispose(): void {

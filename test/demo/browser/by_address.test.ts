@@ -97,7 +97,7 @@ describe('the engine loads models by address in Chromium, under the page’s pol
     const page = await open();
     const {info, failure, progress} = await load(page);
     expect(failure).to.equal(undefined);
-    expect(info).to.include({architecture: 'LlamaForCausalLM', layers: 2});
+    expect(info).to.include({architecture: 'LlamaForCausalLM', layers: 2, canKeep: true});
     expect(progress.at(-1)).to.include({step: 'download', done: sizeOfModel(), total: sizeOfModel()});
     const [model, ...others] = await list(page);
     expect(model).to.include({name: `${hub.url}/owner/name`, bytes: sizeOfModel(), complete: true});
@@ -145,7 +145,7 @@ describe('the engine loads models by address in Chromium, under the page’s pol
     const both = Promise.all([load(first), load(second)]);
     while (hub.rangesOf(WEIGHTS).length === 0) await first.waitForTimeout(20);
     const [{id}] = await list(first);
-    expect(await remove(second, id)).to.match(/is being downloaded, here or in another tab; cancel that first/);
+    expect(await remove(second, id)).to.match(/is in use, here or in another tab; wait for that, or cancel it first/);
     for (const {info, failure} of await both) {
       expect(failure).to.equal(undefined);
       expect(info).to.include({layers: 2});

@@ -46,20 +46,24 @@ describe('the chat of the demo page in Chromium', function () {
     shown = undefined;
   });
 
-  async function open(query = 'backend=cpu'): Promise<DemoPage> {
-    shown = await DemoPage.open(browser, server, 'page/', query);
+  async function open(query = 'backend=cpu', workerPrelude?: string): Promise<DemoPage> {
+    shown = await DemoPage.open(browser, server, 'page/', query, workerPrelude);
     await shown.ready();
     return shown;
   }
 
   async function openTiny(form: TinyForm = {contextLength: 2048, template: TEMPLATE}): Promise<DemoPage> {
     const opened = await open();
-    await opened.page.setInputFiles('#model-files', tinyCheckpoint(folder, form));
-    await opened.waitForText('#model-info', '2 layers');
-    await opened.ready();
-    await opened.page.locator('#sampling-part summary').click();
-    await opened.page.fill('#chat-max-tokens', '8');
+    await takeModel(opened, tinyCheckpoint(folder, form));
     return opened;
+  }
+
+  async function takeModel({page}: DemoPage, files: string[]): Promise<void> {
+    await page.setInputFiles('#model-files', files);
+    await shown!.waitForText('#model-info', '2 layers');
+    await shown!.ready();
+    await page.locator('#sampling-part summary').click();
+    await page.fill('#chat-max-tokens', '8');
   }
 
   const replies = (page: DemoPage) => page.page.locator('.stats').count();
@@ -235,6 +239,60 @@ describe('the chat of the demo page in Chromium', function () {
     } finally {
       hub.close();
     }
+  });
+
+  it('keeps what was read of a document, starts from it after a reload, and deletes it', async () => {
+    const files = tinyCheckpoint(folder, {contextLength: 2048, template: TEMPLATE});
+    const page = await open();
+    await takeModel(page, files);
+    expect(await page.page.isVisible('#keep')).to.equal(false);
+    const take = () => takeDocument(page, 'notes.md', book.slice(3000, 5000));
+    await take();
+    expect(await page.page.isChecked('#keep')).to.equal(false);
+    expect(await page.text('#keep-part')).to.match(
+      /^Keep what was read in this browser, about 0\.1 MB Opened another day/,
+    );
+    // By keyboard.
+    await page.page.focus('#document-remove');
+    await page.page.keyboard.press('Tab');
+    await page.page.keyboard.press('Space');
+    const first = await send(page, 'Who is it?');
+    expect(first).to.match(/[1-9]\d* tokens of prompt read .*what was read is kept in this browser, 0\.\d MB$/);
+    expect(await send(page, 'And then?')).not.to.include('kept in this browser');
+
+    await page.page.reload();
+    await page.ready();
+    await takeModel(page, files);
+    await take();
+    expect(await page.page.isChecked('#keep')).to.equal(false);
+    await page.page.fill('#message', 'Where is it?');
+    await gauge(page);
+    expect(Number(/Now (\d+) tokens are to be read/.exec(await page.text('#attention-note'))![1])).to.be.lessThan(20);
+    const second = await send(page, 'Where is it?');
+    const [, stored, all] = /([\d,]+) of ([\d,]+) tokens of prompt came from this browser's storage/.exec(second)!;
+    expect(Number(all) - Number(stored)).to.be.within(1, 20);
+    expect(await send(page, 'And then?')).to.include('tokens of prompt were still there');
+
+    await page.page.locator('#storage summary').click();
+    expect(await page.text('#storage-list')).to.match(
+      /^what was read of notes\.md, by model\.safetensors \(sparse attention\) 0\.\d MB Delete$/,
+    );
+    await page.page.check('#keep');
+    await page.page.getByRole('button', {name: /^Delete what was read of notes\.md/}).click();
+    await page.waitForText('#storage-summary', 'none');
+    expect(await page.page.isChecked('#keep'), 'it does not come again').to.equal(false);
+    await page.press('Clear');
+    expect(await send(page, 'Where is it?')).to.include(`${all} tokens of prompt read`);
+    await page.page.setViewportSize({width: 360, height: 740});
+    expect(await page.page.evaluate(() => document.documentElement.scrollWidth - innerWidth)).to.be.at.most(0);
+  });
+
+  it('does not offer to keep anything where the browser keeps no files', async () => {
+    const refuse = "navigator.storage.getDirectory = () => Promise.reject(new DOMException('no', 'SecurityError'));";
+    const page = await open('backend=cpu', refuse);
+    await takeDocument(page, 'notes.md', book.slice(3000, 4000));
+    expect(await page.page.isVisible('#document-chip')).to.equal(true);
+    expect(await page.page.isVisible('#keep')).to.equal(false);
   });
 
   it('opens the view that the address says, and says what the built-in model is for', async () => {

@@ -56,14 +56,14 @@ describe('a chat of the engine', () => {
     const document = book.slice(2000, 3000);
     const first = await chat.answer(request({document}), {onEvent: (event) => events.push(event)});
     expect(first).to.include({attention: 'exact', end: 'length', tokens: 6, reusedTokens: 0, compiled: false});
-    expect(first.promptTokens).to.equal(chat.count(request({document})).prompt);
+    expect(first.promptTokens).to.equal((await chat.count(request({document}))).prompt);
     expect(events.some((event) => event.type === 'text' && event.text !== '')).to.equal(true);
     const turns = [
       ...request().turns,
       {role: 'assistant' as const, content: first.text},
       {role: 'user' as const, content: 'And then?'},
     ];
-    const {unread} = chat.count(request({document, turns}));
+    const {unread} = await chat.count(request({document, turns}));
     const second = await chat.answer(request({document, turns}));
     expect(unread).to.deep.equal({
       exact: second.promptTokens - second.reusedTokens,
@@ -132,7 +132,7 @@ describe('a chat of the engine', () => {
     expect(isEstimate).to.equal(true);
     expect(tokens).to.be.within(60_000, 200_000);
     expect(book.startsWith(beginning!)).to.equal(true);
-    const {prompt} = chat.count(request({document: beginning}));
+    const {prompt} = await chat.count(request({document: beginning}));
     expect(prompt).to.be.within(2048 - 256 - 20, 2048 - 256);
     expect(room).to.be.lessThan(2048 - 256);
     const failure = await chat.answer(request({document: book.slice(0, 12_000)})).catch((error: Error) => error);

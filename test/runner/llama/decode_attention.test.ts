@@ -22,7 +22,7 @@ describeBackends('attention of a decoded token', (backend) => {
       const query = random(1, heads);
       const rows = (x: tf.Tensor4D, first: number, count: number) =>
         tf.slice(x, [0, 0, first, 0], [1, keyValueHeads, count, headDim]);
-      const cache = new PagedCache();
+      const cache = new PagedCache({layers: 1, keyValueHeads, headDim});
       const output = tf.tidy(() => {
         cache.extend(0, rows(key, 0, rest), rows(value, 0, rest));
         let last: tf.Tensor4D;

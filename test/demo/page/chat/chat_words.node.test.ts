@@ -18,6 +18,14 @@ describe('words of the chat', () => {
       'First token after 1.20 s',
       '16,384 of 16,412 tokens of prompt were still there',
     ]);
+    expect(describeAnswer({...answer, storedTokens: 16_384, notRestored: 'it is broken'}).slice(1)).to.deep.equal([
+      "16,384 of 16,412 tokens of prompt came from this browser's storage",
+      'what was kept could not be used and is deleted: it is broken',
+    ]);
+    expect(describeAnswer({...answer, keptBytes: 207e6}).at(-1)).to.equal(
+      'what was read is kept in this browser, 207 MB',
+    );
+    expect(describeAnswer({...answer, notKept: 'no space'}).at(-1)).to.equal('what was read was not kept: no space');
     const first = {
       ...answer,
       reusedTokens: 0,
