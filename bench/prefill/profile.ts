@@ -4,7 +4,6 @@ import type {PrefillAttention} from '../../runner/llama/attention';
 import {Context} from '../../runner/llama/context';
 import {generate} from '../../runner/llama/generate';
 import type {LlamaModel, PrefillRequest} from '../../runner/llama/model';
-import type {Precision} from '../our_attention';
 import {timing, type Timing} from '../statistics';
 import {recordDispatches, timeDispatches} from '../webgpu/dispatch_timing';
 
