@@ -7,30 +7,17 @@ import {Decoder, FEW_TOKENS} from './decode/decoder';
 import {PackedCache} from './decode/packed_cache';
 import {decodeAttention} from './decode_attention';
 import {rmsNorm} from './kernels/rms_norm';
-import {rotaryEmbedding} from './kernels/rotary_embedding';
 import {computed, LayerProgress} from './layer_progress';
-import {disposeWeights, type PreparedLayer, type PreparedWeights} from './prepared_weights';
-import {joinHeadsFor, normaliseFor, projectAndAdd, projectEach, projectGated, type Precision} from './projections';
-import {rotaryTables, type RotaryTables} from './rotary';
+import {type Attend, lastRow, Layers, type LayerWeights} from './layers';
+import {disposeWeights} from './prepared_weights';
+import type {Precision} from './projections';
+import {rotaryTables} from './rotary';
 import {checkToken, type Sampler} from './sample';
 import {withSubmitBatch} from './submit_batch';
-import {checkTensorSizes, largestTensor} from './tensor_limit';
+import {largestTensor} from './tensor_limit';
 import {uploadWeights} from './weights';
 
 const SLIDING_WINDOW = 'the sliding window of config.json, which is not computed';
-
-type Weights = PreparedWeights & {rotary: RotaryTables};
-
-type Attend = (query: tf.Tensor4D, key: tf.Tensor4D, value: tf.Tensor4D) => tf.Tensor4D;
-
-/** How a layer runs. */
-interface Pass {
-  /** That of the first row. */
-  position: number;
-  precision: Precision;
-  /** Whether only the last row is wanted, as `[1, hiddenSize]`. Default: all are. */
-  lastRowOnly?: boolean;
-}
 
 export interface PrefillRequest {
   /** Of the tokens before these, which it takes over: it is in the result, or disposed after an error. Default: none are before. */
@@ -92,8 +79,8 @@ export class LlamaModel {
   private constructor(
     readonly config: LlamaConfig,
     readonly maxLength: number,
-    private readonly maxMlpValues: number,
-    private readonly weights: Weights,
+    private readonly weights: LayerWeights,
+    private readonly layers: Layers,
   ) {}
 
   /**
@@ -110,7 +97,8 @@ export class LlamaModel {
     const rotary = rotaryTables(maxLength, config.headDim, config.ropeTheta, config.ropeScaling);
     try {
       const uploaded = await uploadWeights(config, weights, onProgress);
-      return new LlamaModel(config, maxLength, maxMlpValues, {...uploaded, rotary});
+      const all = {...uploaded, rotary};
+      return new LlamaModel(config, maxLength, all, new Layers(config, all, maxMlpValues));
     } catch (error) {
       tf.dispose(rotary);
       throw error;
@@ -184,7 +172,7 @@ export class LlamaModel {
     try {
       signal?.throwIfAborted();
       this.checkRoom(position, ids.length);
-      this.checkSizes(ids.length);
+      this.layers.checkSizes(ids.length);
       hidden = this.embed(ids);
       for (let layer = 0; layer < layers; ++layer) {
         const attend: Attend = (query, ...rows) => {
@@ -197,8 +185,8 @@ export class LlamaModel {
         const pass = {position, precision, lastRowOnly};
         // What a layer makes goes as soon as it was used: of a long prompt it is most of what the device holds.
         for (const step of [
-          (x: tf.Tensor2D) => this.attendLayer(layer, x, attend, pass),
-          (x: tf.Tensor2D) => this.addMlp(layer, x, precision),
+          (x: tf.Tensor2D) => this.layers.attend(layer, x, attend, pass),
+          (x: tf.Tensor2D) => this.layers.addMlp(layer, x, precision),
         ]) {
           const next: tf.Tensor2D = step(hidden);
           hidden.dispose();
@@ -233,8 +221,8 @@ export class LlamaModel {
       for (let layer = 0; layer < this.config.layers; ++layer) {
         const attend: Attend = (query, key, value) =>
           decodeAttention(query, (cache as PagedCache).append(layer, key, value));
-        hidden = this.attendLayer(layer, hidden, attend, {position, precision: 'float32'});
-        hidden = this.addMlp(layer, hidden, 'float32');
+        hidden = this.layers.attend(layer, hidden, attend, {position, precision: 'float32'});
+        hidden = this.layers.addMlp(layer, hidden, 'float32');
       }
       return this.headOfLastRow(hidden);
     });
@@ -257,7 +245,7 @@ export class LlamaModel {
   /** Logits `[rows, vocabSize]` of hidden states `[rows, hiddenSize]` after the last layer, for the token after each row. */
   logitsOf(hidden: tf.Tensor2D): tf.Tensor2D {
     return tf.tidy(() => {
-      const x = tf.mul(this.normalise(hidden), this.weights.norm);
+      const x = tf.mul(rmsNorm(hidden, this.config.rmsNormEpsilon), this.weights.norm);
       // As it is stored: a tied head is the embedding, of which a transposed copy would double the memory.
       return this.weights.head.multiply(x as tf.Tensor2D);
     });
@@ -293,16 +281,6 @@ export class LlamaModel {
     }
   }
 
-  /** Throws if a tensor of a prefill outside attention would be too large for the backend. */
-  private checkSizes(length: number): void {
-    const {hiddenSize, intermediateSize, heads, keyValueHeads, headDim} = this.config;
-    checkTensorSizes([
-      ['hidden states', [length, hiddenSize]],
-      ['queries and keys', [heads + keyValueHeads, length, headDim]],
-      ['inner values of the MLP', [2, this.mlpRows(length), intermediateSize]],
-    ]);
-  }
-
   private embed(ids: readonly number[]): tf.Tensor2D {
     this.checkIds(ids);
     return this.weights.embedding.rows(ids);
@@ -316,81 +294,6 @@ export class LlamaModel {
     }
   }
 
-  /** `x + attention(norm(x))` of a decoder layer, `[length, hiddenSize]`. */
-  private attendLayer(
-    index: number,
-    hidden: tf.Tensor2D,
-    attend: Attend,
-    {position, precision, lastRowOnly = false}: Pass,
-  ): tf.Tensor2D {
-    return tf.tidy(() => {
-      const layer = this.weights.layers[index];
-      const rows = tf.tidy(() => {
-        const attended = attend(...this.projectToHeads(hidden, layer, {position, precision}));
-        return joinHeadsFor(layer.output, lastRowOnly ? lastRow(attended, 2) : attended, precision);
-      });
-      return projectAndAdd(rows, layer.output, lastRowOnly ? lastRow(hidden, 0) : hidden, precision);
-    });
-  }
-
-  /** Rotated query `[1, heads, length, headDim]`, rotated key and value `[1, keyValueHeads, length, headDim]`. */
-  private projectToHeads(
-    hidden: tf.Tensor2D,
-    layer: PreparedLayer,
-    {position, precision}: Pass,
-  ): [query: tf.Tensor4D, key: tf.Tensor4D, value: tf.Tensor4D] {
-    const {heads, keyValueHeads, rmsNormEpsilon} = this.config;
-    const x = normaliseFor([layer.queryAndKey, layer.value], hidden, rmsNormEpsilon, precision);
-    const byHead = (rows: tf.Tensor3D): tf.Tensor4D => tf.reshape(rows, [1, ...rows.shape]);
-    const joined = tf.tidy(() => this.normaliseHeads(projectEach(x, layer.queryAndKey, precision), layer));
-    const [query, key] = rotaryEmbedding(joined, this.weights.rotary, position, [heads, keyValueHeads]);
-    return [byHead(query), byHead(key), byHead(projectEach(x, layer.value, precision))];
-  }
-
-  /** `x + mlp(norm(x))` of a decoder layer, for as many rows at a time as the scratch allows. */
-  private addMlp(index: number, x: tf.Tensor2D, precision: Precision): tf.Tensor2D {
-    const {gateAndUp, down} = this.weights.layers[index];
-    const [length, hiddenSize] = x.shape;
-    const {rmsNormEpsilon} = this.config;
-    const ofRows = (rows: tf.Tensor2D) =>
-      tf.tidy(() => {
-        const gated = tf.tidy(() =>
-          projectGated(normaliseFor([gateAndUp, down], rows, rmsNormEpsilon, precision), gateAndUp, precision),
-        );
-        return projectAndAdd(gated, down, rows, precision);
-      });
-    // Equal pieces, whose buffers serve again.
-    const rowsAtOnce = Math.ceil(length / Math.ceil(length / this.mlpRows(length)));
-    if (rowsAtOnce >= length) return ofRows(x);
-    return tf.tidy(() => {
-      const chunks: tf.Tensor2D[] = [];
-      for (let start = 0; start < length; start += rowsAtOnce) {
-        const rows = Math.min(rowsAtOnce, length - start);
-        chunks.push(tf.tidy(() => ofRows(tf.slice(x, [start, 0], [rows, hiddenSize]))));
-      }
-      return tf.concat(chunks);
-    });
-  }
-
-  /** Rows whose gates and ups fit into the scratch. */
-  private mlpRows(length: number): number {
-    return Math.min(length, Math.max(1, Math.floor(this.maxMlpValues / (2 * this.config.intermediateSize))));
-  }
-
-  /** RMS norm of each row, without its weight. */
-  private normalise(x: tf.Tensor2D): tf.Tensor2D {
-    return rmsNorm(x, this.config.rmsNormEpsilon);
-  }
-
-  /** RMS norm of each row of each head, `[heads, length, headDim]`, with its weight; nothing where there is none. */
-  private normaliseHeads(x: tf.Tensor3D, {queryAndKeyNorm}: PreparedLayer): tf.Tensor3D {
-    if (queryAndKeyNorm === undefined) return x;
-    return tf.tidy(() => {
-      const rows: tf.Tensor2D = tf.reshape(x, [-1, this.config.headDim]);
-      return tf.mul(tf.reshape(this.normalise(rows), x.shape), queryAndKeyNorm);
-    });
-  }
-
   private headOfLastRow(hidden: tf.Tensor2D): tf.Tensor1D {
     return tf.tidy(() => tf.reshape(this.logitsOf(lastRow(hidden, 0)), [this.config.vocabSize]));
   }
@@ -398,10 +301,3 @@ export class LlamaModel {
 
 const mostMlpValues = (): number =>
   tf.getBackend() === 'webgpu' ? Math.min(2 ** 27, Math.floor(largestTensor().bytes / 4)) : 2 ** 25;
-
-function lastRow<T extends tf.Tensor>(x: T, axis: number): T {
-  if (x.shape[axis] === 1) return tf.clone(x);
-  const begin = x.shape.map((size, i) => (i === axis ? size - 1 : 0));
-  const size = x.shape.map((size, i) => (i === axis ? 1 : size));
-  return tf.slice(x, begin, size);
-}

@@ -105,6 +105,14 @@ export function projectGated(x: Rows, gateAndUp: PreparedProjection, precision: 
   });
 }
 
+/** Words of a row of the largest tensor of `projectGated`: gates and ups in float32, or what comes of them in float16. */
+export const gatedScratch = (
+  projections: readonly PreparedProjection[],
+  rows: number,
+  outputs: number,
+  precision: Precision,
+): number => (takesFloat16(precision, rows, projections) ? outputs / 2 : 2 * outputs);
+
 /** `sum + x · weight + bias` for one matrix, `sum` float32 `[rows, outputs]`. */
 export function projectAndAdd(
   x: Rows,
