@@ -20,6 +20,8 @@ function pdfEncodings(): Plugin {
 }
 
 export default defineConfig({
+  // Two pages: what is not there is a 404, and not one of them.
+  appType: 'mpa',
   plugins: [pdfEncodings()],
   // Relative, so that the built page also works from a folder of any web server.
   base: './',
