@@ -128,7 +128,7 @@ export function projectAndAdd(
     }
     const [{matrix, bias}] = projection.stored;
     if (isFloat16(x)) return productFloat16({x, weight: matrix.float16!(), bias, residual: sum});
-    return tf.add(addTo(matrix.multiply(x, activationsOf(precision)), bias), sum) as tf.Tensor2D;
+    return tf.add(addTo(matrix.multiply(x), bias), sum) as tf.Tensor2D;
   });
 }
 

@@ -1,14 +1,24 @@
-import type {GraphNodeDef, GraphView} from './graph_def.js';
-import {isPassThrough} from './graph_def.js';
-import {isUniform, maskForm} from './mask_form.js';
+import type {AxisLength} from './axis_length.js';
+import type {GraphNodeDef} from './graph_def.js';
+import {dataInputs, isPassThrough, nodeName} from './graph_def.js';
+import type {GraphView} from './graph_view.js';
+import type {MaskForm, MaskSize} from './mask_form.js';
+import {areSame, isUniform, maskForm} from './mask_form.js';
 import type {ScoreProduct, ValueProduct} from './products.js';
 import {isProduct, NotRecognised, scoreProduct, valueProduct} from './products.js';
+import {isScalar} from './scalar.js';
 
 /**
- * Hidden scores must lie at least this far below the others, so that their weights are 0 in float32. Transformers mask
- * with -1e4 (in float16), -1e9 or the lowest number.
+ * Hidden scores must lie at least this far below the others, so that their weights are 0 in float32 whatever the scores of a model are.
+ * Transformers mask with -1e8, -1e9, -1e10 or the lowest number. Those of float16 mask with -1e4 or -3e4, which scores of thousands outweigh.
  */
-const hiddenBelow = -1e4;
+const hiddenBelow = -1e8;
+
+/** What is added to every score moves it by rounding alone, up to 2⁻²⁴ of this: the softmax stays as it is. */
+const mostAddedEverywhere = 64;
+
+/** Nodes between the two products, and nodes beside them that only they need: attention has some ten. */
+const [mostInner, mostBeside] = [64, 1000];
 
 /** A scalar that is no constant, such as the root of the head dim from a Shape; it scales queries as well as scores. */
 interface QueryFactor {
@@ -16,12 +26,17 @@ interface QueryFactor {
   tensor: string;
 }
 
+/** A number, the name of a tensor that holds it, or an axis of the scores. */
+export type MaskLength = number | {tensor: string} | {axis: number};
+
 /** Attention in a graph: matMul, scale, mask, softmax and matMul. */
 export interface AttentionPattern extends ScoreProduct, ValueProduct {
   causal: boolean;
   /** Product of the constant scales. */
   scale: number;
   queryFactors: QueryFactor[];
+  /** Of a causal mask: where the lengths are others, it is broadcast. */
+  maskSize?: [queries: MaskLength, keys: MaskLength];
   /** The nodes between the inputs and the output, which nothing else reads. */
   inner: string[];
   /** The node that gives the output. */
@@ -40,18 +55,51 @@ export function attentionPattern(graph: GraphView, softmax: GraphNodeDef): Atten
   const scores = new ScoreReader(graph);
   const product = scores.read(softmax.input[0]);
   const inner = [...scores.inner, softmax.name, ...between];
-  checkInner(graph, inner, last);
+  const removed = checkInner(graph, inner, last);
   const stays = [product.query, product.key, value.value, ...scores.queryFactors];
-  if (stays.some(({tensor}) => graph.isMadeBy(tensor, ({name}) => inner.includes(name)))) {
+  if (stays.some(({tensor}) => removed.has(nodeName(tensor)))) {
     throw new NotRecognised('its queries, keys, values or scale are made from its scores');
   }
-  const {causal, scale, queryFactors} = scores;
-  return {...product, ...value, causal, scale, queryFactors, inner, last};
+  const {causal, scale, queryFactors, size} = scores;
+  const lengthOf = (length: AxisLength) => maskLength(graph, length, new Set(inner), removed);
+  const maskSize = size && ([lengthOf(size[0]), lengthOf(size[1])] as AttentionPattern['maskSize']);
+  return {...product, ...value, causal, scale, queryFactors, ...(maskSize && {maskSize}), inner, last};
+}
+
+/** How the new node learns a length of the mask. */
+function maskLength(
+  graph: GraphView,
+  length: AxisLength,
+  inner: ReadonlySet<string>,
+  removed: ReadonlySet<string>,
+): MaskLength {
+  if (typeof length === 'number') {
+    return length;
+  }
+  if (!removed.has(nodeName(length))) {
+    return {tensor: length};
+  }
+  const slice = graph.source(length);
+  const shape = slice?.op === 'StridedSlice' ? graph.source(slice.input[0]) : undefined;
+  const axis = graph.scalar(slice?.input[1]);
+  const isOfScores = shape?.op === 'Shape' && inner.has(nodeName(shape.input[0] ?? ''));
+  if (!isOfScores || axis === undefined || Number(slice?.attr['shrink_axis_mask']?.i) !== 1) {
+    throw new NotRecognised(`its mask is as long as ${length} says, which is made from its scores`);
+  }
+  return {axis};
+}
+
+/** In a loop of the graph, a node is run for each round, and what it is made of is not all there at first. */
+function checkAcyclic(graph: GraphView, {name, op}: GraphNodeDef): void {
+  if (graph.cyclic.has(name)) {
+    throw new NotRecognised(`${name} (${op}) is made of its own result: it is in a loop of the graph`);
+  }
 }
 
 /** The product that reads the softmax. */
 function productOf(graph: GraphView, softmax: GraphNodeDef): {last: GraphNodeDef; between: string[]} {
   const between: string[] = [];
+  checkAcyclic(graph, softmax);
   for (let at = softmax; ;) {
     const readers = graph.readersOf(at.name);
     if (graph.outputs.has(at.name)) {
@@ -61,6 +109,7 @@ function productOf(graph: GraphView, softmax: GraphNodeDef): {last: GraphNodeDef
       throw new NotRecognised(readBy(at.name, readers));
     }
     [at] = readers;
+    checkAcyclic(graph, at);
     if (isProduct(at)) {
       return {last: at, between};
     }
@@ -73,10 +122,11 @@ function productOf(graph: GraphView, softmax: GraphNodeDef): {last: GraphNodeDef
 
 /**
  * Throws unless nodes can go: each is read by another of them, by the last, or by nodes that only those need, such as a
- * mask made from the shape of the scores.
+ * mask made from the shape of the scores. Returns the names of all that are made from them.
  */
-function checkInner(graph: GraphView, inner: string[], last: GraphNodeDef): void {
+function checkInner(graph: GraphView, inner: string[], last: GraphNodeDef): Set<string> {
   const names = new Set(inner);
+  const beside = new Set<string>();
   const ordered = [...inner, last.name].find((name) => graph.ordered.has(name));
   if (ordered) {
     throw new NotRecognised(`${ordered} has control inputs or controls other nodes`);
@@ -85,16 +135,44 @@ function checkInner(graph: GraphView, inner: string[], last: GraphNodeDef): void
     if (graph.outputs.has(name)) {
       throw new NotRecognised(`${name} is an output of the graph`);
     }
-    const readers = graph.readersOf(name);
-    if (!readers.every((node) => node === last || graph.leadsOnlyInto(node.name, names))) {
-      throw new NotRecognised(readBy(name, readers));
+    if (!leadsOnlyInto(graph, name, new Set([...names, last.name]), beside)) {
+      throw new NotRecognised(readBy(name, graph.readersOf(name)));
     }
   }
+  return new Set([...names, ...beside]);
+}
+
+/**
+ * Whether all that reads a node ends in some nodes, and nothing of it is an output. Puts the nodes between them to `beside`, of which no
+ * more are followed than attention has.
+ */
+function leadsOnlyInto(graph: GraphView, from: string, ends: ReadonlySet<string>, beside: Set<string>): boolean {
+  const waiting = [from];
+  let steps = 0;
+  for (let name = waiting.pop(); name !== undefined; name = waiting.pop()) {
+    const readers = graph.readersOf(name);
+    steps += readers.length;
+    if (readers.length === 0 || graph.outputs.has(name) || steps > mostBeside) {
+      return false;
+    }
+    for (const reader of readers) {
+      if (!ends.has(reader.name) && !beside.has(reader.name)) {
+        beside.add(reader.name);
+        waiting.push(reader.name);
+      }
+    }
+  }
+  return true;
 }
 
 function readBy(name: string, readers: GraphNodeDef[]): string {
-  return `${name} is read by ${readers.map((node) => node.name).join(', ') || 'nothing'}, not by attention alone`;
+  const named = readers.slice(0, 4).map((node) => node.name);
+  const others = readers.length > named.length ? ` and ${readers.length - named.length} others` : '';
+  return `${name} is read by ${named.join(', ') || 'nothing'}${others}, not by attention alone`;
 }
+
+/** Ops that `ScoreReader` takes in. */
+const takenOps = ['Mul', 'RealDiv', 'Add', 'AddV2', 'Sub', 'Select', 'SelectV2'];
 
 /** Walks from the softmax up to the product of queries and keys, through scales and masks. */
 class ScoreReader {
@@ -102,14 +180,20 @@ class ScoreReader {
   scale = 1;
   readonly queryFactors: QueryFactor[] = [];
   readonly inner: string[] = [];
+  /** Of the masks that hide something. */
+  size?: MaskSize;
 
   constructor(private readonly graph: GraphView) {}
 
-  read(tensor: string): ScoreProduct {
+  read(tensor: string | undefined): ScoreProduct {
     for (let at = tensor; ;) {
       const node = this.graph.node(at);
       if (!node) {
-        throw new NotRecognised(`its scores come from ${at}, which is not the first output of a node`);
+        throw new NotRecognised(`its scores come from ${at ?? 'nothing'}, which is not the first output of a node`);
+      }
+      checkAcyclic(this.graph, node);
+      if (this.inner.length >= mostInner) {
+        throw new NotRecognised(`more than ${mostInner} nodes lie between its scores and ${this.inner[0]}`);
       }
       this.inner.push(node.name);
       if (isProduct(node)) {
@@ -121,7 +205,12 @@ class ScoreReader {
 
   /** Takes in a scale or a mask. Returns the tensor that it is applied to. */
   private step(node: GraphNodeDef): string {
-    const [a, b] = node.input;
+    const operands = dataInputs(node.input);
+    const wanted = node.op.startsWith('Select') ? 3 : 2;
+    if (operands.length !== wanted && takenOps.includes(node.op)) {
+      throw new NotRecognised(`${node.name} (${node.op}) has ${operands.length} inputs instead of ${wanted}`);
+    }
+    const [a, b] = operands;
     switch (node.op) {
       case 'Mul':
         return this.factor(a, b, 'Mul') ?? this.factor(b, a, 'Mul') ?? this.unknown(node);
@@ -145,9 +234,23 @@ class ScoreReader {
       throw new NotRecognised(`the scale is not one number in ${name} (${op})`);
     }
     // Recognised, it would attend as TensorFlow does, and no longer as the graph has done in tfjs.
-    const isBand = input.some((tensor) => this.graph.isMadeBy(tensor, (node) => node.op === 'MatrixBandPart'));
-    const why = isBand ? ': tfjs 4.22 runs MatrixBandPart without its upper bound, so nothing may be hidden' : '';
+    const isBand = input.some((tensor) => this.graph.isMadeOf(tensor, 'MatrixBandPart'));
+    const why = isBand
+      ? ': tfjs 4.22 runs MatrixBandPart without its upper bound, so nothing may be hidden'
+      : this.weakMask === undefined
+        ? ''
+        : `: it lowers later keys by ${this.weakMask} alone, which large scores outweigh; takes ${hiddenBelow} and below`;
     throw new NotRecognised(`the mask is not known to be causal in ${name} (${op})${why}`);
+  }
+
+  /** What a causal mask lowers scores by, where that is too little. */
+  private weakMask?: number;
+
+  /** Takes in the size of a mask that hides something: of several the same. */
+  private hides(form: MaskForm & {kind: 'triangle'}): boolean {
+    this.size ??= form.size;
+    this.causal = true;
+    return areSame(this.size, form.size);
   }
 
   private factor(scores: string, factor: string, op: QueryFactor['op']): string | undefined {
@@ -166,18 +269,21 @@ class ScoreReader {
     // As GPT-2 masks: scores times 1 or 0, then minus 1e10 or 0. What the product hides, the difference has hidden.
     const form = op === 'Mul' ? maskForm(this.graph, factor) : undefined;
     const isMask = form?.kind === 'triangle' && form.visible === 1 && form.hidden === 0;
-    return isMask && this.causal ? scores : undefined;
+    return isMask && this.causal && areSame(this.size, form.size) ? scores : undefined;
   }
 
   private additive(scores: string, mask: string, sign: 1 | -1): string | undefined {
     const form = maskForm(this.graph, mask);
-    if (form?.kind !== 'triangle' || !Number.isFinite(form.visible) || this.queryFactors.length > 0) {
+    const addedToAll = form?.kind === 'triangle' ? Math.abs(this.scale * form.visible) : NaN;
+    if (form?.kind !== 'triangle' || !(addedToAll <= mostAddedEverywhere) || this.queryFactors.length > 0) {
       return undefined;
     }
-    // What is added everywhere leaves the softmax as it is.
     const difference = sign * this.scale * (form.hidden - form.visible);
-    this.causal ||= difference <= hiddenBelow;
-    return difference <= hiddenBelow || difference === 0 ? scores : undefined;
+    if (difference <= hiddenBelow) {
+      return this.hides(form) ? scores : undefined;
+    }
+    this.weakMask = difference < 0 ? difference : undefined;
+    return difference === 0 ? scores : undefined;
   }
 
   private selected({input: [condition, a, b]}: GraphNodeDef): string | undefined {
@@ -188,32 +294,19 @@ class ScoreReader {
     const picksVisible = form.visible !== 0 && form.hidden === 0;
     const picksHidden = form.visible === 0 && form.hidden !== 0;
     const low = uniformValue(this.graph, picksVisible ? b : a);
-    if ((!picksVisible && !picksHidden) || low === undefined || !(low * this.scale <= hiddenBelow)) {
+    if ((!picksVisible && !picksHidden) || low === undefined) {
       return undefined;
     }
-    this.causal = true;
-    return picksVisible ? a : b;
+    if (!(low * this.scale <= hiddenBelow)) {
+      this.weakMask = low * this.scale;
+      return undefined;
+    }
+    const scores = picksVisible ? a : b;
+    return this.hides(form) ? scores : undefined;
   }
 }
 
 function uniformValue(graph: GraphView, tensor: string): number | undefined {
   const form = maskForm(graph, tensor);
   return isUniform(form) ? form.visible : undefined;
-}
-
-/** Whether a tensor has one value whatever the inputs of the graph: made of constants and of single sizes of a Shape. */
-function isScalar(graph: GraphView, tensor: string): boolean {
-  const node = graph.source(tensor);
-  if (!node) {
-    return false;
-  }
-  if (node.op === 'Const') {
-    return graph.scalar(tensor) !== undefined;
-  }
-  if (node.op === 'StridedSlice') {
-    const isOfShape = graph.source(node.input[0])?.op === 'Shape';
-    return isOfShape && Number(node.attr['shrink_axis_mask']?.i) === 1;
-  }
-  const isOfScalars = ['Cast', 'Sqrt', 'Rsqrt', 'Pow', 'Mul', 'RealDiv', 'Reciprocal', 'Neg'].includes(node.op);
-  return isOfScalars && node.input.every((input) => isScalar(graph, input));
 }

@@ -1,6 +1,11 @@
-import type {Constant, GraphNodeDef, GraphView} from './graph_def.js';
-import {isFloatType} from './graph_def.js';
-import {keptAxes} from './strided_slice.js';
+import type {AxisLength} from './axis_length.js';
+import {axisLength, axisLengths} from './axis_length.js';
+import type {Constant, GraphNodeDef} from './graph_def.js';
+import {dataInputs, isFloatType} from './graph_def.js';
+import type {GraphView} from './graph_view.js';
+import {NodeValues} from './node_values.js';
+import type {KeptAxis} from './strided_slice.js';
+import {keptAxes, lengthAfter} from './strided_slice.js';
 
 /**
  * What is known of a tensor that a mask is made of, whatever its lengths: one value where the key is at or before the
@@ -15,6 +20,10 @@ interface Triangle {
   visible: number;
   /** Value where key > query. */
   hidden: number;
+  /** How many queries and keys it has, unless both values are the same: with 1 instead of all of them nothing is hidden. */
+  size?: MaskSize;
+  /** Of a uniform tensor, where they are known. */
+  lengths?: AxisLength[];
   rank?: number;
 }
 
@@ -23,8 +32,12 @@ interface Positions {
   /** `query`: along the last axis but one, the last being 1 or repeating; `key`: along the last. */
   along: 'query' | 'key';
   first: number;
+  length: AxisLength;
   rank?: number;
 }
+
+/** Numbers of queries and of keys. */
+export type MaskSize = [queries: AxisLength, keys: AxisLength];
 
 const elementwise: Record<string, (...values: number[]) => number> = {
   Add: (a, b) => a + b,
@@ -32,8 +45,8 @@ const elementwise: Record<string, (...values: number[]) => number> = {
   Sub: (a, b) => a - b,
   Mul: (a, b) => a * b,
   RealDiv: (a, b) => a / b,
-  Minimum: Math.min,
-  Maximum: Math.max,
+  Minimum: (a, b) => Math.min(a, b),
+  Maximum: (a, b) => Math.max(a, b),
   LogicalAnd: (a, b) => Number(a !== 0 && b !== 0),
   LogicalOr: (a, b) => Number(a !== 0 || b !== 0),
   LogicalNot: (a) => Number(a === 0),
@@ -52,27 +65,44 @@ const comparisons: Record<string, (a: number, b: number) => boolean> = {
 };
 
 /** The form of a tensor, from its values if it is a constant, else from the nodes that make it; none if it has no such form. */
-export function maskForm(graph: GraphView, tensor: string): MaskForm | undefined {
-  const node = graph.source(tensor);
-  const forms = formsOf.get(graph) ?? new Map<string, MaskForm | undefined>();
-  formsOf.set(graph, forms);
-  if (node && !forms.has(node.name)) {
-    forms.set(node.name, formOf(graph, node));
+export function maskForm(graph: GraphView, tensor: string | undefined): MaskForm | undefined {
+  let forms = formsOf.get(graph);
+  if (!forms) {
+    forms = new NodeValues(graph, formedFrom, (node, formAt) => formOf(graph, node, formAt));
+    formsOf.set(graph, forms);
   }
-  return node && forms.get(node.name);
+  return forms.of(tensor);
 }
 
 /** Forms that are known: layers share a mask, whose values are many. */
-const formsOf = new WeakMap<GraphView, Map<string, MaskForm | undefined>>();
+const formsOf = new WeakMap<GraphView, NodeValues<MaskForm>>();
 
-function formOf(graph: GraphView, node: GraphNodeDef): MaskForm | undefined {
-  const {op, input} = node;
-  const form = (i: number) => (i < input.length ? maskForm(graph, input[i]) : undefined);
-  if (op in elementwise) {
-    const operands = input.filter((tensor) => !tensor.startsWith('^'));
-    return combine(elementwise[op], ...operands.map((tensor) => maskForm(graph, tensor)));
+/** Ops that change the form of their first input. */
+const reshaping = ['Cast', 'Cumsum', 'ExpandDims', 'Reshape', 'BroadcastTo', 'StridedSlice'];
+
+/** The inputs whose forms a node's follows from. */
+function formedFrom({op, input}: GraphNodeDef): string[] {
+  const operands = dataInputs(input);
+  if (Object.hasOwn(elementwise, op)) {
+    return operands.length === arity(op) ? operands : [];
   }
-  if (op in comparisons) {
+  return Object.hasOwn(comparisons, op) ? operands.slice(0, 2) : reshaping.includes(op) ? operands.slice(0, 1) : [];
+}
+
+const arity = (op: string): number => elementwise[op].length;
+
+function formOf(
+  graph: GraphView,
+  node: GraphNodeDef,
+  formAt: (tensor: string | undefined) => MaskForm | undefined,
+): MaskForm | undefined {
+  const {op, input} = node;
+  const form = (i: number) => formAt(input[i]);
+  if (Object.hasOwn(elementwise, op)) {
+    const operands = formedFrom(node);
+    return operands.length === 0 ? undefined : combine(elementwise[op], ...operands.map(formAt));
+  }
+  if (Object.hasOwn(comparisons, op)) {
     return compare(comparisons[op], form(0), form(1));
   }
   switch (op) {
@@ -84,7 +114,7 @@ function formOf(graph: GraphView, node: GraphNodeDef): MaskForm | undefined {
       return castForm(form(0), node.attr['DstT']?.type as unknown);
     case 'Fill': {
       const value = graph.scalar(input[1]);
-      return value === undefined ? undefined : uniform(value, lengthOf(graph, input[0]));
+      return value === undefined ? undefined : uniform(value, axisLengths(graph, input[0]));
     }
     case 'OnesLike':
       return uniform(1);
@@ -94,15 +124,16 @@ function formOf(graph: GraphView, node: GraphNodeDef): MaskForm | undefined {
       return cumulativeForm(form(0), graph.scalar(input[1]), node);
     case 'Range':
       return graph.scalar(input[0]) === 0 && graph.scalar(input[2]) === 1
-        ? {kind: 'positions', along: 'key', first: 0, rank: 1}
+        ? {kind: 'positions', along: 'key', first: 0, length: rangeLength(graph, input[1]), rank: 1}
         : undefined;
     case 'ExpandDims':
       return expandedForm(form(0), graph.scalar(input[1]));
     case 'Reshape':
-      return reshapedForm(form(0), graph.constant(input[1]));
+      return reshapedForm(form(0), graph.vector(input[1]));
     case 'BroadcastTo': {
       const x = combine((a) => a, form(0));
-      return x && {...x, rank: lengthOf(graph, input[1])};
+      const lengths = axisLengths(graph, input[1]);
+      return x && {...x, ...(isUniform(x) && {lengths}), rank: lengths?.length};
     }
     case 'StridedSlice':
       return slicedForm(graph, node, form(0));
@@ -111,11 +142,20 @@ function formOf(graph: GraphView, node: GraphNodeDef): MaskForm | undefined {
   }
 }
 
-function uniform(value: number, rank?: number): Triangle {
-  return {kind: 'triangle', visible: value, hidden: value, rank};
+/** How many positions a Range from 0 in steps of 1 has. */
+function rangeLength(graph: GraphView, limit: string): AxisLength {
+  const length = axisLength(graph, limit);
+  return typeof length === 'number' ? Math.ceil(length) : length;
 }
 
-export function isUniform(form: MaskForm | undefined): form is Triangle {
+function uniform(value: number, lengths?: AxisLength[]): Triangle {
+  return {kind: 'triangle', visible: value, hidden: value, lengths, rank: lengths?.length};
+}
+
+/** A tensor of one value. */
+type Uniform = Triangle & {size?: undefined};
+
+export function isUniform(form: MaskForm | undefined): form is Uniform {
   return form?.kind === 'triangle' && form.visible === form.hidden;
 }
 
@@ -125,8 +165,20 @@ function combine(op: (...values: number[]) => number, ...forms: Array<MaskForm |
   if (triangles.length < forms.length) {
     return undefined;
   }
-  const [visible, hidden] = (['visible', 'hidden'] as const).map((part) => op(...triangles.map((form) => form[part])));
-  return {kind: 'triangle', visible, hidden, rank: commonRank(triangles)};
+  // The graph computes in float32, in which a large number may be infinite.
+  const [visible, hidden] = (['visible', 'hidden'] as const).map((part) =>
+    Math.fround(op(...triangles.map((form) => form[part]))),
+  );
+  const [size, ...others] = triangles.filter((form) => !isUniform(form)).map((form) => form.size);
+  // Masks of several sizes are broadcast to each other.
+  return others.every((other) => areSame(size, other))
+    ? {kind: 'triangle', visible, hidden, size, rank: commonRank(triangles)}
+    : undefined;
+}
+
+/** Whether sizes are known to be the same. */
+export function areSame(a: MaskSize | undefined, b: MaskSize | undefined): boolean {
+  return a !== undefined && b !== undefined && a[0] === b[0] && a[1] === b[1];
 }
 
 /** The rank to which tensors are broadcast. */
@@ -145,7 +197,8 @@ function compare(op: (a: number, b: number) => boolean, a?: MaskForm, b?: MaskFo
   // The key is before, at and after the query: the first two must agree for a triangle.
   const [before, at, after] = [-1, 0, 1].map((key) => (a.along === 'key' ? op(key, 0) : op(0, key)));
   const rank = commonRank([a, b]);
-  return before === at ? {kind: 'triangle', visible: Number(at), hidden: Number(after), rank} : undefined;
+  const size: MaskSize = a.along === 'key' ? [b.length, a.length] : [a.length, b.length];
+  return before === at ? {kind: 'triangle', visible: Number(at), hidden: Number(after), size, rank} : undefined;
 }
 
 /** A constant's form: uniform, the same triangle in all of its matrices, or positions. */
@@ -155,10 +208,11 @@ function constantForm({shape, values}: Constant): MaskForm | undefined {
   const every = (test: (x: number, i: number) => boolean) => Array.prototype.every.call(values, test);
   const isPositions = values.length > 1 && every((x, i) => x === i);
   if (isPositions && (columns === values.length || (columns === 1 && rows === values.length))) {
-    return {kind: 'positions', along: columns === values.length ? 'key' : 'query', first: 0, rank};
+    const along = columns === values.length ? 'key' : 'query';
+    return {kind: 'positions', along, first: 0, length: values.length, rank};
   }
   if (every((x) => x === values[0])) {
-    return values.length > 0 ? uniform(values[0], rank) : undefined;
+    return values.length > 0 ? uniform(values[0], shape) : undefined;
   }
   // A diagonal that starts elsewhere is no case of this form, so both lengths must be one.
   if (rows !== columns) {
@@ -167,13 +221,20 @@ function constantForm({shape, values}: Constant): MaskForm | undefined {
   const [visible, hidden] = [values[0], values[1]];
   const isVisible = (i: number) => i % columns <= Math.floor(i / columns) % rows;
   const isTriangle = every((x, i) => x === (isVisible(i) ? visible : hidden));
-  return isTriangle ? {kind: 'triangle', visible, hidden, rank} : undefined;
+  return isTriangle ? {kind: 'triangle', visible, hidden, size: [rows, columns], rank} : undefined;
 }
 
 function castForm(form: MaskForm | undefined, type: unknown): MaskForm | undefined {
   const isBool = type === 'DT_BOOL' || type === 10;
-  const cast = (x: number) => (isBool ? Number(x !== 0) : isFloatType(type) ? x : Math.trunc(x));
-  return combine(cast, form) ?? form;
+  const isInteger = ['DT_INT32', 'DT_INT64', 3, 9].includes(type as string | number);
+  if (!form || (!isBool && !isInteger && !isFloatType(type))) {
+    return undefined;
+  }
+  if (form.kind === 'positions') {
+    return isBool ? undefined : form;
+  }
+  const cast = (x: number) => (isBool ? Number(x !== 0) : isInteger ? Math.trunc(x) : x);
+  return {...form, visible: cast(form.visible), hidden: cast(form.hidden)};
 }
 
 /** A running count of ones: positions from 1. tfjs 4.22 gets axes that count from the end wrong, so they have no form. */
@@ -184,15 +245,19 @@ function cumulativeForm(
 ): MaskForm | undefined {
   const counts = isUniform(form) && form.visible === 1 && !attr['exclusive']?.b && !attr['reverse']?.b;
   const fromEnd = axis !== undefined && axis >= 0 && form?.rank !== undefined ? axis - form.rank : undefined;
-  if (!counts || (fromEnd !== -1 && fromEnd !== -2)) {
+  const length = fromEnd === -1 || fromEnd === -2 ? (form as Triangle).lengths?.at(fromEnd) : undefined;
+  if (!counts || length === undefined) {
     return undefined;
   }
-  return {kind: 'positions', along: fromEnd === -1 ? 'key' : 'query', first: 1, rank: form.rank};
+  return {kind: 'positions', along: fromEnd === -1 ? 'key' : 'query', first: 1, length, rank: form.rank};
 }
 
 function expandedForm(form: MaskForm | undefined, axis: number | undefined): MaskForm | undefined {
   if (!form || axis === undefined) {
     return undefined;
+  }
+  if (isUniform(form)) {
+    return withoutLengths(form, form.rank === undefined ? undefined : form.rank + 1);
   }
   const rank = form.rank === undefined ? undefined : form.rank + 1;
   // From the end of the new shape; before the last two axes, nothing changes.
@@ -201,18 +266,21 @@ function expandedForm(form: MaskForm | undefined, axis: number | undefined): Mas
     return {...form, along: 'query', rank};
   }
   const isVector = form.rank === 1 && fromEnd === -2;
-  return isUniform(form) || isVector || (fromEnd !== undefined && fromEnd <= -3) ? {...form, rank} : undefined;
+  return isVector || (fromEnd !== undefined && fromEnd <= -3) ? {...form, rank} : undefined;
+}
+
+function withoutLengths(form: Triangle, rank: number | undefined): Triangle {
+  return {...form, lengths: undefined, rank};
 }
 
 /** Reshapes that only put axes of 1 in front, or turn a vector of positions upright. */
-function reshapedForm(form: MaskForm | undefined, shape: Constant | undefined): MaskForm | undefined {
-  if (!form || !shape) {
+function reshapedForm(form: MaskForm | undefined, sizes: number[] | undefined): MaskForm | undefined {
+  if (!form || !sizes) {
     return undefined;
   }
-  const sizes = Array.from(shape.values);
   const rank = sizes.length;
   if (isUniform(form)) {
-    return {...form, rank};
+    return withoutLengths(form, rank);
   }
   const isFront = (count: number) => sizes.slice(0, rank - count).every((size) => size === 1);
   if (form.kind === 'positions' && form.rank === 1) {
@@ -232,17 +300,26 @@ function slicedForm(graph: GraphView, node: GraphNodeDef, form: MaskForm | undef
   }
   const rank = axes.length;
   if (isUniform(form)) {
-    return {...form, rank};
+    return withoutLengths(form, rank);
   }
   const [last, before] = [axes[rank - 1], axes[rank - 2]];
-  if (form.kind === 'positions' && form.rank === 1) {
-    return last === 0 ? {...form, rank} : before === 0 && last === 'new' ? {...form, along: 'query', rank} : undefined;
+  if (form.kind === 'positions') {
+    const areBothKept = isKept(last, form.rank - 1) && isKept(before, form.rank - 2);
+    const isVectorKept = form.rank === 1 && isKept(last, 0);
+    const isUpright = form.rank === 1 && isKept(before, 0) && last === 'new';
+    const along = isUpright ? 'query' : form.along;
+    const kept = along === 'query' ? before : last;
+    const isKnown = (areBothKept || isVectorKept || isUpright) && typeof kept === 'object';
+    const length = isKnown ? lengthAfter(form.length, kept) : undefined;
+    return length === undefined ? undefined : {...form, along, length, rank};
   }
-  return last === form.rank - 1 && before === form.rank - 2 ? {...form, rank} : undefined;
+  if (!isKept(last, form.rank - 1) || !isKept(before, form.rank - 2) || !form.size) {
+    return undefined;
+  }
+  const [queries, keys] = [lengthAfter(form.size[0], before), lengthAfter(form.size[1], last)];
+  return queries === undefined || keys === undefined ? undefined : {...form, size: [queries, keys], rank};
 }
 
-/** How many values a shape tensor has, which is the rank of the tensor of that shape. */
-function lengthOf(graph: GraphView, tensor: string): number | undefined {
-  const node = graph.source(tensor);
-  return node?.op === 'Pack' ? node.input.length : graph.constant(tensor)?.values.length;
+function isKept(kept: KeptAxis | 'new' | 'cut' | undefined, axis: number): kept is KeptAxis {
+  return typeof kept === 'object' && kept.axis === axis;
 }

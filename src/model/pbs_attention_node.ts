@@ -30,6 +30,16 @@ const attributes: Array<[option: keyof PBSAttentionSettings, attribute: string, 
  */
 const composedFallback = 'composed_fallback';
 
+/**
+ * Set beside `composed_fallback` where there was a causal mask of a size of its own: its numbers of queries and keys, each a number, `axis:I`
+ * for that axis of the scores, or `input:I` for an input of the node, int32. Where they are not the lengths, the mask was broadcast.
+ */
+const maskSize = 'mask_size';
+
+export function maskSizeAttribute(size: string): Record<string, IAttrValue> {
+  return {[maskSize]: {s: btoa(size)}};
+}
+
 /** The attributes of a node that takes the place of others, in the JSON form of GraphDef. */
 export function nodeAttributes(options: PBSAttentionSettings): Record<string, IAttrValue> {
   const attrs: Record<string, IAttrValue> = {[composedFallback]: {b: true}};
@@ -67,18 +77,41 @@ export function registerPBSAttentionOp(): void {
 }
 
 function runNode({inputs, attrs}: GraphNode): Tensor {
-  check(inputs.length === 3, nodeOp, 'inputs', `got ${inputs.length}`, 'query, key and value');
+  const isWhole = inputs.length === 3 || (inputs.length > 3 && attrs[maskSize] !== undefined);
+  check(isWhole, nodeOp, 'inputs', `got ${inputs.length}`, 'query, key and value');
   const [query, key, value] = inputs;
   const given = attributes.filter(([, attribute]) => attrs[attribute] !== undefined);
   const options: PBSAttentionSettings = Object.fromEntries(given.map(([option, name]) => [option, attrs[name]]));
   return tidy(() => {
-    if (attrs[composedFallback] && !areTaken(query, key, value)) {
-      return composedAttention(query, key, value, options);
+    const size = maskSizeOf(inputs, attrs[maskSize]);
+    const isOfLengths = size === undefined || (size[0] === query.shape.at(-2) && size[1] === key.shape.at(-2));
+    if (attrs[composedFallback] && !(areTaken(query, key, value) && isOfLengths)) {
+      return composedAttention(query, key, value, options, size);
     }
     checkRanks(query, [key, value]);
     const attended = pbsAttention(withHeads(query), withHeads(key), withHeads(value), options);
     return reshape(attended, [...query.shape.slice(0, -1), value.shape[value.rank - 1]]);
   });
+}
+
+/** The size of the mask that was replaced. */
+function maskSizeOf(inputs: Tensor[], attribute: unknown): [number, number] | undefined {
+  if (attribute === undefined) {
+    return undefined;
+  }
+  const [query, key] = inputs;
+  const scores = [...query.shape.slice(0, -1), key.shape[key.rank - 2]];
+  const [queries, keys] = String(attribute)
+    .split(' ')
+    .map((length) => {
+      const [from, number] = length.includes(':') ? length.split(':') : ['', length];
+      const i = Number(number);
+      const value = from === 'axis' ? scores.at(i) : from === 'input' ? inputs[i]?.dataSync()[0] : i;
+      check(Number.isInteger(value), nodeOp, maskSize, `got '${length}'`, 'a number, an axis or an input');
+      return value as number;
+    });
+  check(keys !== undefined, nodeOp, maskSize, `got '${String(attribute)}'`, 'numbers of queries and keys');
+  return [queries, keys];
 }
 
 /** Whether the shapes are those of self-attention: one length, one head dim, no broadcast but that of one key and value head. */
@@ -114,11 +147,12 @@ function composedAttention(
   key: Tensor,
   value: Tensor,
   {causal = true, scale = 1}: PBSAttentionSettings,
+  size?: [queries: number, keys: number],
 ): Tensor {
   let scores = mul(matMul(query, key, false, true), scale);
   // Without a query or a key there is nothing to hide, and tfjs cannot make the mask.
   if (causal && scores.size > 0) {
-    const visible = linalg.bandPart(ones(scores.shape.slice(-2)), -1, 0);
+    const visible = linalg.bandPart(ones(size ?? (scores.shape.slice(-2) as [number, number])), -1, 0);
     scores = add(scores, mul(sub(1, visible), -1e9));
   }
   return matMul(softmax(scores), value);

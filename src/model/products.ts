@@ -1,4 +1,6 @@
-import type {GraphNodeDef, GraphView} from './graph_def.js';
+import type {GraphNodeDef} from './graph_def.js';
+import {dataInputs} from './graph_def.js';
+import type {GraphView} from './graph_view.js';
 
 /** A tensor of the graph, and how its axes go where the op wants them: `[...batch, length, headDim]`. */
 export interface Operand {
@@ -19,8 +21,15 @@ export interface ValueProduct {
   outputPerm?: number[];
 }
 
+/** Names of nodes may be of any length. */
+const longestReason = 500;
+
 /** Why a node cannot be replaced; the text goes into the report. */
-export class NotRecognised extends Error {}
+export class NotRecognised extends Error {
+  constructor(reason: string) {
+    super(reason.length > longestReason ? `${reason.slice(0, longestReason)}…` : reason);
+  }
+}
 
 const matMuls = ['BatchMatMul', 'BatchMatMulV2', 'MatMul'];
 
@@ -28,8 +37,16 @@ export function isProduct({op}: GraphNodeDef): boolean {
   return matMuls.includes(op) || op === 'Einsum';
 }
 
+function checkFactors({name, op, input}: GraphNodeDef): void {
+  const factors = dataInputs(input).length;
+  if (factors !== 2) {
+    throw new NotRecognised(`${name} (${op}) has ${factors} inputs instead of 2`);
+  }
+}
+
 /** Reads a product as that of queries and keys. */
 export function scoreProduct(graph: GraphView, node: GraphNodeDef): ScoreProduct {
+  checkFactors(node);
   const [a, b] = node.input;
   if (node.op === 'Einsum') {
     return scoreEinsum(node);
@@ -43,6 +60,7 @@ export function scoreProduct(graph: GraphView, node: GraphNodeDef): ScoreProduct
 
 /** Reads a product as that of attention weights, which the tensor named `weights` holds, and values. */
 export function valueProduct(graph: GraphView, node: GraphNodeDef, weights: string): ValueProduct {
+  checkFactors(node);
   const place = node.input.findIndex((tensor) => graph.source(tensor)?.name === weights);
   if (node.op === 'Einsum') {
     return valueEinsum(node, place);
@@ -62,11 +80,12 @@ function adjoints({op, attr}: GraphNodeDef): {adjointA: boolean; adjointB: boole
 /** A transposed factor before it was transposed, which takes a Transpose of the graph: the rank is not known otherwise. */
 function lastAxesSwapped(graph: GraphView, tensor: string, what: string): Operand {
   const node = graph.source(tensor);
-  const perm = node?.op === 'Transpose' ? graph.constant(node.input[1]) : undefined;
-  if (!node || !perm || perm.values.length < 2) {
+  const perm = node?.op === 'Transpose' ? graph.vector(node.input[1]) : undefined;
+  const isOrder = perm !== undefined && perm.length >= 2 && perm.every((_, axis) => perm.includes(axis));
+  if (!node || !isOrder) {
     throw new NotRecognised(`its ${what} are not transposed by the product nor by a Transpose of constant order`);
   }
-  const axes = Array.from(perm.values);
+  const axes = [...perm];
   const last = axes.length - 1;
   [axes[last], axes[last - 1]] = [axes[last - 1], axes[last]];
   return operand(node.input[0], axes);
@@ -78,7 +97,7 @@ function operand(tensor: string, perm: number[]): Operand {
 
 /** The letters of an einsum of two factors, each letter once a factor. */
 function letters(node: GraphNodeDef): {factors: string[][]; result: string[]} {
-  const equation = atob(node.attr['equation']?.s ?? '').replace(/\s/g, '');
+  const equation = decoded(node.attr['equation']?.s).replace(/\s/g, '');
   const parts = /^([a-z]+),([a-z]+)->([a-z]+)$/.exec(equation)?.slice(1) ?? [];
   const isSimple = parts.length === 3 && parts.every((part) => new Set(part).size === part.length);
   if (!isSimple) {
@@ -86,6 +105,15 @@ function letters(node: GraphNodeDef): {factors: string[][]; result: string[]} {
   }
   const [a, b, result] = parts.map((part) => [...part]);
   return {factors: [a, b], result};
+}
+
+/** A text in base64, as GraphDef in JSON has it. */
+function decoded(text: unknown): string {
+  try {
+    return atob(String(text ?? ''));
+  } catch {
+    return String(text);
+  }
 }
 
 function scoreEinsum(node: GraphNodeDef): ScoreProduct {

@@ -1,11 +1,13 @@
 import type {io} from '@tensorflow/tfjs-core';
 import {check, pbsAttentionSettings, refuseCausalAndScale} from '../ops/check_arguments.js';
 import type {PBSAttentionSettings} from '../ops/options.js';
-import type {AttentionPattern} from './attention_pattern.js';
+import type {AttentionPattern, MaskLength} from './attention_pattern.js';
 import {attentionPattern} from './attention_pattern.js';
 import type {GraphDefJSON, GraphNodeDef} from './graph_def.js';
-import {GraphView, ModelWeights, nodeName} from './graph_def.js';
-import {nodeAttributes, nodeOp, registerPBSAttentionOp} from './pbs_attention_node.js';
+import {nodeName} from './graph_def.js';
+import {GraphView} from './graph_view.js';
+import {ModelWeights} from './model_weights.js';
+import {maskSizeAttribute, nodeAttributes, nodeOp, registerPBSAttentionOp} from './pbs_attention_node.js';
 import type {Operand} from './products.js';
 import {NotRecognised} from './products.js';
 
@@ -56,17 +58,18 @@ export interface RewrittenModel {
  * const model = await tf.loadGraphModel(tf.io.fromMemory(modelArtifacts));
  * ```
  *
- * A mask must be causal by its constant values, or by the nodes that make it; any other attention, and anything that other
- * nodes read or that is not fully recognised, is left as it is, with the reason. Nodes that nothing needs any more go,
+ * A mask must be causal by its constant values, or by the nodes that make it, and lower later keys by 1e8 at least: large scores
+ * outweigh the -1e4 of some float16 models. Any other attention, and anything that other nodes read, that is in a loop of the graph or
+ * that is not fully recognised, is left as it is, with the reason. Nodes that nothing needs any more go,
  * with their weights, so that `model.execute` cannot ask for them by name. Where query and key turn out to have other
- * lengths, or values another head dim, the new node computes as the old ones did. The given artifacts are not changed.
+ * lengths than each other or the mask, or values another head dim, the new node computes as the old ones did. The given artifacts are not changed.
  *
  * Reads constants, so a backend must be ready (`await tf.ready()`). Registers the node, as {@link registerPBSAttentionOp}
  * does; a page that loads a saved result calls that itself.
  *
  * @param modelArtifacts a graph model's, with its weights in memory.
  * @param options see {@link RewriteAttentionOptions}: `threshold = 0.9`, `blockSize = 128`, `segmentSize = 256`, …
- * @throws Error if the artifacts are no graph model's, or lack the weights; if an option is not one that `pbsAttention`
+ * @throws Error if the artifacts are no graph model's, or lack weights, or nodes have no names of their own; if an option is not one that `pbsAttention`
  *     takes.
  */
 export function rewriteAttention(
@@ -76,8 +79,12 @@ export function rewriteAttention(
   refuseCausalAndScale(op, options, 'the graph tells both');
   const attrs = pbsAttentionSettings(op, options, 1);
   const topology = checkArtifacts(modelArtifacts);
-  const weights = new ModelWeights(modelArtifacts.weightSpecs ?? [], modelArtifacts.weightData ?? new ArrayBuffer(0));
-  const graph = new GraphView(topology, outputsOf(modelArtifacts), weights);
+  const weights = new ModelWeights(
+    op,
+    modelArtifacts.weightSpecs ?? [],
+    modelArtifacts.weightData ?? new ArrayBuffer(0),
+  );
+  const graph = new GraphView(op, topology, outputsOf(modelArtifacts), weights);
 
   const replaced: AttentionReplaced[] = [];
   const left: AttentionLeft[] = leftInFunctions(topology);
@@ -101,8 +108,8 @@ export function rewriteAttention(
   registerPBSAttentionOp();
   const dropped = changes.dropUnread();
   // The nodes of functions have names of their own, but weights are one table for all.
-  for (const {nodeDef} of topology.library?.function ?? []) {
-    nodeDef?.forEach(({name}) => dropped.delete(name!));
+  for (const {nodeDef} of functionsOf(topology.library)) {
+    nodeDef.forEach(({name}) => dropped.delete(name!));
   }
   const {specs, data} = weights.changed(dropped, changes.constants);
   return {
@@ -129,18 +136,27 @@ function checkArtifacts({modelTopology, weightSpecs, weightData}: io.ModelArtifa
 
 /** Names of the output tensors, as tfjs reads them from the signature. */
 function outputsOf({signature, userDefinedMetadata}: io.ModelArtifacts): string[] {
-  type Signature = {outputs?: Record<string, {name: string}>};
+  type Signature = {outputs?: Record<string, {name?: unknown} | null>};
   const {outputs = {}} = ((userDefinedMetadata as {signature?: Signature} | undefined)?.signature ??
     signature ??
     {}) as Signature;
-  return Object.values(outputs).map(({name}) => name);
+  return Object.values(outputs ?? {}).flatMap((output) => (typeof output?.name === 'string' ? output.name : []));
+}
+
+/** The functions of a graph that have nodes. */
+function functionsOf(library: GraphDefJSON['library']) {
+  const functions = Array.isArray(library?.function) ? library.function : [];
+  return functions.flatMap((definition) => {
+    const nodeDef = Array.isArray(definition?.nodeDef) ? definition.nodeDef.filter((node) => node) : [];
+    return nodeDef.length > 0 ? [{signature: definition.signature, nodeDef}] : [];
+  });
 }
 
 function leftInFunctions({library}: GraphDefJSON): AttentionLeft[] {
-  return (library?.function ?? []).flatMap(({signature, nodeDef = []}) =>
+  return functionsOf(library).flatMap(({signature, nodeDef}) =>
     nodeDef
       .filter((node) => node.op === 'Softmax')
-      .map(({name}) => ({softmax: `${signature.name}/${name}`, reason: 'it is inside a function'})),
+      .map(({name}) => ({softmax: `${signature?.name}/${name}`, reason: 'it is inside a function'})),
   );
 }
 
@@ -168,11 +184,14 @@ class GraphChanges {
       this.operand(pattern.key, `${last.name}/key`),
       this.operand(pattern.value, `${last.name}/value`),
     ];
+    const {maskSize = []} = pattern;
+    const sizeAttribute = maskSize.map((length) => this.maskLength(length, input)).join(' ');
     for (const inner of [...pattern.inner, last.name]) {
-      this.orphans.push(...this.nodes.get(inner)!.input.map(nodeName));
+      this.orphanInputs(this.nodes.get(inner)!);
       this.nodes.delete(inner);
     }
-    this.nodes.set(name, {name, op: nodeOp, input, attr});
+    const attrs = {...attr, ...(sizeAttribute !== '' && maskSizeAttribute(sizeAttribute))};
+    this.nodes.set(name, {name, op: nodeOp, input, attr: attrs});
     if (outputPerm) {
       this.nodes.set(last.name, this.transpose(last.name, name, outputPerm));
     }
@@ -193,10 +212,22 @@ class GraphChanges {
         this.nodes.delete(name);
         dropped.add(name);
         count(node, -1);
-        this.orphans.push(...node.input.map(nodeName));
+        this.orphanInputs(node);
       }
     }
     return dropped;
+  }
+
+  private orphanInputs({input}: GraphNodeDef): void {
+    input.forEach((tensor) => this.orphans.push(nodeName(tensor)));
+  }
+
+  /** A length of a mask as the node's attribute has it; what only the graph knows becomes one of its inputs. */
+  private maskLength(length: MaskLength, input: string[]): string {
+    if (typeof length === 'number') {
+      return `${length}`;
+    }
+    return 'axis' in length ? `axis:${length.axis}` : `input:${input.push(length.tensor) - 1}`;
   }
 
   private operand({tensor, perm}: Operand, name: string): string {

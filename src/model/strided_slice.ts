@@ -1,38 +1,63 @@
-import type {GraphNodeDef, GraphView} from './graph_def.js';
+import type {AxisLength} from './axis_length.js';
+import {axisLengths} from './axis_length.js';
+import type {GraphNodeDef} from './graph_def.js';
+import type {GraphView} from './graph_view.js';
+
+/** An axis of the input that is kept from its beginning, in steps of 1, up to `end` where that is given. */
+export interface KeptAxis {
+  axis: number;
+  end?: AxisLength;
+}
 
 /**
- * The axes of a `StridedSlice`'s output: the number of the input's axis where it keeps it from its beginning, in steps of
- * 1, up to anywhere but the first element, which would be broadcast; `'new'` for a new axis of 1; `'cut'` for an axis of which it
- * keeps another part. None where that is
- * not known.
+ * The axes of a `StridedSlice`'s output: one that is kept from its beginning, up to anywhere but the first element, which would be
+ * broadcast; `'new'` for a new axis of 1; `'cut'` for an axis of which it keeps another part, or one that is not known. None where nothing
+ * is known.
  */
 export function keptAxes(
   graph: GraphView,
   {input, attr}: GraphNodeDef,
   rank: number,
-): Array<number | 'new' | 'cut'> | undefined {
+): Array<KeptAxis | 'new' | 'cut'> | undefined {
   const mask = (name: string) => Number(attr[name]?.i ?? 0);
-  const [begin, end, strides] = [1, 2, 3].map((i) => graph.constant(input[i]));
-  if (!begin || !strides || mask('ellipsis_mask') !== 0) {
+  const [begin, strides] = [graph.vector(input[1]), graph.vector(input[3])];
+  if (!begin || !strides || strides.length !== begin.length || mask('ellipsis_mask') !== 0) {
     return undefined;
   }
-  const axes: Array<number | 'new' | 'cut'> = [];
+  const ends = axisLengths(graph, input[2]);
+  const axes: Array<KeptAxis | 'new' | 'cut'> = [];
   let axis = 0;
-  for (let i = 0; i < begin.values.length; ++i) {
+  for (let i = 0; i < begin.length; ++i) {
     const has = (name: string) => (mask(name) & (1 << i)) !== 0;
     if (has('new_axis_mask')) {
       axes.push('new');
       continue;
     }
     if (!has('shrink_axis_mask')) {
-      const isFromStart = (begin.values[i] === 0 || has('begin_mask')) && strides.values[i] === 1;
-      const isFirstAlone = end !== undefined && !has('end_mask') && end.values[i] === 1;
-      axes.push(isFromStart && !isFirstAlone ? axis : 'cut');
+      const end = has('end_mask') ? undefined : ends?.[i];
+      const isFromStart = (begin[i] === 0 || has('begin_mask')) && strides[i] === 1;
+      const isKnown = has('end_mask') || (end !== undefined && end !== 1);
+      axes.push(isFromStart && isKnown ? {axis, end} : 'cut');
     }
     ++axis;
   }
   for (; axis < rank; ++axis) {
-    axes.push(axis);
+    axes.push({axis});
   }
   return axis === rank ? axes : undefined;
+}
+
+/** How long an axis is after a slice; none if that is not known. */
+export function lengthAfter(before: AxisLength, {end}: KeptAxis): AxisLength | undefined {
+  if (end === undefined) {
+    return before;
+  }
+  if (typeof before === 'string') {
+    return undefined;
+  }
+  if (typeof end === 'string') {
+    // Past the end of the axis there is nothing to be kept; scores of such a length would not fit the mask.
+    return end;
+  }
+  return end < 0 ? before + end : Math.min(before, end);
 }

@@ -86,8 +86,8 @@ function sequenceLength(g: GraphBuilder, scores: string): string {
 export const causalMasks: Record<string, (g: GraphBuilder, scores: string) => string> = {
   'a constant of -1e9': (g, scores) =>
     g.node('AddV2', 'masked', [scores, g.constant('mask', [1, 1, length, length], causalMask(length, -1e9))]),
-  'a constant of -1e4, added first': (g, scores) =>
-    g.node('Add', 'masked', [g.constant('mask', [length, length], causalMask(length, -1e4)), scores]),
+  'a constant of -1e8, added first': (g, scores) =>
+    g.node('Add', 'masked', [g.constant('mask', [length, length], causalMask(length, -1e8)), scores]),
   'a constant of -Infinity': (g, scores) =>
     g.node('AddV2', 'masked', [scores, g.constant('mask', [length, length], causalMask(length, -Infinity))]),
   'a constant subtracted': (g, scores) =>

@@ -260,7 +260,21 @@ describeOnCPU('rewriteAttention, what it leaves', () => {
       notCausal,
     ],
     'a mask of earlier keys': [withMask(causalMask(length, 0, -1e9)), notCausal],
-    'a mask that hides too little': [withMask(causalMask(length, -10)), notCausal],
+    'a mask that hides too little': [
+      withMask(causalMask(length, -1e4)),
+      /^the mask is .* in masked \(AddV2\): it lowers later keys by -10000 alone, which large scores outweigh; takes -1/,
+    ],
+    'a selection of scores that are not low enough': [
+      attentionGraph(product, undefined, (g, scores) => {
+        const visible = g.constant('visible', [length, length], causalMask(length, 0, 1), 'bool');
+        return g.node('SelectV2', 'masked', [visible, scores, g.scalar('low', -3e4)]);
+      }),
+      /^the mask is not .* in masked \(SelectV2\): it lowers later keys by -30000 alone/,
+    ],
+    'a number that is added everywhere, in which scores are lost': [
+      withMask(new Float32Array(length * length).fill(-1e9)),
+      notCausal,
+    ],
     'a mask per head, of which one is another': [
       withMask([...causalMask(length, -1e9), ...new Float32Array(length * length)], [1, 2, length, length]),
       notCausal,
