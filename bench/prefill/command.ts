@@ -18,7 +18,7 @@ Time to first token of a model over a book, in Node with Dawn: where it goes, by
   --model PATH       a .gguf file, or a folder in Hugging Face's form (default: the demo's model)
   --lengths LIST     tokens (default 4096,16384)
   --attention LIST   of flash, pbs (default both)
-  --precision LIST   of float32, float16, int8: the last is float32 attention, and products with rows of 8 bits (default float32)
+  --precision LIST   of flash and pbs: of float32, float16 (default float32)
   --timings N        timed prefills each (default 15)
   --warm-up MS       least time of prefills before the first that counts (default 1500)
   --seconds S        about how long to time the kernels of one prefill (default 6; 0: not at all)
@@ -32,7 +32,7 @@ VK_DRIVER_FILES names the Vulkan driver, DAWN another dawn.node.`;
 
 const ATTENTIONS = ['flash', 'pbs'] satisfies PrefillAttention[];
 const BOOKS = ['dubliners', 'sense-and-sensibility', 'the-scarlet-letter'];
-const PRECISIONS = ['float32', 'float16', 'int8'] as const;
+const PRECISIONS = ['float32', 'float16'] as const;
 
 const text = {type: 'string'} as const;
 
@@ -91,8 +91,7 @@ async function main(): Promise<void> {
     const ids = tokens(length);
     for (const precision of command.precisions) {
       for (const attention of command.attentions) {
-        const request = precision === 'int8' ? {attention, products: precision} : {attention, options: {precision}};
-        const work = {model, ids, request};
+        const work = {model, ids, request: {attention, options: {precision}}};
         const timed = await timePrefill(work, timings, warmUpMs);
         const decoded = decode > 0 ? await timeDecoding(work, decode) : undefined;
         const nextQuestion = question > 0 ? await timeNextQuestion(work, question) : undefined;

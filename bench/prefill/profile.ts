@@ -4,6 +4,7 @@ import type {PrefillAttention} from '../../runner/llama/attention';
 import {Context} from '../../runner/llama/context';
 import {generate} from '../../runner/llama/generate';
 import type {LlamaModel, PrefillRequest} from '../../runner/llama/model';
+import type {Precision} from '../our_attention';
 import {timing, type Timing} from '../statistics';
 import {recordDispatches, timeDispatches} from '../webgpu/dispatch_timing';
 
@@ -36,7 +37,7 @@ export interface KernelTime {
 export interface PrefillRun extends PrefillTimes {
   length: number;
   attention: PrefillAttention;
-  precision: 'float32' | 'float16' | 'int8';
+  precision: Precision;
   /** What a token takes after the first, in milliseconds. */
   decode?: Timing;
   /** To the first token of a second question, in milliseconds. */

@@ -62,7 +62,7 @@ export class Layers {
         const attended = attend(...this.projectToHeads(hidden, layer, {position, precision}));
         return joinHeadsFor(layer.output, lastRowOnly ? lastRow(attended, 2) : attended, precision);
       });
-      return projectAndAdd(rows, layer.output, lastRowOnly ? lastRow(hidden, 0) : hidden, precision);
+      return projectAndAdd(rows, layer.output, lastRowOnly ? lastRow(hidden, 0) : hidden);
     });
   }
 
@@ -75,9 +75,9 @@ export class Layers {
     const {heads, keyValueHeads, rmsNormEpsilon} = this.config;
     const x = normaliseFor([layer.queryAndKey, layer.value], hidden, rmsNormEpsilon, precision);
     const byHead = (rows: tf.Tensor3D): tf.Tensor4D => tf.reshape(rows, [1, ...rows.shape]);
-    const joined = tf.tidy(() => this.normaliseHeads(projectEach(x, layer.queryAndKey, precision), layer));
+    const joined = tf.tidy(() => this.normaliseHeads(projectEach(x, layer.queryAndKey), layer));
     const [query, key] = rotaryEmbedding(joined, this.weights.rotary, position, [heads, keyValueHeads]);
-    return [byHead(query), byHead(key), byHead(projectEach(x, layer.value, precision))];
+    return [byHead(query), byHead(key), byHead(projectEach(x, layer.value))];
   }
 
   /** `x + mlp(norm(x))` of a decoder layer, for as many rows at a time as the scratch allows. */
@@ -88,9 +88,9 @@ export class Layers {
     const ofRows = (rows: tf.Tensor2D) =>
       tf.tidy(() => {
         const gated = tf.tidy(() =>
-          projectGated(normaliseFor([gateAndUp, down], rows, rmsNormEpsilon, precision), gateAndUp, precision),
+          projectGated(normaliseFor([gateAndUp, down], rows, rmsNormEpsilon, precision), gateAndUp),
         );
-        return projectAndAdd(gated, down, rows, precision);
+        return projectAndAdd(gated, down, rows);
       });
     // Equal pieces, whose buffers serve again.
     const scratch = gatedScratch([gateAndUp, down], length, intermediateSize, precision);

@@ -10,7 +10,6 @@ import {rmsNorm} from './kernels/rms_norm';
 import {computed, LayerProgress} from './layer_progress';
 import {type Attend, lastRow, Layers, type LayerWeights} from './layers';
 import {disposeWeights} from './prepared_weights';
-import type {Precision} from './projections';
 import {rotaryTables} from './rotary';
 import {checkToken, type Sampler} from './sample';
 import {withSubmitBatch} from './submit_batch';
@@ -24,10 +23,8 @@ export interface PrefillRequest {
   cache?: KeyValueCache;
   /** Default: `'composed'`. */
   attention?: PrefillAttention;
-  /** Options of `'pbs'`; `precision` is that of `'flash'`, and by default of the products outside attention, too. */
+  /** Options of `'pbs'`; `precision` is that of `'flash'`, and of the products outside attention, too. */
   options?: PrefillOptions;
-  /** What the products outside attention multiply in, where the device can. Default: the `precision` of `options`. */
-  products?: Precision;
   /**
    * Sees each layer's rotated query `[1, heads, rows, headDim]`, rotated key and value `[1, keyValueHeads, length,
    * headDim]`, of the tokens before too, before they are attended. They are disposed after the layer: clone and `tf.keep` to hold one.
@@ -162,7 +159,7 @@ export class LlamaModel {
   private async readPrompt(ids: readonly number[], request: PrefillRequest): Promise<Prefill> {
     const {attention = 'composed', options, attend: replaced, onAttention, onHidden, onLayer, signal} = request;
     const {layers} = this.config;
-    const precision = request.products ?? options?.precision ?? 'float32';
+    const {precision = 'float32'} = options ?? {};
     const cache = request.cache ?? this.newCache();
     const position = cache.length;
     // Following the layers makes the backend send each one off by itself, so it is left out where nobody asks.

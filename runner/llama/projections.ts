@@ -19,13 +19,8 @@ import type {PreparedProjection, StoredProjection} from './prepared_weights';
  */
 export type Rows = tf.Tensor2D | Float16Tensor;
 
-/**
- * What projections multiply in, where the device can; sums are float32 in all: `'int8'` rounds rows to whole numbers of 8 bits, by groups of
- * 32, for matrices that are stored as whole numbers.
- */
-export type Precision = 'float32' | 'float16' | 'int8';
-
-const activationsOf = (precision: Precision) => (precision === 'int8' ? 'int8' : 'float32');
+/** What projections multiply in, where the device can; sums are float32 in either. */
+export type Precision = 'float32' | 'float16';
 
 const isFloat16 = (x: Rows): boolean => x.dtype === 'int32';
 
@@ -69,7 +64,7 @@ export function joinHeadsFor(projection: PreparedProjection, x: tf.Tensor4D, pre
 }
 
 /** `x · weight + bias` for each of several matrices: float32 `[count, rows, outputs]`. */
-export function projectEach(x: Rows, projection: PreparedProjection, precision: Precision): tf.Tensor3D {
+export function projectEach(x: Rows, projection: PreparedProjection): tf.Tensor3D {
   return tf.tidy(() => {
     if ('weight' in projection) {
       const {weight, bias} = projection;
@@ -84,7 +79,7 @@ export function projectEach(x: Rows, projection: PreparedProjection, precision: 
     }
     const input = norm ? tf.mul(x, norm) : x;
     const products = stored.map(({matrix, bias, columns}) => {
-      const product = tf.tidy(() => addTo(matrix.multiply(input as tf.Tensor2D, activationsOf(precision)), bias));
+      const product = tf.tidy(() => addTo(matrix.multiply(input as tf.Tensor2D), bias));
       const [rows, outputs] = product.shape;
       const count = outputs / columns;
       // The values of a single row, or of a single matrix, are in their order already.
@@ -96,8 +91,8 @@ export function projectEach(x: Rows, projection: PreparedProjection, precision: 
 }
 
 /** SwiGLU of the products with two matrices: rows `[rows, outputs]`, of float16 if `x` is. */
-export function projectGated(x: Rows, gateAndUp: PreparedProjection, precision: Precision): Rows {
-  if (!isFloat16(x)) return tf.tidy(() => swiGLU(projectEach(x, gateAndUp, precision)));
+export function projectGated(x: Rows, gateAndUp: PreparedProjection): Rows {
+  if (!isFloat16(x)) return tf.tidy(() => swiGLU(projectEach(x, gateAndUp)));
   return tf.tidy(() => {
     const {stored} = gateAndUp as StoredProjection;
     const [weight, up] = stored.map(({matrix}) => matrix.float16!());
@@ -114,12 +109,7 @@ export const gatedScratch = (
 ): number => (takesFloat16(precision, rows, projections) ? outputs / 2 : 2 * outputs);
 
 /** `sum + x · weight + bias` for one matrix, `sum` float32 `[rows, outputs]`. */
-export function projectAndAdd(
-  x: Rows,
-  projection: PreparedProjection,
-  sum: tf.Tensor2D,
-  precision: Precision,
-): tf.Tensor2D {
+export function projectAndAdd(x: Rows, projection: PreparedProjection, sum: tf.Tensor2D): tf.Tensor2D {
   return tf.tidy(() => {
     if ('weight' in projection) {
       const {weight, bias} = projection;

@@ -1,16 +1,13 @@
 import * as tf from '@tensorflow/tfjs-core';
 import type {Float16Tensor} from './float16_ops';
 
-/** What rows are rounded to before many of them are multiplied, where the backend and the matrix can: whole numbers of 8 bits are scaled by groups. */
-export type Activations = 'float32' | 'int8';
-
 /** A weight of a projection, or an embedding, on the current backend. */
 export interface Matrix {
   readonly shape: readonly [outputs: number, inputs: number];
   /** What it takes on the backend. */
   readonly bytes: number;
   /** `x · matrixᵀ`: float32 `[rows, inputs]` to `[rows, outputs]`. */
-  multiply(x: tf.Tensor2D, activations?: Activations): tf.Tensor2D;
+  multiply(x: tf.Tensor2D): tf.Tensor2D;
   /** Rows by their numbers: float32 `[ids, inputs]`. */
   rows(ids: readonly number[]): tf.Tensor2D;
   /**

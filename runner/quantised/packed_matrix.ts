@@ -1,8 +1,7 @@
 import * as tf from '@tensorflow/tfjs-core';
 import {GROUP} from '../gguf/block_values';
 import {FLOAT16_VECTOR, type Float16Tensor, hasFloat16Products, unpackFloat16} from './float16_ops';
-import {integerProduct, quantiseRows, takesIntegerRows} from './integer_ops';
-import type {Activations, Matrix} from './matrix';
+import type {Matrix} from './matrix';
 import {MOST_ROWS, packedProduct, type PackedTensors, unpackRows, unpackTransposed} from './ops';
 import {bitsOf, type PackedType, scaleShape} from './packed_type';
 import {packBlocks} from './packing';
@@ -93,21 +92,14 @@ export class PackedMatrix implements Matrix {
     return new PackedMatrix([outputs, inputs], [part]);
   }
 
-  multiply(x: tf.Tensor2D, activations: Activations = 'float32'): tf.Tensor2D {
+  multiply(x: tf.Tensor2D): tf.Tensor2D {
     return tf.tidy(() => {
-      const products = this.multiplyParts(x, activations);
+      const isFew = x.shape[0] <= MOST_ROWS;
+      const products = this.parts.map((part) =>
+        isFew ? packedProduct(x, part) : tf.tidy(() => tf.matMul(x, unpackTransposed(part)) as tf.Tensor2D),
+      );
       return products.length === 1 ? products[0] : (tf.concat(products, 1) as tf.Tensor2D);
     });
-  }
-
-  private multiplyParts(x: tf.Tensor2D, activations: Activations): tf.Tensor2D[] {
-    const {parts} = this;
-    if (x.shape[0] <= MOST_ROWS) return parts.map((part) => packedProduct(x, part));
-    if (activations === 'int8' && parts.every(({type}) => takesIntegerRows(type, this.shape[1]))) {
-      const integers = quantiseRows(x);
-      return parts.map((part) => integerProduct(integers, part));
-    }
-    return parts.map((part) => tf.tidy(() => tf.matMul(x, unpackTransposed(part)) as tf.Tensor2D));
   }
 
   rows(ids: readonly number[]): tf.Tensor2D {

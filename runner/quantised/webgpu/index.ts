@@ -1,6 +1,5 @@
 import {registerKernel, type KernelFunc, type TensorInfo} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
-import type {QuantisedType} from '../../gguf/block_values';
 import {
   Float16Product,
   Float16SwiGLUProduct,
@@ -11,10 +10,8 @@ import {
   type ProductInputs,
   UnpackFloat16,
 } from '../float16_ops';
-import {IntegerProduct, QuantiseRows} from '../integer_ops';
 import {type PackedAttrs, type PackedInputs, PackedProduct, UnpackRows, UnpackTransposed} from '../ops';
 import {JoinHeadsFloat16Program, NormaliseFloat16Program, UnpackFloat16Program} from './float16_programs';
-import {IntegerProductProgram, QuantiseRowsProgram} from './integer_product';
 import {ProductMatrixProgram} from './product_matrix';
 import {chooseTile} from './product_tiles';
 import {PackedProductProgram} from './product_program';
@@ -39,12 +36,6 @@ register<PackedInputs, PackedAttrs>(UnpackTransposed, (backend, matrix, attrs) =
 );
 register<PackedInputs & {ids: TensorInfo}, PackedAttrs>(UnpackRows, (backend, {ids, ...matrix}, attrs) =>
   new UnpackRowsProgram({...matrix, ...attrs}, ids).run(backend),
-);
-
-register<Record<'x', TensorInfo>, object>(QuantiseRows, (backend, {x}) => new QuantiseRowsProgram(x).run(backend));
-register<PackedInputs & {x: TensorInfo}, PackedAttrs & {type: QuantisedType}>(
-  IntegerProduct,
-  (backend, {x, ...matrix}, attrs) => new IntegerProductProgram(x, {...matrix, ...attrs}).run(backend),
 );
 
 register<PackedInputs, PackedAttrs>(UnpackFloat16, (backend, matrix, attrs) =>

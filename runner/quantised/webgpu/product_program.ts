@@ -187,7 +187,7 @@ fn main(index : i32) {
 
 /** The functions and inputs of `unpackText` under other names, for a second matrix. */
 function renamed(text: string, prefix: string): string {
-  return text.replace(/\b(quants|scales|scaleOf|unpack4|wholes|bytesOf)\b/g, (name) => {
+  return text.replace(/\b(quants|scales|scaleOf|unpack4|bytesOf)\b/g, (name) => {
     return prefix + name[0].toUpperCase() + name.slice(1);
   });
 }

@@ -38,39 +38,20 @@ fn unpack4(group : i32, part : i32, scale : vec2<f32>) -> vec4<f32> {
 
 function unpackQuantised(type: QuantisedType): string {
   const form = QUANTISED_FORMS[type];
-  const {zero} = form;
-  return `${readQuantised(form)}
-
-fn unpack4(group : i32, part : i32, scale : vec2<f32>) -> vec4<f32> {
-  ${
-    zero === undefined
-      ? 'return fma(vec4<f32>(scale.x), vec4<f32>(wholes(group, part)), vec4<f32>(scale.y));'
-      : `return ${form.scales === 'float32 of 16' ? 'select(scale.x, scale.y, part >= 4)' : 'scale.x'} * (vec4<f32>(wholes(group, part)) - ${zero}.0);`
-  }
-}`;
-}
-
-/** Shader text: `scaleOf(group)`, and `integersOf(group, part)`, what four values are before they are scaled, -128 to 127. */
-export function unpackIntegersText(type: QuantisedType): string {
-  const form = QUANTISED_FORMS[type];
-  return `${readQuantised(form)}
-
-fn integersOf(group : i32, part : i32) -> vec4<i32> {
-  return vec4<i32>(wholes(group, part))${form.zero === undefined ? '' : ` - vec4<i32>(${form.zero})`};
-}`;
-}
-
-/** Shader text: `scaleOf`, and `wholes(group, part)`, four whole numbers from 0 on. */
-function readQuantised(form: QuantisedForm): string {
-  const {bits} = form;
+  const {bits, zero} = form;
   return `
 fn scaleOf(group : i32) -> vec2<f32> {
   ${scaleText(form)}
 }
 
-fn wholes(group : i32, part : i32) -> vec4<u32> {
+fn unpack4(group : i32, part : i32, scale : vec2<f32>) -> vec4<f32> {
   let at = group * ${bits};
-  ${bits === 8 ? 'return bytesOf(quants[at + part]) & vec4<u32>(255u);' : lowBits(bits)}
+  ${bits === 8 ? 'let q = bytesOf(quants[at + part]) & vec4<u32>(255u);' : lowBits(bits)}
+  ${
+    zero === undefined
+      ? 'return fma(vec4<f32>(scale.x), vec4<f32>(q), vec4<f32>(scale.y));'
+      : `return ${form.scales === 'float32 of 16' ? 'select(scale.x, scale.y, part >= 4)' : 'scale.x'} * (vec4<f32>(q) - ${zero}.0);`
+  }
 }
 
 // A word moved down by 0, 8, 16 and 24 bits.
@@ -89,11 +70,11 @@ function scaleText(form: QuantisedForm): string {
 /** Four bits of words 0 to 3; fifth and sixth bits of those after them. */
 function lowBits(bits: 4 | 5 | 6): string {
   const low = 'bytesOf(quants[at + part / 2] >> u32(4 * (part % 2))) & vec4<u32>(15u)';
-  if (bits === 4) return `return ${low};`;
+  if (bits === 4) return `let q = ${low};`;
   const high = bits - 4;
   // Bits of 4 values in a row; a word has those of 32 or 16.
   const partsOfWord = 8 / high;
   return `let high = bitcast<u32>(quants[at + 4 + part / ${partsOfWord}]) >> u32(${4 * high} * (part % ${partsOfWord}));
-  return (${low}) |
+  let q = (${low}) |
     (((vec4<u32>(high) >> vec4<u32>(0u, ${high}u, ${2 * high}u, ${3 * high}u)) & vec4<u32>(${2 ** high - 1}u)) << vec4<u32>(4u));`;
 }

@@ -10,18 +10,15 @@ fn scaleOf(group : i32) -> vec2<f32> {
   return bitcast<vec2<f32>>(vec2<i32>(scales[2 * group + 0], scales[2 * group + 1]));
 }
 
-fn wholes(group : i32, part : i32) -> vec4<u32> {
+fn unpack4(group : i32, part : i32, scale : vec2<f32>) -> vec4<f32> {
   let at = group * 4;
-  return bytesOf(quants[at + part / 2] >> u32(4 * (part % 2))) & vec4<u32>(15u);
+  let q = bytesOf(quants[at + part / 2] >> u32(4 * (part % 2))) & vec4<u32>(15u);
+  return fma(vec4<f32>(scale.x), vec4<f32>(q), vec4<f32>(scale.y));
 }
 
 // A word moved down by 0, 8, 16 and 24 bits.
 fn bytesOf(word : i32) -> vec4<u32> {
   return vec4<u32>(bitcast<u32>(word)) >> vec4<u32>(0u, 8u, 16u, 24u);
-}
-
-fn unpack4(group : i32, part : i32, scale : vec2<f32>) -> vec4<f32> {
-  return fma(vec4<f32>(scale.x), vec4<f32>(wholes(group, part)), vec4<f32>(scale.y));
 }
 
 // By sums, then by invocations.

@@ -10,9 +10,10 @@ fn scaleOf(group : i32) -> vec2<f32> {
   return bitcast<vec2<f32>>(vec2<i32>(scales[2 * group + 0], scales[2 * group + 1]));
 }
 
-fn wholes(group : i32, part : i32) -> vec4<u32> {
+fn unpack4(group : i32, part : i32, scale : vec2<f32>) -> vec4<f32> {
   let at = group * 4;
-  return bytesOf(quants[at + part / 2] >> u32(4 * (part % 2))) & vec4<u32>(15u);
+  let q = bytesOf(quants[at + part / 2] >> u32(4 * (part % 2))) & vec4<u32>(15u);
+  return fma(vec4<f32>(scale.x), vec4<f32>(q), vec4<f32>(scale.y));
 }
 
 // A word moved down by 0, 8, 16 and 24 bits.
@@ -20,28 +21,21 @@ fn bytesOf(word : i32) -> vec4<u32> {
   return vec4<u32>(bitcast<u32>(word)) >> vec4<u32>(0u, 8u, 16u, 24u);
 }
 
-fn unpack4(group : i32, part : i32, scale : vec2<f32>) -> vec4<f32> {
-  return fma(vec4<f32>(scale.x), vec4<f32>(wholes(group, part)), vec4<f32>(scale.y));
-}
-
 fn upScaleOf(group : i32) -> vec2<f32> {
   return bitcast<vec2<f32>>(vec2<i32>(upScales[2 * group + 0], upScales[2 * group + 1]));
 }
 
-fn upWholes(group : i32, part : i32) -> vec4<u32> {
+fn upUnpack4(group : i32, part : i32, scale : vec2<f32>) -> vec4<f32> {
   let at = group * 6;
   let high = bitcast<u32>(upQuants[at + 4 + part / 4]) >> u32(8 * (part % 4));
-  return (upBytesOf(upQuants[at + part / 2] >> u32(4 * (part % 2))) & vec4<u32>(15u)) |
+  let q = (upBytesOf(upQuants[at + part / 2] >> u32(4 * (part % 2))) & vec4<u32>(15u)) |
     (((vec4<u32>(high) >> vec4<u32>(0u, 2u, 4u, 6u)) & vec4<u32>(3u)) << vec4<u32>(4u));
+  return select(scale.x, scale.y, part >= 4) * (vec4<f32>(q) - 32.0);
 }
 
 // A word moved down by 0, 8, 16 and 24 bits.
 fn upBytesOf(word : i32) -> vec4<u32> {
   return vec4<u32>(bitcast<u32>(word)) >> vec4<u32>(0u, 8u, 16u, 24u);
-}
-
-fn upUnpack4(group : i32, part : i32, scale : vec2<f32>) -> vec4<f32> {
-  return select(scale.x, scale.y, part >= 4) * (vec4<f32>(upWholes(group, part)) - 32.0);
 }
 // By sums, then by invocations.
 var<workgroup> partials : array<array<f32, 128>, 3>;

@@ -8,20 +8,17 @@ fn scaleOf(group : i32) -> vec2<f32> {
   return unpack2x16float(bitcast<u32>(scales[group]));
 }
 
-fn wholes(group : i32, part : i32) -> vec4<u32> {
+fn unpack4(group : i32, part : i32, scale : vec2<f32>) -> vec4<f32> {
   let at = group * 5;
   let high = bitcast<u32>(quants[at + 4 + part / 8]) >> u32(4 * (part % 8));
-  return (bytesOf(quants[at + part / 2] >> u32(4 * (part % 2))) & vec4<u32>(15u)) |
+  let q = (bytesOf(quants[at + part / 2] >> u32(4 * (part % 2))) & vec4<u32>(15u)) |
     (((vec4<u32>(high) >> vec4<u32>(0u, 1u, 2u, 3u)) & vec4<u32>(1u)) << vec4<u32>(4u));
+  return scale.x * (vec4<f32>(q) - 16.0);
 }
 
 // A word moved down by 0, 8, 16 and 24 bits.
 fn bytesOf(word : i32) -> vec4<u32> {
   return vec4<u32>(bitcast<u32>(word)) >> vec4<u32>(0u, 8u, 16u, 24u);
-}
-
-fn unpack4(group : i32, part : i32, scale : vec2<f32>) -> vec4<f32> {
-  return scale.x * (vec4<f32>(wholes(group, part)) - 16.0);
 }
 
 fn main(index : i32) {

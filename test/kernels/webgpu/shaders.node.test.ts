@@ -9,9 +9,7 @@ import {StoreTokensProgram} from '../../../runner/llama/decode/store_tokens';
 import {RMSNormProgram} from '../../../runner/llama/kernels/webgpu/rms_norm';
 import {RotaryEmbeddingProgram} from '../../../runner/llama/kernels/webgpu/rotary_embedding';
 import {SwiGLUProgram} from '../../../runner/llama/kernels/webgpu/swiglu';
-import type {QuantisedType} from '../../../runner/gguf/block_values';
 import type {PackedType} from '../../../runner/quantised/packed_type';
-import {IntegerProductProgram, QuantiseRowsProgram} from '../../../runner/quantised/webgpu/integer_product';
 import {
   JoinHeadsFloat16Program,
   NormaliseFloat16Program,
@@ -115,7 +113,6 @@ describe('shader texts', () => {
   const packed = (type: PackedType) => {
     return {type, shape: [96, 512] as [number, number], quants: int32(96, 64), scales: int32(96, 16)};
   };
-  const integers = (type: QuantisedType) => ({...packed(type), type});
   const programs: Record<string, AttentionProgram<object>> = {
     proxy_statistics: new ProxyStatisticsProgram(grouped, tile),
     proxy_log_sums: new ProxyLogSumsProgram(info(4, 2, 128, 2)),
@@ -197,9 +194,6 @@ describe('shader texts', () => {
     }),
     packed_product_tiles: new PackedProductProgram({x: info(32, 512), matrix: packed('Q4_K')}),
     packed_product_q4_k: new PackedProductProgram({x: info(3, 512), matrix: packed('Q4_K')}),
-    quantise_rows: new QuantiseRowsProgram(info(75, 512)),
-    integer_product_q4_k: new IntegerProductProgram(int32(75, 16, 10), integers('Q4_K')),
-    integer_product_q6_k: new IntegerProductProgram(int32(75, 16, 10), integers('Q6_K')),
     unpack_q6_k: new UnpackProgram(packed('Q6_K')),
     unpack_rows_q5_0: new UnpackRowsProgram(packed('Q5_0'), int32(7)),
     unpack_rows_f32: new UnpackRowsProgram(packed('F32'), int32(7)),

@@ -55,57 +55,6 @@ describe('packed matrices', () => {
 
   if (!testBackends().includes('webgpu')) return;
 
-  /** Rows as whole numbers of 8 bits, scaled by groups. */
-  function rounded(x: Float32Array): Float32Array {
-    const values = new Float32Array(x.length);
-    for (let at = 0; at < x.length; at += 32) {
-      const most = x.subarray(at, at + 32).reduce((largest, value) => Math.max(largest, Math.abs(value)), 0);
-      for (let i = at; i < at + 32; ++i) values[i] = most === 0 ? 0 : (Math.round((x[i] * 127) / most) * most) / 127;
-    }
-    return values;
-  }
-
-  for (const type of QUANTISED_TYPES) {
-    it(`${type}: products with rows of 8 bits [webgpu]`, async () => {
-      await tf.setBackend('webgpu');
-      const blocks = all.find((of) => of.type === type)!;
-      // More than a tile of each, the last ones not full.
-      const [outputs, count] = [70, 75];
-      const {bytes, dense, inputs} = matrixOf(blocks, outputs, type.endsWith('K') ? 1 : 6);
-      const before = tf.memory().numTensors;
-      const read = (first: number, end: number) =>
-        Promise.resolve(bytes.slice((first * bytes.length) / outputs, (end * bytes.length) / outputs));
-      const matrix = await PackedMatrix.upload(type, [outputs, inputs], read, 2 ** 27);
-      // The first group of a row is zeros.
-      const x = tf.tidy(() =>
-        tf.mul(tf.randomNormal([count, inputs], 0, 1, 'float32', 3), tf.greater(tf.range(0, inputs), 31)),
-      );
-      const [rows, got, unrounded] = await Promise.all(
-        [x, matrix.multiply(x as tf.Tensor2D, 'int8'), matrix.multiply(x as tf.Tensor2D)].map(async (tensor) => {
-          const values = await tensor.data<'float32'>();
-          tensor.dispose();
-          return values;
-        }),
-      );
-      const integers = rounded(rows);
-      let [error, loss, norm] = [0, 0, 0];
-      for (let row = 0; row < count; ++row) {
-        for (let output = 0; output < outputs; ++output) {
-          let expected = 0;
-          for (let j = 0; j < inputs; ++j) expected += integers[row * inputs + j] * dense[output * inputs + j];
-          const at = row * outputs + output;
-          error += (got[at] - expected) ** 2;
-          loss += (got[at] - unrounded[at]) ** 2;
-          norm += expected ** 2;
-        }
-      }
-      expect(Math.sqrt(error / norm), 'of the rounded rows').to.be.below(1e-4);
-      expect(Math.sqrt(loss / norm), 'by rounding').to.be.within(1e-4, 0.02);
-      matrix.dispose();
-      expect(tf.memory().numTensors).to.equal(before);
-    });
-  }
-
   for (const type of QUANTISED_TYPES) {
     it(`${type}: products of few rows and of many, and rows, by parts too [webgpu]`, async () => {
       await tf.setBackend('webgpu');
