@@ -11,7 +11,7 @@ import {rotaryEmbedding} from './kernels/rotary_embedding';
 import {computed, LayerProgress} from './layer_progress';
 import {disposeWeights, type PreparedLayer, type PreparedWeights} from './prepared_weights';
 import {joinHeadsFor, normaliseFor, projectAndAdd, projectEach, projectGated, type Precision} from './projections';
-import {rotaryTables, type RotaryTables} from './rotary';
+import {mostPositions, rotaryTables, type RotaryTables} from './rotary';
 import {checkToken, type Sampler} from './sample';
 import {withSubmitBatch} from './submit_batch';
 import {checkTensorSizes, largestTensor} from './tensor_limit';
@@ -70,7 +70,8 @@ export interface Prefill {
 export interface LoadOptions {
   /**
    * Longest context, prompt and continuation together, in tokens. Default: the config's `maxPositions`, past which the
-   * checkpoint extrapolates. At most the config's `slidingWindow`.
+   * checkpoint extrapolates. At most the config's `slidingWindow`, and as many as there are rotary tables for, 131,072 with a head dim of
+   * 128: the default is no more.
    */
   maxLength?: number;
   /**
@@ -100,8 +101,12 @@ export class LlamaModel {
    * @throws Error by name if `maxLength` reaches past a sliding window, or a tensor is too large for the backend.
    */
   static async load({config, weights}: Checkpoint, options: LoadOptions = {}): Promise<LlamaModel> {
-    const {maxLength = config.maxPositions, maxMlpValues = mostMlpValues(), onProgress} = options;
     const {slidingWindow} = config;
+    const most = mostPositions(config.headDim);
+    const {maxLength = Math.min(config.maxPositions, most), maxMlpValues = mostMlpValues(), onProgress} = options;
+    if (!Number.isInteger(maxLength) || maxLength < 1 || maxLength > most) {
+      throw new Error(`maxLength is ${maxLength}; accepted: 1 to ${most} with a head dim of ${config.headDim}`);
+    }
     if (slidingWindow !== null && maxLength > slidingWindow) {
       throw new Error(`maxLength is ${maxLength}; accepted: at most ${slidingWindow}, ${SLIDING_WINDOW}`);
     }
@@ -305,9 +310,9 @@ export class LlamaModel {
 
   private checkIds(ids: readonly number[]): void {
     const {vocabSize} = this.config;
-    const unknown = ids.find((id) => !Number.isInteger(id) || id < 0 || id >= vocabSize);
-    if (unknown !== undefined) {
-      throw new Error(`token id is ${unknown}; accepted: integers from 0 to ${vocabSize - 1}`);
+    const unknown = ids.findIndex((id) => !Number.isInteger(id) || id < 0 || id >= vocabSize);
+    if (unknown !== -1) {
+      throw new Error(`token id is ${ids[unknown]}; accepted: integers from 0 to ${vocabSize - 1}`);
     }
   }
 
