@@ -125,16 +125,22 @@ function insert(
   const places = facts
     .map(({depth}, index) => ({index, at: nearest(depth * ids.length)}))
     .sort((a, b) => a.at - b.at || a.index - b.index);
-  const all: number[] = [];
+  const parts: (readonly number[])[] = [];
   let position = 0;
+  let written = 0;
   let from = 0;
+  const add = (part: readonly number[]) => {
+    parts.push(part);
+    written += part.length;
+  };
   for (const {index, at} of places) {
-    all.push(...ids.slice(from, at));
-    if (index === 0) position = all.length;
-    all.push(...sentences[index]);
+    add(ids.slice(from, at));
+    if (index === 0) position = written;
+    add(sentences[index]);
     from = at;
   }
-  return {ids: [...all, ...ids.slice(from)], position};
+  add(ids.slice(from));
+  return {ids: parts.flat(), position};
 }
 
 function checkFacts(facts: readonly PlacedFact[]): readonly PlacedFact[] {

@@ -1,7 +1,7 @@
 import type {Tokenizer} from '@huggingface/tokenizers';
 import {Failure} from '../runner/failure';
 import {randomNumbers} from '../runner/random_numbers';
-import {encode} from '../runner/tokenizer';
+import {encodeBeginning} from '../runner/tokenizer';
 
 /** Consecutive tokens of a text. */
 export interface Passage {
@@ -13,7 +13,7 @@ export interface Passage {
 /** A sentence ends at a full stop, question or exclamation mark that is neither an initial nor a title. */
 export const SENTENCE_END = /(?<!\b(?:Mr|Mrs|Dr|St|Fr|Rev|Esq|[A-Z]))[.!?]["')]*(?= ["'(]?[A-Z])/g;
 
-/** English prose takes about 4 characters a token; 8 leaves room to spare. */
+/** English prose takes about 4 characters a token; 8 leaves room to spare for what follows the place that is chosen. */
 const CHARACTERS_PER_TOKEN = 8;
 
 /**
@@ -26,20 +26,22 @@ export function takePassage(tokenizer: Tokenizer, book: string, seed: number, le
   const text = book.slice(chooseStart(book, seed, length));
   const ids: number[] = [];
   const boundaries: number[] = [];
+  // A text without the end of a sentence may be of any length; of what is left no more is encoded than is needed.
+  const add = (part: string) => {
+    for (const id of encodeBeginning(tokenizer, part, length - ids.length).ids) ids.push(id);
+  };
   let start = 0;
   for (const {index, 0: mark} of text.matchAll(SENTENCE_END)) {
     if (ids.length >= length) break;
     // Tokens never span the end of a sentence, where a word with its leading space begins: encoding sentence
     // by sentence gives the ids of the whole.
     const end = index + mark.length;
-    ids.push(...encode(tokenizer, text.slice(start, end)));
+    add(text.slice(start, end));
     start = end;
     if (ids.length <= length) boundaries.push(ids.length);
   }
   // What follows the last sentence that another one follows; a text without sentences is all of it.
-  if (ids.length < length) {
-    ids.push(...encode(tokenizer, text.slice(start, start + length * CHARACTERS_PER_TOKEN)));
-  }
+  if (ids.length < length) add(text.slice(start));
   if (ids.length < length) {
     throw new Failure(
       'TextTooShortError',

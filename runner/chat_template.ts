@@ -1,4 +1,5 @@
 import {Environment, Interpreter, parse, tokenize} from '@huggingface/jinja';
+import {cut, listed} from './message_text';
 
 /** What a template may read of a message; `content` is text in all but a few. */
 export interface ChatMessage {
@@ -37,13 +38,16 @@ export interface TemplateTokens {
  * @throws if the template cannot be parsed.
  */
 export function chatTemplate(source: string, {bosToken, eosToken}: TemplateTokens): ChatTemplate {
+  if (source.length > LONGEST_SOURCE) {
+    throw new Error(`chat template has ${source.length} characters; accepted: up to ${LONGEST_SOURCE}`);
+  }
   const name = `chat template ${JSON.stringify(source.length > 60 ? `${source.slice(0, 60)}…` : source)}`;
   const program = failWith(`${name} cannot be parsed`, () =>
     parse(tokenize(source, {trim_blocks: true, lstrip_blocks: true})),
   );
   return {
     render(messages, {addGenerationPrompt, tools}) {
-      const came = `${messages.map(({role}) => role).join(', ') || 'no messages'}${tools ? ' and tools' : ''}`;
+      const came = `${listed(messages.map(({role}) => role)) || 'no messages'}${tools ? ' and tools' : ''}`;
       return failWith(`${name} cannot render ${came}`, () => {
         // Not the library's Template, whose globals cannot be replaced.
         const environment = new Environment();
@@ -57,10 +61,47 @@ export function chatTemplate(source: string, {bosToken, eosToken}: TemplateToken
           eos_token: eosToken,
         };
         Object.entries(variables).forEach(([variable, value]) => environment.set(variable, value));
-        return (new Interpreter(environment).run(program) as {value: string}).value;
+        const length = JSON.stringify([messages, tools]).length;
+        return (new BoundedInterpreter(environment, length).run(program) as {value: string}).value;
       });
     },
   };
+}
+
+/** The longest templates in use have some tens of thousands of characters. */
+const LONGEST_SOURCE = 1_000_000;
+
+/** Parts of a template that are evaluated: one takes some ten for a message and some more for a tool. */
+const MOST_STEPS = 500_000;
+
+/** Characters that evaluated parts may have all together, beside so many times those of the messages. */
+const [MOST_CHARACTERS, MOST_COPIES] = [20_000_000, 100];
+
+/** Elements of a `range`. */
+const LONGEST_RANGE = 100_000;
+
+/** An interpreter that ends: a template is a program, and may loop or double a text for ever. */
+class BoundedInterpreter extends Interpreter {
+  private steps = 0;
+  private characters = 0;
+
+  /** @param given characters of the messages. */
+  constructor(
+    environment: Environment,
+    private readonly given: number,
+  ) {
+    super(environment);
+  }
+
+  override evaluate(...args: Parameters<Interpreter['evaluate']>): ReturnType<Interpreter['evaluate']> {
+    if (++this.steps > MOST_STEPS) throw new Error(`it takes more than ${MOST_STEPS} steps`);
+    const result = super.evaluate(...args);
+    const value: unknown = result.value;
+    this.characters += typeof value === 'string' ? value.length : 0;
+    const most = MOST_CHARACTERS + MOST_COPIES * this.given;
+    if (this.characters > most) throw new Error(`it makes texts of more than ${most} characters`);
+    return result;
+  }
 }
 
 const GLOBALS = {
@@ -80,7 +121,9 @@ const GLOBALS = {
 /** Python's `range`. */
 function range(first: number, second?: number, step = 1): number[] {
   const [start, stop] = second === undefined ? [0, first] : [first, second];
-  return Array.from({length: Math.max(0, Math.ceil((stop - start) / step))}, (_, i) => start + i * step);
+  const length = Math.max(0, Math.ceil((stop - start) / step));
+  if (!(length <= LONGEST_RANGE)) throw new Error(`range has ${length} elements; accepted: up to ${LONGEST_RANGE}`);
+  return Array.from({length}, (_, i) => start + i * step);
 }
 
 /**
@@ -127,6 +170,6 @@ function failWith<T>(what: string, run: () => T): T {
   try {
     return run();
   } catch (error) {
-    throw new Error(`${what}: ${(error as Error).message}`, {cause: error});
+    throw new Error(`${what}: ${cut((error as Error).message)}`, {cause: error});
   }
 }

@@ -2,7 +2,7 @@ import type {Tokenizer} from '@huggingface/tokenizers';
 import {chatTemplate, type ChatMessage, type ChatTemplate} from '../../runner/chat_template';
 import {Failure} from '../../runner/failure';
 import type {ChatForm} from '../../runner/llama/chat_form';
-import {decode, encode} from '../../runner/tokenizer';
+import {decode, encode, encodeBeginning} from '../../runner/tokenizer';
 import type {Conversation, DocumentFit} from './chat_protocol';
 
 /** Stands for what the system message says; no template has it. */
@@ -11,11 +11,8 @@ const TOLD = '\u{F8FF}told\u{F8FF}';
 /** Begin in ways that a tokenizer joins to what is before or does not; none begins as another. */
 const QUESTIONS = ['a', '1', '?'];
 
-/** Characters that are counted at once: a tokenizer takes long over one huge text. */
-const PIECE = 2 ** 16;
-
-/** A document of so many times what fits is counted no further. */
-const COUNTED = 4;
+/** A document of so many times what fits, and of so many tokens, is counted no further. */
+const [COUNTED, LEAST_COUNTED] = [4, 2 ** 16];
 
 /** Tokens that a document, cut and encoded again with its neighbours, may have more than before. */
 const SLACK = 8;
@@ -65,25 +62,15 @@ export class ChatWriter {
   fit(conversation: Conversation, most: number): DocumentFit {
     const others = this.draft({...conversation, document: ''}).length;
     const room = Math.max(0, most - others - SLACK);
-    const {ids, isWhole, share} = this.beginningOf(conversation.document, Math.max(COUNTED * room, PIECE));
-    const tokens = isWhole ? ids.length : Math.round(ids.length / share);
+    const {document} = conversation;
+    const {ids, characters} = encodeBeginning(this.tokenizer, document, Math.max(COUNTED * room, LEAST_COUNTED));
+    const isWhole = characters === document.length;
+    const tokens = isWhole ? ids.length : Math.round((ids.length * document.length) / characters);
     const fit = {tokens, isEstimate: !isWhole, room};
     // The end may be half a character.
     return tokens <= room
       ? fit
       : {...fit, beginning: decode(this.tokenizer, ids.slice(0, room)).replace(/\uFFFD+$/, '')};
-  }
-
-  /** Tokens of a text up to about `most`, and the share of the text that they are. */
-  private beginningOf(text: string, most: number): {ids: number[]; isWhole: boolean; share: number} {
-    const ids: number[] = [];
-    let at = 0;
-    while (at < text.length && ids.length <= most) {
-      const end = endOfPiece(text, at);
-      for (const id of encode(this.tokenizer, text.slice(at, end))) ids.push(id);
-      at = end;
-    }
-    return {ids, isWhole: at >= text.length, share: at / text.length};
   }
 
   private text({system, document, turns}: Conversation): string {
@@ -126,11 +113,4 @@ function writesSystem(template: ChatTemplate): boolean {
   } catch {
     return false;
   }
-}
-
-/** Between two words where there are some. */
-function endOfPiece(text: string, start: number): number {
-  if (text.length - start <= PIECE) return text.length;
-  const space = text.lastIndexOf(' ', start + PIECE);
-  return space > start + PIECE / 2 ? space : start + PIECE;
 }

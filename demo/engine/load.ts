@@ -6,6 +6,7 @@ import {OPFSStore} from '../../runner/hub/opfs_store';
 import type {ChatForm} from '../../runner/llama/chat_form';
 import {openCheckpoint, type Checkpoint} from '../../runner/llama/checkpoint';
 import {LlamaModel} from '../../runner/llama/model';
+import {mostPositions} from '../../runner/llama/rotary';
 import {largestTensor} from '../../runner/llama/tensor_limit';
 import {createTokenizer} from '../../runner/tokenizer';
 import {chatFrame, type ChatFrame} from './chat_frame';
@@ -63,7 +64,8 @@ async function read(
     const checkpoint = await openCheckpoint(files);
     return {checkpoint, tokenizer: createTokenizer(checkpoint.tokenizer)};
   });
-  const {maxPositions, slidingWindow} = checkpoint.config;
+  const {slidingWindow, headDim} = checkpoint.config;
+  const maxPositions = Math.min(checkpoint.config.maxPositions, mostPositions(headDim) - MOST_WRITTEN_TOKENS);
   // A prompt may fill the context that the model was trained for, and still needs its answer; a window has to hold both.
   const promptAndAnswer = Math.min(maxPositions, LONGEST_PROMPT) + MOST_WRITTEN_TOKENS;
   const runLength = Math.min(promptAndAnswer, slidingWindow ?? promptAndAnswer);

@@ -1,6 +1,15 @@
 import {ARCHITECTURES, type Architecture} from '../llama/architectures';
 import type {LlamaConfig} from '../llama/config';
+import {
+  describeRange,
+  MAX_HEAD_DIM,
+  RMS_NORM_EPSILON,
+  ROPE_FACTOR,
+  ROPE_THETA,
+  type NumberRange,
+} from '../llama/config_limits';
 import type {RotaryScaling} from '../llama/rotary_config';
+import {cut, shown} from '../message_text';
 import type {GGUFFile} from './gguf_file';
 import {endTokens} from './gguf_tokenizer';
 
@@ -39,10 +48,10 @@ export async function configOfGGUF(file: GGUFFile): Promise<LlamaConfig> {
     throw fields.unaccepted(fields.key('attention.head_count_kv'), `a divisor of ${heads}, the heads of the queries`);
   }
   const headDim = fields.count('attention.key_length', hiddenSize / heads);
-  if (headDim % 2 !== 0) {
+  if (headDim % 2 !== 0 || headDim > MAX_HEAD_DIM) {
     throw fields.unaccepted(
       fields.key('attention.key_length'),
-      'an even number: rotary embedding turns pairs',
+      `an even number up to ${MAX_HEAD_DIM}: rotary embedding turns pairs, by tables as wide`,
       headDim,
     );
   }
@@ -68,8 +77,8 @@ export async function configOfGGUF(file: GGUFFile): Promise<LlamaConfig> {
     outputBias: file.has('blk.0.attn_output.bias'),
     mlpBias: file.has('blk.0.ffn_gate.bias'),
     headNorms: traits.headNorms,
-    rmsNormEpsilon: fields.positive('attention.layer_norm_rms_epsilon'),
-    ropeTheta: fields.positive('rope.freq_base', 10_000),
+    rmsNormEpsilon: fields.positive('attention.layer_norm_rms_epsilon', RMS_NORM_EPSILON),
+    ropeTheta: fields.positive('rope.freq_base', ROPE_THETA, 10_000),
     ropeScaling: await rotaryScaling(file, fields, headDim),
     maxPositions: Math.min(trained, slidingWindow ?? trained),
     slidingWindow,
@@ -86,13 +95,20 @@ async function rotaryScaling(file: GGUFFile, fields: MetadataFields, headDim: nu
         `${file.fileName}: tensor "${ROTARY_FACTORS}" has shape [${shape}]; accepted: [${headDim / 2}], half of a head`,
       );
     }
-    return {type: 'factors', factors: await file.read(ROTARY_FACTORS)};
+    const factors = await file.read(ROTARY_FACTORS);
+    const at = factors.findIndex((factor) => !(factor >= ROPE_FACTOR.min && factor <= ROPE_FACTOR.max));
+    if (at !== -1) {
+      throw new Error(
+        `${file.fileName}: tensor "${ROTARY_FACTORS}" has ${factors[at]} at ${at}; accepted: ${describeRange(ROPE_FACTOR)}`,
+      );
+    }
+    return {type: 'factors', factors};
   }
   fields.acceptOnly('rope.scaling.type', ['none', 'linear']);
   // Older files say the factor alone.
   const key = fields.has('rope.scaling.factor') ? 'rope.scaling.factor' : 'rope.scale_linear';
   if (fields.value('rope.scaling.type') === 'none' || !fields.has(key)) return null;
-  const factor = fields.positive(key);
+  const factor = fields.positive(key, ROPE_FACTOR);
   return factor === 1 ? null : {type: 'linear', factor};
 }
 
@@ -125,10 +141,10 @@ class MetadataFields {
     return value as number;
   }
 
-  positive(name: string, byDefault?: number): number {
+  positive(name: string, range: NumberRange, byDefault?: number): number {
     const value = this.value(name) ?? byDefault;
-    if (typeof value !== 'number' || !(value > 0 && value < Infinity)) {
-      throw this.unaccepted(this.key(name), 'a positive number', value);
+    if (typeof value !== 'number' || !(value >= range.min && value <= range.max)) {
+      throw this.unaccepted(this.key(name), describeRange(range), value);
     }
     return value;
   }
@@ -141,7 +157,6 @@ class MetadataFields {
   }
 
   unaccepted(key: string, accepted: string, came: unknown = this.general(key)): Error {
-    const text = came === undefined ? 'missing' : typeof came === 'bigint' ? `${came}` : JSON.stringify(came);
-    return new Error(`${this.file.fileName}: metadata "${key}": ${text}; accepted: ${accepted}`);
+    return new Error(`${this.file.fileName}: metadata "${cut(key)}": ${shown(came)}; accepted: ${accepted}`);
   }
 }

@@ -4,6 +4,8 @@ import {readJsonObject, type CheckpointFile} from './checkpoint_file';
 import {parseConfig, type LlamaConfig} from './config';
 import {Safetensors} from './safetensors';
 import {Shards} from './shards';
+import {cut, listed, shown} from '../message_text';
+import {checkTokenizerJson, checkVocabulary} from '../tokenizer_json';
 import type {WeightSource} from './weight_source';
 import {checkWeights} from './weights';
 
@@ -41,7 +43,7 @@ const MAX_SHARDS = 10_000;
 export async function openCheckpoint(files: readonly CheckpointFile[]): Promise<Checkpoint> {
   const gguf = files.filter(({name}) => name.endsWith('.gguf'));
   if (gguf.length > 1) {
-    throw new Error(`${gguf.map(({name}) => name).join(', ')}: came together; accepted: one .gguf file`);
+    throw new Error(`${listed(gguf.map(({name}) => name))}: came together; accepted: one .gguf file`);
   }
   if (gguf.length === 1) {
     const checkpoint = await openGGUF(gguf[0]);
@@ -59,14 +61,16 @@ export async function openCheckpoint(files: readonly CheckpointFile[]): Promise<
 
   const missing = [CONFIG, TOKENIZER, ...weightFiles].filter((name) => !folder.has(name));
   if (missing.length > 0) {
-    const got = files.length === 0 ? 'no files' : files.map(({name}) => name).join(', ');
-    throw new Error(`missing: ${missing.join(', ')}; got ${got}`);
+    const got = files.length === 0 ? 'no files' : listed(files.map(({name}) => name));
+    throw new Error(`missing: ${listed(missing)}; got ${got}`);
   }
   const config = parseConfig(await readJsonObject(folder.get(CONFIG)!));
   const tokenizer = await readJsonObject(folder.get(TOKENIZER)!);
   if (typeof tokenizer.model !== 'object' || tokenizer.model === null) {
-    throw new Error(`${TOKENIZER}: model is ${JSON.stringify(tokenizer.model)}; accepted: an object`);
+    throw new Error(`${TOKENIZER}: model is ${shown(tokenizer.model)}; accepted: an object`);
   }
+  checkTokenizerJson(tokenizer);
+  checkVocabulary(tokenizer, config.vocabSize);
   const shards = await Promise.all(weightFiles.map((name) => Safetensors.open(folder.get(name)!)));
   if (weightMap) checkWeightMap(weightMap, shards);
   const weights = new Shards(shards);
@@ -82,28 +86,37 @@ function isOfCheckpoint(name: string): boolean {
 /** Without an index: what is there, and what the names of shards say should be; one whole file if nothing is. */
 function namesOfShards(names: string[]): string[] {
   const found = names.filter((name) => name.endsWith('.safetensors'));
-  const all = found.flatMap((name) => {
+  const all = new Set<string>();
+  // Each shard says how many there are; all of them are counted up once.
+  const families = new Set<string>();
+  for (const name of found) {
     const [, stem, number, count] = SHARD_NAME.exec(name) ?? [];
-    if (count === undefined || Number(count) > MAX_SHARDS || Number(number) > Number(count)) return [name];
-    const digits = number.length;
-    return Array.from({length: Number(count)}, (_, i) => {
-      return `${stem}-${String(i + 1).padStart(digits, '0')}-of-${count}.safetensors`;
-    });
-  });
-  return all.length === 0 ? [WEIGHTS] : [...new Set(all)];
+    const isShard = count !== undefined && Number(count) <= MAX_SHARDS && Number(number) <= Number(count);
+    const family = isShard ? `${stem}-${'0'.repeat(number.length)}-of-${count}` : name;
+    if (families.has(family)) continue;
+    families.add(family);
+    if (!isShard) all.add(name);
+    for (let i = 1; isShard && i <= Number(count); ++i) {
+      all.add(`${stem}-${String(i).padStart(number.length, '0')}-of-${count}.safetensors`);
+    }
+    if (all.size > MAX_SHARDS) {
+      throw new Error(`${cut(name)}: with it there are ${all.size} files of weights; accepted: up to ${MAX_SHARDS}`);
+    }
+  }
+  return all.size === 0 ? [WEIGHTS] : [...all];
 }
 
 /** Tensor name to file name. */
 function readWeightMap(index: Record<string, unknown>): Map<string, string> {
   const weightMap = index.weight_map;
   if (typeof weightMap !== 'object' || weightMap === null || Array.isArray(weightMap)) {
-    throw new Error(`${INDEX}: weight_map is ${JSON.stringify(weightMap)}; accepted: an object`);
+    throw new Error(`${INDEX}: weight_map is ${shown(weightMap)}; accepted: an object`);
   }
   const entries = Object.entries(weightMap as Record<string, unknown>);
   for (const [tensor, file] of entries) {
     if (typeof file !== 'string' || !file.endsWith('.safetensors')) {
       throw new Error(
-        `${INDEX}: weight_map["${tensor}"] is ${JSON.stringify(file)}; accepted: the name of a .safetensors file`,
+        `${INDEX}: weight_map["${cut(tensor)}"] is ${shown(file)}; accepted: the name of a .safetensors file`,
       );
     }
   }
@@ -116,7 +129,7 @@ function checkWeightMap(weightMap: ReadonlyMap<string, string>, shards: readonly
   const byName = new Map(shards.map((shard) => [shard.fileName, shard]));
   for (const [tensor, file] of weightMap) {
     if (!byName.get(file)!.has(tensor)) {
-      throw new Error(`${file}: tensor "${tensor}" is missing; ${INDEX} says that it is there`);
+      throw new Error(`${file}: tensor "${cut(tensor)}" is missing; ${INDEX} says that it is there`);
     }
   }
 }

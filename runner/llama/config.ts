@@ -1,5 +1,6 @@
 import {ARCHITECTURES, type Architecture} from './architectures';
 import {Fields, type Json} from './config_fields';
+import {MAX_HEAD_DIM, RMS_NORM_EPSILON} from './config_limits';
 import {parseRotary, type RotaryScaling} from './rotary_config';
 import {parseSlidingWindow} from './sliding_window';
 
@@ -59,8 +60,12 @@ export function parseConfig(json: Json): LlamaConfig {
     throw fields.unaccepted('num_key_value_heads', `a divisor of num_attention_heads (${heads})`, keyValueHeads);
   }
   const headDim = fields.positiveInteger('head_dim', traits.headDim ?? hiddenSize / heads);
-  if (headDim % 2 !== 0) {
-    throw fields.unaccepted('head_dim', 'an even number: rotary embedding turns pairs', headDim);
+  if (headDim % 2 !== 0 || headDim > MAX_HEAD_DIM) {
+    throw fields.unaccepted(
+      'head_dim',
+      `an even number up to ${MAX_HEAD_DIM}: rotary embedding turns pairs, by tables as wide`,
+      headDim,
+    );
   }
   const trained = fields.positiveInteger('max_position_embeddings', traits.maxPositions);
   const hasBias = (bias: boolean | string) => (typeof bias === 'boolean' ? bias : fields.boolean(bias, false));
@@ -77,7 +82,7 @@ export function parseConfig(json: Json): LlamaConfig {
     outputBias: hasBias(traits.outputBias),
     mlpBias: hasBias(traits.mlpBias),
     headNorms: traits.headNorms,
-    rmsNormEpsilon: fields.positiveNumber('rms_norm_eps', 1e-6),
+    rmsNormEpsilon: fields.positiveNumber('rms_norm_eps', RMS_NORM_EPSILON, 1e-6),
     ...parseRotary(fields, trained),
     maxPositions: Math.min(trained, slidingWindow ?? trained),
     slidingWindow,

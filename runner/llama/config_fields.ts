@@ -1,3 +1,6 @@
+import {shown} from '../message_text';
+import {describeRange, type NumberRange} from './config_limits';
+
 export type Json = Record<string, unknown>;
 
 /** An object of `config.json` whose fields are checked as they are taken; an error names the field by its full path. */
@@ -18,23 +21,24 @@ export class Fields {
 
   positiveInteger(field: string, byDefault?: number): number {
     const value = this.json[field] ?? byDefault;
-    if (!Number.isInteger(value) || (value as number) <= 0) throw this.unaccepted(field, 'a positive integer', value);
+    if (!Number.isSafeInteger(value) || (value as number) <= 0)
+      throw this.unaccepted(field, 'a positive integer', value);
     return value as number;
   }
 
   /** An integer of 0 or more. */
   count(field: string, byDefault: number): number {
     const value = this.json[field] ?? byDefault;
-    if (!Number.isInteger(value) || (value as number) < 0) {
+    if (!Number.isSafeInteger(value) || (value as number) < 0) {
       throw this.unaccepted(field, 'an integer of 0 or more', value);
     }
     return value as number;
   }
 
-  positiveNumber(field: string, byDefault?: number): number {
+  positiveNumber(field: string, range: NumberRange, byDefault?: number): number {
     const value = this.json[field] ?? byDefault;
-    if (typeof value !== 'number' || !Number.isFinite(value) || value <= 0) {
-      throw this.unaccepted(field, 'a positive number', value);
+    if (typeof value !== 'number' || !(value >= range.min && value <= range.max)) {
+      throw this.unaccepted(field, describeRange(range), value);
     }
     return value;
   }
@@ -65,8 +69,7 @@ export class Fields {
   }
 
   unaccepted(field: string, accepted: string, value: unknown = this.json[field]): Error {
-    const got = value === undefined ? 'missing' : JSON.stringify(value);
-    return new Error(`config.json: ${this.name(field)} is ${got}; accepted: ${accepted}`);
+    return new Error(`config.json: ${this.name(field)} is ${shown(value)}; accepted: ${accepted}`);
   }
 
   private name(field: string): string {

@@ -10,7 +10,7 @@ import {rmsNorm} from './kernels/rms_norm';
 import {computed, LayerProgress} from './layer_progress';
 import {type Attend, lastRow, Layers, type LayerWeights} from './layers';
 import {disposeWeights} from './prepared_weights';
-import {rotaryTables} from './rotary';
+import {mostPositions, rotaryTables} from './rotary';
 import {checkToken, type Sampler} from './sample';
 import {withSubmitBatch} from './submit_batch';
 import {largestTensor} from './tensor_limit';
@@ -56,7 +56,8 @@ export interface Prefill {
 export interface LoadOptions {
   /**
    * Longest context, prompt and continuation together, in tokens. Default: the config's `maxPositions`, past which the
-   * checkpoint extrapolates. At most the config's `slidingWindow`.
+   * checkpoint extrapolates. At most the config's `slidingWindow`, and as many as there are rotary tables for, 131,072 with a head dim of
+   * 128: the default is no more.
    */
   maxLength?: number;
   /**
@@ -86,8 +87,12 @@ export class LlamaModel {
    * @throws Error by name if `maxLength` reaches past a sliding window, or a tensor is too large for the backend.
    */
   static async load({config, weights}: Checkpoint, options: LoadOptions = {}): Promise<LlamaModel> {
-    const {maxLength = config.maxPositions, maxMlpValues = mostMlpValues(), onProgress} = options;
     const {slidingWindow} = config;
+    const most = mostPositions(config.headDim);
+    const {maxLength = Math.min(config.maxPositions, most), maxMlpValues = mostMlpValues(), onProgress} = options;
+    if (!Number.isInteger(maxLength) || maxLength < 1 || maxLength > most) {
+      throw new Error(`maxLength is ${maxLength}; accepted: 1 to ${most} with a head dim of ${config.headDim}`);
+    }
     if (slidingWindow !== null && maxLength > slidingWindow) {
       throw new Error(`maxLength is ${maxLength}; accepted: at most ${slidingWindow}, ${SLIDING_WINDOW}`);
     }
@@ -285,9 +290,9 @@ export class LlamaModel {
 
   private checkIds(ids: readonly number[]): void {
     const {vocabSize} = this.config;
-    const unknown = ids.find((id) => !Number.isInteger(id) || id < 0 || id >= vocabSize);
-    if (unknown !== undefined) {
-      throw new Error(`token id is ${unknown}; accepted: integers from 0 to ${vocabSize - 1}`);
+    const unknown = ids.findIndex((id) => !Number.isInteger(id) || id < 0 || id >= vocabSize);
+    if (unknown !== -1) {
+      throw new Error(`token id is ${ids[unknown]}; accepted: integers from 0 to ${vocabSize - 1}`);
     }
   }
 

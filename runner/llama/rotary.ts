@@ -7,6 +7,14 @@ import type {Llama3Scaling, RotaryScaling} from './rotary_config';
  */
 export type RotaryTables = {cos: tf.Tensor2D; signedSin: tf.Tensor2D};
 
+/** Most bytes of both tables: 131,072 positions with a head dim of 128. */
+const MAX_TABLE_BYTES = 2 ** 27;
+
+/** Most positions for which there are tables. */
+export function mostPositions(headDim: number): number {
+  return Math.floor(MAX_TABLE_BYTES / (2 * 4 * headDim));
+}
+
 /**
  * Tables for positions `0 .. positions - 1`.
  *

@@ -1,4 +1,5 @@
 import type {Fields} from './config_fields';
+import {ROPE_FACTOR, ROPE_THETA} from './config_limits';
 
 /** How the frequencies of the rotary embedding were changed to reach a longer context. */
 export type RotaryScaling = {type: 'linear'; factor: number} | Llama3Scaling | RotaryFactors;
@@ -44,7 +45,7 @@ export function parseRotary(config: Fields, maxPositions: number): Rotary {
   }
   const holder = parameters !== null && parameters.json.rope_theta !== undefined ? parameters : config;
   return {
-    ropeTheta: holder.positiveNumber('rope_theta', 10_000),
+    ropeTheta: holder.positiveNumber('rope_theta', ROPE_THETA, 10_000),
     ropeScaling: scalings[0] ?? null,
   };
 }
@@ -61,8 +62,8 @@ function parseScaling(fields: Fields, maxPositions: number): RotaryScaling | nul
     case 'linear':
       return {type, factor: scalingFactor(fields)};
     case 'llama3': {
-      const lowFrequencyFactor = fields.positiveNumber('low_freq_factor');
-      const highFrequencyFactor = fields.positiveNumber('high_freq_factor');
+      const lowFrequencyFactor = fields.positiveNumber('low_freq_factor', ROPE_FACTOR);
+      const highFrequencyFactor = fields.positiveNumber('high_freq_factor', ROPE_FACTOR);
       if (highFrequencyFactor <= lowFrequencyFactor) {
         throw fields.unaccepted('high_freq_factor', `a number above low_freq_factor (${lowFrequencyFactor})`);
       }
@@ -80,7 +81,7 @@ function parseScaling(fields: Fields, maxPositions: number): RotaryScaling | nul
 }
 
 function scalingFactor(fields: Fields): number {
-  const factor = fields.positiveNumber('factor');
+  const factor = fields.positiveNumber('factor', ROPE_FACTOR);
   if (factor < 1) throw fields.unaccepted('factor', 'a number of 1 or more');
   return factor;
 }

@@ -1,5 +1,6 @@
 import {float16Table} from '../float16';
-import {parseJsonObject, readBytes, type CheckpointFile} from './checkpoint_file';
+import {cut, shown} from '../message_text';
+import {parseStrictJsonObject, readBytes, type CheckpointFile} from './checkpoint_file';
 
 /** Element types that are read; each becomes float32. */
 const DTYPE_BYTES = {F32: 4, F16: 2, BF16: 2} as const;
@@ -37,8 +38,9 @@ export class Safetensors {
     const entries = new Map<string, Entry>();
     for (const [name, value] of Object.entries(header)) {
       if (name === '__metadata__') continue;
-      entries.set(name, checkEntry(`${file.name}: tensor "${name}"`, value, dataStart, file.size));
+      entries.set(name, checkEntry(`${file.name}: tensor "${cut(name)}"`, value, dataStart, file.size));
     }
+    checkPlaces(file, entries, dataStart);
     return new Safetensors(file, entries);
   }
 
@@ -103,25 +105,50 @@ async function readHeader(file: CheckpointFile): Promise<{header: Record<string,
     );
   }
   const dataStart = 8 + Number(length);
-  const header = parseJsonObject(await readBytes(file, 8, dataStart), `${file.name}: the header`);
+  const header = parseStrictJsonObject(await readBytes(file, 8, dataStart), `${file.name}: the header`);
   return {header, dataStart};
+}
+
+/**
+ * Tensors lie side by side and fill the file, as the format says: bytes that two of them share, or that none has, are damage, or somebody's
+ * second file.
+ */
+function checkPlaces(file: CheckpointFile, entries: ReadonlyMap<string, Entry>, dataStart: number): void {
+  const byStart = [...entries].sort(([, a], [, b]) => a.start - b.start || a.end - b.end);
+  let end = dataStart;
+  let before = 'the header';
+  for (const [name, entry] of byStart) {
+    if (entry.start !== end) {
+      throw new Error(
+        `${file.name}: tensor "${cut(name)}" starts at byte ${entry.start}, ${before} ends at ${end}; ` +
+          'accepted: tensors side by side',
+      );
+    }
+    end = entry.end;
+    before = `"${cut(name)}"`;
+  }
+  if (end !== file.size) {
+    throw new Error(`${file.name}: ${file.size - end} bytes follow ${before}; accepted: none after the last tensor`);
+  }
 }
 
 function checkEntry(what: string, value: unknown, dataStart: number, fileBytes: number): Entry {
   const {dtype, shape, data_offsets: offsets} = (value ?? {}) as Record<string, unknown>;
   if (typeof dtype !== 'string' || !Object.hasOwn(DTYPE_BYTES, dtype)) {
     const accepted = Object.keys(DTYPE_BYTES).join(', ');
-    throw new Error(`${what} has dtype ${JSON.stringify(dtype)}; accepted: ${accepted}`);
+    throw new Error(`${what} has dtype ${shown(dtype)}; accepted: ${accepted}`);
   }
   if (!isListOfCounts(shape)) {
-    throw new Error(`${what} has shape ${JSON.stringify(shape)}; accepted: a list of non-negative integers`);
+    throw new Error(`${what} has shape ${shown(shape)}; accepted: a list of non-negative integers`);
   }
   if (!isListOfCounts(offsets) || offsets.length !== 2 || offsets[0] > offsets[1]) {
-    throw new Error(`${what} has data_offsets ${JSON.stringify(offsets)}; accepted: [start, end], start <= end`);
+    throw new Error(`${what} has data_offsets ${shown(offsets)}; accepted: [start, end], start <= end`);
   }
   const bytes = shape.reduce((product, size) => product * size, DTYPE_BYTES[dtype as Dtype]);
   if (offsets[1] - offsets[0] !== bytes) {
-    throw new Error(`${what} spans ${offsets[1] - offsets[0]} bytes; [${shape}] of ${dtype} takes ${bytes}`);
+    throw new Error(
+      `${what} spans ${offsets[1] - offsets[0]} bytes; [${cut(shape.join())}] of ${dtype} takes ${bytes}`,
+    );
   }
   const [start, end] = [dataStart + offsets[0], dataStart + offsets[1]];
   if (end > fileBytes) {

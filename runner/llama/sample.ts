@@ -41,7 +41,7 @@ export class Sampler {
     if (temperature > 0 && !hasChooseToken()) {
       return drawToken((await logits.data()) as Float32Array, temperature, topP, this.random());
     }
-    const index = hasChooseToken() ? chooseToken(logits, this.choice()) : tf.argMax(logits);
+    const index = hasChooseToken() ? chooseToken(logits, this.choice()) : likeliest(logits);
     try {
       return checkToken((await index.data())[0]);
     } finally {
@@ -56,6 +56,15 @@ export class Sampler {
       ? {inverseTemperature: 0, topP: 1, seed: 0}
       : {inverseTemperature: Math.LOG2E / temperature, topP, seed: Math.floor(this.random() * 2 ** 32)};
   }
+}
+
+/** The most likely token, or -1 where a logit is NaN or the largest is not finite, as `chooseToken` has it. */
+function likeliest(logits: tf.Tensor1D): tf.Tensor {
+  return tf.tidy(() => {
+    const largest = tf.max(logits);
+    const isFinite = tf.logicalAnd(tf.isFinite(largest), tf.logicalNot(tf.any(tf.isNaN(logits))));
+    return tf.where(isFinite, tf.argMax(logits), tf.scalar(-1, 'int32'));
+  });
 }
 
 /** @throws Error if the backend has found logits that are not finite. */

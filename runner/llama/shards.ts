@@ -1,3 +1,4 @@
+import {cut} from '../message_text';
 import type {Safetensors} from './safetensors';
 import type {StoredBlocks, WeightSource} from './weight_source';
 
@@ -10,7 +11,9 @@ export class Shards implements WeightSource {
       for (const name of shard.names()) {
         const other = this.shardOf.get(name);
         if (other !== undefined) {
-          throw new Error(`tensor "${name}" is in ${other.fileName} and in ${shard.fileName}; accepted: one of them`);
+          throw new Error(
+            `tensor "${cut(name)}" is in ${other.fileName} and in ${shard.fileName}; accepted: one of them`,
+          );
         }
         this.shardOf.set(name, shard);
       }
@@ -34,7 +37,7 @@ export class Shards implements WeightSource {
     const got = shard.shape(name);
     if (got.join() !== shape.join()) {
       throw new Error(
-        `${shard.fileName}: tensor "${name}" has shape [${got}]; accepted: [${shape}], by what config.json says`,
+        `${shard.fileName}: tensor "${name}" has shape [${cut(got.join())}]; accepted: [${shape}], by what config.json says`,
       );
     }
   }

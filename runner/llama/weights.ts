@@ -2,6 +2,7 @@ import * as tf from '@tensorflow/tfjs-core';
 import {GROUP} from '../gguf/block_values';
 import {PackedMatrix} from '../quantised/packed_matrix';
 import {PackedProduct} from '../quantised/ops';
+import {cut} from '../message_text';
 import type {LlamaConfig} from './config';
 import {hasKernel} from './kernels/run_kernel';
 import type {LayerWeights, Projection} from './layer_weights';
@@ -35,14 +36,18 @@ const ROTARY_BUFFER = /\.rotary_emb\.inv_freq$/;
  * tensor that the model would leave out (a bias, a norm of queries) means that it would compute something else.
  */
 export function checkWeights(config: LlamaConfig, source: WeightSource): void {
-  const shapes = weightShapes(config);
-  for (const [name, shape] of shapes) source.check(name, shape);
+  const shapes = new Map<string, number[]>();
+  // One after the other, so that the first that is missing ends it: the config may claim any number of layers.
+  arrangeWeights(config, (name, shape) => {
+    source.check(name, shape);
+    shapes.set(name, shape);
+  });
   // A tied checkpoint may store the head all the same; transformers takes the embedding too.
   const idle = (name: string) => ROTARY_BUFFER.test(name) || (config.tiedHead && name === 'lm_head.weight');
   const unknown = source.names().filter((name) => !shapes.has(name) && !idle(name));
   if (unknown.length > 0) {
     throw new Error(
-      `${source.fileOf(unknown[0])}: tensor "${unknown[0]}" has no place in a ${config.architecture} with ` +
+      `${source.fileOf(unknown[0])}: tensor "${cut(unknown[0])}" has no place in a ${config.architecture} with ` +
         `what its config says (${unknown.length} such); accepted: the ${shapes.size} tensors of the decoder`,
     );
   }
@@ -81,7 +86,9 @@ export async function uploadWeights(
         uploaded.set(name, await PackedMatrix.upload(type, [outputs, inputs], readRows, largestTensor().bytes));
       } else {
         if (blocksOf) checkTensorSizes([[`tensor "${name}"`, shape]]);
-        uploaded.set(name, tf.tensor(await source.read(name), shape));
+        const values = await source.read(name);
+        checkFinite(values, `${source.fileOf(name)}: tensor "${name}"`);
+        uploaded.set(name, tf.tensor(values, shape));
       }
       onProgress?.(uploaded.size, shapes.size);
     }
@@ -105,6 +112,15 @@ export async function uploadWeights(
   }
 }
 
+/** A weight that is no number makes everything so, or goes unseen until its token comes up. */
+function checkFinite(values: Float32Array, what: string): void {
+  let sum = 0;
+  for (let i = 0; i < values.length; ++i) sum += 0 * values[i];
+  if (sum === 0) return;
+  const at = values.findIndex((value) => !Number.isFinite(value));
+  throw new Error(`${what} has ${values[at]} at ${at}; accepted: finite numbers`);
+}
+
 function weightShapes(config: LlamaConfig): Map<string, number[]> {
   const shapes = new Map<string, number[]>();
   arrangeWeights(config, (name, shape) => void shapes.set(name, shape));
@@ -122,7 +138,7 @@ function arrangeWeights<T>(config: LlamaConfig, take: (name: string, shape: numb
   });
 
   const embedding = take('model.embed_tokens.weight', [vocabSize, hiddenSize]);
-  const layers = Array.from({length: config.layers}, (_, index): LayerWeights<T> => {
+  const layerOf = (index: number): LayerWeights<T> => {
     const at = `model.layers.${index}`;
     return {
       attentionNorm: take(`${at}.input_layernorm.weight`, [hiddenSize]),
@@ -139,7 +155,9 @@ function arrangeWeights<T>(config: LlamaConfig, take: (name: string, shape: numb
       up: projection(`${at}.mlp.up_proj`, intermediateSize, hiddenSize, mlpBias),
       down: projection(`${at}.mlp.down_proj`, hiddenSize, intermediateSize, mlpBias),
     };
-  });
+  };
+  const layers: LayerWeights<T>[] = [];
+  while (layers.length < config.layers) layers.push(layerOf(layers.length));
   return {
     embedding,
     layers,

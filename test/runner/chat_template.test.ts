@@ -107,6 +107,38 @@ describe('chatTemplate', () => {
     );
   });
 
+  it('ends templates that loop or grow for ever', () => {
+    const loops = (count: number) => (body: string) =>
+      Array.from({length: count}).reduce<string>((inner) => `{% for i in list %}${inner}{% endfor %}`, body);
+    const list = `{% set list = [${Array(50).fill(1)}] %}`;
+    const grown =
+      '{% set ns = namespace(text="abcdefgh") %}{% for i in range(40) %}{% set ns.text = ns.text + ns.text %}';
+    const refused: [string, RegExp][] = [
+      [`${list}${loops(6)('x')}`, /cannot render user: it takes more than 500000 steps$/],
+      [`${grown}{% endfor %}`, /cannot render user: it makes texts of more than \d+ characters$/],
+      ['{% for i in range(1000000000) %}{% endfor %}', /range has 1000000000 elements; accepted: up to 100000$/],
+      ['{% for i in range(0, 1, 0) %}{% endfor %}', /range has Infinity elements/],
+      ['{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}', /cannot render user: /],
+      [`{{ ${'('.repeat(100_000)}`, /cannot be parsed: /],
+      ['x'.repeat(2_000_000), /^chat template has 2000000 characters; accepted: up to 1000000$/],
+    ];
+    for (const [source, message] of refused) {
+      const start = performance.now();
+      expect(() => render(source), source.slice(0, 80))
+        .to.throw(Error, message)
+        .with.property('constructor', Error);
+      expect(performance.now() - start).to.be.below(2000);
+    }
+  });
+
+  it('writes long messages, and many', () => {
+    const source = "{% for message in messages %}{{ '[' + message.role + '] ' + message.content + '\\n' }}{% endfor %}";
+    const long = [{role: 'user', content: 'word '.repeat(2_000_000)}];
+    expect(render(source, long)).to.have.length(10_000_008);
+    const many = Array.from({length: 3000}, () => ({role: 'user', content: 'word'}));
+    expect(render(source, many)).to.have.length(3000 * 12);
+  });
+
   it('leaves a token that there is not undefined', () => {
     const source = '{{ bos_token }}{{ 1 if bos_token is defined else 0 }}';
     expect(chatTemplate(source, {}).render(user, {addGenerationPrompt: false})).to.equal('0');

@@ -119,12 +119,12 @@ const refused: Array<[what: string, files: () => CheckpointFile[], message: RegE
   [
     'a tokenizer.json without a model',
     () => filesWith({'tokenizer.json': jsonFile('tokenizer.json', {version: '1.0'})}),
-    /^tokenizer\.json: model is undefined; accepted: an object/,
+    /^tokenizer\.json: model is missing; accepted: an object/,
   ],
   [
     'an index without weight_map',
     () => filesWith({[INDEX]: jsonFile(INDEX, {metadata: {}})}),
-    /index\.json: weight_map is undefined; accepted: an object/,
+    /index\.json: weight_map is missing; accepted: an object/,
   ],
   [
     'an index that names a file of another format',

@@ -113,13 +113,27 @@ describe('Safetensors', () => {
     expect(await reading(() => unreadable)).to.equal('part.safetensors: could not be read: no permission');
   });
 
+  /** Two tensors of a float32 each, or others in their place, over so many bytes. */
+  const twoTensors = (entries: object, dataBytes: number): ArrayBuffer => {
+    const tensor = (start: number) => ({dtype: 'F32', shape: [1], data_offsets: [start, start + 4]});
+    return writeFile(JSON.stringify({a: tensor(0), b: tensor(4), ...entries}), new Uint8Array(dataBytes));
+  };
+  const at = (start: number) => ({dtype: 'F32', shape: [1], data_offsets: [start, start + 4]});
+
+  it('reads tensors in any order, of no values too', async () => {
+    const empty = {dtype: 'F32', shape: [0, 3], data_offsets: [8, 8]};
+    const file = await open(twoTensors({a: at(4), b: at(0), c: empty}, 8));
+    expect(file.names()).to.deep.equal(['a', 'b', 'c']);
+    expect([...(await file.read('c'))]).to.deep.equal([]);
+  });
+
   const damaged: Array<[what: string, file: ArrayBuffer, message: RegExp]> = [
     ['a file of 5 bytes', new ArrayBuffer(5), /5 bytes; the header length alone takes 8/],
     ['a header longer than the file', new Uint8Array([255, 0, 0, 0, 0, 0, 0, 0, 123]).buffer, /claims 255 bytes.* 1:/],
     ['a header length past 2^53', new Uint8Array(16).fill(255).buffer, /claims 18446744073709551615 bytes/],
     ['a header that is not JSON', writeFile('{"w": '), /the header: not JSON/],
     ['a header that is a list', writeFile('[1]'), /the header: got a list; accepted: a JSON object/],
-    ['an entry that is null', writeFile('{"w": null}'), /"w" has dtype undefined/],
+    ['an entry that is null', writeFile('{"w": null}'), /"w" has dtype missing/],
     ['int64', oneTensor({dtype: 'I64'}), /"w" has dtype "I64"; accepted: F32, F16, BF16/],
     ['a dtype named like a method', oneTensor({dtype: 'toString'}), /dtype "toString"/],
     ['a negative size', oneTensor({shape: [-2]}), /"w" has shape \[-2\]/],
@@ -127,6 +141,23 @@ describe('Safetensors', () => {
     ['one offset', oneTensor({data_offsets: [8]}), /"w" has data_offsets \[8\]/],
     ['offsets in reverse', oneTensor({data_offsets: [8, 0]}), /"w" has data_offsets \[8,0\]/],
     ['too many bytes for the shape', oneTensor({shape: [1]}), /"w" spans 8 bytes; \[1\] of F32 takes 4/],
+    [
+      'tensors that overlap',
+      twoTensors({b: at(2)}, 8),
+      /"b" starts at byte \d+, "a" ends at \d+; accepted: .* side by/,
+    ],
+    ['tensors in the same place', twoTensors({b: at(0)}, 4), /"b" starts at byte \d+, "a" ends at \d+/],
+    ['a gap between tensors', twoTensors({b: at(8)}, 12), /"b" starts at byte \d+, "a" ends at/],
+    ['a gap before the first', twoTensors({a: at(8)}, 12), /"b" starts at byte \d+, the header ends at/],
+    ['bytes after the last', twoTensors({}, 9), /: 1 bytes follow "b"; accepted: none after the last tensor/],
+    ['a name that stands twice', writeFile('{"w": {}, "v": {}, "\\u0077": {}}'), /header: "w" stands twice; accepted/],
+    [
+      'a field that stands twice',
+      writeFile('{"w": {"dtype":"F32","shape":[1],"shape":[0],"data_offsets":[0,0]}}'),
+      /header: "shape" stands twice/,
+    ],
+    ['a byte order mark', writeFile('\ufeff{}'), /the header: not JSON/],
+    ['a header that is no UTF-8', new Uint8Array([3, 0, 0, 0, 0, 0, 0, 0, 34, 255, 34]).buffer, /the header: not JSON/],
     ['a truncated file', oneTensor({}, 7), /"w" ends at byte \d+; the file has \d+: is it truncated\?/],
   ];
   for (const [what, file, message] of damaged) {

@@ -1,0 +1,79 @@
+import {expressionDanger} from './expression_cost';
+import {cut, shown} from './message_text';
+
+type Json = Record<string, unknown>;
+
+const FILE = 'tokenizer.json';
+
+/** The vocabularies in use have up to some 300,000 tokens. */
+const MAX_ID = 2 ** 24;
+
+/** No part of a tokenizer is nested deeper than a sequence of what tries others. */
+const MOST_NESTED = 16;
+
+/**
+ * Checks what the library takes unseen and what would end the page rather than one text: ids that are none, and expressions that take
+ * exponential time.
+ *
+ * @param json of `tokenizer.json`.
+ * @throws Error that names the field, what came and what is accepted.
+ */
+export function checkTokenizerJson(json: Json): void {
+  for (const [token, id] of vocabularyOf(json)) checkId(id, `model.vocab["${cut(token)}"]`);
+  for (const [i, {id, content}] of addedTokensOf(json).entries()) {
+    checkId(id, `added_tokens[${i}].id`);
+    if (typeof content !== 'string') throw unaccepted(`added_tokens[${i}].content`, content, 'a text');
+  }
+  for (const part of ['normalizer', 'pre_tokenizer', 'decoder']) checkExpressions(json[part], part, 0);
+}
+
+/**
+ * Holds the tokens against the vocabulary of the model: past it there are no logits and no embedding. Added tokens may lie there, as those do
+ * that were only ever used for padding; one that is read is refused then.
+ */
+export function checkVocabulary(json: Json, vocabSize: number): void {
+  const added = new Set(addedTokensOf(json).map(({content}) => content));
+  for (const [token, id] of vocabularyOf(json)) {
+    if (typeof id === 'number' && id >= vocabSize && !added.has(token)) {
+      throw unaccepted(
+        `model.vocab["${cut(token)}"]`,
+        id,
+        `ids up to ${vocabSize - 1}, as many as the model has tokens`,
+      );
+    }
+  }
+}
+
+function vocabularyOf({model}: Json): [string, unknown][] {
+  const vocab = (model as Json | null | undefined)?.vocab;
+  return typeof vocab === 'object' && vocab !== null && !Array.isArray(vocab) ? Object.entries(vocab) : [];
+}
+
+function addedTokensOf({added_tokens: tokens}: Json): {id?: unknown; content?: unknown}[] {
+  if (tokens === undefined || tokens === null) return [];
+  if (!Array.isArray(tokens)) throw unaccepted('added_tokens', tokens, 'a list');
+  return tokens.map((token: unknown) => token ?? {});
+}
+
+function checkId(id: unknown, field: string): void {
+  if (!Number.isInteger(id) || (id as number) < 0 || (id as number) > MAX_ID) {
+    throw unaccepted(field, id, `integers from 0 to ${MAX_ID}`);
+  }
+}
+
+function checkExpressions(part: unknown, field: string, nesting: number): void {
+  if (typeof part !== 'object' || part === null) return;
+  if (nesting > MOST_NESTED) throw new Error(`${FILE}: ${cut(field)} is nested deeper than ${MOST_NESTED} times`);
+  for (const [name, value] of Object.entries(part)) {
+    if (name === 'Regex' && typeof value === 'string') {
+      const danger = expressionDanger(value);
+      if (danger) throw new Error(`${FILE}: ${cut(field)}: the expression ${shown(value)} ${danger}`);
+    } else {
+      checkExpressions(value, `${field}.${name}`, nesting + 1);
+    }
+  }
+}
+
+function unaccepted(field: string, got: unknown, accepted: string): Error {
+  return new Error(`${FILE}: ${field} is ${shown(got)}; accepted: ${accepted}`);
+}
