@@ -1,5 +1,5 @@
 import {Tokenizer} from '@huggingface/tokenizers';
-import {cut} from './message_text';
+import {cut, shown} from './message_text';
 import {checkTokenizerJson} from './tokenizer_json';
 
 /** Characters that are encoded at once, at least and at most: a tokenizer takes long over one huge text. */
@@ -33,9 +33,9 @@ export function encode(tokenizer: Tokenizer, text: string): number[] {
   const {ids, tokens} = failAs('the text cannot be tokenized', () =>
     tokenizer.encode(text, {add_special_tokens: false}),
   );
-  const unknown = ids.findIndex((id) => id === undefined);
-  if (unknown !== -1)
-    throw new Error(`the text cannot be tokenized: no token is ${JSON.stringify(cut(tokens[unknown]))}`);
+  // Where the file names no unknown token, or one that is none, the library gives what is no id.
+  const unknown = ids.findIndex((id) => !Number.isInteger(id));
+  if (unknown !== -1) throw new Error(`the text cannot be tokenized: no token is ${shown(tokens[unknown])}`);
   return ids;
 }
 

@@ -12,8 +12,8 @@ const MAX_ID = 2 ** 24;
 const MOST_NESTED = 16;
 
 /**
- * Checks what the library takes unseen and what would end the page rather than one text: ids that are none, and expressions that take
- * exponential time.
+ * Checks what the library takes unseen and what would end the page rather than one text: ids that are none, expressions that take
+ * exponential time, pieces of no length.
  *
  * @param json of `tokenizer.json`.
  * @throws Error that names the field, what came and what is accepted.
@@ -24,7 +24,7 @@ export function checkTokenizerJson(json: Json): void {
     checkId(id, `added_tokens[${i}].id`);
     if (typeof content !== 'string') throw unaccepted(`added_tokens[${i}].content`, content, 'a text');
   }
-  for (const part of ['normalizer', 'pre_tokenizer', 'decoder']) checkExpressions(json[part], part, 0);
+  for (const part of ['normalizer', 'pre_tokenizer', 'decoder']) checkPart(json[part], part, 0);
 }
 
 /**
@@ -61,15 +61,21 @@ function checkId(id: unknown, field: string): void {
   }
 }
 
-function checkExpressions(part: unknown, field: string, nesting: number): void {
+/** Of a part of the tokenizer and the parts that it holds. */
+function checkPart(part: unknown, field: string, nesting: number): void {
   if (typeof part !== 'object' || part === null) return;
   if (nesting > MOST_NESTED) throw new Error(`${FILE}: ${cut(field)} is nested deeper than ${MOST_NESTED} times`);
+  const {type, length} = part as Json;
+  // Which the library would cut a text into for ever.
+  if (type === 'FixedLength' && !(Number.isInteger(length) && (length as number) > 0)) {
+    throw unaccepted(`${cut(field)}.length`, length, 'a positive integer');
+  }
   for (const [name, value] of Object.entries(part)) {
     if (name === 'Regex' && typeof value === 'string') {
       const danger = expressionDanger(value);
       if (danger) throw new Error(`${FILE}: ${cut(field)}: the expression ${shown(value)} ${danger}`);
     } else {
-      checkExpressions(value, `${field}.${name}`, nesting + 1);
+      checkPart(value, `${field}.${name}`, nesting + 1);
     }
   }
 }

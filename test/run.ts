@@ -20,7 +20,7 @@ interface Counts {
 const root = new URL('..', import.meta.url);
 
 const NODE_FILES = ['test/webgpu.node.test.ts'].concat(
-  [...OP_FOLDERS, 'runner', 'demo/ask', 'demo/engine', 'demo/page', 'graph', 'examples', 'experiments'].flatMap(
+  [...OP_FOLDERS, 'runner', 'demo/ask', 'demo/engine', 'demo/page', 'graph', 'examples', 'experiments', 'fuzz'].flatMap(
     (folder) => testFiles(folder, 'node'),
   ),
 );

@@ -1,4 +1,5 @@
 import {readBytes, type CheckpointFile} from '../llama/checkpoint_file';
+import {cut} from '../message_text';
 
 /** Read at once; a header of a few MB takes a few reads, whatever the size of the file. */
 const CHUNK_BYTES = 2 ** 20;
@@ -38,7 +39,7 @@ export class HeaderReader {
   }
 
   refusal(field: string, came: string, accepted: string): Error {
-    return new Error(`${this.file.name}: ${field}: ${came}; accepted: ${accepted}`);
+    return new Error(`${this.file.name}: ${cut(field)}: ${cut(came)}; accepted: ${accepted}`);
   }
 
   /** Counts what a value is going to take in memory, before it does. */

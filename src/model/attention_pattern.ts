@@ -35,7 +35,7 @@ export interface AttentionPattern extends ScoreProduct, ValueProduct {
   /** Product of the constant scales. */
   scale: number;
   queryFactors: QueryFactor[];
-  /** Of a causal mask: where the lengths are others, it is broadcast. */
+  /** Of its masks: where the lengths of the scores are others, they are broadcast, but for lengths of 1 without a causal mask. */
   maskSize?: [queries: MaskLength, keys: MaskLength];
   /** The nodes between the inputs and the output, which nothing else reads. */
   inner: string[];
@@ -60,7 +60,8 @@ export function attentionPattern(graph: GraphView, softmax: GraphNodeDef): Atten
   if (stays.some(({tensor}) => removed.has(nodeName(tensor)))) {
     throw new NotRecognised('its queries, keys, values or scale are made from its scores');
   }
-  const {causal, scale, queryFactors, size} = scores;
+  const {causal, scale, queryFactors} = scores;
+  const size = scores.maskSize();
   const lengthOf = (length: AxisLength) => maskLength(graph, length, new Set(inner), removed);
   const maskSize = size && ([lengthOf(size[0]), lengthOf(size[1])] as AttentionPattern['maskSize']);
   return {...product, ...value, causal, scale, queryFactors, ...(maskSize && {maskSize}), inner, last};
@@ -180,8 +181,11 @@ class ScoreReader {
   scale = 1;
   readonly queryFactors: QueryFactor[] = [];
   readonly inner: string[] = [];
-  /** Of the masks that hide something. */
-  size?: MaskSize;
+  /** Of the masks that hide something, and of those that hide nothing. */
+  private size?: MaskSize;
+  private readonly openSizes: MaskSize[] = [];
+  /** The least that a mask lowers later keys by, and where. */
+  private weakest?: {difference: number; node: GraphNodeDef};
 
   constructor(private readonly graph: GraphView) {}
 
@@ -197,9 +201,38 @@ class ScoreReader {
       }
       this.inner.push(node.name);
       if (isProduct(node)) {
+        this.checkWeakest();
         return scoreProduct(this.graph, node);
       }
       at = isPassThrough(node) ? node.input[0] : this.step(node);
+    }
+  }
+
+  /** The size of all masks together. */
+  maskSize(): MaskSize | undefined {
+    const size: AxisLength[] = [...(this.size ?? [1, 1])];
+    for (const open of this.openSizes) {
+      for (const axis of [0, 1]) {
+        if (open[axis] === 1 || open[axis] === size[axis]) continue;
+        if (this.causal || size[axis] !== 1) {
+          throw new NotRecognised(`its masks have several sizes: ${size.join(' by ')} and ${open.join(' by ')}`);
+        }
+        size[axis] = open[axis];
+      }
+    }
+    const isOfAny = !this.causal && size.every((length) => length === 1);
+    return isOfAny ? undefined : (size as MaskSize);
+  }
+
+  /** Whether what masks lower scores by outweighs scores that are scaled. */
+  private checkWeakest(): void {
+    const needed = hiddenBelow * Math.max(1, Math.abs(this.scale));
+    if (this.weakest && this.weakest.difference > needed) {
+      const {difference, node} = this.weakest;
+      throw new NotRecognised(
+        `the mask in ${node.name} (${node.op}) lowers later keys by ${difference} alone, which scores outweigh that are multiplied by ` +
+          `${this.scale}`,
+      );
     }
   }
 
@@ -218,9 +251,9 @@ class ScoreReader {
         return this.factor(a, b, 'RealDiv') ?? this.unknown(node);
       case 'Add':
       case 'AddV2':
-        return this.additive(a, b, 1) ?? this.additive(b, a, 1) ?? this.unknown(node);
+        return this.additive(node, a, b, 1) ?? this.additive(node, b, a, 1) ?? this.unknown(node);
       case 'Sub':
-        return this.additive(a, b, -1) ?? this.unknown(node);
+        return this.additive(node, a, b, -1) ?? this.unknown(node);
       case 'Select':
       case 'SelectV2':
         return this.selected(node) ?? this.unknown(node);
@@ -246,11 +279,23 @@ class ScoreReader {
   /** What a causal mask lowers scores by, where that is too little. */
   private weakMask?: number;
 
-  /** Takes in the size of a mask that hides something: of several the same. */
-  private hides(form: MaskForm & {kind: 'triangle'}): boolean {
+  /** Takes in a mask that hides something: of several the sizes are the same. */
+  private hides(form: MaskForm & {kind: 'triangle'}, difference: number, node: GraphNodeDef): boolean {
     this.size ??= form.size;
     this.causal = true;
+    if (!this.weakest || difference > this.weakest.difference) {
+      this.weakest = {difference, node};
+    }
     return areSame(this.size, form.size);
+  }
+
+  /** Takes in a mask that hides nothing, unless it may have an axis that the scores have not. */
+  private isOpen(form: MaskForm & {kind: 'triangle'}): boolean {
+    const lengths = form.size ?? form.lengths;
+    if (lengths === undefined) return form.rank === 0;
+    if (!lengths.slice(0, -2).every((length) => length === 1)) return false;
+    this.openSizes.push([lengths.at(-2) ?? 1, lengths.at(-1) ?? 1]);
+    return true;
   }
 
   private factor(scores: string, factor: string, op: QueryFactor['op']): string | undefined {
@@ -272,7 +317,7 @@ class ScoreReader {
     return isMask && this.causal && areSame(this.size, form.size) ? scores : undefined;
   }
 
-  private additive(scores: string, mask: string, sign: 1 | -1): string | undefined {
+  private additive(node: GraphNodeDef, scores: string, mask: string, sign: 1 | -1): string | undefined {
     const form = maskForm(this.graph, mask);
     const addedToAll = form?.kind === 'triangle' ? Math.abs(this.scale * form.visible) : NaN;
     if (form?.kind !== 'triangle' || !(addedToAll <= mostAddedEverywhere) || this.queryFactors.length > 0) {
@@ -280,13 +325,14 @@ class ScoreReader {
     }
     const difference = sign * this.scale * (form.hidden - form.visible);
     if (difference <= hiddenBelow) {
-      return this.hides(form) ? scores : undefined;
+      return this.hides(form, difference, node) ? scores : undefined;
     }
     this.weakMask = difference < 0 ? difference : undefined;
-    return difference === 0 ? scores : undefined;
+    return difference === 0 && this.isOpen(form) ? scores : undefined;
   }
 
-  private selected({input: [condition, a, b]}: GraphNodeDef): string | undefined {
+  private selected(node: GraphNodeDef): string | undefined {
+    const [condition, a, b] = node.input;
     const form = maskForm(this.graph, condition);
     if (form?.kind !== 'triangle' || this.queryFactors.length > 0) {
       return undefined;
@@ -302,7 +348,7 @@ class ScoreReader {
       return undefined;
     }
     const scores = picksVisible ? a : b;
-    return this.hides(form) ? scores : undefined;
+    return this.hides(form, low * this.scale, node) ? scores : undefined;
   }
 }
 

@@ -133,7 +133,10 @@ function formOf(
     case 'BroadcastTo': {
       const x = combine((a) => a, form(0));
       const lengths = axisLengths(graph, input[1]);
-      return x && {...x, ...(isUniform(x) && {lengths}), rank: lengths?.length};
+      if (!x || isUniform(x)) {
+        return x && {...x, lengths, rank: lengths?.length};
+      }
+      return lengths?.slice(0, -2).every(isOne) ? {...x, rank: lengths.length} : undefined;
     }
     case 'StridedSlice':
       return slicedForm(graph, node, form(0));
@@ -201,12 +204,16 @@ function compare(op: (a: number, b: number) => boolean, a?: MaskForm, b?: MaskFo
   return before === at ? {kind: 'triangle', visible: Number(at), hidden: Number(after), size, rank} : undefined;
 }
 
-/** A constant's form: uniform, the same triangle in all of its matrices, or positions. */
+/** Of other lengths in front of the last two axes it is not known that the scores have them. */
+const isOne = (length: AxisLength): boolean => length === 1;
+
+/** A constant's form: uniform, a triangle, or positions. */
 function constantForm({shape, values}: Constant): MaskForm | undefined {
   const rank = shape.length;
+  const lead = shape.slice(0, -2);
   const [rows, columns] = [shape[rank - 2] ?? 1, shape[rank - 1] ?? 1];
   const every = (test: (x: number, i: number) => boolean) => Array.prototype.every.call(values, test);
-  const isPositions = values.length > 1 && every((x, i) => x === i);
+  const isPositions = values.length > 1 && lead.every(isOne) && every((x, i) => x === i);
   if (isPositions && (columns === values.length || (columns === 1 && rows === values.length))) {
     const along = columns === values.length ? 'key' : 'query';
     return {kind: 'positions', along, first: 0, length: values.length, rank};
@@ -220,7 +227,7 @@ function constantForm({shape, values}: Constant): MaskForm | undefined {
   }
   const [visible, hidden] = [values[0], values[1]];
   const isVisible = (i: number) => i % columns <= Math.floor(i / columns) % rows;
-  const isTriangle = every((x, i) => x === (isVisible(i) ? visible : hidden));
+  const isTriangle = lead.every(isOne) && every((x, i) => x === (isVisible(i) ? visible : hidden));
   return isTriangle ? {kind: 'triangle', visible, hidden, size: [rows, columns], rank} : undefined;
 }
 
@@ -245,8 +252,9 @@ function cumulativeForm(
 ): MaskForm | undefined {
   const counts = isUniform(form) && form.visible === 1 && !attr['exclusive']?.b && !attr['reverse']?.b;
   const fromEnd = axis !== undefined && axis >= 0 && form?.rank !== undefined ? axis - form.rank : undefined;
-  const length = fromEnd === -1 || fromEnd === -2 ? (form as Triangle).lengths?.at(fromEnd) : undefined;
-  if (!counts || length === undefined) {
+  const lengths = fromEnd === -1 || fromEnd === -2 ? (form as Triangle).lengths : undefined;
+  const length = lengths?.at(fromEnd!);
+  if (!counts || length === undefined || !lengths!.slice(0, -2).every(isOne)) {
     return undefined;
   }
   return {kind: 'positions', along: fromEnd === -1 ? 'key' : 'query', first: 1, length, rank: form.rank};

@@ -1,5 +1,5 @@
 import type {Tensor, Tensor4D} from '@tensorflow/tfjs-core';
-import {add, linalg, matMul, mul, ones, reshape, softmax, sub, tidy} from '@tensorflow/tfjs-core';
+import {add, linalg, matMul, mul, ones, reshape, softmax, sub, tidy, zeros} from '@tensorflow/tfjs-core';
 import type {GraphNode, IAttrValue} from '@tensorflow/tfjs-converter';
 import {registerOp} from '@tensorflow/tfjs-converter';
 import {check} from '../ops/check_arguments.js';
@@ -31,8 +31,8 @@ const attributes: Array<[option: keyof PBSAttentionSettings, attribute: string, 
 const composedFallback = 'composed_fallback';
 
 /**
- * Set beside `composed_fallback` where there was a causal mask of a size of its own: its numbers of queries and keys, each a number, `axis:I`
- * for that axis of the scores, or `input:I` for an input of the node, int32. Where they are not the lengths, the mask was broadcast.
+ * Set beside `composed_fallback` where there were masks, which have a size of their own: their numbers of queries and keys, each a number, `axis:I`
+ * for that axis of the scores, or `input:I` for an input of the node, int32. Where they are not the lengths, scores and masks were broadcast.
  */
 const maskSize = 'mask_size';
 
@@ -84,7 +84,7 @@ function runNode({inputs, attrs}: GraphNode): Tensor {
   const options: PBSAttentionSettings = Object.fromEntries(given.map(([option, name]) => [option, attrs[name]]));
   return tidy(() => {
     const size = maskSizeOf(inputs, attrs[maskSize]);
-    const isOfLengths = size === undefined || (size[0] === query.shape.at(-2) && size[1] === key.shape.at(-2));
+    const isOfLengths = size === undefined || isMaskOf(query, key, size, options.causal);
     if (attrs[composedFallback] && !(areTaken(query, key, value) && isOfLengths)) {
       return composedAttention(query, key, value, options, size);
     }
@@ -114,12 +114,21 @@ function maskSizeOf(inputs: Tensor[], attribute: unknown): [number, number] | un
   return [queries, keys];
 }
 
-/** Whether the shapes are those of self-attention: one length, one head dim, no broadcast but that of one key and value head. */
-function areTaken({shape, rank}: Tensor, key: Tensor, value: Tensor): boolean {
+/** Whether a mask has the lengths of query and key. One that hides nothing may be broadcast. */
+function isMaskOf(query: Tensor, key: Tensor, size: [queries: number, keys: number], causal = true): boolean {
+  const lengths = [query.shape[query.rank - 2], key.shape[key.rank - 2]];
+  return lengths.every((length, axis) => size[axis] === length || (!causal && size[axis] === 1));
+}
+
+/** Whether they are float32, and the shapes are those of self-attention: one length, one head dim, no broadcast but that of one key and value head. */
+function areTaken(query: Tensor, key: Tensor, value: Tensor): boolean {
+  const {shape, rank} = query;
   const isOneHead = rank === 4 && key.shape[1] === 1 && value.shape[1] === 1;
-  return [key, value].every(
+  return [query, key, value].every(
     (x) =>
-      x.rank === rank && shape.every((size, axis) => size > 0 && (size === x.shape[axis] || (isOneHead && axis === 1))),
+      x.rank === rank &&
+      x.dtype === 'float32' &&
+      shape.every((size, axis) => size > 0 && (size === x.shape[axis] || (isOneHead && axis === 1))),
   );
 }
 
@@ -154,6 +163,9 @@ function composedAttention(
   if (causal && scores.size > 0) {
     const visible = linalg.bandPart(ones(size ?? (scores.shape.slice(-2) as [number, number])), -1, 0);
     scores = add(scores, mul(sub(1, visible), -1e9));
+  }
+  if (!causal && size) {
+    scores = add(scores, zeros(size));
   }
   return matMul(softmax(scores), value);
 }
