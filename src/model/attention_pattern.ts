@@ -1,6 +1,6 @@
 import type {AxisLength} from './axis_length.js';
 import type {GraphNodeDef} from './graph_def.js';
-import {dataInputs, isPassThrough, nodeName} from './graph_def.js';
+import {dataInputs, isFloatType, isPassThrough, nodeName} from './graph_def.js';
 import type {GraphView} from './graph_view.js';
 import type {MaskForm, MaskSize} from './mask_form.js';
 import {areSame, isUniform, maskForm} from './mask_form.js';
@@ -56,6 +56,9 @@ export function attentionPattern(graph: GraphView, softmax: GraphNodeDef): Atten
   const product = scores.read(softmax.input[0]);
   const inner = [...scores.inner, softmax.name, ...between];
   const removed = checkInner(graph, inner, last);
+  for (const {tensor} of [product.query, product.key, value.value]) {
+    checkOperand(graph, tensor);
+  }
   const stays = [product.query, product.key, value.value, ...scores.queryFactors];
   if (stays.some(({tensor}) => removed.has(nodeName(tensor)))) {
     throw new NotRecognised('its queries, keys, values or scale are made from its scores');
@@ -65,6 +68,15 @@ export function attentionPattern(graph: GraphView, softmax: GraphNodeDef): Atten
   const lengthOf = (length: AxisLength) => maskLength(graph, length, new Set(inner), removed);
   const maskSize = size && ([lengthOf(size[0]), lengthOf(size[1])] as AttentionPattern['maskSize']);
   return {...product, ...value, causal, scale, queryFactors, ...(maskSize && {maskSize}), inner, last};
+}
+
+/** Throws on queries, keys or values with which tfjs computes otherwise in one product than in another. */
+function checkOperand(graph: GraphView, tensor: string): void {
+  const node = graph.source(tensor);
+  const isCast = node?.op === 'Cast' && !isFloatType(node.attr['DstT']?.type);
+  if (isCast || graph.scalar(tensor) !== undefined) {
+    throw new NotRecognised(`${tensor}, which is multiplied, is ${isCast ? 'not of floats' : 'a single number'}`);
+  }
 }
 
 /** How the new node learns a length of the mask. */
@@ -313,14 +325,19 @@ class ScoreReader {
     }
     // As GPT-2 masks: scores times 1 or 0, then minus 1e10 or 0. What the product hides, the difference has hidden.
     const form = op === 'Mul' ? maskForm(this.graph, factor) : undefined;
-    const isMask = form?.kind === 'triangle' && form.visible === 1 && form.hidden === 0;
+    const isMask = form?.kind === 'triangle' && !form.isBool && form.visible === 1 && form.hidden === 0;
     return isMask && this.causal && areSame(this.size, form.size) ? scores : undefined;
   }
 
   private additive(node: GraphNodeDef, scores: string, mask: string, sign: 1 | -1): string | undefined {
     const form = maskForm(this.graph, mask);
     const addedToAll = form?.kind === 'triangle' ? Math.abs(this.scale * form.visible) : NaN;
-    if (form?.kind !== 'triangle' || !(addedToAll <= mostAddedEverywhere) || this.queryFactors.length > 0) {
+    if (
+      form?.kind !== 'triangle' ||
+      form.isBool ||
+      !(addedToAll <= mostAddedEverywhere) ||
+      this.queryFactors.length > 0
+    ) {
       return undefined;
     }
     const difference = sign * this.scale * (form.hidden - form.visible);

@@ -19,6 +19,7 @@ export interface GraphDefJSON {
 export interface Constant {
   shape: number[];
   values: ArrayLike<number>;
+  isBool: boolean;
 }
 
 /** Nodes that hand on their input as it is. */

@@ -22,6 +22,8 @@ interface Triangle {
   hidden: number;
   /** How many queries and keys it has, unless both values are the same: with 1 instead of all of them nothing is hidden. */
   size?: MaskSize;
+  /** Of a tensor that is true or false, with which tfjs computes otherwise than TensorFlow, if at all. */
+  isBool?: boolean;
   /** Of a uniform tensor, where they are known. */
   lengths?: AxisLength[];
   rank?: number;
@@ -99,16 +101,20 @@ function formOf(
   const {op, input} = node;
   const form = (i: number) => formAt(input[i]);
   if (Object.hasOwn(elementwise, op)) {
-    const operands = formedFrom(node);
-    return operands.length === 0 ? undefined : combine(elementwise[op], ...operands.map(formAt));
+    const forms = formedFrom(node).map(formAt);
+    const isLogical = op.startsWith('Logical');
+    // A condition may be true or false, and so may be what it chooses from.
+    const numbers = isLogical ? [] : op.startsWith('Select') ? forms.slice(1) : forms;
+    const hasBool = numbers.some((operand) => operand?.kind === 'triangle' && operand.isBool);
+    return forms.length === 0 || hasBool ? undefined : asBool(combine(elementwise[op], ...forms), isLogical);
   }
   if (Object.hasOwn(comparisons, op)) {
-    return compare(comparisons[op], form(0), form(1));
+    return asBool(compare(comparisons[op], form(0), form(1)), true);
   }
   switch (op) {
     case 'Const': {
       const constant = graph.constant(node.name);
-      return constant && constantForm(constant);
+      return constant && asBool(constantForm(constant), constant.isBool);
     }
     case 'Cast':
       return castForm(form(0), node.attr['DstT']?.type as unknown);
@@ -143,6 +149,10 @@ function formOf(
     default:
       return undefined;
   }
+}
+
+function asBool(form: MaskForm | undefined, isBool: boolean): MaskForm | undefined {
+  return form?.kind === 'triangle' ? {...form, isBool} : isBool ? undefined : form;
 }
 
 /** How many positions a Range from 0 in steps of 1 has. */
@@ -241,7 +251,7 @@ function castForm(form: MaskForm | undefined, type: unknown): MaskForm | undefin
     return isBool ? undefined : form;
   }
   const cast = (x: number) => (isBool ? Number(x !== 0) : isInteger ? Math.trunc(x) : x);
-  return {...form, visible: cast(form.visible), hidden: cast(form.hidden)};
+  return {...form, visible: cast(form.visible), hidden: cast(form.hidden), isBool};
 }
 
 /** A running count of ones: positions from 1. tfjs 4.22 gets axes that count from the end wrong, so they have no form. */

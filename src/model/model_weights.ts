@@ -47,7 +47,7 @@ export class ModelWeights {
     const {spec, start, end} = place;
     const bytes = this.data.slice(start, end);
     const values = tidy(() => Object.values(tfio.decodeWeights(bytes, [spec]))[0].dataSync<'float32'>());
-    return {shape: spec.shape, values};
+    return {shape: spec.shape, values, isBool: spec.dtype === 'bool'};
   }
 
   /** The same weights without some of them, and with others, int32 vectors, at the end. */

@@ -72,9 +72,15 @@ export function valueProduct(graph: GraphView, node: GraphNodeDef, weights: stri
   return {value: adjointB ? lastAxesSwapped(graph, node.input[1], 'values') : {tensor: node.input[1]}};
 }
 
-function adjoints({op, attr}: GraphNodeDef): {adjointA: boolean; adjointB: boolean} {
-  const [a, b] = op === 'MatMul' ? ['transpose_a', 'transpose_b'] : ['adj_x', 'adj_y'];
-  return {adjointA: attr[a]?.b === true, adjointB: attr[b]?.b === true};
+function adjoints({name, op, attr}: GraphNodeDef): {adjointA: boolean; adjointB: boolean} {
+  const [adjointA, adjointB] = (op === 'MatMul' ? ['transpose_a', 'transpose_b'] : ['adj_x', 'adj_y']).map((flag) => {
+    const value: unknown = attr[flag]?.b ?? false;
+    if (typeof value !== 'boolean') {
+      throw new NotRecognised(`${flag} of ${name} (${op}) is neither true nor false`);
+    }
+    return value;
+  });
+  return {adjointA, adjointB};
 }
 
 /** A transposed factor before it was transposed, which takes a Transpose of the graph: the rank is not known otherwise. */

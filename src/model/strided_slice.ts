@@ -21,7 +21,14 @@ export function keptAxes(
 ): Array<KeptAxis | 'new' | 'cut'> | undefined {
   const mask = (name: string) => Number(attr[name]?.i ?? 0);
   const [begin, strides] = [graph.vector(input[1]), graph.vector(input[3])];
-  if (!begin || !strides || strides.length !== begin.length || mask('ellipsis_mask') !== 0) {
+  const masks = ['begin_mask', 'end_mask', 'ellipsis_mask', 'new_axis_mask', 'shrink_axis_mask'].map(mask);
+  if (
+    !masks.every(Number.isInteger) ||
+    !begin ||
+    !strides ||
+    strides.length !== begin.length ||
+    mask('ellipsis_mask') !== 0
+  ) {
     return undefined;
   }
   const ends = axisLengths(graph, input[2]);

@@ -1,9 +1,16 @@
 import {openSync, writeSync} from 'node:fs';
 import {readdir, readFile} from 'node:fs/promises';
-import type {Finding} from './fuzz';
 import {Random} from './random';
 import {runCase} from './run_case';
 import {TARGETS} from './targets';
+
+export interface Finding {
+  /** Of a case that was made. */
+  seed?: number;
+  /** Of the corpus: that it was found in, or that it was written to. */
+  file?: string;
+  fault: string;
+}
 
 /** What a child is told. */
 export interface FuzzTask {

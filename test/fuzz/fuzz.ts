@@ -7,15 +7,7 @@ import {fileURLToPath} from 'node:url';
 import {Random} from './random';
 import {CASE_MS} from './run_case';
 import {TARGETS} from './targets';
-import type {ChildMessage, FuzzTask} from './child';
-
-export interface Finding {
-  /** Of a case that was made. */
-  seed?: number;
-  /** Of the corpus: that it was found in, or that it was written to. */
-  file?: string;
-  fault: string;
-}
+import type {ChildMessage, Finding, FuzzTask} from './child';
 
 export interface FuzzRequest {
   target: string;
