@@ -25,9 +25,9 @@ const NODE_FILES = ['test/webgpu.node.test.ts'].concat(
   ),
 );
 
-/** Suites of `node` that take two thirds of its time: whole runs of the demo, the tuner and the experiments on its model. */
+/** Suites of `node` that take two thirds of its time: whole runs of the demo, the tuner and the experiments on its model, fuzzing. */
 const SLOW =
-  '(real, end to end|experiments, end to end|a run with both ways of attending|tuner on the model of the demo) ';
+  '(real, end to end|experiments, end to end|a run with both ways of attending|tuner on the model of the demo|hostile input, made by chance) ';
 
 async function runMocha(files: string[], reporter: string, grep = process.env.TEST_GREP): Promise<Counts> {
   const mocha = new Mocha({timeout: 60_000, grep, reporter});

@@ -74,7 +74,7 @@ export function attentionPattern(graph: GraphView, softmax: GraphNodeDef): Atten
 function checkOperand(graph: GraphView, tensor: string): void {
   const node = graph.source(tensor);
   const isCast = node?.op === 'Cast' && !isFloatType(node.attr['DstT']?.type);
-  if (isCast || graph.scalar(tensor) !== undefined) {
+  if (isCast || isScalar(graph, tensor)) {
     throw new NotRecognised(`${tensor}, which is multiplied, is ${isCast ? 'not of floats' : 'a single number'}`);
   }
 }

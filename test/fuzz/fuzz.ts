@@ -18,7 +18,7 @@ export interface FuzzRequest {
 }
 
 /** Past this a case is taken for one that does not end: its process is ended. */
-const ENDLESS_MS = 5 * CASE_MS;
+const ENDLESS_MS = 10 * CASE_MS;
 
 /** Memory of the process, besides array buffers. */
 const HEAP_MB = 1024;
