@@ -21,7 +21,7 @@ function chain(g: GraphBuilder, op: string, from: string, count: number, input: 
 }
 
 /** For what takes a second at most in a graph of 200,000 nodes; a square of that takes minutes. */
-const timeLimit = 5000;
+const timeLimit = 10_000;
 
 /** The reason why the softmax is left; fails if it takes long. */
 function reasonOf(g: GraphBuilder): string {
