@@ -127,7 +127,7 @@ describe('chatTemplate', () => {
       expect(() => render(source), source.slice(0, 80))
         .to.throw(Error, message)
         .with.property('constructor', Error);
-      expect(performance.now() - start).to.be.below(2000);
+      expect(performance.now() - start).to.be.below(10_000);
     }
   });
 

@@ -52,7 +52,7 @@ describe('texts of more tokens than a call takes arguments', () => {
           expect(buildPrompt(tokenizer, text, request(length)).ids).to.have.length(length);
           expect(previewPrompt(tokenizer, text, request(length)).excerpts).to.have.length(1);
         }
-        expect(performance.now() - start).to.be.below(5000);
+        expect(performance.now() - start).to.be.below(20_000);
       }
     });
   }
