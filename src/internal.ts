@@ -15,7 +15,7 @@ export {bufferOf, openEncoder, openPass} from './kernels/webgpu/runtime/extended
 export {AttentionProgram, withScratch} from './kernels/webgpu/runtime/program.js';
 export {headVectors, readRow, rowComponents, workgroupIndex, writeRow} from './kernels/webgpu/wgsl/rows.js';
 export {workgroupReduce} from './kernels/webgpu/wgsl/workgroup_reduce.js';
-export {noScores} from './kernels/webgpu/wgsl/softmax_state.js';
+export {noScores, stateVectors} from './kernels/webgpu/wgsl/softmax_state.js';
 export {CombineStatesProgram} from './kernels/webgpu/attend/attend_split.js';
 export {arithmeticOf} from './kernels/webgpu/attend/arithmetic.js';
 export {fragment, hasMatrixUnits, subgroupSize} from './kernels/webgpu/runtime/device_features.js';

@@ -1,3 +1,4 @@
+import {shown} from '../message_text';
 import type {ElementType} from './cache';
 import {parseJsonObject, readBytes, type CheckpointFile} from './checkpoint_file';
 import type {Context} from './context';
@@ -80,7 +81,7 @@ export class ContextFile {
    */
   static async open(file: CheckpointFile, model: ContextModel, identity: string): Promise<ContextFile> {
     const refuse = (field: string, got: unknown, accepted: unknown): Error =>
-      new Error(`${file.name}: ${field} is ${show(got)}; accepted: ${String(accepted)}`);
+      new Error(`${file.name}: ${field} is ${shown(got)}; accepted: ${String(accepted)}`);
     if (file.size < PREFIX_BYTES) throw refuse('size', file.size, `${PREFIX_BYTES} bytes or more`);
     const prefix = await readBytes(file, 0, PREFIX_BYTES);
     const magic = String.fromCharCode(...new Uint8Array(prefix, 0, MAGIC.length));
@@ -95,7 +96,7 @@ export class ContextFile {
 
     const expected = {identity, ...describe(model)};
     for (const [field, value] of Object.entries(expected)) {
-      if (json[field] !== value) throw refuse(field, json[field], show(value));
+      if (json[field] !== value) throw refuse(field, json[field], shown(value));
     }
     const {tokens} = json;
     const {maxLength, config} = model;
@@ -171,10 +172,4 @@ function writeHead(header: Header): Uint8Array<ArrayBuffer> {
   view.setUint32(12, json.length, true);
   head.set(json, PREFIX_BYTES);
   return head;
-}
-
-/** As an error shows it: what a file holds may be long. */
-function show(value: unknown): string {
-  const text = value === undefined ? 'missing' : JSON.stringify(value);
-  return text.length > 300 ? `${text.slice(0, 300)}…` : text;
 }

@@ -16,7 +16,7 @@ import type {RotaryTables} from './rotary';
 import {checkTensorSizes} from './tensor_limit';
 
 /** Of all layers, and what is around them. */
-export type LayerWeights = PreparedWeights & {rotary: RotaryTables};
+export type ModelWeights = PreparedWeights & {rotary: RotaryTables};
 
 /** Attends from rotated query `[1, heads, rows, headDim]`, key and value `[1, keyValueHeads, rows, headDim]` to what the query's shape is. */
 export type Attend = (query: tf.Tensor4D, key: tf.Tensor4D, value: tf.Tensor4D) => tf.Tensor4D;
@@ -35,7 +35,7 @@ export class Layers {
   /** @param maxMlpValues see `LoadOptions`. */
   constructor(
     private readonly config: LlamaConfig,
-    private readonly weights: LayerWeights,
+    private readonly weights: ModelWeights,
     private readonly maxMlpValues: number,
   ) {}
 

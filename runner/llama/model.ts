@@ -8,7 +8,7 @@ import {PackedCache} from './decode/packed_cache';
 import {decodeAttention} from './decode_attention';
 import {rmsNorm} from './kernels/rms_norm';
 import {computed, LayerProgress} from './layer_progress';
-import {type Attend, lastRow, Layers, type LayerWeights} from './layers';
+import {type Attend, lastRow, Layers, type ModelWeights} from './layers';
 import {disposeWeights} from './prepared_weights';
 import {mostPositions, rotaryTables} from './rotary';
 import {checkToken, type Sampler} from './sample';
@@ -77,7 +77,7 @@ export class LlamaModel {
   private constructor(
     readonly config: LlamaConfig,
     readonly maxLength: number,
-    private readonly weights: LayerWeights,
+    private readonly weights: ModelWeights,
     private readonly layers: Layers,
   ) {}
 

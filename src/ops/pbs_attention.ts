@@ -62,19 +62,19 @@ function pbsAttention_(query: Tensor4D, key: Tensor4D, value: Tensor4D, options?
   checkTensors('pbsAttention', query, key, value);
   const attrs = pbsAttentionAttrs('pbsAttention', options, query, key);
   checkBackend('pbsAttention', PBSAttention);
-  const {plan, onReport} = options ?? {};
+  const {plan, onReport, keyLengths} = withPlanLengths('pbsAttention', options) ?? {};
   const inputs = savedInputs({
     query,
     key,
     value,
-    ...keyLengthsInput('pbsAttention', withPlanLengths('pbsAttention', options), key),
+    ...keyLengthsInput('pbsAttention', {keyLengths}, key),
     ...(plan !== undefined && planInputs('pbsAttention', plan, blockGeometry(query, key, attrs))),
   });
   if (onReport === undefined) {
     return engine().runKernel(PBSAttention, inputs, attrs as NamedAttrMap);
   }
   check(typeof onReport === 'function', 'pbsAttention', 'onReport', `got ${describe(onReport)}`, 'a function');
-  const report = reportOf(inputs, attrs, withPlanLengths('pbsAttention', options)?.keyLengths);
+  const report = reportOf(inputs, attrs, keyLengths);
   try {
     // By the plan that the report holds, so that nothing is planned twice.
     const {keyIndices, blockMask} = report.plan;

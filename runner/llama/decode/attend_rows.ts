@@ -1,5 +1,5 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
-import {AttentionProgram, noScores, unroll, workgroupIndex} from '../../../src/internal';
+import {AttentionProgram, noScores, stateVectors, unroll, workgroupIndex} from '../../../src/internal';
 import {rotatedRow} from './rotated_row';
 import type {LayerInputs} from './layer_inputs';
 
@@ -34,7 +34,7 @@ function chunksOf(shape: Shape, rows: number, capacity: number): number {
 export const statesShape = (shape: Shape, rows: number, capacity = Infinity): [number, number, number] => [
   rows * shape.heads,
   chunksOf(shape, rows, capacity),
-  shape.headDim + 4,
+  4 * stateVectors(shape.headDim),
 ];
 
 interface AttendVariant {
@@ -134,6 +134,14 @@ fn unpacked(words : vec2<i32>) -> vec4<f32> {
 ${reduce('largestOf', (a, b) => `max(${a}, ${b})`)}
 ${reduce('sumsOf', (a, b) => `${a} + ${b}`)}
 
+// Where the state of a query row, of those that share the key head of a workgroup, begins: see softmax_state.ts.
+fn stateOf(member : i32, item : i32) -> i32 {
+  let group = uniforms.heads / uniforms.cacheShape.y;
+  let keyHead = item / (${tiles} * uniforms.chunks);
+  let row = member / group * uniforms.heads + keyHead * group + member % group;
+  return (row * uniforms.chunks + item % uniforms.chunks) * ${stateVectors(headDim)};
+}
+
 fn main(index : i32) {
   let local = i32(localIndex);
   let keyHeads = uniforms.cacheShape.y;
@@ -154,8 +162,7 @@ fn main(index : i32) {
     ends[local] = span[0] + member / group + 1;
     if (first >= keys) {
       // Nothing was seen: without weight, so that the values do not matter.
-      let state = (member / group * uniforms.heads + keyHead * group + member % group) * chunks + item % chunks;
-      result[state * ${vectors * 2 + 1} + ${vectors * 2}] = vec4<f32>(lowest, 0.0, 0.0, 0.0);
+      result[stateOf(member, item) + ${2 * vectors}] = vec4<f32>(lowest, 0.0, 0.0, 0.0);
     }
   }
   if (local == 0) {
@@ -255,11 +262,10 @@ fn main(index : i32) {
       for (var s = 1; s < ${slices}; s++) {
         sum += memory[s * ${2 * vectors} + local];
       }
-      let member = firstMember + ${m};
-      let state = (member / group * uniforms.heads + keyHead * group + member % group) * chunks + item % chunks;
-      result[state * ${2 * vectors + 1} + local] = sum;
+      let state = stateOf(firstMember + ${m}, item);
+      result[state + local] = sum;
       if (local == 0) {
-        result[state * ${2 * vectors + 1} + ${2 * vectors}] = vec4<f32>(rowMax${place}, total${place}, 0.0, 0.0);
+        result[state + ${2 * vectors}] = vec4<f32>(rowMax${place}, total${place}, 0.0, 0.0);
       }
     }
     // Barrier: the next query row overwrites the sums.

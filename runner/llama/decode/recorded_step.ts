@@ -12,11 +12,11 @@ import type {PackedMatrix} from '../../quantised/packed_matrix';
 import {PackedProductProgram, type PackedProductOptions} from '../../quantised/webgpu/product_program';
 import {UnpackRowsProgram} from '../../quantised/webgpu/unpack_program';
 import type {LlamaConfig} from '../config';
-import type {PreparedLayer, PreparedProjection, PreparedWeights, StoredProjection} from '../prepared_weights';
-import type {RotaryTables} from '../rotary';
+import type {PreparedLayer, PreparedProjection, StoredProjection} from '../prepared_weights';
 import {AttendRowsProgram, statesShape} from './attend_rows';
 import {type Choice, choiceWords} from '../kernels/choose_token';
-import {ChooseTokenProgram} from './choose_token';
+import {ChooseTokenProgram} from '../kernels/webgpu/choose_token';
+import type {ModelWeights} from '../layers';
 import {LastRowProgram} from './last_row';
 import type {LayerInputs} from './layer_inputs';
 import type {PackedCache} from './packed_cache';
@@ -25,14 +25,15 @@ import {StoreTokensProgram} from './store_tokens';
 /** The model that a step runs; its matrices are packed. */
 export interface RecordedModel {
   config: LlamaConfig;
-  weights: PreparedWeights & {rotary: RotaryTables};
+  weights: ModelWeights;
 }
 
 type CachePrograms = {program: AttentionProgram<object>; output: tf.TensorInfo}[];
 
 /**
  * A few tokens through the model, recorded once: pipelines, buffers and bind groups are made when it is constructed and used again
- * for all tokens that follow, in one pass. What changes, the tokens and where they stand, lies in buffers. The layers of a cache are bound anew when they are others.
+ * for all tokens that follow, in one pass. What changes, the tokens and where they stand, lies in buffers. The layers of a cache are bound
+ * anew when they are others.
  */
 export class RecordedStep {
   private readonly logits: tf.TensorInfo;

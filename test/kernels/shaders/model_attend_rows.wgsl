@@ -87,6 +87,14 @@ fn sumsOf(x : Members) -> Members {
   return total;
 }
 
+// Where the state of a query row, of those that share the key head of a workgroup, begins: see softmax_state.ts.
+fn stateOf(member : i32, item : i32) -> i32 {
+  let group = uniforms.heads / uniforms.cacheShape.y;
+  let keyHead = item / (8 * uniforms.chunks);
+  let row = member / group * uniforms.heads + keyHead * group + member % group;
+  return (row * uniforms.chunks + item % uniforms.chunks) * 17;
+}
+
 fn main(index : i32) {
   let local = i32(localIndex);
   let keyHeads = uniforms.cacheShape.y;
@@ -107,8 +115,7 @@ fn main(index : i32) {
     ends[local] = span[0] + member / group + 1;
     if (first >= keys) {
       // Nothing was seen: without weight, so that the values do not matter.
-      let state = (member / group * uniforms.heads + keyHead * group + member % group) * chunks + item % chunks;
-      result[state * 17 + 16] = vec4<f32>(lowest, 0.0, 0.0, 0.0);
+      result[stateOf(member, item) + 16] = vec4<f32>(lowest, 0.0, 0.0, 0.0);
     }
   }
   if (local == 0) {
@@ -287,11 +294,10 @@ fn main(index : i32) {
       for (var s = 1; s < 16; s++) {
         sum += memory[s * 16 + local];
       }
-      let member = firstMember + 0;
-      let state = (member / group * uniforms.heads + keyHead * group + member % group) * chunks + item % chunks;
-      result[state * 17 + local] = sum;
+      let state = stateOf(firstMember + 0, item);
+      result[state + local] = sum;
       if (local == 0) {
-        result[state * 17 + 16] = vec4<f32>(rowMax[0][0], total[0][0], 0.0, 0.0);
+        result[state + 16] = vec4<f32>(rowMax[0][0], total[0][0], 0.0, 0.0);
       }
     }
     // Barrier: the next query row overwrites the sums.
@@ -309,11 +315,10 @@ fn main(index : i32) {
       for (var s = 1; s < 16; s++) {
         sum += memory[s * 16 + local];
       }
-      let member = firstMember + 1;
-      let state = (member / group * uniforms.heads + keyHead * group + member % group) * chunks + item % chunks;
-      result[state * 17 + local] = sum;
+      let state = stateOf(firstMember + 1, item);
+      result[state + local] = sum;
       if (local == 0) {
-        result[state * 17 + 16] = vec4<f32>(rowMax[0][1], total[0][1], 0.0, 0.0);
+        result[state + 16] = vec4<f32>(rowMax[0][1], total[0][1], 0.0, 0.0);
       }
     }
     // Barrier: the next query row overwrites the sums.
@@ -331,11 +336,10 @@ fn main(index : i32) {
       for (var s = 1; s < 16; s++) {
         sum += memory[s * 16 + local];
       }
-      let member = firstMember + 2;
-      let state = (member / group * uniforms.heads + keyHead * group + member % group) * chunks + item % chunks;
-      result[state * 17 + local] = sum;
+      let state = stateOf(firstMember + 2, item);
+      result[state + local] = sum;
       if (local == 0) {
-        result[state * 17 + 16] = vec4<f32>(rowMax[0][2], total[0][2], 0.0, 0.0);
+        result[state + 16] = vec4<f32>(rowMax[0][2], total[0][2], 0.0, 0.0);
       }
     }
     // Barrier: the next query row overwrites the sums.
@@ -353,11 +357,10 @@ fn main(index : i32) {
       for (var s = 1; s < 16; s++) {
         sum += memory[s * 16 + local];
       }
-      let member = firstMember + 3;
-      let state = (member / group * uniforms.heads + keyHead * group + member % group) * chunks + item % chunks;
-      result[state * 17 + local] = sum;
+      let state = stateOf(firstMember + 3, item);
+      result[state + local] = sum;
       if (local == 0) {
-        result[state * 17 + 16] = vec4<f32>(rowMax[0][3], total[0][3], 0.0, 0.0);
+        result[state + 16] = vec4<f32>(rowMax[0][3], total[0][3], 0.0, 0.0);
       }
     }
     // Barrier: the next query row overwrites the sums.
@@ -375,11 +378,10 @@ fn main(index : i32) {
       for (var s = 1; s < 16; s++) {
         sum += memory[s * 16 + local];
       }
-      let member = firstMember + 4;
-      let state = (member / group * uniforms.heads + keyHead * group + member % group) * chunks + item % chunks;
-      result[state * 17 + local] = sum;
+      let state = stateOf(firstMember + 4, item);
+      result[state + local] = sum;
       if (local == 0) {
-        result[state * 17 + 16] = vec4<f32>(rowMax[1][0], total[1][0], 0.0, 0.0);
+        result[state + 16] = vec4<f32>(rowMax[1][0], total[1][0], 0.0, 0.0);
       }
     }
     // Barrier: the next query row overwrites the sums.
@@ -397,11 +399,10 @@ fn main(index : i32) {
       for (var s = 1; s < 16; s++) {
         sum += memory[s * 16 + local];
       }
-      let member = firstMember + 5;
-      let state = (member / group * uniforms.heads + keyHead * group + member % group) * chunks + item % chunks;
-      result[state * 17 + local] = sum;
+      let state = stateOf(firstMember + 5, item);
+      result[state + local] = sum;
       if (local == 0) {
-        result[state * 17 + 16] = vec4<f32>(rowMax[1][1], total[1][1], 0.0, 0.0);
+        result[state + 16] = vec4<f32>(rowMax[1][1], total[1][1], 0.0, 0.0);
       }
     }
     // Barrier: the next query row overwrites the sums.
@@ -419,11 +420,10 @@ fn main(index : i32) {
       for (var s = 1; s < 16; s++) {
         sum += memory[s * 16 + local];
       }
-      let member = firstMember + 6;
-      let state = (member / group * uniforms.heads + keyHead * group + member % group) * chunks + item % chunks;
-      result[state * 17 + local] = sum;
+      let state = stateOf(firstMember + 6, item);
+      result[state + local] = sum;
       if (local == 0) {
-        result[state * 17 + 16] = vec4<f32>(rowMax[1][2], total[1][2], 0.0, 0.0);
+        result[state + 16] = vec4<f32>(rowMax[1][2], total[1][2], 0.0, 0.0);
       }
     }
     // Barrier: the next query row overwrites the sums.
@@ -441,11 +441,10 @@ fn main(index : i32) {
       for (var s = 1; s < 16; s++) {
         sum += memory[s * 16 + local];
       }
-      let member = firstMember + 7;
-      let state = (member / group * uniforms.heads + keyHead * group + member % group) * chunks + item % chunks;
-      result[state * 17 + local] = sum;
+      let state = stateOf(firstMember + 7, item);
+      result[state + local] = sum;
       if (local == 0) {
-        result[state * 17 + 16] = vec4<f32>(rowMax[1][3], total[1][3], 0.0, 0.0);
+        result[state + 16] = vec4<f32>(rowMax[1][3], total[1][3], 0.0, 0.0);
       }
     }
     // Barrier: the next query row overwrites the sums.

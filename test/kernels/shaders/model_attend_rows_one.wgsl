@@ -83,6 +83,14 @@ fn sumsOf(x : Members) -> Members {
   return total;
 }
 
+// Where the state of a query row, of those that share the key head of a workgroup, begins: see softmax_state.ts.
+fn stateOf(member : i32, item : i32) -> i32 {
+  let group = uniforms.heads / uniforms.cacheShape.y;
+  let keyHead = item / (1 * uniforms.chunks);
+  let row = member / group * uniforms.heads + keyHead * group + member % group;
+  return (row * uniforms.chunks + item % uniforms.chunks) * 17;
+}
+
 fn main(index : i32) {
   let local = i32(localIndex);
   let keyHeads = uniforms.cacheShape.y;
@@ -103,8 +111,7 @@ fn main(index : i32) {
     ends[local] = span[0] + member / group + 1;
     if (first >= keys) {
       // Nothing was seen: without weight, so that the values do not matter.
-      let state = (member / group * uniforms.heads + keyHead * group + member % group) * chunks + item % chunks;
-      result[state * 17 + 16] = vec4<f32>(lowest, 0.0, 0.0, 0.0);
+      result[stateOf(member, item) + 16] = vec4<f32>(lowest, 0.0, 0.0, 0.0);
     }
   }
   if (local == 0) {
@@ -230,11 +237,10 @@ fn main(index : i32) {
       for (var s = 1; s < 16; s++) {
         sum += memory[s * 16 + local];
       }
-      let member = firstMember + 0;
-      let state = (member / group * uniforms.heads + keyHead * group + member % group) * chunks + item % chunks;
-      result[state * 17 + local] = sum;
+      let state = stateOf(firstMember + 0, item);
+      result[state + local] = sum;
       if (local == 0) {
-        result[state * 17 + 16] = vec4<f32>(rowMax[0][0], total[0][0], 0.0, 0.0);
+        result[state + 16] = vec4<f32>(rowMax[0][0], total[0][0], 0.0, 0.0);
       }
     }
     // Barrier: the next query row overwrites the sums.
@@ -252,11 +258,10 @@ fn main(index : i32) {
       for (var s = 1; s < 16; s++) {
         sum += memory[s * 16 + local];
       }
-      let member = firstMember + 1;
-      let state = (member / group * uniforms.heads + keyHead * group + member % group) * chunks + item % chunks;
-      result[state * 17 + local] = sum;
+      let state = stateOf(firstMember + 1, item);
+      result[state + local] = sum;
       if (local == 0) {
-        result[state * 17 + 16] = vec4<f32>(rowMax[0][1], total[0][1], 0.0, 0.0);
+        result[state + 16] = vec4<f32>(rowMax[0][1], total[0][1], 0.0, 0.0);
       }
     }
     // Barrier: the next query row overwrites the sums.
@@ -274,11 +279,10 @@ fn main(index : i32) {
       for (var s = 1; s < 16; s++) {
         sum += memory[s * 16 + local];
       }
-      let member = firstMember + 2;
-      let state = (member / group * uniforms.heads + keyHead * group + member % group) * chunks + item % chunks;
-      result[state * 17 + local] = sum;
+      let state = stateOf(firstMember + 2, item);
+      result[state + local] = sum;
       if (local == 0) {
-        result[state * 17 + 16] = vec4<f32>(rowMax[0][2], total[0][2], 0.0, 0.0);
+        result[state + 16] = vec4<f32>(rowMax[0][2], total[0][2], 0.0, 0.0);
       }
     }
     // Barrier: the next query row overwrites the sums.
@@ -296,11 +300,10 @@ fn main(index : i32) {
       for (var s = 1; s < 16; s++) {
         sum += memory[s * 16 + local];
       }
-      let member = firstMember + 3;
-      let state = (member / group * uniforms.heads + keyHead * group + member % group) * chunks + item % chunks;
-      result[state * 17 + local] = sum;
+      let state = stateOf(firstMember + 3, item);
+      result[state + local] = sum;
       if (local == 0) {
-        result[state * 17 + 16] = vec4<f32>(rowMax[0][3], total[0][3], 0.0, 0.0);
+        result[state + 16] = vec4<f32>(rowMax[0][3], total[0][3], 0.0, 0.0);
       }
     }
     // Barrier: the next query row overwrites the sums.

@@ -2,7 +2,7 @@ import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {expect} from 'chai';
 import {AttendRowsProgram} from '../../../runner/llama/decode/attend_rows';
-import {ChooseTokenProgram} from '../../../runner/llama/decode/choose_token';
+import {ChooseTokenProgram} from '../../../runner/llama/kernels/webgpu/choose_token';
 import {LastRowProgram} from '../../../runner/llama/decode/last_row';
 import {ReadRowsProgram, StoreRowsProgram} from '../../../runner/llama/decode/store_rows';
 import {StoreTokensProgram} from '../../../runner/llama/decode/store_tokens';

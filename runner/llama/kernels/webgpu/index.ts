@@ -2,11 +2,11 @@ import {registerKernel, type KernelFunc, type TensorInfo} from '@tensorflow/tfjs
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {withScratch} from '../../../../src/internal';
 import '../../../quantised/webgpu/index';
-import {ChooseTokenProgram} from '../../decode/choose_token';
 import {ChooseToken, type ChooseTokenInputs} from '../choose_token';
 import {RMSNorm, type RMSNormAttrs, type RMSNormInputs} from '../rms_norm';
 import {RotaryEmbedding, type RotaryEmbeddingAttrs, type RotaryEmbeddingInputs} from '../rotary_embedding';
 import {SwiGLU, type SwiGLUInputs} from '../swiglu';
+import {ChooseTokenProgram} from './choose_token';
 import {RMSNormProgram} from './rms_norm';
 import {RotaryEmbeddingProgram} from './rotary_embedding';
 import {SwiGLUProgram} from './swiglu';

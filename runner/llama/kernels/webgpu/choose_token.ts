@@ -1,5 +1,5 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
-import {AttentionProgram, workgroupIndex, workgroupReduce} from '../../../src/internal';
+import {AttentionProgram, workgroupIndex, workgroupReduce} from '../../../../src/internal';
 
 const THREADS = 256;
 
