@@ -9,6 +9,7 @@ import {webgpuCosts} from './costs.js';
 import {floatInputs} from './float_inputs.js';
 import {attendGradients} from './gradients/attend_gradients.js';
 import {permute} from './permute/permute.js';
+import {guardOf} from './runtime/backend_guard.js';
 import {withScratch} from './runtime/program.js';
 import {blockLists} from './select/block_lists.js';
 import {blockMask} from './select/block_mask.js';
@@ -24,11 +25,17 @@ const stages: StageSet<WebGPUBackend, WebGPUGradientCall, TensorInfo> = {
   backendName: 'webgpu',
   costs: ({device}, {headDim, valueDim}, precision) => webgpuCosts(device, headDim, precision, valueDim),
   exactBlockSize: Math.max,
-  check: checkRequest,
+  check(backend, request) {
+    const guard = guardOf(backend);
+    guard.throwIfGone(request.op);
+    guard.throwIfLost(request.op, request.inputs);
+    checkRequest(backend, request);
+  },
   open: (backend, request, scratch) =>
     ({...request, ...floatInputs(request.inputs, backend, scratch), backend}) as WebGPUGradientCall,
   free: (backend, {dataId}) => void backend.disposeData(dataId),
   freeTensor: (backend, {dataId}) => void backend.disposeData(dataId),
+  throwIfLost: (backend, op) => guardOf(backend).throwIfGone(op),
   permute,
   scoreBlocks(call, {estimate}, keyIndices, scratch) {
     if (estimate === 'pooled') {

@@ -16,7 +16,7 @@ import {GradientWalk} from './gradient_walk.js';
 const timesForward = 0.6;
 
 /** Values of a query row in the statistics of the gradients. */
-const statisticsValues = 4;
+export const statisticsValues = 4;
 
 /**
  * Stage 1 of the gradients, gradient statistics: float32 `[batch, heads, queryLength, 4]`. The logarithm to the base 2 of the
