@@ -1,6 +1,7 @@
 import {backend, engine, registerBackend, removeBackend, setBackend} from '@tensorflow/tfjs-core';
 import {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {releaseKeptBuffers} from '../../src/kernels/webgpu/runtime/backend_guard';
+import {countedFault} from './counted_fault';
 import type {FaultLayer} from './fail_each';
 
 /** Gives tfjs a device of the test's own while its tests run, and the one from before afterwards. */
@@ -46,24 +47,27 @@ export function flush(gpu: WebGPUBackend): void {
 
 /** Makes the n-th call of some function of a device fail as the device itself would make it fail. */
 export const webgpuFaults: Record<string, (gpu: WebGPUBackend) => FaultLayer> = {
-  // Of a call that finds nothing of those before it.
   allocation: (gpu) =>
-    armedAfter(
-      () => releaseKeptBuffers(gpu),
-      countedFault(gpu.device, 'createBuffer', (createBuffer, {size, usage, mappedAtCreation}) => {
+    countedFault(
+      gpu.device,
+      'createBuffer',
+      (createBuffer, {size, usage, mappedAtCreation}) => {
         if (mappedAtCreation) throw new RangeError('createBuffer failed: out of memory');
         // One without a usage is invalid. It says of itself what was asked for, as one without memory does.
         const buffer = createBuffer({size, usage: 0});
         Object.defineProperties(buffer, {size: {value: size}, usage: {value: usage}});
         return buffer;
-      }),
+      },
+      // Of a call that finds nothing of those before it.
+      () => releaseKeptBuffers(gpu),
     ),
   pipeline: (gpu) =>
-    armedAfter(
-      () => Object.assign(gpu, {pipelineCache: {}}),
-      countedFault(gpu.device, 'createComputePipeline', (createPipeline, descriptor) =>
+    countedFault(
+      gpu.device,
+      'createComputePipeline',
+      (createPipeline, descriptor) =>
         createPipeline({...descriptor, compute: {...descriptor.compute, entryPoint: 'missing'}}),
-      ),
+      () => Object.assign(gpu, {pipelineCache: {}}),
     ),
   submit: ({device}) =>
     countedFault(device.queue as Pick<Queue, 'submit'>, 'submit', (submit) => {
@@ -83,45 +87,6 @@ export const webgpuFaults: Record<string, (gpu: WebGPUBackend) => FaultLayer> = 
     }),
 };
 
-function armedAfter(prepare: () => void, fault: FaultLayer): FaultLayer {
-  return {
-    ...fault,
-    arm(nth) {
-      prepare();
-      return fault.arm(nth);
-    },
-  };
-}
-
 interface Queue {
   submit: (buffers: GPUCommandBuffer[]) => void;
-}
-
-type Method = (...args: never[]) => unknown;
-
-/** Replaces a method of `target` while it is armed; `fault` runs in the place of the n-th call. */
-export function countedFault<Name extends string, Target extends Record<Name, Method>>(
-  target: Target,
-  name: Name,
-  fault: (original: Target[Name], ...args: Parameters<Target[Name]>) => ReturnType<Target[Name]>,
-): FaultLayer {
-  const own = Object.getOwnPropertyDescriptor(target, name);
-  const original = target[name];
-  return {
-    kind: name,
-    arm(nth) {
-      let calls = 0;
-      const counting = function (this: Target, ...args: Parameters<Target[Name]>) {
-        // A method of a prototype has another object each time.
-        const bound = ((...given: Parameters<Target[Name]>) => original.apply(this, given)) as unknown as Target[Name];
-        return ++calls === nth ? fault(bound, ...args) : bound(...args);
-      };
-      Object.defineProperty(target, name, {value: counting, configurable: true, writable: true});
-      return {hasFired: () => calls >= nth};
-    },
-    disarm() {
-      if (own) Object.defineProperty(target, name, own);
-      else delete (target as Record<string, unknown>)[name];
-    },
-  };
 }

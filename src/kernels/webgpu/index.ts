@@ -9,7 +9,7 @@ import {webgpuCosts} from './costs.js';
 import {floatInputs} from './float_inputs.js';
 import {attendGradients} from './gradients/attend_gradients.js';
 import {permute} from './permute/permute.js';
-import {guardOf} from './runtime/backend_guard.js';
+import {guardOf, releaseKeptBuffers} from './runtime/backend_guard.js';
 import {withScratch} from './runtime/program.js';
 import {blockLists} from './select/block_lists.js';
 import {blockMask} from './select/block_mask.js';
@@ -36,6 +36,7 @@ const stages: StageSet<WebGPUBackend, WebGPUGradientCall, TensorInfo> = {
   free: (backend, {dataId}) => void backend.disposeData(dataId),
   freeTensor: (backend, {dataId}) => void backend.disposeData(dataId),
   throwIfLost: (backend, op) => guardOf(backend).throwIfGone(op),
+  releaseKept: releaseKeptBuffers,
   permute,
   scoreBlocks(call, {estimate}, keyIndices, scratch) {
     if (estimate === 'pooled') {

@@ -275,6 +275,10 @@ export function guardOf(backend: WebGPUBackend): BackendGuard {
 /** Destroys the buffers that tfjs keeps for later. */
 export function releaseKeptBuffers(backend: WebGPUBackend): void {
   const {bufferManager} = backend as unknown as Internals;
+  // A copy into one of them may be recorded.
+  backend.ensureCommandEncoderReady();
+  backend.endComputePassEncoder();
+  backend.submitQueue();
   for (const buffers of bufferManager.freeBuffers.values()) {
     for (const buffer of buffers.splice(0)) {
       buffer.destroy();
