@@ -1,10 +1,11 @@
-import type {DataId, TensorInfo} from '@tensorflow/tfjs-core';
+import type {BackendValues, DataId, TensorInfo} from '@tensorflow/tfjs-core';
 import {util} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {forgetPipelines} from './extended_program.js';
 
 /** Private in tfjs's types. */
 interface Internals {
+  releaseResource(dataId: DataId): void;
   pipelineCache: Record<string, unknown>;
   disposed: boolean;
   bufferManager: {
@@ -15,6 +16,12 @@ interface Internals {
     freeBuffers: Map<string, GPUBuffer[]>;
     usedBuffers: Map<string, GPUBuffer[]>;
   };
+}
+
+/** A tensor that has got its buffer, and what was on the processor before. */
+interface RecentTensor {
+  dataId: DataId;
+  values?: BackendValues;
 }
 
 const anew = 'Remove the webgpu backend and register it anew.';
@@ -28,14 +35,16 @@ const anew = 'Remove the webgpu backend and register it anew.';
  * somebody was told, are not read or attended to any more; others, such as weights, stay good.
  */
 export class BackendGuard {
+  /** So many: after another one, what was made before it, such as pipelines, may be what failed. */
+  failures = 0;
   private latest?: Error;
   /** The first of those that nobody was told of so far. */
   private failure?: Error;
   /** Tensors whose values did not come about. */
   private readonly lostValues = new WeakMap<DataId, Error>();
   /** Tensors put on the GPU for commands that are being recorded, and for those of submits that have not answered. */
-  private recorded: DataId[] = [];
-  private readonly submitted = new Set<DataId[]>();
+  private recorded: RecentTensor[] = [];
+  private readonly submitted = new Set<RecentTensor[]>();
   /** Scopes that have not answered. */
   private readonly scopes = new Set<Promise<unknown>>();
   private readonly invalidBuffers = new WeakSet<GPUBuffer>();
@@ -80,6 +89,32 @@ export class BackendGuard {
         throw new Error(`${op}: ${name}: its values were lost: ${cause.message}`, {cause});
       }
     }
+  }
+
+  /**
+   * Runs what reads from the GPU, and waits until it is known whether the commands before it could be done.
+   *
+   * @param dataId the tensor that is read, if it is one.
+   * @throws Error (rejects) that says what failed, if something did.
+   */
+  async checked<T>(read: () => Promise<T>, dataId?: DataId): Promise<T> {
+    this.throwIfGone('webgpu');
+    const {failures} = this;
+    const values = await read().catch((cause: Error) => {
+      this.releaseUnmapped();
+      this.throwIfGone('webgpu');
+      const failure = this.taken();
+      // The device may say only later that it was lost.
+      const isLost = cause.name === 'AbortError';
+      const reason = isLost ? `the WebGPU device was lost. ${anew}` : `the values could not be read: ${cause.message}`;
+      throw failure ?? new Error(`webgpu: ${reason}`, {cause});
+    });
+    await Promise.all(this.scopes);
+    this.throwIfGone('webgpu');
+    const newest = this.failures === failures ? undefined : this.latest;
+    const error = this.taken() ?? (dataId && this.lostValues.get(dataId)) ?? newest;
+    if (error) throw error;
+    return values;
   }
 
   private get internals(): Internals {
@@ -141,13 +176,13 @@ export class BackendGuard {
     const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
     const uploadToGPU = backend.uploadToGPU.bind(backend);
     backend.uploadToGPU = (dataId) => {
-      const {resource, shape} = backend.tensorMap.get(dataId);
+      const {resource, shape, values} = backend.tensorMap.get(dataId);
       if (resource != null) return;
-      this.recorded.push(dataId);
       const buffers = () => this.internals.bufferManager.usedBuffers.get(`${4 * util.sizeFromShape(shape)}_${usage}`);
       const before = buffers()?.length ?? 0;
       try {
         uploadToGPU(dataId);
+        this.recorded.push({dataId, values});
       } catch (error) {
         // tfjs takes a buffer, then one to write into; where there is no second one, it leaves the first.
         buffers()
@@ -187,29 +222,13 @@ export class BackendGuard {
     const read = backend.read.bind(backend);
     backend.read = async (dataId) => {
       if (!isOnGPUAlone(dataId)) return read(dataId);
-      this.throwIfGone('webgpu');
-      const {latest} = this;
-      const values = await read(dataId).catch((cause: Error) => {
-        this.releaseUnmapped();
-        this.throwIfGone('webgpu');
-        const failure = this.taken();
-        // The device may say only later that it was lost.
-        const isLost = cause.name === 'AbortError';
-        const reason = isLost
-          ? `the WebGPU device was lost. ${anew}`
-          : `the values could not be read: ${cause.message}`;
-        throw failure ?? new Error(`webgpu: ${reason}`, {cause});
-      });
-      await Promise.all(this.scopes);
-      this.throwIfGone('webgpu');
-      const newest = this.latest === latest ? undefined : this.latest;
-      const error = this.taken() ?? this.lostValues.get(dataId) ?? newest;
-      if (error) {
+      try {
+        return await this.checked(() => read(dataId), dataId);
+      } catch (error) {
         // tfjs keeps what it has read.
         if (backend.tensorMap.has(dataId)) backend.tensorMap.get(dataId).values = null!;
         throw error;
       }
-      return values;
     };
     const readSync = backend.readSync.bind(backend);
     backend.readSync = (dataId) => {
@@ -230,6 +249,7 @@ export class BackendGuard {
   private fail(error: Error): void {
     this.latest = error;
     this.failure ??= error;
+    ++this.failures;
     this.loseRecent();
   }
 
@@ -237,9 +257,18 @@ export class BackendGuard {
     [...this.submitted, this.recorded].forEach((tensors) => this.lose(tensors));
   }
 
-  private lose(tensors: DataId[]): void {
-    const {failure, lostValues} = this;
-    if (failure) tensors.forEach((dataId) => lostValues.set(dataId, lostValues.get(dataId) ?? failure));
+  private lose(tensors: RecentTensor[]): void {
+    const {failure, lostValues, backend} = this;
+    if (!failure) return;
+    for (const {dataId, values} of tensors.filter(({dataId}) => backend.tensorMap.has(dataId))) {
+      if (values) {
+        // Still on the processor: it is uploaded again when it is needed.
+        this.internals.releaseResource(dataId);
+        backend.tensorMap.get(dataId).values = values;
+      } else {
+        lostValues.set(dataId, lostValues.get(dataId) ?? failure);
+      }
+    }
   }
 
   /** The failure that nobody was told of, for somebody who is. */
