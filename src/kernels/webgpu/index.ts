@@ -21,7 +21,7 @@ import {selectBlocks} from './select/select_blocks.js';
 import type {WebGPUGradientCall} from './webgpu_call.js';
 
 /** One file a stage, all on the GPU: nothing is read back in between. */
-const stages: StageSet<WebGPUBackend, WebGPUGradientCall, TensorInfo> = {
+export const webgpuStages: StageSet<WebGPUBackend, WebGPUGradientCall, TensorInfo> = {
   backendName: 'webgpu',
   costs: ({device}, {headDim, valueDim}, precision) => webgpuCosts(device, headDim, precision, valueDim),
   exactBlockSize: Math.max,
@@ -65,4 +65,4 @@ const stages: StageSet<WebGPUBackend, WebGPUGradientCall, TensorInfo> = {
     }),
 };
 
-export const webgpuKernels: KernelConfig[] = attentionKernels(stages);
+export const webgpuKernels: KernelConfig[] = attentionKernels(webgpuStages);

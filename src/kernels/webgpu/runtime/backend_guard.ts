@@ -2,6 +2,7 @@ import type {BackendValues, DataId, TensorInfo} from '@tensorflow/tfjs-core';
 import {util} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {forgetPipelines} from './extended_program.js';
+import {longestLaunch} from './launches.js';
 
 /** Private in tfjs's types. */
 interface Internals {
@@ -44,6 +45,8 @@ export class BackendGuard {
   private readonly lostValues = new WeakMap<DataId, Error>();
   /** Tensors put on the GPU for commands that are being recorded, and for those of submits that have not answered. */
   private recorded: RecentTensor[] = [];
+  /** What our launches among them should take, in milliseconds. */
+  private recordedTime = 0;
   private readonly submitted = new Set<RecentTensor[]>();
   /** Scopes that have not answered. */
   private readonly scopes = new Set<Promise<unknown>>();
@@ -68,6 +71,15 @@ export class BackendGuard {
     } finally {
       this.program = undefined;
     }
+  }
+
+  /** Submits what is recorded where it would hold the GPU too long together with a launch that comes, of so many milliseconds. */
+  submitBefore(time: number): void {
+    if (this.recordedTime > 0 && this.recordedTime + time > longestLaunch) {
+      this.backend.endComputePassEncoder();
+      this.backend.submitQueue();
+    }
+    this.recordedTime += time;
   }
 
   /** Throws if nothing can be computed any more. */
@@ -173,20 +185,22 @@ export class BackendGuard {
 
   private guardUploads(): void {
     const {backend} = this;
-    const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
+    const buffersLike = (shape: number[]) => {
+      const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
+      return this.internals.bufferManager.usedBuffers.get(`${4 * util.sizeFromShape(shape)}_${usage}`) ?? [];
+    };
     const uploadToGPU = backend.uploadToGPU.bind(backend);
     backend.uploadToGPU = (dataId) => {
       const {resource, shape, values} = backend.tensorMap.get(dataId);
       if (resource != null) return;
-      const buffers = () => this.internals.bufferManager.usedBuffers.get(`${4 * util.sizeFromShape(shape)}_${usage}`);
-      const before = buffers()?.length ?? 0;
+      const before = buffersLike(shape).length;
       try {
         uploadToGPU(dataId);
         this.recorded.push({dataId, values});
       } catch (error) {
         // tfjs takes a buffer, then one to write into; where there is no second one, it leaves the first.
-        buffers()
-          ?.slice(before)
+        buffersLike(shape)
+          .slice(before)
           .forEach((buffer) => backend.bufferManager.releaseBuffer(buffer));
         throw error;
       }
@@ -199,6 +213,7 @@ export class BackendGuard {
     backend.submitQueue = () => {
       const tensors = this.recorded;
       this.recorded = [];
+      this.recordedTime = 0;
       this.submitted.add(tensors);
       this.scoped(['validation'], submitQueue, (error) => {
         if (error) {
