@@ -184,6 +184,17 @@ export class BackendGuard {
       givingBackBuffers(backend, shape, () => uploadToGPU(dataId));
       this.recorded.push({dataId, values});
     };
+    const runProgram = backend.runWebGPUProgram.bind(backend);
+    backend.runWebGPUProgram = (program, inputs, dtype, uniforms, output) => {
+      const result = output ?? backend.makeTensorInfo(program.outputShape, dtype);
+      try {
+        return runProgram(program, inputs, dtype, uniforms, result);
+      } catch (error) {
+        // Of an input that could not be uploaded; tfjs leaves the output.
+        if (!output) backend.disposeData(result.dataId);
+        throw error;
+      }
+    };
   }
 
   private guardSubmits(): void {
@@ -250,19 +261,19 @@ export class BackendGuard {
   }
 
   private loseRecent(): void {
-    [...this.submitted, this.recorded].forEach((tensors) => this.lose(tensors));
+    this.lose([...this.submitted, this.recorded].flat());
   }
 
   private lose(tensors: RecentTensor[]): void {
     const {failure, lostValues, backend} = this;
-    if (!failure) return;
-    for (const {dataId, values} of tensors.filter(({dataId}) => backend.tensorMap.has(dataId))) {
+    for (const {dataId, values} of failure ? tensors : []) {
+      if (!backend.tensorMap.has(dataId)) continue;
       if (values) {
         // Still on the processor: it is uploaded again when it is needed.
         this.internals.releaseResource(dataId);
         backend.tensorMap.get(dataId).values = values;
       } else {
-        lostValues.set(dataId, lostValues.get(dataId) ?? failure);
+        lostValues.set(dataId, lostValues.get(dataId) ?? failure!);
       }
     }
   }
