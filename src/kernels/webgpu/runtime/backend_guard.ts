@@ -208,7 +208,10 @@ export class BackendGuard {
       this.scoped(['validation'], submitQueue, (error) => {
         if (error) {
           // Where no buffer was missing, a pipeline may have been: tfjs would use it again.
-          if (!this.failure) this.forgetPipelines();
+          if (!this.failure) {
+            this.internals.pipelineCache = {};
+            forgetPipelines(backend.device);
+          }
           this.fail(new Error(`webgpu: commands were refused, and their values are lost: ${firstLine(error)}`));
         }
         // Until somebody is told, what is computed may rest on what was lost.
@@ -246,11 +249,6 @@ export class BackendGuard {
       }
       return readSync(dataId);
     };
-  }
-
-  private forgetPipelines(): void {
-    this.internals.pipelineCache = {};
-    forgetPipelines(this.backend.device);
   }
 
   private fail(error: Error): void {
