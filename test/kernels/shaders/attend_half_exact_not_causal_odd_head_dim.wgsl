@@ -94,9 +94,9 @@ fn readKey(row : i32, vector : i32) -> vec4<f32> { return vec4<f32>(select(0.0, 
 fn readValue(row : i32, vector : i32) -> vec4<f32> { return vec4<f32>(select(0.0, value[row * 10 + 4 * vector + 0], 4 * vector + 0 < 10), select(0.0, value[row * 10 + 4 * vector + 1], 4 * vector + 1 < 10), select(0.0, value[row * 10 + 4 * vector + 2], 4 * vector + 2 < 10), select(0.0, value[row * 10 + 4 * vector + 3], 4 * vector + 3 < 10)); }
 
 fn main(index : i32) {
-  let local = i32(localIndex);
-  let x = ((local >> 1) & 1) + ((local >> 2) & 2) + 4 * ((local >> 4) % 2);
-  let y = (local & 1) + ((local >> 1) & 2) + 4 * ((local >> 4) / 2);
+  let local = i32(min(localIndex, 127u));
+  let x = local / 2 % 2 + local / 8 % 2 * 2 + 4 * (local / 16 % 2);
+  let y = local % 2 + local / 4 % 2 * 2 + 4 * (local / 16 / 2);
   let allHeads = uniforms.batch * uniforms.heads;
   let head = workgroupIndex() % allHeads;
   let firstKeyRow = keyRow(head, 0);
@@ -150,7 +150,8 @@ fn main(index : i32) {
     // 2. Scores, masked, and the maximum of each row over this invocation's columns. The initial value is needed: without
     // one the scores of the last round stay.
     var scores = array<array<f32, columns>, rows>();
-    for (var i = 0; i < headWords; i += 2) {
+    for (var s = 0; s < 1; s++) {
+      let i = s * 2;
       var sums = array<half2, 16>();
       {
       let q0 = queryTile[(y + 0 * threadsY) * tileStride + i + 0];
@@ -452,7 +453,8 @@ fn main(index : i32) {
     fetched[1] = readKey(firstKeyRow + min(nextPositions[0], lastPosition), (local % 2) * 2 + 1);
 
     // 4. Weighted sum of values.
-    for (var i = 0; i < threadsX; i += 4) {
+    for (var s = 0; s < 2; s++) {
+      let i = s * 4;
       var sums = array<half2, 16>();
       {
       let w0 = weights[(y + 0 * threadsY) * weightStride + i + 0];

@@ -89,7 +89,7 @@ fn storeTile(at : i32, x : vec4<f16>) {
 }
 
 fn main(index : i32) {
-  let local = i32(localIndex);
+  let local = i32(min(localIndex, 127u));
   let subgroup = local / 32;
   let lane = local % 32;
   // This invocation's row in the workgroup's tile, shared with its neighbour.
@@ -190,7 +190,10 @@ fn main(index : i32) {
       let at = (load0 / 16) * 72 + (load0 % 16) * 4;
       // Padding has no weight and no column, but zero times a NaN is a NaN.
       let exists = positions[0] != paddingPosition && load0 % 16 < 16;
-      storeTile(at, select(vec4<f16>(0.0), keys[0], exists));
+      {
+        let stored = select(vec4<f16>(0.0), keys[0], exists);
+        tiles[at + 0] = stored[0]; tiles[at + 1] = stored[1]; tiles[at + 2] = stored[2]; tiles[at + 3] = stored[3];
+      }
       if (load0 % 16 == 0) {
         keyPositions[load0 / 16] = positions[0];
       }
@@ -199,7 +202,10 @@ fn main(index : i32) {
       let at = (load1 / 16) * 72 + (load1 % 16) * 4;
       // Padding has no weight and no column, but zero times a NaN is a NaN.
       let exists = positions[1] != paddingPosition && load1 % 16 < 16;
-      storeTile(at, select(vec4<f16>(0.0), keys[1], exists));
+      {
+        let stored = select(vec4<f16>(0.0), keys[1], exists);
+        tiles[at + 0] = stored[0]; tiles[at + 1] = stored[1]; tiles[at + 2] = stored[2]; tiles[at + 3] = stored[3];
+      }
       if (load1 % 16 == 0) {
         keyPositions[load1 / 16] = positions[1];
       }
@@ -208,7 +214,10 @@ fn main(index : i32) {
       let at = (load2 / 16) * 72 + (load2 % 16) * 4;
       // Padding has no weight and no column, but zero times a NaN is a NaN.
       let exists = positions[2] != paddingPosition && load2 % 16 < 16;
-      storeTile(at, select(vec4<f16>(0.0), keys[2], exists));
+      {
+        let stored = select(vec4<f16>(0.0), keys[2], exists);
+        tiles[at + 0] = stored[0]; tiles[at + 1] = stored[1]; tiles[at + 2] = stored[2]; tiles[at + 3] = stored[3];
+      }
       if (load2 % 16 == 0) {
         keyPositions[load2 / 16] = positions[2];
       }
@@ -217,7 +226,10 @@ fn main(index : i32) {
       let at = (load3 / 16) * 72 + (load3 % 16) * 4;
       // Padding has no weight and no column, but zero times a NaN is a NaN.
       let exists = positions[3] != paddingPosition && load3 % 16 < 16;
-      storeTile(at, select(vec4<f16>(0.0), keys[3], exists));
+      {
+        let stored = select(vec4<f16>(0.0), keys[3], exists);
+        tiles[at + 0] = stored[0]; tiles[at + 1] = stored[1]; tiles[at + 2] = stored[2]; tiles[at + 3] = stored[3];
+      }
       if (load3 % 16 == 0) {
         keyPositions[load3 / 16] = positions[3];
       }
@@ -226,35 +238,50 @@ fn main(index : i32) {
       let at = (load0 / 20) * 88 + (load0 % 20) * 4;
       // Padding has no weight and no column, but zero times a NaN is a NaN.
       let exists = valuePositions[0] != paddingPosition && load0 % 20 < 20;
-      storeTile(at + tileKeys * 72, select(vec4<f16>(0.0), values[0], exists));
+      {
+        let stored = select(vec4<f16>(0.0), values[0], exists);
+        tiles[at + tileKeys * 72 + 0] = stored[0]; tiles[at + tileKeys * 72 + 1] = stored[1]; tiles[at + tileKeys * 72 + 2] = stored[2]; tiles[at + tileKeys * 72 + 3] = stored[3];
+      }
       
     }
     {
       let at = (load1 / 20) * 88 + (load1 % 20) * 4;
       // Padding has no weight and no column, but zero times a NaN is a NaN.
       let exists = valuePositions[1] != paddingPosition && load1 % 20 < 20;
-      storeTile(at + tileKeys * 72, select(vec4<f16>(0.0), values[1], exists));
+      {
+        let stored = select(vec4<f16>(0.0), values[1], exists);
+        tiles[at + tileKeys * 72 + 0] = stored[0]; tiles[at + tileKeys * 72 + 1] = stored[1]; tiles[at + tileKeys * 72 + 2] = stored[2]; tiles[at + tileKeys * 72 + 3] = stored[3];
+      }
       
     }
     {
       let at = (load2 / 20) * 88 + (load2 % 20) * 4;
       // Padding has no weight and no column, but zero times a NaN is a NaN.
       let exists = valuePositions[2] != paddingPosition && load2 % 20 < 20;
-      storeTile(at + tileKeys * 72, select(vec4<f16>(0.0), values[2], exists));
+      {
+        let stored = select(vec4<f16>(0.0), values[2], exists);
+        tiles[at + tileKeys * 72 + 0] = stored[0]; tiles[at + tileKeys * 72 + 1] = stored[1]; tiles[at + tileKeys * 72 + 2] = stored[2]; tiles[at + tileKeys * 72 + 3] = stored[3];
+      }
       
     }
     {
       let at = (load3 / 20) * 88 + (load3 % 20) * 4;
       // Padding has no weight and no column, but zero times a NaN is a NaN.
       let exists = valuePositions[3] != paddingPosition && load3 % 20 < 20;
-      storeTile(at + tileKeys * 72, select(vec4<f16>(0.0), values[3], exists));
+      {
+        let stored = select(vec4<f16>(0.0), values[3], exists);
+        tiles[at + tileKeys * 72 + 0] = stored[0]; tiles[at + tileKeys * 72 + 1] = stored[1]; tiles[at + tileKeys * 72 + 2] = stored[2]; tiles[at + tileKeys * 72 + 3] = stored[3];
+      }
       
     }
     {
       let at = (load4 / 20) * 88 + (load4 % 20) * 4;
       // Padding has no weight and no column, but zero times a NaN is a NaN.
       let exists = valuePositions[4] != paddingPosition && load4 % 20 < 20;
-      storeTile(at + tileKeys * 72, select(vec4<f16>(0.0), values[4], exists));
+      {
+        let stored = select(vec4<f16>(0.0), values[4], exists);
+        tiles[at + tileKeys * 72 + 0] = stored[0]; tiles[at + tileKeys * 72 + 1] = stored[1]; tiles[at + tileKeys * 72 + 2] = stored[2]; tiles[at + tileKeys * 72 + 3] = stored[3];
+      }
       
     }
     nextPositions[0] = positionIn(head, nextTile, load0 / 16);

@@ -77,7 +77,7 @@ fn storeTile(at : i32, x : vec4<f16>) {
 }
 
 fn main(index : i32) {
-  let local = i32(localIndex);
+  let local = i32(min(localIndex, 127u));
   let subgroup = local / 32;
   let lane = local % 32;
   // This invocation's row in the workgroup's tile, shared with its neighbour.
@@ -163,8 +163,14 @@ fn main(index : i32) {
       let at = (load0 / 16) * 72 + (load0 % 16) * 4;
       // Padding has no weight and no column, but zero times a NaN is a NaN.
       let exists = positions[0] != paddingPosition && load0 % 16 < 16;
-      storeTile(at, select(vec4<f16>(0.0), keys[0], exists));
-      storeTile(at + tileKeys * 72, select(vec4<f16>(0.0), values[0], exists));
+      {
+        let stored = select(vec4<f16>(0.0), keys[0], exists);
+        tiles[at + 0] = stored[0]; tiles[at + 1] = stored[1]; tiles[at + 2] = stored[2]; tiles[at + 3] = stored[3];
+      }
+      {
+        let stored = select(vec4<f16>(0.0), values[0], exists);
+        tiles[at + tileKeys * 72 + 0] = stored[0]; tiles[at + tileKeys * 72 + 1] = stored[1]; tiles[at + tileKeys * 72 + 2] = stored[2]; tiles[at + tileKeys * 72 + 3] = stored[3];
+      }
       if (load0 % 16 == 0) {
         keyPositions[load0 / 16] = positions[0];
       }
@@ -173,8 +179,14 @@ fn main(index : i32) {
       let at = (load1 / 16) * 72 + (load1 % 16) * 4;
       // Padding has no weight and no column, but zero times a NaN is a NaN.
       let exists = positions[1] != paddingPosition && load1 % 16 < 16;
-      storeTile(at, select(vec4<f16>(0.0), keys[1], exists));
-      storeTile(at + tileKeys * 72, select(vec4<f16>(0.0), values[1], exists));
+      {
+        let stored = select(vec4<f16>(0.0), keys[1], exists);
+        tiles[at + 0] = stored[0]; tiles[at + 1] = stored[1]; tiles[at + 2] = stored[2]; tiles[at + 3] = stored[3];
+      }
+      {
+        let stored = select(vec4<f16>(0.0), values[1], exists);
+        tiles[at + tileKeys * 72 + 0] = stored[0]; tiles[at + tileKeys * 72 + 1] = stored[1]; tiles[at + tileKeys * 72 + 2] = stored[2]; tiles[at + tileKeys * 72 + 3] = stored[3];
+      }
       if (load1 % 16 == 0) {
         keyPositions[load1 / 16] = positions[1];
       }
@@ -183,8 +195,14 @@ fn main(index : i32) {
       let at = (load2 / 16) * 72 + (load2 % 16) * 4;
       // Padding has no weight and no column, but zero times a NaN is a NaN.
       let exists = positions[2] != paddingPosition && load2 % 16 < 16;
-      storeTile(at, select(vec4<f16>(0.0), keys[2], exists));
-      storeTile(at + tileKeys * 72, select(vec4<f16>(0.0), values[2], exists));
+      {
+        let stored = select(vec4<f16>(0.0), keys[2], exists);
+        tiles[at + 0] = stored[0]; tiles[at + 1] = stored[1]; tiles[at + 2] = stored[2]; tiles[at + 3] = stored[3];
+      }
+      {
+        let stored = select(vec4<f16>(0.0), values[2], exists);
+        tiles[at + tileKeys * 72 + 0] = stored[0]; tiles[at + tileKeys * 72 + 1] = stored[1]; tiles[at + tileKeys * 72 + 2] = stored[2]; tiles[at + tileKeys * 72 + 3] = stored[3];
+      }
       if (load2 % 16 == 0) {
         keyPositions[load2 / 16] = positions[2];
       }
@@ -193,8 +211,14 @@ fn main(index : i32) {
       let at = (load3 / 16) * 72 + (load3 % 16) * 4;
       // Padding has no weight and no column, but zero times a NaN is a NaN.
       let exists = positions[3] != paddingPosition && load3 % 16 < 16;
-      storeTile(at, select(vec4<f16>(0.0), keys[3], exists));
-      storeTile(at + tileKeys * 72, select(vec4<f16>(0.0), values[3], exists));
+      {
+        let stored = select(vec4<f16>(0.0), keys[3], exists);
+        tiles[at + 0] = stored[0]; tiles[at + 1] = stored[1]; tiles[at + 2] = stored[2]; tiles[at + 3] = stored[3];
+      }
+      {
+        let stored = select(vec4<f16>(0.0), values[3], exists);
+        tiles[at + tileKeys * 72 + 0] = stored[0]; tiles[at + tileKeys * 72 + 1] = stored[1]; tiles[at + tileKeys * 72 + 2] = stored[2]; tiles[at + tileKeys * 72 + 3] = stored[3];
+      }
       if (load3 % 16 == 0) {
         keyPositions[load3 / 16] = positions[3];
       }

@@ -81,7 +81,7 @@ fn storeTile(at : i32, x : vec4<f16>) {
 }
 
 fn main(index : i32) {
-  let local = i32(localIndex);
+  let local = i32(min(localIndex, 127u));
   let subgroup = local / 32;
   let lane = local % 32;
   // This invocation's row in the workgroup's tile, shared with its neighbour.
@@ -146,8 +146,14 @@ fn main(index : i32) {
       let at = (load0 / 4) * 24 + (load0 % 4) * 4;
       // Padding has no weight and no column, but zero times a NaN is a NaN.
       let exists = positions[0] != paddingPosition && load0 % 4 < 3;
-      storeTile(at, select(vec4<f16>(0.0), keys[0], exists));
-      storeTile(at + tileKeys * 24, select(vec4<f16>(0.0), values[0], exists));
+      {
+        let stored = select(vec4<f16>(0.0), keys[0], exists);
+        tiles[at + 0] = stored[0]; tiles[at + 1] = stored[1]; tiles[at + 2] = stored[2]; tiles[at + 3] = stored[3];
+      }
+      {
+        let stored = select(vec4<f16>(0.0), values[0], exists);
+        tiles[at + tileKeys * 24 + 0] = stored[0]; tiles[at + tileKeys * 24 + 1] = stored[1]; tiles[at + tileKeys * 24 + 2] = stored[2]; tiles[at + tileKeys * 24 + 3] = stored[3];
+      }
       if (load0 % 4 == 0) {
         keyPositions[load0 / 4] = positions[0];
       }

@@ -82,9 +82,9 @@ fn visitedKey(head : i32, firstKeyRow : i32, keySpan : vec2<i32>, slot : i32) ->
 }
 
 fn main(index : i32) {
-  let local = i32(localIndex);
-  let x = ((local >> 1) & 1) + ((local >> 2) & 2) + 4 * ((local >> 4) % 2);
-  let y = (local & 1) + ((local >> 1) & 2) + 4 * ((local >> 4) / 2);
+  let local = i32(min(localIndex, 63u));
+  let x = local / 2 % 2 + local / 8 % 2 * 2 + 4 * (local / 16 % 2);
+  let y = local % 2 + local / 4 % 2 * 2 + 4 * (local / 16 / 2);
   let allHeads = uniforms.batch * uniforms.heads;
   let head = workgroupIndex() % allHeads;
   let firstKeyRow = keyRow(head, 0);
@@ -160,7 +160,8 @@ fn main(index : i32) {
     fetched[1] = readValue(max(walkedRows[now + ((local + 64) / 8)], 0), 8 + (local + 64) % 8);
     fetched[2] = readDy(max(ownedRows[(local / 8)], 0), 8 + local % 8);
     fetched[3] = readDy(max(ownedRows[((local + 64) / 8)], 0), 8 + (local + 64) % 8);
-    for (var i = 0; i < 8; i += 4) {
+    for (var s = 0; s < 2; s++) {
+      let i = s * 4;
       {
       let a0 = ownedTile[(y + 0 * threadsY) * tileStride + i + 0];
     let a1 = ownedTile[(y + 1 * threadsY) * tileStride + i + 0];
@@ -240,7 +241,8 @@ fn main(index : i32) {
     fetched[1] = readKey(max(walkedRows[now + ((local + 64) / 8)], 0), (local + 64) % 8);
     fetched[2] = readQuery(max(ownedRows[(local / 8)], 0), local % 8);
     fetched[3] = readQuery(max(ownedRows[((local + 64) / 8)], 0), (local + 64) % 8);
-    for (var i = 0; i < 8; i += 4) {
+    for (var s = 0; s < 2; s++) {
+      let i = s * 4;
       {
       let a0 = ownedTile[(y + 0 * threadsY) * tileStride + i + 0];
     let a1 = ownedTile[(y + 1 * threadsY) * tileStride + i + 0];
@@ -320,7 +322,8 @@ fn main(index : i32) {
     fetched[1] = readKey(max(walkedRows[now + ((local + 64) / 8)], 0), 8 + (local + 64) % 8);
     fetched[2] = readQuery(max(ownedRows[(local / 8)], 0), 8 + local % 8);
     fetched[3] = readQuery(max(ownedRows[((local + 64) / 8)], 0), 8 + (local + 64) % 8);
-    for (var i = 0; i < 8; i += 4) {
+    for (var s = 0; s < 2; s++) {
+      let i = s * 4;
       {
       let a0 = ownedTile[(y + 0 * threadsY) * tileStride + i + 0];
     let a1 = ownedTile[(y + 1 * threadsY) * tileStride + i + 0];
@@ -398,7 +401,8 @@ fn main(index : i32) {
     workgroupBarrier();
     fetched[0] = readKey(max(walkedRows[now + (local / 8)], 0), local % 8);
     fetched[1] = readKey(max(walkedRows[now + ((local + 64) / 8)], 0), (local + 64) % 8);
-    for (var i = 0; i < 8; i += 4) {
+    for (var s = 0; s < 2; s++) {
+      let i = s * 4;
       {
       let a0 = ownedTile[(y + 0 * threadsY) * tileStride + i + 0];
     let a1 = ownedTile[(y + 1 * threadsY) * tileStride + i + 0];
@@ -488,7 +492,8 @@ fn main(index : i32) {
     weights[(y + 1 * threadsY) * weightStride + x] = vec2<f32>(scores[1][0], scores[1][1]);
     // Barrier: reads what others wrote.
     workgroupBarrier();
-    for (var i = 0; i < threadsX; i += 4) {
+    for (var s = 0; s < 2; s++) {
+      let i = s * 4;
       {
       let w0 = weights[(y + 0 * threadsY) * weightStride + i + 0];
     let w1 = weights[(y + 1 * threadsY) * weightStride + i + 0];
@@ -562,7 +567,8 @@ fn main(index : i32) {
     fetched[1] = readValue(max(walkedRows[next + ((local + 64) / 8)], 0), (local + 64) % 8);
     fetched[2] = readDy(max(ownedRows[(local / 8)], 0), local % 8);
     fetched[3] = readDy(max(ownedRows[((local + 64) / 8)], 0), (local + 64) % 8);
-    for (var i = 0; i < threadsX; i += 4) {
+    for (var s = 0; s < 2; s++) {
+      let i = s * 4;
       {
       let w0 = weights[(y + 0 * threadsY) * weightStride + i + 0];
     let w1 = weights[(y + 1 * threadsY) * weightStride + i + 0];

@@ -113,9 +113,9 @@ fn visitedKey(head : i32, firstKeyRow : i32, keySpan : vec2<i32>, slot : i32) ->
 }
 
 fn main(index : i32) {
-  let local = i32(localIndex);
-  let x = ((local >> 1) & 1) + ((local >> 2) & 2) + 4 * ((local >> 4) % 2);
-  let y = (local & 1) + ((local >> 1) & 2) + 4 * ((local >> 4) / 2);
+  let local = i32(min(localIndex, 127u));
+  let x = local / 2 % 2 + local / 8 % 2 * 2 + 4 * (local / 16 % 2);
+  let y = local % 2 + local / 4 % 2 * 2 + 4 * (local / 16 / 2);
   let allHeads = uniforms.batch * uniforms.heads;
   let head = workgroupIndex() % allHeads;
   let firstKeyRow = keyRow(head, 0);
@@ -228,7 +228,8 @@ fn main(index : i32) {
     fetched[1] = readKey(max(walkedRows[now + ((local + 128) / 16)], 0), (local + 128) % 16);
     fetched[2] = readKey(max(walkedRows[now + ((local + 256) / 16)], 0), (local + 256) % 16);
     fetched[3] = readKey(max(walkedRows[now + ((local + 384) / 16)], 0), (local + 384) % 16);
-    for (var i = 0; i < 16; i += 4) {
+    for (var s = 0; s < 4; s++) {
+      let i = s * 4;
       {
       let a0 = ownedDy[(y + 0 * threadsY) * tileStride + i + 0];
     let a1 = ownedDy[(y + 1 * threadsY) * tileStride + i + 0];
@@ -348,7 +349,8 @@ fn main(index : i32) {
     fetched[1] = readValue(max(walkedRows[next + ((local + 128) / 16)], 0), (local + 128) % 16);
     fetched[2] = readValue(max(walkedRows[next + ((local + 256) / 16)], 0), (local + 256) % 16);
     fetched[3] = readValue(max(walkedRows[next + ((local + 384) / 16)], 0), (local + 384) % 16);
-    for (var i = 0; i < 16; i += 4) {
+    for (var s = 0; s < 4; s++) {
+      let i = s * 4;
       {
       let a0 = ownedQuery[(y + 0 * threadsY) * tileStride + i + 0];
     let a1 = ownedQuery[(y + 1 * threadsY) * tileStride + i + 0];
@@ -496,7 +498,8 @@ fn main(index : i32) {
     weights[(y + 1 * threadsY) * weightStride + x] = vec4<f32>(scores[1][0], scores[1][1], scores[1][2], scores[1][3]);
     // Barrier: reads what others wrote.
     workgroupBarrier();
-    for (var i = 0; i < threadsX; i += 4) {
+    for (var s = 0; s < 2; s++) {
+      let i = s * 4;
       {
       let w0 = weights[(y + 0 * threadsY) * weightStride + i + 0];
     let w1 = weights[(y + 1 * threadsY) * weightStride + i + 0];

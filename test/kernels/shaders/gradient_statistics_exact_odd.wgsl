@@ -79,9 +79,9 @@ fn visitedKey(head : i32, firstKeyRow : i32, keySpan : vec2<i32>, slot : i32) ->
 }
 
 fn main(index : i32) {
-  let local = i32(localIndex);
-  let x = ((local >> 1) & 1) + ((local >> 2) & 2) + 4 * ((local >> 4) % 2);
-  let y = (local & 1) + ((local >> 1) & 2) + 4 * ((local >> 4) / 2);
+  let local = i32(min(localIndex, 63u));
+  let x = local / 2 % 2 + local / 8 % 2 * 2 + 4 * (local / 16 % 2);
+  let y = local % 2 + local / 4 % 2 * 2 + 4 * (local / 16 / 2);
   let allHeads = uniforms.batch * uniforms.heads;
   let head = workgroupIndex() % allHeads;
   let firstKeyRow = keyRow(head, 0);
@@ -141,7 +141,8 @@ fn main(index : i32) {
     workgroupBarrier();
     if (local < 16) { aheadRow = visitedKey(head, firstKeyRow, keySlots(head, queryTileIndex, t + 2, keyTiles), local); }
     fetched[0] = readKey(max(walkedRows[next + min((local / 3), 15)], 0), local % 3);
-    for (var i = 0; i < 3; i += 1) {
+    for (var s = 0; s < 3; s++) {
+      let i = s * 1;
       {
       let a0 = ownedQuery[(y + 0 * threadsY) * tileStride + i + 0];
     let a1 = ownedQuery[(y + 1 * threadsY) * tileStride + i + 0];

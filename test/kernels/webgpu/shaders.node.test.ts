@@ -15,6 +15,7 @@ import {
   NormaliseFloat16Program,
   UnpackFloat16Program,
 } from '../../../runner/quantised/webgpu/float16_programs';
+import {ProductFloat32Program} from '../../../runner/quantised/webgpu/product_float32';
 import {ProductMatrixProgram} from '../../../runner/quantised/webgpu/product_matrix';
 import {PackedProductProgram} from '../../../runner/quantised/webgpu/product_program';
 import {PRODUCT_TILES} from '../../../runner/quantised/webgpu/product_tiles';
@@ -202,6 +203,14 @@ describe('shader texts', () => {
     unpack_float16_bf16: new UnpackFloat16Program(packed('BF16')),
     normalise_float16: new NormaliseFloat16Program(info(100, 896), info(896), 1e-6),
     join_heads_float16: new JoinHeadsFloat16Program(info(1, 14, 100, 64)),
+    product_float32_by_heads: new ProductFloat32Program(
+      {x: info(300, 896), weight: info(896, 1024), bias: info(1024)},
+      64,
+    ),
+    product_float32_swiglu: new ProductFloat32Program(
+      {x: info(300, 896), weight: info(896, 4864), up: info(896, 4864)},
+      0,
+    ),
     product_matrix_by_heads: new ProductMatrixProgram(
       {x: int32(300, 448), weight: int32(1024, 448), bias: info(1024)},
       64,

@@ -4,7 +4,7 @@ import type {HeadDims} from '../runtime/device_limits.js';
 import {AttentionProgram} from '../runtime/program.js';
 import type {WebGPUCall, WebGPUPlan} from '../webgpu_call.js';
 import {leftType, matrixExtensions, paddedHeadDim, rightType, sumType} from '../wgsl/matrix_units.js';
-import {headVectors, readRow} from '../wgsl/rows.js';
+import {headVectors, localOf, readRow} from '../wgsl/rows.js';
 import type {AttendForm} from './attend_form.js';
 import {attendForm, attendSpec} from './attend_form.js';
 import {attendWalk, lastVisible, ownedRows, scoreOf, scoresOfRow} from './attend_walk.js';
@@ -99,7 +99,14 @@ export class AttendMatrixProgram extends AttentionProgram<AttendForm> {
       let at = (load${j} / ${paddedVectors}) * ${stride} + (load${j} % ${paddedVectors}) * 4;
       // Padding has no weight and no column, but zero times a NaN is a NaN.
       let exists = ${positions}[${j}] != paddingPosition && load${j} % ${paddedVectors} < ${vectors};
-      ${tiles.map(([at, from]) => `storeTile(${at}, select(vec4<f16>(0.0), ${from}[${j}], exists));`).join('\n      ')}
+      ${tiles
+        .map(
+          ([at, from]) => `{
+        let stored = select(vec4<f16>(0.0), ${from}[${j}], exists);
+        ${unroll(4, (c) => `tiles[${at} + ${c}] = stored[${c}];`, ' ')}
+      }`,
+        )
+        .join('\n      ')}
       ${also(j)}
     }`,
       );
@@ -152,7 +159,7 @@ fn storeTile(at : i32, x : vec4<f16>) {
 }
 
 fn main(index : i32) {
-  let local = i32(localIndex);
+  ${localOf(threads)}
   let subgroup = local / ${subgroupSize};
   let lane = local % ${subgroupSize};
   // This invocation's row in the workgroup's tile, shared with its neighbour.

@@ -5,7 +5,7 @@ import {AttentionProgram, i32, withScratch} from '../runtime/program.js';
 import type {WebGPUCall} from '../webgpu_call.js';
 import type {KeysVariant} from '../wgsl/key_lengths.js';
 import {keysVariant} from '../wgsl/key_lengths.js';
-import {rowInputs, workgroupIndex} from '../wgsl/rows.js';
+import {localOf, rowInputs, workgroupIndex} from '../wgsl/rows.js';
 import {chooseScoreTile, scoreTile} from '../wgsl/score_tile.js';
 import {addScores, emptyRows, mergeParts, mergeStates} from '../wgsl/softmax_state.js';
 import type {Tile} from '../wgsl/tile.js';
@@ -157,7 +157,7 @@ export class ProxyLogSumsProgram extends AttentionProgram<object> {
 ${workgroupIndex}${mergeStates(combinedRows, combinedRows * combineLanes)}
 
 fn main(index : i32) {
-  let local = i32(localIndex);
+  ${localOf(combinedRows * combineLanes)}
   let row = workgroupIndex() * ${combinedRows} + local % ${combinedRows};
   let proxyRows = uniforms.outShape.y;
   let exists = row < uniforms.outShape.x * proxyRows;
