@@ -38,7 +38,8 @@ function uniformOf(name: string, {uniforms, call}: ProgramSpec<object>, invocati
   if (name === 'scale') return f32(scale);
   if (name === 'logitScale') return f32(scale * Math.LOG2E);
   if (name === 'queryOffset' && !causal) return i32(0);
-  return name in geometry ? i32(geometry[name as keyof typeof geometry]) : undefined;
+  const size = geometry[name as keyof typeof geometry];
+  return size === undefined ? undefined : i32(size);
 }
 
 /**
