@@ -12,10 +12,13 @@ import {planMask, valuesOf} from '../reference/plan_values';
 import {flashOptions, randomForm} from '../reference/random_forms';
 import {describeBackends, describeOnCPU, fixture} from '../setup/environment';
 
-/** Cases a backend: more by FORM_CASES, where there is an environment. */
+/** So many random cases a backend, from seed FORM_SEED on; or in FORM_CASES cases any combination of forms, where there is an environment. */
 const environment = (globalThis as {process?: {env: Record<string, string | undefined>}}).process?.env;
-const cases = (few: number) => Number(environment?.FORM_CASES ?? few);
-const firstSeed = Number(environment?.FORM_SEED ?? 1);
+const {FORM_CASES, FORM_SEED = 1} = environment ?? {};
+const few = FORM_CASES === undefined;
+const seeds = (count: number) => Array.from({length: Number(FORM_CASES ?? count)}, (_, i) => Number(FORM_SEED) + i);
+const describeCase = (seed: number, {mask, ...form}: {mask?: {shape: number[]}} & Record<string, unknown>) =>
+  `FORM_CASES=1 FORM_SEED=${seed}: ${JSON.stringify({...form, mask: mask?.shape})}`;
 const names = ['query', 'key', 'value'] as const;
 type Attention = (...x: Tensor4D[]) => Tensor4D;
 
@@ -123,49 +126,41 @@ describeBackends('forms of scores', function (backend) {
   it('in any combination are the oracle', async function () {
     this.timeout(600_000);
     let worst = 0;
-    for (let seed = firstSeed; seed < firstSeed + cases(200); ++seed) {
-      const {shape, options} = randomForm(seed);
+    for (const seed of seeds(200)) {
+      const {shape, options} = randomForm(seed, {few});
       const inputs = randomInputs(shape, seed);
       const [q, k, v] = tensors(inputs);
       const given = flashOptions(options);
       const output = flashAttention(q, k, v, given);
       const error = difference(await output.data(), attentionOracle(inputs, options).output);
-      expect(error, `seed ${seed}: ${JSON.stringify({shape, ...options, mask: options.mask?.shape})}`).to.be.below(
-        tolerance,
-      );
+      expect(error, describeCase(seed, {shape, ...options})).to.be.below(tolerance);
       worst = Math.max(worst, error);
       dispose([q, k, v, output, ...(given.mask ? [given.mask] : [])]);
     }
-    if (environment?.FORM_CASES) console.log(`largest relative error: ${worst}`);
+    if (!few) console.log(`largest relative error: ${worst}`);
   });
 
   it('have the gradients of the oracle', async function () {
     this.timeout(600_000);
-    for (let seed = firstSeed; seed < firstSeed + cases(60); ++seed) {
-      const {shape, options} = randomForm(seed);
+    for (const seed of seeds(60)) {
+      const {shape, options} = randomForm(seed, {few});
       const inputs = randomInputs(shape, seed);
       const given = flashOptions(options);
       const attention: Attention = (q, k, v) => flashAttention(q, k, v, given);
-      await expectGradients(
-        attention,
-        inputs,
-        options,
-        seed,
-        `seed ${seed}: ${JSON.stringify({shape, ...options, mask: options.mask?.shape})}`,
-      );
+      await expectGradients(attention, inputs, options, seed, describeCase(seed, {shape, ...options}));
       given.mask?.dispose();
     }
   });
 
   it('are those of the blocks of a plan in block-sparse attention, which lie in the window', async function () {
     this.timeout(600_000);
-    for (let seed = firstSeed; seed < firstSeed + cases(100); ++seed) {
-      const {shape, options: all, blocks} = randomForm(seed);
+    for (const seed of seeds(100)) {
+      const {shape, options: all, blocks} = randomForm(seed, {few});
       const options = {...all, mask: undefined};
       const inputs = randomInputs(shape, seed);
       const [q, k, v] = tensors(inputs);
       const sparse = {...options, ...blocks, auto: false};
-      const name = `seed ${seed}: ${JSON.stringify({shape, ...sparse})}`;
+      const name = describeCase(seed, {shape, ...sparse});
       const plan = pbsAttentionPlan(q, k, sparse);
       const values = await valuesOf(plan);
       const byPlan = {...options, mask: planMask(values)};

@@ -12,12 +12,64 @@ export interface FormCase {
   seed: number;
 }
 
+/** What changes the text of shaders. */
+interface Variant {
+  causal: boolean;
+  /** A few rows over many keys, as in decoding. */
+  decodes: boolean;
+  /** Whether keys stand before the first row. */
+  offset: boolean;
+  valueDim: number;
+  keyLengths?: boolean;
+  mask?: MaskValues['dtype'];
+  window?: boolean;
+  softCap?: boolean;
+  alibiSlopes?: boolean;
+  sinks?: boolean;
+}
+
+/** As few as have every pair of forms: compiling is most of what a test takes where the GPU is software. */
+const fewVariants: Variant[] = [
+  {
+    causal: true,
+    decodes: false,
+    offset: true,
+    valueDim: 8,
+    window: true,
+    softCap: true,
+    alibiSlopes: true,
+    sinks: true,
+  },
+  {
+    causal: false,
+    decodes: false,
+    offset: true,
+    valueDim: 8,
+    window: true,
+    alibiSlopes: true,
+    mask: 'bool',
+    sinks: true,
+  },
+  {causal: true, decodes: true, offset: true, valueDim: 8, window: true, softCap: true, alibiSlopes: true, sinks: true},
+  {
+    causal: true,
+    decodes: false,
+    offset: true,
+    valueDim: 12,
+    keyLengths: true,
+    window: true,
+    sinks: true,
+    mask: 'float32',
+  },
+  {causal: false, decodes: false, offset: false, valueDim: 8, keyLengths: true, softCap: true, alibiSlopes: true},
+  {causal: true, decodes: false, offset: false, valueDim: 8, softCap: true, mask: 'float32', window: true},
+];
+
 /**
- * The case of a seed: shapes that straddle the boundaries of tiles, blocks and segments, chunks with keys before and after,
- * now and then a few rows over many keys, as in decoding; and any combination of forms. Few head dims, since each is
- * another set of shaders.
+ * The case of a seed: shapes that straddle the boundaries of tiles, blocks and segments, chunks with keys before and after, now and then
+ * a few rows over many keys; and any combination of forms, or one of a few. One head dim, since each is another set of shaders.
  */
-export function randomForm(seed: number): FormCase {
+export function randomForm(seed: number, {few}: {few: boolean}): FormCase {
   let state = seed;
   // mulberry32
   const uniform = () => {
@@ -31,9 +83,23 @@ export function randomForm(seed: number): FormCase {
   const oneOf = <T>(...values: T[]) => values[integer(0, values.length - 1)];
   uniform();
 
-  const decodes = chance(0.15);
+  const variant: Variant = few
+    ? fewVariants[seed % fewVariants.length]
+    : {
+        causal: chance(0.7),
+        decodes: chance(0.15),
+        offset: chance(0.5),
+        valueDim: oneOf(8, 12),
+        keyLengths: chance(0.25),
+        mask: chance(0.25) ? oneOf('bool' as const, 'float32' as const) : undefined,
+        window: chance(0.5),
+        softCap: chance(0.4),
+        alibiSlopes: chance(0.4),
+        sinks: chance(0.4),
+      };
+  const {causal, decodes, offset, valueDim} = variant;
   const length = decodes ? integer(1, 4) : integer(1, 60);
-  const before = decodes ? integer(520, 700) : oneOf(0, integer(0, 60));
+  const before = decodes ? integer(520, 700) : offset ? integer(1, 60) : 0;
   const after = oneOf(0, integer(1, 20));
   const keyValueHeads = integer(1, 2);
   const shape = {
@@ -43,25 +109,25 @@ export function randomForm(seed: number): FormCase {
     length,
     keyLength: before + length + after,
     headDim: 8,
-    valueDim: oneOf(8, 12),
+    valueDim,
   };
   const {batch, heads, keyLength} = shape;
-  const given = <T>(share: number, value: T) => (chance(share) ? value : undefined);
+  const given = <T>(isGiven: unknown, value: T) => (isGiven ? value : undefined);
   const list = (count: number, value: () => number) => Array.from({length: count}, value);
   const keyBlockSize = oneOf(4, 8);
   return {
     shape,
     options: {
-      causal: chance(0.7),
+      causal,
       queryOffset: before,
       scale: oneOf(0.2, 0.5),
       keyLengths: given(
         0.25,
         list(batch, () => integer(0, keyLength)),
       ),
-      mask: given(0.25, randomMask([batch, heads, length, keyLength], integer, uniform)),
-      window: given(0.5, oneOf(integer(1, 12), integer(1, keyLength + 5))),
-      softCap: given(0.4, oneOf(0.7, 3, 50)),
+      mask: variant.mask && randomMask([batch, heads, length, keyLength], variant.mask, integer, uniform),
+      window: given(variant.window, oneOf(integer(1, 12), integer(1, keyLength + 5))),
+      softCap: given(variant.softCap, oneOf(0.7, 3, 50)),
       alibiSlopes: given(
         0.4,
         list(heads, () => Math.fround(2 ** -integer(0, 8))),
@@ -85,11 +151,11 @@ export function randomForm(seed: number): FormCase {
 /** Some dimensions broadcast; a fourth of the keys is hidden. */
 function randomMask(
   full: number[],
+  dtype: MaskValues['dtype'],
   integer: (least: number, most: number) => number,
   uniform: () => number,
 ): MaskValues {
   const shape = full.map((size) => (integer(0, 1) ? size : 1)) as MaskValues['shape'];
-  const dtype = integer(0, 1) ? 'bool' : 'float32';
   const values = Array.from({length: shape.reduce((a, b) => a * b, 1)}, () => {
     const hides = uniform() < 0.25;
     return dtype === 'bool' ? (hides ? 0 : 1) : hides ? -Infinity : Math.fround(2 * uniform() - 1);
