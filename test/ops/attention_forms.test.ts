@@ -56,7 +56,9 @@ describeOnCPU('oracle of forms', () => {
 });
 
 describeBackends('forms of scores', function (backend) {
-  const tolerance = backend === 'cpu' ? 1e-6 : 1e-5;
+  // Where GPUs are software, compiling takes longest.
+  const isCPU = backend === 'cpu';
+  const tolerance = isCPU ? 1e-6 : 1e-5;
 
   before(() => setBackend(backend));
 
@@ -86,6 +88,9 @@ describeBackends('forms of scores', function (backend) {
       const [q, k, v] = tensors(inputs);
       const given = flashOptions(options);
       expect(difference(await flashAttention(q, k, v, given).data(), output), name).to.be.below(tolerance);
+      if (!isCPU) {
+        continue;
+      }
       const found = grads4D((...x) => flashAttention(x[0], x[1], x[2], given))(
         [q, k, v],
         tensor4d(dy, inputs.queryShape),
@@ -126,7 +131,7 @@ describeBackends('forms of scores', function (backend) {
   it('in any combination are the oracle', async function () {
     this.timeout(600_000);
     let worst = 0;
-    for (const seed of seeds(200)) {
+    for (const seed of seeds(isCPU ? 200 : 48)) {
       const {shape, options} = randomForm(seed, {few});
       const inputs = randomInputs(shape, seed);
       const [q, k, v] = tensors(inputs);
@@ -140,9 +145,23 @@ describeBackends('forms of scores', function (backend) {
     if (!few) console.log(`largest relative error: ${worst}`);
   });
 
+  it('in float16 are the oracle to the digits of that', async function () {
+    this.timeout(600_000);
+    for (const seed of seeds(12)) {
+      const {shape, options} = randomForm(seed, {few});
+      const inputs = randomInputs(shape, seed);
+      const [q, k, v] = tensors(inputs);
+      const given = flashOptions(options);
+      const output = flashAttention(q, k, v, {...given, precision: 'float16'});
+      const expected = attentionOracle(inputs, options).output;
+      expect(difference(await output.data(), expected), describeCase(seed, {shape, ...options})).to.be.below(5e-3);
+      dispose([q, k, v, output, ...(given.mask ? [given.mask] : [])]);
+    }
+  });
+
   it('have the gradients of the oracle', async function () {
     this.timeout(600_000);
-    for (const seed of seeds(60)) {
+    for (const seed of seeds(isCPU ? 60 : 12)) {
       const {shape, options} = randomForm(seed, {few});
       const inputs = randomInputs(shape, seed);
       const given = flashOptions(options);
@@ -154,7 +173,7 @@ describeBackends('forms of scores', function (backend) {
 
   it('are those of the blocks of a plan in block-sparse attention, which lie in the window', async function () {
     this.timeout(600_000);
-    for (const seed of seeds(100)) {
+    for (const seed of seeds(isCPU ? 100 : 24)) {
       const {shape, options: all, blocks} = randomForm(seed, {few});
       const options = {...all, mask: undefined};
       const inputs = randomInputs(shape, seed);

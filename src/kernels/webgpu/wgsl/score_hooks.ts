@@ -36,12 +36,13 @@ export const scoreForm = ({geometry, softCap, alibiSlopes, mask}: WebGPUCall): O
   ...(mask && {mask: mask.dtype as MaskType}),
 });
 
-/** In the order of transformers and FlashAttention. */
+/** In the order of transformers and FlashAttention: soft cap, slopes, masks. */
 const hooksOf = ({causal, softCap, slopes, window, mask}: ScoreForm): ScoreHook[] => [
   ...(softCap ? [softCapHook] : []),
   ...(slopes ? [slopesHook(causal)] : []),
-  ...(window ? [windowHook] : []),
   ...(mask ? [maskHook(mask)] : []),
+  // Behind what adds to scores: a masked score stays the one that it is.
+  ...(window ? [windowHook] : []),
 ];
 
 /** Shader text: the hooks of a form together. */
