@@ -29,7 +29,7 @@ interface FormsFixture extends Record<'query' | 'key' | 'value' | 'dy', number[]
 }
 
 async function readFixture(): Promise<FormsFixture & {inputs: Inputs}> {
-  const bytes = await fixture('test/reference/attention_forms.json');
+  const bytes = await fixture('test/golden/attention_forms.json');
   const made = JSON.parse(new TextDecoder().decode(bytes)) as FormsFixture;
   const [query, key, value] = names.map((name) => Float32Array.from(made[name]));
   const {query: queryShape, key: keyShape, value: valueShape} = made.shapes;

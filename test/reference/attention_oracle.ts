@@ -1,6 +1,6 @@
 import type {Inputs, ReferenceOptions} from './attention';
 
-/** Every form that an option brings. Semantics: transformers' (`attention_forms.py` compares). */
+/** Every form that an option brings. Semantics: transformers' (`golden/attention_forms.py`). */
 export interface OracleOptions extends ReferenceOptions {
   window?: number;
   softCap?: number;

@@ -3,7 +3,7 @@ Makes attention_forms.json: attention as Hugging Face transformers computes it, 
 attention_oracle.ts is compared with.
 
     pip install torch==2.13.0 transformers==5.24.0
-    python test/reference/attention_forms.py
+    python test/golden/attention_forms.py
 """
 
 import json
