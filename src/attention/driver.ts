@@ -9,7 +9,7 @@ import {
   PBSAttentionPlan,
 } from './attention_kernels.js';
 import type {BlockGeometry} from './block_geometry.js';
-import {blockGeometry, isExact, visibleBlocks} from './block_geometry.js';
+import {blockGeometry, firstVisibleBlock, isExact, visibleBlocks} from './block_geometry.js';
 import {exactTime, sparseTime, whyExact} from './cost_model.js';
 import type {Take} from './scratch.js';
 import {runWithScratch} from './scratch.js';
@@ -70,7 +70,8 @@ class Driver<Backend extends TensorMaker, Call, Indices, Scores> {
     const {query, key, value} = inputs;
     // Exact attention has no blocks that a user sees.
     const size = this.stages.exactBlockSize(query.shape[2], key.shape[2]);
-    const cut = {blockSize: size, keyBlockSize: size, segmentSize: size, queryOffset: attrs.queryOffset};
+    const {queryOffset, window} = attrs;
+    const cut = {blockSize: size, keyBlockSize: size, segmentSize: size, queryOffset, window};
     const geometry = blockGeometry(query, key, cut, value);
     const costs = this.stages.costs(backend, geometry, attrs.precision);
     return requestOf(run, geometry, exactTime(geometry, attrs.causal, costs));
@@ -173,11 +174,11 @@ class Driver<Backend extends TensorMaker, Call, Indices, Scores> {
 }
 
 function requestOf(
-  {op, result, inputs, attrs: {scale, causal, precision}}: KernelRun<unknown, FlashAttentionAttrs>,
+  {op, result, inputs, attrs: {scale, causal, precision, softCap}}: KernelRun<unknown, FlashAttentionAttrs>,
   geometry: BlockGeometry,
   expectedTime: number,
 ): AttentionRequest {
-  return {op, inputs, geometry, scale, causal, precision, result, expectedTime};
+  return {op, inputs, geometry, scale, causal, precision, result, expectedTime, ...(softCap && {softCap})};
 }
 
 /** The plan of exact attention: keys in their own order, every visible block selected, so all attention kept. */
@@ -192,7 +193,9 @@ function exactPlan(
   const blockMask = new Uint8Array(rows * keyBlocks);
   for (let row = 0; row < rows; ++row) {
     const start = row * keyBlocks;
-    blockMask.fill(1, start, start + visibleBlocks(geometry, causal, row % queryBlocks));
+    const queryBlock = row % queryBlocks;
+    const first = firstVisibleBlock(geometry, queryBlock);
+    blockMask.fill(1, start + first, start + visibleBlocks(geometry, causal, queryBlock));
   }
   const keptMass = new Float32Array(rows).fill(1);
   return [

@@ -8,6 +8,7 @@ import {checkRequest} from './check_request.js';
 import {webgpuCosts} from './costs.js';
 import {floatInputs} from './float_inputs.js';
 import {attendGradients} from './gradients/attend_gradients.js';
+import {headForms} from './head_forms.js';
 import {permute} from './permute/permute.js';
 import {withScratch} from './runtime/program.js';
 import {blockLists} from './select/block_lists.js';
@@ -25,8 +26,12 @@ const stages: StageSet<WebGPUBackend, WebGPUGradientCall, TensorInfo> = {
   costs: ({device}, {headDim, valueDim}, precision) => webgpuCosts(device, headDim, precision, valueDim),
   exactBlockSize: Math.max,
   check: checkRequest,
-  open: (backend, request, scratch) =>
-    ({...request, ...floatInputs(request.inputs, backend, scratch), backend}) as WebGPUGradientCall,
+  open(backend, request, scratch) {
+    const inputs = floatInputs(request.inputs, backend, scratch);
+    const hasForms = inputs.alibiSlopes ?? inputs.sinks;
+    const forms = hasForms && {headForms: scratch(headForms(backend, {...request, inputs}))};
+    return {...request, ...inputs, ...forms, backend} as WebGPUGradientCall;
+  },
   free: (backend, {dataId}) => void backend.disposeData(dataId),
   freeTensor: (backend, {dataId}) => void backend.disposeData(dataId),
   permute,

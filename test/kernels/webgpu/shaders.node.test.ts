@@ -38,6 +38,7 @@ import {GradientQueryProgram} from '../../../src/kernels/webgpu/gradients/gradie
 import {GradientStatisticsProgram} from '../../../src/kernels/webgpu/gradients/gradient_statistics';
 import type {GradientTile} from '../../../src/kernels/webgpu/gradients/gradient_tile';
 import {extendedCode} from '../../../src/kernels/webgpu/runtime/extended_program';
+import {HeadFormsProgram} from '../../../src/kernels/webgpu/head_forms';
 import {FloatsProgram} from '../../../src/kernels/webgpu/float_inputs';
 import {KeptMassProgram} from '../../../src/kernels/webgpu/select/kept_mass';
 import type {AttentionProgram} from '../../../src/kernels/webgpu/runtime/program';
@@ -77,6 +78,13 @@ describe('shader texts', () => {
   const padded = {...chunk, keyLengths: int32(2)};
   const wide = call({query: chunk.query, key: chunk.key, value: info(2, 2, 1000, 80)});
   const masked = {...wide, mask: info(2, 4, 100, 1000)};
+  // Forms of scores.
+  const formed = (of: WebGPUGradientCall) => ({
+    ...of,
+    geometry: {...of.geometry, window: 300},
+    ...{softCap: 50, alibiSlopes: info(4), sinks: info(4), headForms: info(of.geometry.batch * 4, 4)},
+  });
+  const windowed = {...grouped, geometry: {...grouped.geometry, window: 300}};
   const keyMasked = {...wide, mask: {...info(2, 1, 1, 1000), dtype: 'bool' as const}};
 
   const scores = info(1, 4, 8, 16);
@@ -176,6 +184,21 @@ describe('shader texts', () => {
     attend_split_exact: new AttendProgram(keyMasked, split),
     attend_split_sparse: new AttendProgram(chunk, {...split, plan: chunkPlan}),
     combine_states: new CombineStatesProgram(info(800, 8, 84), wide.geometry),
+    attend_window: new AttendProgram(windowed, float32),
+    attend_forms_chunk_padded: new AttendProgram(formed(padded), float32),
+    attend_forms_sparse_not_causal: new AttendProgram(formed(notCausal), {...float32, plan}),
+    attend_forms_split: new AttendProgram(formed(chunk), split),
+    attend_forms_half_not_causal: new AttendProgram(formed({...masked, causal: false}), float16),
+    attend_matrix_window: new AttendMatrixProgram(windowed),
+    attend_matrix_forms: new AttendMatrixProgram(formed(grouped)),
+    attend_matrix_forms_not_causal: new AttendMatrixProgram(formed({...keyMasked, causal: false})),
+    combine_states_sinks: new CombineStatesProgram(info(800, 8, 84), wide.geometry, info(8, 4)),
+    head_forms: new HeadFormsProgram({keyLengths: int32(2), alibiSlopes: info(4), sinks: info(4)}, padded.geometry),
+    head_forms_sinks: new HeadFormsProgram({sinks: info(4)}, grouped.geometry),
+    gradient_statistics_forms: new GradientStatisticsProgram(formed(padded), chunkedTile),
+    gradient_query_forms: new GradientQueryProgram(formed(padded), chunkedTile, info(2, 4, 100, 8), chunkPlan),
+    gradient_key_forms: new GradientKeyProgram(formed(grouped), chunkedTile, info(1, 4, 1000, 8)),
+    gradient_key_window_not_causal: new GradientKeyProgram({...windowed, causal: false}, chunkedTile, statistics),
     model_rms_norm: new RMSNormProgram(info(100, 256), 1e-5),
     model_rms_norm_odd: new RMSNormProgram(info(100, 33), 1e-5),
     model_swiglu: new SwiGLUProgram(info(2, 100, 704)),

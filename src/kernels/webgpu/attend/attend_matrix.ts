@@ -4,10 +4,13 @@ import type {HeadDims} from '../runtime/device_limits.js';
 import {AttentionProgram} from '../runtime/program.js';
 import type {WebGPUCall, WebGPUPlan} from '../webgpu_call.js';
 import {leftType, matrixExtensions, paddedHeadDim, rightType, sumType} from '../wgsl/matrix_units.js';
+import {positionOf} from '../wgsl/position_hooks.js';
 import {headVectors, localOf, readRow} from '../wgsl/rows.js';
+import {hookedScore} from '../wgsl/score_hooks.js';
+import {sinkWeight} from '../wgsl/softmax_state.js';
 import type {AttendForm} from './attend_form.js';
 import {attendForm, attendSpec} from './attend_form.js';
-import {attendWalk, lastVisible, ownedRows, scoreOf, scoresOfRow} from './attend_walk.js';
+import {attendWalk, firstKeyOf, lastVisible, ownedRows, scoreOf, scoresOfRow} from './attend_walk.js';
 
 /** Subgroups a workgroup; each owns one fragment of query rows, and the softmax gives each row to two invocations. */
 const subgroups = 4;
@@ -116,7 +119,13 @@ export class AttendMatrixProgram extends AttentionProgram<AttendForm> {
     const valueAt = `at + tileKeys * ${tile}`;
     // Under a causal mask alone most tiles are visible to all rows, and looking at positions costs a tenth of all time.
     const isCausalAlone = form.causal && !form.sparse && !form.padded && form.mask === undefined;
-    const isWhole = isCausalAlone && `(t + 1) * tileKeys - 1 <= ${lastVisible(form, 'firstRow')}`;
+    const isWhole =
+      isCausalAlone &&
+      (form.window
+        ? `firstKey + tileKeys - 1 <= ${lastVisible(form, 'firstRow')} && firstKey >= ${positionOf('endRow')} - uniforms.window`
+        : `(t + 1) * tileKeys - 1 <= ${lastVisible(form, 'firstRow')}`);
+    // Of a tile that all rows see.
+    const wholeScore = (score: string, position: string) => hookedScore({...form, window: undefined}, score, position);
     const readScores = (scoreAt: (score: string, column: string) => string) =>
       unroll(
         vectorsOfRow,
@@ -252,10 +261,10 @@ ${ownedRows(form)}
     })}
 
     // 3. Weights.
-    ${scoresOfRow(form, 'firstRow + row')}
+    ${scoresOfRow(form, 'firstRow + row')}${isCausalAlone && form.window ? `\n    let firstKey = ${firstKeyOf(form, 't')};` : ''}
     var x : array<vec4<f32>, ${vectorsOfRow}>;
     var newMax = masked;
-    ${isWhole ? `if (${isWhole}) {${readScores((score) => score)}} else ` : ''}{${readScores((score, column) => scoreOf(form, score, `keyPositions[${column}]`))}}
+    ${isWhole ? `if (${isWhole}) {${readScores((score, column) => wholeScore(score, `keyPositions[${column}]`))}} else ` : ''}{${readScores((score, column) => scoreOf(form, score, `keyPositions[${column}]`))}}
     newMax = max(newMax, subgroupShuffleXor(newMax, 1u));
     let rises = newMax > rowMax + ${headroom.toFixed(1)};
     let rescale = select(1.0, exp2(rowMax - newMax), rises);
@@ -316,7 +325,7 @@ ${ownedRows(form)}
   }
 
   // 5. The sums of both halves, and the output, by way of workgroup memory.
-  let total = rowSum + subgroupShuffleXor(rowSum, 1u);
+  let total = rowSum + subgroupShuffleXor(rowSum, 1u);${form.sinks ? `\n  let totalWithSink = total + ${sinkWeight('rowMax')};` : ''}
   ${unroll(Math.ceil(outputFragments / staged), (g) => {
     const inGroup = Math.min(staged, outputFragments - g * staged);
     return `${unroll(inGroup, (o) => `subgroupMatrixStore<row_major>(&scoreRows, firstTileRow * ${scoreStride}u + ${o * fragment}u, output${g * staged + o}, ${scoreStride}u);`)}
@@ -327,7 +336,7 @@ ${ownedRows(form)}
       let at = row * ${scoreStride} + 4 * i;
       let x = vec4<f32>(scoreRows[at], scoreRows[at + 1], scoreRows[at + 2], scoreRows[at + 3]);
       // A row that saw nothing is zeros.
-      writeOutput(head * uniforms.queryLength + firstRow + row, vector, select(x / total, vec4<f32>(0.0), total == 0.0));
+      writeOutput(head * uniforms.queryLength + firstRow + row, vector, select(x / ${form.sinks ? 'totalWithSink' : 'total'}, vec4<f32>(0.0), total == 0.0));
     }
   }
   workgroupBarrier();`;

@@ -34,11 +34,15 @@ function uniformOf(name: string, {uniforms, call}: ProgramSpec<object>, invocati
   if (name === 'invocations') return i32(invocations);
   if (name === 'firstWorkgroup') return i32(0);
   if (!call) return undefined;
-  const {geometry, causal = false, scale = 1} = call;
+  const {geometry, causal = false, scale = 1, softCap} = call;
   if (name === 'scale') return f32(scale);
   if (name === 'logitScale') return f32(scale * Math.LOG2E);
+  if (name === 'softCap' && softCap) return f32(softCap * Math.LOG2E);
+  if (name === 'inverseSoftCap' && softCap) return f32(1 / (softCap * Math.LOG2E));
+  if (name === 'firstPosition') return i32(geometry.queryOffset);
   if (name === 'queryOffset' && !causal) return i32(0);
-  return name in geometry ? i32(geometry[name as keyof typeof geometry]) : undefined;
+  const size = geometry[name as keyof typeof geometry];
+  return size === undefined ? undefined : i32(size);
 }
 
 /**

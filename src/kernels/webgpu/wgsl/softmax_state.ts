@@ -58,6 +58,13 @@ fn mergeLanes(own : State) -> State {
   return state;
 }`;
 
+/**
+ * Expression: what a head's sink weighs beside weights relative to `maximum`, for vectors of maxima with their type. Bounded: what is beside
+ * so heavy a sink is nothing.
+ */
+export const sinkWeight = (maximum: string, type = 'f32', head = 'head'): string =>
+  `exp2(min(${type}(headForms[${head}].z) - ${maximum}, ${type}(126.0)))`;
+
 /** Statements: the empty state of an invocation's rows, `rowMax` and `rowSum`, over its own columns. */
 export const emptyRows = ({rows}: Tile): string => `var rowMax = vec${rows}<f32>(lowest);
     var rowSum = vec${rows}<f32>(0.0);`;
