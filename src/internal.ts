@@ -10,6 +10,7 @@ export {defaultOptions} from './ops/options.js';
 
 // For programs of the model runner.
 export {unroll} from './kernels/unroll.js';
+export {guardOf} from './kernels/webgpu/runtime/backend_guard.js';
 export type {BoundProgram} from './kernels/webgpu/runtime/extended_program.js';
 export {bufferOf, openEncoder, openPass} from './kernels/webgpu/runtime/extended_program.js';
 export {AttentionProgram, withScratch} from './kernels/webgpu/runtime/program.js';

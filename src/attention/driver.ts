@@ -44,8 +44,13 @@ class Driver<Backend extends TensorMaker, Call, Indices, Scores> {
   kernels(): KernelConfig[] {
     const exact = (run: KernelRun<Backend, FlashAttentionAttrs>) => this.attention(run, this.exactRequest(run));
     const sparse = (run: KernelRun<Backend, PBSAttentionAttrs>) => this.attention(run, this.sparseRequest(run));
+    const {releaseKept} = this.stages;
     return [
-      this.kernel(FlashAttention, 'flashAttention', 'output', exact),
+      {
+        ...this.kernel(FlashAttention, 'flashAttention', 'output', exact),
+        // tfjs calls it when the backend is removed.
+        ...(releaseKept && {disposeFunc: (backend) => releaseKept(backend as Backend)}),
+      },
       this.kernel(PBSAttention, 'pbsAttention', 'output', sparse),
       this.kernel(PBSAttentionPlan, 'pbsAttentionPlan', 'plan', this.plan.bind(this)),
       this.kernel(FlashAttentionGrad, 'gradient of flashAttention', 'gradients', exact),
@@ -155,14 +160,23 @@ class Driver<Backend extends TensorMaker, Call, Indices, Scores> {
   ): TensorInfo[] {
     const {stages} = this;
     stages.check(backend, request);
-    const results = this.withScratch(backend, (scratch) => body(stages.open(backend, request, scratch), scratch));
+    let results: TensorInfo[] = [];
     try {
-      stages.throwIfLost?.(backend, request.op);
-    } catch (error) {
-      results.forEach((tensor) => stages.freeTensor(backend, tensor));
-      throw error;
+      results = this.withScratch(backend, (scratch) => body(stages.open(backend, request, scratch), scratch));
+    } finally {
+      // Where the device was lost, that is what failed.
+      this.throwIfLost(backend, request, results);
     }
     return results;
+  }
+
+  private throwIfLost(backend: Backend, {op}: AttentionRequest, results: TensorInfo[]): void {
+    try {
+      this.stages.throwIfLost?.(backend, op);
+    } catch (error) {
+      results.forEach((tensor) => this.stages.freeTensor(backend, tensor));
+      throw error;
+    }
   }
 
   private withScratch<T>(

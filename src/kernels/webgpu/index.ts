@@ -10,6 +10,7 @@ import {floatInputs} from './float_inputs.js';
 import {attendGradients} from './gradients/attend_gradients.js';
 import {headForms} from './head_forms.js';
 import {permute} from './permute/permute.js';
+import {guardOf, releaseKeptBuffers} from './runtime/backend_guard.js';
 import {withScratch} from './runtime/program.js';
 import {blockLists} from './select/block_lists.js';
 import {blockMask} from './select/block_mask.js';
@@ -25,7 +26,12 @@ const stages: StageSet<WebGPUBackend, WebGPUGradientCall, TensorInfo> = {
   backendName: 'webgpu',
   costs: ({device}, {headDim, valueDim}, precision) => webgpuCosts(device, headDim, precision, valueDim),
   exactBlockSize: Math.max,
-  check: checkRequest,
+  check(backend, request) {
+    const guard = guardOf(backend);
+    guard.throwIfGone(request.op);
+    guard.throwIfLost(request.op, request.inputs);
+    checkRequest(backend, request);
+  },
   open(backend, request, scratch) {
     const inputs = floatInputs(request.inputs, backend, scratch);
     const hasForms = inputs.alibiSlopes ?? inputs.sinks;
@@ -34,6 +40,8 @@ const stages: StageSet<WebGPUBackend, WebGPUGradientCall, TensorInfo> = {
   },
   free: (backend, {dataId}) => void backend.disposeData(dataId),
   freeTensor: (backend, {dataId}) => void backend.disposeData(dataId),
+  throwIfLost: (backend, op) => guardOf(backend).throwIfGone(op),
+  releaseKept: releaseKeptBuffers,
   permute,
   scoreBlocks(call, {estimate}, keyIndices, scratch) {
     if (estimate === 'pooled') {

@@ -23,7 +23,7 @@ const withSink = `let sink = headForms[head].z;
     `;
 
 /** Values of a query row in the statistics of the gradients. */
-const statisticsValues = ({slopes}: ScoreForm) => (slopes ? 8 : 4);
+export const statisticsValues = ({slopes}: Pick<ScoreForm, 'slopes'>) => (slopes ? 8 : 4);
 
 /**
  * Stage 1 of the gradients, gradient statistics: float32 `[batch, heads, queryLength, 4]`. The logarithm to the base 2 of the

@@ -55,22 +55,28 @@ fn proxyRange(head : i32) -> vec2<i32> {
   return vec2<i32>(max(0, end - uniforms.proxyRows), end);
 }`;
 
+/** Shape of the statistics of the proxy rows. */
+export function proxyStatisticsShape(geometry: BlockGeometry): number[] {
+  const {batch, heads, permutedLength, proxyRows} = geometry;
+  return [batch * heads, Math.ceil(permutedLength / keysPerChunk(geometry)), proxyRows, 2];
+}
+
 /** float32 `[batch * heads, chunks, proxyRows, 2]`: maximum and sum of exp2(score − maximum), a row and chunk of keys. */
 export class ProxyStatisticsProgram extends AttentionProgram<ProxyVariant> {
   constructor(call: WebGPUCall, tile: Tile) {
     const {query, key, keyLengths, geometry} = call;
-    const {batch, heads, permutedLength, proxyRows} = geometry;
-    const chunkSize = keysPerChunk(geometry);
-    const chunks = Math.ceil(permutedLength / chunkSize);
+    const {proxyRows} = geometry;
+    const outputShape = proxyStatisticsShape(geometry);
+    const [heads, chunks] = outputShape;
     const rowTiles = Math.ceil(proxyRows / tileQueries(tile));
     super({
       name: 'ProxyStatistics',
       inputs: {...rowInputs({query, key}), keyLengths},
-      outputShape: [batch * heads, chunks, proxyRows, 2],
+      outputShape,
       threads: tileThreads(tile),
-      workgroups: batch * heads * chunks * rowTiles,
+      workgroups: heads * chunks * rowTiles,
       call,
-      uniforms: {rowTiles: i32(rowTiles), chunkSize: i32(chunkSize)},
+      uniforms: {rowTiles: i32(rowTiles), chunkSize: i32(keysPerChunk(geometry))},
       variant: proxyVariant(call, tile),
     });
   }

@@ -3,6 +3,7 @@ import {util} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend, WebGPUProgram} from '@tensorflow/tfjs-backend-webgpu';
 import type {Take} from '../../../attention/scratch.js';
 import {runWithScratch} from '../../../attention/scratch.js';
+import {guardOf} from './backend_guard.js';
 import type {BoundProgram} from './extended_program.js';
 import {bindProgram, runExtended} from './extended_program.js';
 import {launchBounds} from './launches.js';
@@ -115,7 +116,8 @@ export abstract class AttentionProgram<Variant extends object> implements WebGPU
       if (uniforms.firstWorkgroup) {
         uniforms.firstWorkgroup.value = first;
       }
-      this.launch(backend, end - first, output);
+      const launchPart = () => this.launch(backend, end - first, output);
+      guardOf(backend).during(this.spec, launchPart);
       if (ends.length > 1) {
         backend.endComputePassEncoder();
         backend.submitQueue();
