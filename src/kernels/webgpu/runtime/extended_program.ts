@@ -28,6 +28,10 @@ export function runExtended(
   // What is recorded and not yet submitted may not be handed to someone else: tfjs frees these when it submits.
   [output, ...inputsOf(program)].forEach(({dataId}) => queue.commandQueueOwnedIds.add(dataId));
   queue.uniformPendingDisposal.push(uniforms);
+  if (queue.activeTimers) {
+    encodeTimed(backend, program, encode);
+    return;
+  }
   encode(openPass(backend));
   ++queue.dispatchCountInPass;
   if (queue.dispatchCountInPass >= env().getNumber('WEBGPU_DEFERRED_SUBMIT_BATCH_SIZE')) {
@@ -41,6 +45,29 @@ export interface BoundProgram {
   encode(pass: GPUComputePassEncoder): void;
   /** The buffer of its uniforms, to be given back to the backend's `bufferManager`. */
   uniforms: GPUBuffer;
+}
+
+/** In a pass of its own, between the timestamps that tfjs reads, as tfjs does it for its own programs. */
+function encodeTimed(backend: WebGPUBackend, {spec: {name}}: ExtendedProgram, encode: BoundProgram['encode']): void {
+  const queue = backend as unknown as CommandQueue;
+  const encoder = openEncoder(backend);
+  let timestampWrites: GPUComputePassTimestampWrites | undefined;
+  if (queue.supportTimestampQuery) {
+    queue.querySet ??= backend.device.createQuerySet({type: 'timestamp', count: queue.querySetCount});
+    timestampWrites = {querySet: queue.querySet, beginningOfPassWriteIndex: 0, endOfPassWriteIndex: 1};
+  }
+  const pass = encoder.beginComputePass({timestampWrites});
+  encode(pass);
+  pass.end();
+  queue.activeTimers!.push({name, query: backend.getQueryTime()});
+  // Without timestamps nothing has sent it.
+  if (!queue.supportTimestampQuery) backend.submitQueue();
+}
+
+/** Names the program that tfjs has timed last as `tf.time` and `tf.profile` are to show it: a minifier renames classes. */
+export function nameTimer(backend: WebGPUBackend, name: string): void {
+  const timer = (backend as unknown as CommandQueue).activeTimers?.at(-1);
+  if (timer) timer.name = name;
 }
 
 /** Brings a program, the buffers of its tensors and its uniforms together. */
@@ -101,6 +128,11 @@ interface CommandQueue {
   commandQueueOwnedIds: WeakSet<object>;
   uniformPendingDisposal: GPUBuffer[];
   dispatchCountInPass: number;
+  /** While `tf.time` or `tf.profile` runs: of each program its name and, in milliseconds, its time. */
+  activeTimers?: Array<{name: string; query: Promise<number>}>;
+  supportTimestampQuery: boolean;
+  querySet: GPUQuerySet | null;
+  querySetCount: number;
 }
 
 function pipelineOf(device: GPUDevice, program: ExtendedProgram): GPUComputePipeline {

@@ -4,7 +4,7 @@ import type {WebGPUBackend, WebGPUProgram} from '@tensorflow/tfjs-backend-webgpu
 import type {Take} from '../../../attention/scratch.js';
 import {runWithScratch} from '../../../attention/scratch.js';
 import type {BoundProgram} from './extended_program.js';
-import {bindProgram, runExtended} from './extended_program.js';
+import {bindProgram, nameTimer, runExtended} from './extended_program.js';
 import {launchBounds} from './launches.js';
 import type {CompleteSpec, ProgramSpec, Uniforms} from './program_spec.js';
 
@@ -42,7 +42,7 @@ function uniformOf(name: string, {uniforms, call}: ProgramSpec<object>, invocati
 }
 
 /**
- * Base of the programs of this folder. A subclass is named after what it computes (tfjs's profiler shows that name) and
+ * Base of the programs of this folder. A subclass is named after what it computes and
  * writes its shader from its variant alone: tfjs caches pipelines by `shaderKey`, and a difference that the key does not
  * show would run the wrong shader.
  */
@@ -142,6 +142,7 @@ export abstract class AttentionProgram<Variant extends object> implements WebGPU
       Object.values(uniforms).map(({type, value}) => ({type: type === 'i32' ? 'int32' : 'float32', data: [value]})),
       output,
     );
+    nameTimer(backend, this.spec.name);
   }
 }
 
