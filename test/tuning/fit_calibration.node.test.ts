@@ -97,7 +97,7 @@ describe('fitting a calibration', () => {
   it('takes the median of times that can be', () => {
     expect(medianOfTimes([3, NaN, 1, 0, -5, Infinity, 2])).to.equal(2);
     expect(medianOfTimes([4, 1])).to.equal(1);
-    expect(medianOfTimes([0, NaN])).to.be.NaN;
+    expect(Number.isNaN(medianOfTimes([0, NaN]))).to.equal(true);
   });
 });
 
