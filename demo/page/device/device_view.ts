@@ -11,7 +11,7 @@ import {forgetCalibrations, storeCalibration} from './calibrations';
 import {readResultLink, writeResultLink} from './device_link';
 import {describeDevice, describeFeatures, describeLongest, linesOf, markdownOf, tableOf} from './device_words';
 
-const AXES = {length: 'Length, in tokens', time: 'Time of a call', lengths: [256, 512, 1024]};
+const AXES = {length: 'Length, in tokens', time: 'Time of a call'};
 
 /** Longest that is measured unasked: seconds on a graphics card, half a minute in software. */
 const FIRST_LONGEST = {graphics: 8192, software: 512};
@@ -163,7 +163,9 @@ export class DeviceView implements DeskUser {
     const {lineSwatch, timeChart} = await loadCharts();
     const lines = linesOf(this.result).filter(({points}) => points.length > 0);
     if (lines.length === 0 || this.chart.clientWidth === 0) return;
-    this.chart.replaceChildren(timeChart(lines, this.chart.clientWidth, AXES));
+    const longest = this.result.lengths.at(-1)!.length;
+    const lengths = MEASURED_LENGTHS.filter((length) => length <= longest);
+    this.chart.replaceChildren(timeChart(lines, this.chart.clientWidth, {...AXES, lengths}));
     showLegend(byId('device-legend'), lines, lineSwatch);
   }
 
