@@ -33,4 +33,6 @@ export type {AttentionSample, AttentionSampleCollector} from './tuning/attention
 export {collectAttentionSamples} from './tuning/attention_samples.js';
 export type {AttentionMeasures} from './tuning/sample_measurer.js';
 export type {TunedAttention, TuningCandidate, TuningOptions, TuningTarget} from './tuning/tune_pbs_attention.js';
+export type {AttentionShape} from './tuning/warm_up_attention.js';
+export {warmUpAttention} from './tuning/warm_up_attention.js';
 export {tunePBSAttention} from './tuning/tune_pbs_attention.js';

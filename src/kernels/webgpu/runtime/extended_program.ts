@@ -136,26 +136,44 @@ interface CommandQueue {
 }
 
 function pipelineOf(device: GPUDevice, program: ExtendedProgram): GPUComputePipeline {
+  const ofDevice = pipelinesOf(device);
+  let pipeline = ofDevice.get(program.shaderKey);
+  if (!pipeline) {
+    pipeline = device.createComputePipeline(pipelineDescriptor(device, program));
+    ofDevice.set(program.shaderKey, pipeline);
+  }
+  return pipeline;
+}
+
+/** Makes the pipeline of a program ahead; one that is wanted meanwhile is made at once, by itself. */
+export async function compileExtended(device: GPUDevice, program: ExtendedProgram): Promise<void> {
+  const ofDevice = pipelinesOf(device);
+  const {shaderKey} = program;
+  if (ofDevice.has(shaderKey)) return;
+  const pipeline = await device.createComputePipelineAsync(pipelineDescriptor(device, program));
+  if (!ofDevice.has(shaderKey)) ofDevice.set(shaderKey, pipeline);
+}
+
+function pipelinesOf(device: GPUDevice): Map<string, GPUComputePipeline> {
   let ofDevice = pipelines.get(device);
   if (!ofDevice) {
     pipelines.set(device, (ofDevice = new Map()));
   }
-  let pipeline = ofDevice.get(program.shaderKey);
-  if (!pipeline) {
-    const label = program.spec.name;
-    const module = device.createShaderModule({label, code: extendedCode(program)});
-    const storage = Object.keys(program.spec.inputs).map((_, i) => layoutEntry(i + 1, 'read-only-storage'));
-    const layout = device.createBindGroupLayout({
-      entries: [layoutEntry(0, 'storage'), ...storage, layoutEntry(storage.length + 1, 'uniform')],
-    });
-    pipeline = device.createComputePipeline({
-      label,
-      layout: device.createPipelineLayout({bindGroupLayouts: [layout]}),
-      compute: {module, entryPoint: '_start'},
-    });
-    ofDevice.set(program.shaderKey, pipeline);
-  }
-  return pipeline;
+  return ofDevice;
+}
+
+function pipelineDescriptor(device: GPUDevice, program: ExtendedProgram): GPUComputePipelineDescriptor {
+  const label = program.spec.name;
+  const module = device.createShaderModule({label, code: extendedCode(program)});
+  const storage = Object.keys(program.spec.inputs).map((_, i) => layoutEntry(i + 1, 'read-only-storage'));
+  const layout = device.createBindGroupLayout({
+    entries: [layoutEntry(0, 'storage'), ...storage, layoutEntry(storage.length + 1, 'uniform')],
+  });
+  return {
+    label,
+    layout: device.createPipelineLayout({bindGroupLayouts: [layout]}),
+    compute: {module, entryPoint: '_start'},
+  };
 }
 
 /** The whole text of a program that needs extensions. */

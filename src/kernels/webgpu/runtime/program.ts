@@ -4,7 +4,8 @@ import type {WebGPUBackend, WebGPUProgram} from '@tensorflow/tfjs-backend-webgpu
 import type {Take} from '../../../attention/scratch.js';
 import {runWithScratch} from '../../../attention/scratch.js';
 import type {BoundProgram} from './extended_program.js';
-import {bindProgram, nameTimer, runExtended} from './extended_program.js';
+import {isCompiledAhead} from './compile_ahead.js';
+import {bindProgram, compileExtended, nameTimer, runExtended} from './extended_program.js';
 import {launchBounds} from './launches.js';
 import type {CompleteSpec, ProgramSpec, Uniforms} from './program_spec.js';
 
@@ -105,6 +106,8 @@ export abstract class AttentionProgram<Variant extends object> implements WebGPU
   /** Runs the program on an output that is there: it may write a part of it. */
   runInto(backend: WebGPUBackend, output: TensorInfo): TensorInfo {
     const {workgroups, work = {time: 0, lightest: 1}, uniforms} = this.spec;
+    const isAhead = isCompiledAhead(() => this.compile(backend, output));
+    if (isAhead) return output;
     const [, ...ends] = launchBounds(workgroups, work);
     let first = 0;
     for (const end of ends.filter((end, i) => end > (ends[i - 1] ?? 0))) {
@@ -124,6 +127,13 @@ export abstract class AttentionProgram<Variant extends object> implements WebGPU
   /** The program over buffers that stay, to be encoded again and again.. */
   bind(backend: WebGPUBackend, output: TensorInfo): BoundProgram {
     return bindProgram(backend, this, this.spec.workgroups, output);
+  }
+
+  /** Without a launch: tfjs is told so by its flag. */
+  private async compile(backend: WebGPUBackend, output: TensorInfo): Promise<void> {
+    const {workgroups, extensions} = this.spec;
+    if (extensions.length > 0) await compileExtended(backend.device, this);
+    else this.launch(backend, workgroups, output);
   }
 
   private launch(backend: WebGPUBackend, workgroups: number, output: TensorInfo): void {
