@@ -5,7 +5,7 @@ export type {BlockGeometry, BlockGrid} from './attention/block_geometry.js';
 export {blockGeometry, scoredBlocks, visibleBlocks} from './attention/block_geometry.js';
 export {whyExact} from './attention/cost_model.js';
 export {leastScore, peakWeight} from './attention/sampled_estimate.js';
-export {backendCosts} from './kernels/backend_costs.js';
+export {backendCosts, backendDevice, costBasis} from './kernels/backend_costs.js';
 export {defaultOptions} from './ops/options.js';
 
 // For programs of the model runner.

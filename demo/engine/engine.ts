@@ -3,9 +3,11 @@ import {chooseBackend} from '../backend';
 import type {BackendName} from '../backend_names';
 import {Failure, failAs} from '../../runner/failure';
 import {OPFSStore} from '../../runner/hub/opfs_store';
+import {useAttentionCalibration, type AttentionCalibration} from '../../src/index';
 import type {RunBlocks} from './blocks';
 import {Chat, readingPrecision} from './chat';
 import type {ChatAnswer, ChatCount, ChatEvent, ChatRequest, Conversation, DocumentFit} from './chat_protocol';
+import {measureDevice} from './device_bench';
 import {KeptContexts} from './kept_contexts';
 import {loadReader, type Reader} from './load';
 import {buildPrompt, previewPrompt} from './prompt';
@@ -14,6 +16,9 @@ import type {
   Engine,
   LoadProgress,
   Machine,
+  MeasureEvent,
+  Measurement,
+  MeasureRequest,
   ModelInfo,
   ModelSource,
   Preview,
@@ -40,11 +45,12 @@ export class LocalEngine implements Engine {
   private running?: AbortController;
   private loading?: AbortController;
 
-  async start(backend?: BackendName): Promise<Machine> {
+  async start(backend?: BackendName, calibrations: readonly unknown[] = []): Promise<Machine> {
     this.backend = await chooseBackend(backend);
     // Without its function, which cannot be cloned.
-    const {adapter, software, reason, float16} = this.backend;
-    return {backend: this.backend.backend, adapter, software, reason, float16};
+    const {adapter, software, features, reason, float16} = this.backend;
+    const calibrated = calibrations.map(tryCalibration).find((date) => date !== undefined);
+    return {backend: this.backend.backend, adapter, software, features, calibrated, reason, float16};
   }
 
   async loadModel(source: ModelSource, onProgress: (progress: LoadProgress) => void): Promise<ModelInfo> {
@@ -60,8 +66,7 @@ export class LocalEngine implements Engine {
       this.reader = reader;
       this.chatting = new Chat(backend, reader, canKeep ? this.kept : undefined);
       backend.throwIfFailed();
-      const {info} = reader;
-      return {...info, canKeep, sparseFrom: sparseFrom(info, info.contextLength, readingPrecision(backend))};
+      return {...reader.info, canKeep, sparseFrom: this.sparseFrom()};
     } finally {
       this.loading = undefined;
     }
@@ -97,6 +102,18 @@ export class LocalEngine implements Engine {
 
   chat(request: ChatRequest, onEvent: (event: ChatEvent) => void): Promise<ChatAnswer> {
     return this.alone((signal) => ready(this.chatting, 'loadModel').answer(request, {onEvent, signal}));
+  }
+
+  measure(request: MeasureRequest, onEvent: (event: MeasureEvent) => void): Promise<Measurement> {
+    return this.alone(async (signal) => {
+      const measured = await measureDevice(ready(this.backend, 'start'), request, onEvent, signal);
+      return {...measured, sparseFrom: this.sparseFrom()};
+    });
+  }
+
+  async forgetCalibration(): Promise<number | undefined> {
+    useAttentionCalibration(undefined);
+    return this.sparseFrom();
   }
 
   async forgetChat(): Promise<void> {
@@ -143,6 +160,11 @@ export class LocalEngine implements Engine {
     }
   }
 
+  private sparseFrom(): number | undefined {
+    const {backend, reader} = this;
+    return backend && reader && sparseFrom(reader.info, reader.info.contextLength, readingPrecision(backend));
+  }
+
   private checkLength({length}: PromptRequest): Reader {
     const reader = ready(this.reader, 'loadModel');
     if (length > reader.info.maxLength) {
@@ -152,6 +174,16 @@ export class LocalEngine implements Engine {
       );
     }
     return reader;
+  }
+}
+
+/** When it was made, if it is one of this device; it is in use then. */
+function tryCalibration(stored: unknown): string | undefined {
+  try {
+    useAttentionCalibration(stored as AttentionCalibration);
+    return (stored as AttentionCalibration | undefined)?.date;
+  } catch {
+    return undefined;
   }
 }
 

@@ -46,7 +46,8 @@ const fallPerRootOfLength = 0.327;
 /** Sparse attention must be expected to be this much faster: the model errs by some percent, and sparse is an estimate. */
 export const leastGain = 1.1;
 
-type Rules = Pick<PBSAttentionAttrs, 'threshold' | 'causal' | 'estimate'>;
+type Rules = Pick<PBSAttentionAttrs, 'threshold' | 'causal' | 'estimate'> &
+  Partial<Pick<PBSAttentionAttrs, 'expectedDensity'>>;
 type Auto = Rules & Pick<PBSAttentionAttrs, 'auto'>;
 
 /** Why exact attention runs: the threshold is 1, there is one segment, or `auto` does not expect blocks to pay. */
@@ -119,14 +120,17 @@ export function timeOfBlocks(
 }
 
 /**
- * Blocks of a head: those that a query may see, and those of them that are expected to be kept, which are what the
- * rules keep and a share of the others.
+ * Blocks of a head: those that a query may see, and those of them that are expected to be kept: by the density that was measured on
+ * the model, or what the rules keep and a share of the others.
  */
 export function expectedBlocks(
   geometry: BlockGeometry,
-  {threshold, causal, estimate}: Rules,
+  {threshold, causal, estimate, expectedDensity = 0}: Rules,
 ): {kept: number; visible: number} {
   const {fewest, visible} = countBlocks(geometry, causal);
+  if (expectedDensity > 0) {
+    return {kept: Math.max(fewest, visible * expectedDensity), visible};
+  }
   const length = Math.min(geometry.keyLength, geometry.window ?? Infinity, longestMeasured);
   const fall = estimate === 'sampled' ? fallPerRootOfLength * Math.sqrt(length) : fallPerToken * length;
   const share = 1 / (1 + fall * (1 - threshold));

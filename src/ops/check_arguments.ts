@@ -142,7 +142,7 @@ export function pbsAttentionSettings(
   inputOptions: readonly string[] = [],
 ): Omit<Required<PBSAttentionSettings>, 'causalSafe' | keyof ScoreForms> & ScoreForms {
   const settings = withDefaults(op, options, inputOptions);
-  const {threshold, estimate, permute, causalSafe, auto} = settings;
+  const {threshold, estimate, permute, causalSafe, auto, expectedDensity} = settings;
   const inUnitInterval = typeof threshold === 'number' && threshold >= 0 && threshold <= 1;
   check(inUnitInterval, op, 'threshold', `got ${describe(threshold)}`, 'a number from 0 to 1');
   const isEstimate = estimate === 'sampled' || estimate === 'pooled';
@@ -150,8 +150,18 @@ export function pbsAttentionSettings(
   checkBoolean(op, 'permute', permute);
   checkBoolean(op, 'causalSafe', causalSafe);
   checkBoolean(op, 'auto', auto);
+  const isShare = typeof expectedDensity === 'number' && expectedDensity >= 0 && expectedDensity <= 1;
+  check(isShare, op, 'expectedDensity', `got ${describe(expectedDensity)}`, 'a number from 0 to 1');
   const form = formSettings(op, settings, headDim);
-  return {...form, ...blockSizes(op, settings), threshold, estimate, permute: permute && !causalSafe, auto};
+  return {
+    ...form,
+    ...blockSizes(op, settings),
+    threshold,
+    estimate,
+    permute: permute && !causalSafe,
+    auto,
+    expectedDensity,
+  };
 }
 
 /** Throws on options that something else decides: which keys a query sees, and what becomes of a score. */

@@ -95,9 +95,15 @@ export interface PBSAttentionSettings extends Pick<
   /**
    * Whether `pbsAttention` runs exact attention instead where it does not expect blocks to pay: short lengths, few heads,
    * a high threshold. Decided by shape, options and device before anything is launched (`attention/cost_model.ts`); the
-   * output is then that of `flashAttention`. A plan is that of block-sparse attention in any case. Default `true`.
+   * output is then that of `flashAttention`. A plan is that of block-sparse attention in any case. What the device can do, it knows by its
+   * class, or by {@link useAttentionCalibration}. Default `true`.
    */
   auto?: boolean;
+  /**
+   * Share of the visible blocks that calls of this length keep, as the density of a report or a tuned rule said: `auto` goes by it. From 0
+   * to 1; 0, the default: not known, and `auto` takes what one language model kept at the length (`attention/cost_model.ts`).
+   */
+  expectedDensity?: number;
 }
 
 /** Options of permuted block-sparse attention. */
@@ -129,6 +135,7 @@ export const defaultOptions = {
   permute: true,
   causalSafe: false,
   auto: true,
+  expectedDensity: 0,
 };
 
 /**

@@ -5,7 +5,7 @@ import {peakWeight} from '../../attention/sampled_estimate.js';
 import type {StageSet} from '../../attention/stage_set.js';
 import {attend} from './attend/attend.js';
 import {checkRequest} from './check_request.js';
-import {webgpuCosts} from './costs.js';
+import {costsOf} from './costs.js';
 import {floatInputs} from './float_inputs.js';
 import {attendGradients} from './gradients/attend_gradients.js';
 import {headForms} from './head_forms.js';
@@ -24,7 +24,7 @@ import type {WebGPUGradientCall} from './webgpu_call.js';
 /** One file a stage, all on the GPU: nothing is read back in between. */
 const stages: StageSet<WebGPUBackend, WebGPUGradientCall, TensorInfo> = {
   backendName: 'webgpu',
-  costs: ({device}, {headDim, valueDim}, precision) => webgpuCosts(device, headDim, precision, valueDim),
+  costs: costsOf,
   exactBlockSize: Math.max,
   check(backend, request) {
     const guard = guardOf(backend);
