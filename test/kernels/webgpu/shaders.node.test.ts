@@ -23,6 +23,8 @@ import {UnpackProgram, UnpackRowsProgram} from '../../../runner/quantised/webgpu
 import {blockGeometry} from '../../../src/attention/block_geometry';
 import {AttendProgram} from '../../../src/kernels/webgpu/attend/attend';
 import {AttendMatrixProgram} from '../../../src/kernels/webgpu/attend/attend_matrix';
+import {Float16RowsProgram} from '../../../src/kernels/webgpu/attend/float16_rows';
+import {paddedHeadDim} from '../../../src/kernels/webgpu/wgsl/matrix_units';
 import {CombineStatesProgram} from '../../../src/kernels/webgpu/attend/attend_split';
 import {BlockListsProgram} from '../../../src/kernels/webgpu/select/block_lists';
 import {BlockMaskProgram} from '../../../src/kernels/webgpu/select/block_mask';
@@ -51,7 +53,7 @@ import {SegmentKeyScoresProgram} from '../../../src/kernels/webgpu/permute/segme
 import {SelectBlocksProgram} from '../../../src/kernels/webgpu/select/select_blocks';
 import {SumHeadsProgram} from '../../../src/kernels/webgpu/gradients/sum_heads';
 import type {Tile} from '../../../src/kernels/webgpu/wgsl/tile';
-import type {WebGPUCall, WebGPUGradientCall} from '../../../src/kernels/webgpu/webgpu_call';
+import type {WebGPUCall, WebGPUGradientCall, WebGPUPlan} from '../../../src/kernels/webgpu/webgpu_call';
 import {expectShader} from '../shader_snapshot';
 
 /**
@@ -122,7 +124,15 @@ describe('shader texts', () => {
   const packed = (type: PackedType) => {
     return {type, shape: [96, 512] as [number, number], quants: int32(96, 64), scales: int32(96, 16)};
   };
+  /** The program with rows of float16 in place of keys and values. */
+  const onMatrixUnits = (of: WebGPUCall, plan?: WebGPUPlan) => {
+    const float16Rows = ({shape: [batch, heads, length, dim]}: TensorInfo) =>
+      int32(batch * heads * length, paddedHeadDim(dim) / 2);
+    return new AttendMatrixProgram(of, float16Rows(of.key), float16Rows(of.value), plan);
+  };
   const programs: Record<string, AttentionProgram<object>> = {
+    float16_rows: new Float16RowsProgram(info(1, 2, 1000, 64)),
+    float16_rows_odd: new Float16RowsProgram(info(1, 2, 1000, 10)),
     proxy_statistics: new ProxyStatisticsProgram(grouped, tile),
     proxy_log_sums: new ProxyLogSumsProgram(info(4, 2, 128, 2)),
     key_scores: new KeyScoresProgram(grouped, info(4, 128), tile),
@@ -149,9 +159,9 @@ describe('shader texts', () => {
     attend_exact: new AttendProgram(grouped, float32),
     attend_half_sparse: new AttendProgram(grouped, {...float16, plan}),
     attend_half_exact_not_causal_odd_head_dim: new AttendProgram(odd, float16),
-    attend_matrix_exact: new AttendMatrixProgram(grouped),
-    attend_matrix_sparse: new AttendMatrixProgram(grouped, plan),
-    attend_matrix_exact_not_causal_odd_head_dim: new AttendMatrixProgram(odd),
+    attend_matrix_exact: onMatrixUnits(grouped),
+    attend_matrix_sparse: onMatrixUnits(grouped, plan),
+    attend_matrix_exact_not_causal_odd_head_dim: onMatrixUnits(odd),
     attend_exact_not_causal_odd_head_dim: new AttendProgram(odd, float32),
     gradient_statistics_sparse: new GradientStatisticsProgram(grouped, gradientTile, plan),
     gradient_statistics_exact_odd: new GradientStatisticsProgram(odd, chunkedTile),
@@ -180,7 +190,7 @@ describe('shader texts', () => {
     attend_chunk_padded_sparse: new AttendProgram(padded, {...float32, plan: chunkPlan}),
     attend_chunk_masked_value_dim: new AttendProgram(masked, float32),
     attend_half_value_dim: new AttendProgram({...wide, causal: false}, float16),
-    attend_matrix_every_form: new AttendMatrixProgram({...keyMasked, keyLengths: padded.keyLengths}),
+    attend_matrix_every_form: onMatrixUnits({...keyMasked, keyLengths: padded.keyLengths}),
     attend_split_exact: new AttendProgram(keyMasked, split),
     attend_split_sparse: new AttendProgram(chunk, {...split, plan: chunkPlan}),
     combine_states: new CombineStatesProgram(info(800, 8, 84), wide.geometry),
@@ -189,9 +199,9 @@ describe('shader texts', () => {
     attend_forms_sparse_not_causal: new AttendProgram(formed(notCausal), {...float32, plan}),
     attend_forms_split: new AttendProgram(formed(chunk), split),
     attend_forms_half_not_causal: new AttendProgram(formed({...masked, causal: false}), float16),
-    attend_matrix_window: new AttendMatrixProgram(windowed),
-    attend_matrix_forms: new AttendMatrixProgram(formed(grouped)),
-    attend_matrix_forms_not_causal: new AttendMatrixProgram(formed({...keyMasked, causal: false})),
+    attend_matrix_window: onMatrixUnits(windowed),
+    attend_matrix_forms: onMatrixUnits(formed(grouped)),
+    attend_matrix_forms_not_causal: onMatrixUnits(formed({...keyMasked, causal: false})),
     combine_states_sinks: new CombineStatesProgram(info(800, 8, 84), wide.geometry, info(8, 4)),
     head_forms: new HeadFormsProgram({keyLengths: int32(2), alibiSlopes: info(4), sinks: info(4)}, padded.geometry),
     head_forms_sinks: new HeadFormsProgram({sinks: info(4)}, grouped.geometry),

@@ -13,6 +13,7 @@ import {AttendMatrixProgram} from './attend_matrix.js';
 import {attendMemory, products} from './attend_products.js';
 import {AttendRows, ifInHead} from './attend_rows.js';
 import type {AttendOptions} from './attend_split.js';
+import {Float16RowsProgram} from './float16_rows.js';
 import {CombineStatesProgram, splitOf} from './attend_split.js';
 import type {ElementType} from './attend_tile.js';
 import {chooseAttendTile, chooseFewRowTile, headWords, wordValues} from './attend_tile.js';
@@ -39,7 +40,10 @@ export function attend(call: WebGPUCall, plan?: WebGPUPlan): TensorInfo {
     });
   }
   if (arithmetic === 'matrix units') {
-    return new AttendMatrixProgram(call, plan).run(backend);
+    return withScratch(backend, (scratch) => {
+      const float16 = (rows: TensorInfo) => scratch(new Float16RowsProgram(rows).run(backend));
+      return new AttendMatrixProgram(call, float16(call.key), float16(call.value), plan).run(backend);
+    });
   }
   const fewRows = plan ? undefined : chooseFewRowTile(call, arithmetic, geometry.queryLength);
   const tile = fewRows ?? chooseAttendTile(call, arithmetic, plan && geometry.blockSize);
