@@ -55,8 +55,9 @@ const masked = -3.4e38f;
 const lowest = -1e38f;
 // Original index given to the padding of a key tile: past every limit.
 const paddingPosition = 0x7fffffff;
-// Barriers of the walk need a number that all invocations are known to share.
-var<workgroup> keyTileCount : i32;
+// Barriers of the walk need a number that all invocations are known to share. It takes 16 bytes, so that what a driver puts behind it
+// begins at a multiple of them, as matrix units need it.
+var<workgroup> keyTileCount : vec4<i32>;
 
 fn keyEnd(head : i32) -> i32 {
   return uniforms.keyLength;
@@ -74,7 +75,7 @@ fn cappedScore(score : f32) -> f32 {
 }
 // Where the mask of a row starts. Rows past the end read some row that exists.
 fn maskRow(head : i32, row : i32) -> i32 {
-  let heads = uniforms.queryShape.y;
+  let heads = uniforms.heads;
   let last = uniforms.maskShape - 1;
   let entry = min(head / heads, last.x) * uniforms.maskShape.y + min(head % heads, last.y);
   return (entry * uniforms.maskShape.z + min(row, last.z)) * uniforms.maskShape.w;
@@ -135,10 +136,10 @@ fn main(index : i32) {
   let endRow = select(firstRow, span.y, exists);
   let allTiles = select(0, max(0, countKeyTiles(head, endRow) - firstKeyTile(queryTileIndex)), firstRow < endRow);
   if (local == 0) {
-    keyTileCount = allTiles;
+    keyTileCount.x = allTiles;
   }
   // Barriers stand in a loop that all invocations must run equally often: hence the uniform load.
-  let keyTiles = workgroupUniformLoad(&keyTileCount);
+  let keyTiles = workgroupUniformLoad(&keyTileCount).x;
 
   // Empty state of the online softmax: nothing seen, all sums zero.
   var rowMax = vec4<f32>(lowest);

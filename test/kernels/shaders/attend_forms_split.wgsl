@@ -54,8 +54,9 @@ const masked = -3.4e38f;
 const lowest = -1e38f;
 // Original index given to the padding of a key tile: past every limit.
 const paddingPosition = 0x7fffffff;
-// Barriers of the walk need a number that all invocations are known to share.
-var<workgroup> keyTileCount : i32;
+// Barriers of the walk need a number that all invocations are known to share. It takes 16 bytes, so that what a driver puts behind it
+// begins at a multiple of them, as matrix units need it.
+var<workgroup> keyTileCount : vec4<i32>;
 
 fn keyEnd(head : i32) -> i32 {
   return uniforms.keyLength;
@@ -125,10 +126,10 @@ fn main(index : i32) {
   let chunkTiles = (allTiles + uniforms.outShape.y - 1) / uniforms.outShape.y;
   let firstTile = chunk * chunkTiles;
   if (local == 0) {
-    keyTileCount = clamp(allTiles - firstTile, 0, chunkTiles);
+    keyTileCount.x = clamp(allTiles - firstTile, 0, chunkTiles);
   }
   // Barriers stand in a loop that all invocations must run equally often: hence the uniform load.
-  let keyTiles = workgroupUniformLoad(&keyTileCount);
+  let keyTiles = workgroupUniformLoad(&keyTileCount).x;
 
   // Empty state of the online softmax: nothing seen, all sums zero.
   var rowMax = vec2<f32>(lowest);

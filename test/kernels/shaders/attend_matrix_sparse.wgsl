@@ -6,19 +6,13 @@
 // matrix. The output matrices stay in registers, relative to a maximum that follows the row's true one with some
 // headroom; only when that is used up do they go out to be scaled.
 //
-// Workgroup memory: tiles holds keys, then values (before the first round: the queries), float16; scores and weights have
+// Workgroup memory: tiles holds keys, then values, float16; scores and weights have
 // a part for each subgroup. Keys and values of the next tile are read from global memory while this one is computed. Each variable
 // takes whole 16 bytes: a driver may put them in any order, and fragments must begin there.
 const threads = 128;
 const tileQueries = 128;
 const tileKeys = 16;
-var<workgroup> tiles : array<f16, 9216>;
-fn readQuery(row : i32, vector : i32) -> vec4<f32> { return query[row * 16 + vector]; }
-
-fn saturated(x : vec4<f32>) -> vec4<f32> {
-  let isFinite = (bitcast<vec4<u32>>(x) & vec4<u32>(0x7f800000u)) != vec4<u32>(0x7f800000u);
-  return select(x, clamp(x, vec4<f32>(-65504.0), vec4<f32>(65504.0)), isFinite);
-}
+var<workgroup> tiles : array<f16, 2304>;
 fn writeOutput(row : i32, vector : i32, x : vec4<f32>) { result[row * 16 + vector] = x; }
 
 fn workgroupIndex() -> i32 {
@@ -37,8 +31,9 @@ const masked = -3.4e38f;
 const lowest = -1e38f;
 // Original index given to the padding of a key tile: past every limit.
 const paddingPosition = 0x7fffffff;
-// Barriers of the walk need a number that all invocations are known to share.
-var<workgroup> keyTileCount : i32;
+// Barriers of the walk need a number that all invocations are known to share. It takes 16 bytes, so that what a driver puts behind it
+// begins at a multiple of them, as matrix units need it.
+var<workgroup> keyTileCount : vec4<i32>;
 
 fn keyEnd(head : i32) -> i32 {
   return uniforms.keyLength;
@@ -126,35 +121,22 @@ fn main(index : i32) {
   let endRow = select(firstRow, span.y, exists);
   let allTiles = select(0, countListed(head, queryTileIndex), firstRow < endRow);
   if (local == 0) {
-    keyTileCount = allTiles;
+    keyTileCount.x = allTiles;
   }
   // Barriers stand in a loop that all invocations must run equally often: hence the uniform load.
-  let keyTiles = workgroupUniformLoad(&keyTileCount);
+  let keyTiles = workgroupUniformLoad(&keyTileCount).x;
 
-  // Queries, by way of workgroup memory, into registers.
-  for (var i = local; i < tileQueries * 16; i += threads) {
-    let queryRow = firstRow + i / 16;
-    var x = vec4<f32>(0.0);
-    if (queryRow < endRow && i % 16 < 16) {
-      x = uniforms.logitScale * readQuery(head * uniforms.queryLength + queryRow, i % 16);
-    }
-    let at = i / 16 * 72 + i % 16 * 4;
-    let stored = vec4<f16>(saturated(x));
-    tiles[at + 0] = stored[0]; tiles[at + 1] = stored[1]; tiles[at + 2] = stored[2]; tiles[at + 3] = stored[3];
-  }
-  // Barrier: a subgroup reads rows that others loaded.
-  workgroupBarrier();
+  // Rows past the last one of a head are rows of others, which nobody writes.
   let firstTileRow = u32(subgroup * 32);
-  let query0_0 = subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>, row_major>(&tiles, (firstTileRow + 0u) * 72u + 0u, 72u);
-    let query0_1 = subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>, row_major>(&tiles, (firstTileRow + 0u) * 72u + 16u, 72u);
-    let query0_2 = subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>, row_major>(&tiles, (firstTileRow + 0u) * 72u + 32u, 72u);
-    let query0_3 = subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>, row_major>(&tiles, (firstTileRow + 0u) * 72u + 48u, 72u);
-    let query1_0 = subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>, row_major>(&tiles, (firstTileRow + 16u) * 72u + 0u, 72u);
-    let query1_1 = subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>, row_major>(&tiles, (firstTileRow + 16u) * 72u + 16u, 72u);
-    let query1_2 = subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>, row_major>(&tiles, (firstTileRow + 16u) * 72u + 32u, 72u);
-    let query1_3 = subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>, row_major>(&tiles, (firstTileRow + 16u) * 72u + 48u, 72u);
-  // Barrier: keys replace the queries.
-  workgroupBarrier();
+  let firstQuery = u32(head * uniforms.queryLength + max(firstRow, 0)) + firstTileRow;
+  let query0_0 = subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>, row_major>(&query, (firstQuery + 0u) * 64u + 0u, 64u);
+    let query0_1 = subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>, row_major>(&query, (firstQuery + 0u) * 64u + 16u, 64u);
+    let query0_2 = subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>, row_major>(&query, (firstQuery + 0u) * 64u + 32u, 64u);
+    let query0_3 = subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>, row_major>(&query, (firstQuery + 0u) * 64u + 48u, 64u);
+    let query1_0 = subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>, row_major>(&query, (firstQuery + 16u) * 64u + 0u, 64u);
+    let query1_1 = subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>, row_major>(&query, (firstQuery + 16u) * 64u + 16u, 64u);
+    let query1_2 = subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>, row_major>(&query, (firstQuery + 16u) * 64u + 32u, 64u);
+    let query1_3 = subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>, row_major>(&query, (firstQuery + 16u) * 64u + 48u, 64u);
 
   var keyWords : array<vec4<i32>, 1>;
   var valueWords : array<vec4<i32>, 1>;
@@ -163,8 +145,8 @@ fn main(index : i32) {
   var nextTile = keySlots(head, queryTileIndex, 0, keyTiles);
   keyPlaces[0] = positionIn(head, nextTile, (local + 0) / 8);
   nextTile = keySlots(head, queryTileIndex, 1, keyTiles);
-  keyWords[0] = key[(firstKeyRow + min(keyPlaces[0], lastPosition)) * 8 + (local + 0) % 8];
-  valueWords[0] = value[(firstKeyRow + min(keyPlaces[0], lastPosition)) * 8 + (local + 0) % 8];
+  keyWords[0] = key[uniforms.firstKey + (firstKeyRow + min(keyPlaces[0], lastPosition)) * 8 + (local + 0) % 8];
+  valueWords[0] = key[uniforms.firstValue + (firstKeyRow + min(keyPlaces[0], lastPosition)) * 8 + (local + 0) % 8];
 
   var rowMax0 = masked;
   var rowSum0 = 0.0;
@@ -234,8 +216,8 @@ fn main(index : i32) {
     workgroupBarrier();
     nextTile = keySlots(head, queryTileIndex, t + 2, keyTiles);
     keyPlaces[0] = nextkeyPlaces[0];
-    keyWords[0] = key[(firstKeyRow + min(keyPlaces[0], lastPosition)) * 8 + (local + 0) % 8];
-    valueWords[0] = value[(firstKeyRow + min(keyPlaces[0], lastPosition)) * 8 + (local + 0) % 8];
+    keyWords[0] = key[uniforms.firstKey + (firstKeyRow + min(keyPlaces[0], lastPosition)) * 8 + (local + 0) % 8];
+    valueWords[0] = key[uniforms.firstValue + (firstKeyRow + min(keyPlaces[0], lastPosition)) * 8 + (local + 0) % 8];
 
     // 3. Weights.
     {

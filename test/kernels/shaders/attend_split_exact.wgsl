@@ -54,15 +54,16 @@ const masked = -3.4e38f;
 const lowest = -1e38f;
 // Original index given to the padding of a key tile: past every limit.
 const paddingPosition = 0x7fffffff;
-// Barriers of the walk need a number that all invocations are known to share.
-var<workgroup> keyTileCount : i32;
+// Barriers of the walk need a number that all invocations are known to share. It takes 16 bytes, so that what a driver puts behind it
+// begins at a multiple of them, as matrix units need it.
+var<workgroup> keyTileCount : vec4<i32>;
 
 fn keyEnd(head : i32) -> i32 {
   return uniforms.keyLength;
 }
 // Where the mask of a row starts. Rows past the end read some row that exists.
 fn maskRow(head : i32, row : i32) -> i32 {
-  let heads = uniforms.queryShape.y;
+  let heads = uniforms.heads;
   let last = uniforms.maskShape - 1;
   let entry = min(head / heads, last.x) * uniforms.maskShape.y + min(head % heads, last.y);
   return (entry * uniforms.maskShape.z + min(row, last.z)) * uniforms.maskShape.w;
@@ -120,10 +121,10 @@ fn main(index : i32) {
   let chunkTiles = (allTiles + uniforms.outShape.y - 1) / uniforms.outShape.y;
   let firstTile = chunk * chunkTiles;
   if (local == 0) {
-    keyTileCount = clamp(allTiles - firstTile, 0, chunkTiles);
+    keyTileCount.x = clamp(allTiles - firstTile, 0, chunkTiles);
   }
   // Barriers stand in a loop that all invocations must run equally often: hence the uniform load.
-  let keyTiles = workgroupUniformLoad(&keyTileCount);
+  let keyTiles = workgroupUniformLoad(&keyTileCount).x;
 
   // Empty state of the online softmax: nothing seen, all sums zero.
   var rowMax = vec2<f32>(lowest);

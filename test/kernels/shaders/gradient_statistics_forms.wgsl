@@ -42,8 +42,9 @@ const masked = -3.4e38f;
 const lowest = -1e38f;
 // Original index given to the padding of a key tile: past every limit.
 const paddingPosition = 0x7fffffff;
-// Barriers of the walk need a number that all invocations are known to share.
-var<workgroup> keyTileCount : i32;
+// Barriers of the walk need a number that all invocations are known to share. It takes 16 bytes, so that what a driver puts behind it
+// begins at a multiple of them, as matrix units need it.
+var<workgroup> keyTileCount : vec4<i32>;
 
 fn keyEnd(head : i32) -> i32 {
   return i32(headForms[head].x);
@@ -112,10 +113,10 @@ fn main(index : i32) {
   let endRow = select(firstRow, span.y, exists);
   let allTiles = select(0, max(0, countKeyTiles(head, endRow) - firstKeyTile(queryTileIndex)), firstRow < endRow);
   if (local == 0) {
-    keyTileCount = allTiles;
+    keyTileCount.x = allTiles;
   }
   // Barriers stand in a loop that all invocations must run equally often: hence the uniform load.
-  let keyTiles = workgroupUniformLoad(&keyTileCount);
+  let keyTiles = workgroupUniformLoad(&keyTileCount).x;
   let firstQueryRow = head * uniforms.queryLength;
   if (local < tileQueries) {
     let row = firstRow + local;

@@ -23,8 +23,7 @@ import {UnpackProgram, UnpackRowsProgram} from '../../../runner/quantised/webgpu
 import {blockGeometry} from '../../../src/attention/block_geometry';
 import {AttendProgram} from '../../../src/kernels/webgpu/attend/attend';
 import {AttendMatrixProgram} from '../../../src/kernels/webgpu/attend/attend_matrix';
-import {Float16RowsProgram} from '../../../src/kernels/webgpu/attend/float16_rows';
-import {paddedHeadDim} from '../../../src/kernels/webgpu/wgsl/matrix_units';
+import {float16Layout, Float16RowsProgram} from '../../../src/kernels/webgpu/attend/float16_rows';
 import {CombineStatesProgram} from '../../../src/kernels/webgpu/attend/attend_split';
 import {BlockListsProgram} from '../../../src/kernels/webgpu/select/block_lists';
 import {BlockMaskProgram} from '../../../src/kernels/webgpu/select/block_mask';
@@ -124,15 +123,12 @@ describe('shader texts', () => {
   const packed = (type: PackedType) => {
     return {type, shape: [96, 512] as [number, number], quants: int32(96, 64), scales: int32(96, 16)};
   };
-  /** The program with rows of float16 in place of keys and values. */
-  const onMatrixUnits = (of: WebGPUCall, plan?: WebGPUPlan) => {
-    const float16Rows = ({shape: [batch, heads, length, dim]}: TensorInfo) =>
-      int32(batch * heads * length, paddedHeadDim(dim) / 2);
-    return new AttendMatrixProgram(of, float16Rows(of.key), float16Rows(of.value), plan);
-  };
+  /** The program with rows of float16 in place of queries, keys and values. */
+  const onMatrixUnits = (of: WebGPUCall, plan?: WebGPUPlan) =>
+    new AttendMatrixProgram(of, int32(4 * float16Layout(of).end), plan);
   const programs: Record<string, AttentionProgram<object>> = {
-    float16_rows: new Float16RowsProgram(info(1, 2, 1000, 64)),
-    float16_rows_odd: new Float16RowsProgram(info(1, 2, 1000, 10)),
+    float16_rows: new Float16RowsProgram(wide),
+    float16_rows_odd: new Float16RowsProgram(odd),
     proxy_statistics: new ProxyStatisticsProgram(grouped, tile),
     proxy_log_sums: new ProxyLogSumsProgram(info(4, 2, 128, 2)),
     key_scores: new KeyScoresProgram(grouped, info(4, 128), tile),

@@ -18,7 +18,7 @@ import {BLOCK_TYPES} from '../../../runner/gguf/block_types';
 import {dequantise} from '../../../runner/gguf/dequantise';
 import {testBackends} from '../../setup/environment';
 import {readBlocksReference} from '../gguf/references';
-import {EmulatedProductProgram} from './emulated_matrix_units';
+import {EmulatedProductProgram} from './emulated_product';
 
 /** A small tile, since without float16 it takes twice the memory, and emulated fragments take their time. */
 const SMALL_TILE: ProductTile = {rows: 32, columns: 32, ofSubgroup: [16, 32]};

@@ -41,8 +41,8 @@ export function attend(call: WebGPUCall, plan?: WebGPUPlan): TensorInfo {
   }
   if (arithmetic === 'matrix units') {
     return withScratch(backend, (scratch) => {
-      const float16 = (rows: TensorInfo) => scratch(new Float16RowsProgram(rows).run(backend));
-      return new AttendMatrixProgram(call, float16(call.key), float16(call.value), plan).run(backend);
+      const rows = scratch(new Float16RowsProgram(call).run(backend));
+      return new AttendMatrixProgram(call, rows, plan).run(backend);
     });
   }
   const fewRows = plan ? undefined : chooseFewRowTile(call, arithmetic, geometry.queryLength);

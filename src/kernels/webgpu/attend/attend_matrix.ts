@@ -2,16 +2,16 @@ import type {TensorInfo} from '@tensorflow/tfjs-core';
 import {unroll} from '../../unroll.js';
 import {fragment, hasMatrixUnits, subgroupSize} from '../runtime/device_features.js';
 import type {HeadDims} from '../runtime/device_limits.js';
-import {AttentionProgram} from '../runtime/program.js';
+import {AttentionProgram, i32} from '../runtime/program.js';
 import type {WebGPUCall, WebGPUPlan} from '../webgpu_call.js';
 import {leftType, matrixExtensions, paddedHeadDim, rightType, sumType} from '../wgsl/matrix_units.js';
 import {positionOf} from '../wgsl/position_hooks.js';
-import {headVectors, localOf, readRow, rowInputs} from '../wgsl/rows.js';
+import {headVectors, localOf} from '../wgsl/rows.js';
 import {hookedScore} from '../wgsl/score_hooks.js';
 import {sinkWeight} from '../wgsl/softmax_state.js';
 import type {AttendForm} from './attend_form.js';
 import {attendForm, attendSpec} from './attend_form.js';
-import {saturate} from './float16_rows.js';
+import {float16Layout, float16Words} from './float16_rows.js';
 import {attendWalk, firstKeyOf, lastVisible, ownedRows, scoreOf, scoresOfRow} from './attend_walk.js';
 
 /** Subgroups a workgroup. */
@@ -20,18 +20,18 @@ const threads = subgroups * subgroupSize;
 
 interface MatrixTile {
   /** Fragments of query rows of a subgroup; the softmax gives each row to two invocations. */
-  rowFragments: number;
+  rowFragments: 1 | 2;
   keys: number;
 }
 
 /**
  * Twice the rows share what is read of keys and values, as far as registers hold their queries and outputs, and blocks of queries hold
- * so many; fewer keys then leave room for as many workgroups (docs/performance.md, 2026-11-29).
+ * so many. More keys at a time take the room of other workgroups (docs/performance.md, 2026-11-29).
  */
 function chooseTile({headDim, valueDim}: HeadDims, blockSize?: number): MatrixTile {
   const isSmall = Math.max(headDim, valueDim) <= 64;
   const fills = blockSize === undefined || blockSize % (2 * subgroups * fragment) === 0;
-  return isSmall && fills ? {rowFragments: 2, keys: 16} : {rowFragments: 1, keys: 32};
+  return {rowFragments: isSmall && fills ? 2 : 1, keys: fragment};
 }
 
 const tileQueries = ({rowFragments}: MatrixTile) => subgroups * rowFragments * fragment;
@@ -45,9 +45,9 @@ const headroom = 8;
 const tileStride = (headDim: number) => paddedHeadDim(headDim) + 8;
 const scoreStride = ({keys}: MatrixTile) => keys + 4;
 const weightStride = ({keys}: MatrixTile) => keys + 8;
-/** float16 values of the tiles: keys and values, and before them the queries. */
-const tileSize = ({headDim, valueDim}: HeadDims, tile: MatrixTile) =>
-  Math.max(tile.keys * (tileStride(headDim) + tileStride(valueDim)), tileQueries(tile) * tileStride(headDim));
+/** float16 values of the tiles: keys and values. */
+const tileSize = ({headDim, valueDim}: HeadDims, {keys}: MatrixTile) =>
+  keys * (tileStride(headDim) + tileStride(valueDim));
 
 /** Workgroup memory that the program declares. */
 function matrixBytes(dims: HeadDims, tile: MatrixTile): number {
@@ -73,20 +73,22 @@ interface MatrixForm extends AttendForm {
  * as `AttendProgram`. One shader, longer than other files: its parts share what the fragments of a subgroup hold.
  */
 export class AttendMatrixProgram extends AttentionProgram<MatrixForm> {
-  /** @param keys,values of `Float16RowsProgram`. */
-  constructor(call: WebGPUCall, keys: TensorInfo, values: TensorInfo, plan?: WebGPUPlan) {
+  /** @param rows of `Float16RowsProgram`. */
+  constructor(call: WebGPUCall, rows: TensorInfo, plan?: WebGPUPlan) {
     const form = attendForm(call, plan);
     const tile = chooseTile(form, plan && call.geometry.blockSize);
+    const layout = float16Layout(call);
     const {inputs, ...spec} = attendSpec(call, form, {tileQueries: tileQueries(tile), plan});
     super({
       name: 'AttendMatrix',
       ...spec,
       inputs: {
         ...inputs,
-        ...rowInputs({query: call.query}),
-        key: {tensor: keys, components: 4},
-        value: {tensor: values, components: 4},
+        query: {tensor: rows, element: 'f16'},
+        key: {tensor: rows, components: 4},
+        value: undefined,
       },
+      uniforms: {...spec.uniforms, firstKey: i32(layout.keys), firstValue: i32(layout.values)},
       threads,
       variant: {...form, tile},
       extensions: matrixExtensions,
@@ -96,8 +98,6 @@ export class AttendMatrixProgram extends AttentionProgram<MatrixForm> {
   protected shader({tile, ...form}: MatrixForm): string {
     const {headDim, valueDim} = form;
     const {rowFragments, keys} = tile;
-    const vectors = headVectors(headDim);
-    const paddedVectors = paddedHeadDim(headDim) / 4;
     const headFragments = paddedHeadDim(headDim) / fragment;
     const outputFragments = paddedHeadDim(valueDim) / fragment;
     const outputVectors = headVectors(valueDim);
@@ -131,7 +131,7 @@ export class AttendMatrixProgram extends AttentionProgram<MatrixForm> {
       eachLoad(
         load,
         (j, place) =>
-          `${load.tensor}Words[${j}] = ${load.tensor}[(firstKeyRow + min(${positionsOf(load)}[${j}], lastPosition)) * ${load.words} + ${place} % ${load.words}];`,
+          `${load.tensor}Words[${j}] = key[uniforms.${load.first} + (firstKeyRow + min(${positionsOf(load)}[${j}], lastPosition)) * ${load.words} + ${place} % ${load.words}];`,
       );
     const store = (load: CarriedRows) =>
       eachLoad(load, (j, place) => {
@@ -186,15 +186,13 @@ export class AttendMatrixProgram extends AttentionProgram<MatrixForm> {
 // matrix. The output matrices stay in registers, relative to a maximum that follows the row's true one with some
 // headroom; only when that is used up do they go out to be scaled.
 //
-// Workgroup memory: tiles holds keys, then values (before the first round: the queries), float16; scores and weights have
+// Workgroup memory: tiles holds keys, then values, float16; scores and weights have
 // a part for each subgroup. Keys and values of the next tile are read from global memory while this one is computed. Each variable
 // takes whole 16 bytes: a driver may put them in any order, and fragments must begin there.
 const threads = ${threads};
 const tileQueries = ${tileQueries(tile)};
 const tileKeys = ${keys};
 var<workgroup> tiles : array<f16, ${tileSize(form, tile)}>;
-${readRow('readQuery', 'query', headDim)}
-${saturate}
 ${attendWalk(form)}
 var<workgroup> scoreRows : array<f32, ${tileQueries(tile) * scores}>;
 var<workgroup> weightRows : array<f16, ${tileQueries(tile) * weights}>;
@@ -214,29 +212,16 @@ fn main(index : i32) {
   }
 ${ownedRows(form)}
 
-  // Queries, by way of workgroup memory, into registers.
-  for (var i = local; i < tileQueries * ${paddedVectors}; i += threads) {
-    let queryRow = firstRow + i / ${paddedVectors};
-    var x = vec4<f32>(0.0);
-    if (queryRow < endRow && i % ${paddedVectors} < ${vectors}) {
-      x = uniforms.logitScale * readQuery(head * uniforms.queryLength + queryRow, i % ${paddedVectors});
-    }
-    let at = i / ${paddedVectors} * ${tileStride(headDim)} + i % ${paddedVectors} * 4;
-    let stored = vec4<f16>(saturated(x));
-    ${unroll(4, (c) => `tiles[at + ${c}] = stored[${c}];`, ' ')}
-  }
-  // Barrier: a subgroup reads rows that others loaded.
-  workgroupBarrier();
+  // Rows past the last one of a head are rows of others, which nobody writes.
   let firstTileRow = u32(subgroup * ${rowsOfSubgroup});
+  let firstQuery = u32(head * uniforms.queryLength + max(firstRow, 0)) + firstTileRow;
   ${eachRow((r) =>
     unroll(
       headFragments,
       (d) =>
-        `let query${r}_${d} = subgroupMatrixLoad<${leftType}, row_major>(&tiles, (firstTileRow + ${r * fragment}u) * ${tileStride(headDim)}u + ${d * fragment}u, ${tileStride(headDim)}u);`,
+        `let query${r}_${d} = subgroupMatrixLoad<${leftType}, row_major>(&query, (firstQuery + ${r * fragment}u) * ${paddedHeadDim(headDim)}u + ${d * fragment}u, ${paddedHeadDim(headDim)}u);`,
     ),
   )}
-  // Barrier: keys replace the queries.
-  workgroupBarrier();
 
   ${loads.map(({tensor, rounds}) => `var ${tensor}Words : array<vec4<i32>, ${rounds}>;`).join('\n  ')}
   ${ownPositions.map((load) => `var ${positionsOf(load)} : array<i32, ${load.rounds}>;\n  var next${positionsOf(load)} : array<i32, ${load.rounds}>;`).join('\n  ')}
@@ -370,6 +355,8 @@ ${ownedRows(form)}
 /** The words of keys, or of values, of 16 bytes, that an invocation carries from global to workgroup memory, one a round. */
 interface CarriedRows {
   tensor: 'key' | 'value';
+  /** The uniform that says where their rows begin. */
+  first: 'firstKey' | 'firstValue';
   /** Words of a row. */
   words: number;
   rounds: number;
@@ -379,6 +366,7 @@ interface CarriedRows {
 }
 
 function carriedRows(tensor: 'key' | 'value', dim: number, {keys}: MatrixTile, firstValue: number): CarriedRows {
-  const words = paddedHeadDim(dim) / 8;
-  return {tensor, words, rounds: Math.ceil((keys * words) / threads), firstValue, stride: tileStride(dim)};
+  const words = float16Words(dim);
+  const first = tensor === 'key' ? 'firstKey' : 'firstValue';
+  return {tensor, first, words, rounds: Math.ceil((keys * words) / threads), firstValue, stride: tileStride(dim)};
 }
