@@ -75,6 +75,29 @@ fn positionIn(head : i32, tile : vec2<i32>, slot : i32) -> i32 {
   }
   return paddingPosition;
 }
+
+fn notFinite(x : vec4<f32>) -> vec4<bool> {
+  return (bitcast<vec4<u32>>(x) & vec4<u32>(0x7f800000u)) == vec4<u32>(0x7f800000u);
+}
+
+var<workgroup> anyWithheld : atomic<u32>;
+
+fn asStored(x : vec4<f32>) -> vec4<f32> {
+  return vec4<f32>(vec4<f16>(x));
+}
+
+fn withhold(x : vec4<f32>) -> vec4<f32> {
+  let isWithheld = notFinite(asStored(x));
+  if (any(isWithheld)) {
+    atomicStore(&anyWithheld, 1u);
+  }
+  return select(x, vec4<f32>(0.0), isWithheld);
+}
+
+fn withheldOf(x : vec4<f32>) -> vec4<f32> {
+  return select(vec4<f32>(0.0), asStored(x), notFinite(asStored(x)));
+}
+
 var<workgroup> scoreRows : array<f32, 2304>;
 var<workgroup> weightRows : array<f16, 2560>;
 var<workgroup> keyPositions : array<i32, tileKeys>;
@@ -115,6 +138,7 @@ fn main(index : i32) {
   }
   // Barriers stand in a loop that all invocations must run equally often: hence the uniform load.
   let keyTiles = workgroupUniformLoad(&keyTileCount);
+  let seenByAll = -1;
 
   // Queries, by way of workgroup memory, into registers.
   for (var i = local; i < tileQueries * 16; i += threads) {
@@ -186,9 +210,14 @@ fn main(index : i32) {
 
   for (var t = 0; t < keyTiles; t++) {
     // 1. Keys and values into workgroup memory; the next positions on their way.
+    if (valuePositions[0] > seenByAll && valuePositions[0] != paddingPosition) { values[0] = vec4<f16>(withhold(vec4<f32>(values[0]))); }
+    if (valuePositions[1] > seenByAll && valuePositions[1] != paddingPosition) { values[1] = vec4<f16>(withhold(vec4<f32>(values[1]))); }
+    if (valuePositions[2] > seenByAll && valuePositions[2] != paddingPosition) { values[2] = vec4<f16>(withhold(vec4<f32>(values[2]))); }
+    if (valuePositions[3] > seenByAll && valuePositions[3] != paddingPosition) { values[3] = vec4<f16>(withhold(vec4<f32>(values[3]))); }
+    if (valuePositions[4] > seenByAll && valuePositions[4] != paddingPosition) { values[4] = vec4<f16>(withhold(vec4<f32>(values[4]))); }
     {
       let at = (load0 / 16) * 72 + (load0 % 16) * 4;
-      // Padding has no weight and no column, but zero times a NaN is a NaN.
+      // Padding has no weight and no column, but zero times a NaN is a NaN (more: withheld_values.ts).
       let exists = positions[0] != paddingPosition && load0 % 16 < 16;
       storeTile(at, select(vec4<f16>(0.0), keys[0], exists));
       if (load0 % 16 == 0) {
@@ -197,7 +226,7 @@ fn main(index : i32) {
     }
     {
       let at = (load1 / 16) * 72 + (load1 % 16) * 4;
-      // Padding has no weight and no column, but zero times a NaN is a NaN.
+      // Padding has no weight and no column, but zero times a NaN is a NaN (more: withheld_values.ts).
       let exists = positions[1] != paddingPosition && load1 % 16 < 16;
       storeTile(at, select(vec4<f16>(0.0), keys[1], exists));
       if (load1 % 16 == 0) {
@@ -206,7 +235,7 @@ fn main(index : i32) {
     }
     {
       let at = (load2 / 16) * 72 + (load2 % 16) * 4;
-      // Padding has no weight and no column, but zero times a NaN is a NaN.
+      // Padding has no weight and no column, but zero times a NaN is a NaN (more: withheld_values.ts).
       let exists = positions[2] != paddingPosition && load2 % 16 < 16;
       storeTile(at, select(vec4<f16>(0.0), keys[2], exists));
       if (load2 % 16 == 0) {
@@ -215,7 +244,7 @@ fn main(index : i32) {
     }
     {
       let at = (load3 / 16) * 72 + (load3 % 16) * 4;
-      // Padding has no weight and no column, but zero times a NaN is a NaN.
+      // Padding has no weight and no column, but zero times a NaN is a NaN (more: withheld_values.ts).
       let exists = positions[3] != paddingPosition && load3 % 16 < 16;
       storeTile(at, select(vec4<f16>(0.0), keys[3], exists));
       if (load3 % 16 == 0) {
@@ -224,35 +253,35 @@ fn main(index : i32) {
     }
     {
       let at = (load0 / 20) * 88 + (load0 % 20) * 4;
-      // Padding has no weight and no column, but zero times a NaN is a NaN.
+      // Padding has no weight and no column, but zero times a NaN is a NaN (more: withheld_values.ts).
       let exists = valuePositions[0] != paddingPosition && load0 % 20 < 20;
       storeTile(at + tileKeys * 72, select(vec4<f16>(0.0), values[0], exists));
       
     }
     {
       let at = (load1 / 20) * 88 + (load1 % 20) * 4;
-      // Padding has no weight and no column, but zero times a NaN is a NaN.
+      // Padding has no weight and no column, but zero times a NaN is a NaN (more: withheld_values.ts).
       let exists = valuePositions[1] != paddingPosition && load1 % 20 < 20;
       storeTile(at + tileKeys * 72, select(vec4<f16>(0.0), values[1], exists));
       
     }
     {
       let at = (load2 / 20) * 88 + (load2 % 20) * 4;
-      // Padding has no weight and no column, but zero times a NaN is a NaN.
+      // Padding has no weight and no column, but zero times a NaN is a NaN (more: withheld_values.ts).
       let exists = valuePositions[2] != paddingPosition && load2 % 20 < 20;
       storeTile(at + tileKeys * 72, select(vec4<f16>(0.0), values[2], exists));
       
     }
     {
       let at = (load3 / 20) * 88 + (load3 % 20) * 4;
-      // Padding has no weight and no column, but zero times a NaN is a NaN.
+      // Padding has no weight and no column, but zero times a NaN is a NaN (more: withheld_values.ts).
       let exists = valuePositions[3] != paddingPosition && load3 % 20 < 20;
       storeTile(at + tileKeys * 72, select(vec4<f16>(0.0), values[3], exists));
       
     }
     {
       let at = (load4 / 20) * 88 + (load4 % 20) * 4;
-      // Padding has no weight and no column, but zero times a NaN is a NaN.
+      // Padding has no weight and no column, but zero times a NaN is a NaN (more: withheld_values.ts).
       let exists = valuePositions[4] != paddingPosition && load4 % 20 < 20;
       storeTile(at + tileKeys * 72, select(vec4<f16>(0.0), values[4], exists));
       
@@ -528,7 +557,23 @@ fn main(index : i32) {
     let vector = 0 + i;
     if (firstRow + row < endRow && vector < 20) {
       let at = row * 36 + 4 * i;
-      let x = vec4<f32>(scoreRows[at], scoreRows[at + 1], scoreRows[at + 2], scoreRows[at + 3]);
+      var x = vec4<f32>(scoreRows[at], scoreRows[at + 1], scoreRows[at + 2], scoreRows[at + 3]);
+      if (atomicLoad(&anyWithheld) != 0u) {
+    for (var t = 0; t < keyTiles; t++) {
+      let tile = keySlots(head, queryTileIndex, t, keyTiles);
+      for (var slot = 0; slot < tileKeys; slot++) {
+        let position = positionIn(head, tile, slot);
+        if (position > seenByAll && position != paddingPosition) {
+      let withheld0 = withheldOf(readValue(firstKeyRow + position, vector));
+      {
+        let lastVisible = uniforms.queryOffset + firstRow + row;
+      let maskStart = maskRow(head, firstRow + row);
+        if (!(select(maskedScore(0.0, maskStart, position), masked, position > lastVisible) == masked)) { x += withheld0; }
+      }
+        }
+      }
+    }
+  }
       // A row that saw nothing is zeros.
       writeOutput(head * uniforms.queryLength + firstRow + row, vector, select(x / total, vec4<f32>(0.0), total == 0.0));
     }
@@ -541,7 +586,23 @@ fn main(index : i32) {
     let vector = 8 + i;
     if (firstRow + row < endRow && vector < 20) {
       let at = row * 36 + 4 * i;
-      let x = vec4<f32>(scoreRows[at], scoreRows[at + 1], scoreRows[at + 2], scoreRows[at + 3]);
+      var x = vec4<f32>(scoreRows[at], scoreRows[at + 1], scoreRows[at + 2], scoreRows[at + 3]);
+      if (atomicLoad(&anyWithheld) != 0u) {
+    for (var t = 0; t < keyTiles; t++) {
+      let tile = keySlots(head, queryTileIndex, t, keyTiles);
+      for (var slot = 0; slot < tileKeys; slot++) {
+        let position = positionIn(head, tile, slot);
+        if (position > seenByAll && position != paddingPosition) {
+      let withheld0 = withheldOf(readValue(firstKeyRow + position, vector));
+      {
+        let lastVisible = uniforms.queryOffset + firstRow + row;
+      let maskStart = maskRow(head, firstRow + row);
+        if (!(select(maskedScore(0.0, maskStart, position), masked, position > lastVisible) == masked)) { x += withheld0; }
+      }
+        }
+      }
+    }
+  }
       // A row that saw nothing is zeros.
       writeOutput(head * uniforms.queryLength + firstRow + row, vector, select(x / total, vec4<f32>(0.0), total == 0.0));
     }
@@ -553,7 +614,23 @@ fn main(index : i32) {
     let vector = 16 + i;
     if (firstRow + row < endRow && vector < 20) {
       let at = row * 36 + 4 * i;
-      let x = vec4<f32>(scoreRows[at], scoreRows[at + 1], scoreRows[at + 2], scoreRows[at + 3]);
+      var x = vec4<f32>(scoreRows[at], scoreRows[at + 1], scoreRows[at + 2], scoreRows[at + 3]);
+      if (atomicLoad(&anyWithheld) != 0u) {
+    for (var t = 0; t < keyTiles; t++) {
+      let tile = keySlots(head, queryTileIndex, t, keyTiles);
+      for (var slot = 0; slot < tileKeys; slot++) {
+        let position = positionIn(head, tile, slot);
+        if (position > seenByAll && position != paddingPosition) {
+      let withheld0 = withheldOf(readValue(firstKeyRow + position, vector));
+      {
+        let lastVisible = uniforms.queryOffset + firstRow + row;
+      let maskStart = maskRow(head, firstRow + row);
+        if (!(select(maskedScore(0.0, maskStart, position), masked, position > lastVisible) == masked)) { x += withheld0; }
+      }
+        }
+      }
+    }
+  }
       // A row that saw nothing is zeros.
       writeOutput(head * uniforms.queryLength + firstRow + row, vector, select(x / total, vec4<f32>(0.0), total == 0.0));
     }

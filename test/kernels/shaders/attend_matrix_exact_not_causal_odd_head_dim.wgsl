@@ -67,6 +67,29 @@ fn positionIn(head : i32, tile : vec2<i32>, slot : i32) -> i32 {
   }
   return paddingPosition;
 }
+
+fn notFinite(x : vec4<f32>) -> vec4<bool> {
+  return (bitcast<vec4<u32>>(x) & vec4<u32>(0x7f800000u)) == vec4<u32>(0x7f800000u);
+}
+
+var<workgroup> anyWithheld : atomic<u32>;
+
+fn asStored(x : vec4<f32>) -> vec4<f32> {
+  return vec4<f32>(vec4<f16>(x));
+}
+
+fn withhold(x : vec4<f32>) -> vec4<f32> {
+  let isWithheld = notFinite(asStored(x));
+  if (any(isWithheld)) {
+    atomicStore(&anyWithheld, 1u);
+  }
+  return select(x, vec4<f32>(0.0), isWithheld);
+}
+
+fn withheldOf(x : vec4<f32>) -> vec4<f32> {
+  return select(vec4<f32>(0.0), asStored(x), notFinite(asStored(x)));
+}
+
 var<workgroup> scoreRows : array<f32, 2304>;
 var<workgroup> weightRows : array<f16, 2560>;
 var<workgroup> keyPositions : array<i32, tileKeys>;
@@ -107,6 +130,7 @@ fn main(index : i32) {
   }
   // Barriers stand in a loop that all invocations must run equally often: hence the uniform load.
   let keyTiles = workgroupUniformLoad(&keyTileCount);
+  let seenByAll = paddingPosition - 1;
 
   // Queries, by way of workgroup memory, into registers.
   for (var i = local; i < tileQueries * 4; i += threads) {
@@ -142,9 +166,10 @@ fn main(index : i32) {
 
   for (var t = 0; t < keyTiles; t++) {
     // 1. Keys and values into workgroup memory; the next positions on their way.
+    if (positions[0] > seenByAll && positions[0] != paddingPosition) { values[0] = vec4<f16>(withhold(vec4<f32>(values[0]))); }
     {
       let at = (load0 / 4) * 24 + (load0 % 4) * 4;
-      // Padding has no weight and no column, but zero times a NaN is a NaN.
+      // Padding has no weight and no column, but zero times a NaN is a NaN (more: withheld_values.ts).
       let exists = positions[0] != paddingPosition && load0 % 4 < 3;
       storeTile(at, select(vec4<f16>(0.0), keys[0], exists));
       storeTile(at + tileKeys * 24, select(vec4<f16>(0.0), values[0], exists));
@@ -364,7 +389,22 @@ fn main(index : i32) {
     let vector = 0 + i;
     if (firstRow + row < endRow && vector < 3) {
       let at = row * 36 + 4 * i;
-      let x = vec4<f32>(scoreRows[at], scoreRows[at + 1], scoreRows[at + 2], scoreRows[at + 3]);
+      var x = vec4<f32>(scoreRows[at], scoreRows[at + 1], scoreRows[at + 2], scoreRows[at + 3]);
+      if (atomicLoad(&anyWithheld) != 0u) {
+    for (var t = 0; t < keyTiles; t++) {
+      let tile = keySlots(head, queryTileIndex, t, keyTiles);
+      for (var slot = 0; slot < tileKeys; slot++) {
+        let position = positionIn(head, tile, slot);
+        if (position > seenByAll && position != paddingPosition) {
+      let withheld0 = withheldOf(readValue(firstKeyRow + position, vector));
+      {
+        let lastVisible = paddingPosition - 1;
+        if (!(select(0.0, masked, position > lastVisible) == masked)) { x += withheld0; }
+      }
+        }
+      }
+    }
+  }
       // A row that saw nothing is zeros.
       writeOutput(head * uniforms.queryLength + firstRow + row, vector, select(x / total, vec4<f32>(0.0), total == 0.0));
     }

@@ -92,6 +92,29 @@ fn positionIn(head : i32, tile : vec2<i32>, slot : i32) -> i32 {
   }
   return paddingPosition;
 }
+
+fn notFinite(x : vec4<f32>) -> vec4<bool> {
+  return (bitcast<vec4<u32>>(x) & vec4<u32>(0x7f800000u)) == vec4<u32>(0x7f800000u);
+}
+
+var<workgroup> anyWithheld : atomic<u32>;
+
+fn asStored(x : vec4<f32>) -> vec4<f32> {
+  return vec4<f32>(vec4<f16>(x));
+}
+
+fn withhold(x : vec4<f32>) -> vec4<f32> {
+  let isWithheld = notFinite(asStored(x));
+  if (any(isWithheld)) {
+    atomicStore(&anyWithheld, 1u);
+  }
+  return select(x, vec4<f32>(0.0), isWithheld);
+}
+
+fn withheldOf(x : vec4<f32>) -> vec4<f32> {
+  return select(vec4<f32>(0.0), asStored(x), notFinite(asStored(x)));
+}
+
 var<workgroup> scoreRows : array<f32, 2304>;
 var<workgroup> weightRows : array<f16, 2560>;
 var<workgroup> keyPositions : array<i32, tileKeys>;
@@ -132,6 +155,7 @@ fn main(index : i32) {
   }
   // Barriers stand in a loop that all invocations must run equally often: hence the uniform load.
   let keyTiles = workgroupUniformLoad(&keyTileCount);
+  let seenByAll = firstRow;
 
   // Queries, by way of workgroup memory, into registers.
   for (var i = local; i < tileQueries * 16; i += threads) {
@@ -188,9 +212,13 @@ fn main(index : i32) {
 
   for (var t = 0; t < keyTiles; t++) {
     // 1. Keys and values into workgroup memory; the next positions on their way.
+    if (positions[0] > seenByAll && positions[0] != paddingPosition) { values[0] = vec4<f16>(withhold(vec4<f32>(values[0]))); }
+    if (positions[1] > seenByAll && positions[1] != paddingPosition) { values[1] = vec4<f16>(withhold(vec4<f32>(values[1]))); }
+    if (positions[2] > seenByAll && positions[2] != paddingPosition) { values[2] = vec4<f16>(withhold(vec4<f32>(values[2]))); }
+    if (positions[3] > seenByAll && positions[3] != paddingPosition) { values[3] = vec4<f16>(withhold(vec4<f32>(values[3]))); }
     {
       let at = (load0 / 16) * 72 + (load0 % 16) * 4;
-      // Padding has no weight and no column, but zero times a NaN is a NaN.
+      // Padding has no weight and no column, but zero times a NaN is a NaN (more: withheld_values.ts).
       let exists = positions[0] != paddingPosition && load0 % 16 < 16;
       storeTile(at, select(vec4<f16>(0.0), keys[0], exists));
       storeTile(at + tileKeys * 72, select(vec4<f16>(0.0), values[0], exists));
@@ -200,7 +228,7 @@ fn main(index : i32) {
     }
     {
       let at = (load1 / 16) * 72 + (load1 % 16) * 4;
-      // Padding has no weight and no column, but zero times a NaN is a NaN.
+      // Padding has no weight and no column, but zero times a NaN is a NaN (more: withheld_values.ts).
       let exists = positions[1] != paddingPosition && load1 % 16 < 16;
       storeTile(at, select(vec4<f16>(0.0), keys[1], exists));
       storeTile(at + tileKeys * 72, select(vec4<f16>(0.0), values[1], exists));
@@ -210,7 +238,7 @@ fn main(index : i32) {
     }
     {
       let at = (load2 / 16) * 72 + (load2 % 16) * 4;
-      // Padding has no weight and no column, but zero times a NaN is a NaN.
+      // Padding has no weight and no column, but zero times a NaN is a NaN (more: withheld_values.ts).
       let exists = positions[2] != paddingPosition && load2 % 16 < 16;
       storeTile(at, select(vec4<f16>(0.0), keys[2], exists));
       storeTile(at + tileKeys * 72, select(vec4<f16>(0.0), values[2], exists));
@@ -220,7 +248,7 @@ fn main(index : i32) {
     }
     {
       let at = (load3 / 16) * 72 + (load3 % 16) * 4;
-      // Padding has no weight and no column, but zero times a NaN is a NaN.
+      // Padding has no weight and no column, but zero times a NaN is a NaN (more: withheld_values.ts).
       let exists = positions[3] != paddingPosition && load3 % 16 < 16;
       storeTile(at, select(vec4<f16>(0.0), keys[3], exists));
       storeTile(at + tileKeys * 72, select(vec4<f16>(0.0), values[3], exists));
@@ -477,7 +505,22 @@ fn main(index : i32) {
     let vector = 0 + i;
     if (firstRow + row < endRow && vector < 16) {
       let at = row * 36 + 4 * i;
-      let x = vec4<f32>(scoreRows[at], scoreRows[at + 1], scoreRows[at + 2], scoreRows[at + 3]);
+      var x = vec4<f32>(scoreRows[at], scoreRows[at + 1], scoreRows[at + 2], scoreRows[at + 3]);
+      if (atomicLoad(&anyWithheld) != 0u) {
+    for (var t = 0; t < keyTiles; t++) {
+      let tile = keySlots(head, queryTileIndex, t, keyTiles);
+      for (var slot = 0; slot < tileKeys; slot++) {
+        let position = positionIn(head, tile, slot);
+        if (position > seenByAll && position != paddingPosition) {
+      let withheld0 = withheldOf(readValue(firstKeyRow + position, vector));
+      {
+        let lastVisible = firstRow + row;
+        if (!(select(0.0, masked, position > lastVisible) == masked)) { x += withheld0; }
+      }
+        }
+      }
+    }
+  }
       // A row that saw nothing is zeros.
       writeOutput(head * uniforms.queryLength + firstRow + row, vector, select(x / total, vec4<f32>(0.0), total == 0.0));
     }
@@ -490,7 +533,22 @@ fn main(index : i32) {
     let vector = 8 + i;
     if (firstRow + row < endRow && vector < 16) {
       let at = row * 36 + 4 * i;
-      let x = vec4<f32>(scoreRows[at], scoreRows[at + 1], scoreRows[at + 2], scoreRows[at + 3]);
+      var x = vec4<f32>(scoreRows[at], scoreRows[at + 1], scoreRows[at + 2], scoreRows[at + 3]);
+      if (atomicLoad(&anyWithheld) != 0u) {
+    for (var t = 0; t < keyTiles; t++) {
+      let tile = keySlots(head, queryTileIndex, t, keyTiles);
+      for (var slot = 0; slot < tileKeys; slot++) {
+        let position = positionIn(head, tile, slot);
+        if (position > seenByAll && position != paddingPosition) {
+      let withheld0 = withheldOf(readValue(firstKeyRow + position, vector));
+      {
+        let lastVisible = firstRow + row;
+        if (!(select(0.0, masked, position > lastVisible) == masked)) { x += withheld0; }
+      }
+        }
+      }
+    }
+  }
       // A row that saw nothing is zeros.
       writeOutput(head * uniforms.queryLength + firstRow + row, vector, select(x / total, vec4<f32>(0.0), total == 0.0));
     }

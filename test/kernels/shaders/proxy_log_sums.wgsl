@@ -22,10 +22,10 @@ fn merge(a : State, b : State) -> State {
   return State(maximum, x.sum + y.sum, x.values + y.values);
 }
 
-// A state brought to another maximum. One without weights may hold a NaN of values that nobody sees: zero times a NaN.
+// A state brought to another maximum.
 fn weighted(x : State, maximum : f32) -> State {
   let rescale = exp2(x.maximum - maximum);
-  return State(maximum, x.sum * rescale, select(x.values * rescale, vec4<f32>(0.0), x.sum == 0.0));
+  return State(maximum, x.sum * rescale, x.values * rescale);
 }
 
 var<workgroup> laneStates : array<State, 128>;
@@ -40,6 +40,10 @@ fn mergeLanes(own : State) -> State {
     state = merge(state, laneStates[i]);
   }
   return state;
+}
+fn logOfSum(sum : f32) -> f32 {
+  let bits = bitcast<u32>(sum);
+  return select(log2(sum), bitcast<f32>(bits | 0x7fc00000u), (bits & 0x7f800000u) == 0x7f800000u);
 }
 
 fn main(index : i32) {
@@ -56,6 +60,6 @@ fn main(index : i32) {
   }
   state = mergeLanes(state);
   if (local < 8 && exists) {
-    result[row] = state.maximum + log2(state.sum);
+    result[row] = state.maximum + logOfSum(state.sum);
   }
 }

@@ -7,7 +7,7 @@ import {selectedBlocks} from '../select/block_lists.js';
  * A function from a head of `[batch * heads]` and a row to the keys that the row sees: their original indices, and
  * their scores, in float64; both are overwritten by the next call. With a plan these are the keys of the blocks in the
  * row's list, without one all keys: exact attention. With a causal mask a row sees the keys whose original index is not
- * above its own position.
+ * above its own position. A row whose scores are all −Infinity sees nothing.
  */
 export function visibleScores(
   call: CPUCall,
@@ -39,6 +39,9 @@ export function visibleScores(
       for (let position = 0; position < end; ++position) {
         see(position);
       }
+    }
+    if (scores.subarray(0, count).every((score) => score === -Infinity)) {
+      count = 0;
     }
     return {positions: positions.subarray(0, count), scores: scores.subarray(0, count)};
   };

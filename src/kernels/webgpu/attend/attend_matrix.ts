@@ -8,6 +8,7 @@ import {headVectors, readRow} from '../wgsl/rows.js';
 import type {AttendForm} from './attend_form.js';
 import {attendForm, attendSpec} from './attend_form.js';
 import {attendWalk, lastVisible, ownedRows, scoreOf, scoresOfRow} from './attend_walk.js';
+import {findSeenByAll, giveBackWithheld, withheldFunctions} from './withheld_values.js';
 
 /** Subgroups a workgroup; each owns one fragment of query rows, and the softmax gives each row to two invocations. */
 const subgroups = 4;
@@ -34,7 +35,7 @@ function matrixBytes(dims: HeadDims): number {
   const scores = 4 * tileQueries * scoreStride;
   const weights = 2 * tileQueries * weightStride;
   const positionsAndRescales = 4 * (tileKeys + tileQueries);
-  const flags = 16;
+  const flags = 3 * 16;
   return 2 * tileSize(dims) + scores + weights + positionsAndRescales + flags;
 }
 
@@ -85,6 +86,11 @@ export class AttendMatrixProgram extends AttentionProgram<AttendForm> {
       `vec4<f16>(read${tensor}(firstKeyRow + min(${positions}[${j}], lastPosition), ${vector}${j}));`;
     const fetchKey = (j: number) => `keys[${j}] = ${read('Key', keyLoads, j)}`;
     const fetchValue = (j: number) => `values[${j}] = ${read('Value', valueLoads, j)}`;
+    const withhold = (j: number) => {
+      const position = `${valueLoads.positions}[${j}]`;
+      // Padding is not stored.
+      return `if (${position} > seenByAll && ${position} != paddingPosition) { values[${j}] = vec4<f16>(withhold(vec4<f32>(values[${j}]))); }`;
+    };
     const findPositions = ({rounds, paddedVectors}: CarriedRows, positions: string) =>
       unroll(rounds, (j) => `${positions}[${j}] = positionIn(head, nextTile, load${j} / ${paddedVectors});`);
     const store = (
@@ -97,7 +103,7 @@ export class AttendMatrixProgram extends AttentionProgram<AttendForm> {
         rounds,
         (j) => `${tileKeys * paddedVectors < (j + 1) * threads ? `if (load${j} < ${tileKeys * paddedVectors}) ` : ''}{
       let at = (load${j} / ${paddedVectors}) * ${stride} + (load${j} % ${paddedVectors}) * 4;
-      // Padding has no weight and no column, but zero times a NaN is a NaN.
+      // Padding has no weight and no column, but zero times a NaN is a NaN (more: withheld_values.ts).
       let exists = ${positions}[${j}] != paddingPosition && load${j} % ${paddedVectors} < ${vectors};
       ${tiles.map(([at, from]) => `storeTile(${at}, select(vec4<f16>(0.0), ${from}[${j}], exists));`).join('\n      ')}
       ${also(j)}
@@ -138,6 +144,7 @@ ${readRow('readQuery', 'query', headDim)}
 ${readRow('readKey', 'key', headDim)}
 ${readRow('readValue', 'value', valueDim)}
 ${attendWalk(form)}
+${withheldFunctions('vec4<f32>(vec4<f16>(x))')}
 var<workgroup> scoreRows : array<f32, ${tileQueries * scoreStride}>;
 var<workgroup> weightRows : array<f16, ${tileQueries * weightStride}>;
 var<workgroup> keyPositions : array<i32, tileKeys>;
@@ -162,6 +169,7 @@ fn main(index : i32) {
     atomicStore(&anyRescale, 0u);
   }
 ${ownedRows(form)}
+  ${findSeenByAll(form)}
 
   // Queries, by way of workgroup memory, into registers.
   for (var i = local; i < tileQueries * ${paddedVectors}; i += threads) {
@@ -201,6 +209,7 @@ ${ownedRows(form)}
 
   for (var t = 0; t < keyTiles; t++) {
     // 1. Keys and values into workgroup memory; the next positions on their way.
+    ${unroll(valueLoads.rounds, withhold)}
     ${
       shared
         ? store(
@@ -318,7 +327,8 @@ ${ownedRows(form)}
     let vector = ${(g * staged * fragment) / 4} + i;
     if (firstRow + row < endRow && vector < ${outputVectors}) {
       let at = row * ${scoreStride} + 4 * i;
-      let x = vec4<f32>(scoreRows[at], scoreRows[at + 1], scoreRows[at + 2], scoreRows[at + 3]);
+      var x = vec4<f32>(scoreRows[at], scoreRows[at + 1], scoreRows[at + 2], scoreRows[at + 3]);
+      ${giveBackWithheld(form, ['firstRow + row'], ['readValue(firstKeyRow + position, vector)'], (_r, _v, withheld) => `x += ${withheld};`)}
       // A row that saw nothing is zeros.
       writeOutput(head * uniforms.queryLength + firstRow + row, vector, select(x / total, vec4<f32>(0.0), total == 0.0));
     }

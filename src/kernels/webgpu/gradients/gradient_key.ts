@@ -181,7 +181,7 @@ function weightsOfScores({rows, columns}: GradientTile, form: ScoreForm): string
         (r) => `{
         let row = ownedRows[${rowOf(r)}];
         let score = ${hookedScore(form, `uniforms.logitScale * scores[${r}][${c}]`, 'row - firstKeyRow')};
-        scores[${r}][${c}] = select(0.0, exp2(score - known.x), row >= 0 && row - firstKeyRow <= last);
+        scores[${r}][${c}] = select(exp2(score - known.x), 0.0, row < 0 || row - firstKeyRow > last${form.mask ? ' || score == masked' : ''});
       }`,
         '\n      ',
       )}
@@ -189,7 +189,7 @@ function weightsOfScores({rows, columns}: GradientTile, form: ScoreForm): string
   );
 }
 
-/** Makes the gradients of the scores of those of the weights. A weight of 0 times a NaN of a row that is not seen is a NaN. */
+/** Makes the gradients of the scores of those of the weights. A weight of 0 times a NaN of a row that is not seen is a NaN; a weight that is a NaN equals nothing. */
 function scoreGradients({rows, columns}: GradientTile): string {
   return unroll(
     columns,
@@ -198,7 +198,7 @@ function scoreGradients({rows, columns}: GradientTile): string {
       ${unroll(
         rows,
         (r) =>
-          `products[${r}][${c}] = select(0.0, scores[${r}][${c}] * (products[${r}][${c}] - delta), scores[${r}][${c}] != 0.0);`,
+          `products[${r}][${c}] = select(scores[${r}][${c}] * (products[${r}][${c}] - delta), 0.0, scores[${r}][${c}] == 0.0);`,
         '\n      ',
       )}
     }`,

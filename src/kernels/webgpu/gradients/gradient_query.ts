@@ -109,10 +109,11 @@ function scoreGradients({rows, columns}: GradientTile, form: AttendForm): string
       ${hooksOfRow(form, 'head', `firstRow + ${rowOf(r)}`).join('')}
       ${unroll(
         columns,
-        (c) => `scores[${r}][${c}] = select(
-        0.0,
-        exp2(${hookedScore(form, `uniforms.logitScale * scores[${r}][${c}]`, `position${c}`)} - statistics${r}.x) * (products[${r}][${c}] - statistics${r}.y),
-        position${c} <= last);`,
+        (c) => `{
+        let score = ${hookedScore(form, `uniforms.logitScale * scores[${r}][${c}]`, `position${c}`)};
+        let gradient = exp2(score - statistics${r}.x) * (products[${r}][${c}] - statistics${r}.y);
+        scores[${r}][${c}] = select(gradient, 0.0, position${c} > last${form.mask ? ' || score == masked' : ''});
+      }`,
         '\n      ',
       )}
     }`,

@@ -37,10 +37,10 @@ fn merge(a : State, b : State) -> State {
   return State(maximum, x.sum + y.sum, x.values + y.values);
 }
 
-// A state brought to another maximum. One without weights may hold a NaN of values that nobody sees: zero times a NaN.
+// A state brought to another maximum.
 fn weighted(x : State, maximum : f32) -> State {
   let rescale = exp2(x.maximum - maximum);
-  return State(maximum, x.sum * rescale, select(x.values * rescale, vec4<f32>(0.0), x.sum == 0.0));
+  return State(maximum, x.sum * rescale, x.values * rescale);
 }
 
 var<workgroup> laneStates : array<State, ${threads}>;
