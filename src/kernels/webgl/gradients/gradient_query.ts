@@ -4,6 +4,7 @@ import {addRows, startSums} from '../glsl/row_sums.js';
 import {sumTexels, tilesPerBlock} from '../glsl/tiles.js';
 import type {RowTexture} from '../runtime/row_texture.js';
 import type {GradientRound} from './gradient_walk.js';
+import {sharesOf} from './gradient_walk.js';
 
 /**
  * Stage 2 of the gradients, gradient query: sums up to and with a round of the keys, each times the gradient of its score,
@@ -29,8 +30,8 @@ export class GradientQueryProgram extends WalkProgram<{firstRound: boolean}> {
 
   protected shader(variant: WalkVariant & {firstRound: boolean}): string {
     const {tileKeys, firstRound} = variant;
-    const weights = (k: number) =>
-      `vec4 weights = exp2(fetchScores(at, tile, ${k}) - logSum) * (fetchProducts(at, tile, ${k}) - delta);`;
+    const weights = (k: number) => `${sharesOf(k, 'logSum')}
+        vec4 weights = shares * (fetchProducts(at, tile, ${k}) - delta);`;
     return `
 // A fragment adds up ${tileKeys / 4} vectors of the keys, times the gradients of their scores for a group's four rows.
 ${groupText(variant)}
