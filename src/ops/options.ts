@@ -65,9 +65,9 @@ export interface PBSAttentionSettings extends Pick<AttentionOptions, 'causal' | 
   permute?: boolean;
   /**
    * Whether keys keep their order, so that no choice depends on what comes after a row's own block of queries, in any call: a
-   * prompt in chunks that end with a block gives what one pass gives, and so do training and teacher forcing. The same as
-   * `permute: false`; costs a quarter more blocks at equal loss (SmolLM2-135M, 8,192 tokens). Without it the sampled estimate still looks at no later row, but a chunk orders the keys
-   * before it by its own rows. Default `false`.
+   * prompt in chunks that end with a block gives what one pass gives. The same as
+   * `permute: false`; costs a quarter more blocks at equal loss (SmolLM2-135M, 8,192 tokens). Without it the sampled estimate still looks at no later block, but a chunk orders the keys
+   * before it by its own rows. Either way the rows of a block choose together. Default `false`.
    */
   causalSafe?: boolean;
   /**

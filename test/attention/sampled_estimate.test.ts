@@ -2,7 +2,7 @@ import type {Tensor4D} from '@tensorflow/tfjs-core';
 import {concat, setBackend, slice, tensor4d} from '@tensorflow/tfjs-core';
 import {expect} from 'chai';
 import type {PBSAttentionOptions} from '../../src/index';
-import {flashAttention, pbsAttention, pbsAttentionDensity, pbsAttentionPlan} from '../../src/index';
+import {flashAttention, paperOptions, pbsAttention, pbsAttentionDensity, pbsAttentionPlan} from '../../src/index';
 import type {BlockGeometry} from '../../src/attention/block_geometry';
 import {blockGeometry, scoredBlocks, visibleBlocks} from '../../src/attention/block_geometry';
 import {permute} from '../../src/kernels/cpu/permute/permute';
@@ -348,6 +348,29 @@ describeBackends('causality of the sampled estimate', (backend) => {
       expect(different, 'later blocks do change').to.be.above(0);
     });
   }
+
+  it('lets the rows of a block choose together, and by the paper all rows of a prompt', async () => {
+    const inputs = randomInputs(shape, 94);
+    const other = randomInputs(shape, 95);
+    const from = 132;
+    const mix = (a: Float32Array, b: Float32Array) =>
+      a.map((x, i) => (Math.floor(i / headDim) % length < from ? x : 3 * b[i]));
+    const changed = {...inputs, query: mix(inputs.query, other.query), key: mix(inputs.key, other.key)};
+    /** Rows before the ones that are others, whose output is another all the same. */
+    const changedRows = async (options: PBSAttentionOptions) => {
+      const outputs = await Promise.all(
+        [inputs, changed].map((given) => pbsAttention(...tensors(given), {...sizes, ...options}).data()),
+      );
+      const isOther = (i: number) => Math.abs(outputs[0][i] - outputs[1][i]) > 1e-3;
+      const row = (i: number) => Math.floor(i / headDim) % length;
+      return Array.from(outputs[0].keys(), row).filter((x, i) => x < from && isOther(i));
+    };
+    for (const causalSafe of [false, true]) {
+      const rows = await changedRows({causalSafe});
+      expect(Math.min(...rows)).to.be.within(128, from - 1);
+    }
+    expect(Math.min(...(await changedRows({...paperOptions, ...sizes}))), 'by the paper').to.be.below(128);
+  });
 
   for (const segmentSize of [24, 64]) {
     it(`gives in chunks of whole blocks what one pass gives, with causalSafe, segments of ${segmentSize}`, async () => {

@@ -310,7 +310,7 @@ fn main(index : i32) {
       }
     }
     } else {
-      for (var i = 0; i < threadsX; i += 4) {
+      for (var i = 0; i < threadsX; i += 1) {
       {
       let w0 = weights[(y + 0 * threadsY) * weightStride + i + 0];
     let w1 = weights[(y + 1 * threadsY) * weightStride + i + 0];
@@ -321,48 +321,6 @@ fn main(index : i32) {
       }
     if (x + 0 * threadsX < 3) {
         let b = walkedTile[(i + 0 + 1 * threadsX) * tileStride + x + 0 * threadsX];
-        valueGradient[0][0] = select(fma(vec4<f32>(w0[1]), b, valueGradient[0][0]), valueGradient[0][0], w0[1] == 0.0);
-    valueGradient[1][0] = select(fma(vec4<f32>(w1[1]), b, valueGradient[1][0]), valueGradient[1][0], w1[1] == 0.0);
-      }
-      }
-    {
-      let w0 = weights[(y + 0 * threadsY) * weightStride + i + 1];
-    let w1 = weights[(y + 1 * threadsY) * weightStride + i + 1];
-      if (x + 0 * threadsX < 3) {
-        let b = walkedTile[(i + 1 + 0 * threadsX) * tileStride + x + 0 * threadsX];
-        valueGradient[0][0] = select(fma(vec4<f32>(w0[0]), b, valueGradient[0][0]), valueGradient[0][0], w0[0] == 0.0);
-    valueGradient[1][0] = select(fma(vec4<f32>(w1[0]), b, valueGradient[1][0]), valueGradient[1][0], w1[0] == 0.0);
-      }
-    if (x + 0 * threadsX < 3) {
-        let b = walkedTile[(i + 1 + 1 * threadsX) * tileStride + x + 0 * threadsX];
-        valueGradient[0][0] = select(fma(vec4<f32>(w0[1]), b, valueGradient[0][0]), valueGradient[0][0], w0[1] == 0.0);
-    valueGradient[1][0] = select(fma(vec4<f32>(w1[1]), b, valueGradient[1][0]), valueGradient[1][0], w1[1] == 0.0);
-      }
-      }
-    {
-      let w0 = weights[(y + 0 * threadsY) * weightStride + i + 2];
-    let w1 = weights[(y + 1 * threadsY) * weightStride + i + 2];
-      if (x + 0 * threadsX < 3) {
-        let b = walkedTile[(i + 2 + 0 * threadsX) * tileStride + x + 0 * threadsX];
-        valueGradient[0][0] = select(fma(vec4<f32>(w0[0]), b, valueGradient[0][0]), valueGradient[0][0], w0[0] == 0.0);
-    valueGradient[1][0] = select(fma(vec4<f32>(w1[0]), b, valueGradient[1][0]), valueGradient[1][0], w1[0] == 0.0);
-      }
-    if (x + 0 * threadsX < 3) {
-        let b = walkedTile[(i + 2 + 1 * threadsX) * tileStride + x + 0 * threadsX];
-        valueGradient[0][0] = select(fma(vec4<f32>(w0[1]), b, valueGradient[0][0]), valueGradient[0][0], w0[1] == 0.0);
-    valueGradient[1][0] = select(fma(vec4<f32>(w1[1]), b, valueGradient[1][0]), valueGradient[1][0], w1[1] == 0.0);
-      }
-      }
-    {
-      let w0 = weights[(y + 0 * threadsY) * weightStride + i + 3];
-    let w1 = weights[(y + 1 * threadsY) * weightStride + i + 3];
-      if (x + 0 * threadsX < 3) {
-        let b = walkedTile[(i + 3 + 0 * threadsX) * tileStride + x + 0 * threadsX];
-        valueGradient[0][0] = select(fma(vec4<f32>(w0[0]), b, valueGradient[0][0]), valueGradient[0][0], w0[0] == 0.0);
-    valueGradient[1][0] = select(fma(vec4<f32>(w1[0]), b, valueGradient[1][0]), valueGradient[1][0], w1[0] == 0.0);
-      }
-    if (x + 0 * threadsX < 3) {
-        let b = walkedTile[(i + 3 + 1 * threadsX) * tileStride + x + 0 * threadsX];
         valueGradient[0][0] = select(fma(vec4<f32>(w0[1]), b, valueGradient[0][0]), valueGradient[0][0], w0[1] == 0.0);
     valueGradient[1][0] = select(fma(vec4<f32>(w1[1]), b, valueGradient[1][0]), valueGradient[1][0], w1[1] == 0.0);
       }
@@ -469,7 +427,7 @@ fn main(index : i32) {
       }
     }
     } else {
-      for (var i = 0; i < threadsX; i += 4) {
+      for (var i = 0; i < threadsX; i += 1) {
       {
       let w0 = weights[(y + 0 * threadsY) * weightStride + i + 0];
     let w1 = weights[(y + 1 * threadsY) * weightStride + i + 0];
@@ -480,48 +438,6 @@ fn main(index : i32) {
       }
     if (x + 0 * threadsX < 3) {
         let b = walkedTile[(i + 0 + 1 * threadsX) * tileStride + x + 0 * threadsX];
-        keyGradient[0][0] = select(fma(vec4<f32>(w0[1]), b, keyGradient[0][0]), keyGradient[0][0], w0[1] == 0.0);
-    keyGradient[1][0] = select(fma(vec4<f32>(w1[1]), b, keyGradient[1][0]), keyGradient[1][0], w1[1] == 0.0);
-      }
-      }
-    {
-      let w0 = weights[(y + 0 * threadsY) * weightStride + i + 1];
-    let w1 = weights[(y + 1 * threadsY) * weightStride + i + 1];
-      if (x + 0 * threadsX < 3) {
-        let b = walkedTile[(i + 1 + 0 * threadsX) * tileStride + x + 0 * threadsX];
-        keyGradient[0][0] = select(fma(vec4<f32>(w0[0]), b, keyGradient[0][0]), keyGradient[0][0], w0[0] == 0.0);
-    keyGradient[1][0] = select(fma(vec4<f32>(w1[0]), b, keyGradient[1][0]), keyGradient[1][0], w1[0] == 0.0);
-      }
-    if (x + 0 * threadsX < 3) {
-        let b = walkedTile[(i + 1 + 1 * threadsX) * tileStride + x + 0 * threadsX];
-        keyGradient[0][0] = select(fma(vec4<f32>(w0[1]), b, keyGradient[0][0]), keyGradient[0][0], w0[1] == 0.0);
-    keyGradient[1][0] = select(fma(vec4<f32>(w1[1]), b, keyGradient[1][0]), keyGradient[1][0], w1[1] == 0.0);
-      }
-      }
-    {
-      let w0 = weights[(y + 0 * threadsY) * weightStride + i + 2];
-    let w1 = weights[(y + 1 * threadsY) * weightStride + i + 2];
-      if (x + 0 * threadsX < 3) {
-        let b = walkedTile[(i + 2 + 0 * threadsX) * tileStride + x + 0 * threadsX];
-        keyGradient[0][0] = select(fma(vec4<f32>(w0[0]), b, keyGradient[0][0]), keyGradient[0][0], w0[0] == 0.0);
-    keyGradient[1][0] = select(fma(vec4<f32>(w1[0]), b, keyGradient[1][0]), keyGradient[1][0], w1[0] == 0.0);
-      }
-    if (x + 0 * threadsX < 3) {
-        let b = walkedTile[(i + 2 + 1 * threadsX) * tileStride + x + 0 * threadsX];
-        keyGradient[0][0] = select(fma(vec4<f32>(w0[1]), b, keyGradient[0][0]), keyGradient[0][0], w0[1] == 0.0);
-    keyGradient[1][0] = select(fma(vec4<f32>(w1[1]), b, keyGradient[1][0]), keyGradient[1][0], w1[1] == 0.0);
-      }
-      }
-    {
-      let w0 = weights[(y + 0 * threadsY) * weightStride + i + 3];
-    let w1 = weights[(y + 1 * threadsY) * weightStride + i + 3];
-      if (x + 0 * threadsX < 3) {
-        let b = walkedTile[(i + 3 + 0 * threadsX) * tileStride + x + 0 * threadsX];
-        keyGradient[0][0] = select(fma(vec4<f32>(w0[0]), b, keyGradient[0][0]), keyGradient[0][0], w0[0] == 0.0);
-    keyGradient[1][0] = select(fma(vec4<f32>(w1[0]), b, keyGradient[1][0]), keyGradient[1][0], w1[0] == 0.0);
-      }
-    if (x + 0 * threadsX < 3) {
-        let b = walkedTile[(i + 3 + 1 * threadsX) * tileStride + x + 0 * threadsX];
         keyGradient[0][0] = select(fma(vec4<f32>(w0[1]), b, keyGradient[0][0]), keyGradient[0][0], w0[1] == 0.0);
     keyGradient[1][0] = select(fma(vec4<f32>(w1[1]), b, keyGradient[1][0]), keyGradient[1][0], w1[1] == 0.0);
       }

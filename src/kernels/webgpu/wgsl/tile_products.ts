@@ -51,7 +51,7 @@ export function addWeightedRows(
   }: {right: string; sums: string; width: number; first?: number; guarded?: boolean},
 ): string {
   const {rows, columns, threadsX} = tile;
-  const step = Math.min(4, threadsX);
+  const step = guarded ? 1 : Math.min(4, threadsX);
   const add = (sum: string, weight: string) => {
     const added = `fma(vec4<f32>(${weight}), b, ${sum})`;
     return `${sum} = ${guarded ? `select(${added}, ${sum}, ${weight} == 0.0)` : added};`;
