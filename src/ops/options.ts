@@ -1,4 +1,4 @@
-import type {Tensor1D, Tensor4D} from '@tensorflow/tfjs-core';
+import type {Tensor, Tensor1D, Tensor4D} from '@tensorflow/tfjs-core';
 import type {PBSAttentionPlan, PBSAttentionReport} from './results.js';
 
 /** Options that exact and block-sparse attention have in common. */
@@ -94,6 +94,9 @@ export interface PBSAttentionOptions extends PBSAttentionSettings, AttentionOpti
    */
   onReport?: (report: PBSAttentionReport) => void;
 }
+
+/** An op of tensors of rank 4. Ops of tfjs return tensors of no known rank, so that the types take any, and the op checks it. */
+export type AttentionOp<Options> = (query: Tensor, key: Tensor, value: Tensor, options?: Options) => Tensor4D;
 
 /** Defaults that do not depend on the inputs. */
 export const defaultOptions = {
