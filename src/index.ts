@@ -14,6 +14,7 @@ export type {ExactReason} from './attention/cost_model.js';
 export {flashAttention} from './ops/flash_attention.js';
 export {extendPBSAttentionPlan} from './ops/extend_pbs_attention_plan.js';
 export type {
+  AttentionOp,
   AttentionOptions,
   FlashAttentionOptions,
   PBSAttentionOptions,

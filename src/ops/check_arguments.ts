@@ -92,6 +92,7 @@ function withPlanSizes(
   plan: PBSAttentionPlan | undefined,
   withOffset: boolean,
 ): PBSAttentionOptions | undefined {
+  checkIsOptions(op, options);
   if (!plan?.sizes) {
     return options;
   }
@@ -228,7 +229,18 @@ export function check(condition: boolean, op: string, argument: string, got: str
 }
 
 function fail(op: string, argument: string, got: string, takes: string): never {
-  throw new Error(`${op}: ${argument}: ${got}; takes ${takes}.`);
+  // What came may be a whole book.
+  const shortened = got.length > longestGot ? `${got.slice(0, longestGot)}…` : got;
+  throw new Error(`${op}: ${argument}: ${shortened}; takes ${takes}.`);
+}
+
+const longestGot = 200;
+
+function checkIsOptions(op: string, options: unknown): void {
+  const isObject = options === undefined || (typeof options === 'object' && options !== null);
+  const areOptions = isObject && !Array.isArray(options) && !(options instanceof Tensor);
+  const takes = 'an object of options; flashAttention takes a mask as its option';
+  check(areOptions, op, 'options', `got ${describe(options)}`, takes);
 }
 
 /** An option that does not exist is a mistake worth naming. */
@@ -237,16 +249,15 @@ function withDefaults(
   options: PBSAttentionSettings | undefined,
   inputOptions: readonly string[],
 ): Settings {
-  const takes = 'an object of options; flashAttention takes a mask as its option';
-  const isObject = options === undefined || (typeof options === 'object' && options !== null);
-  check(isObject && !(options instanceof Tensor), op, 'options', `got ${describe(options)}`, takes);
+  checkIsOptions(op, options);
   const given = givenOptions(options);
   const known = [...Object.keys(defaultOptions), 'scale', 'window', 'softCap', ...inputOptions];
   for (const name of Object.keys(given)) {
     check(known.includes(name), op, 'options', `got '${name}'`, known.join(', '));
   }
   const {blockSize = defaultOptions.blockSize} = given;
-  const keyBlockSize = given.keyBlockSize ?? Math.min(defaultOptions.keyBlockSize, blockSize);
+  const ofBlocks = typeof blockSize === 'number' ? blockSize : Infinity;
+  const keyBlockSize = given.keyBlockSize ?? Math.min(defaultOptions.keyBlockSize, ofBlocks);
   return {...defaultOptions, ...given, keyBlockSize};
 }
 

@@ -1,4 +1,4 @@
-import type {Tensor1D, Tensor4D} from '@tensorflow/tfjs-core';
+import type {Tensor, Tensor1D, Tensor4D} from '@tensorflow/tfjs-core';
 import type {PBSAttentionPlan, PBSAttentionReport} from './results.js';
 
 /** Options that exact and block-sparse attention have in common. */
@@ -87,9 +87,9 @@ export interface PBSAttentionSettings extends Pick<
   permute?: boolean;
   /**
    * Whether keys keep their order, so that no choice depends on what comes after a row's own block of queries, in any call: a
-   * prompt in chunks that end with a block gives what one pass gives, and so do training and teacher forcing. The same as
-   * `permute: false`; costs a quarter more blocks at equal loss (SmolLM2-135M, 8,192 tokens). Without it the sampled estimate still looks at no later row, but a chunk orders the keys
-   * before it by its own rows. Default `false`.
+   * prompt in chunks that end with a block gives what one pass gives. The same as
+   * `permute: false`; costs a quarter more blocks at equal loss (SmolLM2-135M, 8,192 tokens). Without it the sampled estimate still looks at no later block, but a chunk orders the keys
+   * before it by its own rows. Either way the rows of a block choose together. Default `false`.
    */
   causalSafe?: boolean;
   /**
@@ -122,6 +122,9 @@ export interface PBSAttentionOptions extends PBSAttentionSettings, AttentionOpti
    */
   onReport?: (report: PBSAttentionReport) => void;
 }
+
+/** An op of tensors of rank 4. Ops of tfjs return tensors of no known rank, so that the types take any, and the op checks it. */
+export type AttentionOp<Options> = (query: Tensor, key: Tensor, value: Tensor, options?: Options) => Tensor4D;
 
 /** Defaults that do not depend on the inputs. */
 export const defaultOptions = {

@@ -114,6 +114,7 @@ export async function tunePBSAttention(
   const areSamples = isList || (typeof samples === 'object' && samples !== null && 'query' in samples);
   check(areSamples, op, 'samples', `got ${describe(samples)}`, '{query, key, value} or an array of them');
   const layers = isList ? [...(samples as readonly AttentionSample[])] : [samples as AttentionSample];
+  check(layers.length > 0, op, 'samples', 'got none', 'one or more, of a collector that is not disposed yet');
   checkOptions(options);
   layers.forEach((sample) => checkTensors(op, sample?.query, sample?.key, sample?.value));
   checkBackend(op, PBSAttentionPlanKernel);

@@ -89,6 +89,30 @@ fn positionIn(head : i32, tile : vec2<i32>, slot : i32) -> i32 {
   }
   return paddingPosition;
 }
+
+fn notFinite(x : vec4<f32>) -> vec4<bool> {
+  return (bitcast<vec4<u32>>(x) & vec4<u32>(0x7f800000u)) == vec4<u32>(0x7f800000u);
+}
+
+// 16 bytes: see keyTileCount.
+var<workgroup> anyWithheld : array<atomic<u32>, 4>;
+
+fn asStored(x : vec4<f32>) -> vec4<f32> {
+  return x;
+}
+
+fn withhold(x : vec4<f32>) -> vec4<f32> {
+  let isWithheld = notFinite(asStored(x));
+  if (any(isWithheld)) {
+    atomicStore(&anyWithheld[0], 1u);
+  }
+  return select(x, vec4<f32>(0.0), isWithheld);
+}
+
+fn withheldOf(x : vec4<f32>) -> vec4<f32> {
+  return select(vec4<f32>(0.0), asStored(x), notFinite(asStored(x)));
+}
+
 fn readQuery(row : i32, vector : i32) -> vec4<f32> { return query[row * 16 + vector]; }
 fn readKey(row : i32, vector : i32) -> vec4<f32> { return key[row * 16 + vector]; }
 fn readValue(row : i32, vector : i32) -> vec4<f32> { return value[row * 20 + vector]; }
@@ -114,6 +138,7 @@ fn main(index : i32) {
   }
   // Barriers stand in a loop that all invocations must run equally often: hence the uniform load.
   let keyTiles = workgroupUniformLoad(&keyTileCount).x;
+  let seenByAll = -1;
 
   // Empty state of the online softmax: nothing seen, all sums zero.
   var rowMax = vec2<f32>(lowest);
@@ -358,20 +383,25 @@ fn main(index : i32) {
     output[1][1] *= rescale[1];
     output[1][2] *= rescale[1];
     }
+    if (valuePosition0 > seenByAll) { fetched[0] = withhold(select(vec4<f32>(), fetched[0], valuePosition0 != paddingPosition)); }
+    if (valuePosition1 > seenByAll) { fetched[1] = withhold(select(vec4<f32>(), fetched[1], valuePosition1 != paddingPosition)); }
+    if (valuePosition2 > seenByAll) { fetched[2] = withhold(select(vec4<f32>(), fetched[2], valuePosition2 != paddingPosition)); }
+    if (valuePosition3 > seenByAll) { fetched[3] = withhold(select(vec4<f32>(), fetched[3], valuePosition3 != paddingPosition)); }
+    if (valuePosition4 > seenByAll) { fetched[4] = withhold(select(vec4<f32>(), fetched[4], valuePosition4 != paddingPosition)); }
     {
-      keyTile[(local / 20) * tileStride + local % 20] = select(vec4<f32>(), fetched[0], valuePosition0 != paddingPosition);
+      keyTile[(local / 20) * tileStride + local % 20] = fetched[0];
     }
     {
-      keyTile[((local + 128) / 20) * tileStride + (local + 128) % 20] = select(vec4<f32>(), fetched[1], valuePosition1 != paddingPosition);
+      keyTile[((local + 128) / 20) * tileStride + (local + 128) % 20] = fetched[1];
     }
     {
-      keyTile[((local + 256) / 20) * tileStride + (local + 256) % 20] = select(vec4<f32>(), fetched[2], valuePosition2 != paddingPosition);
+      keyTile[((local + 256) / 20) * tileStride + (local + 256) % 20] = fetched[2];
     }
     {
-      keyTile[((local + 384) / 20) * tileStride + (local + 384) % 20] = select(vec4<f32>(), fetched[3], valuePosition3 != paddingPosition);
+      keyTile[((local + 384) / 20) * tileStride + (local + 384) % 20] = fetched[3];
     }
     {
-      keyTile[((local + 512) / 20) * tileStride + (local + 512) % 20] = select(vec4<f32>(), fetched[4], valuePosition4 != paddingPosition);
+      keyTile[((local + 512) / 20) * tileStride + (local + 512) % 20] = fetched[4];
     }
     // Barrier: the weighted sum reads the weights of all x and values that others loaded.
     workgroupBarrier();
@@ -658,16 +688,39 @@ fn main(index : i32) {
     sum += rowPartials[y * weightStride + 5];
     sum += rowPartials[y * weightStride + 6];
     sum += rowPartials[y * weightStride + 7];
+  if (atomicLoad(&anyWithheld[0]) != 0u) {
+    for (var t = 0; t < keyTiles; t++) {
+      let tile = keySlots(head, queryTileIndex, t, keyTiles);
+      for (var slot = 0; slot < tileKeys; slot++) {
+        let position = positionIn(head, tile, slot);
+        if (position > seenByAll && position != paddingPosition) {
+      let withheld0 = withheldOf(readValue(firstKeyRow + position, min(x + 0 * threadsX, 19)));
+      let withheld1 = withheldOf(readValue(firstKeyRow + position, min(x + 1 * threadsX, 19)));
+      let withheld2 = withheldOf(readValue(firstKeyRow + position, min(x + 2 * threadsX, 19)));
+      {
+        let lastVisible = uniforms.queryOffset + firstRow + y + 0 * threadsY;
+      let maskStart = maskRow(head, firstRow + y + 0 * threadsY);
+        if (!(select(maskedScore(0.0, maskStart, position), masked, position > lastVisible) == masked)) { output[0][0] += withheld0; output[0][1] += withheld1; output[0][2] += withheld2; }
+      }
+      {
+        let lastVisible = uniforms.queryOffset + firstRow + y + 1 * threadsY;
+      let maskStart = maskRow(head, firstRow + y + 1 * threadsY);
+        if (!(select(maskedScore(0.0, maskStart, position), masked, position > lastVisible) == masked)) { output[1][0] += withheld0; output[1][1] += withheld1; output[1][2] += withheld2; }
+      }
+        }
+      }
+    }
+  }
   if (firstRow + y + 0 * threadsY < endRow) {
     let outputRow = head * uniforms.queryLength + firstRow + y + 0 * threadsY;
-    { { writeOutput(outputRow, (x + 0 * threadsX) * 1 + 0, select(output[0][0] / sum[0], vec4<f32>(0.0), sum[0] == 0.0)); } }
-    { { writeOutput(outputRow, (x + 1 * threadsX) * 1 + 0, select(output[0][1] / sum[0], vec4<f32>(0.0), sum[0] == 0.0)); } }
-    if (x + 2 * threadsX < 20) { { writeOutput(outputRow, (x + 2 * threadsX) * 1 + 0, select(output[0][2] / sum[0], vec4<f32>(0.0), sum[0] == 0.0)); } }
+    { { writeOutput(outputRow, x + 0 * threadsX, select(output[0][0] / sum[0], vec4<f32>(0.0), sum[0] == 0.0)); } }
+    { { writeOutput(outputRow, x + 1 * threadsX, select(output[0][1] / sum[0], vec4<f32>(0.0), sum[0] == 0.0)); } }
+    if (x + 2 * threadsX < 20) { { writeOutput(outputRow, x + 2 * threadsX, select(output[0][2] / sum[0], vec4<f32>(0.0), sum[0] == 0.0)); } }
   }
     if (firstRow + y + 1 * threadsY < endRow) {
     let outputRow = head * uniforms.queryLength + firstRow + y + 1 * threadsY;
-    { { writeOutput(outputRow, (x + 0 * threadsX) * 1 + 0, select(output[1][0] / sum[1], vec4<f32>(0.0), sum[1] == 0.0)); } }
-    { { writeOutput(outputRow, (x + 1 * threadsX) * 1 + 0, select(output[1][1] / sum[1], vec4<f32>(0.0), sum[1] == 0.0)); } }
-    if (x + 2 * threadsX < 20) { { writeOutput(outputRow, (x + 2 * threadsX) * 1 + 0, select(output[1][2] / sum[1], vec4<f32>(0.0), sum[1] == 0.0)); } }
+    { { writeOutput(outputRow, x + 0 * threadsX, select(output[1][0] / sum[1], vec4<f32>(0.0), sum[1] == 0.0)); } }
+    { { writeOutput(outputRow, x + 1 * threadsX, select(output[1][1] / sum[1], vec4<f32>(0.0), sum[1] == 0.0)); } }
+    if (x + 2 * threadsX < 20) { { writeOutput(outputRow, x + 2 * threadsX, select(output[1][2] / sum[1], vec4<f32>(0.0), sum[1] == 0.0)); } }
   }
 }

@@ -107,6 +107,30 @@ fn positionIn(head : i32, tile : vec2<i32>, slot : i32) -> i32 {
   }
   return paddingPosition;
 }
+
+fn notFinite(x : vec4<f32>) -> vec4<bool> {
+  return (bitcast<vec4<u32>>(x) & vec4<u32>(0x7f800000u)) == vec4<u32>(0x7f800000u);
+}
+
+// 16 bytes: see keyTileCount.
+var<workgroup> anyWithheld : array<atomic<u32>, 4>;
+
+fn asStored(x : vec4<f32>) -> vec4<f32> {
+  return x;
+}
+
+fn withhold(x : vec4<f32>) -> vec4<f32> {
+  let isWithheld = notFinite(asStored(x));
+  if (any(isWithheld)) {
+    atomicStore(&anyWithheld[0], 1u);
+  }
+  return select(x, vec4<f32>(0.0), isWithheld);
+}
+
+fn withheldOf(x : vec4<f32>) -> vec4<f32> {
+  return select(vec4<f32>(0.0), asStored(x), notFinite(asStored(x)));
+}
+
 fn readQuery(row : i32, vector : i32) -> vec4<f32> { return query[row * 16 + vector]; }
 fn readKey(row : i32, vector : i32) -> vec4<f32> { return key[row * 16 + vector]; }
 fn readValue(row : i32, vector : i32) -> vec4<f32> { return value[row * 16 + vector]; }
@@ -132,6 +156,7 @@ fn main(index : i32) {
   }
   // Barriers stand in a loop that all invocations must run equally often: hence the uniform load.
   let keyTiles = workgroupUniformLoad(&keyTileCount).x;
+  let seenByAll = uniforms.queryOffset + firstRow;
 
   // Empty state of the online softmax: nothing seen, all sums zero.
   var rowMax = vec2<f32>(lowest);
@@ -366,17 +391,21 @@ fn main(index : i32) {
       output[1][0] *= rescale[1];
     output[1][1] *= rescale[1];
     }
+    if (positions[0] > seenByAll) { fetched[0] = withhold(select(vec4<f32>(), fetched[0], positions[0] != paddingPosition)); }
+    if (positions[1] > seenByAll) { fetched[1] = withhold(select(vec4<f32>(), fetched[1], positions[1] != paddingPosition)); }
+    if (positions[2] > seenByAll) { fetched[2] = withhold(select(vec4<f32>(), fetched[2], positions[2] != paddingPosition)); }
+    if (positions[3] > seenByAll) { fetched[3] = withhold(select(vec4<f32>(), fetched[3], positions[3] != paddingPosition)); }
     {
-      keyTile[(local / 16) * tileStride + local % 16] = select(vec4<f32>(), fetched[0], positions[0] != paddingPosition);
+      keyTile[(local / 16) * tileStride + local % 16] = fetched[0];
     }
     {
-      keyTile[((local + 128) / 16) * tileStride + (local + 128) % 16] = select(vec4<f32>(), fetched[1], positions[1] != paddingPosition);
+      keyTile[((local + 128) / 16) * tileStride + (local + 128) % 16] = fetched[1];
     }
     {
-      keyTile[((local + 256) / 16) * tileStride + (local + 256) % 16] = select(vec4<f32>(), fetched[2], positions[2] != paddingPosition);
+      keyTile[((local + 256) / 16) * tileStride + (local + 256) % 16] = fetched[2];
     }
     {
-      keyTile[((local + 384) / 16) * tileStride + (local + 384) % 16] = select(vec4<f32>(), fetched[3], positions[3] != paddingPosition);
+      keyTile[((local + 384) / 16) * tileStride + (local + 384) % 16] = fetched[3];
     }
     // Barrier: the weighted sum reads the weights of all x and values that others loaded.
     workgroupBarrier();
@@ -583,14 +612,34 @@ fn main(index : i32) {
     sum += rowPartials[y * weightStride + 5];
     sum += rowPartials[y * weightStride + 6];
     sum += rowPartials[y * weightStride + 7];
+  if (atomicLoad(&anyWithheld[0]) != 0u) {
+    for (var t = 0; t < keyTiles; t++) {
+      let tile = keySlots(head, queryTileIndex, t, keyTiles);
+      for (var slot = 0; slot < tileKeys; slot++) {
+        let position = positionIn(head, tile, slot);
+        if (position > seenByAll && position != paddingPosition) {
+      let withheld0 = withheldOf(readValue(firstKeyRow + position, min(x + 0 * threadsX, 15)));
+      let withheld1 = withheldOf(readValue(firstKeyRow + position, min(x + 1 * threadsX, 15)));
+      {
+        let lastVisible = uniforms.queryOffset + firstRow + y + 0 * threadsY;
+        if (!(select(0.0, masked, position > lastVisible) == masked)) { output[0][0] += withheld0; output[0][1] += withheld1; }
+      }
+      {
+        let lastVisible = uniforms.queryOffset + firstRow + y + 1 * threadsY;
+        if (!(select(0.0, masked, position > lastVisible) == masked)) { output[1][0] += withheld0; output[1][1] += withheld1; }
+      }
+        }
+      }
+    }
+  }
   if (firstRow + y + 0 * threadsY < endRow) {
     let outputRow = head * uniforms.queryLength + firstRow + y + 0 * threadsY;
-    { { writeOutput(outputRow, (x + 0 * threadsX) * 1 + 0, select(output[0][0] / sum[0], vec4<f32>(0.0), sum[0] == 0.0)); } }
-    { { writeOutput(outputRow, (x + 1 * threadsX) * 1 + 0, select(output[0][1] / sum[0], vec4<f32>(0.0), sum[0] == 0.0)); } }
+    { { writeOutput(outputRow, x + 0 * threadsX, select(output[0][0] / sum[0], vec4<f32>(0.0), sum[0] == 0.0)); } }
+    { { writeOutput(outputRow, x + 1 * threadsX, select(output[0][1] / sum[0], vec4<f32>(0.0), sum[0] == 0.0)); } }
   }
     if (firstRow + y + 1 * threadsY < endRow) {
     let outputRow = head * uniforms.queryLength + firstRow + y + 1 * threadsY;
-    { { writeOutput(outputRow, (x + 0 * threadsX) * 1 + 0, select(output[1][0] / sum[1], vec4<f32>(0.0), sum[1] == 0.0)); } }
-    { { writeOutput(outputRow, (x + 1 * threadsX) * 1 + 0, select(output[1][1] / sum[1], vec4<f32>(0.0), sum[1] == 0.0)); } }
+    { { writeOutput(outputRow, x + 0 * threadsX, select(output[1][0] / sum[1], vec4<f32>(0.0), sum[1] == 0.0)); } }
+    { { writeOutput(outputRow, x + 1 * threadsX, select(output[1][1] / sum[1], vec4<f32>(0.0), sum[1] == 0.0)); } }
   }
 }

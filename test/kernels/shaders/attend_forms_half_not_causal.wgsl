@@ -115,6 +115,30 @@ fn positionIn(head : i32, tile : vec2<i32>, slot : i32) -> i32 {
   }
   return paddingPosition;
 }
+
+fn notFinite(x : vec4<f32>) -> vec4<bool> {
+  return (bitcast<vec4<u32>>(x) & vec4<u32>(0x7f800000u)) == vec4<u32>(0x7f800000u);
+}
+
+// 16 bytes: see keyTileCount.
+var<workgroup> anyWithheld : array<atomic<u32>, 4>;
+
+fn asStored(x : vec4<f32>) -> vec4<f32> {
+  return vec4<f32>(unpack2x16float(pack2x16float(x.xy)), unpack2x16float(pack2x16float(x.zw)));
+}
+
+fn withhold(x : vec4<f32>) -> vec4<f32> {
+  let isWithheld = notFinite(asStored(x));
+  if (any(isWithheld)) {
+    atomicStore(&anyWithheld[0], 1u);
+  }
+  return select(x, vec4<f32>(0.0), isWithheld);
+}
+
+fn withheldOf(x : vec4<f32>) -> vec4<f32> {
+  return select(vec4<f32>(0.0), asStored(x), notFinite(asStored(x)));
+}
+
 fn readQuery(row : i32, vector : i32) -> vec4<f32> { return query[row * 16 + vector]; }
 fn readKey(row : i32, vector : i32) -> vec4<f32> { return key[row * 16 + vector]; }
 fn readValue(row : i32, vector : i32) -> vec4<f32> { return value[row * 20 + vector]; }
@@ -140,6 +164,7 @@ fn main(index : i32) {
   }
   // Barriers stand in a loop that all invocations must run equally often: hence the uniform load.
   let keyTiles = workgroupUniformLoad(&keyTileCount).x;
+  let seenByAll = -1;
 
   // Empty state of the online softmax: nothing seen, all sums zero.
   var rowMax = vec4<f32>(lowest);
@@ -684,14 +709,17 @@ fn main(index : i32) {
     output[3][2] *= rescale[3];
     output[3][3] *= rescale[3];
     }
+    if (valuePosition0 > seenByAll) { fetched[0] = withhold(select(vec4<f32>(), fetched[0], valuePosition0 != paddingPosition)); fetched[1] = withhold(select(vec4<f32>(), fetched[1], valuePosition0 != paddingPosition)); }
+    if (valuePosition1 > seenByAll) { fetched[2] = withhold(select(vec4<f32>(), fetched[2], valuePosition1 != paddingPosition)); fetched[3] = withhold(select(vec4<f32>(), fetched[3], valuePosition1 != paddingPosition)); }
+    if (valuePosition2 > seenByAll) { fetched[4] = withhold(select(vec4<f32>(), fetched[4], valuePosition2 != paddingPosition)); fetched[5] = withhold(select(vec4<f32>(), fetched[5], valuePosition2 != paddingPosition)); }
     {
-      keyTile[(local / 10) * tileStride + local % 10] = select(vec4<u32>(), pack(fetched[0], fetched[1]), valuePosition0 != paddingPosition);
+      keyTile[(local / 10) * tileStride + local % 10] = pack(fetched[0], fetched[1]);
     }
     {
-      keyTile[((local + 128) / 10) * tileStride + (local + 128) % 10] = select(vec4<u32>(), pack(fetched[2], fetched[3]), valuePosition1 != paddingPosition);
+      keyTile[((local + 128) / 10) * tileStride + (local + 128) % 10] = pack(fetched[2], fetched[3]);
     }
     if ((local + 256) < 320) {
-      keyTile[((local + 256) / 10) * tileStride + (local + 256) % 10] = select(vec4<u32>(), pack(fetched[4], fetched[5]), valuePosition2 != paddingPosition);
+      keyTile[((local + 256) / 10) * tileStride + (local + 256) % 10] = pack(fetched[4], fetched[5]);
     }
     // Barrier: the weighted sum reads the weights of all x and values that others loaded.
     workgroupBarrier();
@@ -1756,6 +1784,52 @@ fn main(index : i32) {
     sum += rowPartials[y * weightStride + 6];
     sum += rowPartials[y * weightStride + 7];
   let sumWithSink = sum + exp2(min(vec4<f32>(headForms[head].z) - rowMax, vec4<f32>(126.0)));
+  if (atomicLoad(&anyWithheld[0]) != 0u) {
+    for (var t = 0; t < keyTiles; t++) {
+      let tile = keySlots(head, queryTileIndex, t, keyTiles);
+      for (var slot = 0; slot < tileKeys; slot++) {
+        let position = positionIn(head, tile, slot);
+        if (position > seenByAll && position != paddingPosition) {
+      let withheld0 = withheldOf(readValue(firstKeyRow + position, min((x + 0 * threadsX) * 2 + 0, 19)));
+      let withheld1 = withheldOf(readValue(firstKeyRow + position, min((x + 0 * threadsX) * 2 + 1, 19)));
+      let withheld2 = withheldOf(readValue(firstKeyRow + position, min((x + 1 * threadsX) * 2 + 0, 19)));
+      let withheld3 = withheldOf(readValue(firstKeyRow + position, min((x + 1 * threadsX) * 2 + 1, 19)));
+      {
+        let lastVisible = uniforms.firstPosition + firstRow + y + 0 * threadsY + uniforms.window - 1;
+      let slope = headForms[head].y;
+      let slopedPosition = uniforms.firstPosition + firstRow + y + 0 * threadsY;
+      let maskStart = maskRow(head, firstRow + y + 0 * threadsY);
+      let firstVisible = uniforms.firstPosition + firstRow + y + 0 * threadsY - uniforms.window + 1;
+        if (!(select(select(maskedScore(cappedScore(0.0) - slope * f32(abs(slopedPosition - (position))), maskStart, position), masked, position < firstVisible), masked, position > lastVisible) == masked)) { output[0][0] += withheld0; output[0][1] += withheld1; output[0][2] += withheld2; output[0][3] += withheld3; }
+      }
+      {
+        let lastVisible = uniforms.firstPosition + firstRow + y + 1 * threadsY + uniforms.window - 1;
+      let slope = headForms[head].y;
+      let slopedPosition = uniforms.firstPosition + firstRow + y + 1 * threadsY;
+      let maskStart = maskRow(head, firstRow + y + 1 * threadsY);
+      let firstVisible = uniforms.firstPosition + firstRow + y + 1 * threadsY - uniforms.window + 1;
+        if (!(select(select(maskedScore(cappedScore(0.0) - slope * f32(abs(slopedPosition - (position))), maskStart, position), masked, position < firstVisible), masked, position > lastVisible) == masked)) { output[1][0] += withheld0; output[1][1] += withheld1; output[1][2] += withheld2; output[1][3] += withheld3; }
+      }
+      {
+        let lastVisible = uniforms.firstPosition + firstRow + y + 2 * threadsY + uniforms.window - 1;
+      let slope = headForms[head].y;
+      let slopedPosition = uniforms.firstPosition + firstRow + y + 2 * threadsY;
+      let maskStart = maskRow(head, firstRow + y + 2 * threadsY);
+      let firstVisible = uniforms.firstPosition + firstRow + y + 2 * threadsY - uniforms.window + 1;
+        if (!(select(select(maskedScore(cappedScore(0.0) - slope * f32(abs(slopedPosition - (position))), maskStart, position), masked, position < firstVisible), masked, position > lastVisible) == masked)) { output[2][0] += withheld0; output[2][1] += withheld1; output[2][2] += withheld2; output[2][3] += withheld3; }
+      }
+      {
+        let lastVisible = uniforms.firstPosition + firstRow + y + 3 * threadsY + uniforms.window - 1;
+      let slope = headForms[head].y;
+      let slopedPosition = uniforms.firstPosition + firstRow + y + 3 * threadsY;
+      let maskStart = maskRow(head, firstRow + y + 3 * threadsY);
+      let firstVisible = uniforms.firstPosition + firstRow + y + 3 * threadsY - uniforms.window + 1;
+        if (!(select(select(maskedScore(cappedScore(0.0) - slope * f32(abs(slopedPosition - (position))), maskStart, position), masked, position < firstVisible), masked, position > lastVisible) == masked)) { output[3][0] += withheld0; output[3][1] += withheld1; output[3][2] += withheld2; output[3][3] += withheld3; }
+      }
+        }
+      }
+    }
+  }
   if (firstRow + y + 0 * threadsY < endRow) {
     let outputRow = head * uniforms.queryLength + firstRow + y + 0 * threadsY;
     { { writeOutput(outputRow, (x + 0 * threadsX) * 2 + 0, select(output[0][0] / sumWithSink[0], vec4<f32>(0.0), sum[0] == 0.0)); } { writeOutput(outputRow, (x + 0 * threadsX) * 2 + 1, select(output[0][1] / sumWithSink[0], vec4<f32>(0.0), sum[0] == 0.0)); } }

@@ -90,6 +90,30 @@ fn positionIn(head : i32, tile : vec2<i32>, slot : i32) -> i32 {
   }
   return paddingPosition;
 }
+
+fn notFinite(x : vec4<f32>) -> vec4<bool> {
+  return (bitcast<vec4<u32>>(x) & vec4<u32>(0x7f800000u)) == vec4<u32>(0x7f800000u);
+}
+
+// 16 bytes: see keyTileCount.
+var<workgroup> anyWithheld : array<atomic<u32>, 4>;
+
+fn asStored(x : vec4<f32>) -> vec4<f32> {
+  return vec4<f32>(unpack2x16float(pack2x16float(x.xy)), unpack2x16float(pack2x16float(x.zw)));
+}
+
+fn withhold(x : vec4<f32>) -> vec4<f32> {
+  let isWithheld = notFinite(asStored(x));
+  if (any(isWithheld)) {
+    atomicStore(&anyWithheld[0], 1u);
+  }
+  return select(x, vec4<f32>(0.0), isWithheld);
+}
+
+fn withheldOf(x : vec4<f32>) -> vec4<f32> {
+  return select(vec4<f32>(0.0), asStored(x), notFinite(asStored(x)));
+}
+
 fn readQuery(row : i32, vector : i32) -> vec4<f32> { return vec4<f32>(select(0.0, query[row * 10 + 4 * vector + 0], 4 * vector + 0 < 10), select(0.0, query[row * 10 + 4 * vector + 1], 4 * vector + 1 < 10), select(0.0, query[row * 10 + 4 * vector + 2], 4 * vector + 2 < 10), select(0.0, query[row * 10 + 4 * vector + 3], 4 * vector + 3 < 10)); }
 fn readKey(row : i32, vector : i32) -> vec4<f32> { return vec4<f32>(select(0.0, key[row * 10 + 4 * vector + 0], 4 * vector + 0 < 10), select(0.0, key[row * 10 + 4 * vector + 1], 4 * vector + 1 < 10), select(0.0, key[row * 10 + 4 * vector + 2], 4 * vector + 2 < 10), select(0.0, key[row * 10 + 4 * vector + 3], 4 * vector + 3 < 10)); }
 fn readValue(row : i32, vector : i32) -> vec4<f32> { return vec4<f32>(select(0.0, value[row * 10 + 4 * vector + 0], 4 * vector + 0 < 10), select(0.0, value[row * 10 + 4 * vector + 1], 4 * vector + 1 < 10), select(0.0, value[row * 10 + 4 * vector + 2], 4 * vector + 2 < 10), select(0.0, value[row * 10 + 4 * vector + 3], 4 * vector + 3 < 10)); }
@@ -115,6 +139,7 @@ fn main(index : i32) {
   }
   // Barriers stand in a loop that all invocations must run equally often: hence the uniform load.
   let keyTiles = workgroupUniformLoad(&keyTileCount).x;
+  let seenByAll = paddingPosition - 1;
 
   // Empty state of the online softmax: nothing seen, all sums zero.
   var rowMax = vec4<f32>(lowest);
@@ -444,8 +469,9 @@ fn main(index : i32) {
       output[3][0] *= rescale[3];
     output[3][1] *= rescale[3];
     }
+    if (positions[0] > seenByAll) { fetched[0] = withhold(select(vec4<f32>(), fetched[0], positions[0] != paddingPosition)); fetched[1] = withhold(select(vec4<f32>(), fetched[1], positions[0] != paddingPosition)); }
     if (local < 64) {
-      keyTile[(local / 2) * tileStride + local % 2] = select(vec4<u32>(), pack(fetched[0], fetched[1]), positions[0] != paddingPosition);
+      keyTile[(local / 2) * tileStride + local % 2] = pack(fetched[0], fetched[1]);
     }
     // Barrier: the weighted sum reads the weights of all x and values that others loaded.
     workgroupBarrier();
@@ -1003,6 +1029,34 @@ fn main(index : i32) {
     sum += rowPartials[y * weightStride + 5];
     sum += rowPartials[y * weightStride + 6];
     sum += rowPartials[y * weightStride + 7];
+  if (atomicLoad(&anyWithheld[0]) != 0u) {
+    for (var t = 0; t < keyTiles; t++) {
+      let tile = keySlots(head, queryTileIndex, t, keyTiles);
+      for (var slot = 0; slot < tileKeys; slot++) {
+        let position = positionIn(head, tile, slot);
+        if (position > seenByAll && position != paddingPosition) {
+      let withheld0 = withheldOf(readValue(firstKeyRow + position, min((x + 0 * threadsX) * 2 + 0, 2)));
+      let withheld1 = withheldOf(readValue(firstKeyRow + position, min((x + 0 * threadsX) * 2 + 1, 2)));
+      {
+        let lastVisible = paddingPosition - 1;
+        if (!(select(0.0, masked, position > lastVisible) == masked)) { output[0][0] += withheld0; output[0][1] += withheld1; }
+      }
+      {
+        let lastVisible = paddingPosition - 1;
+        if (!(select(0.0, masked, position > lastVisible) == masked)) { output[1][0] += withheld0; output[1][1] += withheld1; }
+      }
+      {
+        let lastVisible = paddingPosition - 1;
+        if (!(select(0.0, masked, position > lastVisible) == masked)) { output[2][0] += withheld0; output[2][1] += withheld1; }
+      }
+      {
+        let lastVisible = paddingPosition - 1;
+        if (!(select(0.0, masked, position > lastVisible) == masked)) { output[3][0] += withheld0; output[3][1] += withheld1; }
+      }
+        }
+      }
+    }
+  }
   if (firstRow + y + 0 * threadsY < endRow) {
     let outputRow = head * uniforms.queryLength + firstRow + y + 0 * threadsY;
     if (x + 0 * threadsX < 2) { if ((x + 0 * threadsX) * 2 + 0 < 3) { writeOutput(outputRow, (x + 0 * threadsX) * 2 + 0, select(output[0][0] / sum[0], vec4<f32>(0.0), sum[0] == 0.0)); } if ((x + 0 * threadsX) * 2 + 1 < 3) { writeOutput(outputRow, (x + 0 * threadsX) * 2 + 1, select(output[0][1] / sum[0], vec4<f32>(0.0), sum[0] == 0.0)); } }

@@ -91,6 +91,47 @@ fn positionIn(head : i32, tile : vec2<i32>, slot : i32) -> i32 {
   }
   return paddingPosition;
 }
+
+fn notFinite(x : vec4<f32>) -> vec4<bool> {
+  return (bitcast<vec4<u32>>(x) & vec4<u32>(0x7f800000u)) == vec4<u32>(0x7f800000u);
+}
+
+// 16 bytes: see keyTileCount.
+var<workgroup> anyWithheld : array<atomic<u32>, 4>;
+
+fn asStored(x : vec4<f32>) -> vec4<f32> {
+  return x;
+}
+
+fn withhold(x : vec4<f32>) -> vec4<f32> {
+  let isWithheld = notFinite(asStored(x));
+  if (any(isWithheld)) {
+    atomicStore(&anyWithheld[0], 1u);
+  }
+  return select(x, vec4<f32>(0.0), isWithheld);
+}
+
+fn withheldOf(x : vec4<f32>) -> vec4<f32> {
+  return select(vec4<f32>(0.0), asStored(x), notFinite(asStored(x)));
+}
+
+
+fn withholdWords(words : vec4<i32>) -> vec4<i32> {
+  let bits = bitcast<vec4<u32>>(words);
+  let lowWithheld = (bits & vec4<u32>(0x7c00u)) == vec4<u32>(0x7c00u);
+  let highWithheld = (bits & vec4<u32>(0x7c000000u)) == vec4<u32>(0x7c000000u);
+  if (any(lowWithheld) || any(highWithheld)) {
+    atomicStore(&anyWithheld[0], 1u);
+  }
+  let low = select(bits & vec4<u32>(0xffffu), vec4<u32>(0u), lowWithheld);
+  return bitcast<vec4<i32>>(low | select(bits & vec4<u32>(0xffff0000u), vec4<u32>(0u), highWithheld));
+}
+
+fn readValue(row : i32, vector : i32) -> vec4<f32> {
+  let word = key[uniforms.firstValue + row * 8 + vector / 2];
+  let pairs = bitcast<vec2<u32>>(select(word.xy, word.zw, vector % 2 == 1));
+  return vec4<f32>(unpack2x16float(pairs.x), unpack2x16float(pairs.y));
+}
 var<workgroup> scoreRows : array<f32, 2560>;
 var<workgroup> weightRows : array<f16, 3072>;
 var<workgroup> keyPositions : array<i32, tileKeys>;
@@ -125,6 +166,7 @@ fn main(index : i32) {
   }
   // Barriers stand in a loop that all invocations must run equally often: hence the uniform load.
   let keyTiles = workgroupUniformLoad(&keyTileCount).x;
+  let seenByAll = firstRow;
 
   // Rows past the last one of a head are rows of others, which nobody writes.
   let firstTileRow = u32(subgroup * 32);
@@ -163,9 +205,10 @@ fn main(index : i32) {
 
   for (var t = 0; t < keyTiles; t++) {
     // 1. Keys and values into workgroup memory; the next positions on their way.
+    if (keyPlaces[0] > seenByAll && keyPlaces[0] != paddingPosition) { valueWords[0] = withholdWords(valueWords[0]); }
     {
       let at = 0 + (local + 0) / 8 * 72 + (local + 0) % 8 * 8;
-      // Padding has no weight, but zero times a NaN is a NaN.
+      // Padding has no weight, but zero times a NaN is a NaN (more: withheld_values.ts).
       let words = select(vec4<i32>(), keyWords[0], keyPlaces[0] != paddingPosition);
       let a = bitcast<vec4<f16>>(words.xy);
       let b = bitcast<vec4<f16>>(words.zw);
@@ -174,7 +217,7 @@ fn main(index : i32) {
     }
     {
       let at = 1152 + (local + 0) / 8 * 72 + (local + 0) % 8 * 8;
-      // Padding has no weight, but zero times a NaN is a NaN.
+      // Padding has no weight, but zero times a NaN is a NaN (more: withheld_values.ts).
       let words = select(vec4<i32>(), valueWords[0], keyPlaces[0] != paddingPosition);
       let a = bitcast<vec4<f16>>(words.xy);
       let b = bitcast<vec4<f16>>(words.zw);
@@ -509,7 +552,22 @@ fn main(index : i32) {
     let vector = 0 + i;
     if (firstRow + row0 < endRow && vector < 16) {
       let at = row0 * 20 + 4 * i;
-      let x = vec4<f32>(scoreRows[at], scoreRows[at + 1], scoreRows[at + 2], scoreRows[at + 3]);
+      var x = vec4<f32>(scoreRows[at], scoreRows[at + 1], scoreRows[at + 2], scoreRows[at + 3]);
+      if (atomicLoad(&anyWithheld[0]) != 0u) {
+    for (var t = 0; t < keyTiles; t++) {
+      let tile = keySlots(head, queryTileIndex, t, keyTiles);
+      for (var slot = 0; slot < tileKeys; slot++) {
+        let position = positionIn(head, tile, slot);
+        if (position > seenByAll && position != paddingPosition) {
+      let withheld0 = withheldOf(readValue(firstKeyRow + position, vector));
+      {
+        let lastVisible = firstRow + row0;
+        if (!(select(0.0, masked, position > lastVisible) == masked)) { x += withheld0; }
+      }
+        }
+      }
+    }
+  }
       // A row that saw nothing is zeros.
       writeOutput(head * uniforms.queryLength + firstRow + row0, vector, select(x / total, vec4<f32>(0.0), total == 0.0));
     }
@@ -522,7 +580,22 @@ fn main(index : i32) {
     let vector = 4 + i;
     if (firstRow + row0 < endRow && vector < 16) {
       let at = row0 * 20 + 4 * i;
-      let x = vec4<f32>(scoreRows[at], scoreRows[at + 1], scoreRows[at + 2], scoreRows[at + 3]);
+      var x = vec4<f32>(scoreRows[at], scoreRows[at + 1], scoreRows[at + 2], scoreRows[at + 3]);
+      if (atomicLoad(&anyWithheld[0]) != 0u) {
+    for (var t = 0; t < keyTiles; t++) {
+      let tile = keySlots(head, queryTileIndex, t, keyTiles);
+      for (var slot = 0; slot < tileKeys; slot++) {
+        let position = positionIn(head, tile, slot);
+        if (position > seenByAll && position != paddingPosition) {
+      let withheld0 = withheldOf(readValue(firstKeyRow + position, vector));
+      {
+        let lastVisible = firstRow + row0;
+        if (!(select(0.0, masked, position > lastVisible) == masked)) { x += withheld0; }
+      }
+        }
+      }
+    }
+  }
       // A row that saw nothing is zeros.
       writeOutput(head * uniforms.queryLength + firstRow + row0, vector, select(x / total, vec4<f32>(0.0), total == 0.0));
     }
@@ -535,7 +608,22 @@ fn main(index : i32) {
     let vector = 8 + i;
     if (firstRow + row0 < endRow && vector < 16) {
       let at = row0 * 20 + 4 * i;
-      let x = vec4<f32>(scoreRows[at], scoreRows[at + 1], scoreRows[at + 2], scoreRows[at + 3]);
+      var x = vec4<f32>(scoreRows[at], scoreRows[at + 1], scoreRows[at + 2], scoreRows[at + 3]);
+      if (atomicLoad(&anyWithheld[0]) != 0u) {
+    for (var t = 0; t < keyTiles; t++) {
+      let tile = keySlots(head, queryTileIndex, t, keyTiles);
+      for (var slot = 0; slot < tileKeys; slot++) {
+        let position = positionIn(head, tile, slot);
+        if (position > seenByAll && position != paddingPosition) {
+      let withheld0 = withheldOf(readValue(firstKeyRow + position, vector));
+      {
+        let lastVisible = firstRow + row0;
+        if (!(select(0.0, masked, position > lastVisible) == masked)) { x += withheld0; }
+      }
+        }
+      }
+    }
+  }
       // A row that saw nothing is zeros.
       writeOutput(head * uniforms.queryLength + firstRow + row0, vector, select(x / total, vec4<f32>(0.0), total == 0.0));
     }
@@ -548,7 +636,22 @@ fn main(index : i32) {
     let vector = 12 + i;
     if (firstRow + row0 < endRow && vector < 16) {
       let at = row0 * 20 + 4 * i;
-      let x = vec4<f32>(scoreRows[at], scoreRows[at + 1], scoreRows[at + 2], scoreRows[at + 3]);
+      var x = vec4<f32>(scoreRows[at], scoreRows[at + 1], scoreRows[at + 2], scoreRows[at + 3]);
+      if (atomicLoad(&anyWithheld[0]) != 0u) {
+    for (var t = 0; t < keyTiles; t++) {
+      let tile = keySlots(head, queryTileIndex, t, keyTiles);
+      for (var slot = 0; slot < tileKeys; slot++) {
+        let position = positionIn(head, tile, slot);
+        if (position > seenByAll && position != paddingPosition) {
+      let withheld0 = withheldOf(readValue(firstKeyRow + position, vector));
+      {
+        let lastVisible = firstRow + row0;
+        if (!(select(0.0, masked, position > lastVisible) == masked)) { x += withheld0; }
+      }
+        }
+      }
+    }
+  }
       // A row that saw nothing is zeros.
       writeOutput(head * uniforms.queryLength + firstRow + row0, vector, select(x / total, vec4<f32>(0.0), total == 0.0));
     }
@@ -564,7 +667,22 @@ fn main(index : i32) {
     let vector = 0 + i;
     if (firstRow + row1 < endRow && vector < 16) {
       let at = row1 * 20 + 4 * i;
-      let x = vec4<f32>(scoreRows[at], scoreRows[at + 1], scoreRows[at + 2], scoreRows[at + 3]);
+      var x = vec4<f32>(scoreRows[at], scoreRows[at + 1], scoreRows[at + 2], scoreRows[at + 3]);
+      if (atomicLoad(&anyWithheld[0]) != 0u) {
+    for (var t = 0; t < keyTiles; t++) {
+      let tile = keySlots(head, queryTileIndex, t, keyTiles);
+      for (var slot = 0; slot < tileKeys; slot++) {
+        let position = positionIn(head, tile, slot);
+        if (position > seenByAll && position != paddingPosition) {
+      let withheld0 = withheldOf(readValue(firstKeyRow + position, vector));
+      {
+        let lastVisible = firstRow + row1;
+        if (!(select(0.0, masked, position > lastVisible) == masked)) { x += withheld0; }
+      }
+        }
+      }
+    }
+  }
       // A row that saw nothing is zeros.
       writeOutput(head * uniforms.queryLength + firstRow + row1, vector, select(x / total, vec4<f32>(0.0), total == 0.0));
     }
@@ -577,7 +695,22 @@ fn main(index : i32) {
     let vector = 4 + i;
     if (firstRow + row1 < endRow && vector < 16) {
       let at = row1 * 20 + 4 * i;
-      let x = vec4<f32>(scoreRows[at], scoreRows[at + 1], scoreRows[at + 2], scoreRows[at + 3]);
+      var x = vec4<f32>(scoreRows[at], scoreRows[at + 1], scoreRows[at + 2], scoreRows[at + 3]);
+      if (atomicLoad(&anyWithheld[0]) != 0u) {
+    for (var t = 0; t < keyTiles; t++) {
+      let tile = keySlots(head, queryTileIndex, t, keyTiles);
+      for (var slot = 0; slot < tileKeys; slot++) {
+        let position = positionIn(head, tile, slot);
+        if (position > seenByAll && position != paddingPosition) {
+      let withheld0 = withheldOf(readValue(firstKeyRow + position, vector));
+      {
+        let lastVisible = firstRow + row1;
+        if (!(select(0.0, masked, position > lastVisible) == masked)) { x += withheld0; }
+      }
+        }
+      }
+    }
+  }
       // A row that saw nothing is zeros.
       writeOutput(head * uniforms.queryLength + firstRow + row1, vector, select(x / total, vec4<f32>(0.0), total == 0.0));
     }
@@ -590,7 +723,22 @@ fn main(index : i32) {
     let vector = 8 + i;
     if (firstRow + row1 < endRow && vector < 16) {
       let at = row1 * 20 + 4 * i;
-      let x = vec4<f32>(scoreRows[at], scoreRows[at + 1], scoreRows[at + 2], scoreRows[at + 3]);
+      var x = vec4<f32>(scoreRows[at], scoreRows[at + 1], scoreRows[at + 2], scoreRows[at + 3]);
+      if (atomicLoad(&anyWithheld[0]) != 0u) {
+    for (var t = 0; t < keyTiles; t++) {
+      let tile = keySlots(head, queryTileIndex, t, keyTiles);
+      for (var slot = 0; slot < tileKeys; slot++) {
+        let position = positionIn(head, tile, slot);
+        if (position > seenByAll && position != paddingPosition) {
+      let withheld0 = withheldOf(readValue(firstKeyRow + position, vector));
+      {
+        let lastVisible = firstRow + row1;
+        if (!(select(0.0, masked, position > lastVisible) == masked)) { x += withheld0; }
+      }
+        }
+      }
+    }
+  }
       // A row that saw nothing is zeros.
       writeOutput(head * uniforms.queryLength + firstRow + row1, vector, select(x / total, vec4<f32>(0.0), total == 0.0));
     }
@@ -603,7 +751,22 @@ fn main(index : i32) {
     let vector = 12 + i;
     if (firstRow + row1 < endRow && vector < 16) {
       let at = row1 * 20 + 4 * i;
-      let x = vec4<f32>(scoreRows[at], scoreRows[at + 1], scoreRows[at + 2], scoreRows[at + 3]);
+      var x = vec4<f32>(scoreRows[at], scoreRows[at + 1], scoreRows[at + 2], scoreRows[at + 3]);
+      if (atomicLoad(&anyWithheld[0]) != 0u) {
+    for (var t = 0; t < keyTiles; t++) {
+      let tile = keySlots(head, queryTileIndex, t, keyTiles);
+      for (var slot = 0; slot < tileKeys; slot++) {
+        let position = positionIn(head, tile, slot);
+        if (position > seenByAll && position != paddingPosition) {
+      let withheld0 = withheldOf(readValue(firstKeyRow + position, vector));
+      {
+        let lastVisible = firstRow + row1;
+        if (!(select(0.0, masked, position > lastVisible) == masked)) { x += withheld0; }
+      }
+        }
+      }
+    }
+  }
       // A row that saw nothing is zeros.
       writeOutput(head * uniforms.queryLength + firstRow + row1, vector, select(x / total, vec4<f32>(0.0), total == 0.0));
     }

@@ -97,6 +97,30 @@ fn positionIn(head : i32, tile : vec2<i32>, slot : i32) -> i32 {
   }
   return paddingPosition;
 }
+
+fn notFinite(x : vec4<f32>) -> vec4<bool> {
+  return (bitcast<vec4<u32>>(x) & vec4<u32>(0x7f800000u)) == vec4<u32>(0x7f800000u);
+}
+
+// 16 bytes: see keyTileCount.
+var<workgroup> anyWithheld : array<atomic<u32>, 4>;
+
+fn asStored(x : vec4<f32>) -> vec4<f32> {
+  return x;
+}
+
+fn withhold(x : vec4<f32>) -> vec4<f32> {
+  let isWithheld = notFinite(asStored(x));
+  if (any(isWithheld)) {
+    atomicStore(&anyWithheld[0], 1u);
+  }
+  return select(x, vec4<f32>(0.0), isWithheld);
+}
+
+fn withheldOf(x : vec4<f32>) -> vec4<f32> {
+  return select(vec4<f32>(0.0), asStored(x), notFinite(asStored(x)));
+}
+
 fn readQuery(row : i32, vector : i32) -> vec4<f32> { return query[row * 16 + vector]; }
 fn readKey(row : i32, vector : i32) -> vec4<f32> { return key[row * 16 + vector]; }
 fn readValue(row : i32, vector : i32) -> vec4<f32> { return value[row * 20 + vector]; }
@@ -125,6 +149,7 @@ fn main(index : i32) {
   }
   // Barriers stand in a loop that all invocations must run equally often: hence the uniform load.
   let keyTiles = workgroupUniformLoad(&keyTileCount).x;
+  let seenByAll = -1;
 
   // Empty state of the online softmax: nothing seen, all sums zero.
   var rowMax = vec2<f32>(lowest);
@@ -351,35 +376,45 @@ fn main(index : i32) {
       output[1][0] *= rescale[1];
     output[1][1] *= rescale[1];
     }
+    if (valuePosition0 > seenByAll) { fetched[0] = withhold(select(vec4<f32>(), fetched[0], valuePosition0 != paddingPosition)); }
+    if (valuePosition1 > seenByAll) { fetched[1] = withhold(select(vec4<f32>(), fetched[1], valuePosition1 != paddingPosition)); }
+    if (valuePosition2 > seenByAll) { fetched[2] = withhold(select(vec4<f32>(), fetched[2], valuePosition2 != paddingPosition)); }
+    if (valuePosition3 > seenByAll) { fetched[3] = withhold(select(vec4<f32>(), fetched[3], valuePosition3 != paddingPosition)); }
+    if (valuePosition4 > seenByAll) { fetched[4] = withhold(select(vec4<f32>(), fetched[4], valuePosition4 != paddingPosition)); }
+    if (valuePosition5 > seenByAll) { fetched[5] = withhold(select(vec4<f32>(), fetched[5], valuePosition5 != paddingPosition)); }
+    if (valuePosition6 > seenByAll) { fetched[6] = withhold(select(vec4<f32>(), fetched[6], valuePosition6 != paddingPosition)); }
+    if (valuePosition7 > seenByAll) { fetched[7] = withhold(select(vec4<f32>(), fetched[7], valuePosition7 != paddingPosition)); }
+    if (valuePosition8 > seenByAll) { fetched[8] = withhold(select(vec4<f32>(), fetched[8], valuePosition8 != paddingPosition)); }
+    if (valuePosition9 > seenByAll) { fetched[9] = withhold(select(vec4<f32>(), fetched[9], valuePosition9 != paddingPosition)); }
     {
-      keyTile[(local / 20) * tileStride + local % 20] = select(vec4<f32>(), fetched[0], valuePosition0 != paddingPosition);
+      keyTile[(local / 20) * tileStride + local % 20] = fetched[0];
     }
     {
-      keyTile[((local + 64) / 20) * tileStride + (local + 64) % 20] = select(vec4<f32>(), fetched[1], valuePosition1 != paddingPosition);
+      keyTile[((local + 64) / 20) * tileStride + (local + 64) % 20] = fetched[1];
     }
     {
-      keyTile[((local + 128) / 20) * tileStride + (local + 128) % 20] = select(vec4<f32>(), fetched[2], valuePosition2 != paddingPosition);
+      keyTile[((local + 128) / 20) * tileStride + (local + 128) % 20] = fetched[2];
     }
     {
-      keyTile[((local + 192) / 20) * tileStride + (local + 192) % 20] = select(vec4<f32>(), fetched[3], valuePosition3 != paddingPosition);
+      keyTile[((local + 192) / 20) * tileStride + (local + 192) % 20] = fetched[3];
     }
     {
-      keyTile[((local + 256) / 20) * tileStride + (local + 256) % 20] = select(vec4<f32>(), fetched[4], valuePosition4 != paddingPosition);
+      keyTile[((local + 256) / 20) * tileStride + (local + 256) % 20] = fetched[4];
     }
     {
-      keyTile[((local + 320) / 20) * tileStride + (local + 320) % 20] = select(vec4<f32>(), fetched[5], valuePosition5 != paddingPosition);
+      keyTile[((local + 320) / 20) * tileStride + (local + 320) % 20] = fetched[5];
     }
     {
-      keyTile[((local + 384) / 20) * tileStride + (local + 384) % 20] = select(vec4<f32>(), fetched[6], valuePosition6 != paddingPosition);
+      keyTile[((local + 384) / 20) * tileStride + (local + 384) % 20] = fetched[6];
     }
     {
-      keyTile[((local + 448) / 20) * tileStride + (local + 448) % 20] = select(vec4<f32>(), fetched[7], valuePosition7 != paddingPosition);
+      keyTile[((local + 448) / 20) * tileStride + (local + 448) % 20] = fetched[7];
     }
     {
-      keyTile[((local + 512) / 20) * tileStride + (local + 512) % 20] = select(vec4<f32>(), fetched[8], valuePosition8 != paddingPosition);
+      keyTile[((local + 512) / 20) * tileStride + (local + 512) % 20] = fetched[8];
     }
     {
-      keyTile[((local + 576) / 20) * tileStride + (local + 576) % 20] = select(vec4<f32>(), fetched[9], valuePosition9 != paddingPosition);
+      keyTile[((local + 576) / 20) * tileStride + (local + 576) % 20] = fetched[9];
     }
     // Barrier: the weighted sum reads the weights of all x and values that others loaded.
     workgroupBarrier();
@@ -518,16 +553,38 @@ fn main(index : i32) {
     sum += rowPartials[y * weightStride + 13];
     sum += rowPartials[y * weightStride + 14];
     sum += rowPartials[y * weightStride + 15];
+  if (atomicLoad(&anyWithheld[0]) != 0u) {
+    for (var t = 0; t < keyTiles; t++) {
+      let tile = keySlots(head, queryTileIndex, firstTile + t, firstTile + keyTiles);
+      for (var slot = 0; slot < tileKeys; slot++) {
+        let position = positionIn(head, tile, slot);
+        if (position > seenByAll && position != paddingPosition) {
+      let withheld0 = withheldOf(readValue(firstKeyRow + position, min(x + 0 * threadsX, 19)));
+      let withheld1 = withheldOf(readValue(firstKeyRow + position, min(x + 1 * threadsX, 19)));
+      {
+        let lastVisible = uniforms.queryOffset + (firstRow + y + 0 * threadsY) % uniforms.queryLength;
+      let maskStart = maskRow(head + (firstRow + y + 0 * threadsY) / uniforms.queryLength, (firstRow + y + 0 * threadsY) % uniforms.queryLength);
+        if (!(select(maskedScore(0.0, maskStart, position), masked, position > lastVisible) == masked)) { output[0][0] += withheld0; output[0][1] += withheld1; }
+      }
+      {
+        let lastVisible = uniforms.queryOffset + (firstRow + y + 1 * threadsY) % uniforms.queryLength;
+      let maskStart = maskRow(head + (firstRow + y + 1 * threadsY) / uniforms.queryLength, (firstRow + y + 1 * threadsY) % uniforms.queryLength);
+        if (!(select(maskedScore(0.0, maskStart, position), masked, position > lastVisible) == masked)) { output[1][0] += withheld0; output[1][1] += withheld1; }
+      }
+        }
+      }
+    }
+  }
   if (firstRow + y + 0 * threadsY < endRow) {
     let outputRow = head * uniforms.queryLength + firstRow + y + 0 * threadsY;
-    { { writeValues(outputRow, chunk, (x + 0 * threadsX) * 1 + 0, output[0][0]); } }
-    if (x + 1 * threadsX < 20) { { writeValues(outputRow, chunk, (x + 1 * threadsX) * 1 + 0, output[0][1]); } }
+    { { writeValues(outputRow, chunk, x + 0 * threadsX, output[0][0]); } }
+    if (x + 1 * threadsX < 20) { { writeValues(outputRow, chunk, x + 1 * threadsX, output[0][1]); } }
     if (x == 0) { writeSums(outputRow, chunk, rowMax[0], sum[0]); }
   }
     if (firstRow + y + 1 * threadsY < endRow) {
     let outputRow = head * uniforms.queryLength + firstRow + y + 1 * threadsY;
-    { { writeValues(outputRow, chunk, (x + 0 * threadsX) * 1 + 0, output[1][0]); } }
-    if (x + 1 * threadsX < 20) { { writeValues(outputRow, chunk, (x + 1 * threadsX) * 1 + 0, output[1][1]); } }
+    { { writeValues(outputRow, chunk, x + 0 * threadsX, output[1][0]); } }
+    if (x + 1 * threadsX < 20) { { writeValues(outputRow, chunk, x + 1 * threadsX, output[1][1]); } }
     if (x == 0) { writeSums(outputRow, chunk, rowMax[1], sum[1]); }
   }
 }

@@ -114,6 +114,30 @@ fn positionIn(head : i32, tile : vec2<i32>, slot : i32) -> i32 {
   }
   return paddingPosition;
 }
+
+fn notFinite(x : vec4<f32>) -> vec4<bool> {
+  return (bitcast<vec4<u32>>(x) & vec4<u32>(0x7f800000u)) == vec4<u32>(0x7f800000u);
+}
+
+// 16 bytes: see keyTileCount.
+var<workgroup> anyWithheld : array<atomic<u32>, 4>;
+
+fn asStored(x : vec4<f32>) -> vec4<f32> {
+  return x;
+}
+
+fn withhold(x : vec4<f32>) -> vec4<f32> {
+  let isWithheld = notFinite(asStored(x));
+  if (any(isWithheld)) {
+    atomicStore(&anyWithheld[0], 1u);
+  }
+  return select(x, vec4<f32>(0.0), isWithheld);
+}
+
+fn withheldOf(x : vec4<f32>) -> vec4<f32> {
+  return select(vec4<f32>(0.0), asStored(x), notFinite(asStored(x)));
+}
+
 fn readQuery(row : i32, vector : i32) -> vec4<f32> { return query[row * 16 + vector]; }
 fn readKey(row : i32, vector : i32) -> vec4<f32> { return key[row * 16 + vector]; }
 fn readValue(row : i32, vector : i32) -> vec4<f32> { return value[row * 16 + vector]; }
@@ -142,6 +166,7 @@ fn main(index : i32) {
   }
   // Barriers stand in a loop that all invocations must run equally often: hence the uniform load.
   let keyTiles = workgroupUniformLoad(&keyTileCount).x;
+  let seenByAll = uniforms.queryOffset + firstRow;
 
   // Empty state of the online softmax: nothing seen, all sums zero.
   var rowMax = vec2<f32>(lowest);
@@ -352,29 +377,37 @@ fn main(index : i32) {
       weights[(y + 1 * threadsY) * weightStride + x] = vec2<f32>(weight[0], weight[1]);
       output[1][0] *= rescale[1];
     }
+    if (positions[0] > seenByAll) { fetched[0] = withhold(select(vec4<f32>(), fetched[0], positions[0] != paddingPosition)); }
+    if (positions[1] > seenByAll) { fetched[1] = withhold(select(vec4<f32>(), fetched[1], positions[1] != paddingPosition)); }
+    if (positions[2] > seenByAll) { fetched[2] = withhold(select(vec4<f32>(), fetched[2], positions[2] != paddingPosition)); }
+    if (positions[3] > seenByAll) { fetched[3] = withhold(select(vec4<f32>(), fetched[3], positions[3] != paddingPosition)); }
+    if (positions[4] > seenByAll) { fetched[4] = withhold(select(vec4<f32>(), fetched[4], positions[4] != paddingPosition)); }
+    if (positions[5] > seenByAll) { fetched[5] = withhold(select(vec4<f32>(), fetched[5], positions[5] != paddingPosition)); }
+    if (positions[6] > seenByAll) { fetched[6] = withhold(select(vec4<f32>(), fetched[6], positions[6] != paddingPosition)); }
+    if (positions[7] > seenByAll) { fetched[7] = withhold(select(vec4<f32>(), fetched[7], positions[7] != paddingPosition)); }
     {
-      keyTile[(local / 16) * tileStride + local % 16] = select(vec4<f32>(), fetched[0], positions[0] != paddingPosition);
+      keyTile[(local / 16) * tileStride + local % 16] = fetched[0];
     }
     {
-      keyTile[((local + 64) / 16) * tileStride + (local + 64) % 16] = select(vec4<f32>(), fetched[1], positions[1] != paddingPosition);
+      keyTile[((local + 64) / 16) * tileStride + (local + 64) % 16] = fetched[1];
     }
     {
-      keyTile[((local + 128) / 16) * tileStride + (local + 128) % 16] = select(vec4<f32>(), fetched[2], positions[2] != paddingPosition);
+      keyTile[((local + 128) / 16) * tileStride + (local + 128) % 16] = fetched[2];
     }
     {
-      keyTile[((local + 192) / 16) * tileStride + (local + 192) % 16] = select(vec4<f32>(), fetched[3], positions[3] != paddingPosition);
+      keyTile[((local + 192) / 16) * tileStride + (local + 192) % 16] = fetched[3];
     }
     {
-      keyTile[((local + 256) / 16) * tileStride + (local + 256) % 16] = select(vec4<f32>(), fetched[4], positions[4] != paddingPosition);
+      keyTile[((local + 256) / 16) * tileStride + (local + 256) % 16] = fetched[4];
     }
     {
-      keyTile[((local + 320) / 16) * tileStride + (local + 320) % 16] = select(vec4<f32>(), fetched[5], positions[5] != paddingPosition);
+      keyTile[((local + 320) / 16) * tileStride + (local + 320) % 16] = fetched[5];
     }
     {
-      keyTile[((local + 384) / 16) * tileStride + (local + 384) % 16] = select(vec4<f32>(), fetched[6], positions[6] != paddingPosition);
+      keyTile[((local + 384) / 16) * tileStride + (local + 384) % 16] = fetched[6];
     }
     {
-      keyTile[((local + 448) / 16) * tileStride + (local + 448) % 16] = select(vec4<f32>(), fetched[7], positions[7] != paddingPosition);
+      keyTile[((local + 448) / 16) * tileStride + (local + 448) % 16] = fetched[7];
     }
     // Barrier: the weighted sum reads the weights of all x and values that others loaded.
     workgroupBarrier();
@@ -473,14 +506,33 @@ fn main(index : i32) {
     sum += rowPartials[y * weightStride + 13];
     sum += rowPartials[y * weightStride + 14];
     sum += rowPartials[y * weightStride + 15];
+  if (atomicLoad(&anyWithheld[0]) != 0u) {
+    for (var t = 0; t < keyTiles; t++) {
+      let tile = keySlots(head, queryTileIndex, firstTile + t, firstTile + keyTiles);
+      for (var slot = 0; slot < tileKeys; slot++) {
+        let position = positionIn(head, tile, slot);
+        if (position > seenByAll && position != paddingPosition) {
+      let withheld0 = withheldOf(readValue(firstKeyRow + position, min(x + 0 * threadsX, 15)));
+      {
+        let lastVisible = uniforms.queryOffset + firstRow + y + 0 * threadsY;
+        if (!(select(0.0, masked, position > lastVisible) == masked)) { output[0][0] += withheld0; }
+      }
+      {
+        let lastVisible = uniforms.queryOffset + firstRow + y + 1 * threadsY;
+        if (!(select(0.0, masked, position > lastVisible) == masked)) { output[1][0] += withheld0; }
+      }
+        }
+      }
+    }
+  }
   if (firstRow + y + 0 * threadsY < endRow) {
     let outputRow = head * uniforms.queryLength + firstRow + y + 0 * threadsY;
-    { { writeValues(outputRow, chunk, (x + 0 * threadsX) * 1 + 0, output[0][0]); } }
+    { { writeValues(outputRow, chunk, x + 0 * threadsX, output[0][0]); } }
     if (x == 0) { writeSums(outputRow, chunk, rowMax[0], sum[0]); }
   }
     if (firstRow + y + 1 * threadsY < endRow) {
     let outputRow = head * uniforms.queryLength + firstRow + y + 1 * threadsY;
-    { { writeValues(outputRow, chunk, (x + 0 * threadsX) * 1 + 0, output[1][0]); } }
+    { { writeValues(outputRow, chunk, x + 0 * threadsX, output[1][0]); } }
     if (x == 0) { writeSums(outputRow, chunk, rowMax[1], sum[1]); }
   }
 }

@@ -33,6 +33,16 @@ const weightStride = 9;
 var<workgroup> ownedTile : array<vec4<f32>, 144>;
 var<workgroup> walkedTile : array<vec4<f32>, 144>;
 var<workgroup> weights : array<vec2<f32>, 144>;
+var<workgroup> anyNotFinite : atomic<u32>;
+
+fn notFinite(x : vec4<f32>) -> vec4<bool> {
+  return (bitcast<vec4<u32>>(x) & vec4<u32>(0x7f800000u)) == vec4<u32>(0x7f800000u);
+}
+fn noteNotFinite(x : vec4<f32>) {
+  if (any(notFinite(x))) {
+    atomicStore(&anyNotFinite, 1u);
+  }
+}
 // Rows of the tensors; -1 for none. Of the walked ones there are those of this round and those of the next.
 var<workgroup> ownedRows : array<i32, 16>;
 var<workgroup> walkedRows : array<i32, 32>;
@@ -172,10 +182,10 @@ fn main(index : i32) {
     // scores += key · queryᵀ
     if (local < 16) { walkedRows[next + local] = aheadRow; walkedStatistics[next + local] = aheadStatistics; }
     {
-      walkedTile[(local / 8) * tileStride + local % 8] = select(vec4<f32>(0.0), fetched[0], walkedRows[now + (local / 8)] >= 0);
+      walkedTile[(local / 8) * tileStride + local % 8] = select(vec4<f32>(0.0), fetched[0], walkedRows[now + (local / 8)] >= 0); noteNotFinite(fetched[0]);
     }
     {
-      walkedTile[((local + 64) / 8) * tileStride + (local + 64) % 8] = select(vec4<f32>(0.0), fetched[1], walkedRows[now + ((local + 64) / 8)] >= 0);
+      walkedTile[((local + 64) / 8) * tileStride + (local + 64) % 8] = select(vec4<f32>(0.0), fetched[1], walkedRows[now + ((local + 64) / 8)] >= 0); noteNotFinite(fetched[1]);
     }
     {
       ownedTile[(local / 8) * tileStride + local % 8] = select(vec4<f32>(0.0), fetched[2], ownedRows[(local / 8)] >= 0);
@@ -262,10 +272,10 @@ fn main(index : i32) {
 
     // scores += key · queryᵀ, vectors from 8 on
     {
-      walkedTile[(local / 8) * tileStride + local % 8] = select(vec4<f32>(0.0), fetched[0], walkedRows[now + (local / 8)] >= 0);
+      walkedTile[(local / 8) * tileStride + local % 8] = select(vec4<f32>(0.0), fetched[0], walkedRows[now + (local / 8)] >= 0); noteNotFinite(fetched[0]);
     }
     {
-      walkedTile[((local + 64) / 8) * tileStride + (local + 64) % 8] = select(vec4<f32>(0.0), fetched[1], walkedRows[now + ((local + 64) / 8)] >= 0);
+      walkedTile[((local + 64) / 8) * tileStride + (local + 64) % 8] = select(vec4<f32>(0.0), fetched[1], walkedRows[now + ((local + 64) / 8)] >= 0); noteNotFinite(fetched[1]);
     }
     {
       ownedTile[(local / 8) * tileStride + local % 8] = select(vec4<f32>(0.0), fetched[2], ownedRows[(local / 8)] >= 0);
@@ -348,13 +358,13 @@ fn main(index : i32) {
         let row = ownedRows[y + 0 * threadsY];
         let score = select(cappedScore(uniforms.logitScale * scores[0][0]) - slope * f32(slopedPosition - (row - firstKeyRow)), masked, row - firstKeyRow < firstVisible);
         capSlopes[0][0] = capSlope(uniforms.logitScale * scores[0][0]);
-        scores[0][0] = select(0.0, exp2(score - known.x), row >= 0 && row - firstKeyRow <= last);
+        scores[0][0] = select(exp2(score - known.x), 0.0, row < 0 || row - firstKeyRow > last || score == masked);
       }
       {
         let row = ownedRows[y + 1 * threadsY];
         let score = select(cappedScore(uniforms.logitScale * scores[1][0]) - slope * f32(slopedPosition - (row - firstKeyRow)), masked, row - firstKeyRow < firstVisible);
         capSlopes[1][0] = capSlope(uniforms.logitScale * scores[1][0]);
-        scores[1][0] = select(0.0, exp2(score - known.x), row >= 0 && row - firstKeyRow <= last);
+        scores[1][0] = select(exp2(score - known.x), 0.0, row < 0 || row - firstKeyRow > last || score == masked);
       }
     }
     {
@@ -368,13 +378,13 @@ fn main(index : i32) {
         let row = ownedRows[y + 0 * threadsY];
         let score = select(cappedScore(uniforms.logitScale * scores[0][1]) - slope * f32(slopedPosition - (row - firstKeyRow)), masked, row - firstKeyRow < firstVisible);
         capSlopes[0][1] = capSlope(uniforms.logitScale * scores[0][1]);
-        scores[0][1] = select(0.0, exp2(score - known.x), row >= 0 && row - firstKeyRow <= last);
+        scores[0][1] = select(exp2(score - known.x), 0.0, row < 0 || row - firstKeyRow > last || score == masked);
       }
       {
         let row = ownedRows[y + 1 * threadsY];
         let score = select(cappedScore(uniforms.logitScale * scores[1][1]) - slope * f32(slopedPosition - (row - firstKeyRow)), masked, row - firstKeyRow < firstVisible);
         capSlopes[1][1] = capSlope(uniforms.logitScale * scores[1][1]);
-        scores[1][1] = select(0.0, exp2(score - known.x), row >= 0 && row - firstKeyRow <= last);
+        scores[1][1] = select(exp2(score - known.x), 0.0, row < 0 || row - firstKeyRow > last || score == masked);
       }
     }
     // Barrier: the next step overwrites what others may still read.
@@ -382,10 +392,10 @@ fn main(index : i32) {
 
     // valueGradient += scores · dy
     {
-      walkedTile[(local / 8) * tileStride + local % 8] = select(vec4<f32>(0.0), fetched[0], walkedRows[now + (local / 8)] >= 0);
+      walkedTile[(local / 8) * tileStride + local % 8] = select(vec4<f32>(0.0), fetched[0], walkedRows[now + (local / 8)] >= 0); noteNotFinite(fetched[0]);
     }
     {
-      walkedTile[((local + 64) / 8) * tileStride + (local + 64) % 8] = select(vec4<f32>(0.0), fetched[1], walkedRows[now + ((local + 64) / 8)] >= 0);
+      walkedTile[((local + 64) / 8) * tileStride + (local + 64) % 8] = select(vec4<f32>(0.0), fetched[1], walkedRows[now + ((local + 64) / 8)] >= 0); noteNotFinite(fetched[1]);
     }
     weights[(y + 0 * threadsY) * weightStride + x] = vec2<f32>(scores[0][0], scores[0][1]);
     weights[(y + 1 * threadsY) * weightStride + x] = vec2<f32>(scores[1][0], scores[1][1]);
@@ -393,7 +403,8 @@ fn main(index : i32) {
     workgroupBarrier();
     fetched[0] = readDy(max(walkedRows[now + (local / 8)], 0), 8 + local % 8);
     fetched[1] = readDy(max(walkedRows[now + ((local + 64) / 8)], 0), 8 + (local + 64) % 8);
-    for (var s = 0; s < 2; s++) {
+    if (atomicLoad(&anyNotFinite) == 0u) {
+      for (var s = 0; s < 2; s++) {
       let i = s * 4;
       {
       let w0 = weights[(y + 0 * threadsY) * weightStride + i + 0];
@@ -451,22 +462,42 @@ fn main(index : i32) {
     valueGradient[1][0] = fma(vec4<f32>(w1[1]), b, valueGradient[1][0]);
       }
       }
+    }
+    } else {
+      for (var s = 0; s < 8; s++) {
+      let i = s * 1;
+      {
+      let w0 = weights[(y + 0 * threadsY) * weightStride + i + 0];
+    let w1 = weights[(y + 1 * threadsY) * weightStride + i + 0];
+      {
+        let b = walkedTile[(i + 0 + 0 * threadsX) * tileStride + x + 0 * threadsX];
+        valueGradient[0][0] = select(fma(vec4<f32>(w0[0]), b, valueGradient[0][0]), valueGradient[0][0], w0[0] == 0.0);
+    valueGradient[1][0] = select(fma(vec4<f32>(w1[0]), b, valueGradient[1][0]), valueGradient[1][0], w1[0] == 0.0);
+      }
+    {
+        let b = walkedTile[(i + 0 + 1 * threadsX) * tileStride + x + 0 * threadsX];
+        valueGradient[0][0] = select(fma(vec4<f32>(w0[1]), b, valueGradient[0][0]), valueGradient[0][0], w0[1] == 0.0);
+    valueGradient[1][0] = select(fma(vec4<f32>(w1[1]), b, valueGradient[1][0]), valueGradient[1][0], w1[1] == 0.0);
+      }
+      }
+    }
     }
     // Barrier: the next step overwrites what others may still read.
     workgroupBarrier();
 
     // valueGradient += scores · dy, vectors from 8 on
     {
-      walkedTile[(local / 8) * tileStride + local % 8] = select(vec4<f32>(0.0), fetched[0], walkedRows[now + (local / 8)] >= 0);
+      walkedTile[(local / 8) * tileStride + local % 8] = select(vec4<f32>(0.0), fetched[0], walkedRows[now + (local / 8)] >= 0); noteNotFinite(fetched[0]);
     }
     {
-      walkedTile[((local + 64) / 8) * tileStride + (local + 64) % 8] = select(vec4<f32>(0.0), fetched[1], walkedRows[now + ((local + 64) / 8)] >= 0);
+      walkedTile[((local + 64) / 8) * tileStride + (local + 64) % 8] = select(vec4<f32>(0.0), fetched[1], walkedRows[now + ((local + 64) / 8)] >= 0); noteNotFinite(fetched[1]);
     }
     // Barrier: reads what others wrote.
     workgroupBarrier();
     fetched[0] = readValue(max(ownedRows[(local / 8)], 0), 8 + local % 8);
     fetched[1] = readValue(max(ownedRows[((local + 64) / 8)], 0), 8 + (local + 64) % 8);
-    for (var s = 0; s < 2; s++) {
+    if (atomicLoad(&anyNotFinite) == 0u) {
+      for (var s = 0; s < 2; s++) {
       let i = s * 4;
       {
       let w0 = weights[(y + 0 * threadsY) * weightStride + i + 0];
@@ -524,6 +555,25 @@ fn main(index : i32) {
     valueGradient[1][1] = fma(vec4<f32>(w1[1]), b, valueGradient[1][1]);
       }
       }
+    }
+    } else {
+      for (var s = 0; s < 8; s++) {
+      let i = s * 1;
+      {
+      let w0 = weights[(y + 0 * threadsY) * weightStride + i + 0];
+    let w1 = weights[(y + 1 * threadsY) * weightStride + i + 0];
+      {
+        let b = walkedTile[(i + 0 + 0 * threadsX) * tileStride + x + 0 * threadsX];
+        valueGradient[0][1] = select(fma(vec4<f32>(w0[0]), b, valueGradient[0][1]), valueGradient[0][1], w0[0] == 0.0);
+    valueGradient[1][1] = select(fma(vec4<f32>(w1[0]), b, valueGradient[1][1]), valueGradient[1][1], w1[0] == 0.0);
+      }
+    {
+        let b = walkedTile[(i + 0 + 1 * threadsX) * tileStride + x + 0 * threadsX];
+        valueGradient[0][1] = select(fma(vec4<f32>(w0[1]), b, valueGradient[0][1]), valueGradient[0][1], w0[1] == 0.0);
+    valueGradient[1][1] = select(fma(vec4<f32>(w1[1]), b, valueGradient[1][1]), valueGradient[1][1], w1[1] == 0.0);
+      }
+      }
+    }
     }
     // Barrier: the next step overwrites what others may still read.
     workgroupBarrier();
@@ -605,10 +655,10 @@ fn main(index : i32) {
 
     // products += value · dyᵀ
     {
-      walkedTile[(local / 8) * tileStride + local % 8] = select(vec4<f32>(0.0), fetched[0], walkedRows[now + (local / 8)] >= 0);
+      walkedTile[(local / 8) * tileStride + local % 8] = select(vec4<f32>(0.0), fetched[0], walkedRows[now + (local / 8)] >= 0); noteNotFinite(fetched[0]);
     }
     {
-      walkedTile[((local + 64) / 8) * tileStride + (local + 64) % 8] = select(vec4<f32>(0.0), fetched[1], walkedRows[now + ((local + 64) / 8)] >= 0);
+      walkedTile[((local + 64) / 8) * tileStride + (local + 64) % 8] = select(vec4<f32>(0.0), fetched[1], walkedRows[now + ((local + 64) / 8)] >= 0); noteNotFinite(fetched[1]);
     }
     {
       ownedTile[(local / 8) * tileStride + local % 8] = select(vec4<f32>(0.0), fetched[2], ownedRows[(local / 8)] >= 0);
@@ -681,23 +731,23 @@ fn main(index : i32) {
     }
     {
       let delta = walkedStatistics[now + x + 0 * threadsX].y;
-      products[0][0] = select(0.0, scores[0][0] * (products[0][0] - delta) * capSlopes[0][0], scores[0][0] != 0.0);
-      products[1][0] = select(0.0, scores[1][0] * (products[1][0] - delta) * capSlopes[1][0], scores[1][0] != 0.0);
+      products[0][0] = select(scores[0][0] * (products[0][0] - delta) * capSlopes[0][0], 0.0, scores[0][0] == 0.0);
+      products[1][0] = select(scores[1][0] * (products[1][0] - delta) * capSlopes[1][0], 0.0, scores[1][0] == 0.0);
     }
     {
       let delta = walkedStatistics[now + x + 1 * threadsX].y;
-      products[0][1] = select(0.0, scores[0][1] * (products[0][1] - delta) * capSlopes[0][1], scores[0][1] != 0.0);
-      products[1][1] = select(0.0, scores[1][1] * (products[1][1] - delta) * capSlopes[1][1], scores[1][1] != 0.0);
+      products[0][1] = select(scores[0][1] * (products[0][1] - delta) * capSlopes[0][1], 0.0, scores[0][1] == 0.0);
+      products[1][1] = select(scores[1][1] * (products[1][1] - delta) * capSlopes[1][1], 0.0, scores[1][1] == 0.0);
     }
     // Barrier: the next step overwrites what others may still read.
     workgroupBarrier();
 
     // keyGradient += products · query
     {
-      walkedTile[(local / 8) * tileStride + local % 8] = select(vec4<f32>(0.0), fetched[0], walkedRows[now + (local / 8)] >= 0);
+      walkedTile[(local / 8) * tileStride + local % 8] = select(vec4<f32>(0.0), fetched[0], walkedRows[now + (local / 8)] >= 0); noteNotFinite(fetched[0]);
     }
     {
-      walkedTile[((local + 64) / 8) * tileStride + (local + 64) % 8] = select(vec4<f32>(0.0), fetched[1], walkedRows[now + ((local + 64) / 8)] >= 0);
+      walkedTile[((local + 64) / 8) * tileStride + (local + 64) % 8] = select(vec4<f32>(0.0), fetched[1], walkedRows[now + ((local + 64) / 8)] >= 0); noteNotFinite(fetched[1]);
     }
     weights[(y + 0 * threadsY) * weightStride + x] = vec2<f32>(products[0][0], products[0][1]);
     weights[(y + 1 * threadsY) * weightStride + x] = vec2<f32>(products[1][0], products[1][1]);
@@ -705,7 +755,8 @@ fn main(index : i32) {
     workgroupBarrier();
     fetched[0] = readQuery(max(walkedRows[now + (local / 8)], 0), 8 + local % 8);
     fetched[1] = readQuery(max(walkedRows[now + ((local + 64) / 8)], 0), 8 + (local + 64) % 8);
-    for (var s = 0; s < 2; s++) {
+    if (atomicLoad(&anyNotFinite) == 0u) {
+      for (var s = 0; s < 2; s++) {
       let i = s * 4;
       {
       let w0 = weights[(y + 0 * threadsY) * weightStride + i + 0];
@@ -764,15 +815,34 @@ fn main(index : i32) {
       }
       }
     }
+    } else {
+      for (var s = 0; s < 8; s++) {
+      let i = s * 1;
+      {
+      let w0 = weights[(y + 0 * threadsY) * weightStride + i + 0];
+    let w1 = weights[(y + 1 * threadsY) * weightStride + i + 0];
+      {
+        let b = walkedTile[(i + 0 + 0 * threadsX) * tileStride + x + 0 * threadsX];
+        keyGradient[0][0] = select(fma(vec4<f32>(w0[0]), b, keyGradient[0][0]), keyGradient[0][0], w0[0] == 0.0);
+    keyGradient[1][0] = select(fma(vec4<f32>(w1[0]), b, keyGradient[1][0]), keyGradient[1][0], w1[0] == 0.0);
+      }
+    {
+        let b = walkedTile[(i + 0 + 1 * threadsX) * tileStride + x + 0 * threadsX];
+        keyGradient[0][0] = select(fma(vec4<f32>(w0[1]), b, keyGradient[0][0]), keyGradient[0][0], w0[1] == 0.0);
+    keyGradient[1][0] = select(fma(vec4<f32>(w1[1]), b, keyGradient[1][0]), keyGradient[1][0], w1[1] == 0.0);
+      }
+      }
+    }
+    }
     // Barrier: the next step overwrites what others may still read.
     workgroupBarrier();
 
     // keyGradient += products · query, vectors from 8 on
     {
-      walkedTile[(local / 8) * tileStride + local % 8] = select(vec4<f32>(0.0), fetched[0], walkedRows[now + (local / 8)] >= 0);
+      walkedTile[(local / 8) * tileStride + local % 8] = select(vec4<f32>(0.0), fetched[0], walkedRows[now + (local / 8)] >= 0); noteNotFinite(fetched[0]);
     }
     {
-      walkedTile[((local + 64) / 8) * tileStride + (local + 64) % 8] = select(vec4<f32>(0.0), fetched[1], walkedRows[now + ((local + 64) / 8)] >= 0);
+      walkedTile[((local + 64) / 8) * tileStride + (local + 64) % 8] = select(vec4<f32>(0.0), fetched[1], walkedRows[now + ((local + 64) / 8)] >= 0); noteNotFinite(fetched[1]);
     }
     // Barrier: reads what others wrote.
     workgroupBarrier();
@@ -780,7 +850,8 @@ fn main(index : i32) {
     fetched[1] = readQuery(max(walkedRows[next + ((local + 64) / 8)], 0), (local + 64) % 8);
     fetched[2] = readKey(max(ownedRows[(local / 8)], 0), local % 8);
     fetched[3] = readKey(max(ownedRows[((local + 64) / 8)], 0), (local + 64) % 8);
-    for (var s = 0; s < 2; s++) {
+    if (atomicLoad(&anyNotFinite) == 0u) {
+      for (var s = 0; s < 2; s++) {
       let i = s * 4;
       {
       let w0 = weights[(y + 0 * threadsY) * weightStride + i + 0];
@@ -838,6 +909,25 @@ fn main(index : i32) {
     keyGradient[1][1] = fma(vec4<f32>(w1[1]), b, keyGradient[1][1]);
       }
       }
+    }
+    } else {
+      for (var s = 0; s < 8; s++) {
+      let i = s * 1;
+      {
+      let w0 = weights[(y + 0 * threadsY) * weightStride + i + 0];
+    let w1 = weights[(y + 1 * threadsY) * weightStride + i + 0];
+      {
+        let b = walkedTile[(i + 0 + 0 * threadsX) * tileStride + x + 0 * threadsX];
+        keyGradient[0][1] = select(fma(vec4<f32>(w0[0]), b, keyGradient[0][1]), keyGradient[0][1], w0[0] == 0.0);
+    keyGradient[1][1] = select(fma(vec4<f32>(w1[0]), b, keyGradient[1][1]), keyGradient[1][1], w1[0] == 0.0);
+      }
+    {
+        let b = walkedTile[(i + 0 + 1 * threadsX) * tileStride + x + 0 * threadsX];
+        keyGradient[0][1] = select(fma(vec4<f32>(w0[1]), b, keyGradient[0][1]), keyGradient[0][1], w0[1] == 0.0);
+    keyGradient[1][1] = select(fma(vec4<f32>(w1[1]), b, keyGradient[1][1]), keyGradient[1][1], w1[1] == 0.0);
+      }
+      }
+    }
     }
     // Barrier: the next step overwrites what others may still read.
     workgroupBarrier();

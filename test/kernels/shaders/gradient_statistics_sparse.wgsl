@@ -102,6 +102,10 @@ fn positionIn(head : i32, tile : vec2<i32>, slot : i32) -> i32 {
   }
   return paddingPosition;
 }
+fn logOfSum(sum : f32) -> f32 {
+  let bits = bitcast<u32>(sum);
+  return select(log2(sum), bitcast<f32>(bits | 0x7fc00000u), (bits & 0x7f800000u) == 0x7f800000u);
+}
 
 fn visitedKey(head : i32, firstKeyRow : i32, keySpan : vec2<i32>, slot : i32) -> i32 {
   let position = positionIn(head, keySpan, slot);
@@ -370,7 +374,7 @@ fn main(index : i32) {
       product += partials[row * threadsX + i].z;
     }
     let at = 4 * (firstQueryRow + firstRow + row);
-    result[at] = select(total + log2(sum), 0.0, sum == 0.0);
+    result[at] = select(total + logOfSum(sum), 0.0, sum == 0.0);
     result[at + 1] = product;
     let end = keyEnd(head);
     var last = end - 1;

@@ -22,7 +22,7 @@ fn merge(a : State, b : State) -> State {
   return State(maximum, x.sum + y.sum, x.values + y.values);
 }
 
-// A state brought to another maximum. One without weights may hold a NaN of values that nobody sees: zero times a NaN.
+// A state brought to another maximum. One without weights need not have its values written: they may be what zero times makes a NaN.
 fn weighted(x : State, maximum : f32) -> State {
   let rescale = exp2(x.maximum - maximum);
   return State(maximum, x.sum * rescale, select(x.values * rescale, vec4<f32>(0.0), x.sum == 0.0));
@@ -42,6 +42,10 @@ fn mergeLanes(own : State) -> State {
   }
   return state;
 }
+fn logOfSum(sum : f32) -> f32 {
+  let bits = bitcast<u32>(sum);
+  return select(log2(sum), bitcast<f32>(bits | 0x7fc00000u), (bits & 0x7f800000u) == 0x7f800000u);
+}
 
 fn main(index : i32) {
   let local = i32(min(localIndex, 127u));
@@ -57,6 +61,6 @@ fn main(index : i32) {
   }
   state = mergeLanes(state);
   if (local < 8 && exists) {
-    result[row] = state.maximum + log2(state.sum);
+    result[row] = state.maximum + logOfSum(state.sum);
   }
 }

@@ -176,6 +176,10 @@ fn tileScores(column : i32, row : i32) -> array<array<f32, columns>, rows> {
     }
   return scores;
 }
+fn logOfSum(sum : f32) -> f32 {
+  let bits = bitcast<u32>(sum);
+  return select(log2(sum), bitcast<f32>(bits | 0x7fc00000u), (bits & 0x7f800000u) == 0x7f800000u);
+}
 // Maximum and sum of a row in an x.
 var<workgroup> partials : array<vec2<f32>, 512>;
 var<workgroup> columnPartials : array<f32, 256>;
@@ -262,7 +266,7 @@ fn main(index : i32) {
       for (var i = 0; i < threadsX; i++) {
         sum += partials[first + i].y * exp2(partials[first + i].x - total);
       }
-      logSum[0] = total + log2(sum);
+      logSum[0] = total + logOfSum(sum);
     }
     {
       let first = (y + 1 * threadsY) * threadsX;
@@ -274,7 +278,7 @@ fn main(index : i32) {
       for (var i = 0; i < threadsX; i++) {
         sum += partials[first + i].y * exp2(partials[first + i].x - total);
       }
-      logSum[1] = total + log2(sum);
+      logSum[1] = total + logOfSum(sum);
     }
     {
       let first = (y + 2 * threadsY) * threadsX;
@@ -286,7 +290,7 @@ fn main(index : i32) {
       for (var i = 0; i < threadsX; i++) {
         sum += partials[first + i].y * exp2(partials[first + i].x - total);
       }
-      logSum[2] = total + log2(sum);
+      logSum[2] = total + logOfSum(sum);
     }
     {
       let first = (y + 3 * threadsY) * threadsX;
@@ -298,7 +302,7 @@ fn main(index : i32) {
       for (var i = 0; i < threadsX; i++) {
         sum += partials[first + i].y * exp2(partials[first + i].x - total);
       }
-      logSum[3] = total + log2(sum);
+      logSum[3] = total + logOfSum(sum);
     }
 
     for (var offset = 0; offset < uniforms.segmentSize; offset += tileKeys) {

@@ -192,6 +192,10 @@ fn tileScores(column : i32, row : i32) -> array<array<f32, columns>, rows> {
     }
   return scores;
 }
+fn logOfSum(sum : f32) -> f32 {
+  let bits = bitcast<u32>(sum);
+  return select(log2(sum), bitcast<f32>(bits | 0x7fc00000u), (bits & 0x7f800000u) == 0x7f800000u);
+}
 // Maximum and sum of a row in an x.
 var<workgroup> partials : array<vec2<f32>, 256>;
 var<workgroup> columnPartials : array<f32, 512>;
@@ -272,7 +276,7 @@ fn main(index : i32) {
       for (var i = 0; i < threadsX; i++) {
         sum += partials[first + i].y * exp2(partials[first + i].x - total);
       }
-      logSum[0] = total + log2(sum);
+      logSum[0] = total + logOfSum(sum);
     }
     {
       let first = (y + 1 * threadsY) * threadsX;
@@ -284,7 +288,7 @@ fn main(index : i32) {
       for (var i = 0; i < threadsX; i++) {
         sum += partials[first + i].y * exp2(partials[first + i].x - total);
       }
-      logSum[1] = total + log2(sum);
+      logSum[1] = total + logOfSum(sum);
     }
 
     for (var offset = 0; offset < uniforms.segmentSize; offset += tileKeys) {

@@ -13,6 +13,7 @@ import type {AttendForm} from './attend_form.js';
 import {attendForm, attendSpec} from './attend_form.js';
 import {float16Layout, float16Words} from './float16_rows.js';
 import {attendWalk, firstKeyOf, lastVisible, ownedRows, scoreOf, scoresOfRow} from './attend_walk.js';
+import {findSeenByAll, giveBackWithheld, withheldFunctions} from './withheld_values.js';
 
 /** Subgroups a workgroup. */
 const subgroups = 4;
@@ -54,7 +55,7 @@ function matrixBytes(dims: HeadDims, tile: MatrixTile): number {
   const scores = 4 * tileQueries(tile) * scoreStride(tile);
   const weights = 2 * tileQueries(tile) * weightStride(tile);
   const positionsAndRescales = 4 * (tile.keys + tileQueries(tile));
-  const flags = 2 * 16;
+  const flags = 3 * 16;
   return 2 * tileSize(dims, tile) + scores + weights + positionsAndRescales + flags;
 }
 
@@ -133,13 +134,18 @@ export class AttendMatrixProgram extends AttentionProgram<MatrixForm> {
         (j, place) =>
           `${load.tensor}Words[${j}] = key[uniforms.${load.first} + (firstKeyRow + min(${positionsOf(load)}[${j}], lastPosition)) * ${load.words} + ${place} % ${load.words}];`,
       );
+    const withhold = (j: number) => {
+      const position = `${positionsOf(valueLoads)}[${j}]`;
+      // Padding is not stored.
+      return `if (${position} > seenByAll && ${position} != paddingPosition) { valueWords[${j}] = withholdWords(valueWords[${j}]); }`;
+    };
     const store = (load: CarriedRows) =>
       eachLoad(load, (j, place) => {
         const isWhole = keys * load.words >= (j + 1) * threads;
         const position = `${positionsOf(load)}[${j}]`;
         return `${isWhole ? '' : `if (${place} < ${keys * load.words}) `}{
       let at = ${load.firstValue} + ${place} / ${load.words} * ${load.stride} + ${place} % ${load.words} * 8;
-      // Padding has no weight, but zero times a NaN is a NaN.
+      // Padding has no weight, but zero times a NaN is a NaN (more: withheld_values.ts).
       let words = select(vec4<i32>(), ${load.tensor}Words[${j}], ${position} != paddingPosition);
       let a = bitcast<vec4<f16>>(words.xy);
       let b = bitcast<vec4<f16>>(words.zw);
@@ -194,6 +200,8 @@ const tileQueries = ${tileQueries(tile)};
 const tileKeys = ${keys};
 var<workgroup> tiles : array<f16, ${tileSize(form, tile)}>;
 ${attendWalk(form)}
+${withheldFunctions('x')}
+${withheldWords(valueLoads)}
 var<workgroup> scoreRows : array<f32, ${tileQueries(tile) * scores}>;
 var<workgroup> weightRows : array<f16, ${tileQueries(tile) * weights}>;
 var<workgroup> keyPositions : array<i32, tileKeys>;
@@ -211,6 +219,7 @@ fn main(index : i32) {
     atomicStore(&anyRescale[0], 0u);
   }
 ${ownedRows(form)}
+  ${findSeenByAll(form)}
 
   // Rows past the last one of a head are rows of others, which nobody writes.
   let firstTileRow = u32(subgroup * ${rowsOfSubgroup});
@@ -235,6 +244,7 @@ ${ownedRows(form)}
 
   for (var t = 0; t < keyTiles; t++) {
     // 1. Keys and values into workgroup memory; the next positions on their way.
+    ${unroll(valueLoads.rounds, withhold)}
     ${loads.map(store).join('\n    ')}
     ${findPositions('next')}
     // Barrier: all subgroups read all keys and values.
@@ -340,7 +350,8 @@ ${ownedRows(form)}
     let vector = ${(first * fragment) / 4} + i;
     if (firstRow + row${r} < endRow && vector < ${outputVectors}) {
       let at = row${r} * ${scores} + 4 * i;
-      let x = vec4<f32>(scoreRows[at], scoreRows[at + 1], scoreRows[at + 2], scoreRows[at + 3]);
+      var x = vec4<f32>(scoreRows[at], scoreRows[at + 1], scoreRows[at + 2], scoreRows[at + 3]);
+      ${giveBackWithheld(form, [`firstRow + row${r}`], ['readValue(firstKeyRow + position, vector)'], (_r, _v, withheld) => `x += ${withheld};`)}
       // A row that saw nothing is zeros.
       writeOutput(head * uniforms.queryLength + firstRow + row${r}, vector, select(x / ${form.sinks ? 'totalWithSink' : 'total'}, vec4<f32>(0.0), total == 0.0));
     }
@@ -370,3 +381,22 @@ function carriedRows(tensor: 'key' | 'value', dim: number, {keys}: MatrixTile, f
   const first = tensor === 'key' ? 'firstKey' : 'firstValue';
   return {tensor, first, words, rounds: Math.ceil((keys * words) / threads), firstValue, stride: tileStride(dim)};
 }
+
+/** Shader text: `withhold` for words of eight values; and four values of a row, as the tile holds them. */
+const withheldWords = ({first, words}: CarriedRows): string => `
+fn withholdWords(words : vec4<i32>) -> vec4<i32> {
+  let bits = bitcast<vec4<u32>>(words);
+  let lowWithheld = (bits & vec4<u32>(0x7c00u)) == vec4<u32>(0x7c00u);
+  let highWithheld = (bits & vec4<u32>(0x7c000000u)) == vec4<u32>(0x7c000000u);
+  if (any(lowWithheld) || any(highWithheld)) {
+    atomicStore(&anyWithheld[0], 1u);
+  }
+  let low = select(bits & vec4<u32>(0xffffu), vec4<u32>(0u), lowWithheld);
+  return bitcast<vec4<i32>>(low | select(bits & vec4<u32>(0xffff0000u), vec4<u32>(0u), highWithheld));
+}
+
+fn readValue(row : i32, vector : i32) -> vec4<f32> {
+  let word = key[uniforms.${first} + row * ${words} + vector / 2];
+  let pairs = bitcast<vec2<u32>>(select(word.xy, word.zw, vector % 2 == 1));
+  return vec4<f32>(unpack2x16float(pairs.x), unpack2x16float(pairs.y));
+}`;

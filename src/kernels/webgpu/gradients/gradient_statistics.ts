@@ -4,6 +4,7 @@ import {attendForm, walkSpec} from '../attend/attend_form.js';
 import {lastVisible, scoresOfProducts, walkOverKeys} from '../attend/attend_walk.js';
 import {AttentionProgram} from '../runtime/program.js';
 import type {WebGPUGradientCall, WebGPUPlan} from '../webgpu_call.js';
+import {logOfSum} from '../wgsl/not_finite.js';
 import {headVectors, readRow, rowInputs} from '../wgsl/rows.js';
 import type {ScoreForm} from '../wgsl/score_hooks.js';
 import {addScores, emptyRows, mergeParts} from '../wgsl/softmax_state.js';
@@ -71,7 +72,7 @@ ${walk.declarations()}
 var<workgroup> partials : array<vec3<f32>, ${threadsX * ownedCount(tile)}>;
 ${readRow('readOutput', 'output', valueDim)}
 ${readRow('readDy', 'dy', valueDim)}
-${walkOverKeys(form)}
+${walkOverKeys(form)}${logOfSum}
 ${visitedKey()}
 
 fn main(index : i32) {
@@ -102,7 +103,7 @@ ${walk.loop('keyTiles')}
       product += partials[row * threadsX + i].z;
     }
     let at = ${statisticsValues(form)} * (firstQueryRow + firstRow + row);
-    ${form.sinks ? withSink : ''}result[at] = select(${form.sinks ? 'logSum' : 'total + log2(sum)'}, 0.0, sum == 0.0);
+    ${form.sinks ? withSink : ''}result[at] = select(${form.sinks ? 'logSum' : 'total + logOfSum(sum)'}, 0.0, sum == 0.0);
     result[at + 1] = product;
     let end = keyEnd(head);
     var last = end - 1;

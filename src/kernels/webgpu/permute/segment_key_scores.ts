@@ -6,6 +6,7 @@ import {AttentionProgram} from '../runtime/program.js';
 import type {WebGPUCall} from '../webgpu_call.js';
 import type {KeysVariant} from '../wgsl/key_lengths.js';
 import {keysVariant} from '../wgsl/key_lengths.js';
+import {logOfSum} from '../wgsl/not_finite.js';
 import {rowInputs} from '../wgsl/rows.js';
 import {chooseScoreTile, scoreTile} from '../wgsl/score_tile.js';
 import {addScores, emptyRows, mergeParts} from '../wgsl/softmax_state.js';
@@ -51,7 +52,7 @@ export class SegmentKeyScoresProgram extends AttentionProgram<SegmentVariant> {
 //
 // Invocation (x, y) keeps, in registers, maximum and sum of its rows over its own columns; they are combined over x in workgroup
 // memory, and so are the weights of its columns over y.
-${scoreTile(tile, keys)}
+${scoreTile(tile, keys)}${logOfSum}
 // Maximum and sum of a row in an x.
 var<workgroup> partials : array<vec2<f32>, ${tileQueries(tile) * threadsX}>;
 var<workgroup> columnPartials : array<f32, ${tileKeys(tile) * threadsY}>;
@@ -101,7 +102,7 @@ ${invocationPlace(tile)}
       (r) => `{
       let first = (${rowOf(r)}) * threadsX;
       ${mergeParts('threadsX', 'partials[first + i].x', 'partials[first + i].y')}
-      logSum[${r}] = total + log2(sum);
+      logSum[${r}] = total + logOfSum(sum);
     }`,
     )}
 

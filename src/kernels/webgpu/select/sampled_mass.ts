@@ -8,6 +8,7 @@ import type {GridVariant} from '../wgsl/block_grid.js';
 import {findSinkBlock, gridFunctions, gridVariant} from '../wgsl/block_grid.js';
 import type {KeysVariant} from '../wgsl/key_lengths.js';
 import {keysVariant} from '../wgsl/key_lengths.js';
+import {atMost, logOfSum} from '../wgsl/not_finite.js';
 import {rowInputs} from '../wgsl/rows.js';
 import {chooseScoreTile, scoreTile, scoreTileLoad} from '../wgsl/score_tile.js';
 import {addScores, emptyRows, mergeParts} from '../wgsl/softmax_state.js';
@@ -128,7 +129,7 @@ export class SampledMassProgram extends AttentionProgram<SampledVariant> {
 // memory. What a row pays to a block is added up over x there, too, and then the rows of a block.
 //
 // Keys are read ahead into registers, and where they stand one tile before that.
-${scoreTile(tile, keys)}${gridFunctions({causal, offset})}
+${scoreTile(tile, keys)}${gridFunctions({causal, offset})}${logOfSum}${atMost}
 // Of a row: maxima and sums in each x; then what it pays to parts of the blocks of a tile.
 var<workgroup> partials : array<f32, ${queries * partStride}>;
 // What the rows pay to each block of a tile.
@@ -257,7 +258,7 @@ ${invocationPlace(tile)}
     {
       let first = (${rowOf(r)}) * ${partStride};
       ${mergeParts('threadsX', 'partials[first + 2 * i]', 'partials[first + 2 * i + 1]')}
-      logSum${r} = select(total + log2(sum), lowest, sum == 0.0);
+      logSum${r} = select(total + logOfSum(sum), lowest, sum == 0.0);
     }`,
     )}
 
@@ -275,8 +276,13 @@ ${invocationPlace(tile)}
       ${unroll(
         rows,
         (r) => `{
-        // Where a normaliser missed what its row pays most to, a share can come out above 1.
-        ${unroll(columns, (c) => `let paid${c} = select(0.0, exp2(min(scores[${r}][${c}] - logSum${r}, 0.0)), isThere${c} && row${r} < rowCount);`, '\n        ')}
+        // Where a normaliser missed what its row pays most to, a share can come out above 1. What is not finite stays so.
+        ${unroll(
+          columns,
+          (c) => `let above${c} = scores[${r}][${c}] - logSum${r};
+        let paid${c} = select(0.0, exp2(select(above${c}, 0.0, above${c} > 0.0)), isThere${c} && row${r} < rowCount);`,
+          '\n        ',
+        )}
         ${unroll(
           columns / added,
           (part) =>
@@ -296,8 +302,8 @@ ${invocationPlace(tile)}
           blocksOfTile === 1
             ? `// There are at least as many invocations as rows, so that each has one.
         shareSoFar = sum + select(shareSoFar, 0.0, t % uniforms.tilesOfBlock == 0);
-        shares[i] = min(1.0, ${sampleStride}.0 * shareSoFar);`
-            : `shares[i] = min(1.0, ${sampleStride}.0 * sum);`
+        shares[i] = atMost(${sampleStride}.0 * shareSoFar, 1.0);`
+            : `shares[i] = atMost(${sampleStride}.0 * sum, 1.0);`
         }
       }`,
     )}

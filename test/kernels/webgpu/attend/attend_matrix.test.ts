@@ -2,14 +2,17 @@ import type {Tensor4D} from '@tensorflow/tfjs-core';
 import {backend as activeBackend, dispose, setBackend, tensor4d} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {expect} from 'chai';
-import type {FlashAttentionOptions} from '../../../src/index';
-import {flashAttention, pbsAttention, pbsAttentionPlan} from '../../../src/index';
-import {AttendMatrixProgram} from '../../../src/kernels/webgpu/attend/attend_matrix';
-import {hasMatrixUnits, recordAdapterInfo} from '../../../src/kernels/webgpu/runtime/device_features';
-import {relativeL1} from '../../golden/golden_cases';
-import {randomInputs, tensors, type RectangularShape} from '../../reference/attention';
-import {emulateMatrixUnits} from '../../reference/emulated_matrix_units';
-import {testBackends} from '../../setup/environment';
+import type {FlashAttentionOptions} from '../../../../src/index';
+import {flashAttention, pbsAttention, pbsAttentionPlan} from '../../../../src/index';
+import {AttendMatrixProgram} from '../../../../src/kernels/webgpu/attend/attend_matrix';
+import {hasMatrixUnits, recordAdapterInfo} from '../../../../src/kernels/webgpu/runtime/device_features';
+import {blockGeometry} from '../../../../src/attention/block_geometry';
+import {attend} from '../../../../src/kernels/cpu/attend/attend';
+import {cpuCall} from '../../../reference/cpu_call';
+import {relativeL1} from '../../../golden/golden_cases';
+import {randomInputs, tensors, type RectangularShape} from '../../../reference/attention';
+import {emulateMatrixUnits} from '../../../reference/emulated_matrix_units';
+import {testBackends} from '../../../setup/environment';
 
 /** Calls that take every way through the program, few and small: emulated fragments take their time. */
 const cases: Array<[name: string, shape: RectangularShape, options: () => FlashAttentionOptions]> = [
@@ -70,6 +73,24 @@ if (testBackends().includes('webgpu')) {
         dispose([q, k, v, got, expected]);
       });
     }
+
+    it('keeps what is not finite from rows that do not see it, and gives it to those that do', async () => {
+      const inputs = randomInputs({heads: 2, keyValueHeads: 1, length: 70, headDim: 16}, 4);
+      inputs.value[37 * 16 + 1] = NaN;
+      inputs.value[40 * 16 + 2] = Infinity;
+      inputs.value[69 * 16 + 3] = -Infinity;
+      inputs.key[66 * 16] = NaN;
+      const [q, k, v] = tensors(inputs);
+      const geometry = blockGeometry(q, k, {blockSize: 70, keyBlockSize: 70, segmentSize: 70});
+      const expected = attend(cpuCall(inputs, {geometry, scale: 0.25, causal: true}));
+      const got = flashAttention(q, k, v, {precision: 'float16'});
+      (await got.data()).forEach((x, i) => {
+        if (Number.isNaN(expected[i])) expect(Number.isFinite(x), `value ${i}`).to.equal(false);
+        else if (Number.isFinite(expected[i])) expect(x, `value ${i}`).to.be.closeTo(expected[i], 1e-2);
+        else expect(x, `value ${i}`).to.equal(expected[i]);
+      });
+      dispose([q, k, v, got]);
+    });
 
     it('is attention over the blocks of a plan', async () => {
       const [q, k, v] = tensors(randomInputs({heads: 2, keyValueHeads: 1, length: 300, headDim: 8}, 32));
