@@ -43,6 +43,8 @@ export class LocalEngine implements Engine {
   private text = '';
   private blocks?: RunBlocks;
   private running?: AbortController;
+  /** Of the last run, whatever came of it. */
+  private ended: Promise<unknown> = Promise.resolve();
   private loading?: AbortController;
 
   async start(backend?: BackendName, calibrations: readonly unknown[] = []): Promise<Machine> {
@@ -53,6 +55,7 @@ export class LocalEngine implements Engine {
     return {backend: this.backend.backend, adapter, software, features, calibrated, reason, float16};
   }
 
+  /** A run that is in progress ends first: see `cancel`. */
   async loadModel(source: ModelSource, onProgress: (progress: LoadProgress) => void): Promise<ModelInfo> {
     const backend = ready(this.backend, 'start');
     if (this.loading) throw new Error('a model is being loaded: wait for its end, after cancelLoad or without');
@@ -61,6 +64,12 @@ export class LocalEngine implements Engine {
     try {
       const reader = await loadReader(source, onProgress, loading.signal);
       const canKeep = reader.identity !== undefined && (await contextStore.isAvailable());
+      // What runs has the model from before to its end.
+      while (this.running) await this.ended;
+      if (loading.signal.aborted) {
+        reader.model.dispose();
+        throw new Failure('AbortError', 'loading the model was cancelled');
+      }
       this.chatting?.forget();
       this.reader?.model.dispose();
       this.reader = reader;
@@ -153,8 +162,10 @@ export class LocalEngine implements Engine {
     if (this.running) throw new Failure('PromptError', 'a run is in progress; cancel it first');
     const running = new AbortController();
     this.running = running;
+    const result = run(running.signal);
+    this.ended = result.catch(() => {});
     try {
-      return await run(running.signal);
+      return await result;
     } finally {
       this.running = undefined;
     }

@@ -97,26 +97,57 @@ export function timeOfBlocks(
   {estimate}: Pick<Rules, 'estimate'>,
   costs: AttentionCosts,
 ): number {
-  const {batch, heads, queryLength, keyLength, headDim, valueDim, blockSize, keyBlockSize} = geometry;
-  const {queryBlocks, keyBlocks, permutedLength, proxyRows} = geometry;
-  const pairsOfBlocks = Math.min(blockSize, queryLength) * keyBlockSize;
-  const attend = (kept * pairsOfBlocks * (headDim + valueDim) * costs.sparseFactor) / costs.multiplyAdds;
+  const {batch, heads, headDim, valueDim} = geometry;
+  const values = batch * heads * kept * pairsOfBlocks(geometry) * (headDim + valueDim);
+  const attend = (values * costs.sparseFactor) / costs.multiplyAdds;
   const programs = estimate === 'sampled' ? costs.sampledPrograms : costs.programs;
-  let choose: number;
-  if (estimate === 'sampled') {
-    const order = Math.min(orderRows, queryLength) * permutedLength * headDim * costs.proxyMultiplyAdd;
-    const sampled = visible * pairsOfBlocks * headDim * (1 / sampleStride + 1 / normaliserStride);
-    choose = order + sampled * costs.sampleMultiplyAdd;
-  } else {
-    const permute = proxyRows * permutedLength * headDim * costs.proxyMultiplyAdd;
-    // A value of the query and one of the keys are one pooled value.
-    const pooledRows = (queryLength + keyLength) / 2;
-    const score = pooledRows * headDim * costs.pooledValue + visible * headDim * costs.blockPairValue;
-    choose = permute + score + queryBlocks * keyBlocks ** 2 * costs.blockTriple;
-  }
-  const device = costs.fixed + batch * heads * (attend + choose);
+  const {order, pool, score, select} = timesOfPlan(geometry, visible, estimate, costs);
+  const device = costs.fixed + attend + order + pool + score + select;
   // Recording goes on while the device works: what takes longer counts.
   return Math.max(programs * costs.record, device);
+}
+
+/** Pairs of a query and a key in a pair of blocks. */
+const pairsOfBlocks = ({blockSize, queryLength, keyBlockSize}: BlockGeometry) =>
+  Math.min(blockSize, queryLength) * keyBlockSize;
+
+/** Milliseconds that the parts of a plan take: to order keys, to pool blocks, to score them and to select them. */
+export interface PlanTimes {
+  order: number;
+  pool: number;
+  score: number;
+  select: number;
+}
+
+export function planTimes(
+  geometry: BlockGeometry,
+  {causal, estimate}: Pick<Rules, 'causal' | 'estimate'>,
+  costs: AttentionCosts,
+): PlanTimes {
+  return timesOfPlan(geometry, countBlocks(geometry, causal).visible, estimate, costs);
+}
+
+function timesOfPlan(
+  geometry: BlockGeometry,
+  visible: number,
+  estimate: Rules['estimate'],
+  costs: AttentionCosts,
+): PlanTimes {
+  const {batch, heads, queryLength, keyLength, headDim, queryBlocks, keyBlocks, permutedLength, proxyRows} = geometry;
+  const rows = estimate === 'sampled' ? Math.min(orderRows, queryLength) : proxyRows;
+  const all = batch * heads;
+  const order = all * rows * permutedLength * headDim * costs.proxyMultiplyAdd;
+  if (estimate === 'sampled') {
+    const sampled = all * visible * pairsOfBlocks(geometry) * headDim * (1 / sampleStride + 1 / normaliserStride);
+    return {order, pool: 0, score: sampled * costs.sampleMultiplyAdd, select: 0};
+  }
+  return {
+    order,
+    // A value of the query and one of the keys are one pooled value.
+    pool: all * ((queryLength + keyLength) / 2) * headDim * costs.pooledValue,
+    score: all * visible * headDim * costs.blockPairValue,
+    select: all * queryBlocks * keyBlocks ** 2 * costs.blockTriple,
+  };
 }
 
 /**

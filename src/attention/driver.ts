@@ -10,7 +10,7 @@ import {
 } from './attention_kernels.js';
 import type {BlockGeometry} from './block_geometry.js';
 import {blockGeometry, firstVisibleBlock, isExact, visibleBlocks} from './block_geometry.js';
-import {exactTime, sparseTime, whyExact} from './cost_model.js';
+import {exactTime, planTimes, sparseTime, whyExact} from './cost_model.js';
 import type {Take} from './scratch.js';
 import {runWithScratch} from './scratch.js';
 import type {BlockPlan, StageSet} from './stage_set.js';
@@ -94,7 +94,8 @@ class Driver<Backend extends TensorMaker, Call, Indices, Scores> {
     if (whyExact(geometry, attrs, costs)) {
       return this.exactRequest(run);
     }
-    return {...requestOf(run, geometry, sparseTime(geometry, attrs, costs)), rule: attrs};
+    const request = requestOf(run, geometry, sparseTime(geometry, attrs, costs));
+    return {...request, rule: attrs, planTimes: planTimes(geometry, attrs, costs)};
   }
 
   /** The output, or the gradients by query, key and value. */
@@ -122,7 +123,9 @@ class Driver<Backend extends TensorMaker, Call, Indices, Scores> {
       this.stages.check(backend, request);
       return exactPlan(backend, geometry, attrs);
     }
-    return this.run(backend, {...request, rule: attrs}, (call, scratch) =>
+    const costs = this.stages.costs(backend, geometry, attrs.precision);
+    const times = planTimes(geometry, attrs, costs);
+    return this.run(backend, {...request, rule: attrs, planTimes: times}, (call, scratch) =>
       this.stages.storePlan(call, this.planBlocks(backend, call, attrs, attrs.withMass), scratch),
     );
   }

@@ -1,6 +1,6 @@
 import {backend, engine, registerBackend, removeBackend, setBackend} from '@tensorflow/tfjs-core';
 import {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
-import {releaseKeptBuffers} from '../../src/kernels/webgpu/runtime/backend_guard';
+import {releaseKeptBuffers} from '../../src/kernels/webgpu/runtime/buffers';
 import {countedFault} from './counted_fault';
 import type {FaultLayer} from './fail_each';
 

@@ -10,7 +10,8 @@ import {floatInputs} from './float_inputs.js';
 import {attendGradients} from './gradients/attend_gradients.js';
 import {headForms} from './head_forms.js';
 import {permute} from './permute/permute.js';
-import {guardOf, releaseKeptBuffers} from './runtime/backend_guard.js';
+import {guardOf} from './runtime/backend_guard.js';
+import {releaseKeptBuffers} from './runtime/buffers.js';
 import {withScratch} from './runtime/program.js';
 import {blockLists} from './select/block_lists.js';
 import {blockMask} from './select/block_mask.js';
@@ -22,7 +23,7 @@ import {selectBlocks} from './select/select_blocks.js';
 import type {WebGPUGradientCall} from './webgpu_call.js';
 
 /** One file a stage, all on the GPU: nothing is read back in between. */
-const stages: StageSet<WebGPUBackend, WebGPUGradientCall, TensorInfo> = {
+export const webgpuStages: StageSet<WebGPUBackend, WebGPUGradientCall, TensorInfo> = {
   backendName: 'webgpu',
   costs: costsOf,
   exactBlockSize: Math.max,
@@ -70,4 +71,4 @@ const stages: StageSet<WebGPUBackend, WebGPUGradientCall, TensorInfo> = {
     }),
 };
 
-export const webgpuKernels: KernelConfig[] = attentionKernels(stages);
+export const webgpuKernels: KernelConfig[] = attentionKernels(webgpuStages);

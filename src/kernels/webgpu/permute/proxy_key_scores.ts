@@ -1,6 +1,7 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {BlockGeometry} from '../../../attention/block_geometry.js';
 import {rowsHavePositions} from '../../../attention/block_geometry.js';
+import {evenWork} from '../runtime/launches.js';
 import {AttentionProgram, i32, withScratch} from '../runtime/program.js';
 import type {WebGPUCall} from '../webgpu_call.js';
 import type {KeysVariant} from '../wgsl/key_lengths.js';
@@ -56,6 +57,9 @@ fn proxyRange(head : i32) -> vec2<i32> {
   return vec2<i32>(max(0, end - uniforms.proxyRows), end);
 }`;
 
+/** Scores are computed twice. */
+const halfOfOrder = ({planTimes}: WebGPUCall) => evenWork(planTimes && planTimes.order / 2);
+
 /** Shape of the statistics of the proxy rows. */
 export function proxyStatisticsShape(geometry: BlockGeometry): number[] {
   const {batch, heads, permutedLength, proxyRows} = geometry;
@@ -77,6 +81,7 @@ export class ProxyStatisticsProgram extends AttentionProgram<ProxyVariant> {
       threads: tileThreads(tile),
       workgroups: heads * chunks * rowTiles,
       call,
+      work: halfOfOrder(call),
       uniforms: {rowTiles: i32(rowTiles), chunkSize: i32(keysPerChunk(geometry))},
       variant: proxyVariant(call, tile),
     });
@@ -195,6 +200,7 @@ export class KeyScoresProgram extends AttentionProgram<ProxyVariant> {
       threads: tileThreads(tile),
       workgroups: batch * heads * Math.ceil(permutedLength / tileKeys(tile)),
       call,
+      work: halfOfOrder(call),
       variant: proxyVariant(call, tile),
     });
   }

@@ -1,21 +1,14 @@
 import type {BackendValues, DataId, TensorInfo} from '@tensorflow/tfjs-core';
-import {util} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
+import {bufferManagerOf, givingBackBuffers, releaseKeptBuffers, releaseUnmappedBuffers} from './buffers.js';
 import {forgetPipelines} from './extended_program.js';
+import {longestLaunch} from './launches.js';
 
 /** Private in tfjs's types. */
 interface Internals {
   releaseResource(dataId: DataId): void;
   pipelineCache: Record<string, unknown>;
   disposed: boolean;
-  bufferManager: {
-    /** Makes the buffers, and nothing else. */
-    device: Pick<GPUDevice, 'createBuffer'>;
-    numFreeBuffers: number;
-    numBytesAllocated: number;
-    freeBuffers: Map<string, GPUBuffer[]>;
-    usedBuffers: Map<string, GPUBuffer[]>;
-  };
 }
 
 /** A tensor that has got its buffer, and what was on the processor before. */
@@ -44,6 +37,8 @@ export class BackendGuard {
   private readonly lostValues = new WeakMap<DataId, Error>();
   /** Tensors put on the GPU for commands that are being recorded, and for those of submits that have not answered. */
   private recorded: RecentTensor[] = [];
+  /** What our launches among them should take, in milliseconds. */
+  private recordedTime = 0;
   private readonly submitted = new Set<RecentTensor[]>();
   /** Scopes that have not answered. */
   private readonly scopes = new Set<Promise<unknown>>();
@@ -68,6 +63,15 @@ export class BackendGuard {
     } finally {
       this.program = undefined;
     }
+  }
+
+  /** Submits what is recorded where it would hold the GPU too long together with a launch that comes, of so many milliseconds. */
+  submitBefore(time: number): void {
+    if (this.recordedTime > 0 && this.recordedTime + time > longestLaunch) {
+      this.backend.endComputePassEncoder();
+      this.backend.submitQueue();
+    }
+    this.recordedTime += time;
   }
 
   /** Throws if nothing can be computed any more. */
@@ -101,7 +105,7 @@ export class BackendGuard {
     this.throwIfGone('webgpu');
     const {failures} = this;
     const values = await read().catch((cause: Error) => {
-      this.releaseUnmapped();
+      releaseUnmappedBuffers(this.backend);
       this.throwIfGone('webgpu');
       const failure = this.taken();
       // The device may say only later that it was lost.
@@ -166,30 +170,19 @@ export class BackendGuard {
         }
       }));
     };
-    this.internals.bufferManager.device = {createBuffer};
+    bufferManagerOf(backend).device = {createBuffer};
     const releaseBuffer = bufferManager.releaseBuffer.bind(bufferManager);
     bufferManager.releaseBuffer = (buffer, reuse = true) => releaseBuffer(buffer, reuse && !invalidBuffers.has(buffer));
   }
 
   private guardUploads(): void {
     const {backend} = this;
-    const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
     const uploadToGPU = backend.uploadToGPU.bind(backend);
     backend.uploadToGPU = (dataId) => {
       const {resource, shape, values} = backend.tensorMap.get(dataId);
       if (resource != null) return;
-      const buffers = () => this.internals.bufferManager.usedBuffers.get(`${4 * util.sizeFromShape(shape)}_${usage}`);
-      const before = buffers()?.length ?? 0;
-      try {
-        uploadToGPU(dataId);
-        this.recorded.push({dataId, values});
-      } catch (error) {
-        // tfjs takes a buffer, then one to write into; where there is no second one, it leaves the first.
-        buffers()
-          ?.slice(before)
-          .forEach((buffer) => backend.bufferManager.releaseBuffer(buffer));
-        throw error;
-      }
+      givingBackBuffers(backend, shape, () => uploadToGPU(dataId));
+      this.recorded.push({dataId, values});
     };
   }
 
@@ -199,6 +192,7 @@ export class BackendGuard {
     backend.submitQueue = () => {
       const tensors = this.recorded;
       this.recorded = [];
+      this.recordedTime = 0;
       this.submitted.add(tensors);
       this.scoped(['validation'], submitQueue, (error) => {
         if (error) {
@@ -226,7 +220,9 @@ export class BackendGuard {
         return await this.checked(() => read(dataId), dataId);
       } catch (error) {
         // tfjs keeps what it has read.
-        if (backend.tensorMap.has(dataId)) backend.tensorMap.get(dataId).values = null!;
+        if (backend.tensorMap.has(dataId) && backend.tensorMap.get(dataId).resource != null) {
+          backend.tensorMap.get(dataId).values = null!;
+        }
         throw error;
       }
     };
@@ -278,16 +274,6 @@ export class BackendGuard {
     this.failure = undefined;
     return failure;
   }
-
-  /** tfjs leaves the buffer of a read that fails. Those of others are mapped, or about to be. */
-  private releaseUnmapped(): void {
-    const usage = GPUBufferUsage.COPY_DST | GPUBufferUsage.MAP_READ;
-    for (const buffers of this.internals.bufferManager.usedBuffers.values()) {
-      buffers
-        .filter((buffer) => buffer.usage === usage && buffer.mapState === 'unmapped')
-        .forEach((buffer) => this.backend.bufferManager.releaseBuffer(buffer, false));
-    }
-  }
 }
 
 const guards = new WeakMap<WebGPUBackend, BackendGuard>();
@@ -299,22 +285,6 @@ export function guardOf(backend: WebGPUBackend): BackendGuard {
     guards.set(backend, (guard = new BackendGuard(backend)));
   }
   return guard;
-}
-
-/** Destroys the buffers that tfjs keeps for later. */
-export function releaseKeptBuffers(backend: WebGPUBackend): void {
-  const {bufferManager} = backend as unknown as Internals;
-  // A copy into one of them may be recorded.
-  backend.ensureCommandEncoderReady();
-  backend.endComputePassEncoder();
-  backend.submitQueue();
-  for (const buffers of bufferManager.freeBuffers.values()) {
-    for (const buffer of buffers.splice(0)) {
-      buffer.destroy();
-      bufferManager.numFreeBuffers--;
-      bufferManager.numBytesAllocated -= buffer.size;
-    }
-  }
 }
 
 const firstLine = ({message}: GPUError) => message.split('\n')[0];

@@ -7,7 +7,7 @@ import {guardOf} from './backend_guard.js';
 import type {BoundProgram} from './extended_program.js';
 import {isCompiledAhead} from './compile_ahead.js';
 import {bindProgram, compileExtended, nameTimer, runExtended} from './extended_program.js';
-import {launchBounds} from './launches.js';
+import {evenWork, launchBounds} from './launches.js';
 import type {CompleteSpec, ProgramSpec, Uniforms} from './program_spec.js';
 
 export const i32 = (value: number) => ({type: 'i32' as const, value});
@@ -110,21 +110,19 @@ export abstract class AttentionProgram<Variant extends object> implements WebGPU
 
   /** Runs the program on an output that is there: it may write a part of it. */
   runInto(backend: WebGPUBackend, output: TensorInfo): TensorInfo {
-    const {workgroups, work = {time: 0, lightest: 1}, uniforms} = this.spec;
+    const {workgroups, work = evenWork(), uniforms} = this.spec;
     const isAhead = isCompiledAhead(() => this.compile(backend, output));
     if (isAhead) return output;
+    const guard = guardOf(backend);
     const [, ...ends] = launchBounds(workgroups, work);
     let first = 0;
     for (const end of ends.filter((end, i) => end > (ends[i - 1] ?? 0))) {
       if (uniforms.firstWorkgroup) {
         uniforms.firstWorkgroup.value = first;
       }
+      guard.submitBefore(work.time / ends.length);
       const launchPart = () => this.launch(backend, end - first, output);
-      guardOf(backend).during(this.spec, launchPart);
-      if (ends.length > 1) {
-        backend.endComputePassEncoder();
-        backend.submitQueue();
-      }
+      guard.during(this.spec, launchPart);
       first = end;
     }
     return output;

@@ -6,7 +6,7 @@ import {fragment, hasMatrixUnits, subgroupSize} from '../runtime/device_features
 import {AttentionProgram} from '../runtime/program.js';
 import type {WebGPUCall} from '../webgpu_call.js';
 import type {GridVariant} from '../wgsl/block_grid.js';
-import {findSinkBlock, gridFunctions, gridVariant} from '../wgsl/block_grid.js';
+import {findSinkBlock, gridFunctions, gridVariant, scoringWork} from '../wgsl/block_grid.js';
 import type {KeysVariant} from '../wgsl/key_lengths.js';
 import {keyEnd, keysVariant} from '../wgsl/key_lengths.js';
 import {leftType, matrixExtensions, paddedHeadDim, rightType, sumType} from '../wgsl/matrix_units.js';
@@ -77,6 +77,7 @@ export class SampledMassMatrixProgram extends AttentionProgram<MatrixVariant> {
       threads,
       workgroups: batch * heads * Math.ceil(queryBlocks / subgroups) * sampleStride,
       call,
+      work: scoringWork(call),
       variant: {keyBlockSize, rowFragments: rowFragments(geometry), ...keysVariant(call), ...gridVariant(call)},
       extensions: matrixExtensions,
     });

@@ -1,9 +1,10 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {BlockGeometry} from '../../../attention/block_geometry.js';
+import {evenWork} from '../runtime/launches.js';
 import {AttentionProgram, withScratch} from '../runtime/program.js';
 import type {WebGPUCall} from '../webgpu_call.js';
 import type {GridVariant} from '../wgsl/block_grid.js';
-import {gridFunctions, gridVariant} from '../wgsl/block_grid.js';
+import {gridFunctions, gridVariant, scoringWork} from '../wgsl/block_grid.js';
 import type {KeysVariant} from '../wgsl/key_lengths.js';
 import {keyEnd, keysVariant} from '../wgsl/key_lengths.js';
 import {headVectors, keyRow, readRow, rowComponents, rowInputs, workgroupIndex, writeRow} from '../wgsl/rows.js';
@@ -52,6 +53,7 @@ export class PoolBlocksProgram extends AttentionProgram<KeysVariant> {
       threads: headVectors(headDim) * pooledLanes(headDim),
       workgroups: blocks,
       call,
+      work: evenWork(call.planTimes?.pool),
       variant: keysVariant(call),
     });
   }
@@ -117,6 +119,7 @@ export class BlockScoresProgram extends AttentionProgram<BlockScoresVariant> {
       threads: 128,
       workgroups: batch * heads * queryBlocks,
       call,
+      work: scoringWork(call),
       variant: {...keysVariant(call), ...gridVariant(call)},
     });
   }

@@ -1,6 +1,7 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {PlanRule} from '../../../attention/attention_call.js';
 import {leastScoreScale} from '../../../attention/sampled_estimate.js';
+import {evenWork} from '../runtime/launches.js';
 import {AttentionProgram, f32} from '../runtime/program.js';
 import type {WebGPUCall} from '../webgpu_call.js';
 import type {GridVariant} from '../wgsl/block_grid.js';
@@ -40,6 +41,7 @@ export class SelectBlocksProgram extends AttentionProgram<SelectVariant> {
       threads: listThreads,
       workgroups: batch * heads * queryBlocks,
       call,
+      work: evenWork(call.planTimes?.select),
       uniforms: {leastScoreScale: f32(leastScoreScale(threshold)), threshold: f32(threshold)},
       variant: {...gridVariant(call), estimate},
     });
