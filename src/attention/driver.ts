@@ -2,6 +2,7 @@ import type {DataType, KernelConfig, KernelFunc, TensorInfo, TypedArray} from '@
 import type {AttentionRequest, PlanRule} from './attention_call.js';
 import type {FlashAttentionAttrs, PBSAttentionAttrs, PBSAttentionPlanAttrs} from './attention_kernels.js';
 import {
+  AttentionWithLogSumExp,
   FlashAttention,
   FlashAttentionGrad,
   PBSAttention,
@@ -46,6 +47,7 @@ class Driver<Backend extends TensorMaker, Call, Indices, Scores> {
     const sparse = (run: KernelRun<Backend, PBSAttentionAttrs>) => this.attention(run, this.sparseRequest(run));
     return [
       this.kernel(FlashAttention, 'flashAttention', 'output', exact),
+      this.kernel(AttentionWithLogSumExp, 'attentionWithLogSumExp', 'logSumExp', exact),
       this.kernel(PBSAttention, 'pbsAttention', 'output', sparse),
       this.kernel(PBSAttentionPlan, 'pbsAttentionPlan', 'plan', this.plan.bind(this)),
       this.kernel(FlashAttentionGrad, 'gradient of flashAttention', 'gradients', exact),
@@ -92,7 +94,7 @@ class Driver<Backend extends TensorMaker, Call, Indices, Scores> {
     return {...requestOf(run, geometry, sparseTime(geometry, attrs, costs)), rule: attrs};
   }
 
-  /** The output, or the gradients by query, key and value. */
+  /** The output, with logarithms of sums or without, or the gradients by query, key and value. */
   private attention({backend}: KernelRun<Backend, unknown>, request: AttentionRequest): TensorInfo | TensorInfo[] {
     const {stages} = this;
     const {rule, result, inputs} = request;
@@ -104,9 +106,12 @@ class Driver<Backend extends TensorMaker, Call, Indices, Scores> {
       } else if (inputs.keyIndices && inputs.blockMask) {
         plan = stages.loadPlan(call, {keyIndices: inputs.keyIndices, blockMask: inputs.blockMask}, scratch);
       }
+      if (result === 'logSumExp') {
+        return stages.attendWithLogSumExp(call);
+      }
       return result === 'gradients' ? stages.attendGradients(call, plan) : [stages.attend(call, plan)];
     });
-    return result === 'gradients' ? results : results[0];
+    return result === 'output' ? results[0] : results;
   }
 
   private plan(run: KernelRun<Backend, PBSAttentionPlanAttrs>): TensorInfo[] {

@@ -9,6 +9,7 @@ import type {Inputs} from '../reference/attention';
 import {randomInputs, tensors} from '../reference/attention';
 import {grads4D} from '../reference/attention_gradients';
 import type {OracleOptions} from '../reference/attention_oracle';
+import {difference} from '../reference/difference';
 import {attentionOracle, oracleGradients} from '../reference/attention_oracle';
 import {expectSameMasks} from '../reference/block_masks';
 import type {PlanValues} from '../reference/plan_values';
@@ -38,19 +39,6 @@ async function readFixture(): Promise<FormsFixture & {inputs: Inputs}> {
   const [query, key, value] = names.map((name) => Float32Array.from(made[name]));
   const {query: queryShape, key: keyShape, value: valueShape} = made.shapes;
   return {...made, inputs: {query, key, value, queryShape, keyShape, valueShape}};
-}
-
-/**
- * Σ |difference| over Σ |expected|, or over Σ of the `magnitudes` of what cancelled out to it. They count as 1e-20 a value at the
- * least: a sink can leave less than float32 holds.
- */
-function difference(actual: ArrayLike<number>, expected: ArrayLike<number>, magnitudes = expected): number {
-  let [differences, sum] = [0, 1e-20 * expected.length];
-  for (let i = 0; i < expected.length; ++i) {
-    differences += Math.abs(actual[i] - expected[i]);
-    sum += Math.abs(magnitudes[i]);
-  }
-  return differences / sum;
 }
 
 describeOnCPU('oracle of forms', () => {

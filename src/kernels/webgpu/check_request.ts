@@ -4,6 +4,7 @@ import type {AttentionRequest} from '../../attention/attention_call.js';
 import {isSparse} from '../../attention/attention_call.js';
 import {gradientShapes} from './gradients/attend_gradients.js';
 import {checkBufferSizes} from './runtime/device_limits.js';
+import {stateVectors} from './wgsl/softmax_state.js';
 import {sampledMassShape} from './select/sampled_mass.js';
 
 /** Throws if what the call is given, what comes out, or what grows fastest between the stages is too large for the device. */
@@ -14,7 +15,8 @@ export function checkRequest(backend: WebGPUBackend, request: AttentionRequest):
   const sparse = isSparse(request);
   checkBufferSizes(op, backend, {
     ...Object.fromEntries(tensors.map(([name, {shape}]) => [name, shape])),
-    ...(result === 'output' && {output: [batch, heads, queryLength, valueDim]}),
+    ...((result === 'output' || result === 'logSumExp') && {output: [batch, heads, queryLength, valueDim]}),
+    ...(result === 'logSumExp' && {states: [batch, heads, queryLength, 4 * stateVectors(valueDim)]}),
     ...((sparse || result === 'plan') && planShapes(request)),
     ...(result === 'gradients' && gradientShapes(geometry, sparse)),
   });

@@ -3,7 +3,7 @@ import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {attentionKernels} from '../../attention/driver.js';
 import {peakWeight} from '../../attention/sampled_estimate.js';
 import type {StageSet} from '../../attention/stage_set.js';
-import {attend} from './attend/attend.js';
+import {attend, attendWithLogSumExp} from './attend/attend.js';
 import {checkRequest} from './check_request.js';
 import {webgpuCosts} from './costs.js';
 import {floatInputs} from './float_inputs.js';
@@ -47,6 +47,7 @@ const stages: StageSet<WebGPUBackend, WebGPUGradientCall, TensorInfo> = {
   },
   selectBlocks,
   attend,
+  attendWithLogSumExp,
   attendGradients,
   keptMass,
   loadPlan: (call, plan, scratch) => ({
