@@ -64,8 +64,8 @@ function attentionWithLogSumExp_(
   return {output, logSumExp};
 }
 
-/** Below every logarithm that float32 scores give: what stands for the one of a row that saw nothing. */
-const nothing = -1e30;
+/** Below the logarithms of scores, and above -1e20, the least maximum of tfjs's WebGL: stands for that of a row that saw nothing. */
+const nothing = -1e19;
 
 /**
  * Attention over all keys, of results over parts of them: the same rows, and each key in one part. A prefix that many continuations share is so

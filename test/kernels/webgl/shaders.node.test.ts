@@ -8,6 +8,7 @@ import {
   AttendValuesProgram,
 } from '../../../src/kernels/webgl/attend/attend_passes';
 import type {AttendWalk} from '../../../src/kernels/webgl/attend/attend_walk';
+import {StoreLogSumExpProgram} from '../../../src/kernels/webgl/attend/store_log_sum_exp';
 import {StoreAttentionProgram} from '../../../src/kernels/webgl/attend/store_attention';
 import {keyIndexSplit, sumColumns} from '../../../src/kernels/webgl/glsl/tiles';
 import {GradientKeyProgram, KeyWalkScoresProgram} from '../../../src/kernels/webgl/gradients/gradient_key';
@@ -194,6 +195,9 @@ describe('shader texts of WebGL', () => {
     key_walk_scores_forms_not_causal: new KeyWalkScoresProgram(windowed(formed({causal: false})), 0),
     key_walk_derivatives: new KeyWalkScoresProgram(exact(formed()), 0, derivativeFactors(exact(formed()))),
     gradient_statistics_sinks: new GradientStatisticsProgram(windowed(formed()), [sums.statistics]),
+    gradient_statistics_by_log_sum_exp: new GradientStatisticsProgram(exact(call({dLogSumExp: rows(4000, 1)})), [
+      sums.statistics,
+    ]),
     gradient_query_soft_cap: new GradientQueryProgram(windowed(formed()), rowStatistics, capped),
     gradient_key_soft_cap: new GradientKeyProgram(windowed(formed()), 'key', rowStatistics, capped),
     attend_values_parts: new AttendValuesProgram(decoding, 0, scores, sums.statistics),
@@ -224,6 +228,16 @@ describe('shader texts of WebGL', () => {
   it('store_attention', () => {
     const program = new StoreAttentionProgram(sparse(), [sums, sums]);
     expectShader('webgl/store_attention.frag', program.source('tensor'));
+  });
+
+  it('store_log_sum_exp', () => {
+    const program = new StoreLogSumExpProgram(exact(), [sums, sums]);
+    expectShader('webgl/store_log_sum_exp.frag', program.source('tensor'));
+  });
+
+  it('store_log_sum_exp_parts_sinks', () => {
+    const program = new StoreLogSumExpProgram({...windowed(formed()), parts: 4}, [sums]);
+    expectShader('webgl/store_log_sum_exp_parts_sinks.frag', program.source('tensor'));
   });
 
   it('store_attention_sinks', () => {

@@ -22,6 +22,7 @@ import {UnpackProgram, UnpackRowsProgram} from '../../../runner/quantised/webgpu
 import {blockGeometry} from '../../../src/attention/block_geometry';
 import {AttendProgram} from '../../../src/kernels/webgpu/attend/attend';
 import {AttendMatrixProgram} from '../../../src/kernels/webgpu/attend/attend_matrix';
+import {LogSumExpProgram} from '../../../src/kernels/webgpu/attend/log_sum_exp';
 import {CombineStatesProgram} from '../../../src/kernels/webgpu/attend/attend_split';
 import {BlockListsProgram} from '../../../src/kernels/webgpu/select/block_lists';
 import {BlockMaskProgram} from '../../../src/kernels/webgpu/select/block_mask';
@@ -203,6 +204,13 @@ describe('shader texts', () => {
     attend_matrix_forms: new AttendMatrixProgram(formed(grouped)),
     attend_matrix_forms_not_causal: new AttendMatrixProgram(formed({...keyMasked, causal: false})),
     combine_states_sinks: new CombineStatesProgram(info(800, 8, 84), wide.geometry, info(8, 4)),
+    log_sum_exp: new LogSumExpProgram(info(800, 8, 84), wide.geometry),
+    log_sum_exp_sinks: new LogSumExpProgram(info(800, 8, 84), wide.geometry, info(8, 4)),
+    attend_whole_states: new AttendProgram(windowed, {...float32, chunks: 1}),
+    gradient_statistics_by_log_sum_exp: new GradientStatisticsProgram(
+      {...grouped, dLogSumExp: info(1, 4, 1000)},
+      chunkedTile,
+    ),
     head_forms: new HeadFormsProgram({keyLengths: int32(2), alibiSlopes: info(4), sinks: info(4)}, padded.geometry),
     head_forms_sinks: new HeadFormsProgram({sinks: info(4)}, grouped.geometry),
     gradient_statistics_forms: new GradientStatisticsProgram(formed(padded), chunkedTile),

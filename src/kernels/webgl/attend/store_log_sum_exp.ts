@@ -29,7 +29,8 @@ export class StoreLogSumExpProgram extends WalkProgram<LogSumVariant> {
       rowMax = max(rowMax, read${name}(row + part, 0)[query]);
     }
     for (int part = 0; part < ${parts}; part++) {
-      sum += exp2(read${name}(row + part, 0)[query] - rowMax) * read${name}(row + part, 1)[query];
+      ivec2 at = ${name.toLowerCase()}At(row + part);
+      sum += exp2(fetch${name}(at, 0, 0)[query] - rowMax) * fetch${name}(at, 0, 1)[query];
     }`;
     return `
 // A fragment writes the logarithm of one row, if its group belongs to the range.
