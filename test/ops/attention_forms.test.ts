@@ -175,6 +175,30 @@ describeBackends('forms of scores', function (backend) {
     expect(Array.from(output.slice(0, 6 * 8 + 2 * 8)).every((x) => x !== 0)).to.equal(true);
   });
 
+  it('read no tile of keys outside of a window, forward and backward', async () => {
+    // Rows stand from 400 on and see keys from 381 on: what is a tile away would leave its NaN in sums.
+    const inputs = randomInputs({length: 16, keyLength: 440, headDim: 8}, 8);
+    const farFromWindow = (filler: number) => (x: number, i: number) => (i < 256 * 8 ? filler : x);
+    const options = {window: 20, queryOffset: 400};
+    const [zeros, nans] = [0, NaN].map((filler) => ({
+      ...inputs,
+      key: inputs.key.map(farFromWindow(filler)),
+      value: inputs.value.map(farFromWindow(filler)),
+    }));
+    for (const causal of [true, false]) {
+      const [q, k, v] = tensors(nans);
+      const output = await flashAttention(q, k, v, {...options, causal}).data();
+      expect(difference(output, attentionOracle(zeros, {...options, causal}).output)).to.be.below(tolerance);
+      const dy = randomInputs({length: 16, headDim: 8}, 9).value;
+      const expected = oracleGradients(zeros, {...options, causal}, dy);
+      const attention: Attention = (...x) => flashAttention(x[0], x[1], x[2], {...options, causal});
+      const found = grads4D(attention)([q, k, v], tensor4d(dy, inputs.queryShape));
+      for (const [i, of] of names.entries()) {
+        expect(difference(await found[i].data(), expected[of]), of).to.be.below(2 * tolerance);
+      }
+    }
+  });
+
   it('in any combination are the oracle', async function () {
     this.timeout(600_000);
     let worst = 0;
