@@ -11,6 +11,7 @@ import './kernels/register.js';
 import './ops/chained_ops.js';
 
 export type {ExactReason} from './attention/cost_model.js';
+export {attentionWithLogSumExp, mergeAttention} from './ops/attention_with_log_sum_exp.js';
 export {flashAttention} from './ops/flash_attention.js';
 export {extendPBSAttentionPlan} from './ops/extend_pbs_attention_plan.js';
 export type {
@@ -23,7 +24,7 @@ export type {
 export {paperOptions} from './ops/options.js';
 export {pbsAttention} from './ops/pbs_attention.js';
 export {pbsAttentionDensity} from './ops/pbs_attention_density.js';
-export type {PBSAttentionPlan, PBSAttentionPlanSizes, PBSAttentionReport} from './ops/results.js';
+export type {AttentionPart, PBSAttentionPlan, PBSAttentionPlanSizes, PBSAttentionReport} from './ops/results.js';
 export {pbsAttentionPlan} from './ops/pbs_attention_plan.js';
 export {releaseAttentionMemory} from './ops/release_attention_memory.js';
 export type {DeviceClass, CalibratedConstants, CalibratedPrecision} from './attention/device_costs.js';

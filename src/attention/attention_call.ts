@@ -21,7 +21,7 @@ export interface AttentionRequest {
   /** By which keys are ordered and blocks chosen; none for exact attention and for a plan that is given. */
   rule?: PlanRule;
   /** What comes out. */
-  result: 'output' | 'plan' | 'gradients';
+  result: 'output' | 'logSumExp' | 'plan' | 'gradients';
   /** Milliseconds that the output should take to compute, by the cost model: programs that would hold a GPU too long are cut by it. */
   expectedTime: number;
   /** The same of the parts of a plan, where one is made. */
@@ -59,4 +59,6 @@ export interface AttentionCall<Values, Lengths = Values, Mask = Values> extends 
   /** What the forward pass gave, and the gradient by it, where gradients are asked for. */
   output?: Values;
   dy?: Values;
+  /** `[batch, heads, queryLength]`: the gradient by the logarithms of sums, if they were given out. */
+  dLogSumExp?: Values;
 }

@@ -35,6 +35,8 @@ export interface AttentionInputs {
   /** Where gradients are asked for: what the forward kernel gave, and the gradient of a loss by that. */
   output?: TensorInfo;
   dy?: TensorInfo;
+  /** float32 `[batch, heads, queryLength]`, the gradient of the loss by `logSumExp`; with exact attention alone. */
+  dLogSumExp?: TensorInfo;
 }
 
 /** Exact attention. One output: float32 `[batch, heads, queryLength, valueDim]`. */
@@ -52,6 +54,13 @@ export interface FlashAttentionAttrs {
   /** Names of the inputs after query, key and value, in their order: tfjs saves them for the gradient without names. */
   optionalInputs?: string[];
 }
+
+/**
+ * Exact attention with the logarithm of each row's sum of exp(score), by which results over parts of the keys can be merged. Two outputs:
+ * float32 `[batch, heads, queryLength, valueDim]`, and float32 `[batch, heads, queryLength]`, −Infinity in a row that sees nothing and has
+ * no sink. Attributes are those of `FlashAttention`, whose gradient kernel serves.
+ */
+export const AttentionWithLogSumExp = 'AttentionWithLogSumExp';
 
 /** Permuted block-sparse attention. One output: float32 `[batch, heads, queryLength, valueDim]`. */
 export const PBSAttention = 'PBSAttention';

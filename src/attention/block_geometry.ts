@@ -112,6 +112,10 @@ export function firstVisibleBlock(geometry: BlockGrid, queryBlock: number): numb
   return Math.min((Math.floor(firstKey / segmentSize) * segmentSize) / keyBlockSize, keyBlocks);
 }
 
+/** Whether key 0, whose block always counts, is in the window of a query block's first row. */
+export const seesFirstKey = ({window = Infinity, queryOffset, blockSize}: BlockGrid, queryBlock: number): boolean =>
+  queryOffset + queryBlock * blockSize < window;
+
 /**
  * Key blocks `[firstVisibleBlock, scoredBlocks)` compete for a query block: those of segments before that of its first row; without
  * a causal mask all that its rows may see.

@@ -1,6 +1,6 @@
 import type {PBSAttentionAttrs} from './attention_kernels.js';
 import type {BlockGeometry} from './block_geometry.js';
-import {firstVisibleBlock, isExact, scoredBlocks, visibleBlocks} from './block_geometry.js';
+import {firstVisibleBlock, isExact, scoredBlocks, seesFirstKey, visibleBlocks} from './block_geometry.js';
 import {normaliserStride, orderRows, sampleStride} from './sampled_estimate.js';
 
 /**
@@ -176,7 +176,7 @@ export function countBlocks(geometry: BlockGeometry, causal: boolean): {fewest: 
     const competing = scoredBlocks(geometry, causal, queryBlock);
     const first = firstVisibleBlock(geometry, queryBlock);
     // Those that do not compete, the own segment's under a causal mask; and the block of key 0 where it is seen.
-    fewest += seen - competing + (competing > 0 && first === 0 ? 1 : 0);
+    fewest += seen - competing + (competing > 0 && seesFirstKey(geometry, queryBlock) ? 1 : 0);
     visible += seen - Math.min(first, seen);
   }
   return {fewest, visible};

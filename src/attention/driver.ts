@@ -2,6 +2,7 @@ import type {DataType, KernelConfig, KernelFunc, TensorInfo, TypedArray} from '@
 import type {AttentionRequest, PlanRule} from './attention_call.js';
 import type {FlashAttentionAttrs, PBSAttentionAttrs, PBSAttentionPlanAttrs} from './attention_kernels.js';
 import {
+  AttentionWithLogSumExp,
   FlashAttention,
   FlashAttentionGrad,
   PBSAttention,
@@ -51,6 +52,7 @@ class Driver<Backend extends TensorMaker, Call, Indices, Scores> {
         // tfjs calls it when the backend is removed.
         ...(releaseKept && {disposeFunc: (backend) => releaseKept(backend as Backend)}),
       },
+      this.kernel(AttentionWithLogSumExp, 'attentionWithLogSumExp', 'logSumExp', exact),
       this.kernel(PBSAttention, 'pbsAttention', 'output', sparse),
       this.kernel(PBSAttentionPlan, 'pbsAttentionPlan', 'plan', this.plan.bind(this)),
       this.kernel(FlashAttentionGrad, 'gradient of flashAttention', 'gradients', exact),
@@ -98,7 +100,7 @@ class Driver<Backend extends TensorMaker, Call, Indices, Scores> {
     return {...request, rule: attrs, planTimes: planTimes(geometry, attrs, costs)};
   }
 
-  /** The output, or the gradients by query, key and value. */
+  /** The output, with logarithms of sums or without, or the gradients by query, key and value. */
   private attention({backend}: KernelRun<Backend, unknown>, request: AttentionRequest): TensorInfo | TensorInfo[] {
     const {stages} = this;
     const {rule, result, inputs} = request;
@@ -110,9 +112,12 @@ class Driver<Backend extends TensorMaker, Call, Indices, Scores> {
       } else if (inputs.keyIndices && inputs.blockMask) {
         plan = stages.loadPlan(call, {keyIndices: inputs.keyIndices, blockMask: inputs.blockMask}, scratch);
       }
+      if (result === 'logSumExp') {
+        return stages.attendWithLogSumExp(call);
+      }
       return result === 'gradients' ? stages.attendGradients(call, plan) : [stages.attend(call, plan)];
     });
-    return result === 'gradients' ? results : results[0];
+    return result === 'output' ? results[0] : results;
   }
 
   private plan(run: KernelRun<Backend, PBSAttentionPlanAttrs>): TensorInfo[] {

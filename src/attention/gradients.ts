@@ -1,6 +1,7 @@
 import type {GradConfig, GradFunc, NamedAttrMap, NamedTensorMap, Tensor, Tensor4D} from '@tensorflow/tfjs-core';
 import {engine, zeros} from '@tensorflow/tfjs-core';
 import {
+  AttentionWithLogSumExp,
   FlashAttention,
   FlashAttentionGrad,
   PBSAttention,
@@ -31,12 +32,13 @@ export function runDifferentiable<Result = Tensor4D>(
  * when tfjs asks for each. A mask, slopes or sinks that depend on the variable have no gradient: tfjs throws then.
  */
 function gradientOf(kernelName: string, gradKernelName: string): GradConfig {
-  const gradFunc = (dy: Tensor, saved: Tensor[], attrs: NamedAttrMap) => {
+  const gradFunc = (dys: Tensor | Tensor[], saved: Tensor[], attrs: NamedAttrMap) => {
     const [query, key, value, ...others] = saved;
     const output = others.pop()!;
     const names = attrs['optionalInputs'] as string[];
     const named = Object.fromEntries(others.map((x, i) => [names[i], x]));
-    const inputs: NamedTensorMap = {query, key, value, ...named, output, dy};
+    const [dy, dLogSumExp] = [dys].flat();
+    const inputs: NamedTensorMap = {query, key, value, ...named, output, dy, ...(dLogSumExp && {dLogSumExp})};
     const [dQuery, dKey, dValue] = engine().runKernel(gradKernelName, inputs, attrs) as unknown as Tensor[];
     const byPlan = Object.fromEntries(
       ['keyIndices', 'blockMask'].filter((name) => name in named).map((name) => [name, zerosLike(named[name])]),
@@ -60,6 +62,7 @@ const zerosLike =
 
 export const attentionGradients: GradConfig[] = [
   gradientOf(FlashAttention, FlashAttentionGrad),
+  gradientOf(AttentionWithLogSumExp, FlashAttentionGrad),
   gradientOf(PBSAttention, PBSAttentionGrad),
   gradientOfPlan,
 ];

@@ -4,8 +4,16 @@ import type {DeviceClass} from '../attention/device_costs.js';
 
 /* What the ops give besides tensors. */
 
+/** Attention of query rows to a part of the keys. */
+// Types and not interfaces, so that `tf.tidy` and `tf.dispose` take them.
+export type AttentionPart = {
+  /** float32 `[batch, heads, queryLength, valueDim]`. */
+  output: Tensor4D;
+  /** float32 `[batch, heads, queryLength]`: the natural logarithm of each row's sum of exp(score). */
+  logSumExp: Tensor3D;
+};
+
 /** How queries and keys were cut for a plan. */
-// Types and not interfaces, so that `tf.tidy` and `tf.dispose` take a plan.
 export type PBSAttentionPlanSizes = {
   /** Rows a block of queries. */
   blockSize: number;

@@ -71,6 +71,7 @@ if (testBackends().includes('webgpu')) {
           mask: undefined,
           alibiSlopes: undefined,
           sinks: undefined,
+          dLogSumExp: undefined,
           backend: gpu,
         };
         const gradients = attendGradients(gpuCall, gpuPlan).map(own);

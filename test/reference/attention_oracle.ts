@@ -18,6 +18,9 @@ export interface OracleResult {
 /** By query, key and value. */
 export type OracleGradients = Record<'query' | 'key' | 'value', Float64Array>;
 
+/** The sums of gradients with the absolute values of what they add up, before anything cancels out. */
+export type OracleMagnitudes = {magnitudes: OracleGradients};
+
 /** One row of scores, by the definition: scaled product → soft cap → slopes → mask; −Infinity where a key is not seen. */
 interface Row {
   scores: number[];
@@ -54,14 +57,19 @@ export function oracleGradients(
   options: OracleOptions,
   dy: ArrayLike<number>,
   dLogSumExp?: ArrayLike<number>,
-): OracleGradients {
+): OracleGradients & OracleMagnitudes {
   const {query, key, value, queryShape, valueShape} = inputs;
   const [headDim, valueDim] = [queryShape[3], valueShape[3]];
   const {scale = 1 / Math.sqrt(headDim)} = options;
-  const gradients = {
+  const zeros = (): OracleGradients => ({
     query: new Float64Array(query.length),
     key: new Float64Array(key.length),
     value: new Float64Array(value.length),
+  });
+  const [gradients, magnitudes] = [zeros(), zeros()];
+  const add = (of: 'query' | 'key' | 'value', at: number, x: number, magnitude = Math.abs(x)) => {
+    gradients[of][at] += x;
+    magnitudes[of][at] += magnitude;
   };
   rowsOf(inputs, options).forEach(({weights, derivatives, query: q, firstKey}, row) => {
     const byWeight = weights.map((weight, j) => (weight === 0 ? 0 : dotOf(dy, row, value, firstKey + j, valueDim)));
@@ -69,17 +77,20 @@ export function oracleGradients(
     weights.forEach((weight, j) => {
       if (weight === 0) return;
       const byScore = weight * (byWeight[j] - mean + (dLogSumExp?.[row] ?? 0));
+      // Of the two, the one may be all that the other takes away.
+      const summed = weight * (Math.abs(byWeight[j]) + Math.abs(mean));
       for (let d = 0; d < headDim; ++d) {
         const [at, keyAt] = [q * headDim + d, (firstKey + j) * headDim + d];
-        gradients.query[at] += scale * derivatives[j] * byScore * key[keyAt];
-        gradients.key[keyAt] += scale * derivatives[j] * byScore * query[at];
+        const [byQuery, byKey] = [key[keyAt], query[at]].map((x) => scale * derivatives[j] * x);
+        add('query', at, byQuery * byScore, Math.abs(byQuery) * summed);
+        add('key', keyAt, byKey * byScore, Math.abs(byKey) * summed);
       }
       for (let d = 0; d < valueDim; ++d) {
-        gradients.value[(firstKey + j) * valueDim + d] += weight * dy[row * valueDim + d];
+        add('value', (firstKey + j) * valueDim + d, weight * dy[row * valueDim + d]);
       }
     });
   });
-  return gradients;
+  return {...gradients, magnitudes};
 }
 
 function rowsOf({query, key, queryShape, keyShape}: Inputs, options: OracleOptions): Row[] {

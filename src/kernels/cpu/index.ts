@@ -24,7 +24,7 @@ const stages: StageSet<MathBackendCPU, Call, Int32Array, Float32Array | Float64A
   exactBlockSize: Math.max,
   check: () => {},
   open(backend, request) {
-    const {query, key, value, keyLengths, mask, alibiSlopes, sinks, output, dy} = request.inputs;
+    const {query, key, value, keyLengths, mask, alibiSlopes, sinks, output, dy, dLogSumExp} = request.inputs;
     const valuesOf = ({dataId}: TensorInfo) => backend.data.get(dataId).values as TypedArray;
     const floats = (x?: TensorInfo) => x && (valuesOf(x) as Float32Array);
     return {
@@ -35,6 +35,7 @@ const stages: StageSet<MathBackendCPU, Call, Int32Array, Float32Array | Float64A
       value: floats(value),
       output: floats(output),
       dy: floats(dy),
+      dLogSumExp: floats(dLogSumExp),
       alibiSlopes: floats(alibiSlopes),
       sinks: floats(sinks),
       keyLengths: keyLengths && (valuesOf(keyLengths) as Int32Array),
@@ -58,6 +59,15 @@ const stages: StageSet<MathBackendCPU, Call, Int32Array, Float32Array | Float64A
     const {batch, heads, queryLength, valueDim} = call.geometry;
     const output = attend(call, plan);
     return call.backend.makeTensorInfo([batch, heads, queryLength, valueDim], 'float32', output);
+  },
+  attendWithLogSumExp(call) {
+    const {batch, heads, queryLength, valueDim} = call.geometry;
+    const logSums = new Float32Array(batch * heads * queryLength);
+    const output = attend(call, undefined, logSums);
+    return [
+      call.backend.makeTensorInfo([batch, heads, queryLength, valueDim], 'float32', output),
+      call.backend.makeTensorInfo([batch, heads, queryLength], 'float32', logSums),
+    ];
   },
   attendGradients(call, plan) {
     const {query, key, value} = call.inputs;

@@ -62,6 +62,13 @@ export function visibleRange(call: CPUCall, head: number, row: number): [first: 
 export const sinkOf = ({geometry, sinks}: CPUCall, head: number): number =>
   sinks ? sinks[head % geometry.heads] : -Infinity;
 
+/** log Σ exp(score), that of a sink among them; −Infinity of nothing. */
+export function logSumExp(scores: Float64Array, sink = -Infinity): number {
+  const max = scores.reduce((most, score) => Math.max(most, score), sink);
+  const sum = scores.reduce((all, score) => all + Math.exp(score - max), Math.exp(sink - max));
+  return max === -Infinity ? max : max + Math.log(sum);
+}
+
 /** The weights of scores, which add up to 1 together with that of a sink. */
 export function softmax(scores: Float64Array, sink = -Infinity): Float64Array {
   const weights = new Float64Array(scores.length);

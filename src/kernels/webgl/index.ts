@@ -3,7 +3,7 @@ import type {MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
 import {attentionKernels} from '../../attention/driver.js';
 import {runWithScratch} from '../../attention/scratch.js';
 import type {StageSet} from '../../attention/stage_set.js';
-import {attend} from './attend/attend.js';
+import {attend, attendWithLogSumExp} from './attend/attend.js';
 import {checkRequest} from './check_request.js';
 import {costsOf} from './costs.js';
 import {keyIndexSplit} from './glsl/tiles.js';
@@ -51,6 +51,7 @@ const stages: StageSet<MathBackendWebGL, WebGLCall, RowTexture> = {
   selectBlocks,
   keptMass,
   attend,
+  attendWithLogSumExp,
   attendGradients,
   loadPlan(call, plan, scratch): WebGLPlan {
     const {context, geometry} = call;

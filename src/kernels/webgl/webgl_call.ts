@@ -63,6 +63,9 @@ export function openCall(context: AttentionContext, request: AttentionRequest, s
     get keyLengths() {
       return tensors.keyLengths && rows('keyLengths', wholeRows(1));
     },
+    get dLogSumExp() {
+      return tensors.dLogSumExp && rows('dLogSumExp', wholeRows(1));
+    },
     get alibiSlopes() {
       return tensors.alibiSlopes && rows('alibiSlopes', wholeRows(1));
     },

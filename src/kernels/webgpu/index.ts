@@ -3,7 +3,7 @@ import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {attentionKernels} from '../../attention/driver.js';
 import {peakWeight} from '../../attention/sampled_estimate.js';
 import type {StageSet} from '../../attention/stage_set.js';
-import {attend} from './attend/attend.js';
+import {attend, attendWithLogSumExp} from './attend/attend.js';
 import {checkRequest} from './check_request.js';
 import {costsOf} from './costs.js';
 import {floatInputs} from './float_inputs.js';
@@ -56,6 +56,7 @@ export const webgpuStages: StageSet<WebGPUBackend, WebGPUGradientCall, TensorInf
   },
   selectBlocks,
   attend,
+  attendWithLogSumExp,
   attendGradients,
   keptMass,
   loadPlan: (call, plan, scratch) => ({

@@ -24,6 +24,7 @@ import {blockGeometry} from '../../../src/attention/block_geometry';
 import {AttendProgram} from '../../../src/kernels/webgpu/attend/attend';
 import {AttendMatrixProgram} from '../../../src/kernels/webgpu/attend/attend_matrix';
 import {float16Layout, Float16RowsProgram} from '../../../src/kernels/webgpu/attend/float16_rows';
+import {LogSumExpProgram} from '../../../src/kernels/webgpu/attend/log_sum_exp';
 import {CombineStatesProgram} from '../../../src/kernels/webgpu/attend/attend_split';
 import {BlockListsProgram} from '../../../src/kernels/webgpu/select/block_lists';
 import {BlockMaskProgram} from '../../../src/kernels/webgpu/select/block_mask';
@@ -190,6 +191,17 @@ describe('shader texts', () => {
     attend_split_exact: new AttendProgram(keyMasked, split),
     attend_split_sparse: new AttendProgram(chunk, {...split, plan: chunkPlan}),
     combine_states: new CombineStatesProgram(info(800, 8, 84), wide.geometry),
+    segment_key_scores_forms: new SegmentKeyScoresProgram(formed(padded), tile),
+    sampled_mass_forms: new SampledMassProgram(formed(padded), chunkPlan.keyIndices, attendTile),
+    sampled_mass_forms_not_causal: new SampledMassProgram(formed(notCausal), order, fewKeys),
+    select_blocks_window: new SelectBlocksProgram(windowed, rule('sampled'), scores, order),
+    select_blocks_window_not_causal: new SelectBlocksProgram(
+      {...windowed, causal: false},
+      rule('pooled'),
+      scores,
+      order,
+    ),
+    block_scores_window: new BlockScoresProgram(windowed, info(96, 64)),
     attend_window: new AttendProgram(windowed, float32),
     attend_forms_chunk_padded: new AttendProgram(formed(padded), float32),
     attend_forms_sparse_not_causal: new AttendProgram(formed(notCausal), {...float32, plan}),
@@ -199,6 +211,13 @@ describe('shader texts', () => {
     attend_matrix_forms: onMatrixUnits(formed(grouped)),
     attend_matrix_forms_not_causal: onMatrixUnits(formed({...keyMasked, causal: false})),
     combine_states_sinks: new CombineStatesProgram(info(800, 8, 84), wide.geometry, info(8, 4)),
+    log_sum_exp: new LogSumExpProgram(info(800, 8, 84), wide.geometry),
+    log_sum_exp_sinks: new LogSumExpProgram(info(800, 8, 84), wide.geometry, info(8, 4)),
+    attend_whole_states: new AttendProgram(windowed, {...float32, chunks: 1}),
+    gradient_statistics_by_log_sum_exp: new GradientStatisticsProgram(
+      {...grouped, dLogSumExp: info(1, 4, 1000)},
+      chunkedTile,
+    ),
     head_forms: new HeadFormsProgram({keyLengths: int32(2), alibiSlopes: info(4), sinks: info(4)}, padded.geometry),
     head_forms_sinks: new HeadFormsProgram({sinks: info(4)}, grouped.geometry),
     gradient_statistics_forms: new GradientStatisticsProgram(formed(padded), chunkedTile),

@@ -5,14 +5,15 @@ import {dot, keyRow, sinkOf, softmax} from '../rows.js';
 /**
  * Gradients of the attend stage by query, key and value; `dy` is the gradient by `output` (FlashAttention-2,
  * arXiv 2307.08691, algorithm 2). A score moves the output by its weight times what its value differs from the mean:
- * d score = weight · (dy · value − delta), with delta = output · dy; under a soft cap times the slope of the cap. So d query = scale · Σ d score · key, and over all
+ * d score = weight · (dy · value − delta), with delta = output · dy; under a soft cap times the slope of the cap. A score moves the logarithm of
+ * the sum by its weight: delta is less what comes from there. So d query = scale · Σ d score · key, and over all
  * rows that see a key, of all heads that share it, d key = scale · Σ d score · query and d value = Σ weight · dy.
  *
  * GPUs cannot add to the sums of query, key and value at once, and have a stage for the statistics of rows, one for the
  * query, one for keys and values.
  */
 export function attendGradients(call: CPUGradientCall, plan?: CPUPlan): Float32Array[] {
-  const {query, key, value, output, dy, geometry, scale} = call;
+  const {query, key, value, output, dy, dLogSumExp, geometry, scale} = call;
   const {batch, heads, queryLength, headDim, valueDim} = geometry;
   const [querySums, keySums, valueSums] = [query, key, value].map(({length}) => new Float64Array(length));
   const scoresOf = visibleScores(call, plan);
@@ -21,7 +22,7 @@ export function attendGradients(call: CPUGradientCall, plan?: CPUPlan): Float32A
     const {positions, scores, derivatives} = scoresOf(head, queryRow % queryLength);
     const queryStart = queryRow * headDim;
     const outputStart = queryRow * valueDim;
-    const delta = dot(output, outputStart, dy, outputStart, valueDim);
+    const delta = dot(output, outputStart, dy, outputStart, valueDim) - (dLogSumExp?.[queryRow] ?? 0);
     for (const [i, weight] of softmax(scores, sinkOf(call, head)).entries()) {
       // Not even what is not finite has a gradient where its weight is 0, as that of a score of −Infinity.
       if (weight === 0) continue;

@@ -1,4 +1,4 @@
-import {firstVisibleBlock, scoredBlocks, visibleBlocks} from '../../../attention/block_geometry.js';
+import {firstVisibleBlock, scoredBlocks, seesFirstKey, visibleBlocks} from '../../../attention/block_geometry.js';
 import {
   isInNormaliser,
   isSampled,
@@ -8,7 +8,7 @@ import {
   sampleStride,
 } from '../../../attention/sampled_estimate.js';
 import type {CPUCall} from '../cpu_call.js';
-import {lengthOf, scoreOf, sinkOf, visibleRange} from '../rows.js';
+import {lengthOf, scoreOf, visibleRange} from '../rows.js';
 
 /** What the rows of each query block pay to each key block that competes for it: float64 `[batch, heads, queryBlocks, keyBlocks]`. */
 export interface SampledMass {
@@ -18,7 +18,7 @@ export interface SampledMass {
   peaks: Float64Array;
 }
 
-/** Stage 2, score blocks, by the sampled estimate (`sampled_estimate.ts`). */
+/** Stage 2, score blocks, by the sampled estimate (`sampled_estimate.ts`). Of forms, sinks alone do not count. */
 export function sampledMass(call: CPUCall, keyIndices: Int32Array): SampledMass {
   const {geometry, causal} = call;
   const {batch, heads, queryLength, keyLength, blockSize, keyBlockSize, queryBlocks, keyBlocks} = geometry;
@@ -31,6 +31,7 @@ export function sampledMass(call: CPUCall, keyIndices: Int32Array): SampledMass 
     for (let queryBlock = 0; queryBlock < queryBlocks; ++queryBlock) {
       const start = (head * queryBlocks + queryBlock) * keyBlocks;
       const first = firstVisibleBlock(geometry, queryBlock) * keyBlockSize;
+      const seesSink = seesFirstKey(geometry, queryBlock);
       const competing = Math.min(scoredBlocks(geometry, causal, queryBlock) * keyBlockSize, length);
       const visible = Math.min(visibleBlocks(geometry, causal, queryBlock) * keyBlockSize, keyLength);
       const rows = Math.min(blockSize, queryLength - queryBlock * blockSize);
@@ -43,7 +44,7 @@ export function sampledMass(call: CPUCall, keyIndices: Int32Array): SampledMass 
         for (let slot = first; slot < visible; ++slot) {
           const block = Math.floor(slot / keyBlockSize);
           const competes = slot < competing;
-          const isExact = !competes || block === sinkBlock;
+          const isExact = !competes || (seesSink && block === sinkBlock);
           const inSample = isSampled(slot, phase);
           if (order[slot] < firstSeen || order[slot] >= end || !(isExact || inSample)) {
             continue;
@@ -55,9 +56,6 @@ export function sampledMass(call: CPUCall, keyIndices: Int32Array): SampledMass 
           if (competes && inSample) {
             sampled.push({block, score});
           }
-        }
-        if (call.sinks) {
-          normaliser.push({score: sinkOf(call, head), weight: 1});
         }
         const logSum = logSumOf(normaliser);
         const paid = new Map<number, number>();

@@ -1,5 +1,5 @@
 import type {AttentionCall, PlanRule} from '../../../attention/attention_call.js';
-import {firstVisibleBlock, scoredBlocks, visibleBlocks} from '../../../attention/block_geometry.js';
+import {firstVisibleBlock, scoredBlocks, seesFirstKey, visibleBlocks} from '../../../attention/block_geometry.js';
 import {leastScore} from '../../../attention/sampled_estimate.js';
 
 /**
@@ -8,8 +8,8 @@ import {leastScore} from '../../../attention/sampled_estimate.js';
  *
  * By the sampled estimate a query block keeps the key blocks whose score reaches `leastScore`; by the pooled one (the
  * paper) the shortest prefix of its key blocks, by descending score, whose scores add up to the threshold; and always
- * the blocks of its own segment (under a causal mask; of every segment that its rows stand in) and, unless it lies before the
- * window, the block that holds original key 0, the attention sink. Nothing before the window competes.
+ * the blocks of its own segment (under a causal mask; of every segment that its rows stand in) and, where key 0 is in the window of the
+ * first row, the block that holds original key 0, the attention sink. Nothing before the window competes.
  */
 export function selectBlocks(
   {geometry, causal}: Pick<AttentionCall<unknown>, 'geometry' | 'causal'>,
@@ -32,7 +32,7 @@ export function selectBlocks(
           ? reaching(ofRow, leastScore(geometry, causal, threshold, queryBlock))
           : shortestPrefix(ofRow, threshold);
       const selected = new Set(chosen.map((i) => first + i));
-      if (first === 0) {
+      if (seesFirstKey(geometry, queryBlock)) {
         selected.add(sinkBlock);
       }
       for (

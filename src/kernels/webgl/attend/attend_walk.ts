@@ -124,7 +124,7 @@ function slotCount({causal, padded, window}: WalkVariant): string {
   const end = causal ? endRow : window ? `min(${endRow} - 1 + window, keyLength)` : 'keyLength';
   const blocks = `divide(${padded ? `min(${end}, keyEnd(group.head))` : end} + keyBlockSize - 1, keyBlockSize)`;
   return `${window ? `${firstBlock.trim()}\n` : ''}int slotCount(Group group) {
-  return ${window ? `max(0, ${blocks} - firstBlock(group.block))` : blocks};
+  return ${window ? `max(0, ${blocks} - firstVisibleBlock(group.block))` : blocks};
 }`;
 }
 
@@ -173,7 +173,7 @@ int firstKeyRow(int head) {
   return (head - firstHead) * keyLength;
 }`
     : `int blockOf(Group group, int slot) {
-  return ${window ? 'firstBlock(group.block) + ' : ''}firstSlot + slot;
+  return ${window ? 'firstVisibleBlock(group.block) + ' : ''}firstSlot + slot;
 }
 ${keyBase}
 int firstKeyRow(int head) {

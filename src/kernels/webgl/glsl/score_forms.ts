@@ -29,8 +29,8 @@ export const capFloats = ({softCap = 0}: WebGLCall): Uniforms => ({
 });
 
 /** Statement in the body of `compute`: the slope of the head's rows. */
-export const slopeOfHead = (forms?: ScoreForms): string =>
-  forms?.slopes ? `slope = ${Math.LOG2E} * readAlibiSlopes(group.head % heads, 0).x;\n  ` : '';
+export const slopeOfHead = (forms?: ScoreForms, head = 'group.head'): string =>
+  forms?.slopes ? `slope = ${Math.LOG2E} * readAlibiSlopes(${head} % heads, 0).x;\n  ` : '';
 
 /** `formed(scores, distances)`: four scores by how far the key of each stands before its row. */
 export function formedScores(causal: boolean, forms?: ScoreForms): FormedScores | undefined {

@@ -120,5 +120,5 @@ vec4 visible(int key, ivec4 queries, vec4 scores) {
 }
 
 /** Shader text that `keysOfTile` and `writeScores` need. */
-export const scoreTexts = (causal: boolean) => `${orNone}
-${visibleScores(causal)}`;
+export const scoreTexts = (causal: boolean, forms?: FormedScores) => `${orNone}
+${visibleScores(causal, forms)}`;

@@ -7,6 +7,8 @@ interface StatisticsVariant {
   rounds: number;
   valueDim: number;
   sinks?: true;
+  /** Whether there is a gradient by the logarithms: less it, products of output and gradient stay what scores differ from. */
+  byLogSumExp?: true;
 }
 
 /** Statements: the logarithm with a sink, however heavy. */
@@ -26,13 +28,20 @@ export class GradientStatisticsProgram extends WalkProgram<StatisticsVariant> {
     const {call, endGroup} = walk;
     const {batch, heads, queryLength, valueDim} = call.geometry;
     const [even, odd] = sums;
-    const {sinks} = call;
+    const {sinks, dLogSumExp} = call;
     super(walk, {
       name: 'GradientStatistics',
-      inputs: {even, ...(odd && {odd}), ...(sinks && {sinks}), attended: call.output, dy: call.dy},
+      inputs: {
+        even,
+        ...(odd && {odd}),
+        ...(sinks && {sinks}),
+        ...(dLogSumExp && {dLogSumExp}),
+        attended: call.output,
+        dy: call.dy,
+      },
       uniforms: {endGroup},
       output: {rows: batch * heads * queryLength, columns: 4},
-      variant: {rounds: sums.length, valueDim, ...(sinks && {sinks: true})},
+      variant: {rounds: sums.length, valueDim, ...(sinks && {sinks: true}), ...(dLogSumExp && {byLogSumExp: true})},
       fetches: 2 * Math.ceil(valueDim / 4) + 3,
     });
   }
@@ -56,7 +65,7 @@ void compute(int row, int texel) {
   for (int v = 0; v < ${Math.ceil(variant.valueDim / 4)}; v++) {
     product += dot(fetchAttended(attendedRow, v, 0), fetchDy(dyRow, v, 0));
   }
-  ${variant.sinks ? withSink : ''}result0 = vec4(sum == 0.0 ? 0.0 : ${variant.sinks ? 'logSum' : 'rowMax + logOfSums(vec4(sum)).x'}, product, 0.0, 0.0);
+  ${variant.byLogSumExp ? 'product -= readDLogSumExp(row, 0).x;\n  ' : ''}${variant.sinks ? withSink : ''}result0 = vec4(sum == 0.0 ? 0.0 : ${variant.sinks ? 'logSum' : 'rowMax + logOfSums(vec4(sum)).x'}, product, 0.0, 0.0);
 }`;
   }
 }

@@ -1,6 +1,6 @@
 import type {BlockGeometry} from '../../../attention/block_geometry.js';
 import {unroll} from '../../unroll.js';
-import {candidateBlocks} from '../glsl/block_ranges.js';
+import {candidateBlocks, firstBlock} from '../glsl/block_ranges.js';
 import {keyEndText, keyLengthsInput} from '../glsl/key_lengths.js';
 import {logOfSums} from '../glsl/not_finite.js';
 import {keyBase, logitScale, maskedScore, noMaximum} from '../glsl/score_tile.js';
@@ -29,15 +29,19 @@ export function scoreBlocks(call: WebGLCall, keyIndices: RowTexture): RowTexture
 }
 
 /** Shader text: key blocks `[0, competingBlocks)` hold keys that compete for a query block of a head. */
-function competingBlocks({causal, padded}: CallVariant): string {
+function competingBlocks({causal, padded, window}: CallVariant): string {
   const competing = padded
     ? 'min(candidateBlocks(queryBlock), (keyEnd(head) + keyBlockSize - 1) / keyBlockSize)'
     : 'candidateBlocks(queryBlock)';
-  return `${padded ? keyEndText : ''}${candidateBlocks(causal)}
+  return `${padded ? keyEndText : ''}${window ? firstBlock : ''}${candidateBlocks(causal, window)}
 int competingBlocks(int head, int queryBlock) {
   return ${competing};
 }`;
 }
+
+/** Statement: `value` for blocks that lie before the window. */
+const hideBeforeWindow = (value: string) => `
+  result0 = mix(result0, vec4(${value}), lessThan(ivec4(0, 1, 2, 3) + 4 * texel, ivec4(firstVisibleBlock(row % queryBlocks))));`;
 
 /** Rows a head in the texture of mean queries and mean keys, which has layers of one size. */
 const pooledBlocks = ({queryBlocks, keyBlocks}: BlockGeometry) => Math.max(queryBlocks, keyBlocks);
@@ -132,7 +136,7 @@ void compute(int row, int texel) {
     );
   }
   bvec4 competes = lessThan(ivec4(0, 1, 2, 3) + firstBlock, ivec4(competing));
-  result0 = mix(vec4(${maskedScore}), logitScale * products, competes);
+  result0 = mix(vec4(${maskedScore}), logitScale * products, competes);${variant.window ? hideBeforeWindow(maskedScore) : ''}
 }`;
   }
 }
@@ -195,7 +199,7 @@ void compute(int row, int texel) {
     bool isNaN = (floatBitsToUint(logSum) & 0x7f800000u) == 0x7f800000u;
     share = isNaN ? vec4(logSum) : exp2(readLogits(row, texel) - logSum);
   }
-  result0 = mix(vec4(0.0), share, competes);
+  result0 = mix(vec4(0.0), share, competes);${variant.window ? hideBeforeWindow('0.0') : ''}
 }`;
   }
 }

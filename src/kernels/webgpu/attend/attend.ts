@@ -16,6 +16,7 @@ import {AttendRows, ifInHead} from './attend_rows.js';
 import type {AttendOptions} from './attend_split.js';
 import {Float16RowsProgram} from './float16_rows.js';
 import {CombineStatesProgram, splitOf} from './attend_split.js';
+import {LogSumExpProgram} from './log_sum_exp.js';
 import type {ElementType} from './attend_tile.js';
 import {chooseAttendTile, chooseFewRowTile, headWords, wordValues} from './attend_tile.js';
 import {attendWalk, keyTile, ownedRows, scoresOfProducts} from './attend_walk.js';
@@ -52,6 +53,24 @@ export function attend(call: WebGPUCall, plan?: WebGPUPlan): TensorInfo {
   return new AttendProgram(call, {tile, elementType: arithmetic, plan}).run(backend);
 }
 
+/**
+ * Exact attention with the natural logarithm of each row's sum of exp(score), float32 `[batch, heads, queryLength]`: the states of the softmax
+ * say both. In float16 without matrix units, which hand on no states.
+ */
+export function attendWithLogSumExp(call: WebGPUCall): TensorInfo[] {
+  const {backend, geometry, precision, sinks, headForms} = call;
+  const elementType = arithmeticOf(backend.device, geometry, precision) === 'float32' ? 'float32' : 'float16';
+  const whole = {tile: chooseAttendTile(call, elementType), elementType, chunks: 1} as const;
+  return withScratch(backend, (scratch, keep) => {
+    const states = scratch(new AttendProgram(call, splitOf(call, elementType) ?? whole).run(backend));
+    const forms = sinks && headForms;
+    return [
+      keep(new CombineStatesProgram(states, geometry, forms).run(backend)),
+      new LogSumExpProgram(states, geometry, forms).run(backend),
+    ];
+  });
+}
+
 interface AttendVariant extends AttendForm {
   tile: Tile;
   elementType: ElementType;
@@ -60,7 +79,7 @@ interface AttendVariant extends AttendForm {
 /** The output; or, given a number of chunks, states of the softmax: `[batch * heads * queryLength, chunks, …]`. */
 export class AttendProgram extends AttentionProgram<AttendVariant> {
   constructor(call: WebGPUCall, {tile, elementType, plan, chunks}: AttendOptions) {
-    const form = attendForm(call, plan, chunks !== undefined);
+    const form = attendForm(call, plan, chunks);
     super({
       name: 'Attend',
       ...attendSpec(call, form, {tileQueries: tileQueries(tile), plan, chunks}),

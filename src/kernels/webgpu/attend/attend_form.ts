@@ -24,9 +24,13 @@ export interface AttendForm extends KeysVariant, GridVariant, ScoreForm {
    * plan, query rows are then those of all heads that read one key head, one head after the other.
    */
   split: boolean;
+  /** Whether a chunk is all keys, as states alone are wanted: then heads are not put together. */
+  whole?: true;
 }
 
-export function attendForm(call: WebGPUCall, plan?: WebGPUPlan, split = false): AttendForm {
+/** @param chunks of the keys, if states are to come out. */
+export function attendForm(call: WebGPUCall, plan?: WebGPUPlan, chunks?: number): AttendForm {
+  const split = chunks !== undefined;
   return {
     ...keysVariant(call),
     ...gridVariant(call),
@@ -36,11 +40,13 @@ export function attendForm(call: WebGPUCall, plan?: WebGPUPlan, split = false): 
     // States of chunks are without: what combines them counts a sink once.
     ...(call.sinks && !split && {sinks: true}),
     split,
+    ...(chunks === 1 && !plan && {whole: true}),
   };
 }
 
 /** Whether rows of grouped heads stand together. */
-export const isPacked = ({sparse, split}: AttendForm) => split && !sparse;
+export const isPacked = ({sparse, split, whole}: Pick<AttendForm, 'sparse' | 'split' | 'whole'>) =>
+  split && !sparse && !whole;
 
 interface WalkOptions {
   tileQueries: number;
@@ -117,11 +123,11 @@ export const blockUniforms = ({blockSize, keyBlockSize, queryLength, keyLength}:
 /** Query tiles of a head, or of a group of heads. Tiles of blocks do not cross the end of one; the last may have fewer. */
 export function countQueryTiles(
   {heads, keyValueHeads, queryLength, blockSize, queryBlocks}: BlockGeometry,
-  form: Pick<AttendForm, 'sparse' | 'split'>,
+  form: Pick<AttendForm, 'sparse' | 'split' | 'whole'>,
   tileQueries: number,
 ): number {
   if (!form.sparse) {
-    return Math.ceil((queryLength * (form.split ? heads / keyValueHeads : 1)) / tileQueries);
+    return Math.ceil((queryLength * (isPacked(form) ? heads / keyValueHeads : 1)) / tileQueries);
   }
   const lastRows = queryLength - (queryBlocks - 1) * blockSize;
   return (queryBlocks - 1) * Math.ceil(blockSize / tileQueries) + Math.ceil(lastRows / tileQueries);

@@ -54,15 +54,15 @@ ${readRow('readQuery', 'query', headDim, paddedHeadDim(headDim))}
 ${readRow('readKey', 'key', headDim, paddedHeadDim(headDim))}
 ${readRow('readValue', 'value', valueDim, paddedHeadDim(valueDim))}
 
-// By its bits, since compilers may take it that there is nothing that is not finite.
-fn saturated(x : vec4<f32>) -> vec4<f32> {
-  let isFinite = (bitcast<vec4<u32>>(x) & vec4<u32>(0x7f800000u)) != vec4<u32>(0x7f800000u);
-  return select(x, clamp(x, vec4<f32>(-65504.0), vec4<f32>(65504.0)), isFinite);
-}
-
+// Infinities and NaN by their bits: compilers may take it that there are none, and packing says nothing of them.
 fn packed(x : vec4<f32>) -> vec2<i32> {
-  let y = saturated(x);
-  return bitcast<vec2<i32>>(vec2<u32>(pack2x16float(y.xy), pack2x16float(y.zw)));
+  let bits = bitcast<vec4<u32>>(x);
+  let isFinite = (bits & vec4<u32>(0x7f800000u)) != vec4<u32>(0x7f800000u);
+  let y = select(vec4<f32>(0.0), clamp(x, vec4<f32>(-65504.0), vec4<f32>(65504.0)), isFinite);
+  let fraction = select(vec4<u32>(0u), vec4<u32>(0x200u), (bits & vec4<u32>(0x7fffffu)) != vec4<u32>(0u));
+  let others = select(((bits >> vec4<u32>(16u)) & vec4<u32>(0x8000u)) | vec4<u32>(0x7c00u) | fraction, vec4<u32>(0u), isFinite);
+  let words = vec2<u32>(pack2x16float(y.xy), pack2x16float(y.zw)) | others.xz | (others.yw << vec2<u32>(16u));
+  return bitcast<vec2<i32>>(words);
 }
 
 fn main(index : i32) {

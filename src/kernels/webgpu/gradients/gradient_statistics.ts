@@ -23,6 +23,13 @@ const withSink = `let sink = headForms[head].z;
     let logSum = top + log2(sum * exp2(total - top) + exp2(sink - top));
     `;
 
+interface StatisticsVariant {
+  tile: GradientTile;
+  form: AttendForm;
+  /** Whether there is a gradient by the logarithms: less it, products of output and gradient stay what scores differ from. */
+  byLogSumExp?: true;
+}
+
 /** Values of a query row in the statistics of the gradients. */
 export const statisticsValues = ({slopes}: Pick<ScoreForm, 'slopes'>) => (slopes ? 8 : 4);
 
@@ -32,23 +39,23 @@ export const statisticsValues = ({slopes}: Pick<ScoreForm, 'slopes'>) => (slopes
  * the row may see, by a causal mask and by key lengths, or −1 if it sees no key, and then the logarithm is 0; and the end of the
  * keys that are not padding. With slopes four values more, of which the first is the row's slope. So no later stage asks again.
  */
-export class GradientStatisticsProgram extends AttentionProgram<{tile: GradientTile; form: AttendForm}> {
+export class GradientStatisticsProgram extends AttentionProgram<StatisticsVariant> {
   constructor(call: WebGPUGradientCall, tile: GradientTile, plan?: WebGPUPlan) {
-    const {query, key, output, dy, geometry} = call;
+    const {query, key, output, dy, dLogSumExp, geometry} = call;
     const {batch, heads, queryLength} = geometry;
     const form = attendForm(call, plan);
     const {inputs, ...walk} = walkSpec(call, form, {tileQueries: ownedCount(tile), plan, timesForward});
     super({
       name: 'GradientStatistics',
       ...walk,
-      inputs: {...rowInputs({query, key, output, dy}), ...inputs},
+      inputs: {...rowInputs({query, key, output, dy}), ...inputs, dLogSumExp},
       outputShape: [batch, heads, queryLength, statisticsValues(form)],
       threads: tileThreads(tile),
-      variant: {tile, form},
+      variant: {tile, form, ...(dLogSumExp && {byLogSumExp: true})},
     });
   }
 
-  protected shader({tile, form}: {tile: GradientTile; form: AttendForm}): string {
+  protected shader({tile, form, byLogSumExp}: StatisticsVariant): string {
     const {rows, threadsX} = tile;
     const {valueDim, causal, sparse} = form;
     const walk = new GradientWalk(
@@ -104,7 +111,7 @@ ${walk.loop('keyTiles')}
     }
     let at = ${statisticsValues(form)} * (firstQueryRow + firstRow + row);
     ${form.sinks ? withSink : ''}result[at] = select(${form.sinks ? 'logSum' : 'total + logOfSum(sum)'}, 0.0, sum == 0.0);
-    result[at + 1] = product;
+    result[at + 1] = product${byLogSumExp ? ' - dLogSumExp[firstQueryRow + firstRow + row]' : ''};
     let end = keyEnd(head);
     var last = end - 1;
     ${causal || form.window ? `last = min(last, ${lastVisible(form, 'firstRow + row')});` : ''}

@@ -16,7 +16,7 @@ import {countUpTo, listThreads, writeList} from './block_lists.js';
  * By the sampled estimate a query block keeps the key blocks whose score reaches `leastScore`; by the pooled one (the paper)
  * the shortest prefix of its key blocks, by descending score, whose scores add up to the threshold. It always keeps the blocks
  * of its own segment (under a causal mask; of every segment that its rows stand in) and the block that holds original key 0,
- * the attention sink.
+ * the attention sink. Nothing before the window is kept.
  */
 export function selectBlocks(
   call: WebGPUCall,
@@ -73,12 +73,10 @@ fn main(index : i32) {
   // barrier between writing and reading the sink block.
   let counted = workgroupUniformLoad(&blockCounts);
   let candidates = counted.x;
-  let end = counted.y;${
+  let end = counted.y;${grid.window ? '\n  let first = firstBlock(queryBlock);' : ''}${
     sampled
       ? `
-  let leastScore = uniforms.leastScoreScale / sqrt(f32(${
-    grid.causal ? 'candidates * uniforms.keyBlockSize + uniforms.segmentSize' : 'uniforms.keyLength'
-  }));`
+  let leastScore = uniforms.leastScoreScale / sqrt(f32(${leastKeys(grid)}));`
       : ''
   }
 
@@ -95,11 +93,17 @@ fn main(index : i32) {
         : `let before = scoresBefore(row, candidates, i, score);
     let chosen = i < candidates && !(before >= uniforms.threshold);`
     }
-    let keep = i < end && (chosen || i == sinkBlock || i >= candidates);`,
+    let keep = ${grid.window ? 'i >= first && ' : ''}i < end && (chosen || ${grid.window ? '(i == sinkBlock && seesFirstKey(queryBlock))' : 'i == sinkBlock'} || i >= candidates);`,
   )}
 }`;
   }
 }
+
+/** Expression: keys that count for the least score. */
+const leastKeys = ({causal, window}: GridVariant) => {
+  const candidates = window ? '(candidates - first)' : 'candidates';
+  return causal || window ? `${candidates} * uniforms.keyBlockSize + uniforms.segmentSize` : 'uniforms.keyLength';
+};
 
 const prefixComment = `
 //

@@ -90,12 +90,12 @@ Group groupAt(int group) {
   ivec4 queries = ivec4(0, 1, 2, 3) * groupsPerBlock + block * blockSize + inBlock;
   return Group(firstHead + blockOfHead - block * walkHeads, block, queries);
 }
-int firstBlock(int queryBlock) {
+int firstVisibleBlock(int queryBlock) {
   int firstKey = max(0, queryOffset + queryBlock * blockSize - window + 1);
   return min(firstKey / segmentSize * segmentSize / keyBlockSize, keyBlocks);
 }
 int slotCount(Group group) {
-  return max(0, divide(queryOffset + min((group.block + 1) * blockSize, queryLength) + keyBlockSize - 1, keyBlockSize) - firstBlock(group.block));
+  return max(0, divide(queryOffset + min((group.block + 1) * blockSize, queryLength) + keyBlockSize - 1, keyBlockSize) - firstVisibleBlock(group.block));
 }
 vec4 logOfSums(vec4 sums) {
   uvec4 bits = floatBitsToUint(sums);
