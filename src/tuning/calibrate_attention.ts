@@ -6,7 +6,7 @@ import {backend, getBackend} from '@tensorflow/tfjs-core';
 import type {AttentionCalibration, CalibratedBackend} from './attention_calibration.js';
 import {CalibrationInputs, computed, launchSize, sizes, thresholds} from './calibration_cases.js';
 import type {FittedPrecision, PrecisionTimes} from './fit_calibration.js';
-import {fitLaunch, fitPrecision} from './fit_calibration.js';
+import {fitLaunch, fitPrecision, timeOfCall} from './fit_calibration.js';
 import type {Clock, TimedCase} from './time_rounds.js';
 import {timeCase, timeRounds} from './time_rounds.js';
 
@@ -124,7 +124,7 @@ async function measureConstants(
 
   const fit = (times: number[]) => {
     const launch = fitLaunch(times[0], times[1], cases[1].calls);
-    const perCall = (index: number) => (times[index] - launch.wait) / cases[index].calls;
+    const perCall = (index: number) => timeOfCall(times[index], cases[index].calls, launch.wait);
     const sparseLaunch = Math.max(launch.call, perCall(2) || 0);
     const fitted = precisions.map((precision, index) => {
       const first = 3 + 3 * index;

@@ -5,7 +5,7 @@ import {blockGeometry} from '../../src/attention/block_geometry';
 import {countBlocks, exactTime, sparsePays, timeOfBlocks} from '../../src/attention/cost_model';
 import {deviceClassOf, deviceCosts, useConstants} from '../../src/attention/device_costs';
 import {webglCosts} from '../../src/kernels/webgl/costs';
-import {fitLaunch, fitPrecision} from '../../src/tuning/fit_calibration';
+import {fitLaunch, fitPrecision, timeOfCall} from '../../src/tuning/fit_calibration';
 import {measure} from '../../src/tuning/calibrate_attention';
 import {medianOfTimes, timeRounds} from '../../src/tuning/time_rounds';
 
@@ -92,6 +92,12 @@ describe('fitting a calibration', () => {
       expect(call, `${one}, ${several}`).to.be.above(0);
       expect(wait, `${one}, ${several}`).to.be.at.least(0);
     }
+  });
+
+  it('does not take the wait for longer than half of the calls', () => {
+    expect(timeOfCall(10, 4, 2)).to.equal(2);
+    expect(timeOfCall(10, 4, 90)).to.equal(1.25);
+    expect(timeOfCall(NaN, 4, 2)).to.satisfy(Number.isNaN);
   });
 
   it('takes the median of times that can be', () => {
