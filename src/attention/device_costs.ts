@@ -20,13 +20,15 @@ export interface CalibratedPrecision {
 
 /** Constants of the cost model, measured on one device. */
 export interface CalibratedConstants {
-  /** Milliseconds of the shortest call of exact attention, and of block-sparse attention: recording and launching. */
+  /** Milliseconds of the shortest call of exact attention: recording and launching. */
   exactLaunch: number;
+  /** The same of block-sparse attention. */
   sparseLaunch: number;
   /** Milliseconds of a multiply-add of a query row with a key of its sample, by which blocks are chosen. */
   sampleMultiplyAdd: number;
+  /** In float32. */
   float32: CalibratedPrecision;
-  /** Where the device multiplies float16. */
+  /** In float16, where the device multiplies float16. */
   float16?: CalibratedPrecision;
 }
 
