@@ -125,23 +125,25 @@ async function measureConstants(
   const fit = (times: number[]) => {
     const launch = fitLaunch(times[0], times[1], cases[1].calls);
     const perCall = (index: number) => timeOfCall(times[index], cases[index].calls, launch.wait);
-    const sparseLaunch = Math.max(launch.call, perCall(2) || 0);
+    // A call that computes next to nothing takes no longer than a large one.
+    const exactLaunch = Math.min(launch.call, perCall(3)) || launch.call;
+    const sparseLaunch = Math.max(exactLaunch, Math.min(perCall(2), perCall(4)) || 0);
     const fitted = precisions.map((precision, index) => {
       const first = 3 + 3 * index;
       const of: PrecisionTimes = {exact: perCall(first), few: perCall(first + 1), many: perCall(first + 2)};
       return fitPrecision(of, {geometry: large.geometry, few, many}, costsOf(precision), sparseLaunch);
     });
-    return {launch, sparseLaunch, fitted};
+    return {exactLaunch, sparseLaunch, fitted};
   };
   const isEnough = (times: number[]) => tryFit(() => fit(times).fitted.every(({isPlausible}) => isPlausible));
   const times = await timeRounds(clock, cases, {budget, expected, isEnough, signal});
-  const {launch, sparseLaunch, fitted} = fit(times);
+  const {exactLaunch, sparseLaunch, fitted} = fit(times);
   const [float32, float16] = fitted.map(({multiplyAdds, sparseFactor}: FittedPrecision) => ({
     multiplyAdds,
     sparseFactor,
   }));
   return {
-    exactLaunch: launch.call,
+    exactLaunch,
     sparseLaunch,
     sampleMultiplyAdd: fitted[0].sampleMultiplyAdd,
     float32,
