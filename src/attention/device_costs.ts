@@ -64,8 +64,8 @@ export function useConstants(backend: object, constants?: CalibratedConstants): 
   else inUse.delete(backend);
 }
 
-export function isCalibrated(backend: object): boolean {
-  return inUse.has(backend);
+export function constantsInUse(backend: object): CalibratedConstants | undefined {
+  return inUse.get(backend);
 }
 
 /**

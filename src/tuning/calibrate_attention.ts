@@ -1,5 +1,6 @@
 import {PBSAttention} from '../attention/attention_kernels.js';
 import type {CalibratedConstants} from '../attention/device_costs.js';
+import {constantsInUse, useConstants} from '../attention/device_costs.js';
 import {backendCosts, backendDevice} from '../kernels/backend_costs.js';
 import {check, checkBackend, describe} from '../ops/check_arguments.js';
 import {backend, getBackend} from '@tensorflow/tfjs-core';
@@ -57,14 +58,18 @@ export async function measure(clock: Clock, signal?: AbortSignal): Promise<Atten
   const measured = backend();
   const name = getBackend() as CalibratedBackend;
   const {adapter} = backendDevice();
-  const large = await largestInputs(clock, signal);
-  const small = new CalibrationInputs(launchSize);
+  // What stands in for disturbed times is of the class, not of a calibration before.
+  const before = constantsInUse(measured);
+  useConstants(measured);
+  const inputs: CalibrationInputs[] = [];
   try {
-    const constants = await measureConstants(clock, small, large, signal);
+    inputs.push(await largestInputs(clock, signal), new CalibrationInputs(launchSize));
+    const constants = await measureConstants(clock, inputs[1], inputs[0], signal);
     check(measured === backend(), op, 'backend', 'got another one meanwhile', 'the same backend until it is done');
     return {version: 1, backend: name, adapter, date: new Date().toISOString(), constants};
   } finally {
-    [small, large].forEach((inputs) => inputs.dispose());
+    inputs.forEach((one) => one.dispose());
+    useConstants(measured, before);
   }
 }
 
