@@ -103,8 +103,11 @@ function describeDevice(device: GPUDevice): Hardware {
   let failure: Failure | undefined;
   // WebGPU reports invalid work here and nowhere else: the results are zeros, without an exception.
   device.addEventListener('uncapturederror', ({error}) => {
-    const name = error instanceof GPUOutOfMemoryError ? 'OutOfMemoryError' : 'BackendError';
-    failure ??= new Failure(name, `WebGPU: ${error.message}`);
+    const isMemory = error instanceof GPUOutOfMemoryError;
+    // Commands that use what found no memory are invalid, and may be heard of first.
+    if (failure === undefined || (isMemory && failure.name === 'BackendError')) {
+      failure = new Failure(isMemory ? 'OutOfMemoryError' : 'BackendError', `WebGPU: ${error.message}`);
+    }
   });
   void device.lost.then(({message}) => {
     // Lost for want of memory, it has said so before; what matters is that nothing runs on it any more.

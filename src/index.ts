@@ -24,6 +24,7 @@ export {pbsAttention} from './ops/pbs_attention.js';
 export {pbsAttentionDensity} from './ops/pbs_attention_density.js';
 export type {PBSAttentionPlan, PBSAttentionPlanSizes, PBSAttentionReport} from './ops/results.js';
 export {pbsAttentionPlan} from './ops/pbs_attention_plan.js';
+export {releaseAttentionMemory} from './ops/release_attention_memory.js';
 export type {DeviceClass, CalibratedConstants, CalibratedPrecision} from './attention/device_costs.js';
 export type {AttentionCalibration, CalibratedBackend} from './tuning/attention_calibration.js';
 export {useAttentionCalibration} from './tuning/attention_calibration.js';

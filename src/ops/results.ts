@@ -15,6 +15,8 @@ export type PBSAttentionPlanSizes = {
   segmentSize: number;
   /** Whether a query sees only keys at its own position and before. */
   causal: boolean;
+  /** Keys that a row sees up to its own position, where there is a window. */
+  window?: number;
   /** Position of the first query row among the keys. */
   queryOffset: number;
   /** Rows of the query. */
@@ -30,8 +32,8 @@ export type PBSAttentionPlan = {
   /** bool `[batch, heads, queryBlocks, keyBlocks]`: the blocks of permuted keys that each block of queries attends to. */
   blockMask: Tensor4D;
   /**
-   * How queries and keys were cut: calls by the plan take `blockSize`, `keyBlockSize`, `segmentSize`, `causal`, `keyLengths` and, under a causal
-   * mask, `queryOffset` from here, and refuse others, or a query of another length.
+   * How queries and keys were cut: calls by the plan take `blockSize`, `keyBlockSize`, `segmentSize`, `causal`, `window`, `keyLengths` and, under a causal
+   * mask or with a window, `queryOffset` from here, and refuse others, or a query of another length.
    * Where it is missing, as in a plan put together by hand, they must be given as they were.
    */
   sizes?: PBSAttentionPlanSizes;

@@ -16,6 +16,7 @@ export async function bundleBrowserTests(outfile: string): Promise<void> {
     format: 'iife',
     target: 'es2022',
     outfile,
+    define: {'process.env.FAILURES': JSON.stringify(process.env.FAILURES ?? '')},
     absWorkingDir: root,
     logLevel: 'error',
   });

@@ -24,7 +24,7 @@ const stages: StageSet<MathBackendCPU, Call, Int32Array, Float32Array | Float64A
   exactBlockSize: Math.max,
   check: () => {},
   open(backend, request) {
-    const {query, key, value, keyLengths, mask, output, dy} = request.inputs;
+    const {query, key, value, keyLengths, mask, alibiSlopes, sinks, output, dy} = request.inputs;
     const valuesOf = ({dataId}: TensorInfo) => backend.data.get(dataId).values as TypedArray;
     const floats = (x?: TensorInfo) => x && (valuesOf(x) as Float32Array);
     return {
@@ -35,6 +35,8 @@ const stages: StageSet<MathBackendCPU, Call, Int32Array, Float32Array | Float64A
       value: floats(value),
       output: floats(output),
       dy: floats(dy),
+      alibiSlopes: floats(alibiSlopes),
+      sinks: floats(sinks),
       keyLengths: keyLengths && (valuesOf(keyLengths) as Int32Array),
       mask: mask && {values: valuesOf(mask), shape: mask.shape, dtype: mask.dtype},
     } as Call;

@@ -8,7 +8,9 @@ import {checkRequest} from './check_request.js';
 import {costsOf} from './costs.js';
 import {floatInputs} from './float_inputs.js';
 import {attendGradients} from './gradients/attend_gradients.js';
+import {headForms} from './head_forms.js';
 import {permute} from './permute/permute.js';
+import {guardOf, releaseKeptBuffers} from './runtime/backend_guard.js';
 import {withScratch} from './runtime/program.js';
 import {blockLists} from './select/block_lists.js';
 import {blockMask} from './select/block_mask.js';
@@ -24,11 +26,22 @@ const stages: StageSet<WebGPUBackend, WebGPUGradientCall, TensorInfo> = {
   backendName: 'webgpu',
   costs: costsOf,
   exactBlockSize: Math.max,
-  check: checkRequest,
-  open: (backend, request, scratch) =>
-    ({...request, ...floatInputs(request.inputs, backend, scratch), backend}) as WebGPUGradientCall,
+  check(backend, request) {
+    const guard = guardOf(backend);
+    guard.throwIfGone(request.op);
+    guard.throwIfLost(request.op, request.inputs);
+    checkRequest(backend, request);
+  },
+  open(backend, request, scratch) {
+    const inputs = floatInputs(request.inputs, backend, scratch);
+    const hasForms = inputs.alibiSlopes ?? inputs.sinks;
+    const forms = hasForms && {headForms: scratch(headForms(backend, {...request, inputs}))};
+    return {...request, ...inputs, ...forms, backend} as WebGPUGradientCall;
+  },
   free: (backend, {dataId}) => void backend.disposeData(dataId),
   freeTensor: (backend, {dataId}) => void backend.disposeData(dataId),
+  throwIfLost: (backend, op) => guardOf(backend).throwIfGone(op),
+  releaseKept: releaseKeptBuffers,
   permute,
   scoreBlocks(call, {estimate}, keyIndices, scratch) {
     if (estimate === 'pooled') {

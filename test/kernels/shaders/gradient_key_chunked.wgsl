@@ -91,9 +91,9 @@ fn queryRows(head : i32, firstHead : i32, tile : i32, firstKey : i32, t : i32) -
 }
 
 fn main(index : i32) {
-  let local = i32(localIndex);
-  let x = ((local >> 1) & 1) + ((local >> 2) & 2) + 4 * ((local >> 4) % 2);
-  let y = (local & 1) + ((local >> 1) & 2) + 4 * ((local >> 4) / 2);
+  let local = i32(min(localIndex, 63u));
+  let x = local / 2 % 2 + local / 8 % 2 * 2 + 4 * (local / 16 % 2);
+  let y = local % 2 + local / 4 % 2 * 2 + 4 * (local / 16 / 2);
   let length = uniforms.queryLength;
   let owners = uniforms.owners;
   let owner = workgroupIndex() % owners;
@@ -186,7 +186,8 @@ fn main(index : i32) {
     fetched[1] = readQuery(max(walkedRows[now + ((local + 64) / 8)], 0), 8 + (local + 64) % 8);
     fetched[2] = readKey(max(ownedRows[(local / 8)], 0), 8 + local % 8);
     fetched[3] = readKey(max(ownedRows[((local + 64) / 8)], 0), 8 + (local + 64) % 8);
-    for (var i = 0; i < 8; i += 4) {
+    for (var s = 0; s < 2; s++) {
+      let i = s * 4;
       {
       let a0 = ownedTile[(y + 0 * threadsY) * tileStride + i + 0];
     let a1 = ownedTile[(y + 1 * threadsY) * tileStride + i + 0];
@@ -264,7 +265,8 @@ fn main(index : i32) {
     workgroupBarrier();
     fetched[0] = readDy(max(walkedRows[now + (local / 8)], 0), local % 8);
     fetched[1] = readDy(max(walkedRows[now + ((local + 64) / 8)], 0), (local + 64) % 8);
-    for (var i = 0; i < 8; i += 4) {
+    for (var s = 0; s < 2; s++) {
+      let i = s * 4;
       {
       let a0 = ownedTile[(y + 0 * threadsY) * tileStride + i + 0];
     let a1 = ownedTile[(y + 1 * threadsY) * tileStride + i + 0];
@@ -370,7 +372,8 @@ fn main(index : i32) {
     workgroupBarrier();
     fetched[0] = readDy(max(walkedRows[now + (local / 8)], 0), 8 + local % 8);
     fetched[1] = readDy(max(walkedRows[now + ((local + 64) / 8)], 0), 8 + (local + 64) % 8);
-    for (var i = 0; i < threadsX; i += 4) {
+    for (var s = 0; s < 2; s++) {
+      let i = s * 4;
       {
       let w0 = weights[(y + 0 * threadsY) * weightStride + i + 0];
     let w1 = weights[(y + 1 * threadsY) * weightStride + i + 0];
@@ -442,7 +445,8 @@ fn main(index : i32) {
     workgroupBarrier();
     fetched[0] = readValue(max(ownedRows[(local / 8)], 0), 8 + local % 8);
     fetched[1] = readValue(max(ownedRows[((local + 64) / 8)], 0), 8 + (local + 64) % 8);
-    for (var i = 0; i < threadsX; i += 4) {
+    for (var s = 0; s < 2; s++) {
+      let i = s * 4;
       {
       let w0 = weights[(y + 0 * threadsY) * weightStride + i + 0];
     let w1 = weights[(y + 1 * threadsY) * weightStride + i + 0];
@@ -516,7 +520,8 @@ fn main(index : i32) {
     fetched[1] = readDy(max(walkedRows[now + ((local + 64) / 8)], 0), (local + 64) % 8);
     fetched[2] = readValue(max(ownedRows[(local / 8)], 0), local % 8);
     fetched[3] = readValue(max(ownedRows[((local + 64) / 8)], 0), (local + 64) % 8);
-    for (var i = 0; i < 8; i += 4) {
+    for (var s = 0; s < 2; s++) {
+      let i = s * 4;
       {
       let a0 = ownedTile[(y + 0 * threadsY) * tileStride + i + 0];
     let a1 = ownedTile[(y + 1 * threadsY) * tileStride + i + 0];
@@ -594,7 +599,8 @@ fn main(index : i32) {
     workgroupBarrier();
     fetched[0] = readQuery(max(walkedRows[now + (local / 8)], 0), local % 8);
     fetched[1] = readQuery(max(walkedRows[now + ((local + 64) / 8)], 0), (local + 64) % 8);
-    for (var i = 0; i < 8; i += 4) {
+    for (var s = 0; s < 2; s++) {
+      let i = s * 4;
       {
       let a0 = ownedTile[(y + 0 * threadsY) * tileStride + i + 0];
     let a1 = ownedTile[(y + 1 * threadsY) * tileStride + i + 0];
@@ -678,7 +684,8 @@ fn main(index : i32) {
     workgroupBarrier();
     fetched[0] = readQuery(max(walkedRows[now + (local / 8)], 0), 8 + local % 8);
     fetched[1] = readQuery(max(walkedRows[now + ((local + 64) / 8)], 0), 8 + (local + 64) % 8);
-    for (var i = 0; i < threadsX; i += 4) {
+    for (var s = 0; s < 2; s++) {
+      let i = s * 4;
       {
       let w0 = weights[(y + 0 * threadsY) * weightStride + i + 0];
     let w1 = weights[(y + 1 * threadsY) * weightStride + i + 0];
@@ -752,7 +759,8 @@ fn main(index : i32) {
     fetched[1] = readQuery(max(walkedRows[next + ((local + 64) / 8)], 0), (local + 64) % 8);
     fetched[2] = readKey(max(ownedRows[(local / 8)], 0), local % 8);
     fetched[3] = readKey(max(ownedRows[((local + 64) / 8)], 0), (local + 64) % 8);
-    for (var i = 0; i < threadsX; i += 4) {
+    for (var s = 0; s < 2; s++) {
+      let i = s * 4;
       {
       let w0 = weights[(y + 0 * threadsY) * weightStride + i + 0];
     let w1 = weights[(y + 1 * threadsY) * weightStride + i + 0];

@@ -12,6 +12,11 @@ interface ExtendedProgram {
 
 const pipelines = new WeakMap<GPUDevice, Map<string, GPUComputePipeline>>();
 
+/** Makes them anew when they are next run. */
+export function forgetPipelines(device: GPUDevice): void {
+  pipelines.delete(device);
+}
+
 /**
  * Runs a program whose shader needs WGSL extensions. tfjs puts declarations of its own before a shader's text, and
  * `enable` must come first; so this writes the same declarations (as far as our shaders use them) behind it, and

@@ -3,6 +3,7 @@ import {util} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend, WebGPUProgram} from '@tensorflow/tfjs-backend-webgpu';
 import type {Take} from '../../../attention/scratch.js';
 import {runWithScratch} from '../../../attention/scratch.js';
+import {guardOf} from './backend_guard.js';
 import type {BoundProgram} from './extended_program.js';
 import {isCompiledAhead} from './compile_ahead.js';
 import {bindProgram, compileExtended, nameTimer, runExtended} from './extended_program.js';
@@ -35,11 +36,15 @@ function uniformOf(name: string, {uniforms, call}: ProgramSpec<object>, invocati
   if (name === 'invocations') return i32(invocations);
   if (name === 'firstWorkgroup') return i32(0);
   if (!call) return undefined;
-  const {geometry, causal = false, scale = 1} = call;
+  const {geometry, causal = false, scale = 1, softCap} = call;
   if (name === 'scale') return f32(scale);
   if (name === 'logitScale') return f32(scale * Math.LOG2E);
+  if (name === 'softCap' && softCap) return f32(softCap * Math.LOG2E);
+  if (name === 'inverseSoftCap' && softCap) return f32(1 / (softCap * Math.LOG2E));
+  if (name === 'firstPosition') return i32(geometry.queryOffset);
   if (name === 'queryOffset' && !causal) return i32(0);
-  return name in geometry ? i32(geometry[name as keyof typeof geometry]) : undefined;
+  const size = geometry[name as keyof typeof geometry];
+  return size === undefined ? undefined : i32(size);
 }
 
 /**
@@ -114,7 +119,8 @@ export abstract class AttentionProgram<Variant extends object> implements WebGPU
       if (uniforms.firstWorkgroup) {
         uniforms.firstWorkgroup.value = first;
       }
-      this.launch(backend, end - first, output);
+      const launchPart = () => this.launch(backend, end - first, output);
+      guardOf(backend).during(this.spec, launchPart);
       if (ends.length > 1) {
         backend.endComputePassEncoder();
         backend.submitQueue();

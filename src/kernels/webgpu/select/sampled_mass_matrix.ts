@@ -10,7 +10,7 @@ import {findSinkBlock, gridFunctions, gridVariant} from '../wgsl/block_grid.js';
 import type {KeysVariant} from '../wgsl/key_lengths.js';
 import {keyEnd, keysVariant} from '../wgsl/key_lengths.js';
 import {leftType, matrixExtensions, paddedHeadDim, rightType, sumType} from '../wgsl/matrix_units.js';
-import {headVectors, readRow, rowInputs, workgroupIndex} from '../wgsl/rows.js';
+import {headVectors, localOf, readRow, rowInputs, workgroupIndex} from '../wgsl/rows.js';
 import {noScores} from '../wgsl/softmax_state.js';
 import {sortedKeysBytes} from './sorted_keys.js';
 
@@ -161,7 +161,7 @@ var<workgroup> sinkBlock : i32;
 var<workgroup> spans : array<vec3<i32>, ${subgroups}>;
 
 fn main(index : i32) {
-  let local = i32(localIndex);
+  ${localOf(threads)}
   let subgroup = local / ${subgroupSize};
   let lane = local % ${subgroupSize};
   let allHeads = uniforms.batch * uniforms.heads;

@@ -1,4 +1,5 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
+import type {BlockGeometry} from '../../../attention/block_geometry.js';
 import {AttentionProgram, withScratch} from '../runtime/program.js';
 import type {WebGPUCall} from '../webgpu_call.js';
 import type {GridVariant} from '../wgsl/block_grid.js';
@@ -28,6 +29,12 @@ export function scoreBlocks(call: WebGPUCall, keyIndices: TensorInfo): TensorInf
 /** Rows that are added up side by side: what is left of 128 invocations when each takes one vec4 column. */
 const pooledLanes = (headDim: number) => Math.max(1, Math.floor(128 / headVectors(headDim)));
 
+/** Shape of the means of blocks. */
+export const blockMeansShape = ({batch, heads, queryBlocks, keyBlocks, headDim}: BlockGeometry): number[] => [
+  batch * heads * (queryBlocks + keyBlocks),
+  headDim,
+];
+
 /**
  * float32 `[batch * heads * (queryBlocks + keyBlocks), headDim]`: the mean query of each block, of all heads, then the mean
  * key of each block of the permuted order, which differs by head.
@@ -35,12 +42,12 @@ const pooledLanes = (headDim: number) => Math.max(1, Math.floor(128 / headVector
 export class PoolBlocksProgram extends AttentionProgram<KeysVariant> {
   constructor(call: WebGPUCall, keyIndices: TensorInfo) {
     const {query, key, keyLengths, geometry} = call;
-    const {batch, heads, headDim, queryBlocks, keyBlocks} = geometry;
-    const blocks = batch * heads * (queryBlocks + keyBlocks);
+    const outputShape = blockMeansShape(geometry);
+    const [blocks, headDim] = outputShape;
     super({
       name: 'PoolBlocks',
       inputs: {...rowInputs({query, key}), keyIndices, keyLengths},
-      outputShape: [blocks, headDim],
+      outputShape,
       outputComponents: rowComponents(headDim),
       threads: headVectors(headDim) * pooledLanes(headDim),
       workgroups: blocks,

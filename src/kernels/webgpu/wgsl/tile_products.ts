@@ -16,7 +16,8 @@ export function addRowProducts(
   const step = stepsOf(width);
   const addProduct = (sum: string, a: string, b: string) =>
     `${sum} = ${['x', 'y', 'z', 'w'].reduce((so, e) => `fma(${a}.${e}, ${b}.${e}, ${so})`, sum)};`;
-  return `for (var i = 0; i < ${width}; i += ${step}) {
+  return `for (var s = 0; s < ${width / step}; s++) {
+      let i = s * ${step};
       ${unroll(
         step,
         (u) => `{
@@ -45,7 +46,8 @@ export function addWeightedRows(
 ): string {
   const {rows, columns, threadsX} = tile;
   const step = Math.min(4, threadsX);
-  return `for (var i = 0; i < threadsX; i += ${step}) {
+  return `for (var s = 0; s < ${threadsX / step}; s++) {
+      let i = s * ${step};
       ${unroll(
         step,
         (u) => `{
