@@ -7,7 +7,6 @@ import {
   flashAttention,
   pbsAttention,
   useAttentionCalibration,
-  type AttentionCalibration,
   type PBSAttentionReport,
 } from '../../src/index';
 import {computed, nextTask} from '../../runner/llama/layer_progress';
@@ -52,7 +51,7 @@ export async function measureDevice(
   {longest}: MeasureRequest,
   onEvent: (event: MeasureEvent) => void,
   signal: AbortSignal,
-): Promise<{result: DeviceResult; calibration: AttentionCalibration}> {
+): Promise<DeviceResult> {
   const lengths = MEASURED_LENGTHS.filter((length) => length <= longest);
   const methods: Method[] = ['exact', 'sparse', 'composed'];
   if (backend.float16 !== 'none') methods.push('exact16', 'sparse16');
@@ -64,6 +63,7 @@ export async function measureDevice(
     await nextTask();
     const calibration = await calibrateAttention({signal});
     useAttentionCalibration(calibration);
+    onEvent({type: 'calibration', calibration});
     done = 1;
     const shape = SHAPES[backend.software ? 'software' : 'graphics'];
     const result: DeviceResult = {
@@ -91,7 +91,7 @@ export async function measureDevice(
         bench.dispose();
       }
     }
-    return {result, calibration};
+    return result;
   } catch (error) {
     return rethrow(error, backend, signal);
   }

@@ -47,12 +47,9 @@ export interface MeasureProgress {
 }
 
 /** Sent as soon as there is something new. */
-export type MeasureEvent = {type: 'progress'; progress: MeasureProgress} | {type: 'result'; result: DeviceResult};
-
-/** The calibration is in use then. */
-export interface Measurement {
-  result: DeviceResult;
-  calibration: AttentionCalibration;
-  /** As `ModelInfo.sparseFrom`, by the calibration; absent without a model, too. */
-  sparseFrom?: number;
-}
+export type MeasureEvent =
+  | {type: 'progress'; progress: MeasureProgress}
+  /** It is in use then, also where what follows is stopped; `sparseFrom` as in `ModelInfo`, by it. */
+  | {type: 'calibration'; calibration: AttentionCalibration; sparseFrom?: number}
+  /** With each length. */
+  | {type: 'result'; result: DeviceResult};

@@ -13,11 +13,11 @@ import {loadReader, type Reader} from './load';
 import {buildPrompt, previewPrompt} from './prompt';
 import type {
   BlockPicture,
+  DeviceResult,
   Engine,
   LoadProgress,
   Machine,
   MeasureEvent,
-  Measurement,
   MeasureRequest,
   ModelInfo,
   ModelSource,
@@ -113,11 +113,10 @@ export class LocalEngine implements Engine {
     return this.alone((signal) => ready(this.chatting, 'loadModel').answer(request, {onEvent, signal}));
   }
 
-  measure(request: MeasureRequest, onEvent: (event: MeasureEvent) => void): Promise<Measurement> {
-    return this.alone(async (signal) => {
-      const measured = await measureDevice(ready(this.backend, 'start'), request, onEvent, signal);
-      return {...measured, sparseFrom: this.sparseFrom()};
-    });
+  measure(request: MeasureRequest, onEvent: (event: MeasureEvent) => void): Promise<DeviceResult> {
+    const send = (event: MeasureEvent) =>
+      onEvent(event.type === 'calibration' ? {...event, sparseFrom: this.sparseFrom()} : event);
+    return this.alone((signal) => measureDevice(ready(this.backend, 'start'), request, send, signal));
   }
 
   async forgetCalibration(): Promise<number | undefined> {

@@ -1,7 +1,7 @@
 import type {BackendName} from '../backend_names';
 import type {StoredModel} from '../../runner/hub/store';
 import type {ChatAnswer, ChatCount, ChatEvent, ChatRequest, Conversation, DocumentFit} from './chat_protocol';
-import type {MeasureEvent, MeasureRequest, Measurement} from './device_protocol';
+import type {DeviceResult, MeasureEvent, MeasureRequest} from './device_protocol';
 import type {BlockPicture, Preview, PromptRequest, RunEvent, RunRequest, RunResult} from './run_protocol';
 
 export type * from './chat_protocol';
@@ -52,7 +52,7 @@ export interface Engine {
   /** Frees what the chat has read; the next request reads all of its prompt. */
   forgetChat(): Promise<void>;
   /** Calibrates attention, has `auto` go by that, and times ways of attending by length. */
-  measure(request: MeasureRequest, onEvent: (event: MeasureEvent) => void): Promise<Measurement>;
+  measure(request: MeasureRequest, onEvent: (event: MeasureEvent) => void): Promise<DeviceResult>;
   /** Has `auto` go by the class of the device again; gives `ModelInfo.sparseFrom` by that. */
   forgetCalibration(): Promise<number | undefined>;
   /** Ends the loading in progress, which rejects with an `AbortError`; what was downloaded stays, and the next load goes on with it. */

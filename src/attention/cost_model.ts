@@ -43,8 +43,10 @@ const fallPerToken = 0.0034;
  * and 16% at 8,192, 16,384 and 32,640 tokens, as Qwen2.5-Coder-0.5B kept (docs/experiments/real).
  */
 const fallPerRootOfLength = 0.327;
-/** Sparse attention must be expected to be this much faster: the model errs by some percent, and sparse is an estimate. */
-export const leastGain = 1.1;
+/**
+ * Sparse attention must be expected to be this much faster, as it is an estimate. No more: an error of some percent on either side should not lose a tenth.
+ */
+export const leastGain = 1.05;
 
 type Rules = Pick<PBSAttentionAttrs, 'threshold' | 'causal' | 'estimate'> &
   Partial<Pick<PBSAttentionAttrs, 'expectedDensity'>>;

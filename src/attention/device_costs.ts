@@ -20,13 +20,15 @@ export interface CalibratedPrecision {
 
 /** Constants of the cost model, measured on one device. */
 export interface CalibratedConstants {
-  /** Milliseconds of the shortest call of exact attention, and of block-sparse attention: recording and launching. */
+  /** Milliseconds of the shortest call of exact attention: recording and launching. */
   exactLaunch: number;
+  /** The same of block-sparse attention. */
   sparseLaunch: number;
   /** Milliseconds of a multiply-add of a query row with a key of its sample, by which blocks are chosen. */
   sampleMultiplyAdd: number;
+  /** In float32. */
   float32: CalibratedPrecision;
-  /** Where the device multiplies float16. */
+  /** In float16, where the device multiplies float16. */
   float16?: CalibratedPrecision;
 }
 
@@ -62,8 +64,8 @@ export function useConstants(backend: object, constants?: CalibratedConstants): 
   else inUse.delete(backend);
 }
 
-export function isCalibrated(backend: object): boolean {
-  return inUse.has(backend);
+export function constantsInUse(backend: object): CalibratedConstants | undefined {
+  return inUse.get(backend);
 }
 
 /**

@@ -4,7 +4,7 @@ import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import type {BlockGeometry} from '../attention/block_geometry.js';
 import type {AttentionCosts} from '../attention/cost_model.js';
 import type {DeviceClass, DeviceDescription} from '../attention/device_costs.js';
-import {isCalibrated} from '../attention/device_costs.js';
+import {constantsInUse} from '../attention/device_costs.js';
 import {costsOf as costsOnCPU, processor} from './cpu/costs.js';
 import {costsOf as costsOnWebGL} from './webgl/costs.js';
 import {describeAdapter as describeRenderer} from './webgl/runtime/adapter.js';
@@ -40,5 +40,5 @@ export function backendDevice(): DeviceDescription {
 
 /** Where the costs of the active backend come from. */
 export function costBasis(): 'calibration' | DeviceClass {
-  return isCalibrated(backend()) ? 'calibration' : backendDevice().deviceClass;
+  return constantsInUse(backend()) ? 'calibration' : backendDevice().deviceClass;
 }

@@ -96,7 +96,7 @@ export interface PBSAttentionSettings extends Pick<
    * Whether `pbsAttention` runs exact attention instead where it does not expect blocks to pay: short lengths, few heads,
    * a high threshold. Decided by shape, options and device before anything is launched (`attention/cost_model.ts`); the
    * output is then that of `flashAttention`. A plan is that of block-sparse attention in any case. What the device can do, it knows by its
-   * class, or by {@link useAttentionCalibration}. Default `true`.
+   * class, or by `useAttentionCalibration`. Default `true`.
    */
   auto?: boolean;
   /**

@@ -7,10 +7,10 @@ import {check, checkBackend, describe} from '../ops/check_arguments.js';
 
 const op = 'useAttentionCalibration';
 
-const backends = ['cpu', 'webgl', 'webgpu'] as const;
-
 /** A backend that can be calibrated. */
-export type CalibratedBackend = (typeof backends)[number];
+export type CalibratedBackend = 'cpu' | 'webgl' | 'webgpu';
+
+const backends: readonly CalibratedBackend[] = ['cpu', 'webgl', 'webgpu'];
 
 /** What {@link calibrateAttention} measured on a device; plain, for JSON. */
 export interface AttentionCalibration {

@@ -1,12 +1,13 @@
 import {PBSAttention} from '../attention/attention_kernels.js';
 import type {CalibratedConstants} from '../attention/device_costs.js';
+import {constantsInUse, useConstants} from '../attention/device_costs.js';
 import {backendCosts, backendDevice} from '../kernels/backend_costs.js';
 import {check, checkBackend, describe} from '../ops/check_arguments.js';
 import {backend, getBackend} from '@tensorflow/tfjs-core';
 import type {AttentionCalibration, CalibratedBackend} from './attention_calibration.js';
 import {CalibrationInputs, computed, launchSize, sizes, thresholds} from './calibration_cases.js';
 import type {FittedPrecision, PrecisionTimes} from './fit_calibration.js';
-import {fitLaunch, fitPrecision} from './fit_calibration.js';
+import {fitLaunch, fitPrecision, timeOfCall} from './fit_calibration.js';
 import type {Clock, TimedCase} from './time_rounds.js';
 import {timeCase, timeRounds} from './time_rounds.js';
 
@@ -57,14 +58,18 @@ export async function measure(clock: Clock, signal?: AbortSignal): Promise<Atten
   const measured = backend();
   const name = getBackend() as CalibratedBackend;
   const {adapter} = backendDevice();
-  const large = await largestInputs(clock, signal);
-  const small = new CalibrationInputs(launchSize);
+  // What stands in for disturbed times is of the class, not of a calibration before.
+  const before = constantsInUse(measured);
+  useConstants(measured);
+  const inputs: CalibrationInputs[] = [];
   try {
-    const constants = await measureConstants(clock, small, large, signal);
+    inputs.push(await largestInputs(clock, signal), new CalibrationInputs(launchSize));
+    const constants = await measureConstants(clock, inputs[1], inputs[0], signal);
     check(measured === backend(), op, 'backend', 'got another one meanwhile', 'the same backend until it is done');
     return {version: 1, backend: name, adapter, date: new Date().toISOString(), constants};
   } finally {
-    [small, large].forEach((inputs) => inputs.dispose());
+    inputs.forEach((one) => one.dispose());
+    useConstants(measured, before);
   }
 }
 
@@ -124,24 +129,26 @@ async function measureConstants(
 
   const fit = (times: number[]) => {
     const launch = fitLaunch(times[0], times[1], cases[1].calls);
-    const perCall = (index: number) => (times[index] - launch.wait) / cases[index].calls;
-    const sparseLaunch = Math.max(launch.call, perCall(2) || 0);
+    const perCall = (index: number) => timeOfCall(times[index], cases[index].calls, launch.wait);
+    // A call that computes next to nothing takes no longer than a large one.
+    const exactLaunch = Math.min(launch.call, perCall(3)) || launch.call;
+    const sparseLaunch = Math.max(exactLaunch, Math.min(perCall(2), perCall(4)) || 0);
     const fitted = precisions.map((precision, index) => {
       const first = 3 + 3 * index;
       const of: PrecisionTimes = {exact: perCall(first), few: perCall(first + 1), many: perCall(first + 2)};
       return fitPrecision(of, {geometry: large.geometry, few, many}, costsOf(precision), sparseLaunch);
     });
-    return {launch, sparseLaunch, fitted};
+    return {exactLaunch, sparseLaunch, fitted};
   };
   const isEnough = (times: number[]) => tryFit(() => fit(times).fitted.every(({isPlausible}) => isPlausible));
   const times = await timeRounds(clock, cases, {budget, expected, isEnough, signal});
-  const {launch, sparseLaunch, fitted} = fit(times);
+  const {exactLaunch, sparseLaunch, fitted} = fit(times);
   const [float32, float16] = fitted.map(({multiplyAdds, sparseFactor}: FittedPrecision) => ({
     multiplyAdds,
     sparseFactor,
   }));
   return {
-    exactLaunch: launch.call,
+    exactLaunch,
     sparseLaunch,
     sampleMultiplyAdd: fitted[0].sampleMultiplyAdd,
     float32,

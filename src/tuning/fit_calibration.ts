@@ -87,3 +87,11 @@ export function fitLaunch(one: number, several: number, calls: number): {call: n
   const call = Math.max(1e-3, Math.min((several - one) / (calls - 1) || 0, most));
   return {call, wait: Math.max(0, one - call || 0)};
 }
+
+/**
+ * Milliseconds of one of the calls in a row, without the wait for the device: no less than half of what was timed. Beside other work the wait is that work's,
+ * and may be longer than the calls.
+ */
+export function timeOfCall(total: number, calls: number, wait: number): number {
+  return Math.max(total - wait, total / 2) / calls;
+}

@@ -12,14 +12,17 @@ const op = 'warmUpAttention';
 export interface AttentionShape {
   /** Sequences. Default 1. */
   batch?: number;
-  /** Heads of the query, and of key and value; default as many. */
+  /** Heads of the query. */
   heads: number;
+  /** Heads of key and value. Default `heads`. */
   keyValueHeads?: number;
-  /** Rows of the query, and keys; default as many. */
+  /** Rows of the query. */
   queryLength: number;
+  /** Keys. Default `queryLength`. */
   keyLength?: number;
-  /** Values of a row of query and key, and of the value; default as many. */
+  /** Values of a row of query and key. */
   headDim: number;
+  /** Values of a row of the value. Default `headDim`. */
   valueDim?: number;
   /** As `pbsAttention` gets them; `{threshold: 1}` for `flashAttention`. What `auto` chooses for the shape is compiled. Default: its own. */
   options?: Omit<PBSAttentionOptions, 'plan' | 'onReport' | 'keyLengths'>;

@@ -123,7 +123,12 @@ describeBackends('calibrateAttention', (backendName) => {
   it('measures constants that auto can use, and leaves nothing behind', async function () {
     this.timeout(120_000);
     const before = backend().numDataIds();
+    // One in use stays in use, and has no say in what is measured.
+    useAttentionCalibration(calibration({float32: {multiplyAdds: 1, sparseFactor: 99}}));
     const measured = await calibrateAttention();
+    expect(backendCosts(dims, 'float32').sparseFactor).to.equal(99);
+    expect(measured.constants.float32.multiplyAdds).to.be.above(100);
+    expect(measured.constants.float32.sparseFactor).to.be.below(99);
     expect(backend().numDataIds()).to.equal(before);
     expect(measured).to.include({version: 1, backend: backendName, adapter: backendDevice().adapter});
     expect(Date.parse(measured.date)).to.be.closeTo(Date.now(), 600_000);

@@ -1,11 +1,13 @@
 import type {Tensor, TensorInfo} from '@tensorflow/tfjs-core';
 import {scalar, setBackend} from '@tensorflow/tfjs-core';
+import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {expect} from 'chai';
 import {blockGeometry} from '../../src/attention/block_geometry';
 import {countBlocks, exactTime, sparsePays, timeOfBlocks} from '../../src/attention/cost_model';
 import {deviceClassOf, deviceCosts, useConstants} from '../../src/attention/device_costs';
 import {webglCosts} from '../../src/kernels/webgl/costs';
-import {fitLaunch, fitPrecision} from '../../src/tuning/fit_calibration';
+import {costsOf} from '../../src/kernels/webgpu/costs';
+import {fitLaunch, fitPrecision, timeOfCall} from '../../src/tuning/fit_calibration';
 import {measure} from '../../src/tuning/calibrate_attention';
 import {medianOfTimes, timeRounds} from '../../src/tuning/time_rounds';
 
@@ -94,6 +96,12 @@ describe('fitting a calibration', () => {
     }
   });
 
+  it('does not take the wait for longer than half of the calls', () => {
+    expect(timeOfCall(10, 4, 2)).to.equal(2);
+    expect(timeOfCall(10, 4, 90)).to.equal(1.25);
+    expect(timeOfCall(NaN, 4, 2)).to.satisfy(Number.isNaN);
+  });
+
   it('takes the median of times that can be', () => {
     expect(medianOfTimes([3, NaN, 1, 0, -5, Infinity, 2])).to.equal(2);
     expect(medianOfTimes([4, 1])).to.equal(1);
@@ -175,4 +183,34 @@ describe('classes of devices', () => {
       expect(deviceClassOf(name)).to.equal(expected);
     });
   }
+});
+
+describe('a calibration with float16', () => {
+  const constants = {
+    exactLaunch: 0.01,
+    sparseLaunch: 0.1,
+    sampleMultiplyAdd: 1e-10,
+    float32: {multiplyAdds: 1e9, sparseFactor: 1.1},
+    float16: {multiplyAdds: 4e9, sparseFactor: 1.3},
+  };
+  const backendWith = (...features: string[]) => {
+    const limits = {maxComputeWorkgroupStorageSize: 49_152};
+    const backend = {device: {features: new Set(features), limits, adapterInfo: {vendor: 'test'}}};
+    useConstants(backend, constants);
+    return backend as unknown as WebGPUBackend;
+  };
+  const dims = {headDim: 128, valueDim: 128};
+
+  it('counts where the device multiplies float16', () => {
+    const cases = [
+      [['shader-f16'], 'float16', constants.float16],
+      [[], 'float16', constants.float32],
+      [['shader-f16'], 'float32', constants.float32],
+    ] as const;
+    for (const [features, precision, expected] of cases) {
+      const costs = costsOf(backendWith(...features), dims, precision);
+      expect(costs.multiplyAdds / expected.multiplyAdds).to.be.closeTo(1, 1e-9);
+      expect(costs.sparseFactor).to.equal(expected.sparseFactor);
+    }
+  });
 });

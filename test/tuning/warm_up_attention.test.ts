@@ -62,8 +62,8 @@ describeBackends('warmUpAttention', (backendName) => {
     const ahead = await compiledBy(() => warmUpAttention(shape));
     expect(memory().numTensors).to.equal(before.numTensors);
     expect(backend().numDataIds()).to.equal(before.ids);
-    if (backendName === 'webgpu') expect(ahead).to.deep.include({here: 0}).and.property('beside').is.at.least(5);
-    if (backendName === 'webgl') expect(ahead.here).to.be.above(5);
+    if (backendName === 'webgpu') expect(ahead).to.deep.include({here: 0}).and.property('beside').is.above(0);
+    if (backendName === 'webgl') expect(ahead.here).to.be.above(0);
     const [q, k, v] = inputs(12);
     let output: Tensor | undefined;
     const later = await compiledBy(async () => (output = pbsAttention(q, k, v, options)));

@@ -1,5 +1,5 @@
 import {MEASURED_LENGTHS, type DeviceResult} from '../../engine/device_protocol';
-import type {Machine, MeasureEvent, Measurement} from '../../engine/protocol';
+import type {Machine, MeasureEvent} from '../../engine/protocol';
 import type {AttentionCalibration} from '../../../src/index';
 import {byId, element} from '../dom';
 import {RunButton, type DeskUser, type EngineDesk} from '../engine_desk';
@@ -78,14 +78,11 @@ export class DeviceView implements DeskUser {
     if (!(await desk.prepareAll())) return;
     const request = {longest: Number(this.longest.value)};
     const work = async () => {
-      const measured = await desk.host.follow<MeasureEvent, Measurement>(
+      const result = await desk.host.follow<MeasureEvent, DeviceResult>(
         (engine, onEvent) => engine.measure(request, onEvent),
         (event) => this.showEvent(event),
       );
-      this.calibration = measured.calibration;
-      this.show(measured.result, false);
-      const isStored = storeCalibration(measured.calibration);
-      this.takeCalibration(measured.calibration.date, measured.sparseFrom, isStored);
+      this.show(result, false);
       return 'Measured.';
     };
     // What is measured so far stays.
@@ -93,9 +90,14 @@ export class DeviceView implements DeskUser {
   }
 
   private showEvent(event: MeasureEvent): void {
+    if (event.type === 'calibration') {
+      const {calibration, sparseFrom} = event;
+      this.calibration = calibration;
+      this.takeCalibration(calibration.date, sparseFrom, storeCalibration(calibration));
+      return;
+    }
     if (this.desk.activity !== 'running') return;
     if (event.type === 'result') {
-      this.calibration = undefined;
       this.show(event.result, false);
       return;
     }
@@ -146,6 +148,8 @@ export class DeviceView implements DeskUser {
 
   private show(result: DeviceResult, isLinked: boolean): void {
     this.result = result;
+    // Another than that of the address would come back with the page.
+    if (!isLinked && location.hash.startsWith('#device=')) history.replaceState(null, '', '#device');
     byId('device-result').hidden = result.lengths.length === 0;
     byId('device-shared').hidden = !isLinked;
     byId('device-about').textContent = describeDevice(result);

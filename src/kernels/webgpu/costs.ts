@@ -53,5 +53,7 @@ export function costsOf(
 ): AttentionCosts {
   const {device} = backend;
   const fastest = webgpuCosts(device, headDim, precision, valueDim);
-  return deviceCosts(backend, describeAdapter(backend), precision, fastest, () => webgpuCosts(device, 64, precision));
+  // A calibration of the adapter may be of a device with float16 where this one has none.
+  const multiplied = arithmeticOf(device, {headDim, valueDim}, precision) === 'float32' ? 'float32' : precision;
+  return deviceCosts(backend, describeAdapter(backend), multiplied, fastest, () => webgpuCosts(device, 64, multiplied));
 }

@@ -20,11 +20,15 @@ export function testDeviceView(
     expect(await shown.text('#device-calibration')).to.include('by the class of the device');
     await page.selectOption('#device-longest', '16384');
     await page.click('#measure');
-    await shown.waitForText('#progress-text', 'Measuring: ', MEASURE_MS);
+    await shown.waitForText('#progress-text', 'tokens, exact', MEASURE_MS);
     // A second click at once would be half of a double-click.
     await page.waitForTimeout(500);
     await page.click('#measure');
     await shown.waitForText('#status', 'Stopped.', MEASURE_MS);
+    expect(await shown.text('#device-calibration'), 'calibrated before').to.include('by the measurement of');
+    await shown.press('Forget the measurement');
+    await shown.waitForText('#device-calibration', 'by the class of the device');
+    expect(await page.evaluate((key) => localStorage.getItem(key), KEY)).to.equal(null);
 
     await page.selectOption('#device-longest', '256');
     await page.click('#measure');
