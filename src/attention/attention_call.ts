@@ -15,11 +15,13 @@ export interface AttentionRequest {
   /** Factor of the products of queries and keys. */
   scale: number;
   causal: boolean;
+  /** Scaled scores become `softCap · tanh(score / softCap)`, if there is one. */
+  softCap?: number;
   precision: 'float32' | 'float16';
   /** By which keys are ordered and blocks chosen; none for exact attention and for a plan that is given. */
   rule?: PlanRule;
   /** What comes out. */
-  result: 'output' | 'plan' | 'gradients';
+  result: 'output' | 'logSumExp' | 'plan' | 'gradients';
   /** Milliseconds that the output should take to compute, by the cost model: programs that would hold a GPU too long are cut by it. */
   expectedTime: number;
   /** The same of the parts of a plan, where one is made. */
@@ -36,7 +38,7 @@ export const isSparse = ({rule, inputs}: Pick<AttentionRequest, 'rule' | 'inputs
  */
 export interface AttentionCall<Values, Lengths = Values, Mask = Values> extends Pick<
   AttentionRequest,
-  'op' | 'geometry' | 'scale' | 'causal' | 'precision' | 'planTimes'
+  'op' | 'geometry' | 'scale' | 'causal' | 'softCap' | 'precision' | 'planTimes'
 > {
   /** `[batch, heads, queryLength, headDim]` */
   query: Values;
@@ -48,9 +50,15 @@ export interface AttentionCall<Values, Lengths = Values, Mask = Values> extends 
   keyLengths?: Lengths;
   /** Each dimension 1 or that of `[batch, heads, queryLength, keyLength]`. With exact attention alone. */
   mask?: Mask;
+  /** `[heads]`: subtracted from a score for each position between row and key, after `softCap`. */
+  alibiSlopes?: Values;
+  /** `[heads]`: a score that takes part in the softmax of each row and has no value. */
+  sinks?: Values;
   /** 0 unless given. A backend whose programs are short draws anyway need not look at it. */
   expectedTime?: number;
   /** What the forward pass gave, and the gradient by it, where gradients are asked for. */
   output?: Values;
   dy?: Values;
+  /** `[batch, heads, queryLength]`: the gradient by the logarithms of sums, if they were given out. */
+  dLogSumExp?: Values;
 }

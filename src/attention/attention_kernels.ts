@@ -1,4 +1,4 @@
-import type {KernelConfig, NamedAttrMap, TensorInfo} from '@tensorflow/tfjs-core';
+import type {KernelConfig, TensorInfo} from '@tensorflow/tfjs-core';
 
 /*
  * Names, inputs and attributes of the kernels, in the manner of tfjs-core's `kernel_names`. The ops have checked every
@@ -22,6 +22,10 @@ export interface AttentionInputs {
    * of rank 4, each dimension 1 or that of `[batch, heads, queryLength, keyLength]`.
    */
   mask?: TensorInfo;
+  /** float32 `[heads]`: what is subtracted from a scaled score for each position between row and key. */
+  alibiSlopes?: TensorInfo;
+  /** float32 `[heads]`: a score that takes part in the softmax of each row and has no value. */
+  sinks?: TensorInfo;
   /**
    * The plan that block-sparse attention goes by, both or neither; without one the kernel makes its own. Shapes are
    * those of the outputs of `PBSAttentionPlan`.
@@ -31,17 +35,32 @@ export interface AttentionInputs {
   /** Where gradients are asked for: what the forward kernel gave, and the gradient of a loss by that. */
   output?: TensorInfo;
   dy?: TensorInfo;
+  /** float32 `[batch, heads, queryLength]`, the gradient of the loss by `logSumExp`; with exact attention alone. */
+  dLogSumExp?: TensorInfo;
 }
 
 /** Exact attention. One output: float32 `[batch, heads, queryLength, valueDim]`. */
 export const FlashAttention = 'FlashAttention';
-export interface FlashAttentionAttrs extends NamedAttrMap {
+export interface FlashAttentionAttrs {
   causal: boolean;
   scale: number;
   precision: 'float32' | 'float16';
-  /** Position of the first query row among the keys; 0 where there is no causal mask. */
+  /** Position of the first query row among the keys; 0 where neither a causal mask nor a window nor slopes ask for it. */
   queryOffset: number;
+  /** Keys that a row sees up to its own position, and without a causal mask after it. None: all. */
+  window?: number;
+  /** Scaled scores become `softCap · tanh(score / softCap)`. */
+  softCap?: number;
+  /** Names of the inputs after query, key and value, in their order: tfjs saves them for the gradient without names. */
+  optionalInputs?: string[];
 }
+
+/**
+ * Exact attention with the logarithm of each row's sum of exp(score), by which results over parts of the keys can be merged. Two outputs:
+ * float32 `[batch, heads, queryLength, valueDim]`, and float32 `[batch, heads, queryLength]`, −Infinity in a row that sees nothing and has
+ * no sink. Attributes are those of `FlashAttention`, whose gradient kernel serves.
+ */
+export const AttentionWithLogSumExp = 'AttentionWithLogSumExp';
 
 /** Permuted block-sparse attention. One output: float32 `[batch, heads, queryLength, valueDim]`. */
 export const PBSAttention = 'PBSAttention';
@@ -55,6 +74,8 @@ export interface PBSAttentionAttrs extends FlashAttentionAttrs {
   estimate: 'sampled' | 'pooled';
   /** Whether the kernel may run exact attention where it expects that to be no slower. */
   auto: boolean;
+  /** Share of the visible blocks that it then expects to keep; 0 where nothing was measured. */
+  expectedDensity: number;
 }
 
 /**

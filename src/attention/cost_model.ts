@@ -1,6 +1,6 @@
 import type {PBSAttentionAttrs} from './attention_kernels.js';
 import type {BlockGeometry} from './block_geometry.js';
-import {isExact, scoredBlocks, visibleBlocks} from './block_geometry.js';
+import {firstVisibleBlock, isExact, scoredBlocks, seesFirstKey, visibleBlocks} from './block_geometry.js';
 import {normaliserStride, orderRows, sampleStride} from './sampled_estimate.js';
 
 /**
@@ -43,10 +43,13 @@ const fallPerToken = 0.0034;
  * and 16% at 8,192, 16,384 and 32,640 tokens, as Qwen2.5-Coder-0.5B kept (docs/experiments/real).
  */
 const fallPerRootOfLength = 0.327;
-/** Sparse attention must be expected to be this much faster: the model errs by some percent, and sparse is an estimate. */
-export const leastGain = 1.1;
+/**
+ * Sparse attention must be expected to be this much faster, as it is an estimate. No more: an error of some percent on either side should not lose a tenth.
+ */
+export const leastGain = 1.05;
 
-type Rules = Pick<PBSAttentionAttrs, 'threshold' | 'causal' | 'estimate'>;
+type Rules = Pick<PBSAttentionAttrs, 'threshold' | 'causal' | 'estimate'> &
+  Partial<Pick<PBSAttentionAttrs, 'expectedDensity'>>;
 type Auto = Rules & Pick<PBSAttentionAttrs, 'auto'>;
 
 /** Why exact attention runs: the threshold is 1, there is one segment, or `auto` does not expect blocks to pay. */
@@ -65,13 +68,23 @@ export function sparsePays(geometry: BlockGeometry, attrs: Rules, costs: Attenti
 }
 
 /** Milliseconds that exact attention takes. */
-export function exactTime(
-  {batch, heads, queryLength, keyLength, queryOffset, headDim, valueDim}: BlockGeometry,
-  causal: boolean,
-  costs: AttentionCosts,
-): number {
-  const pairs = queryLength * (causal ? queryOffset + (queryLength + 1) / 2 : keyLength);
+export function exactTime(geometry: BlockGeometry, causal: boolean, costs: AttentionCosts): number {
+  const {batch, heads, headDim, valueDim} = geometry;
+  const pairs = visiblePairs(geometry, causal);
   return Math.max(costs.record, (batch * heads * pairs * (headDim + valueDim)) / costs.multiplyAdds);
+}
+
+/** Pairs of a row and a key that it sees, of a head. */
+function visiblePairs(
+  {queryLength, keyLength, queryOffset, window = Infinity}: BlockGeometry,
+  causal: boolean,
+): number {
+  if (!causal) {
+    return queryLength * Math.min(keyLength, 2 * window - 1);
+  }
+  // Rows that see less than a window come first.
+  const short = Math.min(Math.max(window - queryOffset, 0), queryLength);
+  return short * (queryOffset + (short + 1) / 2) + (short < queryLength ? (queryLength - short) * window : 0);
 }
 
 /** Milliseconds that block-sparse attention is expected to take, its stages before attention included. */
@@ -140,15 +153,18 @@ function timesOfPlan(
 }
 
 /**
- * Blocks of a head: those that a query may see, and those of them that are expected to be kept, which are what the
- * rules keep and a share of the others.
+ * Blocks of a head: those that a query may see, and those of them that are expected to be kept: by the density that was measured on
+ * the model, or what the rules keep and a share of the others.
  */
 export function expectedBlocks(
   geometry: BlockGeometry,
-  {threshold, causal, estimate}: Rules,
+  {threshold, causal, estimate, expectedDensity = 0}: Rules,
 ): {kept: number; visible: number} {
   const {fewest, visible} = countBlocks(geometry, causal);
-  const length = Math.min(geometry.keyLength, longestMeasured);
+  if (expectedDensity > 0) {
+    return {kept: Math.max(fewest, visible * expectedDensity), visible};
+  }
+  const length = Math.min(geometry.keyLength, geometry.window ?? Infinity, longestMeasured);
   const fall = estimate === 'sampled' ? fallPerRootOfLength * Math.sqrt(length) : fallPerToken * length;
   const share = 1 / (1 + fall * (1 - threshold));
   return {kept: fewest + (visible - fewest) * share, visible};
@@ -160,9 +176,10 @@ export function countBlocks(geometry: BlockGeometry, causal: boolean): {fewest: 
   for (let queryBlock = 0; queryBlock < geometry.queryBlocks; ++queryBlock) {
     const seen = visibleBlocks(geometry, causal, queryBlock);
     const competing = scoredBlocks(geometry, causal, queryBlock);
-    // Those that do not compete, the own segment's under a causal mask; and the block of key 0.
-    fewest += seen - competing + (competing > 0 ? 1 : 0);
-    visible += seen;
+    const first = firstVisibleBlock(geometry, queryBlock);
+    // Those that do not compete, the own segment's under a causal mask; and the block of key 0 where it is seen.
+    fewest += seen - competing + (competing > 0 && seesFirstKey(geometry, queryBlock) ? 1 : 0);
+    visible += seen - Math.min(first, seen);
   }
   return {fewest, visible};
 }

@@ -2,6 +2,7 @@ import type {DataType, KernelConfig, KernelFunc, TensorInfo, TypedArray} from '@
 import type {AttentionRequest, PlanRule} from './attention_call.js';
 import type {FlashAttentionAttrs, PBSAttentionAttrs, PBSAttentionPlanAttrs} from './attention_kernels.js';
 import {
+  AttentionWithLogSumExp,
   FlashAttention,
   FlashAttentionGrad,
   PBSAttention,
@@ -9,7 +10,7 @@ import {
   PBSAttentionPlan,
 } from './attention_kernels.js';
 import type {BlockGeometry} from './block_geometry.js';
-import {blockGeometry, isExact, visibleBlocks} from './block_geometry.js';
+import {blockGeometry, firstVisibleBlock, isExact, visibleBlocks} from './block_geometry.js';
 import {exactTime, planTimes, sparseTime, whyExact} from './cost_model.js';
 import type {Take} from './scratch.js';
 import {runWithScratch} from './scratch.js';
@@ -51,6 +52,7 @@ class Driver<Backend extends TensorMaker, Call, Indices, Scores> {
         // tfjs calls it when the backend is removed.
         ...(releaseKept && {disposeFunc: (backend) => releaseKept(backend as Backend)}),
       },
+      this.kernel(AttentionWithLogSumExp, 'attentionWithLogSumExp', 'logSumExp', exact),
       this.kernel(PBSAttention, 'pbsAttention', 'output', sparse),
       this.kernel(PBSAttentionPlan, 'pbsAttentionPlan', 'plan', this.plan.bind(this)),
       this.kernel(FlashAttentionGrad, 'gradient of flashAttention', 'gradients', exact),
@@ -75,7 +77,8 @@ class Driver<Backend extends TensorMaker, Call, Indices, Scores> {
     const {query, key, value} = inputs;
     // Exact attention has no blocks that a user sees.
     const size = this.stages.exactBlockSize(query.shape[2], key.shape[2]);
-    const cut = {blockSize: size, keyBlockSize: size, segmentSize: size, queryOffset: attrs.queryOffset};
+    const {queryOffset, window} = attrs;
+    const cut = {blockSize: size, keyBlockSize: size, segmentSize: size, queryOffset, window};
     const geometry = blockGeometry(query, key, cut, value);
     const costs = this.stages.costs(backend, geometry, attrs.precision);
     return requestOf(run, geometry, exactTime(geometry, attrs.causal, costs));
@@ -97,7 +100,7 @@ class Driver<Backend extends TensorMaker, Call, Indices, Scores> {
     return {...request, rule: attrs, planTimes: planTimes(geometry, attrs, costs)};
   }
 
-  /** The output, or the gradients by query, key and value. */
+  /** The output, with logarithms of sums or without, or the gradients by query, key and value. */
   private attention({backend}: KernelRun<Backend, unknown>, request: AttentionRequest): TensorInfo | TensorInfo[] {
     const {stages} = this;
     const {rule, result, inputs} = request;
@@ -109,9 +112,12 @@ class Driver<Backend extends TensorMaker, Call, Indices, Scores> {
       } else if (inputs.keyIndices && inputs.blockMask) {
         plan = stages.loadPlan(call, {keyIndices: inputs.keyIndices, blockMask: inputs.blockMask}, scratch);
       }
+      if (result === 'logSumExp') {
+        return stages.attendWithLogSumExp(call);
+      }
       return result === 'gradients' ? stages.attendGradients(call, plan) : [stages.attend(call, plan)];
     });
-    return result === 'gradients' ? results : results[0];
+    return result === 'output' ? results[0] : results;
   }
 
   private plan(run: KernelRun<Backend, PBSAttentionPlanAttrs>): TensorInfo[] {
@@ -190,11 +196,11 @@ class Driver<Backend extends TensorMaker, Call, Indices, Scores> {
 }
 
 function requestOf(
-  {op, result, inputs, attrs: {scale, causal, precision}}: KernelRun<unknown, FlashAttentionAttrs>,
+  {op, result, inputs, attrs: {scale, causal, precision, softCap}}: KernelRun<unknown, FlashAttentionAttrs>,
   geometry: BlockGeometry,
   expectedTime: number,
 ): AttentionRequest {
-  return {op, inputs, geometry, scale, causal, precision, result, expectedTime};
+  return {op, inputs, geometry, scale, causal, precision, result, expectedTime, ...(softCap && {softCap})};
 }
 
 /** The plan of exact attention: keys in their own order, every visible block selected, so all attention kept. */
@@ -209,7 +215,9 @@ function exactPlan(
   const blockMask = new Uint8Array(rows * keyBlocks);
   for (let row = 0; row < rows; ++row) {
     const start = row * keyBlocks;
-    blockMask.fill(1, start, start + visibleBlocks(geometry, causal, row % queryBlocks));
+    const queryBlock = row % queryBlocks;
+    const first = firstVisibleBlock(geometry, queryBlock);
+    blockMask.fill(1, start + first, start + visibleBlocks(geometry, causal, queryBlock));
   }
   const keptMass = new Float32Array(rows).fill(1);
   return [

@@ -68,6 +68,8 @@ export interface StageSet<Backend, Call, Indices, Scores = Indices> {
   /** Block lists. */
   selectBlocks: (call: Call, rule: PlanRule, scores: Scores, keyIndices: Indices) => Indices;
   attend: (call: Call, plan?: BlockPlan<Indices>) => TensorInfo;
+  /** Exact attention: the output, and the logarithm of each row's sum of exp(score). */
+  attendWithLogSumExp: (call: Call) => TensorInfo[];
   /** By query, key and value. */
   attendGradients: (call: Call, plan?: BlockPlan<Indices>) => TensorInfo[];
 

@@ -2,6 +2,7 @@ import type {TensorInfo} from '@tensorflow/tfjs-core';
 import {expect} from 'chai';
 import type {AttentionRequest} from '../../src/attention/attention_call';
 import {
+  AttentionWithLogSumExp,
   FlashAttention,
   FlashAttentionGrad,
   PBSAttention,
@@ -67,6 +68,10 @@ class Recorder {
       this.step(sparse ? 'attend to blocks' : 'attend');
       return this.tensor();
     },
+    attendWithLogSumExp: () => {
+      this.step('attend with log-sum-exp');
+      return [this.tensor(), this.tensor()];
+    },
     attendGradients: (_, sparse) => {
       this.step(sparse ? 'gradients over blocks' : 'gradients');
       return [this.tensor(), this.tensor(), this.tensor()];
@@ -116,6 +121,12 @@ interface Case {
 }
 const cases: Record<string, Case> = {
   'exact attention': {kernel: FlashAttention, inputs, stages: ['attend'], outputs: 1},
+  'exact attention with logarithms of sums': {
+    kernel: AttentionWithLogSumExp,
+    inputs,
+    stages: ['attend with log-sum-exp'],
+    outputs: 2,
+  },
   'block-sparse attention': {kernel: PBSAttention, inputs, stages: [...planning, 'attend to blocks'], outputs: 1},
   'a threshold of 1': {kernel: PBSAttention, inputs, changes: {threshold: 1}, stages: ['attend'], outputs: 1},
   'one segment': {kernel: PBSAttention, inputs, changes: {segmentSize: 512}, stages: ['attend'], outputs: 1},

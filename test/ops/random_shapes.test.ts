@@ -13,7 +13,9 @@ import {randomInputs, tensors} from '../reference/attention';
 
 interface RandomCase {
   shape: RectangularShape;
-  options: Required<Omit<PBSAttentionSettings, 'scale' | 'precision' | 'auto' | 'causalSafe'>> &
+  options: Required<
+    Omit<PBSAttentionSettings, 'scale' | 'precision' | 'auto' | 'causalSafe' | 'window' | 'softCap' | 'expectedDensity'>
+  > &
     Pick<PBSAttentionOptions, 'queryOffset'> & {keyLengths?: number[]};
   seed: number;
 }
@@ -112,7 +114,7 @@ function expectPlan(
   }
   const attrs = {...options, scale: 1 / Math.sqrt(geometry.headDim)};
   const keyLengths = options.keyLengths && Int32Array.from(options.keyLengths);
-  return expectSameMasks(actual, expected, query, key, geometry, attrs, keyLengths).size === 0;
+  return expectSameMasks(actual, expected, query, key, geometry, attrs, {keyLengths}).size === 0;
 }
 
 for (const backend of testBackends().filter((name) => name !== 'cpu')) {

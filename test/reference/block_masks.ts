@@ -4,6 +4,7 @@ import type {BlockGeometry} from '../../src/attention/block_geometry';
 import {permute} from '../../src/kernels/cpu/permute/permute';
 import {sampledMass, sampledScores} from '../../src/kernels/cpu/select/sampled_mass';
 import {scoreBlocks} from '../../src/kernels/cpu/select/score_blocks';
+import type {CPUCall} from '../../src/kernels/cpu/cpu_call';
 import {cpuCall} from './cpu_call';
 import {leastScore} from '../../src/attention/sampled_estimate';
 
@@ -18,11 +19,11 @@ export function expectSameMasks(
   key: Float32Array,
   geometry: BlockGeometry,
   attrs: Pick<PBSAttentionAttrs, 'scale' | 'causal' | 'threshold' | 'permute' | 'estimate'>,
-  keyLengths?: Int32Array,
+  forms: Pick<CPUCall, 'keyLengths' | 'softCap' | 'alibiSlopes'> = {},
 ): Set<number> {
   const {queryBlocks, keyBlocks} = geometry;
   const {scale, causal, threshold, estimate} = attrs;
-  const call = cpuCall({query, key, value: key}, {geometry, scale, causal, keyLengths});
+  const call = cpuCall({query, key, value: key}, {geometry, scale, causal, ...forms});
   const {keyIndices} = permute(call, attrs);
   const scores = estimate === 'sampled' ? sampledScores(sampledMass(call, keyIndices)) : scoreBlocks(call, keyIndices);
   const isClose = (x: number, y: number) => Math.abs(x - y) < 1e-4;

@@ -8,17 +8,18 @@ export interface PlanValues {
   shape: [batch: number, heads: number, queryLength: number, keyLength: number];
   blockSize: number;
   keyBlockSize: number;
+  segmentSize: number;
   queryBlocks: number;
   keyBlocks: number;
 }
 
 export async function valuesOf(plan: PBSAttentionPlan): Promise<PlanValues> {
-  const {blockSize, keyBlockSize, queryLength} = plan.sizes!;
+  const {blockSize, keyBlockSize, segmentSize, queryLength} = plan.sizes!;
   const [batch, heads, keyLength] = plan.keyIndices.shape;
   const [, , queryBlocks, keyBlocks] = plan.blockMask.shape;
   const [keyIndices, blockMask] = [await plan.keyIndices.data(), await plan.blockMask.data()];
   const shape: PlanValues['shape'] = [batch, heads, queryLength, keyLength];
-  return {keyIndices, blockMask, shape, blockSize, keyBlockSize, queryBlocks, keyBlocks};
+  return {keyIndices, blockMask, shape, blockSize, keyBlockSize, segmentSize, queryBlocks, keyBlocks};
 }
 
 /** The definition of attention by a plan: which key each row may see, as a mask. */

@@ -3,9 +3,9 @@ import type {MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
 import {attentionKernels} from '../../attention/driver.js';
 import {runWithScratch} from '../../attention/scratch.js';
 import type {StageSet} from '../../attention/stage_set.js';
-import {attend} from './attend/attend.js';
+import {attend, attendWithLogSumExp} from './attend/attend.js';
 import {checkRequest} from './check_request.js';
-import {webglCosts} from './costs.js';
+import {costsOf} from './costs.js';
 import {keyIndexSplit} from './glsl/tiles.js';
 import {attendGradients} from './gradients/attend_gradients.js';
 import {permute} from './permute/permute.js';
@@ -26,7 +26,7 @@ import {openCall} from './webgl_call.js';
 /** One file a stage, all on the GPU: nothing is read back in between. */
 const stages: StageSet<MathBackendWebGL, WebGLCall, RowTexture> = {
   backendName: 'webgl',
-  costs: () => webglCosts,
+  costs: costsOf,
   // A block of a short sequence is not longer than it, but whole tiles of 8 keys.
   exactBlockSize: (_, keyLength) => Math.min(128, Math.ceil(keyLength / 8) * 8),
   check(backend, request) {
@@ -51,6 +51,7 @@ const stages: StageSet<MathBackendWebGL, WebGLCall, RowTexture> = {
   selectBlocks,
   keptMass,
   attend,
+  attendWithLogSumExp,
   attendGradients,
   loadPlan(call, plan, scratch): WebGLPlan {
     const {context, geometry} = call;

@@ -5,6 +5,7 @@ import {isSparse} from '../../attention/attention_call.js';
 import {gradientShapes} from './gradients/attend_gradients.js';
 import {checkBufferSizes} from './runtime/device_limits.js';
 import {proxyStatisticsShape} from './permute/proxy_key_scores.js';
+import {stateVectors} from './wgsl/softmax_state.js';
 import {sampledMassShape} from './select/sampled_mass.js';
 import {blockMeansShape} from './select/score_blocks.js';
 
@@ -16,9 +17,10 @@ export function checkRequest(backend: WebGPUBackend, request: AttentionRequest):
   const sparse = isSparse(request);
   checkBufferSizes(op, backend, {
     ...Object.fromEntries(tensors.map(([name, {shape}]) => [name, shape])),
-    ...(result === 'output' && {output: [batch, heads, queryLength, valueDim]}),
+    ...((result === 'output' || result === 'logSumExp') && {output: [batch, heads, queryLength, valueDim]}),
+    ...(result === 'logSumExp' && {states: [batch, heads, queryLength, 4 * stateVectors(valueDim)]}),
     ...((sparse || result === 'plan') && planShapes(request)),
-    ...(result === 'gradients' && gradientShapes(geometry, sparse)),
+    ...(result === 'gradients' && gradientShapes(geometry, sparse, inputs.alibiSlopes ? {slopes: true} : {})),
   });
 }
 

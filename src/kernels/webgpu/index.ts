@@ -3,11 +3,12 @@ import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {attentionKernels} from '../../attention/driver.js';
 import {peakWeight} from '../../attention/sampled_estimate.js';
 import type {StageSet} from '../../attention/stage_set.js';
-import {attend} from './attend/attend.js';
+import {attend, attendWithLogSumExp} from './attend/attend.js';
 import {checkRequest} from './check_request.js';
-import {webgpuCosts} from './costs.js';
+import {costsOf} from './costs.js';
 import {floatInputs} from './float_inputs.js';
 import {attendGradients} from './gradients/attend_gradients.js';
+import {headForms} from './head_forms.js';
 import {permute} from './permute/permute.js';
 import {guardOf} from './runtime/backend_guard.js';
 import {releaseKeptBuffers} from './runtime/buffers.js';
@@ -24,7 +25,7 @@ import type {WebGPUGradientCall} from './webgpu_call.js';
 /** One file a stage, all on the GPU: nothing is read back in between. */
 export const webgpuStages: StageSet<WebGPUBackend, WebGPUGradientCall, TensorInfo> = {
   backendName: 'webgpu',
-  costs: ({device}, {headDim, valueDim}, precision) => webgpuCosts(device, headDim, precision, valueDim),
+  costs: costsOf,
   exactBlockSize: Math.max,
   check(backend, request) {
     const guard = guardOf(backend);
@@ -32,8 +33,12 @@ export const webgpuStages: StageSet<WebGPUBackend, WebGPUGradientCall, TensorInf
     guard.throwIfLost(request.op, request.inputs);
     checkRequest(backend, request);
   },
-  open: (backend, request, scratch) =>
-    ({...request, ...floatInputs(request.inputs, backend, scratch), backend}) as WebGPUGradientCall,
+  open(backend, request, scratch) {
+    const inputs = floatInputs(request.inputs, backend, scratch);
+    const hasForms = inputs.alibiSlopes ?? inputs.sinks;
+    const forms = hasForms && {headForms: scratch(headForms(backend, {...request, inputs}))};
+    return {...request, ...inputs, ...forms, backend} as WebGPUGradientCall;
+  },
   free: (backend, {dataId}) => void backend.disposeData(dataId),
   freeTensor: (backend, {dataId}) => void backend.disposeData(dataId),
   throwIfLost: (backend, op) => guardOf(backend).throwIfGone(op),
@@ -51,6 +56,7 @@ export const webgpuStages: StageSet<WebGPUBackend, WebGPUGradientCall, TensorInf
   },
   selectBlocks,
   attend,
+  attendWithLogSumExp,
   attendGradients,
   keptMass,
   loadPlan: (call, plan, scratch) => ({

@@ -2,11 +2,13 @@ import type {TensorInfo} from '@tensorflow/tfjs-core';
 import {expect} from 'chai';
 import {blockGeometry} from '../../../src/attention/block_geometry';
 import {
+  derivativeFactors,
   AttendScoresProgram,
   AttendStatisticsProgram,
   AttendValuesProgram,
 } from '../../../src/kernels/webgl/attend/attend_passes';
 import type {AttendWalk} from '../../../src/kernels/webgl/attend/attend_walk';
+import {StoreLogSumExpProgram} from '../../../src/kernels/webgl/attend/store_log_sum_exp';
 import {StoreAttentionProgram} from '../../../src/kernels/webgl/attend/store_attention';
 import {keyIndexSplit, sumColumns} from '../../../src/kernels/webgl/glsl/tiles';
 import {GradientKeyProgram, KeyWalkScoresProgram} from '../../../src/kernels/webgl/gradients/gradient_key';
@@ -105,6 +107,15 @@ describe('shader texts of WebGL', () => {
   const decoding = {...exact(), parts: 4};
   const mask = {rows: rows(32_000, 128), shape: [1, 4, 1000, 1000], dtype: 'float32'};
   const masked = exact(call({keyLengths, mask}));
+  const formed = (changed: Partial<WebGLCall> = {}) =>
+    call({
+      geometry: {...geometry, window: 300},
+      ...{softCap: 50, alibiSlopes: rows(4, 1), sinks: rows(4, 1)},
+      tensors: {query: info(1, 4, 1000, 64), key: info(1, 2, 1000, 64), alibiSlopes: info(4), sinks: info(4)},
+      ...changed,
+    });
+  const windowed = (of: WebGLCall): AttendWalk => ({...exact(of), geometry: of.geometry});
+  const capped = {...round, derivatives: scores};
   const permuted = {...heads, keyIndices: order.keyIndices};
 
   const programs: Record<string, AttentionProgram<object>> = {
@@ -168,6 +179,27 @@ describe('shader texts of WebGL', () => {
     block_lists_causal: new BlockListsProgram(call(), blockScores),
     permute_rows_kept: new PermuteRowsProgram(call(), {tensor, rowSize: 64, columns: 64, kept: blockScores}, permuted),
     attend_scores_padded_mask: new AttendScoresProgram(masked, 0),
+    segment_scores_forms: new SegmentScoresProgram({...segments, call: formed({keyLengths})}),
+    normaliser_pieces_forms: new NormaliserPiecesProgram({...sample, call: formed()}),
+    normaliser_pieces_forms_not_causal: new NormaliserPiecesProgram({...sample, call: formed({causal: false})}),
+    sampled_shares_forms: new SampledSharesProgram({...sample, call: formed({causal: false})}, rows(1024, 4)),
+    keep_blocks_window: new KeepBlocksProgram(formed(), sampled, blockScores, sinkBlocks),
+    keep_blocks_window_not_causal: new KeepBlocksProgram(formed({causal: false}), pooled, blockScores, sinkBlocks),
+    block_lists_window_not_causal: new BlockListsProgram(formed({causal: false}), blockScores),
+    block_logits_window: new BlockLogitsProgram(formed(), rows(32, 64, 2)),
+    block_scores_window: new BlockScoresProgram(formed(), blockScores, rows(32, 1)),
+    attend_scores_forms: new AttendScoresProgram(windowed(formed({keyLengths, mask})), 0),
+    attend_scores_forms_sparse: new AttendScoresProgram({...windowed(formed({causal: false})), plan}, 0),
+    attend_values_window: new AttendValuesProgram(windowed(formed({causal: false})), 0, scores, sums.statistics),
+    key_walk_scores_forms: new KeyWalkScoresProgram(windowed(formed({keyLengths})), 0),
+    key_walk_scores_forms_not_causal: new KeyWalkScoresProgram(windowed(formed({causal: false})), 0),
+    key_walk_derivatives: new KeyWalkScoresProgram(exact(formed()), 0, derivativeFactors(exact(formed()))),
+    gradient_statistics_sinks: new GradientStatisticsProgram(windowed(formed()), [sums.statistics]),
+    gradient_statistics_by_log_sum_exp: new GradientStatisticsProgram(exact(call({dLogSumExp: rows(4000, 1)})), [
+      sums.statistics,
+    ]),
+    gradient_query_soft_cap: new GradientQueryProgram(windowed(formed()), rowStatistics, capped),
+    gradient_key_soft_cap: new GradientKeyProgram(windowed(formed()), 'key', rowStatistics, capped),
     attend_values_parts: new AttendValuesProgram(decoding, 0, scores, sums.statistics),
   };
   for (const [name, program] of Object.entries(programs)) {
@@ -196,6 +228,21 @@ describe('shader texts of WebGL', () => {
   it('store_attention', () => {
     const program = new StoreAttentionProgram(sparse(), [sums, sums]);
     expectShader('webgl/store_attention.frag', program.source('tensor'));
+  });
+
+  it('store_log_sum_exp', () => {
+    const program = new StoreLogSumExpProgram(exact(), [sums, sums]);
+    expectShader('webgl/store_log_sum_exp.frag', program.source('tensor'));
+  });
+
+  it('store_log_sum_exp_parts_sinks', () => {
+    const program = new StoreLogSumExpProgram({...windowed(formed()), parts: 4}, [sums]);
+    expectShader('webgl/store_log_sum_exp_parts_sinks.frag', program.source('tensor'));
+  });
+
+  it('store_attention_sinks', () => {
+    const program = new StoreAttentionProgram(windowed(formed()), [sums]);
+    expectShader('webgl/store_attention_sinks.frag', program.source('tensor'));
   });
 
   it('store_attention_parts', () => {

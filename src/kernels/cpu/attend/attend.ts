@@ -1,5 +1,5 @@
 import type {CPUCall, CPUPlan} from '../cpu_call.js';
-import {keyRow, softmax} from '../rows.js';
+import {keyRow, logSumExp, sinkOf, softmax} from '../rows.js';
 import {visibleScores} from './visible_scores.js';
 
 /**
@@ -7,8 +7,10 @@ import {visibleScores} from './visible_scores.js';
  * the blocks in its list, in float64; a row that sees nothing gives zeros.
  *
  * Without lists and key order every key counts: exact attention.
+ *
+ * @param logSums `[batch, heads, queryLength]`, filled with the logarithm of each row's sum of exp(score), if they are given.
  */
-export function attend(call: CPUCall, plan?: CPUPlan): Float32Array {
+export function attend(call: CPUCall, plan?: CPUPlan, logSums?: Float32Array): Float32Array {
   const {value, geometry} = call;
   const {batch, heads, queryLength, valueDim} = geometry;
   const output = new Float32Array(batch * heads * queryLength * valueDim);
@@ -17,8 +19,11 @@ export function attend(call: CPUCall, plan?: CPUPlan): Float32Array {
   for (let queryRow = 0; queryRow < batch * heads * queryLength; ++queryRow) {
     const head = Math.floor(queryRow / queryLength);
     const {positions, scores} = scoresOf(head, queryRow % queryLength);
+    if (logSums) {
+      logSums[queryRow] = logSumExp(scores, sinkOf(call, head));
+    }
     sums.fill(0);
-    for (const [i, weight] of softmax(scores).entries()) {
+    for (const [i, weight] of softmax(scores, sinkOf(call, head)).entries()) {
       const valueStart = keyRow(geometry, head, positions[i]) * valueDim;
       for (let d = 0; d < valueDim; ++d) {
         sums[d] += weight * value[valueStart + d];

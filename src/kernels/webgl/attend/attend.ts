@@ -1,7 +1,8 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
-import {visibleBlocks} from '../../../attention/block_geometry.js';
+import {firstVisibleBlock, visibleBlocks} from '../../../attention/block_geometry.js';
 import type {Take} from '../../../attention/scratch.js';
 import {sumColumns} from '../glsl/tiles.js';
+import type {TensorTexture} from '../runtime/program.js';
 import type {RowTexture} from '../runtime/row_texture.js';
 import {newTensor, withTexture} from '../runtime/tensor_rows.js';
 import type {WebGLCall, WebGLPlan} from '../webgl_call.js';
@@ -11,6 +12,7 @@ import type {AttendWalk} from './attend_walk.js';
 import {groupsPerBlock, partsOf} from './attend_walk.js';
 import type {WalkCut} from './each_walk.js';
 import {forEachWalk} from './each_walk.js';
+import {StoreLogSumExpProgram} from './store_log_sum_exp.js';
 import {StoreAttentionProgram} from './store_attention.js';
 
 /**
@@ -48,13 +50,29 @@ export function attend(call: WebGLCall, plan?: WebGLPlan): TensorInfo {
   );
 }
 
-function attendTo(call: WebGLCall, rows: Pick<WalkCut, 'plan' | 'key' | 'value'>): TensorInfo {
+/** Exact attention with the natural logarithm of each row's sum of exp(score), float32 `[batch, heads, queryLength]`. */
+export function attendWithLogSumExp(call: WebGLCall): TensorInfo[] {
+  const {context, geometry, key, value} = call;
+  const {batch, heads, queryLength} = geometry;
+  const output: TensorInfo[] = [];
+  const logSums = newTensor(context, {shape: [batch, heads, queryLength], dtype: 'float32'}, (target) => {
+    output.push(attendTo(call, {key, value}, target));
+  });
+  return [...output, logSums];
+}
+
+/** @param logSums to be drawn besides. */
+function attendTo(call: WebGLCall, rows: Pick<WalkCut, 'plan' | 'key' | 'value'>, logSums?: TensorTexture): TensorInfo {
   const {context, geometry} = call;
   const {batch, heads, queryLength, valueDim} = geometry;
   return newTensor(context, {shape: [batch, heads, queryLength, valueDim], dtype: 'float32'}, (target) => {
     forEachWalk(call, {...rows, textures: 1, dim: valueDim}, (wholeWalk, scratch) => {
       const walk = {...wholeWalk, parts: partsOf(wholeWalk)};
-      new StoreAttentionProgram(walk, attendGroups(walk, scratch)).drawTensor(context, target);
+      const sums = attendGroups(walk, scratch);
+      new StoreAttentionProgram(walk, sums).drawTensor(context, target);
+      if (logSums) {
+        new StoreLogSumExpProgram(walk, sums).drawTensor(context, logSums);
+      }
     });
   });
 }
@@ -64,9 +82,9 @@ function attendTo(call: WebGLCall, rows: Pick<WalkCut, 'plan' | 'key' | 'value'>
  * there are statistics alone.
  */
 export function attendGroups(walk: AttendWalk, scratch: Take<RowTexture>): RunningSums[] {
-  const {call, geometry, endGroup, slotsPerRound, parts} = walk;
-  const {context, causal} = call;
-  const slots = visibleBlocks(geometry, causal, blockOf(walk, endGroup - 1));
+  const {call, slotsPerRound, parts} = walk;
+  const {context} = call;
+  const slots = mostSlots(walk);
   const sums: RunningSums[] = [];
   let scores: RowTexture | undefined;
   for (let round = 0; round * slotsPerRound < slots; ++round) {
@@ -87,6 +105,19 @@ export function attendGroups(walk: AttendWalk, scratch: Take<RowTexture>): Runni
   return sums;
 }
 
+/** Slots of a query block at the most: without a window the last block of the range has most. */
+function mostSlots(walk: AttendWalk): number {
+  const {call, geometry, firstGroup, endGroup} = walk;
+  const last = blockOf(walk, endGroup - 1);
+  const first = geometry.window === undefined ? last : blockOf(walk, firstGroup);
+  // Every group has sums, those of no key where it sees none.
+  let most = 1;
+  for (let block = first; block <= last; ++block) {
+    most = Math.max(most, visibleBlocks(geometry, call.causal, block) - firstVisibleBlock(geometry, block));
+  }
+  return most;
+}
+
 const blockOf = ({geometry, heads}: AttendWalk, group: number) =>
   Math.floor(group / (groupsPerBlock(geometry) * heads));
 
@@ -97,6 +128,10 @@ const blockOf = ({geometry, heads}: AttendWalk, group: number) =>
 function groupsThatReach(walk: AttendWalk, slot: number): [number, number] {
   const {call, geometry, heads, firstGroup, endGroup} = walk;
   let block = blockOf(walk, firstGroup);
+  if (geometry.window !== undefined) {
+    // All: those that have no more slots draw nothing.
+    return [0, endGroup - firstGroup];
+  }
   while (visibleBlocks(geometry, call.causal, block) <= slot) {
     ++block;
   }

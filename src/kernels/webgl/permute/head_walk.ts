@@ -2,6 +2,8 @@ import type {BlockGeometry} from '../../../attention/block_geometry.js';
 import {rowsHavePositions} from '../../../attention/block_geometry.js';
 import type {Take} from '../../../attention/scratch.js';
 import {keyLengthsInput} from '../glsl/key_lengths.js';
+import type {ScoreForms} from '../glsl/score_forms.js';
+import {capFloats} from '../glsl/score_forms.js';
 import {logitScale} from '../glsl/score_tile.js';
 import {groupRows} from '../glsl/tiles.js';
 import type {Uniforms} from '../runtime/program.js';
@@ -49,20 +51,25 @@ export const positionUniforms = (geometry: BlockGeometry, causal: boolean): Unif
   firstPosition: causal ? geometry.queryOffset : 0,
 });
 
+export interface HeadScoresVariant extends CallVariant {
+  headDim: number;
+  forms?: ScoreForms;
+}
+
 /** Base of programs that draw scores of some heads, with `writeScores`. */
-export abstract class HeadScoresProgram extends AttentionProgram<CallVariant & {headDim: number}> {
-  constructor(name: string, {call}: HeadWalk, uniforms: Uniforms, output: RowShape) {
+export abstract class HeadScoresProgram extends AttentionProgram<HeadScoresVariant> {
+  constructor(name: string, {call}: HeadWalk, uniforms: Uniforms, output: RowShape, forms?: ScoreForms) {
     const {query, key, geometry, scale, context} = call;
     const {headDim} = geometry;
     const layers = context.drawBuffers;
     super({
       name,
-      inputs: {query, key, ...keyLengthsInput(call)},
+      inputs: {query, key, ...keyLengthsInput(call), ...(forms?.slopes && {alibiSlopes: call.alibiSlopes!})},
       geometry,
       uniforms,
-      floats: logitScale(scale),
+      floats: {...logitScale(scale), ...(forms?.softCap && capFloats(call))},
       output: {...output, layers},
-      variant: {...callVariant(call), headDim},
+      variant: {...callVariant(call), headDim, forms},
       fetches: (groupRows + layers) * Math.ceil(headDim / 4),
     });
   }

@@ -1,6 +1,9 @@
 import type {BlockGeometry} from '../../../attention/block_geometry.js';
 import {orderRows} from '../../../attention/sampled_estimate.js';
 import {keyEndText, keyLengthsInput} from '../glsl/key_lengths.js';
+import {logOfSums} from '../glsl/not_finite.js';
+import type {ScoreForms} from '../glsl/score_forms.js';
+import {formedScores, scoreForms, slopeOfHead} from '../glsl/score_forms.js';
 import {keyBase, keysOfTile, maskedScore, noScores, scoreTexts, takeTile, writeScores} from '../glsl/score_tile.js';
 import {groupRows} from '../glsl/tiles.js';
 import type {Uniforms} from '../runtime/program.js';
@@ -9,6 +12,7 @@ import type {RowTexture} from '../runtime/row_texture.js';
 import type {CallVariant, WebGLCall} from '../webgl_call.js';
 import {callVariant} from '../webgl_call.js';
 import type {HeadWalk} from './head_walk.js';
+import type {HeadScoresVariant} from './head_walk.js';
 import {HeadScoresProgram, positionUniforms, scoreKeysByHeads} from './head_walk.js';
 
 /** Groups of four rows that order the keys of a segment. */
@@ -58,22 +62,28 @@ const segmentOfRow = (row: string) => `int headInRange = divide(${row}, segments
   int segment = ${row} - headInRange * segments;
   ivec2 range = orderRange(head, segment);`;
 
+/** A window says nothing of how keys of a segment compare for later rows. */
+function orderForms(call: WebGLCall): ScoreForms | undefined {
+  const {softCap, slopes} = scoreForms(call) ?? {};
+  return softCap || slopes ? {softCap, slopes} : undefined;
+}
+
 /** Scores with the rows that order a segment. Rows `[heads, segments, groups]`; texel t, layer i: key i of tile t. */
 export class SegmentScoresProgram extends HeadScoresProgram {
   constructor(walk: HeadWalk) {
     const {geometry, context} = walk.call;
     const rows = (walk.heads * geometry.permutedLength * groups) / geometry.segmentSize;
     const columns = 4 * tilesPerSegment(geometry, context.drawBuffers);
-    super('SegmentScores', walk, segmentUniforms(walk), {rows, columns});
+    super('SegmentScores', walk, segmentUniforms(walk), {rows, columns}, orderForms(walk.call));
   }
 
-  protected shader(variant: CallVariant & {headDim: number}): string {
-    const {padded, tileKeys, headDim} = variant;
+  protected shader(variant: HeadScoresVariant): string {
+    const {padded, tileKeys, headDim, forms} = variant;
     const end = '(segment + 1) * segmentSize';
     return `
 // A fragment computes the scores of four rows and one tile of ${tileKeys} keys.
 ${keyBase}${orderRange(variant)}
-${scoreTexts(false)}
+${scoreTexts(false, formedScores(false, forms))}
 void compute(int row, int tile) {
   int segmentRow = divide(row, ${groups});
   ${segmentOfRow('segmentRow')}
@@ -83,7 +93,7 @@ void compute(int row, int tile) {
   }
   // Padding is not looked at, for it may hold what is no number.
   ivec4 queries = min(range.x + ivec4(0, 1, 2, 3) * ${groups} + row - segmentRow * ${groups}, range.y - 1);
-  int firstKey = keyBase(head);
+  ${slopeOfHead(forms, 'head')}int firstKey = keyBase(head);
   ${keysOfTile(tileKeys, 'segment * segmentSize + tile', 'tiles', padded ? `min(${end}, keyEnd(head))` : end)}
 ${writeScores(headDim, tileKeys)}
 }`;
@@ -107,7 +117,7 @@ export class SegmentLogSumsProgram extends AttentionProgram<CallVariant> {
   protected shader(variant: CallVariant): string {
     return `
 // A fragment walks over a row of scores. Rows that do not exist, or see nothing, get a sum so large that their weights are 0.
-${orderRange(variant)}
+${orderRange(variant)}${logOfSums}
 void compute(int row, int texel) {
   int segmentRow = divide(row, ${groups});
   ${segmentOfRow('segmentRow')}
@@ -120,7 +130,7 @@ void compute(int row, int texel) {
     ${takeTile(variant.tileKeys, 'tile')}
   }
   ivec4 rows = range.x + ivec4(0, 1, 2, 3) * ${groups} + row - segmentRow * ${groups};
-  vec4 logSums = mix(vec4(-(${maskedScore})), rowMax + log2(rowSum), notEqual(rowSum, vec4(0.0)));
+  vec4 logSums = mix(vec4(-(${maskedScore})), rowMax + logOfSums(rowSum), notEqual(rowSum, vec4(0.0)));
   result0 = mix(vec4(-(${maskedScore})), logSums, lessThan(rows, ivec4(range.y)));
 }`;
   }

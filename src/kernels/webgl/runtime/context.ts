@@ -25,6 +25,8 @@ export interface AttentionContext {
   fetchesPerDraw: number;
   /** Compiled programs by `shaderKey`. */
   programs: Map<string, CompiledProgram>;
+  /** While programs are compiled ahead and nothing is drawn: those that were begun, each with what asks whether it compiled. */
+  ahead?: Array<{program: WebGLProgram; finish: () => void}>;
   /** For drawing into textures of tfjs. */
   tensorFramebuffer: WebGLFramebuffer;
   /** For drawing without vertex data. */

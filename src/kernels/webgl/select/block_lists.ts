@@ -1,7 +1,7 @@
 import {visibleBlocks} from '../glsl/block_ranges.js';
 import {AttentionProgram} from '../runtime/program.js';
 import type {RowTexture} from '../runtime/row_texture.js';
-import type {WebGLCall} from '../webgl_call.js';
+import type {CallVariant, WebGLCall} from '../webgl_call.js';
 
 /**
  * A dense mask, rows of `keyBlocks` values, as block lists: the inverse of `blockMask`. Under a causal mask without the
@@ -12,21 +12,21 @@ export function blockLists(call: WebGLCall, mask: RowTexture): RowTexture {
 }
 
 /** The indices of the kept blocks that are visible, behind their number. */
-export class BlockListsProgram extends AttentionProgram<{causal: boolean}> {
+export class BlockListsProgram extends AttentionProgram<Pick<CallVariant, 'causal' | 'window'>> {
   constructor({geometry, causal}: WebGLCall, kept: RowTexture) {
     super({
       name: 'BlockLists',
       inputs: {kept},
       geometry,
       output: {rows: kept.rows, columns: kept.columns + 1},
-      variant: {causal},
+      variant: {causal, ...(geometry.window !== undefined && {window: true})},
       fetches: kept.texels,
     });
   }
 
-  protected shader({causal}: {causal: boolean}): string {
+  protected shader({causal, window}: Pick<CallVariant, 'causal' | 'window'>): string {
     return `
-// A fragment finds four entries of a list, by counting through the row.${visibleBlocks(causal)}
+// A fragment finds four entries of a list, by counting through the row.${visibleBlocks(causal, window)}
 void compute(int row, int texel) {
   ivec2 at = keptAt(row);
   ivec4 places = ivec4(0, 1, 2, 3) + 4 * texel;

@@ -4,6 +4,9 @@ import {normaliserStride, sampleStride, tileSlots} from '../../../attention/samp
 import {unroll} from '../../unroll.js';
 import {visibleBlocks as visibleBlocksText} from '../glsl/block_ranges.js';
 import {keyLengthsInput} from '../glsl/key_lengths.js';
+import {logOfSums} from '../glsl/not_finite.js';
+import type {ScoreForms} from '../glsl/score_forms.js';
+import {formedScores, slopeOfHead} from '../glsl/score_forms.js';
 import {
   logitScale,
   maskedScore,
@@ -20,7 +23,7 @@ import type {RowTexture} from '../runtime/row_texture.js';
 import type {CallVariant} from '../webgl_call.js';
 import {callVariant} from '../webgl_call.js';
 import type {SampleWalk} from './sample_walk.js';
-import {competingKeys, groupAt, groupsOf, sampleUniforms} from './sample_walk.js';
+import {competingKeys, formSpec, groupAt, groupsOf, originalsOf, sampleUniforms} from './sample_walk.js';
 
 /** Sampled keys of a piece of a normaliser. */
 const samplesPerPiece = 128;
@@ -35,8 +38,21 @@ export function pieces(geometry: BlockGeometry, causal: boolean): {exact: number
   return {exact, all: exact + Math.ceil(geometry.keyLength / (normaliserStride * samplesPerPiece))};
 }
 
+const orNoneBefore = `ivec4 orNoneBefore(ivec4 slots, int first) {
+  return ivec4(mix(vec4(slots), vec4(-1.0), lessThan(slots, ivec4(first))));
+}
+`;
+const windowOfBlock = `bool seesSink = seesFirstKey(group.block);
+  int firstSlot = firstVisibleBlock(group.block) * keyBlockSize;
+  `;
+
+interface PiecesVariant extends CallVariant {
+  headDim: number;
+  forms?: ScoreForms;
+}
+
 /** Maximum (layer 0) and sum of exp2(score − maximum) (layer 1) of a group's rows over one piece of their normalisers. */
-export class NormaliserPiecesProgram extends AttentionProgram<CallVariant & {headDim: number}> {
+export class NormaliserPiecesProgram extends AttentionProgram<PiecesVariant> {
   constructor(walk: SampleWalk) {
     const {call, keyIndices, sinkBlocks, keys, firstRow, endRow} = walk;
     const {query, geometry, scale, causal} = call;
@@ -45,27 +61,35 @@ export class NormaliserPiecesProgram extends AttentionProgram<CallVariant & {hea
     const tileKeys = call.context.drawBuffers;
     const blockTiles = tilesPerBlock(geometry, tileKeys);
     const tiles = Math.max(blockTiles, samplesPerPiece / tileKeys);
+    const {forms, inputs, uniforms, floats} = formSpec(walk);
     super({
       name: 'NormaliserPieces',
-      inputs: {query, key: keys, keyIndices, sinkBlocks, ...keyLengthsInput(call)},
+      inputs: {query, key: keys, keyIndices, sinkBlocks, ...keyLengthsInput(call), ...inputs},
       geometry,
-      uniforms: {...sampleUniforms(walk), tilesPerBlock: blockTiles, exactPieces: exact},
-      floats: logitScale(scale),
+      uniforms: {...sampleUniforms(walk), tilesPerBlock: blockTiles, exactPieces: exact, ...uniforms},
+      floats: {...logitScale(scale), ...floats},
       output: {rows: (endRow - firstRow) * groupsOf(geometry).all, columns: 4 * all, layers: 2},
-      variant: {...callVariant(call), headDim},
+      variant: {...callVariant(call), headDim, forms},
       fetches: tiles * ((groupRows + tileKeys) * Math.ceil(headDim / 4) + tileKeys / 4),
     });
   }
 
-  protected shader(variant: CallVariant & {headDim: number}): string {
-    const {causal, padded, tileKeys, headDim} = variant;
+  protected shader(variant: PiecesVariant): string {
+    const {causal, padded, tileKeys, headDim, forms, window} = variant;
+    // Sampled keys, of which forms need to know where they stand.
+    const sampled = (i: number) => {
+      const slots = window
+        ? `orNoneBefore(orNoneOfBlock(positions${i}, seesSink ? sink : -1, competing), firstSlot)`
+        : `orNoneOfBlock(positions${i}, sink, competing)`;
+      return forms ? `originalsOf(head, ${slots})` : slots;
+    };
     const original = (i: number) => `ivec4(readKeyIndices(head * keyBlocks + block, tile * ${tileKeys / 4} + ${i}))`;
     return `
 // A fragment walks over a piece of the keys, a tile of ${tileKeys} at a time: over a block that always counts, under the masks, or over
 // sampled keys that compete, but for those of the block of key 0. One key of ${normaliserStride} is sampled.
-${competingKeys(variant)}${visibleBlocksText(causal)}
-${groupAt}
-${scoreTexts(causal)}
+${competingKeys(variant)}${visibleBlocksText(causal, window)}
+${groupAt}${forms ? originalsOf(tileKeys) : ''}
+${scoreTexts(causal, formedScores(causal, forms))}
 ivec4 sampledSlots(ivec4 samples, int phase) {
   ivec4 run = samples / ${tileSlots / sampleStride};
   ivec4 tile = ${sampleStride} * run + ((-phase - run) & ${sampleStride - 1});
@@ -76,7 +100,7 @@ ivec4 orNoneOfBlock(ivec4 slots, int block, int end) {
   ivec4 hits = ivec4(greaterThanEqual(inBlock, ivec4(0))) * ivec4(lessThan(inBlock, ivec4(keyBlockSize)));
   return ivec4(mix(vec4(orNone(slots, end)), vec4(-1.0), equal(hits, ivec4(1))));
 }
-void compute(int row, int piece) {
+${window ? orNoneBefore : ''}void compute(int row, int piece) {
   Group group = groupAt(row);
   int head = group.head;
   ivec4 queries = group.block * blockSize + group.rows;
@@ -85,12 +109,12 @@ void compute(int row, int piece) {
   int ownBlocks = visibleBlocks(group.block) - candidates;
   int competing = competingKeys(head, group.block);
   int sink = int(readSinkBlocks(head, 0).x);
-  bool exact = piece < exactPieces;
+  ${slopeOfHead(forms)}${window ? windowOfBlock : ''}bool exact = piece < exactPieces;
   int block = piece < ownBlocks ? candidates + piece : sink;
   int firstSample = (piece - exactPieces) * ${samplesPerPiece};
   int tiles = exact ? tilesPerBlock : ${samplesPerPiece / tileKeys};
   // In its own segment the block of key 0 is one of the own blocks.
-  if (exact ? piece > ownBlocks || piece == ownBlocks && sink >= candidates : ${normaliserStride} * firstSample >= competing) {
+  if (exact ? piece > ownBlocks || piece == ownBlocks && ${window ? '(sink >= candidates || !seesSink)' : 'sink >= candidates'} : ${normaliserStride} * firstSample >= competing) {
     tiles = 0;
   }
   float weight = exact ? 0.0 : ${Math.log2(normaliserStride)}.0;
@@ -100,7 +124,7 @@ void compute(int row, int piece) {
       tileKeys / 4,
       (i) => `ivec4 places${i} = tile + (ivec4(0, 1, 2, 3) + ${4 * i}) * tiles;
     ivec4 positions${i} = exact ? block * keyBlockSize + places${i} : sampledSlots(firstSample + places${i}, group.phase);
-    ivec4 keys${i} = exact ? ${padded ? `orNone(${original(i)}, keyEnd(head))` : original(i)} : orNoneOfBlock(positions${i}, sink, competing);`,
+    ivec4 keys${i} = exact ? ${padded ? `orNone(${original(i)}, keyEnd(head))` : original(i)} : ${sampled(i)};`,
     )}
 ${tileProducts(headDim, tileKeys)}
     ${unroll(tileKeys, (k) => `vec4 s${k} = weight + ${visibleScore(k)};`)}
@@ -126,7 +150,7 @@ export class NormalisersProgram extends AttentionProgram<object> {
 
   protected shader(): string {
     return `
-// A fragment combines the pieces of a group. A row that sees nothing gets a sum so large that its shares are 0.
+// A fragment combines the pieces of a group. A row that sees nothing gets a sum so large that its shares are 0.${logOfSums}
 void compute(int row, int texel) {
   ivec2 at = statisticsAt(row);
   vec4 rowMax = vec4(${noMaximum});
@@ -137,7 +161,7 @@ void compute(int row, int texel) {
   for (int piece = 0; piece < statisticsTexels; piece++) {
     sum += fetchStatistics(at, piece, 1) * exp2(fetchStatistics(at, piece, 0) - rowMax);
   }
-  result0 = mix(vec4(-(${maskedScore})), rowMax + log2(sum), notEqual(sum, vec4(0.0)));
+  result0 = mix(vec4(-(${maskedScore})), rowMax + logOfSums(sum), notEqual(sum, vec4(0.0)));
 }`;
   }
 }

@@ -1,8 +1,10 @@
 import type {BlockGeometry} from '../../../attention/block_geometry.js';
 import {sampleStride} from '../../../attention/sampled_estimate.js';
-import {candidateBlocks} from '../glsl/block_ranges.js';
+import {candidateBlocks, firstBlock, seesFirstKey} from '../glsl/block_ranges.js';
 import {keyEndText} from '../glsl/key_lengths.js';
-import {groupRows} from '../glsl/tiles.js';
+import type {ScoreForms} from '../glsl/score_forms.js';
+import {capFloats, scoreForms} from '../glsl/score_forms.js';
+import {groupRows, tilesPerBlock} from '../glsl/tiles.js';
 import type {Uniforms} from '../runtime/program.js';
 import type {RowTexture} from '../runtime/row_texture.js';
 import type {CallVariant, WebGLCall} from '../webgl_call.js';
@@ -31,10 +33,50 @@ export function sampleUniforms({call, firstHead, firstRow}: SampleWalk): Uniform
 }
 
 /** Shader text: `competingKeys(head, queryBlock)`, the slots of the sorted order that compete; padding stands behind them. */
-export const competingKeys = ({causal, padded}: CallVariant) => `${padded ? keyEndText : ''}${candidateBlocks(causal)}
+export const competingKeys = ({
+  causal,
+  padded,
+  window,
+}: CallVariant) => `${padded ? keyEndText : ''}${window ? `${firstBlock}${seesFirstKey}` : ''}${candidateBlocks(causal, window)}
 int competingKeys(int head, int queryBlock) {
   return min(candidateBlocks(queryBlock) * keyBlockSize, ${padded ? 'keyEnd(head)' : 'keyLength'});
 }`;
+
+/**
+ * Shader text: `originalsOf(head, slots)`, original indices of the keys in slots of the sorted order, −1 for none, for programs with the
+ * input `keyIndices` and the uniform `orderTiles`.
+ */
+export const originalsOf = (tileKeys: number) => `
+ivec4 originalsOf(int head, ivec4 slots) {
+  ivec4 originals = ivec4(-1);
+  for (int i = 0; i < 4; i++) {
+    if (slots[i] >= 0) {
+      int block = divide(slots[i], keyBlockSize);
+      int inBlock = slots[i] - block * keyBlockSize;
+      int key = divide(inBlock, orderTiles);
+      int column = (inBlock - key * orderTiles) * ${tileKeys} + key;
+      originals[i] = int(readKeyIndices(head * keyBlocks + block, column / 4)[column % 4]);
+    }
+  }
+  return originals;
+}`;
+
+/** What programs take besides where scores have forms. */
+export function formSpec({call, keyIndices}: SampleWalk): {
+  forms?: ScoreForms;
+  inputs: Record<string, RowTexture>;
+  uniforms: Uniforms;
+  floats: Uniforms;
+} {
+  const forms = scoreForms(call);
+  if (!forms) return {inputs: {}, uniforms: {}, floats: {}};
+  return {
+    forms,
+    inputs: {keyIndices, ...(forms.slopes && {alibiSlopes: call.alibiSlopes!})},
+    uniforms: {orderTiles: tilesPerBlock(call.geometry, call.context.drawBuffers)},
+    floats: forms.softCap ? capFloats(call) : {},
+  };
+}
 
 /**
  * Shader text: the head, query block and phase of a group, and its rows, counted from the first of the block. Of rows 4a to

@@ -1,6 +1,8 @@
 import {sampleStride} from '../../../attention/sampled_estimate.js';
 import {unroll} from '../../unroll.js';
 import {keyLengthsInput} from '../glsl/key_lengths.js';
+import type {ScoreForms} from '../glsl/score_forms.js';
+import {formedScores, slopeOfHead} from '../glsl/score_forms.js';
 import {logitScale, tileProducts, visibleScore, visibleScores} from '../glsl/score_tile.js';
 import {groupRows} from '../glsl/tiles.js';
 import {PermuteRowsProgram} from '../permute_rows.js';
@@ -11,7 +13,7 @@ import type {CallVariant, WebGLCall} from '../webgl_call.js';
 import {callVariant} from '../webgl_call.js';
 import {NormaliserPiecesProgram, NormalisersProgram, pieces} from './normalisers.js';
 import type {SampleWalk} from './sample_walk.js';
-import {competingKeys, groupAt, groupsOf, sampleUniforms} from './sample_walk.js';
+import {competingKeys, formSpec, groupAt, groupsOf, originalsOf, sampleUniforms} from './sample_walk.js';
 import {SinkBlocksProgram} from './select_blocks.js';
 
 /**
@@ -56,32 +58,45 @@ export function sampledMass(call: WebGLCall, keyIndices: RowTexture): RowTexture
   });
 }
 
+interface SharesVariant extends CallVariant {
+  headDim: number;
+  forms?: ScoreForms;
+}
+
 /** Share of its attention that a row pays to a key block. A row a group; texel t, layer i: key block i of tile t. */
-export class SampledSharesProgram extends AttentionProgram<CallVariant & {headDim: number}> {
+export class SampledSharesProgram extends AttentionProgram<SharesVariant> {
   constructor(walk: SampleWalk, logSums: RowTexture) {
     const {call, keys} = walk;
     const {query, geometry, scale} = call;
     const {headDim, keyBlockSize, keyBlocks} = geometry;
     const layers = call.context.drawBuffers;
+    const {forms, inputs, uniforms, floats} = formSpec(walk);
     super({
       name: 'SampledShares',
-      inputs: {query, key: keys, logSums, ...keyLengthsInput(call)},
+      inputs: {query, key: keys, logSums, ...keyLengthsInput(call), ...inputs},
       geometry,
-      uniforms: sampleUniforms(walk),
-      floats: logitScale(scale),
+      uniforms: {...sampleUniforms(walk), ...uniforms},
+      floats: {...logitScale(scale), ...floats},
       output: {rows: logSums.rows, columns: 4 * Math.ceil(keyBlocks / layers), layers},
-      variant: {...callVariant(call), headDim},
+      variant: {...callVariant(call), headDim, forms},
       fetches: Math.ceil(keyBlockSize / sampleStride) * (groupRows + layers) * Math.ceil(headDim / 4) + 1,
     });
   }
 
-  protected shader(variant: CallVariant & {headDim: number}): string {
-    const {tileKeys, headDim} = variant;
+  protected shader(variant: SharesVariant): string {
+    const {causal, tileKeys, headDim, forms} = variant;
     return `
 // A fragment takes ${tileKeys} key blocks and walks over these side by side, one sampled key of each at a time.
 ${competingKeys(variant)}
-${groupAt}
-${visibleScores(false)}
+${groupAt}${forms ? originalsOf(tileKeys) : ''}
+${visibleScores(false, formedScores(causal, forms))}
+// A NaN stays one, and so does the infinity that exp2 makes of one on some devices.
+vec4 atMost1(vec4 x) {
+  return mix(x, vec4(1.0), notEqual(vec4(greaterThan(x, vec4(1.0))) * vec4(lessThan(x, vec4(1e38))), vec4(0.0)));
+}
+vec4 atMost0(vec4 x) {
+  return mix(x, vec4(0.0), greaterThan(x, vec4(0.0)));
+}
 void compute(int row, int tile) {
   Group group = groupAt(row);
   int head = group.head;
@@ -91,7 +106,7 @@ void compute(int row, int tile) {
     discard;
   }
   ivec4 queries = group.block * blockSize + group.rows;
-  int firstKey = (head - firstHead) * keyLength;
+  ${slopeOfHead(forms)}int firstKey = (head - firstHead) * keyLength;
   vec4 logSums = readLogSums(row, 0);
   ${unroll(tileKeys, (k) => `vec4 share${k} = vec4(0.0);`, '\n  ')}
   ${unroll(
@@ -105,17 +120,17 @@ void compute(int row, int tile) {
     ${unroll(
       tileKeys / 4,
       (i) => `ivec4 positions${i} = first${i} + step;
-    ivec4 keys${i} = ivec4(mix(vec4(positions${i}), vec4(-1.0), greaterThanEqual(positions${i}, end${i})));`,
+    ivec4 keys${i} = ivec4(mix(vec4(positions${i}), vec4(-1.0), greaterThanEqual(positions${i}, end${i})));${forms ? `\n    keys${i} = originalsOf(head, keys${i});` : ''}`,
     )}
 ${tileProducts(headDim, tileKeys)}
-    ${unroll(tileKeys, (k) => `share${k} += exp2(${visibleScore(k)} - logSums);`)}
+    ${unroll(tileKeys, (k) => `share${k} += exp2(atMost0(${visibleScore(k)} - logSums));`)}
   }
-  // Where a row's normaliser missed what it pays most to, a share can come out above 1. A NaN stays one.
+  // Where a row's normaliser missed what it pays most to, a share can come out above 1.
   bvec4 exists = lessThan(group.rows, ivec4(min(blockSize, queryLength - group.block * blockSize)));
   ${unroll(
     tileKeys,
     (k) => `share${k} *= ${sampleStride}.0;
-  result${k} = mix(vec4(0.0), mix(share${k}, vec4(1.0), greaterThan(share${k}, vec4(1.0))), exists);`,
+  result${k} = mix(vec4(0.0), atMost1(share${k}), exists);`,
     '\n  ',
   )}
 }`;

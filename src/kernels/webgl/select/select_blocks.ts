@@ -1,9 +1,9 @@
 import type {PlanRule} from '../../../attention/attention_call.js';
 import {leastScoreScale} from '../../../attention/sampled_estimate.js';
-import {candidateBlocks, visibleBlocks} from '../glsl/block_ranges.js';
+import {candidateBlocks, firstBlock, seesFirstKey, visibleBlocks} from '../glsl/block_ranges.js';
 import {AttentionProgram, withScratch} from '../runtime/program.js';
 import type {RowTexture} from '../runtime/row_texture.js';
-import type {WebGLCall} from '../webgl_call.js';
+import type {CallVariant, WebGLCall} from '../webgl_call.js';
 import {blockLists} from './block_lists.js';
 
 type SelectRule = Pick<PlanRule, 'threshold' | 'estimate'>;
@@ -15,7 +15,7 @@ type SelectRule = Pick<PlanRule, 'threshold' | 'estimate'>;
  * Of the key blocks that compete, a query block keeps, by the pooled estimate (paper section 3.3), the shortest prefix, by
  * descending score, whose scores add up to the threshold; by the sampled one all but those of a score below `leastScore`
  * (`sampled_estimate.ts`). And always the blocks of its own segment (under a causal mask; of every segment that its rows stand
- * in) and the block that holds original key 0, the attention sink.
+ * in) and the block that holds original key 0, the attention sink. Nothing before the window is kept.
  */
 export function selectBlocks(
   call: WebGLCall,
@@ -61,7 +61,7 @@ void compute(int head, int texel) {
   }
 }
 
-type KeepVariant = Pick<PlanRule, 'estimate'> & {causal: boolean};
+type KeepVariant = Pick<PlanRule, 'estimate'> & Pick<CallVariant, 'causal' | 'window'>;
 
 /** 1 for a key block that is kept, else 0. Rows as in the scores. */
 export class KeepBlocksProgram extends AttentionProgram<KeepVariant> {
@@ -77,25 +77,26 @@ export class KeepBlocksProgram extends AttentionProgram<KeepVariant> {
       geometry,
       floats: estimate === 'sampled' ? {leastScoreScale: leastScoreScale(threshold)} : {threshold},
       output: {rows: scores.rows, columns: scores.columns},
-      variant: {causal, estimate},
+      variant: {causal, estimate, ...(geometry.window !== undefined && {window: true})},
       fetches: estimate === 'sampled' ? 2 : scores.texels,
     });
   }
 
-  protected shader({causal, estimate}: KeepVariant): string {
+  protected shader({causal, estimate, window}: KeepVariant): string {
+    const candidates = window ? '(candidates - first)' : 'candidates';
     return `
 // A fragment decides on four key blocks of one query block.${estimate === 'sampled' ? '' : prefixNote}
-${candidateBlocks(causal)}${visibleBlocks(causal)}
+${window ? `${firstBlock}${seesFirstKey}` : ''}${candidateBlocks(causal, window)}${visibleBlocks(causal, window)}
 void compute(int row, int texel) {
   int queryBlock = row % queryBlocks;
   int candidates = candidateBlocks(queryBlock);
-  int visible = visibleBlocks(queryBlock);
+  int visible = visibleBlocks(queryBlock);${window ? '\n  int first = firstVisibleBlock(queryBlock);' : ''}
   ivec2 at = scoresAt(row);
   ivec4 ownBlocks = ivec4(0, 1, 2, 3) + 4 * texel;
   vec4 own = fetchScores(at, texel, 0);
   ${
     estimate === 'sampled'
-      ? `float least = leastScoreScale / sqrt(float(${causal ? 'candidates * keyBlockSize + segmentSize' : 'keyLength'}));`
+      ? `float least = leastScoreScale / sqrt(float(${causal || window ? `${candidates} * keyBlockSize + segmentSize` : 'keyLength'}));`
       : `vec4 before = vec4(0.0);
   for (int t = 0; 4 * t < candidates && 4 * texel < candidates; t++) {
     vec4 others = fetchScores(at, t, 0);
@@ -113,7 +114,7 @@ void compute(int row, int texel) {
     int block = ownBlocks[c];
     // Written so that a NaN keeps the block.
     bool scored = block < candidates && !(${estimate === 'sampled' ? 'own[c] < least' : 'before[c] >= threshold'});
-    kept[c] = float(block < visible && (scored || block == sink || block >= candidates));
+    kept[c] = float(${window ? 'block >= first && ' : ''}block < visible && (scored || ${window ? 'block == sink && seesFirstKey(queryBlock)' : 'block == sink'} || block >= candidates));
   }
   result0 = kept;
 }`;

@@ -2,6 +2,8 @@ import type {TensorInfo} from '@tensorflow/tfjs-core';
 import {unroll} from '../../unroll.js';
 import {AttentionProgram, withScratch} from '../runtime/program.js';
 import type {WebGPUCall, WebGPUPlan} from '../webgpu_call.js';
+import {headVectors} from '../wgsl/rows.js';
+import {sinkWeight} from '../wgsl/softmax_state.js';
 import type {Tile} from '../wgsl/tile.js';
 import {columnOf, invocationPlace, rowOf, tileQueries, tileThreads} from '../wgsl/tile.js';
 import {ifInRow, partsOfRow} from '../wgsl/tile_products.js';
@@ -12,10 +14,13 @@ import {AttendMatrixProgram} from './attend_matrix.js';
 import {attendMemory, products} from './attend_products.js';
 import {AttendRows, ifInHead} from './attend_rows.js';
 import type {AttendOptions} from './attend_split.js';
+import {Float16RowsProgram} from './float16_rows.js';
 import {CombineStatesProgram, splitOf} from './attend_split.js';
+import {LogSumExpProgram} from './log_sum_exp.js';
 import type {ElementType} from './attend_tile.js';
 import {chooseAttendTile, chooseFewRowTile, headWords, wordValues} from './attend_tile.js';
 import {attendWalk, keyTile, ownedRows, scoresOfProducts} from './attend_walk.js';
+import {findSeenByAll, giveBackWithheld, withheldFunctions} from './withheld_values.js';
 
 /**
  * Stage 4, attend: float32 `[batch, heads, queryLength, valueDim]`. Softmax attention of each query row over the keys of
@@ -34,15 +39,36 @@ export function attend(call: WebGPUCall, plan?: WebGPUPlan): TensorInfo {
   if (split) {
     return withScratch(backend, (scratch) => {
       const states = scratch(new AttendProgram(call, split).run(backend));
-      return new CombineStatesProgram(states, geometry).run(backend);
+      return new CombineStatesProgram(states, geometry, call.sinks && call.headForms).run(backend);
     });
   }
   if (arithmetic === 'matrix units') {
-    return new AttendMatrixProgram(call, plan).run(backend);
+    return withScratch(backend, (scratch) => {
+      const rows = scratch(new Float16RowsProgram(call).run(backend));
+      return new AttendMatrixProgram(call, rows, plan).run(backend);
+    });
   }
   const fewRows = plan ? undefined : chooseFewRowTile(call, arithmetic, geometry.queryLength);
   const tile = fewRows ?? chooseAttendTile(call, arithmetic, plan && geometry.blockSize);
   return new AttendProgram(call, {tile, elementType: arithmetic, plan}).run(backend);
+}
+
+/**
+ * Exact attention with the natural logarithm of each row's sum of exp(score), float32 `[batch, heads, queryLength]`: the states of the softmax
+ * say both. In float16 without matrix units, which hand on no states.
+ */
+export function attendWithLogSumExp(call: WebGPUCall): TensorInfo[] {
+  const {backend, geometry, precision, sinks, headForms} = call;
+  const elementType = arithmeticOf(backend.device, geometry, precision) === 'float32' ? 'float32' : 'float16';
+  const whole = {tile: chooseAttendTile(call, elementType), elementType, chunks: 1} as const;
+  return withScratch(backend, (scratch, keep) => {
+    const states = scratch(new AttendProgram(call, splitOf(call, elementType) ?? whole).run(backend));
+    const forms = sinks && headForms;
+    return [
+      keep(new CombineStatesProgram(states, geometry, forms).run(backend)),
+      new LogSumExpProgram(states, geometry, forms).run(backend),
+    ];
+  });
 }
 
 interface AttendVariant extends AttendForm {
@@ -53,7 +79,7 @@ interface AttendVariant extends AttendForm {
 /** The output; or, given a number of chunks, states of the softmax: `[batch * heads * queryLength, chunks, …]`. */
 export class AttendProgram extends AttentionProgram<AttendVariant> {
   constructor(call: WebGPUCall, {tile, elementType, plan, chunks}: AttendOptions) {
-    const form = attendForm(call, plan, chunks !== undefined);
+    const form = attendForm(call, plan, chunks);
     super({
       name: 'Attend',
       ...attendSpec(call, form, {tileQueries: tileQueries(tile), plan, chunks}),
@@ -74,11 +100,13 @@ ${describeProgram(form, elementType)}
 ${attendMemory(tile, form, elementType, product)}
 ${product.declarations}
 ${attendWalk(form)}
+${withheldFunctions(product.stored)}
 ${walked.functions()}
 
 fn main(index : i32) {
 ${invocationPlace(tile)}
 ${ownedRows(form)}
+  ${findSeenByAll(form)}
 
   // Empty state of the online softmax: nothing seen, all sums zero.
   var rowMax = vec${rows}<f32>(lowest);
@@ -138,7 +166,8 @@ ${ownedRows(form)}
   // Barrier: the sum of a row needs the parts of all x.
   workgroupBarrier();
   var sum = vec${rows}<f32>(0.0);
-  ${unroll(threadsX, (i) => `sum += rowPartials[y * weightStride + ${i}];`)}
+  ${unroll(threadsX, (i) => `sum += rowPartials[y * weightStride + ${i}];`)}${form.sinks ? `\n  let sumWithSink = sum + ${sinkWeight('rowMax', `vec${rows}<f32>`)};` : ''}
+  ${giveBack(tile, form, elementType)}
   ${unroll(rows, (r) => writeOutputRow(r, tile, form, elementType))}
 }`;
   }
@@ -171,21 +200,38 @@ ${elementType === 'float16' ? float16 : ''}//
 // and the order in which they stand one step before that. A load thus has half a round to arrive.`;
 }
 
+/** Statements: adds what was withheld from this invocation's rows. */
+function giveBack(tile: Tile, form: AttendForm, elementType: ElementType): string {
+  const vectorsOfWord = wordValues(elementType) / 4;
+  const vectors = Array.from(
+    {length: partsOfRow(tile, headWords(form.valueDim, elementType)) * vectorsOfWord},
+    (_, i) => vectorOf(Math.floor(i / vectorsOfWord), i % vectorsOfWord, elementType),
+  );
+  const rows = Array.from({length: tile.rows}, (_, r) => `firstRow + ${rowOf(r)}`);
+  const last = headVectors(form.valueDim) - 1;
+  const values = vectors.map((vector) => `readValue(firstKeyRow + position, min(${vector}, ${last}))`);
+  return giveBackWithheld(form, rows, values, (r, i, withheld) => `output[${r}][${i}] += ${withheld};`);
+}
+
+/** Expression: which vec4 of a row is the g-th of this invocation's word o. */
+const vectorOf = (o: number, g: number, elementType: ElementType): string =>
+  elementType === 'float32' ? columnOf(o) : `(${columnOf(o)}) * 2 + ${g}`;
+
 /** Statements: writes what this invocation holds of its row r: of the output, or of the row's state. */
 function writeOutputRow(r: number, tile: Tile, form: AttendForm, elementType: ElementType): string {
-  const {valueDim, split} = form;
+  const {valueDim, split, sinks} = form;
   const words = headWords(valueDim, elementType);
   const vectorsOfWord = wordValues(elementType) / 4;
   const write = (vector: string, sums: string) =>
     split
       ? `writeValues(outputRow, chunk, ${vector}, ${sums});`
       : // A row that saw nothing is zeros.
-        `writeOutput(outputRow, ${vector}, select(${sums} / sum[${r}], vec4<f32>(0.0), sum[${r}] == 0.0));`;
+        `writeOutput(outputRow, ${vector}, select(${sums} / ${sinks ? 'sumWithSink' : 'sum'}[${r}], vec4<f32>(0.0), sum[${r}] == 0.0));`;
   const writeWord = (o: number) =>
     `${ifInRow(tile, words, o)}{ ${unroll(
       vectorsOfWord,
       (g) => {
-        const vector = `(${columnOf(o)}) * ${vectorsOfWord} + ${g}`;
+        const vector = vectorOf(o, g, elementType);
         return `${ifInHead(vector, valueDim, elementType)}{ ${write(vector, `output[${r}][${o * vectorsOfWord + g}]`)} }`;
       },
       ' ',

@@ -6,15 +6,17 @@ import type {WebGPUCall, WebGPUPlan} from '../webgpu_call.js';
 import type {GridVariant} from '../wgsl/block_grid.js';
 import {gridVariant} from '../wgsl/block_grid.js';
 import type {KeysVariant} from '../wgsl/key_lengths.js';
-import {keysVariant} from '../wgsl/key_lengths.js';
+import {headInputs, keysVariant} from '../wgsl/key_lengths.js';
 import {rowComponents, rowInputs} from '../wgsl/rows.js';
-import type {MaskType} from '../wgsl/attention_mask.js';
 import type {ScoreForm} from '../wgsl/score_hooks.js';
+import {scoreForm} from '../wgsl/score_hooks.js';
 import {stateVectors} from '../wgsl/softmax_state.js';
 
 /** What the text of the programs of the attend stage depends on, whatever they multiply with. */
 export interface AttendForm extends KeysVariant, GridVariant, ScoreForm {
   valueDim: number;
+  /** Whether there are sinks, and the program is the one that counts them. */
+  sinks?: true;
   /** Whether a plan names the keys, or all of them count. */
   sparse: boolean;
   /**
@@ -22,22 +24,29 @@ export interface AttendForm extends KeysVariant, GridVariant, ScoreForm {
    * plan, query rows are then those of all heads that read one key head, one head after the other.
    */
   split: boolean;
+  /** Whether a chunk is all keys, as states alone are wanted: then heads are not put together. */
+  whole?: true;
 }
 
-export function attendForm(call: WebGPUCall, plan?: WebGPUPlan, split = false): AttendForm {
-  const {geometry, mask} = call;
+/** @param chunks of the keys, if states are to come out. */
+export function attendForm(call: WebGPUCall, plan?: WebGPUPlan, chunks?: number): AttendForm {
+  const split = chunks !== undefined;
   return {
     ...keysVariant(call),
     ...gridVariant(call),
-    valueDim: geometry.valueDim,
+    valueDim: call.geometry.valueDim,
     sparse: plan !== undefined,
-    ...(mask && {mask: mask.dtype as MaskType}),
+    ...scoreForm(call),
+    // States of chunks are without: what combines them counts a sink once.
+    ...(call.sinks && !split && {sinks: true}),
     split,
+    ...(chunks === 1 && !plan && {whole: true}),
   };
 }
 
 /** Whether rows of grouped heads stand together. */
-export const isPacked = ({sparse, split}: AttendForm) => split && !sparse;
+export const isPacked = ({sparse, split, whole}: Pick<AttendForm, 'sparse' | 'split' | 'whole'>) =>
+  split && !sparse && !whole;
 
 interface WalkOptions {
   tileQueries: number;
@@ -73,14 +82,14 @@ export function walkSpec(
   form: AttendForm,
   {tileQueries, plan, chunks = 1, timesForward = 1}: WalkOptions,
 ): Pick<ProgramSpec<never>, 'inputs' | 'workgroups' | 'work' | 'call' | 'uniforms'> {
-  const {geometry, keyLengths, mask} = call;
+  const {geometry, mask} = call;
   const {batch, heads, keyValueHeads} = geometry;
   const queryTiles = countQueryTiles(geometry, form, tileQueries);
   return {
     inputs: {
       keyIndices: plan?.keyIndices,
       blockLists: plan?.blockLists,
-      keyLengths: form.padded ? keyLengths : undefined,
+      ...headInputs(call, form),
       mask,
     },
     workgroups: batch * (isPacked(form) ? keyValueHeads : heads) * queryTiles * chunks,
@@ -99,8 +108,8 @@ export function expectedWork(
   sparse: boolean,
   timesForward: number,
 ): ExpectedWork {
-  const {queryOffset, queryLength} = geometry;
-  const leastKeys = queryOffset / (queryOffset + queryLength);
+  const {queryOffset, queryLength, window = Infinity} = geometry;
+  const leastKeys = Math.min(queryOffset, window) / Math.min(queryOffset + queryLength, window);
   const lightest = causal ? Math.max(leastKeys, sparse ? 0.3 : 0) : 1;
   return {time: timesForward * expectedTime, lightest};
 }
@@ -114,11 +123,11 @@ export const blockUniforms = ({blockSize, keyBlockSize, queryLength, keyLength}:
 /** Query tiles of a head, or of a group of heads. Tiles of blocks do not cross the end of one; the last may have fewer. */
 export function countQueryTiles(
   {heads, keyValueHeads, queryLength, blockSize, queryBlocks}: BlockGeometry,
-  form: Pick<AttendForm, 'sparse' | 'split'>,
+  form: Pick<AttendForm, 'sparse' | 'split' | 'whole'>,
   tileQueries: number,
 ): number {
   if (!form.sparse) {
-    return Math.ceil((queryLength * (form.split ? heads / keyValueHeads : 1)) / tileQueries);
+    return Math.ceil((queryLength * (isPacked(form) ? heads / keyValueHeads : 1)) / tileQueries);
   }
   const lastRows = queryLength - (queryBlocks - 1) * blockSize;
   return (queryBlocks - 1) * Math.ceil(blockSize / tileQueries) + Math.ceil(lastRows / tileQueries);

@@ -4,7 +4,9 @@ import {attendForm, walkSpec} from '../attend/attend_form.js';
 import {lastVisible, scoresOfProducts, walkOverKeys} from '../attend/attend_walk.js';
 import {AttentionProgram} from '../runtime/program.js';
 import type {WebGPUGradientCall, WebGPUPlan} from '../webgpu_call.js';
+import {logOfSum} from '../wgsl/not_finite.js';
 import {headVectors, readRow, rowInputs} from '../wgsl/rows.js';
+import type {ScoreForm} from '../wgsl/score_hooks.js';
 import {addScores, emptyRows, mergeParts} from '../wgsl/softmax_state.js';
 import {invocationPlace, rowOf, tileThreads} from '../wgsl/tile.js';
 import {keysAhead, ownedQueries, visitedKey, walkedPosition} from './gradient_rows.js';
@@ -15,32 +17,45 @@ import {GradientWalk} from './gradient_walk.js';
 /** One product of rows where the forward pass has two, and what comes after. */
 const timesForward = 0.6;
 
+/** Statements: the logarithm with a sink, however heavy. */
+const withSink = `let sink = headForms[head].z;
+    let top = max(total, sink);
+    let logSum = top + log2(sum * exp2(total - top) + exp2(sink - top));
+    `;
+
+interface StatisticsVariant {
+  tile: GradientTile;
+  form: AttendForm;
+  /** Whether there is a gradient by the logarithms: less it, products of output and gradient stay what scores differ from. */
+  byLogSumExp?: true;
+}
+
 /** Values of a query row in the statistics of the gradients. */
-export const statisticsValues = 4;
+export const statisticsValues = ({slopes}: Pick<ScoreForm, 'slopes'>) => (slopes ? 8 : 4);
 
 /**
  * Stage 1 of the gradients, gradient statistics: float32 `[batch, heads, queryLength, 4]`. The logarithm to the base 2 of the
  * sum of exp2(score) over the keys that a query row sees; the product of its output and its gradient; the last position that
  * the row may see, by a causal mask and by key lengths, or −1 if it sees no key, and then the logarithm is 0; and the end of the
- * keys that are not padding. So no later stage asks again.
+ * keys that are not padding. With slopes four values more, of which the first is the row's slope. So no later stage asks again.
  */
-export class GradientStatisticsProgram extends AttentionProgram<{tile: GradientTile; form: AttendForm}> {
+export class GradientStatisticsProgram extends AttentionProgram<StatisticsVariant> {
   constructor(call: WebGPUGradientCall, tile: GradientTile, plan?: WebGPUPlan) {
-    const {query, key, output, dy, geometry} = call;
+    const {query, key, output, dy, dLogSumExp, geometry} = call;
     const {batch, heads, queryLength} = geometry;
     const form = attendForm(call, plan);
     const {inputs, ...walk} = walkSpec(call, form, {tileQueries: ownedCount(tile), plan, timesForward});
     super({
       name: 'GradientStatistics',
       ...walk,
-      inputs: {...rowInputs({query, key, output, dy}), ...inputs},
-      outputShape: [batch, heads, queryLength, statisticsValues],
+      inputs: {...rowInputs({query, key, output, dy}), ...inputs, dLogSumExp},
+      outputShape: [batch, heads, queryLength, statisticsValues(form)],
       threads: tileThreads(tile),
-      variant: {tile, form},
+      variant: {tile, form, ...(dLogSumExp && {byLogSumExp: true})},
     });
   }
 
-  protected shader({tile, form}: {tile: GradientTile; form: AttendForm}): string {
+  protected shader({tile, form, byLogSumExp}: StatisticsVariant): string {
     const {rows, threadsX} = tile;
     const {valueDim, causal, sparse} = form;
     const walk = new GradientWalk(
@@ -64,7 +79,7 @@ ${walk.declarations()}
 var<workgroup> partials : array<vec3<f32>, ${threadsX * ownedCount(tile)}>;
 ${readRow('readOutput', 'output', valueDim)}
 ${readRow('readDy', 'dy', valueDim)}
-${walkOverKeys(form)}
+${walkOverKeys(form)}${logOfSum}
 ${visitedKey()}
 
 fn main(index : i32) {
@@ -94,14 +109,14 @@ ${walk.loop('keyTiles')}
     for (var i = 0; i < threadsX; i++) {
       product += partials[row * threadsX + i].z;
     }
-    let at = ${statisticsValues} * (firstQueryRow + firstRow + row);
-    result[at] = select(total + log2(sum), 0.0, sum == 0.0);
-    result[at + 1] = product;
+    let at = ${statisticsValues(form)} * (firstQueryRow + firstRow + row);
+    ${form.sinks ? withSink : ''}result[at] = select(${form.sinks ? 'logSum' : 'total + logOfSum(sum)'}, 0.0, sum == 0.0);
+    result[at + 1] = product${byLogSumExp ? ' - dLogSumExp[firstQueryRow + firstRow + row]' : ''};
     let end = keyEnd(head);
     var last = end - 1;
-    ${causal ? `last = min(last, ${lastVisible(form, 'firstRow + row')});` : ''}
+    ${causal || form.window ? `last = min(last, ${lastVisible(form, 'firstRow + row')});` : ''}
     result[at + 2] = select(f32(last), -1.0, sum == 0.0);
-    result[at + 3] = f32(end);
+    result[at + 3] = f32(end);${form.slopes ? '\n    result[at + 4] = headForms[head].y;' : ''}
   }
 }`;
   }

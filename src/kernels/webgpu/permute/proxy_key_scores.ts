@@ -6,7 +6,8 @@ import {AttentionProgram, i32, withScratch} from '../runtime/program.js';
 import type {WebGPUCall} from '../webgpu_call.js';
 import type {KeysVariant} from '../wgsl/key_lengths.js';
 import {keysVariant} from '../wgsl/key_lengths.js';
-import {rowInputs, workgroupIndex} from '../wgsl/rows.js';
+import {logOfSum} from '../wgsl/not_finite.js';
+import {localOf, rowInputs, workgroupIndex} from '../wgsl/rows.js';
 import {chooseScoreTile, scoreTile} from '../wgsl/score_tile.js';
 import {addScores, emptyRows, mergeParts, mergeStates} from '../wgsl/softmax_state.js';
 import type {Tile} from '../wgsl/tile.js';
@@ -165,10 +166,10 @@ export class ProxyLogSumsProgram extends AttentionProgram<object> {
     return `
 // A workgroup combines the chunks of ${combinedRows} rows. Neighbours take neighbouring rows, whose statistics lie side by side; an
 // invocation takes every ${combineLanes}th chunk of its row, and the first of a row combines what all have, in workgroup memory.
-${workgroupIndex}${mergeStates(combinedRows, combinedRows * combineLanes)}
+${workgroupIndex}${mergeStates(combinedRows, combinedRows * combineLanes)}${logOfSum}
 
 fn main(index : i32) {
-  let local = i32(localIndex);
+  ${localOf(combinedRows * combineLanes)}
   let row = workgroupIndex() * ${combinedRows} + local % ${combinedRows};
   let proxyRows = uniforms.outShape.y;
   let exists = row < uniforms.outShape.x * proxyRows;
@@ -181,7 +182,7 @@ fn main(index : i32) {
   }
   state = mergeLanes(state);
   if (local < ${combinedRows} && exists) {
-    result[row] = state.maximum + log2(state.sum);
+    result[row] = state.maximum + logOfSum(state.sum);
   }
 }`;
   }

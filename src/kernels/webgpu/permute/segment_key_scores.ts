@@ -7,8 +7,11 @@ import {AttentionProgram} from '../runtime/program.js';
 import type {WebGPUCall} from '../webgpu_call.js';
 import type {KeysVariant} from '../wgsl/key_lengths.js';
 import {keysVariant} from '../wgsl/key_lengths.js';
+import {logOfSum} from '../wgsl/not_finite.js';
 import {rowInputs} from '../wgsl/rows.js';
 import {chooseScoreTile, scoreTile} from '../wgsl/score_tile.js';
+import type {ScoreForm} from '../wgsl/score_hooks.js';
+import {hookedScore, hookFunctions, hooksOfRow, scoreForm} from '../wgsl/score_hooks.js';
 import {addScores, emptyRows, mergeParts} from '../wgsl/softmax_state.js';
 import type {Tile} from '../wgsl/tile.js';
 import {columnOf, invocationPlace, rowOf, tileKeys, tileQueries, tileThreads} from '../wgsl/tile.js';
@@ -24,6 +27,8 @@ export function segmentKeyScores(call: WebGPUCall): TensorInfo {
 
 interface SegmentVariant extends KeysVariant {
   tile: Tile;
+  /** What becomes of scores: no window, which says nothing of how keys of a segment compare for later rows. */
+  form: ScoreForm;
   causal: boolean;
   /** Whether a row that stands past the length of its entry is padding. */
   positions: boolean;
@@ -31,29 +36,48 @@ interface SegmentVariant extends KeysVariant {
 
 export class SegmentKeyScoresProgram extends AttentionProgram<SegmentVariant> {
   constructor(call: WebGPUCall, tile: Tile) {
-    const {query, key, keyLengths, geometry, causal} = call;
+    const {query, key, keyLengths, headForms, geometry, causal} = call;
+    const {softCap, slopes} = scoreForm(call);
     const {batch, heads, segmentSize, permutedLength} = geometry;
     super({
       name: 'SegmentKeyScores',
-      inputs: {...rowInputs({query, key}), keyLengths},
+      inputs: {...rowInputs({query, key, ...(slopes && {headForms: headForms!})}), keyLengths},
       outputShape: [batch, heads, permutedLength],
       threads: tileThreads(tile),
       workgroups: batch * heads * (permutedLength / segmentSize),
       call,
       work: evenWork(call.planTimes?.order),
-      variant: {tile, ...keysVariant(call), causal, positions: rowsHavePositions(geometry, causal)},
+      variant: {
+        tile,
+        ...keysVariant(call),
+        causal,
+        positions: rowsHavePositions(geometry, causal),
+        form: {causal, softCap, slopes},
+      },
     });
   }
 
-  protected shader({tile, causal, positions, ...keys}: SegmentVariant): string {
+  protected shader({tile, form, causal, positions, ...keys}: SegmentVariant): string {
     const {rows, columns, threadsX, threadsY} = tile;
+    const position = (c: number) => `(firstKey + offset + ${columnOf(c)})`;
+    const inForms =
+      form.softCap || form.slopes
+        ? `\n      ${unroll(
+            rows,
+            (r) => `{
+        ${hooksOfRow(form, 'head', `(firstRow + ${rowOf(r)})`).join('\n        ')}
+        ${unroll(columns, (c) => `scores[${r}][${c}] = ${hookedScore(form, `scores[${r}][${c}]`, position(c))};`, '\n        ')}
+      }`,
+            '\n      ',
+          )}`
+        : '';
     return `
 // A workgroup takes the keys of one segment of one head, and the rows that order them, in tiles of tileQueries. It walks over the
 // segment in tiles of tileKeys keys, twice: for the sum of each row, and for the weights, added up by key.
 //
 // Invocation (x, y) keeps, in registers, maximum and sum of its rows over its own columns; they are combined over x in workgroup
 // memory, and so are the weights of its columns over y.
-${scoreTile(tile, keys)}
+${scoreTile(tile, keys)}${hookFunctions(form)}${logOfSum}
 // Maximum and sum of a row in an x.
 var<workgroup> partials : array<vec2<f32>, ${tileQueries(tile) * threadsX}>;
 var<workgroup> columnPartials : array<f32, ${tileKeys(tile) * threadsY}>;
@@ -82,7 +106,7 @@ ${invocationPlace(tile)}
       loadKeyTile(head, firstKey + offset, endKey);
       // Barrier: scores read rows that others loaded.
       workgroupBarrier();
-      var scores = tileScores(x, y);
+      var scores = tileScores(x, y);${inForms}
       ${unroll(
         columns,
         (c) => `if (firstKey + offset + ${columnOf(c)} >= endKey) {
@@ -103,7 +127,7 @@ ${invocationPlace(tile)}
       (r) => `{
       let first = (${rowOf(r)}) * threadsX;
       ${mergeParts('threadsX', 'partials[first + i].x', 'partials[first + i].y')}
-      logSum[${r}] = total + log2(sum);
+      logSum[${r}] = total + logOfSum(sum);
     }`,
     )}
 
@@ -111,7 +135,7 @@ ${invocationPlace(tile)}
       loadKeyTile(head, firstKey + offset, endKey);
       // Barrier: scores read rows that others loaded.
       workgroupBarrier();
-      let scores = tileScores(x, y);
+      ${inForms ? 'var' : 'let'} scores = tileScores(x, y);${inForms}
       ${unroll(
         columns,
         (c) => `{

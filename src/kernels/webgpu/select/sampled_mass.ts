@@ -8,7 +8,11 @@ import type {GridVariant} from '../wgsl/block_grid.js';
 import {findSinkBlock, gridFunctions, gridVariant, scoringWork} from '../wgsl/block_grid.js';
 import type {KeysVariant} from '../wgsl/key_lengths.js';
 import {keysVariant} from '../wgsl/key_lengths.js';
+import {atMost, logOfSum} from '../wgsl/not_finite.js';
+import {positionOf} from '../wgsl/position_hooks.js';
 import {rowInputs} from '../wgsl/rows.js';
+import type {ScoreForm} from '../wgsl/score_hooks.js';
+import {hookedScore, hookFunctions, hooksOfRow, scoreForm} from '../wgsl/score_hooks.js';
 import {chooseScoreTile, scoreTile, scoreTileLoad} from '../wgsl/score_tile.js';
 import {addScores, emptyRows, mergeParts} from '../wgsl/softmax_state.js';
 import type {Tile} from '../wgsl/tile.js';
@@ -21,7 +25,7 @@ import {SortedKeysProgram} from './sorted_keys.js';
  * Stage 2, score blocks, by the sampled estimate (`sampled_estimate.ts`): float32
  * `[batch * heads * queryBlocks, sampleStride, 2, keyBlocks]`. Of the rows of each phase of a query block, first the sum of what
  * they pay to each key block, then the most that one of them pays; 0 for blocks that do not compete. On matrix units where the
- * device has them, whatever the precision of the call: the sample only chooses.
+ * device has them and scores have no forms, whatever the precision of the call: the sample only chooses.
  */
 export function sampledMass(
   call: WebGPUCall,
@@ -29,7 +33,8 @@ export function sampledMass(
   {onMatrixUnits}: {onMatrixUnits?: boolean} = {},
 ): TensorInfo {
   const {backend, geometry} = call;
-  if (onMatrixUnits ?? sampledMassMatrixFits(backend.device, geometry)) {
+  const isPlain = Object.keys(scoreForm(call)).length === 0;
+  if (onMatrixUnits ?? (isPlain && sampledMassMatrixFits(backend.device, geometry))) {
     return withScratch(backend, (scratch) => {
       const keys = scratch(new SortedKeysProgram(call, keyIndices).run(backend));
       return new SampledMassMatrixProgram(call, keys, keyIndices).run(backend);
@@ -53,7 +58,7 @@ const rowsOfPhase = ({blockSize, queryLength}: BlockGeometry) =>
 /** Tiles of fewer rows have too few invocations to be worth it where blocks are short. */
 const leastRows = 16;
 
-interface SampledVariant extends KeysVariant, GridVariant {
+interface SampledVariant extends KeysVariant, GridVariant, ScoreForm {
   tile: Tile;
   /** Key blocks whose samples stand side by side in a tile of keys; 1 where a block fills one or more. */
   blocksOfTile: number;
@@ -65,16 +70,32 @@ function blocksOfTile(tile: Tile, keyBlockSize: number): number {
   return Math.max(1, 2 ** Math.floor(Math.log2(tileKeys(tile) / columnsOfBlock)));
 }
 
+/** Statements: what lies before the window is not met; and key 0 counts where it is in no row's. */
+const startOfWindow = `let windowStart = slots.w;
+  firstSlot = windowStart;
+  let coarseStart = ${tileSlots / sampleStride} * (min(windowStart, slots.x) / ${tileSlots * sampleStride});
+  firstCoarse = coarseStart;
+  endSink = select(firstSink, endSink, seesFirstKey(queryBlock));
+  `;
+const zerosBeforeWindow = `  for (var i = local; i < firstSlot / uniforms.keyBlockSize && exists; i += threads) {
+    result[results + i] = 0.0;
+    result[results + uniforms.keyBlocks + i] = 0.0;
+  }
+`;
+/** Expression: the last position that a row sees without a causal mask. */
+const lastOfWindow = (row: string) => `${positionOf(row)} + uniforms.window - 1`;
+
 /** One shader, longer than other files: its two walks over the keys share rows, tiles and what is left in registers. */
 export class SampledMassProgram extends AttentionProgram<SampledVariant> {
   constructor(call: WebGPUCall, keyIndices: TensorInfo, tile: Tile) {
-    const {query, key, keyLengths, geometry} = call;
+    const {query, key, keyLengths, headForms, geometry} = call;
     const {batch, heads, keyBlockSize, queryBlocks} = geometry;
+    const form = scoreForm(call);
     const blocks = blocksOfTile(tile, keyBlockSize);
     const tilesOfBlock = blocks > 1 ? 1 : Math.ceil(Math.ceil(keyBlockSize / sampleStride) / tileKeys(tile));
     super({
       name: 'SampledMass',
-      inputs: {...rowInputs({query, key}), keyIndices, keyLengths},
+      inputs: {...rowInputs({query, key, ...(form.slopes && {headForms: headForms!})}), keyIndices, keyLengths},
       outputShape: sampledMassShape(geometry),
       threads: tileThreads(tile),
       workgroups: batch * heads * queryBlocks * sampleStride,
@@ -84,12 +105,14 @@ export class SampledMassProgram extends AttentionProgram<SampledVariant> {
         rowTiles: i32(Math.ceil(rowsOfPhase(geometry) / tileQueries(tile))),
         tilesOfBlock: i32(tilesOfBlock),
       },
-      variant: {tile, blocksOfTile: blocks, ...keysVariant(call), ...gridVariant(call)},
+      variant: {tile, blocksOfTile: blocks, ...keysVariant(call), ...gridVariant(call), ...form},
     });
   }
 
-  protected shader({tile, blocksOfTile, causal, offset, ...keys}: SampledVariant): string {
+  protected shader({tile, blocksOfTile, causal, offset, softCap, slopes, window, ...keys}: SampledVariant): string {
     const {headDim} = keys;
+    const form: ScoreForm = {causal, softCap, slopes, window};
+    const isFormed = softCap || slopes || window;
     const {rows, columns, threadsX} = tile;
     const queries = tileQueries(tile);
     const columnsOfBlock = tileKeys(tile) / blocksOfTile;
@@ -129,16 +152,16 @@ export class SampledMassProgram extends AttentionProgram<SampledVariant> {
 // memory. What a row pays to a block is added up over x there, too, and then the rows of a block.
 //
 // Keys are read ahead into registers, and where they stand one tile before that.
-${scoreTile(tile, keys)}${gridFunctions({causal, offset})}
+${scoreTile(tile, keys)}${hookFunctions(form)}${gridFunctions({causal, offset, window})}${logOfSum}${atMost}
 // Of a row: maxima and sums in each x; then what it pays to parts of the blocks of a tile.
 var<workgroup> partials : array<f32, ${queries * partStride}>;
 // What the rows pay to each block of a tile.
 var<workgroup> shares : array<f32, ${blocksOfTile * queries}>;
 var<workgroup> sinkBlock : i32;
-// Slots [0, x) compete; slots from y on are of the own segments, up to z.
-var<workgroup> span : vec3<i32>;
+// Slots [0, x) compete; slots from y on are of the own segments, up to z.${window ? ' Slots before w lie outside of the window.' : ''}
+var<workgroup> span : vec${window ? 4 : 3}<i32>;
 
-${sampledSlots(blocksOfTile, columnsOfBlock)}
+${sampledSlots(blocksOfTile, columnsOfBlock, window)}
 
 // Adds the shares of a block's rows to the result. The same invocation has a block in every tile of rows.
 fn addShares(results : i32, t : i32, rowTile : i32) {
@@ -176,7 +199,7 @@ ${invocationPlace(tile)}
     let end = keyEnd(head);
     let scored = scoredBlocks(queryBlock) * uniforms.keyBlockSize;
     let visible = visibleBlocks(queryBlock) * uniforms.keyBlockSize;
-    span = select(vec3<i32>(0), vec3<i32>(min(scored, end), scored, min(visible, end)), exists);
+    span = select(vec${window ? 4 : 3}<i32>(0), vec${window ? 4 : 3}<i32>(min(scored, end), scored, min(visible, end)${window ? ', firstBlock(queryBlock) * uniforms.keyBlockSize' : ''}), exists);
   }${findSinkBlock('exists')}
   // The loops hold barriers, so all invocations must agree on their length: hence the uniform loads, which are also the
   // barrier between writing and reading the sink block.
@@ -186,20 +209,20 @@ ${invocationPlace(tile)}
   seen = slots.z;
   firstSink = workgroupUniformLoad(&sinkBlock) * uniforms.keyBlockSize;
   endSink = max(firstSink, min(firstSink + uniforms.keyBlockSize, competing));
-  let coarsePlaces = ${tileSlots / sampleStride} * ((slots.x + ${tileSlots * sampleStride - 1}) / ${tileSlots * sampleStride});
+  ${window ? startOfWindow : ''}let coarsePlaces = ${tileSlots / sampleStride} * ((slots.x + ${tileSlots * sampleStride - 1}) / ${tileSlots * sampleStride})${window ? ' - coarseStart' : ''};
   coarse = coarsePlaces;
   // Without a block that competes there is nothing to find out. The block of key 0 may have fewer slots than are counted.
   let places = coarsePlaces + uniforms.keyBlockSize + max(0, slots.z - slots.y);
-  let normaliserTiles = select(0, (places + tileKeys - 1) / tileKeys, slots.x > 0);
+  let normaliserTiles = select(0, (places + tileKeys - 1) / tileKeys, slots.x > ${window ? 'windowStart' : '0'});
   let blocks = (slots.x + uniforms.keyBlockSize - 1) / uniforms.keyBlockSize;
-  let sampleTiles = ((blocks + ${blocksOfTile - 1}) / ${blocksOfTile}) * uniforms.tilesOfBlock;
+  let sampleTiles = ((${window ? 'max(0, blocks - windowStart / uniforms.keyBlockSize)' : 'blocks'} + ${blocksOfTile - 1}) / ${blocksOfTile}) * uniforms.tilesOfBlock;
 
   let results = ((head * uniforms.queryBlocks + queryBlock) * ${sampleStride} + phase) * 2 * uniforms.keyBlocks;
   for (var i = blocks + local; i < uniforms.keyBlocks && exists; i += threads) {
     result[results + i] = 0.0;
     result[results + uniforms.keyBlocks + i] = 0.0;
   }
-  let firstKeyRow = keyRow(head, 0);
+${window ? zerosBeforeWindow : ''}  let firstKeyRow = keyRow(head, 0);
   var fetched : array<vec4<f32>, ${keyLoad.rounds}>;
   var positions : array<i32, ${keyLoad.rounds}>;
 
@@ -224,7 +247,7 @@ ${invocationPlace(tile)}
       // A sampled key stands for ${normaliserStride}. Of the own segments a row sees what its position lets it.
       let weight${c} = select(0.0, ${Math.log2(normaliserStride)}.0, t * tileKeys + ${columnOf(c)} < coarse);
       var position${c} = select(-1, 0x7fffffff, slot${c} < 0);
-      if (slot${c} >= competing) {
+      if (slot${c} >= ${isFormed ? '0' : 'competing'}) {
         position${c} = keyIn(head, slot${c});
       }`,
         '\n      ',
@@ -232,10 +255,15 @@ ${invocationPlace(tile)}
       ${unroll(
         rows,
         (r) => `{
-        let lastVisible = ${causal ? `${position}firstRow + row${r}` : '0x7ffffffe'};
+        ${hooksOfRow(form, 'head', `firstRow + row${r}`)
+          .map((text) => `${text}\n        `)
+          .join(
+            '',
+          )}let lastVisible = ${causal ? `${position}firstRow + row${r}` : window ? lastOfWindow(`firstRow + row${r}`) : '0x7ffffffe'};
         ${unroll(
           columns,
-          (c) => `scores[${r}][${c}] = select(scores[${r}][${c}] + weight${c}, masked, position${c} > lastVisible);`,
+          (c) =>
+            `scores[${r}][${c}] = select(${hookedScore(form, `scores[${r}][${c}]`, `position${c}`)} + weight${c}, masked, position${c} > lastVisible);`,
           '\n        ',
         )}
       }`,
@@ -258,7 +286,7 @@ ${invocationPlace(tile)}
     {
       let first = (${rowOf(r)}) * ${partStride};
       ${mergeParts('threadsX', 'partials[first + 2 * i]', 'partials[first + 2 * i + 1]')}
-      logSum${r} = select(total + log2(sum), lowest, sum == 0.0);
+      logSum${r} = select(total + logOfSum(sum), lowest, sum == 0.0);
     }`,
     )}
 
@@ -272,12 +300,19 @@ ${invocationPlace(tile)}
       'sampleTiles',
       'sampledSlot',
       'addShares(results, t - 1, rowTile);',
-      `${unroll(columns, (c) => `let isThere${c} = sampledSlot(t, ${columnOf(c)}) >= 0;`, '\n      ')}
+      `${unroll(columns, (c) => `let isThere${c} = sampledSlot(t, ${columnOf(c)}) >= 0;${isFormed ? `\n      let position${c} = keyIn(head, sampledSlot(t, ${columnOf(c)}));` : ''}`, '\n      ')}
       ${unroll(
         rows,
         (r) => `{
-        // Where a normaliser missed what its row pays most to, a share can come out above 1.
-        ${unroll(columns, (c) => `let paid${c} = select(0.0, exp2(min(scores[${r}][${c}] - logSum${r}, 0.0)), isThere${c} && row${r} < rowCount);`, '\n        ')}
+        // Where a normaliser missed what its row pays most to, a share can come out above 1. What is not finite stays so.
+        ${hooksOfRow(form, 'head', `firstRow + row${r}`)
+          .map((text) => `${text}\n        `)
+          .join('')}${unroll(
+          columns,
+          (c) => `let above${c} = ${hookedScore(form, `scores[${r}][${c}]`, `position${c}`)} - logSum${r};
+        let paid${c} = select(0.0, exp2(select(above${c}, 0.0, above${c} > 0.0)), isThere${c} && row${r} < rowCount${window && !causal ? ` && position${c} <= ${lastOfWindow(`firstRow + row${r}`)}` : ''});`,
+          '\n        ',
+        )}
         ${unroll(
           columns / added,
           (part) =>
@@ -297,8 +332,8 @@ ${invocationPlace(tile)}
           blocksOfTile === 1
             ? `// There are at least as many invocations as rows, so that each has one.
         shareSoFar = sum + select(shareSoFar, 0.0, t % uniforms.tilesOfBlock == 0);
-        shares[i] = min(1.0, ${sampleStride}.0 * shareSoFar);`
-            : `shares[i] = min(1.0, ${sampleStride}.0 * sum);`
+        shares[i] = atMost(${sampleStride}.0 * shareSoFar, 1.0);`
+            : `shares[i] = atMost(${sampleStride}.0 * sum, 1.0);`
         }
       }`,
     )}

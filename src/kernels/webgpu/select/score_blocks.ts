@@ -125,6 +125,7 @@ export class BlockScoresProgram extends AttentionProgram<BlockScoresVariant> {
   }
 
   protected shader({headDim, padded, ...grid}: BlockScoresVariant): string {
+    const logit = 'logit(row, head * blocks + i)';
     return `
 // A workgroup computes the row of one query block; an invocation computes every 128th key block. The row itself holds
 // the unnormalised values between the steps, each read by the invocation that wrote it, so only the reductions of
@@ -151,11 +152,11 @@ fn main(index : i32) {
   let exists = head < uniforms.batch * uniforms.heads;
   let unpaddedBlocks = (keyEnd(head) + uniforms.keyBlockSize - 1) / uniforms.keyBlockSize;
   let candidates = min(scoredBlocks(queryBlock), unpaddedBlocks);
-  let end = select(0, candidates, exists);
+  let end = select(0, candidates, exists);${grid.window ? '\n  let first = firstBlock(queryBlock);' : ''}
 
   var localMax = -3.4e38f;
   for (var i = i32(localIndex); i < end; i += 128) {
-    let x = logit(row, head * blocks + i);
+    let x = ${grid.window ? `select(-3.4e38f, ${logit}, i >= first)` : logit};
     result[row * blocks + i] = x;
     localMax = max(localMax, x);
   }
@@ -169,7 +170,7 @@ fn main(index : i32) {
   let sum = workgroupSum(localSum);
   if (exists) {
     for (var i = i32(localIndex); i < blocks; i += 128) {
-      result[row * blocks + i] = select(0.0, result[row * blocks + i] / sum, i < end);
+      result[row * blocks + i] = select(0.0, result[row * blocks + i] / sum, ${grid.window ? 'i >= first && ' : ''}i < end);
     }
   }
 }`;

@@ -6,8 +6,8 @@ import {AttentionProgram, f32} from '../runtime/program.js';
 import type {WebGPUCall} from '../webgpu_call.js';
 import type {GridVariant} from '../wgsl/block_grid.js';
 import {findSinkBlock, gridFunctions, gridVariant} from '../wgsl/block_grid.js';
-import {workgroupIndex} from '../wgsl/rows.js';
-import {countUpTo, writeList} from './block_lists.js';
+import {localOf, workgroupIndex} from '../wgsl/rows.js';
+import {countUpTo, listThreads, writeList} from './block_lists.js';
 
 /**
  * Stage 3, select blocks (paper section 3.3): block lists, int32 `[batch, heads, queryBlocks, keyBlocks + 1]` (the form is
@@ -16,7 +16,7 @@ import {countUpTo, writeList} from './block_lists.js';
  * By the sampled estimate a query block keeps the key blocks whose score reaches `leastScore`; by the pooled one (the paper)
  * the shortest prefix of its key blocks, by descending score, whose scores add up to the threshold. It always keeps the blocks
  * of its own segment (under a causal mask; of every segment that its rows stand in) and the block that holds original key 0,
- * the attention sink.
+ * the attention sink. Nothing before the window is kept.
  */
 export function selectBlocks(
   call: WebGPUCall,
@@ -38,7 +38,7 @@ export class SelectBlocksProgram extends AttentionProgram<SelectVariant> {
       inputs: {scores, keyIndices},
       outputShape: [batch, heads, queryBlocks, keyBlocks + 1],
       outputType: 'int32',
-      threads: 128,
+      threads: listThreads,
       workgroups: batch * heads * queryBlocks,
       call,
       work: evenWork(call.planTimes?.select),
@@ -53,14 +53,14 @@ export class SelectBlocksProgram extends AttentionProgram<SelectVariant> {
 // A workgroup writes the list of one query block; an invocation decides on every 128th key block. The kept blocks of a round
 // find their places in the list by a prefix sum over the invocations.${sampled ? '' : prefixComment}
 ${workgroupIndex}
-const threads = 128;${sampled ? '' : '\nvar<workgroup> scoreTile : array<f32, threads>;'}
+const threads = ${listThreads};${sampled ? '' : '\nvar<workgroup> scoreTile : array<f32, threads>;'}
 var<workgroup> sinkBlock : i32;
 // Key blocks that compete for the query block, and key blocks that it may see: [0, x) and [0, y).
 var<workgroup> blockCounts : vec2<i32>;
 ${gridFunctions(grid)}${sampled ? '' : scoresBefore}
 ${countUpTo}
 fn main(index : i32) {
-  let local = i32(localIndex);
+  ${localOf(listThreads)}
   let blocks = uniforms.keyBlocks;
   let row = workgroupIndex();
   let queryBlock = row % uniforms.queryBlocks;
@@ -73,12 +73,10 @@ fn main(index : i32) {
   // barrier between writing and reading the sink block.
   let counted = workgroupUniformLoad(&blockCounts);
   let candidates = counted.x;
-  let end = counted.y;${
+  let end = counted.y;${grid.window ? '\n  let first = firstBlock(queryBlock);' : ''}${
     sampled
       ? `
-  let leastScore = uniforms.leastScoreScale / sqrt(f32(${
-    grid.causal ? 'candidates * uniforms.keyBlockSize + uniforms.segmentSize' : 'uniforms.keyLength'
-  }));`
+  let leastScore = uniforms.leastScoreScale / sqrt(f32(${leastKeys(grid)}));`
       : ''
   }
 
@@ -95,11 +93,17 @@ fn main(index : i32) {
         : `let before = scoresBefore(row, candidates, i, score);
     let chosen = i < candidates && !(before >= uniforms.threshold);`
     }
-    let keep = i < end && (chosen || i == sinkBlock || i >= candidates);`,
+    let keep = ${grid.window ? 'i >= first && ' : ''}i < end && (chosen || ${grid.window ? '(i == sinkBlock && seesFirstKey(queryBlock))' : 'i == sinkBlock'} || i >= candidates);`,
   )}
 }`;
   }
 }
+
+/** Expression: keys that count for the least score. */
+const leastKeys = ({causal, window}: GridVariant) => {
+  const candidates = window ? '(candidates - first)' : 'candidates';
+  return causal || window ? `${candidates} * uniforms.keyBlockSize + uniforms.segmentSize` : 'uniforms.keyLength';
+};
 
 const prefixComment = `
 //

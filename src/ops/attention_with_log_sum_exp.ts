@@ -1,0 +1,121 @@
+import type {NamedTensorMap, Tensor, Tensor3D, Tensor4D} from '@tensorflow/tfjs-core';
+import {
+  add,
+  div,
+  exp,
+  greater,
+  log,
+  max,
+  maximum,
+  mul,
+  op,
+  reshape,
+  stack,
+  sub,
+  sum,
+  unstack,
+  where,
+} from '@tensorflow/tfjs-core';
+import {AttentionWithLogSumExp} from '../attention/attention_kernels.js';
+import {runDifferentiable} from '../attention/gradients.js';
+import {headInputs, keyLengthsInput, maskInput} from './attention_inputs.js';
+import {check, checkBackend, checkTensors, describe, flashAttentionAttrs} from './check_arguments.js';
+import type {FlashAttentionOptions} from './options.js';
+import type {AttentionPart} from './results.js';
+
+/**
+ * {@link flashAttention} with the natural logarithm of each row's sum of exp(score): what {@link mergeAttention} needs to put results over
+ * parts of the keys together. A sink counts in it. On WebGPU in float16 it runs without matrix units.
+ *
+ * Differentiable by query, key and value, through both results.
+ *
+ * @param query float32 `[batch, heads, queryLength, headDim]`.
+ * @param key float32 `[batch, keyValueHeads, keyLength, headDim]`; `heads` is a multiple of `keyValueHeads`.
+ * @param value float32 `[batch, keyValueHeads, keyLength, valueDim]`.
+ * @param options those of {@link flashAttention}.
+ * @returns `output`, float32 `[batch, heads, queryLength, valueDim]`, and `logSumExp`, float32 `[batch, heads, queryLength]`, -Infinity in a row
+ *     that sees no key and has no sink.
+ * @throws Error as {@link flashAttention} does.
+ * @function
+ */
+export const attentionWithLogSumExp =
+  // op() is typed for functions of one tensor; it also takes one that returns several under names.
+  op({attentionWithLogSumExp_}) as typeof attentionWithLogSumExp_;
+
+function attentionWithLogSumExp_(
+  query: Tensor4D,
+  key: Tensor4D,
+  value: Tensor4D,
+  options?: FlashAttentionOptions,
+): AttentionPart {
+  const name = 'attentionWithLogSumExp';
+  checkTensors(name, query, key, value);
+  const attrs = flashAttentionAttrs(name, options, query, key);
+  checkBackend(name, AttentionWithLogSumExp);
+  const inputs: NamedTensorMap = {
+    query,
+    key,
+    value,
+    ...keyLengthsInput(name, options, key),
+    ...headInputs(name, options, query),
+    ...maskInput(name, options, query, key),
+  };
+  const [output, logSumExp] = runDifferentiable<[Tensor4D, Tensor3D]>(AttentionWithLogSumExp, inputs, attrs);
+  return {output, logSumExp};
+}
+
+/** Below the logarithms of scores, and above -1e20, the least maximum of tfjs's WebGL: stands for that of a row that saw nothing. */
+const nothing = -1e19;
+
+/**
+ * Attention over all keys, of results over parts of them: the same rows, and each key in one part. A prefix that many continuations share is so
+ * attended to once, by the rows of all of them together:
+ *
+ * ```js
+ * // Rows of 3 continuations, [3, heads, length, headDim], stand after 512 keys that all share.
+ * const rows = tf.reshape(tf.transpose(query, [1, 0, 2, 3]), [1, heads, 3 * length, headDim]);
+ * const prefix = attentionWithLogSumExp(rows, prefixKey, prefixValue, {causal: false});
+ * const ofContinuations = {
+ *   output: tf.transpose(tf.reshape(prefix.output, [heads, 3, length, headDim]), [1, 0, 2, 3]),
+ *   logSumExp: tf.transpose(tf.reshape(prefix.logSumExp, [heads, 3, length]), [1, 0, 2]),
+ * };
+ * const own = attentionWithLogSumExp(query, key, value);
+ * const {output} = mergeAttention([ofContinuations, own]);
+ * ```
+ *
+ * A sink counts once: give `sinks` to one part. Made of tfjs's own ops, and
+ * differentiable.
+ *
+ * @param parts of {@link attentionWithLogSumExp} or of this function: `output` float32 `[batch, heads, queryLength, valueDim]`, `logSumExp` float32
+ *     `[batch, heads, queryLength]`.
+ * @returns the same of all keys.
+ * @throws Error if there is no part, or one is not of the form and the shape of the first.
+ * @function
+ */
+export const mergeAttention = op({mergeAttention_}) as typeof mergeAttention_;
+
+function mergeAttention_(parts: AttentionPart[]): AttentionPart {
+  const takes = 'one or more results of attentionWithLogSumExp, of the same shapes';
+  const areParts = Array.isArray(parts) && parts.length > 0;
+  check(areParts, 'mergeAttention', 'parts', `got ${describe(parts)}`, takes);
+  const shape = parts[0]?.output?.shape ?? [];
+  for (const {output, logSumExp} of parts) {
+    const got = `got output [${output?.shape}] and logSumExp [${logSumExp?.shape}]`;
+    const fits =
+      shape.length === 4 &&
+      String(output?.shape) === String(shape) &&
+      String(logSumExp?.shape) === String(shape.slice(0, 3));
+    check(fits, 'mergeAttention', 'parts', got, takes);
+  }
+  const logSums = stack(parts.map((part) => maximum(part.logSumExp, nothing)));
+  const top = max(logSums, 0);
+  const weights = exp(sub(logSums, top));
+  const all = sum(weights, 0);
+  const shares = unstack(div(weights, all));
+  const outputs = parts.map(({output}, i) => mul(output, reshape(shares[i], [...shape.slice(0, 3), 1])));
+  const total = add(top, log(all));
+  return {
+    output: outputs.reduce((a: Tensor, b) => add(a, b)) as Tensor4D,
+    logSumExp: where(greater(total, nothing / 2), total, -Infinity) as Tensor3D,
+  };
+}
