@@ -94,7 +94,9 @@ class EmulatedProgram extends AttendMatrixProgram {
 }
 
 if (testBackends().includes('webgpu')) {
-  describe('attention on matrix units, emulated [webgpu]', () => {
+  describe('attention on matrix units, emulated [webgpu]', function () {
+    // In software the emulation takes seconds to compile.
+    this.timeout(600_000);
     before(() => setBackend('webgpu'));
     // Two tiles of query rows, and more than two of keys.
     const inputs = randomInputs({heads: 2, keyValueHeads: 1, length: 70, headDim: 16}, 4);
