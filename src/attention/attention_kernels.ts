@@ -1,4 +1,4 @@
-import type {KernelConfig, NamedAttrMap, TensorInfo} from '@tensorflow/tfjs-core';
+import type {KernelConfig, TensorInfo} from '@tensorflow/tfjs-core';
 
 /*
  * Names, inputs and attributes of the kernels, in the manner of tfjs-core's `kernel_names`. The ops have checked every
@@ -22,6 +22,10 @@ export interface AttentionInputs {
    * of rank 4, each dimension 1 or that of `[batch, heads, queryLength, keyLength]`.
    */
   mask?: TensorInfo;
+  /** float32 `[heads]`: what is subtracted from a scaled score for each position between row and key. */
+  alibiSlopes?: TensorInfo;
+  /** float32 `[heads]`: a score that takes part in the softmax of each row and has no value. */
+  sinks?: TensorInfo;
   /**
    * The plan that block-sparse attention goes by, both or neither; without one the kernel makes its own. Shapes are
    * those of the outputs of `PBSAttentionPlan`.
@@ -35,12 +39,18 @@ export interface AttentionInputs {
 
 /** Exact attention. One output: float32 `[batch, heads, queryLength, valueDim]`. */
 export const FlashAttention = 'FlashAttention';
-export interface FlashAttentionAttrs extends NamedAttrMap {
+export interface FlashAttentionAttrs {
   causal: boolean;
   scale: number;
   precision: 'float32' | 'float16';
-  /** Position of the first query row among the keys; 0 where there is no causal mask. */
+  /** Position of the first query row among the keys; 0 where neither a causal mask nor a window nor slopes ask for it. */
   queryOffset: number;
+  /** Keys that a row sees up to its own position, and without a causal mask after it. None: all. */
+  window?: number;
+  /** Scaled scores become `softCap · tanh(score / softCap)`. */
+  softCap?: number;
+  /** Names of the inputs after query, key and value, in their order: tfjs saves them for the gradient without names. */
+  optionalInputs?: string[];
 }
 
 /** Permuted block-sparse attention. One output: float32 `[batch, heads, queryLength, valueDim]`. */
@@ -55,6 +65,8 @@ export interface PBSAttentionAttrs extends FlashAttentionAttrs {
   estimate: 'sampled' | 'pooled';
   /** Whether the kernel may run exact attention where it expects that to be no slower. */
   auto: boolean;
+  /** Share of the visible blocks that it then expects to keep; 0 where nothing was measured. */
+  expectedDensity: number;
 }
 
 /**

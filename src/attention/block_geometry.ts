@@ -23,8 +23,10 @@ export interface BlockGeometry {
   queryLength: number;
   /** Rows of key and value. */
   keyLength: number;
-  /** Position of the first query row among the keys. Counts under a causal mask alone. */
+  /** Position of the first query row among the keys. Counts under a causal mask, with a window and with slopes. */
   queryOffset: number;
+  /** Row i sees key j only if `i − j < window`, and without a causal mask `|i − j| < window`. */
+  window?: number;
   /** Values a row of query and key. */
   headDim: number;
   /** Values a row of value and output. */
@@ -47,7 +49,7 @@ export interface BlockGeometry {
 /** The part of the geometry that says which blocks see which. */
 export type BlockGrid = Pick<
   BlockGeometry,
-  'blockSize' | 'keyBlockSize' | 'segmentSize' | 'queryLength' | 'queryOffset' | 'queryBlocks' | 'keyBlocks'
+  'blockSize' | 'keyBlockSize' | 'segmentSize' | 'queryLength' | 'queryOffset' | 'window' | 'queryBlocks' | 'keyBlocks'
 >;
 
 /**
@@ -60,12 +62,14 @@ export function blockGeometry(
   attrs: Pick<PBSAttentionAttrs, 'blockSize' | 'keyBlockSize' | 'segmentSize'> & {
     queryOffset?: number;
     causal?: boolean;
+    window?: number;
   },
   value: TensorInfo = key,
 ): BlockGeometry {
   const [batch, heads, queryLength, headDim] = query.shape;
   const [, keyValueHeads, keyLength] = key.shape;
   const {blockSize, keyBlockSize, segmentSize, queryOffset = keyLength - queryLength, causal = false} = attrs;
+  const {window = Infinity} = attrs;
   // A cache can hold room for keys that are yet to come: what proxy rows would pay to them says nothing.
   const seenLength = causal ? queryOffset + queryLength : keyLength;
   return {
@@ -75,6 +79,8 @@ export function blockGeometry(
     queryLength,
     keyLength,
     queryOffset,
+    // A window in which every row sees every key is none.
+    ...(window < Math.max(queryOffset + queryLength, keyLength - queryOffset) && {window}),
     headDim,
     valueDim: value.shape[3],
     blockSize,
@@ -97,29 +103,37 @@ export function isExact(geometry: BlockGeometry, {threshold, causal}: {threshold
 }
 
 /**
- * Key blocks `[0, scoredBlocks)` compete for a query block: those of segments before that of its first row, or all without
- * a causal mask.
+ * Key blocks before this one hold no key in the window of any row of the query block; 0 without a window. A number of whole
+ * segments, since keys move inside them.
+ */
+export function firstVisibleBlock(geometry: BlockGrid, queryBlock: number): number {
+  const {blockSize, keyBlockSize, segmentSize, queryOffset, window, keyBlocks} = geometry;
+  const firstKey = window === undefined ? 0 : Math.max(0, queryOffset + queryBlock * blockSize - window + 1);
+  return Math.min((Math.floor(firstKey / segmentSize) * segmentSize) / keyBlockSize, keyBlocks);
+}
+
+/**
+ * Key blocks `[firstVisibleBlock, scoredBlocks)` compete for a query block: those of segments before that of its first row; without
+ * a causal mask all that its rows may see.
  */
 export function scoredBlocks(geometry: BlockGrid, causal: boolean, queryBlock: number): number {
-  const {blockSize, keyBlockSize, segmentSize, queryOffset, keyBlocks} = geometry;
+  const {blockSize, keyBlockSize, segmentSize, queryOffset} = geometry;
   if (!causal) {
-    return keyBlocks;
+    return visibleBlocks(geometry, causal, queryBlock);
   }
   const segment = Math.floor((queryOffset + queryBlock * blockSize) / segmentSize);
   return (segment * segmentSize) / keyBlockSize;
 }
 
 /**
- * Key blocks `[0, visibleBlocks)` can hold a key that a row of the query block may see: up to the end of the segment of its
+ * Key blocks `[firstVisibleBlock, visibleBlocks)` can hold a key that a row of the query block may see: up to the end of the segment of its
  * last row. Keys are permuted inside segments, so all blocks of that segment count.
  */
 export function visibleBlocks(geometry: BlockGrid, causal: boolean, queryBlock: number): number {
-  const {blockSize, keyBlockSize, segmentSize, queryLength, queryOffset, keyBlocks} = geometry;
-  if (!causal) {
-    return keyBlocks;
-  }
+  const {blockSize, keyBlockSize, segmentSize, queryLength, queryOffset, window = Infinity, keyBlocks} = geometry;
   const lastRow = Math.min((queryBlock + 1) * blockSize, queryLength) - 1;
-  const segments = Math.floor((queryOffset + lastRow) / segmentSize) + 1;
+  const lastKey = queryOffset + lastRow + (causal ? 0 : window - 1);
+  const segments = Math.floor(lastKey / segmentSize) + 1;
   return Math.min((segments * segmentSize) / keyBlockSize, keyBlocks);
 }
 

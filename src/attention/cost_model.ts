@@ -1,6 +1,6 @@
 import type {PBSAttentionAttrs} from './attention_kernels.js';
 import type {BlockGeometry} from './block_geometry.js';
-import {isExact, scoredBlocks, visibleBlocks} from './block_geometry.js';
+import {firstVisibleBlock, isExact, scoredBlocks, visibleBlocks} from './block_geometry.js';
 import {normaliserStride, orderRows, sampleStride} from './sampled_estimate.js';
 
 /**
@@ -46,7 +46,8 @@ const fallPerRootOfLength = 0.327;
 /** Sparse attention must be expected to be this much faster: the model errs by some percent, and sparse is an estimate. */
 export const leastGain = 1.1;
 
-type Rules = Pick<PBSAttentionAttrs, 'threshold' | 'causal' | 'estimate'>;
+type Rules = Pick<PBSAttentionAttrs, 'threshold' | 'causal' | 'estimate'> &
+  Partial<Pick<PBSAttentionAttrs, 'expectedDensity'>>;
 type Auto = Rules & Pick<PBSAttentionAttrs, 'auto'>;
 
 /** Why exact attention runs: the threshold is 1, there is one segment, or `auto` does not expect blocks to pay. */
@@ -65,13 +66,23 @@ export function sparsePays(geometry: BlockGeometry, attrs: Rules, costs: Attenti
 }
 
 /** Milliseconds that exact attention takes. */
-export function exactTime(
-  {batch, heads, queryLength, keyLength, queryOffset, headDim, valueDim}: BlockGeometry,
-  causal: boolean,
-  costs: AttentionCosts,
-): number {
-  const pairs = queryLength * (causal ? queryOffset + (queryLength + 1) / 2 : keyLength);
+export function exactTime(geometry: BlockGeometry, causal: boolean, costs: AttentionCosts): number {
+  const {batch, heads, headDim, valueDim} = geometry;
+  const pairs = visiblePairs(geometry, causal);
   return Math.max(costs.record, (batch * heads * pairs * (headDim + valueDim)) / costs.multiplyAdds);
+}
+
+/** Pairs of a row and a key that it sees, of a head. */
+function visiblePairs(
+  {queryLength, keyLength, queryOffset, window = Infinity}: BlockGeometry,
+  causal: boolean,
+): number {
+  if (!causal) {
+    return queryLength * Math.min(keyLength, 2 * window - 1);
+  }
+  // Rows that see less than a window come first.
+  const short = Math.min(Math.max(window - queryOffset, 0), queryLength);
+  return short * (queryOffset + (short + 1) / 2) + (short < queryLength ? (queryLength - short) * window : 0);
 }
 
 /** Milliseconds that block-sparse attention is expected to take, its stages before attention included. */
@@ -86,38 +97,72 @@ export function timeOfBlocks(
   {estimate}: Pick<Rules, 'estimate'>,
   costs: AttentionCosts,
 ): number {
-  const {batch, heads, queryLength, keyLength, headDim, valueDim, blockSize, keyBlockSize} = geometry;
-  const {queryBlocks, keyBlocks, permutedLength, proxyRows} = geometry;
-  const pairsOfBlocks = Math.min(blockSize, queryLength) * keyBlockSize;
-  const attend = (kept * pairsOfBlocks * (headDim + valueDim) * costs.sparseFactor) / costs.multiplyAdds;
+  const {batch, heads, headDim, valueDim} = geometry;
+  const values = batch * heads * kept * pairsOfBlocks(geometry) * (headDim + valueDim);
+  const attend = (values * costs.sparseFactor) / costs.multiplyAdds;
   const programs = estimate === 'sampled' ? costs.sampledPrograms : costs.programs;
-  let choose: number;
-  if (estimate === 'sampled') {
-    const order = Math.min(orderRows, queryLength) * permutedLength * headDim * costs.proxyMultiplyAdd;
-    const sampled = visible * pairsOfBlocks * headDim * (1 / sampleStride + 1 / normaliserStride);
-    choose = order + sampled * costs.sampleMultiplyAdd;
-  } else {
-    const permute = proxyRows * permutedLength * headDim * costs.proxyMultiplyAdd;
-    // A value of the query and one of the keys are one pooled value.
-    const pooledRows = (queryLength + keyLength) / 2;
-    const score = pooledRows * headDim * costs.pooledValue + visible * headDim * costs.blockPairValue;
-    choose = permute + score + queryBlocks * keyBlocks ** 2 * costs.blockTriple;
-  }
-  const device = costs.fixed + batch * heads * (attend + choose);
+  const {order, pool, score, select} = timesOfPlan(geometry, visible, estimate, costs);
+  const device = costs.fixed + attend + order + pool + score + select;
   // Recording goes on while the device works: what takes longer counts.
   return Math.max(programs * costs.record, device);
 }
 
+/** Pairs of a query and a key in a pair of blocks. */
+const pairsOfBlocks = ({blockSize, queryLength, keyBlockSize}: BlockGeometry) =>
+  Math.min(blockSize, queryLength) * keyBlockSize;
+
+/** Milliseconds that the parts of a plan take: to order keys, to pool blocks, to score them and to select them. */
+export interface PlanTimes {
+  order: number;
+  pool: number;
+  score: number;
+  select: number;
+}
+
+export function planTimes(
+  geometry: BlockGeometry,
+  {causal, estimate}: Pick<Rules, 'causal' | 'estimate'>,
+  costs: AttentionCosts,
+): PlanTimes {
+  return timesOfPlan(geometry, countBlocks(geometry, causal).visible, estimate, costs);
+}
+
+function timesOfPlan(
+  geometry: BlockGeometry,
+  visible: number,
+  estimate: Rules['estimate'],
+  costs: AttentionCosts,
+): PlanTimes {
+  const {batch, heads, queryLength, keyLength, headDim, queryBlocks, keyBlocks, permutedLength, proxyRows} = geometry;
+  const rows = estimate === 'sampled' ? Math.min(orderRows, queryLength) : proxyRows;
+  const all = batch * heads;
+  const order = all * rows * permutedLength * headDim * costs.proxyMultiplyAdd;
+  if (estimate === 'sampled') {
+    const sampled = all * visible * pairsOfBlocks(geometry) * headDim * (1 / sampleStride + 1 / normaliserStride);
+    return {order, pool: 0, score: sampled * costs.sampleMultiplyAdd, select: 0};
+  }
+  return {
+    order,
+    // A value of the query and one of the keys are one pooled value.
+    pool: all * ((queryLength + keyLength) / 2) * headDim * costs.pooledValue,
+    score: all * visible * headDim * costs.blockPairValue,
+    select: all * queryBlocks * keyBlocks ** 2 * costs.blockTriple,
+  };
+}
+
 /**
- * Blocks of a head: those that a query may see, and those of them that are expected to be kept, which are what the
- * rules keep and a share of the others.
+ * Blocks of a head: those that a query may see, and those of them that are expected to be kept: by the density that was measured on
+ * the model, or what the rules keep and a share of the others.
  */
 export function expectedBlocks(
   geometry: BlockGeometry,
-  {threshold, causal, estimate}: Rules,
+  {threshold, causal, estimate, expectedDensity = 0}: Rules,
 ): {kept: number; visible: number} {
   const {fewest, visible} = countBlocks(geometry, causal);
-  const length = Math.min(geometry.keyLength, longestMeasured);
+  if (expectedDensity > 0) {
+    return {kept: Math.max(fewest, visible * expectedDensity), visible};
+  }
+  const length = Math.min(geometry.keyLength, geometry.window ?? Infinity, longestMeasured);
   const fall = estimate === 'sampled' ? fallPerRootOfLength * Math.sqrt(length) : fallPerToken * length;
   const share = 1 / (1 + fall * (1 - threshold));
   return {kept: fewest + (visible - fewest) * share, visible};
@@ -129,9 +174,10 @@ export function countBlocks(geometry: BlockGeometry, causal: boolean): {fewest: 
   for (let queryBlock = 0; queryBlock < geometry.queryBlocks; ++queryBlock) {
     const seen = visibleBlocks(geometry, causal, queryBlock);
     const competing = scoredBlocks(geometry, causal, queryBlock);
-    // Those that do not compete, the own segment's under a causal mask; and the block of key 0.
-    fewest += seen - competing + (competing > 0 ? 1 : 0);
-    visible += seen;
+    const first = firstVisibleBlock(geometry, queryBlock);
+    // Those that do not compete, the own segment's under a causal mask; and the block of key 0 where it is seen.
+    fewest += seen - competing + (competing > 0 && first === 0 ? 1 : 0);
+    visible += seen - Math.min(first, seen);
   }
   return {fewest, visible};
 }

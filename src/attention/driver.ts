@@ -9,8 +9,8 @@ import {
   PBSAttentionPlan,
 } from './attention_kernels.js';
 import type {BlockGeometry} from './block_geometry.js';
-import {blockGeometry, isExact, visibleBlocks} from './block_geometry.js';
-import {exactTime, sparseTime, whyExact} from './cost_model.js';
+import {blockGeometry, firstVisibleBlock, isExact, visibleBlocks} from './block_geometry.js';
+import {exactTime, planTimes, sparseTime, whyExact} from './cost_model.js';
 import type {Take} from './scratch.js';
 import {runWithScratch} from './scratch.js';
 import type {BlockPlan, StageSet} from './stage_set.js';
@@ -44,8 +44,13 @@ class Driver<Backend extends TensorMaker, Call, Indices, Scores> {
   kernels(): KernelConfig[] {
     const exact = (run: KernelRun<Backend, FlashAttentionAttrs>) => this.attention(run, this.exactRequest(run));
     const sparse = (run: KernelRun<Backend, PBSAttentionAttrs>) => this.attention(run, this.sparseRequest(run));
+    const {releaseKept} = this.stages;
     return [
-      this.kernel(FlashAttention, 'flashAttention', 'output', exact),
+      {
+        ...this.kernel(FlashAttention, 'flashAttention', 'output', exact),
+        // tfjs calls it when the backend is removed.
+        ...(releaseKept && {disposeFunc: (backend) => releaseKept(backend as Backend)}),
+      },
       this.kernel(PBSAttention, 'pbsAttention', 'output', sparse),
       this.kernel(PBSAttentionPlan, 'pbsAttentionPlan', 'plan', this.plan.bind(this)),
       this.kernel(FlashAttentionGrad, 'gradient of flashAttention', 'gradients', exact),
@@ -70,7 +75,8 @@ class Driver<Backend extends TensorMaker, Call, Indices, Scores> {
     const {query, key, value} = inputs;
     // Exact attention has no blocks that a user sees.
     const size = this.stages.exactBlockSize(query.shape[2], key.shape[2]);
-    const cut = {blockSize: size, keyBlockSize: size, segmentSize: size, queryOffset: attrs.queryOffset};
+    const {queryOffset, window} = attrs;
+    const cut = {blockSize: size, keyBlockSize: size, segmentSize: size, queryOffset, window};
     const geometry = blockGeometry(query, key, cut, value);
     const costs = this.stages.costs(backend, geometry, attrs.precision);
     return requestOf(run, geometry, exactTime(geometry, attrs.causal, costs));
@@ -88,7 +94,8 @@ class Driver<Backend extends TensorMaker, Call, Indices, Scores> {
     if (whyExact(geometry, attrs, costs)) {
       return this.exactRequest(run);
     }
-    return {...requestOf(run, geometry, sparseTime(geometry, attrs, costs)), rule: attrs};
+    const request = requestOf(run, geometry, sparseTime(geometry, attrs, costs));
+    return {...request, rule: attrs, planTimes: planTimes(geometry, attrs, costs)};
   }
 
   /** The output, or the gradients by query, key and value. */
@@ -116,7 +123,9 @@ class Driver<Backend extends TensorMaker, Call, Indices, Scores> {
       this.stages.check(backend, request);
       return exactPlan(backend, geometry, attrs);
     }
-    return this.run(backend, {...request, rule: attrs}, (call, scratch) =>
+    const costs = this.stages.costs(backend, geometry, attrs.precision);
+    const times = planTimes(geometry, attrs, costs);
+    return this.run(backend, {...request, rule: attrs, planTimes: times}, (call, scratch) =>
       this.stages.storePlan(call, this.planBlocks(backend, call, attrs, attrs.withMass), scratch),
     );
   }
@@ -154,14 +163,23 @@ class Driver<Backend extends TensorMaker, Call, Indices, Scores> {
   ): TensorInfo[] {
     const {stages} = this;
     stages.check(backend, request);
-    const results = this.withScratch(backend, (scratch) => body(stages.open(backend, request, scratch), scratch));
+    let results: TensorInfo[] = [];
     try {
-      stages.throwIfLost?.(backend, request.op);
-    } catch (error) {
-      results.forEach((tensor) => stages.freeTensor(backend, tensor));
-      throw error;
+      results = this.withScratch(backend, (scratch) => body(stages.open(backend, request, scratch), scratch));
+    } finally {
+      // Where the device was lost, that is what failed.
+      this.throwIfLost(backend, request, results);
     }
     return results;
+  }
+
+  private throwIfLost(backend: Backend, {op}: AttentionRequest, results: TensorInfo[]): void {
+    try {
+      this.stages.throwIfLost?.(backend, op);
+    } catch (error) {
+      results.forEach((tensor) => this.stages.freeTensor(backend, tensor));
+      throw error;
+    }
   }
 
   private withScratch<T>(
@@ -173,11 +191,11 @@ class Driver<Backend extends TensorMaker, Call, Indices, Scores> {
 }
 
 function requestOf(
-  {op, result, inputs, attrs: {scale, causal, precision}}: KernelRun<unknown, FlashAttentionAttrs>,
+  {op, result, inputs, attrs: {scale, causal, precision, softCap}}: KernelRun<unknown, FlashAttentionAttrs>,
   geometry: BlockGeometry,
   expectedTime: number,
 ): AttentionRequest {
-  return {op, inputs, geometry, scale, causal, precision, result, expectedTime};
+  return {op, inputs, geometry, scale, causal, precision, result, expectedTime, ...(softCap && {softCap})};
 }
 
 /** The plan of exact attention: keys in their own order, every visible block selected, so all attention kept. */
@@ -192,7 +210,9 @@ function exactPlan(
   const blockMask = new Uint8Array(rows * keyBlocks);
   for (let row = 0; row < rows; ++row) {
     const start = row * keyBlocks;
-    blockMask.fill(1, start, start + visibleBlocks(geometry, causal, row % queryBlocks));
+    const queryBlock = row % queryBlocks;
+    const first = firstVisibleBlock(geometry, queryBlock);
+    blockMask.fill(1, start + first, start + visibleBlocks(geometry, causal, queryBlock));
   }
   const keptMass = new Float32Array(rows).fill(1);
   return [

@@ -1,4 +1,4 @@
-import type {GradConfig, GradFunc, NamedAttrMap, NamedTensorMap, Tensor} from '@tensorflow/tfjs-core';
+import type {GradConfig, GradFunc, NamedAttrMap, NamedTensorMap, Tensor, Tensor4D} from '@tensorflow/tfjs-core';
 import {engine, zeros} from '@tensorflow/tfjs-core';
 import {
   FlashAttention,
@@ -9,26 +9,33 @@ import {
 } from './attention_kernels.js';
 
 /**
- * Inputs of an attention kernel in the form in which tfjs saves them for the gradient. It saves a fixed list of inputs and
- * fails on one that is missing, or all inputs if they are an array, as those of `Concat`; so inputs of which some are
- * optional are an array with names.
+ * Runs an attention kernel so that tfjs saves its inputs for the gradient. It saves a fixed list of inputs and fails on one that is
+ * missing, or all inputs if they are an array, as those of `Concat`; so inputs of which some are optional are an array with names, and
+ * the attributes say which.
+ *
+ * @param inputs query, key, value, then those that are optional.
  */
-export function savedInputs(inputs: NamedTensorMap): NamedTensorMap {
-  return Object.assign([], inputs) as unknown as NamedTensorMap;
+export function runDifferentiable<Result = Tensor4D>(
+  kernelName: string,
+  inputs: NamedTensorMap,
+  attrs: object,
+): Result {
+  const named = Object.assign([], inputs) as unknown as NamedTensorMap;
+  const optionalInputs = Object.keys(inputs).slice(3);
+  return engine().runKernel(kernelName, named, {...attrs, optionalInputs}) as Result;
 }
 
 /**
  * Gradients of attention by query, key and value, by recomputation (FlashAttention-2, arXiv 2307.08691, section 3.1.2):
  * the forward pass saves its inputs and its output, and no scores. One kernel gives all three, so it runs at once and not
- * when tfjs asks for each. A mask that depends on the variable has no gradient: tfjs throws then.
- *
- * @param optional names of the optional inputs by their rank: saved tensors come in order and without names.
+ * when tfjs asks for each. A mask, slopes or sinks that depend on the variable have no gradient: tfjs throws then.
  */
-function gradientOf(kernelName: string, gradKernelName: string, optional: Record<number, string>): GradConfig {
+function gradientOf(kernelName: string, gradKernelName: string): GradConfig {
   const gradFunc = (dy: Tensor, saved: Tensor[], attrs: NamedAttrMap) => {
     const [query, key, value, ...others] = saved;
     const output = others.pop()!;
-    const named = Object.fromEntries(others.map((x) => [optional[x.rank], x]));
+    const names = attrs['optionalInputs'] as string[];
+    const named = Object.fromEntries(others.map((x, i) => [names[i], x]));
     const inputs: NamedTensorMap = {query, key, value, ...named, output, dy};
     const [dQuery, dKey, dValue] = engine().runKernel(gradKernelName, inputs, attrs) as unknown as Tensor[];
     const byPlan = Object.fromEntries(
@@ -52,7 +59,7 @@ const zerosLike =
     zeros(shape);
 
 export const attentionGradients: GradConfig[] = [
-  gradientOf(FlashAttention, FlashAttentionGrad, {1: 'keyLengths', 4: 'mask'}),
-  gradientOf(PBSAttention, PBSAttentionGrad, {1: 'keyLengths', 3: 'keyIndices', 4: 'blockMask'}),
+  gradientOf(FlashAttention, FlashAttentionGrad),
+  gradientOf(PBSAttention, PBSAttentionGrad),
   gradientOfPlan,
 ];

@@ -1,5 +1,5 @@
 import type {BlockGeometry} from './block_geometry.js';
-import {rowsHavePositions, scoredBlocks} from './block_geometry.js';
+import {firstVisibleBlock, rowsHavePositions, scoredBlocks} from './block_geometry.js';
 
 /*
  * The default rule by which blocks are chosen (`estimate: 'sampled'`), the same on every backend. Not in the paper;
@@ -49,11 +49,13 @@ const referenceKeys = 8192;
 /**
  * Blocks of a query block are skipped below this score: 0.6 (1 − threshold)² √(8192 / keys seen). The more keys, the less a block
  * can hold of the attention that it must not lose. Under a causal mask keys count up to the end of the segment in which the
- * block's first row stands, whether they are there yet or not: a chunk of a prompt asks for what the whole prompt asks for.
+ * block's first row stands, whether they are there yet or not: a chunk of a prompt asks for what the whole prompt asks for. With a
+ * window keys before it do not count.
  */
 export function leastScore(geometry: BlockGeometry, causal: boolean, threshold: number, queryBlock: number): number {
-  const {keyBlockSize, segmentSize, keyLength} = geometry;
-  const keys = causal ? scoredBlocks(geometry, causal, queryBlock) * keyBlockSize + segmentSize : keyLength;
+  const {keyBlockSize, segmentSize, keyLength, window} = geometry;
+  const blocks = scoredBlocks(geometry, causal, queryBlock) - firstVisibleBlock(geometry, queryBlock);
+  const keys = causal || window !== undefined ? blocks * keyBlockSize + segmentSize : keyLength;
   return leastScoreScale(threshold) / Math.sqrt(keys);
 }
 

@@ -1,7 +1,7 @@
 import type {LayersModel} from '@tensorflow/tfjs-layers';
 import type {Layer} from '@tensorflow/tfjs-layers/dist/engine/topology.js';
 import type {MultiHeadAttention} from '@tensorflow/tfjs-layers/dist/layers/nlp/multihead_attention.js';
-import {check, pbsAttentionSettings, refuseCausalAndScale} from '../ops/check_arguments.js';
+import {check, pbsAttentionSettings, refuseForm} from '../ops/check_arguments.js';
 import type {PBSAttentionSettings} from '../ops/options.js';
 import type {MultiHeadAttentionLayer} from './multi_head_attention.js';
 import {asMultiHeadAttention, replaceAttention, whyNot} from './multi_head_attention.js';
@@ -10,7 +10,7 @@ import {replaceDecoderMask, whyNotDecoder} from './transformer_decoder.js';
 const op = 'usePBSAttention';
 
 /** Options of `pbsAttention` but `causal` and `scale`, which a call of the layer decides. */
-export type UsePBSAttentionOptions = Omit<PBSAttentionSettings, 'causal' | 'scale'>;
+export type UsePBSAttentionOptions = Omit<PBSAttentionSettings, 'causal' | 'scale' | 'window' | 'softCap'>;
 
 /** An attention layer that keeps its own attention. */
 export interface LayerLeft {
@@ -57,7 +57,7 @@ export function usePBSAttention(
   options: UsePBSAttentionOptions = {},
 ): PBSAttentionInUse {
   check(isLayer(model), op, 'model', `got ${typeof model}`, 'a LayersModel or a Layer');
-  refuseCausalAndScale(op, options, 'a call of the layer decides both');
+  refuseForm(op, options, 'a call of the layer decides');
   pbsAttentionSettings(op, options, 1);
 
   const found: Array<{path: string; layer: MultiHeadAttentionLayer; decoder?: Layer}> = [];

@@ -1,5 +1,5 @@
 import type {io} from '@tensorflow/tfjs-core';
-import {check, pbsAttentionSettings, refuseCausalAndScale} from '../ops/check_arguments.js';
+import {check, pbsAttentionSettings, refuseForm} from '../ops/check_arguments.js';
 import type {PBSAttentionSettings} from '../ops/options.js';
 import type {AttentionPattern, MaskLength} from './attention_pattern.js';
 import {attentionPattern} from './attention_pattern.js';
@@ -14,7 +14,7 @@ import {NotRecognised} from './products.js';
 const op = 'rewriteAttention';
 
 /** Options of `pbsAttention` but `causal` and `scale`, which the graph tells. */
-export type RewriteAttentionOptions = Omit<PBSAttentionSettings, 'causal' | 'scale'>;
+export type RewriteAttentionOptions = Omit<PBSAttentionSettings, 'causal' | 'scale' | 'window' | 'softCap'>;
 
 /** Attention that is a `PBSAttention` node now. */
 export interface AttentionReplaced {
@@ -76,7 +76,7 @@ export function rewriteAttention(
   modelArtifacts: io.ModelArtifacts,
   options: RewriteAttentionOptions = {},
 ): RewrittenModel {
-  refuseCausalAndScale(op, options, 'the graph tells both');
+  refuseForm(op, options, 'the graph tells');
   const attrs = pbsAttentionSettings(op, options, 1);
   const topology = checkArtifacts(modelArtifacts);
   const weights = new ModelWeights(

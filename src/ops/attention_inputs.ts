@@ -30,6 +30,28 @@ export function keyLengthsInput(op: string, options: AttentionOptions | undefine
   return {keyLengths: tensor1d(lengths, 'int32') satisfies Tensor1D};
 }
 
+/** The options that are a number for each query head, those that are given, as tensors. */
+export function headInputs(op: string, options: AttentionOptions | undefined, query: Tensor4D): NamedTensorMap {
+  const heads = query.shape[1];
+  const takes = `${heads} finite numbers, one for each query head, or a float32 tensor [${heads}]`;
+  const inputs: NamedTensorMap = {};
+  for (const name of ['alibiSlopes', 'sinks'] as const) {
+    const given = options?.[name];
+    if (given === undefined) continue;
+    if (given instanceof Tensor) {
+      checkTensorOf(op, name, given, ['float32'], [heads], takes);
+      inputs[name] = given;
+      continue;
+    }
+    const isList = Array.isArray(given) || given instanceof Float32Array;
+    check(isList, op, name, `got ${describe(given)}`, takes);
+    const numbers = Array.from(given as ArrayLike<number>);
+    check(numbers.length === heads && numbers.every(Number.isFinite), op, name, `got [${listOf(numbers)}]`, takes);
+    inputs[name] = tensor1d(numbers, 'float32');
+  }
+  return inputs;
+}
+
 /** Key lengths that are numbers, holes of an array among them, which are none. */
 export function numbersOf(keyLengths: unknown): number[] | undefined {
   return Array.isArray(keyLengths) || keyLengths instanceof Int32Array

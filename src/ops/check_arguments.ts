@@ -7,8 +7,8 @@ import {defaultOptions, givenOptions} from './options.js';
 import type {PBSAttentionPlan} from './results.js';
 
 /** Options that belong to the tensors of a call. */
-const flashInputOptions = ['queryOffset', 'keyLengths', 'mask'] as const;
-const pbsInputOptions = ['queryOffset', 'keyLengths', 'plan', 'onReport'] as const;
+const flashInputOptions = ['queryOffset', 'keyLengths', 'alibiSlopes', 'sinks', 'mask'] as const;
+const pbsInputOptions = ['queryOffset', 'keyLengths', 'alibiSlopes', 'sinks', 'plan', 'onReport'] as const;
 
 /** Throws unless query, key and (where the op has one) value fit together. */
 export function checkTensors(op: string, query: Tensor4D, key: Tensor4D, ...values: Tensor4D[]): void {
@@ -78,14 +78,14 @@ export function planSettings(
   plan: PBSAttentionPlan | undefined,
   withOffset: boolean,
   inputOptions: readonly string[] = pbsInputOptions,
-): BlockSizes & {causal: boolean; queryOffset?: number} {
+): BlockSizes & {causal: boolean; window?: number; queryOffset?: number} {
   const sized = withPlanSizes(op, options, plan, withOffset);
   // Those that change nothing are checked too; the scale's default alone is the head dim's.
-  const {blockSize, keyBlockSize, segmentSize, causal} = pbsAttentionSettings(op, sized, 1, inputOptions);
-  return {blockSize, keyBlockSize, segmentSize, causal, queryOffset: sized?.queryOffset};
+  const {blockSize, keyBlockSize, segmentSize, causal, window} = pbsAttentionSettings(op, sized, 1, inputOptions);
+  return {blockSize, keyBlockSize, segmentSize, causal, window, queryOffset: sized?.queryOffset};
 }
 
-/** @param withOffset with the position of the plan's first row, too; without a causal mask it says nothing. */
+/** @param withOffset with the position of the plan's first row, too; without a causal mask and a window it says nothing. */
 function withPlanSizes(
   op: string,
   options: PBSAttentionOptions | undefined,
@@ -96,8 +96,9 @@ function withPlanSizes(
   if (!plan?.sizes) {
     return options;
   }
-  const {blockSize, keyBlockSize, segmentSize, causal, queryOffset} = plan.sizes;
-  const sizes = {blockSize, keyBlockSize, segmentSize, causal, ...(withOffset && causal && {queryOffset})};
+  const {blockSize, keyBlockSize, segmentSize, causal, window, queryOffset} = plan.sizes;
+  const hasOffset = withOffset && (causal || window !== undefined);
+  const sizes = {blockSize, keyBlockSize, segmentSize, causal, window, ...(hasOffset && {queryOffset})};
   for (const [name, size] of Object.entries(sizes)) {
     const given = options?.[name as keyof typeof sizes];
     const got = `got ${describe(given)} with a plan of ${name === 'queryOffset' ? 'rows from ' : ''}${size}`;
@@ -106,7 +107,7 @@ function withPlanSizes(
   return {...options, ...sizes};
 }
 
-/** Position of the first query row, for the kernels: 0 without a causal mask. */
+/** Position of the first query row, for the kernels: 0 where it says nothing. */
 export function queryOffsetOf(
   op: string,
   options: AttentionOptions | undefined,
@@ -118,14 +119,17 @@ export function queryOffsetOf(
   const shapes = `got query [${query.shape}] with key [${key.shape}]`;
   check(!causal || queryLength <= keyLength, op, 'query', shapes, 'no more rows than keys, or causal: false');
   const {queryOffset} = options ?? {};
+  // Without a causal mask rows need positions for a window and for slopes.
+  const counts = causal || options?.window !== undefined || options?.alibiSlopes !== undefined;
   if (queryOffset === undefined) {
-    return causal ? keyLength - queryLength : 0;
+    return counts ? Math.max(0, keyLength - queryLength) : 0;
   }
   const isPosition = Number.isSafeInteger(queryOffset) && queryOffset >= 0;
   const got = `got ${describe(queryOffset)} for ${queryLength} queries and ${keyLength} keys`;
-  const fits = isPosition && (!causal || queryOffset + queryLength <= keyLength);
-  check(fits, op, 'queryOffset', got, 'an integer from 0 to keyLength - queryLength');
-  return causal ? queryOffset : 0;
+  const last = causal ? keyLength - queryLength : counts ? keyLength : Infinity;
+  const takes = `an integer from 0 to ${causal || !counts ? 'keyLength - queryLength' : 'keyLength'}`;
+  check(isPosition && queryOffset <= last, op, 'queryOffset', got, takes);
+  return counts ? queryOffset : 0;
 }
 
 /**
@@ -137,9 +141,9 @@ export function pbsAttentionSettings(
   options: PBSAttentionSettings | undefined,
   headDim: number,
   inputOptions: readonly string[] = [],
-): Omit<Required<PBSAttentionSettings>, 'causalSafe'> {
+): Omit<Required<PBSAttentionSettings>, 'causalSafe' | keyof ScoreForms> & ScoreForms {
   const settings = withDefaults(op, options, inputOptions);
-  const {threshold, estimate, permute, causalSafe, auto} = settings;
+  const {threshold, estimate, permute, causalSafe, auto, expectedDensity} = settings;
   const inUnitInterval = typeof threshold === 'number' && threshold >= 0 && threshold <= 1;
   check(inUnitInterval, op, 'threshold', `got ${describe(threshold)}`, 'a number from 0 to 1');
   const isEstimate = estimate === 'sampled' || estimate === 'pooled';
@@ -147,32 +151,48 @@ export function pbsAttentionSettings(
   checkBoolean(op, 'permute', permute);
   checkBoolean(op, 'causalSafe', causalSafe);
   checkBoolean(op, 'auto', auto);
+  const isShare = typeof expectedDensity === 'number' && expectedDensity >= 0 && expectedDensity <= 1;
+  check(isShare, op, 'expectedDensity', `got ${describe(expectedDensity)}`, 'a number from 0 to 1');
   const form = formSettings(op, settings, headDim);
-  return {...form, ...blockSizes(op, settings), threshold, estimate, permute: permute && !causalSafe, auto};
+  return {
+    ...form,
+    ...blockSizes(op, settings),
+    threshold,
+    estimate,
+    permute: permute && !causalSafe,
+    auto,
+    expectedDensity,
+  };
 }
 
-/** Throws on options that something else decides: whether attention is causal, and its scale. */
-export function refuseCausalAndScale(op: string, options: PBSAttentionSettings, decides: string): void {
-  for (const name of ['causal', 'scale'] as const) {
-    check(options[name] === undefined, op, 'options', `got '${name}'`, `no causal and no scale: ${decides}`);
+/** Throws on options that something else decides: which keys a query sees, and what becomes of a score. */
+export function refuseForm(op: string, options: PBSAttentionSettings, decides: string): void {
+  for (const name of ['causal', 'scale', 'window', 'softCap'] as const) {
+    check(options[name] === undefined, op, 'options', `got '${name}'`, `no ${name}: ${decides}`);
   }
 }
 
 /** Options with defaults, not checked yet. */
-type Settings = typeof defaultOptions & Pick<AttentionOptions, 'scale' | 'queryOffset'>;
+type Settings = typeof defaultOptions & Pick<AttentionOptions, 'scale' | 'queryOffset'> & ScoreForms;
+/** Forms that are numbers, those that are given. */
+type ScoreForms = Pick<AttentionOptions, 'window' | 'softCap'>;
 type BlockSizes = Pick<Settings, 'blockSize' | 'keyBlockSize' | 'segmentSize'>;
 
 function formSettings(
   op: string,
   settings: Settings,
   headDim: number,
-): Required<Pick<Settings, 'causal' | 'scale' | 'precision'>> {
-  const {causal, scale = 1 / Math.sqrt(headDim), precision} = settings;
+): Required<Pick<Settings, 'causal' | 'scale' | 'precision'>> & ScoreForms {
+  const {causal, scale = 1 / Math.sqrt(headDim), precision, window, softCap} = settings;
   checkBoolean(op, 'causal', causal);
   check(Number.isFinite(scale), op, 'scale', `got ${describe(scale)}`, 'a finite number');
   const isPrecision = precision === 'float32' || precision === 'float16';
   check(isPrecision, op, 'precision', `got ${describe(precision)}`, "'float32' or 'float16'");
-  return {causal, scale, precision};
+  const isWindow = window === undefined || (Number.isSafeInteger(window) && window >= 1);
+  check(isWindow, op, 'window', `got ${describe(window)}`, 'an integer from 1 on');
+  const isCap = softCap === undefined || (Number.isFinite(softCap) && softCap > 0);
+  check(isCap, op, 'softCap', `got ${describe(softCap)}`, 'a finite number above 0');
+  return {causal, scale, precision, ...givenOptions({window, softCap})};
 }
 
 function blockSizes(op: string, {blockSize, keyBlockSize, segmentSize}: Settings): BlockSizes {
@@ -231,7 +251,7 @@ function withDefaults(
 ): Settings {
   checkIsOptions(op, options);
   const given = givenOptions(options);
-  const known = [...Object.keys(defaultOptions), 'scale', ...inputOptions];
+  const known = [...Object.keys(defaultOptions), 'scale', 'window', 'softCap', ...inputOptions];
   for (const name of Object.keys(given)) {
     check(known.includes(name), op, 'options', `got '${name}'`, known.join(', '));
   }

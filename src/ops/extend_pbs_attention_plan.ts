@@ -1,6 +1,6 @@
 import type {Tensor, Tensor3D, Tensor4D} from '@tensorflow/tfjs-core';
-import {concat, logicalOr, op, pad, slice, tensor3d, tensor4d} from '@tensorflow/tfjs-core';
-import {blockGeometry, scoredBlocks, visibleBlocks} from '../attention/block_geometry.js';
+import {concat, logicalAnd, logicalOr, op, pad, slice, tensor3d, tensor4d} from '@tensorflow/tfjs-core';
+import {blockGeometry, firstVisibleBlock, scoredBlocks, visibleBlocks} from '../attention/block_geometry.js';
 import {isKnownPlan, knowPlan, planInputs} from './attention_inputs.js';
 import {check, checkTensors, describe, planSettings, queryOffsetOf} from './check_arguments.js';
 import type {PBSAttentionOptions} from './options.js';
@@ -32,7 +32,7 @@ import {planSizes} from './pbs_attention_plan.js';
  * @param plan of {@link pbsAttentionPlan} or of this function, for the same heads; it is left undisposed.
  * @param query float32 `[batch, heads, queryLength, headDim]`, the next rows. Its shape counts, not its values.
  * @param key float32 `[batch, keyValueHeads, keyLength, headDim]`, with the plan's keys first. Its shape counts.
- * @param options `queryOffset`, by default `keyLength - queryLength`, counts; `blockSize`, `keyBlockSize`, `segmentSize` and `causal` are the
+ * @param options `queryOffset`, by default `keyLength - queryLength`, counts; `blockSize`, `keyBlockSize`, `segmentSize`, `causal` and `window` are the
  *     plan's, and needed where it does not say its `sizes`. The others are checked and change nothing. No `keyLengths`, and the
  *     result says none: give the call by it those of the longer cache.
  * @returns `keyIndices`, int32 `[batch, heads, keyLength]`, and `blockMask`, bool `[batch, heads, queryBlocks, keyBlocks]`, both
@@ -57,9 +57,9 @@ function extendPBSAttentionPlan_(
 ): PBSAttentionPlan {
   const name = 'extendPBSAttentionPlan';
   checkTensors(name, query, key);
-  const {causal, ...sizes} = planSettings(name, options, plan, false, ['queryOffset']);
-  const queryOffset = queryOffsetOf(name, options, causal, query, key);
-  const geometry = blockGeometry(query, key, {...sizes, queryOffset});
+  const {causal, window, ...sizes} = planSettings(name, options, plan, false, ['queryOffset']);
+  const queryOffset = queryOffsetOf(name, {...options, window}, causal, query, key);
+  const geometry = blockGeometry(query, key, {...sizes, queryOffset, window});
   const {batch, heads, keyLength, keyBlockSize, queryBlocks, keyBlocks} = geometry;
 
   const plannedKeys = plan?.keyIndices?.shape?.[2] ?? 0;
@@ -81,10 +81,14 @@ function extendPBSAttentionPlan_(
   const seenKeys = causal && old ? Math.min(plannedKeys, old.queryOffset + old.queryLength) : plannedKeys;
   const firstNew = seenKeys === keyLength ? keyBlocks : Math.floor(seenKeys / keyBlockSize);
   const always = new Uint8Array(queryBlocks * keyBlocks);
+  const inWindow = new Uint8Array(queryBlocks * keyBlocks);
   for (let queryBlock = 0; queryBlock < queryBlocks; ++queryBlock) {
-    const first = Math.min(firstNew, scoredBlocks(geometry, causal, queryBlock));
+    const firstSeen = firstVisibleBlock(geometry, queryBlock);
+    const first = Math.max(firstSeen, Math.min(firstNew, scoredBlocks(geometry, causal, queryBlock)));
     const end = visibleBlocks(geometry, causal, queryBlock);
-    always.fill(1, queryBlock * keyBlocks + first, queryBlock * keyBlocks + end);
+    const start = queryBlock * keyBlocks;
+    always.fill(1, start + first, start + Math.max(first, end));
+    inWindow.fill(1, start + firstSeen, start + keyBlocks);
   }
   const lastRow = slice(plan.blockMask, [0, 0, plannedRows - 1, 0], [batch, heads, 1, plannedBlocks]);
   const carried = pad(lastRow, [
@@ -93,7 +97,8 @@ function extendPBSAttentionPlan_(
     [0, 0],
     [0, keyBlocks - plannedBlocks],
   ]);
-  const blockMask = logicalOr(carried, tensor4d(always, [1, 1, queryBlocks, keyBlocks], 'bool')) as Tensor4D;
+  const [kept, seen] = [always, inWindow].map((x) => tensor4d(x, [1, 1, queryBlocks, keyBlocks], 'bool'));
+  const blockMask = logicalAnd(logicalOr(carried, kept), seen) as Tensor4D;
   if (isKnownPlan(plan)) knowPlan(keyIndices);
-  return {keyIndices, blockMask, sizes: planSizes(geometry, causal)};
+  return {keyIndices, blockMask, sizes: planSizes(geometry, {causal, window})};
 }

@@ -1,8 +1,8 @@
-import type {NamedAttrMap, Tensor4D} from '@tensorflow/tfjs-core';
-import {engine, op} from '@tensorflow/tfjs-core';
+import type {Tensor4D} from '@tensorflow/tfjs-core';
+import {op} from '@tensorflow/tfjs-core';
 import {FlashAttention} from '../attention/attention_kernels.js';
-import {savedInputs} from '../attention/gradients.js';
-import {keyLengthsInput, maskInput} from './attention_inputs.js';
+import {runDifferentiable} from '../attention/gradients.js';
+import {headInputs, keyLengthsInput, maskInput} from './attention_inputs.js';
 import {checkBackend, checkTensors, flashAttentionAttrs} from './check_arguments.js';
 import type {AttentionOp, FlashAttentionOptions} from './options.js';
 
@@ -18,7 +18,7 @@ import type {AttentionOp, FlashAttentionOptions} from './options.js';
  * Queries may be fewer than the keys: under a causal mask they are then the last ones, as in chunked prefill and decoding over
  * a key/value cache, unless `queryOffset` says otherwise.
  *
- * Differentiable by query, key and value, not by a mask. The gradient is computed in float32 in any precision, in tiles again:
+ * Differentiable by query, key and value, not by `mask`, `alibiSlopes` and `sinks`. The gradient is computed in float32 in any precision, in tiles again:
  * the forward pass keeps its inputs and its output alone, and the three gradients take about 4 times its multiply-adds and
  * memory that grows with the length as the inputs do. There is no gradient of the gradient; tfjs throws then.
  *
@@ -27,7 +27,7 @@ import type {AttentionOp, FlashAttentionOptions} from './options.js';
  *     `h` reads key head `h / (heads / keyValueHeads)` (grouped-query attention, no repeated keys needed).
  * @param value float32 `[batch, keyValueHeads, keyLength, valueDim]`.
  * @param options see {@link FlashAttentionOptions}: `causal = true`, `scale = 1 / sqrt(headDim)`,
- *     `queryOffset = keyLength - queryLength`; `keyLengths`, `mask`.
+ *     `queryOffset = keyLength - queryLength`; `keyLengths`, `window`, `softCap`, `alibiSlopes`, `sinks`, `mask`.
  * @returns float32 `[batch, heads, queryLength, valueDim]`; zeros in a row that sees no key.
  * @throws Error if a tensor or an option is not of that form, if the active backend has no kernel, or if the device
  *     cannot hold the tensors; nothing has been launched then.
@@ -39,12 +39,13 @@ function flashAttention_(query: Tensor4D, key: Tensor4D, value: Tensor4D, option
   checkTensors('flashAttention', query, key, value);
   const attrs = flashAttentionAttrs('flashAttention', options, query, key);
   checkBackend('flashAttention', FlashAttention);
-  const inputs = savedInputs({
+  const inputs = {
     query,
     key,
     value,
     ...keyLengthsInput('flashAttention', options, key),
+    ...headInputs('flashAttention', options, query),
     ...maskInput('flashAttention', options, query, key),
-  });
-  return engine().runKernel(FlashAttention, inputs, attrs as NamedAttrMap);
+  };
+  return runDifferentiable(FlashAttention, inputs, attrs);
 }

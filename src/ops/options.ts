@@ -17,7 +17,8 @@ export interface AttentionOptions {
   /**
    * Position of the first query row among the keys: under a causal mask, row i sees the keys up to position
    * `queryOffset + i`. An integer from 0 to `keyLength − queryLength`, the default, with which the last row sees every key:
-   * a chunk of a prompt, or the next token, over a key/value cache. Without a causal mask it changes nothing.
+   * a chunk of a prompt, or the next token, over a key/value cache. Without a causal mask it counts for `window` and `alibiSlopes` alone,
+   * goes up to `keyLength`, and is 0 by default where there are fewer keys than rows.
    */
   queryOffset?: number;
   /**
@@ -26,6 +27,24 @@ export interface AttentionOptions {
    * range counts as its nearest end. Default: every key; by a plan, those that it was made with.
    */
   keyLengths?: number[] | Int32Array | Tensor1D;
+  /**
+   * Sliding window: row i sees key j only if `i - j < window`, so that many keys and its own among them; without a causal mask only
+   * if `|i - j| < window`. Positions count from `queryOffset`, with and without a causal mask. An integer from 1 on. Tiles of keys outside are not read.
+   * Default: none (Mistral, Gemma 2).
+   */
+  window?: number;
+  /** Scores become `softCap · tanh(score / softCap)`, after the scale and before anything that is added. Above 0. Default: none (Gemma 2). */
+  softCap?: number;
+  /**
+   * ALiBi: adds `-slope · (i - j)` to the score of row i and key j, after `softCap`; without a causal mask `-slope · |i - j|`. A slope a query head:
+   * numbers, or a float32 tensor `[heads]`. No gradient by them. Default: none (arXiv 2108.12409, BLOOM).
+   */
+  alibiSlopes?: number[] | Float32Array | Tensor1D;
+  /**
+   * A score a query head that takes part in the softmax and has no value, after `scale`, `softCap` and masks: it lowers all weights of a row. Numbers, or a float32 tensor
+   * `[heads]`. No gradient by them. A row that sees no key is zeros. Default: none (gpt-oss).
+   */
+  sinks?: number[] | Float32Array | Tensor1D;
 }
 
 /** Options of exact attention. Those of `pbsAttention` alone are taken and change nothing, so that one call stands for the other. */
@@ -39,7 +58,10 @@ export interface FlashAttentionOptions extends AttentionOptions {
 }
 
 /** Options of permuted block-sparse attention that do not depend on the tensors (arXiv 2510.21270, section 3). */
-export interface PBSAttentionSettings extends Pick<AttentionOptions, 'causal' | 'scale' | 'precision'> {
+export interface PBSAttentionSettings extends Pick<
+  AttentionOptions,
+  'causal' | 'scale' | 'precision' | 'window' | 'softCap'
+> {
   /** Rows a block of queries, which share a choice of keys; B in the paper. Default 128. */
   blockSize?: number;
   /** Keys a block, the unit that is kept or skipped; in the paper `blockSize`. Default 64, or `blockSize` where that is smaller. */
@@ -73,16 +95,22 @@ export interface PBSAttentionSettings extends Pick<AttentionOptions, 'causal' | 
   /**
    * Whether `pbsAttention` runs exact attention instead where it does not expect blocks to pay: short lengths, few heads,
    * a high threshold. Decided by shape, options and device before anything is launched (`attention/cost_model.ts`); the
-   * output is then that of `flashAttention`. A plan is that of block-sparse attention in any case. Default `true`.
+   * output is then that of `flashAttention`. A plan is that of block-sparse attention in any case. What the device can do, it knows by its
+   * class, or by {@link useAttentionCalibration}. Default `true`.
    */
   auto?: boolean;
+  /**
+   * Share of the visible blocks that calls of this length keep, as the density of a report or a tuned rule said: `auto` goes by it. From 0
+   * to 1; 0, the default: not known, and `auto` takes what one language model kept at the length (`attention/cost_model.ts`).
+   */
+  expectedDensity?: number;
 }
 
 /** Options of permuted block-sparse attention. */
 export interface PBSAttentionOptions extends PBSAttentionSettings, AttentionOptions {
   /**
    * Attend by this plan, of {@link pbsAttentionPlan} or {@link extendPBSAttentionPlan}, instead of making one: each block of
-   * queries reads the blocks that the plan keeps for it. `blockSize`, `keyBlockSize`, `segmentSize`, `causal`, `queryOffset` and `keyLengths` are then the
+   * queries reads the blocks that the plan keeps for it. `blockSize`, `keyBlockSize`, `segmentSize`, `causal`, `window`, `queryOffset` and `keyLengths` are then the
    * plan's (its `sizes`), the query has as many rows, and `threshold`, `estimate`, `permute`, `causalSafe` and `auto` change
    * nothing. For `pbsAttention` alone. Default: none.
    */
@@ -110,6 +138,7 @@ export const defaultOptions = {
   permute: true,
   causalSafe: false,
   auto: true,
+  expectedDensity: 0,
 };
 
 /**

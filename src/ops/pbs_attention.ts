@@ -1,9 +1,9 @@
-import type {NamedAttrMap, NamedTensorMap, Tensor4D} from '@tensorflow/tfjs-core';
-import {engine, op} from '@tensorflow/tfjs-core';
+import type {NamedTensorMap, Tensor4D} from '@tensorflow/tfjs-core';
+import {op} from '@tensorflow/tfjs-core';
 import {PBSAttention} from '../attention/attention_kernels.js';
 import {blockGeometry} from '../attention/block_geometry.js';
-import {savedInputs} from '../attention/gradients.js';
-import {keyLengthsInput, planInputs, withPlanLengths} from './attention_inputs.js';
+import {runDifferentiable} from '../attention/gradients.js';
+import {headInputs, keyLengthsInput, planInputs, withPlanLengths} from './attention_inputs.js';
 import {check, checkBackend, checkTensors, describe, pbsAttentionAttrs} from './check_arguments.js';
 import type {AttentionOp, PBSAttentionOptions} from './options.js';
 import {reportOf} from './pbs_attention_report.js';
@@ -50,7 +50,8 @@ import {reportOf} from './pbs_attention_report.js';
  * @param value float32 `[batch, keyValueHeads, keyLength, valueDim]`.
  * @param options see {@link PBSAttentionOptions}: `threshold = 0.9`, `blockSize = 128`, `keyBlockSize = 64`,
  *     `segmentSize = 256`, `estimate = 'sampled'`, `permute = true`, `causalSafe = false`, `causal = true`,
- *     `scale = 1 / sqrt(headDim)`, `auto = true`, `queryOffset = keyLength - queryLength`; `keyLengths`, `plan`, `onReport`.
+ *     `scale = 1 / sqrt(headDim)`, `auto = true`, `queryOffset = keyLength - queryLength`; `keyLengths`, `window`, `softCap`, `alibiSlopes`, `sinks`, `plan`,
+ *     `onReport`.
  * @returns float32 `[batch, heads, queryLength, valueDim]`, rows in the order of the query; zeros in a row that sees no key.
  * @throws Error if a tensor or an option is not of that form, if the active backend has no kernel, or if the device
  *     cannot hold the tensors; nothing has been launched then.
@@ -63,15 +64,16 @@ function pbsAttention_(query: Tensor4D, key: Tensor4D, value: Tensor4D, options?
   const attrs = pbsAttentionAttrs('pbsAttention', options, query, key);
   checkBackend('pbsAttention', PBSAttention);
   const {plan, onReport, keyLengths} = withPlanLengths('pbsAttention', options) ?? {};
-  const inputs = savedInputs({
+  const inputs: NamedTensorMap = {
     query,
     key,
     value,
     ...keyLengthsInput('pbsAttention', {keyLengths}, key),
+    ...headInputs('pbsAttention', options, query),
     ...(plan !== undefined && planInputs('pbsAttention', plan, blockGeometry(query, key, attrs))),
-  });
+  };
   if (onReport === undefined) {
-    return engine().runKernel(PBSAttention, inputs, attrs as NamedAttrMap);
+    return runDifferentiable(PBSAttention, inputs, attrs);
   }
   check(typeof onReport === 'function', 'pbsAttention', 'onReport', `got ${describe(onReport)}`, 'a function');
   const report = reportOf(inputs, attrs, keyLengths);
@@ -79,7 +81,7 @@ function pbsAttention_(query: Tensor4D, key: Tensor4D, value: Tensor4D, options?
     // By the plan that the report holds, so that nothing is planned twice.
     const {keyIndices, blockMask} = report.plan;
     const by: NamedTensorMap = report.exactReason === undefined ? {keyIndices, blockMask} : {};
-    const output = engine().runKernel(PBSAttention, savedInputs({...inputs, ...by}), attrs as NamedAttrMap) as Tensor4D;
+    const output = runDifferentiable(PBSAttention, {...inputs, ...by}, attrs);
     onReport(report);
     return output;
   } catch (error) {

@@ -1,11 +1,11 @@
 import {Tensor} from '@tensorflow/tfjs-core';
-import {visibleBlocks} from '../attention/block_geometry.js';
+import {firstVisibleBlock, visibleBlocks} from '../attention/block_geometry.js';
 import {check, describe, planSettings} from './check_arguments.js';
 import type {PBSAttentionOptions} from './options.js';
 import type {PBSAttentionPlan} from './results.js';
 
 /**
- * Share of the blocks that a plan keeps: selected blocks over causally visible blocks, over all heads and query blocks.
+ * Share of the blocks that a plan keeps: selected blocks over visible blocks (by `causal` and `window`), over all heads and query blocks.
  * A query block's own segment counts on both sides. 1 is exact attention.
  *
  * ```js
@@ -49,9 +49,10 @@ export async function pbsAttentionDensity(plan: PBSAttentionPlan, options?: PBSA
   let selected = 0;
   for (let row = 0; row < batch * heads * queryBlocks; ++row) {
     const rowVisible = visibleBlocks(grid, causal, row % queryBlocks);
-    visible += rowVisible;
+    const first = Math.min(firstVisibleBlock(grid, row % queryBlocks), rowVisible);
+    visible += rowVisible - first;
     // An extended plan can carry blocks that lie after its rows, and nobody attends to them.
-    for (let block = 0; block < rowVisible; ++block) {
+    for (let block = first; block < rowVisible; ++block) {
       selected += mask[row * keyBlocks + block];
     }
   }

@@ -1,9 +1,10 @@
 import type {NamedAttrMap, NamedTensorMap, Tensor, Tensor3D, Tensor4D} from '@tensorflow/tfjs-core';
 import {engine, op} from '@tensorflow/tfjs-core';
+import type {PBSAttentionAttrs} from '../attention/attention_kernels.js';
 import {PBSAttentionPlan as PBSAttentionPlanKernel} from '../attention/attention_kernels.js';
 import type {BlockGeometry} from '../attention/block_geometry.js';
 import {blockGeometry} from '../attention/block_geometry.js';
-import {keyLengthsInput, knowPlan, numbersOf} from './attention_inputs.js';
+import {headInputs, keyLengthsInput, knowPlan, numbersOf} from './attention_inputs.js';
 import {checkBackend, checkTensors, pbsAttentionAttrs} from './check_arguments.js';
 import type {PBSAttentionOptions} from './options.js';
 import type {PBSAttentionPlan, PBSAttentionPlanSizes} from './results.js';
@@ -39,23 +40,34 @@ function pbsAttentionPlan_(
   options?: Omit<PBSAttentionOptions, 'plan' | 'onReport'>,
 ): PBSAttentionPlan {
   checkTensors('pbsAttentionPlan', query, key);
-  const attrs = pbsAttentionAttrs('pbsAttentionPlan', options, query, key, ['queryOffset', 'keyLengths']);
+  const attrs = pbsAttentionAttrs('pbsAttentionPlan', options, query, key, [
+    'queryOffset',
+    'keyLengths',
+    'alibiSlopes',
+    'sinks',
+  ]);
   checkBackend('pbsAttentionPlan', PBSAttentionPlanKernel);
-  const inputs: NamedTensorMap = {query, key, ...keyLengthsInput('pbsAttentionPlan', options, key)};
+  const inputs: NamedTensorMap = {
+    query,
+    key,
+    ...keyLengthsInput('pbsAttentionPlan', options, key),
+    ...headInputs('pbsAttentionPlan', options, query),
+  };
   const [keyIndices, blockMask] = engine().runKernel(PBSAttentionPlanKernel, inputs, {
     ...attrs,
     withMass: false,
   } as NamedAttrMap) as unknown as [Tensor3D, Tensor4D];
   knowPlan(keyIndices);
   const geometry = blockGeometry(query, key, attrs);
-  return {keyIndices, blockMask, sizes: planSizes(geometry, attrs.causal, numbersOf(options?.keyLengths))};
+  return {keyIndices, blockMask, sizes: planSizes(geometry, attrs, numbersOf(options?.keyLengths))};
 }
 
 /** The sizes of a plan that is made for these blocks. */
 export function planSizes(
   {blockSize, keyBlockSize, segmentSize, queryOffset, queryLength}: BlockGeometry,
-  causal: boolean,
+  {causal, window}: Pick<PBSAttentionAttrs, 'causal' | 'window'>,
   keyLengths?: number[],
 ): PBSAttentionPlanSizes {
-  return {blockSize, keyBlockSize, segmentSize, causal, queryOffset, queryLength, ...(keyLengths && {keyLengths})};
+  const sizes = {blockSize, keyBlockSize, segmentSize, causal, queryOffset, queryLength};
+  return {...sizes, ...(window !== undefined && {window}), ...(keyLengths && {keyLengths})};
 }

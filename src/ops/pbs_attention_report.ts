@@ -2,13 +2,14 @@ import type {NamedAttrMap, NamedTensorMap, Tensor, Tensor1D, Tensor4D} from '@te
 import {clone, dispose, engine, keep} from '@tensorflow/tfjs-core';
 import type {PBSAttentionAttrs} from '../attention/attention_kernels.js';
 import {PBSAttentionPlan as PBSAttentionPlanKernel} from '../attention/attention_kernels.js';
-import {backendCosts} from '../kernels/backend_costs.js';
+import {backendCosts, costBasis} from '../kernels/backend_costs.js';
 import {blockGeometry} from '../attention/block_geometry.js';
 import {whyExact} from '../attention/cost_model.js';
 import {blockMass, massOfKept} from './block_mass.js';
 import {knowPlan, numbersOf} from './attention_inputs.js';
 import {check} from './check_arguments.js';
 import type {AttentionOptions} from './options.js';
+import {givenOptions} from './options.js';
 import {pbsAttentionDensity} from './pbs_attention_density.js';
 import {planSizes} from './pbs_attention_plan.js';
 import type {PBSAttentionPlan, PBSAttentionReport} from './results.js';
@@ -34,10 +35,11 @@ export function reportOf(
   const plan = {
     keyIndices,
     blockMask,
-    sizes: planSizes(geometry, attrs.causal, numbersOf(lengths)),
+    sizes: planSizes(geometry, attrs, numbersOf(lengths)),
   } as PBSAttentionPlan;
-  const {query, key, keyLengths} = inputs as {query: Tensor4D; key: Tensor4D; keyLengths?: Tensor1D};
-  const held = {query: clone(query), key: clone(key), ...(keyLengths && {keyLengths: clone(keyLengths)})};
+  const held = Object.fromEntries(
+    Object.entries(scoredInputs(inputs)).map(([name, x]) => [name, clone(x)]),
+  ) as unknown as ScoredInputs;
   // In an op or a tidy, whose end they outlive.
   const owned = [keyIndices, blockMask, ...(mass ? [mass] : []), ...Object.values(held)].map((x) => keep(x));
   let isDisposed = false;
@@ -58,6 +60,7 @@ export function reportOf(
   const planned = {keyIndices: plan.keyIndices, blockMask: plan.blockMask};
   return {
     exactReason,
+    costBasis: costBasis(),
     plan,
     density: () => figure('density', planned, (held) => pbsAttentionDensity({...held, sizes: plan.sizes})),
     keptMass: async () => {
@@ -66,10 +69,12 @@ export function reportOf(
       return figure('keptMass', {mass}, async (held) => mean(await held.mass.data<'float32'>()));
     },
     exactKeptMass: async () => {
-      const length = key.shape[2];
+      const length = geometry.keyLength;
       const takes = `at most ${longestExactMass} tokens; keptMass() estimates it at any length`;
       check(length <= longestExactMass, op, 'exactKeptMass', `got ${length} tokens`, takes);
-      return figure('exactKeptMass', {...held, ...planned}, (tensors) => exactMass(tensors, tensors, attrs));
+      return figure('exactKeptMass', {...held, ...planned}, ({keyIndices, blockMask, ...scored}) =>
+        exactMass(scored as ScoredInputs, {keyIndices, blockMask}, attrs),
+      );
     },
     dispose: () => {
       isDisposed = true;
@@ -78,21 +83,30 @@ export function reportOf(
   };
 }
 
+/** What scores are made of. */
+interface ScoredInputs extends NamedTensorMap {
+  query: Tensor4D;
+  key: Tensor4D;
+}
+
+function scoredInputs({query, key, keyLengths, alibiSlopes, sinks}: NamedTensorMap): NamedTensorMap {
+  return {query, key, ...givenOptions({keyLengths, alibiSlopes, sinks})} as NamedTensorMap;
+}
+
 /** Key indices, block mask and what selection expects the blocks to keep. */
 function planWithMass(inputs: NamedTensorMap, attrs: PBSAttentionAttrs, isExact: boolean): Tensor[] {
-  const {query, key, keyLengths} = inputs;
   // A threshold of 1 makes the plan that exact attention stands for.
   const planAttrs = {...attrs, threshold: isExact ? 1 : attrs.threshold, withMass: true} as NamedAttrMap;
-  const planInputs = {query, key, ...(keyLengths && {keyLengths})};
-  return engine().runKernel(PBSAttentionPlanKernel, planInputs, planAttrs) as unknown as Tensor[];
+  return engine().runKernel(PBSAttentionPlanKernel, scoredInputs(inputs), planAttrs) as unknown as Tensor[];
 }
 
 async function exactMass(
-  {query, key, keyLengths}: {query: Tensor4D; key: Tensor4D; keyLengths?: Tensor1D},
+  {query, key, ...byEntryOrHead}: ScoredInputs,
   {keyIndices, blockMask}: PBSAttentionPlan,
-  {causal, scale, queryOffset, blockSize, keyBlockSize}: PBSAttentionAttrs,
+  {causal, scale, queryOffset, window, softCap, blockSize, keyBlockSize}: PBSAttentionAttrs,
 ): Promise<number> {
-  const options = {causal, scale, queryOffset, ...(keyLengths && {keyLengths})};
+  const {keyLengths, alibiSlopes, sinks} = byEntryOrHead as Record<string, Tensor1D>;
+  const options = {causal, scale, queryOffset, window, softCap, keyLengths, alibiSlopes, sinks};
   const exact = await blockMass(query, key, keyIndices, {blockSize, keyBlockSize}, options);
   let kept;
   try {

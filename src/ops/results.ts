@@ -1,5 +1,6 @@
 import type {Tensor3D, Tensor4D} from '@tensorflow/tfjs-core';
 import type {ExactReason} from '../attention/cost_model.js';
+import type {DeviceClass} from '../attention/device_costs.js';
 
 /* What the ops give besides tensors. */
 
@@ -14,6 +15,8 @@ export type PBSAttentionPlanSizes = {
   segmentSize: number;
   /** Whether a query sees only keys at its own position and before. */
   causal: boolean;
+  /** Keys that a row sees up to its own position, where there is a window. */
+  window?: number;
   /** Position of the first query row among the keys. */
   queryOffset: number;
   /** Rows of the query. */
@@ -29,8 +32,8 @@ export type PBSAttentionPlan = {
   /** bool `[batch, heads, queryBlocks, keyBlocks]`: the blocks of permuted keys that each block of queries attends to. */
   blockMask: Tensor4D;
   /**
-   * How queries and keys were cut: calls by the plan take `blockSize`, `keyBlockSize`, `segmentSize`, `causal`, `keyLengths` and, under a causal
-   * mask, `queryOffset` from here, and refuse others, or a query of another length.
+   * How queries and keys were cut: calls by the plan take `blockSize`, `keyBlockSize`, `segmentSize`, `causal`, `window`, `keyLengths` and, under a causal
+   * mask or with a window, `queryOffset` from here, and refuse others, or a query of another length.
    * Where it is missing, as in a plan put together by hand, they must be given as they were.
    */
   sizes?: PBSAttentionPlanSizes;
@@ -46,6 +49,11 @@ export interface PBSAttentionReport {
    * blocks were not expected to pay. `undefined` where blocks were left out.
    */
   exactReason?: ExactReason;
+  /**
+   * What `auto` knows of the device: `'calibration'`, measured constants ({@link useAttentionCalibration}); else the class that its name
+   * tells, with the constants of that class.
+   */
+  costBasis: 'calibration' | DeviceClass;
   /** The key order and the blocks that the call used; where it was exact, every visible block. Owned by the report. */
   plan: PBSAttentionPlan;
   /** Share of the visible blocks that were kept, as {@link pbsAttentionDensity}: above 0, at most 1. */

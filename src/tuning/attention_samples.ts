@@ -24,7 +24,8 @@ export interface AttentionSample {
 export interface AttentionSampleCollector {
   /**
    * {@link flashAttention}, to be called in its place: keeps query, key and value, also past the end of a `tidy`, and `causal`
-   * and `scale`. Refuses what the tuner does not measure: `mask`, `keyLengths`, and queries that do not end with the keys.
+   * and `scale`. Refuses what the tuner does not measure: `mask`, `keyLengths`, `window`, `softCap`,
+   * `alibiSlopes`, `sinks`, and queries that do not end with the keys.
    */
   attention: AttentionOp<FlashAttentionOptions>;
   /** One entry a call, in the order of the calls: where a model runs once, sample i is layer i. Owned by the collector. */
@@ -52,6 +53,9 @@ export function collectAttentionSamples(): AttentionSampleCollector {
       const {mask, keyLengths, queryOffset, causal, scale} = options ?? {};
       check(mask === undefined, op, 'mask', 'got one', 'none: the tuner measures attention without');
       check(keyLengths === undefined, op, 'keyLengths', 'got some', 'none: the tuner measures prompts without padding');
+      for (const name of ['window', 'softCap', 'alibiSlopes', 'sinks'] as const) {
+        check(options?.[name] === undefined, op, name, 'got one', 'none: the tuner measures attention without');
+      }
       checkTensors(op, query as Tensor4D, key as Tensor4D, value as Tensor4D);
       const end = key.shape[2]! - query.shape[2]!;
       const isLast = causal === false || queryOffset === undefined || queryOffset === end;

@@ -64,7 +64,15 @@ if (testBackends().includes('webgpu')) {
           keyIndices: upload(plan.keyIndices, [batch, heads, keyLength]),
           blockLists: upload(plan.blockLists, [batch, heads, queryBlocks, keyBlocks + 1]),
         };
-        const gpuCall = {...call, ...inputs, keyLengths: undefined, mask: undefined, backend: gpu};
+        const gpuCall = {
+          ...call,
+          ...inputs,
+          keyLengths: undefined,
+          mask: undefined,
+          alibiSlopes: undefined,
+          sinks: undefined,
+          backend: gpu,
+        };
         const gradients = attendGradients(gpuCall, gpuPlan).map(own);
         for (const [i, name] of ['query', 'key', 'value'].entries()) {
           const actual = (await gpu.read(gradients[i].dataId)) as Float32Array;

@@ -1,4 +1,4 @@
-import type {NamedTensorMap, Tensor, Tensor4D} from '@tensorflow/tfjs-core';
+import type {NamedAttrMap, NamedTensorMap, Tensor, Tensor4D} from '@tensorflow/tfjs-core';
 import {add, engine, grads, matMul, mul, setBackend, softmax, tensor4d} from '@tensorflow/tfjs-core';
 import type {FlashAttentionOptions, PBSAttentionOptions} from '../../src/index';
 import {flashAttention, pbsAttention, pbsAttentionPlan} from '../../src/index';
@@ -127,7 +127,11 @@ export function attentionLoss(
 export const gradientKernels = {
   'gradient of flashAttention': (q: Tensor4D, k: Tensor4D, v: Tensor4D): Tensor[] => {
     const inputs: NamedTensorMap = {query: q, key: k, value: v, output: q, dy: q};
-    return engine().runKernel(FlashAttentionGrad, inputs, flashAttentionAttrs('test', {}, q, k)) as unknown as Tensor[];
+    return engine().runKernel(
+      FlashAttentionGrad,
+      inputs,
+      flashAttentionAttrs('test', {}, q, k) as unknown as NamedAttrMap,
+    ) as unknown as Tensor[];
   },
   'gradient of pbsAttention': (
     q: Tensor4D,
@@ -139,7 +143,7 @@ export const gradientKernels = {
     return engine().runKernel(
       PBSAttentionGrad,
       inputs,
-      pbsAttentionAttrs('test', options, q, k),
+      pbsAttentionAttrs('test', options, q, k) as unknown as NamedAttrMap,
     ) as unknown as Tensor[];
   },
 };

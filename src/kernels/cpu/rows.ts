@@ -24,20 +24,52 @@ export function dot(a: ArrayLike<number>, aStart: number, b: ArrayLike<number>, 
 }
 
 /** The scaled product of a query row and the key at a position. */
-export function scoreOf({query, key, geometry, scale}: CPUCall, head: number, row: number, position: number): number {
+export function productOf({query, key, geometry, scale}: CPUCall, head: number, row: number, position: number): number {
   const {queryLength, headDim} = geometry;
   const queryStart = (head * queryLength + row) * headDim;
   return scale * dot(query, queryStart, key, keyRow(geometry, head, position) * headDim, headDim);
 }
 
-/** The weights of scores, which add up to 1. */
-export function softmax(scores: Float64Array): Float64Array {
+/** The same under the soft cap. */
+export function cappedScore(call: CPUCall, head: number, row: number, position: number): number {
+  const {softCap} = call;
+  const score = productOf(call, head, row, position);
+  return softCap === undefined ? score : softCap * Math.tanh(score / softCap);
+}
+
+/** What the distance of a key adds to the score of a row (ALiBi). */
+export function slopeBias({geometry, alibiSlopes}: CPUCall, head: number, row: number, position: number): number {
+  const {heads, queryOffset} = geometry;
+  // Without a causal mask keys stand on both sides; with one those after the row are not seen.
+  return alibiSlopes ? -alibiSlopes[head % heads] * Math.abs(queryOffset + row - position) : 0;
+}
+
+/** The score of a query row with the key at a position, whether it sees the key or not. */
+export function scoreOf(call: CPUCall, head: number, row: number, position: number): number {
+  return cappedScore(call, head, row, position) + slopeBias(call, head, row, position);
+}
+
+/** Positions `[first, end)` that a query row of a head may see. */
+export function visibleRange(call: CPUCall, head: number, row: number): [first: number, end: number] {
+  const {geometry, causal} = call;
+  const {queryOffset, window = Infinity} = geometry;
+  const position = queryOffset + row;
+  const last = causal ? position : position + window - 1;
+  return [Math.max(0, position - window + 1), Math.min(lengthOf(call, head), last + 1)];
+}
+
+/** A score of the head that has no key and no value. */
+export const sinkOf = ({geometry, sinks}: CPUCall, head: number): number =>
+  sinks ? sinks[head % geometry.heads] : -Infinity;
+
+/** The weights of scores, which add up to 1 together with that of a sink. */
+export function softmax(scores: Float64Array, sink = -Infinity): Float64Array {
   const weights = new Float64Array(scores.length);
-  let max = -Infinity;
+  let max = sink;
   for (const score of scores) {
     max = Math.max(max, score);
   }
-  let sum = 0;
+  let sum = Math.exp(sink - max);
   for (let i = 0; i < scores.length; ++i) {
     weights[i] = Math.exp(scores[i] - max);
     sum += weights[i];

@@ -63,6 +63,12 @@ export function openCall(context: AttentionContext, request: AttentionRequest, s
     get keyLengths() {
       return tensors.keyLengths && rows('keyLengths', wholeRows(1));
     },
+    get alibiSlopes() {
+      return tensors.alibiSlopes && rows('alibiSlopes', wholeRows(1));
+    },
+    get sinks() {
+      return tensors.sinks && rows('sinks', wholeRows(1));
+    },
     get mask() {
       const {mask} = tensors;
       const split = mask && maskSplit(mask.shape, geometry, context.drawBuffers);
@@ -78,10 +84,13 @@ export interface CallVariant {
   padded: boolean;
   /** Keys of a tile. */
   tileKeys: number;
+  /** Whether there is a window. */
+  window?: true;
 }
 
-export const callVariant = ({causal, context, keyLengths}: WebGLCall): CallVariant => ({
+export const callVariant = ({causal, context, geometry, keyLengths}: WebGLCall): CallVariant => ({
   causal,
   padded: keyLengths !== undefined,
   tileKeys: context.drawBuffers,
+  ...(geometry.window !== undefined && {window: true}),
 });

@@ -6,6 +6,8 @@ import type {BlockPlan} from '../../attention/stage_set.js';
 /** A call with its tensors as tfjs holds them. */
 export interface WebGPUCall extends AttentionCall<TensorInfo> {
   backend: WebGPUBackend;
+  /** What slopes, sinks and key lengths say of each head, where there are slopes or sinks (`head_forms.ts`). */
+  headForms?: TensorInfo;
 }
 
 /** One that asks for gradients. */

@@ -47,8 +47,9 @@ const masked = -3.4e38f;
 const lowest = -1e38f;
 // Original index given to the padding of a key tile: past every limit.
 const paddingPosition = 0x7fffffff;
-// Barriers of the walk need a number that all invocations are known to share.
-var<workgroup> keyTileCount : i32;
+// Barriers of the walk need a number that all invocations are known to share. It takes 16 bytes, so that what a driver puts behind it
+// begins at a multiple of them, as matrix units need it.
+var<workgroup> keyTileCount : vec4<i32>;
 
 fn keyEnd(head : i32) -> i32 {
   return clamp(keyLengths[head / uniforms.heads], 0, uniforms.keyLength);
@@ -111,7 +112,8 @@ fn notFinite(x : vec4<f32>) -> vec4<bool> {
   return (bitcast<vec4<u32>>(x) & vec4<u32>(0x7f800000u)) == vec4<u32>(0x7f800000u);
 }
 
-var<workgroup> anyWithheld : atomic<u32>;
+// 16 bytes: see keyTileCount.
+var<workgroup> anyWithheld : array<atomic<u32>, 4>;
 
 fn asStored(x : vec4<f32>) -> vec4<f32> {
   return x;
@@ -120,7 +122,7 @@ fn asStored(x : vec4<f32>) -> vec4<f32> {
 fn withhold(x : vec4<f32>) -> vec4<f32> {
   let isWithheld = notFinite(asStored(x));
   if (any(isWithheld)) {
-    atomicStore(&anyWithheld, 1u);
+    atomicStore(&anyWithheld[0], 1u);
   }
   return select(x, vec4<f32>(0.0), isWithheld);
 }
@@ -134,9 +136,9 @@ fn readKey(row : i32, vector : i32) -> vec4<f32> { return key[row * 16 + vector]
 fn readValue(row : i32, vector : i32) -> vec4<f32> { return value[row * 16 + vector]; }
 
 fn main(index : i32) {
-  let local = i32(localIndex);
-  let x = ((local >> 1) & 1) + ((local >> 2) & 2) + 4 * ((local >> 4) % 2);
-  let y = (local & 1) + ((local >> 1) & 2) + 4 * ((local >> 4) / 2);
+  let local = i32(min(localIndex, 127u));
+  let x = local / 2 % 2 + local / 8 % 2 * 2 + 4 * (local / 16 % 2);
+  let y = local % 2 + local / 4 % 2 * 2 + 4 * (local / 16 / 2);
   let allHeads = uniforms.batch * uniforms.heads;
   let head = workgroupIndex() % allHeads;
   let firstKeyRow = keyRow(head, 0);
@@ -150,10 +152,10 @@ fn main(index : i32) {
   let endRow = select(firstRow, span.y, exists);
   let allTiles = select(0, countListed(head, queryTileIndex), firstRow < endRow);
   if (local == 0) {
-    keyTileCount = allTiles;
+    keyTileCount.x = allTiles;
   }
   // Barriers stand in a loop that all invocations must run equally often: hence the uniform load.
-  let keyTiles = workgroupUniformLoad(&keyTileCount);
+  let keyTiles = workgroupUniformLoad(&keyTileCount).x;
   let seenByAll = uniforms.queryOffset + firstRow;
 
   // Empty state of the online softmax: nothing seen, all sums zero.
@@ -225,7 +227,8 @@ fn main(index : i32) {
     // 2. Scores, masked, and the maximum of each row over this invocation's columns. The initial value is needed: without
     // one the scores of the last round stay.
     var scores = array<array<f32, columns>, rows>();
-    for (var i = 0; i < 16; i += 4) {
+    for (var s = 0; s < 4; s++) {
+      let i = s * 4;
       {
       let a0 = queryTile[(y + 0 * threadsY) * tileStride + i + 0];
     let a1 = queryTile[(y + 1 * threadsY) * tileStride + i + 0];
@@ -413,7 +416,8 @@ fn main(index : i32) {
     fetched[3] = readKey(firstKeyRow + min(nextPositions[3], lastPosition), (local + 384) % 16);
 
     // 4. Weighted sum of values.
-    for (var i = 0; i < threadsX; i += 4) {
+    for (var s = 0; s < 2; s++) {
+      let i = s * 4;
       {
       let w0 = weights[(y + 0 * threadsY) * weightStride + i + 0];
     let w1 = weights[(y + 1 * threadsY) * weightStride + i + 0];
@@ -608,7 +612,7 @@ fn main(index : i32) {
     sum += rowPartials[y * weightStride + 5];
     sum += rowPartials[y * weightStride + 6];
     sum += rowPartials[y * weightStride + 7];
-  if (atomicLoad(&anyWithheld) != 0u) {
+  if (atomicLoad(&anyWithheld[0]) != 0u) {
     for (var t = 0; t < keyTiles; t++) {
       let tile = keySlots(head, queryTileIndex, t, keyTiles);
       for (var slot = 0; slot < tileKeys; slot++) {

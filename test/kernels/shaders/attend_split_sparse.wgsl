@@ -54,8 +54,9 @@ const masked = -3.4e38f;
 const lowest = -1e38f;
 // Original index given to the padding of a key tile: past every limit.
 const paddingPosition = 0x7fffffff;
-// Barriers of the walk need a number that all invocations are known to share.
-var<workgroup> keyTileCount : i32;
+// Barriers of the walk need a number that all invocations are known to share. It takes 16 bytes, so that what a driver puts behind it
+// begins at a multiple of them, as matrix units need it.
+var<workgroup> keyTileCount : vec4<i32>;
 
 fn keyEnd(head : i32) -> i32 {
   return uniforms.keyLength;
@@ -118,7 +119,8 @@ fn notFinite(x : vec4<f32>) -> vec4<bool> {
   return (bitcast<vec4<u32>>(x) & vec4<u32>(0x7f800000u)) == vec4<u32>(0x7f800000u);
 }
 
-var<workgroup> anyWithheld : atomic<u32>;
+// 16 bytes: see keyTileCount.
+var<workgroup> anyWithheld : array<atomic<u32>, 4>;
 
 fn asStored(x : vec4<f32>) -> vec4<f32> {
   return x;
@@ -127,7 +129,7 @@ fn asStored(x : vec4<f32>) -> vec4<f32> {
 fn withhold(x : vec4<f32>) -> vec4<f32> {
   let isWithheld = notFinite(asStored(x));
   if (any(isWithheld)) {
-    atomicStore(&anyWithheld, 1u);
+    atomicStore(&anyWithheld[0], 1u);
   }
   return select(x, vec4<f32>(0.0), isWithheld);
 }
@@ -141,9 +143,9 @@ fn readKey(row : i32, vector : i32) -> vec4<f32> { return key[row * 16 + vector]
 fn readValue(row : i32, vector : i32) -> vec4<f32> { return value[row * 16 + vector]; }
 
 fn main(index : i32) {
-  let local = i32(localIndex);
-  let x = ((local >> 1) & 1) + ((local >> 2) & 2) + 4 * ((local >> 4) % 4);
-  let y = (local & 1) + ((local >> 1) & 2) + 4 * ((local >> 4) / 4);
+  let local = i32(min(localIndex, 63u));
+  let x = local / 2 % 2 + local / 8 % 2 * 2 + 4 * (local / 16 % 4);
+  let y = local % 2 + local / 4 % 2 * 2 + 4 * (local / 16 / 4);
   let allHeads = uniforms.batch * uniforms.heads;
   let head = workgroupIndex() % allHeads;
   let firstKeyRow = keyRow(head, 0);
@@ -160,10 +162,10 @@ fn main(index : i32) {
   let chunkTiles = (allTiles + uniforms.outShape.y - 1) / uniforms.outShape.y;
   let firstTile = chunk * chunkTiles;
   if (local == 0) {
-    keyTileCount = clamp(allTiles - firstTile, 0, chunkTiles);
+    keyTileCount.x = clamp(allTiles - firstTile, 0, chunkTiles);
   }
   // Barriers stand in a loop that all invocations must run equally often: hence the uniform load.
-  let keyTiles = workgroupUniformLoad(&keyTileCount);
+  let keyTiles = workgroupUniformLoad(&keyTileCount).x;
   let seenByAll = uniforms.queryOffset + firstRow;
 
   // Empty state of the online softmax: nothing seen, all sums zero.
@@ -259,7 +261,8 @@ fn main(index : i32) {
     // 2. Scores, masked, and the maximum of each row over this invocation's columns. The initial value is needed: without
     // one the scores of the last round stay.
     var scores = array<array<f32, columns>, rows>();
-    for (var i = 0; i < 16; i += 4) {
+    for (var s = 0; s < 4; s++) {
+      let i = s * 4;
       {
       let a0 = queryTile[(y + 0 * threadsY) * tileStride + i + 0];
     let a1 = queryTile[(y + 1 * threadsY) * tileStride + i + 0];
@@ -419,7 +422,8 @@ fn main(index : i32) {
     fetched[7] = readKey(firstKeyRow + min(nextPositions[7], lastPosition), (local + 448) % 16);
 
     // 4. Weighted sum of values.
-    for (var i = 0; i < threadsX; i += 4) {
+    for (var s = 0; s < 4; s++) {
+      let i = s * 4;
       {
       let w0 = weights[(y + 0 * threadsY) * weightStride + i + 0];
     let w1 = weights[(y + 1 * threadsY) * weightStride + i + 0];
@@ -502,7 +506,7 @@ fn main(index : i32) {
     sum += rowPartials[y * weightStride + 13];
     sum += rowPartials[y * weightStride + 14];
     sum += rowPartials[y * weightStride + 15];
-  if (atomicLoad(&anyWithheld) != 0u) {
+  if (atomicLoad(&anyWithheld[0]) != 0u) {
     for (var t = 0; t < keyTiles; t++) {
       let tile = keySlots(head, queryTileIndex, firstTile + t, firstTile + keyTiles);
       for (var slot = 0; slot < tileKeys; slot++) {

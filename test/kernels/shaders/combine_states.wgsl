@@ -32,11 +32,12 @@ var<workgroup> laneStates : array<State, 240>;
 
 // All invocations call it together; those of the first lane get what all lanes have.
 fn mergeLanes(own : State) -> State {
+  let local = i32(min(localIndex, 239u));
   var state = own;
-  laneStates[i32(localIndex)] = state;
+  laneStates[local] = state;
   // Barrier: the first lane reads what all lanes wrote.
   workgroupBarrier();
-  for (var i = i32(localIndex) + 20; i < 240 && i32(localIndex) < 20; i += 20) {
+  for (var i = local + 20; i < 240 && local < 20; i += 20) {
     state = merge(state, laneStates[i]);
   }
   return state;
@@ -44,7 +45,7 @@ fn mergeLanes(own : State) -> State {
 fn writeOutput(row : i32, vector : i32, x : vec4<f32>) { result[row * 20 + vector] = x; }
 
 fn main(index : i32) {
-  let local = i32(localIndex);
+  let local = i32(min(localIndex, 239u));
   let vector = local % 20;
   let lane = local / 20;
   let row = workgroupIndex();

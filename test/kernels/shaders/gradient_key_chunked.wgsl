@@ -101,9 +101,9 @@ fn queryRows(head : i32, firstHead : i32, tile : i32, firstKey : i32, t : i32) -
 }
 
 fn main(index : i32) {
-  let local = i32(localIndex);
-  let x = ((local >> 1) & 1) + ((local >> 2) & 2) + 4 * ((local >> 4) % 2);
-  let y = (local & 1) + ((local >> 1) & 2) + 4 * ((local >> 4) / 2);
+  let local = i32(min(localIndex, 63u));
+  let x = local / 2 % 2 + local / 8 % 2 * 2 + 4 * (local / 16 % 2);
+  let y = local % 2 + local / 4 % 2 * 2 + 4 * (local / 16 / 2);
   let length = uniforms.queryLength;
   let owners = uniforms.owners;
   let owner = workgroupIndex() % owners;
@@ -196,7 +196,8 @@ fn main(index : i32) {
     fetched[1] = readQuery(max(walkedRows[now + ((local + 64) / 8)], 0), 8 + (local + 64) % 8);
     fetched[2] = readKey(max(ownedRows[(local / 8)], 0), 8 + local % 8);
     fetched[3] = readKey(max(ownedRows[((local + 64) / 8)], 0), 8 + (local + 64) % 8);
-    for (var i = 0; i < 8; i += 4) {
+    for (var s = 0; s < 2; s++) {
+      let i = s * 4;
       {
       let a0 = ownedTile[(y + 0 * threadsY) * tileStride + i + 0];
     let a1 = ownedTile[(y + 1 * threadsY) * tileStride + i + 0];
@@ -274,7 +275,8 @@ fn main(index : i32) {
     workgroupBarrier();
     fetched[0] = readDy(max(walkedRows[now + (local / 8)], 0), local % 8);
     fetched[1] = readDy(max(walkedRows[now + ((local + 64) / 8)], 0), (local + 64) % 8);
-    for (var i = 0; i < 8; i += 4) {
+    for (var s = 0; s < 2; s++) {
+      let i = s * 4;
       {
       let a0 = ownedTile[(y + 0 * threadsY) * tileStride + i + 0];
     let a1 = ownedTile[(y + 1 * threadsY) * tileStride + i + 0];
@@ -381,7 +383,8 @@ fn main(index : i32) {
     fetched[0] = readDy(max(walkedRows[now + (local / 8)], 0), 8 + local % 8);
     fetched[1] = readDy(max(walkedRows[now + ((local + 64) / 8)], 0), 8 + (local + 64) % 8);
     if (atomicLoad(&anyNotFinite) == 0u) {
-      for (var i = 0; i < threadsX; i += 4) {
+      for (var s = 0; s < 2; s++) {
+      let i = s * 4;
       {
       let w0 = weights[(y + 0 * threadsY) * weightStride + i + 0];
     let w1 = weights[(y + 1 * threadsY) * weightStride + i + 0];
@@ -440,7 +443,8 @@ fn main(index : i32) {
       }
     }
     } else {
-      for (var i = 0; i < threadsX; i += 1) {
+      for (var s = 0; s < 8; s++) {
+      let i = s * 1;
       {
       let w0 = weights[(y + 0 * threadsY) * weightStride + i + 0];
     let w1 = weights[(y + 1 * threadsY) * weightStride + i + 0];
@@ -472,7 +476,8 @@ fn main(index : i32) {
     fetched[0] = readValue(max(ownedRows[(local / 8)], 0), 8 + local % 8);
     fetched[1] = readValue(max(ownedRows[((local + 64) / 8)], 0), 8 + (local + 64) % 8);
     if (atomicLoad(&anyNotFinite) == 0u) {
-      for (var i = 0; i < threadsX; i += 4) {
+      for (var s = 0; s < 2; s++) {
+      let i = s * 4;
       {
       let w0 = weights[(y + 0 * threadsY) * weightStride + i + 0];
     let w1 = weights[(y + 1 * threadsY) * weightStride + i + 0];
@@ -531,7 +536,8 @@ fn main(index : i32) {
       }
     }
     } else {
-      for (var i = 0; i < threadsX; i += 1) {
+      for (var s = 0; s < 8; s++) {
+      let i = s * 1;
       {
       let w0 = weights[(y + 0 * threadsY) * weightStride + i + 0];
     let w1 = weights[(y + 1 * threadsY) * weightStride + i + 0];
@@ -564,7 +570,8 @@ fn main(index : i32) {
     fetched[1] = readDy(max(walkedRows[now + ((local + 64) / 8)], 0), (local + 64) % 8);
     fetched[2] = readValue(max(ownedRows[(local / 8)], 0), local % 8);
     fetched[3] = readValue(max(ownedRows[((local + 64) / 8)], 0), (local + 64) % 8);
-    for (var i = 0; i < 8; i += 4) {
+    for (var s = 0; s < 2; s++) {
+      let i = s * 4;
       {
       let a0 = ownedTile[(y + 0 * threadsY) * tileStride + i + 0];
     let a1 = ownedTile[(y + 1 * threadsY) * tileStride + i + 0];
@@ -642,7 +649,8 @@ fn main(index : i32) {
     workgroupBarrier();
     fetched[0] = readQuery(max(walkedRows[now + (local / 8)], 0), local % 8);
     fetched[1] = readQuery(max(walkedRows[now + ((local + 64) / 8)], 0), (local + 64) % 8);
-    for (var i = 0; i < 8; i += 4) {
+    for (var s = 0; s < 2; s++) {
+      let i = s * 4;
       {
       let a0 = ownedTile[(y + 0 * threadsY) * tileStride + i + 0];
     let a1 = ownedTile[(y + 1 * threadsY) * tileStride + i + 0];
@@ -727,7 +735,8 @@ fn main(index : i32) {
     fetched[0] = readQuery(max(walkedRows[now + (local / 8)], 0), 8 + local % 8);
     fetched[1] = readQuery(max(walkedRows[now + ((local + 64) / 8)], 0), 8 + (local + 64) % 8);
     if (atomicLoad(&anyNotFinite) == 0u) {
-      for (var i = 0; i < threadsX; i += 4) {
+      for (var s = 0; s < 2; s++) {
+      let i = s * 4;
       {
       let w0 = weights[(y + 0 * threadsY) * weightStride + i + 0];
     let w1 = weights[(y + 1 * threadsY) * weightStride + i + 0];
@@ -786,7 +795,8 @@ fn main(index : i32) {
       }
     }
     } else {
-      for (var i = 0; i < threadsX; i += 1) {
+      for (var s = 0; s < 8; s++) {
+      let i = s * 1;
       {
       let w0 = weights[(y + 0 * threadsY) * weightStride + i + 0];
     let w1 = weights[(y + 1 * threadsY) * weightStride + i + 0];
@@ -820,7 +830,8 @@ fn main(index : i32) {
     fetched[2] = readKey(max(ownedRows[(local / 8)], 0), local % 8);
     fetched[3] = readKey(max(ownedRows[((local + 64) / 8)], 0), (local + 64) % 8);
     if (atomicLoad(&anyNotFinite) == 0u) {
-      for (var i = 0; i < threadsX; i += 4) {
+      for (var s = 0; s < 2; s++) {
+      let i = s * 4;
       {
       let w0 = weights[(y + 0 * threadsY) * weightStride + i + 0];
     let w1 = weights[(y + 1 * threadsY) * weightStride + i + 0];
@@ -879,7 +890,8 @@ fn main(index : i32) {
       }
     }
     } else {
-      for (var i = 0; i < threadsX; i += 1) {
+      for (var s = 0; s < 8; s++) {
+      let i = s * 1;
       {
       let w0 = weights[(y + 0 * threadsY) * weightStride + i + 0];
     let w1 = weights[(y + 1 * threadsY) * weightStride + i + 0];

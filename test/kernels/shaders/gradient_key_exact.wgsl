@@ -89,9 +89,9 @@ fn queryRows(owner : i32, firstHead : i32, tile : i32, firstKey : i32, t : i32) 
 }
 
 fn main(index : i32) {
-  let local = i32(localIndex);
-  let x = ((local >> 1) & 1) + ((local >> 2) & 2) + 4 * ((local >> 4) % 2);
-  let y = (local & 1) + ((local >> 1) & 2) + 4 * ((local >> 4) / 2);
+  let local = i32(min(localIndex, 127u));
+  let x = local / 2 % 2 + local / 8 % 2 * 2 + 4 * (local / 16 % 2);
+  let y = local % 2 + local / 4 % 2 * 2 + 4 * (local / 16 / 2);
   let length = uniforms.queryLength;
   let owners = uniforms.owners;
   let owner = workgroupIndex() % owners;
@@ -221,7 +221,8 @@ fn main(index : i32) {
     fetched[1] = readDy(max(walkedRows[now + ((local + 128) / 16)], 0), (local + 128) % 16);
     fetched[2] = readDy(max(walkedRows[now + ((local + 256) / 16)], 0), (local + 256) % 16);
     fetched[3] = readDy(max(walkedRows[now + ((local + 384) / 16)], 0), (local + 384) % 16);
-    for (var i = 0; i < 16; i += 4) {
+    for (var s = 0; s < 4; s++) {
+      let i = s * 4;
       {
       let a0 = ownedKey[(y + 0 * threadsY) * tileStride + i + 0];
     let a1 = ownedKey[(y + 1 * threadsY) * tileStride + i + 0];
@@ -408,7 +409,8 @@ fn main(index : i32) {
     fetched[2] = readQuery(max(walkedRows[now + ((local + 256) / 16)], 0), (local + 256) % 16);
     fetched[3] = readQuery(max(walkedRows[now + ((local + 384) / 16)], 0), (local + 384) % 16);
     if (atomicLoad(&anyNotFinite) == 0u) {
-      for (var i = 0; i < threadsX; i += 4) {
+      for (var s = 0; s < 2; s++) {
+      let i = s * 4;
       {
       let w0 = weights[(y + 0 * threadsY) * weightStride + i + 0];
     let w1 = weights[(y + 1 * threadsY) * weightStride + i + 0];
@@ -587,7 +589,8 @@ fn main(index : i32) {
       }
     }
     } else {
-      for (var i = 0; i < threadsX; i += 1) {
+      for (var s = 0; s < 8; s++) {
+      let i = s * 1;
       {
       let w0 = weights[(y + 0 * threadsY) * weightStride + i + 0];
     let w1 = weights[(y + 1 * threadsY) * weightStride + i + 0];
@@ -636,7 +639,8 @@ fn main(index : i32) {
     }
 
     // products += value · dyᵀ
-    for (var i = 0; i < 16; i += 4) {
+    for (var s = 0; s < 4; s++) {
+      let i = s * 4;
       {
       let a0 = ownedValue[(y + 0 * threadsY) * tileStride + i + 0];
     let a1 = ownedValue[(y + 1 * threadsY) * tileStride + i + 0];
@@ -779,7 +783,8 @@ fn main(index : i32) {
     fetched[2] = readQuery(max(walkedRows[next + ((local + 256) / 16)], 0), (local + 256) % 16);
     fetched[3] = readQuery(max(walkedRows[next + ((local + 384) / 16)], 0), (local + 384) % 16);
     if (atomicLoad(&anyNotFinite) == 0u) {
-      for (var i = 0; i < threadsX; i += 4) {
+      for (var s = 0; s < 2; s++) {
+      let i = s * 4;
       {
       let w0 = weights[(y + 0 * threadsY) * weightStride + i + 0];
     let w1 = weights[(y + 1 * threadsY) * weightStride + i + 0];
@@ -958,7 +963,8 @@ fn main(index : i32) {
       }
     }
     } else {
-      for (var i = 0; i < threadsX; i += 1) {
+      for (var s = 0; s < 8; s++) {
+      let i = s * 1;
       {
       let w0 = weights[(y + 0 * threadsY) * weightStride + i + 0];
     let w1 = weights[(y + 1 * threadsY) * weightStride + i + 0];

@@ -97,9 +97,9 @@ fn queryRows(owner : i32, firstHead : i32, tile : i32, firstKey : i32, t : i32) 
 }
 
 fn main(index : i32) {
-  let local = i32(localIndex);
-  let x = ((local >> 1) & 1) + ((local >> 2) & 2) + 4 * ((local >> 4) % 2);
-  let y = (local & 1) + ((local >> 1) & 2) + 4 * ((local >> 4) / 2);
+  let local = i32(min(localIndex, 63u));
+  let x = local / 2 % 2 + local / 8 % 2 * 2 + 4 * (local / 16 % 2);
+  let y = local % 2 + local / 4 % 2 * 2 + 4 * (local / 16 / 2);
   let length = uniforms.queryLength;
   let owners = uniforms.owners;
   let owner = workgroupIndex() % owners;
@@ -190,7 +190,8 @@ fn main(index : i32) {
       }
     } }
     fetched[0] = readDy(max(walkedRows[now + min((local / 3), 15)], 0), local % 3);
-    for (var i = 0; i < 3; i += 1) {
+    for (var s = 0; s < 3; s++) {
+      let i = s * 1;
       {
       let a0 = ownedKey[(y + 0 * threadsY) * tileStride + i + 0];
     let a1 = ownedKey[(y + 1 * threadsY) * tileStride + i + 0];
@@ -251,7 +252,8 @@ fn main(index : i32) {
     workgroupBarrier();
     fetched[0] = readQuery(max(walkedRows[now + min((local / 3), 15)], 0), local % 3);
     if (atomicLoad(&anyNotFinite) == 0u) {
-      for (var i = 0; i < threadsX; i += 4) {
+      for (var s = 0; s < 2; s++) {
+      let i = s * 4;
       {
       let w0 = weights[(y + 0 * threadsY) * weightStride + i + 0];
     let w1 = weights[(y + 1 * threadsY) * weightStride + i + 0];
@@ -310,7 +312,8 @@ fn main(index : i32) {
       }
     }
     } else {
-      for (var i = 0; i < threadsX; i += 1) {
+      for (var s = 0; s < 8; s++) {
+      let i = s * 1;
       {
       let w0 = weights[(y + 0 * threadsY) * weightStride + i + 0];
     let w1 = weights[(y + 1 * threadsY) * weightStride + i + 0];
@@ -329,7 +332,8 @@ fn main(index : i32) {
     }
 
     // products += value · dyᵀ
-    for (var i = 0; i < 3; i += 1) {
+    for (var s = 0; s < 3; s++) {
+      let i = s * 1;
       {
       let a0 = ownedValue[(y + 0 * threadsY) * tileStride + i + 0];
     let a1 = ownedValue[(y + 1 * threadsY) * tileStride + i + 0];
@@ -368,7 +372,8 @@ fn main(index : i32) {
     workgroupBarrier();
     fetched[0] = readQuery(max(walkedRows[next + min((local / 3), 15)], 0), local % 3);
     if (atomicLoad(&anyNotFinite) == 0u) {
-      for (var i = 0; i < threadsX; i += 4) {
+      for (var s = 0; s < 2; s++) {
+      let i = s * 4;
       {
       let w0 = weights[(y + 0 * threadsY) * weightStride + i + 0];
     let w1 = weights[(y + 1 * threadsY) * weightStride + i + 0];
@@ -427,7 +432,8 @@ fn main(index : i32) {
       }
     }
     } else {
-      for (var i = 0; i < threadsX; i += 1) {
+      for (var s = 0; s < 8; s++) {
+      let i = s * 1;
       {
       let w0 = weights[(y + 0 * threadsY) * weightStride + i + 0];
     let w1 = weights[(y + 1 * threadsY) * weightStride + i + 0];

@@ -32,11 +32,12 @@ var<workgroup> laneStates : array<State, 128>;
 
 // All invocations call it together; those of the first lane get what all lanes have.
 fn mergeLanes(own : State) -> State {
+  let local = i32(min(localIndex, 127u));
   var state = own;
-  laneStates[i32(localIndex)] = state;
+  laneStates[local] = state;
   // Barrier: the first lane reads what all lanes wrote.
   workgroupBarrier();
-  for (var i = i32(localIndex) + 8; i < 128 && i32(localIndex) < 8; i += 8) {
+  for (var i = local + 8; i < 128 && local < 8; i += 8) {
     state = merge(state, laneStates[i]);
   }
   return state;
@@ -47,7 +48,7 @@ fn logOfSum(sum : f32) -> f32 {
 }
 
 fn main(index : i32) {
-  let local = i32(localIndex);
+  let local = i32(min(localIndex, 127u));
   let row = workgroupIndex() * 8 + local % 8;
   let proxyRows = uniforms.outShape.y;
   let exists = row < uniforms.outShape.x * proxyRows;

@@ -48,7 +48,7 @@ var<workgroup> sinkBlock : i32;
 var<workgroup> spans : array<vec3<i32>, 2>;
 
 fn main(index : i32) {
-  let local = i32(localIndex);
+  let local = i32(min(localIndex, 63u));
   let subgroup = local / 32;
   let lane = local % 32;
   let allHeads = uniforms.batch * uniforms.heads;

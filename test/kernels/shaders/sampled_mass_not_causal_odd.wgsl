@@ -40,7 +40,7 @@ fn keyEnd(head : i32) -> i32 {
 
 // Loads query rows [firstRow, endRow) of a head, scaled; zeros follow.
 fn loadQueryTile(head : i32, firstRow : i32, endRow : i32) {
-  let local = i32(localIndex);
+  let local = i32(min(localIndex, 31u));
   {
     var fetched = array<vec4<f32>, 2>();
     if (firstRow + (local / 3) < endRow) { fetched[0] = uniforms.logitScale * readQuery(head * uniforms.queryLength + firstRow + (local / 3), local % 3); }
@@ -57,7 +57,7 @@ fn loadQueryTile(head : i32, firstRow : i32, endRow : i32) {
 // Loads the keys [first, end) of a head, in their own order; zeros follow.
 fn loadKeyTile(head : i32, first : i32, end : i32) {
   let firstKeyRow = keyRow(head, first);
-  let local = i32(localIndex);
+  let local = i32(min(localIndex, 31u));
   {
     var fetched = array<vec4<f32>, 1>();
     if (local < 24 && first + (local / 3) < end) { fetched[0] = readKey(firstKeyRow + (local / 3), local % 3); }
@@ -68,9 +68,13 @@ fn loadKeyTile(head : i32, first : i32, end : i32) {
 }
 
 // This invocation's part of queryTile · keyTileᵀ.
-fn tileScores(x : i32, y : i32) -> array<array<f32, columns>, rows> {
+fn tileScores(column : i32, row : i32) -> array<array<f32, columns>, rows> {
+  // In range, as the compiler can see (see localOf).
+  let x = i32(min(u32(column), threadsX - 1u));
+  let y = i32(min(u32(row), threadsY - 1u));
   var scores : array<array<f32, columns>, rows>;
-  for (var i = 0; i < 3; i += 1) {
+  for (var s = 0; s < 3; s++) {
+      let i = s * 1;
       {
       let a0 = queryTile[(y + 0 * threadsY) * tileStride + i + 0];
     let a1 = queryTile[(y + 1 * threadsY) * tileStride + i + 0];
@@ -180,9 +184,9 @@ fn addShares(results : i32, t : i32, rowTile : i32) {
 }
 
 fn main(index : i32) {
-  let local = i32(localIndex);
-  let x = ((local >> 1) & 1) + ((local >> 2) & 2) + 4 * ((local >> 4) % 1);
-  let y = (local & 1) + ((local >> 1) & 2) + 4 * ((local >> 4) / 1);
+  let local = i32(min(localIndex, 31u));
+  let x = local / 2 % 2 + local / 8 % 2 * 2 + 4 * (local / 16 % 1);
+  let y = local % 2 + local / 4 % 2 * 2 + 4 * (local / 16 / 1);
   let allHeads = uniforms.batch * uniforms.heads;
   let head = workgroupIndex() % allHeads;
   phase = (workgroupIndex() / allHeads) % 4;

@@ -14,7 +14,7 @@ fn scoreBits(at : i32) -> u32 {
 
 // The values pass through workgroup memory in tiles; past the last stand zeros, which come before nothing.
 fn rank(first : i32, count : i32, own : i32) -> i32 {
-  let local = i32(localIndex);
+  let local = i32(min(localIndex, 255u));
   var value = 0u;
   if (own < count) {
     value = scoreBits(first + own);
@@ -56,7 +56,7 @@ fn rank(first : i32, count : i32, own : i32) -> i32 {
 var<workgroup> sortedKeys : i32;
 
 fn main(index : i32) {
-  let local = i32(localIndex);
+  let local = i32(min(localIndex, 255u));
   let heads = uniforms.batch * uniforms.heads;
   let length = uniforms.keyLength;
   let permutedLength = uniforms.permutedLength;

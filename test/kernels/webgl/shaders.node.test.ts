@@ -2,6 +2,7 @@ import type {TensorInfo} from '@tensorflow/tfjs-core';
 import {expect} from 'chai';
 import {blockGeometry} from '../../../src/attention/block_geometry';
 import {
+  derivativeFactors,
   AttendScoresProgram,
   AttendStatisticsProgram,
   AttendValuesProgram,
@@ -105,6 +106,15 @@ describe('shader texts of WebGL', () => {
   const decoding = {...exact(), parts: 4};
   const mask = {rows: rows(32_000, 128), shape: [1, 4, 1000, 1000], dtype: 'float32'};
   const masked = exact(call({keyLengths, mask}));
+  const formed = (changed: Partial<WebGLCall> = {}) =>
+    call({
+      geometry: {...geometry, window: 300},
+      ...{softCap: 50, alibiSlopes: rows(4, 1), sinks: rows(4, 1)},
+      tensors: {query: info(1, 4, 1000, 64), key: info(1, 2, 1000, 64), alibiSlopes: info(4), sinks: info(4)},
+      ...changed,
+    });
+  const windowed = (of: WebGLCall): AttendWalk => ({...exact(of), geometry: of.geometry});
+  const capped = {...round, derivatives: scores};
   const permuted = {...heads, keyIndices: order.keyIndices};
 
   const programs: Record<string, AttentionProgram<object>> = {
@@ -168,6 +178,15 @@ describe('shader texts of WebGL', () => {
     block_lists_causal: new BlockListsProgram(call(), blockScores),
     permute_rows_kept: new PermuteRowsProgram(call(), {tensor, rowSize: 64, columns: 64, kept: blockScores}, permuted),
     attend_scores_padded_mask: new AttendScoresProgram(masked, 0),
+    attend_scores_forms: new AttendScoresProgram(windowed(formed({keyLengths, mask})), 0),
+    attend_scores_forms_sparse: new AttendScoresProgram({...windowed(formed({causal: false})), plan}, 0),
+    attend_values_window: new AttendValuesProgram(windowed(formed({causal: false})), 0, scores, sums.statistics),
+    key_walk_scores_forms: new KeyWalkScoresProgram(windowed(formed({keyLengths})), 0),
+    key_walk_scores_forms_not_causal: new KeyWalkScoresProgram(windowed(formed({causal: false})), 0),
+    key_walk_derivatives: new KeyWalkScoresProgram(exact(formed()), 0, derivativeFactors(exact(formed()))),
+    gradient_statistics_sinks: new GradientStatisticsProgram(windowed(formed()), [sums.statistics]),
+    gradient_query_soft_cap: new GradientQueryProgram(windowed(formed()), rowStatistics, capped),
+    gradient_key_soft_cap: new GradientKeyProgram(windowed(formed()), 'key', rowStatistics, capped),
     attend_values_parts: new AttendValuesProgram(decoding, 0, scores, sums.statistics),
   };
   for (const [name, program] of Object.entries(programs)) {
@@ -196,6 +215,11 @@ describe('shader texts of WebGL', () => {
   it('store_attention', () => {
     const program = new StoreAttentionProgram(sparse(), [sums, sums]);
     expectShader('webgl/store_attention.frag', program.source('tensor'));
+  });
+
+  it('store_attention_sinks', () => {
+    const program = new StoreAttentionProgram(windowed(formed()), [sums]);
+    expectShader('webgl/store_attention_sinks.frag', program.source('tensor'));
   });
 
   it('store_attention_parts', () => {

@@ -15,6 +15,7 @@ import {
   NormaliseFloat16Program,
   UnpackFloat16Program,
 } from '../../../runner/quantised/webgpu/float16_programs';
+import {ProductFloat32Program} from '../../../runner/quantised/webgpu/product_float32';
 import {ProductMatrixProgram} from '../../../runner/quantised/webgpu/product_matrix';
 import {PackedProductProgram} from '../../../runner/quantised/webgpu/product_program';
 import {PRODUCT_TILES} from '../../../runner/quantised/webgpu/product_tiles';
@@ -22,6 +23,7 @@ import {UnpackProgram, UnpackRowsProgram} from '../../../runner/quantised/webgpu
 import {blockGeometry} from '../../../src/attention/block_geometry';
 import {AttendProgram} from '../../../src/kernels/webgpu/attend/attend';
 import {AttendMatrixProgram} from '../../../src/kernels/webgpu/attend/attend_matrix';
+import {float16Layout, Float16RowsProgram} from '../../../src/kernels/webgpu/attend/float16_rows';
 import {CombineStatesProgram} from '../../../src/kernels/webgpu/attend/attend_split';
 import {BlockListsProgram} from '../../../src/kernels/webgpu/select/block_lists';
 import {BlockMaskProgram} from '../../../src/kernels/webgpu/select/block_mask';
@@ -37,6 +39,7 @@ import {GradientQueryProgram} from '../../../src/kernels/webgpu/gradients/gradie
 import {GradientStatisticsProgram} from '../../../src/kernels/webgpu/gradients/gradient_statistics';
 import type {GradientTile} from '../../../src/kernels/webgpu/gradients/gradient_tile';
 import {extendedCode} from '../../../src/kernels/webgpu/runtime/extended_program';
+import {HeadFormsProgram} from '../../../src/kernels/webgpu/head_forms';
 import {FloatsProgram} from '../../../src/kernels/webgpu/float_inputs';
 import {KeptMassProgram} from '../../../src/kernels/webgpu/select/kept_mass';
 import type {AttentionProgram} from '../../../src/kernels/webgpu/runtime/program';
@@ -49,7 +52,7 @@ import {SegmentKeyScoresProgram} from '../../../src/kernels/webgpu/permute/segme
 import {SelectBlocksProgram} from '../../../src/kernels/webgpu/select/select_blocks';
 import {SumHeadsProgram} from '../../../src/kernels/webgpu/gradients/sum_heads';
 import type {Tile} from '../../../src/kernels/webgpu/wgsl/tile';
-import type {WebGPUCall, WebGPUGradientCall} from '../../../src/kernels/webgpu/webgpu_call';
+import type {WebGPUCall, WebGPUGradientCall, WebGPUPlan} from '../../../src/kernels/webgpu/webgpu_call';
 import {expectShader} from '../shader_snapshot';
 
 /**
@@ -76,6 +79,13 @@ describe('shader texts', () => {
   const padded = {...chunk, keyLengths: int32(2)};
   const wide = call({query: chunk.query, key: chunk.key, value: info(2, 2, 1000, 80)});
   const masked = {...wide, mask: info(2, 4, 100, 1000)};
+  // Forms of scores.
+  const formed = (of: WebGPUGradientCall) => ({
+    ...of,
+    geometry: {...of.geometry, window: 300},
+    ...{softCap: 50, alibiSlopes: info(4), sinks: info(4), headForms: info(of.geometry.batch * 4, 4)},
+  });
+  const windowed = {...grouped, geometry: {...grouped.geometry, window: 300}};
   const keyMasked = {...wide, mask: {...info(2, 1, 1, 1000), dtype: 'bool' as const}};
 
   const scores = info(1, 4, 8, 16);
@@ -113,7 +123,12 @@ describe('shader texts', () => {
   const packed = (type: PackedType) => {
     return {type, shape: [96, 512] as [number, number], quants: int32(96, 64), scales: int32(96, 16)};
   };
+  /** The program with rows of float16 in place of queries, keys and values. */
+  const onMatrixUnits = (of: WebGPUCall, plan?: WebGPUPlan) =>
+    new AttendMatrixProgram(of, int32(4 * float16Layout(of).end), plan);
   const programs: Record<string, AttentionProgram<object>> = {
+    float16_rows: new Float16RowsProgram(wide),
+    float16_rows_odd: new Float16RowsProgram(odd),
     proxy_statistics: new ProxyStatisticsProgram(grouped, tile),
     proxy_log_sums: new ProxyLogSumsProgram(info(4, 2, 128, 2)),
     key_scores: new KeyScoresProgram(grouped, info(4, 128), tile),
@@ -140,9 +155,9 @@ describe('shader texts', () => {
     attend_exact: new AttendProgram(grouped, float32),
     attend_half_sparse: new AttendProgram(grouped, {...float16, plan}),
     attend_half_exact_not_causal_odd_head_dim: new AttendProgram(odd, float16),
-    attend_matrix_exact: new AttendMatrixProgram(grouped),
-    attend_matrix_sparse: new AttendMatrixProgram(grouped, plan),
-    attend_matrix_exact_not_causal_odd_head_dim: new AttendMatrixProgram(odd),
+    attend_matrix_exact: onMatrixUnits(grouped),
+    attend_matrix_sparse: onMatrixUnits(grouped, plan),
+    attend_matrix_exact_not_causal_odd_head_dim: onMatrixUnits(odd),
     attend_exact_not_causal_odd_head_dim: new AttendProgram(odd, float32),
     gradient_statistics_sparse: new GradientStatisticsProgram(grouped, gradientTile, plan),
     gradient_statistics_exact_odd: new GradientStatisticsProgram(odd, chunkedTile),
@@ -171,10 +186,25 @@ describe('shader texts', () => {
     attend_chunk_padded_sparse: new AttendProgram(padded, {...float32, plan: chunkPlan}),
     attend_chunk_masked_value_dim: new AttendProgram(masked, float32),
     attend_half_value_dim: new AttendProgram({...wide, causal: false}, float16),
-    attend_matrix_every_form: new AttendMatrixProgram({...keyMasked, keyLengths: padded.keyLengths}),
+    attend_matrix_every_form: onMatrixUnits({...keyMasked, keyLengths: padded.keyLengths}),
     attend_split_exact: new AttendProgram(keyMasked, split),
     attend_split_sparse: new AttendProgram(chunk, {...split, plan: chunkPlan}),
     combine_states: new CombineStatesProgram(info(800, 8, 84), wide.geometry),
+    attend_window: new AttendProgram(windowed, float32),
+    attend_forms_chunk_padded: new AttendProgram(formed(padded), float32),
+    attend_forms_sparse_not_causal: new AttendProgram(formed(notCausal), {...float32, plan}),
+    attend_forms_split: new AttendProgram(formed(chunk), split),
+    attend_forms_half_not_causal: new AttendProgram(formed({...masked, causal: false}), float16),
+    attend_matrix_window: onMatrixUnits(windowed),
+    attend_matrix_forms: onMatrixUnits(formed(grouped)),
+    attend_matrix_forms_not_causal: onMatrixUnits(formed({...keyMasked, causal: false})),
+    combine_states_sinks: new CombineStatesProgram(info(800, 8, 84), wide.geometry, info(8, 4)),
+    head_forms: new HeadFormsProgram({keyLengths: int32(2), alibiSlopes: info(4), sinks: info(4)}, padded.geometry),
+    head_forms_sinks: new HeadFormsProgram({sinks: info(4)}, grouped.geometry),
+    gradient_statistics_forms: new GradientStatisticsProgram(formed(padded), chunkedTile),
+    gradient_query_forms: new GradientQueryProgram(formed(padded), chunkedTile, info(2, 4, 100, 8), chunkPlan),
+    gradient_key_forms: new GradientKeyProgram(formed(grouped), chunkedTile, info(1, 4, 1000, 8)),
+    gradient_key_window_not_causal: new GradientKeyProgram({...windowed, causal: false}, chunkedTile, statistics),
     model_rms_norm: new RMSNormProgram(info(100, 256), 1e-5),
     model_rms_norm_odd: new RMSNormProgram(info(100, 33), 1e-5),
     model_swiglu: new SwiGLUProgram(info(2, 100, 704)),
@@ -202,6 +232,14 @@ describe('shader texts', () => {
     unpack_float16_bf16: new UnpackFloat16Program(packed('BF16')),
     normalise_float16: new NormaliseFloat16Program(info(100, 896), info(896), 1e-6),
     join_heads_float16: new JoinHeadsFloat16Program(info(1, 14, 100, 64)),
+    product_float32_by_heads: new ProductFloat32Program(
+      {x: info(300, 896), weight: info(896, 1024), bias: info(1024)},
+      64,
+    ),
+    product_float32_swiglu: new ProductFloat32Program(
+      {x: info(300, 896), weight: info(896, 4864), up: info(896, 4864)},
+      0,
+    ),
     product_matrix_by_heads: new ProductMatrixProgram(
       {x: int32(300, 448), weight: int32(1024, 448), bias: info(1024)},
       64,

@@ -1,5 +1,5 @@
 import type {CPUCall, CPUPlan} from '../cpu_call.js';
-import {keyRow, softmax} from '../rows.js';
+import {keyRow, sinkOf, softmax} from '../rows.js';
 import {visibleScores} from './visible_scores.js';
 
 /**
@@ -18,7 +18,7 @@ export function attend(call: CPUCall, plan?: CPUPlan): Float32Array {
     const head = Math.floor(queryRow / queryLength);
     const {positions, scores} = scoresOf(head, queryRow % queryLength);
     sums.fill(0);
-    for (const [i, weight] of softmax(scores).entries()) {
+    for (const [i, weight] of softmax(scores, sinkOf(call, head)).entries()) {
       const valueStart = keyRow(geometry, head, positions[i]) * valueDim;
       for (let d = 0; d < valueDim; ++d) {
         sums[d] += weight * value[valueStart + d];

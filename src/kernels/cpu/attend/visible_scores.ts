@@ -1,32 +1,35 @@
 import type {BlockGeometry} from '../../../attention/block_geometry.js';
 import type {AttentionMask, CPUCall, CPUPlan} from '../cpu_call.js';
-import {lengthOf, scoreOf} from '../rows.js';
+import {cappedScore, slopeBias, visibleRange} from '../rows.js';
 import {selectedBlocks} from '../select/block_lists.js';
 
 /**
  * A function from a head of `[batch * heads]` and a row to the keys that the row sees: their original indices, and
  * their scores, in float64; both are overwritten by the next call. With a plan these are the keys of the blocks in the
  * row's list, without one all keys: exact attention. With a causal mask a row sees the keys whose original index is not
- * above its own position. A row whose scores are all −Infinity sees nothing.
+ * above its own position. A row whose scores are all −Infinity sees nothing. Forms of a score in their order: soft cap, slopes, mask;
+ * `derivatives` are those by the scaled product.
  */
 export function visibleScores(
   call: CPUCall,
   plan?: CPUPlan,
-): (head: number, row: number) => {positions: Int32Array; scores: Float64Array} {
-  const {geometry, causal, mask} = call;
-  const {keyLength, queryOffset, blockSize, keyBlockSize, queryBlocks, keyBlocks} = geometry;
+): (head: number, row: number) => {positions: Int32Array; scores: Float64Array; derivatives: Float64Array} {
+  const {geometry, softCap = Infinity, mask} = call;
+  const {keyLength, blockSize, keyBlockSize, queryBlocks, keyBlocks} = geometry;
   const positions = new Int32Array(keyLength);
   const scores = new Float64Array(keyLength);
+  const derivatives = new Float64Array(keyLength);
   return (head, row) => {
-    const length = lengthOf(call, head);
-    const end = causal ? Math.min(length, queryOffset + row + 1) : length;
+    const [first, end] = visibleRange(call, head, row);
     const biasAt = mask ? maskRow(mask, geometry, head, row) : () => 0;
     let count = 0;
     const see = (position: number) => {
       const bias = biasAt(position);
-      if (position < end && bias !== -Infinity) {
+      if (position >= first && position < end && bias !== -Infinity) {
+        const capped = cappedScore(call, head, row, position);
         positions[count] = position;
-        scores[count++] = scoreOf(call, head, row, position) + bias;
+        derivatives[count] = 1 - (capped / softCap) ** 2;
+        scores[count++] = capped + slopeBias(call, head, row, position) + bias;
       }
     };
     if (plan) {
@@ -36,14 +39,15 @@ export function visibleScores(
         order.subarray(block * keyBlockSize, (block + 1) * keyBlockSize).forEach(see);
       }
     } else {
-      for (let position = 0; position < end; ++position) {
+      for (let position = first; position < end; ++position) {
         see(position);
       }
     }
     if (scores.subarray(0, count).every((score) => score === -Infinity)) {
       count = 0;
     }
-    return {positions: positions.subarray(0, count), scores: scores.subarray(0, count)};
+    const [seen, ofSeen, bySeen] = [positions, scores, derivatives].map((x) => x.subarray(0, count));
+    return {positions: seen as Int32Array, scores: ofSeen as Float64Array, derivatives: bySeen as Float64Array};
   };
 }
 

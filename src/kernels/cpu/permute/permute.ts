@@ -2,7 +2,7 @@ import type {PlanRule} from '../../../attention/attention_call.js';
 import {proxyRange} from '../../../attention/block_geometry.js';
 import {orderRowRange} from '../../../attention/sampled_estimate.js';
 import type {CPUCall} from '../cpu_call.js';
-import {lengthOf, scoreOf, softmax} from '../rows.js';
+import {lengthOf, productOf, scoreOf, softmax} from '../rows.js';
 
 /**
  * Stage 1, permute: scores the keys of the complete segments and sorts each segment by descending score, equal scores by
@@ -11,7 +11,7 @@ import {lengthOf, scoreOf, softmax} from '../rows.js';
  * By the sampled estimate a key's score is the mean attention that the first rows behind its segment pay to it, by a
  * softmax over the keys of the segment (`sampled_estimate.ts`); 0 in a segment that has no row behind it. By the pooled
  * one (paper section 3.2) it is that of the last query rows, the proxy rows, by a softmax over the keys of all
- * segments, without a causal mask; then a batch entry without proxy rows or without keys keeps its order, and `causal`
+ * segments, without a causal mask, a soft cap and slopes; then a batch entry without proxy rows or without keys keeps its order, and `causal`
  * counts with key lengths alone: it says which rows are padding.
  *
  * @returns `keyScores`, float64 `[batch, heads, permutedLength]`, and `keyIndices`, int32 `[batch, heads, keyLength]`.
@@ -34,7 +34,7 @@ export function permute(
         addMeanAttention(scored.subarray(start, start + segmentSize), call, head, start, rows);
       }
     } else {
-      addMeanAttention(scored, call, head, 0, proxyRange(geometry, causal, length));
+      addMeanAttention(scored, call, head, 0, proxyRange(geometry, causal, length), productOf);
     }
     const order = keyIndices.subarray(head * keyLength, (head + 1) * keyLength);
     order.forEach((_, i) => (order[i] = i));
@@ -52,9 +52,10 @@ function addMeanAttention(
   head: number,
   start: number,
   [first, end]: [first: number, end: number],
+  score = scoreOf,
 ): void {
   for (let row = first; row < end; ++row) {
-    const weights = softmax(scores.map((_, i) => scoreOf(call, head, row, start + i)));
+    const weights = softmax(scores.map((_, i) => score(call, head, row, start + i)));
     weights.forEach((weight, i) => (scores[i] += weight / (end - first)));
   }
 }

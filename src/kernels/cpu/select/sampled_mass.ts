@@ -1,4 +1,4 @@
-import {scoredBlocks, visibleBlocks} from '../../../attention/block_geometry.js';
+import {firstVisibleBlock, scoredBlocks, visibleBlocks} from '../../../attention/block_geometry.js';
 import {
   isInNormaliser,
   isSampled,
@@ -8,7 +8,7 @@ import {
   sampleStride,
 } from '../../../attention/sampled_estimate.js';
 import type {CPUCall} from '../cpu_call.js';
-import {lengthOf, scoreOf} from '../rows.js';
+import {lengthOf, scoreOf, sinkOf, visibleRange} from '../rows.js';
 
 /** What the rows of each query block pay to each key block that competes for it: float64 `[batch, heads, queryBlocks, keyBlocks]`. */
 export interface SampledMass {
@@ -21,7 +21,7 @@ export interface SampledMass {
 /** Stage 2, score blocks, by the sampled estimate (`sampled_estimate.ts`). */
 export function sampledMass(call: CPUCall, keyIndices: Int32Array): SampledMass {
   const {geometry, causal} = call;
-  const {batch, heads, queryLength, queryOffset, keyLength, blockSize, keyBlockSize, queryBlocks, keyBlocks} = geometry;
+  const {batch, heads, queryLength, keyLength, blockSize, keyBlockSize, queryBlocks, keyBlocks} = geometry;
   const means = new Float64Array(batch * heads * queryBlocks * keyBlocks);
   const peaks = new Float64Array(means.length);
   for (let head = 0; head < batch * heads; ++head) {
@@ -30,21 +30,22 @@ export function sampledMass(call: CPUCall, keyIndices: Int32Array): SampledMass 
     const sinkBlock = Math.floor(order.indexOf(0) / keyBlockSize);
     for (let queryBlock = 0; queryBlock < queryBlocks; ++queryBlock) {
       const start = (head * queryBlocks + queryBlock) * keyBlocks;
+      const first = firstVisibleBlock(geometry, queryBlock) * keyBlockSize;
       const competing = Math.min(scoredBlocks(geometry, causal, queryBlock) * keyBlockSize, length);
       const visible = Math.min(visibleBlocks(geometry, causal, queryBlock) * keyBlockSize, keyLength);
       const rows = Math.min(blockSize, queryLength - queryBlock * blockSize);
       for (let i = 0; i < rows; ++i) {
         const row = queryBlock * blockSize + i;
-        const end = causal ? Math.min(length, queryOffset + row + 1) : length;
+        const [firstSeen, end] = visibleRange(call, head, row);
         const phase = phaseOf(i);
         const normaliser: Array<{score: number; weight: number}> = [];
         const sampled: Array<{block: number; score: number}> = [];
-        for (let slot = 0; slot < visible; ++slot) {
+        for (let slot = first; slot < visible; ++slot) {
           const block = Math.floor(slot / keyBlockSize);
           const competes = slot < competing;
           const isExact = !competes || block === sinkBlock;
           const inSample = isSampled(slot, phase);
-          if (order[slot] >= end || !(isExact || inSample)) {
+          if (order[slot] < firstSeen || order[slot] >= end || !(isExact || inSample)) {
             continue;
           }
           const score = scoreOf(call, head, row, order[slot]);
@@ -54,6 +55,9 @@ export function sampledMass(call: CPUCall, keyIndices: Int32Array): SampledMass 
           if (competes && inSample) {
             sampled.push({block, score});
           }
+        }
+        if (call.sinks) {
+          normaliser.push({score: sinkOf(call, head), weight: 1});
         }
         const logSum = logSumOf(normaliser);
         const paid = new Map<number, number>();

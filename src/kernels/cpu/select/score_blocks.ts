@@ -1,4 +1,4 @@
-import {scoredBlocks} from '../../../attention/block_geometry.js';
+import {firstVisibleBlock, scoredBlocks} from '../../../attention/block_geometry.js';
 import type {CPUCall} from '../cpu_call.js';
 import {dot, keyRow, lengthOf, softmax} from '../rows.js';
 
@@ -22,12 +22,13 @@ export function scoreBlocks(call: CPUCall, keyIndices: Int32Array): Float64Array
     const blocksWithKeys = Math.ceil(length / keyBlockSize);
     for (let queryBlock = 0; queryBlock < queryBlocks; ++queryBlock) {
       const start = (head * queryBlocks + queryBlock) * keyBlocks;
+      const first = firstVisibleBlock(geometry, queryBlock);
       const competing = Math.min(scoredBlocks(geometry, causal, queryBlock), blocksWithKeys);
       const products = Float64Array.from(
-        {length: competing},
-        (_, keyBlock) => scale * dot(pooledQuery, queryBlock * headDim, pooledKey, keyBlock * headDim, headDim),
+        {length: Math.max(0, competing - first)},
+        (_, i) => scale * dot(pooledQuery, queryBlock * headDim, pooledKey, (first + i) * headDim, headDim),
       );
-      scores.set(softmax(products), start);
+      scores.set(softmax(products), start + first);
     }
   }
   return scores;

@@ -1,5 +1,5 @@
 import type {AttentionCall, PlanRule} from '../../../attention/attention_call.js';
-import {scoredBlocks, visibleBlocks} from '../../../attention/block_geometry.js';
+import {firstVisibleBlock, scoredBlocks, visibleBlocks} from '../../../attention/block_geometry.js';
 import {leastScore} from '../../../attention/sampled_estimate.js';
 
 /**
@@ -8,8 +8,8 @@ import {leastScore} from '../../../attention/sampled_estimate.js';
  *
  * By the sampled estimate a query block keeps the key blocks whose score reaches `leastScore`; by the pooled one (the
  * paper) the shortest prefix of its key blocks, by descending score, whose scores add up to the threshold; and always
- * the blocks of its own segment (under a causal mask; of every segment that its rows stand in) and the block that holds
- * original key 0, the attention sink.
+ * the blocks of its own segment (under a causal mask; of every segment that its rows stand in) and, unless it lies before the
+ * window, the block that holds original key 0, the attention sink. Nothing before the window competes.
  */
 export function selectBlocks(
   {geometry, causal}: Pick<AttentionCall<unknown>, 'geometry' | 'causal'>,
@@ -25,13 +25,21 @@ export function selectBlocks(
     for (let queryBlock = 0; queryBlock < queryBlocks; ++queryBlock) {
       const row = head * queryBlocks + queryBlock;
       const competing = scoredBlocks(geometry, causal, queryBlock);
-      const ofRow = Array.from({length: competing}, (_, i) => scores[row * keyBlocks + i]);
+      const first = firstVisibleBlock(geometry, queryBlock);
+      const ofRow = Array.from({length: Math.max(0, competing - first)}, (_, i) => scores[row * keyBlocks + first + i]);
       const chosen =
         estimate === 'sampled'
           ? reaching(ofRow, leastScore(geometry, causal, threshold, queryBlock))
           : shortestPrefix(ofRow, threshold);
-      const selected = new Set([sinkBlock, ...chosen]);
-      for (let ownBlock = competing; ownBlock < visibleBlocks(geometry, causal, queryBlock); ++ownBlock) {
+      const selected = new Set(chosen.map((i) => first + i));
+      if (first === 0) {
+        selected.add(sinkBlock);
+      }
+      for (
+        let ownBlock = Math.max(first, competing);
+        ownBlock < visibleBlocks(geometry, causal, queryBlock);
+        ++ownBlock
+      ) {
         selected.add(ownBlock);
       }
       const ascending = [...selected].sort((a, b) => a - b);

@@ -1,5 +1,5 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
-import {visibleBlocks} from '../../../attention/block_geometry.js';
+import {firstVisibleBlock, visibleBlocks} from '../../../attention/block_geometry.js';
 import type {Take} from '../../../attention/scratch.js';
 import {sumColumns} from '../glsl/tiles.js';
 import type {RowTexture} from '../runtime/row_texture.js';
@@ -64,9 +64,9 @@ function attendTo(call: WebGLCall, rows: Pick<WalkCut, 'plan' | 'key' | 'value'>
  * there are statistics alone.
  */
 export function attendGroups(walk: AttendWalk, scratch: Take<RowTexture>): RunningSums[] {
-  const {call, geometry, endGroup, slotsPerRound, parts} = walk;
-  const {context, causal} = call;
-  const slots = visibleBlocks(geometry, causal, blockOf(walk, endGroup - 1));
+  const {call, slotsPerRound, parts} = walk;
+  const {context} = call;
+  const slots = mostSlots(walk);
   const sums: RunningSums[] = [];
   let scores: RowTexture | undefined;
   for (let round = 0; round * slotsPerRound < slots; ++round) {
@@ -87,6 +87,19 @@ export function attendGroups(walk: AttendWalk, scratch: Take<RowTexture>): Runni
   return sums;
 }
 
+/** Slots of a query block at the most: without a window the last block of the range has most. */
+function mostSlots(walk: AttendWalk): number {
+  const {call, geometry, firstGroup, endGroup} = walk;
+  const last = blockOf(walk, endGroup - 1);
+  const first = geometry.window === undefined ? last : blockOf(walk, firstGroup);
+  // Every group has sums, those of no key where it sees none.
+  let most = 1;
+  for (let block = first; block <= last; ++block) {
+    most = Math.max(most, visibleBlocks(geometry, call.causal, block) - firstVisibleBlock(geometry, block));
+  }
+  return most;
+}
+
 const blockOf = ({geometry, heads}: AttendWalk, group: number) =>
   Math.floor(group / (groupsPerBlock(geometry) * heads));
 
@@ -97,6 +110,10 @@ const blockOf = ({geometry, heads}: AttendWalk, group: number) =>
 function groupsThatReach(walk: AttendWalk, slot: number): [number, number] {
   const {call, geometry, heads, firstGroup, endGroup} = walk;
   let block = blockOf(walk, firstGroup);
+  if (geometry.window !== undefined) {
+    // All: those that have no more slots draw nothing.
+    return [0, endGroup - firstGroup];
+  }
   while (visibleBlocks(geometry, call.causal, block) <= slot) {
     ++block;
   }

@@ -2,6 +2,8 @@ import {unroll} from '../../unroll.js';
 import type {AttentionMask} from '../glsl/attention_mask.js';
 import {maskScores, maskText, maskUniforms} from '../glsl/attention_mask.js';
 import {addRows} from '../glsl/row_sums.js';
+import type {ScoreForms} from '../glsl/score_forms.js';
+import {capFloats, formedScores, scoreForms, slopeOfHead} from '../glsl/score_forms.js';
 import {logitScale, maskedScore, noScores, takeTile, visibleScores, writeScores} from '../glsl/score_tile.js';
 import {sumTexels, tilesPerBlock} from '../glsl/tiles.js';
 import type {Uniforms} from '../runtime/program.js';
@@ -24,6 +26,7 @@ export interface Factors {
   /** Values a row. */
   dim: number;
   scale: number;
+  forms?: ScoreForms;
   mask?: AttentionMask;
 }
 
@@ -33,11 +36,20 @@ export const scoreFactors = ({call, keys}: AttendWalk): Factors => ({
   key: keys,
   dim: call.geometry.headDim,
   scale: call.scale,
+  forms: scoreForms(call),
   mask: call.mask,
+});
+
+/** Those of the derivatives of scores by what a soft cap is given. */
+export const derivativeFactors = (walk: AttendWalk): Factors => ({
+  ...scoreFactors(walk),
+  forms: {softCap: true, derivative: true},
+  mask: undefined,
 });
 
 interface Products {
   dim: number;
+  forms?: ScoreForms;
   /** The mask's dtype. */
   mask?: string;
 }
@@ -47,17 +59,22 @@ export type ScoresVariant = WalkVariant & Products;
 /** Products of a round under the masks. A row a group; texel t, layer i: row i of tile t, with the group's four rows. */
 export abstract class RoundScoresProgram extends WalkProgram<Products> {
   /** @param factors by their places in the walk: what a group has four rows of is the query. */
-  constructor(name: string, walk: AttendWalk, uniforms: Uniforms, {query, key, dim, scale, mask}: Factors) {
+  constructor(name: string, walk: AttendWalk, uniforms: Uniforms, {query, key, dim, scale, forms, mask}: Factors) {
     const {call, plan, geometry, firstGroup, endGroup, slotsPerRound} = walk;
     const layers = call.context.drawBuffers;
     const columns = 4 * slotsPerRound * tilesPerBlock(geometry, layers);
     super(walk, {
       name,
-      inputs: {query, key, ...(plan && {keyIndices: plan.keyIndices}), ...(mask && {mask: mask.rows})},
+      inputs: {
+        ...{query, key},
+        ...(plan && {keyIndices: plan.keyIndices}),
+        ...(forms?.slopes && {alibiSlopes: call.alibiSlopes!}),
+        ...(mask && {mask: mask.rows}),
+      },
       uniforms: {...(mask && maskUniforms(mask, call.geometry)), ...uniforms},
-      floats: logitScale(scale),
+      floats: {...logitScale(scale), ...(forms?.softCap && capFloats(call))},
       output: {rows: endGroup - firstGroup, columns, layers},
-      variant: {dim, mask: mask?.dtype},
+      variant: {dim, forms, mask: mask?.dtype},
       fetches: (4 + layers) * Math.ceil(dim / 4) + (mask ? 4 * layers : 0),
     });
   }
@@ -78,19 +95,19 @@ export class AttendScoresProgram extends RoundScoresProgram {
   }
 
   protected shader(variant: ScoresVariant): string {
-    const {causal, tileKeys, dim, mask} = variant;
+    const {causal, tileKeys, dim, forms, mask} = variant;
     return `
 // A fragment computes the scores of a group with one tile of ${tileKeys} keys, each key a layer.
 ${groupText(variant)}
 ${roundText}
 ${keysText(variant)}
 ${originsText(variant)}
-${visibleScores(causal)}${mask ? maskText(mask, tileKeys) : ''}
+${visibleScores(causal, formedScores(causal, forms))}${mask ? maskText(mask, tileKeys) : ''}
 void compute(int row, int tile) {
   ${slotOfTile}
   int head = group.head;
   ivec4 queries = group.queries;
-  int firstKey = firstKeyRow(head);
+  ${slopeOfHead(forms)}int firstKey = firstKeyRow(head);
   int block = blockOf(group, slot);
   int tileOfBlock = tile - slot * tilesPerBlock;
   ${unroll(

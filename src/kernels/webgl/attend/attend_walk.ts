@@ -1,6 +1,7 @@
 import type {BlockGeometry} from '../../../attention/block_geometry.js';
-import {candidateBlocks} from '../glsl/block_ranges.js';
+import {candidateBlocks, firstBlock} from '../glsl/block_ranges.js';
 import {keyEndText, keyLengthsInput} from '../glsl/key_lengths.js';
+import type {ScoreForms} from '../glsl/score_forms.js';
 import {keyBase, orNone} from '../glsl/score_tile.js';
 import {groupRows, tilesPerBlock} from '../glsl/tiles.js';
 import type {ProgramSpec, Uniforms} from '../runtime/program.js';
@@ -13,7 +14,7 @@ import {callVariant} from '../webgl_call.js';
 /**
  * How attention is cut. A *group* is four query rows of a block, a *tile* some keys of a block (which ones, says
  * `tiles.ts`). A *slot* is a place in the walk of a query block over its key blocks: the place in its list, or for
- * exact attention the key block itself.
+ * exact attention the key block itself, counted from the first in the window.
  *
  * Some heads at a time walk over the slots. Their groups are numbered `[query block, head, group of the block]`, so that
  * those which see the keys of a later slot, under a causal mask, stand at the end. One *range* of groups at a time does so
@@ -118,10 +119,12 @@ export const listedBlockOf = `int blockOf(Group group, int slot) {
   return int(readBlockLists(group.head * queryBlocks + group.block, entry / 4)[entry % 4]);
 }`;
 
-function slotCount({causal, padded}: WalkVariant): string {
-  const end = causal ? 'queryOffset + min((group.block + 1) * blockSize, queryLength)' : 'keyLength';
-  return `int slotCount(Group group) {
-  return divide(${padded ? `min(${end}, keyEnd(group.head))` : end} + keyBlockSize - 1, keyBlockSize);
+function slotCount({causal, padded, window}: WalkVariant): string {
+  const endRow = 'queryOffset + min((group.block + 1) * blockSize, queryLength)';
+  const end = causal ? endRow : window ? `min(${endRow} - 1 + window, keyLength)` : 'keyLength';
+  const blocks = `divide(${padded ? `min(${end}, keyEnd(group.head))` : end} + keyBlockSize - 1, keyBlockSize)`;
+  return `${window ? `${firstBlock.trim()}\n` : ''}int slotCount(Group group) {
+  return ${window ? `max(0, ${blocks} - firstBlock(group.block))` : blocks};
 }`;
 }
 
@@ -162,7 +165,7 @@ int slotsOfRound(Group group) {
  * keys of one of its tiles stand after the row `firstKeyRow(head)`. Blocks of a list count in the permuted order, and so
  * do the rows of keys and values that attention gets with it.
  */
-export const keysText = ({sparse}: WalkVariant) => `
+export const keysText = ({sparse, window}: WalkVariant) => `
 ${
   sparse
     ? `${listedBlockOf}
@@ -170,7 +173,7 @@ int firstKeyRow(int head) {
   return (head - firstHead) * keyLength;
 }`
     : `int blockOf(Group group, int slot) {
-  return firstSlot + slot;
+  return ${window ? 'firstBlock(group.block) + ' : ''}firstSlot + slot;
 }
 ${keyBase}
 int firstKeyRow(int head) {
@@ -187,13 +190,19 @@ ivec4 positionsIn(int block, int tile, int four) {
 export const lastKey = ({sparse, padded}: WalkVariant) =>
   padded && !sparse ? 'max(keyEnd(group.head), 1) - 1' : 'keyLength - 1';
 
-/** Shader text: `originsOf(…)`, original indices of the keys at the positions, −1 for none, as far as a mask needs them. */
-export function originsText({sparse, causal, padded, tileKeys}: WalkVariant): string {
+/** Shader text: `originsOf(…)`, original indices of the keys at the positions, −1 for none, as far as a mask or a form of scores needs them. */
+export function originsText({sparse, causal, padded, tileKeys, forms}: WalkVariant & {forms?: ScoreForms}): string {
   const read = `ivec4(readKeyIndices(group.head * keyBlocks + block, tile * ${tileKeys / 4} + four))`;
   if (sparse && padded) {
     return `${orNone}
 ivec4 originsOf(Group group, int block, int tile, int four, ivec4 positions) {
   return orNone(${read}, keyEnd(group.head));
+}`;
+  }
+  if (sparse && forms) {
+    return `
+ivec4 originsOf(Group group, int block, int tile, int four, ivec4 positions) {
+  return ${read};
 }`;
   }
   const end = `min((block + 1) * keyBlockSize, ${padded ? 'keyEnd(group.head)' : 'keyLength'})`;

@@ -1,3 +1,10 @@
+/** Shader text: key blocks before `firstBlock(queryBlock)` lie outside of the window of all its rows. */
+export const firstBlock = `
+int firstBlock(int queryBlock) {
+  int firstKey = max(0, queryOffset + queryBlock * blockSize - window + 1);
+  return min(firstKey / segmentSize * segmentSize / keyBlockSize, keyBlocks);
+}`;
+
 /** Shader text: key blocks `[0, candidates)` compete for a query block. */
 export function candidateBlocks(causal: boolean): string {
   const count = causal

@@ -99,14 +99,23 @@ ivec4 orNone(ivec4 positions, int end) {
   return ivec4(mix(vec4(positions), vec4(-1.0), greaterThanEqual(positions, ivec4(end))));
 }`;
 
-/** Shader text: scores of a key, masked where it is none or lies after the query. */
-export function visibleScores(causal: boolean): string {
-  return `
+/** What forms make of scores before these are masked (`score_forms.ts`). */
+export interface FormedScores {
+  /** Shader text: `formed(scores, distances)`. */
+  text: string;
+  /** What stands for the score of a key that is not seen. */
+  hidden: string;
+}
+
+/** Shader text: scores of a key, in their forms, masked where it is none or is not seen. */
+export function visibleScores(causal: boolean, forms?: FormedScores): string {
+  const {text = '', hidden = maskedScore} = forms ?? {};
+  return `${text}
 vec4 visible(int key, ivec4 queries, vec4 scores) {
   if (key < 0) {
-    return vec4(${maskedScore});
-  }
-  return ${causal ? `mix(scores, vec4(${maskedScore}), greaterThan(ivec4(key - queryOffset), queries))` : 'scores'};
+    return vec4(${hidden});
+  }${forms ? '\n  scores = formed(scores, queries + queryOffset - key);' : ''}
+  return ${causal ? `mix(scores, vec4(${hidden}), greaterThan(ivec4(key - queryOffset), queries))` : 'scores'};
 }`;
 }
 

@@ -56,9 +56,9 @@ export function attendGradients(call: WebGLCall, plan?: WebGLPlan): TensorInfo[]
   });
 }
 
-/** What gradients are cut into walks by: a walk draws scores and products, and both of two sums. */
-function gradientCut({key, geometry}: WebGLCall, plan?: WebGLPlan): WalkCut {
-  return {plan, key, textures: 2, dim: Math.max(geometry.headDim, geometry.valueDim)};
+/** What gradients are cut into walks by: a walk draws scores and products, with a soft cap derivatives, and both of two sums. */
+function gradientCut({key, geometry, softCap}: WebGLCall, plan?: WebGLPlan): WalkCut {
+  return {plan, key, textures: softCap === undefined ? 2 : 3, dim: Math.max(geometry.headDim, geometry.valueDim)};
 }
 
 function gradientStatistics(call: WebGLCall, take: Take<RowTexture>, plan?: WebGLPlan): RowTexture {

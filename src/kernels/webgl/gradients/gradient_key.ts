@@ -6,6 +6,7 @@ import {groupAt, listedBlockOf, listedSlotCount, positionsIn, roundText, WalkPro
 import {maskedText} from '../glsl/attention_mask.js';
 import {keyEndOf} from '../glsl/key_lengths.js';
 import {addRows, startSums} from '../glsl/row_sums.js';
+import {formedScores, slopeOfHead} from '../glsl/score_forms.js';
 import {maskedScore, orNone, writeScores} from '../glsl/score_tile.js';
 import {sumTexels, tilesPerBlock} from '../glsl/tiles.js';
 import type {RowTexture} from '../runtime/row_texture.js';
@@ -23,18 +24,27 @@ import {sharesOf} from './gradient_walk.js';
  */
 
 /** Shader text: which keys a group has, and which query blocks it walks over. */
-const keyGroupText = ({causal, sparse}: WalkVariant) => `${groupAt('keys')}
-${sparse ? `${listedSlotCount}\n${listedBlockOf}` : visibleSlots(causal)}${roundText}${positionsIn}`;
+const keyGroupText = ({causal, sparse, window}: WalkVariant) => `${groupAt('keys')}
+${sparse ? `${listedSlotCount}\n${listedBlockOf}` : visibleSlots(causal, window)}${roundText}${positionsIn}`;
 
-const visibleSlots = (causal: boolean) => `int firstQueryBlock(Group group) {
-  return ${causal ? 'min(divide(max(group.block * blockSize - queryOffset, 0), keyBlockSize), keyBlocks)' : '0'};
+function visibleSlots(causal: boolean, window?: true): string {
+  const firstRow = `group.block * blockSize - queryOffset${causal ? '' : ' - window + 1'}`;
+  const first = causal || window ? `min(divide(max(${firstRow}, 0), keyBlockSize), keyBlocks)` : '0';
+  // Up to the last row in whose window the last key of the block stands.
+  const endRow = 'clamp((group.block + 1) * blockSize - 1 + window - queryOffset, 0, keyLength)';
+  const count = window
+    ? `max(0, divide(${endRow} + keyBlockSize - 1, keyBlockSize) - firstQueryBlock(group))`
+    : 'keyBlocks - firstQueryBlock(group)';
+  return `int firstQueryBlock(Group group) {
+  return ${first};
 }
 int slotCount(Group group) {
-  return keyBlocks - firstQueryBlock(group);
+  return ${count};
 }
 int blockOf(Group group, int slot) {
   return firstQueryBlock(group) + firstSlot + slot;
 }`;
+}
 
 /** Scores of a round, transposed: tiles of queries with groups of keys. */
 export class KeyWalkScoresProgram extends RoundScoresProgram {
@@ -48,7 +58,8 @@ export class KeyWalkScoresProgram extends RoundScoresProgram {
   }
 
   protected shader(variant: ScoresVariant): string {
-    const {causal, sparse, padded, tileKeys, dim, mask} = variant;
+    const {causal, sparse, padded, tileKeys, dim, forms, mask} = variant;
+    const {text = '', hidden = maskedScore} = formedScores(causal, forms) ?? {};
     const lastSeen = causal ? 'position + queryOffset' : padded ? 'paddingPosition - 1' : undefined;
     return `
 // A fragment computes the scores of a group of four keys with one tile of ${tileKeys} queries, each query a layer.
@@ -56,11 +67,11 @@ ${keyGroupText(variant)}
 ${orNone}${padded ? keyEndOf('queryLength') : ''}
 // Original indices of the group's keys${padded ? '; padding stands past every query' : ''}.
 ivec4 origins;
-${padded ? 'const int paddingPosition = 1 << 30;\n' : ''}vec4 visible(int position, ivec4 keys, vec4 scores) {
+${padded ? 'const int paddingPosition = 1 << 30;\n' : ''}${text && `${text.trimStart()}\n`}vec4 visible(int position, ivec4 keys, vec4 scores) {
   if (position < 0) {
-    return vec4(${maskedScore});
-  }
-  return ${lastSeen ? `mix(scores, vec4(${maskedScore}), greaterThan(origins, ivec4(${lastSeen})))` : 'scores'};
+    return vec4(${hidden});
+  }${forms ? '\n  scores = formed(scores, position + queryOffset - origins);' : ''}
+  return ${lastSeen ? `mix(scores, vec4(${hidden}), greaterThan(origins, ivec4(${lastSeen})))` : 'scores'};
 }${mask ? maskedText(mask) + maskOfKeys(tileKeys) : ''}
 void compute(int row, int tile) {
   ${slotOfTile}
@@ -77,7 +88,7 @@ void compute(int row, int tile) {
       : `int head = (group.head / heads) * keyValueHeads + (group.head % heads) / (heads / keyValueHeads);
   origins = queries;`
   }${padded ? hidePadding : ''}
-  int firstKey = group.head * keyLength;
+  ${slopeOfHead(forms)}int firstKey = group.head * keyLength;
   int block = blockOf(group, slot);
   int tileOfBlock = tile - slot * tilesPerBlock;
   ${unroll(
@@ -116,29 +127,43 @@ vec4 maskOfKeys(Group group, int query) {
 const maskKeyScores = (tileKeys: number) => `
   ${unroll(tileKeys, (k) => `result${k} = masked(result${k}, maskOfKeys(group, keys${Math.floor(k / 4)}[${k % 4}]));`, '\n  ')}`;
 
+interface KeyVariant {
+  firstRound: boolean;
+  of: 'key' | 'value';
+  /** Whether there is a soft cap, for the gradient of keys. */
+  capped?: true;
+}
+
 /**
  * Sums up to and with a round, of the keys: of the queries, each times the gradient of its score; or of their values: of dy,
  * each times its weight. Layers as `GradientQueryProgram` has them.
  */
-export class GradientKeyProgram extends WalkProgram<{firstRound: boolean; of: 'key' | 'value'}> {
+export class GradientKeyProgram extends WalkProgram<KeyVariant> {
   constructor(walk: AttendWalk, of: 'key' | 'value', statistics: RowTexture, round: GradientRound) {
-    const {firstSlot, scores, products, before} = round;
+    const {firstSlot, scores, products, derivatives, before} = round;
     const {call, geometry, firstGroup, endGroup, slotsPerRound} = walk;
     const layers = call.context.drawBuffers;
     const [rows, dim] = of === 'key' ? [call.query, geometry.headDim] : [call.dy, geometry.valueDim];
     super(walk, {
       name: 'GradientKey',
-      inputs: {scores, ...(of === 'key' && {products}), statistics, rows, ...(before && {before})},
+      inputs: {
+        scores,
+        ...(of === 'key' && {products, ...(derivatives && {derivatives})}),
+        statistics,
+        rows,
+        ...(before && {before}),
+      },
       uniforms: {firstSlot},
       output: {rows: endGroup - firstGroup, columns: 4 * sumTexels(dim, layers), layers},
-      variant: {firstRound: before === undefined, of},
+      variant: {firstRound: before === undefined, of, ...(of === 'key' && derivatives && {capped: true})},
       fetches: slotsPerRound * tilesPerBlock(geometry, layers) * layers * (3 + layers / 4) + layers,
     });
   }
 
-  protected shader(variant: WalkVariant & {firstRound: boolean; of: 'key' | 'value'}): string {
-    const {tileKeys, firstRound, of} = variant;
-    const gradient = (k: number) => (of === 'key' ? ` * (fetchProducts(at, tile, ${k}) - known.y)` : '');
+  protected shader(variant: WalkVariant & KeyVariant): string {
+    const {tileKeys, firstRound, of, capped} = variant;
+    const slope = (k: number) => (capped ? ` * fetchDerivatives(at, tile, ${k})` : '');
+    const gradient = (k: number) => (of === 'key' ? ` * (fetchProducts(at, tile, ${k}) - known.y)${slope(k)}` : '');
     const weights = (k: number) => `vec4 known = readStatistics(i, 0);
         ${sharesOf(k, 'known.x')}
         vec4 weights = shares${gradient(k)};`;

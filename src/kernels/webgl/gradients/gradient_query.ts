@@ -6,6 +6,12 @@ import type {RowTexture} from '../runtime/row_texture.js';
 import type {GradientRound} from './gradient_walk.js';
 import {sharesOf} from './gradient_walk.js';
 
+interface QueryVariant {
+  firstRound: boolean;
+  /** Whether there is a soft cap. */
+  capped?: true;
+}
+
 /**
  * Stage 2 of the gradients, gradient query: sums up to and with a round of the keys, each times the gradient of its score,
  * weight · (dy · value − delta). A row a group; layer `q * n + i` of texel t: vector `t * n + i` for query row q, where n is
@@ -13,25 +19,29 @@ import {sharesOf} from './gradient_walk.js';
  *
  * Scores and products of the round are drawn before; weights need no maximum, since their sums are known.
  */
-export class GradientQueryProgram extends WalkProgram<{firstRound: boolean}> {
+export class GradientQueryProgram extends WalkProgram<QueryVariant> {
   /** @param statistics of all query rows. */
-  constructor(walk: AttendWalk, statistics: RowTexture, {firstSlot, scores, products, before}: GradientRound) {
+  constructor(
+    walk: AttendWalk,
+    statistics: RowTexture,
+    {firstSlot, scores, products, derivatives, before}: GradientRound,
+  ) {
     const {call, geometry, keys, firstGroup, endGroup, slotsPerRound} = walk;
     const layers = call.context.drawBuffers;
     super(walk, {
       name: 'GradientQuery',
-      inputs: {scores, products, statistics, rows: keys, ...(before && {before})},
+      inputs: {scores, products, ...(derivatives && {derivatives}), statistics, rows: keys, ...(before && {before})},
       uniforms: {firstSlot},
       output: {rows: endGroup - firstGroup, columns: 4 * sumTexels(geometry.headDim, layers), layers},
-      variant: {firstRound: before === undefined},
+      variant: {firstRound: before === undefined, ...(derivatives && {capped: true})},
       fetches: slotsPerRound * tilesPerBlock(geometry, layers) * layers * (2 + layers / 4) + layers,
     });
   }
 
-  protected shader(variant: WalkVariant & {firstRound: boolean}): string {
-    const {tileKeys, firstRound} = variant;
+  protected shader(variant: WalkVariant & QueryVariant): string {
+    const {tileKeys, firstRound, capped} = variant;
     const weights = (k: number) => `${sharesOf(k, 'logSum')}
-        vec4 weights = shares * (fetchProducts(at, tile, ${k}) - delta);`;
+        vec4 weights = shares * (fetchProducts(at, tile, ${k}) - delta)${capped ? ` * fetchDerivatives(at, tile, ${k})` : ''};`;
     return `
 // A fragment adds up ${tileKeys / 4} vectors of the keys, times the gradients of their scores for a group's four rows.
 ${groupText(variant)}

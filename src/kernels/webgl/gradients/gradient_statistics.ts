@@ -3,28 +3,41 @@ import {fromLastRound, groupOfRow, groupText, WalkProgram} from '../attend/atten
 import {logOfSums} from '../glsl/not_finite.js';
 import type {RowTexture} from '../runtime/row_texture.js';
 
+interface StatisticsVariant {
+  rounds: number;
+  valueDim: number;
+  sinks?: true;
+}
+
+/** Statements: the logarithm with a sink, however heavy. */
+const withSink = `float sink = ${Math.LOG2E} * readSinks(head % heads, 0).x;
+  float top = max(rowMax, sink);
+  float logSum = top + log2(sum * exp2(rowMax - top) + exp2(sink - top));
+  `;
+
 /**
  * Stage 1 of the gradients, gradient statistics: rows `[batch * heads * queryLength]`. The logarithm to the base 2 of the sum
  * of exp2(score) over the keys that a query row sees (0 if it sees none), and the product of its output and its gradient.
  *
  * Maxima and sums come from the passes of the attend stage, in whichever of two textures a group's last round has drawn.
  */
-export class GradientStatisticsProgram extends WalkProgram<{rounds: number; valueDim: number}> {
+export class GradientStatisticsProgram extends WalkProgram<StatisticsVariant> {
   constructor(walk: AttendWalk, sums: RowTexture[]) {
     const {call, endGroup} = walk;
     const {batch, heads, queryLength, valueDim} = call.geometry;
     const [even, odd] = sums;
+    const {sinks} = call;
     super(walk, {
       name: 'GradientStatistics',
-      inputs: {even, ...(odd && {odd}), attended: call.output, dy: call.dy},
+      inputs: {even, ...(odd && {odd}), ...(sinks && {sinks}), attended: call.output, dy: call.dy},
       uniforms: {endGroup},
       output: {rows: batch * heads * queryLength, columns: 4},
-      variant: {rounds: sums.length, valueDim},
+      variant: {rounds: sums.length, valueDim, ...(sinks && {sinks: true})},
       fetches: 2 * Math.ceil(valueDim / 4) + 3,
     });
   }
 
-  protected shader(variant: WalkVariant & {rounds: number; valueDim: number}): string {
+  protected shader(variant: WalkVariant & StatisticsVariant): string {
     const take = (name: string) => `rowMax = fetch${name}(${name.toLowerCase()}At(group - firstGroup), 0, 0)[query];
     sum = fetch${name}(${name.toLowerCase()}At(group - firstGroup), 0, 1)[query];`;
     return `
@@ -43,7 +56,7 @@ void compute(int row, int texel) {
   for (int v = 0; v < ${Math.ceil(variant.valueDim / 4)}; v++) {
     product += dot(fetchAttended(attendedRow, v, 0), fetchDy(dyRow, v, 0));
   }
-  result0 = vec4(sum == 0.0 ? 0.0 : rowMax + logOfSums(vec4(sum)).x, product, 0.0, 0.0);
+  ${variant.sinks ? withSink : ''}result0 = vec4(sum == 0.0 ? 0.0 : ${variant.sinks ? 'logSum' : 'rowMax + logOfSums(vec4(sum)).x'}, product, 0.0, 0.0);
 }`;
   }
 }

@@ -1,6 +1,7 @@
 import type {BlockGeometry} from '../../../attention/block_geometry.js';
 import type {Take} from '../../../attention/scratch.js';
 import type {Factors, RoundScoresProgram} from '../attend/attend_passes.js';
+import {derivativeFactors} from '../attend/attend_passes.js';
 import type {AttendWalk} from '../attend/attend_walk.js';
 import {groupOfRow, walkUniforms} from '../attend/attend_walk.js';
 import type {WalkCut} from '../attend/each_walk.js';
@@ -42,6 +43,8 @@ export interface GradientRound {
   scores: RowTexture;
   /** Of the gradient of the output and the values: less delta, they are the gradients of weights. */
   products: RowTexture;
+  /** Of scores by what a soft cap is given, if there is one. */
+  derivatives?: RowTexture;
   /** The sums up to the round, if it is not the first. */
   before?: RowTexture;
 }
@@ -76,15 +79,19 @@ export function sumGradients(
   const {context} = call;
   const targets: RowTexture[] = [];
   forEachWalk(call, cut, (walk, scratch) => {
-    let [scores, products]: Array<RowTexture | undefined> = [];
+    let [scores, products, derivatives]: Array<RowTexture | undefined> = [];
     // Those of the last round and of the one before, which two textures hold by turns.
     const sums = gradients.map((): RowTexture[] => []);
-    for (let firstSlot = 0; firstSlot < walk.geometry.keyBlocks; firstSlot += walk.slotsPerRound) {
+    const slots = mostSlots(walk);
+    for (let firstSlot = 0; firstSlot < slots; firstSlot += walk.slotsPerRound) {
       scores = new Scores(walk, firstSlot).drawInto(context, scores, scratch);
       products = new Scores(walk, firstSlot, weightFactors(walk)).drawInto(context, products, scratch);
+      if (call.softCap !== undefined) {
+        derivatives = new Scores(walk, firstSlot, derivativeFactors(walk)).drawInto(context, derivatives, scratch);
+      }
       for (const [i, {program}] of gradients.entries()) {
         const [before, spare] = sums[i];
-        const sumPass = program(walk, {firstSlot, scores, products, before});
+        const sumPass = program(walk, {firstSlot, scores, products, derivatives, before});
         sums[i] = [sumPass.drawInto(context, spare, scratch), before];
       }
       context.gl.flush();
@@ -95,6 +102,15 @@ export function sumGradients(
     });
   });
   return targets;
+}
+
+/** Slots of a group at the most: where blocks have no lists and rows a window, those that a block and a window reach into. */
+function mostSlots({plan, geometry: {keyBlocks, blockSize, keyBlockSize, window}, call: {causal}}: AttendWalk): number {
+  if (plan || window === undefined) {
+    return keyBlocks;
+  }
+  const reached = blockSize + (causal ? 1 : 2) * (window - 1);
+  return Math.min(keyBlocks, Math.ceil(reached / keyBlockSize) + 1);
 }
 
 /** The sums of a range of groups as rows, `[batch * heads * queryLength]` of `dim` values, times a factor. */

@@ -3,6 +3,7 @@ import {unroll} from '../../unroll.js';
 import {AttentionProgram, withScratch} from '../runtime/program.js';
 import type {WebGPUCall, WebGPUPlan} from '../webgpu_call.js';
 import {headVectors} from '../wgsl/rows.js';
+import {sinkWeight} from '../wgsl/softmax_state.js';
 import type {Tile} from '../wgsl/tile.js';
 import {columnOf, invocationPlace, rowOf, tileQueries, tileThreads} from '../wgsl/tile.js';
 import {ifInRow, partsOfRow} from '../wgsl/tile_products.js';
@@ -13,6 +14,7 @@ import {AttendMatrixProgram} from './attend_matrix.js';
 import {attendMemory, products} from './attend_products.js';
 import {AttendRows, ifInHead} from './attend_rows.js';
 import type {AttendOptions} from './attend_split.js';
+import {Float16RowsProgram} from './float16_rows.js';
 import {CombineStatesProgram, splitOf} from './attend_split.js';
 import type {ElementType} from './attend_tile.js';
 import {chooseAttendTile, chooseFewRowTile, headWords, wordValues} from './attend_tile.js';
@@ -36,11 +38,14 @@ export function attend(call: WebGPUCall, plan?: WebGPUPlan): TensorInfo {
   if (split) {
     return withScratch(backend, (scratch) => {
       const states = scratch(new AttendProgram(call, split).run(backend));
-      return new CombineStatesProgram(states, geometry).run(backend);
+      return new CombineStatesProgram(states, geometry, call.sinks && call.headForms).run(backend);
     });
   }
   if (arithmetic === 'matrix units') {
-    return new AttendMatrixProgram(call, plan).run(backend);
+    return withScratch(backend, (scratch) => {
+      const rows = scratch(new Float16RowsProgram(call).run(backend));
+      return new AttendMatrixProgram(call, rows, plan).run(backend);
+    });
   }
   const fewRows = plan ? undefined : chooseFewRowTile(call, arithmetic, geometry.queryLength);
   const tile = fewRows ?? chooseAttendTile(call, arithmetic, plan && geometry.blockSize);
@@ -142,7 +147,7 @@ ${ownedRows(form)}
   // Barrier: the sum of a row needs the parts of all x.
   workgroupBarrier();
   var sum = vec${rows}<f32>(0.0);
-  ${unroll(threadsX, (i) => `sum += rowPartials[y * weightStride + ${i}];`)}
+  ${unroll(threadsX, (i) => `sum += rowPartials[y * weightStride + ${i}];`)}${form.sinks ? `\n  let sumWithSink = sum + ${sinkWeight('rowMax', `vec${rows}<f32>`)};` : ''}
   ${giveBack(tile, form, elementType)}
   ${unroll(rows, (r) => writeOutputRow(r, tile, form, elementType))}
 }`;
@@ -195,14 +200,14 @@ const vectorOf = (o: number, g: number, elementType: ElementType): string =>
 
 /** Statements: writes what this invocation holds of its row r: of the output, or of the row's state. */
 function writeOutputRow(r: number, tile: Tile, form: AttendForm, elementType: ElementType): string {
-  const {valueDim, split} = form;
+  const {valueDim, split, sinks} = form;
   const words = headWords(valueDim, elementType);
   const vectorsOfWord = wordValues(elementType) / 4;
   const write = (vector: string, sums: string) =>
     split
       ? `writeValues(outputRow, chunk, ${vector}, ${sums});`
       : // A row that saw nothing is zeros.
-        `writeOutput(outputRow, ${vector}, select(${sums} / sum[${r}], vec4<f32>(0.0), sum[${r}] == 0.0));`;
+        `writeOutput(outputRow, ${vector}, select(${sums} / ${sinks ? 'sumWithSink' : 'sum'}[${r}], vec4<f32>(0.0), sum[${r}] == 0.0));`;
   const writeWord = (o: number) =>
     `${ifInRow(tile, words, o)}{ ${unroll(
       vectorsOfWord,

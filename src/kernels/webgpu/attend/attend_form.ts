@@ -6,15 +6,17 @@ import type {WebGPUCall, WebGPUPlan} from '../webgpu_call.js';
 import type {GridVariant} from '../wgsl/block_grid.js';
 import {gridVariant} from '../wgsl/block_grid.js';
 import type {KeysVariant} from '../wgsl/key_lengths.js';
-import {keysVariant} from '../wgsl/key_lengths.js';
+import {headInputs, keysVariant} from '../wgsl/key_lengths.js';
 import {rowComponents, rowInputs} from '../wgsl/rows.js';
-import type {MaskType} from '../wgsl/attention_mask.js';
 import type {ScoreForm} from '../wgsl/score_hooks.js';
+import {scoreForm} from '../wgsl/score_hooks.js';
 import {stateVectors} from '../wgsl/softmax_state.js';
 
 /** What the text of the programs of the attend stage depends on, whatever they multiply with. */
 export interface AttendForm extends KeysVariant, GridVariant, ScoreForm {
   valueDim: number;
+  /** Whether there are sinks, and the program is the one that counts them. */
+  sinks?: true;
   /** Whether a plan names the keys, or all of them count. */
   sparse: boolean;
   /**
@@ -25,13 +27,14 @@ export interface AttendForm extends KeysVariant, GridVariant, ScoreForm {
 }
 
 export function attendForm(call: WebGPUCall, plan?: WebGPUPlan, split = false): AttendForm {
-  const {geometry, mask} = call;
   return {
     ...keysVariant(call),
     ...gridVariant(call),
-    valueDim: geometry.valueDim,
+    valueDim: call.geometry.valueDim,
     sparse: plan !== undefined,
-    ...(mask && {mask: mask.dtype as MaskType}),
+    ...scoreForm(call),
+    // States of chunks are without: what combines them counts a sink once.
+    ...(call.sinks && !split && {sinks: true}),
     split,
   };
 }
@@ -73,14 +76,14 @@ export function walkSpec(
   form: AttendForm,
   {tileQueries, plan, chunks = 1, timesForward = 1}: WalkOptions,
 ): Pick<ProgramSpec<never>, 'inputs' | 'workgroups' | 'work' | 'call' | 'uniforms'> {
-  const {geometry, keyLengths, mask} = call;
+  const {geometry, mask} = call;
   const {batch, heads, keyValueHeads} = geometry;
   const queryTiles = countQueryTiles(geometry, form, tileQueries);
   return {
     inputs: {
       keyIndices: plan?.keyIndices,
       blockLists: plan?.blockLists,
-      keyLengths: form.padded ? keyLengths : undefined,
+      ...headInputs(call, form),
       mask,
     },
     workgroups: batch * (isPacked(form) ? keyValueHeads : heads) * queryTiles * chunks,
@@ -99,8 +102,8 @@ export function expectedWork(
   sparse: boolean,
   timesForward: number,
 ): ExpectedWork {
-  const {queryOffset, queryLength} = geometry;
-  const leastKeys = queryOffset / (queryOffset + queryLength);
+  const {queryOffset, queryLength, window = Infinity} = geometry;
+  const leastKeys = Math.min(queryOffset, window) / Math.min(queryOffset + queryLength, window);
   const lightest = causal ? Math.max(leastKeys, sparse ? 0.3 : 0) : 1;
   return {time: timesForward * expectedTime, lightest};
 }

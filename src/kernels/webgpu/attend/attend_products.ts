@@ -84,7 +84,8 @@ fn pack(a : vec4<f32>, b : vec4<f32>) -> vec4<u32> {
     stored: 'vec4<f32>(unpack2x16float(pack2x16float(x.xy)), unpack2x16float(pack2x16float(x.zw)))',
     storedWeights: pairs === 1 ? packed : `vec${pairs}<u32>(${packed})`,
     // The sums start at zero in each round by their initial values: a declaration alone kept the last round's.
-    scores: `for (var i = 0; i < headWords; i += ${scoreUnroll}) {
+    scores: `for (var s = 0; s < ${words / scoreUnroll}; s++) {
+      let i = s * ${scoreUnroll};
       var sums = array<half2, ${rows * columns}>();
       ${unroll(
         scoreUnroll,
@@ -106,7 +107,8 @@ fn pack(a : vec4<f32>, b : vec4<f32>) -> vec4<u32> {
         }),
       )}
     }`,
-    weightedSum: `for (var i = 0; i < threadsX; i += ${sumUnroll}) {
+    weightedSum: `for (var s = 0; s < ${threadsX / sumUnroll}; s++) {
+      let i = s * ${sumUnroll};
       var sums = array<half2, ${rows * outputs * 4}>();
       ${unroll(
         sumUnroll,

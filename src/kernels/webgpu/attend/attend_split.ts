@@ -1,9 +1,9 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {BlockGeometry} from '../../../attention/block_geometry.js';
-import {AttentionProgram} from '../runtime/program.js';
+import {AttentionProgram, i32} from '../runtime/program.js';
 import type {WebGPUCall, WebGPUPlan} from '../webgpu_call.js';
-import {headVectors, rowComponents, rowInputs, workgroupIndex, writeRow} from '../wgsl/rows.js';
-import {mergeStates, stateVectors} from '../wgsl/softmax_state.js';
+import {headVectors, localOf, rowComponents, rowInputs, workgroupIndex, writeRow} from '../wgsl/rows.js';
+import {mergeStates, sinkWeight, stateVectors} from '../wgsl/softmax_state.js';
 import type {Tile} from '../wgsl/tile.js';
 import {tileQueries} from '../wgsl/tile.js';
 import type {Arithmetic} from './arithmetic.js';
@@ -44,8 +44,8 @@ export interface AttendOptions {
 /** How the keys are split, by the geometry alone; nothing where one workgroup a query tile does. */
 export function splitOf(call: WebGPUCall, arithmetic: Arithmetic, plan?: WebGPUPlan): AttendOptions | undefined {
   const {geometry, causal} = call;
-  const {batch, heads, keyValueHeads, queryLength, queryOffset, keyLength, blockSize} = geometry;
-  const keys = causal ? queryOffset + queryLength : keyLength;
+  const {batch, heads, keyValueHeads, queryLength, queryOffset, keyLength, blockSize, window = Infinity} = geometry;
+  const keys = Math.min(causal ? queryOffset + queryLength : keyLength, (causal ? 1 : 2) * window + queryLength);
   const isLong = keys >= leastKeys && keys >= keysPerRow * queryLength;
   if (!isLong || (arithmetic === 'matrix units' && queryLength > decodedRows)) {
     return undefined;
@@ -67,24 +67,31 @@ export function splitOf(call: WebGPUCall, arithmetic: Arithmetic, plan?: WebGPUP
 /** Chunks of a row that are combined side by side: what is left of 256 invocations when each takes one vec4 of values. */
 const combineLanes = (valueDim: number) => Math.max(1, Math.floor(256 / headVectors(valueDim)));
 
+interface CombineVariant extends Pick<BlockGeometry, 'valueDim'> {
+  sinks?: true;
+}
+
 /** The output, of states: float32 `[batch, heads, queryLength, valueDim]`. */
-export class CombineStatesProgram extends AttentionProgram<Pick<BlockGeometry, 'valueDim'>> {
+export class CombineStatesProgram extends AttentionProgram<CombineVariant> {
+  /** @param headForms where they hold sinks. */
   constructor(
     states: TensorInfo,
     {batch, heads, queryLength, valueDim}: Pick<BlockGeometry, 'batch' | 'heads' | 'queryLength' | 'valueDim'>,
+    headForms?: TensorInfo,
   ) {
     super({
       name: 'CombineStates',
-      inputs: rowInputs({states}),
+      inputs: rowInputs({states, ...(headForms && {headForms})}),
+      uniforms: {queryLength: i32(queryLength)},
       outputShape: [batch, heads, queryLength, valueDim],
       outputComponents: rowComponents(valueDim),
       threads: headVectors(valueDim) * combineLanes(valueDim),
       workgroups: batch * heads * queryLength,
-      variant: {valueDim},
+      variant: {valueDim, ...(headForms && {sinks: true})},
     });
   }
 
-  protected shader({valueDim}: Pick<BlockGeometry, 'valueDim'>): string {
+  protected shader({valueDim, sinks}: CombineVariant): string {
     const vectors = headVectors(valueDim);
     const lanes = combineLanes(valueDim);
     return `
@@ -94,7 +101,7 @@ ${workgroupIndex}${mergeStates(vectors, vectors * lanes)}
 ${writeRow('writeOutput', valueDim)}
 
 fn main(index : i32) {
-  let local = i32(localIndex);
+  ${localOf(vectors * lanes)}
   let vector = local % ${vectors};
   let lane = local / ${vectors};
   let row = workgroupIndex();
@@ -109,7 +116,7 @@ fn main(index : i32) {
   state = mergeLanes(state);
   if (lane == 0 && exists) {
     // A row that saw nothing is zeros.
-    writeOutput(row, vector, select(state.values / state.sum, vec4<f32>(0.0), state.sum == 0.0));
+    writeOutput(row, vector, select(state.values / ${sinks ? `(state.sum + ${sinkWeight('state.maximum', 'f32', 'row / uniforms.queryLength')})` : 'state.sum'}, vec4<f32>(0.0), state.sum == 0.0));
   }
 }`;
   }

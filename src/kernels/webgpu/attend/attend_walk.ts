@@ -2,6 +2,7 @@ import {unroll} from '../../unroll.js';
 import {keyEnd} from '../wgsl/key_lengths.js';
 import {headVectors, keyRow, workgroupIndex, writeRow} from '../wgsl/rows.js';
 import {listedTiles} from '../wgsl/listed_tiles.js';
+import {positionOf} from '../wgsl/position_hooks.js';
 import {hookedScore, hookFunctions, hooksOfRow} from '../wgsl/score_hooks.js';
 import {noScores, stateVectors} from '../wgsl/softmax_state.js';
 import type {Tile} from '../wgsl/tile.js';
@@ -21,15 +22,16 @@ ${walkOverKeys(form)}`;
 
 /** The part of it that says which rows and keys. */
 export function walkOverKeys(form: AttendForm): string {
-  const {sparse, padded} = form;
+  const {sparse, padded, perHead} = form;
   const position = 'keyPosition(head, tile.x + slot)';
   return `${workgroupIndex}
 ${keyRow}${noScores}
 // Original index given to the padding of a key tile: past every limit.
 const paddingPosition = 0x7fffffff;
-// Barriers of the walk need a number that all invocations are known to share.
-var<workgroup> keyTileCount : i32;
-${keyEnd({padded})}${hookFunctions(form)}
+// Barriers of the walk need a number that all invocations are known to share. It takes 16 bytes, so that what a driver puts behind it
+// begins at a multiple of them, as matrix units need it.
+var<workgroup> keyTileCount : vec4<i32>;
+${keyEnd({padded, perHead})}${hookFunctions(form)}
 ${sparse ? sparseKeyTiles : exactKeyTiles(form)}
 
 // Original index of the key in a slot of the tile that covers slots [tile.x, tile.y).
@@ -55,10 +57,10 @@ fn writeSums(row : i32, chunk : i32, maximum : f32, sum : f32) {
 
 /** Expression: the last position that the row (an expression, too) of a workgroup may see. Padding is past it already. */
 export function lastVisible(form: AttendForm, row: string): string {
-  if (!form.causal) {
-    return 'paddingPosition - 1';
-  }
   const ownRow = isPacked(form) ? `(${row}) % uniforms.queryLength` : row;
+  if (!form.causal) {
+    return form.window ? `${positionOf(ownRow)} + uniforms.window - 1` : 'paddingPosition - 1';
+  }
   return form.offset ? `uniforms.queryOffset + ${ownRow}` : ownRow;
 }
 
@@ -113,12 +115,12 @@ export function ownedRows(form: AttendForm): string {
   let firstRow = span.x;
   // Workgroups beyond those asked for get no rows.
   let endRow = select(firstRow, span.y, exists);
-  let allTiles = select(0, ${sparse ? 'countListed(head, queryTileIndex)' : 'countKeyTiles(head, endRow)'}, firstRow < endRow);${split ? tilesOfChunk : ''}
+  let allTiles = select(0, ${sparse ? 'countListed(head, queryTileIndex)' : countTiles(form)}, firstRow < endRow);${split ? tilesOfChunk : ''}
   if (local == 0) {
-    keyTileCount = ${split ? 'clamp(allTiles - firstTile, 0, chunkTiles)' : 'allTiles'};
+    keyTileCount.x = ${split ? 'clamp(allTiles - firstTile, 0, chunkTiles)' : 'allTiles'};
   }
   // Barriers stand in a loop that all invocations must run equally often: hence the uniform load.
-  let keyTiles = workgroupUniformLoad(&keyTileCount);`;
+  let keyTiles = workgroupUniformLoad(&keyTileCount).x;`;
 }
 
 const placeOfTile = `// Last rows first: under a causal mask they have most keys, and a long workgroup should not start last.
@@ -145,14 +147,38 @@ fn keySlots(head : i32, tile : i32, t : i32, count : i32) -> vec2<i32> {
   return listedTile(head, tile, t);
 }`;
 
-/** The same for exact attention: all keys that the last row of the tile may see, in their own order. */
+/** Expression: how many tiles a workgroup walks over where no list says it. */
+const countTiles = ({window}: AttendForm) =>
+  window ? 'max(0, countKeyTiles(head, endRow) - firstKeyTile(queryTileIndex))' : 'countKeyTiles(head, endRow)';
+
+/** Expression: the first key of tile t of those that a workgroup walks over, in exact attention. */
+export const firstKeyOf = ({window}: AttendForm, t: string) =>
+  window ? `(${t} + firstKeyTile(queryTileIndex)) * tileKeys` : `${t} * tileKeys`;
+
+/**
+ * The same for exact attention: all keys that the last row of the tile may see, in their own order; with a window from the first tile on
+ * that its first row may see.
+ */
 function exactKeyTiles(form: AttendForm): string {
   const rows = isPacked(form)
     ? 'uniforms.queryLength * (uniforms.heads / uniforms.keyValueHeads)'
     : 'uniforms.queryLength';
   const endRow = isPacked(form) ? 'uniforms.queryLength' : 'endRow';
   const causalEnd = form.offset ? `uniforms.queryOffset + ${endRow}` : endRow;
-  const end = form.causal ? causalEnd : 'uniforms.keyLength';
+  const windowEnd = `min(uniforms.keyLength, ${positionOf(endRow)} - 1 + uniforms.window)`;
+  const end = form.causal ? causalEnd : form.window ? windowEnd : 'uniforms.keyLength';
+  // Packed rows of a tile can be of several heads: all begin with the first.
+  const firstRow = isPacked(form) ? '0' : 'ownedSpan(tile).x';
+  const slots = form.window
+    ? `let first = (t + firstKeyTile(tile)) * tileKeys;
+  return vec2<i32>(first, min(first + tileKeys, uniforms.keyLength));`
+    : 'return vec2<i32>(t * tileKeys, min((t + 1) * tileKeys, uniforms.keyLength));';
+  const firstTile = `
+// The first tile of keys with one in the window of a row.
+fn firstKeyTile(tile : i32) -> i32 {
+  return max(0, ${positionOf(firstRow)} - uniforms.window + 1) / tileKeys;
+}
+`;
   return `
 fn ownedSpan(tile : i32) -> vec2<i32> {
   return vec2<i32>(tile * tileQueries, min((tile + 1) * tileQueries, ${rows}));
@@ -162,8 +188,8 @@ fn countKeyTiles(head : i32, endRow : i32) -> i32 {
   return (${form.padded ? `min(${end}, keyEnd(head))` : end} + tileKeys - 1) / tileKeys;
 }
 
-fn keySlots(head : i32, tile : i32, t : i32, count : i32) -> vec2<i32> {
-  return vec2<i32>(t * tileKeys, min((t + 1) * tileKeys, uniforms.keyLength));
+${form.window ? firstTile : ''}fn keySlots(head : i32, tile : i32, t : i32, count : i32) -> vec2<i32> {
+  ${slots}
 }
 
 fn keyPosition(head : i32, slot : i32) -> i32 {

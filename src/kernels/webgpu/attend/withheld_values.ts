@@ -17,7 +17,8 @@ import {keyTile, lastVisible, scoreOf, scoresOfRow} from './attend_walk.js';
  */
 export const withheldFunctions = (stored: string): string => `${notFinite}
 
-var<workgroup> anyWithheld : atomic<u32>;
+// 16 bytes: see keyTileCount.
+var<workgroup> anyWithheld : array<atomic<u32>, 4>;
 
 fn asStored(x : vec4<f32>) -> vec4<f32> {
   return ${stored};
@@ -26,7 +27,7 @@ fn asStored(x : vec4<f32>) -> vec4<f32> {
 fn withhold(x : vec4<f32>) -> vec4<f32> {
   let isWithheld = notFinite(asStored(x));
   if (any(isWithheld)) {
-    atomicStore(&anyWithheld, 1u);
+    atomicStore(&anyWithheld[0], 1u);
   }
   return select(x, vec4<f32>(0.0), isWithheld);
 }
@@ -65,7 +66,7 @@ export function giveBackWithheld(
         ${scoresOfRow(form, row)}
         if (!(${scoreOf(form, '0.0', 'position')} == masked)) { ${values.map((_, i) => add(r, i, `withheld${i}`)).join(' ')} }
       }`;
-  return `if (atomicLoad(&anyWithheld) != 0u) {
+  return `if (atomicLoad(&anyWithheld[0]) != 0u) {
     for (var t = 0; t < keyTiles; t++) {
       let tile = keySlots(head, queryTileIndex, ${keyTile(form, 't')});
       for (var slot = 0; slot < tileKeys; slot++) {

@@ -5,10 +5,16 @@ import type {AttendForm} from '../attend/attend_form.js';
 import {blockUniforms, expectedWork} from '../attend/attend_form.js';
 import {AttentionProgram, i32} from '../runtime/program.js';
 import type {WebGPUGradientCall} from '../webgpu_call.js';
-import type {MaskType} from '../wgsl/attention_mask.js';
 import {keyRow, rowComponents, rowInputs, workgroupIndex, writeRow} from '../wgsl/rows.js';
 import type {ScoreForm} from '../wgsl/score_hooks.js';
-import {hookedScore, hookFunctions, hooksOfRow} from '../wgsl/score_hooks.js';
+import {
+  derivativeFunctions,
+  hookedScore,
+  hookFunctions,
+  hooksOfRow,
+  scoreDerivative,
+  scoreForm,
+} from '../wgsl/score_hooks.js';
 import {noScores} from '../wgsl/softmax_state.js';
 import {columnOf, invocationPlace, rowOf, tileThreads} from '../wgsl/tile.js';
 import {noStatistics} from './gradient_rows.js';
@@ -25,7 +31,7 @@ export interface QueryPlan {
 }
 
 /** `sparse` is whether a plan names the queries. */
-interface GradientVariant extends Pick<AttendForm, 'headDim' | 'valueDim' | 'causal' | 'sparse' | 'mask'> {
+interface GradientVariant extends Pick<AttendForm, 'headDim' | 'valueDim' | 'sparse'>, ScoreForm {
   tile: GradientTile;
 }
 
@@ -67,23 +73,24 @@ export class GradientKeyProgram extends AttentionProgram<GradientVariant> {
       uniforms: {owners: i32(owners), ...blockUniforms(geometry)},
       variant: {
         ...{tile, headDim, valueDim, causal, sparse},
-        ...(mask && {mask: mask.dtype as MaskType}),
+        ...scoreForm(call),
       },
     });
   }
 
-  protected shader({tile, headDim, valueDim, causal, sparse, mask}: GradientVariant): string {
+  protected shader({tile, headDim, valueDim, sparse, ...form}: GradientVariant): string {
+    const {causal, mask, window} = form;
     // Scores with queries, weights and values with dy, which serves twice in turn, then queries again.
     const walk = new GradientWalk(
       tile,
       {headDim, valueDim},
       [
-        {owned: 'key', walked: 'query', sums: 'scores', then: weightsOfScores(tile, {mask})},
+        {owned: 'key', walked: 'query', sums: 'scores', then: weightsOfScores(tile, form)},
         {walked: 'dy', sums: 'valueGradient', weights: 'scores'},
-        {owned: 'value', walked: 'dy', sums: 'products', then: scoreGradients(tile)},
+        {owned: 'value', walked: 'dy', sums: 'products', then: scoreGradients(tile, form)},
         {walked: 'query', sums: 'keyGradient', weights: 'products'},
       ],
-      queriesAhead,
+      queriesAhead(form),
     );
     const components = bothComponents(headDim, valueDim);
     return `
@@ -107,8 +114,8 @@ var<workgroup> roundCount : i32;
 ${writeRow('writeKeyGradient', headDim, {components})}
 ${writeRow('writeValueGradient', valueDim, {components, first: `uniforms.owners * uniforms.keyLength * ${headDim}`})}
 
-${mask ? noScores : ''}${hookFunctions({mask})}
-${queryTiles(sparse, causal)}
+${mask || window ? noScores : ''}${hookFunctions(form)}${derivativeFunctions(form)}
+${queryTiles(sparse, {causal, window})}
 
 fn main(index : i32) {
 ${invocationPlace(tile)}
@@ -154,7 +161,7 @@ ${walk.loop('queryTiles')}
 }
 
 /** The query rows of tile t: [queries.y, queries.z) of head queries.x. */
-const queriesAhead: Ahead = {
+const queriesAhead = ({slopes}: ScoreForm): Ahead => ({
   statistics: true,
   read: (t) => `aheadRow = -1;
     aheadStatistics = noStatistics;
@@ -162,35 +169,46 @@ const queriesAhead: Ahead = {
       let queries = queryRows(owner, firstHead, keyTile, slots.x, ${t});
       if (queries.y + local < queries.z) {
         aheadRow = queries.x * length + queries.y + local;
-        aheadStatistics = statistics[aheadRow];
+        aheadStatistics = ${slopes ? 'vec4<f32>(statistics[2 * aheadRow].xyz, statistics[2 * aheadRow + 1].x)' : 'statistics[aheadRow]'};
       }
     }`,
-};
+});
 
 /** Makes weights of the scores: none where a row does not see a key. */
 function weightsOfScores({rows, columns}: GradientTile, form: ScoreForm): string {
-  return unroll(
+  const derivative = (score: string) => scoreDerivative(form, score);
+  // The scores make way for the weights.
+  const keepSlopes = form.softCap ? 'var capSlopes = array<array<f32, columns>, rows>();\n    ' : '';
+  const weights = unroll(
     columns,
     (c) => `{
       let known = walkedStatistics[now + ${columnOf(c)}];
       let last = i32(known.z);
       let queryRow = max(walkedRows[now + ${columnOf(c)}], 0);
-      ${hooksOfRow(form, 'queryRow / length', 'queryRow % length').join('')}
+      ${hooksOfRow(form, 'queryRow / length', 'queryRow % length', 'known.w').join('\n      ')}
       ${unroll(
         rows,
         (r) => `{
         let row = ownedRows[${rowOf(r)}];
-        let score = ${hookedScore(form, `uniforms.logitScale * scores[${r}][${c}]`, 'row - firstKeyRow')};
-        scores[${r}][${c}] = select(exp2(score - known.x), 0.0, row < 0 || row - firstKeyRow > last${form.mask ? ' || score == masked' : ''});
+        let score = ${hookedScore(form, `uniforms.logitScale * scores[${r}][${c}]`, 'row - firstKeyRow')};${
+          form.softCap
+            ? `\n        capSlopes[${r}][${c}] = ${derivative(`uniforms.logitScale * scores[${r}][${c}]`)};`
+            : ''
+        }
+        scores[${r}][${c}] = select(exp2(score - known.x), 0.0, row < 0 || row - firstKeyRow > last${form.mask || form.window ? ' || score == masked' : ''});
       }`,
         '\n      ',
       )}
     }`,
   );
+  return keepSlopes + weights;
 }
 
-/** Makes the gradients of the scores of those of the weights. A weight of 0 times a NaN of a row that is not seen is a NaN; a weight that is a NaN equals nothing. */
-function scoreGradients({rows, columns}: GradientTile): string {
+/**
+ * Makes the gradients of the scores of those of the weights. A weight of 0 times a NaN of a row that is not seen is a NaN; a
+ * weight that is a NaN equals nothing.
+ */
+function scoreGradients({rows, columns}: GradientTile, {softCap}: ScoreForm): string {
   return unroll(
     columns,
     (c) => `{
@@ -198,7 +216,7 @@ function scoreGradients({rows, columns}: GradientTile): string {
       ${unroll(
         rows,
         (r) =>
-          `products[${r}][${c}] = select(scores[${r}][${c}] * (products[${r}][${c}] - delta), 0.0, scores[${r}][${c}] == 0.0);`,
+          `products[${r}][${c}] = select(scores[${r}][${c}] * (products[${r}][${c}] - delta)${softCap ? ` * capSlopes[${r}][${c}]` : ''}, 0.0, scores[${r}][${c}] == 0.0);`,
         '\n      ',
       )}
     }`,

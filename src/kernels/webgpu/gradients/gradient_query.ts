@@ -6,7 +6,7 @@ import {walkOverKeys} from '../attend/attend_walk.js';
 import {AttentionProgram} from '../runtime/program.js';
 import type {WebGPUGradientCall, WebGPUPlan} from '../webgpu_call.js';
 import {rowComponents, rowInputs, writeRow} from '../wgsl/rows.js';
-import {hookedScore, hooksOfRow} from '../wgsl/score_hooks.js';
+import {derivativeFunctions, hookedScore, hooksOfRow, scoreDerivative} from '../wgsl/score_hooks.js';
 import {invocationPlace, rowOf, tileThreads} from '../wgsl/tile.js';
 import {keysAhead, ownedQueries, noStatistics, visitedKey, walkedPosition} from './gradient_rows.js';
 import type {GradientTile} from './gradient_tile.js';
@@ -31,7 +31,7 @@ export class GradientQueryProgram extends AttentionProgram<QueryVariant> {
   constructor(call: WebGPUGradientCall, tile: GradientTile, statistics: TensorInfo, plan?: WebGPUPlan) {
     const {query, key, value, dy, keyLengths, geometry} = call;
     // Key lengths are in the statistics: with them as an input there would be more buffers than every device has.
-    const form = {...attendForm(call, plan), padded: false};
+    const form = {...attendForm(call, plan), padded: false, perHead: undefined};
     const {inputs, ...walk} = walkSpec(call, form, {tileQueries: ownedCount(tile), plan, timesForward});
     super({
       name: 'GradientQuery',
@@ -72,17 +72,17 @@ export class GradientQueryProgram extends AttentionProgram<QueryVariant> {
 ${walk.declarations()}
 ${noStatistics}
 ${writeRow('writeGradient', headDim)}
-${walkOverKeys(form)}
-${visitedKey(padded ? 'i32(statistics[head * uniforms.queryLength].w)' : undefined)}
+${walkOverKeys(form)}${derivativeFunctions(form)}
+${visitedKey(padded ? `i32(statistics[${form.slopes ? '2 * ' : ''}head * uniforms.queryLength].w)` : undefined)}
 
 fn main(index : i32) {
 ${invocationPlace(tile)}
 ${ownedQueries(form)}
   ${unroll(
     rows,
-    (r) => `var statistics${r} = noStatistics;
+    (r) => `var statistics${r} = noStatistics;${form.slopes ? `\n  var slope${r} = 0.0;` : ''}
   if (firstRow + ${rowOf(r)} < endRow) {
-    statistics${r} = statistics[firstQueryRow + firstRow + ${rowOf(r)}];
+    ${form.slopes ? slopedStatistics(r) : `statistics${r} = statistics[firstQueryRow + firstRow + ${rowOf(r)}];`}
   }`,
     '\n  ',
   )}
@@ -99,20 +99,26 @@ ${walk.loop('keyTiles')}
   }
 }
 
+/** Statements: a row's statistics and its slope. */
+const slopedStatistics = (r: number) => `let at${r} = 2 * (firstQueryRow + firstRow + ${rowOf(r)});
+    statistics${r} = statistics[at${r}];
+    slope${r} = statistics[at${r} + 1].x;`;
+
 /** Makes the gradients of scores of the scores: none where a row does not see a key. */
 function scoreGradients({rows, columns}: GradientTile, form: AttendForm): string {
+  const timesDerivative = (score: string) => (form.softCap ? ` * ${scoreDerivative(form, score)}` : '');
   return `${unroll(columns, (c) => `let position${c} = ${walkedPosition(c)};`)}
     ${unroll(
       rows,
       (r) => `{
       let last = i32(statistics${r}.z);
-      ${hooksOfRow(form, 'head', `firstRow + ${rowOf(r)}`).join('')}
+      ${hooksOfRow(form, 'head', `firstRow + ${rowOf(r)}`, `slope${r}`).join('\n      ')}
       ${unroll(
         columns,
         (c) => `{
         let score = ${hookedScore(form, `uniforms.logitScale * scores[${r}][${c}]`, `position${c}`)};
-        let gradient = exp2(score - statistics${r}.x) * (products[${r}][${c}] - statistics${r}.y);
-        scores[${r}][${c}] = select(gradient, 0.0, position${c} > last${form.mask ? ' || score == masked' : ''});
+        let gradient = exp2(score - statistics${r}.x) * (products[${r}][${c}] - statistics${r}.y)${timesDerivative(`uniforms.logitScale * scores[${r}][${c}]`)};
+        scores[${r}][${c}] = select(gradient, 0.0, position${c} > last${form.mask || form.window ? ' || score == masked' : ''});
       }`,
         '\n      ',
       )}

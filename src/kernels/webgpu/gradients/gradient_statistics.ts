@@ -6,6 +6,7 @@ import {AttentionProgram} from '../runtime/program.js';
 import type {WebGPUGradientCall, WebGPUPlan} from '../webgpu_call.js';
 import {logOfSum} from '../wgsl/not_finite.js';
 import {headVectors, readRow, rowInputs} from '../wgsl/rows.js';
+import type {ScoreForm} from '../wgsl/score_hooks.js';
 import {addScores, emptyRows, mergeParts} from '../wgsl/softmax_state.js';
 import {invocationPlace, rowOf, tileThreads} from '../wgsl/tile.js';
 import {keysAhead, ownedQueries, visitedKey, walkedPosition} from './gradient_rows.js';
@@ -16,14 +17,20 @@ import {GradientWalk} from './gradient_walk.js';
 /** One product of rows where the forward pass has two, and what comes after. */
 const timesForward = 0.6;
 
+/** Statements: the logarithm with a sink, however heavy. */
+const withSink = `let sink = headForms[head].z;
+    let top = max(total, sink);
+    let logSum = top + log2(sum * exp2(total - top) + exp2(sink - top));
+    `;
+
 /** Values of a query row in the statistics of the gradients. */
-const statisticsValues = 4;
+export const statisticsValues = ({slopes}: Pick<ScoreForm, 'slopes'>) => (slopes ? 8 : 4);
 
 /**
  * Stage 1 of the gradients, gradient statistics: float32 `[batch, heads, queryLength, 4]`. The logarithm to the base 2 of the
  * sum of exp2(score) over the keys that a query row sees; the product of its output and its gradient; the last position that
  * the row may see, by a causal mask and by key lengths, or −1 if it sees no key, and then the logarithm is 0; and the end of the
- * keys that are not padding. So no later stage asks again.
+ * keys that are not padding. With slopes four values more, of which the first is the row's slope. So no later stage asks again.
  */
 export class GradientStatisticsProgram extends AttentionProgram<{tile: GradientTile; form: AttendForm}> {
   constructor(call: WebGPUGradientCall, tile: GradientTile, plan?: WebGPUPlan) {
@@ -35,7 +42,7 @@ export class GradientStatisticsProgram extends AttentionProgram<{tile: GradientT
       name: 'GradientStatistics',
       ...walk,
       inputs: {...rowInputs({query, key, output, dy}), ...inputs},
-      outputShape: [batch, heads, queryLength, statisticsValues],
+      outputShape: [batch, heads, queryLength, statisticsValues(form)],
       threads: tileThreads(tile),
       variant: {tile, form},
     });
@@ -95,14 +102,14 @@ ${walk.loop('keyTiles')}
     for (var i = 0; i < threadsX; i++) {
       product += partials[row * threadsX + i].z;
     }
-    let at = ${statisticsValues} * (firstQueryRow + firstRow + row);
-    result[at] = select(total + logOfSum(sum), 0.0, sum == 0.0);
+    let at = ${statisticsValues(form)} * (firstQueryRow + firstRow + row);
+    ${form.sinks ? withSink : ''}result[at] = select(${form.sinks ? 'logSum' : 'total + logOfSum(sum)'}, 0.0, sum == 0.0);
     result[at + 1] = product;
     let end = keyEnd(head);
     var last = end - 1;
-    ${causal ? `last = min(last, ${lastVisible(form, 'firstRow + row')});` : ''}
+    ${causal || form.window ? `last = min(last, ${lastVisible(form, 'firstRow + row')});` : ''}
     result[at + 2] = select(f32(last), -1.0, sum == 0.0);
-    result[at + 3] = f32(end);
+    result[at + 3] = f32(end);${form.slopes ? '\n    result[at + 4] = headForms[head].y;' : ''}
   }
 }`;
   }

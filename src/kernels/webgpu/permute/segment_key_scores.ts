@@ -2,6 +2,7 @@ import type {TensorInfo} from '@tensorflow/tfjs-core';
 import {rowsHavePositions} from '../../../attention/block_geometry.js';
 import {orderRows} from '../../../attention/sampled_estimate.js';
 import {unroll} from '../../unroll.js';
+import {evenWork} from '../runtime/launches.js';
 import {AttentionProgram} from '../runtime/program.js';
 import type {WebGPUCall} from '../webgpu_call.js';
 import type {KeysVariant} from '../wgsl/key_lengths.js';
@@ -40,6 +41,7 @@ export class SegmentKeyScoresProgram extends AttentionProgram<SegmentVariant> {
       threads: tileThreads(tile),
       workgroups: batch * heads * (permutedLength / segmentSize),
       call,
+      work: evenWork(call.planTimes?.order),
       variant: {tile, ...keysVariant(call), causal, positions: rowsHavePositions(geometry, causal)},
     });
   }

@@ -2,7 +2,7 @@ import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {BlockGeometry} from '../../../attention/block_geometry.js';
 import {unroll} from '../../unroll.js';
 import {AttentionProgram, i32} from '../runtime/program.js';
-import {workgroupIndex} from '../wgsl/rows.js';
+import {localOf, workgroupIndex} from '../wgsl/rows.js';
 
 /**
  * Shader text: `rank(first, count, own)`, the number of scores among `count` of them, from the score `first` on, that come
@@ -22,7 +22,7 @@ fn scoreBits(at : i32) -> u32 {
 
 // The values pass through workgroup memory in tiles; past the last stand zeros, which come before nothing.
 fn rank(first : i32, count : i32, own : i32) -> i32 {
-  let local = i32(localIndex);
+  ${localOf(threads)}
   var value = 0u;
   if (own < count) {
     value = scoreBits(first + own);
@@ -78,7 +78,7 @@ ${rankKeys(threads)}
 var<workgroup> sortedKeys : i32;
 
 fn main(index : i32) {
-  let local = i32(localIndex);
+  ${localOf(threads)}
   let heads = uniforms.batch * uniforms.heads;
   let length = uniforms.keyLength;
   let permutedLength = uniforms.permutedLength;

@@ -42,8 +42,11 @@ export interface ProgramSpec<Variant> {
    * with `uniforms.invocations`.
    */
   invocations?: number;
-  /** Its sizes are uniforms; `queryOffset` is 0 without a causal mask. So are `scale` and, for scores in units of log2, `logitScale`. */
-  call?: {geometry: BlockGeometry; causal?: boolean; scale?: number};
+  /**
+   * Its sizes are uniforms; `queryOffset` is 0 without a causal mask, `firstPosition` is not. So are `scale` and, for scores in units of
+   * log2, `logitScale`, `softCap` and `inverseSoftCap`.
+   */
+  call?: {geometry: BlockGeometry; causal?: boolean; scale?: number; softCap?: number};
   /** Others, or in place of those. What the shader does not name is left out. */
   uniforms?: Uniforms;
   /**

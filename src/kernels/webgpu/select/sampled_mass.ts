@@ -5,7 +5,7 @@ import {unroll} from '../../unroll.js';
 import {AttentionProgram, i32, withScratch} from '../runtime/program.js';
 import type {WebGPUCall} from '../webgpu_call.js';
 import type {GridVariant} from '../wgsl/block_grid.js';
-import {findSinkBlock, gridFunctions, gridVariant} from '../wgsl/block_grid.js';
+import {findSinkBlock, gridFunctions, gridVariant, scoringWork} from '../wgsl/block_grid.js';
 import type {KeysVariant} from '../wgsl/key_lengths.js';
 import {keysVariant} from '../wgsl/key_lengths.js';
 import {atMost, logOfSum} from '../wgsl/not_finite.js';
@@ -80,6 +80,7 @@ export class SampledMassProgram extends AttentionProgram<SampledVariant> {
       threads: tileThreads(tile),
       workgroups: batch * heads * queryBlocks * sampleStride,
       call,
+      work: scoringWork(call),
       uniforms: {
         rowTiles: i32(Math.ceil(rowsOfPhase(geometry) / tileQueries(tile))),
         tilesOfBlock: i32(tilesOfBlock),

@@ -6,12 +6,12 @@ import {fragment, hasMatrixUnits, subgroupSize} from '../runtime/device_features
 import {AttentionProgram} from '../runtime/program.js';
 import type {WebGPUCall} from '../webgpu_call.js';
 import type {GridVariant} from '../wgsl/block_grid.js';
-import {findSinkBlock, gridFunctions, gridVariant} from '../wgsl/block_grid.js';
+import {findSinkBlock, gridFunctions, gridVariant, scoringWork} from '../wgsl/block_grid.js';
 import type {KeysVariant} from '../wgsl/key_lengths.js';
 import {keyEnd, keysVariant} from '../wgsl/key_lengths.js';
 import {leftType, matrixExtensions, paddedHeadDim, rightType, sumType} from '../wgsl/matrix_units.js';
 import {atMost, logOfSum} from '../wgsl/not_finite.js';
-import {headVectors, readRow, rowInputs, workgroupIndex} from '../wgsl/rows.js';
+import {headVectors, localOf, readRow, rowInputs, workgroupIndex} from '../wgsl/rows.js';
 import {noScores} from '../wgsl/softmax_state.js';
 import {sortedKeysBytes} from './sorted_keys.js';
 
@@ -77,6 +77,7 @@ export class SampledMassMatrixProgram extends AttentionProgram<MatrixVariant> {
       threads,
       workgroups: batch * heads * Math.ceil(queryBlocks / subgroups) * sampleStride,
       call,
+      work: scoringWork(call),
       variant: {keyBlockSize, rowFragments: rowFragments(geometry), ...keysVariant(call), ...gridVariant(call)},
       extensions: matrixExtensions,
     });
@@ -162,7 +163,7 @@ var<workgroup> sinkBlock : i32;
 var<workgroup> spans : array<vec3<i32>, ${subgroups}>;
 
 fn main(index : i32) {
-  let local = i32(localIndex);
+  ${localOf(threads)}
   let subgroup = local / ${subgroupSize};
   let lane = local % ${subgroupSize};
   let allHeads = uniforms.batch * uniforms.heads;

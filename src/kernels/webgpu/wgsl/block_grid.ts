@@ -1,3 +1,4 @@
+import {evenWork} from '../runtime/launches.js';
 import type {WebGPUCall} from '../webgpu_call.js';
 
 /** What the text of the functions of this file depends on. */
@@ -11,6 +12,10 @@ export const gridVariant = ({geometry, causal}: WebGPUCall): GridVariant => ({
   causal,
   offset: causal && geometry.queryOffset !== 0,
 });
+
+/** What it takes to score pairs of blocks. Under a causal mask the last rows of each head have twice as many as rows on average. */
+export const scoringWork = ({planTimes, causal}: WebGPUCall) =>
+  evenWork(planTimes && planTimes.score * (causal ? 2 : 1));
 
 /** Shader text: `scoredBlocks` and `visibleBlocks` of `block_geometry.ts`. */
 export function gridFunctions({causal, offset}: GridVariant): string {

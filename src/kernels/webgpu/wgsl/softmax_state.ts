@@ -1,5 +1,5 @@
 import {unroll} from '../../unroll.js';
-import {headVectors} from './rows.js';
+import {headVectors, localOf} from './rows.js';
 import type {Tile} from './tile.js';
 
 /**
@@ -47,15 +47,23 @@ var<workgroup> laneStates : array<State, ${threads}>;
 
 // All invocations call it together; those of the first lane get what all lanes have.
 fn mergeLanes(own : State) -> State {
+  ${localOf(threads)}
   var state = own;
-  laneStates[i32(localIndex)] = state;
+  laneStates[local] = state;
   // Barrier: the first lane reads what all lanes wrote.
   workgroupBarrier();
-  for (var i = i32(localIndex) + ${width}; i < ${threads} && i32(localIndex) < ${width}; i += ${width}) {
+  for (var i = local + ${width}; i < ${threads} && local < ${width}; i += ${width}) {
     state = merge(state, laneStates[i]);
   }
   return state;
 }`;
+
+/**
+ * Expression: what a head's sink weighs beside weights relative to `maximum`, for vectors of maxima with their type. Bounded: what is beside
+ * so heavy a sink is nothing.
+ */
+export const sinkWeight = (maximum: string, type = 'f32', head = 'head'): string =>
+  `exp2(min(${type}(headForms[${head}].z) - ${maximum}, ${type}(126.0)))`;
 
 /** Statements: the empty state of an invocation's rows, `rowMax` and `rowSum`, over its own columns. */
 export const emptyRows = ({rows}: Tile): string => `var rowMax = vec${rows}<f32>(lowest);

@@ -16,7 +16,8 @@ export function addRowProducts(
   const step = stepsOf(width);
   const addProduct = (sum: string, a: string, b: string) =>
     `${sum} = ${['x', 'y', 'z', 'w'].reduce((so, e) => `fma(${a}.${e}, ${b}.${e}, ${so})`, sum)};`;
-  return `for (var i = 0; i < ${width}; i += ${step}) {
+  return `for (var s = 0; s < ${width / step}; s++) {
+      let i = s * ${step};
       ${unroll(
         step,
         (u) => `{
@@ -56,7 +57,8 @@ export function addWeightedRows(
     const added = `fma(vec4<f32>(${weight}), b, ${sum})`;
     return `${sum} = ${guarded ? `select(${added}, ${sum}, ${weight} == 0.0)` : added};`;
   };
-  return `for (var i = 0; i < threadsX; i += ${step}) {
+  return `for (var s = 0; s < ${threadsX / step}; s++) {
+      let i = s * ${step};
       ${unroll(
         step,
         (u) => `{

@@ -1,0 +1,33 @@
+// An invocation brings eight values of a row to float16.
+fn readQuery(row : i32, vector : i32) -> vec4<f32> { return query[row * 16 + vector]; }
+fn readKey(row : i32, vector : i32) -> vec4<f32> { return key[row * 16 + vector]; }
+fn readValue(row : i32, vector : i32) -> vec4<f32> { return value[row * 20 + vector]; }
+
+// By its bits, since compilers may take it that there is nothing that is not finite.
+fn saturated(x : vec4<f32>) -> vec4<f32> {
+  let isFinite = (bitcast<vec4<u32>>(x) & vec4<u32>(0x7f800000u)) != vec4<u32>(0x7f800000u);
+  return select(x, clamp(x, vec4<f32>(-65504.0), vec4<f32>(65504.0)), isFinite);
+}
+
+fn packed(x : vec4<f32>) -> vec2<i32> {
+  let y = saturated(x);
+  return bitcast<vec2<i32>>(vec2<u32>(pack2x16float(y.xy), pack2x16float(y.zw)));
+}
+
+fn main(index : i32) {
+  var a = vec4<f32>();
+  var b = vec4<f32>();
+  if (index >= uniforms.invocations) {
+    return;
+  } else if (index >= uniforms.firstValue) {
+    a = readValue((index - uniforms.firstValue) / 10, 2 * ((index - uniforms.firstValue) % 10));
+    b = readValue((index - uniforms.firstValue) / 10, 2 * ((index - uniforms.firstValue) % 10) + 1);
+  } else if (index >= uniforms.firstKey) {
+    a = readKey((index - uniforms.firstKey) / 8, 2 * ((index - uniforms.firstKey) % 8));
+    b = readKey((index - uniforms.firstKey) / 8, 2 * ((index - uniforms.firstKey) % 8) + 1);
+  } else if (index < uniforms.firstKey - 1024) {
+    a = uniforms.logitScale * readQuery((index - 0) / 8, 2 * ((index - 0) % 8));
+    b = uniforms.logitScale * readQuery((index - 0) / 8, 2 * ((index - 0) % 8) + 1);
+  }
+  result[index] = vec4<i32>(packed(a), packed(b));
+}

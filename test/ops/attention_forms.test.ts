@@ -1,0 +1,198 @@
+import type {Tensor4D} from '@tensorflow/tfjs-core';
+import {dispose, memory, setBackend, tensor1d, tensor4d} from '@tensorflow/tfjs-core';
+import {expect} from 'chai';
+import {flashAttention, pbsAttention, pbsAttentionPlan} from '../../src/index';
+import {relativeL1} from '../golden/golden_cases';
+import type {Inputs} from '../reference/attention';
+import {randomInputs, tensors} from '../reference/attention';
+import {grads4D} from '../reference/attention_gradients';
+import type {OracleOptions} from '../reference/attention_oracle';
+import {attentionOracle, oracleGradients} from '../reference/attention_oracle';
+import {planMask, valuesOf} from '../reference/plan_values';
+import {flashOptions, randomForm} from '../reference/random_forms';
+import {describeBackends, describeOnCPU, fixture} from '../setup/environment';
+
+/** So many random cases a backend, from seed FORM_SEED on; or in FORM_CASES cases any combination of forms, where there is an environment. */
+const environment = (globalThis as {process?: {env: Record<string, string | undefined>}}).process?.env;
+const {FORM_CASES, FORM_SEED = 1} = environment ?? {};
+const few = FORM_CASES === undefined;
+const seeds = (count: number) => Array.from({length: Number(FORM_CASES ?? count)}, (_, i) => Number(FORM_SEED) + i);
+const describeCase = (seed: number, {mask, ...form}: {mask?: {shape: number[]}} & Record<string, unknown>) =>
+  `FORM_CASES=1 FORM_SEED=${seed}: ${JSON.stringify({...form, mask: mask?.shape})}`;
+const names = ['query', 'key', 'value'] as const;
+type Attention = (...x: Tensor4D[]) => Tensor4D;
+
+/** Transformers' attention: `attention_forms.py`. */
+interface FormsFixture extends Record<'query' | 'key' | 'value' | 'dy', number[]> {
+  shapes: Record<(typeof names)[number], [number, number, number, number]>;
+  cases: Record<string, {options: OracleOptions; output: number[]; gradients: Record<string, number[]>}>;
+}
+
+async function readFixture(): Promise<FormsFixture & {inputs: Inputs}> {
+  const bytes = await fixture('test/golden/attention_forms.json');
+  const made = JSON.parse(new TextDecoder().decode(bytes)) as FormsFixture;
+  const [query, key, value] = names.map((name) => Float32Array.from(made[name]));
+  const {query: queryShape, key: keyShape, value: valueShape} = made.shapes;
+  return {...made, inputs: {query, key, value, queryShape, keyShape, valueShape}};
+}
+
+/** Relative L1 difference; of what is zero throughout, whether the other is. */
+function difference(actual: ArrayLike<number>, expected: ArrayLike<number>): number {
+  return Array.from(expected).some((x) => x !== 0)
+    ? relativeL1(actual, expected)
+    : Math.max(0, ...Array.from(actual, Math.abs));
+}
+
+describeOnCPU('oracle of forms', () => {
+  it('is what transformers computes, with its gradients', async () => {
+    const {inputs, dy, cases: made} = await readFixture();
+    for (const [name, {options, output, gradients}] of Object.entries(made)) {
+      // Inputs are read as float32.
+      expect(difference(attentionOracle(inputs, options).output, output), name).to.be.below(1e-7);
+      const ours = oracleGradients(inputs, options, Float32Array.from(dy));
+      names.forEach((of) => expect(difference(ours[of], gradients[of]), `${name}: ${of}`).to.be.below(1e-6));
+    }
+  });
+});
+
+describeBackends('forms of scores', function (backend) {
+  // Where GPUs are software, compiling takes longest.
+  const isCPU = backend === 'cpu';
+  const tolerance = isCPU ? 1e-6 : 1e-5;
+
+  before(() => setBackend(backend));
+
+  async function expectGradients(
+    attention: Attention,
+    inputs: Inputs,
+    options: OracleOptions,
+    seed: number,
+    name: string,
+  ) {
+    const [batch, heads, length] = inputs.queryShape;
+    const dy = randomInputs({batch, heads, length, headDim: inputs.valueShape[3]}, seed + 1000).value;
+    const expected = oracleGradients(inputs, options, dy);
+    const [q, k, v] = tensors(inputs);
+    const dyTensor = tensor4d(dy, [batch, heads, length, inputs.valueShape[3]]);
+    const found = grads4D(attention)([q, k, v], dyTensor);
+    const values = await Promise.all(found.map((x) => x.data()));
+    dispose([q, k, v, dyTensor, ...found]);
+    names.forEach((of, i) =>
+      expect(difference(values[i], expected[of]), `${name}, gradient of ${of}`).to.be.below(2 * tolerance),
+    );
+  }
+
+  it('are those of transformers: gpt-oss, Gemma 2, Mistral, BLOOM', async () => {
+    const {inputs, dy, cases: made} = await readFixture();
+    for (const [name, {options, output, gradients}] of Object.entries(made)) {
+      const [q, k, v] = tensors(inputs);
+      const given = flashOptions(options);
+      expect(difference(await flashAttention(q, k, v, given).data(), output), name).to.be.below(tolerance);
+      if (!isCPU) {
+        continue;
+      }
+      const found = grads4D((...x) => flashAttention(x[0], x[1], x[2], given))(
+        [q, k, v],
+        tensor4d(dy, inputs.queryShape),
+      );
+      for (const [i, of] of names.entries()) {
+        expect(difference(await found[i].data(), gradients[of]), `${name}: ${of}`).to.be.below(2 * tolerance);
+      }
+    }
+  });
+
+  it('give the same whatever they are given as, and leave no tensors', async () => {
+    const inputs = randomInputs({heads: 2, length: 9, headDim: 8}, 5);
+    const [q, k, v] = tensors(inputs);
+    const [alibiSlopes, sinks] = [
+      [0.5, 0.25],
+      [1, -1],
+    ];
+    const before = memory().numTensors;
+    const byNumbers = flashAttention(q, k, v, {alibiSlopes, sinks});
+    const byTensors = [tensor1d(alibiSlopes), tensor1d(sinks)];
+    const same = flashAttention(q, k, v, {alibiSlopes: byTensors[0], sinks: byTensors[1]});
+    expect(Array.from(await same.data())).to.deep.equal(Array.from(await byNumbers.data()));
+    dispose([byNumbers, same, ...byTensors]);
+    expect(memory().numTensors).to.equal(before);
+  });
+
+  it('leave rows that see nothing at zeros, with sinks too', async () => {
+    const inputs = randomInputs({batch: 2, length: 6, keyLength: 9, headDim: 8}, 6);
+    const [q, k, v] = tensors(inputs);
+    const options = {keyLengths: [9, 4], window: 2, sinks: [2], softCap: 5, alibiSlopes: [0.5]};
+    const output = await flashAttention(q, k, v, options).data();
+    // Row i stands at 3 + i; of the second entry's keys, those below 4, only the first two rows see any.
+    const empty = output.slice(6 * 8 + 2 * 8);
+    expect(Array.from(empty).every((x) => x === 0)).to.equal(true);
+    expect(Array.from(output.slice(0, 6 * 8 + 2 * 8)).every((x) => x !== 0)).to.equal(true);
+  });
+
+  it('in any combination are the oracle', async function () {
+    this.timeout(600_000);
+    let worst = 0;
+    for (const seed of seeds(isCPU ? 200 : 48)) {
+      const {shape, options} = randomForm(seed, {few});
+      const inputs = randomInputs(shape, seed);
+      const [q, k, v] = tensors(inputs);
+      const given = flashOptions(options);
+      const output = flashAttention(q, k, v, given);
+      const error = difference(await output.data(), attentionOracle(inputs, options).output);
+      expect(error, describeCase(seed, {shape, ...options})).to.be.below(tolerance);
+      worst = Math.max(worst, error);
+      dispose([q, k, v, output, ...(given.mask ? [given.mask] : [])]);
+    }
+    if (!few) console.log(`largest relative error: ${worst}`);
+  });
+
+  it('in float16 are the oracle to the digits of that', async function () {
+    this.timeout(600_000);
+    for (const seed of seeds(12)) {
+      const {shape, options} = randomForm(seed, {few});
+      const inputs = randomInputs(shape, seed);
+      const [q, k, v] = tensors(inputs);
+      const given = flashOptions(options);
+      const output = flashAttention(q, k, v, {...given, precision: 'float16'});
+      const expected = attentionOracle(inputs, options).output;
+      expect(difference(await output.data(), expected), describeCase(seed, {shape, ...options})).to.be.below(5e-3);
+      dispose([q, k, v, output, ...(given.mask ? [given.mask] : [])]);
+    }
+  });
+
+  it('have the gradients of the oracle', async function () {
+    this.timeout(600_000);
+    for (const seed of seeds(isCPU ? 60 : 12)) {
+      const {shape, options} = randomForm(seed, {few});
+      const inputs = randomInputs(shape, seed);
+      const given = flashOptions(options);
+      const attention: Attention = (q, k, v) => flashAttention(q, k, v, given);
+      await expectGradients(attention, inputs, options, seed, describeCase(seed, {shape, ...options}));
+      given.mask?.dispose();
+    }
+  });
+
+  it('are those of the blocks of a plan in block-sparse attention, which lie in the window', async function () {
+    this.timeout(600_000);
+    for (const seed of seeds(isCPU ? 100 : 24)) {
+      const {shape, options: all, blocks} = randomForm(seed, {few});
+      const options = {...all, mask: undefined};
+      const inputs = randomInputs(shape, seed);
+      const [q, k, v] = tensors(inputs);
+      const sparse = {...options, ...blocks, auto: false};
+      const name = describeCase(seed, {shape, ...sparse});
+      const plan = pbsAttentionPlan(q, k, sparse);
+      const values = await valuesOf(plan);
+      const byPlan = {...options, mask: planMask(values)};
+      const expected = attentionOracle(inputs, byPlan).output;
+      for (const given of [sparse, {...sparse, plan}]) {
+        const output = pbsAttention(q, k, v, given);
+        expect(difference(await output.data(), expected), name).to.be.below(tolerance);
+        output.dispose();
+      }
+      if (seed % 4 === 0) {
+        await expectGradients((...x) => pbsAttention(x[0], x[1], x[2], sparse), inputs, byPlan, seed, name);
+      }
+      dispose([q, k, v, plan.keyIndices, plan.blockMask]);
+    }
+  });
+});
