@@ -159,6 +159,18 @@ const cases: Record<string, Case> = {
     clean: (row) => (row < 40 ? row < 25 : row % 40 < 30),
     gradients: true,
   },
+  'outside of a window': {
+    shape: {heads: 2, length: 70, headDim: 16},
+    options: {window: 9},
+    planting: {
+      key: [[70 + 40, infinity]],
+      value: [
+        [20, nan],
+        [40, infinity],
+      ],
+    },
+    clean: (row) => (row < 70 ? row < 20 || (row > 28 && row < 40) || row > 48 : row < 110 || row > 118),
+  },
   'rows of the query': {
     shape: {heads: 2, length: 40, headDim: 16},
     options: {},
