@@ -165,11 +165,11 @@ const cases: Record<string, Case> = {
     planting: {
       key: [[70 + 40, infinity]],
       value: [
-        [28, nan],
+        [58, nan],
         [40, infinity],
       ],
     },
-    clean: (row) => (row < 70 ? row < 28 || (row > 36 && row < 40) || row > 48 : row < 110 || row > 118),
+    clean: (row) => (row < 70 ? row < 40 || (row > 48 && row < 58) || row > 66 : row < 110 || row > 118),
   },
   'rows of the query': {
     shape: {heads: 2, length: 40, headDim: 16},
