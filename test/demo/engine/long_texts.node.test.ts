@@ -63,7 +63,6 @@ describe('texts of more tokens than a call takes arguments', () => {
     'Chinese without an end': {text: '他慢慢地走过了那条长长的街道没有人知道他要去哪里'},
     Arabic: {text: 'كان يمشي ببطء في الشارع الطويل، ولم يكن أحد يعرف إلى أين يذهب؟ ', hasSentences: true},
     'no sentence ends': {text: 'walking along the street and nobody knew where '},
-    'short lines': {text: 'a line\n'},
     'control characters': {text: '\0\u0001\u0007\u001b[31m\u007f\u0085\u200b\u202e text\r\n\t'},
     emoji: {text: '👩‍👩‍👧‍👦 🏳️‍🌈 '},
     'halves of characters': {text: '\ud800x\udc00 '},

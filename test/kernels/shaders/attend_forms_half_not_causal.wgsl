@@ -165,6 +165,7 @@ fn main(index : i32) {
   // Barriers stand in a loop that all invocations must run equally often: hence the uniform load.
   let keyTiles = workgroupUniformLoad(&keyTileCount).x;
   let seenByAll = -1;
+  let firstSeenByAll = uniforms.firstPosition + endRow - uniforms.window;
 
   // Empty state of the online softmax: nothing seen, all sums zero.
   var rowMax = vec4<f32>(lowest);
@@ -709,9 +710,9 @@ fn main(index : i32) {
     output[3][2] *= rescale[3];
     output[3][3] *= rescale[3];
     }
-    if (valuePosition0 > seenByAll) { fetched[0] = withhold(select(vec4<f32>(), fetched[0], valuePosition0 != paddingPosition)); fetched[1] = withhold(select(vec4<f32>(), fetched[1], valuePosition0 != paddingPosition)); }
-    if (valuePosition1 > seenByAll) { fetched[2] = withhold(select(vec4<f32>(), fetched[2], valuePosition1 != paddingPosition)); fetched[3] = withhold(select(vec4<f32>(), fetched[3], valuePosition1 != paddingPosition)); }
-    if (valuePosition2 > seenByAll) { fetched[4] = withhold(select(vec4<f32>(), fetched[4], valuePosition2 != paddingPosition)); fetched[5] = withhold(select(vec4<f32>(), fetched[5], valuePosition2 != paddingPosition)); }
+    if ((valuePosition0 > seenByAll || valuePosition0 < firstSeenByAll)) { fetched[0] = withhold(select(vec4<f32>(), fetched[0], valuePosition0 != paddingPosition)); fetched[1] = withhold(select(vec4<f32>(), fetched[1], valuePosition0 != paddingPosition)); }
+    if ((valuePosition1 > seenByAll || valuePosition1 < firstSeenByAll)) { fetched[2] = withhold(select(vec4<f32>(), fetched[2], valuePosition1 != paddingPosition)); fetched[3] = withhold(select(vec4<f32>(), fetched[3], valuePosition1 != paddingPosition)); }
+    if ((valuePosition2 > seenByAll || valuePosition2 < firstSeenByAll)) { fetched[4] = withhold(select(vec4<f32>(), fetched[4], valuePosition2 != paddingPosition)); fetched[5] = withhold(select(vec4<f32>(), fetched[5], valuePosition2 != paddingPosition)); }
     {
       keyTile[(local / 10) * tileStride + local % 10] = pack(fetched[0], fetched[1]);
     }
@@ -1789,7 +1790,7 @@ fn main(index : i32) {
       let tile = keySlots(head, queryTileIndex, t, keyTiles);
       for (var slot = 0; slot < tileKeys; slot++) {
         let position = positionIn(head, tile, slot);
-        if (position > seenByAll && position != paddingPosition) {
+        if ((position > seenByAll || position < firstSeenByAll) && position != paddingPosition) {
       let withheld0 = withheldOf(readValue(firstKeyRow + position, min((x + 0 * threadsX) * 2 + 0, 19)));
       let withheld1 = withheldOf(readValue(firstKeyRow + position, min((x + 0 * threadsX) * 2 + 1, 19)));
       let withheld2 = withheldOf(readValue(firstKeyRow + position, min((x + 1 * threadsX) * 2 + 0, 19)));

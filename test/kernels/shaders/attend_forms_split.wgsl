@@ -155,6 +155,7 @@ fn main(index : i32) {
   // Barriers stand in a loop that all invocations must run equally often: hence the uniform load.
   let keyTiles = workgroupUniformLoad(&keyTileCount).x;
   let seenByAll = uniforms.queryOffset + (0) % uniforms.queryLength;
+  let firstSeenByAll = uniforms.firstPosition + uniforms.queryLength - uniforms.window;
 
   // Empty state of the online softmax: nothing seen, all sums zero.
   var rowMax = vec2<f32>(lowest);
@@ -371,14 +372,14 @@ fn main(index : i32) {
       weights[(y + 1 * threadsY) * weightStride + x] = vec2<f32>(weight[0], weight[1]);
       output[1][0] *= rescale[1];
     }
-    if (positions[0] > seenByAll) { fetched[0] = withhold(select(vec4<f32>(), fetched[0], positions[0] != paddingPosition)); }
-    if (positions[1] > seenByAll) { fetched[1] = withhold(select(vec4<f32>(), fetched[1], positions[1] != paddingPosition)); }
-    if (positions[2] > seenByAll) { fetched[2] = withhold(select(vec4<f32>(), fetched[2], positions[2] != paddingPosition)); }
-    if (positions[3] > seenByAll) { fetched[3] = withhold(select(vec4<f32>(), fetched[3], positions[3] != paddingPosition)); }
-    if (positions[4] > seenByAll) { fetched[4] = withhold(select(vec4<f32>(), fetched[4], positions[4] != paddingPosition)); }
-    if (positions[5] > seenByAll) { fetched[5] = withhold(select(vec4<f32>(), fetched[5], positions[5] != paddingPosition)); }
-    if (positions[6] > seenByAll) { fetched[6] = withhold(select(vec4<f32>(), fetched[6], positions[6] != paddingPosition)); }
-    if (positions[7] > seenByAll) { fetched[7] = withhold(select(vec4<f32>(), fetched[7], positions[7] != paddingPosition)); }
+    if ((positions[0] > seenByAll || positions[0] < firstSeenByAll)) { fetched[0] = withhold(select(vec4<f32>(), fetched[0], positions[0] != paddingPosition)); }
+    if ((positions[1] > seenByAll || positions[1] < firstSeenByAll)) { fetched[1] = withhold(select(vec4<f32>(), fetched[1], positions[1] != paddingPosition)); }
+    if ((positions[2] > seenByAll || positions[2] < firstSeenByAll)) { fetched[2] = withhold(select(vec4<f32>(), fetched[2], positions[2] != paddingPosition)); }
+    if ((positions[3] > seenByAll || positions[3] < firstSeenByAll)) { fetched[3] = withhold(select(vec4<f32>(), fetched[3], positions[3] != paddingPosition)); }
+    if ((positions[4] > seenByAll || positions[4] < firstSeenByAll)) { fetched[4] = withhold(select(vec4<f32>(), fetched[4], positions[4] != paddingPosition)); }
+    if ((positions[5] > seenByAll || positions[5] < firstSeenByAll)) { fetched[5] = withhold(select(vec4<f32>(), fetched[5], positions[5] != paddingPosition)); }
+    if ((positions[6] > seenByAll || positions[6] < firstSeenByAll)) { fetched[6] = withhold(select(vec4<f32>(), fetched[6], positions[6] != paddingPosition)); }
+    if ((positions[7] > seenByAll || positions[7] < firstSeenByAll)) { fetched[7] = withhold(select(vec4<f32>(), fetched[7], positions[7] != paddingPosition)); }
     {
       keyTile[(local / 16) * tileStride + local % 16] = fetched[0];
     }
@@ -505,7 +506,7 @@ fn main(index : i32) {
       let tile = keySlots(head, queryTileIndex, firstTile + t, firstTile + keyTiles);
       for (var slot = 0; slot < tileKeys; slot++) {
         let position = positionIn(head, tile, slot);
-        if (position > seenByAll && position != paddingPosition) {
+        if ((position > seenByAll || position < firstSeenByAll) && position != paddingPosition) {
       let withheld0 = withheldOf(readValue(firstKeyRow + position, min(x + 0 * threadsX, 15)));
       {
         let lastVisible = uniforms.queryOffset + (firstRow + y + 0 * threadsY) % uniforms.queryLength;

@@ -155,6 +155,7 @@ fn main(index : i32) {
   // Barriers stand in a loop that all invocations must run equally often: hence the uniform load.
   let keyTiles = workgroupUniformLoad(&keyTileCount).x;
   let seenByAll = firstRow;
+  let firstSeenByAll = uniforms.firstPosition + endRow - uniforms.window;
 
   // Rows past the last one of a head are rows of others, which nobody writes.
   let firstTileRow = u32(subgroup * 32);
@@ -193,7 +194,7 @@ fn main(index : i32) {
 
   for (var t = 0; t < keyTiles; t++) {
     // 1. Keys and values into workgroup memory; the next positions on their way.
-    if (keyPlaces[0] > seenByAll && keyPlaces[0] != paddingPosition) { valueWords[0] = withholdWords(valueWords[0]); }
+    if ((keyPlaces[0] > seenByAll || keyPlaces[0] < firstSeenByAll) && keyPlaces[0] != paddingPosition) { valueWords[0] = withholdWords(valueWords[0]); }
     {
       let at = 0 + (local + 0) / 8 * 72 + (local + 0) % 8 * 8;
       // Padding has no weight, but zero times a NaN is a NaN (more: withheld_values.ts).
@@ -584,7 +585,7 @@ fn main(index : i32) {
       let tile = keySlots(head, queryTileIndex, t, keyTiles);
       for (var slot = 0; slot < tileKeys; slot++) {
         let position = positionIn(head, tile, slot);
-        if (position > seenByAll && position != paddingPosition) {
+        if ((position > seenByAll || position < firstSeenByAll) && position != paddingPosition) {
       let withheld0 = withheldOf(readValue(firstKeyRow + position, vector));
       {
         let lastVisible = firstRow + row0;
@@ -615,7 +616,7 @@ fn main(index : i32) {
       let tile = keySlots(head, queryTileIndex, t, keyTiles);
       for (var slot = 0; slot < tileKeys; slot++) {
         let position = positionIn(head, tile, slot);
-        if (position > seenByAll && position != paddingPosition) {
+        if ((position > seenByAll || position < firstSeenByAll) && position != paddingPosition) {
       let withheld0 = withheldOf(readValue(firstKeyRow + position, vector));
       {
         let lastVisible = firstRow + row0;
@@ -646,7 +647,7 @@ fn main(index : i32) {
       let tile = keySlots(head, queryTileIndex, t, keyTiles);
       for (var slot = 0; slot < tileKeys; slot++) {
         let position = positionIn(head, tile, slot);
-        if (position > seenByAll && position != paddingPosition) {
+        if ((position > seenByAll || position < firstSeenByAll) && position != paddingPosition) {
       let withheld0 = withheldOf(readValue(firstKeyRow + position, vector));
       {
         let lastVisible = firstRow + row0;
@@ -677,7 +678,7 @@ fn main(index : i32) {
       let tile = keySlots(head, queryTileIndex, t, keyTiles);
       for (var slot = 0; slot < tileKeys; slot++) {
         let position = positionIn(head, tile, slot);
-        if (position > seenByAll && position != paddingPosition) {
+        if ((position > seenByAll || position < firstSeenByAll) && position != paddingPosition) {
       let withheld0 = withheldOf(readValue(firstKeyRow + position, vector));
       {
         let lastVisible = firstRow + row0;
@@ -712,7 +713,7 @@ fn main(index : i32) {
       let tile = keySlots(head, queryTileIndex, t, keyTiles);
       for (var slot = 0; slot < tileKeys; slot++) {
         let position = positionIn(head, tile, slot);
-        if (position > seenByAll && position != paddingPosition) {
+        if ((position > seenByAll || position < firstSeenByAll) && position != paddingPosition) {
       let withheld0 = withheldOf(readValue(firstKeyRow + position, vector));
       {
         let lastVisible = firstRow + row1;
@@ -743,7 +744,7 @@ fn main(index : i32) {
       let tile = keySlots(head, queryTileIndex, t, keyTiles);
       for (var slot = 0; slot < tileKeys; slot++) {
         let position = positionIn(head, tile, slot);
-        if (position > seenByAll && position != paddingPosition) {
+        if ((position > seenByAll || position < firstSeenByAll) && position != paddingPosition) {
       let withheld0 = withheldOf(readValue(firstKeyRow + position, vector));
       {
         let lastVisible = firstRow + row1;
@@ -774,7 +775,7 @@ fn main(index : i32) {
       let tile = keySlots(head, queryTileIndex, t, keyTiles);
       for (var slot = 0; slot < tileKeys; slot++) {
         let position = positionIn(head, tile, slot);
-        if (position > seenByAll && position != paddingPosition) {
+        if ((position > seenByAll || position < firstSeenByAll) && position != paddingPosition) {
       let withheld0 = withheldOf(readValue(firstKeyRow + position, vector));
       {
         let lastVisible = firstRow + row1;
@@ -805,7 +806,7 @@ fn main(index : i32) {
       let tile = keySlots(head, queryTileIndex, t, keyTiles);
       for (var slot = 0; slot < tileKeys; slot++) {
         let position = positionIn(head, tile, slot);
-        if (position > seenByAll && position != paddingPosition) {
+        if ((position > seenByAll || position < firstSeenByAll) && position != paddingPosition) {
       let withheld0 = withheldOf(readValue(firstKeyRow + position, vector));
       {
         let lastVisible = firstRow + row1;

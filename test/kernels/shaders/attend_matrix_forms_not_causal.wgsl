@@ -166,6 +166,7 @@ fn main(index : i32) {
   // Barriers stand in a loop that all invocations must run equally often: hence the uniform load.
   let keyTiles = workgroupUniformLoad(&keyTileCount).x;
   let seenByAll = -1;
+  let firstSeenByAll = uniforms.firstPosition + endRow - uniforms.window;
 
   // Rows past the last one of a head are rows of others, which nobody writes.
   let firstTileRow = u32(subgroup * 16);
@@ -200,8 +201,8 @@ fn main(index : i32) {
 
   for (var t = 0; t < keyTiles; t++) {
     // 1. Keys and values into workgroup memory; the next positions on their way.
-    if (valuePlaces[0] > seenByAll && valuePlaces[0] != paddingPosition) { valueWords[0] = withholdWords(valueWords[0]); }
-    if (valuePlaces[1] > seenByAll && valuePlaces[1] != paddingPosition) { valueWords[1] = withholdWords(valueWords[1]); }
+    if ((valuePlaces[0] > seenByAll || valuePlaces[0] < firstSeenByAll) && valuePlaces[0] != paddingPosition) { valueWords[0] = withholdWords(valueWords[0]); }
+    if ((valuePlaces[1] > seenByAll || valuePlaces[1] < firstSeenByAll) && valuePlaces[1] != paddingPosition) { valueWords[1] = withholdWords(valueWords[1]); }
     {
       let at = 0 + (local + 0) / 8 * 72 + (local + 0) % 8 * 8;
       // Padding has no weight, but zero times a NaN is a NaN (more: withheld_values.ts).
@@ -453,7 +454,7 @@ fn main(index : i32) {
       let tile = keySlots(head, queryTileIndex, t, keyTiles);
       for (var slot = 0; slot < tileKeys; slot++) {
         let position = positionIn(head, tile, slot);
-        if (position > seenByAll && position != paddingPosition) {
+        if ((position > seenByAll || position < firstSeenByAll) && position != paddingPosition) {
       let withheld0 = withheldOf(readValue(firstKeyRow + position, vector));
       {
         let lastVisible = uniforms.firstPosition + firstRow + row0 + uniforms.window - 1;
@@ -485,7 +486,7 @@ fn main(index : i32) {
       let tile = keySlots(head, queryTileIndex, t, keyTiles);
       for (var slot = 0; slot < tileKeys; slot++) {
         let position = positionIn(head, tile, slot);
-        if (position > seenByAll && position != paddingPosition) {
+        if ((position > seenByAll || position < firstSeenByAll) && position != paddingPosition) {
       let withheld0 = withheldOf(readValue(firstKeyRow + position, vector));
       {
         let lastVisible = uniforms.firstPosition + firstRow + row0 + uniforms.window - 1;
@@ -517,7 +518,7 @@ fn main(index : i32) {
       let tile = keySlots(head, queryTileIndex, t, keyTiles);
       for (var slot = 0; slot < tileKeys; slot++) {
         let position = positionIn(head, tile, slot);
-        if (position > seenByAll && position != paddingPosition) {
+        if ((position > seenByAll || position < firstSeenByAll) && position != paddingPosition) {
       let withheld0 = withheldOf(readValue(firstKeyRow + position, vector));
       {
         let lastVisible = uniforms.firstPosition + firstRow + row0 + uniforms.window - 1;
@@ -549,7 +550,7 @@ fn main(index : i32) {
       let tile = keySlots(head, queryTileIndex, t, keyTiles);
       for (var slot = 0; slot < tileKeys; slot++) {
         let position = positionIn(head, tile, slot);
-        if (position > seenByAll && position != paddingPosition) {
+        if ((position > seenByAll || position < firstSeenByAll) && position != paddingPosition) {
       let withheld0 = withheldOf(readValue(firstKeyRow + position, vector));
       {
         let lastVisible = uniforms.firstPosition + firstRow + row0 + uniforms.window - 1;
@@ -581,7 +582,7 @@ fn main(index : i32) {
       let tile = keySlots(head, queryTileIndex, t, keyTiles);
       for (var slot = 0; slot < tileKeys; slot++) {
         let position = positionIn(head, tile, slot);
-        if (position > seenByAll && position != paddingPosition) {
+        if ((position > seenByAll || position < firstSeenByAll) && position != paddingPosition) {
       let withheld0 = withheldOf(readValue(firstKeyRow + position, vector));
       {
         let lastVisible = uniforms.firstPosition + firstRow + row0 + uniforms.window - 1;

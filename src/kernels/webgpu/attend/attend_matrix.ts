@@ -13,7 +13,7 @@ import type {AttendForm} from './attend_form.js';
 import {attendForm, attendSpec} from './attend_form.js';
 import {float16Layout, float16Words} from './float16_rows.js';
 import {attendWalk, firstKeyOf, lastVisible, ownedRows, scoreOf, scoresOfRow} from './attend_walk.js';
-import {findSeenByAll, giveBackWithheld, withheldFunctions} from './withheld_values.js';
+import {findSeenByAll, giveBackWithheld, isNotSeenByAll, withheldFunctions} from './withheld_values.js';
 
 /** Subgroups a workgroup. */
 const subgroups = 4;
@@ -137,7 +137,7 @@ export class AttendMatrixProgram extends AttentionProgram<MatrixForm> {
     const withhold = (j: number) => {
       const position = `${positionsOf(valueLoads)}[${j}]`;
       // Padding is not stored.
-      return `if (${position} > seenByAll && ${position} != paddingPosition) { valueWords[${j}] = withholdWords(valueWords[${j}]); }`;
+      return `if (${isNotSeenByAll(form, position)} && ${position} != paddingPosition) { valueWords[${j}] = withholdWords(valueWords[${j}]); }`;
     };
     const store = (load: CarriedRows) =>
       eachLoad(load, (j, place) => {

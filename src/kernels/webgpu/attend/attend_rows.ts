@@ -94,7 +94,7 @@ ${read('readValue', 'value', form.valueDim)}`;
   storeValues(): string {
     const {values, product} = this;
     const carried = (j: number) => Array.from({length: values.vectors}, (_, g) => `fetched[${j * values.vectors + g}]`);
-    return `${unroll(values.rounds, (j) => withholdFrom(carried(j), this.valuePosition(j)))}
+    return `${unroll(values.rounds, (j) => withholdFrom(this.form, carried(j), this.valuePosition(j)))}
     ${values.store('keyTile', (j) => product.wordOf(j * values.vectors))}`;
   }
 

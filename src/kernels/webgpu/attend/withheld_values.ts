@@ -1,4 +1,5 @@
 import {notFinite} from '../wgsl/not_finite.js';
+import {positionOf} from '../wgsl/position_hooks.js';
 import type {AttendForm} from './attend_form.js';
 import {isPacked} from './attend_form.js';
 import {keyTile, lastVisible, scoreOf, scoresOfRow} from './attend_walk.js';
@@ -37,15 +38,20 @@ fn withheldOf(x : vec4<f32>) -> vec4<f32> {
 }
 `;
 
-/** Statement, behind `ownedRows`: the last position that all rows of the workgroup are sure to see. */
+/** Statements, behind `ownedRows`: the last position, and with a window the first, that all rows of the workgroup are sure to see. */
 export function findSeenByAll(form: AttendForm): string {
   const last = form.mask ? '-1' : lastVisible(form, isPacked(form) ? '0' : 'firstRow');
-  return `let seenByAll = ${last};`;
+  const end = positionOf(isPacked(form) ? 'uniforms.queryLength' : 'endRow');
+  return `let seenByAll = ${last};${form.window ? `\n  let firstSeenByAll = ${end} - uniforms.window;` : ''}`;
 }
 
+/** Expression: whether some row of the workgroup may not see the key at a position. */
+export const isNotSeenByAll = ({window}: AttendForm, position: string): string =>
+  window ? `(${position} > seenByAll || ${position} < firstSeenByAll)` : `${position} > seenByAll`;
+
 /** Statements: withholds from `values`, of the key at `position`, all that the tile must not hold; padding altogether. */
-export const withholdFrom = (values: string[], position: string): string =>
-  `if (${position} > seenByAll) { ${values
+export const withholdFrom = (form: AttendForm, values: string[], position: string): string =>
+  `if (${isNotSeenByAll(form, position)}) { ${values
     .map((x) => `${x} = withhold(select(vec4<f32>(), ${x}, ${position} != paddingPosition));`)
     .join(' ')} }`;
 
@@ -71,7 +77,7 @@ export function giveBackWithheld(
       let tile = keySlots(head, queryTileIndex, ${keyTile(form, 't')});
       for (var slot = 0; slot < tileKeys; slot++) {
         let position = positionIn(head, tile, slot);
-        if (position > seenByAll && position != paddingPosition) {
+        if (${isNotSeenByAll(form, 'position')} && position != paddingPosition) {
       ${values.map((value, i) => `let withheld${i} = withheldOf(${value});`).join('\n      ')}
       ${rows.map(ofRow).join('\n      ')}
         }
