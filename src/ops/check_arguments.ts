@@ -100,8 +100,9 @@ function withPlanSizes(
   const sizes = {blockSize, keyBlockSize, segmentSize, causal, window, ...(hasOffset && {queryOffset})};
   for (const [name, size] of Object.entries(sizes)) {
     const given = options?.[name as keyof typeof sizes];
-    const got = `got ${describe(given)} with a plan of ${name === 'queryOffset' ? 'rows from ' : ''}${size}`;
-    check(given === undefined || given === size, op, name, got, `${size}, also where it is not given`);
+    const planned = size ?? 'none';
+    const got = `got ${describe(given)} with a plan of ${name === 'queryOffset' ? 'rows from ' : ''}${planned}`;
+    check(given === undefined || given === size, op, name, got, `${planned}, also where it is not given`);
   }
   return {...options, ...sizes};
 }

@@ -208,6 +208,7 @@ describe('arguments', () => {
       () => ({plan: pbsAttentionPlan(q(), kv(), {causal: false}), causal: true}),
       /causal: got true with a plan of false;/,
     ],
+    ['pbs', () => ({plan: pbsAttentionPlan(q(), kv()), window: 3}), /window: got 3 with a plan of none; takes none/],
     [
       'pbs',
       () => ({plan: pbsAttentionPlan(q(), kv(), {window: 2}), window: 3}),
