@@ -141,7 +141,7 @@ describe('arguments', () => {
     ],
     ['all', () => ({window: 0}), /window: got 0; takes an integer from 1 on/],
     ['all', () => ({window: 2.5}), /window: got 2.5;/],
-    ['all', () => ({softCap: 0}), /softCap: got 0; takes a finite number above 0/],
+    ['all', () => ({softCap: 0}), /softCap: got 0; takes a number from 1e-30 to 1e30/],
     ['all', () => ({softCap: NaN}), /softCap: got NaN;/],
     [
       'all',
