@@ -44,7 +44,7 @@ export function sampledMass(call: WebGLCall, keyIndices: RowTexture): RowTexture
           const walk: SampleWalk = {call, keyIndices, sinkBlocks, keys, firstHead, ...rows};
           withScratch(context, (rangeScratch) => {
             const statistics = rangeScratch(new NormaliserPiecesProgram(walk).run(context));
-            const logSums = rangeScratch(new NormalisersProgram(statistics).run(context));
+            const logSums = rangeScratch(new NormalisersProgram(statistics, call).run(context));
             const shares = rangeScratch(new SampledSharesProgram(walk, logSums).run(context));
             const program = new SampledMassProgram(walk, shares);
             mass = program.drawInto(context, mass, keep, rows.firstRow, rows.endRow);
@@ -116,7 +116,7 @@ void compute(int row, int tile) {
     ivec4 keys${i} = ivec4(mix(vec4(positions${i}), vec4(-1.0), greaterThanEqual(positions${i}, end${i})));${forms ? `\n    keys${i} = originalsOf(head, keys${i});` : ''}`,
     )}
 ${tileProducts(headDim, tileKeys)}
-    ${unroll(tileKeys, (k) => `share${k} += exp2(${visibleScore(k)} - logSums);`)}
+    ${unroll(tileKeys, (k) => `share${k} += exp2(${variant.window ? `min(${visibleScore(k)} - logSums, vec4(0.0))` : `${visibleScore(k)} - logSums`});`)}
   }
   // Where a row's normaliser missed what it pays most to, a share can come out above 1. A NaN stays one.
   bvec4 exists = lessThan(group.rows, ivec4(min(blockSize, queryLength - group.block * blockSize)));

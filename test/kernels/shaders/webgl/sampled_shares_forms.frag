@@ -248,14 +248,14 @@ void compute(int row, int tile) {
     k = fetchKey(key7, v, 0);
     score7 += vec4(dot(q0, k), dot(q1, k), dot(q2, k), dot(q3, k));
   }
-    share0 += exp2(visible(keys0[0], queries, logitScale * score0) - logSums);
-    share1 += exp2(visible(keys0[1], queries, logitScale * score1) - logSums);
-    share2 += exp2(visible(keys0[2], queries, logitScale * score2) - logSums);
-    share3 += exp2(visible(keys0[3], queries, logitScale * score3) - logSums);
-    share4 += exp2(visible(keys1[0], queries, logitScale * score4) - logSums);
-    share5 += exp2(visible(keys1[1], queries, logitScale * score5) - logSums);
-    share6 += exp2(visible(keys1[2], queries, logitScale * score6) - logSums);
-    share7 += exp2(visible(keys1[3], queries, logitScale * score7) - logSums);
+    share0 += exp2(min(visible(keys0[0], queries, logitScale * score0) - logSums, vec4(0.0)));
+    share1 += exp2(min(visible(keys0[1], queries, logitScale * score1) - logSums, vec4(0.0)));
+    share2 += exp2(min(visible(keys0[2], queries, logitScale * score2) - logSums, vec4(0.0)));
+    share3 += exp2(min(visible(keys0[3], queries, logitScale * score3) - logSums, vec4(0.0)));
+    share4 += exp2(min(visible(keys1[0], queries, logitScale * score4) - logSums, vec4(0.0)));
+    share5 += exp2(min(visible(keys1[1], queries, logitScale * score5) - logSums, vec4(0.0)));
+    share6 += exp2(min(visible(keys1[2], queries, logitScale * score6) - logSums, vec4(0.0)));
+    share7 += exp2(min(visible(keys1[3], queries, logitScale * score7) - logSums, vec4(0.0)));
   }
   // Where a row's normaliser missed what it pays most to, a share can come out above 1. A NaN stays one.
   bvec4 exists = lessThan(group.rows, ivec4(min(blockSize, queryLength - group.block * blockSize)));
