@@ -101,8 +101,9 @@ function withPlanSizes(
   const sizes = {blockSize, keyBlockSize, segmentSize, causal, window, ...(hasOffset && {queryOffset})};
   for (const [name, size] of Object.entries(sizes)) {
     const given = options?.[name as keyof typeof sizes];
-    const got = `got ${describe(given)} with a plan of ${name === 'queryOffset' ? 'rows from ' : ''}${size}`;
-    check(given === undefined || given === size, op, name, got, `${size}, also where it is not given`);
+    const planned = size ?? 'none';
+    const got = `got ${describe(given)} with a plan of ${name === 'queryOffset' ? 'rows from ' : ''}${planned}`;
+    check(given === undefined || given === size, op, name, got, `${planned}, also where it is not given`);
   }
   return {...options, ...sizes};
 }
@@ -190,8 +191,8 @@ function formSettings(
   check(isPrecision, op, 'precision', `got ${describe(precision)}`, "'float32' or 'float16'");
   const isWindow = window === undefined || (Number.isSafeInteger(window) && window >= 1);
   check(isWindow, op, 'window', `got ${describe(window)}`, 'an integer from 1 on');
-  const isCap = softCap === undefined || (Number.isFinite(softCap) && softCap > 0);
-  check(isCap, op, 'softCap', `got ${describe(softCap)}`, 'a finite number above 0');
+  const isCap = softCap === undefined || (softCap >= 1e-30 && softCap <= 1e30);
+  check(isCap, op, 'softCap', `got ${describe(softCap)}`, 'a number from 1e-30 to 1e30');
   return {causal, scale, precision, ...givenOptions({window, softCap})};
 }
 

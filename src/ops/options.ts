@@ -33,7 +33,7 @@ export interface AttentionOptions {
    * Default: none (Mistral, Gemma 2).
    */
   window?: number;
-  /** Scores become `softCap · tanh(score / softCap)`, after the scale and before anything that is added. Above 0. Default: none (Gemma 2). */
+  /** Scores become `softCap · tanh(score / softCap)`, after the scale and before anything that is added. Above 0, from 1e-30 to 1e30. Default: none (Gemma 2). */
   softCap?: number;
   /**
    * ALiBi: adds `-slope · (i - j)` to the score of row i and key j, after `softCap`; without a causal mask `-slope · |i - j|`. A slope a query head:

@@ -4,7 +4,10 @@ import type {CPUCall} from '../../src/kernels/cpu/cpu_call';
 import type {Inputs} from '../reference/attention';
 
 /** The attributes that the stages of a case share. */
-export type StageOptions = Pick<CPUCall, 'geometry' | 'scale' | 'causal' | 'keyLengths' | 'mask'>;
+export type StageOptions = Pick<
+  CPUCall,
+  'geometry' | 'scale' | 'causal' | 'softCap' | 'keyLengths' | 'alibiSlopes' | 'sinks' | 'mask'
+>;
 
 /** Arrays as the CPU stages give and take them. */
 export interface Order {

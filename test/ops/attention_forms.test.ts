@@ -4,6 +4,7 @@ import {expect} from 'chai';
 import type {PBSAttentionOptions} from '../../src/index';
 import {flashAttention, pbsAttention, pbsAttentionPlan} from '../../src/index';
 import {blockGeometry, isExact} from '../../src/attention/block_geometry';
+import {permute} from '../../src/kernels/cpu/permute/permute';
 import {pbsAttentionAttrs} from '../../src/ops/check_arguments';
 import type {Inputs} from '../reference/attention';
 import {randomInputs, tensors} from '../reference/attention';
@@ -12,6 +13,7 @@ import type {OracleOptions} from '../reference/attention_oracle';
 import {difference} from '../reference/difference';
 import {attentionOracle, oracleGradients} from '../reference/attention_oracle';
 import {expectSameMasks} from '../reference/block_masks';
+import {cpuCall} from '../reference/cpu_call';
 import type {PlanValues} from '../reference/plan_values';
 import {keptBlocks, planMask, valuesOf} from '../reference/plan_values';
 import {flashOptions, randomForm} from '../reference/random_forms';
@@ -76,24 +78,36 @@ function expectInWindow(plan: PlanValues, {window, causal = true, queryOffset = 
   }
 }
 
-/** Expects the plan that the CPU makes, but for rows in which rounding decides. */
+/** Expects the plan that the CPU makes, but where rounding decides: of keys whose scores are as good as equal, and of blocks. */
 async function expectPlanOfCPU(inputs: Inputs, options: PBSAttentionOptions, actual: PlanValues, name: string) {
   const backend = getBackend();
   await setBackend('cpu');
   const [q, k, v] = tensors(inputs);
   const {keyIndices, blockMask} = pbsAttentionPlan(q, k, options);
-  expect(Array.from(actual.keyIndices), `${name}: key order`).to.deep.equal(Array.from(await keyIndices.data()));
+  const [order, mask] = [Array.from(await keyIndices.data()), await blockMask.data()];
   const attrs = pbsAttentionAttrs('test', options, q, k);
   const geometry = blockGeometry(q, k, attrs);
   const {alibiSlopes, keyLengths, softCap} = options as OracleOptions;
-  const masks = [actual.blockMask, await blockMask.data()] as const;
+  const forms = {
+    softCap,
+    keyLengths: keyLengths && Int32Array.from(keyLengths),
+    alibiSlopes: alibiSlopes && Float32Array.from(alibiSlopes),
+  };
+  const actualOrder = Array.from(actual.keyIndices);
   if (isExact(geometry, attrs)) {
-    expect(Array.from(masks[0]), name).to.deep.equal(Array.from(masks[1]));
+    expect(actualOrder, `${name}: key order`).to.deep.equal(order);
+    expect(Array.from(actual.blockMask), name).to.deep.equal(Array.from(mask));
+  } else if (String(actualOrder) === String(order)) {
+    expectSameMasks(actual.blockMask, mask, inputs.query, inputs.key, geometry, attrs, forms);
   } else {
-    expectSameMasks(...masks, inputs.query, inputs.key, geometry, attrs, {
-      softCap,
-      keyLengths: keyLengths && Int32Array.from(keyLengths),
-      alibiSlopes: alibiSlopes && Float32Array.from(alibiSlopes),
+    const {keyScores} = permute(cpuCall(inputs, {geometry, ...attrs, ...forms}), attrs);
+    const {keyLength, permutedLength, segmentSize} = geometry;
+    actualOrder.forEach((key, i) => {
+      const [head, place] = [Math.floor(i / keyLength), i % keyLength];
+      const scoreOf = (index: number) => keyScores[head * permutedLength + index];
+      if (place + 1 < permutedLength && (place + 1) % segmentSize !== 0) {
+        expect(scoreOf(actualOrder[i + 1]) - scoreOf(key), `${name}: key order at ${i}`).to.be.below(1e-5);
+      }
     });
   }
   dispose([q, k, v, keyIndices, blockMask]);
@@ -202,7 +216,7 @@ describeBackends('forms of scores', function (backend) {
   it('in any combination are the oracle', async function () {
     this.timeout(600_000);
     let worst = 0;
-    for (const seed of seeds(isCPU ? 200 : 48)) {
+    for (const seed of seeds(isCPU ? 200 : 36)) {
       const {shape, options} = randomForm(seed, {few});
       const inputs = randomInputs(shape, seed);
       const [q, k, v] = tensors(inputs);
@@ -218,7 +232,7 @@ describeBackends('forms of scores', function (backend) {
 
   it('in float16 are the oracle to the digits of that', async function () {
     this.timeout(600_000);
-    for (const seed of seeds(12)) {
+    for (const seed of seeds(6)) {
       const {shape, options} = randomForm(seed, {few});
       const inputs = randomInputs(shape, seed);
       const [q, k, v] = tensors(inputs);
@@ -244,7 +258,7 @@ describeBackends('forms of scores', function (backend) {
 
   it('are those of the blocks of a plan in block-sparse attention, which lie in the window', async function () {
     this.timeout(600_000);
-    for (const seed of seeds(isCPU ? 100 : 12)) {
+    for (const seed of seeds(isCPU ? 100 : 8)) {
       const {shape, options: all, blocks} = randomForm(seed, {few});
       const options = {...all, mask: undefined};
       const inputs = randomInputs(shape, seed);

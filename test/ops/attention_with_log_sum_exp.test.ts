@@ -31,7 +31,7 @@ describeBackends('attention with log-sum-exp', (backend) => {
 
   it('gives what flashAttention gives, and the logarithms of the oracle, in any form', async function () {
     this.timeout(300_000);
-    for (let seed = 1; seed <= 18; ++seed) {
+    for (let seed = 1; seed <= 12; ++seed) {
       const {shape, options} = randomForm(seed, {few: true});
       const inputs = randomInputs(shape, seed);
       const [q, k, v] = tensors(inputs);

@@ -143,7 +143,7 @@ describe('arguments', () => {
     ],
     ['all', () => ({window: 0}), /window: got 0; takes an integer from 1 on/],
     ['all', () => ({window: 2.5}), /window: got 2.5;/],
-    ['all', () => ({softCap: 0}), /softCap: got 0; takes a finite number above 0/],
+    ['all', () => ({softCap: 0}), /softCap: got 0; takes a number from 1e-30 to 1e30/],
     ['all', () => ({softCap: NaN}), /softCap: got NaN;/],
     [
       'all',
@@ -210,6 +210,7 @@ describe('arguments', () => {
       () => ({plan: pbsAttentionPlan(q(), kv(), {causal: false}), causal: true}),
       /causal: got true with a plan of false;/,
     ],
+    ['pbs', () => ({plan: pbsAttentionPlan(q(), kv()), window: 3}), /window: got 3 with a plan of none; takes none/],
     [
       'pbs',
       () => ({plan: pbsAttentionPlan(q(), kv(), {window: 2}), window: 3}),

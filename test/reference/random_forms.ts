@@ -63,6 +63,7 @@ const fewVariants: Variant[] = [
   },
   {causal: false, decodes: false, offset: false, valueDim: 8, keyLengths: true, softCap: true, alibiSlopes: true},
   {causal: true, decodes: false, offset: false, valueDim: 8, softCap: true, mask: 'float32', window: true},
+  {causal: false, decodes: false, offset: true, valueDim: 8, keyLengths: true, window: true},
 ];
 
 /**

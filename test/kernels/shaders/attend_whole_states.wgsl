@@ -144,6 +144,7 @@ fn main(index : i32) {
   // Barriers stand in a loop that all invocations must run equally often: hence the uniform load.
   let keyTiles = workgroupUniformLoad(&keyTileCount).x;
   let seenByAll = firstRow;
+  let firstSeenByAll = uniforms.firstPosition + endRow - uniforms.window;
 
   // Empty state of the online softmax: nothing seen, all sums zero.
   var rowMax = vec2<f32>(lowest);
@@ -380,10 +381,10 @@ fn main(index : i32) {
       output[1][0] *= rescale[1];
     output[1][1] *= rescale[1];
     }
-    if (positions[0] > seenByAll) { fetched[0] = withhold(select(vec4<f32>(), fetched[0], positions[0] != paddingPosition)); }
-    if (positions[1] > seenByAll) { fetched[1] = withhold(select(vec4<f32>(), fetched[1], positions[1] != paddingPosition)); }
-    if (positions[2] > seenByAll) { fetched[2] = withhold(select(vec4<f32>(), fetched[2], positions[2] != paddingPosition)); }
-    if (positions[3] > seenByAll) { fetched[3] = withhold(select(vec4<f32>(), fetched[3], positions[3] != paddingPosition)); }
+    if ((positions[0] > seenByAll || positions[0] < firstSeenByAll)) { fetched[0] = withhold(select(vec4<f32>(), fetched[0], positions[0] != paddingPosition)); }
+    if ((positions[1] > seenByAll || positions[1] < firstSeenByAll)) { fetched[1] = withhold(select(vec4<f32>(), fetched[1], positions[1] != paddingPosition)); }
+    if ((positions[2] > seenByAll || positions[2] < firstSeenByAll)) { fetched[2] = withhold(select(vec4<f32>(), fetched[2], positions[2] != paddingPosition)); }
+    if ((positions[3] > seenByAll || positions[3] < firstSeenByAll)) { fetched[3] = withhold(select(vec4<f32>(), fetched[3], positions[3] != paddingPosition)); }
     {
       keyTile[(local / 16) * tileStride + local % 16] = fetched[0];
     }
@@ -606,7 +607,7 @@ fn main(index : i32) {
       let tile = keySlots(head, queryTileIndex, firstTile + t, firstTile + keyTiles);
       for (var slot = 0; slot < tileKeys; slot++) {
         let position = positionIn(head, tile, slot);
-        if (position > seenByAll && position != paddingPosition) {
+        if ((position > seenByAll || position < firstSeenByAll) && position != paddingPosition) {
       let withheld0 = withheldOf(readValue(firstKeyRow + position, min(x + 0 * threadsX, 15)));
       let withheld1 = withheldOf(readValue(firstKeyRow + position, min(x + 1 * threadsX, 15)));
       {

@@ -6,6 +6,7 @@ import {flashAttention, pbsAttention} from '../../../src/index';
 import {blockGeometry} from '../../../src/attention/block_geometry';
 import * as cpuAttend from '../../../src/kernels/cpu/attend/attend';
 import type {AttentionMask} from '../../../src/kernels/cpu/cpu_call';
+import {blockMask} from '../../../src/kernels/cpu/select/block_mask';
 import * as cpuPermute from '../../../src/kernels/cpu/permute/permute';
 import * as cpuSampled from '../../../src/kernels/cpu/select/sampled_mass';
 import * as cpuScore from '../../../src/kernels/cpu/select/score_blocks';
@@ -95,6 +96,41 @@ if (testBackends().includes('webgl')) {
         const exact = await stages.attend(inputs, undefined, {...options, geometry: whole, mask});
         const expectedExact = cpuAttend.attend({...call, geometry: whole, mask});
         expect(relativeL1(exact, expectedExact), 'under a mask').to.be.below(1e-5);
+      });
+
+      it(`attends and plans in a window, with a soft cap, slopes and sinks: ${name}`, async () => {
+        const {heads, queryOffset, keyLength, queryLength} = geometry;
+        const position = causal ? queryOffset : Math.max(0, keyLength - queryLength);
+        const windowed = {...geometry, window: 40, queryOffset: position};
+        const forms = {
+          ...options,
+          geometry: windowed,
+          softCap: 4,
+          alibiSlopes: Float32Array.from({length: heads}, (_, i) => 2 ** (-i - 4)),
+          sinks: Float32Array.from({length: heads}, (_, i) => i - 0.5),
+        };
+        const formed = cpuCall(inputs, forms);
+        const sampled = {estimate: 'sampled', threshold: 0.9} as const;
+        const {keyIndices} = cpuPermute.permute(formed, {permute: true, ...sampled});
+        const mass = cpuSampled.sampledMass(formed, keyIndices);
+        const scores = cpuSampled.sampledScores(mass);
+        const ours = await stages.sampledScores(inputs, keyIndices, forms);
+        expect(relativeL1(ours.scores, scores), 'sampled scores').to.be.below(1e-5);
+        const blockLists = cpuSelect.selectBlocks(formed, sampled, scores, keyIndices);
+        const lists = await stages.selectBlocks(Float32Array.from(scores), keyIndices, {...forms, ...sampled});
+        expect(Array.from(lists.blockMask)).to.deep.equal(Array.from(blockMask(blockLists, windowed)));
+        const plan = {keyIndices, blockLists};
+        const sparse = await stages.attend(inputs, plan, forms);
+        expect(relativeL1(sparse, cpuAttend.attend(formed, plan)), 'by a plan').to.be.below(1e-5);
+        const whole = {
+          ...windowed,
+          blockSize: 16,
+          keyBlockSize: 16,
+          segmentSize: 16,
+          keyBlocks: Math.ceil(keyLength / 16),
+        };
+        const exact = await stages.attend(inputs, undefined, {...forms, geometry: whole});
+        expect(relativeL1(exact, cpuAttend.attend({...formed, geometry: whole})), 'exact').to.be.below(1e-5);
       });
     }
   });

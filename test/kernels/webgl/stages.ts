@@ -38,13 +38,15 @@ export function webglStages(
   };
   const callOf = (
     {query, key, value, queryShape, keyShape, valueShape}: Inputs,
-    {geometry, scale, causal, keyLengths, mask}: StageOptions,
+    {geometry, scale, causal, softCap, keyLengths, alibiSlopes, sinks, mask}: StageOptions,
   ): WebGLCall => {
     const inputs = {
       query: makeTensor(query, queryShape, 'float32'),
       key: makeTensor(key, keyShape, 'float32'),
       value: makeTensor(value, valueShape, 'float32'),
       ...(keyLengths && {keyLengths: makeTensor(keyLengths, [keyLengths.length], 'int32')}),
+      ...(alibiSlopes && {alibiSlopes: makeTensor(alibiSlopes, [alibiSlopes.length], 'float32')}),
+      ...(sinks && {sinks: makeTensor(sinks, [sinks.length], 'float32')}),
       ...(mask && {mask: makeTensor(mask.values, mask.shape, mask.dtype as DataType)}),
     };
     const form = {
@@ -52,6 +54,7 @@ export function webglStages(
       geometry,
       scale,
       causal,
+      softCap,
       precision: 'float32',
       result: 'output',
       expectedTime: 0,

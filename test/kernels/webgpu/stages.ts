@@ -2,6 +2,7 @@ import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {peakWeight} from '../../../src/attention/sampled_estimate';
 import {attend} from '../../../src/kernels/webgpu/attend/attend';
+import {HeadFormsProgram} from '../../../src/kernels/webgpu/head_forms';
 import {blockLists} from '../../../src/kernels/webgpu/select/block_lists';
 import {blockMask} from '../../../src/kernels/webgpu/select/block_mask';
 import {permute} from '../../../src/kernels/webgpu/permute/permute';
@@ -23,14 +24,21 @@ export function webgpuStages(gpu: WebGPUBackend): StageRunner {
   const read = async (info: TensorInfo) => (await gpu.read(own(info).dataId)) as Float32Array | Int32Array;
   const callOf = (
     {query, key, value, queryShape, keyShape, valueShape}: Inputs,
-    {geometry, scale, causal, keyLengths}: StageOptions,
-  ): WebGPUCall => ({
-    ...{op: 'test', backend: gpu, geometry, scale, causal, precision: 'float32'},
-    query: upload(query, queryShape),
-    key: upload(key, keyShape),
-    value: upload(value, valueShape),
-    keyLengths: keyLengths && upload(keyLengths, [keyLengths.length]),
-  });
+    {geometry, scale, causal, softCap, keyLengths, ...ofHeads}: StageOptions,
+  ): WebGPUCall => {
+    const [lengths, alibiSlopes, sinks] = [keyLengths, ofHeads.alibiSlopes, ofHeads.sinks].map(
+      (x) => x && upload(x, [x.length]),
+    );
+    const forms = new HeadFormsProgram({keyLengths: lengths, alibiSlopes, sinks}, geometry);
+    return {
+      ...{op: 'test', backend: gpu, geometry, scale, causal, softCap, precision: 'float32'},
+      ...{alibiSlopes, sinks, headForms: (alibiSlopes ?? sinks) && own(forms.run(gpu))},
+      query: upload(query, queryShape),
+      key: upload(key, keyShape),
+      value: upload(value, valueShape),
+      keyLengths: lengths,
+    };
+  };
   const freeing = async <T>(body: () => Promise<T>): Promise<T> => {
     try {
       return await body();

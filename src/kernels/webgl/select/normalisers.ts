@@ -20,7 +20,7 @@ import {
 import {groupRows, tilesPerBlock} from '../glsl/tiles.js';
 import {AttentionProgram} from '../runtime/program.js';
 import type {RowTexture} from '../runtime/row_texture.js';
-import type {CallVariant} from '../webgl_call.js';
+import type {CallVariant, WebGLCall} from '../webgl_call.js';
 import {callVariant} from '../webgl_call.js';
 import type {SampleWalk} from './sample_walk.js';
 import {competingKeys, formSpec, groupAt, groupsOf, originalsOf, sampleUniforms} from './sample_walk.js';
@@ -137,20 +137,24 @@ ${tileProducts(headDim, tileKeys)}
 }
 
 /** log2 of what a group's rows pay to all keys. One texel a group. */
-export class NormalisersProgram extends AttentionProgram<object> {
-  constructor(statistics: RowTexture) {
+export class NormalisersProgram extends AttentionProgram<Pick<CallVariant, 'window'>> {
+  constructor(statistics: RowTexture, {geometry}: Pick<WebGLCall, 'geometry'>) {
     super({
       name: 'Normalisers',
       inputs: {statistics},
       output: {rows: statistics.rows, columns: 4},
-      variant: {},
+      variant: geometry.window === undefined ? {} : {window: true},
       fetches: 3 * statistics.texels,
     });
   }
 
-  protected shader(): string {
+  protected shader({window}: Pick<CallVariant, 'window'>): string {
+    // The few keys that stand for all can miss the window: then what a row sees of a block is all that is known.
+    const ofNothing = window
+      ? 'A row that sees none of the keys gets a sum so small that what it sees of a block is all.'
+      : 'A row that sees nothing gets a sum so large that its shares are 0.';
     return `
-// A fragment combines the pieces of a group. A row that sees nothing gets a sum so large that its shares are 0.${logOfSums}
+// A fragment combines the pieces of a group. ${ofNothing}${logOfSums}
 void compute(int row, int texel) {
   ivec2 at = statisticsAt(row);
   vec4 rowMax = vec4(${noMaximum});
@@ -161,7 +165,7 @@ void compute(int row, int texel) {
   for (int piece = 0; piece < statisticsTexels; piece++) {
     sum += fetchStatistics(at, piece, 1) * exp2(fetchStatistics(at, piece, 0) - rowMax);
   }
-  result0 = mix(vec4(-(${maskedScore})), rowMax + logOfSums(sum), notEqual(sum, vec4(0.0)));
+  result0 = mix(vec4(${window ? noMaximum : `-(${maskedScore})`}), rowMax + logOfSums(sum), notEqual(sum, vec4(0.0)));
 }`;
   }
 }

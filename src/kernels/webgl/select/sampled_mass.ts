@@ -44,7 +44,7 @@ export function sampledMass(call: WebGLCall, keyIndices: RowTexture): RowTexture
           const walk: SampleWalk = {call, keyIndices, sinkBlocks, keys, firstHead, ...rows};
           withScratch(context, (rangeScratch) => {
             const statistics = rangeScratch(new NormaliserPiecesProgram(walk).run(context));
-            const logSums = rangeScratch(new NormalisersProgram(statistics).run(context));
+            const logSums = rangeScratch(new NormalisersProgram(statistics, call).run(context));
             const shares = rangeScratch(new SampledSharesProgram(walk, logSums).run(context));
             const program = new SampledMassProgram(walk, shares);
             mass = program.drawInto(context, mass, keep, rows.firstRow, rows.endRow);
