@@ -21,7 +21,13 @@ export default async function configure(config) {
       {pattern: 'demo/public/**/*', included: false, watched: false},
     ],
     browsers: ['SoftwareGPU'],
-    customLaunchers: {SoftwareGPU: {base: 'ChromeHeadless', flags: softwareFlags}},
+    customLaunchers: {
+      SoftwareGPU: {
+        base: 'ChromeHeadless',
+        // The last two for tests that look at the heap.
+        flags: [...softwareFlags, '--js-flags=--expose-gc', '--enable-precise-memory-info'],
+      },
+    },
     client: {mocha: {timeout: 120_000}},
     reporters: ['dots'],
     singleRun: true,

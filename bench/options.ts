@@ -10,6 +10,7 @@ export const GROUPS = [
   'captured',
   'stacked',
   'synthetic',
+  'auto',
   'decode',
   'gradient',
   'memory',

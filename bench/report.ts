@@ -9,6 +9,7 @@ import {
   type Result,
   type Run,
 } from './results';
+import {autoTable} from './auto_report';
 import {CLOCK_TEXTS} from './clock_texts';
 import type {BackendName} from './options';
 import {sparseTables} from './sparse_report';
@@ -43,6 +44,7 @@ export function report(runs: readonly Run[]): string {
       results.filter((result) => result.kind === 'sparse'),
       backend,
     ),
+    ...autoTable(results.filter((result) => result.kind === 'auto')),
     ...decodeTable(
       results.filter((result) => result.kind === 'decode'),
       backend,
@@ -63,13 +65,15 @@ function latest(runs: readonly Run[]): Result[] {
       const rest =
         result.kind === 'sparse'
           ? [result.data, result.layer, result.precision, result.threshold]
-          : result.kind === 'decode'
-            ? [result.rows]
-            : result.kind === 'gradient'
-              ? [result.data]
-              : 'method' in result
-                ? [result.method]
-                : [];
+          : result.kind === 'auto'
+            ? [result.precision, result.threshold]
+            : result.kind === 'decode'
+              ? [result.rows]
+              : result.kind === 'gradient'
+                ? [result.data]
+                : 'method' in result
+                  ? [result.method]
+                  : [];
       byCase.set([kind, shape, length, ...rest].join(' '), result);
     }
   }

@@ -1,4 +1,5 @@
 import type {BackendName} from './options';
+import type {AttentionCalibration} from '../src/index';
 import type {Timing} from './statistics';
 
 /** Methods of exact attention, as they head a column. */
@@ -87,6 +88,29 @@ export interface DecodeResult {
   composed?: Timing;
 }
 
+/** What `auto` goes by. */
+export const BASES = {
+  class: 'class of device',
+  calibration: 'calibrated',
+  loaded: 'calibrated beside a load',
+  density: 'calibrated, density known',
+} as const;
+export type Basis = keyof typeof BASES;
+
+/** Exact and block-sparse attention on synthetic data, and which of them `auto` takes. */
+export interface AutoResult {
+  kind: 'auto';
+  shape: string;
+  /** Tokens. */
+  length: number;
+  precision: string;
+  threshold: number;
+  density: number;
+  exact: Timing;
+  sparse: Timing;
+  choices: Record<Basis, 'exact' | 'sparse'>;
+}
+
 /** Attention with its gradients by query, key and value. */
 export interface GradientResult {
   kind: 'gradient';
@@ -114,7 +138,8 @@ export interface AgreementResult {
   note?: string;
 }
 
-export type Result = ExactResult | SparseResult | DecodeResult | GradientResult | MemoryResult | AgreementResult;
+export type Result =
+  ExactResult | SparseResult | AutoResult | DecodeResult | GradientResult | MemoryResult | AgreementResult;
 
 /** One start of the benchmark. */
 export interface Run {
@@ -131,6 +156,8 @@ export interface Run {
   limits?: Record<string, number>;
   versions: Record<string, string>;
   results: Result[];
+  /** Of this device, measured by the group `auto`. */
+  calibration?: AttentionCalibration;
   /** Cases that were not run, with the reason. */
   skipped: string[];
   /** Errors that the device reported: results are worth nothing then. */

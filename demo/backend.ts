@@ -5,7 +5,7 @@ import * as tf from '@tensorflow/tfjs-core';
 import type {MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {flashAttention} from '../src/index';
-import {arithmeticOf} from '../src/internal';
+import {arithmeticOf, backendDevice} from '../src/internal';
 import {registerWebGPUBackend} from '../src/webgpu';
 import {BACKEND_NAMES, type BackendName} from './backend_names';
 import type {Machine} from './engine/protocol';
@@ -86,6 +86,7 @@ function describeHardware(name: BackendName): Hardware {
       return {
         adapter: 'none (JavaScript on the processor)',
         software: true,
+        features: [],
         float16: 'none',
         throwIfFailed: () => {},
       };
@@ -98,13 +99,15 @@ const COMMON_HEAD_DIM = 64;
 const FLOAT16 = {float32: 'none', float16: 'shader', 'matrix units': 'matrix units'} as const;
 
 function describeDevice(device: GPUDevice): Hardware {
-  const {vendor, architecture, device: model, description, isFallbackAdapter} = device.adapterInfo;
-  const adapter = [vendor, architecture, model, description].filter((part) => part !== '').join(' ') || 'unnamed';
+  const {adapter, deviceClass} = backendDevice();
   let failure: Failure | undefined;
   // WebGPU reports invalid work here and nowhere else: the results are zeros, without an exception.
   device.addEventListener('uncapturederror', ({error}) => {
-    const name = error instanceof GPUOutOfMemoryError ? 'OutOfMemoryError' : 'BackendError';
-    failure ??= new Failure(name, `WebGPU: ${error.message}`);
+    const isMemory = error instanceof GPUOutOfMemoryError;
+    // Commands that use what found no memory are invalid, and may be heard of first.
+    if (failure === undefined || (isMemory && failure.name === 'BackendError')) {
+      failure = new Failure(isMemory ? 'OutOfMemoryError' : 'BackendError', `WebGPU: ${error.message}`);
+    }
   });
   void device.lost.then(({message}) => {
     // Lost for want of memory, it has said so before; what matters is that nothing runs on it any more.
@@ -112,7 +115,8 @@ function describeDevice(device: GPUDevice): Hardware {
   });
   return {
     adapter,
-    software: isFallbackAdapter || isSoftware(adapter),
+    software: deviceClass === 'software',
+    features: [...device.features].sort(),
     float16: FLOAT16[arithmeticOf(device, {headDim: COMMON_HEAD_DIM, valueDim: COMMON_HEAD_DIM}, 'float16')],
     throwIfFailed: () => {
       if (failure !== undefined) throw failure;
@@ -121,18 +125,14 @@ function describeDevice(device: GPUDevice): Hardware {
 }
 
 function describeContext(gl: WebGLRenderingContext): Hardware {
-  const extension = gl.getExtension('WEBGL_debug_renderer_info');
-  const adapter = extension ? String(gl.getParameter(extension.UNMASKED_RENDERER_WEBGL)) : 'unnamed';
+  const {adapter, deviceClass} = backendDevice();
   return {
     adapter,
-    software: isSoftware(adapter),
+    software: deviceClass === 'software',
+    features: [],
     float16: 'none',
     throwIfFailed: () => {
       if (gl.isContextLost()) throw new Failure('DeviceLostError', 'WebGL: the context was lost');
     },
   };
-}
-
-function isSoftware(adapter: string): boolean {
-  return /swiftshader|llvmpipe|lavapipe|softpipe|microsoft basic render|\bwarp\b/i.test(adapter);
 }

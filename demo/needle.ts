@@ -2,7 +2,7 @@ import type {Tokenizer} from '@huggingface/tokenizers';
 import {chooseFact, type Fact, type PlacedFact} from './fact';
 import {Failure} from '../runner/failure';
 import {takePassage, type Passage} from './passage';
-import {decode, encode} from '../runner/tokenizer';
+import {decode, encodePlain} from '../runner/tokenizer';
 
 export interface NeedleRequest {
   /** Length of the whole prompt, in tokens. */
@@ -74,8 +74,8 @@ export function buildNeedle(tokenizer: Tokenizer, book: string, request: NeedleR
   const facts = checkFacts([asked, ...others]);
   const sentences = facts.map(({fact}) => factSentence(fact));
   const question = (request.question ?? factQuestion)(asked.fact);
-  const sentenceIds = sentences.map((sentence) => encode(tokenizer, sentence));
-  const questionIds = encode(tokenizer, question);
+  const sentenceIds = sentences.map((sentence) => encodePlain(tokenizer, sentence));
+  const questionIds = encodePlain(tokenizer, question);
 
   const taken = questionIds.length + sentenceIds.reduce((sum, ids) => sum + ids.length, 0);
   const passage = passageWithBoundaries(tokenizer, book, seed, length - taken);

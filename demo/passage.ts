@@ -10,8 +10,12 @@ export interface Passage {
   boundaries: number[];
 }
 
-/** A sentence ends at a full stop, question or exclamation mark that is neither an initial nor a title. */
-export const SENTENCE_END = /(?<!\b(?:Mr|Mrs|Dr|St|Fr|Rev|Esq|[A-Z]))[.!?]["')]*(?= ["'(]?[A-Z])/g;
+/**
+ * A sentence ends at a full stop, question or exclamation mark that is neither an initial nor a title; in scripts without capitals, at
+ * their own marks (Chinese and Japanese, Arabic, Urdu, Hindi).
+ */
+export const SENTENCE_END =
+  /(?<!\b(?:Mr|Mrs|Dr|St|Fr|Rev|Esq|[A-Z]))[.!?]["')]*(?= ["'(]?[A-Z])|[。！？؟۔।]["')”’」』»]*(?=[^"')”’」』»])/gu;
 
 /** English prose takes about 4 characters a token; 8 leaves room to spare for what follows the place that is chosen. */
 const CHARACTERS_PER_TOKEN = 8;

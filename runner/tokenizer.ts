@@ -1,5 +1,6 @@
 import {Tokenizer} from '@huggingface/tokenizers';
 import {cut, shown} from './message_text';
+import {plainText, writingOut} from './plain_text';
 import {checkTokenizerJson} from './tokenizer_json';
 
 /** Characters that are encoded at once, at least and at most: a tokenizer takes long over one huge text. */
@@ -15,7 +16,9 @@ const CHARACTERS_PER_TOKEN = 8;
  */
 export function createTokenizer(json: object): Tokenizer {
   checkTokenizerJson(json as Record<string, unknown>);
-  return failAs('tokenizer.json cannot be used', () => new Tokenizer(json, {clean_up_tokenization_spaces: false}));
+  return failAs('tokenizer.json cannot be used', () =>
+    writingOut(new Tokenizer(json, {clean_up_tokenization_spaces: false})),
+  );
 }
 
 /** The text of tokens, which may be none: the library refuses that. Ids that no token has, such as a model's spare ones, have no text. */
@@ -39,8 +42,12 @@ export function encode(tokenizer: Tokenizer, text: string): number[] {
   return ids;
 }
 
+/** The same of what somebody wrote, in which no special token is meant. */
+export const encodePlain = (tokenizer: Tokenizer, text: string): number[] =>
+  encode(tokenizer, plainText(tokenizer, text));
+
 /**
- * The first tokens of a text, at least `least` where it has as many, and how many characters they are. It is encoded in pieces, cut between
+ * The first tokens of a text that somebody wrote, at least `least` where it has as many, and how many characters they are. It is encoded in pieces, cut between
  * words, so that what a long text takes depends on `least`.
  */
 export function encodeBeginning(
@@ -54,7 +61,7 @@ export function encodeBeginning(
     const wanted = CHARACTERS_PER_TOKEN * (least - ids.length);
     const end = endOfPiece(text, at, Math.min(MOST_PIECE, Math.max(LEAST_PIECE, wanted)));
     // No spread: the tokens of a piece may be more than a call takes arguments.
-    for (const id of encode(tokenizer, text.slice(at, end))) ids.push(id);
+    for (const id of encodePlain(tokenizer, text.slice(at, end))) ids.push(id);
     at = end;
   }
   return {ids, characters: at};

@@ -15,6 +15,7 @@ export {attentionWithLogSumExp, mergeAttention} from './ops/attention_with_log_s
 export {flashAttention} from './ops/flash_attention.js';
 export {extendPBSAttentionPlan} from './ops/extend_pbs_attention_plan.js';
 export type {
+  AttentionOp,
   AttentionOptions,
   FlashAttentionOptions,
   PBSAttentionOptions,
@@ -25,8 +26,16 @@ export {pbsAttention} from './ops/pbs_attention.js';
 export {pbsAttentionDensity} from './ops/pbs_attention_density.js';
 export type {AttentionPart, PBSAttentionPlan, PBSAttentionPlanSizes, PBSAttentionReport} from './ops/results.js';
 export {pbsAttentionPlan} from './ops/pbs_attention_plan.js';
+export {releaseAttentionMemory} from './ops/release_attention_memory.js';
+export type {DeviceClass, CalibratedConstants, CalibratedPrecision} from './attention/device_costs.js';
+export type {AttentionCalibration, CalibratedBackend} from './tuning/attention_calibration.js';
+export {useAttentionCalibration} from './tuning/attention_calibration.js';
+export type {CalibrationOptions} from './tuning/calibrate_attention.js';
+export {calibrateAttention} from './tuning/calibrate_attention.js';
 export type {AttentionSample, AttentionSampleCollector} from './tuning/attention_samples.js';
 export {collectAttentionSamples} from './tuning/attention_samples.js';
 export type {AttentionMeasures} from './tuning/sample_measurer.js';
 export type {TunedAttention, TuningCandidate, TuningOptions, TuningTarget} from './tuning/tune_pbs_attention.js';
+export type {AttentionShape} from './tuning/warm_up_attention.js';
+export {warmUpAttention} from './tuning/warm_up_attention.js';
 export {tunePBSAttention} from './tuning/tune_pbs_attention.js';

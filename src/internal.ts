@@ -5,15 +5,16 @@ export type {BlockGeometry, BlockGrid} from './attention/block_geometry.js';
 export {blockGeometry, scoredBlocks, visibleBlocks} from './attention/block_geometry.js';
 export {whyExact} from './attention/cost_model.js';
 export {leastScore, peakWeight} from './attention/sampled_estimate.js';
-export {backendCosts} from './kernels/backend_costs.js';
+export {backendCosts, backendDevice, costBasis} from './kernels/backend_costs.js';
 export {defaultOptions} from './ops/options.js';
 
 // For programs of the model runner.
 export {unroll} from './kernels/unroll.js';
+export {guardOf} from './kernels/webgpu/runtime/backend_guard.js';
 export type {BoundProgram} from './kernels/webgpu/runtime/extended_program.js';
 export {bufferOf, openEncoder, openPass} from './kernels/webgpu/runtime/extended_program.js';
 export {AttentionProgram, withScratch} from './kernels/webgpu/runtime/program.js';
-export {headVectors, readRow, rowComponents, workgroupIndex, writeRow} from './kernels/webgpu/wgsl/rows.js';
+export {headVectors, localOf, readRow, rowComponents, workgroupIndex, writeRow} from './kernels/webgpu/wgsl/rows.js';
 export {workgroupReduce} from './kernels/webgpu/wgsl/workgroup_reduce.js';
 export {noScores, stateVectors} from './kernels/webgpu/wgsl/softmax_state.js';
 export {CombineStatesProgram} from './kernels/webgpu/attend/attend_split.js';

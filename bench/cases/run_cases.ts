@@ -3,6 +3,7 @@ import type {Device} from '../device';
 import type {CaseOptions, Group} from '../options';
 import type {Run} from '../results';
 import {compareOutputs} from './agreement_cases';
+import {timeAuto} from './auto_cases';
 import {CaseRunner, type Place} from './case_runner';
 import {timeComposed, timeOnnx, timeOurs} from './exact_cases';
 import {timeDecoding} from './decode_cases';
@@ -18,6 +19,7 @@ const GROUP_CASES: Record<Group, (runner: CaseRunner) => Promise<void>> = {
   captured: timeCaptured,
   stacked: timeStacked,
   synthetic: timeSynthetic,
+  auto: timeAuto,
   decode: timeDecoding,
   gradient: timeGradients,
   memory: measureMemory,

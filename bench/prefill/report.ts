@@ -4,7 +4,7 @@ import type {KernelTime, PrefillRun} from './profile';
 /** What a kernel of tfjs is for in a prefill. */
 const CLASSES: Array<[name: string, kernels: RegExp]> = [
   ['attention', /^(FlashAttention|PBSAttention)$/],
-  ['matrix products', /^(_FusedMatMul|BatchMatMul|Float16Product|Float16SwiGLUProduct|PackedProduct)$/],
+  ['matrix products', /^(_FusedMatMul|BatchMatMul|Product|SwiGLUProduct|PackedProduct)$/],
   ['moved values', /^(Transpose|Slice|SplitV|Concat|Reverse|GatherV2|Reshape|Identity|JoinHeadsFloat16)$/],
   ['norms, rotary embedding, SwiGLU', /^(RMSNorm|NormaliseFloat16|RotaryEmbedding|SwiGLU)$/],
   ['unpacking', /^Unpack/],

@@ -2,8 +2,9 @@ import * as tf from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {openDawn} from '../../hosts/dawn';
 import '../../runner/llama/kernels/webgpu/index';
-import {unpackFloat16, type ProductInputs} from '../../runner/quantised/float16_ops';
+import {unpackFloat16, type ProductInputs} from '../../runner/quantised/product_ops';
 import {unpackTransposed} from '../../runner/quantised/ops';
+import {ProductFloat32Program} from '../../runner/quantised/webgpu/product_float32';
 import {ProductMatrixProgram} from '../../runner/quantised/webgpu/product_matrix';
 import {PRODUCT_TILES, tileFits} from '../../runner/quantised/webgpu/product_tiles';
 import {table} from '../table';
@@ -11,8 +12,8 @@ import {openWebGPU} from '../webgpu/device';
 import {timePrograms} from '../webgpu/dispatch_timing';
 
 /*
- * node build/gpu/products.mjs [rows …]: products of the shapes of Qwen2.5-Coder-0.5B on matrix units, by each tile, and in float32 as
- * tfjs multiplies; and how far each tile's values are from those.
+ * node build/gpu/products.mjs [rows …]: products of the shapes of Qwen2.5-Coder-0.5B in float32, ours and tfjs's, and on matrix units, by
+ * each tile; and how far their values are from those of tfjs.
  */
 
 /** Of one layer: by heads, added to the residual stream, gated. */
@@ -73,10 +74,19 @@ for (const rows of allRows.length > 0 ? allRows : [2048, 16_384]) {
       return residual ? tf.add(product, residual) : product;
     });
     const lines = [line('float32, tfjs', float32 * matrices.length, '')];
-    for (const [name, tile] of Object.entries(PRODUCT_TILES)) {
+    const inFloat32 = {x, weight: transposed[0], up: transposed[1], residual};
+    const programs: Array<[name: string, program: () => {run(backend: WebGPUBackend): tf.TensorInfo}]> = [
+      ['float32', () => new ProductFloat32Program(inFloat32, headDim)],
+      ...Object.entries(PRODUCT_TILES)
+        .filter(([, tile]) => tileFits(tile, webgpu.device))
+        .map(([name, tile]): [string, () => ProductMatrixProgram] => [
+          name,
+          () => new ProductMatrixProgram(given, headDim, tile),
+        ]),
+    ];
+    for (const [name, program] of programs) {
       try {
-        if (!tileFits(tile, webgpu.device)) throw new Error('does not fit the device');
-        const run = () => toTensor(new ProductMatrixProgram(given, headDim, tile).run(webgpu));
+        const run = () => toTensor(program().run(webgpu));
         const got = run();
         let error = '';
         if (!gated) {

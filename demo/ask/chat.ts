@@ -1,6 +1,7 @@
 import * as tf from '@tensorflow/tfjs-core';
 import {chatTemplate, type ChatMessage} from '../../runner/chat_template';
 import {generate} from '../../runner/llama/generate';
+import {plainText} from '../../runner/plain_text';
 import {decode, encode} from '../../runner/tokenizer';
 import {chooseBackend} from '../backend';
 import type {BackendName} from '../backend_names';
@@ -74,9 +75,10 @@ export async function chat(files: File[], request: ChatRequest): Promise<ChatRes
   }
 }
 
-function promptText({chat}: Reader, {prompt, system, document}: ChatRequest): string {
+function promptText({chat, tokenizer}: Reader, {prompt, system, document}: ChatRequest): string {
   const content = document === undefined ? prompt : `${document}\n\n${prompt}`;
   if (chat === undefined) return content;
-  const messages: ChatMessage[] = [...(system ? [{role: 'system', content: system}] : []), {role: 'user', content}];
+  const said = (role: string, text: string): ChatMessage => ({role, content: plainText(tokenizer, text)});
+  const messages = [...(system ? [said('system', system)] : []), said('user', content)];
   return chatTemplate(chat.template, chat).render(messages, {addGenerationPrompt: true});
 }

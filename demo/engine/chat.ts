@@ -55,6 +55,10 @@ export class Chat {
   }
 
   async count(conversation: Conversation): Promise<ChatCount> {
+    const estimate = this.writer.tooLong(conversation, this.reader.info.contextLength);
+    if (estimate !== undefined) {
+      return {prompt: estimate, document: estimate, unread: {exact: estimate, pbs: estimate}};
+    }
     const ids = this.writer.draft(conversation);
     const unread = async (attention: AttentionName) => {
       const held = this.contexts[attention].reusable(ids);
@@ -79,12 +83,13 @@ export class Chat {
    * @throws Failure if the prompt is longer than the context, or the device reported an error; else what failed.
    */
   async answer(request: ChatRequest, hooks: ChatHooks = {}): Promise<ChatAnswer> {
-    const ids = this.writer.write(request);
     const {contextLength} = this.reader.info;
-    if (ids.length >= contextLength) {
+    const estimate = this.writer.tooLong(request, contextLength);
+    const ids = estimate === undefined ? this.writer.write(request) : [];
+    if (estimate !== undefined || ids.length >= contextLength) {
       throw new Failure(
         'ContextTooLongError',
-        `the prompt has ${ids.length} tokens; accepted: at most ${contextLength - 1} of the ${contextLength} that this model reads, and one to write`,
+        `the prompt has ${estimate === undefined ? ids.length : `about ${estimate}`} tokens; accepted: at most ${contextLength - 1} of the ${contextLength} that this model reads, and one to write`,
       );
     }
     try {

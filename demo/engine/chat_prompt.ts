@@ -2,7 +2,8 @@ import type {Tokenizer} from '@huggingface/tokenizers';
 import {chatTemplate, type ChatMessage, type ChatTemplate} from '../../runner/chat_template';
 import {Failure} from '../../runner/failure';
 import type {ChatForm} from '../../runner/llama/chat_form';
-import {decode, encode, encodeBeginning} from '../../runner/tokenizer';
+import {plainText} from '../../runner/plain_text';
+import {decode, encode, encodeBeginning, encodePlain} from '../../runner/tokenizer';
 import type {Conversation, DocumentFit} from './chat_protocol';
 
 /** Stands for what the system message says; no template has it. */
@@ -13,6 +14,9 @@ const QUESTIONS = ['a', '1', '?'];
 
 /** A document of so many times what fits, and of so many tokens, is counted no further. */
 const [COUNTED, LEAST_COUNTED] = [4, 2 ** 16];
+
+/** Characters a token, of texts that need not be looked at to be known as too long: English prose takes about 4. */
+const CHARACTERS_PER_TOKEN = 8;
 
 /** Tokens that a document, cut and encoded again with its neighbours, may have more than before. */
 const SLACK = 8;
@@ -55,7 +59,22 @@ export class ChatWriter {
 
   /** Tokens of a text by itself. */
   lengthOf(text: string): number {
-    return encode(this.tokenizer, text).length;
+    return encodePlain(this.tokenizer, text).length;
+  }
+
+  /**
+   * Tokens of the first text of a conversation that is too long by itself, estimated, so that a text of any length is never encoded as
+   * a whole only to say so; nothing where all may fit.
+   *
+   * @param most tokens that the whole may have.
+   */
+  tooLong({document, turns}: Conversation, most: number): number | undefined {
+    for (const text of [document, ...turns.map(({content}) => content)]) {
+      if (text.length <= CHARACTERS_PER_TOKEN * most) continue;
+      const {ids, characters} = encodeBeginning(this.tokenizer, text, most + 1);
+      if (characters < text.length) return Math.round((ids.length * text.length) / characters);
+    }
+    return undefined;
   }
 
   /** @param most tokens that the whole may have, its answer excepted. */
@@ -77,11 +96,14 @@ export class ChatWriter {
     const {template} = this;
     if (template === undefined) {
       // As it was written, so that what was read and written of it before is found again.
-      return (document === '' ? '' : `${document}\n\n`) + turns.map(({content}) => `${content}\n`).join('');
+      const text = (document === '' ? '' : `${document}\n\n`) + turns.map(({content}) => `${content}\n`).join('');
+      return plainText(this.tokenizer, text);
     }
+    const plain = (text: string) => plainText(this.tokenizer, text);
     const told = [system, document].filter((part) => part.trim() !== '').join('\n\n');
+    const said = turns.map((turn) => ({...turn, content: plain(turn.content)}));
     try {
-      return template.render(messagesOf(told, turns, this.hasSystem), {addGenerationPrompt: true});
+      return template.render(messagesOf(plain(told), said, this.hasSystem), {addGenerationPrompt: true});
     } catch (error) {
       throw new Failure('PromptError', (error as Error).message, {cause: error});
     }

@@ -11,8 +11,9 @@ export async function rethrow(error: unknown, backend: Backend, signal?: AbortSi
   signal?.throwIfAborted();
   await new Promise((resolve) => setTimeout(resolve, LOSS_MS));
   backend.throwIfFailed();
-  const {name, message} = error as Error;
+  const {message, cause} = error as Error;
   // So a read ends on WebGPU whose device is gone, though the device has not said so yet.
-  if (name === 'AbortError') throw new Failure('DeviceLostError', message, {cause: error});
+  if ((cause as Error | undefined)?.name === 'AbortError')
+    throw new Failure('DeviceLostError', message, {cause: error});
   throw error;
 }

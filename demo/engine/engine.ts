@@ -3,17 +3,22 @@ import {chooseBackend} from '../backend';
 import type {BackendName} from '../backend_names';
 import {Failure, failAs} from '../../runner/failure';
 import {OPFSStore} from '../../runner/hub/opfs_store';
+import {useAttentionCalibration, type AttentionCalibration} from '../../src/index';
 import type {RunBlocks} from './blocks';
 import {Chat, readingPrecision} from './chat';
 import type {ChatAnswer, ChatCount, ChatEvent, ChatRequest, Conversation, DocumentFit} from './chat_protocol';
+import {measureDevice} from './device_bench';
 import {KeptContexts} from './kept_contexts';
 import {loadReader, type Reader} from './load';
 import {buildPrompt, previewPrompt} from './prompt';
 import type {
   BlockPicture,
+  DeviceResult,
   Engine,
   LoadProgress,
   Machine,
+  MeasureEvent,
+  MeasureRequest,
   ModelInfo,
   ModelSource,
   Preview,
@@ -38,15 +43,19 @@ export class LocalEngine implements Engine {
   private text = '';
   private blocks?: RunBlocks;
   private running?: AbortController;
+  /** Of the last run, whatever came of it. */
+  private ended: Promise<unknown> = Promise.resolve();
   private loading?: AbortController;
 
-  async start(backend?: BackendName): Promise<Machine> {
+  async start(backend?: BackendName, calibrations: readonly unknown[] = []): Promise<Machine> {
     this.backend = await chooseBackend(backend);
     // Without its function, which cannot be cloned.
-    const {adapter, software, reason, float16} = this.backend;
-    return {backend: this.backend.backend, adapter, software, reason, float16};
+    const {adapter, software, features, reason, float16} = this.backend;
+    const calibrated = calibrations.map(tryCalibration).find((date) => date !== undefined);
+    return {backend: this.backend.backend, adapter, software, features, calibrated, reason, float16};
   }
 
+  /** A run that is in progress ends first: see `cancel`. */
   async loadModel(source: ModelSource, onProgress: (progress: LoadProgress) => void): Promise<ModelInfo> {
     const backend = ready(this.backend, 'start');
     if (this.loading) throw new Error('a model is being loaded: wait for its end, after cancelLoad or without');
@@ -55,13 +64,18 @@ export class LocalEngine implements Engine {
     try {
       const reader = await loadReader(source, onProgress, loading.signal);
       const canKeep = reader.identity !== undefined && (await contextStore.isAvailable());
+      // What runs has the model from before to its end.
+      while (this.running) await this.ended;
+      if (loading.signal.aborted) {
+        reader.model.dispose();
+        throw new Failure('AbortError', 'loading the model was cancelled');
+      }
       this.chatting?.forget();
       this.reader?.model.dispose();
       this.reader = reader;
       this.chatting = new Chat(backend, reader, canKeep ? this.kept : undefined);
       backend.throwIfFailed();
-      const {info} = reader;
-      return {...info, canKeep, sparseFrom: sparseFrom(info, info.contextLength, readingPrecision(backend))};
+      return {...reader.info, canKeep, sparseFrom: this.sparseFrom()};
     } finally {
       this.loading = undefined;
     }
@@ -97,6 +111,17 @@ export class LocalEngine implements Engine {
 
   chat(request: ChatRequest, onEvent: (event: ChatEvent) => void): Promise<ChatAnswer> {
     return this.alone((signal) => ready(this.chatting, 'loadModel').answer(request, {onEvent, signal}));
+  }
+
+  measure(request: MeasureRequest, onEvent: (event: MeasureEvent) => void): Promise<DeviceResult> {
+    const send = (event: MeasureEvent) =>
+      onEvent(event.type === 'calibration' ? {...event, sparseFrom: this.sparseFrom()} : event);
+    return this.alone((signal) => measureDevice(ready(this.backend, 'start'), request, send, signal));
+  }
+
+  async forgetCalibration(): Promise<number | undefined> {
+    useAttentionCalibration(undefined);
+    return this.sparseFrom();
   }
 
   async forgetChat(): Promise<void> {
@@ -136,11 +161,18 @@ export class LocalEngine implements Engine {
     if (this.running) throw new Failure('PromptError', 'a run is in progress; cancel it first');
     const running = new AbortController();
     this.running = running;
+    const result = run(running.signal);
+    this.ended = result.catch(() => {});
     try {
-      return await run(running.signal);
+      return await result;
     } finally {
       this.running = undefined;
     }
+  }
+
+  private sparseFrom(): number | undefined {
+    const {backend, reader} = this;
+    return backend && reader && sparseFrom(reader.info, reader.info.contextLength, readingPrecision(backend));
   }
 
   private checkLength({length}: PromptRequest): Reader {
@@ -152,6 +184,16 @@ export class LocalEngine implements Engine {
       );
     }
     return reader;
+  }
+}
+
+/** When it was made, if it is one of this device; it is in use then. */
+function tryCalibration(stored: unknown): string | undefined {
+  try {
+    useAttentionCalibration(stored as AttentionCalibration);
+    return (stored as AttentionCalibration | undefined)?.date;
+  } catch {
+    return undefined;
   }
 }
 

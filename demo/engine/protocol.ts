@@ -1,9 +1,11 @@
 import type {BackendName} from '../backend_names';
 import type {StoredModel} from '../../runner/hub/store';
 import type {ChatAnswer, ChatCount, ChatEvent, ChatRequest, Conversation, DocumentFit} from './chat_protocol';
+import type {DeviceResult, MeasureEvent, MeasureRequest} from './device_protocol';
 import type {BlockPicture, Preview, PromptRequest, RunEvent, RunRequest, RunResult} from './run_protocol';
 
 export type * from './chat_protocol';
+export type * from './device_protocol';
 export type * from './run_protocol';
 export type {StoredModel};
 
@@ -21,8 +23,11 @@ export const MOST_WRITTEN_TOKENS = 1024;
  * A call that fails rejects with an `Error` whose `name` is a `FailureName`.
  */
 export interface Engine {
-  /** Makes a backend current: the one asked for, else the fastest that computes correctly here. Once a worker. */
-  start(backend?: BackendName): Promise<Machine>;
+  /**
+   * Makes a backend current: the one asked for, else the fastest that computes correctly here; and uses the one of the calibrations that is
+   * of it and its adapter, if any. Once a worker.
+   */
+  start(backend?: BackendName, calibrations?: readonly unknown[]): Promise<Machine>;
   /** Reads a checkpoint onto the backend, in the place of the one before; that one stays if this one fails. */
   loadModel(source: ModelSource, onProgress: (progress: LoadProgress) => void): Promise<ModelInfo>;
   /** Takes the text that prompts are cut from. */
@@ -32,7 +37,7 @@ export interface Engine {
   /** Exact attention first, then PBS attention, on the same tokens. One run at a time. */
   run(request: RunRequest, onEvent: (event: RunEvent) => void): Promise<RunResult>;
   /**
-   * Ends the run or the answer in progress after the layer or token that is computed now: it rejects with an `AbortError`, but for an answer
+   * Ends the run, the answer or the measurement in progress after the layer or token that is computed now: it rejects with an `AbortError`, but for an answer
    * of which something is written.
    */
   cancel(): void;
@@ -46,6 +51,10 @@ export interface Engine {
   chat(request: ChatRequest, onEvent: (event: ChatEvent) => void): Promise<ChatAnswer>;
   /** Frees what the chat has read; the next request reads all of its prompt. */
   forgetChat(): Promise<void>;
+  /** Calibrates attention, has `auto` go by that, and times ways of attending by length. */
+  measure(request: MeasureRequest, onEvent: (event: MeasureEvent) => void): Promise<DeviceResult>;
+  /** Has `auto` go by the class of the device again; gives `ModelInfo.sparseFrom` by that. */
+  forgetCalibration(): Promise<number | undefined>;
   /** Ends the loading in progress, which rejects with an `AbortError`; what was downloaded stays, and the next load goes on with it. */
   cancelLoad(): void;
   /** The models that were loaded by address and are kept in this browser, whole or in part. */
@@ -64,6 +73,10 @@ export interface Machine {
   adapter: string;
   /** No graphics hardware is in play: times say nothing about a GPU. */
   software: boolean;
+  /** Optional parts of the device, as WebGPU names them. */
+  features: string[];
+  /** When the calibration was made by which it chooses between exact and sparse attention, as `toISOString` writes it; absent without. */
+  calibrated?: string;
   /** Why this backend and not another. */
   reason: string;
   /** Whether `precision: 'float16'` does anything: on matrix units, or in the shader's float16. */

@@ -1,5 +1,6 @@
 import type {BackendName} from '../backend_names';
 import type {LoadProgress, Machine, ModelInfo, ModelSource} from '../engine/protocol';
+import {storedCalibrations} from './device/calibrations';
 import type {EngineHost} from './engine_host';
 import {endsEngine} from './failures';
 
@@ -68,7 +69,9 @@ export class EngineSession {
     const {backend} = this.wish;
     this.events.onStep('Looking for a backend');
     this.host.open();
-    this.machine = await this.host.call((engine) => engine.start(backend === 'auto' ? undefined : backend));
+    this.machine = await this.host.call((engine) =>
+      engine.start(backend === 'auto' ? undefined : backend, storedCalibrations()),
+    );
     this.events.onMachine(this.machine);
   }
 

@@ -1,4 +1,5 @@
 import {ChatView} from './chat/chat_view';
+import {DeviceView} from './device/device_view';
 import {byId} from './dom';
 import {sortDropped, takeDrops} from './dropped_files';
 import {EngineDesk} from './engine_desk';
@@ -19,7 +20,7 @@ export function startPage(createWorker: () => Worker): void {
   const desk: EngineDesk = new EngineDesk(
     createWorker,
     {backend: settings.backend, model: BUNDLED, text: bookSource(settings.book)},
-    () => ({view: views.current, shorter: fact.shorter}),
+    () => ({view: views.current, ...(views.current !== 'device' && {shorter: fact.shorter})}),
   );
   const fact: FactView = new FactView(desk, settings, showAddress);
   const chat = new ChatView(desk);
@@ -29,8 +30,12 @@ export function startPage(createWorker: () => Worker): void {
     onLoad: (address) => models.takeAddress(address),
     onKeptDeleted: () => chat.onKeptDeleted(),
   });
-  const views: Views = new Views(first, () => chat.onShow());
-  const current = () => (views.current === 'chat' ? chat : fact);
+  const device = new DeviceView(desk);
+  const views: Views = new Views(first, (view) => {
+    if (view === 'chat') chat.onShow();
+    else if (view === 'device') device.onShow();
+  });
+  const current = () => ({chat, fact, device})[views.current];
 
   const backends = byId<HTMLSelectElement>('backend');
   const changeBackend = (backend: Settings['backend']) => {
@@ -52,7 +57,7 @@ export function startPage(createWorker: () => Worker): void {
       if (recovery.action === 'switch backend') changeBackend(recovery.backend);
     },
   });
-  [models, storage, fact, chat].forEach((user) => desk.join(user));
+  [models, storage, fact, chat, device].forEach((user) => desk.join(user));
 
   takeDrops((dropped) => void takeFiles(dropped));
 
@@ -60,7 +65,7 @@ export function startPage(createWorker: () => Worker): void {
     const sorted = sortDropped(await dropped);
     if (desk.runs) return;
     if (sorted.use === 'model') models.takeFiles(sorted.files);
-    else if (sorted.use === 'text') current().takeFile(sorted.file);
+    else if (sorted.use === 'text') (views.current === 'fact' ? fact : chat).takeFile(sorted.file);
     else {
       desk.showFailure({
         title: 'These files cannot be used here',

@@ -1,13 +1,16 @@
 import * as Plot from '@observablehq/plot';
 import {nameChart} from './chart_names';
 import {formatDuration, formatTokens} from './format';
-import {LENGTHS} from './settings';
 import type {Series} from './timings';
 
 /** Dashes by which lines of one attention are told apart, besides their symbols. */
 const DASHES = ['none', '6 3', '2 3', '8 3 2 3', '1 4', '12 4'];
 
-const SYMBOLS = {exact: ['circle', 'triangle', 'wye'], pbs: ['square', 'diamond', 'star']} as const;
+const SYMBOLS = {
+  exact: ['circle', 'triangle', 'wye'],
+  pbs: ['square', 'diamond', 'star'],
+  composed: ['cross'],
+} as const;
 
 interface LineStyle {
   colour: string;
@@ -27,14 +30,20 @@ function styleOf(all: readonly Series[], series: Series): LineStyle {
   };
 }
 
+/** What the axes of a chart say; lengths that are there with points or without. */
+export interface TimeAxes {
+  length: string;
+  time: string;
+  lengths: readonly number[];
+}
+
 /**
- * Time to first token over context length, both logarithmic: a doubling of the length is one step to the right, and
- * quadratic growth a straight line.
+ * Time over length, both logarithmic: a doubling of the length is one step to the right, and quadratic growth a straight line.
  */
-export function timeChart(all: readonly Series[], width: number): Element {
+export function timeChart(all: readonly Series[], width: number, axes: TimeAxes): Element {
   const points = all.flatMap((series) => series.points);
-  const lengths = [...new Set([...LENGTHS, ...points.map(({length}) => length)])];
-  const times = points.map(({firstTokenMs}) => firstTokenMs);
+  const lengths = [...new Set([...axes.lengths, ...points.map(({length}) => length)])];
+  const times = points.map(({ms}) => ms);
   const timeDomain: [number, number] = [Math.min(...times) / 1.5, Math.max(...times) * 1.5];
   const chart = Plot.plot({
     width,
@@ -49,7 +58,7 @@ export function timeChart(all: readonly Series[], width: number): Element {
       domain: [Math.min(...lengths) / 1.1, Math.max(...lengths) * 1.1],
       ticks: lengths,
       tickFormat: (length: number) => (length >= 1024 && length % 1024 === 0 ? `${length / 1024}k` : String(length)),
-      label: 'Context length, in tokens',
+      label: axes.length,
       labelAnchor: 'center',
       labelArrow: 'none',
     },
@@ -58,7 +67,7 @@ export function timeChart(all: readonly Series[], width: number): Element {
       domain: timeDomain,
       ticks: timeTicks(timeDomain),
       tickFormat: shortDuration,
-      label: 'Time to first token',
+      label: axes.time,
       labelArrow: 'none',
       grid: true,
     },
@@ -67,19 +76,18 @@ export function timeChart(all: readonly Series[], width: number): Element {
       return [
         Plot.line(series.points, {
           x: 'length',
-          y: 'firstTokenMs',
+          y: 'ms',
           stroke: colour,
           strokeWidth: 2,
           strokeDasharray: dash,
         }),
         Plot.dot(series.points, {
           x: 'length',
-          y: 'firstTokenMs',
+          y: 'ms',
           fill: colour,
           symbol,
           r: 5,
-          title: ({length, firstTokenMs}) =>
-            `${series.label}\n${formatTokens(length)}: ${formatDuration(firstTokenMs)}`,
+          title: ({length, ms}) => `${series.label}\n${formatTokens(length)}: ${formatDuration(ms)}`,
         }),
       ];
     }),

@@ -1,8 +1,12 @@
-import {byId, element} from './dom';
+import {byId} from './dom';
 import {formatCount, formatDuration} from './format';
 import {loadCharts} from './load_charts';
+import {showLegend, showTable} from './numbers';
 import {onLookChange} from './redraw';
+import {LENGTHS} from './settings';
 import {latestRuns, seriesOf, type Timing} from './timings';
+
+const AXES = {length: 'Context length, in tokens', time: 'Time to first token', lengths: LENGTHS};
 
 /** Chart and table of the times of all runs since the page was opened. */
 export class TimesView {
@@ -25,12 +29,8 @@ export class TimesView {
     if (this.timings.length === 0) return;
     const {lineSwatch, timeChart} = await loadCharts();
     const all = seriesOf(this.timings);
-    this.chart.replaceChildren(timeChart(all, this.chart.clientWidth));
-    byId('times-legend').replaceChildren(
-      ...all.map((series) =>
-        element('li', {}, element('span', {'aria-hidden': 'true'}, lineSwatch(all, series)), series.label),
-      ),
-    );
+    this.chart.replaceChildren(timeChart(all, this.chart.clientWidth, AXES));
+    showLegend(byId('times-legend'), all, lineSwatch);
   }
 
   private showTable(): void {
@@ -42,16 +42,6 @@ export class TimesView {
       `${(exact / pbs).toFixed(2)} ×`,
       label,
     ]);
-    byId('times-table').replaceChildren(
-      element('caption', {className: 'visually-hidden'}, 'Time to first token by context length'),
-      element('thead', {}, element('tr', {}, ...head.map((words) => element('th', {scope: 'col'}, words)))),
-      element(
-        'tbody',
-        {},
-        ...rows.map(([length, ...cells]) =>
-          element('tr', {}, element('th', {scope: 'row'}, length), ...cells.map((words) => element('td', {}, words))),
-        ),
-      ),
-    );
+    showTable(byId('times-table'), 'Time to first token by context length', head, rows);
   }
 }

@@ -12,12 +12,12 @@ export interface Timing {
 /** Kind of setting, such as `backend`, to its words. */
 type Conditions = Record<string, string>;
 
-/** The points of one line: one attention under the same settings. */
+/** The points of one line: one way of attending under the same settings. */
 export interface Series {
-  attention: AttentionName;
+  attention: AttentionName | 'composed';
   label: string;
   /** By length, each once. */
-  points: Array<{length: number; firstTokenMs: number}>;
+  points: Array<{length: number; ms: number}>;
 }
 
 export function timingOf(
@@ -61,7 +61,7 @@ export function seriesOf(timings: readonly Timing[]): Series[] {
       const label = labelOf(attention, conditions, differing);
       if (!series.has(key)) series.set(key, {attention, label, points: []});
       const {points} = series.get(key)!;
-      const point = {length: timing.length, firstTokenMs: timing.firstTokenMs[attention]};
+      const point = {length: timing.length, ms: timing.firstTokenMs[attention]};
       const same = points.findIndex(({length}) => length === timing.length);
       if (same >= 0) points[same] = point;
       else points.push(point);

@@ -1,13 +1,13 @@
 import {byId} from './dom';
 
-export const VIEW_NAMES = ['chat', 'fact'] as const;
+export const VIEW_NAMES = ['chat', 'fact', 'device'] as const;
 
 /** What the page is used for, by its tabs and the address's hash. */
 export type ViewName = (typeof VIEW_NAMES)[number];
 
-/** The view that a hash names; nothing for another one. */
+/** The view that a hash names, alone or before what it is to show; nothing for another one. */
 function viewOfHash(hash: string): ViewName | undefined {
-  return VIEW_NAMES.find((name) => hash === `#${name}`);
+  return VIEW_NAMES.find((name) => hash === `#${name}` || hash.startsWith(`#${name}=`));
 }
 
 /** Tabs as ARIA's patterns describe them: one is in the order of the Tab key, arrow keys go to the others. */

@@ -1,5 +1,5 @@
 import * as tf from '@tensorflow/tfjs-core';
-import type {Float16Tensor} from './float16_ops';
+import type {ElementType} from './product_ops';
 
 /** A weight of a projection, or an embedding, on the current backend. */
 export interface Matrix {
@@ -10,11 +10,8 @@ export interface Matrix {
   multiply(x: tf.Tensor2D): tf.Tensor2D;
   /** Rows by their numbers: float32 `[ids, inputs]`. */
   rows(ids: readonly number[]): tf.Tensor2D;
-  /**
-   * Its values as `productFloat16` takes them, for the caller to dispose. Without the method it is multiplied in float32, however many
-   * the rows.
-   */
-  float16?(): Float16Tensor;
+  /** Its values as `product` takes them, for the caller to dispose. Without the method it is multiplied by `multiply` alone. */
+  unpack?(type: ElementType): tf.Tensor2D;
   dispose(): void;
 }
 

@@ -1,8 +1,8 @@
 import * as tf from '@tensorflow/tfjs-core';
 import {GROUP} from '../gguf/block_values';
-import {FLOAT16_VECTOR, type Float16Tensor, hasFloat16Products, unpackFloat16} from './float16_ops';
 import type {Matrix} from './matrix';
 import {MOST_ROWS, packedProduct, type PackedTensors, unpackRows, unpackTransposed} from './ops';
+import {type ElementType, hasProducts, PRODUCT_VECTOR, unpack} from './product_ops';
 import {bitsOf, type PackedType, scaleShape} from './packed_type';
 import {packBlocks} from './packing';
 import {copyWords} from './webgpu/copy_words';
@@ -18,7 +18,7 @@ interface Part extends PackedTensors<tf.Tensor2D> {
  */
 export class PackedMatrix implements Matrix {
   readonly bytes: number;
-  readonly float16?: () => Float16Tensor;
+  readonly unpack?: (type: ElementType) => tf.Tensor2D;
 
   private constructor(
     readonly shape: readonly [outputs: number, inputs: number],
@@ -26,8 +26,8 @@ export class PackedMatrix implements Matrix {
   ) {
     this.bytes = parts.reduce((sum, {quants, scales}) => sum + 4 * (quants.size + scales.size), 0);
     const [part, ...others] = parts;
-    if (others.length === 0 && shape[0] % FLOAT16_VECTOR === 0 && hasFloat16Products()) {
-      this.float16 = () => unpackFloat16(part);
+    if (others.length === 0 && shape[0] % PRODUCT_VECTOR === 0 && hasProducts('float32')) {
+      this.unpack = (type) => unpack(part, type);
     }
   }
 

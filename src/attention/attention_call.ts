@@ -1,5 +1,6 @@
 import type {AttentionInputs, PBSAttentionAttrs} from './attention_kernels.js';
 import type {BlockGeometry} from './block_geometry.js';
+import type {PlanTimes} from './cost_model.js';
 
 /** How a plan is made: the attributes of `PBSAttention` that stages before attention read. */
 export type PlanRule = Pick<PBSAttentionAttrs, 'threshold' | 'permute' | 'estimate'>;
@@ -23,6 +24,8 @@ export interface AttentionRequest {
   result: 'output' | 'logSumExp' | 'plan' | 'gradients';
   /** Milliseconds that the output should take to compute, by the cost model: programs that would hold a GPU too long are cut by it. */
   expectedTime: number;
+  /** The same of the parts of a plan, where one is made. */
+  planTimes?: PlanTimes;
 }
 
 /** Whether attention runs over the blocks of a plan, made or given; else over all keys. */
@@ -35,7 +38,7 @@ export const isSparse = ({rule, inputs}: Pick<AttentionRequest, 'rule' | 'inputs
  */
 export interface AttentionCall<Values, Lengths = Values, Mask = Values> extends Pick<
   AttentionRequest,
-  'op' | 'geometry' | 'scale' | 'causal' | 'softCap' | 'precision'
+  'op' | 'geometry' | 'scale' | 'causal' | 'softCap' | 'precision' | 'planTimes'
 > {
   /** `[batch, heads, queryLength, headDim]` */
   query: Values;

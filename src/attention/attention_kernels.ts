@@ -74,6 +74,8 @@ export interface PBSAttentionAttrs extends FlashAttentionAttrs {
   estimate: 'sampled' | 'pooled';
   /** Whether the kernel may run exact attention where it expects that to be no slower. */
   auto: boolean;
+  /** Share of the visible blocks that it then expects to keep; 0 where nothing was measured. */
+  expectedDensity: number;
 }
 
 /**

@@ -43,10 +43,13 @@ const fallPerToken = 0.0034;
  * and 16% at 8,192, 16,384 and 32,640 tokens, as Qwen2.5-Coder-0.5B kept (docs/experiments/real).
  */
 const fallPerRootOfLength = 0.327;
-/** Sparse attention must be expected to be this much faster: the model errs by some percent, and sparse is an estimate. */
-export const leastGain = 1.1;
+/**
+ * Sparse attention must be expected to be this much faster, as it is an estimate. No more: an error of some percent on either side should not lose a tenth.
+ */
+export const leastGain = 1.05;
 
-type Rules = Pick<PBSAttentionAttrs, 'threshold' | 'causal' | 'estimate'>;
+type Rules = Pick<PBSAttentionAttrs, 'threshold' | 'causal' | 'estimate'> &
+  Partial<Pick<PBSAttentionAttrs, 'expectedDensity'>>;
 type Auto = Rules & Pick<PBSAttentionAttrs, 'auto'>;
 
 /** Why exact attention runs: the threshold is 1, there is one segment, or `auto` does not expect blocks to pay. */
@@ -96,37 +99,71 @@ export function timeOfBlocks(
   {estimate}: Pick<Rules, 'estimate'>,
   costs: AttentionCosts,
 ): number {
-  const {batch, heads, queryLength, keyLength, headDim, valueDim, blockSize, keyBlockSize} = geometry;
-  const {queryBlocks, keyBlocks, permutedLength, proxyRows} = geometry;
-  const pairsOfBlocks = Math.min(blockSize, queryLength) * keyBlockSize;
-  const attend = (kept * pairsOfBlocks * (headDim + valueDim) * costs.sparseFactor) / costs.multiplyAdds;
+  const {batch, heads, headDim, valueDim} = geometry;
+  const values = batch * heads * kept * pairsOfBlocks(geometry) * (headDim + valueDim);
+  const attend = (values * costs.sparseFactor) / costs.multiplyAdds;
   const programs = estimate === 'sampled' ? costs.sampledPrograms : costs.programs;
-  let choose: number;
-  if (estimate === 'sampled') {
-    const order = Math.min(orderRows, queryLength) * permutedLength * headDim * costs.proxyMultiplyAdd;
-    const sampled = visible * pairsOfBlocks * headDim * (1 / sampleStride + 1 / normaliserStride);
-    choose = order + sampled * costs.sampleMultiplyAdd;
-  } else {
-    const permute = proxyRows * permutedLength * headDim * costs.proxyMultiplyAdd;
-    // A value of the query and one of the keys are one pooled value.
-    const pooledRows = (queryLength + keyLength) / 2;
-    const score = pooledRows * headDim * costs.pooledValue + visible * headDim * costs.blockPairValue;
-    choose = permute + score + queryBlocks * keyBlocks ** 2 * costs.blockTriple;
-  }
-  const device = costs.fixed + batch * heads * (attend + choose);
+  const {order, pool, score, select} = timesOfPlan(geometry, visible, estimate, costs);
+  const device = costs.fixed + attend + order + pool + score + select;
   // Recording goes on while the device works: what takes longer counts.
   return Math.max(programs * costs.record, device);
 }
 
+/** Pairs of a query and a key in a pair of blocks. */
+const pairsOfBlocks = ({blockSize, queryLength, keyBlockSize}: BlockGeometry) =>
+  Math.min(blockSize, queryLength) * keyBlockSize;
+
+/** Milliseconds that the parts of a plan take: to order keys, to pool blocks, to score them and to select them. */
+export interface PlanTimes {
+  order: number;
+  pool: number;
+  score: number;
+  select: number;
+}
+
+export function planTimes(
+  geometry: BlockGeometry,
+  {causal, estimate}: Pick<Rules, 'causal' | 'estimate'>,
+  costs: AttentionCosts,
+): PlanTimes {
+  return timesOfPlan(geometry, countBlocks(geometry, causal).visible, estimate, costs);
+}
+
+function timesOfPlan(
+  geometry: BlockGeometry,
+  visible: number,
+  estimate: Rules['estimate'],
+  costs: AttentionCosts,
+): PlanTimes {
+  const {batch, heads, queryLength, keyLength, headDim, queryBlocks, keyBlocks, permutedLength, proxyRows} = geometry;
+  const rows = estimate === 'sampled' ? Math.min(orderRows, queryLength) : proxyRows;
+  const all = batch * heads;
+  const order = all * rows * permutedLength * headDim * costs.proxyMultiplyAdd;
+  if (estimate === 'sampled') {
+    const sampled = all * visible * pairsOfBlocks(geometry) * headDim * (1 / sampleStride + 1 / normaliserStride);
+    return {order, pool: 0, score: sampled * costs.sampleMultiplyAdd, select: 0};
+  }
+  return {
+    order,
+    // A value of the query and one of the keys are one pooled value.
+    pool: all * ((queryLength + keyLength) / 2) * headDim * costs.pooledValue,
+    score: all * visible * headDim * costs.blockPairValue,
+    select: all * queryBlocks * keyBlocks ** 2 * costs.blockTriple,
+  };
+}
+
 /**
- * Blocks of a head: those that a query may see, and those of them that are expected to be kept, which are what the
- * rules keep and a share of the others.
+ * Blocks of a head: those that a query may see, and those of them that are expected to be kept: by the density that was measured on
+ * the model, or what the rules keep and a share of the others.
  */
 export function expectedBlocks(
   geometry: BlockGeometry,
-  {threshold, causal, estimate}: Rules,
+  {threshold, causal, estimate, expectedDensity = 0}: Rules,
 ): {kept: number; visible: number} {
   const {fewest, visible} = countBlocks(geometry, causal);
+  if (expectedDensity > 0) {
+    return {kept: Math.max(fewest, visible * expectedDensity), visible};
+  }
   const length = Math.min(geometry.keyLength, geometry.window ?? Infinity, longestMeasured);
   const fall = estimate === 'sampled' ? fallPerRootOfLength * Math.sqrt(length) : fallPerToken * length;
   const share = 1 / (1 + fall * (1 - threshold));

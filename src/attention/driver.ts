@@ -11,7 +11,7 @@ import {
 } from './attention_kernels.js';
 import type {BlockGeometry} from './block_geometry.js';
 import {blockGeometry, firstVisibleBlock, isExact, visibleBlocks} from './block_geometry.js';
-import {exactTime, sparseTime, whyExact} from './cost_model.js';
+import {exactTime, planTimes, sparseTime, whyExact} from './cost_model.js';
 import type {Take} from './scratch.js';
 import {runWithScratch} from './scratch.js';
 import type {BlockPlan, StageSet} from './stage_set.js';
@@ -45,8 +45,13 @@ class Driver<Backend extends TensorMaker, Call, Indices, Scores> {
   kernels(): KernelConfig[] {
     const exact = (run: KernelRun<Backend, FlashAttentionAttrs>) => this.attention(run, this.exactRequest(run));
     const sparse = (run: KernelRun<Backend, PBSAttentionAttrs>) => this.attention(run, this.sparseRequest(run));
+    const {releaseKept} = this.stages;
     return [
-      this.kernel(FlashAttention, 'flashAttention', 'output', exact),
+      {
+        ...this.kernel(FlashAttention, 'flashAttention', 'output', exact),
+        // tfjs calls it when the backend is removed.
+        ...(releaseKept && {disposeFunc: (backend) => releaseKept(backend as Backend)}),
+      },
       this.kernel(AttentionWithLogSumExp, 'attentionWithLogSumExp', 'logSumExp', exact),
       this.kernel(PBSAttention, 'pbsAttention', 'output', sparse),
       this.kernel(PBSAttentionPlan, 'pbsAttentionPlan', 'plan', this.plan.bind(this)),
@@ -91,7 +96,8 @@ class Driver<Backend extends TensorMaker, Call, Indices, Scores> {
     if (whyExact(geometry, attrs, costs)) {
       return this.exactRequest(run);
     }
-    return {...requestOf(run, geometry, sparseTime(geometry, attrs, costs)), rule: attrs};
+    const request = requestOf(run, geometry, sparseTime(geometry, attrs, costs));
+    return {...request, rule: attrs, planTimes: planTimes(geometry, attrs, costs)};
   }
 
   /** The output, with logarithms of sums or without, or the gradients by query, key and value. */
@@ -122,7 +128,9 @@ class Driver<Backend extends TensorMaker, Call, Indices, Scores> {
       this.stages.check(backend, request);
       return exactPlan(backend, geometry, attrs);
     }
-    return this.run(backend, {...request, rule: attrs}, (call, scratch) =>
+    const costs = this.stages.costs(backend, geometry, attrs.precision);
+    const times = planTimes(geometry, attrs, costs);
+    return this.run(backend, {...request, rule: attrs, planTimes: times}, (call, scratch) =>
       this.stages.storePlan(call, this.planBlocks(backend, call, attrs, attrs.withMass), scratch),
     );
   }
@@ -160,14 +168,23 @@ class Driver<Backend extends TensorMaker, Call, Indices, Scores> {
   ): TensorInfo[] {
     const {stages} = this;
     stages.check(backend, request);
-    const results = this.withScratch(backend, (scratch) => body(stages.open(backend, request, scratch), scratch));
+    let results: TensorInfo[] = [];
     try {
-      stages.throwIfLost?.(backend, request.op);
-    } catch (error) {
-      results.forEach((tensor) => stages.freeTensor(backend, tensor));
-      throw error;
+      results = this.withScratch(backend, (scratch) => body(stages.open(backend, request, scratch), scratch));
+    } finally {
+      // Where the device was lost, that is what failed.
+      this.throwIfLost(backend, request, results);
     }
     return results;
+  }
+
+  private throwIfLost(backend: Backend, {op}: AttentionRequest, results: TensorInfo[]): void {
+    try {
+      this.stages.throwIfLost?.(backend, op);
+    } catch (error) {
+      results.forEach((tensor) => this.stages.freeTensor(backend, tensor));
+      throw error;
+    }
   }
 
   private withScratch<T>(

@@ -54,6 +54,8 @@ export interface StageSet<Backend, Call, Indices, Scores = Indices> {
   freeTensor: (backend: Backend, tensor: TensorInfo) => void;
   /** Throws if what was launched cannot be trusted: the device was lost meanwhile. */
   throwIfLost?: (backend: Backend, op: string) => void;
+  /** Frees what nothing uses and is kept for a later call. */
+  releaseKept?: (backend: Backend) => void;
 
   permute: (call: Call, rule: PlanRule) => KeyOrder<Indices, Scores>;
   /** What that makes besides `scores` goes to `scratch`. */

@@ -26,7 +26,7 @@ export interface PBSAttentionLayerArgs extends LayerArgs, PBSAttentionSettings {
  * `[query, value]` or `[query, value, key]`, with the value as key where there is none.
  *
  * ```js
- * const [query, key, value] = ['query', 'key', 'value'].map((name) => tf.layers.dense({units: 512, name}).apply(x));
+ * // query, key, value: outputs of dense layers, each of 512 units
  * const attended = new PBSAttention({numHeads: 8, threshold: 0.9}).apply([query, value, key]);
  * ```
  *

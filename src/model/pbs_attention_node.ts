@@ -23,6 +23,7 @@ const attributes: Array<[option: keyof PBSAttentionSettings, attribute: string, 
   ['permute', 'permute', 'b'],
   ['causalSafe', 'causal_safe', 'b'],
   ['auto', 'auto', 'b'],
+  ['expectedDensity', 'expected_density', 'f'],
   ['precision', 'precision', 's'],
 ];
 
@@ -69,7 +70,7 @@ export function nodeAttributes(options: PBSAttentionSettings): Record<string, IA
  * grouped-query attention; or all three of another rank from 2 up, `[..., length, headDim]`, with the same leading
  * dimensions. Lengths and head dims may differ as in `pbsAttention`. One output, shaped as the query but for its last dimension,
  * that of the value. Attributes, all optional, with the defaults of `pbsAttention`: `causal`,
- * `scale`, `window`, `soft_cap`, `threshold`, `block_size`, `key_block_size`, `segment_size`, `estimate`, `permute`, `causal_safe`, `auto`,
+ * `scale`, `window`, `soft_cap`, `threshold`, `block_size`, `key_block_size`, `segment_size`, `estimate`, `permute`, `causal_safe`, `auto`, `expected_density`,
  * `precision`.
  *
  * @throws Error (when the node is executed) on other inputs and attributes.

@@ -1,4 +1,4 @@
-import type {Rank, Tensor4D} from '@tensorflow/tfjs-core';
+import type {Rank} from '@tensorflow/tfjs-core';
 import {Tensor} from '@tensorflow/tfjs-core';
 import {flashAttention} from './flash_attention.js';
 import type {FlashAttentionOptions, PBSAttentionOptions} from './options.js';
@@ -12,11 +12,11 @@ declare module '@tensorflow/tfjs-core/dist/tensor.js' {
     /**
      * `flashAttention(this, key, value, options)`: this tensor is the query, float32 `[batch, heads, length, headDim]`.
      */
-    flashAttention(key: Tensor4D, value: Tensor4D, options?: FlashAttentionOptions): Tensor4D;
+    flashAttention(key: Tensor, value: Tensor, options?: FlashAttentionOptions): Tensor4D;
     /**
      * `pbsAttention(this, key, value, options)`: this tensor is the query, float32 `[batch, heads, length, headDim]`.
      */
-    pbsAttention(key: Tensor4D, value: Tensor4D, options?: PBSAttentionOptions): Tensor4D;
+    pbsAttention(key: Tensor, value: Tensor, options?: PBSAttentionOptions): Tensor4D;
   }
 }
 
@@ -32,9 +32,9 @@ function tensorClass(): typeof Tensor {
 const {prototype} = tensorClass();
 
 prototype.flashAttention = function (this: Tensor, key, value, options) {
-  return flashAttention(this as Tensor4D, key, value, options);
+  return flashAttention(this, key, value, options);
 };
 
 prototype.pbsAttention = function (this: Tensor, key, value, options) {
-  return pbsAttention(this as Tensor4D, key, value, options);
+  return pbsAttention(this, key, value, options);
 };

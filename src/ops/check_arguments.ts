@@ -92,6 +92,7 @@ function withPlanSizes(
   plan: PBSAttentionPlan | undefined,
   withOffset: boolean,
 ): PBSAttentionOptions | undefined {
+  checkIsOptions(op, options);
   if (!plan?.sizes) {
     return options;
   }
@@ -143,7 +144,7 @@ export function pbsAttentionSettings(
   inputOptions: readonly string[] = [],
 ): Omit<Required<PBSAttentionSettings>, 'causalSafe' | keyof ScoreForms> & ScoreForms {
   const settings = withDefaults(op, options, inputOptions);
-  const {threshold, estimate, permute, causalSafe, auto} = settings;
+  const {threshold, estimate, permute, causalSafe, auto, expectedDensity} = settings;
   const inUnitInterval = typeof threshold === 'number' && threshold >= 0 && threshold <= 1;
   check(inUnitInterval, op, 'threshold', `got ${describe(threshold)}`, 'a number from 0 to 1');
   const isEstimate = estimate === 'sampled' || estimate === 'pooled';
@@ -151,8 +152,18 @@ export function pbsAttentionSettings(
   checkBoolean(op, 'permute', permute);
   checkBoolean(op, 'causalSafe', causalSafe);
   checkBoolean(op, 'auto', auto);
+  const isShare = typeof expectedDensity === 'number' && expectedDensity >= 0 && expectedDensity <= 1;
+  check(isShare, op, 'expectedDensity', `got ${describe(expectedDensity)}`, 'a number from 0 to 1');
   const form = formSettings(op, settings, headDim);
-  return {...form, ...blockSizes(op, settings), threshold, estimate, permute: permute && !causalSafe, auto};
+  return {
+    ...form,
+    ...blockSizes(op, settings),
+    threshold,
+    estimate,
+    permute: permute && !causalSafe,
+    auto,
+    expectedDensity,
+  };
 }
 
 /** Throws on options that something else decides: which keys a query sees, and what becomes of a score. */
@@ -219,7 +230,18 @@ export function check(condition: boolean, op: string, argument: string, got: str
 }
 
 function fail(op: string, argument: string, got: string, takes: string): never {
-  throw new Error(`${op}: ${argument}: ${got}; takes ${takes}.`);
+  // What came may be a whole book.
+  const shortened = got.length > longestGot ? `${got.slice(0, longestGot)}…` : got;
+  throw new Error(`${op}: ${argument}: ${shortened}; takes ${takes}.`);
+}
+
+const longestGot = 200;
+
+function checkIsOptions(op: string, options: unknown): void {
+  const isObject = options === undefined || (typeof options === 'object' && options !== null);
+  const areOptions = isObject && !Array.isArray(options) && !(options instanceof Tensor);
+  const takes = 'an object of options; flashAttention takes a mask as its option';
+  check(areOptions, op, 'options', `got ${describe(options)}`, takes);
 }
 
 /** An option that does not exist is a mistake worth naming. */
@@ -228,16 +250,15 @@ function withDefaults(
   options: PBSAttentionSettings | undefined,
   inputOptions: readonly string[],
 ): Settings {
-  const takes = 'an object of options; flashAttention takes a mask as its option';
-  const isObject = options === undefined || (typeof options === 'object' && options !== null);
-  check(isObject && !(options instanceof Tensor), op, 'options', `got ${describe(options)}`, takes);
+  checkIsOptions(op, options);
   const given = givenOptions(options);
   const known = [...Object.keys(defaultOptions), 'scale', 'window', 'softCap', ...inputOptions];
   for (const name of Object.keys(given)) {
     check(known.includes(name), op, 'options', `got '${name}'`, known.join(', '));
   }
   const {blockSize = defaultOptions.blockSize} = given;
-  const keyBlockSize = given.keyBlockSize ?? Math.min(defaultOptions.keyBlockSize, blockSize);
+  const ofBlocks = typeof blockSize === 'number' ? blockSize : Infinity;
+  const keyBlockSize = given.keyBlockSize ?? Math.min(defaultOptions.keyBlockSize, ofBlocks);
   return {...defaultOptions, ...given, keyBlockSize};
 }
 

@@ -1,4 +1,4 @@
-import type {Tensor3D, Tensor4D} from '@tensorflow/tfjs-core';
+import type {Tensor, Tensor3D, Tensor4D} from '@tensorflow/tfjs-core';
 import {concat, logicalAnd, logicalOr, op, pad, slice, tensor3d, tensor4d} from '@tensorflow/tfjs-core';
 import {blockGeometry, firstVisibleBlock, scoredBlocks, visibleBlocks} from '../attention/block_geometry.js';
 import {isKnownPlan, knowPlan, planInputs} from './attention_inputs.js';
@@ -42,7 +42,12 @@ import {planSizes} from './pbs_attention_plan.js';
  */
 export const extendPBSAttentionPlan =
   // op() is typed for functions of one tensor; it also takes one that returns several under names.
-  op({extendPBSAttentionPlan_}) as typeof extendPBSAttentionPlan_;
+  op({extendPBSAttentionPlan_}) as unknown as (
+    plan: PBSAttentionPlan,
+    query: Tensor,
+    key: Tensor,
+    options?: Omit<PBSAttentionOptions, 'plan' | 'onReport' | 'keyLengths'>,
+  ) => PBSAttentionPlan;
 
 function extendPBSAttentionPlan_(
   plan: PBSAttentionPlan,

@@ -4,7 +4,7 @@ import {FlashAttention} from '../attention/attention_kernels.js';
 import {runDifferentiable} from '../attention/gradients.js';
 import {headInputs, keyLengthsInput, maskInput} from './attention_inputs.js';
 import {checkBackend, checkTensors, flashAttentionAttrs} from './check_arguments.js';
-import type {FlashAttentionOptions} from './options.js';
+import type {AttentionOp, FlashAttentionOptions} from './options.js';
 
 /**
  * Exact attention, `softmax(scale · query · keyᵀ) · value`, in tiles with an online softmax (FlashAttention,
@@ -33,7 +33,7 @@ import type {FlashAttentionOptions} from './options.js';
  *     cannot hold the tensors; nothing has been launched then.
  * @function
  */
-export const flashAttention = op({flashAttention_});
+export const flashAttention = op({flashAttention_}) as AttentionOp<FlashAttentionOptions>;
 
 function flashAttention_(query: Tensor4D, key: Tensor4D, value: Tensor4D, options?: FlashAttentionOptions): Tensor4D {
   checkTensors('flashAttention', query, key, value);

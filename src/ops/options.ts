@@ -1,4 +1,4 @@
-import type {Tensor1D, Tensor4D} from '@tensorflow/tfjs-core';
+import type {Tensor, Tensor1D, Tensor4D} from '@tensorflow/tfjs-core';
 import type {PBSAttentionPlan, PBSAttentionReport} from './results.js';
 
 /** Options that exact and block-sparse attention have in common. */
@@ -87,17 +87,23 @@ export interface PBSAttentionSettings extends Pick<
   permute?: boolean;
   /**
    * Whether keys keep their order, so that no choice depends on what comes after a row's own block of queries, in any call: a
-   * prompt in chunks that end with a block gives what one pass gives, and so do training and teacher forcing. The same as
-   * `permute: false`; costs a quarter more blocks at equal loss (SmolLM2-135M, 8,192 tokens). Without it the sampled estimate still looks at no later row, but a chunk orders the keys
-   * before it by its own rows. Default `false`.
+   * prompt in chunks that end with a block gives what one pass gives. The same as
+   * `permute: false`; costs a quarter more blocks at equal loss (SmolLM2-135M, 8,192 tokens). Without it the sampled estimate still looks at no later block, but a chunk orders the keys
+   * before it by its own rows. Either way the rows of a block choose together. Default `false`.
    */
   causalSafe?: boolean;
   /**
    * Whether `pbsAttention` runs exact attention instead where it does not expect blocks to pay: short lengths, few heads,
    * a high threshold. Decided by shape, options and device before anything is launched (`attention/cost_model.ts`); the
-   * output is then that of `flashAttention`. A plan is that of block-sparse attention in any case. Default `true`.
+   * output is then that of `flashAttention`. A plan is that of block-sparse attention in any case. What the device can do, it knows by its
+   * class, or by `useAttentionCalibration`. Default `true`.
    */
   auto?: boolean;
+  /**
+   * Share of the visible blocks that calls of this length keep, as the density of a report or a tuned rule said: `auto` goes by it. From 0
+   * to 1; 0, the default: not known, and `auto` takes what one language model kept at the length (`attention/cost_model.ts`).
+   */
+  expectedDensity?: number;
 }
 
 /** Options of permuted block-sparse attention. */
@@ -117,6 +123,9 @@ export interface PBSAttentionOptions extends PBSAttentionSettings, AttentionOpti
   onReport?: (report: PBSAttentionReport) => void;
 }
 
+/** An op of tensors of rank 4. Ops of tfjs return tensors of no known rank, so that the types take any, and the op checks it. */
+export type AttentionOp<Options> = (query: Tensor, key: Tensor, value: Tensor, options?: Options) => Tensor4D;
+
 /** Defaults that do not depend on the inputs. */
 export const defaultOptions = {
   causal: true,
@@ -129,6 +138,7 @@ export const defaultOptions = {
   permute: true,
   causalSafe: false,
   auto: true,
+  expectedDensity: 0,
 };
 
 /**

@@ -5,7 +5,7 @@ import {blockGeometry} from '../attention/block_geometry.js';
 import {runDifferentiable} from '../attention/gradients.js';
 import {headInputs, keyLengthsInput, planInputs, withPlanLengths} from './attention_inputs.js';
 import {check, checkBackend, checkTensors, describe, pbsAttentionAttrs} from './check_arguments.js';
-import type {PBSAttentionOptions} from './options.js';
+import type {AttentionOp, PBSAttentionOptions} from './options.js';
 import {reportOf} from './pbs_attention_report.js';
 
 /**
@@ -57,7 +57,7 @@ import {reportOf} from './pbs_attention_report.js';
  *     cannot hold the tensors; nothing has been launched then.
  * @function
  */
-export const pbsAttention = op({pbsAttention_});
+export const pbsAttention = op({pbsAttention_}) as AttentionOp<PBSAttentionOptions>;
 
 function pbsAttention_(query: Tensor4D, key: Tensor4D, value: Tensor4D, options?: PBSAttentionOptions): Tensor4D {
   checkTensors('pbsAttention', query, key, value);

@@ -26,6 +26,7 @@ export async function pbsAttentionDensity(plan: PBSAttentionPlan, options?: PBSA
   const op = 'pbsAttentionDensity';
   const isPlan = plan?.keyIndices instanceof Tensor && plan.blockMask instanceof Tensor;
   check(isPlan, op, 'plan', `got ${describe(plan)}`, 'what pbsAttentionPlan returned');
+  check(!plan.blockMask.isDisposed, op, 'plan', 'got a disposed one', 'one that is not disposed');
   const {causal, queryOffset: given, ...sizes} = planSettings(op, options, plan, true);
   const {blockSize, keyBlockSize} = sizes;
   const {keyIndices, blockMask} = plan;

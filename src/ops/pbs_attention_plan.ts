@@ -1,4 +1,4 @@
-import type {NamedAttrMap, NamedTensorMap, Tensor3D, Tensor4D} from '@tensorflow/tfjs-core';
+import type {NamedAttrMap, NamedTensorMap, Tensor, Tensor3D, Tensor4D} from '@tensorflow/tfjs-core';
 import {engine, op} from '@tensorflow/tfjs-core';
 import type {PBSAttentionAttrs} from '../attention/attention_kernels.js';
 import {PBSAttentionPlan as PBSAttentionPlanKernel} from '../attention/attention_kernels.js';
@@ -28,7 +28,11 @@ import type {PBSAttentionPlan, PBSAttentionPlanSizes} from './results.js';
  */
 export const pbsAttentionPlan =
   // op() is typed for functions of one tensor; it also takes one that returns several under names.
-  op({pbsAttentionPlan_}) as typeof pbsAttentionPlan_;
+  op({pbsAttentionPlan_}) as unknown as (
+    query: Tensor,
+    key: Tensor,
+    options?: Omit<PBSAttentionOptions, 'plan' | 'onReport'>,
+  ) => PBSAttentionPlan;
 
 function pbsAttentionPlan_(
   query: Tensor4D,

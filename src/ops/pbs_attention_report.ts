@@ -2,7 +2,7 @@ import type {NamedAttrMap, NamedTensorMap, Tensor, Tensor1D, Tensor4D} from '@te
 import {clone, dispose, engine, keep} from '@tensorflow/tfjs-core';
 import type {PBSAttentionAttrs} from '../attention/attention_kernels.js';
 import {PBSAttentionPlan as PBSAttentionPlanKernel} from '../attention/attention_kernels.js';
-import {backendCosts} from '../kernels/backend_costs.js';
+import {backendCosts, costBasis} from '../kernels/backend_costs.js';
 import {blockGeometry} from '../attention/block_geometry.js';
 import {whyExact} from '../attention/cost_model.js';
 import {blockMass, massOfKept} from './block_mass.js';
@@ -60,6 +60,7 @@ export function reportOf(
   const planned = {keyIndices: plan.keyIndices, blockMask: plan.blockMask};
   return {
     exactReason,
+    costBasis: costBasis(),
     plan,
     density: () => figure('density', planned, (held) => pbsAttentionDensity({...held, sizes: plan.sizes})),
     keptMass: async () => {

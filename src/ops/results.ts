@@ -1,5 +1,6 @@
 import type {Tensor3D, Tensor4D} from '@tensorflow/tfjs-core';
 import type {ExactReason} from '../attention/cost_model.js';
+import type {DeviceClass} from '../attention/device_costs.js';
 
 /* What the ops give besides tensors. */
 
@@ -56,6 +57,11 @@ export interface PBSAttentionReport {
    * blocks were not expected to pay. `undefined` where blocks were left out.
    */
   exactReason?: ExactReason;
+  /**
+   * What `auto` knows of the device: `'calibration'`, measured constants ({@link useAttentionCalibration}); else the class that its name
+   * tells, with the constants of that class.
+   */
+  costBasis: 'calibration' | DeviceClass;
   /** The key order and the blocks that the call used; where it was exact, every visible block. Owned by the report. */
   plan: PBSAttentionPlan;
   /** Share of the visible blocks that were kept, as {@link pbsAttentionDensity}: above 0, at most 1. */

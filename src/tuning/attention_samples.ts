@@ -2,7 +2,7 @@ import type {Tensor4D} from '@tensorflow/tfjs-core';
 import {clone, dispose, keep} from '@tensorflow/tfjs-core';
 import {check, checkTensors, describe} from '../ops/check_arguments.js';
 import {flashAttention} from '../ops/flash_attention.js';
-import type {FlashAttentionOptions} from '../ops/options.js';
+import type {AttentionOp, FlashAttentionOptions} from '../ops/options.js';
 
 const op = 'collectAttentionSamples';
 
@@ -27,7 +27,7 @@ export interface AttentionSampleCollector {
    * and `scale`. Refuses what the tuner does not measure: `mask`, `keyLengths`, `window`, `softCap`,
    * `alibiSlopes`, `sinks`, and queries that do not end with the keys.
    */
-  attention(query: Tensor4D, key: Tensor4D, value: Tensor4D, options?: FlashAttentionOptions): Tensor4D;
+  attention: AttentionOp<FlashAttentionOptions>;
   /** One entry a call, in the order of the calls: where a model runs once, sample i is layer i. Owned by the collector. */
   readonly samples: readonly AttentionSample[];
   /** Frees the samples. */
@@ -40,7 +40,7 @@ export interface AttentionSampleCollector {
  *
  * ```js
  * const collector = collectAttentionSamples();
- * await model.prefill(prompt, {attend: collector.attention});
+ * await runModel(prompt, {attention: collector.attention});
  * const tuned = await tunePBSAttention(collector.samples, {maxRelativeL1: 0.05});
  * collector.dispose();
  * ```
@@ -56,12 +56,12 @@ export function collectAttentionSamples(): AttentionSampleCollector {
       for (const name of ['window', 'softCap', 'alibiSlopes', 'sinks'] as const) {
         check(options?.[name] === undefined, op, name, 'got one', 'none: the tuner measures attention without');
       }
-      checkTensors(op, query, key, value);
-      const end = key.shape[2] - query.shape[2];
+      checkTensors(op, query as Tensor4D, key as Tensor4D, value as Tensor4D);
+      const end = key.shape[2]! - query.shape[2]!;
       const isLast = causal === false || queryOffset === undefined || queryOffset === end;
       check(isLast, op, 'queryOffset', `got ${describe(queryOffset)}`, `${end}, of queries that end with the keys`);
       const output = flashAttention(query, key, value, options);
-      const [q, k, v] = [query, key, value].map((x) => keep(clone(x)));
+      const [q, k, v] = [query, key, value].map((x) => keep(clone(x)) as Tensor4D);
       samples.push({query: q, key: k, value: v, causal, scale});
       return output;
     },

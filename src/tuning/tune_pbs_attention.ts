@@ -81,7 +81,7 @@ const knownOptions: readonly string[] = ['thresholds', 'margin', ...commonOption
  * layer whose output suffers little by blocks left out gets a low threshold, another a high one. (That every layer have the
  * same error instead loses 1.4 to 2.4 times more at the same density: docs/decisions.md.) Samples are best taken at the length and from the kind of
  * text that the model will see. Candidates are measured, errors and densities against exact attention; their times are expected by
- * the cost model that `auto` uses and not taken. As with `auto`, leaving blocks out must be expected to be 1.1 times as fast as
+ * the cost model that `auto` uses and not taken. As with `auto`, leaving blocks out must be expected to be 1.05 times as fast as
  * exact attention.
  *
  * ```js
@@ -114,6 +114,7 @@ export async function tunePBSAttention(
   const areSamples = isList || (typeof samples === 'object' && samples !== null && 'query' in samples);
   check(areSamples, op, 'samples', `got ${describe(samples)}`, '{query, key, value} or an array of them');
   const layers = isList ? [...(samples as readonly AttentionSample[])] : [samples as AttentionSample];
+  check(layers.length > 0, op, 'samples', 'got none', 'one or more, of a collector that is not disposed yet');
   checkOptions(options);
   layers.forEach((sample) => checkTensors(op, sample?.query, sample?.key, sample?.value));
   checkBackend(op, PBSAttentionPlanKernel);

@@ -2,7 +2,7 @@ import type {Tensor4D} from '@tensorflow/tfjs-core';
 import {concat, setBackend, slice, tensor4d} from '@tensorflow/tfjs-core';
 import {expect} from 'chai';
 import type {PBSAttentionOptions} from '../../src/index';
-import {flashAttention, pbsAttention, pbsAttentionDensity, pbsAttentionPlan} from '../../src/index';
+import {flashAttention, paperOptions, pbsAttention, pbsAttentionDensity, pbsAttentionPlan} from '../../src/index';
 import type {BlockGeometry} from '../../src/attention/block_geometry';
 import {blockGeometry, scoredBlocks, visibleBlocks} from '../../src/attention/block_geometry';
 import {permute} from '../../src/kernels/cpu/permute/permute';
@@ -300,15 +300,15 @@ describeBackends('sampled estimate', (backend) => {
 const rowsOf = (x: Tensor4D, start: number, end: number) =>
   slice(x, [0, 0, start, 0], [-1, -1, end - start, -1]) as Tensor4D;
 
+const shape = {heads: 4, keyValueHeads: 2, length: 200, headDim: 16};
+const {length, headDim} = shape;
+// Blocks of no fewer rows than order the keys; segments end inside of them.
+const sizes = {blockSize: 32, keyBlockSize: 8, segmentSize: 24, threshold: 0.7, auto: false};
+
 describeBackends('causality of the sampled estimate', (backend) => {
   before(() => setBackend(backend));
-  const shape = {heads: 4, keyValueHeads: 2, length: 200, headDim: 16};
-  const {length, headDim} = shape;
   // The same products, in another order where an own segment is sorted otherwise.
   const tolerance = backend === 'cpu' ? 1e-6 : 1e-5;
-  // Blocks of no fewer rows than order the keys; segments end inside of them.
-  const sizes = {blockSize: 32, keyBlockSize: 8, segmentSize: 24, threshold: 0.7, auto: false};
-
   for (const causalSafe of [false, true]) {
     it(`looks at nothing after a row's own block, ${causalSafe ? 'causalSafe' : 'by default'}`, async () => {
       const inputs = randomInputs(shape, 94);
@@ -381,4 +381,29 @@ describeBackends('causality of the sampled estimate', (backend) => {
       expect(relativeL1(await concat(chunks, 2).data(), expected)).to.be.below(tolerance);
     });
   }
+});
+
+describeOnCPU('what comes later', () => {
+  it('lets the rows of a block choose together, and by the paper all rows of a prompt', async () => {
+    const inputs = randomInputs(shape, 94);
+    const other = randomInputs(shape, 95);
+    const from = 132;
+    const mix = (a: Float32Array, b: Float32Array) =>
+      a.map((x, i) => (Math.floor(i / headDim) % length < from ? x : 3 * b[i]));
+    const changed = {...inputs, query: mix(inputs.query, other.query), key: mix(inputs.key, other.key)};
+    /** Rows before the ones that are others, whose output is another all the same. */
+    const changedRows = async (options: PBSAttentionOptions) => {
+      const outputs = await Promise.all(
+        [inputs, changed].map((given) => pbsAttention(...tensors(given), {...sizes, ...options}).data()),
+      );
+      const isOther = (i: number) => Math.abs(outputs[0][i] - outputs[1][i]) > 1e-3;
+      const row = (i: number) => Math.floor(i / headDim) % length;
+      return Array.from(outputs[0].keys(), row).filter((x, i) => x < from && isOther(i));
+    };
+    for (const causalSafe of [false, true]) {
+      const rows = await changedRows({causalSafe});
+      expect(Math.min(...rows)).to.be.within(128, from - 1);
+    }
+    expect(Math.min(...(await changedRows({...paperOptions, ...sizes}))), 'by the paper').to.be.below(128);
+  });
 });

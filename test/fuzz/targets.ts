@@ -8,5 +8,6 @@ export const TARGETS: Record<string, () => Promise<FuzzTarget>> = {
   tokenizer: async () => (await import('./targets/tokenizer')).tokenizer(),
   'chat-template': async () => (await import('./targets/chat_template')).chatTemplates(),
   settings: async () => (await import('./targets/settings')).settings,
+  'device-link': async () => (await import('./targets/device_link')).deviceLink,
   rewrite: async () => (await import('./targets/rewrite')).rewrite(),
 };

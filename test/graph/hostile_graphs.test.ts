@@ -1,9 +1,9 @@
 import type {Tensor} from '@tensorflow/tfjs-core';
-import {io as tfio, randomNormal, type io} from '@tensorflow/tfjs-core';
+import {cast, io as tfio, randomNormal, setBackend, type io} from '@tensorflow/tfjs-core';
 import {loadGraphModel} from '@tensorflow/tfjs-converter';
 import {expect} from 'chai';
 import {rewriteAttention} from '../../src/graph';
-import {describeOnCPU} from '../setup/environment';
+import {describeBackends, describeOnCPU} from '../setup/environment';
 import {attentionGraph, causalMasks, products, scales} from './attention_graphs';
 import {causalMask, GraphBuilder} from './graph_builder';
 
@@ -185,72 +185,76 @@ describeOnCPU('rewriteAttention, hostile graphs', () => {
   });
 });
 
-describeOnCPU('rewriteAttention, results that must stay', () => {
-  const length = 24;
+const length = 24;
 
-  /** Results before and after, with threshold 1, and whether the attention was replaced. */
-  async function compare(g: GraphBuilder, feeds: Record<string, Tensor>) {
-    const run = async (artifacts: io.ModelArtifacts) =>
-      (await loadGraphModel(tfio.fromMemory(artifacts))).execute(feeds) as Tensor;
-    const artifacts = g.artifacts('Identity');
-    const {modelArtifacts, replaced} = rewriteAttention(artifacts, {threshold: 1});
-    const [before, after] = [await run(artifacts), await run(modelArtifacts)];
-    expect(after.shape).to.deep.equal(before.shape);
-    const [x, y] = [await before.data(), await after.data()] as Float32Array[];
-    const difference = x.reduce((most, value, i) => Math.max(most, Math.abs(value - y[i])), 0);
-    expect(difference).to.be.below(1e-4);
-    return replaced.length;
-  }
+/** Results before and after, with threshold 1, and whether the attention was replaced. */
+async function compare(g: GraphBuilder, feeds: Record<string, Tensor>) {
+  const run = async (artifacts: io.ModelArtifacts) =>
+    (await loadGraphModel(tfio.fromMemory(artifacts))).execute(feeds) as Tensor;
+  const artifacts = g.artifacts('Identity');
+  const {modelArtifacts, replaced} = rewriteAttention(artifacts, {threshold: 1});
+  const [before, after] = [await run(artifacts), await run(modelArtifacts)];
+  expect(after.shape).to.deep.equal(before.shape);
+  const [x, y] = [await before.data(), await after.data()] as Float32Array[];
+  const difference = x.reduce((most, value, i) => Math.max(most, Math.abs(value - y[i])), 0);
+  expect(difference).to.be.below(1e-4);
+  return replaced.length;
+}
 
-  const random = (shape: number[], size = 2) => randomNormal(shape, 0, size, 'float32', shape.length + shape[2]);
-  const inputs = (queries: number, keys: number, size?: number) => ({
-    query: random([1, 2, queries, 8], size),
-    key: random([1, 2, keys, 8], size),
-    value: random([1, 2, keys, 8], size),
+const random = (shape: number[], size = 2) => randomNormal(shape, 0, size, 'float32', shape.length + shape[2]);
+const inputs = (queries: number, keys: number, size?: number) => ({
+  query: random([1, 2, queries, 8], size),
+  key: random([1, 2, keys, 8], size),
+  value: random([1, 2, keys, 8], size),
+});
+
+/** A number of the shape of a tensor. */
+function lengthOf(g: GraphBuilder, tensor: string, axis: number): string {
+  const shape = g.node('Shape', 'shape', [tensor]);
+  const ends = [g.int('begin', axis), g.int('end', axis + 1), g.int('by', 1)];
+  return g.node('StridedSlice', 'n', [shape, ...ends], {shrink_axis_mask: {i: '1'}});
+}
+
+/** Later keys are hidden by a comparison of two ranges, both as long as an axis of some tensor. */
+const rangeMask = (tensor: string, axis: number) =>
+  withScores((g, scores) => {
+    const range = [g.scalar('zero', 0, 'int32'), lengthOf(g, tensor, axis), g.scalar('step', 1, 'int32')];
+    const columns = g.node('Range', 'columns', range);
+    const rows = g.node('ExpandDims', 'rows', [columns, g.scalar('axis', 1, 'int32')]);
+    const visible = g.node('GreaterEqual', 'visible', [rows, columns]);
+    return g.node('SelectV2', 'masked', [visible, scores, g.scalar('lowest', -1e9)]);
   });
 
-  /** A number of the shape of a tensor. */
-  function lengthOf(g: GraphBuilder, tensor: string, axis: number): string {
-    const shape = g.node('Shape', 'shape', [tensor]);
-    const ends = [g.int('begin', axis), g.int('end', axis + 1), g.int('by', 1)];
-    return g.node('StridedSlice', 'n', [shape, ...ends], {shrink_axis_mask: {i: '1'}});
-  }
+/** The same by running counts of ones. */
+const countMask = (tensor: string, axis: number) =>
+  withScores((g, scores) => {
+    const n = lengthOf(g, tensor, axis);
+    const ones = g.node('Fill', 'ones', [
+      g.node('Pack', 'dims', [g.scalar('first', 1, 'int32'), n, n]),
+      g.scalar('one', 1, 'int32'),
+    ]);
+    const counts = (name: string, along: number) =>
+      g.node('Cumsum', name, [ones, g.scalar(`${name}/axis`, along, 'int32')]);
+    const visible = g.node('GreaterEqual', 'visible', [counts('rows', 1), counts('columns', 2)]);
+    return g.node('SelectV2', 'masked', [visible, scores, g.scalar('lowest', -1e9)]);
+  });
 
-  /** Later keys are hidden by a comparison of two ranges, both as long as an axis of some tensor. */
-  const rangeMask = (tensor: string, axis: number) =>
-    withScores((g, scores) => {
-      const range = [g.scalar('zero', 0, 'int32'), lengthOf(g, tensor, axis), g.scalar('step', 1, 'int32')];
-      const columns = g.node('Range', 'columns', range);
-      const rows = g.node('ExpandDims', 'rows', [columns, g.scalar('axis', 1, 'int32')]);
-      const visible = g.node('GreaterEqual', 'visible', [rows, columns]);
-      return g.node('SelectV2', 'masked', [visible, scores, g.scalar('lowest', -1e9)]);
-    });
+/** The beginning of a constant mask, up to a number of some shape. */
+const slicedMask = (tensor: string, axis: number) =>
+  withScores((g, scores) => {
+    const n = lengthOf(g, tensor, axis);
+    const all = g.constant('bias', [32, 32], causalMask(32, -1e9));
+    const end = g.node('Pack', 'ends', [n, n]);
+    const slice = g.node('StridedSlice', 'mask', [all, g.int('from', 0, 0), end, g.int('steps', 1, 1)]);
+    return g.node('AddV2', 'masked', [scores, slice]);
+  });
 
-  /** The same by running counts of ones. */
-  const countMask = (tensor: string, axis: number) =>
-    withScores((g, scores) => {
-      const n = lengthOf(g, tensor, axis);
-      const ones = g.node('Fill', 'ones', [
-        g.node('Pack', 'dims', [g.scalar('first', 1, 'int32'), n, n]),
-        g.scalar('one', 1, 'int32'),
-      ]);
-      const counts = (name: string, along: number) =>
-        g.node('Cumsum', name, [ones, g.scalar(`${name}/axis`, along, 'int32')]);
-      const visible = g.node('GreaterEqual', 'visible', [counts('rows', 1), counts('columns', 2)]);
-      return g.node('SelectV2', 'masked', [visible, scores, g.scalar('lowest', -1e9)]);
-    });
+describeBackends('rewriteAttention, int32 tensors', (backend) => {
+  before(() => setBackend(backend));
+  // How the mask is made does not change how its length gets to the node, as an int32 tensor that the node reads.
+  const masks = backend === 'cpu' ? {rangeMask, countMask, slicedMask} : {rangeMask};
 
-  /** The beginning of a constant mask, up to a number of some shape. */
-  const slicedMask = (tensor: string, axis: number) =>
-    withScores((g, scores) => {
-      const n = lengthOf(g, tensor, axis);
-      const all = g.constant('bias', [32, 32], causalMask(32, -1e9));
-      const end = g.node('Pack', 'ends', [n, n]);
-      const slice = g.node('StridedSlice', 'mask', [all, g.int('from', 0, 0), end, g.int('steps', 1, 1)]);
-      return g.node('AddV2', 'masked', [scores, slice]);
-    });
-
-  for (const [name, mask] of Object.entries({rangeMask, countMask, slicedMask})) {
+  for (const [name, mask] of Object.entries(masks)) {
     it(`a mask as long as an axis that may be another: ${name}`, async () => {
       // The length of the keys, by a tensor that is not the scores, and by the scores.
       expect(await compare(mask('key', 2), inputs(length, length))).to.equal(1);
@@ -264,6 +268,22 @@ describeOnCPU('rewriteAttention, results that must stay', () => {
     });
   }
 
+  it('query, key and value of whole numbers, which the node leaves to the ops that were there', async () => {
+    const g = new GraphBuilder();
+    const parts = ['query', 'key', 'value'];
+    parts.forEach((name) => g.node('Placeholder', name, [], {dtype: {type: 'DT_INT32'}}));
+    g.node('BatchMatMulV2', 'scores', ['query', 'key'], {adj_y: {b: true}});
+    // Of whole numbers alone tfjs has no softmax.
+    g.node('Mul', 'scaled', ['scores', g.scalar('scale', 0.3)]);
+    g.node('Softmax', 'softmax', ['scaled']);
+    g.node('Identity', 'Identity', [g.node('BatchMatMulV2', 'attended', ['softmax', 'value'])]);
+    const floats = inputs(length, length);
+    const wholes = Object.entries(floats).map(([name, x]) => [name, cast(x, 'int32')] as const);
+    expect(await compare(g, Object.fromEntries(wholes))).to.equal(1);
+  });
+});
+
+describeOnCPU('rewriteAttention, results that must stay', () => {
   it('a constant mask over one query', async () => {
     const g = withScores((graph, scores) =>
       graph.node('AddV2', 'masked', [scores, graph.constant('mask', [length, length], causalMask(length, -1e9))]),

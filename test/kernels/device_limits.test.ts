@@ -196,7 +196,27 @@ if (testBackends().includes('webgpu')) {
         expect(() =>
           kernelFunc({...wide, attrs: {...attrs, blockSize: 16, keyBlockSize: 16, queryOffset: 0}}),
         ).to.throw(/pbsAttention: sampled mass \[8192,4,2,1024\] takes 268435456 bytes/);
-        expect(gpu.numDataIds()).to.equal(before + 2);
+        // Blocks of one row have as many means as there are rows, of queries and of keys.
+        const tall = gpu.makeTensorInfo([1, 257, 256, 256], 'float32');
+        const rows = {inputs: {query: tall, key: tall, value: tall}, backend: gpu};
+        const pooled = {...attrs, estimate: 'pooled', segmentSize: 128, queryOffset: 0};
+        expect(() => kernelFunc({...rows, attrs: {...pooled, blockSize: 1, keyBlockSize: 1}})).to.throw(
+          /pbsAttention: block means \[131584,256\] takes 134742016 bytes/,
+        );
+        // Statistics of so many proxy rows and chunks of keys.
+        const many = gpu.makeTensorInfo([1, 64, 32768, 4], 'float32');
+        const large = {inputs: {query: many, key: many, value: many}, backend: gpu};
+        expect(() =>
+          kernelFunc({...large, attrs: {...pooled, blockSize: 16384, keyBlockSize: 16384, segmentSize: 16384}}),
+        ).to.throw(/pbsAttention: proxy statistics \[64,64,16384,2\] takes 536870912 bytes/);
+        // Four numbers a row are more than a row of one value.
+        const long = gpu.makeTensorInfo([1, 1, 2 ** 23 + 1, 1], 'float32');
+        const {kernelFunc: gradients} = getKernel('FlashAttentionGrad', 'webgpu');
+        const all = {query: long, key: long, value: long, output: long, dy: long};
+        expect(() => gradients({inputs: all, backend: gpu, attrs: {scale: 1, causal: true, queryOffset: 0}})).to.throw(
+          /gradient of flashAttention: gradient statistics \[1,1,8388609,4\] takes 134217744 bytes/,
+        );
+        expect(gpu.numDataIds()).to.equal(before + 5);
         expect(errors).to.deep.equal([]);
       });
 

@@ -89,6 +89,8 @@ describe('arguments', () => {
   const wrongOptions: Array<[object, RegExp]> = [
     [{threshold: 1.1}, /threshold: got 1.1; takes a number from 0 to 1/],
     [{threshold: -0.1}, /threshold: got -0.1;/],
+    [{expectedDensity: 1.1}, /expectedDensity: got 1.1; takes a number from 0 to 1/],
+    [{expectedDensity: '0.3'}, /expectedDensity: got '0.3';/],
     [{threshold: NaN}, /threshold: got NaN;/],
     [{threshold: '0.9'}, /threshold: got '0.9';/],
     [{scale: Infinity}, /scale: got Infinity; takes a finite number/],

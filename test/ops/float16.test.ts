@@ -113,6 +113,20 @@ if (testBackends().includes('webgpu')) {
       });
     }
 
+    it('keeps what is not finite in float16 from rows that do not see it, and for those that do', async () => {
+      const inputs = randomInputs({length: 30, headDim: 16}, 1);
+      const expected = await roundedOverBlocks(tensors(inputs), {causal: true, blockSize: 30});
+      const planted = inputs.value.slice();
+      planted[12 * 16] = 1e5;
+      planted[20 * 16 + 1] = NaN;
+      const actual = await roundedOverBlocks(tensors({...inputs, value: planted}), {causal: true, blockSize: 30});
+      const isPlanted = (i: number) => (i % 16 === 0 && i >= 12 * 16) || (i % 16 === 1 && i >= 20 * 16);
+      actual.forEach((x, i) => {
+        if (isPlanted(i)) expect(Number.isFinite(x), `value ${i}`).to.equal(false);
+        else expect(x, `value ${i}`).to.be.closeTo(expected[i], 2e-3);
+      });
+    });
+
     it('attends to the blocks of a plan, its arithmetic in float32', async () => {
       const {query, key, value, options, output} = cases[5];
       const [q, k, v] = [query(), key(), value()];

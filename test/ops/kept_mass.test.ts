@@ -28,6 +28,7 @@ describeBackends('kept mass', (backend) => {
     permute: true,
     estimate: 'sampled',
     auto: false,
+    expectedDensity: 0,
     queryOffset: 0,
   };
   const plan = async (changes: Partial<PBSAttentionAttrs>, withMass = true) => {

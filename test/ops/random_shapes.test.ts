@@ -13,7 +13,9 @@ import {randomInputs, tensors} from '../reference/attention';
 
 interface RandomCase {
   shape: RectangularShape;
-  options: Required<Omit<PBSAttentionSettings, 'scale' | 'precision' | 'auto' | 'causalSafe' | 'window' | 'softCap'>> &
+  options: Required<
+    Omit<PBSAttentionSettings, 'scale' | 'precision' | 'auto' | 'causalSafe' | 'window' | 'softCap' | 'expectedDensity'>
+  > &
     Pick<PBSAttentionOptions, 'queryOffset'> & {keyLengths?: number[]};
   seed: number;
 }

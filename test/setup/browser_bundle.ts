@@ -16,6 +16,9 @@ export async function bundleBrowserTests(outfile: string): Promise<void> {
     format: 'iife',
     target: 'es2022',
     outfile,
+    define: Object.fromEntries(
+      ['FAILURES', 'SOAK'].map((name) => [`process.env.${name}`, JSON.stringify(process.env[name] ?? '')]),
+    ),
     absWorkingDir: root,
     logLevel: 'error',
   });

@@ -3,6 +3,7 @@ import '@tensorflow/tfjs-backend-cpu';
 // tfjs-core leaves the gradients of its own ops to this module.
 import '@tensorflow/tfjs-core/dist/register_all_gradients';
 import '../../runner/llama/kernels/webgpu/index';
+import './expose_gc';
 import {setEnvironment} from './environment';
 import {registerDawnBackend} from '../../hosts/dawn';
 import {failOnDeviceErrors} from './watch_device';

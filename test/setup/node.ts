@@ -2,6 +2,7 @@ import {readFile} from 'node:fs/promises';
 import '@tensorflow/tfjs-backend-cpu';
 // Registers the gradients of tfjs-core's own ops, which its build for Node leaves out.
 import '@tensorflow/tfjs-layers';
+import './expose_gc';
 import {setEnvironment} from './environment';
 
 setEnvironment({

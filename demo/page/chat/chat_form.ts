@@ -64,7 +64,8 @@ export class ChatForm {
 
   /** Says before what sparse attention gains. */
   showGain({machine, model}: Pick<EngineSession, 'machine' | 'model'>, unread?: number): void {
-    const words = machine && model ? [describeWays(this.ways, machine), describeGain(model, this.ways, unread)] : [];
+    const words =
+      machine && model ? [describeWays(this.ways, machine), describeGain(model, this.ways, unread, machine)] : [];
     byId('attention-note').textContent = words.filter(Boolean).join(' ');
   }
 

@@ -50,12 +50,18 @@ export function describeStorage({step, attention, layersDone, layers}: ChatEvent
  *
  * @param unread tokens that it has to read for the next answer; absent while that is not counted.
  */
-export function describeGain({sparseFrom}: ModelInfo, ways: Ways, unread: number | undefined): string {
+export function describeGain(
+  {sparseFrom}: ModelInfo,
+  ways: Ways,
+  unread: number | undefined,
+  {calibrated}: Pick<Machine, 'calibrated'> = {},
+): string {
+  const device = calibrated === undefined ? 'On this class of device' : 'By the measurement of this device';
   if (sparseFrom === undefined) {
-    return 'On this class of device, sparse attention is not expected to be faster with this model at any length: it then reads exactly.';
+    return `${device}, sparse attention is not expected to be faster with this model at any length: it then reads exactly.`;
   }
   const from =
-    `On this class of device, sparse attention is expected to read faster from about ${formatTokens(sparseFrom)} on ` +
+    `${device}, sparse attention is expected to read faster from about ${formatTokens(sparseFrom)} on ` +
     '(an estimate); what is shorter it reads exactly.';
   if (unread === undefined || ways === 'exact') return from;
   const exactly = ways === 'both' && unread < sparseFrom ? ', exactly on both sides' : '';

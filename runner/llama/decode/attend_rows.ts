@@ -1,5 +1,5 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
-import {AttentionProgram, noScores, stateVectors, unroll, workgroupIndex} from '../../../src/internal';
+import {AttentionProgram, localOf, noScores, stateVectors, unroll, workgroupIndex} from '../../../src/internal';
 import {rotatedRow} from './rotated_row';
 import type {LayerInputs} from './layer_inputs';
 
@@ -94,7 +94,7 @@ export class AttendRowsProgram extends AttentionProgram<AttendVariant> {
     const memoryAt = (p: number, offset = '') => `memory[${p * THREADS} + local${offset}]`;
     const reduce = (name: string, combine: (a: string, b: string) => string) => `
 fn ${name}(x : Members) -> Members {
-  let local = i32(localIndex);
+  ${localOf(THREADS)}
   // Barrier: what memory holds until now has been read.
   workgroupBarrier();
   ${eachPart((p) => `${memoryAt(p)} = x[${p}];`)}
@@ -143,7 +143,7 @@ fn stateOf(member : i32, item : i32) -> i32 {
 }
 
 fn main(index : i32) {
-  let local = i32(localIndex);
+  ${localOf(THREADS)}
   let keyHeads = uniforms.cacheShape.y;
   let capacity = uniforms.cacheShape.z;
   let group = uniforms.heads / keyHeads;

@@ -1,5 +1,6 @@
 import * as tf from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
+import {guardOf} from '../../../src/internal';
 import {PackedMatrix} from '../../quantised/packed_matrix';
 import type {LlamaConfig} from '../config';
 import type {Choice} from '../kernels/choose_token';
@@ -15,6 +16,8 @@ export const FEW_TOKENS = 4 * ROWS;
 /** Runs a few tokens at a time on the WebGPU backend over a packed cache, in steps that are recorded when they are first needed. */
 export class Decoder {
   private readonly steps = new Map<number, RecordedStep>();
+  /** Of the device when they were recorded. */
+  private failures = 0;
 
   constructor(private readonly model: RecordedModel) {}
 
@@ -79,8 +82,15 @@ export class Decoder {
   }
 
   private stepOf(rows: number): RecordedStep {
+    const backend = tf.backend() as WebGPUBackend;
+    const {failures} = guardOf(backend);
+    if (failures !== this.failures) {
+      // What is recorded may be what failed.
+      this.dispose();
+      this.failures = failures;
+    }
     let step = this.steps.get(rows);
-    if (!step) this.steps.set(rows, (step = new RecordedStep(tf.backend() as WebGPUBackend, this.model, rows)));
+    if (!step) this.steps.set(rows, (step = new RecordedStep(backend, this.model, rows)));
     return step;
   }
 }

@@ -5,6 +5,7 @@ import {
   type BoundProgram,
   bufferOf,
   CombineStatesProgram,
+  guardOf,
   openEncoder,
   openPass,
 } from '../../../src/internal';
@@ -138,7 +139,7 @@ export class RecordedStep {
 
   /** The token that the last run chose. */
   async readChosen(): Promise<number> {
-    await this.readback.mapAsync(GPUMapMode.READ);
+    await guardOf(this.backend).checked(() => this.readback.mapAsync(GPUMapMode.READ));
     const [token] = new Int32Array(this.readback.getMappedRange().slice(0));
     this.readback.unmap();
     return token;

@@ -1,5 +1,5 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
-import {AttentionProgram, workgroupIndex} from '../../../src/internal';
+import {AttentionProgram, localOf, workgroupIndex} from '../../../src/internal';
 import {rotatedRow} from './rotated_row';
 import type {LayerInputs} from './layer_inputs';
 
@@ -31,7 +31,7 @@ ${workgroupIndex}
 ${rotatedRow(headDim, hasNorm)}
 
 fn main(index : i32) {
-  let local = i32(localIndex);
+  ${localOf(headDim / 2)}
   let keyHeads = uniforms.outShape.y;
   let token = workgroupIndex() / (2 * keyHeads);
   if (token >= span[1]) {

@@ -1,5 +1,5 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
-import {AttentionProgram, workgroupIndex} from '../../../src/internal';
+import {AttentionProgram, localOf, workgroupIndex} from '../../../src/internal';
 import {GROUP} from '../../gguf/block_values';
 import type {PackedTensors} from '../ops';
 import type {PackedType} from '../packed_type';
@@ -90,7 +90,7 @@ ${packText}
 var<workgroup> sums : array<f32, ${lanes * rows}>;
 
 fn main(index : i32) {
-  let local = i32(localIndex);
+  ${localOf(lanes * rows)}
   let lane = local % ${lanes};
   let row = workgroupIndex() * ${rows} + local / ${lanes};
   // Rows past the last one take part in the barriers, with nothing to add.

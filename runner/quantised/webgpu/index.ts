@@ -1,17 +1,19 @@
 import {registerKernel, type KernelFunc, type TensorInfo} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {
-  Float16Product,
-  Float16SwiGLUProduct,
+  elementTypeOf,
   JoinHeadsFloat16,
   NormaliseFloat16,
   type NormaliseFloat16Attrs,
+  Product,
   type ProductAttrs,
   type ProductInputs,
+  SwiGLUProduct,
   UnpackFloat16,
-} from '../float16_ops';
+} from '../product_ops';
 import {type PackedAttrs, type PackedInputs, PackedProduct, UnpackRows, UnpackTransposed} from '../ops';
 import {JoinHeadsFloat16Program, NormaliseFloat16Program, UnpackFloat16Program} from './float16_programs';
+import {ProductFloat32Program} from './product_float32';
 import {ProductMatrixProgram} from './product_matrix';
 import {chooseTile} from './product_tiles';
 import {PackedProductProgram} from './product_program';
@@ -50,10 +52,11 @@ register<Record<'x', TensorInfo>, object>(JoinHeadsFloat16, (backend, {x}) =>
 
 function multiply(backend: WebGPUBackend, inputs: ProductInputs<TensorInfo>, headDim: number): TensorInfo {
   const {x, weight, up} = inputs;
-  const tile = chooseTile(backend.device, x.shape[0], weight.shape[0] * (up ? 2 : 1), up !== undefined);
+  if (elementTypeOf(x) === 'float32') return new ProductFloat32Program(inputs, headDim).run(backend);
+  const tile = chooseTile(backend.device, x.shape[0], weight.shape[0] * (up ? 2 : 1));
   return new ProductMatrixProgram(inputs, headDim, tile).run(backend);
 }
-register<ProductInputs<TensorInfo>, ProductAttrs>(Float16Product, (backend, inputs, {headDim}) =>
+register<ProductInputs<TensorInfo>, ProductAttrs>(Product, (backend, inputs, {headDim}) =>
   multiply(backend, inputs, headDim),
 );
-register<ProductInputs<TensorInfo>, object>(Float16SwiGLUProduct, (backend, inputs) => multiply(backend, inputs, 0));
+register<ProductInputs<TensorInfo>, object>(SwiGLUProduct, (backend, inputs) => multiply(backend, inputs, 0));

@@ -1,6 +1,6 @@
 /** What becomes of the sums of a product. */
 export interface EpilogueVariant {
-  /** Two sums for each output, of which SwiGLU makes one value in float16. */
+  /** Two sums for each output, of which SwiGLU makes one value. */
   gated: boolean;
   biased: boolean;
   /** A residual is added. */
@@ -10,47 +10,46 @@ export interface EpilogueVariant {
 }
 
 /**
- * Shader text: `stagedVector(at)`, four sums; and `write(row, column, a, b)`, which writes eight, or `write(row, column, a0, b0, a1, b1)`
- * of eight gates and ups, from a column on that is a multiple of 8. Past the last row and the last column it writes nothing.
+ * Shader text: `write(row, column, sums)`, which writes four values from a column on that is a multiple of 4; of gates and ups
+ * `write(row, column, gates, ups)`, in float16 `write(row, column, gates0, gates1, ups0, ups1)` eight from a multiple of 8 on. Past the
+ * last row and the last column it writes nothing.
  */
-export function epilogueText({gated, biased, added, headDim}: EpilogueVariant): string {
+export function epilogueText({gated, biased, added, headDim}: EpilogueVariant, float16: boolean): string {
   const bias = (vector: string) => (biased ? ` + bias[${vector}]` : '');
-  const stagedVector = `
-fn stagedVector(at : i32) -> vec4<f32> {
-  return vec4<f32>(staged[at], staged[at + 1], staged[at + 2], staged[at + 3]);
+  const write = (sums: string, body: string) => `
+fn write(row : i32, column : i32, ${sums}) {
+  let rows = uniforms.outShape.${headDim ? 'y' : 'x'};
+  let outputs = ${headDim ? `uniforms.outShape.x * ${headDim}` : `uniforms.outShape.y${gated && float16 ? ' * 2' : ''}`};
+  if (row >= rows || column >= outputs) {
+    return;
+  }
+  ${body}
 }`;
-  if (gated) {
-    return `${stagedVector}
-
-fn swiglu(gate : vec4<f32>, up : vec4<f32>) -> vec4<f32> {
-  return gate / (vec4<f32>(1.0) + exp(-gate)) * up;
+  if (!gated) {
+    const at = headDim
+      ? `(column / ${headDim} * rows + row) * ${headDim / 4} + column % ${headDim} / 4`
+      : '(row * outputs + column) / 4';
+    return write(
+      'sums : vec4<f32>',
+      `let at = ${at};
+  result[at] = sums${bias('column / 4')}${added ? ' + residual[at]' : ''};`,
+    );
+  }
+  const gatedValue = (i: string, vector: string) =>
+    `swiglu(gates${i}${bias(vector)}, ups${i}${bias(`outputs / 4 + ${vector}`)})`;
+  return `
+fn swiglu(gates : vec4<f32>, ups : vec4<f32>) -> vec4<f32> {
+  return gates / (vec4<f32>(1.0) + exp(-gates)) * ups;
 }
-
-fn write(row : i32, column : i32, gateA : vec4<f32>, gateB : vec4<f32>, upA : vec4<f32>, upB : vec4<f32>) {
-  let outputs = uniforms.weightShape.x;
-  if (row >= uniforms.xShape.x || column >= outputs) {
-    return;
-  }
-  let gate = column / 4;
-  let up = (outputs + column) / 4;
-  let a = swiglu(gateA${bias('gate')}, upA${bias('up')});
-  let b = swiglu(gateB${bias('gate + 1')}, upB${bias('up + 1')});
-  result[(row * outputs + column) / 8] = float16Words(a, b);
-}`;
-  }
-  const at = headDim
-    ? `(column / ${headDim} * uniforms.xShape.x + row) * ${headDim / 4} + column % ${headDim} / 4`
-    : '(row * outputs + column) / 4';
-  const residual = (vector: string) => (added ? ` + residual[${vector}]` : '');
-  return `${stagedVector}
-
-fn write(row : i32, column : i32, a : vec4<f32>, b : vec4<f32>) {
-  let outputs = uniforms.weightShape.x;
-  if (row >= uniforms.xShape.x || column >= outputs) {
-    return;
-  }
-  let at = ${at};
-  result[at] = a${bias('column / 4')}${residual('at')};
-  result[at + 1] = b${bias('column / 4 + 1')}${residual('at + 1')};
+${
+  float16
+    ? write(
+        'gates0 : vec4<f32>, gates1 : vec4<f32>, ups0 : vec4<f32>, ups1 : vec4<f32>',
+        `result[(row * outputs + column) / 8] = float16Words(${gatedValue('0', 'column / 4')}, ${gatedValue('1', 'column / 4 + 1')});`,
+      )
+    : write(
+        'gates : vec4<f32>, ups : vec4<f32>',
+        `result[(row * outputs + column) / 4] = ${gatedValue('', 'column / 4')};`,
+      )
 }`;
 }

@@ -3,6 +3,7 @@ import {
   AttentionProgram,
   fragment,
   leftType,
+  localOf,
   matrixExtensions,
   rightType,
   subgroupSize,
@@ -10,7 +11,7 @@ import {
   unroll,
   workgroupIndex,
 } from '../../../src/internal';
-import type {ProductInputs} from '../float16_ops';
+import type {ProductInputs} from '../product_ops';
 import {packText} from './float16';
 import {epilogueText, type EpilogueVariant} from './product_epilogue';
 import {DEPTH, STAGED_STRIDE, subgroupsOf, threadsOf, TILE_STRIDE, tileValues, type ProductTile} from './product_tiles';
@@ -20,8 +21,8 @@ interface ProductVariant extends EpilogueVariant {
 }
 
 /**
- * `x · weightᵀ` in float16 with float32 sums, on the matrix units of the device: the kernels `Float16Product` and, with `up`,
- * `Float16SwiGLUProduct` (`float16_ops.ts`).
+ * `x · weightᵀ` in float16 with float32 sums, on the matrix units of the device: the kernels `Product` and, with `up`,
+ * `SwiGLUProduct` (`product_ops.ts`).
  *
  * @param headDim columns of a matrix of the output; 0: the output is one matrix.
  */
@@ -65,7 +66,12 @@ export class ProductMatrixProgram extends AttentionProgram<ProductVariant> {
     const matrixOfRound = (j: number) => Math.floor((j * rowsOfRound) / outputs);
     const fetch = `${unroll(xRounds, (j) => `xs[${j}] = x[xAt${j} + vector];`)}
     ${unroll(weightRounds, (j) => `weights[${j}] = ${matrices[matrixOfRound(j)]}[weightAt${j} + vector];`)}`;
-    const storeAt = (row: number) => `(loadRow + ${row}) * ${stride} + 8 * loadVector`;
+    const store = (row: number, words: string) => `{
+      let at = (loadRow + ${row}) * ${stride} + 8 * loadVector;
+      let a = bitcast<vec4<f16>>(${words}.xy);
+      let b = bitcast<vec4<f16>>(${words}.zw);
+      ${unroll(8, (i) => `tiles[at + ${i}] = ${i < 4 ? 'a' : 'b'}[${i % 4}];`, ' ')}
+    }`;
 
     const sums = (r: number, m: number, c: number) => `sum${r}_${m}_${c}`;
     const everySum = (text: (r: number, m: number, c: number) => string) =>
@@ -92,16 +98,14 @@ ${workgroupIndex}
 var<workgroup> tiles : array<f16, ${tileValues(tile)}>;
 var<workgroup> staged : array<f32, ${subgroupsOf(tile) * fragment * STAGED_STRIDE}>;
 
-fn storeTile(at : i32, words : vec4<i32>) {
-  let a = bitcast<vec4<f16>>(words.xy);
-  let b = bitcast<vec4<f16>>(words.zw);
-  ${unroll(8, (i) => `tiles[at + ${i}] = ${i < 4 ? 'a' : 'b'}[${i % 4}];`, '\n  ')}
-}
 ${gated ? packText : ''}
-${epilogueText(epilogue)}
+fn stagedVector(at : i32) -> vec4<f32> {
+  return vec4<f32>(staged[at], staged[at + 1], staged[at + 2], staged[at + 3]);
+}
+${epilogueText(epilogue, true)}
 
 fn main(index : i32) {
-  let local = i32(localIndex);
+  ${localOf(threads)}
   let subgroup = local / ${subgroupSize};
   let lane = local % ${subgroupSize};
   // Neighbouring workgroups take the same rows of x. Those past the last row take it once more, and write nothing.
@@ -128,8 +132,8 @@ fn main(index : i32) {
 
   let steps = vectors / ${vectorsOfRow};
   for (var step = 0; step < steps; step++) {
-    ${unroll(xRounds, (j) => `storeTile(${storeAt(j * rowsOfRound)}, xs[${j}]);`)}
-    ${unroll(weightRounds, (j) => `storeTile(${storeAt(rows + j * rowsOfRound)}, weights[${j}]);`)}
+    ${unroll(xRounds, (j) => store(j * rowsOfRound, `xs[${j}]`))}
+    ${unroll(weightRounds, (j) => store(rows + j * rowsOfRound, `weights[${j}]`))}
     // Barrier: a subgroup reads what others stored.
     workgroupBarrier();
     // After the last step it reads the last tile once more.
@@ -179,7 +183,12 @@ fn main(index : i32) {
     // Barrier: the next fragment overwrites this one.
     workgroupBarrier();`,
     )}
-    write(row + ${r * fragment}, column + ${c * fragment}, ${matrices.map((_, m) => `a${m}, b${m}`).join(', ')});
+${
+  gated
+    ? `write(row + ${r * fragment}, column + ${c * fragment}, a0, b0, a1, b1);`
+    : `write(row + ${r * fragment}, column + ${c * fragment}, a0);
+    write(row + ${r * fragment}, column + ${c * fragment + 4}, b0);`
+}
   }`,
         '\n  ',
       ),

@@ -1,5 +1,5 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
-import {AttentionProgram, unroll, workgroupIndex} from '../../../src/internal';
+import {AttentionProgram, localOf, unroll, workgroupIndex} from '../../../src/internal';
 import {GROUP} from '../../gguf/block_values';
 import {MOST_ROWS, type PackedTensors} from '../ops';
 import type {PackedType} from '../packed_type';
@@ -139,7 +139,7 @@ fn total(which : i32, first : i32) -> f32 {
 }
 
 fn main(index : i32) {
-  let local = i32(localIndex);
+  ${localOf(THREADS)}
   let lane = local % ${lanes};
   ${
     rowTiles > 1

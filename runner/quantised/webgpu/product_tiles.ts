@@ -41,15 +41,15 @@ export function tileFits(tile: ProductTile, {limits}: GPUDevice): boolean {
   );
 }
 
-/** Workgroups from which on a GPU is busy. */
-const BUSY = 256;
+/** Workgroups from which on a GPU is busy: about one for each multiprocessor of a large one. */
+const BUSY = 100;
 const LARGEST: ProductTile = PRODUCT_TILES['256x128 by 64x64'];
 const LARGE: ProductTile = PRODUCT_TILES['128x128 by 32x64'];
 /** Fits every WebGPU device: 15 KiB and 128 invocations. */
 const SMALL: ProductTile = PRODUCT_TILES['64x64 by 32x32'];
 
-/** The tile for a product of so many rows, and rows of weights; gated products keep their pace in the largest (docs/performance.md). */
-export function chooseTile(device: GPUDevice, rows: number, columns: number, gated: boolean): ProductTile {
+/** The tile for a product of so many rows, and rows of weights: the largest that keeps a GPU busy (docs/performance.md). */
+export function chooseTile(device: GPUDevice, rows: number, columns: number): ProductTile {
   const keepsBusy = (tile: ProductTile) => Math.ceil(rows / tile.rows) * Math.ceil(columns / tile.columns) >= BUSY;
-  return [...(gated ? [LARGEST] : []), LARGE].find((tile) => keepsBusy(tile) && tileFits(tile, device)) ?? SMALL;
+  return [LARGEST, LARGE].find((tile) => keepsBusy(tile) && tileFits(tile, device)) ?? SMALL;
 }

@@ -4,7 +4,7 @@ import type {AttentionRequest} from '../../attention/attention_call.js';
 import {attentionKernels} from '../../attention/driver.js';
 import type {StageSet} from '../../attention/stage_set.js';
 import {attend} from './attend/attend.js';
-import {cpuCosts} from './costs.js';
+import {costsOf} from './costs.js';
 import type {CPUGradientCall} from './cpu_call.js';
 import {attendGradients} from './gradients/attend_gradients.js';
 import {permute} from './permute/permute.js';
@@ -20,7 +20,7 @@ type Call = CPUGradientCall & Pick<AttentionRequest, 'inputs'> & {backend: MathB
 /** The readable reference: one file a stage, in float64. */
 const stages: StageSet<MathBackendCPU, Call, Int32Array, Float32Array | Float64Array> = {
   backendName: 'cpu',
-  costs: () => cpuCosts,
+  costs: costsOf,
   exactBlockSize: Math.max,
   check: () => {},
   open(backend, request) {

@@ -1,4 +1,7 @@
+import type {MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
 import type {AttentionCosts} from '../../attention/cost_model.js';
+import {deviceCosts} from '../../attention/device_costs.js';
+import {describeAdapter} from './runtime/adapter.js';
 
 /**
  * Fitted to what `npm run bench -- --browser --backend webgl` measured in Chromium on one NVIDIA H200, 2026-11-23
@@ -20,3 +23,8 @@ export const webglCosts: AttentionCosts = {
   blockPairValue: 1e-7,
   blockTriple: 1.8e-8,
 };
+
+/** The costs on the backend's device; float32 is all that it has. */
+export function costsOf(backend: MathBackendWebGL): AttentionCosts {
+  return deviceCosts(backend, describeAdapter(backend), 'float32', webglCosts);
+}

@@ -5,11 +5,12 @@ import {runWithScratch} from '../../attention/scratch.js';
 import type {StageSet} from '../../attention/stage_set.js';
 import {attend, attendWithLogSumExp} from './attend/attend.js';
 import {checkRequest} from './check_request.js';
-import {webglCosts} from './costs.js';
+import {costsOf} from './costs.js';
 import {keyIndexSplit} from './glsl/tiles.js';
 import {attendGradients} from './gradients/attend_gradients.js';
 import {permute} from './permute/permute.js';
-import {attentionContext, contextOf, throwIfLost} from './runtime/context.js';
+import {throwIfGone, throwIfLost} from './runtime/backend_guard.js';
+import {attentionContext, contextOf, releaseKept} from './runtime/context.js';
 import type {RowTexture} from './runtime/row_texture.js';
 import {loadRows, storeRows, wholeRows} from './runtime/tensor_rows.js';
 import {blockLists} from './select/block_lists.js';
@@ -25,14 +26,19 @@ import {openCall} from './webgl_call.js';
 /** One file a stage, all on the GPU: nothing is read back in between. */
 const stages: StageSet<MathBackendWebGL, WebGLCall, RowTexture> = {
   backendName: 'webgl',
-  costs: () => webglCosts,
+  costs: costsOf,
   // A block of a short sequence is not longer than it, but whole tiles of 8 keys.
   exactBlockSize: (_, keyLength) => Math.min(128, Math.ceil(keyLength / 8) * 8),
-  check: (backend, request) => checkRequest(attentionContext(request.op, backend), request),
+  check(backend, request) {
+    const context = attentionContext(request.op, backend);
+    throwIfLost(request.op, request.inputs);
+    checkRequest(context, request);
+  },
   open: (backend, request, scratch) => openCall(contextOf(backend), request, scratch),
   free: (backend, rows) => contextOf(backend).pool.release(rows),
   freeTensor: (backend, tensor) => backend.disposeIntermediateTensorInfo(tensor),
-  throwIfLost: (backend, op) => throwIfLost(op, contextOf(backend).gl),
+  throwIfLost: (backend, op) => throwIfGone(op, backend),
+  releaseKept,
   permute,
   scoreBlocks(call, {estimate}, keyIndices, scratch) {
     if (estimate === 'pooled') {

@@ -4,10 +4,12 @@ import type {AttentionRequest} from '../../attention/attention_call.js';
 import {isSparse} from '../../attention/attention_call.js';
 import {gradientShapes} from './gradients/attend_gradients.js';
 import {checkBufferSizes} from './runtime/device_limits.js';
+import {proxyStatisticsShape} from './permute/proxy_key_scores.js';
 import {stateVectors} from './wgsl/softmax_state.js';
 import {sampledMassShape} from './select/sampled_mass.js';
+import {blockMeansShape} from './select/score_blocks.js';
 
-/** Throws if what the call is given, what comes out, or what grows fastest between the stages is too large for the device. */
+/** Throws if what the call is given, what comes out, or what its stages pass on is too large for the device. */
 export function checkRequest(backend: WebGPUBackend, request: AttentionRequest): void {
   const {op, inputs, geometry, result} = request;
   const {batch, heads, queryLength, valueDim} = geometry;
@@ -18,7 +20,7 @@ export function checkRequest(backend: WebGPUBackend, request: AttentionRequest):
     ...((result === 'output' || result === 'logSumExp') && {output: [batch, heads, queryLength, valueDim]}),
     ...(result === 'logSumExp' && {states: [batch, heads, queryLength, 4 * stateVectors(valueDim)]}),
     ...((sparse || result === 'plan') && planShapes(request)),
-    ...(result === 'gradients' && gradientShapes(geometry, sparse)),
+    ...(result === 'gradients' && gradientShapes(geometry, sparse, inputs.alibiSlopes ? {slopes: true} : {})),
   });
 }
 
@@ -28,5 +30,7 @@ function planShapes({geometry, rule}: AttentionRequest): Record<string, number[]
     'key order': [batch, heads, keyLength],
     'block lists': [batch, heads, queryBlocks, keyBlocks + 1],
     ...(rule?.estimate === 'sampled' && {'sampled mass': sampledMassShape(geometry)}),
+    ...(rule?.estimate === 'pooled' && {'block means': blockMeansShape(geometry)}),
+    ...(rule?.estimate === 'pooled' && rule.permute && {'proxy statistics': proxyStatisticsShape(geometry)}),
   };
 }

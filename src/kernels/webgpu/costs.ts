@@ -1,12 +1,15 @@
+import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
+import type {BlockGeometry} from '../../attention/block_geometry.js';
 import type {AttentionCosts} from '../../attention/cost_model.js';
+import {deviceCosts} from '../../attention/device_costs.js';
 import type {Arithmetic} from './attend/arithmetic.js';
 import {arithmeticOf} from './attend/arithmetic.js';
+import {describeAdapter} from './runtime/adapter.js';
 import {hasMatrixUnits} from './runtime/device_features.js';
 
 /**
  * Measured on one NVIDIA H100, 2026-11-25, multiply-adds on an H200, 2026-11-23 (docs/performance.md): the fastest devices that
- * we have. On a slower one arithmetic counts for more and recording for less, so that sparse attention pays at shorter lengths
- * than these say: the error is on the side of exact attention.
+ * we have. On a slower one arithmetic counts for more and recording for less (`device_costs.ts`).
  *
  * `record` is of Chromium; Node with Dawn takes three times as long.
  */
@@ -28,7 +31,7 @@ const sampleMultiplyAdd = {matrixUnits: 3.1e-11, without: 1.3e-10};
 
 const multiplyAdds: Record<Arithmetic, number> = {float32: 1.18e10, float16: 1.99e10, 'matrix units': 3.45e10};
 
-/** The costs on a device: they depend on what multiplies. */
+/** The costs on the fastest device with these features: they depend on what multiplies. */
 export function webgpuCosts(
   device: GPUDevice,
   headDim: number,
@@ -40,4 +43,17 @@ export function webgpuCosts(
     sampleMultiplyAdd: hasMatrixUnits(device) ? sampleMultiplyAdd.matrixUnits : sampleMultiplyAdd.without,
     multiplyAdds: multiplyAdds[arithmeticOf(device, {headDim, valueDim}, precision)],
   };
+}
+
+/** The costs on the backend's device. */
+export function costsOf(
+  backend: WebGPUBackend,
+  {headDim, valueDim}: Pick<BlockGeometry, 'headDim' | 'valueDim'>,
+  precision: 'float32' | 'float16',
+): AttentionCosts {
+  const {device} = backend;
+  const fastest = webgpuCosts(device, headDim, precision, valueDim);
+  // A calibration of the adapter may be of a device with float16 where this one has none.
+  const multiplied = arithmeticOf(device, {headDim, valueDim}, precision) === 'float32' ? 'float32' : precision;
+  return deviceCosts(backend, describeAdapter(backend), multiplied, fastest, () => webgpuCosts(device, 64, multiplied));
 }

@@ -5,11 +5,13 @@ import {peakWeight} from '../../attention/sampled_estimate.js';
 import type {StageSet} from '../../attention/stage_set.js';
 import {attend, attendWithLogSumExp} from './attend/attend.js';
 import {checkRequest} from './check_request.js';
-import {webgpuCosts} from './costs.js';
+import {costsOf} from './costs.js';
 import {floatInputs} from './float_inputs.js';
 import {attendGradients} from './gradients/attend_gradients.js';
 import {headForms} from './head_forms.js';
 import {permute} from './permute/permute.js';
+import {guardOf} from './runtime/backend_guard.js';
+import {releaseKeptBuffers} from './runtime/buffers.js';
 import {withScratch} from './runtime/program.js';
 import {blockLists} from './select/block_lists.js';
 import {blockMask} from './select/block_mask.js';
@@ -21,11 +23,16 @@ import {selectBlocks} from './select/select_blocks.js';
 import type {WebGPUGradientCall} from './webgpu_call.js';
 
 /** One file a stage, all on the GPU: nothing is read back in between. */
-const stages: StageSet<WebGPUBackend, WebGPUGradientCall, TensorInfo> = {
+export const webgpuStages: StageSet<WebGPUBackend, WebGPUGradientCall, TensorInfo> = {
   backendName: 'webgpu',
-  costs: ({device}, {headDim, valueDim}, precision) => webgpuCosts(device, headDim, precision, valueDim),
+  costs: costsOf,
   exactBlockSize: Math.max,
-  check: checkRequest,
+  check(backend, request) {
+    const guard = guardOf(backend);
+    guard.throwIfGone(request.op);
+    guard.throwIfLost(request.op, request.inputs);
+    checkRequest(backend, request);
+  },
   open(backend, request, scratch) {
     const inputs = floatInputs(request.inputs, backend, scratch);
     const hasForms = inputs.alibiSlopes ?? inputs.sinks;
@@ -34,6 +41,8 @@ const stages: StageSet<WebGPUBackend, WebGPUGradientCall, TensorInfo> = {
   },
   free: (backend, {dataId}) => void backend.disposeData(dataId),
   freeTensor: (backend, {dataId}) => void backend.disposeData(dataId),
+  throwIfLost: (backend, op) => guardOf(backend).throwIfGone(op),
+  releaseKept: releaseKeptBuffers,
   permute,
   scoreBlocks(call, {estimate}, keyIndices, scratch) {
     if (estimate === 'pooled') {
@@ -63,4 +72,4 @@ const stages: StageSet<WebGPUBackend, WebGPUGradientCall, TensorInfo> = {
     }),
 };
 
-export const webgpuKernels: KernelConfig[] = attentionKernels(stages);
+export const webgpuKernels: KernelConfig[] = attentionKernels(webgpuStages);

@@ -8,6 +8,7 @@ import {findChromium, softwareFlags} from '../../../hosts/chromium';
 import {buildDemo, tinyCheckpoint} from './demo_fixture';
 import {DemoPage} from './demo_page';
 import {DemoServer} from './demo_server';
+import {testDeviceView} from './device_view';
 import {breakableWebGL, breakableWebGPU, crash, lateEvents, mortal, noGraphics, noWebGPU} from './preludes';
 
 /** A run over 512 tokens on a software adapter of two cores. */
@@ -224,6 +225,8 @@ describe('the demo page in Chromium', function () {
     for (const card of ['#exact', '#pbs']) expect(await shown.text(card)).to.include('2 tokens');
     expect(await shown.text('#failure')).to.equal('');
   });
+
+  testDeviceView(open, photograph);
 
   it('recovers from a worker that ends', async () => {
     const shown = await open('', crash);

@@ -138,6 +138,10 @@ describe('a chat of the engine', () => {
     const failure = await chat.answer(request({document: book.slice(0, 12_000)})).catch((error: Error) => error);
     expect(failure).to.include({name: 'ContextTooLongError'});
     expect((failure as Error).message).to.match(/has \d+ tokens; accepted: at most 2047 of the 2048/);
+    const huge = request({turns: [{role: 'user', content: '街'.repeat(2 ** 23)}]});
+    const refused = await chat.answer(huge).catch((error: Error) => error);
+    expect((refused as Error).message).to.match(/has about \d+ tokens; accepted: at most 2047 of the 2048/);
+    expect((await chat.count(huge)).prompt).to.be.above(2 ** 23);
   });
 
   it('puts the document into the system message, and where a form has none before the first question', () => {

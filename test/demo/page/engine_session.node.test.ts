@@ -3,7 +3,14 @@ import type {Remote} from 'comlink';
 import type {Engine, Machine, ModelInfo, ModelSource} from '../../../demo/engine/protocol';
 import {EngineSession} from '../../../demo/page/engine_session';
 
-const machine: Machine = {backend: 'webgpu', adapter: 'gpu', software: false, reason: '', float16: 'none'};
+const machine: Machine = {
+  backend: 'webgpu',
+  adapter: 'gpu',
+  software: false,
+  features: [],
+  reason: '',
+  float16: 'none',
+};
 const modelInfo = {architecture: 'LlamaForCausalLM', maxLength: 512} as ModelInfo;
 const bundled: ModelSource = {url: 'model/'};
 const broken: ModelSource = {files: []};

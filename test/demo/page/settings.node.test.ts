@@ -151,7 +151,14 @@ describe('lengths', () => {
 });
 
 describe('runRequest', () => {
-  const machine: Machine = {backend: 'webgpu', adapter: 'a', software: false, reason: 'r', float16: 'shader'};
+  const machine: Machine = {
+    backend: 'webgpu',
+    adapter: 'a',
+    software: false,
+    features: [],
+    reason: 'r',
+    float16: 'shader',
+  };
   const settings: Settings = {...defaultSettings(), precision: 'float16', threshold: 0.7, pages: 3};
 
   it('carries the settings', () => {

@@ -3,7 +3,14 @@ import type {Answer, Machine} from '../../../demo/engine/protocol';
 import {defaultSettings, runRequest, type Settings} from '../../../demo/page/settings';
 import {latestRuns, seriesOf, timingOf} from '../../../demo/page/timings';
 
-const machine: Machine = {backend: 'webgpu', adapter: 'gpu', software: false, reason: '', float16: 'shader'};
+const machine: Machine = {
+  backend: 'webgpu',
+  adapter: 'gpu',
+  software: false,
+  features: [],
+  reason: '',
+  float16: 'shader',
+};
 
 function timing(length: number, exactMs: number, pbsMs: number, part: Partial<Settings> = {}, on = machine) {
   const answer = (firstTokenMs: number): Answer => ({text: '', firstTokenMs, tokens: 1});
@@ -19,16 +26,16 @@ describe('seriesOf', () => {
         attention: 'exact',
         label: 'Exact',
         points: [
-          {length: 512, firstTokenMs: 5},
-          {length: 4096, firstTokenMs: 44},
+          {length: 512, ms: 5},
+          {length: 4096, ms: 44},
         ],
       },
       {
         attention: 'pbs',
         label: 'PBS, τ 0.9',
         points: [
-          {length: 512, firstTokenMs: 6},
-          {length: 4096, firstTokenMs: 22},
+          {length: 512, ms: 6},
+          {length: 4096, ms: 22},
         ],
       },
     ]);

@@ -47,8 +47,9 @@ const masked = -3.4e38f;
 const lowest = -1e38f;
 // Original index given to the padding of a key tile: past every limit.
 const paddingPosition = 0x7fffffff;
-// Barriers of the walk need a number that all invocations are known to share.
-var<workgroup> keyTileCount : i32;
+// Barriers of the walk need a number that all invocations are known to share. It takes 16 bytes, so that what a driver puts behind it
+// begins at a multiple of them, as matrix units need it.
+var<workgroup> keyTileCount : vec4<i32>;
 
 fn keyEnd(head : i32) -> i32 {
   return clamp(keyLengths[head / uniforms.heads], 0, uniforms.keyLength);
@@ -106,14 +107,38 @@ fn positionIn(head : i32, tile : vec2<i32>, slot : i32) -> i32 {
   }
   return paddingPosition;
 }
+
+fn notFinite(x : vec4<f32>) -> vec4<bool> {
+  return (bitcast<vec4<u32>>(x) & vec4<u32>(0x7f800000u)) == vec4<u32>(0x7f800000u);
+}
+
+// 16 bytes: see keyTileCount.
+var<workgroup> anyWithheld : array<atomic<u32>, 4>;
+
+fn asStored(x : vec4<f32>) -> vec4<f32> {
+  return x;
+}
+
+fn withhold(x : vec4<f32>) -> vec4<f32> {
+  let isWithheld = notFinite(asStored(x));
+  if (any(isWithheld)) {
+    atomicStore(&anyWithheld[0], 1u);
+  }
+  return select(x, vec4<f32>(0.0), isWithheld);
+}
+
+fn withheldOf(x : vec4<f32>) -> vec4<f32> {
+  return select(vec4<f32>(0.0), asStored(x), notFinite(asStored(x)));
+}
+
 fn readQuery(row : i32, vector : i32) -> vec4<f32> { return query[row * 16 + vector]; }
 fn readKey(row : i32, vector : i32) -> vec4<f32> { return key[row * 16 + vector]; }
 fn readValue(row : i32, vector : i32) -> vec4<f32> { return value[row * 16 + vector]; }
 
 fn main(index : i32) {
-  let local = i32(localIndex);
-  let x = ((local >> 1) & 1) + ((local >> 2) & 2) + 4 * ((local >> 4) % 2);
-  let y = (local & 1) + ((local >> 1) & 2) + 4 * ((local >> 4) / 2);
+  let local = i32(min(localIndex, 127u));
+  let x = local / 2 % 2 + local / 8 % 2 * 2 + 4 * (local / 16 % 2);
+  let y = local % 2 + local / 4 % 2 * 2 + 4 * (local / 16 / 2);
   let allHeads = uniforms.batch * uniforms.heads;
   let head = workgroupIndex() % allHeads;
   let firstKeyRow = keyRow(head, 0);
@@ -127,10 +152,11 @@ fn main(index : i32) {
   let endRow = select(firstRow, span.y, exists);
   let allTiles = select(0, countListed(head, queryTileIndex), firstRow < endRow);
   if (local == 0) {
-    keyTileCount = allTiles;
+    keyTileCount.x = allTiles;
   }
   // Barriers stand in a loop that all invocations must run equally often: hence the uniform load.
-  let keyTiles = workgroupUniformLoad(&keyTileCount);
+  let keyTiles = workgroupUniformLoad(&keyTileCount).x;
+  let seenByAll = uniforms.queryOffset + firstRow;
 
   // Empty state of the online softmax: nothing seen, all sums zero.
   var rowMax = vec2<f32>(lowest);
@@ -201,7 +227,8 @@ fn main(index : i32) {
     // 2. Scores, masked, and the maximum of each row over this invocation's columns. The initial value is needed: without
     // one the scores of the last round stay.
     var scores = array<array<f32, columns>, rows>();
-    for (var i = 0; i < 16; i += 4) {
+    for (var s = 0; s < 4; s++) {
+      let i = s * 4;
       {
       let a0 = queryTile[(y + 0 * threadsY) * tileStride + i + 0];
     let a1 = queryTile[(y + 1 * threadsY) * tileStride + i + 0];
@@ -364,17 +391,21 @@ fn main(index : i32) {
       output[1][0] *= rescale[1];
     output[1][1] *= rescale[1];
     }
+    if (positions[0] > seenByAll) { fetched[0] = withhold(select(vec4<f32>(), fetched[0], positions[0] != paddingPosition)); }
+    if (positions[1] > seenByAll) { fetched[1] = withhold(select(vec4<f32>(), fetched[1], positions[1] != paddingPosition)); }
+    if (positions[2] > seenByAll) { fetched[2] = withhold(select(vec4<f32>(), fetched[2], positions[2] != paddingPosition)); }
+    if (positions[3] > seenByAll) { fetched[3] = withhold(select(vec4<f32>(), fetched[3], positions[3] != paddingPosition)); }
     {
-      keyTile[(local / 16) * tileStride + local % 16] = select(vec4<f32>(), fetched[0], positions[0] != paddingPosition);
+      keyTile[(local / 16) * tileStride + local % 16] = fetched[0];
     }
     {
-      keyTile[((local + 128) / 16) * tileStride + (local + 128) % 16] = select(vec4<f32>(), fetched[1], positions[1] != paddingPosition);
+      keyTile[((local + 128) / 16) * tileStride + (local + 128) % 16] = fetched[1];
     }
     {
-      keyTile[((local + 256) / 16) * tileStride + (local + 256) % 16] = select(vec4<f32>(), fetched[2], positions[2] != paddingPosition);
+      keyTile[((local + 256) / 16) * tileStride + (local + 256) % 16] = fetched[2];
     }
     {
-      keyTile[((local + 384) / 16) * tileStride + (local + 384) % 16] = select(vec4<f32>(), fetched[3], positions[3] != paddingPosition);
+      keyTile[((local + 384) / 16) * tileStride + (local + 384) % 16] = fetched[3];
     }
     // Barrier: the weighted sum reads the weights of all x and values that others loaded.
     workgroupBarrier();
@@ -385,7 +416,8 @@ fn main(index : i32) {
     fetched[3] = readKey(firstKeyRow + min(nextPositions[3], lastPosition), (local + 384) % 16);
 
     // 4. Weighted sum of values.
-    for (var i = 0; i < threadsX; i += 4) {
+    for (var s = 0; s < 2; s++) {
+      let i = s * 4;
       {
       let w0 = weights[(y + 0 * threadsY) * weightStride + i + 0];
     let w1 = weights[(y + 1 * threadsY) * weightStride + i + 0];
@@ -580,14 +612,34 @@ fn main(index : i32) {
     sum += rowPartials[y * weightStride + 5];
     sum += rowPartials[y * weightStride + 6];
     sum += rowPartials[y * weightStride + 7];
+  if (atomicLoad(&anyWithheld[0]) != 0u) {
+    for (var t = 0; t < keyTiles; t++) {
+      let tile = keySlots(head, queryTileIndex, t, keyTiles);
+      for (var slot = 0; slot < tileKeys; slot++) {
+        let position = positionIn(head, tile, slot);
+        if (position > seenByAll && position != paddingPosition) {
+      let withheld0 = withheldOf(readValue(firstKeyRow + position, min(x + 0 * threadsX, 15)));
+      let withheld1 = withheldOf(readValue(firstKeyRow + position, min(x + 1 * threadsX, 15)));
+      {
+        let lastVisible = uniforms.queryOffset + firstRow + y + 0 * threadsY;
+        if (!(select(0.0, masked, position > lastVisible) == masked)) { output[0][0] += withheld0; output[0][1] += withheld1; }
+      }
+      {
+        let lastVisible = uniforms.queryOffset + firstRow + y + 1 * threadsY;
+        if (!(select(0.0, masked, position > lastVisible) == masked)) { output[1][0] += withheld0; output[1][1] += withheld1; }
+      }
+        }
+      }
+    }
+  }
   if (firstRow + y + 0 * threadsY < endRow) {
     let outputRow = head * uniforms.queryLength + firstRow + y + 0 * threadsY;
-    { { writeOutput(outputRow, (x + 0 * threadsX) * 1 + 0, select(output[0][0] / sum[0], vec4<f32>(0.0), sum[0] == 0.0)); } }
-    { { writeOutput(outputRow, (x + 1 * threadsX) * 1 + 0, select(output[0][1] / sum[0], vec4<f32>(0.0), sum[0] == 0.0)); } }
+    { { writeOutput(outputRow, x + 0 * threadsX, select(output[0][0] / sum[0], vec4<f32>(0.0), sum[0] == 0.0)); } }
+    { { writeOutput(outputRow, x + 1 * threadsX, select(output[0][1] / sum[0], vec4<f32>(0.0), sum[0] == 0.0)); } }
   }
     if (firstRow + y + 1 * threadsY < endRow) {
     let outputRow = head * uniforms.queryLength + firstRow + y + 1 * threadsY;
-    { { writeOutput(outputRow, (x + 0 * threadsX) * 1 + 0, select(output[1][0] / sum[1], vec4<f32>(0.0), sum[1] == 0.0)); } }
-    { { writeOutput(outputRow, (x + 1 * threadsX) * 1 + 0, select(output[1][1] / sum[1], vec4<f32>(0.0), sum[1] == 0.0)); } }
+    { { writeOutput(outputRow, x + 0 * threadsX, select(output[1][0] / sum[1], vec4<f32>(0.0), sum[1] == 0.0)); } }
+    { { writeOutput(outputRow, x + 1 * threadsX, select(output[1][1] / sum[1], vec4<f32>(0.0), sum[1] == 0.0)); } }
   }
 }

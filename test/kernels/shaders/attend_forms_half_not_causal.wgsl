@@ -55,8 +55,9 @@ const masked = -3.4e38f;
 const lowest = -1e38f;
 // Original index given to the padding of a key tile: past every limit.
 const paddingPosition = 0x7fffffff;
-// Barriers of the walk need a number that all invocations are known to share.
-var<workgroup> keyTileCount : i32;
+// Barriers of the walk need a number that all invocations are known to share. It takes 16 bytes, so that what a driver puts behind it
+// begins at a multiple of them, as matrix units need it.
+var<workgroup> keyTileCount : vec4<i32>;
 
 fn keyEnd(head : i32) -> i32 {
   return uniforms.keyLength;
@@ -74,7 +75,7 @@ fn cappedScore(score : f32) -> f32 {
 }
 // Where the mask of a row starts. Rows past the end read some row that exists.
 fn maskRow(head : i32, row : i32) -> i32 {
-  let heads = uniforms.queryShape.y;
+  let heads = uniforms.heads;
   let last = uniforms.maskShape - 1;
   let entry = min(head / heads, last.x) * uniforms.maskShape.y + min(head % heads, last.y);
   return (entry * uniforms.maskShape.z + min(row, last.z)) * uniforms.maskShape.w;
@@ -114,14 +115,38 @@ fn positionIn(head : i32, tile : vec2<i32>, slot : i32) -> i32 {
   }
   return paddingPosition;
 }
+
+fn notFinite(x : vec4<f32>) -> vec4<bool> {
+  return (bitcast<vec4<u32>>(x) & vec4<u32>(0x7f800000u)) == vec4<u32>(0x7f800000u);
+}
+
+// 16 bytes: see keyTileCount.
+var<workgroup> anyWithheld : array<atomic<u32>, 4>;
+
+fn asStored(x : vec4<f32>) -> vec4<f32> {
+  return vec4<f32>(unpack2x16float(pack2x16float(x.xy)), unpack2x16float(pack2x16float(x.zw)));
+}
+
+fn withhold(x : vec4<f32>) -> vec4<f32> {
+  let isWithheld = notFinite(asStored(x));
+  if (any(isWithheld)) {
+    atomicStore(&anyWithheld[0], 1u);
+  }
+  return select(x, vec4<f32>(0.0), isWithheld);
+}
+
+fn withheldOf(x : vec4<f32>) -> vec4<f32> {
+  return select(vec4<f32>(0.0), asStored(x), notFinite(asStored(x)));
+}
+
 fn readQuery(row : i32, vector : i32) -> vec4<f32> { return query[row * 16 + vector]; }
 fn readKey(row : i32, vector : i32) -> vec4<f32> { return key[row * 16 + vector]; }
 fn readValue(row : i32, vector : i32) -> vec4<f32> { return value[row * 20 + vector]; }
 
 fn main(index : i32) {
-  let local = i32(localIndex);
-  let x = ((local >> 1) & 1) + ((local >> 2) & 2) + 4 * ((local >> 4) % 2);
-  let y = (local & 1) + ((local >> 1) & 2) + 4 * ((local >> 4) / 2);
+  let local = i32(min(localIndex, 127u));
+  let x = local / 2 % 2 + local / 8 % 2 * 2 + 4 * (local / 16 % 2);
+  let y = local % 2 + local / 4 % 2 * 2 + 4 * (local / 16 / 2);
   let allHeads = uniforms.batch * uniforms.heads;
   let head = workgroupIndex() % allHeads;
   let firstKeyRow = keyRow(head, 0);
@@ -135,10 +160,11 @@ fn main(index : i32) {
   let endRow = select(firstRow, span.y, exists);
   let allTiles = select(0, max(0, countKeyTiles(head, endRow) - firstKeyTile(queryTileIndex)), firstRow < endRow);
   if (local == 0) {
-    keyTileCount = allTiles;
+    keyTileCount.x = allTiles;
   }
   // Barriers stand in a loop that all invocations must run equally often: hence the uniform load.
-  let keyTiles = workgroupUniformLoad(&keyTileCount);
+  let keyTiles = workgroupUniformLoad(&keyTileCount).x;
+  let seenByAll = -1;
 
   // Empty state of the online softmax: nothing seen, all sums zero.
   var rowMax = vec4<f32>(lowest);
@@ -202,7 +228,8 @@ fn main(index : i32) {
     // 2. Scores, masked, and the maximum of each row over this invocation's columns. The initial value is needed: without
     // one the scores of the last round stay.
     var scores = array<array<f32, columns>, rows>();
-    for (var i = 0; i < headWords; i += 4) {
+    for (var s = 0; s < 2; s++) {
+      let i = s * 4;
       var sums = array<half2, 16>();
       {
       let q0 = queryTile[(y + 0 * threadsY) * tileStride + i + 0];
@@ -682,14 +709,17 @@ fn main(index : i32) {
     output[3][2] *= rescale[3];
     output[3][3] *= rescale[3];
     }
+    if (valuePosition0 > seenByAll) { fetched[0] = withhold(select(vec4<f32>(), fetched[0], valuePosition0 != paddingPosition)); fetched[1] = withhold(select(vec4<f32>(), fetched[1], valuePosition0 != paddingPosition)); }
+    if (valuePosition1 > seenByAll) { fetched[2] = withhold(select(vec4<f32>(), fetched[2], valuePosition1 != paddingPosition)); fetched[3] = withhold(select(vec4<f32>(), fetched[3], valuePosition1 != paddingPosition)); }
+    if (valuePosition2 > seenByAll) { fetched[4] = withhold(select(vec4<f32>(), fetched[4], valuePosition2 != paddingPosition)); fetched[5] = withhold(select(vec4<f32>(), fetched[5], valuePosition2 != paddingPosition)); }
     {
-      keyTile[(local / 10) * tileStride + local % 10] = select(vec4<u32>(), pack(fetched[0], fetched[1]), valuePosition0 != paddingPosition);
+      keyTile[(local / 10) * tileStride + local % 10] = pack(fetched[0], fetched[1]);
     }
     {
-      keyTile[((local + 128) / 10) * tileStride + (local + 128) % 10] = select(vec4<u32>(), pack(fetched[2], fetched[3]), valuePosition1 != paddingPosition);
+      keyTile[((local + 128) / 10) * tileStride + (local + 128) % 10] = pack(fetched[2], fetched[3]);
     }
     if ((local + 256) < 320) {
-      keyTile[((local + 256) / 10) * tileStride + (local + 256) % 10] = select(vec4<u32>(), pack(fetched[4], fetched[5]), valuePosition2 != paddingPosition);
+      keyTile[((local + 256) / 10) * tileStride + (local + 256) % 10] = pack(fetched[4], fetched[5]);
     }
     // Barrier: the weighted sum reads the weights of all x and values that others loaded.
     workgroupBarrier();
@@ -700,7 +730,8 @@ fn main(index : i32) {
     fetched[3] = readKey(firstKeyRow + min(nextPositions[1], lastPosition), ((local + 128) % 8) * 2 + 1);
 
     // 4. Weighted sum of values.
-    for (var i = 0; i < threadsX; i += 4) {
+    for (var s = 0; s < 2; s++) {
+      let i = s * 4;
       var sums = array<half2, 32>();
       {
       let w0 = weights[(y + 0 * threadsY) * weightStride + i + 0];
@@ -1753,6 +1784,52 @@ fn main(index : i32) {
     sum += rowPartials[y * weightStride + 6];
     sum += rowPartials[y * weightStride + 7];
   let sumWithSink = sum + exp2(min(vec4<f32>(headForms[head].z) - rowMax, vec4<f32>(126.0)));
+  if (atomicLoad(&anyWithheld[0]) != 0u) {
+    for (var t = 0; t < keyTiles; t++) {
+      let tile = keySlots(head, queryTileIndex, t, keyTiles);
+      for (var slot = 0; slot < tileKeys; slot++) {
+        let position = positionIn(head, tile, slot);
+        if (position > seenByAll && position != paddingPosition) {
+      let withheld0 = withheldOf(readValue(firstKeyRow + position, min((x + 0 * threadsX) * 2 + 0, 19)));
+      let withheld1 = withheldOf(readValue(firstKeyRow + position, min((x + 0 * threadsX) * 2 + 1, 19)));
+      let withheld2 = withheldOf(readValue(firstKeyRow + position, min((x + 1 * threadsX) * 2 + 0, 19)));
+      let withheld3 = withheldOf(readValue(firstKeyRow + position, min((x + 1 * threadsX) * 2 + 1, 19)));
+      {
+        let lastVisible = uniforms.firstPosition + firstRow + y + 0 * threadsY + uniforms.window - 1;
+      let slope = headForms[head].y;
+      let slopedPosition = uniforms.firstPosition + firstRow + y + 0 * threadsY;
+      let maskStart = maskRow(head, firstRow + y + 0 * threadsY);
+      let firstVisible = uniforms.firstPosition + firstRow + y + 0 * threadsY - uniforms.window + 1;
+        if (!(select(select(maskedScore(cappedScore(0.0) - slope * f32(abs(slopedPosition - (position))), maskStart, position), masked, position < firstVisible), masked, position > lastVisible) == masked)) { output[0][0] += withheld0; output[0][1] += withheld1; output[0][2] += withheld2; output[0][3] += withheld3; }
+      }
+      {
+        let lastVisible = uniforms.firstPosition + firstRow + y + 1 * threadsY + uniforms.window - 1;
+      let slope = headForms[head].y;
+      let slopedPosition = uniforms.firstPosition + firstRow + y + 1 * threadsY;
+      let maskStart = maskRow(head, firstRow + y + 1 * threadsY);
+      let firstVisible = uniforms.firstPosition + firstRow + y + 1 * threadsY - uniforms.window + 1;
+        if (!(select(select(maskedScore(cappedScore(0.0) - slope * f32(abs(slopedPosition - (position))), maskStart, position), masked, position < firstVisible), masked, position > lastVisible) == masked)) { output[1][0] += withheld0; output[1][1] += withheld1; output[1][2] += withheld2; output[1][3] += withheld3; }
+      }
+      {
+        let lastVisible = uniforms.firstPosition + firstRow + y + 2 * threadsY + uniforms.window - 1;
+      let slope = headForms[head].y;
+      let slopedPosition = uniforms.firstPosition + firstRow + y + 2 * threadsY;
+      let maskStart = maskRow(head, firstRow + y + 2 * threadsY);
+      let firstVisible = uniforms.firstPosition + firstRow + y + 2 * threadsY - uniforms.window + 1;
+        if (!(select(select(maskedScore(cappedScore(0.0) - slope * f32(abs(slopedPosition - (position))), maskStart, position), masked, position < firstVisible), masked, position > lastVisible) == masked)) { output[2][0] += withheld0; output[2][1] += withheld1; output[2][2] += withheld2; output[2][3] += withheld3; }
+      }
+      {
+        let lastVisible = uniforms.firstPosition + firstRow + y + 3 * threadsY + uniforms.window - 1;
+      let slope = headForms[head].y;
+      let slopedPosition = uniforms.firstPosition + firstRow + y + 3 * threadsY;
+      let maskStart = maskRow(head, firstRow + y + 3 * threadsY);
+      let firstVisible = uniforms.firstPosition + firstRow + y + 3 * threadsY - uniforms.window + 1;
+        if (!(select(select(maskedScore(cappedScore(0.0) - slope * f32(abs(slopedPosition - (position))), maskStart, position), masked, position < firstVisible), masked, position > lastVisible) == masked)) { output[3][0] += withheld0; output[3][1] += withheld1; output[3][2] += withheld2; output[3][3] += withheld3; }
+      }
+        }
+      }
+    }
+  }
   if (firstRow + y + 0 * threadsY < endRow) {
     let outputRow = head * uniforms.queryLength + firstRow + y + 0 * threadsY;
     { { writeOutput(outputRow, (x + 0 * threadsX) * 2 + 0, select(output[0][0] / sumWithSink[0], vec4<f32>(0.0), sum[0] == 0.0)); } { writeOutput(outputRow, (x + 0 * threadsX) * 2 + 1, select(output[0][1] / sumWithSink[0], vec4<f32>(0.0), sum[0] == 0.0)); } }

@@ -54,8 +54,9 @@ const masked = -3.4e38f;
 const lowest = -1e38f;
 // Original index given to the padding of a key tile: past every limit.
 const paddingPosition = 0x7fffffff;
-// Barriers of the walk need a number that all invocations are known to share.
-var<workgroup> keyTileCount : i32;
+// Barriers of the walk need a number that all invocations are known to share. It takes 16 bytes, so that what a driver puts behind it
+// begins at a multiple of them, as matrix units need it.
+var<workgroup> keyTileCount : vec4<i32>;
 
 fn keyEnd(head : i32) -> i32 {
   return uniforms.keyLength;
@@ -101,14 +102,38 @@ fn positionIn(head : i32, tile : vec2<i32>, slot : i32) -> i32 {
   }
   return paddingPosition;
 }
+
+fn notFinite(x : vec4<f32>) -> vec4<bool> {
+  return (bitcast<vec4<u32>>(x) & vec4<u32>(0x7f800000u)) == vec4<u32>(0x7f800000u);
+}
+
+// 16 bytes: see keyTileCount.
+var<workgroup> anyWithheld : array<atomic<u32>, 4>;
+
+fn asStored(x : vec4<f32>) -> vec4<f32> {
+  return x;
+}
+
+fn withhold(x : vec4<f32>) -> vec4<f32> {
+  let isWithheld = notFinite(asStored(x));
+  if (any(isWithheld)) {
+    atomicStore(&anyWithheld[0], 1u);
+  }
+  return select(x, vec4<f32>(0.0), isWithheld);
+}
+
+fn withheldOf(x : vec4<f32>) -> vec4<f32> {
+  return select(vec4<f32>(0.0), asStored(x), notFinite(asStored(x)));
+}
+
 fn readQuery(row : i32, vector : i32) -> vec4<f32> { return query[row * 16 + vector]; }
 fn readKey(row : i32, vector : i32) -> vec4<f32> { return key[row * 16 + vector]; }
 fn readValue(row : i32, vector : i32) -> vec4<f32> { return value[row * 16 + vector]; }
 
 fn main(index : i32) {
-  let local = i32(localIndex);
-  let x = ((local >> 1) & 1) + ((local >> 2) & 2) + 4 * ((local >> 4) % 4);
-  let y = (local & 1) + ((local >> 1) & 2) + 4 * ((local >> 4) / 4);
+  let local = i32(min(localIndex, 63u));
+  let x = local / 2 % 2 + local / 8 % 2 * 2 + 4 * (local / 16 % 4);
+  let y = local % 2 + local / 4 % 2 * 2 + 4 * (local / 16 / 4);
   let allHeads = uniforms.batch * uniforms.keyValueHeads;
   let head = workgroupIndex() % allHeads * (uniforms.heads / uniforms.keyValueHeads);
   let firstKeyRow = keyRow(head, 0);
@@ -125,10 +150,11 @@ fn main(index : i32) {
   let chunkTiles = (allTiles + uniforms.outShape.y - 1) / uniforms.outShape.y;
   let firstTile = chunk * chunkTiles;
   if (local == 0) {
-    keyTileCount = clamp(allTiles - firstTile, 0, chunkTiles);
+    keyTileCount.x = clamp(allTiles - firstTile, 0, chunkTiles);
   }
   // Barriers stand in a loop that all invocations must run equally often: hence the uniform load.
-  let keyTiles = workgroupUniformLoad(&keyTileCount);
+  let keyTiles = workgroupUniformLoad(&keyTileCount).x;
+  let seenByAll = uniforms.queryOffset + (0) % uniforms.queryLength;
 
   // Empty state of the online softmax: nothing seen, all sums zero.
   var rowMax = vec2<f32>(lowest);
@@ -223,7 +249,8 @@ fn main(index : i32) {
     // 2. Scores, masked, and the maximum of each row over this invocation's columns. The initial value is needed: without
     // one the scores of the last round stay.
     var scores = array<array<f32, columns>, rows>();
-    for (var i = 0; i < 16; i += 4) {
+    for (var s = 0; s < 4; s++) {
+      let i = s * 4;
       {
       let a0 = queryTile[(y + 0 * threadsY) * tileStride + i + 0];
     let a1 = queryTile[(y + 1 * threadsY) * tileStride + i + 0];
@@ -344,29 +371,37 @@ fn main(index : i32) {
       weights[(y + 1 * threadsY) * weightStride + x] = vec2<f32>(weight[0], weight[1]);
       output[1][0] *= rescale[1];
     }
+    if (positions[0] > seenByAll) { fetched[0] = withhold(select(vec4<f32>(), fetched[0], positions[0] != paddingPosition)); }
+    if (positions[1] > seenByAll) { fetched[1] = withhold(select(vec4<f32>(), fetched[1], positions[1] != paddingPosition)); }
+    if (positions[2] > seenByAll) { fetched[2] = withhold(select(vec4<f32>(), fetched[2], positions[2] != paddingPosition)); }
+    if (positions[3] > seenByAll) { fetched[3] = withhold(select(vec4<f32>(), fetched[3], positions[3] != paddingPosition)); }
+    if (positions[4] > seenByAll) { fetched[4] = withhold(select(vec4<f32>(), fetched[4], positions[4] != paddingPosition)); }
+    if (positions[5] > seenByAll) { fetched[5] = withhold(select(vec4<f32>(), fetched[5], positions[5] != paddingPosition)); }
+    if (positions[6] > seenByAll) { fetched[6] = withhold(select(vec4<f32>(), fetched[6], positions[6] != paddingPosition)); }
+    if (positions[7] > seenByAll) { fetched[7] = withhold(select(vec4<f32>(), fetched[7], positions[7] != paddingPosition)); }
     {
-      keyTile[(local / 16) * tileStride + local % 16] = select(vec4<f32>(), fetched[0], positions[0] != paddingPosition);
+      keyTile[(local / 16) * tileStride + local % 16] = fetched[0];
     }
     {
-      keyTile[((local + 64) / 16) * tileStride + (local + 64) % 16] = select(vec4<f32>(), fetched[1], positions[1] != paddingPosition);
+      keyTile[((local + 64) / 16) * tileStride + (local + 64) % 16] = fetched[1];
     }
     {
-      keyTile[((local + 128) / 16) * tileStride + (local + 128) % 16] = select(vec4<f32>(), fetched[2], positions[2] != paddingPosition);
+      keyTile[((local + 128) / 16) * tileStride + (local + 128) % 16] = fetched[2];
     }
     {
-      keyTile[((local + 192) / 16) * tileStride + (local + 192) % 16] = select(vec4<f32>(), fetched[3], positions[3] != paddingPosition);
+      keyTile[((local + 192) / 16) * tileStride + (local + 192) % 16] = fetched[3];
     }
     {
-      keyTile[((local + 256) / 16) * tileStride + (local + 256) % 16] = select(vec4<f32>(), fetched[4], positions[4] != paddingPosition);
+      keyTile[((local + 256) / 16) * tileStride + (local + 256) % 16] = fetched[4];
     }
     {
-      keyTile[((local + 320) / 16) * tileStride + (local + 320) % 16] = select(vec4<f32>(), fetched[5], positions[5] != paddingPosition);
+      keyTile[((local + 320) / 16) * tileStride + (local + 320) % 16] = fetched[5];
     }
     {
-      keyTile[((local + 384) / 16) * tileStride + (local + 384) % 16] = select(vec4<f32>(), fetched[6], positions[6] != paddingPosition);
+      keyTile[((local + 384) / 16) * tileStride + (local + 384) % 16] = fetched[6];
     }
     {
-      keyTile[((local + 448) / 16) * tileStride + (local + 448) % 16] = select(vec4<f32>(), fetched[7], positions[7] != paddingPosition);
+      keyTile[((local + 448) / 16) * tileStride + (local + 448) % 16] = fetched[7];
     }
     // Barrier: the weighted sum reads the weights of all x and values that others loaded.
     workgroupBarrier();
@@ -381,7 +416,8 @@ fn main(index : i32) {
     fetched[7] = readKey(firstKeyRow + min(nextPositions[7], lastPosition), (local + 448) % 16);
 
     // 4. Weighted sum of values.
-    for (var i = 0; i < threadsX; i += 4) {
+    for (var s = 0; s < 4; s++) {
+      let i = s * 4;
       {
       let w0 = weights[(y + 0 * threadsY) * weightStride + i + 0];
     let w1 = weights[(y + 1 * threadsY) * weightStride + i + 0];
@@ -464,14 +500,39 @@ fn main(index : i32) {
     sum += rowPartials[y * weightStride + 13];
     sum += rowPartials[y * weightStride + 14];
     sum += rowPartials[y * weightStride + 15];
+  if (atomicLoad(&anyWithheld[0]) != 0u) {
+    for (var t = 0; t < keyTiles; t++) {
+      let tile = keySlots(head, queryTileIndex, firstTile + t, firstTile + keyTiles);
+      for (var slot = 0; slot < tileKeys; slot++) {
+        let position = positionIn(head, tile, slot);
+        if (position > seenByAll && position != paddingPosition) {
+      let withheld0 = withheldOf(readValue(firstKeyRow + position, min(x + 0 * threadsX, 15)));
+      {
+        let lastVisible = uniforms.queryOffset + (firstRow + y + 0 * threadsY) % uniforms.queryLength;
+      let slope = headForms[head + (firstRow + y + 0 * threadsY) / uniforms.queryLength].y;
+      let slopedPosition = uniforms.firstPosition + (firstRow + y + 0 * threadsY) % uniforms.queryLength;
+      let firstVisible = uniforms.firstPosition + (firstRow + y + 0 * threadsY) % uniforms.queryLength - uniforms.window + 1;
+        if (!(select(select(cappedScore(0.0) - slope * f32(slopedPosition - (position)), masked, position < firstVisible), masked, position > lastVisible) == masked)) { output[0][0] += withheld0; }
+      }
+      {
+        let lastVisible = uniforms.queryOffset + (firstRow + y + 1 * threadsY) % uniforms.queryLength;
+      let slope = headForms[head + (firstRow + y + 1 * threadsY) / uniforms.queryLength].y;
+      let slopedPosition = uniforms.firstPosition + (firstRow + y + 1 * threadsY) % uniforms.queryLength;
+      let firstVisible = uniforms.firstPosition + (firstRow + y + 1 * threadsY) % uniforms.queryLength - uniforms.window + 1;
+        if (!(select(select(cappedScore(0.0) - slope * f32(slopedPosition - (position)), masked, position < firstVisible), masked, position > lastVisible) == masked)) { output[1][0] += withheld0; }
+      }
+        }
+      }
+    }
+  }
   if (firstRow + y + 0 * threadsY < endRow) {
     let outputRow = head * uniforms.queryLength + firstRow + y + 0 * threadsY;
-    { { writeValues(outputRow, chunk, (x + 0 * threadsX) * 1 + 0, output[0][0]); } }
+    { { writeValues(outputRow, chunk, x + 0 * threadsX, output[0][0]); } }
     if (x == 0) { writeSums(outputRow, chunk, rowMax[0], sum[0]); }
   }
     if (firstRow + y + 1 * threadsY < endRow) {
     let outputRow = head * uniforms.queryLength + firstRow + y + 1 * threadsY;
-    { { writeValues(outputRow, chunk, (x + 0 * threadsX) * 1 + 0, output[1][0]); } }
+    { { writeValues(outputRow, chunk, x + 0 * threadsX, output[1][0]); } }
     if (x == 0) { writeSums(outputRow, chunk, rowMax[1], sum[1]); }
   }
 }

@@ -1,20 +1,18 @@
 // A workgroup computes the output of 64 query rows of one head; each of its 4 subgroups owns 16 of them. It walks
-// over tiles of 32 keys with an online softmax, whose products run on matrix units: float16 in, float32 sums.
+// over tiles of 16 keys with an online softmax, whose products run on matrix units: float16 in, float32 sums.
 //
 // Who holds an element of a matrix in registers is not known, so everything that is done by row passes through workgroup
 // memory: scores go out, two neighbouring invocations turn a row of them into weights, and the weights come back as a
 // matrix. The output matrices stay in registers, relative to a maximum that follows the row's true one with some
 // headroom; only when that is used up do they go out to be scaled.
 //
-// Workgroup memory: tiles holds keys, then values (before the first round: the queries), float16; scores and weights have
-// a part for each subgroup. Keys and values of the next tile are read from global memory while this one is computed.
+// Workgroup memory: tiles holds keys, then values, float16; scores and weights have
+// a part for each subgroup. Keys and values of the next tile are read from global memory while this one is computed. Each variable
+// takes whole 16 bytes: a driver may put them in any order, and fragments must begin there.
 const threads = 128;
 const tileQueries = 64;
-const tileKeys = 32;
-var<workgroup> tiles : array<f16, 5120>;
-fn readQuery(row : i32, vector : i32) -> vec4<f32> { return query[row * 16 + vector]; }
-fn readKey(row : i32, vector : i32) -> vec4<f32> { return key[row * 16 + vector]; }
-fn readValue(row : i32, vector : i32) -> vec4<f32> { return value[row * 20 + vector]; }
+const tileKeys = 16;
+var<workgroup> tiles : array<f16, 2560>;
 fn writeOutput(row : i32, vector : i32, x : vec4<f32>) { result[row * 20 + vector] = x; }
 
 fn workgroupIndex() -> i32 {
@@ -33,8 +31,9 @@ const masked = -3.4e38f;
 const lowest = -1e38f;
 // Original index given to the padding of a key tile: past every limit.
 const paddingPosition = 0x7fffffff;
-// Barriers of the walk need a number that all invocations are known to share.
-var<workgroup> keyTileCount : i32;
+// Barriers of the walk need a number that all invocations are known to share. It takes 16 bytes, so that what a driver puts behind it
+// begins at a multiple of them, as matrix units need it.
+var<workgroup> keyTileCount : vec4<i32>;
 
 fn keyEnd(head : i32) -> i32 {
   return uniforms.keyLength;
@@ -52,7 +51,7 @@ fn cappedScore(score : f32) -> f32 {
 }
 // Where the mask of a row starts. Rows past the end read some row that exists.
 fn maskRow(head : i32, row : i32) -> i32 {
-  let heads = uniforms.queryShape.y;
+  let heads = uniforms.heads;
   let last = uniforms.maskShape - 1;
   let entry = min(head / heads, last.x) * uniforms.maskShape.y + min(head % heads, last.y);
   return (entry * uniforms.maskShape.z + min(row, last.z)) * uniforms.maskShape.w;
@@ -92,28 +91,62 @@ fn positionIn(head : i32, tile : vec2<i32>, slot : i32) -> i32 {
   }
   return paddingPosition;
 }
-var<workgroup> scoreRows : array<f32, 2304>;
-var<workgroup> weightRows : array<f16, 2560>;
-var<workgroup> keyPositions : array<i32, tileKeys>;
-var<workgroup> rescales : array<f32, tileQueries>;
-var<workgroup> anyRescale : atomic<u32>;
 
-fn storeTile(at : i32, x : vec4<f16>) {
-  tiles[at] = x.x;
-  tiles[at + 1] = x.y;
-  tiles[at + 2] = x.z;
-  tiles[at + 3] = x.w;
+fn notFinite(x : vec4<f32>) -> vec4<bool> {
+  return (bitcast<vec4<u32>>(x) & vec4<u32>(0x7f800000u)) == vec4<u32>(0x7f800000u);
 }
 
+// 16 bytes: see keyTileCount.
+var<workgroup> anyWithheld : array<atomic<u32>, 4>;
+
+fn asStored(x : vec4<f32>) -> vec4<f32> {
+  return x;
+}
+
+fn withhold(x : vec4<f32>) -> vec4<f32> {
+  let isWithheld = notFinite(asStored(x));
+  if (any(isWithheld)) {
+    atomicStore(&anyWithheld[0], 1u);
+  }
+  return select(x, vec4<f32>(0.0), isWithheld);
+}
+
+fn withheldOf(x : vec4<f32>) -> vec4<f32> {
+  return select(vec4<f32>(0.0), asStored(x), notFinite(asStored(x)));
+}
+
+
+fn withholdWords(words : vec4<i32>) -> vec4<i32> {
+  let bits = bitcast<vec4<u32>>(words);
+  let lowWithheld = (bits & vec4<u32>(0x7c00u)) == vec4<u32>(0x7c00u);
+  let highWithheld = (bits & vec4<u32>(0x7c000000u)) == vec4<u32>(0x7c000000u);
+  if (any(lowWithheld) || any(highWithheld)) {
+    atomicStore(&anyWithheld[0], 1u);
+  }
+  let low = select(bits & vec4<u32>(0xffffu), vec4<u32>(0u), lowWithheld);
+  return bitcast<vec4<i32>>(low | select(bits & vec4<u32>(0xffff0000u), vec4<u32>(0u), highWithheld));
+}
+
+fn readValue(row : i32, vector : i32) -> vec4<f32> {
+  let word = key[uniforms.firstValue + row * 10 + vector / 2];
+  let pairs = bitcast<vec2<u32>>(select(word.xy, word.zw, vector % 2 == 1));
+  return vec4<f32>(unpack2x16float(pairs.x), unpack2x16float(pairs.y));
+}
+var<workgroup> scoreRows : array<f32, 1280>;
+var<workgroup> weightRows : array<f16, 1536>;
+var<workgroup> keyPositions : array<i32, tileKeys>;
+var<workgroup> rescales : array<f32, tileQueries>;
+var<workgroup> anyRescale : array<atomic<u32>, 4>;
+
 fn main(index : i32) {
-  let local = i32(localIndex);
+  let local = i32(min(localIndex, 127u));
   let subgroup = local / 32;
   let lane = local % 32;
-  // This invocation's row in the workgroup's tile, shared with its neighbour.
-  let row = subgroup * 16 + lane / 2;
+  // This invocation's rows in the workgroup's tile, shared with its neighbour.
+  let row0 = subgroup * 16 + 0 + lane / 2;
   let half = lane % 2;
   if (local == 0) {
-    atomicStore(&anyRescale, 0u);
+    atomicStore(&anyRescale[0], 0u);
   }
   let allHeads = uniforms.batch * uniforms.heads;
   let head = workgroupIndex() % allHeads;
@@ -128,456 +161,444 @@ fn main(index : i32) {
   let endRow = select(firstRow, span.y, exists);
   let allTiles = select(0, max(0, countKeyTiles(head, endRow) - firstKeyTile(queryTileIndex)), firstRow < endRow);
   if (local == 0) {
-    keyTileCount = allTiles;
+    keyTileCount.x = allTiles;
   }
   // Barriers stand in a loop that all invocations must run equally often: hence the uniform load.
-  let keyTiles = workgroupUniformLoad(&keyTileCount);
+  let keyTiles = workgroupUniformLoad(&keyTileCount).x;
+  let seenByAll = -1;
 
-  // Queries, by way of workgroup memory, into registers.
-  for (var i = local; i < tileQueries * 16; i += threads) {
-    let queryRow = firstRow + i / 16;
-    var x = vec4<f32>(0.0);
-    if (queryRow < endRow && i % 16 < 16) {
-      x = uniforms.logitScale * readQuery(head * uniforms.queryLength + queryRow, i % 16);
-    }
-    storeTile((i / 16) * 72 + (i % 16) * 4, vec4<f16>(x));
-  }
-  // Barrier: a subgroup reads rows that others loaded.
-  workgroupBarrier();
+  // Rows past the last one of a head are rows of others, which nobody writes.
   let firstTileRow = u32(subgroup * 16);
-  let query0 = subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>, row_major>(&tiles, firstTileRow * 72u + 0u, 72u);
-    let query1 = subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>, row_major>(&tiles, firstTileRow * 72u + 16u, 72u);
-    let query2 = subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>, row_major>(&tiles, firstTileRow * 72u + 32u, 72u);
-    let query3 = subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>, row_major>(&tiles, firstTileRow * 72u + 48u, 72u);
-  // Barrier: keys replace the queries.
-  workgroupBarrier();
+  let firstQuery = u32(head * uniforms.queryLength + max(firstRow, 0)) + firstTileRow;
+  let query0_0 = subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>, row_major>(&query, (firstQuery + 0u) * 64u + 0u, 64u);
+    let query0_1 = subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>, row_major>(&query, (firstQuery + 0u) * 64u + 16u, 64u);
+    let query0_2 = subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>, row_major>(&query, (firstQuery + 0u) * 64u + 32u, 64u);
+    let query0_3 = subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>, row_major>(&query, (firstQuery + 0u) * 64u + 48u, 64u);
 
-  let load0 = local + 0 * threads;
-    let vector0 = min(load0 % 16, 15);
-    let valueVector0 = min(load0 % 20, 19);
-    let load1 = local + 1 * threads;
-    let vector1 = min(load1 % 16, 15);
-    let valueVector1 = min(load1 % 20, 19);
-    let load2 = local + 2 * threads;
-    let vector2 = min(load2 % 16, 15);
-    let valueVector2 = min(load2 % 20, 19);
-    let load3 = local + 3 * threads;
-    let vector3 = min(load3 % 16, 15);
-    let valueVector3 = min(load3 % 20, 19);
-    let load4 = local + 4 * threads;
-    let valueVector4 = min(load4 % 20, 19);
-  var nextPositions : array<i32, 4>;
-  var nextValuePositions : array<i32, 5>;
-  var keys : array<vec4<f16>, 4>;
-  var values : array<vec4<f16>, 5>;
-  var positions : array<i32, 4>;
-  var valuePositions : array<i32, 5>;
+  var keyWords : array<vec4<i32>, 1>;
+  var valueWords : array<vec4<i32>, 2>;
+  var keyPlaces : array<i32, 1>;
+  var nextkeyPlaces : array<i32, 1>;
+  var valuePlaces : array<i32, 2>;
+  var nextvaluePlaces : array<i32, 2>;
   var nextTile = keySlots(head, queryTileIndex, 0, keyTiles);
-  positions[0] = positionIn(head, nextTile, load0 / 16);
-    positions[1] = positionIn(head, nextTile, load1 / 16);
-    positions[2] = positionIn(head, nextTile, load2 / 16);
-    positions[3] = positionIn(head, nextTile, load3 / 16);
-  valuePositions[0] = positionIn(head, nextTile, load0 / 20);
-    valuePositions[1] = positionIn(head, nextTile, load1 / 20);
-    valuePositions[2] = positionIn(head, nextTile, load2 / 20);
-    valuePositions[3] = positionIn(head, nextTile, load3 / 20);
-    valuePositions[4] = positionIn(head, nextTile, load4 / 20);
+  keyPlaces[0] = positionIn(head, nextTile, (local + 0) / 8);
+    valuePlaces[0] = positionIn(head, nextTile, (local + 0) / 10);
+    valuePlaces[1] = positionIn(head, nextTile, (local + 128) / 10);
   nextTile = keySlots(head, queryTileIndex, 1, keyTiles);
-  keys[0] = vec4<f16>(readKey(firstKeyRow + min(positions[0], lastPosition), vector0));
-    keys[1] = vec4<f16>(readKey(firstKeyRow + min(positions[1], lastPosition), vector1));
-    keys[2] = vec4<f16>(readKey(firstKeyRow + min(positions[2], lastPosition), vector2));
-    keys[3] = vec4<f16>(readKey(firstKeyRow + min(positions[3], lastPosition), vector3));
-  values[0] = vec4<f16>(readValue(firstKeyRow + min(valuePositions[0], lastPosition), valueVector0));
-    values[1] = vec4<f16>(readValue(firstKeyRow + min(valuePositions[1], lastPosition), valueVector1));
-    values[2] = vec4<f16>(readValue(firstKeyRow + min(valuePositions[2], lastPosition), valueVector2));
-    values[3] = vec4<f16>(readValue(firstKeyRow + min(valuePositions[3], lastPosition), valueVector3));
-    values[4] = vec4<f16>(readValue(firstKeyRow + min(valuePositions[4], lastPosition), valueVector4));
+  keyWords[0] = key[uniforms.firstKey + (firstKeyRow + min(keyPlaces[0], lastPosition)) * 8 + (local + 0) % 8];
+  valueWords[0] = key[uniforms.firstValue + (firstKeyRow + min(valuePlaces[0], lastPosition)) * 10 + (local + 0) % 10];
+    valueWords[1] = key[uniforms.firstValue + (firstKeyRow + min(valuePlaces[1], lastPosition)) * 10 + (local + 128) % 10];
 
-  var rowMax = masked;
-  var rowSum = 0.0;
-  var output0 = subgroup_matrix_result<f32, 16, 16>();
-    var output1 = subgroup_matrix_result<f32, 16, 16>();
-    var output2 = subgroup_matrix_result<f32, 16, 16>();
-    var output3 = subgroup_matrix_result<f32, 16, 16>();
-    var output4 = subgroup_matrix_result<f32, 16, 16>();
+  var rowMax0 = masked;
+  var rowSum0 = 0.0;
+  var output0_0 = subgroup_matrix_result<f32, 16, 16>();
+    var output0_1 = subgroup_matrix_result<f32, 16, 16>();
+    var output0_2 = subgroup_matrix_result<f32, 16, 16>();
+    var output0_3 = subgroup_matrix_result<f32, 16, 16>();
+    var output0_4 = subgroup_matrix_result<f32, 16, 16>();
 
   for (var t = 0; t < keyTiles; t++) {
     // 1. Keys and values into workgroup memory; the next positions on their way.
+    if (valuePlaces[0] > seenByAll && valuePlaces[0] != paddingPosition) { valueWords[0] = withholdWords(valueWords[0]); }
+    if (valuePlaces[1] > seenByAll && valuePlaces[1] != paddingPosition) { valueWords[1] = withholdWords(valueWords[1]); }
     {
-      let at = (load0 / 16) * 72 + (load0 % 16) * 4;
-      // Padding has no weight and no column, but zero times a NaN is a NaN.
-      let exists = positions[0] != paddingPosition && load0 % 16 < 16;
-      storeTile(at, select(vec4<f16>(0.0), keys[0], exists));
-      if (load0 % 16 == 0) {
-        keyPositions[load0 / 16] = positions[0];
-      }
+      let at = 0 + (local + 0) / 8 * 72 + (local + 0) % 8 * 8;
+      // Padding has no weight, but zero times a NaN is a NaN (more: withheld_values.ts).
+      let words = select(vec4<i32>(), keyWords[0], keyPlaces[0] != paddingPosition);
+      let a = bitcast<vec4<f16>>(words.xy);
+      let b = bitcast<vec4<f16>>(words.zw);
+      tiles[at + 0] = a[0]; tiles[at + 1] = a[1]; tiles[at + 2] = a[2]; tiles[at + 3] = a[3]; tiles[at + 4] = b[0]; tiles[at + 5] = b[1]; tiles[at + 6] = b[2]; tiles[at + 7] = b[3];
+      if ((local + 0) % 8 == 0) { keyPositions[(local + 0) / 8] = keyPlaces[0]; }
     }
     {
-      let at = (load1 / 16) * 72 + (load1 % 16) * 4;
-      // Padding has no weight and no column, but zero times a NaN is a NaN.
-      let exists = positions[1] != paddingPosition && load1 % 16 < 16;
-      storeTile(at, select(vec4<f16>(0.0), keys[1], exists));
-      if (load1 % 16 == 0) {
-        keyPositions[load1 / 16] = positions[1];
-      }
-    }
-    {
-      let at = (load2 / 16) * 72 + (load2 % 16) * 4;
-      // Padding has no weight and no column, but zero times a NaN is a NaN.
-      let exists = positions[2] != paddingPosition && load2 % 16 < 16;
-      storeTile(at, select(vec4<f16>(0.0), keys[2], exists));
-      if (load2 % 16 == 0) {
-        keyPositions[load2 / 16] = positions[2];
-      }
-    }
-    {
-      let at = (load3 / 16) * 72 + (load3 % 16) * 4;
-      // Padding has no weight and no column, but zero times a NaN is a NaN.
-      let exists = positions[3] != paddingPosition && load3 % 16 < 16;
-      storeTile(at, select(vec4<f16>(0.0), keys[3], exists));
-      if (load3 % 16 == 0) {
-        keyPositions[load3 / 16] = positions[3];
-      }
-    }
-    {
-      let at = (load0 / 20) * 88 + (load0 % 20) * 4;
-      // Padding has no weight and no column, but zero times a NaN is a NaN.
-      let exists = valuePositions[0] != paddingPosition && load0 % 20 < 20;
-      storeTile(at + tileKeys * 72, select(vec4<f16>(0.0), values[0], exists));
+      let at = 1152 + (local + 0) / 10 * 88 + (local + 0) % 10 * 8;
+      // Padding has no weight, but zero times a NaN is a NaN (more: withheld_values.ts).
+      let words = select(vec4<i32>(), valueWords[0], valuePlaces[0] != paddingPosition);
+      let a = bitcast<vec4<f16>>(words.xy);
+      let b = bitcast<vec4<f16>>(words.zw);
+      tiles[at + 0] = a[0]; tiles[at + 1] = a[1]; tiles[at + 2] = a[2]; tiles[at + 3] = a[3]; tiles[at + 4] = b[0]; tiles[at + 5] = b[1]; tiles[at + 6] = b[2]; tiles[at + 7] = b[3];
       
     }
-    {
-      let at = (load1 / 20) * 88 + (load1 % 20) * 4;
-      // Padding has no weight and no column, but zero times a NaN is a NaN.
-      let exists = valuePositions[1] != paddingPosition && load1 % 20 < 20;
-      storeTile(at + tileKeys * 72, select(vec4<f16>(0.0), values[1], exists));
+    if ((local + 128) < 160) {
+      let at = 1152 + (local + 128) / 10 * 88 + (local + 128) % 10 * 8;
+      // Padding has no weight, but zero times a NaN is a NaN (more: withheld_values.ts).
+      let words = select(vec4<i32>(), valueWords[1], valuePlaces[1] != paddingPosition);
+      let a = bitcast<vec4<f16>>(words.xy);
+      let b = bitcast<vec4<f16>>(words.zw);
+      tiles[at + 0] = a[0]; tiles[at + 1] = a[1]; tiles[at + 2] = a[2]; tiles[at + 3] = a[3]; tiles[at + 4] = b[0]; tiles[at + 5] = b[1]; tiles[at + 6] = b[2]; tiles[at + 7] = b[3];
       
     }
-    {
-      let at = (load2 / 20) * 88 + (load2 % 20) * 4;
-      // Padding has no weight and no column, but zero times a NaN is a NaN.
-      let exists = valuePositions[2] != paddingPosition && load2 % 20 < 20;
-      storeTile(at + tileKeys * 72, select(vec4<f16>(0.0), values[2], exists));
-      
-    }
-    {
-      let at = (load3 / 20) * 88 + (load3 % 20) * 4;
-      // Padding has no weight and no column, but zero times a NaN is a NaN.
-      let exists = valuePositions[3] != paddingPosition && load3 % 20 < 20;
-      storeTile(at + tileKeys * 72, select(vec4<f16>(0.0), values[3], exists));
-      
-    }
-    {
-      let at = (load4 / 20) * 88 + (load4 % 20) * 4;
-      // Padding has no weight and no column, but zero times a NaN is a NaN.
-      let exists = valuePositions[4] != paddingPosition && load4 % 20 < 20;
-      storeTile(at + tileKeys * 72, select(vec4<f16>(0.0), values[4], exists));
-      
-    }
-    nextPositions[0] = positionIn(head, nextTile, load0 / 16);
-    nextPositions[1] = positionIn(head, nextTile, load1 / 16);
-    nextPositions[2] = positionIn(head, nextTile, load2 / 16);
-    nextPositions[3] = positionIn(head, nextTile, load3 / 16);
-    nextValuePositions[0] = positionIn(head, nextTile, load0 / 20);
-    nextValuePositions[1] = positionIn(head, nextTile, load1 / 20);
-    nextValuePositions[2] = positionIn(head, nextTile, load2 / 20);
-    nextValuePositions[3] = positionIn(head, nextTile, load3 / 20);
-    nextValuePositions[4] = positionIn(head, nextTile, load4 / 20);
+    nextkeyPlaces[0] = positionIn(head, nextTile, (local + 0) / 8);
+    nextvaluePlaces[0] = positionIn(head, nextTile, (local + 0) / 10);
+    nextvaluePlaces[1] = positionIn(head, nextTile, (local + 128) / 10);
     // Barrier: all subgroups read all keys and values.
     workgroupBarrier();
 
     // 2. Scores.
     {
-      var scores = subgroup_matrix_result<f32, 16, 16>();
-      scores = subgroupMatrixMultiplyAccumulate(query0, subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&tiles, 0u, 72u), scores);
-    scores = subgroupMatrixMultiplyAccumulate(query1, subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&tiles, 16u, 72u), scores);
-    scores = subgroupMatrixMultiplyAccumulate(query2, subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&tiles, 32u, 72u), scores);
-    scores = subgroupMatrixMultiplyAccumulate(query3, subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&tiles, 48u, 72u), scores);
-      subgroupMatrixStore<row_major>(&scoreRows, firstTileRow * 36u + 0u, scores, 36u);
-    }
+      var scores0 = subgroup_matrix_result<f32, 16, 16>();
+      {
+        let keys = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&tiles, 0u, 72u);
+        scores0 = subgroupMatrixMultiplyAccumulate(query0_0, keys, scores0);
+      }
     {
-      var scores = subgroup_matrix_result<f32, 16, 16>();
-      scores = subgroupMatrixMultiplyAccumulate(query0, subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&tiles, 1152u, 72u), scores);
-    scores = subgroupMatrixMultiplyAccumulate(query1, subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&tiles, 1168u, 72u), scores);
-    scores = subgroupMatrixMultiplyAccumulate(query2, subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&tiles, 1184u, 72u), scores);
-    scores = subgroupMatrixMultiplyAccumulate(query3, subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&tiles, 1200u, 72u), scores);
-      subgroupMatrixStore<row_major>(&scoreRows, firstTileRow * 36u + 16u, scores, 36u);
+        let keys = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&tiles, 16u, 72u);
+        scores0 = subgroupMatrixMultiplyAccumulate(query0_1, keys, scores0);
+      }
+    {
+        let keys = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&tiles, 32u, 72u);
+        scores0 = subgroupMatrixMultiplyAccumulate(query0_2, keys, scores0);
+      }
+    {
+        let keys = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&tiles, 48u, 72u);
+        scores0 = subgroupMatrixMultiplyAccumulate(query0_3, keys, scores0);
+      }
+      subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 0u) * 20u + 0u, scores0, 20u);
     }
     // Barrier: rows of scores are read by other invocations than those that stored them.
     workgroupBarrier();
     nextTile = keySlots(head, queryTileIndex, t + 2, keyTiles);
-    positions[0] = nextPositions[0];
-    valuePositions[0] = nextValuePositions[0];
-    keys[0] = vec4<f16>(readKey(firstKeyRow + min(positions[0], lastPosition), vector0));
-    values[0] = vec4<f16>(readValue(firstKeyRow + min(valuePositions[0], lastPosition), valueVector0));
-    positions[1] = nextPositions[1];
-    valuePositions[1] = nextValuePositions[1];
-    keys[1] = vec4<f16>(readKey(firstKeyRow + min(positions[1], lastPosition), vector1));
-    values[1] = vec4<f16>(readValue(firstKeyRow + min(valuePositions[1], lastPosition), valueVector1));
-    positions[2] = nextPositions[2];
-    valuePositions[2] = nextValuePositions[2];
-    keys[2] = vec4<f16>(readKey(firstKeyRow + min(positions[2], lastPosition), vector2));
-    values[2] = vec4<f16>(readValue(firstKeyRow + min(valuePositions[2], lastPosition), valueVector2));
-    positions[3] = nextPositions[3];
-    valuePositions[3] = nextValuePositions[3];
-    keys[3] = vec4<f16>(readKey(firstKeyRow + min(positions[3], lastPosition), vector3));
-    values[3] = vec4<f16>(readValue(firstKeyRow + min(valuePositions[3], lastPosition), valueVector3));
-    valuePositions[4] = nextValuePositions[4];
-    values[4] = vec4<f16>(readValue(firstKeyRow + min(valuePositions[4], lastPosition), valueVector4));
+    keyPlaces[0] = nextkeyPlaces[0];
+    valuePlaces[0] = nextvaluePlaces[0];
+    valuePlaces[1] = nextvaluePlaces[1];
+    keyWords[0] = key[uniforms.firstKey + (firstKeyRow + min(keyPlaces[0], lastPosition)) * 8 + (local + 0) % 8];
+    valueWords[0] = key[uniforms.firstValue + (firstKeyRow + min(valuePlaces[0], lastPosition)) * 10 + (local + 0) % 10];
+    valueWords[1] = key[uniforms.firstValue + (firstKeyRow + min(valuePlaces[1], lastPosition)) * 10 + (local + 128) % 10];
 
     // 3. Weights.
-    let lastVisible = uniforms.firstPosition + firstRow + row + uniforms.window - 1;
+    {
+    let lastVisible = uniforms.firstPosition + firstRow + row0 + uniforms.window - 1;
       let slope = headForms[head].y;
-      let slopedPosition = uniforms.firstPosition + firstRow + row;
-      let maskStart = maskRow(head, firstRow + row);
-      let firstVisible = uniforms.firstPosition + firstRow + row - uniforms.window + 1;
-    var x : array<vec4<f32>, 4>;
+      let slopedPosition = uniforms.firstPosition + firstRow + row0;
+      let maskStart = maskRow(head, firstRow + row0);
+      let firstVisible = uniforms.firstPosition + firstRow + row0 - uniforms.window + 1;
+    var x : array<vec4<f32>, 2>;
     var newMax = masked;
     {{
       let column = 4 * (half + 0);
-      x[0][0] = select(select(maskedScore(cappedScore(scoreRows[row * 36 + column + 0]) - slope * f32(abs(slopedPosition - (keyPositions[column + 0]))), maskStart, keyPositions[column + 0]), masked, keyPositions[column + 0] < firstVisible), masked, keyPositions[column + 0] > lastVisible);
-    x[0][1] = select(select(maskedScore(cappedScore(scoreRows[row * 36 + column + 1]) - slope * f32(abs(slopedPosition - (keyPositions[column + 1]))), maskStart, keyPositions[column + 1]), masked, keyPositions[column + 1] < firstVisible), masked, keyPositions[column + 1] > lastVisible);
-    x[0][2] = select(select(maskedScore(cappedScore(scoreRows[row * 36 + column + 2]) - slope * f32(abs(slopedPosition - (keyPositions[column + 2]))), maskStart, keyPositions[column + 2]), masked, keyPositions[column + 2] < firstVisible), masked, keyPositions[column + 2] > lastVisible);
-    x[0][3] = select(select(maskedScore(cappedScore(scoreRows[row * 36 + column + 3]) - slope * f32(abs(slopedPosition - (keyPositions[column + 3]))), maskStart, keyPositions[column + 3]), masked, keyPositions[column + 3] < firstVisible), masked, keyPositions[column + 3] > lastVisible);
+      x[0][0] = select(select(maskedScore(cappedScore(scoreRows[row0 * 20 + column + 0]) - slope * f32(abs(slopedPosition - (keyPositions[column + 0]))), maskStart, keyPositions[column + 0]), masked, keyPositions[column + 0] < firstVisible), masked, keyPositions[column + 0] > lastVisible);
+    x[0][1] = select(select(maskedScore(cappedScore(scoreRows[row0 * 20 + column + 1]) - slope * f32(abs(slopedPosition - (keyPositions[column + 1]))), maskStart, keyPositions[column + 1]), masked, keyPositions[column + 1] < firstVisible), masked, keyPositions[column + 1] > lastVisible);
+    x[0][2] = select(select(maskedScore(cappedScore(scoreRows[row0 * 20 + column + 2]) - slope * f32(abs(slopedPosition - (keyPositions[column + 2]))), maskStart, keyPositions[column + 2]), masked, keyPositions[column + 2] < firstVisible), masked, keyPositions[column + 2] > lastVisible);
+    x[0][3] = select(select(maskedScore(cappedScore(scoreRows[row0 * 20 + column + 3]) - slope * f32(abs(slopedPosition - (keyPositions[column + 3]))), maskStart, keyPositions[column + 3]), masked, keyPositions[column + 3] < firstVisible), masked, keyPositions[column + 3] > lastVisible);
       newMax = max(newMax, max(max(x[0].x, x[0].y), max(x[0].z, x[0].w)));
     }
     {
       let column = 4 * (half + 2);
-      x[1][0] = select(select(maskedScore(cappedScore(scoreRows[row * 36 + column + 0]) - slope * f32(abs(slopedPosition - (keyPositions[column + 0]))), maskStart, keyPositions[column + 0]), masked, keyPositions[column + 0] < firstVisible), masked, keyPositions[column + 0] > lastVisible);
-    x[1][1] = select(select(maskedScore(cappedScore(scoreRows[row * 36 + column + 1]) - slope * f32(abs(slopedPosition - (keyPositions[column + 1]))), maskStart, keyPositions[column + 1]), masked, keyPositions[column + 1] < firstVisible), masked, keyPositions[column + 1] > lastVisible);
-    x[1][2] = select(select(maskedScore(cappedScore(scoreRows[row * 36 + column + 2]) - slope * f32(abs(slopedPosition - (keyPositions[column + 2]))), maskStart, keyPositions[column + 2]), masked, keyPositions[column + 2] < firstVisible), masked, keyPositions[column + 2] > lastVisible);
-    x[1][3] = select(select(maskedScore(cappedScore(scoreRows[row * 36 + column + 3]) - slope * f32(abs(slopedPosition - (keyPositions[column + 3]))), maskStart, keyPositions[column + 3]), masked, keyPositions[column + 3] < firstVisible), masked, keyPositions[column + 3] > lastVisible);
+      x[1][0] = select(select(maskedScore(cappedScore(scoreRows[row0 * 20 + column + 0]) - slope * f32(abs(slopedPosition - (keyPositions[column + 0]))), maskStart, keyPositions[column + 0]), masked, keyPositions[column + 0] < firstVisible), masked, keyPositions[column + 0] > lastVisible);
+    x[1][1] = select(select(maskedScore(cappedScore(scoreRows[row0 * 20 + column + 1]) - slope * f32(abs(slopedPosition - (keyPositions[column + 1]))), maskStart, keyPositions[column + 1]), masked, keyPositions[column + 1] < firstVisible), masked, keyPositions[column + 1] > lastVisible);
+    x[1][2] = select(select(maskedScore(cappedScore(scoreRows[row0 * 20 + column + 2]) - slope * f32(abs(slopedPosition - (keyPositions[column + 2]))), maskStart, keyPositions[column + 2]), masked, keyPositions[column + 2] < firstVisible), masked, keyPositions[column + 2] > lastVisible);
+    x[1][3] = select(select(maskedScore(cappedScore(scoreRows[row0 * 20 + column + 3]) - slope * f32(abs(slopedPosition - (keyPositions[column + 3]))), maskStart, keyPositions[column + 3]), masked, keyPositions[column + 3] < firstVisible), masked, keyPositions[column + 3] > lastVisible);
       newMax = max(newMax, max(max(x[1].x, x[1].y), max(x[1].z, x[1].w)));
-    }
-    {
-      let column = 4 * (half + 4);
-      x[2][0] = select(select(maskedScore(cappedScore(scoreRows[row * 36 + column + 0]) - slope * f32(abs(slopedPosition - (keyPositions[column + 0]))), maskStart, keyPositions[column + 0]), masked, keyPositions[column + 0] < firstVisible), masked, keyPositions[column + 0] > lastVisible);
-    x[2][1] = select(select(maskedScore(cappedScore(scoreRows[row * 36 + column + 1]) - slope * f32(abs(slopedPosition - (keyPositions[column + 1]))), maskStart, keyPositions[column + 1]), masked, keyPositions[column + 1] < firstVisible), masked, keyPositions[column + 1] > lastVisible);
-    x[2][2] = select(select(maskedScore(cappedScore(scoreRows[row * 36 + column + 2]) - slope * f32(abs(slopedPosition - (keyPositions[column + 2]))), maskStart, keyPositions[column + 2]), masked, keyPositions[column + 2] < firstVisible), masked, keyPositions[column + 2] > lastVisible);
-    x[2][3] = select(select(maskedScore(cappedScore(scoreRows[row * 36 + column + 3]) - slope * f32(abs(slopedPosition - (keyPositions[column + 3]))), maskStart, keyPositions[column + 3]), masked, keyPositions[column + 3] < firstVisible), masked, keyPositions[column + 3] > lastVisible);
-      newMax = max(newMax, max(max(x[2].x, x[2].y), max(x[2].z, x[2].w)));
-    }
-    {
-      let column = 4 * (half + 6);
-      x[3][0] = select(select(maskedScore(cappedScore(scoreRows[row * 36 + column + 0]) - slope * f32(abs(slopedPosition - (keyPositions[column + 0]))), maskStart, keyPositions[column + 0]), masked, keyPositions[column + 0] < firstVisible), masked, keyPositions[column + 0] > lastVisible);
-    x[3][1] = select(select(maskedScore(cappedScore(scoreRows[row * 36 + column + 1]) - slope * f32(abs(slopedPosition - (keyPositions[column + 1]))), maskStart, keyPositions[column + 1]), masked, keyPositions[column + 1] < firstVisible), masked, keyPositions[column + 1] > lastVisible);
-    x[3][2] = select(select(maskedScore(cappedScore(scoreRows[row * 36 + column + 2]) - slope * f32(abs(slopedPosition - (keyPositions[column + 2]))), maskStart, keyPositions[column + 2]), masked, keyPositions[column + 2] < firstVisible), masked, keyPositions[column + 2] > lastVisible);
-    x[3][3] = select(select(maskedScore(cappedScore(scoreRows[row * 36 + column + 3]) - slope * f32(abs(slopedPosition - (keyPositions[column + 3]))), maskStart, keyPositions[column + 3]), masked, keyPositions[column + 3] < firstVisible), masked, keyPositions[column + 3] > lastVisible);
-      newMax = max(newMax, max(max(x[3].x, x[3].y), max(x[3].z, x[3].w)));
     }}
     newMax = max(newMax, subgroupShuffleXor(newMax, 1u));
-    let rises = newMax > rowMax + 8.0;
-    let rescale = select(1.0, exp2(rowMax - newMax), rises);
-    rowMax = select(rowMax, newMax, rises);
-    rowSum *= rescale;
+    let rises = newMax > rowMax0 + 8.0;
+    let rescale = select(1.0, exp2(rowMax0 - newMax), rises);
+    rowMax0 = select(rowMax0, newMax, rises);
+    rowSum0 *= rescale;
     if (half == 0) {
-      rescales[row] = rescale;
+      rescales[row0] = rescale;
     }
     if (rises) {
-      atomicStore(&anyRescale, 1u);
+      atomicStore(&anyRescale[0], 1u);
     }
     {
       let column = 4 * (half + 0);
       {
         // A row that has seen nothing yet has the masked score as its maximum: exp2 would give 1.
-        let weight = select(exp2(x[0][0] - rowMax), 0.0, x[0][0] == masked);
-        weightRows[row * 40 + column + 0] = f16(weight);
-        rowSum += weight;
+        let weight = select(exp2(x[0][0] - rowMax0), 0.0, x[0][0] == masked);
+        weightRows[row0 * 24 + column + 0] = f16(weight);
+        rowSum0 += weight;
       }
     {
         // A row that has seen nothing yet has the masked score as its maximum: exp2 would give 1.
-        let weight = select(exp2(x[0][1] - rowMax), 0.0, x[0][1] == masked);
-        weightRows[row * 40 + column + 1] = f16(weight);
-        rowSum += weight;
+        let weight = select(exp2(x[0][1] - rowMax0), 0.0, x[0][1] == masked);
+        weightRows[row0 * 24 + column + 1] = f16(weight);
+        rowSum0 += weight;
       }
     {
         // A row that has seen nothing yet has the masked score as its maximum: exp2 would give 1.
-        let weight = select(exp2(x[0][2] - rowMax), 0.0, x[0][2] == masked);
-        weightRows[row * 40 + column + 2] = f16(weight);
-        rowSum += weight;
+        let weight = select(exp2(x[0][2] - rowMax0), 0.0, x[0][2] == masked);
+        weightRows[row0 * 24 + column + 2] = f16(weight);
+        rowSum0 += weight;
       }
     {
         // A row that has seen nothing yet has the masked score as its maximum: exp2 would give 1.
-        let weight = select(exp2(x[0][3] - rowMax), 0.0, x[0][3] == masked);
-        weightRows[row * 40 + column + 3] = f16(weight);
-        rowSum += weight;
+        let weight = select(exp2(x[0][3] - rowMax0), 0.0, x[0][3] == masked);
+        weightRows[row0 * 24 + column + 3] = f16(weight);
+        rowSum0 += weight;
       }
     }
     {
       let column = 4 * (half + 2);
       {
         // A row that has seen nothing yet has the masked score as its maximum: exp2 would give 1.
-        let weight = select(exp2(x[1][0] - rowMax), 0.0, x[1][0] == masked);
-        weightRows[row * 40 + column + 0] = f16(weight);
-        rowSum += weight;
+        let weight = select(exp2(x[1][0] - rowMax0), 0.0, x[1][0] == masked);
+        weightRows[row0 * 24 + column + 0] = f16(weight);
+        rowSum0 += weight;
       }
     {
         // A row that has seen nothing yet has the masked score as its maximum: exp2 would give 1.
-        let weight = select(exp2(x[1][1] - rowMax), 0.0, x[1][1] == masked);
-        weightRows[row * 40 + column + 1] = f16(weight);
-        rowSum += weight;
+        let weight = select(exp2(x[1][1] - rowMax0), 0.0, x[1][1] == masked);
+        weightRows[row0 * 24 + column + 1] = f16(weight);
+        rowSum0 += weight;
       }
     {
         // A row that has seen nothing yet has the masked score as its maximum: exp2 would give 1.
-        let weight = select(exp2(x[1][2] - rowMax), 0.0, x[1][2] == masked);
-        weightRows[row * 40 + column + 2] = f16(weight);
-        rowSum += weight;
+        let weight = select(exp2(x[1][2] - rowMax0), 0.0, x[1][2] == masked);
+        weightRows[row0 * 24 + column + 2] = f16(weight);
+        rowSum0 += weight;
       }
     {
         // A row that has seen nothing yet has the masked score as its maximum: exp2 would give 1.
-        let weight = select(exp2(x[1][3] - rowMax), 0.0, x[1][3] == masked);
-        weightRows[row * 40 + column + 3] = f16(weight);
-        rowSum += weight;
+        let weight = select(exp2(x[1][3] - rowMax0), 0.0, x[1][3] == masked);
+        weightRows[row0 * 24 + column + 3] = f16(weight);
+        rowSum0 += weight;
       }
     }
-    {
-      let column = 4 * (half + 4);
-      {
-        // A row that has seen nothing yet has the masked score as its maximum: exp2 would give 1.
-        let weight = select(exp2(x[2][0] - rowMax), 0.0, x[2][0] == masked);
-        weightRows[row * 40 + column + 0] = f16(weight);
-        rowSum += weight;
-      }
-    {
-        // A row that has seen nothing yet has the masked score as its maximum: exp2 would give 1.
-        let weight = select(exp2(x[2][1] - rowMax), 0.0, x[2][1] == masked);
-        weightRows[row * 40 + column + 1] = f16(weight);
-        rowSum += weight;
-      }
-    {
-        // A row that has seen nothing yet has the masked score as its maximum: exp2 would give 1.
-        let weight = select(exp2(x[2][2] - rowMax), 0.0, x[2][2] == masked);
-        weightRows[row * 40 + column + 2] = f16(weight);
-        rowSum += weight;
-      }
-    {
-        // A row that has seen nothing yet has the masked score as its maximum: exp2 would give 1.
-        let weight = select(exp2(x[2][3] - rowMax), 0.0, x[2][3] == masked);
-        weightRows[row * 40 + column + 3] = f16(weight);
-        rowSum += weight;
-      }
-    }
-    {
-      let column = 4 * (half + 6);
-      {
-        // A row that has seen nothing yet has the masked score as its maximum: exp2 would give 1.
-        let weight = select(exp2(x[3][0] - rowMax), 0.0, x[3][0] == masked);
-        weightRows[row * 40 + column + 0] = f16(weight);
-        rowSum += weight;
-      }
-    {
-        // A row that has seen nothing yet has the masked score as its maximum: exp2 would give 1.
-        let weight = select(exp2(x[3][1] - rowMax), 0.0, x[3][1] == masked);
-        weightRows[row * 40 + column + 1] = f16(weight);
-        rowSum += weight;
-      }
-    {
-        // A row that has seen nothing yet has the masked score as its maximum: exp2 would give 1.
-        let weight = select(exp2(x[3][2] - rowMax), 0.0, x[3][2] == masked);
-        weightRows[row * 40 + column + 2] = f16(weight);
-        rowSum += weight;
-      }
-    {
-        // A row that has seen nothing yet has the masked score as its maximum: exp2 would give 1.
-        let weight = select(exp2(x[3][3] - rowMax), 0.0, x[3][3] == masked);
-        weightRows[row * 40 + column + 3] = f16(weight);
-        rowSum += weight;
-      }
     }
     // Barrier: weights are read as matrices; and whether any row rises must be known to all alike.
     workgroupBarrier();
-    if (workgroupUniformLoad(&anyRescale) != 0u) {
-      subgroupMatrixStore<row_major>(&scoreRows, firstTileRow * 36u + 0u, output0, 36u);
-    subgroupMatrixStore<row_major>(&scoreRows, firstTileRow * 36u + 16u, output1, 36u);
-      workgroupBarrier();
-      for (var i = half; i < 32; i += 2) {
-        scoreRows[row * 36 + i] *= rescales[row];
-      }
-      workgroupBarrier();
-      output0 = subgroupMatrixLoad<subgroup_matrix_result<f32, 16, 16>, row_major>(&scoreRows, firstTileRow * 36u + 0u, 36u);
-    output1 = subgroupMatrixLoad<subgroup_matrix_result<f32, 16, 16>, row_major>(&scoreRows, firstTileRow * 36u + 16u, 36u);
-      workgroupBarrier();
-    subgroupMatrixStore<row_major>(&scoreRows, firstTileRow * 36u + 0u, output2, 36u);
-    subgroupMatrixStore<row_major>(&scoreRows, firstTileRow * 36u + 16u, output3, 36u);
-      workgroupBarrier();
-      for (var i = half; i < 32; i += 2) {
-        scoreRows[row * 36 + i] *= rescales[row];
-      }
-      workgroupBarrier();
-      output2 = subgroupMatrixLoad<subgroup_matrix_result<f32, 16, 16>, row_major>(&scoreRows, firstTileRow * 36u + 0u, 36u);
-    output3 = subgroupMatrixLoad<subgroup_matrix_result<f32, 16, 16>, row_major>(&scoreRows, firstTileRow * 36u + 16u, 36u);
-      workgroupBarrier();
-    subgroupMatrixStore<row_major>(&scoreRows, firstTileRow * 36u + 0u, output4, 36u);
+    if (workgroupUniformLoad(&anyRescale[0]) != 0u) {
+      subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 0u) * 20u + 0u, output0_0, 20u);
+      // Barriers: rows are read by other invocations than those that stored them, and what follows replaces them.
       workgroupBarrier();
       for (var i = half; i < 16; i += 2) {
-        scoreRows[row * 36 + i] *= rescales[row];
+        scoreRows[row0 * 20 + i] *= rescales[row0];
       }
       workgroupBarrier();
-      output4 = subgroupMatrixLoad<subgroup_matrix_result<f32, 16, 16>, row_major>(&scoreRows, firstTileRow * 36u + 0u, 36u);
+      output0_0 = subgroupMatrixLoad<subgroup_matrix_result<f32, 16, 16>, row_major>(&scoreRows, (firstTileRow + 0u) * 20u + 0u, 20u);
       workgroupBarrier();
-      atomicStore(&anyRescale, 0u);
+    subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 0u) * 20u + 0u, output0_1, 20u);
+      // Barriers: rows are read by other invocations than those that stored them, and what follows replaces them.
+      workgroupBarrier();
+      for (var i = half; i < 16; i += 2) {
+        scoreRows[row0 * 20 + i] *= rescales[row0];
+      }
+      workgroupBarrier();
+      output0_1 = subgroupMatrixLoad<subgroup_matrix_result<f32, 16, 16>, row_major>(&scoreRows, (firstTileRow + 0u) * 20u + 0u, 20u);
+      workgroupBarrier();
+    subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 0u) * 20u + 0u, output0_2, 20u);
+      // Barriers: rows are read by other invocations than those that stored them, and what follows replaces them.
+      workgroupBarrier();
+      for (var i = half; i < 16; i += 2) {
+        scoreRows[row0 * 20 + i] *= rescales[row0];
+      }
+      workgroupBarrier();
+      output0_2 = subgroupMatrixLoad<subgroup_matrix_result<f32, 16, 16>, row_major>(&scoreRows, (firstTileRow + 0u) * 20u + 0u, 20u);
+      workgroupBarrier();
+    subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 0u) * 20u + 0u, output0_3, 20u);
+      // Barriers: rows are read by other invocations than those that stored them, and what follows replaces them.
+      workgroupBarrier();
+      for (var i = half; i < 16; i += 2) {
+        scoreRows[row0 * 20 + i] *= rescales[row0];
+      }
+      workgroupBarrier();
+      output0_3 = subgroupMatrixLoad<subgroup_matrix_result<f32, 16, 16>, row_major>(&scoreRows, (firstTileRow + 0u) * 20u + 0u, 20u);
+      workgroupBarrier();
+    subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 0u) * 20u + 0u, output0_4, 20u);
+      // Barriers: rows are read by other invocations than those that stored them, and what follows replaces them.
+      workgroupBarrier();
+      for (var i = half; i < 16; i += 2) {
+        scoreRows[row0 * 20 + i] *= rescales[row0];
+      }
+      workgroupBarrier();
+      output0_4 = subgroupMatrixLoad<subgroup_matrix_result<f32, 16, 16>, row_major>(&scoreRows, (firstTileRow + 0u) * 20u + 0u, 20u);
+      workgroupBarrier();
+      atomicStore(&anyRescale[0], 0u);
     }
 
     // 4. Weighted sum of values.
     {
-      let weights = subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>, row_major>(&weightRows, firstTileRow * 40u + 0u, 40u);
-      output0 = subgroupMatrixMultiplyAccumulate(weights, subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, row_major>(&tiles, 2304u, 88u), output0);
-    output1 = subgroupMatrixMultiplyAccumulate(weights, subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, row_major>(&tiles, 2320u, 88u), output1);
-    output2 = subgroupMatrixMultiplyAccumulate(weights, subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, row_major>(&tiles, 2336u, 88u), output2);
-    output3 = subgroupMatrixMultiplyAccumulate(weights, subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, row_major>(&tiles, 2352u, 88u), output3);
-    output4 = subgroupMatrixMultiplyAccumulate(weights, subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, row_major>(&tiles, 2368u, 88u), output4);
-    }
+      let weights0 = subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>, row_major>(&weightRows, (firstTileRow + 0u) * 24u + 0u, 24u);
+      {
+        let values = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, row_major>(&tiles, 1152u, 88u);
+        output0_0 = subgroupMatrixMultiplyAccumulate(weights0, values, output0_0);
+      }
     {
-      let weights = subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>, row_major>(&weightRows, firstTileRow * 40u + 16u, 40u);
-      output0 = subgroupMatrixMultiplyAccumulate(weights, subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, row_major>(&tiles, 3712u, 88u), output0);
-    output1 = subgroupMatrixMultiplyAccumulate(weights, subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, row_major>(&tiles, 3728u, 88u), output1);
-    output2 = subgroupMatrixMultiplyAccumulate(weights, subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, row_major>(&tiles, 3744u, 88u), output2);
-    output3 = subgroupMatrixMultiplyAccumulate(weights, subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, row_major>(&tiles, 3760u, 88u), output3);
-    output4 = subgroupMatrixMultiplyAccumulate(weights, subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, row_major>(&tiles, 3776u, 88u), output4);
+        let values = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, row_major>(&tiles, 1168u, 88u);
+        output0_1 = subgroupMatrixMultiplyAccumulate(weights0, values, output0_1);
+      }
+    {
+        let values = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, row_major>(&tiles, 1184u, 88u);
+        output0_2 = subgroupMatrixMultiplyAccumulate(weights0, values, output0_2);
+      }
+    {
+        let values = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, row_major>(&tiles, 1200u, 88u);
+        output0_3 = subgroupMatrixMultiplyAccumulate(weights0, values, output0_3);
+      }
+    {
+        let values = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, row_major>(&tiles, 1216u, 88u);
+        output0_4 = subgroupMatrixMultiplyAccumulate(weights0, values, output0_4);
+      }
     }
     // Barrier: the next round overwrites keys, values and weights.
     workgroupBarrier();
   }
 
   // 5. The sums of both halves, and the output, by way of workgroup memory.
-  let total = rowSum + subgroupShuffleXor(rowSum, 1u);
-  let totalWithSink = total + exp2(min(f32(headForms[head].z) - rowMax, f32(126.0)));
-  subgroupMatrixStore<row_major>(&scoreRows, firstTileRow * 36u + 0u, output0, 36u);
-    subgroupMatrixStore<row_major>(&scoreRows, firstTileRow * 36u + 16u, output1, 36u);
-  workgroupBarrier();
-  for (var i = half; i < 8; i += 2) {
+  {
+  let total = rowSum0 + subgroupShuffleXor(rowSum0, 1u);
+  let totalWithSink = total + exp2(min(f32(headForms[head].z) - rowMax0, f32(126.0)));
+  subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 0u) * 20u + 0u, output0_0, 20u);
+      // Barriers: rows are read by other invocations than those that stored them, and what follows replaces them.
+      workgroupBarrier();
+      for (var i = half; i < 4; i += 2) {
     let vector = 0 + i;
-    if (firstRow + row < endRow && vector < 20) {
-      let at = row * 36 + 4 * i;
-      let x = vec4<f32>(scoreRows[at], scoreRows[at + 1], scoreRows[at + 2], scoreRows[at + 3]);
-      // A row that saw nothing is zeros.
-      writeOutput(head * uniforms.queryLength + firstRow + row, vector, select(x / totalWithSink, vec4<f32>(0.0), total == 0.0));
+    if (firstRow + row0 < endRow && vector < 20) {
+      let at = row0 * 20 + 4 * i;
+      var x = vec4<f32>(scoreRows[at], scoreRows[at + 1], scoreRows[at + 2], scoreRows[at + 3]);
+      if (atomicLoad(&anyWithheld[0]) != 0u) {
+    for (var t = 0; t < keyTiles; t++) {
+      let tile = keySlots(head, queryTileIndex, t, keyTiles);
+      for (var slot = 0; slot < tileKeys; slot++) {
+        let position = positionIn(head, tile, slot);
+        if (position > seenByAll && position != paddingPosition) {
+      let withheld0 = withheldOf(readValue(firstKeyRow + position, vector));
+      {
+        let lastVisible = uniforms.firstPosition + firstRow + row0 + uniforms.window - 1;
+      let slope = headForms[head].y;
+      let slopedPosition = uniforms.firstPosition + firstRow + row0;
+      let maskStart = maskRow(head, firstRow + row0);
+      let firstVisible = uniforms.firstPosition + firstRow + row0 - uniforms.window + 1;
+        if (!(select(select(maskedScore(cappedScore(0.0) - slope * f32(abs(slopedPosition - (position))), maskStart, position), masked, position < firstVisible), masked, position > lastVisible) == masked)) { x += withheld0; }
+      }
+        }
+      }
     }
   }
-  workgroupBarrier();
-    subgroupMatrixStore<row_major>(&scoreRows, firstTileRow * 36u + 0u, output2, 36u);
-    subgroupMatrixStore<row_major>(&scoreRows, firstTileRow * 36u + 16u, output3, 36u);
-  workgroupBarrier();
-  for (var i = half; i < 8; i += 2) {
+      // A row that saw nothing is zeros.
+      writeOutput(head * uniforms.queryLength + firstRow + row0, vector, select(x / totalWithSink, vec4<f32>(0.0), total == 0.0));
+    }
+  }
+      workgroupBarrier();
+    subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 0u) * 20u + 0u, output0_1, 20u);
+      // Barriers: rows are read by other invocations than those that stored them, and what follows replaces them.
+      workgroupBarrier();
+      for (var i = half; i < 4; i += 2) {
+    let vector = 4 + i;
+    if (firstRow + row0 < endRow && vector < 20) {
+      let at = row0 * 20 + 4 * i;
+      var x = vec4<f32>(scoreRows[at], scoreRows[at + 1], scoreRows[at + 2], scoreRows[at + 3]);
+      if (atomicLoad(&anyWithheld[0]) != 0u) {
+    for (var t = 0; t < keyTiles; t++) {
+      let tile = keySlots(head, queryTileIndex, t, keyTiles);
+      for (var slot = 0; slot < tileKeys; slot++) {
+        let position = positionIn(head, tile, slot);
+        if (position > seenByAll && position != paddingPosition) {
+      let withheld0 = withheldOf(readValue(firstKeyRow + position, vector));
+      {
+        let lastVisible = uniforms.firstPosition + firstRow + row0 + uniforms.window - 1;
+      let slope = headForms[head].y;
+      let slopedPosition = uniforms.firstPosition + firstRow + row0;
+      let maskStart = maskRow(head, firstRow + row0);
+      let firstVisible = uniforms.firstPosition + firstRow + row0 - uniforms.window + 1;
+        if (!(select(select(maskedScore(cappedScore(0.0) - slope * f32(abs(slopedPosition - (position))), maskStart, position), masked, position < firstVisible), masked, position > lastVisible) == masked)) { x += withheld0; }
+      }
+        }
+      }
+    }
+  }
+      // A row that saw nothing is zeros.
+      writeOutput(head * uniforms.queryLength + firstRow + row0, vector, select(x / totalWithSink, vec4<f32>(0.0), total == 0.0));
+    }
+  }
+      workgroupBarrier();
+    subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 0u) * 20u + 0u, output0_2, 20u);
+      // Barriers: rows are read by other invocations than those that stored them, and what follows replaces them.
+      workgroupBarrier();
+      for (var i = half; i < 4; i += 2) {
     let vector = 8 + i;
-    if (firstRow + row < endRow && vector < 20) {
-      let at = row * 36 + 4 * i;
-      let x = vec4<f32>(scoreRows[at], scoreRows[at + 1], scoreRows[at + 2], scoreRows[at + 3]);
-      // A row that saw nothing is zeros.
-      writeOutput(head * uniforms.queryLength + firstRow + row, vector, select(x / totalWithSink, vec4<f32>(0.0), total == 0.0));
+    if (firstRow + row0 < endRow && vector < 20) {
+      let at = row0 * 20 + 4 * i;
+      var x = vec4<f32>(scoreRows[at], scoreRows[at + 1], scoreRows[at + 2], scoreRows[at + 3]);
+      if (atomicLoad(&anyWithheld[0]) != 0u) {
+    for (var t = 0; t < keyTiles; t++) {
+      let tile = keySlots(head, queryTileIndex, t, keyTiles);
+      for (var slot = 0; slot < tileKeys; slot++) {
+        let position = positionIn(head, tile, slot);
+        if (position > seenByAll && position != paddingPosition) {
+      let withheld0 = withheldOf(readValue(firstKeyRow + position, vector));
+      {
+        let lastVisible = uniforms.firstPosition + firstRow + row0 + uniforms.window - 1;
+      let slope = headForms[head].y;
+      let slopedPosition = uniforms.firstPosition + firstRow + row0;
+      let maskStart = maskRow(head, firstRow + row0);
+      let firstVisible = uniforms.firstPosition + firstRow + row0 - uniforms.window + 1;
+        if (!(select(select(maskedScore(cappedScore(0.0) - slope * f32(abs(slopedPosition - (position))), maskStart, position), masked, position < firstVisible), masked, position > lastVisible) == masked)) { x += withheld0; }
+      }
+        }
+      }
     }
   }
-  workgroupBarrier();
-    subgroupMatrixStore<row_major>(&scoreRows, firstTileRow * 36u + 0u, output4, 36u);
-  workgroupBarrier();
-  for (var i = half; i < 4; i += 2) {
+      // A row that saw nothing is zeros.
+      writeOutput(head * uniforms.queryLength + firstRow + row0, vector, select(x / totalWithSink, vec4<f32>(0.0), total == 0.0));
+    }
+  }
+      workgroupBarrier();
+    subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 0u) * 20u + 0u, output0_3, 20u);
+      // Barriers: rows are read by other invocations than those that stored them, and what follows replaces them.
+      workgroupBarrier();
+      for (var i = half; i < 4; i += 2) {
+    let vector = 12 + i;
+    if (firstRow + row0 < endRow && vector < 20) {
+      let at = row0 * 20 + 4 * i;
+      var x = vec4<f32>(scoreRows[at], scoreRows[at + 1], scoreRows[at + 2], scoreRows[at + 3]);
+      if (atomicLoad(&anyWithheld[0]) != 0u) {
+    for (var t = 0; t < keyTiles; t++) {
+      let tile = keySlots(head, queryTileIndex, t, keyTiles);
+      for (var slot = 0; slot < tileKeys; slot++) {
+        let position = positionIn(head, tile, slot);
+        if (position > seenByAll && position != paddingPosition) {
+      let withheld0 = withheldOf(readValue(firstKeyRow + position, vector));
+      {
+        let lastVisible = uniforms.firstPosition + firstRow + row0 + uniforms.window - 1;
+      let slope = headForms[head].y;
+      let slopedPosition = uniforms.firstPosition + firstRow + row0;
+      let maskStart = maskRow(head, firstRow + row0);
+      let firstVisible = uniforms.firstPosition + firstRow + row0 - uniforms.window + 1;
+        if (!(select(select(maskedScore(cappedScore(0.0) - slope * f32(abs(slopedPosition - (position))), maskStart, position), masked, position < firstVisible), masked, position > lastVisible) == masked)) { x += withheld0; }
+      }
+        }
+      }
+    }
+  }
+      // A row that saw nothing is zeros.
+      writeOutput(head * uniforms.queryLength + firstRow + row0, vector, select(x / totalWithSink, vec4<f32>(0.0), total == 0.0));
+    }
+  }
+      workgroupBarrier();
+    subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 0u) * 20u + 0u, output0_4, 20u);
+      // Barriers: rows are read by other invocations than those that stored them, and what follows replaces them.
+      workgroupBarrier();
+      for (var i = half; i < 4; i += 2) {
     let vector = 16 + i;
-    if (firstRow + row < endRow && vector < 20) {
-      let at = row * 36 + 4 * i;
-      let x = vec4<f32>(scoreRows[at], scoreRows[at + 1], scoreRows[at + 2], scoreRows[at + 3]);
-      // A row that saw nothing is zeros.
-      writeOutput(head * uniforms.queryLength + firstRow + row, vector, select(x / totalWithSink, vec4<f32>(0.0), total == 0.0));
+    if (firstRow + row0 < endRow && vector < 20) {
+      let at = row0 * 20 + 4 * i;
+      var x = vec4<f32>(scoreRows[at], scoreRows[at + 1], scoreRows[at + 2], scoreRows[at + 3]);
+      if (atomicLoad(&anyWithheld[0]) != 0u) {
+    for (var t = 0; t < keyTiles; t++) {
+      let tile = keySlots(head, queryTileIndex, t, keyTiles);
+      for (var slot = 0; slot < tileKeys; slot++) {
+        let position = positionIn(head, tile, slot);
+        if (position > seenByAll && position != paddingPosition) {
+      let withheld0 = withheldOf(readValue(firstKeyRow + position, vector));
+      {
+        let lastVisible = uniforms.firstPosition + firstRow + row0 + uniforms.window - 1;
+      let slope = headForms[head].y;
+      let slopedPosition = uniforms.firstPosition + firstRow + row0;
+      let maskStart = maskRow(head, firstRow + row0);
+      let firstVisible = uniforms.firstPosition + firstRow + row0 - uniforms.window + 1;
+        if (!(select(select(maskedScore(cappedScore(0.0) - slope * f32(abs(slopedPosition - (position))), maskStart, position), masked, position < firstVisible), masked, position > lastVisible) == masked)) { x += withheld0; }
+      }
+        }
+      }
     }
   }
-  workgroupBarrier();
+      // A row that saw nothing is zeros.
+      writeOutput(head * uniforms.queryLength + firstRow + row0, vector, select(x / totalWithSink, vec4<f32>(0.0), total == 0.0));
+    }
+  }
+      workgroupBarrier();
+  }
 }

@@ -54,15 +54,16 @@ const masked = -3.4e38f;
 const lowest = -1e38f;
 // Original index given to the padding of a key tile: past every limit.
 const paddingPosition = 0x7fffffff;
-// Barriers of the walk need a number that all invocations are known to share.
-var<workgroup> keyTileCount : i32;
+// Barriers of the walk need a number that all invocations are known to share. It takes 16 bytes, so that what a driver puts behind it
+// begins at a multiple of them, as matrix units need it.
+var<workgroup> keyTileCount : vec4<i32>;
 
 fn keyEnd(head : i32) -> i32 {
   return uniforms.keyLength;
 }
 // Where the mask of a row starts. Rows past the end read some row that exists.
 fn maskRow(head : i32, row : i32) -> i32 {
-  let heads = uniforms.queryShape.y;
+  let heads = uniforms.heads;
   let last = uniforms.maskShape - 1;
   let entry = min(head / heads, last.x) * uniforms.maskShape.y + min(head % heads, last.y);
   return (entry * uniforms.maskShape.z + min(row, last.z)) * uniforms.maskShape.w;
@@ -96,14 +97,38 @@ fn positionIn(head : i32, tile : vec2<i32>, slot : i32) -> i32 {
   }
   return paddingPosition;
 }
+
+fn notFinite(x : vec4<f32>) -> vec4<bool> {
+  return (bitcast<vec4<u32>>(x) & vec4<u32>(0x7f800000u)) == vec4<u32>(0x7f800000u);
+}
+
+// 16 bytes: see keyTileCount.
+var<workgroup> anyWithheld : array<atomic<u32>, 4>;
+
+fn asStored(x : vec4<f32>) -> vec4<f32> {
+  return x;
+}
+
+fn withhold(x : vec4<f32>) -> vec4<f32> {
+  let isWithheld = notFinite(asStored(x));
+  if (any(isWithheld)) {
+    atomicStore(&anyWithheld[0], 1u);
+  }
+  return select(x, vec4<f32>(0.0), isWithheld);
+}
+
+fn withheldOf(x : vec4<f32>) -> vec4<f32> {
+  return select(vec4<f32>(0.0), asStored(x), notFinite(asStored(x)));
+}
+
 fn readQuery(row : i32, vector : i32) -> vec4<f32> { return query[row * 16 + vector]; }
 fn readKey(row : i32, vector : i32) -> vec4<f32> { return key[row * 16 + vector]; }
 fn readValue(row : i32, vector : i32) -> vec4<f32> { return value[row * 20 + vector]; }
 
 fn main(index : i32) {
-  let local = i32(localIndex);
-  let x = ((local >> 1) & 1) + ((local >> 2) & 2) + 4 * ((local >> 4) % 4);
-  let y = (local & 1) + ((local >> 1) & 2) + 4 * ((local >> 4) / 4);
+  let local = i32(min(localIndex, 63u));
+  let x = local / 2 % 2 + local / 8 % 2 * 2 + 4 * (local / 16 % 4);
+  let y = local % 2 + local / 4 % 2 * 2 + 4 * (local / 16 / 4);
   let allHeads = uniforms.batch * uniforms.keyValueHeads;
   let head = workgroupIndex() % allHeads * (uniforms.heads / uniforms.keyValueHeads);
   let firstKeyRow = keyRow(head, 0);
@@ -120,10 +145,11 @@ fn main(index : i32) {
   let chunkTiles = (allTiles + uniforms.outShape.y - 1) / uniforms.outShape.y;
   let firstTile = chunk * chunkTiles;
   if (local == 0) {
-    keyTileCount = clamp(allTiles - firstTile, 0, chunkTiles);
+    keyTileCount.x = clamp(allTiles - firstTile, 0, chunkTiles);
   }
   // Barriers stand in a loop that all invocations must run equally often: hence the uniform load.
-  let keyTiles = workgroupUniformLoad(&keyTileCount);
+  let keyTiles = workgroupUniformLoad(&keyTileCount).x;
+  let seenByAll = -1;
 
   // Empty state of the online softmax: nothing seen, all sums zero.
   var rowMax = vec2<f32>(lowest);
@@ -230,7 +256,8 @@ fn main(index : i32) {
     // 2. Scores, masked, and the maximum of each row over this invocation's columns. The initial value is needed: without
     // one the scores of the last round stay.
     var scores = array<array<f32, columns>, rows>();
-    for (var i = 0; i < 16; i += 4) {
+    for (var s = 0; s < 4; s++) {
+      let i = s * 4;
       {
       let a0 = queryTile[(y + 0 * threadsY) * tileStride + i + 0];
     let a1 = queryTile[(y + 1 * threadsY) * tileStride + i + 0];
@@ -349,35 +376,45 @@ fn main(index : i32) {
       output[1][0] *= rescale[1];
     output[1][1] *= rescale[1];
     }
+    if (valuePosition0 > seenByAll) { fetched[0] = withhold(select(vec4<f32>(), fetched[0], valuePosition0 != paddingPosition)); }
+    if (valuePosition1 > seenByAll) { fetched[1] = withhold(select(vec4<f32>(), fetched[1], valuePosition1 != paddingPosition)); }
+    if (valuePosition2 > seenByAll) { fetched[2] = withhold(select(vec4<f32>(), fetched[2], valuePosition2 != paddingPosition)); }
+    if (valuePosition3 > seenByAll) { fetched[3] = withhold(select(vec4<f32>(), fetched[3], valuePosition3 != paddingPosition)); }
+    if (valuePosition4 > seenByAll) { fetched[4] = withhold(select(vec4<f32>(), fetched[4], valuePosition4 != paddingPosition)); }
+    if (valuePosition5 > seenByAll) { fetched[5] = withhold(select(vec4<f32>(), fetched[5], valuePosition5 != paddingPosition)); }
+    if (valuePosition6 > seenByAll) { fetched[6] = withhold(select(vec4<f32>(), fetched[6], valuePosition6 != paddingPosition)); }
+    if (valuePosition7 > seenByAll) { fetched[7] = withhold(select(vec4<f32>(), fetched[7], valuePosition7 != paddingPosition)); }
+    if (valuePosition8 > seenByAll) { fetched[8] = withhold(select(vec4<f32>(), fetched[8], valuePosition8 != paddingPosition)); }
+    if (valuePosition9 > seenByAll) { fetched[9] = withhold(select(vec4<f32>(), fetched[9], valuePosition9 != paddingPosition)); }
     {
-      keyTile[(local / 20) * tileStride + local % 20] = select(vec4<f32>(), fetched[0], valuePosition0 != paddingPosition);
+      keyTile[(local / 20) * tileStride + local % 20] = fetched[0];
     }
     {
-      keyTile[((local + 64) / 20) * tileStride + (local + 64) % 20] = select(vec4<f32>(), fetched[1], valuePosition1 != paddingPosition);
+      keyTile[((local + 64) / 20) * tileStride + (local + 64) % 20] = fetched[1];
     }
     {
-      keyTile[((local + 128) / 20) * tileStride + (local + 128) % 20] = select(vec4<f32>(), fetched[2], valuePosition2 != paddingPosition);
+      keyTile[((local + 128) / 20) * tileStride + (local + 128) % 20] = fetched[2];
     }
     {
-      keyTile[((local + 192) / 20) * tileStride + (local + 192) % 20] = select(vec4<f32>(), fetched[3], valuePosition3 != paddingPosition);
+      keyTile[((local + 192) / 20) * tileStride + (local + 192) % 20] = fetched[3];
     }
     {
-      keyTile[((local + 256) / 20) * tileStride + (local + 256) % 20] = select(vec4<f32>(), fetched[4], valuePosition4 != paddingPosition);
+      keyTile[((local + 256) / 20) * tileStride + (local + 256) % 20] = fetched[4];
     }
     {
-      keyTile[((local + 320) / 20) * tileStride + (local + 320) % 20] = select(vec4<f32>(), fetched[5], valuePosition5 != paddingPosition);
+      keyTile[((local + 320) / 20) * tileStride + (local + 320) % 20] = fetched[5];
     }
     {
-      keyTile[((local + 384) / 20) * tileStride + (local + 384) % 20] = select(vec4<f32>(), fetched[6], valuePosition6 != paddingPosition);
+      keyTile[((local + 384) / 20) * tileStride + (local + 384) % 20] = fetched[6];
     }
     {
-      keyTile[((local + 448) / 20) * tileStride + (local + 448) % 20] = select(vec4<f32>(), fetched[7], valuePosition7 != paddingPosition);
+      keyTile[((local + 448) / 20) * tileStride + (local + 448) % 20] = fetched[7];
     }
     {
-      keyTile[((local + 512) / 20) * tileStride + (local + 512) % 20] = select(vec4<f32>(), fetched[8], valuePosition8 != paddingPosition);
+      keyTile[((local + 512) / 20) * tileStride + (local + 512) % 20] = fetched[8];
     }
     {
-      keyTile[((local + 576) / 20) * tileStride + (local + 576) % 20] = select(vec4<f32>(), fetched[9], valuePosition9 != paddingPosition);
+      keyTile[((local + 576) / 20) * tileStride + (local + 576) % 20] = fetched[9];
     }
     // Barrier: the weighted sum reads the weights of all x and values that others loaded.
     workgroupBarrier();
@@ -392,7 +429,8 @@ fn main(index : i32) {
     fetched[7] = readKey(firstKeyRow + min(nextPositions[7], lastPosition), (local + 448) % 16);
 
     // 4. Weighted sum of values.
-    for (var i = 0; i < threadsX; i += 4) {
+    for (var s = 0; s < 4; s++) {
+      let i = s * 4;
       {
       let w0 = weights[(y + 0 * threadsY) * weightStride + i + 0];
     let w1 = weights[(y + 1 * threadsY) * weightStride + i + 0];
@@ -515,16 +553,38 @@ fn main(index : i32) {
     sum += rowPartials[y * weightStride + 13];
     sum += rowPartials[y * weightStride + 14];
     sum += rowPartials[y * weightStride + 15];
+  if (atomicLoad(&anyWithheld[0]) != 0u) {
+    for (var t = 0; t < keyTiles; t++) {
+      let tile = keySlots(head, queryTileIndex, firstTile + t, firstTile + keyTiles);
+      for (var slot = 0; slot < tileKeys; slot++) {
+        let position = positionIn(head, tile, slot);
+        if (position > seenByAll && position != paddingPosition) {
+      let withheld0 = withheldOf(readValue(firstKeyRow + position, min(x + 0 * threadsX, 19)));
+      let withheld1 = withheldOf(readValue(firstKeyRow + position, min(x + 1 * threadsX, 19)));
+      {
+        let lastVisible = uniforms.queryOffset + (firstRow + y + 0 * threadsY) % uniforms.queryLength;
+      let maskStart = maskRow(head + (firstRow + y + 0 * threadsY) / uniforms.queryLength, (firstRow + y + 0 * threadsY) % uniforms.queryLength);
+        if (!(select(maskedScore(0.0, maskStart, position), masked, position > lastVisible) == masked)) { output[0][0] += withheld0; output[0][1] += withheld1; }
+      }
+      {
+        let lastVisible = uniforms.queryOffset + (firstRow + y + 1 * threadsY) % uniforms.queryLength;
+      let maskStart = maskRow(head + (firstRow + y + 1 * threadsY) / uniforms.queryLength, (firstRow + y + 1 * threadsY) % uniforms.queryLength);
+        if (!(select(maskedScore(0.0, maskStart, position), masked, position > lastVisible) == masked)) { output[1][0] += withheld0; output[1][1] += withheld1; }
+      }
+        }
+      }
+    }
+  }
   if (firstRow + y + 0 * threadsY < endRow) {
     let outputRow = head * uniforms.queryLength + firstRow + y + 0 * threadsY;
-    { { writeValues(outputRow, chunk, (x + 0 * threadsX) * 1 + 0, output[0][0]); } }
-    if (x + 1 * threadsX < 20) { { writeValues(outputRow, chunk, (x + 1 * threadsX) * 1 + 0, output[0][1]); } }
+    { { writeValues(outputRow, chunk, x + 0 * threadsX, output[0][0]); } }
+    if (x + 1 * threadsX < 20) { { writeValues(outputRow, chunk, x + 1 * threadsX, output[0][1]); } }
     if (x == 0) { writeSums(outputRow, chunk, rowMax[0], sum[0]); }
   }
     if (firstRow + y + 1 * threadsY < endRow) {
     let outputRow = head * uniforms.queryLength + firstRow + y + 1 * threadsY;
-    { { writeValues(outputRow, chunk, (x + 0 * threadsX) * 1 + 0, output[1][0]); } }
-    if (x + 1 * threadsX < 20) { { writeValues(outputRow, chunk, (x + 1 * threadsX) * 1 + 0, output[1][1]); } }
+    { { writeValues(outputRow, chunk, x + 0 * threadsX, output[1][0]); } }
+    if (x + 1 * threadsX < 20) { { writeValues(outputRow, chunk, x + 1 * threadsX, output[1][1]); } }
     if (x == 0) { writeSums(outputRow, chunk, rowMax[1], sum[1]); }
   }
 }

@@ -9,7 +9,7 @@ fn workgroupIndex() -> i32 {
 var<workgroup> reduceBuffer : array<f32, 128>;
 
 fn workgroupSum(x : f32) -> f32 {
-  let local = i32(localIndex);
+  let local = i32(min(localIndex, 127u));
   reduceBuffer[local] = x;
   // Barriers: each round reads what other invocations wrote in the round before.
   workgroupBarrier();
@@ -26,7 +26,7 @@ fn workgroupSum(x : f32) -> f32 {
 }
 
 fn workgroupMax(x : f32) -> f32 {
-  let local = i32(localIndex);
+  let local = i32(min(localIndex, 127u));
   reduceBuffer[local] = x;
   // Barriers: each round reads what other invocations wrote in the round before.
   workgroupBarrier();

@@ -22,7 +22,7 @@ fn merge(a : State, b : State) -> State {
   return State(maximum, x.sum + y.sum, x.values + y.values);
 }
 
-// A state brought to another maximum. One without weights may hold a NaN of values that nobody sees: zero times a NaN.
+// A state brought to another maximum. One without weights need not have its values written: they may be what zero times makes a NaN.
 fn weighted(x : State, maximum : f32) -> State {
   let rescale = exp2(x.maximum - maximum);
   return State(maximum, x.sum * rescale, select(x.values * rescale, vec4<f32>(0.0), x.sum == 0.0));
@@ -32,11 +32,12 @@ var<workgroup> laneStates : array<State, 240>;
 
 // All invocations call it together; those of the first lane get what all lanes have.
 fn mergeLanes(own : State) -> State {
+  let local = i32(min(localIndex, 239u));
   var state = own;
-  laneStates[i32(localIndex)] = state;
+  laneStates[local] = state;
   // Barrier: the first lane reads what all lanes wrote.
   workgroupBarrier();
-  for (var i = i32(localIndex) + 20; i < 240 && i32(localIndex) < 20; i += 20) {
+  for (var i = local + 20; i < 240 && local < 20; i += 20) {
     state = merge(state, laneStates[i]);
   }
   return state;
@@ -44,7 +45,7 @@ fn mergeLanes(own : State) -> State {
 fn writeOutput(row : i32, vector : i32, x : vec4<f32>) { result[row * 20 + vector] = x; }
 
 fn main(index : i32) {
-  let local = i32(localIndex);
+  let local = i32(min(localIndex, 239u));
   let vector = local % 20;
   let lane = local / 20;
   let row = workgroupIndex();

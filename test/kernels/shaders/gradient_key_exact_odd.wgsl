@@ -34,6 +34,16 @@ var<workgroup> ownedKey : array<vec4<f32>, 48>;
 var<workgroup> ownedValue : array<vec4<f32>, 48>;
 var<workgroup> walkedTile : array<vec4<f32>, 48>;
 var<workgroup> weights : array<vec2<f32>, 144>;
+var<workgroup> anyNotFinite : atomic<u32>;
+
+fn notFinite(x : vec4<f32>) -> vec4<bool> {
+  return (bitcast<vec4<u32>>(x) & vec4<u32>(0x7f800000u)) == vec4<u32>(0x7f800000u);
+}
+fn noteNotFinite(x : vec4<f32>) {
+  if (any(notFinite(x))) {
+    atomicStore(&anyNotFinite, 1u);
+  }
+}
 // Rows of the tensors; -1 for none. Of the walked ones there are those of this round and those of the next.
 var<workgroup> ownedRows : array<i32, 16>;
 var<workgroup> walkedRows : array<i32, 32>;
@@ -87,9 +97,9 @@ fn queryRows(owner : i32, firstHead : i32, tile : i32, firstKey : i32, t : i32) 
 }
 
 fn main(index : i32) {
-  let local = i32(localIndex);
-  let x = ((local >> 1) & 1) + ((local >> 2) & 2) + 4 * ((local >> 4) % 2);
-  let y = (local & 1) + ((local >> 1) & 2) + 4 * ((local >> 4) / 2);
+  let local = i32(min(localIndex, 63u));
+  let x = local / 2 % 2 + local / 8 % 2 * 2 + 4 * (local / 16 % 2);
+  let y = local % 2 + local / 4 % 2 * 2 + 4 * (local / 16 / 2);
   let length = uniforms.queryLength;
   let owners = uniforms.owners;
   let owner = workgroupIndex() % owners;
@@ -166,7 +176,7 @@ fn main(index : i32) {
     // scores += key · queryᵀ
     if (local < 16) { walkedRows[next + local] = aheadRow; walkedStatistics[next + local] = aheadStatistics; }
     if (local < 48) {
-      walkedTile[(local / 3) * tileStride + local % 3] = select(vec4<f32>(0.0), fetched[0], walkedRows[now + (local / 3)] >= 0);
+      walkedTile[(local / 3) * tileStride + local % 3] = select(vec4<f32>(0.0), fetched[0], walkedRows[now + (local / 3)] >= 0); noteNotFinite(fetched[0]);
     }
     // Barrier: reads what others wrote.
     workgroupBarrier();
@@ -180,7 +190,8 @@ fn main(index : i32) {
       }
     } }
     fetched[0] = readDy(max(walkedRows[now + min((local / 3), 15)], 0), local % 3);
-    for (var i = 0; i < 3; i += 1) {
+    for (var s = 0; s < 3; s++) {
+      let i = s * 1;
       {
       let a0 = ownedKey[(y + 0 * threadsY) * tileStride + i + 0];
     let a1 = ownedKey[(y + 1 * threadsY) * tileStride + i + 0];
@@ -204,12 +215,12 @@ fn main(index : i32) {
       {
         let row = ownedRows[y + 0 * threadsY];
         let score = uniforms.logitScale * scores[0][0];
-        scores[0][0] = select(0.0, exp2(score - known.x), row >= 0 && row - firstKeyRow <= last);
+        scores[0][0] = select(exp2(score - known.x), 0.0, row < 0 || row - firstKeyRow > last);
       }
       {
         let row = ownedRows[y + 1 * threadsY];
         let score = uniforms.logitScale * scores[1][0];
-        scores[1][0] = select(0.0, exp2(score - known.x), row >= 0 && row - firstKeyRow <= last);
+        scores[1][0] = select(exp2(score - known.x), 0.0, row < 0 || row - firstKeyRow > last);
       }
     }
     {
@@ -220,12 +231,12 @@ fn main(index : i32) {
       {
         let row = ownedRows[y + 0 * threadsY];
         let score = uniforms.logitScale * scores[0][1];
-        scores[0][1] = select(0.0, exp2(score - known.x), row >= 0 && row - firstKeyRow <= last);
+        scores[0][1] = select(exp2(score - known.x), 0.0, row < 0 || row - firstKeyRow > last);
       }
       {
         let row = ownedRows[y + 1 * threadsY];
         let score = uniforms.logitScale * scores[1][1];
-        scores[1][1] = select(0.0, exp2(score - known.x), row >= 0 && row - firstKeyRow <= last);
+        scores[1][1] = select(exp2(score - known.x), 0.0, row < 0 || row - firstKeyRow > last);
       }
     }
     // Barrier: the next step overwrites what others may still read.
@@ -233,14 +244,16 @@ fn main(index : i32) {
 
     // valueGradient += scores · dy
     if (local < 48) {
-      walkedTile[(local / 3) * tileStride + local % 3] = select(vec4<f32>(0.0), fetched[0], walkedRows[now + (local / 3)] >= 0);
+      walkedTile[(local / 3) * tileStride + local % 3] = select(vec4<f32>(0.0), fetched[0], walkedRows[now + (local / 3)] >= 0); noteNotFinite(fetched[0]);
     }
     weights[(y + 0 * threadsY) * weightStride + x] = vec2<f32>(scores[0][0], scores[0][1]);
     weights[(y + 1 * threadsY) * weightStride + x] = vec2<f32>(scores[1][0], scores[1][1]);
     // Barrier: reads what others wrote.
     workgroupBarrier();
     fetched[0] = readQuery(max(walkedRows[now + min((local / 3), 15)], 0), local % 3);
-    for (var i = 0; i < threadsX; i += 4) {
+    if (atomicLoad(&anyNotFinite) == 0u) {
+      for (var s = 0; s < 2; s++) {
+      let i = s * 4;
       {
       let w0 = weights[(y + 0 * threadsY) * weightStride + i + 0];
     let w1 = weights[(y + 1 * threadsY) * weightStride + i + 0];
@@ -298,9 +311,29 @@ fn main(index : i32) {
       }
       }
     }
+    } else {
+      for (var s = 0; s < 8; s++) {
+      let i = s * 1;
+      {
+      let w0 = weights[(y + 0 * threadsY) * weightStride + i + 0];
+    let w1 = weights[(y + 1 * threadsY) * weightStride + i + 0];
+      if (x + 0 * threadsX < 3) {
+        let b = walkedTile[(i + 0 + 0 * threadsX) * tileStride + x + 0 * threadsX];
+        valueGradient[0][0] = select(fma(vec4<f32>(w0[0]), b, valueGradient[0][0]), valueGradient[0][0], w0[0] == 0.0);
+    valueGradient[1][0] = select(fma(vec4<f32>(w1[0]), b, valueGradient[1][0]), valueGradient[1][0], w1[0] == 0.0);
+      }
+    if (x + 0 * threadsX < 3) {
+        let b = walkedTile[(i + 0 + 1 * threadsX) * tileStride + x + 0 * threadsX];
+        valueGradient[0][0] = select(fma(vec4<f32>(w0[1]), b, valueGradient[0][0]), valueGradient[0][0], w0[1] == 0.0);
+    valueGradient[1][0] = select(fma(vec4<f32>(w1[1]), b, valueGradient[1][0]), valueGradient[1][0], w1[1] == 0.0);
+      }
+      }
+    }
+    }
 
     // products += value · dyᵀ
-    for (var i = 0; i < 3; i += 1) {
+    for (var s = 0; s < 3; s++) {
+      let i = s * 1;
       {
       let a0 = ownedValue[(y + 0 * threadsY) * tileStride + i + 0];
     let a1 = ownedValue[(y + 1 * threadsY) * tileStride + i + 0];
@@ -318,27 +351,29 @@ fn main(index : i32) {
     }
     {
       let delta = walkedStatistics[now + x + 0 * threadsX].y;
-      products[0][0] = select(0.0, scores[0][0] * (products[0][0] - delta), scores[0][0] != 0.0);
-      products[1][0] = select(0.0, scores[1][0] * (products[1][0] - delta), scores[1][0] != 0.0);
+      products[0][0] = select(scores[0][0] * (products[0][0] - delta), 0.0, scores[0][0] == 0.0);
+      products[1][0] = select(scores[1][0] * (products[1][0] - delta), 0.0, scores[1][0] == 0.0);
     }
     {
       let delta = walkedStatistics[now + x + 1 * threadsX].y;
-      products[0][1] = select(0.0, scores[0][1] * (products[0][1] - delta), scores[0][1] != 0.0);
-      products[1][1] = select(0.0, scores[1][1] * (products[1][1] - delta), scores[1][1] != 0.0);
+      products[0][1] = select(scores[0][1] * (products[0][1] - delta), 0.0, scores[0][1] == 0.0);
+      products[1][1] = select(scores[1][1] * (products[1][1] - delta), 0.0, scores[1][1] == 0.0);
     }
     // Barrier: the next step overwrites what others may still read.
     workgroupBarrier();
 
     // keyGradient += products · query
     if (local < 48) {
-      walkedTile[(local / 3) * tileStride + local % 3] = select(vec4<f32>(0.0), fetched[0], walkedRows[now + (local / 3)] >= 0);
+      walkedTile[(local / 3) * tileStride + local % 3] = select(vec4<f32>(0.0), fetched[0], walkedRows[now + (local / 3)] >= 0); noteNotFinite(fetched[0]);
     }
     weights[(y + 0 * threadsY) * weightStride + x] = vec2<f32>(products[0][0], products[0][1]);
     weights[(y + 1 * threadsY) * weightStride + x] = vec2<f32>(products[1][0], products[1][1]);
     // Barrier: reads what others wrote.
     workgroupBarrier();
     fetched[0] = readQuery(max(walkedRows[next + min((local / 3), 15)], 0), local % 3);
-    for (var i = 0; i < threadsX; i += 4) {
+    if (atomicLoad(&anyNotFinite) == 0u) {
+      for (var s = 0; s < 2; s++) {
+      let i = s * 4;
       {
       let w0 = weights[(y + 0 * threadsY) * weightStride + i + 0];
     let w1 = weights[(y + 1 * threadsY) * weightStride + i + 0];
@@ -395,6 +430,25 @@ fn main(index : i32) {
     keyGradient[1][0] = fma(vec4<f32>(w1[1]), b, keyGradient[1][0]);
       }
       }
+    }
+    } else {
+      for (var s = 0; s < 8; s++) {
+      let i = s * 1;
+      {
+      let w0 = weights[(y + 0 * threadsY) * weightStride + i + 0];
+    let w1 = weights[(y + 1 * threadsY) * weightStride + i + 0];
+      if (x + 0 * threadsX < 3) {
+        let b = walkedTile[(i + 0 + 0 * threadsX) * tileStride + x + 0 * threadsX];
+        keyGradient[0][0] = select(fma(vec4<f32>(w0[0]), b, keyGradient[0][0]), keyGradient[0][0], w0[0] == 0.0);
+    keyGradient[1][0] = select(fma(vec4<f32>(w1[0]), b, keyGradient[1][0]), keyGradient[1][0], w1[0] == 0.0);
+      }
+    if (x + 0 * threadsX < 3) {
+        let b = walkedTile[(i + 0 + 1 * threadsX) * tileStride + x + 0 * threadsX];
+        keyGradient[0][0] = select(fma(vec4<f32>(w0[1]), b, keyGradient[0][0]), keyGradient[0][0], w0[1] == 0.0);
+    keyGradient[1][0] = select(fma(vec4<f32>(w1[1]), b, keyGradient[1][0]), keyGradient[1][0], w1[1] == 0.0);
+      }
+      }
+    }
     }
     // Barrier: the next step overwrites what others may still read.
     workgroupBarrier();

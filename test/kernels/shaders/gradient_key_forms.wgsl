@@ -33,6 +33,16 @@ const weightStride = 9;
 var<workgroup> ownedTile : array<vec4<f32>, 144>;
 var<workgroup> walkedTile : array<vec4<f32>, 144>;
 var<workgroup> weights : array<vec2<f32>, 144>;
+var<workgroup> anyNotFinite : atomic<u32>;
+
+fn notFinite(x : vec4<f32>) -> vec4<bool> {
+  return (bitcast<vec4<u32>>(x) & vec4<u32>(0x7f800000u)) == vec4<u32>(0x7f800000u);
+}
+fn noteNotFinite(x : vec4<f32>) {
+  if (any(notFinite(x))) {
+    atomicStore(&anyNotFinite, 1u);
+  }
+}
 // Rows of the tensors; -1 for none. Of the walked ones there are those of this round and those of the next.
 var<workgroup> ownedRows : array<i32, 16>;
 var<workgroup> walkedRows : array<i32, 32>;
@@ -103,9 +113,9 @@ fn queryRows(owner : i32, firstHead : i32, tile : i32, firstKey : i32, t : i32) 
 }
 
 fn main(index : i32) {
-  let local = i32(localIndex);
-  let x = ((local >> 1) & 1) + ((local >> 2) & 2) + 4 * ((local >> 4) % 2);
-  let y = (local & 1) + ((local >> 1) & 2) + 4 * ((local >> 4) / 2);
+  let local = i32(min(localIndex, 63u));
+  let x = local / 2 % 2 + local / 8 % 2 * 2 + 4 * (local / 16 % 2);
+  let y = local % 2 + local / 4 % 2 * 2 + 4 * (local / 16 / 2);
   let length = uniforms.queryLength;
   let owners = uniforms.owners;
   let owner = workgroupIndex() % owners;
@@ -172,10 +182,10 @@ fn main(index : i32) {
     // scores += key · queryᵀ
     if (local < 16) { walkedRows[next + local] = aheadRow; walkedStatistics[next + local] = aheadStatistics; }
     {
-      walkedTile[(local / 8) * tileStride + local % 8] = select(vec4<f32>(0.0), fetched[0], walkedRows[now + (local / 8)] >= 0);
+      walkedTile[(local / 8) * tileStride + local % 8] = select(vec4<f32>(0.0), fetched[0], walkedRows[now + (local / 8)] >= 0); noteNotFinite(fetched[0]);
     }
     {
-      walkedTile[((local + 64) / 8) * tileStride + (local + 64) % 8] = select(vec4<f32>(0.0), fetched[1], walkedRows[now + ((local + 64) / 8)] >= 0);
+      walkedTile[((local + 64) / 8) * tileStride + (local + 64) % 8] = select(vec4<f32>(0.0), fetched[1], walkedRows[now + ((local + 64) / 8)] >= 0); noteNotFinite(fetched[1]);
     }
     {
       ownedTile[(local / 8) * tileStride + local % 8] = select(vec4<f32>(0.0), fetched[2], ownedRows[(local / 8)] >= 0);
@@ -198,7 +208,8 @@ fn main(index : i32) {
     fetched[1] = readQuery(max(walkedRows[now + ((local + 64) / 8)], 0), 8 + (local + 64) % 8);
     fetched[2] = readKey(max(ownedRows[(local / 8)], 0), 8 + local % 8);
     fetched[3] = readKey(max(ownedRows[((local + 64) / 8)], 0), 8 + (local + 64) % 8);
-    for (var i = 0; i < 8; i += 4) {
+    for (var s = 0; s < 2; s++) {
+      let i = s * 4;
       {
       let a0 = ownedTile[(y + 0 * threadsY) * tileStride + i + 0];
     let a1 = ownedTile[(y + 1 * threadsY) * tileStride + i + 0];
@@ -261,10 +272,10 @@ fn main(index : i32) {
 
     // scores += key · queryᵀ, vectors from 8 on
     {
-      walkedTile[(local / 8) * tileStride + local % 8] = select(vec4<f32>(0.0), fetched[0], walkedRows[now + (local / 8)] >= 0);
+      walkedTile[(local / 8) * tileStride + local % 8] = select(vec4<f32>(0.0), fetched[0], walkedRows[now + (local / 8)] >= 0); noteNotFinite(fetched[0]);
     }
     {
-      walkedTile[((local + 64) / 8) * tileStride + (local + 64) % 8] = select(vec4<f32>(0.0), fetched[1], walkedRows[now + ((local + 64) / 8)] >= 0);
+      walkedTile[((local + 64) / 8) * tileStride + (local + 64) % 8] = select(vec4<f32>(0.0), fetched[1], walkedRows[now + ((local + 64) / 8)] >= 0); noteNotFinite(fetched[1]);
     }
     {
       ownedTile[(local / 8) * tileStride + local % 8] = select(vec4<f32>(0.0), fetched[2], ownedRows[(local / 8)] >= 0);
@@ -276,7 +287,8 @@ fn main(index : i32) {
     workgroupBarrier();
     fetched[0] = readDy(max(walkedRows[now + (local / 8)], 0), local % 8);
     fetched[1] = readDy(max(walkedRows[now + ((local + 64) / 8)], 0), (local + 64) % 8);
-    for (var i = 0; i < 8; i += 4) {
+    for (var s = 0; s < 2; s++) {
+      let i = s * 4;
       {
       let a0 = ownedTile[(y + 0 * threadsY) * tileStride + i + 0];
     let a1 = ownedTile[(y + 1 * threadsY) * tileStride + i + 0];
@@ -346,13 +358,13 @@ fn main(index : i32) {
         let row = ownedRows[y + 0 * threadsY];
         let score = select(cappedScore(uniforms.logitScale * scores[0][0]) - slope * f32(slopedPosition - (row - firstKeyRow)), masked, row - firstKeyRow < firstVisible);
         capSlopes[0][0] = capSlope(uniforms.logitScale * scores[0][0]);
-        scores[0][0] = select(0.0, exp2(score - known.x), row >= 0 && row - firstKeyRow <= last);
+        scores[0][0] = select(exp2(score - known.x), 0.0, row < 0 || row - firstKeyRow > last || score == masked);
       }
       {
         let row = ownedRows[y + 1 * threadsY];
         let score = select(cappedScore(uniforms.logitScale * scores[1][0]) - slope * f32(slopedPosition - (row - firstKeyRow)), masked, row - firstKeyRow < firstVisible);
         capSlopes[1][0] = capSlope(uniforms.logitScale * scores[1][0]);
-        scores[1][0] = select(0.0, exp2(score - known.x), row >= 0 && row - firstKeyRow <= last);
+        scores[1][0] = select(exp2(score - known.x), 0.0, row < 0 || row - firstKeyRow > last || score == masked);
       }
     }
     {
@@ -366,13 +378,13 @@ fn main(index : i32) {
         let row = ownedRows[y + 0 * threadsY];
         let score = select(cappedScore(uniforms.logitScale * scores[0][1]) - slope * f32(slopedPosition - (row - firstKeyRow)), masked, row - firstKeyRow < firstVisible);
         capSlopes[0][1] = capSlope(uniforms.logitScale * scores[0][1]);
-        scores[0][1] = select(0.0, exp2(score - known.x), row >= 0 && row - firstKeyRow <= last);
+        scores[0][1] = select(exp2(score - known.x), 0.0, row < 0 || row - firstKeyRow > last || score == masked);
       }
       {
         let row = ownedRows[y + 1 * threadsY];
         let score = select(cappedScore(uniforms.logitScale * scores[1][1]) - slope * f32(slopedPosition - (row - firstKeyRow)), masked, row - firstKeyRow < firstVisible);
         capSlopes[1][1] = capSlope(uniforms.logitScale * scores[1][1]);
-        scores[1][1] = select(0.0, exp2(score - known.x), row >= 0 && row - firstKeyRow <= last);
+        scores[1][1] = select(exp2(score - known.x), 0.0, row < 0 || row - firstKeyRow > last || score == masked);
       }
     }
     // Barrier: the next step overwrites what others may still read.
@@ -380,10 +392,10 @@ fn main(index : i32) {
 
     // valueGradient += scores · dy
     {
-      walkedTile[(local / 8) * tileStride + local % 8] = select(vec4<f32>(0.0), fetched[0], walkedRows[now + (local / 8)] >= 0);
+      walkedTile[(local / 8) * tileStride + local % 8] = select(vec4<f32>(0.0), fetched[0], walkedRows[now + (local / 8)] >= 0); noteNotFinite(fetched[0]);
     }
     {
-      walkedTile[((local + 64) / 8) * tileStride + (local + 64) % 8] = select(vec4<f32>(0.0), fetched[1], walkedRows[now + ((local + 64) / 8)] >= 0);
+      walkedTile[((local + 64) / 8) * tileStride + (local + 64) % 8] = select(vec4<f32>(0.0), fetched[1], walkedRows[now + ((local + 64) / 8)] >= 0); noteNotFinite(fetched[1]);
     }
     weights[(y + 0 * threadsY) * weightStride + x] = vec2<f32>(scores[0][0], scores[0][1]);
     weights[(y + 1 * threadsY) * weightStride + x] = vec2<f32>(scores[1][0], scores[1][1]);
@@ -391,7 +403,9 @@ fn main(index : i32) {
     workgroupBarrier();
     fetched[0] = readDy(max(walkedRows[now + (local / 8)], 0), 8 + local % 8);
     fetched[1] = readDy(max(walkedRows[now + ((local + 64) / 8)], 0), 8 + (local + 64) % 8);
-    for (var i = 0; i < threadsX; i += 4) {
+    if (atomicLoad(&anyNotFinite) == 0u) {
+      for (var s = 0; s < 2; s++) {
+      let i = s * 4;
       {
       let w0 = weights[(y + 0 * threadsY) * weightStride + i + 0];
     let w1 = weights[(y + 1 * threadsY) * weightStride + i + 0];
@@ -448,22 +462,43 @@ fn main(index : i32) {
     valueGradient[1][0] = fma(vec4<f32>(w1[1]), b, valueGradient[1][0]);
       }
       }
+    }
+    } else {
+      for (var s = 0; s < 8; s++) {
+      let i = s * 1;
+      {
+      let w0 = weights[(y + 0 * threadsY) * weightStride + i + 0];
+    let w1 = weights[(y + 1 * threadsY) * weightStride + i + 0];
+      {
+        let b = walkedTile[(i + 0 + 0 * threadsX) * tileStride + x + 0 * threadsX];
+        valueGradient[0][0] = select(fma(vec4<f32>(w0[0]), b, valueGradient[0][0]), valueGradient[0][0], w0[0] == 0.0);
+    valueGradient[1][0] = select(fma(vec4<f32>(w1[0]), b, valueGradient[1][0]), valueGradient[1][0], w1[0] == 0.0);
+      }
+    {
+        let b = walkedTile[(i + 0 + 1 * threadsX) * tileStride + x + 0 * threadsX];
+        valueGradient[0][0] = select(fma(vec4<f32>(w0[1]), b, valueGradient[0][0]), valueGradient[0][0], w0[1] == 0.0);
+    valueGradient[1][0] = select(fma(vec4<f32>(w1[1]), b, valueGradient[1][0]), valueGradient[1][0], w1[1] == 0.0);
+      }
+      }
+    }
     }
     // Barrier: the next step overwrites what others may still read.
     workgroupBarrier();
 
     // valueGradient += scores · dy, vectors from 8 on
     {
-      walkedTile[(local / 8) * tileStride + local % 8] = select(vec4<f32>(0.0), fetched[0], walkedRows[now + (local / 8)] >= 0);
+      walkedTile[(local / 8) * tileStride + local % 8] = select(vec4<f32>(0.0), fetched[0], walkedRows[now + (local / 8)] >= 0); noteNotFinite(fetched[0]);
     }
     {
-      walkedTile[((local + 64) / 8) * tileStride + (local + 64) % 8] = select(vec4<f32>(0.0), fetched[1], walkedRows[now + ((local + 64) / 8)] >= 0);
+      walkedTile[((local + 64) / 8) * tileStride + (local + 64) % 8] = select(vec4<f32>(0.0), fetched[1], walkedRows[now + ((local + 64) / 8)] >= 0); noteNotFinite(fetched[1]);
     }
     // Barrier: reads what others wrote.
     workgroupBarrier();
     fetched[0] = readValue(max(ownedRows[(local / 8)], 0), 8 + local % 8);
     fetched[1] = readValue(max(ownedRows[((local + 64) / 8)], 0), 8 + (local + 64) % 8);
-    for (var i = 0; i < threadsX; i += 4) {
+    if (atomicLoad(&anyNotFinite) == 0u) {
+      for (var s = 0; s < 2; s++) {
+      let i = s * 4;
       {
       let w0 = weights[(y + 0 * threadsY) * weightStride + i + 0];
     let w1 = weights[(y + 1 * threadsY) * weightStride + i + 0];
@@ -520,6 +555,25 @@ fn main(index : i32) {
     valueGradient[1][1] = fma(vec4<f32>(w1[1]), b, valueGradient[1][1]);
       }
       }
+    }
+    } else {
+      for (var s = 0; s < 8; s++) {
+      let i = s * 1;
+      {
+      let w0 = weights[(y + 0 * threadsY) * weightStride + i + 0];
+    let w1 = weights[(y + 1 * threadsY) * weightStride + i + 0];
+      {
+        let b = walkedTile[(i + 0 + 0 * threadsX) * tileStride + x + 0 * threadsX];
+        valueGradient[0][1] = select(fma(vec4<f32>(w0[0]), b, valueGradient[0][1]), valueGradient[0][1], w0[0] == 0.0);
+    valueGradient[1][1] = select(fma(vec4<f32>(w1[0]), b, valueGradient[1][1]), valueGradient[1][1], w1[0] == 0.0);
+      }
+    {
+        let b = walkedTile[(i + 0 + 1 * threadsX) * tileStride + x + 0 * threadsX];
+        valueGradient[0][1] = select(fma(vec4<f32>(w0[1]), b, valueGradient[0][1]), valueGradient[0][1], w0[1] == 0.0);
+    valueGradient[1][1] = select(fma(vec4<f32>(w1[1]), b, valueGradient[1][1]), valueGradient[1][1], w1[1] == 0.0);
+      }
+      }
+    }
     }
     // Barrier: the next step overwrites what others may still read.
     workgroupBarrier();
@@ -537,7 +591,8 @@ fn main(index : i32) {
     fetched[1] = readDy(max(walkedRows[now + ((local + 64) / 8)], 0), (local + 64) % 8);
     fetched[2] = readValue(max(ownedRows[(local / 8)], 0), local % 8);
     fetched[3] = readValue(max(ownedRows[((local + 64) / 8)], 0), (local + 64) % 8);
-    for (var i = 0; i < 8; i += 4) {
+    for (var s = 0; s < 2; s++) {
+      let i = s * 4;
       {
       let a0 = ownedTile[(y + 0 * threadsY) * tileStride + i + 0];
     let a1 = ownedTile[(y + 1 * threadsY) * tileStride + i + 0];
@@ -600,10 +655,10 @@ fn main(index : i32) {
 
     // products += value · dyᵀ
     {
-      walkedTile[(local / 8) * tileStride + local % 8] = select(vec4<f32>(0.0), fetched[0], walkedRows[now + (local / 8)] >= 0);
+      walkedTile[(local / 8) * tileStride + local % 8] = select(vec4<f32>(0.0), fetched[0], walkedRows[now + (local / 8)] >= 0); noteNotFinite(fetched[0]);
     }
     {
-      walkedTile[((local + 64) / 8) * tileStride + (local + 64) % 8] = select(vec4<f32>(0.0), fetched[1], walkedRows[now + ((local + 64) / 8)] >= 0);
+      walkedTile[((local + 64) / 8) * tileStride + (local + 64) % 8] = select(vec4<f32>(0.0), fetched[1], walkedRows[now + ((local + 64) / 8)] >= 0); noteNotFinite(fetched[1]);
     }
     {
       ownedTile[(local / 8) * tileStride + local % 8] = select(vec4<f32>(0.0), fetched[2], ownedRows[(local / 8)] >= 0);
@@ -615,7 +670,8 @@ fn main(index : i32) {
     workgroupBarrier();
     fetched[0] = readQuery(max(walkedRows[now + (local / 8)], 0), local % 8);
     fetched[1] = readQuery(max(walkedRows[now + ((local + 64) / 8)], 0), (local + 64) % 8);
-    for (var i = 0; i < 8; i += 4) {
+    for (var s = 0; s < 2; s++) {
+      let i = s * 4;
       {
       let a0 = ownedTile[(y + 0 * threadsY) * tileStride + i + 0];
     let a1 = ownedTile[(y + 1 * threadsY) * tileStride + i + 0];
@@ -675,23 +731,23 @@ fn main(index : i32) {
     }
     {
       let delta = walkedStatistics[now + x + 0 * threadsX].y;
-      products[0][0] = select(0.0, scores[0][0] * (products[0][0] - delta) * capSlopes[0][0], scores[0][0] != 0.0);
-      products[1][0] = select(0.0, scores[1][0] * (products[1][0] - delta) * capSlopes[1][0], scores[1][0] != 0.0);
+      products[0][0] = select(scores[0][0] * (products[0][0] - delta) * capSlopes[0][0], 0.0, scores[0][0] == 0.0);
+      products[1][0] = select(scores[1][0] * (products[1][0] - delta) * capSlopes[1][0], 0.0, scores[1][0] == 0.0);
     }
     {
       let delta = walkedStatistics[now + x + 1 * threadsX].y;
-      products[0][1] = select(0.0, scores[0][1] * (products[0][1] - delta) * capSlopes[0][1], scores[0][1] != 0.0);
-      products[1][1] = select(0.0, scores[1][1] * (products[1][1] - delta) * capSlopes[1][1], scores[1][1] != 0.0);
+      products[0][1] = select(scores[0][1] * (products[0][1] - delta) * capSlopes[0][1], 0.0, scores[0][1] == 0.0);
+      products[1][1] = select(scores[1][1] * (products[1][1] - delta) * capSlopes[1][1], 0.0, scores[1][1] == 0.0);
     }
     // Barrier: the next step overwrites what others may still read.
     workgroupBarrier();
 
     // keyGradient += products · query
     {
-      walkedTile[(local / 8) * tileStride + local % 8] = select(vec4<f32>(0.0), fetched[0], walkedRows[now + (local / 8)] >= 0);
+      walkedTile[(local / 8) * tileStride + local % 8] = select(vec4<f32>(0.0), fetched[0], walkedRows[now + (local / 8)] >= 0); noteNotFinite(fetched[0]);
     }
     {
-      walkedTile[((local + 64) / 8) * tileStride + (local + 64) % 8] = select(vec4<f32>(0.0), fetched[1], walkedRows[now + ((local + 64) / 8)] >= 0);
+      walkedTile[((local + 64) / 8) * tileStride + (local + 64) % 8] = select(vec4<f32>(0.0), fetched[1], walkedRows[now + ((local + 64) / 8)] >= 0); noteNotFinite(fetched[1]);
     }
     weights[(y + 0 * threadsY) * weightStride + x] = vec2<f32>(products[0][0], products[0][1]);
     weights[(y + 1 * threadsY) * weightStride + x] = vec2<f32>(products[1][0], products[1][1]);
@@ -699,7 +755,9 @@ fn main(index : i32) {
     workgroupBarrier();
     fetched[0] = readQuery(max(walkedRows[now + (local / 8)], 0), 8 + local % 8);
     fetched[1] = readQuery(max(walkedRows[now + ((local + 64) / 8)], 0), 8 + (local + 64) % 8);
-    for (var i = 0; i < threadsX; i += 4) {
+    if (atomicLoad(&anyNotFinite) == 0u) {
+      for (var s = 0; s < 2; s++) {
+      let i = s * 4;
       {
       let w0 = weights[(y + 0 * threadsY) * weightStride + i + 0];
     let w1 = weights[(y + 1 * threadsY) * weightStride + i + 0];
@@ -757,15 +815,34 @@ fn main(index : i32) {
       }
       }
     }
+    } else {
+      for (var s = 0; s < 8; s++) {
+      let i = s * 1;
+      {
+      let w0 = weights[(y + 0 * threadsY) * weightStride + i + 0];
+    let w1 = weights[(y + 1 * threadsY) * weightStride + i + 0];
+      {
+        let b = walkedTile[(i + 0 + 0 * threadsX) * tileStride + x + 0 * threadsX];
+        keyGradient[0][0] = select(fma(vec4<f32>(w0[0]), b, keyGradient[0][0]), keyGradient[0][0], w0[0] == 0.0);
+    keyGradient[1][0] = select(fma(vec4<f32>(w1[0]), b, keyGradient[1][0]), keyGradient[1][0], w1[0] == 0.0);
+      }
+    {
+        let b = walkedTile[(i + 0 + 1 * threadsX) * tileStride + x + 0 * threadsX];
+        keyGradient[0][0] = select(fma(vec4<f32>(w0[1]), b, keyGradient[0][0]), keyGradient[0][0], w0[1] == 0.0);
+    keyGradient[1][0] = select(fma(vec4<f32>(w1[1]), b, keyGradient[1][0]), keyGradient[1][0], w1[1] == 0.0);
+      }
+      }
+    }
+    }
     // Barrier: the next step overwrites what others may still read.
     workgroupBarrier();
 
     // keyGradient += products · query, vectors from 8 on
     {
-      walkedTile[(local / 8) * tileStride + local % 8] = select(vec4<f32>(0.0), fetched[0], walkedRows[now + (local / 8)] >= 0);
+      walkedTile[(local / 8) * tileStride + local % 8] = select(vec4<f32>(0.0), fetched[0], walkedRows[now + (local / 8)] >= 0); noteNotFinite(fetched[0]);
     }
     {
-      walkedTile[((local + 64) / 8) * tileStride + (local + 64) % 8] = select(vec4<f32>(0.0), fetched[1], walkedRows[now + ((local + 64) / 8)] >= 0);
+      walkedTile[((local + 64) / 8) * tileStride + (local + 64) % 8] = select(vec4<f32>(0.0), fetched[1], walkedRows[now + ((local + 64) / 8)] >= 0); noteNotFinite(fetched[1]);
     }
     // Barrier: reads what others wrote.
     workgroupBarrier();
@@ -773,7 +850,9 @@ fn main(index : i32) {
     fetched[1] = readQuery(max(walkedRows[next + ((local + 64) / 8)], 0), (local + 64) % 8);
     fetched[2] = readKey(max(ownedRows[(local / 8)], 0), local % 8);
     fetched[3] = readKey(max(ownedRows[((local + 64) / 8)], 0), (local + 64) % 8);
-    for (var i = 0; i < threadsX; i += 4) {
+    if (atomicLoad(&anyNotFinite) == 0u) {
+      for (var s = 0; s < 2; s++) {
+      let i = s * 4;
       {
       let w0 = weights[(y + 0 * threadsY) * weightStride + i + 0];
     let w1 = weights[(y + 1 * threadsY) * weightStride + i + 0];
@@ -830,6 +909,25 @@ fn main(index : i32) {
     keyGradient[1][1] = fma(vec4<f32>(w1[1]), b, keyGradient[1][1]);
       }
       }
+    }
+    } else {
+      for (var s = 0; s < 8; s++) {
+      let i = s * 1;
+      {
+      let w0 = weights[(y + 0 * threadsY) * weightStride + i + 0];
+    let w1 = weights[(y + 1 * threadsY) * weightStride + i + 0];
+      {
+        let b = walkedTile[(i + 0 + 0 * threadsX) * tileStride + x + 0 * threadsX];
+        keyGradient[0][1] = select(fma(vec4<f32>(w0[0]), b, keyGradient[0][1]), keyGradient[0][1], w0[0] == 0.0);
+    keyGradient[1][1] = select(fma(vec4<f32>(w1[0]), b, keyGradient[1][1]), keyGradient[1][1], w1[0] == 0.0);
+      }
+    {
+        let b = walkedTile[(i + 0 + 1 * threadsX) * tileStride + x + 0 * threadsX];
+        keyGradient[0][1] = select(fma(vec4<f32>(w0[1]), b, keyGradient[0][1]), keyGradient[0][1], w0[1] == 0.0);
+    keyGradient[1][1] = select(fma(vec4<f32>(w1[1]), b, keyGradient[1][1]), keyGradient[1][1], w1[1] == 0.0);
+      }
+      }
+    }
     }
     // Barrier: the next step overwrites what others may still read.
     workgroupBarrier();

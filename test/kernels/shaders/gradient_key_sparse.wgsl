@@ -34,6 +34,16 @@ var<workgroup> ownedKey : array<vec4<f32>, 544>;
 var<workgroup> ownedValue : array<vec4<f32>, 544>;
 var<workgroup> walkedTile : array<vec4<f32>, 544>;
 var<workgroup> weights : array<vec4<f32>, 288>;
+var<workgroup> anyNotFinite : atomic<u32>;
+
+fn notFinite(x : vec4<f32>) -> vec4<bool> {
+  return (bitcast<vec4<u32>>(x) & vec4<u32>(0x7f800000u)) == vec4<u32>(0x7f800000u);
+}
+fn noteNotFinite(x : vec4<f32>) {
+  if (any(notFinite(x))) {
+    atomicStore(&anyNotFinite, 1u);
+  }
+}
 // Rows of the tensors; -1 for none. Of the walked ones there are those of this round and those of the next.
 var<workgroup> ownedRows : array<i32, 32>;
 var<workgroup> walkedRows : array<i32, 64>;
@@ -92,9 +102,9 @@ fn queryRows(head : i32, firstHead : i32, tile : i32, firstKey : i32, t : i32) -
 }
 
 fn main(index : i32) {
-  let local = i32(localIndex);
-  let x = ((local >> 1) & 1) + ((local >> 2) & 2) + 4 * ((local >> 4) % 2);
-  let y = (local & 1) + ((local >> 1) & 2) + 4 * ((local >> 4) / 2);
+  let local = i32(min(localIndex, 127u));
+  let x = local / 2 % 2 + local / 8 % 2 * 2 + 4 * (local / 16 % 2);
+  let y = local % 2 + local / 4 % 2 * 2 + 4 * (local / 16 / 2);
   let length = uniforms.queryLength;
   let owners = uniforms.owners;
   let owner = workgroupIndex() % owners;
@@ -198,16 +208,16 @@ fn main(index : i32) {
     // scores += key · queryᵀ
     if (local < 32) { walkedRows[next + local] = aheadRow; walkedStatistics[next + local] = aheadStatistics; }
     {
-      walkedTile[(local / 16) * tileStride + local % 16] = select(vec4<f32>(0.0), fetched[0], walkedRows[now + (local / 16)] >= 0);
+      walkedTile[(local / 16) * tileStride + local % 16] = select(vec4<f32>(0.0), fetched[0], walkedRows[now + (local / 16)] >= 0); noteNotFinite(fetched[0]);
     }
     {
-      walkedTile[((local + 128) / 16) * tileStride + (local + 128) % 16] = select(vec4<f32>(0.0), fetched[1], walkedRows[now + ((local + 128) / 16)] >= 0);
+      walkedTile[((local + 128) / 16) * tileStride + (local + 128) % 16] = select(vec4<f32>(0.0), fetched[1], walkedRows[now + ((local + 128) / 16)] >= 0); noteNotFinite(fetched[1]);
     }
     {
-      walkedTile[((local + 256) / 16) * tileStride + (local + 256) % 16] = select(vec4<f32>(0.0), fetched[2], walkedRows[now + ((local + 256) / 16)] >= 0);
+      walkedTile[((local + 256) / 16) * tileStride + (local + 256) % 16] = select(vec4<f32>(0.0), fetched[2], walkedRows[now + ((local + 256) / 16)] >= 0); noteNotFinite(fetched[2]);
     }
     {
-      walkedTile[((local + 384) / 16) * tileStride + (local + 384) % 16] = select(vec4<f32>(0.0), fetched[3], walkedRows[now + ((local + 384) / 16)] >= 0);
+      walkedTile[((local + 384) / 16) * tileStride + (local + 384) % 16] = select(vec4<f32>(0.0), fetched[3], walkedRows[now + ((local + 384) / 16)] >= 0); noteNotFinite(fetched[3]);
     }
     // Barrier: reads what others wrote.
     workgroupBarrier();
@@ -224,7 +234,8 @@ fn main(index : i32) {
     fetched[1] = readDy(max(walkedRows[now + ((local + 128) / 16)], 0), (local + 128) % 16);
     fetched[2] = readDy(max(walkedRows[now + ((local + 256) / 16)], 0), (local + 256) % 16);
     fetched[3] = readDy(max(walkedRows[now + ((local + 384) / 16)], 0), (local + 384) % 16);
-    for (var i = 0; i < 16; i += 4) {
+    for (var s = 0; s < 4; s++) {
+      let i = s * 4;
       {
       let a0 = ownedKey[(y + 0 * threadsY) * tileStride + i + 0];
     let a1 = ownedKey[(y + 1 * threadsY) * tileStride + i + 0];
@@ -330,12 +341,12 @@ fn main(index : i32) {
       {
         let row = ownedRows[y + 0 * threadsY];
         let score = uniforms.logitScale * scores[0][0];
-        scores[0][0] = select(0.0, exp2(score - known.x), row >= 0 && row - firstKeyRow <= last);
+        scores[0][0] = select(exp2(score - known.x), 0.0, row < 0 || row - firstKeyRow > last);
       }
       {
         let row = ownedRows[y + 1 * threadsY];
         let score = uniforms.logitScale * scores[1][0];
-        scores[1][0] = select(0.0, exp2(score - known.x), row >= 0 && row - firstKeyRow <= last);
+        scores[1][0] = select(exp2(score - known.x), 0.0, row < 0 || row - firstKeyRow > last);
       }
     }
     {
@@ -346,12 +357,12 @@ fn main(index : i32) {
       {
         let row = ownedRows[y + 0 * threadsY];
         let score = uniforms.logitScale * scores[0][1];
-        scores[0][1] = select(0.0, exp2(score - known.x), row >= 0 && row - firstKeyRow <= last);
+        scores[0][1] = select(exp2(score - known.x), 0.0, row < 0 || row - firstKeyRow > last);
       }
       {
         let row = ownedRows[y + 1 * threadsY];
         let score = uniforms.logitScale * scores[1][1];
-        scores[1][1] = select(0.0, exp2(score - known.x), row >= 0 && row - firstKeyRow <= last);
+        scores[1][1] = select(exp2(score - known.x), 0.0, row < 0 || row - firstKeyRow > last);
       }
     }
     {
@@ -362,12 +373,12 @@ fn main(index : i32) {
       {
         let row = ownedRows[y + 0 * threadsY];
         let score = uniforms.logitScale * scores[0][2];
-        scores[0][2] = select(0.0, exp2(score - known.x), row >= 0 && row - firstKeyRow <= last);
+        scores[0][2] = select(exp2(score - known.x), 0.0, row < 0 || row - firstKeyRow > last);
       }
       {
         let row = ownedRows[y + 1 * threadsY];
         let score = uniforms.logitScale * scores[1][2];
-        scores[1][2] = select(0.0, exp2(score - known.x), row >= 0 && row - firstKeyRow <= last);
+        scores[1][2] = select(exp2(score - known.x), 0.0, row < 0 || row - firstKeyRow > last);
       }
     }
     {
@@ -378,12 +389,12 @@ fn main(index : i32) {
       {
         let row = ownedRows[y + 0 * threadsY];
         let score = uniforms.logitScale * scores[0][3];
-        scores[0][3] = select(0.0, exp2(score - known.x), row >= 0 && row - firstKeyRow <= last);
+        scores[0][3] = select(exp2(score - known.x), 0.0, row < 0 || row - firstKeyRow > last);
       }
       {
         let row = ownedRows[y + 1 * threadsY];
         let score = uniforms.logitScale * scores[1][3];
-        scores[1][3] = select(0.0, exp2(score - known.x), row >= 0 && row - firstKeyRow <= last);
+        scores[1][3] = select(exp2(score - known.x), 0.0, row < 0 || row - firstKeyRow > last);
       }
     }
     // Barrier: the next step overwrites what others may still read.
@@ -391,16 +402,16 @@ fn main(index : i32) {
 
     // valueGradient += scores · dy
     {
-      walkedTile[(local / 16) * tileStride + local % 16] = select(vec4<f32>(0.0), fetched[0], walkedRows[now + (local / 16)] >= 0);
+      walkedTile[(local / 16) * tileStride + local % 16] = select(vec4<f32>(0.0), fetched[0], walkedRows[now + (local / 16)] >= 0); noteNotFinite(fetched[0]);
     }
     {
-      walkedTile[((local + 128) / 16) * tileStride + (local + 128) % 16] = select(vec4<f32>(0.0), fetched[1], walkedRows[now + ((local + 128) / 16)] >= 0);
+      walkedTile[((local + 128) / 16) * tileStride + (local + 128) % 16] = select(vec4<f32>(0.0), fetched[1], walkedRows[now + ((local + 128) / 16)] >= 0); noteNotFinite(fetched[1]);
     }
     {
-      walkedTile[((local + 256) / 16) * tileStride + (local + 256) % 16] = select(vec4<f32>(0.0), fetched[2], walkedRows[now + ((local + 256) / 16)] >= 0);
+      walkedTile[((local + 256) / 16) * tileStride + (local + 256) % 16] = select(vec4<f32>(0.0), fetched[2], walkedRows[now + ((local + 256) / 16)] >= 0); noteNotFinite(fetched[2]);
     }
     {
-      walkedTile[((local + 384) / 16) * tileStride + (local + 384) % 16] = select(vec4<f32>(0.0), fetched[3], walkedRows[now + ((local + 384) / 16)] >= 0);
+      walkedTile[((local + 384) / 16) * tileStride + (local + 384) % 16] = select(vec4<f32>(0.0), fetched[3], walkedRows[now + ((local + 384) / 16)] >= 0); noteNotFinite(fetched[3]);
     }
     weights[(y + 0 * threadsY) * weightStride + x] = vec4<f32>(scores[0][0], scores[0][1], scores[0][2], scores[0][3]);
     weights[(y + 1 * threadsY) * weightStride + x] = vec4<f32>(scores[1][0], scores[1][1], scores[1][2], scores[1][3]);
@@ -410,7 +421,9 @@ fn main(index : i32) {
     fetched[1] = readQuery(max(walkedRows[now + ((local + 128) / 16)], 0), (local + 128) % 16);
     fetched[2] = readQuery(max(walkedRows[now + ((local + 256) / 16)], 0), (local + 256) % 16);
     fetched[3] = readQuery(max(walkedRows[now + ((local + 384) / 16)], 0), (local + 384) % 16);
-    for (var i = 0; i < threadsX; i += 4) {
+    if (atomicLoad(&anyNotFinite) == 0u) {
+      for (var s = 0; s < 2; s++) {
+      let i = s * 4;
       {
       let w0 = weights[(y + 0 * threadsY) * weightStride + i + 0];
     let w1 = weights[(y + 1 * threadsY) * weightStride + i + 0];
@@ -588,9 +601,59 @@ fn main(index : i32) {
       }
       }
     }
+    } else {
+      for (var s = 0; s < 8; s++) {
+      let i = s * 1;
+      {
+      let w0 = weights[(y + 0 * threadsY) * weightStride + i + 0];
+    let w1 = weights[(y + 1 * threadsY) * weightStride + i + 0];
+      {
+        let b = walkedTile[(i + 0 + 0 * threadsX) * tileStride + x + 0 * threadsX];
+        valueGradient[0][0] = select(fma(vec4<f32>(w0[0]), b, valueGradient[0][0]), valueGradient[0][0], w0[0] == 0.0);
+    valueGradient[1][0] = select(fma(vec4<f32>(w1[0]), b, valueGradient[1][0]), valueGradient[1][0], w1[0] == 0.0);
+      }
+    {
+        let b = walkedTile[(i + 0 + 1 * threadsX) * tileStride + x + 0 * threadsX];
+        valueGradient[0][0] = select(fma(vec4<f32>(w0[1]), b, valueGradient[0][0]), valueGradient[0][0], w0[1] == 0.0);
+    valueGradient[1][0] = select(fma(vec4<f32>(w1[1]), b, valueGradient[1][0]), valueGradient[1][0], w1[1] == 0.0);
+      }
+    {
+        let b = walkedTile[(i + 0 + 2 * threadsX) * tileStride + x + 0 * threadsX];
+        valueGradient[0][0] = select(fma(vec4<f32>(w0[2]), b, valueGradient[0][0]), valueGradient[0][0], w0[2] == 0.0);
+    valueGradient[1][0] = select(fma(vec4<f32>(w1[2]), b, valueGradient[1][0]), valueGradient[1][0], w1[2] == 0.0);
+      }
+    {
+        let b = walkedTile[(i + 0 + 3 * threadsX) * tileStride + x + 0 * threadsX];
+        valueGradient[0][0] = select(fma(vec4<f32>(w0[3]), b, valueGradient[0][0]), valueGradient[0][0], w0[3] == 0.0);
+    valueGradient[1][0] = select(fma(vec4<f32>(w1[3]), b, valueGradient[1][0]), valueGradient[1][0], w1[3] == 0.0);
+      }
+    {
+        let b = walkedTile[(i + 0 + 0 * threadsX) * tileStride + x + 1 * threadsX];
+        valueGradient[0][1] = select(fma(vec4<f32>(w0[0]), b, valueGradient[0][1]), valueGradient[0][1], w0[0] == 0.0);
+    valueGradient[1][1] = select(fma(vec4<f32>(w1[0]), b, valueGradient[1][1]), valueGradient[1][1], w1[0] == 0.0);
+      }
+    {
+        let b = walkedTile[(i + 0 + 1 * threadsX) * tileStride + x + 1 * threadsX];
+        valueGradient[0][1] = select(fma(vec4<f32>(w0[1]), b, valueGradient[0][1]), valueGradient[0][1], w0[1] == 0.0);
+    valueGradient[1][1] = select(fma(vec4<f32>(w1[1]), b, valueGradient[1][1]), valueGradient[1][1], w1[1] == 0.0);
+      }
+    {
+        let b = walkedTile[(i + 0 + 2 * threadsX) * tileStride + x + 1 * threadsX];
+        valueGradient[0][1] = select(fma(vec4<f32>(w0[2]), b, valueGradient[0][1]), valueGradient[0][1], w0[2] == 0.0);
+    valueGradient[1][1] = select(fma(vec4<f32>(w1[2]), b, valueGradient[1][1]), valueGradient[1][1], w1[2] == 0.0);
+      }
+    {
+        let b = walkedTile[(i + 0 + 3 * threadsX) * tileStride + x + 1 * threadsX];
+        valueGradient[0][1] = select(fma(vec4<f32>(w0[3]), b, valueGradient[0][1]), valueGradient[0][1], w0[3] == 0.0);
+    valueGradient[1][1] = select(fma(vec4<f32>(w1[3]), b, valueGradient[1][1]), valueGradient[1][1], w1[3] == 0.0);
+      }
+      }
+    }
+    }
 
     // products += value · dyᵀ
-    for (var i = 0; i < 16; i += 4) {
+    for (var s = 0; s < 4; s++) {
+      let i = s * 4;
       {
       let a0 = ownedValue[(y + 0 * threadsY) * tileStride + i + 0];
     let a1 = ownedValue[(y + 1 * threadsY) * tileStride + i + 0];
@@ -690,39 +753,39 @@ fn main(index : i32) {
     }
     {
       let delta = walkedStatistics[now + x + 0 * threadsX].y;
-      products[0][0] = select(0.0, scores[0][0] * (products[0][0] - delta), scores[0][0] != 0.0);
-      products[1][0] = select(0.0, scores[1][0] * (products[1][0] - delta), scores[1][0] != 0.0);
+      products[0][0] = select(scores[0][0] * (products[0][0] - delta), 0.0, scores[0][0] == 0.0);
+      products[1][0] = select(scores[1][0] * (products[1][0] - delta), 0.0, scores[1][0] == 0.0);
     }
     {
       let delta = walkedStatistics[now + x + 1 * threadsX].y;
-      products[0][1] = select(0.0, scores[0][1] * (products[0][1] - delta), scores[0][1] != 0.0);
-      products[1][1] = select(0.0, scores[1][1] * (products[1][1] - delta), scores[1][1] != 0.0);
+      products[0][1] = select(scores[0][1] * (products[0][1] - delta), 0.0, scores[0][1] == 0.0);
+      products[1][1] = select(scores[1][1] * (products[1][1] - delta), 0.0, scores[1][1] == 0.0);
     }
     {
       let delta = walkedStatistics[now + x + 2 * threadsX].y;
-      products[0][2] = select(0.0, scores[0][2] * (products[0][2] - delta), scores[0][2] != 0.0);
-      products[1][2] = select(0.0, scores[1][2] * (products[1][2] - delta), scores[1][2] != 0.0);
+      products[0][2] = select(scores[0][2] * (products[0][2] - delta), 0.0, scores[0][2] == 0.0);
+      products[1][2] = select(scores[1][2] * (products[1][2] - delta), 0.0, scores[1][2] == 0.0);
     }
     {
       let delta = walkedStatistics[now + x + 3 * threadsX].y;
-      products[0][3] = select(0.0, scores[0][3] * (products[0][3] - delta), scores[0][3] != 0.0);
-      products[1][3] = select(0.0, scores[1][3] * (products[1][3] - delta), scores[1][3] != 0.0);
+      products[0][3] = select(scores[0][3] * (products[0][3] - delta), 0.0, scores[0][3] == 0.0);
+      products[1][3] = select(scores[1][3] * (products[1][3] - delta), 0.0, scores[1][3] == 0.0);
     }
     // Barrier: the next step overwrites what others may still read.
     workgroupBarrier();
 
     // keyGradient += products · query
     {
-      walkedTile[(local / 16) * tileStride + local % 16] = select(vec4<f32>(0.0), fetched[0], walkedRows[now + (local / 16)] >= 0);
+      walkedTile[(local / 16) * tileStride + local % 16] = select(vec4<f32>(0.0), fetched[0], walkedRows[now + (local / 16)] >= 0); noteNotFinite(fetched[0]);
     }
     {
-      walkedTile[((local + 128) / 16) * tileStride + (local + 128) % 16] = select(vec4<f32>(0.0), fetched[1], walkedRows[now + ((local + 128) / 16)] >= 0);
+      walkedTile[((local + 128) / 16) * tileStride + (local + 128) % 16] = select(vec4<f32>(0.0), fetched[1], walkedRows[now + ((local + 128) / 16)] >= 0); noteNotFinite(fetched[1]);
     }
     {
-      walkedTile[((local + 256) / 16) * tileStride + (local + 256) % 16] = select(vec4<f32>(0.0), fetched[2], walkedRows[now + ((local + 256) / 16)] >= 0);
+      walkedTile[((local + 256) / 16) * tileStride + (local + 256) % 16] = select(vec4<f32>(0.0), fetched[2], walkedRows[now + ((local + 256) / 16)] >= 0); noteNotFinite(fetched[2]);
     }
     {
-      walkedTile[((local + 384) / 16) * tileStride + (local + 384) % 16] = select(vec4<f32>(0.0), fetched[3], walkedRows[now + ((local + 384) / 16)] >= 0);
+      walkedTile[((local + 384) / 16) * tileStride + (local + 384) % 16] = select(vec4<f32>(0.0), fetched[3], walkedRows[now + ((local + 384) / 16)] >= 0); noteNotFinite(fetched[3]);
     }
     weights[(y + 0 * threadsY) * weightStride + x] = vec4<f32>(products[0][0], products[0][1], products[0][2], products[0][3]);
     weights[(y + 1 * threadsY) * weightStride + x] = vec4<f32>(products[1][0], products[1][1], products[1][2], products[1][3]);
@@ -732,7 +795,9 @@ fn main(index : i32) {
     fetched[1] = readQuery(max(walkedRows[next + ((local + 128) / 16)], 0), (local + 128) % 16);
     fetched[2] = readQuery(max(walkedRows[next + ((local + 256) / 16)], 0), (local + 256) % 16);
     fetched[3] = readQuery(max(walkedRows[next + ((local + 384) / 16)], 0), (local + 384) % 16);
-    for (var i = 0; i < threadsX; i += 4) {
+    if (atomicLoad(&anyNotFinite) == 0u) {
+      for (var s = 0; s < 2; s++) {
+      let i = s * 4;
       {
       let w0 = weights[(y + 0 * threadsY) * weightStride + i + 0];
     let w1 = weights[(y + 1 * threadsY) * weightStride + i + 0];
@@ -909,6 +974,55 @@ fn main(index : i32) {
     keyGradient[1][1] = fma(vec4<f32>(w1[3]), b, keyGradient[1][1]);
       }
       }
+    }
+    } else {
+      for (var s = 0; s < 8; s++) {
+      let i = s * 1;
+      {
+      let w0 = weights[(y + 0 * threadsY) * weightStride + i + 0];
+    let w1 = weights[(y + 1 * threadsY) * weightStride + i + 0];
+      {
+        let b = walkedTile[(i + 0 + 0 * threadsX) * tileStride + x + 0 * threadsX];
+        keyGradient[0][0] = select(fma(vec4<f32>(w0[0]), b, keyGradient[0][0]), keyGradient[0][0], w0[0] == 0.0);
+    keyGradient[1][0] = select(fma(vec4<f32>(w1[0]), b, keyGradient[1][0]), keyGradient[1][0], w1[0] == 0.0);
+      }
+    {
+        let b = walkedTile[(i + 0 + 1 * threadsX) * tileStride + x + 0 * threadsX];
+        keyGradient[0][0] = select(fma(vec4<f32>(w0[1]), b, keyGradient[0][0]), keyGradient[0][0], w0[1] == 0.0);
+    keyGradient[1][0] = select(fma(vec4<f32>(w1[1]), b, keyGradient[1][0]), keyGradient[1][0], w1[1] == 0.0);
+      }
+    {
+        let b = walkedTile[(i + 0 + 2 * threadsX) * tileStride + x + 0 * threadsX];
+        keyGradient[0][0] = select(fma(vec4<f32>(w0[2]), b, keyGradient[0][0]), keyGradient[0][0], w0[2] == 0.0);
+    keyGradient[1][0] = select(fma(vec4<f32>(w1[2]), b, keyGradient[1][0]), keyGradient[1][0], w1[2] == 0.0);
+      }
+    {
+        let b = walkedTile[(i + 0 + 3 * threadsX) * tileStride + x + 0 * threadsX];
+        keyGradient[0][0] = select(fma(vec4<f32>(w0[3]), b, keyGradient[0][0]), keyGradient[0][0], w0[3] == 0.0);
+    keyGradient[1][0] = select(fma(vec4<f32>(w1[3]), b, keyGradient[1][0]), keyGradient[1][0], w1[3] == 0.0);
+      }
+    {
+        let b = walkedTile[(i + 0 + 0 * threadsX) * tileStride + x + 1 * threadsX];
+        keyGradient[0][1] = select(fma(vec4<f32>(w0[0]), b, keyGradient[0][1]), keyGradient[0][1], w0[0] == 0.0);
+    keyGradient[1][1] = select(fma(vec4<f32>(w1[0]), b, keyGradient[1][1]), keyGradient[1][1], w1[0] == 0.0);
+      }
+    {
+        let b = walkedTile[(i + 0 + 1 * threadsX) * tileStride + x + 1 * threadsX];
+        keyGradient[0][1] = select(fma(vec4<f32>(w0[1]), b, keyGradient[0][1]), keyGradient[0][1], w0[1] == 0.0);
+    keyGradient[1][1] = select(fma(vec4<f32>(w1[1]), b, keyGradient[1][1]), keyGradient[1][1], w1[1] == 0.0);
+      }
+    {
+        let b = walkedTile[(i + 0 + 2 * threadsX) * tileStride + x + 1 * threadsX];
+        keyGradient[0][1] = select(fma(vec4<f32>(w0[2]), b, keyGradient[0][1]), keyGradient[0][1], w0[2] == 0.0);
+    keyGradient[1][1] = select(fma(vec4<f32>(w1[2]), b, keyGradient[1][1]), keyGradient[1][1], w1[2] == 0.0);
+      }
+    {
+        let b = walkedTile[(i + 0 + 3 * threadsX) * tileStride + x + 1 * threadsX];
+        keyGradient[0][1] = select(fma(vec4<f32>(w0[3]), b, keyGradient[0][1]), keyGradient[0][1], w0[3] == 0.0);
+    keyGradient[1][1] = select(fma(vec4<f32>(w1[3]), b, keyGradient[1][1]), keyGradient[1][1], w1[3] == 0.0);
+      }
+      }
+    }
     }
     // Barrier: the next step overwrites what others may still read.
     workgroupBarrier();

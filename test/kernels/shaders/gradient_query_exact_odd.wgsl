@@ -20,6 +20,16 @@ var<workgroup> ownedDy : array<vec4<f32>, 48>;
 var<workgroup> ownedQuery : array<vec4<f32>, 48>;
 var<workgroup> walkedTile : array<vec4<f32>, 48>;
 var<workgroup> weights : array<vec2<f32>, 144>;
+var<workgroup> anyNotFinite : atomic<u32>;
+
+fn notFinite(x : vec4<f32>) -> vec4<bool> {
+  return (bitcast<vec4<u32>>(x) & vec4<u32>(0x7f800000u)) == vec4<u32>(0x7f800000u);
+}
+fn noteNotFinite(x : vec4<f32>) {
+  if (any(notFinite(x))) {
+    atomicStore(&anyNotFinite, 1u);
+  }
+}
 // Rows of the tensors; -1 for none. Of the walked ones there are those of this round and those of the next.
 var<workgroup> ownedRows : array<i32, 16>;
 var<workgroup> walkedRows : array<i32, 32>;
@@ -50,8 +60,9 @@ const masked = -3.4e38f;
 const lowest = -1e38f;
 // Original index given to the padding of a key tile: past every limit.
 const paddingPosition = 0x7fffffff;
-// Barriers of the walk need a number that all invocations are known to share.
-var<workgroup> keyTileCount : i32;
+// Barriers of the walk need a number that all invocations are known to share. It takes 16 bytes, so that what a driver puts behind it
+// begins at a multiple of them, as matrix units need it.
+var<workgroup> keyTileCount : vec4<i32>;
 
 fn keyEnd(head : i32) -> i32 {
   return uniforms.keyLength;
@@ -87,9 +98,9 @@ fn visitedKey(head : i32, firstKeyRow : i32, keySpan : vec2<i32>, slot : i32) ->
 }
 
 fn main(index : i32) {
-  let local = i32(localIndex);
-  let x = ((local >> 1) & 1) + ((local >> 2) & 2) + 4 * ((local >> 4) % 2);
-  let y = (local & 1) + ((local >> 1) & 2) + 4 * ((local >> 4) / 2);
+  let local = i32(min(localIndex, 63u));
+  let x = local / 2 % 2 + local / 8 % 2 * 2 + 4 * (local / 16 % 2);
+  let y = local % 2 + local / 4 % 2 * 2 + 4 * (local / 16 / 2);
   let allHeads = uniforms.batch * uniforms.heads;
   let head = workgroupIndex() % allHeads;
   let firstKeyRow = keyRow(head, 0);
@@ -103,10 +114,10 @@ fn main(index : i32) {
   let endRow = select(firstRow, span.y, exists);
   let allTiles = select(0, countKeyTiles(head, endRow), firstRow < endRow);
   if (local == 0) {
-    keyTileCount = allTiles;
+    keyTileCount.x = allTiles;
   }
   // Barriers stand in a loop that all invocations must run equally often: hence the uniform load.
-  let keyTiles = workgroupUniformLoad(&keyTileCount);
+  let keyTiles = workgroupUniformLoad(&keyTileCount).x;
   let firstQueryRow = head * uniforms.queryLength;
   if (local < tileQueries) {
     let row = firstRow + local;
@@ -163,7 +174,8 @@ fn main(index : i32) {
     workgroupBarrier();
     if (local < 16) { aheadRow = visitedKey(head, firstKeyRow, keySlots(head, queryTileIndex, t + 2, keyTiles), local); }
     fetched[0] = readKey(max(walkedRows[now + min((local / 3), 15)], 0), local % 3);
-    for (var i = 0; i < 3; i += 1) {
+    for (var s = 0; s < 3; s++) {
+      let i = s * 1;
       {
       let a0 = ownedDy[(y + 0 * threadsY) * tileStride + i + 0];
     let a1 = ownedDy[(y + 1 * threadsY) * tileStride + i + 0];
@@ -184,12 +196,13 @@ fn main(index : i32) {
 
     // scores += query · keyᵀ
     if (local < 48) {
-      walkedTile[(local / 3) * tileStride + local % 3] = select(vec4<f32>(0.0), fetched[0], walkedRows[now + (local / 3)] >= 0);
+      walkedTile[(local / 3) * tileStride + local % 3] = select(vec4<f32>(0.0), fetched[0], walkedRows[now + (local / 3)] >= 0); noteNotFinite(fetched[0]);
     }
     // Barrier: reads what others wrote.
     workgroupBarrier();
     fetched[0] = readValue(max(walkedRows[next + min((local / 3), 15)], 0), local % 3);
-    for (var i = 0; i < 3; i += 1) {
+    for (var s = 0; s < 3; s++) {
+      let i = s * 1;
       {
       let a0 = ownedQuery[(y + 0 * threadsY) * tileStride + i + 0];
     let a1 = ownedQuery[(y + 1 * threadsY) * tileStride + i + 0];
@@ -210,26 +223,30 @@ fn main(index : i32) {
     {
       let last = i32(statistics0.z);
       
-      scores[0][0] = select(
-        0.0,
-        exp2(uniforms.logitScale * scores[0][0] - statistics0.x) * (products[0][0] - statistics0.y),
-        position0 <= last);
-      scores[0][1] = select(
-        0.0,
-        exp2(uniforms.logitScale * scores[0][1] - statistics0.x) * (products[0][1] - statistics0.y),
-        position1 <= last);
+      {
+        let score = uniforms.logitScale * scores[0][0];
+        let gradient = exp2(score - statistics0.x) * (products[0][0] - statistics0.y);
+        scores[0][0] = select(gradient, 0.0, position0 > last);
+      }
+      {
+        let score = uniforms.logitScale * scores[0][1];
+        let gradient = exp2(score - statistics0.x) * (products[0][1] - statistics0.y);
+        scores[0][1] = select(gradient, 0.0, position1 > last);
+      }
     }
     {
       let last = i32(statistics1.z);
       
-      scores[1][0] = select(
-        0.0,
-        exp2(uniforms.logitScale * scores[1][0] - statistics1.x) * (products[1][0] - statistics1.y),
-        position0 <= last);
-      scores[1][1] = select(
-        0.0,
-        exp2(uniforms.logitScale * scores[1][1] - statistics1.x) * (products[1][1] - statistics1.y),
-        position1 <= last);
+      {
+        let score = uniforms.logitScale * scores[1][0];
+        let gradient = exp2(score - statistics1.x) * (products[1][0] - statistics1.y);
+        scores[1][0] = select(gradient, 0.0, position0 > last);
+      }
+      {
+        let score = uniforms.logitScale * scores[1][1];
+        let gradient = exp2(score - statistics1.x) * (products[1][1] - statistics1.y);
+        scores[1][1] = select(gradient, 0.0, position1 > last);
+      }
     }
 
     // gradient += scores · key
@@ -237,7 +254,9 @@ fn main(index : i32) {
     weights[(y + 1 * threadsY) * weightStride + x] = vec2<f32>(scores[1][0], scores[1][1]);
     // Barrier: reads what others wrote.
     workgroupBarrier();
-    for (var i = 0; i < threadsX; i += 4) {
+    if (atomicLoad(&anyNotFinite) == 0u) {
+      for (var s = 0; s < 2; s++) {
+      let i = s * 4;
       {
       let w0 = weights[(y + 0 * threadsY) * weightStride + i + 0];
     let w1 = weights[(y + 1 * threadsY) * weightStride + i + 0];
@@ -294,6 +313,25 @@ fn main(index : i32) {
     gradient[1][0] = fma(vec4<f32>(w1[1]), b, gradient[1][0]);
       }
       }
+    }
+    } else {
+      for (var s = 0; s < 8; s++) {
+      let i = s * 1;
+      {
+      let w0 = weights[(y + 0 * threadsY) * weightStride + i + 0];
+    let w1 = weights[(y + 1 * threadsY) * weightStride + i + 0];
+      if (x + 0 * threadsX < 3) {
+        let b = walkedTile[(i + 0 + 0 * threadsX) * tileStride + x + 0 * threadsX];
+        gradient[0][0] = select(fma(vec4<f32>(w0[0]), b, gradient[0][0]), gradient[0][0], w0[0] == 0.0);
+    gradient[1][0] = select(fma(vec4<f32>(w1[0]), b, gradient[1][0]), gradient[1][0], w1[0] == 0.0);
+      }
+    if (x + 0 * threadsX < 3) {
+        let b = walkedTile[(i + 0 + 1 * threadsX) * tileStride + x + 0 * threadsX];
+        gradient[0][0] = select(fma(vec4<f32>(w0[1]), b, gradient[0][0]), gradient[0][0], w0[1] == 0.0);
+    gradient[1][0] = select(fma(vec4<f32>(w1[1]), b, gradient[1][0]), gradient[1][0], w1[1] == 0.0);
+      }
+      }
+    }
     }
     // Barrier: the next step overwrites what others may still read.
     workgroupBarrier();

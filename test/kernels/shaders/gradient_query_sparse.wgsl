@@ -21,6 +21,16 @@ var<workgroup> ownedDy : array<vec4<f32>, 544>;
 var<workgroup> ownedQuery : array<vec4<f32>, 544>;
 var<workgroup> walkedTile : array<vec4<f32>, 544>;
 var<workgroup> weights : array<vec4<f32>, 288>;
+var<workgroup> anyNotFinite : atomic<u32>;
+
+fn notFinite(x : vec4<f32>) -> vec4<bool> {
+  return (bitcast<vec4<u32>>(x) & vec4<u32>(0x7f800000u)) == vec4<u32>(0x7f800000u);
+}
+fn noteNotFinite(x : vec4<f32>) {
+  if (any(notFinite(x))) {
+    atomicStore(&anyNotFinite, 1u);
+  }
+}
 // Rows of the tensors; -1 for none. Of the walked ones there are those of this round and those of the next.
 var<workgroup> ownedRows : array<i32, 32>;
 var<workgroup> walkedRows : array<i32, 64>;
@@ -47,8 +57,9 @@ const masked = -3.4e38f;
 const lowest = -1e38f;
 // Original index given to the padding of a key tile: past every limit.
 const paddingPosition = 0x7fffffff;
-// Barriers of the walk need a number that all invocations are known to share.
-var<workgroup> keyTileCount : i32;
+// Barriers of the walk need a number that all invocations are known to share. It takes 16 bytes, so that what a driver puts behind it
+// begins at a multiple of them, as matrix units need it.
+var<workgroup> keyTileCount : vec4<i32>;
 
 fn keyEnd(head : i32) -> i32 {
   return uniforms.keyLength;
@@ -113,9 +124,9 @@ fn visitedKey(head : i32, firstKeyRow : i32, keySpan : vec2<i32>, slot : i32) ->
 }
 
 fn main(index : i32) {
-  let local = i32(localIndex);
-  let x = ((local >> 1) & 1) + ((local >> 2) & 2) + 4 * ((local >> 4) % 2);
-  let y = (local & 1) + ((local >> 1) & 2) + 4 * ((local >> 4) / 2);
+  let local = i32(min(localIndex, 127u));
+  let x = local / 2 % 2 + local / 8 % 2 * 2 + 4 * (local / 16 % 2);
+  let y = local % 2 + local / 4 % 2 * 2 + 4 * (local / 16 / 2);
   let allHeads = uniforms.batch * uniforms.heads;
   let head = workgroupIndex() % allHeads;
   let firstKeyRow = keyRow(head, 0);
@@ -129,10 +140,10 @@ fn main(index : i32) {
   let endRow = select(firstRow, span.y, exists);
   let allTiles = select(0, countListed(head, queryTileIndex), firstRow < endRow);
   if (local == 0) {
-    keyTileCount = allTiles;
+    keyTileCount.x = allTiles;
   }
   // Barriers stand in a loop that all invocations must run equally often: hence the uniform load.
-  let keyTiles = workgroupUniformLoad(&keyTileCount);
+  let keyTiles = workgroupUniformLoad(&keyTileCount).x;
   let firstQueryRow = head * uniforms.queryLength;
   if (local < tileQueries) {
     let row = firstRow + local;
@@ -228,7 +239,8 @@ fn main(index : i32) {
     fetched[1] = readKey(max(walkedRows[now + ((local + 128) / 16)], 0), (local + 128) % 16);
     fetched[2] = readKey(max(walkedRows[now + ((local + 256) / 16)], 0), (local + 256) % 16);
     fetched[3] = readKey(max(walkedRows[now + ((local + 384) / 16)], 0), (local + 384) % 16);
-    for (var i = 0; i < 16; i += 4) {
+    for (var s = 0; s < 4; s++) {
+      let i = s * 4;
       {
       let a0 = ownedDy[(y + 0 * threadsY) * tileStride + i + 0];
     let a1 = ownedDy[(y + 1 * threadsY) * tileStride + i + 0];
@@ -331,16 +343,16 @@ fn main(index : i32) {
 
     // scores += query · keyᵀ
     {
-      walkedTile[(local / 16) * tileStride + local % 16] = select(vec4<f32>(0.0), fetched[0], walkedRows[now + (local / 16)] >= 0);
+      walkedTile[(local / 16) * tileStride + local % 16] = select(vec4<f32>(0.0), fetched[0], walkedRows[now + (local / 16)] >= 0); noteNotFinite(fetched[0]);
     }
     {
-      walkedTile[((local + 128) / 16) * tileStride + (local + 128) % 16] = select(vec4<f32>(0.0), fetched[1], walkedRows[now + ((local + 128) / 16)] >= 0);
+      walkedTile[((local + 128) / 16) * tileStride + (local + 128) % 16] = select(vec4<f32>(0.0), fetched[1], walkedRows[now + ((local + 128) / 16)] >= 0); noteNotFinite(fetched[1]);
     }
     {
-      walkedTile[((local + 256) / 16) * tileStride + (local + 256) % 16] = select(vec4<f32>(0.0), fetched[2], walkedRows[now + ((local + 256) / 16)] >= 0);
+      walkedTile[((local + 256) / 16) * tileStride + (local + 256) % 16] = select(vec4<f32>(0.0), fetched[2], walkedRows[now + ((local + 256) / 16)] >= 0); noteNotFinite(fetched[2]);
     }
     {
-      walkedTile[((local + 384) / 16) * tileStride + (local + 384) % 16] = select(vec4<f32>(0.0), fetched[3], walkedRows[now + ((local + 384) / 16)] >= 0);
+      walkedTile[((local + 384) / 16) * tileStride + (local + 384) % 16] = select(vec4<f32>(0.0), fetched[3], walkedRows[now + ((local + 384) / 16)] >= 0); noteNotFinite(fetched[3]);
     }
     // Barrier: reads what others wrote.
     workgroupBarrier();
@@ -348,7 +360,8 @@ fn main(index : i32) {
     fetched[1] = readValue(max(walkedRows[next + ((local + 128) / 16)], 0), (local + 128) % 16);
     fetched[2] = readValue(max(walkedRows[next + ((local + 256) / 16)], 0), (local + 256) % 16);
     fetched[3] = readValue(max(walkedRows[next + ((local + 384) / 16)], 0), (local + 384) % 16);
-    for (var i = 0; i < 16; i += 4) {
+    for (var s = 0; s < 4; s++) {
+      let i = s * 4;
       {
       let a0 = ownedQuery[(y + 0 * threadsY) * tileStride + i + 0];
     let a1 = ownedQuery[(y + 1 * threadsY) * tileStride + i + 0];
@@ -453,42 +466,50 @@ fn main(index : i32) {
     {
       let last = i32(statistics0.z);
       
-      scores[0][0] = select(
-        0.0,
-        exp2(uniforms.logitScale * scores[0][0] - statistics0.x) * (products[0][0] - statistics0.y),
-        position0 <= last);
-      scores[0][1] = select(
-        0.0,
-        exp2(uniforms.logitScale * scores[0][1] - statistics0.x) * (products[0][1] - statistics0.y),
-        position1 <= last);
-      scores[0][2] = select(
-        0.0,
-        exp2(uniforms.logitScale * scores[0][2] - statistics0.x) * (products[0][2] - statistics0.y),
-        position2 <= last);
-      scores[0][3] = select(
-        0.0,
-        exp2(uniforms.logitScale * scores[0][3] - statistics0.x) * (products[0][3] - statistics0.y),
-        position3 <= last);
+      {
+        let score = uniforms.logitScale * scores[0][0];
+        let gradient = exp2(score - statistics0.x) * (products[0][0] - statistics0.y);
+        scores[0][0] = select(gradient, 0.0, position0 > last);
+      }
+      {
+        let score = uniforms.logitScale * scores[0][1];
+        let gradient = exp2(score - statistics0.x) * (products[0][1] - statistics0.y);
+        scores[0][1] = select(gradient, 0.0, position1 > last);
+      }
+      {
+        let score = uniforms.logitScale * scores[0][2];
+        let gradient = exp2(score - statistics0.x) * (products[0][2] - statistics0.y);
+        scores[0][2] = select(gradient, 0.0, position2 > last);
+      }
+      {
+        let score = uniforms.logitScale * scores[0][3];
+        let gradient = exp2(score - statistics0.x) * (products[0][3] - statistics0.y);
+        scores[0][3] = select(gradient, 0.0, position3 > last);
+      }
     }
     {
       let last = i32(statistics1.z);
       
-      scores[1][0] = select(
-        0.0,
-        exp2(uniforms.logitScale * scores[1][0] - statistics1.x) * (products[1][0] - statistics1.y),
-        position0 <= last);
-      scores[1][1] = select(
-        0.0,
-        exp2(uniforms.logitScale * scores[1][1] - statistics1.x) * (products[1][1] - statistics1.y),
-        position1 <= last);
-      scores[1][2] = select(
-        0.0,
-        exp2(uniforms.logitScale * scores[1][2] - statistics1.x) * (products[1][2] - statistics1.y),
-        position2 <= last);
-      scores[1][3] = select(
-        0.0,
-        exp2(uniforms.logitScale * scores[1][3] - statistics1.x) * (products[1][3] - statistics1.y),
-        position3 <= last);
+      {
+        let score = uniforms.logitScale * scores[1][0];
+        let gradient = exp2(score - statistics1.x) * (products[1][0] - statistics1.y);
+        scores[1][0] = select(gradient, 0.0, position0 > last);
+      }
+      {
+        let score = uniforms.logitScale * scores[1][1];
+        let gradient = exp2(score - statistics1.x) * (products[1][1] - statistics1.y);
+        scores[1][1] = select(gradient, 0.0, position1 > last);
+      }
+      {
+        let score = uniforms.logitScale * scores[1][2];
+        let gradient = exp2(score - statistics1.x) * (products[1][2] - statistics1.y);
+        scores[1][2] = select(gradient, 0.0, position2 > last);
+      }
+      {
+        let score = uniforms.logitScale * scores[1][3];
+        let gradient = exp2(score - statistics1.x) * (products[1][3] - statistics1.y);
+        scores[1][3] = select(gradient, 0.0, position3 > last);
+      }
     }
 
     // gradient += scores · key
@@ -496,7 +517,9 @@ fn main(index : i32) {
     weights[(y + 1 * threadsY) * weightStride + x] = vec4<f32>(scores[1][0], scores[1][1], scores[1][2], scores[1][3]);
     // Barrier: reads what others wrote.
     workgroupBarrier();
-    for (var i = 0; i < threadsX; i += 4) {
+    if (atomicLoad(&anyNotFinite) == 0u) {
+      for (var s = 0; s < 2; s++) {
+      let i = s * 4;
       {
       let w0 = weights[(y + 0 * threadsY) * weightStride + i + 0];
     let w1 = weights[(y + 1 * threadsY) * weightStride + i + 0];
@@ -673,6 +696,55 @@ fn main(index : i32) {
     gradient[1][1] = fma(vec4<f32>(w1[3]), b, gradient[1][1]);
       }
       }
+    }
+    } else {
+      for (var s = 0; s < 8; s++) {
+      let i = s * 1;
+      {
+      let w0 = weights[(y + 0 * threadsY) * weightStride + i + 0];
+    let w1 = weights[(y + 1 * threadsY) * weightStride + i + 0];
+      {
+        let b = walkedTile[(i + 0 + 0 * threadsX) * tileStride + x + 0 * threadsX];
+        gradient[0][0] = select(fma(vec4<f32>(w0[0]), b, gradient[0][0]), gradient[0][0], w0[0] == 0.0);
+    gradient[1][0] = select(fma(vec4<f32>(w1[0]), b, gradient[1][0]), gradient[1][0], w1[0] == 0.0);
+      }
+    {
+        let b = walkedTile[(i + 0 + 1 * threadsX) * tileStride + x + 0 * threadsX];
+        gradient[0][0] = select(fma(vec4<f32>(w0[1]), b, gradient[0][0]), gradient[0][0], w0[1] == 0.0);
+    gradient[1][0] = select(fma(vec4<f32>(w1[1]), b, gradient[1][0]), gradient[1][0], w1[1] == 0.0);
+      }
+    {
+        let b = walkedTile[(i + 0 + 2 * threadsX) * tileStride + x + 0 * threadsX];
+        gradient[0][0] = select(fma(vec4<f32>(w0[2]), b, gradient[0][0]), gradient[0][0], w0[2] == 0.0);
+    gradient[1][0] = select(fma(vec4<f32>(w1[2]), b, gradient[1][0]), gradient[1][0], w1[2] == 0.0);
+      }
+    {
+        let b = walkedTile[(i + 0 + 3 * threadsX) * tileStride + x + 0 * threadsX];
+        gradient[0][0] = select(fma(vec4<f32>(w0[3]), b, gradient[0][0]), gradient[0][0], w0[3] == 0.0);
+    gradient[1][0] = select(fma(vec4<f32>(w1[3]), b, gradient[1][0]), gradient[1][0], w1[3] == 0.0);
+      }
+    {
+        let b = walkedTile[(i + 0 + 0 * threadsX) * tileStride + x + 1 * threadsX];
+        gradient[0][1] = select(fma(vec4<f32>(w0[0]), b, gradient[0][1]), gradient[0][1], w0[0] == 0.0);
+    gradient[1][1] = select(fma(vec4<f32>(w1[0]), b, gradient[1][1]), gradient[1][1], w1[0] == 0.0);
+      }
+    {
+        let b = walkedTile[(i + 0 + 1 * threadsX) * tileStride + x + 1 * threadsX];
+        gradient[0][1] = select(fma(vec4<f32>(w0[1]), b, gradient[0][1]), gradient[0][1], w0[1] == 0.0);
+    gradient[1][1] = select(fma(vec4<f32>(w1[1]), b, gradient[1][1]), gradient[1][1], w1[1] == 0.0);
+      }
+    {
+        let b = walkedTile[(i + 0 + 2 * threadsX) * tileStride + x + 1 * threadsX];
+        gradient[0][1] = select(fma(vec4<f32>(w0[2]), b, gradient[0][1]), gradient[0][1], w0[2] == 0.0);
+    gradient[1][1] = select(fma(vec4<f32>(w1[2]), b, gradient[1][1]), gradient[1][1], w1[2] == 0.0);
+      }
+    {
+        let b = walkedTile[(i + 0 + 3 * threadsX) * tileStride + x + 1 * threadsX];
+        gradient[0][1] = select(fma(vec4<f32>(w0[3]), b, gradient[0][1]), gradient[0][1], w0[3] == 0.0);
+    gradient[1][1] = select(fma(vec4<f32>(w1[3]), b, gradient[1][1]), gradient[1][1], w1[3] == 0.0);
+      }
+      }
+    }
     }
     // Barrier: the next step overwrites what others may still read.
     workgroupBarrier();

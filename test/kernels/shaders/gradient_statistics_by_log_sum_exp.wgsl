@@ -42,8 +42,9 @@ const masked = -3.4e38f;
 const lowest = -1e38f;
 // Original index given to the padding of a key tile: past every limit.
 const paddingPosition = 0x7fffffff;
-// Barriers of the walk need a number that all invocations are known to share.
-var<workgroup> keyTileCount : i32;
+// Barriers of the walk need a number that all invocations are known to share. It takes 16 bytes, so that what a driver puts behind it
+// begins at a multiple of them, as matrix units need it.
+var<workgroup> keyTileCount : vec4<i32>;
 
 fn keyEnd(head : i32) -> i32 {
   return uniforms.keyLength;
@@ -72,6 +73,10 @@ fn positionIn(head : i32, tile : vec2<i32>, slot : i32) -> i32 {
   }
   return paddingPosition;
 }
+fn logOfSum(sum : f32) -> f32 {
+  let bits = bitcast<u32>(sum);
+  return select(log2(sum), bitcast<f32>(bits | 0x7fc00000u), (bits & 0x7f800000u) == 0x7f800000u);
+}
 
 fn visitedKey(head : i32, firstKeyRow : i32, keySpan : vec2<i32>, slot : i32) -> i32 {
   let position = positionIn(head, keySpan, slot);
@@ -79,9 +84,9 @@ fn visitedKey(head : i32, firstKeyRow : i32, keySpan : vec2<i32>, slot : i32) ->
 }
 
 fn main(index : i32) {
-  let local = i32(localIndex);
-  let x = ((local >> 1) & 1) + ((local >> 2) & 2) + 4 * ((local >> 4) % 2);
-  let y = (local & 1) + ((local >> 1) & 2) + 4 * ((local >> 4) / 2);
+  let local = i32(min(localIndex, 63u));
+  let x = local / 2 % 2 + local / 8 % 2 * 2 + 4 * (local / 16 % 2);
+  let y = local % 2 + local / 4 % 2 * 2 + 4 * (local / 16 / 2);
   let allHeads = uniforms.batch * uniforms.heads;
   let head = workgroupIndex() % allHeads;
   let firstKeyRow = keyRow(head, 0);
@@ -95,10 +100,10 @@ fn main(index : i32) {
   let endRow = select(firstRow, span.y, exists);
   let allTiles = select(0, countKeyTiles(head, endRow), firstRow < endRow);
   if (local == 0) {
-    keyTileCount = allTiles;
+    keyTileCount.x = allTiles;
   }
   // Barriers stand in a loop that all invocations must run equally often: hence the uniform load.
-  let keyTiles = workgroupUniformLoad(&keyTileCount);
+  let keyTiles = workgroupUniformLoad(&keyTileCount).x;
   let firstQueryRow = head * uniforms.queryLength;
   if (local < tileQueries) {
     let row = firstRow + local;
@@ -150,7 +155,8 @@ fn main(index : i32) {
     fetched[1] = readKey(max(walkedRows[now + ((local + 64) / 8)], 0), 8 + (local + 64) % 8);
     fetched[2] = readQuery(max(ownedRows[(local / 8)], 0), 8 + local % 8);
     fetched[3] = readQuery(max(ownedRows[((local + 64) / 8)], 0), 8 + (local + 64) % 8);
-    for (var i = 0; i < 8; i += 4) {
+    for (var s = 0; s < 2; s++) {
+      let i = s * 4;
       {
       let a0 = ownedTile[(y + 0 * threadsY) * tileStride + i + 0];
     let a1 = ownedTile[(y + 1 * threadsY) * tileStride + i + 0];
@@ -230,7 +236,8 @@ fn main(index : i32) {
     fetched[1] = readKey(max(walkedRows[next + ((local + 64) / 8)], 0), (local + 64) % 8);
     fetched[2] = readQuery(max(ownedRows[(local / 8)], 0), local % 8);
     fetched[3] = readQuery(max(ownedRows[((local + 64) / 8)], 0), (local + 64) % 8);
-    for (var i = 0; i < 8; i += 4) {
+    for (var s = 0; s < 2; s++) {
+      let i = s * 4;
       {
       let a0 = ownedTile[(y + 0 * threadsY) * tileStride + i + 0];
     let a1 = ownedTile[(y + 1 * threadsY) * tileStride + i + 0];
@@ -351,7 +358,7 @@ fn main(index : i32) {
       product += partials[row * threadsX + i].z;
     }
     let at = 4 * (firstQueryRow + firstRow + row);
-    result[at] = select(total + log2(sum), 0.0, sum == 0.0);
+    result[at] = select(total + logOfSum(sum), 0.0, sum == 0.0);
     result[at + 1] = product - dLogSumExp[firstQueryRow + firstRow + row];
     let end = keyEnd(head);
     var last = end - 1;

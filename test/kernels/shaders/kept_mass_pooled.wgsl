@@ -8,7 +8,7 @@ fn workgroupIndex() -> i32 {
 var<workgroup> reduceBuffer : array<f32, 64>;
 
 fn workgroupSum(x : f32) -> f32 {
-  let local = i32(localIndex);
+  let local = i32(min(localIndex, 63u));
   reduceBuffer[local] = x;
   // Barriers: each round reads what other invocations wrote in the round before.
   workgroupBarrier();
@@ -25,7 +25,7 @@ fn workgroupSum(x : f32) -> f32 {
 }
 
 fn workgroupMax(x : f32) -> f32 {
-  let local = i32(localIndex);
+  let local = i32(min(localIndex, 63u));
   reduceBuffer[local] = x;
   // Barriers: each round reads what other invocations wrote in the round before.
   workgroupBarrier();

@@ -36,7 +36,7 @@ fn keyEnd(head : i32) -> i32 {
 
 // Loads query rows [firstRow, endRow) of a head, scaled; zeros follow.
 fn loadQueryTile(head : i32, firstRow : i32, endRow : i32) {
-  let local = i32(localIndex);
+  let local = i32(min(localIndex, 127u));
   {
     var fetched = array<vec4<f32>, 4>();
     if (firstRow + (local / 16) < endRow) { fetched[0] = uniforms.logitScale * readQuery(head * uniforms.queryLength + firstRow + (local / 16), local % 16); }
@@ -61,7 +61,7 @@ fn loadQueryTile(head : i32, firstRow : i32, endRow : i32) {
 // Loads the keys [first, end) of a head, in their own order; zeros follow.
 fn loadKeyTile(head : i32, first : i32, end : i32) {
   let firstKeyRow = keyRow(head, first);
-  let local = i32(localIndex);
+  let local = i32(min(localIndex, 127u));
   {
     var fetched = array<vec4<f32>, 4>();
     if (first + (local / 16) < end) { fetched[0] = readKey(firstKeyRow + (local / 16), local % 16); }
@@ -84,9 +84,13 @@ fn loadKeyTile(head : i32, first : i32, end : i32) {
 }
 
 // This invocation's part of queryTile · keyTileᵀ.
-fn tileScores(x : i32, y : i32) -> array<array<f32, columns>, rows> {
+fn tileScores(column : i32, row : i32) -> array<array<f32, columns>, rows> {
+  // In range, as the compiler can see (see localOf).
+  let x = i32(min(u32(column), threadsX - 1u));
+  let y = i32(min(u32(row), threadsY - 1u));
   var scores : array<array<f32, columns>, rows>;
-  for (var i = 0; i < 16; i += 4) {
+  for (var s = 0; s < 4; s++) {
+      let i = s * 4;
       {
       let a0 = queryTile[(y + 0 * threadsY) * tileStride + i + 0];
     let a1 = queryTile[(y + 1 * threadsY) * tileStride + i + 0];
@@ -177,9 +181,9 @@ fn proxyRange(head : i32) -> vec2<i32> {
 var<workgroup> partialSums : array<f32, 256>;
 
 fn main(index : i32) {
-  let local = i32(localIndex);
-  let x = ((local >> 1) & 1) + ((local >> 2) & 2) + 4 * ((local >> 4) % 4);
-  let y = (local & 1) + ((local >> 1) & 2) + 4 * ((local >> 4) / 4);
+  let local = i32(min(localIndex, 127u));
+  let x = local / 2 % 2 + local / 8 % 2 * 2 + 4 * (local / 16 % 4);
+  let y = local % 2 + local / 4 % 2 * 2 + 4 * (local / 16 / 4);
   let permutedLength = uniforms.permutedLength;
   let keyTiles = (permutedLength + tileKeys - 1) / tileKeys;
   let firstKey = (workgroupIndex() % keyTiles) * tileKeys;

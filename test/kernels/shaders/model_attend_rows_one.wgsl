@@ -46,7 +46,7 @@ fn unpacked(words : vec2<i32>) -> vec4<f32> {
 }
 
 fn largestOf(x : Members) -> Members {
-  let local = i32(localIndex);
+  let local = i32(min(localIndex, 127u));
   // Barrier: what memory holds until now has been read.
   workgroupBarrier();
   memory[0 + local] = x[0];
@@ -65,7 +65,7 @@ fn largestOf(x : Members) -> Members {
 }
 
 fn sumsOf(x : Members) -> Members {
-  let local = i32(localIndex);
+  let local = i32(min(localIndex, 127u));
   // Barrier: what memory holds until now has been read.
   workgroupBarrier();
   memory[0 + local] = x[0];
@@ -92,7 +92,7 @@ fn stateOf(member : i32, item : i32) -> i32 {
 }
 
 fn main(index : i32) {
-  let local = i32(localIndex);
+  let local = i32(min(localIndex, 127u));
   let keyHeads = uniforms.cacheShape.y;
   let capacity = uniforms.cacheShape.z;
   let group = uniforms.heads / keyHeads;

@@ -11,7 +11,7 @@ fn workgroupIndex() -> i32 {
 var<workgroup> reduceBuffer : array<f32, 256>;
 
 fn workgroupSum(x : f32) -> f32 {
-  let local = i32(localIndex);
+  let local = i32(min(localIndex, 255u));
   reduceBuffer[local] = x;
   // Barriers: each round reads what other invocations wrote in the round before.
   workgroupBarrier();
@@ -28,7 +28,7 @@ fn workgroupSum(x : f32) -> f32 {
 }
 
 fn workgroupMax(x : f32) -> f32 {
-  let local = i32(localIndex);
+  let local = i32(min(localIndex, 255u));
   reduceBuffer[local] = x;
   // Barriers: each round reads what other invocations wrote in the round before.
   workgroupBarrier();
@@ -70,7 +70,7 @@ fn timeOf(seed : u32, token : u32) -> f32 {
 }
 
 fn main(index : i32) {
-  let local = i32(localIndex);
+  let local = i32(min(localIndex, 255u));
   let count = uniforms.logitsShape.y;
   let largest = largestLogit(count);
   // In units of log2; 0: the most likely token is wanted.

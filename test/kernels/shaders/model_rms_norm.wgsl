@@ -8,7 +8,7 @@ fn workgroupIndex() -> i32 {
 var<workgroup> sums : array<f32, 64>;
 
 fn main(index : i32) {
-  let local = i32(localIndex);
+  let local = i32(min(localIndex, 63u));
   let lane = local % 16;
   let row = workgroupIndex() * 4 + local / 16;
   // Rows past the last one take part in the barriers, with nothing to add.

@@ -20,7 +20,7 @@ fn rotated(token : i32, head : i32, column : i32, scale : f32) -> f32 {
 }
 
 fn main(index : i32) {
-  let local = i32(localIndex);
+  let local = i32(min(localIndex, 31u));
   let keyHeads = uniforms.outShape.y;
   let token = workgroupIndex() / (2 * keyHeads);
   if (token >= span[1]) {

@@ -16,7 +16,7 @@ fn float16Words(a : vec4<f32>, b : vec4<f32>) -> vec4<i32> {
 var<workgroup> sums : array<f32, 64>;
 
 fn main(index : i32) {
-  let local = i32(localIndex);
+  let local = i32(min(localIndex, 63u));
   let lane = local % 64;
   let row = workgroupIndex() * 1 + local / 64;
   // Rows past the last one take part in the barriers, with nothing to add.

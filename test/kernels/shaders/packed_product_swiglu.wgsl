@@ -50,7 +50,7 @@ fn total(which : i32, first : i32) -> f32 {
 }
 
 fn main(index : i32) {
-  let local = i32(localIndex);
+  let local = i32(min(localIndex, 127u));
   let lane = local % 32;
   let outputTile = workgroupIndex();
   let output = outputTile * 4 + local / 32;

@@ -34,7 +34,7 @@ fn total(which : i32, first : i32) -> f32 {
 }
 
 fn main(index : i32) {
-  let local = i32(localIndex);
+  let local = i32(min(localIndex, 127u));
   let lane = local % 32;
   // Neighbouring workgroups take the same rows of the matrix.
   let firstRow = workgroupIndex() % 4 * 8;

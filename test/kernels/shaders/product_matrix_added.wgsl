@@ -11,36 +11,23 @@ fn workgroupIndex() -> i32 {
 var<workgroup> tiles : array<f16, 15360>;
 var<workgroup> staged : array<f32, 2560>;
 
-fn storeTile(at : i32, words : vec4<i32>) {
-  let a = bitcast<vec4<f16>>(words.xy);
-  let b = bitcast<vec4<f16>>(words.zw);
-  tiles[at + 0] = a[0];
-  tiles[at + 1] = a[1];
-  tiles[at + 2] = a[2];
-  tiles[at + 3] = a[3];
-  tiles[at + 4] = b[0];
-  tiles[at + 5] = b[1];
-  tiles[at + 6] = b[2];
-  tiles[at + 7] = b[3];
-}
-
 
 fn stagedVector(at : i32) -> vec4<f32> {
   return vec4<f32>(staged[at], staged[at + 1], staged[at + 2], staged[at + 3]);
 }
 
-fn write(row : i32, column : i32, a : vec4<f32>, b : vec4<f32>) {
-  let outputs = uniforms.weightShape.x;
-  if (row >= uniforms.xShape.x || column >= outputs) {
+fn write(row : i32, column : i32, sums : vec4<f32>) {
+  let rows = uniforms.outShape.x;
+  let outputs = uniforms.outShape.y;
+  if (row >= rows || column >= outputs) {
     return;
   }
   let at = (row * outputs + column) / 4;
-  result[at] = a + residual[at];
-  result[at + 1] = b + residual[at + 1];
+  result[at] = sums + residual[at];
 }
 
 fn main(index : i32) {
-  let local = i32(localIndex);
+  let local = i32(min(localIndex, 255u));
   let subgroup = local / 32;
   let lane = local % 32;
   // Neighbouring workgroups take the same rows of x. Those past the last row take it once more, and write nothing.
@@ -91,12 +78,42 @@ fn main(index : i32) {
 
   let steps = vectors / 4;
   for (var step = 0; step < steps; step++) {
-    storeTile((loadRow + 0) * 40 + 8 * loadVector, xs[0]);
-    storeTile((loadRow + 64) * 40 + 8 * loadVector, xs[1]);
-    storeTile((loadRow + 128) * 40 + 8 * loadVector, xs[2]);
-    storeTile((loadRow + 192) * 40 + 8 * loadVector, xs[3]);
-    storeTile((loadRow + 256) * 40 + 8 * loadVector, weights[0]);
-    storeTile((loadRow + 320) * 40 + 8 * loadVector, weights[1]);
+    {
+      let at = (loadRow + 0) * 40 + 8 * loadVector;
+      let a = bitcast<vec4<f16>>(xs[0].xy);
+      let b = bitcast<vec4<f16>>(xs[0].zw);
+      tiles[at + 0] = a[0]; tiles[at + 1] = a[1]; tiles[at + 2] = a[2]; tiles[at + 3] = a[3]; tiles[at + 4] = b[0]; tiles[at + 5] = b[1]; tiles[at + 6] = b[2]; tiles[at + 7] = b[3];
+    }
+    {
+      let at = (loadRow + 64) * 40 + 8 * loadVector;
+      let a = bitcast<vec4<f16>>(xs[1].xy);
+      let b = bitcast<vec4<f16>>(xs[1].zw);
+      tiles[at + 0] = a[0]; tiles[at + 1] = a[1]; tiles[at + 2] = a[2]; tiles[at + 3] = a[3]; tiles[at + 4] = b[0]; tiles[at + 5] = b[1]; tiles[at + 6] = b[2]; tiles[at + 7] = b[3];
+    }
+    {
+      let at = (loadRow + 128) * 40 + 8 * loadVector;
+      let a = bitcast<vec4<f16>>(xs[2].xy);
+      let b = bitcast<vec4<f16>>(xs[2].zw);
+      tiles[at + 0] = a[0]; tiles[at + 1] = a[1]; tiles[at + 2] = a[2]; tiles[at + 3] = a[3]; tiles[at + 4] = b[0]; tiles[at + 5] = b[1]; tiles[at + 6] = b[2]; tiles[at + 7] = b[3];
+    }
+    {
+      let at = (loadRow + 192) * 40 + 8 * loadVector;
+      let a = bitcast<vec4<f16>>(xs[3].xy);
+      let b = bitcast<vec4<f16>>(xs[3].zw);
+      tiles[at + 0] = a[0]; tiles[at + 1] = a[1]; tiles[at + 2] = a[2]; tiles[at + 3] = a[3]; tiles[at + 4] = b[0]; tiles[at + 5] = b[1]; tiles[at + 6] = b[2]; tiles[at + 7] = b[3];
+    }
+    {
+      let at = (loadRow + 256) * 40 + 8 * loadVector;
+      let a = bitcast<vec4<f16>>(weights[0].xy);
+      let b = bitcast<vec4<f16>>(weights[0].zw);
+      tiles[at + 0] = a[0]; tiles[at + 1] = a[1]; tiles[at + 2] = a[2]; tiles[at + 3] = a[3]; tiles[at + 4] = b[0]; tiles[at + 5] = b[1]; tiles[at + 6] = b[2]; tiles[at + 7] = b[3];
+    }
+    {
+      let at = (loadRow + 320) * 40 + 8 * loadVector;
+      let a = bitcast<vec4<f16>>(weights[1].xy);
+      let b = bitcast<vec4<f16>>(weights[1].zw);
+      tiles[at + 0] = a[0]; tiles[at + 1] = a[1]; tiles[at + 2] = a[2]; tiles[at + 3] = a[3]; tiles[at + 4] = b[0]; tiles[at + 5] = b[1]; tiles[at + 6] = b[2]; tiles[at + 7] = b[3];
+    }
     // Barrier: a subgroup reads what others stored.
     workgroupBarrier();
     // After the last step it reads the last tile once more.
@@ -192,7 +209,8 @@ fn main(index : i32) {
     let b0 = stagedVector(at + 4);
     // Barrier: the next fragment overwrites this one.
     workgroupBarrier();
-    write(row + 0, column + 0, a0, b0);
+write(row + 0, column + 0, a0);
+    write(row + 0, column + 4, b0);
   }
   {
     subgroupMatrixStore<row_major>(&staged, u32(stagedAt), sum0_0_1, 20u);
@@ -202,7 +220,8 @@ fn main(index : i32) {
     let b0 = stagedVector(at + 4);
     // Barrier: the next fragment overwrites this one.
     workgroupBarrier();
-    write(row + 0, column + 16, a0, b0);
+write(row + 0, column + 16, a0);
+    write(row + 0, column + 20, b0);
   }
   {
     subgroupMatrixStore<row_major>(&staged, u32(stagedAt), sum0_0_2, 20u);
@@ -212,7 +231,8 @@ fn main(index : i32) {
     let b0 = stagedVector(at + 4);
     // Barrier: the next fragment overwrites this one.
     workgroupBarrier();
-    write(row + 0, column + 32, a0, b0);
+write(row + 0, column + 32, a0);
+    write(row + 0, column + 36, b0);
   }
   {
     subgroupMatrixStore<row_major>(&staged, u32(stagedAt), sum0_0_3, 20u);
@@ -222,7 +242,8 @@ fn main(index : i32) {
     let b0 = stagedVector(at + 4);
     // Barrier: the next fragment overwrites this one.
     workgroupBarrier();
-    write(row + 0, column + 48, a0, b0);
+write(row + 0, column + 48, a0);
+    write(row + 0, column + 52, b0);
   }
   {
     subgroupMatrixStore<row_major>(&staged, u32(stagedAt), sum1_0_0, 20u);
@@ -232,7 +253,8 @@ fn main(index : i32) {
     let b0 = stagedVector(at + 4);
     // Barrier: the next fragment overwrites this one.
     workgroupBarrier();
-    write(row + 16, column + 0, a0, b0);
+write(row + 16, column + 0, a0);
+    write(row + 16, column + 4, b0);
   }
   {
     subgroupMatrixStore<row_major>(&staged, u32(stagedAt), sum1_0_1, 20u);
@@ -242,7 +264,8 @@ fn main(index : i32) {
     let b0 = stagedVector(at + 4);
     // Barrier: the next fragment overwrites this one.
     workgroupBarrier();
-    write(row + 16, column + 16, a0, b0);
+write(row + 16, column + 16, a0);
+    write(row + 16, column + 20, b0);
   }
   {
     subgroupMatrixStore<row_major>(&staged, u32(stagedAt), sum1_0_2, 20u);
@@ -252,7 +275,8 @@ fn main(index : i32) {
     let b0 = stagedVector(at + 4);
     // Barrier: the next fragment overwrites this one.
     workgroupBarrier();
-    write(row + 16, column + 32, a0, b0);
+write(row + 16, column + 32, a0);
+    write(row + 16, column + 36, b0);
   }
   {
     subgroupMatrixStore<row_major>(&staged, u32(stagedAt), sum1_0_3, 20u);
@@ -262,7 +286,8 @@ fn main(index : i32) {
     let b0 = stagedVector(at + 4);
     // Barrier: the next fragment overwrites this one.
     workgroupBarrier();
-    write(row + 16, column + 48, a0, b0);
+write(row + 16, column + 48, a0);
+    write(row + 16, column + 52, b0);
   }
   {
     subgroupMatrixStore<row_major>(&staged, u32(stagedAt), sum2_0_0, 20u);
@@ -272,7 +297,8 @@ fn main(index : i32) {
     let b0 = stagedVector(at + 4);
     // Barrier: the next fragment overwrites this one.
     workgroupBarrier();
-    write(row + 32, column + 0, a0, b0);
+write(row + 32, column + 0, a0);
+    write(row + 32, column + 4, b0);
   }
   {
     subgroupMatrixStore<row_major>(&staged, u32(stagedAt), sum2_0_1, 20u);
@@ -282,7 +308,8 @@ fn main(index : i32) {
     let b0 = stagedVector(at + 4);
     // Barrier: the next fragment overwrites this one.
     workgroupBarrier();
-    write(row + 32, column + 16, a0, b0);
+write(row + 32, column + 16, a0);
+    write(row + 32, column + 20, b0);
   }
   {
     subgroupMatrixStore<row_major>(&staged, u32(stagedAt), sum2_0_2, 20u);
@@ -292,7 +319,8 @@ fn main(index : i32) {
     let b0 = stagedVector(at + 4);
     // Barrier: the next fragment overwrites this one.
     workgroupBarrier();
-    write(row + 32, column + 32, a0, b0);
+write(row + 32, column + 32, a0);
+    write(row + 32, column + 36, b0);
   }
   {
     subgroupMatrixStore<row_major>(&staged, u32(stagedAt), sum2_0_3, 20u);
@@ -302,7 +330,8 @@ fn main(index : i32) {
     let b0 = stagedVector(at + 4);
     // Barrier: the next fragment overwrites this one.
     workgroupBarrier();
-    write(row + 32, column + 48, a0, b0);
+write(row + 32, column + 48, a0);
+    write(row + 32, column + 52, b0);
   }
   {
     subgroupMatrixStore<row_major>(&staged, u32(stagedAt), sum3_0_0, 20u);
@@ -312,7 +341,8 @@ fn main(index : i32) {
     let b0 = stagedVector(at + 4);
     // Barrier: the next fragment overwrites this one.
     workgroupBarrier();
-    write(row + 48, column + 0, a0, b0);
+write(row + 48, column + 0, a0);
+    write(row + 48, column + 4, b0);
   }
   {
     subgroupMatrixStore<row_major>(&staged, u32(stagedAt), sum3_0_1, 20u);
@@ -322,7 +352,8 @@ fn main(index : i32) {
     let b0 = stagedVector(at + 4);
     // Barrier: the next fragment overwrites this one.
     workgroupBarrier();
-    write(row + 48, column + 16, a0, b0);
+write(row + 48, column + 16, a0);
+    write(row + 48, column + 20, b0);
   }
   {
     subgroupMatrixStore<row_major>(&staged, u32(stagedAt), sum3_0_2, 20u);
@@ -332,7 +363,8 @@ fn main(index : i32) {
     let b0 = stagedVector(at + 4);
     // Barrier: the next fragment overwrites this one.
     workgroupBarrier();
-    write(row + 48, column + 32, a0, b0);
+write(row + 48, column + 32, a0);
+    write(row + 48, column + 36, b0);
   }
   {
     subgroupMatrixStore<row_major>(&staged, u32(stagedAt), sum3_0_3, 20u);
@@ -342,6 +374,7 @@ fn main(index : i32) {
     let b0 = stagedVector(at + 4);
     // Barrier: the next fragment overwrites this one.
     workgroupBarrier();
-    write(row + 48, column + 48, a0, b0);
+write(row + 48, column + 48, a0);
+    write(row + 48, column + 52, b0);
   }
 }

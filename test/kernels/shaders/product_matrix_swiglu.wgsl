@@ -11,18 +11,6 @@ fn workgroupIndex() -> i32 {
 var<workgroup> tiles : array<f16, 5120>;
 var<workgroup> staged : array<f32, 1280>;
 
-fn storeTile(at : i32, words : vec4<i32>) {
-  let a = bitcast<vec4<f16>>(words.xy);
-  let b = bitcast<vec4<f16>>(words.zw);
-  tiles[at + 0] = a[0];
-  tiles[at + 1] = a[1];
-  tiles[at + 2] = a[2];
-  tiles[at + 3] = a[3];
-  tiles[at + 4] = b[0];
-  tiles[at + 5] = b[1];
-  tiles[at + 6] = b[2];
-  tiles[at + 7] = b[3];
-}
 
 fn float16Word(x : vec2<f32>) -> i32 {
   return bitcast<i32>(pack2x16float(clamp(x, vec2<f32>(-65504.0), vec2<f32>(65504.0))));
@@ -31,29 +19,25 @@ fn float16Word(x : vec2<f32>) -> i32 {
 fn float16Words(a : vec4<f32>, b : vec4<f32>) -> vec4<i32> {
   return vec4<i32>(float16Word(a.xy), float16Word(a.zw), float16Word(b.xy), float16Word(b.zw));
 }
-
 fn stagedVector(at : i32) -> vec4<f32> {
   return vec4<f32>(staged[at], staged[at + 1], staged[at + 2], staged[at + 3]);
 }
 
-fn swiglu(gate : vec4<f32>, up : vec4<f32>) -> vec4<f32> {
-  return gate / (vec4<f32>(1.0) + exp(-gate)) * up;
+fn swiglu(gates : vec4<f32>, ups : vec4<f32>) -> vec4<f32> {
+  return gates / (vec4<f32>(1.0) + exp(-gates)) * ups;
 }
 
-fn write(row : i32, column : i32, gateA : vec4<f32>, gateB : vec4<f32>, upA : vec4<f32>, upB : vec4<f32>) {
-  let outputs = uniforms.weightShape.x;
-  if (row >= uniforms.xShape.x || column >= outputs) {
+fn write(row : i32, column : i32, gates0 : vec4<f32>, gates1 : vec4<f32>, ups0 : vec4<f32>, ups1 : vec4<f32>) {
+  let rows = uniforms.outShape.x;
+  let outputs = uniforms.outShape.y * 2;
+  if (row >= rows || column >= outputs) {
     return;
   }
-  let gate = column / 4;
-  let up = (outputs + column) / 4;
-  let a = swiglu(gateA, upA);
-  let b = swiglu(gateB, upB);
-  result[(row * outputs + column) / 8] = float16Words(a, b);
+  result[(row * outputs + column) / 8] = float16Words(swiglu(gates0, ups0), swiglu(gates1, ups1));
 }
 
 fn main(index : i32) {
-  let local = i32(localIndex);
+  let local = i32(min(localIndex, 127u));
   let subgroup = local / 32;
   let lane = local % 32;
   // Neighbouring workgroups take the same rows of x. Those past the last row take it once more, and write nothing.
@@ -88,10 +72,30 @@ fn main(index : i32) {
 
   let steps = vectors / 4;
   for (var step = 0; step < steps; step++) {
-    storeTile((loadRow + 0) * 40 + 8 * loadVector, xs[0]);
-    storeTile((loadRow + 32) * 40 + 8 * loadVector, xs[1]);
-    storeTile((loadRow + 64) * 40 + 8 * loadVector, weights[0]);
-    storeTile((loadRow + 96) * 40 + 8 * loadVector, weights[1]);
+    {
+      let at = (loadRow + 0) * 40 + 8 * loadVector;
+      let a = bitcast<vec4<f16>>(xs[0].xy);
+      let b = bitcast<vec4<f16>>(xs[0].zw);
+      tiles[at + 0] = a[0]; tiles[at + 1] = a[1]; tiles[at + 2] = a[2]; tiles[at + 3] = a[3]; tiles[at + 4] = b[0]; tiles[at + 5] = b[1]; tiles[at + 6] = b[2]; tiles[at + 7] = b[3];
+    }
+    {
+      let at = (loadRow + 32) * 40 + 8 * loadVector;
+      let a = bitcast<vec4<f16>>(xs[1].xy);
+      let b = bitcast<vec4<f16>>(xs[1].zw);
+      tiles[at + 0] = a[0]; tiles[at + 1] = a[1]; tiles[at + 2] = a[2]; tiles[at + 3] = a[3]; tiles[at + 4] = b[0]; tiles[at + 5] = b[1]; tiles[at + 6] = b[2]; tiles[at + 7] = b[3];
+    }
+    {
+      let at = (loadRow + 64) * 40 + 8 * loadVector;
+      let a = bitcast<vec4<f16>>(weights[0].xy);
+      let b = bitcast<vec4<f16>>(weights[0].zw);
+      tiles[at + 0] = a[0]; tiles[at + 1] = a[1]; tiles[at + 2] = a[2]; tiles[at + 3] = a[3]; tiles[at + 4] = b[0]; tiles[at + 5] = b[1]; tiles[at + 6] = b[2]; tiles[at + 7] = b[3];
+    }
+    {
+      let at = (loadRow + 96) * 40 + 8 * loadVector;
+      let a = bitcast<vec4<f16>>(weights[1].xy);
+      let b = bitcast<vec4<f16>>(weights[1].zw);
+      tiles[at + 0] = a[0]; tiles[at + 1] = a[1]; tiles[at + 2] = a[2]; tiles[at + 3] = a[3]; tiles[at + 4] = b[0]; tiles[at + 5] = b[1]; tiles[at + 6] = b[2]; tiles[at + 7] = b[3];
+    }
     // Barrier: a subgroup reads what others stored.
     workgroupBarrier();
     // After the last step it reads the last tile once more.
@@ -152,7 +156,7 @@ fn main(index : i32) {
     let b1 = stagedVector(at + 4);
     // Barrier: the next fragment overwrites this one.
     workgroupBarrier();
-    write(row + 0, column + 0, a0, b0, a1, b1);
+write(row + 0, column + 0, a0, b0, a1, b1);
   }
   {
     subgroupMatrixStore<row_major>(&staged, u32(stagedAt), sum1_0_0, 20u);
@@ -169,6 +173,6 @@ fn main(index : i32) {
     let b1 = stagedVector(at + 4);
     // Barrier: the next fragment overwrites this one.
     workgroupBarrier();
-    write(row + 16, column + 0, a0, b0, a1, b1);
+write(row + 16, column + 0, a0, b0, a1, b1);
   }
 }

@@ -22,7 +22,7 @@ fn merge(a : State, b : State) -> State {
   return State(maximum, x.sum + y.sum, x.values + y.values);
 }
 
-// A state brought to another maximum. One without weights may hold a NaN of values that nobody sees: zero times a NaN.
+// A state brought to another maximum. One without weights need not have its values written: they may be what zero times makes a NaN.
 fn weighted(x : State, maximum : f32) -> State {
   let rescale = exp2(x.maximum - maximum);
   return State(maximum, x.sum * rescale, select(x.values * rescale, vec4<f32>(0.0), x.sum == 0.0));
@@ -32,18 +32,23 @@ var<workgroup> laneStates : array<State, 128>;
 
 // All invocations call it together; those of the first lane get what all lanes have.
 fn mergeLanes(own : State) -> State {
+  let local = i32(min(localIndex, 127u));
   var state = own;
-  laneStates[i32(localIndex)] = state;
+  laneStates[local] = state;
   // Barrier: the first lane reads what all lanes wrote.
   workgroupBarrier();
-  for (var i = i32(localIndex) + 8; i < 128 && i32(localIndex) < 8; i += 8) {
+  for (var i = local + 8; i < 128 && local < 8; i += 8) {
     state = merge(state, laneStates[i]);
   }
   return state;
 }
+fn logOfSum(sum : f32) -> f32 {
+  let bits = bitcast<u32>(sum);
+  return select(log2(sum), bitcast<f32>(bits | 0x7fc00000u), (bits & 0x7f800000u) == 0x7f800000u);
+}
 
 fn main(index : i32) {
-  let local = i32(localIndex);
+  let local = i32(min(localIndex, 127u));
   let row = workgroupIndex() * 8 + local % 8;
   let proxyRows = uniforms.outShape.y;
   let exists = row < uniforms.outShape.x * proxyRows;
@@ -56,6 +61,6 @@ fn main(index : i32) {
   }
   state = mergeLanes(state);
   if (local < 8 && exists) {
-    result[row] = state.maximum + log2(state.sum);
+    result[row] = state.maximum + logOfSum(state.sum);
   }
 }

@@ -40,7 +40,7 @@ fn keyEnd(head : i32) -> i32 {
 
 // Loads query rows [firstRow, endRow) of a head, scaled; zeros follow.
 fn loadQueryTile(head : i32, firstRow : i32, endRow : i32) {
-  let local = i32(localIndex);
+  let local = i32(min(localIndex, 127u));
   {
     var fetched = array<vec4<f32>, 4>();
     if (firstRow + (local / 16) < endRow) { fetched[0] = uniforms.logitScale * readQuery(head * uniforms.queryLength + firstRow + (local / 16), local % 16); }
@@ -65,7 +65,7 @@ fn loadQueryTile(head : i32, firstRow : i32, endRow : i32) {
 // Loads the keys [first, end) of a head, in their own order; zeros follow.
 fn loadKeyTile(head : i32, first : i32, end : i32) {
   let firstKeyRow = keyRow(head, first);
-  let local = i32(localIndex);
+  let local = i32(min(localIndex, 127u));
   {
     var fetched = array<vec4<f32>, 4>();
     if (first + (local / 16) < end) { fetched[0] = readKey(firstKeyRow + (local / 16), local % 16); }
@@ -88,9 +88,13 @@ fn loadKeyTile(head : i32, first : i32, end : i32) {
 }
 
 // This invocation's part of queryTile · keyTileᵀ.
-fn tileScores(x : i32, y : i32) -> array<array<f32, columns>, rows> {
+fn tileScores(column : i32, row : i32) -> array<array<f32, columns>, rows> {
+  // In range, as the compiler can see (see localOf).
+  let x = i32(min(u32(column), threadsX - 1u));
+  let y = i32(min(u32(row), threadsY - 1u));
   var scores : array<array<f32, columns>, rows>;
-  for (var i = 0; i < 16; i += 4) {
+  for (var s = 0; s < 4; s++) {
+      let i = s * 4;
       {
       let a0 = queryTile[(y + 0 * threadsY) * tileStride + i + 0];
     let a1 = queryTile[(y + 1 * threadsY) * tileStride + i + 0];
@@ -186,6 +190,13 @@ fn visibleBlocks(queryBlock : i32) -> i32 {
   let lastRow = min((queryBlock + 1) * uniforms.blockSize, uniforms.queryLength) - 1;
   return min(blocksBefore(lastRow) + uniforms.segmentSize / uniforms.keyBlockSize, uniforms.keyBlocks);
 }
+fn logOfSum(sum : f32) -> f32 {
+  let bits = bitcast<u32>(sum);
+  return select(log2(sum), bitcast<f32>(bits | 0x7fc00000u), (bits & 0x7f800000u) == 0x7f800000u);
+}
+fn atMost(x : f32, limit : f32) -> f32 {
+  return select(x, limit, x > limit && x < 3.4e38f);
+}
 // Of a row: maxima and sums in each x; then what it pays to parts of the blocks of a tile.
 var<workgroup> partials : array<f32, 1056>;
 // What the rows pay to each block of a tile.
@@ -265,9 +276,9 @@ fn addShares(results : i32, t : i32, rowTile : i32) {
 }
 
 fn main(index : i32) {
-  let local = i32(localIndex);
-  let x = ((local >> 1) & 1) + ((local >> 2) & 2) + 4 * ((local >> 4) % 4);
-  let y = (local & 1) + ((local >> 1) & 2) + 4 * ((local >> 4) / 4);
+  let local = i32(min(localIndex, 127u));
+  let x = local / 2 % 2 + local / 8 % 2 * 2 + 4 * (local / 16 % 4);
+  let y = local % 2 + local / 4 % 2 * 2 + 4 * (local / 16 / 4);
   let allHeads = uniforms.batch * uniforms.heads;
   let head = workgroupIndex() % allHeads;
   phase = (workgroupIndex() / allHeads) % 4;
@@ -468,7 +479,7 @@ fn main(index : i32) {
       for (var i = 0; i < threadsX; i++) {
         sum += partials[first + 2 * i + 1] * exp2(partials[first + 2 * i] - total);
       }
-      logSum0 = select(total + log2(sum), lowest, sum == 0.0);
+      logSum0 = select(total + logOfSum(sum), lowest, sum == 0.0);
     }
     var logSum1 = lowest;
     {
@@ -481,7 +492,7 @@ fn main(index : i32) {
       for (var i = 0; i < threadsX; i++) {
         sum += partials[first + 2 * i + 1] * exp2(partials[first + 2 * i] - total);
       }
-      logSum1 = select(total + log2(sum), lowest, sum == 0.0);
+      logSum1 = select(total + logOfSum(sum), lowest, sum == 0.0);
     }
     var logSum2 = lowest;
     {
@@ -494,7 +505,7 @@ fn main(index : i32) {
       for (var i = 0; i < threadsX; i++) {
         sum += partials[first + 2 * i + 1] * exp2(partials[first + 2 * i] - total);
       }
-      logSum2 = select(total + log2(sum), lowest, sum == 0.0);
+      logSum2 = select(total + logOfSum(sum), lowest, sum == 0.0);
     }
     var logSum3 = lowest;
     {
@@ -507,7 +518,7 @@ fn main(index : i32) {
       for (var i = 0; i < threadsX; i++) {
         sum += partials[first + 2 * i + 1] * exp2(partials[first + 2 * i] - total);
       }
-      logSum3 = select(total + log2(sum), lowest, sum == 0.0);
+      logSum3 = select(total + logOfSum(sum), lowest, sum == 0.0);
     }
 
     // 2. What the rows pay to each block, of which the keys of the sample pay 1 / 4.
@@ -554,27 +565,35 @@ fn main(index : i32) {
       let isThere0 = sampledSlot(t, x + 0 * threadsX) >= 0;
       let isThere1 = sampledSlot(t, x + 1 * threadsX) >= 0;
       {
-        // Where a normaliser missed what its row pays most to, a share can come out above 1.
-        let paid0 = select(0.0, exp2(min(scores[0][0] - logSum0, 0.0)), isThere0 && row0 < rowCount);
-        let paid1 = select(0.0, exp2(min(scores[0][1] - logSum0, 0.0)), isThere1 && row0 < rowCount);
+        // Where a normaliser missed what its row pays most to, a share can come out above 1. What is not finite stays so.
+        let above0 = scores[0][0] - logSum0;
+        let paid0 = select(0.0, exp2(select(above0, 0.0, above0 > 0.0)), isThere0 && row0 < rowCount);
+        let above1 = scores[0][1] - logSum0;
+        let paid1 = select(0.0, exp2(select(above1, 0.0, above1 > 0.0)), isThere1 && row0 < rowCount);
         partials[(y + 0 * threadsY) * 33 + 0 * threadsX + x] = paid0 + paid1;
       }
       {
-        // Where a normaliser missed what its row pays most to, a share can come out above 1.
-        let paid0 = select(0.0, exp2(min(scores[1][0] - logSum1, 0.0)), isThere0 && row1 < rowCount);
-        let paid1 = select(0.0, exp2(min(scores[1][1] - logSum1, 0.0)), isThere1 && row1 < rowCount);
+        // Where a normaliser missed what its row pays most to, a share can come out above 1. What is not finite stays so.
+        let above0 = scores[1][0] - logSum1;
+        let paid0 = select(0.0, exp2(select(above0, 0.0, above0 > 0.0)), isThere0 && row1 < rowCount);
+        let above1 = scores[1][1] - logSum1;
+        let paid1 = select(0.0, exp2(select(above1, 0.0, above1 > 0.0)), isThere1 && row1 < rowCount);
         partials[(y + 1 * threadsY) * 33 + 0 * threadsX + x] = paid0 + paid1;
       }
       {
-        // Where a normaliser missed what its row pays most to, a share can come out above 1.
-        let paid0 = select(0.0, exp2(min(scores[2][0] - logSum2, 0.0)), isThere0 && row2 < rowCount);
-        let paid1 = select(0.0, exp2(min(scores[2][1] - logSum2, 0.0)), isThere1 && row2 < rowCount);
+        // Where a normaliser missed what its row pays most to, a share can come out above 1. What is not finite stays so.
+        let above0 = scores[2][0] - logSum2;
+        let paid0 = select(0.0, exp2(select(above0, 0.0, above0 > 0.0)), isThere0 && row2 < rowCount);
+        let above1 = scores[2][1] - logSum2;
+        let paid1 = select(0.0, exp2(select(above1, 0.0, above1 > 0.0)), isThere1 && row2 < rowCount);
         partials[(y + 2 * threadsY) * 33 + 0 * threadsX + x] = paid0 + paid1;
       }
       {
-        // Where a normaliser missed what its row pays most to, a share can come out above 1.
-        let paid0 = select(0.0, exp2(min(scores[3][0] - logSum3, 0.0)), isThere0 && row3 < rowCount);
-        let paid1 = select(0.0, exp2(min(scores[3][1] - logSum3, 0.0)), isThere1 && row3 < rowCount);
+        // Where a normaliser missed what its row pays most to, a share can come out above 1. What is not finite stays so.
+        let above0 = scores[3][0] - logSum3;
+        let paid0 = select(0.0, exp2(select(above0, 0.0, above0 > 0.0)), isThere0 && row3 < rowCount);
+        let above1 = scores[3][1] - logSum3;
+        let paid1 = select(0.0, exp2(select(above1, 0.0, above1 > 0.0)), isThere1 && row3 < rowCount);
         partials[(y + 3 * threadsY) * 33 + 0 * threadsX + x] = paid0 + paid1;
       }
       // Barrier: the share of a row needs the parts of all x; and no key is read any more.
@@ -600,7 +619,7 @@ fn main(index : i32) {
         sum += partials[first + 15];
         // There are at least as many invocations as rows, so that each has one.
         shareSoFar = sum + select(shareSoFar, 0.0, t % uniforms.tilesOfBlock == 0);
-        shares[i] = min(1.0, 4.0 * shareSoFar);
+        shares[i] = atMost(4.0 * shareSoFar, 1.0);
       }
     }
     // Barrier: the last shares are read where others wrote them; and the next rows replace these.

@@ -33,6 +33,13 @@ fn visibleBlocks(queryBlock : i32) -> i32 {
 fn keyEnd(head : i32) -> i32 {
   return clamp(keyLengths[head / uniforms.heads], 0, uniforms.keyLength);
 }
+fn logOfSum(sum : f32) -> f32 {
+  let bits = bitcast<u32>(sum);
+  return select(log2(sum), bitcast<f32>(bits | 0x7fc00000u), (bits & 0x7f800000u) == 0x7f800000u);
+}
+fn atMost(x : f32, limit : f32) -> f32 {
+  return select(x, limit, x > limit && x < 3.4e38f);
+}
 fn readQuery(row : i32, vector : i32) -> vec4<f32> { return query[row * 16 + vector]; }
 var<workgroup> queryRows : array<f16, 2304>;
 var<workgroup> scoreColumns : array<f32, 2304>;
@@ -41,7 +48,7 @@ var<workgroup> sinkBlock : i32;
 var<workgroup> spans : array<vec3<i32>, 2>;
 
 fn main(index : i32) {
-  let local = i32(localIndex);
+  let local = i32(min(localIndex, 63u));
   let subgroup = local / 32;
   let lane = local % 32;
   let allHeads = uniforms.batch * uniforms.heads;
@@ -328,7 +335,7 @@ fn main(index : i32) {
     rowSum += select(exp2(s15 - newMax), 0.0, s15 == lowest);
     rowMax = newMax;
   }
-  let logSum = rowMax + log2(rowSum);
+  let logSum = rowMax + logOfSum(rowSum);
 
   // 2. Shares of the blocks.
   let results = ((head * uniforms.queryBlocks + queryBlock) * 4 + phase) * 2 * uniforms.keyBlocks;
@@ -412,8 +419,8 @@ fn main(index : i32) {
     let w15 = select(0.0, exp2(x15 - logSum), isWhole || 60 < reach);
     share += w0 + w1 + w2 + w3 + w4 + w5 + w6 + w7 + w8 + w9 + w10 + w11 + w12 + w13 + w14 + w15;
     {
-      // Where a row's normaliser missed what it pays most to, a share can come out above 1.
-      let paid = select(0.0, min(1.0, 4.0 * share), owns);
+      // Where a row's normaliser missed what it pays most to, a share can come out above 1. What is not finite stays so.
+      let paid = select(0.0, atMost(4.0 * share, 1.0), owns);
       pending = vec4<f32>(pending.yzw, paid);
       if (block % 4 == 3) {
         let blockSumPair = select(pending.xy, pending.zw, secondPair) + subgroupShuffleXor(select(pending.zw, pending.xy, secondPair), 2u);

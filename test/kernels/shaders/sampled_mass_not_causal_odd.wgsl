@@ -40,7 +40,7 @@ fn keyEnd(head : i32) -> i32 {
 
 // Loads query rows [firstRow, endRow) of a head, scaled; zeros follow.
 fn loadQueryTile(head : i32, firstRow : i32, endRow : i32) {
-  let local = i32(localIndex);
+  let local = i32(min(localIndex, 31u));
   {
     var fetched = array<vec4<f32>, 2>();
     if (firstRow + (local / 3) < endRow) { fetched[0] = uniforms.logitScale * readQuery(head * uniforms.queryLength + firstRow + (local / 3), local % 3); }
@@ -57,7 +57,7 @@ fn loadQueryTile(head : i32, firstRow : i32, endRow : i32) {
 // Loads the keys [first, end) of a head, in their own order; zeros follow.
 fn loadKeyTile(head : i32, first : i32, end : i32) {
   let firstKeyRow = keyRow(head, first);
-  let local = i32(localIndex);
+  let local = i32(min(localIndex, 31u));
   {
     var fetched = array<vec4<f32>, 1>();
     if (local < 24 && first + (local / 3) < end) { fetched[0] = readKey(firstKeyRow + (local / 3), local % 3); }
@@ -68,9 +68,13 @@ fn loadKeyTile(head : i32, first : i32, end : i32) {
 }
 
 // This invocation's part of queryTile · keyTileᵀ.
-fn tileScores(x : i32, y : i32) -> array<array<f32, columns>, rows> {
+fn tileScores(column : i32, row : i32) -> array<array<f32, columns>, rows> {
+  // In range, as the compiler can see (see localOf).
+  let x = i32(min(u32(column), threadsX - 1u));
+  let y = i32(min(u32(row), threadsY - 1u));
   var scores : array<array<f32, columns>, rows>;
-  for (var i = 0; i < 3; i += 1) {
+  for (var s = 0; s < 3; s++) {
+      let i = s * 1;
       {
       let a0 = queryTile[(y + 0 * threadsY) * tileStride + i + 0];
     let a1 = queryTile[(y + 1 * threadsY) * tileStride + i + 0];
@@ -93,6 +97,13 @@ fn scoredBlocks(queryBlock : i32) -> i32 {
 }
 fn visibleBlocks(queryBlock : i32) -> i32 {
   return uniforms.keyBlocks;
+}
+fn logOfSum(sum : f32) -> f32 {
+  let bits = bitcast<u32>(sum);
+  return select(log2(sum), bitcast<f32>(bits | 0x7fc00000u), (bits & 0x7f800000u) == 0x7f800000u);
+}
+fn atMost(x : f32, limit : f32) -> f32 {
+  return select(x, limit, x > limit && x < 3.4e38f);
 }
 // Of a row: maxima and sums in each x; then what it pays to parts of the blocks of a tile.
 var<workgroup> partials : array<f32, 144>;
@@ -173,9 +184,9 @@ fn addShares(results : i32, t : i32, rowTile : i32) {
 }
 
 fn main(index : i32) {
-  let local = i32(localIndex);
-  let x = ((local >> 1) & 1) + ((local >> 2) & 2) + 4 * ((local >> 4) % 1);
-  let y = (local & 1) + ((local >> 1) & 2) + 4 * ((local >> 4) / 1);
+  let local = i32(min(localIndex, 31u));
+  let x = local / 2 % 2 + local / 8 % 2 * 2 + 4 * (local / 16 % 1);
+  let y = local % 2 + local / 4 % 2 * 2 + 4 * (local / 16 / 1);
   let allHeads = uniforms.batch * uniforms.heads;
   let head = workgroupIndex() % allHeads;
   phase = (workgroupIndex() / allHeads) % 4;
@@ -314,7 +325,7 @@ fn main(index : i32) {
       for (var i = 0; i < threadsX; i++) {
         sum += partials[first + 2 * i + 1] * exp2(partials[first + 2 * i] - total);
       }
-      logSum0 = select(total + log2(sum), lowest, sum == 0.0);
+      logSum0 = select(total + logOfSum(sum), lowest, sum == 0.0);
     }
     var logSum1 = lowest;
     {
@@ -327,7 +338,7 @@ fn main(index : i32) {
       for (var i = 0; i < threadsX; i++) {
         sum += partials[first + 2 * i + 1] * exp2(partials[first + 2 * i] - total);
       }
-      logSum1 = select(total + log2(sum), lowest, sum == 0.0);
+      logSum1 = select(total + logOfSum(sum), lowest, sum == 0.0);
     }
 
     // 2. What the rows pay to each block, of which the keys of the sample pay 1 / 4.
@@ -350,15 +361,19 @@ fn main(index : i32) {
       let isThere0 = sampledSlot(t, x + 0 * threadsX) >= 0;
       let isThere1 = sampledSlot(t, x + 1 * threadsX) >= 0;
       {
-        // Where a normaliser missed what its row pays most to, a share can come out above 1.
-        let paid0 = select(0.0, exp2(min(scores[0][0] - logSum0, 0.0)), isThere0 && row0 < rowCount);
-        let paid1 = select(0.0, exp2(min(scores[0][1] - logSum0, 0.0)), isThere1 && row0 < rowCount);
+        // Where a normaliser missed what its row pays most to, a share can come out above 1. What is not finite stays so.
+        let above0 = scores[0][0] - logSum0;
+        let paid0 = select(0.0, exp2(select(above0, 0.0, above0 > 0.0)), isThere0 && row0 < rowCount);
+        let above1 = scores[0][1] - logSum0;
+        let paid1 = select(0.0, exp2(select(above1, 0.0, above1 > 0.0)), isThere1 && row0 < rowCount);
         partials[(y + 0 * threadsY) * 9 + 0 * threadsX + x] = paid0 + paid1;
       }
       {
-        // Where a normaliser missed what its row pays most to, a share can come out above 1.
-        let paid0 = select(0.0, exp2(min(scores[1][0] - logSum1, 0.0)), isThere0 && row1 < rowCount);
-        let paid1 = select(0.0, exp2(min(scores[1][1] - logSum1, 0.0)), isThere1 && row1 < rowCount);
+        // Where a normaliser missed what its row pays most to, a share can come out above 1. What is not finite stays so.
+        let above0 = scores[1][0] - logSum1;
+        let paid0 = select(0.0, exp2(select(above0, 0.0, above0 > 0.0)), isThere0 && row1 < rowCount);
+        let above1 = scores[1][1] - logSum1;
+        let paid1 = select(0.0, exp2(select(above1, 0.0, above1 > 0.0)), isThere1 && row1 < rowCount);
         partials[(y + 1 * threadsY) * 9 + 0 * threadsX + x] = paid0 + paid1;
       }
       // Barrier: the share of a row needs the parts of all x; and no key is read any more.
@@ -372,7 +387,7 @@ fn main(index : i32) {
         sum += partials[first + 3];
         // There are at least as many invocations as rows, so that each has one.
         shareSoFar = sum + select(shareSoFar, 0.0, t % uniforms.tilesOfBlock == 0);
-        shares[i] = min(1.0, 4.0 * shareSoFar);
+        shares[i] = atMost(4.0 * shareSoFar, 1.0);
       }
     }
     // Barrier: the last shares are read where others wrote them; and the next rows replace these.

@@ -38,7 +38,7 @@ fn keyEnd(head : i32) -> i32 {
 
 // Loads query rows [firstRow, endRow) of a head, scaled; zeros follow.
 fn loadQueryTile(head : i32, firstRow : i32, endRow : i32) {
-  let local = i32(localIndex);
+  let local = i32(min(localIndex, 127u));
   {
     var fetched = array<vec4<f32>, 4>();
     if (firstRow + (local / 16) < endRow) { fetched[0] = uniforms.logitScale * readQuery(head * uniforms.queryLength + firstRow + (local / 16), local % 16); }
@@ -63,7 +63,7 @@ fn loadQueryTile(head : i32, firstRow : i32, endRow : i32) {
 // Loads the keys [first, end) of a head, in their own order; zeros follow.
 fn loadKeyTile(head : i32, first : i32, end : i32) {
   let firstKeyRow = keyRow(head, first);
-  let local = i32(localIndex);
+  let local = i32(min(localIndex, 127u));
   {
     var fetched = array<vec4<f32>, 4>();
     if (first + (local / 16) < end) { fetched[0] = readKey(firstKeyRow + (local / 16), local % 16); }
@@ -86,9 +86,13 @@ fn loadKeyTile(head : i32, first : i32, end : i32) {
 }
 
 // This invocation's part of queryTile · keyTileᵀ.
-fn tileScores(x : i32, y : i32) -> array<array<f32, columns>, rows> {
+fn tileScores(column : i32, row : i32) -> array<array<f32, columns>, rows> {
+  // In range, as the compiler can see (see localOf).
+  let x = i32(min(u32(column), threadsX - 1u));
+  let y = i32(min(u32(row), threadsY - 1u));
   var scores : array<array<f32, columns>, rows>;
-  for (var i = 0; i < 16; i += 4) {
+  for (var s = 0; s < 4; s++) {
+      let i = s * 4;
       {
       let a0 = queryTile[(y + 0 * threadsY) * tileStride + i + 0];
     let a1 = queryTile[(y + 1 * threadsY) * tileStride + i + 0];
@@ -183,14 +187,18 @@ fn softTanh(x : f32) -> f32 {
 fn cappedScore(score : f32) -> f32 {
   return uniforms.softCap * softTanh(score * uniforms.inverseSoftCap);
 }
+fn logOfSum(sum : f32) -> f32 {
+  let bits = bitcast<u32>(sum);
+  return select(log2(sum), bitcast<f32>(bits | 0x7fc00000u), (bits & 0x7f800000u) == 0x7f800000u);
+}
 // Maximum and sum of a row in an x.
 var<workgroup> partials : array<vec2<f32>, 512>;
 var<workgroup> columnPartials : array<f32, 256>;
 
 fn main(index : i32) {
-  let local = i32(localIndex);
-  let x = ((local >> 1) & 1) + ((local >> 2) & 2) + 4 * ((local >> 4) % 4);
-  let y = (local & 1) + ((local >> 1) & 2) + 4 * ((local >> 4) / 4);
+  let local = i32(min(localIndex, 127u));
+  let x = local / 2 % 2 + local / 8 % 2 * 2 + 4 * (local / 16 % 4);
+  let y = local % 2 + local / 4 % 2 * 2 + 4 * (local / 16 / 4);
   let permutedLength = uniforms.permutedLength;
   let segments = permutedLength / uniforms.segmentSize;
   let segment = workgroupIndex() % segments;
@@ -293,7 +301,7 @@ fn main(index : i32) {
       for (var i = 0; i < threadsX; i++) {
         sum += partials[first + i].y * exp2(partials[first + i].x - total);
       }
-      logSum[0] = total + log2(sum);
+      logSum[0] = total + logOfSum(sum);
     }
     {
       let first = (y + 1 * threadsY) * threadsX;
@@ -305,7 +313,7 @@ fn main(index : i32) {
       for (var i = 0; i < threadsX; i++) {
         sum += partials[first + i].y * exp2(partials[first + i].x - total);
       }
-      logSum[1] = total + log2(sum);
+      logSum[1] = total + logOfSum(sum);
     }
     {
       let first = (y + 2 * threadsY) * threadsX;
@@ -317,7 +325,7 @@ fn main(index : i32) {
       for (var i = 0; i < threadsX; i++) {
         sum += partials[first + i].y * exp2(partials[first + i].x - total);
       }
-      logSum[2] = total + log2(sum);
+      logSum[2] = total + logOfSum(sum);
     }
     {
       let first = (y + 3 * threadsY) * threadsX;
@@ -329,7 +337,7 @@ fn main(index : i32) {
       for (var i = 0; i < threadsX; i++) {
         sum += partials[first + i].y * exp2(partials[first + i].x - total);
       }
-      logSum[3] = total + log2(sum);
+      logSum[3] = total + logOfSum(sum);
     }
 
     for (var offset = 0; offset < uniforms.segmentSize; offset += tileKeys) {

@@ -26,7 +26,7 @@ var<workgroup> counts : array<i32, threads>;
 
 // Number of invocations up to this one, itself included, for which keep holds.
 fn countUpTo(keep : bool) -> i32 {
-  let local = i32(localIndex);
+  let local = i32(min(localIndex, 127u));
   var count = select(0, 1, keep);
   counts[local] = count;
   for (var step = 1; step < threads; step *= 2) {
@@ -42,7 +42,7 @@ fn countUpTo(keep : bool) -> i32 {
   return count;
 }
 fn main(index : i32) {
-  let local = i32(localIndex);
+  let local = i32(min(localIndex, 127u));
   let blocks = uniforms.keyBlocks;
   let row = workgroupIndex();
   let queryBlock = row % uniforms.queryBlocks;

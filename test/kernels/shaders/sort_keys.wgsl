@@ -8,18 +8,22 @@ fn workgroupIndex() -> i32 {
 
 var<workgroup> rankedTile : array<u32, 256>;
 
+fn scoreBits(at : i32) -> u32 {
+  return min(bitcast<u32>(keyScores[at]) & 0x7fffffffu, 0x7f800001u);
+}
+
 // The values pass through workgroup memory in tiles; past the last stand zeros, which come before nothing.
 fn rank(first : i32, count : i32, own : i32) -> i32 {
-  let local = i32(localIndex);
+  let local = i32(min(localIndex, 255u));
   var value = 0u;
   if (own < count) {
-    value = bitcast<u32>(keyScores[first + own]);
+    value = scoreBits(first + own);
   }
   var before = 0;
   for (var base = 0; base < count; base += 256) {
     var loaded = 0u;
     if (base + local < count) {
-      loaded = bitcast<u32>(keyScores[first + base + local]);
+      loaded = scoreBits(first + base + local);
     }
     rankedTile[local] = loaded;
     // Barrier: every invocation reads what all have loaded.
@@ -52,7 +56,7 @@ fn rank(first : i32, count : i32, own : i32) -> i32 {
 var<workgroup> sortedKeys : i32;
 
 fn main(index : i32) {
-  let local = i32(localIndex);
+  let local = i32(min(localIndex, 255u));
   let heads = uniforms.batch * uniforms.heads;
   let length = uniforms.keyLength;
   let permutedLength = uniforms.permutedLength;

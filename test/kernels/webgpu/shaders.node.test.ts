@@ -15,6 +15,7 @@ import {
   NormaliseFloat16Program,
   UnpackFloat16Program,
 } from '../../../runner/quantised/webgpu/float16_programs';
+import {ProductFloat32Program} from '../../../runner/quantised/webgpu/product_float32';
 import {ProductMatrixProgram} from '../../../runner/quantised/webgpu/product_matrix';
 import {PackedProductProgram} from '../../../runner/quantised/webgpu/product_program';
 import {PRODUCT_TILES} from '../../../runner/quantised/webgpu/product_tiles';
@@ -22,6 +23,7 @@ import {UnpackProgram, UnpackRowsProgram} from '../../../runner/quantised/webgpu
 import {blockGeometry} from '../../../src/attention/block_geometry';
 import {AttendProgram} from '../../../src/kernels/webgpu/attend/attend';
 import {AttendMatrixProgram} from '../../../src/kernels/webgpu/attend/attend_matrix';
+import {float16Layout, Float16RowsProgram} from '../../../src/kernels/webgpu/attend/float16_rows';
 import {LogSumExpProgram} from '../../../src/kernels/webgpu/attend/log_sum_exp';
 import {CombineStatesProgram} from '../../../src/kernels/webgpu/attend/attend_split';
 import {BlockListsProgram} from '../../../src/kernels/webgpu/select/block_lists';
@@ -51,7 +53,7 @@ import {SegmentKeyScoresProgram} from '../../../src/kernels/webgpu/permute/segme
 import {SelectBlocksProgram} from '../../../src/kernels/webgpu/select/select_blocks';
 import {SumHeadsProgram} from '../../../src/kernels/webgpu/gradients/sum_heads';
 import type {Tile} from '../../../src/kernels/webgpu/wgsl/tile';
-import type {WebGPUCall, WebGPUGradientCall} from '../../../src/kernels/webgpu/webgpu_call';
+import type {WebGPUCall, WebGPUGradientCall, WebGPUPlan} from '../../../src/kernels/webgpu/webgpu_call';
 import {expectShader} from '../shader_snapshot';
 
 /**
@@ -122,7 +124,12 @@ describe('shader texts', () => {
   const packed = (type: PackedType) => {
     return {type, shape: [96, 512] as [number, number], quants: int32(96, 64), scales: int32(96, 16)};
   };
+  /** The program with rows of float16 in place of queries, keys and values. */
+  const onMatrixUnits = (of: WebGPUCall, plan?: WebGPUPlan) =>
+    new AttendMatrixProgram(of, int32(4 * float16Layout(of).end), plan);
   const programs: Record<string, AttentionProgram<object>> = {
+    float16_rows: new Float16RowsProgram(wide),
+    float16_rows_odd: new Float16RowsProgram(odd),
     proxy_statistics: new ProxyStatisticsProgram(grouped, tile),
     proxy_log_sums: new ProxyLogSumsProgram(info(4, 2, 128, 2)),
     key_scores: new KeyScoresProgram(grouped, info(4, 128), tile),
@@ -149,9 +156,9 @@ describe('shader texts', () => {
     attend_exact: new AttendProgram(grouped, float32),
     attend_half_sparse: new AttendProgram(grouped, {...float16, plan}),
     attend_half_exact_not_causal_odd_head_dim: new AttendProgram(odd, float16),
-    attend_matrix_exact: new AttendMatrixProgram(grouped),
-    attend_matrix_sparse: new AttendMatrixProgram(grouped, plan),
-    attend_matrix_exact_not_causal_odd_head_dim: new AttendMatrixProgram(odd),
+    attend_matrix_exact: onMatrixUnits(grouped),
+    attend_matrix_sparse: onMatrixUnits(grouped, plan),
+    attend_matrix_exact_not_causal_odd_head_dim: onMatrixUnits(odd),
     attend_exact_not_causal_odd_head_dim: new AttendProgram(odd, float32),
     gradient_statistics_sparse: new GradientStatisticsProgram(grouped, gradientTile, plan),
     gradient_statistics_exact_odd: new GradientStatisticsProgram(odd, chunkedTile),
@@ -180,7 +187,7 @@ describe('shader texts', () => {
     attend_chunk_padded_sparse: new AttendProgram(padded, {...float32, plan: chunkPlan}),
     attend_chunk_masked_value_dim: new AttendProgram(masked, float32),
     attend_half_value_dim: new AttendProgram({...wide, causal: false}, float16),
-    attend_matrix_every_form: new AttendMatrixProgram({...keyMasked, keyLengths: padded.keyLengths}),
+    attend_matrix_every_form: onMatrixUnits({...keyMasked, keyLengths: padded.keyLengths}),
     attend_split_exact: new AttendProgram(keyMasked, split),
     attend_split_sparse: new AttendProgram(chunk, {...split, plan: chunkPlan}),
     combine_states: new CombineStatesProgram(info(800, 8, 84), wide.geometry),
@@ -200,9 +207,9 @@ describe('shader texts', () => {
     attend_forms_sparse_not_causal: new AttendProgram(formed(notCausal), {...float32, plan}),
     attend_forms_split: new AttendProgram(formed(chunk), split),
     attend_forms_half_not_causal: new AttendProgram(formed({...masked, causal: false}), float16),
-    attend_matrix_window: new AttendMatrixProgram(windowed),
-    attend_matrix_forms: new AttendMatrixProgram(formed(grouped)),
-    attend_matrix_forms_not_causal: new AttendMatrixProgram(formed({...keyMasked, causal: false})),
+    attend_matrix_window: onMatrixUnits(windowed),
+    attend_matrix_forms: onMatrixUnits(formed(grouped)),
+    attend_matrix_forms_not_causal: onMatrixUnits(formed({...keyMasked, causal: false})),
     combine_states_sinks: new CombineStatesProgram(info(800, 8, 84), wide.geometry, info(8, 4)),
     log_sum_exp: new LogSumExpProgram(info(800, 8, 84), wide.geometry),
     log_sum_exp_sinks: new LogSumExpProgram(info(800, 8, 84), wide.geometry, info(8, 4)),
@@ -245,6 +252,14 @@ describe('shader texts', () => {
     unpack_float16_bf16: new UnpackFloat16Program(packed('BF16')),
     normalise_float16: new NormaliseFloat16Program(info(100, 896), info(896), 1e-6),
     join_heads_float16: new JoinHeadsFloat16Program(info(1, 14, 100, 64)),
+    product_float32_by_heads: new ProductFloat32Program(
+      {x: info(300, 896), weight: info(896, 1024), bias: info(1024)},
+      64,
+    ),
+    product_float32_swiglu: new ProductFloat32Program(
+      {x: info(300, 896), weight: info(896, 4864), up: info(896, 4864)},
+      0,
+    ),
     product_matrix_by_heads: new ProductMatrixProgram(
       {x: int32(300, 448), weight: int32(1024, 448), bias: info(1024)},
       64,

@@ -2,7 +2,7 @@ import * as tf from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {expect} from 'chai';
 import {float16Table} from '../../../runner/float16';
-import {hasFloat16Products, type ProductInputs} from '../../../runner/quantised/float16_ops';
+import {type ElementType, hasProducts, type ProductInputs} from '../../../runner/quantised/product_ops';
 import {
   JoinHeadsFloat16Program,
   NormaliseFloat16Program,
@@ -11,13 +11,14 @@ import {
 import {PackedMatrix} from '../../../runner/quantised/packed_matrix';
 import {PACKED_TYPES, type PackedType} from '../../../runner/quantised/packed_type';
 import {packBlocks} from '../../../runner/quantised/packing';
+import {ProductFloat32Program} from '../../../runner/quantised/webgpu/product_float32';
 import {ProductMatrixProgram} from '../../../runner/quantised/webgpu/product_matrix';
 import {PRODUCT_TILES, tileFits, type ProductTile} from '../../../runner/quantised/webgpu/product_tiles';
 import {BLOCK_TYPES} from '../../../runner/gguf/block_types';
 import {dequantise} from '../../../runner/gguf/dequantise';
 import {testBackends} from '../../setup/environment';
 import {readBlocksReference} from '../gguf/references';
-import {EmulatedProductProgram} from './emulated_matrix_units';
+import {EmulatedProductProgram} from './emulated_product';
 
 /** A small tile, since without float16 it takes twice the memory, and emulated fragments take their time. */
 const SMALL_TILE: ProductTile = {rows: 32, columns: 32, ofSubgroup: [16, 32]};
@@ -158,11 +159,16 @@ if (testBackends().includes('webgpu')) {
       {name: 'SwiGLU with a bias', gated: true, biased: true},
     ];
 
+    type ProgramOf = (
+      inputs: ProductInputs<tf.TensorInfo>,
+      headDim: number,
+    ) => {run(backend: WebGPUBackend): tf.TensorInfo};
+
     async function checkProduct(
-      Program: typeof ProductMatrixProgram,
-      tile: ProductTile,
+      programOf: ProgramOf,
       [rows, outputs, inputs]: [number, number, number],
       {gated, biased, added, headDim = 0}: Epilogue,
+      type: ElementType = 'float16',
     ) {
       const [x, weight, up] = [
         await float16(rows, inputs, 1),
@@ -171,13 +177,18 @@ if (testBackends().includes('webgpu')) {
       ];
       const bias = random([gated ? 2 * outputs : outputs], 4);
       const residual = random([rows, outputs], 5);
-      const operands: ProductInputs<tf.TensorInfo> = {
-        ...{x: x.tensor, weight: weight.tensor},
-        ...(gated && {up: up.tensor}),
+      // The same numbers in float32, weights by inputs.
+      const inFloat32 = (values: Float32Array, columns: number) =>
+        tf.tensor2d(values, [values.length / columns, columns]);
+      const byInputs = ({values}: {values: Float32Array}) => tf.tidy(() => tf.transpose(inFloat32(values, inputs)));
+      const operands: ProductInputs<tf.Tensor> = {
+        ...(type === 'float16'
+          ? {x: x.tensor, weight: weight.tensor, ...(gated && {up: up.tensor})}
+          : {x: inFloat32(x.values, inputs), weight: byInputs(weight), ...(gated && {up: byInputs(up)})}),
         ...(biased && {bias}),
         ...(added && {residual}),
       };
-      const got = await valuesOf(new Program(operands, headDim, tile));
+      const got = await valuesOf(programOf(operands, headDim));
       const [biases, residuals] = [await bias.data(), await residual.data()];
       const sum = (matrix: Float32Array, row: number, output: number) => {
         let sum = 0;
@@ -196,33 +207,51 @@ if (testBackends().includes('webgpu')) {
           expected[at] = value + (added ? residuals[row * outputs + output] : 0);
         }
       }
-      tf.dispose([x.tensor, weight.tensor, up.tensor, bias, residual]);
-      expectClose(got, expected, gated ? 2 ** -10 : 1e-5);
+      tf.dispose([x.tensor, weight.tensor, up.tensor, bias, residual, Object.values(operands)]);
+      // WGSL's exp is exact to 3 + 2 |x| units in the last place, and gates reach 40.
+      const gatedTolerance = type === 'float16' ? 2 ** -10 : 1e-4;
+      expectClose(got, expected, gated ? gatedTolerance : 1e-5);
     }
+
+    describe('products in float32', () => {
+      const programOf: ProgramOf = (inputs, headDim) => new ProductFloat32Program(inputs, headDim);
+      for (const epilogue of EPILOGUES) {
+        it(epilogue.name, async () => {
+          // Rows and outputs that are no whole tiles, more than one tile of both, and fewer.
+          await checkProduct(programOf, [77, 136, 96], epilogue, 'float32');
+          await checkProduct(programOf, [9, 8, 32], epilogue, 'float32');
+        });
+      }
+    });
 
     describe('products, with matrix units emulated', () => {
       before(function () {
         // Where there are some, the next suite runs; and the emulation takes more workgroup memory than NVIDIA's driver accepts.
-        if (hasFloat16Products()) this.skip();
+        if (hasProducts('float16')) this.skip();
       });
       for (const epilogue of EPILOGUES) {
         it(epilogue.name, async () => {
           // Rows and outputs that are no whole tiles.
-          await checkProduct(EmulatedProductProgram, SMALL_TILE, [37, 40, 64], epilogue);
+          await checkProduct(
+            (inputs, headDim) => new EmulatedProductProgram(inputs, headDim, SMALL_TILE),
+            [37, 40, 64],
+            epilogue,
+          );
         });
       }
     });
 
     describe('products on matrix units', () => {
       before(function () {
-        if (!hasFloat16Products()) this.skip();
+        if (!hasProducts('float16')) this.skip();
       });
       for (const [name, tile] of Object.entries(PRODUCT_TILES)) {
         it(name, async function () {
           if (!tileFits(tile, backend.device)) this.skip();
           for (const epilogue of EPILOGUES) {
-            await checkProduct(ProductMatrixProgram, tile, [300, 136, 192], epilogue);
-            await checkProduct(ProductMatrixProgram, tile, [9, 8, 64], epilogue);
+            const programOf: ProgramOf = (inputs, headDim) => new ProductMatrixProgram(inputs, headDim, tile);
+            await checkProduct(programOf, [300, 136, 192], epilogue);
+            await checkProduct(programOf, [9, 8, 64], epilogue);
           }
         });
       }

@@ -1,5 +1,5 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
-import {AttentionProgram, workgroupIndex, workgroupReduce} from '../../../../src/internal';
+import {AttentionProgram, localOf, workgroupIndex, workgroupReduce} from '../../../../src/internal';
 
 const THREADS = 256;
 
@@ -57,7 +57,7 @@ fn timeOf(seed : u32, token : u32) -> f32 {
 }
 
 fn main(index : i32) {
-  let local = i32(localIndex);
+  ${localOf(THREADS)}
   let count = uniforms.logitsShape.y;
   let largest = largestLogit(count);
   // In units of log2; 0: the most likely token is wanted.

@@ -1,5 +1,5 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
-import {AttentionProgram, rowComponents, workgroupIndex} from '../../../../src/internal';
+import {AttentionProgram, localOf, rowComponents, workgroupIndex} from '../../../../src/internal';
 
 interface RMSNormVariant {
   /** Elements of a row, each of so many components. */
@@ -46,7 +46,7 @@ ${workgroupIndex}
 var<workgroup> sums : array<f32, ${lanes * rows}>;
 
 fn main(index : i32) {
-  let local = i32(localIndex);
+  ${localOf(lanes * rows)}
   let lane = local % ${lanes};
   let row = workgroupIndex() * ${rows} + local / ${lanes};
   // Rows past the last one take part in the barriers, with nothing to add.

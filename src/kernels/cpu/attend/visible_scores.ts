@@ -7,7 +7,8 @@ import {selectedBlocks} from '../select/block_lists.js';
  * A function from a head of `[batch * heads]` and a row to the keys that the row sees: their original indices, and
  * their scores, in float64; both are overwritten by the next call. With a plan these are the keys of the blocks in the
  * row's list, without one all keys: exact attention. With a causal mask a row sees the keys whose original index is not
- * above its own position. Forms of a score in their order: soft cap, slopes, mask; `derivatives` are those by the scaled product.
+ * above its own position. A row whose scores are all −Infinity sees nothing. Forms of a score in their order: soft cap, slopes, mask;
+ * `derivatives` are those by the scaled product.
  */
 export function visibleScores(
   call: CPUCall,
@@ -41,6 +42,9 @@ export function visibleScores(
       for (let position = first; position < end; ++position) {
         see(position);
       }
+    }
+    if (scores.subarray(0, count).every((score) => score === -Infinity)) {
+      count = 0;
     }
     const [seen, ofSeen, bySeen] = [positions, scores, derivatives].map((x) => x.subarray(0, count));
     return {positions: seen as Int32Array, scores: ofSeen as Float64Array, derivatives: bySeen as Float64Array};

@@ -24,6 +24,8 @@ export function attendGradients(call: CPUGradientCall, plan?: CPUPlan): Float32A
     const outputStart = queryRow * valueDim;
     const delta = dot(output, outputStart, dy, outputStart, valueDim) - (dLogSumExp?.[queryRow] ?? 0);
     for (const [i, weight] of softmax(scores, sinkOf(call, head)).entries()) {
+      // Not even what is not finite has a gradient where its weight is 0, as that of a score of −Infinity.
+      if (weight === 0) continue;
       const keyAt = keyRow(geometry, head, positions[i]);
       const [keyStart, valueStart] = [keyAt * headDim, keyAt * valueDim];
       const weightGradient = dot(dy, outputStart, value, valueStart, valueDim) - delta;

@@ -54,11 +54,12 @@ function reaching(scores: number[], least: number): number[] {
   return [...scores.keys()].filter((i) => !(scores[i] < least));
 }
 
+/** A NaN keeps the blocks here, too: where one score is a NaN, all are. */
 function shortestPrefix(scores: number[], threshold: number): number[] {
   const byScore = [...scores.keys()].sort((a, b) => scores[b] - scores[a] || a - b);
   let sum = 0;
   let kept = 0;
-  while (kept < byScore.length && sum < threshold) {
+  while (kept < byScore.length && !(sum >= threshold)) {
     sum += scores[byScore[kept++]];
   }
   return byScore.slice(0, kept);

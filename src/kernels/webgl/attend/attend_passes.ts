@@ -4,7 +4,7 @@ import {maskScores, maskText, maskUniforms} from '../glsl/attention_mask.js';
 import {addRows} from '../glsl/row_sums.js';
 import type {ScoreForms} from '../glsl/score_forms.js';
 import {capFloats, formedScores, scoreForms, slopeOfHead} from '../glsl/score_forms.js';
-import {logitScale, noScores, takeTile, visibleScores, writeScores} from '../glsl/score_tile.js';
+import {logitScale, maskedScore, noScores, takeTile, visibleScores, writeScores} from '../glsl/score_tile.js';
 import {sumTexels, tilesPerBlock} from '../glsl/tiles.js';
 import type {Uniforms} from '../runtime/program.js';
 import type {RowTexture} from '../runtime/row_texture.js';
@@ -211,7 +211,9 @@ export class AttendValuesProgram extends WalkProgram<{firstRound: boolean}> {
     const {split, tileKeys, firstRound} = variant;
     const vectors = tileKeys / 4;
     const layers = (text: (layer: number) => string) => unroll(tileKeys, text, '\n  ');
-    const weights = (k: number) => `vec4 weights = exp2(fetchScores(at, tile, ${k}) - rowMax);`;
+    const weights = (k: number) => `vec4 scores = fetchScores(at, tile, ${k});
+        vec4 weights = exp2(scores - rowMax);
+        bvec4 unseen = equal(scores, vec4(${maskedScore}));`;
     return `
 // A fragment adds up ${vectors} vectors of the values, weighted for each of a group's four rows: ${1 + vectors} fetches a key for
 // ${tileKeys} products of vectors.${firstRound ? emptyState : ''}

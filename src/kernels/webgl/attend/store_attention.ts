@@ -44,11 +44,8 @@ export class StoreAttentionProgram extends WalkProgram<StoreVariant> {
       ivec2 at = ${lower(name)}StatisticsAt(row);
       float weight = exp2(fetch${name}Statistics(at, 0, 0)[query] - rowMax);
       float partSum = fetch${name}Statistics(at, 0, 1)[query];
-      // A part that sees nothing may have seen what is no number.
-      if (partSum != 0.0) {
-        sum += weight * partSum;
-        x += weight * ${x}[place % 4];
-      }
+      sum += weight * partSum;
+      x += weight * ${x}[place % 4];
     }`
         : `${sinks ? `float rowMax = fetch${name}Statistics(${lower(name)}StatisticsAt(row), 0, 0)[query];\n    ` : ''}float sum = fetch${name}Statistics(${lower(name)}StatisticsAt(row), 0, 1)[query];
     float x = ${x}[place % 4];`;

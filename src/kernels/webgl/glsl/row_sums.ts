@@ -22,7 +22,10 @@ interface AddedRows {
   /** Expressions: where among the input `rows` those of the head start, and the last of them that may be read. */
   first: string;
   last: string;
-  /** Defines `weights`, those of row `i` of `rows`, for key k of the tile `tile`. */
+  /**
+   * Defines, for key k of the tile `tile`, `weights`, those of row `i` of `rows`, and `unseen`, which of the four do not see it: not
+   * even what is not finite in the row counts for them, where zero times a NaN would be a NaN.
+   */
   weights: (k: number) => string;
 }
 
@@ -45,7 +48,12 @@ export function addRows({tileKeys, split, first, last, weights}: AddedRows): str
         int i = rows${Math.floor(k / 4)}[${k % 4}];
         ivec2 rowAt = rowsAt(i);
         ${weights(k)}
-        ${unroll(vectors, (i) => addVector(i, vectors), '\n        ')}
+        ${unroll(vectors, (v) => `vec4 x${v} = fetchRows(rowAt, ${vectors} * texel + ${v}, 0);`, '\n        ')}
+        if (any(unseen)) {
+          ${unroll(groupRows, (q) => `if (!unseen[${q}]) { ${addVectors(q, vectors)} }`, '\n          ')}
+        } else {
+          ${unroll(groupRows, (q) => addVectors(q, vectors), '\n          ')}
+        }
       }`,
         '\n      ',
       )}
@@ -54,5 +62,5 @@ export function addRows({tileKeys, split, first, last, weights}: AddedRows): str
   ${unroll(tileKeys, (layer) => `result${layer} = sum${layer};`, '\n  ')}`;
 }
 
-const addVector = (i: number, vectors: number) => `vec4 x${i} = fetchRows(rowAt, ${vectors} * texel + ${i}, 0);
-        ${unroll(groupRows, (q) => `sum${q * vectors + i} += weights[${q}] * x${i};`, '\n        ')}`;
+const addVectors = (q: number, vectors: number) =>
+  unroll(vectors, (v) => `sum${q * vectors + v} += weights[${q}] * x${v};`, ' ');

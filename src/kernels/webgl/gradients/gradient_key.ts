@@ -11,6 +11,7 @@ import {maskedScore, orNone, writeScores} from '../glsl/score_tile.js';
 import {sumTexels, tilesPerBlock} from '../glsl/tiles.js';
 import type {RowTexture} from '../runtime/row_texture.js';
 import type {GradientRound} from './gradient_walk.js';
+import {sharesOf} from './gradient_walk.js';
 
 /*
  * Stage 3 of the gradients, gradient key. Its walks are transposed: a group is four keys of a block, in permuted order where
@@ -164,7 +165,8 @@ export class GradientKeyProgram extends WalkProgram<KeyVariant> {
     const slope = (k: number) => (capped ? ` * fetchDerivatives(at, tile, ${k})` : '');
     const gradient = (k: number) => (of === 'key' ? ` * (fetchProducts(at, tile, ${k}) - known.y)${slope(k)}` : '');
     const weights = (k: number) => `vec4 known = readStatistics(i, 0);
-        vec4 weights = exp2(fetchScores(at, tile, ${k}) - known.x)${gradient(k)};`;
+        ${sharesOf(k, 'known.x')}
+        vec4 weights = shares${gradient(k)};`;
     return `
 // A fragment adds up ${tileKeys / 4} vectors of the queries' rows, weighted for each of a group's four keys.
 ${keyGroupText(variant)}

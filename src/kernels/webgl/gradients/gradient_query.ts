@@ -4,6 +4,7 @@ import {addRows, startSums} from '../glsl/row_sums.js';
 import {sumTexels, tilesPerBlock} from '../glsl/tiles.js';
 import type {RowTexture} from '../runtime/row_texture.js';
 import type {GradientRound} from './gradient_walk.js';
+import {sharesOf} from './gradient_walk.js';
 
 interface QueryVariant {
   firstRound: boolean;
@@ -39,8 +40,8 @@ export class GradientQueryProgram extends WalkProgram<QueryVariant> {
 
   protected shader(variant: WalkVariant & QueryVariant): string {
     const {tileKeys, firstRound, capped} = variant;
-    const weights = (k: number) =>
-      `vec4 weights = exp2(fetchScores(at, tile, ${k}) - logSum) * (fetchProducts(at, tile, ${k}) - delta)${capped ? ` * fetchDerivatives(at, tile, ${k})` : ''};`;
+    const weights = (k: number) => `${sharesOf(k, 'logSum')}
+        vec4 weights = shares * (fetchProducts(at, tile, ${k}) - delta)${capped ? ` * fetchDerivatives(at, tile, ${k})` : ''};`;
     return `
 // A fragment adds up ${tileKeys / 4} vectors of the keys, times the gradients of their scores for a group's four rows.
 ${groupText(variant)}

@@ -1,5 +1,6 @@
 import type {AttendWalk, WalkVariant} from '../attend/attend_walk.js';
 import {fromLastRound, groupOfRow, groupText, WalkProgram} from '../attend/attend_walk.js';
+import {logOfSums} from '../glsl/not_finite.js';
 import type {RowTexture} from '../runtime/row_texture.js';
 
 interface StatisticsVariant {
@@ -50,7 +51,7 @@ export class GradientStatisticsProgram extends WalkProgram<StatisticsVariant> {
     sum = fetch${name}(${name.toLowerCase()}At(group - firstGroup), 0, 1)[query];`;
     return `
 // A fragment writes the statistics of one query row, if its group belongs to the range.
-${groupText(variant)}
+${groupText(variant)}${logOfSums}
 void compute(int row, int texel) {
   int head = divide(row, queryLength);
   int position = row - head * queryLength;
@@ -64,7 +65,7 @@ void compute(int row, int texel) {
   for (int v = 0; v < ${Math.ceil(variant.valueDim / 4)}; v++) {
     product += dot(fetchAttended(attendedRow, v, 0), fetchDy(dyRow, v, 0));
   }
-  ${variant.byLogSumExp ? 'product -= readDLogSumExp(row, 0).x;\n  ' : ''}${variant.sinks ? withSink : ''}result0 = vec4(sum == 0.0 ? 0.0 : ${variant.sinks ? 'logSum' : 'rowMax + log2(sum)'}, product, 0.0, 0.0);
+  ${variant.byLogSumExp ? 'product -= readDLogSumExp(row, 0).x;\n  ' : ''}${variant.sinks ? withSink : ''}result0 = vec4(sum == 0.0 ? 0.0 : ${variant.sinks ? 'logSum' : 'rowMax + logOfSums(vec4(sum)).x'}, product, 0.0, 0.0);
 }`;
   }
 }

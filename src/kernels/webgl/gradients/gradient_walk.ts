@@ -6,6 +6,7 @@ import type {AttendWalk} from '../attend/attend_walk.js';
 import {groupOfRow, walkUniforms} from '../attend/attend_walk.js';
 import type {WalkCut} from '../attend/each_walk.js';
 import {forEachWalk} from '../attend/each_walk.js';
+import {maskedScore} from '../glsl/score_tile.js';
 import {AttentionProgram} from '../runtime/program.js';
 import type {RowTexture} from '../runtime/row_texture.js';
 import type {WebGLCall} from '../webgl_call.js';
@@ -47,6 +48,11 @@ export interface GradientRound {
   /** The sums up to the round, if it is not the first. */
   before?: RowTexture;
 }
+
+/** Shader text for `addRows`: `shares`, the weights of key k by the logarithm of their sum, and `unseen`. */
+export const sharesOf = (k: number, logSum: string) => `vec4 scores = fetchScores(at, tile, ${k});
+        vec4 shares = mix(exp2(scores - ${logSum}), vec4(0.0), equal(scores, vec4(${maskedScore})));
+        bvec4 unseen = equal(shares, vec4(0.0));`;
 
 /** A gradient, as the sums that a program draws round by round. */
 export interface SummedGradient {

@@ -1,5 +1,6 @@
 import type {BlockGeometry} from '../../../attention/block_geometry.js';
 import {keyEndText, keyLengthsInput} from '../glsl/key_lengths.js';
+import {logOfSums} from '../glsl/not_finite.js';
 import {
   keyBase,
   keysOfTile,
@@ -147,7 +148,7 @@ export class ProxyLogSumsProgram extends AttentionProgram<CallVariant> {
   protected shader({padded}: CallVariant): string {
     const rows = padded ? 'range.y - range.x' : 'proxyRows';
     return `
-// A fragment combines the chunks of four rows. Rows that do not exist get a sum so large that their weights are 0.${proxyRange(padded)}
+// A fragment combines the chunks of four rows. Rows that do not exist get a sum so large that their weights are 0.${proxyRange(padded)}${logOfSums}
 void compute(int row, int texel) {
   int first = (row / groups) * chunks * groups + row % groups;
   vec4 rowMax = vec4(${noMaximum});
@@ -160,7 +161,7 @@ void compute(int row, int texel) {
     sum += fetchStatistics(at, 0, 1) * exp2(fetchStatistics(at, 0, 0) - rowMax);
   }
   ${padded ? 'ivec2 range = proxyRange(firstHead + row / groups);\n  ' : ''}bvec4 exists = lessThan(ivec4(0, 1, 2, 3) * groups + row % groups, ivec4(${rows}));
-  result0 = mix(vec4(-(${maskedScore})), rowMax + log2(sum), exists);
+  result0 = mix(vec4(-(${maskedScore})), rowMax + logOfSums(sum), exists);
 }`;
   }
 }

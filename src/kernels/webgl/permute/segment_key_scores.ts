@@ -1,6 +1,7 @@
 import type {BlockGeometry} from '../../../attention/block_geometry.js';
 import {orderRows} from '../../../attention/sampled_estimate.js';
 import {keyEndText, keyLengthsInput} from '../glsl/key_lengths.js';
+import {logOfSums} from '../glsl/not_finite.js';
 import type {ScoreForms} from '../glsl/score_forms.js';
 import {formedScores, scoreForms, slopeOfHead} from '../glsl/score_forms.js';
 import {keyBase, keysOfTile, maskedScore, noScores, scoreTexts, takeTile, writeScores} from '../glsl/score_tile.js';
@@ -116,7 +117,7 @@ export class SegmentLogSumsProgram extends AttentionProgram<CallVariant> {
   protected shader(variant: CallVariant): string {
     return `
 // A fragment walks over a row of scores. Rows that do not exist, or see nothing, get a sum so large that their weights are 0.
-${orderRange(variant)}
+${orderRange(variant)}${logOfSums}
 void compute(int row, int texel) {
   int segmentRow = divide(row, ${groups});
   ${segmentOfRow('segmentRow')}
@@ -129,7 +130,7 @@ void compute(int row, int texel) {
     ${takeTile(variant.tileKeys, 'tile')}
   }
   ivec4 rows = range.x + ivec4(0, 1, 2, 3) * ${groups} + row - segmentRow * ${groups};
-  vec4 logSums = mix(vec4(-(${maskedScore})), rowMax + log2(rowSum), notEqual(rowSum, vec4(0.0)));
+  vec4 logSums = mix(vec4(-(${maskedScore})), rowMax + logOfSums(rowSum), notEqual(rowSum, vec4(0.0)));
   result0 = mix(vec4(-(${maskedScore})), logSums, lessThan(rows, ivec4(range.y)));
 }`;
   }

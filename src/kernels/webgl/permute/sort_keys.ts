@@ -22,14 +22,17 @@ export class RankKeysProgram extends AttentionProgram<object> {
 // any size.
 //
 // Scores are compared by their bits: for floats that are not negative the order is the same, and it stays a total order
-// when there are NaNs, so that the ranks are a permutation whatever the input.
+// when there are NaNs, which are all one here, so that the ranks are a permutation whatever the input, and the same everywhere.
+uvec4 bitsOf(vec4 scores) {
+  return min(floatBitsToUint(scores) & uvec4(0x7fffffffu), uvec4(0x7f800001u));
+}
 void compute(int row, int texel) {
   ivec2 at = keyScoresAt(row);
-  uvec4 own = floatBitsToUint(fetchKeyScores(at, texel, 0));
+  uvec4 own = bitsOf(fetchKeyScores(at, texel, 0));
   ivec4 ownKeys = ivec4(0, 1, 2, 3) + 4 * texel;
   ivec4 before = ivec4(0);
   for (int t = 0; 4 * t < segmentSize; t++) {
-    uvec4 others = floatBitsToUint(fetchKeyScores(at, t, 0));
+    uvec4 others = bitsOf(fetchKeyScores(at, t, 0));
     for (int c = 0; c < 4 && 4 * t + c < segmentSize; c++) {
       uvec4 other = uvec4(others[c]);
       ivec4 wins = ivec4(greaterThan(other, own));

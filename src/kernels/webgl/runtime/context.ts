@@ -1,5 +1,6 @@
-import type {DataId} from '@tensorflow/tfjs-core';
 import type {MathBackendWebGL} from '@tensorflow/tfjs-backend-webgl';
+import {guardReads, throwIfGone} from './backend_guard.js';
+import {releaseKeptTextures} from './memory.js';
 import {RowTexturePool} from './row_texture.js';
 
 export interface CompiledProgram {
@@ -24,6 +25,8 @@ export interface AttentionContext {
   fetchesPerDraw: number;
   /** Compiled programs by `shaderKey`. */
   programs: Map<string, CompiledProgram>;
+  /** While programs are compiled ahead and nothing is drawn: those that were begun, each with what asks whether it compiled. */
+  ahead?: Array<{program: WebGLProgram; finish: () => void}>;
   /** For drawing into textures of tfjs. */
   tensorFramebuffer: WebGLFramebuffer;
   /** For drawing without vertex data. */
@@ -44,28 +47,29 @@ const contexts = new WeakMap<WebGL2RenderingContext, AttentionContext>();
 /** @throws Error if the backend's context cannot render float32, or was lost. */
 export function attentionContext(op: string, backend: MathBackendWebGL): AttentionContext {
   const gl = backend.gpgpu.gl as WebGL2RenderingContext;
-  throwIfLost(op, gl);
+  throwIfGone(op, backend);
   let context = contexts.get(gl);
   if (!context) {
     context = createContext(op, backend, gl);
     contexts.set(gl, context);
+    // Where the browser restores it, what was made on it before is gone.
+    gl.canvas.addEventListener('webglcontextlost', () => contexts.delete(gl), {once: true});
   }
   // Another backend can have been made on the same canvas.
   context.backend = backend;
-  failReadsWhenLost(backend, gl);
+  guardReads(backend);
   return context;
+}
+
+/** Deletes the textures that nothing uses: ours, and those of tfjs. */
+export function releaseKept(backend: MathBackendWebGL): void {
+  contexts.get(backend.gpgpu.gl as WebGL2RenderingContext)?.pool.releaseIdle();
+  releaseKeptTextures(backend);
 }
 
 /** The context of a backend on which `attentionContext` has looked, lost or not. */
 export function contextOf({gpgpu}: MathBackendWebGL): AttentionContext {
   return contexts.get(gpgpu.gl as WebGL2RenderingContext)!;
-}
-
-/** A lost context ignores every call: what was drawn since reads as zeros. */
-export function throwIfLost(op: string, gl: WebGL2RenderingContext): void {
-  if (gl.isContextLost()) {
-    throw new Error(`${op}: the WebGL context was lost. Remove the webgl backend and register it anew.`);
-  }
 }
 
 function createContext(op: string, backend: MathBackendWebGL, gl: WebGL2RenderingContext): AttentionContext {
@@ -86,45 +90,5 @@ function createContext(op: string, backend: MathBackendWebGL, gl: WebGL2Renderin
     programs: new Map(),
     tensorFramebuffer: gl.createFramebuffer(),
     vertexArray: gl.createVertexArray(),
-  };
-}
-
-const guarded = new WeakSet<MathBackendWebGL>();
-
-/**
- * Makes reads of the backend fail once its context is lost. tfjs's own answer zeros then, or wait for ever for a fence
- * that no longer exists, and an attention that was under way would end in either.
- */
-function failReadsWhenLost(backend: MathBackendWebGL, gl: WebGL2RenderingContext): void {
-  if (guarded.has(backend)) {
-    return;
-  }
-  guarded.add(backend);
-  let fail!: (error: Error) => void;
-  const lost = new Promise<never>((_, reject) => (fail = reject));
-  lost.catch(() => {});
-  const message = 'webgl: the context was lost before the values could be read.';
-  gl.canvas.addEventListener('webglcontextlost', () => fail(new Error(message)), {once: true});
-  const read = backend.read.bind(backend);
-  const isOnProcessor = (dataId: DataId) => backend.texData.get(dataId).values != null;
-  backend.read = async (dataId: DataId) => {
-    if (isOnProcessor(dataId)) {
-      return read(dataId);
-    }
-    const values = await Promise.race([read(dataId), lost]);
-    // The event comes later than the loss.
-    if (gl.isContextLost()) {
-      throw new Error(message);
-    }
-    return values;
-  };
-  const readSync = backend.readSync.bind(backend);
-  backend.readSync = (dataId: DataId) => {
-    const wasOnProcessor = isOnProcessor(dataId);
-    const values = readSync(dataId);
-    if (!wasOnProcessor && gl.isContextLost()) {
-      throw new Error(message);
-    }
-    return values;
   };
 }

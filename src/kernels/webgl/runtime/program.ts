@@ -116,6 +116,7 @@ ${target === 'tensor' ? tensorMain : rowMain}`;
 
   /** Draws rows `[firstRow, endRow)` of a texture and leaves the others. */
   draw(context: AttentionContext, target: RowTexture, firstRow = 0, endRow = target.rows): void {
+    if (this.isCompiledAhead(context, 'rows')) return;
     const {gl} = context;
     const set = this.bind(context, 'rows');
     set('outShift', target.shift);
@@ -125,12 +126,13 @@ ${target === 'tensor' ? tensorMain : rowMain}`;
     gl.bindFramebuffer(gl.FRAMEBUFFER, target.framebuffer);
     const firstBand = firstRow >> target.shift;
     const endBand = Math.ceil(endRow / 2 ** target.shift);
-    this.drawLines(context, target.width, firstBand * target.texels, endBand * target.texels);
+    this.drawTimed(context, target.width, firstBand * target.texels, endBand * target.texels);
     gl.bindFramebuffer(gl.FRAMEBUFFER, null);
   }
 
   /** Draws a tensor's texture. */
   drawTensor(context: AttentionContext, {texture, width, height, size}: TensorTexture): void {
+    if (this.isCompiledAhead(context, 'tensor')) return;
     const {gl} = context;
     const set = this.bind(context, 'tensor');
     set('outWidth', width);
@@ -138,7 +140,7 @@ ${target === 'tensor' ? tensorMain : rowMain}`;
     gl.bindFramebuffer(gl.FRAMEBUFFER, context.tensorFramebuffer);
     gl.framebufferTexture2D(gl.FRAMEBUFFER, gl.COLOR_ATTACHMENT0, gl.TEXTURE_2D, texture, 0);
     try {
-      this.drawLines(context, width, 0, height);
+      this.drawTimed(context, width, 0, height);
     } finally {
       gl.framebufferTexture2D(gl.FRAMEBUFFER, gl.COLOR_ATTACHMENT0, gl.TEXTURE_2D, null, 0);
       gl.bindFramebuffer(gl.FRAMEBUFFER, null);
@@ -180,9 +182,39 @@ ${target === 'tensor' ? tensorMain : rowMain}`;
 
   private compiled(context: AttentionContext, target: 'tensor' | 'rows'): CompiledProgram {
     const key = this.shaderKey(target);
-    const program = context.programs.get(key) ?? compile(context.gl, this.spec.name, this.source(target));
-    context.programs.set(key, program);
-    return program;
+    let compiled = context.programs.get(key);
+    if (!compiled) {
+      const begun = beginCompiling(context.gl, this.spec.name, this.source(target));
+      begun.finish();
+      compiled = {program: begun.program, locations: new Map()};
+      context.programs.set(key, compiled);
+    }
+    return compiled;
+  }
+
+  /** Begins to compile instead of drawing, where that is wanted. A draw meanwhile compiles its own. */
+  private isCompiledAhead({ahead, gl, programs}: AttentionContext, target: 'tensor' | 'rows'): boolean {
+    const key = this.shaderKey(target);
+    if (ahead && !programs.has(key)) {
+      const {program, finish} = beginCompiling(gl, this.spec.name, this.source(target));
+      ahead.push({
+        program,
+        finish: () => {
+          finish();
+          if (programs.has(key)) gl.deleteProgram(program);
+          else programs.set(key, {program, locations: new Map()});
+        },
+      });
+    }
+    return ahead !== undefined;
+  }
+
+  /** Draws lines, and tells their time where `tf.time` or `tf.profile` asks, as tfjs does for its own programs. */
+  private drawTimed(context: AttentionContext, ...lines: [width: number, first: number, end: number]): void {
+    const timers = context.backend as unknown as Timers;
+    const query = timers.activeTimers && timers.startTimer();
+    this.drawLines(context, ...lines);
+    if (query) timers.activeTimers!.push({name: this.spec.name, query: timers.getQueryTime(timers.endTimer(query))});
   }
 
   /** Draws lines `[first, end)`, cut into draws that no watchdog minds. */
@@ -203,6 +235,14 @@ ${target === 'tensor' ? tensorMain : rowMain}`;
   }
 }
 
+/** Private in tfjs's types: of each program that is timed its name and, in milliseconds, its time. */
+interface Timers {
+  activeTimers?: Array<{name: string; query: Promise<number>}>;
+  startTimer(): object;
+  endTimer(query: object): object;
+  getQueryTime(query: object): Promise<number>;
+}
+
 /** One triangle that covers the viewport. */
 const vertexShader = `#version 300 es
 void main() {
@@ -210,7 +250,12 @@ void main() {
 }
 `;
 
-function compile(gl: WebGL2RenderingContext, name: string, source: string): CompiledProgram {
+/** Compiles and links; `finish` waits for it, and throws if it failed. */
+function beginCompiling(
+  gl: WebGL2RenderingContext,
+  name: string,
+  source: string,
+): {program: WebGLProgram; finish: () => void} {
   const program = gl.createProgram();
   const shaders = [
     [gl.VERTEX_SHADER, vertexShader],
@@ -223,14 +268,16 @@ function compile(gl: WebGL2RenderingContext, name: string, source: string): Comp
     return shader;
   });
   gl.linkProgram(program);
-  const linked = gl.getProgramParameter(program, gl.LINK_STATUS) as boolean;
-  const log = linked ? '' : [gl.getProgramInfoLog(program), ...shaders.map((x) => gl.getShaderInfoLog(x))].join('\n');
-  shaders.forEach((shader) => gl.deleteShader(shader));
-  if (!linked) {
-    gl.deleteProgram(program);
-    throw new Error(`${name}: the shader does not compile: ${log}`);
-  }
-  return {program, locations: new Map()};
+  const finish = () => {
+    const linked = gl.getProgramParameter(program, gl.LINK_STATUS) as boolean;
+    const log = linked ? '' : [gl.getProgramInfoLog(program), ...shaders.map((x) => gl.getShaderInfoLog(x))].join('\n');
+    shaders.forEach((shader) => gl.deleteShader(shader));
+    if (!linked) {
+      gl.deleteProgram(program);
+      throw new Error(`${name}: the shader does not compile: ${log}`);
+    }
+  };
+  return {program, finish};
 }
 
 /** Runs `body` and gives back the textures that it hands to `scratch`, and those of `keep` if it throws. */

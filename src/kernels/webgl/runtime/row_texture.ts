@@ -1,3 +1,5 @@
+import {drainErrors} from './memory.js';
+
 /**
  * Float32 values as the stages of this folder pass them on: rows of `columns` values in a texture of our own, four
  * consecutive values a texel, so that a fragment reads a vector of a query or key at a time. tfjs's own textures hold one
@@ -78,8 +80,13 @@ export class RowTexturePool {
   release(texture: RowTexture): void {
     --this.used;
     this.idle.push(texture);
+    this.releaseIdle(maxIdleBytes);
+  }
+
+  /** Deletes textures that nothing uses, the oldest first, until the others take no more bytes than given. */
+  releaseIdle(most = 0): void {
     let bytes = this.idle.reduce((sum, x) => sum + byteSize(x), 0);
-    while (bytes > maxIdleBytes) {
+    while (bytes > most) {
       const oldest = this.idle.shift()!;
       bytes -= byteSize(oldest);
       this.gl.deleteFramebuffer(oldest.framebuffer);
@@ -89,11 +96,8 @@ export class RowTexturePool {
 
   private allocate({width, height, layers}: RowLayout, what: string): Pick<RowTexture, 'texture' | 'framebuffer'> {
     const {gl} = this;
-    // Errors of others must not be taken for ours. Reading them waits for the GPU process, so it is done here alone.
-    let earlier: number;
-    do {
-      earlier = gl.getError();
-    } while (earlier !== gl.NO_ERROR && earlier !== gl.CONTEXT_LOST_WEBGL);
+    // Errors of others must not be taken for ours.
+    drainErrors(gl);
     const texture = gl.createTexture();
     gl.bindTexture(gl.TEXTURE_2D_ARRAY, texture);
     gl.texStorage3D(gl.TEXTURE_2D_ARRAY, 1, gl.RGBA32F, width, height, layers);

@@ -1,6 +1,7 @@
-import type {TensorInfo} from '@tensorflow/tfjs-core';
+import type {DataId, TensorInfo} from '@tensorflow/tfjs-core';
 import {util} from '@tensorflow/tfjs-core';
 import type {AttentionContext} from './context.js';
+import {withMemory} from './memory.js';
 import type {TensorTexture, Uniforms} from './program.js';
 import {AttentionProgram} from './program.js';
 import type {RowShape, RowTexture} from './row_texture.js';
@@ -46,15 +47,29 @@ export function loadRows(context: AttentionContext, tensor: TensorInfo, split: R
 /** Runs `body` with a tensor's texture, one value a texel, in whatever form tfjs keeps it. */
 export function withTexture<T>(context: AttentionContext, tensor: TensorInfo, body: (texture: TensorTexture) => T): T {
   const {backend} = context;
-  backend.uploadToGPU(tensor.dataId);
+  upload(context, tensor);
   const isPacked = backend.texData.get(tensor.dataId).isPacked;
-  const source = isPacked ? backend.unpackTensor(tensor) : tensor;
+  const free = (made: TensorInfo) => backend.disposeIntermediateTensorInfo(made);
+  const source = isPacked ? withMemory(backend, tensor.shape, () => backend.unpackTensor(tensor), free) : tensor;
   try {
     return body(tensorTexture(context, source));
   } finally {
     if (isPacked) {
       backend.disposeIntermediateTensorInfo(source);
     }
+  }
+}
+
+/** Puts a tensor into a texture. Where there is no memory it stays as it was. */
+function upload({backend}: AttentionContext, {dataId, shape}: TensorInfo): void {
+  const data = backend.texData.get(dataId);
+  if (data.texture == null) {
+    const {values, usage} = data;
+    const undo = () => {
+      (backend as unknown as {releaseGPUData(dataId: DataId): void}).releaseGPUData(dataId);
+      Object.assign(data, {values, usage});
+    };
+    withMemory(backend, shape, () => backend.uploadToGPU(dataId), undo);
   }
 }
 
@@ -77,7 +92,7 @@ export function newTensor(
     // tfjs makes a texture to draw into, one value a texel, of what is used so; 0 is its TextureUsage.RENDER, an enum
     // that its package does not export.
     backend.texData.get(tensor.dataId).usage = 0;
-    backend.uploadToGPU(tensor.dataId);
+    upload(context, tensor);
     draw(tensorTexture(context, tensor));
   } catch (error) {
     backend.disposeIntermediateTensorInfo(tensor);

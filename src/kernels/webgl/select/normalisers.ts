@@ -4,6 +4,7 @@ import {normaliserStride, sampleStride, tileSlots} from '../../../attention/samp
 import {unroll} from '../../unroll.js';
 import {visibleBlocks as visibleBlocksText} from '../glsl/block_ranges.js';
 import {keyLengthsInput} from '../glsl/key_lengths.js';
+import {logOfSums} from '../glsl/not_finite.js';
 import type {ScoreForms} from '../glsl/score_forms.js';
 import {formedScores, slopeOfHead} from '../glsl/score_forms.js';
 import {
@@ -153,7 +154,7 @@ export class NormalisersProgram extends AttentionProgram<Pick<CallVariant, 'wind
       ? 'A row that sees none of the keys gets a sum so small that what it sees of a block is all.'
       : 'A row that sees nothing gets a sum so large that its shares are 0.';
     return `
-// A fragment combines the pieces of a group. ${ofNothing}
+// A fragment combines the pieces of a group. ${ofNothing}${logOfSums}
 void compute(int row, int texel) {
   ivec2 at = statisticsAt(row);
   vec4 rowMax = vec4(${noMaximum});
@@ -164,7 +165,7 @@ void compute(int row, int texel) {
   for (int piece = 0; piece < statisticsTexels; piece++) {
     sum += fetchStatistics(at, piece, 1) * exp2(fetchStatistics(at, piece, 0) - rowMax);
   }
-  result0 = mix(vec4(${window ? noMaximum : `-(${maskedScore})`}), rowMax + log2(sum), notEqual(sum, vec4(0.0)));
+  result0 = mix(vec4(${window ? noMaximum : `-(${maskedScore})`}), rowMax + logOfSums(sum), notEqual(sum, vec4(0.0)));
 }`;
   }
 }

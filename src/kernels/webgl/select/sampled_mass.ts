@@ -90,6 +90,13 @@ export class SampledSharesProgram extends AttentionProgram<SharesVariant> {
 ${competingKeys(variant)}
 ${groupAt}${forms ? originalsOf(tileKeys) : ''}
 ${visibleScores(false, formedScores(causal, forms))}
+// A NaN stays one, and so does the infinity that exp2 makes of one on some devices.
+vec4 atMost1(vec4 x) {
+  return mix(x, vec4(1.0), notEqual(vec4(greaterThan(x, vec4(1.0))) * vec4(lessThan(x, vec4(1e38))), vec4(0.0)));
+}
+vec4 atMost0(vec4 x) {
+  return mix(x, vec4(0.0), greaterThan(x, vec4(0.0)));
+}
 void compute(int row, int tile) {
   Group group = groupAt(row);
   int head = group.head;
@@ -116,14 +123,14 @@ void compute(int row, int tile) {
     ivec4 keys${i} = ivec4(mix(vec4(positions${i}), vec4(-1.0), greaterThanEqual(positions${i}, end${i})));${forms ? `\n    keys${i} = originalsOf(head, keys${i});` : ''}`,
     )}
 ${tileProducts(headDim, tileKeys)}
-    ${unroll(tileKeys, (k) => `share${k} += exp2(${variant.window ? `min(${visibleScore(k)} - logSums, vec4(0.0))` : `${visibleScore(k)} - logSums`});`)}
+    ${unroll(tileKeys, (k) => `share${k} += exp2(atMost0(${visibleScore(k)} - logSums));`)}
   }
-  // Where a row's normaliser missed what it pays most to, a share can come out above 1. A NaN stays one.
+  // Where a row's normaliser missed what it pays most to, a share can come out above 1.
   bvec4 exists = lessThan(group.rows, ivec4(min(blockSize, queryLength - group.block * blockSize)));
   ${unroll(
     tileKeys,
     (k) => `share${k} *= ${sampleStride}.0;
-  result${k} = mix(vec4(0.0), mix(share${k}, vec4(1.0), greaterThan(share${k}, vec4(1.0))), exists);`,
+  result${k} = mix(vec4(0.0), atMost1(share${k}), exists);`,
     '\n  ',
   )}
 }`;

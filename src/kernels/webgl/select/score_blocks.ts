@@ -2,6 +2,7 @@ import type {BlockGeometry} from '../../../attention/block_geometry.js';
 import {unroll} from '../../unroll.js';
 import {candidateBlocks, firstBlock} from '../glsl/block_ranges.js';
 import {keyEndText, keyLengthsInput} from '../glsl/key_lengths.js';
+import {logOfSums} from '../glsl/not_finite.js';
 import {keyBase, logitScale, maskedScore, noMaximum} from '../glsl/score_tile.js';
 import {AttentionProgram, withScratch} from '../runtime/program.js';
 import type {RowTexture} from '../runtime/row_texture.js';
@@ -155,7 +156,7 @@ export class LogitSumsProgram extends AttentionProgram<object> {
   protected shader(): string {
     return `
 // A fragment walks twice over its row. Masked logits weigh 0; in a row of them alone nobody asks for the sum. What a row has
-// beyond its columns is masked as well.
+// beyond its columns is masked as well.${logOfSums}
 void compute(int row, int texel) {
   ivec2 at = logitsAt(row);
   vec4 maxima = vec4(${noMaximum});
@@ -167,7 +168,7 @@ void compute(int row, int texel) {
   for (int t = 0; t < logitsTexels; t++) {
     sums += exp2(fetchLogits(at, t, 0) - rowMax);
   }
-  result0 = vec4(rowMax + log2(dot(sums, vec4(1.0))));
+  result0 = rowMax + logOfSums(vec4(dot(sums, vec4(1.0))));
 }`;
   }
 }
@@ -194,7 +195,9 @@ void compute(int row, int texel) {
   bvec4 competes = lessThan(ivec4(0, 1, 2, 3) + 4 * texel, ivec4(competing));
   vec4 share = vec4(0.0);
   if (competes.x) {
-    share = exp2(readLogits(row, texel) - readLogSums(row, 0).x);
+    float logSum = readLogSums(row, 0).x;
+    bool isNaN = (floatBitsToUint(logSum) & 0x7f800000u) == 0x7f800000u;
+    share = isNaN ? vec4(logSum) : exp2(readLogits(row, texel) - logSum);
   }
   result0 = mix(vec4(0.0), share, competes);${variant.window ? hideBeforeWindow('0.0') : ''}
 }`;

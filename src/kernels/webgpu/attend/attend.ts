@@ -2,6 +2,7 @@ import type {TensorInfo} from '@tensorflow/tfjs-core';
 import {unroll} from '../../unroll.js';
 import {AttentionProgram, withScratch} from '../runtime/program.js';
 import type {WebGPUCall, WebGPUPlan} from '../webgpu_call.js';
+import {headVectors} from '../wgsl/rows.js';
 import {sinkWeight} from '../wgsl/softmax_state.js';
 import type {Tile} from '../wgsl/tile.js';
 import {columnOf, invocationPlace, rowOf, tileQueries, tileThreads} from '../wgsl/tile.js';
@@ -13,11 +14,13 @@ import {AttendMatrixProgram} from './attend_matrix.js';
 import {attendMemory, products} from './attend_products.js';
 import {AttendRows, ifInHead} from './attend_rows.js';
 import type {AttendOptions} from './attend_split.js';
+import {Float16RowsProgram} from './float16_rows.js';
 import {CombineStatesProgram, splitOf} from './attend_split.js';
 import {LogSumExpProgram} from './log_sum_exp.js';
 import type {ElementType} from './attend_tile.js';
 import {chooseAttendTile, chooseFewRowTile, headWords, wordValues} from './attend_tile.js';
 import {attendWalk, keyTile, ownedRows, scoresOfProducts} from './attend_walk.js';
+import {findSeenByAll, giveBackWithheld, withheldFunctions} from './withheld_values.js';
 
 /**
  * Stage 4, attend: float32 `[batch, heads, queryLength, valueDim]`. Softmax attention of each query row over the keys of
@@ -40,7 +43,10 @@ export function attend(call: WebGPUCall, plan?: WebGPUPlan): TensorInfo {
     });
   }
   if (arithmetic === 'matrix units') {
-    return new AttendMatrixProgram(call, plan).run(backend);
+    return withScratch(backend, (scratch) => {
+      const rows = scratch(new Float16RowsProgram(call).run(backend));
+      return new AttendMatrixProgram(call, rows, plan).run(backend);
+    });
   }
   const fewRows = plan ? undefined : chooseFewRowTile(call, arithmetic, geometry.queryLength);
   const tile = fewRows ?? chooseAttendTile(call, arithmetic, plan && geometry.blockSize);
@@ -94,11 +100,13 @@ ${describeProgram(form, elementType)}
 ${attendMemory(tile, form, elementType, product)}
 ${product.declarations}
 ${attendWalk(form)}
+${withheldFunctions(product.stored)}
 ${walked.functions()}
 
 fn main(index : i32) {
 ${invocationPlace(tile)}
 ${ownedRows(form)}
+  ${findSeenByAll(form)}
 
   // Empty state of the online softmax: nothing seen, all sums zero.
   var rowMax = vec${rows}<f32>(lowest);
@@ -159,6 +167,7 @@ ${ownedRows(form)}
   workgroupBarrier();
   var sum = vec${rows}<f32>(0.0);
   ${unroll(threadsX, (i) => `sum += rowPartials[y * weightStride + ${i}];`)}${form.sinks ? `\n  let sumWithSink = sum + ${sinkWeight('rowMax', `vec${rows}<f32>`)};` : ''}
+  ${giveBack(tile, form, elementType)}
   ${unroll(rows, (r) => writeOutputRow(r, tile, form, elementType))}
 }`;
   }
@@ -191,6 +200,23 @@ ${elementType === 'float16' ? float16 : ''}//
 // and the order in which they stand one step before that. A load thus has half a round to arrive.`;
 }
 
+/** Statements: adds what was withheld from this invocation's rows. */
+function giveBack(tile: Tile, form: AttendForm, elementType: ElementType): string {
+  const vectorsOfWord = wordValues(elementType) / 4;
+  const vectors = Array.from(
+    {length: partsOfRow(tile, headWords(form.valueDim, elementType)) * vectorsOfWord},
+    (_, i) => vectorOf(Math.floor(i / vectorsOfWord), i % vectorsOfWord, elementType),
+  );
+  const rows = Array.from({length: tile.rows}, (_, r) => `firstRow + ${rowOf(r)}`);
+  const last = headVectors(form.valueDim) - 1;
+  const values = vectors.map((vector) => `readValue(firstKeyRow + position, min(${vector}, ${last}))`);
+  return giveBackWithheld(form, rows, values, (r, i, withheld) => `output[${r}][${i}] += ${withheld};`);
+}
+
+/** Expression: which vec4 of a row is the g-th of this invocation's word o. */
+const vectorOf = (o: number, g: number, elementType: ElementType): string =>
+  elementType === 'float32' ? columnOf(o) : `(${columnOf(o)}) * 2 + ${g}`;
+
 /** Statements: writes what this invocation holds of its row r: of the output, or of the row's state. */
 function writeOutputRow(r: number, tile: Tile, form: AttendForm, elementType: ElementType): string {
   const {valueDim, split, sinks} = form;
@@ -205,7 +231,7 @@ function writeOutputRow(r: number, tile: Tile, form: AttendForm, elementType: El
     `${ifInRow(tile, words, o)}{ ${unroll(
       vectorsOfWord,
       (g) => {
-        const vector = `(${columnOf(o)}) * ${vectorsOfWord} + ${g}`;
+        const vector = vectorOf(o, g, elementType);
         return `${ifInHead(vector, valueDim, elementType)}{ ${write(vector, `output[${r}][${o * vectorsOfWord + g}]`)} }`;
       },
       ' ',

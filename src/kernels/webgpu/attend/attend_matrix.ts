@@ -1,115 +1,158 @@
+import type {TensorInfo} from '@tensorflow/tfjs-core';
 import {unroll} from '../../unroll.js';
 import {fragment, hasMatrixUnits, subgroupSize} from '../runtime/device_features.js';
 import type {HeadDims} from '../runtime/device_limits.js';
-import {AttentionProgram} from '../runtime/program.js';
+import {AttentionProgram, i32} from '../runtime/program.js';
 import type {WebGPUCall, WebGPUPlan} from '../webgpu_call.js';
 import {leftType, matrixExtensions, paddedHeadDim, rightType, sumType} from '../wgsl/matrix_units.js';
 import {positionOf} from '../wgsl/position_hooks.js';
-import {headVectors, readRow} from '../wgsl/rows.js';
+import {headVectors, localOf} from '../wgsl/rows.js';
 import {hookedScore} from '../wgsl/score_hooks.js';
 import {sinkWeight} from '../wgsl/softmax_state.js';
 import type {AttendForm} from './attend_form.js';
 import {attendForm, attendSpec} from './attend_form.js';
+import {float16Layout, float16Words} from './float16_rows.js';
 import {attendWalk, firstKeyOf, lastVisible, ownedRows, scoreOf, scoresOfRow} from './attend_walk.js';
+import {findSeenByAll, giveBackWithheld, withheldFunctions} from './withheld_values.js';
 
-/** Subgroups a workgroup; each owns one fragment of query rows, and the softmax gives each row to two invocations. */
+/** Subgroups a workgroup. */
 const subgroups = 4;
 const threads = subgroups * subgroupSize;
-const tileQueries = subgroups * fragment;
-const tileKeys = 32;
+
+interface MatrixTile {
+  /** Fragments of query rows of a subgroup; the softmax gives each row to two invocations. */
+  rowFragments: 1 | 2;
+  keys: number;
+}
+
+/**
+ * Twice the rows share what is read of keys and values, as far as registers hold their queries and outputs, and blocks of queries hold
+ * so many. More keys at a time take the room of other workgroups (docs/performance.md, 2026-11-29).
+ */
+function chooseTile({headDim, valueDim}: HeadDims, blockSize?: number): MatrixTile {
+  const isSmall = Math.max(headDim, valueDim) <= 64;
+  const fills = blockSize === undefined || blockSize % (2 * subgroups * fragment) === 0;
+  return {rowFragments: isSmall && fills ? 2 : 1, keys: fragment};
+}
+
+const tileQueries = ({rowFragments}: MatrixTile) => subgroups * rowFragments * fragment;
 /**
  * How far, in units of log2, a row's maximum may rise above the one that its sums are relative to before these are
  * brought up to it. Weights stay below 2⁸, well inside float16, and after the first tiles it hardly ever happens.
  */
 const headroom = 8;
 
-// Strides of rows in workgroup memory: multiples of 16 bytes, padded so that consecutive rows lie in different banks. The
-// scores are padded least, so that four workgroups with a head dim of 64 share the 100 KB of a multiprocessor.
+// Strides of rows in workgroup memory: multiples of 16 bytes, padded so that consecutive rows lie in different banks.
 const tileStride = (headDim: number) => paddedHeadDim(headDim) + 8;
-const scoreStride = tileKeys + 4;
-const weightStride = tileKeys + 8;
-/** float16 values of the tiles: keys and values, and before them the queries. */
-const tileSize = ({headDim, valueDim}: HeadDims) =>
-  Math.max(tileKeys * (tileStride(headDim) + tileStride(valueDim)), tileQueries * tileStride(headDim));
+const scoreStride = ({keys}: MatrixTile) => keys + 4;
+const weightStride = ({keys}: MatrixTile) => keys + 8;
+/** float16 values of the tiles: keys and values. */
+const tileSize = ({headDim, valueDim}: HeadDims, {keys}: MatrixTile) =>
+  keys * (tileStride(headDim) + tileStride(valueDim));
 
 /** Workgroup memory that the program declares. */
-function matrixBytes(dims: HeadDims): number {
-  const scores = 4 * tileQueries * scoreStride;
-  const weights = 2 * tileQueries * weightStride;
-  const positionsAndRescales = 4 * (tileKeys + tileQueries);
-  const flags = 16;
-  return 2 * tileSize(dims) + scores + weights + positionsAndRescales + flags;
+function matrixBytes(dims: HeadDims, tile: MatrixTile): number {
+  const scores = 4 * tileQueries(tile) * scoreStride(tile);
+  const weights = 2 * tileQueries(tile) * weightStride(tile);
+  const positionsAndRescales = 4 * (tile.keys + tileQueries(tile));
+  const flags = 3 * 16;
+  return 2 * tileSize(dims, tile) + scores + weights + positionsAndRescales + flags;
 }
 
 /** Whether the device has matrix units of the kind that the program uses, and the workgroup memory for the head dims. */
 export function matrixUnitsFit(device: GPUDevice, dims: HeadDims): boolean {
-  const fits = matrixBytes(dims) <= device.limits.maxComputeWorkgroupStorageSize;
+  const fits = matrixBytes(dims, chooseTile(dims)) <= device.limits.maxComputeWorkgroupStorageSize;
   return fits && hasMatrixUnits(device);
+}
+
+interface MatrixForm extends AttendForm {
+  tile: MatrixTile;
 }
 
 /**
  * Stage 4, attend, in float16 with float32 sums, on the matrix units of the device (`subgroup_matrix`): the same function
  * as `AttendProgram`. One shader, longer than other files: its parts share what the fragments of a subgroup hold.
  */
-export class AttendMatrixProgram extends AttentionProgram<AttendForm> {
-  constructor(call: WebGPUCall, plan?: WebGPUPlan) {
+export class AttendMatrixProgram extends AttentionProgram<MatrixForm> {
+  /** @param rows of `Float16RowsProgram`. */
+  constructor(call: WebGPUCall, rows: TensorInfo, plan?: WebGPUPlan) {
     const form = attendForm(call, plan);
+    const tile = chooseTile(form, plan && call.geometry.blockSize);
+    const layout = float16Layout(call);
+    const {inputs, ...spec} = attendSpec(call, form, {tileQueries: tileQueries(tile), plan});
     super({
       name: 'AttendMatrix',
-      ...attendSpec(call, form, {tileQueries, plan}),
+      ...spec,
+      inputs: {
+        ...inputs,
+        query: {tensor: rows, element: 'f16'},
+        key: {tensor: rows, components: 4},
+        value: undefined,
+      },
+      uniforms: {...spec.uniforms, firstKey: i32(layout.keys), firstValue: i32(layout.values)},
       threads,
-      variant: form,
+      variant: {...form, tile},
       extensions: matrixExtensions,
     });
   }
 
-  protected shader(form: AttendForm): string {
+  protected shader({tile, ...form}: MatrixForm): string {
     const {headDim, valueDim} = form;
-    const vectors = headVectors(headDim);
-    const paddedVectors = paddedHeadDim(headDim) / 4;
+    const {rowFragments, keys} = tile;
     const headFragments = paddedHeadDim(headDim) / fragment;
     const outputFragments = paddedHeadDim(valueDim) / fragment;
     const outputVectors = headVectors(valueDim);
-    const keyFragments = tileKeys / fragment;
-    const keyLoads = carriedRows(headDim);
-    // Where a value takes other vec4 than a key, an invocation carries the values of other keys than it carries.
-    const shared = valueDim === headDim;
-    const valueLoads = shared ? keyLoads : carriedRows(valueDim, 'value');
-    const loads = shared ? [keyLoads] : [keyLoads, valueLoads];
-    const rounds = Math.max(keyLoads.rounds, valueLoads.rounds);
+    const keyFragments = keys / fragment;
+    const rowsOfSubgroup = rowFragments * fragment;
+    const keyLoads = carriedRows('key', headDim, tile, 0);
+    const valueLoads = carriedRows('value', valueDim, tile, keys * tileStride(headDim));
+    const loads = [keyLoads, valueLoads];
+    // Where a value takes as many words as a key, an invocation carries the values of the keys that it carries.
+    const shared = valueLoads.words === keyLoads.words;
+    const positionsOf = (load: CarriedRows) => (shared ? 'keyPlaces' : `${load.tensor}Places`);
+    const ownPositions = shared ? [keyLoads] : loads;
     // Two invocations share a row of scores: each takes every other vec4.
-    const vectorsOfRow = tileKeys / 4 / 2;
-    const tile = tileStride(headDim);
-    const valueTile = tileStride(valueDim);
-    const firstValue = tileKeys * tile;
+    const vectorsOfRow = keys / 4 / 2;
+    const [scores, weights] = [scoreStride(tile), weightStride(tile)];
     // Fragments of output that fit side by side into a subgroup's part of the scores.
     const staged = Math.min(keyFragments, outputFragments);
-    const read = (tensor: string, {positions, vector}: CarriedRows, j: number) =>
-      `vec4<f16>(read${tensor}(firstKeyRow + min(${positions}[${j}], lastPosition), ${vector}${j}));`;
-    const fetchKey = (j: number) => `keys[${j}] = ${read('Key', keyLoads, j)}`;
-    const fetchValue = (j: number) => `values[${j}] = ${read('Value', valueLoads, j)}`;
-    const findPositions = ({rounds, paddedVectors}: CarriedRows, positions: string) =>
-      unroll(rounds, (j) => `${positions}[${j}] = positionIn(head, nextTile, load${j} / ${paddedVectors});`);
-    const store = (
-      {rounds, positions, vectors, paddedVectors}: CarriedRows,
-      stride: number,
-      tiles: Array<[string, string]>,
-      also: (j: number) => string,
-    ) =>
-      unroll(
-        rounds,
-        (j) => `${tileKeys * paddedVectors < (j + 1) * threads ? `if (load${j} < ${tileKeys * paddedVectors}) ` : ''}{
-      let at = (load${j} / ${paddedVectors}) * ${stride} + (load${j} % ${paddedVectors}) * 4;
-      // Padding has no weight and no column, but zero times a NaN is a NaN.
-      let exists = ${positions}[${j}] != paddingPosition && load${j} % ${paddedVectors} < ${vectors};
-      ${tiles.map(([at, from]) => `storeTile(${at}, select(vec4<f16>(0.0), ${from}[${j}], exists));`).join('\n      ')}
-      ${also(j)}
-    }`,
+    const eachRow = (text: (r: number) => string) => unroll(rowFragments, text);
+    const eachLoad = (load: CarriedRows, text: (j: number, place: string) => string) =>
+      unroll(load.rounds, (j) => text(j, `(local + ${j * threads})`));
+    const findPositions = (next: string) =>
+      ownPositions
+        .map((load) =>
+          eachLoad(
+            load,
+            (j, place) => `${next}${positionsOf(load)}[${j}] = positionIn(head, nextTile, ${place} / ${load.words});`,
+          ),
+        )
+        .join('\n    ');
+    const fetch = (load: CarriedRows) =>
+      eachLoad(
+        load,
+        (j, place) =>
+          `${load.tensor}Words[${j}] = key[uniforms.${load.first} + (firstKeyRow + min(${positionsOf(load)}[${j}], lastPosition)) * ${load.words} + ${place} % ${load.words}];`,
       );
-    const storePosition = (j: number) => `if (load${j} % ${paddedVectors} == 0) {
-        keyPositions[load${j} / ${paddedVectors}] = positions[${j}];
-      }`;
-    const valueAt = `at + tileKeys * ${tile}`;
+    const withhold = (j: number) => {
+      const position = `${positionsOf(valueLoads)}[${j}]`;
+      // Padding is not stored.
+      return `if (${position} > seenByAll && ${position} != paddingPosition) { valueWords[${j}] = withholdWords(valueWords[${j}]); }`;
+    };
+    const store = (load: CarriedRows) =>
+      eachLoad(load, (j, place) => {
+        const isWhole = keys * load.words >= (j + 1) * threads;
+        const position = `${positionsOf(load)}[${j}]`;
+        return `${isWhole ? '' : `if (${place} < ${keys * load.words}) `}{
+      let at = ${load.firstValue} + ${place} / ${load.words} * ${load.stride} + ${place} % ${load.words} * 8;
+      // Padding has no weight, but zero times a NaN is a NaN (more: withheld_values.ts).
+      let words = select(vec4<i32>(), ${load.tensor}Words[${j}], ${position} != paddingPosition);
+      let a = bitcast<vec4<f16>>(words.xy);
+      let b = bitcast<vec4<f16>>(words.zw);
+      ${unroll(8, (i) => `tiles[at + ${i}] = ${i < 4 ? 'a' : 'b'}[${i % 4}];`, ' ')}
+      ${load === keyLoads ? `if (${place} % ${load.words} == 0) { keyPositions[${place} / ${load.words}] = ${position}; }` : ''}
+    }`;
+      });
     // Under a causal mask alone most tiles are visible to all rows, and looking at positions costs a tenth of all time.
     const isCausalAlone = form.causal && !form.sparse && !form.padded && form.mask === undefined;
     const isWhole =
@@ -119,112 +162,91 @@ export class AttendMatrixProgram extends AttentionProgram<AttendForm> {
         : `(t + 1) * tileKeys - 1 <= ${lastVisible(form, 'firstRow')}`);
     // Of a tile that all rows see.
     const wholeScore = (score: string, position: string) => hookedScore({...form, window: undefined}, score, position);
-    const readScores = (scoreAt: (score: string, column: string) => string) =>
+    const readScores = (r: number, scoreAt: (score: string, column: string) => string) =>
       unroll(
         vectorsOfRow,
         (v) => `{
       let column = 4 * (half + ${2 * v});
-      ${unroll(4, (c) => `x[${v}][${c}] = ${scoreAt(`scoreRows[row * ${scoreStride} + column + ${c}]`, `column + ${c}`)};`)}
+      ${unroll(4, (c) => `x[${v}][${c}] = ${scoreAt(`scoreRows[row${r} * ${scores} + column + ${c}]`, `column + ${c}`)};`)}
       newMax = max(newMax, max(max(x[${v}].x, x[${v}].y), max(x[${v}].z, x[${v}].w)));
     }`,
       );
+    const scoresAt = (r: number) => `(firstTileRow + ${r * fragment}u) * ${scores}u`;
+    const output = (r: number, o: number) => `output${r}_${o}`;
+    // Output fragments of row fragment r go out side by side, some at a time; \`use\` has them in scoreRows.
+    const throughMemory = (r: number, use: (first: number, count: number) => string) =>
+      unroll(Math.ceil(outputFragments / staged), (g) => {
+        const count = Math.min(staged, outputFragments - g * staged);
+        return `${unroll(count, (o) => `subgroupMatrixStore<row_major>(&scoreRows, ${scoresAt(r)} + ${o * fragment}u, ${output(r, g * staged + o)}, ${scores}u);`)}
+      // Barriers: rows are read by other invocations than those that stored them, and what follows replaces them.
+      workgroupBarrier();
+      ${use(g * staged, count)}
+      workgroupBarrier();`;
+      });
     return `
-// A workgroup computes the output of ${tileQueries} query rows of one head; each of its ${subgroups} subgroups owns ${fragment} of them. It walks
-// over tiles of ${tileKeys} keys with an online softmax, whose products run on matrix units: float16 in, float32 sums.
+// A workgroup computes the output of ${tileQueries(tile)} query rows of one head; each of its ${subgroups} subgroups owns ${rowsOfSubgroup} of them. It walks
+// over tiles of ${keys} keys with an online softmax, whose products run on matrix units: float16 in, float32 sums.
 //
 // Who holds an element of a matrix in registers is not known, so everything that is done by row passes through workgroup
 // memory: scores go out, two neighbouring invocations turn a row of them into weights, and the weights come back as a
 // matrix. The output matrices stay in registers, relative to a maximum that follows the row's true one with some
 // headroom; only when that is used up do they go out to be scaled.
 //
-// Workgroup memory: tiles holds keys, then values (before the first round: the queries), float16; scores and weights have
-// a part for each subgroup. Keys and values of the next tile are read from global memory while this one is computed.
+// Workgroup memory: tiles holds keys, then values, float16; scores and weights have
+// a part for each subgroup. Keys and values of the next tile are read from global memory while this one is computed. Each variable
+// takes whole 16 bytes: a driver may put them in any order, and fragments must begin there.
 const threads = ${threads};
-const tileQueries = ${tileQueries};
-const tileKeys = ${tileKeys};
-var<workgroup> tiles : array<f16, ${tileSize(form)}>;
-${readRow('readQuery', 'query', headDim)}
-${readRow('readKey', 'key', headDim)}
-${readRow('readValue', 'value', valueDim)}
+const tileQueries = ${tileQueries(tile)};
+const tileKeys = ${keys};
+var<workgroup> tiles : array<f16, ${tileSize(form, tile)}>;
 ${attendWalk(form)}
-var<workgroup> scoreRows : array<f32, ${tileQueries * scoreStride}>;
-var<workgroup> weightRows : array<f16, ${tileQueries * weightStride}>;
+${withheldFunctions('x')}
+${withheldWords(valueLoads)}
+var<workgroup> scoreRows : array<f32, ${tileQueries(tile) * scores}>;
+var<workgroup> weightRows : array<f16, ${tileQueries(tile) * weights}>;
 var<workgroup> keyPositions : array<i32, tileKeys>;
 var<workgroup> rescales : array<f32, tileQueries>;
-var<workgroup> anyRescale : atomic<u32>;
-
-fn storeTile(at : i32, x : vec4<f16>) {
-  tiles[at] = x.x;
-  tiles[at + 1] = x.y;
-  tiles[at + 2] = x.z;
-  tiles[at + 3] = x.w;
-}
+var<workgroup> anyRescale : array<atomic<u32>, 4>;
 
 fn main(index : i32) {
-  let local = i32(localIndex);
+  ${localOf(threads)}
   let subgroup = local / ${subgroupSize};
   let lane = local % ${subgroupSize};
-  // This invocation's row in the workgroup's tile, shared with its neighbour.
-  let row = subgroup * ${fragment} + lane / 2;
+  // This invocation's rows in the workgroup's tile, shared with its neighbour.
+  ${eachRow((r) => `let row${r} = subgroup * ${rowsOfSubgroup} + ${r * fragment} + lane / 2;`)}
   let half = lane % 2;
   if (local == 0) {
-    atomicStore(&anyRescale, 0u);
+    atomicStore(&anyRescale[0], 0u);
   }
 ${ownedRows(form)}
+  ${findSeenByAll(form)}
 
-  // Queries, by way of workgroup memory, into registers.
-  for (var i = local; i < tileQueries * ${paddedVectors}; i += threads) {
-    let queryRow = firstRow + i / ${paddedVectors};
-    var x = vec4<f32>(0.0);
-    if (queryRow < endRow && i % ${paddedVectors} < ${vectors}) {
-      x = uniforms.logitScale * readQuery(head * uniforms.queryLength + queryRow, i % ${paddedVectors});
-    }
-    storeTile((i / ${paddedVectors}) * ${tile} + (i % ${paddedVectors}) * 4, vec4<f16>(x));
-  }
-  // Barrier: a subgroup reads rows that others loaded.
-  workgroupBarrier();
-  let firstTileRow = u32(subgroup * ${fragment});
-  ${unroll(headFragments, (d) => `let query${d} = subgroupMatrixLoad<${leftType}, row_major>(&tiles, firstTileRow * ${tile}u + ${d * fragment}u, ${tile}u);`)}
-  // Barrier: keys replace the queries.
-  workgroupBarrier();
+  // Rows past the last one of a head are rows of others, which nobody writes.
+  let firstTileRow = u32(subgroup * ${rowsOfSubgroup});
+  let firstQuery = u32(head * uniforms.queryLength + max(firstRow, 0)) + firstTileRow;
+  ${eachRow((r) =>
+    unroll(
+      headFragments,
+      (d) =>
+        `let query${r}_${d} = subgroupMatrixLoad<${leftType}, row_major>(&query, (firstQuery + ${r * fragment}u) * ${paddedHeadDim(headDim)}u + ${d * fragment}u, ${paddedHeadDim(headDim)}u);`,
+    ),
+  )}
 
-  ${unroll(rounds, (j) => {
-    const ofLoad = ({vector, vectors, paddedVectors}: CarriedRows) =>
-      `let ${vector}${j} = min(load${j} % ${paddedVectors}, ${vectors - 1});`;
-    const existing = loads.filter(({rounds}) => j < rounds);
-    return [`let load${j} = local + ${j} * threads;`, ...existing.map(ofLoad)].join('\n    ');
-  })}
-  ${loads.map(({nextPositions, rounds}) => `var ${nextPositions} : array<i32, ${rounds}>;`).join('\n  ')}
-  var keys : array<vec4<f16>, ${keyLoads.rounds}>;
-  var values : array<vec4<f16>, ${valueLoads.rounds}>;
-  ${loads.map(({positions, rounds}) => `var ${positions} : array<i32, ${rounds}>;`).join('\n  ')}
+  ${loads.map(({tensor, rounds}) => `var ${tensor}Words : array<vec4<i32>, ${rounds}>;`).join('\n  ')}
+  ${ownPositions.map((load) => `var ${positionsOf(load)} : array<i32, ${load.rounds}>;\n  var next${positionsOf(load)} : array<i32, ${load.rounds}>;`).join('\n  ')}
   var nextTile = keySlots(head, queryTileIndex, 0, keyTiles);
-  ${loads.map((side) => findPositions(side, side.positions)).join('\n  ')}
+  ${findPositions('')}
   nextTile = keySlots(head, queryTileIndex, 1, keyTiles);
-  ${unroll(keyLoads.rounds, fetchKey)}
-  ${unroll(valueLoads.rounds, fetchValue)}
+  ${loads.map(fetch).join('\n  ')}
 
-  var rowMax = masked;
-  var rowSum = 0.0;
-  ${unroll(outputFragments, (o) => `var output${o} = ${sumType}();`)}
+  ${eachRow((r) => `var rowMax${r} = masked;\n  var rowSum${r} = 0.0;`)}
+  ${eachRow((r) => unroll(outputFragments, (o) => `var ${output(r, o)} = ${sumType}();`))}
 
   for (var t = 0; t < keyTiles; t++) {
     // 1. Keys and values into workgroup memory; the next positions on their way.
-    ${
-      shared
-        ? store(
-            keyLoads,
-            tile,
-            [
-              ['at', 'keys'],
-              [valueAt, 'values'],
-            ],
-            storePosition,
-          )
-        : `${store(keyLoads, tile, [['at', 'keys']], storePosition)}
-    ${store(valueLoads, valueTile, [[valueAt, 'values']], () => '')}`
-    }
-    ${loads.map((side) => findPositions(side, side.nextPositions)).join('\n    ')}
+    ${unroll(valueLoads.rounds, withhold)}
+    ${loads.map(store).join('\n    ')}
+    ${findPositions('next')}
     // Barrier: all subgroups read all keys and values.
     workgroupBarrier();
 
@@ -232,42 +254,40 @@ ${ownedRows(form)}
     ${unroll(
       keyFragments,
       (k) => `{
-      var scores = ${sumType}();
+      ${eachRow((r) => `var scores${r} = ${sumType}();`)}
       ${unroll(
         headFragments,
-        (d) =>
-          `scores = subgroupMatrixMultiplyAccumulate(query${d}, subgroupMatrixLoad<${rightType}, col_major>(&tiles, ${k * fragment * tile + d * fragment}u, ${tile}u), scores);`,
+        (d) => `{
+        let keys = subgroupMatrixLoad<${rightType}, col_major>(&tiles, ${k * fragment * keyLoads.stride + d * fragment}u, ${keyLoads.stride}u);
+        ${eachRow((r) => `scores${r} = subgroupMatrixMultiplyAccumulate(query${r}_${d}, keys, scores${r});`)}
+      }`,
       )}
-      subgroupMatrixStore<row_major>(&scoreRows, firstTileRow * ${scoreStride}u + ${k * fragment}u, scores, ${scoreStride}u);
+      ${eachRow((r) => `subgroupMatrixStore<row_major>(&scoreRows, ${scoresAt(r)} + ${k * fragment}u, scores${r}, ${scores}u);`)}
     }`,
     )}
     // Barrier: rows of scores are read by other invocations than those that stored them.
     workgroupBarrier();
     nextTile = keySlots(head, queryTileIndex, t + 2, keyTiles);
-    ${unroll(rounds, (j) => {
-      const existing = loads.filter(({rounds}) => j < rounds);
-      return [
-        ...existing.map(({positions, nextPositions}) => `${positions}[${j}] = ${nextPositions}[${j}];`),
-        ...(j < keyLoads.rounds ? [fetchKey(j)] : []),
-        ...(j < valueLoads.rounds ? [fetchValue(j)] : []),
-      ].join('\n    ');
-    })}
+    ${ownPositions.map((load) => unroll(load.rounds, (j) => `${positionsOf(load)}[${j}] = next${positionsOf(load)}[${j}];`)).join('\n    ')}
+    ${loads.map(fetch).join('\n    ')}
 
-    // 3. Weights.
-    ${scoresOfRow(form, 'firstRow + row')}${isCausalAlone && form.window ? `\n    let firstKey = ${firstKeyOf(form, 't')};` : ''}
+    // 3. Weights.${isCausalAlone && form.window ? `\n    let firstKey = ${firstKeyOf(form, 't')};` : ''}
+    ${eachRow(
+      (r) => `{
+    ${scoresOfRow(form, `firstRow + row${r}`)}
     var x : array<vec4<f32>, ${vectorsOfRow}>;
     var newMax = masked;
-    ${isWhole ? `if (${isWhole}) {${readScores((score, column) => wholeScore(score, `keyPositions[${column}]`))}} else ` : ''}{${readScores((score, column) => scoreOf(form, score, `keyPositions[${column}]`))}}
+    ${isWhole ? `if (${isWhole}) {${readScores(r, (score, column) => wholeScore(score, `keyPositions[${column}]`))}} else ` : ''}{${readScores(r, (score, column) => scoreOf(form, score, `keyPositions[${column}]`))}}
     newMax = max(newMax, subgroupShuffleXor(newMax, 1u));
-    let rises = newMax > rowMax + ${headroom.toFixed(1)};
-    let rescale = select(1.0, exp2(rowMax - newMax), rises);
-    rowMax = select(rowMax, newMax, rises);
-    rowSum *= rescale;
+    let rises = newMax > rowMax${r} + ${headroom.toFixed(1)};
+    let rescale = select(1.0, exp2(rowMax${r} - newMax), rises);
+    rowMax${r} = select(rowMax${r}, newMax, rises);
+    rowSum${r} *= rescale;
     if (half == 0) {
-      rescales[row] = rescale;
+      rescales[row${r}] = rescale;
     }
     if (rises) {
-      atomicStore(&anyRescale, 1u);
+      atomicStore(&anyRescale[0], 1u);
     }
     ${unroll(
       vectorsOfRow,
@@ -277,39 +297,42 @@ ${ownedRows(form)}
         4,
         (c) => `{
         // A row that has seen nothing yet has the masked score as its maximum: exp2 would give 1.
-        let weight = select(exp2(x[${v}][${c}] - rowMax), 0.0, x[${v}][${c}] == masked);
-        weightRows[row * ${weightStride} + column + ${c}] = f16(weight);
-        rowSum += weight;
+        let weight = select(exp2(x[${v}][${c}] - rowMax${r}), 0.0, x[${v}][${c}] == masked);
+        weightRows[row${r} * ${weights} + column + ${c}] = f16(weight);
+        rowSum${r} += weight;
       }`,
       )}
     }`,
     )}
+    }`,
+    )}
     // Barrier: weights are read as matrices; and whether any row rises must be known to all alike.
     workgroupBarrier();
-    if (workgroupUniformLoad(&anyRescale) != 0u) {
-      ${unroll(Math.ceil(outputFragments / staged), (g) => {
-        const inGroup = Math.min(staged, outputFragments - g * staged);
-        return `${unroll(inGroup, (o) => `subgroupMatrixStore<row_major>(&scoreRows, firstTileRow * ${scoreStride}u + ${o * fragment}u, output${g * staged + o}, ${scoreStride}u);`)}
-      workgroupBarrier();
-      for (var i = half; i < ${inGroup * fragment}; i += 2) {
-        scoreRows[row * ${scoreStride} + i] *= rescales[row];
+    if (workgroupUniformLoad(&anyRescale[0]) != 0u) {
+      ${eachRow((r) =>
+        throughMemory(
+          r,
+          (first, count) => `for (var i = half; i < ${count * fragment}; i += 2) {
+        scoreRows[row${r} * ${scores} + i] *= rescales[row${r}];
       }
       workgroupBarrier();
-      ${unroll(inGroup, (o) => `output${g * staged + o} = subgroupMatrixLoad<${sumType}, row_major>(&scoreRows, firstTileRow * ${scoreStride}u + ${o * fragment}u, ${scoreStride}u);`)}
-      workgroupBarrier();`;
-      })}
-      atomicStore(&anyRescale, 0u);
+      ${unroll(count, (o) => `${output(r, first + o)} = subgroupMatrixLoad<${sumType}, row_major>(&scoreRows, ${scoresAt(r)} + ${o * fragment}u, ${scores}u);`)}`,
+        ),
+      )}
+      atomicStore(&anyRescale[0], 0u);
     }
 
     // 4. Weighted sum of values.
     ${unroll(
       keyFragments,
       (k) => `{
-      let weights = subgroupMatrixLoad<${leftType}, row_major>(&weightRows, firstTileRow * ${weightStride}u + ${k * fragment}u, ${weightStride}u);
+      ${eachRow((r) => `let weights${r} = subgroupMatrixLoad<${leftType}, row_major>(&weightRows, (firstTileRow + ${r * fragment}u) * ${weights}u + ${k * fragment}u, ${weights}u);`)}
       ${unroll(
         outputFragments,
-        (o) =>
-          `output${o} = subgroupMatrixMultiplyAccumulate(weights, subgroupMatrixLoad<${rightType}, row_major>(&tiles, ${firstValue + k * fragment * valueTile + o * fragment}u, ${valueTile}u), output${o});`,
+        (o) => `{
+        let values = subgroupMatrixLoad<${rightType}, row_major>(&tiles, ${valueLoads.firstValue + k * fragment * valueLoads.stride + o * fragment}u, ${valueLoads.stride}u);
+        ${eachRow((r) => `${output(r, o)} = subgroupMatrixMultiplyAccumulate(weights${r}, values, ${output(r, o)});`)}
+      }`,
       )}
     }`,
     )}
@@ -318,47 +341,62 @@ ${ownedRows(form)}
   }
 
   // 5. The sums of both halves, and the output, by way of workgroup memory.
-  let total = rowSum + subgroupShuffleXor(rowSum, 1u);${form.sinks ? `\n  let totalWithSink = total + ${sinkWeight('rowMax')};` : ''}
-  ${unroll(Math.ceil(outputFragments / staged), (g) => {
-    const inGroup = Math.min(staged, outputFragments - g * staged);
-    return `${unroll(inGroup, (o) => `subgroupMatrixStore<row_major>(&scoreRows, firstTileRow * ${scoreStride}u + ${o * fragment}u, output${g * staged + o}, ${scoreStride}u);`)}
-  workgroupBarrier();
-  for (var i = half; i < ${(inGroup * fragment) / 4}; i += 2) {
-    let vector = ${(g * staged * fragment) / 4} + i;
-    if (firstRow + row < endRow && vector < ${outputVectors}) {
-      let at = row * ${scoreStride} + 4 * i;
-      let x = vec4<f32>(scoreRows[at], scoreRows[at + 1], scoreRows[at + 2], scoreRows[at + 3]);
+  ${eachRow(
+    (r) => `{
+  let total = rowSum${r} + subgroupShuffleXor(rowSum${r}, 1u);${form.sinks ? `\n  let totalWithSink = total + ${sinkWeight(`rowMax${r}`)};` : ''}
+  ${throughMemory(
+    r,
+    (first, count) => `for (var i = half; i < ${(count * fragment) / 4}; i += 2) {
+    let vector = ${(first * fragment) / 4} + i;
+    if (firstRow + row${r} < endRow && vector < ${outputVectors}) {
+      let at = row${r} * ${scores} + 4 * i;
+      var x = vec4<f32>(scoreRows[at], scoreRows[at + 1], scoreRows[at + 2], scoreRows[at + 3]);
+      ${giveBackWithheld(form, [`firstRow + row${r}`], ['readValue(firstKeyRow + position, vector)'], (_r, _v, withheld) => `x += ${withheld};`)}
       // A row that saw nothing is zeros.
-      writeOutput(head * uniforms.queryLength + firstRow + row, vector, select(x / ${form.sinks ? 'totalWithSink' : 'total'}, vec4<f32>(0.0), total == 0.0));
+      writeOutput(head * uniforms.queryLength + firstRow + row${r}, vector, select(x / ${form.sinks ? 'totalWithSink' : 'total'}, vec4<f32>(0.0), total == 0.0));
     }
-  }
-  workgroupBarrier();`;
-  })}
+  }`,
+  )}
+  }`,
+  )}
 }`;
   }
 }
 
-/** The vec4 of keys, or of values, that an invocation carries from global to workgroup memory, a round each. */
+/** The words of keys, or of values, of 16 bytes, that an invocation carries from global to workgroup memory, one a round. */
 interface CarriedRows {
-  /** vec4 of a row, and of its place in the tile. */
-  vectors: number;
-  paddedVectors: number;
+  tensor: 'key' | 'value';
+  /** The uniform that says where their rows begin. */
+  first: 'firstKey' | 'firstValue';
+  /** Words of a row. */
+  words: number;
   rounds: number;
-  /** Names in the shader: which vec4 of a row (a number follows); of which keys, now and in the next tile. */
-  vector: string;
-  positions: string;
-  nextPositions: string;
+  /** Where their tile begins in tiles, and from one row to the next there. */
+  firstValue: number;
+  stride: number;
 }
 
-function carriedRows(dim: number, of = ''): CarriedRows {
-  const paddedVectors = paddedHeadDim(dim) / 4;
-  const name = (prefix: string, word: string) => (prefix ? prefix + word[0].toUpperCase() + word.slice(1) : word);
-  return {
-    vectors: headVectors(dim),
-    paddedVectors,
-    rounds: Math.ceil((tileKeys * paddedVectors) / threads),
-    vector: name(of, 'vector'),
-    positions: name(of, 'positions'),
-    nextPositions: name('next', name(of, 'positions')),
-  };
+function carriedRows(tensor: 'key' | 'value', dim: number, {keys}: MatrixTile, firstValue: number): CarriedRows {
+  const words = float16Words(dim);
+  const first = tensor === 'key' ? 'firstKey' : 'firstValue';
+  return {tensor, first, words, rounds: Math.ceil((keys * words) / threads), firstValue, stride: tileStride(dim)};
 }
+
+/** Shader text: `withhold` for words of eight values; and four values of a row, as the tile holds them. */
+const withheldWords = ({first, words}: CarriedRows): string => `
+fn withholdWords(words : vec4<i32>) -> vec4<i32> {
+  let bits = bitcast<vec4<u32>>(words);
+  let lowWithheld = (bits & vec4<u32>(0x7c00u)) == vec4<u32>(0x7c00u);
+  let highWithheld = (bits & vec4<u32>(0x7c000000u)) == vec4<u32>(0x7c000000u);
+  if (any(lowWithheld) || any(highWithheld)) {
+    atomicStore(&anyWithheld[0], 1u);
+  }
+  let low = select(bits & vec4<u32>(0xffffu), vec4<u32>(0u), lowWithheld);
+  return bitcast<vec4<i32>>(low | select(bits & vec4<u32>(0xffff0000u), vec4<u32>(0u), highWithheld));
+}
+
+fn readValue(row : i32, vector : i32) -> vec4<f32> {
+  let word = key[uniforms.${first} + row * ${words} + vector / 2];
+  let pairs = bitcast<vec2<u32>>(select(word.xy, word.zw, vector % 2 == 1));
+  return vec4<f32>(unpack2x16float(pairs.x), unpack2x16float(pairs.y));
+}`;

@@ -18,6 +18,8 @@ export interface Products {
   weights: string;
   /** The word made of what was fetched from `at` on. */
   wordOf: (at: number) => string;
+  /** Values `x`, a vec4<f32>, as words hold them. */
+  stored: string;
   /** The weights `weight[0]`, `weight[1]`, … as they are stored. */
   storedWeights: string;
   /** Adds this invocation's part of queryTile · keyTileᵀ to `scores`. */
@@ -37,6 +39,7 @@ function float32Products(tile: Tile, {headDim, valueDim}: HeadDims): Products {
     word: 'vec4<f32>',
     weights: `vec${columns}<f32>`,
     wordOf: (at) => `fetched[${at}]`,
+    stored: 'x',
     storedWeights: `vec${columns}<f32>(${unroll(columns, (c) => `weight[${c}]`, ', ')})`,
     scores: addRowProducts(tile, {
       ...{left: 'queryTile', right: 'keyTile', sums: 'scores'},
@@ -78,9 +81,11 @@ fn pack(a : vec4<f32>, b : vec4<f32>) -> vec4<u32> {
     word: 'vec4<u32>',
     weights: pairs === 1 ? 'u32' : `vec${pairs}<u32>`,
     wordOf: (at) => `pack(fetched[${at}], fetched[${at + 1}])`,
+    stored: 'vec4<f32>(unpack2x16float(pack2x16float(x.xy)), unpack2x16float(pack2x16float(x.zw)))',
     storedWeights: pairs === 1 ? packed : `vec${pairs}<u32>(${packed})`,
     // The sums start at zero in each round by their initial values: a declaration alone kept the last round's.
-    scores: `for (var i = 0; i < headWords; i += ${scoreUnroll}) {
+    scores: `for (var s = 0; s < ${words / scoreUnroll}; s++) {
+      let i = s * ${scoreUnroll};
       var sums = array<half2, ${rows * columns}>();
       ${unroll(
         scoreUnroll,
@@ -102,7 +107,8 @@ fn pack(a : vec4<f32>, b : vec4<f32>) -> vec4<u32> {
         }),
       )}
     }`,
-    weightedSum: `for (var i = 0; i < threadsX; i += ${sumUnroll}) {
+    weightedSum: `for (var s = 0; s < ${threadsX / sumUnroll}; s++) {
+      let i = s * ${sumUnroll};
       var sums = array<half2, ${rows * outputs * 4}>();
       ${unroll(
         sumUnroll,

@@ -8,6 +8,7 @@ import type {Products} from './attend_products.js';
 import type {ElementType} from './attend_tile.js';
 import {headWords, wordValues} from './attend_tile.js';
 import {keyTile} from './attend_walk.js';
+import {withholdFrom} from './withheld_values.js';
 
 /**
  * Shader text: how rows of query, key and value get from global memory into the tiles of `AttendProgram`.
@@ -92,12 +93,9 @@ ${read('readValue', 'value', form.valueDim)}`;
 
   storeValues(): string {
     const {values, product} = this;
-    // Padding has no weight, but zero times a NaN is a NaN.
-    return values.store(
-      'keyTile',
-      (j) =>
-        `select(${product.word}(), ${product.wordOf(j * values.vectors)}, ${this.valuePosition(j)} != paddingPosition)`,
-    );
+    const carried = (j: number) => Array.from({length: values.vectors}, (_, g) => `fetched[${j * values.vectors + g}]`);
+    return `${unroll(values.rounds, (j) => withholdFrom(carried(j), this.valuePosition(j)))}
+    ${values.store('keyTile', (j) => product.wordOf(j * values.vectors))}`;
   }
 
   private valuePosition(j: number): string {

@@ -2,7 +2,7 @@ import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {BlockGeometry} from '../../../attention/block_geometry.js';
 import {AttentionProgram, i32} from '../runtime/program.js';
 import type {WebGPUCall, WebGPUPlan} from '../webgpu_call.js';
-import {headVectors, rowComponents, rowInputs, workgroupIndex, writeRow} from '../wgsl/rows.js';
+import {headVectors, localOf, rowComponents, rowInputs, workgroupIndex, writeRow} from '../wgsl/rows.js';
 import {mergeStates, sinkWeight, stateVectors} from '../wgsl/softmax_state.js';
 import type {Tile} from '../wgsl/tile.js';
 import {tileQueries} from '../wgsl/tile.js';
@@ -101,7 +101,7 @@ ${workgroupIndex}${mergeStates(vectors, vectors * lanes)}
 ${writeRow('writeOutput', valueDim)}
 
 fn main(index : i32) {
-  let local = i32(localIndex);
+  ${localOf(vectors * lanes)}
   let vector = local % ${vectors};
   let lane = local / ${vectors};
   let row = workgroupIndex();

@@ -49,8 +49,8 @@ function attendBytes(tile: Tile, dims: HeadDims, elementType: ElementType): numb
   const weights = tileQueries(tile) * weightStride(tile) * tile.columns * (elementType === 'float32' ? 4 : 2);
   const partials = tileQueries(tile) * weightStride(tile) * 4;
   const keyPositions = tileKeys(tile) * 4;
-  const keyTileCount = 16;
-  return rows + weights + partials + keyPositions + keyTileCount;
+  const keyTileCountAndWithheld = 2 * 16;
+  return rows + weights + partials + keyPositions + keyTileCountAndWithheld;
 }
 
 /**

@@ -28,8 +28,9 @@ export function walkOverKeys(form: AttendForm): string {
 ${keyRow}${noScores}
 // Original index given to the padding of a key tile: past every limit.
 const paddingPosition = 0x7fffffff;
-// Barriers of the walk need a number that all invocations are known to share.
-var<workgroup> keyTileCount : i32;
+// Barriers of the walk need a number that all invocations are known to share. It takes 16 bytes, so that what a driver puts behind it
+// begins at a multiple of them, as matrix units need it.
+var<workgroup> keyTileCount : vec4<i32>;
 ${keyEnd({padded, perHead})}${hookFunctions(form)}
 ${sparse ? sparseKeyTiles : exactKeyTiles(form)}
 
@@ -116,10 +117,10 @@ export function ownedRows(form: AttendForm): string {
   let endRow = select(firstRow, span.y, exists);
   let allTiles = select(0, ${sparse ? 'countListed(head, queryTileIndex)' : countTiles(form)}, firstRow < endRow);${split ? tilesOfChunk : ''}
   if (local == 0) {
-    keyTileCount = ${split ? 'clamp(allTiles - firstTile, 0, chunkTiles)' : 'allTiles'};
+    keyTileCount.x = ${split ? 'clamp(allTiles - firstTile, 0, chunkTiles)' : 'allTiles'};
   }
   // Barriers stand in a loop that all invocations must run equally often: hence the uniform load.
-  let keyTiles = workgroupUniformLoad(&keyTileCount);`;
+  let keyTiles = workgroupUniformLoad(&keyTileCount).x;`;
 }
 
 const placeOfTile = `// Last rows first: under a causal mask they have most keys, and a long workgroup should not start last.

@@ -5,7 +5,8 @@ import {blockMask} from '../select/block_mask.js';
 import type {WebGPUGradientCall, WebGPUPlan} from '../webgpu_call.js';
 import {GradientKeyProgram, ownerHeads} from './gradient_key.js';
 import {GradientQueryProgram} from './gradient_query.js';
-import {GradientStatisticsProgram} from './gradient_statistics.js';
+import type {ScoreForm} from '../wgsl/score_hooks.js';
+import {GradientStatisticsProgram, statisticsValues} from './gradient_statistics.js';
 import {chooseGradientTile} from './gradient_tile.js';
 import {QueryListsProgram} from './query_lists.js';
 import {SumHeadsProgram} from './sum_heads.js';
@@ -35,8 +36,16 @@ export function attendGradients(call: WebGPUGradientCall, plan?: WebGPUPlan): Te
   });
 }
 
-/** Shape of the tensor that grows fastest between the stages. */
-export function gradientShapes(geometry: BlockGeometry, sparse: boolean): Record<string, number[]> {
-  const {keyLength, headDim, valueDim} = geometry;
-  return {'gradients of keys and values': [ownerHeads(geometry, sparse), keyLength, headDim + valueDim]};
+/** Shapes of what is passed between the stages. */
+export function gradientShapes(
+  geometry: BlockGeometry,
+  sparse: boolean,
+  form: Pick<ScoreForm, 'slopes'>,
+): Record<string, number[]> {
+  const {batch, heads, queryLength, keyLength, headDim, valueDim, queryBlocks, keyBlocks} = geometry;
+  return {
+    'gradients of keys and values': [ownerHeads(geometry, sparse), keyLength, headDim + valueDim],
+    'gradient statistics': [batch, heads, queryLength, statisticsValues(form)],
+    ...(sparse && {'query lists': [batch, heads, keyBlocks, queryBlocks + 1]}),
+  };
 }

@@ -195,7 +195,7 @@ function weightsOfScores({rows, columns}: GradientTile, form: ScoreForm): string
             ? `\n        capSlopes[${r}][${c}] = ${derivative(`uniforms.logitScale * scores[${r}][${c}]`)};`
             : ''
         }
-        scores[${r}][${c}] = select(0.0, exp2(score - known.x), row >= 0 && row - firstKeyRow <= last);
+        scores[${r}][${c}] = select(exp2(score - known.x), 0.0, row < 0 || row - firstKeyRow > last${form.mask || form.window ? ' || score == masked' : ''});
       }`,
         '\n      ',
       )}
@@ -204,7 +204,10 @@ function weightsOfScores({rows, columns}: GradientTile, form: ScoreForm): string
   return keepSlopes + weights;
 }
 
-/** Makes the gradients of the scores of those of the weights. A weight of 0 times a NaN of a row that is not seen is a NaN. */
+/**
+ * Makes the gradients of the scores of those of the weights. A weight of 0 times a NaN of a row that is not seen is a NaN; a
+ * weight that is a NaN equals nothing.
+ */
 function scoreGradients({rows, columns}: GradientTile, {softCap}: ScoreForm): string {
   return unroll(
     columns,
@@ -213,7 +216,7 @@ function scoreGradients({rows, columns}: GradientTile, {softCap}: ScoreForm): st
       ${unroll(
         rows,
         (r) =>
-          `products[${r}][${c}] = select(0.0, scores[${r}][${c}] * (products[${r}][${c}] - delta)${softCap ? ` * capSlopes[${r}][${c}]` : ''}, scores[${r}][${c}] != 0.0);`,
+          `products[${r}][${c}] = select(scores[${r}][${c}] * (products[${r}][${c}] - delta)${softCap ? ` * capSlopes[${r}][${c}]` : ''}, 0.0, scores[${r}][${c}] == 0.0);`,
         '\n      ',
       )}
     }`,

@@ -115,10 +115,11 @@ function scoreGradients({rows, columns}: GradientTile, form: AttendForm): string
       ${hooksOfRow(form, 'head', `firstRow + ${rowOf(r)}`, `slope${r}`).join('\n      ')}
       ${unroll(
         columns,
-        (c) => `scores[${r}][${c}] = select(
-        0.0,
-        exp2(${hookedScore(form, `uniforms.logitScale * scores[${r}][${c}]`, `position${c}`)} - statistics${r}.x) * (products[${r}][${c}] - statistics${r}.y)${timesDerivative(`uniforms.logitScale * scores[${r}][${c}]`)},
-        position${c} <= last);`,
+        (c) => `{
+        let score = ${hookedScore(form, `uniforms.logitScale * scores[${r}][${c}]`, `position${c}`)};
+        let gradient = exp2(score - statistics${r}.x) * (products[${r}][${c}] - statistics${r}.y)${timesDerivative(`uniforms.logitScale * scores[${r}][${c}]`)};
+        scores[${r}][${c}] = select(gradient, 0.0, position${c} > last${form.mask || form.window ? ' || score == masked' : ''});
+      }`,
         '\n      ',
       )}
     }`,

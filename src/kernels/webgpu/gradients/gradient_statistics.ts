@@ -4,6 +4,7 @@ import {attendForm, walkSpec} from '../attend/attend_form.js';
 import {lastVisible, scoresOfProducts, walkOverKeys} from '../attend/attend_walk.js';
 import {AttentionProgram} from '../runtime/program.js';
 import type {WebGPUGradientCall, WebGPUPlan} from '../webgpu_call.js';
+import {logOfSum} from '../wgsl/not_finite.js';
 import {headVectors, readRow, rowInputs} from '../wgsl/rows.js';
 import type {ScoreForm} from '../wgsl/score_hooks.js';
 import {addScores, emptyRows, mergeParts} from '../wgsl/softmax_state.js';
@@ -30,7 +31,7 @@ interface StatisticsVariant {
 }
 
 /** Values of a query row in the statistics of the gradients. */
-const statisticsValues = ({slopes}: ScoreForm) => (slopes ? 8 : 4);
+export const statisticsValues = ({slopes}: Pick<ScoreForm, 'slopes'>) => (slopes ? 8 : 4);
 
 /**
  * Stage 1 of the gradients, gradient statistics: float32 `[batch, heads, queryLength, 4]`. The logarithm to the base 2 of the
@@ -78,7 +79,7 @@ ${walk.declarations()}
 var<workgroup> partials : array<vec3<f32>, ${threadsX * ownedCount(tile)}>;
 ${readRow('readOutput', 'output', valueDim)}
 ${readRow('readDy', 'dy', valueDim)}
-${walkOverKeys(form)}
+${walkOverKeys(form)}${logOfSum}
 ${visitedKey()}
 
 fn main(index : i32) {
@@ -109,7 +110,7 @@ ${walk.loop('keyTiles')}
       product += partials[row * threadsX + i].z;
     }
     let at = ${statisticsValues(form)} * (firstQueryRow + firstRow + row);
-    ${form.sinks ? withSink : ''}result[at] = select(${form.sinks ? 'logSum' : 'total + log2(sum)'}, 0.0, sum == 0.0);
+    ${form.sinks ? withSink : ''}result[at] = select(${form.sinks ? 'logSum' : 'total + logOfSum(sum)'}, 0.0, sum == 0.0);
     result[at + 1] = product${byLogSumExp ? ' - dLogSumExp[firstQueryRow + firstRow + row]' : ''};
     let end = keyEnd(head);
     var last = end - 1;

@@ -50,8 +50,8 @@ function gradientBytes(tile: GradientTile, dims: HeadDims): number {
   const weights = owned * weightStride(tile) * tile.columns * 4;
   const walkedStatistics = 2 * walked * 16;
   const indices = (owned + 2 * walked) * 4;
-  const roundCount = 16;
-  return rows * chunkStride(tile, dims) * 16 + weights + walkedStatistics + indices + roundCount;
+  const roundCountAndNotFinite = 2 * 16;
+  return rows * chunkStride(tile, dims) * 16 + weights + walkedStatistics + indices + roundCountAndNotFinite;
 }
 
 /** @param extent the smaller block size, as no tile crosses a block's end, or the length where attention is exact. */

@@ -1,5 +1,6 @@
 import {unroll} from '../../unroll.js';
 import type {HeadDims} from '../runtime/device_limits.js';
+import {notFinite} from '../wgsl/not_finite.js';
 import {headVectors, readRow} from '../wgsl/rows.js';
 import {columnOf, rowOf, tileConstants, tileThreads, weightStride} from '../wgsl/tile.js';
 import {TileLoad} from '../wgsl/tile_load.js';
@@ -57,7 +58,7 @@ const weightStride = ${weightStride(tile)};
 ${ownedTiles.map((name) => `var<workgroup> ${name} : array<vec4<f32>, ${owned * stride}>;`).join('\n')}
 var<workgroup> walkedTile : array<vec4<f32>, ${walked * stride}>;${
       steps.some(isWeighted)
-        ? `\nvar<workgroup> weights : array<vec${tile.columns}<f32>, ${owned * weightStride(tile)}>;`
+        ? `\nvar<workgroup> weights : array<vec${tile.columns}<f32>, ${owned * weightStride(tile)}>;${noteNotFinite}`
         : ''
     }
 // Rows of the tensors; -1 for none. Of the walked ones there are those of this round and those of the next.
@@ -202,7 +203,10 @@ ${this.round()}
     const tileLoad = this.tileLoad(load);
     const slot = (j: number) => rowIn(load, tileLoad.row(j), 'now');
     const name = load.of === 'walked' ? 'walkedTile' : this.ownedTile(load.rows);
-    return tileLoad.store(name, (j) => `select(vec4<f32>(0.0), fetched[${at + j}], ${slot(j)} >= 0)`);
+    const isAddedUp = load.of === 'walked' && this.steps.some((step) => isWeighted(step) && step.walked === load.rows);
+    return tileLoad.store(name, (j) => `select(vec4<f32>(0.0), fetched[${at + j}], ${slot(j)} >= 0)`, {
+      also: (j) => (isAddedUp ? ` noteNotFinite(fetched[${at + j}]);` : ''),
+    });
   }
 
   /** Loads owned rows for the whole walk. */
@@ -232,13 +236,28 @@ ${this.round()}
   private addWeighted({walked, sums}: WeightedStep, {chunk}: Pass): string {
     const {tile, dims} = this;
     const first = chunk * partsOfRow(tile, tile.chunk);
-    return addWeightedRows(tile, {right: 'walkedTile', sums, width: widthOf(tile, walked, dims, chunk), first});
+    const rows = {right: 'walkedTile', sums, width: widthOf(tile, walked, dims, chunk), first};
+    return `if (atomicLoad(&anyNotFinite) == 0u) {
+      ${addWeightedRows(tile, rows)}
+    } else {
+      ${addWeightedRows(tile, {...rows, guarded: true})}
+    }`;
   }
 }
 
 /** Expression: the row of the tensor in a slot of a tile, walked ones of the half `now` or `next`. */
 const rowIn = ({of}: Load, slot: string, half: string) =>
   of === 'owned' ? `ownedRows[${slot}]` : `walkedRows[${half} + ${slot}]`;
+
+/** Shader text: notes that rows which weights are to be multiplied with are not all finite, once and for all later rounds. */
+const noteNotFinite = `
+var<workgroup> anyNotFinite : atomic<u32>;
+${notFinite}
+fn noteNotFinite(x : vec4<f32>) {
+  if (any(notFinite(x))) {
+    atomicStore(&anyNotFinite, 1u);
+  }
+}`;
 
 /** A line of comment. */
 function describe(step: Step, {chunk}: Pass, width: number): string {

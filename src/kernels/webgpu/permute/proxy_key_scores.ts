@@ -1,11 +1,13 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {BlockGeometry} from '../../../attention/block_geometry.js';
 import {rowsHavePositions} from '../../../attention/block_geometry.js';
+import {evenWork} from '../runtime/launches.js';
 import {AttentionProgram, i32, withScratch} from '../runtime/program.js';
 import type {WebGPUCall} from '../webgpu_call.js';
 import type {KeysVariant} from '../wgsl/key_lengths.js';
 import {keysVariant} from '../wgsl/key_lengths.js';
-import {rowInputs, workgroupIndex} from '../wgsl/rows.js';
+import {logOfSum} from '../wgsl/not_finite.js';
+import {localOf, rowInputs, workgroupIndex} from '../wgsl/rows.js';
 import {chooseScoreTile, scoreTile} from '../wgsl/score_tile.js';
 import {addScores, emptyRows, mergeParts, mergeStates} from '../wgsl/softmax_state.js';
 import type {Tile} from '../wgsl/tile.js';
@@ -55,22 +57,32 @@ fn proxyRange(head : i32) -> vec2<i32> {
   return vec2<i32>(max(0, end - uniforms.proxyRows), end);
 }`;
 
+/** Scores are computed twice. */
+const halfOfOrder = ({planTimes}: WebGPUCall) => evenWork(planTimes && planTimes.order / 2);
+
+/** Shape of the statistics of the proxy rows. */
+export function proxyStatisticsShape(geometry: BlockGeometry): number[] {
+  const {batch, heads, permutedLength, proxyRows} = geometry;
+  return [batch * heads, Math.ceil(permutedLength / keysPerChunk(geometry)), proxyRows, 2];
+}
+
 /** float32 `[batch * heads, chunks, proxyRows, 2]`: maximum and sum of exp2(score − maximum), a row and chunk of keys. */
 export class ProxyStatisticsProgram extends AttentionProgram<ProxyVariant> {
   constructor(call: WebGPUCall, tile: Tile) {
     const {query, key, keyLengths, geometry} = call;
-    const {batch, heads, permutedLength, proxyRows} = geometry;
-    const chunkSize = keysPerChunk(geometry);
-    const chunks = Math.ceil(permutedLength / chunkSize);
+    const {proxyRows} = geometry;
+    const outputShape = proxyStatisticsShape(geometry);
+    const [heads, chunks] = outputShape;
     const rowTiles = Math.ceil(proxyRows / tileQueries(tile));
     super({
       name: 'ProxyStatistics',
       inputs: {...rowInputs({query, key}), keyLengths},
-      outputShape: [batch * heads, chunks, proxyRows, 2],
+      outputShape,
       threads: tileThreads(tile),
-      workgroups: batch * heads * chunks * rowTiles,
+      workgroups: heads * chunks * rowTiles,
       call,
-      uniforms: {rowTiles: i32(rowTiles), chunkSize: i32(chunkSize)},
+      work: halfOfOrder(call),
+      uniforms: {rowTiles: i32(rowTiles), chunkSize: i32(keysPerChunk(geometry))},
       variant: proxyVariant(call, tile),
     });
   }
@@ -154,10 +166,10 @@ export class ProxyLogSumsProgram extends AttentionProgram<object> {
     return `
 // A workgroup combines the chunks of ${combinedRows} rows. Neighbours take neighbouring rows, whose statistics lie side by side; an
 // invocation takes every ${combineLanes}th chunk of its row, and the first of a row combines what all have, in workgroup memory.
-${workgroupIndex}${mergeStates(combinedRows, combinedRows * combineLanes)}
+${workgroupIndex}${mergeStates(combinedRows, combinedRows * combineLanes)}${logOfSum}
 
 fn main(index : i32) {
-  let local = i32(localIndex);
+  ${localOf(combinedRows * combineLanes)}
   let row = workgroupIndex() * ${combinedRows} + local % ${combinedRows};
   let proxyRows = uniforms.outShape.y;
   let exists = row < uniforms.outShape.x * proxyRows;
@@ -170,7 +182,7 @@ fn main(index : i32) {
   }
   state = mergeLanes(state);
   if (local < ${combinedRows} && exists) {
-    result[row] = state.maximum + log2(state.sum);
+    result[row] = state.maximum + logOfSum(state.sum);
   }
 }`;
   }
@@ -188,6 +200,7 @@ export class KeyScoresProgram extends AttentionProgram<ProxyVariant> {
       threads: tileThreads(tile),
       workgroups: batch * heads * Math.ceil(permutedLength / tileKeys(tile)),
       call,
+      work: halfOfOrder(call),
       variant: proxyVariant(call, tile),
     });
   }

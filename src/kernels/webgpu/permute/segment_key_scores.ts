@@ -2,10 +2,12 @@ import type {TensorInfo} from '@tensorflow/tfjs-core';
 import {rowsHavePositions} from '../../../attention/block_geometry.js';
 import {orderRows} from '../../../attention/sampled_estimate.js';
 import {unroll} from '../../unroll.js';
+import {evenWork} from '../runtime/launches.js';
 import {AttentionProgram} from '../runtime/program.js';
 import type {WebGPUCall} from '../webgpu_call.js';
 import type {KeysVariant} from '../wgsl/key_lengths.js';
 import {keysVariant} from '../wgsl/key_lengths.js';
+import {logOfSum} from '../wgsl/not_finite.js';
 import {rowInputs} from '../wgsl/rows.js';
 import {chooseScoreTile, scoreTile} from '../wgsl/score_tile.js';
 import type {ScoreForm} from '../wgsl/score_hooks.js';
@@ -44,6 +46,7 @@ export class SegmentKeyScoresProgram extends AttentionProgram<SegmentVariant> {
       threads: tileThreads(tile),
       workgroups: batch * heads * (permutedLength / segmentSize),
       call,
+      work: evenWork(call.planTimes?.order),
       variant: {
         tile,
         ...keysVariant(call),
@@ -74,7 +77,7 @@ export class SegmentKeyScoresProgram extends AttentionProgram<SegmentVariant> {
 //
 // Invocation (x, y) keeps, in registers, maximum and sum of its rows over its own columns; they are combined over x in workgroup
 // memory, and so are the weights of its columns over y.
-${scoreTile(tile, keys)}${hookFunctions(form)}
+${scoreTile(tile, keys)}${hookFunctions(form)}${logOfSum}
 // Maximum and sum of a row in an x.
 var<workgroup> partials : array<vec2<f32>, ${tileQueries(tile) * threadsX}>;
 var<workgroup> columnPartials : array<f32, ${tileKeys(tile) * threadsY}>;
@@ -124,7 +127,7 @@ ${invocationPlace(tile)}
       (r) => `{
       let first = (${rowOf(r)}) * threadsX;
       ${mergeParts('threadsX', 'partials[first + i].x', 'partials[first + i].y')}
-      logSum[${r}] = total + log2(sum);
+      logSum[${r}] = total + logOfSum(sum);
     }`,
     )}
 

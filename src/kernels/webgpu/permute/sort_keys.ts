@@ -2,7 +2,7 @@ import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {BlockGeometry} from '../../../attention/block_geometry.js';
 import {unroll} from '../../unroll.js';
 import {AttentionProgram, i32} from '../runtime/program.js';
-import {workgroupIndex} from '../wgsl/rows.js';
+import {localOf, workgroupIndex} from '../wgsl/rows.js';
 
 /**
  * Shader text: `rank(first, count, own)`, the number of scores among `count` of them, from the score `first` on, that come
@@ -10,24 +10,28 @@ import {workgroupIndex} from '../wgsl/rows.js';
  * the same values; `own` may lie past the last. `threads` is a multiple of 8.
  *
  * Values are compared by their bits: for floats that are not negative the order is the same, and it stays a total order when
- * there are NaNs, so that ranks are a permutation whatever the values.
+ * there are NaNs, which are all one here, so that ranks are a permutation whatever the values, and the same on every device.
  */
 function rankKeys(threads: number): string {
   return `
 var<workgroup> rankedTile : array<u32, ${threads}>;
 
+fn scoreBits(at : i32) -> u32 {
+  return min(bitcast<u32>(keyScores[at]) & 0x7fffffffu, 0x7f800001u);
+}
+
 // The values pass through workgroup memory in tiles; past the last stand zeros, which come before nothing.
 fn rank(first : i32, count : i32, own : i32) -> i32 {
-  let local = i32(localIndex);
+  ${localOf(threads)}
   var value = 0u;
   if (own < count) {
-    value = bitcast<u32>(keyScores[first + own]);
+    value = scoreBits(first + own);
   }
   var before = 0;
   for (var base = 0; base < count; base += ${threads}) {
     var loaded = 0u;
     if (base + local < count) {
-      loaded = bitcast<u32>(keyScores[first + base + local]);
+      loaded = scoreBits(first + base + local);
     }
     rankedTile[local] = loaded;
     // Barrier: every invocation reads what all have loaded.
@@ -74,7 +78,7 @@ ${rankKeys(threads)}
 var<workgroup> sortedKeys : i32;
 
 fn main(index : i32) {
-  let local = i32(localIndex);
+  ${localOf(threads)}
   let heads = uniforms.batch * uniforms.heads;
   let length = uniforms.keyLength;
   let permutedLength = uniforms.permutedLength;

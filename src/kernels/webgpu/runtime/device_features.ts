@@ -19,6 +19,11 @@ export function recordAdapterInfo(device: GPUDevice, info: GPUAdapterInfo): void
   (device as RecordedDevice)[adapterInfo] = info;
 }
 
+/** What the device's adapter says of itself; a device of old may say nothing. */
+export function adapterInfoOf(device: GPUDevice): AdapterInfo | undefined {
+  return (device as RecordedDevice)[adapterInfo] ?? device.adapterInfo;
+}
+
 /** Rows of a fragment, its columns, and the terms of a sum: a size that matrix units take. */
 export const fragment = 16;
 /** Invocations a subgroup. */
@@ -28,10 +33,10 @@ export const subgroupSize = 32;
 export function hasMatrixUnits(device: GPUDevice): boolean {
   const features = device.features as ReadonlySet<string>;
   const needed = ['shader-f16', 'subgroups', 'chromium-experimental-subgroup-matrix'];
-  const info: AdapterInfo = (device as RecordedDevice)[adapterInfo] ?? device.adapterInfo;
+  const info = adapterInfoOf(device);
   return (
     needed.every((name) => features.has(name)) &&
-    info.subgroupMinSize === subgroupSize &&
+    info?.subgroupMinSize === subgroupSize &&
     info.subgroupMaxSize === subgroupSize &&
     [...(info.subgroupMatrixConfigs ?? [])].some(
       ({componentType, resultComponentType, M, N, K}) =>

@@ -12,6 +12,11 @@ interface ExtendedProgram {
 
 const pipelines = new WeakMap<GPUDevice, Map<string, GPUComputePipeline>>();
 
+/** Makes them anew when they are next run. */
+export function forgetPipelines(device: GPUDevice): void {
+  pipelines.delete(device);
+}
+
 /**
  * Runs a program whose shader needs WGSL extensions. tfjs puts declarations of its own before a shader's text, and
  * `enable` must come first; so this writes the same declarations (as far as our shaders use them) behind it, and
@@ -28,6 +33,10 @@ export function runExtended(
   // What is recorded and not yet submitted may not be handed to someone else: tfjs frees these when it submits.
   [output, ...inputsOf(program)].forEach(({dataId}) => queue.commandQueueOwnedIds.add(dataId));
   queue.uniformPendingDisposal.push(uniforms);
+  if (queue.activeTimers) {
+    encodeTimed(backend, program, encode);
+    return;
+  }
   encode(openPass(backend));
   ++queue.dispatchCountInPass;
   if (queue.dispatchCountInPass >= env().getNumber('WEBGPU_DEFERRED_SUBMIT_BATCH_SIZE')) {
@@ -41,6 +50,29 @@ export interface BoundProgram {
   encode(pass: GPUComputePassEncoder): void;
   /** The buffer of its uniforms, to be given back to the backend's `bufferManager`. */
   uniforms: GPUBuffer;
+}
+
+/** In a pass of its own, between the timestamps that tfjs reads, as tfjs does it for its own programs. */
+function encodeTimed(backend: WebGPUBackend, {spec: {name}}: ExtendedProgram, encode: BoundProgram['encode']): void {
+  const queue = backend as unknown as CommandQueue;
+  const encoder = openEncoder(backend);
+  let timestampWrites: GPUComputePassTimestampWrites | undefined;
+  if (queue.supportTimestampQuery) {
+    queue.querySet ??= backend.device.createQuerySet({type: 'timestamp', count: queue.querySetCount});
+    timestampWrites = {querySet: queue.querySet, beginningOfPassWriteIndex: 0, endOfPassWriteIndex: 1};
+  }
+  const pass = encoder.beginComputePass({timestampWrites});
+  encode(pass);
+  pass.end();
+  queue.activeTimers!.push({name, query: backend.getQueryTime()});
+  // Without timestamps nothing has sent it.
+  if (!queue.supportTimestampQuery) backend.submitQueue();
+}
+
+/** Names the program that tfjs has timed last as `tf.time` and `tf.profile` are to show it: a minifier renames classes. */
+export function nameTimer(backend: WebGPUBackend, name: string): void {
+  const timer = (backend as unknown as CommandQueue).activeTimers?.at(-1);
+  if (timer) timer.name = name;
 }
 
 /** Brings a program, the buffers of its tensors and its uniforms together. */
@@ -101,29 +133,52 @@ interface CommandQueue {
   commandQueueOwnedIds: WeakSet<object>;
   uniformPendingDisposal: GPUBuffer[];
   dispatchCountInPass: number;
+  /** While `tf.time` or `tf.profile` runs: of each program its name and, in milliseconds, its time. */
+  activeTimers?: Array<{name: string; query: Promise<number>}>;
+  supportTimestampQuery: boolean;
+  querySet: GPUQuerySet | null;
+  querySetCount: number;
 }
 
 function pipelineOf(device: GPUDevice, program: ExtendedProgram): GPUComputePipeline {
+  const ofDevice = pipelinesOf(device);
+  let pipeline = ofDevice.get(program.shaderKey);
+  if (!pipeline) {
+    pipeline = device.createComputePipeline(pipelineDescriptor(device, program));
+    ofDevice.set(program.shaderKey, pipeline);
+  }
+  return pipeline;
+}
+
+/** Makes the pipeline of a program ahead; one that is wanted meanwhile is made at once, by itself. */
+export async function compileExtended(device: GPUDevice, program: ExtendedProgram): Promise<void> {
+  const ofDevice = pipelinesOf(device);
+  const {shaderKey} = program;
+  if (ofDevice.has(shaderKey)) return;
+  const pipeline = await device.createComputePipelineAsync(pipelineDescriptor(device, program));
+  if (!ofDevice.has(shaderKey)) ofDevice.set(shaderKey, pipeline);
+}
+
+function pipelinesOf(device: GPUDevice): Map<string, GPUComputePipeline> {
   let ofDevice = pipelines.get(device);
   if (!ofDevice) {
     pipelines.set(device, (ofDevice = new Map()));
   }
-  let pipeline = ofDevice.get(program.shaderKey);
-  if (!pipeline) {
-    const label = program.spec.name;
-    const module = device.createShaderModule({label, code: extendedCode(program)});
-    const storage = Object.keys(program.spec.inputs).map((_, i) => layoutEntry(i + 1, 'read-only-storage'));
-    const layout = device.createBindGroupLayout({
-      entries: [layoutEntry(0, 'storage'), ...storage, layoutEntry(storage.length + 1, 'uniform')],
-    });
-    pipeline = device.createComputePipeline({
-      label,
-      layout: device.createPipelineLayout({bindGroupLayouts: [layout]}),
-      compute: {module, entryPoint: '_start'},
-    });
-    ofDevice.set(program.shaderKey, pipeline);
-  }
-  return pipeline;
+  return ofDevice;
+}
+
+function pipelineDescriptor(device: GPUDevice, program: ExtendedProgram): GPUComputePipelineDescriptor {
+  const label = program.spec.name;
+  const module = device.createShaderModule({label, code: extendedCode(program)});
+  const storage = Object.keys(program.spec.inputs).map((_, i) => layoutEntry(i + 1, 'read-only-storage'));
+  const layout = device.createBindGroupLayout({
+    entries: [layoutEntry(0, 'storage'), ...storage, layoutEntry(storage.length + 1, 'uniform')],
+  });
+  return {
+    label,
+    layout: device.createPipelineLayout({bindGroupLayouts: [layout]}),
+    compute: {module, entryPoint: '_start'},
+  };
 }
 
 /** The whole text of a program that needs extensions. */

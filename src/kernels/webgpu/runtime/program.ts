@@ -3,9 +3,11 @@ import {util} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend, WebGPUProgram} from '@tensorflow/tfjs-backend-webgpu';
 import type {Take} from '../../../attention/scratch.js';
 import {runWithScratch} from '../../../attention/scratch.js';
+import {guardOf} from './backend_guard.js';
 import type {BoundProgram} from './extended_program.js';
-import {bindProgram, runExtended} from './extended_program.js';
-import {launchBounds} from './launches.js';
+import {isCompiledAhead} from './compile_ahead.js';
+import {bindProgram, compileExtended, nameTimer, runExtended} from './extended_program.js';
+import {evenWork, launchBounds} from './launches.js';
 import type {CompleteSpec, ProgramSpec, Uniforms} from './program_spec.js';
 
 export const i32 = (value: number) => ({type: 'i32' as const, value});
@@ -46,7 +48,7 @@ function uniformOf(name: string, {uniforms, call}: ProgramSpec<object>, invocati
 }
 
 /**
- * Base of the programs of this folder. A subclass is named after what it computes (tfjs's profiler shows that name) and
+ * Base of the programs of this folder. A subclass is named after what it computes and
  * writes its shader from its variant alone: tfjs caches pipelines by `shaderKey`, and a difference that the key does not
  * show would run the wrong shader.
  */
@@ -108,18 +110,19 @@ export abstract class AttentionProgram<Variant extends object> implements WebGPU
 
   /** Runs the program on an output that is there: it may write a part of it. */
   runInto(backend: WebGPUBackend, output: TensorInfo): TensorInfo {
-    const {workgroups, work = {time: 0, lightest: 1}, uniforms} = this.spec;
+    const {workgroups, work = evenWork(), uniforms} = this.spec;
+    const isAhead = isCompiledAhead(() => this.compile(backend, output));
+    if (isAhead) return output;
+    const guard = guardOf(backend);
     const [, ...ends] = launchBounds(workgroups, work);
     let first = 0;
     for (const end of ends.filter((end, i) => end > (ends[i - 1] ?? 0))) {
       if (uniforms.firstWorkgroup) {
         uniforms.firstWorkgroup.value = first;
       }
-      this.launch(backend, end - first, output);
-      if (ends.length > 1) {
-        backend.endComputePassEncoder();
-        backend.submitQueue();
-      }
+      guard.submitBefore(work.time / ends.length);
+      const launchPart = () => this.launch(backend, end - first, output);
+      guard.during(this.spec, launchPart);
       first = end;
     }
     return output;
@@ -128,6 +131,13 @@ export abstract class AttentionProgram<Variant extends object> implements WebGPU
   /** The program over buffers that stay, to be encoded again and again.. */
   bind(backend: WebGPUBackend, output: TensorInfo): BoundProgram {
     return bindProgram(backend, this, this.spec.workgroups, output);
+  }
+
+  /** Without a launch: tfjs is told so by its flag. */
+  private async compile(backend: WebGPUBackend, output: TensorInfo): Promise<void> {
+    const {workgroups, extensions} = this.spec;
+    if (extensions.length > 0) await compileExtended(backend.device, this);
+    else this.launch(backend, workgroups, output);
   }
 
   private launch(backend: WebGPUBackend, workgroups: number, output: TensorInfo): void {
@@ -146,6 +156,7 @@ export abstract class AttentionProgram<Variant extends object> implements WebGPU
       Object.values(uniforms).map(({type, value}) => ({type: type === 'i32' ? 'int32' : 'float32', data: [value]})),
       output,
     );
+    nameTimer(backend, this.spec.name);
   }
 }
 

@@ -1,7 +1,10 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import {AttentionProgram} from '../runtime/program.js';
 import type {WebGPUCall} from '../webgpu_call.js';
-import {workgroupIndex} from '../wgsl/rows.js';
+import {localOf, workgroupIndex} from '../wgsl/rows.js';
+
+/** Invocations of a workgroup that writes a list. */
+export const listThreads = 128;
 
 /**
  * A dense mask, bool `[batch, heads, queryBlocks, keyBlocks]`, as block lists (the form is described in
@@ -19,7 +22,7 @@ export class BlockListsProgram extends AttentionProgram<object> {
       inputs: {blockMask},
       outputShape: [batch, heads, queryBlocks, keyBlocks + 1],
       outputType: 'int32',
-      threads: 128,
+      threads: listThreads,
       workgroups: batch * heads * queryBlocks,
       variant: {},
     });
@@ -30,10 +33,10 @@ export class BlockListsProgram extends AttentionProgram<object> {
 // A workgroup writes the list of one query block, an invocation looks at every 128th key block. The kept blocks of a round
 // find their places in the list by a prefix sum over the invocations.
 ${workgroupIndex}
-const threads = 128;
+const threads = ${listThreads};
 ${countUpTo}
 fn main(index : i32) {
-  let local = i32(localIndex);
+  ${localOf(listThreads)}
   let blocks = uniforms.blockMaskShape.w;
   let row = workgroupIndex();
   let exists = row < uniforms.outShape.x * uniforms.outShape.y * uniforms.outShape.z;
@@ -74,7 +77,7 @@ var<workgroup> counts : array<i32, threads>;
 
 // Number of invocations up to this one, itself included, for which keep holds.
 fn countUpTo(keep : bool) -> i32 {
-  let local = i32(localIndex);
+  ${localOf(listThreads)}
   var count = select(0, 1, keep);
   counts[local] = count;
   for (var step = 1; step < threads; step *= 2) {

@@ -5,9 +5,10 @@ import {unroll} from '../../unroll.js';
 import {AttentionProgram, i32, withScratch} from '../runtime/program.js';
 import type {WebGPUCall} from '../webgpu_call.js';
 import type {GridVariant} from '../wgsl/block_grid.js';
-import {findSinkBlock, gridFunctions, gridVariant} from '../wgsl/block_grid.js';
+import {findSinkBlock, gridFunctions, gridVariant, scoringWork} from '../wgsl/block_grid.js';
 import type {KeysVariant} from '../wgsl/key_lengths.js';
 import {keysVariant} from '../wgsl/key_lengths.js';
+import {atMost, logOfSum} from '../wgsl/not_finite.js';
 import {positionOf} from '../wgsl/position_hooks.js';
 import {rowInputs} from '../wgsl/rows.js';
 import type {ScoreForm} from '../wgsl/score_hooks.js';
@@ -99,6 +100,7 @@ export class SampledMassProgram extends AttentionProgram<SampledVariant> {
       threads: tileThreads(tile),
       workgroups: batch * heads * queryBlocks * sampleStride,
       call,
+      work: scoringWork(call),
       uniforms: {
         rowTiles: i32(Math.ceil(rowsOfPhase(geometry) / tileQueries(tile))),
         tilesOfBlock: i32(tilesOfBlock),
@@ -150,7 +152,7 @@ export class SampledMassProgram extends AttentionProgram<SampledVariant> {
 // memory. What a row pays to a block is added up over x there, too, and then the rows of a block.
 //
 // Keys are read ahead into registers, and where they stand one tile before that.
-${scoreTile(tile, keys)}${hookFunctions(form)}${gridFunctions({causal, offset, window})}
+${scoreTile(tile, keys)}${hookFunctions(form)}${gridFunctions({causal, offset, window})}${logOfSum}${atMost}
 // Of a row: maxima and sums in each x; then what it pays to parts of the blocks of a tile.
 var<workgroup> partials : array<f32, ${queries * partStride}>;
 // What the rows pay to each block of a tile.
@@ -284,7 +286,7 @@ ${window ? zerosBeforeWindow : ''}  let firstKeyRow = keyRow(head, 0);
     {
       let first = (${rowOf(r)}) * ${partStride};
       ${mergeParts('threadsX', 'partials[first + 2 * i]', 'partials[first + 2 * i + 1]')}
-      logSum${r} = select(total + log2(sum), lowest, sum == 0.0);
+      logSum${r} = select(total + logOfSum(sum), lowest, sum == 0.0);
     }`,
     )}
 
@@ -302,12 +304,15 @@ ${window ? zerosBeforeWindow : ''}  let firstKeyRow = keyRow(head, 0);
       ${unroll(
         rows,
         (r) => `{
-        // Where a normaliser missed what its row pays most to, a share can come out above 1.
+        // Where a normaliser missed what its row pays most to, a share can come out above 1. What is not finite stays so.
         ${hooksOfRow(form, 'head', `firstRow + row${r}`)
           .map((text) => `${text}\n        `)
-          .join(
-            '',
-          )}${unroll(columns, (c) => `let paid${c} = select(0.0, exp2(min(${hookedScore(form, `scores[${r}][${c}]`, `position${c}`)} - logSum${r}, 0.0)), isThere${c} && row${r} < rowCount${window && !causal ? ` && position${c} <= ${lastOfWindow(`firstRow + row${r}`)}` : ''});`, '\n        ')}
+          .join('')}${unroll(
+          columns,
+          (c) => `let above${c} = ${hookedScore(form, `scores[${r}][${c}]`, `position${c}`)} - logSum${r};
+        let paid${c} = select(0.0, exp2(select(above${c}, 0.0, above${c} > 0.0)), isThere${c} && row${r} < rowCount${window && !causal ? ` && position${c} <= ${lastOfWindow(`firstRow + row${r}`)}` : ''});`,
+          '\n        ',
+        )}
         ${unroll(
           columns / added,
           (part) =>
@@ -327,8 +332,8 @@ ${window ? zerosBeforeWindow : ''}  let firstKeyRow = keyRow(head, 0);
           blocksOfTile === 1
             ? `// There are at least as many invocations as rows, so that each has one.
         shareSoFar = sum + select(shareSoFar, 0.0, t % uniforms.tilesOfBlock == 0);
-        shares[i] = min(1.0, ${sampleStride}.0 * shareSoFar);`
-            : `shares[i] = min(1.0, ${sampleStride}.0 * sum);`
+        shares[i] = atMost(${sampleStride}.0 * shareSoFar, 1.0);`
+            : `shares[i] = atMost(${sampleStride}.0 * sum, 1.0);`
         }
       }`,
     )}

@@ -6,11 +6,12 @@ import {fragment, hasMatrixUnits, subgroupSize} from '../runtime/device_features
 import {AttentionProgram} from '../runtime/program.js';
 import type {WebGPUCall} from '../webgpu_call.js';
 import type {GridVariant} from '../wgsl/block_grid.js';
-import {findSinkBlock, gridFunctions, gridVariant} from '../wgsl/block_grid.js';
+import {findSinkBlock, gridFunctions, gridVariant, scoringWork} from '../wgsl/block_grid.js';
 import type {KeysVariant} from '../wgsl/key_lengths.js';
 import {keyEnd, keysVariant} from '../wgsl/key_lengths.js';
 import {leftType, matrixExtensions, paddedHeadDim, rightType, sumType} from '../wgsl/matrix_units.js';
-import {headVectors, readRow, rowInputs, workgroupIndex} from '../wgsl/rows.js';
+import {atMost, logOfSum} from '../wgsl/not_finite.js';
+import {headVectors, localOf, readRow, rowInputs, workgroupIndex} from '../wgsl/rows.js';
 import {noScores} from '../wgsl/softmax_state.js';
 import {sortedKeysBytes} from './sorted_keys.js';
 
@@ -76,6 +77,7 @@ export class SampledMassMatrixProgram extends AttentionProgram<MatrixVariant> {
       threads,
       workgroups: batch * heads * Math.ceil(queryBlocks / subgroups) * sampleStride,
       call,
+      work: scoringWork(call),
       variant: {keyBlockSize, rowFragments: rowFragments(geometry), ...keysVariant(call), ...gridVariant(call)},
       extensions: matrixExtensions,
     });
@@ -152,7 +154,7 @@ export class SampledMassMatrixProgram extends AttentionProgram<MatrixVariant> {
 //    one each.
 const threads = ${threads};
 ${workgroupIndex}${noScores}
-${gridFunctions(grid)}${keyEnd({padded})}
+${gridFunctions(grid)}${keyEnd({padded})}${logOfSum}${atMost}
 ${readRow('readQuery', 'query', headDim)}
 var<workgroup> queryRows : array<f16, ${subgroupSize * stride}>;
 var<workgroup> scoreColumns : array<f32, ${2 * subgroups * scoresOfSubgroup}>;
@@ -161,7 +163,7 @@ var<workgroup> sinkBlock : i32;
 var<workgroup> spans : array<vec3<i32>, ${subgroups}>;
 
 fn main(index : i32) {
-  let local = i32(localIndex);
+  ${localOf(threads)}
   let subgroup = local / ${subgroupSize};
   let lane = local % ${subgroupSize};
   let allHeads = uniforms.batch * uniforms.heads;
@@ -255,7 +257,7 @@ fn main(index : i32) {
     let keyPosition = select(0x7fffffff, keyIndices[order + min(slot, keyLength - 1)], counts);
     ${addToNormaliser((c) => `subgroupShuffle(keyPosition, ${c}u) <= lastVisible`, '')}`,
   )}
-  let logSum = rowMax + log2(rowSum);
+  let logSum = rowMax + logOfSum(rowSum);
 
   // 2. Shares of the blocks.
   let results = ((head * uniforms.queryBlocks + queryBlock) * ${sampleStride} + phase) * 2 * uniforms.keyBlocks;
@@ -278,8 +280,8 @@ fn main(index : i32) {
       blocksOfTile,
       (b) => `share += ${Array.from({length: blockColumns}, (_, c) => `w${b * blockColumns + c}`).join(' + ')};
     ${tilesOfBlock > 1 ? `if ((i + 1) % ${tilesOfBlock} == 0 || i + 1 == tiles) ` : ''}{
-      // Where a row's normaliser missed what it pays most to, a share can come out above 1.
-      let paid = select(0.0, min(1.0, ${sampleStride}.0 * share), owns);
+      // Where a row's normaliser missed what it pays most to, a share can come out above 1. What is not finite stays so.
+      let paid = select(0.0, atMost(${sampleStride}.0 * share, 1.0), owns);
       pending = vec4<f32>(pending.yzw, paid);
       if (block % ${pendingBlocks} == ${pendingBlocks - 1}) ${reducePending}
       block++;

@@ -1,8 +1,10 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
+import type {BlockGeometry} from '../../../attention/block_geometry.js';
+import {evenWork} from '../runtime/launches.js';
 import {AttentionProgram, withScratch} from '../runtime/program.js';
 import type {WebGPUCall} from '../webgpu_call.js';
 import type {GridVariant} from '../wgsl/block_grid.js';
-import {gridFunctions, gridVariant} from '../wgsl/block_grid.js';
+import {gridFunctions, gridVariant, scoringWork} from '../wgsl/block_grid.js';
 import type {KeysVariant} from '../wgsl/key_lengths.js';
 import {keyEnd, keysVariant} from '../wgsl/key_lengths.js';
 import {headVectors, keyRow, readRow, rowComponents, rowInputs, workgroupIndex, writeRow} from '../wgsl/rows.js';
@@ -28,6 +30,12 @@ export function scoreBlocks(call: WebGPUCall, keyIndices: TensorInfo): TensorInf
 /** Rows that are added up side by side: what is left of 128 invocations when each takes one vec4 column. */
 const pooledLanes = (headDim: number) => Math.max(1, Math.floor(128 / headVectors(headDim)));
 
+/** Shape of the means of blocks. */
+export const blockMeansShape = ({batch, heads, queryBlocks, keyBlocks, headDim}: BlockGeometry): number[] => [
+  batch * heads * (queryBlocks + keyBlocks),
+  headDim,
+];
+
 /**
  * float32 `[batch * heads * (queryBlocks + keyBlocks), headDim]`: the mean query of each block, of all heads, then the mean
  * key of each block of the permuted order, which differs by head.
@@ -35,16 +43,17 @@ const pooledLanes = (headDim: number) => Math.max(1, Math.floor(128 / headVector
 export class PoolBlocksProgram extends AttentionProgram<KeysVariant> {
   constructor(call: WebGPUCall, keyIndices: TensorInfo) {
     const {query, key, keyLengths, geometry} = call;
-    const {batch, heads, headDim, queryBlocks, keyBlocks} = geometry;
-    const blocks = batch * heads * (queryBlocks + keyBlocks);
+    const outputShape = blockMeansShape(geometry);
+    const [blocks, headDim] = outputShape;
     super({
       name: 'PoolBlocks',
       inputs: {...rowInputs({query, key}), keyIndices, keyLengths},
-      outputShape: [blocks, headDim],
+      outputShape,
       outputComponents: rowComponents(headDim),
       threads: headVectors(headDim) * pooledLanes(headDim),
       workgroups: blocks,
       call,
+      work: evenWork(call.planTimes?.pool),
       variant: keysVariant(call),
     });
   }
@@ -110,6 +119,7 @@ export class BlockScoresProgram extends AttentionProgram<BlockScoresVariant> {
       threads: 128,
       workgroups: batch * heads * queryBlocks,
       call,
+      work: scoringWork(call),
       variant: {...keysVariant(call), ...gridVariant(call)},
     });
   }

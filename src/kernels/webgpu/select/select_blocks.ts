@@ -1,12 +1,13 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {PlanRule} from '../../../attention/attention_call.js';
 import {leastScoreScale} from '../../../attention/sampled_estimate.js';
+import {evenWork} from '../runtime/launches.js';
 import {AttentionProgram, f32} from '../runtime/program.js';
 import type {WebGPUCall} from '../webgpu_call.js';
 import type {GridVariant} from '../wgsl/block_grid.js';
 import {findSinkBlock, gridFunctions, gridVariant} from '../wgsl/block_grid.js';
-import {workgroupIndex} from '../wgsl/rows.js';
-import {countUpTo, writeList} from './block_lists.js';
+import {localOf, workgroupIndex} from '../wgsl/rows.js';
+import {countUpTo, listThreads, writeList} from './block_lists.js';
 
 /**
  * Stage 3, select blocks (paper section 3.3): block lists, int32 `[batch, heads, queryBlocks, keyBlocks + 1]` (the form is
@@ -37,9 +38,10 @@ export class SelectBlocksProgram extends AttentionProgram<SelectVariant> {
       inputs: {scores, keyIndices},
       outputShape: [batch, heads, queryBlocks, keyBlocks + 1],
       outputType: 'int32',
-      threads: 128,
+      threads: listThreads,
       workgroups: batch * heads * queryBlocks,
       call,
+      work: evenWork(call.planTimes?.select),
       uniforms: {leastScoreScale: f32(leastScoreScale(threshold)), threshold: f32(threshold)},
       variant: {...gridVariant(call), estimate},
     });
@@ -51,14 +53,14 @@ export class SelectBlocksProgram extends AttentionProgram<SelectVariant> {
 // A workgroup writes the list of one query block; an invocation decides on every 128th key block. The kept blocks of a round
 // find their places in the list by a prefix sum over the invocations.${sampled ? '' : prefixComment}
 ${workgroupIndex}
-const threads = 128;${sampled ? '' : '\nvar<workgroup> scoreTile : array<f32, threads>;'}
+const threads = ${listThreads};${sampled ? '' : '\nvar<workgroup> scoreTile : array<f32, threads>;'}
 var<workgroup> sinkBlock : i32;
 // Key blocks that compete for the query block, and key blocks that it may see: [0, x) and [0, y).
 var<workgroup> blockCounts : vec2<i32>;
 ${gridFunctions(grid)}${sampled ? '' : scoresBefore}
 ${countUpTo}
 fn main(index : i32) {
-  let local = i32(localIndex);
+  ${localOf(listThreads)}
   let blocks = uniforms.keyBlocks;
   let row = workgroupIndex();
   let queryBlock = row % uniforms.queryBlocks;

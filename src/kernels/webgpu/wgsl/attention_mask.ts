@@ -11,7 +11,7 @@ export function maskHook(mask: MaskType) {
     functions: `
 // Where the mask of a row starts. Rows past the end read some row that exists.
 fn maskRow(head : i32, row : i32) -> i32 {
-  let heads = uniforms.queryShape.y;
+  let heads = uniforms.heads;
   let last = uniforms.maskShape - 1;
   let entry = min(head / heads, last.x) * uniforms.maskShape.y + min(head % heads, last.y);
   return (entry * uniforms.maskShape.z + min(row, last.z)) * uniforms.maskShape.w;

@@ -1,3 +1,4 @@
+import {evenWork} from '../runtime/launches.js';
 import type {WebGPUCall} from '../webgpu_call.js';
 import {positionOf} from './position_hooks.js';
 
@@ -15,6 +16,10 @@ export const gridVariant = ({geometry, causal}: WebGPUCall): GridVariant => ({
   offset: causal && geometry.queryOffset !== 0,
   ...(geometry.window !== undefined && {window: true}),
 });
+
+/** What it takes to score pairs of blocks. Under a causal mask the last rows of each head have twice as many as rows on average. */
+export const scoringWork = ({planTimes, causal}: WebGPUCall) =>
+  evenWork(planTimes && planTimes.score * (causal ? 2 : 1));
 
 /** Shader text: `scoredBlocks` and `visibleBlocks` of `block_geometry.ts`, and with a window `firstBlock`, its `firstVisibleBlock`. */
 export function gridFunctions({causal, offset, window}: GridVariant): string {

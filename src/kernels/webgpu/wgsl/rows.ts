@@ -11,6 +11,13 @@ fn workgroupIndex() -> i32 {
 }`;
 
 /**
+ * Statement: `local`, the index of an invocation in a workgroup of `threads`. The bound changes nothing. It shows the compiler that
+ * indices into workgroup memory which are sums, products, quotients and remainders of `local`, constants and counters of loops by
+ * one are in range; all others it clamps, at two instructions an access.
+ */
+export const localOf = (threads: number): string => `let local = i32(min(localIndex, ${threads - 1}u));`;
+
+/**
  * The row of `key` and `value` (seen as `[rows, headDim]`) that query head `head` of `[batch * heads]` reads at a
  * position. Grouped heads read the same row; nothing is repeated.
  */

@@ -2,7 +2,7 @@ import type {WebGPUCall} from '../webgpu_call.js';
 import {chooseTile} from './choose_tile.js';
 import type {KeysVariant} from './key_lengths.js';
 import {keyEnd} from './key_lengths.js';
-import {headVectors, keyRow, readRow, workgroupIndex} from './rows.js';
+import {headVectors, keyRow, localOf, readRow, workgroupIndex} from './rows.js';
 import {noScores} from './softmax_state.js';
 import type {Tile} from './tile.js';
 import {tileConstants, tileKeys, tileQueries, tileThreads} from './tile.js';
@@ -78,7 +78,7 @@ ${keyRow}${keyEnd({padded})}
 
 // Loads query rows [firstRow, endRow) of a head, scaled; zeros follow.
 fn loadQueryTile(head : i32, firstRow : i32, endRow : i32) {
-  let local = i32(localIndex);
+  ${localOf(tileThreads(tile))}
   ${scoreTileLoad(tile, tileQueries(tile), headDim).loadTile('queryTile', {
     exists: (row) => `firstRow + ${row} < endRow`,
     read: (row, vector) =>
@@ -89,7 +89,7 @@ fn loadQueryTile(head : i32, firstRow : i32, endRow : i32) {
 // Loads the keys [first, end) of a head, in their own order; zeros follow.
 fn loadKeyTile(head : i32, first : i32, end : i32) {
   let firstKeyRow = keyRow(head, first);
-  let local = i32(localIndex);
+  ${localOf(tileThreads(tile))}
   ${scoreTileLoad(tile, tileKeys(tile), headDim).loadTile('keyTile', {
     exists: (row) => `first + ${row} < end`,
     read: (row, vector) => `readKey(firstKeyRow + ${row}, ${vector})`,
@@ -97,7 +97,10 @@ fn loadKeyTile(head : i32, first : i32, end : i32) {
 }
 
 // This invocation's part of queryTile · keyTileᵀ.
-fn tileScores(x : i32, y : i32) -> array<array<f32, columns>, rows> {
+fn tileScores(column : i32, row : i32) -> array<array<f32, columns>, rows> {
+  // In range, as the compiler can see (see localOf).
+  let x = i32(min(u32(column), threadsX - 1u));
+  let y = i32(min(u32(row), threadsY - 1u));
   var scores : array<array<f32, columns>, rows>;
   ${addRowProducts(tile, {left: 'queryTile', right: 'keyTile', sums: 'scores', width: headVectors(headDim)})}
   return scores;

@@ -1,5 +1,5 @@
 import {unroll} from '../../unroll.js';
-import {headVectors} from './rows.js';
+import {headVectors, localOf} from './rows.js';
 import type {Tile} from './tile.js';
 
 /**
@@ -37,7 +37,7 @@ fn merge(a : State, b : State) -> State {
   return State(maximum, x.sum + y.sum, x.values + y.values);
 }
 
-// A state brought to another maximum. One without weights may hold a NaN of values that nobody sees: zero times a NaN.
+// A state brought to another maximum. One without weights need not have its values written: they may be what zero times makes a NaN.
 fn weighted(x : State, maximum : f32) -> State {
   let rescale = exp2(x.maximum - maximum);
   return State(maximum, x.sum * rescale, select(x.values * rescale, vec4<f32>(0.0), x.sum == 0.0));
@@ -47,11 +47,12 @@ var<workgroup> laneStates : array<State, ${threads}>;
 
 // All invocations call it together; those of the first lane get what all lanes have.
 fn mergeLanes(own : State) -> State {
+  ${localOf(threads)}
   var state = own;
-  laneStates[i32(localIndex)] = state;
+  laneStates[local] = state;
   // Barrier: the first lane reads what all lanes wrote.
   workgroupBarrier();
-  for (var i = i32(localIndex) + ${width}; i < ${threads} && i32(localIndex) < ${width}; i += ${width}) {
+  for (var i = local + ${width}; i < ${threads} && local < ${width}; i += ${width}) {
     state = merge(state, laneStates[i]);
   }
   return state;

@@ -1,3 +1,5 @@
+import {localOf} from './rows.js';
+
 /**
  * A tile of scores: `queries` rows by `keys` columns, computed by a workgroup of `threadsX * threadsY` invocations.
  * Invocation (x, y) owns the rows `y + r * threadsY` and the columns `x + c * threadsX`, so that neighbours read
@@ -43,13 +45,15 @@ export const weightStride = ({threadsX}: Tile) => threadsX + 1;
  * any 4 of them read 2 rows and 2 columns, and any 16 of them 4 and 4. A read of 16 bytes goes to workgroup memory in quarters
  * of a subgroup, two at once if neighbours share what they read.
  */
-export function invocationPlace({threadsX, threadsY}: Tile): string {
+export function invocationPlace(tile: Tile): string {
+  const {threadsX, threadsY} = tile;
+  const local = localOf(tileThreads(tile));
   if (threadsX < 4 || threadsY < 4) {
-    return `  let local = i32(localIndex);
+    return `  ${local}
   let x = local % threadsX;
   let y = local / threadsX;`;
   }
-  return `  let local = i32(localIndex);
-  let x = ((local >> 1) & 1) + ((local >> 2) & 2) + 4 * ((local >> 4) % ${threadsX / 4});
-  let y = (local & 1) + ((local >> 1) & 2) + 4 * ((local >> 4) / ${threadsX / 4});`;
+  return `  ${local}
+  let x = local / 2 % 2 + local / 8 % 2 * 2 + 4 * (local / 16 % ${threadsX / 4});
+  let y = local % 2 + local / 4 % 2 * 2 + 4 * (local / 16 / ${threadsX / 4});`;
 }

@@ -16,7 +16,8 @@ export function addRowProducts(
   const step = stepsOf(width);
   const addProduct = (sum: string, a: string, b: string) =>
     `${sum} = ${['x', 'y', 'z', 'w'].reduce((so, e) => `fma(${a}.${e}, ${b}.${e}, ${so})`, sum)};`;
-  return `for (var i = 0; i < ${width}; i += ${step}) {
+  return `for (var s = 0; s < ${width / step}; s++) {
+      let i = s * ${step};
       ${unroll(
         step,
         (u) => `{
@@ -38,14 +39,26 @@ export function addRowProducts(
  * right. `weights` holds those of a row in the columns of an x together.
  *
  * @param width vec4 of a row, of which an invocation takes every threadsX-th; their sums start at `first`.
+ * @param guarded whether rows may hold what is not finite: those of weight 0 are left out then, for zero times a NaN is a NaN.
  */
 export function addWeightedRows(
   tile: Tile,
-  {right, sums, width, first = 0}: {right: string; sums: string; width: number; first?: number},
+  {
+    right,
+    sums,
+    width,
+    first = 0,
+    guarded = false,
+  }: {right: string; sums: string; width: number; first?: number; guarded?: boolean},
 ): string {
   const {rows, columns, threadsX} = tile;
-  const step = Math.min(4, threadsX);
-  return `for (var i = 0; i < threadsX; i += ${step}) {
+  const step = guarded ? 1 : Math.min(4, threadsX);
+  const add = (sum: string, weight: string) => {
+    const added = `fma(vec4<f32>(${weight}), b, ${sum})`;
+    return `${sum} = ${guarded ? `select(${added}, ${sum}, ${weight} == 0.0)` : added};`;
+  };
+  return `for (var s = 0; s < ${threadsX / step}; s++) {
+      let i = s * ${step};
       ${unroll(
         step,
         (u) => `{
@@ -55,7 +68,7 @@ export function addWeightedRows(
           columns,
           (c) => `${ifInRow(tile, width, o)}{
         let b = ${right}[(i + ${u} + ${c} * threadsX) * tileStride + ${columnOf(o)}];
-        ${unroll(rows, (r) => `${sums}[${r}][${first + o}] = fma(vec4<f32>(w${r}[${c}]), b, ${sums}[${r}][${first + o}]);`)}
+        ${unroll(rows, (r) => add(`${sums}[${r}][${first + o}]`, `w${r}[${c}]`))}
       }`,
         ),
       )}

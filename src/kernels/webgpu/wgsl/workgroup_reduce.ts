@@ -1,3 +1,5 @@
+import {localOf} from './rows.js';
+
 /**
  * Sum and maximum over all invocations of a workgroup, in workgroup memory. All invocations call them together and all
  * get the result. `threads` is a power of two.
@@ -5,7 +7,7 @@
 export function workgroupReduce(threads: number): string {
   const reduce = (name: string, combine: string) => `
 fn ${name}(x : f32) -> f32 {
-  let local = i32(localIndex);
+  ${localOf(threads)}
   reduceBuffer[local] = x;
   // Barriers: each round reads what other invocations wrote in the round before.
   workgroupBarrier();

@@ -49,6 +49,9 @@ describe('words of the chat', () => {
   it('tell from which length sparse attention gains, and whether the prompt is that long', () => {
     const gains = {...model, sparseFrom: 2944};
     expect(describeGain(gains, 'pbs', undefined)).to.include('from about 2,944 tokens on (an estimate)');
+    expect(describeGain(gains, 'pbs', undefined)).to.match(/^On this class of device, sparse/);
+    const calibrated = {calibrated: '2026-11-29T12:00:00.000Z'};
+    expect(describeGain(gains, 'pbs', undefined, calibrated)).to.match(/^By the measurement of this device, sparse/);
     expect(describeGain(gains, 'both', 300)).to.match(/Now 300 tokens are to be read, exactly on both sides\.$/);
     expect(describeGain(gains, 'pbs', 4000)).to.match(/Now 4,000 tokens are to be read\.$/);
     expect(describeGain(model, 'pbs', 300)).to.include('not expected to be faster with this model at any length');

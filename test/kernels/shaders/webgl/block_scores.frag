@@ -55,7 +55,9 @@ void compute(int row, int texel) {
   bvec4 competes = lessThan(ivec4(0, 1, 2, 3) + 4 * texel, ivec4(competing));
   vec4 share = vec4(0.0);
   if (competes.x) {
-    share = exp2(readLogits(row, texel) - readLogSums(row, 0).x);
+    float logSum = readLogSums(row, 0).x;
+    bool isNaN = (floatBitsToUint(logSum) & 0x7f800000u) == 0x7f800000u;
+    share = isNaN ? vec4(logSum) : exp2(readLogits(row, texel) - logSum);
   }
   result0 = mix(vec4(0.0), share, competes);
 }

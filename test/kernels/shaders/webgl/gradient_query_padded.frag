@@ -165,122 +165,170 @@ void compute(int row, int texel) {
       {
         int i = rows0[0];
         ivec2 rowAt = rowsAt(i);
-        vec4 weights = exp2(fetchScores(at, tile, 0) - logSum) * (fetchProducts(at, tile, 0) - delta);
+        vec4 scores = fetchScores(at, tile, 0);
+        vec4 shares = mix(exp2(scores - logSum), vec4(0.0), equal(scores, vec4(-1e30)));
+        bvec4 unseen = equal(shares, vec4(0.0));
+        vec4 weights = shares * (fetchProducts(at, tile, 0) - delta);
         vec4 x0 = fetchRows(rowAt, 2 * texel + 0, 0);
-        sum0 += weights[0] * x0;
-        sum2 += weights[1] * x0;
-        sum4 += weights[2] * x0;
-        sum6 += weights[3] * x0;
         vec4 x1 = fetchRows(rowAt, 2 * texel + 1, 0);
-        sum1 += weights[0] * x1;
-        sum3 += weights[1] * x1;
-        sum5 += weights[2] * x1;
-        sum7 += weights[3] * x1;
+        if (any(unseen)) {
+          if (!unseen[0]) { sum0 += weights[0] * x0; sum1 += weights[0] * x1; }
+          if (!unseen[1]) { sum2 += weights[1] * x0; sum3 += weights[1] * x1; }
+          if (!unseen[2]) { sum4 += weights[2] * x0; sum5 += weights[2] * x1; }
+          if (!unseen[3]) { sum6 += weights[3] * x0; sum7 += weights[3] * x1; }
+        } else {
+          sum0 += weights[0] * x0; sum1 += weights[0] * x1;
+          sum2 += weights[1] * x0; sum3 += weights[1] * x1;
+          sum4 += weights[2] * x0; sum5 += weights[2] * x1;
+          sum6 += weights[3] * x0; sum7 += weights[3] * x1;
+        }
       }
       {
         int i = rows0[1];
         ivec2 rowAt = rowsAt(i);
-        vec4 weights = exp2(fetchScores(at, tile, 1) - logSum) * (fetchProducts(at, tile, 1) - delta);
+        vec4 scores = fetchScores(at, tile, 1);
+        vec4 shares = mix(exp2(scores - logSum), vec4(0.0), equal(scores, vec4(-1e30)));
+        bvec4 unseen = equal(shares, vec4(0.0));
+        vec4 weights = shares * (fetchProducts(at, tile, 1) - delta);
         vec4 x0 = fetchRows(rowAt, 2 * texel + 0, 0);
-        sum0 += weights[0] * x0;
-        sum2 += weights[1] * x0;
-        sum4 += weights[2] * x0;
-        sum6 += weights[3] * x0;
         vec4 x1 = fetchRows(rowAt, 2 * texel + 1, 0);
-        sum1 += weights[0] * x1;
-        sum3 += weights[1] * x1;
-        sum5 += weights[2] * x1;
-        sum7 += weights[3] * x1;
+        if (any(unseen)) {
+          if (!unseen[0]) { sum0 += weights[0] * x0; sum1 += weights[0] * x1; }
+          if (!unseen[1]) { sum2 += weights[1] * x0; sum3 += weights[1] * x1; }
+          if (!unseen[2]) { sum4 += weights[2] * x0; sum5 += weights[2] * x1; }
+          if (!unseen[3]) { sum6 += weights[3] * x0; sum7 += weights[3] * x1; }
+        } else {
+          sum0 += weights[0] * x0; sum1 += weights[0] * x1;
+          sum2 += weights[1] * x0; sum3 += weights[1] * x1;
+          sum4 += weights[2] * x0; sum5 += weights[2] * x1;
+          sum6 += weights[3] * x0; sum7 += weights[3] * x1;
+        }
       }
       {
         int i = rows0[2];
         ivec2 rowAt = rowsAt(i);
-        vec4 weights = exp2(fetchScores(at, tile, 2) - logSum) * (fetchProducts(at, tile, 2) - delta);
+        vec4 scores = fetchScores(at, tile, 2);
+        vec4 shares = mix(exp2(scores - logSum), vec4(0.0), equal(scores, vec4(-1e30)));
+        bvec4 unseen = equal(shares, vec4(0.0));
+        vec4 weights = shares * (fetchProducts(at, tile, 2) - delta);
         vec4 x0 = fetchRows(rowAt, 2 * texel + 0, 0);
-        sum0 += weights[0] * x0;
-        sum2 += weights[1] * x0;
-        sum4 += weights[2] * x0;
-        sum6 += weights[3] * x0;
         vec4 x1 = fetchRows(rowAt, 2 * texel + 1, 0);
-        sum1 += weights[0] * x1;
-        sum3 += weights[1] * x1;
-        sum5 += weights[2] * x1;
-        sum7 += weights[3] * x1;
+        if (any(unseen)) {
+          if (!unseen[0]) { sum0 += weights[0] * x0; sum1 += weights[0] * x1; }
+          if (!unseen[1]) { sum2 += weights[1] * x0; sum3 += weights[1] * x1; }
+          if (!unseen[2]) { sum4 += weights[2] * x0; sum5 += weights[2] * x1; }
+          if (!unseen[3]) { sum6 += weights[3] * x0; sum7 += weights[3] * x1; }
+        } else {
+          sum0 += weights[0] * x0; sum1 += weights[0] * x1;
+          sum2 += weights[1] * x0; sum3 += weights[1] * x1;
+          sum4 += weights[2] * x0; sum5 += weights[2] * x1;
+          sum6 += weights[3] * x0; sum7 += weights[3] * x1;
+        }
       }
       {
         int i = rows0[3];
         ivec2 rowAt = rowsAt(i);
-        vec4 weights = exp2(fetchScores(at, tile, 3) - logSum) * (fetchProducts(at, tile, 3) - delta);
+        vec4 scores = fetchScores(at, tile, 3);
+        vec4 shares = mix(exp2(scores - logSum), vec4(0.0), equal(scores, vec4(-1e30)));
+        bvec4 unseen = equal(shares, vec4(0.0));
+        vec4 weights = shares * (fetchProducts(at, tile, 3) - delta);
         vec4 x0 = fetchRows(rowAt, 2 * texel + 0, 0);
-        sum0 += weights[0] * x0;
-        sum2 += weights[1] * x0;
-        sum4 += weights[2] * x0;
-        sum6 += weights[3] * x0;
         vec4 x1 = fetchRows(rowAt, 2 * texel + 1, 0);
-        sum1 += weights[0] * x1;
-        sum3 += weights[1] * x1;
-        sum5 += weights[2] * x1;
-        sum7 += weights[3] * x1;
+        if (any(unseen)) {
+          if (!unseen[0]) { sum0 += weights[0] * x0; sum1 += weights[0] * x1; }
+          if (!unseen[1]) { sum2 += weights[1] * x0; sum3 += weights[1] * x1; }
+          if (!unseen[2]) { sum4 += weights[2] * x0; sum5 += weights[2] * x1; }
+          if (!unseen[3]) { sum6 += weights[3] * x0; sum7 += weights[3] * x1; }
+        } else {
+          sum0 += weights[0] * x0; sum1 += weights[0] * x1;
+          sum2 += weights[1] * x0; sum3 += weights[1] * x1;
+          sum4 += weights[2] * x0; sum5 += weights[2] * x1;
+          sum6 += weights[3] * x0; sum7 += weights[3] * x1;
+        }
       }
       {
         int i = rows1[0];
         ivec2 rowAt = rowsAt(i);
-        vec4 weights = exp2(fetchScores(at, tile, 4) - logSum) * (fetchProducts(at, tile, 4) - delta);
+        vec4 scores = fetchScores(at, tile, 4);
+        vec4 shares = mix(exp2(scores - logSum), vec4(0.0), equal(scores, vec4(-1e30)));
+        bvec4 unseen = equal(shares, vec4(0.0));
+        vec4 weights = shares * (fetchProducts(at, tile, 4) - delta);
         vec4 x0 = fetchRows(rowAt, 2 * texel + 0, 0);
-        sum0 += weights[0] * x0;
-        sum2 += weights[1] * x0;
-        sum4 += weights[2] * x0;
-        sum6 += weights[3] * x0;
         vec4 x1 = fetchRows(rowAt, 2 * texel + 1, 0);
-        sum1 += weights[0] * x1;
-        sum3 += weights[1] * x1;
-        sum5 += weights[2] * x1;
-        sum7 += weights[3] * x1;
+        if (any(unseen)) {
+          if (!unseen[0]) { sum0 += weights[0] * x0; sum1 += weights[0] * x1; }
+          if (!unseen[1]) { sum2 += weights[1] * x0; sum3 += weights[1] * x1; }
+          if (!unseen[2]) { sum4 += weights[2] * x0; sum5 += weights[2] * x1; }
+          if (!unseen[3]) { sum6 += weights[3] * x0; sum7 += weights[3] * x1; }
+        } else {
+          sum0 += weights[0] * x0; sum1 += weights[0] * x1;
+          sum2 += weights[1] * x0; sum3 += weights[1] * x1;
+          sum4 += weights[2] * x0; sum5 += weights[2] * x1;
+          sum6 += weights[3] * x0; sum7 += weights[3] * x1;
+        }
       }
       {
         int i = rows1[1];
         ivec2 rowAt = rowsAt(i);
-        vec4 weights = exp2(fetchScores(at, tile, 5) - logSum) * (fetchProducts(at, tile, 5) - delta);
+        vec4 scores = fetchScores(at, tile, 5);
+        vec4 shares = mix(exp2(scores - logSum), vec4(0.0), equal(scores, vec4(-1e30)));
+        bvec4 unseen = equal(shares, vec4(0.0));
+        vec4 weights = shares * (fetchProducts(at, tile, 5) - delta);
         vec4 x0 = fetchRows(rowAt, 2 * texel + 0, 0);
-        sum0 += weights[0] * x0;
-        sum2 += weights[1] * x0;
-        sum4 += weights[2] * x0;
-        sum6 += weights[3] * x0;
         vec4 x1 = fetchRows(rowAt, 2 * texel + 1, 0);
-        sum1 += weights[0] * x1;
-        sum3 += weights[1] * x1;
-        sum5 += weights[2] * x1;
-        sum7 += weights[3] * x1;
+        if (any(unseen)) {
+          if (!unseen[0]) { sum0 += weights[0] * x0; sum1 += weights[0] * x1; }
+          if (!unseen[1]) { sum2 += weights[1] * x0; sum3 += weights[1] * x1; }
+          if (!unseen[2]) { sum4 += weights[2] * x0; sum5 += weights[2] * x1; }
+          if (!unseen[3]) { sum6 += weights[3] * x0; sum7 += weights[3] * x1; }
+        } else {
+          sum0 += weights[0] * x0; sum1 += weights[0] * x1;
+          sum2 += weights[1] * x0; sum3 += weights[1] * x1;
+          sum4 += weights[2] * x0; sum5 += weights[2] * x1;
+          sum6 += weights[3] * x0; sum7 += weights[3] * x1;
+        }
       }
       {
         int i = rows1[2];
         ivec2 rowAt = rowsAt(i);
-        vec4 weights = exp2(fetchScores(at, tile, 6) - logSum) * (fetchProducts(at, tile, 6) - delta);
+        vec4 scores = fetchScores(at, tile, 6);
+        vec4 shares = mix(exp2(scores - logSum), vec4(0.0), equal(scores, vec4(-1e30)));
+        bvec4 unseen = equal(shares, vec4(0.0));
+        vec4 weights = shares * (fetchProducts(at, tile, 6) - delta);
         vec4 x0 = fetchRows(rowAt, 2 * texel + 0, 0);
-        sum0 += weights[0] * x0;
-        sum2 += weights[1] * x0;
-        sum4 += weights[2] * x0;
-        sum6 += weights[3] * x0;
         vec4 x1 = fetchRows(rowAt, 2 * texel + 1, 0);
-        sum1 += weights[0] * x1;
-        sum3 += weights[1] * x1;
-        sum5 += weights[2] * x1;
-        sum7 += weights[3] * x1;
+        if (any(unseen)) {
+          if (!unseen[0]) { sum0 += weights[0] * x0; sum1 += weights[0] * x1; }
+          if (!unseen[1]) { sum2 += weights[1] * x0; sum3 += weights[1] * x1; }
+          if (!unseen[2]) { sum4 += weights[2] * x0; sum5 += weights[2] * x1; }
+          if (!unseen[3]) { sum6 += weights[3] * x0; sum7 += weights[3] * x1; }
+        } else {
+          sum0 += weights[0] * x0; sum1 += weights[0] * x1;
+          sum2 += weights[1] * x0; sum3 += weights[1] * x1;
+          sum4 += weights[2] * x0; sum5 += weights[2] * x1;
+          sum6 += weights[3] * x0; sum7 += weights[3] * x1;
+        }
       }
       {
         int i = rows1[3];
         ivec2 rowAt = rowsAt(i);
-        vec4 weights = exp2(fetchScores(at, tile, 7) - logSum) * (fetchProducts(at, tile, 7) - delta);
+        vec4 scores = fetchScores(at, tile, 7);
+        vec4 shares = mix(exp2(scores - logSum), vec4(0.0), equal(scores, vec4(-1e30)));
+        bvec4 unseen = equal(shares, vec4(0.0));
+        vec4 weights = shares * (fetchProducts(at, tile, 7) - delta);
         vec4 x0 = fetchRows(rowAt, 2 * texel + 0, 0);
-        sum0 += weights[0] * x0;
-        sum2 += weights[1] * x0;
-        sum4 += weights[2] * x0;
-        sum6 += weights[3] * x0;
         vec4 x1 = fetchRows(rowAt, 2 * texel + 1, 0);
-        sum1 += weights[0] * x1;
-        sum3 += weights[1] * x1;
-        sum5 += weights[2] * x1;
-        sum7 += weights[3] * x1;
+        if (any(unseen)) {
+          if (!unseen[0]) { sum0 += weights[0] * x0; sum1 += weights[0] * x1; }
+          if (!unseen[1]) { sum2 += weights[1] * x0; sum3 += weights[1] * x1; }
+          if (!unseen[2]) { sum4 += weights[2] * x0; sum5 += weights[2] * x1; }
+          if (!unseen[3]) { sum6 += weights[3] * x0; sum7 += weights[3] * x1; }
+        } else {
+          sum0 += weights[0] * x0; sum1 += weights[0] * x1;
+          sum2 += weights[1] * x0; sum3 += weights[1] * x1;
+          sum4 += weights[2] * x0; sum5 += weights[2] * x1;
+          sum6 += weights[3] * x0; sum7 += weights[3] * x1;
+        }
       }
     }
   }

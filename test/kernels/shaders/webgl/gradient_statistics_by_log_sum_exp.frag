@@ -89,6 +89,11 @@ Group groupAt(int group) {
 int slotCount(Group group) {
   return divide(queryOffset + min((group.block + 1) * blockSize, queryLength) + keyBlockSize - 1, keyBlockSize);
 }
+vec4 logOfSums(vec4 sums) {
+  uvec4 bits = floatBitsToUint(sums);
+  bvec4 notFinite = equal(bits & uvec4(0x7f800000u), uvec4(0x7f800000u));
+  return mix(log2(sums), uintBitsToFloat(bits | uvec4(0x7fc00000u)), notFinite);
+}
 void compute(int row, int texel) {
   int head = divide(row, queryLength);
   int position = row - head * queryLength;
@@ -110,7 +115,7 @@ void compute(int row, int texel) {
     product += dot(fetchAttended(attendedRow, v, 0), fetchDy(dyRow, v, 0));
   }
   product -= readDLogSumExp(row, 0).x;
-  result0 = vec4(sum == 0.0 ? 0.0 : rowMax + log2(sum), product, 0.0, 0.0);
+  result0 = vec4(sum == 0.0 ? 0.0 : rowMax + logOfSums(vec4(sum)).x, product, 0.0, 0.0);
 }
 
 uniform int outShift;

@@ -97,6 +97,11 @@ int firstVisibleBlock(int queryBlock) {
 int slotCount(Group group) {
   return max(0, divide(queryOffset + min((group.block + 1) * blockSize, queryLength) + keyBlockSize - 1, keyBlockSize) - firstVisibleBlock(group.block));
 }
+vec4 logOfSums(vec4 sums) {
+  uvec4 bits = floatBitsToUint(sums);
+  bvec4 notFinite = equal(bits & uvec4(0x7f800000u), uvec4(0x7f800000u));
+  return mix(log2(sums), uintBitsToFloat(bits | uvec4(0x7fc00000u)), notFinite);
+}
 void compute(int row, int texel) {
   int head = divide(row, queryLength);
   int position = row - head * queryLength;

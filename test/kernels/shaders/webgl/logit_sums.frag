@@ -27,6 +27,11 @@ vec4 readLogits(int row, int texel) {
 layout(location = 0) out vec4 result0;
 // A fragment walks twice over its row. Masked logits weigh 0; in a row of them alone nobody asks for the sum. What a row has
 // beyond its columns is masked as well.
+vec4 logOfSums(vec4 sums) {
+  uvec4 bits = floatBitsToUint(sums);
+  bvec4 notFinite = equal(bits & uvec4(0x7f800000u), uvec4(0x7f800000u));
+  return mix(log2(sums), uintBitsToFloat(bits | uvec4(0x7fc00000u)), notFinite);
+}
 void compute(int row, int texel) {
   ivec2 at = logitsAt(row);
   vec4 maxima = vec4(-1e29);
@@ -38,7 +43,7 @@ void compute(int row, int texel) {
   for (int t = 0; t < logitsTexels; t++) {
     sums += exp2(fetchLogits(at, t, 0) - rowMax);
   }
-  result0 = vec4(rowMax + log2(dot(sums, vec4(1.0))));
+  result0 = rowMax + logOfSums(vec4(dot(sums, vec4(1.0))));
 }
 
 uniform int outShift;

@@ -26,6 +26,11 @@ vec4 readStatistics(int row, int texel) {
 
 layout(location = 0) out vec4 result0;
 // A fragment combines the pieces of a group. A row that sees nothing gets a sum so large that its shares are 0.
+vec4 logOfSums(vec4 sums) {
+  uvec4 bits = floatBitsToUint(sums);
+  bvec4 notFinite = equal(bits & uvec4(0x7f800000u), uvec4(0x7f800000u));
+  return mix(log2(sums), uintBitsToFloat(bits | uvec4(0x7fc00000u)), notFinite);
+}
 void compute(int row, int texel) {
   ivec2 at = statisticsAt(row);
   vec4 rowMax = vec4(-1e29);
@@ -36,7 +41,7 @@ void compute(int row, int texel) {
   for (int piece = 0; piece < statisticsTexels; piece++) {
     sum += fetchStatistics(at, piece, 1) * exp2(fetchStatistics(at, piece, 0) - rowMax);
   }
-  result0 = mix(vec4(-(-1e30)), rowMax + log2(sum), notEqual(sum, vec4(0.0)));
+  result0 = mix(vec4(-(-1e30)), rowMax + logOfSums(sum), notEqual(sum, vec4(0.0)));
 }
 
 uniform int outShift;

@@ -28,6 +28,11 @@ uniform int groups;
 uniform int chunks;
 layout(location = 0) out vec4 result0;
 // A fragment combines the chunks of four rows. Rows that do not exist get a sum so large that their weights are 0.
+vec4 logOfSums(vec4 sums) {
+  uvec4 bits = floatBitsToUint(sums);
+  bvec4 notFinite = equal(bits & uvec4(0x7f800000u), uvec4(0x7f800000u));
+  return mix(log2(sums), uintBitsToFloat(bits | uvec4(0x7fc00000u)), notFinite);
+}
 void compute(int row, int texel) {
   int first = (row / groups) * chunks * groups + row % groups;
   vec4 rowMax = vec4(-1e29);
@@ -40,7 +45,7 @@ void compute(int row, int texel) {
     sum += fetchStatistics(at, 0, 1) * exp2(fetchStatistics(at, 0, 0) - rowMax);
   }
   bvec4 exists = lessThan(ivec4(0, 1, 2, 3) * groups + row % groups, ivec4(proxyRows));
-  result0 = mix(vec4(-(-1e30)), rowMax + log2(sum), exists);
+  result0 = mix(vec4(-(-1e30)), rowMax + logOfSums(sum), exists);
 }
 
 uniform int outShift;

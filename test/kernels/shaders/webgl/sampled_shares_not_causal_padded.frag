@@ -117,6 +117,13 @@ vec4 visible(int key, ivec4 queries, vec4 scores) {
   }
   return scores;
 }
+// A NaN stays one, and so does the infinity that exp2 makes of one on some devices.
+vec4 atMost1(vec4 x) {
+  return mix(x, vec4(1.0), notEqual(vec4(greaterThan(x, vec4(1.0))) * vec4(lessThan(x, vec4(1e38))), vec4(0.0)));
+}
+vec4 atMost0(vec4 x) {
+  return mix(x, vec4(0.0), greaterThan(x, vec4(0.0)));
+}
 void compute(int row, int tile) {
   Group group = groupAt(row);
   int head = group.head;
@@ -166,21 +173,21 @@ void compute(int row, int tile) {
     k = fetchKey(key3, v, 0);
     score3 += vec4(dot(q0, k), dot(q1, k), dot(q2, k), dot(q3, k));
   }
-    share0 += exp2(visible(keys0[0], queries, logitScale * score0) - logSums);
-    share1 += exp2(visible(keys0[1], queries, logitScale * score1) - logSums);
-    share2 += exp2(visible(keys0[2], queries, logitScale * score2) - logSums);
-    share3 += exp2(visible(keys0[3], queries, logitScale * score3) - logSums);
+    share0 += exp2(atMost0(visible(keys0[0], queries, logitScale * score0) - logSums));
+    share1 += exp2(atMost0(visible(keys0[1], queries, logitScale * score1) - logSums));
+    share2 += exp2(atMost0(visible(keys0[2], queries, logitScale * score2) - logSums));
+    share3 += exp2(atMost0(visible(keys0[3], queries, logitScale * score3) - logSums));
   }
-  // Where a row's normaliser missed what it pays most to, a share can come out above 1. A NaN stays one.
+  // Where a row's normaliser missed what it pays most to, a share can come out above 1.
   bvec4 exists = lessThan(group.rows, ivec4(min(blockSize, queryLength - group.block * blockSize)));
   share0 *= 4.0;
-  result0 = mix(vec4(0.0), mix(share0, vec4(1.0), greaterThan(share0, vec4(1.0))), exists);
+  result0 = mix(vec4(0.0), atMost1(share0), exists);
   share1 *= 4.0;
-  result1 = mix(vec4(0.0), mix(share1, vec4(1.0), greaterThan(share1, vec4(1.0))), exists);
+  result1 = mix(vec4(0.0), atMost1(share1), exists);
   share2 *= 4.0;
-  result2 = mix(vec4(0.0), mix(share2, vec4(1.0), greaterThan(share2, vec4(1.0))), exists);
+  result2 = mix(vec4(0.0), atMost1(share2), exists);
   share3 *= 4.0;
-  result3 = mix(vec4(0.0), mix(share3, vec4(1.0), greaterThan(share3, vec4(1.0))), exists);
+  result3 = mix(vec4(0.0), atMost1(share3), exists);
 }
 
 uniform int outShift;

@@ -37,6 +37,11 @@ ivec2 orderRange(int head, int segment) {
   int first = max((segment + 1) * segmentSize - firstPosition, 0);
   return min(ivec2(first, first + 32), last);
 }
+vec4 logOfSums(vec4 sums) {
+  uvec4 bits = floatBitsToUint(sums);
+  bvec4 notFinite = equal(bits & uvec4(0x7f800000u), uvec4(0x7f800000u));
+  return mix(log2(sums), uintBitsToFloat(bits | uvec4(0x7fc00000u)), notFinite);
+}
 void compute(int row, int texel) {
   int segmentRow = divide(row, 8);
   int headInRange = divide(segmentRow, segments);
@@ -79,7 +84,7 @@ void compute(int row, int texel) {
     rowMax = newMax;
   }
   ivec4 rows = range.x + ivec4(0, 1, 2, 3) * 8 + row - segmentRow * 8;
-  vec4 logSums = mix(vec4(-(-1e30)), rowMax + log2(rowSum), notEqual(rowSum, vec4(0.0)));
+  vec4 logSums = mix(vec4(-(-1e30)), rowMax + logOfSums(rowSum), notEqual(rowSum, vec4(0.0)));
   result0 = mix(vec4(-(-1e30)), logSums, lessThan(rows, ivec4(range.y)));
 }
 

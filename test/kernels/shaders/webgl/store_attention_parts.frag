@@ -88,11 +88,8 @@ void compute(int index) {
       ivec2 at = evenStatisticsAt(row);
       float weight = exp2(fetchEvenStatistics(at, 0, 0)[query] - rowMax);
       float partSum = fetchEvenStatistics(at, 0, 1)[query];
-      // A part that sees nothing may have seen what is no number.
-      if (partSum != 0.0) {
-        sum += weight * partSum;
-        x += weight * fetchEvenValues(evenValuesAt(row), vector / 2, query * 2 + vector % 2)[place % 4];
-      }
+      sum += weight * partSum;
+      x += weight * fetchEvenValues(evenValuesAt(row), vector / 2, query * 2 + vector % 2)[place % 4];
     }
     // A row that sees nothing gives zeros.
     result0 = vec4(sum == 0.0 ? 0.0 : x / sum, 0.0, 0.0, 0.0);

@@ -190,7 +190,14 @@ if (testBackends().includes('webgl')) {
         }) as TensorInfo;
       const open = () => {
         const backend = new MathBackendWebGL(document.createElement('canvas'));
-        return {backend, x: backend.makeTensorInfo([1, 1, 4, 4], 'float32', Float32Array.from({length: 16}, Math.sin))};
+        return {
+          backend,
+          x: backend.makeTensorInfo(
+            [1, 1, 4, 4],
+            'float32',
+            Float32Array.from({length: 16}, (_, i) => Math.sin(i)),
+          ),
+        };
       };
       const lose = (backend: MathBackendWebGL) => glOf(backend).getExtension('WEBGL_lose_context')!.loseContext();
       const failure = (promise: Promise<unknown>) =>
@@ -214,6 +221,64 @@ if (testBackends().includes('webgl')) {
         expect(await failure(Promise.resolve().then(() => backend.read(output.dataId)))).to.match(/context was lost/);
         expect(() => backend.readSync(output.dataId)).to.throw();
         expect(() => attend(backend, x)).to.throw('flashAttention: the WebGL context was lost');
+      });
+
+      it('makes its programs and textures anew where the browser restores it', async () => {
+        const {backend, x} = open();
+        const expected = await backend.read(attend(backend, x).dataId);
+        const {canvas} = glOf(backend);
+        const extension = glOf(backend).getExtension('WEBGL_lose_context')!;
+        const event = (name: string) => new Promise((resolve) => canvas.addEventListener(name, resolve, {once: true}));
+        const lost = event('webglcontextlost');
+        extension.loseContext();
+        await lost;
+        // Not before all who listen have heard of it.
+        await new Promise((resolve) => setTimeout(resolve));
+        const restored = event('webglcontextrestored');
+        extension.restoreContext();
+        await restored;
+        const again = new MathBackendWebGL(canvas as HTMLCanvasElement);
+        const y = again.makeTensorInfo(
+          x.shape,
+          x.dtype,
+          Float32Array.from({length: 16}, (_, i) => Math.sin(i)),
+        );
+        expect(await again.read(attend(again, y).dataId)).to.deep.equal(expected);
+        expect(await again.read(attend(again, y).dataId)).to.deep.equal(expected);
+      });
+
+      it('says so whichever draw it is lost at, and another backend works', async () => {
+        const expected = await (async ({backend, x}) => backend.read(attend(backend, x).dataId))(open());
+        let losses = 0;
+        for (let isLost = true; isLost; ++losses) {
+          const {backend, x} = open();
+          const gl = glOf(backend);
+          const drawArrays = gl.drawArrays.bind(gl);
+          let left = losses;
+          gl.drawArrays = (...args) => {
+            if (left-- === 0) lose(backend);
+            drawArrays(...args);
+          };
+          const outcome = await failure(Promise.resolve().then(() => backend.read(attend(backend, x).dataId)));
+          isLost = gl.isContextLost();
+          expect(outcome).to.match(isLost ? /^(webgl|flashAttention): the (WebGL )?context was lost/ : /^no failure$/);
+          if (!isLost) lose(backend);
+          const other = open();
+          expect(await other.backend.read(attend(other.backend, other.x).dataId)).to.deep.equal(expected);
+          lose(other.backend);
+        }
+        expect(losses).to.be.at.least(5);
+      });
+
+      it('says so of a backend that was removed, and leaves another one alone', async () => {
+        const [one, two] = [open(), open()];
+        const [first, second] = [one, two].map(({backend, x}) => attend(backend, x));
+        one.backend.dispose();
+        const removed = 'the webgl backend was removed, and its tensors with it. Register it anew.';
+        expect(await failure(one.backend.read(first.dataId))).to.equal(`webgl: ${removed}`);
+        expect(() => one.backend.readSync(first.dataId)).to.throw(`webgl: ${removed}`);
+        expect(() => attend(one.backend, one.x)).to.throw(`flashAttention: ${removed}`);
+        expect(Math.max(...((await two.backend.read(second.dataId)) as Float32Array))).to.be.above(0.1);
       });
 
       it('still reads what was on the processor', async () => {

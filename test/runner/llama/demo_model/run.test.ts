@@ -26,7 +26,14 @@ describeBackends('a run with both ways of attending', (backend) => {
     };
     session = {
       backend: {
-        ...{backend: backend as BackendName, adapter: 'test', software: true, reason: 'test', float16: 'none'},
+        ...{
+          backend: backend as BackendName,
+          adapter: 'test',
+          software: true,
+          features: [],
+          reason: 'test',
+          float16: 'none',
+        },
         throwIfFailed,
       },
       model: await LlamaModel.load(checkpoint),

@@ -1,0 +1,86 @@
+import {AttentionProgram, i32} from '../runtime/program.js';
+import type {HeadDims} from '../runtime/device_limits.js';
+import type {WebGPUCall} from '../webgpu_call.js';
+import {paddedHeadDim} from '../wgsl/matrix_units.js';
+import {readRow, rowInputs} from '../wgsl/rows.js';
+
+/** Words of 16 bytes of a row of float16, filled up to whole fragments. */
+export const float16Words = (dim: number): number => paddedHeadDim(dim) / 8;
+
+/** Rows behind the queries that a tile may reach into. */
+const spareRows = 128;
+
+/** Where queries, keys and values stand in the output of `Float16RowsProgram`, in words of 16 bytes. */
+export function float16Layout({geometry}: Pick<WebGPUCall, 'geometry'>): {keys: number; values: number; end: number} {
+  const {batch, heads, keyValueHeads, queryLength, keyLength, headDim, valueDim} = geometry;
+  const keys = (batch * heads * queryLength + spareRows) * float16Words(headDim);
+  const values = keys + batch * keyValueHeads * keyLength * float16Words(headDim);
+  return {keys, values, end: values + batch * keyValueHeads * keyLength * float16Words(valueDim)};
+}
+
+/**
+ * Rows of queries, keys and values as the matrix units take them, which many workgroups read: float16, two a word, each row filled up
+ * with zeros to whole fragments, the queries in units of log2; int32 `[words]`, laid out by `float16Layout`. Finite numbers that
+ * float16 does not reach become the largest that it has, and what is not finite stays so.
+ */
+export class Float16RowsProgram extends AttentionProgram<HeadDims> {
+  constructor(call: WebGPUCall) {
+    const {query, key, value, geometry} = call;
+    const {keys, values, end} = float16Layout(call);
+    super({
+      name: 'Float16Rows',
+      inputs: rowInputs({query, key, value}),
+      outputShape: [4 * end],
+      outputType: 'int32',
+      outputComponents: 4,
+      call,
+      uniforms: {firstKey: i32(keys), firstValue: i32(values)},
+      variant: {headDim: geometry.headDim, valueDim: geometry.valueDim},
+    });
+  }
+
+  protected shader({headDim, valueDim}: HeadDims): string {
+    const pack = (read: string, first: string, dim: number) => {
+      const row = `(index - ${first}) / ${float16Words(dim)}`;
+      const vector = `2 * ((index - ${first}) % ${float16Words(dim)})`;
+      return [`${read}(${row}, ${vector})`, `${read}(${row}, ${vector} + 1)`];
+    };
+    const [queryA, queryB] = pack('readQuery', '0', headDim);
+    const [keyA, keyB] = pack('readKey', 'uniforms.firstKey', headDim);
+    const [valueA, valueB] = pack('readValue', 'uniforms.firstValue', valueDim);
+    return `
+// An invocation brings eight values of a row to float16.
+${readRow('readQuery', 'query', headDim, paddedHeadDim(headDim))}
+${readRow('readKey', 'key', headDim, paddedHeadDim(headDim))}
+${readRow('readValue', 'value', valueDim, paddedHeadDim(valueDim))}
+
+// Infinities and NaN by their bits: compilers may take it that there are none, and packing says nothing of them.
+fn packed(x : vec4<f32>) -> vec2<i32> {
+  let bits = bitcast<vec4<u32>>(x);
+  let isFinite = (bits & vec4<u32>(0x7f800000u)) != vec4<u32>(0x7f800000u);
+  let y = select(vec4<f32>(0.0), clamp(x, vec4<f32>(-65504.0), vec4<f32>(65504.0)), isFinite);
+  let fraction = select(vec4<u32>(0u), vec4<u32>(0x200u), (bits & vec4<u32>(0x7fffffu)) != vec4<u32>(0u));
+  let others = select(((bits >> vec4<u32>(16u)) & vec4<u32>(0x8000u)) | vec4<u32>(0x7c00u) | fraction, vec4<u32>(0u), isFinite);
+  let words = vec2<u32>(pack2x16float(y.xy), pack2x16float(y.zw)) | others.xz | (others.yw << vec2<u32>(16u));
+  return bitcast<vec2<i32>>(words);
+}
+
+fn main(index : i32) {
+  var a = vec4<f32>();
+  var b = vec4<f32>();
+  if (index >= uniforms.invocations) {
+    return;
+  } else if (index >= uniforms.firstValue) {
+    a = ${valueA};
+    b = ${valueB};
+  } else if (index >= uniforms.firstKey) {
+    a = ${keyA};
+    b = ${keyB};
+  } else if (index < uniforms.firstKey - ${spareRows * float16Words(headDim)}) {
+    a = uniforms.logitScale * ${queryA};
+    b = uniforms.logitScale * ${queryB};
+  }
+  result[index] = vec4<i32>(packed(a), packed(b));
+}`;
+  }
+}

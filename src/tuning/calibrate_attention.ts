@@ -1,0 +1,165 @@
+import {PBSAttention} from '../attention/attention_kernels.js';
+import type {CalibratedConstants} from '../attention/device_costs.js';
+import {constantsInUse, useConstants} from '../attention/device_costs.js';
+import {backendCosts, backendDevice} from '../kernels/backend_costs.js';
+import {check, checkBackend, describe} from '../ops/check_arguments.js';
+import {backend, getBackend} from '@tensorflow/tfjs-core';
+import type {AttentionCalibration, CalibratedBackend} from './attention_calibration.js';
+import {CalibrationInputs, computed, launchSize, sizes, thresholds} from './calibration_cases.js';
+import type {FittedPrecision, PrecisionTimes} from './fit_calibration.js';
+import {fitLaunch, fitPrecision, timeOfCall} from './fit_calibration.js';
+import type {Clock, TimedCase} from './time_rounds.js';
+import {timeCase, timeRounds} from './time_rounds.js';
+
+const op = 'calibrateAttention';
+
+/** Of measuring, in milliseconds. */
+const budget = 300;
+/** A call of exact attention should not take longer, nor calls in a row much less than that, in milliseconds. */
+const longestCall = 10;
+const calledFor = 3;
+const mostCalls = 16;
+
+/** Options of {@link calibrateAttention}. */
+export interface CalibrationOptions {
+  /** Stops between two measurements: it rejects with the signal's reason, and frees what it holds. */
+  signal?: AbortSignal;
+}
+
+const pageClock: Clock = {now: () => performance.now(), computed};
+
+/**
+ * Measures on the active backend what the choice between exact and block-sparse attention (`auto`) goes by: what exact attention,
+ * blocks and the choice of blocks take for their work, and what launching takes; in float16 too where the device multiplies that.
+ * At most 300 ms after its programs are compiled and have run; more only where a single round of the smallest calls takes longer. It holds up to 50 MB on the device meanwhile.
+ *
+ * ```js
+ * const calibration = await calibrateAttention();
+ * useAttentionCalibration(calibration);
+ * localStorage.setItem('attention', JSON.stringify(calibration));
+ * ```
+ *
+ * Calls that run meanwhile are measured with it: best done before the work. Times are medians of rounds in which the cases take turns, so that what disturbs for a while disturbs all alike.
+ *
+ * @param options see {@link CalibrationOptions}.
+ * @returns a plain object for JSON; it is not used until {@link useAttentionCalibration} gets it.
+ * @throws Error (rejects) if the active backend has no kernels, if the clock tells nothing, or as {@link pbsAttention} does.
+ */
+export async function calibrateAttention(options?: CalibrationOptions): Promise<AttentionCalibration> {
+  const isObject = options === undefined || (typeof options === 'object' && options !== null);
+  check(isObject, op, 'options', `got ${describe(options)}`, 'an object of options');
+  for (const name of Object.keys(options ?? {})) check(name === 'signal', op, 'options', `got '${name}'`, 'signal');
+  return measure(pageClock, options?.signal);
+}
+
+/** @param clock tells the times: a test's own, too. */
+export async function measure(clock: Clock, signal?: AbortSignal): Promise<AttentionCalibration> {
+  checkBackend(op, PBSAttention);
+  const measured = backend();
+  const name = getBackend() as CalibratedBackend;
+  const {adapter} = backendDevice();
+  // What stands in for disturbed times is of the class, not of a calibration before.
+  const before = constantsInUse(measured);
+  useConstants(measured);
+  const inputs: CalibrationInputs[] = [];
+  try {
+    inputs.push(await largestInputs(clock, signal), new CalibrationInputs(launchSize));
+    const constants = await measureConstants(clock, inputs[1], inputs[0], signal);
+    check(measured === backend(), op, 'backend', 'got another one meanwhile', 'the same backend until it is done');
+    return {version: 1, backend: name, adapter, date: new Date().toISOString(), constants};
+  } finally {
+    inputs.forEach((one) => one.dispose());
+    useConstants(measured, before);
+  }
+}
+
+/** Inputs of the largest size on which exact attention is not expected to take too long. */
+async function largestInputs(clock: Clock, signal?: AbortSignal): Promise<CalibrationInputs> {
+  let inputs: CalibrationInputs | undefined;
+  try {
+    for (const [index, size] of sizes.entries()) {
+      signal?.throwIfAborted();
+      inputs?.dispose();
+      inputs = new CalibrationInputs(size);
+      const exact = {run: () => inputs!.exact(), calls: 1};
+      // The first compiles.
+      await timeCase(clock, exact);
+      const ms = await timeCase(clock, exact);
+      const next = sizes.at(index + 1);
+      const work = ({heads, length, headDim}: typeof size) => heads * length ** 2 * headDim;
+      if (!next || !(ms > 0 && (ms * work(next)) / work(size) <= longestCall)) break;
+    }
+    return inputs!;
+  } catch (error) {
+    inputs?.dispose();
+    throw error;
+  }
+}
+
+async function measureConstants(
+  clock: Clock,
+  small: CalibrationInputs,
+  large: CalibrationInputs,
+  signal?: AbortSignal,
+): Promise<CalibratedConstants> {
+  const dims = {headDim: 64, valueDim: 64};
+  const costsOf = (precision: 'float32' | 'float16') => backendCosts(dims, precision);
+  const hasFloat16 = costsOf('float16').multiplyAdds !== costsOf('float32').multiplyAdds;
+  const precisions = hasFloat16 ? (['float32', 'float16'] as const) : (['float32'] as const);
+  const cases: TimedCase[] = [
+    {run: () => small.exact(), calls: 1},
+    {run: () => small.exact(), calls: 1},
+    {run: () => small.sparse(thresholds.few), calls: 1},
+    ...precisions.flatMap((precision) => [
+      {run: () => large.exact(precision), calls: 1},
+      {run: () => large.sparse(thresholds.few, precision), calls: 1},
+      {run: () => large.sparse(thresholds.many, precision), calls: 1},
+    ]),
+  ];
+  let expected = 0;
+  for (const [index, timed] of cases.entries()) {
+    signal?.throwIfAborted();
+    await timeCase(clock, timed);
+    const ms = await timeCase(clock, timed);
+    // The first is one call, from which several are told apart.
+    if (index > 0) timed.calls = Math.min(mostCalls, Math.max(index === 1 ? 2 : 1, Math.round(calledFor / ms) || 1));
+    expected += ms * timed.calls;
+  }
+  const [few, many] = [await large.kept(thresholds.few), await large.kept(thresholds.many)];
+
+  const fit = (times: number[]) => {
+    const launch = fitLaunch(times[0], times[1], cases[1].calls);
+    const perCall = (index: number) => timeOfCall(times[index], cases[index].calls, launch.wait);
+    // A call that computes next to nothing takes no longer than a large one.
+    const exactLaunch = Math.min(launch.call, perCall(3)) || launch.call;
+    const sparseLaunch = Math.max(exactLaunch, Math.min(perCall(2), perCall(4)) || 0);
+    const fitted = precisions.map((precision, index) => {
+      const first = 3 + 3 * index;
+      const of: PrecisionTimes = {exact: perCall(first), few: perCall(first + 1), many: perCall(first + 2)};
+      return fitPrecision(of, {geometry: large.geometry, few, many}, costsOf(precision), sparseLaunch);
+    });
+    return {exactLaunch, sparseLaunch, fitted};
+  };
+  const isEnough = (times: number[]) => tryFit(() => fit(times).fitted.every(({isPlausible}) => isPlausible));
+  const times = await timeRounds(clock, cases, {budget, expected, isEnough, signal});
+  const {exactLaunch, sparseLaunch, fitted} = fit(times);
+  const [float32, float16] = fitted.map(({multiplyAdds, sparseFactor}: FittedPrecision) => ({
+    multiplyAdds,
+    sparseFactor,
+  }));
+  return {
+    exactLaunch,
+    sparseLaunch,
+    sampleMultiplyAdd: fitted[0].sampleMultiplyAdd,
+    float32,
+    ...(float16 && {float16}),
+  };
+}
+
+function tryFit(fit: () => boolean): boolean {
+  try {
+    return fit();
+  } catch {
+    return false;
+  }
+}

@@ -1,0 +1,76 @@
+import type {Tensor} from '@tensorflow/tfjs-core';
+import {dispose, tidy} from '@tensorflow/tfjs-core';
+
+/** A call that is timed, so many in a row. */
+export interface TimedCase {
+  run: () => Tensor;
+  calls: number;
+}
+
+/** How times are taken; tests have their own. */
+export interface Clock {
+  now(): number;
+  /** Waits until a tensor is computed. */
+  computed(x: Tensor): Promise<void>;
+}
+
+/** Fewest rounds whose medians are believed if there is time for them, and the most that are taken. */
+const fewestRounds = 3;
+const mostRounds = 9;
+
+/** Milliseconds of the calls in a row, with the wait for the last. */
+export async function timeCase(clock: Clock, {run, calls}: TimedCase): Promise<number> {
+  const start = clock.now();
+  for (let i = 1; i < calls; ++i) dispose(tidy(run));
+  const last = tidy(run);
+  try {
+    await clock.computed(last);
+    return clock.now() - start;
+  } finally {
+    last.dispose();
+  }
+}
+
+/**
+ * Times the cases in turn, round after round, so that what slows the device for a while slows all of them.
+ *
+ * @param budget milliseconds: no round is begun that would end after it, but for the first.
+ * @param expected milliseconds that a round takes.
+ * @param isEnough asked after a round whether what there is says something.
+ * @returns medians of the times in milliseconds, in the order of the cases; NaN where no clock told anything.
+ */
+export async function timeRounds(
+  clock: Clock,
+  cases: readonly TimedCase[],
+  {budget, expected, isEnough, signal}: RoundLimits,
+): Promise<number[]> {
+  const samples: number[][] = cases.map(() => []);
+  const medians = () => samples.map(medianOfTimes);
+  let longest = expected;
+  const begin = clock.now();
+  for (let round = 0; round < mostRounds; ++round) {
+    const start = clock.now();
+    if (round > 0 && !(start - begin + longest <= budget)) break;
+    for (const [index, timed] of cases.entries()) {
+      signal?.throwIfAborted();
+      samples[index].push(await timeCase(clock, timed));
+    }
+    longest = Math.max(longest, clock.now() - start);
+    // Half of the budget is for a second look.
+    if (round + 1 >= fewestRounds && clock.now() - begin > budget / 2 && isEnough(medians())) break;
+  }
+  return medians();
+}
+
+export interface RoundLimits {
+  budget: number;
+  expected: number;
+  isEnough: (medians: number[]) => boolean;
+  signal?: AbortSignal;
+}
+
+/** Of the times that can be: a clock that was set, or stood still, gives others. The lower of two: what disturbs adds time. */
+export function medianOfTimes(samples: readonly number[]): number {
+  const times = samples.filter((ms) => Number.isFinite(ms) && ms > 0).sort((a, b) => a - b);
+  return times.length === 0 ? NaN : times[(times.length - 1) >> 1];
+}

@@ -1,0 +1,107 @@
+import type {Tensor4D} from '@tensorflow/tfjs-core';
+import {backend as activeBackend, dispose, setBackend, tensor4d} from '@tensorflow/tfjs-core';
+import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
+import {expect} from 'chai';
+import type {FlashAttentionOptions} from '../../../../src/index';
+import {flashAttention, pbsAttention, pbsAttentionPlan} from '../../../../src/index';
+import {AttendMatrixProgram} from '../../../../src/kernels/webgpu/attend/attend_matrix';
+import {hasMatrixUnits, recordAdapterInfo} from '../../../../src/kernels/webgpu/runtime/device_features';
+import {blockGeometry} from '../../../../src/attention/block_geometry';
+import {attend} from '../../../../src/kernels/cpu/attend/attend';
+import {cpuCall} from '../../../reference/cpu_call';
+import {relativeL1} from '../../../golden/golden_cases';
+import {randomInputs, tensors, type RectangularShape} from '../../../reference/attention';
+import {emulateMatrixUnits} from '../../../reference/emulated_matrix_units';
+import {testBackends} from '../../../setup/environment';
+
+/** Calls that take every way through the program, few and small: emulated fragments take their time. */
+const cases: Array<[name: string, shape: RectangularShape, options: () => FlashAttentionOptions]> = [
+  ['values of another dim', {length: 40, headDim: 10, valueDim: 20}, () => ({causal: false})],
+  [
+    'every form at once',
+    {batch: 2, heads: 2, keyValueHeads: 1, length: 47, keyLength: 52, headDim: 8},
+    () => ({
+      ...{queryOffset: 0, scale: 0.5, keyLengths: [12, 41], window: 10, softCap: 0.7},
+      ...{alibiSlopes: [0.0625, 0.004], sinks: [-1.5, -2.5], mask: tensor4d([0.3, -1, 2, -0.5], [2, 2, 1, 1])},
+    }),
+  ],
+];
+
+if (testBackends().includes('webgpu')) {
+  describe('attention on matrix units, emulated [webgpu]', function () {
+    this.timeout(300_000);
+    const {getUserCode, run} = AttendMatrixProgram.prototype;
+    let restore = () => {};
+
+    before(async function () {
+      await setBackend('webgpu');
+      const {device, adapterInfo} = activeBackend() as WebGPUBackend & {adapterInfo: {info?: GPUAdapterInfo}};
+      // Where there are some, the other tests in float16 run on them.
+      if (hasMatrixUnits(device)) this.skip();
+      const features = device.features;
+      Object.defineProperty(device, 'features', {value: new Set([...features, ...needed]), configurable: true});
+      const info = {...units, ...adapterInfo};
+      recordAdapterInfo(device, info as unknown as GPUAdapterInfo);
+      AttendMatrixProgram.prototype.getUserCode = function () {
+        return emulateMatrixUnits(getUserCode.call(this), ['query']);
+      };
+      AttendMatrixProgram.prototype.run = function (backend) {
+        this.spec.extensions = [];
+        return run.call(this, backend);
+      };
+      restore = () => {
+        Object.assign(AttendMatrixProgram.prototype, {getUserCode, run});
+        Object.defineProperty(device, 'features', {value: features, configurable: true});
+        recordAdapterInfo(device, device.adapterInfo);
+      };
+    });
+    after(() => restore());
+
+    const needed = ['shader-f16', 'subgroups', 'chromium-experimental-subgroup-matrix'] as GPUFeatureName[];
+    const units = {
+      ...{subgroupMinSize: 32, subgroupMaxSize: 32},
+      subgroupMatrixConfigs: [{componentType: 'f16', resultComponentType: 'f32', M: 16, N: 16, K: 16}],
+    };
+
+    for (const [name, shape, options] of cases) {
+      it(`is exact attention to the digits of float16: ${name}`, async () => {
+        const [q, k, v] = tensors(randomInputs(shape, 31));
+        const given = options();
+        const expected = flashAttention(q, k, v, given);
+        const got = flashAttention(q, k, v, {...given, precision: 'float16'});
+        expect(relativeL1(await got.data(), await expected.data())).to.be.within(1e-5, 5e-3);
+        dispose([q, k, v, got, expected]);
+      });
+    }
+
+    it('keeps what is not finite from rows that do not see it, and gives it to those that do', async () => {
+      const inputs = randomInputs({heads: 2, keyValueHeads: 1, length: 70, headDim: 16}, 4);
+      inputs.value[37 * 16 + 1] = NaN;
+      inputs.value[40 * 16 + 2] = Infinity;
+      inputs.value[69 * 16 + 3] = -Infinity;
+      inputs.key[66 * 16] = NaN;
+      const [q, k, v] = tensors(inputs);
+      const geometry = blockGeometry(q, k, {blockSize: 70, keyBlockSize: 70, segmentSize: 70});
+      const expected = attend(cpuCall(inputs, {geometry, scale: 0.25, causal: true}));
+      const got = flashAttention(q, k, v, {precision: 'float16'});
+      (await got.data()).forEach((x, i) => {
+        if (Number.isNaN(expected[i])) expect(Number.isFinite(x), `value ${i}`).to.equal(false);
+        else if (Number.isFinite(expected[i])) expect(x, `value ${i}`).to.be.closeTo(expected[i], 1e-2);
+        else expect(x, `value ${i}`).to.equal(expected[i]);
+      });
+      dispose([q, k, v, got]);
+    });
+
+    it('is attention over the blocks of a plan', async () => {
+      const [q, k, v] = tensors(randomInputs({heads: 2, keyValueHeads: 1, length: 300, headDim: 8}, 32));
+      const sizes = {blockSize: 128, keyBlockSize: 32, segmentSize: 64, threshold: 0.5, auto: false};
+      // The sampled estimate has a program of its own on matrix units.
+      const rule = {...sizes, estimate: 'pooled' as const};
+      const plan = pbsAttentionPlan(q, k, rule);
+      const attend = (precision: 'float32' | 'float16'): Tensor4D => pbsAttention(q, k, v, {...sizes, plan, precision});
+      const [expected, got] = [attend('float32'), attend('float16')];
+      expect(relativeL1(await got.data(), await expected.data())).to.be.within(1e-5, 5e-3);
+      dispose([q, k, v, plan.keyIndices, plan.blockMask, got, expected]);
+    });
+  });
+}
