@@ -157,6 +157,7 @@ describe('shader texts', () => {
     attend_half_sparse: new AttendProgram(grouped, {...float16, plan}),
     attend_half_exact_not_causal_odd_head_dim: new AttendProgram(odd, float16),
     attend_matrix_exact: onMatrixUnits(grouped),
+    attend_matrix_many_rows: onMatrixUnits(call({query: info(1, 8, 8192, 64), key: info(1, 2, 8192, 64)})),
     attend_matrix_sparse: onMatrixUnits(grouped, plan),
     attend_matrix_exact_not_causal_odd_head_dim: onMatrixUnits(odd),
     attend_exact_not_causal_odd_head_dim: new AttendProgram(odd, float32),

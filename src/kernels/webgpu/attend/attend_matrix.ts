@@ -1,6 +1,7 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import {unroll} from '../../unroll.js';
 import {fragment, hasMatrixUnits, subgroupSize} from '../runtime/device_features.js';
+import type {BlockGeometry} from '../../../attention/block_geometry.js';
 import type {HeadDims} from '../runtime/device_limits.js';
 import {AttentionProgram, i32} from '../runtime/program.js';
 import type {WebGPUCall, WebGPUPlan} from '../webgpu_call.js';
@@ -26,13 +27,18 @@ interface MatrixTile {
 }
 
 /**
- * Twice the rows share what is read of keys and values, as far as registers hold their queries and outputs, and blocks of queries hold
- * so many. More keys at a time take the room of other workgroups (docs/performance.md, 2026-11-29).
+ * The tile for a call. Twice the rows share what is read of keys and values, as far as registers hold their queries and outputs, blocks
+ * of queries hold so many, and there are workgroups enough. More keys at a time take the room of other workgroups.
  */
-function chooseTile({headDim, valueDim}: HeadDims, blockSize?: number): MatrixTile {
-  const isSmall = Math.max(headDim, valueDim) <= 64;
-  const fills = blockSize === undefined || blockSize % (2 * subgroups * fragment) === 0;
-  return {rowFragments: isSmall && fills ? 2 : 1, keys: fragment};
+function chooseTile(geometry: BlockGeometry, sparse: boolean): MatrixTile {
+  const {batch, heads, queryLength, blockSize} = geometry;
+  const fills = !sparse || blockSize % (2 * subgroups * fragment) === 0;
+  const isMany = batch * heads * queryLength >= AttendMatrixProgram.manyRows;
+  return fills && isMany ? largestTile(geometry) : {rowFragments: 1, keys: fragment};
+}
+
+function largestTile({headDim, valueDim}: HeadDims): MatrixTile {
+  return {rowFragments: Math.max(headDim, valueDim) <= 64 ? 2 : 1, keys: fragment};
 }
 
 const tileQueries = ({rowFragments}: MatrixTile) => subgroups * rowFragments * fragment;
@@ -61,7 +67,7 @@ function matrixBytes(dims: HeadDims, tile: MatrixTile): number {
 
 /** Whether the device has matrix units of the kind that the program uses, and the workgroup memory for the head dims. */
 export function matrixUnitsFit(device: GPUDevice, dims: HeadDims): boolean {
-  const fits = matrixBytes(dims, chooseTile(dims)) <= device.limits.maxComputeWorkgroupStorageSize;
+  const fits = matrixBytes(dims, largestTile(dims)) <= device.limits.maxComputeWorkgroupStorageSize;
   return fits && hasMatrixUnits(device);
 }
 
@@ -74,10 +80,15 @@ interface MatrixForm extends AttendForm {
  * as `AttendProgram`. One shader, longer than other files: its parts share what the fragments of a subgroup hold.
  */
 export class AttendMatrixProgram extends AttentionProgram<MatrixForm> {
+  /**
+   * Query rows of all heads from which on workgroups of twice the rows keep a GPU busy (docs/performance.md, 2026-11-29). Tests lower it.
+   */
+  static manyRows = 65_536;
+
   /** @param rows of `Float16RowsProgram`. */
   constructor(call: WebGPUCall, rows: TensorInfo, plan?: WebGPUPlan) {
     const form = attendForm(call, plan);
-    const tile = chooseTile(form, plan && call.geometry.blockSize);
+    const tile = chooseTile(call.geometry, plan !== undefined);
     const layout = float16Layout(call);
     const {inputs, ...spec} = attendSpec(call, form, {tileQueries: tileQueries(tile), plan});
     super({
