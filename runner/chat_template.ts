@@ -72,7 +72,7 @@ export function chatTemplate(source: string, {bosToken, eosToken}: TemplateToken
 const LONGEST_SOURCE = 1_000_000;
 
 /** Parts of a template that are evaluated: one takes some ten for a message and some more for a tool. */
-const MOST_STEPS = 500_000;
+const MOST_STEPS = 200_000;
 
 /** Characters that evaluated parts may have all together, beside so many times those of the messages. */
 const [MOST_CHARACTERS, MOST_COPIES] = [20_000_000, 100];

@@ -20,7 +20,7 @@ import {AttentionWithLogSumExp} from '../attention/attention_kernels.js';
 import {runDifferentiable} from '../attention/gradients.js';
 import {headInputs, keyLengthsInput, maskInput} from './attention_inputs.js';
 import {check, checkBackend, checkTensors, describe, flashAttentionAttrs} from './check_arguments.js';
-import type {FlashAttentionOptions} from './options.js';
+import type {AttentionOp, FlashAttentionOptions} from './options.js';
 import type {AttentionPart} from './results.js';
 
 /**
@@ -40,7 +40,7 @@ import type {AttentionPart} from './results.js';
  */
 export const attentionWithLogSumExp =
   // op() is typed for functions of one tensor; it also takes one that returns several under names.
-  op({attentionWithLogSumExp_}) as typeof attentionWithLogSumExp_;
+  op({attentionWithLogSumExp_}) as (...args: Parameters<AttentionOp<FlashAttentionOptions>>) => AttentionPart;
 
 function attentionWithLogSumExp_(
   query: Tensor4D,
@@ -92,7 +92,9 @@ const nothing = -1e19;
  * @throws Error if there is no part, or one is not of the form and the shape of the first.
  * @function
  */
-export const mergeAttention = op({mergeAttention_}) as typeof mergeAttention_;
+export const mergeAttention = op({mergeAttention_}) as (
+  parts: ReadonlyArray<Record<keyof AttentionPart, Tensor>>,
+) => AttentionPart;
 
 function mergeAttention_(parts: AttentionPart[]): AttentionPart {
   const takes = 'one or more results of attentionWithLogSumExp, of the same shapes';

@@ -34,7 +34,8 @@ const longestName = 300;
  * they go by the class of the device.
  *
  * ```js
- * useAttentionCalibration(JSON.parse(localStorage.getItem('attention')));
+ * const stored = localStorage.getItem('attention');
+ * if (stored) useAttentionCalibration(JSON.parse(stored));
  * ```
  *
  * @param calibration of {@link calibrateAttention}, as it was or read from JSON; `undefined`: none.

@@ -23,17 +23,27 @@ const context: Record<string, string> = {
     "declare const layers: Array<{run(prompt: number[], attention: import('tfjs-pbs-attention').AttentionSampleCollector['attention']): void}>;",
   usePBSAttention: "import {usePBSAttention} from 'tfjs-pbs-attention/layers';",
   PBSAttention: "import {PBSAttention} from 'tfjs-pbs-attention/layers';",
+  registerWebGPUBackend: "import {registerWebGPUBackend} from 'tfjs-pbs-attention/webgpu';",
+  heads: 'declare const heads: number;',
+  headDim: 'declare const headDim: number;',
+  prefixKey: "declare const prefixKey: import('@tensorflow/tfjs-core').Tensor;",
+  prefixValue: "declare const prefixValue: import('@tensorflow/tfjs-core').Tensor;",
   rewriteAttention: "import {rewriteAttention} from 'tfjs-pbs-attention/graph';",
 };
 for (const name of [
+  'attentionWithLogSumExp',
+  'calibrateAttention',
   'collectAttentionSamples',
   'extendPBSAttentionPlan',
   'flashAttention',
+  'mergeAttention',
   'paperOptions',
   'pbsAttention',
   'pbsAttentionDensity',
   'pbsAttentionPlan',
   'tunePBSAttention',
+  'useAttentionCalibration',
+  'warmUpAttention',
 ]) {
   context[name] = `import {${name}} from 'tfjs-pbs-attention';`;
 }

@@ -117,7 +117,7 @@ if (testBackends().includes('webgpu')) {
       const inputs = randomInputs({length: 30, headDim: 16}, 1);
       const expected = await roundedOverBlocks(tensors(inputs), {causal: true, blockSize: 30});
       const planted = inputs.value.slice();
-      planted[12 * 16] = 1e5;
+      planted[12 * 16] = Infinity;
       planted[20 * 16 + 1] = NaN;
       const actual = await roundedOverBlocks(tensors({...inputs, value: planted}), {causal: true, blockSize: 30});
       const isPlanted = (i: number) => (i % 16 === 0 && i >= 12 * 16) || (i % 16 === 1 && i >= 20 * 16);
@@ -125,6 +125,18 @@ if (testBackends().includes('webgpu')) {
         if (isPlanted(i)) expect(Number.isFinite(x), `value ${i}`).to.equal(false);
         else expect(x, `value ${i}`).to.be.closeTo(expected[i], 2e-3);
       });
+    });
+
+    it('takes what float16 does not reach for its largest number', async () => {
+      const inputs = randomInputs({length: 30, headDim: 16}, 1);
+      const run = (x: number) => {
+        const value = inputs.value.slice();
+        value[12 * 16] = x;
+        return roundedOverBlocks(tensors({...inputs, value}), {causal: true, blockSize: 30});
+      };
+      const [beyond, largest] = [await run(-1e30), await run(-65504)];
+      expect(Array.from(beyond)).to.deep.equal(Array.from(largest));
+      expect(largest[29 * 16]).to.be.below(-100);
     });
 
     it('attends to the blocks of a plan, its arithmetic in float32', async () => {

@@ -34,8 +34,17 @@ var<workgroup> keyPositions : array<i32, tileKeys>;
 alias half2 = vec2<f16>;
 fn halves(x : u32) -> half2 { return bitcast<half2>(x); }
 fn multiplyAdd(a : half2, b : half2, sum : half2) -> half2 { return fma(a, b, sum); }
+
+fn packedFloat16(x : vec4<f32>) -> vec2<u32> {
+  let bits = bitcast<vec4<u32>>(x);
+  let isFinite = (bits & vec4<u32>(0x7f800000u)) != vec4<u32>(0x7f800000u);
+  let y = select(vec4<f32>(0.0), clamp(x, vec4<f32>(-65504.0), vec4<f32>(65504.0)), isFinite);
+  let fraction = select(vec4<u32>(0u), vec4<u32>(0x200u), (bits & vec4<u32>(0x7fffffu)) != vec4<u32>(0u));
+  let others = select(((bits >> vec4<u32>(16u)) & vec4<u32>(0x8000u)) | vec4<u32>(0x7c00u) | fraction, vec4<u32>(0u), isFinite);
+  return vec2<u32>(pack2x16float(y.xy), pack2x16float(y.zw)) | others.xz | (others.yw << vec2<u32>(16u));
+}
 fn pack(a : vec4<f32>, b : vec4<f32>) -> vec4<u32> {
-  return vec4<u32>(pack2x16float(a.xy), pack2x16float(a.zw), pack2x16float(b.xy), pack2x16float(b.zw));
+  return vec4<u32>(packedFloat16(a), packedFloat16(b));
 }
 fn writeOutput(row : i32, vector : i32, x : vec4<f32>) { result[row * 20 + vector] = x; }
 
@@ -95,7 +104,7 @@ fn notFinite(x : vec4<f32>) -> vec4<bool> {
 var<workgroup> anyWithheld : array<atomic<u32>, 4>;
 
 fn asStored(x : vec4<f32>) -> vec4<f32> {
-  return vec4<f32>(unpack2x16float(pack2x16float(x.xy)), unpack2x16float(pack2x16float(x.zw)));
+  return vec4<f32>(unpack2x16float(packedFloat16(x).x), unpack2x16float(packedFloat16(x).y));
 }
 
 fn withhold(x : vec4<f32>) -> vec4<f32> {

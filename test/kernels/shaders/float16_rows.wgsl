@@ -3,15 +3,14 @@ fn readQuery(row : i32, vector : i32) -> vec4<f32> { return query[row * 16 + vec
 fn readKey(row : i32, vector : i32) -> vec4<f32> { return key[row * 16 + vector]; }
 fn readValue(row : i32, vector : i32) -> vec4<f32> { return value[row * 20 + vector]; }
 
-// Infinities and NaN by their bits: compilers may take it that there are none, and packing says nothing of them.
-fn packed(x : vec4<f32>) -> vec2<i32> {
+
+fn packedFloat16(x : vec4<f32>) -> vec2<u32> {
   let bits = bitcast<vec4<u32>>(x);
   let isFinite = (bits & vec4<u32>(0x7f800000u)) != vec4<u32>(0x7f800000u);
   let y = select(vec4<f32>(0.0), clamp(x, vec4<f32>(-65504.0), vec4<f32>(65504.0)), isFinite);
   let fraction = select(vec4<u32>(0u), vec4<u32>(0x200u), (bits & vec4<u32>(0x7fffffu)) != vec4<u32>(0u));
   let others = select(((bits >> vec4<u32>(16u)) & vec4<u32>(0x8000u)) | vec4<u32>(0x7c00u) | fraction, vec4<u32>(0u), isFinite);
-  let words = vec2<u32>(pack2x16float(y.xy), pack2x16float(y.zw)) | others.xz | (others.yw << vec2<u32>(16u));
-  return bitcast<vec2<i32>>(words);
+  return vec2<u32>(pack2x16float(y.xy), pack2x16float(y.zw)) | others.xz | (others.yw << vec2<u32>(16u));
 }
 
 fn main(index : i32) {
@@ -29,5 +28,5 @@ fn main(index : i32) {
     a = uniforms.logitScale * readQuery((index - 0) / 8, 2 * ((index - 0) % 8));
     b = uniforms.logitScale * readQuery((index - 0) / 8, 2 * ((index - 0) % 8) + 1);
   }
-  result[index] = vec4<i32>(packed(a), packed(b));
+  result[index] = bitcast<vec4<i32>>(vec4<u32>(packedFloat16(a), packedFloat16(b)));
 }

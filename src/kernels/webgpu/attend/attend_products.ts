@@ -1,5 +1,6 @@
 import {unroll} from '../../unroll.js';
 import type {HeadDims} from '../runtime/device_limits.js';
+import {packFloat16} from '../wgsl/float16.js';
 import type {Tile} from '../wgsl/tile.js';
 import {columnOf, rowOf, tileConstants, tileKeys, tileQueries, weightStride} from '../wgsl/tile.js';
 import {addRowProducts, addWeightedRows, ifInRow, partsOfRow} from '../wgsl/tile_products.js';
@@ -75,13 +76,14 @@ function float16Products(tile: Tile, dims: HeadDims): Products {
   const packed = unroll(pairs, (p) => `pack2x16float(vec2<f32>(weight[${2 * p}], weight[${2 * p + 1}]))`, ', ');
   return {
     declarations: `${halfArithmetic}
+${packFloat16}
 fn pack(a : vec4<f32>, b : vec4<f32>) -> vec4<u32> {
-  return vec4<u32>(pack2x16float(a.xy), pack2x16float(a.zw), pack2x16float(b.xy), pack2x16float(b.zw));
+  return vec4<u32>(packedFloat16(a), packedFloat16(b));
 }`,
     word: 'vec4<u32>',
     weights: pairs === 1 ? 'u32' : `vec${pairs}<u32>`,
     wordOf: (at) => `pack(fetched[${at}], fetched[${at + 1}])`,
-    stored: 'vec4<f32>(unpack2x16float(pack2x16float(x.xy)), unpack2x16float(pack2x16float(x.zw)))',
+    stored: 'vec4<f32>(unpack2x16float(packedFloat16(x).x), unpack2x16float(packedFloat16(x).y))',
     storedWeights: pairs === 1 ? packed : `vec${pairs}<u32>(${packed})`,
     // The sums start at zero in each round by their initial values: a declaration alone kept the last round's.
     scores: `for (var s = 0; s < ${words / scoreUnroll}; s++) {

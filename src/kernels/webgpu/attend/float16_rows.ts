@@ -1,6 +1,7 @@
 import {AttentionProgram, i32} from '../runtime/program.js';
 import type {HeadDims} from '../runtime/device_limits.js';
 import type {WebGPUCall} from '../webgpu_call.js';
+import {packFloat16} from '../wgsl/float16.js';
 import {paddedHeadDim} from '../wgsl/matrix_units.js';
 import {readRow, rowInputs} from '../wgsl/rows.js';
 
@@ -54,16 +55,7 @@ ${readRow('readQuery', 'query', headDim, paddedHeadDim(headDim))}
 ${readRow('readKey', 'key', headDim, paddedHeadDim(headDim))}
 ${readRow('readValue', 'value', valueDim, paddedHeadDim(valueDim))}
 
-// Infinities and NaN by their bits: compilers may take it that there are none, and packing says nothing of them.
-fn packed(x : vec4<f32>) -> vec2<i32> {
-  let bits = bitcast<vec4<u32>>(x);
-  let isFinite = (bits & vec4<u32>(0x7f800000u)) != vec4<u32>(0x7f800000u);
-  let y = select(vec4<f32>(0.0), clamp(x, vec4<f32>(-65504.0), vec4<f32>(65504.0)), isFinite);
-  let fraction = select(vec4<u32>(0u), vec4<u32>(0x200u), (bits & vec4<u32>(0x7fffffu)) != vec4<u32>(0u));
-  let others = select(((bits >> vec4<u32>(16u)) & vec4<u32>(0x8000u)) | vec4<u32>(0x7c00u) | fraction, vec4<u32>(0u), isFinite);
-  let words = vec2<u32>(pack2x16float(y.xy), pack2x16float(y.zw)) | others.xz | (others.yw << vec2<u32>(16u));
-  return bitcast<vec2<i32>>(words);
-}
+${packFloat16}
 
 fn main(index : i32) {
   var a = vec4<f32>();
@@ -80,7 +72,7 @@ fn main(index : i32) {
     a = uniforms.logitScale * ${queryA};
     b = uniforms.logitScale * ${queryB};
   }
-  result[index] = vec4<i32>(packed(a), packed(b));
+  result[index] = bitcast<vec4<i32>>(vec4<u32>(packedFloat16(a), packedFloat16(b)));
 }`;
   }
 }
