@@ -20,7 +20,7 @@ import {AttentionWithLogSumExp} from '../attention/attention_kernels.js';
 import {runDifferentiable} from '../attention/gradients.js';
 import {headInputs, keyLengthsInput, maskInput} from './attention_inputs.js';
 import {check, checkBackend, checkTensors, describe, flashAttentionAttrs} from './check_arguments.js';
-import type {AttentionOp, FlashAttentionOptions} from './options.js';
+import type {FlashAttentionOptions} from './options.js';
 import type {AttentionPart} from './results.js';
 
 /**
@@ -40,7 +40,12 @@ import type {AttentionPart} from './results.js';
  */
 export const attentionWithLogSumExp =
   // op() is typed for functions of one tensor; it also takes one that returns several under names.
-  op({attentionWithLogSumExp_}) as (...args: Parameters<AttentionOp<FlashAttentionOptions>>) => AttentionPart;
+  op({attentionWithLogSumExp_}) as (
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    options?: FlashAttentionOptions,
+  ) => AttentionPart;
 
 function attentionWithLogSumExp_(
   query: Tensor4D,
