@@ -76,7 +76,7 @@ async function runLayers(): Promise<Counts> {
  * on WebGPU, about half of the time of all, and the others.
  */
 const LONG =
-  '(the demo checkpoint|stages against|random shapes|forms of attention|device limits|a run with both|the authors|exact attention).*webgpu';
+  '(the demo checkpoint|attention on matrix units|failures of the device|forms of scores|stages against|random shapes|forms of attention|device limits|a run with both|the authors|exact attention).*webgpu';
 const SHARDS = [`/${LONG}/i`, `/^(?!.*${LONG})/i`];
 
 async function runInBrowser(): Promise<Counts> {
