@@ -114,7 +114,7 @@ describe('chatTemplate', () => {
     const grown =
       '{% set ns = namespace(text="abcdefgh") %}{% for i in range(40) %}{% set ns.text = ns.text + ns.text %}';
     const refused: [string, RegExp][] = [
-      [`${list}${loops(6)('x')}`, /cannot render user: it takes more than 500000 steps$/],
+      [`${list}${loops(6)('x')}`, /cannot render user: it takes more than 200000 steps$/],
       [`${grown}{% endfor %}`, /cannot render user: it makes texts of more than \d+ characters$/],
       ['{% for i in range(1000000000) %}{% endfor %}', /range has 1000000000 elements; accepted: up to 100000$/],
       ['{% for i in range(0, 1, 0) %}{% endfor %}', /range has Infinity elements/],

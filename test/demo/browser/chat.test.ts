@@ -182,7 +182,7 @@ describe('the chat of the demo page in Chromium', function () {
     const page = await openTiny({contextLength: 3072, template: TEMPLATE});
     await page.page.fill('#chat-temperature', '0');
     await page.page.check('input[value=both]');
-    expect(await page.text('#attention-note')).to.match(/sparse one first.*from about 1,938 tokens on \(an estimate\)/);
+    expect(await page.text('#attention-note')).to.match(/sparse one first.*from about 1,798 tokens on \(an estimate\)/);
     await takeDocument(page, 'story.txt', book.slice(3000, 11_500));
     await send(page, 'Who is it?', 2);
     const [sparse, exact] = [await page.text('.reply.pbs'), await page.text('.reply.exact')];
