@@ -200,10 +200,9 @@ fn main(index : i32) {
     workgroupBarrier();
 
     // 2. Scores.
-    {
-      var scores0 = subgroup_matrix_result<f32, 16, 16>();
+    var scores0 = subgroup_matrix_result<f32, 16, 16>();
     var scores1 = subgroup_matrix_result<f32, 16, 16>();
-      {
+    {
         let keys = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&tiles, 0u, 72u);
         scores0 = subgroupMatrixMultiplyAccumulate(query0_0, keys, scores0);
     scores1 = subgroupMatrixMultiplyAccumulate(query1_0, keys, scores1);
@@ -223,9 +222,8 @@ fn main(index : i32) {
         scores0 = subgroupMatrixMultiplyAccumulate(query0_3, keys, scores0);
     scores1 = subgroupMatrixMultiplyAccumulate(query1_3, keys, scores1);
       }
-      subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 0u) * 20u + 0u, scores0, 20u);
-    subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 16u) * 20u + 0u, scores1, 20u);
-    }
+    subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 0u) * 20u, scores0, 20u);
+    subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 16u) * 20u, scores1, 20u);
     // Barrier: rows of scores are read by other invocations than those that stored them.
     workgroupBarrier();
     nextTile = keySlots(head, queryTileIndex, t + 2, keyTiles);
@@ -439,86 +437,85 @@ fn main(index : i32) {
     // Barrier: weights are read as matrices; and whether any row rises must be known to all alike.
     workgroupBarrier();
     if (workgroupUniformLoad(&anyRescale[0]) != 0u) {
-      subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 0u) * 20u + 0u, output0_0, 20u);
+      subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 0u) * 20u, output0_0, 20u);
       // Barriers: rows are read by other invocations than those that stored them, and what follows replaces them.
       workgroupBarrier();
       for (var i = half; i < 16; i += 2) {
         scoreRows[row0 * 20 + i] *= rescales[row0];
       }
       workgroupBarrier();
-      output0_0 = subgroupMatrixLoad<subgroup_matrix_result<f32, 16, 16>, row_major>(&scoreRows, (firstTileRow + 0u) * 20u + 0u, 20u);
+      output0_0 = subgroupMatrixLoad<subgroup_matrix_result<f32, 16, 16>, row_major>(&scoreRows, (firstTileRow + 0u) * 20u, 20u);
       workgroupBarrier();
-    subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 0u) * 20u + 0u, output0_1, 20u);
+    subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 0u) * 20u, output0_1, 20u);
       // Barriers: rows are read by other invocations than those that stored them, and what follows replaces them.
       workgroupBarrier();
       for (var i = half; i < 16; i += 2) {
         scoreRows[row0 * 20 + i] *= rescales[row0];
       }
       workgroupBarrier();
-      output0_1 = subgroupMatrixLoad<subgroup_matrix_result<f32, 16, 16>, row_major>(&scoreRows, (firstTileRow + 0u) * 20u + 0u, 20u);
+      output0_1 = subgroupMatrixLoad<subgroup_matrix_result<f32, 16, 16>, row_major>(&scoreRows, (firstTileRow + 0u) * 20u, 20u);
       workgroupBarrier();
-    subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 0u) * 20u + 0u, output0_2, 20u);
+    subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 0u) * 20u, output0_2, 20u);
       // Barriers: rows are read by other invocations than those that stored them, and what follows replaces them.
       workgroupBarrier();
       for (var i = half; i < 16; i += 2) {
         scoreRows[row0 * 20 + i] *= rescales[row0];
       }
       workgroupBarrier();
-      output0_2 = subgroupMatrixLoad<subgroup_matrix_result<f32, 16, 16>, row_major>(&scoreRows, (firstTileRow + 0u) * 20u + 0u, 20u);
+      output0_2 = subgroupMatrixLoad<subgroup_matrix_result<f32, 16, 16>, row_major>(&scoreRows, (firstTileRow + 0u) * 20u, 20u);
       workgroupBarrier();
-    subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 0u) * 20u + 0u, output0_3, 20u);
+    subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 0u) * 20u, output0_3, 20u);
       // Barriers: rows are read by other invocations than those that stored them, and what follows replaces them.
       workgroupBarrier();
       for (var i = half; i < 16; i += 2) {
         scoreRows[row0 * 20 + i] *= rescales[row0];
       }
       workgroupBarrier();
-      output0_3 = subgroupMatrixLoad<subgroup_matrix_result<f32, 16, 16>, row_major>(&scoreRows, (firstTileRow + 0u) * 20u + 0u, 20u);
+      output0_3 = subgroupMatrixLoad<subgroup_matrix_result<f32, 16, 16>, row_major>(&scoreRows, (firstTileRow + 0u) * 20u, 20u);
       workgroupBarrier();
-    subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 16u) * 20u + 0u, output1_0, 20u);
+    subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 16u) * 20u, output1_0, 20u);
       // Barriers: rows are read by other invocations than those that stored them, and what follows replaces them.
       workgroupBarrier();
       for (var i = half; i < 16; i += 2) {
         scoreRows[row1 * 20 + i] *= rescales[row1];
       }
       workgroupBarrier();
-      output1_0 = subgroupMatrixLoad<subgroup_matrix_result<f32, 16, 16>, row_major>(&scoreRows, (firstTileRow + 16u) * 20u + 0u, 20u);
+      output1_0 = subgroupMatrixLoad<subgroup_matrix_result<f32, 16, 16>, row_major>(&scoreRows, (firstTileRow + 16u) * 20u, 20u);
       workgroupBarrier();
-    subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 16u) * 20u + 0u, output1_1, 20u);
+    subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 16u) * 20u, output1_1, 20u);
       // Barriers: rows are read by other invocations than those that stored them, and what follows replaces them.
       workgroupBarrier();
       for (var i = half; i < 16; i += 2) {
         scoreRows[row1 * 20 + i] *= rescales[row1];
       }
       workgroupBarrier();
-      output1_1 = subgroupMatrixLoad<subgroup_matrix_result<f32, 16, 16>, row_major>(&scoreRows, (firstTileRow + 16u) * 20u + 0u, 20u);
+      output1_1 = subgroupMatrixLoad<subgroup_matrix_result<f32, 16, 16>, row_major>(&scoreRows, (firstTileRow + 16u) * 20u, 20u);
       workgroupBarrier();
-    subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 16u) * 20u + 0u, output1_2, 20u);
+    subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 16u) * 20u, output1_2, 20u);
       // Barriers: rows are read by other invocations than those that stored them, and what follows replaces them.
       workgroupBarrier();
       for (var i = half; i < 16; i += 2) {
         scoreRows[row1 * 20 + i] *= rescales[row1];
       }
       workgroupBarrier();
-      output1_2 = subgroupMatrixLoad<subgroup_matrix_result<f32, 16, 16>, row_major>(&scoreRows, (firstTileRow + 16u) * 20u + 0u, 20u);
+      output1_2 = subgroupMatrixLoad<subgroup_matrix_result<f32, 16, 16>, row_major>(&scoreRows, (firstTileRow + 16u) * 20u, 20u);
       workgroupBarrier();
-    subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 16u) * 20u + 0u, output1_3, 20u);
+    subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 16u) * 20u, output1_3, 20u);
       // Barriers: rows are read by other invocations than those that stored them, and what follows replaces them.
       workgroupBarrier();
       for (var i = half; i < 16; i += 2) {
         scoreRows[row1 * 20 + i] *= rescales[row1];
       }
       workgroupBarrier();
-      output1_3 = subgroupMatrixLoad<subgroup_matrix_result<f32, 16, 16>, row_major>(&scoreRows, (firstTileRow + 16u) * 20u + 0u, 20u);
+      output1_3 = subgroupMatrixLoad<subgroup_matrix_result<f32, 16, 16>, row_major>(&scoreRows, (firstTileRow + 16u) * 20u, 20u);
       workgroupBarrier();
       atomicStore(&anyRescale[0], 0u);
     }
 
     // 4. Weighted sum of values.
+    let weights0 = subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>, row_major>(&weightRows, (firstTileRow + 0u) * 24u, 24u);
+    let weights1 = subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>, row_major>(&weightRows, (firstTileRow + 16u) * 24u, 24u);
     {
-      let weights0 = subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>, row_major>(&weightRows, (firstTileRow + 0u) * 24u + 0u, 24u);
-    let weights1 = subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>, row_major>(&weightRows, (firstTileRow + 16u) * 24u + 0u, 24u);
-      {
         let values = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, row_major>(&tiles, 1152u, 72u);
         output0_0 = subgroupMatrixMultiplyAccumulate(weights0, values, output0_0);
     output1_0 = subgroupMatrixMultiplyAccumulate(weights1, values, output1_0);
@@ -538,7 +535,6 @@ fn main(index : i32) {
         output0_3 = subgroupMatrixMultiplyAccumulate(weights0, values, output0_3);
     output1_3 = subgroupMatrixMultiplyAccumulate(weights1, values, output1_3);
       }
-    }
     // Barrier: the next round overwrites keys, values and weights.
     workgroupBarrier();
   }
@@ -546,7 +542,7 @@ fn main(index : i32) {
   // 5. The sums of both halves, and the output, by way of workgroup memory.
   {
   let total = rowSum0 + subgroupShuffleXor(rowSum0, 1u);
-  subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 0u) * 20u + 0u, output0_0, 20u);
+  subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 0u) * 20u, output0_0, 20u);
       // Barriers: rows are read by other invocations than those that stored them, and what follows replaces them.
       workgroupBarrier();
       for (var i = half; i < 4; i += 2) {
@@ -574,7 +570,7 @@ fn main(index : i32) {
     }
   }
       workgroupBarrier();
-    subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 0u) * 20u + 0u, output0_1, 20u);
+    subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 0u) * 20u, output0_1, 20u);
       // Barriers: rows are read by other invocations than those that stored them, and what follows replaces them.
       workgroupBarrier();
       for (var i = half; i < 4; i += 2) {
@@ -602,7 +598,7 @@ fn main(index : i32) {
     }
   }
       workgroupBarrier();
-    subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 0u) * 20u + 0u, output0_2, 20u);
+    subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 0u) * 20u, output0_2, 20u);
       // Barriers: rows are read by other invocations than those that stored them, and what follows replaces them.
       workgroupBarrier();
       for (var i = half; i < 4; i += 2) {
@@ -630,7 +626,7 @@ fn main(index : i32) {
     }
   }
       workgroupBarrier();
-    subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 0u) * 20u + 0u, output0_3, 20u);
+    subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 0u) * 20u, output0_3, 20u);
       // Barriers: rows are read by other invocations than those that stored them, and what follows replaces them.
       workgroupBarrier();
       for (var i = half; i < 4; i += 2) {
@@ -661,7 +657,7 @@ fn main(index : i32) {
   }
     {
   let total = rowSum1 + subgroupShuffleXor(rowSum1, 1u);
-  subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 16u) * 20u + 0u, output1_0, 20u);
+  subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 16u) * 20u, output1_0, 20u);
       // Barriers: rows are read by other invocations than those that stored them, and what follows replaces them.
       workgroupBarrier();
       for (var i = half; i < 4; i += 2) {
@@ -689,7 +685,7 @@ fn main(index : i32) {
     }
   }
       workgroupBarrier();
-    subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 16u) * 20u + 0u, output1_1, 20u);
+    subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 16u) * 20u, output1_1, 20u);
       // Barriers: rows are read by other invocations than those that stored them, and what follows replaces them.
       workgroupBarrier();
       for (var i = half; i < 4; i += 2) {
@@ -717,7 +713,7 @@ fn main(index : i32) {
     }
   }
       workgroupBarrier();
-    subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 16u) * 20u + 0u, output1_2, 20u);
+    subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 16u) * 20u, output1_2, 20u);
       // Barriers: rows are read by other invocations than those that stored them, and what follows replaces them.
       workgroupBarrier();
       for (var i = half; i < 4; i += 2) {
@@ -745,7 +741,7 @@ fn main(index : i32) {
     }
   }
       workgroupBarrier();
-    subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 16u) * 20u + 0u, output1_3, 20u);
+    subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 16u) * 20u, output1_3, 20u);
       // Barriers: rows are read by other invocations than those that stored them, and what follows replaces them.
       workgroupBarrier();
       for (var i = half; i < 4; i += 2) {

@@ -218,9 +218,8 @@ fn main(index : i32) {
     workgroupBarrier();
 
     // 2. Scores.
+    var scores0 = subgroup_matrix_result<f32, 16, 16>();
     {
-      var scores0 = subgroup_matrix_result<f32, 16, 16>();
-      {
         let keys = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&tiles, 0u, 72u);
         scores0 = subgroupMatrixMultiplyAccumulate(query0_0, keys, scores0);
       }
@@ -236,8 +235,7 @@ fn main(index : i32) {
         let keys = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&tiles, 48u, 72u);
         scores0 = subgroupMatrixMultiplyAccumulate(query0_3, keys, scores0);
       }
-      subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 0u) * 20u + 0u, scores0, 20u);
-    }
+    subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 0u) * 20u, scores0, 20u);
     // Barrier: rows of scores are read by other invocations than those that stored them.
     workgroupBarrier();
     nextTile = keySlots(head, queryTileIndex, t + 2, keyTiles);
@@ -335,49 +333,48 @@ fn main(index : i32) {
     // Barrier: weights are read as matrices; and whether any row rises must be known to all alike.
     workgroupBarrier();
     if (workgroupUniformLoad(&anyRescale[0]) != 0u) {
-      subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 0u) * 20u + 0u, output0_0, 20u);
+      subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 0u) * 20u, output0_0, 20u);
       // Barriers: rows are read by other invocations than those that stored them, and what follows replaces them.
       workgroupBarrier();
       for (var i = half; i < 16; i += 2) {
         scoreRows[row0 * 20 + i] *= rescales[row0];
       }
       workgroupBarrier();
-      output0_0 = subgroupMatrixLoad<subgroup_matrix_result<f32, 16, 16>, row_major>(&scoreRows, (firstTileRow + 0u) * 20u + 0u, 20u);
+      output0_0 = subgroupMatrixLoad<subgroup_matrix_result<f32, 16, 16>, row_major>(&scoreRows, (firstTileRow + 0u) * 20u, 20u);
       workgroupBarrier();
-    subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 0u) * 20u + 0u, output0_1, 20u);
+    subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 0u) * 20u, output0_1, 20u);
       // Barriers: rows are read by other invocations than those that stored them, and what follows replaces them.
       workgroupBarrier();
       for (var i = half; i < 16; i += 2) {
         scoreRows[row0 * 20 + i] *= rescales[row0];
       }
       workgroupBarrier();
-      output0_1 = subgroupMatrixLoad<subgroup_matrix_result<f32, 16, 16>, row_major>(&scoreRows, (firstTileRow + 0u) * 20u + 0u, 20u);
+      output0_1 = subgroupMatrixLoad<subgroup_matrix_result<f32, 16, 16>, row_major>(&scoreRows, (firstTileRow + 0u) * 20u, 20u);
       workgroupBarrier();
-    subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 0u) * 20u + 0u, output0_2, 20u);
+    subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 0u) * 20u, output0_2, 20u);
       // Barriers: rows are read by other invocations than those that stored them, and what follows replaces them.
       workgroupBarrier();
       for (var i = half; i < 16; i += 2) {
         scoreRows[row0 * 20 + i] *= rescales[row0];
       }
       workgroupBarrier();
-      output0_2 = subgroupMatrixLoad<subgroup_matrix_result<f32, 16, 16>, row_major>(&scoreRows, (firstTileRow + 0u) * 20u + 0u, 20u);
+      output0_2 = subgroupMatrixLoad<subgroup_matrix_result<f32, 16, 16>, row_major>(&scoreRows, (firstTileRow + 0u) * 20u, 20u);
       workgroupBarrier();
-    subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 0u) * 20u + 0u, output0_3, 20u);
+    subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 0u) * 20u, output0_3, 20u);
       // Barriers: rows are read by other invocations than those that stored them, and what follows replaces them.
       workgroupBarrier();
       for (var i = half; i < 16; i += 2) {
         scoreRows[row0 * 20 + i] *= rescales[row0];
       }
       workgroupBarrier();
-      output0_3 = subgroupMatrixLoad<subgroup_matrix_result<f32, 16, 16>, row_major>(&scoreRows, (firstTileRow + 0u) * 20u + 0u, 20u);
+      output0_3 = subgroupMatrixLoad<subgroup_matrix_result<f32, 16, 16>, row_major>(&scoreRows, (firstTileRow + 0u) * 20u, 20u);
       workgroupBarrier();
       atomicStore(&anyRescale[0], 0u);
     }
 
     // 4. Weighted sum of values.
+    let weights0 = subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>, row_major>(&weightRows, (firstTileRow + 0u) * 24u, 24u);
     {
-      let weights0 = subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>, row_major>(&weightRows, (firstTileRow + 0u) * 24u + 0u, 24u);
-      {
         let values = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, row_major>(&tiles, 1152u, 72u);
         output0_0 = subgroupMatrixMultiplyAccumulate(weights0, values, output0_0);
       }
@@ -393,7 +390,6 @@ fn main(index : i32) {
         let values = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, row_major>(&tiles, 1200u, 72u);
         output0_3 = subgroupMatrixMultiplyAccumulate(weights0, values, output0_3);
       }
-    }
     // Barrier: the next round overwrites keys, values and weights.
     workgroupBarrier();
   }
@@ -401,7 +397,7 @@ fn main(index : i32) {
   // 5. The sums of both halves, and the output, by way of workgroup memory.
   {
   let total = rowSum0 + subgroupShuffleXor(rowSum0, 1u);
-  subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 0u) * 20u + 0u, output0_0, 20u);
+  subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 0u) * 20u, output0_0, 20u);
       // Barriers: rows are read by other invocations than those that stored them, and what follows replaces them.
       workgroupBarrier();
       for (var i = half; i < 4; i += 2) {
@@ -429,7 +425,7 @@ fn main(index : i32) {
     }
   }
       workgroupBarrier();
-    subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 0u) * 20u + 0u, output0_1, 20u);
+    subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 0u) * 20u, output0_1, 20u);
       // Barriers: rows are read by other invocations than those that stored them, and what follows replaces them.
       workgroupBarrier();
       for (var i = half; i < 4; i += 2) {
@@ -457,7 +453,7 @@ fn main(index : i32) {
     }
   }
       workgroupBarrier();
-    subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 0u) * 20u + 0u, output0_2, 20u);
+    subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 0u) * 20u, output0_2, 20u);
       // Barriers: rows are read by other invocations than those that stored them, and what follows replaces them.
       workgroupBarrier();
       for (var i = half; i < 4; i += 2) {
@@ -485,7 +481,7 @@ fn main(index : i32) {
     }
   }
       workgroupBarrier();
-    subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 0u) * 20u + 0u, output0_3, 20u);
+    subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 0u) * 20u, output0_3, 20u);
       // Barriers: rows are read by other invocations than those that stored them, and what follows replaces them.
       workgroupBarrier();
       for (var i = half; i < 4; i += 2) {

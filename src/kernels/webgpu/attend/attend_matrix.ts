@@ -20,28 +20,23 @@ import {findSeenByAll, giveBackWithheld, isNotSeenByAll, withheldFunctions} from
 const subgroups = 4;
 const threads = subgroups * subgroupSize;
 
-interface MatrixTile {
-  /** Fragments of query rows of a subgroup; the softmax gives each row to two invocations. */
-  rowFragments: 1 | 2;
-  keys: number;
-}
+/** More keys at a time take the room of other workgroups (docs/performance.md, 2026-11-29). */
+const tileKeys = fragment;
 
 /**
- * The tile for a call. Twice the rows share what is read of keys and values, as far as registers hold their queries and outputs, blocks
- * of queries hold so many, and there are workgroups enough. More keys at a time take the room of other workgroups.
+ * Fragments of query rows of a subgroup; the softmax gives each row to two invocations. Two of them share what is read of keys and
+ * values, as far as registers hold their queries and outputs, blocks of queries hold so many, and there are workgroups enough.
  */
-function chooseTile(geometry: BlockGeometry, sparse: boolean): MatrixTile {
+function chooseRowFragments(geometry: BlockGeometry, sparse: boolean): 1 | 2 {
   const {batch, heads, queryLength, blockSize} = geometry;
   const fills = !sparse || blockSize % (2 * subgroups * fragment) === 0;
   const isMany = batch * heads * queryLength >= AttendMatrixProgram.manyRows;
-  return fills && isMany ? largestTile(geometry) : {rowFragments: 1, keys: fragment};
+  return fills && isMany ? mostRowFragments(geometry) : 1;
 }
 
-function largestTile({headDim, valueDim}: HeadDims): MatrixTile {
-  return {rowFragments: Math.max(headDim, valueDim) <= 64 ? 2 : 1, keys: fragment};
-}
+const mostRowFragments = ({headDim, valueDim}: HeadDims): 1 | 2 => (Math.max(headDim, valueDim) <= 64 ? 2 : 1);
 
-const tileQueries = ({rowFragments}: MatrixTile) => subgroups * rowFragments * fragment;
+const rowsOfTile = (rowFragments: number) => subgroups * rowFragments * fragment;
 /**
  * How far, in units of log2, a row's maximum may rise above the one that its sums are relative to before these are
  * brought up to it. Weights stay below 2⁸, well inside float16, and after the first tiles it hardly ever happens.
@@ -50,29 +45,29 @@ const headroom = 8;
 
 // Strides of rows in workgroup memory: multiples of 16 bytes, padded so that consecutive rows lie in different banks.
 const tileStride = (headDim: number) => paddedHeadDim(headDim) + 8;
-const scoreStride = ({keys}: MatrixTile) => keys + 4;
-const weightStride = ({keys}: MatrixTile) => keys + 8;
+const scoreStride = tileKeys + 4;
+const weightStride = tileKeys + 8;
 /** float16 values of the tiles: keys and values. */
-const tileSize = ({headDim, valueDim}: HeadDims, {keys}: MatrixTile) =>
-  keys * (tileStride(headDim) + tileStride(valueDim));
+const tileSize = ({headDim, valueDim}: HeadDims) => tileKeys * (tileStride(headDim) + tileStride(valueDim));
 
 /** Workgroup memory that the program declares. */
-function matrixBytes(dims: HeadDims, tile: MatrixTile): number {
-  const scores = 4 * tileQueries(tile) * scoreStride(tile);
-  const weights = 2 * tileQueries(tile) * weightStride(tile);
-  const positionsAndRescales = 4 * (tile.keys + tileQueries(tile));
+function matrixBytes(dims: HeadDims, rowFragments: number): number {
+  const rows = rowsOfTile(rowFragments);
+  const scores = 4 * rows * scoreStride;
+  const weights = 2 * rows * weightStride;
+  const positionsAndRescales = 4 * (tileKeys + rows);
   const flags = 3 * 16;
-  return 2 * tileSize(dims, tile) + scores + weights + positionsAndRescales + flags;
+  return 2 * tileSize(dims) + scores + weights + positionsAndRescales + flags;
 }
 
 /** Whether the device has matrix units of the kind that the program uses, and the workgroup memory for the head dims. */
 export function matrixUnitsFit(device: GPUDevice, dims: HeadDims): boolean {
-  const fits = matrixBytes(dims, largestTile(dims)) <= device.limits.maxComputeWorkgroupStorageSize;
+  const fits = matrixBytes(dims, mostRowFragments(dims)) <= device.limits.maxComputeWorkgroupStorageSize;
   return fits && hasMatrixUnits(device);
 }
 
 interface MatrixForm extends AttendForm {
-  tile: MatrixTile;
+  rowFragments: 1 | 2;
 }
 
 /**
@@ -88,9 +83,9 @@ export class AttendMatrixProgram extends AttentionProgram<MatrixForm> {
   /** @param rows of `Float16RowsProgram`. */
   constructor(call: WebGPUCall, rows: TensorInfo, plan?: WebGPUPlan) {
     const form = attendForm(call, plan);
-    const tile = chooseTile(call.geometry, plan !== undefined);
+    const rowFragments = chooseRowFragments(call.geometry, plan !== undefined);
     const layout = float16Layout(call);
-    const {inputs, ...spec} = attendSpec(call, form, {tileQueries: tileQueries(tile), plan});
+    const {inputs, ...spec} = attendSpec(call, form, {tileQueries: rowsOfTile(rowFragments), plan});
     super({
       name: 'AttendMatrix',
       ...spec,
@@ -102,31 +97,26 @@ export class AttendMatrixProgram extends AttentionProgram<MatrixForm> {
       },
       uniforms: {...spec.uniforms, firstKey: i32(layout.keys), firstValue: i32(layout.values)},
       threads,
-      variant: {...form, tile},
+      variant: {...form, rowFragments},
       extensions: matrixExtensions,
     });
   }
 
-  protected shader({tile, ...form}: MatrixForm): string {
+  protected shader({rowFragments, ...form}: MatrixForm): string {
     const {headDim, valueDim} = form;
-    const {rowFragments, keys} = tile;
     const headFragments = paddedHeadDim(headDim) / fragment;
     const outputFragments = paddedHeadDim(valueDim) / fragment;
     const outputVectors = headVectors(valueDim);
-    const keyFragments = keys / fragment;
     const rowsOfSubgroup = rowFragments * fragment;
-    const keyLoads = carriedRows('key', headDim, tile, 0);
-    const valueLoads = carriedRows('value', valueDim, tile, keys * tileStride(headDim));
+    const keyLoads = carriedRows('key', headDim, 0);
+    const valueLoads = carriedRows('value', valueDim, tileKeys * tileStride(headDim));
     const loads = [keyLoads, valueLoads];
     // Where a value takes as many words as a key, an invocation carries the values of the keys that it carries.
     const shared = valueLoads.words === keyLoads.words;
     const positionsOf = (load: CarriedRows) => (shared ? 'keyPlaces' : `${load.tensor}Places`);
     const ownPositions = shared ? [keyLoads] : loads;
     // Two invocations share a row of scores: each takes every other vec4.
-    const vectorsOfRow = keys / 4 / 2;
-    const [scores, weights] = [scoreStride(tile), weightStride(tile)];
-    // Fragments of output that fit side by side into a subgroup's part of the scores.
-    const staged = Math.min(keyFragments, outputFragments);
+    const vectorsOfRow = tileKeys / 4 / 2;
     const eachRow = (text: (r: number) => string) => unroll(rowFragments, text);
     const eachLoad = (load: CarriedRows, text: (j: number, place: string) => string) =>
       unroll(load.rounds, (j) => text(j, `(local + ${j * threads})`));
@@ -152,9 +142,9 @@ export class AttendMatrixProgram extends AttentionProgram<MatrixForm> {
     };
     const store = (load: CarriedRows) =>
       eachLoad(load, (j, place) => {
-        const isWhole = keys * load.words >= (j + 1) * threads;
+        const isWhole = tileKeys * load.words >= (j + 1) * threads;
         const position = `${positionsOf(load)}[${j}]`;
-        return `${isWhole ? '' : `if (${place} < ${keys * load.words}) `}{
+        return `${isWhole ? '' : `if (${place} < ${tileKeys * load.words}) `}{
       let at = ${load.firstValue} + ${place} / ${load.words} * ${load.stride} + ${place} % ${load.words} * 8;
       // Padding has no weight, but zero times a NaN is a NaN (more: withheld_values.ts).
       let words = select(vec4<i32>(), ${load.tensor}Words[${j}], ${position} != paddingPosition);
@@ -178,25 +168,25 @@ export class AttendMatrixProgram extends AttentionProgram<MatrixForm> {
         vectorsOfRow,
         (v) => `{
       let column = 4 * (half + ${2 * v});
-      ${unroll(4, (c) => `x[${v}][${c}] = ${scoreAt(`scoreRows[row${r} * ${scores} + column + ${c}]`, `column + ${c}`)};`)}
+      ${unroll(4, (c) => `x[${v}][${c}] = ${scoreAt(`scoreRows[row${r} * ${scoreStride} + column + ${c}]`, `column + ${c}`)};`)}
       newMax = max(newMax, max(max(x[${v}].x, x[${v}].y), max(x[${v}].z, x[${v}].w)));
     }`,
       );
-    const scoresAt = (r: number) => `(firstTileRow + ${r * fragment}u) * ${scores}u`;
+    const scoresAt = (r: number) => `(firstTileRow + ${r * fragment}u) * ${scoreStride}u`;
     const output = (r: number, o: number) => `output${r}_${o}`;
-    // Output fragments of row fragment r go out side by side, some at a time; \`use\` has them in scoreRows.
-    const throughMemory = (r: number, use: (first: number, count: number) => string) =>
-      unroll(Math.ceil(outputFragments / staged), (g) => {
-        const count = Math.min(staged, outputFragments - g * staged);
-        return `${unroll(count, (o) => `subgroupMatrixStore<row_major>(&scoreRows, ${scoresAt(r)} + ${o * fragment}u, ${output(r, g * staged + o)}, ${scores}u);`)}
+    // The output fragments of row fragment r go out one after the other; `use` has one in scoreRows.
+    const throughMemory = (r: number, use: (o: number) => string) =>
+      unroll(
+        outputFragments,
+        (o) => `subgroupMatrixStore<row_major>(&scoreRows, ${scoresAt(r)}, ${output(r, o)}, ${scoreStride}u);
       // Barriers: rows are read by other invocations than those that stored them, and what follows replaces them.
       workgroupBarrier();
-      ${use(g * staged, count)}
-      workgroupBarrier();`;
-      });
+      ${use(o)}
+      workgroupBarrier();`,
+      );
     return `
-// A workgroup computes the output of ${tileQueries(tile)} query rows of one head; each of its ${subgroups} subgroups owns ${rowsOfSubgroup} of them. It walks
-// over tiles of ${keys} keys with an online softmax, whose products run on matrix units: float16 in, float32 sums.
+// A workgroup computes the output of ${rowsOfTile(rowFragments)} query rows of one head; each of its ${subgroups} subgroups owns ${rowsOfSubgroup} of them. It walks
+// over tiles of ${tileKeys} keys with an online softmax, whose products run on matrix units: float16 in, float32 sums.
 //
 // Who holds an element of a matrix in registers is not known, so everything that is done by row passes through workgroup
 // memory: scores go out, two neighbouring invocations turn a row of them into weights, and the weights come back as a
@@ -207,14 +197,14 @@ export class AttendMatrixProgram extends AttentionProgram<MatrixForm> {
 // a part for each subgroup. Keys and values of the next tile are read from global memory while this one is computed. Each variable
 // takes whole 16 bytes: a driver may put them in any order, and fragments must begin there.
 const threads = ${threads};
-const tileQueries = ${tileQueries(tile)};
-const tileKeys = ${keys};
-var<workgroup> tiles : array<f16, ${tileSize(form, tile)}>;
+const tileQueries = ${rowsOfTile(rowFragments)};
+const tileKeys = ${tileKeys};
+var<workgroup> tiles : array<f16, ${tileSize(form)}>;
 ${attendWalk(form)}
 ${withheldFunctions('x')}
 ${withheldWords(valueLoads)}
-var<workgroup> scoreRows : array<f32, ${tileQueries(tile) * scores}>;
-var<workgroup> weightRows : array<f16, ${tileQueries(tile) * weights}>;
+var<workgroup> scoreRows : array<f32, ${rowsOfTile(rowFragments) * scoreStride}>;
+var<workgroup> weightRows : array<f16, ${rowsOfTile(rowFragments) * weightStride}>;
 var<workgroup> keyPositions : array<i32, tileKeys>;
 var<workgroup> rescales : array<f32, tileQueries>;
 var<workgroup> anyRescale : array<atomic<u32>, 4>;
@@ -262,20 +252,15 @@ ${ownedRows(form)}
     workgroupBarrier();
 
     // 2. Scores.
+    ${eachRow((r) => `var scores${r} = ${sumType}();`)}
     ${unroll(
-      keyFragments,
-      (k) => `{
-      ${eachRow((r) => `var scores${r} = ${sumType}();`)}
-      ${unroll(
-        headFragments,
-        (d) => `{
-        let keys = subgroupMatrixLoad<${rightType}, col_major>(&tiles, ${k * fragment * keyLoads.stride + d * fragment}u, ${keyLoads.stride}u);
+      headFragments,
+      (d) => `{
+        let keys = subgroupMatrixLoad<${rightType}, col_major>(&tiles, ${d * fragment}u, ${keyLoads.stride}u);
         ${eachRow((r) => `scores${r} = subgroupMatrixMultiplyAccumulate(query${r}_${d}, keys, scores${r});`)}
       }`,
-      )}
-      ${eachRow((r) => `subgroupMatrixStore<row_major>(&scoreRows, ${scoresAt(r)} + ${k * fragment}u, scores${r}, ${scores}u);`)}
-    }`,
     )}
+    ${eachRow((r) => `subgroupMatrixStore<row_major>(&scoreRows, ${scoresAt(r)}, scores${r}, ${scoreStride}u);`)}
     // Barrier: rows of scores are read by other invocations than those that stored them.
     workgroupBarrier();
     nextTile = keySlots(head, queryTileIndex, t + 2, keyTiles);
@@ -309,7 +294,7 @@ ${ownedRows(form)}
         (c) => `{
         // A row that has seen nothing yet has the masked score as its maximum: exp2 would give 1.
         let weight = select(exp2(x[${v}][${c}] - rowMax${r}), 0.0, x[${v}][${c}] == masked);
-        weightRows[row${r} * ${weights} + column + ${c}] = f16(weight);
+        weightRows[row${r} * ${weightStride} + column + ${c}] = f16(weight);
         rowSum${r} += weight;
       }`,
       )}
@@ -323,29 +308,24 @@ ${ownedRows(form)}
       ${eachRow((r) =>
         throughMemory(
           r,
-          (first, count) => `for (var i = half; i < ${count * fragment}; i += 2) {
-        scoreRows[row${r} * ${scores} + i] *= rescales[row${r}];
+          (o) => `for (var i = half; i < ${fragment}; i += 2) {
+        scoreRows[row${r} * ${scoreStride} + i] *= rescales[row${r}];
       }
       workgroupBarrier();
-      ${unroll(count, (o) => `${output(r, first + o)} = subgroupMatrixLoad<${sumType}, row_major>(&scoreRows, ${scoresAt(r)} + ${o * fragment}u, ${scores}u);`)}`,
+      ${output(r, o)} = subgroupMatrixLoad<${sumType}, row_major>(&scoreRows, ${scoresAt(r)}, ${scoreStride}u);`,
         ),
       )}
       atomicStore(&anyRescale[0], 0u);
     }
 
     // 4. Weighted sum of values.
+    ${eachRow((r) => `let weights${r} = subgroupMatrixLoad<${leftType}, row_major>(&weightRows, (firstTileRow + ${r * fragment}u) * ${weightStride}u, ${weightStride}u);`)}
     ${unroll(
-      keyFragments,
-      (k) => `{
-      ${eachRow((r) => `let weights${r} = subgroupMatrixLoad<${leftType}, row_major>(&weightRows, (firstTileRow + ${r * fragment}u) * ${weights}u + ${k * fragment}u, ${weights}u);`)}
-      ${unroll(
-        outputFragments,
-        (o) => `{
-        let values = subgroupMatrixLoad<${rightType}, row_major>(&tiles, ${valueLoads.firstValue + k * fragment * valueLoads.stride + o * fragment}u, ${valueLoads.stride}u);
+      outputFragments,
+      (o) => `{
+        let values = subgroupMatrixLoad<${rightType}, row_major>(&tiles, ${valueLoads.firstValue + o * fragment}u, ${valueLoads.stride}u);
         ${eachRow((r) => `${output(r, o)} = subgroupMatrixMultiplyAccumulate(weights${r}, values, ${output(r, o)});`)}
       }`,
-      )}
-    }`,
     )}
     // Barrier: the next round overwrites keys, values and weights.
     workgroupBarrier();
@@ -357,10 +337,10 @@ ${ownedRows(form)}
   let total = rowSum${r} + subgroupShuffleXor(rowSum${r}, 1u);${form.sinks ? `\n  let totalWithSink = total + ${sinkWeight(`rowMax${r}`)};` : ''}
   ${throughMemory(
     r,
-    (first, count) => `for (var i = half; i < ${(count * fragment) / 4}; i += 2) {
-    let vector = ${(first * fragment) / 4} + i;
+    (o) => `for (var i = half; i < ${fragment / 4}; i += 2) {
+    let vector = ${(o * fragment) / 4} + i;
     if (firstRow + row${r} < endRow && vector < ${outputVectors}) {
-      let at = row${r} * ${scores} + 4 * i;
+      let at = row${r} * ${scoreStride} + 4 * i;
       var x = vec4<f32>(scoreRows[at], scoreRows[at + 1], scoreRows[at + 2], scoreRows[at + 3]);
       ${giveBackWithheld(form, [`firstRow + row${r}`], ['readValue(firstKeyRow + position, vector)'], (_r, _v, withheld) => `x += ${withheld};`)}
       // A row that saw nothing is zeros.
@@ -387,10 +367,10 @@ interface CarriedRows {
   stride: number;
 }
 
-function carriedRows(tensor: 'key' | 'value', dim: number, {keys}: MatrixTile, firstValue: number): CarriedRows {
+function carriedRows(tensor: 'key' | 'value', dim: number, firstValue: number): CarriedRows {
   const words = float16Words(dim);
   const first = tensor === 'key' ? 'firstKey' : 'firstValue';
-  return {tensor, first, words, rounds: Math.ceil((keys * words) / threads), firstValue, stride: tileStride(dim)};
+  return {tensor, first, words, rounds: Math.ceil((tileKeys * words) / threads), firstValue, stride: tileStride(dim)};
 }
 
 /** Shader text: `withhold` for words of eight values; and four values of a row, as the tile holds them. */
