@@ -1,6 +1,7 @@
 import type {NamedTensorMap, Tensor1D, Tensor4D} from '@tensorflow/tfjs-core';
-import {maximum, minimum, scalar, Tensor, tensor1d} from '@tensorflow/tfjs-core';
+import {cast, maximum, minimum, reshape, scalar, Tensor, tensor1d} from '@tensorflow/tfjs-core';
 import type {BlockGeometry} from '../attention/block_geometry.js';
+import type {AttentionTensors} from './attention_tensors.js';
 import {check, describe} from './check_arguments.js';
 import type {AttentionOptions, FlashAttentionOptions, PBSAttentionOptions} from './options.js';
 import type {PBSAttentionPlan} from './results.js';
@@ -75,23 +76,24 @@ export function withPlanLengths(op: string, options: PBSAttentionOptions | undef
   return options?.keyLengths === undefined ? {...options, keyLengths: planned} : options;
 }
 
-/** `mask`, if given. */
+/** `mask`, if given: bool or float32, of rank 4. */
 export function maskInput(
   op: string,
   options: FlashAttentionOptions | undefined,
-  query: Tensor4D,
-  key: Tensor4D,
+  {query, key, isOneEntry}: AttentionTensors,
 ): NamedTensorMap {
-  const mask = options?.mask;
+  const mask: Tensor | undefined = options?.mask;
   if (mask === undefined) {
     return {};
   }
-  const shape = [query.shape[0], query.shape[1], query.shape[2], key.shape[2]];
-  const takes = `a bool or float32 tensor of rank 4 that broadcasts to [${shape}]`;
+  const full = [query.shape[0], query.shape[1], query.shape[2], key.shape[2]];
+  const shape = isOneEntry ? full.slice(1) : full;
+  const takes = `a bool, int32 (0 and 1) or float32 (added) tensor of rank ${shape.length} that broadcasts to [${shape}]`;
   check(mask instanceof Tensor, op, 'mask', `got ${describe(mask)}`, takes);
   const broadcast = mask.shape.map((size, axis) => (size === 1 ? 1 : shape[axis]));
-  checkTensorOf(op, 'mask', mask, ['bool', 'float32'], broadcast.length === 4 ? broadcast : shape, takes);
-  return {mask};
+  checkTensorOf(op, 'mask', mask, ['bool', 'int32', 'float32'], mask.rank === shape.length ? broadcast : shape, takes);
+  const sees = mask.dtype === 'int32' ? cast(mask, 'bool') : mask;
+  return {mask: isOneEntry ? reshape(sees, [1, ...mask.shape]) : sees};
 }
 
 /** Values of key orders that this library made: what they hold is in range. */

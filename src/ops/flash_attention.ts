@@ -1,9 +1,10 @@
-import type {Tensor4D} from '@tensorflow/tfjs-core';
+import type {Tensor} from '@tensorflow/tfjs-core';
 import {op} from '@tensorflow/tfjs-core';
 import {FlashAttention} from '../attention/attention_kernels.js';
 import {runDifferentiable} from '../attention/gradients.js';
 import {headInputs, keyLengthsInput, maskInput} from './attention_inputs.js';
-import {checkBackend, checkTensors, flashAttentionAttrs} from './check_arguments.js';
+import {asGiven, attentionTensors} from './attention_tensors.js';
+import {checkBackend, flashAttentionAttrs} from './check_arguments.js';
 import type {AttentionOp, FlashAttentionOptions} from './options.js';
 
 /**
@@ -22,6 +23,8 @@ import type {AttentionOp, FlashAttentionOptions} from './options.js';
  * the forward pass keeps its inputs and its output alone, and the three gradients take about 4 times its multiply-adds and
  * memory that grows with the length as the inputs do. There is no gradient of the gradient; tfjs throws then.
  *
+ * Without a batch, `[heads, length, headDim]`, query, key and value are a batch of one, and so is what comes back.
+ *
  * @param query float32 `[batch, heads, queryLength, headDim]`.
  * @param key float32 `[batch, keyValueHeads, keyLength, headDim]`; `heads` is a multiple of `keyValueHeads`, and query head
  *     `h` reads key head `h / (heads / keyValueHeads)` (grouped-query attention, no repeated keys needed).
@@ -33,10 +36,10 @@ import type {AttentionOp, FlashAttentionOptions} from './options.js';
  *     cannot hold the tensors; nothing has been launched then.
  * @function
  */
-export const flashAttention = op({flashAttention_}) as AttentionOp<FlashAttentionOptions>;
+export const flashAttention = op({flashAttention_}) as unknown as AttentionOp<FlashAttentionOptions>;
 
-function flashAttention_(query: Tensor4D, key: Tensor4D, value: Tensor4D, options?: FlashAttentionOptions): Tensor4D {
-  checkTensors('flashAttention', query, key, value);
+function flashAttention_(...[q, k, v, options]: Parameters<typeof flashAttention>): Tensor {
+  const {query, key, value, isOneEntry} = attentionTensors('flashAttention', q, k, v);
   const attrs = flashAttentionAttrs('flashAttention', options, query, key);
   checkBackend('flashAttention', FlashAttention);
   const inputs = {
@@ -45,7 +48,7 @@ function flashAttention_(query: Tensor4D, key: Tensor4D, value: Tensor4D, option
     value,
     ...keyLengthsInput('flashAttention', options, key),
     ...headInputs('flashAttention', options, query),
-    ...maskInput('flashAttention', options, query, key),
+    ...maskInput('flashAttention', options, {query, key, value, isOneEntry}),
   };
-  return runDifferentiable(FlashAttention, inputs, attrs);
+  return asGiven(runDifferentiable(FlashAttention, inputs, attrs), {isOneEntry});
 }
