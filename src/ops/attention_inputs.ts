@@ -23,12 +23,25 @@ export function keyLengthsInput(op: string, options: AttentionOptions | undefine
     checkTensorOf(op, 'keyLengths', keyLengths, ['int32'], [batch], takes);
     return {keyLengths};
   }
-  const lengths = numbersOf(keyLengths);
-  check(lengths !== undefined, op, 'keyLengths', `got ${describe(keyLengths)}`, takes);
-  const isLength = (x: number) => Number.isSafeInteger(x) && x >= 0 && x <= keyLength;
-  const areLengths = lengths.length === batch && lengths.every(isLength);
-  check(areLengths, op, 'keyLengths', `got [${listOf(lengths)}]`, takes);
+  const lengths = listedIntegers(op, 'keyLengths', keyLengths, batch, keyLength, takes);
   return {keyLengths: tensor1d(lengths, 'int32') satisfies Tensor1D};
+}
+
+/** The integers from 0 to `last` of an option that lists one for each batch entry; throws on others. */
+export function listedIntegers(
+  op: string,
+  name: string,
+  given: unknown,
+  batch: number,
+  last: number,
+  takes: string,
+): number[] {
+  const numbers = numbersOf(given);
+  check(numbers !== undefined, op, name, `got ${describe(given)}`, takes);
+  const isInRange = (x: number) => Number.isSafeInteger(x) && x >= 0 && x <= last;
+  const areInRange = numbers.length === batch && numbers.every(isInRange);
+  check(areInRange, op, name, `got [${listOf(numbers)}]`, takes);
+  return numbers;
 }
 
 /** The options that are a number for each query head, those that are given, as tensors. */

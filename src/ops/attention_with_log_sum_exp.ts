@@ -3,6 +3,7 @@ import {
   add,
   div,
   exp,
+  fill,
   greater,
   log,
   max,
@@ -20,6 +21,7 @@ import {AttentionWithLogSumExp} from '../attention/attention_kernels.js';
 import {runDifferentiable} from '../attention/gradients.js';
 import {headInputs, keyLengthsInput, maskInput} from './attention_inputs.js';
 import {asGiven, attentionTensors} from './attention_tensors.js';
+import {attendByEntry, hasEntries, zeroRows} from './batch_entries.js';
 import {check, checkBackend, describe, flashAttentionAttrs} from './check_arguments.js';
 import type {FlashAttentionOptions, TensorInput} from './options.js';
 import type {AttentionPart} from './results.js';
@@ -50,7 +52,23 @@ export const attentionWithLogSumExp =
 
 function attentionWithLogSumExp_(...[q, k, v, options]: Parameters<typeof attentionWithLogSumExp>): AttentionPart {
   const name = 'attentionWithLogSumExp';
-  const {query, key, value, isOneEntry} = attentionTensors(name, q, k, v);
+  const tensors = attentionTensors(name, q, k, v);
+  const {query, key, value, isOneEntry} = tensors;
+  const mask = maskInput(name, options, tensors);
+  if (hasEntries(options)) {
+    const attend = (...x: [Tensor4D, Tensor4D, Tensor4D, FlashAttentionOptions]) => {
+      const part = attentionWithLogSumExp(...x);
+      return [part.output, part.logSumExp];
+    };
+    const {sinks} = headInputs(name, options, query);
+    const ofNothing = (rows: number) => {
+      const shape = [1, query.shape[1], rows];
+      return sinks ? add(fill(shape, 0), reshape(sinks, [1, -1, 1])) : fill(shape, -Infinity);
+    };
+    const unseen = [zeroRows(tensors), ofNothing];
+    const [output, logSumExp] = attendByEntry(name, tensors, {...options, ...mask}, attend, unseen);
+    return {output: asGiven(output, tensors), logSumExp: asGiven(logSumExp, tensors)};
+  }
   const attrs = flashAttentionAttrs(name, options, query, key);
   checkBackend(name, AttentionWithLogSumExp);
   const inputs: NamedTensorMap = {
@@ -59,7 +77,7 @@ function attentionWithLogSumExp_(...[q, k, v, options]: Parameters<typeof attent
     value,
     ...keyLengthsInput(name, options, key),
     ...headInputs(name, options, query),
-    ...maskInput(name, options, {query, key, value, isOneEntry}),
+    ...mask,
   };
   const [output, logSumExp] = runDifferentiable<[Tensor4D, Tensor3D]>(AttentionWithLogSumExp, inputs, attrs);
   return {output: asGiven(output, {isOneEntry}), logSumExp: asGiven(logSumExp, {isOneEntry})};

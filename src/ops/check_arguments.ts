@@ -7,8 +7,8 @@ import {defaultOptions, givenOptions} from './options.js';
 import type {PBSAttentionPlan} from './results.js';
 
 /** Options that belong to the tensors of a call. */
-const flashInputOptions = ['queryOffset', 'keyLengths', 'alibiSlopes', 'sinks', 'mask'] as const;
-const pbsInputOptions = ['queryOffset', 'keyLengths', 'alibiSlopes', 'sinks', 'plan', 'onReport'] as const;
+const flashInputOptions = ['queryOffset', 'keyStarts', 'keyLengths', 'alibiSlopes', 'sinks', 'mask'] as const;
+const pbsInputOptions = ['queryOffset', 'keyStarts', 'keyLengths', 'alibiSlopes', 'sinks', 'plan', 'onReport'] as const;
 
 /** The attributes of exact attention, defaults filled in; throws on what it cannot take. */
 export function flashAttentionAttrs(
@@ -55,7 +55,15 @@ export function planSettings(
   const sized = withPlanSizes(op, options, plan, withOffset);
   // Those that change nothing are checked too; the scale's default alone is the head dim's.
   const {blockSize, keyBlockSize, segmentSize, causal, window} = pbsAttentionSettings(op, sized, 1, inputOptions);
-  return {blockSize, keyBlockSize, segmentSize, causal, window, queryOffset: sized?.queryOffset};
+  const {queryOffset} = sized ?? {};
+  check(
+    typeof queryOffset !== 'object',
+    op,
+    'queryOffset',
+    `got ${describe(queryOffset)}`,
+    'one number, for all entries',
+  );
+  return {blockSize, keyBlockSize, segmentSize, causal, window, queryOffset};
 }
 
 /** @param withOffset with the position of the plan's first row, too; without a causal mask and a window it says nothing. */
@@ -98,7 +106,7 @@ export function queryOffsetOf(
   if (queryOffset === undefined) {
     return counts ? Math.max(0, keyLength - queryLength) : 0;
   }
-  const isPosition = Number.isSafeInteger(queryOffset) && queryOffset >= 0;
+  const isPosition = typeof queryOffset === 'number' && Number.isSafeInteger(queryOffset) && queryOffset >= 0;
   const got = `got ${describe(queryOffset)} for ${queryLength} queries and ${keyLength} keys`;
   const last = causal ? keyLength - queryLength : counts ? keyLength : Infinity;
   const takes = `an integer from 0 to ${causal || !counts ? 'keyLength - queryLength' : 'keyLength'}`;

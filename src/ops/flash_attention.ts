@@ -1,9 +1,10 @@
-import type {Tensor} from '@tensorflow/tfjs-core';
+import type {Tensor, Tensor4D} from '@tensorflow/tfjs-core';
 import {op} from '@tensorflow/tfjs-core';
 import {FlashAttention} from '../attention/attention_kernels.js';
 import {runDifferentiable} from '../attention/gradients.js';
 import {headInputs, keyLengthsInput, maskInput} from './attention_inputs.js';
 import {asGiven, attentionTensors} from './attention_tensors.js';
+import {attendByEntry, hasEntries, zeroRows} from './batch_entries.js';
 import {checkBackend, flashAttentionAttrs} from './check_arguments.js';
 import type {AttentionOp, FlashAttentionOptions} from './options.js';
 
@@ -39,7 +40,14 @@ import type {AttentionOp, FlashAttentionOptions} from './options.js';
 export const flashAttention = op({flashAttention_}) as unknown as AttentionOp<FlashAttentionOptions>;
 
 function flashAttention_(...[q, k, v, options]: Parameters<typeof flashAttention>): Tensor {
-  const {query, key, value, isOneEntry} = attentionTensors('flashAttention', q, k, v);
+  const tensors = attentionTensors('flashAttention', q, k, v);
+  const {query, key, value, isOneEntry} = tensors;
+  const mask = maskInput('flashAttention', options, tensors);
+  if (hasEntries(options)) {
+    const attend = (...x: [Tensor4D, Tensor4D, Tensor4D, FlashAttentionOptions]) => [flashAttention(...x)];
+    const given = {...options, ...mask};
+    return asGiven(attendByEntry('flashAttention', tensors, given, attend, [zeroRows(tensors)])[0], tensors);
+  }
   const attrs = flashAttentionAttrs('flashAttention', options, query, key);
   checkBackend('flashAttention', FlashAttention);
   const inputs = {
@@ -48,7 +56,7 @@ function flashAttention_(...[q, k, v, options]: Parameters<typeof flashAttention
     value,
     ...keyLengthsInput('flashAttention', options, key),
     ...headInputs('flashAttention', options, query),
-    ...maskInput('flashAttention', options, {query, key, value, isOneEntry}),
+    ...mask,
   };
   return asGiven(runDifferentiable(FlashAttention, inputs, attrs), {isOneEntry});
 }

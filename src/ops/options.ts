@@ -18,9 +18,17 @@ export interface AttentionOptions {
    * Position of the first query row among the keys: under a causal mask, row i sees the keys up to position
    * `queryOffset + i`. An integer from 0 to `keyLength − queryLength`, the default, with which the last row sees every key:
    * a chunk of a prompt, or the next token, over a key/value cache. Without a causal mask it counts for `window` and `alibiSlopes` alone,
-   * goes up to `keyLength`, and is 0 by default where there are fewer keys than rows.
+   * goes up to `keyLength`, and is 0 by default where there are fewer keys than rows. A list has one for each batch entry, and each entry is then a
+   * call of its own (not in plans).
    */
-  queryOffset?: number;
+  queryOffset?: number | number[] | Int32Array;
+  /**
+   * Position of the first key of each batch entry that is not padding, for batches padded on the left: keys before it are seen by no query, and
+   * what they hold matters to nothing. Integers from 0 to `keyLength`. Each entry is a call of its own, over its keys from there on; it gives
+   * what it gives without padding. Rows that stand before the first key (under a causal mask, with `window` or `alibiSlopes`, or where there are as many rows
+   * as keys) are padding, too, and come back as zeros. Positions count with the padding. Not with `mask`, and not in plans. Default: 0.
+   */
+  keyStarts?: number[] | Int32Array;
   /**
    * Keys of each batch entry that are not padding, for batches padded on the right: keys at this position and after are seen
    * by no query. Integers from 0 to `keyLength`, or an int32 tensor `[batch]`, which is not read back: what lies outside that

@@ -1,10 +1,11 @@
-import type {NamedTensorMap, Tensor} from '@tensorflow/tfjs-core';
+import type {NamedTensorMap, Tensor, Tensor4D} from '@tensorflow/tfjs-core';
 import {op} from '@tensorflow/tfjs-core';
 import {PBSAttention} from '../attention/attention_kernels.js';
 import {blockGeometry} from '../attention/block_geometry.js';
 import {runDifferentiable} from '../attention/gradients.js';
 import {headInputs, keyLengthsInput, planInputs, withPlanLengths} from './attention_inputs.js';
 import {asGiven, attentionTensors} from './attention_tensors.js';
+import {attendByEntry, hasEntries, zeroRows} from './batch_entries.js';
 import {check, checkBackend, describe, pbsAttentionAttrs} from './check_arguments.js';
 import type {AttentionOp, PBSAttentionOptions} from './options.js';
 import {reportOf} from './pbs_attention_report.js';
@@ -63,7 +64,16 @@ import {reportOf} from './pbs_attention_report.js';
 export const pbsAttention = op({pbsAttention_}) as unknown as AttentionOp<PBSAttentionOptions>;
 
 function pbsAttention_(...[q, k, v, options]: Parameters<typeof pbsAttention>): Tensor {
-  const {query, key, value, isOneEntry} = attentionTensors('pbsAttention', q, k, v);
+  const tensors = attentionTensors('pbsAttention', q, k, v);
+  const {query, key, value, isOneEntry} = tensors;
+  if (hasEntries(options)) {
+    for (const name of ['plan', 'onReport', 'mask'] as const) {
+      const takes = 'none with keyStarts or a queryOffset of each entry';
+      check((options as Record<string, unknown>)[name] === undefined, 'pbsAttention', name, 'got one', takes);
+    }
+    const attend = (...x: [Tensor4D, Tensor4D, Tensor4D, PBSAttentionOptions]) => [pbsAttention(...x)];
+    return asGiven(attendByEntry('pbsAttention', tensors, options, attend, [zeroRows(tensors)])[0], tensors);
+  }
   const attrs = pbsAttentionAttrs('pbsAttention', options, query, key);
   checkBackend('pbsAttention', PBSAttention);
   const {plan, onReport, keyLengths} = withPlanLengths('pbsAttention', options) ?? {};

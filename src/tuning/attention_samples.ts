@@ -25,7 +25,7 @@ export interface AttentionSample {
 export interface AttentionSampleCollector {
   /**
    * {@link flashAttention}, to be called in its place: keeps query, key and value, also past the end of a `tidy`, and `causal`
-   * and `scale`. Refuses what the tuner does not measure: `mask`, `keyLengths`, `window`, `softCap`,
+   * and `scale`. Refuses what the tuner does not measure: `mask`, `keyLengths`, `keyStarts`, `window`, `softCap`,
    * `alibiSlopes`, `sinks`, and queries that do not end with the keys.
    */
   attention: AttentionOp<FlashAttentionOptions>;
@@ -54,7 +54,7 @@ export function collectAttentionSamples(): AttentionSampleCollector {
       const {mask, keyLengths, queryOffset, causal, scale} = options ?? {};
       check(mask === undefined, op, 'mask', 'got one', 'none: the tuner measures attention without');
       check(keyLengths === undefined, op, 'keyLengths', 'got some', 'none: the tuner measures prompts without padding');
-      for (const name of ['window', 'softCap', 'alibiSlopes', 'sinks'] as const) {
+      for (const name of ['keyStarts', 'window', 'softCap', 'alibiSlopes', 'sinks'] as const) {
         check(options?.[name] === undefined, op, name, 'got one', 'none: the tuner measures attention without');
       }
       return tidy(() => {

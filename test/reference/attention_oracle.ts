@@ -1,7 +1,10 @@
 import type {Inputs, ReferenceOptions} from './attention';
 
 /** Every form that an option brings. Semantics: transformers' (`golden/attention_forms.py`). */
-export interface OracleOptions extends ReferenceOptions {
+export interface OracleOptions extends Omit<ReferenceOptions, 'queryOffset'> {
+  queryOffset?: number | number[];
+  /** Keys before are padding, and so are rows that stand there. */
+  keyStarts?: number[];
   window?: number;
   softCap?: number;
   alibiSlopes?: number[];
@@ -98,17 +101,19 @@ function rowsOf({query, key, queryShape, keyShape}: Inputs, options: OracleOptio
   const [, keyHeads, keyLength] = keyShape;
   const {scale = 1 / Math.sqrt(headDim), softCap, alibiSlopes, sinks} = options;
   const {queryOffset = Math.max(0, keyLength - queryLength)} = options;
+  const isSelf = queryLength === keyLength;
   const rows: Row[] = [];
   for (let b = 0; b < batch; ++b) {
     for (let h = 0; h < heads; ++h) {
       const firstKey = (b * keyHeads + Math.floor((h * keyHeads) / heads)) * keyLength;
       for (let i = 0; i < queryLength; ++i) {
-        const position = queryOffset + i;
+        const position = (typeof queryOffset === 'number' ? queryOffset : queryOffset[b]) + i;
         const row = (b * heads + h) * queryLength + i;
         const derivatives = new Array<number>(keyLength).fill(1);
         const scores = Array.from({length: keyLength}, (_, j) => {
           const bias = maskAt(options, [b, h, i, j]);
-          if (!isSeen(options, b, position, j) || bias === -Infinity) return -Infinity;
+          const isHidden = !isSeen(options, b, position, j) || isBeforeStart(options, b, position, j, isSelf);
+          if (isHidden || bias === -Infinity) return -Infinity;
           let score = scale * dotOf(query, row, key, firstKey + j, headDim);
           if (softCap !== undefined) {
             const tanh = Math.tanh(score / softCap);
@@ -132,6 +137,14 @@ function rowsOf({query, key, queryShape, keyShape}: Inputs, options: OracleOptio
 function isSeen({causal = true, window = Infinity, keyLengths}: OracleOptions, entry: number, i: number, j: number) {
   const isNear = causal ? j <= i && i - j < window : Math.abs(i - j) < window;
   return isNear && j < (keyLengths?.[entry] ?? Infinity);
+}
+
+/** Padding on the left hides keys, and rows where these have places among the keys. */
+function isBeforeStart(options: OracleOptions, entry: number, i: number, j: number, isSelf: boolean): boolean {
+  const {causal = true, window, alibiSlopes, keyStarts} = options;
+  const start = keyStarts?.[entry] ?? 0;
+  const havePlaces = causal || window !== undefined || alibiSlopes !== undefined || isSelf;
+  return j < start || (havePlaces && i < start);
 }
 
 function maskAt({mask}: OracleOptions, place: number[]): number {
