@@ -30,7 +30,7 @@ import type {AttentionPart} from './results.js';
  * {@link flashAttention} with the natural logarithm of each row's sum of exp(score): what {@link mergeAttention} needs to put results over
  * parts of the keys together. A sink counts in it. On WebGPU in float16 it runs without matrix units.
  *
- * Differentiable by query, key and value, through both results.
+ * Differentiable by query, key, value and a float32 `mask`, through both results.
  *
  * @param query float32 `[batch, heads, queryLength, headDim]`.
  * @param key float32 `[batch, keyValueHeads, keyLength, headDim]`; `heads` is a multiple of `keyValueHeads`.

@@ -20,7 +20,7 @@ import type {AttentionOp, FlashAttentionOptions} from './options.js';
  * Queries may be fewer than the keys: under a causal mask they are then the last ones, as in chunked prefill and decoding over
  * a key/value cache, unless `queryOffset` says otherwise.
  *
- * Differentiable by query, key and value, not by `mask`, `alibiSlopes` and `sinks`. The gradient is computed in float32 in any precision, in tiles again:
+ * Differentiable by query, key, value and a float32 `mask`, not by `alibiSlopes` and `sinks`. The gradient by a mask is made of tfjs's own ops, in tiles. The gradient is computed in float32 in any precision, in tiles again:
  * the forward pass keeps its inputs and its output alone, and the three gradients take about 4 times its multiply-adds and
  * memory that grows with the length as the inputs do. There is no gradient of the gradient; tfjs throws then.
  *

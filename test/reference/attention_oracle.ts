@@ -18,8 +18,8 @@ export interface OracleResult {
   logSumExp: Float64Array;
 }
 
-/** By query, key and value. */
-export type OracleGradients = Record<'query' | 'key' | 'value', Float64Array>;
+/** By query, key, value and a mask that is added; without one that is empty. */
+export type OracleGradients = Record<'query' | 'key' | 'value' | 'mask', Float64Array>;
 
 /** The sums of gradients with the absolute values of what they add up, before anything cancels out. */
 export type OracleMagnitudes = {magnitudes: OracleGradients};
@@ -68,13 +68,16 @@ export function oracleGradients(
     query: new Float64Array(query.length),
     key: new Float64Array(key.length),
     value: new Float64Array(value.length),
+    mask: new Float64Array(options.mask?.values.length ?? 0),
   });
   const [gradients, magnitudes] = [zeros(), zeros()];
-  const add = (of: 'query' | 'key' | 'value', at: number, x: number, magnitude = Math.abs(x)) => {
+  const add = (of: keyof OracleGradients, at: number, x: number, magnitude = Math.abs(x)) => {
     gradients[of][at] += x;
     magnitudes[of][at] += magnitude;
   };
   rowsOf(inputs, options).forEach(({weights, derivatives, query: q, firstKey}, row) => {
+    const [heads, length] = [queryShape[1], queryShape[2]];
+    const place = [Math.floor(row / length / heads), Math.floor(row / length) % heads, row % length];
     const byWeight = weights.map((weight, j) => (weight === 0 ? 0 : dotOf(dy, row, value, firstKey + j, valueDim)));
     const mean = weights.reduce((sum, weight, j) => sum + weight * byWeight[j], 0);
     weights.forEach((weight, j) => {
@@ -82,6 +85,7 @@ export function oracleGradients(
       const byScore = weight * (byWeight[j] - mean + (dLogSumExp?.[row] ?? 0));
       // Of the two, the one may be all that the other takes away.
       const summed = weight * (Math.abs(byWeight[j]) + Math.abs(mean));
+      if (options.mask) add('mask', maskIndex(options.mask, [...place, j]), byScore, summed);
       for (let d = 0; d < headDim; ++d) {
         const [at, keyAt] = [q * headDim + d, (firstKey + j) * headDim + d];
         const [byQuery, byKey] = [key[keyAt], query[at]].map((x) => scale * derivatives[j] * x);
@@ -149,10 +153,12 @@ function isBeforeStart(options: OracleOptions, entry: number, i: number, j: numb
 
 function maskAt({mask}: OracleOptions, place: number[]): number {
   if (!mask) return 0;
-  const index = place.reduce((at, x, axis) => at * mask.shape[axis] + (mask.shape[axis] === 1 ? 0 : x), 0);
-  const x = mask.values[index];
+  const x = mask.values[maskIndex(mask, place)];
   return mask.dtype === 'bool' ? (x ? 0 : -Infinity) : x;
 }
+
+const maskIndex = ({shape}: {shape: number[]}, place: number[]): number =>
+  place.reduce((at, x, axis) => at * shape[axis] + (shape[axis] === 1 ? 0 : x), 0);
 
 function dotOf(a: ArrayLike<number>, i: number, b: ArrayLike<number>, j: number, dim: number): number {
   let sum = 0;
