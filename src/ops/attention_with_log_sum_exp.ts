@@ -21,7 +21,7 @@ import {AttentionWithLogSumExp} from '../attention/attention_kernels.js';
 import {runDifferentiable} from '../attention/gradients.js';
 import {headInputs, keyLengthsInput, maskInput} from './attention_inputs.js';
 import {asGiven, attentionTensors} from './attention_tensors.js';
-import {attendByEntry, hasEntries, zeroRows} from './batch_entries.js';
+import {attendByEntry, commonOptions, hasEntries, zeroRows} from './batch_entries.js';
 import {check, checkBackend, describe, flashAttentionAttrs} from './check_arguments.js';
 import type {FlashAttentionOptions, TensorInput} from './options.js';
 import type {AttentionPart} from './results.js';
@@ -54,6 +54,8 @@ function attentionWithLogSumExp_(...[q, k, v, options]: Parameters<typeof attent
   const name = 'attentionWithLogSumExp';
   const tensors = attentionTensors(name, q, k, v);
   const {query, key, value, isOneEntry} = tensors;
+  const attrs = flashAttentionAttrs(name, commonOptions(options), query, key);
+  checkBackend(name, AttentionWithLogSumExp);
   const mask = maskInput(name, options, tensors);
   if (hasEntries(options)) {
     const attend = (...x: [Tensor4D, Tensor4D, Tensor4D, FlashAttentionOptions]) => {
@@ -69,8 +71,6 @@ function attentionWithLogSumExp_(...[q, k, v, options]: Parameters<typeof attent
     const [output, logSumExp] = attendByEntry(name, tensors, {...options, ...mask}, attend, unseen);
     return {output: asGiven(output, tensors), logSumExp: asGiven(logSumExp, tensors)};
   }
-  const attrs = flashAttentionAttrs(name, options, query, key);
-  checkBackend(name, AttentionWithLogSumExp);
   const inputs: NamedTensorMap = {
     query,
     key,

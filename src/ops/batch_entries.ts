@@ -15,6 +15,10 @@ const isList = (x: unknown): boolean => typeof x === 'object' && x !== null;
 export const hasEntries = (options: AttentionOptions | undefined): options is AttentionOptions =>
   options?.keyStarts !== undefined || isList(options?.queryOffset);
 
+/** What all entries have in common, to be checked before anything is launched. */
+export const commonOptions = <Options extends AttentionOptions>(options: Options | undefined): Options | undefined =>
+  hasEntries(options) ? {...(options as Options), queryOffset: undefined} : options;
+
 /** Attends to each entry by itself, over parts of the tensors: gives results whose first dimension is the batch, the third the rows. */
 type AttendEntry<Options> = (query: Tensor4D, key: Tensor4D, value: Tensor4D, options: Options) => Tensor[];
 

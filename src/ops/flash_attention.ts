@@ -4,7 +4,7 @@ import {FlashAttention} from '../attention/attention_kernels.js';
 import {runDifferentiable} from '../attention/gradients.js';
 import {headInputs, keyLengthsInput, maskInput} from './attention_inputs.js';
 import {asGiven, attentionTensors} from './attention_tensors.js';
-import {attendByEntry, hasEntries, zeroRows} from './batch_entries.js';
+import {attendByEntry, commonOptions, hasEntries, zeroRows} from './batch_entries.js';
 import {checkBackend, flashAttentionAttrs} from './check_arguments.js';
 import type {AttentionOp, FlashAttentionOptions} from './options.js';
 
@@ -42,14 +42,14 @@ export const flashAttention = op({flashAttention_}) as unknown as AttentionOp<Fl
 function flashAttention_(...[q, k, v, options]: Parameters<typeof flashAttention>): Tensor {
   const tensors = attentionTensors('flashAttention', q, k, v);
   const {query, key, value, isOneEntry} = tensors;
+  const attrs = flashAttentionAttrs('flashAttention', commonOptions(options), query, key);
+  checkBackend('flashAttention', FlashAttention);
   const mask = maskInput('flashAttention', options, tensors);
   if (hasEntries(options)) {
     const attend = (...x: [Tensor4D, Tensor4D, Tensor4D, FlashAttentionOptions]) => [flashAttention(...x)];
     const given = {...options, ...mask};
     return asGiven(attendByEntry('flashAttention', tensors, given, attend, [zeroRows(tensors)])[0], tensors);
   }
-  const attrs = flashAttentionAttrs('flashAttention', options, query, key);
-  checkBackend('flashAttention', FlashAttention);
   const inputs = {
     query,
     key,

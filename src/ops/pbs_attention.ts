@@ -5,7 +5,7 @@ import {blockGeometry} from '../attention/block_geometry.js';
 import {runDifferentiable} from '../attention/gradients.js';
 import {headInputs, keyLengthsInput, planInputs, withPlanLengths} from './attention_inputs.js';
 import {asGiven, attentionTensors} from './attention_tensors.js';
-import {attendByEntry, hasEntries, zeroRows} from './batch_entries.js';
+import {attendByEntry, commonOptions, hasEntries, zeroRows} from './batch_entries.js';
 import {check, checkBackend, describe, pbsAttentionAttrs} from './check_arguments.js';
 import type {AttentionOp, PBSAttentionOptions} from './options.js';
 import {reportOf} from './pbs_attention_report.js';
@@ -66,16 +66,16 @@ export const pbsAttention = op({pbsAttention_}) as unknown as AttentionOp<PBSAtt
 function pbsAttention_(...[q, k, v, options]: Parameters<typeof pbsAttention>): Tensor {
   const tensors = attentionTensors('pbsAttention', q, k, v);
   const {query, key, value, isOneEntry} = tensors;
+  const attrs = pbsAttentionAttrs('pbsAttention', commonOptions(options), query, key);
+  checkBackend('pbsAttention', PBSAttention);
   if (hasEntries(options)) {
-    for (const name of ['plan', 'onReport', 'mask'] as const) {
+    for (const name of ['plan', 'onReport'] as const) {
       const takes = 'none with keyStarts or a queryOffset of each entry';
-      check((options as Record<string, unknown>)[name] === undefined, 'pbsAttention', name, 'got one', takes);
+      check(options[name] === undefined, 'pbsAttention', name, 'got one', takes);
     }
     const attend = (...x: [Tensor4D, Tensor4D, Tensor4D, PBSAttentionOptions]) => [pbsAttention(...x)];
     return asGiven(attendByEntry('pbsAttention', tensors, options, attend, [zeroRows(tensors)])[0], tensors);
   }
-  const attrs = pbsAttentionAttrs('pbsAttention', options, query, key);
-  checkBackend('pbsAttention', PBSAttention);
   const {plan, onReport, keyLengths} = withPlanLengths('pbsAttention', options) ?? {};
   const inputs: NamedTensorMap = {
     query,

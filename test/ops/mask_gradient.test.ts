@@ -36,7 +36,7 @@ describeBackends('gradient by an added mask', (backend) => {
     const inputs = randomInputs({batch, heads, keyValueHeads: 2, length, keyLength, headDim: 8, valueDim}, 41);
     const dy = randomInputs({batch, heads, length, headDim: valueDim}, 42).value;
     const dLogSumExp = randomInputs({batch, heads, length, headDim: 1}, 43).value;
-    for (const [shape, form] of backend === 'cpu' ? forms : forms.slice(0, 3)) {
+    for (const [shape, form] of backend === 'cpu' ? forms : forms.slice(0, 2)) {
       const options = {...form, mask: addedMask(shape)};
       const expected = oracleGradients(inputs, options, dy, dLogSumExp);
       const [q, k, v] = tensors(inputs);
@@ -68,7 +68,7 @@ describeBackends('gradient by an added mask', (backend) => {
       randomInputs({batch, heads, keyValueHeads: 2, length, keyLength, headDim: 8}, 44),
     );
     const attrs = {causal: true, scale: 0.3, precision: 'float32', queryOffset: 5} as const;
-    for (const [shape] of forms.slice(0, backend === 'cpu' ? 5 : 1)) {
+    for (const [shape] of backend === 'cpu' ? forms : []) {
       const mask = maskTensor(addedMask(shape));
       // What output and its gradient hold does not matter to how rows are cut.
       const inputs = {query, key, value, mask, output: query, dy: query};
