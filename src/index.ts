@@ -20,6 +20,7 @@ export type {
   FlashAttentionOptions,
   PBSAttentionOptions,
   PBSAttentionSettings,
+  TensorInput,
 } from './ops/options.js';
 export {paperOptions} from './ops/options.js';
 export {pbsAttention} from './ops/pbs_attention.js';

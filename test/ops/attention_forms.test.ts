@@ -16,6 +16,7 @@ import {expectSameMasks} from '../reference/block_masks';
 import {cpuCall} from '../reference/cpu_call';
 import type {PlanValues} from '../reference/plan_values';
 import {keptBlocks, planMask, valuesOf} from '../reference/plan_values';
+import type {FormCase} from '../reference/random_forms';
 import {flashOptions, randomForm} from '../reference/random_forms';
 import {describeBackends, describeOnCPU, fixture} from '../setup/environment';
 
@@ -56,7 +57,11 @@ describeOnCPU('oracle of forms', () => {
 });
 
 /** No block is kept of which no row of its block of queries sees a key, but for those of the rows' own segments. */
-function expectInWindow(plan: PlanValues, {window, causal = true, queryOffset = 0}: OracleOptions, name: string): void {
+function expectInWindow(
+  plan: PlanValues,
+  {window, causal = true, queryOffset = 0}: FormCase['options'],
+  name: string,
+): void {
   if (window === undefined) return;
   const {shape, blockSize, keyBlockSize, queryBlocks} = plan;
   const [batch, heads, queryLength, keyLength] = shape;

@@ -16,7 +16,7 @@ interface RandomCase {
   options: Required<
     Omit<PBSAttentionSettings, 'scale' | 'precision' | 'auto' | 'causalSafe' | 'window' | 'softCap' | 'expectedDensity'>
   > &
-    Pick<PBSAttentionOptions, 'queryOffset'> & {keyLengths?: number[]};
+    {queryOffset?: number; keyLengths?: number[]};
   seed: number;
 }
 
