@@ -190,7 +190,7 @@ export class Chat {
       if (!hooks.signal?.aborted || written.length === 0) throw error;
       end = 'stopped';
     }
-    if (compiled) this.prepareToContinue();
+    if (compiled) this.prepareToContinue(context);
     this.backend.throwIfFailed();
     this.compiled.add(attention);
     return {
@@ -213,15 +213,15 @@ export class Chat {
     } finally {
       reading?.dispose();
     }
+    this.prepareToContinue(context);
     context.truncate(reusedTokens);
-    this.prepareToContinue();
     this.backend.throwIfFailed();
     this.compiled.add(attention);
   }
 
   /** The next question shall not wait for shaders. */
-  private prepareToContinue(): void {
-    if (!this.backend.software) this.reader.model.prepareToContinue();
+  private prepareToContinue(context: Context): void {
+    if (!this.backend.software) context.prepareToContinue(this.reader.model);
   }
 
   private prefill(

@@ -154,11 +154,11 @@ export class LlamaModel {
   }
 
   /**
-   * Makes ready what reads a few tokens after a prompt, the next question say, so that the first of them does not wait for it. Does
+   * Makes ready what reads a few tokens after those in a cache, the next question say, so that the first of them does not wait for it. Does
    * nothing where they are read as a prompt is.
    */
-  prepareToContinue(): void {
-    if (Decoder.takes(this.config, this.weights)) this.decoder.prepareToRead();
+  prepareToContinue(cache: KeyValueCache): void {
+    if (cache instanceof PackedCache) this.decoder.prepareToRead(cache);
   }
 
   private async readPrompt(ids: readonly number[], request: PrefillRequest): Promise<Prefill> {

@@ -55,9 +55,9 @@ export class Decoder {
     return this.logitsOf(step);
   }
 
-  /** Makes what `read` needs, which takes long where the device compiles it for the first time. */
-  prepareToRead(): void {
-    this.stepOf(ROWS);
+  /** Makes what `read` needs over a cache, which takes long where the device compiles it for the first time. */
+  prepareToRead(cache: PackedCache): void {
+    this.stepOf(ROWS).bindCache(cache);
   }
 
   dispose(): void {

@@ -184,7 +184,8 @@ export class RecordedStep {
     this.bound.push(undefined, undefined, undefined);
   }
 
-  private bindCache(cache: PackedCache): void {
+  /** Makes what depends on a cache; a run does so where it is another than before. */
+  bindCache(cache: PackedCache): void {
     const {generation} = cache;
     if (this.boundCache?.cache === cache && this.boundCache.generation === generation) return;
     this.boundCache = undefined;
