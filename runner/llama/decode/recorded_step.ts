@@ -37,7 +37,8 @@ type CachePrograms = {program: AttentionProgram<object>; output: tf.TensorInfo}[
  * anew when they are others.
  */
 export class RecordedStep {
-  private readonly logits: tf.TensorInfo;
+  /** float32 `[1, vocabSize]`, of the last token that was run; the next run overwrites them. */
+  readonly logits: tf.TensorInfo;
   private readonly tokens: tf.TensorInfo;
   private readonly span: tf.TensorInfo;
   private readonly choice: tf.TensorInfo;
@@ -129,12 +130,6 @@ export class RecordedStep {
 
   private write(tensor: tf.TensorInfo, words: Int32Array): void {
     this.backend.queue.writeBuffer(this.buffer(tensor), 0, words as Int32Array<ArrayBuffer>);
-  }
-
-  /** float32 `[1, vocabSize]`, of the last token that was run, as a tensor of the caller's that the next run overwrites. */
-  borrowLogits(): tf.TensorInfo {
-    this.backend.incRef(this.logits.dataId);
-    return this.logits;
   }
 
   /** The token that the last run chose. */
