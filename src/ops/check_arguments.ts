@@ -1,6 +1,7 @@
 import type {Tensor4D} from '@tensorflow/tfjs-core';
-import {engine, getBackend, getKernel, Tensor} from '@tensorflow/tfjs-core';
+import {getBackend, getKernel, Tensor} from '@tensorflow/tfjs-core';
 import type {FlashAttentionAttrs, PBSAttentionAttrs, RegisteredKernel} from '../attention/attention_kernels.js';
+import {registerComposed} from '../kernels/register.js';
 import {version} from '../version.js';
 import type {AttentionOptions, FlashAttentionOptions, PBSAttentionOptions, PBSAttentionSettings} from './options.js';
 import {defaultOptions, givenOptions} from './options.js';
@@ -187,17 +188,25 @@ function blockSizes(op: string, {blockSize, keyBlockSize, segmentSize}: Settings
   return {blockSize, keyBlockSize, segmentSize};
 }
 
-/** Throws unless the active backend has the kernel, of this version: another may ignore attributes that it does not know. */
-export function checkBackend(op: string, kernelName: string): void {
+/**
+ * Throws unless the active backend has the kernel, of this version: another may ignore attributes that it does not know. A backend without
+ * kernels gets those that are composed of tfjs's ops.
+ */
+export function checkBackend(op: string, kernelName: string): RegisteredKernel {
   const active = getBackend();
+  if (active && !getKernel(kernelName, active)) registerComposed(active);
   const kernel: RegisteredKernel | undefined = getKernel(kernelName, active);
-  if (!kernel) {
-    const able = Object.keys(engine().registryFactory).filter((name) => getKernel(kernelName, name));
-    fail(op, 'backend', `got '${active}', which has no ${kernelName} kernel`, able.join(', ') || 'none loaded');
-  }
+  check(kernel !== undefined, op, 'backend', 'got none', 'one of tfjs, made active by setBackend');
   const {packageVersion = version} = kernel;
   const got = `got that of tfjs-pbs-attention ${packageVersion}, loaded first`;
   check(packageVersion === version, op, 'kernel', got, `that of ${version}: load one version`);
+  return kernel;
+}
+
+/** Throws unless the active backend has kernels of its own, whose times say something. */
+export function checkOwnKernels(op: string, kernelName: string): void {
+  const {isComposed = false, backendName} = checkBackend(op, kernelName);
+  check(!isComposed, op, 'backend', `got '${backendName}', which has no kernels of its own`, 'cpu, webgl, webgpu');
 }
 
 function checkBoolean(op: string, name: string, value: unknown): asserts value is boolean {

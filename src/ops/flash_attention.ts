@@ -33,8 +33,8 @@ import type {AttentionOp, FlashAttentionOptions} from './options.js';
  * @param options see {@link FlashAttentionOptions}: `causal = true`, `scale = 1 / sqrt(headDim)`,
  *     `queryOffset = keyLength - queryLength`; `keyLengths`, `window`, `softCap`, `alibiSlopes`, `sinks`, `mask`.
  * @returns float32 `[batch, heads, queryLength, valueDim]`; zeros in a row that sees no key.
- * @throws Error if a tensor or an option is not of that form, if the active backend has no kernel, or if the device
- *     cannot hold the tensors; nothing has been launched then.
+ * @throws Error if a tensor or an option is not of that form, or if the device cannot hold the tensors;
+ *     nothing has been launched then.
  * @function
  */
 export const flashAttention = op({flashAttention_}) as unknown as AttentionOp<FlashAttentionOptions>;

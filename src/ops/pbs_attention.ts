@@ -57,8 +57,8 @@ import {reportOf} from './pbs_attention_report.js';
  *     `scale = 1 / sqrt(headDim)`, `auto = true`, `queryOffset = keyLength - queryLength`; `keyLengths`, `window`, `softCap`, `alibiSlopes`, `sinks`, `plan`,
  *     `onReport`.
  * @returns float32 `[batch, heads, queryLength, valueDim]`, rows in the order of the query; zeros in a row that sees no key.
- * @throws Error if a tensor or an option is not of that form, if the active backend has no kernel, or if the device
- *     cannot hold the tensors; nothing has been launched then.
+ * @throws Error if a tensor or an option is not of that form, or if the device cannot hold the tensors;
+ *     nothing has been launched then.
  * @function
  */
 export const pbsAttention = op({pbsAttention_}) as unknown as AttentionOp<PBSAttentionOptions>;

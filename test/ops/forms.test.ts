@@ -10,7 +10,7 @@ import {
   pbsAttentionDensity,
   pbsAttentionPlan,
 } from '../../src/index';
-import {describeBackends} from '../setup/environment';
+import {describeAllBackends} from '../setup/environment';
 import {relativeL1} from '../golden/golden_cases';
 import type {PlanValues} from '../reference/plan_values';
 import {keptBlocks, planMask, valuesOf} from '../reference/plan_values';
@@ -128,7 +128,7 @@ const sparseForms: Record<string, Form> = {
   },
 };
 
-describeBackends('forms of attention', (backend) => {
+describeAllBackends('forms of attention', (backend) => {
   before(() => setBackend(backend));
   const tolerance = backend === 'cpu' ? 1e-5 : 1e-4;
 
