@@ -10,10 +10,10 @@ export interface Traits {
   /** RMS norms of each head's queries and keys, before the rotary embedding. */
   headNorms: boolean;
   /**
-   * Whether attention has a sliding window: never, of `sliding_window` in every layer, or, if `use_sliding_window` says so, in
-   * the layers of `layer_types` or else from `max_window_layers` on.
+   * Whether attention has a sliding window: never; of `sliding_window` in every layer; if `use_sliding_window` says so, in the layers of
+   * `layer_types` or else from `max_window_layers` on; or in those of `layer_types`, or else in all but every sixth.
    */
-  window: 'none' | 'always' | 'if used';
+  window: 'none' | 'always' | 'if used' | 'alternating';
   /** Default of `max_position_embeddings`. */
   maxPositions: number;
   /** Default of `num_key_value_heads`; null: as many as queries. */

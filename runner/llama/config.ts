@@ -2,7 +2,7 @@ import {ARCHITECTURES, type Architecture} from './architectures';
 import {Fields, type Json} from './config_fields';
 import {MAX_HEAD_DIM, RMS_NORM_EPSILON} from './config_limits';
 import {parseRotary, type RotaryScaling} from './rotary_config';
-import {parseSlidingWindow} from './sliding_window';
+import {parseSlidingWindow, type SlidingWindow} from './sliding_window';
 
 /** What the runner needs from a Hugging Face `config.json` of a decoder of one of the {@link ARCHITECTURES}. */
 export interface LlamaConfig {
@@ -23,10 +23,10 @@ export interface LlamaConfig {
   rmsNormEpsilon: number;
   ropeTheta: number;
   ropeScaling: RotaryScaling | null;
-  /** Longest context that the checkpoint was made for, in tokens; at most the sliding window. */
+  /** Longest context that the checkpoint was made for, in tokens. */
   maxPositions: number;
-  /** Tokens that some layer attends to at most; null if all. Contexts that are longer are not computed. */
-  slidingWindow: number | null;
+  /** Of the layers that have one; null if none has. */
+  slidingWindow: SlidingWindow | null;
   /** The output head is the token embedding, transposed. */
   tiedHead: boolean;
   /** Tokens that end a continuation; may be empty. */
@@ -84,7 +84,7 @@ export function parseConfig(json: Json): LlamaConfig {
     headNorms: traits.headNorms,
     rmsNormEpsilon: fields.positiveNumber('rms_norm_eps', RMS_NORM_EPSILON, 1e-6),
     ...parseRotary(fields, trained),
-    maxPositions: Math.min(trained, slidingWindow ?? trained),
+    maxPositions: trained,
     slidingWindow,
     tiedHead: fields.boolean('tie_word_embeddings', false),
     endTokens: fields.tokens('eos_token_id', traits.endTokens),

@@ -13,11 +13,12 @@ import type {PackedMatrix} from '../../quantised/packed_matrix';
 import {PackedProductProgram, type PackedProductOptions} from '../../quantised/webgpu/product_program';
 import {UnpackRowsProgram} from '../../quantised/webgpu/unpack_program';
 import type {LlamaConfig} from '../config';
-import type {PreparedLayer, PreparedProjection, StoredProjection} from '../prepared_weights';
+import type {PreparedProjection, StoredProjection} from '../prepared_weights';
 import {AttendRowsProgram, statesShape} from './attend_rows';
 import {type Choice, choiceWords} from '../kernels/choose_token';
 import {ChooseTokenProgram} from '../kernels/webgpu/choose_token';
 import type {ModelWeights} from '../layers';
+import {windowOf} from '../sliding_window';
 import {LastRowProgram} from './last_row';
 import type {LayerInputs} from './layer_inputs';
 import type {PackedCache} from './packed_cache';
@@ -86,7 +87,7 @@ export class RecordedStep {
     }
     layers.forEach((layer, index) => {
       this.project([layer.queryAndKey, layer.value], stream, projected);
-      this.attend(index, this.inputsOf(layer, projected), states, attended);
+      this.attend(index, this.inputsOf(index, projected), states, attended);
       this.project([layer.output], attended, other, {residual: stream});
       this.projectGated(layer.gateAndUp, other, gated);
       this.project([layer.down], gated, stream, {residual: other});
@@ -156,13 +157,15 @@ export class RecordedStep {
     if (program) this.backend.bufferManager.releaseBuffer(program.uniforms);
   }
 
-  private inputsOf({queryAndKeyNorm}: PreparedLayer, projected: tf.TensorInfo): LayerInputs {
+  private inputsOf(layer: number, projected: tf.TensorInfo): LayerInputs {
     const {config, weights} = this.model;
+    const {queryAndKeyNorm} = weights.layers[layer];
     return {
       projected,
       span: this.span,
       rotary: weights.rotary,
       norm: queryAndKeyNorm && this.norm(queryAndKeyNorm),
+      window: windowOf(config, layer),
       shape: config,
     };
   }

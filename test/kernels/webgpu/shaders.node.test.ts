@@ -236,6 +236,7 @@ describe('shader texts', () => {
     model_read_rows: new ReadRowsProgram(cache, 100, true),
     model_store_tokens: new StoreTokensProgram({...newTokens(32), norm: undefined}, cache),
     model_attend_rows: new AttendRowsProgram(newTokens(32), cache),
+    model_attend_rows_window: new AttendRowsProgram({...newTokens(32), window: 100}, cache),
     model_attend_rows_one: new AttendRowsProgram(newTokens(1), cache),
     model_last_row: new LastRowProgram(info(32, 896), int32(2)),
     model_choose_token: new ChooseTokenProgram(info(1, 1000), int32(3)),

@@ -122,23 +122,6 @@ describeBackends('LlamaModel with a tiny random checkpoint', (backend) => {
     model.dispose();
   });
 
-  it('refuses contexts past a sliding window', async () => {
-    const config = {...tinyConfig, architectures: ['MistralForCausalLM'], sliding_window: 8};
-    const loading = loadModel(tinyFiles(config), {maxLength: 9});
-    expect(await rejection(loading)).to.match(
-      /maxLength is 9; accepted: at most 8, the sliding window of config\.json/,
-    );
-    const model = await loadModel(tinyFiles(config));
-    expect(model.maxLength).to.equal(8);
-    const message = /would be 9 tokens; accepted: at most 8, the sliding window of config\.json/;
-    expect(await rejection(model.prefill(tinyIds(9)))).to.match(message);
-    const {logits, cache} = await model.prefill(tinyIds(8));
-    expect(() => model.decode(1, cache)).to.throw(message);
-    logits.dispose();
-    cache.dispose();
-    model.dispose();
-  });
-
   it('shows each layer its queries and keys, and leaves nothing behind when a layer fails', async () => {
     const model = await tinyModel();
     const seen: string[] = [];
