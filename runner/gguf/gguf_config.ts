@@ -19,6 +19,7 @@ const NAMES: Readonly<Record<string, Architecture>> = {
   llama: 'LlamaForCausalLM',
   qwen2: 'Qwen2ForCausalLM',
   qwen3: 'Qwen3ForCausalLM',
+  gemma3: 'Gemma3ForCausalLM',
 };
 
 /** Factors by which the frequencies of the rotary embedding are divided (Llama 3.1 and later). */
@@ -42,6 +43,8 @@ export async function configOfGGUF(file: GGUFFile): Promise<LlamaConfig> {
   const traits = ARCHITECTURES[architecture];
   fields.acceptOnly('expert_count', [0]);
   fields.acceptOnly('attention.causal', [true]);
+  // llama.cpp takes 0 for none.
+  for (const cap of ['attn_logit_softcapping', 'final_logit_softcapping']) fields.acceptOnly(cap, [0]);
   const hiddenSize = fields.count('embedding_length');
   const heads = fields.count('attention.head_count');
   const keyValueHeads = fields.count('attention.head_count_kv', heads);
@@ -76,14 +79,33 @@ export async function configOfGGUF(file: GGUFFile): Promise<LlamaConfig> {
     outputBias: file.has('blk.0.attn_output.bias'),
     mlpBias: file.has('blk.0.ffn_gate.bias'),
     headNorms: traits.headNorms,
+    postNorms: traits.postNorms,
+    // The file holds what norms multiply by.
+    normOffset: 0,
+    queryScale: queryScale(fields, architecture, {hiddenSize, heads, headDim}),
+    embeddingScale: traits.scalesEmbedding ? Math.fround(Math.sqrt(hiddenSize)) : 1,
+    activation: traits.activation,
     rmsNormEpsilon: fields.positive('attention.layer_norm_rms_epsilon', RMS_NORM_EPSILON),
-    ropeTheta: fields.positive('rope.freq_base', ROPE_THETA, 10_000),
+    ropeTheta: fields.positive('rope.freq_base', ROPE_THETA, traits.ropeTheta),
     ropeScaling: await rotaryScaling(file, fields, headDim),
+    localRopeTheta: traits.localRopeTheta && fields.positive('rope.freq_base_swa', ROPE_THETA, traits.localRopeTheta),
     maxPositions: fields.count('context_length'),
     slidingWindow: slidingWindow(fields, traits.window),
     tiedHead: !file.has('output.weight'),
     endTokens: endTokens(file.metadata, file.fileName),
   };
+}
+
+/** Layers of the Gemma 3 of 27 billion parameters, whose `query_pre_attn_scalar` is not the head dim. No field says it: llama.cpp goes by this, too. */
+const GEMMA_27B_LAYERS = 62;
+
+function queryScale(
+  fields: MetadataFields,
+  architecture: Architecture,
+  {hiddenSize, heads, headDim}: Pick<LlamaConfig, 'hiddenSize' | 'heads' | 'headDim'>,
+): number {
+  if (architecture !== 'Gemma3ForCausalLM' || fields.count('block_count') !== GEMMA_27B_LAYERS) return 1;
+  return Math.sqrt(headDim / (hiddenSize / heads));
 }
 
 /** As llama.cpp has it for `llama` and `gemma3`. Of the others no file says which layers would have a window. */

@@ -100,10 +100,14 @@ export class LlamaModel {
     if (!Number.isInteger(maxLength) || maxLength < 1 || maxLength > most) {
       throw new Error(`maxLength is ${maxLength}; accepted: 1 to ${most} with a head dim of ${config.headDim}`);
     }
-    const rotary = rotaryTables(maxLength, config.headDim, config.ropeTheta, config.ropeScaling);
+    const {headDim, localRopeTheta} = config;
+    const rotary = {
+      rotary: rotaryTables(maxLength, headDim, config.ropeTheta, config.ropeScaling),
+      ...(localRopeTheta !== null && {localRotary: rotaryTables(maxLength, headDim, localRopeTheta)}),
+    };
     try {
       const uploaded = await uploadWeights(config, weights, onProgress);
-      const all = {...uploaded, rotary};
+      const all = {...uploaded, ...rotary};
       return new LlamaModel(config, maxLength, all, new Layers(config, all, maxMlpValues));
     } catch (error) {
       tf.dispose(rotary);
@@ -255,16 +259,15 @@ export class LlamaModel {
   /** Logits `[rows, vocabSize]` of hidden states `[rows, hiddenSize]` after the last layer, for the token after each row. */
   logitsOf(hidden: tf.Tensor2D): tf.Tensor2D {
     return tf.tidy(() => {
-      const x = tf.mul(rmsNorm(hidden, this.config.rmsNormEpsilon), this.weights.norm);
+      const x = rmsNorm(hidden, this.config.rmsNormEpsilon, {weight: this.weights.norm});
       // As it is stored: a tied head is the embedding, of which a transposed copy would double the memory.
-      return this.weights.head.multiply(x as tf.Tensor2D);
+      return this.weights.head.multiply(x);
     });
   }
 
   dispose(): void {
     this.recordedDecoder?.dispose();
     disposeWeights(this.weights);
-    tf.dispose(this.weights.rotary);
   }
 
   /** An empty cache of the kind that this model fills here. */
@@ -292,7 +295,11 @@ export class LlamaModel {
 
   private embed(ids: readonly number[]): tf.Tensor2D {
     this.checkIds(ids);
-    return this.weights.embedding.rows(ids);
+    const {embeddingScale} = this.config;
+    return tf.tidy(() => {
+      const rows = this.weights.embedding.rows(ids);
+      return embeddingScale === 1 ? rows : tf.mul(rows, embeddingScale);
+    });
   }
 
   private checkIds(ids: readonly number[]): void {

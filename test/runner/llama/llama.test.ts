@@ -3,7 +3,7 @@ import {expect} from 'chai';
 import type {PrefillAttention} from '../../../runner/llama/attention';
 import {PAGE_ROWS} from '../../../runner/llama/cache';
 import {generate} from '../../../runner/llama/generate';
-import {SwiGLU} from '../../../runner/llama/kernels/swiglu';
+import {GatedActivation} from '../../../runner/llama/kernels/gated_activation';
 import type {LlamaModel, PrefillRequest} from '../../../runner/llama/model';
 import {describeBackends} from '../../setup/environment';
 import {
@@ -211,7 +211,7 @@ describeBackends('LlamaModel with a tiny random checkpoint', (backend) => {
       expect(largestDifference(logits, expected)).to.be.lessThan(1e-4);
       return [];
     });
-    const gate = backend === 'webgpu' ? SwiGLU : 'Sigmoid';
+    const gate = backend === 'webgpu' ? GatedActivation : 'Sigmoid';
     const gates = kernels.filter(({name}) => name === gate).map(({outputShapes}) => outputShapes[0]);
     // The first of the two layers; the last one runs on its last row.
     expect(gates).to.deep.equal([19, 19, 19, 18, 1].map((rows) => [rows, width]));

@@ -28,9 +28,15 @@ describe('parseConfig', () => {
       outputBias: false,
       mlpBias: false,
       headNorms: false,
+      postNorms: false,
+      normOffset: 0,
+      queryScale: 1,
+      embeddingScale: 1,
+      activation: 'silu',
       rmsNormEpsilon: 1e-5,
       ropeTheta: 500_000,
       ropeScaling: null,
+      localRopeTheta: null,
       maxPositions: 16_384,
       slidingWindow: null,
       tiedHead: true,
@@ -52,6 +58,17 @@ describe('parseConfig', () => {
     ],
     ['Qwen2ForCausalLM', {keyValueHeads: 32, headDim: 8, maxPositions: 32_768, slidingWindow: null, endTokens: []}],
     ['Qwen3ForCausalLM', {keyValueHeads: 32, headDim: 128, maxPositions: 32_768, slidingWindow: null, endTokens: []}],
+    [
+      'Gemma3ForCausalLM',
+      {
+        ...{keyValueHeads: 4, headDim: 256, maxPositions: 131_072, endTokens: [1], tiedHead: true, queryScale: 1},
+        ...{
+          ropeTheta: 1_000_000,
+          localRopeTheta: 10_000,
+          slidingWindow: {tokens: 4096, layers: {first: 0, fullEvery: 6}},
+        },
+      },
+    ],
   ];
   for (const [architecture, expected] of defaults) {
     it(`takes the defaults of transformers for what a ${architecture} leaves out`, () => {
@@ -180,6 +197,21 @@ describe('parseConfig', () => {
       /max_window_layers is -1; accepted: an integer of 0 or more/,
     ],
     ['Qwen3ForCausalLM', {layer_types: [full, sliding]}, /layer_types is .*; accepted: .* alone, without a window/],
+    ['Gemma3ForCausalLM', {sliding_window: null}, /sliding_window is null; accepted: a positive integer/],
+    ['Gemma3ForCausalLM', {final_logit_softcapping: 30}, /final_logit_softcapping is 30; accepted: null/],
+    ['Gemma3ForCausalLM', {hidden_activation: 'gelu'}, /hidden_activation is "gelu"; accepted: "gelu_pytorch_tanh"/],
+    ['Gemma3ForCausalLM', {_sliding_window_pattern: 2}, /_sliding_window_pattern is 2; accepted: 6/],
+    [
+      'Gemma3ForCausalLM',
+      {rope_parameters: {rope_type: 'default', rope_theta: 10_000}},
+      /rope_parameters is .*; accepted: an object with full_attention and sliding_attention alone/,
+    ],
+    [
+      'Gemma3ForCausalLM',
+      {rope_parameters: {sliding_attention: {rope_type: 'linear', factor: 2}}},
+      /rope_parameters\.sliding_attention\.rope_type is "linear"; accepted: "default"/,
+    ],
+    ['Gemma3ForConditionalGeneration', {}, /architectures is .*; accepted: .*"Gemma3ForCausalLM"/],
     ['Qwen3ForCausalLM', {attention_bias: 1}, /attention_bias is 1; accepted: true, false/],
   ];
   for (const [architecture, fields, message] of refusedOf) {
@@ -192,7 +224,7 @@ describe('parseConfig', () => {
     [
       'architectures',
       ['Qwen3MoeForCausalLM'],
-      /\["Qwen3MoeForCausalLM"\]; accepted: \["Llama\w+"\], \["Mistral\w+"\], \["Qwen2\w+"\], \["Qwen3ForCausalLM"\]$/,
+      /\["Qwen3MoeForCausalLM"\]; accepted: \["Llama\w+"\], \["Mistral\w+"\], \["Qwen2\w+"\], \["Qwen3ForCausalLM"\], \["Gemma3ForCausalLM"\]$/,
     ],
     ['architectures', undefined, /architectures is missing/],
     [

@@ -11,6 +11,8 @@ export const CHECKPOINTS = {
   qwen3: 'Qwen3, normed queries and keys, heads wider than hidden / heads',
   qwen3_biased:
     'Qwen3, biased queries and keys, a window in a layer, rotary scaling as in Llama 3, fields of transformers 5',
+  gemma3: 'Gemma 3, a window in two layers of three, two rotary bases, fields of transformers 4',
+  gemma3_gguf: 'Gemma 3 in GGUF, Q8_0',
   mistral_gguf: 'Mistral in GGUF, Q8_0, a window shorter than the text',
 } as const;
 
