@@ -75,6 +75,7 @@ export class LocalEngine implements Engine {
       this.reader = reader;
       this.chatting = new Chat(backend, reader, canKeep ? this.kept : undefined);
       backend.throwIfFailed();
+      if (!backend.software) this.chatting.compileAhead();
       return {...reader.info, canKeep, sparseFrom: this.sparseFrom()};
     } finally {
       this.loading = undefined;

@@ -1,4 +1,5 @@
 import * as tf from '@tensorflow/tfjs-core';
+import {compileAhead} from '../../src/internal';
 import {prefillAttention, type PrefillAttention, type PrefillOptions} from './attention';
 import {PagedCache, type KeyValueCache} from './cache';
 import type {Checkpoint} from './checkpoint';
@@ -162,11 +163,34 @@ export class LlamaModel {
   }
 
   /**
-   * Makes ready what reads a few tokens after a prompt, the next question say, so that the first of them does not wait for it. Does
-   * nothing where they are read as a prompt is.
+   * Makes ready what writes, and what reads a few tokens after those in a cache, the next question say, so that the first of them does not
+   * wait for it. Does nothing where that is not recorded.
    */
-  prepareToContinue(): void {
-    if (Decoder.takes(this.config, this.weights)) this.decoder.prepareToRead();
+  prepareToContinue(cache: KeyValueCache): void {
+    if (cache instanceof PackedCache) this.decoder.prepare(cache);
+  }
+
+  /**
+   * Compiles what reading a prompt and continuing it takes, so that the first one does not wait for shaders: on WebGPU, beside the work of
+   * this thread. Nothing is computed, but memory for the prompt is taken and given back to the backend.
+   *
+   * @param tokens of the prompt. Others of a like length take the same shaders.
+   */
+  async compileAhead(
+    tokens: number,
+    request: Pick<PrefillRequest, 'attention' | 'options' | 'attend'> = {},
+  ): Promise<void> {
+    if (tf.getBackend() !== 'webgpu') return;
+    let prompt: Promise<Prefill> | undefined;
+    const compiled = compileAhead('prefill', () => (prompt = this.readPrompt(new Array(tokens).fill(0), request)));
+    const {logits, cache} = await prompt!;
+    try {
+      await compiled;
+      this.prepareToContinue(cache);
+    } finally {
+      logits.dispose();
+      cache.dispose();
+    }
   }
 
   private async readPrompt(ids: readonly number[], request: PrefillRequest): Promise<Prefill> {
@@ -206,7 +230,8 @@ export class LlamaModel {
           hidden.dispose();
           hidden = next;
         }
-        await progress?.queued(computed(hidden));
+        // Where nobody follows it, nothing is waited for: `compileAhead` rests on that.
+        if (progress) await progress.queued(computed(hidden));
       }
       onHidden?.(hidden);
       logits = this.headOfLastRow(hidden);

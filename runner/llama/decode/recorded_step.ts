@@ -39,7 +39,8 @@ type CachePrograms = {program: AttentionProgram<object>; output: tf.TensorInfo}[
  * anew when they are others.
  */
 export class RecordedStep {
-  private readonly logits: tf.TensorInfo;
+  /** float32 `[1, vocabSize]`, of the last token that was run; the next run overwrites them. */
+  readonly logits: tf.TensorInfo;
   private readonly tokens: tf.TensorInfo;
   private readonly span: tf.TensorInfo;
   private readonly choice: tf.TensorInfo;
@@ -136,12 +137,6 @@ export class RecordedStep {
     this.backend.queue.writeBuffer(this.buffer(tensor), 0, words as Int32Array<ArrayBuffer>);
   }
 
-  /** float32 `[1, vocabSize]`, of the last token that was run, as a tensor of the caller's that the next run overwrites. */
-  borrowLogits(): tf.TensorInfo {
-    this.backend.incRef(this.logits.dataId);
-    return this.logits;
-  }
-
   /** The token that the last run chose. */
   async readChosen(): Promise<number> {
     await guardOf(this.backend).checked(() => this.readback.mapAsync(GPUMapMode.READ));
@@ -191,7 +186,8 @@ export class RecordedStep {
     this.bound.push(undefined, undefined, undefined);
   }
 
-  private bindCache(cache: PackedCache): void {
+  /** Makes what depends on a cache; a run does so where it is another than before. */
+  bindCache(cache: PackedCache): void {
     const {generation} = cache;
     if (this.boundCache?.cache === cache && this.boundCache.generation === generation) return;
     this.boundCache = undefined;
