@@ -173,7 +173,7 @@ export class LocalEngine implements Engine {
 
   private sparseFrom(): number | undefined {
     const {backend, reader} = this;
-    return backend && reader && sparseFrom(reader.info, reader.info.contextLength, readingPrecision(backend));
+    return backend && reader && sparseFrom(reader.model.config, reader.info.contextLength, readingPrecision(backend));
   }
 
   private checkLength({length}: PromptRequest): Reader {

@@ -13,11 +13,10 @@ import {type Attend, lastRow, Layers, type ModelWeights} from './layers';
 import {disposeWeights} from './prepared_weights';
 import {mostPositions, rotaryTables} from './rotary';
 import {checkToken, type Sampler} from './sample';
+import {windowOf} from './sliding_window';
 import {withSubmitBatch} from './submit_batch';
 import {largestTensor} from './tensor_limit';
 import {uploadWeights} from './weights';
-
-const SLIDING_WINDOW = 'the sliding window of config.json, which is not computed';
 
 export interface PrefillRequest {
   /** Of the tokens before these, which it takes over: it is in the result, or disposed after an error. Default: none are before. */
@@ -31,8 +30,18 @@ export interface PrefillRequest {
    * headDim]`, of the tokens before too, before they are attended. They are disposed after the layer: clone and `tf.keep` to hold one.
    */
   onAttention?: (layer: number, query: tf.Tensor4D, key: tf.Tensor4D, value: tf.Tensor4D) => void;
-  /** Attends in the place of `attention`, from what `onAttention` sees to `[1, heads, rows, headDim]`. */
-  attend?: (layer: number, query: tf.Tensor4D, key: tf.Tensor4D, value: tf.Tensor4D) => tf.Tensor4D;
+  /**
+   * Attends in the place of `attention`, from what `onAttention` sees to `[1, heads, rows, headDim]`.
+   *
+   * @param window that of the layer, as the ops have it; nothing where the layer has none.
+   */
+  attend?: (
+    layer: number,
+    query: tf.Tensor4D,
+    key: tf.Tensor4D,
+    value: tf.Tensor4D,
+    window: number | undefined,
+  ) => tf.Tensor4D;
   /**
    * Sees `[rows, hiddenSize]` after the last layer, for {@link LlamaModel.logitsOf}; disposed afterwards. Without it, the
    * last layer computes the last row alone.
@@ -57,8 +66,7 @@ export interface Prefill {
 export interface LoadOptions {
   /**
    * Longest context, prompt and continuation together, in tokens. Default: the config's `maxPositions`, past which the
-   * checkpoint extrapolates. At most the config's `slidingWindow`, and as many as there are rotary tables for, 131,072 with a head dim of
-   * 128: the default is no more.
+   * checkpoint extrapolates. At most as many as there are rotary tables for, 131,072 with a head dim of 128: the default is no more.
    */
   maxLength?: number;
   /**
@@ -85,22 +93,22 @@ export class LlamaModel {
   /**
    * Reads the weights of a checkpoint onto the backend; the tensors that are there already go if one fails.
    *
-   * @throws Error by name if `maxLength` reaches past a sliding window, or a tensor is too large for the backend.
+   * @throws Error by name if a tensor is too large for the backend.
    */
   static async load({config, weights}: Checkpoint, options: LoadOptions = {}): Promise<LlamaModel> {
-    const {slidingWindow} = config;
     const most = mostPositions(config.headDim);
     const {maxLength = Math.min(config.maxPositions, most), maxMlpValues = mostMlpValues(), onProgress} = options;
     if (!Number.isInteger(maxLength) || maxLength < 1 || maxLength > most) {
       throw new Error(`maxLength is ${maxLength}; accepted: 1 to ${most} with a head dim of ${config.headDim}`);
     }
-    if (slidingWindow !== null && maxLength > slidingWindow) {
-      throw new Error(`maxLength is ${maxLength}; accepted: at most ${slidingWindow}, ${SLIDING_WINDOW}`);
-    }
-    const rotary = rotaryTables(maxLength, config.headDim, config.ropeTheta, config.ropeScaling);
+    const {headDim, localRopeTheta} = config;
+    const rotary = {
+      rotary: rotaryTables(maxLength, headDim, config.ropeTheta, config.ropeScaling),
+      ...(localRopeTheta !== null && {localRotary: rotaryTables(maxLength, headDim, localRopeTheta)}),
+    };
     try {
       const uploaded = await uploadWeights(config, weights, onProgress);
-      const all = {...uploaded, rotary};
+      const all = {...uploaded, ...rotary};
       return new LlamaModel(config, maxLength, all, new Layers(config, all, maxMlpValues));
     } catch (error) {
       tf.dispose(rotary);
@@ -201,10 +209,14 @@ export class LlamaModel {
       this.layers.checkSizes(ids.length);
       hidden = this.embed(ids);
       for (let layer = 0; layer < layers; ++layer) {
+        const window = windowOf(this.config, layer);
         const attend: Attend = (query, ...rows) => {
           const {key, value} = cache.extend(layer, ...rows);
           onAttention?.(layer, query, key, value);
-          return replaced?.(layer, query, key, value) ?? prefillAttention(query, key, value, attention, options);
+          return (
+            replaced?.(layer, query, key, value, window) ??
+            prefillAttention(query, key, value, attention, {...options, window})
+          );
         };
         // Where nothing but the last row's logits comes out, no other row is needed past the last attention.
         const lastRowOnly = layer === layers - 1 && onHidden === undefined;
@@ -247,7 +259,7 @@ export class LlamaModel {
       let hidden = this.embed([id]);
       for (let layer = 0; layer < this.config.layers; ++layer) {
         const attend: Attend = (query, key, value) =>
-          decodeAttention(query, (cache as PagedCache).append(layer, key, value));
+          decodeAttention(query, (cache as PagedCache).append(layer, key, value, windowOf(this.config, layer)));
         hidden = this.layers.attend(layer, hidden, attend, {position, precision: 'float32'});
         hidden = this.layers.addMlp(layer, hidden, 'float32');
       }
@@ -272,16 +284,15 @@ export class LlamaModel {
   /** Logits `[rows, vocabSize]` of hidden states `[rows, hiddenSize]` after the last layer, for the token after each row. */
   logitsOf(hidden: tf.Tensor2D): tf.Tensor2D {
     return tf.tidy(() => {
-      const x = tf.mul(rmsNorm(hidden, this.config.rmsNormEpsilon), this.weights.norm);
+      const x = rmsNorm(hidden, this.config.rmsNormEpsilon, {weight: this.weights.norm});
       // As it is stored: a tied head is the embedding, of which a transposed copy would double the memory.
-      return this.weights.head.multiply(x as tf.Tensor2D);
+      return this.weights.head.multiply(x);
     });
   }
 
   dispose(): void {
     this.recordedDecoder?.dispose();
     disposeWeights(this.weights);
-    tf.dispose(this.weights.rotary);
   }
 
   /** An empty cache of the kind that this model fills here. */
@@ -303,14 +314,17 @@ export class LlamaModel {
   private checkRoom(held: number, added: number): void {
     if (added === 0) throw new Error('prefill: got no tokens; accepted: 1 or more');
     if (held + added > this.maxLength) {
-      const reason = this.maxLength === this.config.slidingWindow ? `, ${SLIDING_WINDOW}` : '';
-      throw new Error(`the context would be ${held + added} tokens; accepted: at most ${this.maxLength}${reason}`);
+      throw new Error(`the context would be ${held + added} tokens; accepted: at most ${this.maxLength}`);
     }
   }
 
   private embed(ids: readonly number[]): tf.Tensor2D {
     this.checkIds(ids);
-    return this.weights.embedding.rows(ids);
+    const {embeddingScale} = this.config;
+    return tf.tidy(() => {
+      const rows = this.weights.embedding.rows(ids);
+      return embeddingScale === 1 ? rows : tf.mul(rows, embeddingScale);
+    });
   }
 
   private checkIds(ids: readonly number[]): void {

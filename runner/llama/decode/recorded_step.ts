@@ -13,11 +13,13 @@ import type {PackedMatrix} from '../../quantised/packed_matrix';
 import {PackedProductProgram, type PackedProductOptions} from '../../quantised/webgpu/product_program';
 import {UnpackRowsProgram} from '../../quantised/webgpu/unpack_program';
 import type {LlamaConfig} from '../config';
-import type {PreparedLayer, PreparedProjection, StoredProjection} from '../prepared_weights';
+import type {PreparedProjection, StoredProjection} from '../prepared_weights';
 import {AttendRowsProgram, statesShape} from './attend_rows';
 import {type Choice, choiceWords} from '../kernels/choose_token';
 import {ChooseTokenProgram} from '../kernels/webgpu/choose_token';
-import type {ModelWeights} from '../layers';
+import {RMSNormProgram} from '../kernels/webgpu/rms_norm';
+import {type ModelWeights, rotaryOf} from '../layers';
+import {windowOf} from '../sliding_window';
 import {LastRowProgram} from './last_row';
 import type {LayerInputs} from './layer_inputs';
 import type {PackedCache} from './packed_cache';
@@ -73,7 +75,7 @@ export class RecordedStep {
 
   private record(): void {
     const {rows} = this;
-    const {hiddenSize, intermediateSize, heads, keyValueHeads, headDim} = this.model.config;
+    const {hiddenSize, intermediateSize, heads, keyValueHeads, headDim, embeddingScale} = this.model.config;
     const {embedding, layers, norm, head} = this.model.weights;
     // Two, since a program cannot read what it writes: the residual stream goes from one to the other.
     const [stream, other] = [this.make([rows, hiddenSize]), this.make([rows, hiddenSize])];
@@ -81,16 +83,19 @@ export class RecordedStep {
     const states = this.make(statesShape(this.model.config, rows));
     const attended = this.make([rows, heads * headDim]);
     const gated = this.make([rows, intermediateSize]);
+    const beforeNorm = layers.some(({attentionPostNorm}) => attentionPostNorm)
+      ? this.make([rows, hiddenSize])
+      : undefined;
 
     for (const part of (embedding as PackedMatrix).parts) {
-      this.add(new UnpackRowsProgram(part, this.tokens, part.firstRow), stream);
+      this.add(new UnpackRowsProgram(part, this.tokens, part.firstRow, embeddingScale), stream);
     }
     layers.forEach((layer, index) => {
       this.project([layer.queryAndKey, layer.value], stream, projected);
-      this.attend(index, this.inputsOf(layer, projected), states, attended);
-      this.project([layer.output], attended, other, {residual: stream});
+      this.attend(index, this.inputsOf(index, projected), states, attended);
+      this.projectAndAdd(layer.output, attended, other, stream, layer.attentionPostNorm, beforeNorm);
       this.projectGated(layer.gateAndUp, other, gated);
-      this.project([layer.down], gated, stream, {residual: other});
+      this.projectAndAdd(layer.down, gated, stream, other, layer.mlpPostNorm, beforeNorm);
     });
     let last = stream;
     if (rows > 1) {
@@ -151,13 +156,15 @@ export class RecordedStep {
     if (program) this.backend.bufferManager.releaseBuffer(program.uniforms);
   }
 
-  private inputsOf({queryAndKeyNorm}: PreparedLayer, projected: tf.TensorInfo): LayerInputs {
+  private inputsOf(layer: number, projected: tf.TensorInfo): LayerInputs {
     const {config, weights} = this.model;
+    const {queryAndKeyNorm} = weights.layers[layer];
     return {
       projected,
       span: this.span,
-      rotary: weights.rotary,
+      rotary: rotaryOf(weights, config, layer),
       norm: queryAndKeyNorm && this.norm(queryAndKeyNorm),
+      window: windowOf(config, layer),
       shape: config,
     };
   }
@@ -215,6 +222,24 @@ export class RecordedStep {
     }
   }
 
+  /** The residual and the product, by way of `scratch` where the product goes through a norm first. */
+  private projectAndAdd(
+    projection: PreparedProjection,
+    x: tf.TensorInfo,
+    output: tf.TensorInfo,
+    residual: tf.TensorInfo,
+    norm: tf.TensorInfo | undefined,
+    scratch: tf.TensorInfo | undefined,
+  ): void {
+    if (norm === undefined || scratch === undefined) {
+      this.project([projection], x, output, {residual});
+      return;
+    }
+    this.project([projection], x, scratch);
+    const {weight, epsilon} = this.norm(norm);
+    this.add(new RMSNormProgram(scratch, epsilon, {weight, residual}), output);
+  }
+
   private multiply(
     {parts}: PackedMatrix,
     x: tf.TensorInfo,
@@ -230,8 +255,9 @@ export class RecordedStep {
     const {stored, norm} = projection as StoredProjection;
     const [gate, up] = stored.map(({matrix}) => (matrix as PackedMatrix).parts);
     const [bias, upBias] = stored.map((matrix) => matrix.bias);
+    const {activation} = this.model.config;
     gate.forEach((matrix, i) => {
-      const options = {norm: norm && this.norm(norm), bias, upBias, ...placeOf(matrix, output)};
+      const options = {norm: norm && this.norm(norm), bias, upBias, activation, ...placeOf(matrix, output)};
       this.add(new PackedProductProgram({x, matrix, up: up[i], ...options}), output);
     });
   }
