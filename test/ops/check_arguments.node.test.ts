@@ -79,7 +79,10 @@ describe('arguments', () => {
       ['pbsAttention', query.pbsAttention(key, value), pbsAttention(query, key, value)],
     ] as const) {
       expect(Array.from(await chained.data())).to.deep.equal(Array.from(await plain.data()));
-      expect(() => (ones([6, 8]) as Tensor)[op as 'pbsAttention'](key, value)).to.throw(Error, `${op}: query: got float32 [6,8]; takes`);
+      expect(() => (ones([6, 8]) as Tensor)[op as 'pbsAttention'](key, value)).to.throw(
+        Error,
+        `${op}: query: got float32 [6,8]; takes`,
+      );
     }
   });
 
