@@ -31,6 +31,9 @@ export interface RecordedModel {
   weights: ModelWeights;
 }
 
+/** Submits of a run: the device begins while this thread records the rest. */
+const PARTS = 4;
+
 type CachePrograms = {program: AttentionProgram<object>; output: tf.TensorInfo}[];
 
 /**
@@ -125,10 +128,14 @@ export class RecordedStep {
     this.write(this.span, Int32Array.of(cache.length, tokens.length));
     this.write(this.tokens, Int32Array.from(tokens));
     if (choice) this.write(this.choice, choiceWords(choice));
-    const pass = openPass(backend);
-    for (const program of this.bound) program!.encode(pass);
-    if (choice) this.chooser!.encode(pass);
-    backend.endComputePassEncoder();
+    const part = Math.ceil(this.bound.length / PARTS);
+    for (let first = 0; first < this.bound.length; first += part) {
+      if (first > 0) backend.submitQueue();
+      const pass = openPass(backend);
+      for (const program of this.bound.slice(first, first + part)) program!.encode(pass);
+      if (choice && first + part >= this.bound.length) this.chooser!.encode(pass);
+      backend.endComputePassEncoder();
+    }
     if (choice) openEncoder(backend).copyBufferToBuffer(this.buffer(this.chosen), 0, this.readback, 0, 4);
     backend.submitQueue();
   }
