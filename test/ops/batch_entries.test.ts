@@ -10,7 +10,7 @@ import {attentionOracle, oracleGradients} from '../reference/attention_oracle';
 import {difference} from '../reference/difference';
 import {planMask, valuesOf} from '../reference/plan_values';
 import {flashOptions} from '../reference/random_forms';
-import {describeBackends} from '../setup/environment';
+import {describeAllBackends} from '../setup/environment';
 
 const names = ['query', 'key', 'value'] as const;
 type Attention = (...x: Tensor4D[]) => Tensor4D;
@@ -37,7 +37,7 @@ function entryOf(inputs: Inputs, entry: number, start: number): Inputs {
   return {query, key, value, queryShape, keyShape, valueShape};
 }
 
-describeBackends('entries of a batch with places of their own', (backend) => {
+describeAllBackends('entries of a batch with places of their own', (backend) => {
   before(() => setBackend(backend));
   const isCPU = backend === 'cpu';
   const tolerance = isCPU ? 1e-6 : 1e-5;

@@ -10,7 +10,7 @@ import type {OracleOptions} from '../reference/attention_oracle';
 import {oracleGradients} from '../reference/attention_oracle';
 import {difference} from '../reference/difference';
 import {flashOptions} from '../reference/random_forms';
-import {describeBackends} from '../setup/environment';
+import {describeAllBackends} from '../setup/environment';
 
 const [batch, heads, length, keyLength, valueDim] = [2, 4, 7, 12, 6];
 
@@ -29,7 +29,7 @@ const forms: Array<[MaskValues['shape'], OracleOptions]> = [
   [[1, 1, length, keyLength], {keyLengths: [12, 0], scale: 0.7}],
 ];
 
-describeBackends('gradient by an added mask', (backend) => {
+describeAllBackends('gradient by an added mask', (backend) => {
   before(() => setBackend(backend));
 
   it('is that of the oracle, whatever the mask broadcasts, through both results', async () => {

@@ -11,12 +11,12 @@ import {
   pbsAttentionPlan,
 } from '../../src/index';
 import {randomInputs, tensors} from '../reference/attention';
-import {describeBackends} from '../setup/environment';
+import {describeAllBackends} from '../setup/environment';
 
 const withoutBatch = (x: Tensor4D) => reshape(x, x.shape.slice(1) as [number, number, number]);
 const cut = {blockSize: 8, segmentSize: 16, auto: false, threshold: 0.5};
 
-describeBackends('tensors without a batch', (backend) => {
+describeAllBackends('tensors without a batch', (backend) => {
   before(() => setBackend(backend));
   const inputs = randomInputs({heads: 2, keyValueHeads: 1, length: 40, headDim: 8, valueDim: 12}, 5);
 
