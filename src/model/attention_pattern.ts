@@ -1,11 +1,11 @@
-import type {AxisLength} from './axis_length.js';
+import type {AxisLength} from './mask/axis_length.js';
 import type {GraphNodeDef} from './graph_def.js';
 import {isFloatType, isPassThrough, nodeName} from './graph_def.js';
 import type {GraphView} from './graph_view.js';
 import type {ScoreProduct, ValueProduct} from './products.js';
-import {isProduct, NotRecognised, valueProduct} from './products.js';
+import {isProduct, NotRecognised, swapsLastAxes, valueProduct} from './products.js';
 import {isScalar} from './scalar.js';
-import type {QueryFactor} from './score_reader.js';
+import type {AddedMask, QueryFactor} from './score_reader.js';
 import {checkAcyclic, ScoreReader} from './score_reader.js';
 
 /** Nodes beside those between the two products that only they need. */
@@ -22,6 +22,10 @@ export interface AttentionPattern extends ScoreProduct, ValueProduct {
   queryFactors: QueryFactor[];
   /** Of its masks: where the lengths of the scores are others, they are broadcast, but for lengths of 1 without a causal mask. */
   maskSize?: [queries: MaskLength, keys: MaskLength];
+  /** Whether the causal mask lets the last query see every key, and not the first query the first key alone. */
+  isFromEnd: boolean;
+  /** Masks whose values the graph's inputs decide, or that are of another form than causal. */
+  masks: AddedMask[];
   /** The nodes between the inputs and the output, which nothing else reads. */
   inner: string[];
   /** The node that gives the output. */
@@ -31,28 +35,42 @@ export interface AttentionPattern extends ScoreProduct, ValueProduct {
 /**
  * Recognises the attention around a softmax.
  *
+ * @param hiddenBelow what a causal mask must lower later keys by, at least.
  * @throws NotRecognised with the reason, unless every node of it is understood and read by nothing else.
  */
-export function attentionPattern(graph: GraphView, softmax: GraphNodeDef): AttentionPattern {
+export function attentionPattern(graph: GraphView, softmax: GraphNodeDef, hiddenBelow: number): AttentionPattern {
   // Downwards first, because most softmaxes that are not attention's end here.
-  const {last, between} = productOf(graph, softmax);
-  const value = valueProduct(graph, last, softmax.name);
-  const scores = new ScoreReader(graph);
+  const {last, between, weights, isTransposed} = productOf(graph, softmax);
+  const value = valueProduct(graph, last, weights, isTransposed);
+  const scores = new ScoreReader(graph, hiddenBelow);
   const product = scores.read(softmax.input[0]);
   const inner = [...scores.inner, softmax.name, ...between];
   const removed = checkInner(graph, inner, last);
   for (const {tensor} of [product.query, product.key, value.value]) {
     checkOperand(graph, tensor);
   }
-  const stays = [product.query, product.key, value.value, ...scores.queryFactors];
+  const {causal, scale, queryFactors, masks} = scores;
+  const stays = [product.query, product.key, value.value, ...queryFactors, ...masks];
   if (stays.some(({tensor}) => removed.has(nodeName(tensor)))) {
-    throw new NotRecognised('its queries, keys, values or scale are made from its scores');
+    throw new NotRecognised('its queries, keys, values, scale or mask are made from its scores');
   }
-  const {causal, scale, queryFactors} = scores;
   const size = scores.maskSize();
-  const lengthOf = (length: AxisLength) => maskLength(graph, length, new Set(inner), removed);
+  const lengthOf = (length: AxisLength) =>
+    maskLength(graph, length, scores.isTransposed ? new Set<string>() : new Set(inner), removed);
   const maskSize = size && ([lengthOf(size[0]), lengthOf(size[1])] as AttentionPattern['maskSize']);
-  return {...product, ...value, causal, scale, queryFactors, ...(maskSize && {maskSize}), inner, last};
+  const isFromEnd = size?.[2] === 'end';
+  return {
+    ...product,
+    ...value,
+    causal,
+    scale,
+    queryFactors,
+    masks,
+    isFromEnd,
+    ...(maskSize && {maskSize}),
+    inner,
+    last,
+  };
 }
 
 /** Throws on queries, keys or values with which tfjs computes otherwise in one product than in another. */
@@ -87,9 +105,13 @@ function maskLength(
   return {axis};
 }
 
-/** The product that reads the softmax. */
-function productOf(graph: GraphView, softmax: GraphNodeDef): {last: GraphNodeDef; between: string[]} {
+/** The product that reads the softmax, the node through which it does, and whether rows and columns are swapped between the two. */
+function productOf(
+  graph: GraphView,
+  softmax: GraphNodeDef,
+): {last: GraphNodeDef; between: string[]; weights: string; isTransposed: boolean} {
   const between: string[] = [];
+  let isTransposed = false;
   checkAcyclic(graph, softmax);
   for (let at = softmax; ;) {
     const readers = graph.readersOf(at.name);
@@ -99,14 +121,17 @@ function productOf(graph: GraphView, softmax: GraphNodeDef): {last: GraphNodeDef
     if (readers.length !== 1) {
       throw new NotRecognised(readBy(at.name, readers));
     }
+    const weights = at.name;
     [at] = readers;
     checkAcyclic(graph, at);
     if (isProduct(at)) {
-      return {last: at, between};
+      return {last: at, between, weights, isTransposed};
     }
-    if (!isPassThrough(at)) {
+    const isSwap = swapsLastAxes(graph, at);
+    if (!isPassThrough(at) && !isSwap) {
       throw new NotRecognised(`its result goes into ${at.name} (${at.op}), not into a product with values`);
     }
+    isTransposed = isTransposed !== isSwap;
     between.push(at.name);
   }
 }

@@ -21,7 +21,6 @@ export class GraphView {
   readonly cyclic: Set<string>;
   private readonly readers = new Map<string, GraphNodeDef[]>();
   private readonly sources = new Map<string, GraphNodeDef | undefined>();
-  private readonly madeOf = new Map<string, Set<string>>();
 
   /** @throws Error, in the name of `op`, if the nodes are not what a GraphDef in JSON has. */
   constructor(
@@ -78,19 +77,6 @@ export class GraphView {
   /** The nodes that read a node, one for each input. */
   readersOf(name: string): GraphNodeDef[] {
     return this.readers.get(name) ?? [];
-  }
-
-  /** Whether a tensor is made from the results of a node of some op, or by one. */
-  isMadeOf(tensor: string, op: string): boolean {
-    let made = this.madeOf.get(op);
-    if (made === undefined) {
-      made = new Set([...this.nodes.values()].filter((node) => node.op === op).map(({name}) => name));
-      for (const name of made) {
-        for (const reader of this.readersOf(name)) made.add(reader.name);
-      }
-      this.madeOf.set(op, made);
-    }
-    return made.has(nodeName(tensor));
   }
 
   /** The values of a tensor that is a constant. */

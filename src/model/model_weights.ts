@@ -50,15 +50,24 @@ export class ModelWeights {
     return {shape: spec.shape, values, isBool: spec.dtype === 'bool'};
   }
 
-  /** The same weights without some of them, and with others, int32 vectors, at the end. */
-  changed(dropped: Set<string>, added: Map<string, number[]>): {specs: io.WeightsManifestEntry[]; data: ArrayBuffer[]} {
+  /** The same weights without some of them, and with others at the end: int32 vectors, and float32 numbers. */
+  changed(
+    dropped: Set<string>,
+    added: Map<string, number[] | number>,
+  ): {specs: io.WeightsManifestEntry[]; data: ArrayBuffer[]} {
     const kept = [...this.places.values()].filter(({spec}) => !dropped.has(spec.name));
-    const vectors = [...added].map(([name, values]) => ({name, shape: [values.length], dtype: 'int32' as const}));
+    const constants = [...added].map(([name, value]) =>
+      typeof value === 'number'
+        ? {name, shape: [], dtype: 'float32' as const}
+        : {name, shape: [value.length], dtype: 'int32' as const},
+    );
     return {
-      specs: [...kept.map(({spec}) => spec), ...vectors],
+      specs: [...kept.map(({spec}) => spec), ...constants],
       data: [
         ...kept.map(({start, end}) => this.data.slice(start, end)),
-        ...[...added.values()].map((values) => Int32Array.from(values).buffer),
+        ...[...added.values()].map((value) =>
+          typeof value === 'number' ? Float32Array.of(value).buffer : Int32Array.from(value).buffer,
+        ),
       ],
     };
   }

@@ -1,12 +1,15 @@
 import type {GraphNodeDef} from './graph_def.js';
-import {dataInputs} from './graph_def.js';
+import {dataInputs, nodeName} from './graph_def.js';
 import type {GraphView} from './graph_view.js';
+import {NodeValues} from './node_values.js';
 
 /** A tensor of the graph, and how its axes go where the op wants them: `[...batch, length, headDim]`. */
 export interface Operand {
   tensor: string;
   /** Left out where the axes are in order. */
   perm?: number[];
+  /** Whether the node is to swap the last two axes, which are `[..., headDim, length]`; a `perm` needs a rank that is known. */
+  isTransposed?: boolean;
 }
 
 /** `scores[..., i, j] = query[..., i, :] · key[..., j, :]`. */
@@ -15,10 +18,14 @@ export interface ScoreProduct {
   key: Operand;
 }
 
-/** `output = weights · value`, with the output's axes moved from `[...batch, length, headDim]` by `outputPerm`. */
+/**
+ * `output = weights · value`, with the output's axes moved from `[...batch, length, headDim]` by `outputPerm`, or its last two swapped where
+ * the graph multiplies `valueᵀ · weightsᵀ`.
+ */
 export interface ValueProduct {
   value: Operand;
   outputPerm?: number[];
+  isOutputTransposed?: boolean;
 }
 
 /** Names of nodes may be of any length. */
@@ -37,6 +44,36 @@ export function isProduct({op}: GraphNodeDef): boolean {
   return matMuls.includes(op) || op === 'Einsum';
 }
 
+/** Inputs through which scores may come, of ops between their product and the softmax. */
+const scoreInputs: Record<string, number[]> = {
+  Mul: [0, 1],
+  RealDiv: [0],
+  Add: [0, 1],
+  AddV2: [0, 1],
+  Sub: [0],
+  Select: [1, 2],
+  SelectV2: [1, 2],
+  Transpose: [0],
+};
+
+const madeOfProducts = new WeakMap<GraphView, NodeValues<boolean>>();
+
+/** Whether a tensor is a product, scaled or masked or not. */
+export function isMadeOfProduct(graph: GraphView, tensor: string): boolean {
+  let made = madeOfProducts.get(graph);
+  if (!made) {
+    const inputsOf = ({op, input}: GraphNodeDef) =>
+      Object.hasOwn(scoreInputs, op) ? scoreInputs[op].flatMap((i) => dataInputs(input)[i] ?? []) : [];
+    made = new NodeValues<boolean>(
+      graph,
+      inputsOf,
+      (node, isMade) => isProduct(node) || inputsOf(node).some((input) => isMade(input) === true),
+    );
+    madeOfProducts.set(graph, made);
+  }
+  return made.of(tensor) ?? false;
+}
+
 function checkFactors({name, op, input}: GraphNodeDef): void {
   const factors = dataInputs(input).length;
   if (factors !== 2) {
@@ -53,23 +90,45 @@ export function scoreProduct(graph: GraphView, node: GraphNodeDef): ScoreProduct
   }
   const {adjointA, adjointB} = adjoints(node);
   return {
-    query: adjointA ? lastAxesSwapped(graph, a, 'queries') : {tensor: a},
-    key: adjointB ? {tensor: b} : lastAxesSwapped(graph, b, 'keys'),
+    query: adjointA ? lastAxesSwapped(graph, a) : {tensor: a},
+    key: adjointB ? {tensor: b} : lastAxesSwapped(graph, b),
   };
 }
 
-/** Reads a product as that of attention weights, which the tensor named `weights` holds, and values. */
-export function valueProduct(graph: GraphView, node: GraphNodeDef, weights: string): ValueProduct {
+/**
+ * Reads a product as that of attention weights, which the tensor named `weights` holds, and values.
+ *
+ * @param isTransposed whether a Transpose has swapped rows and columns of the weights before.
+ */
+export function valueProduct(
+  graph: GraphView,
+  node: GraphNodeDef,
+  weights: string,
+  isTransposed: boolean,
+): ValueProduct {
   checkFactors(node);
-  const place = node.input.findIndex((tensor) => graph.source(tensor)?.name === weights);
+  const place = node.input.findIndex((tensor) => nodeName(tensor) === weights);
   if (node.op === 'Einsum') {
-    return valueEinsum(node, place);
+    return valueEinsum(node, place, isTransposed);
   }
-  const {adjointA, adjointB} = adjoints(node);
-  if (place !== 0 || adjointA) {
-    throw new NotRecognised(`in ${node.name} the softmax is not the first factor, row by row`);
+  const adjoint = adjoints(node);
+  const [ofWeights, ofValue] =
+    place === 0 ? [adjoint.adjointA, adjoint.adjointB] : [adjoint.adjointB, adjoint.adjointA];
+  // Weights that come second must come as columns: valueᵀ · weightsᵀ.
+  const areColumns = ofWeights !== isTransposed;
+  if (areColumns !== (place === 1)) {
+    throw new NotRecognised(`in ${node.name} the softmax runs over what its product with values does not sum over`);
   }
-  return {value: adjointB ? lastAxesSwapped(graph, node.input[1], 'values') : {tensor: node.input[1]}};
+  const tensor = node.input[1 - place];
+  const isOutputTransposed = place === 1;
+  return {value: ofValue === isOutputTransposed ? {tensor} : lastAxesSwapped(graph, tensor), isOutputTransposed};
+}
+
+/** Whether a node swaps the last two axes and no others. */
+export function swapsLastAxes(graph: GraphView, node: GraphNodeDef): boolean {
+  const perm = node.op === 'Transpose' ? graph.vector(node.input[1]) : undefined;
+  const rank = perm?.length ?? 0;
+  return rank >= 2 && perm!.every((axis, i) => axis === (i < rank - 2 ? i : 2 * rank - 3 - i));
 }
 
 function adjoints({name, op, attr}: GraphNodeDef): {adjointA: boolean; adjointB: boolean} {
@@ -83,13 +142,13 @@ function adjoints({name, op, attr}: GraphNodeDef): {adjointA: boolean; adjointB:
   return {adjointA, adjointB};
 }
 
-/** A transposed factor before it was transposed, which takes a Transpose of the graph: the rank is not known otherwise. */
-function lastAxesSwapped(graph: GraphView, tensor: string, what: string): Operand {
+/** A factor with its last two axes swapped: what a Transpose of the graph was made from, or else the node is to do it. */
+function lastAxesSwapped(graph: GraphView, tensor: string): Operand {
   const node = graph.source(tensor);
   const perm = node?.op === 'Transpose' ? graph.vector(node.input[1]) : undefined;
   const isOrder = perm !== undefined && perm.length >= 2 && perm.every((_, axis) => perm.includes(axis));
   if (!node || !isOrder) {
-    throw new NotRecognised(`its ${what} are not transposed by the product nor by a Transpose of constant order`);
+    return {tensor, isTransposed: true};
   }
   const axes = [...perm];
   const last = axes.length - 1;
@@ -140,12 +199,12 @@ function scoreEinsum(node: GraphNodeDef): ScoreProduct {
   };
 }
 
-function valueEinsum(node: GraphNodeDef, weightsPlace: number): ValueProduct {
+function valueEinsum(node: GraphNodeDef, weightsPlace: number, isTransposed: boolean): ValueProduct {
   const {factors, result} = letters(node);
   const weights = factors[weightsPlace];
   const value = factors[1 - weightsPlace];
   const batch = weights.slice(0, -2);
-  const [i, j] = weights.slice(-2);
+  const [i, j] = isTransposed ? weights.slice(-2).reverse() : weights.slice(-2);
   const own = value.filter((letter) => !weights.includes(letter));
   const wanted = [...batch, j, ...own];
   const made = [...batch, i, ...own];

@@ -1,19 +1,13 @@
-import type {AxisLength} from './axis_length.js';
+import type {AxisLength} from './mask/axis_length.js';
 import type {GraphNodeDef} from './graph_def.js';
-import {dataInputs, isPassThrough} from './graph_def.js';
+import {dataInputs, isPassThrough, nodeName} from './graph_def.js';
 import type {GraphView} from './graph_view.js';
-import type {MaskForm, MaskSize} from './mask_form.js';
-import {areSame, isUniform} from './mask_form.js';
+import type {MaskSize, Triangle} from './mask/mask_form.js';
+import {areSame, isUniform} from './mask/mask_form.js';
 import type {ScoreProduct} from './products.js';
-import {isProduct, NotRecognised, scoreProduct} from './products.js';
-import {maskForm} from './read_mask.js';
+import {isMadeOfProduct, isProduct, NotRecognised, scoreProduct, swapsLastAxes} from './products.js';
+import {maskForm} from './mask/read_mask.js';
 import {isScalar} from './scalar.js';
-
-/**
- * Hidden scores must lie at least this far below the others, so that their weights are 0 in float32 whatever the scores of a model are.
- * Transformers mask with -1e8, -1e9, -1e10 or the lowest number. Those of float16 mask with -1e4 or -3e4, which scores of thousands outweigh.
- */
-const hiddenBelow = -1e8;
 
 /** What is added to every score moves it by rounding alone, up to 2⁻²⁴ of this: the softmax stays as it is. */
 const mostAddedEverywhere = 64;
@@ -25,6 +19,15 @@ const mostInner = 64;
 export interface QueryFactor {
   op: 'Mul' | 'RealDiv';
   tensor: string;
+}
+
+/** What is added to the scores, once they are scaled, and stays in the graph. */
+export interface AddedMask {
+  /** Added, subtracted, or a condition: true where a key is seen, or where it is hidden. */
+  kind: 'added' | 'subtracted' | 'visible' | 'hidden';
+  tensor: string;
+  /** The number that hidden scores become, of a condition. */
+  low?: number;
 }
 
 /** In a loop of the graph, a node is run for each round, and what it is made of is not all there at first. */
@@ -42,6 +45,10 @@ export class ScoreReader {
   causal = false;
   scale = 1;
   readonly queryFactors: QueryFactor[] = [];
+  /** From the softmax upwards: each is applied to the scores with the masks behind it. */
+  readonly masks: AddedMask[] = [];
+  /** Whether the softmax runs along the columns of the product, that is over its first factor. */
+  isTransposed = false;
   readonly inner: string[] = [];
   /** Of the masks that hide something, and of those that hide nothing. */
   private size?: MaskSize;
@@ -49,7 +56,11 @@ export class ScoreReader {
   /** The least that a mask lowers later keys by, and where. */
   private weakest?: {difference: number; node: GraphNodeDef};
 
-  constructor(private readonly graph: GraphView) {}
+  /** @param hiddenBelow what a causal mask must lower later keys by, at least. */
+  constructor(
+    private readonly graph: GraphView,
+    private readonly hiddenBelow: number,
+  ) {}
 
   read(tensor: string | undefined): ScoreProduct {
     for (let at = tensor; ;) {
@@ -64,7 +75,8 @@ export class ScoreReader {
       this.inner.push(node.name);
       if (isProduct(node)) {
         this.checkWeakest();
-        return scoreProduct(this.graph, node);
+        const {query, key} = scoreProduct(this.graph, node);
+        return this.isTransposed ? {query: key, key: query} : {query, key};
       }
       at = isPassThrough(node) ? node.input[0] : this.step(node);
     }
@@ -72,9 +84,10 @@ export class ScoreReader {
 
   /** The size of all masks together. */
   maskSize(): MaskSize | undefined {
-    const size: AxisLength[] = [...(this.size ?? [1, 1])];
+    const [queries, keys, end]: MaskSize = this.size ?? [1, 1];
+    const size: [AxisLength, AxisLength] = [queries, keys];
     for (const open of this.openSizes) {
-      for (const axis of [0, 1]) {
+      for (const axis of [0, 1] as const) {
         if (open[axis] === 1 || open[axis] === size[axis]) continue;
         if (this.causal || size[axis] !== 1) {
           throw new NotRecognised(`its masks have several sizes: ${size.join(' by ')} and ${open.join(' by ')}`);
@@ -83,12 +96,12 @@ export class ScoreReader {
       }
     }
     const isOfAny = !this.causal && size.every((length) => length === 1);
-    return isOfAny ? undefined : (size as MaskSize);
+    return isOfAny ? undefined : end ? [...size, end] : size;
   }
 
   /** Whether what masks lower scores by outweighs scores that are scaled. */
   private checkWeakest(): void {
-    const needed = hiddenBelow * Math.max(1, Math.abs(this.scale));
+    const needed = this.hiddenBelow * Math.max(1, Math.abs(this.scale));
     if (this.weakest && this.weakest.difference > needed) {
       const {difference, node} = this.weakest;
       throw new NotRecognised(
@@ -119,30 +132,33 @@ export class ScoreReader {
       case 'Select':
       case 'SelectV2':
         return this.selected(node) ?? this.unknown(node);
-      default:
-        throw new NotRecognised(`its scores come from ${node.name} (${node.op}), which is no scale, mask or product`);
+      case 'Transpose':
+        if (!swapsLastAxes(this.graph, node)) break;
+        this.isTransposed = !this.isTransposed;
+        return a;
     }
+    throw new NotRecognised(`its scores come from ${node.name} (${node.op}), which is no scale, mask or product`);
   }
 
-  private unknown({name, op, input}: GraphNodeDef): never {
-    if (op === 'Mul' || op === 'RealDiv') {
-      throw new NotRecognised(`the scale is not one number in ${name} (${op})`);
+  private unknown({name, op}: GraphNodeDef): never {
+    if (this.weakMask !== undefined) {
+      const by = Number(this.weakMask.toPrecision(6));
+      throw new NotRecognised(
+        `the mask in ${name} (${op}) lowers later keys by ${by} alone, which large scores outweigh: option hiddenBelow takes it from ${by}`,
+      );
     }
-    // Recognised, it would attend as TensorFlow does, and no longer as the graph has done in tfjs.
-    const isBand = input.some((tensor) => this.graph.isMadeOf(tensor, 'MatrixBandPart'));
-    const why = isBand
-      ? ': tfjs 4.22 runs MatrixBandPart without its upper bound, so nothing may be hidden'
-      : this.weakMask === undefined
-        ? ''
-        : `: it lowers later keys by ${this.weakMask} alone, which large scores outweigh; takes ${hiddenBelow} and below`;
-    throw new NotRecognised(`the mask is not known to be causal in ${name} (${op})${why}`);
+    throw new NotRecognised(
+      op === 'Mul' || op === 'RealDiv'
+        ? `the scale is not one number in ${name} (${op})`
+        : `the mask in ${name} (${op}) is not understood; takes masks of one size, on scores of one product that are scaled already`,
+    );
   }
 
   /** What a causal mask lowers scores by, where that is too little. */
   private weakMask?: number;
 
   /** Takes in a mask that hides something: of several the sizes are the same. */
-  private hides(form: MaskForm & {kind: 'triangle'}, difference: number, node: GraphNodeDef): boolean {
+  private hides(form: Triangle, difference: number, node: GraphNodeDef): boolean {
     this.size ??= form.size;
     this.causal = true;
     if (!this.weakest || difference > this.weakest.difference) {
@@ -152,7 +168,7 @@ export class ScoreReader {
   }
 
   /** Takes in a mask that hides nothing, unless it may have an axis that the scores have not. */
-  private isOpen(form: MaskForm & {kind: 'triangle'}): boolean {
+  private isOpen(form: Triangle): boolean {
     const lengths = form.size ?? form.lengths;
     if (lengths === undefined) return form.rank === 0;
     if (!lengths.slice(0, -2).every((length) => length === 1)) return false;
@@ -173,49 +189,66 @@ export class ScoreReader {
       this.queryFactors.push({op, tensor: factor});
       return scores;
     }
-    // As GPT-2 masks: scores times 1 or 0, then minus 1e10 or 0. What the product hides, the difference has hidden.
+    // As GPT-2 masks: scores times 1 or 0, then minus 1e10 or 0. What the product hides, the difference has hidden. The scale may be in it.
     const form = op === 'Mul' ? maskForm(this.graph, factor) : undefined;
-    const isMask = form?.kind === 'triangle' && !form.isBool && form.visible === 1 && form.hidden === 0;
-    return isMask && this.causal && areSame(this.size, form.size) ? scores : undefined;
+    if (form?.kind !== 'triangle' || form.isBool || form.hidden !== 0 || this.isTransposed) {
+      return undefined;
+    }
+    this.scale *= form.visible;
+    return this.causal && areSame(this.size, form.size) ? scores : undefined;
   }
 
   private additive(node: GraphNodeDef, scores: string, mask: string, sign: 1 | -1): string | undefined {
     const form = maskForm(this.graph, mask);
-    const addedToAll = form?.kind === 'triangle' ? Math.abs(this.scale * form.visible) : NaN;
-    if (
-      form?.kind !== 'triangle' ||
-      form.isBool ||
-      !(addedToAll <= mostAddedEverywhere) ||
-      this.queryFactors.length > 0
-    ) {
+    const isKnown = form?.kind === 'triangle' && !form.isBool;
+    const addedToAll = isKnown ? Math.abs(this.scale * form.visible) : NaN;
+    if (isKnown && addedToAll <= mostAddedEverywhere && this.queryFactors.length === 0 && !this.isTransposed) {
+      const difference = sign * this.scale * (form.hidden - form.visible);
+      if (difference <= this.hiddenBelow) {
+        return this.hides(form, difference, node) ? scores : undefined;
+      }
+      this.weakMask = difference < 0 ? difference : undefined;
+      if (difference === 0 && this.isOpen(form)) {
+        return scores;
+      }
+    }
+    // In a sum of numbers that large, scores are lost by rounding, and nothing else rounds as the graph does.
+    const losesScores =
+      form?.kind === 'triangle' && Math.min(Math.abs(form.visible), Math.abs(form.hidden)) > mostAddedEverywhere;
+    return losesScores ? undefined : this.keepMask(scores, {kind: sign === 1 ? 'added' : 'subtracted', tensor: mask});
+  }
+
+  /** Keeps a mask as it is, if scores come from one side alone and nothing scales the two together. */
+  private keepMask(scores: string, mask: AddedMask): string | undefined {
+    const isLast = this.scale === 1 && this.queryFactors.length === 0 && !this.isTransposed;
+    const isApart = isMadeOfProduct(this.graph, scores) && !isMadeOfProduct(this.graph, mask.tensor);
+    if (!isLast || !isApart || this.graph.cyclic.has(nodeName(mask.tensor))) {
       return undefined;
     }
-    const difference = sign * this.scale * (form.hidden - form.visible);
-    if (difference <= hiddenBelow) {
-      return this.hides(form, difference, node) ? scores : undefined;
-    }
-    this.weakMask = difference < 0 ? difference : undefined;
-    return difference === 0 && this.isOpen(form) ? scores : undefined;
+    this.masks.push(mask);
+    return scores;
   }
 
   private selected(node: GraphNodeDef): string | undefined {
     const [condition, a, b] = node.input;
     const form = maskForm(this.graph, condition);
-    if (form?.kind !== 'triangle' || this.queryFactors.length > 0) {
-      return undefined;
-    }
-    const picksVisible = form.visible !== 0 && form.hidden === 0;
-    const picksHidden = form.visible === 0 && form.hidden !== 0;
-    const low = uniformValue(this.graph, picksVisible ? b : a);
-    if ((!picksVisible && !picksHidden) || low === undefined) {
-      return undefined;
-    }
-    if (!(low * this.scale <= hiddenBelow)) {
+    const picksVisible = form?.kind === 'triangle' && form.visible !== 0 && form.hidden === 0;
+    const picksHidden = form?.kind === 'triangle' && form.visible === 0 && form.hidden !== 0;
+    const low = picksVisible || picksHidden ? uniformValue(this.graph, picksVisible ? b : a) : undefined;
+    if (low !== undefined && this.queryFactors.length === 0 && !this.isTransposed) {
+      if (low * this.scale <= this.hiddenBelow) {
+        return this.hides(form as Triangle, low * this.scale, node) ? (picksVisible ? a : b) : undefined;
+      }
       this.weakMask = low * this.scale;
       return undefined;
     }
-    const scores = picksVisible ? a : b;
-    return this.hides(form, low * this.scale, node) ? scores : undefined;
+    return this.selectedBy(condition, a, b, 'visible') ?? this.selectedBy(condition, b, a, 'hidden');
+  }
+
+  /** Takes in a selection by a condition of any form, of scores and of a number so low that adding it does the same. */
+  private selectedBy(tensor: string, scores: string, other: string, kind: 'visible' | 'hidden'): string | undefined {
+    const low = uniformValue(this.graph, other);
+    return low !== undefined && low <= this.hiddenBelow ? this.keepMask(scores, {kind, tensor, low}) : undefined;
   }
 }
 

@@ -2,7 +2,7 @@ import {PBSAttention} from '../attention/attention_kernels.js';
 import type {CalibratedConstants} from '../attention/device_costs.js';
 import {constantsInUse, useConstants} from '../attention/device_costs.js';
 import {backendCosts, backendDevice} from '../kernels/backend_costs.js';
-import {check, checkBackend, describe} from '../ops/check_arguments.js';
+import {check, checkOwnKernels, describe} from '../ops/check_arguments.js';
 import {backend, getBackend} from '@tensorflow/tfjs-core';
 import type {AttentionCalibration, CalibratedBackend} from './attention_calibration.js';
 import type {CalibrationSize} from './calibration_cases.js';
@@ -45,7 +45,7 @@ const pageClock: Clock = {now: () => performance.now(), computed};
  *
  * @param options see {@link CalibrationOptions}.
  * @returns a plain object for JSON; it is not used until {@link useAttentionCalibration} gets it.
- * @throws Error (rejects) if the active backend has no kernels, if the clock tells nothing, or as {@link pbsAttention} does.
+ * @throws Error (rejects) if the active backend has no kernels of its own, if the clock tells nothing, or as {@link pbsAttention} does.
  */
 export async function calibrateAttention(options?: CalibrationOptions): Promise<AttentionCalibration> {
   const isObject = options === undefined || (typeof options === 'object' && options !== null);
@@ -56,7 +56,7 @@ export async function calibrateAttention(options?: CalibrationOptions): Promise<
 
 /** @param clock tells the times: a test's own, too. */
 export async function measure(clock: Clock, signal?: AbortSignal): Promise<AttentionCalibration> {
-  checkBackend(op, PBSAttention);
+  checkOwnKernels(op, PBSAttention);
   const measured = backend();
   const name = getBackend() as CalibratedBackend;
   const {adapter} = backendDevice();

@@ -5,7 +5,7 @@ import {selectedBlocks} from '../select/block_lists.js';
 
 /**
  * A function from a head of `[batch * heads]` and a row to the keys that the row sees: their original indices, and
- * their scores, in float64; both are overwritten by the next call. With a plan these are the keys of the blocks in the
+ * their scores, in float64 until a mask is added; both are overwritten by the next call. With a plan these are the keys of the blocks in the
  * row's list, without one all keys: exact attention. With a causal mask a row sees the keys whose original index is not
  * above its own position. A row whose scores are all −Infinity sees nothing. Forms of a score in their order: soft cap, slopes, mask;
  * `derivatives` are those by the scaled product.
@@ -29,7 +29,9 @@ export function visibleScores(
         const capped = cappedScore(call, head, row, position);
         positions[count] = position;
         derivatives[count] = 1 - (capped / softCap) ** 2;
-        scores[count++] = capped + slopeBias(call, head, row, position) + bias;
+        const score = capped + slopeBias(call, head, row, position);
+        // In float32, as tfjs adds: beside -1e9 scores are all but lost, and a row of such scores is uniform.
+        scores[count++] = bias === 0 ? score : Math.fround(Math.fround(score) + bias);
       }
     };
     if (plan) {
@@ -52,7 +54,7 @@ export function visibleScores(
 }
 
 /** What the mask adds to the score of each key of a query row: −Infinity where it hides the key. */
-function maskRow(
+export function maskRow(
   {values, shape, dtype}: AttentionMask,
   {heads}: BlockGeometry,
   head: number,

@@ -1,11 +1,12 @@
 import type {AxisLength} from './axis_length.js';
 import {axisLength, axisLengths} from './axis_length.js';
-import type {Constant, GraphNodeDef} from './graph_def.js';
-import {dataInputs} from './graph_def.js';
-import type {GraphView} from './graph_view.js';
-import type {MaskForm, MaskSize, Triangle} from './mask_form.js';
-import {areSame, isOne, isUniform, uniform} from './mask_form.js';
-import {NodeValues} from './node_values.js';
+import type {Constant, GraphNodeDef} from '../graph_def.js';
+import {dataInputs} from '../graph_def.js';
+import type {GraphView} from '../graph_view.js';
+import type {MaskForm, MaskSize, Positions, Triangle} from './mask_form.js';
+import {areSame, isOne, isUniform, lengthSum, sumOf, uniform} from './mask_form.js';
+import {NodeValues} from '../node_values.js';
+import {isScalar} from '../scalar.js';
 import {castForm, cumulativeForm, expandedForm, reshapedForm, slicedForm} from './reshaped_mask.js';
 
 const elementwise: Record<string, (...values: number[]) => number> = {
@@ -68,6 +69,10 @@ function formOf(
   const {op, input} = node;
   const form = (i: number) => formAt(input[i]);
   if (Object.hasOwn(elementwise, op)) {
+    const moved = movedPositions(graph, node, formAt);
+    if (moved) {
+      return moved;
+    }
     const forms = formedFrom(node).map(formAt);
     const isLogical = op.startsWith('Logical');
     // A condition may be true or false, and so may be what it chooses from.
@@ -97,12 +102,12 @@ function formOf(
       return cumulativeForm(form(0), graph.scalar(input[1]), node);
     case 'Range':
       return graph.scalar(input[0]) === 0 && graph.scalar(input[2]) === 1
-        ? {kind: 'positions', along: 'key', first: 0, length: rangeLength(graph, input[1]), rank: 1}
+        ? {kind: 'positions', along: 'key', first: lengthSum(0), length: rangeLength(graph, input[1]), rank: 1}
         : undefined;
     case 'ExpandDims':
       return expandedForm(form(0), graph.scalar(input[1]));
     case 'Reshape':
-      return reshapedForm(form(0), graph.vector(input[1]));
+      return reshapedForm(form(0), axisLengths(graph, input[1]));
     case 'BroadcastTo': {
       const x = combine((a) => a, form(0));
       const lengths = axisLengths(graph, input[1]);
@@ -155,13 +160,22 @@ function compare(op: (a: number, b: number) => boolean, a?: MaskForm, b?: MaskFo
   if (a?.kind !== 'positions' || b?.kind !== 'positions') {
     return combine((x, y) => Number(op(x, y)), a, b);
   }
-  if (a.along === b.along || a.first !== b.first) {
+  const [query, key] = a.along === 'query' ? [a, b] : [b, a];
+  if (a.along === b.along) {
     return undefined;
+  }
+  const size: MaskSize = [query.length, key.length];
+  // How many keys the first query sees before the one at its own place.
+  const ahead = sumOf(query.first, -1, key.first);
+  if (ahead.size > 0) {
+    if (sumOf(ahead, -1, sumOf(lengthSum(key.length), -1, lengthSum(query.length))).size > 0) {
+      return undefined;
+    }
+    size.push('end');
   }
   // The key is before, at and after the query: the first two must agree for a triangle.
   const [before, at, after] = [-1, 0, 1].map((key) => (a.along === 'key' ? op(key, 0) : op(0, key)));
   const rank = commonRank([a, b]);
-  const size: MaskSize = a.along === 'key' ? [b.length, a.length] : [a.length, b.length];
   return before === at ? {kind: 'triangle', visible: Number(at), hidden: Number(after), size, rank} : undefined;
 }
 
@@ -174,17 +188,35 @@ function constantForm({shape, values}: Constant): MaskForm | undefined {
   const isPositions = values.length > 1 && lead.every(isOne) && every((x, i) => x === i);
   if (isPositions && (columns === values.length || (columns === 1 && rows === values.length))) {
     const along = columns === values.length ? 'key' : 'query';
-    return {kind: 'positions', along, first: 0, length: values.length, rank};
+    return {kind: 'positions', along, first: lengthSum(0), length: values.length, rank};
   }
   if (every((x) => x === values[0])) {
     return values.length > 0 ? uniform(values[0], shape) : undefined;
   }
-  // A diagonal that starts elsewhere is no case of this form, so both lengths must be one.
-  if (rows !== columns) {
+  if (rows > columns) {
     return undefined;
   }
-  const [visible, hidden] = [values[0], values[1]];
-  const isVisible = (i: number) => i % columns <= Math.floor(i / columns) % rows;
+  const [visible, hidden] = [values[0], values[columns - 1]];
+  // With fewer queries than keys, the last query sees them all.
+  const isVisible = (i: number) => (i % columns) - (Math.floor(i / columns) % rows) <= columns - rows;
   const isTriangle = lead.every(isOne) && every((x, i) => x === (isVisible(i) ? visible : hidden));
-  return isTriangle ? {kind: 'triangle', visible, hidden, size: [rows, columns], rank} : undefined;
+  const size: MaskSize = rows === columns ? [rows, columns] : [rows, columns, 'end'];
+  return isTriangle ? {kind: 'triangle', visible, hidden, size, rank} : undefined;
+}
+
+/** Positions to which one number is added, or from which it is taken. */
+function movedPositions(
+  graph: GraphView,
+  {op, input}: GraphNodeDef,
+  formAt: (tensor: string | undefined) => MaskForm | undefined,
+): Positions | undefined {
+  const [a, b] = dataInputs(input);
+  const isSum = op === 'Add' || op === 'AddV2';
+  const [of, by] = isSum && formAt(b)?.kind === 'positions' ? [b, a] : [a, b];
+  const form = isSum || op === 'Sub' ? formAt(of) : undefined;
+  const constant = graph.constant(by);
+  if (form?.kind !== 'positions' || !isScalar(graph, by) || (constant && constant.shape.length > (form.rank ?? 0))) {
+    return undefined;
+  }
+  return {...form, first: sumOf(form.first, isSum ? 1 : -1, lengthSum(axisLength(graph, by)))};
 }

@@ -1,7 +1,7 @@
 import type {AxisLength} from './axis_length.js';
 import {axisLengths} from './axis_length.js';
-import type {GraphNodeDef} from './graph_def.js';
-import type {GraphView} from './graph_view.js';
+import type {GraphNodeDef} from '../graph_def.js';
+import type {GraphView} from '../graph_view.js';
 
 /** An axis of the input that is kept from its beginning, in steps of 1, up to `end` where that is given. */
 export interface KeptAxis {

@@ -22,17 +22,37 @@ export interface Triangle {
   rank?: number;
 }
 
-interface Positions {
+export interface Positions {
   kind: 'positions';
   /** `query`: along the last axis but one, the last being 1 or repeating; `key`: along the last. */
   along: 'query' | 'key';
-  first: number;
+  /** The first position: a sum of a number and of lengths, each so many times. */
+  first: LengthSum;
   length: AxisLength;
   rank?: number;
 }
 
-/** Numbers of queries and of keys. */
-export type MaskSize = [queries: AxisLength, keys: AxisLength];
+/**
+ * Numbers of queries and of keys. `'end'`: the last query stands at the last key, as over a cache of keys; else the first at the
+ * first.
+ */
+export type MaskSize = [queries: AxisLength, keys: AxisLength, from?: 'end'];
+
+/** A sum of lengths that are not known, and under the empty name of a number. */
+export type LengthSum = ReadonlyMap<string, number>;
+
+const ofNumbers = '';
+
+/** `a + factor · b`, without the terms that are 0. */
+export function sumOf(a: LengthSum, factor: number, b: LengthSum): LengthSum {
+  const sum = new Map(a);
+  for (const [name, count] of b) sum.set(name, (sum.get(name) ?? 0) + factor * count);
+  return new Map([...sum].filter(([, count]) => count !== 0));
+}
+
+export function lengthSum(length: AxisLength): LengthSum {
+  return sumOf(new Map(), 1, typeof length === 'string' ? new Map([[length, 1]]) : new Map([[ofNumbers, length]]));
+}
 
 export function uniform(value: number, lengths?: AxisLength[]): Triangle {
   return {kind: 'triangle', visible: value, hidden: value, lengths, rank: lengths?.length};
@@ -47,7 +67,7 @@ export function isUniform(form: MaskForm | undefined): form is Uniform {
 
 /** Whether sizes are known to be the same. */
 export function areSame(a: MaskSize | undefined, b: MaskSize | undefined): boolean {
-  return a !== undefined && b !== undefined && a[0] === b[0] && a[1] === b[1];
+  return a !== undefined && b !== undefined && a.every((length, i) => length === b[i]) && a.length === b.length;
 }
 
 /** Of other lengths in front of the last two axes it is not known that the scores have them. */

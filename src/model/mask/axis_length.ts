@@ -1,4 +1,4 @@
-import type {GraphView} from './graph_view.js';
+import type {GraphView} from '../graph_view.js';
 
 /** How long an axis is: a number, or the name of the tensor that says it. */
 export type AxisLength = number | string;

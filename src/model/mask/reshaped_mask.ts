@@ -1,8 +1,9 @@
-import type {GraphNodeDef} from './graph_def.js';
-import {isFloatType} from './graph_def.js';
-import type {GraphView} from './graph_view.js';
+import type {GraphNodeDef} from '../graph_def.js';
+import {isFloatType} from '../graph_def.js';
+import type {GraphView} from '../graph_view.js';
+import type {AxisLength} from './axis_length.js';
 import type {MaskForm, Triangle} from './mask_form.js';
-import {isOne, isUniform} from './mask_form.js';
+import {isOne, isUniform, lengthSum} from './mask_form.js';
 import type {KeptAxis} from './strided_slice.js';
 import {keptAxes, lengthAfter} from './strided_slice.js';
 
@@ -32,7 +33,7 @@ export function cumulativeForm(
   if (!counts || length === undefined || !lengths!.slice(0, -2).every(isOne)) {
     return undefined;
   }
-  return {kind: 'positions', along: fromEnd === -1 ? 'key' : 'query', first: 1, length, rank: form.rank};
+  return {kind: 'positions', along: fromEnd === -1 ? 'key' : 'query', first: lengthSum(1), length, rank: form.rank};
 }
 
 export function expandedForm(form: MaskForm | undefined, axis: number | undefined): MaskForm | undefined {
@@ -56,8 +57,8 @@ function withoutLengths(form: Triangle, rank: number | undefined): Triangle {
   return {...form, lengths: undefined, rank};
 }
 
-/** Reshapes that only put axes of 1 in front, or turn a vector of positions upright. */
-export function reshapedForm(form: MaskForm | undefined, sizes: number[] | undefined): MaskForm | undefined {
+/** Reshapes that only put axes of 1 in front, or take them away, or turn a vector of positions upright. */
+export function reshapedForm(form: MaskForm | undefined, sizes: AxisLength[] | undefined): MaskForm | undefined {
   if (!form || !sizes) {
     return undefined;
   }
@@ -69,6 +70,10 @@ export function reshapedForm(form: MaskForm | undefined, sizes: number[] | undef
   if (form.kind === 'positions' && form.rank === 1) {
     const isUpright = rank >= 2 && sizes[rank - 1] === 1 && isFront(2);
     return isUpright ? {...form, along: 'query', rank} : isFront(1) && rank >= 1 ? {...form, rank} : undefined;
+  }
+  // A triangle's axes in front of the last two are 1.
+  if (form.kind === 'triangle' && isFront(2) && sizes.at(-2) === form.size?.[0] && sizes.at(-1) === form.size?.[1]) {
+    return {...form, rank};
   }
   return undefined;
 }
@@ -99,8 +104,13 @@ export function slicedForm(graph: GraphView, node: GraphNodeDef, form: MaskForm 
   if (!isKept(last, form.rank - 1) || !isKept(before, form.rank - 2) || !form.size) {
     return undefined;
   }
+  // Cut, queries would no longer end with the keys.
+  if (form.size[2] === 'end' && (last.end !== undefined || before.end !== undefined)) {
+    return undefined;
+  }
   const [queries, keys] = [lengthAfter(form.size[0], before), lengthAfter(form.size[1], last)];
-  return queries === undefined || keys === undefined ? undefined : {...form, size: [queries, keys], rank};
+  const isKnown = queries !== undefined && keys !== undefined;
+  return isKnown ? {...form, size: form.size[2] ? form.size : [queries, keys], rank} : undefined;
 }
 
 function isKept(kept: KeptAxis | 'new' | 'cut' | undefined, axis: number): kept is KeptAxis {
