@@ -3,7 +3,8 @@ import {expect} from 'chai';
 import type {PrefillAttention} from '../../../runner/llama/attention';
 import type {KeyValueCache} from '../../../runner/llama/cache';
 import {generate} from '../../../runner/llama/generate';
-import type {LlamaModel, PrefillRequest} from '../../../runner/llama/model';
+import type {LlamaModel} from '../../../runner/llama/model';
+import type {PrefillRequest} from '../../../runner/llama/prefill_request';
 import {describeBackends} from '../../setup/environment';
 import {loadModel} from './tiny/random_checkpoint';
 import {
