@@ -1,5 +1,6 @@
 import * as tf from '@tensorflow/tfjs-core';
-import type {LlamaModel, PrefillRequest} from '../../runner/llama/model';
+import type {LlamaModel} from '../../runner/llama/model';
+import type {PrefillRequest} from '../../runner/llama/prefill_request';
 import {pbsAttention} from '../../src/index';
 import {blockGeometry, visibleBlocks} from '../../src/internal';
 import {keptShares} from './attention_mass';

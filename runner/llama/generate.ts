@@ -1,6 +1,7 @@
 import type {Context} from './context';
 import {nextTask} from './layer_progress';
-import type {LlamaModel, PrefillRequest} from './model';
+import type {LlamaModel} from './model';
+import type {PrefillRequest} from './prefill_request';
 import {GREEDY, Sampler, type Sampling} from './sample';
 
 export interface GenerateRequest extends Omit<PrefillRequest, 'cache'> {

@@ -1,7 +1,8 @@
 import * as tf from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {expect} from 'chai';
-import type {LlamaModel, PrefillRequest} from '../../../runner/llama/model';
+import type {LlamaModel} from '../../../runner/llama/model';
+import type {PrefillRequest} from '../../../runner/llama/prefill_request';
 import {GREEDY, Sampler} from '../../../runner/llama/sample';
 import {pbsAttention} from '../../../src/index';
 import {onOwnDevice} from '../../faults/webgpu_faults';

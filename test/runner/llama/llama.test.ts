@@ -4,7 +4,8 @@ import type {PrefillAttention} from '../../../runner/llama/attention';
 import {PAGE_ROWS} from '../../../runner/llama/cache';
 import {generate} from '../../../runner/llama/generate';
 import {GatedActivation} from '../../../runner/llama/kernels/gated_activation';
-import type {LlamaModel, PrefillRequest} from '../../../runner/llama/model';
+import type {LlamaModel} from '../../../runner/llama/model';
+import type {PrefillRequest} from '../../../runner/llama/prefill_request';
 import {describeBackends} from '../../setup/environment';
 import {
   loadModel,

@@ -1,7 +1,8 @@
 import * as tf from '@tensorflow/tfjs-core';
 import {expect} from 'chai';
 import {sparseFrom, SparseReading} from '../../../../demo/engine/sparse_reading';
-import type {LlamaModel, PrefillRequest} from '../../../../runner/llama/model';
+import type {LlamaModel} from '../../../../runner/llama/model';
+import type {PrefillRequest} from '../../../../runner/llama/prefill_request';
 import {describeBackends} from '../../../setup/environment';
 import {loadModel, tinyFiles, tinyIds} from '../tiny/random_checkpoint';
 
