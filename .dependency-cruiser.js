@@ -50,7 +50,14 @@ export default {
       name: 'a-backend-knows-no-other',
       severity: 'error',
       from: {path: '^src/kernels/(cpu|webgpu|webgl)/'},
-      to: {path: '^src/kernels/(cpu|webgpu|webgl)/', pathNot: '^src/kernels/$1/'},
+      to: {path: '^src/kernels/(cpu|webgpu|webgl|composed)/', pathNot: '^src/kernels/$1/'},
+    },
+    {
+      name: 'composed-kernels-know-the-cpu-alone',
+      comment: 'Whose stages choose blocks for them.',
+      severity: 'error',
+      from: {path: '^src/kernels/composed/'},
+      to: {path: '^src/kernels/(webgpu|webgl)/'},
     },
     {
       name: 'runtime-and-shader-words-know-no-stage',

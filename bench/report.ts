@@ -57,7 +57,7 @@ export function report(runs: readonly Run[]): string {
 }
 
 /** Where two runs hold the same case, the later one counts. */
-function latest(runs: readonly Run[]): Result[] {
+export function latest(runs: readonly Run[]): Result[] {
   const byCase = new Map<string, Result>();
   for (const {results} of [...runs].sort((a, b) => a.date.localeCompare(b.date))) {
     for (const result of results) {

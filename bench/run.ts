@@ -10,6 +10,7 @@ import {serveOnnxRequests, WORKER_FLAG} from './onnx/worker';
 import {type BackendName, type Command, parseCommand, USAGE} from './options';
 import {backendOf, report} from './report';
 import type {Run} from './results';
+import {summaryOf} from './summary';
 import {openWebGPU} from './webgpu/device';
 
 /** `npm run bench`, and on a GPU host without node_modules `node build/gpu/bench.mjs`; in the repository's root. */
@@ -67,22 +68,31 @@ async function runInNode({cases}: Command, place: Place, command: string): Promi
 interface Paths {
   json: string;
   markdown: string;
+  /** Of runs on WebGPU in Node. */
+  summary?: string;
 }
 
 function paths({out, browser}: Command, backend: BackendName): Paths {
   const suffix = backend === 'webgl' ? '-webgl' : browser ? '-chromium' : '';
   return out === undefined
-    ? {json: 'build/bench/results.json', markdown: `docs/benchmarks${suffix}.md`}
-    : {json: join(out, 'results.json'), markdown: join(out, 'benchmarks.md')};
+    ? {
+        json: 'build/bench/results.json',
+        markdown: `docs/benchmarks${suffix}.md`,
+        ...(suffix === '' && {summary: 'docs/benchmarks/summary.json'}),
+      }
+    : {json: join(out, 'results.json'), markdown: join(out, 'benchmarks.md'), summary: join(out, 'summary.json')};
 }
 
 /** Writes what there is so far. */
-function save({json, markdown}: Paths, earlier: readonly Run[], run?: Run): void {
-  for (const path of [json, markdown]) {
+function save({json, markdown, summary}: Paths, earlier: readonly Run[], run?: Run): void {
+  for (const path of [json, markdown, ...(summary ? [summary] : [])]) {
     mkdirSync(dirname(path), {recursive: true});
   }
+  const runs = run ? [...earlier, run] : earlier;
   if (run) writeFileSync(json, `${JSON.stringify(run, undefined, 1)}\n`);
-  writeFileSync(markdown, report(run ? [...earlier, run] : earlier));
+  writeFileSync(markdown, report(runs));
+  const figures = summary && summaryOf(runs);
+  if (figures) writeFileSync(summary, `${JSON.stringify(figures, undefined, 2)}\n`);
 }
 
 if (process.argv[2] === WORKER_FLAG) {

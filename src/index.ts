@@ -1,5 +1,6 @@
 /**
- * Importing this entry registers the kernels for the backends `cpu`, `webgl` and `webgpu`, loading none of them, and adds
+ * Importing this entry registers the kernels for the backends `cpu`, `webgl` and `webgpu`, loading none of them (on others, as wasm, the functions
+ * run composed of tfjs's ops), and adds
  * two methods to tensors: `query.pbsAttention(key, value, options)` and `query.flashAttention(key, value, options)`.
  *
  * By script tag (`dist/tf-pbs-attention.min.js`, after TensorFlow.js) the functions of this entry and of `/webgpu` are
@@ -20,6 +21,7 @@ export type {
   FlashAttentionOptions,
   PBSAttentionOptions,
   PBSAttentionSettings,
+  TensorInput,
 } from './ops/options.js';
 export {paperOptions} from './ops/options.js';
 export {pbsAttention} from './ops/pbs_attention.js';

@@ -6,6 +6,7 @@ export {blockGeometry, scoredBlocks, visibleBlocks} from './attention/block_geom
 export {whyExact} from './attention/cost_model.js';
 export {leastScore, peakWeight} from './attention/sampled_estimate.js';
 export {backendCosts, backendDevice, costBasis} from './kernels/backend_costs.js';
+export {compileAhead} from './kernels/compile_ahead.js';
 export {defaultOptions} from './ops/options.js';
 
 // For programs of the model runner.

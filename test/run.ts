@@ -31,7 +31,7 @@ const SLOW =
 
 async function runMocha(files: string[], reporter: string, grep = process.env.TEST_GREP): Promise<Counts> {
   const mocha = new Mocha({timeout: 60_000, grep, reporter});
-  mocha.addFile(fileURLToPath(new URL('test/setup/node.ts', root)));
+  ['test/setup/node.ts', 'test/setup/wasm.ts'].forEach((file) => mocha.addFile(fileURLToPath(new URL(file, root))));
   files.forEach((file) => mocha.addFile(fileURLToPath(new URL(file, root))));
   await mocha.loadFilesAsync();
   const seconds = new Map<string, number>();

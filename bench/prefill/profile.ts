@@ -80,7 +80,7 @@ export async function timeNextQuestion({model, ids, request}: PrefillWork, token
   const firstToken: number[] = [];
   try {
     await generate(model, ids, {...request, context, maxTokens: 1});
-    model.prepareToContinue();
+    context.prepareToContinue(model);
     for (let i = 0; i < 6; ++i) {
       const question = ids.slice(i + 1, i + 1 + tokens);
       const {firstTokenMs} = await generate(model, [...ids, ...question], {...request, context, maxTokens: 1});

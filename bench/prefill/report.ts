@@ -4,9 +4,9 @@ import type {KernelTime, PrefillRun} from './profile';
 /** What a kernel of tfjs is for in a prefill. */
 const CLASSES: Array<[name: string, kernels: RegExp]> = [
   ['attention', /^(FlashAttention|PBSAttention)$/],
-  ['matrix products', /^(_FusedMatMul|BatchMatMul|Product|SwiGLUProduct|PackedProduct)$/],
+  ['matrix products', /^(_FusedMatMul|BatchMatMul|Product|GatedProduct|PackedProduct)$/],
   ['moved values', /^(Transpose|Slice|SplitV|Concat|Reverse|GatherV2|Reshape|Identity|JoinHeadsFloat16)$/],
-  ['norms, rotary embedding, SwiGLU', /^(RMSNorm|NormaliseFloat16|RotaryEmbedding|SwiGLU)$/],
+  ['norms, rotary embedding, gates', /^(RMSNorm|NormaliseFloat16|RotaryEmbedding|GatedActivation)$/],
   ['unpacking', /^Unpack/],
   ['elementwise and sums', /./],
 ];

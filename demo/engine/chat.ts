@@ -25,6 +25,9 @@ const FOLLOWED_TOKENS = 512;
 /** The first two tokens: those of decoding compile shaders too. */
 const WARM_UP_TOKENS = 2;
 
+/** Of the prompts whose shaders are compiled when the model is loaded: a question alone, and a document. */
+const AHEAD_TOKENS = {question: 64, document: 4096};
+
 /** Precision by which a device reads: float16 where its sums are float32, so that no model's values leave its range. */
 export function readingPrecision({float16}: Pick<Backend, 'float16'>): 'float32' | 'float16' {
   return float16 === 'matrix units' ? 'float16' : 'float32';
@@ -38,6 +41,7 @@ export class Chat {
   private readonly storage?: DocumentStorage;
   /** Whose shaders are compiled. */
   private readonly compiled = new Set<AttentionName>();
+  private ahead?: Promise<void>;
 
   /** @param kept where what is read of documents may be kept; nothing is where the model has no identity. Default: nowhere. */
   constructor(
@@ -52,6 +56,26 @@ export class Chat {
     if (kept && identity !== undefined) {
       this.storage = new DocumentStorage(kept, {model, identity, precision: this.precision, writer: this.writer});
     }
+  }
+
+  /** Compiles the shaders of the first answers, which wait for it. What fails here fails again there, and is told. */
+  compileAhead(): void {
+    this.ahead = this.compileAll().catch(() => {});
+  }
+
+  private async compileAll(): Promise<void> {
+    const {model, info} = this.reader;
+    const request = {attention: 'flash', options: {precision: this.precision}} as const;
+    const tokens = Math.min(AHEAD_TOKENS.document, info.contextLength - 1);
+    const reading = new SparseReading(info, {precision: this.precision, auto: false});
+    try {
+      await model.compileAhead(Math.min(AHEAD_TOKENS.question, tokens), request);
+      await model.compileAhead(tokens, request);
+      await model.compileAhead(tokens, {...request, attend: reading.attend});
+    } finally {
+      reading.dispose();
+    }
+    this.compiled.add('exact').add('pbs');
   }
 
   async count(conversation: Conversation): Promise<ChatCount> {
@@ -164,6 +188,7 @@ export class Chat {
     const clock = this.clock({warmUp: 0, prompt: ids.length - reusedTokens}, hooks);
     const compiled = this.compiles(attention);
     const begin = performance.now();
+    await this.ahead;
     let [first, last] = [begin, begin];
     let written: readonly number[] = [];
     let end: ChatAnswer['end'] = 'model';
@@ -190,7 +215,7 @@ export class Chat {
       if (!hooks.signal?.aborted || written.length === 0) throw error;
       end = 'stopped';
     }
-    if (compiled) this.prepareToContinue();
+    if (compiled) this.prepareToContinue(context);
     this.backend.throwIfFailed();
     this.compiled.add(attention);
     return {
@@ -213,15 +238,15 @@ export class Chat {
     } finally {
       reading?.dispose();
     }
+    this.prepareToContinue(context);
     context.truncate(reusedTokens);
-    this.prepareToContinue();
     this.backend.throwIfFailed();
     this.compiled.add(attention);
   }
 
   /** The next question shall not wait for shaders. */
-  private prepareToContinue(): void {
-    if (!this.backend.software) this.reader.model.prepareToContinue();
+  private prepareToContinue(context: Context): void {
+    if (!this.backend.software) context.prepareToContinue(this.reader.model);
   }
 
   private prefill(

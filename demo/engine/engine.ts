@@ -75,6 +75,7 @@ export class LocalEngine implements Engine {
       this.reader = reader;
       this.chatting = new Chat(backend, reader, canKeep ? this.kept : undefined);
       backend.throwIfFailed();
+      if (!backend.software) this.chatting.compileAhead();
       return {...reader.info, canKeep, sparseFrom: this.sparseFrom()};
     } finally {
       this.loading = undefined;
@@ -172,7 +173,7 @@ export class LocalEngine implements Engine {
 
   private sparseFrom(): number | undefined {
     const {backend, reader} = this;
-    return backend && reader && sparseFrom(reader.info, reader.info.contextLength, readingPrecision(backend));
+    return backend && reader && sparseFrom(reader.model.config, reader.info.contextLength, readingPrecision(backend));
   }
 
   private checkLength({length}: PromptRequest): Reader {

@@ -64,11 +64,10 @@ async function read(
     const checkpoint = await openCheckpoint(files);
     return {checkpoint, tokenizer: createTokenizer(checkpoint.tokenizer)};
   });
-  const {slidingWindow, headDim} = checkpoint.config;
+  const {headDim} = checkpoint.config;
   const maxPositions = Math.min(checkpoint.config.maxPositions, mostPositions(headDim) - MOST_WRITTEN_TOKENS);
-  // A prompt may fill the context that the model was trained for, and still needs its answer; a window has to hold both.
-  const promptAndAnswer = Math.min(maxPositions, LONGEST_PROMPT) + MOST_WRITTEN_TOKENS;
-  const runLength = Math.min(promptAndAnswer, slidingWindow ?? promptAndAnswer);
+  // A prompt may fill the context that the model was trained for, and still needs its answer.
+  const runLength = Math.min(maxPositions, LONGEST_PROMPT) + MOST_WRITTEN_TOKENS;
   // A chat stays within it, answers included.
   const limits = {model: maxPositions, device: longestRead(checkpoint.config), page: LONGEST_CONTEXT};
   const contextLength = Math.min(...Object.values(limits));

@@ -116,7 +116,7 @@ const wordsByName: Record<Exclude<FailureName, 'AbortError'> | typeof CRASH, Wor
   CheckpointError: ({hasModel}) => ({
     title: 'These files are not a model that can be read here',
     advice:
-      'Take one .gguf file, or config.json, tokenizer.json and all .safetensors files, of a Llama, Mistral, Qwen2 or Qwen3.' +
+      'Take one .gguf file, or config.json, tokenizer.json and all .safetensors files, of a Llama, Mistral, Qwen2, Qwen3 or Gemma 3.' +
       (hasModel ? ' Until then the model from before stays in use.' : ''),
     recoveries: [
       {action: 'pick files', label: 'Choose other files'},

@@ -1,4 +1,4 @@
-import {ARCHITECTURES, type Architecture} from '../llama/architectures';
+import {ARCHITECTURES, type Architecture, type Traits} from '../llama/architectures';
 import type {LlamaConfig} from '../llama/config';
 import {
   describeRange,
@@ -9,6 +9,7 @@ import {
   type NumberRange,
 } from '../llama/config_limits';
 import type {RotaryScaling} from '../llama/rotary_config';
+import {EVERY_LAYER, GEMMA_FULL_EVERY, type SlidingWindow} from '../llama/sliding_window';
 import {cut, shown} from '../message_text';
 import type {GGUFFile} from './gguf_file';
 import {endTokens} from './gguf_tokenizer';
@@ -18,6 +19,7 @@ const NAMES: Readonly<Record<string, Architecture>> = {
   llama: 'LlamaForCausalLM',
   qwen2: 'Qwen2ForCausalLM',
   qwen3: 'Qwen3ForCausalLM',
+  gemma3: 'Gemma3ForCausalLM',
 };
 
 /** Factors by which the frequencies of the rotary embedding are divided (Llama 3.1 and later). */
@@ -41,6 +43,8 @@ export async function configOfGGUF(file: GGUFFile): Promise<LlamaConfig> {
   const traits = ARCHITECTURES[architecture];
   fields.acceptOnly('expert_count', [0]);
   fields.acceptOnly('attention.causal', [true]);
+  // llama.cpp takes 0 for none.
+  for (const cap of ['attn_logit_softcapping', 'final_logit_softcapping']) fields.acceptOnly(cap, [0]);
   const hiddenSize = fields.count('embedding_length');
   const heads = fields.count('attention.head_count');
   const keyValueHeads = fields.count('attention.head_count_kv', heads);
@@ -57,8 +61,6 @@ export async function configOfGGUF(file: GGUFFile): Promise<LlamaConfig> {
   }
   fields.acceptOnly('attention.value_length', [headDim]);
   fields.acceptOnly('rope.dimension_count', [headDim]);
-  const trained = fields.count('context_length');
-  const slidingWindow = fields.has('attention.sliding_window') ? fields.count('attention.sliding_window') : null;
   const tokens = fields.general('tokenizer.ggml.tokens');
   if (!Array.isArray(tokens) || tokens.length === 0) {
     throw fields.unaccepted('tokenizer.ggml.tokens', 'a list of tokens', Array.isArray(tokens) ? '[]' : tokens);
@@ -77,14 +79,51 @@ export async function configOfGGUF(file: GGUFFile): Promise<LlamaConfig> {
     outputBias: file.has('blk.0.attn_output.bias'),
     mlpBias: file.has('blk.0.ffn_gate.bias'),
     headNorms: traits.headNorms,
+    postNorms: traits.postNorms,
+    // The file holds what norms multiply by.
+    normOffset: 0,
+    queryScale: queryScale(fields, architecture, {hiddenSize, heads, headDim}),
+    embeddingScale: traits.scalesEmbedding ? Math.fround(Math.sqrt(hiddenSize)) : 1,
+    activation: traits.activation,
     rmsNormEpsilon: fields.positive('attention.layer_norm_rms_epsilon', RMS_NORM_EPSILON),
-    ropeTheta: fields.positive('rope.freq_base', ROPE_THETA, 10_000),
+    ropeTheta: fields.positive('rope.freq_base', ROPE_THETA, traits.ropeTheta),
     ropeScaling: await rotaryScaling(file, fields, headDim),
-    maxPositions: Math.min(trained, slidingWindow ?? trained),
-    slidingWindow,
+    localRopeTheta: traits.localRopeTheta && fields.positive('rope.freq_base_swa', ROPE_THETA, traits.localRopeTheta),
+    maxPositions: fields.count('context_length'),
+    slidingWindow: slidingWindow(fields, traits.window),
     tiedHead: !file.has('output.weight'),
     endTokens: endTokens(file.metadata, file.fileName),
   };
+}
+
+/** Layers of the Gemma 3 of 27 billion parameters, whose `query_pre_attn_scalar` is not the head dim. No field says it: llama.cpp goes by this, too. */
+const GEMMA_27B_LAYERS = 62;
+
+function queryScale(
+  fields: MetadataFields,
+  architecture: Architecture,
+  {hiddenSize, heads, headDim}: Pick<LlamaConfig, 'hiddenSize' | 'heads' | 'headDim'>,
+): number {
+  if (architecture !== 'Gemma3ForCausalLM' || fields.count('block_count') !== GEMMA_27B_LAYERS) return 1;
+  return Math.sqrt(headDim / (hiddenSize / heads));
+}
+
+/** As llama.cpp has it for `llama` and `gemma3`. Of the others no file says which layers would have a window. */
+function slidingWindow(fields: MetadataFields, kind: Traits['window']): SlidingWindow | null {
+  const [window, pattern] = ['attention.sliding_window', 'attention.sliding_window_pattern'];
+  if (kind === 'alternating') {
+    const tokens = fields.count(window);
+    const layers = fields.value(pattern);
+    if (!Array.isArray(layers)) return {tokens, layers: {first: 0, fullEvery: fields.count(pattern, GEMMA_FULL_EVERY)}};
+    const count = fields.count('block_count');
+    if (layers.length !== count || !layers.every((slides) => typeof slides === 'boolean')) {
+      throw fields.unaccepted(fields.key(pattern), `a positive integer, or a boolean for each of ${count} layers`);
+    }
+    return {tokens, layers};
+  }
+  fields.acceptOnly(pattern, []);
+  if (kind === 'if used') fields.acceptOnly(window, []);
+  return fields.has(window) ? {tokens: fields.count(window), layers: EVERY_LAYER} : null;
 }
 
 async function rotaryScaling(file: GGUFFile, fields: MetadataFields, headDim: number): Promise<RotaryScaling | null> {
@@ -152,7 +191,7 @@ class MetadataFields {
   /** A field that may be missing, and otherwise is one of these. */
   acceptOnly(name: string, accepted: unknown[]): void {
     if (this.has(name) && !accepted.includes(this.value(name))) {
-      throw this.unaccepted(this.key(name), accepted.map((value) => JSON.stringify(value)).join(', '));
+      throw this.unaccepted(this.key(name), accepted.map((value) => JSON.stringify(value)).join(', ') || 'none');
     }
   }
 

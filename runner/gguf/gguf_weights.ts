@@ -20,10 +20,17 @@ const PARTS: Readonly<Record<string, string>> = {
   'self_attn.q_norm': 'attn_q_norm',
   'self_attn.k_norm': 'attn_k_norm',
   'self_attn.o_proj': 'attn_output',
-  post_attention_layernorm: 'ffn_norm',
   'mlp.gate_proj': 'ffn_gate',
   'mlp.up_proj': 'ffn_up',
   'mlp.down_proj': 'ffn_down',
+};
+
+/** Norms of a layer that have other names where it has one after attention and after the MLP, too. */
+const NORMS: Readonly<Record<string, string>> = {post_attention_layernorm: 'ffn_norm'};
+const NORMS_WITH_POST_NORMS: Readonly<Record<string, string>> = {
+  post_attention_layernorm: 'post_attention_norm',
+  pre_feedforward_layernorm: 'ffn_norm',
+  post_feedforward_layernorm: 'post_ffw_norm',
 };
 
 const LAYER_OF_TRANSFORMERS = /^model\.layers\.(\d+)\.(.+)\.(weight|bias)$/;
@@ -34,12 +41,14 @@ const LAYER_OF_TRANSFORMERS = /^model\.layers\.(\d+)\.(.+)\.(weight|bias)$/;
  */
 export class GGUFWeights implements WeightSource {
   private readonly nameInFile: ReadonlyMap<string, string>;
+  private readonly parts: Readonly<Record<string, string>>;
 
   constructor(
     private readonly file: GGUFFile,
     private readonly config: LlamaConfig,
   ) {
-    const byPart = new Map(Object.entries(PARTS).map(([name, part]) => [part, name]));
+    this.parts = {...PARTS, ...(config.postNorms ? NORMS_WITH_POST_NORMS : NORMS)};
+    const byPart = new Map(Object.entries(this.parts).map(([name, part]) => [part, name]));
     const outside = new Map(Object.entries(OUTSIDE).map(([name, inFile]) => [inFile, name]));
     const nameOf = (inFile: string): string => {
       const [, layer, part, kind] = /^blk\.(\d+)\.(\w+)\.(weight|bias)$/.exec(inFile) ?? [];
@@ -103,7 +112,7 @@ export class GGUFWeights implements WeightSource {
     const known = this.nameInFile.get(name);
     if (known !== undefined) return known;
     const [, layer, part, kind] = LAYER_OF_TRANSFORMERS.exec(name) ?? [];
-    const inFile = part === undefined ? (OUTSIDE[name] ?? name) : `blk.${layer}.${PARTS[part] ?? part}.${kind}`;
+    const inFile = part === undefined ? (OUTSIDE[name] ?? name) : `blk.${layer}.${this.parts[part] ?? part}.${kind}`;
     throw new Error(
       `${this.file.fileName}: tensor "${inFile}" is missing; the file has ${this.file.names().length} others`,
     );

@@ -1,3 +1,5 @@
+import type {Activation} from './kernels/gated_activation';
+
 /** Whether projections have a bias: by the architecture, or by a field of `config.json` that is false by default. */
 type Bias = boolean | 'attention_bias' | 'mlp_bias';
 
@@ -10,10 +12,27 @@ export interface Traits {
   /** RMS norms of each head's queries and keys, before the rotary embedding. */
   headNorms: boolean;
   /**
-   * Whether attention has a sliding window: never, of `sliding_window` in every layer, or, if `use_sliding_window` says so, in
-   * the layers of `layer_types` or else from `max_window_layers` on.
+   * Whether attention has a sliding window: never; of `sliding_window` in every layer; if `use_sliding_window` says so, in the layers of
+   * `layer_types` or else from `max_window_layers` on; or in those of `layer_types`, or else in all but every sixth.
    */
-  window: 'none' | 'always' | 'if used';
+  window: 'none' | 'always' | 'if used' | 'alternating';
+  /** Norms of what attention and the MLP add, too. */
+  postNorms: boolean;
+  /** What norms add to their weights. */
+  normOffset: 0 | 1;
+  /** Whether embeddings are multiplied by the root of the hidden size. */
+  scalesEmbedding: boolean;
+  /** Of the gates of the MLP; `activationName` is what `config.json` calls it. */
+  activation: Activation;
+  activationName: string;
+  /** Default of `query_pre_attn_scalar`: scores are scaled by its root instead of that of the head dim. Null: there is no such field. */
+  queryScalar: number | null;
+  /** Default of `rope_theta`. */
+  ropeTheta: number;
+  /** Default of `rope_local_base_freq`, that of layers with a window; null: all layers have one. */
+  localRopeTheta: number | null;
+  /** Default of `tie_word_embeddings`. */
+  tiedHead: boolean;
   /** Default of `max_position_embeddings`. */
   maxPositions: number;
   /** Default of `num_key_value_heads`; null: as many as queries. */
@@ -29,6 +48,15 @@ const LLAMA: Traits = {
   outputBias: 'attention_bias',
   mlpBias: 'mlp_bias',
   headNorms: false,
+  postNorms: false,
+  normOffset: 0,
+  scalesEmbedding: false,
+  activation: 'silu',
+  activationName: 'silu',
+  queryScalar: null,
+  ropeTheta: 10_000,
+  localRopeTheta: null,
+  tiedHead: false,
   window: 'none',
   maxPositions: 2048,
   keyValueHeads: null,
@@ -37,18 +65,18 @@ const LLAMA: Traits = {
 };
 
 const QWEN2: Traits = {
+  ...LLAMA,
   inputBias: true,
   outputBias: false,
   mlpBias: false,
-  headNorms: false,
   window: 'if used',
   maxPositions: 32_768,
   keyValueHeads: 32,
-  headDim: null,
   endTokens: [],
 };
 
-export type Architecture = 'LlamaForCausalLM' | 'MistralForCausalLM' | 'Qwen2ForCausalLM' | 'Qwen3ForCausalLM';
+export type Architecture =
+  'LlamaForCausalLM' | 'MistralForCausalLM' | 'Qwen2ForCausalLM' | 'Qwen3ForCausalLM' | 'Gemma3ForCausalLM';
 
 /** The architectures that are read, as transformers 5.24 defines them. */
 export const ARCHITECTURES: Readonly<Record<Architecture, Traits>> = {
@@ -69,5 +97,25 @@ export const ARCHITECTURES: Readonly<Record<Architecture, Traits>> = {
     outputBias: 'attention_bias',
     headNorms: true,
     headDim: 128,
+  },
+  Gemma3ForCausalLM: {
+    inputBias: 'attention_bias',
+    outputBias: 'attention_bias',
+    mlpBias: false,
+    headNorms: true,
+    postNorms: true,
+    normOffset: 1,
+    scalesEmbedding: true,
+    activation: 'gelu',
+    activationName: 'gelu_pytorch_tanh',
+    queryScalar: 256,
+    ropeTheta: 1_000_000,
+    localRopeTheta: 10_000,
+    tiedHead: true,
+    window: 'alternating',
+    maxPositions: 131_072,
+    keyValueHeads: 4,
+    headDim: 256,
+    endTokens: [1],
   },
 };

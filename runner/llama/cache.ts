@@ -35,12 +35,13 @@ export const PAGE_ROWS = 64;
 /** Keys and values of consecutive positions, each `[1, keyValueHeads, rows, headDim]`. */
 export type KeyValueRows = {key: tf.Tensor4D; value: tf.Tensor4D};
 
-/** All positions of a layer: `rest`, then those rows of `page` that are written. */
+/** Positions of a layer, those that its newest row sees among them: `rest`, then the rows of `page`. */
 export interface HeldRows {
   rest: KeyValueRows;
   /** `PAGE_ROWS` rows, zeros where nothing is written yet. */
   page: KeyValueRows;
-  /** `[PAGE_ROWS]`: 0 for the written rows of the page, -1e9 for the others; to be added to their scores. */
+  /** One for each row, to be added to its score: 0 for those that are seen, -1e9 for the others. Without one, all of `rest` is seen. */
+  restBias?: tf.Tensor1D;
   pageBias: tf.Tensor1D;
 }
 
@@ -58,7 +59,8 @@ interface Layer {
 export class PagedCache implements KeyValueCache {
   readonly elementType = 'float32';
   private readonly layers: Layer[] = [];
-  private masks?: {written: number; row: tf.Tensor4D; pageBias: tf.Tensor1D};
+  /** Of a token, the same for all layers; the biases by their windows. */
+  private masks?: {restRows: number; written: number; row: tf.Tensor4D; biases: Map<number, Biases>};
 
   constructor(private readonly config: CacheConfig) {}
 
@@ -116,24 +118,31 @@ export class PagedCache implements KeyValueCache {
     this.layers[layer] = {rest: {key: part(0), value: part(half)}, written: 0};
   }
 
-  /** Adds a row `[1, keyValueHeads, 1, headDim]` to one layer and returns all that the layer holds. */
-  append(layer: number, key: tf.Tensor4D, value: tf.Tensor4D): HeldRows {
+  /**
+   * Adds a row `[1, keyValueHeads, 1, headDim]` to one layer and returns what the layer holds, for the caller's tidy.
+   *
+   * @param window positions that the row sees, its own included. Default: all.
+   */
+  append(layer: number, key: tf.Tensor4D, value: tf.Tensor4D, window = Infinity): HeldRows {
     const held = this.layers[layer];
     if (held.written === PAGE_ROWS) this.joinPage(held);
-    const {row, pageBias} = this.masksFor(held.written + 1);
+    const restRows = held.rest.key.shape[2];
+    // What the first row of the page sees, so that shapes stay the same for all of its rows; one position at the least.
+    const seen = Math.min(restRows, Math.max(1, window - 1));
+    const {row, ...biases} = this.masksFor(restRows, held.written + 1, window, seen);
     const added = {key, value};
     const page = this.replace(held, 'page', (old) =>
       mapRows((part) => (old === undefined ? tf.mul(row, added[part]) : tf.add(old[part], tf.mul(row, added[part])))),
     );
     ++held.written;
-    return {rest: held.rest, page, pageBias};
+    const rest = seen === restRows ? held.rest : mapRows((part) => rowsFrom(held.rest[part], restRows - seen));
+    return {rest, page, ...biases};
   }
 
   dispose(): void {
     tf.dispose(this.layers.map(({rest, page}) => [rest, page]));
-    tf.dispose(this.masks);
+    this.dropMasks();
     this.layers.length = 0;
-    this.masks = undefined;
   }
 
   /** Puts the written rows of the page to the others. */
@@ -160,25 +169,43 @@ export class PagedCache implements KeyValueCache {
     return rows;
   }
 
-  /** The same for all layers of a token, so made for the first. `row` is 1 in the row that is written now, else 0. */
-  private masksFor(written: number): {row: tf.Tensor4D; pageBias: tf.Tensor1D} {
-    if (this.masks?.written !== written) {
-      tf.dispose(this.masks);
-      const rows = Array.from({length: PAGE_ROWS}, (_, i) => i);
-      this.masks = {
-        written,
-        row: tf.keep(
-          tf.tensor4d(
-            rows.map((i) => (i === written - 1 ? 1 : 0)),
-            [1, 1, PAGE_ROWS, 1],
-          ),
-        ),
-        pageBias: tf.keep(tf.tensor1d(rows.map((i) => (i < written ? 0 : -1e9)))),
-      };
+  /** `row` is 1 in the row of the page that is written now, else 0. Only the last `seen` rows before the page count. */
+  private masksFor(restRows: number, written: number, window: number, seen: number): {row: tf.Tensor4D} & Biases {
+    if (this.masks?.restRows !== restRows || this.masks.written !== written) {
+      this.dropMasks();
+      const row = tf.tensor4d(
+        pageOf((i) => (i === written - 1 ? 1 : 0)),
+        [1, 1, PAGE_ROWS, 1],
+      );
+      this.masks = {restRows, written, row: tf.keep(row), biases: new Map()};
     }
-    return this.masks;
+    const {row, biases} = this.masks;
+    let found = biases.get(window);
+    if (found === undefined) {
+      const firstSeen = restRows + written - window;
+      const bias = (isSeen: boolean) => (isSeen ? 0 : -1e9);
+      const inPage = (i: number) => bias(i < written && restRows + i >= firstSeen);
+      found = {pageBias: tf.keep(tf.tensor1d(pageOf(inPage)))};
+      const firstRow = restRows - seen;
+      if (firstRow < firstSeen) {
+        const values = Float32Array.from({length: seen}, (_, i) => bias(firstRow + i >= firstSeen));
+        found.restBias = tf.keep(tf.tensor1d(values));
+      }
+      biases.set(window, found);
+    }
+    return {row, ...found};
+  }
+
+  private dropMasks(): void {
+    if (this.masks) tf.dispose([this.masks.row, ...[...this.masks.biases.values()].map((biases) => ({...biases}))]);
+    this.masks = undefined;
   }
 }
+
+type Biases = Pick<HeldRows, 'restBias' | 'pageBias'>;
+
+const pageOf = (value: (row: number) => number): Float32Array =>
+  Float32Array.from({length: PAGE_ROWS}, (_, i) => value(i));
 
 function mapRows(make: (part: 'key' | 'value') => tf.Tensor4D): KeyValueRows {
   return {key: make('key'), value: make('value')};
@@ -186,6 +213,10 @@ function mapRows(make: (part: 'key' | 'value') => tf.Tensor4D): KeyValueRows {
 
 function firstRows(x: tf.Tensor4D, rows: number): tf.Tensor4D {
   return tf.slice(x, [0, 0, 0, 0], [-1, -1, rows, -1]);
+}
+
+function rowsFrom(x: tf.Tensor4D, first: number): tf.Tensor4D {
+  return tf.slice(x, [0, 0, first, 0], [-1, -1, -1, -1]);
 }
 
 function keep({key, value}: KeyValueRows): KeyValueRows {

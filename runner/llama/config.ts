@@ -1,8 +1,9 @@
 import {ARCHITECTURES, type Architecture} from './architectures';
 import {Fields, type Json} from './config_fields';
-import {MAX_HEAD_DIM, RMS_NORM_EPSILON} from './config_limits';
+import {MAX_HEAD_DIM, QUERY_SCALAR, RMS_NORM_EPSILON} from './config_limits';
+import type {Activation} from './kernels/gated_activation';
 import {parseRotary, type RotaryScaling} from './rotary_config';
-import {parseSlidingWindow} from './sliding_window';
+import {parseSlidingWindow, type SlidingWindow} from './sliding_window';
 
 /** What the runner needs from a Hugging Face `config.json` of a decoder of one of the {@link ARCHITECTURES}. */
 export interface LlamaConfig {
@@ -20,13 +21,24 @@ export interface LlamaConfig {
   mlpBias: boolean;
   /** Whether each head's queries and keys go through an RMS norm before the rotary embedding. */
   headNorms: boolean;
+  /** Whether what attention and the MLP add goes through an RMS norm of its own. */
+  postNorms: boolean;
+  /** What is added to the weights of norms as they are stored. */
+  normOffset: 0 | 1;
+  /** Queries are multiplied by it, beside the usual scale of scores; other than 1 only with `headNorms`. */
+  queryScale: number;
+  embeddingScale: number;
+  /** Of the gates of the MLP. */
+  activation: Activation;
   rmsNormEpsilon: number;
   ropeTheta: number;
   ropeScaling: RotaryScaling | null;
-  /** Longest context that the checkpoint was made for, in tokens; at most the sliding window. */
+  /** Base of the rotary embedding in layers with a window, without a scaling; null: that of the others. */
+  localRopeTheta: number | null;
+  /** Longest context that the checkpoint was made for, in tokens. */
   maxPositions: number;
-  /** Tokens that some layer attends to at most; null if all. Contexts that are longer are not computed. */
-  slidingWindow: number | null;
+  /** Of the layers that have one; null if none has. */
+  slidingWindow: SlidingWindow | null;
   /** The output head is the token embedding, transposed. */
   tiedHead: boolean;
   /** Tokens that end a continuation; may be empty. */
@@ -46,7 +58,9 @@ export function parseConfig(json: Json): LlamaConfig {
   const traits = ARCHITECTURES[architecture];
   // Before the sizes, so that a quantised file is called that, and not a file with a tensor missing.
   fields.acceptOnly('quantization_config', [null]);
-  fields.acceptOnly('hidden_act', ['silu']);
+  for (const field of ['hidden_act', 'hidden_activation']) fields.acceptOnly(field, [traits.activationName]);
+  for (const field of ['attn_logit_softcapping', 'final_logit_softcapping']) fields.acceptOnly(field, [null]);
+  fields.acceptOnly('use_bidirectional_attention', [false]);
   const slidingWindow = parseSlidingWindow(fields, traits.window);
 
   const hiddenSize = fields.positiveInteger('hidden_size');
@@ -68,6 +82,8 @@ export function parseConfig(json: Json): LlamaConfig {
     );
   }
   const trained = fields.positiveInteger('max_position_embeddings', traits.maxPositions);
+  const queryScalar =
+    traits.queryScalar && fields.positiveNumber('query_pre_attn_scalar', QUERY_SCALAR, traits.queryScalar);
   const hasBias = (bias: boolean | string) => (typeof bias === 'boolean' ? bias : fields.boolean(bias, false));
   return {
     architecture,
@@ -82,11 +98,16 @@ export function parseConfig(json: Json): LlamaConfig {
     outputBias: hasBias(traits.outputBias),
     mlpBias: hasBias(traits.mlpBias),
     headNorms: traits.headNorms,
+    postNorms: traits.postNorms,
+    normOffset: traits.normOffset,
+    queryScale: queryScalar === null ? 1 : Math.sqrt(headDim / queryScalar),
+    embeddingScale: traits.scalesEmbedding ? Math.fround(Math.sqrt(hiddenSize)) : 1,
+    activation: traits.activation,
     rmsNormEpsilon: fields.positiveNumber('rms_norm_eps', RMS_NORM_EPSILON, 1e-6),
-    ...parseRotary(fields, trained),
-    maxPositions: Math.min(trained, slidingWindow ?? trained),
+    ...parseRotary(fields, trained, traits),
+    maxPositions: trained,
     slidingWindow,
-    tiedHead: fields.boolean('tie_word_embeddings', false),
+    tiedHead: fields.boolean('tie_word_embeddings', traits.tiedHead),
     endTokens: fields.tokens('eos_token_id', traits.endTokens),
   };
 }

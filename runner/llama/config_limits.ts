@@ -10,6 +10,7 @@ export const MAX_HEAD_DIM = 1024;
 /** Numbers past these are 0 or infinite in the float32 that the model computes in, or make all that it computes so. */
 export const RMS_NORM_EPSILON: NumberRange = {min: 1e-30, max: 1};
 export const ROPE_THETA: NumberRange = {min: 1, max: 1e12};
+export const QUERY_SCALAR: NumberRange = {min: 1e-6, max: 1e6};
 export const ROPE_FACTOR: NumberRange = {min: 1e-6, max: 1e6};
 
 export function describeRange({min, max}: NumberRange): string {

@@ -53,6 +53,11 @@ export class Context {
     return this.cache!.read(layer, length);
   }
 
+  /** See `LlamaModel.prepareToContinue`; nothing where it holds nothing. */
+  prepareToContinue(model: {prepareToContinue(cache: KeyValueCache): void}): void {
+    if (this.cache) model.prepareToContinue(this.cache);
+  }
+
   /** Forgets what comes after the first `length` tokens. */
   truncate(length: number): void {
     if (length === 0) this.dispose();

@@ -10,6 +10,9 @@ export type LayerWeights<T> = {
   queryNorm?: T;
   keyNorm?: T;
   output: Projection<T>;
+  /** Of the architectures that norm what attention and the MLP add: `[hiddenSize]`. */
+  attentionPostNorm?: T;
+  mlpPostNorm?: T;
   mlpNorm: T;
   gate: Projection<T>;
   up: Projection<T>;

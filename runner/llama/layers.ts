@@ -13,10 +13,20 @@ import {
   type Precision,
 } from './projections';
 import type {RotaryTables} from './rotary';
+import {windowOf} from './sliding_window';
 import {checkTensorSizes} from './tensor_limit';
 
 /** Of all layers, and what is around them. */
-export type ModelWeights = PreparedWeights & {rotary: RotaryTables};
+export type ModelWeights = PreparedWeights & {
+  rotary: RotaryTables;
+  /** Of layers with a window, where these have their own. */
+  localRotary?: RotaryTables;
+};
+
+/** The tables of a layer. */
+export function rotaryOf({rotary, localRotary}: ModelWeights, config: LlamaConfig, layer: number): RotaryTables {
+  return localRotary && windowOf(config, layer) !== undefined ? localRotary : rotary;
+}
 
 /** Attends from rotated query `[1, heads, rows, headDim]`, key and value `[1, keyValueHeads, rows, headDim]` to what the query's shape is. */
 export type Attend = (query: tf.Tensor4D, key: tf.Tensor4D, value: tf.Tensor4D) => tf.Tensor4D;
@@ -59,38 +69,41 @@ export class Layers {
     return tf.tidy(() => {
       const layer = this.weights.layers[index];
       const rows = tf.tidy(() => {
-        const attended = attend(...this.projectToHeads(hidden, layer, {position, precision}));
+        const attended = attend(...this.projectToHeads(hidden, index, {position, precision}));
         return joinHeadsFor(layer.output, lastRowOnly ? lastRow(attended, 2) : attended, precision);
       });
-      return projectAndAdd(rows, layer.output, lastRowOnly ? lastRow(hidden, 0) : hidden);
+      const residual = lastRowOnly ? lastRow(hidden, 0) : hidden;
+      return projectAndAdd(rows, layer.output, residual, this.normBy(layer.attentionPostNorm));
     });
   }
 
   /** Rotated query `[1, heads, length, headDim]`, rotated key and value `[1, keyValueHeads, length, headDim]`. */
   private projectToHeads(
     hidden: tf.Tensor2D,
-    layer: PreparedLayer,
+    index: number,
     {position, precision}: Pass,
   ): [query: tf.Tensor4D, key: tf.Tensor4D, value: tf.Tensor4D] {
     const {heads, keyValueHeads, rmsNormEpsilon} = this.config;
+    const layer = this.weights.layers[index];
     const x = normaliseFor([layer.queryAndKey, layer.value], hidden, rmsNormEpsilon, precision);
     const byHead = (rows: tf.Tensor3D): tf.Tensor4D => tf.reshape(rows, [1, ...rows.shape]);
     const joined = tf.tidy(() => this.normaliseHeads(projectEach(x, layer.queryAndKey), layer));
-    const [query, key] = rotaryEmbedding(joined, this.weights.rotary, position, [heads, keyValueHeads]);
+    const tables = rotaryOf(this.weights, this.config, index);
+    const [query, key] = rotaryEmbedding(joined, tables, position, [heads, keyValueHeads]);
     return [byHead(query), byHead(key), byHead(projectEach(x, layer.value))];
   }
 
   /** `x + mlp(norm(x))` of a decoder layer, for as many rows at a time as the scratch allows. */
   addMlp(index: number, x: tf.Tensor2D, precision: Precision): tf.Tensor2D {
-    const {gateAndUp, down} = this.weights.layers[index];
+    const {gateAndUp, down, mlpPostNorm} = this.weights.layers[index];
     const [length, hiddenSize] = x.shape;
-    const {intermediateSize, rmsNormEpsilon} = this.config;
+    const {intermediateSize, rmsNormEpsilon, activation} = this.config;
     const ofRows = (rows: tf.Tensor2D) =>
       tf.tidy(() => {
         const gated = tf.tidy(() =>
-          projectGated(normaliseFor([gateAndUp, down], rows, rmsNormEpsilon, precision), gateAndUp),
+          projectGated(normaliseFor([gateAndUp, down], rows, rmsNormEpsilon, precision), gateAndUp, activation),
         );
-        return projectAndAdd(gated, down, rows);
+        return projectAndAdd(gated, down, rows, this.normBy(mlpPostNorm));
       });
     // Equal pieces, whose buffers serve again.
     const scratch = gatedScratch([gateAndUp, down], length, intermediateSize, precision);
@@ -104,6 +117,10 @@ export class Layers {
       }
       return tf.concat(chunks);
     });
+  }
+
+  private normBy(weight: tf.Tensor | undefined) {
+    return weight && {weight, epsilon: this.config.rmsNormEpsilon};
   }
 
   /** @param scratch words of a row in the largest scratch tensor. */

@@ -1,4 +1,5 @@
 import * as tf from '@tensorflow/tfjs-core';
+import {compileAhead} from '../../src/internal';
 import {prefillAttention, type PrefillAttention, type PrefillOptions} from './attention';
 import {PagedCache, type KeyValueCache} from './cache';
 import type {Checkpoint} from './checkpoint';
@@ -12,11 +13,10 @@ import {type Attend, lastRow, Layers, type ModelWeights} from './layers';
 import {disposeWeights} from './prepared_weights';
 import {mostPositions, rotaryTables} from './rotary';
 import {checkToken, type Sampler} from './sample';
+import {windowOf} from './sliding_window';
 import {withSubmitBatch} from './submit_batch';
 import {largestTensor} from './tensor_limit';
 import {uploadWeights} from './weights';
-
-const SLIDING_WINDOW = 'the sliding window of config.json, which is not computed';
 
 export interface PrefillRequest {
   /** Of the tokens before these, which it takes over: it is in the result, or disposed after an error. Default: none are before. */
@@ -30,8 +30,18 @@ export interface PrefillRequest {
    * headDim]`, of the tokens before too, before they are attended. They are disposed after the layer: clone and `tf.keep` to hold one.
    */
   onAttention?: (layer: number, query: tf.Tensor4D, key: tf.Tensor4D, value: tf.Tensor4D) => void;
-  /** Attends in the place of `attention`, from what `onAttention` sees to `[1, heads, rows, headDim]`. */
-  attend?: (layer: number, query: tf.Tensor4D, key: tf.Tensor4D, value: tf.Tensor4D) => tf.Tensor4D;
+  /**
+   * Attends in the place of `attention`, from what `onAttention` sees to `[1, heads, rows, headDim]`.
+   *
+   * @param window that of the layer, as the ops have it; nothing where the layer has none.
+   */
+  attend?: (
+    layer: number,
+    query: tf.Tensor4D,
+    key: tf.Tensor4D,
+    value: tf.Tensor4D,
+    window: number | undefined,
+  ) => tf.Tensor4D;
   /**
    * Sees `[rows, hiddenSize]` after the last layer, for {@link LlamaModel.logitsOf}; disposed afterwards. Without it, the
    * last layer computes the last row alone.
@@ -56,8 +66,7 @@ export interface Prefill {
 export interface LoadOptions {
   /**
    * Longest context, prompt and continuation together, in tokens. Default: the config's `maxPositions`, past which the
-   * checkpoint extrapolates. At most the config's `slidingWindow`, and as many as there are rotary tables for, 131,072 with a head dim of
-   * 128: the default is no more.
+   * checkpoint extrapolates. At most as many as there are rotary tables for, 131,072 with a head dim of 128: the default is no more.
    */
   maxLength?: number;
   /**
@@ -84,22 +93,22 @@ export class LlamaModel {
   /**
    * Reads the weights of a checkpoint onto the backend; the tensors that are there already go if one fails.
    *
-   * @throws Error by name if `maxLength` reaches past a sliding window, or a tensor is too large for the backend.
+   * @throws Error by name if a tensor is too large for the backend.
    */
   static async load({config, weights}: Checkpoint, options: LoadOptions = {}): Promise<LlamaModel> {
-    const {slidingWindow} = config;
     const most = mostPositions(config.headDim);
     const {maxLength = Math.min(config.maxPositions, most), maxMlpValues = mostMlpValues(), onProgress} = options;
     if (!Number.isInteger(maxLength) || maxLength < 1 || maxLength > most) {
       throw new Error(`maxLength is ${maxLength}; accepted: 1 to ${most} with a head dim of ${config.headDim}`);
     }
-    if (slidingWindow !== null && maxLength > slidingWindow) {
-      throw new Error(`maxLength is ${maxLength}; accepted: at most ${slidingWindow}, ${SLIDING_WINDOW}`);
-    }
-    const rotary = rotaryTables(maxLength, config.headDim, config.ropeTheta, config.ropeScaling);
+    const {headDim, localRopeTheta} = config;
+    const rotary = {
+      rotary: rotaryTables(maxLength, headDim, config.ropeTheta, config.ropeScaling),
+      ...(localRopeTheta !== null && {localRotary: rotaryTables(maxLength, headDim, localRopeTheta)}),
+    };
     try {
       const uploaded = await uploadWeights(config, weights, onProgress);
-      const all = {...uploaded, rotary};
+      const all = {...uploaded, ...rotary};
       return new LlamaModel(config, maxLength, all, new Layers(config, all, maxMlpValues));
     } catch (error) {
       tf.dispose(rotary);
@@ -154,11 +163,34 @@ export class LlamaModel {
   }
 
   /**
-   * Makes ready what reads a few tokens after a prompt, the next question say, so that the first of them does not wait for it. Does
-   * nothing where they are read as a prompt is.
+   * Makes ready what writes, and what reads a few tokens after those in a cache, the next question say, so that the first of them does not
+   * wait for it. Does nothing where that is not recorded.
    */
-  prepareToContinue(): void {
-    if (Decoder.takes(this.config, this.weights)) this.decoder.prepareToRead();
+  prepareToContinue(cache: KeyValueCache): void {
+    if (cache instanceof PackedCache) this.decoder.prepare(cache);
+  }
+
+  /**
+   * Compiles what reading a prompt and continuing it takes, so that the first one does not wait for shaders: on WebGPU, beside the work of
+   * this thread. Nothing is computed, but memory for the prompt is taken and given back to the backend.
+   *
+   * @param tokens of the prompt. Others of a like length take the same shaders.
+   */
+  async compileAhead(
+    tokens: number,
+    request: Pick<PrefillRequest, 'attention' | 'options' | 'attend'> = {},
+  ): Promise<void> {
+    if (tf.getBackend() !== 'webgpu') return;
+    let prompt: Promise<Prefill> | undefined;
+    const compiled = compileAhead('prefill', () => (prompt = this.readPrompt(new Array(tokens).fill(0), request)));
+    const {logits, cache} = await prompt!;
+    try {
+      await compiled;
+      this.prepareToContinue(cache);
+    } finally {
+      logits.dispose();
+      cache.dispose();
+    }
   }
 
   private async readPrompt(ids: readonly number[], request: PrefillRequest): Promise<Prefill> {
@@ -177,10 +209,14 @@ export class LlamaModel {
       this.layers.checkSizes(ids.length);
       hidden = this.embed(ids);
       for (let layer = 0; layer < layers; ++layer) {
+        const window = windowOf(this.config, layer);
         const attend: Attend = (query, ...rows) => {
           const {key, value} = cache.extend(layer, ...rows);
           onAttention?.(layer, query, key, value);
-          return replaced?.(layer, query, key, value) ?? prefillAttention(query, key, value, attention, options);
+          return (
+            replaced?.(layer, query, key, value, window) ??
+            prefillAttention(query, key, value, attention, {...options, window})
+          );
         };
         // Where nothing but the last row's logits comes out, no other row is needed past the last attention.
         const lastRowOnly = layer === layers - 1 && onHidden === undefined;
@@ -194,7 +230,8 @@ export class LlamaModel {
           hidden.dispose();
           hidden = next;
         }
-        await progress?.queued(computed(hidden));
+        // Where nobody follows it, nothing is waited for: `compileAhead` rests on that.
+        if (progress) await progress.queued(computed(hidden));
       }
       onHidden?.(hidden);
       logits = this.headOfLastRow(hidden);
@@ -222,7 +259,7 @@ export class LlamaModel {
       let hidden = this.embed([id]);
       for (let layer = 0; layer < this.config.layers; ++layer) {
         const attend: Attend = (query, key, value) =>
-          decodeAttention(query, (cache as PagedCache).append(layer, key, value));
+          decodeAttention(query, (cache as PagedCache).append(layer, key, value, windowOf(this.config, layer)));
         hidden = this.layers.attend(layer, hidden, attend, {position, precision: 'float32'});
         hidden = this.layers.addMlp(layer, hidden, 'float32');
       }
@@ -247,16 +284,15 @@ export class LlamaModel {
   /** Logits `[rows, vocabSize]` of hidden states `[rows, hiddenSize]` after the last layer, for the token after each row. */
   logitsOf(hidden: tf.Tensor2D): tf.Tensor2D {
     return tf.tidy(() => {
-      const x = tf.mul(rmsNorm(hidden, this.config.rmsNormEpsilon), this.weights.norm);
+      const x = rmsNorm(hidden, this.config.rmsNormEpsilon, {weight: this.weights.norm});
       // As it is stored: a tied head is the embedding, of which a transposed copy would double the memory.
-      return this.weights.head.multiply(x as tf.Tensor2D);
+      return this.weights.head.multiply(x);
     });
   }
 
   dispose(): void {
     this.recordedDecoder?.dispose();
     disposeWeights(this.weights);
-    tf.dispose(this.weights.rotary);
   }
 
   /** An empty cache of the kind that this model fills here. */
@@ -278,14 +314,17 @@ export class LlamaModel {
   private checkRoom(held: number, added: number): void {
     if (added === 0) throw new Error('prefill: got no tokens; accepted: 1 or more');
     if (held + added > this.maxLength) {
-      const reason = this.maxLength === this.config.slidingWindow ? `, ${SLIDING_WINDOW}` : '';
-      throw new Error(`the context would be ${held + added} tokens; accepted: at most ${this.maxLength}${reason}`);
+      throw new Error(`the context would be ${held + added} tokens; accepted: at most ${this.maxLength}`);
     }
   }
 
   private embed(ids: readonly number[]): tf.Tensor2D {
     this.checkIds(ids);
-    return this.weights.embedding.rows(ids);
+    const {embeddingScale} = this.config;
+    return tf.tidy(() => {
+      const rows = this.weights.embedding.rows(ids);
+      return embeddingScale === 1 ? rows : tf.mul(rows, embeddingScale);
+    });
   }
 
   private checkIds(ids: readonly number[]): void {

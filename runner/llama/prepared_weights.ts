@@ -28,6 +28,9 @@ export type PreparedLayer = {
   /** A matrix for each head. */
   value: PreparedProjection;
   output: PreparedProjection;
+  /** `[hiddenSize]`: weights of the norms of what attention and the MLP add, where the architecture has them. */
+  attentionPostNorm?: tf.Tensor;
+  mlpPostNorm?: tf.Tensor;
   /** Two matrices. */
   gateAndUp: PreparedProjection;
   down: PreparedProjection;
@@ -61,12 +64,15 @@ export function prepareLayer(
   stored: LayerWeights<tf.Tensor>,
 ): PreparedLayer {
   const {attentionNorm, query, key, value, queryNorm, keyNorm, output, mlpNorm, gate, up, down} = stored;
+  const {attentionPostNorm, mlpPostNorm} = stored;
   const prepared = tf.tidy(() => ({
     queryAndKey: join(split(query, headDim, attentionNorm), split(key, headDim, attentionNorm)),
     ...(queryNorm &&
       keyNorm && {queryAndKeyNorm: tf.concat([forHeads(queryNorm, heads), forHeads(keyNorm, keyValueHeads)])}),
     value: split(value, headDim, attentionNorm),
     output: transposed(output),
+    ...(attentionPostNorm && {attentionPostNorm: tf.clone(attentionPostNorm)}),
+    ...(mlpPostNorm && {mlpPostNorm: tf.clone(mlpPostNorm)}),
     gateAndUp: join(split(gate, gate.weight.shape[0], mlpNorm), split(up, up.weight.shape[0], mlpNorm)),
     down: transposed(down),
   }));
@@ -123,8 +129,10 @@ function joinStored(stored: StoredProjection['stored']): StoredProjection['store
 /** The same of matrices that stay as they are stored: queries and keys are joined where their types are the same. */
 export function prepareStoredLayer(
   {heads, keyValueHeads, headDim, intermediateSize}: LlamaConfig,
-  {attentionNorm, query, key, value, queryNorm, keyNorm, output, mlpNorm, gate, up, down}: LayerWeights<Stored>,
+  weights: LayerWeights<Stored>,
 ): PreparedLayer {
+  const {attentionNorm, query, key, value, queryNorm, keyNorm, output, mlpNorm, gate, up, down} = weights;
+  const {attentionPostNorm, mlpPostNorm} = weights as LayerWeights<tf.Tensor>;
   const part = ({weight, bias}: Projection<Stored>, columns: number) => {
     return {matrix: matrixOf(weight), ...(bias && {bias: bias as tf.Tensor}), columns};
   };
@@ -146,6 +154,8 @@ export function prepareStoredLayer(
     ...(queryNorm && keyNorm && {queryAndKeyNorm: headNorms()}),
     value: {stored: [part(value, headDim)], norm},
     output: whole(output),
+    ...(attentionPostNorm && {attentionPostNorm}),
+    ...(mlpPostNorm && {mlpPostNorm}),
     gateAndUp: {stored: [part(gate, intermediateSize), part(up, intermediateSize)], norm: innerNorm},
     down: whole(down),
   };

@@ -3,17 +3,17 @@ import {
   type ElementType,
   elementTypeOf,
   type Float16Tensor,
+  gatedProduct,
   hasProducts,
   joinHeadsFloat16,
   normaliseFloat16,
   PRODUCT_VECTOR,
   product,
   productByHeads,
-  swigluProduct,
 } from '../quantised/product_ops';
 import {MOST_ROWS} from '../quantised/ops';
 import {rmsNorm} from './kernels/rms_norm';
-import {swiGLU} from './kernels/swiglu';
+import {type Activation, gatedActivation} from './kernels/gated_activation';
 import type {PreparedProjection, StoredProjection} from './prepared_weights';
 
 /**
@@ -46,10 +46,7 @@ export function normaliseFor(
 ): Rows {
   const norm = 'norm' in projections[0] ? (projections[0].norm as tf.Tensor1D | undefined) : undefined;
   if (norm && takesFloat16(precision, x.shape[0], projections)) return normaliseFloat16(x, norm, epsilon);
-  return tf.tidy(() => {
-    const rows = rmsNorm(x, epsilon);
-    return norm ? tf.mul(rows, norm) : rows;
-  });
+  return rmsNorm(x, epsilon, {weight: norm});
 }
 
 /** `[1, heads, length, headDim]` → rows `[length, heads * headDim]`, for the projection that follows. */
@@ -90,13 +87,13 @@ export function projectEach(x: Rows, projection: PreparedProjection): tf.Tensor3
   });
 }
 
-/** SwiGLU of the products with two matrices: rows `[rows, outputs]`, of the type of `x`. */
-export function projectGated(x: Rows, gateAndUp: PreparedProjection): Rows {
+/** `activation(gate) · up` of the products with two matrices: rows `[rows, outputs]`, of the type of `x`. */
+export function projectGated(x: Rows, gateAndUp: PreparedProjection, activation: Activation): Rows {
   return tf.tidy(() => {
-    if (!areUnpacked(x.shape[0], [gateAndUp])) return swiGLU(projectEach(x, gateAndUp));
+    if (!areUnpacked(x.shape[0], [gateAndUp])) return gatedActivation(projectEach(x, gateAndUp), activation);
     const {stored} = gateAndUp as StoredProjection;
     const [weight, up] = stored.map(({matrix}) => matrix.unpack!(elementTypeOf(x)));
-    return swigluProduct({x, weight, up, bias: biasOf(gateAndUp as StoredProjection)});
+    return gatedProduct({x, weight, up, bias: biasOf(gateAndUp as StoredProjection)}, activation);
   });
 }
 
@@ -111,19 +108,35 @@ export function gatedScratch(
   return areUnpacked(rows, [projections[0]]) ? outputs : 2 * outputs;
 }
 
-/** `sum + x · weight + bias` for one matrix, `sum` float32 `[rows, outputs]`. */
-export function projectAndAdd(x: Rows, projection: PreparedProjection, sum: tf.Tensor2D): tf.Tensor2D {
+/**
+ * `sum + x · weight + bias` for one matrix, `sum` float32 `[rows, outputs]`.
+ *
+ * @param norm of an RMS norm that the product goes through before it is added. Default: none.
+ */
+export function projectAndAdd(
+  x: Rows,
+  projection: PreparedProjection,
+  sum: tf.Tensor2D,
+  norm?: {weight: tf.Tensor; epsilon: number},
+): tf.Tensor2D {
+  if (norm === undefined) return project(x, projection, sum);
+  return tf.tidy(() => rmsNorm(project(x, projection), norm.epsilon, {weight: norm.weight, residual: sum}));
+}
+
+function project(x: Rows, projection: PreparedProjection, sum?: tf.Tensor2D): tf.Tensor2D {
   return tf.tidy(() => {
     if ('weight' in projection) {
       const {weight, bias} = projection;
-      // In one program where there is no bias.
-      return tf.fused.matMul({a: x, b: weight, bias: bias ? tf.add(sum, bias) : sum}) as tf.Tensor2D;
+      // In one program where there is no bias, or no sum.
+      const added = bias && sum ? tf.add(sum, bias) : (sum ?? bias);
+      return tf.fused.matMul({a: x, b: weight, bias: added}) as tf.Tensor2D;
     }
     const [{matrix, bias}] = projection.stored;
     if (areUnpacked(x.shape[0], [projection])) {
       return product({x, weight: matrix.unpack!(elementTypeOf(x)), bias, residual: sum});
     }
-    return tf.add(addTo(matrix.multiply(x), bias), sum) as tf.Tensor2D;
+    const products = addTo(matrix.multiply(x), bias);
+    return sum ? tf.add(products, sum) : products;
   });
 }
 

@@ -25,16 +25,25 @@ export interface Llama3Scaling {
 interface Rotary {
   ropeTheta: number;
   ropeScaling: RotaryScaling | null;
+  localRopeTheta: number | null;
 }
 
 /**
- * transformers 4 keeps `rope_theta` at the top and scaling in `rope_scaling`; 5 puts both in `rope_parameters`.
+ * transformers 4 keeps `rope_theta` at the top and scaling in `rope_scaling`; 5 puts both in `rope_parameters`, by kinds of layers where
+ * these differ.
  *
  * @param maxPositions context of the checkpoint, in tokens: that before a scaling which does not name it.
+ * @param defaults bases, and whether layers with a window have their own.
  * @throws Error that names the field, what it holds and what is accepted.
  */
-export function parseRotary(config: Fields, maxPositions: number): Rotary {
-  const parameters = config.object('rope_parameters');
+export function parseRotary(config: Fields, maxPositions: number, defaults: Omit<Rotary, 'ropeScaling'>): Rotary {
+  const all = config.object('rope_parameters');
+  const ofKind = (kind: string) => all?.object(kind) ?? null;
+  const isByKind = defaults.localRopeTheta !== null;
+  if (isByKind && all && !Object.keys(all.json).every((key) => KINDS.includes(key))) {
+    throw config.unaccepted('rope_parameters', `an object with ${KINDS.join(' and ')} alone`);
+  }
+  const parameters = isByKind ? ofKind(FULL) : all;
   const older = config.object('rope_scaling');
   for (const fields of [config, parameters]) fields?.acceptOnly('partial_rotary_factor', [1]);
   const scalings = [parameters, older]
@@ -43,11 +52,27 @@ export function parseRotary(config: Fields, maxPositions: number): Rotary {
   if (scalings.length === 2 && JSON.stringify(scalings[0]) !== JSON.stringify(scalings[1])) {
     throw config.unaccepted('rope_scaling', 'the scaling in rope_parameters, or null');
   }
-  const holder = parameters !== null && parameters.json.rope_theta !== undefined ? parameters : config;
   return {
-    ropeTheta: holder.positiveNumber('rope_theta', ROPE_THETA, 10_000),
+    ropeTheta: base(config, parameters, 'rope_theta', defaults.ropeTheta),
     ropeScaling: scalings[0] ?? null,
+    localRopeTheta: isByKind ? localBase(config, ofKind(SLIDING), defaults.localRopeTheta!) : null,
   };
+}
+
+const KINDS = ['full_attention', 'sliding_attention'];
+const [FULL, SLIDING] = KINDS;
+
+/** The base in the parameters, or by its older name at the top. */
+function base(config: Fields, parameters: Fields | null, older: string, byDefault: number): number {
+  return parameters !== null && parameters.json.rope_theta !== undefined
+    ? parameters.positiveNumber('rope_theta', ROPE_THETA, byDefault)
+    : config.positiveNumber(older, ROPE_THETA, byDefault);
+}
+
+function localBase(config: Fields, parameters: Fields | null, byDefault: number): number {
+  if (parameters !== null && parseScaling(parameters, 1) !== null)
+    throw parameters.unaccepted('rope_type', '"default"');
+  return base(config, parameters, 'rope_local_base_freq', byDefault);
 }
 
 function parseScaling(fields: Fields, maxPositions: number): RotaryScaling | null {

@@ -86,7 +86,7 @@ export async function uploadWeights(
         uploaded.set(name, await PackedMatrix.upload(type, [outputs, inputs], readRows, largestTensor().bytes));
       } else {
         if (blocksOf) checkTensorSizes([[`tensor "${name}"`, shape]]);
-        const values = await source.read(name);
+        const values = asMultiplied(config, name, await source.read(name));
         checkFinite(values, `${source.fileOf(name)}: tensor "${name}"`);
         uploaded.set(name, tf.tensor(values, shape));
       }
@@ -112,6 +112,13 @@ export async function uploadWeights(
   }
 }
 
+/** A norm's weights as they are multiplied with: those of queries with what their scores are scaled by, beside the usual scale. */
+function asMultiplied({normOffset, queryScale}: LlamaConfig, name: string, values: Float32Array): Float32Array {
+  if (!name.endsWith('norm.weight')) return values;
+  const scale = name.endsWith('.q_norm.weight') ? queryScale : 1;
+  return normOffset === 0 && scale === 1 ? values : values.map((weight) => (normOffset + weight) * scale);
+}
+
 /** A weight that is no number makes everything so, or goes unseen until its token comes up. */
 function checkFinite(values: Float32Array, what: string): void {
   let sum = 0;
@@ -129,7 +136,8 @@ function weightShapes(config: LlamaConfig): Map<string, number[]> {
 
 /** Asks for each tensor by its name in the checkpoint, with the shape that the config gives it. */
 function arrangeWeights<T>(config: LlamaConfig, take: (name: string, shape: number[]) => T): DecoderWeights<T> {
-  const {vocabSize, hiddenSize, intermediateSize, headDim, inputBias, outputBias, mlpBias, headNorms} = config;
+  const {vocabSize, hiddenSize, intermediateSize, headDim, inputBias, outputBias, mlpBias} = config;
+  const {headNorms, postNorms} = config;
   const queryRows = config.heads * headDim;
   const keyRows = config.keyValueHeads * headDim;
   const projection = (name: string, outputs: number, inputs: number, biased: boolean): Projection<T> => ({
@@ -150,10 +158,12 @@ function arrangeWeights<T>(config: LlamaConfig, take: (name: string, shape: numb
         keyNorm: take(`${at}.self_attn.k_norm.weight`, [headDim]),
       }),
       output: projection(`${at}.self_attn.o_proj`, hiddenSize, queryRows, outputBias),
-      mlpNorm: take(`${at}.post_attention_layernorm.weight`, [hiddenSize]),
+      ...(postNorms && {attentionPostNorm: take(`${at}.post_attention_layernorm.weight`, [hiddenSize])}),
+      mlpNorm: take(`${at}.${postNorms ? 'pre_feedforward' : 'post_attention'}_layernorm.weight`, [hiddenSize]),
       gate: projection(`${at}.mlp.gate_proj`, intermediateSize, hiddenSize, mlpBias),
       up: projection(`${at}.mlp.up_proj`, intermediateSize, hiddenSize, mlpBias),
       down: projection(`${at}.mlp.down_proj`, hiddenSize, intermediateSize, mlpBias),
+      ...(postNorms && {mlpPostNorm: take(`${at}.post_feedforward_layernorm.weight`, [hiddenSize])}),
     };
   };
   const layers: LayerWeights<T>[] = [];

@@ -36,11 +36,11 @@ function packQuantised(type: QuantisedType, bytes: Uint8Array): PackedValues {
   const groups = (bytes.length / size) * (values / GROUP);
   const quants = new Int32Array(groups * form.bits);
   const scales = new Int32Array(groups * scaleWords(form));
+  // Without views of parts: there are millions of groups.
   readBlocks(type, bytes, (block, q, {words}) => {
-    scales.set(words, block * words.length);
+    for (let i = 0; i < words.length; ++i) scales[block * words.length + i] = words[i];
     for (let from = 0; from < values; from += GROUP) {
-      const group = (block * values + from) / GROUP;
-      packGroup(form.bits, q.subarray(from, from + GROUP), quants.subarray(group * form.bits));
+      packGroup(form.bits, q, from, quants, ((block * values + from) / GROUP) * form.bits);
     }
   });
   return {quants, scales};
@@ -50,27 +50,29 @@ function packQuantised(type: QuantisedType, bytes: Uint8Array): PackedValues {
  * The low four bits of values 8 i … 8 i + 3 are the low halves of the bytes of word i, of the four after them the high halves; the
  * fifth bits are one word, the fifth and sixth two, in order. Eight bits stand as bytes.
  */
-function packGroup(bits: QuantisedForm['bits'], q: Uint8Array, words: Int32Array): void {
+function packGroup(bits: QuantisedForm['bits'], q: Uint8Array, from: number, words: Int32Array, at: number): void {
   if (bits === 8) {
     for (let i = 0; i < 8; ++i) {
-      words[i] = q[4 * i] | (q[4 * i + 1] << 8) | (q[4 * i + 2] << 16) | (q[4 * i + 3] << 24);
+      const j = from + 4 * i;
+      words[at + i] = q[j] | (q[j + 1] << 8) | (q[j + 2] << 16) | (q[j + 3] << 24);
     }
     return;
   }
   for (let i = 0; i < 4; ++i) {
     let word = 0;
     for (let b = 0; b < 4; ++b) {
-      word |= ((q[8 * i + b] & 15) | ((q[8 * i + 4 + b] & 15) << 4)) << (8 * b);
+      const j = from + 8 * i + b;
+      word |= ((q[j] & 15) | ((q[j + 4] & 15) << 4)) << (8 * b);
     }
-    words[i] = word;
+    words[at + i] = word;
   }
   const high = bits - 4;
   for (let i = 0; i < high; ++i) {
     let word = 0;
     const values = GROUP / high;
     for (let j = 0; j < values; ++j) {
-      word |= (q[i * values + j] >> 4) << (high * j);
+      word |= (q[from + i * values + j] >> 4) << (high * j);
     }
-    words[4 + i] = word;
+    words[at + 4 + i] = word;
   }
 }

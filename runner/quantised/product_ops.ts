@@ -1,6 +1,7 @@
 import * as tf from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {hasMatrixUnits} from '../../src/internal';
+import type {Activation} from '../llama/kernels/gated_activation';
 import {hasKernel, runKernel} from '../llama/kernels/run_kernel';
 import {type PackedTensors, unpackTransposed} from './ops';
 
@@ -39,7 +40,10 @@ export const Product = 'Product';
  * Kernel: inputs `x`, `weight`, and `up` like `weight`, and where there is one `bias`, float32 `[2 * outputs]`, of `weight` and then of
  * `up`. Output `[rows, outputs]`, of the type of `x`.
  */
-export const SwiGLUProduct = 'SwiGLUProduct';
+export const GatedProduct = 'GatedProduct';
+export interface GatedProductAttrs extends tf.NamedAttrMap {
+  activation: Activation;
+}
 
 export type ProductInputs<T> = {x: T; weight: T; up?: T; bias?: T; residual?: T};
 export interface ProductAttrs extends tf.NamedAttrMap {
@@ -73,9 +77,9 @@ export const product = (inputs: ProductInputs<tf.Tensor>): tf.Tensor2D =>
 export const productByHeads = (inputs: ProductInputs<tf.Tensor>, headDim: number): tf.Tensor3D =>
   runKernel(Product, present(inputs), {headDim});
 
-/** `silu(x · weightᵀ) · (x · upᵀ)`. */
-export const swigluProduct = (inputs: ProductInputs<tf.Tensor> & {up: tf.Tensor}): tf.Tensor2D =>
-  runKernel(SwiGLUProduct, present(inputs), {});
+/** `activation(x · weightᵀ) · (x · upᵀ)`. */
+export const gatedProduct = (inputs: ProductInputs<tf.Tensor> & {up: tf.Tensor}, activation: Activation): tf.Tensor2D =>
+  runKernel(GatedProduct, present(inputs), {activation});
 
 /** tfjs takes an input that is undefined for one that is there. */
 const present = (inputs: ProductInputs<tf.Tensor>): tf.NamedTensorMap =>

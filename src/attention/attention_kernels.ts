@@ -100,4 +100,6 @@ export const PBSAttentionGrad = 'PBSAttentionGrad';
 /** A kernel as this package registers it: the version says which attributes it knows. */
 export interface RegisteredKernel extends KernelConfig {
   packageVersion?: string;
+  /** Whether it is made of tfjs's ops, for want of kernels of the backend's own. */
+  isComposed?: true;
 }

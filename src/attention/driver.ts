@@ -1,4 +1,5 @@
-import type {DataType, KernelConfig, KernelFunc, TensorInfo, TypedArray} from '@tensorflow/tfjs-core';
+import type {KernelConfig, KernelFunc, TensorInfo} from '@tensorflow/tfjs-core';
+import {tensor} from '@tensorflow/tfjs-core';
 import type {AttentionRequest, PlanRule} from './attention_call.js';
 import type {FlashAttentionAttrs, PBSAttentionAttrs, PBSAttentionPlanAttrs} from './attention_kernels.js';
 import {
@@ -16,11 +17,6 @@ import type {Take} from './scratch.js';
 import {runWithScratch} from './scratch.js';
 import type {BlockPlan, StageSet} from './stage_set.js';
 
-/** What the driver itself asks of a backend of tfjs. */
-interface TensorMaker {
-  makeTensorInfo(shape: number[], dtype: DataType, values?: TypedArray): TensorInfo;
-}
-
 /** What is asked of a kernel, and what tfjs runs it on. */
 interface KernelRun<Backend, Attrs> extends Pick<AttentionRequest, 'op' | 'result' | 'inputs'> {
   backend: Backend;
@@ -28,7 +24,7 @@ interface KernelRun<Backend, Attrs> extends Pick<AttentionRequest, 'op' | 'resul
 }
 
 /** The kernels of a backend, made of its stages. */
-export function attentionKernels<Backend extends TensorMaker, Call, Indices, Scores>(
+export function attentionKernels<Backend, Call, Indices, Scores>(
   stages: StageSet<Backend, Call, Indices, Scores>,
 ): KernelConfig[] {
   return new Driver(stages).kernels();
@@ -39,7 +35,7 @@ export function attentionKernels<Backend extends TensorMaker, Call, Indices, Sco
  * writes each row where its query stands. The one place that decides what a call runs: exactly, by a plan that is given or by
  * one that it makes, with gradients or without.
  */
-class Driver<Backend extends TensorMaker, Call, Indices, Scores> {
+class Driver<Backend, Call, Indices, Scores> {
   constructor(private readonly stages: StageSet<Backend, Call, Indices, Scores>) {}
 
   kernels(): KernelConfig[] {
@@ -126,7 +122,7 @@ class Driver<Backend extends TensorMaker, Call, Indices, Scores> {
     const request = requestOf(run, geometry, 0);
     if (isExact(geometry, attrs)) {
       this.stages.check(backend, request);
-      return exactPlan(backend, geometry, attrs);
+      return exactPlan(geometry, attrs);
     }
     const costs = this.stages.costs(backend, geometry, attrs.precision);
     const times = planTimes(geometry, attrs, costs);
@@ -204,11 +200,7 @@ function requestOf(
 }
 
 /** The plan of exact attention: keys in their own order, every visible block selected, so all attention kept. */
-function exactPlan(
-  backend: TensorMaker,
-  geometry: BlockGeometry,
-  {causal, withMass}: PBSAttentionPlanAttrs,
-): TensorInfo[] {
+function exactPlan(geometry: BlockGeometry, {causal, withMass}: PBSAttentionPlanAttrs): TensorInfo[] {
   const {batch, heads, keyLength, queryBlocks, keyBlocks} = geometry;
   const rows = batch * heads * queryBlocks;
   const keyIndices = new Int32Array(batch * heads * keyLength).map((_, i) => i % keyLength);
@@ -221,8 +213,8 @@ function exactPlan(
   }
   const keptMass = new Float32Array(rows).fill(1);
   return [
-    backend.makeTensorInfo([batch, heads, keyLength], 'int32', keyIndices),
-    backend.makeTensorInfo([batch, heads, queryBlocks, keyBlocks], 'bool', blockMask),
-    ...(withMass ? [backend.makeTensorInfo([batch, heads, queryBlocks], 'float32', keptMass)] : []),
+    tensor(keyIndices, [batch, heads, keyLength], 'int32'),
+    tensor(blockMask, [batch, heads, queryBlocks, keyBlocks], 'bool'),
+    ...(withMass ? [tensor(keptMass, [batch, heads, queryBlocks])] : []),
   ];
 }

@@ -1,5 +1,6 @@
 import type {GradConfig, GradFunc, NamedAttrMap, NamedTensorMap, Tensor, Tensor4D} from '@tensorflow/tfjs-core';
 import {engine, zeros} from '@tensorflow/tfjs-core';
+import type {FlashAttentionAttrs} from './attention_kernels.js';
 import {
   AttentionWithLogSumExp,
   FlashAttention,
@@ -8,6 +9,7 @@ import {
   PBSAttentionGrad,
   PBSAttentionPlan,
 } from './attention_kernels.js';
+import {maskGradient} from './mask_gradient.js';
 
 /**
  * Runs an attention kernel so that tfjs saves its inputs for the gradient. It saves a fixed list of inputs and fails on one that is
@@ -27,9 +29,9 @@ export function runDifferentiable<Result = Tensor4D>(
 }
 
 /**
- * Gradients of attention by query, key and value, by recomputation (FlashAttention-2, arXiv 2307.08691, section 3.1.2):
+ * Gradients of attention by query, key, value and an added mask, by recomputation (FlashAttention-2, arXiv 2307.08691, section 3.1.2):
  * the forward pass saves its inputs and its output, and no scores. One kernel gives all three, so it runs at once and not
- * when tfjs asks for each. A mask, slopes or sinks that depend on the variable have no gradient: tfjs throws then.
+ * when tfjs asks for each; that by a mask that is added is computed where it is asked for. Slopes or sinks that depend on the variable have no gradient: tfjs throws then.
  */
 function gradientOf(kernelName: string, gradKernelName: string): GradConfig {
   const gradFunc = (dys: Tensor | Tensor[], saved: Tensor[], attrs: NamedAttrMap) => {
@@ -43,7 +45,11 @@ function gradientOf(kernelName: string, gradKernelName: string): GradConfig {
     const byPlan = Object.fromEntries(
       ['keyIndices', 'blockMask'].filter((name) => name in named).map((name) => [name, zerosLike(named[name])]),
     );
-    return {query: () => dQuery, key: () => dKey, value: () => dValue, ...byPlan};
+    const {mask} = named;
+    const byMask = mask?.dtype === 'float32' && {
+      mask: () => maskGradient(inputs, attrs as unknown as FlashAttentionAttrs),
+    };
+    return {query: () => dQuery, key: () => dKey, value: () => dValue, ...byPlan, ...byMask};
   };
   return {kernelName, saveAllInputs: true, outputsToSave: [true], gradFunc: gradFunc as unknown as GradFunc};
 }

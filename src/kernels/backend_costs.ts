@@ -7,6 +7,7 @@ import type {DeviceClass, DeviceDescription} from '../attention/device_costs.js'
 import {constantsInUse} from '../attention/device_costs.js';
 import {costsOf as costsOnCPU, processor} from './cpu/costs.js';
 import {costsOf as costsOnWebGL} from './webgl/costs.js';
+import {composedCosts} from './composed/costs.js';
 import {describeAdapter as describeRenderer} from './webgl/runtime/adapter.js';
 import {costsOf as costsOnWebGPU} from './webgpu/costs.js';
 import {describeAdapter} from './webgpu/runtime/adapter.js';
@@ -21,8 +22,10 @@ export function backendCosts(
       return costsOnWebGPU(backend() as WebGPUBackend, dims, precision);
     case 'webgl':
       return costsOnWebGL(backend() as MathBackendWebGL);
-    default:
+    case 'cpu':
       return costsOnCPU(backend());
+    default:
+      return composedCosts;
   }
 }
 

@@ -6,7 +6,7 @@ import {compileAhead as compileOnWebGL} from './webgl/runtime/compile_ahead.js';
 import {compileAhead as compileOnWebGPU} from './webgpu/runtime/compile_ahead.js';
 
 /** Compiles what `run`, which is not asynchronous, would run on the active backend; runs nothing of it. The CPU has nothing to compile. */
-export async function compileAhead(op: string, run: () => void): Promise<void> {
+export async function compileAhead(op: string, run: () => unknown): Promise<void> {
   switch (getBackend()) {
     case 'webgpu':
       await compileOnWebGPU(backend() as WebGPUBackend, run);

@@ -1,6 +1,7 @@
 import type {NamedTensorMap, Tensor1D, Tensor4D} from '@tensorflow/tfjs-core';
-import {maximum, minimum, scalar, Tensor, tensor1d} from '@tensorflow/tfjs-core';
+import {cast, maximum, minimum, reshape, scalar, Tensor, tensor1d} from '@tensorflow/tfjs-core';
 import type {BlockGeometry} from '../attention/block_geometry.js';
+import type {AttentionTensors} from './attention_tensors.js';
 import {check, describe} from './check_arguments.js';
 import type {AttentionOptions, FlashAttentionOptions, PBSAttentionOptions} from './options.js';
 import type {PBSAttentionPlan} from './results.js';
@@ -22,12 +23,25 @@ export function keyLengthsInput(op: string, options: AttentionOptions | undefine
     checkTensorOf(op, 'keyLengths', keyLengths, ['int32'], [batch], takes);
     return {keyLengths};
   }
-  const lengths = numbersOf(keyLengths);
-  check(lengths !== undefined, op, 'keyLengths', `got ${describe(keyLengths)}`, takes);
-  const isLength = (x: number) => Number.isSafeInteger(x) && x >= 0 && x <= keyLength;
-  const areLengths = lengths.length === batch && lengths.every(isLength);
-  check(areLengths, op, 'keyLengths', `got [${listOf(lengths)}]`, takes);
+  const lengths = listedIntegers(op, 'keyLengths', keyLengths, batch, keyLength, takes);
   return {keyLengths: tensor1d(lengths, 'int32') satisfies Tensor1D};
+}
+
+/** The integers from 0 to `last` of an option that lists one for each batch entry; throws on others. */
+export function listedIntegers(
+  op: string,
+  name: string,
+  given: unknown,
+  batch: number,
+  last: number,
+  takes: string,
+): number[] {
+  const numbers = numbersOf(given);
+  check(numbers !== undefined, op, name, `got ${describe(given)}`, takes);
+  const isInRange = (x: number) => Number.isSafeInteger(x) && x >= 0 && x <= last;
+  const areInRange = numbers.length === batch && numbers.every(isInRange);
+  check(areInRange, op, name, `got [${listOf(numbers)}]`, takes);
+  return numbers;
 }
 
 /** The options that are a number for each query head, those that are given, as tensors. */
@@ -75,23 +89,24 @@ export function withPlanLengths(op: string, options: PBSAttentionOptions | undef
   return options?.keyLengths === undefined ? {...options, keyLengths: planned} : options;
 }
 
-/** `mask`, if given. */
+/** `mask`, if given: bool or float32, of rank 4. */
 export function maskInput(
   op: string,
   options: FlashAttentionOptions | undefined,
-  query: Tensor4D,
-  key: Tensor4D,
+  {query, key, isOneEntry}: AttentionTensors,
 ): NamedTensorMap {
-  const mask = options?.mask;
+  const mask: Tensor | undefined = options?.mask;
   if (mask === undefined) {
     return {};
   }
-  const shape = [query.shape[0], query.shape[1], query.shape[2], key.shape[2]];
-  const takes = `a bool or float32 tensor of rank 4 that broadcasts to [${shape}]`;
+  const full = [query.shape[0], query.shape[1], query.shape[2], key.shape[2]];
+  const shape = isOneEntry ? full.slice(1) : full;
+  const takes = `a bool, int32 (0 and 1) or float32 (added) tensor of rank ${shape.length} that broadcasts to [${shape}]`;
   check(mask instanceof Tensor, op, 'mask', `got ${describe(mask)}`, takes);
   const broadcast = mask.shape.map((size, axis) => (size === 1 ? 1 : shape[axis]));
-  checkTensorOf(op, 'mask', mask, ['bool', 'float32'], broadcast.length === 4 ? broadcast : shape, takes);
-  return {mask};
+  checkTensorOf(op, 'mask', mask, ['bool', 'int32', 'float32'], mask.rank === shape.length ? broadcast : shape, takes);
+  const sees = mask.dtype === 'int32' ? cast(mask, 'bool') : mask;
+  return {mask: isOneEntry ? reshape(sees, [1, ...mask.shape]) : sees};
 }
 
 /** Values of key orders that this library made: what they hold is in range. */

@@ -3,6 +3,7 @@ import {
   add,
   div,
   exp,
+  fill,
   greater,
   log,
   max,
@@ -19,54 +20,67 @@ import {
 import {AttentionWithLogSumExp} from '../attention/attention_kernels.js';
 import {runDifferentiable} from '../attention/gradients.js';
 import {headInputs, keyLengthsInput, maskInput} from './attention_inputs.js';
-import {check, checkBackend, checkTensors, describe, flashAttentionAttrs} from './check_arguments.js';
-import type {FlashAttentionOptions} from './options.js';
+import {asGiven, attentionTensors} from './attention_tensors.js';
+import {attendByEntry, commonOptions, hasEntries, zeroRows} from './batch_entries.js';
+import {check, checkBackend, describe, flashAttentionAttrs} from './check_arguments.js';
+import type {FlashAttentionOptions, TensorInput} from './options.js';
 import type {AttentionPart} from './results.js';
 
 /**
  * {@link flashAttention} with the natural logarithm of each row's sum of exp(score): what {@link mergeAttention} needs to put results over
  * parts of the keys together. A sink counts in it. On WebGPU in float16 it runs without matrix units.
  *
- * Differentiable by query, key and value, through both results.
+ * Differentiable by query, key, value and a float32 `mask`, through both results.
  *
  * @param query float32 `[batch, heads, queryLength, headDim]`.
  * @param key float32 `[batch, keyValueHeads, keyLength, headDim]`; `heads` is a multiple of `keyValueHeads`.
  * @param value float32 `[batch, keyValueHeads, keyLength, valueDim]`.
  * @param options those of {@link flashAttention}.
  * @returns `output`, float32 `[batch, heads, queryLength, valueDim]`, and `logSumExp`, float32 `[batch, heads, queryLength]`, -Infinity in a row
- *     that sees no key and has no sink.
+ *     that sees no key and has no sink. Both without the batch where the tensors came without.
  * @throws Error as {@link flashAttention} does.
  * @function
  */
 export const attentionWithLogSumExp =
   // op() is typed for functions of one tensor; it also takes one that returns several under names.
-  op({attentionWithLogSumExp_}) as (
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
+  op({attentionWithLogSumExp_}) as unknown as (
+    query: TensorInput,
+    key: TensorInput,
+    value: TensorInput,
     options?: FlashAttentionOptions,
   ) => AttentionPart;
 
-function attentionWithLogSumExp_(
-  query: Tensor4D,
-  key: Tensor4D,
-  value: Tensor4D,
-  options?: FlashAttentionOptions,
-): AttentionPart {
+function attentionWithLogSumExp_(...[q, k, v, options]: Parameters<typeof attentionWithLogSumExp>): AttentionPart {
   const name = 'attentionWithLogSumExp';
-  checkTensors(name, query, key, value);
-  const attrs = flashAttentionAttrs(name, options, query, key);
+  const tensors = attentionTensors(name, q, k, v);
+  const {query, key, value, isOneEntry} = tensors;
+  const attrs = flashAttentionAttrs(name, commonOptions(options), query, key);
   checkBackend(name, AttentionWithLogSumExp);
+  const mask = maskInput(name, options, tensors);
+  if (hasEntries(options)) {
+    const attend = (...x: [Tensor4D, Tensor4D, Tensor4D, FlashAttentionOptions]) => {
+      const part = attentionWithLogSumExp(...x);
+      return [part.output, part.logSumExp];
+    };
+    const {sinks} = headInputs(name, options, query);
+    const ofNothing = (rows: number) => {
+      const shape = [1, query.shape[1], rows];
+      return sinks ? add(fill(shape, 0), reshape(sinks, [1, -1, 1])) : fill(shape, -Infinity);
+    };
+    const unseen = [zeroRows(tensors), ofNothing];
+    const [output, logSumExp] = attendByEntry(name, tensors, {...options, ...mask}, attend, unseen);
+    return {output: asGiven(output, tensors), logSumExp: asGiven(logSumExp, tensors)};
+  }
   const inputs: NamedTensorMap = {
     query,
     key,
     value,
     ...keyLengthsInput(name, options, key),
     ...headInputs(name, options, query),
-    ...maskInput(name, options, query, key),
+    ...mask,
   };
   const [output, logSumExp] = runDifferentiable<[Tensor4D, Tensor3D]>(AttentionWithLogSumExp, inputs, attrs);
-  return {output, logSumExp};
+  return {output: asGiven(output, {isOneEntry}), logSumExp: asGiven(logSumExp, {isOneEntry})};
 }
 
 /** Below the logarithms of scores, and above -1e20, the least maximum of tfjs's WebGL: stands for that of a row that saw nothing. */
@@ -109,9 +123,9 @@ function mergeAttention_(parts: AttentionPart[]): AttentionPart {
   for (const {output, logSumExp} of parts) {
     const got = `got output [${output?.shape}] and logSumExp [${logSumExp?.shape}]`;
     const fits =
-      shape.length === 4 &&
+      (shape.length === 4 || shape.length === 3) &&
       String(output?.shape) === String(shape) &&
-      String(logSumExp?.shape) === String(shape.slice(0, 3));
+      String(logSumExp?.shape) === String(shape.slice(0, -1));
     check(fits, 'mergeAttention', 'parts', got, takes);
   }
   const logSums = stack(parts.map((part) => maximum(part.logSumExp, nothing)));
@@ -119,7 +133,7 @@ function mergeAttention_(parts: AttentionPart[]): AttentionPart {
   const weights = exp(sub(logSums, top));
   const all = sum(weights, 0);
   const shares = unstack(div(weights, all));
-  const outputs = parts.map(({output}, i) => mul(output, reshape(shares[i], [...shape.slice(0, 3), 1])));
+  const outputs = parts.map(({output}, i) => mul(output, reshape(shares[i], [...shape.slice(0, -1), 1])));
   const total = add(top, log(all));
   return {
     output: outputs.reduce((a: Tensor, b) => add(a, b)) as Tensor4D,

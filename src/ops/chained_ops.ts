@@ -1,7 +1,7 @@
 import type {Rank} from '@tensorflow/tfjs-core';
 import {Tensor} from '@tensorflow/tfjs-core';
 import {flashAttention} from './flash_attention.js';
-import type {FlashAttentionOptions, PBSAttentionOptions} from './options.js';
+import type {FlashAttentionOptions, PBSAttentionOptions, TensorInput} from './options.js';
 import {pbsAttention} from './pbs_attention.js';
 
 // As tfjs's own chained ops: on tensors of every rank, because most ops return a Tensor of no known rank. The op checks it.
@@ -10,13 +10,15 @@ declare module '@tensorflow/tfjs-core/dist/tensor.js' {
   // eslint-disable-next-line @typescript-eslint/no-unused-vars -- an interface merges only with the same parameters
   interface Tensor<R extends Rank = Rank> {
     /**
-     * `flashAttention(this, key, value, options)`: this tensor is the query, float32 `[batch, heads, length, headDim]`.
+     * `flashAttention(this, key, value, options)`: this tensor is the query, float32 `[batch, heads, length, headDim]` or without the batch.
      */
-    flashAttention(key: Tensor, value: Tensor, options?: FlashAttentionOptions): Tensor4D;
+    flashAttention(this: Tensor3D, key: TensorInput, value: TensorInput, options?: FlashAttentionOptions): Tensor3D;
+    flashAttention(key: TensorInput, value: TensorInput, options?: FlashAttentionOptions): Tensor4D;
     /**
-     * `pbsAttention(this, key, value, options)`: this tensor is the query, float32 `[batch, heads, length, headDim]`.
+     * `pbsAttention(this, key, value, options)`: this tensor is the query, float32 `[batch, heads, length, headDim]` or without the batch.
      */
-    pbsAttention(key: Tensor, value: Tensor, options?: PBSAttentionOptions): Tensor4D;
+    pbsAttention(this: Tensor3D, key: TensorInput, value: TensorInput, options?: PBSAttentionOptions): Tensor3D;
+    pbsAttention(key: TensorInput, value: TensorInput, options?: PBSAttentionOptions): Tensor4D;
   }
 }
 
@@ -31,10 +33,10 @@ function tensorClass(): typeof Tensor {
 
 const {prototype} = tensorClass();
 
-prototype.flashAttention = function (this: Tensor, key, value, options) {
-  return flashAttention(this, key, value, options);
-};
+prototype.flashAttention = function (this: Tensor, ...args: [TensorInput, TensorInput, FlashAttentionOptions?]) {
+  return flashAttention(this, ...args);
+} as typeof prototype.flashAttention;
 
-prototype.pbsAttention = function (this: Tensor, key, value, options) {
-  return pbsAttention(this, key, value, options);
-};
+prototype.pbsAttention = function (this: Tensor, ...args: [TensorInput, TensorInput, PBSAttentionOptions?]) {
+  return pbsAttention(this, ...args);
+} as typeof prototype.pbsAttention;

@@ -1,41 +1,15 @@
 import type {Tensor4D} from '@tensorflow/tfjs-core';
-import {engine, getBackend, getKernel, Tensor} from '@tensorflow/tfjs-core';
+import {getBackend, getKernel, Tensor} from '@tensorflow/tfjs-core';
 import type {FlashAttentionAttrs, PBSAttentionAttrs, RegisteredKernel} from '../attention/attention_kernels.js';
+import {registerComposed} from '../kernels/register.js';
 import {version} from '../version.js';
 import type {AttentionOptions, FlashAttentionOptions, PBSAttentionOptions, PBSAttentionSettings} from './options.js';
 import {defaultOptions, givenOptions} from './options.js';
 import type {PBSAttentionPlan} from './results.js';
 
 /** Options that belong to the tensors of a call. */
-const flashInputOptions = ['queryOffset', 'keyLengths', 'alibiSlopes', 'sinks', 'mask'] as const;
-const pbsInputOptions = ['queryOffset', 'keyLengths', 'alibiSlopes', 'sinks', 'plan', 'onReport'] as const;
-
-/** Throws unless query, key and (where the op has one) value fit together. */
-export function checkTensors(op: string, query: Tensor4D, key: Tensor4D, ...values: Tensor4D[]): void {
-  checkTensor(op, 'query', query, '[batch, heads, queryLength, headDim]');
-  const [batch, heads, , headDim] = query.shape;
-  checkTensor(op, 'key', key, '[batch, keyValueHeads, keyLength, headDim]');
-  const [keyBatch, keyHeads, keyLength] = key.shape;
-  const got = `got key [${key.shape}] with query [${query.shape}]`;
-  check(keyBatch === batch, op, 'key', got, `the query's batch, ${batch}`);
-  check(key.shape[3] === headDim, op, 'key', got, `the query's headDim, ${headDim}`);
-  check(heads % keyHeads === 0, op, 'key', got, `a number of heads that divides the query's ${heads}`);
-  for (const value of values) {
-    checkTensor(op, 'value', value, '[batch, keyValueHeads, keyLength, valueDim]');
-    const got = `got value [${value.shape}] with key [${key.shape}]`;
-    check(value.shape[0] === batch, op, 'value', got, `the key's batch, ${batch}`);
-    check(value.shape[1] === keyHeads, op, 'value', got, `the key's number of heads, ${keyHeads}`);
-    check(value.shape[2] === keyLength, op, 'value', got, `the key's length, ${keyLength}`);
-  }
-}
-
-function checkTensor(op: string, name: string, x: unknown, shape: string): void {
-  const got = x instanceof Tensor ? `got ${x.dtype} [${x.shape}]` : `got ${describe(x)}`;
-  const takes = `a float32 tensor ${shape} with no dimension of 0`;
-  check(x instanceof Tensor, op, name, got, takes);
-  check(!x.isDisposed, op, name, 'got a disposed tensor', takes);
-  check(x.dtype === 'float32' && x.rank === 4 && x.size > 0, op, name, got, takes);
-}
+const flashInputOptions = ['queryOffset', 'keyStarts', 'keyLengths', 'alibiSlopes', 'sinks', 'mask'] as const;
+const pbsInputOptions = ['queryOffset', 'keyStarts', 'keyLengths', 'alibiSlopes', 'sinks', 'plan', 'onReport'] as const;
 
 /** The attributes of exact attention, defaults filled in; throws on what it cannot take. */
 export function flashAttentionAttrs(
@@ -82,7 +56,15 @@ export function planSettings(
   const sized = withPlanSizes(op, options, plan, withOffset);
   // Those that change nothing are checked too; the scale's default alone is the head dim's.
   const {blockSize, keyBlockSize, segmentSize, causal, window} = pbsAttentionSettings(op, sized, 1, inputOptions);
-  return {blockSize, keyBlockSize, segmentSize, causal, window, queryOffset: sized?.queryOffset};
+  const {queryOffset} = sized ?? {};
+  check(
+    typeof queryOffset !== 'object',
+    op,
+    'queryOffset',
+    `got ${describe(queryOffset)}`,
+    'one number, for all entries',
+  );
+  return {blockSize, keyBlockSize, segmentSize, causal, window, queryOffset};
 }
 
 /** @param withOffset with the position of the plan's first row, too; without a causal mask and a window it says nothing. */
@@ -125,7 +107,7 @@ export function queryOffsetOf(
   if (queryOffset === undefined) {
     return counts ? Math.max(0, keyLength - queryLength) : 0;
   }
-  const isPosition = Number.isSafeInteger(queryOffset) && queryOffset >= 0;
+  const isPosition = typeof queryOffset === 'number' && Number.isSafeInteger(queryOffset) && queryOffset >= 0;
   const got = `got ${describe(queryOffset)} for ${queryLength} queries and ${keyLength} keys`;
   const last = causal ? keyLength - queryLength : counts ? keyLength : Infinity;
   const takes = `an integer from 0 to ${causal || !counts ? 'keyLength - queryLength' : 'keyLength'}`;
@@ -206,17 +188,25 @@ function blockSizes(op: string, {blockSize, keyBlockSize, segmentSize}: Settings
   return {blockSize, keyBlockSize, segmentSize};
 }
 
-/** Throws unless the active backend has the kernel, of this version: another may ignore attributes that it does not know. */
-export function checkBackend(op: string, kernelName: string): void {
+/**
+ * Throws unless the active backend has the kernel, of this version: another may ignore attributes that it does not know. A backend without
+ * kernels gets those that are composed of tfjs's ops.
+ */
+export function checkBackend(op: string, kernelName: string): RegisteredKernel {
   const active = getBackend();
+  if (active && !getKernel(kernelName, active)) registerComposed(active);
   const kernel: RegisteredKernel | undefined = getKernel(kernelName, active);
-  if (!kernel) {
-    const able = Object.keys(engine().registryFactory).filter((name) => getKernel(kernelName, name));
-    fail(op, 'backend', `got '${active}', which has no ${kernelName} kernel`, able.join(', ') || 'none loaded');
-  }
+  check(kernel !== undefined, op, 'backend', 'got none', 'one of tfjs, made active by setBackend');
   const {packageVersion = version} = kernel;
   const got = `got that of tfjs-pbs-attention ${packageVersion}, loaded first`;
   check(packageVersion === version, op, 'kernel', got, `that of ${version}: load one version`);
+  return kernel;
+}
+
+/** Throws unless the active backend has kernels of its own, whose times say something. */
+export function checkOwnKernels(op: string, kernelName: string): void {
+  const {isComposed = false, backendName} = checkBackend(op, kernelName);
+  check(!isComposed, op, 'backend', `got '${backendName}', which has no kernels of its own`, 'cpu, webgl, webgpu');
 }
 
 function checkBoolean(op: string, name: string, value: unknown): asserts value is boolean {

@@ -1,9 +1,10 @@
-import type {Tensor, Tensor3D, Tensor4D} from '@tensorflow/tfjs-core';
+import type {Tensor3D, Tensor4D} from '@tensorflow/tfjs-core';
 import {concat, logicalAnd, logicalOr, op, pad, slice, tensor3d, tensor4d} from '@tensorflow/tfjs-core';
 import {blockGeometry, firstVisibleBlock, scoredBlocks, visibleBlocks} from '../attention/block_geometry.js';
 import {isKnownPlan, knowPlan, planInputs} from './attention_inputs.js';
-import {check, checkTensors, describe, planSettings, queryOffsetOf} from './check_arguments.js';
-import type {PBSAttentionOptions} from './options.js';
+import {attentionTensors} from './attention_tensors.js';
+import {check, describe, planSettings, queryOffsetOf} from './check_arguments.js';
+import type {PBSAttentionOptions, TensorInput} from './options.js';
 import type {PBSAttentionPlan} from './results.js';
 import {planSizes} from './pbs_attention_plan.js';
 
@@ -44,19 +45,16 @@ export const extendPBSAttentionPlan =
   // op() is typed for functions of one tensor; it also takes one that returns several under names.
   op({extendPBSAttentionPlan_}) as unknown as (
     plan: PBSAttentionPlan,
-    query: Tensor,
-    key: Tensor,
+    query: TensorInput,
+    key: TensorInput,
     options?: Omit<PBSAttentionOptions, 'plan' | 'onReport' | 'keyLengths'>,
   ) => PBSAttentionPlan;
 
 function extendPBSAttentionPlan_(
-  plan: PBSAttentionPlan,
-  query: Tensor4D,
-  key: Tensor4D,
-  options?: Omit<PBSAttentionOptions, 'plan' | 'onReport' | 'keyLengths'>,
+  ...[plan, q, k, options]: Parameters<typeof extendPBSAttentionPlan>
 ): PBSAttentionPlan {
   const name = 'extendPBSAttentionPlan';
-  checkTensors(name, query, key);
+  const {query, key} = attentionTensors(name, q, k);
   const {causal, window, ...sizes} = planSettings(name, options, plan, false, ['queryOffset']);
   const queryOffset = queryOffsetOf(name, {...options, window}, causal, query, key);
   const geometry = blockGeometry(query, key, {...sizes, queryOffset, window});

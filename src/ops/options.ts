@@ -1,4 +1,4 @@
-import type {Tensor, Tensor1D, Tensor4D} from '@tensorflow/tfjs-core';
+import type {Tensor, Tensor1D, Tensor3D, Tensor4D, TensorLike} from '@tensorflow/tfjs-core';
 import type {PBSAttentionPlan, PBSAttentionReport} from './results.js';
 
 /** Options that exact and block-sparse attention have in common. */
@@ -18,9 +18,17 @@ export interface AttentionOptions {
    * Position of the first query row among the keys: under a causal mask, row i sees the keys up to position
    * `queryOffset + i`. An integer from 0 to `keyLength − queryLength`, the default, with which the last row sees every key:
    * a chunk of a prompt, or the next token, over a key/value cache. Without a causal mask it counts for `window` and `alibiSlopes` alone,
-   * goes up to `keyLength`, and is 0 by default where there are fewer keys than rows.
+   * goes up to `keyLength`, and is 0 by default where there are fewer keys than rows. A list has one for each batch entry, and each entry is then a
+   * call of its own (not in plans).
    */
-  queryOffset?: number;
+  queryOffset?: number | number[] | Int32Array;
+  /**
+   * Position of the first key of each batch entry that is not padding, for batches padded on the left: keys before it are seen by no query, and
+   * what they hold matters to nothing. Integers from 0 to `keyLength`. Each entry is a call of its own, over its keys from there on; it gives
+   * what it gives without padding. Rows that stand before the first key (under a causal mask, with `window` or `alibiSlopes`, or where there are as many rows
+   * as keys) are padding, too, and come back as zeros. Positions count with the padding. Not with `mask`, and not in plans. Default: 0.
+   */
+  keyStarts?: number[] | Int32Array;
   /**
    * Keys of each batch entry that are not padding, for batches padded on the right: keys at this position and after are seen
    * by no query. Integers from 0 to `keyLength`, or an int32 tensor `[batch]`, which is not read back: what lies outside that
@@ -50,11 +58,11 @@ export interface AttentionOptions {
 /** Options of exact attention. Those of `pbsAttention` alone are taken and change nothing, so that one call stands for the other. */
 export interface FlashAttentionOptions extends AttentionOptions {
   /**
-   * Bool, true where a query may see a key; or float32, added to the scaled product (a key with `-Infinity` is not seen). Of
-   * rank 4, each dimension 1 or that of `[batch, heads, queryLength, keyLength]`. A key is seen if the mask, `causal` and
+   * Bool, or int32 of 0 and 1, where a query may see a key; or float32, added to the scaled product (a key with `-Infinity` is not seen). Of
+   * the query's rank, each dimension 1 or that of `[batch, heads, queryLength, keyLength]`. A key is seen if the mask, `causal` and
    * `keyLengths` all allow it. Default: none.
    */
-  mask?: Tensor4D;
+  mask?: Tensor3D | Tensor4D;
 }
 
 /** Options of permuted block-sparse attention that do not depend on the tensors (arXiv 2510.21270, section 3). */
@@ -123,8 +131,17 @@ export interface PBSAttentionOptions extends PBSAttentionSettings, AttentionOpti
   onReport?: (report: PBSAttentionReport) => void;
 }
 
-/** An op of tensors of rank 4. Ops of tfjs return tensors of no known rank, so that the types take any, and the op checks it. */
-export type AttentionOp<Options> = (query: Tensor, key: Tensor, value: Tensor, options?: Options) => Tensor4D;
+/**
+ * An op of query, key and value, all of rank 4, or all of rank 3: a batch of one, which comes back as rank 3. Ops of tfjs return tensors of
+ * no known rank, so that the types take any, and the op checks it.
+ */
+export interface AttentionOp<Options> {
+  (query: Tensor3D | number[][][], key: TensorInput, value: TensorInput, options?: Options): Tensor3D;
+  (query: TensorInput, key: TensorInput, value: TensorInput, options?: Options): Tensor4D;
+}
+
+/** A tensor, or nested arrays, as tfjs's own ops take them. */
+export type TensorInput = Tensor | TensorLike;
 
 /** Defaults that do not depend on the inputs. */
 export const defaultOptions = {

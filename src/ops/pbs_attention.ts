@@ -1,10 +1,12 @@
-import type {NamedTensorMap, Tensor4D} from '@tensorflow/tfjs-core';
+import type {NamedTensorMap, Tensor, Tensor4D} from '@tensorflow/tfjs-core';
 import {op} from '@tensorflow/tfjs-core';
 import {PBSAttention} from '../attention/attention_kernels.js';
 import {blockGeometry} from '../attention/block_geometry.js';
 import {runDifferentiable} from '../attention/gradients.js';
 import {headInputs, keyLengthsInput, planInputs, withPlanLengths} from './attention_inputs.js';
-import {check, checkBackend, checkTensors, describe, pbsAttentionAttrs} from './check_arguments.js';
+import {asGiven, attentionTensors} from './attention_tensors.js';
+import {attendByEntry, commonOptions, hasEntries, zeroRows} from './batch_entries.js';
+import {check, checkBackend, describe, pbsAttentionAttrs} from './check_arguments.js';
 import type {AttentionOp, PBSAttentionOptions} from './options.js';
 import {reportOf} from './pbs_attention_report.js';
 
@@ -44,6 +46,8 @@ import {reportOf} from './pbs_attention_report.js';
  * (unless it was given) and computes the kept blocks again, in float32, about 4 times the multiply-adds of the forward pass;
  * where that was exact, so is the gradient. See {@link flashAttention} for what is kept.
  *
+ * Without a batch, `[heads, length, headDim]`, query, key and value are a batch of one, and so is what comes back; plans keep the batch.
+ *
  * @param query float32 `[batch, heads, queryLength, headDim]`.
  * @param key float32 `[batch, keyValueHeads, keyLength, headDim]`; `heads` is a multiple of `keyValueHeads`, and query head
  *     `h` reads key head `h / (heads / keyValueHeads)` (grouped-query attention, no repeated keys needed).
@@ -53,16 +57,25 @@ import {reportOf} from './pbs_attention_report.js';
  *     `scale = 1 / sqrt(headDim)`, `auto = true`, `queryOffset = keyLength - queryLength`; `keyLengths`, `window`, `softCap`, `alibiSlopes`, `sinks`, `plan`,
  *     `onReport`.
  * @returns float32 `[batch, heads, queryLength, valueDim]`, rows in the order of the query; zeros in a row that sees no key.
- * @throws Error if a tensor or an option is not of that form, if the active backend has no kernel, or if the device
- *     cannot hold the tensors; nothing has been launched then.
+ * @throws Error if a tensor or an option is not of that form, or if the device cannot hold the tensors;
+ *     nothing has been launched then.
  * @function
  */
-export const pbsAttention = op({pbsAttention_}) as AttentionOp<PBSAttentionOptions>;
+export const pbsAttention = op({pbsAttention_}) as unknown as AttentionOp<PBSAttentionOptions>;
 
-function pbsAttention_(query: Tensor4D, key: Tensor4D, value: Tensor4D, options?: PBSAttentionOptions): Tensor4D {
-  checkTensors('pbsAttention', query, key, value);
-  const attrs = pbsAttentionAttrs('pbsAttention', options, query, key);
+function pbsAttention_(...[q, k, v, options]: Parameters<typeof pbsAttention>): Tensor {
+  const tensors = attentionTensors('pbsAttention', q, k, v);
+  const {query, key, value, isOneEntry} = tensors;
+  const attrs = pbsAttentionAttrs('pbsAttention', commonOptions(options), query, key);
   checkBackend('pbsAttention', PBSAttention);
+  if (hasEntries(options)) {
+    for (const name of ['plan', 'onReport'] as const) {
+      const takes = 'none with keyStarts or a queryOffset of each entry';
+      check(options[name] === undefined, 'pbsAttention', name, 'got one', takes);
+    }
+    const attend = (...x: [Tensor4D, Tensor4D, Tensor4D, PBSAttentionOptions]) => [pbsAttention(...x)];
+    return asGiven(attendByEntry('pbsAttention', tensors, options, attend, [zeroRows(tensors)])[0], tensors);
+  }
   const {plan, onReport, keyLengths} = withPlanLengths('pbsAttention', options) ?? {};
   const inputs: NamedTensorMap = {
     query,
@@ -73,7 +86,7 @@ function pbsAttention_(query: Tensor4D, key: Tensor4D, value: Tensor4D, options?
     ...(plan !== undefined && planInputs('pbsAttention', plan, blockGeometry(query, key, attrs))),
   };
   if (onReport === undefined) {
-    return runDifferentiable(PBSAttention, inputs, attrs);
+    return asGiven(runDifferentiable(PBSAttention, inputs, attrs), {isOneEntry});
   }
   check(typeof onReport === 'function', 'pbsAttention', 'onReport', `got ${describe(onReport)}`, 'a function');
   const report = reportOf(inputs, attrs, keyLengths);
@@ -83,7 +96,7 @@ function pbsAttention_(query: Tensor4D, key: Tensor4D, value: Tensor4D, options?
     const by: NamedTensorMap = report.exactReason === undefined ? {keyIndices, blockMask} : {};
     const output = runDifferentiable(PBSAttention, {...inputs, ...by}, attrs);
     onReport(report);
-    return output;
+    return asGiven(output, {isOneEntry});
   } catch (error) {
     report.dispose();
     throw error;

@@ -1,12 +1,13 @@
-import type {NamedAttrMap, NamedTensorMap, Tensor, Tensor3D, Tensor4D} from '@tensorflow/tfjs-core';
+import type {NamedAttrMap, NamedTensorMap, Tensor3D, Tensor4D} from '@tensorflow/tfjs-core';
 import {engine, op} from '@tensorflow/tfjs-core';
 import type {PBSAttentionAttrs} from '../attention/attention_kernels.js';
 import {PBSAttentionPlan as PBSAttentionPlanKernel} from '../attention/attention_kernels.js';
 import type {BlockGeometry} from '../attention/block_geometry.js';
 import {blockGeometry} from '../attention/block_geometry.js';
 import {headInputs, keyLengthsInput, knowPlan, numbersOf} from './attention_inputs.js';
-import {checkBackend, checkTensors, pbsAttentionAttrs} from './check_arguments.js';
-import type {PBSAttentionOptions} from './options.js';
+import {attentionTensors} from './attention_tensors.js';
+import {checkBackend, pbsAttentionAttrs} from './check_arguments.js';
+import type {PBSAttentionOptions, TensorInput} from './options.js';
 import type {PBSAttentionPlan, PBSAttentionPlanSizes} from './results.js';
 
 /**
@@ -17,7 +18,7 @@ import type {PBSAttentionPlan, PBSAttentionPlanSizes} from './results.js';
  * Where attention is exact (no query behind the first segment, or `threshold` 1), keys are in their own order and every block
  * is selected up to the end of the segment of the query block's last row.
  *
- * @param query float32 `[batch, heads, queryLength, headDim]`.
+ * @param query float32 `[batch, heads, queryLength, headDim]`; without a batch both are a batch of one, which the plan has.
  * @param key float32 `[batch, keyValueHeads, keyLength, headDim]`; `heads` is a multiple of `keyValueHeads`.
  * @param options see {@link PBSAttentionOptions}; all but `plan`.
  * @returns `keyIndices`, int32 `[batch, heads, keyLength]`, and `blockMask`, bool `[batch, heads, queryBlocks, keyBlocks]`
@@ -29,17 +30,13 @@ import type {PBSAttentionPlan, PBSAttentionPlanSizes} from './results.js';
 export const pbsAttentionPlan =
   // op() is typed for functions of one tensor; it also takes one that returns several under names.
   op({pbsAttentionPlan_}) as unknown as (
-    query: Tensor,
-    key: Tensor,
+    query: TensorInput,
+    key: TensorInput,
     options?: Omit<PBSAttentionOptions, 'plan' | 'onReport'>,
   ) => PBSAttentionPlan;
 
-function pbsAttentionPlan_(
-  query: Tensor4D,
-  key: Tensor4D,
-  options?: Omit<PBSAttentionOptions, 'plan' | 'onReport'>,
-): PBSAttentionPlan {
-  checkTensors('pbsAttentionPlan', query, key);
+function pbsAttentionPlan_(...[q, k, options]: Parameters<typeof pbsAttentionPlan>): PBSAttentionPlan {
+  const {query, key} = attentionTensors('pbsAttentionPlan', q, k);
   const attrs = pbsAttentionAttrs('pbsAttentionPlan', options, query, key, [
     'queryOffset',
     'keyLengths',

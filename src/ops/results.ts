@@ -1,4 +1,4 @@
-import type {Tensor3D, Tensor4D} from '@tensorflow/tfjs-core';
+import type {Tensor, Tensor3D, Tensor4D} from '@tensorflow/tfjs-core';
 import type {ExactReason} from '../attention/cost_model.js';
 import type {DeviceClass} from '../attention/device_costs.js';
 
@@ -7,10 +7,10 @@ import type {DeviceClass} from '../attention/device_costs.js';
 /** Attention of query rows to a part of the keys. */
 // Types and not interfaces, so that `tf.tidy` and `tf.dispose` take them.
 export type AttentionPart = {
-  /** float32 `[batch, heads, queryLength, valueDim]`. */
-  output: Tensor4D;
-  /** float32 `[batch, heads, queryLength]`: the natural logarithm of each row's sum of exp(score). */
-  logSumExp: Tensor3D;
+  /** float32 `[batch, heads, queryLength, valueDim]`, or without the batch. */
+  output: Tensor;
+  /** float32 `[batch, heads, queryLength]`, or without the batch: the natural logarithm of each row's sum of exp(score). */
+  logSumExp: Tensor;
 };
 
 /** How queries and keys were cut for a plan. */

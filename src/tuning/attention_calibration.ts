@@ -3,7 +3,7 @@ import {PBSAttention} from '../attention/attention_kernels.js';
 import type {CalibratedConstants, CalibratedPrecision} from '../attention/device_costs.js';
 import {useConstants} from '../attention/device_costs.js';
 import {backendDevice} from '../kernels/backend_costs.js';
-import {check, checkBackend, describe} from '../ops/check_arguments.js';
+import {check, checkOwnKernels, describe} from '../ops/check_arguments.js';
 
 const op = 'useAttentionCalibration';
 
@@ -39,10 +39,10 @@ const longestName = 300;
  * ```
  *
  * @param calibration of {@link calibrateAttention}, as it was or read from JSON; `undefined`: none.
- * @throws Error if it is no calibration, if it was made on another backend or adapter than the active one, or if that has no kernels.
+ * @throws Error if it is no calibration, if it was made on another backend or adapter than the active one, or if that has no kernels of its own.
  */
 export function useAttentionCalibration(calibration: AttentionCalibration | undefined): void {
-  checkBackend(op, PBSAttention);
+  checkOwnKernels(op, PBSAttention);
   if (calibration === undefined) {
     useConstants(backend());
     return;

@@ -1,6 +1,7 @@
 import type {Tensor4D} from '@tensorflow/tfjs-core';
-import {clone, dispose, keep} from '@tensorflow/tfjs-core';
-import {check, checkTensors, describe} from '../ops/check_arguments.js';
+import {clone, dispose, keep, tidy} from '@tensorflow/tfjs-core';
+import {attentionTensors} from '../ops/attention_tensors.js';
+import {check, describe} from '../ops/check_arguments.js';
 import {flashAttention} from '../ops/flash_attention.js';
 import type {AttentionOp, FlashAttentionOptions} from '../ops/options.js';
 
@@ -24,7 +25,7 @@ export interface AttentionSample {
 export interface AttentionSampleCollector {
   /**
    * {@link flashAttention}, to be called in its place: keeps query, key and value, also past the end of a `tidy`, and `causal`
-   * and `scale`. Refuses what the tuner does not measure: `mask`, `keyLengths`, `window`, `softCap`,
+   * and `scale`. Refuses what the tuner does not measure: `mask`, `keyLengths`, `keyStarts`, `window`, `softCap`,
    * `alibiSlopes`, `sinks`, and queries that do not end with the keys.
    */
   attention: AttentionOp<FlashAttentionOptions>;
@@ -49,22 +50,24 @@ export function collectAttentionSamples(): AttentionSampleCollector {
   const samples: AttentionSample[] = [];
   return {
     samples,
-    attention: (query, key, value, options) => {
+    attention: ((...[query, key, value, options]: Parameters<typeof flashAttention>) => {
       const {mask, keyLengths, queryOffset, causal, scale} = options ?? {};
       check(mask === undefined, op, 'mask', 'got one', 'none: the tuner measures attention without');
       check(keyLengths === undefined, op, 'keyLengths', 'got some', 'none: the tuner measures prompts without padding');
-      for (const name of ['window', 'softCap', 'alibiSlopes', 'sinks'] as const) {
+      for (const name of ['keyStarts', 'window', 'softCap', 'alibiSlopes', 'sinks'] as const) {
         check(options?.[name] === undefined, op, name, 'got one', 'none: the tuner measures attention without');
       }
-      checkTensors(op, query as Tensor4D, key as Tensor4D, value as Tensor4D);
-      const end = key.shape[2]! - query.shape[2]!;
-      const isLast = causal === false || queryOffset === undefined || queryOffset === end;
-      check(isLast, op, 'queryOffset', `got ${describe(queryOffset)}`, `${end}, of queries that end with the keys`);
-      const output = flashAttention(query, key, value, options);
-      const [q, k, v] = [query, key, value].map((x) => keep(clone(x)) as Tensor4D);
-      samples.push({query: q, key: k, value: v, causal, scale});
-      return output;
-    },
+      return tidy(() => {
+        const sample = attentionTensors(op, query, key, value);
+        const end = sample.key.shape[2] - sample.query.shape[2];
+        const isLast = causal === false || queryOffset === undefined || queryOffset === end;
+        check(isLast, op, 'queryOffset', `got ${describe(queryOffset)}`, `${end}, of queries that end with the keys`);
+        const output = flashAttention(query, key, value, options);
+        const [q, k, v] = [sample.query, sample.key, sample.value].map((x) => keep(clone(x)));
+        samples.push({query: q, key: k, value: v, causal, scale});
+        return output;
+      });
+    }) as AttentionOp<FlashAttentionOptions>,
     dispose: () => {
       for (const {query, key, value} of samples.splice(0)) {
         dispose([query, key, value]);

@@ -2,10 +2,11 @@ import {PBSAttention} from '../attention/attention_kernels.js';
 import type {CalibratedConstants} from '../attention/device_costs.js';
 import {constantsInUse, useConstants} from '../attention/device_costs.js';
 import {backendCosts, backendDevice} from '../kernels/backend_costs.js';
-import {check, checkBackend, describe} from '../ops/check_arguments.js';
+import {check, checkOwnKernels, describe} from '../ops/check_arguments.js';
 import {backend, getBackend} from '@tensorflow/tfjs-core';
 import type {AttentionCalibration, CalibratedBackend} from './attention_calibration.js';
-import {CalibrationInputs, computed, launchSize, sizes, thresholds} from './calibration_cases.js';
+import type {CalibrationSize} from './calibration_cases.js';
+import {CalibrationInputs, computed, largestSize, launchSize, longestCall, thresholds} from './calibration_cases.js';
 import type {FittedPrecision, PrecisionTimes} from './fit_calibration.js';
 import {fitLaunch, fitPrecision, timeOfCall} from './fit_calibration.js';
 import type {Clock, TimedCase} from './time_rounds.js';
@@ -15,10 +16,11 @@ const op = 'calibrateAttention';
 
 /** Of measuring, in milliseconds. */
 const budget = 300;
-/** A call of exact attention should not take longer, nor calls in a row much less than that, in milliseconds. */
-const longestCall = 10;
+/** Calls in a row should not take much less, in milliseconds. */
 const calledFor = 3;
 const mostCalls = 16;
+/** Clocks of a GPU that was idle take some hundred milliseconds of work to rise; until then launching seems cheap beside arithmetic. */
+const warmUpTime = 600;
 
 /** Options of {@link calibrateAttention}. */
 export interface CalibrationOptions {
@@ -31,7 +33,7 @@ const pageClock: Clock = {now: () => performance.now(), computed};
 /**
  * Measures on the active backend what the choice between exact and block-sparse attention (`auto`) goes by: what exact attention,
  * blocks and the choice of blocks take for their work, and what launching takes; in float16 too where the device multiplies that.
- * At most 300 ms after its programs are compiled and have run; more only where a single round of the smallest calls takes longer. It holds up to 50 MB on the device meanwhile.
+ * At most 300 ms after its programs are compiled and the device was at work for 600 ms, so that its clocks have risen; more only where a single round of the smallest calls takes longer. It holds up to 50 MB on the device meanwhile.
  *
  * ```js
  * const calibration = await calibrateAttention();
@@ -43,7 +45,7 @@ const pageClock: Clock = {now: () => performance.now(), computed};
  *
  * @param options see {@link CalibrationOptions}.
  * @returns a plain object for JSON; it is not used until {@link useAttentionCalibration} gets it.
- * @throws Error (rejects) if the active backend has no kernels, if the clock tells nothing, or as {@link pbsAttention} does.
+ * @throws Error (rejects) if the active backend has no kernels of its own, if the clock tells nothing, or as {@link pbsAttention} does.
  */
 export async function calibrateAttention(options?: CalibrationOptions): Promise<AttentionCalibration> {
   const isObject = options === undefined || (typeof options === 'object' && options !== null);
@@ -54,7 +56,7 @@ export async function calibrateAttention(options?: CalibrationOptions): Promise<
 
 /** @param clock tells the times: a test's own, too. */
 export async function measure(clock: Clock, signal?: AbortSignal): Promise<AttentionCalibration> {
-  checkBackend(op, PBSAttention);
+  checkOwnKernels(op, PBSAttention);
   const measured = backend();
   const name = getBackend() as CalibratedBackend;
   const {adapter} = backendDevice();
@@ -63,8 +65,13 @@ export async function measure(clock: Clock, signal?: AbortSignal): Promise<Atten
   useConstants(measured);
   const inputs: CalibrationInputs[] = [];
   try {
-    inputs.push(await largestInputs(clock, signal), new CalibrationInputs(launchSize));
-    const constants = await measureConstants(clock, inputs[1], inputs[0], signal);
+    const small = new CalibrationInputs(launchSize);
+    inputs.push(small);
+    const launch = await shortestTime(clock, small, signal);
+    const large = new CalibrationInputs(await largestSize(launch, (size) => timeOfSize(clock, size, signal)));
+    inputs.push(large);
+    await warmUp(clock, large, signal);
+    const constants = await measureConstants(clock, small, large, signal);
     check(measured === backend(), op, 'backend', 'got another one meanwhile', 'the same backend until it is done');
     return {version: 1, backend: name, adapter, date: new Date().toISOString(), constants};
   } finally {
@@ -73,26 +80,37 @@ export async function measure(clock: Clock, signal?: AbortSignal): Promise<Atten
   }
 }
 
-/** Inputs of the largest size on which exact attention is not expected to take too long. */
-async function largestInputs(clock: Clock, signal?: AbortSignal): Promise<CalibrationInputs> {
-  let inputs: CalibrationInputs | undefined;
+async function timeOfSize(clock: Clock, size: CalibrationSize, signal?: AbortSignal): Promise<number> {
+  const inputs = new CalibrationInputs(size);
   try {
-    for (const [index, size] of sizes.entries()) {
-      signal?.throwIfAborted();
-      inputs?.dispose();
-      inputs = new CalibrationInputs(size);
-      const exact = {run: () => inputs!.exact(), calls: 1};
-      // The first compiles.
-      await timeCase(clock, exact);
-      const ms = await timeCase(clock, exact);
-      const next = sizes.at(index + 1);
-      const work = ({heads, length, headDim}: typeof size) => heads * length ** 2 * headDim;
-      if (!next || !(ms > 0 && (ms * work(next)) / work(size) <= longestCall)) break;
-    }
-    return inputs!;
-  } catch (error) {
-    inputs?.dispose();
-    throw error;
+    return await shortestTime(clock, inputs, signal);
+  } finally {
+    inputs.dispose();
+  }
+}
+
+/** Of a few calls of exact attention; the first one compiles. */
+async function shortestTime(clock: Clock, inputs: CalibrationInputs, signal?: AbortSignal): Promise<number> {
+  const exact = {run: () => inputs.exact(), calls: 1};
+  const times: number[] = [];
+  for (let i = 0; i < 4; ++i) {
+    signal?.throwIfAborted();
+    const ms = await timeCase(clock, exact);
+    if (i > 0) times.push(ms);
+    // Where one takes long, no launch hides it.
+    if (i > 0 && !(ms < longestCall / 4)) break;
+  }
+  return Math.min(...times);
+}
+
+/** Keeps the device at work until its clocks have risen. */
+async function warmUp(clock: Clock, inputs: CalibrationInputs, signal?: AbortSignal): Promise<void> {
+  const exact = {run: () => inputs.exact(), calls: 1};
+  const start = clock.now();
+  // Where the time is not told, `fitPrecision` says so.
+  while (clock.now() - start < warmUpTime) {
+    signal?.throwIfAborted();
+    if (!((await timeCase(clock, exact)) > 0)) break;
   }
 }
 

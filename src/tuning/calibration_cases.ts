@@ -37,6 +37,30 @@ export const launchSize: CalibrationSize = {
   cut: {blockSize: 32, keyBlockSize: 32, segmentSize: 32},
 };
 
+/** A call of exact attention should not take longer, in milliseconds. */
+export const longestCall = 10;
+
+/**
+ * The largest size on which exact attention is not expected to take too long.
+ *
+ * @param launch milliseconds of a call that computes next to nothing: what a size takes beside that is its work.
+ * @param timeOf milliseconds of a call.
+ */
+export async function largestSize(
+  launch: number,
+  timeOf: (size: CalibrationSize) => Promise<number>,
+): Promise<CalibrationSize> {
+  const work = ({heads, length, headDim}: CalibrationSize) => heads * length ** 2 * headDim;
+  let chosen = sizes[0];
+  for (const next of sizes.slice(1)) {
+    const ms = await timeOf(chosen);
+    const expected = launch + (Math.max(0, ms - launch) * work(next)) / work(chosen);
+    if (!(ms > 0 && expected <= longestCall)) break;
+    chosen = next;
+  }
+  return chosen;
+}
+
 /** Thresholds of the sparse calls: the fewest blocks, and of random data most of them. */
 export const thresholds = {few: 0, many: 0.97};
 

@@ -2,7 +2,8 @@ import {PBSAttentionPlan as PBSAttentionPlanKernel} from '../attention/attention
 import {backendCosts} from '../kernels/backend_costs.js';
 import {blockGeometry, isExact} from '../attention/block_geometry.js';
 import {countBlocks, exactTime, leastGain, timeOfBlocks} from '../attention/cost_model.js';
-import {check, checkBackend, checkTensors, describe, pbsAttentionAttrs} from '../ops/check_arguments.js';
+import {checkTensors} from '../ops/attention_tensors.js';
+import {check, checkBackend, describe, pbsAttentionAttrs} from '../ops/check_arguments.js';
 import type {PBSAttentionOptions} from '../ops/options.js';
 import {givenOptions} from '../ops/options.js';
 import type {AttentionSample} from './attention_samples.js';

@@ -36,7 +36,7 @@ const known: readonly string[] = [...sizes, 'options', 'gradients'];
 /**
  * Compiles the programs of calls that are to come, so that the first of them does not wait for shaders: beside the work of this thread on WebGPU, and on WebGL
  * where the browser can. Nothing is computed, but memory for a call of each shape is taken and given back to the backend. What
- * runs meanwhile compiles what it needs by itself. On the CPU there is nothing to compile.
+ * runs meanwhile compiles what it needs by itself. On other backends there is nothing to compile.
  *
  * ```js
  * await warmUpAttention({heads: 8, queryLength: 4096, headDim: 64});
@@ -47,7 +47,7 @@ const known: readonly string[] = [...sizes, 'options', 'gradients'];
  * ```
  *
  * @param shapes see {@link AttentionShape}; one or several.
- * @throws Error (rejects) if a shape is not of that form, if the active backend has no kernels, if a call of the shape would
+ * @throws Error (rejects) if a shape is not of that form, if a call of the shape would
  *     be refused, or a program does not compile.
  */
 export async function warmUpAttention(shapes: AttentionShape | readonly AttentionShape[]): Promise<void> {

@@ -87,10 +87,9 @@ class Recorder {
     },
   };
 
-  run(kernel: string, kernelInputs: object, changes: object = {}): void {
+  run(kernel: string, kernelInputs: object, changes: object = {}): TensorInfo | TensorInfo[] {
     const {kernelFunc} = attentionKernels(this.stages).find(({kernelName}) => kernelName === kernel)!;
-    const backend = {makeTensorInfo: () => this.tensor()};
-    kernelFunc({inputs: kernelInputs as never, backend, attrs: {...attrs, ...changes} as never});
+    return kernelFunc({inputs: kernelInputs as never, backend: {}, attrs: {...attrs, ...changes} as never});
   }
 
   private step(name: string): void {
@@ -204,9 +203,9 @@ describe('driver', () => {
 
   it('writes the plan of exact attention down without a stage', () => {
     const recorder = new Recorder();
-    recorder.run(PBSAttentionPlan, {query, key: query}, {threshold: 1, withMass: true});
+    const written = recorder.run(PBSAttentionPlan, {query, key: query}, {threshold: 1, withMass: true});
     expect(recorder.ran).to.deep.equal(['check']);
-    expect(recorder.tensors.size).to.equal(3);
+    expect(written).to.have.length(3);
   });
 
   it('says how long attention should take', () => {

@@ -22,6 +22,7 @@ const context: Record<string, string> = {
   layers:
     "declare const layers: Array<{run(prompt: number[], attention: import('tfjs-pbs-attention').AttentionSampleCollector['attention']): void}>;",
   usePBSAttention: "import {usePBSAttention} from 'tfjs-pbs-attention/layers';",
+  MultiHeadAttention: "import {MultiHeadAttention} from 'tfjs-pbs-attention/layers';",
   PBSAttention: "import {PBSAttention} from 'tfjs-pbs-attention/layers';",
   registerWebGPUBackend: "import {registerWebGPUBackend} from 'tfjs-pbs-attention/webgpu';",
   heads: 'declare const heads: number;',

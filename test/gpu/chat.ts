@@ -15,6 +15,7 @@ import {timeOnnxRuntimeWeb} from './onnx_web';
  *   --model FILE       a .gguf; may be given again
  *   --document FILE    default demo/public/books/dubliners.txt
  *   --tokens A,B       about so many tokens of it are read (default 8192)
+ *   --repeats N        times that a question is asked of a document by exact and by sparse attention alone, read anew each time (default 3): the first compiles
  *   --question TEXT    asked of each, side by side; then "Which places are named?"
  *   --float16          with the flags by which Chromium offers float16 and matrix units on NVIDIA's driver
  *   --onnx FOLDER      onnxruntime-web (dist/ort.webgpu.bundle.min.mjs and its .wasm) with a decoder's model.onnx and info.json beside it:
@@ -25,13 +26,22 @@ import {timeOnnxRuntimeWeb} from './onnx_web';
 const text = {type: 'string'} as const;
 const {values} = parseArgs({
   options: {
-    ...{model: {...text, multiple: true as const}, document: text, tokens: text, question: text, onnx: text, out: text},
+    ...{
+      model: {...text, multiple: true as const},
+      document: text,
+      tokens: text,
+      repeats: text,
+      question: text,
+      onnx: text,
+      out: text,
+    },
     ...{float16: {type: 'boolean'}, software: {type: 'boolean'}},
   },
 });
 const out = values.out ?? 'build/gpu';
 const book = readFileSync(values.document ?? 'demo/public/books/dubliners.txt', 'utf8');
 const lengths = (values.tokens ?? '8192').split(',').map(Number);
+const repeats = Number(values.repeats ?? 3);
 const question = values.question ?? 'Who tells this story, and what happens in it? Answer in two sentences.';
 /** Of English in the models' tokens. */
 const CHARACTERS_OF_TOKEN = 4.1;
@@ -127,6 +137,15 @@ for (const model of values.model ?? []) {
   const hello = await send(demo, 'What is the capital of France?');
   report({model: name, loadMs, fileToFirstTokenMs: loadMs + hello.firstTokenMs, ...hello});
   for (const tokens of lengths) {
+    for (const attention of ['pbs', 'exact']) {
+      await demo.page.check(`input[name=attention][value=${attention}]`);
+      const firstTokenMs: number[] = [];
+      for (let i = 0; i < repeats; ++i) {
+        await takeDocument(demo, tokens);
+        firstTokenMs.push((await send(demo, question)).firstTokenMs);
+      }
+      report({model: name, tokens, attention, firstTokenMs});
+    }
     await takeDocument(demo, tokens);
     await demo.page.check('input[name=attention][value=both]');
     report({model: name, document: await demo.text('#document-chip'), ...(await send(demo, question))});

@@ -16,8 +16,9 @@ import {expectSameMasks} from '../reference/block_masks';
 import {cpuCall} from '../reference/cpu_call';
 import type {PlanValues} from '../reference/plan_values';
 import {keptBlocks, planMask, valuesOf} from '../reference/plan_values';
+import type {FormCase} from '../reference/random_forms';
 import {flashOptions, randomForm} from '../reference/random_forms';
-import {describeBackends, describeOnCPU, fixture} from '../setup/environment';
+import {describeAllBackends, describeOnCPU, fixture} from '../setup/environment';
 
 /** So many random cases a backend, from seed FORM_SEED on; or in FORM_CASES cases any combination of forms, where there is an environment. */
 const environment = (globalThis as {process?: {env: Record<string, string | undefined>}}).process?.env;
@@ -56,7 +57,11 @@ describeOnCPU('oracle of forms', () => {
 });
 
 /** No block is kept of which no row of its block of queries sees a key, but for those of the rows' own segments. */
-function expectInWindow(plan: PlanValues, {window, causal = true, queryOffset = 0}: OracleOptions, name: string): void {
+function expectInWindow(
+  plan: PlanValues,
+  {window, causal = true, queryOffset = 0}: FormCase['options'],
+  name: string,
+): void {
   if (window === undefined) return;
   const {shape, blockSize, keyBlockSize, queryBlocks} = plan;
   const [batch, heads, queryLength, keyLength] = shape;
@@ -114,7 +119,7 @@ async function expectPlanOfCPU(inputs: Inputs, options: PBSAttentionOptions, act
   await setBackend(backend);
 }
 
-describeBackends('forms of scores', function (backend) {
+describeAllBackends('forms of scores', function (backend) {
   // Where GPUs are software, compiling takes longest.
   const isCPU = backend === 'cpu';
   const tolerance = isCPU ? 1e-6 : 1e-5;

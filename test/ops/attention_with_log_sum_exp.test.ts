@@ -23,9 +23,9 @@ import type {OracleOptions} from '../reference/attention_oracle';
 import {attentionOracle, oracleGradients} from '../reference/attention_oracle';
 import {difference} from '../reference/difference';
 import {flashOptions, randomForm} from '../reference/random_forms';
-import {describeBackends} from '../setup/environment';
+import {describeAllBackends} from '../setup/environment';
 
-describeBackends('attention with log-sum-exp', (backend) => {
+describeAllBackends('attention with log-sum-exp', (backend) => {
   before(() => setBackend(backend));
   const tolerance = backend === 'cpu' ? 1e-6 : 1e-5;
 

@@ -8,7 +8,7 @@ import {
   pbsAttentionDensity,
   pbsAttentionPlan,
 } from '../../src/index';
-import {describeBackends} from '../setup/environment';
+import {describeAllBackends} from '../setup/environment';
 import {relativeL1} from '../golden/golden_cases';
 import type {PlanValues} from '../reference/plan_values';
 import {keptBlocks, planMask, valuesOf} from '../reference/plan_values';
@@ -45,7 +45,7 @@ function extendedRows(old: PlanValues, count: number, causal: boolean): number[]
   return kept;
 }
 
-describeBackends('extended plans', (backend) => {
+describeAllBackends('extended plans', (backend) => {
   before(() => setBackend(backend));
 
   for (const causal of [true, false]) {

@@ -13,12 +13,12 @@ import {
 } from '@tensorflow/tfjs-core';
 import {expect} from 'chai';
 import {flashAttention, pbsAttention} from '../../src/index';
-import {describeBackends} from '../setup/environment';
+import {describeAllBackends} from '../setup/environment';
 import {relativeL1} from '../golden/golden_cases';
 import type {Shape} from '../reference/attention';
 import {composedAttention, randomInputs, repeatHeads, tensors} from '../reference/attention';
 
-describeBackends('exact attention', (backend) => {
+describeAllBackends('exact attention', (backend) => {
   before(() => setBackend(backend));
   const tolerance = backend === 'cpu' ? 1e-5 : 1e-4;
 

@@ -10,7 +10,7 @@ import {
   pbsAttentionDensity,
   pbsAttentionPlan,
 } from '../../src/index';
-import {describeBackends} from '../setup/environment';
+import {describeAllBackends} from '../setup/environment';
 import {relativeL1} from '../golden/golden_cases';
 import type {PlanValues} from '../reference/plan_values';
 import {keptBlocks, planMask, valuesOf} from '../reference/plan_values';
@@ -128,7 +128,7 @@ const sparseForms: Record<string, Form> = {
   },
 };
 
-describeBackends('forms of attention', (backend) => {
+describeAllBackends('forms of attention', (backend) => {
   before(() => setBackend(backend));
   const tolerance = backend === 'cpu' ? 1e-5 : 1e-4;
 
@@ -210,7 +210,7 @@ describeBackends('forms of attention', (backend) => {
   it('takes key lengths as a tensor, and clamps them', async () => {
     const [q, k, v] = tensors(randomInputs({batch: 3, heads: 2, length: 50, headDim: 8}, 66));
     const ends = tensor1d([60, 21, -4], 'int32');
-    for (const run of [flashAttention, pbsAttention]) {
+    for (const run of [flashAttention, pbsAttention] as Array<typeof pbsAttention>) {
       const ours = await run(q, k, v, {...(run === pbsAttention && cut), keyLengths: ends}).data();
       const same = await run(q, k, v, {...(run === pbsAttention && cut), keyLengths: [50, 21, 0]}).data();
       expect(Array.from(ours)).to.deep.equal(Array.from(same));

@@ -3,11 +3,11 @@ import {expect} from 'chai';
 import {blockGeometry} from '../../src/attention/block_geometry';
 import {pbsAttention, pbsAttentionDensity, pbsAttentionPlan} from '../../src/index';
 import {expectSameMasks} from '../reference/block_masks';
-import {describeBackends} from '../setup/environment';
+import {describeAllBackends} from '../setup/environment';
 import type {GoldenCase} from '../golden/golden_cases';
 import {goldenCases, relativeL1} from '../golden/golden_cases';
 
-describeBackends("the authors' vectors", (backend) => {
+describeAllBackends("the authors' vectors", (backend) => {
   let cases: GoldenCase[];
   before(async () => {
     cases = await goldenCases();

@@ -4,7 +4,7 @@ import {expect} from 'chai';
 import type {FlashAttentionOptions, PBSAttentionOptions} from '../../src/index';
 import {flashAttention, pbsAttention, pbsAttentionPlan} from '../../src/index';
 import {grads4D} from '../reference/attention_gradients';
-import {describeBackends} from '../setup/environment';
+import {describeAllBackends} from '../setup/environment';
 import {relativeL1} from '../golden/golden_cases';
 import {randomInputs, repeatHeads} from '../reference/attention';
 
@@ -65,7 +65,7 @@ async function expectComposed(
 
 const keys = (value: (key: number) => number) => Float32Array.from({length: keyLength}, (_, key) => value(key));
 
-describeBackends('gradients of every form of attention against composed attention', (backend) => {
+describeAllBackends('gradients of every form of attention against composed attention', (backend) => {
   before(() => setBackend(backend));
   const flash =
     (options: FlashAttentionOptions) =>
@@ -161,12 +161,13 @@ describeBackends('gradients of every form of attention against composed attentio
     });
   }
 
-  it('has no gradient of a mask, and says so', () => {
+  it('has no gradient of a mask that is not added, and says so', () => {
     tidy(() => {
       const [q, k, v] = inputs();
       const mask = tensor4d(
-        Float32Array.from({length: keyLength}, (_, i) => Math.sin(i)),
+        Array.from({length: keyLength}, (_, i) => i % 2),
         [1, 1, 1, keyLength],
+        'bool',
       );
       const byMask = grads4D((x) => flashAttention(q, k, v, {mask: x}));
       expect(() => byMask([mask])).to.throw(/Cannot backprop through input mask/);

@@ -18,7 +18,7 @@ import {
   pbsGradients,
   plannedVisibility,
 } from '../reference/attention_gradients';
-import {describeBackends, describeOnCPU, testBackends} from '../setup/environment';
+import {describeAllBackends, describeOnCPU, testBackends} from '../setup/environment';
 import {relativeL1} from '../golden/golden_cases';
 import type {Inputs, Shape} from '../reference/attention';
 import {randomInputs, tensors} from '../reference/attention';
@@ -74,7 +74,7 @@ describeOnCPU('gradients against finite differences', () => {
   }
 });
 
-describeBackends('gradients against composed attention', (backend) => {
+describeAllBackends('gradients against composed attention', (backend) => {
   const cases: Array<{shape: Shape; causal: boolean}> = [
     {shape: {length: 70, headDim: 16}, causal: true},
     {shape: {batch: 2, heads: 4, keyValueHeads: 2, length: 45, headDim: 34}, causal: true},

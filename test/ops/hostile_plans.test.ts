@@ -4,12 +4,12 @@ import {expect} from 'chai';
 import {extendPBSAttentionPlan, pbsAttention, pbsAttentionPlan} from '../../src/index';
 import {randomInputs, tensors} from '../reference/attention';
 import {relativeL1} from '../golden/golden_cases';
-import {describeBackends} from '../setup/environment';
+import {describeAllBackends} from '../setup/environment';
 
 const cut = {blockSize: 16, keyBlockSize: 16, segmentSize: 32, auto: false, threshold: 0.7};
 
 /** Plans that do not fit what they are used for: issue K, 1, 3 and 9. */
-describeBackends('plans that do not fit', (backend) => {
+describeAllBackends('plans that do not fit', (backend) => {
   let [query, key, value]: Tensor4D[] = [];
   let before: number;
   beforeEach(async () => {

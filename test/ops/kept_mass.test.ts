@@ -9,12 +9,12 @@ import * as cpuMass from '../../src/kernels/cpu/select/kept_mass';
 import * as cpuPermute from '../../src/kernels/cpu/permute/permute';
 import * as cpuSampled from '../../src/kernels/cpu/select/sampled_mass';
 import * as cpuScore from '../../src/kernels/cpu/select/score_blocks';
-import {describeBackends} from '../setup/environment';
+import {describeAllBackends} from '../setup/environment';
 import {relativeL1} from '../golden/golden_cases';
 import {randomInputs, tensors} from '../reference/attention';
 import {cpuCall} from '../reference/cpu_call';
 
-describeBackends('kept mass', (backend) => {
+describeAllBackends('kept mass', (backend) => {
   before(() => setBackend(backend));
   const inputs = randomInputs({batch: 2, heads: 4, keyValueHeads: 2, length: 200, headDim: 16}, 61);
   const attrs: PBSAttentionAttrs = {

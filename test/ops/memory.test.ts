@@ -4,13 +4,13 @@ import {expect} from 'chai';
 import {flashAttention, pbsAttention, pbsAttentionPlan} from '../../src/index';
 import {sampleStride} from '../../src/attention/sampled_estimate';
 import {gradientKernels} from '../reference/attention_gradients';
-import {describeBackends, testBackends} from '../setup/environment';
+import {describeAllBackends, testBackends} from '../setup/environment';
 import {randomInputs, tensors} from '../reference/attention';
 
 const shape = {heads: 4, keyValueHeads: 2, length: 200, headDim: 16};
 const sizes = {blockSize: 16, keyBlockSize: 8, segmentSize: 32, threshold: 0.75, auto: false};
 
-describeBackends('memory', (backend) => {
+describeAllBackends('memory', (backend) => {
   before(() => setBackend(backend));
 
   const runs: Record<string, () => Promise<unknown>> = {

@@ -7,7 +7,7 @@ import type {Inputs, MaskValues, RectangularShape} from '../reference/attention'
 import {maskTensor, randomInputs, tensors} from '../reference/attention';
 import {grads4D} from '../reference/attention_gradients';
 import {planMask, valuesOf} from '../reference/plan_values';
-import {describeBackends} from '../setup/environment';
+import {describeAllBackends} from '../setup/environment';
 
 /*
  * NaN and infinities in query, key and value: what a row does not see cannot matter to it, and what it sees matters alike on
@@ -258,7 +258,7 @@ async function gradients(
 const rowsOf = (values: ArrayLike<number>, dim: number, picks: (row: number) => boolean) =>
   Array.from(values).filter((_, i) => picks(Math.floor(i / dim)));
 
-describeBackends('values that are not finite', (backend) => {
+describeAllBackends('values that are not finite', (backend) => {
   before(() => setBackend(backend));
   const seed = 31;
 

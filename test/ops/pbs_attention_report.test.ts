@@ -17,7 +17,7 @@ import {expect} from 'chai';
 import type {PBSAttentionOptions, PBSAttentionReport} from '../../src/index';
 import {flashAttention, pbsAttention, pbsAttentionDensity, pbsAttentionPlan} from '../../src/index';
 import {isInNormaliser} from '../../src/attention/sampled_estimate';
-import {describeBackends, describeOnCPU, testBackends} from '../setup/environment';
+import {describeAllBackends, describeOnCPU, testBackends} from '../setup/environment';
 import {randomInputs, repeatHeads, tensors} from '../reference/attention';
 
 const shape = {batch: 2, heads: 2, keyValueHeads: 1, length: 104, headDim: 8};
@@ -63,7 +63,7 @@ async function denseKeptMass(
   return kept / (batch * heads * rows);
 }
 
-describeBackends('report of a call', (backend) => {
+describeAllBackends('report of a call', (backend) => {
   before(() => setBackend(backend));
 
   it('says what the call did', async () => {
@@ -126,7 +126,11 @@ describeBackends('report of a call', (backend) => {
     const [q, k, v] = tensors(randomInputs(shape, 75));
     const run = (changes: PBSAttentionOptions) => profile(() => pbsAttention(q, k, v, {...options, ...changes}));
     const without = await run({});
-    expect(without.kernels.map(({name}) => name)).to.deep.equal(['PBSAttention']);
+    const isComposed = backend === 'wasm';
+    // Composed attention is made of kernels of tfjs.
+    const ran = without.kernels.map(({name}) => name);
+    expect(isComposed ? ran.slice(-1) : ran).to.deep.equal(['PBSAttention']);
+    expect(ran).not.to.include('PBSAttentionPlan');
     expect(without.newTensors).to.equal(1);
     let report: PBSAttentionReport | undefined;
     const asked = await run({onReport: (x) => (report = x)});

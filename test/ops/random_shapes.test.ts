@@ -15,8 +15,7 @@ interface RandomCase {
   shape: RectangularShape;
   options: Required<
     Omit<PBSAttentionSettings, 'scale' | 'precision' | 'auto' | 'causalSafe' | 'window' | 'softCap' | 'expectedDensity'>
-  > &
-    Pick<PBSAttentionOptions, 'queryOffset'> & {keyLengths?: number[]};
+  > & {queryOffset?: number; keyLengths?: number[]};
   seed: number;
 }
 

@@ -1,7 +1,10 @@
 import type {Inputs, ReferenceOptions} from './attention';
 
 /** Every form that an option brings. Semantics: transformers' (`golden/attention_forms.py`). */
-export interface OracleOptions extends ReferenceOptions {
+export interface OracleOptions extends Omit<ReferenceOptions, 'queryOffset'> {
+  queryOffset?: number | number[];
+  /** Keys before are padding, and so are rows that stand there. */
+  keyStarts?: number[];
   window?: number;
   softCap?: number;
   alibiSlopes?: number[];
@@ -15,8 +18,8 @@ export interface OracleResult {
   logSumExp: Float64Array;
 }
 
-/** By query, key and value. */
-export type OracleGradients = Record<'query' | 'key' | 'value', Float64Array>;
+/** By query, key, value and a mask that is added; without one that is empty. */
+export type OracleGradients = Record<'query' | 'key' | 'value' | 'mask', Float64Array>;
 
 /** The sums of gradients with the absolute values of what they add up, before anything cancels out. */
 export type OracleMagnitudes = {magnitudes: OracleGradients};
@@ -65,13 +68,16 @@ export function oracleGradients(
     query: new Float64Array(query.length),
     key: new Float64Array(key.length),
     value: new Float64Array(value.length),
+    mask: new Float64Array(options.mask?.values.length ?? 0),
   });
   const [gradients, magnitudes] = [zeros(), zeros()];
-  const add = (of: 'query' | 'key' | 'value', at: number, x: number, magnitude = Math.abs(x)) => {
+  const add = (of: keyof OracleGradients, at: number, x: number, magnitude = Math.abs(x)) => {
     gradients[of][at] += x;
     magnitudes[of][at] += magnitude;
   };
   rowsOf(inputs, options).forEach(({weights, derivatives, query: q, firstKey}, row) => {
+    const [heads, length] = [queryShape[1], queryShape[2]];
+    const place = [Math.floor(row / length / heads), Math.floor(row / length) % heads, row % length];
     const byWeight = weights.map((weight, j) => (weight === 0 ? 0 : dotOf(dy, row, value, firstKey + j, valueDim)));
     const mean = weights.reduce((sum, weight, j) => sum + weight * byWeight[j], 0);
     weights.forEach((weight, j) => {
@@ -79,6 +85,7 @@ export function oracleGradients(
       const byScore = weight * (byWeight[j] - mean + (dLogSumExp?.[row] ?? 0));
       // Of the two, the one may be all that the other takes away.
       const summed = weight * (Math.abs(byWeight[j]) + Math.abs(mean));
+      if (options.mask) add('mask', maskIndex(options.mask, [...place, j]), byScore, summed);
       for (let d = 0; d < headDim; ++d) {
         const [at, keyAt] = [q * headDim + d, (firstKey + j) * headDim + d];
         const [byQuery, byKey] = [key[keyAt], query[at]].map((x) => scale * derivatives[j] * x);
@@ -98,17 +105,19 @@ function rowsOf({query, key, queryShape, keyShape}: Inputs, options: OracleOptio
   const [, keyHeads, keyLength] = keyShape;
   const {scale = 1 / Math.sqrt(headDim), softCap, alibiSlopes, sinks} = options;
   const {queryOffset = Math.max(0, keyLength - queryLength)} = options;
+  const isSelf = queryLength === keyLength;
   const rows: Row[] = [];
   for (let b = 0; b < batch; ++b) {
     for (let h = 0; h < heads; ++h) {
       const firstKey = (b * keyHeads + Math.floor((h * keyHeads) / heads)) * keyLength;
       for (let i = 0; i < queryLength; ++i) {
-        const position = queryOffset + i;
+        const position = (typeof queryOffset === 'number' ? queryOffset : queryOffset[b]) + i;
         const row = (b * heads + h) * queryLength + i;
         const derivatives = new Array<number>(keyLength).fill(1);
         const scores = Array.from({length: keyLength}, (_, j) => {
           const bias = maskAt(options, [b, h, i, j]);
-          if (!isSeen(options, b, position, j) || bias === -Infinity) return -Infinity;
+          const isHidden = !isSeen(options, b, position, j) || isBeforeStart(options, b, position, j, isSelf);
+          if (isHidden || bias === -Infinity) return -Infinity;
           let score = scale * dotOf(query, row, key, firstKey + j, headDim);
           if (softCap !== undefined) {
             const tanh = Math.tanh(score / softCap);
@@ -134,12 +143,22 @@ function isSeen({causal = true, window = Infinity, keyLengths}: OracleOptions, e
   return isNear && j < (keyLengths?.[entry] ?? Infinity);
 }
 
+/** Padding on the left hides keys, and rows where these have places among the keys. */
+function isBeforeStart(options: OracleOptions, entry: number, i: number, j: number, isSelf: boolean): boolean {
+  const {causal = true, window, alibiSlopes, keyStarts} = options;
+  const start = keyStarts?.[entry] ?? 0;
+  const havePlaces = causal || window !== undefined || alibiSlopes !== undefined || isSelf;
+  return j < start || (havePlaces && i < start);
+}
+
 function maskAt({mask}: OracleOptions, place: number[]): number {
   if (!mask) return 0;
-  const index = place.reduce((at, x, axis) => at * mask.shape[axis] + (mask.shape[axis] === 1 ? 0 : x), 0);
-  const x = mask.values[index];
+  const x = mask.values[maskIndex(mask, place)];
   return mask.dtype === 'bool' ? (x ? 0 : -Infinity) : x;
 }
+
+const maskIndex = ({shape}: {shape: number[]}, place: number[]): number =>
+  place.reduce((at, x, axis) => at * shape[axis] + (shape[axis] === 1 ? 0 : x), 0);
 
 function dotOf(a: ArrayLike<number>, i: number, b: ArrayLike<number>, j: number, dim: number): number {
   let sum = 0;

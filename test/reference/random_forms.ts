@@ -6,7 +6,7 @@ import type {OracleOptions} from './attention_oracle';
 /** A call of attention in some form, made by chance. */
 export interface FormCase {
   shape: Required<RectangularShape>;
-  options: OracleOptions;
+  options: OracleOptions & {queryOffset: number};
   /** How block-sparse attention cuts it. */
   blocks: Required<Pick<PBSAttentionOptions, 'blockSize' | 'keyBlockSize' | 'segmentSize' | 'threshold' | 'estimate'>>;
   seed: number;

@@ -7,14 +7,17 @@ import {setBackend} from '@tensorflow/tfjs-core';
 export interface Environment {
   /** Backends whose kernels are tested here. */
   backends: string[];
+  /** Backends without kernels of their own, where attention is composed of tfjs's ops. */
+  composed?: string[];
   /** Reads a file, by its path in the repository. */
   readFile(path: string): Promise<ArrayBuffer>;
 }
 
 const holder = globalThis as {testEnvironment?: Environment};
 
-export function setEnvironment(environment: Environment): void {
-  holder.testEnvironment = environment;
+/** Fills in what is given, and leaves what was set before. */
+export function setEnvironment(environment: Partial<Environment>): void {
+  holder.testEnvironment = {...holder.testEnvironment, ...environment} as Environment;
 }
 
 function environment(): Environment {
@@ -30,6 +33,14 @@ export const fixture = (path: string): Promise<ArrayBuffer> => environment().rea
 /** A mocha suite for each backend under test. */
 export function describeBackends(name: string, tests: (backend: string) => void): void {
   for (const backend of testBackends()) {
+    describe(`${name} [${backend}]`, () => tests(backend));
+  }
+}
+
+/** The same of what backends without kernels of their own do as well. */
+export function describeAllBackends(name: string, tests: (backend: string) => void): void {
+  describeBackends(name, tests);
+  for (const backend of environment().composed ?? []) {
     describe(`${name} [${backend}]`, () => tests(backend));
   }
 }

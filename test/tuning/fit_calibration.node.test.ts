@@ -7,6 +7,7 @@ import {countBlocks, exactTime, sparsePays, timeOfBlocks} from '../../src/attent
 import {deviceClassOf, deviceCosts, useConstants} from '../../src/attention/device_costs';
 import {webglCosts} from '../../src/kernels/webgl/costs';
 import {costsOf} from '../../src/kernels/webgpu/costs';
+import {largestSize, sizes} from '../../src/tuning/calibration_cases';
 import {fitLaunch, fitPrecision, timeOfCall} from '../../src/tuning/fit_calibration';
 import {measure} from '../../src/tuning/calibrate_attention';
 import {medianOfTimes, timeRounds} from '../../src/tuning/time_rounds';
@@ -157,6 +158,24 @@ describe('timing by rounds', () => {
     const clock = {now: () => 7, computed: async () => {}};
     const failure = await measure(clock).catch((error: Error) => error.message);
     expect(failure).to.include('calibrateAttention: times: got ').and.include('takes a clock that goes on');
+  });
+});
+
+describe('the size that is measured', () => {
+  const on = (launch: number, rate: number) =>
+    largestSize(launch, async ({heads, length, headDim}) => launch + (heads * length ** 2 * headDim) / rate);
+
+  it('is the largest on a fast device, however long launching takes', async () => {
+    for (const launch of [0.02, 0.2, 2]) expect(await on(launch, 1.2e10)).to.equal(sizes.at(-1));
+  });
+
+  it('takes no longer than it should on a slow one', async () => {
+    expect(await on(0.2, 1e6)).to.equal(sizes[0]);
+    expect(await on(0.2, 5e7)).to.equal(sizes[1]);
+  });
+
+  it('is the smallest where the clock stands still', async () => {
+    expect(await largestSize(0, async () => 0)).to.equal(sizes[0]);
   });
 });
 

@@ -145,7 +145,7 @@ describeBackends('tuner', (backend) => {
       else call();
     }
     expect(() => collector.attention(query, [1] as never, value)).to.throw(
-      /collectAttentionSamples: key: got Array; takes/,
+      /collectAttentionSamples: key: got float32 \[1\]; takes/,
     );
     collector.dispose();
     expect(memory().numTensors).to.equal(before);

@@ -42,6 +42,7 @@ interface AttendVariant {
   members: number;
   tiles: number;
   hasNorm: boolean;
+  hasWindow: boolean;
 }
 
 /**
@@ -49,7 +50,7 @@ interface AttendVariant {
  * chunks of keys, for `CombineStatesProgram`. Those of tokens past the span are left as they are.
  */
 export class AttendRowsProgram extends AttentionProgram<AttendVariant> {
-  constructor({projected, span, rotary, norm, shape}: LayerInputs, cache: TensorInfo) {
+  constructor({projected, span, rotary, norm, shape, window}: LayerInputs, cache: TensorInfo) {
     const [rows] = projected.shape;
     const {headDim, keyValueHeads} = shape;
     const tiles = tilesOf(shape, rows);
@@ -74,12 +75,19 @@ export class AttendRowsProgram extends AttentionProgram<AttendVariant> {
         chunks: {type: 'i32', value: chunks},
         logitScale: {type: 'f32', value: Math.LOG2E / Math.sqrt(headDim)},
         epsilon: {type: 'f32', value: norm?.epsilon ?? 0},
+        ...(window !== undefined && {window: {type: 'i32', value: window}}),
       },
-      variant: {headDim, members: membersOf(shape, rows), tiles, hasNorm: norm !== undefined},
+      variant: {
+        headDim,
+        members: membersOf(shape, rows),
+        tiles,
+        hasNorm: norm !== undefined,
+        hasWindow: window !== undefined,
+      },
     });
   }
 
-  protected shader({headDim, members, tiles, hasNorm}: AttendVariant): string {
+  protected shader({headDim, members, tiles, hasNorm, hasWindow}: AttendVariant): string {
     /** Vectors of four words, that is eight values, of a row. */
     const vectors = headDim / 8;
     /** Invocations that add up values of the same eight columns, each over keys of its own: a power of two. */
@@ -91,6 +99,10 @@ export class AttendRowsProgram extends AttentionProgram<AttendVariant> {
     const eachMember = (text: (m: number, place: string) => string) =>
       unroll(members, (m) => text(m, `[${Math.floor(m / 4)}][${m % 4}]`));
     const eachKey = (text: (j: number) => string) => unroll(KEYS_EACH, text);
+    const isSeen = (j: number, p: number) => {
+      const key = `vec4<i32>(key${j})`;
+      return hasWindow ? `(${key} < endsOf${p}) & (${key} >= startsOf${p})` : `${key} < endsOf${p}`;
+    };
     const memoryAt = (p: number, offset = '') => `memory[${p * THREADS} + local${offset}]`;
     const reduce = (name: string, combine: (a: string, b: string) => string) => `
 fn ${name}(x : Members) -> Members {
@@ -154,8 +166,15 @@ fn main(index : i32) {
   let firstMember = item / chunks % ${tiles} * ${members};
   let memberCount = min(${members}, group * span[1] - firstMember);
   let keys = span[0] + span[1];
-  let chunk = max(${LEAST_KEYS}, (keys + chunks - 1) / chunks);
-  let first = item % chunks * chunk;
+  ${
+    hasWindow
+      ? `// From what the first token sees.
+  let firstSeen = max(0, span[0] + 1 - uniforms.window);
+  let chunk = max(${LEAST_KEYS}, (keys - firstSeen + chunks - 1) / chunks);
+  let first = firstSeen + item % chunks * chunk;`
+      : `let chunk = max(${LEAST_KEYS}, (keys + chunks - 1) / chunks);
+  let first = item % chunks * chunk;`
+  }
   let end = min(keys, first + chunk);
   if (local < memberCount) {
     let member = firstMember + local;
@@ -191,7 +210,11 @@ fn main(index : i32) {
   ${eachMember((m) => `var a${m} = vec4<f32>(0.0); var b${m} = vec4<f32>(0.0);`)}
   // Barrier: all read the query rows, and what they see.
   workgroupBarrier();
-  ${eachPart((p) => `let endsOf${p} = min(vec4<i32>(${unroll(4, (c) => `ends[${4 * p + c}]`, ', ')}), vec4<i32>(end));`)}
+  ${eachPart((p) => {
+    const ends = `vec4<i32>(${unroll(4, (c) => `ends[${4 * p + c}]`, ', ')})`;
+    const starts = hasWindow ? `\n  let startsOf${p} = ${ends} - uniforms.window;` : '';
+    return `let endsOf${p} = min(${ends}, vec4<i32>(end));${starts}`;
+  })}
   // As many rounds for every chunk, which the barriers need: the last chunk may have fewer keys.
   for (var round = 0; round * ${ROUND_KEYS} < chunk; round++) {
     let start = first + round * ${ROUND_KEYS};
@@ -217,7 +240,7 @@ fn main(index : i32) {
     var newMax = rowMax;
     ${eachPart((p) =>
       eachKey(
-        (j) => `let isSeen${j}_${p} = vec4<i32>(key${j}) < endsOf${p};
+        (j) => `let isSeen${j}_${p} = ${isSeen(j, p)};
     newMax[${p}] = max(newMax[${p}], select(vec4<f32>(lowest), scores${j}[${p}], isSeen${j}_${p}));`,
       ),
     )}

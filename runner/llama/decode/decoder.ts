@@ -2,6 +2,7 @@ import * as tf from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {guardOf} from '../../../src/internal';
 import {PackedMatrix} from '../../quantised/packed_matrix';
+import {copyWords} from '../../quantised/webgpu/copy_words';
 import type {LlamaConfig} from '../config';
 import type {Choice} from '../kernels/choose_token';
 import type {PreparedProjection, PreparedWeights} from '../prepared_weights';
@@ -55,9 +56,9 @@ export class Decoder {
     return this.logitsOf(step);
   }
 
-  /** Makes what `read` needs, which takes long where the device compiles it for the first time. */
-  prepareToRead(): void {
-    this.stepOf(ROWS);
+  /** Makes what a cache is continued with, which takes long where the device compiles it for the first time. */
+  prepare(cache: PackedCache): void {
+    for (const rows of [1, ROWS]) this.stepOf(rows).bindCache(cache);
   }
 
   dispose(): void {
@@ -73,12 +74,9 @@ export class Decoder {
     return step;
   }
 
-  private logitsOf(step: RecordedStep): tf.Tensor1D {
-    return tf.tidy(() => {
-      const logits = tf.engine().makeTensorFromTensorInfo(step.borrowLogits());
-      // A copy: the next token overwrites them.
-      return tf.reshape(tf.add(logits, 0), [this.model.config.vocabSize]);
-    });
+  private logitsOf({logits}: RecordedStep): tf.Tensor1D {
+    const {vocabSize} = this.model.config;
+    return copyWords([vocabSize], [{source: logits, from: 0, to: 0, words: vocabSize}], 'float32');
   }
 
   private stepOf(rows: number): RecordedStep {

@@ -10,5 +10,7 @@ export interface LayerInputs {
   rotary: {cos: TensorInfo; signedSin: TensorInfo};
   /** Of each head's query and key, where the architecture has one: float32 `[heads + keyValueHeads, 1, headDim]`. */
   norm?: {weight: TensorInfo; epsilon: number};
+  /** Positions that a row sees, its own included. Default: all. */
+  window?: number;
   shape: {heads: number; keyValueHeads: number; headDim: number};
 }

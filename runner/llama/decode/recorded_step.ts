@@ -13,11 +13,13 @@ import type {PackedMatrix} from '../../quantised/packed_matrix';
 import {PackedProductProgram, type PackedProductOptions} from '../../quantised/webgpu/product_program';
 import {UnpackRowsProgram} from '../../quantised/webgpu/unpack_program';
 import type {LlamaConfig} from '../config';
-import type {PreparedLayer, PreparedProjection, StoredProjection} from '../prepared_weights';
+import type {PreparedProjection, StoredProjection} from '../prepared_weights';
 import {AttendRowsProgram, statesShape} from './attend_rows';
 import {type Choice, choiceWords} from '../kernels/choose_token';
 import {ChooseTokenProgram} from '../kernels/webgpu/choose_token';
-import type {ModelWeights} from '../layers';
+import {RMSNormProgram} from '../kernels/webgpu/rms_norm';
+import {type ModelWeights, rotaryOf} from '../layers';
+import {windowOf} from '../sliding_window';
 import {LastRowProgram} from './last_row';
 import type {LayerInputs} from './layer_inputs';
 import type {PackedCache} from './packed_cache';
@@ -29,6 +31,9 @@ export interface RecordedModel {
   weights: ModelWeights;
 }
 
+/** Submits of a run: the device begins while this thread records the rest. */
+const PARTS = 4;
+
 type CachePrograms = {program: AttentionProgram<object>; output: tf.TensorInfo}[];
 
 /**
@@ -37,7 +42,8 @@ type CachePrograms = {program: AttentionProgram<object>; output: tf.TensorInfo}[
  * anew when they are others.
  */
 export class RecordedStep {
-  private readonly logits: tf.TensorInfo;
+  /** float32 `[1, vocabSize]`, of the last token that was run; the next run overwrites them. */
+  readonly logits: tf.TensorInfo;
   private readonly tokens: tf.TensorInfo;
   private readonly span: tf.TensorInfo;
   private readonly choice: tf.TensorInfo;
@@ -72,7 +78,7 @@ export class RecordedStep {
 
   private record(): void {
     const {rows} = this;
-    const {hiddenSize, intermediateSize, heads, keyValueHeads, headDim} = this.model.config;
+    const {hiddenSize, intermediateSize, heads, keyValueHeads, headDim, embeddingScale} = this.model.config;
     const {embedding, layers, norm, head} = this.model.weights;
     // Two, since a program cannot read what it writes: the residual stream goes from one to the other.
     const [stream, other] = [this.make([rows, hiddenSize]), this.make([rows, hiddenSize])];
@@ -80,16 +86,19 @@ export class RecordedStep {
     const states = this.make(statesShape(this.model.config, rows));
     const attended = this.make([rows, heads * headDim]);
     const gated = this.make([rows, intermediateSize]);
+    const beforeNorm = layers.some(({attentionPostNorm}) => attentionPostNorm)
+      ? this.make([rows, hiddenSize])
+      : undefined;
 
     for (const part of (embedding as PackedMatrix).parts) {
-      this.add(new UnpackRowsProgram(part, this.tokens, part.firstRow), stream);
+      this.add(new UnpackRowsProgram(part, this.tokens, part.firstRow, embeddingScale), stream);
     }
     layers.forEach((layer, index) => {
       this.project([layer.queryAndKey, layer.value], stream, projected);
-      this.attend(index, this.inputsOf(layer, projected), states, attended);
-      this.project([layer.output], attended, other, {residual: stream});
+      this.attend(index, this.inputsOf(index, projected), states, attended);
+      this.projectAndAdd(layer.output, attended, other, stream, layer.attentionPostNorm, beforeNorm);
       this.projectGated(layer.gateAndUp, other, gated);
-      this.project([layer.down], gated, stream, {residual: other});
+      this.projectAndAdd(layer.down, gated, stream, other, layer.mlpPostNorm, beforeNorm);
     });
     let last = stream;
     if (rows > 1) {
@@ -119,22 +128,20 @@ export class RecordedStep {
     this.write(this.span, Int32Array.of(cache.length, tokens.length));
     this.write(this.tokens, Int32Array.from(tokens));
     if (choice) this.write(this.choice, choiceWords(choice));
-    const pass = openPass(backend);
-    for (const program of this.bound) program!.encode(pass);
-    if (choice) this.chooser!.encode(pass);
-    backend.endComputePassEncoder();
+    const part = Math.ceil(this.bound.length / PARTS);
+    for (let first = 0; first < this.bound.length; first += part) {
+      if (first > 0) backend.submitQueue();
+      const pass = openPass(backend);
+      for (const program of this.bound.slice(first, first + part)) program!.encode(pass);
+      if (choice && first + part >= this.bound.length) this.chooser!.encode(pass);
+      backend.endComputePassEncoder();
+    }
     if (choice) openEncoder(backend).copyBufferToBuffer(this.buffer(this.chosen), 0, this.readback, 0, 4);
     backend.submitQueue();
   }
 
   private write(tensor: tf.TensorInfo, words: Int32Array): void {
     this.backend.queue.writeBuffer(this.buffer(tensor), 0, words as Int32Array<ArrayBuffer>);
-  }
-
-  /** float32 `[1, vocabSize]`, of the last token that was run, as a tensor of the caller's that the next run overwrites. */
-  borrowLogits(): tf.TensorInfo {
-    this.backend.incRef(this.logits.dataId);
-    return this.logits;
   }
 
   /** The token that the last run chose. */
@@ -156,13 +163,15 @@ export class RecordedStep {
     if (program) this.backend.bufferManager.releaseBuffer(program.uniforms);
   }
 
-  private inputsOf({queryAndKeyNorm}: PreparedLayer, projected: tf.TensorInfo): LayerInputs {
+  private inputsOf(layer: number, projected: tf.TensorInfo): LayerInputs {
     const {config, weights} = this.model;
+    const {queryAndKeyNorm} = weights.layers[layer];
     return {
       projected,
       span: this.span,
-      rotary: weights.rotary,
+      rotary: rotaryOf(weights, config, layer),
       norm: queryAndKeyNorm && this.norm(queryAndKeyNorm),
+      window: windowOf(config, layer),
       shape: config,
     };
   }
@@ -184,7 +193,8 @@ export class RecordedStep {
     this.bound.push(undefined, undefined, undefined);
   }
 
-  private bindCache(cache: PackedCache): void {
+  /** Makes what depends on a cache; a run does so where it is another than before. */
+  bindCache(cache: PackedCache): void {
     const {generation} = cache;
     if (this.boundCache?.cache === cache && this.boundCache.generation === generation) return;
     this.boundCache = undefined;
@@ -219,6 +229,24 @@ export class RecordedStep {
     }
   }
 
+  /** The residual and the product, by way of `scratch` where the product goes through a norm first. */
+  private projectAndAdd(
+    projection: PreparedProjection,
+    x: tf.TensorInfo,
+    output: tf.TensorInfo,
+    residual: tf.TensorInfo,
+    norm: tf.TensorInfo | undefined,
+    scratch: tf.TensorInfo | undefined,
+  ): void {
+    if (norm === undefined || scratch === undefined) {
+      this.project([projection], x, output, {residual});
+      return;
+    }
+    this.project([projection], x, scratch);
+    const {weight, epsilon} = this.norm(norm);
+    this.add(new RMSNormProgram(scratch, epsilon, {weight, residual}), output);
+  }
+
   private multiply(
     {parts}: PackedMatrix,
     x: tf.TensorInfo,
@@ -234,8 +262,9 @@ export class RecordedStep {
     const {stored, norm} = projection as StoredProjection;
     const [gate, up] = stored.map(({matrix}) => (matrix as PackedMatrix).parts);
     const [bias, upBias] = stored.map((matrix) => matrix.bias);
+    const {activation} = this.model.config;
     gate.forEach((matrix, i) => {
-      const options = {norm: norm && this.norm(norm), bias, upBias, ...placeOf(matrix, output)};
+      const options = {norm: norm && this.norm(norm), bias, upBias, activation, ...placeOf(matrix, output)};
       this.add(new PackedProductProgram({x, matrix, up: up[i], ...options}), output);
     });
   }

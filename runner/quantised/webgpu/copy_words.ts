@@ -11,12 +11,16 @@ export interface WordCopy {
 }
 
 /**
- * An int32 tensor of words of others. tfjs's own concat, pad and slice bring int32 through float32 on WebGPU, which rounds what is past
+ * A tensor of words of others, int32 unless said. tfjs's own concat, pad and slice bring int32 through float32 on WebGPU, which rounds what is past
  * 2²⁴, such as two float16 in a word.
  */
-export function copyWords<T extends tf.Tensor>(shape: number[], copies: readonly WordCopy[]): T {
+export function copyWords<T extends tf.Tensor>(
+  shape: number[],
+  copies: readonly WordCopy[],
+  dtype: 'int32' | 'float32' = 'int32',
+): T {
   const backend = tf.backend() as WebGPUBackend;
-  const copied = backend.makeTensorInfo(shape, 'int32');
+  const copied = backend.makeTensorInfo(shape, dtype);
   const target = bufferOf(backend, copied);
   const encoder = openEncoder(backend);
   for (const {source, from, to, words} of copies) {

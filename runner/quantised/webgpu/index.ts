@@ -2,15 +2,17 @@ import {registerKernel, type KernelFunc, type TensorInfo} from '@tensorflow/tfjs
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {
   elementTypeOf,
+  GatedProduct,
+  type GatedProductAttrs,
   JoinHeadsFloat16,
   NormaliseFloat16,
   type NormaliseFloat16Attrs,
   Product,
   type ProductAttrs,
   type ProductInputs,
-  SwiGLUProduct,
   UnpackFloat16,
 } from '../product_ops';
+import type {Activation} from '../../llama/kernels/gated_activation';
 import {type PackedAttrs, type PackedInputs, PackedProduct, UnpackRows, UnpackTransposed} from '../ops';
 import {JoinHeadsFloat16Program, NormaliseFloat16Program, UnpackFloat16Program} from './float16_programs';
 import {ProductFloat32Program} from './product_float32';
@@ -50,13 +52,20 @@ register<Record<'x', TensorInfo>, object>(JoinHeadsFloat16, (backend, {x}) =>
   new JoinHeadsFloat16Program(x).run(backend),
 );
 
-function multiply(backend: WebGPUBackend, inputs: ProductInputs<TensorInfo>, headDim: number): TensorInfo {
+function multiply(
+  backend: WebGPUBackend,
+  inputs: ProductInputs<TensorInfo>,
+  headDim: number,
+  activation?: Activation,
+): TensorInfo {
   const {x, weight, up} = inputs;
-  if (elementTypeOf(x) === 'float32') return new ProductFloat32Program(inputs, headDim).run(backend);
+  if (elementTypeOf(x) === 'float32') return new ProductFloat32Program(inputs, headDim, activation).run(backend);
   const tile = chooseTile(backend.device, x.shape[0], weight.shape[0] * (up ? 2 : 1));
-  return new ProductMatrixProgram(inputs, headDim, tile).run(backend);
+  return new ProductMatrixProgram(inputs, headDim, tile, activation).run(backend);
 }
 register<ProductInputs<TensorInfo>, ProductAttrs>(Product, (backend, inputs, {headDim}) =>
   multiply(backend, inputs, headDim),
 );
-register<ProductInputs<TensorInfo>, object>(SwiGLUProduct, (backend, inputs) => multiply(backend, inputs, 0));
+register<ProductInputs<TensorInfo>, GatedProductAttrs>(GatedProduct, (backend, inputs, {activation}) =>
+  multiply(backend, inputs, 0, activation),
+);

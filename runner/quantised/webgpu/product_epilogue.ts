@@ -1,7 +1,10 @@
+import type {Activation} from '../../llama/kernels/gated_activation';
+import {activationText} from '../../llama/kernels/webgpu/activation_text';
+
 /** What becomes of the sums of a product. */
 export interface EpilogueVariant {
-  /** Two sums for each output, of which SwiGLU makes one value. */
-  gated: boolean;
+  /** Two sums for each output, of which one value is made by this activation of the first. */
+  gated?: Activation;
   biased: boolean;
   /** A residual is added. */
   added: boolean;
@@ -36,10 +39,10 @@ fn write(row : i32, column : i32, ${sums}) {
     );
   }
   const gatedValue = (i: string, vector: string) =>
-    `swiglu(gates${i}${bias(vector)}, ups${i}${bias(`outputs / 4 + ${vector}`)})`;
+    `gatedBy(gates${i}${bias(vector)}, ups${i}${bias(`outputs / 4 + ${vector}`)})`;
   return `
-fn swiglu(gates : vec4<f32>, ups : vec4<f32>) -> vec4<f32> {
-  return gates / (vec4<f32>(1.0) + exp(-gates)) * ups;
+fn gatedBy(gates : vec4<f32>, ups : vec4<f32>) -> vec4<f32> {
+  return ${activationText(gated, 'gates', 'vec4<f32>(1.0)')} * ups;
 }
 ${
   float16

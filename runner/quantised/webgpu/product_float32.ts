@@ -1,5 +1,6 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import {AttentionProgram, localOf, unroll, workgroupIndex} from '../../../src/internal';
+import type {Activation} from '../../llama/kernels/gated_activation';
 import type {ProductInputs} from '../product_ops';
 import {epilogueText, type EpilogueVariant} from './product_epilogue';
 
@@ -18,13 +19,14 @@ const X_STRIDE = ROWS / 4 + 1;
 const WEIGHT_STRIDE = COLUMNS / 4 + 1;
 
 /**
- * `x · weight` in float32: the kernels `Product` and, with `up`, `SwiGLUProduct` (`product_ops.ts`). Inputs are a multiple of 16,
+ * `x · weight` in float32: the kernels `Product` and, with `up`, `GatedProduct` (`product_ops.ts`). Inputs are a multiple of 16,
  * outputs one of 4.
  *
  * @param headDim columns of a matrix of the output; 0: the output is one matrix.
+ * @param activation of the gates, with `up`.
  */
 export class ProductFloat32Program extends AttentionProgram<EpilogueVariant> {
-  constructor(inputs: ProductInputs<TensorInfo>, headDim: number) {
+  constructor(inputs: ProductInputs<TensorInfo>, headDim: number, activation: Activation = 'silu') {
     const {x, weight, up, bias, residual} = inputs;
     const [rows] = x.shape;
     const [, outputs] = weight.shape;
@@ -36,12 +38,12 @@ export class ProductFloat32Program extends AttentionProgram<EpilogueVariant> {
       outputComponents: 4,
       threads: THREADS,
       workgroups: Math.ceil(rows / ROWS) * Math.ceil(outputs / outputsOf(up !== undefined)),
-      variant: {gated: up !== undefined, biased: bias !== undefined, added: residual !== undefined, headDim},
+      variant: {gated: up && activation, biased: bias !== undefined, added: residual !== undefined, headDim},
     });
   }
 
   protected shader(variant: EpilogueVariant): string {
-    const {gated} = variant;
+    const gated = variant.gated !== undefined;
     const outputs = outputsOf(gated);
     // An invocation carries four inputs of four rows of x, and a vec4 of the weights of several inputs.
     const xUnits = (ROWS / 4) * (DEPTH / 4);

@@ -11,6 +11,7 @@ import {
   unroll,
   workgroupIndex,
 } from '../../../src/internal';
+import type {Activation} from '../../llama/kernels/gated_activation';
 import type {ProductInputs} from '../product_ops';
 import {packText} from './float16';
 import {epilogueText, type EpilogueVariant} from './product_epilogue';
@@ -22,12 +23,13 @@ interface ProductVariant extends EpilogueVariant {
 
 /**
  * `x · weightᵀ` in float16 with float32 sums, on the matrix units of the device: the kernels `Product` and, with `up`,
- * `SwiGLUProduct` (`product_ops.ts`).
+ * `GatedProduct` (`product_ops.ts`).
  *
  * @param headDim columns of a matrix of the output; 0: the output is one matrix.
+ * @param activation of the gates, with `up`.
  */
 export class ProductMatrixProgram extends AttentionProgram<ProductVariant> {
-  constructor(inputs: ProductInputs<TensorInfo>, headDim: number, tile: ProductTile) {
+  constructor(inputs: ProductInputs<TensorInfo>, headDim: number, tile: ProductTile, activation: Activation = 'silu') {
     const {x, weight, up, bias, residual} = inputs;
     const [rows] = x.shape;
     const [outputs] = weight.shape;
@@ -40,14 +42,14 @@ export class ProductMatrixProgram extends AttentionProgram<ProductVariant> {
       outputComponents: 4,
       threads: threadsOf(tile),
       workgroups: Math.ceil(rows / tile.rows) * Math.ceil(outputs / outputsOf(tile, up !== undefined)),
-      variant: {tile, gated: up !== undefined, biased: bias !== undefined, added: residual !== undefined, headDim},
+      variant: {tile, gated: up && activation, biased: bias !== undefined, added: residual !== undefined, headDim},
       extensions: matrixExtensions,
     });
   }
 
   protected shader({tile, ...epilogue}: ProductVariant): string {
     const {rows, columns, ofSubgroup} = tile;
-    const {gated} = epilogue;
+    const gated = epilogue.gated !== undefined;
     const [rowsOfSubgroup, columnsOfSubgroup] = ofSubgroup;
     const threads = threadsOf(tile);
     const subgroupsAcross = columns / columnsOfSubgroup;

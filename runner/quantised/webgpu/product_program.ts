@@ -2,6 +2,8 @@ import type {TensorInfo} from '@tensorflow/tfjs-core';
 import {AttentionProgram, localOf, unroll, workgroupIndex} from '../../../src/internal';
 import {GROUP} from '../../gguf/block_values';
 import {MOST_ROWS, type PackedTensors} from '../ops';
+import type {Activation} from '../../llama/kernels/gated_activation';
+import {activationText} from '../../llama/kernels/webgpu/activation_text';
 import type {PackedType} from '../packed_type';
 import {unpackText} from './unpack';
 
@@ -20,8 +22,9 @@ function lanesOf([outputs, inputs]: readonly [outputs: number, inputs: number], 
 
 interface ProductVariant {
   type: PackedType;
-  /** Of the second matrix, of which SwiGLU is taken. */
+  /** Of the second matrix, and the activation of the products with the first, its gates. */
   upType?: PackedType;
+  activation: Activation;
   /** Of x that a workgroup takes, and how often x has so many. */
   rows: number;
   rowTiles: number;
@@ -37,8 +40,10 @@ export interface PackedProductOptions {
   /** float32 `[rows, inputs]` */
   x: TensorInfo;
   matrix: PackedTensors<TensorInfo>;
-  /** A second matrix of the same shape: SwiGLU is taken of the products, `gate · sigmoid(gate) · up`. */
+  /** A second matrix of the same shape: the products become `activation(gate) · up`. */
   up?: PackedTensors<TensorInfo>;
+  /** Default: `'silu'`. */
+  activation?: Activation;
   /** float32 `[inputs]`: x goes through an RMS norm of this weight first. */
   norm?: {weight: TensorInfo; epsilon: number};
   /** float32: what is added to the products, with `firstBias` the first that is read; and to those of `up`. */
@@ -62,7 +67,7 @@ export class PackedProductProgram extends AttentionProgram<ProductVariant> {
     const rowTiles = x.shape[0] / rows;
     const [outputs] = matrix.shape;
     const lanes = lanesOf(matrix.shape, rowTiles);
-    const {upBias, columns = outputs, firstColumn = 0, firstBias = 0} = more;
+    const {activation = 'silu', upBias, columns = outputs, firstColumn = 0, firstBias = 0} = more;
     super({
       name: 'PackedProduct',
       inputs: {
@@ -88,6 +93,7 @@ export class PackedProductProgram extends AttentionProgram<ProductVariant> {
       variant: {
         type: matrix.type,
         upType: up?.type,
+        activation,
         rows,
         rowTiles,
         lanes,
@@ -100,6 +106,7 @@ export class PackedProductProgram extends AttentionProgram<ProductVariant> {
   }
 
   protected shader({
+    activation,
     type,
     upType,
     rows,
@@ -175,7 +182,7 @@ fn main(index : i32) {
       }
       ${hasBias ? 'sum += bias[uniforms.firstBias + output];' : ''}
       ${hasUpBias ? 'up += upBias[uniforms.firstBias + output];' : ''}
-      ${upType ? 'sum = sum / (1.0 + exp(-sum)) * up;' : ''}
+      ${upType ? `sum = ${activationText(activation, 'sum', '1.0')} * up;` : ''}
       let at = ${row('r')} * uniforms.outShape.y + uniforms.firstColumn + output;
       ${hasResidual ? 'sum += residual[at];' : ''}
       result[at] = sum;

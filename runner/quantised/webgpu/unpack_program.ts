@@ -50,9 +50,9 @@ fn main(index : i32) {
   }
 }
 
-/** Rows of a packed matrix by their numbers: float32 `[ids, inputs]`. Numbers before its first row and past its last are left out. */
+/** Rows of a packed matrix by their numbers, times `scale`: float32 `[ids, inputs]`. Numbers before its first row and past its last are left out. */
 export class UnpackRowsProgram extends AttentionProgram<{type: PackedType}> {
-  constructor({type, shape, quants, scales}: PackedTensors<TensorInfo>, ids: TensorInfo, firstRow = 0) {
+  constructor({type, shape, quants, scales}: PackedTensors<TensorInfo>, ids: TensorInfo, firstRow = 0, scale = 1) {
     const [outputs, inputs] = shape;
     super({
       name: 'UnpackRows',
@@ -61,7 +61,11 @@ export class UnpackRowsProgram extends AttentionProgram<{type: PackedType}> {
       outputComponents: 4,
       threads: THREADS,
       workgroups: Math.ceil((ids.shape[0] * inputs) / (4 * THREADS)),
-      uniforms: {firstRow: {type: 'i32', value: firstRow}, rows: {type: 'i32', value: outputs}},
+      uniforms: {
+        firstRow: {type: 'i32', value: firstRow},
+        rows: {type: 'i32', value: outputs},
+        scale: {type: 'f32', value: scale},
+      },
       variant: {type},
     });
   }
@@ -85,7 +89,7 @@ fn main(index : i32) {
   }
   let vector = item % vectors;
   let group = row * (vectors / ${GROUP / 4}) + vector / ${GROUP / 4};
-  result[item] = unpack4(group, vector % ${GROUP / 4}, scaleOf(group));
+  result[item] = uniforms.scale * unpack4(group, vector % ${GROUP / 4}, scaleOf(group));
 }`;
   }
 }

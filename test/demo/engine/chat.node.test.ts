@@ -80,7 +80,7 @@ describe('a chat of the engine', () => {
 
   it('tells what sparse reading kept where it pays, and why it was exact where not', async () => {
     const tensors = tf.memory().numTensors;
-    const from = sparseFrom(reader.info, 2048, 'float32')!;
+    const from = sparseFrom(reader.model.config, 2048, 'float32')!;
     const {beginning} = chat.fit(request({document: book}), 2);
     const long = await chat.answer(request({attention: 'pbs', document: beginning, maxTokens: 2}));
     expect(long.promptTokens).to.be.greaterThan(from);

@@ -13,7 +13,13 @@ const ROPES = [
   {type: 'linear', factor: 2},
   {rope_type: 'default', rope_theta: 10_000},
 ];
-const ARCHITECTURES = ['LlamaForCausalLM', 'MistralForCausalLM', 'Qwen2ForCausalLM', 'Qwen3ForCausalLM'];
+const ARCHITECTURES = [
+  'LlamaForCausalLM',
+  'MistralForCausalLM',
+  'Qwen2ForCausalLM',
+  'Qwen3ForCausalLM',
+  'Gemma3ForCausalLM',
+];
 
 /** Configs of a tiny model: what is accepted, and fits its weights, must load, run and give up everything again. */
 export const config: FuzzTarget = {

@@ -11,7 +11,7 @@ fn workgroupIndex() -> i32 {
 var<workgroup> xTile : array<vec4<f32>, 272>;
 var<workgroup> weightTile : array<vec4<f32>, 528>;
 
-fn swiglu(gates : vec4<f32>, ups : vec4<f32>) -> vec4<f32> {
+fn gatedBy(gates : vec4<f32>, ups : vec4<f32>) -> vec4<f32> {
   return gates / (vec4<f32>(1.0) + exp(-gates)) * ups;
 }
 
@@ -21,7 +21,7 @@ fn write(row : i32, column : i32, gates : vec4<f32>, ups : vec4<f32>) {
   if (row >= rows || column >= outputs) {
     return;
   }
-  result[(row * outputs + column) / 4] = swiglu(gates, ups);
+  result[(row * outputs + column) / 4] = gatedBy(gates, ups);
 }
 
 fn main(index : i32) {

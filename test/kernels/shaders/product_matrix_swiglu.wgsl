@@ -23,7 +23,7 @@ fn stagedVector(at : i32) -> vec4<f32> {
   return vec4<f32>(staged[at], staged[at + 1], staged[at + 2], staged[at + 3]);
 }
 
-fn swiglu(gates : vec4<f32>, ups : vec4<f32>) -> vec4<f32> {
+fn gatedBy(gates : vec4<f32>, ups : vec4<f32>) -> vec4<f32> {
   return gates / (vec4<f32>(1.0) + exp(-gates)) * ups;
 }
 
@@ -33,7 +33,7 @@ fn write(row : i32, column : i32, gates0 : vec4<f32>, gates1 : vec4<f32>, ups0 :
   if (row >= rows || column >= outputs) {
     return;
   }
-  result[(row * outputs + column) / 8] = float16Words(swiglu(gates0, ups0), swiglu(gates1, ups1));
+  result[(row * outputs + column) / 8] = float16Words(gatedBy(gates0, ups0), gatedBy(gates1, ups1));
 }
 
 fn main(index : i32) {

@@ -26,5 +26,5 @@ fn main(index : i32) {
   }
   let vector = item % vectors;
   let group = row * (vectors / 8) + vector / 8;
-  result[item] = unpack4(group, vector % 8, scaleOf(group));
+  result[item] = uniforms.scale * unpack4(group, vector % 8, scaleOf(group));
 }

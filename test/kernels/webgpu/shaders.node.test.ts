@@ -6,9 +6,9 @@ import {ChooseTokenProgram} from '../../../runner/llama/kernels/webgpu/choose_to
 import {LastRowProgram} from '../../../runner/llama/decode/last_row';
 import {ReadRowsProgram, StoreRowsProgram} from '../../../runner/llama/decode/store_rows';
 import {StoreTokensProgram} from '../../../runner/llama/decode/store_tokens';
+import {GatedActivationProgram} from '../../../runner/llama/kernels/webgpu/gated_activation';
 import {RMSNormProgram} from '../../../runner/llama/kernels/webgpu/rms_norm';
 import {RotaryEmbeddingProgram} from '../../../runner/llama/kernels/webgpu/rotary_embedding';
-import {SwiGLUProgram} from '../../../runner/llama/kernels/webgpu/swiglu';
 import type {PackedType} from '../../../runner/quantised/packed_type';
 import {
   JoinHeadsFloat16Program,
@@ -228,20 +228,28 @@ describe('shader texts', () => {
     gradient_key_window_not_causal: new GradientKeyProgram({...windowed, causal: false}, chunkedTile, statistics),
     model_rms_norm: new RMSNormProgram(info(100, 256), 1e-5),
     model_rms_norm_odd: new RMSNormProgram(info(100, 33), 1e-5),
-    model_swiglu: new SwiGLUProgram(info(2, 100, 704)),
-    model_swiglu_odd: new SwiGLUProgram(info(2, 3, 33)),
+    model_rms_norm_added: new RMSNormProgram(info(100, 256), 1e-5, {weight: info(256), residual: info(100, 256)}),
+    model_swiglu: new GatedActivationProgram(info(2, 100, 704), 'silu'),
+    model_geglu_odd: new GatedActivationProgram(info(2, 3, 33), 'gelu'),
     model_rotary_embedding: new RotaryEmbeddingProgram(rotary(64), 3, 4, 2),
     model_rotary_embedding_odd: new RotaryEmbeddingProgram(rotary(12), 0, 0, 4),
     model_store_rows: new StoreRowsProgram(info(1, 2, 100, 64), info(1, 2, 100, 64), cache.shape, 7),
     model_read_rows: new ReadRowsProgram(cache, 100, true),
     model_store_tokens: new StoreTokensProgram({...newTokens(32), norm: undefined}, cache),
     model_attend_rows: new AttendRowsProgram(newTokens(32), cache),
+    model_attend_rows_window: new AttendRowsProgram({...newTokens(32), window: 100}, cache),
     model_attend_rows_one: new AttendRowsProgram(newTokens(1), cache),
     model_last_row: new LastRowProgram(info(32, 896), int32(2)),
     model_choose_token: new ChooseTokenProgram(info(1, 1000), int32(3)),
     packed_product_swiglu: new PackedProductProgram({
       ...{x: info(1, 512), matrix: packed('Q4_K'), up: packed('Q6_K'), residual: info(1, 96)},
       ...{norm: {weight: info(512), epsilon: 1e-6}, bias: info(96), upBias: info(96)},
+    }),
+    packed_product_geglu: new PackedProductProgram({
+      x: info(1, 512),
+      matrix: packed('Q4_K'),
+      up: packed('Q4_K'),
+      activation: 'gelu',
     }),
     packed_product_tiles: new PackedProductProgram({x: info(32, 512), matrix: packed('Q4_K')}),
     packed_product_q4_k: new PackedProductProgram({x: info(3, 512), matrix: packed('Q4_K')}),
@@ -260,6 +268,11 @@ describe('shader texts', () => {
     product_float32_swiglu: new ProductFloat32Program(
       {x: info(300, 896), weight: info(896, 4864), up: info(896, 4864)},
       0,
+    ),
+    product_float32_geglu: new ProductFloat32Program(
+      {x: info(300, 896), weight: info(896, 4864), up: info(896, 4864)},
+      0,
+      'gelu',
     ),
     product_matrix_by_heads: new ProductMatrixProgram(
       {x: int32(300, 448), weight: int32(1024, 448), bias: info(1024)},

@@ -9,9 +9,10 @@ import {type BrokenFile, readBrokenFiles, readReference} from './references';
 
 /** How the error of each file begins, after its name, that is well formed and of no model that can be run. */
 const REFUSALS: Record<string, string> = {
-  'architecture-missing.gguf': 'metadata "general.architecture": missing; accepted: "llama", "qwen2", "qwen3"',
-  'architecture-type.gguf': 'metadata "general.architecture": 7; accepted: "llama", "qwen2", "qwen3"',
-  'architecture-unknown.gguf': 'metadata "general.architecture": "zzz"; accepted: "llama", "qwen2", "qwen3"',
+  'architecture-missing.gguf':
+    'metadata "general.architecture": missing; accepted: "llama", "qwen2", "qwen3", "gemma3"',
+  'architecture-type.gguf': 'metadata "general.architecture": 7; accepted: "llama", "qwen2", "qwen3", "gemma3"',
+  'architecture-unknown.gguf': 'metadata "general.architecture": "zzz"; accepted: "llama", "qwen2", "qwen3", "gemma3"',
   'metadata-missing.gguf': 'metadata "llama.embedding_length": missing; accepted: a positive integer',
   'metadata-type.gguf': 'metadata "llama.block_count": "1"; accepted: a positive integer',
   'heads-zero.gguf': 'metadata "llama.attention.head_count": 0; accepted: a positive integer',

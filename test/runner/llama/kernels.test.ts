@@ -1,8 +1,12 @@
 import * as tf from '@tensorflow/tfjs-core';
 import {expect} from 'chai';
+import {
+  type Activation,
+  composedGatedActivation,
+  gatedActivation,
+} from '../../../runner/llama/kernels/gated_activation';
 import {composedRMSNorm, rmsNorm} from '../../../runner/llama/kernels/rms_norm';
 import {composedRotaryEmbedding, rotaryEmbedding} from '../../../runner/llama/kernels/rotary_embedding';
-import {composedSwiGLU, swiGLU} from '../../../runner/llama/kernels/swiglu';
 import {hasKernel} from '../../../runner/llama/kernels/run_kernel';
 import {rotaryTables} from '../../../runner/llama/rotary';
 import {describeBackends} from '../../setup/environment';
@@ -39,7 +43,7 @@ describeBackends('ops of the model against tfjs’s own', (backend) => {
   afterEach(() => tf.engine().endScope());
 
   it('has kernels on WebGPU alone', () => {
-    for (const name of ['RMSNorm', 'RotaryEmbedding', 'SwiGLU']) {
+    for (const name of ['RMSNorm', 'RotaryEmbedding', 'GatedActivation']) {
       expect(hasKernel(name), name).to.equal(backend === 'webgpu');
     }
   });
@@ -59,6 +63,11 @@ describeBackends('ops of the model against tfjs’s own', (backend) => {
       await expectAlike(
         () => [rmsNorm(x, 1e-5)],
         () => [composedRMSNorm(x, 1e-5)],
+      );
+      const options = {weight: random<tf.Tensor1D>([columns]), residual: random<tf.Tensor2D>([rows, columns])};
+      await expectAlike(
+        () => [rmsNorm(x, 1e-5, options)],
+        () => [composedRMSNorm(x, 1e-5, options)],
       );
     });
   }
@@ -81,23 +90,33 @@ describeBackends('ops of the model against tfjs’s own', (backend) => {
     expect(wrong).to.equal(-1);
   });
 
-  for (const [rows, columns] of [
-    [1, 52],
-    [3, 33],
-    [5, 64],
-  ]) {
-    it(`swiGLU [2, ${rows}, ${columns}]`, async () => {
+  for (const [rows, columns, activation] of [
+    [1, 52, 'silu'],
+    [3, 33, 'gelu'],
+    [5, 64, 'silu'],
+    [5, 64, 'gelu'],
+  ] as Array<[number, number, Activation]>) {
+    it(`gatedActivation ${activation} [2, ${rows}, ${columns}]`, async () => {
       const gateAndUp = random<tf.Tensor3D>([2, rows, columns], 10);
       await expectAlike(
-        () => [swiGLU(gateAndUp)],
-        () => [composedSwiGLU(gateAndUp)],
+        () => [gatedActivation(gateAndUp, activation)],
+        () => [composedGatedActivation(gateAndUp, activation)],
       );
     });
   }
 
-  it('swiGLU lets large gates pass and closes for very negative ones', async () => {
-    const got = await swiGLU(tf.tensor3d([100, -100, -1000, 0, 3, 3, 3, 3], [2, 1, 4])).data();
-    [300, 0, 0, 0].forEach((x, i) => expect(got[i]).to.be.closeTo(x, 1e-3));
+  for (const activation of ['silu', 'gelu'] as const) {
+    it(`gatedActivation ${activation} lets large gates pass and closes for very negative ones`, async () => {
+      const got = await gatedActivation(tf.tensor3d([100, -100, -1000, 0, 3, 3, 3, 3], [2, 1, 4]), activation).data();
+      [300, 0, 0, 0].forEach((x, i) => expect(got[i]).to.be.closeTo(x, 1e-3));
+    });
+  }
+
+  it('gatedActivation gelu has the values of gelu_pytorch_tanh', async () => {
+    const gates = [-2, -0.5, 0.1, 1, 3];
+    const expected = gates.map((x) => 0.5 * x * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3))));
+    const got = await gatedActivation(tf.tensor3d([...gates, 1, 1, 1, 1, 1], [2, 1, 5]), 'gelu').data();
+    expected.forEach((x, i) => expect(got[i]).to.be.closeTo(x, 1e-5));
   });
 
   for (const [headDim, length, start, groups] of [

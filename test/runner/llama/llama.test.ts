@@ -3,7 +3,7 @@ import {expect} from 'chai';
 import type {PrefillAttention} from '../../../runner/llama/attention';
 import {PAGE_ROWS} from '../../../runner/llama/cache';
 import {generate} from '../../../runner/llama/generate';
-import {SwiGLU} from '../../../runner/llama/kernels/swiglu';
+import {GatedActivation} from '../../../runner/llama/kernels/gated_activation';
 import type {LlamaModel, PrefillRequest} from '../../../runner/llama/model';
 import {describeBackends} from '../../setup/environment';
 import {
@@ -122,23 +122,6 @@ describeBackends('LlamaModel with a tiny random checkpoint', (backend) => {
     model.dispose();
   });
 
-  it('refuses contexts past a sliding window', async () => {
-    const config = {...tinyConfig, architectures: ['MistralForCausalLM'], sliding_window: 8};
-    const loading = loadModel(tinyFiles(config), {maxLength: 9});
-    expect(await rejection(loading)).to.match(
-      /maxLength is 9; accepted: at most 8, the sliding window of config\.json/,
-    );
-    const model = await loadModel(tinyFiles(config));
-    expect(model.maxLength).to.equal(8);
-    const message = /would be 9 tokens; accepted: at most 8, the sliding window of config\.json/;
-    expect(await rejection(model.prefill(tinyIds(9)))).to.match(message);
-    const {logits, cache} = await model.prefill(tinyIds(8));
-    expect(() => model.decode(1, cache)).to.throw(message);
-    logits.dispose();
-    cache.dispose();
-    model.dispose();
-  });
-
   it('shows each layer its queries and keys, and leaves nothing behind when a layer fails', async () => {
     const model = await tinyModel();
     const seen: string[] = [];
@@ -228,7 +211,7 @@ describeBackends('LlamaModel with a tiny random checkpoint', (backend) => {
       expect(largestDifference(logits, expected)).to.be.lessThan(1e-4);
       return [];
     });
-    const gate = backend === 'webgpu' ? SwiGLU : 'Sigmoid';
+    const gate = backend === 'webgpu' ? GatedActivation : 'Sigmoid';
     const gates = kernels.filter(({name}) => name === gate).map(({outputShapes}) => outputShapes[0]);
     // The first of the two layers; the last one runs on its last row.
     expect(gates).to.deep.equal([19, 19, 19, 18, 1].map((rows) => [rows, width]));

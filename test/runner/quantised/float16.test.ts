@@ -14,6 +14,7 @@ import {packBlocks} from '../../../runner/quantised/packing';
 import {ProductFloat32Program} from '../../../runner/quantised/webgpu/product_float32';
 import {ProductMatrixProgram} from '../../../runner/quantised/webgpu/product_matrix';
 import {PRODUCT_TILES, tileFits, type ProductTile} from '../../../runner/quantised/webgpu/product_tiles';
+import type {Activation} from '../../../runner/llama/kernels/gated_activation';
 import {BLOCK_TYPES} from '../../../runner/gguf/block_types';
 import {dequantise} from '../../../runner/gguf/dequantise';
 import {testBackends} from '../../setup/environment';
@@ -148,20 +149,21 @@ if (testBackends().includes('webgpu')) {
       }
     });
 
-    type Epilogue = {name: string; gated?: boolean; biased?: boolean; added?: boolean; headDim?: number};
+    type Epilogue = {name: string; gated?: Activation; biased?: boolean; added?: boolean; headDim?: number};
     const EPILOGUES: Epilogue[] = [
       {name: 'sums alone'},
       {name: 'a bias', biased: true},
       {name: 'a residual', added: true},
       {name: 'a bias and a residual', biased: true, added: true},
       {name: 'a bias, by heads', biased: true, headDim: 8},
-      {name: 'SwiGLU', gated: true},
-      {name: 'SwiGLU with a bias', gated: true, biased: true},
+      {name: 'SwiGLU', gated: 'silu'},
+      {name: 'GeGLU with a bias', gated: 'gelu', biased: true},
     ];
 
     type ProgramOf = (
       inputs: ProductInputs<tf.TensorInfo>,
       headDim: number,
+      activation?: Activation,
     ) => {run(backend: WebGPUBackend): tf.TensorInfo};
 
     async function checkProduct(
@@ -188,7 +190,7 @@ if (testBackends().includes('webgpu')) {
         ...(biased && {bias}),
         ...(added && {residual}),
       };
-      const got = await valuesOf(programOf(operands, headDim));
+      const got = await valuesOf(programOf(operands, headDim, gated));
       const [biases, residuals] = [await bias.data(), await residual.data()];
       const sum = (matrix: Float32Array, row: number, output: number) => {
         let sum = 0;
@@ -200,7 +202,8 @@ if (testBackends().includes('webgpu')) {
         for (let output = 0; output < outputs; ++output) {
           const first = sum(weight.values, row, output) + (biased ? biases[output] : 0);
           const second = gated ? sum(up.values, row, output) + (biased ? biases[outputs + output] : 0) : 0;
-          const value = gated ? (first / (1 + Math.exp(-first))) * second : first;
+          const argument = gated === 'gelu' ? Math.sqrt(8 / Math.PI) * (first + 0.044715 * first ** 3) : first;
+          const value = gated ? (first / (1 + Math.exp(-argument))) * second : first;
           const at = headDim
             ? (Math.floor(output / headDim) * rows + row) * headDim + (output % headDim)
             : row * outputs + output;
@@ -214,7 +217,8 @@ if (testBackends().includes('webgpu')) {
     }
 
     describe('products in float32', () => {
-      const programOf: ProgramOf = (inputs, headDim) => new ProductFloat32Program(inputs, headDim);
+      const programOf: ProgramOf = (inputs, headDim, activation) =>
+        new ProductFloat32Program(inputs, headDim, activation);
       for (const epilogue of EPILOGUES) {
         it(epilogue.name, async () => {
           // Rows and outputs that are no whole tiles, more than one tile of both, and fewer.
@@ -233,7 +237,7 @@ if (testBackends().includes('webgpu')) {
         it(epilogue.name, async () => {
           // Rows and outputs that are no whole tiles.
           await checkProduct(
-            (inputs, headDim) => new EmulatedProductProgram(inputs, headDim, SMALL_TILE),
+            (inputs, headDim, activation) => new EmulatedProductProgram(inputs, headDim, SMALL_TILE, activation),
             [37, 40, 64],
             epilogue,
           );
@@ -249,7 +253,8 @@ if (testBackends().includes('webgpu')) {
         it(name, async function () {
           if (!tileFits(tile, backend.device)) this.skip();
           for (const epilogue of EPILOGUES) {
-            const programOf: ProgramOf = (inputs, headDim) => new ProductMatrixProgram(inputs, headDim, tile);
+            const programOf: ProgramOf = (inputs, headDim, activation) =>
+              new ProductMatrixProgram(inputs, headDim, tile, activation);
             await checkProduct(programOf, [300, 136, 192], epilogue);
             await checkProduct(programOf, [9, 8, 64], epilogue);
           }

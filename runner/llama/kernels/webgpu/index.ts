@@ -3,13 +3,13 @@ import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {withScratch} from '../../../../src/internal';
 import '../../../quantised/webgpu/index';
 import {ChooseToken, type ChooseTokenInputs} from '../choose_token';
+import {GatedActivation, type GatedActivationAttrs, type GatedActivationInputs} from '../gated_activation';
 import {RMSNorm, type RMSNormAttrs, type RMSNormInputs} from '../rms_norm';
 import {RotaryEmbedding, type RotaryEmbeddingAttrs, type RotaryEmbeddingInputs} from '../rotary_embedding';
-import {SwiGLU, type SwiGLUInputs} from '../swiglu';
 import {ChooseTokenProgram} from './choose_token';
+import {GatedActivationProgram} from './gated_activation';
 import {RMSNormProgram} from './rms_norm';
 import {RotaryEmbeddingProgram} from './rotary_embedding';
-import {SwiGLUProgram} from './swiglu';
 
 // Importing this file registers the kernels of the model's ops, those of packed matrices too, for the webgpu backend. It loads no backend. Without them the
 // ops are composed of tfjs's own, as on the other backends.
@@ -26,15 +26,17 @@ function register<Inputs, Attrs>(
   });
 }
 
-register<RMSNormInputs, RMSNormAttrs>(RMSNorm, ({x}, backend, {epsilon}) =>
-  new RMSNormProgram(x, epsilon).run(backend),
+register<RMSNormInputs, RMSNormAttrs>(RMSNorm, ({x, ...more}, backend, {epsilon}) =>
+  new RMSNormProgram(x, epsilon, more).run(backend),
 );
 
 register<ChooseTokenInputs, object>(ChooseToken, ({logits, choice}, backend) =>
   new ChooseTokenProgram(logits, choice).run(backend),
 );
 
-register<SwiGLUInputs, object>(SwiGLU, ({gateAndUp}, backend) => new SwiGLUProgram(gateAndUp).run(backend));
+register<GatedActivationInputs, GatedActivationAttrs>(GatedActivation, ({gateAndUp}, backend, {activation}) =>
+  new GatedActivationProgram(gateAndUp, activation).run(backend),
+);
 
 register<RotaryEmbeddingInputs, RotaryEmbeddingAttrs>(RotaryEmbedding, (inputs, backend, {start, groups}) =>
   withScratch(backend, (_scratch, keep) => {

@@ -54,7 +54,7 @@ export function visibleScores(
 }
 
 /** What the mask adds to the score of each key of a query row: −Infinity where it hides the key. */
-function maskRow(
+export function maskRow(
   {values, shape, dtype}: AttentionMask,
   {heads}: BlockGeometry,
   head: number,

@@ -1,5 +1,6 @@
 import {expect} from 'chai';
 import {parseConfig, type LlamaConfig} from '../../../../runner/llama/config';
+import {EVERY_LAYER, windowOf} from '../../../../runner/llama/sliding_window';
 import {fixture} from '../../../setup/environment';
 import {tinyConfig} from '../tiny/random_checkpoint';
 
@@ -27,9 +28,15 @@ describe('parseConfig', () => {
       outputBias: false,
       mlpBias: false,
       headNorms: false,
+      postNorms: false,
+      normOffset: 0,
+      queryScale: 1,
+      embeddingScale: 1,
+      activation: 'silu',
       rmsNormEpsilon: 1e-5,
       ropeTheta: 500_000,
       ropeScaling: null,
+      localRopeTheta: null,
       maxPositions: 16_384,
       slidingWindow: null,
       tiedHead: true,
@@ -39,9 +46,29 @@ describe('parseConfig', () => {
 
   const defaults: Array<[architecture: string, expected: Partial<LlamaConfig>]> = [
     ['LlamaForCausalLM', {keyValueHeads: 64, headDim: 8, maxPositions: 2048, slidingWindow: null, endTokens: [2]}],
-    ['MistralForCausalLM', {keyValueHeads: 8, headDim: 8, maxPositions: 4096, slidingWindow: 4096, endTokens: [2]}],
+    [
+      'MistralForCausalLM',
+      {
+        keyValueHeads: 8,
+        headDim: 8,
+        maxPositions: 131_072,
+        slidingWindow: {tokens: 4096, layers: EVERY_LAYER},
+        endTokens: [2],
+      },
+    ],
     ['Qwen2ForCausalLM', {keyValueHeads: 32, headDim: 8, maxPositions: 32_768, slidingWindow: null, endTokens: []}],
     ['Qwen3ForCausalLM', {keyValueHeads: 32, headDim: 128, maxPositions: 32_768, slidingWindow: null, endTokens: []}],
+    [
+      'Gemma3ForCausalLM',
+      {
+        ...{keyValueHeads: 4, headDim: 256, maxPositions: 131_072, endTokens: [1], tiedHead: true, queryScale: 1},
+        ...{
+          ropeTheta: 1_000_000,
+          localRopeTheta: 10_000,
+          slidingWindow: {tokens: 4096, layers: {first: 0, fullEvery: 6}},
+        },
+      },
+    ],
   ];
   for (const [architecture, expected] of defaults) {
     it(`takes the defaults of transformers for what a ${architecture} leaves out`, () => {
@@ -124,38 +151,34 @@ describe('parseConfig', () => {
   const [full, sliding] = ['full_attention', 'sliding_attention'];
   const window = {sliding_window: 64};
   const used = {...window, use_sliding_window: true};
-  const windows: Array<[architectures: string[], fields: object, expected: number | null]> = [
-    [['LlamaForCausalLM'], {layer_types: [full, full]}, null],
-    [['LlamaForCausalLM'], {...window, use_sliding_window: false}, null],
-    [['LlamaForCausalLM'], {...window, layer_types: [full, full]}, null],
-    [['MistralForCausalLM'], window, 64],
-    [['MistralForCausalLM'], {...window, use_sliding_window: false, layer_types: [full, full]}, 64],
-    [['MistralForCausalLM'], {sliding_window: null}, null],
-    [['Qwen2ForCausalLM', 'Qwen3ForCausalLM'], window, null],
-    [['Qwen2ForCausalLM', 'Qwen3ForCausalLM'], {...window, use_sliding_window: false, max_window_layers: 0}, null],
-    [['Qwen2ForCausalLM', 'Qwen3ForCausalLM'], {...used, max_window_layers: 2}, null],
-    [['Qwen2ForCausalLM', 'Qwen3ForCausalLM'], {...used, sliding_window: null, max_window_layers: 0}, null],
-    [['Qwen2ForCausalLM', 'Qwen3ForCausalLM'], {...used, layer_types: [full, full], max_window_layers: 0}, null],
-    [['Qwen2ForCausalLM', 'Qwen3ForCausalLM'], used, null],
-    [['Qwen2ForCausalLM', 'Qwen3ForCausalLM'], {...used, num_hidden_layers: 29}, 64],
-    [['Qwen2ForCausalLM', 'Qwen3ForCausalLM'], {...used, max_window_layers: 1}, 64],
-    [['Qwen2ForCausalLM', 'Qwen3ForCausalLM'], {...used, max_window_layers: 0}, 64],
-    [['Qwen2ForCausalLM', 'Qwen3ForCausalLM'], {...used, layer_types: [full, sliding], max_window_layers: 2}, 64],
+  const windows: Array<[architectures: string[], fields: object, sliding: number[]]> = [
+    [['LlamaForCausalLM'], {layer_types: [full, full]}, []],
+    [['LlamaForCausalLM'], {...window, use_sliding_window: false}, []],
+    [['LlamaForCausalLM'], {...window, layer_types: [full, full]}, []],
+    [['MistralForCausalLM'], window, [0, 1]],
+    [['MistralForCausalLM'], {...window, use_sliding_window: false, layer_types: [full, full]}, [0, 1]],
+    [['MistralForCausalLM'], {sliding_window: null}, []],
+    [['Qwen2ForCausalLM', 'Qwen3ForCausalLM'], window, []],
+    [['Qwen2ForCausalLM', 'Qwen3ForCausalLM'], {...window, use_sliding_window: false, max_window_layers: 0}, []],
+    [['Qwen2ForCausalLM', 'Qwen3ForCausalLM'], {...used, max_window_layers: 2}, []],
+    [['Qwen2ForCausalLM', 'Qwen3ForCausalLM'], {...used, sliding_window: null, max_window_layers: 0}, []],
+    [['Qwen2ForCausalLM', 'Qwen3ForCausalLM'], {...used, layer_types: [full, full], max_window_layers: 0}, []],
+    [['Qwen2ForCausalLM', 'Qwen3ForCausalLM'], used, []],
+    [['Qwen2ForCausalLM', 'Qwen3ForCausalLM'], {...used, num_hidden_layers: 29}, [28]],
+    [['Qwen2ForCausalLM', 'Qwen3ForCausalLM'], {...used, max_window_layers: 1}, [1]],
+    [['Qwen2ForCausalLM', 'Qwen3ForCausalLM'], {...used, max_window_layers: 0}, [0, 1]],
+    [['Qwen2ForCausalLM', 'Qwen3ForCausalLM'], {...used, layer_types: [full, sliding], max_window_layers: 2}, [1]],
   ];
-  for (const [architectures, fields, expected] of windows) {
+  for (const [architectures, fields, sliding] of windows) {
     for (const architecture of architectures) {
-      const what = expected === null ? 'no window' : `a window of ${expected} tokens`;
-      it(`reads ${what} from ${JSON.stringify(fields)} of a ${architecture}`, () => {
+      it(`reads a window of 64 tokens in layers [${sliding}] from ${JSON.stringify(fields)} of a ${architecture}`, () => {
         const config = parseConfig({...tinyConfig, architectures: [architecture], ...fields});
-        expect(config).to.include({slidingWindow: expected, maxPositions: expected ?? 512});
+        const ofLayers = Array.from({length: config.layers}, (_, layer) => windowOf(config, layer));
+        expect(ofLayers).to.deep.equal(ofLayers.map((_, layer) => (sliding.includes(layer) ? 64 : undefined)));
+        expect(config.maxPositions).to.equal(512);
       });
     }
   }
-
-  it('leaves the context as it is where the window is longer', () => {
-    const mistral = {...tinyConfig, architectures: ['MistralForCausalLM'], sliding_window: 4096};
-    expect(parseConfig(mistral)).to.include({slidingWindow: 4096, maxPositions: 512});
-  });
 
   const refusedOf: Array<[architecture: string, fields: object, message: RegExp]> = [
     ['LlamaForCausalLM', window, /sliding_window is 64; accepted: null/],
@@ -166,6 +189,7 @@ describe('parseConfig', () => {
     ],
     ['MistralForCausalLM', {sliding_window: 0}, /sliding_window is 0; accepted: a positive integer/],
     ['MistralForCausalLM', {layer_types: ['chunked_attention']}, /layer_types is \["chunked_attention"\]; accepted: /],
+    ['Qwen3ForCausalLM', {...used, layer_types: [sliding]}, /layer_types is .*; accepted: one for each of 2 layers/],
     ['Qwen2ForCausalLM', {use_sliding_window: 1}, /use_sliding_window is 1; accepted: true, false/],
     [
       'Qwen2ForCausalLM',
@@ -173,6 +197,21 @@ describe('parseConfig', () => {
       /max_window_layers is -1; accepted: an integer of 0 or more/,
     ],
     ['Qwen3ForCausalLM', {layer_types: [full, sliding]}, /layer_types is .*; accepted: .* alone, without a window/],
+    ['Gemma3ForCausalLM', {sliding_window: null}, /sliding_window is null; accepted: a positive integer/],
+    ['Gemma3ForCausalLM', {final_logit_softcapping: 30}, /final_logit_softcapping is 30; accepted: null/],
+    ['Gemma3ForCausalLM', {hidden_activation: 'gelu'}, /hidden_activation is "gelu"; accepted: "gelu_pytorch_tanh"/],
+    ['Gemma3ForCausalLM', {_sliding_window_pattern: 2}, /_sliding_window_pattern is 2; accepted: 6/],
+    [
+      'Gemma3ForCausalLM',
+      {rope_parameters: {rope_type: 'default', rope_theta: 10_000}},
+      /rope_parameters is .*; accepted: an object with full_attention and sliding_attention alone/,
+    ],
+    [
+      'Gemma3ForCausalLM',
+      {rope_parameters: {sliding_attention: {rope_type: 'linear', factor: 2}}},
+      /rope_parameters\.sliding_attention\.rope_type is "linear"; accepted: "default"/,
+    ],
+    ['Gemma3ForConditionalGeneration', {}, /architectures is .*; accepted: .*"Gemma3ForCausalLM"/],
     ['Qwen3ForCausalLM', {attention_bias: 1}, /attention_bias is 1; accepted: true, false/],
   ];
   for (const [architecture, fields, message] of refusedOf) {
@@ -185,7 +224,7 @@ describe('parseConfig', () => {
     [
       'architectures',
       ['Qwen3MoeForCausalLM'],
-      /\["Qwen3MoeForCausalLM"\]; accepted: \["Llama\w+"\], \["Mistral\w+"\], \["Qwen2\w+"\], \["Qwen3ForCausalLM"\]$/,
+      /\["Qwen3MoeForCausalLM"\]; accepted: \["Llama\w+"\], \["Mistral\w+"\], \["Qwen2\w+"\], \["Qwen3ForCausalLM"\], \["Gemma3ForCausalLM"\]$/,
     ],
     ['architectures', undefined, /architectures is missing/],
     [

@@ -15,6 +15,7 @@ interface Case {
   /** New tokens, of so many rows that a step has. */
   tokens: number;
   rows: number;
+  window?: number;
 }
 
 const ofHeads = (heads: number, keyValueHeads: number, headDim: number) => ({heads, keyValueHeads, headDim});
@@ -28,12 +29,21 @@ const CASES: readonly Case[] = [
   {shape: ofHeads(14, 2, 64), held: 1500, tokens: 32, rows: 32},
   {shape: ofHeads(6, 3, 40), held: 129, tokens: 11, rows: 32},
   {shape: ofHeads(3, 1, 128), held: 5000, tokens: 2, rows: 32},
+  // Windows: of one key, of some in several chunks.
+  {shape: ofHeads(2, 2, 64), held: 40, tokens: 3, rows: 32, window: 1},
+  {shape: ofHeads(14, 2, 64), held: 900, tokens: 32, rows: 32, window: 129},
 ];
 
 const uniform = (shape: number[], seed: number) => tf.randomUniform(shape, -2, 2, 'float32', seed);
 
 /** The output of the programs, `[tokens, heads, headDim]`, and what it should be. */
-async function attendBoth({shape, held, tokens, rows}: Case): Promise<{got: Float32Array; expected: Float32Array}> {
+async function attendBoth({
+  shape,
+  held,
+  tokens,
+  rows,
+  window,
+}: Case): Promise<{got: Float32Array; expected: Float32Array}> {
   const {heads, keyValueHeads, headDim} = shape;
   const backend = tf.backend() as WebGPUBackend;
   const made: tf.Tensor[] = [];
@@ -46,7 +56,7 @@ async function attendBoth({shape, held, tokens, rows}: Case): Promise<{got: Floa
   const projected = keep(uniform([rows, (heads + 2 * keyValueHeads) * headDim], 3));
   const rotary = rotaryTables(length, headDim, 10_000, undefined);
   made.push(rotary.cos, rotary.signedSin);
-  const inputs = {projected, span: keep(tf.tensor1d([held, tokens], 'int32')), rotary, shape};
+  const inputs = {projected, span: keep(tf.tensor1d([held, tokens], 'int32')), rotary, window, shape};
   new StoreTokensProgram(inputs, cache).runInto(backend, cache);
   const states = run(new AttendRowsProgram(inputs, cache));
   const output = run(new CombineStatesProgram(states, {batch: 1, heads: rows, queryLength: heads, valueDim: headDim}));
@@ -71,9 +81,10 @@ async function attendBoth({shape, held, tokens, rows}: Case): Promise<{got: Floa
         return x[at + i] * cos[angle] + x[at + ((i + headDim / 2) % headDim)] * signedSin[angle];
       });
       const first = Math.floor(head / (heads / keyValueHeads)) * length * headDim;
-      const scores = Array.from(
-        {length: held + token + 1},
-        (_, j) => query.reduce((sum, q, i) => sum + q * keys[first + j * headDim + i], 0) / Math.sqrt(headDim),
+      const scores = Array.from({length: held + token + 1}, (_, j) =>
+        held + token - j < (window ?? Infinity)
+          ? query.reduce((sum, q, i) => sum + q * keys[first + j * headDim + i], 0) / Math.sqrt(headDim)
+          : -Infinity,
       );
       const largest = scores.reduce((a, b) => Math.max(a, b));
       const weights = scores.map((score) => Math.exp(score - largest));
@@ -92,8 +103,8 @@ if (testBackends().includes('webgpu')) {
     before(() => tf.setBackend('webgpu'));
 
     for (const one of CASES) {
-      const {shape, held, tokens, rows} = one;
-      it(`${tokens} of ${rows} rows, ${shape.heads} heads on ${shape.keyValueHeads} of ${shape.headDim}, after ${held} keys`, async () => {
+      const {shape, held, tokens, rows, window} = one;
+      it(`${tokens} of ${rows} rows, ${shape.heads} heads on ${shape.keyValueHeads} of ${shape.headDim}, after ${held} keys${window ? `, window ${window}` : ''}`, async () => {
         const before = tf.memory().numTensors;
         const {got, expected} = await attendBoth(one);
         const error = Math.hypot(...got.map((value, i) => value - expected[i])) / Math.hypot(...expected);

@@ -1,16 +1,18 @@
 """Makes the tiny checkpoints of this folder and what transformers computes with them.
 
-    python3 -m venv /tmp/tiny && /tmp/tiny/bin/pip install torch==2.13.0 transformers==5.24.0 safetensors==0.8.0
+    python3 -m venv /tmp/tiny && /tmp/tiny/bin/pip install torch==2.13.0 transformers==5.24.0 safetensors==0.8.0 gguf==0.19.0
     /tmp/tiny/bin/python test/runner/llama/tiny/make.py
 
 Each folder gets what a checkpoint of Hugging Face has, config.json and model.safetensors, and expected.json: ids of a
 prompt, logits after some of its tokens, and the 16 tokens of a greedy continuation. Weights are random float16 values,
-which transformers reads into float32 to compute in. config.json is written here by hand, with the fields and the gaps of
+which transformers reads into float32 to compute in. Those named ..._gguf are one file, model.gguf, of the same values in Q8_0, and
+expected.json. config.json is written here by hand, with the fields and the gaps of
 published ones, so that transformers reads the same file as the runner. The script fails where a checkpoint would prove
 little: where a part of the decoder could be left out unnoticed, attention is flat, or rounding decides a greedy token.
 """
 
 import json
+import tempfile
 from pathlib import Path
 
 import safetensors
@@ -19,6 +21,8 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM
 from transformers.utils import logging
+
+from gguf_file import q8_values, write_gguf
 
 VERSIONS = {"torch": "2.13.0", "transformers": "5.24.0", "safetensors": "0.8.0"}
 
@@ -52,6 +56,19 @@ LLAMA3_SCALING = {
     "original_max_position_embeddings": 64,
 }
 
+# A window in two of three layers, shorter than the prompt.
+GEMMA3 = {
+    "architectures": ["Gemma3ForCausalLM"],
+    "model_type": "gemma3_text",
+    "hidden_act": ...,
+    "hidden_activation": "gelu_pytorch_tanh",
+    "intermediate_size": 64,
+    "num_hidden_layers": 3,
+    "head_dim": 16,
+    "rms_norm_eps": 1e-6,
+    "sliding_window": 12,
+}
+
 CHECKPOINTS = {
     # As SmolLM2 has it: rotary base at the top, tied head. The epsilon is left to its default.
     "llama_tied": {
@@ -83,11 +100,11 @@ CHECKPOINTS = {
         "rope_scaling": {"type": "linear", "factor": 4.0},
         "tie_word_embeddings": True,
     },
-    # A window longer than prompt and continuation; the head is untied by default.
+    # A window much shorter than the prompt; the head is untied by default.
     "mistral": {
         "architectures": ["MistralForCausalLM"],
         "model_type": "mistral",
-        "sliding_window": 60,
+        "sliding_window": 12,
         "rope_theta": 200.0,
     },
     # A window that is not used, as Qwen2.5 has it; its biases are in no field.
@@ -113,16 +130,44 @@ CHECKPOINTS = {
         "use_sliding_window": False,
         "tie_word_embeddings": True,
     },
-    # As transformers 5 writes it; with biases, and the original context of the scaling left to its default.
+    # As transformers 5 writes it; with biases, a window in one layer, and the original context of the scaling left to its default.
     "qwen3_biased": {
         "architectures": ["Qwen3ForCausalLM"],
         "model_type": "qwen3",
         "attention_bias": True,
         "head_dim": 8,
-        "layer_types": ["full_attention", "full_attention"],
+        "layer_types": ["sliding_attention", "full_attention"],
+        "sliding_window": 9,
+        "use_sliding_window": True,
         "max_position_embeddings": 64,
         "rope_parameters": {**LLAMA3_SCALING, "original_max_position_embeddings": ..., "rope_theta": 500.0},
         "tie_word_embeddings": False,
+    },
+    # As Gemma 3 of 4 billion parameters has it, in fields of transformers 4; matrices whole groups wide, as the GPU keeps them.
+    "gemma3": {
+        **GEMMA3,
+        "query_pre_attn_scalar": 24,
+        "rope_theta": 3000.0,
+        "rope_local_base_freq": 100.0,
+        "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+        "sliding_window_pattern": 3,
+    },
+    # The same in a file of llama.cpp, which has no field for the scalar; in fields of transformers 5 before that.
+    "gemma3_gguf": {
+        **GEMMA3,
+        "query_pre_attn_scalar": 16,
+        "layer_types": ["full_attention", "sliding_attention", "sliding_attention"],
+        "rope_parameters": {
+            "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 3000.0},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
+        },
+    },
+    "mistral_gguf": {
+        "architectures": ["MistralForCausalLM"],
+        "model_type": "mistral",
+        "intermediate_size": 64,
+        "sliding_window": 12,
+        "rope_theta": 200.0,
     },
 }
 
@@ -143,21 +188,23 @@ def load(folder: Path) -> torch.nn.Module:
 
 def random_weights(model: torch.nn.Module, generator: torch.Generator) -> dict[str, torch.Tensor]:
     """float16 weights under the names and in the shapes of a model's; a tied head is left out."""
+    is_gemma = model.config.model_type == "gemma3_text"
 
     def values(name: str, shape: torch.Size) -> torch.Tensor:
         uniform = torch.rand(shape, generator=generator) * 2 - 1
+        # Gemma adds 1 to the weights of its norms, and multiplies the embedding by the root of its size.
         if name.endswith(("q_norm.weight", "k_norm.weight")):
             # Above 1, since queries and keys of unit size attend evenly.
-            return 1.5 + 0.9 * uniform
+            return (0.5 if is_gemma else 1.5) + 0.9 * uniform
         if name.endswith("norm.weight"):
-            return 1 + 0.5 * uniform
+            return (0 if is_gemma else 1) + 0.5 * uniform
         if name.endswith(".bias"):
             return uniform
         if name.endswith(("q_proj.weight", "k_proj.weight", "v_proj.weight")):
             return 0.5 * uniform
         if name.endswith("_proj.weight"):
             return 0.4 * uniform
-        return 1.5 * uniform
+        return (0.3 if is_gemma else 1.5) * uniform
 
     tied = model.config.tie_word_embeddings
     return {
@@ -182,7 +229,9 @@ def check_parts(folder: Path, ids: list[int], expected: torch.Tensor) -> None:
     weights = safetensors.torch.load_file(folder / "model.safetensors")
     parts = sorted({name.split(".", 3)[-1] if ".layers." in name else name for name in weights})
     for part in parts:
-        neutral = torch.zeros if part.endswith(".bias") else torch.ones if "norm" in part else None
+        # A norm that adds 1 is neutral at 0.
+        is_zero = part.endswith(".bias") or ("norm" in part and "gemma3" in folder.name)
+        neutral = torch.zeros if is_zero else torch.ones if "norm" in part else None
         if neutral is None:
             continue
         model = load(folder)
@@ -190,16 +239,28 @@ def check_parts(folder: Path, ids: list[int], expected: torch.Tensor) -> None:
             if name.endswith(part):
                 tensor.copy_(neutral(tensor.shape))
         report(f"  without {part}", relative_error(logits_of(model, ids)[-1], expected), least=0.01)
+    check_rotary(folder, ids, expected)
     model = load(folder)
-    inverse_frequencies = model.model.rotary_emb.inv_freq
-    dim = 2 * len(inverse_frequencies)
-    theta = model.config.rope_parameters["rope_theta"]
-    unscaled = theta ** -(torch.arange(0, dim, 2) / dim)
-    if not torch.allclose(unscaled, inverse_frequencies):
-        inverse_frequencies.copy_(unscaled)
-        report("  without rotary scaling", relative_error(logits_of(model, ids)[-1], expected), least=0.01)
-    inverse_frequencies.copy_(10_000 ** -(torch.arange(0, dim, 2) / dim))
-    report("  with the default rotary base", relative_error(logits_of(model, ids)[-1], expected), least=0.01)
+    if getattr(model.config, "sliding_window", None) is not None:
+        model.config.sliding_window = 1000
+        report("  without the window", relative_error(logits_of(model, ids)[-1], expected), least=0.01)
+
+
+@torch.no_grad()
+def check_rotary(folder: Path, ids: list[int], expected: torch.Tensor) -> None:
+    names = [name for name, _ in load(folder).model.rotary_emb.named_buffers() if name.endswith("inv_freq")]
+    for name in [name for name in names if "original" not in name]:
+        model = load(folder)
+        inverse_frequencies = getattr(model.model.rotary_emb, name)
+        dim = 2 * len(inverse_frequencies)
+        parameters = model.config.rope_parameters
+        theta = parameters.get(name.removesuffix("_inv_freq"), parameters)["rope_theta"]
+        unscaled = theta ** -(torch.arange(0, dim, 2) / dim)
+        if not torch.allclose(unscaled, inverse_frequencies):
+            inverse_frequencies.copy_(unscaled)
+            report(f"  {name} without scaling", relative_error(logits_of(model, ids)[-1], expected), least=0.01)
+        inverse_frequencies.copy_(10_000 ** -(torch.arange(0, dim, 2) / dim))
+        report(f"  {name} of the default base", relative_error(logits_of(model, ids)[-1], expected), least=0.01)
 
 
 def report(what: str, value: float, least: float = float("-inf"), most: float = float("inf")) -> None:
@@ -230,13 +291,18 @@ def draw_prompt(model: torch.nn.Module, generator: torch.Generator) -> tuple[lis
 @torch.no_grad()
 def make(name: str, fields: dict, seed: int) -> None:
     print(name)
-    folder = FOLDER / name
-    folder.mkdir(exist_ok=True)
+    target = FOLDER / name
+    target.mkdir(exist_ok=True)
+    is_gguf = name.endswith("_gguf")
+    folder = Path(tempfile.mkdtemp(suffix=name)) if is_gguf else target
     config = without_gaps({**BASE, **fields})
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     generator = torch.Generator().manual_seed(seed)
     empty = AutoModelForCausalLM.from_config(transformers.AutoConfig.from_pretrained(folder))
     weights = random_weights(empty, generator)
+    if is_gguf:
+        weights = {name: q8_values(values) if values.dim() == 2 else values for name, values in weights.items()}
+        write_gguf(target / "model.gguf", config, weights)
     safetensors.torch.save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
     model = load(folder)
@@ -256,7 +322,7 @@ def make(name: str, fields: dict, seed: int) -> None:
         "logits": [[float(f"{x:.9g}") for x in logits[position].tolist()] for position in POSITIONS],
         "greedy": greedy,
     }
-    (folder / "expected.json").write_text(json.dumps(expected, separators=(",", ":")) + "\n")
+    (target / "expected.json").write_text(json.dumps(expected, separators=(",", ":")) + "\n")
 
 
 if __name__ == "__main__":

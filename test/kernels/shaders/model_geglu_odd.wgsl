@@ -7,6 +7,6 @@ fn main(index : i32) {
   let i = workgroupIndex() * 64 + i32(localIndex);
   if (i < uniforms.count) {
     let gate = gateAndUp[i];
-    result[i] = gate / (1.0 + exp(-gate)) * gateAndUp[uniforms.count + i];
+    result[i] = gate / (1.0 + exp(-gate * (1.5957691216057308 + 0.07135481627260025 * gate * gate))) * gateAndUp[uniforms.count + i];
   }
 }
