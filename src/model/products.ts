@@ -163,7 +163,7 @@ function operand(tensor: string, perm: number[]): Operand {
 /** The letters of an einsum of two factors, each letter once a factor. */
 function letters(node: GraphNodeDef): {factors: string[][]; result: string[]} {
   const equation = decoded(node.attr['equation']?.s).replace(/\s/g, '');
-  const parts = /^([a-z]+),([a-z]+)->([a-z]+)$/.exec(equation)?.slice(1) ?? [];
+  const parts = /^([a-z]+),([a-z]+)->([a-z]+)$/i.exec(equation)?.slice(1) ?? [];
   const isSimple = parts.length === 3 && parts.every((part) => new Set(part).size === part.length);
   if (!isSimple) {
     throw new NotRecognised(`the einsum '${equation}' is not one of two factors with single letters`);

@@ -246,9 +246,18 @@ export class ScoreReader {
   }
 
   /** Takes in a selection by a condition of any form, of scores and of a number so low that adding it does the same. */
-  private selectedBy(tensor: string, scores: string, other: string, kind: 'visible' | 'hidden'): string | undefined {
+  private selectedBy(condition: string, scores: string, other: string, kind: 'visible' | 'hidden'): string | undefined {
     const low = uniformValue(this.graph, other);
+    const tensor = this.withoutTrue(condition);
     return low !== undefined && low <= this.hiddenBelow ? this.keepMask(scores, {kind, tensor, low}) : undefined;
+  }
+
+  /** A condition, of which Keras 3 makes a LogicalAnd with a tensor as large as the scores that is true throughout. */
+  private withoutTrue(condition: string): string {
+    const node = this.graph.source(condition);
+    const operands = node?.op === 'LogicalAnd' ? dataInputs(node.input) : [];
+    const others = operands.filter((tensor) => uniformValue(this.graph, tensor) !== 1);
+    return operands.length === 2 && others.length === 1 ? others[0] : condition;
   }
 }
 

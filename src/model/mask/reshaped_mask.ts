@@ -16,6 +16,10 @@ export function castForm(form: MaskForm | undefined, type: unknown): MaskForm | 
   if (form.kind === 'positions') {
     return isBool ? undefined : form;
   }
+  // tfjs holds integers in 32 bits; what they make of a larger number is not known.
+  if (isInteger && !(Math.max(Math.abs(form.visible), Math.abs(form.hidden)) < 2 ** 31)) {
+    return undefined;
+  }
   const cast = (x: number) => (isBool ? Number(x !== 0) : isInteger ? Math.trunc(x) : x);
   return {...form, visible: cast(form.visible), hidden: cast(form.hidden), isBool};
 }
