@@ -1,0 +1,68 @@
+import {backend as activeBackend, dispose, memory} from '@tensorflow/tfjs-core';
+import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
+import {expect} from 'chai';
+import {flashAttention, pbsAttention, releaseAttentionMemory} from '../../../src/index';
+import {flush, onOwnDevice} from '../../faults/webgpu_faults';
+import {randomInputs, tensors} from '../../reference/attention';
+import {testBackends} from '../../setup/environment';
+
+/** Takes all memory of the machine's GPU, from everybody: `LACK_OF_MEMORY=1`, by hand. */
+if (testBackends().includes('webgpu') && process.env.LACK_OF_MEMORY) {
+  describe('a GPU without memory [webgpu]', function () {
+    this.timeout(600_000);
+    onOwnDevice();
+
+    const filling: GPUBuffer[] = [];
+    const empty = () => filling.splice(0).forEach((buffer) => buffer.destroy());
+    afterEach(empty);
+
+    /** Takes buffers, large ones first, until the device has none of a mebibyte. */
+    async function fill(device: GPUDevice): Promise<number> {
+      let bytes = 0;
+      for (let size = 2 ** 30; size >= 2 ** 20;) {
+        device.pushErrorScope('out-of-memory');
+        const buffer = device.createBuffer({size, usage: GPUBufferUsage.STORAGE});
+        if (await device.popErrorScope()) size /= 2;
+        else {
+          filling.push(buffer);
+          bytes += size;
+        }
+      }
+      return bytes;
+    }
+
+    const calls = {
+      exact: flashAttention,
+      sparse: (...[q, k, v]: ReturnType<typeof tensors>) => pbsAttention(q, k, v, {auto: false}),
+    };
+    for (const [name, attend] of Object.entries(calls)) {
+      it(`${name}: the call or its read says what did not fit, nothing stays, and the next call is right`, async () => {
+        const gpu = activeBackend() as WebGPUBackend;
+        const inputs = tensors(randomInputs({heads: 8, keyValueHeads: 8, length: 8192, headDim: 64}, 75));
+        const run = async () => {
+          const output = attend(...inputs);
+          try {
+            return await output.data();
+          } finally {
+            output.dispose();
+          }
+        };
+        const expected = await run();
+        releaseAttentionMemory();
+        flush(gpu);
+        // What tfjs keeps of freed buffers would do.
+        gpu.bufferManager.dispose();
+        const before = memory().numTensors;
+        const taken = await fill(gpu.device);
+        console.log(`      ${(taken / 2 ** 30).toFixed(1)} GiB taken`);
+        const failure = await run().catch((error: Error) => error);
+        expect(failure).to.be.instanceOf(Error);
+        expect((failure as Error).message).to.match(/no buffer of \d+ bytes/);
+        expect(memory().numTensors).to.equal(before);
+        empty();
+        expect(await run()).to.deep.equal(expected);
+        dispose(inputs);
+      });
+    }
+  });
+}
