@@ -19,7 +19,7 @@ if (testBackends().includes('webgpu') && process.env.LACK_OF_MEMORY) {
     /** Takes buffers, large ones first, until the device has none of a mebibyte. */
     async function fill(device: GPUDevice): Promise<number> {
       let bytes = 0;
-      for (let size = 2 ** 30; size >= 2 ** 20;) {
+      for (let size = 2 ** 28; size >= 2 ** 20;) {
         device.pushErrorScope('out-of-memory');
         const buffer = device.createBuffer({size, usage: GPUBufferUsage.STORAGE});
         if (await device.popErrorScope()) size /= 2;
