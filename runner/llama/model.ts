@@ -139,6 +139,8 @@ export class LlamaModel {
     if (tf.getBackend() !== 'webgpu') return;
     let prompt: Promise<Prefill> | undefined;
     const compiled = compileAhead('prefill', () => (prompt = this.readPrompt(new Array(tokens).fill(0), request)));
+    // Told below, unless the prompt fails first.
+    compiled.catch(() => {});
     const {logits, cache} = await prompt!;
     try {
       await compiled;
