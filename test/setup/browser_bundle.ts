@@ -17,7 +17,10 @@ export async function bundleBrowserTests(outfile: string): Promise<void> {
     target: 'es2022',
     outfile,
     define: Object.fromEntries(
-      ['FAILURES', 'SOAK', 'LACK_OF_MEMORY'].map((name) => [`process.env.${name}`, JSON.stringify(process.env[name] ?? '')]),
+      ['FAILURES', 'SOAK', 'LACK_OF_MEMORY'].map((name) => [
+        `process.env.${name}`,
+        JSON.stringify(process.env[name] ?? ''),
+      ]),
     ),
     absWorkingDir: root,
     logLevel: 'error',
