@@ -6,7 +6,8 @@ import {OP_FOLDERS, testFiles} from '../setup/test_files';
 
 /**
  * Bundles the tests for a GPU host that has no node_modules; both commands run in the repository's root:
- * the kernel tests with mocha for Node with Dawn, `node build/gpu/tests.mjs`; and the browser tests for Chromium,
+ * the kernel tests with mocha for Node with Dawn, `node build/gpu/tests.mjs`, with
+ * `--fuzz-minutes N` random calls alone; and the browser tests for Chromium,
  * `node build/gpu/chromium.mjs`, with build/gpu/browser-tests.js and build/gpu/mocha.js; and what asks on the demo's page,
  * `node build/gpu/demo.mjs` in a book's fact, `node build/gpu/chat.mjs` in the chat; and `npm run fuzz`, `node build/gpu/fuzz.mjs`.
  */
@@ -30,6 +31,7 @@ const tests = [
 await esbuild.build({
   stdin: {
     contents: `
+      import './test/setup/gpu_arguments.ts';
       import {mocha} from './test/setup/mocha.ts';
       import './test/setup/dawn.ts';
       ${tests.map((file) => `import './${file}';`).join('\n')}
