@@ -330,6 +330,26 @@ describeOnCPU('rewriteAttention, results that must stay', () => {
     }
   });
 
+  it('a mask of which a slice leaves nothing', () => {
+    for (const [begin, end] of [
+      [0, 0],
+      [0, -1],
+      [1, 2],
+    ]) {
+      const g = withScores((graph, scores) => {
+        const all = graph.constant('bias', [1, 1, 32, 32], causalMask(32, -1e9));
+        const ends = [graph.int('from', begin, 0, 0, 0), graph.int('to', end, 1, length, length)];
+        return graph.node('AddV2', 'masked', [
+          scores,
+          graph.node('StridedSlice', 'mask', [all, ...ends, graph.int('steps', 1, 1, 1, 1)]),
+        ]);
+      });
+      // It stays in the graph. What tfjs multiplies of no values cannot be compared.
+      const {replaced} = rewriteAttention(g.artifacts('Identity'));
+      expect(replaced.map(({causal}) => causal)).to.deep.equal([false]);
+    }
+  });
+
   it('a mask of -1e4 under scores that outweigh it', async () => {
     const g = withScores((graph, scores) =>
       graph.node('AddV2', 'masked', [scores, graph.constant('mask', [length, length], causalMask(length, -1e4))]),
