@@ -94,7 +94,9 @@ export class GraphChanges {
         const choices = [whole ?? this.number(`${name}/seen`, 0), this.number(`${name}/low`, low!)];
         whole = this.add(name, 'SelectV2', [tensor, ...(kind === 'visible' ? choices : choices.reverse())]);
       } else {
-        const added = kind === 'added' ? tensor : this.add(`${name}/negative`, 'Neg', [tensor]);
+        // Of true tfjs makes a number by subtracting it, as the graph did, but not by Neg.
+        const zero = () => this.number(`${name}/zero`, 0);
+        const added = kind === 'added' ? tensor : this.add(`${name}/negative`, 'Sub', [zero(), tensor]);
         whole = whole === undefined ? added : this.add(`${name}/sum`, 'AddV2', [whole, added]);
       }
     }

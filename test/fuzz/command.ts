@@ -33,20 +33,23 @@ if (
   process.exit(values.help ? 0 : 1);
 }
 
-const say = (target: string, {cases, findings}: FuzzResult, when = '') =>
-  console.log(`${target}: ${cases} cases from seed ${seed}, ${findings.length} findings${when}`);
-
 let found = 0;
 let isStopped = false;
 for (const signal of ['SIGTERM', 'SIGINT']) process.on(signal, () => (isStopped = true));
 for (const target of names) {
+  let said = 0;
+  /** What came of it, and the findings that were not yet told, up to ten. */
+  const say = ({cases, findings}: FuzzResult, when = '') => {
+    console.log(`${target}: ${cases} cases from seed ${seed}, ${findings.length} findings${when}`);
+    for (const {seed: of, file, fault} of findings.slice(said, 10))
+      console.log(`  seed ${of ?? '-'}, ${file ?? '-'}: ${fault}`);
+    said = findings.length;
+  };
   const result = await fuzz({
     ...{target, seed, jobs, milliseconds: 60_000 * minutes, keep: true},
-    onMinute: (soFar) => say(target, soFar, ' so far'),
+    onMinute: (soFar) => say(soFar, ' so far'),
   });
-  say(target, result);
-  for (const {seed: of, file, fault} of result.findings.slice(0, 10))
-    console.log(`  seed ${of ?? '-'}, ${file ?? '-'}: ${fault}`);
+  say(result);
   found += result.findings.length;
   if (isStopped) break;
 }

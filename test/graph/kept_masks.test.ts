@@ -87,6 +87,9 @@ describeOnCPU('rewriteAttention, masks that are kept, forms', () => {
     'a mask of bools, which tfjs adds as numbers': masked((g, scores) =>
       g.node('AddV2', 'masked', [scores, g.constant('bools', [length, length], causalMask(length, 0, 1), 'bool')]),
     ),
+    'a mask of bools that is subtracted': masked((g, scores) =>
+      g.node('Sub', 'masked', [scores, g.constant('bools', [length, length], causalMask(length, 0, 1), 'bool')]),
+    ),
   };
   for (const [name, g] of Object.entries(cases)) {
     it(name, async () => {
