@@ -1,6 +1,6 @@
 import type {NamedTensorMap, Tensor1D, Tensor4D} from '@tensorflow/tfjs-core';
-import {cast, maximum, minimum, reshape, scalar, Tensor, tensor1d} from '@tensorflow/tfjs-core';
-import type {BlockGeometry} from '../attention/block_geometry.js';
+import {cast, logicalAnd, maximum, minimum, reshape, scalar, Tensor, tensor1d, tensor2d} from '@tensorflow/tfjs-core';
+import {firstVisibleBlock, visibleBlocks, type BlockGeometry} from '../attention/block_geometry.js';
 import type {AttentionTensors} from './attention_tensors.js';
 import {check, describe} from './check_arguments.js';
 import type {AttentionOptions, FlashAttentionOptions, PBSAttentionOptions} from './options.js';
@@ -115,24 +115,44 @@ const knownOrders = new WeakSet<object>();
 export const knowPlan = ({dataId}: Tensor): void => void knownOrders.add(dataId);
 export const isKnownPlan = ({keyIndices}: PBSAttentionPlan): boolean => knownOrders.has(keyIndices.dataId);
 
-/**
- * Throws unless the plan is one for these blocks; gives its tensors. Key indices of a plan from elsewhere are brought into the range of
- * the keys, since they are not read back.
- */
-export function planInputs(op: string, plan: PBSAttentionPlan, geometry: BlockGeometry): NamedTensorMap {
+/** Throws unless the plan is one for these blocks. */
+export function checkPlan(op: string, plan: PBSAttentionPlan, geometry: BlockGeometry): void {
   const {batch, heads, keyLength, blockSize, keyBlockSize, queryBlocks, keyBlocks} = geometry;
   const isPlan = plan?.keyIndices instanceof Tensor && plan.blockMask instanceof Tensor;
   check(isPlan, op, 'plan', `got ${describe(plan)}`, 'what pbsAttentionPlan or extendPBSAttentionPlan returned');
-  const {keyIndices, blockMask} = plan;
   const checkPart = (name: string, x: Tensor, dtype: string, shape: number[]) => {
     const takes = `${name} as ${dtype} [${shape}]: a plan for this query and key, of blocks of ${blockSize} queries`;
     checkTensorOf(op, 'plan', x, [dtype], shape, `${takes} and ${keyBlockSize} keys`);
   };
-  checkPart('keyIndices', keyIndices, 'int32', [batch, heads, keyLength]);
-  checkPart('blockMask', blockMask, 'bool', [batch, heads, queryBlocks, keyBlocks]);
+  checkPart('keyIndices', plan.keyIndices, 'int32', [batch, heads, keyLength]);
+  checkPart('blockMask', plan.blockMask, 'bool', [batch, heads, queryBlocks, keyBlocks]);
+}
+
+/**
+ * The tensors of a plan, once it is checked. What a plan from elsewhere holds is not read back: its key indices are brought into the range of
+ * the keys, and its blocks count where rows can see them alone, in segments up to their own.
+ */
+export function planInputs(
+  op: string,
+  plan: PBSAttentionPlan,
+  geometry: BlockGeometry,
+  causal: boolean,
+): NamedTensorMap {
+  checkPlan(op, plan, geometry);
+  const {keyIndices, blockMask} = plan;
   if (isKnownPlan(plan)) return {keyIndices, blockMask};
+  const {keyLength, queryBlocks, keyBlocks} = geometry;
   const [first, last] = [0, keyLength - 1].map((index) => scalar(index, 'int32'));
-  return {keyIndices: minimum(maximum(keyIndices, first), last), blockMask};
+  const canBeSeen = Array.from({length: queryBlocks}, (_, row) =>
+    Array.from(
+      {length: keyBlocks},
+      (__, block) => block >= firstVisibleBlock(geometry, row) && block < visibleBlocks(geometry, causal, row),
+    ),
+  );
+  return {
+    keyIndices: minimum(maximum(keyIndices, first), last),
+    blockMask: logicalAnd(blockMask, tensor2d(canBeSeen, [queryBlocks, keyBlocks], 'bool')),
+  };
 }
 
 function checkTensorOf(op: string, name: string, x: Tensor, dtypes: string[], shape: number[], takes: string): void {

@@ -1,7 +1,7 @@
 import type {Tensor3D, Tensor4D} from '@tensorflow/tfjs-core';
 import {concat, logicalAnd, logicalOr, op, pad, slice, tensor3d, tensor4d} from '@tensorflow/tfjs-core';
 import {blockGeometry, firstVisibleBlock, scoredBlocks, visibleBlocks} from '../attention/block_geometry.js';
-import {isKnownPlan, knowPlan, planInputs} from './attention_inputs.js';
+import {checkPlan, isKnownPlan, knowPlan} from './attention_inputs.js';
 import {attentionTensors} from './attention_tensors.js';
 import {check, describe, planSettings, queryOffsetOf} from './check_arguments.js';
 import type {PBSAttentionOptions, TensorInput} from './options.js';
@@ -63,7 +63,7 @@ function extendPBSAttentionPlan_(
   const plannedKeys = plan?.keyIndices?.shape?.[2] ?? 0;
   const plannedBlocks = Math.ceil(plannedKeys / keyBlockSize);
   const plannedRows = plan?.blockMask?.shape?.[2] ?? 0;
-  planInputs(name, plan, {...geometry, keyLength: plannedKeys, queryBlocks: plannedRows, keyBlocks: plannedBlocks});
+  checkPlan(name, plan, {...geometry, keyLength: plannedKeys, queryBlocks: plannedRows, keyBlocks: plannedBlocks});
   const got = `got one of ${describe(plannedKeys)} keys for a key [${key.shape}]`;
   check(plannedKeys <= keyLength, name, 'plan', got, 'a plan of as many keys or fewer');
 

@@ -83,7 +83,7 @@ function pbsAttention_(...[q, k, v, options]: Parameters<typeof pbsAttention>): 
     value,
     ...keyLengthsInput('pbsAttention', {keyLengths}, key),
     ...headInputs('pbsAttention', options, query),
-    ...(plan !== undefined && planInputs('pbsAttention', plan, blockGeometry(query, key, attrs))),
+    ...(plan !== undefined && planInputs('pbsAttention', plan, blockGeometry(query, key, attrs), attrs.causal)),
   };
   if (onReport === undefined) {
     return asGiven(runDifferentiable(PBSAttention, inputs, attrs), {isOneEntry});

@@ -38,6 +38,8 @@ function randomCall(seed: number) {
 describeAllBackends('forms of scores, by chance', (backend) => {
   const isCPU = backend === 'cpu';
   const tolerance = isCPU ? 1e-6 : 1e-5;
+  // Beside a float32 mask the CPU, too, has float32 scores, which slopes may put far from 0.
+  const toleranceOf = ({mask}: OracleOptions) => (mask?.dtype === 'float32' && !few ? 1e-5 : tolerance);
 
   before(() => setBackend(backend));
 
@@ -82,7 +84,7 @@ describeAllBackends('forms of scores, by chance', (backend) => {
       async errorOf(seed) {
         const {inputs, options, name} = randomCall(seed);
         const error = difference(await attend(inputs, options), attentionOracle(inputs, options).output);
-        expect(error, name).to.be.below(tolerance);
+        expect(error, name).to.be.below(toleranceOf(options));
         return error;
       },
     },
@@ -173,7 +175,7 @@ describeAllBackends('forms of scores, by chance', (backend) => {
         const dim = inputs.valueShape[3];
         const isClean = (_: unknown, i: number) => !isSeen[Math.floor(i / dim)];
         const error = difference(Array.from(output).filter(isClean), expected.filter(isClean));
-        expect(error, name).to.be.below(tolerance);
+        expect(error, name).to.be.below(toleranceOf(options));
         return error;
       },
     },

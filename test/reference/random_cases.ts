@@ -1,13 +1,13 @@
-/**
- * Where there is an environment: FORM_CASES random cases a test, or those of FORM_MINUTES for all tests of a suite together, from seed
- * FORM_SEED on, of any combination of forms; else few, of few combinations.
+/*
+ * FORM_CASES random cases a test, or those of FORM_MINUTES for all tests of a suite together, from seed FORM_SEED on, of any combination of
+ * forms; without them few, of few combinations.
  */
-const environment = (globalThis as {process?: {env: Record<string, string | undefined>}}).process?.env ?? {};
-const {FORM_CASES, FORM_MINUTES} = environment;
-const firstSeed = Number(environment.FORM_SEED ?? (FORM_MINUTES === undefined ? 1 : Date.now() % 2 ** 31));
+const givenCases = Number(process.env.FORM_CASES || NaN);
+const givenMinutes = Number(process.env.FORM_MINUTES || NaN);
+const firstSeed = Number(process.env.FORM_SEED || (givenMinutes ? Date.now() % 2 ** 31 : 1));
 
 /** Whether combinations are few. */
-export const few = FORM_CASES === undefined && FORM_MINUTES === undefined;
+export const few = !givenCases && !givenMinutes;
 
 /**
  * Runs the cases of a test, up to the first that fails.
@@ -21,9 +21,9 @@ export async function forRandomCases(
   tests: number,
   errorOf: (seed: number) => Promise<number>,
 ): Promise<void> {
-  const minutes = FORM_MINUTES === undefined || FORM_CASES !== undefined ? undefined : Number(FORM_MINUTES) / tests;
-  const end = performance.now() + 60_000 * (minutes ?? Infinity);
-  const cases = minutes === undefined ? Number(FORM_CASES ?? count) : Infinity;
+  const byTime = !givenCases && givenMinutes > 0;
+  const end = performance.now() + (byTime ? (60_000 * givenMinutes) / tests : Infinity);
+  const cases = byTime ? Infinity : givenCases || count;
   let [ran, largest] = [0, 0];
   try {
     for (; ran < cases && performance.now() < end; ++ran) largest = Math.max(largest, await errorOf(firstSeed + ran));

@@ -1,3 +1,4 @@
+import {firstVisibleBlock, visibleBlocks} from '../../src/attention/block_geometry';
 import {Random} from '../fuzz/random';
 import type {Inputs} from './attention';
 import type {OracleOptions} from './attention_oracle';
@@ -19,8 +20,8 @@ export function wildPlan(plan: PlanValues, seed: number): PlanValues & {keyIndic
 }
 
 /**
- * The definition of attention by any plan: each place of a kept block is a key of its own, the nearest that exists, which a row sees as
- * its index says.
+ * The definition of attention by any plan: each place of a kept block that can be seen is a key of its own, the nearest that exists,
+ * which a row sees as its index says.
  */
 export function attentionByPlan(
   {query, key, value, queryShape, keyShape, valueShape}: Inputs,
@@ -36,11 +37,12 @@ export function attentionByPlan(
   }: OracleOptions & {
     queryOffset: number;
   },
-  {keyIndices, blockMask, shape, blockSize, keyBlockSize, queryBlocks, keyBlocks}: PlanValues,
+  {keyIndices, blockMask, shape, blockSize, keyBlockSize, segmentSize, queryBlocks, keyBlocks}: PlanValues,
 ): Float64Array {
   const [batch, heads, queryLength, keyLength] = shape;
   const indices = Array.from(keyIndices, (index) => Math.min(keyLength - 1, Math.max(0, index)));
   const group = heads / keyShape[1];
+  const geometry = {queryLength, queryOffset, window, blockSize, keyBlockSize, segmentSize, queryBlocks, keyBlocks};
   // The keys and values of each head of the query, in the order of its plan.
   const inOrder = (x: Float32Array, dim: number) =>
     Float32Array.from({length: batch * heads * keyLength * dim}, (_, i) => {
@@ -54,7 +56,10 @@ export function attentionByPlan(
     const head = Math.floor(row / queryLength);
     const block = head * queryBlocks + Math.floor((row % queryLength) / blockSize);
     const index = indices[head * keyLength + place];
-    const isKept = blockMask[block * keyBlocks + Math.floor(place / keyBlockSize)];
+    const [queryBlock, keyBlock] = [block % queryBlocks, Math.floor(place / keyBlockSize)];
+    const canBeSeen =
+      keyBlock >= firstVisibleBlock(geometry, queryBlock) && keyBlock < visibleBlocks(geometry, causal, queryBlock);
+    const isKept = canBeSeen && blockMask[block * keyBlocks + keyBlock];
     const behind = queryOffset + (row % queryLength) - index;
     const isNear = (!causal || behind >= 0) && Math.abs(behind) < window;
     const isSeen = isKept && isNear && index < (keyLengths?.[Math.floor(head / heads)] ?? Infinity);

@@ -17,7 +17,7 @@ export async function bundleBrowserTests(outfile: string): Promise<void> {
     target: 'es2022',
     outfile,
     define: Object.fromEntries(
-      ['FAILURES', 'SOAK', 'LACK_OF_MEMORY'].map((name) => [
+      ['FAILURES', 'SOAK', 'LACK_OF_MEMORY', 'FORM_CASES', 'FORM_MINUTES', 'FORM_SEED'].map((name) => [
         `process.env.${name}`,
         JSON.stringify(process.env[name] ?? ''),
       ]),
