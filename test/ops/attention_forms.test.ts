@@ -1,5 +1,5 @@
 import type {Tensor4D} from '@tensorflow/tfjs-core';
-import {dispose, getBackend, memory, setBackend, tensor1d, tensor4d} from '@tensorflow/tfjs-core';
+import {dispose, getBackend, memory, reshape, setBackend, tensor1d, tensor3d, tensor4d} from '@tensorflow/tfjs-core';
 import {expect} from 'chai';
 import type {PBSAttentionOptions} from '../../src/index';
 import {flashAttention, pbsAttention, pbsAttentionPlan} from '../../src/index';
@@ -84,17 +84,19 @@ function expectInWindow(
 }
 
 /** Expects the plan that the CPU makes, but where rounding decides: of keys whose scores are as good as equal, and of blocks. */
-async function expectPlanOfCPU(inputs: Inputs, options: PBSAttentionOptions, actual: PlanValues, name: string) {
+async function expectPlanOfCPU(inputs: Inputs, {options, blocks}: FormCase, actual: PlanValues, name: string) {
   const backend = getBackend();
   await setBackend('cpu');
   const [q, k, v] = tensors(inputs);
-  const {keyIndices, blockMask} = pbsAttentionPlan(q, k, options);
+  const given: PBSAttentionOptions = {...blocks, ...flashOptions(options)};
+  const {keyIndices, blockMask} = pbsAttentionPlan(q, k, given);
   const [order, mask] = [Array.from(await keyIndices.data()), await blockMask.data()];
-  const attrs = pbsAttentionAttrs('test', options, q, k);
+  const attrs = pbsAttentionAttrs('test', given, q, k);
   const geometry = blockGeometry(q, k, attrs);
-  const {alibiSlopes, keyLengths, softCap} = options as OracleOptions;
+  const {alibiSlopes, keyLengths, softCap, mask: ofCall} = options;
   const forms = {
     softCap,
+    mask: ofCall && {...ofCall, values: Float32Array.from(ofCall.values)},
     keyLengths: keyLengths && Int32Array.from(keyLengths),
     alibiSlopes: alibiSlopes && Float32Array.from(alibiSlopes),
   };
@@ -115,7 +117,7 @@ async function expectPlanOfCPU(inputs: Inputs, options: PBSAttentionOptions, act
       }
     });
   }
-  dispose([q, k, v, keyIndices, blockMask]);
+  dispose([q, k, v, keyIndices, blockMask, ...(given.mask ? [given.mask] : [])]);
   await setBackend(backend);
 }
 
@@ -181,6 +183,21 @@ describeAllBackends('forms of scores', function (backend) {
     expect(Array.from(await same.data())).to.deep.equal(Array.from(await byNumbers.data()));
     dispose([byNumbers, same, ...byTensors]);
     expect(memory().numTensors).to.equal(before);
+  });
+
+  it('of block-sparse attention of threshold 1 are those of exact attention under a mask of integers', async () => {
+    if (!isCPU) return;
+    const [q, k, v] = tensors(randomInputs({heads: 2, length: 40, headDim: 8}, 7)).map((x) => reshape(x, [2, 40, 8]));
+    const mask = tensor3d(
+      Array.from({length: 1600}, (_, i) => Number(i % 3 > 0)),
+      [1, 40, 40],
+      'int32',
+    );
+    const sizes = {blockSize: 8, keyBlockSize: 4, segmentSize: 8, auto: false};
+    const [whole, exact] = [pbsAttention(q, k, v, {...sizes, threshold: 1, mask}), flashAttention(q, k, v, {mask})];
+    expect(whole.shape).to.deep.equal([2, 40, 8]);
+    expect(Array.from(await whole.data())).to.deep.equal(Array.from(await exact.data()));
+    dispose([q, k, v, mask, whole, exact]);
   });
 
   it('leave rows that see nothing at zeros, with sinks too', async () => {
@@ -264,12 +281,12 @@ describeAllBackends('forms of scores', function (backend) {
   it('are those of the blocks of a plan in block-sparse attention, which lie in the window', async function () {
     this.timeout(600_000);
     for (const seed of seeds(isCPU ? 100 : 8)) {
-      const {shape, options: all, blocks} = randomForm(seed, {few});
-      const options = {...all, mask: undefined};
+      const form = randomForm(seed, {few});
+      const {shape, options, blocks} = form;
       const inputs = randomInputs(shape, seed);
       const [q, k, v] = tensors(inputs);
-      const sparse = {...options, ...blocks, auto: false};
-      const name = describeCase(seed, {shape, ...sparse});
+      const sparse = {...flashOptions(options), ...blocks, auto: false};
+      const name = describeCase(seed, {shape, ...options, ...blocks});
       const plan = pbsAttentionPlan(q, k, sparse);
       const values = await valuesOf(plan);
       // Exact attention has no blocks to choose, and the paper's rule leaves out whole segments.
@@ -278,19 +295,19 @@ describeAllBackends('forms of scores', function (backend) {
         expectInWindow(values, options, name);
       }
       if (!isCPU) {
-        await expectPlanOfCPU(inputs, sparse, values, name);
+        await expectPlanOfCPU(inputs, form, values, name);
       }
-      const byPlan = {...options, mask: planMask(values)};
+      const byPlan = {...options, mask: planMask(values, options.mask)};
       const expected = attentionOracle(inputs, byPlan).output;
       for (const given of [sparse, {...sparse, plan}]) {
         const output = pbsAttention(q, k, v, given);
         expect(difference(await output.data(), expected), name).to.be.below(tolerance);
         output.dispose();
       }
-      if (seed % 4 === 0) {
+      if (seed % 5 === 3) {
         await expectGradients((...x) => pbsAttention(x[0], x[1], x[2], sparse), inputs, byPlan, seed, name);
       }
-      dispose([q, k, v, plan.keyIndices, plan.blockMask]);
+      dispose([q, k, v, plan.keyIndices, plan.blockMask, ...(sparse.mask ? [sparse.mask] : [])]);
     }
   });
 });
