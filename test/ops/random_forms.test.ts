@@ -78,7 +78,7 @@ describeAllBackends('forms of scores, by chance', (backend) => {
 
   const checks: Record<string, Check> = {
     'in any combination are the oracle': {
-      ...{onCPU: 200, elsewhere: 36},
+      ...{onCPU: 200, elsewhere: 28},
       async errorOf(seed) {
         const {inputs, options, name} = randomCall(seed);
         const error = difference(await attend(inputs, options), attentionOracle(inputs, options).output);
@@ -96,7 +96,7 @@ describeAllBackends('forms of scores, by chance', (backend) => {
       },
     },
     'have the gradients of the oracle': {
-      ...{onCPU: 60, elsewhere: 12},
+      ...{onCPU: 60, elsewhere: 7},
       async errorOf(seed) {
         const {inputs, options, name} = randomCall(seed);
         const given = flashOptions(options);
