@@ -38,15 +38,18 @@ if (testBackends().includes('webgl')) {
     }
     const cases: Record<string, Case> = {
       'few rows over many keys': {
-        shape: {batch: 2, heads: 2, keyValueHeads: 1, length: 6, keyLength: 300, headDim: 16, valueDim: 20},
+        shape: {batch: 2, heads: 2, keyValueHeads: 1, length: 6, keyLength: 300, headDim: 8, valueDim: 10},
         causal: true,
         keyLengths: [300, 130],
       },
-      'blocks that reach over segments': {shape: {heads: 2, length: 70, keyLength: 203, headDim: 16}, causal: true},
+      'blocks that reach over segments': {
+        shape: {heads: 2, length: 36, keyLength: 107, headDim: 8, valueDim: 10},
+        causal: true,
+      },
       'more rows than keys': {
-        shape: {batch: 2, heads: 2, length: 130, keyLength: 90, headDim: 16, valueDim: 6},
+        shape: {batch: 2, heads: 2, length: 66, keyLength: 46, headDim: 8, valueDim: 10},
         causal: false,
-        keyLengths: [47, 90],
+        keyLengths: [23, 46],
       },
     };
     const scale = 0.3;
@@ -63,6 +66,14 @@ if (testBackends().includes('webgl')) {
       const orderOf = (estimate: 'sampled' | 'pooled') => cpuPermute.permute(call, {permute: true, estimate});
       const {keyIndices} = orderOf('pooled');
       const scores = cpuScore.scoreBlocks(call, keyIndices);
+
+      const [batch, , queryLength] = inputs.queryShape;
+      const random = randomInputs({length: batch * queryLength, headDim: geometry.keyLength}, 83).query;
+      const mask: AttentionMask = {
+        values: random.map((x) => (x < 0 ? -Infinity : x)),
+        shape: [batch, 1, queryLength, geometry.keyLength],
+        dtype: 'float32',
+      };
 
       it(`plans: ${name}`, async () => {
         for (const estimate of ['sampled', 'pooled'] as const) {
@@ -84,30 +95,25 @@ if (testBackends().includes('webgl')) {
         const sparse = await stages.attend(inputs, plan, options);
         const expected = cpuAttend.attend(call, plan);
         expect(relativeL1(sparse, expected), 'by a plan').to.be.below(1e-5);
+        const masked = await stages.attend(inputs, plan, {...options, mask});
+        expect(relativeL1(masked, cpuAttend.attend({...call, mask}, plan)), 'by a plan under a mask').to.be.below(1e-5);
         const whole = {...geometry, segmentSize: 16};
-        const [batch, , queryLength] = inputs.queryShape;
-        const maskShape = [batch, 1, queryLength, geometry.keyLength];
-        const random = randomInputs({length: batch * queryLength, headDim: geometry.keyLength}, 83).query;
-        const mask: AttentionMask = {
-          values: random.map((x) => (x < 0 ? -Infinity : x)),
-          shape: maskShape,
-          dtype: 'float32',
-        };
         const exact = await stages.attend(inputs, undefined, {...options, geometry: whole, mask});
         const expectedExact = cpuAttend.attend({...call, geometry: whole, mask});
         expect(relativeL1(exact, expectedExact), 'under a mask').to.be.below(1e-5);
       });
 
-      it(`attends and plans in a window, with a soft cap, slopes and sinks: ${name}`, async () => {
-        const {heads, queryOffset, keyLength, queryLength} = geometry;
+      it(`attends and plans in a window, under a mask, with a soft cap, slopes and sinks: ${name}`, async () => {
+        const {heads, queryOffset, keyLength} = geometry;
         const position = causal ? queryOffset : Math.max(0, keyLength - queryLength);
-        const windowed = {...geometry, window: 40, queryOffset: position};
+        const windowed = {...geometry, window: 20, queryOffset: position};
         const forms = {
           ...options,
           geometry: windowed,
           softCap: 4,
           alibiSlopes: Float32Array.from({length: heads}, (_, i) => 2 ** (-i - 4)),
           sinks: Float32Array.from({length: heads}, (_, i) => i - 0.5),
+          mask,
         };
         const formed = cpuCall(inputs, forms);
         const sampled = {estimate: 'sampled', threshold: 0.9} as const;

@@ -22,7 +22,9 @@ import {PRODUCT_TILES} from '../../../runner/quantised/webgpu/product_tiles';
 import {UnpackProgram, UnpackRowsProgram} from '../../../runner/quantised/webgpu/unpack_program';
 import {blockGeometry} from '../../../src/attention/block_geometry';
 import {AttendProgram} from '../../../src/kernels/webgpu/attend/attend';
+import {AttendDecodeProgram} from '../../../src/kernels/webgpu/attend/attend_decode';
 import {AttendMatrixProgram} from '../../../src/kernels/webgpu/attend/attend_matrix';
+import type {MatrixTile} from '../../../src/kernels/webgpu/attend/attend_matrix_tile';
 import {float16Layout, Float16RowsProgram} from '../../../src/kernels/webgpu/attend/float16_rows';
 import {LogSumExpProgram} from '../../../src/kernels/webgpu/attend/log_sum_exp';
 import {CombineStatesProgram} from '../../../src/kernels/webgpu/attend/attend_split';
@@ -44,6 +46,7 @@ import {HeadFormsProgram} from '../../../src/kernels/webgpu/head_forms';
 import {FloatsProgram} from '../../../src/kernels/webgpu/float_inputs';
 import {KeptMassProgram} from '../../../src/kernels/webgpu/select/kept_mass';
 import type {AttentionProgram} from '../../../src/kernels/webgpu/runtime/program';
+import {JoinedPlanProgram} from '../../../src/kernels/webgpu/gradients/joined_plan';
 import {QueryListsProgram} from '../../../src/kernels/webgpu/gradients/query_lists';
 import {BlockScoresProgram, PoolBlocksProgram} from '../../../src/kernels/webgpu/select/score_blocks';
 import {SampledMassProgram} from '../../../src/kernels/webgpu/select/sampled_mass';
@@ -86,6 +89,7 @@ describe('shader texts', () => {
     geometry: {...of.geometry, window: 300},
     ...{softCap: 50, alibiSlopes: info(4), sinks: info(4), headForms: info(of.geometry.batch * 4, 4)},
   });
+  const everyForm = formed({...padded, mask: masked.mask});
   const windowed = {...grouped, geometry: {...grouped.geometry, window: 300}};
   const keyMasked = {...wide, mask: {...info(2, 1, 1, 1000), dtype: 'bool' as const}};
 
@@ -93,7 +97,7 @@ describe('shader texts', () => {
   const order = int32(1, 4, 1000);
   const lists = int32(1, 4, 8, 17);
   const plan = {keyIndices: order, blockLists: lists};
-  const queryPlan = {keyIndices: order, queryLists: int32(1, 4, 16, 9)};
+  const joined = {joinedPlan: int32(4 * (1000 + 8 * 17))};
   const chunkPlan = {keyIndices: int32(2, 4, 1000), blockLists: int32(2, 4, 1, 17)};
   const statistics = info(1, 4, 1000, 4);
   const rule = (estimate: 'sampled' | 'pooled') => ({threshold: 0.9, estimate});
@@ -125,8 +129,9 @@ describe('shader texts', () => {
     return {type, shape: [96, 512] as [number, number], quants: int32(96, 64), scales: int32(96, 16)};
   };
   /** The program with rows of float16 in place of queries, keys and values. */
-  const onMatrixUnits = (of: WebGPUCall, plan?: WebGPUPlan) =>
-    new AttendMatrixProgram(of, int32(4 * float16Layout(of).end), plan);
+  const long = call({query: info(1, 8, 1024, 64), key: info(1, 2, 1024, 64)});
+  const onMatrixUnits = (of: WebGPUCall, plan?: WebGPUPlan, tile: MatrixTile = {rowFragments: 1, keys: 16}) =>
+    new AttendMatrixProgram(of, {rows: int32(4 * float16Layout(of).end), tile, plan});
   const programs: Record<string, AttentionProgram<object>> = {
     float16_rows: new Float16RowsProgram(wide),
     float16_rows_odd: new Float16RowsProgram(odd),
@@ -157,20 +162,22 @@ describe('shader texts', () => {
     attend_half_sparse: new AttendProgram(grouped, {...float16, plan}),
     attend_half_exact_not_causal_odd_head_dim: new AttendProgram(odd, float16),
     attend_matrix_exact: onMatrixUnits(grouped),
-    attend_matrix_many_rows: onMatrixUnits(call({query: info(1, 8, 8192, 64), key: info(1, 2, 8192, 64)})),
+    attend_matrix_many_rows: onMatrixUnits(long, undefined, {rowFragments: 2, keys: 16}),
+    attend_matrix_few_rows: onMatrixUnits(long, undefined, {rowFragments: 2, keys: 32}),
     attend_matrix_sparse: onMatrixUnits(grouped, plan),
     attend_matrix_exact_not_causal_odd_head_dim: onMatrixUnits(odd),
     attend_exact_not_causal_odd_head_dim: new AttendProgram(odd, float32),
-    gradient_statistics_sparse: new GradientStatisticsProgram(grouped, gradientTile, plan),
+    gradient_statistics_sparse: new GradientStatisticsProgram(grouped, gradientTile, joined),
     gradient_statistics_exact_odd: new GradientStatisticsProgram(odd, chunkedTile),
-    gradient_query_sparse: new GradientQueryProgram(grouped, gradientTile, statistics, plan),
+    gradient_query_sparse: new GradientQueryProgram(grouped, gradientTile, statistics, joined),
     gradient_query_exact_odd: new GradientQueryProgram(odd, chunkedTile, statistics),
-    gradient_key_sparse: new GradientKeyProgram(grouped, gradientTile, statistics, queryPlan),
+    gradient_key_sparse: new GradientKeyProgram(grouped, gradientTile, statistics, joined),
     gradient_key_exact: new GradientKeyProgram(grouped, gradientTile, statistics),
     gradient_key_exact_odd: new GradientKeyProgram(odd, chunkedTile, statistics),
     gradient_query_chunked: new GradientQueryProgram(grouped, chunkedTile, statistics),
-    gradient_key_chunked: new GradientKeyProgram(grouped, chunkedTile, statistics, queryPlan),
+    gradient_key_chunked: new GradientKeyProgram(grouped, chunkedTile, statistics, joined),
     query_lists: new QueryListsProgram(info(1, 4, 8, 16)),
+    joined_plan: new JoinedPlanProgram(order, lists),
     sum_heads: new SumHeadsProgram(info(4 * 1000 * 128), {first: 0, owners: 4, shape: grouped.key.shape}),
     proxy_statistics_padded: new ProxyStatisticsProgram(padded, tile),
     key_scores_padded: new KeyScoresProgram(padded, info(8, 100), tile),
@@ -192,8 +199,8 @@ describe('shader texts', () => {
     attend_split_exact: new AttendProgram(keyMasked, split),
     attend_split_sparse: new AttendProgram(chunk, {...split, plan: chunkPlan}),
     combine_states: new CombineStatesProgram(info(800, 8, 84), wide.geometry),
-    segment_key_scores_forms: new SegmentKeyScoresProgram(formed(padded), tile),
-    sampled_mass_forms: new SampledMassProgram(formed(padded), chunkPlan.keyIndices, attendTile),
+    segment_key_scores_forms: new SegmentKeyScoresProgram(everyForm, tile),
+    sampled_mass_forms: new SampledMassProgram(everyForm, chunkPlan.keyIndices, attendTile),
     sampled_mass_forms_not_causal: new SampledMassProgram(formed(notCausal), order, fewKeys),
     select_blocks_window: new SelectBlocksProgram(windowed, rule('sampled'), scores, order),
     select_blocks_window_not_causal: new SelectBlocksProgram(
@@ -206,6 +213,16 @@ describe('shader texts', () => {
     attend_window: new AttendProgram(windowed, float32),
     attend_forms_chunk_padded: new AttendProgram(formed(padded), float32),
     attend_forms_sparse_not_causal: new AttendProgram(formed(notCausal), {...float32, plan}),
+    attend_decode: new AttendDecodeProgram(call({query: info(1, 8, 1, 64), key: info(1, 2, 8192, 64)}), {
+      teams: {rows: 4, lanes: 16},
+      chunks: 8,
+    }),
+    attend_decode_odd: new AttendDecodeProgram(odd, {teams: {rows: 2, lanes: 8}, chunks: 8}),
+    attend_decode_forms: new AttendDecodeProgram(formed({...keyMasked, causal: false}), {
+      teams: {rows: 1, lanes: 64},
+      chunks: 8,
+    }),
+    attend_forms_sparse: new AttendProgram(everyForm, {...float32, plan: chunkPlan}),
     attend_forms_split: new AttendProgram(formed(chunk), split),
     attend_forms_half_not_causal: new AttendProgram(formed({...masked, causal: false}), float16),
     attend_matrix_window: onMatrixUnits(windowed),
@@ -222,9 +239,10 @@ describe('shader texts', () => {
     head_forms: new HeadFormsProgram({keyLengths: int32(2), alibiSlopes: info(4), sinks: info(4)}, padded.geometry),
     head_forms_sinks: new HeadFormsProgram({sinks: info(4)}, grouped.geometry),
     gradient_statistics_forms: new GradientStatisticsProgram(formed(padded), chunkedTile),
-    gradient_statistics_forms_sparse: new GradientStatisticsProgram(formed(padded), chunkedTile, chunkPlan),
-    gradient_query_forms: new GradientQueryProgram(formed(padded), chunkedTile, info(2, 4, 100, 8), chunkPlan),
+    gradient_statistics_forms_sparse: new GradientStatisticsProgram(everyForm, chunkedTile, joined),
+    gradient_query_forms: new GradientQueryProgram(everyForm, chunkedTile, info(2, 4, 100, 8), joined),
     gradient_key_forms: new GradientKeyProgram(formed(grouped), chunkedTile, info(1, 4, 1000, 8)),
+    gradient_key_forms_sparse: new GradientKeyProgram(everyForm, chunkedTile, info(2, 4, 100, 8), joined),
     gradient_key_window_not_causal: new GradientKeyProgram({...windowed, causal: false}, chunkedTile, statistics),
     model_rms_norm: new RMSNormProgram(info(100, 256), 1e-5),
     model_rms_norm_odd: new RMSNormProgram(info(100, 33), 1e-5),
