@@ -4,25 +4,32 @@ import karma from 'karma';
 import Mocha from 'mocha';
 import {bundleLayersTests} from './layers/bundle';
 import {findChromium} from '../hosts/chromium';
+import type {Counts} from './setup/jobs';
+import {runJobs} from './setup/jobs';
 import {OP_FOLDERS, testFiles} from './setup/test_files';
+import {TestTimes} from './setup/test_times';
 
 /**
  * `npm test`: mocha in Node for what needs no browser, tfjs-layers by itself, the package as its users install it, karma in
  * headless Chromium, the demo's page there, and one line that adds up all. `npm test -- node`, `layers`, `package`, `browser`
  * or `demo` runs one of them, `quick` the short part of `node`. `TEST_GREP` selects tests by name; `TEST_TIMES=1` prints how
- * long each suite took.
+ * long tests, suites and backends took.
  */
-interface Counts {
-  passed: number;
-  failed: number;
-}
-
 const root = new URL('..', import.meta.url);
 
 const NODE_FILES = ['test/webgpu.node.test.ts'].concat(
-  [...OP_FOLDERS, 'runner', 'demo/ask', 'demo/engine', 'demo/page', 'graph', 'examples', 'experiments', 'fuzz'].flatMap(
-    (folder) => testFiles(folder, 'node'),
-  ),
+  [
+    ...OP_FOLDERS,
+    'runner',
+    'demo/ask',
+    'demo/engine',
+    'demo/page',
+    'graph',
+    'examples',
+    'bench',
+    'experiments',
+    'fuzz',
+  ].flatMap((folder) => testFiles(folder, 'node')),
 );
 
 /** Suites of `node` that take two thirds of its time: whole runs of the demo, the tuner and the experiments on its model, fuzzing. */
@@ -34,28 +41,19 @@ async function runMocha(files: string[], reporter: string, grep = process.env.TE
   ['test/setup/node.ts', 'test/setup/wasm.ts'].forEach((file) => mocha.addFile(fileURLToPath(new URL(file, root))));
   files.forEach((file) => mocha.addFile(fileURLToPath(new URL(file, root))));
   await mocha.loadFilesAsync();
-  const seconds = new Map<string, number>();
+  const times = new TestTimes();
   const counts = await new Promise<Counts>((resolve) => {
     const runner = mocha.run((failed) => resolve({passed: runner.stats!.passes, failed}));
     let last = performance.now();
     // From the end of a test to that of the next, so that hooks count too.
     runner.on('test end', (test) => {
       const now = performance.now();
-      addTime(seconds, test.titlePath()[0], now - last);
+      times.add(test.titlePath(), now - last);
       last = now;
     });
   });
-  printTimes(seconds);
+  times.print();
   return counts;
-}
-
-function addTime(seconds: Map<string, number>, suite: string, milliseconds: number): void {
-  seconds.set(suite, (seconds.get(suite) ?? 0) + milliseconds / 1000);
-}
-
-function printTimes(seconds: Map<string, number>): void {
-  if (!process.env.TEST_TIMES) return;
-  [...seconds].sort((a, b) => b[1] - a[1]).forEach(([suite, s]) => console.log(`${s.toFixed(1)} s  ${suite}`));
 }
 
 /** In a worker, because the bundle brings a tfjs-core of its own, which would register every kernel again. */
@@ -72,33 +70,34 @@ async function runLayers(): Promise<Counts> {
 }
 
 /**
- * Two browsers side by side, since compiling shaders in software keeps one core busy and no other: the suites that take longest
- * on WebGPU, about half of the time of all, and the others.
+ * The suites that take longest on WebGPU, about half of the time of all: compiling shaders in software keeps one core busy and no other,
+ * so these and the others run side by side, each in a browser of its own.
  */
 const LONG =
   '(the demo checkpoint|attention on matrix units|failures of the device|forms of scores|stages against|random shapes|forms of attention|device limits|a run with both|the authors|exact attention).*webgpu';
-const SHARDS = [`/${LONG}/i`, `/^(?!.*${LONG})/i`];
+const SHARDS = {'browser/1': `/${LONG}/i`, 'browser/2': `/^(?!.*${LONG})/i`};
 
-async function runInBrowser(): Promise<Counts> {
-  const seconds = new Map<string, number>();
-  const configs = [];
-  for (const grep of process.env.TEST_GREP ? [process.env.TEST_GREP] : SHARDS) {
-    configs.push(await browserConfig(grep));
-  }
-  const counts = await Promise.all(configs.map((config) => runKarma(config, seconds)));
-  printTimes(seconds);
-  return counts.reduce((sum, {passed, failed}) => ({passed: sum.passed + passed, failed: sum.failed + failed}));
-}
-
-const browserConfig = (grep: string) =>
-  karma.config.parseConfig(
+async function runInBrowser(grep = process.env.TEST_GREP): Promise<Counts> {
+  const times = new TestTimes();
+  const config = await karma.config.parseConfig(
     fileURLToPath(new URL('karma.conf.js', root)),
     {client: {mocha: {timeout: 120_000, grep}}} as karma.ConfigOptions,
     {promiseConfig: true, throwErrors: true},
   );
+  const counts = await runKarma(config, times);
+  times.print();
+  return counts;
+}
 
-/** @param seconds told what each suite has taken. */
-function runKarma(config: karma.Config, seconds: Map<string, number>): Promise<Counts> {
+interface KarmaResult {
+  suite: string[];
+  description: string;
+  startTime: number;
+  endTime: number;
+}
+
+/** @param times told what each test has taken. */
+function runKarma(config: karma.Config, times: TestTimes): Promise<Counts> {
   return new Promise((resolve) => {
     const counts: Counts = {passed: 0, failed: 0};
     const server = new karma.Server(config, (exitCode) => {
@@ -106,12 +105,13 @@ function runKarma(config: karma.Config, seconds: Map<string, number>): Promise<C
       const brokeOff = exitCode !== 0 && counts.failed === 0;
       resolve(brokeOff ? {...counts, failed: 1} : counts);
     });
-    server.on(
-      'spec_complete' as 'run_complete',
-      ((_browser: unknown, {suite, time}: {suite: string[]; time: number}) => {
-        addTime(seconds, suite[0], time);
-      }) as never,
-    );
+    let last: number | undefined;
+    // As in Node: from the end of a test to that of the next.
+    const addTime = (_browser: unknown, {suite, description, startTime, endTime}: KarmaResult) => {
+      times.add([...suite, description], endTime - (last ?? startTime));
+      last = endTime;
+    };
+    server.on('spec_complete' as 'run_complete', addTime as never);
     server.on('run_complete', (_browsers, {success, failed}) => Object.assign(counts, {passed: success, failed}));
     void server.start();
   });
@@ -148,7 +148,7 @@ const places: Record<string, Place> = {
     what: 'WebGPU and WebGL in headless Chromium, in software',
     minutes: 10,
     needsBrowser: true,
-    run: runInBrowser,
+    run: () => runInBrowser(),
   },
   demo: {
     what: 'the demo’s page in headless Chromium',
@@ -157,15 +157,23 @@ const places: Record<string, Place> = {
     run: () => runMocha(testFiles('demo/browser', 'node'), 'spec'),
   },
 };
-/** Not in `npm test`, which runs these tests in `node`. */
-const quick: Place = {
-  what: 'node, without the suites that take longest',
-  minutes: 1,
-  needsBrowser: false,
-  run: () => runMocha(NODE_FILES, 'dot', process.env.TEST_GREP ?? `/^(?!${SLOW})/`),
+/** Not in `npm test`, which runs these tests in `node` and `browser`. */
+const parts: Record<string, Place> = {
+  quick: {
+    what: 'node, without the suites that take longest',
+    minutes: 1,
+    needsBrowser: false,
+    run: () => runMocha(NODE_FILES, 'dot', process.env.TEST_GREP ?? `/^(?!${SLOW})/`),
+  },
+  ...Object.fromEntries(
+    Object.entries(SHARDS).map(([name, grep]): [string, Place] => [
+      name,
+      {...places.browser, what: 'half of browser', run: () => runInBrowser(grep)},
+    ]),
+  ),
 };
 
-const known: Record<string, Place> = {...places, quick};
+const known: Record<string, Place> = {...places, ...parts};
 const wanted = process.argv.slice(2);
 const unknown = wanted.find((name) => !(name in known));
 if (unknown) {
@@ -173,36 +181,42 @@ if (unknown) {
   process.exit(1);
 }
 const names = wanted.length > 0 ? wanted : Object.keys(places);
-const minutes = (count: number) => (count < 1 ? 'under a minute' : `about ${count} min`);
 
-if (process.env.TEST_GREP) {
-  console.log(`Runs what is named like ${process.env.TEST_GREP} in: ${names.join(', ')}.`);
+if (!process.send) announce();
+const counts = await run();
+if (process.send) {
+  process.send(counts, () => process.exit());
 } else {
-  const sum = names.reduce((total, name) => total + known[name].minutes, 0);
-  console.log(`Runs, on two cores in ${minutes(Math.round(sum))}:`);
-  names.forEach((name) =>
-    console.log(`  ${name.padEnd(8)} ${minutes(known[name].minutes).padEnd(15)} ${known[name].what}`),
-  );
+  console.log(`${counts.passed} passed, ${counts.failed} failed`);
+  process.exit(counts.failed > 0 || counts.passed === 0 ? 1 : 0);
 }
-if (names.some((name) => known[name].needsBrowser)) {
-  // First, so that a machine without a browser says so at once, and not after minutes.
-  try {
-    console.log(`Browser: ${findChromium()}`);
-  } catch (error) {
-    console.error(`npm test: ${(error as Error).message}\nWithout a browser: npm test -- node layers`);
-    process.exit(1);
+
+function announce(): void {
+  const {TEST_GREP} = process.env;
+  console.log(TEST_GREP ? `Runs what is named like ${TEST_GREP} in:` : 'Runs, with what each takes on two cores:');
+  for (const name of names) {
+    const {minutes, what} = known[name];
+    const time = minutes < 1 ? 'under a minute' : `about ${minutes} min`;
+    console.log(`  ${name.padEnd(9)} ${TEST_GREP ? '' : time.padEnd(15)} ${what}`);
+  }
+  if (names.some((name) => known[name].needsBrowser)) {
+    // First, so that a machine without a browser says so at once, and not after minutes.
+    try {
+      console.log(`Browser: ${findChromium()}`);
+    } catch (error) {
+      console.error(`npm test: ${(error as Error).message}\nWithout a browser: npm test -- node layers`);
+      process.exit(1);
+    }
   }
 }
 
-const total: Counts = {passed: 0, failed: 0};
-for (const [i, name] of names.entries()) {
-  console.log(`\n[${i + 1}/${names.length}] ${name}: ${known[name].what}`);
-  const start = performance.now();
-  const {passed, failed} = await known[name].run();
-  const seconds = Math.round((performance.now() - start) / 1000);
-  console.log(`[${i + 1}/${names.length}] ${name}: ${passed} passed, ${failed} failed, ${seconds} s`);
-  total.passed += passed;
-  total.failed += failed;
+/** One part in this process, several in processes of their own: what takes longest first. */
+function run(): Promise<Counts> {
+  const jobs = names
+    .flatMap((name) => (name === 'browser' && !process.env.TEST_GREP ? Object.keys(SHARDS) : [name]))
+    .sort((a, b) => known[b].minutes - known[a].minutes);
+  const script = fileURLToPath(import.meta.url);
+  return jobs.length === 1
+    ? known[jobs[0]].run()
+    : runJobs(Object.fromEntries(jobs.map((name) => [name, [...process.execArgv, script, name]])));
 }
-console.log(`${total.passed} passed, ${total.failed} failed`);
-process.exit(total.failed > 0 || total.passed === 0 ? 1 : 0);

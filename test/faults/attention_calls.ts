@@ -7,8 +7,8 @@ import {randomInputs, tensors} from '../reference/attention';
 type Values = ArrayLike<number>[];
 
 const sizes = {blockSize: 16, keyBlockSize: 8, segmentSize: 32, threshold: 0.75, auto: false};
-const inputs = randomInputs({heads: 4, keyValueHeads: 2, length: 72, headDim: 16}, 71);
-const decoding = randomInputs({heads: 4, keyValueHeads: 2, length: 2, keyLength: 520, headDim: 16}, 72);
+const inputs = randomInputs({heads: 4, keyValueHeads: 2, length: 72, headDim: 8}, 71);
+const decoding = randomInputs({heads: 4, keyValueHeads: 2, length: 2, keyLength: 520, headDim: 8}, 72);
 
 /** Reads tensors and frees them, whatever happens. */
 async function take(outputs: Tensor[]): Promise<Values> {

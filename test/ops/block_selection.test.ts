@@ -57,7 +57,7 @@ describeBackends('block selection', (backend) => {
   before(() => setBackend(backend));
   const tolerance = backend === 'cpu' ? 1e-5 : 1e-4;
   // 13 blocks of 16, the last of 8 rows; 6 complete segments of 32 and 8 keys more.
-  const shape = {batch: 2, heads: 4, keyValueHeads: 2, length: 200, headDim: 16};
+  const shape = {batch: 2, heads: 4, keyValueHeads: 2, length: 200, headDim: 8};
   const sizes = {blockSize: 16, segmentSize: 32};
   const inputs = randomInputs(shape, 11);
   const blocks = 13;

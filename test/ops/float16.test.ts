@@ -46,10 +46,10 @@ class RoundedAttendProgram extends AttendProgram {
 
 const shapes: Array<[string, Shape]> = [
   ['one token', {length: 1, headDim: 16}],
-  ['several tiles of keys, the last partial', {heads: 2, keyValueHeads: 1, length: 135, headDim: 64}],
+  ['several tiles of keys, the last partial', {heads: 2, keyValueHeads: 1, length: 135, headDim: 32}],
   ['a head dim that is no multiple of 4', {heads: 2, keyValueHeads: 1, length: 45, headDim: 10}],
-  ['a head dim that is no multiple of 8', {length: 70, headDim: 20}],
-  ['a head dim whose words are no multiple of 4', {length: 50, headDim: 80}],
+  ['a head dim that is no multiple of 8', {length: 70, headDim: 12}],
+  ['a head dim whose words are no multiple of 4', {length: 50, headDim: 40}],
   ['the largest head dim', {heads: 2, length: 70, headDim: 256}],
 ];
 
@@ -140,7 +140,7 @@ if (testBackends().includes('webgpu')) {
     });
 
     it('attends to the blocks of a plan, its arithmetic in float32', async () => {
-      const {query, key, value, options, output} = cases[5];
+      const {query, key, value, options, output} = cases[4];
       const [q, k, v] = [query(), key(), value()];
       const {keyIndices, blockMask} = pbsAttentionPlan(q, k, options);
       const [batch, heads, blocks] = blockMask.shape;

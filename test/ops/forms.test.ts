@@ -38,12 +38,12 @@ interface Form {
 
 const exactForms: Record<string, Form> = {
   'a chunk that ends with the keys': {
-    shape: {heads: 4, keyValueHeads: 2, length: 37, keyLength: 90, headDim: 16},
+    shape: {heads: 4, keyValueHeads: 2, length: 37, keyLength: 90, headDim: 8},
     options: {},
   },
-  'a chunk with keys after it': {shape: {length: 37, keyLength: 90, headDim: 16}, options: {queryOffset: 20}},
-  'the first rows of longer keys': {shape: {length: 20, keyLength: 33, headDim: 16}, options: {queryOffset: 0}},
-  'a token over a cache': {shape: {heads: 4, keyValueHeads: 1, length: 1, keyLength: 71, headDim: 16}, options: {}},
+  'a chunk with keys after it': {shape: {length: 37, keyLength: 90, headDim: 8}, options: {queryOffset: 20}},
+  'the first rows of longer keys': {shape: {length: 20, keyLength: 33, headDim: 8}, options: {queryOffset: 0}},
+  'a token over a cache': {shape: {heads: 4, keyValueHeads: 1, length: 1, keyLength: 71, headDim: 8}, options: {}},
   // Few rows over more than 512 keys: WebGPU cuts the keys into chunks.
   'a token over a long cache': {
     shape: {batch: 2, heads: 4, keyValueHeads: 2, length: 1, keyLength: 600, headDim: 8},
@@ -54,42 +54,42 @@ const exactForms: Record<string, Form> = {
     options: {queryOffset: 700, mask: maskOf([1, 4, 3, 1030], 'float32')},
   },
   'cross-attention to fewer keys': {
-    shape: {heads: 2, length: 50, keyLength: 21, headDim: 16},
+    shape: {heads: 2, length: 50, keyLength: 21, headDim: 8},
     options: {causal: false},
   },
-  'cross-attention to more keys': {shape: {batch: 2, length: 5, keyLength: 40, headDim: 16}, options: {causal: false}},
-  'values of fewer dimensions': {shape: {heads: 2, length: 40, headDim: 16, valueDim: 6}, options: {}},
+  'cross-attention to more keys': {shape: {batch: 2, length: 5, keyLength: 40, headDim: 8}, options: {causal: false}},
+  'values of fewer dimensions': {shape: {heads: 2, length: 40, headDim: 8, valueDim: 6}, options: {}},
   'values of more dimensions': {
     shape: {heads: 2, keyValueHeads: 1, length: 40, headDim: 8, valueDim: 36},
     options: {causal: false},
   },
-  'key lengths': {shape: {batch: 4, heads: 2, length: 30, headDim: 16}, options: {keyLengths: [30, 17, 1, 0]}},
+  'key lengths': {shape: {batch: 4, heads: 2, length: 30, headDim: 8}, options: {keyLengths: [30, 17, 1, 0]}},
   'key lengths without a causal mask': {
-    shape: {batch: 3, heads: 2, length: 30, headDim: 16},
+    shape: {batch: 3, heads: 2, length: 30, headDim: 8},
     options: {keyLengths: [8, 30, 0], causal: false},
   },
   'key lengths of a chunk': {
-    shape: {batch: 2, length: 9, keyLength: 40, headDim: 16},
+    shape: {batch: 2, length: 9, keyLength: 40, headDim: 8},
     options: {keyLengths: [12, 36], queryOffset: 20},
   },
   'a bool mask of every head': {
-    shape: {batch: 2, heads: 2, length: 20, headDim: 16},
+    shape: {batch: 2, heads: 2, length: 20, headDim: 8},
     options: {mask: maskOf([2, 2, 20, 20], 'bool'), causal: false},
   },
   'a bool mask of keys': {
-    shape: {batch: 2, heads: 2, length: 20, headDim: 16},
+    shape: {batch: 2, heads: 2, length: 20, headDim: 8},
     options: {mask: maskOf([2, 1, 1, 20], 'bool'), causal: false},
   },
   'a bool mask of rows': {
-    shape: {batch: 2, heads: 2, length: 20, headDim: 16},
+    shape: {batch: 2, heads: 2, length: 20, headDim: 8},
     options: {mask: maskOf([1, 2, 20, 1], 'bool')},
   },
   'an additive mask of every head': {
-    shape: {batch: 2, heads: 4, keyValueHeads: 2, length: 12, keyLength: 20, headDim: 16},
+    shape: {batch: 2, heads: 4, keyValueHeads: 2, length: 12, keyLength: 20, headDim: 8},
     options: {mask: maskOf([2, 4, 12, 20], 'float32')},
   },
   'an additive mask that all share': {
-    shape: {batch: 2, heads: 2, length: 20, headDim: 16},
+    shape: {batch: 2, heads: 2, length: 20, headDim: 8},
     options: {mask: maskOf([1, 1, 20, 20], 'float32'), causal: false},
   },
   'everything at once': {
@@ -99,31 +99,31 @@ const exactForms: Record<string, Form> = {
 };
 
 const sparseForms: Record<string, Form> = {
-  'without a causal mask': {shape: {batch: 2, heads: 2, length: 75, headDim: 16}, options: {causal: false}},
+  'without a causal mask': {shape: {batch: 2, heads: 2, length: 75, headDim: 8}, options: {causal: false}},
   'cross-attention': {
-    shape: {heads: 4, keyValueHeads: 2, length: 30, keyLength: 90, headDim: 16},
+    shape: {heads: 4, keyValueHeads: 2, length: 30, keyLength: 90, headDim: 8},
     options: {causal: false},
   },
   'cross-attention to fewer keys': {
-    shape: {heads: 2, length: 90, keyLength: 50, headDim: 16},
+    shape: {heads: 2, length: 90, keyLength: 50, headDim: 8},
     options: {causal: false},
   },
-  'a chunk that starts with a segment': {shape: {heads: 2, length: 37, keyLength: 85, headDim: 16}, options: {}},
+  'a chunk that starts with a segment': {shape: {heads: 2, length: 37, keyLength: 85, headDim: 8}, options: {}},
   'a chunk whose blocks reach over segments': {
-    shape: {heads: 4, keyValueHeads: 2, length: 30, keyLength: 83, headDim: 16},
+    shape: {heads: 4, keyValueHeads: 2, length: 30, keyLength: 83, headDim: 8},
     options: {},
   },
-  'a chunk with keys after it': {shape: {heads: 2, length: 21, keyLength: 90, headDim: 16}, options: {queryOffset: 42}},
-  'a token over a cache': {shape: {heads: 2, length: 1, keyLength: 90, headDim: 16}, options: {}},
-  'values of fewer dimensions': {shape: {heads: 2, length: 70, headDim: 16, valueDim: 6}, options: {}},
+  'a chunk with keys after it': {shape: {heads: 2, length: 21, keyLength: 90, headDim: 8}, options: {queryOffset: 42}},
+  'a token over a cache': {shape: {heads: 2, length: 1, keyLength: 90, headDim: 8}, options: {}},
+  'values of fewer dimensions': {shape: {heads: 2, length: 70, headDim: 8, valueDim: 6}, options: {}},
   'values of more dimensions': {shape: {heads: 2, length: 70, headDim: 8, valueDim: 36}, options: {causal: false}},
-  'key lengths': {shape: {batch: 4, heads: 2, length: 70, headDim: 16}, options: {keyLengths: [70, 48, 37, 0]}},
+  'key lengths': {shape: {batch: 4, heads: 2, length: 70, headDim: 8}, options: {keyLengths: [70, 48, 37, 0]}},
   'key lengths without a causal mask': {
-    shape: {batch: 3, heads: 2, length: 70, headDim: 16},
+    shape: {batch: 3, heads: 2, length: 70, headDim: 8},
     options: {keyLengths: [70, 37, 0], causal: false},
   },
   'key lengths of a chunk, which may be padding alone': {
-    shape: {batch: 3, heads: 2, length: 20, keyLength: 80, headDim: 16},
+    shape: {batch: 3, heads: 2, length: 20, keyLength: 80, headDim: 8},
     options: {keyLengths: [80, 67, 21]},
   },
 };
@@ -249,7 +249,7 @@ describeAllBackends('forms of attention', (backend) => {
   });
 
   it('gives the same exact attention whatever the chunks of a prefill', async () => {
-    const [q, k, v] = tensors(randomInputs({heads: 4, keyValueHeads: 2, length: 100, headDim: 16}, 67));
+    const [q, k, v] = tensors(randomInputs({heads: 4, keyValueHeads: 2, length: 100, headDim: 8}, 67));
     const whole = await flashAttention(q, k, v).data();
     const rows = (x: Tensor4D, start: number, end: number) => slice(x, [0, 0, start, 0], [-1, -1, end - start, -1]);
     for (const size of [1, 7, 32, 64]) {
@@ -266,7 +266,7 @@ describeAllBackends('forms of attention', (backend) => {
   });
 
   it("plans the last chunk, if it starts with a segment, as the whole prompt's same rows, by the pooled estimate", async () => {
-    const [q, k] = tensors(randomInputs({heads: 2, length: 90, headDim: 16}, 68));
+    const [q, k] = tensors(randomInputs({heads: 2, length: 90, headDim: 8}, 68));
     const options = {...cut, estimate: 'pooled' as const, threshold: 0.6};
     const whole = await valuesOf(pbsAttentionPlan(q, k, options));
     const chunk = slice(q, [0, 0, 48, 0], [-1, -1, 42, -1]) as Tensor4D;
@@ -282,7 +282,7 @@ describeAllBackends('forms of attention', (backend) => {
   for (const estimate of ['sampled', 'pooled'] as const) {
     it(`plans a chunk as if the keys after it were not there, ${estimate}`, async () => {
       // A cache with room for keys to come: zeros here, which take most of a softmax over all, and loud keys.
-      const inputs = randomInputs({heads: 2, keyValueHeads: 1, length: 64, keyLength: 160, headDim: 16}, 77);
+      const inputs = randomInputs({heads: 2, keyValueHeads: 1, length: 64, keyLength: 160, headDim: 8}, 77);
       for (const after of [0, 30]) {
         for (const [first, end] of [
           [48, 64],
@@ -315,7 +315,7 @@ describeAllBackends('forms of attention', (backend) => {
 
   it('keeps every block of the segments that a block of queries stands in', async () => {
     // Rows 14 to 21 and 22 to 29 of the keys: segments 0 and 1, then 1 alone; 30 to 34: 1 and 2.
-    const [q, k] = tensors(randomInputs({length: 21, keyLength: 40, headDim: 16}, 69));
+    const [q, k] = tensors(randomInputs({length: 21, keyLength: 40, headDim: 8}, 69));
     const options = {...cut, threshold: 0, queryOffset: 14};
     const plan = pbsAttentionPlan(q, k, options);
     const values = await valuesOf(plan);
@@ -335,7 +335,7 @@ describeAllBackends('forms of attention', (backend) => {
   ] as const) {
     it(`plans a padded entry as the same without padding, ${estimate}, ${causal ? 'causal' : 'not causal'}`, async () => {
       // Padding that outweighs everything, if anybody looks at it.
-      const inputs = randomInputs({batch: 2, heads: 2, length: 90, headDim: 16}, 70);
+      const inputs = randomInputs({batch: 2, heads: 2, length: 90, headDim: 8}, 70);
       const isPadding = (i: number) => i < 2 * 90 * 16 && Math.floor(i / 16) % 90 >= 48;
       const loud = (x: Float32Array) => x.map((value, i) => (isPadding(i) ? 30 : value));
       const [q, k, v] = tensors({...inputs, query: loud(inputs.query), key: loud(inputs.key)});
@@ -359,7 +359,7 @@ describeAllBackends('forms of attention', (backend) => {
   }
 
   it('puts padding last in its segment', async () => {
-    const [q, k] = tensors(randomInputs({batch: 2, length: 64, headDim: 16}, 71));
+    const [q, k] = tensors(randomInputs({batch: 2, length: 64, headDim: 8}, 71));
     const {keyIndices} = pbsAttentionPlan(q, k, {...cut, keyLengths: [37, 0]});
     const order = Array.from(await keyIndices.data());
     const identity = Array.from({length: 64}, (_, i) => i);
@@ -369,7 +369,7 @@ describeAllBackends('forms of attention', (backend) => {
   });
 
   it('leaks nothing when it plans, extends and attends', () => {
-    const [q, k, v] = tensors(randomInputs({batch: 2, length: 20, keyLength: 70, headDim: 16}, 74));
+    const [q, k, v] = tensors(randomInputs({batch: 2, length: 20, keyLength: 70, headDim: 8}, 74));
     const [prompt, token] = [slice(q, [0, 0, 0, 0], [-1, -1, 10, -1]), slice(q, [0, 0, 10, 0], [-1, -1, 1, -1])];
     const short = slice(k, [0, 0, 0, 0], [-1, -1, 60, -1]) as Tensor4D;
     const before = memory().numTensors;
@@ -382,7 +382,7 @@ describeAllBackends('forms of attention', (backend) => {
   });
 
   it('attends by a plan in the sizes that it was made with', async () => {
-    const [q, k, v] = tensors(randomInputs({length: 128, headDim: 16}, 78));
+    const [q, k, v] = tensors(randomInputs({length: 128, headDim: 8}, 78));
     const sizes = {blockSize: 8, keyBlockSize: 16, segmentSize: 64, causal: false};
     const plan = pbsAttentionPlan(q, k, {...sizes, threshold: 0.7});
     expect(plan.sizes).to.deep.include({
@@ -403,7 +403,7 @@ describeAllBackends('forms of attention', (backend) => {
   });
 
   it('counts density over what a chunk can see', async () => {
-    const [q, k] = tensors(randomInputs({length: 21, keyLength: 90, headDim: 16}, 75));
+    const [q, k] = tensors(randomInputs({length: 21, keyLength: 90, headDim: 8}, 75));
     for (const queryOffset of [69, 40]) {
       // The 21 rows from 40 on end in the same segment as three whole blocks would.
       const options = {...cut, queryOffset};

@@ -20,6 +20,8 @@ interface Variant {
   /** Whether keys stand before the first row. */
   offset: boolean;
   valueDim: number;
+  /** Whether the rows are more than one of the larger tiles; only of few variants, elsewhere they are now and then. */
+  isLong?: boolean;
   keyLengths?: boolean;
   mask?: MaskValues['dtype'];
   window?: boolean;
@@ -35,6 +37,7 @@ const fewVariants: Variant[] = [
     decodes: false,
     offset: true,
     valueDim: 8,
+    isLong: true,
     window: true,
     softCap: true,
     alibiSlopes: true,
@@ -98,8 +101,10 @@ export function randomForm(seed: number, {few}: {few: boolean}): FormCase {
         alibiSlopes: chance(0.4),
         sinks: chance(0.4),
       };
-  const {causal, decodes, offset, valueDim} = variant;
-  const length = decodes ? integer(1, 4) : integer(1, 60);
+  const {causal, decodes, offset, valueDim, isLong} = variant;
+  // Of few variants one has the larger tiles, and each of the others two: each tile is another shader.
+  const fewRows = () => (isLong ? integer(33, 60) : oneOf(integer(1, 8), integer(17, 31)));
+  const length = decodes ? integer(1, 4) : few ? fewRows() : integer(1, 60);
   const before = decodes ? integer(520, 700) : offset ? integer(1, 60) : 0;
   const after = oneOf(0, integer(1, 20));
   const keyValueHeads = integer(1, 2);
@@ -123,18 +128,18 @@ export function randomForm(seed: number, {few}: {few: boolean}): FormCase {
       queryOffset: before,
       scale: oneOf(0.2, 0.5),
       keyLengths: given(
-        0.25,
+        variant.keyLengths,
         list(batch, () => integer(0, keyLength)),
       ),
       mask: variant.mask && randomMask([batch, heads, length, keyLength], variant.mask, integer, uniform),
       window: given(variant.window, oneOf(integer(1, 12), integer(1, keyLength + 5))),
       softCap: given(variant.softCap, oneOf(0.7, 3, 50)),
       alibiSlopes: given(
-        0.4,
+        variant.alibiSlopes,
         list(heads, () => Math.fround(2 ** -integer(0, 8))),
       ),
       sinks: given(
-        0.4,
+        variant.sinks,
         list(heads, () => Math.fround(6 * uniform() - 3)),
       ),
     },

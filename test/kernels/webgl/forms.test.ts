@@ -38,15 +38,18 @@ if (testBackends().includes('webgl')) {
     }
     const cases: Record<string, Case> = {
       'few rows over many keys': {
-        shape: {batch: 2, heads: 2, keyValueHeads: 1, length: 6, keyLength: 300, headDim: 16, valueDim: 20},
+        shape: {batch: 2, heads: 2, keyValueHeads: 1, length: 6, keyLength: 300, headDim: 8, valueDim: 10},
         causal: true,
         keyLengths: [300, 130],
       },
-      'blocks that reach over segments': {shape: {heads: 2, length: 70, keyLength: 203, headDim: 16}, causal: true},
+      'blocks that reach over segments': {
+        shape: {heads: 2, length: 36, keyLength: 107, headDim: 8, valueDim: 10},
+        causal: true,
+      },
       'more rows than keys': {
-        shape: {batch: 2, heads: 2, length: 130, keyLength: 90, headDim: 16, valueDim: 6},
+        shape: {batch: 2, heads: 2, length: 66, keyLength: 46, headDim: 8, valueDim: 10},
         causal: false,
-        keyLengths: [47, 90],
+        keyLengths: [23, 46],
       },
     };
     const scale = 0.3;
@@ -103,7 +106,7 @@ if (testBackends().includes('webgl')) {
       it(`attends and plans in a window, under a mask, with a soft cap, slopes and sinks: ${name}`, async () => {
         const {heads, queryOffset, keyLength} = geometry;
         const position = causal ? queryOffset : Math.max(0, keyLength - queryLength);
-        const windowed = {...geometry, window: 40, queryOffset: position};
+        const windowed = {...geometry, window: 20, queryOffset: position};
         const forms = {
           ...options,
           geometry: windowed,
