@@ -1,9 +1,9 @@
 import type {Tensor4D} from '@tensorflow/tfjs-core';
-import {dispose, memory, setBackend, tensor4d} from '@tensorflow/tfjs-core';
+import {concat, dispose, memory, setBackend, slice, tensor4d, tidy} from '@tensorflow/tfjs-core';
 import {expect} from 'chai';
 import {attentionWithLogSumExp, flashAttention, pbsAttention, pbsAttentionPlan} from '../../src/index';
 import type {Inputs} from '../reference/attention';
-import {randomInputs, tensors} from '../reference/attention';
+import {maskTensor, randomInputs, tensors} from '../reference/attention';
 import {grads4D} from '../reference/attention_gradients';
 import type {OracleOptions} from '../reference/attention_oracle';
 import {attentionOracle, oracleGradients} from '../reference/attention_oracle';
@@ -80,6 +80,21 @@ describeAllBackends('entries of a batch with places of their own', (backend) => 
     await expectOracle(chunk, {queryOffset, causal: false, window: 4, alibiSlopes: [0.5, 0.25]}, 'forms');
     const mask = {values: Array.from({length: 60}, (_, i) => (i % 3 ? 0.5 : -Infinity)), shape: [3, 1, 1, 20] as const, dtype: 'float32' as const}; // prettier-ignore
     await expectOracle(chunk, {queryOffset, mask: {...mask, shape: [...mask.shape]}, sinks: [1, -1]}, 'mask');
+    const blocks = {blockSize: 4, keyBlockSize: 2, segmentSize: 4, threshold: 0.3, auto: false};
+    const attend = (entries: Tensor4D[], queryOffset: number | number[]) =>
+      pbsAttention(entries[0], entries[1], entries[2], {...blocks, queryOffset, mask: entries[3]});
+    const [together, alone] = tidy(() => {
+      const ofAll = [...tensors(chunk), maskTensor({...mask, shape: [...mask.shape]})];
+      const entries = queryOffset.map((offset, entry) =>
+        attend(
+          ofAll.map((x) => slice(x, entry, 1)),
+          offset,
+        ),
+      );
+      return [attend(ofAll, queryOffset), concat(entries)];
+    });
+    expect(Array.from(await together.data()), 'blocks under a mask').to.deep.equal(Array.from(await alone.data()));
+    dispose([together, alone]);
   });
 
   it('padding on the left, which may be NaN: it matters to nothing', async () => {

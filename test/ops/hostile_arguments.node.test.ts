@@ -65,7 +65,7 @@ describe('hostile arguments', () => {
     calls[`${op}, value`] = (x) => ops[op](tensor(), tensor(), x);
     calls[`${op}, options`] = (x) => ops[op](tensor(), tensor(), tensor(), x);
   }
-  for (const name of options.split(' ').concat('plan', 'onReport')) {
+  for (const name of options.split(' ').concat('plan', 'onReport', 'mask')) {
     calls[`pbsAttention, ${name}`] = (x) => ops.pbsAttention(tensor(), tensor(), tensor(), {...sizes, [name]: x});
   }
   calls['flashAttention, mask'] = (x) => ops.flashAttention(tensor(), tensor(), tensor(), {mask: x});
