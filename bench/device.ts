@@ -13,14 +13,18 @@ export interface ProgramTiming {
   gpu: Timing;
 }
 
-/** How a backend is waited for, and how its programs are timed. */
-export interface Timer {
+/** How a backend is waited for. */
+export interface Clock {
   /** Shortest timing, in milliseconds, so that waiting for the device does not count. */
   shortestMs: number;
   /** Least time of calls before the first that counts, compiling not included. */
   warmUpMs: number;
   /** Sends what is recorded to the device and waits until it is done; `last` is the output of the last call. */
   finish(last: Tensor): Promise<void>;
+}
+
+/** How a backend is waited for, and how its programs are timed. */
+export interface Timer extends Clock {
   /**
    * Time on the GPU of each program of a call, in milliseconds.
    *

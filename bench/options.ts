@@ -7,6 +7,7 @@ export const GROUPS = [
   'ours',
   'ort',
   'composed',
+  'forms',
   'captured',
   'stacked',
   'synthetic',
@@ -65,7 +66,8 @@ Times attention on this machine's GPU through WebGPU in Node (Dawn), prints tabl
   --budget X         start no case after so many seconds; those left out are named (default: no limit)
   --without A,B      features of a WebGPU device to leave out, as chromium-experimental-subgroup-matrix
   --out DIR          write DIR/results.json and DIR/benchmarks.md (default: build/bench/results.json, docs/benchmarks.md;
-                     --browser: docs/benchmarks-chromium.md or docs/benchmarks-webgl.md)
+                     --browser: docs/benchmarks-chromium.md or docs/benchmarks-webgl.md); sections and figures that were not
+                     measured stay as they are there
   --add A,B          JSON files of earlier runs to show in the same report
   --report           run nothing: write the report of --add
   --browser          in Chromium instead of Node; without ONNX Runtime

@@ -4,11 +4,15 @@ import type {Inputs} from './captured_attention';
 
 export type Precision = 'float32' | 'float16';
 
-/** Exact attention of the library, causal. */
-export function exactAttention({query, key, value}: Inputs, precision: Precision): Tensor4D {
+/** Exact attention of the library, causal; `form` is what it has besides. */
+export function exactAttention(
+  {query, key, value}: Inputs,
+  precision: Precision,
+  form?: FlashAttentionOptions,
+): Tensor4D {
   // Not given where it is the default: an older version does not know the option.
   const options = precision === 'float32' ? {} : ({precision} as FlashAttentionOptions);
-  return flashAttention(query, key, value, options);
+  return flashAttention(query, key, value, {...options, ...form});
 }
 
 /** Why the library cannot compute in a precision on this device, or undefined if it can. */

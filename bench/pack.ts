@@ -18,7 +18,8 @@ import {bundleCommand, bundlePage} from './bundle';
 
 /**
  * Packs the benchmark for a GPU host that has neither node_modules nor a network: build/gpu/bench.mjs, the script of
- * `--browser`, the benchmark of a whole prefill (build/gpu/prefill.mjs), of its products (build/gpu/products.mjs), and ONNX Runtime (where onnxruntime-node is installed, or `ORT_PATH` names it) as .ort/1, .ort/2, … of at
+ * `--browser`, the benchmarks of a whole prefill (prefill.mjs), of its products (products.mjs), of graph models (graphs.mjs) and of what NaN costs
+ * (withheld.mjs) beside it, and ONNX Runtime (where onnxruntime-node is installed, or `ORT_PATH` names it) as .ort/1, .ort/2, … of at
  * most 28 MB each, kept out of git; what is there already stays. There, `. .ort/kit/setup.sh` puts ONNX Runtime together and exports `ORT_PATH`.
  */
 const root = fileURLToPath(new URL('..', import.meta.url));
@@ -28,12 +29,16 @@ process.chdir(root);
 await bundleCommand('bench/run.ts', 'build/gpu/bench.mjs');
 await bundleCommand('bench/prefill/command.ts', 'build/gpu/prefill.mjs');
 await bundleCommand('bench/products/command.ts', 'build/gpu/products.mjs');
+await bundleCommand('bench/graphs/command.ts', 'build/gpu/graphs.mjs');
+await bundleCommand('bench/withheld/command.ts', 'build/gpu/withheld.mjs');
 writeFileSync('build/gpu/bench-page.js', await bundlePage());
 const parts = packOnnxRuntime();
 const carried = [
   'build/gpu/bench.mjs',
   'build/gpu/prefill.mjs',
   'build/gpu/products.mjs',
+  'build/gpu/graphs.mjs',
+  'build/gpu/withheld.mjs',
   'build/gpu/bench-page.js',
   ...parts,
 ];

@@ -127,6 +127,24 @@ export interface GradientResult {
   composed?: Timing;
 }
 
+/** What can be added to exact attention; `window` is an eighth of the tokens. */
+export const FORMS = ['sinks', 'alibiSlopes', 'softCap', 'window'] as const;
+export type Form = (typeof FORMS)[number];
+
+/** Exact causal attention in a form, and the same without, taken in turns. */
+export interface FormResult {
+  kind: 'form';
+  shape: string;
+  /** Tokens. */
+  length: number;
+  method: Method;
+  form: Form;
+  /** Absent where it did not run, and `note` says why. */
+  call?: Timing;
+  plain?: Timing;
+  note?: string;
+}
+
 /** How far another implementation's output is from ours, so that it surely computes the same thing. */
 export interface AgreementResult {
   kind: 'agreement';
@@ -139,7 +157,7 @@ export interface AgreementResult {
 }
 
 export type Result =
-  ExactResult | SparseResult | AutoResult | DecodeResult | GradientResult | MemoryResult | AgreementResult;
+  ExactResult | FormResult | SparseResult | AutoResult | DecodeResult | GradientResult | MemoryResult | AgreementResult;
 
 /** One start of the benchmark. */
 export interface Run {

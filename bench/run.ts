@@ -1,4 +1,4 @@
-import {mkdirSync, readFileSync, writeFileSync} from 'node:fs';
+import {existsSync, mkdirSync, readFileSync, writeFileSync} from 'node:fs';
 import {readFile} from 'node:fs/promises';
 import {dirname, join} from 'node:path';
 import {openDawn} from '../hosts/dawn';
@@ -8,9 +8,9 @@ import {runCases} from './cases/run_cases';
 import {OnnxPeer} from './onnx/peer';
 import {serveOnnxRequests, WORKER_FLAG} from './onnx/worker';
 import {type BackendName, type Command, parseCommand, USAGE} from './options';
-import {backendOf, report} from './report';
+import {backendOf, report} from './report/report';
 import type {Run} from './results';
-import {summaryOf} from './summary';
+import {type Summary, summaryOf} from './report/summary';
 import {openWebGPU} from './webgpu/device';
 
 /** `npm run bench`, and on a GPU host without node_modules `node build/gpu/bench.mjs`; in the repository's root. */
@@ -83,17 +83,20 @@ function paths({out, browser}: Command, backend: BackendName): Paths {
     : {json: join(out, 'results.json'), markdown: join(out, 'benchmarks.md'), summary: join(out, 'summary.json')};
 }
 
-/** Writes what there is so far. */
+/** Writes what there is so far; sections and figures that the runs do not have stay as they are in the files. */
 function save({json, markdown, summary}: Paths, earlier: readonly Run[], run?: Run): void {
   for (const path of [json, markdown, ...(summary ? [summary] : [])]) {
     mkdirSync(dirname(path), {recursive: true});
   }
   const runs = run ? [...earlier, run] : earlier;
   if (run) writeFileSync(json, `${JSON.stringify(run, undefined, 1)}\n`);
-  writeFileSync(markdown, report(runs));
-  const figures = summary && summaryOf(runs);
+  writeFileSync(markdown, report(runs, textOf(markdown)));
+  const before = summary && textOf(summary);
+  const figures = summary && summaryOf(runs, before ? (JSON.parse(before) as Summary) : undefined);
   if (figures) writeFileSync(summary, `${JSON.stringify(figures, undefined, 2)}\n`);
 }
+
+const textOf = (path: string) => (existsSync(path) ? readFileSync(path, 'utf8') : undefined);
 
 if (process.argv[2] === WORKER_FLAG) {
   serveOnnxRequests();

@@ -18,9 +18,18 @@ import {TestTimes} from './setup/test_times';
 const root = new URL('..', import.meta.url);
 
 const NODE_FILES = ['test/webgpu.node.test.ts'].concat(
-  [...OP_FOLDERS, 'runner', 'demo/ask', 'demo/engine', 'demo/page', 'graph', 'examples', 'experiments', 'fuzz'].flatMap(
-    (folder) => testFiles(folder, 'node'),
-  ),
+  [
+    ...OP_FOLDERS,
+    'runner',
+    'demo/ask',
+    'demo/engine',
+    'demo/page',
+    'graph',
+    'examples',
+    'bench',
+    'experiments',
+    'fuzz',
+  ].flatMap((folder) => testFiles(folder, 'node')),
 );
 
 /** Suites of `node` that take two thirds of its time: whole runs of the demo, the tuner and the experiments on its model, fuzzing. */

@@ -2,7 +2,7 @@ import {tidy} from '@tensorflow/tfjs-core';
 import {timeCalls} from '../call_timing';
 import {causalMask, composedAttention} from '../composed_attention';
 import type {Call, SizeLimit} from '../device';
-import {exactAttention} from '../our_attention';
+import {exactAttention, type Precision} from '../our_attention';
 import type {ExactResult, Method} from '../results';
 import {type HeadShape, queryBytes, scoreBytes, shapeName} from '../shapes';
 import type {Timing} from '../statistics';
@@ -63,16 +63,19 @@ function doesNotFit(bytes: number, what: string, limit: SizeLimit): string | und
   return bytes > limit.bytes ? `${what} is ${(bytes / 2 ** 30).toFixed(2)} GiB, past ${limit.reason}` : undefined;
 }
 
+/** The library's method in a precision on the device that is measured. */
+export function oursIn(precision: Precision, {run}: CaseRunner): Method {
+  const float16 = run.features.includes('chromium-experimental-subgroup-matrix') ? 'ours-f16' : 'ours-f16-plain';
+  return precision === 'float32' ? 'ours-f32' : float16;
+}
+
 export async function timeOurs(runner: CaseRunner): Promise<void> {
   const {timer, precisions, tensorLimit, whyNot} = runner.device;
   for (const precision of precisions) {
     const unavailable = whyNot(precision);
-    const hasMatrixUnits = runner.run.features.includes('chromium-experimental-subgroup-matrix');
-    const float16 = hasMatrixUnits ? 'ours-f16' : 'ours-f16-plain';
-    const method = precision === 'float32' ? 'ours-f32' : float16;
     await timeMethod(
       runner,
-      method,
+      oursIn(precision, runner),
       7,
       (shape, length) => unavailable ?? doesNotFit(queryBytes(shape, length), 'the query', tensorLimit),
       async (shape, length) => {

@@ -7,6 +7,7 @@ import {timeAuto} from './auto_cases';
 import {CaseRunner, type Place} from './case_runner';
 import {timeComposed, timeOnnx, timeOurs} from './exact_cases';
 import {timeDecoding} from './decode_cases';
+import {timeForms} from './form_cases';
 import {timeGradients} from './gradient_cases';
 import {measureMemory} from './memory_cases';
 import {timeCaptured, timeStacked, timeSynthetic} from './sparse_cases';
@@ -16,6 +17,7 @@ const GROUP_CASES: Record<Group, (runner: CaseRunner) => Promise<void>> = {
   ours: timeOurs,
   ort: timeOnnx,
   composed: timeComposed,
+  forms: timeForms,
   captured: timeCaptured,
   stacked: timeStacked,
   synthetic: timeSynthetic,

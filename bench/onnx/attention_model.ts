@@ -12,6 +12,8 @@ export interface AttentionModel {
   /** Tokens. */
   length: number;
   headDim: number;
+  /** `local_window_size`: a row sees so many keys, its own among them. */
+  window?: number;
   /** Values in the order `[length, heads, headDim]`, as float32 or as bits of float16. */
   query: Float32Array | Uint16Array;
   key: Float32Array | Uint16Array;
@@ -26,7 +28,7 @@ export interface AttentionModel {
  * optimisations, or constant folding would compute the model on the CPU.
  */
 export function attentionModel(model: AttentionModel): Uint8Array {
-  const {nodes, dtype, heads, keyValueHeads, length, headDim, wholeOutput} = model;
+  const {nodes, dtype, heads, keyValueHeads, length, headDim, window, wholeOutput} = model;
   const type = DATA_TYPE[dtype];
   const width = heads * headDim;
   const last = `output${nodes - 1}`;
@@ -43,6 +45,7 @@ export function attentionModel(model: AttentionModel): Uint8Array {
             intAttribute('num_heads', heads),
             intAttribute('kv_num_heads', keyValueHeads),
             floatAttribute('scale', 1 / Math.sqrt(headDim)),
+            ...(window === undefined ? [] : [intAttribute('local_window_size', window)]),
           ],
           domain: 'com.microsoft',
         }),

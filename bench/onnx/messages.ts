@@ -10,6 +10,8 @@ export interface OnnxRequest extends HeadShape {
   provider: 'webgpu' | 'cpu';
   /** Tokens. */
   length: number;
+  /** A row sees so many keys, its own among them (`local_window_size`); absent: all before it. */
+  window?: number;
   /** Inputs are those of `randomFloats` with `seed`, `seed + 1` and `seed + 2`, in the order `[length, heads, headDim]`. */
   seed: number;
   /** About how long to take for the timings. */

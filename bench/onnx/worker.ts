@@ -31,14 +31,14 @@ async function answer(request: OnnxRequest): Promise<OnnxAnswer> {
 
 async function open(
   ort: OnnxRuntime,
-  {heads, keyValueHeads, headDim, length, seed, dtype, provider}: OnnxRequest,
+  {heads, keyValueHeads, headDim, length, window, seed, dtype, provider}: OnnxRequest,
   nodes: number,
   wholeOutput: boolean,
 ): Promise<OnnxSession> {
   const random = dtype === 'float32' ? randomFloats : randomHalves;
   const width = length * headDim;
   const model = attentionModel({
-    ...{nodes, dtype, heads, keyValueHeads, length, headDim, wholeOutput},
+    ...{nodes, dtype, heads, keyValueHeads, length, headDim, window, wholeOutput},
     query: random(heads * width, seed),
     key: random(keyValueHeads * width, seed + 1),
     value: random(keyValueHeads * width, seed + 2),

@@ -1,6 +1,6 @@
 import type {AxisLength} from './mask/axis_length.js';
 import type {GraphNodeDef} from './graph_def.js';
-import {isFloatType, isPassThrough, nodeName} from './graph_def.js';
+import {isPassThrough, nodeName} from './graph_def.js';
 import type {GraphView} from './graph_view.js';
 import type {ScoreProduct, ValueProduct} from './products.js';
 import {isProduct, NotRecognised, swapsLastAxes, valueProduct} from './products.js';
@@ -39,6 +39,9 @@ export interface AttentionPattern extends ScoreProduct, ValueProduct {
  * @throws NotRecognised with the reason, unless every node of it is understood and read by nothing else.
  */
 export function attentionPattern(graph: GraphView, softmax: GraphNodeDef, hiddenBelow: number): AttentionPattern {
+  if (graph.brokenTranspose) {
+    throw new NotRecognised(`${graph.brokenTranspose.name} (Transpose) of the graph is by no order of all axes`);
+  }
   // Downwards first, because most softmaxes that are not attention's end here.
   const {last, between, weights, isTransposed} = productOf(graph, softmax);
   const value = valueProduct(graph, last, weights, isTransposed);
@@ -75,10 +78,9 @@ export function attentionPattern(graph: GraphView, softmax: GraphNodeDef, hidden
 
 /** Throws on queries, keys or values with which tfjs computes otherwise in one product than in another. */
 function checkOperand(graph: GraphView, tensor: string): void {
-  const node = graph.source(tensor);
-  const isCast = node?.op === 'Cast' && !isFloatType(node.attr['DstT']?.type);
-  if (isCast || isScalar(graph, tensor)) {
-    throw new NotRecognised(`${tensor}, which is multiplied, is ${isCast ? 'not of floats' : 'a single number'}`);
+  const isOfNoFloats = graph.isOfNoFloats(tensor);
+  if (isOfNoFloats || isScalar(graph, tensor)) {
+    throw new NotRecognised(`${tensor}, which is multiplied, is ${isOfNoFloats ? 'not of floats' : 'a single number'}`);
   }
 }
 

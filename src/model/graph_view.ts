@@ -1,11 +1,16 @@
 import {check} from '../ops/check_arguments.js';
 import {cyclicNodes} from './cycles.js';
 import type {Constant, GraphDefJSON, GraphNodeDef} from './graph_def.js';
-import {isPassThrough, nodeName, quoted} from './graph_def.js';
+import {isFloatType, isPassThrough, nodeName, quoted} from './graph_def.js';
 import type {ModelWeights} from './model_weights.js';
 
 /** Most values of a constant that is read as a shape, a permutation or the bounds of a slice: tfjs has tensors of rank 6. */
 const longestVector = 16;
+
+const opsOfNoFloats = [
+  ...['Equal', 'NotEqual', 'Greater', 'GreaterEqual', 'Less', 'LessEqual', 'LogicalAnd', 'LogicalOr', 'LogicalNot'],
+  ...['Shape', 'Size', 'Rank'],
+];
 
 /**
  * A graph to look at: nodes by name, who reads whom, and the values of constants. Whatever the graph, each of its methods takes a time
@@ -19,6 +24,8 @@ export class GraphView {
   readonly outputs: Set<string>;
   /** Names of nodes that are made of their own results, such as those of a loop. */
   readonly cyclic: Set<string>;
+  /** A Transpose by an order that lacks an axis: tfjs makes a tensor of it that has fewer values than its shape says. */
+  readonly brokenTranspose?: GraphNodeDef;
   private readonly readers = new Map<string, GraphNodeDef[]>();
   private readonly sources = new Map<string, GraphNodeDef | undefined>();
 
@@ -49,6 +56,9 @@ export class GraphView {
     const unread = [...this.nodes.keys()].filter((name) => !this.readers.has(name));
     this.outputs = new Set(outputs.length > 0 ? outputs.map(nodeName) : unread);
     this.cyclic = cyclicNodes(this.nodes);
+    this.brokenTranspose = [...this.nodes.values()].find(
+      (node) => node.op === 'Transpose' && !isOrder(this.vector(node.input[1]) ?? []),
+    );
   }
 
   /** The node whose first output a tensor is. */
@@ -85,6 +95,18 @@ export class GraphView {
     return node?.op === 'Const' ? this.weights.constant(node.name) : undefined;
   }
 
+  /** Whether a tensor is known to hold integers, or true and false. */
+  isOfNoFloats(tensor: string | undefined): boolean {
+    const node = this.source(tensor);
+    if (node?.op === 'Cast') {
+      return !isFloatType(node.attr['DstT']?.type);
+    }
+    const isConst = node?.op === 'Const';
+    return (
+      node !== undefined && (isConst ? this.weights.dtype(node.name) !== 'float32' : opsOfNoFloats.includes(node.op))
+    );
+  }
+
   /** The value of a constant that has one. */
   scalar(tensor: string | undefined): number | undefined {
     return this.constantUpTo(1, tensor)?.[0];
@@ -102,6 +124,8 @@ export class GraphView {
     return size === undefined || size < 1 || size > most ? undefined : Array.from(this.constant(tensor)?.values ?? []);
   }
 }
+
+const isOrder = (axes: number[]): boolean => axes.every((_, axis) => axes.includes(axis));
 
 function checkNode(op: string, node: unknown, i: number): GraphNodeDef {
   const {name, op: nodeOp, input, attr} = (node ?? {}) as Record<string, unknown>;

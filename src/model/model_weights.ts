@@ -39,6 +39,10 @@ export class ModelWeights {
     return this.places.get(name)?.size;
   }
 
+  dtype(name: string): io.WeightsManifestEntry['dtype'] | undefined {
+    return this.places.get(name)?.spec.dtype;
+  }
+
   constant(name: string): Constant | undefined {
     const place = this.places.get(name);
     if (!place || !['float32', 'int32', 'bool'].includes(place.spec.dtype)) {

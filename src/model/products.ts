@@ -146,8 +146,7 @@ function adjoints({name, op, attr}: GraphNodeDef): {adjointA: boolean; adjointB:
 function lastAxesSwapped(graph: GraphView, tensor: string): Operand {
   const node = graph.source(tensor);
   const perm = node?.op === 'Transpose' ? graph.vector(node.input[1]) : undefined;
-  const isOrder = perm !== undefined && perm.length >= 2 && perm.every((_, axis) => perm.includes(axis));
-  if (!node || !isOrder) {
+  if (!node || perm === undefined || perm.length < 2) {
     return {tensor, isTransposed: true};
   }
   const axes = [...perm];

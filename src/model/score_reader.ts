@@ -212,9 +212,11 @@ export class ScoreReader {
         return scores;
       }
     }
-    // In a sum of numbers that large, scores are lost by rounding, and nothing else rounds as the graph does.
+    // In a sum of numbers that large, scores are lost by rounding, and nothing else rounds as the graph does. What lowers some keys alone hides
+    // them; what raises some may be undone by another mask.
+    const added = form?.kind === 'triangle' ? [sign * form.visible, sign * form.hidden] : [];
     const losesScores =
-      form?.kind === 'triangle' && Math.min(Math.abs(form.visible), Math.abs(form.hidden)) > mostAddedEverywhere;
+      added.some((x) => x > mostAddedEverywhere) || (added.length > 0 && added.every((x) => x < -mostAddedEverywhere));
     return losesScores ? undefined : this.keepMask(scores, {kind: sign === 1 ? 'added' : 'subtracted', tensor: mask});
   }
 

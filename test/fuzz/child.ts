@@ -15,27 +15,37 @@ export interface Finding {
 /** What a child is told. */
 export interface FuzzTask {
   target: string;
-  /** Of the first case that is made; the next has the next. */
+  /** Of the first case that is made; each has one that is higher by `step`. */
   seed: number;
+  step: number;
   milliseconds: number;
   /** Folder with cases that are run first. */
   corpus: string;
-  /** File in which the case that runs is noted, for who outlives this process. */
+  /** File for a {@link RunningCase}, for who outlives this process. */
   running: string;
+}
+
+/** The case that runs, or ran last. */
+export interface RunningCase {
+  of: {seed: number} | {file: string};
+  /** When it began, in ms since 1970. */
+  since: number;
+  /** How many ran before it. */
+  cases: number;
 }
 
 export type ChildMessage = {kind: 'finding'; finding: Finding} | {kind: 'end'; cases: number};
 
-async function runTask({target: name, seed, milliseconds, corpus, running}: FuzzTask): Promise<void> {
+async function runTask({target: name, seed, step, milliseconds, corpus, running}: FuzzTask): Promise<void> {
   const say = (message: ChildMessage) => process.send!(message);
-  const note = openSync(running, 'w');
+  const file = openSync(running, 'w');
+  const note = (running: RunningCase) => writeSync(file, `${JSON.stringify(running)}\n`.padEnd(200), 0);
   // The library that tokenizes warns of what it does not know.
   console.warn = () => {};
   const target = await TARGETS[name]();
   let cases = 0;
-  const check = async (of: {seed: number} | {file: string}, input: () => Uint8Array) => {
-    writeSync(note, `${JSON.stringify({of, since: Date.now()})}\n`.padEnd(200), 0);
-    ++cases;
+  const check = async (of: RunningCase['of'], input: () => Uint8Array) => {
+    note({of, since: Date.now(), cases: cases++});
     const fault = await runCase(target, input());
     if (fault !== undefined) say({kind: 'finding', finding: {...of, fault}});
   };
@@ -44,7 +54,8 @@ async function runTask({target: name, seed, milliseconds, corpus, running}: Fuzz
     await check({file}, () => input);
   }
   const end = performance.now() + milliseconds;
-  for (let next = seed; performance.now() < end; ++next) await check({seed: next}, () => target.make(new Random(next)));
+  for (let next = seed; performance.now() < end; next += step)
+    await check({seed: next}, () => target.make(new Random(next)));
   say({kind: 'end', cases});
 }
 

@@ -7,14 +7,24 @@ import {fileURLToPath} from 'node:url';
 import {Random} from './random';
 import {CASE_MS} from './run_case';
 import {TARGETS} from './targets';
-import type {ChildMessage, Finding, FuzzTask} from './child';
+import type {ChildMessage, Finding, FuzzTask, RunningCase} from './child';
+import {fileOfRepository} from './repository';
 
 export interface FuzzRequest {
   target: string;
   seed: number;
   milliseconds: number;
+  /** Processes, which share the seeds from the first on; 1. */
+  jobs?: number;
   /** Whether cases that were found are written to the corpus. */
   keep: boolean;
+  /** Told every minute what came of it so far. */
+  onMinute?(result: FuzzResult): void;
+}
+
+export interface FuzzResult {
+  cases: number;
+  findings: Finding[];
 }
 
 /** Past this a case is taken for one that does not end: its process is ended. */
@@ -23,29 +33,53 @@ const ENDLESS_MS = 10 * CASE_MS;
 /** Memory of the process, besides array buffers. */
 const HEAP_MB = 1024;
 
-const corpusOf = (target: string) => fileURLToPath(new URL(`corpus/${target}`, import.meta.url));
+/** Where this is a bundle, so is the process beside it. */
+const CHILD = import.meta.url.endsWith('.mjs')
+  ? {file: 'fuzz_child.mjs', flags: []}
+  : {file: 'child.ts', flags: ['--import', 'tsx']};
 
-/** Runs the corpus of a target, then cases that are made, in a process that is ended with a case that does not end. */
-export async function fuzz({
-  target,
-  seed,
-  milliseconds,
-  keep,
-}: FuzzRequest): Promise<{cases: number; findings: Finding[]}> {
+const corpusOf = (target: string) => fileURLToPath(fileOfRepository(`test/fuzz/corpus/${target}`));
+
+/**
+ * Runs the corpus of a target, then cases that are made, in processes that are ended with a case that does not end. SIGTERM and SIGINT end it
+ * before its time, with the result so far.
+ */
+export async function fuzz({target, seed, milliseconds, jobs = 1, keep, onMinute}: FuzzRequest): Promise<FuzzResult> {
   const folder = await mkdtemp(join(tmpdir(), 'fuzz-'));
-  const task: FuzzTask = {target, seed, milliseconds, corpus: corpusOf(target), running: join(folder, 'running')};
+  const tasks = Array.from({length: jobs}, (_, job) =>
+    startTask({
+      ...{target, seed: seed + job, step: jobs, milliseconds},
+      corpus: corpusOf(target),
+      running: join(folder, `running-${job}`),
+    }),
+  );
+  const stop = () => tasks.forEach((task) => task.stop());
+  const minutes = setInterval(() => onMinute?.(sumOf(tasks.map((task) => task.soFar()))), 60_000);
+  process.once('SIGTERM', stop).once('SIGINT', stop);
   try {
-    const result = await runTask(task);
+    const result = sumOf(await Promise.all(tasks.map(({end}) => end)));
     if (keep) for (const finding of result.findings) await keepCase(target, finding);
     return result;
   } finally {
+    clearInterval(minutes);
+    process.off('SIGTERM', stop).off('SIGINT', stop);
+    stop();
     await rm(folder, {recursive: true});
   }
 }
 
-function runTask(task: FuzzTask): Promise<{cases: number; findings: Finding[]}> {
-  const child = fork(fileURLToPath(new URL('child.ts', import.meta.url)), [JSON.stringify(task)], {
-    execArgv: ['--import', 'tsx', `--max-old-space-size=${HEAP_MB}`],
+/** Each process finds what is wrong with the corpus. */
+function sumOf(results: FuzzResult[]): FuzzResult {
+  const findings = results.flatMap((result) => result.findings);
+  return {
+    cases: results.reduce((sum, {cases}) => sum + cases, 0),
+    findings: findings.filter(({file}, i) => file === undefined || findings.findIndex((f) => f.file === file) === i),
+  };
+}
+
+function startTask(task: FuzzTask): {end: Promise<FuzzResult>; soFar(): FuzzResult; stop(): void} {
+  const child = fork(fileURLToPath(new URL(CHILD.file, import.meta.url)), [JSON.stringify(task)], {
+    execArgv: [...CHILD.flags, `--max-old-space-size=${HEAP_MB}`],
     stdio: ['ignore', 'ignore', 'pipe', 'ipc'],
   });
   const findings: Finding[] = [];
@@ -53,8 +87,8 @@ function runTask(task: FuzzTask): Promise<{cases: number; findings: Finding[]}> 
   let endless = false;
   let words = '';
   const watch = setInterval(() => {
-    const {since} = runningCase(task);
-    endless = since !== undefined && Date.now() - since > ENDLESS_MS;
+    const running = runningCase(task);
+    endless = running !== undefined && Date.now() - running.since > ENDLESS_MS;
     if (endless) child.kill('SIGKILL');
   }, 500);
   child.stderr!.on('data', (text: Buffer) => (words = `${words}${text}`.slice(0, 1000)));
@@ -62,26 +96,31 @@ function runTask(task: FuzzTask): Promise<{cases: number; findings: Finding[]}> 
     if (message.kind === 'end') cases = message.cases;
     else findings.push(message.finding);
   });
-  return new Promise((resolve, reject) => {
-    child.once('error', reject).once('close', () => {
+  const soFar = () => ({cases: cases ?? runningCase(task)?.cases ?? 0, findings});
+  const end = new Promise<FuzzResult>((resolve, reject) => {
+    child.once('error', reject).once('close', (_code, signal) => {
       clearInterval(watch);
-      if (cases === undefined) {
-        const {of, since} = runningCase(task);
-        if (since === undefined) return reject(new Error(`fuzz ${task.target} did not begin: ${words}`));
-        findings.push({...of, fault: endless ? `did not end within ${ENDLESS_MS} ms` : `ended the process: ${words}`});
+      // Sent to it alone, or with this process.
+      const isStopped = signal === 'SIGTERM' || signal === 'SIGINT';
+      if (cases === undefined && !isStopped) {
+        const running = runningCase(task);
+        if (!running) return reject(new Error(`fuzz ${task.target} did not begin: ${words}`));
+        const fault = endless ? `did not end within ${ENDLESS_MS} ms` : `ended the process: ${words}`;
+        findings.push({...running.of, fault});
       }
-      resolve({cases: cases ?? 0, findings});
+      resolve(soFar());
     });
   });
+  return {end, soFar, stop: () => child.kill()};
 }
 
-/** The case that runs, or ran last, as the child has noted it. */
-function runningCase({running}: FuzzTask): {of?: {seed: number} | {file: string}; since?: number} {
+/** What the child has noted. */
+function runningCase({running}: FuzzTask): RunningCase | undefined {
   try {
-    return JSON.parse(readFileSync(running, 'utf8').split('\n')[0]) as {of: {seed: number}; since: number};
+    return JSON.parse(readFileSync(running, 'utf8').split('\n')[0]) as RunningCase;
   } catch {
     // It has not begun, or writes.
-    return {};
+    return undefined;
   }
 }
 

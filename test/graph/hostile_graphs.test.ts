@@ -161,6 +161,23 @@ describeOnCPU('rewriteAttention, hostile graphs', () => {
     expect(rewriteAttention(methodOp.artifacts('Identity')).replaced[0].masks).to.deep.equal(['odd']);
   });
 
+  it('leaves a graph with a Transpose by an order that lacks an axis, of which tfjs reads past the values', () => {
+    const g = attentionGraph(products['BatchMatMulV2, heads moved by Transpose']);
+    g.weights.find(({spec}) => spec.name === 'query_t/perm')!.bytes = Int32Array.of(0, 1, 1, 3).buffer;
+    expect(reasonOf(g)).to.equal('query_t (Transpose) of the graph is by no order of all axes');
+  });
+
+  it('leaves values that are true and false, of which tfjs makes no floats in an einsum', () => {
+    const values = (make: (g: GraphBuilder, visible: string) => string) => {
+      const g = attentionGraph(products['Einsum'], undefined, causalMasks['SelectV2 by a constant']);
+      g.nodes.find(({name}) => name === 'attended')!.input![1] = make(g, 'visible');
+      return reasonOf(g);
+    };
+    expect(values((_, visible) => visible)).to.equal('visible, which is multiplied, is not of floats');
+    const not = values((g, visible) => g.node('LogicalNot', 'not', [visible]));
+    expect(not).to.equal('not, which is multiplied, is not of floats');
+  });
+
   it('refuses weights that have no room in their bytes, and nodes that are none', () => {
     const withWeight = (spec: object) => {
       const g = plain();
@@ -300,6 +317,37 @@ describeOnCPU('rewriteAttention, results that must stay', () => {
     expect(await compare(everywhere(new Float32Array(length * length).fill(-1e9)), inputs(length, length))).to.equal(0);
     expect(await compare(everywhere(causalMask(length, -2e9, -1e9)), inputs(length, length))).to.equal(0);
     expect(await compare(everywhere(new Float32Array(length * length).fill(-8)), inputs(length, length))).to.equal(1);
+  });
+
+  it('a mask that is taken away before it is added, which leaves later keys seen', async () => {
+    for (const times of [1, -1]) {
+      const g = withScores((graph, scores) => {
+        const mask = graph.constant('mask', [length, length], causalMask(length, -1e9));
+        const [first, second] = times === 1 ? ['Sub', 'AddV2'] : ['AddV2', 'Sub'];
+        return graph.node(second, 'masked', [graph.node(first, 'once', [scores, mask]), mask]);
+      });
+      expect(await compare(g, inputs(length, length))).to.equal(0);
+    }
+  });
+
+  it('a mask of which a slice leaves nothing', () => {
+    for (const [begin, end] of [
+      [0, 0],
+      [0, -1],
+      [1, 2],
+    ]) {
+      const g = withScores((graph, scores) => {
+        const all = graph.constant('bias', [1, 1, 32, 32], causalMask(32, -1e9));
+        const ends = [graph.int('from', begin, 0, 0, 0), graph.int('to', end, 1, length, length)];
+        return graph.node('AddV2', 'masked', [
+          scores,
+          graph.node('StridedSlice', 'mask', [all, ...ends, graph.int('steps', 1, 1, 1, 1)]),
+        ]);
+      });
+      // It stays in the graph. What tfjs multiplies of no values cannot be compared.
+      const {replaced} = rewriteAttention(g.artifacts('Identity'));
+      expect(replaced.map(({causal}) => causal)).to.deep.equal([false]);
+    }
   });
 
   it('a mask of -1e4 under scores that outweigh it', async () => {

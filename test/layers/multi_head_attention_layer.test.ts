@@ -172,7 +172,7 @@ describeOnCPU('MultiHeadAttention, the layer', () => {
     const x = randomNormal([2, 7, 8]);
     const hidden = new HiddenMultiHeadAttention({numHeads: 2, keyDim: 3});
     const expected = await hidden.call(x, {value: x, useCausalMask: true}).data();
-    // As docs/models.md says it.
+    // As docs/adopt/layers.md says it.
     const layer = new MultiHeadAttention({numHeads: 2, keyDim: 3, useCausalMask: true});
     layer.build([x.shape, x.shape]);
     const {queryDense, keyDense, valueDense, outputDense} = hidden as unknown as Record<string, layers.Layer>;

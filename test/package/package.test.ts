@@ -10,6 +10,7 @@ import {preview} from 'vite';
 import * as source from '../../src/index';
 import {version} from '../../src/version';
 import {findChromium, softwareFlags} from '../../hosts/chromium';
+import {onCpu, programOf, runProgram, serveModel, softwareVulkan} from './adopt_pages';
 import type {Measured} from './measure';
 import {measure} from './measure';
 import type {Project} from './project';
@@ -94,6 +95,35 @@ describe('package', function () {
         expect(lastLine(stdout)).to.match(/^registerWebGPUBackend: got no WebGPU adapter/);
       });
     }
+  });
+
+  describe('the programs of docs/adopt', () => {
+    const run = (code: string, env?: NodeJS.ProcessEnv) => runProgram(project.folder, code, env);
+
+    it('tfjs ops', async () => {
+      expect(await run(onCpu(await programOf('plain-ops.md')))).to.match(/^true$/m);
+    });
+
+    it('tfjs-layers', async () => {
+      expect(await run(onCpu(await programOf('layers.md')))).to.match(/^2,128,32$/m);
+    });
+
+    it('graph models', async () => {
+      const {url, close} = await serveModel();
+      const program = onCpu(await programOf('graph-models.md')).replace('model/model.json', url);
+      const use = "console.log(model.predict(tf.zeros([1, 40], 'int32')).shape.join());";
+      try {
+        expect(await run(`${program}\n${use}`)).to.match(/^2 replaced, 0 left\n1,40,64$/m);
+      } finally {
+        close();
+      }
+    });
+
+    it('Node, on WebGPU', async function () {
+      const env = softwareVulkan();
+      if (!env) this.skip();
+      expect(await run(await programOf('node.md'), env)).to.match(/^32768$/m);
+    });
   });
 
   describe('Chromium', () => {

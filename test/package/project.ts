@@ -21,7 +21,7 @@ export interface Project {
 
 /**
  * Packs this package, building it, and installs it into a new project with the files of `consumer`
- * and `measure.ts`. tfjs and Vite are linked
+ * and `measure.ts`. tfjs, Vite and Dawn are linked
  * from the repository's node_modules: no registry is asked, so this works offline, with the versions of the lock file.
  */
 export async function createProject(): Promise<Project> {
@@ -34,7 +34,7 @@ export async function createProject(): Promise<Project> {
     // Peers are linked below; npm would ask the registry for them.
     await run('npm', ['install', '--offline', '--legacy-peer-deps', '--silent', tarball], {cwd: folder});
     await mkdir(join(folder, 'node_modules'), {recursive: true});
-    for (const name of ['@tensorflow', 'vite']) {
+    for (const name of ['@tensorflow', 'vite', 'webgpu']) {
       await symlink(join(root, 'node_modules', name), join(folder, 'node_modules', name));
     }
     await cp(join(root, 'test/package/consumer'), folder, {recursive: true});

@@ -91,6 +91,10 @@ export function slicedForm(graph: GraphView, node: GraphNodeDef, form: MaskForm 
     return undefined;
   }
   const rank = axes.length;
+  // Of the last two axes the lengths are computed.
+  if ((isUniform(form) ? axes : axes.slice(0, -2)).some(isCutFromBack)) {
+    return undefined;
+  }
   if (isUniform(form)) {
     return withoutLengths(form, rank);
   }
@@ -116,6 +120,8 @@ export function slicedForm(graph: GraphView, node: GraphNodeDef, form: MaskForm 
   const isKnown = queries !== undefined && keys !== undefined;
   return isKnown ? {...form, size: form.size[2] ? form.size : [queries, keys], rank} : undefined;
 }
+
+const isCutFromBack = (kept: KeptAxis | 'new' | 'cut'): boolean => typeof kept === 'object' && Number(kept.end) < 0;
 
 function isKept(kept: KeptAxis | 'new' | 'cut' | undefined, axis: number): kept is KeptAxis {
   return typeof kept === 'object' && kept.axis === axis;

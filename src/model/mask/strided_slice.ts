@@ -11,8 +11,8 @@ export interface KeptAxis {
 
 /**
  * The axes of a `StridedSlice`'s output: one that is kept from its beginning, up to anywhere but the first element, which would be
- * broadcast; `'new'` for a new axis of 1; `'cut'` for an axis of which it keeps another part, or one that is not known. None where nothing
- * is known.
+ * broadcast; `'new'` for a new axis of 1; `'cut'` for an axis of which it keeps the first element. None where nothing is known, and where
+ * nothing may be left of an axis, but by an end that is counted from the back.
  */
 export function keptAxes(
   graph: GraphView,
@@ -43,8 +43,11 @@ export function keptAxes(
     if (!has('shrink_axis_mask')) {
       const end = has('end_mask') ? undefined : ends?.[i];
       const isFromStart = (begin[i] === 0 || has('begin_mask')) && strides[i] === 1;
-      const isKnown = has('end_mask') || (end !== undefined && end !== 1);
-      axes.push(isFromStart && isKnown ? {axis, end} : 'cut');
+      // Of another part it is not known that there is anything in it.
+      if (!isFromStart || (!has('end_mask') && !end)) {
+        return undefined;
+      }
+      axes.push(end === 1 ? 'cut' : {axis, end});
     }
     ++axis;
   }

@@ -2,6 +2,7 @@ import {readFile} from 'node:fs/promises';
 import {chatTemplate} from '../../../runner/chat_template';
 import {Broken, bytesOf, textOf, type FuzzTarget} from '../fuzz_target';
 import {mutateText} from '../mutations';
+import {fileOfRepository} from '../repository';
 
 const PIECES = [
   ...['{% for m in messages %}', '{% endfor %}', '{% if m %}', '{% else %}', '{% endif %}', '{{ m.content }}', '{{'],
@@ -31,7 +32,7 @@ const MESSAGES = [
 
 /** Templates of real models, with pieces put in, left out and exchanged. */
 export async function chatTemplates(): Promise<FuzzTarget> {
-  const url = new URL('../../runner/chat_templates.json', import.meta.url);
+  const url = fileOfRepository('test/runner/chat_templates.json');
   const templates = [...textsOf(JSON.parse(await readFile(url, 'utf8')))].filter((text) => text.includes('{%'));
   const pieces = [...PIECES, ...templates];
   return {

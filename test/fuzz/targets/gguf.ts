@@ -3,10 +3,11 @@ import {openCheckpoint} from '../../../runner/llama/checkpoint';
 import {GGUFFile} from '../../../runner/gguf/gguf_file';
 import {fileOf, type FuzzTarget} from '../fuzz_target';
 import {mutateBytes} from '../mutations';
+import {fileOfRepository} from '../repository';
 
 /** The references' valid file with changed bytes, most of them in the header; read as a file, and as a model. */
 export async function gguf(): Promise<FuzzTarget> {
-  const valid = new Uint8Array(await readFile(new URL('../../runner/gguf/valid.gguf', import.meta.url)));
+  const valid = new Uint8Array(await readFile(fileOfRepository('test/runner/gguf/valid.gguf')));
   const headerBytes = 1536;
   return {
     ending: 'bin',

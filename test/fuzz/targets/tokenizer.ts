@@ -2,6 +2,7 @@ import {readFile} from 'node:fs/promises';
 import {createTokenizer, decode, encode} from '../../../runner/tokenizer';
 import {bytesOf, jsonOf, type FuzzTarget} from '../fuzz_target';
 import {mutateJson} from '../mutations';
+import {fileOfRepository} from '../repository';
 
 interface Case {
   tokenizer: object;
@@ -28,7 +29,7 @@ const EXPRESSIONS = [
 
 /** Small tokenizers of the kinds that models have, with changed parts. */
 export async function tokenizer(): Promise<FuzzTarget> {
-  const url = new URL('../../../demo/public/model/tokenizer.json', import.meta.url);
+  const url = fileOfRepository('demo/public/model/tokenizer.json');
   const {model, ...demo} = JSON.parse(await readFile(url, 'utf8')) as {model: {vocab: object; merges: unknown[]}};
   const vocab = Object.fromEntries(Object.entries(model.vocab).slice(0, 300));
   const small = {...demo, model: {...model, vocab, merges: model.merges.slice(0, 40)}};

@@ -135,15 +135,14 @@ fn readValue(row : i32, vector : i32) -> vec4<f32> {
 var<workgroup> scoreRows : array<f32, 1280>;
 var<workgroup> weightRows : array<f16, 1536>;
 var<workgroup> keyPositions : array<i32, tileKeys>;
-var<workgroup> rescales : array<f32, tileQueries>;
 var<workgroup> anyRescale : array<atomic<u32>, 4>;
 
 fn main(index : i32) {
   let local = i32(min(localIndex, 127u));
   let subgroup = local / 32;
   let lane = local % 32;
-  // This invocation's rows in the workgroup's tile, shared with its neighbour.
-  let row0 = subgroup * 16 + 0 + lane / 2;
+  // This invocation's row in the workgroup's tile, shared with its neighbour.
+  let row = subgroup * 16 + lane / 2;
   let half = lane % 2;
   if (local == 0) {
     atomicStore(&anyRescale[0], 0u);
@@ -186,13 +185,16 @@ fn main(index : i32) {
   keyPlaces[0] = positionIn(head, nextTile, (local + 0) / 8);
     valuePlaces[0] = positionIn(head, nextTile, (local + 0) / 10);
     valuePlaces[1] = positionIn(head, nextTile, (local + 128) / 10);
-  nextTile = keySlots(head, queryTileIndex, 1, keyTiles);
   keyWords[0] = key[uniforms.firstKey + (firstKeyRow + min(keyPlaces[0], lastPosition)) * 8 + (local + 0) % 8];
   valueWords[0] = key[uniforms.firstValue + (firstKeyRow + min(valuePlaces[0], lastPosition)) * 10 + (local + 0) % 10];
     valueWords[1] = key[uniforms.firstValue + (firstKeyRow + min(valuePlaces[1], lastPosition)) * 10 + (local + 128) % 10];
+  nextTile = keySlots(head, queryTileIndex, 1, keyTiles);
+  nextkeyPlaces[0] = positionIn(head, nextTile, (local + 0) / 8);
+    nextvaluePlaces[0] = positionIn(head, nextTile, (local + 0) / 10);
+    nextvaluePlaces[1] = positionIn(head, nextTile, (local + 128) / 10);
 
-  var rowMax0 = masked;
-  var rowSum0 = 0.0;
+  var rowMax = lowest;
+  var rowSum = 0.0;
   var output0_0 = subgroup_matrix_result<f32, 16, 16>();
     var output0_1 = subgroup_matrix_result<f32, 16, 16>();
     var output0_2 = subgroup_matrix_result<f32, 16, 16>();
@@ -200,7 +202,7 @@ fn main(index : i32) {
     var output0_4 = subgroup_matrix_result<f32, 16, 16>();
 
   for (var t = 0; t < keyTiles; t++) {
-    // 1. Keys and values into workgroup memory; the next positions on their way.
+    // 1. Keys and values into workgroup memory; the next ones on their way, and the positions of those behind them.
     if ((valuePlaces[0] > seenByAll || valuePlaces[0] < firstSeenByAll) && valuePlaces[0] != paddingPosition) { valueWords[0] = withholdWords(valueWords[0]); }
     if ((valuePlaces[1] > seenByAll || valuePlaces[1] < firstSeenByAll) && valuePlaces[1] != paddingPosition) { valueWords[1] = withholdWords(valueWords[1]); }
     {
@@ -230,6 +232,13 @@ fn main(index : i32) {
       tiles[at + 0] = a[0]; tiles[at + 1] = a[1]; tiles[at + 2] = a[2]; tiles[at + 3] = a[3]; tiles[at + 4] = b[0]; tiles[at + 5] = b[1]; tiles[at + 6] = b[2]; tiles[at + 7] = b[3];
       
     }
+    keyPlaces[0] = nextkeyPlaces[0];
+    valuePlaces[0] = nextvaluePlaces[0];
+    valuePlaces[1] = nextvaluePlaces[1];
+    keyWords[0] = key[uniforms.firstKey + (firstKeyRow + min(keyPlaces[0], lastPosition)) * 8 + (local + 0) % 8];
+    valueWords[0] = key[uniforms.firstValue + (firstKeyRow + min(valuePlaces[0], lastPosition)) * 10 + (local + 0) % 10];
+    valueWords[1] = key[uniforms.firstValue + (firstKeyRow + min(valuePlaces[1], lastPosition)) * 10 + (local + 128) % 10];
+    nextTile = keySlots(head, queryTileIndex, t + 2, keyTiles);
     nextkeyPlaces[0] = positionIn(head, nextTile, (local + 0) / 8);
     nextvaluePlaces[0] = positionIn(head, nextTile, (local + 0) / 10);
     nextvaluePlaces[1] = positionIn(head, nextTile, (local + 128) / 10);
@@ -237,133 +246,84 @@ fn main(index : i32) {
     workgroupBarrier();
 
     // 2. Scores.
-    var scores0 = subgroup_matrix_result<f32, 16, 16>();
+    var scores0_0 = subgroup_matrix_result<f32, 16, 16>();
     {
         let keys = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&tiles, 0u, 72u);
-        scores0 = subgroupMatrixMultiplyAccumulate(query0_0, keys, scores0);
+        scores0_0 = subgroupMatrixMultiplyAccumulate(query0_0, keys, scores0_0);
       }
     {
         let keys = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&tiles, 16u, 72u);
-        scores0 = subgroupMatrixMultiplyAccumulate(query0_1, keys, scores0);
+        scores0_0 = subgroupMatrixMultiplyAccumulate(query0_1, keys, scores0_0);
       }
     {
         let keys = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&tiles, 32u, 72u);
-        scores0 = subgroupMatrixMultiplyAccumulate(query0_2, keys, scores0);
+        scores0_0 = subgroupMatrixMultiplyAccumulate(query0_2, keys, scores0_0);
       }
     {
         let keys = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&tiles, 48u, 72u);
-        scores0 = subgroupMatrixMultiplyAccumulate(query0_3, keys, scores0);
+        scores0_0 = subgroupMatrixMultiplyAccumulate(query0_3, keys, scores0_0);
       }
-    subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 0u) * 20u, scores0, 20u);
+    subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 0u) * 20u + 0u, scores0_0, 20u);
     // Barrier: rows of scores are read by other invocations than those that stored them.
     workgroupBarrier();
-    nextTile = keySlots(head, queryTileIndex, t + 2, keyTiles);
-    keyPlaces[0] = nextkeyPlaces[0];
-    valuePlaces[0] = nextvaluePlaces[0];
-    valuePlaces[1] = nextvaluePlaces[1];
-    keyWords[0] = key[uniforms.firstKey + (firstKeyRow + min(keyPlaces[0], lastPosition)) * 8 + (local + 0) % 8];
-    valueWords[0] = key[uniforms.firstValue + (firstKeyRow + min(valuePlaces[0], lastPosition)) * 10 + (local + 0) % 10];
-    valueWords[1] = key[uniforms.firstValue + (firstKeyRow + min(valuePlaces[1], lastPosition)) * 10 + (local + 128) % 10];
 
     // 3. Weights.
-    {
-    let lastVisible = uniforms.firstPosition + firstRow + row0 + uniforms.window - 1;
+    let lastVisible = uniforms.firstPosition + firstRow + row + uniforms.window - 1;
       let slope = headForms[head].y;
-      let slopedPosition = uniforms.firstPosition + firstRow + row0;
-      let maskStart = maskRow(head, firstRow + row0);
-      let firstVisible = uniforms.firstPosition + firstRow + row0 - uniforms.window + 1;
+      let slopedPosition = uniforms.firstPosition + firstRow + row;
+      let maskStart = maskRow(head, firstRow + row);
+      let firstVisible = uniforms.firstPosition + firstRow + row - uniforms.window + 1;
     var x : array<vec4<f32>, 2>;
     var newMax = masked;
     {{
       let column = 4 * (half + 0);
-      x[0][0] = select(select(maskedScore(cappedScore(scoreRows[row0 * 20 + column + 0]) - slope * f32(abs(slopedPosition - (keyPositions[column + 0]))), maskStart, keyPositions[column + 0]), masked, keyPositions[column + 0] < firstVisible), masked, keyPositions[column + 0] > lastVisible);
-    x[0][1] = select(select(maskedScore(cappedScore(scoreRows[row0 * 20 + column + 1]) - slope * f32(abs(slopedPosition - (keyPositions[column + 1]))), maskStart, keyPositions[column + 1]), masked, keyPositions[column + 1] < firstVisible), masked, keyPositions[column + 1] > lastVisible);
-    x[0][2] = select(select(maskedScore(cappedScore(scoreRows[row0 * 20 + column + 2]) - slope * f32(abs(slopedPosition - (keyPositions[column + 2]))), maskStart, keyPositions[column + 2]), masked, keyPositions[column + 2] < firstVisible), masked, keyPositions[column + 2] > lastVisible);
-    x[0][3] = select(select(maskedScore(cappedScore(scoreRows[row0 * 20 + column + 3]) - slope * f32(abs(slopedPosition - (keyPositions[column + 3]))), maskStart, keyPositions[column + 3]), masked, keyPositions[column + 3] < firstVisible), masked, keyPositions[column + 3] > lastVisible);
+      x[0][0] = select(select(maskedScore(cappedScore(scoreRows[row * 20 + column + 0]) - slope * f32(abs(slopedPosition - (keyPositions[column + 0]))), maskStart, keyPositions[column + 0]), masked, keyPositions[column + 0] < firstVisible), masked, keyPositions[column + 0] > lastVisible);
+    x[0][1] = select(select(maskedScore(cappedScore(scoreRows[row * 20 + column + 1]) - slope * f32(abs(slopedPosition - (keyPositions[column + 1]))), maskStart, keyPositions[column + 1]), masked, keyPositions[column + 1] < firstVisible), masked, keyPositions[column + 1] > lastVisible);
+    x[0][2] = select(select(maskedScore(cappedScore(scoreRows[row * 20 + column + 2]) - slope * f32(abs(slopedPosition - (keyPositions[column + 2]))), maskStart, keyPositions[column + 2]), masked, keyPositions[column + 2] < firstVisible), masked, keyPositions[column + 2] > lastVisible);
+    x[0][3] = select(select(maskedScore(cappedScore(scoreRows[row * 20 + column + 3]) - slope * f32(abs(slopedPosition - (keyPositions[column + 3]))), maskStart, keyPositions[column + 3]), masked, keyPositions[column + 3] < firstVisible), masked, keyPositions[column + 3] > lastVisible);
       newMax = max(newMax, max(max(x[0].x, x[0].y), max(x[0].z, x[0].w)));
     }
     {
       let column = 4 * (half + 2);
-      x[1][0] = select(select(maskedScore(cappedScore(scoreRows[row0 * 20 + column + 0]) - slope * f32(abs(slopedPosition - (keyPositions[column + 0]))), maskStart, keyPositions[column + 0]), masked, keyPositions[column + 0] < firstVisible), masked, keyPositions[column + 0] > lastVisible);
-    x[1][1] = select(select(maskedScore(cappedScore(scoreRows[row0 * 20 + column + 1]) - slope * f32(abs(slopedPosition - (keyPositions[column + 1]))), maskStart, keyPositions[column + 1]), masked, keyPositions[column + 1] < firstVisible), masked, keyPositions[column + 1] > lastVisible);
-    x[1][2] = select(select(maskedScore(cappedScore(scoreRows[row0 * 20 + column + 2]) - slope * f32(abs(slopedPosition - (keyPositions[column + 2]))), maskStart, keyPositions[column + 2]), masked, keyPositions[column + 2] < firstVisible), masked, keyPositions[column + 2] > lastVisible);
-    x[1][3] = select(select(maskedScore(cappedScore(scoreRows[row0 * 20 + column + 3]) - slope * f32(abs(slopedPosition - (keyPositions[column + 3]))), maskStart, keyPositions[column + 3]), masked, keyPositions[column + 3] < firstVisible), masked, keyPositions[column + 3] > lastVisible);
+      x[1][0] = select(select(maskedScore(cappedScore(scoreRows[row * 20 + column + 0]) - slope * f32(abs(slopedPosition - (keyPositions[column + 0]))), maskStart, keyPositions[column + 0]), masked, keyPositions[column + 0] < firstVisible), masked, keyPositions[column + 0] > lastVisible);
+    x[1][1] = select(select(maskedScore(cappedScore(scoreRows[row * 20 + column + 1]) - slope * f32(abs(slopedPosition - (keyPositions[column + 1]))), maskStart, keyPositions[column + 1]), masked, keyPositions[column + 1] < firstVisible), masked, keyPositions[column + 1] > lastVisible);
+    x[1][2] = select(select(maskedScore(cappedScore(scoreRows[row * 20 + column + 2]) - slope * f32(abs(slopedPosition - (keyPositions[column + 2]))), maskStart, keyPositions[column + 2]), masked, keyPositions[column + 2] < firstVisible), masked, keyPositions[column + 2] > lastVisible);
+    x[1][3] = select(select(maskedScore(cappedScore(scoreRows[row * 20 + column + 3]) - slope * f32(abs(slopedPosition - (keyPositions[column + 3]))), maskStart, keyPositions[column + 3]), masked, keyPositions[column + 3] < firstVisible), masked, keyPositions[column + 3] > lastVisible);
       newMax = max(newMax, max(max(x[1].x, x[1].y), max(x[1].z, x[1].w)));
     }}
     newMax = max(newMax, subgroupShuffleXor(newMax, 1u));
-    let rises = newMax > rowMax0 + 8.0;
-    let rescale = select(1.0, exp2(rowMax0 - newMax), rises);
-    rowMax0 = select(rowMax0, newMax, rises);
-    rowSum0 *= rescale;
-    if (half == 0) {
-      rescales[row0] = rescale;
-    }
+    let rises = newMax > rowMax + 8.0;
+    let rescale = select(1.0, exp2(rowMax - newMax), rises);
+    rowMax = select(rowMax, newMax, rises);
+    rowSum *= rescale;
     if (rises) {
       atomicStore(&anyRescale[0], 1u);
     }
     {
       let column = 4 * (half + 0);
-      {
-        // A row that has seen nothing yet has the masked score as its maximum: exp2 would give 1.
-        let weight = select(exp2(x[0][0] - rowMax0), 0.0, x[0][0] == masked);
-        weightRows[row0 * 24 + column + 0] = f16(weight);
-        rowSum0 += weight;
-      }
-    {
-        // A row that has seen nothing yet has the masked score as its maximum: exp2 would give 1.
-        let weight = select(exp2(x[0][1] - rowMax0), 0.0, x[0][1] == masked);
-        weightRows[row0 * 24 + column + 1] = f16(weight);
-        rowSum0 += weight;
-      }
-    {
-        // A row that has seen nothing yet has the masked score as its maximum: exp2 would give 1.
-        let weight = select(exp2(x[0][2] - rowMax0), 0.0, x[0][2] == masked);
-        weightRows[row0 * 24 + column + 2] = f16(weight);
-        rowSum0 += weight;
-      }
-    {
-        // A row that has seen nothing yet has the masked score as its maximum: exp2 would give 1.
-        let weight = select(exp2(x[0][3] - rowMax0), 0.0, x[0][3] == masked);
-        weightRows[row0 * 24 + column + 3] = f16(weight);
-        rowSum0 += weight;
-      }
+      let weights = exp2(x[0] - rowMax);
+      weightRows[row * 24 + column + 0] = f16(weights[0]);
+    weightRows[row * 24 + column + 1] = f16(weights[1]);
+    weightRows[row * 24 + column + 2] = f16(weights[2]);
+    weightRows[row * 24 + column + 3] = f16(weights[3]);
+      rowSum += (weights.x + weights.y) + (weights.z + weights.w);
     }
     {
       let column = 4 * (half + 2);
-      {
-        // A row that has seen nothing yet has the masked score as its maximum: exp2 would give 1.
-        let weight = select(exp2(x[1][0] - rowMax0), 0.0, x[1][0] == masked);
-        weightRows[row0 * 24 + column + 0] = f16(weight);
-        rowSum0 += weight;
-      }
-    {
-        // A row that has seen nothing yet has the masked score as its maximum: exp2 would give 1.
-        let weight = select(exp2(x[1][1] - rowMax0), 0.0, x[1][1] == masked);
-        weightRows[row0 * 24 + column + 1] = f16(weight);
-        rowSum0 += weight;
-      }
-    {
-        // A row that has seen nothing yet has the masked score as its maximum: exp2 would give 1.
-        let weight = select(exp2(x[1][2] - rowMax0), 0.0, x[1][2] == masked);
-        weightRows[row0 * 24 + column + 2] = f16(weight);
-        rowSum0 += weight;
-      }
-    {
-        // A row that has seen nothing yet has the masked score as its maximum: exp2 would give 1.
-        let weight = select(exp2(x[1][3] - rowMax0), 0.0, x[1][3] == masked);
-        weightRows[row0 * 24 + column + 3] = f16(weight);
-        rowSum0 += weight;
-      }
+      let weights = exp2(x[1] - rowMax);
+      weightRows[row * 24 + column + 0] = f16(weights[0]);
+    weightRows[row * 24 + column + 1] = f16(weights[1]);
+    weightRows[row * 24 + column + 2] = f16(weights[2]);
+    weightRows[row * 24 + column + 3] = f16(weights[3]);
+      rowSum += (weights.x + weights.y) + (weights.z + weights.w);
     }
-    }
-    // Barrier: weights are read as matrices; and whether any row rises must be known to all alike.
-    workgroupBarrier();
+    // Barriers, of the load: weights are read as matrices; and whether any row rises must be known to all alike.
     if (workgroupUniformLoad(&anyRescale[0]) != 0u) {
       subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 0u) * 20u, output0_0, 20u);
       // Barriers: rows are read by other invocations than those that stored them, and what follows replaces them.
       workgroupBarrier();
       for (var i = half; i < 16; i += 2) {
-        scoreRows[row0 * 20 + i] *= rescales[row0];
+        scoreRows[row * 20 + i] *= rescale;
       }
       workgroupBarrier();
       output0_0 = subgroupMatrixLoad<subgroup_matrix_result<f32, 16, 16>, row_major>(&scoreRows, (firstTileRow + 0u) * 20u, 20u);
@@ -372,7 +332,7 @@ fn main(index : i32) {
       // Barriers: rows are read by other invocations than those that stored them, and what follows replaces them.
       workgroupBarrier();
       for (var i = half; i < 16; i += 2) {
-        scoreRows[row0 * 20 + i] *= rescales[row0];
+        scoreRows[row * 20 + i] *= rescale;
       }
       workgroupBarrier();
       output0_1 = subgroupMatrixLoad<subgroup_matrix_result<f32, 16, 16>, row_major>(&scoreRows, (firstTileRow + 0u) * 20u, 20u);
@@ -381,7 +341,7 @@ fn main(index : i32) {
       // Barriers: rows are read by other invocations than those that stored them, and what follows replaces them.
       workgroupBarrier();
       for (var i = half; i < 16; i += 2) {
-        scoreRows[row0 * 20 + i] *= rescales[row0];
+        scoreRows[row * 20 + i] *= rescale;
       }
       workgroupBarrier();
       output0_2 = subgroupMatrixLoad<subgroup_matrix_result<f32, 16, 16>, row_major>(&scoreRows, (firstTileRow + 0u) * 20u, 20u);
@@ -390,7 +350,7 @@ fn main(index : i32) {
       // Barriers: rows are read by other invocations than those that stored them, and what follows replaces them.
       workgroupBarrier();
       for (var i = half; i < 16; i += 2) {
-        scoreRows[row0 * 20 + i] *= rescales[row0];
+        scoreRows[row * 20 + i] *= rescale;
       }
       workgroupBarrier();
       output0_3 = subgroupMatrixLoad<subgroup_matrix_result<f32, 16, 16>, row_major>(&scoreRows, (firstTileRow + 0u) * 20u, 20u);
@@ -399,7 +359,7 @@ fn main(index : i32) {
       // Barriers: rows are read by other invocations than those that stored them, and what follows replaces them.
       workgroupBarrier();
       for (var i = half; i < 16; i += 2) {
-        scoreRows[row0 * 20 + i] *= rescales[row0];
+        scoreRows[row * 20 + i] *= rescale;
       }
       workgroupBarrier();
       output0_4 = subgroupMatrixLoad<subgroup_matrix_result<f32, 16, 16>, row_major>(&scoreRows, (firstTileRow + 0u) * 20u, 20u);
@@ -408,42 +368,41 @@ fn main(index : i32) {
     }
 
     // 4. Weighted sum of values.
-    let weights0 = subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>, row_major>(&weightRows, (firstTileRow + 0u) * 24u, 24u);
+    let weights0_0 = subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>, row_major>(&weightRows, (firstTileRow + 0u) * 24u + 0u, 24u);
     {
         let values = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, row_major>(&tiles, 1152u, 88u);
-        output0_0 = subgroupMatrixMultiplyAccumulate(weights0, values, output0_0);
+        output0_0 = subgroupMatrixMultiplyAccumulate(weights0_0, values, output0_0);
       }
     {
         let values = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, row_major>(&tiles, 1168u, 88u);
-        output0_1 = subgroupMatrixMultiplyAccumulate(weights0, values, output0_1);
+        output0_1 = subgroupMatrixMultiplyAccumulate(weights0_0, values, output0_1);
       }
     {
         let values = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, row_major>(&tiles, 1184u, 88u);
-        output0_2 = subgroupMatrixMultiplyAccumulate(weights0, values, output0_2);
+        output0_2 = subgroupMatrixMultiplyAccumulate(weights0_0, values, output0_2);
       }
     {
         let values = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, row_major>(&tiles, 1200u, 88u);
-        output0_3 = subgroupMatrixMultiplyAccumulate(weights0, values, output0_3);
+        output0_3 = subgroupMatrixMultiplyAccumulate(weights0_0, values, output0_3);
       }
     {
         let values = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, row_major>(&tiles, 1216u, 88u);
-        output0_4 = subgroupMatrixMultiplyAccumulate(weights0, values, output0_4);
+        output0_4 = subgroupMatrixMultiplyAccumulate(weights0_0, values, output0_4);
       }
     // Barrier: the next round overwrites keys, values and weights.
     workgroupBarrier();
   }
 
-  // 5. The sums of both halves, and the output, by way of workgroup memory.
-  {
-  let total = rowSum0 + subgroupShuffleXor(rowSum0, 1u);
-  let totalWithSink = total + exp2(min(f32(headForms[head].z) - rowMax0, f32(126.0)));
+  // 5. The output, by way of workgroup memory.
+  let total = rowSum + subgroupShuffleXor(rowSum, 1u);
+  let totalWithSink = total + exp2(min(f32(headForms[head].z) - rowMax, f32(126.0)));
   subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 0u) * 20u, output0_0, 20u);
       // Barriers: rows are read by other invocations than those that stored them, and what follows replaces them.
       workgroupBarrier();
       for (var i = half; i < 4; i += 2) {
     let vector = 0 + i;
-    if (firstRow + row0 < endRow && vector < 20) {
-      let at = row0 * 20 + 4 * i;
+    if (firstRow + row < endRow && vector < 20) {
+      let at = row * 20 + 4 * i;
       var x = vec4<f32>(scoreRows[at], scoreRows[at + 1], scoreRows[at + 2], scoreRows[at + 3]);
       if (atomicLoad(&anyWithheld[0]) != 0u) {
     for (var t = 0; t < keyTiles; t++) {
@@ -453,11 +412,11 @@ fn main(index : i32) {
         if ((position > seenByAll || position < firstSeenByAll) && position != paddingPosition) {
       let withheld0 = withheldOf(readValue(firstKeyRow + position, vector));
       {
-        let lastVisible = uniforms.firstPosition + firstRow + row0 + uniforms.window - 1;
+        let lastVisible = uniforms.firstPosition + firstRow + row + uniforms.window - 1;
       let slope = headForms[head].y;
-      let slopedPosition = uniforms.firstPosition + firstRow + row0;
-      let maskStart = maskRow(head, firstRow + row0);
-      let firstVisible = uniforms.firstPosition + firstRow + row0 - uniforms.window + 1;
+      let slopedPosition = uniforms.firstPosition + firstRow + row;
+      let maskStart = maskRow(head, firstRow + row);
+      let firstVisible = uniforms.firstPosition + firstRow + row - uniforms.window + 1;
         if (!(select(select(maskedScore(cappedScore(0.0) - slope * f32(abs(slopedPosition - (position))), maskStart, position), masked, position < firstVisible), masked, position > lastVisible) == masked)) { x += withheld0; }
       }
         }
@@ -465,7 +424,7 @@ fn main(index : i32) {
     }
   }
       // A row that saw nothing is zeros.
-      writeOutput(head * uniforms.queryLength + firstRow + row0, vector, select(x / totalWithSink, vec4<f32>(0.0), total == 0.0));
+      writeOutput(head * uniforms.queryLength + firstRow + row, vector, select(x / totalWithSink, vec4<f32>(0.0), total == 0.0));
     }
   }
       workgroupBarrier();
@@ -474,8 +433,8 @@ fn main(index : i32) {
       workgroupBarrier();
       for (var i = half; i < 4; i += 2) {
     let vector = 4 + i;
-    if (firstRow + row0 < endRow && vector < 20) {
-      let at = row0 * 20 + 4 * i;
+    if (firstRow + row < endRow && vector < 20) {
+      let at = row * 20 + 4 * i;
       var x = vec4<f32>(scoreRows[at], scoreRows[at + 1], scoreRows[at + 2], scoreRows[at + 3]);
       if (atomicLoad(&anyWithheld[0]) != 0u) {
     for (var t = 0; t < keyTiles; t++) {
@@ -485,11 +444,11 @@ fn main(index : i32) {
         if ((position > seenByAll || position < firstSeenByAll) && position != paddingPosition) {
       let withheld0 = withheldOf(readValue(firstKeyRow + position, vector));
       {
-        let lastVisible = uniforms.firstPosition + firstRow + row0 + uniforms.window - 1;
+        let lastVisible = uniforms.firstPosition + firstRow + row + uniforms.window - 1;
       let slope = headForms[head].y;
-      let slopedPosition = uniforms.firstPosition + firstRow + row0;
-      let maskStart = maskRow(head, firstRow + row0);
-      let firstVisible = uniforms.firstPosition + firstRow + row0 - uniforms.window + 1;
+      let slopedPosition = uniforms.firstPosition + firstRow + row;
+      let maskStart = maskRow(head, firstRow + row);
+      let firstVisible = uniforms.firstPosition + firstRow + row - uniforms.window + 1;
         if (!(select(select(maskedScore(cappedScore(0.0) - slope * f32(abs(slopedPosition - (position))), maskStart, position), masked, position < firstVisible), masked, position > lastVisible) == masked)) { x += withheld0; }
       }
         }
@@ -497,7 +456,7 @@ fn main(index : i32) {
     }
   }
       // A row that saw nothing is zeros.
-      writeOutput(head * uniforms.queryLength + firstRow + row0, vector, select(x / totalWithSink, vec4<f32>(0.0), total == 0.0));
+      writeOutput(head * uniforms.queryLength + firstRow + row, vector, select(x / totalWithSink, vec4<f32>(0.0), total == 0.0));
     }
   }
       workgroupBarrier();
@@ -506,8 +465,8 @@ fn main(index : i32) {
       workgroupBarrier();
       for (var i = half; i < 4; i += 2) {
     let vector = 8 + i;
-    if (firstRow + row0 < endRow && vector < 20) {
-      let at = row0 * 20 + 4 * i;
+    if (firstRow + row < endRow && vector < 20) {
+      let at = row * 20 + 4 * i;
       var x = vec4<f32>(scoreRows[at], scoreRows[at + 1], scoreRows[at + 2], scoreRows[at + 3]);
       if (atomicLoad(&anyWithheld[0]) != 0u) {
     for (var t = 0; t < keyTiles; t++) {
@@ -517,11 +476,11 @@ fn main(index : i32) {
         if ((position > seenByAll || position < firstSeenByAll) && position != paddingPosition) {
       let withheld0 = withheldOf(readValue(firstKeyRow + position, vector));
       {
-        let lastVisible = uniforms.firstPosition + firstRow + row0 + uniforms.window - 1;
+        let lastVisible = uniforms.firstPosition + firstRow + row + uniforms.window - 1;
       let slope = headForms[head].y;
-      let slopedPosition = uniforms.firstPosition + firstRow + row0;
-      let maskStart = maskRow(head, firstRow + row0);
-      let firstVisible = uniforms.firstPosition + firstRow + row0 - uniforms.window + 1;
+      let slopedPosition = uniforms.firstPosition + firstRow + row;
+      let maskStart = maskRow(head, firstRow + row);
+      let firstVisible = uniforms.firstPosition + firstRow + row - uniforms.window + 1;
         if (!(select(select(maskedScore(cappedScore(0.0) - slope * f32(abs(slopedPosition - (position))), maskStart, position), masked, position < firstVisible), masked, position > lastVisible) == masked)) { x += withheld0; }
       }
         }
@@ -529,7 +488,7 @@ fn main(index : i32) {
     }
   }
       // A row that saw nothing is zeros.
-      writeOutput(head * uniforms.queryLength + firstRow + row0, vector, select(x / totalWithSink, vec4<f32>(0.0), total == 0.0));
+      writeOutput(head * uniforms.queryLength + firstRow + row, vector, select(x / totalWithSink, vec4<f32>(0.0), total == 0.0));
     }
   }
       workgroupBarrier();
@@ -538,8 +497,8 @@ fn main(index : i32) {
       workgroupBarrier();
       for (var i = half; i < 4; i += 2) {
     let vector = 12 + i;
-    if (firstRow + row0 < endRow && vector < 20) {
-      let at = row0 * 20 + 4 * i;
+    if (firstRow + row < endRow && vector < 20) {
+      let at = row * 20 + 4 * i;
       var x = vec4<f32>(scoreRows[at], scoreRows[at + 1], scoreRows[at + 2], scoreRows[at + 3]);
       if (atomicLoad(&anyWithheld[0]) != 0u) {
     for (var t = 0; t < keyTiles; t++) {
@@ -549,11 +508,11 @@ fn main(index : i32) {
         if ((position > seenByAll || position < firstSeenByAll) && position != paddingPosition) {
       let withheld0 = withheldOf(readValue(firstKeyRow + position, vector));
       {
-        let lastVisible = uniforms.firstPosition + firstRow + row0 + uniforms.window - 1;
+        let lastVisible = uniforms.firstPosition + firstRow + row + uniforms.window - 1;
       let slope = headForms[head].y;
-      let slopedPosition = uniforms.firstPosition + firstRow + row0;
-      let maskStart = maskRow(head, firstRow + row0);
-      let firstVisible = uniforms.firstPosition + firstRow + row0 - uniforms.window + 1;
+      let slopedPosition = uniforms.firstPosition + firstRow + row;
+      let maskStart = maskRow(head, firstRow + row);
+      let firstVisible = uniforms.firstPosition + firstRow + row - uniforms.window + 1;
         if (!(select(select(maskedScore(cappedScore(0.0) - slope * f32(abs(slopedPosition - (position))), maskStart, position), masked, position < firstVisible), masked, position > lastVisible) == masked)) { x += withheld0; }
       }
         }
@@ -561,7 +520,7 @@ fn main(index : i32) {
     }
   }
       // A row that saw nothing is zeros.
-      writeOutput(head * uniforms.queryLength + firstRow + row0, vector, select(x / totalWithSink, vec4<f32>(0.0), total == 0.0));
+      writeOutput(head * uniforms.queryLength + firstRow + row, vector, select(x / totalWithSink, vec4<f32>(0.0), total == 0.0));
     }
   }
       workgroupBarrier();
@@ -570,8 +529,8 @@ fn main(index : i32) {
       workgroupBarrier();
       for (var i = half; i < 4; i += 2) {
     let vector = 16 + i;
-    if (firstRow + row0 < endRow && vector < 20) {
-      let at = row0 * 20 + 4 * i;
+    if (firstRow + row < endRow && vector < 20) {
+      let at = row * 20 + 4 * i;
       var x = vec4<f32>(scoreRows[at], scoreRows[at + 1], scoreRows[at + 2], scoreRows[at + 3]);
       if (atomicLoad(&anyWithheld[0]) != 0u) {
     for (var t = 0; t < keyTiles; t++) {
@@ -581,11 +540,11 @@ fn main(index : i32) {
         if ((position > seenByAll || position < firstSeenByAll) && position != paddingPosition) {
       let withheld0 = withheldOf(readValue(firstKeyRow + position, vector));
       {
-        let lastVisible = uniforms.firstPosition + firstRow + row0 + uniforms.window - 1;
+        let lastVisible = uniforms.firstPosition + firstRow + row + uniforms.window - 1;
       let slope = headForms[head].y;
-      let slopedPosition = uniforms.firstPosition + firstRow + row0;
-      let maskStart = maskRow(head, firstRow + row0);
-      let firstVisible = uniforms.firstPosition + firstRow + row0 - uniforms.window + 1;
+      let slopedPosition = uniforms.firstPosition + firstRow + row;
+      let maskStart = maskRow(head, firstRow + row);
+      let firstVisible = uniforms.firstPosition + firstRow + row - uniforms.window + 1;
         if (!(select(select(maskedScore(cappedScore(0.0) - slope * f32(abs(slopedPosition - (position))), maskStart, position), masked, position < firstVisible), masked, position > lastVisible) == masked)) { x += withheld0; }
       }
         }
@@ -593,9 +552,8 @@ fn main(index : i32) {
     }
   }
       // A row that saw nothing is zeros.
-      writeOutput(head * uniforms.queryLength + firstRow + row0, vector, select(x / totalWithSink, vec4<f32>(0.0), total == 0.0));
+      writeOutput(head * uniforms.queryLength + firstRow + row, vector, select(x / totalWithSink, vec4<f32>(0.0), total == 0.0));
     }
   }
       workgroupBarrier();
-  }
 }

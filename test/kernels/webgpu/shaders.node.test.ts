@@ -22,7 +22,9 @@ import {PRODUCT_TILES} from '../../../runner/quantised/webgpu/product_tiles';
 import {UnpackProgram, UnpackRowsProgram} from '../../../runner/quantised/webgpu/unpack_program';
 import {blockGeometry} from '../../../src/attention/block_geometry';
 import {AttendProgram} from '../../../src/kernels/webgpu/attend/attend';
+import {AttendDecodeProgram} from '../../../src/kernels/webgpu/attend/attend_decode';
 import {AttendMatrixProgram} from '../../../src/kernels/webgpu/attend/attend_matrix';
+import type {MatrixTile} from '../../../src/kernels/webgpu/attend/attend_matrix_tile';
 import {float16Layout, Float16RowsProgram} from '../../../src/kernels/webgpu/attend/float16_rows';
 import {LogSumExpProgram} from '../../../src/kernels/webgpu/attend/log_sum_exp';
 import {CombineStatesProgram} from '../../../src/kernels/webgpu/attend/attend_split';
@@ -125,8 +127,9 @@ describe('shader texts', () => {
     return {type, shape: [96, 512] as [number, number], quants: int32(96, 64), scales: int32(96, 16)};
   };
   /** The program with rows of float16 in place of queries, keys and values. */
-  const onMatrixUnits = (of: WebGPUCall, plan?: WebGPUPlan) =>
-    new AttendMatrixProgram(of, int32(4 * float16Layout(of).end), plan);
+  const long = call({query: info(1, 8, 1024, 64), key: info(1, 2, 1024, 64)});
+  const onMatrixUnits = (of: WebGPUCall, plan?: WebGPUPlan, tile: MatrixTile = {rowFragments: 1, keys: 16}) =>
+    new AttendMatrixProgram(of, {rows: int32(4 * float16Layout(of).end), tile, plan});
   const programs: Record<string, AttentionProgram<object>> = {
     float16_rows: new Float16RowsProgram(wide),
     float16_rows_odd: new Float16RowsProgram(odd),
@@ -157,7 +160,8 @@ describe('shader texts', () => {
     attend_half_sparse: new AttendProgram(grouped, {...float16, plan}),
     attend_half_exact_not_causal_odd_head_dim: new AttendProgram(odd, float16),
     attend_matrix_exact: onMatrixUnits(grouped),
-    attend_matrix_many_rows: onMatrixUnits(call({query: info(1, 8, 8192, 64), key: info(1, 2, 8192, 64)})),
+    attend_matrix_many_rows: onMatrixUnits(long, undefined, {rowFragments: 2, keys: 16}),
+    attend_matrix_few_rows: onMatrixUnits(long, undefined, {rowFragments: 2, keys: 32}),
     attend_matrix_sparse: onMatrixUnits(grouped, plan),
     attend_matrix_exact_not_causal_odd_head_dim: onMatrixUnits(odd),
     attend_exact_not_causal_odd_head_dim: new AttendProgram(odd, float32),
@@ -206,6 +210,15 @@ describe('shader texts', () => {
     attend_window: new AttendProgram(windowed, float32),
     attend_forms_chunk_padded: new AttendProgram(formed(padded), float32),
     attend_forms_sparse_not_causal: new AttendProgram(formed(notCausal), {...float32, plan}),
+    attend_decode: new AttendDecodeProgram(call({query: info(1, 8, 1, 64), key: info(1, 2, 8192, 64)}), {
+      teams: {rows: 4, lanes: 16},
+      chunks: 8,
+    }),
+    attend_decode_odd: new AttendDecodeProgram(odd, {teams: {rows: 2, lanes: 8}, chunks: 8}),
+    attend_decode_forms: new AttendDecodeProgram(formed({...keyMasked, causal: false}), {
+      teams: {rows: 1, lanes: 64},
+      chunks: 8,
+    }),
     attend_forms_split: new AttendProgram(formed(chunk), split),
     attend_forms_half_not_causal: new AttendProgram(formed({...masked, causal: false}), float16),
     attend_matrix_window: onMatrixUnits(windowed),

@@ -1,4 +1,4 @@
-import {matrixUnitsFit} from './attend_matrix.js';
+import {matrixUnitsFit} from './attend_matrix_tile.js';
 import type {HeadDims} from '../runtime/device_limits.js';
 
 /** What attention multiplies with: the one place that decides it, for `attend` and for the cost model. */

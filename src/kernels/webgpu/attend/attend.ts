@@ -9,11 +9,13 @@ import {columnOf, invocationPlace, rowOf, tileQueries, tileThreads} from '../wgs
 import {ifInRow, partsOfRow} from '../wgsl/tile_products.js';
 import {arithmeticOf} from './arithmetic.js';
 import type {AttendForm} from './attend_form.js';
+import {AttendDecodeProgram} from './attend_decode.js';
 import {attendForm, attendSpec} from './attend_form.js';
 import {AttendMatrixProgram} from './attend_matrix.js';
+import {chooseMatrixTile} from './attend_matrix_tile.js';
 import {attendMemory, products} from './attend_products.js';
 import {AttendRows, ifInHead} from './attend_rows.js';
-import type {AttendOptions} from './attend_split.js';
+import type {AttendOptions, Split} from './attend_split.js';
 import {Float16RowsProgram} from './float16_rows.js';
 import {CombineStatesProgram, splitOf} from './attend_split.js';
 import {LogSumExpProgram} from './log_sum_exp.js';
@@ -38,14 +40,15 @@ export function attend(call: WebGPUCall, plan?: WebGPUPlan): TensorInfo {
   const split = splitOf(call, arithmetic, plan);
   if (split) {
     return withScratch(backend, (scratch) => {
-      const states = scratch(new AttendProgram(call, split).run(backend));
+      const states = scratch(statesProgram(call, split).run(backend));
       return new CombineStatesProgram(states, geometry, call.sinks && call.headForms).run(backend);
     });
   }
   if (arithmetic === 'matrix units') {
     return withScratch(backend, (scratch) => {
       const rows = scratch(new Float16RowsProgram(call).run(backend));
-      return new AttendMatrixProgram(call, rows, plan).run(backend);
+      const tile = chooseMatrixTile(call, plan !== undefined);
+      return new AttendMatrixProgram(call, {rows, tile, plan}).run(backend);
     });
   }
   const fewRows = plan ? undefined : chooseFewRowTile(call, arithmetic, geometry.queryLength);
@@ -62,7 +65,7 @@ export function attendWithLogSumExp(call: WebGPUCall): TensorInfo[] {
   const elementType = arithmeticOf(backend.device, geometry, precision) === 'float32' ? 'float32' : 'float16';
   const whole = {tile: chooseAttendTile(call, elementType), elementType, chunks: 1} as const;
   return withScratch(backend, (scratch, keep) => {
-    const states = scratch(new AttendProgram(call, splitOf(call, elementType) ?? whole).run(backend));
+    const states = scratch(statesProgram(call, splitOf(call, elementType) ?? whole).run(backend));
     const forms = sinks && headForms;
     return [
       keep(new CombineStatesProgram(states, geometry, forms).run(backend)),
@@ -70,6 +73,11 @@ export function attendWithLogSumExp(call: WebGPUCall): TensorInfo[] {
     ];
   });
 }
+
+const statesProgram = (call: WebGPUCall, split: Split) =>
+  split.teams
+    ? new AttendDecodeProgram(call, {teams: split.teams, chunks: split.chunks})
+    : new AttendProgram(call, split);
 
 interface AttendVariant extends AttendForm {
   tile: Tile;

@@ -1,8 +1,6 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import {unroll} from '../../unroll.js';
-import {fragment, hasMatrixUnits, subgroupSize} from '../runtime/device_features.js';
-import type {BlockGeometry} from '../../../attention/block_geometry.js';
-import type {HeadDims} from '../runtime/device_limits.js';
+import {fragment, subgroupSize} from '../runtime/device_features.js';
 import {AttentionProgram, i32} from '../runtime/program.js';
 import type {WebGPUCall, WebGPUPlan} from '../webgpu_call.js';
 import {leftType, matrixExtensions, paddedHeadDim, rightType, sumType} from '../wgsl/matrix_units.js';
@@ -12,62 +10,28 @@ import {hookedScore} from '../wgsl/score_hooks.js';
 import {sinkWeight} from '../wgsl/softmax_state.js';
 import type {AttendForm} from './attend_form.js';
 import {attendForm, attendSpec} from './attend_form.js';
+import type {MatrixTile} from './attend_matrix_tile.js';
+import {rowsOfTile, scoreStride, subgroups, threads, tileSize, tileStride, weightStride} from './attend_matrix_tile.js';
 import {float16Layout, float16Words} from './float16_rows.js';
 import {attendWalk, firstKeyOf, lastVisible, ownedRows, scoreOf, scoresOfRow} from './attend_walk.js';
 import {findSeenByAll, giveBackWithheld, isNotSeenByAll, withheldFunctions} from './withheld_values.js';
 
-/** Subgroups a workgroup. */
-const subgroups = 4;
-const threads = subgroups * subgroupSize;
-
-/** More keys at a time take the room of other workgroups (docs/performance.md, 2026-11-29). */
-const tileKeys = fragment;
-
-/**
- * Fragments of query rows of a subgroup; the softmax gives each row to two invocations. Two of them share what is read of keys and
- * values, as far as registers hold their queries and outputs, blocks of queries hold so many, and there are workgroups enough.
- */
-function chooseRowFragments(geometry: BlockGeometry, sparse: boolean): 1 | 2 {
-  const {batch, heads, queryLength, blockSize} = geometry;
-  const fills = !sparse || blockSize % (2 * subgroups * fragment) === 0;
-  const isMany = batch * heads * queryLength >= AttendMatrixProgram.manyRows;
-  return fills && isMany ? mostRowFragments(geometry) : 1;
-}
-
-const mostRowFragments = ({headDim, valueDim}: HeadDims): 1 | 2 => (Math.max(headDim, valueDim) <= 64 ? 2 : 1);
-
-const rowsOfTile = (rowFragments: number) => subgroups * rowFragments * fragment;
 /**
  * How far, in units of log2, a row's maximum may rise above the one that its sums are relative to before these are
  * brought up to it. Weights stay below 2⁸, well inside float16, and after the first tiles it hardly ever happens.
  */
 const headroom = 8;
 
-// Strides of rows in workgroup memory: multiples of 16 bytes, padded so that consecutive rows lie in different banks.
-const tileStride = (headDim: number) => paddedHeadDim(headDim) + 8;
-const scoreStride = tileKeys + 4;
-const weightStride = tileKeys + 8;
-/** float16 values of the tiles: keys and values. */
-const tileSize = ({headDim, valueDim}: HeadDims) => tileKeys * (tileStride(headDim) + tileStride(valueDim));
-
-/** Workgroup memory that the program declares. */
-function matrixBytes(dims: HeadDims, rowFragments: number): number {
-  const rows = rowsOfTile(rowFragments);
-  const scores = 4 * rows * scoreStride;
-  const weights = 2 * rows * weightStride;
-  const positionsAndRescales = 4 * (tileKeys + rows);
-  const flags = 3 * 16;
-  return 2 * tileSize(dims) + scores + weights + positionsAndRescales + flags;
-}
-
-/** Whether the device has matrix units of the kind that the program uses, and the workgroup memory for the head dims. */
-export function matrixUnitsFit(device: GPUDevice, dims: HeadDims): boolean {
-  const fits = matrixBytes(dims, mostRowFragments(dims)) <= device.limits.maxComputeWorkgroupStorageSize;
-  return fits && hasMatrixUnits(device);
+/** How the program runs. */
+interface MatrixOptions {
+  /** Output of `Float16RowsProgram`. */
+  rows: TensorInfo;
+  tile: MatrixTile;
+  plan?: WebGPUPlan;
 }
 
 interface MatrixForm extends AttendForm {
-  rowFragments: 1 | 2;
+  tile: MatrixTile;
 }
 
 /**
@@ -75,17 +39,10 @@ interface MatrixForm extends AttendForm {
  * as `AttendProgram`. One shader, longer than other files: its parts share what the fragments of a subgroup hold.
  */
 export class AttendMatrixProgram extends AttentionProgram<MatrixForm> {
-  /**
-   * Query rows of all heads from which on workgroups of twice the rows keep a GPU busy (docs/performance.md, 2026-11-29). Tests lower it.
-   */
-  static manyRows = 65_536;
-
-  /** @param rows of `Float16RowsProgram`. */
-  constructor(call: WebGPUCall, rows: TensorInfo, plan?: WebGPUPlan) {
+  constructor(call: WebGPUCall, {rows, tile, plan}: MatrixOptions) {
     const form = attendForm(call, plan);
-    const rowFragments = chooseRowFragments(call.geometry, plan !== undefined);
     const layout = float16Layout(call);
-    const {inputs, ...spec} = attendSpec(call, form, {tileQueries: rowsOfTile(rowFragments), plan});
+    const {inputs, ...spec} = attendSpec(call, form, {tileQueries: rowsOfTile(tile), plan});
     super({
       name: 'AttendMatrix',
       ...spec,
@@ -97,26 +54,35 @@ export class AttendMatrixProgram extends AttentionProgram<MatrixForm> {
       },
       uniforms: {...spec.uniforms, firstKey: i32(layout.keys), firstValue: i32(layout.values)},
       threads,
-      variant: {...form, rowFragments},
+      variant: {...form, tile},
       extensions: matrixExtensions,
     });
   }
 
-  protected shader({rowFragments, ...form}: MatrixForm): string {
+  protected shader({tile, ...form}: MatrixForm): string {
+    const {rowFragments, keys: tileKeys} = tile;
+    const keyFragments = tileKeys / fragment;
+    const strideOfScores = scoreStride(tile);
+    const strideOfWeights = weightStride(tile);
     const {headDim, valueDim} = form;
     const headFragments = paddedHeadDim(headDim) / fragment;
     const outputFragments = paddedHeadDim(valueDim) / fragment;
     const outputVectors = headVectors(valueDim);
     const rowsOfSubgroup = rowFragments * fragment;
-    const keyLoads = carriedRows('key', headDim, 0);
-    const valueLoads = carriedRows('value', valueDim, tileKeys * tileStride(headDim));
+    const keyLoads = carriedRows(tile, 'key', headDim, 0);
+    const valueLoads = carriedRows(tile, 'value', valueDim, tileKeys * tileStride(headDim));
     const loads = [keyLoads, valueLoads];
     // Where a value takes as many words as a key, an invocation carries the values of the keys that it carries.
     const shared = valueLoads.words === keyLoads.words;
     const positionsOf = (load: CarriedRows) => (shared ? 'keyPlaces' : `${load.tensor}Places`);
     const ownPositions = shared ? [keyLoads] : loads;
-    // Two invocations share a row of scores: each takes every other vec4.
-    const vectorsOfRow = tileKeys / 4 / 2;
+    // Where two invocations share a row of scores, each takes every other vec4.
+    const sharing = subgroupSize / rowsOfSubgroup;
+    const vectorsOfLane = tileKeys / 4 / sharing;
+    const columnOf = (v: number) => (sharing === 1 ? `${4 * v}` : `4 * (half + ${2 * v})`);
+    const ofRow = (combine: (a: string, b: string) => string, x: string) =>
+      sharing === 1 ? x : combine(x, `subgroupShuffleXor(${x}, 1u)`);
+    const eachKey = (text: (c: number) => string) => unroll(keyFragments, text);
     const eachRow = (text: (r: number) => string) => unroll(rowFragments, text);
     const eachLoad = (load: CarriedRows, text: (j: number, place: string) => string) =>
       unroll(load.rounds, (j) => text(j, `(local + ${j * threads})`));
@@ -163,33 +129,35 @@ export class AttendMatrixProgram extends AttentionProgram<MatrixForm> {
         : `(t + 1) * tileKeys - 1 <= ${lastVisible(form, 'firstRow')}`);
     // Of a tile that all rows see.
     const wholeScore = (score: string, position: string) => hookedScore({...form, window: undefined}, score, position);
-    const readScores = (r: number, scoreAt: (score: string, column: string) => string) =>
+    const readScores = (scoreAt: (score: string, column: string) => string) =>
       unroll(
-        vectorsOfRow,
+        vectorsOfLane,
         (v) => `{
-      let column = 4 * (half + ${2 * v});
-      ${unroll(4, (c) => `x[${v}][${c}] = ${scoreAt(`scoreRows[row${r} * ${scoreStride} + column + ${c}]`, `column + ${c}`)};`)}
+      let column = ${columnOf(v)};
+      ${unroll(4, (c) => `x[${v}][${c}] = ${scoreAt(`scoreRows[row * ${strideOfScores} + column + ${c}]`, `column + ${c}`)};`)}
       newMax = max(newMax, max(max(x[${v}].x, x[${v}].y), max(x[${v}].z, x[${v}].w)));
     }`,
       );
-    const scoresAt = (r: number) => `(firstTileRow + ${r * fragment}u) * ${scoreStride}u`;
+    const scoresAt = (r: number) => `(firstTileRow + ${r * fragment}u) * ${strideOfScores}u`;
     const output = (r: number, o: number) => `output${r}_${o}`;
-    // The output fragments of row fragment r go out one after the other; `use` has one in scoreRows.
-    const throughMemory = (r: number, use: (o: number) => string) =>
+    // The columns of the output go out one fragment after the other; `use` has one in scoreRows.
+    const throughMemory = (use: (o: number) => string) =>
       unroll(
         outputFragments,
-        (o) => `subgroupMatrixStore<row_major>(&scoreRows, ${scoresAt(r)}, ${output(r, o)}, ${scoreStride}u);
+        (
+          o,
+        ) => `${eachRow((r) => `subgroupMatrixStore<row_major>(&scoreRows, ${scoresAt(r)}, ${output(r, o)}, ${strideOfScores}u);`)}
       // Barriers: rows are read by other invocations than those that stored them, and what follows replaces them.
       workgroupBarrier();
       ${use(o)}
       workgroupBarrier();`,
       );
     return `
-// A workgroup computes the output of ${rowsOfTile(rowFragments)} query rows of one head; each of its ${subgroups} subgroups owns ${rowsOfSubgroup} of them. It walks
+// A workgroup computes the output of ${rowsOfTile(tile)} query rows of one head; each of its ${subgroups} subgroups owns ${rowsOfSubgroup} of them. It walks
 // over tiles of ${tileKeys} keys with an online softmax, whose products run on matrix units: float16 in, float32 sums.
 //
 // Who holds an element of a matrix in registers is not known, so everything that is done by row passes through workgroup
-// memory: scores go out, two neighbouring invocations turn a row of them into weights, and the weights come back as a
+// memory: scores go out, ${sharing === 1 ? 'an invocation turns' : 'two neighbouring invocations turn'} a row of them into weights, and the weights come back as a
 // matrix. The output matrices stay in registers, relative to a maximum that follows the row's true one with some
 // headroom; only when that is used up do they go out to be scaled.
 //
@@ -197,25 +165,23 @@ export class AttendMatrixProgram extends AttentionProgram<MatrixForm> {
 // a part for each subgroup. Keys and values of the next tile are read from global memory while this one is computed. Each variable
 // takes whole 16 bytes: a driver may put them in any order, and fragments must begin there.
 const threads = ${threads};
-const tileQueries = ${rowsOfTile(rowFragments)};
+const tileQueries = ${rowsOfTile(tile)};
 const tileKeys = ${tileKeys};
-var<workgroup> tiles : array<f16, ${tileSize(form)}>;
+var<workgroup> tiles : array<f16, ${tileSize(form, tile)}>;
 ${attendWalk(form)}
 ${withheldFunctions('x')}
 ${withheldWords(valueLoads)}
-var<workgroup> scoreRows : array<f32, ${rowsOfTile(rowFragments) * scoreStride}>;
-var<workgroup> weightRows : array<f16, ${rowsOfTile(rowFragments) * weightStride}>;
+var<workgroup> scoreRows : array<f32, ${rowsOfTile(tile) * strideOfScores}>;
+var<workgroup> weightRows : array<f16, ${rowsOfTile(tile) * strideOfWeights}>;
 var<workgroup> keyPositions : array<i32, tileKeys>;
-var<workgroup> rescales : array<f32, tileQueries>;
 var<workgroup> anyRescale : array<atomic<u32>, 4>;
 
 fn main(index : i32) {
   ${localOf(threads)}
   let subgroup = local / ${subgroupSize};
   let lane = local % ${subgroupSize};
-  // This invocation's rows in the workgroup's tile, shared with its neighbour.
-  ${eachRow((r) => `let row${r} = subgroup * ${rowsOfSubgroup} + ${r * fragment} + lane / 2;`)}
-  let half = lane % 2;
+  // This invocation's row in the workgroup's tile${sharing === 1 ? '' : ', shared with its neighbour'}.
+  let row = subgroup * ${rowsOfSubgroup} + ${sharing === 1 ? 'lane' : 'lane / 2;\n  let half = lane % 2'};
   if (local == 0) {
     atomicStore(&anyRescale[0], 0u);
   }
@@ -237,117 +203,99 @@ ${ownedRows(form)}
   ${ownPositions.map((load) => `var ${positionsOf(load)} : array<i32, ${load.rounds}>;\n  var next${positionsOf(load)} : array<i32, ${load.rounds}>;`).join('\n  ')}
   var nextTile = keySlots(head, queryTileIndex, 0, keyTiles);
   ${findPositions('')}
-  nextTile = keySlots(head, queryTileIndex, 1, keyTiles);
   ${loads.map(fetch).join('\n  ')}
+  nextTile = keySlots(head, queryTileIndex, 1, keyTiles);
+  ${findPositions('next')}
 
-  ${eachRow((r) => `var rowMax${r} = masked;\n  var rowSum${r} = 0.0;`)}
+  var rowMax = lowest;
+  var rowSum = 0.0;
   ${eachRow((r) => unroll(outputFragments, (o) => `var ${output(r, o)} = ${sumType}();`))}
 
   for (var t = 0; t < keyTiles; t++) {
-    // 1. Keys and values into workgroup memory; the next positions on their way.
+    // 1. Keys and values into workgroup memory; the next ones on their way, and the positions of those behind them.
     ${unroll(valueLoads.rounds, withhold)}
     ${loads.map(store).join('\n    ')}
+    ${ownPositions.map((load) => unroll(load.rounds, (j) => `${positionsOf(load)}[${j}] = next${positionsOf(load)}[${j}];`)).join('\n    ')}
+    ${loads.map(fetch).join('\n    ')}
+    nextTile = keySlots(head, queryTileIndex, t + 2, keyTiles);
     ${findPositions('next')}
     // Barrier: all subgroups read all keys and values.
     workgroupBarrier();
 
     // 2. Scores.
-    ${eachRow((r) => `var scores${r} = ${sumType}();`)}
-    ${unroll(
-      headFragments,
-      (d) => `{
-        let keys = subgroupMatrixLoad<${rightType}, col_major>(&tiles, ${d * fragment}u, ${keyLoads.stride}u);
-        ${eachRow((r) => `scores${r} = subgroupMatrixMultiplyAccumulate(query${r}_${d}, keys, scores${r});`)}
+    ${eachRow((r) => eachKey((c) => `var scores${r}_${c} = ${sumType}();`))}
+    ${unroll(headFragments, (d) =>
+      eachKey(
+        (c) => `{
+        let keys = subgroupMatrixLoad<${rightType}, col_major>(&tiles, ${c * fragment * keyLoads.stride + d * fragment}u, ${keyLoads.stride}u);
+        ${eachRow((r) => `scores${r}_${c} = subgroupMatrixMultiplyAccumulate(query${r}_${d}, keys, scores${r}_${c});`)}
       }`,
+      ),
     )}
-    ${eachRow((r) => `subgroupMatrixStore<row_major>(&scoreRows, ${scoresAt(r)}, scores${r}, ${scoreStride}u);`)}
+    ${eachRow((r) => eachKey((c) => `subgroupMatrixStore<row_major>(&scoreRows, ${scoresAt(r)} + ${c * fragment}u, scores${r}_${c}, ${strideOfScores}u);`))}
     // Barrier: rows of scores are read by other invocations than those that stored them.
     workgroupBarrier();
-    nextTile = keySlots(head, queryTileIndex, t + 2, keyTiles);
-    ${ownPositions.map((load) => unroll(load.rounds, (j) => `${positionsOf(load)}[${j}] = next${positionsOf(load)}[${j}];`)).join('\n    ')}
-    ${loads.map(fetch).join('\n    ')}
 
     // 3. Weights.${isCausalAlone && form.window ? `\n    let firstKey = ${firstKeyOf(form, 't')};` : ''}
-    ${eachRow(
-      (r) => `{
-    ${scoresOfRow(form, `firstRow + row${r}`)}
-    var x : array<vec4<f32>, ${vectorsOfRow}>;
+    ${scoresOfRow(form, 'firstRow + row')}
+    var x : array<vec4<f32>, ${vectorsOfLane}>;
     var newMax = masked;
-    ${isWhole ? `if (${isWhole}) {${readScores(r, (score, column) => wholeScore(score, `keyPositions[${column}]`))}} else ` : ''}{${readScores(r, (score, column) => scoreOf(form, score, `keyPositions[${column}]`))}}
-    newMax = max(newMax, subgroupShuffleXor(newMax, 1u));
-    let rises = newMax > rowMax${r} + ${headroom.toFixed(1)};
-    let rescale = select(1.0, exp2(rowMax${r} - newMax), rises);
-    rowMax${r} = select(rowMax${r}, newMax, rises);
-    rowSum${r} *= rescale;
-    if (half == 0) {
-      rescales[row${r}] = rescale;
-    }
+    ${isWhole ? `if (${isWhole}) {${readScores((score, column) => wholeScore(score, `keyPositions[${column}]`))}} else ` : ''}{${readScores((score, column) => scoreOf(form, score, `keyPositions[${column}]`))}}
+    newMax = ${ofRow((a, b) => `max(${a}, ${b})`, 'newMax')};
+    let rises = newMax > rowMax + ${headroom.toFixed(1)};
+    let rescale = select(1.0, exp2(rowMax - newMax), rises);
+    rowMax = select(rowMax, newMax, rises);
+    rowSum *= rescale;
     if (rises) {
       atomicStore(&anyRescale[0], 1u);
     }
     ${unroll(
-      vectorsOfRow,
+      vectorsOfLane,
       (v) => `{
-      let column = 4 * (half + ${2 * v});
-      ${unroll(
-        4,
-        (c) => `{
-        // A row that has seen nothing yet has the masked score as its maximum: exp2 would give 1.
-        let weight = select(exp2(x[${v}][${c}] - rowMax${r}), 0.0, x[${v}][${c}] == masked);
-        weightRows[row${r} * ${weightStride} + column + ${c}] = f16(weight);
-        rowSum${r} += weight;
-      }`,
-      )}
+      let column = ${columnOf(v)};
+      let weights = exp2(x[${v}] - rowMax);
+      ${unroll(4, (c) => `weightRows[row * ${strideOfWeights} + column + ${c}] = f16(weights[${c}]);`)}
+      rowSum += (weights.x + weights.y) + (weights.z + weights.w);
     }`,
     )}
-    }`,
-    )}
-    // Barrier: weights are read as matrices; and whether any row rises must be known to all alike.
-    workgroupBarrier();
+    // Barriers, of the load: weights are read as matrices; and whether any row rises must be known to all alike.
     if (workgroupUniformLoad(&anyRescale[0]) != 0u) {
-      ${eachRow((r) =>
-        throughMemory(
-          r,
-          (o) => `for (var i = half; i < ${fragment}; i += 2) {
-        scoreRows[row${r} * ${scoreStride} + i] *= rescales[row${r}];
+      ${throughMemory(
+        (o) => `for (var i = ${sharing === 1 ? 0 : 'half'}; i < ${fragment}; i += ${sharing}) {
+        scoreRows[row * ${strideOfScores} + i] *= rescale;
       }
       workgroupBarrier();
-      ${output(r, o)} = subgroupMatrixLoad<${sumType}, row_major>(&scoreRows, ${scoresAt(r)}, ${scoreStride}u);`,
-        ),
+      ${eachRow((r) => `${output(r, o)} = subgroupMatrixLoad<${sumType}, row_major>(&scoreRows, ${scoresAt(r)}, ${strideOfScores}u);`)}`,
       )}
       atomicStore(&anyRescale[0], 0u);
     }
 
     // 4. Weighted sum of values.
-    ${eachRow((r) => `let weights${r} = subgroupMatrixLoad<${leftType}, row_major>(&weightRows, (firstTileRow + ${r * fragment}u) * ${weightStride}u, ${weightStride}u);`)}
-    ${unroll(
-      outputFragments,
-      (o) => `{
-        let values = subgroupMatrixLoad<${rightType}, row_major>(&tiles, ${valueLoads.firstValue + o * fragment}u, ${valueLoads.stride}u);
-        ${eachRow((r) => `${output(r, o)} = subgroupMatrixMultiplyAccumulate(weights${r}, values, ${output(r, o)});`)}
+    ${eachRow((r) => eachKey((c) => `let weights${r}_${c} = subgroupMatrixLoad<${leftType}, row_major>(&weightRows, (firstTileRow + ${r * fragment}u) * ${strideOfWeights}u + ${c * fragment}u, ${strideOfWeights}u);`))}
+    ${unroll(outputFragments, (o) =>
+      eachKey(
+        (c) => `{
+        let values = subgroupMatrixLoad<${rightType}, row_major>(&tiles, ${valueLoads.firstValue + c * fragment * valueLoads.stride + o * fragment}u, ${valueLoads.stride}u);
+        ${eachRow((r) => `${output(r, o)} = subgroupMatrixMultiplyAccumulate(weights${r}_${c}, values, ${output(r, o)});`)}
       }`,
+      ),
     )}
     // Barrier: the next round overwrites keys, values and weights.
     workgroupBarrier();
   }
 
-  // 5. The sums of both halves, and the output, by way of workgroup memory.
-  ${eachRow(
-    (r) => `{
-  let total = rowSum${r} + subgroupShuffleXor(rowSum${r}, 1u);${form.sinks ? `\n  let totalWithSink = total + ${sinkWeight(`rowMax${r}`)};` : ''}
+  // 5. The output, by way of workgroup memory.
+  let total = ${ofRow((a, b) => `${a} + ${b}`, 'rowSum')};${form.sinks ? `\n  let totalWithSink = total + ${sinkWeight('rowMax')};` : ''}
   ${throughMemory(
-    r,
-    (o) => `for (var i = half; i < ${fragment / 4}; i += 2) {
+    (o) => `for (var i = ${sharing === 1 ? 0 : 'half'}; i < ${fragment / 4}; i += ${sharing}) {
     let vector = ${(o * fragment) / 4} + i;
-    if (firstRow + row${r} < endRow && vector < ${outputVectors}) {
-      let at = row${r} * ${scoreStride} + 4 * i;
+    if (firstRow + row < endRow && vector < ${outputVectors}) {
+      let at = row * ${strideOfScores} + 4 * i;
       var x = vec4<f32>(scoreRows[at], scoreRows[at + 1], scoreRows[at + 2], scoreRows[at + 3]);
-      ${giveBackWithheld(form, [`firstRow + row${r}`], ['readValue(firstKeyRow + position, vector)'], (_r, _v, withheld) => `x += ${withheld};`)}
+      ${giveBackWithheld(form, ['firstRow + row'], ['readValue(firstKeyRow + position, vector)'], (_r, _v, withheld) => `x += ${withheld};`)}
       // A row that saw nothing is zeros.
-      writeOutput(head * uniforms.queryLength + firstRow + row${r}, vector, select(x / ${form.sinks ? 'totalWithSink' : 'total'}, vec4<f32>(0.0), total == 0.0));
+      writeOutput(head * uniforms.queryLength + firstRow + row, vector, select(x / ${form.sinks ? 'totalWithSink' : 'total'}, vec4<f32>(0.0), total == 0.0));
     }
-  }`,
-  )}
   }`,
   )}
 }`;
@@ -367,10 +315,10 @@ interface CarriedRows {
   stride: number;
 }
 
-function carriedRows(tensor: 'key' | 'value', dim: number, firstValue: number): CarriedRows {
+function carriedRows({keys}: MatrixTile, tensor: 'key' | 'value', dim: number, firstValue: number): CarriedRows {
   const words = float16Words(dim);
   const first = tensor === 'key' ? 'firstKey' : 'firstValue';
-  return {tensor, first, words, rounds: Math.ceil((tileKeys * words) / threads), firstValue, stride: tileStride(dim)};
+  return {tensor, first, words, rounds: Math.ceil((keys * words) / threads), firstValue, stride: tileStride(dim)};
 }
 
 /** Shader text: `withhold` for words of eight values; and four values of a row, as the tile holds them. */

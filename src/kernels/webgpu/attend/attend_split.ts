@@ -3,10 +3,12 @@ import type {BlockGeometry} from '../../../attention/block_geometry.js';
 import {AttentionProgram, i32} from '../runtime/program.js';
 import type {WebGPUCall, WebGPUPlan} from '../webgpu_call.js';
 import {headVectors, localOf, rowComponents, rowInputs, workgroupIndex, writeRow} from '../wgsl/rows.js';
-import {mergeStates, sinkWeight, stateVectors} from '../wgsl/softmax_state.js';
+import {mergeStates, noScores, sinkWeight, stateVectors} from '../wgsl/softmax_state.js';
 import type {Tile} from '../wgsl/tile.js';
 import {tileQueries} from '../wgsl/tile.js';
 import type {Arithmetic} from './arithmetic.js';
+import type {DecodeTeams} from './attend_decode.js';
+import {decodeTeams} from './attend_decode.js';
 import type {ElementType} from './attend_tile.js';
 import {chooseAttendTile, chooseFewRowTile} from './attend_tile.js';
 import {countQueryTiles} from './attend_form.js';
@@ -19,11 +21,8 @@ import {countQueryTiles} from './attend_form.js';
 
 /** Workgroups that keep a device busy: with fewer, keys are split. A guess. */
 const busyWorkgroups = 128;
-/**
- * Workgroups that splitting is to make: several for each multiprocessor of a large device. 256, 512 and 2,048 were no faster, nor
- * were chunks of 64 keys (docs/performance.md).
- */
-const wantedWorkgroups = 1024;
+/** Workgroups that splitting is to make: several for each multiprocessor of a large device (docs/performance.md, 2026-11-30). */
+const wantedWorkgroups = 512;
 /** Keys of a chunk at the least, and of all chunks together, so that the second program pays. */
 const leastChunk = 128;
 const leastKeys = 512;
@@ -41,8 +40,14 @@ export interface AttendOptions {
   chunks?: number;
 }
 
+/** How a chunk of the keys is attended to: where there are teams, by `AttendDecodeProgram`. */
+export interface Split extends AttendOptions {
+  chunks: number;
+  teams?: DecodeTeams;
+}
+
 /** How the keys are split, by the geometry alone; nothing where one workgroup a query tile does. */
-export function splitOf(call: WebGPUCall, arithmetic: Arithmetic, plan?: WebGPUPlan): AttendOptions | undefined {
+export function splitOf(call: WebGPUCall, arithmetic: Arithmetic, plan?: WebGPUPlan): Split | undefined {
   const {geometry, causal} = call;
   const {batch, heads, keyValueHeads, queryLength, queryOffset, keyLength, blockSize, window = Infinity} = geometry;
   const keys = Math.min(causal ? queryOffset + queryLength : keyLength, (causal ? 1 : 2) * window + queryLength);
@@ -57,11 +62,12 @@ export function splitOf(call: WebGPUCall, arithmetic: Arithmetic, plan?: WebGPUP
     return undefined;
   }
   const rows = sparse ? Math.min(blockSize, queryLength) : (queryLength * heads) / keyValueHeads;
+  const teams = sparse ? undefined : decodeTeams(call);
   const tile = chooseFewRowTile(call, elementType, rows) ?? whole;
   const heldHeads = batch * (sparse ? heads : keyValueHeads);
-  const queryTiles = heldHeads * countQueryTiles(geometry, {sparse, split: true}, tileQueries(tile));
+  const queryTiles = heldHeads * countQueryTiles(geometry, {sparse, split: true}, teams?.rows ?? tileQueries(tile));
   const chunks = Math.min(Math.ceil(keys / leastChunk), Math.ceil(wantedWorkgroups / queryTiles));
-  return {tile, elementType, plan, chunks};
+  return {tile, elementType, plan, chunks, teams};
 }
 
 /** Chunks of a row that are combined side by side: what is left of 256 invocations when each takes one vec4 of values. */
@@ -97,7 +103,7 @@ export class CombineStatesProgram extends AttentionProgram<CombineVariant> {
     return `
 // A workgroup computes the output of one query row from the states of its chunks: invocation (vector, lane) combines one vec4
 // of every ${lanes}-th chunk in registers, and the lanes are combined by way of workgroup memory.
-${workgroupIndex}${mergeStates(vectors, vectors * lanes)}
+${workgroupIndex}${noScores}${mergeStates(vectors, vectors * lanes)}
 ${writeRow('writeOutput', valueDim)}
 
 fn main(index : i32) {

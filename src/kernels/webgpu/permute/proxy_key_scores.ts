@@ -9,7 +9,7 @@ import {keysVariant} from '../wgsl/key_lengths.js';
 import {logOfSum} from '../wgsl/not_finite.js';
 import {localOf, rowInputs, workgroupIndex} from '../wgsl/rows.js';
 import {chooseScoreTile, scoreTile} from '../wgsl/score_tile.js';
-import {addScores, emptyRows, mergeParts, mergeStates} from '../wgsl/softmax_state.js';
+import {addScores, emptyRows, mergeParts, mergeStates, noScores} from '../wgsl/softmax_state.js';
 import type {Tile} from '../wgsl/tile.js';
 import {invocationPlace, tileKeys, tileQueries, tileThreads} from '../wgsl/tile.js';
 
@@ -166,7 +166,7 @@ export class ProxyLogSumsProgram extends AttentionProgram<object> {
     return `
 // A workgroup combines the chunks of ${combinedRows} rows. Neighbours take neighbouring rows, whose statistics lie side by side; an
 // invocation takes every ${combineLanes}th chunk of its row, and the first of a row combines what all have, in workgroup memory.
-${workgroupIndex}${mergeStates(combinedRows, combinedRows * combineLanes)}${logOfSum}
+${workgroupIndex}${noScores}${mergeStates(combinedRows, combinedRows * combineLanes)}${logOfSum}
 
 fn main(index : i32) {
   ${localOf(combinedRows * combineLanes)}

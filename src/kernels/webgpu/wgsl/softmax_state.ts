@@ -19,10 +19,10 @@ const masked = -3.4e38f;
 const lowest = -1e38f;`;
 
 /**
- * Shader text: states of a row, of four of its values, and what two of them make together, or those of all lanes of a workgroup, whose
+ * Shader text, behind `noScores`: states of a row, of four of its values, and what two of them make together, or those of all lanes of a workgroup, whose
  * invocations stand side by side: `width` of each lane, `threads` in all.
  */
-export const mergeStates = (width: number, threads: number): string => `${noScores}
+export const mergeStates = (width: number, threads: number): string => `
 struct State {
   maximum : f32,
   sum : f32,

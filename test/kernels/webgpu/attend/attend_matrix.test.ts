@@ -5,6 +5,7 @@ import {expect} from 'chai';
 import type {FlashAttentionOptions} from '../../../../src/index';
 import {flashAttention, pbsAttention, pbsAttentionPlan} from '../../../../src/index';
 import {AttendMatrixProgram} from '../../../../src/kernels/webgpu/attend/attend_matrix';
+import {matrixTiles} from '../../../../src/kernels/webgpu/attend/attend_matrix_tile';
 import {hasMatrixUnits, recordAdapterInfo} from '../../../../src/kernels/webgpu/runtime/device_features';
 import {blockGeometry} from '../../../../src/attention/block_geometry';
 import {attend} from '../../../../src/kernels/cpu/attend/attend';
@@ -31,6 +32,7 @@ if (testBackends().includes('webgpu')) {
   describe('attention on matrix units, emulated [webgpu]', function () {
     this.timeout(300_000);
     const {getUserCode, run} = AttendMatrixProgram.prototype;
+    const {manyRows} = matrixTiles;
     let restore = () => {};
 
     before(async function () {
@@ -49,11 +51,10 @@ if (testBackends().includes('webgpu')) {
         this.spec.extensions = [];
         return run.call(this, backend);
       };
-      const {manyRows} = AttendMatrixProgram;
-      // Both sizes of workgroups: the many rows of a test, and the few of a plan whose blocks do not fill the larger.
-      AttendMatrixProgram.manyRows = 0;
+      // Many rows, since float32 in place of float16 leaves no room for the tiles of few.
+      matrixTiles.manyRows = 0;
       restore = () => {
-        AttendMatrixProgram.manyRows = manyRows;
+        matrixTiles.manyRows = manyRows;
         Object.assign(AttendMatrixProgram.prototype, {getUserCode, run});
         Object.defineProperty(device, 'features', {value: features, configurable: true});
         recordAdapterInfo(device, device.adapterInfo);
@@ -97,6 +98,8 @@ if (testBackends().includes('webgpu')) {
     });
 
     it('is attention over the blocks of a plan', async () => {
+      // Few rows: in blocks that do not fill the larger workgroups there is room.
+      matrixTiles.manyRows = manyRows;
       const [q, k, v] = tensors(randomInputs({heads: 2, keyValueHeads: 1, length: 150, headDim: 8}, 32));
       const sizes = {blockSize: 64, keyBlockSize: 32, segmentSize: 64, threshold: 0.5, auto: false};
       // The sampled estimate has a program of its own on matrix units.

@@ -1,4 +1,4 @@
-import type {BackendName} from './options';
+import type {BackendName} from '../options';
 
 /** How the report words what depends on the backend: its name, and how the time of a program was taken. */
 interface ClockTexts {

@@ -1,5 +1,5 @@
-import {type AutoResult, type Basis, BASES} from './results';
-import {milliseconds, table} from './table';
+import {type AutoResult, type Basis, BASES} from '../results';
+import {milliseconds, table} from '../table';
 
 const NAMES = Object.keys(BASES) as Basis[];
 
@@ -20,7 +20,6 @@ export function autoTable(results: readonly AutoResult[]): string[] {
     return `${BASES[name]} ${percent(Math.max(...losses))}`;
   });
   return [
-    '## The choice of `auto`',
     'Synthetic data (`bench/synthetic_attention.ts`), time a call. What `auto` takes, and how much longer that is than the faster way.',
     table(head, rows),
     `Largest loss: ${largest.join('; ')}.`,

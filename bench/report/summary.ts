@@ -1,25 +1,55 @@
-import {backendOf, latest} from './report';
-import type {ExactResult, Method, Run} from './results';
-import {median} from './statistics';
+import type {ExactResult, FormResult, Method, Run} from '../results';
+import {median} from '../statistics';
+import {ratioOf} from './forms_table';
+import {backendOf} from './report';
 
 /** By tokens, in their order. */
 type ByLength = Record<string, number>;
 
-/** The figures that are compared from one version to the next. Shapes are 8 heads of 64 where nothing is said. */
+/** The figures that are compared from one version to the next, by group and name. Shapes are 8 heads of 64 where nothing is said. */
 export interface Summary {
-  device: string;
-  date: string;
-  commands: string[];
   /** Milliseconds a call, median, causal. `sparse4Heads`: block-sparse attention of the demo model's layers, 4 heads, float32. */
   ms: Partial<Record<'exactFloat16' | 'exactFloat32' | 'exactFloat16NoMatrix' | 'sparse4Heads', ByLength>>;
   /** How many times as fast as ONNX Runtime. `exactFloat16Heads128`: 32 heads on 8 of 128. */
   byOrt: Partial<Record<'exactFloat16' | 'exactFloat32' | 'exactFloat16Heads128', ByLength>>;
+  /** Time of a form of exact attention beside the same without it, as `sinksFloat16`. The window is an eighth of the tokens. */
+  toPlain: Record<string, ByLength>;
+  /** Of each figure, by its path, as `ms.exactFloat16`. */
+  measured: Record<string, {device: string; date: string; command: string}>;
 }
 
-/** Of runs on WebGPU; later ones count where two hold the same case. */
-export function summaryOf(runs: readonly Run[]): Summary | undefined {
+/**
+ * The figures of runs on WebGPU; undefined for other backends.
+ *
+ * @param earlier figures that stay where no run has them. Later runs count where two have the same figure.
+ */
+export function summaryOf(runs: readonly Run[], earlier?: Summary): Summary | undefined {
   if (backendOf(runs) !== 'webgpu') return undefined;
-  const results = latest(runs);
+  const summary: Summary = {
+    ms: {...earlier?.ms},
+    byOrt: {...earlier?.byOrt},
+    toPlain: {...earlier?.toPlain},
+    measured: {...earlier?.measured},
+  };
+  for (const run of [...runs].sort((a, b) => a.date.localeCompare(b.date))) {
+    const figures = figuresOf(run);
+    for (const group of ['ms', 'byOrt', 'toPlain'] as const) {
+      const to: Record<string, ByLength> = summary[group];
+      for (const [name, figure] of Object.entries(figures[group])) {
+        if (Object.keys(figure).length === 0) continue;
+        to[name] = figure;
+        summary.measured[`${group}.${name}`] = {
+          device: `${run.adapter}, ${run.host}`,
+          date: run.date,
+          command: run.command,
+        };
+      }
+    }
+  }
+  return summary;
+}
+
+function figuresOf({results}: Run): Omit<Summary, 'measured'> {
   const exact = results.filter((result) => result.kind === 'exact');
   const timesOf = (method: Method, shape = '8x64') =>
     byLength(
@@ -33,11 +63,7 @@ export function summaryOf(runs: readonly Run[]): Summary | undefined {
   const ofFourHeads = results
     .filter((result) => result.kind === 'sparse')
     .filter(({data, shape, precision}) => data === 'captured' && /^4\D/.test(shape) && precision === 'float32');
-  const last = runs[runs.length - 1];
   return {
-    device: `${last.adapter}, ${last.host}`,
-    date: last.date,
-    commands: runs.map(({command}) => command),
     ms: {
       exactFloat16: timesOf('ours-f16'),
       exactFloat32: timesOf('ours-f32'),
@@ -49,7 +75,26 @@ export function summaryOf(runs: readonly Run[]): Summary | undefined {
       exactFloat32: faster('ours-f32', 'ort-f32'),
       exactFloat16Heads128: faster('ours-f16', 'ort-f16', '32/8x128'),
     },
+    toPlain: toPlain(results.filter((result) => result.kind === 'form' && result.shape === '8x64') as FormResult[]),
   };
+}
+
+const PRECISIONS = {'ours-f32': 'Float32', 'ours-f16': 'Float16', 'ours-f16-plain': 'Float16NoMatrix'};
+
+function toPlain(results: readonly FormResult[]): Record<string, ByLength> {
+  const named = results.flatMap((result) => {
+    const precision = PRECISIONS[result.method as keyof typeof PRECISIONS];
+    return precision === undefined ? [] : [{...result, name: `${result.form}${precision}`}];
+  });
+  return Object.fromEntries(
+    named.map(({name}) => [
+      name,
+      byLength(
+        named.filter((result) => result.name === name),
+        ratioOf,
+      ),
+    ]),
+  );
 }
 
 const callOf = ({call}: ExactResult) => call?.median;

@@ -1,8 +1,8 @@
 import {CLOCK_TEXTS} from './clock_texts';
-import type {BackendName} from './options';
-import {type SparseResult, type Stage, STAGES} from './results';
-import {median} from './statistics';
-import {short, table} from './table';
+import type {BackendName} from '../options';
+import {type SparseResult, type Stage, STAGES} from '../results';
+import {median} from '../statistics';
+import {short, table} from '../table';
 
 const DATA = {
   captured: [
@@ -29,7 +29,7 @@ export function sparseTables(results: SparseResult[], backend: BackendName): str
     const own = results.filter((result) => result.data === data);
     return own.length === 0 ? [] : [...DATA[data], summary(own, column), ...programs(own, column)];
   });
-  return ['## PBS-Attn against our exact attention', sparse, ...sections];
+  return [sparse, ...sections];
 }
 
 function summary(results: SparseResult[], gpuColumn: string): string {

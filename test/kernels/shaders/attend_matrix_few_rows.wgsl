@@ -1,0 +1,708 @@
+// A workgroup computes the output of 128 query rows of one head; each of its 4 subgroups owns 32 of them. It walks
+// over tiles of 32 keys with an online softmax, whose products run on matrix units: float16 in, float32 sums.
+//
+// Who holds an element of a matrix in registers is not known, so everything that is done by row passes through workgroup
+// memory: scores go out, an invocation turns a row of them into weights, and the weights come back as a
+// matrix. The output matrices stay in registers, relative to a maximum that follows the row's true one with some
+// headroom; only when that is used up do they go out to be scaled.
+//
+// Workgroup memory: tiles holds keys, then values, float16; scores and weights have
+// a part for each subgroup. Keys and values of the next tile are read from global memory while this one is computed. Each variable
+// takes whole 16 bytes: a driver may put them in any order, and fragments must begin there.
+const threads = 128;
+const tileQueries = 128;
+const tileKeys = 32;
+var<workgroup> tiles : array<f16, 4608>;
+fn writeOutput(row : i32, vector : i32, x : vec4<f32>) { result[row * 16 + vector] = x; }
+
+fn workgroupIndex() -> i32 {
+  return uniforms.firstWorkgroup + i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
+}
+
+fn keyRow(head : i32, position : i32) -> i32 {
+  let heads = uniforms.heads;
+  let keyHeads = uniforms.keyValueHeads;
+  let keyHead = (head / heads) * keyHeads + (head % heads) / (heads / keyHeads);
+  return keyHead * uniforms.keyLength + position;
+}
+// Score of a key that a row must not see; finite, because WGSL need not support infinities.
+const masked = -3.4e38f;
+// Where the maximum of a row starts: so far above it that a masked score has no weight, also in a row without others.
+const lowest = -1e38f;
+// Original index given to the padding of a key tile: past every limit.
+const paddingPosition = 0x7fffffff;
+// Barriers of the walk need a number that all invocations are known to share. It takes 16 bytes, so that what a driver puts behind it
+// begins at a multiple of them, as matrix units need it.
+var<workgroup> keyTileCount : vec4<i32>;
+
+fn keyEnd(head : i32) -> i32 {
+  return uniforms.keyLength;
+}
+
+fn ownedSpan(tile : i32) -> vec2<i32> {
+  return vec2<i32>(tile * tileQueries, min((tile + 1) * tileQueries, uniforms.queryLength));
+}
+
+fn countKeyTiles(head : i32, endRow : i32) -> i32 {
+  return (endRow + tileKeys - 1) / tileKeys;
+}
+
+fn keySlots(head : i32, tile : i32, t : i32, count : i32) -> vec2<i32> {
+  return vec2<i32>(t * tileKeys, min((t + 1) * tileKeys, uniforms.keyLength));
+}
+
+fn keyPosition(head : i32, slot : i32) -> i32 {
+  return slot;
+}
+
+// Original index of the key in a slot of the tile that covers slots [tile.x, tile.y).
+fn positionIn(head : i32, tile : vec2<i32>, slot : i32) -> i32 {
+  if (tile.x + slot < tile.y) {
+    return keyPosition(head, tile.x + slot);
+  }
+  return paddingPosition;
+}
+
+fn notFinite(x : vec4<f32>) -> vec4<bool> {
+  return (bitcast<vec4<u32>>(x) & vec4<u32>(0x7f800000u)) == vec4<u32>(0x7f800000u);
+}
+
+// 16 bytes: see keyTileCount.
+var<workgroup> anyWithheld : array<atomic<u32>, 4>;
+
+fn asStored(x : vec4<f32>) -> vec4<f32> {
+  return x;
+}
+
+fn withhold(x : vec4<f32>) -> vec4<f32> {
+  let isWithheld = notFinite(asStored(x));
+  if (any(isWithheld)) {
+    atomicStore(&anyWithheld[0], 1u);
+  }
+  return select(x, vec4<f32>(0.0), isWithheld);
+}
+
+fn withheldOf(x : vec4<f32>) -> vec4<f32> {
+  return select(vec4<f32>(0.0), asStored(x), notFinite(asStored(x)));
+}
+
+
+fn withholdWords(words : vec4<i32>) -> vec4<i32> {
+  let bits = bitcast<vec4<u32>>(words);
+  let lowWithheld = (bits & vec4<u32>(0x7c00u)) == vec4<u32>(0x7c00u);
+  let highWithheld = (bits & vec4<u32>(0x7c000000u)) == vec4<u32>(0x7c000000u);
+  if (any(lowWithheld) || any(highWithheld)) {
+    atomicStore(&anyWithheld[0], 1u);
+  }
+  let low = select(bits & vec4<u32>(0xffffu), vec4<u32>(0u), lowWithheld);
+  return bitcast<vec4<i32>>(low | select(bits & vec4<u32>(0xffff0000u), vec4<u32>(0u), highWithheld));
+}
+
+fn readValue(row : i32, vector : i32) -> vec4<f32> {
+  let word = key[uniforms.firstValue + row * 8 + vector / 2];
+  let pairs = bitcast<vec2<u32>>(select(word.xy, word.zw, vector % 2 == 1));
+  return vec4<f32>(unpack2x16float(pairs.x), unpack2x16float(pairs.y));
+}
+var<workgroup> scoreRows : array<f32, 4608>;
+var<workgroup> weightRows : array<f16, 5120>;
+var<workgroup> keyPositions : array<i32, tileKeys>;
+var<workgroup> anyRescale : array<atomic<u32>, 4>;
+
+fn main(index : i32) {
+  let local = i32(min(localIndex, 127u));
+  let subgroup = local / 32;
+  let lane = local % 32;
+  // This invocation's row in the workgroup's tile.
+  let row = subgroup * 32 + lane;
+  if (local == 0) {
+    atomicStore(&anyRescale[0], 0u);
+  }
+  let allHeads = uniforms.batch * uniforms.heads;
+  let head = workgroupIndex() % allHeads;
+  let firstKeyRow = keyRow(head, 0);
+  let lastPosition = uniforms.keyLength - 1;
+  // Last rows first: under a causal mask they have most keys, and a long workgroup should not start last.
+  let queryTileIndex = uniforms.queryTiles - 1 - workgroupIndex() / allHeads;
+  let exists = queryTileIndex >= 0;
+  let span = ownedSpan(queryTileIndex);
+  let firstRow = span.x;
+  // Workgroups beyond those asked for get no rows.
+  let endRow = select(firstRow, span.y, exists);
+  let allTiles = select(0, countKeyTiles(head, endRow), firstRow < endRow);
+  if (local == 0) {
+    keyTileCount.x = allTiles;
+  }
+  // Barriers stand in a loop that all invocations must run equally often: hence the uniform load.
+  let keyTiles = workgroupUniformLoad(&keyTileCount).x;
+  let seenByAll = firstRow;
+
+  // Rows past the last one of a head are rows of others, which nobody writes.
+  let firstTileRow = u32(subgroup * 32);
+  let firstQuery = u32(head * uniforms.queryLength + max(firstRow, 0)) + firstTileRow;
+  let query0_0 = subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>, row_major>(&query, (firstQuery + 0u) * 64u + 0u, 64u);
+    let query0_1 = subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>, row_major>(&query, (firstQuery + 0u) * 64u + 16u, 64u);
+    let query0_2 = subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>, row_major>(&query, (firstQuery + 0u) * 64u + 32u, 64u);
+    let query0_3 = subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>, row_major>(&query, (firstQuery + 0u) * 64u + 48u, 64u);
+    let query1_0 = subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>, row_major>(&query, (firstQuery + 16u) * 64u + 0u, 64u);
+    let query1_1 = subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>, row_major>(&query, (firstQuery + 16u) * 64u + 16u, 64u);
+    let query1_2 = subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>, row_major>(&query, (firstQuery + 16u) * 64u + 32u, 64u);
+    let query1_3 = subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>, row_major>(&query, (firstQuery + 16u) * 64u + 48u, 64u);
+
+  var keyWords : array<vec4<i32>, 2>;
+  var valueWords : array<vec4<i32>, 2>;
+  var keyPlaces : array<i32, 2>;
+  var nextkeyPlaces : array<i32, 2>;
+  var nextTile = keySlots(head, queryTileIndex, 0, keyTiles);
+  keyPlaces[0] = positionIn(head, nextTile, (local + 0) / 8);
+    keyPlaces[1] = positionIn(head, nextTile, (local + 128) / 8);
+  keyWords[0] = key[uniforms.firstKey + (firstKeyRow + min(keyPlaces[0], lastPosition)) * 8 + (local + 0) % 8];
+    keyWords[1] = key[uniforms.firstKey + (firstKeyRow + min(keyPlaces[1], lastPosition)) * 8 + (local + 128) % 8];
+  valueWords[0] = key[uniforms.firstValue + (firstKeyRow + min(keyPlaces[0], lastPosition)) * 8 + (local + 0) % 8];
+    valueWords[1] = key[uniforms.firstValue + (firstKeyRow + min(keyPlaces[1], lastPosition)) * 8 + (local + 128) % 8];
+  nextTile = keySlots(head, queryTileIndex, 1, keyTiles);
+  nextkeyPlaces[0] = positionIn(head, nextTile, (local + 0) / 8);
+    nextkeyPlaces[1] = positionIn(head, nextTile, (local + 128) / 8);
+
+  var rowMax = lowest;
+  var rowSum = 0.0;
+  var output0_0 = subgroup_matrix_result<f32, 16, 16>();
+    var output0_1 = subgroup_matrix_result<f32, 16, 16>();
+    var output0_2 = subgroup_matrix_result<f32, 16, 16>();
+    var output0_3 = subgroup_matrix_result<f32, 16, 16>();
+    var output1_0 = subgroup_matrix_result<f32, 16, 16>();
+    var output1_1 = subgroup_matrix_result<f32, 16, 16>();
+    var output1_2 = subgroup_matrix_result<f32, 16, 16>();
+    var output1_3 = subgroup_matrix_result<f32, 16, 16>();
+
+  for (var t = 0; t < keyTiles; t++) {
+    // 1. Keys and values into workgroup memory; the next ones on their way, and the positions of those behind them.
+    if (keyPlaces[0] > seenByAll && keyPlaces[0] != paddingPosition) { valueWords[0] = withholdWords(valueWords[0]); }
+    if (keyPlaces[1] > seenByAll && keyPlaces[1] != paddingPosition) { valueWords[1] = withholdWords(valueWords[1]); }
+    {
+      let at = 0 + (local + 0) / 8 * 72 + (local + 0) % 8 * 8;
+      // Padding has no weight, but zero times a NaN is a NaN (more: withheld_values.ts).
+      let words = select(vec4<i32>(), keyWords[0], keyPlaces[0] != paddingPosition);
+      let a = bitcast<vec4<f16>>(words.xy);
+      let b = bitcast<vec4<f16>>(words.zw);
+      tiles[at + 0] = a[0]; tiles[at + 1] = a[1]; tiles[at + 2] = a[2]; tiles[at + 3] = a[3]; tiles[at + 4] = b[0]; tiles[at + 5] = b[1]; tiles[at + 6] = b[2]; tiles[at + 7] = b[3];
+      if ((local + 0) % 8 == 0) { keyPositions[(local + 0) / 8] = keyPlaces[0]; }
+    }
+    {
+      let at = 0 + (local + 128) / 8 * 72 + (local + 128) % 8 * 8;
+      // Padding has no weight, but zero times a NaN is a NaN (more: withheld_values.ts).
+      let words = select(vec4<i32>(), keyWords[1], keyPlaces[1] != paddingPosition);
+      let a = bitcast<vec4<f16>>(words.xy);
+      let b = bitcast<vec4<f16>>(words.zw);
+      tiles[at + 0] = a[0]; tiles[at + 1] = a[1]; tiles[at + 2] = a[2]; tiles[at + 3] = a[3]; tiles[at + 4] = b[0]; tiles[at + 5] = b[1]; tiles[at + 6] = b[2]; tiles[at + 7] = b[3];
+      if ((local + 128) % 8 == 0) { keyPositions[(local + 128) / 8] = keyPlaces[1]; }
+    }
+    {
+      let at = 2304 + (local + 0) / 8 * 72 + (local + 0) % 8 * 8;
+      // Padding has no weight, but zero times a NaN is a NaN (more: withheld_values.ts).
+      let words = select(vec4<i32>(), valueWords[0], keyPlaces[0] != paddingPosition);
+      let a = bitcast<vec4<f16>>(words.xy);
+      let b = bitcast<vec4<f16>>(words.zw);
+      tiles[at + 0] = a[0]; tiles[at + 1] = a[1]; tiles[at + 2] = a[2]; tiles[at + 3] = a[3]; tiles[at + 4] = b[0]; tiles[at + 5] = b[1]; tiles[at + 6] = b[2]; tiles[at + 7] = b[3];
+      
+    }
+    {
+      let at = 2304 + (local + 128) / 8 * 72 + (local + 128) % 8 * 8;
+      // Padding has no weight, but zero times a NaN is a NaN (more: withheld_values.ts).
+      let words = select(vec4<i32>(), valueWords[1], keyPlaces[1] != paddingPosition);
+      let a = bitcast<vec4<f16>>(words.xy);
+      let b = bitcast<vec4<f16>>(words.zw);
+      tiles[at + 0] = a[0]; tiles[at + 1] = a[1]; tiles[at + 2] = a[2]; tiles[at + 3] = a[3]; tiles[at + 4] = b[0]; tiles[at + 5] = b[1]; tiles[at + 6] = b[2]; tiles[at + 7] = b[3];
+      
+    }
+    keyPlaces[0] = nextkeyPlaces[0];
+    keyPlaces[1] = nextkeyPlaces[1];
+    keyWords[0] = key[uniforms.firstKey + (firstKeyRow + min(keyPlaces[0], lastPosition)) * 8 + (local + 0) % 8];
+    keyWords[1] = key[uniforms.firstKey + (firstKeyRow + min(keyPlaces[1], lastPosition)) * 8 + (local + 128) % 8];
+    valueWords[0] = key[uniforms.firstValue + (firstKeyRow + min(keyPlaces[0], lastPosition)) * 8 + (local + 0) % 8];
+    valueWords[1] = key[uniforms.firstValue + (firstKeyRow + min(keyPlaces[1], lastPosition)) * 8 + (local + 128) % 8];
+    nextTile = keySlots(head, queryTileIndex, t + 2, keyTiles);
+    nextkeyPlaces[0] = positionIn(head, nextTile, (local + 0) / 8);
+    nextkeyPlaces[1] = positionIn(head, nextTile, (local + 128) / 8);
+    // Barrier: all subgroups read all keys and values.
+    workgroupBarrier();
+
+    // 2. Scores.
+    var scores0_0 = subgroup_matrix_result<f32, 16, 16>();
+    var scores0_1 = subgroup_matrix_result<f32, 16, 16>();
+    var scores1_0 = subgroup_matrix_result<f32, 16, 16>();
+    var scores1_1 = subgroup_matrix_result<f32, 16, 16>();
+    {
+        let keys = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&tiles, 0u, 72u);
+        scores0_0 = subgroupMatrixMultiplyAccumulate(query0_0, keys, scores0_0);
+    scores1_0 = subgroupMatrixMultiplyAccumulate(query1_0, keys, scores1_0);
+      }
+    {
+        let keys = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&tiles, 1152u, 72u);
+        scores0_1 = subgroupMatrixMultiplyAccumulate(query0_0, keys, scores0_1);
+    scores1_1 = subgroupMatrixMultiplyAccumulate(query1_0, keys, scores1_1);
+      }
+    {
+        let keys = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&tiles, 16u, 72u);
+        scores0_0 = subgroupMatrixMultiplyAccumulate(query0_1, keys, scores0_0);
+    scores1_0 = subgroupMatrixMultiplyAccumulate(query1_1, keys, scores1_0);
+      }
+    {
+        let keys = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&tiles, 1168u, 72u);
+        scores0_1 = subgroupMatrixMultiplyAccumulate(query0_1, keys, scores0_1);
+    scores1_1 = subgroupMatrixMultiplyAccumulate(query1_1, keys, scores1_1);
+      }
+    {
+        let keys = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&tiles, 32u, 72u);
+        scores0_0 = subgroupMatrixMultiplyAccumulate(query0_2, keys, scores0_0);
+    scores1_0 = subgroupMatrixMultiplyAccumulate(query1_2, keys, scores1_0);
+      }
+    {
+        let keys = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&tiles, 1184u, 72u);
+        scores0_1 = subgroupMatrixMultiplyAccumulate(query0_2, keys, scores0_1);
+    scores1_1 = subgroupMatrixMultiplyAccumulate(query1_2, keys, scores1_1);
+      }
+    {
+        let keys = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&tiles, 48u, 72u);
+        scores0_0 = subgroupMatrixMultiplyAccumulate(query0_3, keys, scores0_0);
+    scores1_0 = subgroupMatrixMultiplyAccumulate(query1_3, keys, scores1_0);
+      }
+    {
+        let keys = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&tiles, 1200u, 72u);
+        scores0_1 = subgroupMatrixMultiplyAccumulate(query0_3, keys, scores0_1);
+    scores1_1 = subgroupMatrixMultiplyAccumulate(query1_3, keys, scores1_1);
+      }
+    subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 0u) * 36u + 0u, scores0_0, 36u);
+    subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 0u) * 36u + 16u, scores0_1, 36u);
+    subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 16u) * 36u + 0u, scores1_0, 36u);
+    subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 16u) * 36u + 16u, scores1_1, 36u);
+    // Barrier: rows of scores are read by other invocations than those that stored them.
+    workgroupBarrier();
+
+    // 3. Weights.
+    let lastVisible = firstRow + row;
+    var x : array<vec4<f32>, 8>;
+    var newMax = masked;
+    if ((t + 1) * tileKeys - 1 <= firstRow) {{
+      let column = 0;
+      x[0][0] = scoreRows[row * 36 + column + 0];
+    x[0][1] = scoreRows[row * 36 + column + 1];
+    x[0][2] = scoreRows[row * 36 + column + 2];
+    x[0][3] = scoreRows[row * 36 + column + 3];
+      newMax = max(newMax, max(max(x[0].x, x[0].y), max(x[0].z, x[0].w)));
+    }
+    {
+      let column = 4;
+      x[1][0] = scoreRows[row * 36 + column + 0];
+    x[1][1] = scoreRows[row * 36 + column + 1];
+    x[1][2] = scoreRows[row * 36 + column + 2];
+    x[1][3] = scoreRows[row * 36 + column + 3];
+      newMax = max(newMax, max(max(x[1].x, x[1].y), max(x[1].z, x[1].w)));
+    }
+    {
+      let column = 8;
+      x[2][0] = scoreRows[row * 36 + column + 0];
+    x[2][1] = scoreRows[row * 36 + column + 1];
+    x[2][2] = scoreRows[row * 36 + column + 2];
+    x[2][3] = scoreRows[row * 36 + column + 3];
+      newMax = max(newMax, max(max(x[2].x, x[2].y), max(x[2].z, x[2].w)));
+    }
+    {
+      let column = 12;
+      x[3][0] = scoreRows[row * 36 + column + 0];
+    x[3][1] = scoreRows[row * 36 + column + 1];
+    x[3][2] = scoreRows[row * 36 + column + 2];
+    x[3][3] = scoreRows[row * 36 + column + 3];
+      newMax = max(newMax, max(max(x[3].x, x[3].y), max(x[3].z, x[3].w)));
+    }
+    {
+      let column = 16;
+      x[4][0] = scoreRows[row * 36 + column + 0];
+    x[4][1] = scoreRows[row * 36 + column + 1];
+    x[4][2] = scoreRows[row * 36 + column + 2];
+    x[4][3] = scoreRows[row * 36 + column + 3];
+      newMax = max(newMax, max(max(x[4].x, x[4].y), max(x[4].z, x[4].w)));
+    }
+    {
+      let column = 20;
+      x[5][0] = scoreRows[row * 36 + column + 0];
+    x[5][1] = scoreRows[row * 36 + column + 1];
+    x[5][2] = scoreRows[row * 36 + column + 2];
+    x[5][3] = scoreRows[row * 36 + column + 3];
+      newMax = max(newMax, max(max(x[5].x, x[5].y), max(x[5].z, x[5].w)));
+    }
+    {
+      let column = 24;
+      x[6][0] = scoreRows[row * 36 + column + 0];
+    x[6][1] = scoreRows[row * 36 + column + 1];
+    x[6][2] = scoreRows[row * 36 + column + 2];
+    x[6][3] = scoreRows[row * 36 + column + 3];
+      newMax = max(newMax, max(max(x[6].x, x[6].y), max(x[6].z, x[6].w)));
+    }
+    {
+      let column = 28;
+      x[7][0] = scoreRows[row * 36 + column + 0];
+    x[7][1] = scoreRows[row * 36 + column + 1];
+    x[7][2] = scoreRows[row * 36 + column + 2];
+    x[7][3] = scoreRows[row * 36 + column + 3];
+      newMax = max(newMax, max(max(x[7].x, x[7].y), max(x[7].z, x[7].w)));
+    }} else {{
+      let column = 0;
+      x[0][0] = select(scoreRows[row * 36 + column + 0], masked, keyPositions[column + 0] > lastVisible);
+    x[0][1] = select(scoreRows[row * 36 + column + 1], masked, keyPositions[column + 1] > lastVisible);
+    x[0][2] = select(scoreRows[row * 36 + column + 2], masked, keyPositions[column + 2] > lastVisible);
+    x[0][3] = select(scoreRows[row * 36 + column + 3], masked, keyPositions[column + 3] > lastVisible);
+      newMax = max(newMax, max(max(x[0].x, x[0].y), max(x[0].z, x[0].w)));
+    }
+    {
+      let column = 4;
+      x[1][0] = select(scoreRows[row * 36 + column + 0], masked, keyPositions[column + 0] > lastVisible);
+    x[1][1] = select(scoreRows[row * 36 + column + 1], masked, keyPositions[column + 1] > lastVisible);
+    x[1][2] = select(scoreRows[row * 36 + column + 2], masked, keyPositions[column + 2] > lastVisible);
+    x[1][3] = select(scoreRows[row * 36 + column + 3], masked, keyPositions[column + 3] > lastVisible);
+      newMax = max(newMax, max(max(x[1].x, x[1].y), max(x[1].z, x[1].w)));
+    }
+    {
+      let column = 8;
+      x[2][0] = select(scoreRows[row * 36 + column + 0], masked, keyPositions[column + 0] > lastVisible);
+    x[2][1] = select(scoreRows[row * 36 + column + 1], masked, keyPositions[column + 1] > lastVisible);
+    x[2][2] = select(scoreRows[row * 36 + column + 2], masked, keyPositions[column + 2] > lastVisible);
+    x[2][3] = select(scoreRows[row * 36 + column + 3], masked, keyPositions[column + 3] > lastVisible);
+      newMax = max(newMax, max(max(x[2].x, x[2].y), max(x[2].z, x[2].w)));
+    }
+    {
+      let column = 12;
+      x[3][0] = select(scoreRows[row * 36 + column + 0], masked, keyPositions[column + 0] > lastVisible);
+    x[3][1] = select(scoreRows[row * 36 + column + 1], masked, keyPositions[column + 1] > lastVisible);
+    x[3][2] = select(scoreRows[row * 36 + column + 2], masked, keyPositions[column + 2] > lastVisible);
+    x[3][3] = select(scoreRows[row * 36 + column + 3], masked, keyPositions[column + 3] > lastVisible);
+      newMax = max(newMax, max(max(x[3].x, x[3].y), max(x[3].z, x[3].w)));
+    }
+    {
+      let column = 16;
+      x[4][0] = select(scoreRows[row * 36 + column + 0], masked, keyPositions[column + 0] > lastVisible);
+    x[4][1] = select(scoreRows[row * 36 + column + 1], masked, keyPositions[column + 1] > lastVisible);
+    x[4][2] = select(scoreRows[row * 36 + column + 2], masked, keyPositions[column + 2] > lastVisible);
+    x[4][3] = select(scoreRows[row * 36 + column + 3], masked, keyPositions[column + 3] > lastVisible);
+      newMax = max(newMax, max(max(x[4].x, x[4].y), max(x[4].z, x[4].w)));
+    }
+    {
+      let column = 20;
+      x[5][0] = select(scoreRows[row * 36 + column + 0], masked, keyPositions[column + 0] > lastVisible);
+    x[5][1] = select(scoreRows[row * 36 + column + 1], masked, keyPositions[column + 1] > lastVisible);
+    x[5][2] = select(scoreRows[row * 36 + column + 2], masked, keyPositions[column + 2] > lastVisible);
+    x[5][3] = select(scoreRows[row * 36 + column + 3], masked, keyPositions[column + 3] > lastVisible);
+      newMax = max(newMax, max(max(x[5].x, x[5].y), max(x[5].z, x[5].w)));
+    }
+    {
+      let column = 24;
+      x[6][0] = select(scoreRows[row * 36 + column + 0], masked, keyPositions[column + 0] > lastVisible);
+    x[6][1] = select(scoreRows[row * 36 + column + 1], masked, keyPositions[column + 1] > lastVisible);
+    x[6][2] = select(scoreRows[row * 36 + column + 2], masked, keyPositions[column + 2] > lastVisible);
+    x[6][3] = select(scoreRows[row * 36 + column + 3], masked, keyPositions[column + 3] > lastVisible);
+      newMax = max(newMax, max(max(x[6].x, x[6].y), max(x[6].z, x[6].w)));
+    }
+    {
+      let column = 28;
+      x[7][0] = select(scoreRows[row * 36 + column + 0], masked, keyPositions[column + 0] > lastVisible);
+    x[7][1] = select(scoreRows[row * 36 + column + 1], masked, keyPositions[column + 1] > lastVisible);
+    x[7][2] = select(scoreRows[row * 36 + column + 2], masked, keyPositions[column + 2] > lastVisible);
+    x[7][3] = select(scoreRows[row * 36 + column + 3], masked, keyPositions[column + 3] > lastVisible);
+      newMax = max(newMax, max(max(x[7].x, x[7].y), max(x[7].z, x[7].w)));
+    }}
+    newMax = newMax;
+    let rises = newMax > rowMax + 8.0;
+    let rescale = select(1.0, exp2(rowMax - newMax), rises);
+    rowMax = select(rowMax, newMax, rises);
+    rowSum *= rescale;
+    if (rises) {
+      atomicStore(&anyRescale[0], 1u);
+    }
+    {
+      let column = 0;
+      let weights = exp2(x[0] - rowMax);
+      weightRows[row * 40 + column + 0] = f16(weights[0]);
+    weightRows[row * 40 + column + 1] = f16(weights[1]);
+    weightRows[row * 40 + column + 2] = f16(weights[2]);
+    weightRows[row * 40 + column + 3] = f16(weights[3]);
+      rowSum += (weights.x + weights.y) + (weights.z + weights.w);
+    }
+    {
+      let column = 4;
+      let weights = exp2(x[1] - rowMax);
+      weightRows[row * 40 + column + 0] = f16(weights[0]);
+    weightRows[row * 40 + column + 1] = f16(weights[1]);
+    weightRows[row * 40 + column + 2] = f16(weights[2]);
+    weightRows[row * 40 + column + 3] = f16(weights[3]);
+      rowSum += (weights.x + weights.y) + (weights.z + weights.w);
+    }
+    {
+      let column = 8;
+      let weights = exp2(x[2] - rowMax);
+      weightRows[row * 40 + column + 0] = f16(weights[0]);
+    weightRows[row * 40 + column + 1] = f16(weights[1]);
+    weightRows[row * 40 + column + 2] = f16(weights[2]);
+    weightRows[row * 40 + column + 3] = f16(weights[3]);
+      rowSum += (weights.x + weights.y) + (weights.z + weights.w);
+    }
+    {
+      let column = 12;
+      let weights = exp2(x[3] - rowMax);
+      weightRows[row * 40 + column + 0] = f16(weights[0]);
+    weightRows[row * 40 + column + 1] = f16(weights[1]);
+    weightRows[row * 40 + column + 2] = f16(weights[2]);
+    weightRows[row * 40 + column + 3] = f16(weights[3]);
+      rowSum += (weights.x + weights.y) + (weights.z + weights.w);
+    }
+    {
+      let column = 16;
+      let weights = exp2(x[4] - rowMax);
+      weightRows[row * 40 + column + 0] = f16(weights[0]);
+    weightRows[row * 40 + column + 1] = f16(weights[1]);
+    weightRows[row * 40 + column + 2] = f16(weights[2]);
+    weightRows[row * 40 + column + 3] = f16(weights[3]);
+      rowSum += (weights.x + weights.y) + (weights.z + weights.w);
+    }
+    {
+      let column = 20;
+      let weights = exp2(x[5] - rowMax);
+      weightRows[row * 40 + column + 0] = f16(weights[0]);
+    weightRows[row * 40 + column + 1] = f16(weights[1]);
+    weightRows[row * 40 + column + 2] = f16(weights[2]);
+    weightRows[row * 40 + column + 3] = f16(weights[3]);
+      rowSum += (weights.x + weights.y) + (weights.z + weights.w);
+    }
+    {
+      let column = 24;
+      let weights = exp2(x[6] - rowMax);
+      weightRows[row * 40 + column + 0] = f16(weights[0]);
+    weightRows[row * 40 + column + 1] = f16(weights[1]);
+    weightRows[row * 40 + column + 2] = f16(weights[2]);
+    weightRows[row * 40 + column + 3] = f16(weights[3]);
+      rowSum += (weights.x + weights.y) + (weights.z + weights.w);
+    }
+    {
+      let column = 28;
+      let weights = exp2(x[7] - rowMax);
+      weightRows[row * 40 + column + 0] = f16(weights[0]);
+    weightRows[row * 40 + column + 1] = f16(weights[1]);
+    weightRows[row * 40 + column + 2] = f16(weights[2]);
+    weightRows[row * 40 + column + 3] = f16(weights[3]);
+      rowSum += (weights.x + weights.y) + (weights.z + weights.w);
+    }
+    // Barriers, of the load: weights are read as matrices; and whether any row rises must be known to all alike.
+    if (workgroupUniformLoad(&anyRescale[0]) != 0u) {
+      subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 0u) * 36u, output0_0, 36u);
+    subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 16u) * 36u, output1_0, 36u);
+      // Barriers: rows are read by other invocations than those that stored them, and what follows replaces them.
+      workgroupBarrier();
+      for (var i = 0; i < 16; i += 1) {
+        scoreRows[row * 36 + i] *= rescale;
+      }
+      workgroupBarrier();
+      output0_0 = subgroupMatrixLoad<subgroup_matrix_result<f32, 16, 16>, row_major>(&scoreRows, (firstTileRow + 0u) * 36u, 36u);
+    output1_0 = subgroupMatrixLoad<subgroup_matrix_result<f32, 16, 16>, row_major>(&scoreRows, (firstTileRow + 16u) * 36u, 36u);
+      workgroupBarrier();
+    subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 0u) * 36u, output0_1, 36u);
+    subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 16u) * 36u, output1_1, 36u);
+      // Barriers: rows are read by other invocations than those that stored them, and what follows replaces them.
+      workgroupBarrier();
+      for (var i = 0; i < 16; i += 1) {
+        scoreRows[row * 36 + i] *= rescale;
+      }
+      workgroupBarrier();
+      output0_1 = subgroupMatrixLoad<subgroup_matrix_result<f32, 16, 16>, row_major>(&scoreRows, (firstTileRow + 0u) * 36u, 36u);
+    output1_1 = subgroupMatrixLoad<subgroup_matrix_result<f32, 16, 16>, row_major>(&scoreRows, (firstTileRow + 16u) * 36u, 36u);
+      workgroupBarrier();
+    subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 0u) * 36u, output0_2, 36u);
+    subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 16u) * 36u, output1_2, 36u);
+      // Barriers: rows are read by other invocations than those that stored them, and what follows replaces them.
+      workgroupBarrier();
+      for (var i = 0; i < 16; i += 1) {
+        scoreRows[row * 36 + i] *= rescale;
+      }
+      workgroupBarrier();
+      output0_2 = subgroupMatrixLoad<subgroup_matrix_result<f32, 16, 16>, row_major>(&scoreRows, (firstTileRow + 0u) * 36u, 36u);
+    output1_2 = subgroupMatrixLoad<subgroup_matrix_result<f32, 16, 16>, row_major>(&scoreRows, (firstTileRow + 16u) * 36u, 36u);
+      workgroupBarrier();
+    subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 0u) * 36u, output0_3, 36u);
+    subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 16u) * 36u, output1_3, 36u);
+      // Barriers: rows are read by other invocations than those that stored them, and what follows replaces them.
+      workgroupBarrier();
+      for (var i = 0; i < 16; i += 1) {
+        scoreRows[row * 36 + i] *= rescale;
+      }
+      workgroupBarrier();
+      output0_3 = subgroupMatrixLoad<subgroup_matrix_result<f32, 16, 16>, row_major>(&scoreRows, (firstTileRow + 0u) * 36u, 36u);
+    output1_3 = subgroupMatrixLoad<subgroup_matrix_result<f32, 16, 16>, row_major>(&scoreRows, (firstTileRow + 16u) * 36u, 36u);
+      workgroupBarrier();
+      atomicStore(&anyRescale[0], 0u);
+    }
+
+    // 4. Weighted sum of values.
+    let weights0_0 = subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>, row_major>(&weightRows, (firstTileRow + 0u) * 40u + 0u, 40u);
+    let weights0_1 = subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>, row_major>(&weightRows, (firstTileRow + 0u) * 40u + 16u, 40u);
+    let weights1_0 = subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>, row_major>(&weightRows, (firstTileRow + 16u) * 40u + 0u, 40u);
+    let weights1_1 = subgroupMatrixLoad<subgroup_matrix_left<f16, 16, 16>, row_major>(&weightRows, (firstTileRow + 16u) * 40u + 16u, 40u);
+    {
+        let values = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, row_major>(&tiles, 2304u, 72u);
+        output0_0 = subgroupMatrixMultiplyAccumulate(weights0_0, values, output0_0);
+    output1_0 = subgroupMatrixMultiplyAccumulate(weights1_0, values, output1_0);
+      }
+    {
+        let values = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, row_major>(&tiles, 3456u, 72u);
+        output0_0 = subgroupMatrixMultiplyAccumulate(weights0_1, values, output0_0);
+    output1_0 = subgroupMatrixMultiplyAccumulate(weights1_1, values, output1_0);
+      }
+    {
+        let values = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, row_major>(&tiles, 2320u, 72u);
+        output0_1 = subgroupMatrixMultiplyAccumulate(weights0_0, values, output0_1);
+    output1_1 = subgroupMatrixMultiplyAccumulate(weights1_0, values, output1_1);
+      }
+    {
+        let values = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, row_major>(&tiles, 3472u, 72u);
+        output0_1 = subgroupMatrixMultiplyAccumulate(weights0_1, values, output0_1);
+    output1_1 = subgroupMatrixMultiplyAccumulate(weights1_1, values, output1_1);
+      }
+    {
+        let values = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, row_major>(&tiles, 2336u, 72u);
+        output0_2 = subgroupMatrixMultiplyAccumulate(weights0_0, values, output0_2);
+    output1_2 = subgroupMatrixMultiplyAccumulate(weights1_0, values, output1_2);
+      }
+    {
+        let values = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, row_major>(&tiles, 3488u, 72u);
+        output0_2 = subgroupMatrixMultiplyAccumulate(weights0_1, values, output0_2);
+    output1_2 = subgroupMatrixMultiplyAccumulate(weights1_1, values, output1_2);
+      }
+    {
+        let values = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, row_major>(&tiles, 2352u, 72u);
+        output0_3 = subgroupMatrixMultiplyAccumulate(weights0_0, values, output0_3);
+    output1_3 = subgroupMatrixMultiplyAccumulate(weights1_0, values, output1_3);
+      }
+    {
+        let values = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, row_major>(&tiles, 3504u, 72u);
+        output0_3 = subgroupMatrixMultiplyAccumulate(weights0_1, values, output0_3);
+    output1_3 = subgroupMatrixMultiplyAccumulate(weights1_1, values, output1_3);
+      }
+    // Barrier: the next round overwrites keys, values and weights.
+    workgroupBarrier();
+  }
+
+  // 5. The output, by way of workgroup memory.
+  let total = rowSum;
+  subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 0u) * 36u, output0_0, 36u);
+    subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 16u) * 36u, output1_0, 36u);
+      // Barriers: rows are read by other invocations than those that stored them, and what follows replaces them.
+      workgroupBarrier();
+      for (var i = 0; i < 4; i += 1) {
+    let vector = 0 + i;
+    if (firstRow + row < endRow && vector < 16) {
+      let at = row * 36 + 4 * i;
+      var x = vec4<f32>(scoreRows[at], scoreRows[at + 1], scoreRows[at + 2], scoreRows[at + 3]);
+      if (atomicLoad(&anyWithheld[0]) != 0u) {
+    for (var t = 0; t < keyTiles; t++) {
+      let tile = keySlots(head, queryTileIndex, t, keyTiles);
+      for (var slot = 0; slot < tileKeys; slot++) {
+        let position = positionIn(head, tile, slot);
+        if (position > seenByAll && position != paddingPosition) {
+      let withheld0 = withheldOf(readValue(firstKeyRow + position, vector));
+      {
+        let lastVisible = firstRow + row;
+        if (!(select(0.0, masked, position > lastVisible) == masked)) { x += withheld0; }
+      }
+        }
+      }
+    }
+  }
+      // A row that saw nothing is zeros.
+      writeOutput(head * uniforms.queryLength + firstRow + row, vector, select(x / total, vec4<f32>(0.0), total == 0.0));
+    }
+  }
+      workgroupBarrier();
+    subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 0u) * 36u, output0_1, 36u);
+    subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 16u) * 36u, output1_1, 36u);
+      // Barriers: rows are read by other invocations than those that stored them, and what follows replaces them.
+      workgroupBarrier();
+      for (var i = 0; i < 4; i += 1) {
+    let vector = 4 + i;
+    if (firstRow + row < endRow && vector < 16) {
+      let at = row * 36 + 4 * i;
+      var x = vec4<f32>(scoreRows[at], scoreRows[at + 1], scoreRows[at + 2], scoreRows[at + 3]);
+      if (atomicLoad(&anyWithheld[0]) != 0u) {
+    for (var t = 0; t < keyTiles; t++) {
+      let tile = keySlots(head, queryTileIndex, t, keyTiles);
+      for (var slot = 0; slot < tileKeys; slot++) {
+        let position = positionIn(head, tile, slot);
+        if (position > seenByAll && position != paddingPosition) {
+      let withheld0 = withheldOf(readValue(firstKeyRow + position, vector));
+      {
+        let lastVisible = firstRow + row;
+        if (!(select(0.0, masked, position > lastVisible) == masked)) { x += withheld0; }
+      }
+        }
+      }
+    }
+  }
+      // A row that saw nothing is zeros.
+      writeOutput(head * uniforms.queryLength + firstRow + row, vector, select(x / total, vec4<f32>(0.0), total == 0.0));
+    }
+  }
+      workgroupBarrier();
+    subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 0u) * 36u, output0_2, 36u);
+    subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 16u) * 36u, output1_2, 36u);
+      // Barriers: rows are read by other invocations than those that stored them, and what follows replaces them.
+      workgroupBarrier();
+      for (var i = 0; i < 4; i += 1) {
+    let vector = 8 + i;
+    if (firstRow + row < endRow && vector < 16) {
+      let at = row * 36 + 4 * i;
+      var x = vec4<f32>(scoreRows[at], scoreRows[at + 1], scoreRows[at + 2], scoreRows[at + 3]);
+      if (atomicLoad(&anyWithheld[0]) != 0u) {
+    for (var t = 0; t < keyTiles; t++) {
+      let tile = keySlots(head, queryTileIndex, t, keyTiles);
+      for (var slot = 0; slot < tileKeys; slot++) {
+        let position = positionIn(head, tile, slot);
+        if (position > seenByAll && position != paddingPosition) {
+      let withheld0 = withheldOf(readValue(firstKeyRow + position, vector));
+      {
+        let lastVisible = firstRow + row;
+        if (!(select(0.0, masked, position > lastVisible) == masked)) { x += withheld0; }
+      }
+        }
+      }
+    }
+  }
+      // A row that saw nothing is zeros.
+      writeOutput(head * uniforms.queryLength + firstRow + row, vector, select(x / total, vec4<f32>(0.0), total == 0.0));
+    }
+  }
+      workgroupBarrier();
+    subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 0u) * 36u, output0_3, 36u);
+    subgroupMatrixStore<row_major>(&scoreRows, (firstTileRow + 16u) * 36u, output1_3, 36u);
+      // Barriers: rows are read by other invocations than those that stored them, and what follows replaces them.
+      workgroupBarrier();
+      for (var i = 0; i < 4; i += 1) {
+    let vector = 12 + i;
+    if (firstRow + row < endRow && vector < 16) {
+      let at = row * 36 + 4 * i;
+      var x = vec4<f32>(scoreRows[at], scoreRows[at + 1], scoreRows[at + 2], scoreRows[at + 3]);
+      if (atomicLoad(&anyWithheld[0]) != 0u) {
+    for (var t = 0; t < keyTiles; t++) {
+      let tile = keySlots(head, queryTileIndex, t, keyTiles);
+      for (var slot = 0; slot < tileKeys; slot++) {
+        let position = positionIn(head, tile, slot);
+        if (position > seenByAll && position != paddingPosition) {
+      let withheld0 = withheldOf(readValue(firstKeyRow + position, vector));
+      {
+        let lastVisible = firstRow + row;
+        if (!(select(0.0, masked, position > lastVisible) == masked)) { x += withheld0; }
+      }
+        }
+      }
+    }
+  }
+      // A row that saw nothing is zeros.
+      writeOutput(head * uniforms.queryLength + firstRow + row, vector, select(x / total, vec4<f32>(0.0), total == 0.0));
+    }
+  }
+      workgroupBarrier();
+}
