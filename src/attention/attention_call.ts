@@ -48,7 +48,7 @@ export interface AttentionCall<Values, Lengths = Values, Mask = Values> extends 
   value: Values;
   /** `[batch]`: keys from there on are padding. */
   keyLengths?: Lengths;
-  /** Each dimension 1 or that of `[batch, heads, queryLength, keyLength]`. With exact attention alone. */
+  /** Each dimension 1 or that of `[batch, heads, queryLength, keyLength]`. */
   mask?: Mask;
   /** `[heads]`: subtracted from a score for each position between row and key, after `softCap`. */
   alibiSlopes?: Values;

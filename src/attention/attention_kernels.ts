@@ -18,7 +18,7 @@ export interface AttentionInputs {
   /** int32 `[batch]`: keys from there on are padding. Not read back by the ops: a kernel clamps them to the key length. */
   keyLengths?: TensorInfo;
   /**
-   * Of exact attention alone. bool (true: may be seen) or float32 (added to the scaled score; −Infinity hides the key),
+   * bool (true: may be seen) or float32 (added to the scaled score; −Infinity hides the key),
    * of rank 4, each dimension 1 or that of `[batch, heads, queryLength, keyLength]`.
    */
   mask?: TensorInfo;

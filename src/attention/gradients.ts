@@ -29,7 +29,7 @@ export function runDifferentiable<Result = Tensor4D>(
 }
 
 /**
- * Gradients of attention by query, key, value and an added mask, by recomputation (FlashAttention-2, arXiv 2307.08691, section 3.1.2):
+ * Gradients of attention by query, key, value and, where it is exact, an added mask, by recomputation (FlashAttention-2, arXiv 2307.08691, section 3.1.2):
  * the forward pass saves its inputs and its output, and no scores. One kernel gives all three, so it runs at once and not
  * when tfjs asks for each; that by a mask that is added is computed where it is asked for. Slopes or sinks that depend on the variable have no gradient: tfjs throws then.
  */
@@ -46,9 +46,11 @@ function gradientOf(kernelName: string, gradKernelName: string): GradConfig {
       ['keyIndices', 'blockMask'].filter((name) => name in named).map((name) => [name, zerosLike(named[name])]),
     );
     const {mask} = named;
-    const byMask = mask?.dtype === 'float32' && {
-      mask: () => maskGradient(inputs, attrs as unknown as FlashAttentionAttrs),
-    };
+    // That of exact attention knows no blocks.
+    const byMask = kernelName !== PBSAttention &&
+      mask?.dtype === 'float32' && {
+        mask: () => maskGradient(inputs, attrs as unknown as FlashAttentionAttrs),
+      };
     return {query: () => dQuery, key: () => dKey, value: () => dValue, ...byPlan, ...byMask};
   };
   return {kernelName, saveAllInputs: true, outputsToSave: [true], gradFunc: gradFunc as unknown as GradFunc};

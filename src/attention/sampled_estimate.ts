@@ -16,7 +16,7 @@ import {firstVisibleBlock, rowsHavePositions, scoredBlocks} from './block_geomet
  * *All keys* of a row: those of its own segments and of the block of key 0, which always count, exactly; of the others
  * a fourth of its sample, 1 / `normaliserStride` of the keys. An error here is one factor on a row.
  *
- * *Forms.* Soft caps and slopes count for the order and for the sample, windows for the sample: keys outside are none. Sinks do not
+ * *Forms.* Soft caps, slopes and masks count for the order and for the sample, windows for the sample: keys outside are none. Sinks do not
  * count: shares are of what goes to keys, so that a head whose sink takes most of its attention keeps more than it needs.
  *
  * *Score* of a block: the mean over the rows of what they pay to it, and `peakWeight` of the most that one pays. Blocks below

@@ -79,8 +79,7 @@ const ownArguments = [
  * Registered for serialisation as `PBSMultiHeadAttention`: models that hold it are saved, and loaded once this file is imported. While training with `dropout` the scores are made in full,
  * by tfjs's ops.
  *
- * @throws Error on an argument, an input or a shape that is not of that form; on a mask with `attention`; on a mask of an
- *     embedding for another value than the query; and on dropout while training with `attention`.
+ * @throws Error on an argument, an input or a shape that is not of that form; on a mask of an embedding for another value than the query; and on dropout while training with `attention`.
  */
 export class MultiHeadAttention extends layers.Layer {
   /** The name under which tfjs-layers saves the layer and finds it again: of the plain one it has a class itself. */
@@ -213,15 +212,13 @@ export class MultiHeadAttention extends layers.Layer {
     const {attention, dropout, useCausalMask: causal} = this.settings;
     const drops = training && dropout > 0;
     if (attention) {
-      check(mask === undefined, op, 'attentionMask', 'got one with the option attention', 'none, or no such option');
       check(!drops, op, 'dropout', `got ${dropout} while training with the option attention`, '0 while training');
     }
     // As in Keras, row 0 stands at the first key.
-    const form = {causal, ...(causal && {queryOffset: 0})};
+    const given = {causal, ...(causal && {queryOffset: 0}), ...(mask && {mask})};
     if (attention) {
-      return pbsAttention(q, k, v, {...attention, ...form});
+      return pbsAttention(q, k, v, {...attention, ...given});
     }
-    const given = {...form, ...(mask && {mask})};
     return drops ? droppedAttention(q, k, v, given, dropout) : flashAttention(q, k, v, given);
   }
 

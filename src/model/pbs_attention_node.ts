@@ -17,7 +17,6 @@ import type {GraphNode, IAttrValue} from '@tensorflow/tfjs-converter';
 import {registerOp} from '@tensorflow/tfjs-converter';
 import {check} from '../ops/check_arguments.js';
 import type {PBSAttentionSettings} from '../ops/options.js';
-import {flashAttention} from '../ops/flash_attention.js';
 import {pbsAttention} from '../ops/pbs_attention.js';
 
 /** Name of the op in graphs. */
@@ -105,7 +104,7 @@ export function nodeAttributes(options: PBSAttentionSettings): Record<string, IA
  * that of the value. Attributes, all optional, with the defaults of `pbsAttention`: `causal`,
  * `scale`, `window`, `soft_cap`, `threshold`, `block_size`, `key_block_size`, `segment_size`, `estimate`, `permute`, `causal_safe`, `auto`, `expected_density`,
  * `precision`. With `transpose_query`, `transpose_key`, `transpose_value` or `transpose_output` that tensor is `[..., headDim, length]`. `mask` is the
- * number of an input that is added to the scores, float32, broadcast to `[..., queries, keys]`; attention is exact then.
+ * number of an input that is added to the scores, float32, broadcast to `[..., queries, keys]`.
  *
  * @throws Error (when the node is executed) on other inputs and attributes.
  */
@@ -154,9 +153,7 @@ function attend(
   const takes = 'float32, broadcast to [..., queries, keys]';
   check(isMaskTaken, nodeOp, 'mask', `got ${mask?.dtype} [${mask?.shape}] with query [${query.shape}]`, takes);
   const tensors = [withHeads(query), withHeads(key), withHeads(value)] as const;
-  const attended = ofHeads
-    ? flashAttention(...tensors, {...options, mask: ofHeads})
-    : pbsAttention(...tensors, options);
+  const attended = pbsAttention(...tensors, {...options, ...(ofHeads && {mask: ofHeads})});
   return reshape(attended, [...query.shape.slice(0, -1), value.shape[value.rank - 1]]);
 }
 
@@ -206,7 +203,7 @@ function areTaken(query: Tensor, key: Tensor, value: Tensor, size: MaskSize | un
   );
 }
 
-/** A mask as `flashAttention` takes it, `[batch, heads, queries, keys]` with 1 where it is broadcast; none if it is no such mask. */
+/** A mask as `pbsAttention` takes it, `[batch, heads, queries, keys]` with 1 where it is broadcast; none if it is no such mask. */
 function maskWithHeads(mask: Tensor, query: Tensor, key: Tensor): Tensor4D | undefined {
   const scores = [...query.shape.slice(0, -1), key.shape[key.rank - 2]];
   if (mask.dtype !== 'float32' || mask.rank > query.rank) {

@@ -32,8 +32,7 @@ export interface AttentionReplaced {
   /** Constant factor on the products of queries and keys; other factors are on the queries. */
   scale: number;
   /**
-   * Masks of the graph that are added to the scores as they are, such as padding that is an input: names of their tensors. Such attention is
-   * exact whatever the threshold.
+   * Masks of the graph that are added to the scores as they are, such as padding that is an input: names of their tensors.
    */
   masks: string[];
 }
@@ -70,7 +69,7 @@ export interface RewrittenModel {
  *
  * A mask that is causal by its constant values, or by the nodes that make it, and lowers later keys by 1e8 at least (`hiddenBelow`) becomes
  * the option `causal`. Any other that is added, or selected by a condition, such as a padding mask that is an input of the model, stays in the
- * graph: such attention is `flashAttention` with a mask, exact whatever the threshold. Anything that other nodes read, that is in a loop of the
+ * graph: such attention is `pbsAttention` with a mask. Anything that other nodes read, that is in a loop of the
  * graph or that is not fully recognised, is left as it is, with the reason. Nodes that nothing needs any more go,
  * with their weights, so that `model.execute` cannot ask for them by name. Where shapes turn out to be none that `pbsAttention` takes, or
  * other than the mask's, the new node computes as the old ones did. A row of which a mask of -Infinity hides every key is zeros, and no longer

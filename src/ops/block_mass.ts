@@ -40,7 +40,7 @@ export async function blockMass(
   key: Tensor4D,
   keyIndices: Tensor3D,
   {blockSize, keyBlockSize}: Pick<PBSAttentionPlanSizes, 'blockSize' | 'keyBlockSize'>,
-  options: Omit<FlashAttentionOptions, 'mask' | 'precision'>,
+  options: Omit<FlashAttentionOptions, 'precision'>,
 ): Promise<Tensor4D> {
   const blocks = blocksOfKeys(await keyIndices.data(), keyIndices.shape, keyBlockSize);
   const mass = tidy(() => {

@@ -9,7 +9,7 @@ import type {PBSAttentionPlan} from './results.js';
 
 /** Options that belong to the tensors of a call. */
 const flashInputOptions = ['queryOffset', 'keyStarts', 'keyLengths', 'alibiSlopes', 'sinks', 'mask'] as const;
-const pbsInputOptions = ['queryOffset', 'keyStarts', 'keyLengths', 'alibiSlopes', 'sinks', 'plan', 'onReport'] as const;
+const pbsInputOptions = [...flashInputOptions, 'plan', 'onReport'] as const;
 
 /** The attributes of exact attention, defaults filled in; throws on what it cannot take. */
 export function flashAttentionAttrs(
@@ -30,8 +30,6 @@ export function pbsAttentionAttrs(
   key: Tensor4D,
   inputOptions: readonly string[] = pbsInputOptions,
 ): PBSAttentionAttrs {
-  const takes = 'none: flashAttention takes masks, and keyLengths are for padded batches';
-  check((options as FlashAttentionOptions | undefined)?.mask === undefined, op, 'mask', 'got one', takes);
   const plan = options?.plan;
   // A plan of other keys is refused as a whole, when its tensors are looked at.
   const isOfKeys = plan?.keyIndices?.shape?.[2] === key.shape[2];
@@ -230,7 +228,7 @@ const longestGot = 200;
 function checkIsOptions(op: string, options: unknown): void {
   const isObject = options === undefined || (typeof options === 'object' && options !== null);
   const areOptions = isObject && !Array.isArray(options) && !(options instanceof Tensor);
-  const takes = 'an object of options; flashAttention takes a mask as its option';
+  const takes = 'an object of options, of which a mask is one';
   check(areOptions, op, 'options', `got ${describe(options)}`, takes);
 }
 

@@ -47,7 +47,7 @@ export const extendPBSAttentionPlan =
     plan: PBSAttentionPlan,
     query: TensorInput,
     key: TensorInput,
-    options?: Omit<PBSAttentionOptions, 'plan' | 'onReport' | 'keyLengths'>,
+    options?: Omit<PBSAttentionOptions, 'plan' | 'onReport' | 'keyLengths' | 'mask'>,
   ) => PBSAttentionPlan;
 
 function extendPBSAttentionPlan_(

@@ -37,7 +37,7 @@ import type {AttentionOp, FlashAttentionOptions} from './options.js';
  *     nothing has been launched then.
  * @function
  */
-export const flashAttention = op({flashAttention_}) as unknown as AttentionOp<FlashAttentionOptions>;
+export const flashAttention = op({flashAttention_}) as AttentionOp<FlashAttentionOptions>;
 
 function flashAttention_(...[q, k, v, options]: Parameters<typeof flashAttention>): Tensor {
   const tensors = attentionTensors('flashAttention', q, k, v);

@@ -60,7 +60,8 @@ export interface FlashAttentionOptions extends AttentionOptions {
   /**
    * Bool, or int32 of 0 and 1, where a query may see a key; or float32, added to the scaled product (a key with `-Infinity` is not seen). Of
    * the query's rank, each dimension 1 or that of `[batch, heads, queryLength, keyLength]`. A key is seen if the mask, `causal` and
-   * `keyLengths` all allow it. Default: none.
+   * `keyLengths` all allow it. Keys count by their own index, also where block-sparse attention sorts them; the sampled estimate sorts and chooses by
+   * scores under the mask, the pooled one as if there were none. Default: none.
    */
   mask?: Tensor3D | Tensor4D;
 }
@@ -115,7 +116,7 @@ export interface PBSAttentionSettings extends Pick<
 }
 
 /** Options of permuted block-sparse attention. */
-export interface PBSAttentionOptions extends PBSAttentionSettings, AttentionOptions {
+export interface PBSAttentionOptions extends PBSAttentionSettings, FlashAttentionOptions {
   /**
    * Attend by this plan, of {@link pbsAttentionPlan} or {@link extendPBSAttentionPlan}, instead of making one: each block of
    * queries reads the blocks that the plan keeps for it. `blockSize`, `keyBlockSize`, `segmentSize`, `causal`, `window`, `queryOffset` and `keyLengths` are then the

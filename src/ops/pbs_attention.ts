@@ -3,7 +3,7 @@ import {op} from '@tensorflow/tfjs-core';
 import {PBSAttention} from '../attention/attention_kernels.js';
 import {blockGeometry} from '../attention/block_geometry.js';
 import {runDifferentiable} from '../attention/gradients.js';
-import {headInputs, keyLengthsInput, planInputs, withPlanLengths} from './attention_inputs.js';
+import {headInputs, keyLengthsInput, maskInput, planInputs, withPlanLengths} from './attention_inputs.js';
 import {asGiven, attentionTensors} from './attention_tensors.js';
 import {attendByEntry, commonOptions, hasEntries, zeroRows} from './batch_entries.js';
 import {check, checkBackend, describe, pbsAttentionAttrs} from './check_arguments.js';
@@ -42,7 +42,7 @@ import {reportOf} from './pbs_attention_report.js';
  * });
  * ```
  *
- * Differentiable by query, key and value, over the same blocks: key order and selection count as constants, as the ranking in other sparse attention does. The gradient makes the plan anew
+ * Differentiable by query, key and value, not by `alibiSlopes`, `sinks` and `mask`, over the same blocks: key order and selection count as constants, as the ranking in other sparse attention does. The gradient makes the plan anew
  * (unless it was given) and computes the kept blocks again, in float32, about 4 times the multiply-adds of the forward pass;
  * where that was exact, so is the gradient. See {@link flashAttention} for what is kept.
  *
@@ -54,27 +54,31 @@ import {reportOf} from './pbs_attention_report.js';
  * @param value float32 `[batch, keyValueHeads, keyLength, valueDim]`.
  * @param options see {@link PBSAttentionOptions}: `threshold = 0.9`, `blockSize = 128`, `keyBlockSize = 64`,
  *     `segmentSize = 256`, `estimate = 'sampled'`, `permute = true`, `causalSafe = false`, `causal = true`,
- *     `scale = 1 / sqrt(headDim)`, `auto = true`, `queryOffset = keyLength - queryLength`; `keyLengths`, `window`, `softCap`, `alibiSlopes`, `sinks`, `plan`,
- *     `onReport`.
+ *     `scale = 1 / sqrt(headDim)`, `auto = true`, `queryOffset = keyLength - queryLength`; `keyLengths`, `window`, `softCap`, `alibiSlopes`, `sinks`, `mask`,
+ *     `plan`, `onReport`.
  * @returns float32 `[batch, heads, queryLength, valueDim]`, rows in the order of the query; zeros in a row that sees no key.
  * @throws Error if a tensor or an option is not of that form, or if the device cannot hold the tensors;
  *     nothing has been launched then.
  * @function
  */
-export const pbsAttention = op({pbsAttention_}) as unknown as AttentionOp<PBSAttentionOptions>;
+export const pbsAttention = op({pbsAttention_}) as AttentionOp<PBSAttentionOptions>;
 
 function pbsAttention_(...[q, k, v, options]: Parameters<typeof pbsAttention>): Tensor {
   const tensors = attentionTensors('pbsAttention', q, k, v);
   const {query, key, value, isOneEntry} = tensors;
   const attrs = pbsAttentionAttrs('pbsAttention', commonOptions(options), query, key);
   checkBackend('pbsAttention', PBSAttention);
+  const mask = maskInput('pbsAttention', options, tensors);
   if (hasEntries(options)) {
     for (const name of ['plan', 'onReport'] as const) {
       const takes = 'none with keyStarts or a queryOffset of each entry';
       check(options[name] === undefined, 'pbsAttention', name, 'got one', takes);
     }
     const attend = (...x: [Tensor4D, Tensor4D, Tensor4D, PBSAttentionOptions]) => [pbsAttention(...x)];
-    return asGiven(attendByEntry('pbsAttention', tensors, options, attend, [zeroRows(tensors)])[0], tensors);
+    return asGiven(
+      attendByEntry('pbsAttention', tensors, {...options, ...mask}, attend, [zeroRows(tensors)])[0],
+      tensors,
+    );
   }
   const {plan, onReport, keyLengths} = withPlanLengths('pbsAttention', options) ?? {};
   const inputs: NamedTensorMap = {
@@ -83,6 +87,7 @@ function pbsAttention_(...[q, k, v, options]: Parameters<typeof pbsAttention>): 
     value,
     ...keyLengthsInput('pbsAttention', {keyLengths}, key),
     ...headInputs('pbsAttention', options, query),
+    ...mask,
     ...(plan !== undefined && planInputs('pbsAttention', plan, blockGeometry(query, key, attrs))),
   };
   if (onReport === undefined) {

@@ -4,7 +4,7 @@ import type {PBSAttentionAttrs} from '../attention/attention_kernels.js';
 import {PBSAttentionPlan as PBSAttentionPlanKernel} from '../attention/attention_kernels.js';
 import type {BlockGeometry} from '../attention/block_geometry.js';
 import {blockGeometry} from '../attention/block_geometry.js';
-import {headInputs, keyLengthsInput, knowPlan, numbersOf} from './attention_inputs.js';
+import {headInputs, keyLengthsInput, knowPlan, maskInput, numbersOf} from './attention_inputs.js';
 import {attentionTensors} from './attention_tensors.js';
 import {checkBackend, pbsAttentionAttrs} from './check_arguments.js';
 import type {PBSAttentionOptions, TensorInput} from './options.js';
@@ -36,12 +36,14 @@ export const pbsAttentionPlan =
   ) => PBSAttentionPlan;
 
 function pbsAttentionPlan_(...[q, k, options]: Parameters<typeof pbsAttentionPlan>): PBSAttentionPlan {
-  const {query, key} = attentionTensors('pbsAttentionPlan', q, k);
+  const tensors = attentionTensors('pbsAttentionPlan', q, k);
+  const {query, key} = tensors;
   const attrs = pbsAttentionAttrs('pbsAttentionPlan', options, query, key, [
     'queryOffset',
     'keyLengths',
     'alibiSlopes',
     'sinks',
+    'mask',
   ]);
   checkBackend('pbsAttentionPlan', PBSAttentionPlanKernel);
   const inputs: NamedTensorMap = {
@@ -49,6 +51,7 @@ function pbsAttentionPlan_(...[q, k, options]: Parameters<typeof pbsAttentionPla
     key,
     ...keyLengthsInput('pbsAttentionPlan', options, key),
     ...headInputs('pbsAttentionPlan', options, query),
+    ...maskInput('pbsAttentionPlan', options, tensors),
   };
   const [keyIndices, blockMask] = engine().runKernel(PBSAttentionPlanKernel, inputs, {
     ...attrs,

@@ -89,8 +89,8 @@ interface ScoredInputs extends NamedTensorMap {
   key: Tensor4D;
 }
 
-function scoredInputs({query, key, keyLengths, alibiSlopes, sinks}: NamedTensorMap): NamedTensorMap {
-  return {query, key, ...givenOptions({keyLengths, alibiSlopes, sinks})} as NamedTensorMap;
+function scoredInputs({query, key, keyLengths, alibiSlopes, sinks, mask}: NamedTensorMap): NamedTensorMap {
+  return {query, key, ...givenOptions({keyLengths, alibiSlopes, sinks, mask})} as NamedTensorMap;
 }
 
 /** Key indices, block mask and what selection expects the blocks to keep. */
@@ -101,12 +101,12 @@ function planWithMass(inputs: NamedTensorMap, attrs: PBSAttentionAttrs, isExact:
 }
 
 async function exactMass(
-  {query, key, ...byEntryOrHead}: ScoredInputs,
+  {query, key, mask, ...byEntryOrHead}: ScoredInputs,
   {keyIndices, blockMask}: PBSAttentionPlan,
   {causal, scale, queryOffset, window, softCap, blockSize, keyBlockSize}: PBSAttentionAttrs,
 ): Promise<number> {
   const {keyLengths, alibiSlopes, sinks} = byEntryOrHead as Record<string, Tensor1D>;
-  const options = {causal, scale, queryOffset, window, softCap, keyLengths, alibiSlopes, sinks};
+  const options = {causal, scale, queryOffset, window, softCap, keyLengths, alibiSlopes, sinks, mask: mask as Tensor4D};
   const exact = await blockMass(query, key, keyIndices, {blockSize, keyBlockSize}, options);
   let kept;
   try {

@@ -1,10 +1,10 @@
-import type {Tensor} from '@tensorflow/tfjs-core';
+import type {Tensor, Tensor4D} from '@tensorflow/tfjs-core';
 import {io, memory, randomNormal, reshape} from '@tensorflow/tfjs-core';
 import type {GraphModel} from '@tensorflow/tfjs-converter';
 import {loadGraphModel} from '@tensorflow/tfjs-converter';
 import {expect} from 'chai';
 import {registerPBSAttentionOp} from '../../src/graph';
-import {pbsAttention} from '../../src/index';
+import {flashAttention, pbsAttention} from '../../src/index';
 import {describeOnCPU} from '../setup/environment';
 import {relativeL1} from '../golden/golden_cases';
 import {randomInputs, tensors} from '../reference/attention';
@@ -67,6 +67,23 @@ describeOnCPU('the node PBSAttention', () => {
       expect(memory().numTensors).to.equal(before + 1);
       expect(relativeL1(await ours.data(), await pbsAttention(query, key, value, wanted).data())).to.equal(0);
     }
+  });
+
+  it('attends to blocks under a mask', async () => {
+    const [query, key, value] = tensors(randomInputs({batch: 2, heads: 2, length: 40, headDim: 8}, 3));
+    const mask = randomNormal([2, 1, 1, 40]);
+    const sizes = {block_size: {i: 8}, key_block_size: {i: 4}, segment_size: {i: 8}, threshold: {f: 0.5}};
+    const model = await nodeModel({...sizes, auto: {b: false}, scale: {f: 1}, mask: {i: 3}}, [
+      'query',
+      'key',
+      'value',
+      'mask',
+    ]);
+    const ours = await (model.execute({query, key, value, mask}) as Tensor).data();
+    const options = {mask: mask as Tensor4D, scale: 1};
+    const blocks = {blockSize: 8, keyBlockSize: 4, segmentSize: 8, threshold: 0.5, auto: false};
+    expect(relativeL1(ours, await pbsAttention(query, key, value, {...options, ...blocks}).data())).to.equal(0);
+    expect(relativeL1(ours, await flashAttention(query, key, value, options).data()), 'sparse').to.be.above(0.01);
   });
 
   it('takes tensors of other ranks, with leading axes as batch', async () => {

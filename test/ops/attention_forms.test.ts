@@ -1,7 +1,7 @@
 import type {Tensor4D} from '@tensorflow/tfjs-core';
-import {dispose, memory, setBackend, tensor1d, tensor4d} from '@tensorflow/tfjs-core';
+import {dispose, memory, reshape, setBackend, tensor1d, tensor3d, tensor4d} from '@tensorflow/tfjs-core';
 import {expect} from 'chai';
-import {flashAttention} from '../../src/index';
+import {flashAttention, pbsAttention} from '../../src/index';
 import type {Inputs} from '../reference/attention';
 import {randomInputs, tensors} from '../reference/attention';
 import {grads4D} from '../reference/attention_gradients';
@@ -80,6 +80,21 @@ describeAllBackends('forms of scores', function (backend) {
     expect(Array.from(await same.data())).to.deep.equal(Array.from(await byNumbers.data()));
     dispose([byNumbers, same, ...byTensors]);
     expect(memory().numTensors).to.equal(before);
+  });
+
+  it('of block-sparse attention of threshold 1 are those of exact attention under a mask of integers', async () => {
+    if (!isCPU) return;
+    const [q, k, v] = tensors(randomInputs({heads: 2, length: 40, headDim: 8}, 7)).map((x) => reshape(x, [2, 40, 8]));
+    const mask = tensor3d(
+      Array.from({length: 1600}, (_, i) => Number(i % 3 > 0)),
+      [1, 40, 40],
+      'int32',
+    );
+    const sizes = {blockSize: 8, keyBlockSize: 4, segmentSize: 8, auto: false};
+    const [whole, exact] = [pbsAttention(q, k, v, {...sizes, threshold: 1, mask}), flashAttention(q, k, v, {mask})];
+    expect(whole.shape).to.deep.equal([2, 40, 8]);
+    expect(Array.from(await whole.data())).to.deep.equal(Array.from(await exact.data()));
+    dispose([q, k, v, mask, whole, exact]);
   });
 
   it('leave rows that see nothing at zeros, with sinks too', async () => {

@@ -331,16 +331,19 @@ describeAllBackends('values that are not finite', (backend) => {
   const rules: Record<string, PBSAttentionOptions> = {sampled: sizes, pooled: {...paperOptions, ...sizes}};
 
   /** Sparse attention, and exact attention over the keys of its plan: the same, whatever the inputs. */
-  async function sparse(inputs: Inputs, options: PBSAttentionOptions) {
+  async function sparse(inputs: Inputs, given: PBSAttentionOptions, mask?: MaskValues) {
     await setBackend(backend);
     const [q, k, v] = tensors(inputs);
+    const options = {...given, ...(mask && {mask: maskTensor(mask)})};
     const plan = pbsAttentionPlan(q, k, options);
     const outputs = [pbsAttention(q, k, v, options), pbsAttention(q, k, v, {...options, plan})];
     const [actual, byPlan] = await Promise.all(outputs.map((x) => x.data()));
     const values = await valuesOf(plan);
-    [q, k, v, plan.keyIndices, plan.blockMask, ...outputs].forEach((x) => x.dispose());
+    [q, k, v, plan.keyIndices, plan.blockMask, ...outputs, ...(options.mask ? [options.mask] : [])].forEach((x) =>
+      x.dispose(),
+    );
     const {keyLengths, queryOffset} = options as {keyLengths?: number[]; queryOffset?: number};
-    const expected = await attend('cpu', inputs, {keyLengths, queryOffset, mask: planMask(values)});
+    const expected = await attend('cpu', inputs, {keyLengths, queryOffset, mask: planMask(values, mask)});
     await setBackend(backend);
     return {actual, byPlan, expected, values};
   }
@@ -402,6 +405,33 @@ describeAllBackends('values that are not finite', (backend) => {
       expect(Array.from(planted.byPlan)).to.deep.equal(Array.from(harmless.byPlan));
     });
   }
+
+  it('sparse attention: what a mask hides does not matter at all', async () => {
+    const inputs = randomInputs({heads: 2, length: 70, headDim: 16}, seed);
+    const hidden = [5, 30, 31, 48, 69];
+    const mask = additive(hiding(70, 70, hidden, 70));
+    const planting: Planting = {
+      key: [
+        [5, nan],
+        [70 + 30, infinity],
+        [69, nan],
+      ],
+      value: [
+        [31, nan],
+        [70 + 48, infinity],
+      ],
+    };
+    const planted = await sparse(plant(inputs, planting), sizes, mask);
+    const harmless = await sparse(plant(inputs, zeros(planting)), sizes, mask);
+    expect(Array.from(planted.values.blockMask)).to.deep.equal(Array.from(harmless.values.blockMask));
+    expect(Array.from(planted.values.keyIndices)).to.deep.equal(Array.from(harmless.values.keyIndices));
+    expectSame(planted.actual, harmless.actual, 'as with zeros in their place');
+    expectSame(planted.actual, planted.expected, 'as exact attention over the plan');
+    // The pooled estimate looks at hidden keys, too, and keeps the blocks of what is no number.
+    const pooled = await sparse(plant(inputs, planting), rules['pooled'], mask);
+    expectSame(pooled.actual, pooled.expected, 'as exact attention over the plan of the pooled estimate');
+    expect(Array.from(pooled.actual).every(Number.isFinite)).to.equal(true);
+  });
 
   it('sparse attention: a token over a cache by a plan, with keys after it', async () => {
     const inputs = randomInputs({heads: 2, length: 2, keyLength: 600, headDim: 8}, seed);

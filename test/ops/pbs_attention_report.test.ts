@@ -218,6 +218,19 @@ describeOnCPU('report of other calls', () => {
     report.dispose();
   });
 
+  it('knows the mask, as long as the report is there', async () => {
+    const [q, k, v] = tensors(randomInputs({batch: 2, heads: 2, length: 200, headDim: 8}, 79));
+    const keyLengths = [170, 150];
+    const ends = Array.from({length: 400}, (_, i) => (i % 200 < keyLengths[Math.floor(i / 200)] ? 0 : -Infinity));
+    const mask = tensor4d(ends, [2, 1, 1, 200]);
+    const {report} = reported([q, k, v], {...options, mask});
+    mask.dispose();
+    expect(await report.density()).to.be.below(1);
+    expect(await report.keptMass()).to.be.below(1);
+    expect(await report.exactKeptMass()).to.be.closeTo(await denseKeptMass(q, k, report, keyLengths), 1e-5);
+    report.dispose();
+  });
+
   it('counts no row that sees nothing, and no mass below 0', async () => {
     const [q, k, v] = tensors(randomInputs({batch: 2, heads: 2, length: 200, headDim: 8}, 81));
     for (const [keyLengths, threshold] of [

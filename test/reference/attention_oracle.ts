@@ -157,7 +157,8 @@ function maskAt({mask}: OracleOptions, place: number[]): number {
   return mask.dtype === 'bool' ? (x ? 0 : -Infinity) : x;
 }
 
-const maskIndex = ({shape}: {shape: number[]}, place: number[]): number =>
+/** Where a mask has the value of an entry, a head, a row and a key. */
+export const maskIndex = ({shape}: {shape: number[]}, place: number[]): number =>
   place.reduce((at, x, axis) => at * shape[axis] + (shape[axis] === 1 ? 0 : x), 0);
 
 function dotOf(a: ArrayLike<number>, i: number, b: ArrayLike<number>, j: number, dim: number): number {

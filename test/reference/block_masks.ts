@@ -19,7 +19,7 @@ export function expectSameMasks(
   key: Float32Array,
   geometry: BlockGeometry,
   attrs: Pick<PBSAttentionAttrs, 'scale' | 'causal' | 'threshold' | 'permute' | 'estimate'>,
-  forms: Pick<CPUCall, 'keyLengths' | 'softCap' | 'alibiSlopes'> = {},
+  forms: Pick<CPUCall, 'keyLengths' | 'softCap' | 'alibiSlopes' | 'mask'> = {},
 ): Set<number> {
   const {queryBlocks, keyBlocks} = geometry;
   const {scale, causal, threshold, estimate} = attrs;

@@ -7,12 +7,12 @@ import {permute} from '../../src/kernels/cpu/permute/permute';
 import {pbsAttentionAttrs} from '../../src/ops/check_arguments';
 import type {Inputs} from './attention';
 import {tensors} from './attention';
-import type {OracleOptions} from './attention_oracle';
 import {expectSameMasks} from './block_masks';
 import {cpuCall} from './cpu_call';
 import type {PlanValues} from './plan_values';
 import {keptBlocks} from './plan_values';
 import type {FormCase} from './random_forms';
+import {flashOptions} from './random_forms';
 
 /** No block is kept of which no row of its block of queries sees a key, but for those of the rows' own segments. */
 export function expectInWindow(
@@ -42,17 +42,24 @@ export function expectInWindow(
 }
 
 /** Expects the plan that the CPU makes, but where rounding decides: of keys whose scores are as good as equal, and of blocks. */
-export async function expectPlanOfCPU(inputs: Inputs, options: PBSAttentionOptions, actual: PlanValues, name: string) {
+export async function expectPlanOfCPU(
+  inputs: Inputs,
+  {options, blocks}: Pick<FormCase, 'options' | 'blocks'>,
+  actual: PlanValues,
+  name: string,
+) {
   const backend = getBackend();
   await setBackend('cpu');
   const [q, k, v] = tensors(inputs);
-  const {keyIndices, blockMask} = pbsAttentionPlan(q, k, options);
+  const given: PBSAttentionOptions = {...blocks, ...flashOptions(options)};
+  const {keyIndices, blockMask} = pbsAttentionPlan(q, k, given);
   const [order, mask] = [Array.from(await keyIndices.data()), await blockMask.data()];
-  const attrs = pbsAttentionAttrs('test', options, q, k);
+  const attrs = pbsAttentionAttrs('test', given, q, k);
   const geometry = blockGeometry(q, k, attrs);
-  const {alibiSlopes, keyLengths, softCap} = options as OracleOptions;
+  const {alibiSlopes, keyLengths, softCap, mask: ofCall} = options;
   const forms = {
     softCap,
+    mask: ofCall && {...ofCall, values: Float32Array.from(ofCall.values)},
     keyLengths: keyLengths && Int32Array.from(keyLengths),
     alibiSlopes: alibiSlopes && Float32Array.from(alibiSlopes),
   };
@@ -73,6 +80,6 @@ export async function expectPlanOfCPU(inputs: Inputs, options: PBSAttentionOptio
       }
     });
   }
-  dispose([q, k, v, keyIndices, blockMask]);
+  dispose([q, k, v, keyIndices, blockMask, ...(given.mask ? [given.mask] : [])]);
   await setBackend(backend);
 }

@@ -1,5 +1,6 @@
 import type {PBSAttentionPlan} from '../../src/index';
 import type {MaskValues} from './attention';
+import {maskIndex} from './attention_oracle';
 
 /** Plain arrays of a plan, and what the plan is for. */
 export interface PlanValues {
@@ -22,22 +23,26 @@ export async function valuesOf(plan: PBSAttentionPlan): Promise<PlanValues> {
   return {keyIndices, blockMask, shape, blockSize, keyBlockSize, segmentSize, queryBlocks, keyBlocks};
 }
 
-/** The definition of attention by a plan: which key each row may see, as a mask. */
-export function planMask({keyIndices, blockMask, shape, ...sizes}: PlanValues): MaskValues {
+/** The definition of attention by a plan: which key each row may see, as a mask; together with the mask of the call, if it has one. */
+export function planMask({keyIndices, blockMask, shape, ...sizes}: PlanValues, mask?: MaskValues): MaskValues {
   const {blockSize, keyBlockSize, queryBlocks, keyBlocks} = sizes;
   const [batch, heads, queryLength, keyLength] = shape;
-  const values = new Uint8Array(batch * heads * queryLength * keyLength);
+  const values = new Float32Array(batch * heads * queryLength * keyLength);
+  const given = (place: number[]) => (mask ? mask.values[maskIndex(mask, place)] : 1);
+  const hidden = mask?.dtype === 'float32' ? -Infinity : 0;
   for (let head = 0; head < batch * heads; ++head) {
     for (let query = 0; query < queryLength; ++query) {
       for (let place = 0; place < keyLength; ++place) {
         const row = head * queryBlocks + Math.floor(query / blockSize);
         const key = keyIndices[head * keyLength + place];
-        values[(head * queryLength + query) * keyLength + key] =
-          blockMask[row * keyBlocks + Math.floor(place / keyBlockSize)];
+        const isKept = blockMask[row * keyBlocks + Math.floor(place / keyBlockSize)];
+        values[(head * queryLength + query) * keyLength + key] = isKept
+          ? given([Math.floor(head / heads), head % heads, query, key])
+          : hidden;
       }
     }
   }
-  return {values, shape, dtype: 'bool'};
+  return {values, shape, dtype: mask?.dtype ?? 'bool'};
 }
 
 /** Key blocks that a row of a plan keeps. */

@@ -1,5 +1,5 @@
 import type {BlockGeometry} from '../../attention/block_geometry.js';
-import type {CPUCall} from './cpu_call.js';
+import type {AttentionMask, CPUCall} from './cpu_call.js';
 
 /** Keys of a head's batch entry that are not padding. */
 export function lengthOf({geometry: {heads, keyLength}, keyLengths}: CPUCall, head: number): number {
@@ -44,9 +44,31 @@ export function slopeBias({geometry, alibiSlopes}: CPUCall, head: number, row: n
   return alibiSlopes ? -alibiSlopes[head % heads] * Math.abs(queryOffset + row - position) : 0;
 }
 
-/** The score of a query row with the key at a position, whether it sees the key or not. */
+/** What the mask adds to the score of each key of a query row: −Infinity where it hides the key. */
+export function maskRow(
+  {values, shape, dtype}: AttentionMask,
+  {heads}: BlockGeometry,
+  head: number,
+  row: number,
+): (position: number) => number {
+  const [batches, maskHeads, rows, keys] = shape;
+  const along = (size: number, index: number) => (size === 1 ? 0 : index);
+  const entry = along(batches, Math.floor(head / heads)) * maskHeads + along(maskHeads, head % heads);
+  const start = (entry * rows + along(rows, row)) * keys;
+  return (position) => {
+    const x = values[start + along(keys, position)];
+    return dtype === 'bool' ? (x ? 0 : -Infinity) : x;
+  };
+}
+
+/** The score of a query row with the key at a position, whether it sees the key or not; −Infinity where a mask hides it. */
 export function scoreOf(call: CPUCall, head: number, row: number, position: number): number {
-  return cappedScore(call, head, row, position) + slopeBias(call, head, row, position);
+  const {mask, geometry} = call;
+  const bias = mask ? maskRow(mask, geometry, head, row)(position) : 0;
+  // What is hidden is not looked at: it may be no number.
+  return bias === -Infinity
+    ? bias
+    : cappedScore(call, head, row, position) + slopeBias(call, head, row, position) + bias;
 }
 
 /** Positions `[first, end)` that a query row of a head may see. */
@@ -69,13 +91,14 @@ export function logSumExp(scores: Float64Array, sink = -Infinity): number {
   return max === -Infinity ? max : max + Math.log(sum);
 }
 
-/** The weights of scores, which add up to 1 together with that of a sink. */
+/** The weights of scores, which add up to 1 together with that of a sink; zeros where no score is above −Infinity. */
 export function softmax(scores: Float64Array, sink = -Infinity): Float64Array {
   const weights = new Float64Array(scores.length);
   let max = sink;
   for (const score of scores) {
     max = Math.max(max, score);
   }
+  if (max === -Infinity) return weights;
   let sum = Math.exp(sink - max);
   for (let i = 0; i < scores.length; ++i) {
     weights[i] = Math.exp(scores[i] - max);

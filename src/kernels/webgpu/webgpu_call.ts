@@ -14,3 +14,8 @@ export interface WebGPUCall extends AttentionCall<TensorInfo> {
 export type WebGPUGradientCall = WebGPUCall & Required<Pick<WebGPUCall, 'output' | 'dy'>>;
 
 export type WebGPUPlan = BlockPlan<TensorInfo>;
+
+/** The same as the gradients read it; or with query lists in place of block lists (`gradients/joined_plan.ts`). */
+export interface JoinedPlan {
+  joinedPlan: TensorInfo;
+}

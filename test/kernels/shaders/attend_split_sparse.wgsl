@@ -81,7 +81,7 @@ fn ownedSpan(tile : i32) -> vec2<i32> {
 // Where the list of an owned tile's block starts: its length, then its blocks.
 fn listStart(head : i32, tile : i32) -> i32 {
   let block = tile / tilesIn(uniforms.blockSize, tileQueries);
-  return (head * uniforms.blockListsShape.z + block) * uniforms.blockListsShape.w;
+  return (head * uniforms.queryBlocks + block) * (uniforms.keyBlocks + 1);
 }
 
 fn countListed(head : i32, tile : i32) -> i32 {

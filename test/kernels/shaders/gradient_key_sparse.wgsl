@@ -79,22 +79,22 @@ fn ownedSpan(tile : i32) -> vec2<i32> {
 // Where the list of an owned tile's block starts: its length, then its blocks.
 fn listStart(head : i32, tile : i32) -> i32 {
   let block = tile / tilesIn(uniforms.keyBlockSize, tileKeys);
-  return (head * uniforms.queryListsShape.z + block) * uniforms.queryListsShape.w;
+  return uniforms.batch * uniforms.heads * uniforms.keyLength + (head * uniforms.keyBlocks + block) * (uniforms.queryBlocks + 1);
 }
 
 fn countListed(head : i32, tile : i32) -> i32 {
-  return queryLists[listStart(head, tile)] * tilesIn(uniforms.blockSize, tileQueries);
+  return joinedPlan[listStart(head, tile)] * tilesIn(uniforms.blockSize, tileQueries);
 }
 
 // The t-th tile that the owner of a tile walks over.
 fn listedTile(head : i32, tile : i32, t : i32) -> vec2<i32> {
   let tilesPerBlock = tilesIn(uniforms.blockSize, tileQueries);
-  let block = queryLists[listStart(head, tile) + 1 + t / tilesPerBlock];
+  let block = joinedPlan[listStart(head, tile) + 1 + t / tilesPerBlock];
   return tileOfBlock(block, t % tilesPerBlock, uniforms.blockSize, tileQueries, uniforms.queryLength);
 }
 
 fn keyPosition(head : i32, slot : i32) -> i32 {
-  return keyIndices[head * uniforms.keyLength + slot];
+  return joinedPlan[head * uniforms.keyLength + slot];
 }
 
 fn queryRows(head : i32, firstHead : i32, tile : i32, firstKey : i32, t : i32) -> vec3<i32> {

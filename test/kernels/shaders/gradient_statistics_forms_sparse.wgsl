@@ -60,6 +60,18 @@ fn softTanh(x : f32) -> f32 {
 fn cappedScore(score : f32) -> f32 {
   return uniforms.softCap * softTanh(score * uniforms.inverseSoftCap);
 }
+// Where the mask of a row starts. Rows past the end read some row that exists.
+fn maskRow(head : i32, row : i32) -> i32 {
+  let heads = uniforms.heads;
+  let last = uniforms.maskShape - 1;
+  let entry = min(head / heads, last.x) * uniforms.maskShape.y + min(head % heads, last.y);
+  return (entry * uniforms.maskShape.z + min(row, last.z)) * uniforms.maskShape.w;
+}
+
+fn maskedScore(score : f32, maskStart : i32, position : i32) -> f32 {
+  let x = mask[maskStart + min(position, uniforms.maskShape.w - 1)];
+  return select(score + 1.4426950408889634f * select(x, -6e37f, x < -6e37f), masked, bitcast<u32>(x) == 0xff800000u);
+}
 
 fn tilesIn(size : i32, tile : i32) -> i32 {
   return (size + tile - 1) / tile;
@@ -80,22 +92,22 @@ fn ownedSpan(tile : i32) -> vec2<i32> {
 // Where the list of an owned tile's block starts: its length, then its blocks.
 fn listStart(head : i32, tile : i32) -> i32 {
   let block = tile / tilesIn(uniforms.blockSize, tileQueries);
-  return (head * uniforms.blockListsShape.z + block) * uniforms.blockListsShape.w;
+  return uniforms.batch * uniforms.heads * uniforms.keyLength + (head * uniforms.queryBlocks + block) * (uniforms.keyBlocks + 1);
 }
 
 fn countListed(head : i32, tile : i32) -> i32 {
-  return blockLists[listStart(head, tile)] * tilesIn(uniforms.keyBlockSize, tileKeys);
+  return joinedPlan[listStart(head, tile)] * tilesIn(uniforms.keyBlockSize, tileKeys);
 }
 
 // The t-th tile that the owner of a tile walks over.
 fn listedTile(head : i32, tile : i32, t : i32) -> vec2<i32> {
   let tilesPerBlock = tilesIn(uniforms.keyBlockSize, tileKeys);
-  let block = blockLists[listStart(head, tile) + 1 + t / tilesPerBlock];
+  let block = joinedPlan[listStart(head, tile) + 1 + t / tilesPerBlock];
   return tileOfBlock(block, t % tilesPerBlock, uniforms.keyBlockSize, tileKeys, uniforms.keyLength);
 }
 
 fn keyPosition(head : i32, slot : i32) -> i32 {
-  return keyIndices[head * uniforms.keyLength + slot];
+  return joinedPlan[head * uniforms.keyLength + slot];
 }
 
 // Slots [first, end) that key tile t covers; none past the last tile.
@@ -341,17 +353,19 @@ fn main(index : i32) {
       let lastVisible = uniforms.queryOffset + firstRow + y + 0 * threadsY;
       let slope = headForms[head].y;
       let slopedPosition = uniforms.firstPosition + firstRow + y + 0 * threadsY;
+      let maskStart = maskRow(head, firstRow + y + 0 * threadsY);
       let firstVisible = uniforms.firstPosition + firstRow + y + 0 * threadsY - uniforms.window + 1;
-      scores[0][0] = select(select(cappedScore(uniforms.logitScale * scores[0][0]) - slope * f32(slopedPosition - (position0)), masked, position0 < firstVisible), masked, position0 > lastVisible);
-    scores[0][1] = select(select(cappedScore(uniforms.logitScale * scores[0][1]) - slope * f32(slopedPosition - (position1)), masked, position1 < firstVisible), masked, position1 > lastVisible);
+      scores[0][0] = select(select(maskedScore(cappedScore(uniforms.logitScale * scores[0][0]) - slope * f32(slopedPosition - (position0)), maskStart, position0), masked, position0 < firstVisible), masked, position0 > lastVisible);
+    scores[0][1] = select(select(maskedScore(cappedScore(uniforms.logitScale * scores[0][1]) - slope * f32(slopedPosition - (position1)), maskStart, position1), masked, position1 < firstVisible), masked, position1 > lastVisible);
     }
     {
       let lastVisible = uniforms.queryOffset + firstRow + y + 1 * threadsY;
       let slope = headForms[head].y;
       let slopedPosition = uniforms.firstPosition + firstRow + y + 1 * threadsY;
+      let maskStart = maskRow(head, firstRow + y + 1 * threadsY);
       let firstVisible = uniforms.firstPosition + firstRow + y + 1 * threadsY - uniforms.window + 1;
-      scores[1][0] = select(select(cappedScore(uniforms.logitScale * scores[1][0]) - slope * f32(slopedPosition - (position0)), masked, position0 < firstVisible), masked, position0 > lastVisible);
-    scores[1][1] = select(select(cappedScore(uniforms.logitScale * scores[1][1]) - slope * f32(slopedPosition - (position1)), masked, position1 < firstVisible), masked, position1 > lastVisible);
+      scores[1][0] = select(select(maskedScore(cappedScore(uniforms.logitScale * scores[1][0]) - slope * f32(slopedPosition - (position0)), maskStart, position0), masked, position0 < firstVisible), masked, position0 > lastVisible);
+    scores[1][1] = select(select(maskedScore(cappedScore(uniforms.logitScale * scores[1][1]) - slope * f32(slopedPosition - (position1)), maskStart, position1), masked, position1 < firstVisible), masked, position1 > lastVisible);
     }
     {
       var newMax = rowMax[0];

@@ -69,22 +69,22 @@ fn ownedSpan(tile : i32) -> vec2<i32> {
 // Where the list of an owned tile's block starts: its length, then its blocks.
 fn listStart(head : i32, tile : i32) -> i32 {
   let block = tile / tilesIn(uniforms.blockSize, tileQueries);
-  return (head * uniforms.blockListsShape.z + block) * uniforms.blockListsShape.w;
+  return uniforms.batch * uniforms.heads * uniforms.keyLength + (head * uniforms.queryBlocks + block) * (uniforms.keyBlocks + 1);
 }
 
 fn countListed(head : i32, tile : i32) -> i32 {
-  return blockLists[listStart(head, tile)] * tilesIn(uniforms.keyBlockSize, tileKeys);
+  return joinedPlan[listStart(head, tile)] * tilesIn(uniforms.keyBlockSize, tileKeys);
 }
 
 // The t-th tile that the owner of a tile walks over.
 fn listedTile(head : i32, tile : i32, t : i32) -> vec2<i32> {
   let tilesPerBlock = tilesIn(uniforms.keyBlockSize, tileKeys);
-  let block = blockLists[listStart(head, tile) + 1 + t / tilesPerBlock];
+  let block = joinedPlan[listStart(head, tile) + 1 + t / tilesPerBlock];
   return tileOfBlock(block, t % tilesPerBlock, uniforms.keyBlockSize, tileKeys, uniforms.keyLength);
 }
 
 fn keyPosition(head : i32, slot : i32) -> i32 {
-  return keyIndices[head * uniforms.keyLength + slot];
+  return joinedPlan[head * uniforms.keyLength + slot];
 }
 
 // Slots [first, end) that key tile t covers; none past the last tile.

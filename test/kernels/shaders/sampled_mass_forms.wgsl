@@ -205,6 +205,18 @@ fn softTanh(x : f32) -> f32 {
 fn cappedScore(score : f32) -> f32 {
   return uniforms.softCap * softTanh(score * uniforms.inverseSoftCap);
 }
+// Where the mask of a row starts. Rows past the end read some row that exists.
+fn maskRow(head : i32, row : i32) -> i32 {
+  let heads = uniforms.heads;
+  let last = uniforms.maskShape - 1;
+  let entry = min(head / heads, last.x) * uniforms.maskShape.y + min(head % heads, last.y);
+  return (entry * uniforms.maskShape.z + min(row, last.z)) * uniforms.maskShape.w;
+}
+
+fn maskedScore(score : f32, maskStart : i32, position : i32) -> f32 {
+  let x = mask[maskStart + min(position, uniforms.maskShape.w - 1)];
+  return select(score + 1.4426950408889634f * select(x, -6e37f, x < -6e37f), masked, bitcast<u32>(x) == 0xff800000u);
+}
 // Key blocks before the segment in which a position lies.
 fn blocksBefore(position : i32) -> i32 {
   return position / uniforms.segmentSize * (uniforms.segmentSize / uniforms.keyBlockSize);
@@ -469,22 +481,24 @@ fn main(index : i32) {
       {
         let slope = headForms[head].y;
       let slopedPosition = uniforms.firstPosition + firstRow + row0;
+        let maskStart = maskRow(head, firstRow + row0);
         let firstVisible = uniforms.firstPosition + firstRow + row0 - uniforms.window + 1;
         let lastVisible = uniforms.queryOffset + firstRow + row0;
-        scores[0][0] = select(select(cappedScore(scores[0][0]) - slope * f32(slopedPosition - (position0)), masked, position0 < firstVisible) + weight0, masked, position0 > lastVisible);
-        scores[0][1] = select(select(cappedScore(scores[0][1]) - slope * f32(slopedPosition - (position1)), masked, position1 < firstVisible) + weight1, masked, position1 > lastVisible);
-        scores[0][2] = select(select(cappedScore(scores[0][2]) - slope * f32(slopedPosition - (position2)), masked, position2 < firstVisible) + weight2, masked, position2 > lastVisible);
-        scores[0][3] = select(select(cappedScore(scores[0][3]) - slope * f32(slopedPosition - (position3)), masked, position3 < firstVisible) + weight3, masked, position3 > lastVisible);
+        scores[0][0] = select(select(maskedScore(cappedScore(scores[0][0]) - slope * f32(slopedPosition - (position0)), maskStart, position0), masked, position0 < firstVisible) + weight0, masked, position0 > lastVisible);
+        scores[0][1] = select(select(maskedScore(cappedScore(scores[0][1]) - slope * f32(slopedPosition - (position1)), maskStart, position1), masked, position1 < firstVisible) + weight1, masked, position1 > lastVisible);
+        scores[0][2] = select(select(maskedScore(cappedScore(scores[0][2]) - slope * f32(slopedPosition - (position2)), maskStart, position2), masked, position2 < firstVisible) + weight2, masked, position2 > lastVisible);
+        scores[0][3] = select(select(maskedScore(cappedScore(scores[0][3]) - slope * f32(slopedPosition - (position3)), maskStart, position3), masked, position3 < firstVisible) + weight3, masked, position3 > lastVisible);
       }
       {
         let slope = headForms[head].y;
       let slopedPosition = uniforms.firstPosition + firstRow + row1;
+        let maskStart = maskRow(head, firstRow + row1);
         let firstVisible = uniforms.firstPosition + firstRow + row1 - uniforms.window + 1;
         let lastVisible = uniforms.queryOffset + firstRow + row1;
-        scores[1][0] = select(select(cappedScore(scores[1][0]) - slope * f32(slopedPosition - (position0)), masked, position0 < firstVisible) + weight0, masked, position0 > lastVisible);
-        scores[1][1] = select(select(cappedScore(scores[1][1]) - slope * f32(slopedPosition - (position1)), masked, position1 < firstVisible) + weight1, masked, position1 > lastVisible);
-        scores[1][2] = select(select(cappedScore(scores[1][2]) - slope * f32(slopedPosition - (position2)), masked, position2 < firstVisible) + weight2, masked, position2 > lastVisible);
-        scores[1][3] = select(select(cappedScore(scores[1][3]) - slope * f32(slopedPosition - (position3)), masked, position3 < firstVisible) + weight3, masked, position3 > lastVisible);
+        scores[1][0] = select(select(maskedScore(cappedScore(scores[1][0]) - slope * f32(slopedPosition - (position0)), maskStart, position0), masked, position0 < firstVisible) + weight0, masked, position0 > lastVisible);
+        scores[1][1] = select(select(maskedScore(cappedScore(scores[1][1]) - slope * f32(slopedPosition - (position1)), maskStart, position1), masked, position1 < firstVisible) + weight1, masked, position1 > lastVisible);
+        scores[1][2] = select(select(maskedScore(cappedScore(scores[1][2]) - slope * f32(slopedPosition - (position2)), maskStart, position2), masked, position2 < firstVisible) + weight2, masked, position2 > lastVisible);
+        scores[1][3] = select(select(maskedScore(cappedScore(scores[1][3]) - slope * f32(slopedPosition - (position3)), maskStart, position3), masked, position3 < firstVisible) + weight3, masked, position3 > lastVisible);
       }
       {
       var newMax = rowMax[0];
@@ -592,14 +606,15 @@ fn main(index : i32) {
         // Where a normaliser missed what its row pays most to, a share can come out above 1. What is not finite stays so.
         let slope = headForms[head].y;
       let slopedPosition = uniforms.firstPosition + firstRow + row0;
+        let maskStart = maskRow(head, firstRow + row0);
         let firstVisible = uniforms.firstPosition + firstRow + row0 - uniforms.window + 1;
-        let above0 = select(cappedScore(scores[0][0]) - slope * f32(slopedPosition - (position0)), masked, position0 < firstVisible) - logSum0;
+        let above0 = select(maskedScore(cappedScore(scores[0][0]) - slope * f32(slopedPosition - (position0)), maskStart, position0), masked, position0 < firstVisible) - logSum0;
         let paid0 = select(0.0, exp2(select(above0, 0.0, above0 > 0.0)), isThere0 && row0 < rowCount);
-        let above1 = select(cappedScore(scores[0][1]) - slope * f32(slopedPosition - (position1)), masked, position1 < firstVisible) - logSum0;
+        let above1 = select(maskedScore(cappedScore(scores[0][1]) - slope * f32(slopedPosition - (position1)), maskStart, position1), masked, position1 < firstVisible) - logSum0;
         let paid1 = select(0.0, exp2(select(above1, 0.0, above1 > 0.0)), isThere1 && row0 < rowCount);
-        let above2 = select(cappedScore(scores[0][2]) - slope * f32(slopedPosition - (position2)), masked, position2 < firstVisible) - logSum0;
+        let above2 = select(maskedScore(cappedScore(scores[0][2]) - slope * f32(slopedPosition - (position2)), maskStart, position2), masked, position2 < firstVisible) - logSum0;
         let paid2 = select(0.0, exp2(select(above2, 0.0, above2 > 0.0)), isThere2 && row0 < rowCount);
-        let above3 = select(cappedScore(scores[0][3]) - slope * f32(slopedPosition - (position3)), masked, position3 < firstVisible) - logSum0;
+        let above3 = select(maskedScore(cappedScore(scores[0][3]) - slope * f32(slopedPosition - (position3)), maskStart, position3), masked, position3 < firstVisible) - logSum0;
         let paid3 = select(0.0, exp2(select(above3, 0.0, above3 > 0.0)), isThere3 && row0 < rowCount);
         partials[(y + 0 * threadsY) * 17 + 0 * threadsX + x] = paid0 + paid1;
         partials[(y + 0 * threadsY) * 17 + 1 * threadsX + x] = paid2 + paid3;
@@ -608,14 +623,15 @@ fn main(index : i32) {
         // Where a normaliser missed what its row pays most to, a share can come out above 1. What is not finite stays so.
         let slope = headForms[head].y;
       let slopedPosition = uniforms.firstPosition + firstRow + row1;
+        let maskStart = maskRow(head, firstRow + row1);
         let firstVisible = uniforms.firstPosition + firstRow + row1 - uniforms.window + 1;
-        let above0 = select(cappedScore(scores[1][0]) - slope * f32(slopedPosition - (position0)), masked, position0 < firstVisible) - logSum1;
+        let above0 = select(maskedScore(cappedScore(scores[1][0]) - slope * f32(slopedPosition - (position0)), maskStart, position0), masked, position0 < firstVisible) - logSum1;
         let paid0 = select(0.0, exp2(select(above0, 0.0, above0 > 0.0)), isThere0 && row1 < rowCount);
-        let above1 = select(cappedScore(scores[1][1]) - slope * f32(slopedPosition - (position1)), masked, position1 < firstVisible) - logSum1;
+        let above1 = select(maskedScore(cappedScore(scores[1][1]) - slope * f32(slopedPosition - (position1)), maskStart, position1), masked, position1 < firstVisible) - logSum1;
         let paid1 = select(0.0, exp2(select(above1, 0.0, above1 > 0.0)), isThere1 && row1 < rowCount);
-        let above2 = select(cappedScore(scores[1][2]) - slope * f32(slopedPosition - (position2)), masked, position2 < firstVisible) - logSum1;
+        let above2 = select(maskedScore(cappedScore(scores[1][2]) - slope * f32(slopedPosition - (position2)), maskStart, position2), masked, position2 < firstVisible) - logSum1;
         let paid2 = select(0.0, exp2(select(above2, 0.0, above2 > 0.0)), isThere2 && row1 < rowCount);
-        let above3 = select(cappedScore(scores[1][3]) - slope * f32(slopedPosition - (position3)), masked, position3 < firstVisible) - logSum1;
+        let above3 = select(maskedScore(cappedScore(scores[1][3]) - slope * f32(slopedPosition - (position3)), maskStart, position3), masked, position3 < firstVisible) - logSum1;
         let paid3 = select(0.0, exp2(select(above3, 0.0, above3 > 0.0)), isThere3 && row1 < rowCount);
         partials[(y + 1 * threadsY) * 17 + 0 * threadsX + x] = paid0 + paid1;
         partials[(y + 1 * threadsY) * 17 + 1 * threadsX + x] = paid2 + paid3;

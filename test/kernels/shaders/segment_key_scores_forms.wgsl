@@ -187,6 +187,18 @@ fn softTanh(x : f32) -> f32 {
 fn cappedScore(score : f32) -> f32 {
   return uniforms.softCap * softTanh(score * uniforms.inverseSoftCap);
 }
+// Where the mask of a row starts. Rows past the end read some row that exists.
+fn maskRow(head : i32, row : i32) -> i32 {
+  let heads = uniforms.heads;
+  let last = uniforms.maskShape - 1;
+  let entry = min(head / heads, last.x) * uniforms.maskShape.y + min(head % heads, last.y);
+  return (entry * uniforms.maskShape.z + min(row, last.z)) * uniforms.maskShape.w;
+}
+
+fn maskedScore(score : f32, maskStart : i32, position : i32) -> f32 {
+  let x = mask[maskStart + min(position, uniforms.maskShape.w - 1)];
+  return select(score + 1.4426950408889634f * select(x, -6e37f, x < -6e37f), masked, bitcast<u32>(x) == 0xff800000u);
+}
 fn logOfSum(sum : f32) -> f32 {
   let bits = bitcast<u32>(sum);
   return select(log2(sum), bitcast<f32>(bits | 0x7fc00000u), (bits & 0x7f800000u) == 0x7f800000u);
@@ -226,26 +238,30 @@ fn main(index : i32) {
       {
         let slope = headForms[head].y;
       let slopedPosition = uniforms.firstPosition + (firstRow + y + 0 * threadsY);
-        scores[0][0] = cappedScore(scores[0][0]) - slope * f32(slopedPosition - ((firstKey + offset + x + 0 * threadsX)));
-        scores[0][1] = cappedScore(scores[0][1]) - slope * f32(slopedPosition - ((firstKey + offset + x + 1 * threadsX)));
+        let maskStart = maskRow(head, (firstRow + y + 0 * threadsY));
+        scores[0][0] = maskedScore(cappedScore(scores[0][0]) - slope * f32(slopedPosition - ((firstKey + offset + x + 0 * threadsX))), maskStart, (firstKey + offset + x + 0 * threadsX));
+        scores[0][1] = maskedScore(cappedScore(scores[0][1]) - slope * f32(slopedPosition - ((firstKey + offset + x + 1 * threadsX))), maskStart, (firstKey + offset + x + 1 * threadsX));
       }
       {
         let slope = headForms[head].y;
       let slopedPosition = uniforms.firstPosition + (firstRow + y + 1 * threadsY);
-        scores[1][0] = cappedScore(scores[1][0]) - slope * f32(slopedPosition - ((firstKey + offset + x + 0 * threadsX)));
-        scores[1][1] = cappedScore(scores[1][1]) - slope * f32(slopedPosition - ((firstKey + offset + x + 1 * threadsX)));
+        let maskStart = maskRow(head, (firstRow + y + 1 * threadsY));
+        scores[1][0] = maskedScore(cappedScore(scores[1][0]) - slope * f32(slopedPosition - ((firstKey + offset + x + 0 * threadsX))), maskStart, (firstKey + offset + x + 0 * threadsX));
+        scores[1][1] = maskedScore(cappedScore(scores[1][1]) - slope * f32(slopedPosition - ((firstKey + offset + x + 1 * threadsX))), maskStart, (firstKey + offset + x + 1 * threadsX));
       }
       {
         let slope = headForms[head].y;
       let slopedPosition = uniforms.firstPosition + (firstRow + y + 2 * threadsY);
-        scores[2][0] = cappedScore(scores[2][0]) - slope * f32(slopedPosition - ((firstKey + offset + x + 0 * threadsX)));
-        scores[2][1] = cappedScore(scores[2][1]) - slope * f32(slopedPosition - ((firstKey + offset + x + 1 * threadsX)));
+        let maskStart = maskRow(head, (firstRow + y + 2 * threadsY));
+        scores[2][0] = maskedScore(cappedScore(scores[2][0]) - slope * f32(slopedPosition - ((firstKey + offset + x + 0 * threadsX))), maskStart, (firstKey + offset + x + 0 * threadsX));
+        scores[2][1] = maskedScore(cappedScore(scores[2][1]) - slope * f32(slopedPosition - ((firstKey + offset + x + 1 * threadsX))), maskStart, (firstKey + offset + x + 1 * threadsX));
       }
       {
         let slope = headForms[head].y;
       let slopedPosition = uniforms.firstPosition + (firstRow + y + 3 * threadsY);
-        scores[3][0] = cappedScore(scores[3][0]) - slope * f32(slopedPosition - ((firstKey + offset + x + 0 * threadsX)));
-        scores[3][1] = cappedScore(scores[3][1]) - slope * f32(slopedPosition - ((firstKey + offset + x + 1 * threadsX)));
+        let maskStart = maskRow(head, (firstRow + y + 3 * threadsY));
+        scores[3][0] = maskedScore(cappedScore(scores[3][0]) - slope * f32(slopedPosition - ((firstKey + offset + x + 0 * threadsX))), maskStart, (firstKey + offset + x + 0 * threadsX));
+        scores[3][1] = maskedScore(cappedScore(scores[3][1]) - slope * f32(slopedPosition - ((firstKey + offset + x + 1 * threadsX))), maskStart, (firstKey + offset + x + 1 * threadsX));
       }
       if (firstKey + offset + x + 0 * threadsX >= endKey) {
         scores[0][0] = masked; scores[1][0] = masked; scores[2][0] = masked; scores[3][0] = masked;
@@ -301,7 +317,7 @@ fn main(index : i32) {
       for (var i = 0; i < threadsX; i++) {
         sum += partials[first + i].y * exp2(partials[first + i].x - total);
       }
-      logSum[0] = total + logOfSum(sum);
+      logSum[0] = select(total + logOfSum(sum), lowest, sum == 0.0);
     }
     {
       let first = (y + 1 * threadsY) * threadsX;
@@ -313,7 +329,7 @@ fn main(index : i32) {
       for (var i = 0; i < threadsX; i++) {
         sum += partials[first + i].y * exp2(partials[first + i].x - total);
       }
-      logSum[1] = total + logOfSum(sum);
+      logSum[1] = select(total + logOfSum(sum), lowest, sum == 0.0);
     }
     {
       let first = (y + 2 * threadsY) * threadsX;
@@ -325,7 +341,7 @@ fn main(index : i32) {
       for (var i = 0; i < threadsX; i++) {
         sum += partials[first + i].y * exp2(partials[first + i].x - total);
       }
-      logSum[2] = total + logOfSum(sum);
+      logSum[2] = select(total + logOfSum(sum), lowest, sum == 0.0);
     }
     {
       let first = (y + 3 * threadsY) * threadsX;
@@ -337,7 +353,7 @@ fn main(index : i32) {
       for (var i = 0; i < threadsX; i++) {
         sum += partials[first + i].y * exp2(partials[first + i].x - total);
       }
-      logSum[3] = total + logOfSum(sum);
+      logSum[3] = select(total + logOfSum(sum), lowest, sum == 0.0);
     }
 
     for (var offset = 0; offset < uniforms.segmentSize; offset += tileKeys) {
@@ -348,26 +364,30 @@ fn main(index : i32) {
       {
         let slope = headForms[head].y;
       let slopedPosition = uniforms.firstPosition + (firstRow + y + 0 * threadsY);
-        scores[0][0] = cappedScore(scores[0][0]) - slope * f32(slopedPosition - ((firstKey + offset + x + 0 * threadsX)));
-        scores[0][1] = cappedScore(scores[0][1]) - slope * f32(slopedPosition - ((firstKey + offset + x + 1 * threadsX)));
+        let maskStart = maskRow(head, (firstRow + y + 0 * threadsY));
+        scores[0][0] = maskedScore(cappedScore(scores[0][0]) - slope * f32(slopedPosition - ((firstKey + offset + x + 0 * threadsX))), maskStart, (firstKey + offset + x + 0 * threadsX));
+        scores[0][1] = maskedScore(cappedScore(scores[0][1]) - slope * f32(slopedPosition - ((firstKey + offset + x + 1 * threadsX))), maskStart, (firstKey + offset + x + 1 * threadsX));
       }
       {
         let slope = headForms[head].y;
       let slopedPosition = uniforms.firstPosition + (firstRow + y + 1 * threadsY);
-        scores[1][0] = cappedScore(scores[1][0]) - slope * f32(slopedPosition - ((firstKey + offset + x + 0 * threadsX)));
-        scores[1][1] = cappedScore(scores[1][1]) - slope * f32(slopedPosition - ((firstKey + offset + x + 1 * threadsX)));
+        let maskStart = maskRow(head, (firstRow + y + 1 * threadsY));
+        scores[1][0] = maskedScore(cappedScore(scores[1][0]) - slope * f32(slopedPosition - ((firstKey + offset + x + 0 * threadsX))), maskStart, (firstKey + offset + x + 0 * threadsX));
+        scores[1][1] = maskedScore(cappedScore(scores[1][1]) - slope * f32(slopedPosition - ((firstKey + offset + x + 1 * threadsX))), maskStart, (firstKey + offset + x + 1 * threadsX));
       }
       {
         let slope = headForms[head].y;
       let slopedPosition = uniforms.firstPosition + (firstRow + y + 2 * threadsY);
-        scores[2][0] = cappedScore(scores[2][0]) - slope * f32(slopedPosition - ((firstKey + offset + x + 0 * threadsX)));
-        scores[2][1] = cappedScore(scores[2][1]) - slope * f32(slopedPosition - ((firstKey + offset + x + 1 * threadsX)));
+        let maskStart = maskRow(head, (firstRow + y + 2 * threadsY));
+        scores[2][0] = maskedScore(cappedScore(scores[2][0]) - slope * f32(slopedPosition - ((firstKey + offset + x + 0 * threadsX))), maskStart, (firstKey + offset + x + 0 * threadsX));
+        scores[2][1] = maskedScore(cappedScore(scores[2][1]) - slope * f32(slopedPosition - ((firstKey + offset + x + 1 * threadsX))), maskStart, (firstKey + offset + x + 1 * threadsX));
       }
       {
         let slope = headForms[head].y;
       let slopedPosition = uniforms.firstPosition + (firstRow + y + 3 * threadsY);
-        scores[3][0] = cappedScore(scores[3][0]) - slope * f32(slopedPosition - ((firstKey + offset + x + 0 * threadsX)));
-        scores[3][1] = cappedScore(scores[3][1]) - slope * f32(slopedPosition - ((firstKey + offset + x + 1 * threadsX)));
+        let maskStart = maskRow(head, (firstRow + y + 3 * threadsY));
+        scores[3][0] = maskedScore(cappedScore(scores[3][0]) - slope * f32(slopedPosition - ((firstKey + offset + x + 0 * threadsX))), maskStart, (firstKey + offset + x + 0 * threadsX));
+        scores[3][1] = maskedScore(cappedScore(scores[3][1]) - slope * f32(slopedPosition - ((firstKey + offset + x + 1 * threadsX))), maskStart, (firstKey + offset + x + 1 * threadsX));
       }
       {
         var sum = 0.0;

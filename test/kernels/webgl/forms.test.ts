@@ -67,6 +67,14 @@ if (testBackends().includes('webgl')) {
       const {keyIndices} = orderOf('pooled');
       const scores = cpuScore.scoreBlocks(call, keyIndices);
 
+      const [batch, , queryLength] = inputs.queryShape;
+      const random = randomInputs({length: batch * queryLength, headDim: geometry.keyLength}, 83).query;
+      const mask: AttentionMask = {
+        values: random.map((x) => (x < 0 ? -Infinity : x)),
+        shape: [batch, 1, queryLength, geometry.keyLength],
+        dtype: 'float32',
+      };
+
       it(`plans: ${name}`, async () => {
         for (const estimate of ['sampled', 'pooled'] as const) {
           const expected = orderOf(estimate);
@@ -87,22 +95,16 @@ if (testBackends().includes('webgl')) {
         const sparse = await stages.attend(inputs, plan, options);
         const expected = cpuAttend.attend(call, plan);
         expect(relativeL1(sparse, expected), 'by a plan').to.be.below(1e-5);
+        const masked = await stages.attend(inputs, plan, {...options, mask});
+        expect(relativeL1(masked, cpuAttend.attend({...call, mask}, plan)), 'by a plan under a mask').to.be.below(1e-5);
         const whole = {...geometry, segmentSize: 16};
-        const [batch, , queryLength] = inputs.queryShape;
-        const maskShape = [batch, 1, queryLength, geometry.keyLength];
-        const random = randomInputs({length: batch * queryLength, headDim: geometry.keyLength}, 83).query;
-        const mask: AttentionMask = {
-          values: random.map((x) => (x < 0 ? -Infinity : x)),
-          shape: maskShape,
-          dtype: 'float32',
-        };
         const exact = await stages.attend(inputs, undefined, {...options, geometry: whole, mask});
         const expectedExact = cpuAttend.attend({...call, geometry: whole, mask});
         expect(relativeL1(exact, expectedExact), 'under a mask').to.be.below(1e-5);
       });
 
-      it(`attends and plans in a window, with a soft cap, slopes and sinks: ${name}`, async () => {
-        const {heads, queryOffset, keyLength, queryLength} = geometry;
+      it(`attends and plans in a window, under a mask, with a soft cap, slopes and sinks: ${name}`, async () => {
+        const {heads, queryOffset, keyLength} = geometry;
         const position = causal ? queryOffset : Math.max(0, keyLength - queryLength);
         const windowed = {...geometry, window: 20, queryOffset: position};
         const forms = {
@@ -111,6 +113,7 @@ if (testBackends().includes('webgl')) {
           softCap: 4,
           alibiSlopes: Float32Array.from({length: heads}, (_, i) => 2 ** (-i - 4)),
           sinks: Float32Array.from({length: heads}, (_, i) => i - 0.5),
+          mask,
         };
         const formed = cpuCall(inputs, forms);
         const sampled = {estimate: 'sampled', threshold: 0.9} as const;

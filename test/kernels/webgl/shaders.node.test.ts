@@ -106,6 +106,7 @@ describe('shader texts of WebGL', () => {
   const padded = {...heads, call: paddedCall};
   const decoding = {...exact(), parts: 4};
   const mask = {rows: rows(32_000, 128), shape: [1, 4, 1000, 1000], dtype: 'float32'};
+  const boolMask = {...mask, dtype: 'bool'};
   const masked = exact(call({keyLengths, mask}));
   const formed = (changed: Partial<WebGLCall> = {}) =>
     call({
@@ -180,17 +181,21 @@ describe('shader texts of WebGL', () => {
     block_lists_causal: new BlockListsProgram(call(), blockScores),
     permute_rows_kept: new PermuteRowsProgram(call(), {tensor, rowSize: 64, columns: 64, kept: blockScores}, permuted),
     attend_scores_padded_mask: new AttendScoresProgram(masked, 0),
-    segment_scores_forms: new SegmentScoresProgram({...segments, call: formed({keyLengths})}),
-    normaliser_pieces_forms: new NormaliserPiecesProgram({...sample, call: formed()}),
+    segment_scores_forms: new SegmentScoresProgram({...segments, call: formed({keyLengths, mask})}),
+    normaliser_pieces_forms: new NormaliserPiecesProgram({...sample, call: formed({mask})}),
     normaliser_pieces_forms_not_causal: new NormaliserPiecesProgram({...sample, call: formed({causal: false})}),
-    sampled_shares_forms: new SampledSharesProgram({...sample, call: formed({causal: false})}, rows(1024, 4)),
+    sampled_shares_forms: new SampledSharesProgram(
+      {...sample, call: formed({causal: false, mask: boolMask})},
+      rows(1024, 4),
+    ),
     keep_blocks_window: new KeepBlocksProgram(formed(), sampled, blockScores, sinkBlocks),
     keep_blocks_window_not_causal: new KeepBlocksProgram(formed({causal: false}), pooled, blockScores, sinkBlocks),
     block_lists_window_not_causal: new BlockListsProgram(formed({causal: false}), blockScores),
     block_logits_window: new BlockLogitsProgram(formed(), rows(32, 64, 2)),
     block_scores_window: new BlockScoresProgram(formed(), blockScores, rows(32, 1)),
     attend_scores_forms: new AttendScoresProgram(windowed(formed({keyLengths, mask})), 0),
-    attend_scores_forms_sparse: new AttendScoresProgram({...windowed(formed({causal: false})), plan}, 0),
+    attend_scores_forms_sparse: new AttendScoresProgram({...windowed(formed({causal: false, mask})), plan}, 0),
+    attend_scores_sparse_mask: new AttendScoresProgram({...exact(call({mask: boolMask})), plan}, 0),
     attend_values_window: new AttendValuesProgram(windowed(formed({causal: false})), 0, scores, sums.statistics),
     key_walk_scores_forms: new KeyWalkScoresProgram(windowed(formed({keyLengths})), 0),
     key_walk_scores_forms_not_causal: new KeyWalkScoresProgram(windowed(formed({causal: false})), 0),

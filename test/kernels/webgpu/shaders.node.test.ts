@@ -46,6 +46,7 @@ import {HeadFormsProgram} from '../../../src/kernels/webgpu/head_forms';
 import {FloatsProgram} from '../../../src/kernels/webgpu/float_inputs';
 import {KeptMassProgram} from '../../../src/kernels/webgpu/select/kept_mass';
 import type {AttentionProgram} from '../../../src/kernels/webgpu/runtime/program';
+import {JoinedPlanProgram} from '../../../src/kernels/webgpu/gradients/joined_plan';
 import {QueryListsProgram} from '../../../src/kernels/webgpu/gradients/query_lists';
 import {BlockScoresProgram, PoolBlocksProgram} from '../../../src/kernels/webgpu/select/score_blocks';
 import {SampledMassProgram} from '../../../src/kernels/webgpu/select/sampled_mass';
@@ -88,6 +89,7 @@ describe('shader texts', () => {
     geometry: {...of.geometry, window: 300},
     ...{softCap: 50, alibiSlopes: info(4), sinks: info(4), headForms: info(of.geometry.batch * 4, 4)},
   });
+  const everyForm = formed({...padded, mask: masked.mask});
   const windowed = {...grouped, geometry: {...grouped.geometry, window: 300}};
   const keyMasked = {...wide, mask: {...info(2, 1, 1, 1000), dtype: 'bool' as const}};
 
@@ -95,7 +97,7 @@ describe('shader texts', () => {
   const order = int32(1, 4, 1000);
   const lists = int32(1, 4, 8, 17);
   const plan = {keyIndices: order, blockLists: lists};
-  const queryPlan = {keyIndices: order, queryLists: int32(1, 4, 16, 9)};
+  const joined = {joinedPlan: int32(4 * (1000 + 8 * 17))};
   const chunkPlan = {keyIndices: int32(2, 4, 1000), blockLists: int32(2, 4, 1, 17)};
   const statistics = info(1, 4, 1000, 4);
   const rule = (estimate: 'sampled' | 'pooled') => ({threshold: 0.9, estimate});
@@ -165,16 +167,17 @@ describe('shader texts', () => {
     attend_matrix_sparse: onMatrixUnits(grouped, plan),
     attend_matrix_exact_not_causal_odd_head_dim: onMatrixUnits(odd),
     attend_exact_not_causal_odd_head_dim: new AttendProgram(odd, float32),
-    gradient_statistics_sparse: new GradientStatisticsProgram(grouped, gradientTile, plan),
+    gradient_statistics_sparse: new GradientStatisticsProgram(grouped, gradientTile, joined),
     gradient_statistics_exact_odd: new GradientStatisticsProgram(odd, chunkedTile),
-    gradient_query_sparse: new GradientQueryProgram(grouped, gradientTile, statistics, plan),
+    gradient_query_sparse: new GradientQueryProgram(grouped, gradientTile, statistics, joined),
     gradient_query_exact_odd: new GradientQueryProgram(odd, chunkedTile, statistics),
-    gradient_key_sparse: new GradientKeyProgram(grouped, gradientTile, statistics, queryPlan),
+    gradient_key_sparse: new GradientKeyProgram(grouped, gradientTile, statistics, joined),
     gradient_key_exact: new GradientKeyProgram(grouped, gradientTile, statistics),
     gradient_key_exact_odd: new GradientKeyProgram(odd, chunkedTile, statistics),
     gradient_query_chunked: new GradientQueryProgram(grouped, chunkedTile, statistics),
-    gradient_key_chunked: new GradientKeyProgram(grouped, chunkedTile, statistics, queryPlan),
+    gradient_key_chunked: new GradientKeyProgram(grouped, chunkedTile, statistics, joined),
     query_lists: new QueryListsProgram(info(1, 4, 8, 16)),
+    joined_plan: new JoinedPlanProgram(order, lists),
     sum_heads: new SumHeadsProgram(info(4 * 1000 * 128), {first: 0, owners: 4, shape: grouped.key.shape}),
     proxy_statistics_padded: new ProxyStatisticsProgram(padded, tile),
     key_scores_padded: new KeyScoresProgram(padded, info(8, 100), tile),
@@ -196,8 +199,8 @@ describe('shader texts', () => {
     attend_split_exact: new AttendProgram(keyMasked, split),
     attend_split_sparse: new AttendProgram(chunk, {...split, plan: chunkPlan}),
     combine_states: new CombineStatesProgram(info(800, 8, 84), wide.geometry),
-    segment_key_scores_forms: new SegmentKeyScoresProgram(formed(padded), tile),
-    sampled_mass_forms: new SampledMassProgram(formed(padded), chunkPlan.keyIndices, attendTile),
+    segment_key_scores_forms: new SegmentKeyScoresProgram(everyForm, tile),
+    sampled_mass_forms: new SampledMassProgram(everyForm, chunkPlan.keyIndices, attendTile),
     sampled_mass_forms_not_causal: new SampledMassProgram(formed(notCausal), order, fewKeys),
     select_blocks_window: new SelectBlocksProgram(windowed, rule('sampled'), scores, order),
     select_blocks_window_not_causal: new SelectBlocksProgram(
@@ -219,6 +222,7 @@ describe('shader texts', () => {
       teams: {rows: 1, lanes: 64},
       chunks: 8,
     }),
+    attend_forms_sparse: new AttendProgram(everyForm, {...float32, plan: chunkPlan}),
     attend_forms_split: new AttendProgram(formed(chunk), split),
     attend_forms_half_not_causal: new AttendProgram(formed({...masked, causal: false}), float16),
     attend_matrix_window: onMatrixUnits(windowed),
@@ -235,9 +239,10 @@ describe('shader texts', () => {
     head_forms: new HeadFormsProgram({keyLengths: int32(2), alibiSlopes: info(4), sinks: info(4)}, padded.geometry),
     head_forms_sinks: new HeadFormsProgram({sinks: info(4)}, grouped.geometry),
     gradient_statistics_forms: new GradientStatisticsProgram(formed(padded), chunkedTile),
-    gradient_statistics_forms_sparse: new GradientStatisticsProgram(formed(padded), chunkedTile, chunkPlan),
-    gradient_query_forms: new GradientQueryProgram(formed(padded), chunkedTile, info(2, 4, 100, 8), chunkPlan),
+    gradient_statistics_forms_sparse: new GradientStatisticsProgram(everyForm, chunkedTile, joined),
+    gradient_query_forms: new GradientQueryProgram(everyForm, chunkedTile, info(2, 4, 100, 8), joined),
     gradient_key_forms: new GradientKeyProgram(formed(grouped), chunkedTile, info(1, 4, 1000, 8)),
+    gradient_key_forms_sparse: new GradientKeyProgram(everyForm, chunkedTile, info(2, 4, 100, 8), joined),
     gradient_key_window_not_causal: new GradientKeyProgram({...windowed, causal: false}, chunkedTile, statistics),
     model_rms_norm: new RMSNormProgram(info(100, 256), 1e-5),
     model_rms_norm_odd: new RMSNormProgram(info(100, 33), 1e-5),

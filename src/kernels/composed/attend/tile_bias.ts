@@ -1,6 +1,5 @@
-import {maskRow} from '../../cpu/attend/visible_scores.js';
 import type {CPUCall} from '../../cpu/cpu_call.js';
-import {slopeBias, visibleRange} from '../../cpu/rows.js';
+import {maskRow, slopeBias, visibleRange} from '../../cpu/rows.js';
 import type {Tile} from './tile_values.js';
 
 /** What is added to the products of a tile. */

@@ -1,6 +1,5 @@
-import type {BlockGeometry} from '../../../attention/block_geometry.js';
-import type {AttentionMask, CPUCall, CPUPlan} from '../cpu_call.js';
-import {cappedScore, slopeBias, visibleRange} from '../rows.js';
+import type {CPUCall, CPUPlan} from '../cpu_call.js';
+import {cappedScore, maskRow, slopeBias, visibleRange} from '../rows.js';
 import {selectedBlocks} from '../select/block_lists.js';
 
 /**
@@ -50,22 +49,5 @@ export function visibleScores(
     }
     const [seen, ofSeen, bySeen] = [positions, scores, derivatives].map((x) => x.subarray(0, count));
     return {positions: seen as Int32Array, scores: ofSeen as Float64Array, derivatives: bySeen as Float64Array};
-  };
-}
-
-/** What the mask adds to the score of each key of a query row: −Infinity where it hides the key. */
-export function maskRow(
-  {values, shape, dtype}: AttentionMask,
-  {heads}: BlockGeometry,
-  head: number,
-  row: number,
-): (position: number) => number {
-  const [batches, maskHeads, rows, keys] = shape;
-  const along = (size: number, index: number) => (size === 1 ? 0 : index);
-  const entry = along(batches, Math.floor(head / heads)) * maskHeads + along(maskHeads, head % heads);
-  const start = (entry * rows + along(rows, row)) * keys;
-  return (position) => {
-    const x = values[start + along(keys, position)];
-    return dtype === 'bool' ? (x ? 0 : -Infinity) : x;
   };
 }

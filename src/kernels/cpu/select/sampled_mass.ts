@@ -50,6 +50,8 @@ export function sampledMass(call: CPUCall, keyIndices: Int32Array): SampledMass 
             continue;
           }
           const score = scoreOf(call, head, row, order[slot]);
+          // Hidden by a mask.
+          if (score === -Infinity) continue;
           if (isExact || isInNormaliser(slot, phase)) {
             normaliser.push({score, weight: isExact ? 1 : normaliserStride});
           }

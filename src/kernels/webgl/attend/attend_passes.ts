@@ -1,6 +1,6 @@
 import {unroll} from '../../unroll.js';
 import type {AttentionMask} from '../glsl/attention_mask.js';
-import {maskScores, maskText, maskUniforms} from '../glsl/attention_mask.js';
+import {maskByKeyText, maskScores, maskText, maskUniforms} from '../glsl/attention_mask.js';
 import {addRows} from '../glsl/row_sums.js';
 import type {ScoreForms} from '../glsl/score_forms.js';
 import {capFloats, formedScores, scoreForms, slopeOfHead} from '../glsl/score_forms.js';
@@ -71,7 +71,7 @@ export abstract class RoundScoresProgram extends WalkProgram<Products> {
         ...(forms?.slopes && {alibiSlopes: call.alibiSlopes!}),
         ...(mask && {mask: mask.rows}),
       },
-      uniforms: {...(mask && maskUniforms(mask, call.geometry)), ...uniforms},
+      uniforms: {...(mask && maskUniforms(mask, call.geometry, layers)), ...uniforms},
       floats: {...logitScale(scale), ...(forms?.softCap && capFloats(call))},
       output: {rows: endGroup - firstGroup, columns, layers},
       variant: {dim, forms, mask: mask?.dtype},
@@ -95,14 +95,16 @@ export class AttendScoresProgram extends RoundScoresProgram {
   }
 
   protected shader(variant: ScoresVariant): string {
-    const {causal, tileKeys, dim, forms, mask} = variant;
+    const {causal, sparse, tileKeys, dim, forms, mask} = variant;
+    // In the order of a plan keys stand elsewhere than in the mask.
+    const textOfMask = sparse ? maskByKeyText : maskText;
     return `
 // A fragment computes the scores of a group with one tile of ${tileKeys} keys, each key a layer.
 ${groupText(variant)}
 ${roundText}
 ${keysText(variant)}
 ${originsText(variant)}
-${visibleScores(causal, formedScores(causal, forms))}${mask ? maskText(mask, tileKeys) : ''}
+${visibleScores(causal, formedScores(causal, forms))}${mask ? textOfMask(mask, tileKeys) : ''}
 void compute(int row, int tile) {
   ${slotOfTile}
   int head = group.head;
@@ -116,7 +118,7 @@ void compute(int row, int tile) {
   ivec4 keys${i} = originsOf(group, block, tileOfBlock, ${i}, positions${i});`,
     '\n  ',
   )}
-${writeScores(dim, tileKeys)}${mask ? maskScores(tileKeys) : ''}
+${writeScores(dim, tileKeys, mask !== undefined && sparse)}${mask && !sparse ? maskScores(tileKeys) : ''}
 }`;
   }
 }

@@ -191,7 +191,14 @@ export const lastKey = ({sparse, padded}: WalkVariant) =>
   padded && !sparse ? 'max(keyEnd(group.head), 1) - 1' : 'keyLength - 1';
 
 /** Shader text: `originsOf(…)`, original indices of the keys at the positions, −1 for none, as far as a mask or a form of scores needs them. */
-export function originsText({sparse, causal, padded, tileKeys, forms}: WalkVariant & {forms?: ScoreForms}): string {
+export function originsText({
+  sparse,
+  causal,
+  padded,
+  tileKeys,
+  forms,
+  mask,
+}: WalkVariant & {forms?: ScoreForms; mask?: string}): string {
   const read = `ivec4(readKeyIndices(group.head * keyBlocks + block, tile * ${tileKeys / 4} + four))`;
   if (sparse && padded) {
     return `${orNone}
@@ -199,7 +206,7 @@ ivec4 originsOf(Group group, int block, int tile, int four, ivec4 positions) {
   return orNone(${read}, keyEnd(group.head));
 }`;
   }
-  if (sparse && forms) {
+  if (sparse && (forms || mask)) {
     return `
 ivec4 originsOf(Group group, int block, int tile, int four, ivec4 positions) {
   return ${read};

@@ -5,7 +5,7 @@ import type {RowTexture} from '../runtime/row_texture.js';
 import type {RowSplit} from '../runtime/tensor_rows.js';
 import {wholeRows} from '../runtime/tensor_rows.js';
 import {maskedScore} from './score_tile.js';
-import {groupRows, keyIndexSplit} from './tiles.js';
+import {groupRows, keyIndexSplit, tilesPerBlock} from './tiles.js';
 
 /** A mask that broadcasts to `[batch, heads, queryLength, keyLength]`. */
 export interface AttentionMask {
@@ -21,8 +21,14 @@ export function maskSplit(shape: number[], geometry: BlockGeometry, tileKeys: nu
   return shape[3] === 1 ? wholeRows(1) : {...keyIndexSplit(geometry, tileKeys), filler: 0};
 }
 
-/** How far the next batch entry, head, query row and key block are in the rows of a mask: 0 along what is broadcast. */
-export function maskUniforms({shape}: AttentionMask, {keyBlocks}: BlockGeometry): Uniforms {
+/**
+ * How far the next batch entry, head, query row and key block are in the rows of a mask, 0 along what is broadcast; and how its keys lie
+ * there. The sizes of a walk are not always those of its mask.
+ *
+ * @param geometry that of the call.
+ */
+export function maskUniforms({shape}: AttentionMask, geometry: BlockGeometry, tileKeys: number): Uniforms {
+  const {queryLength, keyLength, keyBlockSize, keyBlocks} = geometry;
   const [batches, heads, rows, keys] = shape;
   const pieces = keys === 1 ? 1 : keyBlocks;
   const step = (size: number, rowsBetween: number) => (size === 1 ? 0 : rowsBetween);
@@ -31,6 +37,10 @@ export function maskUniforms({shape}: AttentionMask, {keyBlocks}: BlockGeometry)
     maskHeadStep: step(heads, rows * pieces),
     maskRowStep: step(rows, pieces),
     maskBlockStep: step(keys, 1),
+    maskBlockSize: keyBlockSize,
+    maskTiles: tilesPerBlock(geometry, tileKeys),
+    maskLastRow: queryLength - 1,
+    maskLastKey: keyLength - 1,
   };
 }
 
@@ -50,12 +60,39 @@ vec4 maskAt(int head, int query, int block, int tile, int four) {
 }
 
 /**
+ * Shader text: `maskOf(…)`, what the mask holds for four query rows and the keys with four original indices, wherever a plan puts them; and
+ * `maskedText`. Of rows and keys that do not exist it says something. Needs what `maskText` needs.
+ */
+export function maskByKeyText(dtype: string, tileKeys: number): string {
+  return `
+float maskOfKey(int head, int query, int key) {
+  int row = (head / heads) * maskBatchStep + (head % heads) * maskHeadStep + clamp(query, 0, maskLastRow) * maskRowStep;
+  if (maskBlockStep == 0) {
+    return readMask(row, 0).x;
+  }
+  int known = clamp(key, 0, maskLastKey);
+  int block = divide(known, maskBlockSize);
+  int inBlock = known - block * maskBlockSize;
+  int place = divide(inBlock, maskTiles);
+  int column = (inBlock - place * maskTiles) * ${tileKeys} + place;
+  return readMask(row + block, column / 4)[column % 4];
+}
+vec4 maskOf(int head, ivec4 queries, ivec4 keys) {
+  vec4 four;
+  for (int i = 0; i < 4; i++) {
+    four[i] = maskOfKey(head, queries[i], keys[i]);
+  }
+  return four;
+}${maskedText(dtype)}`;
+}
+
+/**
  * Shader text: `masked(scores, mask)`, four scores under what the mask holds for each.
  *
  * What is added stays above −10²⁸, far above what marks a masked score: a row of the lowest numbers everywhere still
  * sees every key. −Infinity is known by its bits, because compilers may assume that there is none.
  */
-export function maskedText(dtype: string): string {
+function maskedText(dtype: string): string {
   return `
 vec4 masked(vec4 scores, vec4 mask) {
   ${

@@ -26,14 +26,24 @@ int keyBase(int head) {
  * Expects in scope: `head`, `queries` (ivec4: which rows of the query the four are), `firstKey` (the row at which the head's
  * keys start), `positions0` and, for 8 keys, `positions1` (ivec4: their places after it), `keys0` and `keys1` (original
  * indices, −1 for none). A row past the last query repeats the last one; nobody reads what becomes of it.
+ *
+ * @param byKey as `visibleScore` has it.
  */
-export function writeScores(headDim: number, keys: number): string {
+export function writeScores(headDim: number, keys: number, byKey = false): string {
   return `${tileProducts(headDim, keys)}
-  ${unroll(keys, (k) => `result${k} = ${visibleScore(k)};`, '\n  ')}`;
+  ${unroll(keys, (k) => `result${k} = ${visibleScore(k, byKey)};`, '\n  ')}`;
 }
 
-/** Shader text: the score of key k of `tileProducts`, masked and in units of log2. */
-export const visibleScore = (k: number) => `visible(${componentOf('keys', k)}, queries, logitScale * score${k})`;
+/**
+ * Shader text: the score of key k of `tileProducts`, masked and in units of log2.
+ *
+ * @param byKey whether a mask tensor counts, by `maskByKeyText`.
+ */
+export function visibleScore(k: number, byKey = false): string {
+  const key = componentOf('keys', k);
+  const score = `visible(${key}, queries, logitScale * score${k})`;
+  return byKey ? `masked(${score}, maskOf(head, queries, ivec4(${key})))` : score;
+}
 
 /** Factor of products whose exponential is taken by exp2. */
 export const logitScale = (scale: number): Uniforms => ({logitScale: scale * Math.LOG2E});

@@ -3,7 +3,7 @@ import type {ScoresVariant} from '../attend/attend_passes.js';
 import {RoundScoresProgram, scoreFactors, slotOfTile} from '../attend/attend_passes.js';
 import type {AttendWalk, WalkVariant} from '../attend/attend_walk.js';
 import {groupAt, listedBlockOf, listedSlotCount, positionsIn, roundText, WalkProgram} from '../attend/attend_walk.js';
-import {maskedText} from '../glsl/attention_mask.js';
+import {maskByKeyText} from '../glsl/attention_mask.js';
 import {keyEndOf} from '../glsl/key_lengths.js';
 import {addRows, startSums} from '../glsl/row_sums.js';
 import {formedScores, slopeOfHead} from '../glsl/score_forms.js';
@@ -72,7 +72,7 @@ ${padded ? 'const int paddingPosition = 1 << 30;\n' : ''}${text && `${text.trimS
     return vec4(${hidden});
   }${forms ? '\n  scores = formed(scores, position + queryOffset - origins);' : ''}
   return ${lastSeen ? `mix(scores, vec4(${hidden}), greaterThan(origins, ivec4(${lastSeen})))` : 'scores'};
-}${mask ? maskedText(mask) + maskOfKeys(tileKeys) : ''}
+}${mask ? maskByKeyText(mask, tileKeys) : ''}
 void compute(int row, int tile) {
   ${slotOfTile}
   ivec4 queries = group.keys;
@@ -105,27 +105,9 @@ ${writeScores(dim, tileKeys)}${mask ? maskKeyScores(tileKeys) : ''}
 const hidePadding = `
   origins = ivec4(mix(vec4(origins), vec4(paddingPosition), greaterThanEqual(origins, ivec4(keyEnd(group.head)))));`;
 
-/** Shader text: `maskOfKeys(…)`, what the mask holds for a query and a group of keys: these stand in different tiles. */
-const maskOfKeys = (tileKeys: number) => `
-vec4 maskOfKeys(Group group, int query) {
-  int row = (group.head / heads) * maskBatchStep + (group.head % heads) * maskHeadStep + max(query, 0) * maskRowStep;
-  if (maskBlockStep == 0) {
-    return readMask(row, 0).xxxx;
-  }
-  vec4 four;
-  for (int i = 0; i < 4; i++) {
-    // Past the end of the block there are no keys.
-    int inBlock = min(group.keys[i] - group.block * blockSize, blockSize - 1);
-    int key = divide(inBlock, orderTiles);
-    int column = (inBlock - key * orderTiles) * ${tileKeys} + key;
-    four[i] = readMask(row + group.block, column / 4)[column % 4];
-  }
-  return four;
-}`;
-
 /** Shader text for the body of `compute`, after `writeScores`: brings the scores under the mask. */
 const maskKeyScores = (tileKeys: number) => `
-  ${unroll(tileKeys, (k) => `result${k} = masked(result${k}, maskOfKeys(group, keys${Math.floor(k / 4)}[${k % 4}]));`, '\n  ')}`;
+  ${unroll(tileKeys, (k) => `result${k} = masked(result${k}, maskOf(group.head, ivec4(keys${Math.floor(k / 4)}[${k % 4}]), origins));`, '\n  ')}`;
 
 interface KeyVariant {
   firstRound: boolean;

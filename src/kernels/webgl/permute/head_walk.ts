@@ -1,8 +1,10 @@
 import type {BlockGeometry} from '../../../attention/block_geometry.js';
 import {rowsHavePositions} from '../../../attention/block_geometry.js';
 import type {Take} from '../../../attention/scratch.js';
+import type {AttentionMask} from '../glsl/attention_mask.js';
 import {keyLengthsInput} from '../glsl/key_lengths.js';
 import type {ScoreForms} from '../glsl/score_forms.js';
+import {maskUniforms} from '../glsl/attention_mask.js';
 import {capFloats} from '../glsl/score_forms.js';
 import {logitScale} from '../glsl/score_tile.js';
 import {groupRows} from '../glsl/tiles.js';
@@ -54,23 +56,36 @@ export const positionUniforms = (geometry: BlockGeometry, causal: boolean): Unif
 export interface HeadScoresVariant extends CallVariant {
   headDim: number;
   forms?: ScoreForms;
+  /** The mask's dtype. */
+  mask?: string;
 }
 
 /** Base of programs that draw scores of some heads, with `writeScores`. */
 export abstract class HeadScoresProgram extends AttentionProgram<HeadScoresVariant> {
-  constructor(name: string, {call}: HeadWalk, uniforms: Uniforms, output: RowShape, forms?: ScoreForms) {
+  constructor(
+    name: string,
+    {call}: HeadWalk,
+    uniforms: Uniforms,
+    output: RowShape,
+    {forms, mask}: {forms?: ScoreForms; mask?: AttentionMask} = {},
+  ) {
     const {query, key, geometry, scale, context} = call;
     const {headDim} = geometry;
     const layers = context.drawBuffers;
     super({
       name,
-      inputs: {query, key, ...keyLengthsInput(call), ...(forms?.slopes && {alibiSlopes: call.alibiSlopes!})},
+      inputs: {
+        ...{query, key},
+        ...keyLengthsInput(call),
+        ...(forms?.slopes && {alibiSlopes: call.alibiSlopes!}),
+        ...(mask && {mask: mask.rows}),
+      },
       geometry,
-      uniforms,
+      uniforms: {...(mask && maskUniforms(mask, geometry, layers)), ...uniforms},
       floats: {...logitScale(scale), ...(forms?.softCap && capFloats(call))},
       output: {...output, layers},
-      variant: {...callVariant(call), headDim, forms},
-      fetches: (groupRows + layers) * Math.ceil(headDim / 4),
+      variant: {...callVariant(call), headDim, forms, mask: mask?.dtype},
+      fetches: (groupRows + layers) * Math.ceil(headDim / 4) + (mask ? groupRows * layers : 0),
     });
   }
 }

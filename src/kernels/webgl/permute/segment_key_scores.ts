@@ -1,5 +1,6 @@
 import type {BlockGeometry} from '../../../attention/block_geometry.js';
 import {orderRows} from '../../../attention/sampled_estimate.js';
+import {maskByKeyText} from '../glsl/attention_mask.js';
 import {keyEndText, keyLengthsInput} from '../glsl/key_lengths.js';
 import {logOfSums} from '../glsl/not_finite.js';
 import type {ScoreForms} from '../glsl/score_forms.js';
@@ -74,16 +75,17 @@ export class SegmentScoresProgram extends HeadScoresProgram {
     const {geometry, context} = walk.call;
     const rows = (walk.heads * geometry.permutedLength * groups) / geometry.segmentSize;
     const columns = 4 * tilesPerSegment(geometry, context.drawBuffers);
-    super('SegmentScores', walk, segmentUniforms(walk), {rows, columns}, orderForms(walk.call));
+    const forms = {forms: orderForms(walk.call), mask: walk.call.mask};
+    super('SegmentScores', walk, segmentUniforms(walk), {rows, columns}, forms);
   }
 
   protected shader(variant: HeadScoresVariant): string {
-    const {padded, tileKeys, headDim, forms} = variant;
+    const {padded, tileKeys, headDim, forms, mask} = variant;
     const end = '(segment + 1) * segmentSize';
     return `
 // A fragment computes the scores of four rows and one tile of ${tileKeys} keys.
 ${keyBase}${orderRange(variant)}
-${scoreTexts(false, formedScores(false, forms))}
+${scoreTexts(false, formedScores(false, forms))}${mask ? maskByKeyText(mask, tileKeys) : ''}
 void compute(int row, int tile) {
   int segmentRow = divide(row, ${groups});
   ${segmentOfRow('segmentRow')}
@@ -95,7 +97,7 @@ void compute(int row, int tile) {
   ivec4 queries = min(range.x + ivec4(0, 1, 2, 3) * ${groups} + row - segmentRow * ${groups}, range.y - 1);
   ${slopeOfHead(forms, 'head')}int firstKey = keyBase(head);
   ${keysOfTile(tileKeys, 'segment * segmentSize + tile', 'tiles', padded ? `min(${end}, keyEnd(head))` : end)}
-${writeScores(headDim, tileKeys)}
+${writeScores(headDim, tileKeys, mask !== undefined)}
 }`;
   }
 }

@@ -3,9 +3,9 @@ import {scoredBlocks, visibleBlocks} from '../../../attention/block_geometry.js'
 import {normaliserStride, sampleStride, tileSlots} from '../../../attention/sampled_estimate.js';
 import {unroll} from '../../unroll.js';
 import {visibleBlocks as visibleBlocksText} from '../glsl/block_ranges.js';
+import {maskByKeyText} from '../glsl/attention_mask.js';
 import {keyLengthsInput} from '../glsl/key_lengths.js';
 import {logOfSums} from '../glsl/not_finite.js';
-import type {ScoreForms} from '../glsl/score_forms.js';
 import {formedScores, slopeOfHead} from '../glsl/score_forms.js';
 import {
   logitScale,
@@ -17,13 +17,13 @@ import {
   tileProducts,
   visibleScore,
 } from '../glsl/score_tile.js';
-import {groupRows, tilesPerBlock} from '../glsl/tiles.js';
+import {tilesPerBlock} from '../glsl/tiles.js';
 import {AttentionProgram} from '../runtime/program.js';
 import type {RowTexture} from '../runtime/row_texture.js';
 import type {CallVariant, WebGLCall} from '../webgl_call.js';
 import {callVariant} from '../webgl_call.js';
-import type {SampleWalk} from './sample_walk.js';
-import {competingKeys, formSpec, groupAt, groupsOf, originalsOf, sampleUniforms} from './sample_walk.js';
+import type {FormVariant, SampleWalk} from './sample_walk.js';
+import {competingKeys, formSpec, groupAt, groupsOf, originalsOf, sampleUniforms, tileFetches} from './sample_walk.js';
 
 /** Sampled keys of a piece of a normaliser. */
 const samplesPerPiece = 128;
@@ -46,9 +46,8 @@ const windowOfBlock = `bool seesSink = seesFirstKey(group.block);
   int firstSlot = firstVisibleBlock(group.block) * keyBlockSize;
   `;
 
-interface PiecesVariant extends CallVariant {
+interface PiecesVariant extends CallVariant, FormVariant {
   headDim: number;
-  forms?: ScoreForms;
 }
 
 /** Maximum (layer 0) and sum of exp2(score − maximum) (layer 1) of a group's rows over one piece of their normalisers. */
@@ -61,7 +60,7 @@ export class NormaliserPiecesProgram extends AttentionProgram<PiecesVariant> {
     const tileKeys = call.context.drawBuffers;
     const blockTiles = tilesPerBlock(geometry, tileKeys);
     const tiles = Math.max(blockTiles, samplesPerPiece / tileKeys);
-    const {forms, inputs, uniforms, floats} = formSpec(walk);
+    const {variant, inputs, uniforms, floats} = formSpec(walk);
     super({
       name: 'NormaliserPieces',
       inputs: {query, key: keys, keyIndices, sinkBlocks, ...keyLengthsInput(call), ...inputs},
@@ -69,27 +68,28 @@ export class NormaliserPiecesProgram extends AttentionProgram<PiecesVariant> {
       uniforms: {...sampleUniforms(walk), tilesPerBlock: blockTiles, exactPieces: exact, ...uniforms},
       floats: {...logitScale(scale), ...floats},
       output: {rows: (endRow - firstRow) * groupsOf(geometry).all, columns: 4 * all, layers: 2},
-      variant: {...callVariant(call), headDim, forms},
-      fetches: tiles * ((groupRows + tileKeys) * Math.ceil(headDim / 4) + tileKeys / 4),
+      variant: {...callVariant(call), headDim, ...variant},
+      fetches: tiles * (tileFetches(headDim, tileKeys, variant) + tileKeys / 4),
     });
   }
 
   protected shader(variant: PiecesVariant): string {
-    const {causal, padded, tileKeys, headDim, forms, window} = variant;
+    const {causal, padded, tileKeys, headDim, forms, mask, window} = variant;
+    const byOriginal = forms ?? mask;
     // Sampled keys, of which forms need to know where they stand.
     const sampled = (i: number) => {
       const slots = window
         ? `orNoneBefore(orNoneOfBlock(positions${i}, seesSink ? sink : -1, competing), firstSlot)`
         : `orNoneOfBlock(positions${i}, sink, competing)`;
-      return forms ? `originalsOf(head, ${slots})` : slots;
+      return byOriginal ? `originalsOf(head, ${slots})` : slots;
     };
     const original = (i: number) => `ivec4(readKeyIndices(head * keyBlocks + block, tile * ${tileKeys / 4} + ${i}))`;
     return `
 // A fragment walks over a piece of the keys, a tile of ${tileKeys} at a time: over a block that always counts, under the masks, or over
 // sampled keys that compete, but for those of the block of key 0. One key of ${normaliserStride} is sampled.
 ${competingKeys(variant)}${visibleBlocksText(causal, window)}
-${groupAt}${forms ? originalsOf(tileKeys) : ''}
-${scoreTexts(causal, formedScores(causal, forms))}
+${groupAt}${byOriginal ? originalsOf(tileKeys) : ''}
+${scoreTexts(causal, formedScores(causal, forms))}${mask ? maskByKeyText(mask, tileKeys) : ''}
 ivec4 sampledSlots(ivec4 samples, int phase) {
   ivec4 run = samples / ${tileSlots / sampleStride};
   ivec4 tile = ${sampleStride} * run + ((-phase - run) & ${sampleStride - 1});
@@ -127,7 +127,7 @@ ${window ? orNoneBefore : ''}void compute(int row, int piece) {
     ivec4 keys${i} = exact ? ${padded ? `orNone(${original(i)}, keyEnd(head))` : original(i)} : ${sampled(i)};`,
     )}
 ${tileProducts(headDim, tileKeys)}
-    ${unroll(tileKeys, (k) => `vec4 s${k} = weight + ${visibleScore(k)};`)}
+    ${unroll(tileKeys, (k) => `vec4 s${k} = weight + ${visibleScore(k, mask !== undefined)};`)}
     ${takeScores(tileKeys)}
   }
   result0 = rowMax;
@@ -137,20 +137,20 @@ ${tileProducts(headDim, tileKeys)}
 }
 
 /** log2 of what a group's rows pay to all keys. One texel a group. */
-export class NormalisersProgram extends AttentionProgram<Pick<CallVariant, 'window'>> {
-  constructor(statistics: RowTexture, {geometry}: Pick<WebGLCall, 'geometry'>) {
+export class NormalisersProgram extends AttentionProgram<{canMiss?: true}> {
+  constructor(statistics: RowTexture, {geometry, tensors}: Pick<WebGLCall, 'geometry' | 'tensors'>) {
     super({
       name: 'Normalisers',
       inputs: {statistics},
       output: {rows: statistics.rows, columns: 4},
-      variant: geometry.window === undefined ? {} : {window: true},
+      variant: geometry.window === undefined && !tensors.mask ? {} : {canMiss: true},
       fetches: 3 * statistics.texels,
     });
   }
 
-  protected shader({window}: Pick<CallVariant, 'window'>): string {
-    // The few keys that stand for all can miss the window: then what a row sees of a block is all that is known.
-    const ofNothing = window
+  protected shader({canMiss}: {canMiss?: true}): string {
+    // The few keys that stand for all can all lie outside of the window, or be hidden by the mask: then what a row sees of a block is all that is known.
+    const ofNothing = canMiss
       ? 'A row that sees none of the keys gets a sum so small that what it sees of a block is all.'
       : 'A row that sees nothing gets a sum so large that its shares are 0.';
     return `
@@ -165,7 +165,7 @@ void compute(int row, int texel) {
   for (int piece = 0; piece < statisticsTexels; piece++) {
     sum += fetchStatistics(at, piece, 1) * exp2(fetchStatistics(at, piece, 0) - rowMax);
   }
-  result0 = mix(vec4(${window ? noMaximum : `-(${maskedScore})`}), rowMax + logOfSums(sum), notEqual(sum, vec4(0.0)));
+  result0 = mix(vec4(${canMiss ? noMaximum : `-(${maskedScore})`}), rowMax + logOfSums(sum), notEqual(sum, vec4(0.0)));
 }`;
   }
 }

@@ -1,5 +1,6 @@
 import type {BlockGeometry} from '../../../attention/block_geometry.js';
 import {sampleStride} from '../../../attention/sampled_estimate.js';
+import {maskUniforms} from '../glsl/attention_mask.js';
 import {candidateBlocks, firstBlock, seesFirstKey} from '../glsl/block_ranges.js';
 import {keyEndText} from '../glsl/key_lengths.js';
 import type {ScoreForms} from '../glsl/score_forms.js';
@@ -61,20 +62,36 @@ ivec4 originalsOf(int head, ivec4 slots) {
   return originals;
 }`;
 
-/** What programs take besides where scores have forms. */
-export function formSpec({call, keyIndices}: SampleWalk): {
+/** What of the forms of scores changes the text of programs. */
+export interface FormVariant {
   forms?: ScoreForms;
+  /** The mask's dtype. */
+  mask?: string;
+}
+
+/** Texels that a tile of scores takes. */
+export const tileFetches = (headDim: number, tileKeys: number, {mask}: FormVariant): number =>
+  (groupRows + tileKeys) * Math.ceil(headDim / 4) + (mask ? groupRows * tileKeys : 0);
+
+/** What programs take besides where scores have forms or a mask. */
+export function formSpec({call, keyIndices}: SampleWalk): {
+  variant: FormVariant;
   inputs: Record<string, RowTexture>;
   uniforms: Uniforms;
   floats: Uniforms;
 } {
+  const {geometry, mask} = call;
+  const {drawBuffers} = call.context;
   const forms = scoreForms(call);
-  if (!forms) return {inputs: {}, uniforms: {}, floats: {}};
+  if (!forms && !mask) return {variant: {}, inputs: {}, uniforms: {}, floats: {}};
   return {
-    forms,
-    inputs: {keyIndices, ...(forms.slopes && {alibiSlopes: call.alibiSlopes!})},
-    uniforms: {orderTiles: tilesPerBlock(call.geometry, call.context.drawBuffers)},
-    floats: forms.softCap ? capFloats(call) : {},
+    variant: {...(forms && {forms}), ...(mask && {mask: mask.dtype})},
+    inputs: {keyIndices, ...(forms?.slopes && {alibiSlopes: call.alibiSlopes!}), ...(mask && {mask: mask.rows})},
+    uniforms: {
+      orderTiles: tilesPerBlock(geometry, drawBuffers),
+      ...(mask && maskUniforms(mask, geometry, drawBuffers)),
+    },
+    floats: forms?.softCap ? capFloats(call) : {},
   };
 }
 

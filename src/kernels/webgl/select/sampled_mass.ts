@@ -1,7 +1,7 @@
 import {sampleStride} from '../../../attention/sampled_estimate.js';
 import {unroll} from '../../unroll.js';
+import {maskByKeyText} from '../glsl/attention_mask.js';
 import {keyLengthsInput} from '../glsl/key_lengths.js';
-import type {ScoreForms} from '../glsl/score_forms.js';
 import {formedScores, slopeOfHead} from '../glsl/score_forms.js';
 import {logitScale, tileProducts, visibleScore, visibleScores} from '../glsl/score_tile.js';
 import {groupRows} from '../glsl/tiles.js';
@@ -12,8 +12,8 @@ import type {RowTexture} from '../runtime/row_texture.js';
 import type {CallVariant, WebGLCall} from '../webgl_call.js';
 import {callVariant} from '../webgl_call.js';
 import {NormaliserPiecesProgram, NormalisersProgram, pieces} from './normalisers.js';
-import type {SampleWalk} from './sample_walk.js';
-import {competingKeys, formSpec, groupAt, groupsOf, originalsOf, sampleUniforms} from './sample_walk.js';
+import type {FormVariant, SampleWalk} from './sample_walk.js';
+import {competingKeys, formSpec, groupAt, groupsOf, originalsOf, sampleUniforms, tileFetches} from './sample_walk.js';
 import {SinkBlocksProgram} from './select_blocks.js';
 
 /**
@@ -58,9 +58,8 @@ export function sampledMass(call: WebGLCall, keyIndices: RowTexture): RowTexture
   });
 }
 
-interface SharesVariant extends CallVariant {
+interface SharesVariant extends CallVariant, FormVariant {
   headDim: number;
-  forms?: ScoreForms;
 }
 
 /** Share of its attention that a row pays to a key block. A row a group; texel t, layer i: key block i of tile t. */
@@ -70,7 +69,7 @@ export class SampledSharesProgram extends AttentionProgram<SharesVariant> {
     const {query, geometry, scale} = call;
     const {headDim, keyBlockSize, keyBlocks} = geometry;
     const layers = call.context.drawBuffers;
-    const {forms, inputs, uniforms, floats} = formSpec(walk);
+    const {variant, inputs, uniforms, floats} = formSpec(walk);
     super({
       name: 'SampledShares',
       inputs: {query, key: keys, logSums, ...keyLengthsInput(call), ...inputs},
@@ -78,18 +77,19 @@ export class SampledSharesProgram extends AttentionProgram<SharesVariant> {
       uniforms: {...sampleUniforms(walk), ...uniforms},
       floats: {...logitScale(scale), ...floats},
       output: {rows: logSums.rows, columns: 4 * Math.ceil(keyBlocks / layers), layers},
-      variant: {...callVariant(call), headDim, forms},
-      fetches: Math.ceil(keyBlockSize / sampleStride) * (groupRows + layers) * Math.ceil(headDim / 4) + 1,
+      variant: {...callVariant(call), headDim, ...variant},
+      fetches: Math.ceil(keyBlockSize / sampleStride) * tileFetches(headDim, layers, variant) + 1,
     });
   }
 
   protected shader(variant: SharesVariant): string {
-    const {causal, tileKeys, headDim, forms} = variant;
+    const {causal, tileKeys, headDim, forms, mask} = variant;
+    const byOriginal = forms ?? mask;
     return `
 // A fragment takes ${tileKeys} key blocks and walks over these side by side, one sampled key of each at a time.
 ${competingKeys(variant)}
-${groupAt}${forms ? originalsOf(tileKeys) : ''}
-${visibleScores(false, formedScores(causal, forms))}
+${groupAt}${byOriginal ? originalsOf(tileKeys) : ''}
+${visibleScores(false, formedScores(causal, forms))}${mask ? maskByKeyText(mask, tileKeys) : ''}
 // A NaN stays one, and so does the infinity that exp2 makes of one on some devices.
 vec4 atMost1(vec4 x) {
   return mix(x, vec4(1.0), notEqual(vec4(greaterThan(x, vec4(1.0))) * vec4(lessThan(x, vec4(1e38))), vec4(0.0)));
@@ -120,10 +120,10 @@ void compute(int row, int tile) {
     ${unroll(
       tileKeys / 4,
       (i) => `ivec4 positions${i} = first${i} + step;
-    ivec4 keys${i} = ivec4(mix(vec4(positions${i}), vec4(-1.0), greaterThanEqual(positions${i}, end${i})));${forms ? `\n    keys${i} = originalsOf(head, keys${i});` : ''}`,
+    ivec4 keys${i} = ivec4(mix(vec4(positions${i}), vec4(-1.0), greaterThanEqual(positions${i}, end${i})));${byOriginal ? `\n    keys${i} = originalsOf(head, keys${i});` : ''}`,
     )}
 ${tileProducts(headDim, tileKeys)}
-    ${unroll(tileKeys, (k) => `share${k} += exp2(atMost0(${visibleScore(k)} - logSums));`)}
+    ${unroll(tileKeys, (k) => `share${k} += exp2(atMost0(${visibleScore(k, mask !== undefined)} - logSums));`)}
   }
   // Where a row's normaliser missed what it pays most to, a share can come out above 1.
   bvec4 exists = lessThan(group.rows, ivec4(min(blockSize, queryLength - group.block * blockSize)));

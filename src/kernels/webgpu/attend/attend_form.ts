@@ -2,7 +2,7 @@ import type {BlockGeometry} from '../../../attention/block_geometry.js';
 import type {ExpectedWork} from '../runtime/launches.js';
 import type {ProgramSpec, Uniforms} from '../runtime/program_spec.js';
 import {i32} from '../runtime/program.js';
-import type {WebGPUCall, WebGPUPlan} from '../webgpu_call.js';
+import type {JoinedPlan, WebGPUCall, WebGPUPlan} from '../webgpu_call.js';
 import type {GridVariant} from '../wgsl/block_grid.js';
 import {gridVariant} from '../wgsl/block_grid.js';
 import type {KeysVariant} from '../wgsl/key_lengths.js';
@@ -19,6 +19,8 @@ export interface AttendForm extends KeysVariant, GridVariant, ScoreForm {
   sinks?: true;
   /** Whether a plan names the keys, or all of them count. */
   sparse: boolean;
+  /** Whether the plan is one buffer. */
+  joined?: true;
   /**
    * Whether a workgroup takes a chunk of the keys alone and hands on a state of the softmax (`attend_split.ts`). Without a
    * plan, query rows are then those of all heads that read one key head, one head after the other.
@@ -29,13 +31,14 @@ export interface AttendForm extends KeysVariant, GridVariant, ScoreForm {
 }
 
 /** @param chunks of the keys, if states are to come out. */
-export function attendForm(call: WebGPUCall, plan?: WebGPUPlan, chunks?: number): AttendForm {
+export function attendForm(call: WebGPUCall, plan?: WebGPUPlan | JoinedPlan, chunks?: number): AttendForm {
   const split = chunks !== undefined;
   return {
     ...keysVariant(call),
     ...gridVariant(call),
     valueDim: call.geometry.valueDim,
     sparse: plan !== undefined,
+    ...(plan && 'joinedPlan' in plan && {joined: true}),
     ...scoreForm(call),
     // States of chunks are without: what combines them counts a sink once.
     ...(call.sinks && !split && {sinks: true}),
@@ -50,7 +53,7 @@ export const isPacked = ({sparse, split, whole}: Pick<AttendForm, 'sparse' | 'sp
 
 interface WalkOptions {
   tileQueries: number;
-  plan?: WebGPUPlan;
+  plan?: WebGPUPlan | JoinedPlan;
   /** Into how many the keys are cut. */
   chunks?: number;
   /** What the program takes, in times of the forward pass. Default 1. */
@@ -87,8 +90,7 @@ export function walkSpec(
   const queryTiles = countQueryTiles(geometry, form, tileQueries);
   return {
     inputs: {
-      keyIndices: plan?.keyIndices,
-      blockLists: plan?.blockLists,
+      ...plan,
       ...headInputs(call, form),
       mask,
     },

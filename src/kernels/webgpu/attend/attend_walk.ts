@@ -32,7 +32,7 @@ const paddingPosition = 0x7fffffff;
 // begins at a multiple of them, as matrix units need it.
 var<workgroup> keyTileCount : vec4<i32>;
 ${keyEnd({padded, perHead})}${hookFunctions(form)}
-${sparse ? sparseKeyTiles : exactKeyTiles(form)}
+${sparse ? sparseKeyTiles(form) : exactKeyTiles(form)}
 
 // Original index of the key in a slot of the tile that covers slots [tile.x, tile.y).
 fn positionIn(head : i32, tile : vec2<i32>, slot : i32) -> i32 {
@@ -137,7 +137,7 @@ const tilesOfChunk = `
   let firstTile = chunk * chunkTiles;`;
 
 /** Query rows and keys of a workgroup that attends to the blocks of a list. */
-const sparseKeyTiles = `${listedTiles('blockLists')}
+const sparseKeyTiles = ({joined}: AttendForm) => `${listedTiles('blocks', joined)}
 
 // Slots [first, end) that key tile t covers; none past the last tile.
 fn keySlots(head : i32, tile : i32, t : i32, count : i32) -> vec2<i32> {

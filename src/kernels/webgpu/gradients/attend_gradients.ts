@@ -8,6 +8,7 @@ import {GradientQueryProgram} from './gradient_query.js';
 import type {ScoreForm} from '../wgsl/score_hooks.js';
 import {GradientStatisticsProgram, statisticsValues} from './gradient_statistics.js';
 import {chooseGradientTile} from './gradient_tile.js';
+import {JoinedPlanProgram} from './joined_plan.js';
 import {QueryListsProgram} from './query_lists.js';
 import {SumHeadsProgram} from './sum_heads.js';
 
@@ -21,12 +22,14 @@ export function attendGradients(call: WebGPUGradientCall, plan?: WebGPUPlan): Te
   const {queryLength, keyLength, headDim, blockSize, keyBlockSize} = geometry;
   const tile = chooseGradientTile(call, plan ? Math.min(blockSize, keyBlockSize) : Math.min(queryLength, keyLength));
   return withScratch(backend, (scratch, keep) => {
-    const statistics = scratch(new GradientStatisticsProgram(call, tile, plan).run(backend));
-    const queryGradient = keep(new GradientQueryProgram(call, tile, statistics, plan).run(backend));
-    const queryPlan = plan && {
-      keyIndices: plan.keyIndices,
-      queryLists: scratch(new QueryListsProgram(scratch(blockMask(call, plan.blockLists))).run(backend)),
-    };
+    const joined = ({keyIndices, blockLists: lists}: WebGPUPlan) => ({
+      joinedPlan: scratch(new JoinedPlanProgram(keyIndices, lists).run(backend)),
+    });
+    const keyPlan = plan && joined(plan);
+    const statistics = scratch(new GradientStatisticsProgram(call, tile, keyPlan).run(backend));
+    const queryGradient = keep(new GradientQueryProgram(call, tile, statistics, keyPlan).run(backend));
+    const mask = plan && scratch(blockMask(call, plan.blockLists));
+    const queryPlan = plan && joined({...plan, blockLists: scratch(new QueryListsProgram(mask!).run(backend))});
     const gradients = scratch(new GradientKeyProgram(call, tile, statistics, queryPlan).run(backend));
     const owners = ownerHeads(geometry, plan !== undefined);
     const firstValue = owners * keyLength * headDim;
@@ -46,6 +49,9 @@ export function gradientShapes(
   return {
     'gradients of keys and values': [ownerHeads(geometry, sparse), keyLength, headDim + valueDim],
     'gradient statistics': [batch, heads, queryLength, statisticsValues(form)],
-    ...(sparse && {'query lists': [batch, heads, keyBlocks, queryBlocks + 1]}),
+    ...(sparse && {
+      'plan by queries': [batch, heads, keyLength + queryBlocks * (keyBlocks + 1)],
+      'plan by keys': [batch, heads, keyLength + keyBlocks * (queryBlocks + 1)],
+    }),
   };
 }

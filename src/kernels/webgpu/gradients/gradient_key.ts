@@ -4,7 +4,7 @@ import {unroll} from '../../unroll.js';
 import type {AttendForm} from '../attend/attend_form.js';
 import {blockUniforms, expectedWork} from '../attend/attend_form.js';
 import {AttentionProgram, i32} from '../runtime/program.js';
-import type {WebGPUGradientCall} from '../webgpu_call.js';
+import type {JoinedPlan, WebGPUGradientCall} from '../webgpu_call.js';
 import {keyRow, rowComponents, rowInputs, workgroupIndex, writeRow} from '../wgsl/rows.js';
 import type {ScoreForm} from '../wgsl/score_hooks.js';
 import {
@@ -23,12 +23,6 @@ import {ownedCount} from './gradient_tile.js';
 import type {Ahead} from './gradient_passes.js';
 import {GradientWalk} from './gradient_walk.js';
 import {queryTiles} from './query_tiles.js';
-
-/** Keys in permuted order, and for each block of them the query blocks that attend to it (see `query_lists.ts`). */
-export interface QueryPlan {
-  keyIndices: TensorInfo;
-  queryLists: TensorInfo;
-}
 
 /** `sparse` is whether a plan names the queries. */
 interface GradientVariant extends Pick<AttendForm, 'headDim' | 'valueDim' | 'sparse'>, ScoreForm {
@@ -52,7 +46,8 @@ export const ownerHeads = ({batch, heads, keyValueHeads}: BlockGeometry, sparse:
  * key has one workgroup that writes it, where the key stands, and nothing is added atomically.
  */
 export class GradientKeyProgram extends AttentionProgram<GradientVariant> {
-  constructor(call: WebGPUGradientCall, tile: GradientTile, statistics: TensorInfo, plan?: QueryPlan) {
+  /** @param plan keys in permuted order, and for each block of them the query blocks that attend to it (see `query_lists.ts`). */
+  constructor(call: WebGPUGradientCall, tile: GradientTile, statistics: TensorInfo, plan?: JoinedPlan) {
     const {query, key, value, dy, geometry, causal, mask} = call;
     const {keyLength, headDim, valueDim, keyBlockSize, keyBlocks} = geometry;
     const sparse = plan !== undefined;

@@ -4,7 +4,7 @@ import type {AttendForm} from '../attend/attend_form.js';
 import {attendForm, walkSpec} from '../attend/attend_form.js';
 import {walkOverKeys} from '../attend/attend_walk.js';
 import {AttentionProgram} from '../runtime/program.js';
-import type {WebGPUGradientCall, WebGPUPlan} from '../webgpu_call.js';
+import type {JoinedPlan, WebGPUGradientCall} from '../webgpu_call.js';
 import {rowComponents, rowInputs, writeRow} from '../wgsl/rows.js';
 import {derivativeFunctions, hookedScore, hooksOfRow, scoreDerivative} from '../wgsl/score_hooks.js';
 import {invocationPlace, rowOf, tileThreads} from '../wgsl/tile.js';
@@ -28,7 +28,7 @@ interface QueryVariant {
  * its value differs from the mean: d score = weight · (dy · value − delta), d query = scale · Σ d score · key.
  */
 export class GradientQueryProgram extends AttentionProgram<QueryVariant> {
-  constructor(call: WebGPUGradientCall, tile: GradientTile, statistics: TensorInfo, plan?: WebGPUPlan) {
+  constructor(call: WebGPUGradientCall, tile: GradientTile, statistics: TensorInfo, plan?: JoinedPlan) {
     const {query, key, value, dy, keyLengths, geometry} = call;
     // Key lengths are in the statistics: with them as an input there would be more buffers than every device has.
     const form = {...attendForm(call, plan), padded: false, perHead: undefined};

@@ -3,7 +3,7 @@ import type {AttendForm} from '../attend/attend_form.js';
 import {attendForm, walkSpec} from '../attend/attend_form.js';
 import {lastVisible, scoresOfProducts, walkOverKeys} from '../attend/attend_walk.js';
 import {AttentionProgram} from '../runtime/program.js';
-import type {WebGPUGradientCall, WebGPUPlan} from '../webgpu_call.js';
+import type {JoinedPlan, WebGPUGradientCall} from '../webgpu_call.js';
 import {logOfSum} from '../wgsl/not_finite.js';
 import {headVectors, readRow, rowInputs} from '../wgsl/rows.js';
 import type {ScoreForm} from '../wgsl/score_hooks.js';
@@ -40,7 +40,7 @@ export const statisticsValues = ({slopes}: Pick<ScoreForm, 'slopes'>) => (slopes
  * keys that are not padding. With slopes four values more, of which the first is the row's slope. So no later stage asks again.
  */
 export class GradientStatisticsProgram extends AttentionProgram<StatisticsVariant> {
-  constructor(call: WebGPUGradientCall, tile: GradientTile, plan?: WebGPUPlan) {
+  constructor(call: WebGPUGradientCall, tile: GradientTile, plan?: JoinedPlan) {
     const {query, key, output, dy, dLogSumExp, geometry} = call;
     const {batch, heads, queryLength} = geometry;
     const form = attendForm(call, plan);

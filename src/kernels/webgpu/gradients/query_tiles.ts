@@ -5,7 +5,7 @@ import type {ScoreForm} from '../wgsl/score_hooks.js';
 export const queryTiles = (sparse: boolean, form: Pick<ScoreForm, 'causal' | 'window'>): string =>
   sparse ? sparseQueryTiles : exactQueryTiles(form);
 
-const sparseQueryTiles = `${listedTiles('queryLists')}
+const sparseQueryTiles = `${listedTiles('queries', true)}
 
 fn queryRows(head : i32, firstHead : i32, tile : i32, firstKey : i32, t : i32) -> vec3<i32> {
   return vec3<i32>(head, listedTile(head, tile, t));

@@ -19,7 +19,7 @@ import {columnOf, invocationPlace, rowOf, tileKeys, tileQueries, tileThreads} fr
 /**
  * Part of stage 1, permute, by the sampled estimate: float32 `[batch, heads, permutedLength]`, the mean attention that the first
  * rows behind a segment pay to its keys, by a softmax over the keys of the segment (`sampled_estimate.ts`). Padding scores 0, and
- * so does every key of a segment that has no row behind it.
+ * so does every key of a segment that has no row behind it, and what a mask hides from them.
  */
 export function segmentKeyScores(call: WebGPUCall): TensorInfo {
   return new SegmentKeyScoresProgram(call, chooseScoreTile(call, orderRows)).run(call.backend);
@@ -36,12 +36,12 @@ interface SegmentVariant extends KeysVariant {
 
 export class SegmentKeyScoresProgram extends AttentionProgram<SegmentVariant> {
   constructor(call: WebGPUCall, tile: Tile) {
-    const {query, key, keyLengths, headForms, geometry, causal} = call;
-    const {softCap, slopes} = scoreForm(call);
+    const {query, key, keyLengths, headForms, mask: maskTensor, geometry, causal} = call;
+    const {softCap, slopes, mask} = scoreForm(call);
     const {batch, heads, segmentSize, permutedLength} = geometry;
     super({
       name: 'SegmentKeyScores',
-      inputs: {...rowInputs({query, key, ...(slopes && {headForms: headForms!})}), keyLengths},
+      inputs: {...rowInputs({query, key, ...(slopes && {headForms: headForms!})}), keyLengths, mask: maskTensor},
       outputShape: [batch, heads, permutedLength],
       threads: tileThreads(tile),
       workgroups: batch * heads * (permutedLength / segmentSize),
@@ -52,7 +52,7 @@ export class SegmentKeyScoresProgram extends AttentionProgram<SegmentVariant> {
         ...keysVariant(call),
         causal,
         positions: rowsHavePositions(geometry, causal),
-        form: {causal, softCap, slopes},
+        form: {causal, softCap, slopes, mask},
       },
     });
   }
@@ -61,7 +61,7 @@ export class SegmentKeyScoresProgram extends AttentionProgram<SegmentVariant> {
     const {rows, columns, threadsX, threadsY} = tile;
     const position = (c: number) => `(firstKey + offset + ${columnOf(c)})`;
     const inForms =
-      form.softCap || form.slopes
+      form.softCap || form.slopes || form.mask
         ? `\n      ${unroll(
             rows,
             (r) => `{
@@ -127,7 +127,7 @@ ${invocationPlace(tile)}
       (r) => `{
       let first = (${rowOf(r)}) * threadsX;
       ${mergeParts('threadsX', 'partials[first + i].x', 'partials[first + i].y')}
-      logSum[${r}] = total + logOfSum(sum);
+      logSum[${r}] = ${form.mask ? 'select(total + logOfSum(sum), lowest, sum == 0.0)' : 'total + logOfSum(sum)'};
     }`,
     )}
 

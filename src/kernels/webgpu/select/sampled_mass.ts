@@ -88,14 +88,14 @@ const lastOfWindow = (row: string) => `${positionOf(row)} + uniforms.window - 1`
 /** One shader, longer than other files: its two walks over the keys share rows, tiles and what is left in registers. */
 export class SampledMassProgram extends AttentionProgram<SampledVariant> {
   constructor(call: WebGPUCall, keyIndices: TensorInfo, tile: Tile) {
-    const {query, key, keyLengths, headForms, geometry} = call;
+    const {query, key, keyLengths, headForms, mask, geometry} = call;
     const {batch, heads, keyBlockSize, queryBlocks} = geometry;
     const form = scoreForm(call);
     const blocks = blocksOfTile(tile, keyBlockSize);
     const tilesOfBlock = blocks > 1 ? 1 : Math.ceil(Math.ceil(keyBlockSize / sampleStride) / tileKeys(tile));
     super({
       name: 'SampledMass',
-      inputs: {...rowInputs({query, key, ...(form.slopes && {headForms: headForms!})}), keyIndices, keyLengths},
+      inputs: {...rowInputs({query, key, ...(form.slopes && {headForms: headForms!})}), keyIndices, keyLengths, mask},
       outputShape: sampledMassShape(geometry),
       threads: tileThreads(tile),
       workgroups: batch * heads * queryBlocks * sampleStride,
@@ -109,10 +109,20 @@ export class SampledMassProgram extends AttentionProgram<SampledVariant> {
     });
   }
 
-  protected shader({tile, blocksOfTile, causal, offset, softCap, slopes, window, ...keys}: SampledVariant): string {
+  protected shader({
+    tile,
+    blocksOfTile,
+    causal,
+    offset,
+    softCap,
+    slopes,
+    window,
+    mask,
+    ...keys
+  }: SampledVariant): string {
     const {headDim} = keys;
-    const form: ScoreForm = {causal, softCap, slopes, window};
-    const isFormed = softCap || slopes || window;
+    const form: ScoreForm = {causal, softCap, slopes, window, mask};
+    const isFormed = softCap || slopes || window || mask;
     const {rows, columns, threadsX} = tile;
     const queries = tileQueries(tile);
     const columnsOfBlock = tileKeys(tile) / blocksOfTile;

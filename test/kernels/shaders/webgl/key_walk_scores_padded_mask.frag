@@ -80,8 +80,11 @@ uniform int maskBatchStep;
 uniform int maskHeadStep;
 uniform int maskRowStep;
 uniform int maskBlockStep;
+uniform int maskBlockSize;
+uniform int maskTiles;
+uniform int maskLastRow;
+uniform int maskLastKey;
 uniform int firstSlot;
-uniform int orderTiles;
 uniform float logitScale;
 layout(location = 0) out vec4 result0;
 layout(location = 1) out vec4 result1;
@@ -136,24 +139,28 @@ vec4 visible(int position, ivec4 keys, vec4 scores) {
   }
   return mix(scores, vec4(-1e30), greaterThan(origins, ivec4(position + queryOffset)));
 }
+float maskOfKey(int head, int query, int key) {
+  int row = (head / heads) * maskBatchStep + (head % heads) * maskHeadStep + clamp(query, 0, maskLastRow) * maskRowStep;
+  if (maskBlockStep == 0) {
+    return readMask(row, 0).x;
+  }
+  int known = clamp(key, 0, maskLastKey);
+  int block = divide(known, maskBlockSize);
+  int inBlock = known - block * maskBlockSize;
+  int place = divide(inBlock, maskTiles);
+  int column = (inBlock - place * maskTiles) * 8 + place;
+  return readMask(row + block, column / 4)[column % 4];
+}
+vec4 maskOf(int head, ivec4 queries, ivec4 keys) {
+  vec4 four;
+  for (int i = 0; i < 4; i++) {
+    four[i] = maskOfKey(head, queries[i], keys[i]);
+  }
+  return four;
+}
 vec4 masked(vec4 scores, vec4 mask) {
   bvec4 hides = equal(floatBitsToUint(mask), uvec4(0xff800000u));
   return mix(scores + 1.4426950408889634 * max(mask, vec4(-1e28)), vec4(-1e30), hides);
-}
-vec4 maskOfKeys(Group group, int query) {
-  int row = (group.head / heads) * maskBatchStep + (group.head % heads) * maskHeadStep + max(query, 0) * maskRowStep;
-  if (maskBlockStep == 0) {
-    return readMask(row, 0).xxxx;
-  }
-  vec4 four;
-  for (int i = 0; i < 4; i++) {
-    // Past the end of the block there are no keys.
-    int inBlock = min(group.keys[i] - group.block * blockSize, blockSize - 1);
-    int key = divide(inBlock, orderTiles);
-    int column = (inBlock - key * orderTiles) * 8 + key;
-    four[i] = readMask(row + group.block, column / 4)[column % 4];
-  }
-  return four;
 }
 void compute(int row, int tile) {
   Group group = groupAt(firstGroup + row);
@@ -225,14 +232,14 @@ void compute(int row, int tile) {
   result5 = visible(keys1[1], queries, logitScale * score5);
   result6 = visible(keys1[2], queries, logitScale * score6);
   result7 = visible(keys1[3], queries, logitScale * score7);
-  result0 = masked(result0, maskOfKeys(group, keys0[0]));
-  result1 = masked(result1, maskOfKeys(group, keys0[1]));
-  result2 = masked(result2, maskOfKeys(group, keys0[2]));
-  result3 = masked(result3, maskOfKeys(group, keys0[3]));
-  result4 = masked(result4, maskOfKeys(group, keys1[0]));
-  result5 = masked(result5, maskOfKeys(group, keys1[1]));
-  result6 = masked(result6, maskOfKeys(group, keys1[2]));
-  result7 = masked(result7, maskOfKeys(group, keys1[3]));
+  result0 = masked(result0, maskOf(group.head, ivec4(keys0[0]), origins));
+  result1 = masked(result1, maskOf(group.head, ivec4(keys0[1]), origins));
+  result2 = masked(result2, maskOf(group.head, ivec4(keys0[2]), origins));
+  result3 = masked(result3, maskOf(group.head, ivec4(keys0[3]), origins));
+  result4 = masked(result4, maskOf(group.head, ivec4(keys1[0]), origins));
+  result5 = masked(result5, maskOf(group.head, ivec4(keys1[1]), origins));
+  result6 = masked(result6, maskOf(group.head, ivec4(keys1[2]), origins));
+  result7 = masked(result7, maskOf(group.head, ivec4(keys1[3]), origins));
 }
 
 uniform int outShift;

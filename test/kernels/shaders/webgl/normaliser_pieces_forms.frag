@@ -75,6 +75,19 @@ vec4 fetchAlibiSlopes(ivec2 at, int texel, int layer) {
 vec4 readAlibiSlopes(int row, int texel) {
   return fetchAlibiSlopes(alibiSlopesAt(row), texel, 0);
 }
+
+uniform sampler2DArray mask;
+uniform int maskShift;
+uniform int maskTexels;
+ivec2 maskAt(int row) {
+  return ivec2(row & ((1 << maskShift) - 1), (row >> maskShift) * maskTexels);
+}
+vec4 fetchMask(ivec2 at, int texel, int layer) {
+  return texelFetch(mask, ivec3(at.x, at.y + texel, layer), 0);
+}
+vec4 readMask(int row, int texel) {
+  return fetchMask(maskAt(row), texel, 0);
+}
 uniform int heads;
 uniform int queryLength;
 uniform int keyLength;
@@ -92,6 +105,14 @@ uniform int groupsOfPhase;
 uniform int tilesPerBlock;
 uniform int exactPieces;
 uniform int orderTiles;
+uniform int maskBatchStep;
+uniform int maskHeadStep;
+uniform int maskRowStep;
+uniform int maskBlockStep;
+uniform int maskBlockSize;
+uniform int maskTiles;
+uniform int maskLastRow;
+uniform int maskLastKey;
 uniform float logitScale;
 uniform float softCap;
 uniform float inverseSoftCap;
@@ -175,6 +196,29 @@ vec4 visible(int key, ivec4 queries, vec4 scores) {
   }
   scores = formed(scores, queries + queryOffset - key);
   return mix(scores, vec4(-1e30), greaterThan(ivec4(key - queryOffset), queries));
+}
+float maskOfKey(int head, int query, int key) {
+  int row = (head / heads) * maskBatchStep + (head % heads) * maskHeadStep + clamp(query, 0, maskLastRow) * maskRowStep;
+  if (maskBlockStep == 0) {
+    return readMask(row, 0).x;
+  }
+  int known = clamp(key, 0, maskLastKey);
+  int block = divide(known, maskBlockSize);
+  int inBlock = known - block * maskBlockSize;
+  int place = divide(inBlock, maskTiles);
+  int column = (inBlock - place * maskTiles) * 8 + place;
+  return readMask(row + block, column / 4)[column % 4];
+}
+vec4 maskOf(int head, ivec4 queries, ivec4 keys) {
+  vec4 four;
+  for (int i = 0; i < 4; i++) {
+    four[i] = maskOfKey(head, queries[i], keys[i]);
+  }
+  return four;
+}
+vec4 masked(vec4 scores, vec4 mask) {
+  bvec4 hides = equal(floatBitsToUint(mask), uvec4(0xff800000u));
+  return mix(scores + 1.4426950408889634 * max(mask, vec4(-1e28)), vec4(-1e30), hides);
 }
 ivec4 sampledSlots(ivec4 samples, int phase) {
   ivec4 run = samples / 16;
@@ -263,14 +307,14 @@ void compute(int row, int piece) {
     k = fetchKey(key7, v, 0);
     score7 += vec4(dot(q0, k), dot(q1, k), dot(q2, k), dot(q3, k));
   }
-    vec4 s0 = weight + visible(keys0[0], queries, logitScale * score0);
-    vec4 s1 = weight + visible(keys0[1], queries, logitScale * score1);
-    vec4 s2 = weight + visible(keys0[2], queries, logitScale * score2);
-    vec4 s3 = weight + visible(keys0[3], queries, logitScale * score3);
-    vec4 s4 = weight + visible(keys1[0], queries, logitScale * score4);
-    vec4 s5 = weight + visible(keys1[1], queries, logitScale * score5);
-    vec4 s6 = weight + visible(keys1[2], queries, logitScale * score6);
-    vec4 s7 = weight + visible(keys1[3], queries, logitScale * score7);
+    vec4 s0 = weight + masked(visible(keys0[0], queries, logitScale * score0), maskOf(head, queries, ivec4(keys0[0])));
+    vec4 s1 = weight + masked(visible(keys0[1], queries, logitScale * score1), maskOf(head, queries, ivec4(keys0[1])));
+    vec4 s2 = weight + masked(visible(keys0[2], queries, logitScale * score2), maskOf(head, queries, ivec4(keys0[2])));
+    vec4 s3 = weight + masked(visible(keys0[3], queries, logitScale * score3), maskOf(head, queries, ivec4(keys0[3])));
+    vec4 s4 = weight + masked(visible(keys1[0], queries, logitScale * score4), maskOf(head, queries, ivec4(keys1[0])));
+    vec4 s5 = weight + masked(visible(keys1[1], queries, logitScale * score5), maskOf(head, queries, ivec4(keys1[1])));
+    vec4 s6 = weight + masked(visible(keys1[2], queries, logitScale * score6), maskOf(head, queries, ivec4(keys1[2])));
+    vec4 s7 = weight + masked(visible(keys1[3], queries, logitScale * score7), maskOf(head, queries, ivec4(keys1[3])));
     vec4 newMax = rowMax;
     newMax = max(newMax, s0);
     newMax = max(newMax, s1);

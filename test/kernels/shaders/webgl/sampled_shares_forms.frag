@@ -75,6 +75,19 @@ vec4 fetchAlibiSlopes(ivec2 at, int texel, int layer) {
 vec4 readAlibiSlopes(int row, int texel) {
   return fetchAlibiSlopes(alibiSlopesAt(row), texel, 0);
 }
+
+uniform sampler2DArray mask;
+uniform int maskShift;
+uniform int maskTexels;
+ivec2 maskAt(int row) {
+  return ivec2(row & ((1 << maskShift) - 1), (row >> maskShift) * maskTexels);
+}
+vec4 fetchMask(ivec2 at, int texel, int layer) {
+  return texelFetch(mask, ivec3(at.x, at.y + texel, layer), 0);
+}
+vec4 readMask(int row, int texel) {
+  return fetchMask(maskAt(row), texel, 0);
+}
 uniform int heads;
 uniform int queryLength;
 uniform int keyLength;
@@ -90,6 +103,14 @@ uniform int firstBlockRow;
 uniform int groups;
 uniform int groupsOfPhase;
 uniform int orderTiles;
+uniform int maskBatchStep;
+uniform int maskHeadStep;
+uniform int maskRowStep;
+uniform int maskBlockStep;
+uniform int maskBlockSize;
+uniform int maskTiles;
+uniform int maskLastRow;
+uniform int maskLastKey;
 uniform float logitScale;
 uniform float softCap;
 uniform float inverseSoftCap;
@@ -170,6 +191,28 @@ vec4 visible(int key, ivec4 queries, vec4 scores) {
   }
   scores = formed(scores, queries + queryOffset - key);
   return scores;
+}
+float maskOfKey(int head, int query, int key) {
+  int row = (head / heads) * maskBatchStep + (head % heads) * maskHeadStep + clamp(query, 0, maskLastRow) * maskRowStep;
+  if (maskBlockStep == 0) {
+    return readMask(row, 0).x;
+  }
+  int known = clamp(key, 0, maskLastKey);
+  int block = divide(known, maskBlockSize);
+  int inBlock = known - block * maskBlockSize;
+  int place = divide(inBlock, maskTiles);
+  int column = (inBlock - place * maskTiles) * 8 + place;
+  return readMask(row + block, column / 4)[column % 4];
+}
+vec4 maskOf(int head, ivec4 queries, ivec4 keys) {
+  vec4 four;
+  for (int i = 0; i < 4; i++) {
+    four[i] = maskOfKey(head, queries[i], keys[i]);
+  }
+  return four;
+}
+vec4 masked(vec4 scores, vec4 mask) {
+  return mix(vec4(-1e30), scores, notEqual(mask, vec4(0.0)));
 }
 // A NaN stays one, and so does the infinity that exp2 makes of one on some devices.
 vec4 atMost1(vec4 x) {
@@ -255,14 +298,14 @@ void compute(int row, int tile) {
     k = fetchKey(key7, v, 0);
     score7 += vec4(dot(q0, k), dot(q1, k), dot(q2, k), dot(q3, k));
   }
-    share0 += exp2(atMost0(visible(keys0[0], queries, logitScale * score0) - logSums));
-    share1 += exp2(atMost0(visible(keys0[1], queries, logitScale * score1) - logSums));
-    share2 += exp2(atMost0(visible(keys0[2], queries, logitScale * score2) - logSums));
-    share3 += exp2(atMost0(visible(keys0[3], queries, logitScale * score3) - logSums));
-    share4 += exp2(atMost0(visible(keys1[0], queries, logitScale * score4) - logSums));
-    share5 += exp2(atMost0(visible(keys1[1], queries, logitScale * score5) - logSums));
-    share6 += exp2(atMost0(visible(keys1[2], queries, logitScale * score6) - logSums));
-    share7 += exp2(atMost0(visible(keys1[3], queries, logitScale * score7) - logSums));
+    share0 += exp2(atMost0(masked(visible(keys0[0], queries, logitScale * score0), maskOf(head, queries, ivec4(keys0[0]))) - logSums));
+    share1 += exp2(atMost0(masked(visible(keys0[1], queries, logitScale * score1), maskOf(head, queries, ivec4(keys0[1]))) - logSums));
+    share2 += exp2(atMost0(masked(visible(keys0[2], queries, logitScale * score2), maskOf(head, queries, ivec4(keys0[2]))) - logSums));
+    share3 += exp2(atMost0(masked(visible(keys0[3], queries, logitScale * score3), maskOf(head, queries, ivec4(keys0[3]))) - logSums));
+    share4 += exp2(atMost0(masked(visible(keys1[0], queries, logitScale * score4), maskOf(head, queries, ivec4(keys1[0]))) - logSums));
+    share5 += exp2(atMost0(masked(visible(keys1[1], queries, logitScale * score5), maskOf(head, queries, ivec4(keys1[1]))) - logSums));
+    share6 += exp2(atMost0(masked(visible(keys1[2], queries, logitScale * score6), maskOf(head, queries, ivec4(keys1[2]))) - logSums));
+    share7 += exp2(atMost0(masked(visible(keys1[3], queries, logitScale * score7), maskOf(head, queries, ivec4(keys1[3]))) - logSums));
   }
   // Where a row's normaliser missed what it pays most to, a share can come out above 1.
   bvec4 exists = lessThan(group.rows, ivec4(min(blockSize, queryLength - group.block * blockSize)));

@@ -62,12 +62,33 @@ vec4 fetchAlibiSlopes(ivec2 at, int texel, int layer) {
 vec4 readAlibiSlopes(int row, int texel) {
   return fetchAlibiSlopes(alibiSlopesAt(row), texel, 0);
 }
+
+uniform sampler2DArray mask;
+uniform int maskShift;
+uniform int maskTexels;
+ivec2 maskAt(int row) {
+  return ivec2(row & ((1 << maskShift) - 1), (row >> maskShift) * maskTexels);
+}
+vec4 fetchMask(ivec2 at, int texel, int layer) {
+  return texelFetch(mask, ivec3(at.x, at.y + texel, layer), 0);
+}
+vec4 readMask(int row, int texel) {
+  return fetchMask(maskAt(row), texel, 0);
+}
 uniform int heads;
 uniform int keyValueHeads;
 uniform int queryLength;
 uniform int keyLength;
 uniform int queryOffset;
 uniform int segmentSize;
+uniform int maskBatchStep;
+uniform int maskHeadStep;
+uniform int maskRowStep;
+uniform int maskBlockStep;
+uniform int maskBlockSize;
+uniform int maskTiles;
+uniform int maskLastRow;
+uniform int maskLastKey;
 uniform int hasPositions;
 uniform int firstPosition;
 uniform int firstHead;
@@ -121,6 +142,29 @@ vec4 visible(int key, ivec4 queries, vec4 scores) {
   }
   scores = formed(scores, queries + queryOffset - key);
   return scores;
+}
+float maskOfKey(int head, int query, int key) {
+  int row = (head / heads) * maskBatchStep + (head % heads) * maskHeadStep + clamp(query, 0, maskLastRow) * maskRowStep;
+  if (maskBlockStep == 0) {
+    return readMask(row, 0).x;
+  }
+  int known = clamp(key, 0, maskLastKey);
+  int block = divide(known, maskBlockSize);
+  int inBlock = known - block * maskBlockSize;
+  int place = divide(inBlock, maskTiles);
+  int column = (inBlock - place * maskTiles) * 8 + place;
+  return readMask(row + block, column / 4)[column % 4];
+}
+vec4 maskOf(int head, ivec4 queries, ivec4 keys) {
+  vec4 four;
+  for (int i = 0; i < 4; i++) {
+    four[i] = maskOfKey(head, queries[i], keys[i]);
+  }
+  return four;
+}
+vec4 masked(vec4 scores, vec4 mask) {
+  bvec4 hides = equal(floatBitsToUint(mask), uvec4(0xff800000u));
+  return mix(scores + 1.4426950408889634 * max(mask, vec4(-1e28)), vec4(-1e30), hides);
 }
 void compute(int row, int tile) {
   int segmentRow = divide(row, 8);
@@ -184,14 +228,14 @@ void compute(int row, int tile) {
     k = fetchKey(key7, v, 0);
     score7 += vec4(dot(q0, k), dot(q1, k), dot(q2, k), dot(q3, k));
   }
-  result0 = visible(keys0[0], queries, logitScale * score0);
-  result1 = visible(keys0[1], queries, logitScale * score1);
-  result2 = visible(keys0[2], queries, logitScale * score2);
-  result3 = visible(keys0[3], queries, logitScale * score3);
-  result4 = visible(keys1[0], queries, logitScale * score4);
-  result5 = visible(keys1[1], queries, logitScale * score5);
-  result6 = visible(keys1[2], queries, logitScale * score6);
-  result7 = visible(keys1[3], queries, logitScale * score7);
+  result0 = masked(visible(keys0[0], queries, logitScale * score0), maskOf(head, queries, ivec4(keys0[0])));
+  result1 = masked(visible(keys0[1], queries, logitScale * score1), maskOf(head, queries, ivec4(keys0[1])));
+  result2 = masked(visible(keys0[2], queries, logitScale * score2), maskOf(head, queries, ivec4(keys0[2])));
+  result3 = masked(visible(keys0[3], queries, logitScale * score3), maskOf(head, queries, ivec4(keys0[3])));
+  result4 = masked(visible(keys1[0], queries, logitScale * score4), maskOf(head, queries, ivec4(keys1[0])));
+  result5 = masked(visible(keys1[1], queries, logitScale * score5), maskOf(head, queries, ivec4(keys1[1])));
+  result6 = masked(visible(keys1[2], queries, logitScale * score6), maskOf(head, queries, ivec4(keys1[2])));
+  result7 = masked(visible(keys1[3], queries, logitScale * score7), maskOf(head, queries, ivec4(keys1[3])));
 }
 
 uniform int outShift;

@@ -97,7 +97,7 @@ if (testBackends().includes('webgpu')) {
       dispose([q, k, v, got]);
     });
 
-    it('is attention over the blocks of a plan', async () => {
+    it('is attention over the blocks of a plan, under a mask', async () => {
       // Few rows: in blocks that do not fill the larger workgroups there is room.
       matrixTiles.manyRows = manyRows;
       const [q, k, v] = tensors(randomInputs({heads: 2, keyValueHeads: 1, length: 150, headDim: 8}, 32));
@@ -105,10 +105,13 @@ if (testBackends().includes('webgpu')) {
       // The sampled estimate has a program of its own on matrix units.
       const rule = {...sizes, estimate: 'pooled' as const};
       const plan = pbsAttentionPlan(q, k, rule);
-      const attend = (precision: 'float32' | 'float16'): Tensor4D => pbsAttention(q, k, v, {...sizes, plan, precision});
+      const bias = Array.from({length: 150}, (_, i) => (i % 7 === 3 ? -Infinity : 2 * Math.sin(i)));
+      const mask = tensor4d(bias, [1, 1, 1, 150]);
+      const attend = (precision: 'float32' | 'float16'): Tensor4D =>
+        pbsAttention(q, k, v, {...sizes, plan, mask, precision});
       const [expected, got] = [attend('float32'), attend('float16')];
       expect(relativeL1(await got.data(), await expected.data())).to.be.within(1e-5, 5e-3);
-      dispose([q, k, v, plan.keyIndices, plan.blockMask, got, expected]);
+      dispose([q, k, v, mask, plan.keyIndices, plan.blockMask, got, expected]);
     });
   });
 }
