@@ -3,7 +3,7 @@ import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {registerWebGPUBackend} from '../../src/webgpu';
 import type {Device} from '../device';
 import {whyNot} from '../our_attention';
-import {finish, timePrograms} from './dispatch_timing';
+import {finish, timePrograms, WARM_UP_MS} from './dispatch_timing';
 import {peakBytes} from './gpu_memory';
 
 /** Runs tfjs's webgpu backend on a device with every useful feature and limit of the adapter, `without` some features. */
@@ -26,7 +26,8 @@ export async function openWebGPU(without: string[]): Promise<Device> {
     errors,
     timer: {
       shortestMs: 40,
-      warmUpMs: 0,
+      // Clocks fall while inputs are made; of memory, by two to five times (docs/performance.md, 2026-11-30).
+      warmUpMs: WARM_UP_MS,
       finish: () => finish(webgpu),
       timePrograms: (call, seconds) => timePrograms(webgpu, call, seconds),
     },
