@@ -13,16 +13,18 @@ if (testBackends().includes('webgpu') && process.env.LACK_OF_MEMORY) {
     onOwnDevice();
 
     const filling: GPUBuffer[] = [];
+    let filled: GPUDevice | undefined;
     /** Memory comes back when the device has done what it was sent. */
     const empty = async () => {
       filling.splice(0).forEach((buffer) => buffer.destroy());
-      await (activeBackend() as WebGPUBackend).queue.onSubmittedWorkDone();
+      await filled?.queue.onSubmittedWorkDone();
     };
     afterEach(empty);
 
     /** Takes buffers, large ones first, until the device has none of a mebibyte. */
     async function fill(device: GPUDevice): Promise<number> {
       let bytes = 0;
+      filled = device;
       for (let size = 2 ** 28; size >= 2 ** 20;) {
         device.pushErrorScope('out-of-memory');
         const buffer = device.createBuffer({size, usage: GPUBufferUsage.STORAGE});
