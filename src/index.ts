@@ -24,6 +24,7 @@ export type {
   TensorInput,
 } from './ops/options.js';
 export {paperOptions} from './ops/options.js';
+export {packFloat16} from './ops/pack_float16.js';
 export {pbsAttention} from './ops/pbs_attention.js';
 export {pbsAttentionDensity} from './ops/pbs_attention_density.js';
 export type {AttentionPart, PBSAttentionPlan, PBSAttentionPlanSizes, PBSAttentionReport} from './ops/results.js';

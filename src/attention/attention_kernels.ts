@@ -12,6 +12,7 @@ import type {KernelConfig, TensorInfo} from '@tensorflow/tfjs-core';
  */
 export interface AttentionInputs {
   query: TensorInfo;
+  /** Key and value may be packed: int32 `[…, headDim / 2]`, what `PackFloat16` gives. Not in gradients. */
   key: TensorInfo;
   /** A plan alone has none. */
   value?: TensorInfo;
@@ -61,6 +62,15 @@ export interface FlashAttentionAttrs {
  * no sink. Attributes are those of `FlashAttention`, whose gradient kernel serves.
  */
 export const AttentionWithLogSumExp = 'AttentionWithLogSumExp';
+
+/**
+ * Rows of keys or values as two float16 a word, the first in the low half. One input, x: float32 `[…, dim]`; one output: int32
+ * `[…, dim / 2]`. On backends that have no such kernel attention takes no packed rows.
+ */
+export const PackFloat16 = 'PackFloat16';
+
+/** Values of a row of keys or values, packed or not: kernels are given no other int32 for them. */
+export const rowDim = ({shape, dtype}: TensorInfo): number => shape[shape.length - 1] * (dtype === 'int32' ? 2 : 1);
 
 /** Permuted block-sparse attention. One output: float32 `[batch, heads, queryLength, valueDim]`. */
 export const PBSAttention = 'PBSAttention';

@@ -1,5 +1,6 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {PBSAttentionAttrs} from './attention_kernels.js';
+import {rowDim} from './attention_kernels.js';
 
 /**
  * How queries and keys are cut into blocks and segments: the same on every backend.
@@ -82,7 +83,7 @@ export function blockGeometry(
     // A window in which every row sees every key is none.
     ...(window < Math.max(queryOffset + queryLength, keyLength - queryOffset) && {window}),
     headDim,
-    valueDim: value.shape[3],
+    valueDim: rowDim(value),
     blockSize,
     keyBlockSize,
     segmentSize,

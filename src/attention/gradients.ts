@@ -36,6 +36,9 @@ export function runDifferentiable<Result = Tensor4D>(
 function gradientOf(kernelName: string, gradKernelName: string): GradConfig {
   const gradFunc = (dys: Tensor | Tensor[], saved: Tensor[], attrs: NamedAttrMap) => {
     const [query, key, value, ...others] = saved;
+    if (key.dtype === 'int32') {
+      throw new Error(`gradient of ${kernelName}: key: got packed float16; takes float32`);
+    }
     const output = others.pop()!;
     const names = attrs['optionalInputs'] as string[];
     const named = Object.fromEntries(others.map((x, i) => [names[i], x]));

@@ -1,6 +1,8 @@
 import type {Tensor4D} from '@tensorflow/tfjs-core';
 import {reshape, Tensor, tensor, util} from '@tensorflow/tfjs-core';
+import {rowDim} from '../attention/attention_kernels.js';
 import {check, describe} from './check_arguments.js';
+import {checkTakesPacked} from './pack_float16.js';
 
 /** Query, key and, where the op has them, values of a batch. */
 export interface AttentionTensors {
@@ -74,9 +76,12 @@ function checkShapes(op: string, query: Tensor4D, key: Tensor4D, value: Tensor4D
   const [keyBatch, keyHeads, keyLength] = key.shape;
   const ofKey = `got key [${key.shape}] with query [${query.shape}]`;
   check(keyBatch === batch, op, 'key', ofKey, `the query's batch, ${batch}`);
-  check(key.shape[3] === headDim, op, 'key', ofKey, `the query's headDim, ${headDim}`);
+  check(rowDim(key) === headDim, op, 'key', ofKey, `the query's headDim, ${headDim}, or, packed as int32, half of it`);
   check(heads % keyHeads === 0, op, 'key', ofKey, `a number of heads that divides the query's ${heads}`);
+  if (key.dtype === 'int32') checkTakesPacked(op, 'key');
   const ofValue = `got value [${value.shape}] with key [${key.shape}]`;
+  const ofTypes = `got ${value.dtype} with a key of ${key.dtype}`;
+  check(value.dtype === key.dtype, op, 'value', ofTypes, 'key and value packed as int32, or none');
   check(value.shape[0] === batch, op, 'value', ofValue, `the key's batch, ${batch}`);
   check(value.shape[1] === keyHeads, op, 'value', ofValue, `the key's number of heads, ${keyHeads}`);
   check(value.shape[2] === keyLength, op, 'value', ofValue, `the key's length, ${keyLength}`);
@@ -84,8 +89,10 @@ function checkShapes(op: string, query: Tensor4D, key: Tensor4D, value: Tensor4D
 
 function checkTensor(op: string, name: string, x: unknown, shape: string, rank = 4): asserts x is Tensor {
   const got = x instanceof Tensor ? `got ${x.dtype} [${x.shape}]` : `got ${describe(x)}`;
-  const takes = `a float32 tensor ${shape} with no dimension of 0`;
+  const isPackable = name !== 'query';
+  const takes = `a float32 tensor ${shape} with no dimension of 0${isPackable ? ', or that packed' : ''}`;
   check(x instanceof Tensor, op, name, got, takes);
   check(!x.isDisposed, op, name, 'got a disposed tensor', takes);
-  check(x.dtype === 'float32' && x.rank === rank && x.size > 0, op, name, got, takes);
+  const isType = x.dtype === 'float32' || (isPackable && x.dtype === 'int32');
+  check(isType && x.rank === rank && x.size > 0, op, name, got, takes);
 }

@@ -34,7 +34,8 @@ import type {AttentionPart} from './results.js';
  *
  * @param query float32 `[batch, heads, queryLength, headDim]`.
  * @param key float32 `[batch, keyValueHeads, keyLength, headDim]`; `heads` is a multiple of `keyValueHeads`.
- * @param value float32 `[batch, keyValueHeads, keyLength, valueDim]`.
+ * @param value float32 `[batch, keyValueHeads, keyLength, valueDim]`. Key and value may both be what {@link packFloat16} gives of
+ *     such.
  * @param options those of {@link flashAttention}.
  * @returns `output`, float32 `[batch, heads, queryLength, valueDim]`, and `logSumExp`, float32 `[batch, heads, queryLength]`, -Infinity in a row
  *     that sees no key and has no sink. Both without the batch where the tensors came without.

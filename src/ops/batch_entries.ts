@@ -2,6 +2,7 @@ import type {Tensor, Tensor4D} from '@tensorflow/tfjs-core';
 import {concat, fill, slice} from '@tensorflow/tfjs-core';
 import {listedIntegers} from './attention_inputs.js';
 import type {AttentionTensors} from './attention_tensors.js';
+import {rowDim} from '../attention/attention_kernels.js';
 import {check} from './check_arguments.js';
 import type {AttentionOptions} from './options.js';
 
@@ -37,7 +38,10 @@ export function attendByEntry<Options extends AttentionOptions & {mask?: Tensor}
   unseen: Array<(rows: number) => Tensor>,
 ): Tensor[] {
   const [batch, heads, queryLength, headDim] = query.shape;
-  const [, keyValueHeads, keyLength, valueDim] = value.shape;
+  const [, keyValueHeads, keyLength] = value.shape;
+  // Entries are slices, and tfjs's pass int32 through float32.
+  const packed = 'got packed float16 with positions for each entry';
+  check(key.dtype === 'float32', op, 'key', packed, 'float32 there');
   const {causal = true, mask} = options;
   const counts = causal || options.window !== undefined || options.alibiSlopes !== undefined;
   const shapes = `got query [${query.shape}] with key [${key.shape}]`;
@@ -72,8 +76,8 @@ export function attendByEntry<Options extends AttentionOptions & {mask?: Tensor}
       slice(x, [entry, 0, from, 0], [1, ...size]) as T;
     const found = attend(
       ofEntry(query, first, [heads, rows, headDim]),
-      ofEntry(key, start, [keyValueHeads, keys, headDim]),
-      ofEntry(value, start, [keyValueHeads, keys, valueDim]),
+      ofEntry(key, start, [keyValueHeads, keys, key.shape[3]]),
+      ofEntry(value, start, [keyValueHeads, keys, value.shape[3]]),
       {
         ...options,
         keyStarts: undefined,
@@ -91,4 +95,4 @@ export function attendByEntry<Options extends AttentionOptions & {mask?: Tensor}
 export const zeroRows =
   ({query, value}: AttentionTensors) =>
   (rows: number): Tensor =>
-    fill([1, query.shape[1], rows, value.shape[3]], 0);
+    fill([1, query.shape[1], rows, rowDim(value)], 0);

@@ -29,7 +29,8 @@ import type {AttentionOp, FlashAttentionOptions} from './options.js';
  * @param query float32 `[batch, heads, queryLength, headDim]`.
  * @param key float32 `[batch, keyValueHeads, keyLength, headDim]`; `heads` is a multiple of `keyValueHeads`, and query head
  *     `h` reads key head `h / (heads / keyValueHeads)` (grouped-query attention, no repeated keys needed).
- * @param value float32 `[batch, keyValueHeads, keyLength, valueDim]`.
+ * @param value float32 `[batch, keyValueHeads, keyLength, valueDim]`. Key and value may both be what {@link packFloat16} gives of
+ *     such.
  * @param options see {@link FlashAttentionOptions}: `causal = true`, `scale = 1 / sqrt(headDim)`,
  *     `queryOffset = keyLength - queryLength`; `keyLengths`, `window`, `softCap`, `alibiSlopes`, `sinks`, `mask`.
  * @returns float32 `[batch, heads, queryLength, valueDim]`; zeros in a row that sees no key.

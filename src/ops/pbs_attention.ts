@@ -51,7 +51,8 @@ import {reportOf} from './pbs_attention_report.js';
  * @param query float32 `[batch, heads, queryLength, headDim]`.
  * @param key float32 `[batch, keyValueHeads, keyLength, headDim]`; `heads` is a multiple of `keyValueHeads`, and query head
  *     `h` reads key head `h / (heads / keyValueHeads)` (grouped-query attention, no repeated keys needed).
- * @param value float32 `[batch, keyValueHeads, keyLength, valueDim]`.
+ * @param value float32 `[batch, keyValueHeads, keyLength, valueDim]`. Key and value may both be what {@link packFloat16} gives of
+ *     such.
  * @param options see {@link PBSAttentionOptions}: `threshold = 0.9`, `blockSize = 128`, `keyBlockSize = 64`,
  *     `segmentSize = 256`, `estimate = 'sampled'`, `permute = true`, `causalSafe = false`, `causal = true`,
  *     `scale = 1 / sqrt(headDim)`, `auto = true`, `queryOffset = keyLength - queryLength`; `keyLengths`, `window`, `softCap`, `alibiSlopes`, `sinks`, `mask`,

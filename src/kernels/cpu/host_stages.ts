@@ -3,6 +3,7 @@ import {tensor} from '@tensorflow/tfjs-core';
 import type {AttentionRequest} from '../../attention/attention_call.js';
 import type {StageSet} from '../../attention/stage_set.js';
 import type {CPUCall, CPUGradientCall, CPUPlan} from './cpu_call.js';
+import {unpackFloat16} from './pack_float16.js';
 import {permute} from './permute/permute.js';
 import {blockLists} from './select/block_lists.js';
 import {blockMask} from './select/block_mask.js';
@@ -32,11 +33,12 @@ export function hostStages({backendName, costs, attend, attendGradients}: HostAt
     open(_backend, request) {
       const {query, key, value, keyLengths, mask, alibiSlopes, sinks, output, dy, dLogSumExp} = request.inputs;
       const floats = (x?: TensorInfo) => x && valuesOf<Float32Array>(x);
+      const rows = (x?: TensorInfo) => (x?.dtype === 'int32' ? unpackFloat16(valuesOf<Int32Array>(x)) : floats(x));
       return {
         ...request,
         query: floats(query),
-        key: floats(key),
-        value: floats(value),
+        key: rows(key),
+        value: rows(value),
         output: floats(output),
         dy: floats(dy),
         dLogSumExp: floats(dLogSumExp),

@@ -1,14 +1,17 @@
 import type {KernelConfig, TensorInfo} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
+import {PackFloat16} from '../../attention/attention_kernels.js';
 import {attentionKernels} from '../../attention/driver.js';
+import {isSparse} from '../../attention/attention_call.js';
 import {peakWeight} from '../../attention/sampled_estimate.js';
 import type {StageSet} from '../../attention/stage_set.js';
-import {attend, attendWithLogSumExp} from './attend/attend.js';
+import {attend, attendWithLogSumExp, decodes} from './attend/attend.js';
 import {checkRequest} from './check_request.js';
 import {costsOf} from './costs.js';
 import {floatInputs} from './float_inputs.js';
 import {attendGradients} from './gradients/attend_gradients.js';
 import {headForms} from './head_forms.js';
+import {PackFloat16Program} from './pack_float16.js';
 import {permute} from './permute/permute.js';
 import {guardOf} from './runtime/backend_guard.js';
 import {releaseKeptBuffers} from './runtime/buffers.js';
@@ -20,7 +23,7 @@ import {sampledMass} from './select/sampled_mass.js';
 import {SampledScoresProgram} from './select/sampled_scores.js';
 import {scoreBlocks} from './select/score_blocks.js';
 import {selectBlocks} from './select/select_blocks.js';
-import type {WebGPUGradientCall} from './webgpu_call.js';
+import type {WebGPUCall, WebGPUGradientCall} from './webgpu_call.js';
 
 /** One file a stage, all on the GPU: nothing is read back in between. */
 export const webgpuStages: StageSet<WebGPUBackend, WebGPUGradientCall, TensorInfo> = {
@@ -34,7 +37,8 @@ export const webgpuStages: StageSet<WebGPUBackend, WebGPUGradientCall, TensorInf
     checkRequest(backend, request);
   },
   open(backend, request, scratch) {
-    const inputs = floatInputs(request.inputs, backend, scratch);
+    const keepsPacked = !isSparse(request) && decodes({...request, ...request.inputs, backend} as WebGPUCall);
+    const inputs = floatInputs(request.inputs, backend, scratch, {keepsPacked});
     const hasForms = inputs.alibiSlopes ?? inputs.sinks;
     const forms = hasForms && {headForms: scratch(headForms(backend, {...request, inputs}))};
     return {...request, ...inputs, ...forms, backend} as WebGPUGradientCall;
@@ -72,4 +76,11 @@ export const webgpuStages: StageSet<WebGPUBackend, WebGPUGradientCall, TensorInf
     }),
 };
 
-export const webgpuKernels: KernelConfig[] = attentionKernels(webgpuStages);
+export const webgpuKernels: KernelConfig[] = [
+  ...attentionKernels(webgpuStages),
+  {
+    kernelName: PackFloat16,
+    backendName: 'webgpu',
+    kernelFunc: ({inputs, backend}) => new PackFloat16Program(inputs['x']!).run(backend as WebGPUBackend),
+  },
+];

@@ -43,6 +43,7 @@ import {GradientStatisticsProgram} from '../../../src/kernels/webgpu/gradients/g
 import type {GradientTile} from '../../../src/kernels/webgpu/gradients/gradient_tile';
 import {extendedCode} from '../../../src/kernels/webgpu/runtime/extended_program';
 import {HeadFormsProgram} from '../../../src/kernels/webgpu/head_forms';
+import {PackFloat16Program, UnpackedFloatsProgram} from '../../../src/kernels/webgpu/pack_float16';
 import {FloatsProgram} from '../../../src/kernels/webgpu/float_inputs';
 import {KeptMassProgram} from '../../../src/kernels/webgpu/select/kept_mass';
 import type {AttentionProgram} from '../../../src/kernels/webgpu/runtime/program';
@@ -218,6 +219,12 @@ describe('shader texts', () => {
       chunks: 8,
     }),
     attend_decode_odd: new AttendDecodeProgram(odd, {teams: {rows: 2, lanes: 8}, chunks: 8}),
+    attend_decode_packed: new AttendDecodeProgram(call({query: info(1, 8, 1, 64), key: int32(1, 2, 8192, 32)}), {
+      teams: {rows: 4, lanes: 16},
+      chunks: 8,
+    }),
+    pack_float16: new PackFloat16Program(info(1, 2, 100, 64)),
+    unpacked_floats: new UnpackedFloatsProgram(int32(1, 2, 100, 32)),
     attend_decode_forms: new AttendDecodeProgram(formed({...keyMasked, causal: false}), {
       teams: {rows: 1, lanes: 64},
       chunks: 8,

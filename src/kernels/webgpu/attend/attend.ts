@@ -79,6 +79,11 @@ const statesProgram = (call: WebGPUCall, split: Split) =>
     ? new AttendDecodeProgram(call, {teams: split.teams, chunks: split.chunks})
     : new AttendProgram(call, split);
 
+/** Whether exact attention is that of decoding, whose program reads packed keys and values as they are. */
+export function decodes(call: WebGPUCall): boolean {
+  return splitOf(call, arithmeticOf(call.backend.device, call.geometry, call.precision))?.teams !== undefined;
+}
+
 interface AttendVariant extends AttendForm {
   tile: Tile;
   elementType: ElementType;

@@ -2,6 +2,7 @@ import {unroll} from '../../unroll.js';
 import {AttentionProgram} from '../runtime/program.js';
 import type {HeadDims} from '../runtime/device_limits.js';
 import type {WebGPUCall} from '../webgpu_call.js';
+import {readPackedRow} from '../wgsl/float16.js';
 import {headVectors, localOf, readRow} from '../wgsl/rows.js';
 import {mergeStates} from '../wgsl/softmax_state.js';
 import type {AttendForm} from './attend_form.js';
@@ -57,6 +58,8 @@ function decodeBytes(teams: DecodeTeams, {headDim}: HeadDims): number {
 }
 
 interface DecodeForm extends AttendForm {
+  /** Whether keys and values are packed float16. */
+  packed?: true;
   teams: DecodeTeams;
 }
 
@@ -71,11 +74,12 @@ export class AttendDecodeProgram extends AttentionProgram<DecodeForm> {
       name: 'AttendDecode',
       ...attendSpec(call, form, {tileQueries: teams.rows, chunks}),
       threads: threadsOf(teams),
-      variant: {...form, teams},
+      variant: {...form, teams, ...(call.key.dtype === 'int32' && {packed: true as const})},
     });
   }
 
-  protected shader({teams, ...form}: DecodeForm): string {
+  protected shader({teams, packed, ...form}: DecodeForm): string {
+    const readCached = packed ? readPackedRow : readRow;
     const {headDim, valueDim} = form;
     const {rows, lanes} = teams;
     const count = teamsOf(teams);
@@ -103,7 +107,7 @@ export class AttendDecodeProgram extends AttentionProgram<DecodeForm> {
 // …) and one of several chunks of the keys. Its ${count} teams of ${lanes} invocations take ${teamKeys} keys each at a time, keep states of the softmax of
 // their own, and merge them in the end.
 //
-// Keys and values go from global memory to registers, all loads of ${teamKeys} keys at once. ${sharing} invocations share the product of a row and
+// Keys and values${packed ? ', two float16 a word,' : ''} go from global memory to registers, all loads of ${teamKeys} keys at once. ${sharing} invocations share the product of a row and
 // a key; of the values an invocation takes one vec4 of each key, and keeps that of the output of every row.
 //
 // Workgroup memory: queryRows for the whole run; of each team, row and key the ${sharing} parts of the product (scoreParts), then the
@@ -118,8 +122,8 @@ ${attendWalk(form)}
 ${withheldFunctions('x')}
 ${mergeStates(lanes, threads)}
 ${readRow('readQuery', 'query', headDim)}
-${readRow('readKey', 'key', headDim)}
-${readRow('readValue', 'value', valueDim)}
+${readCached('readKey', 'key', headDim)}
+${readCached('readValue', 'value', valueDim)}
 
 fn main(index : i32) {
   ${localOf(threads)}

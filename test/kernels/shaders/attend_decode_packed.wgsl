@@ -1,0 +1,765 @@
+// A workgroup takes all query rows of the heads that read one key head (4 at most: all rows of the first head, then of the second,
+// …) and one of several chunks of the keys. Its 8 teams of 16 invocations take 16 keys each at a time, keep states of the softmax of
+// their own, and merge them in the end.
+//
+// Keys and values, two float16 a word, go from global memory to registers, all loads of 16 keys at once. 4 invocations share the product of a row and
+// a key; of the values an invocation takes one vec4 of each key, and keeps that of the output of every row.
+//
+// Workgroup memory: queryRows for the whole run; of each team, row and key the 4 parts of the product (scoreParts), then the
+// score.
+const threads = 128;
+const tileQueries = 4;
+const tileKeys = 128;
+var<workgroup> queryRows : array<vec4<f32>, 64>;
+var<workgroup> scoreParts : array<f32, 2048>;
+var<workgroup> scores : array<f32, 512>;
+
+fn writeValues(row : i32, chunk : i32, vector : i32, x : vec4<f32>) {
+  result[(row * uniforms.outShape.y + chunk) * 17 + vector] = x;
+}
+fn writeSums(row : i32, chunk : i32, maximum : f32, sum : f32) {
+  result[(row * uniforms.outShape.y + chunk) * 17 + 16] = vec4<f32>(maximum, sum, 0.0, 0.0);
+}
+
+fn workgroupIndex() -> i32 {
+  return uniforms.firstWorkgroup + i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
+}
+
+fn keyRow(head : i32, position : i32) -> i32 {
+  let heads = uniforms.heads;
+  let keyHeads = uniforms.keyValueHeads;
+  let keyHead = (head / heads) * keyHeads + (head % heads) / (heads / keyHeads);
+  return keyHead * uniforms.keyLength + position;
+}
+// Score of a key that a row must not see; finite, because WGSL need not support infinities.
+const masked = -3.4e38f;
+// Where the maximum of a row starts: so far above it that a masked score has no weight, also in a row without others.
+const lowest = -1e38f;
+// Original index given to the padding of a key tile: past every limit.
+const paddingPosition = 0x7fffffff;
+// Barriers of the walk need a number that all invocations are known to share. It takes 16 bytes, so that what a driver puts behind it
+// begins at a multiple of them, as matrix units need it.
+var<workgroup> keyTileCount : vec4<i32>;
+
+fn keyEnd(head : i32) -> i32 {
+  return uniforms.keyLength;
+}
+
+fn ownedSpan(tile : i32) -> vec2<i32> {
+  return vec2<i32>(tile * tileQueries, min((tile + 1) * tileQueries, uniforms.queryLength * (uniforms.heads / uniforms.keyValueHeads)));
+}
+
+fn countKeyTiles(head : i32, endRow : i32) -> i32 {
+  return (uniforms.queryOffset + uniforms.queryLength + tileKeys - 1) / tileKeys;
+}
+
+fn keySlots(head : i32, tile : i32, t : i32, count : i32) -> vec2<i32> {
+  return vec2<i32>(t * tileKeys, min((t + 1) * tileKeys, uniforms.keyLength));
+}
+
+fn keyPosition(head : i32, slot : i32) -> i32 {
+  return slot;
+}
+
+// Original index of the key in a slot of the tile that covers slots [tile.x, tile.y).
+fn positionIn(head : i32, tile : vec2<i32>, slot : i32) -> i32 {
+  if (tile.x + slot < tile.y) {
+    return keyPosition(head, tile.x + slot);
+  }
+  return paddingPosition;
+}
+
+fn notFinite(x : vec4<f32>) -> vec4<bool> {
+  return (bitcast<vec4<u32>>(x) & vec4<u32>(0x7f800000u)) == vec4<u32>(0x7f800000u);
+}
+
+// 16 bytes: see keyTileCount.
+var<workgroup> anyWithheld : array<atomic<u32>, 4>;
+
+fn asStored(x : vec4<f32>) -> vec4<f32> {
+  return x;
+}
+
+fn withhold(x : vec4<f32>) -> vec4<f32> {
+  let isWithheld = notFinite(asStored(x));
+  if (any(isWithheld)) {
+    atomicStore(&anyWithheld[0], 1u);
+  }
+  return select(x, vec4<f32>(0.0), isWithheld);
+}
+
+fn withheldOf(x : vec4<f32>) -> vec4<f32> {
+  return select(vec4<f32>(0.0), asStored(x), notFinite(asStored(x)));
+}
+
+
+struct State {
+  maximum : f32,
+  sum : f32,
+  values : vec4<f32>,
+};
+const emptyState = State(lowest, 0.0, vec4<f32>(0.0));
+
+fn merge(a : State, b : State) -> State {
+  let maximum = max(a.maximum, b.maximum);
+  let x = weighted(a, maximum);
+  let y = weighted(b, maximum);
+  return State(maximum, x.sum + y.sum, x.values + y.values);
+}
+
+// A state brought to another maximum. One without weights need not have its values written: they may be what zero times makes a NaN.
+fn weighted(x : State, maximum : f32) -> State {
+  let rescale = exp2(x.maximum - maximum);
+  return State(maximum, x.sum * rescale, select(x.values * rescale, vec4<f32>(0.0), x.sum == 0.0));
+}
+
+var<workgroup> laneStates : array<State, 128>;
+
+// All invocations call it together; those of the first lane get what all lanes have.
+fn mergeLanes(own : State) -> State {
+  let local = i32(min(localIndex, 127u));
+  var state = own;
+  laneStates[local] = state;
+  // Barrier: the first lane reads what all lanes wrote.
+  workgroupBarrier();
+  for (var i = local + 16; i < 128 && local < 16; i += 16) {
+    state = merge(state, laneStates[i]);
+  }
+  return state;
+}
+fn readQuery(row : i32, vector : i32) -> vec4<f32> { return query[row * 16 + vector]; }
+fn readKey(row : i32, vector : i32) -> vec4<f32> {
+  let words = bitcast<vec4<u32>>(key[row * 8 + vector / 2]);
+  let pairs = select(words.xy, words.zw, vector % 2 == 1);
+  return vec4<f32>(unpack2x16float(pairs.x), unpack2x16float(pairs.y));
+}
+fn readValue(row : i32, vector : i32) -> vec4<f32> {
+  let words = bitcast<vec4<u32>>(value[row * 8 + vector / 2]);
+  let pairs = select(words.xy, words.zw, vector % 2 == 1);
+  return vec4<f32>(unpack2x16float(pairs.x), unpack2x16float(pairs.y));
+}
+
+fn main(index : i32) {
+  let local = i32(min(localIndex, 127u));
+  let team = local / 16;
+  let lane = local % 16;
+  let part = lane % 4;
+  // The vec4 of values; invocations without one read the last, and write nothing.
+  let vector = lane;
+  let allHeads = uniforms.batch * uniforms.keyValueHeads;
+  let head = workgroupIndex() % allHeads * (uniforms.heads / uniforms.keyValueHeads);
+  let firstKeyRow = keyRow(head, 0);
+  let lastPosition = uniforms.keyLength - 1;
+  // Workgroups of one chunk of the keys stand together: they read the same ones.
+  let queryTileIndex = (workgroupIndex() / allHeads) % uniforms.queryTiles;
+  let chunk = workgroupIndex() / (allHeads * uniforms.queryTiles);
+  let exists = chunk < uniforms.outShape.y;
+  let span = ownedSpan(queryTileIndex);
+  let firstRow = span.x;
+  // Workgroups beyond those asked for get no rows.
+  let endRow = select(firstRow, span.y, exists);
+  let allTiles = select(0, countKeyTiles(head, endRow), firstRow < endRow);
+  let chunkTiles = (allTiles + uniforms.outShape.y - 1) / uniforms.outShape.y;
+  let firstTile = chunk * chunkTiles;
+  if (local == 0) {
+    keyTileCount.x = clamp(allTiles - firstTile, 0, chunkTiles);
+  }
+  // Barriers stand in a loop that all invocations must run equally often: hence the uniform load.
+  let keyTiles = workgroupUniformLoad(&keyTileCount).x;
+  let seenByAll = uniforms.queryOffset + (0) % uniforms.queryLength;
+  for (var i = local; i < 64; i += threads) {
+    let row = firstRow + i / 16;
+    queryRows[i] = select(vec4<f32>(), uniforms.logitScale * readQuery(head * uniforms.queryLength + min(row, endRow - 1), i % 16), row < endRow);
+  }
+  // Barrier: all read all query rows.
+  workgroupBarrier();
+
+  var state0 = emptyState;
+    var state1 = emptyState;
+    var state2 = emptyState;
+    var state3 = emptyState;
+  for (var t = 0; t < keyTiles; t++) {
+    let tile = keySlots(head, queryTileIndex, firstTile + t, firstTile + keyTiles);
+    // 1. Keys and values on their way.
+    let key0_0 = readKey(firstKeyRow + min(tile.x + team * 16 + lane / 4 + 0, lastPosition), min(part + 0, 15));
+    let key0_1 = readKey(firstKeyRow + min(tile.x + team * 16 + lane / 4 + 0, lastPosition), min(part + 4, 15));
+    let key0_2 = readKey(firstKeyRow + min(tile.x + team * 16 + lane / 4 + 0, lastPosition), min(part + 8, 15));
+    let key0_3 = readKey(firstKeyRow + min(tile.x + team * 16 + lane / 4 + 0, lastPosition), min(part + 12, 15));
+    let key1_0 = readKey(firstKeyRow + min(tile.x + team * 16 + lane / 4 + 4, lastPosition), min(part + 0, 15));
+    let key1_1 = readKey(firstKeyRow + min(tile.x + team * 16 + lane / 4 + 4, lastPosition), min(part + 4, 15));
+    let key1_2 = readKey(firstKeyRow + min(tile.x + team * 16 + lane / 4 + 4, lastPosition), min(part + 8, 15));
+    let key1_3 = readKey(firstKeyRow + min(tile.x + team * 16 + lane / 4 + 4, lastPosition), min(part + 12, 15));
+    let key2_0 = readKey(firstKeyRow + min(tile.x + team * 16 + lane / 4 + 8, lastPosition), min(part + 0, 15));
+    let key2_1 = readKey(firstKeyRow + min(tile.x + team * 16 + lane / 4 + 8, lastPosition), min(part + 4, 15));
+    let key2_2 = readKey(firstKeyRow + min(tile.x + team * 16 + lane / 4 + 8, lastPosition), min(part + 8, 15));
+    let key2_3 = readKey(firstKeyRow + min(tile.x + team * 16 + lane / 4 + 8, lastPosition), min(part + 12, 15));
+    let key3_0 = readKey(firstKeyRow + min(tile.x + team * 16 + lane / 4 + 12, lastPosition), min(part + 0, 15));
+    let key3_1 = readKey(firstKeyRow + min(tile.x + team * 16 + lane / 4 + 12, lastPosition), min(part + 4, 15));
+    let key3_2 = readKey(firstKeyRow + min(tile.x + team * 16 + lane / 4 + 12, lastPosition), min(part + 8, 15));
+    let key3_3 = readKey(firstKeyRow + min(tile.x + team * 16 + lane / 4 + 12, lastPosition), min(part + 12, 15));
+    var value0 = readValue(firstKeyRow + min(tile.x + team * 16 + 0, lastPosition), vector);
+    var value1 = readValue(firstKeyRow + min(tile.x + team * 16 + 1, lastPosition), vector);
+    var value2 = readValue(firstKeyRow + min(tile.x + team * 16 + 2, lastPosition), vector);
+    var value3 = readValue(firstKeyRow + min(tile.x + team * 16 + 3, lastPosition), vector);
+    var value4 = readValue(firstKeyRow + min(tile.x + team * 16 + 4, lastPosition), vector);
+    var value5 = readValue(firstKeyRow + min(tile.x + team * 16 + 5, lastPosition), vector);
+    var value6 = readValue(firstKeyRow + min(tile.x + team * 16 + 6, lastPosition), vector);
+    var value7 = readValue(firstKeyRow + min(tile.x + team * 16 + 7, lastPosition), vector);
+    var value8 = readValue(firstKeyRow + min(tile.x + team * 16 + 8, lastPosition), vector);
+    var value9 = readValue(firstKeyRow + min(tile.x + team * 16 + 9, lastPosition), vector);
+    var value10 = readValue(firstKeyRow + min(tile.x + team * 16 + 10, lastPosition), vector);
+    var value11 = readValue(firstKeyRow + min(tile.x + team * 16 + 11, lastPosition), vector);
+    var value12 = readValue(firstKeyRow + min(tile.x + team * 16 + 12, lastPosition), vector);
+    var value13 = readValue(firstKeyRow + min(tile.x + team * 16 + 13, lastPosition), vector);
+    var value14 = readValue(firstKeyRow + min(tile.x + team * 16 + 14, lastPosition), vector);
+    var value15 = readValue(firstKeyRow + min(tile.x + team * 16 + 15, lastPosition), vector);
+
+    // 2. Parts of products.
+    {
+      var sum0 = 0.0;
+    var sum1 = 0.0;
+    var sum2 = 0.0;
+    var sum3 = 0.0;
+      {
+        let query = queryRows[0 + part + 0];
+        sum0 += dot(query, key0_0);
+    sum1 += dot(query, key1_0);
+    sum2 += dot(query, key2_0);
+    sum3 += dot(query, key3_0);
+      }
+    {
+        let query = queryRows[0 + part + 4];
+        sum0 += dot(query, key0_1);
+    sum1 += dot(query, key1_1);
+    sum2 += dot(query, key2_1);
+    sum3 += dot(query, key3_1);
+      }
+    {
+        let query = queryRows[0 + part + 8];
+        sum0 += dot(query, key0_2);
+    sum1 += dot(query, key1_2);
+    sum2 += dot(query, key2_2);
+    sum3 += dot(query, key3_2);
+      }
+    {
+        let query = queryRows[0 + part + 12];
+        sum0 += dot(query, key0_3);
+    sum1 += dot(query, key1_3);
+    sum2 += dot(query, key2_3);
+    sum3 += dot(query, key3_3);
+      }
+      scoreParts[((team * 4 + 0) * 16 + lane / 4 + 0) * 4 + part] = sum0;
+    scoreParts[((team * 4 + 0) * 16 + lane / 4 + 4) * 4 + part] = sum1;
+    scoreParts[((team * 4 + 0) * 16 + lane / 4 + 8) * 4 + part] = sum2;
+    scoreParts[((team * 4 + 0) * 16 + lane / 4 + 12) * 4 + part] = sum3;
+    }
+    {
+      var sum0 = 0.0;
+    var sum1 = 0.0;
+    var sum2 = 0.0;
+    var sum3 = 0.0;
+      {
+        let query = queryRows[16 + part + 0];
+        sum0 += dot(query, key0_0);
+    sum1 += dot(query, key1_0);
+    sum2 += dot(query, key2_0);
+    sum3 += dot(query, key3_0);
+      }
+    {
+        let query = queryRows[16 + part + 4];
+        sum0 += dot(query, key0_1);
+    sum1 += dot(query, key1_1);
+    sum2 += dot(query, key2_1);
+    sum3 += dot(query, key3_1);
+      }
+    {
+        let query = queryRows[16 + part + 8];
+        sum0 += dot(query, key0_2);
+    sum1 += dot(query, key1_2);
+    sum2 += dot(query, key2_2);
+    sum3 += dot(query, key3_2);
+      }
+    {
+        let query = queryRows[16 + part + 12];
+        sum0 += dot(query, key0_3);
+    sum1 += dot(query, key1_3);
+    sum2 += dot(query, key2_3);
+    sum3 += dot(query, key3_3);
+      }
+      scoreParts[((team * 4 + 1) * 16 + lane / 4 + 0) * 4 + part] = sum0;
+    scoreParts[((team * 4 + 1) * 16 + lane / 4 + 4) * 4 + part] = sum1;
+    scoreParts[((team * 4 + 1) * 16 + lane / 4 + 8) * 4 + part] = sum2;
+    scoreParts[((team * 4 + 1) * 16 + lane / 4 + 12) * 4 + part] = sum3;
+    }
+    {
+      var sum0 = 0.0;
+    var sum1 = 0.0;
+    var sum2 = 0.0;
+    var sum3 = 0.0;
+      {
+        let query = queryRows[32 + part + 0];
+        sum0 += dot(query, key0_0);
+    sum1 += dot(query, key1_0);
+    sum2 += dot(query, key2_0);
+    sum3 += dot(query, key3_0);
+      }
+    {
+        let query = queryRows[32 + part + 4];
+        sum0 += dot(query, key0_1);
+    sum1 += dot(query, key1_1);
+    sum2 += dot(query, key2_1);
+    sum3 += dot(query, key3_1);
+      }
+    {
+        let query = queryRows[32 + part + 8];
+        sum0 += dot(query, key0_2);
+    sum1 += dot(query, key1_2);
+    sum2 += dot(query, key2_2);
+    sum3 += dot(query, key3_2);
+      }
+    {
+        let query = queryRows[32 + part + 12];
+        sum0 += dot(query, key0_3);
+    sum1 += dot(query, key1_3);
+    sum2 += dot(query, key2_3);
+    sum3 += dot(query, key3_3);
+      }
+      scoreParts[((team * 4 + 2) * 16 + lane / 4 + 0) * 4 + part] = sum0;
+    scoreParts[((team * 4 + 2) * 16 + lane / 4 + 4) * 4 + part] = sum1;
+    scoreParts[((team * 4 + 2) * 16 + lane / 4 + 8) * 4 + part] = sum2;
+    scoreParts[((team * 4 + 2) * 16 + lane / 4 + 12) * 4 + part] = sum3;
+    }
+    {
+      var sum0 = 0.0;
+    var sum1 = 0.0;
+    var sum2 = 0.0;
+    var sum3 = 0.0;
+      {
+        let query = queryRows[48 + part + 0];
+        sum0 += dot(query, key0_0);
+    sum1 += dot(query, key1_0);
+    sum2 += dot(query, key2_0);
+    sum3 += dot(query, key3_0);
+      }
+    {
+        let query = queryRows[48 + part + 4];
+        sum0 += dot(query, key0_1);
+    sum1 += dot(query, key1_1);
+    sum2 += dot(query, key2_1);
+    sum3 += dot(query, key3_1);
+      }
+    {
+        let query = queryRows[48 + part + 8];
+        sum0 += dot(query, key0_2);
+    sum1 += dot(query, key1_2);
+    sum2 += dot(query, key2_2);
+    sum3 += dot(query, key3_2);
+      }
+    {
+        let query = queryRows[48 + part + 12];
+        sum0 += dot(query, key0_3);
+    sum1 += dot(query, key1_3);
+    sum2 += dot(query, key2_3);
+    sum3 += dot(query, key3_3);
+      }
+      scoreParts[((team * 4 + 3) * 16 + lane / 4 + 0) * 4 + part] = sum0;
+    scoreParts[((team * 4 + 3) * 16 + lane / 4 + 4) * 4 + part] = sum1;
+    scoreParts[((team * 4 + 3) * 16 + lane / 4 + 8) * 4 + part] = sum2;
+    scoreParts[((team * 4 + 3) * 16 + lane / 4 + 12) * 4 + part] = sum3;
+    }
+    // Barrier: whole products need the parts of others.
+    workgroupBarrier();
+
+    // 3. Scores, masked.
+    {
+      let r = 0;
+      let lastVisible = uniforms.queryOffset + (min(firstRow + r, endRow - 1)) % uniforms.queryLength;
+      {
+        let key = lane % 16 + 0;
+        let at = (team * 4 + r) * 16 + key;
+        let product = (scoreParts[at * 4] + scoreParts[at * 4 + 1]) + (scoreParts[at * 4 + 2] + scoreParts[at * 4 + 3]);
+        let position = positionIn(head, tile, team * 16 + key);
+        scores[at] = select(product, masked, position > lastVisible);
+      }
+    }
+    {
+      let r = 1;
+      let lastVisible = uniforms.queryOffset + (min(firstRow + r, endRow - 1)) % uniforms.queryLength;
+      {
+        let key = lane % 16 + 0;
+        let at = (team * 4 + r) * 16 + key;
+        let product = (scoreParts[at * 4] + scoreParts[at * 4 + 1]) + (scoreParts[at * 4 + 2] + scoreParts[at * 4 + 3]);
+        let position = positionIn(head, tile, team * 16 + key);
+        scores[at] = select(product, masked, position > lastVisible);
+      }
+    }
+    {
+      let r = 2;
+      let lastVisible = uniforms.queryOffset + (min(firstRow + r, endRow - 1)) % uniforms.queryLength;
+      {
+        let key = lane % 16 + 0;
+        let at = (team * 4 + r) * 16 + key;
+        let product = (scoreParts[at * 4] + scoreParts[at * 4 + 1]) + (scoreParts[at * 4 + 2] + scoreParts[at * 4 + 3]);
+        let position = positionIn(head, tile, team * 16 + key);
+        scores[at] = select(product, masked, position > lastVisible);
+      }
+    }
+    {
+      let r = 3;
+      let lastVisible = uniforms.queryOffset + (min(firstRow + r, endRow - 1)) % uniforms.queryLength;
+      {
+        let key = lane % 16 + 0;
+        let at = (team * 4 + r) * 16 + key;
+        let product = (scoreParts[at * 4] + scoreParts[at * 4 + 1]) + (scoreParts[at * 4 + 2] + scoreParts[at * 4 + 3]);
+        let position = positionIn(head, tile, team * 16 + key);
+        scores[at] = select(product, masked, position > lastVisible);
+      }
+    }
+    // Barrier: all invocations of a team read its scores. The parts of the next round are written behind it.
+    workgroupBarrier();
+
+    // 4. Weights, and the weighted sum of values.
+    { let position = positionIn(head, tile, team * 16 + 0); if (position > seenByAll) { value0 = withhold(select(vec4<f32>(), value0, position != paddingPosition)); } }
+    { let position = positionIn(head, tile, team * 16 + 1); if (position > seenByAll) { value1 = withhold(select(vec4<f32>(), value1, position != paddingPosition)); } }
+    { let position = positionIn(head, tile, team * 16 + 2); if (position > seenByAll) { value2 = withhold(select(vec4<f32>(), value2, position != paddingPosition)); } }
+    { let position = positionIn(head, tile, team * 16 + 3); if (position > seenByAll) { value3 = withhold(select(vec4<f32>(), value3, position != paddingPosition)); } }
+    { let position = positionIn(head, tile, team * 16 + 4); if (position > seenByAll) { value4 = withhold(select(vec4<f32>(), value4, position != paddingPosition)); } }
+    { let position = positionIn(head, tile, team * 16 + 5); if (position > seenByAll) { value5 = withhold(select(vec4<f32>(), value5, position != paddingPosition)); } }
+    { let position = positionIn(head, tile, team * 16 + 6); if (position > seenByAll) { value6 = withhold(select(vec4<f32>(), value6, position != paddingPosition)); } }
+    { let position = positionIn(head, tile, team * 16 + 7); if (position > seenByAll) { value7 = withhold(select(vec4<f32>(), value7, position != paddingPosition)); } }
+    { let position = positionIn(head, tile, team * 16 + 8); if (position > seenByAll) { value8 = withhold(select(vec4<f32>(), value8, position != paddingPosition)); } }
+    { let position = positionIn(head, tile, team * 16 + 9); if (position > seenByAll) { value9 = withhold(select(vec4<f32>(), value9, position != paddingPosition)); } }
+    { let position = positionIn(head, tile, team * 16 + 10); if (position > seenByAll) { value10 = withhold(select(vec4<f32>(), value10, position != paddingPosition)); } }
+    { let position = positionIn(head, tile, team * 16 + 11); if (position > seenByAll) { value11 = withhold(select(vec4<f32>(), value11, position != paddingPosition)); } }
+    { let position = positionIn(head, tile, team * 16 + 12); if (position > seenByAll) { value12 = withhold(select(vec4<f32>(), value12, position != paddingPosition)); } }
+    { let position = positionIn(head, tile, team * 16 + 13); if (position > seenByAll) { value13 = withhold(select(vec4<f32>(), value13, position != paddingPosition)); } }
+    { let position = positionIn(head, tile, team * 16 + 14); if (position > seenByAll) { value14 = withhold(select(vec4<f32>(), value14, position != paddingPosition)); } }
+    { let position = positionIn(head, tile, team * 16 + 15); if (position > seenByAll) { value15 = withhold(select(vec4<f32>(), value15, position != paddingPosition)); } }
+    {
+      let at = (team * 4 + 0) * 16;
+      var newMax = state0.maximum;
+      let score0 = scores[at + 0];
+    let score1 = scores[at + 1];
+    let score2 = scores[at + 2];
+    let score3 = scores[at + 3];
+    let score4 = scores[at + 4];
+    let score5 = scores[at + 5];
+    let score6 = scores[at + 6];
+    let score7 = scores[at + 7];
+    let score8 = scores[at + 8];
+    let score9 = scores[at + 9];
+    let score10 = scores[at + 10];
+    let score11 = scores[at + 11];
+    let score12 = scores[at + 12];
+    let score13 = scores[at + 13];
+    let score14 = scores[at + 14];
+    let score15 = scores[at + 15];
+      newMax = max(newMax, score0);
+    newMax = max(newMax, score1);
+    newMax = max(newMax, score2);
+    newMax = max(newMax, score3);
+    newMax = max(newMax, score4);
+    newMax = max(newMax, score5);
+    newMax = max(newMax, score6);
+    newMax = max(newMax, score7);
+    newMax = max(newMax, score8);
+    newMax = max(newMax, score9);
+    newMax = max(newMax, score10);
+    newMax = max(newMax, score11);
+    newMax = max(newMax, score12);
+    newMax = max(newMax, score13);
+    newMax = max(newMax, score14);
+    newMax = max(newMax, score15);
+      let rescale = exp2(state0.maximum - newMax);
+      state0.maximum = newMax;
+      state0.sum *= rescale;
+      state0.values *= rescale;
+      { let weight = exp2(score0 - newMax); state0.sum += weight; state0.values = fma(vec4<f32>(weight), value0, state0.values); }
+    { let weight = exp2(score1 - newMax); state0.sum += weight; state0.values = fma(vec4<f32>(weight), value1, state0.values); }
+    { let weight = exp2(score2 - newMax); state0.sum += weight; state0.values = fma(vec4<f32>(weight), value2, state0.values); }
+    { let weight = exp2(score3 - newMax); state0.sum += weight; state0.values = fma(vec4<f32>(weight), value3, state0.values); }
+    { let weight = exp2(score4 - newMax); state0.sum += weight; state0.values = fma(vec4<f32>(weight), value4, state0.values); }
+    { let weight = exp2(score5 - newMax); state0.sum += weight; state0.values = fma(vec4<f32>(weight), value5, state0.values); }
+    { let weight = exp2(score6 - newMax); state0.sum += weight; state0.values = fma(vec4<f32>(weight), value6, state0.values); }
+    { let weight = exp2(score7 - newMax); state0.sum += weight; state0.values = fma(vec4<f32>(weight), value7, state0.values); }
+    { let weight = exp2(score8 - newMax); state0.sum += weight; state0.values = fma(vec4<f32>(weight), value8, state0.values); }
+    { let weight = exp2(score9 - newMax); state0.sum += weight; state0.values = fma(vec4<f32>(weight), value9, state0.values); }
+    { let weight = exp2(score10 - newMax); state0.sum += weight; state0.values = fma(vec4<f32>(weight), value10, state0.values); }
+    { let weight = exp2(score11 - newMax); state0.sum += weight; state0.values = fma(vec4<f32>(weight), value11, state0.values); }
+    { let weight = exp2(score12 - newMax); state0.sum += weight; state0.values = fma(vec4<f32>(weight), value12, state0.values); }
+    { let weight = exp2(score13 - newMax); state0.sum += weight; state0.values = fma(vec4<f32>(weight), value13, state0.values); }
+    { let weight = exp2(score14 - newMax); state0.sum += weight; state0.values = fma(vec4<f32>(weight), value14, state0.values); }
+    { let weight = exp2(score15 - newMax); state0.sum += weight; state0.values = fma(vec4<f32>(weight), value15, state0.values); }
+    }
+    {
+      let at = (team * 4 + 1) * 16;
+      var newMax = state1.maximum;
+      let score0 = scores[at + 0];
+    let score1 = scores[at + 1];
+    let score2 = scores[at + 2];
+    let score3 = scores[at + 3];
+    let score4 = scores[at + 4];
+    let score5 = scores[at + 5];
+    let score6 = scores[at + 6];
+    let score7 = scores[at + 7];
+    let score8 = scores[at + 8];
+    let score9 = scores[at + 9];
+    let score10 = scores[at + 10];
+    let score11 = scores[at + 11];
+    let score12 = scores[at + 12];
+    let score13 = scores[at + 13];
+    let score14 = scores[at + 14];
+    let score15 = scores[at + 15];
+      newMax = max(newMax, score0);
+    newMax = max(newMax, score1);
+    newMax = max(newMax, score2);
+    newMax = max(newMax, score3);
+    newMax = max(newMax, score4);
+    newMax = max(newMax, score5);
+    newMax = max(newMax, score6);
+    newMax = max(newMax, score7);
+    newMax = max(newMax, score8);
+    newMax = max(newMax, score9);
+    newMax = max(newMax, score10);
+    newMax = max(newMax, score11);
+    newMax = max(newMax, score12);
+    newMax = max(newMax, score13);
+    newMax = max(newMax, score14);
+    newMax = max(newMax, score15);
+      let rescale = exp2(state1.maximum - newMax);
+      state1.maximum = newMax;
+      state1.sum *= rescale;
+      state1.values *= rescale;
+      { let weight = exp2(score0 - newMax); state1.sum += weight; state1.values = fma(vec4<f32>(weight), value0, state1.values); }
+    { let weight = exp2(score1 - newMax); state1.sum += weight; state1.values = fma(vec4<f32>(weight), value1, state1.values); }
+    { let weight = exp2(score2 - newMax); state1.sum += weight; state1.values = fma(vec4<f32>(weight), value2, state1.values); }
+    { let weight = exp2(score3 - newMax); state1.sum += weight; state1.values = fma(vec4<f32>(weight), value3, state1.values); }
+    { let weight = exp2(score4 - newMax); state1.sum += weight; state1.values = fma(vec4<f32>(weight), value4, state1.values); }
+    { let weight = exp2(score5 - newMax); state1.sum += weight; state1.values = fma(vec4<f32>(weight), value5, state1.values); }
+    { let weight = exp2(score6 - newMax); state1.sum += weight; state1.values = fma(vec4<f32>(weight), value6, state1.values); }
+    { let weight = exp2(score7 - newMax); state1.sum += weight; state1.values = fma(vec4<f32>(weight), value7, state1.values); }
+    { let weight = exp2(score8 - newMax); state1.sum += weight; state1.values = fma(vec4<f32>(weight), value8, state1.values); }
+    { let weight = exp2(score9 - newMax); state1.sum += weight; state1.values = fma(vec4<f32>(weight), value9, state1.values); }
+    { let weight = exp2(score10 - newMax); state1.sum += weight; state1.values = fma(vec4<f32>(weight), value10, state1.values); }
+    { let weight = exp2(score11 - newMax); state1.sum += weight; state1.values = fma(vec4<f32>(weight), value11, state1.values); }
+    { let weight = exp2(score12 - newMax); state1.sum += weight; state1.values = fma(vec4<f32>(weight), value12, state1.values); }
+    { let weight = exp2(score13 - newMax); state1.sum += weight; state1.values = fma(vec4<f32>(weight), value13, state1.values); }
+    { let weight = exp2(score14 - newMax); state1.sum += weight; state1.values = fma(vec4<f32>(weight), value14, state1.values); }
+    { let weight = exp2(score15 - newMax); state1.sum += weight; state1.values = fma(vec4<f32>(weight), value15, state1.values); }
+    }
+    {
+      let at = (team * 4 + 2) * 16;
+      var newMax = state2.maximum;
+      let score0 = scores[at + 0];
+    let score1 = scores[at + 1];
+    let score2 = scores[at + 2];
+    let score3 = scores[at + 3];
+    let score4 = scores[at + 4];
+    let score5 = scores[at + 5];
+    let score6 = scores[at + 6];
+    let score7 = scores[at + 7];
+    let score8 = scores[at + 8];
+    let score9 = scores[at + 9];
+    let score10 = scores[at + 10];
+    let score11 = scores[at + 11];
+    let score12 = scores[at + 12];
+    let score13 = scores[at + 13];
+    let score14 = scores[at + 14];
+    let score15 = scores[at + 15];
+      newMax = max(newMax, score0);
+    newMax = max(newMax, score1);
+    newMax = max(newMax, score2);
+    newMax = max(newMax, score3);
+    newMax = max(newMax, score4);
+    newMax = max(newMax, score5);
+    newMax = max(newMax, score6);
+    newMax = max(newMax, score7);
+    newMax = max(newMax, score8);
+    newMax = max(newMax, score9);
+    newMax = max(newMax, score10);
+    newMax = max(newMax, score11);
+    newMax = max(newMax, score12);
+    newMax = max(newMax, score13);
+    newMax = max(newMax, score14);
+    newMax = max(newMax, score15);
+      let rescale = exp2(state2.maximum - newMax);
+      state2.maximum = newMax;
+      state2.sum *= rescale;
+      state2.values *= rescale;
+      { let weight = exp2(score0 - newMax); state2.sum += weight; state2.values = fma(vec4<f32>(weight), value0, state2.values); }
+    { let weight = exp2(score1 - newMax); state2.sum += weight; state2.values = fma(vec4<f32>(weight), value1, state2.values); }
+    { let weight = exp2(score2 - newMax); state2.sum += weight; state2.values = fma(vec4<f32>(weight), value2, state2.values); }
+    { let weight = exp2(score3 - newMax); state2.sum += weight; state2.values = fma(vec4<f32>(weight), value3, state2.values); }
+    { let weight = exp2(score4 - newMax); state2.sum += weight; state2.values = fma(vec4<f32>(weight), value4, state2.values); }
+    { let weight = exp2(score5 - newMax); state2.sum += weight; state2.values = fma(vec4<f32>(weight), value5, state2.values); }
+    { let weight = exp2(score6 - newMax); state2.sum += weight; state2.values = fma(vec4<f32>(weight), value6, state2.values); }
+    { let weight = exp2(score7 - newMax); state2.sum += weight; state2.values = fma(vec4<f32>(weight), value7, state2.values); }
+    { let weight = exp2(score8 - newMax); state2.sum += weight; state2.values = fma(vec4<f32>(weight), value8, state2.values); }
+    { let weight = exp2(score9 - newMax); state2.sum += weight; state2.values = fma(vec4<f32>(weight), value9, state2.values); }
+    { let weight = exp2(score10 - newMax); state2.sum += weight; state2.values = fma(vec4<f32>(weight), value10, state2.values); }
+    { let weight = exp2(score11 - newMax); state2.sum += weight; state2.values = fma(vec4<f32>(weight), value11, state2.values); }
+    { let weight = exp2(score12 - newMax); state2.sum += weight; state2.values = fma(vec4<f32>(weight), value12, state2.values); }
+    { let weight = exp2(score13 - newMax); state2.sum += weight; state2.values = fma(vec4<f32>(weight), value13, state2.values); }
+    { let weight = exp2(score14 - newMax); state2.sum += weight; state2.values = fma(vec4<f32>(weight), value14, state2.values); }
+    { let weight = exp2(score15 - newMax); state2.sum += weight; state2.values = fma(vec4<f32>(weight), value15, state2.values); }
+    }
+    {
+      let at = (team * 4 + 3) * 16;
+      var newMax = state3.maximum;
+      let score0 = scores[at + 0];
+    let score1 = scores[at + 1];
+    let score2 = scores[at + 2];
+    let score3 = scores[at + 3];
+    let score4 = scores[at + 4];
+    let score5 = scores[at + 5];
+    let score6 = scores[at + 6];
+    let score7 = scores[at + 7];
+    let score8 = scores[at + 8];
+    let score9 = scores[at + 9];
+    let score10 = scores[at + 10];
+    let score11 = scores[at + 11];
+    let score12 = scores[at + 12];
+    let score13 = scores[at + 13];
+    let score14 = scores[at + 14];
+    let score15 = scores[at + 15];
+      newMax = max(newMax, score0);
+    newMax = max(newMax, score1);
+    newMax = max(newMax, score2);
+    newMax = max(newMax, score3);
+    newMax = max(newMax, score4);
+    newMax = max(newMax, score5);
+    newMax = max(newMax, score6);
+    newMax = max(newMax, score7);
+    newMax = max(newMax, score8);
+    newMax = max(newMax, score9);
+    newMax = max(newMax, score10);
+    newMax = max(newMax, score11);
+    newMax = max(newMax, score12);
+    newMax = max(newMax, score13);
+    newMax = max(newMax, score14);
+    newMax = max(newMax, score15);
+      let rescale = exp2(state3.maximum - newMax);
+      state3.maximum = newMax;
+      state3.sum *= rescale;
+      state3.values *= rescale;
+      { let weight = exp2(score0 - newMax); state3.sum += weight; state3.values = fma(vec4<f32>(weight), value0, state3.values); }
+    { let weight = exp2(score1 - newMax); state3.sum += weight; state3.values = fma(vec4<f32>(weight), value1, state3.values); }
+    { let weight = exp2(score2 - newMax); state3.sum += weight; state3.values = fma(vec4<f32>(weight), value2, state3.values); }
+    { let weight = exp2(score3 - newMax); state3.sum += weight; state3.values = fma(vec4<f32>(weight), value3, state3.values); }
+    { let weight = exp2(score4 - newMax); state3.sum += weight; state3.values = fma(vec4<f32>(weight), value4, state3.values); }
+    { let weight = exp2(score5 - newMax); state3.sum += weight; state3.values = fma(vec4<f32>(weight), value5, state3.values); }
+    { let weight = exp2(score6 - newMax); state3.sum += weight; state3.values = fma(vec4<f32>(weight), value6, state3.values); }
+    { let weight = exp2(score7 - newMax); state3.sum += weight; state3.values = fma(vec4<f32>(weight), value7, state3.values); }
+    { let weight = exp2(score8 - newMax); state3.sum += weight; state3.values = fma(vec4<f32>(weight), value8, state3.values); }
+    { let weight = exp2(score9 - newMax); state3.sum += weight; state3.values = fma(vec4<f32>(weight), value9, state3.values); }
+    { let weight = exp2(score10 - newMax); state3.sum += weight; state3.values = fma(vec4<f32>(weight), value10, state3.values); }
+    { let weight = exp2(score11 - newMax); state3.sum += weight; state3.values = fma(vec4<f32>(weight), value11, state3.values); }
+    { let weight = exp2(score12 - newMax); state3.sum += weight; state3.values = fma(vec4<f32>(weight), value12, state3.values); }
+    { let weight = exp2(score13 - newMax); state3.sum += weight; state3.values = fma(vec4<f32>(weight), value13, state3.values); }
+    { let weight = exp2(score14 - newMax); state3.sum += weight; state3.values = fma(vec4<f32>(weight), value14, state3.values); }
+    { let weight = exp2(score15 - newMax); state3.sum += weight; state3.values = fma(vec4<f32>(weight), value15, state3.values); }
+    }
+  }
+
+  // 5. The states of all teams.
+  {
+    var state = mergeLanes(state0);
+    let row = firstRow + 0;
+    if (local < 16 && row < endRow) {
+      if (atomicLoad(&anyWithheld[0]) != 0u) {
+    for (var t = 0; t < keyTiles; t++) {
+      let tile = keySlots(head, queryTileIndex, firstTile + t, firstTile + keyTiles);
+      for (var slot = 0; slot < tileKeys; slot++) {
+        let position = positionIn(head, tile, slot);
+        if (position > seenByAll && position != paddingPosition) {
+      let withheld0 = withheldOf(readValue(firstKeyRow + position, vector));
+      {
+        let lastVisible = uniforms.queryOffset + (row) % uniforms.queryLength;
+        if (!(select(0.0, masked, position > lastVisible) == masked)) { state.values += withheld0; }
+      }
+        }
+      }
+    }
+  }
+      { writeValues(head * uniforms.queryLength + row, chunk, vector, state.values); }
+      if (local == 0) { writeSums(head * uniforms.queryLength + row, chunk, state.maximum, state.sum); }
+    }
+    // Barrier: the states of the next row replace these.
+    workgroupBarrier();
+  }
+    {
+    var state = mergeLanes(state1);
+    let row = firstRow + 1;
+    if (local < 16 && row < endRow) {
+      if (atomicLoad(&anyWithheld[0]) != 0u) {
+    for (var t = 0; t < keyTiles; t++) {
+      let tile = keySlots(head, queryTileIndex, firstTile + t, firstTile + keyTiles);
+      for (var slot = 0; slot < tileKeys; slot++) {
+        let position = positionIn(head, tile, slot);
+        if (position > seenByAll && position != paddingPosition) {
+      let withheld0 = withheldOf(readValue(firstKeyRow + position, vector));
+      {
+        let lastVisible = uniforms.queryOffset + (row) % uniforms.queryLength;
+        if (!(select(0.0, masked, position > lastVisible) == masked)) { state.values += withheld0; }
+      }
+        }
+      }
+    }
+  }
+      { writeValues(head * uniforms.queryLength + row, chunk, vector, state.values); }
+      if (local == 0) { writeSums(head * uniforms.queryLength + row, chunk, state.maximum, state.sum); }
+    }
+    // Barrier: the states of the next row replace these.
+    workgroupBarrier();
+  }
+    {
+    var state = mergeLanes(state2);
+    let row = firstRow + 2;
+    if (local < 16 && row < endRow) {
+      if (atomicLoad(&anyWithheld[0]) != 0u) {
+    for (var t = 0; t < keyTiles; t++) {
+      let tile = keySlots(head, queryTileIndex, firstTile + t, firstTile + keyTiles);
+      for (var slot = 0; slot < tileKeys; slot++) {
+        let position = positionIn(head, tile, slot);
+        if (position > seenByAll && position != paddingPosition) {
+      let withheld0 = withheldOf(readValue(firstKeyRow + position, vector));
+      {
+        let lastVisible = uniforms.queryOffset + (row) % uniforms.queryLength;
+        if (!(select(0.0, masked, position > lastVisible) == masked)) { state.values += withheld0; }
+      }
+        }
+      }
+    }
+  }
+      { writeValues(head * uniforms.queryLength + row, chunk, vector, state.values); }
+      if (local == 0) { writeSums(head * uniforms.queryLength + row, chunk, state.maximum, state.sum); }
+    }
+    // Barrier: the states of the next row replace these.
+    workgroupBarrier();
+  }
+    {
+    var state = mergeLanes(state3);
+    let row = firstRow + 3;
+    if (local < 16 && row < endRow) {
+      if (atomicLoad(&anyWithheld[0]) != 0u) {
+    for (var t = 0; t < keyTiles; t++) {
+      let tile = keySlots(head, queryTileIndex, firstTile + t, firstTile + keyTiles);
+      for (var slot = 0; slot < tileKeys; slot++) {
+        let position = positionIn(head, tile, slot);
+        if (position > seenByAll && position != paddingPosition) {
+      let withheld0 = withheldOf(readValue(firstKeyRow + position, vector));
+      {
+        let lastVisible = uniforms.queryOffset + (row) % uniforms.queryLength;
+        if (!(select(0.0, masked, position > lastVisible) == masked)) { state.values += withheld0; }
+      }
+        }
+      }
+    }
+  }
+      { writeValues(head * uniforms.queryLength + row, chunk, vector, state.values); }
+      if (local == 0) { writeSums(head * uniforms.queryLength + row, chunk, state.maximum, state.sum); }
+    }
+    // Barrier: the states of the next row replace these.
+    workgroupBarrier();
+  }
+}
