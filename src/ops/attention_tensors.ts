@@ -76,7 +76,9 @@ function checkShapes(op: string, query: Tensor4D, key: Tensor4D, value: Tensor4D
   const [keyBatch, keyHeads, keyLength] = key.shape;
   const ofKey = `got key [${key.shape}] with query [${query.shape}]`;
   check(keyBatch === batch, op, 'key', ofKey, `the query's batch, ${batch}`);
-  check(rowDim(key) === headDim, op, 'key', ofKey, `the query's headDim, ${headDim}, or, packed as int32, half of it`);
+  const packed = `a float32 tensor of the query's headDim, ${headDim}, or that packed, of ${headDim / 2}`;
+  check(key.dtype !== 'int32' || rowDim(key) === headDim, op, 'key', `got int32 [${key.shape}]`, packed);
+  check(rowDim(key) === headDim, op, 'key', ofKey, `the query's headDim, ${headDim}`);
   check(heads % keyHeads === 0, op, 'key', ofKey, `a number of heads that divides the query's ${heads}`);
   if (key.dtype === 'int32') checkTakesPacked(op, 'key');
   const ofValue = `got value [${value.shape}] with key [${key.shape}]`;

@@ -29,6 +29,10 @@ const context: Record<string, string> = {
   headDim: 'declare const headDim: number;',
   prefixKey: "declare const prefixKey: import('@tensorflow/tfjs-core').Tensor;",
   prefixValue: "declare const prefixValue: import('@tensorflow/tfjs-core').Tensor;",
+  packedKey: "declare const packedKey: import('@tensorflow/tfjs-core').Tensor;",
+  packedValue: "declare const packedValue: import('@tensorflow/tfjs-core').Tensor;",
+  recentKey: "declare const recentKey: import('@tensorflow/tfjs-core').Tensor;",
+  recentValue: "declare const recentValue: import('@tensorflow/tfjs-core').Tensor;",
   rewriteAttention: "import {rewriteAttention} from 'tfjs-pbs-attention/graph';",
 };
 for (const name of [
@@ -38,6 +42,7 @@ for (const name of [
   'extendPBSAttentionPlan',
   'flashAttention',
   'mergeAttention',
+  'packFloat16',
   'paperOptions',
   'pbsAttention',
   'pbsAttentionDensity',
