@@ -74,7 +74,7 @@ async function runLayers(): Promise<Counts> {
  * so these and the others run side by side, each in a browser of its own.
  */
 const LONG =
-  '(the demo checkpoint|attention on matrix units|failures of the device|forms of scores|stages against|random shapes|forms of attention|device limits|a run with both|the authors|exact attention).*webgpu';
+  '(the demo checkpoint|attention on matrix units|failures of the device|forms of scores|stages against|random shapes|forms of attention|device limits|a run with both|the authors|exact attention|tiny checkpoints|gradients against composed).*webgpu';
 const SHARDS = {'browser/1': `/${LONG}/i`, 'browser/2': `/^(?!.*${LONG})/i`};
 
 async function runInBrowser(grep = process.env.TEST_GREP): Promise<Counts> {
@@ -128,7 +128,7 @@ interface Place {
 const places: Record<string, Place> = {
   node: {
     what: 'all that needs no browser, in Node on the CPU backend',
-    minutes: 3,
+    minutes: 4,
     needsBrowser: false,
     run: () => runMocha(NODE_FILES, 'dot'),
   },
@@ -146,7 +146,7 @@ const places: Record<string, Place> = {
   },
   browser: {
     what: 'WebGPU and WebGL in headless Chromium, in software',
-    minutes: 10,
+    minutes: 18,
     needsBrowser: true,
     run: () => runInBrowser(),
   },
