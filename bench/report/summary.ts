@@ -8,6 +8,9 @@ type ByLength = Record<string, number>;
 
 /** The figures that are compared from one version to the next, by group and name. Shapes are 8 heads of 64 where nothing is said. */
 export interface Summary {
+  /** Of the latest run; that of each figure is in `measured`. */
+  device: string;
+  date: string;
   /** Milliseconds a call, median, causal. `sparse4Heads`: block-sparse attention of the demo model's layers, 4 heads, float32. */
   ms: Partial<Record<'exactFloat16' | 'exactFloat32' | 'exactFloat16NoMatrix' | 'sparse4Heads', ByLength>>;
   /** How many times as fast as ONNX Runtime. `exactFloat16Heads128`: 32 heads on 8 of 128. */
@@ -25,13 +28,17 @@ export interface Summary {
  */
 export function summaryOf(runs: readonly Run[], earlier?: Summary): Summary | undefined {
   if (backendOf(runs) !== 'webgpu') return undefined;
+  const byDate = [...runs].sort((a, b) => a.date.localeCompare(b.date));
+  const latest = byDate.at(-1)!;
   const summary: Summary = {
+    device: deviceOf(latest),
+    date: latest.date,
     ms: {...earlier?.ms},
     byOrt: {...earlier?.byOrt},
     toPlain: {...earlier?.toPlain},
     measured: {...earlier?.measured},
   };
-  for (const run of [...runs].sort((a, b) => a.date.localeCompare(b.date))) {
+  for (const run of byDate) {
     const figures = figuresOf(run);
     for (const group of ['ms', 'byOrt', 'toPlain'] as const) {
       const to: Record<string, ByLength> = summary[group];
@@ -39,7 +46,7 @@ export function summaryOf(runs: readonly Run[], earlier?: Summary): Summary | un
         if (Object.keys(figure).length === 0) continue;
         to[name] = figure;
         summary.measured[`${group}.${name}`] = {
-          device: `${run.adapter}, ${run.host}`,
+          device: deviceOf(run),
           date: run.date,
           command: run.command,
         };
@@ -49,7 +56,9 @@ export function summaryOf(runs: readonly Run[], earlier?: Summary): Summary | un
   return summary;
 }
 
-function figuresOf({results}: Run): Omit<Summary, 'measured'> {
+const deviceOf = ({adapter, host}: Run) => `${adapter}, ${host}`;
+
+function figuresOf({results}: Run): Pick<Summary, 'ms' | 'byOrt' | 'toPlain'> {
   const exact = results.filter((result) => result.kind === 'exact');
   const timesOf = (method: Method, shape = '8x64') =>
     byLength(

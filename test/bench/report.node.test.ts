@@ -64,6 +64,7 @@ describe('report of the benchmark', () => {
     expect(summary.ms.exactFloat16).to.deep.equal({8192: 7});
     expect(summary.toPlain).to.deep.equal({sinksFloat32: {16384: 1.02}});
     expect(summary.measured['ms.exactFloat16'].command).to.equal('bench of 2026-11-03T08:00');
+    expect(summary.date).to.equal('2026-11-03T08:00:00.000Z');
     expect(summary.measured['toPlain.sinksFloat32'].device).to.equal('the GPU of 2026-11-01T08:00, Node');
   });
 });
