@@ -16,7 +16,7 @@ export function checkRequest(backend: WebGPUBackend, request: AttentionRequest):
   const tensors = Object.entries(inputs) as Array<[string, TensorInfo]>;
   const sparse = isSparse(request);
   checkBufferSizes(op, backend, {
-    ...Object.fromEntries(tensors.map(([name, x]) => [name, x.shape])),
+    ...Object.fromEntries(tensors.map(([name, {shape}]) => [name, shape])),
     // Packed rows are mostly unpacked.
     ...(inputs.key.dtype === 'int32' && {'unpacked key': [...inputs.key.shape.slice(0, 3), geometry.headDim]}),
     ...(inputs.value?.dtype === 'int32' && {'unpacked value': [...inputs.value.shape.slice(0, 3), valueDim]}),

@@ -37,7 +37,8 @@ export const webgpuStages: StageSet<WebGPUBackend, WebGPUGradientCall, TensorInf
     checkRequest(backend, request);
   },
   open(backend, request, scratch) {
-    const keepsPacked = !isSparse(request) && decodes({...request, ...request.inputs, backend} as WebGPUCall);
+    const isDecoded = () => !isSparse(request) && decodes({...request, ...request.inputs, backend} as WebGPUCall);
+    const keepsPacked = request.inputs.key.dtype === 'int32' && isDecoded();
     const inputs = floatInputs(request.inputs, backend, scratch, {keepsPacked});
     const hasForms = inputs.alibiSlopes ?? inputs.sinks;
     const forms = hasForms && {headForms: scratch(headForms(backend, {...request, inputs}))};

@@ -126,10 +126,9 @@ fn withholdWords(words : vec4<i32>) -> vec4<i32> {
   let low = select(bits & vec4<u32>(0xffffu), vec4<u32>(0u), lowWithheld);
   return bitcast<vec4<i32>>(low | select(bits & vec4<u32>(0xffff0000u), vec4<u32>(0u), highWithheld));
 }
-
 fn readValue(row : i32, vector : i32) -> vec4<f32> {
-  let word = key[uniforms.firstValue + row * 10 + vector / 2];
-  let pairs = bitcast<vec2<u32>>(select(word.xy, word.zw, vector % 2 == 1));
+  let words = bitcast<vec4<u32>>(key[uniforms.firstValue + row * 10 + vector / 2]);
+  let pairs = select(words.xy, words.zw, vector % 2 == 1);
   return vec4<f32>(unpack2x16float(pairs.x), unpack2x16float(pairs.y));
 }
 var<workgroup> scoreRows : array<f32, 1280>;

@@ -3,6 +3,7 @@ import {unroll} from '../../unroll.js';
 import {fragment, subgroupSize} from '../runtime/device_features.js';
 import {AttentionProgram, i32} from '../runtime/program.js';
 import type {WebGPUCall, WebGPUPlan} from '../webgpu_call.js';
+import {readPackedRow} from '../wgsl/float16.js';
 import {leftType, matrixExtensions, paddedHeadDim, rightType, sumType} from '../wgsl/matrix_units.js';
 import {positionOf} from '../wgsl/position_hooks.js';
 import {headVectors, localOf} from '../wgsl/rows.js';
@@ -170,7 +171,8 @@ const tileKeys = ${tileKeys};
 var<workgroup> tiles : array<f16, ${tileSize(form, tile)}>;
 ${attendWalk(form)}
 ${withheldFunctions('x')}
-${withheldWords(valueLoads)}
+${withholdWords}
+${readPackedRow('readValue', 'key', paddedHeadDim(valueDim), 'uniforms.firstValue')}
 var<workgroup> scoreRows : array<f32, ${rowsOfTile(tile) * strideOfScores}>;
 var<workgroup> weightRows : array<f16, ${rowsOfTile(tile) * strideOfWeights}>;
 var<workgroup> keyPositions : array<i32, tileKeys>;
@@ -321,8 +323,8 @@ function carriedRows({keys}: MatrixTile, tensor: 'key' | 'value', dim: number, f
   return {tensor, first, words, rounds: Math.ceil((keys * words) / threads), firstValue, stride: tileStride(dim)};
 }
 
-/** Shader text: `withhold` for words of eight values; and four values of a row, as the tile holds them. */
-const withheldWords = ({first, words}: CarriedRows): string => `
+/** Shader text: `withhold` for words of eight values. */
+const withholdWords = `
 fn withholdWords(words : vec4<i32>) -> vec4<i32> {
   let bits = bitcast<vec4<u32>>(words);
   let lowWithheld = (bits & vec4<u32>(0x7c00u)) == vec4<u32>(0x7c00u);
@@ -332,10 +334,4 @@ fn withholdWords(words : vec4<i32>) -> vec4<i32> {
   }
   let low = select(bits & vec4<u32>(0xffffu), vec4<u32>(0u), lowWithheld);
   return bitcast<vec4<i32>>(low | select(bits & vec4<u32>(0xffff0000u), vec4<u32>(0u), highWithheld));
-}
-
-fn readValue(row : i32, vector : i32) -> vec4<f32> {
-  let word = key[uniforms.${first} + row * ${words} + vector / 2];
-  let pairs = bitcast<vec2<u32>>(select(word.xy, word.zw, vector % 2 == 1));
-  return vec4<f32>(unpack2x16float(pairs.x), unpack2x16float(pairs.y));
 }`;

@@ -14,19 +14,24 @@ fn packedFloat16(x : vec4<f32>) -> vec2<u32> {
   return vec2<u32>(pack2x16float(y.xy), pack2x16float(y.zw)) | others.xz | (others.yw << vec2<u32>(16u));
 }`;
 
-/** As `readRow`, of rows that are packed: two float16 a word, as `PackFloat16` writes them. */
-export function readPackedRow(name: string, tensor: string, headDim: number): string {
+/**
+ * As `readRow`, of rows that are packed: two float16 a word, as `PackFloat16` writes them.
+ *
+ * @param first expression: the element of `tensor` at which its rows start.
+ */
+export function readPackedRow(name: string, tensor: string, headDim: number, first?: string): string {
   const words = headDim / 2;
   const read = `fn ${name}(row : i32, vector : i32) -> vec4<f32>`;
+  const start = first ? `${first} + ` : '';
   if (rowComponents(words) === 4) {
     return `${read} {
-  let words = bitcast<vec4<u32>>(${tensor}[row * ${words / 4} + vector / 2]);
+  let words = bitcast<vec4<u32>>(${tensor}[${start}row * ${words / 4} + vector / 2]);
   let pairs = select(words.xy, words.zw, vector % 2 == 1);
   return vec4<f32>(unpack2x16float(pairs.x), unpack2x16float(pairs.y));
 }`;
   }
   const pair = (i: number) => {
-    const value = `unpack2x16float(bitcast<u32>(${tensor}[row * ${words} + 2 * vector + ${i}]))`;
+    const value = `unpack2x16float(bitcast<u32>(${tensor}[${start}row * ${words} + 2 * vector + ${i}]))`;
     return words % 2 === 0 ? value : `select(vec2<f32>(), ${value}, 2 * vector + ${i} < ${words})`;
   };
   return `${read} { return vec4<f32>(${pair(0)}, ${pair(1)}); }`;
