@@ -19,6 +19,8 @@ interface WorkersFileHandle extends FileSystemFileHandle {
   }>;
 }
 
+const READ_ATTEMPTS = 10;
+
 /**
  * Models, or what else has a folder each, in the browser's file system for this page's origin (OPFS), in a worker: only there can a file be written in place,
  * so that what came before a crash stays.
@@ -77,8 +79,14 @@ class OPFSFolder implements ModelFolder<File> {
   constructor(private readonly folder: FileSystemDirectoryHandle) {}
 
   async readManifest(): Promise<Manifest | undefined> {
-    const file = await this.find(MANIFEST);
-    return file && parseManifest(await file.text());
+    for (let attempt = 0; attempt < READ_ATTEMPTS; ++attempt) {
+      const file = await this.find(MANIFEST);
+      if (file === undefined) return undefined;
+      // Another tab that writes it puts a new file in its place: the one that was got is then gone before it is read.
+      const text = await file.text().catch(() => undefined);
+      if (text !== undefined) return parseManifest(text);
+    }
+    return undefined;
   }
 
   async writeManifest(manifest: Manifest): Promise<void> {

@@ -153,6 +153,31 @@ describe('the engine loads models by address in Chromium, under the page’s pol
     expect(hub.rangesOf(WEIGHTS)).to.deep.equal(['bytes=0-']);
   });
 
+  it('reads what is stored while another tab writes what it stores', async () => {
+    const [page, other] = [await open(), await open()];
+    await load(page);
+    const listed: unknown[] = [];
+    const writing = other.evaluate(async () => {
+      const root = await (await navigator.storage.getDirectory()).getDirectoryHandle('models');
+      for await (const folder of root.values()) {
+        const handle = await (folder as FileSystemDirectoryHandle).getFileHandle('manifest.json');
+        const text = await (await handle.getFile()).text();
+        for (let i = 0; i < 300; ++i) {
+          const stream = await handle.createWritable();
+          await stream.write(text);
+          await stream.close();
+        }
+      }
+    });
+    let isWriting = true;
+    void writing.finally(() => (isWriting = false));
+    while (isWriting) {
+      listed.push(...(await list(page)).map(({name, complete}) => `${name} ${complete}`));
+    }
+    await writing;
+    expect(new Set(listed)).to.deep.equal(new Set([`${hub.url}/owner/name true`]));
+  });
+
   it('goes on after cuts on a host that hides its headers from pages', async () => {
     slow();
     Object.assign(hub.files.get(WEIGHTS)!, {open: false, cuts: [100_000, 700_000]});
