@@ -20,8 +20,9 @@ export {workgroupReduce} from './kernels/webgpu/wgsl/workgroup_reduce.js';
 export {noScores, stateVectors} from './kernels/webgpu/wgsl/softmax_state.js';
 export {CombineStatesProgram} from './kernels/webgpu/attend/attend_split.js';
 export {arithmeticOf} from './kernels/webgpu/attend/arithmetic.js';
-export {fragment, hasMatrixUnits, subgroupSize} from './kernels/webgpu/runtime/device_features.js';
-export {leftType, matrixExtensions, rightType, sumType} from './kernels/webgpu/wgsl/matrix_units.js';
+export type {MatrixUnits} from './kernels/webgpu/runtime/device_features.js';
+export {fragment, listMatrixUnits, matrixUnitsOf} from './kernels/webgpu/runtime/device_features.js';
+export {fragmentTypes, matrixExtensions} from './kernels/webgpu/wgsl/matrix_units.js';
 
 // For timing draws.
 export type {AttentionContext} from './kernels/webgl/runtime/context.js';

@@ -6,7 +6,7 @@ import {unpackFloat16, type ProductInputs} from '../../runner/quantised/product_
 import {unpackTransposed} from '../../runner/quantised/ops';
 import {ProductFloat32Program} from '../../runner/quantised/webgpu/product_float32';
 import {ProductMatrixProgram} from '../../runner/quantised/webgpu/product_matrix';
-import {PRODUCT_TILES, tileFits} from '../../runner/quantised/webgpu/product_tiles';
+import {PRODUCT_TILES, productUnits, tileFits} from '../../runner/quantised/webgpu/product_tiles';
 import {table} from '../table';
 import {openWebGPU} from '../webgpu/device';
 import {timePrograms} from '../webgpu/dispatch_timing';
@@ -48,6 +48,7 @@ async function gpuTime(call: () => tf.Tensor): Promise<number> {
   return programs.reduce((sum, {gpu}) => sum + gpu.median, 0);
 }
 
+const units = productUnits(webgpu.device);
 for (const rows of allRows.length > 0 ? allRows : [2048, 16_384]) {
   for (const shape of SHAPES) {
     const {inputs, outputs} = shape;
@@ -77,11 +78,11 @@ for (const rows of allRows.length > 0 ? allRows : [2048, 16_384]) {
     const inFloat32 = {x, weight: transposed[0], up: transposed[1], residual};
     const programs: Array<[name: string, program: () => {run(backend: WebGPUBackend): tf.TensorInfo}]> = [
       ['float32', () => new ProductFloat32Program(inFloat32, headDim)],
-      ...Object.entries(PRODUCT_TILES)
+      ...Object.entries(units ? PRODUCT_TILES : {})
         .filter(([, tile]) => tileFits(tile, webgpu.device))
         .map(([name, tile]): [string, () => ProductMatrixProgram] => [
           name,
-          () => new ProductMatrixProgram(given, headDim, tile),
+          () => new ProductMatrixProgram(given, headDim, {tile, units: units!}),
         ]),
     ];
     for (const [name, program] of programs) {

@@ -1,9 +1,9 @@
 import * as tf from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
-import {hasMatrixUnits} from '../../src/internal';
 import type {Activation} from '../llama/kernels/gated_activation';
 import {hasKernel, runKernel} from '../llama/kernels/run_kernel';
 import {type PackedTensors, unpackTransposed} from './ops';
+import {productUnits} from './webgpu/product_tiles';
 
 // Products of many rows. Their operands are float32 tensors, or float16 where matrix units multiply them; sums are float32 in either.
 
@@ -53,7 +53,9 @@ export interface ProductAttrs extends tf.NamedAttrMap {
 
 /** Whether the current backend has products of its own, of operands of that type: of float16 where the device has matrix units. */
 export function hasProducts(type: ElementType): boolean {
-  return hasKernel(Product) && (type === 'float32' || hasMatrixUnits((tf.backend() as WebGPUBackend).device));
+  return (
+    hasKernel(Product) && (type === 'float32' || productUnits((tf.backend() as WebGPUBackend).device) !== undefined)
+  );
 }
 
 /** A packed matrix as a product takes it. */

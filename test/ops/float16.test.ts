@@ -8,7 +8,7 @@ import {attend} from '../../src/kernels/cpu/attend/attend';
 import {AttendProgram} from '../../src/kernels/webgpu/attend/attend';
 import {halfArithmetic} from '../../src/kernels/webgpu/attend/attend_products';
 import {chooseAttendTile} from '../../src/kernels/webgpu/attend/attend_tile';
-import {hasMatrixUnits} from '../../src/kernels/webgpu/runtime/device_features';
+import {matrixUnitsOf} from '../../src/kernels/webgpu/runtime/device_features';
 import type {WebGPUCall, WebGPUPlan} from '../../src/kernels/webgpu/webgpu_call';
 import {testBackends} from '../setup/environment';
 import type {GoldenCase} from '../golden/golden_cases';
@@ -185,7 +185,7 @@ if (testBackends().includes('webgpu')) {
 
       for (const [name, shape] of shapes) {
         it(`is attention but for rounding: ${name}`, async () => {
-          expect(hasMatrixUnits(gpu!.device)).to.equal(false);
+          expect(matrixUnitsOf(gpu!.device)).to.equal(undefined);
           const scale = 1 / Math.sqrt(shape.headDim);
           for (const causal of [true, false]) {
             const inputs = randomInputs(shape, 1);

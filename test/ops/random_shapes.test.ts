@@ -26,8 +26,8 @@ const randomCase = fc
     keyValueHeads: fc.integer({min: 1, max: 2}),
     group: fc.integer({min: 1, max: 3}),
     length: fc.integer({min: 1, max: 150}),
-    // Few head dims: each is another set of shaders, and compiling takes longest in software.
-    headDim: fc.constantFrom(8, 34),
+    // One head dim, whose vectors are not whole and take two chunks: each is another set of shaders, slow to compile.
+    headDim: fc.constant(34),
     blockSize: fc.constantFrom(4, 12, 24),
     keyBlockSize: fc.constantFrom(4, 8, 12, 24),
     blocksPerSegment: fc.integer({min: 1, max: 3}),
@@ -64,7 +64,7 @@ const randomForm = fc
     square: randomCase,
     before: fc.integer({min: 0, max: 100}),
     after: fc.integer({min: 0, max: 30}),
-    valueDim: fc.constantFrom(8, 34),
+    valueDim: fc.constant(34),
     ends: fc.option(fc.tuple(fc.integer({min: 0, max: 280}), fc.integer({min: 0, max: 280}))),
   })
   .map(({square, before, after, valueDim, ends}): RandomCase => {

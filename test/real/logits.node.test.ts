@@ -1,6 +1,6 @@
 import * as tf from '@tensorflow/tfjs-core';
 import {expect} from 'chai';
-import {hasMatrixUnits} from '../../src/internal';
+import {matrixUnitsOf} from '../../src/internal';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {openLocalModel} from '../../hosts/local_model';
 import type {LlamaModel} from '../../runner/llama/model';
@@ -111,7 +111,7 @@ for (const {name, path, backend} of models) {
     });
 
     it('has nearly the same distributions in float16', async function () {
-      if (backend !== 'webgpu' || !hasMatrixUnits((tf.backend() as WebGPUBackend).device)) this.skip();
+      if (backend !== 'webgpu' || !matrixUnitsOf((tf.backend() as WebGPUBackend).device)) this.skip();
       const hidden = [
         await hiddenOf({attention: 'flash'}),
         await hiddenOf({attention: 'flash', options: {precision: 'float16'}}),

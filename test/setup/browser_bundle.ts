@@ -20,7 +20,7 @@ export async function bundleBrowserTests(outfile: string): Promise<void> {
     target: 'es2022',
     outfile: unfinished,
     define: Object.fromEntries(
-      ['FAILURES', 'SOAK', 'LACK_OF_MEMORY', 'FORM_CASES', 'FORM_MINUTES', 'FORM_SEED'].map((name) => [
+      ['FAILURES', 'SOAK', 'LACK_OF_MEMORY', 'FORM_CASES', 'FORM_MINUTES', 'FORM_SEED', 'MATRIX_UNITS'].map((name) => [
         `process.env.${name}`,
         JSON.stringify(process.env[name] ?? ''),
       ]),

@@ -17,7 +17,7 @@ import {type PackedAttrs, type PackedInputs, PackedProduct, UnpackRows, UnpackTr
 import {JoinHeadsFloat16Program, NormaliseFloat16Program, UnpackFloat16Program} from './float16_programs';
 import {ProductFloat32Program} from './product_float32';
 import {ProductMatrixProgram} from './product_matrix';
-import {chooseTile} from './product_tiles';
+import {chooseTile, productUnits} from './product_tiles';
 import {PackedProductProgram} from './product_program';
 import {UnpackProgram, UnpackRowsProgram} from './unpack_program';
 
@@ -61,7 +61,8 @@ function multiply(
   const {x, weight, up} = inputs;
   if (elementTypeOf(x) === 'float32') return new ProductFloat32Program(inputs, headDim, activation).run(backend);
   const tile = chooseTile(backend.device, x.shape[0], weight.shape[0] * (up ? 2 : 1));
-  return new ProductMatrixProgram(inputs, headDim, tile, activation).run(backend);
+  const units = productUnits(backend.device)!;
+  return new ProductMatrixProgram(inputs, headDim, {tile, units}, activation).run(backend);
 }
 register<ProductInputs<TensorInfo>, ProductAttrs>(Product, (backend, inputs, {headDim}) =>
   multiply(backend, inputs, headDim),

@@ -2,12 +2,10 @@ import type {TensorInfo} from '@tensorflow/tfjs-core';
 import {
   AttentionProgram,
   fragment,
-  leftType,
+  fragmentTypes,
   localOf,
   matrixExtensions,
-  rightType,
-  subgroupSize,
-  sumType,
+  type MatrixUnits,
   unroll,
   workgroupIndex,
 } from '../../../src/internal';
@@ -15,10 +13,20 @@ import type {Activation} from '../../llama/kernels/gated_activation';
 import type {ProductInputs} from '../product_ops';
 import {packText} from './float16';
 import {epilogueText, type EpilogueVariant} from './product_epilogue';
-import {DEPTH, STAGED_STRIDE, subgroupsOf, threadsOf, TILE_STRIDE, tileValues, type ProductTile} from './product_tiles';
+import {
+  DEPTH,
+  LANES,
+  STAGED_STRIDE,
+  subgroupsOf,
+  threadsOf,
+  TILE_STRIDE,
+  tileValues,
+  type ProductTile,
+} from './product_tiles';
 
 interface ProductVariant extends EpilogueVariant {
   tile: ProductTile;
+  units: MatrixUnits;
 }
 
 /**
@@ -29,7 +37,12 @@ interface ProductVariant extends EpilogueVariant {
  * @param activation of the gates, with `up`.
  */
 export class ProductMatrixProgram extends AttentionProgram<ProductVariant> {
-  constructor(inputs: ProductInputs<TensorInfo>, headDim: number, tile: ProductTile, activation: Activation = 'silu') {
+  constructor(
+    inputs: ProductInputs<TensorInfo>,
+    headDim: number,
+    {tile, units}: {tile: ProductTile; units: MatrixUnits},
+    activation: Activation = 'silu',
+  ) {
     const {x, weight, up, bias, residual} = inputs;
     const [rows] = x.shape;
     const [outputs] = weight.shape;
@@ -42,12 +55,19 @@ export class ProductMatrixProgram extends AttentionProgram<ProductVariant> {
       outputComponents: 4,
       threads: threadsOf(tile),
       workgroups: Math.ceil(rows / tile.rows) * Math.ceil(outputs / outputsOf(tile, up !== undefined)),
-      variant: {tile, gated: up && activation, biased: bias !== undefined, added: residual !== undefined, headDim},
+      variant: {
+        tile,
+        units,
+        gated: up && activation,
+        biased: bias !== undefined,
+        added: residual !== undefined,
+        headDim,
+      },
       extensions: matrixExtensions,
     });
   }
 
-  protected shader({tile, ...epilogue}: ProductVariant): string {
+  protected shader({tile, units, ...epilogue}: ProductVariant): string {
     const {rows, columns, ofSubgroup} = tile;
     const gated = epilogue.gated !== undefined;
     const [rowsOfSubgroup, columnsOfSubgroup] = ofSubgroup;
@@ -56,8 +76,9 @@ export class ProductMatrixProgram extends AttentionProgram<ProductVariant> {
     const matrices = gated ? ['weight', 'up'] : ['weight'];
     const outputs = outputsOf(tile, gated);
     const outputsOfSubgroup = columnsOfSubgroup / matrices.length;
-    const rowFragments = rowsOfSubgroup / fragment;
-    const columnFragments = outputsOfSubgroup / fragment;
+    const {leftType, rightType, sumType} = fragmentTypes(units);
+    const rowFragments = rowsOfSubgroup / units.rows;
+    const columnFragments = outputsOfSubgroup / units.columns;
     const stride = TILE_STRIDE;
 
     // An invocation carries the same eight of values of one row a round.
@@ -83,11 +104,21 @@ export class ProductMatrixProgram extends AttentionProgram<ProductVariant> {
     const load = (type: string, layout: string, at: string) =>
       `subgroupMatrixLoad<${type}, ${layout}>(&tiles, u32(${at}), ${stride}u)`;
     const left = (r: number, k: number) =>
-      load(leftType, 'row_major', `subgroupRow * ${stride} + ${r * fragment * stride + k * fragment}`);
+      load(leftType, 'row_major', `subgroupRow * ${stride} + ${r * units.rows * stride + k * units.depth}`);
     const right = (m: number, c: number, k: number) => {
-      const row = rows + m * outputs + c * fragment;
-      return load(rightType, 'col_major', `subgroupOutput * ${stride} + ${row * stride + k * fragment}`);
+      const row = rows + m * outputs + c * units.columns;
+      return load(rightType, 'col_major', `subgroupOutput * ${stride} + ${row * stride + k * units.depth}`);
     };
+
+    // Sums go out as squares of 16 rows and columns, of as many fragments as that takes.
+    const [across, down] = [fragment / units.columns, fragment / units.rows];
+    const storeSquare = (r: number, m: number, c: number) =>
+      unroll(down, (i) =>
+        unroll(across, (j) => {
+          const at = i * units.rows * STAGED_STRIDE + j * units.columns;
+          return `subgroupMatrixStore<row_major>(&staged, u32(stagedAt${at ? ` + ${at}` : ''}), ${sums(r * down + i, m, c * across + j)}, ${STAGED_STRIDE}u);`;
+        }),
+      );
 
     return `
 // A workgroup computes ${rows} rows of the product with ${outputs} ${gated ? 'rows of each of two matrices, gates and ups of the same outputs' : 'rows of the matrix'}; each of its ${subgroupsOf(tile)}
@@ -95,7 +126,7 @@ export class ProductMatrixProgram extends AttentionProgram<ProductVariant> {
 //
 // Workgroup memory: tiles holds ${DEPTH} inputs of all rows of x, then of all rows of weights, float16; what the next step
 // needs is read from global memory while this one is computed. Who holds an element of a matrix in registers is not known,
-// so sums go out by way of staged, a fragment of each subgroup at a time.
+// so sums go out by way of staged, ${fragment} rows and columns of each subgroup at a time.
 ${workgroupIndex}
 var<workgroup> tiles : array<f16, ${tileValues(tile)}>;
 var<workgroup> staged : array<f32, ${subgroupsOf(tile) * fragment * STAGED_STRIDE}>;
@@ -108,8 +139,8 @@ ${epilogueText(epilogue, true)}
 
 fn main(index : i32) {
   ${localOf(threads)}
-  let subgroup = local / ${subgroupSize};
-  let lane = local % ${subgroupSize};
+  let subgroup = local / ${LANES};
+  let lane = local % ${LANES};
   // Neighbouring workgroups take the same rows of x. Those past the last row take it once more, and write nothing.
   let tilesAcross = (uniforms.weightShape.x + ${outputs - 1}) / ${outputs};
   let firstRow = workgroupIndex() / tilesAcross * ${rows};
@@ -142,7 +173,7 @@ fn main(index : i32) {
     vector = loadVector + min(step + 1, steps - 1) * ${vectorsOfRow};
     ${fetch}
     ${unroll(
-      DEPTH / fragment,
+      DEPTH / units.depth,
       (k) => `{
       ${unroll(rowFragments, (r) => `let left${r} = ${left(r, k)};`, '\n      ')}
       ${unroll(
@@ -164,25 +195,25 @@ fn main(index : i32) {
     workgroupBarrier();
   }
 
-  // Two neighbouring lanes share a row of a fragment: each takes eight of its values.
+  // Two neighbouring lanes share a row of them: each takes eight of its values.
   let stagedAt = subgroup * ${fragment * STAGED_STRIDE};
   let at = stagedAt + lane / 2 * ${STAGED_STRIDE} + lane % 2 * 8;
   let row = firstRow + subgroupRow + lane / 2;
   let column = firstOutput + subgroupOutput + lane % 2 * 8;
   ${unroll(
-    rowFragments,
+    rowsOfSubgroup / fragment,
     (r) =>
       unroll(
-        columnFragments,
+        outputsOfSubgroup / fragment,
         (c) => `{
     ${unroll(
       matrices.length,
-      (m) => `subgroupMatrixStore<row_major>(&staged, u32(stagedAt), ${sums(r, m, c)}, ${STAGED_STRIDE}u);
+      (m) => `${storeSquare(r, m, c)}
     // Barrier: a lane reads what the subgroup stored.
     workgroupBarrier();
     let a${m} = stagedVector(at);
     let b${m} = stagedVector(at + 4);
-    // Barrier: the next fragment overwrites this one.
+    // Barrier: the next ones overwrite these.
     workgroupBarrier();`,
     )}
 ${

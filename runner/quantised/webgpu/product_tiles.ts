@@ -1,4 +1,4 @@
-import {fragment, subgroupSize} from '../../../src/internal';
+import {fragment, matrixUnitsOf, type MatrixUnits} from '../../../src/internal';
 
 /** How a workgroup of `ProductMatrixProgram` shares out its part of a product. */
 export interface ProductTile {
@@ -17,7 +17,16 @@ export const TILE_STRIDE = DEPTH + 8;
 export const STAGED_STRIDE = fragment + 4;
 
 export const subgroupsOf = ({rows, columns, ofSubgroup: [m, n]}: ProductTile): number => (rows / m) * (columns / n);
-export const threadsOf = (tile: ProductTile): number => subgroupsOf(tile) * subgroupSize;
+export const threadsOf = (tile: ProductTile): number => subgroupsOf(tile) * LANES;
+
+/** Invocations of a subgroup: two share a row of a fragment that goes out. */
+export const LANES = 32;
+
+/** The matrix units of a device, of which the program takes subgroups of `LANES`. */
+export function productUnits(device: GPUDevice): MatrixUnits | undefined {
+  const units = matrixUnitsOf(device);
+  return units?.lanes === LANES ? units : undefined;
+}
 
 /** float16 values of the tiles in workgroup memory. */
 export const tileValues = (tile: ProductTile): number => (tile.rows + tile.columns) * TILE_STRIDE;

@@ -5,7 +5,7 @@ import {deviceCosts} from '../../attention/device_costs.js';
 import type {Arithmetic} from './attend/arithmetic.js';
 import {arithmeticOf} from './attend/arithmetic.js';
 import {describeAdapter} from './runtime/adapter.js';
-import {hasMatrixUnits} from './runtime/device_features.js';
+import {sampleUnits} from './select/sampled_mass_matrix.js';
 
 /**
  * Measured on one NVIDIA H100, 2026-11-25, multiply-adds on an H200, 2026-11-23 (docs/performance.md): the fastest devices that
@@ -40,7 +40,7 @@ export function webgpuCosts(
 ): AttentionCosts {
   return {
     ...common,
-    sampleMultiplyAdd: hasMatrixUnits(device) ? sampleMultiplyAdd.matrixUnits : sampleMultiplyAdd.without,
+    sampleMultiplyAdd: sampleUnits(device) ? sampleMultiplyAdd.matrixUnits : sampleMultiplyAdd.without,
     multiplyAdds: multiplyAdds[arithmeticOf(device, {headDim, valueDim}, precision)],
   };
 }

@@ -3,7 +3,7 @@
 //
 // Workgroup memory: tiles holds 32 inputs of all rows of x, then of all rows of weights, float16; what the next step
 // needs is read from global memory while this one is computed. Who holds an element of a matrix in registers is not known,
-// so sums go out by way of staged, a fragment of each subgroup at a time.
+// so sums go out by way of staged, 16 rows and columns of each subgroup at a time.
 
 fn workgroupIndex() -> i32 {
   return uniforms.firstWorkgroup + i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
@@ -196,7 +196,7 @@ fn main(index : i32) {
     workgroupBarrier();
   }
 
-  // Two neighbouring lanes share a row of a fragment: each takes eight of its values.
+  // Two neighbouring lanes share a row of them: each takes eight of its values.
   let stagedAt = subgroup * 320;
   let at = stagedAt + lane / 2 * 20 + lane % 2 * 8;
   let row = firstRow + subgroupRow + lane / 2;
@@ -207,7 +207,7 @@ fn main(index : i32) {
     workgroupBarrier();
     let a0 = stagedVector(at);
     let b0 = stagedVector(at + 4);
-    // Barrier: the next fragment overwrites this one.
+    // Barrier: the next ones overwrite these.
     workgroupBarrier();
 write(row + 0, column + 0, a0);
     write(row + 0, column + 4, b0);
@@ -218,7 +218,7 @@ write(row + 0, column + 0, a0);
     workgroupBarrier();
     let a0 = stagedVector(at);
     let b0 = stagedVector(at + 4);
-    // Barrier: the next fragment overwrites this one.
+    // Barrier: the next ones overwrite these.
     workgroupBarrier();
 write(row + 0, column + 16, a0);
     write(row + 0, column + 20, b0);
@@ -229,7 +229,7 @@ write(row + 0, column + 16, a0);
     workgroupBarrier();
     let a0 = stagedVector(at);
     let b0 = stagedVector(at + 4);
-    // Barrier: the next fragment overwrites this one.
+    // Barrier: the next ones overwrite these.
     workgroupBarrier();
 write(row + 0, column + 32, a0);
     write(row + 0, column + 36, b0);
@@ -240,7 +240,7 @@ write(row + 0, column + 32, a0);
     workgroupBarrier();
     let a0 = stagedVector(at);
     let b0 = stagedVector(at + 4);
-    // Barrier: the next fragment overwrites this one.
+    // Barrier: the next ones overwrite these.
     workgroupBarrier();
 write(row + 0, column + 48, a0);
     write(row + 0, column + 52, b0);
@@ -251,7 +251,7 @@ write(row + 0, column + 48, a0);
     workgroupBarrier();
     let a0 = stagedVector(at);
     let b0 = stagedVector(at + 4);
-    // Barrier: the next fragment overwrites this one.
+    // Barrier: the next ones overwrite these.
     workgroupBarrier();
 write(row + 16, column + 0, a0);
     write(row + 16, column + 4, b0);
@@ -262,7 +262,7 @@ write(row + 16, column + 0, a0);
     workgroupBarrier();
     let a0 = stagedVector(at);
     let b0 = stagedVector(at + 4);
-    // Barrier: the next fragment overwrites this one.
+    // Barrier: the next ones overwrite these.
     workgroupBarrier();
 write(row + 16, column + 16, a0);
     write(row + 16, column + 20, b0);
@@ -273,7 +273,7 @@ write(row + 16, column + 16, a0);
     workgroupBarrier();
     let a0 = stagedVector(at);
     let b0 = stagedVector(at + 4);
-    // Barrier: the next fragment overwrites this one.
+    // Barrier: the next ones overwrite these.
     workgroupBarrier();
 write(row + 16, column + 32, a0);
     write(row + 16, column + 36, b0);
@@ -284,7 +284,7 @@ write(row + 16, column + 32, a0);
     workgroupBarrier();
     let a0 = stagedVector(at);
     let b0 = stagedVector(at + 4);
-    // Barrier: the next fragment overwrites this one.
+    // Barrier: the next ones overwrite these.
     workgroupBarrier();
 write(row + 16, column + 48, a0);
     write(row + 16, column + 52, b0);
@@ -295,7 +295,7 @@ write(row + 16, column + 48, a0);
     workgroupBarrier();
     let a0 = stagedVector(at);
     let b0 = stagedVector(at + 4);
-    // Barrier: the next fragment overwrites this one.
+    // Barrier: the next ones overwrite these.
     workgroupBarrier();
 write(row + 32, column + 0, a0);
     write(row + 32, column + 4, b0);
@@ -306,7 +306,7 @@ write(row + 32, column + 0, a0);
     workgroupBarrier();
     let a0 = stagedVector(at);
     let b0 = stagedVector(at + 4);
-    // Barrier: the next fragment overwrites this one.
+    // Barrier: the next ones overwrite these.
     workgroupBarrier();
 write(row + 32, column + 16, a0);
     write(row + 32, column + 20, b0);
@@ -317,7 +317,7 @@ write(row + 32, column + 16, a0);
     workgroupBarrier();
     let a0 = stagedVector(at);
     let b0 = stagedVector(at + 4);
-    // Barrier: the next fragment overwrites this one.
+    // Barrier: the next ones overwrite these.
     workgroupBarrier();
 write(row + 32, column + 32, a0);
     write(row + 32, column + 36, b0);
@@ -328,7 +328,7 @@ write(row + 32, column + 32, a0);
     workgroupBarrier();
     let a0 = stagedVector(at);
     let b0 = stagedVector(at + 4);
-    // Barrier: the next fragment overwrites this one.
+    // Barrier: the next ones overwrite these.
     workgroupBarrier();
 write(row + 32, column + 48, a0);
     write(row + 32, column + 52, b0);
@@ -339,7 +339,7 @@ write(row + 32, column + 48, a0);
     workgroupBarrier();
     let a0 = stagedVector(at);
     let b0 = stagedVector(at + 4);
-    // Barrier: the next fragment overwrites this one.
+    // Barrier: the next ones overwrite these.
     workgroupBarrier();
 write(row + 48, column + 0, a0);
     write(row + 48, column + 4, b0);
@@ -350,7 +350,7 @@ write(row + 48, column + 0, a0);
     workgroupBarrier();
     let a0 = stagedVector(at);
     let b0 = stagedVector(at + 4);
-    // Barrier: the next fragment overwrites this one.
+    // Barrier: the next ones overwrite these.
     workgroupBarrier();
 write(row + 48, column + 16, a0);
     write(row + 48, column + 20, b0);
@@ -361,7 +361,7 @@ write(row + 48, column + 16, a0);
     workgroupBarrier();
     let a0 = stagedVector(at);
     let b0 = stagedVector(at + 4);
-    // Barrier: the next fragment overwrites this one.
+    // Barrier: the next ones overwrite these.
     workgroupBarrier();
 write(row + 48, column + 32, a0);
     write(row + 48, column + 36, b0);
@@ -372,7 +372,7 @@ write(row + 48, column + 32, a0);
     workgroupBarrier();
     let a0 = stagedVector(at);
     let b0 = stagedVector(at + 4);
-    // Barrier: the next fragment overwrites this one.
+    // Barrier: the next ones overwrite these.
     workgroupBarrier();
 write(row + 48, column + 48, a0);
     write(row + 48, column + 52, b0);

@@ -3,7 +3,7 @@
 //
 // Workgroup memory: tiles holds 32 inputs of all rows of x, then of all rows of weights, float16; what the next step
 // needs is read from global memory while this one is computed. Who holds an element of a matrix in registers is not known,
-// so sums go out by way of staged, a fragment of each subgroup at a time.
+// so sums go out by way of staged, 16 rows and columns of each subgroup at a time.
 
 fn workgroupIndex() -> i32 {
   return uniforms.firstWorkgroup + i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
@@ -150,7 +150,7 @@ fn main(index : i32) {
     workgroupBarrier();
   }
 
-  // Two neighbouring lanes share a row of a fragment: each takes eight of its values.
+  // Two neighbouring lanes share a row of them: each takes eight of its values.
   let stagedAt = subgroup * 320;
   let at = stagedAt + lane / 2 * 20 + lane % 2 * 8;
   let row = firstRow + subgroupRow + lane / 2;
@@ -161,7 +161,7 @@ fn main(index : i32) {
     workgroupBarrier();
     let a0 = stagedVector(at);
     let b0 = stagedVector(at + 4);
-    // Barrier: the next fragment overwrites this one.
+    // Barrier: the next ones overwrite these.
     workgroupBarrier();
 write(row + 0, column + 0, a0);
     write(row + 0, column + 4, b0);
@@ -172,7 +172,7 @@ write(row + 0, column + 0, a0);
     workgroupBarrier();
     let a0 = stagedVector(at);
     let b0 = stagedVector(at + 4);
-    // Barrier: the next fragment overwrites this one.
+    // Barrier: the next ones overwrite these.
     workgroupBarrier();
 write(row + 0, column + 16, a0);
     write(row + 0, column + 20, b0);
@@ -183,7 +183,7 @@ write(row + 0, column + 16, a0);
     workgroupBarrier();
     let a0 = stagedVector(at);
     let b0 = stagedVector(at + 4);
-    // Barrier: the next fragment overwrites this one.
+    // Barrier: the next ones overwrite these.
     workgroupBarrier();
 write(row + 0, column + 32, a0);
     write(row + 0, column + 36, b0);
@@ -194,7 +194,7 @@ write(row + 0, column + 32, a0);
     workgroupBarrier();
     let a0 = stagedVector(at);
     let b0 = stagedVector(at + 4);
-    // Barrier: the next fragment overwrites this one.
+    // Barrier: the next ones overwrite these.
     workgroupBarrier();
 write(row + 0, column + 48, a0);
     write(row + 0, column + 52, b0);
@@ -205,7 +205,7 @@ write(row + 0, column + 48, a0);
     workgroupBarrier();
     let a0 = stagedVector(at);
     let b0 = stagedVector(at + 4);
-    // Barrier: the next fragment overwrites this one.
+    // Barrier: the next ones overwrite these.
     workgroupBarrier();
 write(row + 16, column + 0, a0);
     write(row + 16, column + 4, b0);
@@ -216,7 +216,7 @@ write(row + 16, column + 0, a0);
     workgroupBarrier();
     let a0 = stagedVector(at);
     let b0 = stagedVector(at + 4);
-    // Barrier: the next fragment overwrites this one.
+    // Barrier: the next ones overwrite these.
     workgroupBarrier();
 write(row + 16, column + 16, a0);
     write(row + 16, column + 20, b0);
@@ -227,7 +227,7 @@ write(row + 16, column + 16, a0);
     workgroupBarrier();
     let a0 = stagedVector(at);
     let b0 = stagedVector(at + 4);
-    // Barrier: the next fragment overwrites this one.
+    // Barrier: the next ones overwrite these.
     workgroupBarrier();
 write(row + 16, column + 32, a0);
     write(row + 16, column + 36, b0);
@@ -238,7 +238,7 @@ write(row + 16, column + 32, a0);
     workgroupBarrier();
     let a0 = stagedVector(at);
     let b0 = stagedVector(at + 4);
-    // Barrier: the next fragment overwrites this one.
+    // Barrier: the next ones overwrite these.
     workgroupBarrier();
 write(row + 16, column + 48, a0);
     write(row + 16, column + 52, b0);

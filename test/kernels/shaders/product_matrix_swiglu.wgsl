@@ -3,7 +3,7 @@
 //
 // Workgroup memory: tiles holds 32 inputs of all rows of x, then of all rows of weights, float16; what the next step
 // needs is read from global memory while this one is computed. Who holds an element of a matrix in registers is not known,
-// so sums go out by way of staged, a fragment of each subgroup at a time.
+// so sums go out by way of staged, 16 rows and columns of each subgroup at a time.
 
 fn workgroupIndex() -> i32 {
   return uniforms.firstWorkgroup + i32((workgroupId.z * numWorkgroups.y + workgroupId.y) * numWorkgroups.x + workgroupId.x);
@@ -136,7 +136,7 @@ fn main(index : i32) {
     workgroupBarrier();
   }
 
-  // Two neighbouring lanes share a row of a fragment: each takes eight of its values.
+  // Two neighbouring lanes share a row of them: each takes eight of its values.
   let stagedAt = subgroup * 320;
   let at = stagedAt + lane / 2 * 20 + lane % 2 * 8;
   let row = firstRow + subgroupRow + lane / 2;
@@ -147,14 +147,14 @@ fn main(index : i32) {
     workgroupBarrier();
     let a0 = stagedVector(at);
     let b0 = stagedVector(at + 4);
-    // Barrier: the next fragment overwrites this one.
+    // Barrier: the next ones overwrite these.
     workgroupBarrier();
     subgroupMatrixStore<row_major>(&staged, u32(stagedAt), sum0_1_0, 20u);
     // Barrier: a lane reads what the subgroup stored.
     workgroupBarrier();
     let a1 = stagedVector(at);
     let b1 = stagedVector(at + 4);
-    // Barrier: the next fragment overwrites this one.
+    // Barrier: the next ones overwrite these.
     workgroupBarrier();
 write(row + 0, column + 0, a0, b0, a1, b1);
   }
@@ -164,14 +164,14 @@ write(row + 0, column + 0, a0, b0, a1, b1);
     workgroupBarrier();
     let a0 = stagedVector(at);
     let b0 = stagedVector(at + 4);
-    // Barrier: the next fragment overwrites this one.
+    // Barrier: the next ones overwrite these.
     workgroupBarrier();
     subgroupMatrixStore<row_major>(&staged, u32(stagedAt), sum1_1_0, 20u);
     // Barrier: a lane reads what the subgroup stored.
     workgroupBarrier();
     let a1 = stagedVector(at);
     let b1 = stagedVector(at + 4);
-    // Barrier: the next fragment overwrites this one.
+    // Barrier: the next ones overwrite these.
     workgroupBarrier();
 write(row + 16, column + 0, a0, b0, a1, b1);
   }

@@ -1,7 +1,7 @@
 // A workgroup takes one phase of 2 neighbouring blocks of queries, a subgroup the rows of one of them, one an invocation. It walks
-// over fragments of 16 keys, read from global memory. Products run on matrix units, float16 in, float32 sums. Who holds an
+// over the keys, 16 a step, read from global memory. Products run on matrix units, float16 in, float32 sums. Who holds an
 // element of a product is not known, so scores pass through workgroup memory, by columns, in a part for each subgroup and twice, so
-// that one barrier a fragment is enough; an invocation reads the row that it owns.
+// that one barrier a step is enough; an invocation reads the row that it owns.
 //
 // 1. Each row's normaliser, by an online softmax: one tile of each 256 slots, of which a row meets its phase; then the block of
 //    key 0 and the own segments, of which it meets every key.
@@ -134,10 +134,10 @@ fn main(index : i32) {
     // Barrier: other rows replace these.
     workgroupBarrier();
   }
-  var next0 : subgroup_matrix_right<f16, 16, 16>;
-    var next1 : subgroup_matrix_right<f16, 16, 16>;
-    var next2 : subgroup_matrix_right<f16, 16, 16>;
-    var next3 : subgroup_matrix_right<f16, 16, 16>;
+  var next0_0 : subgroup_matrix_right<f16, 16, 16>;
+    var next1_0 : subgroup_matrix_right<f16, 16, 16>;
+    var next2_0 : subgroup_matrix_right<f16, 16, 16>;
+    var next3_0 : subgroup_matrix_right<f16, 16, 16>;
 
   // 1. Normalisers: the coarse sample, less the block of key 0.
   let firstOfPhase = (4 - phase) & 3;
@@ -147,36 +147,36 @@ fn main(index : i32) {
   
   if (runs > 0) {
         let at = firstKey + u32((4 * 0 + ((-phase - 0) & 3)) * 4 + firstOfPhase) * 1024u;
-        next0 = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&keys, at + 0u, 16u);
-    next1 = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&keys, at + 256u, 16u);
-    next2 = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&keys, at + 512u, 16u);
-    next3 = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&keys, at + 768u, 16u);
+        next0_0 = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&keys, at + 0u, 16u);
+    next1_0 = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&keys, at + 256u, 16u);
+    next2_0 = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&keys, at + 512u, 16u);
+    next3_0 = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&keys, at + 768u, 16u);
       }
   for (var i = 0; i < runs; i++) {
-    let keys0 = next0;
-    let keys1 = next1;
-    let keys2 = next2;
-    let keys3 = next3;
+    let keys0_0 = next0_0;
+    let keys1_0 = next1_0;
+    let keys2_0 = next2_0;
+    let keys3_0 = next3_0;
     let following = min(i + 1, runs - 1);
     {
         let at = firstKey + u32((4 * following + ((-phase - following) & 3)) * 4 + firstOfPhase) * 1024u;
-        next0 = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&keys, at + 0u, 16u);
-    next1 = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&keys, at + 256u, 16u);
-    next2 = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&keys, at + 512u, 16u);
-    next3 = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&keys, at + 768u, 16u);
+        next0_0 = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&keys, at + 0u, 16u);
+    next1_0 = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&keys, at + 256u, 16u);
+    next2_0 = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&keys, at + 512u, 16u);
+    next3_0 = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&keys, at + 768u, 16u);
       }
-    var scores0 = subgroup_matrix_result<f32, 16, 16>();
-    var scores1 = subgroup_matrix_result<f32, 16, 16>();
-    scores0 = subgroupMatrixMultiplyAccumulate(query0_0, keys0, scores0);
-    scores1 = subgroupMatrixMultiplyAccumulate(query1_0, keys0, scores1);
-    scores0 = subgroupMatrixMultiplyAccumulate(query0_1, keys1, scores0);
-    scores1 = subgroupMatrixMultiplyAccumulate(query1_1, keys1, scores1);
-    scores0 = subgroupMatrixMultiplyAccumulate(query0_2, keys2, scores0);
-    scores1 = subgroupMatrixMultiplyAccumulate(query1_2, keys2, scores1);
-    scores0 = subgroupMatrixMultiplyAccumulate(query0_3, keys3, scores0);
-    scores1 = subgroupMatrixMultiplyAccumulate(query1_3, keys3, scores1);
-    subgroupMatrixStore<col_major>(&scoreColumns, firstScore + 0u, scores0, 36u);
-    subgroupMatrixStore<col_major>(&scoreColumns, firstScore + 16u, scores1, 36u);
+    var scores0_0 = subgroup_matrix_result<f32, 16, 16>();
+    var scores1_0 = subgroup_matrix_result<f32, 16, 16>();
+    scores0_0 = subgroupMatrixMultiplyAccumulate(query0_0, keys0_0, scores0_0);
+    scores1_0 = subgroupMatrixMultiplyAccumulate(query1_0, keys0_0, scores1_0);
+    scores0_0 = subgroupMatrixMultiplyAccumulate(query0_1, keys1_0, scores0_0);
+    scores1_0 = subgroupMatrixMultiplyAccumulate(query1_1, keys1_0, scores1_0);
+    scores0_0 = subgroupMatrixMultiplyAccumulate(query0_2, keys2_0, scores0_0);
+    scores1_0 = subgroupMatrixMultiplyAccumulate(query1_2, keys2_0, scores1_0);
+    scores0_0 = subgroupMatrixMultiplyAccumulate(query0_3, keys3_0, scores0_0);
+    scores1_0 = subgroupMatrixMultiplyAccumulate(query1_3, keys3_0, scores1_0);
+    subgroupMatrixStore<col_major>(&scoreColumns, firstScore + 0u, scores0_0, 36u);
+    subgroupMatrixStore<col_major>(&scoreColumns, firstScore + 16u, scores1_0, 36u);
     // Barrier: an invocation reads scores that all of its subgroup stored. The next ones go to the other half.
     workgroupBarrier();
     let x0 = scoreColumns[firstScore + u32(0 + lane)];
@@ -244,36 +244,36 @@ fn main(index : i32) {
   
   if (exactFragments > 0) {
         let at = firstKey + u32(select(firstOwnTile + 0 / 4 - sinkTiles, firstSinkTile + 0 / 4, 0 / 4 < sinkTiles) * 4 + (0 & 3)) * 1024u;
-        next0 = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&keys, at + 0u, 16u);
-    next1 = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&keys, at + 256u, 16u);
-    next2 = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&keys, at + 512u, 16u);
-    next3 = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&keys, at + 768u, 16u);
+        next0_0 = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&keys, at + 0u, 16u);
+    next1_0 = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&keys, at + 256u, 16u);
+    next2_0 = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&keys, at + 512u, 16u);
+    next3_0 = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&keys, at + 768u, 16u);
       }
   for (var i = 0; i < exactFragments; i++) {
-    let keys0 = next0;
-    let keys1 = next1;
-    let keys2 = next2;
-    let keys3 = next3;
+    let keys0_0 = next0_0;
+    let keys1_0 = next1_0;
+    let keys2_0 = next2_0;
+    let keys3_0 = next3_0;
     let following = min(i + 1, exactFragments - 1);
     {
         let at = firstKey + u32(select(firstOwnTile + following / 4 - sinkTiles, firstSinkTile + following / 4, following / 4 < sinkTiles) * 4 + (following & 3)) * 1024u;
-        next0 = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&keys, at + 0u, 16u);
-    next1 = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&keys, at + 256u, 16u);
-    next2 = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&keys, at + 512u, 16u);
-    next3 = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&keys, at + 768u, 16u);
+        next0_0 = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&keys, at + 0u, 16u);
+    next1_0 = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&keys, at + 256u, 16u);
+    next2_0 = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&keys, at + 512u, 16u);
+    next3_0 = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&keys, at + 768u, 16u);
       }
-    var scores0 = subgroup_matrix_result<f32, 16, 16>();
-    var scores1 = subgroup_matrix_result<f32, 16, 16>();
-    scores0 = subgroupMatrixMultiplyAccumulate(query0_0, keys0, scores0);
-    scores1 = subgroupMatrixMultiplyAccumulate(query1_0, keys0, scores1);
-    scores0 = subgroupMatrixMultiplyAccumulate(query0_1, keys1, scores0);
-    scores1 = subgroupMatrixMultiplyAccumulate(query1_1, keys1, scores1);
-    scores0 = subgroupMatrixMultiplyAccumulate(query0_2, keys2, scores0);
-    scores1 = subgroupMatrixMultiplyAccumulate(query1_2, keys2, scores1);
-    scores0 = subgroupMatrixMultiplyAccumulate(query0_3, keys3, scores0);
-    scores1 = subgroupMatrixMultiplyAccumulate(query1_3, keys3, scores1);
-    subgroupMatrixStore<col_major>(&scoreColumns, firstScore + 0u, scores0, 36u);
-    subgroupMatrixStore<col_major>(&scoreColumns, firstScore + 16u, scores1, 36u);
+    var scores0_0 = subgroup_matrix_result<f32, 16, 16>();
+    var scores1_0 = subgroup_matrix_result<f32, 16, 16>();
+    scores0_0 = subgroupMatrixMultiplyAccumulate(query0_0, keys0_0, scores0_0);
+    scores1_0 = subgroupMatrixMultiplyAccumulate(query1_0, keys0_0, scores1_0);
+    scores0_0 = subgroupMatrixMultiplyAccumulate(query0_1, keys1_0, scores0_0);
+    scores1_0 = subgroupMatrixMultiplyAccumulate(query1_1, keys1_0, scores1_0);
+    scores0_0 = subgroupMatrixMultiplyAccumulate(query0_2, keys2_0, scores0_0);
+    scores1_0 = subgroupMatrixMultiplyAccumulate(query1_2, keys2_0, scores1_0);
+    scores0_0 = subgroupMatrixMultiplyAccumulate(query0_3, keys3_0, scores0_0);
+    scores1_0 = subgroupMatrixMultiplyAccumulate(query1_3, keys3_0, scores1_0);
+    subgroupMatrixStore<col_major>(&scoreColumns, firstScore + 0u, scores0_0, 36u);
+    subgroupMatrixStore<col_major>(&scoreColumns, firstScore + 16u, scores1_0, 36u);
     // Barrier: an invocation reads scores that all of its subgroup stored. The next ones go to the other half.
     workgroupBarrier();
     let x0 = scoreColumns[firstScore + u32(0 + lane)];
@@ -350,36 +350,36 @@ fn main(index : i32) {
   
   if (tiles > 0) {
         let at = firstKey + u32(0 * 4 + firstOfPhase) * 1024u;
-        next0 = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&keys, at + 0u, 16u);
-    next1 = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&keys, at + 256u, 16u);
-    next2 = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&keys, at + 512u, 16u);
-    next3 = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&keys, at + 768u, 16u);
+        next0_0 = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&keys, at + 0u, 16u);
+    next1_0 = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&keys, at + 256u, 16u);
+    next2_0 = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&keys, at + 512u, 16u);
+    next3_0 = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&keys, at + 768u, 16u);
       }
   for (var i = 0; i < tiles; i++) {
-    let keys0 = next0;
-    let keys1 = next1;
-    let keys2 = next2;
-    let keys3 = next3;
+    let keys0_0 = next0_0;
+    let keys1_0 = next1_0;
+    let keys2_0 = next2_0;
+    let keys3_0 = next3_0;
     let following = min(i + 1, tiles - 1);
     {
         let at = firstKey + u32(following * 4 + firstOfPhase) * 1024u;
-        next0 = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&keys, at + 0u, 16u);
-    next1 = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&keys, at + 256u, 16u);
-    next2 = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&keys, at + 512u, 16u);
-    next3 = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&keys, at + 768u, 16u);
+        next0_0 = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&keys, at + 0u, 16u);
+    next1_0 = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&keys, at + 256u, 16u);
+    next2_0 = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&keys, at + 512u, 16u);
+    next3_0 = subgroupMatrixLoad<subgroup_matrix_right<f16, 16, 16>, col_major>(&keys, at + 768u, 16u);
       }
-    var scores0 = subgroup_matrix_result<f32, 16, 16>();
-    var scores1 = subgroup_matrix_result<f32, 16, 16>();
-    scores0 = subgroupMatrixMultiplyAccumulate(query0_0, keys0, scores0);
-    scores1 = subgroupMatrixMultiplyAccumulate(query1_0, keys0, scores1);
-    scores0 = subgroupMatrixMultiplyAccumulate(query0_1, keys1, scores0);
-    scores1 = subgroupMatrixMultiplyAccumulate(query1_1, keys1, scores1);
-    scores0 = subgroupMatrixMultiplyAccumulate(query0_2, keys2, scores0);
-    scores1 = subgroupMatrixMultiplyAccumulate(query1_2, keys2, scores1);
-    scores0 = subgroupMatrixMultiplyAccumulate(query0_3, keys3, scores0);
-    scores1 = subgroupMatrixMultiplyAccumulate(query1_3, keys3, scores1);
-    subgroupMatrixStore<col_major>(&scoreColumns, firstScore + 0u, scores0, 36u);
-    subgroupMatrixStore<col_major>(&scoreColumns, firstScore + 16u, scores1, 36u);
+    var scores0_0 = subgroup_matrix_result<f32, 16, 16>();
+    var scores1_0 = subgroup_matrix_result<f32, 16, 16>();
+    scores0_0 = subgroupMatrixMultiplyAccumulate(query0_0, keys0_0, scores0_0);
+    scores1_0 = subgroupMatrixMultiplyAccumulate(query1_0, keys0_0, scores1_0);
+    scores0_0 = subgroupMatrixMultiplyAccumulate(query0_1, keys1_0, scores0_0);
+    scores1_0 = subgroupMatrixMultiplyAccumulate(query1_1, keys1_0, scores1_0);
+    scores0_0 = subgroupMatrixMultiplyAccumulate(query0_2, keys2_0, scores0_0);
+    scores1_0 = subgroupMatrixMultiplyAccumulate(query1_2, keys2_0, scores1_0);
+    scores0_0 = subgroupMatrixMultiplyAccumulate(query0_3, keys3_0, scores0_0);
+    scores1_0 = subgroupMatrixMultiplyAccumulate(query1_3, keys3_0, scores1_0);
+    subgroupMatrixStore<col_major>(&scoreColumns, firstScore + 0u, scores0_0, 36u);
+    subgroupMatrixStore<col_major>(&scoreColumns, firstScore + 16u, scores1_0, 36u);
     // Barrier: an invocation reads scores that all of its subgroup stored. The next ones go to the other half.
     workgroupBarrier();
     let x0 = scoreColumns[firstScore + u32(0 + lane)];

@@ -58,6 +58,7 @@ import {SelectBlocksProgram} from '../../../src/kernels/webgpu/select/select_blo
 import {SumHeadsProgram} from '../../../src/kernels/webgpu/gradients/sum_heads';
 import type {Tile} from '../../../src/kernels/webgpu/wgsl/tile';
 import type {WebGPUCall, WebGPUGradientCall, WebGPUPlan} from '../../../src/kernels/webgpu/webgpu_call';
+import {MATRIX_UNITS, UNITS} from '../../reference/emulated_matrix_units';
 import {expectShader} from '../shader_snapshot';
 
 /**
@@ -131,8 +132,11 @@ describe('shader texts', () => {
   };
   /** The program with rows of float16 in place of queries, keys and values. */
   const long = call({query: info(1, 8, 1024, 64), key: info(1, 2, 1024, 64)});
-  const onMatrixUnits = (of: WebGPUCall, plan?: WebGPUPlan, tile: MatrixTile = {rowFragments: 1, keys: 16}) =>
-    new AttendMatrixProgram(of, {rows: int32(4 * float16Layout(of).end), tile, plan});
+  const onMatrixUnits = (of: WebGPUCall, plan?: WebGPUPlan, tile: Partial<MatrixTile> = {}) =>
+    new AttendMatrixProgram(of, {
+      ...{rows: int32(4 * float16Layout(of).end), plan},
+      tile: {units: UNITS, lanesOfRow: 2, keys: 16, ...tile},
+    });
   const programs: Record<string, AttentionProgram<object>> = {
     float16_rows: new Float16RowsProgram(wide),
     float16_rows_odd: new Float16RowsProgram(odd),
@@ -149,7 +153,7 @@ describe('shader texts', () => {
     block_scores_not_causal: new BlockScoresProgram(notCausal, info(96, 64)),
     sampled_mass: new SampledMassProgram(grouped, order, attendTile),
     sampled_mass_not_causal_odd: new SampledMassProgram(odd, order, fewKeys),
-    sampled_mass_matrix: new SampledMassMatrixProgram(grouped, int32(4, 1024, 32), order),
+    sampled_mass_matrix: new SampledMassMatrixProgram(grouped, UNITS, int32(4, 1024, 32), order),
     sampled_scores: new SampledScoresProgram(info(32, 4, 2, 16), grouped.geometry, 0.1),
     select_blocks: new SelectBlocksProgram(grouped, rule('sampled'), scores, order),
     select_blocks_not_causal: new SelectBlocksProgram(notCausal, rule('sampled'), scores, order),
@@ -163,8 +167,8 @@ describe('shader texts', () => {
     attend_half_sparse: new AttendProgram(grouped, {...float16, plan}),
     attend_half_exact_not_causal_odd_head_dim: new AttendProgram(odd, float16),
     attend_matrix_exact: onMatrixUnits(grouped),
-    attend_matrix_many_rows: onMatrixUnits(long, undefined, {rowFragments: 2, keys: 16}),
-    attend_matrix_few_rows: onMatrixUnits(long, undefined, {rowFragments: 2, keys: 32}),
+    attend_matrix_many_rows: onMatrixUnits(long, undefined, {lanesOfRow: 1}),
+    attend_matrix_few_rows: onMatrixUnits(long, undefined, {lanesOfRow: 1, keys: 32}),
     attend_matrix_sparse: onMatrixUnits(grouped, plan),
     attend_matrix_exact_not_causal_odd_head_dim: onMatrixUnits(odd),
     attend_exact_not_causal_odd_head_dim: new AttendProgram(odd, float32),
@@ -190,7 +194,12 @@ describe('shader texts', () => {
       chunkPlan.keyIndices,
       tile,
     ),
-    sampled_mass_matrix_chunk_padded: new SampledMassMatrixProgram(padded, int32(8, 1024, 32), chunkPlan.keyIndices),
+    sampled_mass_matrix_chunk_padded: new SampledMassMatrixProgram(
+      padded,
+      UNITS,
+      int32(8, 1024, 32),
+      chunkPlan.keyIndices,
+    ),
     select_blocks_chunk: new SelectBlocksProgram(chunk, rule('sampled'), info(2, 4, 1, 16), chunkPlan.keyIndices),
     block_lists: new BlockListsProgram({...info(1, 4, 8, 16), dtype: 'bool'}),
     attend_chunk_padded_sparse: new AttendProgram(padded, {...float32, plan: chunkPlan}),
@@ -302,19 +311,34 @@ describe('shader texts', () => {
     product_matrix_by_heads: new ProductMatrixProgram(
       {x: int32(300, 448), weight: int32(1024, 448), bias: info(1024)},
       64,
-      PRODUCT_TILES['128x128 by 32x64'],
+      {tile: PRODUCT_TILES['128x128 by 32x64'], units: UNITS},
     ),
     product_matrix_added: new ProductMatrixProgram(
       {x: int32(300, 448), weight: int32(896, 448), residual: info(300, 896)},
       0,
-      PRODUCT_TILES['256x128 by 64x64'],
+      {tile: PRODUCT_TILES['256x128 by 64x64'], units: UNITS},
     ),
     product_matrix_swiglu: new ProductMatrixProgram(
       {x: int32(300, 448), weight: int32(4864, 448), up: int32(4864, 448)},
       0,
-      PRODUCT_TILES['64x64 by 32x32'],
+      {tile: PRODUCT_TILES['64x64 by 32x32'], units: UNITS},
     ),
   };
+  /** The programs on matrix units for fragments of other sizes, and subgroups of 64 where they take these. */
+  function onOtherUnits(): Record<string, AttentionProgram<object>> {
+    const others: Record<string, AttentionProgram<object>> = {};
+    for (const [name, units] of Object.entries(MATRIX_UNITS)) {
+      others[`attend_matrix, ${name}`] = onMatrixUnits(wide, undefined, {units});
+      others[`attend_matrix_many_rows, ${name}`] = onMatrixUnits(long, undefined, {units, lanesOfRow: 1});
+      if (units.lanes !== 32) continue;
+      const tile = PRODUCT_TILES['64x64 by 32x32'];
+      const operands = {x: int32(300, 448), weight: int32(4864, 448), up: int32(4864, 448)};
+      others[`product_matrix, ${name}`] = new ProductMatrixProgram(operands, 0, {tile, units});
+      others[`sampled_mass_matrix, ${name}`] = new SampledMassMatrixProgram(grouped, units, int32(4, 1024, 32), order);
+    }
+    return others;
+  }
+
   for (const [name, program] of Object.entries(programs)) {
     it(name, () => expectShader(`${name}.wgsl`, program.getUserCode()));
   }
@@ -327,7 +351,7 @@ describe('shader texts', () => {
     const features = ['shader-f16', 'subgroups', 'chromium-experimental-subgroup-matrix'] as GPUFeatureName[];
     const device = await adapter.requestDevice({requiredFeatures: features});
     const checked: string[] = [];
-    for (const [name, program] of Object.entries(programs)) {
+    for (const [name, program] of Object.entries({...programs, ...onOtherUnits()})) {
       device.pushErrorScope('validation');
       device.createShaderModule({code: extendedCode(program)});
       const error = await device.popErrorScope();

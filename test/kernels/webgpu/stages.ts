@@ -68,7 +68,7 @@ export function webgpuStages(gpu: WebGPUBackend): StageRunner {
         const {geometry} = options;
         const order = upload(keyIndices, stageShapes(geometry).keyIndices);
         // In float32; test/kernels/webgpu/select/sampled_mass_matrix.test.ts compares what runs on matrix units.
-        const mass = own(sampledMass(callOf(inputs, options), order, {onMatrixUnits: false}));
+        const mass = own(sampledMass(callOf(inputs, options), order, null));
         const weighted = (weight: number) => read(new SampledScoresProgram(mass, geometry, weight).run(gpu));
         return {scores: await weighted(peakWeight), means: await weighted(0)};
       }),

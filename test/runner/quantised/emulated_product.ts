@@ -6,7 +6,7 @@ import {emulateMatrixUnits} from '../../reference/emulated_matrix_units';
 /** The product's program for a device without matrix units and float16. */
 export class EmulatedProductProgram extends ProductMatrixProgram {
   override getUserCode(): string {
-    return emulateMatrixUnits(super.getUserCode());
+    return emulateMatrixUnits(super.getUserCode(), this.spec.variant.units);
   }
 
   override run(backend: WebGPUBackend): TensorInfo {

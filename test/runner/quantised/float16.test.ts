@@ -13,12 +13,20 @@ import {PACKED_TYPES, type PackedType} from '../../../runner/quantised/packed_ty
 import {packBlocks} from '../../../runner/quantised/packing';
 import {ProductFloat32Program} from '../../../runner/quantised/webgpu/product_float32';
 import {ProductMatrixProgram} from '../../../runner/quantised/webgpu/product_matrix';
-import {PRODUCT_TILES, tileFits, type ProductTile} from '../../../runner/quantised/webgpu/product_tiles';
+import {
+  LANES,
+  PRODUCT_TILES,
+  productUnits,
+  tileFits,
+  type ProductTile,
+} from '../../../runner/quantised/webgpu/product_tiles';
 import type {Activation} from '../../../runner/llama/kernels/gated_activation';
+import {listMatrixUnits} from '../../../src/internal';
 import {BLOCK_TYPES} from '../../../runner/gguf/block_types';
 import {dequantise} from '../../../runner/gguf/dequantise';
 import {testBackends} from '../../setup/environment';
 import {readBlocksReference} from '../gguf/references';
+import {OTHER_UNITS, UNITS} from '../../reference/emulated_matrix_units';
 import {EmulatedProductProgram} from './emulated_product';
 
 /** A small tile, since without float16 it takes twice the memory, and emulated fragments take their time. */
@@ -150,6 +158,7 @@ if (testBackends().includes('webgpu')) {
     });
 
     type Epilogue = {name: string; gated?: Activation; biased?: boolean; added?: boolean; headDim?: number};
+    const GATED: Epilogue = {name: 'GeGLU with a bias', gated: 'gelu', biased: true};
     const EPILOGUES: Epilogue[] = [
       {name: 'sums alone'},
       {name: 'a bias', biased: true},
@@ -157,7 +166,7 @@ if (testBackends().includes('webgpu')) {
       {name: 'a bias and a residual', biased: true, added: true},
       {name: 'a bias, by heads', biased: true, headDim: 8},
       {name: 'SwiGLU', gated: 'silu'},
-      {name: 'GeGLU with a bias', gated: 'gelu', biased: true},
+      GATED,
     ];
 
     type ProgramOf = (
@@ -233,14 +242,16 @@ if (testBackends().includes('webgpu')) {
         // Where there are some, the next suite runs; and the emulation takes more workgroup memory than NVIDIA's driver accepts.
         if (hasProducts('float16')) this.skip();
       });
-      for (const epilogue of EPILOGUES) {
-        it(epilogue.name, async () => {
+      const others = OTHER_UNITS.filter(([, {lanes}]) => lanes === LANES);
+      const tried = EPILOGUES.map((epilogue) => ({epilogue, name: 'fragments of 16', units: UNITS})).concat(
+        others.map(([name, units]) => ({epilogue: GATED, name: `fragments of ${name}`, units})),
+      );
+      for (const {epilogue, name, units} of tried) {
+        it(`${epilogue.name}, ${name}`, async () => {
+          const programOf: ProgramOf = (inputs, headDim, activation) =>
+            new EmulatedProductProgram(inputs, headDim, {tile: SMALL_TILE, units}, activation);
           // Rows and outputs that are no whole tiles.
-          await checkProduct(
-            (inputs, headDim, activation) => new EmulatedProductProgram(inputs, headDim, SMALL_TILE, activation),
-            [37, 40, 64],
-            epilogue,
-          );
+          await checkProduct(programOf, [37, 40, 64], epilogue);
         });
       }
     });
@@ -250,11 +261,20 @@ if (testBackends().includes('webgpu')) {
         if (!hasProducts('float16')) this.skip();
       });
       for (const [name, tile] of Object.entries(PRODUCT_TILES)) {
+        it(`${name}, of each size that the adapter lists`, async function () {
+          if (!tileFits(tile, backend.device)) this.skip();
+          for (const units of listMatrixUnits(backend.device)) {
+            const programOf: ProgramOf = (inputs, headDim, activation) =>
+              new ProductMatrixProgram(inputs, headDim, {tile, units}, activation);
+            await checkProduct(programOf, [77, 40, 64], GATED);
+          }
+        });
+
         it(name, async function () {
           if (!tileFits(tile, backend.device)) this.skip();
           for (const epilogue of EPILOGUES) {
             const programOf: ProgramOf = (inputs, headDim, activation) =>
-              new ProductMatrixProgram(inputs, headDim, tile, activation);
+              new ProductMatrixProgram(inputs, headDim, {tile, units: productUnits(backend.device)!}, activation);
             await checkProduct(programOf, [300, 136, 192], epilogue);
             await checkProduct(programOf, [9, 8, 64], epilogue);
           }

@@ -1,5 +1,6 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import {unroll} from '../../unroll.js';
+import {matrixUnitsOf} from '../runtime/device_features.js';
 import {AttentionProgram, withScratch} from '../runtime/program.js';
 import type {WebGPUCall, WebGPUPlan} from '../webgpu_call.js';
 import {headVectors} from '../wgsl/rows.js';
@@ -47,7 +48,7 @@ export function attend(call: WebGPUCall, plan?: WebGPUPlan): TensorInfo {
   if (arithmetic === 'matrix units') {
     return withScratch(backend, (scratch) => {
       const rows = scratch(new Float16RowsProgram(call).run(backend));
-      const tile = chooseMatrixTile(call, plan !== undefined);
+      const tile = chooseMatrixTile(call, matrixUnitsOf(backend.device)!, plan !== undefined);
       return new AttendMatrixProgram(call, {rows, tile, plan}).run(backend);
     });
   }

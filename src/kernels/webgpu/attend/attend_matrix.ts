@@ -1,10 +1,9 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import {unroll} from '../../unroll.js';
-import {fragment, subgroupSize} from '../runtime/device_features.js';
 import {AttentionProgram, i32} from '../runtime/program.js';
 import type {WebGPUCall, WebGPUPlan} from '../webgpu_call.js';
 import {readPackedRow} from '../wgsl/float16.js';
-import {leftType, matrixExtensions, paddedHeadDim, rightType, sumType} from '../wgsl/matrix_units.js';
+import {fragmentTypes, matrixExtensions, paddedHeadDim} from '../wgsl/matrix_units.js';
 import {positionOf} from '../wgsl/position_hooks.js';
 import {headVectors, localOf} from '../wgsl/rows.js';
 import {hookedScore} from '../wgsl/score_hooks.js';
@@ -12,7 +11,7 @@ import {sinkWeight} from '../wgsl/softmax_state.js';
 import type {AttendForm} from './attend_form.js';
 import {attendForm, attendSpec} from './attend_form.js';
 import type {MatrixTile} from './attend_matrix_tile.js';
-import {rowsOfTile, scoreStride, subgroups, threads, tileSize, tileStride, weightStride} from './attend_matrix_tile.js';
+import {rowsOfTile, scoreStride, threads, tileSize, tileStride, weightStride} from './attend_matrix_tile.js';
 import {float16Layout, float16Words} from './float16_rows.js';
 import {attendWalk, firstKeyOf, lastVisible, ownedRows, scoreOf, scoresOfRow} from './attend_walk.js';
 import {findSeenByAll, giveBackWithheld, isNotSeenByAll, withheldFunctions} from './withheld_values.js';
@@ -61,15 +60,21 @@ export class AttendMatrixProgram extends AttentionProgram<MatrixForm> {
   }
 
   protected shader({tile, ...form}: MatrixForm): string {
-    const {rowFragments, keys: tileKeys} = tile;
-    const keyFragments = tileKeys / fragment;
+    const {units, lanesOfRow, keys: tileKeys} = tile;
+    const {lanes} = units;
+    const {leftType, rightType, sumType} = fragmentTypes(units);
+    const subgroups = threads / lanes;
+    const rowsOfSubgroup = lanes / lanesOfRow;
     const strideOfScores = scoreStride(tile);
     const strideOfWeights = weightStride(tile);
     const {headDim, valueDim} = form;
-    const headFragments = paddedHeadDim(headDim) / fragment;
-    const outputFragments = paddedHeadDim(valueDim) / fragment;
+    // Fragments of the subgroup's rows; of keys as columns of the scores, and as terms of the weighted sum.
+    const rowFragments = rowsOfSubgroup / units.rows;
+    const scoreFragments = tileKeys / units.columns;
+    const weightFragments = tileKeys / units.depth;
+    const headFragments = paddedHeadDim(headDim) / units.depth;
+    const outputFragments = paddedHeadDim(valueDim) / units.columns;
     const outputVectors = headVectors(valueDim);
-    const rowsOfSubgroup = rowFragments * fragment;
     const keyLoads = carriedRows(tile, 'key', headDim, 0);
     const valueLoads = carriedRows(tile, 'value', valueDim, tileKeys * tileStride(headDim));
     const loads = [keyLoads, valueLoads];
@@ -78,12 +83,10 @@ export class AttendMatrixProgram extends AttentionProgram<MatrixForm> {
     const positionsOf = (load: CarriedRows) => (shared ? 'keyPlaces' : `${load.tensor}Places`);
     const ownPositions = shared ? [keyLoads] : loads;
     // Where two invocations share a row of scores, each takes every other vec4.
-    const sharing = subgroupSize / rowsOfSubgroup;
-    const vectorsOfLane = tileKeys / 4 / sharing;
-    const columnOf = (v: number) => (sharing === 1 ? `${4 * v}` : `4 * (half + ${2 * v})`);
+    const vectorsOfLane = tileKeys / 4 / lanesOfRow;
+    const columnOf = (v: number) => (lanesOfRow === 1 ? `${4 * v}` : `4 * (half + ${2 * v})`);
     const ofRow = (combine: (a: string, b: string) => string, x: string) =>
-      sharing === 1 ? x : combine(x, `subgroupShuffleXor(${x}, 1u)`);
-    const eachKey = (text: (c: number) => string) => unroll(keyFragments, text);
+      lanesOfRow === 1 ? x : combine(x, `subgroupShuffleXor(${x}, 1u)`);
     const eachRow = (text: (r: number) => string) => unroll(rowFragments, text);
     const eachLoad = (load: CarriedRows, text: (j: number, place: string) => string) =>
       unroll(load.rounds, (j) => text(j, `(local + ${j * threads})`));
@@ -139,7 +142,7 @@ export class AttendMatrixProgram extends AttentionProgram<MatrixForm> {
       newMax = max(newMax, max(max(x[${v}].x, x[${v}].y), max(x[${v}].z, x[${v}].w)));
     }`,
       );
-    const scoresAt = (r: number) => `(firstTileRow + ${r * fragment}u) * ${strideOfScores}u`;
+    const scoresAt = (r: number) => `(firstTileRow + ${r * units.rows}u) * ${strideOfScores}u`;
     const output = (r: number, o: number) => `output${r}_${o}`;
     // The columns of the output go out one fragment after the other; `use` has one in scoreRows.
     const throughMemory = (use: (o: number) => string) =>
@@ -158,7 +161,7 @@ export class AttendMatrixProgram extends AttentionProgram<MatrixForm> {
 // over tiles of ${tileKeys} keys with an online softmax, whose products run on matrix units: float16 in, float32 sums.
 //
 // Who holds an element of a matrix in registers is not known, so everything that is done by row passes through workgroup
-// memory: scores go out, ${sharing === 1 ? 'an invocation turns' : 'two neighbouring invocations turn'} a row of them into weights, and the weights come back as a
+// memory: scores go out, ${lanesOfRow === 1 ? 'an invocation turns' : 'two neighbouring invocations turn'} a row of them into weights, and the weights come back as a
 // matrix. The output matrices stay in registers, relative to a maximum that follows the row's true one with some
 // headroom; only when that is used up do they go out to be scaled.
 //
@@ -180,10 +183,10 @@ var<workgroup> anyRescale : array<atomic<u32>, 4>;
 
 fn main(index : i32) {
   ${localOf(threads)}
-  let subgroup = local / ${subgroupSize};
-  let lane = local % ${subgroupSize};
-  // This invocation's row in the workgroup's tile${sharing === 1 ? '' : ', shared with its neighbour'}.
-  let row = subgroup * ${rowsOfSubgroup} + ${sharing === 1 ? 'lane' : 'lane / 2;\n  let half = lane % 2'};
+  let subgroup = local / ${lanes};
+  let lane = local % ${lanes};
+  // This invocation's row in the workgroup's tile${lanesOfRow === 1 ? '' : ', shared with its neighbour'}.
+  let row = subgroup * ${rowsOfSubgroup} + ${lanesOfRow === 1 ? 'lane' : 'lane / 2;\n  let half = lane % 2'};
   if (local == 0) {
     atomicStore(&anyRescale[0], 0u);
   }
@@ -197,7 +200,7 @@ ${ownedRows(form)}
     unroll(
       headFragments,
       (d) =>
-        `let query${r}_${d} = subgroupMatrixLoad<${leftType}, row_major>(&query, (firstQuery + ${r * fragment}u) * ${paddedHeadDim(headDim)}u + ${d * fragment}u, ${paddedHeadDim(headDim)}u);`,
+        `let query${r}_${d} = subgroupMatrixLoad<${leftType}, row_major>(&query, (firstQuery + ${r * units.rows}u) * ${paddedHeadDim(headDim)}u + ${d * units.depth}u, ${paddedHeadDim(headDim)}u);`,
     ),
   )}
 
@@ -225,16 +228,17 @@ ${ownedRows(form)}
     workgroupBarrier();
 
     // 2. Scores.
-    ${eachRow((r) => eachKey((c) => `var scores${r}_${c} = ${sumType}();`))}
+    ${eachRow((r) => unroll(scoreFragments, (c) => `var scores${r}_${c} = ${sumType}();`))}
     ${unroll(headFragments, (d) =>
-      eachKey(
+      unroll(
+        scoreFragments,
         (c) => `{
-        let keys = subgroupMatrixLoad<${rightType}, col_major>(&tiles, ${c * fragment * keyLoads.stride + d * fragment}u, ${keyLoads.stride}u);
+        let keys = subgroupMatrixLoad<${rightType}, col_major>(&tiles, ${c * units.columns * keyLoads.stride + d * units.depth}u, ${keyLoads.stride}u);
         ${eachRow((r) => `scores${r}_${c} = subgroupMatrixMultiplyAccumulate(query${r}_${d}, keys, scores${r}_${c});`)}
       }`,
       ),
     )}
-    ${eachRow((r) => eachKey((c) => `subgroupMatrixStore<row_major>(&scoreRows, ${scoresAt(r)} + ${c * fragment}u, scores${r}_${c}, ${strideOfScores}u);`))}
+    ${eachRow((r) => unroll(scoreFragments, (c) => `subgroupMatrixStore<row_major>(&scoreRows, ${scoresAt(r)} + ${c * units.columns}u, scores${r}_${c}, ${strideOfScores}u);`))}
     // Barrier: rows of scores are read by other invocations than those that stored them.
     workgroupBarrier();
 
@@ -263,7 +267,7 @@ ${ownedRows(form)}
     // Barriers, of the load: weights are read as matrices; and whether any row rises must be known to all alike.
     if (workgroupUniformLoad(&anyRescale[0]) != 0u) {
       ${throughMemory(
-        (o) => `for (var i = ${sharing === 1 ? 0 : 'half'}; i < ${fragment}; i += ${sharing}) {
+        (o) => `for (var i = ${lanesOfRow === 1 ? 0 : 'half'}; i < ${units.columns}; i += ${lanesOfRow}) {
         scoreRows[row * ${strideOfScores} + i] *= rescale;
       }
       workgroupBarrier();
@@ -273,11 +277,12 @@ ${ownedRows(form)}
     }
 
     // 4. Weighted sum of values.
-    ${eachRow((r) => eachKey((c) => `let weights${r}_${c} = subgroupMatrixLoad<${leftType}, row_major>(&weightRows, (firstTileRow + ${r * fragment}u) * ${strideOfWeights}u + ${c * fragment}u, ${strideOfWeights}u);`))}
+    ${eachRow((r) => unroll(weightFragments, (c) => `let weights${r}_${c} = subgroupMatrixLoad<${leftType}, row_major>(&weightRows, (firstTileRow + ${r * units.rows}u) * ${strideOfWeights}u + ${c * units.depth}u, ${strideOfWeights}u);`))}
     ${unroll(outputFragments, (o) =>
-      eachKey(
+      unroll(
+        weightFragments,
         (c) => `{
-        let values = subgroupMatrixLoad<${rightType}, row_major>(&tiles, ${valueLoads.firstValue + c * fragment * valueLoads.stride + o * fragment}u, ${valueLoads.stride}u);
+        let values = subgroupMatrixLoad<${rightType}, row_major>(&tiles, ${valueLoads.firstValue + c * units.depth * valueLoads.stride + o * units.columns}u, ${valueLoads.stride}u);
         ${eachRow((r) => `${output(r, o)} = subgroupMatrixMultiplyAccumulate(weights${r}_${c}, values, ${output(r, o)});`)}
       }`,
       ),
@@ -289,8 +294,8 @@ ${ownedRows(form)}
   // 5. The output, by way of workgroup memory.
   let total = ${ofRow((a, b) => `${a} + ${b}`, 'rowSum')};${form.sinks ? `\n  let totalWithSink = total + ${sinkWeight('rowMax')};` : ''}
   ${throughMemory(
-    (o) => `for (var i = ${sharing === 1 ? 0 : 'half'}; i < ${fragment / 4}; i += ${sharing}) {
-    let vector = ${(o * fragment) / 4} + i;
+    (o) => `for (var i = ${lanesOfRow === 1 ? 0 : 'half'}; i < ${units.columns / 4}; i += ${lanesOfRow}) {
+    let vector = ${(o * units.columns) / 4} + i;
     if (firstRow + row < endRow && vector < ${outputVectors}) {
       let at = row * ${strideOfScores} + 4 * i;
       var x = vec4<f32>(scoreRows[at], scoreRows[at + 1], scoreRows[at + 2], scoreRows[at + 3]);

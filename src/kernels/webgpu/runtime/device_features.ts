@@ -24,23 +24,40 @@ export function adapterInfoOf(device: GPUDevice): AdapterInfo | undefined {
   return (device as RecordedDevice)[adapterInfo] ?? device.adapterInfo;
 }
 
-/** Rows of a fragment, its columns, and the terms of a sum: a size that matrix units take. */
-export const fragment = 16;
-/** Invocations a subgroup. */
-export const subgroupSize = 32;
+/**
+ * What the matrix units of a device multiply: fragments of `rows` x `depth` float16 values with fragments of `depth` x `columns`, added up
+ * in float32, by subgroups of `lanes` invocations.
+ */
+export interface MatrixUnits {
+  rows: 8 | 16;
+  columns: 8 | 16;
+  depth: 8 | 16;
+  lanes: 32 | 64;
+}
 
-/** Whether a shader may multiply float16 fragments of that size with float32 sums, by such subgroups. */
-export function hasMatrixUnits(device: GPUDevice): boolean {
+/** The largest fragment, of which the others are a half: rows in memory are filled up to it. */
+export const fragment = 16;
+
+/** What a shader may use of the device's matrix units: of several sizes the one that multiplies most at once; nothing where there are none. */
+export const matrixUnitsOf = (device: GPUDevice): MatrixUnits | undefined => listMatrixUnits(device)[0];
+
+/**
+ * All sizes that the programs take, the largest first. None where sums are float16, whose error is three to seven times as
+ * large (docs/decisions.md), or where subgroups are not always of one size.
+ */
+export function listMatrixUnits(device: GPUDevice): MatrixUnits[] {
   const features = device.features as ReadonlySet<string>;
   const needed = ['shader-f16', 'subgroups', 'chromium-experimental-subgroup-matrix'];
-  const info = adapterInfoOf(device);
-  return (
-    needed.every((name) => features.has(name)) &&
-    info?.subgroupMinSize === subgroupSize &&
-    info.subgroupMaxSize === subgroupSize &&
-    [...(info.subgroupMatrixConfigs ?? [])].some(
-      ({componentType, resultComponentType, M, N, K}) =>
-        componentType === 'f16' && resultComponentType === 'f32' && [M, N, K].every((size) => size === fragment),
-    )
-  );
+  const {subgroupMinSize: lanes, subgroupMaxSize, subgroupMatrixConfigs = []} = adapterInfoOf(device) ?? {};
+  if (!needed.every((name) => features.has(name)) || lanes !== subgroupMaxSize || (lanes !== 32 && lanes !== 64)) {
+    return [];
+  }
+  const isSize = (size: number): size is 8 | 16 => size === fragment / 2 || size === fragment;
+  const units: MatrixUnits[] = [];
+  for (const {componentType, resultComponentType, M: rows, N: columns, K: depth} of subgroupMatrixConfigs) {
+    if (componentType !== 'f16' || resultComponentType !== 'f32') continue;
+    if (isSize(rows) && isSize(columns) && isSize(depth)) units.push({rows, columns, depth, lanes});
+  }
+  const volume = ({rows, columns, depth}: MatrixUnits) => rows * columns * depth;
+  return units.sort((a, b) => volume(b) - volume(a));
 }

@@ -2,6 +2,7 @@ import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {BlockGeometry} from '../../../attention/block_geometry.js';
 import {normaliserStride, sampleStride, tileSlots} from '../../../attention/sampled_estimate.js';
 import {unroll} from '../../unroll.js';
+import type {MatrixUnits} from '../runtime/device_features.js';
 import {AttentionProgram, i32, withScratch} from '../runtime/program.js';
 import type {WebGPUCall} from '../webgpu_call.js';
 import type {GridVariant} from '../wgsl/block_grid.js';
@@ -17,7 +18,7 @@ import {chooseScoreTile, scoreTile, scoreTileLoad} from '../wgsl/score_tile.js';
 import {addScores, emptyRows, mergeParts} from '../wgsl/softmax_state.js';
 import type {Tile} from '../wgsl/tile.js';
 import {columnOf, invocationPlace, rowOf, tileKeys, tileQueries, tileThreads} from '../wgsl/tile.js';
-import {SampledMassMatrixProgram, sampledMassMatrixFits} from './sampled_mass_matrix.js';
+import {SampledMassMatrixProgram, sampledMassMatrixFits, sampleUnits} from './sampled_mass_matrix.js';
 import {sampledSlots} from './sampled_slots.js';
 import {SortedKeysProgram} from './sorted_keys.js';
 
@@ -30,18 +31,24 @@ import {SortedKeysProgram} from './sorted_keys.js';
 export function sampledMass(
   call: WebGPUCall,
   keyIndices: TensorInfo,
-  {onMatrixUnits}: {onMatrixUnits?: boolean} = {},
+  units: MatrixUnits | null = unitsFor(call),
 ): TensorInfo {
   const {backend, geometry} = call;
-  const isPlain = Object.keys(scoreForm(call)).length === 0;
-  if (onMatrixUnits ?? (isPlain && sampledMassMatrixFits(backend.device, geometry))) {
+  if (units) {
     return withScratch(backend, (scratch) => {
       const keys = scratch(new SortedKeysProgram(call, keyIndices).run(backend));
-      return new SampledMassMatrixProgram(call, keys, keyIndices).run(backend);
+      return new SampledMassMatrixProgram(call, units, keys, keyIndices).run(backend);
     });
   }
   const tile = chooseScoreTile(call, Math.max(leastRows, rowsOfPhase(geometry)));
   return new SampledMassProgram(call, keyIndices, tile).run(backend);
+}
+
+/** The matrix units that the program for them may run on. */
+function unitsFor(call: WebGPUCall): MatrixUnits | null {
+  const {backend, geometry} = call;
+  const isPlain = Object.keys(scoreForm(call)).length === 0;
+  return isPlain && sampledMassMatrixFits(backend.device, geometry) ? sampleUnits(backend.device)! : null;
 }
 
 /** Shape of what `sampledMass` gives. */

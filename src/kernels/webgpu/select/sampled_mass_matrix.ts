@@ -2,14 +2,15 @@ import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {BlockGeometry} from '../../../attention/block_geometry.js';
 import {normaliserStride, sampleStride, tileSlots} from '../../../attention/sampled_estimate.js';
 import {unroll} from '../../unroll.js';
-import {fragment, hasMatrixUnits, subgroupSize} from '../runtime/device_features.js';
+import type {MatrixUnits} from '../runtime/device_features.js';
+import {fragment, matrixUnitsOf} from '../runtime/device_features.js';
 import {AttentionProgram} from '../runtime/program.js';
 import type {WebGPUCall} from '../webgpu_call.js';
 import type {GridVariant} from '../wgsl/block_grid.js';
 import {findSinkBlock, gridFunctions, gridVariant, scoringWork} from '../wgsl/block_grid.js';
 import type {KeysVariant} from '../wgsl/key_lengths.js';
 import {keyEnd, keysVariant} from '../wgsl/key_lengths.js';
-import {leftType, matrixExtensions, paddedHeadDim, rightType, sumType} from '../wgsl/matrix_units.js';
+import {fragmentTypes, matrixExtensions, paddedHeadDim} from '../wgsl/matrix_units.js';
 import {atMost, logOfSum} from '../wgsl/not_finite.js';
 import {headVectors, localOf, readRow, rowInputs, workgroupIndex} from '../wgsl/rows.js';
 import {noScores} from '../wgsl/softmax_state.js';
@@ -20,26 +21,37 @@ import {sortedKeysBytes} from './sorted_keys.js';
  * invocation owns one row of a phase.
  */
 const subgroups = 2;
-const threads = subgroups * subgroupSize;
+/** Invocations of a subgroup, whose shuffles add up its rows. */
+const lanes = 32;
+const threads = subgroups * lanes;
 /** From one column of scores to the next: a multiple of 16 bytes that brings the parts of a fragment into different banks. */
-const scoreStride = subgroupSize + 4;
-const scoresOfSubgroup = fragment * scoreStride;
+const scoreStride = lanes + 4;
+/** Keys of a step. */
+const stepKeys = fragment;
+const scoresOfSubgroup = stepKeys * scoreStride;
 /** Blocks of keys whose shares wait in an invocation until they are summed over the rows together. */
 const pendingBlocks = 4;
 const queryStride = (headDim: number) => paddedHeadDim(headDim) + 8;
 
 /** Workgroup memory that the program declares. */
 const matrixBytes = (headDim: number) =>
-  2 * subgroupSize * queryStride(headDim) + 2 * 4 * subgroups * scoresOfSubgroup + 16 * subgroups + 32;
+  2 * lanes * queryStride(headDim) + 2 * 4 * subgroups * scoresOfSubgroup + 16 * subgroups + 32;
 
 interface MatrixVariant extends KeysVariant, GridVariant {
+  units: MatrixUnits;
   keyBlockSize: number;
-  rowFragments: number;
+  rowsOfPhase: number;
 }
 
-/** Rows of a phase, whole fragments of them. */
-const rowFragments = ({blockSize, queryLength}: BlockGeometry) =>
-  Math.ceil(Math.ceil(Math.min(blockSize, queryLength) / sampleStride) / fragment);
+/** Rows of a phase, up to whole fragments. */
+const phaseRows = ({blockSize, queryLength}: BlockGeometry) =>
+  Math.ceil(Math.ceil(Math.min(blockSize, queryLength) / sampleStride) / fragment) * fragment;
+
+/** The matrix units of a device, where its subgroups have as many invocations as the program shuffles. */
+export function sampleUnits(device: GPUDevice): MatrixUnits | undefined {
+  const units = matrixUnitsOf(device);
+  return units?.lanes === lanes ? units : undefined;
+}
 
 /**
  * Whether the device has matrix units and the memory, in workgroups and for the sorted keys in one binding, and the blocks are of
@@ -48,13 +60,13 @@ const rowFragments = ({blockSize, queryLength}: BlockGeometry) =>
 export function sampledMassMatrixFits(device: GPUDevice, geometry: BlockGeometry): boolean {
   const {keyBlockSize, headDim} = geometry;
   const {maxStorageBufferBindingSize, maxBufferSize} = device.limits;
-  const dividesTile = keyBlockSize % fragment === 0 && tileSlots % keyBlockSize === 0;
+  const dividesTile = keyBlockSize % stepKeys === 0 && tileSlots % keyBlockSize === 0;
   return (
-    hasMatrixUnits(device) &&
+    sampleUnits(device) !== undefined &&
     sortedKeysBytes(geometry) <= Math.min(maxStorageBufferBindingSize, maxBufferSize) &&
     matrixBytes(headDim) <= device.limits.maxComputeWorkgroupStorageSize &&
     threads <= device.limits.maxComputeInvocationsPerWorkgroup &&
-    rowFragments(geometry) * fragment <= subgroupSize &&
+    phaseRows(geometry) <= lanes &&
     (dividesTile || keyBlockSize % tileSlots === 0)
   );
 }
@@ -67,7 +79,7 @@ export function sampledMassMatrixFits(device: GPUDevice, geometry: BlockGeometry
  * @param keys the keys in sorted order, of `SortedKeysProgram`.
  */
 export class SampledMassMatrixProgram extends AttentionProgram<MatrixVariant> {
-  constructor(call: WebGPUCall, keys: TensorInfo, keyIndices: TensorInfo) {
+  constructor(call: WebGPUCall, units: MatrixUnits, keys: TensorInfo, keyIndices: TensorInfo) {
     const {query, keyLengths, geometry} = call;
     const {batch, heads, keyBlockSize, queryBlocks, keyBlocks} = geometry;
     super({
@@ -78,47 +90,56 @@ export class SampledMassMatrixProgram extends AttentionProgram<MatrixVariant> {
       workgroups: batch * heads * Math.ceil(queryBlocks / subgroups) * sampleStride,
       call,
       work: scoringWork(call),
-      variant: {keyBlockSize, rowFragments: rowFragments(geometry), ...keysVariant(call), ...gridVariant(call)},
+      variant: {units, keyBlockSize, rowsOfPhase: phaseRows(geometry), ...keysVariant(call), ...gridVariant(call)},
       extensions: matrixExtensions,
     });
   }
 
-  protected shader({headDim, keyBlockSize, rowFragments, padded, ...grid}: MatrixVariant): string {
+  protected shader({units, headDim, keyBlockSize, rowsOfPhase, padded, ...grid}: MatrixVariant): string {
     const dim = paddedHeadDim(headDim);
     const vectors = headVectors(headDim);
     const paddedVectors = dim / 4;
-    const headFragments = dim / fragment;
+    const {leftType, rightType, sumType} = fragmentTypes(units);
+    const rowFragments = rowsOfPhase / units.rows;
+    const keyFragments = stepKeys / units.columns;
+    const headFragments = dim / units.depth;
     const stride = queryStride(headDim);
-    const rowsOfPhase = rowFragments * fragment;
     const position = grid.offset ? 'uniforms.queryOffset + ' : '';
     const mask = sampleStride - 1;
     const runSlots = tileSlots * sampleStride;
-    // Columns of a fragment in one block of keys, and the blocks of a tile; or the tiles of a block.
-    const blockColumns = Math.min(fragment, keyBlockSize / sampleStride);
-    const blocksOfTile = fragment / blockColumns;
+    // Keys of a step in one block of keys, and the blocks of a tile; or the tiles of a block.
+    const blockColumns = Math.min(stepKeys, keyBlockSize / sampleStride);
+    const blocksOfTile = stepKeys / blockColumns;
     const tilesOfBlock = Math.max(1, keyBlockSize / tileSlots);
     const overBlocks = (value: (b: number) => string, combine: string) =>
       Array.from({length: subgroups}, (_, b) => value(b)).reduce((x, y) => `${combine}(${x}, ${y})`);
+    const eachFragment = (text: (d: number, c: number) => string, separator?: string) =>
+      unroll(headFragments, (d) => unroll(keyFragments, (c) => text(d, c), separator), separator);
+    /** Where a fragment of a step begins: 16 values of each key stand together (`sorted_keys.ts`). */
+    const offsetOf = (d: number, c: number) => {
+      const value = d * units.depth;
+      return (value - (value % fragment)) * stepKeys + (value % fragment) + c * units.columns * fragment;
+    };
     const loadFragments = (name: string, tile: string, residue: string) => `{
-        let at = firstKey + u32(${tile} * ${sampleStride} + ${residue}) * ${fragment * dim}u;
-        ${unroll(headFragments, (d) => `${name}${d} = subgroupMatrixLoad<${rightType}, col_major>(&keys, at + ${d * fragment * fragment}u, ${fragment}u);`)}
+        let at = firstKey + u32(${tile} * ${sampleStride} + ${residue}) * ${stepKeys * dim}u;
+        ${eachFragment((d, c) => `${name}${d}_${c} = subgroupMatrixLoad<${rightType}, col_major>(&keys, at + ${offsetOf(d, c)}u, ${fragment}u);`)}
       }`;
     /**
-     * A loop over fragments of keys, `i` from 0 on: products of the subgroup's rows with them, the scores of the invocation's row
-     * in `x0`, `x1`, …, then `use`. The next fragment is on its way meanwhile.
+     * A loop over steps of ${stepKeys} keys, `i` from 0 on: products of the subgroup's rows with them, the scores of the invocation's row
+     * in `x0`, `x1`, …, then `use`. The keys of the next step are on their way meanwhile.
      */
     const overFragments = (count: string, tile: (i: string) => string, residue: (i: string) => string, use: string) => `
   if (${count} > 0) ${loadFragments('next', tile('0'), residue('0'))}
   for (var i = 0; i < ${count}; i++) {
-    ${unroll(headFragments, (d) => `let keys${d} = next${d};`)}
+    ${eachFragment((d, c) => `let keys${d}_${c} = next${d}_${c};`)}
     let following = min(i + 1, ${count} - 1);
     ${loadFragments('next', tile('following'), residue('following'))}
-    ${unroll(rowFragments, (r) => `var scores${r} = ${sumType}();`)}
-    ${unroll(headFragments, (d) => unroll(rowFragments, (r) => `scores${r} = subgroupMatrixMultiplyAccumulate(query${r}_${d}, keys${d}, scores${r});`))}
-    ${unroll(rowFragments, (r) => `subgroupMatrixStore<col_major>(&scoreColumns, firstScore + ${r * fragment}u, scores${r}, ${scoreStride}u);`)}
+    ${unroll(rowFragments, (r) => unroll(keyFragments, (c) => `var scores${r}_${c} = ${sumType}();`))}
+    ${eachFragment((d, c) => unroll(rowFragments, (r) => `scores${r}_${c} = subgroupMatrixMultiplyAccumulate(query${r}_${d}, keys${d}_${c}, scores${r}_${c});`))}
+    ${unroll(rowFragments, (r) => unroll(keyFragments, (c) => `subgroupMatrixStore<col_major>(&scoreColumns, firstScore + ${r * units.rows + c * units.columns * scoreStride}u, scores${r}_${c}, ${scoreStride}u);`))}
     // Barrier: an invocation reads scores that all of its subgroup stored. The next ones go to the other half.
     workgroupBarrier();
-    ${unroll(fragment, (c) => `let x${c} = scoreColumns[firstScore + u32(${c * scoreStride} + lane)];`)}
+    ${unroll(stepKeys, (c) => `let x${c} = scoreColumns[firstScore + u32(${c * scoreStride} + lane)];`)}
     firstScore = 2u * firstOfSubgroup + ${subgroups * scoresOfSubgroup}u - firstScore;
     ${use}
   }`;
@@ -126,37 +147,37 @@ export class SampledMassMatrixProgram extends AttentionProgram<MatrixVariant> {
     const overRows = (name: string, combine: (x: string, y: string) => string) => `
         let ${name}Pair = ${combine('select(pending.xy, pending.zw, secondPair)', 'subgroupShuffleXor(select(pending.zw, pending.xy, secondPair), 2u)')};
         var ${name} = ${combine(`select(${name}Pair.x, ${name}Pair.y, secondOfPair)`, `subgroupShuffleXor(select(${name}Pair.y, ${name}Pair.x, secondOfPair), 1u)`)};
-        ${[4, 8, 16].map((lanes) => `${name} = ${combine(name, `subgroupShuffleXor(${name}, ${lanes}u)`)};`).join(' ')}`;
-    /** Sums and maxima of the pending blocks, one of which is `block`; a lane keeps those of one of ${subgroupSize} blocks. */
+        ${[4, 8, 16].map((distance) => `${name} = ${combine(name, `subgroupShuffleXor(${name}, ${distance}u)`)};`).join(' ')}`;
+    /** Sums and maxima of the pending blocks, one of which is `block`; a lane keeps those of one of ${lanes} blocks. */
     const reducePending = `{${overRows('blockSum', (x, y) => `${x} + ${y}`)}${overRows('blockPeak', (x, y) => `max(${x}, ${y})`)}
-        if (lane / ${pendingBlocks} == block % ${subgroupSize} / ${pendingBlocks}) {
+        if (lane / ${pendingBlocks} == block % ${lanes} / ${pendingBlocks}) {
           ownSum = blockSum;
           ownPeak = blockPeak;
         }
       }`;
     /** Adds the scores that count to the row's normaliser. */
     const addToNormaliser = (counts: (c: number) => string, weight: string) => `
-    ${unroll(fragment, (c) => `let s${c} = select(lowest, x${c}${weight}, ${counts(c)});`)}
-    let newMax = max(rowMax, ${Array.from({length: fragment}, (_, c) => `s${c}`).reduce((x, y) => `max(${x}, ${y})`)});
+    ${unroll(stepKeys, (c) => `let s${c} = select(lowest, x${c}${weight}, ${counts(c)});`)}
+    let newMax = max(rowMax, ${Array.from({length: stepKeys}, (_, c) => `s${c}`).reduce((x, y) => `max(${x}, ${y})`)});
     rowSum *= exp2(rowMax - newMax);
-    ${unroll(fragment, (c) => `rowSum += select(exp2(s${c} - newMax), 0.0, s${c} == lowest);`)}
+    ${unroll(stepKeys, (c) => `rowSum += select(exp2(s${c} - newMax), 0.0, s${c} == lowest);`)}
     rowMax = newMax;`;
     return `
 // A workgroup takes one phase of ${subgroups} neighbouring blocks of queries, a subgroup the rows of one of them, one an invocation. It walks
-// over fragments of ${fragment} keys, read from global memory. Products run on matrix units, float16 in, float32 sums. Who holds an
+// over the keys, ${stepKeys} a step, read from global memory. Products run on matrix units, float16 in, float32 sums. Who holds an
 // element of a product is not known, so scores pass through workgroup memory, by columns, in a part for each subgroup and twice, so
-// that one barrier a fragment is enough; an invocation reads the row that it owns.
+// that one barrier a step is enough; an invocation reads the row that it owns.
 //
 // 1. Each row's normaliser, by an online softmax: one tile of each ${runSlots} slots, of which a row meets its phase; then the block of
 //    key 0 and the own segments, of which it meets every key.
 // 2. Each row's share of each block, from its phase of every tile that competes; sum and maximum over the rows by subgroup
-//    operations, ${pendingBlocks} blocks at a time, which takes 3 shuffles a block where one block at a time takes 10. Every ${subgroupSize} blocks the invocations write
+//    operations, ${pendingBlocks} blocks at a time, which takes 3 shuffles a block where one block at a time takes 10. Every ${lanes} blocks the invocations write
 //    one each.
 const threads = ${threads};
 ${workgroupIndex}${noScores}
 ${gridFunctions(grid)}${keyEnd({padded})}${logOfSum}${atMost}
 ${readRow('readQuery', 'query', headDim)}
-var<workgroup> queryRows : array<f16, ${subgroupSize * stride}>;
+var<workgroup> queryRows : array<f16, ${lanes * stride}>;
 var<workgroup> scoreColumns : array<f32, ${2 * subgroups * scoresOfSubgroup}>;
 var<workgroup> sinkBlock : i32;
 // Of each block of queries: slots [0, x) compete, slots [y, z) are of its own segments.
@@ -164,8 +185,8 @@ var<workgroup> spans : array<vec3<i32>, ${subgroups}>;
 
 fn main(index : i32) {
   ${localOf(threads)}
-  let subgroup = local / ${subgroupSize};
-  let lane = local % ${subgroupSize};
+  let subgroup = local / ${lanes};
+  let lane = local % ${lanes};
   let allHeads = uniforms.batch * uniforms.heads;
   let keyLength = uniforms.keyLength;
   let phase = workgroupIndex() % ${sampleStride};
@@ -205,7 +226,7 @@ fn main(index : i32) {
   // Queries, by way of workgroup memory, into registers.
   ${unroll(rowFragments, (r) => unroll(headFragments, (d) => `var query${r}_${d} : ${leftType};`))}
   for (var b = 0; b < ${subgroups}; b++) {
-    for (var i = local; i < ${subgroupSize * paddedVectors}; i += threads) {
+    for (var i = local; i < ${lanes * paddedVectors}; i += threads) {
       let number = i / ${paddedVectors};
       let stagedPlace = ${sampleStride} * number + ((phase - number) & ${mask});
       let stagedRow = (firstBlock + b) * uniforms.blockSize + stagedPlace;
@@ -219,12 +240,12 @@ fn main(index : i32) {
     // Barrier: a subgroup reads rows that others loaded.
     workgroupBarrier();
     if (subgroup == b) {
-      ${unroll(rowFragments, (r) => unroll(headFragments, (d) => `query${r}_${d} = subgroupMatrixLoad<${leftType}, row_major>(&queryRows, ${r * fragment * stride + d * fragment}u, ${stride}u);`))}
+      ${unroll(rowFragments, (r) => unroll(headFragments, (d) => `query${r}_${d} = subgroupMatrixLoad<${leftType}, row_major>(&queryRows, ${r * units.rows * stride + d * units.depth}u, ${stride}u);`))}
     }
     // Barrier: other rows replace these.
     workgroupBarrier();
   }
-  ${unroll(headFragments, (d) => `var next${d} : ${rightType};`)}
+  ${eachFragment((d, c) => `var next${d}_${c} : ${rightType};`)}
 
   // 1. Normalisers: the coarse sample, less the block of key 0.
   let firstOfPhase = (${sampleStride} - phase) & ${mask};
@@ -252,7 +273,7 @@ fn main(index : i32) {
     (i) => `(${i} & ${mask})`,
     `let isSink = i / ${sampleStride} < sinkTiles;
     let first = ${tileSlots} * select(firstOwnTile + i / ${sampleStride} - sinkTiles, firstSinkTile + i / ${sampleStride}, isSink) + (i & ${mask});
-    let slot = first + ${sampleStride} * (lane % ${fragment});
+    let slot = first + ${sampleStride} * (lane % ${stepKeys});
     let counts = slot >= select(span.y, sink * ${keyBlockSize}, isSink) && slot < select(span.z, endSink, isSink);
     let keyPosition = select(0x7fffffff, keyIndices[order + min(slot, keyLength - 1)], counts);
     ${addToNormaliser((c) => `subgroupShuffle(keyPosition, ${c}u) <= lastVisible`, '')}`,
@@ -275,7 +296,7 @@ fn main(index : i32) {
     () => 'firstOfPhase',
     `let reach = competing - ${tileSlots} * i - firstOfPhase;
     let isWhole = reach > ${tileSlots - sampleStride};
-    ${unroll(fragment, (c) => `let w${c} = select(0.0, exp2(x${c} - logSum), isWhole || ${sampleStride * c} < reach);`)}
+    ${unroll(stepKeys, (c) => `let w${c} = select(0.0, exp2(x${c} - logSum), isWhole || ${sampleStride * c} < reach);`)}
     ${unroll(
       blocksOfTile,
       (b) => `share += ${Array.from({length: blockColumns}, (_, c) => `w${b * blockColumns + c}`).join(' + ')};
@@ -286,8 +307,8 @@ fn main(index : i32) {
       if (block % ${pendingBlocks} == ${pendingBlocks - 1}) ${reducePending}
       block++;
       share = 0.0;
-      let at = block - ${subgroupSize} + lane;
-      if (block % ${subgroupSize} == 0 && exists && at < uniforms.keyBlocks) {
+      let at = block - ${lanes} + lane;
+      if (block % ${lanes} == 0 && exists && at < uniforms.keyBlocks) {
         result[results + at] = ownSum;
         result[results + uniforms.keyBlocks + at] = ownPeak;
       }
@@ -302,7 +323,7 @@ fn main(index : i32) {
     }
     ${reducePending}
   }
-  for (var i = block - block % ${subgroupSize} + lane; exists && i < uniforms.keyBlocks; i += ${subgroupSize}) {
+  for (var i = block - block % ${lanes} + lane; exists && i < uniforms.keyBlocks; i += ${lanes}) {
     result[results + i] = select(0.0, ownSum, i < block);
     result[results + uniforms.keyBlocks + i] = select(0.0, ownPeak, i < block);
   }

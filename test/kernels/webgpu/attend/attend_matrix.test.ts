@@ -6,13 +6,19 @@ import type {FlashAttentionOptions} from '../../../../src/index';
 import {flashAttention, pbsAttention, pbsAttentionPlan} from '../../../../src/index';
 import {AttendMatrixProgram} from '../../../../src/kernels/webgpu/attend/attend_matrix';
 import {matrixTiles} from '../../../../src/kernels/webgpu/attend/attend_matrix_tile';
-import {hasMatrixUnits, recordAdapterInfo} from '../../../../src/kernels/webgpu/runtime/device_features';
+import type {MatrixUnits} from '../../../../src/kernels/webgpu/runtime/device_features';
+import {
+  adapterInfoOf,
+  listMatrixUnits,
+  matrixUnitsOf,
+  recordAdapterInfo,
+} from '../../../../src/kernels/webgpu/runtime/device_features';
 import {blockGeometry} from '../../../../src/attention/block_geometry';
 import {attend} from '../../../../src/kernels/cpu/attend/attend';
 import {cpuCall} from '../../../reference/cpu_call';
 import {relativeL1} from '../../../golden/golden_cases';
 import {randomInputs, tensors, type RectangularShape} from '../../../reference/attention';
-import {emulateMatrixUnits} from '../../../reference/emulated_matrix_units';
+import {emulateMatrixUnits, MATRIX_UNITS, OTHER_UNITS, UNITS} from '../../../reference/emulated_matrix_units';
 import {testBackends} from '../../../setup/environment';
 
 /** Calls that take every way through the program, few and small: emulated fragments take their time. */
@@ -37,15 +43,14 @@ if (testBackends().includes('webgpu')) {
 
     before(async function () {
       await setBackend('webgpu');
-      const {device, adapterInfo} = activeBackend() as WebGPUBackend & {adapterInfo: {info?: GPUAdapterInfo}};
+      const {device} = activeBackend() as WebGPUBackend;
       // Where there are some, the other tests in float16 run on them.
-      if (hasMatrixUnits(device)) this.skip();
+      if (matrixUnitsOf(device)) this.skip();
       const features = device.features;
       Object.defineProperty(device, 'features', {value: new Set([...features, ...needed]), configurable: true});
-      const info = {...units, ...adapterInfo};
-      recordAdapterInfo(device, info as unknown as GPUAdapterInfo);
+      list(UNITS);
       AttendMatrixProgram.prototype.getUserCode = function () {
-        return emulateMatrixUnits(getUserCode.call(this), ['query']);
+        return emulateMatrixUnits(getUserCode.call(this), this.spec.variant.tile.units, ['query']);
       };
       AttendMatrixProgram.prototype.run = function (backend) {
         this.spec.extensions = [];
@@ -63,15 +68,31 @@ if (testBackends().includes('webgpu')) {
     after(() => restore());
 
     const needed = ['shader-f16', 'subgroups', 'chromium-experimental-subgroup-matrix'] as GPUFeatureName[];
-    const units = {
-      ...{subgroupMinSize: 32, subgroupMaxSize: 32},
-      subgroupMatrixConfigs: [{componentType: 'f16', resultComponentType: 'f32', M: 16, N: 16, K: 16}],
-    };
+
+    /** The device as one with these units. */
+    function list(units: MatrixUnits): void {
+      const {device, adapterInfo} = activeBackend() as WebGPUBackend & {adapterInfo: {info?: GPUAdapterInfo}};
+      recordAdapterInfo(device, {...adapterInfo, ...listOf(units)} as unknown as GPUAdapterInfo);
+    }
+    afterEach(() => list(UNITS));
 
     for (const [name, shape, options] of cases) {
       it(`is exact attention to the digits of float16: ${name}`, async () => {
         const [q, k, v] = tensors(randomInputs(shape, 31));
         const given = options();
+        const expected = flashAttention(q, k, v, given);
+        const got = flashAttention(q, k, v, {...given, precision: 'float16'});
+        expect(relativeL1(await got.data(), await expected.data())).to.be.within(1e-5, 5e-3);
+        dispose([q, k, v, got, expected]);
+      });
+    }
+
+    for (const [name, units] of OTHER_UNITS) {
+      it(`is exact attention to the digits of float16 by fragments of ${name}`, async () => {
+        list(units);
+        const [q, k, v] = tensors(randomInputs({heads: 2, keyValueHeads: 1, length: 47, headDim: 10}, 33));
+        // Rises by more than the headroom, so that sums pass through memory.
+        const given = {scale: 9, sinks: [-1.5, -2.5]};
         const expected = flashAttention(q, k, v, given);
         const got = flashAttention(q, k, v, {...given, precision: 'float16'});
         expect(relativeL1(await got.data(), await expected.data())).to.be.within(1e-5, 5e-3);
@@ -114,4 +135,93 @@ if (testBackends().includes('webgpu')) {
       dispose([q, k, v, mask, plan.keyIndices, plan.blockMask, got, expected]);
     });
   });
+
+  describe('attention on each size of matrix units that the adapter lists [webgpu]', () => {
+    before(async function () {
+      await setBackend('webgpu');
+      if (!matrixUnitsOf((activeBackend() as WebGPUBackend).device)) this.skip();
+    });
+
+    it('is exact attention to the digits of float16', async () => {
+      const {device} = activeBackend() as WebGPUBackend;
+      const info = adapterInfoOf(device)!;
+      const shapes: RectangularShape[] = [
+        {heads: 2, keyValueHeads: 1, length: 300, headDim: 64},
+        {heads: 2, keyValueHeads: 1, length: 300, headDim: 80, valueDim: 128},
+      ];
+      try {
+        for (const units of listMatrixUnits(device)) {
+          recordAdapterInfo(device, {...listOf(units)} as unknown as GPUAdapterInfo);
+          for (const shape of shapes) {
+            const [q, k, v] = tensors(randomInputs(shape, 34));
+            for (const given of [{}, {scale: 9, sinks: [-1.5, -2.5], softCap: 20}]) {
+              const expected = flashAttention(q, k, v, given);
+              const got = flashAttention(q, k, v, {...given, precision: 'float16'});
+              const error = relativeL1(await got.data(), await expected.data());
+              expect(error, JSON.stringify({units, ...shape, ...given})).to.be.within(1e-5, 5e-3);
+              dispose([got, expected]);
+            }
+            dispose([q, k, v]);
+          }
+        }
+      } finally {
+        recordAdapterInfo(device, info);
+      }
+    });
+  });
 }
+
+/** What an adapter says that has these matrix units. */
+const listOf = ({rows: M, columns: N, depth: K, lanes}: MatrixUnits) => ({
+  ...{subgroupMinSize: lanes, subgroupMaxSize: lanes},
+  subgroupMatrixConfigs: [{componentType: 'f16', resultComponentType: 'f32', M, N, K}],
+});
+
+describe('the matrix units of a device', () => {
+  const features = new Set(['shader-f16', 'subgroups', 'chromium-experimental-subgroup-matrix']);
+  const device = (adapterInfo: object, others: object = {}) =>
+    ({features, adapterInfo, ...others}) as unknown as GPUDevice;
+  const config = (sizes: [number, number, number], [componentType, resultComponentType] = ['f16', 'f32']) => {
+    const [M, N, K] = sizes;
+    return {componentType, resultComponentType, M, N, K};
+  };
+  const listing = (...subgroupMatrixConfigs: object[]) => ({...listOf(UNITS), subgroupMatrixConfigs});
+
+  it('are those of each size that the programs take', () => {
+    for (const units of Object.values(MATRIX_UNITS)) {
+      expect(matrixUnitsOf(device(listOf(units)))).to.deep.equal(units);
+    }
+  });
+
+  it('are the largest of several', () => {
+    const sizes: Array<[number, number, number]> = [
+      [8, 8, 8],
+      [16, 8, 8],
+      [16, 16, 16],
+      [16, 8, 16],
+    ];
+    expect(matrixUnitsOf(device(listing(...sizes.map((size) => config(size)))))).to.deep.equal(UNITS);
+  });
+
+  it('are none where sums are float16, factors are others, or sizes are', () => {
+    const none = [
+      config([16, 16, 16], ['f16', 'f16']),
+      config([8, 8, 8], ['f32', 'f32']),
+      config([16, 16, 32], ['i8', 'i32']),
+      config([32, 8, 16]),
+    ];
+    expect(matrixUnitsOf(device(listing(...none)))).to.equal(undefined);
+  });
+
+  it('are none where subgroups are of several sizes, of others, or a feature is not there', () => {
+    const {subgroupMatrixConfigs} = listOf(UNITS);
+    const subgroups = (subgroupMinSize: number, subgroupMaxSize: number) =>
+      matrixUnitsOf(device({subgroupMatrixConfigs, subgroupMinSize, subgroupMaxSize}));
+    expect(subgroups(32, 32)).to.deep.equal(UNITS);
+    expect(subgroups(32, 64)).to.equal(undefined);
+    expect(subgroups(16, 16)).to.equal(undefined);
+    const fewer = {features: new Set(['shader-f16', 'subgroups'])};
+    expect(matrixUnitsOf(device(listOf(UNITS), fewer))).to.equal(undefined);
+    expect(matrixUnitsOf(device({}))).to.equal(undefined);
+  });
+});

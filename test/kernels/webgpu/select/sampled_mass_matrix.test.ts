@@ -6,13 +6,19 @@ import {blockGeometry} from '../../../../src/attention/block_geometry';
 import {permute} from '../../../../src/kernels/cpu/permute/permute';
 import {sampledMass as massOnCPU} from '../../../../src/kernels/cpu/select/sampled_mass';
 import {sampledMass} from '../../../../src/kernels/webgpu/select/sampled_mass';
-import {sampledMassMatrixFits} from '../../../../src/kernels/webgpu/select/sampled_mass_matrix';
+import {listMatrixUnits} from '../../../../src/kernels/webgpu/runtime/device_features';
+import {
+  SampledMassMatrixProgram,
+  sampledMassMatrixFits,
+  sampleUnits,
+} from '../../../../src/kernels/webgpu/select/sampled_mass_matrix';
 import {SampledScoresProgram} from '../../../../src/kernels/webgpu/select/sampled_scores';
 import type {WebGPUCall} from '../../../../src/kernels/webgpu/webgpu_call';
 import {testBackends} from '../../../setup/environment';
 import type {RectangularShape} from '../../../reference/attention';
 import {randomInputs} from '../../../reference/attention';
 import {cpuCall} from '../../../reference/cpu_call';
+import {all, emulateMatrixUnits, MATRIX_UNITS} from '../../../reference/emulated_matrix_units';
 
 interface Case {
   shape: RectangularShape;
@@ -50,49 +56,88 @@ const cases: Record<string, Case> = {
   },
 };
 
+/** As small as it gets: a compiler in software takes no more emulated fragments. */
+const small: Case = {
+  shape: {heads: 2, keyValueHeads: 1, length: 300, headDim: 8},
+  ...{blockSize: 64, keyBlockSize: 16, segmentSize: 64},
+};
+
 if (testBackends().includes('webgpu')) {
-  describe('sampled mass on matrix units [webgpu]', () => {
+  describe('sampled mass on matrix units [webgpu]', function () {
+    this.timeout(300_000);
     before(() => setBackend('webgpu'));
 
-    for (const [name, {shape, causal = true, lengths, ...sizes}] of Object.entries(cases)) {
+    for (const [name, given] of Object.entries(cases)) {
       it(`is that of the CPU but for float16: ${name}`, async function () {
-        const gpu = activeBackend() as WebGPUBackend;
-        const inputs = randomInputs(shape, 7);
-        const owned: TensorInfo[] = [];
-        const upload = (values: Float32Array | Int32Array, of: number[]) => {
-          const info = gpu.makeTensorInfo(of, values instanceof Int32Array ? 'int32' : 'float32', values);
-          owned.push(info);
-          return info;
-        };
-        const [query, key] = [upload(inputs.query, inputs.queryShape), upload(inputs.key, inputs.keyShape)];
-        const geometry = blockGeometry(query, key, {...sizes, causal});
-        if (!sampledMassMatrixFits(gpu.device, geometry)) this.skip();
-        const keyLengths = lengths && Int32Array.from(lengths);
-        const attrs = {geometry, scale: 1 / Math.sqrt(geometry.headDim), causal};
-        const call = cpuCall(inputs, {...attrs, keyLengths});
-        const {keyIndices} = permute(call, {permute: true, estimate: 'sampled'});
-        const {means, peaks} = massOnCPU(call, keyIndices);
-        const order = upload(keyIndices, [geometry.batch, geometry.heads, geometry.keyLength]);
-        const padding = keyLengths && upload(keyLengths, [geometry.batch]);
-        const tensors = {query, key, value: key, keyLengths: padding};
-        const gpuCall: WebGPUCall = {op: 'test', backend: gpu, precision: 'float32', ...attrs, ...tensors};
-        const mass = sampledMass(gpuCall, order, {onMatrixUnits: true});
-        owned.push(mass);
-        const weighted = async (weight: number) => {
-          const info = new SampledScoresProgram(mass, geometry, weight).run(gpu);
-          owned.push(info);
-          return (await gpu.read(info.dataId)) as Float32Array;
-        };
-        const [gpuMeans, both] = [await weighted(0), await weighted(1)];
-        owned.forEach(({dataId}) => gpu.disposeData(dataId));
-        expect(means.reduce((a, b) => a + b, 0)).to.be.above(1);
-        // Scores of a few units, products rounded to 11 bits.
-        means.forEach((mean, i) => {
-          expect(gpuMeans[i], `mean ${i}`).to.be.closeTo(mean, 5e-4);
-          expect(both[i] - gpuMeans[i], `peak ${i}`).to.be.closeTo(peaks[i], 5e-3);
-        });
+        const {device} = activeBackend() as WebGPUBackend;
+        if (!sampleUnits(device)) this.skip();
+        await checkMass(given, (call, order) => sampledMass(call, order));
+        for (const units of listMatrixUnits(device).slice(1)) {
+          await checkMass(given, (call, order) => sampledMass(call, order, units));
+        }
       });
     }
+
+    for (const [name, units] of Object.entries(all ? MATRIX_UNITS : {}).filter(([, {lanes}]) => lanes === 32)) {
+      it(`is that of the CPU by fragments of ${name}, emulated`, async function () {
+        if (sampleUnits((activeBackend() as WebGPUBackend).device)) this.skip();
+        const {getUserCode, run} = SampledMassMatrixProgram.prototype;
+        Object.assign(SampledMassMatrixProgram.prototype, {
+          getUserCode(this: SampledMassMatrixProgram) {
+            return emulateMatrixUnits(getUserCode.call(this), units, ['keys']);
+          },
+          run(this: SampledMassMatrixProgram, backend: WebGPUBackend) {
+            this.spec.extensions = [];
+            return run.call(this, backend);
+          },
+        });
+        try {
+          await checkMass(small, (call, order) => sampledMass(call, order, units));
+        } finally {
+          Object.assign(SampledMassMatrixProgram.prototype, {getUserCode, run});
+        }
+      });
+    }
+  });
+}
+
+/** Holds the sampled mass of a case against that of the CPU, by the same order of keys. */
+async function checkMass(
+  {shape, causal = true, lengths, ...sizes}: Case,
+  massOf: (call: WebGPUCall, order: TensorInfo) => TensorInfo,
+): Promise<void> {
+  const gpu = activeBackend() as WebGPUBackend;
+  const inputs = randomInputs(shape, 7);
+  const owned: TensorInfo[] = [];
+  const upload = (values: Float32Array | Int32Array, of: number[]) => {
+    const info = gpu.makeTensorInfo(of, values instanceof Int32Array ? 'int32' : 'float32', values);
+    owned.push(info);
+    return info;
+  };
+  const [query, key] = [upload(inputs.query, inputs.queryShape), upload(inputs.key, inputs.keyShape)];
+  const geometry = blockGeometry(query, key, {...sizes, causal});
+  const keyLengths = lengths && Int32Array.from(lengths);
+  const attrs = {geometry, scale: 1 / Math.sqrt(geometry.headDim), causal};
+  const call = cpuCall(inputs, {...attrs, keyLengths});
+  const {keyIndices} = permute(call, {permute: true, estimate: 'sampled'});
+  const {means, peaks} = massOnCPU(call, keyIndices);
+  const order = upload(keyIndices, [geometry.batch, geometry.heads, geometry.keyLength]);
+  const padding = keyLengths && upload(keyLengths, [geometry.batch]);
+  const tensors = {query, key, value: key, keyLengths: padding};
+  const mass = massOf({op: 'test', backend: gpu, precision: 'float32', ...attrs, ...tensors}, order);
+  owned.push(mass);
+  const weighted = async (weight: number) => {
+    const info = new SampledScoresProgram(mass, geometry, weight).run(gpu);
+    owned.push(info);
+    return (await gpu.read(info.dataId)) as Float32Array;
+  };
+  const [gpuMeans, both] = [await weighted(0), await weighted(1)];
+  owned.forEach(({dataId}) => gpu.disposeData(dataId));
+  expect(means.reduce((a, b) => a + b, 0)).to.be.above(1);
+  // Scores of a few units, products rounded to 11 bits.
+  means.forEach((mean, i) => {
+    expect(gpuMeans[i], `mean ${i}`).to.be.closeTo(mean, 5e-4);
+    expect(both[i] - gpuMeans[i], `peak ${i}`).to.be.closeTo(peaks[i], 5e-3);
   });
 }
 
