@@ -39,6 +39,8 @@ export type {AttentionSample, AttentionSampleCollector} from './tuning/attention
 export {collectAttentionSamples} from './tuning/attention_samples.js';
 export type {AttentionMeasures} from './tuning/sample_measurer.js';
 export type {TunedAttention, TuningCandidate, TuningOptions, TuningTarget} from './tuning/tune_pbs_attention.js';
-export type {AttentionShape} from './tuning/warm_up_attention.js';
+export type {AttentionArithmetic} from './kernels/backend_arithmetic.js';
+export {attentionPrecision} from './tuning/attention_precision.js';
+export type {AttentionShape} from './tuning/attention_shape.js';
 export {warmUpAttention} from './tuning/warm_up_attention.js';
 export {tunePBSAttention} from './tuning/tune_pbs_attention.js';

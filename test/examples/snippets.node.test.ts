@@ -50,6 +50,7 @@ for (const name of [
   'tunePBSAttention',
   'useAttentionCalibration',
   'warmUpAttention',
+  'attentionPrecision',
 ]) {
   context[name] = `import {${name}} from 'tfjs-pbs-attention';`;
 }

@@ -139,6 +139,40 @@ if (testBackends().includes('webgpu')) {
       expect(largest[29 * 16]).to.be.below(-100);
     });
 
+    it('stays in the range of float16, whatever queries and keys in it', async () => {
+      // Products with key 5 would be up to 4e9 and outweigh all others; queries from row 20 on are zero.
+      const headDim = 16;
+      for (const largest of [300, 3000, 65_504]) {
+        const inputs = randomInputs({length: 40, headDim}, 7);
+        inputs.key[5 * headDim] = largest;
+        for (let row = 0; row < 40; ++row) {
+          if (row < 20) inputs.query[row * headDim] = largest;
+          else inputs.query.fill(0, row * headDim, (row + 1) * headDim);
+        }
+        const actual = await roundedOverBlocks(tensors(inputs), {causal: true, blockSize: 40});
+        const exact = await flashAttention(...tensors(inputs), {causal: true}).data();
+        expect(relativeL1(actual.slice(5 * headDim), exact.slice(5 * headDim)), `${largest}`).to.be.below(2e-3);
+      }
+    });
+
+    it('stays in the range of float16, whatever values in it', async () => {
+      const inputs = randomInputs({length: 70, headDim: 16}, 8);
+      // All weights are alike.
+      inputs.query.fill(0);
+      inputs.value.fill(65_504);
+      const actual = await roundedOverBlocks(tensors(inputs), {causal: true, blockSize: 70});
+      actual.forEach((x, i) => expect(x, `value ${i}`).to.be.closeTo(65_504, 65_504 * 2e-3));
+    });
+
+    it('keeps the digits of small queries', async () => {
+      const inputs = randomInputs({length: 40, headDim: 16}, 9);
+      inputs.query.forEach((x, i) => (inputs.query[i] = x * 1e-6));
+      inputs.key.forEach((x, i) => (inputs.key[i] = x * 1e4));
+      const actual = await roundedOverBlocks(tensors(inputs), {causal: true, blockSize: 40});
+      const exact = await flashAttention(...tensors(inputs), {causal: true}).data();
+      expect(relativeL1(actual, exact)).to.be.within(1e-5, 2e-3);
+    });
+
     it('attends to the blocks of a plan, its arithmetic in float32', async () => {
       const {query, key, value, options, output} = cases[4];
       const [q, k, v] = [query(), key(), value()];

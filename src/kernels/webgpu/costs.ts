@@ -2,7 +2,7 @@ import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import type {BlockGeometry} from '../../attention/block_geometry.js';
 import type {AttentionCosts} from '../../attention/cost_model.js';
 import {deviceCosts} from '../../attention/device_costs.js';
-import type {Arithmetic} from './attend/arithmetic.js';
+import type {AttentionArithmetic} from './attend/arithmetic.js';
 import {arithmeticOf} from './attend/arithmetic.js';
 import {describeAdapter} from './runtime/adapter.js';
 import {sampleUnits} from './select/sampled_mass_matrix.js';
@@ -29,7 +29,7 @@ const common: Omit<AttentionCosts, 'multiplyAdds' | 'sampleMultiplyAdd'> = {
 /** Measured on one H100, 2026-11-28, 14 heads of 64, 16,384 and 32,640 tokens. */
 const sampleMultiplyAdd = {matrixUnits: 3.1e-11, without: 1.3e-10};
 
-const multiplyAdds: Record<Arithmetic, number> = {float32: 1.18e10, float16: 1.99e10, 'matrix units': 3.45e10};
+const multiplyAdds: Record<AttentionArithmetic, number> = {float32: 1.18e10, float16: 1.99e10, 'matrix units': 3.45e10};
 
 /** The costs on the fastest device with these features: they depend on what multiplies. */
 export function webgpuCosts(

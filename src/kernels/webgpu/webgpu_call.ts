@@ -10,6 +10,9 @@ export interface WebGPUCall extends AttentionCall<TensorInfo> {
   headForms?: TensorInfo;
 }
 
+/** What is known of a call without its tensors. */
+export type WebGPUCallShape = Pick<WebGPUCall, 'op' | 'backend' | 'geometry' | 'causal' | 'precision'>;
+
 /** One that asks for gradients. */
 export type WebGPUGradientCall = WebGPUCall & Required<Pick<WebGPUCall, 'output' | 'dy'>>;
 

@@ -10,7 +10,7 @@
 // of a y over the columns of an x; weights, of a row in the columns of an x.
 //
 // Products and sums of up to 16 of them are float16, two at a time; longer sums, maxima, and weights until they are stored
-// are float32.
+// are float32. Weights are at most 2⁻⁴, and query rows are scaled to that, so that no sum leaves the range of float16.
 //
 // Global memory is read ahead into registers: values while scores are computed, the next keys while values are added up,
 // and the order in which they stand one step before that. A load thus has half a round to arrive.
@@ -43,6 +43,22 @@ fn packedFloat16(x : vec4<f32>) -> vec2<u32> {
   let others = select(((bits >> vec4<u32>(16u)) & vec4<u32>(0x8000u)) | vec4<u32>(0x7c00u) | fraction, vec4<u32>(0u), isFinite);
   return vec2<u32>(pack2x16float(y.xy), pack2x16float(y.zw)) | others.xz | (others.yw << vec2<u32>(16u));
 }
+
+var<workgroup> largestBits : array<atomic<u32>, tileQueries>;
+fn exponentOf(row : i32) -> u32 {
+  return min(atomicLoad(&largestBits[row]) >> 23u, 248u);
+}
+fn queryScale(row : i32) -> f32 {
+  return bitcast<f32>((249u - exponentOf(row)) << 23u);
+}
+fn productScale(row : i32) -> f32 {
+  return bitcast<f32>((exponentOf(row) + 5u) << 23u);
+}
+fn findLargest(row : i32, a : vec4<f32>, b : vec4<f32>) {
+  let bits = max(bitcast<vec4<u32>>(a) & vec4<u32>(0x7fffffffu), bitcast<vec4<u32>>(b) & vec4<u32>(0x7fffffffu));
+  atomicMax(&largestBits[row], max(max(bits.x, bits.y), max(bits.z, bits.w)));
+}
+const queryWords = tileQueries * 2;
 fn pack(a : vec4<f32>, b : vec4<f32>) -> vec4<u32> {
   return vec4<u32>(packedFloat16(a), packedFloat16(b));
 }
@@ -162,13 +178,27 @@ fn main(index : i32) {
   nextTile = keySlots(head, queryTileIndex, 1, keyTiles);
   fetched[0] = readKey(firstKeyRow + min(nextPositions[0], lastPosition), (local % 2) * 2 + 0);
     fetched[1] = readKey(firstKeyRow + min(nextPositions[0], lastPosition), (local % 2) * 2 + 1);
+  for (var i = local; i < queryWords; i += 128) {
+    let row = i / 2;
+    if (firstRow + row < endRow) {
+      let at = head * uniforms.queryLength + firstRow + row;
+      let vector = 2 * (i % 2);
+      findLargest(row, uniforms.logitScale * readQuery(at, vector), uniforms.logitScale * readQuery(at, vector + 1));
+    }
+  }
+  // Barrier: the scale of a row needs all of it.
+  workgroupBarrier();
   {
     var fetched = array<vec4<f32>, 2>();
-    if (firstRow + (local / 2) < endRow) { fetched[0] = uniforms.logitScale * readQuery(head * uniforms.queryLength + firstRow + (local / 2), (local % 2) * 2 + 0); fetched[1] = uniforms.logitScale * readQuery(head * uniforms.queryLength + firstRow + (local / 2), (local % 2) * 2 + 1); }
+    if (firstRow + (local / 2) < endRow) { fetched[0] = queryScale((local / 2)) * (uniforms.logitScale * readQuery(head * uniforms.queryLength + firstRow + (local / 2), (local % 2) * 2 + 0)); fetched[1] = queryScale((local / 2)) * (uniforms.logitScale * readQuery(head * uniforms.queryLength + firstRow + (local / 2), (local % 2) * 2 + 1)); }
     {
       queryTile[(local / 2) * tileStride + local % 2] = pack(fetched[0], fetched[1]);
     }
     }
+  let productScale0 = productScale(y + 0 * threadsY);
+  let productScale1 = productScale(y + 1 * threadsY);
+  let productScale2 = productScale(y + 2 * threadsY);
+  let productScale3 = productScale(y + 3 * threadsY);
 
   for (var t = 0; t < keyTiles; t++) {
     // 1. Keys into workgroup memory; values and the next positions on their way.
@@ -352,22 +382,22 @@ fn main(index : i32) {
     sums[15] = multiplyAdd(halves(q3[3]), halves(k[3]), sums[15]);
       }
       }
-      scores[0][0] += f32(sums[0].x) + f32(sums[0].y);
-    scores[0][1] += f32(sums[1].x) + f32(sums[1].y);
-    scores[0][2] += f32(sums[2].x) + f32(sums[2].y);
-    scores[0][3] += f32(sums[3].x) + f32(sums[3].y);
-    scores[1][0] += f32(sums[4].x) + f32(sums[4].y);
-    scores[1][1] += f32(sums[5].x) + f32(sums[5].y);
-    scores[1][2] += f32(sums[6].x) + f32(sums[6].y);
-    scores[1][3] += f32(sums[7].x) + f32(sums[7].y);
-    scores[2][0] += f32(sums[8].x) + f32(sums[8].y);
-    scores[2][1] += f32(sums[9].x) + f32(sums[9].y);
-    scores[2][2] += f32(sums[10].x) + f32(sums[10].y);
-    scores[2][3] += f32(sums[11].x) + f32(sums[11].y);
-    scores[3][0] += f32(sums[12].x) + f32(sums[12].y);
-    scores[3][1] += f32(sums[13].x) + f32(sums[13].y);
-    scores[3][2] += f32(sums[14].x) + f32(sums[14].y);
-    scores[3][3] += f32(sums[15].x) + f32(sums[15].y);
+      scores[0][0] = fma(f32(sums[0].x) + f32(sums[0].y), productScale0, scores[0][0]);
+    scores[0][1] = fma(f32(sums[1].x) + f32(sums[1].y), productScale0, scores[0][1]);
+    scores[0][2] = fma(f32(sums[2].x) + f32(sums[2].y), productScale0, scores[0][2]);
+    scores[0][3] = fma(f32(sums[3].x) + f32(sums[3].y), productScale0, scores[0][3]);
+    scores[1][0] = fma(f32(sums[4].x) + f32(sums[4].y), productScale1, scores[1][0]);
+    scores[1][1] = fma(f32(sums[5].x) + f32(sums[5].y), productScale1, scores[1][1]);
+    scores[1][2] = fma(f32(sums[6].x) + f32(sums[6].y), productScale1, scores[1][2]);
+    scores[1][3] = fma(f32(sums[7].x) + f32(sums[7].y), productScale1, scores[1][3]);
+    scores[2][0] = fma(f32(sums[8].x) + f32(sums[8].y), productScale2, scores[2][0]);
+    scores[2][1] = fma(f32(sums[9].x) + f32(sums[9].y), productScale2, scores[2][1]);
+    scores[2][2] = fma(f32(sums[10].x) + f32(sums[10].y), productScale2, scores[2][2]);
+    scores[2][3] = fma(f32(sums[11].x) + f32(sums[11].y), productScale2, scores[2][3]);
+    scores[3][0] = fma(f32(sums[12].x) + f32(sums[12].y), productScale3, scores[3][0]);
+    scores[3][1] = fma(f32(sums[13].x) + f32(sums[13].y), productScale3, scores[3][1]);
+    scores[3][2] = fma(f32(sums[14].x) + f32(sums[14].y), productScale3, scores[3][2]);
+    scores[3][3] = fma(f32(sums[15].x) + f32(sums[15].y), productScale3, scores[3][3]);
     }
     let position0 = keyPositions[x + 0 * threadsX];
     let position1 = keyPositions[x + 1 * threadsX];
@@ -418,7 +448,7 @@ fn main(index : i32) {
     columnMax[3] = max(columnMax[3], scores[3][1]);
     columnMax[3] = max(columnMax[3], scores[3][2]);
     columnMax[3] = max(columnMax[3], scores[3][3]);
-    rowPartials[y * weightStride + x] = columnMax;
+    rowPartials[y * weightStride + x] = columnMax + 4.0;
     // Barrier: the maximum of a row needs the parts of all x; and no key is read any more, so values may replace them.
     workgroupBarrier();
 

@@ -1,10 +1,11 @@
 import {matrixUnitsFit} from './attend_matrix_tile.js';
 import type {HeadDims} from '../runtime/device_limits.js';
 
-/** What attention multiplies with: the one place that decides it, for `attend` and for the cost model. */
-export type Arithmetic = 'float32' | 'float16' | 'matrix units';
+/** What attention multiplies with: float32; float16, also in sums of up to 16 products; or float16 on matrix units, with sums in float32. */
+export type AttentionArithmetic = 'float32' | 'float16' | 'matrix units';
 
-export function arithmeticOf(device: GPUDevice, dims: HeadDims, precision: 'float32' | 'float16'): Arithmetic {
+/** The one place that decides it, for `attend` and for the cost model. */
+export function arithmeticOf(device: GPUDevice, dims: HeadDims, precision: 'float32' | 'float16'): AttentionArithmetic {
   if (precision === 'float32') {
     return 'float32';
   }

@@ -2,12 +2,13 @@ import type {TensorInfo} from '@tensorflow/tfjs-core';
 import {unroll} from '../../unroll.js';
 import {matrixUnitsOf} from '../runtime/device_features.js';
 import {AttentionProgram, withScratch} from '../runtime/program.js';
-import type {WebGPUCall, WebGPUPlan} from '../webgpu_call.js';
+import type {WebGPUCall, WebGPUCallShape, WebGPUPlan} from '../webgpu_call.js';
 import {headVectors} from '../wgsl/rows.js';
 import {sinkWeight} from '../wgsl/softmax_state.js';
 import type {Tile} from '../wgsl/tile.js';
 import {columnOf, invocationPlace, rowOf, tileQueries, tileThreads} from '../wgsl/tile.js';
 import {ifInRow, partsOfRow} from '../wgsl/tile_products.js';
+import type {AttentionArithmetic} from './arithmetic.js';
 import {arithmeticOf} from './arithmetic.js';
 import type {AttendForm} from './attend_form.js';
 import {AttendDecodeProgram} from './attend_decode.js';
@@ -38,10 +39,10 @@ import {findSeenByAll, giveBackWithheld, withheldFunctions} from './withheld_val
 export function attend(call: WebGPUCall, plan?: WebGPUPlan): TensorInfo {
   const {backend, geometry, precision} = call;
   const arithmetic = arithmeticOf(backend.device, geometry, precision);
-  const split = splitOf(call, arithmetic, plan);
+  const split = splitOf(call, arithmetic, plan !== undefined);
   if (split) {
     return withScratch(backend, (scratch) => {
-      const states = scratch(statesProgram(call, split).run(backend));
+      const states = scratch(statesProgram(call, split, plan).run(backend));
       return new CombineStatesProgram(states, geometry, call.sinks && call.headForms).run(backend);
     });
   }
@@ -66,7 +67,7 @@ export function attendWithLogSumExp(call: WebGPUCall): TensorInfo[] {
   const elementType = arithmeticOf(backend.device, geometry, precision) === 'float32' ? 'float32' : 'float16';
   const whole = {tile: chooseAttendTile(call, elementType), elementType, chunks: 1} as const;
   return withScratch(backend, (scratch, keep) => {
-    const states = scratch(statesProgram(call, splitOf(call, elementType) ?? whole).run(backend));
+    const states = scratch(statesProgram(call, splitOf(call, elementType, false) ?? whole).run(backend));
     const forms = sinks && headForms;
     return [
       keep(new CombineStatesProgram(states, geometry, forms).run(backend)),
@@ -75,14 +76,22 @@ export function attendWithLogSumExp(call: WebGPUCall): TensorInfo[] {
   });
 }
 
-const statesProgram = (call: WebGPUCall, split: Split) =>
+const statesProgram = (call: WebGPUCall, split: Split, plan?: WebGPUPlan) =>
   split.teams
     ? new AttendDecodeProgram(call, {teams: split.teams, chunks: split.chunks})
-    : new AttendProgram(call, split);
+    : new AttendProgram(call, {...split, plan});
+
+/** What `attend` multiplies with. */
+export function arithmeticOfCall(call: WebGPUCallShape, sparse: boolean): AttentionArithmetic {
+  const arithmetic = arithmeticOf(call.backend.device, call.geometry, call.precision);
+  const split = splitOf(call, arithmetic, sparse);
+  if (!split) return arithmetic;
+  return split.teams ? 'float32' : split.elementType;
+}
 
 /** Whether exact attention is that of decoding, whose program reads packed keys and values as they are. */
 export function decodes(call: WebGPUCall): boolean {
-  return splitOf(call, arithmeticOf(call.backend.device, call.geometry, call.precision))?.teams !== undefined;
+  return splitOf(call, arithmeticOf(call.backend.device, call.geometry, call.precision), false)?.teams !== undefined;
 }
 
 interface AttendVariant extends AttendForm {
@@ -144,7 +153,7 @@ ${ownedRows(form)}
     ${scoresOfProducts(form, tile)}
     var columnMax = vec${rows}<f32>(lowest);
     ${unroll(rows, (r) => unroll(columns, (c) => `columnMax[${r}] = max(columnMax[${r}], scores[${r}][${c}]);`))}
-    rowPartials[y * weightStride + x] = columnMax;
+    rowPartials[y * weightStride + x] = columnMax${product.raised};
     // Barrier: the maximum of a row needs the parts of all x; and no key is read any more, so values may replace them.
     workgroupBarrier();
 
@@ -195,7 +204,7 @@ function describeProgram({sparse, split}: AttendForm, elementType: ElementType):
 // several chunks of the keys, evenly cut by tiles. It writes states of the softmax (see softmax_state.ts).`;
   const float16 = `//
 // Products and sums of up to 16 of them are float16, two at a time; longer sums, maxima, and weights until they are stored
-// are float32.
+// are float32. Weights are at most 2⁻⁴, and query rows are scaled to that, so that no sum leaves the range of float16.
 `;
   return `${split ? chunk : '// A workgroup computes the output of tileQueries query rows of one head.'} It walks over tiles of tileKeys keys${
     sparse ? ' of\n// the blocks in its list' : ''

@@ -1,7 +1,7 @@
 import {unroll} from '../../unroll.js';
 import {AttentionProgram} from '../runtime/program.js';
 import type {HeadDims} from '../runtime/device_limits.js';
-import type {WebGPUCall} from '../webgpu_call.js';
+import type {WebGPUCall, WebGPUCallShape} from '../webgpu_call.js';
 import {readPackedRow} from '../wgsl/float16.js';
 import {headVectors, localOf, readRow} from '../wgsl/rows.js';
 import {mergeStates} from '../wgsl/softmax_state.js';
@@ -33,7 +33,7 @@ export interface DecodeTeams {
 }
 
 /** The division for the rows of a call, if they are few enough and the device has the workgroup memory. */
-export function decodeTeams({backend, geometry}: WebGPUCall): DecodeTeams | undefined {
+export function decodeTeams({backend, geometry}: WebGPUCallShape): DecodeTeams | undefined {
   const {heads, keyValueHeads, queryLength, valueDim} = geometry;
   const rows = powerOfTwo((queryLength * heads) / keyValueHeads);
   const lanes = Math.max(4, powerOfTwo(headVectors(valueDim)));

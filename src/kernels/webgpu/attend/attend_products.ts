@@ -2,7 +2,7 @@ import {unroll} from '../../unroll.js';
 import type {HeadDims} from '../runtime/device_limits.js';
 import {packFloat16} from '../wgsl/float16.js';
 import type {Tile} from '../wgsl/tile.js';
-import {columnOf, rowOf, tileConstants, tileKeys, tileQueries, weightStride} from '../wgsl/tile.js';
+import {columnOf, rowOf, tileConstants, tileKeys, tileQueries, tileThreads, weightStride} from '../wgsl/tile.js';
 import {addRowProducts, addWeightedRows, ifInRow, partsOfRow} from '../wgsl/tile_products.js';
 import type {ElementType} from './attend_tile.js';
 import {headWords, tileStride} from './attend_tile.js';
@@ -23,8 +23,15 @@ export interface Products {
   stored: string;
   /** The weights `weight[0]`, `weight[1]`, … as they are stored. */
   storedWeights: string;
+  /** Before the query tile is loaded: finds what its rows are scaled by. */
+  findScales: string;
+  /** A vec4 of a query row (expressions) as it is loaded; and the scales of this invocation's rows, which undo that. */
+  scaled: (row: string, x: string) => string;
+  ownScales: string;
   /** Adds this invocation's part of queryTile · keyTileᵀ to `scores`. */
   scores: string;
+  /** What a row's maximum is raised by, behind it: weights are at most two to the power of minus that. */
+  raised: string;
   /** Adds this invocation's part of weights · keyTile, which holds values now, to `output`. */
   weightedSum: string;
 }
@@ -42,6 +49,10 @@ function float32Products(tile: Tile, {headDim, valueDim}: HeadDims): Products {
     wordOf: (at) => `fetched[${at}]`,
     stored: 'x',
     storedWeights: `vec${columns}<f32>(${unroll(columns, (c) => `weight[${c}]`, ', ')})`,
+    findScales: '',
+    scaled: (_, x) => x,
+    ownScales: '',
+    raised: '',
     scores: addRowProducts(tile, {
       ...{left: 'queryTile', right: 'keyTile', sums: 'scores'},
       width: headWords(headDim, 'float32'),
@@ -51,7 +62,7 @@ function float32Products(tile: Tile, {headDim, valueDim}: HeadDims): Products {
 }
 
 /**
- * Arithmetic on the two float16 of a 32-bit part of a word. Only this text needs the extension, so that a test can put
+ * AttentionArithmetic on the two float16 of a 32-bit part of a word. Only this text needs the extension, so that a test can put
  * the same arithmetic in float32 in its place where a device has no float16.
  */
 export const halfArithmetic = `
@@ -63,6 +74,33 @@ fn multiplyAdd(a : half2, b : half2, sum : half2) -> half2 { return fma(a, b, su
 const scoreFold = 4;
 /** The same for values: 4 columns of so many invocations. */
 const sumFold = 4;
+/**
+ * Sums of 16 products stay in the range of float16, whatever the keys and values in that range: weights, and the queries' values once each row
+ * is scaled by a power of two, are at most 2⁻⁴.
+ */
+const headroomBits = 4;
+
+/**
+ * Shader text: of each row of the query tile the bits of its largest value, less its sign, and the scales that follow: with one a row's
+ * largest value lies in [2⁻⁵, 2⁻⁴), and the other takes that back. Biased exponents are kept so far from their ends that both are normal
+ * numbers, of rows of zeros and beyond 2¹²¹ too.
+ */
+const queryScales = (words: number) => `
+var<workgroup> largestBits : array<atomic<u32>, tileQueries>;
+fn exponentOf(row : i32) -> u32 {
+  return min(atomicLoad(&largestBits[row]) >> 23u, 248u);
+}
+fn queryScale(row : i32) -> f32 {
+  return bitcast<f32>((${253 - headroomBits}u - exponentOf(row)) << 23u);
+}
+fn productScale(row : i32) -> f32 {
+  return bitcast<f32>((exponentOf(row) + ${1 + headroomBits}u) << 23u);
+}
+fn findLargest(row : i32, a : vec4<f32>, b : vec4<f32>) {
+  let bits = max(bitcast<vec4<u32>>(a) & vec4<u32>(0x7fffffffu), bitcast<vec4<u32>>(b) & vec4<u32>(0x7fffffffu));
+  atomicMax(&largestBits[row], max(max(bits.x, bits.y), max(bits.z, bits.w)));
+}
+const queryWords = tileQueries * ${words};`;
 
 function float16Products(tile: Tile, dims: HeadDims): Products {
   const {rows, columns, threadsX} = tile;
@@ -77,6 +115,7 @@ function float16Products(tile: Tile, dims: HeadDims): Products {
   return {
     declarations: `${halfArithmetic}
 ${packFloat16}
+${queryScales(words)}
 fn pack(a : vec4<f32>, b : vec4<f32>) -> vec4<u32> {
   return vec4<u32>(packedFloat16(a), packedFloat16(b));
 }`,
@@ -85,6 +124,20 @@ fn pack(a : vec4<f32>, b : vec4<f32>) -> vec4<u32> {
     wordOf: (at) => `pack(fetched[${at}], fetched[${at + 1}])`,
     stored: 'vec4<f32>(unpack2x16float(packedFloat16(x).x), unpack2x16float(packedFloat16(x).y))',
     storedWeights: pairs === 1 ? packed : `vec${pairs}<u32>(${packed})`,
+    findScales: `for (var i = local; i < queryWords; i += ${tileThreads(tile)}) {
+    let row = i / ${words};
+    if (firstRow + row < endRow) {
+      let at = head * uniforms.queryLength + firstRow + row;
+      let vector = 2 * (i % ${words});
+      findLargest(row, uniforms.logitScale * readQuery(at, vector), uniforms.logitScale * readQuery(at, vector + 1));
+    }
+  }
+  // Barrier: the scale of a row needs all of it.
+  workgroupBarrier();
+  `,
+    scaled: (row, x) => `queryScale(${row}) * (${x})`,
+    ownScales: unroll(rows, (r) => `\n  let productScale${r} = productScale(${rowOf(r)});`, ''),
+    raised: ` + ${headroomBits}.0`,
     // The sums start at zero in each round by their initial values: a declaration alone kept the last round's.
     scores: `for (var s = 0; s < ${words / scoreUnroll}; s++) {
       let i = s * ${scoreUnroll};
@@ -105,7 +158,7 @@ fn pack(a : vec4<f32>, b : vec4<f32>) -> vec4<u32> {
       ${unroll(rows, (r) =>
         unroll(columns, (c) => {
           const sum = `sums[${r * columns + c}]`;
-          return `scores[${r}][${c}] += f32(${sum}.x) + f32(${sum}.y);`;
+          return `scores[${r}][${c}] = fma(f32(${sum}.x) + f32(${sum}.y), productScale${r}, scores[${r}][${c}]);`;
         }),
       )}
     }`,

@@ -58,12 +58,15 @@ ${read('readValue', 'value', form.valueDim)}`;
   ${this.findNext()}
   nextTile = keySlots(head, queryTileIndex, ${keyTile(this.form, '1')});
   ${this.fetchKeys()}
-  ${this.queries.loadTile('queryTile', {
+  ${product.findScales}${this.queries.loadTile('queryTile', {
     exists: (row) => `firstRow + ${row} < endRow`,
     read: (row, vector) =>
-      `uniforms.logitScale * readQuery(head * uniforms.queryLength + firstRow + ${row}, ${vector})`,
+      product.scaled(
+        row,
+        `uniforms.logitScale * readQuery(head * uniforms.queryLength + firstRow + ${row}, ${vector})`,
+      ),
     word: product.wordOf,
-  })}`;
+  })}${product.ownScales}`;
   }
 
   /** Where the keys of `nextTile` stand. */

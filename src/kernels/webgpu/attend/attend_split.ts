@@ -1,12 +1,12 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {BlockGeometry} from '../../../attention/block_geometry.js';
 import {AttentionProgram, i32} from '../runtime/program.js';
-import type {WebGPUCall, WebGPUPlan} from '../webgpu_call.js';
+import type {WebGPUCallShape, WebGPUPlan} from '../webgpu_call.js';
 import {headVectors, localOf, rowComponents, rowInputs, workgroupIndex, writeRow} from '../wgsl/rows.js';
 import {mergeStates, noScores, sinkWeight, stateVectors} from '../wgsl/softmax_state.js';
 import type {Tile} from '../wgsl/tile.js';
 import {tileQueries} from '../wgsl/tile.js';
-import type {Arithmetic} from './arithmetic.js';
+import type {AttentionArithmetic} from './arithmetic.js';
 import type {DecodeTeams} from './attend_decode.js';
 import {decodeTeams} from './attend_decode.js';
 import type {ElementType} from './attend_tile.js';
@@ -41,13 +41,13 @@ export interface AttendOptions {
 }
 
 /** How a chunk of the keys is attended to: where there are teams, by `AttendDecodeProgram`. */
-export interface Split extends AttendOptions {
+export interface Split extends Omit<AttendOptions, 'plan'> {
   chunks: number;
   teams?: DecodeTeams;
 }
 
 /** How the keys are split, by the geometry alone; nothing where one workgroup a query tile does. */
-export function splitOf(call: WebGPUCall, arithmetic: Arithmetic, plan?: WebGPUPlan): Split | undefined {
+export function splitOf(call: WebGPUCallShape, arithmetic: AttentionArithmetic, sparse: boolean): Split | undefined {
   const {geometry, causal} = call;
   const {batch, heads, keyValueHeads, queryLength, queryOffset, keyLength, blockSize, window = Infinity} = geometry;
   const keys = Math.min(causal ? queryOffset + queryLength : keyLength, (causal ? 1 : 2) * window + queryLength);
@@ -56,7 +56,6 @@ export function splitOf(call: WebGPUCall, arithmetic: Arithmetic, plan?: WebGPUP
     return undefined;
   }
   const elementType = arithmetic === 'float16' ? 'float16' : 'float32';
-  const sparse = plan !== undefined;
   const whole = chooseAttendTile(call, elementType, sparse ? blockSize : undefined);
   if (batch * heads * countQueryTiles(geometry, {sparse, split: false}, tileQueries(whole)) >= busyWorkgroups) {
     return undefined;
@@ -67,7 +66,7 @@ export function splitOf(call: WebGPUCall, arithmetic: Arithmetic, plan?: WebGPUP
   const heldHeads = batch * (sparse ? heads : keyValueHeads);
   const queryTiles = heldHeads * countQueryTiles(geometry, {sparse, split: true}, teams?.rows ?? tileQueries(tile));
   const chunks = Math.min(Math.ceil(keys / leastChunk), Math.ceil(wantedWorkgroups / queryTiles));
-  return {tile, elementType, plan, chunks, teams};
+  return {tile, elementType, chunks, teams};
 }
 
 /** Chunks of a row that are combined side by side: what is left of 256 invocations when each takes one vec4 of values. */

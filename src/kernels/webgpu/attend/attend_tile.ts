@@ -1,5 +1,5 @@
 import type {HeadDims} from '../runtime/device_limits.js';
-import type {WebGPUCall} from '../webgpu_call.js';
+import type {WebGPUCallShape} from '../webgpu_call.js';
 import type {TileNeeds} from '../wgsl/choose_tile.js';
 import {chooseTile, findTile} from '../wgsl/choose_tile.js';
 import type {Tile} from '../wgsl/tile.js';
@@ -49,8 +49,9 @@ function attendBytes(tile: Tile, dims: HeadDims, elementType: ElementType): numb
   const weights = tileQueries(tile) * weightStride(tile) * tile.columns * (elementType === 'float32' ? 4 : 2);
   const partials = tileQueries(tile) * weightStride(tile) * 4;
   const keyPositions = tileKeys(tile) * 4;
+  const largestBits = elementType === 'float32' ? 0 : tileQueries(tile) * 4;
   const keyTileCountAndWithheld = 2 * 16;
-  return rows + weights + partials + keyPositions + keyTileCountAndWithheld;
+  return rows + weights + partials + keyPositions + largestBits + keyTileCountAndWithheld;
 }
 
 /**
@@ -75,13 +76,13 @@ const fewRowTiles: Record<ElementType, Tile[]> = {
  *
  * @param blockSize rows of a block, whose end no tile crosses, where there are blocks.
  */
-export function chooseAttendTile(call: WebGPUCall, elementType: ElementType, blockSize?: number): Tile {
+export function chooseAttendTile(call: WebGPUCallShape, elementType: ElementType, blockSize?: number): Tile {
   const needs = {...attendNeeds(call.geometry, elementType), dims: call.geometry, extent: blockSize};
   return chooseTile(call, tiles[elementType], needs);
 }
 
 /** The same for so few rows that they are one tile, if one of the tiles for them fits. */
-export function chooseFewRowTile(call: WebGPUCall, elementType: ElementType, rows: number): Tile | undefined {
+export function chooseFewRowTile(call: WebGPUCallShape, elementType: ElementType, rows: number): Tile | undefined {
   const holding = fewRowTiles[elementType].filter((tile) => tileQueries(tile) >= rows);
   return findTile(call, holding, attendNeeds(call.geometry, elementType));
 }

@@ -1,5 +1,5 @@
 import type {HeadDims} from '../runtime/device_limits.js';
-import type {WebGPUCall} from '../webgpu_call.js';
+import type {WebGPUCallShape} from '../webgpu_call.js';
 import type {Tile} from './tile.js';
 import {tileQueries, tileThreads} from './tile.js';
 
@@ -20,7 +20,7 @@ export interface TileNeeds<T extends Tile> {
  * `extent`, even ones before others; where `extent` is shorter than any, the shortest. None where none fits.
  */
 export function findTile<T extends Tile>(
-  {backend}: WebGPUCall,
+  {backend}: Pick<WebGPUCallShape, 'backend'>,
   tiles: T[],
   {bytes, extent = Infinity, length = tileQueries, isEven = () => true}: TileNeeds<T>,
 ): T | undefined {
@@ -35,7 +35,7 @@ export function findTile<T extends Tile>(
 
 /** The same, where a head whose tiles do not fit is an error. The last tile takes least. */
 export function chooseTile<T extends Tile>(
-  call: WebGPUCall,
+  call: Pick<WebGPUCallShape, 'op' | 'backend'>,
   tiles: T[],
   {dims: {headDim, valueDim}, ...needs}: TileNeeds<T> & {dims: HeadDims},
 ): T {

@@ -118,6 +118,22 @@ if (testBackends().includes('webgpu')) {
       dispose([q, k, v, got]);
     });
 
+    it('stays finite, whatever queries, keys and values float16 holds', async () => {
+      const inputs = randomInputs({heads: 2, keyValueHeads: 1, length: 70, headDim: 16}, 5);
+      // Key 5 outweighs all others in rows that see it.
+      inputs.key[5 * 16] = 65_504;
+      for (let row = 0; row < 2 * 70; ++row) inputs.query[row * 16] = 65_504;
+      inputs.value.fill(65_504, 30 * 16);
+      const [q, k, v] = tensors(inputs);
+      const expected = flashAttention(q, k, v);
+      const got = flashAttention(q, k, v, {precision: 'float16'});
+      const [exact, values] = [await expected.data(), await got.data()];
+      const seen = 5 * 16;
+      expect(relativeL1(values.slice(seen, 70 * 16), exact.slice(seen, 70 * 16))).to.be.below(2e-3);
+      expect(values.every(Number.isFinite)).to.equal(true);
+      dispose([q, k, v, got, expected]);
+    });
+
     it('is attention over the blocks of a plan, under a mask', async () => {
       // Few rows: in blocks that do not fill the larger workgroups there is room.
       matrixTiles.manyRows = manyRows;
