@@ -35,7 +35,8 @@ export type PBSAttentionPlanSizes = {
 
 /** What `pbsAttention` does with the same query, key and options and `auto` false. */
 export type PBSAttentionPlan = {
-  /** int32 `[batch, heads, keyLength]`: permuted position → original key. In a plan put together by hand, what is out of range counts as its nearest end. */
+  /** int32 `[batch, heads, keyLength]`: permuted position → original key. In a plan put together by hand, what is out of range counts as its nearest end,
+   * and gradients by key and value are right only where each key stands once, in its segment. */
   keyIndices: Tensor3D;
   /** bool `[batch, heads, queryBlocks, keyBlocks]`: the blocks of permuted keys that each block of queries attends to. */
   blockMask: Tensor4D;

@@ -1,5 +1,5 @@
 import type {BlockGeometry} from '../../../attention/block_geometry.js';
-import {candidateBlocks, firstBlock} from '../glsl/block_ranges.js';
+import {firstBlock} from '../glsl/block_ranges.js';
 import {keyEndText, keyLengthsInput} from '../glsl/key_lengths.js';
 import type {ScoreForms} from '../glsl/score_forms.js';
 import {keyBase, orNone} from '../glsl/score_tile.js';
@@ -206,23 +206,16 @@ ivec4 originsOf(Group group, int block, int tile, int four, ivec4 positions) {
   return orNone(${read}, keyEnd(group.head));
 }`;
   }
-  if (sparse && (forms || mask)) {
+  // A plan that is given may hold keys of later segments in earlier ones.
+  if (sparse && (causal || forms || mask)) {
     return `
 ivec4 originsOf(Group group, int block, int tile, int four, ivec4 positions) {
   return ${read};
 }`;
   }
   const end = `min((block + 1) * keyBlockSize, ${padded ? 'keyEnd(group.head)' : 'keyLength'})`;
-  return `${sparse && causal ? candidateBlocks(causal) : ''}${orNone}
-ivec4 originsOf(Group group, int block, int tile, int four, ivec4 positions) {${
-    sparse && causal
-      ? `
-  // Keys of an earlier segment lie before every query of this one, whatever their order.
-  if (block >= candidateBlocks(group.block)) {
-    return ${read};
-  }`
-      : ''
-  }
+  return `${orNone}
+ivec4 originsOf(Group group, int block, int tile, int four, ivec4 positions) {
   // A tile can reach past the end of its block.
   return orNone(positions, ${end});
 }`;

@@ -67,7 +67,6 @@ uniform int keyLength;
 uniform int queryOffset;
 uniform int blockSize;
 uniform int keyBlockSize;
-uniform int segmentSize;
 uniform int queryBlocks;
 uniform int keyBlocks;
 uniform int firstHead;
@@ -119,19 +118,8 @@ ivec4 positionsIn(int block, int tile, int four) {
   return block * keyBlockSize + tile + (ivec4(0, 1, 2, 3) + 4 * four) * tilesPerBlock;
 }
 
-int candidateBlocks(int queryBlock) {
-  return (queryOffset + queryBlock * blockSize) / segmentSize * segmentSize / keyBlockSize;
-}
-ivec4 orNone(ivec4 positions, int end) {
-  return ivec4(mix(vec4(positions), vec4(-1.0), greaterThanEqual(positions, ivec4(end))));
-}
 ivec4 originsOf(Group group, int block, int tile, int four, ivec4 positions) {
-  // Keys of an earlier segment lie before every query of this one, whatever their order.
-  if (block >= candidateBlocks(group.block)) {
-    return ivec4(readKeyIndices(group.head * keyBlocks + block, tile * 2 + four));
-  }
-  // A tile can reach past the end of its block.
-  return orNone(positions, min((block + 1) * keyBlockSize, keyLength));
+  return ivec4(readKeyIndices(group.head * keyBlocks + block, tile * 2 + four));
 }
 
 vec4 visible(int key, ivec4 queries, vec4 scores) {
