@@ -8,12 +8,18 @@ const FILE = 'tokenizer.json';
 /** The vocabularies in use have up to some 300,000 tokens. */
 const MAX_ID = 2 ** 24;
 
+/** Times that parts of a tokenizer may make a text longer; those in use write one or two characters for one. */
+const MOST_GROWTH = 100;
+
+/** What parts of a tokenizer write into a text, once or for each place that they find. */
+const WRITTEN = ['content', 'replacement', 'str_rep', 'prepend', 'prefix', 'suffix', 'word_delimiter_token'];
+
 /** No part of a tokenizer is nested deeper than a sequence of what tries others. */
 const MOST_NESTED = 16;
 
 /**
  * Checks what the library takes unseen and what would end the page rather than one text: ids that are none, expressions that take
- * exponential time, pieces of no length.
+ * exponential time, pieces of no length, texts that grow from part to part.
  *
  * @param json of `tokenizer.json`.
  * @throws Error that names the field, what came and what is accepted.
@@ -25,6 +31,8 @@ export function checkTokenizerJson(json: Json): void {
     if (typeof content !== 'string') throw unaccepted(`added_tokens[${i}].content`, content, 'a text');
   }
   for (const part of ['normalizer', 'pre_tokenizer', 'decoder']) checkPart(json[part], part, 0);
+  checkGrowth(['normalizer', 'pre_tokenizer'], json);
+  checkGrowth(['decoder'], json);
 }
 
 /**
@@ -78,6 +86,28 @@ function checkPart(part: unknown, field: string, nesting: number): void {
       checkPart(value, `${field}.${name}`, nesting + 1);
     }
   }
+}
+
+/** Of parts that a text passes one after the other. */
+function checkGrowth(parts: readonly string[], json: Json): void {
+  const growth = parts.reduce((product, part) => product * growthOf(json[part]), 1);
+  if (growth > MOST_GROWTH) {
+    const got = growth < 1e6 ? Math.ceil(growth) : growth.toExponential(0);
+    throw new Error(
+      `${FILE}: ${parts.join(' and ')} may make a text ${got} times as long; accepted: up to ${MOST_GROWTH} times`,
+    );
+  }
+}
+
+/** How many times as long a text may become by a part and those that it holds. */
+function growthOf(part: unknown): number {
+  if (typeof part !== 'object' || part === null) return 1;
+  const {pattern} = part as Json;
+  const found = (pattern as Json | null | undefined)?.String;
+  const replaced = typeof found === 'string' && found !== '' ? found.length : 1;
+  const own = WRITTEN.map((name) => (part as Json)[name]).filter((text) => typeof text === 'string');
+  const ownGrowth = own.reduce((product, text) => product * Math.max(1, text.length / replaced), 1);
+  return Object.values(part).reduce((product: number, held) => product * growthOf(held), ownGrowth);
 }
 
 function unaccepted(field: string, got: unknown, accepted: string): Error {

@@ -29,6 +29,22 @@ describe('hostile tokenizers', () => {
     expect(() => createTokenizer(letters({decoder: replace}))).to.throw(/^tokenizer\.json: decoder\.pattern: /);
   });
 
+  it('refuses parts that make a text grow without bound, before a text does', () => {
+    const replace = (found: string, content: string) => ({type: 'Replace', pattern: {String: found}, content});
+    const sequence = (...normalizers: object[]) => ({type: 'Sequence', normalizers});
+    const doubling = sequence(...Array.from({length: 30}, () => replace('a', 'aa')));
+    const metaspace = (replacement: string) => ({type: 'Metaspace', replacement, prepend_scheme: 'always'});
+    const refused: Array<[object, RegExp]> = [
+      [{normalizer: doubling}, /normalizer and pre_tokenizer may make a text 1e\+9 times as long; accepted: up to 100/],
+      [{pre_tokenizer: metaspace('long '.repeat(20_000))}, /may make a text 100000 times as long/],
+      [{normalizer: replace('a', 'b'.repeat(20)), pre_tokenizer: metaspace('12345678')}, /may make a text 160 times/],
+      [{decoder: {type: 'Replace', pattern: {Regex: 'a'}, content: 'b'.repeat(101)}}, /decoder may make a text 101/],
+    ];
+    for (const [parts, message] of refused) expect(() => createTokenizer(letters(parts))).to.throw(message);
+    const usual = sequence({type: 'Prepend', prepend: '▁'}, replace('  ', '▁▁'), replace("''", '"'));
+    createTokenizer(letters({normalizer: usual, pre_tokenizer: metaspace('▁')}));
+  });
+
   it('refuses what the library cannot use, in words of its own', () => {
     const refused: [object, RegExp][] = [
       [{}, /^tokenizer\.json cannot be used: /],
