@@ -10,6 +10,7 @@ export {compileAhead} from './kernels/compile_ahead.js';
 export {defaultOptions} from './ops/options.js';
 
 // For programs of the model runner.
+export {float16Value} from './kernels/cpu/pack_float16.js';
 export {unroll} from './kernels/unroll.js';
 export {guardOf} from './kernels/webgpu/runtime/backend_guard.js';
 export type {BoundProgram} from './kernels/webgpu/runtime/extended_program.js';

@@ -14,8 +14,8 @@ export function packFloat16(x: TensorInfo): TensorInfo {
 export function unpackFloat16(words: Int32Array): Float32Array {
   const values = new Float32Array(2 * words.length);
   words.forEach((word, i) => {
-    values[2 * i] = valueOf(word & 0xffff);
-    values[2 * i + 1] = valueOf(word >>> 16);
+    values[2 * i] = float16Value(word & 0xffff);
+    values[2 * i + 1] = float16Value(word >>> 16);
   });
   return values;
 }
@@ -44,7 +44,8 @@ function roundToEven(x: number): number {
   return rest > 0.5 || (rest === 0.5 && below % 2 === 1) ? below + 1 : below;
 }
 
-function valueOf(bits: number): number {
+/** The number that 16 bits are (IEEE 754 binary16): a sign, 5 bits of exponent, 10 of fraction. */
+export function float16Value(bits: number): number {
   const sign = bits & 0x8000 ? -1 : 1;
   const exponent = (bits >> fractionBits) & 0x1f;
   const fraction = bits & 0x3ff;
