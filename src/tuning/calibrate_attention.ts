@@ -143,6 +143,7 @@ async function measureConstants(
     if (index > 0) timed.calls = Math.min(mostCalls, Math.max(index === 1 ? 2 : 1, Math.round(calledFor / ms) || 1));
     expected += ms * timed.calls;
   }
+  check(expected > 0, op, 'times', `got ${expected} ms for all calls together`, 'a clock that goes on');
   const [few, many] = [await large.kept(thresholds.few), await large.kept(thresholds.many)];
 
   const fit = (times: number[]) => {
