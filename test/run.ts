@@ -74,7 +74,7 @@ async function runLayers(): Promise<Counts> {
  * so these and the others run side by side, each in a browser of its own.
  */
 const LONG =
-  '(the demo checkpoint|attention on matrix units|failures of the device|forms of scores|stages against|random shapes|forms of attention|device limits|a run with both|the authors|exact attention|tiny checkpoints|gradients against composed).*webgpu';
+  '(the demo checkpoint|attention on matrix units|failures of the device|forms of scores|stages against|random shapes|forms of attention|device limits|the authors|exact attention|tiny checkpoints|gradients against composed).*webgpu';
 const SHARDS = {'browser/1': `/${LONG}/i`, 'browser/2': `/^(?!.*${LONG})/i`};
 
 async function runInBrowser(grep = process.env.TEST_GREP): Promise<Counts> {

@@ -31,7 +31,8 @@ describeBackends('composedAttention', (backend) => {
   });
 
   it('equals flashAttention where the rows are too many for one softmax', async () => {
-    const heads = 32_768;
+    // 65,538 rows.
+    const heads = 21_846;
     const [q, k, v] = [tensor([1, heads, 3, 8], 1), tensor([1, heads / 2, 3, 8], 2), tensor([1, heads / 2, 3, 8], 3)];
     expect(await relativeL1(composedAttention(q, k, v), flashAttention(q, k, v))).to.be.lessThan(1e-4);
   });

@@ -13,6 +13,7 @@ import {createTokenizer, encode} from '../../../../runner/tokenizer';
 import {describeBackends, fixture} from '../../../setup/environment';
 import {demoFiles} from './demo_checkpoint';
 
+// In browsers the page's tests run it whole.
 describeBackends('a run with both ways of attending', (backend) => {
   let session: Session;
   let book: string;
