@@ -84,6 +84,12 @@ export interface DecodeResult {
   /** Milliseconds on the GPU, all programs together, and a program; absent without timestamps. */
   gpu?: number;
   programs?: Array<{program: string; gpu: Timing}>;
+  /** Bytes of keys and values in float32, each of which is read. */
+  bytes: number;
+  /** Bytes that tfjs's sum of keys and values reads and writes in a millisecond: what the device's memory does. */
+  streamed: number;
+  /** The same over packed float16, half of the bytes; absent on backends that have none. */
+  packed?: {call: Timing; gpu?: number};
   /** tfjs's own ops; absent for several rows. */
   composed?: Timing;
 }

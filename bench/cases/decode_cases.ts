@@ -1,7 +1,8 @@
-import {matMul, mul, reshape, slice, softmax, type Tensor4D, tidy} from '@tensorflow/tfjs-core';
-import {flashAttention} from '../../src/index';
+import {add, dispose, matMul, mul, reshape, slice, softmax, type Tensor4D, tidy} from '@tensorflow/tfjs-core';
+import {flashAttention, packFloat16} from '../../src/index';
 import {timeCalls} from '../call_timing';
 import type {Inputs} from '../captured_attention';
+import type {Call, Timer} from '../device';
 import type {DecodeResult} from '../results';
 import {shapeName} from '../shapes';
 import type {CaseRunner} from './case_runner';
@@ -21,30 +22,43 @@ export async function timeDecoding(runner: CaseRunner): Promise<void> {
         await runner.case(`decode ${shapeName(shape)} ${length} rows ${rows}`, async () => {
           const inputs = randomInputs(shape, length, SEED);
           const query = slice(inputs.query, [0, 0, length - rows, 0], [1, shape.heads, rows, shape.headDim]);
-          const call = () => flashAttention(query, inputs.key, inputs.value);
+          const {key, value} = inputs;
+          const packed = device.about.backend === 'webgpu' ? [packFloat16(key), packFloat16(value)] : undefined;
           const composed = () => composedToken(query, inputs);
+          const time = (call: Call) => timeBoth(device.timer, call, options.caseSeconds / 4);
           try {
-            const programs = await device.timer.timePrograms(call, options.caseSeconds / 4);
+            const {programs, ...decoded} = await time(() => flashAttention(query, key, value));
+            const sum = await time(() => add(key, value));
+            const ofPacked = packed && (await time(() => flashAttention(query, packed[0], packed[1])));
             const result: DecodeResult = {
               kind: 'decode',
               shape: shapeName(shape),
               length,
               rows,
-              call: await timeCalls(device.timer, call, options.caseSeconds / 2),
-              gpu: programs?.reduce((sum, {gpu}) => sum + gpu.median, 0),
+              ...decoded,
               programs,
+              bytes: 4 * (key.size + value.size),
+              streamed: (4 * 3 * key.size) / (sum.gpu ?? sum.call.median),
+              packed: ofPacked && {call: ofPacked.call, gpu: ofPacked.gpu},
               // With several rows the composed way needs a mask as well.
               composed: rows === 1 ? await timeCalls(device.timer, composed, options.caseSeconds / 4) : undefined,
             };
             return [result];
           } finally {
-            query.dispose();
+            dispose([query, packed ?? []]);
             disposeInputs(inputs);
           }
         });
       }
     }
   }
+}
+
+/** By the clock, and where the device can tell on the GPU, all programs together. */
+async function timeBoth(timer: Timer, call: Call, seconds: number) {
+  const programs = await timer.timePrograms(call, seconds / 2);
+  const gpu = programs?.reduce((sum, program) => sum + program.gpu.median, 0);
+  return {call: await timeCalls(timer, call, seconds), gpu, programs};
 }
 
 /** A token's attention as a page writes it without this library. Heads that share a key head are rows of one matrix. */

@@ -6,20 +6,30 @@ import {CLOCK_TEXTS} from './clock_texts';
 
 export function decodeTable(results: DecodeResult[], backend: BackendName): string[] {
   if (results.length === 0) return [];
-  const rows = results.map(({shape, length, rows, call, gpu, composed}) => [
-    shape,
-    length.toLocaleString('en'),
-    String(rows),
-    milliseconds(call),
-    gpu === undefined ? '' : gpu.toPrecision(3),
-    composed ? milliseconds(composed) : '',
-    composed ? `${(composed.median / call.median).toFixed(2)}×` : '',
-  ]);
+  const onGPU = (gpu: number | undefined) => (gpu === undefined ? '' : gpu.toPrecision(3));
+  const rows = results.map(({shape, length, rows, call, gpu, bytes, streamed, packed, composed}) => {
+    const read = bytes / (gpu ?? call.median);
+    const share = (rate: number) => `${Math.round((100 * rate) / streamed)}%`;
+    return [
+      ...[shape, length.toLocaleString('en'), String(rows), milliseconds(call), onGPU(gpu)],
+      ...[(read / 1e6).toPrecision(3), share(read)],
+      ...(packed ? [milliseconds(packed.call), onGPU(packed.gpu)] : ['', '']),
+      packed ? share(bytes / 2 / (packed.gpu ?? packed.call.median)) : '',
+      composed ? milliseconds(composed) : '',
+      composed ? `${(composed.median / call.median).toFixed(2)}×` : '',
+    ];
+  });
+  const {column} = CLOCK_TEXTS[backend];
   return [
     'Exact attention of the last query rows over a cache. Calls this short are mostly recording, on the processor' +
-      (backend === 'webgl' ? '; waiting for each draw takes longer than the call.' : '.'),
+      (backend === 'webgl' ? '; waiting for each draw takes longer than the call.' : '.') +
+      ' Keys and values are read once; their bytes a second, and those beside what tfjs’s sum of both reads and writes in the same run,' +
+      ` are of the time on the GPU${backend === 'webgl' ? ', which WebGL does not tell: by the clock' : ''}.`,
     table(
-      ['heads', 'keys', 'rows', 'ours, float32', CLOCK_TEXTS[backend].column, 'tfjs composed, float32', 'to ours'],
+      [
+        ...['heads', 'keys', 'rows', 'ours, float32', column, 'GB/s', 'of a sum'],
+        ...['packed float16', column, 'of a sum', 'tfjs composed, float32', 'to ours'],
+      ],
       rows,
     ),
   ];

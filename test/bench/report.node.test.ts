@@ -33,7 +33,15 @@ const sinks = (time: number): Result => ({
   call: ms(time),
   plain: ms(10),
 });
-const decode: Result = {kind: 'decode', shape: '8x64', length: 1024, rows: 1, call: ms(0.125)};
+const decode: Result = {
+  kind: 'decode',
+  shape: '8x64',
+  length: 1024,
+  rows: 1,
+  call: ms(0.125),
+  bytes: 5e5,
+  streamed: 8e6,
+};
 
 describe('report of the benchmark', () => {
   const earlier = [run('2026-11-01T08:00', [exact(4096, 3), exact(8192, 7)]), run('2026-11-02T08:00', [decode])];
