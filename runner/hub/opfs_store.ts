@@ -19,7 +19,8 @@ interface WorkersFileHandle extends FileSystemFileHandle {
   }>;
 }
 
-const READ_ATTEMPTS = 10;
+/** Far more than another tab's writes come between: then the file cannot be read. */
+const READ_ATTEMPTS = 50;
 
 /**
  * Models, or what else has a folder each, in the browser's file system for this page's origin (OPFS), in a worker: only there can a file be written in place,
