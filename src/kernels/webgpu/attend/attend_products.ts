@@ -62,7 +62,7 @@ function float32Products(tile: Tile, {headDim, valueDim}: HeadDims): Products {
 }
 
 /**
- * AttentionArithmetic on the two float16 of a 32-bit part of a word. Only this text needs the extension, so that a test can put
+ * Arithmetic on the two float16 of a 32-bit part of a word. Only this text needs the extension, so that a test can put
  * the same arithmetic in float32 in its place where a device has no float16.
  */
 export const halfArithmetic = `
