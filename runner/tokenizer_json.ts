@@ -88,9 +88,27 @@ function checkPart(part: unknown, field: string, nesting: number): void {
   }
 }
 
+/** What a part writes into a text, at most once for each `found`; without one perhaps for each character. */
+interface Writing {
+  found?: string;
+  written: string;
+}
+
 /** Of parts that a text passes one after the other. */
 function checkGrowth(parts: readonly string[], json: Json): void {
-  const growth = parts.reduce((product, part) => product * growthOf(json[part]), 1);
+  const writings = parts.flatMap((part) => writingsOf(json[part]));
+  // What one part writes, a later one may find; the others write in different places. From the last to the first:
+  let [multiplied, most] = [1, 1];
+  const foundLater = new Set<string>();
+  let findsAll = false;
+  for (const {found, written} of writings.reverse()) {
+    const factor = Math.max(1, written.length / (found?.length ?? 1));
+    if (findsAll || Array.from(written).some((x) => foundLater.has(x))) multiplied *= factor;
+    else most = Math.max(most, factor);
+    for (const x of found ?? '') foundLater.add(x);
+    findsAll ||= found === undefined;
+  }
+  const growth = multiplied * most;
   if (growth > MOST_GROWTH) {
     const got = growth < 1e6 ? Math.ceil(growth) : growth.toExponential(0);
     throw new Error(
@@ -99,15 +117,14 @@ function checkGrowth(parts: readonly string[], json: Json): void {
   }
 }
 
-/** How many times as long a text may become by a part and those that it holds. */
-function growthOf(part: unknown): number {
-  if (typeof part !== 'object' || part === null) return 1;
-  const {pattern} = part as Json;
-  const found = (pattern as Json | null | undefined)?.String;
-  const replaced = typeof found === 'string' && found !== '' ? found.length : 1;
+/** Those of a part and the parts that it holds, in order. */
+function writingsOf(part: unknown): Writing[] {
+  if (typeof part !== 'object' || part === null) return [];
+  const {type, pattern} = part as Json;
+  const literal = type === 'Metaspace' ? ' ' : (pattern as Json | null | undefined)?.String;
+  const found = typeof literal === 'string' && literal !== '' ? literal : undefined;
   const own = WRITTEN.map((name) => (part as Json)[name]).filter((text) => typeof text === 'string');
-  const ownGrowth = own.reduce((product, text) => product * Math.max(1, text.length / replaced), 1);
-  return Object.values(part).reduce((product: number, held) => product * growthOf(held), ownGrowth);
+  return [...own.map((written) => ({found, written})), ...Object.values(part).flatMap(writingsOf)];
 }
 
 function unaccepted(field: string, got: unknown, accepted: string): Error {
