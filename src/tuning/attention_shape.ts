@@ -27,8 +27,12 @@ const sizes = ['batch', 'heads', 'keyValueHeads', 'queryLength', 'keyLength', 'h
 const known: readonly string[] = [...sizes, 'options', 'gradients'];
 
 /** @throws Error that names `op` and `name` if a shape is not of that form. */
-export function checkShape(op: string, name: string, shape: AttentionShape): void {
-  const takes = '{heads, queryLength, headDim} or an array of them';
+export function checkShape(
+  op: string,
+  name: string,
+  shape: AttentionShape,
+  takes = '{heads, queryLength, headDim}',
+): void {
   check(typeof shape === 'object' && shape !== null, op, name, `got ${describe(shape)}`, takes);
   for (const part of Object.keys(shape)) check(known.includes(part), op, name, `got '${part}'`, known.join(', '));
   for (const part of sizes) {

@@ -28,7 +28,14 @@ const op = 'warmUpAttention';
  */
 export async function warmUpAttention(shapes: AttentionShape | readonly AttentionShape[]): Promise<void> {
   const list = Array.isArray(shapes) ? (shapes as readonly AttentionShape[]) : [shapes as AttentionShape];
-  list.forEach((shape, i) => checkShape(op, Array.isArray(shapes) ? `shapes[${i}]` : 'shapes', shape));
+  list.forEach((shape, i) =>
+    checkShape(
+      op,
+      Array.isArray(shapes) ? `shapes[${i}]` : 'shapes',
+      shape,
+      '{heads, queryLength, headDim} or an array of them',
+    ),
+  );
   checkBackend(op, PBSAttention);
   await compileAhead(op, () => list.forEach(runOn));
 }

@@ -11,22 +11,18 @@ export interface ProductTile {
 
 /** Inputs that lie in workgroup memory at a time. */
 export const DEPTH = 32;
+/** Invocations of a subgroup: two share a row of what goes out. */
+export const LANES = 32;
 /** From one row of a tile in workgroup memory to the next, in float16: 16 bytes more, so that rows begin in different banks. */
 export const TILE_STRIDE = DEPTH + 8;
 /** From one row of the fragment that a subgroup hands out to the next, in float32. */
 export const STAGED_STRIDE = fragment + 4;
 
+/** The matrix units of a device that the program takes. */
+export const productUnits = (device: GPUDevice): MatrixUnits | undefined => matrixUnitsOf(device, LANES);
+
 export const subgroupsOf = ({rows, columns, ofSubgroup: [m, n]}: ProductTile): number => (rows / m) * (columns / n);
 export const threadsOf = (tile: ProductTile): number => subgroupsOf(tile) * LANES;
-
-/** Invocations of a subgroup: two share a row of a fragment that goes out. */
-export const LANES = 32;
-
-/** The matrix units of a device, of which the program takes subgroups of `LANES`. */
-export function productUnits(device: GPUDevice): MatrixUnits | undefined {
-  const units = matrixUnitsOf(device);
-  return units?.lanes === LANES ? units : undefined;
-}
 
 /** float16 values of the tiles in workgroup memory. */
 export const tileValues = (tile: ProductTile): number => (tile.rows + tile.columns) * TILE_STRIDE;

@@ -38,8 +38,13 @@ export interface MatrixUnits {
 /** The largest fragment, of which the others are a half: rows in memory are filled up to it. */
 export const fragment = 16;
 
-/** What a shader may use of the device's matrix units: of several sizes the one that multiplies most at once; nothing where there are none. */
-export const matrixUnitsOf = (device: GPUDevice): MatrixUnits | undefined => listMatrixUnits(device)[0];
+/**
+ * What a shader may use of the device's matrix units: of several sizes the one that multiplies most at once; nothing where there are none.
+ *
+ * @param lanes invocations of a subgroup. Default: any that the programs take.
+ */
+export const matrixUnitsOf = (device: GPUDevice, lanes?: MatrixUnits['lanes']): MatrixUnits | undefined =>
+  listMatrixUnits(device).find((units) => lanes === undefined || units.lanes === lanes);
 
 /**
  * All sizes that the programs take, the largest first. None where sums are float16, whose error is three to seven times as
@@ -48,10 +53,21 @@ export const matrixUnitsOf = (device: GPUDevice): MatrixUnits | undefined => lis
 export function listMatrixUnits(device: GPUDevice): MatrixUnits[] {
   const features = device.features as ReadonlySet<string>;
   const needed = ['shader-f16', 'subgroups', 'chromium-experimental-subgroup-matrix'];
-  const {subgroupMinSize: lanes, subgroupMaxSize, subgroupMatrixConfigs = []} = adapterInfoOf(device) ?? {};
-  if (!needed.every((name) => features.has(name)) || lanes !== subgroupMaxSize || (lanes !== 32 && lanes !== 64)) {
-    return [];
-  }
+  const info = adapterInfoOf(device);
+  return info && needed.every((name) => features.has(name)) ? unitsListedBy(info) : [];
+}
+
+/** Each call of attention asks several times, and what an adapter lists is made anew whenever it is read. */
+const listed = new WeakMap<AdapterInfo, MatrixUnits[]>();
+
+function unitsListedBy(info: AdapterInfo): MatrixUnits[] {
+  let units = listed.get(info);
+  if (!units) listed.set(info, (units = readUnits(info)));
+  return units;
+}
+
+function readUnits({subgroupMinSize: lanes, subgroupMaxSize, subgroupMatrixConfigs = []}: AdapterInfo): MatrixUnits[] {
+  if (lanes !== subgroupMaxSize || (lanes !== 32 && lanes !== 64)) return [];
   const isSize = (size: number): size is 8 | 16 => size === fragment / 2 || size === fragment;
   const units: MatrixUnits[] = [];
   for (const {componentType, resultComponentType, M: rows, N: columns, K: depth} of subgroupMatrixConfigs) {

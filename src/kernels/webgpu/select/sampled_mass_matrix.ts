@@ -48,10 +48,7 @@ const phaseRows = ({blockSize, queryLength}: BlockGeometry) =>
   Math.ceil(Math.ceil(Math.min(blockSize, queryLength) / sampleStride) / fragment) * fragment;
 
 /** The matrix units of a device, where its subgroups have as many invocations as the program shuffles. */
-export function sampleUnits(device: GPUDevice): MatrixUnits | undefined {
-  const units = matrixUnitsOf(device);
-  return units?.lanes === lanes ? units : undefined;
-}
+export const sampleUnits = (device: GPUDevice): MatrixUnits | undefined => matrixUnitsOf(device, lanes);
 
 /**
  * Whether the device has matrix units and the memory, in workgroups and for the sorted keys in one binding, and the blocks are of
