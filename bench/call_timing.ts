@@ -9,8 +9,8 @@ const TIMINGS = 12;
 const LEAST_TIMINGS = 3;
 
 /**
- * Time of a call, in milliseconds, from many calls per wait for the device: what a page sees, work of the CPU included
- * where that is longer.
+ * Time of a call, in milliseconds: what each of many calls in a row adds to a wait for the device, work of the CPU included where that is
+ * longer. A wait takes 1 to 3 ms of its own; the calls of ONNX Runtime are timed without it, too (`onnx/worker.ts`).
  *
  * @param seconds about how long to take; long calls are timed less often.
  */
@@ -28,16 +28,17 @@ export async function timeInTurns(clock: Clock, calls: readonly Call[], seconds:
   const timings = Math.max(LEAST_TIMINGS, Math.min(TIMINGS, Math.floor((1000 * seconds * calls.length) / round)));
   const samples: number[][] = calls.map(() => []);
   for (let i = 0; i < timings; ++i) {
-    for (const [which, {once, calls}] of repeated.entries()) {
-      samples[which].push((await once(calls)) / calls);
+    for (const [which, {run, calls}] of repeated.entries()) {
+      const one = await run(1);
+      samples[which].push(((await run(1 + calls)) - one) / calls);
     }
   }
   return repeated.map(({calls}, which) => timing(samples[which], calls));
 }
 
-/** How to run a call several times with one wait, how often so that waiting does not count, and how long that takes. */
+/** How to run a call several times with one wait, how often so that waiting does not count, and how long a timing takes. */
 async function warmUp(clock: Clock, call: Call) {
-  const once = async (calls: number) => {
+  const run = async (calls: number) => {
     const start = performance.now();
     for (let i = 1; i < calls; ++i) {
       dispose(tidy(call));
@@ -50,29 +51,24 @@ async function warmUp(clock: Clock, call: Call) {
       last.dispose();
     }
   };
-  // The first call compiles, the second shows the length of one, the rest wakes the clocks of the device.
-  await once(1);
+  // The first call compiles, the next ones wake the clocks of the device. Before they are awake a call seems long.
+  await run(1);
   const start = performance.now();
-  const first = await once(1);
-  const calls = await chooseCalls(once, first, clock.shortestMs);
-  let expected = await once(calls);
+  let calls = await chooseCalls(run, clock.shortestMs);
   while (performance.now() - start < clock.warmUpMs) {
-    expected = await once(calls);
+    await run(calls);
   }
-  return {once, calls, expected};
+  calls = await chooseCalls(run, clock.shortestMs);
+  return {run, calls, expected: (await run(1)) + (await run(1 + calls))};
 }
 
 /** A single call of a short program is mostly waiting: ask again with more. */
-async function chooseCalls(
-  once: (calls: number) => Promise<number>,
-  first: number,
-  shortestMs: number,
-): Promise<number> {
+async function chooseCalls(run: (calls: number) => Promise<number>, shortestMs: number): Promise<number> {
   let calls = 1;
-  let taken = first;
+  let taken = await run(1);
   while (taken < shortestMs && calls < MOST_CALLS) {
     calls = Math.min(MOST_CALLS, Math.max(2 * calls, Math.ceil((1.2 * calls * shortestMs) / taken)));
-    taken = await once(calls);
+    taken = await run(calls);
   }
   return calls;
 }

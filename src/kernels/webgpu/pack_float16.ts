@@ -2,6 +2,7 @@ import type {TensorInfo} from '@tensorflow/tfjs-core';
 import {rowDim} from '../../attention/attention_kernels.js';
 import {AttentionProgram} from './runtime/program.js';
 import {packFloat16} from './wgsl/float16.js';
+import {rowComponents} from './wgsl/rows.js';
 
 /** Float32 `[…, dim]` as two float16 a word, the first in the low half: int32 `[…, dim / 2]`. */
 export class PackFloat16Program extends AttentionProgram<object> {
@@ -29,22 +30,26 @@ fn main(index : i32) {
 }
 
 /** The float32 of packed rows, for all programs but that of decoding, which reads them as they are. */
-export class UnpackedFloatsProgram extends AttentionProgram<object> {
+export class UnpackedFloatsProgram extends AttentionProgram<{components: 1 | 4}> {
   constructor(words: TensorInfo) {
+    const dim = rowDim(words);
+    const components = rowComponents(dim);
     super({
       name: 'UnpackedFloats',
       inputs: {words},
-      outputShape: [...words.shape.slice(0, -1), rowDim(words)],
-      variant: {},
+      outputShape: [...words.shape.slice(0, -1), dim],
+      outputComponents: components,
+      variant: {components},
     });
   }
 
-  protected shader(): string {
+  protected shader({components}: {components: 1 | 4}): string {
+    const pair = (at: string) => `unpack2x16float(bitcast<u32>(words[${at}]))`;
     return `
-// An invocation unpacks a value.
+// An invocation unpacks ${components === 4 ? 'four values' : 'a value'}.
 fn main(index : i32) {
   if (index < uniforms.invocations) {
-    result[index] = unpack2x16float(bitcast<u32>(words[index / 2]))[index % 2];
+    result[index] = ${components === 4 ? `vec4<f32>(${pair('2 * index')}, ${pair('2 * index + 1')})` : `${pair('index / 2')}[index % 2]`};
   }
 }`;
   }

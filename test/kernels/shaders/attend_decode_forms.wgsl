@@ -81,8 +81,10 @@ fn countKeyTiles(head : i32, endRow : i32) -> i32 {
 fn firstKeyTile(tile : i32) -> i32 {
   return max(0, uniforms.firstPosition + 0 - uniforms.window + 1) / tileKeys;
 }
+// The first key of the first tile that this workgroup walks over.
+var<private> windowStart : i32;
 fn keySlots(head : i32, tile : i32, t : i32, count : i32) -> vec2<i32> {
-  let first = (t + firstKeyTile(tile)) * tileKeys;
+  let first = windowStart + t * tileKeys;
   return vec2<i32>(first, min(first + tileKeys, uniforms.keyLength));
 }
 
@@ -179,6 +181,7 @@ fn main(index : i32) {
   let firstRow = span.x;
   // Workgroups beyond those asked for get no rows.
   let endRow = select(firstRow, span.y, exists);
+  windowStart = firstKeyTile(queryTileIndex) * tileKeys;
   let allTiles = select(0, max(0, countKeyTiles(head, endRow) - firstKeyTile(queryTileIndex)), firstRow < endRow);
   let chunkTiles = (allTiles + uniforms.outShape.y - 1) / uniforms.outShape.y;
   let firstTile = chunk * chunkTiles;

@@ -96,6 +96,10 @@ fn softTanh(x : f32) -> f32 {
 }
 
 fn cappedScore(score : f32) -> f32 {
+  if (uniforms.softCap < 1024.0) {
+    let power = exp2(min(2.8853900817779268f * (score * uniforms.inverseSoftCap), 126.0));
+    return fma(-2.0 * uniforms.softCap, 1.0 / (power + 1.0), uniforms.softCap);
+  }
   return uniforms.softCap * softTanh(score * uniforms.inverseSoftCap);
 }
 // Where the mask of a row starts. Rows past the end read some row that exists.
@@ -124,8 +128,10 @@ fn countKeyTiles(head : i32, endRow : i32) -> i32 {
 fn firstKeyTile(tile : i32) -> i32 {
   return max(0, uniforms.firstPosition + ownedSpan(tile).x - uniforms.window + 1) / tileKeys;
 }
+// The first key of the first tile that this workgroup walks over.
+var<private> windowStart : i32;
 fn keySlots(head : i32, tile : i32, t : i32, count : i32) -> vec2<i32> {
-  let first = (t + firstKeyTile(tile)) * tileKeys;
+  let first = windowStart + t * tileKeys;
   return vec2<i32>(first, min(first + tileKeys, uniforms.keyLength));
 }
 
@@ -183,6 +189,7 @@ fn main(index : i32) {
   let firstRow = span.x;
   // Workgroups beyond those asked for get no rows.
   let endRow = select(firstRow, span.y, exists);
+  windowStart = firstKeyTile(queryTileIndex) * tileKeys;
   let allTiles = select(0, max(0, countKeyTiles(head, endRow) - firstKeyTile(queryTileIndex)), firstRow < endRow);
   if (local == 0) {
     keyTileCount.x = allTiles;

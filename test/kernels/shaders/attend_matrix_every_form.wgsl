@@ -126,6 +126,7 @@ fn main(index : i32) {
   // This invocation's row in the workgroup's tile, shared with its neighbour.
   let row = subgroup * 16 + lane / 2;
   let half = lane % 2;
+  let firstColumn = 4 * half;
   if (local == 0) {
     atomicStore(&anyRescale[0], 0u);
   }
@@ -254,19 +255,17 @@ fn main(index : i32) {
     var x : array<vec4<f32>, 2>;
     var newMax = masked;
     {{
-      let column = 4 * (half + 0);
-      x[0][0] = select(maskedScore(scoreRows[row * 20 + column + 0], maskStart, keyPositions[column + 0]), masked, keyPositions[column + 0] > lastVisible);
-    x[0][1] = select(maskedScore(scoreRows[row * 20 + column + 1], maskStart, keyPositions[column + 1]), masked, keyPositions[column + 1] > lastVisible);
-    x[0][2] = select(maskedScore(scoreRows[row * 20 + column + 2], maskStart, keyPositions[column + 2]), masked, keyPositions[column + 2] > lastVisible);
-    x[0][3] = select(maskedScore(scoreRows[row * 20 + column + 3], maskStart, keyPositions[column + 3]), masked, keyPositions[column + 3] > lastVisible);
+      x[0][0] = select(maskedScore(scoreRows[row * 20 + firstColumn + 0], maskStart, keyPositions[firstColumn + 0]), masked, keyPositions[firstColumn + 0] > lastVisible);
+    x[0][1] = select(maskedScore(scoreRows[row * 20 + firstColumn + 1], maskStart, keyPositions[firstColumn + 1]), masked, keyPositions[firstColumn + 1] > lastVisible);
+    x[0][2] = select(maskedScore(scoreRows[row * 20 + firstColumn + 2], maskStart, keyPositions[firstColumn + 2]), masked, keyPositions[firstColumn + 2] > lastVisible);
+    x[0][3] = select(maskedScore(scoreRows[row * 20 + firstColumn + 3], maskStart, keyPositions[firstColumn + 3]), masked, keyPositions[firstColumn + 3] > lastVisible);
       newMax = max(newMax, max(max(x[0].x, x[0].y), max(x[0].z, x[0].w)));
     }
     {
-      let column = 4 * (half + 2);
-      x[1][0] = select(maskedScore(scoreRows[row * 20 + column + 0], maskStart, keyPositions[column + 0]), masked, keyPositions[column + 0] > lastVisible);
-    x[1][1] = select(maskedScore(scoreRows[row * 20 + column + 1], maskStart, keyPositions[column + 1]), masked, keyPositions[column + 1] > lastVisible);
-    x[1][2] = select(maskedScore(scoreRows[row * 20 + column + 2], maskStart, keyPositions[column + 2]), masked, keyPositions[column + 2] > lastVisible);
-    x[1][3] = select(maskedScore(scoreRows[row * 20 + column + 3], maskStart, keyPositions[column + 3]), masked, keyPositions[column + 3] > lastVisible);
+      x[1][0] = select(maskedScore(scoreRows[row * 20 + firstColumn + 8], maskStart, keyPositions[firstColumn + 8]), masked, keyPositions[firstColumn + 8] > lastVisible);
+    x[1][1] = select(maskedScore(scoreRows[row * 20 + firstColumn + 9], maskStart, keyPositions[firstColumn + 9]), masked, keyPositions[firstColumn + 9] > lastVisible);
+    x[1][2] = select(maskedScore(scoreRows[row * 20 + firstColumn + 10], maskStart, keyPositions[firstColumn + 10]), masked, keyPositions[firstColumn + 10] > lastVisible);
+    x[1][3] = select(maskedScore(scoreRows[row * 20 + firstColumn + 11], maskStart, keyPositions[firstColumn + 11]), masked, keyPositions[firstColumn + 11] > lastVisible);
       newMax = max(newMax, max(max(x[1].x, x[1].y), max(x[1].z, x[1].w)));
     }}
     newMax = max(newMax, subgroupShuffleXor(newMax, 1u));
@@ -278,21 +277,19 @@ fn main(index : i32) {
       atomicStore(&anyRescale[0], 1u);
     }
     {
-      let column = 4 * (half + 0);
       let weights = exp2(x[0] - rowMax);
-      weightRows[row * 24 + column + 0] = f16(weights[0]);
-    weightRows[row * 24 + column + 1] = f16(weights[1]);
-    weightRows[row * 24 + column + 2] = f16(weights[2]);
-    weightRows[row * 24 + column + 3] = f16(weights[3]);
+      weightRows[row * 24 + firstColumn + 0] = f16(weights[0]);
+    weightRows[row * 24 + firstColumn + 1] = f16(weights[1]);
+    weightRows[row * 24 + firstColumn + 2] = f16(weights[2]);
+    weightRows[row * 24 + firstColumn + 3] = f16(weights[3]);
       rowSum += (weights.x + weights.y) + (weights.z + weights.w);
     }
     {
-      let column = 4 * (half + 2);
       let weights = exp2(x[1] - rowMax);
-      weightRows[row * 24 + column + 0] = f16(weights[0]);
-    weightRows[row * 24 + column + 1] = f16(weights[1]);
-    weightRows[row * 24 + column + 2] = f16(weights[2]);
-    weightRows[row * 24 + column + 3] = f16(weights[3]);
+      weightRows[row * 24 + firstColumn + 8] = f16(weights[0]);
+    weightRows[row * 24 + firstColumn + 9] = f16(weights[1]);
+    weightRows[row * 24 + firstColumn + 10] = f16(weights[2]);
+    weightRows[row * 24 + firstColumn + 11] = f16(weights[3]);
       rowSum += (weights.x + weights.y) + (weights.z + weights.w);
     }
     // Barriers, of the load: weights are read as matrices; and whether any row rises must be known to all alike.

@@ -104,7 +104,6 @@ fn readValue(row : i32, vector : i32) -> vec4<f32> {
 }
 var<workgroup> scoreRows : array<f32, 4608>;
 var<workgroup> weightRows : array<f16, 5120>;
-var<workgroup> keyPositions : array<i32, tileKeys>;
 var<workgroup> anyRescale : array<atomic<u32>, 4>;
 
 fn main(index : i32) {
@@ -113,6 +112,7 @@ fn main(index : i32) {
   let lane = local % 32;
   // This invocation's row in the workgroup's tile.
   let row = subgroup * 32 + lane;
+  let firstColumn = 0;
   if (local == 0) {
     atomicStore(&anyRescale[0], 0u);
   }
@@ -184,7 +184,7 @@ fn main(index : i32) {
       let a = bitcast<vec4<f16>>(words.xy);
       let b = bitcast<vec4<f16>>(words.zw);
       tiles[at + 0] = a[0]; tiles[at + 1] = a[1]; tiles[at + 2] = a[2]; tiles[at + 3] = a[3]; tiles[at + 4] = b[0]; tiles[at + 5] = b[1]; tiles[at + 6] = b[2]; tiles[at + 7] = b[3];
-      if ((local + 0) % 8 == 0) { keyPositions[(local + 0) / 8] = keyPlaces[0]; }
+      
     }
     {
       let at = 0 + (local + 128) / 8 * 72 + (local + 128) % 8 * 8;
@@ -193,7 +193,7 @@ fn main(index : i32) {
       let a = bitcast<vec4<f16>>(words.xy);
       let b = bitcast<vec4<f16>>(words.zw);
       tiles[at + 0] = a[0]; tiles[at + 1] = a[1]; tiles[at + 2] = a[2]; tiles[at + 3] = a[3]; tiles[at + 4] = b[0]; tiles[at + 5] = b[1]; tiles[at + 6] = b[2]; tiles[at + 7] = b[3];
-      if ((local + 128) % 8 == 0) { keyPositions[(local + 128) / 8] = keyPlaces[1]; }
+      
     }
     {
       let at = 2304 + (local + 0) / 8 * 72 + (local + 0) % 8 * 8;
@@ -278,134 +278,119 @@ fn main(index : i32) {
     workgroupBarrier();
 
     // 3. Weights.
+    let firstKey = t * tileKeys;
     let lastVisible = firstRow + row;
     var x : array<vec4<f32>, 8>;
     var newMax = masked;
-    if ((t + 1) * tileKeys - 1 <= firstRow) {{
-      let column = 0;
-      x[0][0] = scoreRows[row * 36 + column + 0];
-    x[0][1] = scoreRows[row * 36 + column + 1];
-    x[0][2] = scoreRows[row * 36 + column + 2];
-    x[0][3] = scoreRows[row * 36 + column + 3];
+    if (firstKey + tileKeys - 1 <= firstRow) {{
+      x[0][0] = scoreRows[row * 36 + firstColumn + 0];
+    x[0][1] = scoreRows[row * 36 + firstColumn + 1];
+    x[0][2] = scoreRows[row * 36 + firstColumn + 2];
+    x[0][3] = scoreRows[row * 36 + firstColumn + 3];
       newMax = max(newMax, max(max(x[0].x, x[0].y), max(x[0].z, x[0].w)));
     }
     {
-      let column = 4;
-      x[1][0] = scoreRows[row * 36 + column + 0];
-    x[1][1] = scoreRows[row * 36 + column + 1];
-    x[1][2] = scoreRows[row * 36 + column + 2];
-    x[1][3] = scoreRows[row * 36 + column + 3];
+      x[1][0] = scoreRows[row * 36 + firstColumn + 4];
+    x[1][1] = scoreRows[row * 36 + firstColumn + 5];
+    x[1][2] = scoreRows[row * 36 + firstColumn + 6];
+    x[1][3] = scoreRows[row * 36 + firstColumn + 7];
       newMax = max(newMax, max(max(x[1].x, x[1].y), max(x[1].z, x[1].w)));
     }
     {
-      let column = 8;
-      x[2][0] = scoreRows[row * 36 + column + 0];
-    x[2][1] = scoreRows[row * 36 + column + 1];
-    x[2][2] = scoreRows[row * 36 + column + 2];
-    x[2][3] = scoreRows[row * 36 + column + 3];
+      x[2][0] = scoreRows[row * 36 + firstColumn + 8];
+    x[2][1] = scoreRows[row * 36 + firstColumn + 9];
+    x[2][2] = scoreRows[row * 36 + firstColumn + 10];
+    x[2][3] = scoreRows[row * 36 + firstColumn + 11];
       newMax = max(newMax, max(max(x[2].x, x[2].y), max(x[2].z, x[2].w)));
     }
     {
-      let column = 12;
-      x[3][0] = scoreRows[row * 36 + column + 0];
-    x[3][1] = scoreRows[row * 36 + column + 1];
-    x[3][2] = scoreRows[row * 36 + column + 2];
-    x[3][3] = scoreRows[row * 36 + column + 3];
+      x[3][0] = scoreRows[row * 36 + firstColumn + 12];
+    x[3][1] = scoreRows[row * 36 + firstColumn + 13];
+    x[3][2] = scoreRows[row * 36 + firstColumn + 14];
+    x[3][3] = scoreRows[row * 36 + firstColumn + 15];
       newMax = max(newMax, max(max(x[3].x, x[3].y), max(x[3].z, x[3].w)));
     }
     {
-      let column = 16;
-      x[4][0] = scoreRows[row * 36 + column + 0];
-    x[4][1] = scoreRows[row * 36 + column + 1];
-    x[4][2] = scoreRows[row * 36 + column + 2];
-    x[4][3] = scoreRows[row * 36 + column + 3];
+      x[4][0] = scoreRows[row * 36 + firstColumn + 16];
+    x[4][1] = scoreRows[row * 36 + firstColumn + 17];
+    x[4][2] = scoreRows[row * 36 + firstColumn + 18];
+    x[4][3] = scoreRows[row * 36 + firstColumn + 19];
       newMax = max(newMax, max(max(x[4].x, x[4].y), max(x[4].z, x[4].w)));
     }
     {
-      let column = 20;
-      x[5][0] = scoreRows[row * 36 + column + 0];
-    x[5][1] = scoreRows[row * 36 + column + 1];
-    x[5][2] = scoreRows[row * 36 + column + 2];
-    x[5][3] = scoreRows[row * 36 + column + 3];
+      x[5][0] = scoreRows[row * 36 + firstColumn + 20];
+    x[5][1] = scoreRows[row * 36 + firstColumn + 21];
+    x[5][2] = scoreRows[row * 36 + firstColumn + 22];
+    x[5][3] = scoreRows[row * 36 + firstColumn + 23];
       newMax = max(newMax, max(max(x[5].x, x[5].y), max(x[5].z, x[5].w)));
     }
     {
-      let column = 24;
-      x[6][0] = scoreRows[row * 36 + column + 0];
-    x[6][1] = scoreRows[row * 36 + column + 1];
-    x[6][2] = scoreRows[row * 36 + column + 2];
-    x[6][3] = scoreRows[row * 36 + column + 3];
+      x[6][0] = scoreRows[row * 36 + firstColumn + 24];
+    x[6][1] = scoreRows[row * 36 + firstColumn + 25];
+    x[6][2] = scoreRows[row * 36 + firstColumn + 26];
+    x[6][3] = scoreRows[row * 36 + firstColumn + 27];
       newMax = max(newMax, max(max(x[6].x, x[6].y), max(x[6].z, x[6].w)));
     }
     {
-      let column = 28;
-      x[7][0] = scoreRows[row * 36 + column + 0];
-    x[7][1] = scoreRows[row * 36 + column + 1];
-    x[7][2] = scoreRows[row * 36 + column + 2];
-    x[7][3] = scoreRows[row * 36 + column + 3];
+      x[7][0] = scoreRows[row * 36 + firstColumn + 28];
+    x[7][1] = scoreRows[row * 36 + firstColumn + 29];
+    x[7][2] = scoreRows[row * 36 + firstColumn + 30];
+    x[7][3] = scoreRows[row * 36 + firstColumn + 31];
       newMax = max(newMax, max(max(x[7].x, x[7].y), max(x[7].z, x[7].w)));
     }} else {{
-      let column = 0;
-      x[0][0] = select(scoreRows[row * 36 + column + 0], masked, keyPositions[column + 0] > lastVisible);
-    x[0][1] = select(scoreRows[row * 36 + column + 1], masked, keyPositions[column + 1] > lastVisible);
-    x[0][2] = select(scoreRows[row * 36 + column + 2], masked, keyPositions[column + 2] > lastVisible);
-    x[0][3] = select(scoreRows[row * 36 + column + 3], masked, keyPositions[column + 3] > lastVisible);
+      x[0][0] = select(scoreRows[row * 36 + firstColumn + 0], masked, (firstKey + firstColumn + 0) > lastVisible);
+    x[0][1] = select(scoreRows[row * 36 + firstColumn + 1], masked, (firstKey + firstColumn + 1) > lastVisible);
+    x[0][2] = select(scoreRows[row * 36 + firstColumn + 2], masked, (firstKey + firstColumn + 2) > lastVisible);
+    x[0][3] = select(scoreRows[row * 36 + firstColumn + 3], masked, (firstKey + firstColumn + 3) > lastVisible);
       newMax = max(newMax, max(max(x[0].x, x[0].y), max(x[0].z, x[0].w)));
     }
     {
-      let column = 4;
-      x[1][0] = select(scoreRows[row * 36 + column + 0], masked, keyPositions[column + 0] > lastVisible);
-    x[1][1] = select(scoreRows[row * 36 + column + 1], masked, keyPositions[column + 1] > lastVisible);
-    x[1][2] = select(scoreRows[row * 36 + column + 2], masked, keyPositions[column + 2] > lastVisible);
-    x[1][3] = select(scoreRows[row * 36 + column + 3], masked, keyPositions[column + 3] > lastVisible);
+      x[1][0] = select(scoreRows[row * 36 + firstColumn + 4], masked, (firstKey + firstColumn + 4) > lastVisible);
+    x[1][1] = select(scoreRows[row * 36 + firstColumn + 5], masked, (firstKey + firstColumn + 5) > lastVisible);
+    x[1][2] = select(scoreRows[row * 36 + firstColumn + 6], masked, (firstKey + firstColumn + 6) > lastVisible);
+    x[1][3] = select(scoreRows[row * 36 + firstColumn + 7], masked, (firstKey + firstColumn + 7) > lastVisible);
       newMax = max(newMax, max(max(x[1].x, x[1].y), max(x[1].z, x[1].w)));
     }
     {
-      let column = 8;
-      x[2][0] = select(scoreRows[row * 36 + column + 0], masked, keyPositions[column + 0] > lastVisible);
-    x[2][1] = select(scoreRows[row * 36 + column + 1], masked, keyPositions[column + 1] > lastVisible);
-    x[2][2] = select(scoreRows[row * 36 + column + 2], masked, keyPositions[column + 2] > lastVisible);
-    x[2][3] = select(scoreRows[row * 36 + column + 3], masked, keyPositions[column + 3] > lastVisible);
+      x[2][0] = select(scoreRows[row * 36 + firstColumn + 8], masked, (firstKey + firstColumn + 8) > lastVisible);
+    x[2][1] = select(scoreRows[row * 36 + firstColumn + 9], masked, (firstKey + firstColumn + 9) > lastVisible);
+    x[2][2] = select(scoreRows[row * 36 + firstColumn + 10], masked, (firstKey + firstColumn + 10) > lastVisible);
+    x[2][3] = select(scoreRows[row * 36 + firstColumn + 11], masked, (firstKey + firstColumn + 11) > lastVisible);
       newMax = max(newMax, max(max(x[2].x, x[2].y), max(x[2].z, x[2].w)));
     }
     {
-      let column = 12;
-      x[3][0] = select(scoreRows[row * 36 + column + 0], masked, keyPositions[column + 0] > lastVisible);
-    x[3][1] = select(scoreRows[row * 36 + column + 1], masked, keyPositions[column + 1] > lastVisible);
-    x[3][2] = select(scoreRows[row * 36 + column + 2], masked, keyPositions[column + 2] > lastVisible);
-    x[3][3] = select(scoreRows[row * 36 + column + 3], masked, keyPositions[column + 3] > lastVisible);
+      x[3][0] = select(scoreRows[row * 36 + firstColumn + 12], masked, (firstKey + firstColumn + 12) > lastVisible);
+    x[3][1] = select(scoreRows[row * 36 + firstColumn + 13], masked, (firstKey + firstColumn + 13) > lastVisible);
+    x[3][2] = select(scoreRows[row * 36 + firstColumn + 14], masked, (firstKey + firstColumn + 14) > lastVisible);
+    x[3][3] = select(scoreRows[row * 36 + firstColumn + 15], masked, (firstKey + firstColumn + 15) > lastVisible);
       newMax = max(newMax, max(max(x[3].x, x[3].y), max(x[3].z, x[3].w)));
     }
     {
-      let column = 16;
-      x[4][0] = select(scoreRows[row * 36 + column + 0], masked, keyPositions[column + 0] > lastVisible);
-    x[4][1] = select(scoreRows[row * 36 + column + 1], masked, keyPositions[column + 1] > lastVisible);
-    x[4][2] = select(scoreRows[row * 36 + column + 2], masked, keyPositions[column + 2] > lastVisible);
-    x[4][3] = select(scoreRows[row * 36 + column + 3], masked, keyPositions[column + 3] > lastVisible);
+      x[4][0] = select(scoreRows[row * 36 + firstColumn + 16], masked, (firstKey + firstColumn + 16) > lastVisible);
+    x[4][1] = select(scoreRows[row * 36 + firstColumn + 17], masked, (firstKey + firstColumn + 17) > lastVisible);
+    x[4][2] = select(scoreRows[row * 36 + firstColumn + 18], masked, (firstKey + firstColumn + 18) > lastVisible);
+    x[4][3] = select(scoreRows[row * 36 + firstColumn + 19], masked, (firstKey + firstColumn + 19) > lastVisible);
       newMax = max(newMax, max(max(x[4].x, x[4].y), max(x[4].z, x[4].w)));
     }
     {
-      let column = 20;
-      x[5][0] = select(scoreRows[row * 36 + column + 0], masked, keyPositions[column + 0] > lastVisible);
-    x[5][1] = select(scoreRows[row * 36 + column + 1], masked, keyPositions[column + 1] > lastVisible);
-    x[5][2] = select(scoreRows[row * 36 + column + 2], masked, keyPositions[column + 2] > lastVisible);
-    x[5][3] = select(scoreRows[row * 36 + column + 3], masked, keyPositions[column + 3] > lastVisible);
+      x[5][0] = select(scoreRows[row * 36 + firstColumn + 20], masked, (firstKey + firstColumn + 20) > lastVisible);
+    x[5][1] = select(scoreRows[row * 36 + firstColumn + 21], masked, (firstKey + firstColumn + 21) > lastVisible);
+    x[5][2] = select(scoreRows[row * 36 + firstColumn + 22], masked, (firstKey + firstColumn + 22) > lastVisible);
+    x[5][3] = select(scoreRows[row * 36 + firstColumn + 23], masked, (firstKey + firstColumn + 23) > lastVisible);
       newMax = max(newMax, max(max(x[5].x, x[5].y), max(x[5].z, x[5].w)));
     }
     {
-      let column = 24;
-      x[6][0] = select(scoreRows[row * 36 + column + 0], masked, keyPositions[column + 0] > lastVisible);
-    x[6][1] = select(scoreRows[row * 36 + column + 1], masked, keyPositions[column + 1] > lastVisible);
-    x[6][2] = select(scoreRows[row * 36 + column + 2], masked, keyPositions[column + 2] > lastVisible);
-    x[6][3] = select(scoreRows[row * 36 + column + 3], masked, keyPositions[column + 3] > lastVisible);
+      x[6][0] = select(scoreRows[row * 36 + firstColumn + 24], masked, (firstKey + firstColumn + 24) > lastVisible);
+    x[6][1] = select(scoreRows[row * 36 + firstColumn + 25], masked, (firstKey + firstColumn + 25) > lastVisible);
+    x[6][2] = select(scoreRows[row * 36 + firstColumn + 26], masked, (firstKey + firstColumn + 26) > lastVisible);
+    x[6][3] = select(scoreRows[row * 36 + firstColumn + 27], masked, (firstKey + firstColumn + 27) > lastVisible);
       newMax = max(newMax, max(max(x[6].x, x[6].y), max(x[6].z, x[6].w)));
     }
     {
-      let column = 28;
-      x[7][0] = select(scoreRows[row * 36 + column + 0], masked, keyPositions[column + 0] > lastVisible);
-    x[7][1] = select(scoreRows[row * 36 + column + 1], masked, keyPositions[column + 1] > lastVisible);
-    x[7][2] = select(scoreRows[row * 36 + column + 2], masked, keyPositions[column + 2] > lastVisible);
-    x[7][3] = select(scoreRows[row * 36 + column + 3], masked, keyPositions[column + 3] > lastVisible);
+      x[7][0] = select(scoreRows[row * 36 + firstColumn + 28], masked, (firstKey + firstColumn + 28) > lastVisible);
+    x[7][1] = select(scoreRows[row * 36 + firstColumn + 29], masked, (firstKey + firstColumn + 29) > lastVisible);
+    x[7][2] = select(scoreRows[row * 36 + firstColumn + 30], masked, (firstKey + firstColumn + 30) > lastVisible);
+    x[7][3] = select(scoreRows[row * 36 + firstColumn + 31], masked, (firstKey + firstColumn + 31) > lastVisible);
       newMax = max(newMax, max(max(x[7].x, x[7].y), max(x[7].z, x[7].w)));
     }}
     newMax = newMax;
@@ -417,75 +402,67 @@ fn main(index : i32) {
       atomicStore(&anyRescale[0], 1u);
     }
     {
-      let column = 0;
       let weights = exp2(x[0] - rowMax);
-      weightRows[row * 40 + column + 0] = f16(weights[0]);
-    weightRows[row * 40 + column + 1] = f16(weights[1]);
-    weightRows[row * 40 + column + 2] = f16(weights[2]);
-    weightRows[row * 40 + column + 3] = f16(weights[3]);
+      weightRows[row * 40 + firstColumn + 0] = f16(weights[0]);
+    weightRows[row * 40 + firstColumn + 1] = f16(weights[1]);
+    weightRows[row * 40 + firstColumn + 2] = f16(weights[2]);
+    weightRows[row * 40 + firstColumn + 3] = f16(weights[3]);
       rowSum += (weights.x + weights.y) + (weights.z + weights.w);
     }
     {
-      let column = 4;
       let weights = exp2(x[1] - rowMax);
-      weightRows[row * 40 + column + 0] = f16(weights[0]);
-    weightRows[row * 40 + column + 1] = f16(weights[1]);
-    weightRows[row * 40 + column + 2] = f16(weights[2]);
-    weightRows[row * 40 + column + 3] = f16(weights[3]);
+      weightRows[row * 40 + firstColumn + 4] = f16(weights[0]);
+    weightRows[row * 40 + firstColumn + 5] = f16(weights[1]);
+    weightRows[row * 40 + firstColumn + 6] = f16(weights[2]);
+    weightRows[row * 40 + firstColumn + 7] = f16(weights[3]);
       rowSum += (weights.x + weights.y) + (weights.z + weights.w);
     }
     {
-      let column = 8;
       let weights = exp2(x[2] - rowMax);
-      weightRows[row * 40 + column + 0] = f16(weights[0]);
-    weightRows[row * 40 + column + 1] = f16(weights[1]);
-    weightRows[row * 40 + column + 2] = f16(weights[2]);
-    weightRows[row * 40 + column + 3] = f16(weights[3]);
+      weightRows[row * 40 + firstColumn + 8] = f16(weights[0]);
+    weightRows[row * 40 + firstColumn + 9] = f16(weights[1]);
+    weightRows[row * 40 + firstColumn + 10] = f16(weights[2]);
+    weightRows[row * 40 + firstColumn + 11] = f16(weights[3]);
       rowSum += (weights.x + weights.y) + (weights.z + weights.w);
     }
     {
-      let column = 12;
       let weights = exp2(x[3] - rowMax);
-      weightRows[row * 40 + column + 0] = f16(weights[0]);
-    weightRows[row * 40 + column + 1] = f16(weights[1]);
-    weightRows[row * 40 + column + 2] = f16(weights[2]);
-    weightRows[row * 40 + column + 3] = f16(weights[3]);
+      weightRows[row * 40 + firstColumn + 12] = f16(weights[0]);
+    weightRows[row * 40 + firstColumn + 13] = f16(weights[1]);
+    weightRows[row * 40 + firstColumn + 14] = f16(weights[2]);
+    weightRows[row * 40 + firstColumn + 15] = f16(weights[3]);
       rowSum += (weights.x + weights.y) + (weights.z + weights.w);
     }
     {
-      let column = 16;
       let weights = exp2(x[4] - rowMax);
-      weightRows[row * 40 + column + 0] = f16(weights[0]);
-    weightRows[row * 40 + column + 1] = f16(weights[1]);
-    weightRows[row * 40 + column + 2] = f16(weights[2]);
-    weightRows[row * 40 + column + 3] = f16(weights[3]);
+      weightRows[row * 40 + firstColumn + 16] = f16(weights[0]);
+    weightRows[row * 40 + firstColumn + 17] = f16(weights[1]);
+    weightRows[row * 40 + firstColumn + 18] = f16(weights[2]);
+    weightRows[row * 40 + firstColumn + 19] = f16(weights[3]);
       rowSum += (weights.x + weights.y) + (weights.z + weights.w);
     }
     {
-      let column = 20;
       let weights = exp2(x[5] - rowMax);
-      weightRows[row * 40 + column + 0] = f16(weights[0]);
-    weightRows[row * 40 + column + 1] = f16(weights[1]);
-    weightRows[row * 40 + column + 2] = f16(weights[2]);
-    weightRows[row * 40 + column + 3] = f16(weights[3]);
+      weightRows[row * 40 + firstColumn + 20] = f16(weights[0]);
+    weightRows[row * 40 + firstColumn + 21] = f16(weights[1]);
+    weightRows[row * 40 + firstColumn + 22] = f16(weights[2]);
+    weightRows[row * 40 + firstColumn + 23] = f16(weights[3]);
       rowSum += (weights.x + weights.y) + (weights.z + weights.w);
     }
     {
-      let column = 24;
       let weights = exp2(x[6] - rowMax);
-      weightRows[row * 40 + column + 0] = f16(weights[0]);
-    weightRows[row * 40 + column + 1] = f16(weights[1]);
-    weightRows[row * 40 + column + 2] = f16(weights[2]);
-    weightRows[row * 40 + column + 3] = f16(weights[3]);
+      weightRows[row * 40 + firstColumn + 24] = f16(weights[0]);
+    weightRows[row * 40 + firstColumn + 25] = f16(weights[1]);
+    weightRows[row * 40 + firstColumn + 26] = f16(weights[2]);
+    weightRows[row * 40 + firstColumn + 27] = f16(weights[3]);
       rowSum += (weights.x + weights.y) + (weights.z + weights.w);
     }
     {
-      let column = 28;
       let weights = exp2(x[7] - rowMax);
-      weightRows[row * 40 + column + 0] = f16(weights[0]);
-    weightRows[row * 40 + column + 1] = f16(weights[1]);
-    weightRows[row * 40 + column + 2] = f16(weights[2]);
-    weightRows[row * 40 + column + 3] = f16(weights[3]);
+      weightRows[row * 40 + firstColumn + 28] = f16(weights[0]);
+    weightRows[row * 40 + firstColumn + 29] = f16(weights[1]);
+    weightRows[row * 40 + firstColumn + 30] = f16(weights[2]);
+    weightRows[row * 40 + firstColumn + 31] = f16(weights[3]);
       rowSum += (weights.x + weights.y) + (weights.z + weights.w);
     }
     // Barriers, of the load: weights are read as matrices; and whether any row rises must be known to all alike.

@@ -47,6 +47,10 @@ fn softTanh(x : f32) -> f32 {
 }
 
 fn cappedScore(score : f32) -> f32 {
+  if (uniforms.softCap < 1024.0) {
+    let power = exp2(min(2.8853900817779268f * (score * uniforms.inverseSoftCap), 126.0));
+    return fma(-2.0 * uniforms.softCap, 1.0 / (power + 1.0), uniforms.softCap);
+  }
   return uniforms.softCap * softTanh(score * uniforms.inverseSoftCap);
 }
 
@@ -63,8 +67,10 @@ fn countKeyTiles(head : i32, endRow : i32) -> i32 {
 fn firstKeyTile(tile : i32) -> i32 {
   return max(0, uniforms.firstPosition + ownedSpan(tile).x - uniforms.window + 1) / tileKeys;
 }
+// The first key of the first tile that this workgroup walks over.
+var<private> windowStart : i32;
 fn keySlots(head : i32, tile : i32, t : i32, count : i32) -> vec2<i32> {
-  let first = (t + firstKeyTile(tile)) * tileKeys;
+  let first = windowStart + t * tileKeys;
   return vec2<i32>(first, min(first + tileKeys, uniforms.keyLength));
 }
 
@@ -121,7 +127,6 @@ fn readValue(row : i32, vector : i32) -> vec4<f32> {
 }
 var<workgroup> scoreRows : array<f32, 1280>;
 var<workgroup> weightRows : array<f16, 1536>;
-var<workgroup> keyPositions : array<i32, tileKeys>;
 var<workgroup> anyRescale : array<atomic<u32>, 4>;
 
 fn main(index : i32) {
@@ -131,6 +136,7 @@ fn main(index : i32) {
   // This invocation's row in the workgroup's tile, shared with its neighbour.
   let row = subgroup * 16 + lane / 2;
   let half = lane % 2;
+  let firstColumn = 4 * half;
   if (local == 0) {
     atomicStore(&anyRescale[0], 0u);
   }
@@ -145,6 +151,7 @@ fn main(index : i32) {
   let firstRow = span.x;
   // Workgroups beyond those asked for get no rows.
   let endRow = select(firstRow, span.y, exists);
+  windowStart = firstKeyTile(queryTileIndex) * tileKeys;
   let allTiles = select(0, max(0, countKeyTiles(head, endRow) - firstKeyTile(queryTileIndex)), firstRow < endRow);
   if (local == 0) {
     keyTileCount.x = allTiles;
@@ -166,11 +173,11 @@ fn main(index : i32) {
   var valueWords : array<vec4<i32>, 1>;
   var keyPlaces : array<i32, 1>;
   var nextkeyPlaces : array<i32, 1>;
-  var nextTile = keySlots(head, queryTileIndex, 0, keyTiles);
+  var nextTile = keySlots(head, queryTileIndex, max(keyTiles - 1 - (0), 0), keyTiles);
   keyPlaces[0] = positionIn(head, nextTile, (local + 0) / 8);
   keyWords[0] = key[uniforms.firstKey + (firstKeyRow + min(keyPlaces[0], lastPosition)) * 8 + (local + 0) % 8];
   valueWords[0] = key[uniforms.firstValue + (firstKeyRow + min(keyPlaces[0], lastPosition)) * 8 + (local + 0) % 8];
-  nextTile = keySlots(head, queryTileIndex, 1, keyTiles);
+  nextTile = keySlots(head, queryTileIndex, max(keyTiles - 1 - (1), 0), keyTiles);
   nextkeyPlaces[0] = positionIn(head, nextTile, (local + 0) / 8);
 
   var rowMax = lowest;
@@ -190,7 +197,7 @@ fn main(index : i32) {
       let a = bitcast<vec4<f16>>(words.xy);
       let b = bitcast<vec4<f16>>(words.zw);
       tiles[at + 0] = a[0]; tiles[at + 1] = a[1]; tiles[at + 2] = a[2]; tiles[at + 3] = a[3]; tiles[at + 4] = b[0]; tiles[at + 5] = b[1]; tiles[at + 6] = b[2]; tiles[at + 7] = b[3];
-      if ((local + 0) % 8 == 0) { keyPositions[(local + 0) / 8] = keyPlaces[0]; }
+      
     }
     {
       let at = 1152 + (local + 0) / 8 * 72 + (local + 0) % 8 * 8;
@@ -204,7 +211,7 @@ fn main(index : i32) {
     keyPlaces[0] = nextkeyPlaces[0];
     keyWords[0] = key[uniforms.firstKey + (firstKeyRow + min(keyPlaces[0], lastPosition)) * 8 + (local + 0) % 8];
     valueWords[0] = key[uniforms.firstValue + (firstKeyRow + min(keyPlaces[0], lastPosition)) * 8 + (local + 0) % 8];
-    nextTile = keySlots(head, queryTileIndex, t + 2, keyTiles);
+    nextTile = keySlots(head, queryTileIndex, max(keyTiles - 1 - (t + 2), 0), keyTiles);
     nextkeyPlaces[0] = positionIn(head, nextTile, (local + 0) / 8);
     // Barrier: all subgroups read all keys and values.
     workgroupBarrier();
@@ -232,42 +239,40 @@ fn main(index : i32) {
     workgroupBarrier();
 
     // 3. Weights.
-    let firstKey = (t + firstKeyTile(queryTileIndex)) * tileKeys;
+    let firstKey = windowStart + max(keyTiles - 1 - (t), 0) * tileKeys;
     let lastVisible = firstRow + row;
       let slope = headForms[head].y;
       let slopedPosition = uniforms.firstPosition + firstRow + row;
       let firstVisible = uniforms.firstPosition + firstRow + row - uniforms.window + 1;
     var x : array<vec4<f32>, 2>;
     var newMax = masked;
-    if (firstKey + tileKeys - 1 <= firstRow && firstKey >= uniforms.firstPosition + endRow - uniforms.window) {{
-      let column = 4 * (half + 0);
-      x[0][0] = cappedScore(scoreRows[row * 20 + column + 0]) - slope * f32(slopedPosition - (keyPositions[column + 0]));
-    x[0][1] = cappedScore(scoreRows[row * 20 + column + 1]) - slope * f32(slopedPosition - (keyPositions[column + 1]));
-    x[0][2] = cappedScore(scoreRows[row * 20 + column + 2]) - slope * f32(slopedPosition - (keyPositions[column + 2]));
-    x[0][3] = cappedScore(scoreRows[row * 20 + column + 3]) - slope * f32(slopedPosition - (keyPositions[column + 3]));
+    if (firstKey + tileKeys - 1 <= firstRow && firstKey >= uniforms.firstPosition + endRow - uniforms.window) {
+      let slopedStart = slope * f32(firstKey + firstColumn - slopedPosition);
+      {
+      x[0][0] = fma(slope, 0.0, slopedStart) + cappedScore(scoreRows[row * 20 + firstColumn + 0]);
+    x[0][1] = fma(slope, 1.0, slopedStart) + cappedScore(scoreRows[row * 20 + firstColumn + 1]);
+    x[0][2] = fma(slope, 2.0, slopedStart) + cappedScore(scoreRows[row * 20 + firstColumn + 2]);
+    x[0][3] = fma(slope, 3.0, slopedStart) + cappedScore(scoreRows[row * 20 + firstColumn + 3]);
       newMax = max(newMax, max(max(x[0].x, x[0].y), max(x[0].z, x[0].w)));
     }
     {
-      let column = 4 * (half + 2);
-      x[1][0] = cappedScore(scoreRows[row * 20 + column + 0]) - slope * f32(slopedPosition - (keyPositions[column + 0]));
-    x[1][1] = cappedScore(scoreRows[row * 20 + column + 1]) - slope * f32(slopedPosition - (keyPositions[column + 1]));
-    x[1][2] = cappedScore(scoreRows[row * 20 + column + 2]) - slope * f32(slopedPosition - (keyPositions[column + 2]));
-    x[1][3] = cappedScore(scoreRows[row * 20 + column + 3]) - slope * f32(slopedPosition - (keyPositions[column + 3]));
+      x[1][0] = fma(slope, 8.0, slopedStart) + cappedScore(scoreRows[row * 20 + firstColumn + 8]);
+    x[1][1] = fma(slope, 9.0, slopedStart) + cappedScore(scoreRows[row * 20 + firstColumn + 9]);
+    x[1][2] = fma(slope, 10.0, slopedStart) + cappedScore(scoreRows[row * 20 + firstColumn + 10]);
+    x[1][3] = fma(slope, 11.0, slopedStart) + cappedScore(scoreRows[row * 20 + firstColumn + 11]);
       newMax = max(newMax, max(max(x[1].x, x[1].y), max(x[1].z, x[1].w)));
     }} else {{
-      let column = 4 * (half + 0);
-      x[0][0] = select(select(cappedScore(scoreRows[row * 20 + column + 0]) - slope * f32(slopedPosition - (keyPositions[column + 0])), masked, keyPositions[column + 0] < firstVisible), masked, keyPositions[column + 0] > lastVisible);
-    x[0][1] = select(select(cappedScore(scoreRows[row * 20 + column + 1]) - slope * f32(slopedPosition - (keyPositions[column + 1])), masked, keyPositions[column + 1] < firstVisible), masked, keyPositions[column + 1] > lastVisible);
-    x[0][2] = select(select(cappedScore(scoreRows[row * 20 + column + 2]) - slope * f32(slopedPosition - (keyPositions[column + 2])), masked, keyPositions[column + 2] < firstVisible), masked, keyPositions[column + 2] > lastVisible);
-    x[0][3] = select(select(cappedScore(scoreRows[row * 20 + column + 3]) - slope * f32(slopedPosition - (keyPositions[column + 3])), masked, keyPositions[column + 3] < firstVisible), masked, keyPositions[column + 3] > lastVisible);
+      x[0][0] = select(select(cappedScore(scoreRows[row * 20 + firstColumn + 0]) - slope * f32(slopedPosition - ((firstKey + firstColumn + 0))), masked, (firstKey + firstColumn + 0) < firstVisible), masked, (firstKey + firstColumn + 0) > lastVisible);
+    x[0][1] = select(select(cappedScore(scoreRows[row * 20 + firstColumn + 1]) - slope * f32(slopedPosition - ((firstKey + firstColumn + 1))), masked, (firstKey + firstColumn + 1) < firstVisible), masked, (firstKey + firstColumn + 1) > lastVisible);
+    x[0][2] = select(select(cappedScore(scoreRows[row * 20 + firstColumn + 2]) - slope * f32(slopedPosition - ((firstKey + firstColumn + 2))), masked, (firstKey + firstColumn + 2) < firstVisible), masked, (firstKey + firstColumn + 2) > lastVisible);
+    x[0][3] = select(select(cappedScore(scoreRows[row * 20 + firstColumn + 3]) - slope * f32(slopedPosition - ((firstKey + firstColumn + 3))), masked, (firstKey + firstColumn + 3) < firstVisible), masked, (firstKey + firstColumn + 3) > lastVisible);
       newMax = max(newMax, max(max(x[0].x, x[0].y), max(x[0].z, x[0].w)));
     }
     {
-      let column = 4 * (half + 2);
-      x[1][0] = select(select(cappedScore(scoreRows[row * 20 + column + 0]) - slope * f32(slopedPosition - (keyPositions[column + 0])), masked, keyPositions[column + 0] < firstVisible), masked, keyPositions[column + 0] > lastVisible);
-    x[1][1] = select(select(cappedScore(scoreRows[row * 20 + column + 1]) - slope * f32(slopedPosition - (keyPositions[column + 1])), masked, keyPositions[column + 1] < firstVisible), masked, keyPositions[column + 1] > lastVisible);
-    x[1][2] = select(select(cappedScore(scoreRows[row * 20 + column + 2]) - slope * f32(slopedPosition - (keyPositions[column + 2])), masked, keyPositions[column + 2] < firstVisible), masked, keyPositions[column + 2] > lastVisible);
-    x[1][3] = select(select(cappedScore(scoreRows[row * 20 + column + 3]) - slope * f32(slopedPosition - (keyPositions[column + 3])), masked, keyPositions[column + 3] < firstVisible), masked, keyPositions[column + 3] > lastVisible);
+      x[1][0] = select(select(cappedScore(scoreRows[row * 20 + firstColumn + 8]) - slope * f32(slopedPosition - ((firstKey + firstColumn + 8))), masked, (firstKey + firstColumn + 8) < firstVisible), masked, (firstKey + firstColumn + 8) > lastVisible);
+    x[1][1] = select(select(cappedScore(scoreRows[row * 20 + firstColumn + 9]) - slope * f32(slopedPosition - ((firstKey + firstColumn + 9))), masked, (firstKey + firstColumn + 9) < firstVisible), masked, (firstKey + firstColumn + 9) > lastVisible);
+    x[1][2] = select(select(cappedScore(scoreRows[row * 20 + firstColumn + 10]) - slope * f32(slopedPosition - ((firstKey + firstColumn + 10))), masked, (firstKey + firstColumn + 10) < firstVisible), masked, (firstKey + firstColumn + 10) > lastVisible);
+    x[1][3] = select(select(cappedScore(scoreRows[row * 20 + firstColumn + 11]) - slope * f32(slopedPosition - ((firstKey + firstColumn + 11))), masked, (firstKey + firstColumn + 11) < firstVisible), masked, (firstKey + firstColumn + 11) > lastVisible);
       newMax = max(newMax, max(max(x[1].x, x[1].y), max(x[1].z, x[1].w)));
     }}
     newMax = max(newMax, subgroupShuffleXor(newMax, 1u));
@@ -279,21 +284,19 @@ fn main(index : i32) {
       atomicStore(&anyRescale[0], 1u);
     }
     {
-      let column = 4 * (half + 0);
       let weights = exp2(x[0] - rowMax);
-      weightRows[row * 24 + column + 0] = f16(weights[0]);
-    weightRows[row * 24 + column + 1] = f16(weights[1]);
-    weightRows[row * 24 + column + 2] = f16(weights[2]);
-    weightRows[row * 24 + column + 3] = f16(weights[3]);
+      weightRows[row * 24 + firstColumn + 0] = f16(weights[0]);
+    weightRows[row * 24 + firstColumn + 1] = f16(weights[1]);
+    weightRows[row * 24 + firstColumn + 2] = f16(weights[2]);
+    weightRows[row * 24 + firstColumn + 3] = f16(weights[3]);
       rowSum += (weights.x + weights.y) + (weights.z + weights.w);
     }
     {
-      let column = 4 * (half + 2);
       let weights = exp2(x[1] - rowMax);
-      weightRows[row * 24 + column + 0] = f16(weights[0]);
-    weightRows[row * 24 + column + 1] = f16(weights[1]);
-    weightRows[row * 24 + column + 2] = f16(weights[2]);
-    weightRows[row * 24 + column + 3] = f16(weights[3]);
+      weightRows[row * 24 + firstColumn + 8] = f16(weights[0]);
+    weightRows[row * 24 + firstColumn + 9] = f16(weights[1]);
+    weightRows[row * 24 + firstColumn + 10] = f16(weights[2]);
+    weightRows[row * 24 + firstColumn + 11] = f16(weights[3]);
       rowSum += (weights.x + weights.y) + (weights.z + weights.w);
     }
     // Barriers, of the load: weights are read as matrices; and whether any row rises must be known to all alike.

@@ -47,6 +47,10 @@ fn softTanh(x : f32) -> f32 {
 }
 
 fn cappedScore(score : f32) -> f32 {
+  if (uniforms.softCap < 1024.0) {
+    let power = exp2(min(2.8853900817779268f * (score * uniforms.inverseSoftCap), 126.0));
+    return fma(-2.0 * uniforms.softCap, 1.0 / (power + 1.0), uniforms.softCap);
+  }
   return uniforms.softCap * softTanh(score * uniforms.inverseSoftCap);
 }
 // Where the mask of a row starts. Rows past the end read some row that exists.
@@ -75,8 +79,10 @@ fn countKeyTiles(head : i32, endRow : i32) -> i32 {
 fn firstKeyTile(tile : i32) -> i32 {
   return max(0, uniforms.firstPosition + ownedSpan(tile).x - uniforms.window + 1) / tileKeys;
 }
+// The first key of the first tile that this workgroup walks over.
+var<private> windowStart : i32;
 fn keySlots(head : i32, tile : i32, t : i32, count : i32) -> vec2<i32> {
-  let first = (t + firstKeyTile(tile)) * tileKeys;
+  let first = windowStart + t * tileKeys;
   return vec2<i32>(first, min(first + tileKeys, uniforms.keyLength));
 }
 
@@ -143,6 +149,7 @@ fn main(index : i32) {
   // This invocation's row in the workgroup's tile, shared with its neighbour.
   let row = subgroup * 16 + lane / 2;
   let half = lane % 2;
+  let firstColumn = 4 * half;
   if (local == 0) {
     atomicStore(&anyRescale[0], 0u);
   }
@@ -157,6 +164,7 @@ fn main(index : i32) {
   let firstRow = span.x;
   // Workgroups beyond those asked for get no rows.
   let endRow = select(firstRow, span.y, exists);
+  windowStart = firstKeyTile(queryTileIndex) * tileKeys;
   let allTiles = select(0, max(0, countKeyTiles(head, endRow) - firstKeyTile(queryTileIndex)), firstRow < endRow);
   if (local == 0) {
     keyTileCount.x = allTiles;
@@ -275,19 +283,17 @@ fn main(index : i32) {
     var x : array<vec4<f32>, 2>;
     var newMax = masked;
     {{
-      let column = 4 * (half + 0);
-      x[0][0] = select(select(maskedScore(cappedScore(scoreRows[row * 20 + column + 0]) - slope * f32(abs(slopedPosition - (keyPositions[column + 0]))), maskStart, keyPositions[column + 0]), masked, keyPositions[column + 0] < firstVisible), masked, keyPositions[column + 0] > lastVisible);
-    x[0][1] = select(select(maskedScore(cappedScore(scoreRows[row * 20 + column + 1]) - slope * f32(abs(slopedPosition - (keyPositions[column + 1]))), maskStart, keyPositions[column + 1]), masked, keyPositions[column + 1] < firstVisible), masked, keyPositions[column + 1] > lastVisible);
-    x[0][2] = select(select(maskedScore(cappedScore(scoreRows[row * 20 + column + 2]) - slope * f32(abs(slopedPosition - (keyPositions[column + 2]))), maskStart, keyPositions[column + 2]), masked, keyPositions[column + 2] < firstVisible), masked, keyPositions[column + 2] > lastVisible);
-    x[0][3] = select(select(maskedScore(cappedScore(scoreRows[row * 20 + column + 3]) - slope * f32(abs(slopedPosition - (keyPositions[column + 3]))), maskStart, keyPositions[column + 3]), masked, keyPositions[column + 3] < firstVisible), masked, keyPositions[column + 3] > lastVisible);
+      x[0][0] = select(select(maskedScore(cappedScore(scoreRows[row * 20 + firstColumn + 0]) - slope * f32(abs(slopedPosition - (keyPositions[firstColumn + 0]))), maskStart, keyPositions[firstColumn + 0]), masked, keyPositions[firstColumn + 0] < firstVisible), masked, keyPositions[firstColumn + 0] > lastVisible);
+    x[0][1] = select(select(maskedScore(cappedScore(scoreRows[row * 20 + firstColumn + 1]) - slope * f32(abs(slopedPosition - (keyPositions[firstColumn + 1]))), maskStart, keyPositions[firstColumn + 1]), masked, keyPositions[firstColumn + 1] < firstVisible), masked, keyPositions[firstColumn + 1] > lastVisible);
+    x[0][2] = select(select(maskedScore(cappedScore(scoreRows[row * 20 + firstColumn + 2]) - slope * f32(abs(slopedPosition - (keyPositions[firstColumn + 2]))), maskStart, keyPositions[firstColumn + 2]), masked, keyPositions[firstColumn + 2] < firstVisible), masked, keyPositions[firstColumn + 2] > lastVisible);
+    x[0][3] = select(select(maskedScore(cappedScore(scoreRows[row * 20 + firstColumn + 3]) - slope * f32(abs(slopedPosition - (keyPositions[firstColumn + 3]))), maskStart, keyPositions[firstColumn + 3]), masked, keyPositions[firstColumn + 3] < firstVisible), masked, keyPositions[firstColumn + 3] > lastVisible);
       newMax = max(newMax, max(max(x[0].x, x[0].y), max(x[0].z, x[0].w)));
     }
     {
-      let column = 4 * (half + 2);
-      x[1][0] = select(select(maskedScore(cappedScore(scoreRows[row * 20 + column + 0]) - slope * f32(abs(slopedPosition - (keyPositions[column + 0]))), maskStart, keyPositions[column + 0]), masked, keyPositions[column + 0] < firstVisible), masked, keyPositions[column + 0] > lastVisible);
-    x[1][1] = select(select(maskedScore(cappedScore(scoreRows[row * 20 + column + 1]) - slope * f32(abs(slopedPosition - (keyPositions[column + 1]))), maskStart, keyPositions[column + 1]), masked, keyPositions[column + 1] < firstVisible), masked, keyPositions[column + 1] > lastVisible);
-    x[1][2] = select(select(maskedScore(cappedScore(scoreRows[row * 20 + column + 2]) - slope * f32(abs(slopedPosition - (keyPositions[column + 2]))), maskStart, keyPositions[column + 2]), masked, keyPositions[column + 2] < firstVisible), masked, keyPositions[column + 2] > lastVisible);
-    x[1][3] = select(select(maskedScore(cappedScore(scoreRows[row * 20 + column + 3]) - slope * f32(abs(slopedPosition - (keyPositions[column + 3]))), maskStart, keyPositions[column + 3]), masked, keyPositions[column + 3] < firstVisible), masked, keyPositions[column + 3] > lastVisible);
+      x[1][0] = select(select(maskedScore(cappedScore(scoreRows[row * 20 + firstColumn + 8]) - slope * f32(abs(slopedPosition - (keyPositions[firstColumn + 8]))), maskStart, keyPositions[firstColumn + 8]), masked, keyPositions[firstColumn + 8] < firstVisible), masked, keyPositions[firstColumn + 8] > lastVisible);
+    x[1][1] = select(select(maskedScore(cappedScore(scoreRows[row * 20 + firstColumn + 9]) - slope * f32(abs(slopedPosition - (keyPositions[firstColumn + 9]))), maskStart, keyPositions[firstColumn + 9]), masked, keyPositions[firstColumn + 9] < firstVisible), masked, keyPositions[firstColumn + 9] > lastVisible);
+    x[1][2] = select(select(maskedScore(cappedScore(scoreRows[row * 20 + firstColumn + 10]) - slope * f32(abs(slopedPosition - (keyPositions[firstColumn + 10]))), maskStart, keyPositions[firstColumn + 10]), masked, keyPositions[firstColumn + 10] < firstVisible), masked, keyPositions[firstColumn + 10] > lastVisible);
+    x[1][3] = select(select(maskedScore(cappedScore(scoreRows[row * 20 + firstColumn + 11]) - slope * f32(abs(slopedPosition - (keyPositions[firstColumn + 11]))), maskStart, keyPositions[firstColumn + 11]), masked, keyPositions[firstColumn + 11] < firstVisible), masked, keyPositions[firstColumn + 11] > lastVisible);
       newMax = max(newMax, max(max(x[1].x, x[1].y), max(x[1].z, x[1].w)));
     }}
     newMax = max(newMax, subgroupShuffleXor(newMax, 1u));
@@ -299,21 +305,19 @@ fn main(index : i32) {
       atomicStore(&anyRescale[0], 1u);
     }
     {
-      let column = 4 * (half + 0);
       let weights = exp2(x[0] - rowMax);
-      weightRows[row * 24 + column + 0] = f16(weights[0]);
-    weightRows[row * 24 + column + 1] = f16(weights[1]);
-    weightRows[row * 24 + column + 2] = f16(weights[2]);
-    weightRows[row * 24 + column + 3] = f16(weights[3]);
+      weightRows[row * 24 + firstColumn + 0] = f16(weights[0]);
+    weightRows[row * 24 + firstColumn + 1] = f16(weights[1]);
+    weightRows[row * 24 + firstColumn + 2] = f16(weights[2]);
+    weightRows[row * 24 + firstColumn + 3] = f16(weights[3]);
       rowSum += (weights.x + weights.y) + (weights.z + weights.w);
     }
     {
-      let column = 4 * (half + 2);
       let weights = exp2(x[1] - rowMax);
-      weightRows[row * 24 + column + 0] = f16(weights[0]);
-    weightRows[row * 24 + column + 1] = f16(weights[1]);
-    weightRows[row * 24 + column + 2] = f16(weights[2]);
-    weightRows[row * 24 + column + 3] = f16(weights[3]);
+      weightRows[row * 24 + firstColumn + 8] = f16(weights[0]);
+    weightRows[row * 24 + firstColumn + 9] = f16(weights[1]);
+    weightRows[row * 24 + firstColumn + 10] = f16(weights[2]);
+    weightRows[row * 24 + firstColumn + 11] = f16(weights[3]);
       rowSum += (weights.x + weights.y) + (weights.z + weights.w);
     }
     // Barriers, of the load: weights are read as matrices; and whether any row rises must be known to all alike.

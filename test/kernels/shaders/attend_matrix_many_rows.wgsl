@@ -104,7 +104,6 @@ fn readValue(row : i32, vector : i32) -> vec4<f32> {
 }
 var<workgroup> scoreRows : array<f32, 2560>;
 var<workgroup> weightRows : array<f16, 3072>;
-var<workgroup> keyPositions : array<i32, tileKeys>;
 var<workgroup> anyRescale : array<atomic<u32>, 4>;
 
 fn main(index : i32) {
@@ -113,6 +112,7 @@ fn main(index : i32) {
   let lane = local % 32;
   // This invocation's row in the workgroup's tile.
   let row = subgroup * 32 + lane;
+  let firstColumn = 0;
   if (local == 0) {
     atomicStore(&anyRescale[0], 0u);
   }
@@ -179,7 +179,7 @@ fn main(index : i32) {
       let a = bitcast<vec4<f16>>(words.xy);
       let b = bitcast<vec4<f16>>(words.zw);
       tiles[at + 0] = a[0]; tiles[at + 1] = a[1]; tiles[at + 2] = a[2]; tiles[at + 3] = a[3]; tiles[at + 4] = b[0]; tiles[at + 5] = b[1]; tiles[at + 6] = b[2]; tiles[at + 7] = b[3];
-      if ((local + 0) % 8 == 0) { keyPositions[(local + 0) / 8] = keyPlaces[0]; }
+      
     }
     {
       let at = 1152 + (local + 0) / 8 * 72 + (local + 0) % 8 * 8;
@@ -227,70 +227,63 @@ fn main(index : i32) {
     workgroupBarrier();
 
     // 3. Weights.
+    let firstKey = t * tileKeys;
     let lastVisible = firstRow + row;
     var x : array<vec4<f32>, 4>;
     var newMax = masked;
-    if ((t + 1) * tileKeys - 1 <= firstRow) {{
-      let column = 0;
-      x[0][0] = scoreRows[row * 20 + column + 0];
-    x[0][1] = scoreRows[row * 20 + column + 1];
-    x[0][2] = scoreRows[row * 20 + column + 2];
-    x[0][3] = scoreRows[row * 20 + column + 3];
+    if (firstKey + tileKeys - 1 <= firstRow) {{
+      x[0][0] = scoreRows[row * 20 + firstColumn + 0];
+    x[0][1] = scoreRows[row * 20 + firstColumn + 1];
+    x[0][2] = scoreRows[row * 20 + firstColumn + 2];
+    x[0][3] = scoreRows[row * 20 + firstColumn + 3];
       newMax = max(newMax, max(max(x[0].x, x[0].y), max(x[0].z, x[0].w)));
     }
     {
-      let column = 4;
-      x[1][0] = scoreRows[row * 20 + column + 0];
-    x[1][1] = scoreRows[row * 20 + column + 1];
-    x[1][2] = scoreRows[row * 20 + column + 2];
-    x[1][3] = scoreRows[row * 20 + column + 3];
+      x[1][0] = scoreRows[row * 20 + firstColumn + 4];
+    x[1][1] = scoreRows[row * 20 + firstColumn + 5];
+    x[1][2] = scoreRows[row * 20 + firstColumn + 6];
+    x[1][3] = scoreRows[row * 20 + firstColumn + 7];
       newMax = max(newMax, max(max(x[1].x, x[1].y), max(x[1].z, x[1].w)));
     }
     {
-      let column = 8;
-      x[2][0] = scoreRows[row * 20 + column + 0];
-    x[2][1] = scoreRows[row * 20 + column + 1];
-    x[2][2] = scoreRows[row * 20 + column + 2];
-    x[2][3] = scoreRows[row * 20 + column + 3];
+      x[2][0] = scoreRows[row * 20 + firstColumn + 8];
+    x[2][1] = scoreRows[row * 20 + firstColumn + 9];
+    x[2][2] = scoreRows[row * 20 + firstColumn + 10];
+    x[2][3] = scoreRows[row * 20 + firstColumn + 11];
       newMax = max(newMax, max(max(x[2].x, x[2].y), max(x[2].z, x[2].w)));
     }
     {
-      let column = 12;
-      x[3][0] = scoreRows[row * 20 + column + 0];
-    x[3][1] = scoreRows[row * 20 + column + 1];
-    x[3][2] = scoreRows[row * 20 + column + 2];
-    x[3][3] = scoreRows[row * 20 + column + 3];
+      x[3][0] = scoreRows[row * 20 + firstColumn + 12];
+    x[3][1] = scoreRows[row * 20 + firstColumn + 13];
+    x[3][2] = scoreRows[row * 20 + firstColumn + 14];
+    x[3][3] = scoreRows[row * 20 + firstColumn + 15];
       newMax = max(newMax, max(max(x[3].x, x[3].y), max(x[3].z, x[3].w)));
     }} else {{
-      let column = 0;
-      x[0][0] = select(scoreRows[row * 20 + column + 0], masked, keyPositions[column + 0] > lastVisible);
-    x[0][1] = select(scoreRows[row * 20 + column + 1], masked, keyPositions[column + 1] > lastVisible);
-    x[0][2] = select(scoreRows[row * 20 + column + 2], masked, keyPositions[column + 2] > lastVisible);
-    x[0][3] = select(scoreRows[row * 20 + column + 3], masked, keyPositions[column + 3] > lastVisible);
+      x[0][0] = select(scoreRows[row * 20 + firstColumn + 0], masked, (firstKey + firstColumn + 0) > lastVisible);
+    x[0][1] = select(scoreRows[row * 20 + firstColumn + 1], masked, (firstKey + firstColumn + 1) > lastVisible);
+    x[0][2] = select(scoreRows[row * 20 + firstColumn + 2], masked, (firstKey + firstColumn + 2) > lastVisible);
+    x[0][3] = select(scoreRows[row * 20 + firstColumn + 3], masked, (firstKey + firstColumn + 3) > lastVisible);
       newMax = max(newMax, max(max(x[0].x, x[0].y), max(x[0].z, x[0].w)));
     }
     {
-      let column = 4;
-      x[1][0] = select(scoreRows[row * 20 + column + 0], masked, keyPositions[column + 0] > lastVisible);
-    x[1][1] = select(scoreRows[row * 20 + column + 1], masked, keyPositions[column + 1] > lastVisible);
-    x[1][2] = select(scoreRows[row * 20 + column + 2], masked, keyPositions[column + 2] > lastVisible);
-    x[1][3] = select(scoreRows[row * 20 + column + 3], masked, keyPositions[column + 3] > lastVisible);
+      x[1][0] = select(scoreRows[row * 20 + firstColumn + 4], masked, (firstKey + firstColumn + 4) > lastVisible);
+    x[1][1] = select(scoreRows[row * 20 + firstColumn + 5], masked, (firstKey + firstColumn + 5) > lastVisible);
+    x[1][2] = select(scoreRows[row * 20 + firstColumn + 6], masked, (firstKey + firstColumn + 6) > lastVisible);
+    x[1][3] = select(scoreRows[row * 20 + firstColumn + 7], masked, (firstKey + firstColumn + 7) > lastVisible);
       newMax = max(newMax, max(max(x[1].x, x[1].y), max(x[1].z, x[1].w)));
     }
     {
-      let column = 8;
-      x[2][0] = select(scoreRows[row * 20 + column + 0], masked, keyPositions[column + 0] > lastVisible);
-    x[2][1] = select(scoreRows[row * 20 + column + 1], masked, keyPositions[column + 1] > lastVisible);
-    x[2][2] = select(scoreRows[row * 20 + column + 2], masked, keyPositions[column + 2] > lastVisible);
-    x[2][3] = select(scoreRows[row * 20 + column + 3], masked, keyPositions[column + 3] > lastVisible);
+      x[2][0] = select(scoreRows[row * 20 + firstColumn + 8], masked, (firstKey + firstColumn + 8) > lastVisible);
+    x[2][1] = select(scoreRows[row * 20 + firstColumn + 9], masked, (firstKey + firstColumn + 9) > lastVisible);
+    x[2][2] = select(scoreRows[row * 20 + firstColumn + 10], masked, (firstKey + firstColumn + 10) > lastVisible);
+    x[2][3] = select(scoreRows[row * 20 + firstColumn + 11], masked, (firstKey + firstColumn + 11) > lastVisible);
       newMax = max(newMax, max(max(x[2].x, x[2].y), max(x[2].z, x[2].w)));
     }
     {
-      let column = 12;
-      x[3][0] = select(scoreRows[row * 20 + column + 0], masked, keyPositions[column + 0] > lastVisible);
-    x[3][1] = select(scoreRows[row * 20 + column + 1], masked, keyPositions[column + 1] > lastVisible);
-    x[3][2] = select(scoreRows[row * 20 + column + 2], masked, keyPositions[column + 2] > lastVisible);
-    x[3][3] = select(scoreRows[row * 20 + column + 3], masked, keyPositions[column + 3] > lastVisible);
+      x[3][0] = select(scoreRows[row * 20 + firstColumn + 12], masked, (firstKey + firstColumn + 12) > lastVisible);
+    x[3][1] = select(scoreRows[row * 20 + firstColumn + 13], masked, (firstKey + firstColumn + 13) > lastVisible);
+    x[3][2] = select(scoreRows[row * 20 + firstColumn + 14], masked, (firstKey + firstColumn + 14) > lastVisible);
+    x[3][3] = select(scoreRows[row * 20 + firstColumn + 15], masked, (firstKey + firstColumn + 15) > lastVisible);
       newMax = max(newMax, max(max(x[3].x, x[3].y), max(x[3].z, x[3].w)));
     }}
     newMax = newMax;
@@ -302,39 +295,35 @@ fn main(index : i32) {
       atomicStore(&anyRescale[0], 1u);
     }
     {
-      let column = 0;
       let weights = exp2(x[0] - rowMax);
-      weightRows[row * 24 + column + 0] = f16(weights[0]);
-    weightRows[row * 24 + column + 1] = f16(weights[1]);
-    weightRows[row * 24 + column + 2] = f16(weights[2]);
-    weightRows[row * 24 + column + 3] = f16(weights[3]);
+      weightRows[row * 24 + firstColumn + 0] = f16(weights[0]);
+    weightRows[row * 24 + firstColumn + 1] = f16(weights[1]);
+    weightRows[row * 24 + firstColumn + 2] = f16(weights[2]);
+    weightRows[row * 24 + firstColumn + 3] = f16(weights[3]);
       rowSum += (weights.x + weights.y) + (weights.z + weights.w);
     }
     {
-      let column = 4;
       let weights = exp2(x[1] - rowMax);
-      weightRows[row * 24 + column + 0] = f16(weights[0]);
-    weightRows[row * 24 + column + 1] = f16(weights[1]);
-    weightRows[row * 24 + column + 2] = f16(weights[2]);
-    weightRows[row * 24 + column + 3] = f16(weights[3]);
+      weightRows[row * 24 + firstColumn + 4] = f16(weights[0]);
+    weightRows[row * 24 + firstColumn + 5] = f16(weights[1]);
+    weightRows[row * 24 + firstColumn + 6] = f16(weights[2]);
+    weightRows[row * 24 + firstColumn + 7] = f16(weights[3]);
       rowSum += (weights.x + weights.y) + (weights.z + weights.w);
     }
     {
-      let column = 8;
       let weights = exp2(x[2] - rowMax);
-      weightRows[row * 24 + column + 0] = f16(weights[0]);
-    weightRows[row * 24 + column + 1] = f16(weights[1]);
-    weightRows[row * 24 + column + 2] = f16(weights[2]);
-    weightRows[row * 24 + column + 3] = f16(weights[3]);
+      weightRows[row * 24 + firstColumn + 8] = f16(weights[0]);
+    weightRows[row * 24 + firstColumn + 9] = f16(weights[1]);
+    weightRows[row * 24 + firstColumn + 10] = f16(weights[2]);
+    weightRows[row * 24 + firstColumn + 11] = f16(weights[3]);
       rowSum += (weights.x + weights.y) + (weights.z + weights.w);
     }
     {
-      let column = 12;
       let weights = exp2(x[3] - rowMax);
-      weightRows[row * 24 + column + 0] = f16(weights[0]);
-    weightRows[row * 24 + column + 1] = f16(weights[1]);
-    weightRows[row * 24 + column + 2] = f16(weights[2]);
-    weightRows[row * 24 + column + 3] = f16(weights[3]);
+      weightRows[row * 24 + firstColumn + 12] = f16(weights[0]);
+    weightRows[row * 24 + firstColumn + 13] = f16(weights[1]);
+    weightRows[row * 24 + firstColumn + 14] = f16(weights[2]);
+    weightRows[row * 24 + firstColumn + 15] = f16(weights[3]);
       rowSum += (weights.x + weights.y) + (weights.z + weights.w);
     }
     // Barriers, of the load: weights are read as matrices; and whether any row rises must be known to all alike.

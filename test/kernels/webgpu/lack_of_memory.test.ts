@@ -14,10 +14,18 @@ if (testBackends().includes('webgpu') && process.env.LACK_OF_MEMORY) {
 
     const filling: GPUBuffer[] = [];
     let filled: GPUDevice | undefined;
-    /** Memory comes back when the device has done what it was sent. */
+    /** Memory comes back when the device has done what it was sent after that: Dawn gives it back by what is submitted. */
     const empty = async () => {
       filling.splice(0).forEach((buffer) => buffer.destroy());
-      await filled?.queue.onSubmittedWorkDone();
+      for (let isFull = filled !== undefined; isFull; ) {
+        filled!.queue.submit([filled!.createCommandEncoder().finish()]);
+        await filled!.queue.onSubmittedWorkDone();
+        filled!.pushErrorScope('out-of-memory');
+        const large = filled!.createBuffer({size: 2 ** 28, usage: GPUBufferUsage.STORAGE});
+        isFull = (await filled!.popErrorScope()) !== null;
+        large.destroy();
+      }
+      filled = undefined;
     };
     afterEach(empty);
 

@@ -107,7 +107,7 @@ export class AttendProgram extends AttentionProgram<AttendVariant> {
       name: 'Attend',
       ...attendSpec(call, form, {tileQueries: tileQueries(tile), plan, chunks}),
       threads: tileThreads(tile),
-      variant: {tile, elementType, ...form},
+      variant: {tile, elementType, ...form, ...(elementType === 'float16' && {float16: true as const})},
       ...(elementType === 'float16' && {extensions: ['f16' as const]}),
     });
   }

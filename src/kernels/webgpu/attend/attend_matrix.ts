@@ -4,7 +4,7 @@ import {AttentionProgram, i32} from '../runtime/program.js';
 import type {WebGPUCall, WebGPUPlan} from '../webgpu_call.js';
 import {readPackedRow} from '../wgsl/float16.js';
 import {fragmentTypes, matrixExtensions, paddedHeadDim} from '../wgsl/matrix_units.js';
-import {positionOf} from '../wgsl/position_hooks.js';
+import {positionOf, slopesInTile} from '../wgsl/position_hooks.js';
 import {headVectors, localOf} from '../wgsl/rows.js';
 import {hookedScore} from '../wgsl/score_hooks.js';
 import {sinkWeight} from '../wgsl/softmax_state.js';
@@ -54,7 +54,7 @@ export class AttendMatrixProgram extends AttentionProgram<MatrixForm> {
       },
       uniforms: {...spec.uniforms, firstKey: i32(layout.keys), firstValue: i32(layout.values)},
       threads,
-      variant: {...form, tile},
+      variant: {...form, tile, float16: true},
       extensions: matrixExtensions,
     });
   }
@@ -82,9 +82,14 @@ export class AttendMatrixProgram extends AttentionProgram<MatrixForm> {
     const shared = valueLoads.words === keyLoads.words;
     const positionsOf = (load: CarriedRows) => (shared ? 'keyPlaces' : `${load.tensor}Places`);
     const ownPositions = shared ? [keyLoads] : loads;
+    // Under a causal mask alone most tiles are visible to all rows, and looking at positions costs a tenth of all time. Keys stand one behind the
+    // other then, and none behind the last that a row sees is padding.
+    const isCausalAlone = form.causal && !form.sparse && !form.padded && form.mask === undefined;
     // Where two invocations share a row of scores, each takes every other vec4.
     const vectorsOfLane = tileKeys / 4 / lanesOfRow;
-    const columnOf = (v: number) => (lanesOfRow === 1 ? `${4 * v}` : `4 * (half + ${2 * v})`);
+    // The first column of its v-th: `firstColumn` and so many more.
+    const firstColumn = lanesOfRow === 1 ? '0' : '4 * half';
+    const columnOf = (v: number) => 4 * lanesOfRow * v;
     const ofRow = (combine: (a: string, b: string) => string, x: string) =>
       lanesOfRow === 1 ? x : combine(x, `subgroupShuffleXor(${x}, 1u)`);
     const eachRow = (text: (r: number) => string) => unroll(rowFragments, text);
@@ -121,24 +126,27 @@ export class AttendMatrixProgram extends AttentionProgram<MatrixForm> {
       let a = bitcast<vec4<f16>>(words.xy);
       let b = bitcast<vec4<f16>>(words.zw);
       ${unroll(8, (i) => `tiles[at + ${i}] = ${i < 4 ? 'a' : 'b'}[${i % 4}];`, ' ')}
-      ${load === keyLoads ? `if (${place} % ${load.words} == 0) { keyPositions[${place} / ${load.words}] = ${position}; }` : ''}
+      ${load === keyLoads && !isCausalAlone ? `if (${place} % ${load.words} == 0) { keyPositions[${place} / ${load.words}] = ${position}; }` : ''}
     }`;
       });
-    // Under a causal mask alone most tiles are visible to all rows, and looking at positions costs a tenth of all time.
-    const isCausalAlone = form.causal && !form.sparse && !form.padded && form.mask === undefined;
+    // Slopes raise the scores of later keys, each tile's above those of the one before: last tiles first, or sums are rescaled at every one.
+    const tileAt = (t: string) => (form.causal && form.slopes ? `max(keyTiles - 1 - (${t}), 0)` : t);
     const isWhole =
       isCausalAlone &&
-      (form.window
-        ? `firstKey + tileKeys - 1 <= ${lastVisible(form, 'firstRow')} && firstKey >= ${positionOf('endRow')} - uniforms.window`
-        : `(t + 1) * tileKeys - 1 <= ${lastVisible(form, 'firstRow')}`);
+      `firstKey + tileKeys - 1 <= ${lastVisible(form, 'firstRow')}${form.window ? ` && firstKey >= ${positionOf('endRow')} - uniforms.window` : ''}`;
+    const inTile = form.slopes ? slopesInTile : undefined;
     // Of a tile that all rows see.
-    const wholeScore = (score: string, position: string) => hookedScore({...form, window: undefined}, score, position);
-    const readScores = (scoreAt: (score: string, column: string) => string) =>
+    const wholeScore = (score: string, column: number) => {
+      const hooked = hookedScore({...form, window: undefined, ...(inTile && {slopes: undefined})}, score, '');
+      return inTile ? inTile.scoreOf(hooked, column) : hooked;
+    };
+    const positionIn = (column: number) =>
+      isCausalAlone ? `(firstKey + firstColumn + ${column})` : `keyPositions[firstColumn + ${column}]`;
+    const readScores = (scoreAt: (score: string, column: number) => string) =>
       unroll(
         vectorsOfLane,
         (v) => `{
-      let column = ${columnOf(v)};
-      ${unroll(4, (c) => `x[${v}][${c}] = ${scoreAt(`scoreRows[row * ${strideOfScores} + column + ${c}]`, `column + ${c}`)};`)}
+      ${unroll(4, (c) => `x[${v}][${c}] = ${scoreAt(`scoreRows[row * ${strideOfScores} + firstColumn + ${columnOf(v) + c}]`, columnOf(v) + c)};`)}
       newMax = max(newMax, max(max(x[${v}].x, x[${v}].y), max(x[${v}].z, x[${v}].w)));
     }`,
       );
@@ -178,8 +186,7 @@ ${withholdWords}
 ${readPackedRow('readValue', 'key', paddedHeadDim(valueDim), 'uniforms.firstValue')}
 var<workgroup> scoreRows : array<f32, ${rowsOfTile(tile) * strideOfScores}>;
 var<workgroup> weightRows : array<f16, ${rowsOfTile(tile) * strideOfWeights}>;
-var<workgroup> keyPositions : array<i32, tileKeys>;
-var<workgroup> anyRescale : array<atomic<u32>, 4>;
+${isCausalAlone ? '' : 'var<workgroup> keyPositions : array<i32, tileKeys>;\n'}var<workgroup> anyRescale : array<atomic<u32>, 4>;
 
 fn main(index : i32) {
   ${localOf(threads)}
@@ -187,6 +194,7 @@ fn main(index : i32) {
   let lane = local % ${lanes};
   // This invocation's row in the workgroup's tile${lanesOfRow === 1 ? '' : ', shared with its neighbour'}.
   let row = subgroup * ${rowsOfSubgroup} + ${lanesOfRow === 1 ? 'lane' : 'lane / 2;\n  let half = lane % 2'};
+  let firstColumn = ${firstColumn};
   if (local == 0) {
     atomicStore(&anyRescale[0], 0u);
   }
@@ -206,10 +214,10 @@ ${ownedRows(form)}
 
   ${loads.map(({tensor, rounds}) => `var ${tensor}Words : array<vec4<i32>, ${rounds}>;`).join('\n  ')}
   ${ownPositions.map((load) => `var ${positionsOf(load)} : array<i32, ${load.rounds}>;\n  var next${positionsOf(load)} : array<i32, ${load.rounds}>;`).join('\n  ')}
-  var nextTile = keySlots(head, queryTileIndex, 0, keyTiles);
+  var nextTile = keySlots(head, queryTileIndex, ${tileAt('0')}, keyTiles);
   ${findPositions('')}
   ${loads.map(fetch).join('\n  ')}
-  nextTile = keySlots(head, queryTileIndex, 1, keyTiles);
+  nextTile = keySlots(head, queryTileIndex, ${tileAt('1')}, keyTiles);
   ${findPositions('next')}
 
   var rowMax = lowest;
@@ -222,7 +230,7 @@ ${ownedRows(form)}
     ${loads.map(store).join('\n    ')}
     ${ownPositions.map((load) => unroll(load.rounds, (j) => `${positionsOf(load)}[${j}] = next${positionsOf(load)}[${j}];`)).join('\n    ')}
     ${loads.map(fetch).join('\n    ')}
-    nextTile = keySlots(head, queryTileIndex, t + 2, keyTiles);
+    nextTile = keySlots(head, queryTileIndex, ${tileAt('t + 2')}, keyTiles);
     ${findPositions('next')}
     // Barrier: all subgroups read all keys and values.
     workgroupBarrier();
@@ -242,11 +250,11 @@ ${ownedRows(form)}
     // Barrier: rows of scores are read by other invocations than those that stored them.
     workgroupBarrier();
 
-    // 3. Weights.${isCausalAlone && form.window ? `\n    let firstKey = ${firstKeyOf(form, 't')};` : ''}
+    // 3. Weights.${isCausalAlone ? `\n    let firstKey = ${firstKeyOf(form, tileAt('t'))};` : ''}
     ${scoresOfRow(form, 'firstRow + row')}
     var x : array<vec4<f32>, ${vectorsOfLane}>;
     var newMax = masked;
-    ${isWhole ? `if (${isWhole}) {${readScores((score, column) => wholeScore(score, `keyPositions[${column}]`))}} else ` : ''}{${readScores((score, column) => scoreOf(form, score, `keyPositions[${column}]`))}}
+    ${isWhole ? `if (${isWhole}) {${inTile ? `\n      ${inTile.ofRow('firstKey + firstColumn')}\n      ` : ''}${readScores(wholeScore)}} else ` : ''}{${readScores((score, column) => scoreOf(form, score, positionIn(column)))}}
     newMax = ${ofRow((a, b) => `max(${a}, ${b})`, 'newMax')};
     let rises = newMax > rowMax + ${headroom.toFixed(1)};
     let rescale = select(1.0, exp2(rowMax - newMax), rises);
@@ -258,9 +266,8 @@ ${ownedRows(form)}
     ${unroll(
       vectorsOfLane,
       (v) => `{
-      let column = ${columnOf(v)};
       let weights = exp2(x[${v}] - rowMax);
-      ${unroll(4, (c) => `weightRows[row * ${strideOfWeights} + column + ${c}] = f16(weights[${c}]);`)}
+      ${unroll(4, (c) => `weightRows[row * ${strideOfWeights} + firstColumn + ${columnOf(v) + c}] = f16(weights[${c}]);`)}
       rowSum += (weights.x + weights.y) + (weights.z + weights.w);
     }`,
     )}

@@ -1,3 +1,4 @@
+import type {BlockGeometry} from '../../../attention/block_geometry.js';
 import type {HeadDims} from '../runtime/device_limits.js';
 import type {WebGPUCallShape} from '../webgpu_call.js';
 import type {TileNeeds} from '../wgsl/choose_tile.js';
@@ -11,15 +12,25 @@ export type ElementType = 'float32' | 'float16';
 export const wordValues = (elementType: ElementType) => (elementType === 'float32' ? 4 : 8);
 export const headWords = (headDim: number, elementType: ElementType) => Math.ceil(headDim / wordValues(elementType));
 
+/** The tiles of float32 that are tried before all others, by measurement (docs/performance.md, 2026-11-30). */
+export const firstTiles = {
+  /** For rows of up to 16 words where there are many workgroups: fewest reads of workgroup memory. */
+  large: {threadsX: 8, threadsY: 16, rows: 4, columns: 4},
+  /** The same where there are few. */
+  small: {threadsX: 8, threadsY: 16, rows: 2, columns: 4},
+  /** For longer rows, of which each invocation takes more. */
+  wide: {threadsX: 4, threadsY: 32, rows: 2, columns: 4},
+} satisfies Record<string, Tile>;
+
+/** Workgroups that keep a large device busy: two for each multiprocessor of an H200. */
+const manyWorkgroups = 256;
+
 /**
- * In order of preference, by measurement (docs/performance.md). The first fits 32 KiB with a head dim of 64; the last ones
- * are for large head dims in little workgroup memory: the very last holds a head dim of 256 in the 16 KiB that every
- * device has.
+ * In order of preference, by measurement (docs/performance.md); for float32 behind the first ones. The last ones are for large head dims in little workgroup memory: the very last
+ * holds a head dim of 256 in the 16 KiB that every device has.
  */
 const tiles: Record<ElementType, Tile[]> = {
   float32: [
-    {threadsX: 8, threadsY: 16, rows: 2, columns: 4},
-    {threadsX: 4, threadsY: 32, rows: 2, columns: 4},
     {threadsX: 8, threadsY: 16, rows: 2, columns: 2},
     {threadsX: 8, threadsY: 8, rows: 2, columns: 4},
     {threadsX: 4, threadsY: 16, rows: 2, columns: 4},
@@ -78,7 +89,17 @@ const fewRowTiles: Record<ElementType, Tile[]> = {
  */
 export function chooseAttendTile(call: WebGPUCallShape, elementType: ElementType, blockSize?: number): Tile {
   const needs = {...attendNeeds(call.geometry, elementType), dims: call.geometry, extent: blockSize};
-  return chooseTile(call, tiles[elementType], needs);
+  return chooseTile(call, elementType === 'float32' ? float32Tiles(call.geometry) : tiles.float16, needs);
+}
+
+function float32Tiles({batch, heads, queryLength, headDim, valueDim}: BlockGeometry): Tile[] {
+  const {large, small, wide} = firstTiles;
+  const words = headWords(Math.max(headDim, valueDim), 'float32');
+  if (words > 16) return [wide, small, ...tiles.float32];
+  const workgroups = batch * heads * Math.ceil(queryLength / tileQueries(large));
+  // With one word of the output an invocation of the large tile reads more weights than it saves keys.
+  const isLarge = words > large.threadsX && workgroups >= manyWorkgroups;
+  return [...(isLarge ? [large] : []), small, wide, ...tiles.float32];
 }
 
 /** The same for so few rows that they are one tile, if one of the tiles for them fits. */

@@ -115,7 +115,7 @@ export function ownedRows(form: AttendForm): string {
   let firstRow = span.x;
   // Workgroups beyond those asked for get no rows.
   let endRow = select(firstRow, span.y, exists);
-  let allTiles = select(0, ${sparse ? 'countListed(head, queryTileIndex)' : countTiles(form)}, firstRow < endRow);${split ? tilesOfChunk : ''}
+  ${form.window && !sparse ? 'windowStart = firstKeyTile(queryTileIndex) * tileKeys;\n  ' : ''}let allTiles = select(0, ${sparse ? 'countListed(head, queryTileIndex)' : countTiles(form)}, firstRow < endRow);${split ? tilesOfChunk : ''}
   if (local == 0) {
     keyTileCount.x = ${split ? 'clamp(allTiles - firstTile, 0, chunkTiles)' : 'allTiles'};
   }
@@ -152,8 +152,7 @@ const countTiles = ({window}: AttendForm) =>
   window ? 'max(0, countKeyTiles(head, endRow) - firstKeyTile(queryTileIndex))' : 'countKeyTiles(head, endRow)';
 
 /** Expression: the first key of tile t of those that a workgroup walks over, in exact attention. */
-export const firstKeyOf = ({window}: AttendForm, t: string) =>
-  window ? `(${t} + firstKeyTile(queryTileIndex)) * tileKeys` : `${t} * tileKeys`;
+export const firstKeyOf = ({window}: AttendForm, t: string) => `${window ? 'windowStart + ' : ''}${t} * tileKeys`;
 
 /**
  * The same for exact attention: all keys that the last row of the tile may see, in their own order; with a window from the first tile on
@@ -170,7 +169,7 @@ function exactKeyTiles(form: AttendForm): string {
   // Packed rows of a tile can be of several heads: all begin with the first.
   const firstRow = isPacked(form) ? '0' : 'ownedSpan(tile).x';
   const slots = form.window
-    ? `let first = (t + firstKeyTile(tile)) * tileKeys;
+    ? `let first = windowStart + t * tileKeys;
   return vec2<i32>(first, min(first + tileKeys, uniforms.keyLength));`
     : 'return vec2<i32>(t * tileKeys, min((t + 1) * tileKeys, uniforms.keyLength));';
   const firstTile = `
@@ -178,6 +177,8 @@ function exactKeyTiles(form: AttendForm): string {
 fn firstKeyTile(tile : i32) -> i32 {
   return max(0, ${positionOf(firstRow)} - uniforms.window + 1) / tileKeys;
 }
+// The first key of the first tile that this workgroup walks over.
+var<private> windowStart : i32;
 `;
   return `
 fn ownedSpan(tile : i32) -> vec2<i32> {

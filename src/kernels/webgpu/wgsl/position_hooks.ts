@@ -13,6 +13,16 @@ export const slopesHook = (causal: boolean) => ({
   },
 });
 
+/**
+ * The same for keys that stand one behind the other, none of them behind the row: turning a position into a number costs as much as an
+ * exponential.
+ */
+export const slopesInTile = {
+  /** @param first expression: the position from which those of the scores count. */
+  ofRow: (first: string) => `let slopedStart = slope * f32(${first} - slopedPosition);`,
+  scoreOf: (score: string, offset: number) => `fma(slope, ${offset}.0, slopedStart) + ${score}`,
+};
+
 /** The `ScoreHook` of a window: keys before it are not seen. Those after the row are hidden as by a causal mask. */
 export const windowHook = {
   functions: '',

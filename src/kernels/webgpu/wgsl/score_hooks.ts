@@ -26,6 +26,8 @@ export interface ScoreForm {
   window?: true;
   /** Type of the mask, if there is one. */
   mask?: MaskType;
+  /** Whether scores are of float16 products, beside whose error that of shorter texts does not count. */
+  float16?: true;
 }
 
 /** Without `causal`, and without what a call does not have: variants of calls without forms stay as they are. */
@@ -37,8 +39,8 @@ export const scoreForm = ({geometry, softCap, alibiSlopes, mask}: WebGPUCall): O
 });
 
 /** In the order of transformers and FlashAttention: soft cap, slopes, masks. */
-const hooksOf = ({causal, softCap, slopes, window, mask}: ScoreForm): ScoreHook[] => [
-  ...(softCap ? [softCapHook] : []),
+const hooksOf = ({causal, softCap, slopes, window, mask, float16}: ScoreForm): ScoreHook[] => [
+  ...(softCap ? [softCapHook(float16 === true)] : []),
   ...(slopes ? [slopesHook(causal)] : []),
   ...(mask ? [maskHook(mask)] : []),
   // Behind what adds to scores: a masked score stays the one that it is.
