@@ -87,20 +87,9 @@ var<workgroup> keyTileCount : vec4<i32>;
 fn keyEnd(head : i32) -> i32 {
   return uniforms.keyLength;
 }
-// By its series where the quotient would lose digits. The power of two is at most 1: tanh of WGSL may overflow.
-fn softTanh(x : f32) -> f32 {
-  let power = exp2(-2.8853900817779268f * abs(x));
-  let square = x * x;
-  let series = x * (1.0 + square * (-0.3333333333333333f + square * (0.13333333333333333f - 0.05396825396825397f * square)));
-  return select(sign(x) * (1.0 - power) / (1.0 + power), series, abs(x) < 0.25);
-}
-
 fn cappedScore(score : f32) -> f32 {
-  if (uniforms.softCap < 1024.0) {
-    let power = exp2(min(2.8853900817779268f * (score * uniforms.inverseSoftCap), 126.0));
-    return fma(-2.0 * uniforms.softCap, 1.0 / (power + 1.0), uniforms.softCap);
-  }
-  return uniforms.softCap * softTanh(score * uniforms.inverseSoftCap);
+  let power = exp2(min(2.8853900817779268f * (score * uniforms.inverseSoftCap), 126.0));
+  return fma(-2.0 * uniforms.softCap, 1.0 / (power + 1.0), uniforms.softCap);
 }
 // Where the mask of a row starts. Rows past the end read some row that exists.
 fn maskRow(head : i32, row : i32) -> i32 {

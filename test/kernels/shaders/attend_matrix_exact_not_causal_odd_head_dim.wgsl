@@ -219,12 +219,15 @@ fn main(index : i32) {
       newMax = max(newMax, max(max(x[1].x, x[1].y), max(x[1].z, x[1].w)));
     }}
     newMax = max(newMax, subgroupShuffleXor(newMax, 1u));
-    let rises = newMax > rowMax + 8.0;
-    let rescale = select(1.0, exp2(rowMax - newMax), rises);
-    rowMax = select(rowMax, newMax, rises);
-    rowSum *= rescale;
-    if (rises) {
-      atomicStore(&anyRescale[0], 1u);
+    var rescale = 1.0;
+    if (newMax > rowMax + 8.0) {
+      // What a row that saw nothing so far has summed is zero.
+      if (rowMax > lowest) {
+        atomicStore(&anyRescale[0], 1u);
+      }
+      rescale = exp2(rowMax - newMax);
+      rowSum *= rescale;
+      rowMax = newMax;
     }
     {
       let weights = exp2(x[0] - rowMax);

@@ -38,20 +38,9 @@ var<workgroup> keyTileCount : vec4<i32>;
 fn keyEnd(head : i32) -> i32 {
   return uniforms.keyLength;
 }
-// By its series where the quotient would lose digits. The power of two is at most 1: tanh of WGSL may overflow.
-fn softTanh(x : f32) -> f32 {
-  let power = exp2(-2.8853900817779268f * abs(x));
-  let square = x * x;
-  let series = x * (1.0 + square * (-0.3333333333333333f + square * (0.13333333333333333f - 0.05396825396825397f * square)));
-  return select(sign(x) * (1.0 - power) / (1.0 + power), series, abs(x) < 0.25);
-}
-
 fn cappedScore(score : f32) -> f32 {
-  if (uniforms.softCap < 1024.0) {
-    let power = exp2(min(2.8853900817779268f * (score * uniforms.inverseSoftCap), 126.0));
-    return fma(-2.0 * uniforms.softCap, 1.0 / (power + 1.0), uniforms.softCap);
-  }
-  return uniforms.softCap * softTanh(score * uniforms.inverseSoftCap);
+  let power = exp2(min(2.8853900817779268f * (score * uniforms.inverseSoftCap), 126.0));
+  return fma(-2.0 * uniforms.softCap, 1.0 / (power + 1.0), uniforms.softCap);
 }
 
 fn ownedSpan(tile : i32) -> vec2<i32> {
@@ -174,11 +163,11 @@ fn main(index : i32) {
   var keyPlaces : array<i32, 1>;
   var nextkeyPlaces : array<i32, 1>;
   var nextTile = keySlots(head, queryTileIndex, max(keyTiles - 1 - (0), 0), keyTiles);
-  keyPlaces[0] = positionIn(head, nextTile, (local + 0) / 8);
+  keyPlaces[0] = nextTile.x + (local + 0) / 8;
   keyWords[0] = key[uniforms.firstKey + (firstKeyRow + min(keyPlaces[0], lastPosition)) * 8 + (local + 0) % 8];
   valueWords[0] = key[uniforms.firstValue + (firstKeyRow + min(keyPlaces[0], lastPosition)) * 8 + (local + 0) % 8];
   nextTile = keySlots(head, queryTileIndex, max(keyTiles - 1 - (1), 0), keyTiles);
-  nextkeyPlaces[0] = positionIn(head, nextTile, (local + 0) / 8);
+  nextkeyPlaces[0] = nextTile.x + (local + 0) / 8;
 
   var rowMax = lowest;
   var rowSum = 0.0;
@@ -189,11 +178,10 @@ fn main(index : i32) {
 
   for (var t = 0; t < keyTiles; t++) {
     // 1. Keys and values into workgroup memory; the next ones on their way, and the positions of those behind them.
-    if ((keyPlaces[0] > seenByAll || keyPlaces[0] < firstSeenByAll) && keyPlaces[0] != paddingPosition) { valueWords[0] = withholdWords(valueWords[0]); }
+    if ((keyPlaces[0] > seenByAll || keyPlaces[0] < firstSeenByAll)) { valueWords[0] = withholdWords(valueWords[0]); }
     {
       let at = 0 + (local + 0) / 8 * 72 + (local + 0) % 8 * 8;
-      // Padding has no weight, but zero times a NaN is a NaN (more: withheld_values.ts).
-      let words = select(vec4<i32>(), keyWords[0], keyPlaces[0] != paddingPosition);
+      let words = keyWords[0];
       let a = bitcast<vec4<f16>>(words.xy);
       let b = bitcast<vec4<f16>>(words.zw);
       tiles[at + 0] = a[0]; tiles[at + 1] = a[1]; tiles[at + 2] = a[2]; tiles[at + 3] = a[3]; tiles[at + 4] = b[0]; tiles[at + 5] = b[1]; tiles[at + 6] = b[2]; tiles[at + 7] = b[3];
@@ -201,8 +189,7 @@ fn main(index : i32) {
     }
     {
       let at = 1152 + (local + 0) / 8 * 72 + (local + 0) % 8 * 8;
-      // Padding has no weight, but zero times a NaN is a NaN (more: withheld_values.ts).
-      let words = select(vec4<i32>(), valueWords[0], keyPlaces[0] != paddingPosition);
+      let words = valueWords[0];
       let a = bitcast<vec4<f16>>(words.xy);
       let b = bitcast<vec4<f16>>(words.zw);
       tiles[at + 0] = a[0]; tiles[at + 1] = a[1]; tiles[at + 2] = a[2]; tiles[at + 3] = a[3]; tiles[at + 4] = b[0]; tiles[at + 5] = b[1]; tiles[at + 6] = b[2]; tiles[at + 7] = b[3];
@@ -212,7 +199,7 @@ fn main(index : i32) {
     keyWords[0] = key[uniforms.firstKey + (firstKeyRow + min(keyPlaces[0], lastPosition)) * 8 + (local + 0) % 8];
     valueWords[0] = key[uniforms.firstValue + (firstKeyRow + min(keyPlaces[0], lastPosition)) * 8 + (local + 0) % 8];
     nextTile = keySlots(head, queryTileIndex, max(keyTiles - 1 - (t + 2), 0), keyTiles);
-    nextkeyPlaces[0] = positionIn(head, nextTile, (local + 0) / 8);
+    nextkeyPlaces[0] = nextTile.x + (local + 0) / 8;
     // Barrier: all subgroups read all keys and values.
     workgroupBarrier();
 
@@ -276,12 +263,15 @@ fn main(index : i32) {
       newMax = max(newMax, max(max(x[1].x, x[1].y), max(x[1].z, x[1].w)));
     }}
     newMax = max(newMax, subgroupShuffleXor(newMax, 1u));
-    let rises = newMax > rowMax + 8.0;
-    let rescale = select(1.0, exp2(rowMax - newMax), rises);
-    rowMax = select(rowMax, newMax, rises);
-    rowSum *= rescale;
-    if (rises) {
-      atomicStore(&anyRescale[0], 1u);
+    var rescale = 1.0;
+    if (newMax > rowMax + 8.0) {
+      // What a row that saw nothing so far has summed is zero.
+      if (rowMax > lowest) {
+        atomicStore(&anyRescale[0], 1u);
+      }
+      rescale = exp2(rowMax - newMax);
+      rowSum *= rescale;
+      rowMax = newMax;
     }
     {
       let weights = exp2(x[0] - rowMax);

@@ -4,6 +4,7 @@ import {matrixUnitsOf} from '../runtime/device_features.js';
 import {AttentionProgram, withScratch} from '../runtime/program.js';
 import type {WebGPUCall, WebGPUCallShape, WebGPUPlan} from '../webgpu_call.js';
 import {headVectors} from '../wgsl/rows.js';
+import {shortCap} from '../wgsl/soft_cap.js';
 import {sinkWeight} from '../wgsl/softmax_state.js';
 import type {Tile} from '../wgsl/tile.js';
 import {columnOf, invocationPlace, rowOf, tileQueries, tileThreads} from '../wgsl/tile.js';
@@ -107,7 +108,7 @@ export class AttendProgram extends AttentionProgram<AttendVariant> {
       name: 'Attend',
       ...attendSpec(call, form, {tileQueries: tileQueries(tile), plan, chunks}),
       threads: tileThreads(tile),
-      variant: {tile, elementType, ...form, ...(elementType === 'float16' && {float16: true as const})},
+      variant: {tile, elementType, ...form, ...(elementType === 'float16' && shortCap(call))},
       ...(elementType === 'float16' && {extensions: ['f16' as const]}),
     });
   }

@@ -7,6 +7,7 @@ import {fragmentTypes, matrixExtensions, paddedHeadDim} from '../wgsl/matrix_uni
 import {positionOf, slopesInTile} from '../wgsl/position_hooks.js';
 import {headVectors, localOf} from '../wgsl/rows.js';
 import {hookedScore} from '../wgsl/score_hooks.js';
+import {shortCap} from '../wgsl/soft_cap.js';
 import {sinkWeight} from '../wgsl/softmax_state.js';
 import type {AttendForm} from './attend_form.js';
 import {attendForm, attendSpec} from './attend_form.js';
@@ -54,7 +55,7 @@ export class AttendMatrixProgram extends AttentionProgram<MatrixForm> {
       },
       uniforms: {...spec.uniforms, firstKey: i32(layout.keys), firstValue: i32(layout.values)},
       threads,
-      variant: {...form, tile, float16: true},
+      variant: {...form, tile, ...shortCap(call)},
       extensions: matrixExtensions,
     });
   }
@@ -83,7 +84,7 @@ export class AttendMatrixProgram extends AttentionProgram<MatrixForm> {
     const positionsOf = (load: CarriedRows) => (shared ? 'keyPlaces' : `${load.tensor}Places`);
     const ownPositions = shared ? [keyLoads] : loads;
     // Under a causal mask alone most tiles are visible to all rows, and looking at positions costs a tenth of all time. Keys stand one behind the
-    // other then, and none behind the last that a row sees is padding.
+    // other then, and what stands in their place behind the last one, the last again, is not seen by any row.
     const isCausalAlone = form.causal && !form.sparse && !form.padded && form.mask === undefined;
     // Where two invocations share a row of scores, each takes every other vec4.
     const vectorsOfLane = tileKeys / 4 / lanesOfRow;
@@ -100,7 +101,8 @@ export class AttendMatrixProgram extends AttentionProgram<MatrixForm> {
         .map((load) =>
           eachLoad(
             load,
-            (j, place) => `${next}${positionsOf(load)}[${j}] = positionIn(head, nextTile, ${place} / ${load.words});`,
+            (j, place) =>
+              `${next}${positionsOf(load)}[${j}] = ${isCausalAlone ? `nextTile.x + ${place} / ${load.words}` : `positionIn(head, nextTile, ${place} / ${load.words})`};`,
           ),
         )
         .join('\n    ');
@@ -113,7 +115,8 @@ export class AttendMatrixProgram extends AttentionProgram<MatrixForm> {
     const withhold = (j: number) => {
       const position = `${positionsOf(valueLoads)}[${j}]`;
       // Padding is not stored.
-      return `if (${isNotSeenByAll(form, position)} && ${position} != paddingPosition) { valueWords[${j}] = withholdWords(valueWords[${j}]); }`;
+      const isKey = isCausalAlone ? '' : ` && ${position} != paddingPosition`;
+      return `if (${isNotSeenByAll(form, position)}${isKey}) { valueWords[${j}] = withholdWords(valueWords[${j}]); }`;
     };
     const store = (load: CarriedRows) =>
       eachLoad(load, (j, place) => {
@@ -121,8 +124,12 @@ export class AttendMatrixProgram extends AttentionProgram<MatrixForm> {
         const position = `${positionsOf(load)}[${j}]`;
         return `${isWhole ? '' : `if (${place} < ${tileKeys * load.words}) `}{
       let at = ${load.firstValue} + ${place} / ${load.words} * ${load.stride} + ${place} % ${load.words} * 8;
-      // Padding has no weight, but zero times a NaN is a NaN (more: withheld_values.ts).
-      let words = select(vec4<i32>(), ${load.tensor}Words[${j}], ${position} != paddingPosition);
+      ${
+        isCausalAlone
+          ? `let words = ${load.tensor}Words[${j}];`
+          : `// Padding has no weight, but zero times a NaN is a NaN (more: withheld_values.ts).
+      let words = select(vec4<i32>(), ${load.tensor}Words[${j}], ${position} != paddingPosition);`
+      }
       let a = bitcast<vec4<f16>>(words.xy);
       let b = bitcast<vec4<f16>>(words.zw);
       ${unroll(8, (i) => `tiles[at + ${i}] = ${i < 4 ? 'a' : 'b'}[${i % 4}];`, ' ')}
@@ -256,12 +263,15 @@ ${ownedRows(form)}
     var newMax = masked;
     ${isWhole ? `if (${isWhole}) {${inTile ? `\n      ${inTile.ofRow('firstKey + firstColumn')}\n      ` : ''}${readScores(wholeScore)}} else ` : ''}{${readScores((score, column) => scoreOf(form, score, positionIn(column)))}}
     newMax = ${ofRow((a, b) => `max(${a}, ${b})`, 'newMax')};
-    let rises = newMax > rowMax + ${headroom.toFixed(1)};
-    let rescale = select(1.0, exp2(rowMax - newMax), rises);
-    rowMax = select(rowMax, newMax, rises);
-    rowSum *= rescale;
-    if (rises) {
-      atomicStore(&anyRescale[0], 1u);
+    var rescale = 1.0;
+    if (newMax > rowMax + ${headroom.toFixed(1)}) {
+      // What a row that saw nothing so far has summed is zero.
+      if (rowMax > lowest) {
+        atomicStore(&anyRescale[0], 1u);
+      }
+      rescale = exp2(rowMax - newMax);
+      rowSum *= rescale;
+      rowMax = newMax;
     }
     ${unroll(
       vectorsOfLane,

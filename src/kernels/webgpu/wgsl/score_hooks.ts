@@ -21,13 +21,13 @@ export interface ScoreHook {
 export interface ScoreForm {
   causal: boolean;
   softCap?: true;
+  /** Whether it is by a shorter text (`shortCap`). */
+  isShortCap?: true;
   /** Whether there are slopes: in `headForms`, where nothing else hands them on. */
   slopes?: true;
   window?: true;
   /** Type of the mask, if there is one. */
   mask?: MaskType;
-  /** Whether scores are of float16 products, beside whose error that of shorter texts does not count. */
-  float16?: true;
 }
 
 /** Without `causal`, and without what a call does not have: variants of calls without forms stay as they are. */
@@ -39,8 +39,8 @@ export const scoreForm = ({geometry, softCap, alibiSlopes, mask}: WebGPUCall): O
 });
 
 /** In the order of transformers and FlashAttention: soft cap, slopes, masks. */
-const hooksOf = ({causal, softCap, slopes, window, mask, float16}: ScoreForm): ScoreHook[] => [
-  ...(softCap ? [softCapHook(float16 === true)] : []),
+const hooksOf = ({causal, softCap, slopes, window, mask, isShortCap}: ScoreForm): ScoreHook[] => [
+  ...(softCap ? [softCapHook(isShortCap === true)] : []),
   ...(slopes ? [slopesHook(causal)] : []),
   ...(mask ? [maskHook(mask)] : []),
   // Behind what adds to scores: a masked score stays the one that it is.

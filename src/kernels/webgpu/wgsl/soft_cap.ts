@@ -1,4 +1,6 @@
-const softTanh = `
+import type {WebGPUCall} from '../webgpu_call.js';
+
+const cappedScore = `
 // By its series where the quotient would lose digits. The power of two is at most 1: tanh of WGSL may overflow.
 fn softTanh(x : f32) -> f32 {
   let power = exp2(${-2 * Math.LOG2E}f * abs(x));
@@ -6,24 +8,31 @@ fn softTanh(x : f32) -> f32 {
   let series = x * (1.0 + square * (${-1 / 3}f + square * (${2 / 15}f - ${17 / 315}f * square)));
   return select(sign(x) * (1.0 - power) / (1.0 + power), series, abs(x) < 0.25);
 }
-`;
 
-/** Half the instructions. Its error is 2⁻²³ of the cap: up to this cap, in units of log2, far below that of float16 products. */
-const shortSoftTanh = `
-  if (uniforms.softCap < 1024.0) {
-    let power = exp2(min(${2 * Math.LOG2E}f * (score * uniforms.inverseSoftCap), 126.0));
-    return fma(-2.0 * uniforms.softCap, 1.0 / (power + 1.0), uniforms.softCap);
-  }`;
+fn cappedScore(score : f32) -> f32 {
+  return uniforms.softCap * softTanh(score * uniforms.inverseSoftCap);
+}`;
+
+/** Half the instructions; its error is 2⁻²³ of the cap. */
+const shortCappedScore = `
+fn cappedScore(score : f32) -> f32 {
+  let power = exp2(min(${2 * Math.LOG2E}f * (score * uniforms.inverseSoftCap), 126.0));
+  return fma(-2.0 * uniforms.softCap, 1.0 / (power + 1.0), uniforms.softCap);
+}`;
+
+/** Caps up to which that error is far below the one of float16 products. */
+const largestShortCap = 512;
+
+/** What a program of float16 products adds to its form. */
+export const shortCap = ({softCap = Infinity}: Pick<WebGPUCall, 'softCap'>): {isShortCap?: true} =>
+  softCap <= largestShortCap ? {isShortCap: true} : {};
 
 /**
  * The `ScoreHook` of a soft cap: `softCap · tanh(score / softCap)`, by the uniforms `softCap`, in units of log2, and
  * `inverseSoftCap`.
  */
-export const softCapHook = (float16: boolean) => ({
-  functions: `${softTanh}
-fn cappedScore(score : f32) -> f32 {${float16 ? shortSoftTanh : ''}
-  return uniforms.softCap * softTanh(score * uniforms.inverseSoftCap);
-}`,
+export const softCapHook = (isShort: boolean) => ({
+  functions: isShort ? shortCappedScore : cappedScore,
   ofRow: () => '',
   scoreOf: (score: string) => `cappedScore(${score})`,
 });

@@ -25,6 +25,11 @@ import {testBackends} from '../../../setup/environment';
 const cases: Array<[name: string, shape: RectangularShape, options: () => FlashAttentionOptions]> = [
   ['values of another dim', {length: 40, headDim: 10, valueDim: 20}, () => ({causal: false})],
   [
+    'forms under a causal mask alone',
+    {heads: 2, keyValueHeads: 1, length: 47, keyLength: 52, headDim: 8},
+    () => ({window: 20, softCap: 5, alibiSlopes: [0.5, 0.25]}),
+  ],
+  [
     'every form at once',
     {batch: 2, heads: 2, keyValueHeads: 1, length: 47, keyLength: 52, headDim: 8},
     () => ({
