@@ -8,6 +8,7 @@ import {attend} from '../../src/kernels/cpu/attend/attend';
 import {AttendProgram} from '../../src/kernels/webgpu/attend/attend';
 import {halfArithmetic} from '../../src/kernels/webgpu/attend/attend_products';
 import {chooseAttendTile} from '../../src/kernels/webgpu/attend/attend_tile';
+import {Float16RowsProgram} from '../../src/kernels/webgpu/attend/float16_rows';
 import {matrixUnitsOf} from '../../src/kernels/webgpu/runtime/device_features';
 import type {WebGPUCall, WebGPUPlan} from '../../src/kernels/webgpu/webgpu_call';
 import {testBackends} from '../setup/environment';
@@ -74,9 +75,10 @@ if (testBackends().includes('webgpu')) {
     async function rounded(call: WebGPUCall, plan?: WebGPUPlan) {
       const {backend, geometry} = call;
       const tile = chooseAttendTile(call, 'float16', geometry.blockSize);
-      const output = new RoundedAttendProgram(call, {tile, elementType: 'float16', plan}).run(backend);
+      const rows = new Float16RowsProgram(call).run(backend);
+      const output = new RoundedAttendProgram(call, {tile, rows, plan}).run(backend);
       const values = (await backend.read(output.dataId)) as Float32Array;
-      backend.disposeData(output.dataId);
+      [rows, output].forEach(({dataId}) => backend.disposeData(dataId));
       return values;
     }
 

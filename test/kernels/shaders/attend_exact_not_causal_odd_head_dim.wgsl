@@ -89,12 +89,8 @@ fn notFinite(x : vec4<f32>) -> vec4<bool> {
 // 16 bytes: see keyTileCount.
 var<workgroup> anyWithheld : array<atomic<u32>, 4>;
 
-fn asStored(x : vec4<f32>) -> vec4<f32> {
-  return x;
-}
-
 fn withhold(x : vec4<f32>) -> vec4<f32> {
-  let isWithheld = notFinite(asStored(x));
+  let isWithheld = notFinite(x);
   if (any(isWithheld)) {
     atomicStore(&anyWithheld[0], 1u);
   }
@@ -102,7 +98,7 @@ fn withhold(x : vec4<f32>) -> vec4<f32> {
 }
 
 fn withheldOf(x : vec4<f32>) -> vec4<f32> {
-  return select(vec4<f32>(0.0), asStored(x), notFinite(asStored(x)));
+  return select(vec4<f32>(0.0), x, notFinite(x));
 }
 
 fn readQuery(row : i32, vector : i32) -> vec4<f32> { return vec4<f32>(select(0.0, query[row * 10 + 4 * vector + 0], 4 * vector + 0 < 10), select(0.0, query[row * 10 + 4 * vector + 1], 4 * vector + 1 < 10), select(0.0, query[row * 10 + 4 * vector + 2], 4 * vector + 2 < 10), select(0.0, query[row * 10 + 4 * vector + 3], 4 * vector + 3 < 10)); }

@@ -88,7 +88,7 @@ fn keyEnd(head : i32) -> i32 {
   return uniforms.keyLength;
 }
 fn cappedScore(score : f32) -> f32 {
-  let power = exp2(min(2.8853900817779268f * (score * uniforms.inverseSoftCap), 126.0));
+  let power = exp2(min(score * (2.8853900817779268f * uniforms.inverseSoftCap), 126.0));
   return fma(-2.0 * uniforms.softCap, 1.0 / (power + 1.0), uniforms.softCap);
 }
 // Where the mask of a row starts. Rows past the end read some row that exists.
@@ -143,12 +143,8 @@ fn notFinite(x : vec4<f32>) -> vec4<bool> {
 // 16 bytes: see keyTileCount.
 var<workgroup> anyWithheld : array<atomic<u32>, 4>;
 
-fn asStored(x : vec4<f32>) -> vec4<f32> {
-  return vec4<f32>(unpack2x16float(packedFloat16(x).x), unpack2x16float(packedFloat16(x).y));
-}
-
 fn withhold(x : vec4<f32>) -> vec4<f32> {
-  let isWithheld = notFinite(asStored(x));
+  let isWithheld = notFinite(x);
   if (any(isWithheld)) {
     atomicStore(&anyWithheld[0], 1u);
   }
@@ -156,12 +152,27 @@ fn withhold(x : vec4<f32>) -> vec4<f32> {
 }
 
 fn withheldOf(x : vec4<f32>) -> vec4<f32> {
-  return select(vec4<f32>(0.0), asStored(x), notFinite(asStored(x)));
+  return select(vec4<f32>(0.0), x, notFinite(x));
 }
 
+fn withholdWords(words : vec4<i32>) -> vec4<i32> {
+  let bits = bitcast<vec4<u32>>(words);
+  let lowWithheld = (bits & vec4<u32>(0x7c00u)) == vec4<u32>(0x7c00u);
+  let highWithheld = (bits & vec4<u32>(0x7c000000u)) == vec4<u32>(0x7c000000u);
+  if (any(lowWithheld) || any(highWithheld)) {
+    atomicStore(&anyWithheld[0], 1u);
+  }
+  let low = select(bits & vec4<u32>(0xffffu), vec4<u32>(0u), lowWithheld);
+  return bitcast<vec4<i32>>(low | select(bits & vec4<u32>(0xffff0000u), vec4<u32>(0u), highWithheld));
+}
 fn readQuery(row : i32, vector : i32) -> vec4<f32> { return query[row * 16 + vector]; }
-fn readKey(row : i32, vector : i32) -> vec4<f32> { return key[row * 16 + vector]; }
-fn readValue(row : i32, vector : i32) -> vec4<f32> { return value[row * 20 + vector]; }
+fn readKey(row : i32, word : i32) -> vec4<i32> { return key[uniforms.firstKey + row * 8 + word]; }
+fn readValueWord(row : i32, word : i32) -> vec4<i32> { return key[uniforms.firstValue + row * 10 + word]; }
+fn readValue(row : i32, vector : i32) -> vec4<f32> {
+  let words = bitcast<vec4<u32>>(key[uniforms.firstValue + row * 10 + vector / 2]);
+  let pairs = select(words.xy, words.zw, vector % 2 == 1);
+  return vec4<f32>(unpack2x16float(pairs.x), unpack2x16float(pairs.y));
+}
 
 fn main(index : i32) {
   let local = i32(min(localIndex, 127u));
@@ -194,15 +205,13 @@ fn main(index : i32) {
   var output : array<array<vec4<f32>, 4>, rows>;
   var positions : array<i32, 2>;
   var nextPositions : array<i32, 2>;
-  var fetched : array<vec4<f32>, 6>;
+  var fetched : array<vec4<i32>, 3>;
   var nextTile = keySlots(head, queryTileIndex, 0, keyTiles);
   nextPositions[0] = positionIn(head, nextTile, (local / 8));
     nextPositions[1] = positionIn(head, nextTile, ((local + 128) / 8));
   nextTile = keySlots(head, queryTileIndex, 1, keyTiles);
-  fetched[0] = readKey(firstKeyRow + min(nextPositions[0], lastPosition), (local % 8) * 2 + 0);
-    fetched[1] = readKey(firstKeyRow + min(nextPositions[0], lastPosition), (local % 8) * 2 + 1);
-    fetched[2] = readKey(firstKeyRow + min(nextPositions[1], lastPosition), ((local + 128) % 8) * 2 + 0);
-    fetched[3] = readKey(firstKeyRow + min(nextPositions[1], lastPosition), ((local + 128) % 8) * 2 + 1);
+  fetched[0] = readKey(firstKeyRow + min(nextPositions[0], lastPosition), local % 8);
+    fetched[1] = readKey(firstKeyRow + min(nextPositions[1], lastPosition), (local + 128) % 8);
   for (var i = local; i < queryWords; i += 128) {
     let row = i / 8;
     if (firstRow + row < endRow) {
@@ -242,22 +251,19 @@ fn main(index : i32) {
     positions[0] = nextPositions[0];
     positions[1] = nextPositions[1];
     {
-      keyTile[(local / 8) * tileStride + local % 8] = pack(fetched[0], fetched[1]); if (local % 8 == 0) { keyPositions[(local / 8)] = positions[0]; }
+      keyTile[(local / 8) * tileStride + local % 8] = bitcast<vec4<u32>>(fetched[0]); if (local % 8 == 0) { keyPositions[(local / 8)] = positions[0]; }
     }
     {
-      keyTile[((local + 128) / 8) * tileStride + (local + 128) % 8] = pack(fetched[2], fetched[3]); if ((local + 128) % 8 == 0) { keyPositions[((local + 128) / 8)] = positions[1]; }
+      keyTile[((local + 128) / 8) * tileStride + (local + 128) % 8] = bitcast<vec4<u32>>(fetched[1]); if ((local + 128) % 8 == 0) { keyPositions[((local + 128) / 8)] = positions[1]; }
     }
     // Barrier: scores read key rows (and, the first time, query rows) that others loaded.
     workgroupBarrier();
     let valuePosition0 = keyPositions[min((local / 10), tileKeys - 1)];
     let valuePosition1 = keyPositions[min(((local + 128) / 10), tileKeys - 1)];
     let valuePosition2 = keyPositions[min(((local + 256) / 10), tileKeys - 1)];
-    fetched[0] = readValue(firstKeyRow + min(valuePosition0, lastPosition), (local % 10) * 2 + 0);
-    fetched[1] = readValue(firstKeyRow + min(valuePosition0, lastPosition), (local % 10) * 2 + 1);
-    fetched[2] = readValue(firstKeyRow + min(valuePosition1, lastPosition), ((local + 128) % 10) * 2 + 0);
-    fetched[3] = readValue(firstKeyRow + min(valuePosition1, lastPosition), ((local + 128) % 10) * 2 + 1);
-    fetched[4] = readValue(firstKeyRow + min(valuePosition2, lastPosition), ((local + 256) % 10) * 2 + 0);
-    fetched[5] = readValue(firstKeyRow + min(valuePosition2, lastPosition), ((local + 256) % 10) * 2 + 1);
+    fetched[0] = readValueWord(firstKeyRow + min(valuePosition0, lastPosition), local % 10);
+    fetched[1] = readValueWord(firstKeyRow + min(valuePosition1, lastPosition), (local + 128) % 10);
+    fetched[2] = readValueWord(firstKeyRow + min(valuePosition2, lastPosition), (local + 256) % 10);
     nextPositions[0] = positionIn(head, nextTile, (local / 8));
     nextPositions[1] = positionIn(head, nextTile, ((local + 128) / 8));
 
@@ -745,25 +751,23 @@ fn main(index : i32) {
     output[3][2] *= rescale[3];
     output[3][3] *= rescale[3];
     }
-    if ((valuePosition0 > seenByAll || valuePosition0 < firstSeenByAll)) { fetched[0] = withhold(select(vec4<f32>(), fetched[0], valuePosition0 != paddingPosition)); fetched[1] = withhold(select(vec4<f32>(), fetched[1], valuePosition0 != paddingPosition)); }
-    if ((valuePosition1 > seenByAll || valuePosition1 < firstSeenByAll)) { fetched[2] = withhold(select(vec4<f32>(), fetched[2], valuePosition1 != paddingPosition)); fetched[3] = withhold(select(vec4<f32>(), fetched[3], valuePosition1 != paddingPosition)); }
-    if ((valuePosition2 > seenByAll || valuePosition2 < firstSeenByAll)) { fetched[4] = withhold(select(vec4<f32>(), fetched[4], valuePosition2 != paddingPosition)); fetched[5] = withhold(select(vec4<f32>(), fetched[5], valuePosition2 != paddingPosition)); }
+    if ((valuePosition0 > seenByAll || valuePosition0 < firstSeenByAll)) { fetched[0] = withholdWords(select(vec4<i32>(), fetched[0], valuePosition0 != paddingPosition)); }
+    if ((valuePosition1 > seenByAll || valuePosition1 < firstSeenByAll)) { fetched[1] = withholdWords(select(vec4<i32>(), fetched[1], valuePosition1 != paddingPosition)); }
+    if ((valuePosition2 > seenByAll || valuePosition2 < firstSeenByAll)) { fetched[2] = withholdWords(select(vec4<i32>(), fetched[2], valuePosition2 != paddingPosition)); }
     {
-      keyTile[(local / 10) * tileStride + local % 10] = pack(fetched[0], fetched[1]);
+      keyTile[(local / 10) * tileStride + local % 10] = bitcast<vec4<u32>>(fetched[0]);
     }
     {
-      keyTile[((local + 128) / 10) * tileStride + (local + 128) % 10] = pack(fetched[2], fetched[3]);
+      keyTile[((local + 128) / 10) * tileStride + (local + 128) % 10] = bitcast<vec4<u32>>(fetched[1]);
     }
     if ((local + 256) < 320) {
-      keyTile[((local + 256) / 10) * tileStride + (local + 256) % 10] = pack(fetched[4], fetched[5]);
+      keyTile[((local + 256) / 10) * tileStride + (local + 256) % 10] = bitcast<vec4<u32>>(fetched[2]);
     }
     // Barrier: the weighted sum reads the weights of all x and values that others loaded.
     workgroupBarrier();
     nextTile = keySlots(head, queryTileIndex, t + 2, keyTiles);
-    fetched[0] = readKey(firstKeyRow + min(nextPositions[0], lastPosition), (local % 8) * 2 + 0);
-    fetched[1] = readKey(firstKeyRow + min(nextPositions[0], lastPosition), (local % 8) * 2 + 1);
-    fetched[2] = readKey(firstKeyRow + min(nextPositions[1], lastPosition), ((local + 128) % 8) * 2 + 0);
-    fetched[3] = readKey(firstKeyRow + min(nextPositions[1], lastPosition), ((local + 128) % 8) * 2 + 1);
+    fetched[0] = readKey(firstKeyRow + min(nextPositions[0], lastPosition), local % 8);
+    fetched[1] = readKey(firstKeyRow + min(nextPositions[1], lastPosition), (local + 128) % 8);
 
     // 4. Weighted sum of values.
     for (var s = 0; s < 2; s++) {

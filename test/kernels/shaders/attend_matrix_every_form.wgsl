@@ -82,12 +82,8 @@ fn notFinite(x : vec4<f32>) -> vec4<bool> {
 // 16 bytes: see keyTileCount.
 var<workgroup> anyWithheld : array<atomic<u32>, 4>;
 
-fn asStored(x : vec4<f32>) -> vec4<f32> {
-  return x;
-}
-
 fn withhold(x : vec4<f32>) -> vec4<f32> {
-  let isWithheld = notFinite(asStored(x));
+  let isWithheld = notFinite(x);
   if (any(isWithheld)) {
     atomicStore(&anyWithheld[0], 1u);
   }
@@ -95,7 +91,7 @@ fn withhold(x : vec4<f32>) -> vec4<f32> {
 }
 
 fn withheldOf(x : vec4<f32>) -> vec4<f32> {
-  return select(vec4<f32>(0.0), asStored(x), notFinite(asStored(x)));
+  return select(vec4<f32>(0.0), x, notFinite(x));
 }
 
 

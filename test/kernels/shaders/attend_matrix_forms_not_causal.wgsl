@@ -39,7 +39,7 @@ fn keyEnd(head : i32) -> i32 {
   return uniforms.keyLength;
 }
 fn cappedScore(score : f32) -> f32 {
-  let power = exp2(min(2.8853900817779268f * (score * uniforms.inverseSoftCap), 126.0));
+  let power = exp2(min(score * (2.8853900817779268f * uniforms.inverseSoftCap), 126.0));
   return fma(-2.0 * uniforms.softCap, 1.0 / (power + 1.0), uniforms.softCap);
 }
 // Where the mask of a row starts. Rows past the end read some row that exists.
@@ -94,12 +94,8 @@ fn notFinite(x : vec4<f32>) -> vec4<bool> {
 // 16 bytes: see keyTileCount.
 var<workgroup> anyWithheld : array<atomic<u32>, 4>;
 
-fn asStored(x : vec4<f32>) -> vec4<f32> {
-  return x;
-}
-
 fn withhold(x : vec4<f32>) -> vec4<f32> {
-  let isWithheld = notFinite(asStored(x));
+  let isWithheld = notFinite(x);
   if (any(isWithheld)) {
     atomicStore(&anyWithheld[0], 1u);
   }
@@ -107,7 +103,7 @@ fn withhold(x : vec4<f32>) -> vec4<f32> {
 }
 
 fn withheldOf(x : vec4<f32>) -> vec4<f32> {
-  return select(vec4<f32>(0.0), asStored(x), notFinite(asStored(x)));
+  return select(vec4<f32>(0.0), x, notFinite(x));
 }
 
 

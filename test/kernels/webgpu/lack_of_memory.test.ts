@@ -17,7 +17,7 @@ if (testBackends().includes('webgpu') && process.env.LACK_OF_MEMORY) {
     /** Memory comes back when the device has done what it was sent after that: Dawn gives it back by what is submitted. */
     const empty = async () => {
       filling.splice(0).forEach((buffer) => buffer.destroy());
-      for (let isFull = filled !== undefined; isFull; ) {
+      for (let isFull = filled !== undefined; isFull;) {
         filled!.queue.submit([filled!.createCommandEncoder().finish()]);
         await filled!.queue.onSubmittedWorkDone();
         filled!.pushErrorScope('out-of-memory');

@@ -106,13 +106,15 @@ describe('shader texts', () => {
 
   const tile: Tile = {threadsX: 16, threadsY: 8, rows: 4, columns: 2};
   const attendTile: Tile = {threadsX: 8, threadsY: 16, rows: 2, columns: 4};
-  const float32 = {tile: attendTile, elementType: 'float32' as const};
-  const float16 = {tile: {...attendTile, rows: 4 as const}, elementType: 'float16' as const};
+  const float32 = {tile: attendTile};
+  const rowsOf = (of: WebGPUCall) => int32(4 * float16Layout(of).end);
+  const float16 = (of: WebGPUCall, plan?: WebGPUPlan) =>
+    new AttendProgram(of, {tile: {...attendTile, rows: 4 as const}, rows: rowsOf(of), plan});
   const gradientTile: GradientTile = {...attendTile, chunk: 16};
   const chunkedTile: GradientTile = {...attendTile, threadsY: 8, columns: 2, chunk: 8};
   const fewKeys: Tile = {threadsX: 4, threadsY: 8, rows: 2, columns: 2};
   const fewRows: Tile = {threadsX: 16, threadsY: 4, rows: 2, columns: 2};
-  const split = {tile: fewRows, elementType: 'float32' as const, chunks: 8};
+  const split = {tile: fewRows, chunks: 8};
   const rotary = (headDim: number) => ({
     x: info(6, 100, headDim),
     cos: info(512, headDim),
@@ -134,7 +136,7 @@ describe('shader texts', () => {
   const long = call({query: info(1, 8, 1024, 64), key: info(1, 2, 1024, 64)});
   const onMatrixUnits = (of: WebGPUCall, plan?: WebGPUPlan, tile: Partial<MatrixTile> = {}) =>
     new AttendMatrixProgram(of, {
-      ...{rows: int32(4 * float16Layout(of).end), plan},
+      ...{rows: rowsOf(of), plan},
       tile: {units: UNITS, lanesOfRow: 2, keys: 16, ...tile},
     });
   const programs: Record<string, AttentionProgram<object>> = {
@@ -164,8 +166,8 @@ describe('shader texts', () => {
     block_mask: new BlockMaskProgram(lists),
     attend_sparse: new AttendProgram(grouped, {...float32, plan}),
     attend_exact: new AttendProgram(grouped, float32),
-    attend_half_sparse: new AttendProgram(grouped, {...float16, plan}),
-    attend_half_exact_not_causal_odd_head_dim: new AttendProgram(odd, float16),
+    attend_half_sparse: float16(grouped, plan),
+    attend_half_exact_not_causal_odd_head_dim: float16(odd),
     attend_matrix_exact: onMatrixUnits(grouped),
     attend_matrix_many_rows: onMatrixUnits(long, undefined, {lanesOfRow: 1}),
     attend_matrix_few_rows: onMatrixUnits(long, undefined, {lanesOfRow: 1, keys: 32}),
@@ -204,7 +206,7 @@ describe('shader texts', () => {
     block_lists: new BlockListsProgram({...info(1, 4, 8, 16), dtype: 'bool'}),
     attend_chunk_padded_sparse: new AttendProgram(padded, {...float32, plan: chunkPlan}),
     attend_chunk_masked_value_dim: new AttendProgram(masked, float32),
-    attend_half_value_dim: new AttendProgram({...wide, causal: false}, float16),
+    attend_half_value_dim: float16({...wide, causal: false}),
     attend_matrix_every_form: onMatrixUnits({...keyMasked, keyLengths: padded.keyLengths}),
     attend_split_exact: new AttendProgram(keyMasked, split),
     attend_split_sparse: new AttendProgram(chunk, {...split, plan: chunkPlan}),
@@ -240,7 +242,7 @@ describe('shader texts', () => {
     }),
     attend_forms_sparse: new AttendProgram(everyForm, {...float32, plan: chunkPlan}),
     attend_forms_split: new AttendProgram(formed(chunk), split),
-    attend_forms_half_not_causal: new AttendProgram(formed({...masked, causal: false}), float16),
+    attend_forms_half_not_causal: float16(formed({...masked, causal: false})),
     attend_matrix_window: onMatrixUnits(windowed),
     attend_matrix_forms: onMatrixUnits(formed(grouped)),
     attend_matrix_forms_not_causal: onMatrixUnits(formed({...keyMasked, causal: false})),

@@ -19,13 +19,13 @@ import {chooseMatrixTile} from './attend_matrix_tile.js';
 import {attendMemory, products} from './attend_products.js';
 import {AttendRows, ifInHead} from './attend_rows.js';
 import type {AttendOptions, Split} from './attend_split.js';
-import {Float16RowsProgram} from './float16_rows.js';
+import {Float16RowsProgram, rowUniforms} from './float16_rows.js';
 import {CombineStatesProgram, splitOf} from './attend_split.js';
 import {LogSumExpProgram} from './log_sum_exp.js';
 import type {ElementType} from './attend_tile.js';
 import {chooseAttendTile, chooseFewRowTile, headWords, wordValues} from './attend_tile.js';
 import {attendWalk, keyTile, ownedRows, scoresOfProducts} from './attend_walk.js';
-import {findSeenByAll, giveBackWithheld, withheldFunctions} from './withheld_values.js';
+import {findSeenByAll, giveBackWithheld, withheldFunctions, withholdWords} from './withheld_values.js';
 
 /**
  * Stage 4, attend: float32 `[batch, heads, queryLength, valueDim]`. Softmax attention of each query row over the keys of
@@ -47,16 +47,19 @@ export function attend(call: WebGPUCall, plan?: WebGPUPlan): TensorInfo {
       return new CombineStatesProgram(states, geometry, call.sinks && call.headForms).run(backend);
     });
   }
-  if (arithmetic === 'matrix units') {
-    return withScratch(backend, (scratch) => {
-      const rows = scratch(new Float16RowsProgram(call).run(backend));
-      const tile = chooseMatrixTile(call, matrixUnitsOf(backend.device)!, plan !== undefined);
-      return new AttendMatrixProgram(call, {rows, tile, plan}).run(backend);
-    });
+  const blockSize = plan && geometry.blockSize;
+  if (arithmetic === 'float32') {
+    const fewRows = plan ? undefined : chooseFewRowTile(call, geometry.queryLength);
+    return new AttendProgram(call, {tile: fewRows ?? chooseAttendTile(call, 'float32', blockSize), plan}).run(backend);
   }
-  const fewRows = plan ? undefined : chooseFewRowTile(call, arithmetic, geometry.queryLength);
-  const tile = fewRows ?? chooseAttendTile(call, arithmetic, plan && geometry.blockSize);
-  return new AttendProgram(call, {tile, elementType: arithmetic, plan}).run(backend);
+  return withScratch(backend, (scratch) => {
+    const rows = scratch(new Float16RowsProgram(call).run(backend));
+    if (arithmetic === 'float16') {
+      return new AttendProgram(call, {tile: chooseAttendTile(call, 'float16', blockSize), rows, plan}).run(backend);
+    }
+    const tile = chooseMatrixTile(call, matrixUnitsOf(backend.device)!, plan !== undefined);
+    return new AttendMatrixProgram(call, {rows, tile, plan}).run(backend);
+  });
 }
 
 /**
@@ -65,10 +68,15 @@ export function attend(call: WebGPUCall, plan?: WebGPUPlan): TensorInfo {
  */
 export function attendWithLogSumExp(call: WebGPUCall): TensorInfo[] {
   const {backend, geometry, precision, sinks, headForms} = call;
-  const elementType = arithmeticOf(backend.device, geometry, precision) === 'float32' ? 'float32' : 'float16';
-  const whole = {tile: chooseAttendTile(call, elementType), elementType, chunks: 1} as const;
+  const arithmetic = arithmeticOf(backend.device, geometry, precision);
+  const split = splitOf(call, arithmetic, false);
   return withScratch(backend, (scratch, keep) => {
-    const states = scratch(statesProgram(call, splitOf(call, elementType, false) ?? whole).run(backend));
+    const whole = () => {
+      const rows = arithmetic === 'float32' ? undefined : scratch(new Float16RowsProgram(call).run(backend));
+      const tile = chooseAttendTile(call, rows ? 'float16' : 'float32');
+      return new AttendProgram(call, {tile, rows, chunks: 1});
+    };
+    const states = scratch((split ? statesProgram(call, split) : whole()).run(backend));
     const forms = sinks && headForms;
     return [
       keep(new CombineStatesProgram(states, geometry, forms).run(backend)),
@@ -77,17 +85,13 @@ export function attendWithLogSumExp(call: WebGPUCall): TensorInfo[] {
   });
 }
 
-const statesProgram = (call: WebGPUCall, split: Split, plan?: WebGPUPlan) =>
-  split.teams
-    ? new AttendDecodeProgram(call, {teams: split.teams, chunks: split.chunks})
-    : new AttendProgram(call, {...split, plan});
+const statesProgram = (call: WebGPUCall, {tile, chunks, teams}: Split, plan?: WebGPUPlan) =>
+  teams ? new AttendDecodeProgram(call, {teams, chunks}) : new AttendProgram(call, {tile, chunks, plan});
 
 /** What `attend` multiplies with. */
 export function arithmeticOfCall(call: WebGPUCallShape, sparse: boolean): AttentionArithmetic {
   const arithmetic = arithmeticOf(call.backend.device, call.geometry, call.precision);
-  const split = splitOf(call, arithmetic, sparse);
-  if (!split) return arithmetic;
-  return split.teams ? 'float32' : split.elementType;
+  return splitOf(call, arithmetic, sparse) ? 'float32' : arithmetic;
 }
 
 /** Whether exact attention is that of decoding, whose program reads packed keys and values as they are. */
@@ -102,11 +106,15 @@ interface AttendVariant extends AttendForm {
 
 /** The output; or, given a number of chunks, states of the softmax: `[batch * heads * queryLength, chunks, …]`. */
 export class AttendProgram extends AttentionProgram<AttendVariant> {
-  constructor(call: WebGPUCall, {tile, elementType, plan, chunks}: AttendOptions) {
+  constructor(call: WebGPUCall, {tile, rows, plan, chunks}: AttendOptions) {
     const form = attendForm(call, plan, chunks);
+    const elementType = rows ? 'float16' : 'float32';
+    const {inputs, uniforms, ...spec} = attendSpec(call, form, {tileQueries: tileQueries(tile), plan, chunks});
     super({
       name: 'Attend',
-      ...attendSpec(call, form, {tileQueries: tileQueries(tile), plan, chunks}),
+      ...spec,
+      inputs: {...inputs, ...(rows && {key: {tensor: rows, components: 4 as const}, value: undefined})},
+      uniforms: {...uniforms, ...(rows && rowUniforms(call))},
       threads: tileThreads(tile),
       variant: {tile, elementType, ...form, ...(elementType === 'float16' && shortCap(call))},
       ...(elementType === 'float16' && {extensions: ['f16' as const]}),
@@ -124,7 +132,7 @@ ${describeProgram(form, elementType)}
 ${attendMemory(tile, form, elementType, product)}
 ${product.declarations}
 ${attendWalk(form)}
-${withheldFunctions(product.stored)}
+${withheldFunctions}${elementType === 'float16' ? withholdWords : ''}
 ${walked.functions()}
 
 fn main(index : i32) {

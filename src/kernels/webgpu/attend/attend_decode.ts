@@ -119,7 +119,7 @@ var<workgroup> queryRows : array<vec4<f32>, ${rows * keyVectors}>;
 var<workgroup> scoreParts : array<f32, ${count * rows * teamKeys * sharing}>;
 var<workgroup> scores : array<f32, ${count * rows * teamKeys}>;
 ${attendWalk(form)}
-${withheldFunctions('x')}
+${withheldFunctions}
 ${mergeStates(lanes, threads)}
 ${readRow('readQuery', 'query', headDim)}
 ${readCached('readKey', 'key', headDim)}

@@ -1,6 +1,6 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
 import {unroll} from '../../unroll.js';
-import {AttentionProgram, i32} from '../runtime/program.js';
+import {AttentionProgram} from '../runtime/program.js';
 import type {WebGPUCall, WebGPUPlan} from '../webgpu_call.js';
 import {readPackedRow} from '../wgsl/float16.js';
 import {fragmentTypes, matrixExtensions, paddedHeadDim} from '../wgsl/matrix_units.js';
@@ -13,9 +13,9 @@ import type {AttendForm} from './attend_form.js';
 import {attendForm, attendSpec} from './attend_form.js';
 import type {MatrixTile} from './attend_matrix_tile.js';
 import {rowsOfTile, scoreStride, threads, tileSize, tileStride, weightStride} from './attend_matrix_tile.js';
-import {float16Layout, float16Words} from './float16_rows.js';
+import {float16Words, rowUniforms} from './float16_rows.js';
 import {attendWalk, firstKeyOf, lastVisible, ownedRows, scoreOf, scoresOfRow} from './attend_walk.js';
-import {findSeenByAll, giveBackWithheld, isNotSeenByAll, withheldFunctions} from './withheld_values.js';
+import {findSeenByAll, giveBackWithheld, isNotSeenByAll, withheldFunctions, withholdWords} from './withheld_values.js';
 
 /**
  * How far, in units of log2, a row's maximum may rise above the one that its sums are relative to before these are
@@ -42,7 +42,6 @@ interface MatrixForm extends AttendForm {
 export class AttendMatrixProgram extends AttentionProgram<MatrixForm> {
   constructor(call: WebGPUCall, {rows, tile, plan}: MatrixOptions) {
     const form = attendForm(call, plan);
-    const layout = float16Layout(call);
     const {inputs, ...spec} = attendSpec(call, form, {tileQueries: rowsOfTile(tile), plan});
     super({
       name: 'AttendMatrix',
@@ -53,7 +52,7 @@ export class AttendMatrixProgram extends AttentionProgram<MatrixForm> {
         key: {tensor: rows, components: 4},
         value: undefined,
       },
-      uniforms: {...spec.uniforms, firstKey: i32(layout.keys), firstValue: i32(layout.values)},
+      uniforms: {...spec.uniforms, ...rowUniforms(call)},
       threads,
       variant: {...form, tile, ...shortCap(call)},
       extensions: matrixExtensions,
@@ -188,7 +187,7 @@ const tileQueries = ${rowsOfTile(tile)};
 const tileKeys = ${tileKeys};
 var<workgroup> tiles : array<f16, ${tileSize(form, tile)}>;
 ${attendWalk(form)}
-${withheldFunctions('x')}
+${withheldFunctions}
 ${withholdWords}
 ${readPackedRow('readValue', 'key', paddedHeadDim(valueDim), 'uniforms.firstValue')}
 var<workgroup> scoreRows : array<f32, ${rowsOfTile(tile) * strideOfScores}>;
@@ -344,16 +343,3 @@ function carriedRows({keys}: MatrixTile, tensor: 'key' | 'value', dim: number, f
   const first = tensor === 'key' ? 'firstKey' : 'firstValue';
   return {tensor, first, words, rounds: Math.ceil((keys * words) / threads), firstValue, stride: tileStride(dim)};
 }
-
-/** Shader text: `withhold` for words of eight values. */
-const withholdWords = `
-fn withholdWords(words : vec4<i32>) -> vec4<i32> {
-  let bits = bitcast<vec4<u32>>(words);
-  let lowWithheld = (bits & vec4<u32>(0x7c00u)) == vec4<u32>(0x7c00u);
-  let highWithheld = (bits & vec4<u32>(0x7c000000u)) == vec4<u32>(0x7c000000u);
-  if (any(lowWithheld) || any(highWithheld)) {
-    atomicStore(&anyWithheld[0], 1u);
-  }
-  let low = select(bits & vec4<u32>(0xffffu), vec4<u32>(0u), lowWithheld);
-  return bitcast<vec4<i32>>(low | select(bits & vec4<u32>(0xffff0000u), vec4<u32>(0u), highWithheld));
-}`;

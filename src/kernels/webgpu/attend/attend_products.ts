@@ -17,10 +17,8 @@ export interface Products {
   /** Type of a word, and of the weights of a row in the columns of an x. */
   word: string;
   weights: string;
-  /** The word made of what was fetched from `at` on. */
+  /** The word made of a query's values, fetched from `at` on. */
   wordOf: (at: number) => string;
-  /** Values `x`, a vec4<f32>, as words hold them. */
-  stored: string;
   /** The weights `weight[0]`, `weight[1]`, … as they are stored. */
   storedWeights: string;
   /** Before the query tile is loaded: finds what its rows are scaled by. */
@@ -47,7 +45,6 @@ function float32Products(tile: Tile, {headDim, valueDim}: HeadDims): Products {
     word: 'vec4<f32>',
     weights: `vec${columns}<f32>`,
     wordOf: (at) => `fetched[${at}]`,
-    stored: 'x',
     storedWeights: `vec${columns}<f32>(${unroll(columns, (c) => `weight[${c}]`, ', ')})`,
     findScales: '',
     scaled: (_, x) => x,
@@ -122,7 +119,6 @@ fn pack(a : vec4<f32>, b : vec4<f32>) -> vec4<u32> {
     word: 'vec4<u32>',
     weights: pairs === 1 ? 'u32' : `vec${pairs}<u32>`,
     wordOf: (at) => `pack(fetched[${at}], fetched[${at + 1}])`,
-    stored: 'vec4<f32>(unpack2x16float(packedFloat16(x).x), unpack2x16float(packedFloat16(x).y))',
     storedWeights: pairs === 1 ? packed : `vec${pairs}<u32>(${packed})`,
     findScales: `for (var i = local; i < queryWords; i += ${tileThreads(tile)}) {
     let row = i / ${words};

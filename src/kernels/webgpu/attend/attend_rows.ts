@@ -1,4 +1,6 @@
 import {unroll} from '../../unroll.js';
+import {readPackedRow} from '../wgsl/float16.js';
+import {paddedHeadDim} from '../wgsl/matrix_units.js';
 import {headVectors, readRow} from '../wgsl/rows.js';
 import type {Tile} from '../wgsl/tile.js';
 import {tileKeys, tileQueries, tileThreads} from '../wgsl/tile.js';
@@ -8,6 +10,7 @@ import type {Products} from './attend_products.js';
 import type {ElementType} from './attend_tile.js';
 import {headWords, wordValues} from './attend_tile.js';
 import {keyTile} from './attend_walk.js';
+import {float16Words} from './float16_rows.js';
 import {withholdFrom} from './withheld_values.js';
 
 /**
@@ -30,21 +33,37 @@ export class AttendRows {
     private readonly product: Products,
   ) {
     const {headDim, valueDim} = form;
-    const load = (rows: number, dim: number) =>
-      new TileLoad(rows, headWords(dim, elementType), tileThreads(tile), elementType === 'float16' ? 2 : 1);
-    this.queries = load(tileQueries(tile), headDim);
+    const load = (rows: number, dim: number, vectors: 1 | 2 = 1) =>
+      new TileLoad(rows, headWords(dim, elementType), tileThreads(tile), vectors);
+    this.queries = load(tileQueries(tile), headDim, elementType === 'float16' ? 2 : 1);
     this.keys = load(tileKeys(tile), headDim);
     this.values = load(tileKeys(tile), valueDim);
     this.isShared = valueDim === headDim;
   }
 
   functions(): string {
-    const {form, elementType} = this;
-    const read = (name: string, tensor: string, dim: number) =>
-      readRow(name, tensor, dim, headWords(dim, elementType) * wordValues(elementType));
-    return `${read('readQuery', 'query', form.headDim)}
-${read('readKey', 'key', form.headDim)}
-${read('readValue', 'value', form.valueDim)}`;
+    const {headDim, valueDim} = this.form;
+    const readQuery = (paddedDim = headDim) => readRow('readQuery', 'query', headDim, paddedDim);
+    if (!this.isFloat16) {
+      return `${readQuery()}
+${readRow('readKey', 'key', headDim)}
+${readRow('readValue', 'value', valueDim)}`;
+    }
+    const readWord = (name: string, first: string, dim: number) =>
+      `fn ${name}(row : i32, word : i32) -> vec4<i32> { return key[${first} + row * ${float16Words(dim)} + word]; }`;
+    return `${readQuery(headWords(headDim, 'float16') * wordValues('float16'))}
+${readWord('readKey', 'uniforms.firstKey', headDim)}
+${readWord('readValueWord', 'uniforms.firstValue', valueDim)}
+${readPackedRow('readValue', 'key', paddedHeadDim(valueDim), 'uniforms.firstValue')}`;
+  }
+
+  private get isFloat16(): boolean {
+    return this.elementType === 'float16';
+  }
+
+  /** Expression: the word that was fetched in round j. */
+  private word(j: number): string {
+    return this.isFloat16 ? `bitcast<vec4<u32>>(fetched[${j}])` : `fetched[${j}]`;
   }
 
   /** Before the walk: the query tile, and the first keys on their way. */
@@ -53,7 +72,7 @@ ${read('readValue', 'value', form.valueDim)}`;
     const rounds = Math.max(keys.rounds, values.rounds);
     return `var positions : array<i32, ${keys.rounds}>;
   var nextPositions : array<i32, ${keys.rounds}>;
-  var fetched : array<vec4<f32>, ${rounds * keys.vectors}>;
+  var fetched : array<vec4<${this.isFloat16 ? 'i32' : 'f32'}>, ${rounds}>;
   var nextTile = keySlots(head, queryTileIndex, ${keyTile(this.form, '0')});
   ${this.findNext()}
   nextTile = keySlots(head, queryTileIndex, ${keyTile(this.form, '1')});
@@ -80,9 +99,9 @@ ${read('readValue', 'value', form.valueDim)}`;
   }
 
   storeKeys(): string {
-    const {keys, product} = this;
+    const {keys} = this;
     return `${unroll(keys.rounds, (j) => `positions[${j}] = nextPositions[${j}];`)}
-    ${keys.store('keyTile', (j) => product.wordOf(j * keys.vectors), {
+    ${keys.store('keyTile', (j) => this.word(j), {
       also: (j) => ` if (${keys.word(j)} == 0) { keyPositions[${keys.row(j)}] = positions[${j}]; }`,
     })}`;
   }
@@ -90,15 +109,17 @@ ${read('readValue', 'value', form.valueDim)}`;
   fetchValues(): string {
     const {values, isShared} = this;
     const find = (j: number) => `let valuePosition${j} = keyPositions[min(${values.row(j)}, tileKeys - 1)];`;
-    const fetch = values.fetch((j, vector) => `readValue(${this.rowAt(this.valuePosition(j))}, ${vector})`);
+    const fetch = values.fetch(
+      (j, vector) =>
+        `${this.isFloat16 ? 'readValueWord' : 'readValue'}(${this.rowAt(this.valuePosition(j))}, ${vector})`,
+    );
     return isShared ? fetch : `${unroll(values.rounds, find)}\n    ${fetch}`;
   }
 
   storeValues(): string {
-    const {values, product} = this;
-    const carried = (j: number) => Array.from({length: values.vectors}, (_, g) => `fetched[${j * values.vectors + g}]`);
-    return `${unroll(values.rounds, (j) => withholdFrom(this.form, carried(j), this.valuePosition(j)))}
-    ${values.store('keyTile', (j) => product.wordOf(j * values.vectors))}`;
+    const {values, form, isFloat16} = this;
+    return `${unroll(values.rounds, (j) => withholdFrom(form, [`fetched[${j}]`], this.valuePosition(j), isFloat16))}
+    ${values.store('keyTile', (j) => this.word(j))}`;
   }
 
   private valuePosition(j: number): string {

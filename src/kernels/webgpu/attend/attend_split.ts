@@ -9,7 +9,6 @@ import {tileQueries} from '../wgsl/tile.js';
 import type {AttentionArithmetic} from './arithmetic.js';
 import type {DecodeTeams} from './attend_decode.js';
 import {decodeTeams} from './attend_decode.js';
-import type {ElementType} from './attend_tile.js';
 import {chooseAttendTile, chooseFewRowTile} from './attend_tile.js';
 import {countQueryTiles} from './attend_form.js';
 
@@ -34,14 +33,19 @@ const decodedRows = 16;
 /** How `AttendProgram` runs. */
 export interface AttendOptions {
   tile: Tile;
-  elementType: ElementType;
+  /** Output of `Float16RowsProgram`, for float16 products. */
+  rows?: TensorInfo;
   plan?: WebGPUPlan;
   /** Into how many the keys are cut; then states of the softmax come out. */
   chunks?: number;
 }
 
-/** How a chunk of the keys is attended to: where there are teams, by `AttendDecodeProgram`. */
-export interface Split extends Omit<AttendOptions, 'plan'> {
+/**
+ * How a chunk of the keys is attended to, in float32, for bringing all keys to float16 would take longer than reading them: where there are teams,
+ * by `AttendDecodeProgram`.
+ */
+export interface Split {
+  tile: Tile;
   chunks: number;
   teams?: DecodeTeams;
 }
@@ -55,18 +59,17 @@ export function splitOf(call: WebGPUCallShape, arithmetic: AttentionArithmetic, 
   if (!isLong || (arithmetic === 'matrix units' && queryLength > decodedRows)) {
     return undefined;
   }
-  const elementType = arithmetic === 'float16' ? 'float16' : 'float32';
-  const whole = chooseAttendTile(call, elementType, sparse ? blockSize : undefined);
+  const whole = chooseAttendTile(call, 'float32', sparse ? blockSize : undefined);
   if (batch * heads * countQueryTiles(geometry, {sparse, split: false}, tileQueries(whole)) >= busyWorkgroups) {
     return undefined;
   }
   const rows = sparse ? Math.min(blockSize, queryLength) : (queryLength * heads) / keyValueHeads;
   const teams = sparse ? undefined : decodeTeams(call);
-  const tile = chooseFewRowTile(call, elementType, rows) ?? whole;
+  const tile = chooseFewRowTile(call, rows) ?? whole;
   const heldHeads = batch * (sparse ? heads : keyValueHeads);
   const queryTiles = heldHeads * countQueryTiles(geometry, {sparse, split: true}, teams?.rows ?? tileQueries(tile));
   const chunks = Math.min(Math.ceil(keys / leastChunk), Math.ceil(wantedWorkgroups / queryTiles));
-  return {tile, elementType, chunks, teams};
+  return {tile, chunks, teams};
 }
 
 /** Chunks of a row that are combined side by side: what is left of 256 invocations when each takes one vec4 of values. */

@@ -66,21 +66,15 @@ function attendBytes(tile: Tile, dims: HeadDims, elementType: ElementType): numb
 }
 
 /**
- * Tiles of few rows, for decoding: what counts there is that many loads are on their way; five others were no faster
+ * Tiles of float32 and few rows, for decoding: what counts there is that many loads are on their way; five others were no faster
  * (docs/performance.md). Where none of them fits, or holds all rows, the tiles above serve.
  */
-const fewRowTiles: Record<ElementType, Tile[]> = {
-  float32: [
-    {threadsX: 16, threadsY: 4, rows: 2, columns: 2},
-    {threadsX: 16, threadsY: 8, rows: 2, columns: 2},
-    {threadsX: 8, threadsY: 4, rows: 2, columns: 2},
-    {threadsX: 8, threadsY: 8, rows: 2, columns: 2},
-  ],
-  float16: [
-    {threadsX: 8, threadsY: 8, rows: 2, columns: 4},
-    {threadsX: 4, threadsY: 8, rows: 2, columns: 4},
-  ],
-};
+const fewRowTiles: Tile[] = [
+  {threadsX: 16, threadsY: 4, rows: 2, columns: 2},
+  {threadsX: 16, threadsY: 8, rows: 2, columns: 2},
+  {threadsX: 8, threadsY: 4, rows: 2, columns: 2},
+  {threadsX: 8, threadsY: 8, rows: 2, columns: 2},
+];
 
 /**
  * Preferred are tiles whose invocations share a row of the output evenly and carry at most 32 values in registers.
@@ -103,9 +97,9 @@ function float32Tiles({batch, heads, queryLength, headDim, valueDim}: BlockGeome
 }
 
 /** The same for so few rows that they are one tile, if one of the tiles for them fits. */
-export function chooseFewRowTile(call: WebGPUCallShape, elementType: ElementType, rows: number): Tile | undefined {
-  const holding = fewRowTiles[elementType].filter((tile) => tileQueries(tile) >= rows);
-  return findTile(call, holding, attendNeeds(call.geometry, elementType));
+export function chooseFewRowTile(call: WebGPUCallShape, rows: number): Tile | undefined {
+  const holding = fewRowTiles.filter((tile) => tileQueries(tile) >= rows);
+  return findTile(call, holding, attendNeeds(call.geometry, 'float32'));
 }
 
 function attendNeeds(dims: HeadDims, elementType: ElementType): TileNeeds<Tile> {

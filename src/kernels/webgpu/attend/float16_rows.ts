@@ -1,4 +1,5 @@
 import {AttentionProgram, i32} from '../runtime/program.js';
+import type {Uniforms} from '../runtime/program_spec.js';
 import type {HeadDims} from '../runtime/device_limits.js';
 import type {WebGPUCall} from '../webgpu_call.js';
 import {packFloat16} from '../wgsl/float16.js';
@@ -19,15 +20,21 @@ export function float16Layout({geometry}: Pick<WebGPUCall, 'geometry'>): {keys: 
   return {keys, values, end: values + batch * keyValueHeads * keyLength * float16Words(valueDim)};
 }
 
+/** What programs that read that output know it by. */
+export function rowUniforms(call: Pick<WebGPUCall, 'geometry'>): Uniforms {
+  const {keys, values} = float16Layout(call);
+  return {firstKey: i32(keys), firstValue: i32(values)};
+}
+
 /**
- * Rows of queries, keys and values as the matrix units take them, which many workgroups read: float16, two a word, each row filled up
+ * Rows of queries, keys and values for float16 products, which many workgroups read, the queries for matrix units alone: float16, two a word, each row filled up
  * with zeros to whole fragments, the queries in units of log2; int32 `[words]`, laid out by `float16Layout`. Finite numbers that
  * float16 does not reach become the largest that it has, and what is not finite stays so.
  */
 export class Float16RowsProgram extends AttentionProgram<HeadDims> {
   constructor(call: WebGPUCall) {
     const {query, key, value, geometry} = call;
-    const {keys, values, end} = float16Layout(call);
+    const {end} = float16Layout(call);
     super({
       name: 'Float16Rows',
       inputs: rowInputs({query, key, value}),
@@ -35,7 +42,7 @@ export class Float16RowsProgram extends AttentionProgram<HeadDims> {
       outputType: 'int32',
       outputComponents: 4,
       call,
-      uniforms: {firstKey: i32(keys), firstValue: i32(values)},
+      uniforms: rowUniforms(call),
       variant: {headDim: geometry.headDim, valueDim: geometry.valueDim},
     });
   }

@@ -11,22 +11,14 @@ import {keyTile, lastVisible, scoreOf, scoresOfRow} from './attend_walk.js';
  * all rows see, which are most under a causal mask alone, are not looked at.
  */
 
-/**
- * Shader text: functions for the texts below.
- *
- * @param stored expression: the values `x`, a vec4<f32>, as the tile holds them. What overflows there is not finite.
- */
-export const withheldFunctions = (stored: string): string => `${notFinite}
+/** Shader text: functions for the texts below. */
+export const withheldFunctions = `${notFinite}
 
 // 16 bytes: see keyTileCount.
 var<workgroup> anyWithheld : array<atomic<u32>, 4>;
 
-fn asStored(x : vec4<f32>) -> vec4<f32> {
-  return ${stored};
-}
-
 fn withhold(x : vec4<f32>) -> vec4<f32> {
-  let isWithheld = notFinite(asStored(x));
+  let isWithheld = notFinite(x);
   if (any(isWithheld)) {
     atomicStore(&anyWithheld[0], 1u);
   }
@@ -34,9 +26,22 @@ fn withhold(x : vec4<f32>) -> vec4<f32> {
 }
 
 fn withheldOf(x : vec4<f32>) -> vec4<f32> {
-  return select(vec4<f32>(0.0), asStored(x), notFinite(asStored(x)));
+  return select(vec4<f32>(0.0), x, notFinite(x));
 }
 `;
+
+/** Shader text: `withhold` for words of eight values. */
+export const withholdWords = `
+fn withholdWords(words : vec4<i32>) -> vec4<i32> {
+  let bits = bitcast<vec4<u32>>(words);
+  let lowWithheld = (bits & vec4<u32>(0x7c00u)) == vec4<u32>(0x7c00u);
+  let highWithheld = (bits & vec4<u32>(0x7c000000u)) == vec4<u32>(0x7c000000u);
+  if (any(lowWithheld) || any(highWithheld)) {
+    atomicStore(&anyWithheld[0], 1u);
+  }
+  let low = select(bits & vec4<u32>(0xffffu), vec4<u32>(0u), lowWithheld);
+  return bitcast<vec4<i32>>(low | select(bits & vec4<u32>(0xffff0000u), vec4<u32>(0u), highWithheld));
+}`;
 
 /** Statements, behind `ownedRows`: the last position, and with a window the first, that all rows of the workgroup are sure to see. */
 export function findSeenByAll(form: AttendForm): string {
@@ -49,11 +54,16 @@ export function findSeenByAll(form: AttendForm): string {
 export const isNotSeenByAll = ({window}: AttendForm, position: string): string =>
   window ? `(${position} > seenByAll || ${position} < firstSeenByAll)` : `${position} > seenByAll`;
 
-/** Statements: withholds from `values`, of the key at `position`, all that the tile must not hold; padding altogether. */
-export const withholdFrom = (form: AttendForm, values: string[], position: string): string =>
-  `if (${isNotSeenByAll(form, position)}) { ${values
-    .map((x) => `${x} = withhold(select(vec4<f32>(), ${x}, ${position} != paddingPosition));`)
-    .join(' ')} }`;
+/**
+ * Statements: withholds from `values`, of the key at `position`, all that the tile must not hold; padding altogether.
+ *
+ * @param ofWords whether they are words of float16, not vec4 of values.
+ */
+export const withholdFrom = (form: AttendForm, values: string[], position: string, ofWords = false): string => {
+  const [withhold, nothing] = ofWords ? ['withholdWords', 'vec4<i32>()'] : ['withhold', 'vec4<f32>()'];
+  const statements = values.map((x) => `${x} = ${withhold}(select(${nothing}, ${x}, ${position} != paddingPosition));`);
+  return `if (${isNotSeenByAll(form, position)}) { ${statements.join(' ')} }`;
+};
 
 /**
  * Statements, behind the last barrier: walks over the keys again if anything was withheld.

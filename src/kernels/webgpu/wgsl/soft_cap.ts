@@ -16,7 +16,7 @@ fn cappedScore(score : f32) -> f32 {
 /** Half the instructions; its error is 2⁻²³ of the cap. */
 const shortCappedScore = `
 fn cappedScore(score : f32) -> f32 {
-  let power = exp2(min(${2 * Math.LOG2E}f * (score * uniforms.inverseSoftCap), 126.0));
+  let power = exp2(min(score * (${2 * Math.LOG2E}f * uniforms.inverseSoftCap), 126.0));
   return fma(-2.0 * uniforms.softCap, 1.0 / (power + 1.0), uniforms.softCap);
 }`;
 

@@ -46,7 +46,7 @@ describe('tiles of attention in float32', () => {
           causal: true,
         };
         const call: WebGPUCall = {op: 'test', backend, precision: 'float32', query, key, value, ...form};
-        const output = new AttendProgram(call, {tile, elementType: 'float32'}).run(backend);
+        const output = new AttendProgram(call, {tile}).run(backend);
         const actual = (await backend.read(output.dataId)) as Float32Array;
         backend.disposeData(output.dataId);
         expect(relativeL1(actual, attend(cpuCall(inputs, form)))).to.be.below(1e-6);
