@@ -10,15 +10,12 @@ import {CalibrationInputs, computed, largestSize, launchSize, longestCall, thres
 import type {FittedPrecision, PrecisionTimes} from './fit_calibration.js';
 import {fitLaunch, fitPrecision, timeOfCall} from './fit_calibration.js';
 import type {Clock, TimedCase} from './time_rounds.js';
-import {timeCase, timeRounds} from './time_rounds.js';
+import {chooseCalls, timeCase, timeRounds} from './time_rounds.js';
 
 const op = 'calibrateAttention';
 
 /** Of measuring, in milliseconds. */
 const budget = 300;
-/** Calls in a row should not take much less, in milliseconds. */
-const calledFor = 3;
-const mostCalls = 16;
 /** Clocks of a GPU that was idle take some hundred milliseconds of work to rise; until then launching seems cheap beside arithmetic. */
 const warmUpTime = 600;
 
@@ -134,15 +131,7 @@ async function measureConstants(
       {run: () => large.sparse(thresholds.many, precision), calls: 1},
     ]),
   ];
-  let expected = 0;
-  for (const [index, timed] of cases.entries()) {
-    signal?.throwIfAborted();
-    await timeCase(clock, timed);
-    const ms = await timeCase(clock, timed);
-    // The first is one call, from which several are told apart.
-    if (index > 0) timed.calls = Math.min(mostCalls, Math.max(index === 1 ? 2 : 1, Math.round(calledFor / ms) || 1));
-    expected += ms * timed.calls;
-  }
+  const expected = await chooseCalls(clock, cases, signal);
   check(expected > 0, op, 'times', `got ${expected} ms for all calls together`, 'a clock that goes on');
   const [few, many] = [await large.kept(thresholds.few), await large.kept(thresholds.many)];
 

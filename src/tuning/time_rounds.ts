@@ -1,5 +1,6 @@
 import type {Tensor} from '@tensorflow/tfjs-core';
 import {dispose, tidy} from '@tensorflow/tfjs-core';
+import {fitLaunch} from './fit_calibration.js';
 
 /** A call that is timed, so many in a row. */
 export interface TimedCase {
@@ -30,6 +31,37 @@ export async function timeCase(clock: Clock, {run, calls}: TimedCase): Promise<n
     last.dispose();
   }
 }
+
+/** Calls in a row should take so long, in milliseconds, and as long as the wait for them, up to the second of these. */
+const [calledFor, calledForAtMost] = [3, 6];
+const mostCalls = 16;
+
+/**
+ * Sets how many calls of each case are timed in a row, by a first look at each. The first case stays one call; the second, the same call, tells
+ * with it what a wait takes: where one of a millisecond were taken for a call's own, a fast device would seem slow.
+ *
+ * @returns milliseconds that a round is expected to take.
+ */
+export async function chooseCalls(clock: Clock, cases: readonly TimedCase[], signal?: AbortSignal): Promise<number> {
+  let expected = 0;
+  let launch = {call: 0, wait: 0};
+  for (const [index, timed] of cases.entries()) {
+    signal?.throwIfAborted();
+    await timeCase(clock, timed);
+    const one = await timeCase(clock, timed);
+    if (index === 1) launch = fitLaunch(one, await timeCase(clock, {...timed, calls: mostLooked}), mostLooked);
+    const call = Math.max(one - launch.wait, launch.call);
+    if (index > 0) {
+      const lasting = Math.max(calledFor, Math.min(launch.wait, calledForAtMost));
+      timed.calls = Math.min(mostCalls, Math.max(index === 1 ? 2 : 1, Math.round(lasting / call) || 1));
+    }
+    expected += one + (timed.calls - 1) * call;
+  }
+  return expected;
+}
+
+/** Calls in a row of the first look at what a wait takes. */
+const mostLooked = 4;
 
 /**
  * Times the cases in turn, round after round, so that what slows the device for a while slows all of them.

@@ -10,7 +10,7 @@ import {costsOf} from '../../src/kernels/webgpu/costs';
 import {largestSize, sizes} from '../../src/tuning/calibration_cases';
 import {fitLaunch, fitPrecision, timeOfCall} from '../../src/tuning/fit_calibration';
 import {measure} from '../../src/tuning/calibrate_attention';
-import {medianOfTimes, timeRounds} from '../../src/tuning/time_rounds';
+import {chooseCalls, medianOfTimes, timeCase, timeRounds} from '../../src/tuning/time_rounds';
 
 const cut = {blockSize: 128, keyBlockSize: 64, segmentSize: 256};
 
@@ -158,6 +158,41 @@ describe('timing by rounds', () => {
     const clock = {now: () => 7, computed: async () => {}};
     const failure = await measure(clock).catch((error: Error) => error.message);
     expect(failure).to.include('calibrateAttention: times: got ').and.include('takes a clock that goes on');
+  });
+});
+
+describe('how many calls are timed in a row', () => {
+  before(() => setBackend('cpu'));
+
+  /** A call takes `ms`, and the wait for it `wait` more. */
+  const chosen = async (wait: number, ms: number[]) => {
+    let time = 0;
+    const clock = {now: () => time, computed: async () => void (time += wait)};
+    const cases = ms.map((taken) => ({
+      calls: 1,
+      run: (): Tensor => {
+        time += taken;
+        return scalar(0);
+      },
+    }));
+    const expected = await chooseCalls(clock, cases);
+    const start = time;
+    for (const timed of cases) await timeCase(clock, timed);
+    return {calls: cases.map(({calls}) => calls), expected, took: time - start};
+  };
+
+  it('is as many as take longer than a wait of some milliseconds', async () => {
+    for (const wait of [0, 0.1, 2.5]) {
+      const {calls, expected, took} = await chosen(wait, [0.2, 0.2, 0.6, 3, 40]);
+      expect(calls).to.deep.equal([1, 15, 5, 1, 1]);
+      expect(expected).to.be.closeTo(took, 1e-9);
+    }
+    expect((await chosen(4, [0.2, 0.2, 0.6, 3, 40])).calls).to.deep.equal([1, 16, 7, 1, 1]);
+    expect((await chosen(20, [0.5, 0.5, 1])).calls).to.deep.equal([1, 12, 6]);
+  });
+
+  it('is one or two where the clock stands still', async () => {
+    expect((await chosen(0, [0, 0, 0])).calls.every((calls) => calls >= 1 && calls <= 16)).to.equal(true);
   });
 });
 

@@ -8,13 +8,12 @@ import {describeAdapter} from './runtime/adapter.js';
 import {sampleUnits} from './select/sampled_mass_matrix.js';
 
 /**
- * Measured on one NVIDIA H100, 2026-11-25, multiply-adds on an H200, 2026-11-23 (docs/performance.md): the fastest devices that
+ * Measured on one NVIDIA H100, 2026-11-25, attention itself on an H200, 2026-11-30 (docs/performance.md): the fastest devices that
  * we have. On a slower one arithmetic counts for more and recording for less (`device_costs.ts`).
  *
  * `record` is of Chromium; Node with Dawn takes three times as long.
  */
-const common: Omit<AttentionCosts, 'multiplyAdds' | 'sampleMultiplyAdd'> = {
-  sparseFactor: 1.12,
+const common: Omit<AttentionCosts, 'multiplyAdds' | 'sparseFactor' | 'sampleMultiplyAdd'> = {
   record: 0.022,
   programs: 8,
   sampledPrograms: 6,
@@ -29,7 +28,13 @@ const common: Omit<AttentionCosts, 'multiplyAdds' | 'sampleMultiplyAdd'> = {
 /** Measured on one H100, 2026-11-28, 14 heads of 64, 16,384 and 32,640 tokens. */
 const sampleMultiplyAdd = {matrixUnits: 3.1e-11, without: 1.3e-10};
 
-const multiplyAdds: Record<AttentionArithmetic, number> = {float32: 1.18e10, float16: 1.99e10, 'matrix units': 3.45e10};
+/** 8 heads of 64, 16,384 tokens; of blocks beside that, heads of the demo's model. */
+const attendCosts: Record<AttentionArithmetic, Pick<AttentionCosts, 'multiplyAdds' | 'sparseFactor'>> = {
+  float32: {multiplyAdds: 1.45e10, sparseFactor: 1.12},
+  float16: {multiplyAdds: 2.24e10, sparseFactor: 1.12},
+  // Masks are left out of tiles that all rows see in exact attention alone.
+  'matrix units': {multiplyAdds: 6.5e10, sparseFactor: 1.27},
+};
 
 /** The costs on the fastest device with these features: they depend on what multiplies. */
 export function webgpuCosts(
@@ -41,7 +46,7 @@ export function webgpuCosts(
   return {
     ...common,
     sampleMultiplyAdd: sampleUnits(device) ? sampleMultiplyAdd.matrixUnits : sampleMultiplyAdd.without,
-    multiplyAdds: multiplyAdds[arithmeticOf(device, {headDim, valueDim}, precision)],
+    ...attendCosts[arithmeticOf(device, {headDim, valueDim}, precision)],
   };
 }
 
