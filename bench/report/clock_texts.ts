@@ -23,8 +23,8 @@ export const CLOCK_TEXTS: Record<BackendName, ClockTexts> = {
     column: 'GPU',
     exact:
       'Random inputs, batch 1. “GPU” is the time between timestamps on the device; the other figures count whatever a ' +
-      'page waits for, over many calls in a row. ONNX Runtime: `GroupQueryAttention` of its WebGPU provider, a chain ' +
-      `of nodes less a chain of one. ${COMPOSED}`,
+      'page waits for, over many calls in a row less a single one. ONNX Runtime: `GroupQueryAttention` of its WebGPU ' +
+      `provider, a chain of nodes less a chain of one. ${COMPOSED}`,
     sparse:
       '“exact” and “PBS-Attn” count whatever a page waits for; stages are times on the GPU alone. ' +
       DERIVED('on the GPU'),
@@ -35,7 +35,7 @@ export const CLOCK_TEXTS: Record<BackendName, ClockTexts> = {
     exact:
       'Random inputs, batch 1. “by draws” adds up the draws of a call, each taken by waiting for the GPU after it, less ' +
       'the time of an empty wait (WebGL has no timestamps in most browsers); the other figures count whatever a page ' +
-      `waits for, over many calls in a row. ${COMPOSED}`,
+      `waits for, over many calls in a row less a single one. ${COMPOSED}`,
     sparse:
       '“exact” and “PBS-Attn” count whatever a page waits for, over many calls in a row. “exact, by draws” and stages ' +
       'were taken by waiting after each draw, less the time of an empty wait: they hold what the processor does for a ' +

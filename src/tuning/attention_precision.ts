@@ -14,8 +14,8 @@ const op = 'attentionPrecision';
 /**
  * What a call of this shape multiplies with on the active backend and its device. `'float32'`; `'float16'`, products and sums of up to 16
  * of them, longer sums in float32; or `'matrix units'`, products of float16 and sums in float32. Nothing but `'float32'` without
- * `options: {precision: 'float16'}`, on other backends than WebGPU, on a device without float16, and where few query rows meet many keys on a
- * device with matrix units, as in decoding, which waits for memory. How blocks are scored is another matter (docs/choosing-options.md).
+ * `options: {precision: 'float16'}`, on other backends than WebGPU, on a device without float16, and where few query rows meet many keys, as in
+ * decoding, which waits for memory. How blocks are scored is another matter (docs/choosing-options.md).
  *
  * ```js
  * attentionPrecision({heads: 8, queryLength: 4096, headDim: 64, options: {precision: 'float16'}});
