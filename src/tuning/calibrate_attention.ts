@@ -10,7 +10,7 @@ import {CalibrationInputs, computed, largestSize, launchSize, longestCall, thres
 import type {FittedPrecision, PrecisionTimes} from './fit_calibration.js';
 import {fitLaunch, fitPrecision, timeOfCall} from './fit_calibration.js';
 import type {Clock, TimedCase} from './time_rounds.js';
-import {chooseCalls, timeCase, timeRounds} from './time_rounds.js';
+import {chooseCalls, shortestCall, timeCase, timeRounds} from './time_rounds.js';
 
 const op = 'calibrateAttention';
 
@@ -86,19 +86,9 @@ async function timeOfSize(clock: Clock, size: CalibrationSize, signal?: AbortSig
   }
 }
 
-/** Of a few calls of exact attention; the first one compiles. */
-async function shortestTime(clock: Clock, inputs: CalibrationInputs, signal?: AbortSignal): Promise<number> {
-  const exact = {run: () => inputs.exact(), calls: 1};
-  const times: number[] = [];
-  for (let i = 0; i < 4; ++i) {
-    signal?.throwIfAborted();
-    const ms = await timeCase(clock, exact);
-    if (i > 0) times.push(ms);
-    // Where one takes long, no launch hides it.
-    if (i > 0 && !(ms < longestCall / 4)) break;
-  }
-  return Math.min(...times);
-}
+/** Of exact attention. */
+const shortestTime = (clock: Clock, inputs: CalibrationInputs, signal?: AbortSignal): Promise<number> =>
+  shortestCall(clock, () => inputs.exact(), {longest: longestCall, signal});
 
 /** Keeps the device at work until its clocks have risen. */
 async function warmUp(clock: Clock, inputs: CalibrationInputs, signal?: AbortSignal): Promise<void> {

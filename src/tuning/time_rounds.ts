@@ -32,6 +32,34 @@ export async function timeCase(clock: Clock, {run, calls}: TimedCase): Promise<n
   }
 }
 
+/** Calls in a row of a first look, and how often there is one. */
+const lookedAt = 4;
+const looks = 3;
+
+/**
+ * Milliseconds of a call, from a first look. Without the wait for it, which may be a hundred times as long, unless a call with that takes longer
+ * than `longest`; the first call compiles.
+ */
+export async function shortestCall(
+  clock: Clock,
+  run: () => Tensor,
+  {longest, signal}: {longest: number; signal?: AbortSignal},
+): Promise<number> {
+  const shortest = async (calls: number) => {
+    let least = Infinity;
+    for (let i = 0; i < looks; ++i) {
+      signal?.throwIfAborted();
+      least = Math.min(least, await timeCase(clock, {run, calls}));
+      if (!(least > 0 && least < longest)) break;
+    }
+    return least;
+  };
+  signal?.throwIfAborted();
+  await timeCase(clock, {run, calls: 1});
+  const one = await shortest(1);
+  return one > 0 && one < longest ? fitLaunch(one, await shortest(lookedAt), lookedAt).call : one;
+}
+
 /** Calls in a row should take so long, in milliseconds, and as long as the wait for them, up to the second of these. */
 const [calledFor, calledForAtMost] = [3, 6];
 const mostCalls = 16;
@@ -49,7 +77,7 @@ export async function chooseCalls(clock: Clock, cases: readonly TimedCase[], sig
     signal?.throwIfAborted();
     await timeCase(clock, timed);
     const one = await timeCase(clock, timed);
-    if (index === 1) launch = fitLaunch(one, await timeCase(clock, {...timed, calls: mostLooked}), mostLooked);
+    if (index === 1) launch = fitLaunch(one, await timeCase(clock, {...timed, calls: lookedAt}), lookedAt);
     const call = Math.max(one - launch.wait, launch.call);
     if (index > 0) {
       const lasting = Math.max(calledFor, Math.min(launch.wait, calledForAtMost));
@@ -59,9 +87,6 @@ export async function chooseCalls(clock: Clock, cases: readonly TimedCase[], sig
   }
   return expected;
 }
-
-/** Calls in a row of the first look at what a wait takes. */
-const mostLooked = 4;
 
 /**
  * Times the cases in turn, round after round, so that what slows the device for a while slows all of them.

@@ -10,7 +10,7 @@ import {costsOf} from '../../src/kernels/webgpu/costs';
 import {largestSize, sizes} from '../../src/tuning/calibration_cases';
 import {fitLaunch, fitPrecision, timeOfCall} from '../../src/tuning/fit_calibration';
 import {measure} from '../../src/tuning/calibrate_attention';
-import {chooseCalls, medianOfTimes, timeCase, timeRounds} from '../../src/tuning/time_rounds';
+import {chooseCalls, medianOfTimes, shortestCall, timeCase, timeRounds} from '../../src/tuning/time_rounds';
 
 const cut = {blockSize: 128, keyBlockSize: 64, segmentSize: 256};
 
@@ -158,6 +158,33 @@ describe('timing by rounds', () => {
     const clock = {now: () => 7, computed: async () => {}};
     const failure = await measure(clock).catch((error: Error) => error.message);
     expect(failure).to.include('calibrateAttention: times: got ').and.include('takes a clock that goes on');
+  });
+});
+
+describe('a first look at a call', () => {
+  before(() => setBackend('cpu'));
+
+  const look = (wait: () => number, ms: number) => {
+    let time = 0;
+    const run = (): Tensor => {
+      time += ms;
+      return scalar(0);
+    };
+    const clock = {now: () => time, computed: async () => void (time += wait())};
+    return shortestCall(clock, run, {longest: 10});
+  };
+
+  it('does not count the wait, so that a fast device is measured on a size that keeps it busy', async () => {
+    expect(await look(() => 3, 0.2)).to.be.closeTo(0.2, 1e-9);
+    let waits = 0;
+    // A wait of 1 to 3 ms, now this and now that: what is left of it is multiplied by the work of the next size.
+    const jitter = () => 1 + (2 * (++waits % 3)) / 2;
+    expect(await look(jitter, 0.2)).to.be.closeTo(0.2, 1e-9);
+  });
+
+  it('counts it where the call takes long, and ends where the clock stands still', async () => {
+    expect(await look(() => 3, 40)).to.equal(43);
+    expect(await look(() => 0, 0)).to.equal(0);
   });
 });
 
