@@ -75,7 +75,7 @@ if (testBackends().includes('webgpu')) {
     async function rounded(call: WebGPUCall, plan?: WebGPUPlan) {
       const {backend, geometry} = call;
       const tile = chooseAttendTile(call, 'float16', geometry.blockSize);
-      const rows = new Float16RowsProgram(call).run(backend);
+      const rows = new Float16RowsProgram(call, false).run(backend);
       const output = new RoundedAttendProgram(call, {tile, rows, plan}).run(backend);
       const values = (await backend.read(output.dataId)) as Float32Array;
       [rows, output].forEach(({dataId}) => backend.disposeData(dataId));

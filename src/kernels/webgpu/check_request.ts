@@ -2,6 +2,7 @@ import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import type {AttentionRequest} from '../../attention/attention_call.js';
 import {isSparse} from '../../attention/attention_call.js';
+import {float16RowsShape} from './attend/attend.js';
 import {gradientShapes} from './gradients/attend_gradients.js';
 import {checkBufferSizes} from './runtime/device_limits.js';
 import {proxyStatisticsShape} from './permute/proxy_key_scores.js';
@@ -15,12 +16,15 @@ export function checkRequest(backend: WebGPUBackend, request: AttentionRequest):
   const {batch, heads, queryLength, valueDim} = geometry;
   const tensors = Object.entries(inputs) as Array<[string, TensorInfo]>;
   const sparse = isSparse(request);
+  const attends = result === 'output' || result === 'logSumExp';
+  const rows = attends ? float16RowsShape({...request, backend}, sparse) : undefined;
   checkBufferSizes(op, backend, {
     ...Object.fromEntries(tensors.map(([name, {shape}]) => [name, shape])),
     // Packed rows are mostly unpacked.
     ...(inputs.key.dtype === 'int32' && {'unpacked key': [...inputs.key.shape.slice(0, 3), geometry.headDim]}),
     ...(inputs.value?.dtype === 'int32' && {'unpacked value': [...inputs.value.shape.slice(0, 3), valueDim]}),
-    ...((result === 'output' || result === 'logSumExp') && {output: [batch, heads, queryLength, valueDim]}),
+    ...(rows && {'rows of float16': rows}),
+    ...(attends && {output: [batch, heads, queryLength, valueDim]}),
     ...(result === 'logSumExp' && {states: [batch, heads, queryLength, 4 * stateVectors(valueDim)]}),
     ...((sparse || result === 'plan') && planShapes(request)),
     ...(result === 'gradients' && gradientShapes(geometry, sparse, inputs.alibiSlopes ? {slopes: true} : {})),

@@ -107,9 +107,9 @@ describe('shader texts', () => {
   const tile: Tile = {threadsX: 16, threadsY: 8, rows: 4, columns: 2};
   const attendTile: Tile = {threadsX: 8, threadsY: 16, rows: 2, columns: 4};
   const float32 = {tile: attendTile};
-  const rowsOf = (of: WebGPUCall) => int32(4 * float16Layout(of).end);
+  const rowsOf = (of: WebGPUCall, hasQueries: boolean) => int32(4 * float16Layout(of, hasQueries).end);
   const float16 = (of: WebGPUCall, plan?: WebGPUPlan) =>
-    new AttendProgram(of, {tile: {...attendTile, rows: 4 as const}, rows: rowsOf(of), plan});
+    new AttendProgram(of, {tile: {...attendTile, rows: 4 as const}, rows: rowsOf(of, false), plan});
   const gradientTile: GradientTile = {...attendTile, chunk: 16};
   const chunkedTile: GradientTile = {...attendTile, threadsY: 8, columns: 2, chunk: 8};
   const fewKeys: Tile = {threadsX: 4, threadsY: 8, rows: 2, columns: 2};
@@ -136,12 +136,13 @@ describe('shader texts', () => {
   const long = call({query: info(1, 8, 1024, 64), key: info(1, 2, 1024, 64)});
   const onMatrixUnits = (of: WebGPUCall, plan?: WebGPUPlan, tile: Partial<MatrixTile> = {}) =>
     new AttendMatrixProgram(of, {
-      ...{rows: rowsOf(of), plan},
+      ...{rows: rowsOf(of, true), plan},
       tile: {units: UNITS, lanesOfRow: 2, keys: 16, ...tile},
     });
   const programs: Record<string, AttentionProgram<object>> = {
-    float16_rows: new Float16RowsProgram(wide),
-    float16_rows_odd: new Float16RowsProgram(odd),
+    float16_rows: new Float16RowsProgram(wide, true),
+    float16_rows_odd: new Float16RowsProgram(odd, true),
+    float16_rows_without_queries: new Float16RowsProgram(wide, false),
     proxy_statistics: new ProxyStatisticsProgram(grouped, tile),
     proxy_log_sums: new ProxyLogSumsProgram(info(4, 2, 128, 2)),
     key_scores: new KeyScoresProgram(grouped, info(4, 128), tile),

@@ -19,7 +19,7 @@ import {chooseMatrixTile} from './attend_matrix_tile.js';
 import {attendMemory, products} from './attend_products.js';
 import {AttendRows, ifInHead} from './attend_rows.js';
 import type {AttendOptions, Split} from './attend_split.js';
-import {Float16RowsProgram, rowUniforms} from './float16_rows.js';
+import {float16Layout, Float16RowsProgram, rowUniforms} from './float16_rows.js';
 import {CombineStatesProgram, splitOf} from './attend_split.js';
 import {LogSumExpProgram} from './log_sum_exp.js';
 import type {ElementType} from './attend_tile.js';
@@ -53,7 +53,7 @@ export function attend(call: WebGPUCall, plan?: WebGPUPlan): TensorInfo {
     return new AttendProgram(call, {tile: fewRows ?? chooseAttendTile(call, 'float32', blockSize), plan}).run(backend);
   }
   return withScratch(backend, (scratch) => {
-    const rows = scratch(new Float16RowsProgram(call).run(backend));
+    const rows = scratch(new Float16RowsProgram(call, arithmetic === 'matrix units').run(backend));
     if (arithmetic === 'float16') {
       return new AttendProgram(call, {tile: chooseAttendTile(call, 'float16', blockSize), rows, plan}).run(backend);
     }
@@ -72,7 +72,7 @@ export function attendWithLogSumExp(call: WebGPUCall): TensorInfo[] {
   const split = splitOf(call, arithmetic, false);
   return withScratch(backend, (scratch, keep) => {
     const whole = () => {
-      const rows = arithmetic === 'float32' ? undefined : scratch(new Float16RowsProgram(call).run(backend));
+      const rows = arithmetic === 'float32' ? undefined : scratch(new Float16RowsProgram(call, false).run(backend));
       const tile = chooseAttendTile(call, rows ? 'float16' : 'float32');
       return new AttendProgram(call, {tile, rows, chunks: 1});
     };
@@ -92,6 +92,12 @@ const statesProgram = (call: WebGPUCall, {tile, chunks, teams}: Split, plan?: We
 export function arithmeticOfCall(call: WebGPUCallShape, sparse: boolean): AttentionArithmetic {
   const arithmetic = arithmeticOf(call.backend.device, call.geometry, call.precision);
   return splitOf(call, arithmetic, sparse) ? 'float32' : arithmetic;
+}
+
+/** Shape of the rows of float16 that `attend` makes for it, if it does. */
+export function float16RowsShape(call: WebGPUCallShape, sparse: boolean): number[] | undefined {
+  const arithmetic = arithmeticOfCall(call, sparse);
+  return arithmetic === 'float32' ? undefined : [4 * float16Layout(call, arithmetic === 'matrix units').end];
 }
 
 /** Whether exact attention is that of decoding, whose program reads packed keys and values as they are. */
@@ -114,7 +120,7 @@ export class AttendProgram extends AttentionProgram<AttendVariant> {
       name: 'Attend',
       ...spec,
       inputs: {...inputs, ...(rows && {key: {tensor: rows, components: 4 as const}, value: undefined})},
-      uniforms: {...uniforms, ...(rows && rowUniforms(call))},
+      uniforms: {...uniforms, ...(rows && rowUniforms(call, false))},
       threads: tileThreads(tile),
       variant: {tile, elementType, ...form, ...(elementType === 'float16' && shortCap(call))},
       ...(elementType === 'float16' && {extensions: ['f16' as const]}),

@@ -25,7 +25,7 @@ const headroom = 8;
 
 /** How the program runs. */
 interface MatrixOptions {
-  /** Output of `Float16RowsProgram`. */
+  /** Output of `Float16RowsProgram` with queries. */
   rows: TensorInfo;
   tile: MatrixTile;
   plan?: WebGPUPlan;
@@ -52,7 +52,7 @@ export class AttendMatrixProgram extends AttentionProgram<MatrixForm> {
         key: {tensor: rows, components: 4},
         value: undefined,
       },
-      uniforms: {...spec.uniforms, ...rowUniforms(call)},
+      uniforms: {...spec.uniforms, ...rowUniforms(call, true)},
       threads,
       variant: {...form, tile, ...shortCap(call)},
       extensions: matrixExtensions,

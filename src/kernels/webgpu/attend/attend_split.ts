@@ -33,7 +33,7 @@ const decodedRows = 16;
 /** How `AttendProgram` runs. */
 export interface AttendOptions {
   tile: Tile;
-  /** Output of `Float16RowsProgram`, for float16 products. */
+  /** Output of `Float16RowsProgram` without queries, for float16 products. */
   rows?: TensorInfo;
   plan?: WebGPUPlan;
   /** Into how many the keys are cut; then states of the softmax come out. */
