@@ -2,10 +2,12 @@ import type {Tensor4D, TensorInfo} from '@tensorflow/tfjs-core';
 import {backend as activeBackend, getKernel, setBackend, tensor1d, tensor4d} from '@tensorflow/tfjs-core';
 import {WebGPUBackend} from '@tensorflow/tfjs-backend-webgpu';
 import {expect} from 'chai';
-import {flashAttention, pbsAttentionPlan} from '../../src/index';
+import {attentionWithLogSumExp, flashAttention, pbsAttentionPlan} from '../../src/index';
 import {blockGeometry} from '../../src/attention/block_geometry';
 import {attend} from '../../src/kernels/cpu/attend/attend';
 import {AttendProgram} from '../../src/kernels/webgpu/attend/attend';
+import {CombineStatesProgram} from '../../src/kernels/webgpu/attend/attend_split';
+import {LogSumExpProgram} from '../../src/kernels/webgpu/attend/log_sum_exp';
 import {halfArithmetic} from '../../src/kernels/webgpu/attend/attend_products';
 import {chooseAttendTile} from '../../src/kernels/webgpu/attend/attend_tile';
 import {Float16RowsProgram} from '../../src/kernels/webgpu/attend/float16_rows';
@@ -173,6 +175,29 @@ if (testBackends().includes('webgpu')) {
       const actual = await roundedOverBlocks(tensors(inputs), {causal: true, blockSize: 40});
       const exact = await flashAttention(...tensors(inputs), {causal: true}).data();
       expect(relativeL1(actual, exact)).to.be.within(1e-5, 2e-3);
+    });
+
+    it('hands on the states of its rows, for the logarithms of their sums', async () => {
+      const inputs = randomInputs({heads: 2, keyValueHeads: 1, length: 70, headDim: 16}, 10);
+      const [q, k, v] = tensors(inputs);
+      const geometry = blockGeometry(q, k, {blockSize: 70, keyBlockSize: 70, segmentSize: 70});
+      const call = callOf(q, k, v, {geometry, scale: 0.25, causal: true});
+      const {backend} = call;
+      const rows = new Float16RowsProgram(call, false).run(backend);
+      const tile = chooseAttendTile(call, 'float16');
+      const states = new RoundedAttendProgram(call, {tile, rows, chunks: 1}).run(backend);
+      const made = [
+        new CombineStatesProgram(states, geometry).run(backend),
+        new LogSumExpProgram(states, geometry).run(backend),
+      ];
+      const [output, logSums] = await Promise.all(
+        made.map(({dataId}) => backend.read(dataId) as Promise<Float32Array>),
+      );
+      [rows, states, ...made].forEach(({dataId}) => backend.disposeData(dataId));
+      const exact = attentionWithLogSumExp(q, k, v, {scale: 0.25});
+      const [expected, expectedSums] = [await exact.output.data(), await exact.logSumExp.data()];
+      expect(relativeL1(output, expected)).to.be.within(1e-5, 2e-3);
+      expect(relativeL1(logSums, expectedSums)).to.be.within(1e-7, 2e-3);
     });
 
     it('attends to the blocks of a plan, its arithmetic in float32', async () => {
