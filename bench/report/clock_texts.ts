@@ -37,7 +37,7 @@ export const CLOCK_TEXTS: Record<BackendName, ClockTexts> = {
       'the time of an empty wait (WebGL has no timestamps in most browsers); the other figures count whatever a page ' +
       `waits for, over many calls in a row less a single one. ${COMPOSED}`,
     sparse:
-      '“exact” and “PBS-Attn” count whatever a page waits for, over many calls in a row. “exact, by draws” and stages ' +
+      '“exact” and “PBS-Attn” count whatever a page waits for, over many calls in a row less a single one. “exact, by draws” and stages ' +
       'were taken by waiting after each draw, less the time of an empty wait: they hold what the processor does for a ' +
       'draw, and nothing overlaps, so that short stages seem longer than they are in a whole call. ' +
       DERIVED('by draws'),

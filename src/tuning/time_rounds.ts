@@ -68,7 +68,7 @@ const mostCalls = 16;
  * Sets how many calls of each case are timed in a row, by a first look at each. The first case stays one call; the second, the same call, tells
  * with it what a wait takes: where one of a millisecond were taken for a call's own, a fast device would seem slow.
  *
- * @returns milliseconds that a round is expected to take.
+ * @returns milliseconds that a round is expected to take; what a clock that stands still tells counts for nothing.
  */
 export async function chooseCalls(clock: Clock, cases: readonly TimedCase[], signal?: AbortSignal): Promise<number> {
   let expected = 0;
@@ -77,6 +77,7 @@ export async function chooseCalls(clock: Clock, cases: readonly TimedCase[], sig
     signal?.throwIfAborted();
     await timeCase(clock, timed);
     const one = await timeCase(clock, timed);
+    if (!(one > 0)) continue;
     if (index === 1) launch = fitLaunch(one, await timeCase(clock, {...timed, calls: lookedAt}), lookedAt);
     const call = Math.max(one - launch.wait, launch.call);
     if (index > 0) {

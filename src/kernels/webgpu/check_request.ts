@@ -16,8 +16,9 @@ export function checkRequest(backend: WebGPUBackend, request: AttentionRequest):
   const {batch, heads, queryLength, valueDim} = geometry;
   const tensors = Object.entries(inputs) as Array<[string, TensorInfo]>;
   const sparse = isSparse(request);
-  const attends = result === 'output' || result === 'logSumExp';
-  const rows = attends ? float16RowsShape({...request, backend}, sparse) : undefined;
+  const withLogSumExp = result === 'logSumExp';
+  const attends = result === 'output' || withLogSumExp;
+  const rows = attends ? float16RowsShape({...request, backend}, {sparse, withLogSumExp}) : undefined;
   checkBufferSizes(op, backend, {
     ...Object.fromEntries(tensors.map(([name, {shape}]) => [name, shape])),
     // Packed rows are mostly unpacked.
@@ -25,7 +26,7 @@ export function checkRequest(backend: WebGPUBackend, request: AttentionRequest):
     ...(inputs.value?.dtype === 'int32' && {'unpacked value': [...inputs.value.shape.slice(0, 3), valueDim]}),
     ...(rows && {'rows of float16': rows}),
     ...(attends && {output: [batch, heads, queryLength, valueDim]}),
-    ...(result === 'logSumExp' && {states: [batch, heads, queryLength, 4 * stateVectors(valueDim)]}),
+    ...(withLogSumExp && {states: [batch, heads, queryLength, 4 * stateVectors(valueDim)]}),
     ...((sparse || result === 'plan') && planShapes(request)),
     ...(result === 'gradients' && gradientShapes(geometry, sparse, inputs.alibiSlopes ? {slopes: true} : {})),
   });

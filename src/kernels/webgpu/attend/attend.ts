@@ -67,8 +67,8 @@ export function attend(call: WebGPUCall, plan?: WebGPUPlan): TensorInfo {
  * say both. In float16 without matrix units, which hand on no states.
  */
 export function attendWithLogSumExp(call: WebGPUCall): TensorInfo[] {
-  const {backend, geometry, precision, sinks, headForms} = call;
-  const arithmetic = arithmeticOf(backend.device, geometry, precision);
+  const {backend, geometry, sinks, headForms} = call;
+  const arithmetic = arithmeticOfStates(call);
   const split = splitOf(call, arithmetic, false);
   return withScratch(backend, (scratch, keep) => {
     const whole = () => {
@@ -85,6 +85,11 @@ export function attendWithLogSumExp(call: WebGPUCall): TensorInfo[] {
   });
 }
 
+/** What states are computed in: matrix units hand on none. */
+function arithmeticOfStates({backend, geometry, precision}: WebGPUCallShape): 'float32' | 'float16' {
+  return arithmeticOf(backend.device, geometry, precision) === 'float32' ? 'float32' : 'float16';
+}
+
 const statesProgram = (call: WebGPUCall, {tile, chunks, teams}: Split, plan?: WebGPUPlan) =>
   teams ? new AttendDecodeProgram(call, {teams, chunks}) : new AttendProgram(call, {tile, chunks, plan});
 
@@ -94,10 +99,16 @@ export function arithmeticOfCall(call: WebGPUCallShape, sparse: boolean): Attent
   return splitOf(call, arithmetic, sparse) ? 'float32' : arithmetic;
 }
 
-/** Shape of the rows of float16 that `attend` makes for it, if it does. */
-export function float16RowsShape(call: WebGPUCallShape, sparse: boolean): number[] | undefined {
-  const arithmetic = arithmeticOfCall(call, sparse);
-  return arithmetic === 'float32' ? undefined : [4 * float16Layout(call, arithmetic === 'matrix units').end];
+/** Shape of the rows of float16 that `attend`, or `attendWithLogSumExp`, makes for a call, if it does. */
+export function float16RowsShape(
+  call: WebGPUCallShape,
+  {sparse, withLogSumExp}: {sparse: boolean; withLogSumExp: boolean},
+): number[] | undefined {
+  const arithmetic = withLogSumExp
+    ? arithmeticOfStates(call)
+    : arithmeticOf(call.backend.device, call.geometry, call.precision);
+  const areMade = arithmetic !== 'float32' && !splitOf(call, arithmetic, sparse);
+  return areMade ? [4 * float16Layout(call, arithmetic === 'matrix units').end] : undefined;
 }
 
 /** Whether exact attention is that of decoding, whose program reads packed keys and values as they are. */
