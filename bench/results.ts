@@ -94,6 +94,10 @@ export interface DecodeResult {
   composed?: Timing;
 }
 
+/** Milliseconds that a call keeps the device busy: on WebGL, whose draws are timed with a wait each, by the clock. */
+export const timeOnDevice = ({call, gpu}: {call: Timing; gpu?: number}, backend: BackendName): number =>
+  backend === 'webgl' ? call.median : (gpu ?? call.median);
+
 /** What `auto` goes by. */
 export const BASES = {
   class: 'class of device',

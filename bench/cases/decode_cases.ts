@@ -3,7 +3,7 @@ import {flashAttention, packFloat16} from '../../src/index';
 import {timeCalls} from '../call_timing';
 import type {Inputs} from '../captured_attention';
 import type {Call, Timer} from '../device';
-import type {DecodeResult} from '../results';
+import {type DecodeResult, timeOnDevice} from '../results';
 import {shapeName} from '../shapes';
 import type {CaseRunner} from './case_runner';
 import {disposeInputs, randomInputs} from './inputs';
@@ -38,7 +38,7 @@ export async function timeDecoding(runner: CaseRunner): Promise<void> {
               ...decoded,
               programs,
               bytes: 4 * (key.size + value.size),
-              streamed: (4 * 3 * key.size) / (sum.gpu ?? sum.call.median),
+              streamed: (4 * 3 * key.size) / timeOnDevice(sum, device.about.backend),
               packed: ofPacked && {call: ofPacked.call, gpu: ofPacked.gpu},
               // With several rows the composed way needs a mask as well.
               composed: rows === 1 ? await timeCalls(device.timer, composed, options.caseSeconds / 4) : undefined,

@@ -1,5 +1,12 @@
 import type {BackendName} from '../options';
-import {type AgreementResult, type DecodeResult, type GradientResult, type MemoryResult, METHODS} from '../results';
+import {
+  type AgreementResult,
+  type DecodeResult,
+  type GradientResult,
+  type MemoryResult,
+  METHODS,
+  timeOnDevice,
+} from '../results';
 import type {Timing} from '../statistics';
 import {milliseconds, table} from '../table';
 import {CLOCK_TEXTS} from './clock_texts';
@@ -8,13 +15,13 @@ export function decodeTable(results: DecodeResult[], backend: BackendName): stri
   if (results.length === 0) return [];
   const onGPU = (gpu: number | undefined) => (gpu === undefined ? '' : gpu.toPrecision(3));
   const rows = results.map(({shape, length, rows, call, gpu, bytes, streamed, packed, composed}) => {
-    const read = bytes / (gpu ?? call.median);
+    const read = bytes / timeOnDevice({call, gpu}, backend);
     const share = (rate: number) => `${Math.round((100 * rate) / streamed)}%`;
     return [
       ...[shape, length.toLocaleString('en'), String(rows), milliseconds(call), onGPU(gpu)],
       ...[(read / 1e6).toPrecision(3), share(read)],
       ...(packed ? [milliseconds(packed.call), onGPU(packed.gpu)] : ['', '']),
-      packed ? share(bytes / 2 / (packed.gpu ?? packed.call.median)) : '',
+      packed ? share(bytes / 2 / timeOnDevice(packed, backend)) : '',
       composed ? milliseconds(composed) : '',
       composed ? `${(composed.median / call.median).toFixed(2)}×` : '',
     ];

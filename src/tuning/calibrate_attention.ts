@@ -9,7 +9,7 @@ import type {CalibrationSize} from './calibration_cases.js';
 import {CalibrationInputs, computed, largestSize, launchSize, longestCall, thresholds} from './calibration_cases.js';
 import type {FittedPrecision, PrecisionTimes} from './fit_calibration.js';
 import {fitLaunch, fitPrecision, timeOfCall} from './fit_calibration.js';
-import type {Clock, TimedCase} from './time_rounds.js';
+import type {CaseTimes, Clock, TimedCase} from './time_rounds.js';
 import {chooseCalls, shortestCall, timeCase, timeRounds} from './time_rounds.js';
 
 const op = 'calibrateAttention';
@@ -30,7 +30,7 @@ const pageClock: Clock = {now: () => performance.now(), computed};
 /**
  * Measures on the active backend what the choice between exact and block-sparse attention (`auto`) goes by: what exact attention,
  * blocks and the choice of blocks take for their work, and what launching takes; in float16 too where the device multiplies that.
- * At most 300 ms after its programs are compiled and the device was at work for 600 ms, so that its clocks have risen; more only where a single round of the smallest calls takes longer. It holds up to 50 MB on the device meanwhile.
+ * At most 300 ms after its programs are compiled and the device was at work for 600 ms, so that its clocks have risen; more only where a single round of the smallest calls takes longer. It holds up to 200 MB on the device meanwhile.
  *
  * ```js
  * const calibration = await calibrateAttention();
@@ -67,7 +67,6 @@ export async function measure(clock: Clock, signal?: AbortSignal): Promise<Atten
     const launch = await shortestTime(clock, small, signal);
     const large = new CalibrationInputs(await largestSize(launch, (size) => timeOfSize(clock, size, signal)));
     inputs.push(large);
-    await warmUp(clock, large, signal);
     const constants = await measureConstants(clock, small, large, signal);
     check(measured === backend(), op, 'backend', 'got another one meanwhile', 'the same backend until it is done');
     return {version: 1, backend: name, adapter, date: new Date().toISOString(), constants};
@@ -90,14 +89,16 @@ async function timeOfSize(clock: Clock, size: CalibrationSize, signal?: AbortSig
 const shortestTime = (clock: Clock, inputs: CalibrationInputs, signal?: AbortSignal): Promise<number> =>
   shortestCall(clock, () => inputs.exact(), {longest: longestCall, signal});
 
-/** Keeps the device at work until its clocks have risen. */
-async function warmUp(clock: Clock, inputs: CalibrationInputs, signal?: AbortSignal): Promise<void> {
-  const exact = {run: () => inputs.exact(), calls: 1};
+/** Keeps the device at work, with the calls that are to be timed, until its clocks have risen and the engine has compiled their code. */
+async function warmUp(clock: Clock, cases: readonly TimedCase[], signal?: AbortSignal): Promise<void> {
   const start = clock.now();
-  // Where the time is not told, `fitPrecision` says so.
   while (clock.now() - start < warmUpTime) {
-    signal?.throwIfAborted();
-    if (!((await timeCase(clock, exact)) > 0)) break;
+    for (const timed of cases) {
+      signal?.throwIfAborted();
+      // Where the time is not told, `fitPrecision` says so.
+      if (!((await timeCase(clock, timed)) > 0)) return;
+      if (!(clock.now() - start < warmUpTime)) return;
+    }
   }
 }
 
@@ -113,7 +114,6 @@ async function measureConstants(
   const precisions = hasFloat16 ? (['float32', 'float16'] as const) : (['float32'] as const);
   const cases: TimedCase[] = [
     {run: () => small.exact(), calls: 1},
-    {run: () => small.exact(), calls: 1},
     {run: () => small.sparse(thresholds.few), calls: 1},
     ...precisions.flatMap((precision) => [
       {run: () => large.exact(precision), calls: 1},
@@ -121,24 +121,26 @@ async function measureConstants(
       {run: () => large.sparse(thresholds.many, precision), calls: 1},
     ]),
   ];
+  await chooseCalls(clock, cases, signal);
+  await warmUp(clock, cases, signal);
   const expected = await chooseCalls(clock, cases, signal);
   check(expected > 0, op, 'times', `got ${expected} ms for all calls together`, 'a clock that goes on');
   const [few, many] = [await large.kept(thresholds.few), await large.kept(thresholds.many)];
 
-  const fit = (times: number[]) => {
-    const launch = fitLaunch(times[0], times[1], cases[1].calls);
+  const fit = (times: CaseTimes[]) => {
+    const launch = fitLaunch(times[0].one, times[0].several, cases[0].calls);
     const perCall = (index: number) => timeOfCall(times[index], cases[index].calls, launch.wait);
     // A call that computes next to nothing takes no longer than a large one.
-    const exactLaunch = Math.min(launch.call, perCall(3)) || launch.call;
-    const sparseLaunch = Math.max(exactLaunch, Math.min(perCall(2), perCall(4)) || 0);
+    const exactLaunch = Math.min(launch.call, perCall(2)) || launch.call;
+    const sparseLaunch = Math.max(exactLaunch, Math.min(perCall(1), perCall(3)) || 0);
     const fitted = precisions.map((precision, index) => {
-      const first = 3 + 3 * index;
+      const first = 2 + 3 * index;
       const of: PrecisionTimes = {exact: perCall(first), few: perCall(first + 1), many: perCall(first + 2)};
       return fitPrecision(of, {geometry: large.geometry, few, many}, costsOf(precision), sparseLaunch);
     });
     return {exactLaunch, sparseLaunch, fitted};
   };
-  const isEnough = (times: number[]) => tryFit(() => fit(times).fitted.every(({isPlausible}) => isPlausible));
+  const isEnough = (times: CaseTimes[]) => tryFit(() => fit(times).fitted.every(({isPlausible}) => isPlausible));
   const times = await timeRounds(clock, cases, {budget, expected, isEnough, signal});
   const {exactLaunch, sparseLaunch, fitted} = fit(times);
   const [float32, float16] = fitted.map(({multiplyAdds, sparseFactor}: FittedPrecision) => ({

@@ -27,6 +27,7 @@ export const sizes: readonly CalibrationSize[] = [
   {heads: 2, length: 1024, headDim: 64},
   {heads: 8, length: 2048, headDim: 64},
   {heads: 8, length: 4096, headDim: 64},
+  {heads: 8, length: 8192, headDim: 64},
 ];
 
 /** A call that next to nothing is computed in. */

@@ -3,6 +3,7 @@ import type {AttentionCosts} from '../attention/cost_model.js';
 import {countBlocks, exactTime, timeOfBlocks} from '../attention/cost_model.js';
 import type {CalibratedPrecision} from '../attention/device_costs.js';
 import {fixedOf} from '../attention/device_costs.js';
+import type {CaseTimes} from './time_rounds.js';
 
 /** Times of one precision, in milliseconds a call: exact, and sparse with few and with many blocks. */
 export interface PrecisionTimes {
@@ -89,9 +90,10 @@ export function fitLaunch(one: number, several: number, calls: number): {call: n
 }
 
 /**
- * Milliseconds of one of the calls in a row, without the wait for the device: no less than half of what was timed. Beside other work the wait is that work's,
- * and may be longer than the calls.
+ * Milliseconds of one of the calls in a row, without a wait for the device: its own, as one call tells it, or where there is one call alone, `wait`. No less than
+ * half of what was timed: beside other work the wait is that work's, and may be longer than the calls.
  */
-export function timeOfCall(total: number, calls: number, wait: number): number {
-  return Math.max(total - wait, total / 2) / calls;
+export function timeOfCall({one, several}: CaseTimes, calls: number, wait: number): number {
+  const waited = calls > 1 ? fitLaunch(one, several, calls).wait : wait;
+  return Math.max(several - waited, several / 2) / calls;
 }

@@ -60,33 +60,37 @@ export async function shortestCall(
   return one > 0 && one < longest ? fitLaunch(one, await shortest(lookedAt), lookedAt).call : one;
 }
 
-/** Calls in a row should take so long, in milliseconds, and as long as the wait for them, up to the second of these. */
-const [calledFor, calledForAtMost] = [3, 6];
-const mostCalls = 16;
+/** Calls in a row should take so long, in milliseconds: some times as long as a wait for the device differs from another. */
+const calledFor = 6;
+const mostCalls = 64;
 
 /**
- * Sets how many calls of each case are timed in a row, by a first look at each. The first case stays one call; the second, the same call, tells
- * with it what a wait takes: where one of a millisecond were taken for a call's own, a fast device would seem slow.
+ * Sets how many calls of each case are timed in a row, by a first look at each. The first case is the shortest, and tells
+ * what a wait takes: it has several calls.
  *
  * @returns milliseconds that a round is expected to take; what a clock that stands still tells counts for nothing.
  */
 export async function chooseCalls(clock: Clock, cases: readonly TimedCase[], signal?: AbortSignal): Promise<number> {
   let expected = 0;
-  let launch = {call: 0, wait: 0};
+  let launch: {call: number; wait: number} | undefined;
   for (const [index, timed] of cases.entries()) {
     signal?.throwIfAborted();
-    await timeCase(clock, timed);
-    const one = await timeCase(clock, timed);
+    const {run} = timed;
+    await timeCase(clock, {run, calls: 1});
+    const one = await timeCase(clock, {run, calls: 1});
     if (!(one > 0)) continue;
-    if (index === 1) launch = fitLaunch(one, await timeCase(clock, {...timed, calls: lookedAt}), lookedAt);
+    launch ??= fitLaunch(one, await timeCase(clock, {run, calls: lookedAt}), lookedAt);
     const call = Math.max(one - launch.wait, launch.call);
-    if (index > 0) {
-      const lasting = Math.max(calledFor, Math.min(launch.wait, calledForAtMost));
-      timed.calls = Math.min(mostCalls, Math.max(index === 1 ? 2 : 1, Math.round(lasting / call) || 1));
-    }
-    expected += one + (timed.calls - 1) * call;
+    timed.calls = Math.max(index === 0 ? 2 : 1, Math.min(mostCalls, Math.round(calledFor / call)));
+    expected += one + (timed.calls > 1 ? one + (timed.calls - 1) * call : 0);
   }
   return expected;
+}
+
+/** Milliseconds of one call and of the calls of a case in a row, each with a wait. */
+export interface CaseTimes {
+  one: number;
+  several: number;
 }
 
 /**
@@ -95,23 +99,26 @@ export async function chooseCalls(clock: Clock, cases: readonly TimedCase[], sig
  * @param budget milliseconds: no round is begun that would end after it, but for the first.
  * @param expected milliseconds that a round takes.
  * @param isEnough asked after a round whether what there is says something.
- * @returns medians of the times in milliseconds, in the order of the cases; NaN where no clock told anything.
+ * @returns medians of the times, in the order of the cases; NaN where no clock told anything.
  */
 export async function timeRounds(
   clock: Clock,
   cases: readonly TimedCase[],
   {budget, expected, isEnough, signal}: RoundLimits,
-): Promise<number[]> {
-  const samples: number[][] = cases.map(() => []);
-  const medians = () => samples.map(medianOfTimes);
+): Promise<CaseTimes[]> {
+  const samples = cases.map(() => ({one: [] as number[], several: [] as number[]}));
+  const medians = () =>
+    samples.map(({one, several}) => ({one: medianOfTimes(one), several: medianOfTimes(several)}));
   let longest = expected;
   const begin = clock.now();
   for (let round = 0; round < mostRounds; ++round) {
     const start = clock.now();
     if (round > 0 && !(start - begin + longest <= budget)) break;
-    for (const [index, timed] of cases.entries()) {
+    for (const [index, {run, calls}] of cases.entries()) {
       signal?.throwIfAborted();
-      samples[index].push(await timeCase(clock, timed));
+      const one = await timeCase(clock, {run, calls: 1});
+      samples[index].one.push(one);
+      samples[index].several.push(calls > 1 ? await timeCase(clock, {run, calls}) : one);
     }
     longest = Math.max(longest, clock.now() - start);
     // Half of the budget is for a second look.
@@ -123,7 +130,7 @@ export async function timeRounds(
 export interface RoundLimits {
   budget: number;
   expected: number;
-  isEnough: (medians: number[]) => boolean;
+  isEnough: (medians: CaseTimes[]) => boolean;
   signal?: AbortSignal;
 }
 

@@ -97,10 +97,12 @@ describe('fitting a calibration', () => {
     }
   });
 
-  it('does not take the wait for longer than half of the calls', () => {
-    expect(timeOfCall(10, 4, 2)).to.equal(2);
-    expect(timeOfCall(10, 4, 90)).to.equal(1.25);
-    expect(timeOfCall(NaN, 4, 2)).to.satisfy(Number.isNaN);
+  it("takes a call's own wait off its time, or that of another where it has one call, and no more than half", () => {
+    expect(timeOfCall({one: 4, several: 10}, 4, 99)).to.equal(2);
+    expect(timeOfCall({one: 90, several: 10}, 4, 99)).to.equal(1.25);
+    expect(timeOfCall({one: 10, several: 10}, 1, 2)).to.equal(8);
+    expect(timeOfCall({one: 10, several: 10}, 1, 90)).to.equal(5);
+    expect(timeOfCall({one: NaN, several: NaN}, 4, 2)).to.satisfy(Number.isNaN);
   });
 
   it('takes the median of times that can be', () => {
@@ -136,7 +138,8 @@ describe('timing by rounds', () => {
     await timeRounds(device, [device.takes(() => 40), device.takes(() => 30)], {...limits, expected: 70});
     expect(device.time).to.equal(280);
     const slow = new FakeDevice();
-    expect(await timeRounds(slow, [slow.takes(() => 400)], {...limits, expected: 400})).to.deep.equal([400]);
+    const times = await timeRounds(slow, [slow.takes(() => 400)], {...limits, expected: 400});
+    expect(times).to.deep.equal([{one: 400, several: 400}]);
     expect(slow.time).to.equal(400);
   });
 
@@ -151,7 +154,14 @@ describe('timing by rounds', () => {
     let round = 0;
     const cases = [device.takes(() => (++round % 3 === 2 ? 50 : 4)), device.takes(() => (round % 3 === 2 ? 90 : 8))];
     const medians = await timeRounds(device, cases, {...limits, budget: 1000, expected: 12});
-    expect(medians).to.deep.equal([4, 8]);
+    expect(medians.map(({several}) => several)).to.deep.equal([4, 8]);
+  });
+
+  it('times one call and several, each with its wait', async () => {
+    const device = new FakeDevice();
+    device.computed = async () => void (device.time += 2);
+    const medians = await timeRounds(device, [{...device.takes(() => 3), calls: 5}], limits);
+    expect(medians).to.deep.equal([{one: 5, several: 17}]);
   });
 
   it('says so where the clock stands still', async () => {
@@ -204,18 +214,20 @@ describe('how many calls are timed in a row', () => {
     }));
     const expected = await chooseCalls(clock, cases);
     const start = time;
-    for (const timed of cases) await timeCase(clock, timed);
+    for (const {run, calls} of cases) {
+      await timeCase(clock, {run, calls: 1});
+      if (calls > 1) await timeCase(clock, {run, calls});
+    }
     return {calls: cases.map(({calls}) => calls), expected, took: time - start};
   };
 
-  it('is as many as take longer than a wait of some milliseconds', async () => {
-    for (const wait of [0, 0.1, 2.5]) {
-      const {calls, expected, took} = await chosen(wait, [0.2, 0.2, 0.6, 3, 40]);
-      expect(calls).to.deep.equal([1, 15, 5, 1, 1]);
+  it('is as many as last longer than a wait, whatever that takes', async () => {
+    for (const wait of [0, 0.1, 2.5, 20]) {
+      const {calls, expected, took} = await chosen(wait, [0.2, 0.6, 3, 40]);
+      expect(calls).to.deep.equal([30, 10, 2, 1]);
       expect(expected).to.be.closeTo(took, 1e-9);
     }
-    expect((await chosen(4, [0.2, 0.2, 0.6, 3, 40])).calls).to.deep.equal([1, 16, 7, 1, 1]);
-    expect((await chosen(20, [0.5, 0.5, 1])).calls).to.deep.equal([1, 12, 6]);
+    expect((await chosen(1, [50, 0.01])).calls, 'at least two of the first').to.deep.equal([2, 1]);
   });
 
   it('is one where the clock stands still', async () => {

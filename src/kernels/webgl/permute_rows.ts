@@ -54,7 +54,7 @@ export class PermuteRowsProgram extends AttentionProgram<CallVariant & {fromTens
   protected shader({tileKeys, padded, fromTensor}: CallVariant & {fromTensor: boolean}): string {
     return `
 // A fragment copies one vector of the row that belongs to its position. Indices stand in the order of tiles.
-${keyBase}${padded ? keyEndText : ''}${fromTensor ? readVector : ''}
+${keyBase}${padded ? keyEndText : ''}
 void compute(int row, int texel) {
   int headInRange = divide(row, keyLength);
   int head = firstHead + headInRange;
@@ -72,17 +72,7 @@ void compute(int row, int texel) {
   int key = divide(inBlock, tilesPerBlock);
   int column = (inBlock - key * tilesPerBlock) * ${tileKeys} + key;
   int index = int(readKeyIndices(head * keyBlocks + block, column / 4)[column % 4]);
-  result0 = ${padded ? 'index >= keyEnd(head) ? vec4(0.0) : ' : ''}${fromTensor ? 'readVector' : 'readSource'}(keyBase(head) + index, texel);
+  result0 = ${padded ? 'index >= keyEnd(head) ? vec4(0.0) : ' : ''}${fromTensor ? 'readFourSource((keyBase(head) + index) * rowSize + 4 * texel, rowSize - 4 * texel)' : 'readSource(keyBase(head) + index, texel)'};
 }`;
   }
 }
-
-/** Shader text: `readVector(row, texel)`, four values of a row of the tensor. */
-const readVector = `
-vec4 readVector(int row, int texel) {
-  vec4 four = vec4(0.0);
-  for (int column = 4 * texel; column < min(4 * texel + 4, rowSize); column++) {
-    four[column % 4] = readSource(row * rowSize + column);
-  }
-  return four;
-}`;

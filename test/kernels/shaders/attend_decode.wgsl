@@ -3,16 +3,18 @@
 // their own, and merge them in the end.
 //
 // Keys and values go from global memory to registers, all loads of 16 keys at once. 4 invocations share the product of a row and
-// a key; of the values an invocation takes one vec4 of each key, and keeps that of the output of every row.
+// a key; of the values an invocation takes one vec4 of each key, and keeps that of the output of every row. A weight is computed once in a
+// team, beside those of 8 keys and by their greatest score; all of the team bring sums of a group's weights to the row's.
 //
-// Workgroup memory: queryRows for the whole run; of each team, row and key the 4 parts of the product (scoreParts), then the
-// score.
+// Workgroup memory: queryRows for the whole run; of each team and row the 4 parts of the products with its keys (scoreParts), then
+// the weights, and of each group of keys the greatest score and the sum of the weights (groupSums).
 const threads = 128;
 const tileQueries = 4;
 const tileKeys = 128;
 var<workgroup> queryRows : array<vec4<f32>, 64>;
-var<workgroup> scoreParts : array<f32, 2048>;
-var<workgroup> scores : array<f32, 512>;
+var<workgroup> scoreParts : array<f32, 2576>;
+var<workgroup> weights : array<vec4<f32>, 128>;
+var<workgroup> groupSums : array<vec2<f32>, 64>;
 
 fn writeValues(row : i32, chunk : i32, vector : i32, x : vec4<f32>) {
   result[(row * uniforms.outShape.y + chunk) * 17 + vector] = x;
@@ -236,10 +238,10 @@ fn main(index : i32) {
     sum2 += dot(query, key2_3);
     sum3 += dot(query, key3_3);
       }
-      scoreParts[((team * 4 + 0) * 16 + lane / 4 + 0) * 4 + part] = sum0;
-    scoreParts[((team * 4 + 0) * 16 + lane / 4 + 4) * 4 + part] = sum1;
-    scoreParts[((team * 4 + 0) * 16 + lane / 4 + 8) * 4 + part] = sum2;
-    scoreParts[((team * 4 + 0) * 16 + lane / 4 + 12) * 4 + part] = sum3;
+      scoreParts[part * 644 + team * 80 + 0 * 17 + lane / 4 + 0] = sum0;
+    scoreParts[part * 644 + team * 80 + 0 * 17 + lane / 4 + 4] = sum1;
+    scoreParts[part * 644 + team * 80 + 0 * 17 + lane / 4 + 8] = sum2;
+    scoreParts[part * 644 + team * 80 + 0 * 17 + lane / 4 + 12] = sum3;
     }
     {
       var sum0 = 0.0;
@@ -274,10 +276,10 @@ fn main(index : i32) {
     sum2 += dot(query, key2_3);
     sum3 += dot(query, key3_3);
       }
-      scoreParts[((team * 4 + 1) * 16 + lane / 4 + 0) * 4 + part] = sum0;
-    scoreParts[((team * 4 + 1) * 16 + lane / 4 + 4) * 4 + part] = sum1;
-    scoreParts[((team * 4 + 1) * 16 + lane / 4 + 8) * 4 + part] = sum2;
-    scoreParts[((team * 4 + 1) * 16 + lane / 4 + 12) * 4 + part] = sum3;
+      scoreParts[part * 644 + team * 80 + 1 * 17 + lane / 4 + 0] = sum0;
+    scoreParts[part * 644 + team * 80 + 1 * 17 + lane / 4 + 4] = sum1;
+    scoreParts[part * 644 + team * 80 + 1 * 17 + lane / 4 + 8] = sum2;
+    scoreParts[part * 644 + team * 80 + 1 * 17 + lane / 4 + 12] = sum3;
     }
     {
       var sum0 = 0.0;
@@ -312,10 +314,10 @@ fn main(index : i32) {
     sum2 += dot(query, key2_3);
     sum3 += dot(query, key3_3);
       }
-      scoreParts[((team * 4 + 2) * 16 + lane / 4 + 0) * 4 + part] = sum0;
-    scoreParts[((team * 4 + 2) * 16 + lane / 4 + 4) * 4 + part] = sum1;
-    scoreParts[((team * 4 + 2) * 16 + lane / 4 + 8) * 4 + part] = sum2;
-    scoreParts[((team * 4 + 2) * 16 + lane / 4 + 12) * 4 + part] = sum3;
+      scoreParts[part * 644 + team * 80 + 2 * 17 + lane / 4 + 0] = sum0;
+    scoreParts[part * 644 + team * 80 + 2 * 17 + lane / 4 + 4] = sum1;
+    scoreParts[part * 644 + team * 80 + 2 * 17 + lane / 4 + 8] = sum2;
+    scoreParts[part * 644 + team * 80 + 2 * 17 + lane / 4 + 12] = sum3;
     }
     {
       var sum0 = 0.0;
@@ -350,63 +352,100 @@ fn main(index : i32) {
     sum2 += dot(query, key2_3);
     sum3 += dot(query, key3_3);
       }
-      scoreParts[((team * 4 + 3) * 16 + lane / 4 + 0) * 4 + part] = sum0;
-    scoreParts[((team * 4 + 3) * 16 + lane / 4 + 4) * 4 + part] = sum1;
-    scoreParts[((team * 4 + 3) * 16 + lane / 4 + 8) * 4 + part] = sum2;
-    scoreParts[((team * 4 + 3) * 16 + lane / 4 + 12) * 4 + part] = sum3;
+      scoreParts[part * 644 + team * 80 + 3 * 17 + lane / 4 + 0] = sum0;
+    scoreParts[part * 644 + team * 80 + 3 * 17 + lane / 4 + 4] = sum1;
+    scoreParts[part * 644 + team * 80 + 3 * 17 + lane / 4 + 8] = sum2;
+    scoreParts[part * 644 + team * 80 + 3 * 17 + lane / 4 + 12] = sum3;
     }
     // Barrier: whole products need the parts of others.
     workgroupBarrier();
 
-    // 3. Scores, masked.
-    {
-      let r = 0;
+    // 3. Scores, masked, and the weights of a group of keys.
+    if (lane + 0 < 8) {
+      let r = (lane + 0) % 4;
+      let group = (lane + 0) / 4;
       let lastVisible = uniforms.queryOffset + (min(firstRow + r, endRow - 1)) % uniforms.queryLength;
+      var groupMax = lowest;
+      var score0 = masked;
       {
-        let key = lane % 16 + 0;
-        let at = (team * 4 + r) * 16 + key;
-        let product = (scoreParts[at * 4] + scoreParts[at * 4 + 1]) + (scoreParts[at * 4 + 2] + scoreParts[at * 4 + 3]);
-        let position = positionIn(head, tile, team * 16 + key);
-        scores[at] = select(product, masked, position > lastVisible);
+        let at = team * 80 + r * 17 + group * 8 + 0;
+        let product = (scoreParts[at] + scoreParts[at + 644]) + (scoreParts[at + 1288] + scoreParts[at + 1932]);
+        let position = positionIn(head, tile, team * 16 + group * 8 + 0);
+        score0 = select(product, masked, position > lastVisible);
+        groupMax = max(groupMax, score0);
       }
-    }
-    {
-      let r = 1;
-      let lastVisible = uniforms.queryOffset + (min(firstRow + r, endRow - 1)) % uniforms.queryLength;
+    var score1 = masked;
       {
-        let key = lane % 16 + 0;
-        let at = (team * 4 + r) * 16 + key;
-        let product = (scoreParts[at * 4] + scoreParts[at * 4 + 1]) + (scoreParts[at * 4 + 2] + scoreParts[at * 4 + 3]);
-        let position = positionIn(head, tile, team * 16 + key);
-        scores[at] = select(product, masked, position > lastVisible);
+        let at = team * 80 + r * 17 + group * 8 + 1;
+        let product = (scoreParts[at] + scoreParts[at + 644]) + (scoreParts[at + 1288] + scoreParts[at + 1932]);
+        let position = positionIn(head, tile, team * 16 + group * 8 + 1);
+        score1 = select(product, masked, position > lastVisible);
+        groupMax = max(groupMax, score1);
       }
-    }
-    {
-      let r = 2;
-      let lastVisible = uniforms.queryOffset + (min(firstRow + r, endRow - 1)) % uniforms.queryLength;
+    var score2 = masked;
       {
-        let key = lane % 16 + 0;
-        let at = (team * 4 + r) * 16 + key;
-        let product = (scoreParts[at * 4] + scoreParts[at * 4 + 1]) + (scoreParts[at * 4 + 2] + scoreParts[at * 4 + 3]);
-        let position = positionIn(head, tile, team * 16 + key);
-        scores[at] = select(product, masked, position > lastVisible);
+        let at = team * 80 + r * 17 + group * 8 + 2;
+        let product = (scoreParts[at] + scoreParts[at + 644]) + (scoreParts[at + 1288] + scoreParts[at + 1932]);
+        let position = positionIn(head, tile, team * 16 + group * 8 + 2);
+        score2 = select(product, masked, position > lastVisible);
+        groupMax = max(groupMax, score2);
       }
-    }
-    {
-      let r = 3;
-      let lastVisible = uniforms.queryOffset + (min(firstRow + r, endRow - 1)) % uniforms.queryLength;
+    var score3 = masked;
       {
-        let key = lane % 16 + 0;
-        let at = (team * 4 + r) * 16 + key;
-        let product = (scoreParts[at * 4] + scoreParts[at * 4 + 1]) + (scoreParts[at * 4 + 2] + scoreParts[at * 4 + 3]);
-        let position = positionIn(head, tile, team * 16 + key);
-        scores[at] = select(product, masked, position > lastVisible);
+        let at = team * 80 + r * 17 + group * 8 + 3;
+        let product = (scoreParts[at] + scoreParts[at + 644]) + (scoreParts[at + 1288] + scoreParts[at + 1932]);
+        let position = positionIn(head, tile, team * 16 + group * 8 + 3);
+        score3 = select(product, masked, position > lastVisible);
+        groupMax = max(groupMax, score3);
       }
+    var score4 = masked;
+      {
+        let at = team * 80 + r * 17 + group * 8 + 4;
+        let product = (scoreParts[at] + scoreParts[at + 644]) + (scoreParts[at + 1288] + scoreParts[at + 1932]);
+        let position = positionIn(head, tile, team * 16 + group * 8 + 4);
+        score4 = select(product, masked, position > lastVisible);
+        groupMax = max(groupMax, score4);
+      }
+    var score5 = masked;
+      {
+        let at = team * 80 + r * 17 + group * 8 + 5;
+        let product = (scoreParts[at] + scoreParts[at + 644]) + (scoreParts[at + 1288] + scoreParts[at + 1932]);
+        let position = positionIn(head, tile, team * 16 + group * 8 + 5);
+        score5 = select(product, masked, position > lastVisible);
+        groupMax = max(groupMax, score5);
+      }
+    var score6 = masked;
+      {
+        let at = team * 80 + r * 17 + group * 8 + 6;
+        let product = (scoreParts[at] + scoreParts[at + 644]) + (scoreParts[at + 1288] + scoreParts[at + 1932]);
+        let position = positionIn(head, tile, team * 16 + group * 8 + 6);
+        score6 = select(product, masked, position > lastVisible);
+        groupMax = max(groupMax, score6);
+      }
+    var score7 = masked;
+      {
+        let at = team * 80 + r * 17 + group * 8 + 7;
+        let product = (scoreParts[at] + scoreParts[at + 644]) + (scoreParts[at + 1288] + scoreParts[at + 1932]);
+        let position = positionIn(head, tile, team * 16 + group * 8 + 7);
+        score7 = select(product, masked, position > lastVisible);
+        groupMax = max(groupMax, score7);
+      }
+      let weight0 = exp2(score0 - groupMax);
+    let weight1 = exp2(score1 - groupMax);
+    let weight2 = exp2(score2 - groupMax);
+    let weight3 = exp2(score3 - groupMax);
+    let weight4 = exp2(score4 - groupMax);
+    let weight5 = exp2(score5 - groupMax);
+    let weight6 = exp2(score6 - groupMax);
+    let weight7 = exp2(score7 - groupMax);
+      weights[((team * 4 + r) * 2 + group) * 2 + 0] = vec4<f32>(weight0, weight1, weight2, weight3);
+    weights[((team * 4 + r) * 2 + group) * 2 + 1] = vec4<f32>(weight4, weight5, weight6, weight7);
+      groupSums[(team * 4 + r) * 2 + group] = vec2<f32>(groupMax, weight0 + weight1 + weight2 + weight3 + weight4 + weight5 + weight6 + weight7);
     }
-    // Barrier: all invocations of a team read its scores. The parts of the next round are written behind it.
+    // Barrier: all invocations of a team read its weights. The parts of the next round are written behind it.
     workgroupBarrier();
 
-    // 4. Weights, and the weighted sum of values.
+    // 4. The weighted sum of values.
     { let position = positionIn(head, tile, team * 16 + 0); if (position > seenByAll) { value0 = withhold(select(vec4<f32>(), value0, position != paddingPosition)); } }
     { let position = positionIn(head, tile, team * 16 + 1); if (position > seenByAll) { value1 = withhold(select(vec4<f32>(), value1, position != paddingPosition)); } }
     { let position = positionIn(head, tile, team * 16 + 2); if (position > seenByAll) { value2 = withhold(select(vec4<f32>(), value2, position != paddingPosition)); } }
@@ -424,228 +463,180 @@ fn main(index : i32) {
     { let position = positionIn(head, tile, team * 16 + 14); if (position > seenByAll) { value14 = withhold(select(vec4<f32>(), value14, position != paddingPosition)); } }
     { let position = positionIn(head, tile, team * 16 + 15); if (position > seenByAll) { value15 = withhold(select(vec4<f32>(), value15, position != paddingPosition)); } }
     {
-      let at = (team * 4 + 0) * 16;
+      let at = (team * 4 + 0) * 2;
       var newMax = state0.maximum;
-      let score0 = scores[at + 0];
-    let score1 = scores[at + 1];
-    let score2 = scores[at + 2];
-    let score3 = scores[at + 3];
-    let score4 = scores[at + 4];
-    let score5 = scores[at + 5];
-    let score6 = scores[at + 6];
-    let score7 = scores[at + 7];
-    let score8 = scores[at + 8];
-    let score9 = scores[at + 9];
-    let score10 = scores[at + 10];
-    let score11 = scores[at + 11];
-    let score12 = scores[at + 12];
-    let score13 = scores[at + 13];
-    let score14 = scores[at + 14];
-    let score15 = scores[at + 15];
-      newMax = max(newMax, score0);
-    newMax = max(newMax, score1);
-    newMax = max(newMax, score2);
-    newMax = max(newMax, score3);
-    newMax = max(newMax, score4);
-    newMax = max(newMax, score5);
-    newMax = max(newMax, score6);
-    newMax = max(newMax, score7);
-    newMax = max(newMax, score8);
-    newMax = max(newMax, score9);
-    newMax = max(newMax, score10);
-    newMax = max(newMax, score11);
-    newMax = max(newMax, score12);
-    newMax = max(newMax, score13);
-    newMax = max(newMax, score14);
-    newMax = max(newMax, score15);
+      let group0 = groupSums[at + 0];
+    let group1 = groupSums[at + 1];
+      newMax = max(newMax, group0.x);
+    newMax = max(newMax, group1.x);
       let rescale = exp2(state0.maximum - newMax);
       state0.maximum = newMax;
       state0.sum *= rescale;
       state0.values *= rescale;
-      { let weight = exp2(score0 - newMax); state0.sum += weight; state0.values = fma(vec4<f32>(weight), value0, state0.values); }
-    { let weight = exp2(score1 - newMax); state0.sum += weight; state0.values = fma(vec4<f32>(weight), value1, state0.values); }
-    { let weight = exp2(score2 - newMax); state0.sum += weight; state0.values = fma(vec4<f32>(weight), value2, state0.values); }
-    { let weight = exp2(score3 - newMax); state0.sum += weight; state0.values = fma(vec4<f32>(weight), value3, state0.values); }
-    { let weight = exp2(score4 - newMax); state0.sum += weight; state0.values = fma(vec4<f32>(weight), value4, state0.values); }
-    { let weight = exp2(score5 - newMax); state0.sum += weight; state0.values = fma(vec4<f32>(weight), value5, state0.values); }
-    { let weight = exp2(score6 - newMax); state0.sum += weight; state0.values = fma(vec4<f32>(weight), value6, state0.values); }
-    { let weight = exp2(score7 - newMax); state0.sum += weight; state0.values = fma(vec4<f32>(weight), value7, state0.values); }
-    { let weight = exp2(score8 - newMax); state0.sum += weight; state0.values = fma(vec4<f32>(weight), value8, state0.values); }
-    { let weight = exp2(score9 - newMax); state0.sum += weight; state0.values = fma(vec4<f32>(weight), value9, state0.values); }
-    { let weight = exp2(score10 - newMax); state0.sum += weight; state0.values = fma(vec4<f32>(weight), value10, state0.values); }
-    { let weight = exp2(score11 - newMax); state0.sum += weight; state0.values = fma(vec4<f32>(weight), value11, state0.values); }
-    { let weight = exp2(score12 - newMax); state0.sum += weight; state0.values = fma(vec4<f32>(weight), value12, state0.values); }
-    { let weight = exp2(score13 - newMax); state0.sum += weight; state0.values = fma(vec4<f32>(weight), value13, state0.values); }
-    { let weight = exp2(score14 - newMax); state0.sum += weight; state0.values = fma(vec4<f32>(weight), value14, state0.values); }
-    { let weight = exp2(score15 - newMax); state0.sum += weight; state0.values = fma(vec4<f32>(weight), value15, state0.values); }
+      {
+        let scale = exp2(group0.x - newMax);
+        state0.sum = fma(scale, group0.y, state0.sum);
+        var sum = vec4<f32>(0.0);
+        let weights0 = weights[(at + 0) * 2 + 0];
+        sum = fma(vec4<f32>(weights0[0]), value0, sum);
+        sum = fma(vec4<f32>(weights0[1]), value1, sum);
+        sum = fma(vec4<f32>(weights0[2]), value2, sum);
+        sum = fma(vec4<f32>(weights0[3]), value3, sum);
+    let weights1 = weights[(at + 0) * 2 + 1];
+        sum = fma(vec4<f32>(weights1[0]), value4, sum);
+        sum = fma(vec4<f32>(weights1[1]), value5, sum);
+        sum = fma(vec4<f32>(weights1[2]), value6, sum);
+        sum = fma(vec4<f32>(weights1[3]), value7, sum);
+        state0.values = fma(vec4<f32>(scale), sum, state0.values);
+      }
+    {
+        let scale = exp2(group1.x - newMax);
+        state0.sum = fma(scale, group1.y, state0.sum);
+        var sum = vec4<f32>(0.0);
+        let weights0 = weights[(at + 1) * 2 + 0];
+        sum = fma(vec4<f32>(weights0[0]), value8, sum);
+        sum = fma(vec4<f32>(weights0[1]), value9, sum);
+        sum = fma(vec4<f32>(weights0[2]), value10, sum);
+        sum = fma(vec4<f32>(weights0[3]), value11, sum);
+    let weights1 = weights[(at + 1) * 2 + 1];
+        sum = fma(vec4<f32>(weights1[0]), value12, sum);
+        sum = fma(vec4<f32>(weights1[1]), value13, sum);
+        sum = fma(vec4<f32>(weights1[2]), value14, sum);
+        sum = fma(vec4<f32>(weights1[3]), value15, sum);
+        state0.values = fma(vec4<f32>(scale), sum, state0.values);
+      }
     }
     {
-      let at = (team * 4 + 1) * 16;
+      let at = (team * 4 + 1) * 2;
       var newMax = state1.maximum;
-      let score0 = scores[at + 0];
-    let score1 = scores[at + 1];
-    let score2 = scores[at + 2];
-    let score3 = scores[at + 3];
-    let score4 = scores[at + 4];
-    let score5 = scores[at + 5];
-    let score6 = scores[at + 6];
-    let score7 = scores[at + 7];
-    let score8 = scores[at + 8];
-    let score9 = scores[at + 9];
-    let score10 = scores[at + 10];
-    let score11 = scores[at + 11];
-    let score12 = scores[at + 12];
-    let score13 = scores[at + 13];
-    let score14 = scores[at + 14];
-    let score15 = scores[at + 15];
-      newMax = max(newMax, score0);
-    newMax = max(newMax, score1);
-    newMax = max(newMax, score2);
-    newMax = max(newMax, score3);
-    newMax = max(newMax, score4);
-    newMax = max(newMax, score5);
-    newMax = max(newMax, score6);
-    newMax = max(newMax, score7);
-    newMax = max(newMax, score8);
-    newMax = max(newMax, score9);
-    newMax = max(newMax, score10);
-    newMax = max(newMax, score11);
-    newMax = max(newMax, score12);
-    newMax = max(newMax, score13);
-    newMax = max(newMax, score14);
-    newMax = max(newMax, score15);
+      let group0 = groupSums[at + 0];
+    let group1 = groupSums[at + 1];
+      newMax = max(newMax, group0.x);
+    newMax = max(newMax, group1.x);
       let rescale = exp2(state1.maximum - newMax);
       state1.maximum = newMax;
       state1.sum *= rescale;
       state1.values *= rescale;
-      { let weight = exp2(score0 - newMax); state1.sum += weight; state1.values = fma(vec4<f32>(weight), value0, state1.values); }
-    { let weight = exp2(score1 - newMax); state1.sum += weight; state1.values = fma(vec4<f32>(weight), value1, state1.values); }
-    { let weight = exp2(score2 - newMax); state1.sum += weight; state1.values = fma(vec4<f32>(weight), value2, state1.values); }
-    { let weight = exp2(score3 - newMax); state1.sum += weight; state1.values = fma(vec4<f32>(weight), value3, state1.values); }
-    { let weight = exp2(score4 - newMax); state1.sum += weight; state1.values = fma(vec4<f32>(weight), value4, state1.values); }
-    { let weight = exp2(score5 - newMax); state1.sum += weight; state1.values = fma(vec4<f32>(weight), value5, state1.values); }
-    { let weight = exp2(score6 - newMax); state1.sum += weight; state1.values = fma(vec4<f32>(weight), value6, state1.values); }
-    { let weight = exp2(score7 - newMax); state1.sum += weight; state1.values = fma(vec4<f32>(weight), value7, state1.values); }
-    { let weight = exp2(score8 - newMax); state1.sum += weight; state1.values = fma(vec4<f32>(weight), value8, state1.values); }
-    { let weight = exp2(score9 - newMax); state1.sum += weight; state1.values = fma(vec4<f32>(weight), value9, state1.values); }
-    { let weight = exp2(score10 - newMax); state1.sum += weight; state1.values = fma(vec4<f32>(weight), value10, state1.values); }
-    { let weight = exp2(score11 - newMax); state1.sum += weight; state1.values = fma(vec4<f32>(weight), value11, state1.values); }
-    { let weight = exp2(score12 - newMax); state1.sum += weight; state1.values = fma(vec4<f32>(weight), value12, state1.values); }
-    { let weight = exp2(score13 - newMax); state1.sum += weight; state1.values = fma(vec4<f32>(weight), value13, state1.values); }
-    { let weight = exp2(score14 - newMax); state1.sum += weight; state1.values = fma(vec4<f32>(weight), value14, state1.values); }
-    { let weight = exp2(score15 - newMax); state1.sum += weight; state1.values = fma(vec4<f32>(weight), value15, state1.values); }
+      {
+        let scale = exp2(group0.x - newMax);
+        state1.sum = fma(scale, group0.y, state1.sum);
+        var sum = vec4<f32>(0.0);
+        let weights0 = weights[(at + 0) * 2 + 0];
+        sum = fma(vec4<f32>(weights0[0]), value0, sum);
+        sum = fma(vec4<f32>(weights0[1]), value1, sum);
+        sum = fma(vec4<f32>(weights0[2]), value2, sum);
+        sum = fma(vec4<f32>(weights0[3]), value3, sum);
+    let weights1 = weights[(at + 0) * 2 + 1];
+        sum = fma(vec4<f32>(weights1[0]), value4, sum);
+        sum = fma(vec4<f32>(weights1[1]), value5, sum);
+        sum = fma(vec4<f32>(weights1[2]), value6, sum);
+        sum = fma(vec4<f32>(weights1[3]), value7, sum);
+        state1.values = fma(vec4<f32>(scale), sum, state1.values);
+      }
+    {
+        let scale = exp2(group1.x - newMax);
+        state1.sum = fma(scale, group1.y, state1.sum);
+        var sum = vec4<f32>(0.0);
+        let weights0 = weights[(at + 1) * 2 + 0];
+        sum = fma(vec4<f32>(weights0[0]), value8, sum);
+        sum = fma(vec4<f32>(weights0[1]), value9, sum);
+        sum = fma(vec4<f32>(weights0[2]), value10, sum);
+        sum = fma(vec4<f32>(weights0[3]), value11, sum);
+    let weights1 = weights[(at + 1) * 2 + 1];
+        sum = fma(vec4<f32>(weights1[0]), value12, sum);
+        sum = fma(vec4<f32>(weights1[1]), value13, sum);
+        sum = fma(vec4<f32>(weights1[2]), value14, sum);
+        sum = fma(vec4<f32>(weights1[3]), value15, sum);
+        state1.values = fma(vec4<f32>(scale), sum, state1.values);
+      }
     }
     {
-      let at = (team * 4 + 2) * 16;
+      let at = (team * 4 + 2) * 2;
       var newMax = state2.maximum;
-      let score0 = scores[at + 0];
-    let score1 = scores[at + 1];
-    let score2 = scores[at + 2];
-    let score3 = scores[at + 3];
-    let score4 = scores[at + 4];
-    let score5 = scores[at + 5];
-    let score6 = scores[at + 6];
-    let score7 = scores[at + 7];
-    let score8 = scores[at + 8];
-    let score9 = scores[at + 9];
-    let score10 = scores[at + 10];
-    let score11 = scores[at + 11];
-    let score12 = scores[at + 12];
-    let score13 = scores[at + 13];
-    let score14 = scores[at + 14];
-    let score15 = scores[at + 15];
-      newMax = max(newMax, score0);
-    newMax = max(newMax, score1);
-    newMax = max(newMax, score2);
-    newMax = max(newMax, score3);
-    newMax = max(newMax, score4);
-    newMax = max(newMax, score5);
-    newMax = max(newMax, score6);
-    newMax = max(newMax, score7);
-    newMax = max(newMax, score8);
-    newMax = max(newMax, score9);
-    newMax = max(newMax, score10);
-    newMax = max(newMax, score11);
-    newMax = max(newMax, score12);
-    newMax = max(newMax, score13);
-    newMax = max(newMax, score14);
-    newMax = max(newMax, score15);
+      let group0 = groupSums[at + 0];
+    let group1 = groupSums[at + 1];
+      newMax = max(newMax, group0.x);
+    newMax = max(newMax, group1.x);
       let rescale = exp2(state2.maximum - newMax);
       state2.maximum = newMax;
       state2.sum *= rescale;
       state2.values *= rescale;
-      { let weight = exp2(score0 - newMax); state2.sum += weight; state2.values = fma(vec4<f32>(weight), value0, state2.values); }
-    { let weight = exp2(score1 - newMax); state2.sum += weight; state2.values = fma(vec4<f32>(weight), value1, state2.values); }
-    { let weight = exp2(score2 - newMax); state2.sum += weight; state2.values = fma(vec4<f32>(weight), value2, state2.values); }
-    { let weight = exp2(score3 - newMax); state2.sum += weight; state2.values = fma(vec4<f32>(weight), value3, state2.values); }
-    { let weight = exp2(score4 - newMax); state2.sum += weight; state2.values = fma(vec4<f32>(weight), value4, state2.values); }
-    { let weight = exp2(score5 - newMax); state2.sum += weight; state2.values = fma(vec4<f32>(weight), value5, state2.values); }
-    { let weight = exp2(score6 - newMax); state2.sum += weight; state2.values = fma(vec4<f32>(weight), value6, state2.values); }
-    { let weight = exp2(score7 - newMax); state2.sum += weight; state2.values = fma(vec4<f32>(weight), value7, state2.values); }
-    { let weight = exp2(score8 - newMax); state2.sum += weight; state2.values = fma(vec4<f32>(weight), value8, state2.values); }
-    { let weight = exp2(score9 - newMax); state2.sum += weight; state2.values = fma(vec4<f32>(weight), value9, state2.values); }
-    { let weight = exp2(score10 - newMax); state2.sum += weight; state2.values = fma(vec4<f32>(weight), value10, state2.values); }
-    { let weight = exp2(score11 - newMax); state2.sum += weight; state2.values = fma(vec4<f32>(weight), value11, state2.values); }
-    { let weight = exp2(score12 - newMax); state2.sum += weight; state2.values = fma(vec4<f32>(weight), value12, state2.values); }
-    { let weight = exp2(score13 - newMax); state2.sum += weight; state2.values = fma(vec4<f32>(weight), value13, state2.values); }
-    { let weight = exp2(score14 - newMax); state2.sum += weight; state2.values = fma(vec4<f32>(weight), value14, state2.values); }
-    { let weight = exp2(score15 - newMax); state2.sum += weight; state2.values = fma(vec4<f32>(weight), value15, state2.values); }
+      {
+        let scale = exp2(group0.x - newMax);
+        state2.sum = fma(scale, group0.y, state2.sum);
+        var sum = vec4<f32>(0.0);
+        let weights0 = weights[(at + 0) * 2 + 0];
+        sum = fma(vec4<f32>(weights0[0]), value0, sum);
+        sum = fma(vec4<f32>(weights0[1]), value1, sum);
+        sum = fma(vec4<f32>(weights0[2]), value2, sum);
+        sum = fma(vec4<f32>(weights0[3]), value3, sum);
+    let weights1 = weights[(at + 0) * 2 + 1];
+        sum = fma(vec4<f32>(weights1[0]), value4, sum);
+        sum = fma(vec4<f32>(weights1[1]), value5, sum);
+        sum = fma(vec4<f32>(weights1[2]), value6, sum);
+        sum = fma(vec4<f32>(weights1[3]), value7, sum);
+        state2.values = fma(vec4<f32>(scale), sum, state2.values);
+      }
+    {
+        let scale = exp2(group1.x - newMax);
+        state2.sum = fma(scale, group1.y, state2.sum);
+        var sum = vec4<f32>(0.0);
+        let weights0 = weights[(at + 1) * 2 + 0];
+        sum = fma(vec4<f32>(weights0[0]), value8, sum);
+        sum = fma(vec4<f32>(weights0[1]), value9, sum);
+        sum = fma(vec4<f32>(weights0[2]), value10, sum);
+        sum = fma(vec4<f32>(weights0[3]), value11, sum);
+    let weights1 = weights[(at + 1) * 2 + 1];
+        sum = fma(vec4<f32>(weights1[0]), value12, sum);
+        sum = fma(vec4<f32>(weights1[1]), value13, sum);
+        sum = fma(vec4<f32>(weights1[2]), value14, sum);
+        sum = fma(vec4<f32>(weights1[3]), value15, sum);
+        state2.values = fma(vec4<f32>(scale), sum, state2.values);
+      }
     }
     {
-      let at = (team * 4 + 3) * 16;
+      let at = (team * 4 + 3) * 2;
       var newMax = state3.maximum;
-      let score0 = scores[at + 0];
-    let score1 = scores[at + 1];
-    let score2 = scores[at + 2];
-    let score3 = scores[at + 3];
-    let score4 = scores[at + 4];
-    let score5 = scores[at + 5];
-    let score6 = scores[at + 6];
-    let score7 = scores[at + 7];
-    let score8 = scores[at + 8];
-    let score9 = scores[at + 9];
-    let score10 = scores[at + 10];
-    let score11 = scores[at + 11];
-    let score12 = scores[at + 12];
-    let score13 = scores[at + 13];
-    let score14 = scores[at + 14];
-    let score15 = scores[at + 15];
-      newMax = max(newMax, score0);
-    newMax = max(newMax, score1);
-    newMax = max(newMax, score2);
-    newMax = max(newMax, score3);
-    newMax = max(newMax, score4);
-    newMax = max(newMax, score5);
-    newMax = max(newMax, score6);
-    newMax = max(newMax, score7);
-    newMax = max(newMax, score8);
-    newMax = max(newMax, score9);
-    newMax = max(newMax, score10);
-    newMax = max(newMax, score11);
-    newMax = max(newMax, score12);
-    newMax = max(newMax, score13);
-    newMax = max(newMax, score14);
-    newMax = max(newMax, score15);
+      let group0 = groupSums[at + 0];
+    let group1 = groupSums[at + 1];
+      newMax = max(newMax, group0.x);
+    newMax = max(newMax, group1.x);
       let rescale = exp2(state3.maximum - newMax);
       state3.maximum = newMax;
       state3.sum *= rescale;
       state3.values *= rescale;
-      { let weight = exp2(score0 - newMax); state3.sum += weight; state3.values = fma(vec4<f32>(weight), value0, state3.values); }
-    { let weight = exp2(score1 - newMax); state3.sum += weight; state3.values = fma(vec4<f32>(weight), value1, state3.values); }
-    { let weight = exp2(score2 - newMax); state3.sum += weight; state3.values = fma(vec4<f32>(weight), value2, state3.values); }
-    { let weight = exp2(score3 - newMax); state3.sum += weight; state3.values = fma(vec4<f32>(weight), value3, state3.values); }
-    { let weight = exp2(score4 - newMax); state3.sum += weight; state3.values = fma(vec4<f32>(weight), value4, state3.values); }
-    { let weight = exp2(score5 - newMax); state3.sum += weight; state3.values = fma(vec4<f32>(weight), value5, state3.values); }
-    { let weight = exp2(score6 - newMax); state3.sum += weight; state3.values = fma(vec4<f32>(weight), value6, state3.values); }
-    { let weight = exp2(score7 - newMax); state3.sum += weight; state3.values = fma(vec4<f32>(weight), value7, state3.values); }
-    { let weight = exp2(score8 - newMax); state3.sum += weight; state3.values = fma(vec4<f32>(weight), value8, state3.values); }
-    { let weight = exp2(score9 - newMax); state3.sum += weight; state3.values = fma(vec4<f32>(weight), value9, state3.values); }
-    { let weight = exp2(score10 - newMax); state3.sum += weight; state3.values = fma(vec4<f32>(weight), value10, state3.values); }
-    { let weight = exp2(score11 - newMax); state3.sum += weight; state3.values = fma(vec4<f32>(weight), value11, state3.values); }
-    { let weight = exp2(score12 - newMax); state3.sum += weight; state3.values = fma(vec4<f32>(weight), value12, state3.values); }
-    { let weight = exp2(score13 - newMax); state3.sum += weight; state3.values = fma(vec4<f32>(weight), value13, state3.values); }
-    { let weight = exp2(score14 - newMax); state3.sum += weight; state3.values = fma(vec4<f32>(weight), value14, state3.values); }
-    { let weight = exp2(score15 - newMax); state3.sum += weight; state3.values = fma(vec4<f32>(weight), value15, state3.values); }
+      {
+        let scale = exp2(group0.x - newMax);
+        state3.sum = fma(scale, group0.y, state3.sum);
+        var sum = vec4<f32>(0.0);
+        let weights0 = weights[(at + 0) * 2 + 0];
+        sum = fma(vec4<f32>(weights0[0]), value0, sum);
+        sum = fma(vec4<f32>(weights0[1]), value1, sum);
+        sum = fma(vec4<f32>(weights0[2]), value2, sum);
+        sum = fma(vec4<f32>(weights0[3]), value3, sum);
+    let weights1 = weights[(at + 0) * 2 + 1];
+        sum = fma(vec4<f32>(weights1[0]), value4, sum);
+        sum = fma(vec4<f32>(weights1[1]), value5, sum);
+        sum = fma(vec4<f32>(weights1[2]), value6, sum);
+        sum = fma(vec4<f32>(weights1[3]), value7, sum);
+        state3.values = fma(vec4<f32>(scale), sum, state3.values);
+      }
+    {
+        let scale = exp2(group1.x - newMax);
+        state3.sum = fma(scale, group1.y, state3.sum);
+        var sum = vec4<f32>(0.0);
+        let weights0 = weights[(at + 1) * 2 + 0];
+        sum = fma(vec4<f32>(weights0[0]), value8, sum);
+        sum = fma(vec4<f32>(weights0[1]), value9, sum);
+        sum = fma(vec4<f32>(weights0[2]), value10, sum);
+        sum = fma(vec4<f32>(weights0[3]), value11, sum);
+    let weights1 = weights[(at + 1) * 2 + 1];
+        sum = fma(vec4<f32>(weights1[0]), value12, sum);
+        sum = fma(vec4<f32>(weights1[1]), value13, sum);
+        sum = fma(vec4<f32>(weights1[2]), value14, sum);
+        sum = fma(vec4<f32>(weights1[3]), value15, sum);
+        state3.values = fma(vec4<f32>(scale), sum, state3.values);
+      }
     }
   }
 

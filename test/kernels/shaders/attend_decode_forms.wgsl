@@ -3,16 +3,18 @@
 // their own, and merge them in the end.
 //
 // Keys and values go from global memory to registers, all loads of 16 keys at once. 4 invocations share the product of a row and
-// a key; of the values an invocation takes one vec4 of each key, and keeps that of the output of every row.
+// a key; of the values an invocation takes one vec4 of each key, and keeps that of the output of every row. A weight is computed once in a
+// team, beside those of 8 keys and by their greatest score; all of the team bring sums of a group's weights to the row's.
 //
-// Workgroup memory: queryRows for the whole run; of each team, row and key the 4 parts of the product (scoreParts), then the
-// score.
+// Workgroup memory: queryRows for the whole run; of each team and row the 4 parts of the products with its keys (scoreParts), then
+// the weights, and of each group of keys the greatest score and the sum of the weights (groupSums).
 const threads = 128;
 const tileQueries = 1;
 const tileKeys = 32;
 var<workgroup> queryRows : array<vec4<f32>, 16>;
-var<workgroup> scoreParts : array<f32, 128>;
-var<workgroup> scores : array<f32, 32>;
+var<workgroup> scoreParts : array<f32, 400>;
+var<workgroup> weights : array<vec4<f32>, 8>;
+var<workgroup> groupSums : array<vec2<f32>, 4>;
 
 fn writeValues(row : i32, chunk : i32, vector : i32, x : vec4<f32>) {
   result[(row * uniforms.outShape.y + chunk) * 21 + vector] = x;
@@ -239,31 +241,101 @@ fn main(index : i32) {
         let query = queryRows[0 + part + 12];
         sum0 += dot(query, key0_3);
       }
-      scoreParts[((team * 1 + 0) * 16 + lane / 4 + 0) * 4 + part] = sum0;
+      scoreParts[part * 100 + team * 48 + 0 * 17 + lane / 4 + 0] = sum0;
     }
     // Barrier: whole products need the parts of others.
     workgroupBarrier();
 
-    // 3. Scores, masked.
-    if (lane / 16 < 1) {
-      let r = lane / 16 + 0;
+    // 3. Scores, masked, and the weights of a group of keys.
+    if (lane + 0 < 2) {
+      let r = (lane + 0) % 1;
+      let group = (lane + 0) / 1;
       let lastVisible = uniforms.firstPosition + (min(firstRow + r, endRow - 1)) % uniforms.queryLength + uniforms.window - 1;
       let slope = headForms[head + (min(firstRow + r, endRow - 1)) / uniforms.queryLength].y;
       let slopedPosition = uniforms.firstPosition + (min(firstRow + r, endRow - 1)) % uniforms.queryLength;
       let maskStart = maskRow(head + (min(firstRow + r, endRow - 1)) / uniforms.queryLength, (min(firstRow + r, endRow - 1)) % uniforms.queryLength);
       let firstVisible = uniforms.firstPosition + (min(firstRow + r, endRow - 1)) % uniforms.queryLength - uniforms.window + 1;
+      var groupMax = lowest;
+      var score0 = masked;
       {
-        let key = lane % 16 + 0;
-        let at = (team * 1 + r) * 16 + key;
-        let product = (scoreParts[at * 4] + scoreParts[at * 4 + 1]) + (scoreParts[at * 4 + 2] + scoreParts[at * 4 + 3]);
-        let position = positionIn(head, tile, team * 16 + key);
-        scores[at] = select(select(maskedScore(cappedScore(product) - slope * f32(abs(slopedPosition - (position))), maskStart, position), masked, position < firstVisible), masked, position > lastVisible);
+        let at = team * 48 + r * 17 + group * 8 + 0;
+        let product = (scoreParts[at] + scoreParts[at + 100]) + (scoreParts[at + 200] + scoreParts[at + 300]);
+        let position = positionIn(head, tile, team * 16 + group * 8 + 0);
+        score0 = select(select(maskedScore(cappedScore(product) - slope * f32(abs(slopedPosition - (position))), maskStart, position), masked, position < firstVisible), masked, position > lastVisible);
+        groupMax = max(groupMax, score0);
       }
+    var score1 = masked;
+      {
+        let at = team * 48 + r * 17 + group * 8 + 1;
+        let product = (scoreParts[at] + scoreParts[at + 100]) + (scoreParts[at + 200] + scoreParts[at + 300]);
+        let position = positionIn(head, tile, team * 16 + group * 8 + 1);
+        score1 = select(select(maskedScore(cappedScore(product) - slope * f32(abs(slopedPosition - (position))), maskStart, position), masked, position < firstVisible), masked, position > lastVisible);
+        groupMax = max(groupMax, score1);
+      }
+    var score2 = masked;
+      {
+        let at = team * 48 + r * 17 + group * 8 + 2;
+        let product = (scoreParts[at] + scoreParts[at + 100]) + (scoreParts[at + 200] + scoreParts[at + 300]);
+        let position = positionIn(head, tile, team * 16 + group * 8 + 2);
+        score2 = select(select(maskedScore(cappedScore(product) - slope * f32(abs(slopedPosition - (position))), maskStart, position), masked, position < firstVisible), masked, position > lastVisible);
+        groupMax = max(groupMax, score2);
+      }
+    var score3 = masked;
+      {
+        let at = team * 48 + r * 17 + group * 8 + 3;
+        let product = (scoreParts[at] + scoreParts[at + 100]) + (scoreParts[at + 200] + scoreParts[at + 300]);
+        let position = positionIn(head, tile, team * 16 + group * 8 + 3);
+        score3 = select(select(maskedScore(cappedScore(product) - slope * f32(abs(slopedPosition - (position))), maskStart, position), masked, position < firstVisible), masked, position > lastVisible);
+        groupMax = max(groupMax, score3);
+      }
+    var score4 = masked;
+      {
+        let at = team * 48 + r * 17 + group * 8 + 4;
+        let product = (scoreParts[at] + scoreParts[at + 100]) + (scoreParts[at + 200] + scoreParts[at + 300]);
+        let position = positionIn(head, tile, team * 16 + group * 8 + 4);
+        score4 = select(select(maskedScore(cappedScore(product) - slope * f32(abs(slopedPosition - (position))), maskStart, position), masked, position < firstVisible), masked, position > lastVisible);
+        groupMax = max(groupMax, score4);
+      }
+    var score5 = masked;
+      {
+        let at = team * 48 + r * 17 + group * 8 + 5;
+        let product = (scoreParts[at] + scoreParts[at + 100]) + (scoreParts[at + 200] + scoreParts[at + 300]);
+        let position = positionIn(head, tile, team * 16 + group * 8 + 5);
+        score5 = select(select(maskedScore(cappedScore(product) - slope * f32(abs(slopedPosition - (position))), maskStart, position), masked, position < firstVisible), masked, position > lastVisible);
+        groupMax = max(groupMax, score5);
+      }
+    var score6 = masked;
+      {
+        let at = team * 48 + r * 17 + group * 8 + 6;
+        let product = (scoreParts[at] + scoreParts[at + 100]) + (scoreParts[at + 200] + scoreParts[at + 300]);
+        let position = positionIn(head, tile, team * 16 + group * 8 + 6);
+        score6 = select(select(maskedScore(cappedScore(product) - slope * f32(abs(slopedPosition - (position))), maskStart, position), masked, position < firstVisible), masked, position > lastVisible);
+        groupMax = max(groupMax, score6);
+      }
+    var score7 = masked;
+      {
+        let at = team * 48 + r * 17 + group * 8 + 7;
+        let product = (scoreParts[at] + scoreParts[at + 100]) + (scoreParts[at + 200] + scoreParts[at + 300]);
+        let position = positionIn(head, tile, team * 16 + group * 8 + 7);
+        score7 = select(select(maskedScore(cappedScore(product) - slope * f32(abs(slopedPosition - (position))), maskStart, position), masked, position < firstVisible), masked, position > lastVisible);
+        groupMax = max(groupMax, score7);
+      }
+      let weight0 = exp2(score0 - groupMax);
+    let weight1 = exp2(score1 - groupMax);
+    let weight2 = exp2(score2 - groupMax);
+    let weight3 = exp2(score3 - groupMax);
+    let weight4 = exp2(score4 - groupMax);
+    let weight5 = exp2(score5 - groupMax);
+    let weight6 = exp2(score6 - groupMax);
+    let weight7 = exp2(score7 - groupMax);
+      weights[((team * 1 + r) * 2 + group) * 2 + 0] = vec4<f32>(weight0, weight1, weight2, weight3);
+    weights[((team * 1 + r) * 2 + group) * 2 + 1] = vec4<f32>(weight4, weight5, weight6, weight7);
+      groupSums[(team * 1 + r) * 2 + group] = vec2<f32>(groupMax, weight0 + weight1 + weight2 + weight3 + weight4 + weight5 + weight6 + weight7);
     }
-    // Barrier: all invocations of a team read its scores. The parts of the next round are written behind it.
+    // Barrier: all invocations of a team read its weights. The parts of the next round are written behind it.
     workgroupBarrier();
 
-    // 4. Weights, and the weighted sum of values.
+    // 4. The weighted sum of values.
     { let position = positionIn(head, tile, team * 16 + 0); if ((position > seenByAll || position < firstSeenByAll)) { value0 = withhold(select(vec4<f32>(), value0, position != paddingPosition)); } }
     { let position = positionIn(head, tile, team * 16 + 1); if ((position > seenByAll || position < firstSeenByAll)) { value1 = withhold(select(vec4<f32>(), value1, position != paddingPosition)); } }
     { let position = positionIn(head, tile, team * 16 + 2); if ((position > seenByAll || position < firstSeenByAll)) { value2 = withhold(select(vec4<f32>(), value2, position != paddingPosition)); } }
@@ -281,60 +353,48 @@ fn main(index : i32) {
     { let position = positionIn(head, tile, team * 16 + 14); if ((position > seenByAll || position < firstSeenByAll)) { value14 = withhold(select(vec4<f32>(), value14, position != paddingPosition)); } }
     { let position = positionIn(head, tile, team * 16 + 15); if ((position > seenByAll || position < firstSeenByAll)) { value15 = withhold(select(vec4<f32>(), value15, position != paddingPosition)); } }
     {
-      let at = (team * 1 + 0) * 16;
+      let at = (team * 1 + 0) * 2;
       var newMax = state0.maximum;
-      let score0 = scores[at + 0];
-    let score1 = scores[at + 1];
-    let score2 = scores[at + 2];
-    let score3 = scores[at + 3];
-    let score4 = scores[at + 4];
-    let score5 = scores[at + 5];
-    let score6 = scores[at + 6];
-    let score7 = scores[at + 7];
-    let score8 = scores[at + 8];
-    let score9 = scores[at + 9];
-    let score10 = scores[at + 10];
-    let score11 = scores[at + 11];
-    let score12 = scores[at + 12];
-    let score13 = scores[at + 13];
-    let score14 = scores[at + 14];
-    let score15 = scores[at + 15];
-      newMax = max(newMax, score0);
-    newMax = max(newMax, score1);
-    newMax = max(newMax, score2);
-    newMax = max(newMax, score3);
-    newMax = max(newMax, score4);
-    newMax = max(newMax, score5);
-    newMax = max(newMax, score6);
-    newMax = max(newMax, score7);
-    newMax = max(newMax, score8);
-    newMax = max(newMax, score9);
-    newMax = max(newMax, score10);
-    newMax = max(newMax, score11);
-    newMax = max(newMax, score12);
-    newMax = max(newMax, score13);
-    newMax = max(newMax, score14);
-    newMax = max(newMax, score15);
+      let group0 = groupSums[at + 0];
+    let group1 = groupSums[at + 1];
+      newMax = max(newMax, group0.x);
+    newMax = max(newMax, group1.x);
       let rescale = exp2(state0.maximum - newMax);
       state0.maximum = newMax;
       state0.sum *= rescale;
       state0.values *= rescale;
-      { let weight = exp2(score0 - newMax); state0.sum += weight; state0.values = fma(vec4<f32>(weight), value0, state0.values); }
-    { let weight = exp2(score1 - newMax); state0.sum += weight; state0.values = fma(vec4<f32>(weight), value1, state0.values); }
-    { let weight = exp2(score2 - newMax); state0.sum += weight; state0.values = fma(vec4<f32>(weight), value2, state0.values); }
-    { let weight = exp2(score3 - newMax); state0.sum += weight; state0.values = fma(vec4<f32>(weight), value3, state0.values); }
-    { let weight = exp2(score4 - newMax); state0.sum += weight; state0.values = fma(vec4<f32>(weight), value4, state0.values); }
-    { let weight = exp2(score5 - newMax); state0.sum += weight; state0.values = fma(vec4<f32>(weight), value5, state0.values); }
-    { let weight = exp2(score6 - newMax); state0.sum += weight; state0.values = fma(vec4<f32>(weight), value6, state0.values); }
-    { let weight = exp2(score7 - newMax); state0.sum += weight; state0.values = fma(vec4<f32>(weight), value7, state0.values); }
-    { let weight = exp2(score8 - newMax); state0.sum += weight; state0.values = fma(vec4<f32>(weight), value8, state0.values); }
-    { let weight = exp2(score9 - newMax); state0.sum += weight; state0.values = fma(vec4<f32>(weight), value9, state0.values); }
-    { let weight = exp2(score10 - newMax); state0.sum += weight; state0.values = fma(vec4<f32>(weight), value10, state0.values); }
-    { let weight = exp2(score11 - newMax); state0.sum += weight; state0.values = fma(vec4<f32>(weight), value11, state0.values); }
-    { let weight = exp2(score12 - newMax); state0.sum += weight; state0.values = fma(vec4<f32>(weight), value12, state0.values); }
-    { let weight = exp2(score13 - newMax); state0.sum += weight; state0.values = fma(vec4<f32>(weight), value13, state0.values); }
-    { let weight = exp2(score14 - newMax); state0.sum += weight; state0.values = fma(vec4<f32>(weight), value14, state0.values); }
-    { let weight = exp2(score15 - newMax); state0.sum += weight; state0.values = fma(vec4<f32>(weight), value15, state0.values); }
+      {
+        let scale = exp2(group0.x - newMax);
+        state0.sum = fma(scale, group0.y, state0.sum);
+        var sum = vec4<f32>(0.0);
+        let weights0 = weights[(at + 0) * 2 + 0];
+        sum = fma(vec4<f32>(weights0[0]), value0, sum);
+        sum = fma(vec4<f32>(weights0[1]), value1, sum);
+        sum = fma(vec4<f32>(weights0[2]), value2, sum);
+        sum = fma(vec4<f32>(weights0[3]), value3, sum);
+    let weights1 = weights[(at + 0) * 2 + 1];
+        sum = fma(vec4<f32>(weights1[0]), value4, sum);
+        sum = fma(vec4<f32>(weights1[1]), value5, sum);
+        sum = fma(vec4<f32>(weights1[2]), value6, sum);
+        sum = fma(vec4<f32>(weights1[3]), value7, sum);
+        state0.values = fma(vec4<f32>(scale), sum, state0.values);
+      }
+    {
+        let scale = exp2(group1.x - newMax);
+        state0.sum = fma(scale, group1.y, state0.sum);
+        var sum = vec4<f32>(0.0);
+        let weights0 = weights[(at + 1) * 2 + 0];
+        sum = fma(vec4<f32>(weights0[0]), value8, sum);
+        sum = fma(vec4<f32>(weights0[1]), value9, sum);
+        sum = fma(vec4<f32>(weights0[2]), value10, sum);
+        sum = fma(vec4<f32>(weights0[3]), value11, sum);
+    let weights1 = weights[(at + 1) * 2 + 1];
+        sum = fma(vec4<f32>(weights1[0]), value12, sum);
+        sum = fma(vec4<f32>(weights1[1]), value13, sum);
+        sum = fma(vec4<f32>(weights1[2]), value14, sum);
+        sum = fma(vec4<f32>(weights1[3]), value15, sum);
+        state0.values = fma(vec4<f32>(scale), sum, state0.values);
+      }
     }
   }
 

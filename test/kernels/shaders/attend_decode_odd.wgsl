@@ -3,16 +3,18 @@
 // their own, and merge them in the end.
 //
 // Keys and values go from global memory to registers, all loads of 16 keys at once. 4 invocations share the product of a row and
-// a key; of the values an invocation takes one vec4 of each key, and keeps that of the output of every row.
+// a key; of the values an invocation takes one vec4 of each key, and keeps that of the output of every row. A weight is computed once in a
+// team, beside those of 8 keys and by their greatest score; all of the team bring sums of a group's weights to the row's.
 //
-// Workgroup memory: queryRows for the whole run; of each team, row and key the 4 parts of the product (scoreParts), then the
-// score.
+// Workgroup memory: queryRows for the whole run; of each team and row the 4 parts of the products with its keys (scoreParts), then
+// the weights, and of each group of keys the greatest score and the sum of the weights (groupSums).
 const threads = 64;
 const tileQueries = 2;
 const tileKeys = 128;
 var<workgroup> queryRows : array<vec4<f32>, 6>;
-var<workgroup> scoreParts : array<f32, 1024>;
-var<workgroup> scores : array<f32, 256>;
+var<workgroup> scoreParts : array<f32, 1552>;
+var<workgroup> weights : array<vec4<f32>, 64>;
+var<workgroup> groupSums : array<vec2<f32>, 32>;
 
 fn writeValues(row : i32, chunk : i32, vector : i32, x : vec4<f32>) {
   result[(row * uniforms.outShape.y + chunk) * 4 + vector] = x;
@@ -213,14 +215,14 @@ fn main(index : i32) {
     sum6 += dot(query, key6_0);
     sum7 += dot(query, key7_0);
       }
-      scoreParts[((team * 2 + 0) * 16 + lane / 4 + 0) * 4 + part] = sum0;
-    scoreParts[((team * 2 + 0) * 16 + lane / 4 + 2) * 4 + part] = sum1;
-    scoreParts[((team * 2 + 0) * 16 + lane / 4 + 4) * 4 + part] = sum2;
-    scoreParts[((team * 2 + 0) * 16 + lane / 4 + 6) * 4 + part] = sum3;
-    scoreParts[((team * 2 + 0) * 16 + lane / 4 + 8) * 4 + part] = sum4;
-    scoreParts[((team * 2 + 0) * 16 + lane / 4 + 10) * 4 + part] = sum5;
-    scoreParts[((team * 2 + 0) * 16 + lane / 4 + 12) * 4 + part] = sum6;
-    scoreParts[((team * 2 + 0) * 16 + lane / 4 + 14) * 4 + part] = sum7;
+      scoreParts[part * 388 + team * 48 + 0 * 17 + lane / 4 + 0] = sum0;
+    scoreParts[part * 388 + team * 48 + 0 * 17 + lane / 4 + 2] = sum1;
+    scoreParts[part * 388 + team * 48 + 0 * 17 + lane / 4 + 4] = sum2;
+    scoreParts[part * 388 + team * 48 + 0 * 17 + lane / 4 + 6] = sum3;
+    scoreParts[part * 388 + team * 48 + 0 * 17 + lane / 4 + 8] = sum4;
+    scoreParts[part * 388 + team * 48 + 0 * 17 + lane / 4 + 10] = sum5;
+    scoreParts[part * 388 + team * 48 + 0 * 17 + lane / 4 + 12] = sum6;
+    scoreParts[part * 388 + team * 48 + 0 * 17 + lane / 4 + 14] = sum7;
     }
     {
       var sum0 = 0.0;
@@ -242,59 +244,104 @@ fn main(index : i32) {
     sum6 += dot(query, key6_0);
     sum7 += dot(query, key7_0);
       }
-      scoreParts[((team * 2 + 1) * 16 + lane / 4 + 0) * 4 + part] = sum0;
-    scoreParts[((team * 2 + 1) * 16 + lane / 4 + 2) * 4 + part] = sum1;
-    scoreParts[((team * 2 + 1) * 16 + lane / 4 + 4) * 4 + part] = sum2;
-    scoreParts[((team * 2 + 1) * 16 + lane / 4 + 6) * 4 + part] = sum3;
-    scoreParts[((team * 2 + 1) * 16 + lane / 4 + 8) * 4 + part] = sum4;
-    scoreParts[((team * 2 + 1) * 16 + lane / 4 + 10) * 4 + part] = sum5;
-    scoreParts[((team * 2 + 1) * 16 + lane / 4 + 12) * 4 + part] = sum6;
-    scoreParts[((team * 2 + 1) * 16 + lane / 4 + 14) * 4 + part] = sum7;
+      scoreParts[part * 388 + team * 48 + 1 * 17 + lane / 4 + 0] = sum0;
+    scoreParts[part * 388 + team * 48 + 1 * 17 + lane / 4 + 2] = sum1;
+    scoreParts[part * 388 + team * 48 + 1 * 17 + lane / 4 + 4] = sum2;
+    scoreParts[part * 388 + team * 48 + 1 * 17 + lane / 4 + 6] = sum3;
+    scoreParts[part * 388 + team * 48 + 1 * 17 + lane / 4 + 8] = sum4;
+    scoreParts[part * 388 + team * 48 + 1 * 17 + lane / 4 + 10] = sum5;
+    scoreParts[part * 388 + team * 48 + 1 * 17 + lane / 4 + 12] = sum6;
+    scoreParts[part * 388 + team * 48 + 1 * 17 + lane / 4 + 14] = sum7;
     }
     // Barrier: whole products need the parts of others.
     workgroupBarrier();
 
-    // 3. Scores, masked.
-    {
-      let r = 0;
+    // 3. Scores, masked, and the weights of a group of keys.
+    if (lane + 0 < 4) {
+      let r = (lane + 0) % 2;
+      let group = (lane + 0) / 2;
       let lastVisible = paddingPosition - 1;
+      var groupMax = lowest;
+      var score0 = masked;
       {
-        let key = lane % 16 + 0;
-        let at = (team * 2 + r) * 16 + key;
-        let product = (scoreParts[at * 4] + scoreParts[at * 4 + 1]) + (scoreParts[at * 4 + 2] + scoreParts[at * 4 + 3]);
-        let position = positionIn(head, tile, team * 16 + key);
-        scores[at] = select(product, masked, position > lastVisible);
+        let at = team * 48 + r * 17 + group * 8 + 0;
+        let product = (scoreParts[at] + scoreParts[at + 388]) + (scoreParts[at + 776] + scoreParts[at + 1164]);
+        let position = positionIn(head, tile, team * 16 + group * 8 + 0);
+        score0 = select(product, masked, position > lastVisible);
+        groupMax = max(groupMax, score0);
       }
-    {
-        let key = lane % 16 + 8;
-        let at = (team * 2 + r) * 16 + key;
-        let product = (scoreParts[at * 4] + scoreParts[at * 4 + 1]) + (scoreParts[at * 4 + 2] + scoreParts[at * 4 + 3]);
-        let position = positionIn(head, tile, team * 16 + key);
-        scores[at] = select(product, masked, position > lastVisible);
-      }
-    }
-    {
-      let r = 1;
-      let lastVisible = paddingPosition - 1;
+    var score1 = masked;
       {
-        let key = lane % 16 + 0;
-        let at = (team * 2 + r) * 16 + key;
-        let product = (scoreParts[at * 4] + scoreParts[at * 4 + 1]) + (scoreParts[at * 4 + 2] + scoreParts[at * 4 + 3]);
-        let position = positionIn(head, tile, team * 16 + key);
-        scores[at] = select(product, masked, position > lastVisible);
+        let at = team * 48 + r * 17 + group * 8 + 1;
+        let product = (scoreParts[at] + scoreParts[at + 388]) + (scoreParts[at + 776] + scoreParts[at + 1164]);
+        let position = positionIn(head, tile, team * 16 + group * 8 + 1);
+        score1 = select(product, masked, position > lastVisible);
+        groupMax = max(groupMax, score1);
       }
-    {
-        let key = lane % 16 + 8;
-        let at = (team * 2 + r) * 16 + key;
-        let product = (scoreParts[at * 4] + scoreParts[at * 4 + 1]) + (scoreParts[at * 4 + 2] + scoreParts[at * 4 + 3]);
-        let position = positionIn(head, tile, team * 16 + key);
-        scores[at] = select(product, masked, position > lastVisible);
+    var score2 = masked;
+      {
+        let at = team * 48 + r * 17 + group * 8 + 2;
+        let product = (scoreParts[at] + scoreParts[at + 388]) + (scoreParts[at + 776] + scoreParts[at + 1164]);
+        let position = positionIn(head, tile, team * 16 + group * 8 + 2);
+        score2 = select(product, masked, position > lastVisible);
+        groupMax = max(groupMax, score2);
       }
+    var score3 = masked;
+      {
+        let at = team * 48 + r * 17 + group * 8 + 3;
+        let product = (scoreParts[at] + scoreParts[at + 388]) + (scoreParts[at + 776] + scoreParts[at + 1164]);
+        let position = positionIn(head, tile, team * 16 + group * 8 + 3);
+        score3 = select(product, masked, position > lastVisible);
+        groupMax = max(groupMax, score3);
+      }
+    var score4 = masked;
+      {
+        let at = team * 48 + r * 17 + group * 8 + 4;
+        let product = (scoreParts[at] + scoreParts[at + 388]) + (scoreParts[at + 776] + scoreParts[at + 1164]);
+        let position = positionIn(head, tile, team * 16 + group * 8 + 4);
+        score4 = select(product, masked, position > lastVisible);
+        groupMax = max(groupMax, score4);
+      }
+    var score5 = masked;
+      {
+        let at = team * 48 + r * 17 + group * 8 + 5;
+        let product = (scoreParts[at] + scoreParts[at + 388]) + (scoreParts[at + 776] + scoreParts[at + 1164]);
+        let position = positionIn(head, tile, team * 16 + group * 8 + 5);
+        score5 = select(product, masked, position > lastVisible);
+        groupMax = max(groupMax, score5);
+      }
+    var score6 = masked;
+      {
+        let at = team * 48 + r * 17 + group * 8 + 6;
+        let product = (scoreParts[at] + scoreParts[at + 388]) + (scoreParts[at + 776] + scoreParts[at + 1164]);
+        let position = positionIn(head, tile, team * 16 + group * 8 + 6);
+        score6 = select(product, masked, position > lastVisible);
+        groupMax = max(groupMax, score6);
+      }
+    var score7 = masked;
+      {
+        let at = team * 48 + r * 17 + group * 8 + 7;
+        let product = (scoreParts[at] + scoreParts[at + 388]) + (scoreParts[at + 776] + scoreParts[at + 1164]);
+        let position = positionIn(head, tile, team * 16 + group * 8 + 7);
+        score7 = select(product, masked, position > lastVisible);
+        groupMax = max(groupMax, score7);
+      }
+      let weight0 = exp2(score0 - groupMax);
+    let weight1 = exp2(score1 - groupMax);
+    let weight2 = exp2(score2 - groupMax);
+    let weight3 = exp2(score3 - groupMax);
+    let weight4 = exp2(score4 - groupMax);
+    let weight5 = exp2(score5 - groupMax);
+    let weight6 = exp2(score6 - groupMax);
+    let weight7 = exp2(score7 - groupMax);
+      weights[((team * 2 + r) * 2 + group) * 2 + 0] = vec4<f32>(weight0, weight1, weight2, weight3);
+    weights[((team * 2 + r) * 2 + group) * 2 + 1] = vec4<f32>(weight4, weight5, weight6, weight7);
+      groupSums[(team * 2 + r) * 2 + group] = vec2<f32>(groupMax, weight0 + weight1 + weight2 + weight3 + weight4 + weight5 + weight6 + weight7);
     }
-    // Barrier: all invocations of a team read its scores. The parts of the next round are written behind it.
+    // Barrier: all invocations of a team read its weights. The parts of the next round are written behind it.
     workgroupBarrier();
 
-    // 4. Weights, and the weighted sum of values.
+    // 4. The weighted sum of values.
     { let position = positionIn(head, tile, team * 16 + 0); if (position > seenByAll) { value0 = withhold(select(vec4<f32>(), value0, position != paddingPosition)); } }
     { let position = positionIn(head, tile, team * 16 + 1); if (position > seenByAll) { value1 = withhold(select(vec4<f32>(), value1, position != paddingPosition)); } }
     { let position = positionIn(head, tile, team * 16 + 2); if (position > seenByAll) { value2 = withhold(select(vec4<f32>(), value2, position != paddingPosition)); } }
@@ -312,116 +359,92 @@ fn main(index : i32) {
     { let position = positionIn(head, tile, team * 16 + 14); if (position > seenByAll) { value14 = withhold(select(vec4<f32>(), value14, position != paddingPosition)); } }
     { let position = positionIn(head, tile, team * 16 + 15); if (position > seenByAll) { value15 = withhold(select(vec4<f32>(), value15, position != paddingPosition)); } }
     {
-      let at = (team * 2 + 0) * 16;
+      let at = (team * 2 + 0) * 2;
       var newMax = state0.maximum;
-      let score0 = scores[at + 0];
-    let score1 = scores[at + 1];
-    let score2 = scores[at + 2];
-    let score3 = scores[at + 3];
-    let score4 = scores[at + 4];
-    let score5 = scores[at + 5];
-    let score6 = scores[at + 6];
-    let score7 = scores[at + 7];
-    let score8 = scores[at + 8];
-    let score9 = scores[at + 9];
-    let score10 = scores[at + 10];
-    let score11 = scores[at + 11];
-    let score12 = scores[at + 12];
-    let score13 = scores[at + 13];
-    let score14 = scores[at + 14];
-    let score15 = scores[at + 15];
-      newMax = max(newMax, score0);
-    newMax = max(newMax, score1);
-    newMax = max(newMax, score2);
-    newMax = max(newMax, score3);
-    newMax = max(newMax, score4);
-    newMax = max(newMax, score5);
-    newMax = max(newMax, score6);
-    newMax = max(newMax, score7);
-    newMax = max(newMax, score8);
-    newMax = max(newMax, score9);
-    newMax = max(newMax, score10);
-    newMax = max(newMax, score11);
-    newMax = max(newMax, score12);
-    newMax = max(newMax, score13);
-    newMax = max(newMax, score14);
-    newMax = max(newMax, score15);
+      let group0 = groupSums[at + 0];
+    let group1 = groupSums[at + 1];
+      newMax = max(newMax, group0.x);
+    newMax = max(newMax, group1.x);
       let rescale = exp2(state0.maximum - newMax);
       state0.maximum = newMax;
       state0.sum *= rescale;
       state0.values *= rescale;
-      { let weight = exp2(score0 - newMax); state0.sum += weight; state0.values = fma(vec4<f32>(weight), value0, state0.values); }
-    { let weight = exp2(score1 - newMax); state0.sum += weight; state0.values = fma(vec4<f32>(weight), value1, state0.values); }
-    { let weight = exp2(score2 - newMax); state0.sum += weight; state0.values = fma(vec4<f32>(weight), value2, state0.values); }
-    { let weight = exp2(score3 - newMax); state0.sum += weight; state0.values = fma(vec4<f32>(weight), value3, state0.values); }
-    { let weight = exp2(score4 - newMax); state0.sum += weight; state0.values = fma(vec4<f32>(weight), value4, state0.values); }
-    { let weight = exp2(score5 - newMax); state0.sum += weight; state0.values = fma(vec4<f32>(weight), value5, state0.values); }
-    { let weight = exp2(score6 - newMax); state0.sum += weight; state0.values = fma(vec4<f32>(weight), value6, state0.values); }
-    { let weight = exp2(score7 - newMax); state0.sum += weight; state0.values = fma(vec4<f32>(weight), value7, state0.values); }
-    { let weight = exp2(score8 - newMax); state0.sum += weight; state0.values = fma(vec4<f32>(weight), value8, state0.values); }
-    { let weight = exp2(score9 - newMax); state0.sum += weight; state0.values = fma(vec4<f32>(weight), value9, state0.values); }
-    { let weight = exp2(score10 - newMax); state0.sum += weight; state0.values = fma(vec4<f32>(weight), value10, state0.values); }
-    { let weight = exp2(score11 - newMax); state0.sum += weight; state0.values = fma(vec4<f32>(weight), value11, state0.values); }
-    { let weight = exp2(score12 - newMax); state0.sum += weight; state0.values = fma(vec4<f32>(weight), value12, state0.values); }
-    { let weight = exp2(score13 - newMax); state0.sum += weight; state0.values = fma(vec4<f32>(weight), value13, state0.values); }
-    { let weight = exp2(score14 - newMax); state0.sum += weight; state0.values = fma(vec4<f32>(weight), value14, state0.values); }
-    { let weight = exp2(score15 - newMax); state0.sum += weight; state0.values = fma(vec4<f32>(weight), value15, state0.values); }
+      {
+        let scale = exp2(group0.x - newMax);
+        state0.sum = fma(scale, group0.y, state0.sum);
+        var sum = vec4<f32>(0.0);
+        let weights0 = weights[(at + 0) * 2 + 0];
+        sum = fma(vec4<f32>(weights0[0]), value0, sum);
+        sum = fma(vec4<f32>(weights0[1]), value1, sum);
+        sum = fma(vec4<f32>(weights0[2]), value2, sum);
+        sum = fma(vec4<f32>(weights0[3]), value3, sum);
+    let weights1 = weights[(at + 0) * 2 + 1];
+        sum = fma(vec4<f32>(weights1[0]), value4, sum);
+        sum = fma(vec4<f32>(weights1[1]), value5, sum);
+        sum = fma(vec4<f32>(weights1[2]), value6, sum);
+        sum = fma(vec4<f32>(weights1[3]), value7, sum);
+        state0.values = fma(vec4<f32>(scale), sum, state0.values);
+      }
+    {
+        let scale = exp2(group1.x - newMax);
+        state0.sum = fma(scale, group1.y, state0.sum);
+        var sum = vec4<f32>(0.0);
+        let weights0 = weights[(at + 1) * 2 + 0];
+        sum = fma(vec4<f32>(weights0[0]), value8, sum);
+        sum = fma(vec4<f32>(weights0[1]), value9, sum);
+        sum = fma(vec4<f32>(weights0[2]), value10, sum);
+        sum = fma(vec4<f32>(weights0[3]), value11, sum);
+    let weights1 = weights[(at + 1) * 2 + 1];
+        sum = fma(vec4<f32>(weights1[0]), value12, sum);
+        sum = fma(vec4<f32>(weights1[1]), value13, sum);
+        sum = fma(vec4<f32>(weights1[2]), value14, sum);
+        sum = fma(vec4<f32>(weights1[3]), value15, sum);
+        state0.values = fma(vec4<f32>(scale), sum, state0.values);
+      }
     }
     {
-      let at = (team * 2 + 1) * 16;
+      let at = (team * 2 + 1) * 2;
       var newMax = state1.maximum;
-      let score0 = scores[at + 0];
-    let score1 = scores[at + 1];
-    let score2 = scores[at + 2];
-    let score3 = scores[at + 3];
-    let score4 = scores[at + 4];
-    let score5 = scores[at + 5];
-    let score6 = scores[at + 6];
-    let score7 = scores[at + 7];
-    let score8 = scores[at + 8];
-    let score9 = scores[at + 9];
-    let score10 = scores[at + 10];
-    let score11 = scores[at + 11];
-    let score12 = scores[at + 12];
-    let score13 = scores[at + 13];
-    let score14 = scores[at + 14];
-    let score15 = scores[at + 15];
-      newMax = max(newMax, score0);
-    newMax = max(newMax, score1);
-    newMax = max(newMax, score2);
-    newMax = max(newMax, score3);
-    newMax = max(newMax, score4);
-    newMax = max(newMax, score5);
-    newMax = max(newMax, score6);
-    newMax = max(newMax, score7);
-    newMax = max(newMax, score8);
-    newMax = max(newMax, score9);
-    newMax = max(newMax, score10);
-    newMax = max(newMax, score11);
-    newMax = max(newMax, score12);
-    newMax = max(newMax, score13);
-    newMax = max(newMax, score14);
-    newMax = max(newMax, score15);
+      let group0 = groupSums[at + 0];
+    let group1 = groupSums[at + 1];
+      newMax = max(newMax, group0.x);
+    newMax = max(newMax, group1.x);
       let rescale = exp2(state1.maximum - newMax);
       state1.maximum = newMax;
       state1.sum *= rescale;
       state1.values *= rescale;
-      { let weight = exp2(score0 - newMax); state1.sum += weight; state1.values = fma(vec4<f32>(weight), value0, state1.values); }
-    { let weight = exp2(score1 - newMax); state1.sum += weight; state1.values = fma(vec4<f32>(weight), value1, state1.values); }
-    { let weight = exp2(score2 - newMax); state1.sum += weight; state1.values = fma(vec4<f32>(weight), value2, state1.values); }
-    { let weight = exp2(score3 - newMax); state1.sum += weight; state1.values = fma(vec4<f32>(weight), value3, state1.values); }
-    { let weight = exp2(score4 - newMax); state1.sum += weight; state1.values = fma(vec4<f32>(weight), value4, state1.values); }
-    { let weight = exp2(score5 - newMax); state1.sum += weight; state1.values = fma(vec4<f32>(weight), value5, state1.values); }
-    { let weight = exp2(score6 - newMax); state1.sum += weight; state1.values = fma(vec4<f32>(weight), value6, state1.values); }
-    { let weight = exp2(score7 - newMax); state1.sum += weight; state1.values = fma(vec4<f32>(weight), value7, state1.values); }
-    { let weight = exp2(score8 - newMax); state1.sum += weight; state1.values = fma(vec4<f32>(weight), value8, state1.values); }
-    { let weight = exp2(score9 - newMax); state1.sum += weight; state1.values = fma(vec4<f32>(weight), value9, state1.values); }
-    { let weight = exp2(score10 - newMax); state1.sum += weight; state1.values = fma(vec4<f32>(weight), value10, state1.values); }
-    { let weight = exp2(score11 - newMax); state1.sum += weight; state1.values = fma(vec4<f32>(weight), value11, state1.values); }
-    { let weight = exp2(score12 - newMax); state1.sum += weight; state1.values = fma(vec4<f32>(weight), value12, state1.values); }
-    { let weight = exp2(score13 - newMax); state1.sum += weight; state1.values = fma(vec4<f32>(weight), value13, state1.values); }
-    { let weight = exp2(score14 - newMax); state1.sum += weight; state1.values = fma(vec4<f32>(weight), value14, state1.values); }
-    { let weight = exp2(score15 - newMax); state1.sum += weight; state1.values = fma(vec4<f32>(weight), value15, state1.values); }
+      {
+        let scale = exp2(group0.x - newMax);
+        state1.sum = fma(scale, group0.y, state1.sum);
+        var sum = vec4<f32>(0.0);
+        let weights0 = weights[(at + 0) * 2 + 0];
+        sum = fma(vec4<f32>(weights0[0]), value0, sum);
+        sum = fma(vec4<f32>(weights0[1]), value1, sum);
+        sum = fma(vec4<f32>(weights0[2]), value2, sum);
+        sum = fma(vec4<f32>(weights0[3]), value3, sum);
+    let weights1 = weights[(at + 0) * 2 + 1];
+        sum = fma(vec4<f32>(weights1[0]), value4, sum);
+        sum = fma(vec4<f32>(weights1[1]), value5, sum);
+        sum = fma(vec4<f32>(weights1[2]), value6, sum);
+        sum = fma(vec4<f32>(weights1[3]), value7, sum);
+        state1.values = fma(vec4<f32>(scale), sum, state1.values);
+      }
+    {
+        let scale = exp2(group1.x - newMax);
+        state1.sum = fma(scale, group1.y, state1.sum);
+        var sum = vec4<f32>(0.0);
+        let weights0 = weights[(at + 1) * 2 + 0];
+        sum = fma(vec4<f32>(weights0[0]), value8, sum);
+        sum = fma(vec4<f32>(weights0[1]), value9, sum);
+        sum = fma(vec4<f32>(weights0[2]), value10, sum);
+        sum = fma(vec4<f32>(weights0[3]), value11, sum);
+    let weights1 = weights[(at + 1) * 2 + 1];
+        sum = fma(vec4<f32>(weights1[0]), value12, sum);
+        sum = fma(vec4<f32>(weights1[1]), value13, sum);
+        sum = fma(vec4<f32>(weights1[2]), value14, sum);
+        sum = fma(vec4<f32>(weights1[3]), value15, sum);
+        state1.values = fma(vec4<f32>(scale), sum, state1.values);
+      }
     }
   }
 

@@ -1,3 +1,5 @@
+import {unroll} from '../../unroll.js';
+
 /** Shader text: the functions by which a shader reads an input that is rows. */
 export const rowInput = (name: string) => `
 uniform sampler2DArray ${name};
@@ -13,18 +15,30 @@ vec4 read${capital(name)}(int row, int texel) {
   return fetch${capital(name)}(${name}At(row), texel, 0);
 }`;
 
-/** The same of one that is a tensor. */
+/** The same of one that is a tensor. Several values in a row have one division. */
 export const tensorInput = (name: string) => `
 uniform sampler2D ${name};
 uniform int ${name}Width;
 uniform int ${name}Offset;
-float read${capital(name)}(int i) {
+ivec2 ${name}At(int i) {
   int at = ${name}Offset + i;
-  return texelFetch(${name}, ivec2(at % ${name}Width, at / ${name}Width), 0).r;
+  int line = divide(at, ${name}Width);
+  return ivec2(at - line * ${name}Width, line);
+}
+float read${capital(name)}(int i) {
+  return texelFetch(${name}, ${name}At(i), 0).r;
+}
+// The first \`count\` of four values from value i on, and zeros.
+vec4 readFour${capital(name)}(int i, int count) {
+  ivec2 at = ${name}At(i);
+  vec4 four = vec4(0.0);
+  ${unroll(4, (c) => `if (count > ${c}) { four[${c}] = texelFetch(${name}, at, 0).r; }${c < 3 ? `\n  at = at.x + 1 < ${name}Width ? at + ivec2(1, 0) : ivec2(0, at.y + 1);` : ''}`, '\n  ')}
+  return four;
 }`;
 
 export const divide = `
-// Quotient of two whole numbers that are not negative, below 2^24: integer division takes several times as long.
+// Quotient of two whole numbers that are not negative, below 2^24, or with a quotient below 2^16, as of a line of a texture: integer
+// division takes several times as long.
 int divide(int a, int b) {
   int q = int((float(a) + 0.5) / float(b));
   int rest = a - q * b;

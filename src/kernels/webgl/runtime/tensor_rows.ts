@@ -107,20 +107,33 @@ function tensorTexture({backend}: AttentionContext, {dataId, shape}: TensorInfo)
   return {texture: texture!.texture, width, height, offset: slice?.flatOffset ?? 0, size: util.sizeFromShape(shape)};
 }
 
-export class LoadRowsProgram extends AttentionProgram<object> {
+interface LoadVariant {
+  /** Whether a run of values is a row. */
+  whole: boolean;
+}
+
+export class LoadRowsProgram extends AttentionProgram<LoadVariant> {
   constructor(source: TensorTexture, shape: number[], split: RowSplit) {
+    const {inner, piece, tiles, filler = 0} = split;
     super({
       name: 'LoadRows',
       inputs: {source},
       uniforms: splitUniforms(split),
-      floats: {filler: split.filler ?? 0},
+      floats: {filler},
       output: rowsOfShape(shape, split),
-      variant: {},
+      variant: {whole: piece === inner && tiles === undefined && filler === 0},
       fetches: 4,
     });
   }
 
-  protected shader(): string {
+  protected shader({whole}: LoadVariant): string {
+    if (whole) {
+      return `
+// A fragment copies the four values of its texel.
+void compute(int row, int texel) {
+  result0 = readFourSource(row * inner + 4 * texel, inner - 4 * texel);
+}`;
+    }
     return `
 // A fragment gathers the four values of its texel.
 void compute(int row, int texel) {

@@ -13,16 +13,15 @@ import {findSeenByAll, giveBackWithheld, withheldFunctions, withholdFrom} from '
 /** Invocations of a workgroup, and teams, at most. */
 const mostThreads = 128;
 const mostTeams = 8;
-/** Keys that a team takes at a time. */
+/** Keys that a team takes at a time, and those of them whose weights an invocation computes. */
 const teamKeys = 16;
+const groupKeys = 8;
+const groups = teamKeys / groupKeys;
 /** Invocations that share the product of a query row and a key: together they read 64 bytes in a row. */
 const sharing = 4;
 
-/**
- * Most query rows of the heads that read one key head: more have products enough to pay for tiles in workgroup memory
- * (docs/performance.md, 2026-11-30).
- */
-const mostRows = 4;
+/** Most query rows of the heads that read one key head: more have products enough to pay for tiles in workgroup memory. */
+const mostRows = 8;
 
 /** How the workgroups of `AttendDecodeProgram` are divided. */
 export interface DecodeTeams {
@@ -49,12 +48,22 @@ const powerOfTwo = (x: number) => 2 ** Math.ceil(Math.log2(x));
 const teamsOf = ({lanes}: DecodeTeams) => Math.min(mostTeams, mostThreads / lanes);
 const threadsOf = (teams: DecodeTeams) => teamsOf(teams) * teams.lanes;
 
+/*
+ * Where parts of products stand, in values: `[part][team][row][key]`. Rows, teams and parts are so far apart that invocations which write parts
+ * side by side, and those which add them up, meet different banks of workgroup memory.
+ */
+const rowStride = teamKeys + 1;
+const teamStride = ({rows}: DecodeTeams) => 32 * Math.ceil((rows * rowStride - 16) / 32) + 16;
+const partStride = (teams: DecodeTeams) => teamsOf(teams) * teamStride(teams) + 4;
+
 /** Workgroup memory that the program declares. */
 function decodeBytes(teams: DecodeTeams, {headDim}: HeadDims): number {
-  const scores = teamsOf(teams) * teams.rows * teamKeys;
+  const {rows} = teams;
+  const weights = teamsOf(teams) * rows * teamKeys;
+  const sums = teamsOf(teams) * rows * groups * 2;
   const states = threadsOf(teams) * 32;
   const flags = 2 * 16;
-  return 16 * teams.rows * headVectors(headDim) + 4 * scores * (sharing + 1) + states + flags;
+  return 16 * rows * headVectors(headDim) + 4 * (sharing * partStride(teams) + weights + sums) + states + flags;
 }
 
 interface DecodeForm extends AttendForm {
@@ -90,11 +99,16 @@ export class AttendDecodeProgram extends AttentionProgram<DecodeForm> {
     const keysOfRound = lanes / sharing;
     const rounds = teamKeys / keysOfRound;
     const parts = Math.ceil(keyVectors / sharing);
-    // Rows whose scores an invocation adds up: where a team has more invocations than keys, they share the rows.
-    const rowSharing = Math.max(1, lanes / teamKeys);
-    const keySharing = Math.max(1, teamKeys / lanes);
+    // Groups of keys of a row whose weights an invocation computes.
+    const tasks = rows * groups;
+    const tasksOfLane = Math.ceil(tasks / lanes);
+    const groupVectors = groupKeys / 4;
     const eachRow = (text: (r: number) => string) => unroll(rows, text);
     const eachKey = (text: (k: number) => string) => unroll(teamKeys, text);
+    const eachGroup = (text: (g: number) => string) => unroll(groups, text);
+    const ofGroup = (text: (j: number) => string) => unroll(groupKeys, text);
+    const partAt = (team: string, row: string | number, key: string) =>
+      `${team} * ${teamStride(teams)} + ${row} * ${rowStride} + ${key}`;
     const ifPart = (c: number) =>
       keyVectors % sharing === 0 || c < parts - 1 ? '' : `if (part + ${c * sharing} < ${keyVectors}) `;
     const ifVector = valueVectors === lanes ? '' : `if (lane < ${valueVectors}) `;
@@ -108,16 +122,18 @@ export class AttendDecodeProgram extends AttentionProgram<DecodeForm> {
 // their own, and merge them in the end.
 //
 // Keys and values${packed ? ', two float16 a word,' : ''} go from global memory to registers, all loads of ${teamKeys} keys at once. ${sharing} invocations share the product of a row and
-// a key; of the values an invocation takes one vec4 of each key, and keeps that of the output of every row.
+// a key; of the values an invocation takes one vec4 of each key, and keeps that of the output of every row. A weight is computed once in a
+// team, beside those of ${groupKeys} keys and by their greatest score; all of the team bring sums of a group's weights to the row's.
 //
-// Workgroup memory: queryRows for the whole run; of each team, row and key the ${sharing} parts of the product (scoreParts), then the
-// score.
+// Workgroup memory: queryRows for the whole run; of each team and row the ${sharing} parts of the products with its keys (scoreParts), then
+// the weights, and of each group of keys the greatest score and the sum of the weights (groupSums).
 const threads = ${threads};
 const tileQueries = ${rows};
 const tileKeys = ${count * teamKeys};
 var<workgroup> queryRows : array<vec4<f32>, ${rows * keyVectors}>;
-var<workgroup> scoreParts : array<f32, ${count * rows * teamKeys * sharing}>;
-var<workgroup> scores : array<f32, ${count * rows * teamKeys}>;
+var<workgroup> scoreParts : array<f32, ${sharing * partStride(teams)}>;
+var<workgroup> weights : array<vec4<f32>, ${(count * rows * teamKeys) / 4}>;
+var<workgroup> groupSums : array<vec2<f32>, ${count * rows * groups}>;
 ${attendWalk(form)}
 ${withheldFunctions}
 ${mergeStates(lanes, threads)}
@@ -165,47 +181,63 @@ ${ownedRows(form)}
         ${unroll(rounds, (i) => `sum${i} += dot(query, key${i}_${c});`)}
       }`,
       )}
-      ${unroll(rounds, (i) => `scoreParts[(${rowOfTeam(String(r))} * ${teamKeys} + lane / ${sharing} + ${i * keysOfRound}) * ${sharing} + part] = sum${i};`)}
+      ${unroll(rounds, (i) => `scoreParts[part * ${partStride(teams)} + ${partAt('team', r, `lane / ${sharing} + ${i * keysOfRound}`)}] = sum${i};`)}
     }`,
     )}
     // Barrier: whole products need the parts of others.
     workgroupBarrier();
 
-    // 3. Scores, masked.
+    // 3. Scores, masked, and the weights of a group of keys.
     ${unroll(
-      Math.ceil(rows / rowSharing),
-      (r) =>
-        `${rows < rowSharing ? `if (lane / ${teamKeys} < ${rows}) ` : ''}{
-      let r = ${rowSharing === 1 ? r : `lane / ${teamKeys} + ${r * rowSharing}`};
+      tasksOfLane,
+      (i) => `${tasks % lanes === 0 ? '' : `if (lane + ${i * lanes} < ${tasks}) `}{
+      let r = (lane + ${i * lanes}) % ${rows};
+      let group = (lane + ${i * lanes}) / ${rows};
       ${scoresOfRow(form, `min(firstRow + r, endRow - 1)`)}
-      ${unroll(
-        keySharing,
-        (k) => `{
-        let key = lane % ${teamKeys} + ${k * lanes};
-        let at = ${rowOfTeam('r')} * ${teamKeys} + key;
-        let product = (scoreParts[at * ${sharing}] + scoreParts[at * ${sharing} + 1]) + (scoreParts[at * ${sharing} + 2] + scoreParts[at * ${sharing} + 3]);
-        let position = ${positionOf('key')};
-        scores[at] = ${scoreOf(form, 'product', 'position')};
+      var groupMax = lowest;
+      ${ofGroup(
+        (j) => `var score${j} = masked;
+      {
+        let at = ${partAt('team', 'r', `group * ${groupKeys} + ${j}`)};
+        let product = (scoreParts[at] + scoreParts[at + ${partStride(teams)}]) + (scoreParts[at + ${2 * partStride(teams)}] + scoreParts[at + ${3 * partStride(teams)}]);
+        let position = ${positionOf(`group * ${groupKeys} + ${j}`)};
+        score${j} = ${scoreOf(form, 'product', 'position')};
+        groupMax = max(groupMax, score${j});
       }`,
       )}
+      ${ofGroup((j) => `let weight${j} = exp2(score${j} - groupMax);`)}
+      ${unroll(groupVectors, (q) => `weights[(${rowOfTeam('r')} * ${groups} + group) * ${groupVectors} + ${q}] = vec4<f32>(${[0, 1, 2, 3].map((c) => `weight${4 * q + c}`).join(', ')});`)}
+      groupSums[${rowOfTeam('r')} * ${groups} + group] = vec2<f32>(groupMax, ${Array.from({length: groupKeys}, (_, j) => `weight${j}`).join(' + ')});
     }`,
     )}
-    // Barrier: all invocations of a team read its scores. The parts of the next round are written behind it.
+    // Barrier: all invocations of a team read its weights. The parts of the next round are written behind it.
     workgroupBarrier();
 
-    // 4. Weights, and the weighted sum of values.
+    // 4. The weighted sum of values.
     ${eachKey((k) => `{ let position = ${positionOf(k)}; ${withholdFrom(form, [`value${k}`], 'position')} }`)}
     ${eachRow(
       (r) => `{
-      let at = ${rowOfTeam(String(r))} * ${teamKeys};
+      let at = ${rowOfTeam(String(r))} * ${groups};
       var newMax = state${r}.maximum;
-      ${eachKey((k) => `let score${k} = scores[at + ${k}];`)}
-      ${eachKey((k) => `newMax = max(newMax, score${k});`)}
+      ${eachGroup((g) => `let group${g} = groupSums[at + ${g}];`)}
+      ${eachGroup((g) => `newMax = max(newMax, group${g}.x);`)}
       let rescale = exp2(state${r}.maximum - newMax);
       state${r}.maximum = newMax;
       state${r}.sum *= rescale;
       state${r}.values *= rescale;
-      ${eachKey((k) => `{ let weight = exp2(score${k} - newMax); state${r}.sum += weight; state${r}.values = fma(vec4<f32>(weight), value${k}, state${r}.values); }`)}
+      ${eachGroup(
+        (g) => `{
+        let scale = exp2(group${g}.x - newMax);
+        state${r}.sum = fma(scale, group${g}.y, state${r}.sum);
+        var sum = vec4<f32>(0.0);
+        ${unroll(
+          groupVectors,
+          (q) => `let weights${q} = weights[(at + ${g}) * ${groupVectors} + ${q}];
+        ${[0, 1, 2, 3].map((c) => `sum = fma(vec4<f32>(weights${q}[${c}]), value${g * groupKeys + 4 * q + c}, sum);`).join('\n        ')}`,
+        )}
+        state${r}.values = fma(vec4<f32>(scale), sum, state${r}.values);
+      }`,
+      )}
     }`,
     )}
   }

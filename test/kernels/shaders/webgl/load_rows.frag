@@ -4,7 +4,8 @@ precision highp int;
 precision highp sampler2D;
 precision highp sampler2DArray;
 
-// Quotient of two whole numbers that are not negative, below 2^24: integer division takes several times as long.
+// Quotient of two whole numbers that are not negative, below 2^24, or with a quotient below 2^16, as of a line of a texture: integer
+// division takes several times as long.
 int divide(int a, int b) {
   int q = int((float(a) + 0.5) / float(b));
   int rest = a - q * b;
@@ -14,30 +15,33 @@ int divide(int a, int b) {
 uniform sampler2D source;
 uniform int sourceWidth;
 uniform int sourceOffset;
-float readSource(int i) {
+ivec2 sourceAt(int i) {
   int at = sourceOffset + i;
-  return texelFetch(source, ivec2(at % sourceWidth, at / sourceWidth), 0).r;
+  int line = divide(at, sourceWidth);
+  return ivec2(at - line * sourceWidth, line);
+}
+float readSource(int i) {
+  return texelFetch(source, sourceAt(i), 0).r;
+}
+// The first `count` of four values from value i on, and zeros.
+vec4 readFourSource(int i, int count) {
+  ivec2 at = sourceAt(i);
+  vec4 four = vec4(0.0);
+  if (count > 0) { four[0] = texelFetch(source, at, 0).r; }
+  at = at.x + 1 < sourceWidth ? at + ivec2(1, 0) : ivec2(0, at.y + 1);
+  if (count > 1) { four[1] = texelFetch(source, at, 0).r; }
+  at = at.x + 1 < sourceWidth ? at + ivec2(1, 0) : ivec2(0, at.y + 1);
+  if (count > 2) { four[2] = texelFetch(source, at, 0).r; }
+  at = at.x + 1 < sourceWidth ? at + ivec2(1, 0) : ivec2(0, at.y + 1);
+  if (count > 3) { four[3] = texelFetch(source, at, 0).r; }
+  return four;
 }
 uniform int inner;
-uniform int piece;
-uniform int pieces;
-uniform int tiles;
-uniform int tileValues;
 uniform float filler;
 layout(location = 0) out vec4 result0;
-// A fragment gathers the four values of its texel.
+// A fragment copies the four values of its texel.
 void compute(int row, int texel) {
-  int run = row / pieces;
-  int firstOfPiece = (row % pieces) * piece;
-  vec4 four = vec4(filler);
-  for (int c = 0; c < 4; c++) {
-    int column = 4 * texel + c;
-    int place = column / tileValues + (column % tileValues) * tiles;
-    if (place < piece && firstOfPiece + place < inner) {
-      four[c] = readSource(run * inner + firstOfPiece + place);
-    }
-  }
-  result0 = four;
+  result0 = readFourSource(row * inner + 4 * texel, inner - 4 * texel);
 }
 
 uniform int outShift;

@@ -4,7 +4,8 @@ precision highp int;
 precision highp sampler2D;
 precision highp sampler2DArray;
 
-// Quotient of two whole numbers that are not negative, below 2^24: integer division takes several times as long.
+// Quotient of two whole numbers that are not negative, below 2^24, or with a quotient below 2^16, as of a line of a texture: integer
+// division takes several times as long.
 int divide(int a, int b) {
   int q = int((float(a) + 0.5) / float(b));
   int rest = a - q * b;

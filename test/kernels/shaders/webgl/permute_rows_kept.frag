@@ -4,7 +4,8 @@ precision highp int;
 precision highp sampler2D;
 precision highp sampler2DArray;
 
-// Quotient of two whole numbers that are not negative, below 2^24: integer division takes several times as long.
+// Quotient of two whole numbers that are not negative, below 2^24, or with a quotient below 2^16, as of a line of a texture: integer
+// division takes several times as long.
 int divide(int a, int b) {
   int q = int((float(a) + 0.5) / float(b));
   int rest = a - q * b;
@@ -14,9 +15,26 @@ int divide(int a, int b) {
 uniform sampler2D source;
 uniform int sourceWidth;
 uniform int sourceOffset;
-float readSource(int i) {
+ivec2 sourceAt(int i) {
   int at = sourceOffset + i;
-  return texelFetch(source, ivec2(at % sourceWidth, at / sourceWidth), 0).r;
+  int line = divide(at, sourceWidth);
+  return ivec2(at - line * sourceWidth, line);
+}
+float readSource(int i) {
+  return texelFetch(source, sourceAt(i), 0).r;
+}
+// The first `count` of four values from value i on, and zeros.
+vec4 readFourSource(int i, int count) {
+  ivec2 at = sourceAt(i);
+  vec4 four = vec4(0.0);
+  if (count > 0) { four[0] = texelFetch(source, at, 0).r; }
+  at = at.x + 1 < sourceWidth ? at + ivec2(1, 0) : ivec2(0, at.y + 1);
+  if (count > 1) { four[1] = texelFetch(source, at, 0).r; }
+  at = at.x + 1 < sourceWidth ? at + ivec2(1, 0) : ivec2(0, at.y + 1);
+  if (count > 2) { four[2] = texelFetch(source, at, 0).r; }
+  at = at.x + 1 < sourceWidth ? at + ivec2(1, 0) : ivec2(0, at.y + 1);
+  if (count > 3) { four[3] = texelFetch(source, at, 0).r; }
+  return four;
 }
 
 uniform sampler2DArray kept;
@@ -58,13 +76,6 @@ layout(location = 0) out vec4 result0;
 int keyBase(int head) {
   return ((head / heads) * keyValueHeads + (head % heads) / (heads / keyValueHeads)) * keyLength;
 }
-vec4 readVector(int row, int texel) {
-  vec4 four = vec4(0.0);
-  for (int column = 4 * texel; column < min(4 * texel + 4, rowSize); column++) {
-    four[column % 4] = readSource(row * rowSize + column);
-  }
-  return four;
-}
 void compute(int row, int texel) {
   int headInRange = divide(row, keyLength);
   int head = firstHead + headInRange;
@@ -78,7 +89,7 @@ void compute(int row, int texel) {
   int key = divide(inBlock, tilesPerBlock);
   int column = (inBlock - key * tilesPerBlock) * 8 + key;
   int index = int(readKeyIndices(head * keyBlocks + block, column / 4)[column % 4]);
-  result0 = readVector(keyBase(head) + index, texel);
+  result0 = readFourSource((keyBase(head) + index) * rowSize + 4 * texel, rowSize - 4 * texel);
 }
 
 uniform int outShift;

@@ -7,7 +7,7 @@ import {relativeL1} from '../../../golden/golden_cases';
 import {randomInputs, tensors, type RectangularShape} from '../../../reference/attention';
 import {testBackends} from '../../../setup/environment';
 
-/** Teams of 4, 8 and 64 invocations, none of them all at work; one to four rows; chunks that end within a tile. */
+/** Teams of 4, 8, 16 and 64 invocations, none of them all at work but those of 16; one to eight rows; chunks that end within a tile. */
 const cases: Array<[name: string, shape: RectangularShape, options: () => FlashAttentionOptions]> = [
   [
     'a token, values of another dim, no causal mask',
@@ -15,6 +15,12 @@ const cases: Array<[name: string, shape: RectangularShape, options: () => FlashA
     () => ({causal: false}),
   ],
   ['three heads on one, head dim 20', {heads: 3, keyValueHeads: 1, length: 1, keyLength: 530, headDim: 20}, () => ({})],
+  ['seven heads on one, as of Qwen', {heads: 14, keyValueHeads: 2, length: 1, keyLength: 777, headDim: 64}, () => ({})],
+  [
+    'five rows, values of few dims',
+    {heads: 2, length: 5, keyLength: 520, headDim: 12, valueDim: 5},
+    () => ({queryOffset: 514}),
+  ],
   [
     'every form at once',
     {batch: 2, heads: 2, keyValueHeads: 1, length: 2, keyLength: 640, headDim: 132},
