@@ -8,9 +8,9 @@ import type {AttentionCalibration, CalibratedBackend} from './attention_calibrat
 import type {CalibrationSize} from './calibration_cases.js';
 import {CalibrationInputs, computed, largestSize, launchSize, longestCall, thresholds} from './calibration_cases.js';
 import type {FittedPrecision, PrecisionTimes} from './fit_calibration.js';
-import {fitLaunch, fitPrecision, timeOfCall} from './fit_calibration.js';
+import {fitPrecision} from './fit_calibration.js';
 import type {CaseTimes, Clock, TimedCase} from './time_rounds.js';
-import {chooseCalls, shortestCall, timeCase, timeRounds} from './time_rounds.js';
+import {chooseCalls, shortestCall, timeCase, timeOfCall, timeRounds} from './time_rounds.js';
 
 const op = 'calibrateAttention';
 
@@ -18,6 +18,8 @@ const op = 'calibrateAttention';
 const budget = 300;
 /** Clocks of a GPU that was idle take some hundred milliseconds of work to rise; until then launching seems cheap beside arithmetic. */
 const warmUpTime = 600;
+/** Milliseconds of a call at the least, where the clock is too coarse to tell. */
+const leastTime = 1e-3;
 
 /** Options of {@link calibrateAttention}. */
 export interface CalibrationOptions {
@@ -30,7 +32,7 @@ const pageClock: Clock = {now: () => performance.now(), computed};
 /**
  * Measures on the active backend what the choice between exact and block-sparse attention (`auto`) goes by: what exact attention,
  * blocks and the choice of blocks take for their work, and what launching takes; in float16 too where the device multiplies that.
- * At most 300 ms after its programs are compiled and the device was at work for 600 ms, so that its clocks have risen; more only where a single round of the smallest calls takes longer. It holds up to 200 MB on the device meanwhile.
+ * At most 300 ms after its programs are compiled and the device was at work for 600 ms, so that its clocks have risen; more only where a single round of the smallest calls takes longer. It holds up to 300 MB on the device meanwhile.
  *
  * ```js
  * const calibration = await calibrateAttention();
@@ -128,10 +130,12 @@ async function measureConstants(
   const [few, many] = [await large.kept(thresholds.few), await large.kept(thresholds.many)];
 
   const fit = (times: CaseTimes[]) => {
-    const launch = fitLaunch(times[0].one, times[0].several, cases[0].calls);
-    const perCall = (index: number) => timeOfCall(times[index], cases[index].calls, launch.wait);
+    const [{all}, {calls}] = [times[0], cases[0]];
+    const launch = Math.max(timeOfCall(times[0], calls, 0) || 0, leastTime);
+    const wait = Math.max(0, all - calls * launch) || 0;
+    const perCall = (index: number) => timeOfCall(times[index], cases[index].calls, wait);
     // A call that computes next to nothing takes no longer than a large one.
-    const exactLaunch = Math.min(launch.call, perCall(2)) || launch.call;
+    const exactLaunch = Math.min(launch, perCall(2)) || launch;
     const sparseLaunch = Math.max(exactLaunch, Math.min(perCall(1), perCall(3)) || 0);
     const fitted = precisions.map((precision, index) => {
       const first = 2 + 3 * index;

@@ -28,6 +28,7 @@ export const sizes: readonly CalibrationSize[] = [
   {heads: 8, length: 2048, headDim: 64},
   {heads: 8, length: 4096, headDim: 64},
   {heads: 8, length: 8192, headDim: 64},
+  {heads: 8, length: 16_384, headDim: 64},
 ];
 
 /** A call that next to nothing is computed in. */
@@ -39,7 +40,7 @@ export const launchSize: CalibrationSize = {
 };
 
 /** A call of exact attention should not take longer, in milliseconds. */
-export const longestCall = 10;
+export const longestCall = 12;
 
 /**
  * The largest size on which exact attention is not expected to take too long.

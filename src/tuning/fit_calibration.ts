@@ -3,7 +3,6 @@ import type {AttentionCosts} from '../attention/cost_model.js';
 import {countBlocks, exactTime, timeOfBlocks} from '../attention/cost_model.js';
 import type {CalibratedPrecision} from '../attention/device_costs.js';
 import {fixedOf} from '../attention/device_costs.js';
-import type {CaseTimes} from './time_rounds.js';
 
 /** Times of one precision, in milliseconds a call: exact, and sparse with few and with many blocks. */
 export interface PrecisionTimes {
@@ -87,13 +86,4 @@ export function fitLaunch(one: number, several: number, calls: number): {call: n
   const most = several > 0 ? several / calls : one;
   const call = Math.max(1e-3, Math.min((several - one) / (calls - 1) || 0, most));
   return {call, wait: Math.max(0, one - call || 0)};
-}
-
-/**
- * Milliseconds of one of the calls in a row, without a wait for the device: its own, as one call tells it, or where there is one call alone, `wait`. No less than
- * half of what was timed: beside other work the wait is that work's, and may be longer than the calls.
- */
-export function timeOfCall({one, several}: CaseTimes, calls: number, wait: number): number {
-  const waited = calls > 1 ? fitLaunch(one, several, calls).wait : wait;
-  return Math.max(several - waited, several / 2) / calls;
 }

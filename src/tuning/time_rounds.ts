@@ -45,24 +45,38 @@ export async function shortestCall(
   run: () => Tensor,
   {longest, signal}: {longest: number; signal?: AbortSignal},
 ): Promise<number> {
-  const shortest = async (calls: number) => {
-    let least = Infinity;
-    for (let i = 0; i < looks; ++i) {
-      signal?.throwIfAborted();
-      least = Math.min(least, await timeCase(clock, {run, calls}));
-      if (!(least > 0 && least < longest)) break;
-    }
-    return least;
-  };
   signal?.throwIfAborted();
   await timeCase(clock, {run, calls: 1});
-  const one = await shortest(1);
-  return one > 0 && one < longest ? fitLaunch(one, await shortest(lookedAt), lookedAt).call : one;
+  const one = await leastTime(clock, {run, calls: 1}, longest, signal);
+  return one > 0 && one < longest ? lookAgain(clock, run, one, longest, signal).then(({call}) => call) : one;
+}
+
+/** What a call takes and what a wait, of a call that takes `one` with it. */
+const lookAgain = async (clock: Clock, run: () => Tensor, one: number, longest: number, signal?: AbortSignal) =>
+  fitLaunch(one, await leastTime(clock, {run, calls: lookedAt}, longest, signal), lookedAt);
+
+/** The least time of some looks, as long as they are shorter than `longest`. */
+async function leastTime(clock: Clock, timed: TimedCase, longest: number, signal?: AbortSignal): Promise<number> {
+  let least = Infinity;
+  for (let i = 0; i < looks; ++i) {
+    signal?.throwIfAborted();
+    least = Math.min(least, await timeCase(clock, timed));
+    if (!(least > 0 && least < longest)) break;
+  }
+  return least;
 }
 
 /** Calls in a row should take so long, in milliseconds: some times as long as a wait for the device differs from another. */
-const calledFor = 6;
+const calledFor = 8;
+/** A call that takes longer is timed by itself: what a wait adds is little beside it. */
+const longestOfSeveral = 20;
 const mostCalls = 64;
+
+/**
+ * Of calls in a row, how many are timed by themselves as well, to be taken off: a few, since a device that was idle is slower at first. What
+ * the first ones and the wait take is then in both times.
+ */
+export const fewerCalls = (calls: number): number => Math.ceil(calls / 3);
 
 /**
  * Sets how many calls of each case are timed in a row, by a first look at each. The first case is the shortest, and tells
@@ -77,20 +91,32 @@ export async function chooseCalls(clock: Clock, cases: readonly TimedCase[], sig
     signal?.throwIfAborted();
     const {run} = timed;
     await timeCase(clock, {run, calls: 1});
-    const one = await timeCase(clock, {run, calls: 1});
+    const one = await leastTime(clock, {run, calls: 1}, longestOfSeveral, signal);
     if (!(one > 0)) continue;
-    launch ??= fitLaunch(one, await timeCase(clock, {run, calls: lookedAt}), lookedAt);
+    launch ??= await lookAgain(clock, run, one, longestOfSeveral, signal);
     const call = Math.max(one - launch.wait, launch.call);
-    timed.calls = Math.max(index === 0 ? 2 : 1, Math.min(mostCalls, Math.round(calledFor / call)));
-    expected += one + (timed.calls > 1 ? one + (timed.calls - 1) * call : 0);
+    const isLong = index > 0 && call > longestOfSeveral;
+    timed.calls = isLong ? 1 : Math.min(mostCalls, Math.max(2, Math.round(calledFor / call)));
+    const {calls} = timed;
+    const all = calls > 1 ? calls + fewerCalls(calls) : 1;
+    expected += all * call + (calls > 1 ? 2 : 1) * (one - call);
   }
   return expected;
 }
 
-/** Milliseconds of one call and of the calls of a case in a row, each with a wait. */
+/** Milliseconds of the calls of a case in a row and, if they are several, of `fewerCalls` of them, each with a wait. */
 export interface CaseTimes {
-  one: number;
-  several: number;
+  fewer: number;
+  all: number;
+}
+
+/**
+ * Milliseconds of one of the calls in a row, without the wait for the device: what some calls more take, or of a call by itself what it takes beside `wait`. No less than
+ * half of what was timed: beside other work the wait is that work's, and may be longer than the calls.
+ */
+export function timeOfCall({fewer, all}: CaseTimes, calls: number, wait: number): number {
+  if (calls === 1) return Math.max(all - wait, all / 2);
+  return Math.min(Math.max((all - fewer) / (calls - fewerCalls(calls)), all / calls / 2), all / calls);
 }
 
 /**
@@ -106,9 +132,8 @@ export async function timeRounds(
   cases: readonly TimedCase[],
   {budget, expected, isEnough, signal}: RoundLimits,
 ): Promise<CaseTimes[]> {
-  const samples = cases.map(() => ({one: [] as number[], several: [] as number[]}));
-  const medians = () =>
-    samples.map(({one, several}) => ({one: medianOfTimes(one), several: medianOfTimes(several)}));
+  const samples = cases.map(() => ({fewer: [] as number[], all: [] as number[]}));
+  const medians = () => samples.map(({fewer, all}) => ({fewer: medianOfTimes(fewer), all: medianOfTimes(all)}));
   let longest = expected;
   const begin = clock.now();
   for (let round = 0; round < mostRounds; ++round) {
@@ -116,9 +141,9 @@ export async function timeRounds(
     if (round > 0 && !(start - begin + longest <= budget)) break;
     for (const [index, {run, calls}] of cases.entries()) {
       signal?.throwIfAborted();
-      const one = await timeCase(clock, {run, calls: 1});
-      samples[index].one.push(one);
-      samples[index].several.push(calls > 1 ? await timeCase(clock, {run, calls}) : one);
+      const fewer = await timeCase(clock, {run, calls: fewerCalls(calls)});
+      samples[index].fewer.push(fewer);
+      samples[index].all.push(calls > 1 ? await timeCase(clock, {run, calls}) : fewer);
     }
     longest = Math.max(longest, clock.now() - start);
     // Half of the budget is for a second look.

@@ -72,7 +72,7 @@ void compute(int row, int texel) {
   int key = divide(inBlock, tilesPerBlock);
   int column = (inBlock - key * tilesPerBlock) * ${tileKeys} + key;
   int index = int(readKeyIndices(head * keyBlocks + block, column / 4)[column % 4]);
-  result0 = ${padded ? 'index >= keyEnd(head) ? vec4(0.0) : ' : ''}${fromTensor ? 'readFourSource((keyBase(head) + index) * rowSize + 4 * texel, rowSize - 4 * texel)' : 'readSource(keyBase(head) + index, texel)'};
+  result0 = ${padded ? 'index >= keyEnd(head) ? vec4(0.0) : ' : ''}${fromTensor ? 'fourSource(sourceAt((keyBase(head) + index) * rowSize + 4 * texel), rowSize - 4 * texel)' : 'readSource(keyBase(head) + index, texel)'};
 }`;
   }
 }

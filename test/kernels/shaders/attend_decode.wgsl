@@ -13,8 +13,8 @@ const tileQueries = 4;
 const tileKeys = 128;
 var<workgroup> queryRows : array<vec4<f32>, 64>;
 var<workgroup> scoreParts : array<f32, 2576>;
-var<workgroup> weights : array<vec4<f32>, 128>;
-var<workgroup> groupSums : array<vec2<f32>, 64>;
+var<workgroup> weights : array<vec4<f32>, 136>;
+var<workgroup> groupSums : array<vec2<f32>, 72>;
 
 fn writeValues(row : i32, chunk : i32, vector : i32, x : vec4<f32>) {
   result[(row * uniforms.outShape.y + chunk) * 17 + vector] = x;
@@ -212,31 +212,31 @@ fn main(index : i32) {
     var sum3 = 0.0;
       {
         let query = queryRows[0 + part + 0];
-        sum0 += dot(query, key0_0);
-    sum1 += dot(query, key1_0);
-    sum2 += dot(query, key2_0);
-    sum3 += dot(query, key3_0);
+        sum0 = fma(query.w, key0_0.w, fma(query.z, key0_0.z, fma(query.y, key0_0.y, fma(query.x, key0_0.x, sum0))));
+    sum1 = fma(query.w, key1_0.w, fma(query.z, key1_0.z, fma(query.y, key1_0.y, fma(query.x, key1_0.x, sum1))));
+    sum2 = fma(query.w, key2_0.w, fma(query.z, key2_0.z, fma(query.y, key2_0.y, fma(query.x, key2_0.x, sum2))));
+    sum3 = fma(query.w, key3_0.w, fma(query.z, key3_0.z, fma(query.y, key3_0.y, fma(query.x, key3_0.x, sum3))));
       }
     {
         let query = queryRows[0 + part + 4];
-        sum0 += dot(query, key0_1);
-    sum1 += dot(query, key1_1);
-    sum2 += dot(query, key2_1);
-    sum3 += dot(query, key3_1);
+        sum0 = fma(query.w, key0_1.w, fma(query.z, key0_1.z, fma(query.y, key0_1.y, fma(query.x, key0_1.x, sum0))));
+    sum1 = fma(query.w, key1_1.w, fma(query.z, key1_1.z, fma(query.y, key1_1.y, fma(query.x, key1_1.x, sum1))));
+    sum2 = fma(query.w, key2_1.w, fma(query.z, key2_1.z, fma(query.y, key2_1.y, fma(query.x, key2_1.x, sum2))));
+    sum3 = fma(query.w, key3_1.w, fma(query.z, key3_1.z, fma(query.y, key3_1.y, fma(query.x, key3_1.x, sum3))));
       }
     {
         let query = queryRows[0 + part + 8];
-        sum0 += dot(query, key0_2);
-    sum1 += dot(query, key1_2);
-    sum2 += dot(query, key2_2);
-    sum3 += dot(query, key3_2);
+        sum0 = fma(query.w, key0_2.w, fma(query.z, key0_2.z, fma(query.y, key0_2.y, fma(query.x, key0_2.x, sum0))));
+    sum1 = fma(query.w, key1_2.w, fma(query.z, key1_2.z, fma(query.y, key1_2.y, fma(query.x, key1_2.x, sum1))));
+    sum2 = fma(query.w, key2_2.w, fma(query.z, key2_2.z, fma(query.y, key2_2.y, fma(query.x, key2_2.x, sum2))));
+    sum3 = fma(query.w, key3_2.w, fma(query.z, key3_2.z, fma(query.y, key3_2.y, fma(query.x, key3_2.x, sum3))));
       }
     {
         let query = queryRows[0 + part + 12];
-        sum0 += dot(query, key0_3);
-    sum1 += dot(query, key1_3);
-    sum2 += dot(query, key2_3);
-    sum3 += dot(query, key3_3);
+        sum0 = fma(query.w, key0_3.w, fma(query.z, key0_3.z, fma(query.y, key0_3.y, fma(query.x, key0_3.x, sum0))));
+    sum1 = fma(query.w, key1_3.w, fma(query.z, key1_3.z, fma(query.y, key1_3.y, fma(query.x, key1_3.x, sum1))));
+    sum2 = fma(query.w, key2_3.w, fma(query.z, key2_3.z, fma(query.y, key2_3.y, fma(query.x, key2_3.x, sum2))));
+    sum3 = fma(query.w, key3_3.w, fma(query.z, key3_3.z, fma(query.y, key3_3.y, fma(query.x, key3_3.x, sum3))));
       }
       scoreParts[part * 644 + team * 80 + 0 * 17 + lane / 4 + 0] = sum0;
     scoreParts[part * 644 + team * 80 + 0 * 17 + lane / 4 + 4] = sum1;
@@ -250,31 +250,31 @@ fn main(index : i32) {
     var sum3 = 0.0;
       {
         let query = queryRows[16 + part + 0];
-        sum0 += dot(query, key0_0);
-    sum1 += dot(query, key1_0);
-    sum2 += dot(query, key2_0);
-    sum3 += dot(query, key3_0);
+        sum0 = fma(query.w, key0_0.w, fma(query.z, key0_0.z, fma(query.y, key0_0.y, fma(query.x, key0_0.x, sum0))));
+    sum1 = fma(query.w, key1_0.w, fma(query.z, key1_0.z, fma(query.y, key1_0.y, fma(query.x, key1_0.x, sum1))));
+    sum2 = fma(query.w, key2_0.w, fma(query.z, key2_0.z, fma(query.y, key2_0.y, fma(query.x, key2_0.x, sum2))));
+    sum3 = fma(query.w, key3_0.w, fma(query.z, key3_0.z, fma(query.y, key3_0.y, fma(query.x, key3_0.x, sum3))));
       }
     {
         let query = queryRows[16 + part + 4];
-        sum0 += dot(query, key0_1);
-    sum1 += dot(query, key1_1);
-    sum2 += dot(query, key2_1);
-    sum3 += dot(query, key3_1);
+        sum0 = fma(query.w, key0_1.w, fma(query.z, key0_1.z, fma(query.y, key0_1.y, fma(query.x, key0_1.x, sum0))));
+    sum1 = fma(query.w, key1_1.w, fma(query.z, key1_1.z, fma(query.y, key1_1.y, fma(query.x, key1_1.x, sum1))));
+    sum2 = fma(query.w, key2_1.w, fma(query.z, key2_1.z, fma(query.y, key2_1.y, fma(query.x, key2_1.x, sum2))));
+    sum3 = fma(query.w, key3_1.w, fma(query.z, key3_1.z, fma(query.y, key3_1.y, fma(query.x, key3_1.x, sum3))));
       }
     {
         let query = queryRows[16 + part + 8];
-        sum0 += dot(query, key0_2);
-    sum1 += dot(query, key1_2);
-    sum2 += dot(query, key2_2);
-    sum3 += dot(query, key3_2);
+        sum0 = fma(query.w, key0_2.w, fma(query.z, key0_2.z, fma(query.y, key0_2.y, fma(query.x, key0_2.x, sum0))));
+    sum1 = fma(query.w, key1_2.w, fma(query.z, key1_2.z, fma(query.y, key1_2.y, fma(query.x, key1_2.x, sum1))));
+    sum2 = fma(query.w, key2_2.w, fma(query.z, key2_2.z, fma(query.y, key2_2.y, fma(query.x, key2_2.x, sum2))));
+    sum3 = fma(query.w, key3_2.w, fma(query.z, key3_2.z, fma(query.y, key3_2.y, fma(query.x, key3_2.x, sum3))));
       }
     {
         let query = queryRows[16 + part + 12];
-        sum0 += dot(query, key0_3);
-    sum1 += dot(query, key1_3);
-    sum2 += dot(query, key2_3);
-    sum3 += dot(query, key3_3);
+        sum0 = fma(query.w, key0_3.w, fma(query.z, key0_3.z, fma(query.y, key0_3.y, fma(query.x, key0_3.x, sum0))));
+    sum1 = fma(query.w, key1_3.w, fma(query.z, key1_3.z, fma(query.y, key1_3.y, fma(query.x, key1_3.x, sum1))));
+    sum2 = fma(query.w, key2_3.w, fma(query.z, key2_3.z, fma(query.y, key2_3.y, fma(query.x, key2_3.x, sum2))));
+    sum3 = fma(query.w, key3_3.w, fma(query.z, key3_3.z, fma(query.y, key3_3.y, fma(query.x, key3_3.x, sum3))));
       }
       scoreParts[part * 644 + team * 80 + 1 * 17 + lane / 4 + 0] = sum0;
     scoreParts[part * 644 + team * 80 + 1 * 17 + lane / 4 + 4] = sum1;
@@ -288,31 +288,31 @@ fn main(index : i32) {
     var sum3 = 0.0;
       {
         let query = queryRows[32 + part + 0];
-        sum0 += dot(query, key0_0);
-    sum1 += dot(query, key1_0);
-    sum2 += dot(query, key2_0);
-    sum3 += dot(query, key3_0);
+        sum0 = fma(query.w, key0_0.w, fma(query.z, key0_0.z, fma(query.y, key0_0.y, fma(query.x, key0_0.x, sum0))));
+    sum1 = fma(query.w, key1_0.w, fma(query.z, key1_0.z, fma(query.y, key1_0.y, fma(query.x, key1_0.x, sum1))));
+    sum2 = fma(query.w, key2_0.w, fma(query.z, key2_0.z, fma(query.y, key2_0.y, fma(query.x, key2_0.x, sum2))));
+    sum3 = fma(query.w, key3_0.w, fma(query.z, key3_0.z, fma(query.y, key3_0.y, fma(query.x, key3_0.x, sum3))));
       }
     {
         let query = queryRows[32 + part + 4];
-        sum0 += dot(query, key0_1);
-    sum1 += dot(query, key1_1);
-    sum2 += dot(query, key2_1);
-    sum3 += dot(query, key3_1);
+        sum0 = fma(query.w, key0_1.w, fma(query.z, key0_1.z, fma(query.y, key0_1.y, fma(query.x, key0_1.x, sum0))));
+    sum1 = fma(query.w, key1_1.w, fma(query.z, key1_1.z, fma(query.y, key1_1.y, fma(query.x, key1_1.x, sum1))));
+    sum2 = fma(query.w, key2_1.w, fma(query.z, key2_1.z, fma(query.y, key2_1.y, fma(query.x, key2_1.x, sum2))));
+    sum3 = fma(query.w, key3_1.w, fma(query.z, key3_1.z, fma(query.y, key3_1.y, fma(query.x, key3_1.x, sum3))));
       }
     {
         let query = queryRows[32 + part + 8];
-        sum0 += dot(query, key0_2);
-    sum1 += dot(query, key1_2);
-    sum2 += dot(query, key2_2);
-    sum3 += dot(query, key3_2);
+        sum0 = fma(query.w, key0_2.w, fma(query.z, key0_2.z, fma(query.y, key0_2.y, fma(query.x, key0_2.x, sum0))));
+    sum1 = fma(query.w, key1_2.w, fma(query.z, key1_2.z, fma(query.y, key1_2.y, fma(query.x, key1_2.x, sum1))));
+    sum2 = fma(query.w, key2_2.w, fma(query.z, key2_2.z, fma(query.y, key2_2.y, fma(query.x, key2_2.x, sum2))));
+    sum3 = fma(query.w, key3_2.w, fma(query.z, key3_2.z, fma(query.y, key3_2.y, fma(query.x, key3_2.x, sum3))));
       }
     {
         let query = queryRows[32 + part + 12];
-        sum0 += dot(query, key0_3);
-    sum1 += dot(query, key1_3);
-    sum2 += dot(query, key2_3);
-    sum3 += dot(query, key3_3);
+        sum0 = fma(query.w, key0_3.w, fma(query.z, key0_3.z, fma(query.y, key0_3.y, fma(query.x, key0_3.x, sum0))));
+    sum1 = fma(query.w, key1_3.w, fma(query.z, key1_3.z, fma(query.y, key1_3.y, fma(query.x, key1_3.x, sum1))));
+    sum2 = fma(query.w, key2_3.w, fma(query.z, key2_3.z, fma(query.y, key2_3.y, fma(query.x, key2_3.x, sum2))));
+    sum3 = fma(query.w, key3_3.w, fma(query.z, key3_3.z, fma(query.y, key3_3.y, fma(query.x, key3_3.x, sum3))));
       }
       scoreParts[part * 644 + team * 80 + 2 * 17 + lane / 4 + 0] = sum0;
     scoreParts[part * 644 + team * 80 + 2 * 17 + lane / 4 + 4] = sum1;
@@ -326,31 +326,31 @@ fn main(index : i32) {
     var sum3 = 0.0;
       {
         let query = queryRows[48 + part + 0];
-        sum0 += dot(query, key0_0);
-    sum1 += dot(query, key1_0);
-    sum2 += dot(query, key2_0);
-    sum3 += dot(query, key3_0);
+        sum0 = fma(query.w, key0_0.w, fma(query.z, key0_0.z, fma(query.y, key0_0.y, fma(query.x, key0_0.x, sum0))));
+    sum1 = fma(query.w, key1_0.w, fma(query.z, key1_0.z, fma(query.y, key1_0.y, fma(query.x, key1_0.x, sum1))));
+    sum2 = fma(query.w, key2_0.w, fma(query.z, key2_0.z, fma(query.y, key2_0.y, fma(query.x, key2_0.x, sum2))));
+    sum3 = fma(query.w, key3_0.w, fma(query.z, key3_0.z, fma(query.y, key3_0.y, fma(query.x, key3_0.x, sum3))));
       }
     {
         let query = queryRows[48 + part + 4];
-        sum0 += dot(query, key0_1);
-    sum1 += dot(query, key1_1);
-    sum2 += dot(query, key2_1);
-    sum3 += dot(query, key3_1);
+        sum0 = fma(query.w, key0_1.w, fma(query.z, key0_1.z, fma(query.y, key0_1.y, fma(query.x, key0_1.x, sum0))));
+    sum1 = fma(query.w, key1_1.w, fma(query.z, key1_1.z, fma(query.y, key1_1.y, fma(query.x, key1_1.x, sum1))));
+    sum2 = fma(query.w, key2_1.w, fma(query.z, key2_1.z, fma(query.y, key2_1.y, fma(query.x, key2_1.x, sum2))));
+    sum3 = fma(query.w, key3_1.w, fma(query.z, key3_1.z, fma(query.y, key3_1.y, fma(query.x, key3_1.x, sum3))));
       }
     {
         let query = queryRows[48 + part + 8];
-        sum0 += dot(query, key0_2);
-    sum1 += dot(query, key1_2);
-    sum2 += dot(query, key2_2);
-    sum3 += dot(query, key3_2);
+        sum0 = fma(query.w, key0_2.w, fma(query.z, key0_2.z, fma(query.y, key0_2.y, fma(query.x, key0_2.x, sum0))));
+    sum1 = fma(query.w, key1_2.w, fma(query.z, key1_2.z, fma(query.y, key1_2.y, fma(query.x, key1_2.x, sum1))));
+    sum2 = fma(query.w, key2_2.w, fma(query.z, key2_2.z, fma(query.y, key2_2.y, fma(query.x, key2_2.x, sum2))));
+    sum3 = fma(query.w, key3_2.w, fma(query.z, key3_2.z, fma(query.y, key3_2.y, fma(query.x, key3_2.x, sum3))));
       }
     {
         let query = queryRows[48 + part + 12];
-        sum0 += dot(query, key0_3);
-    sum1 += dot(query, key1_3);
-    sum2 += dot(query, key2_3);
-    sum3 += dot(query, key3_3);
+        sum0 = fma(query.w, key0_3.w, fma(query.z, key0_3.z, fma(query.y, key0_3.y, fma(query.x, key0_3.x, sum0))));
+    sum1 = fma(query.w, key1_3.w, fma(query.z, key1_3.z, fma(query.y, key1_3.y, fma(query.x, key1_3.x, sum1))));
+    sum2 = fma(query.w, key2_3.w, fma(query.z, key2_3.z, fma(query.y, key2_3.y, fma(query.x, key2_3.x, sum2))));
+    sum3 = fma(query.w, key3_3.w, fma(query.z, key3_3.z, fma(query.y, key3_3.y, fma(query.x, key3_3.x, sum3))));
       }
       scoreParts[part * 644 + team * 80 + 3 * 17 + lane / 4 + 0] = sum0;
     scoreParts[part * 644 + team * 80 + 3 * 17 + lane / 4 + 4] = sum1;
@@ -438,15 +438,18 @@ fn main(index : i32) {
     let weight5 = exp2(score5 - groupMax);
     let weight6 = exp2(score6 - groupMax);
     let weight7 = exp2(score7 - groupMax);
-      weights[((team * 4 + r) * 2 + group) * 2 + 0] = vec4<f32>(weight0, weight1, weight2, weight3);
-    weights[((team * 4 + r) * 2 + group) * 2 + 1] = vec4<f32>(weight4, weight5, weight6, weight7);
-      groupSums[(team * 4 + r) * 2 + group] = vec2<f32>(groupMax, weight0 + weight1 + weight2 + weight3 + weight4 + weight5 + weight6 + weight7);
+      weights[team * 17 + (r * 2 + group) * 2 + 0] = vec4<f32>(weight0, weight1, weight2, weight3);
+    weights[team * 17 + (r * 2 + group) * 2 + 1] = vec4<f32>(weight4, weight5, weight6, weight7);
+      groupSums[team * 9 + r * 2 + group] = vec2<f32>(groupMax, weight0 + weight1 + weight2 + weight3 + weight4 + weight5 + weight6 + weight7);
     }
     // Barrier: all invocations of a team read its weights. The parts of the next round are written behind it.
     workgroupBarrier();
 
     // 4. The weighted sum of values.
-    { let position = positionIn(head, tile, team * 16 + 0); if (position > seenByAll) { value0 = withhold(select(vec4<f32>(), value0, position != paddingPosition)); } }
+    let firstOfTeam = positionIn(head, tile, team * 16 + 0);
+    let lastOfTeam = positionIn(head, tile, team * 16 + 15);
+    if (lastOfTeam > seenByAll) {
+      { let position = positionIn(head, tile, team * 16 + 0); if (position > seenByAll) { value0 = withhold(select(vec4<f32>(), value0, position != paddingPosition)); } }
     { let position = positionIn(head, tile, team * 16 + 1); if (position > seenByAll) { value1 = withhold(select(vec4<f32>(), value1, position != paddingPosition)); } }
     { let position = positionIn(head, tile, team * 16 + 2); if (position > seenByAll) { value2 = withhold(select(vec4<f32>(), value2, position != paddingPosition)); } }
     { let position = positionIn(head, tile, team * 16 + 3); if (position > seenByAll) { value3 = withhold(select(vec4<f32>(), value3, position != paddingPosition)); } }
@@ -462,11 +465,11 @@ fn main(index : i32) {
     { let position = positionIn(head, tile, team * 16 + 13); if (position > seenByAll) { value13 = withhold(select(vec4<f32>(), value13, position != paddingPosition)); } }
     { let position = positionIn(head, tile, team * 16 + 14); if (position > seenByAll) { value14 = withhold(select(vec4<f32>(), value14, position != paddingPosition)); } }
     { let position = positionIn(head, tile, team * 16 + 15); if (position > seenByAll) { value15 = withhold(select(vec4<f32>(), value15, position != paddingPosition)); } }
+    }
     {
-      let at = (team * 4 + 0) * 2;
       var newMax = state0.maximum;
-      let group0 = groupSums[at + 0];
-    let group1 = groupSums[at + 1];
+      let group0 = groupSums[team * 9 + 0 * 2 + 0];
+    let group1 = groupSums[team * 9 + 0 * 2 + 1];
       newMax = max(newMax, group0.x);
     newMax = max(newMax, group1.x);
       let rescale = exp2(state0.maximum - newMax);
@@ -477,12 +480,12 @@ fn main(index : i32) {
         let scale = exp2(group0.x - newMax);
         state0.sum = fma(scale, group0.y, state0.sum);
         var sum = vec4<f32>(0.0);
-        let weights0 = weights[(at + 0) * 2 + 0];
+        let weights0 = weights[team * 17 + (0 * 2 + 0) * 2 + 0];
         sum = fma(vec4<f32>(weights0[0]), value0, sum);
         sum = fma(vec4<f32>(weights0[1]), value1, sum);
         sum = fma(vec4<f32>(weights0[2]), value2, sum);
         sum = fma(vec4<f32>(weights0[3]), value3, sum);
-    let weights1 = weights[(at + 0) * 2 + 1];
+    let weights1 = weights[team * 17 + (0 * 2 + 0) * 2 + 1];
         sum = fma(vec4<f32>(weights1[0]), value4, sum);
         sum = fma(vec4<f32>(weights1[1]), value5, sum);
         sum = fma(vec4<f32>(weights1[2]), value6, sum);
@@ -493,12 +496,12 @@ fn main(index : i32) {
         let scale = exp2(group1.x - newMax);
         state0.sum = fma(scale, group1.y, state0.sum);
         var sum = vec4<f32>(0.0);
-        let weights0 = weights[(at + 1) * 2 + 0];
+        let weights0 = weights[team * 17 + (0 * 2 + 1) * 2 + 0];
         sum = fma(vec4<f32>(weights0[0]), value8, sum);
         sum = fma(vec4<f32>(weights0[1]), value9, sum);
         sum = fma(vec4<f32>(weights0[2]), value10, sum);
         sum = fma(vec4<f32>(weights0[3]), value11, sum);
-    let weights1 = weights[(at + 1) * 2 + 1];
+    let weights1 = weights[team * 17 + (0 * 2 + 1) * 2 + 1];
         sum = fma(vec4<f32>(weights1[0]), value12, sum);
         sum = fma(vec4<f32>(weights1[1]), value13, sum);
         sum = fma(vec4<f32>(weights1[2]), value14, sum);
@@ -507,10 +510,9 @@ fn main(index : i32) {
       }
     }
     {
-      let at = (team * 4 + 1) * 2;
       var newMax = state1.maximum;
-      let group0 = groupSums[at + 0];
-    let group1 = groupSums[at + 1];
+      let group0 = groupSums[team * 9 + 1 * 2 + 0];
+    let group1 = groupSums[team * 9 + 1 * 2 + 1];
       newMax = max(newMax, group0.x);
     newMax = max(newMax, group1.x);
       let rescale = exp2(state1.maximum - newMax);
@@ -521,12 +523,12 @@ fn main(index : i32) {
         let scale = exp2(group0.x - newMax);
         state1.sum = fma(scale, group0.y, state1.sum);
         var sum = vec4<f32>(0.0);
-        let weights0 = weights[(at + 0) * 2 + 0];
+        let weights0 = weights[team * 17 + (1 * 2 + 0) * 2 + 0];
         sum = fma(vec4<f32>(weights0[0]), value0, sum);
         sum = fma(vec4<f32>(weights0[1]), value1, sum);
         sum = fma(vec4<f32>(weights0[2]), value2, sum);
         sum = fma(vec4<f32>(weights0[3]), value3, sum);
-    let weights1 = weights[(at + 0) * 2 + 1];
+    let weights1 = weights[team * 17 + (1 * 2 + 0) * 2 + 1];
         sum = fma(vec4<f32>(weights1[0]), value4, sum);
         sum = fma(vec4<f32>(weights1[1]), value5, sum);
         sum = fma(vec4<f32>(weights1[2]), value6, sum);
@@ -537,12 +539,12 @@ fn main(index : i32) {
         let scale = exp2(group1.x - newMax);
         state1.sum = fma(scale, group1.y, state1.sum);
         var sum = vec4<f32>(0.0);
-        let weights0 = weights[(at + 1) * 2 + 0];
+        let weights0 = weights[team * 17 + (1 * 2 + 1) * 2 + 0];
         sum = fma(vec4<f32>(weights0[0]), value8, sum);
         sum = fma(vec4<f32>(weights0[1]), value9, sum);
         sum = fma(vec4<f32>(weights0[2]), value10, sum);
         sum = fma(vec4<f32>(weights0[3]), value11, sum);
-    let weights1 = weights[(at + 1) * 2 + 1];
+    let weights1 = weights[team * 17 + (1 * 2 + 1) * 2 + 1];
         sum = fma(vec4<f32>(weights1[0]), value12, sum);
         sum = fma(vec4<f32>(weights1[1]), value13, sum);
         sum = fma(vec4<f32>(weights1[2]), value14, sum);
@@ -551,10 +553,9 @@ fn main(index : i32) {
       }
     }
     {
-      let at = (team * 4 + 2) * 2;
       var newMax = state2.maximum;
-      let group0 = groupSums[at + 0];
-    let group1 = groupSums[at + 1];
+      let group0 = groupSums[team * 9 + 2 * 2 + 0];
+    let group1 = groupSums[team * 9 + 2 * 2 + 1];
       newMax = max(newMax, group0.x);
     newMax = max(newMax, group1.x);
       let rescale = exp2(state2.maximum - newMax);
@@ -565,12 +566,12 @@ fn main(index : i32) {
         let scale = exp2(group0.x - newMax);
         state2.sum = fma(scale, group0.y, state2.sum);
         var sum = vec4<f32>(0.0);
-        let weights0 = weights[(at + 0) * 2 + 0];
+        let weights0 = weights[team * 17 + (2 * 2 + 0) * 2 + 0];
         sum = fma(vec4<f32>(weights0[0]), value0, sum);
         sum = fma(vec4<f32>(weights0[1]), value1, sum);
         sum = fma(vec4<f32>(weights0[2]), value2, sum);
         sum = fma(vec4<f32>(weights0[3]), value3, sum);
-    let weights1 = weights[(at + 0) * 2 + 1];
+    let weights1 = weights[team * 17 + (2 * 2 + 0) * 2 + 1];
         sum = fma(vec4<f32>(weights1[0]), value4, sum);
         sum = fma(vec4<f32>(weights1[1]), value5, sum);
         sum = fma(vec4<f32>(weights1[2]), value6, sum);
@@ -581,12 +582,12 @@ fn main(index : i32) {
         let scale = exp2(group1.x - newMax);
         state2.sum = fma(scale, group1.y, state2.sum);
         var sum = vec4<f32>(0.0);
-        let weights0 = weights[(at + 1) * 2 + 0];
+        let weights0 = weights[team * 17 + (2 * 2 + 1) * 2 + 0];
         sum = fma(vec4<f32>(weights0[0]), value8, sum);
         sum = fma(vec4<f32>(weights0[1]), value9, sum);
         sum = fma(vec4<f32>(weights0[2]), value10, sum);
         sum = fma(vec4<f32>(weights0[3]), value11, sum);
-    let weights1 = weights[(at + 1) * 2 + 1];
+    let weights1 = weights[team * 17 + (2 * 2 + 1) * 2 + 1];
         sum = fma(vec4<f32>(weights1[0]), value12, sum);
         sum = fma(vec4<f32>(weights1[1]), value13, sum);
         sum = fma(vec4<f32>(weights1[2]), value14, sum);
@@ -595,10 +596,9 @@ fn main(index : i32) {
       }
     }
     {
-      let at = (team * 4 + 3) * 2;
       var newMax = state3.maximum;
-      let group0 = groupSums[at + 0];
-    let group1 = groupSums[at + 1];
+      let group0 = groupSums[team * 9 + 3 * 2 + 0];
+    let group1 = groupSums[team * 9 + 3 * 2 + 1];
       newMax = max(newMax, group0.x);
     newMax = max(newMax, group1.x);
       let rescale = exp2(state3.maximum - newMax);
@@ -609,12 +609,12 @@ fn main(index : i32) {
         let scale = exp2(group0.x - newMax);
         state3.sum = fma(scale, group0.y, state3.sum);
         var sum = vec4<f32>(0.0);
-        let weights0 = weights[(at + 0) * 2 + 0];
+        let weights0 = weights[team * 17 + (3 * 2 + 0) * 2 + 0];
         sum = fma(vec4<f32>(weights0[0]), value0, sum);
         sum = fma(vec4<f32>(weights0[1]), value1, sum);
         sum = fma(vec4<f32>(weights0[2]), value2, sum);
         sum = fma(vec4<f32>(weights0[3]), value3, sum);
-    let weights1 = weights[(at + 0) * 2 + 1];
+    let weights1 = weights[team * 17 + (3 * 2 + 0) * 2 + 1];
         sum = fma(vec4<f32>(weights1[0]), value4, sum);
         sum = fma(vec4<f32>(weights1[1]), value5, sum);
         sum = fma(vec4<f32>(weights1[2]), value6, sum);
@@ -625,12 +625,12 @@ fn main(index : i32) {
         let scale = exp2(group1.x - newMax);
         state3.sum = fma(scale, group1.y, state3.sum);
         var sum = vec4<f32>(0.0);
-        let weights0 = weights[(at + 1) * 2 + 0];
+        let weights0 = weights[team * 17 + (3 * 2 + 1) * 2 + 0];
         sum = fma(vec4<f32>(weights0[0]), value8, sum);
         sum = fma(vec4<f32>(weights0[1]), value9, sum);
         sum = fma(vec4<f32>(weights0[2]), value10, sum);
         sum = fma(vec4<f32>(weights0[3]), value11, sum);
-    let weights1 = weights[(at + 1) * 2 + 1];
+    let weights1 = weights[team * 17 + (3 * 2 + 1) * 2 + 1];
         sum = fma(vec4<f32>(weights1[0]), value12, sum);
         sum = fma(vec4<f32>(weights1[1]), value13, sum);
         sum = fma(vec4<f32>(weights1[2]), value14, sum);

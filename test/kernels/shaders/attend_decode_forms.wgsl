@@ -13,8 +13,8 @@ const tileQueries = 1;
 const tileKeys = 32;
 var<workgroup> queryRows : array<vec4<f32>, 16>;
 var<workgroup> scoreParts : array<f32, 400>;
-var<workgroup> weights : array<vec4<f32>, 8>;
-var<workgroup> groupSums : array<vec2<f32>, 4>;
+var<workgroup> weights : array<vec4<f32>, 10>;
+var<workgroup> groupSums : array<vec2<f32>, 6>;
 
 fn writeValues(row : i32, chunk : i32, vector : i32, x : vec4<f32>) {
   result[(row * uniforms.outShape.y + chunk) * 21 + vector] = x;
@@ -227,19 +227,19 @@ fn main(index : i32) {
       var sum0 = 0.0;
       {
         let query = queryRows[0 + part + 0];
-        sum0 += dot(query, key0_0);
+        sum0 = fma(query.w, key0_0.w, fma(query.z, key0_0.z, fma(query.y, key0_0.y, fma(query.x, key0_0.x, sum0))));
       }
     {
         let query = queryRows[0 + part + 4];
-        sum0 += dot(query, key0_1);
+        sum0 = fma(query.w, key0_1.w, fma(query.z, key0_1.z, fma(query.y, key0_1.y, fma(query.x, key0_1.x, sum0))));
       }
     {
         let query = queryRows[0 + part + 8];
-        sum0 += dot(query, key0_2);
+        sum0 = fma(query.w, key0_2.w, fma(query.z, key0_2.z, fma(query.y, key0_2.y, fma(query.x, key0_2.x, sum0))));
       }
     {
         let query = queryRows[0 + part + 12];
-        sum0 += dot(query, key0_3);
+        sum0 = fma(query.w, key0_3.w, fma(query.z, key0_3.z, fma(query.y, key0_3.y, fma(query.x, key0_3.x, sum0))));
       }
       scoreParts[part * 100 + team * 48 + 0 * 17 + lane / 4 + 0] = sum0;
     }
@@ -328,15 +328,18 @@ fn main(index : i32) {
     let weight5 = exp2(score5 - groupMax);
     let weight6 = exp2(score6 - groupMax);
     let weight7 = exp2(score7 - groupMax);
-      weights[((team * 1 + r) * 2 + group) * 2 + 0] = vec4<f32>(weight0, weight1, weight2, weight3);
-    weights[((team * 1 + r) * 2 + group) * 2 + 1] = vec4<f32>(weight4, weight5, weight6, weight7);
-      groupSums[(team * 1 + r) * 2 + group] = vec2<f32>(groupMax, weight0 + weight1 + weight2 + weight3 + weight4 + weight5 + weight6 + weight7);
+      weights[team * 5 + (r * 2 + group) * 2 + 0] = vec4<f32>(weight0, weight1, weight2, weight3);
+    weights[team * 5 + (r * 2 + group) * 2 + 1] = vec4<f32>(weight4, weight5, weight6, weight7);
+      groupSums[team * 3 + r * 2 + group] = vec2<f32>(groupMax, weight0 + weight1 + weight2 + weight3 + weight4 + weight5 + weight6 + weight7);
     }
     // Barrier: all invocations of a team read its weights. The parts of the next round are written behind it.
     workgroupBarrier();
 
     // 4. The weighted sum of values.
-    { let position = positionIn(head, tile, team * 16 + 0); if ((position > seenByAll || position < firstSeenByAll)) { value0 = withhold(select(vec4<f32>(), value0, position != paddingPosition)); } }
+    let firstOfTeam = positionIn(head, tile, team * 16 + 0);
+    let lastOfTeam = positionIn(head, tile, team * 16 + 15);
+    if ((lastOfTeam > seenByAll || firstOfTeam < firstSeenByAll)) {
+      { let position = positionIn(head, tile, team * 16 + 0); if ((position > seenByAll || position < firstSeenByAll)) { value0 = withhold(select(vec4<f32>(), value0, position != paddingPosition)); } }
     { let position = positionIn(head, tile, team * 16 + 1); if ((position > seenByAll || position < firstSeenByAll)) { value1 = withhold(select(vec4<f32>(), value1, position != paddingPosition)); } }
     { let position = positionIn(head, tile, team * 16 + 2); if ((position > seenByAll || position < firstSeenByAll)) { value2 = withhold(select(vec4<f32>(), value2, position != paddingPosition)); } }
     { let position = positionIn(head, tile, team * 16 + 3); if ((position > seenByAll || position < firstSeenByAll)) { value3 = withhold(select(vec4<f32>(), value3, position != paddingPosition)); } }
@@ -352,11 +355,11 @@ fn main(index : i32) {
     { let position = positionIn(head, tile, team * 16 + 13); if ((position > seenByAll || position < firstSeenByAll)) { value13 = withhold(select(vec4<f32>(), value13, position != paddingPosition)); } }
     { let position = positionIn(head, tile, team * 16 + 14); if ((position > seenByAll || position < firstSeenByAll)) { value14 = withhold(select(vec4<f32>(), value14, position != paddingPosition)); } }
     { let position = positionIn(head, tile, team * 16 + 15); if ((position > seenByAll || position < firstSeenByAll)) { value15 = withhold(select(vec4<f32>(), value15, position != paddingPosition)); } }
+    }
     {
-      let at = (team * 1 + 0) * 2;
       var newMax = state0.maximum;
-      let group0 = groupSums[at + 0];
-    let group1 = groupSums[at + 1];
+      let group0 = groupSums[team * 3 + 0 * 2 + 0];
+    let group1 = groupSums[team * 3 + 0 * 2 + 1];
       newMax = max(newMax, group0.x);
     newMax = max(newMax, group1.x);
       let rescale = exp2(state0.maximum - newMax);
@@ -367,12 +370,12 @@ fn main(index : i32) {
         let scale = exp2(group0.x - newMax);
         state0.sum = fma(scale, group0.y, state0.sum);
         var sum = vec4<f32>(0.0);
-        let weights0 = weights[(at + 0) * 2 + 0];
+        let weights0 = weights[team * 5 + (0 * 2 + 0) * 2 + 0];
         sum = fma(vec4<f32>(weights0[0]), value0, sum);
         sum = fma(vec4<f32>(weights0[1]), value1, sum);
         sum = fma(vec4<f32>(weights0[2]), value2, sum);
         sum = fma(vec4<f32>(weights0[3]), value3, sum);
-    let weights1 = weights[(at + 0) * 2 + 1];
+    let weights1 = weights[team * 5 + (0 * 2 + 0) * 2 + 1];
         sum = fma(vec4<f32>(weights1[0]), value4, sum);
         sum = fma(vec4<f32>(weights1[1]), value5, sum);
         sum = fma(vec4<f32>(weights1[2]), value6, sum);
@@ -383,12 +386,12 @@ fn main(index : i32) {
         let scale = exp2(group1.x - newMax);
         state0.sum = fma(scale, group1.y, state0.sum);
         var sum = vec4<f32>(0.0);
-        let weights0 = weights[(at + 1) * 2 + 0];
+        let weights0 = weights[team * 5 + (0 * 2 + 1) * 2 + 0];
         sum = fma(vec4<f32>(weights0[0]), value8, sum);
         sum = fma(vec4<f32>(weights0[1]), value9, sum);
         sum = fma(vec4<f32>(weights0[2]), value10, sum);
         sum = fma(vec4<f32>(weights0[3]), value11, sum);
-    let weights1 = weights[(at + 1) * 2 + 1];
+    let weights1 = weights[team * 5 + (0 * 2 + 1) * 2 + 1];
         sum = fma(vec4<f32>(weights1[0]), value12, sum);
         sum = fma(vec4<f32>(weights1[1]), value13, sum);
         sum = fma(vec4<f32>(weights1[2]), value14, sum);

@@ -13,8 +13,8 @@ const tileQueries = 2;
 const tileKeys = 128;
 var<workgroup> queryRows : array<vec4<f32>, 6>;
 var<workgroup> scoreParts : array<f32, 1552>;
-var<workgroup> weights : array<vec4<f32>, 64>;
-var<workgroup> groupSums : array<vec2<f32>, 32>;
+var<workgroup> weights : array<vec4<f32>, 72>;
+var<workgroup> groupSums : array<vec2<f32>, 40>;
 
 fn writeValues(row : i32, chunk : i32, vector : i32, x : vec4<f32>) {
   result[(row * uniforms.outShape.y + chunk) * 4 + vector] = x;
@@ -206,14 +206,14 @@ fn main(index : i32) {
     var sum7 = 0.0;
       if (part + 0 < 3) {
         let query = queryRows[0 + part + 0];
-        sum0 += dot(query, key0_0);
-    sum1 += dot(query, key1_0);
-    sum2 += dot(query, key2_0);
-    sum3 += dot(query, key3_0);
-    sum4 += dot(query, key4_0);
-    sum5 += dot(query, key5_0);
-    sum6 += dot(query, key6_0);
-    sum7 += dot(query, key7_0);
+        sum0 = fma(query.w, key0_0.w, fma(query.z, key0_0.z, fma(query.y, key0_0.y, fma(query.x, key0_0.x, sum0))));
+    sum1 = fma(query.w, key1_0.w, fma(query.z, key1_0.z, fma(query.y, key1_0.y, fma(query.x, key1_0.x, sum1))));
+    sum2 = fma(query.w, key2_0.w, fma(query.z, key2_0.z, fma(query.y, key2_0.y, fma(query.x, key2_0.x, sum2))));
+    sum3 = fma(query.w, key3_0.w, fma(query.z, key3_0.z, fma(query.y, key3_0.y, fma(query.x, key3_0.x, sum3))));
+    sum4 = fma(query.w, key4_0.w, fma(query.z, key4_0.z, fma(query.y, key4_0.y, fma(query.x, key4_0.x, sum4))));
+    sum5 = fma(query.w, key5_0.w, fma(query.z, key5_0.z, fma(query.y, key5_0.y, fma(query.x, key5_0.x, sum5))));
+    sum6 = fma(query.w, key6_0.w, fma(query.z, key6_0.z, fma(query.y, key6_0.y, fma(query.x, key6_0.x, sum6))));
+    sum7 = fma(query.w, key7_0.w, fma(query.z, key7_0.z, fma(query.y, key7_0.y, fma(query.x, key7_0.x, sum7))));
       }
       scoreParts[part * 388 + team * 48 + 0 * 17 + lane / 4 + 0] = sum0;
     scoreParts[part * 388 + team * 48 + 0 * 17 + lane / 4 + 2] = sum1;
@@ -235,14 +235,14 @@ fn main(index : i32) {
     var sum7 = 0.0;
       if (part + 0 < 3) {
         let query = queryRows[3 + part + 0];
-        sum0 += dot(query, key0_0);
-    sum1 += dot(query, key1_0);
-    sum2 += dot(query, key2_0);
-    sum3 += dot(query, key3_0);
-    sum4 += dot(query, key4_0);
-    sum5 += dot(query, key5_0);
-    sum6 += dot(query, key6_0);
-    sum7 += dot(query, key7_0);
+        sum0 = fma(query.w, key0_0.w, fma(query.z, key0_0.z, fma(query.y, key0_0.y, fma(query.x, key0_0.x, sum0))));
+    sum1 = fma(query.w, key1_0.w, fma(query.z, key1_0.z, fma(query.y, key1_0.y, fma(query.x, key1_0.x, sum1))));
+    sum2 = fma(query.w, key2_0.w, fma(query.z, key2_0.z, fma(query.y, key2_0.y, fma(query.x, key2_0.x, sum2))));
+    sum3 = fma(query.w, key3_0.w, fma(query.z, key3_0.z, fma(query.y, key3_0.y, fma(query.x, key3_0.x, sum3))));
+    sum4 = fma(query.w, key4_0.w, fma(query.z, key4_0.z, fma(query.y, key4_0.y, fma(query.x, key4_0.x, sum4))));
+    sum5 = fma(query.w, key5_0.w, fma(query.z, key5_0.z, fma(query.y, key5_0.y, fma(query.x, key5_0.x, sum5))));
+    sum6 = fma(query.w, key6_0.w, fma(query.z, key6_0.z, fma(query.y, key6_0.y, fma(query.x, key6_0.x, sum6))));
+    sum7 = fma(query.w, key7_0.w, fma(query.z, key7_0.z, fma(query.y, key7_0.y, fma(query.x, key7_0.x, sum7))));
       }
       scoreParts[part * 388 + team * 48 + 1 * 17 + lane / 4 + 0] = sum0;
     scoreParts[part * 388 + team * 48 + 1 * 17 + lane / 4 + 2] = sum1;
@@ -334,15 +334,18 @@ fn main(index : i32) {
     let weight5 = exp2(score5 - groupMax);
     let weight6 = exp2(score6 - groupMax);
     let weight7 = exp2(score7 - groupMax);
-      weights[((team * 2 + r) * 2 + group) * 2 + 0] = vec4<f32>(weight0, weight1, weight2, weight3);
-    weights[((team * 2 + r) * 2 + group) * 2 + 1] = vec4<f32>(weight4, weight5, weight6, weight7);
-      groupSums[(team * 2 + r) * 2 + group] = vec2<f32>(groupMax, weight0 + weight1 + weight2 + weight3 + weight4 + weight5 + weight6 + weight7);
+      weights[team * 9 + (r * 2 + group) * 2 + 0] = vec4<f32>(weight0, weight1, weight2, weight3);
+    weights[team * 9 + (r * 2 + group) * 2 + 1] = vec4<f32>(weight4, weight5, weight6, weight7);
+      groupSums[team * 5 + r * 2 + group] = vec2<f32>(groupMax, weight0 + weight1 + weight2 + weight3 + weight4 + weight5 + weight6 + weight7);
     }
     // Barrier: all invocations of a team read its weights. The parts of the next round are written behind it.
     workgroupBarrier();
 
     // 4. The weighted sum of values.
-    { let position = positionIn(head, tile, team * 16 + 0); if (position > seenByAll) { value0 = withhold(select(vec4<f32>(), value0, position != paddingPosition)); } }
+    let firstOfTeam = positionIn(head, tile, team * 16 + 0);
+    let lastOfTeam = positionIn(head, tile, team * 16 + 15);
+    if (lastOfTeam > seenByAll) {
+      { let position = positionIn(head, tile, team * 16 + 0); if (position > seenByAll) { value0 = withhold(select(vec4<f32>(), value0, position != paddingPosition)); } }
     { let position = positionIn(head, tile, team * 16 + 1); if (position > seenByAll) { value1 = withhold(select(vec4<f32>(), value1, position != paddingPosition)); } }
     { let position = positionIn(head, tile, team * 16 + 2); if (position > seenByAll) { value2 = withhold(select(vec4<f32>(), value2, position != paddingPosition)); } }
     { let position = positionIn(head, tile, team * 16 + 3); if (position > seenByAll) { value3 = withhold(select(vec4<f32>(), value3, position != paddingPosition)); } }
@@ -358,11 +361,11 @@ fn main(index : i32) {
     { let position = positionIn(head, tile, team * 16 + 13); if (position > seenByAll) { value13 = withhold(select(vec4<f32>(), value13, position != paddingPosition)); } }
     { let position = positionIn(head, tile, team * 16 + 14); if (position > seenByAll) { value14 = withhold(select(vec4<f32>(), value14, position != paddingPosition)); } }
     { let position = positionIn(head, tile, team * 16 + 15); if (position > seenByAll) { value15 = withhold(select(vec4<f32>(), value15, position != paddingPosition)); } }
+    }
     {
-      let at = (team * 2 + 0) * 2;
       var newMax = state0.maximum;
-      let group0 = groupSums[at + 0];
-    let group1 = groupSums[at + 1];
+      let group0 = groupSums[team * 5 + 0 * 2 + 0];
+    let group1 = groupSums[team * 5 + 0 * 2 + 1];
       newMax = max(newMax, group0.x);
     newMax = max(newMax, group1.x);
       let rescale = exp2(state0.maximum - newMax);
@@ -373,12 +376,12 @@ fn main(index : i32) {
         let scale = exp2(group0.x - newMax);
         state0.sum = fma(scale, group0.y, state0.sum);
         var sum = vec4<f32>(0.0);
-        let weights0 = weights[(at + 0) * 2 + 0];
+        let weights0 = weights[team * 9 + (0 * 2 + 0) * 2 + 0];
         sum = fma(vec4<f32>(weights0[0]), value0, sum);
         sum = fma(vec4<f32>(weights0[1]), value1, sum);
         sum = fma(vec4<f32>(weights0[2]), value2, sum);
         sum = fma(vec4<f32>(weights0[3]), value3, sum);
-    let weights1 = weights[(at + 0) * 2 + 1];
+    let weights1 = weights[team * 9 + (0 * 2 + 0) * 2 + 1];
         sum = fma(vec4<f32>(weights1[0]), value4, sum);
         sum = fma(vec4<f32>(weights1[1]), value5, sum);
         sum = fma(vec4<f32>(weights1[2]), value6, sum);
@@ -389,12 +392,12 @@ fn main(index : i32) {
         let scale = exp2(group1.x - newMax);
         state0.sum = fma(scale, group1.y, state0.sum);
         var sum = vec4<f32>(0.0);
-        let weights0 = weights[(at + 1) * 2 + 0];
+        let weights0 = weights[team * 9 + (0 * 2 + 1) * 2 + 0];
         sum = fma(vec4<f32>(weights0[0]), value8, sum);
         sum = fma(vec4<f32>(weights0[1]), value9, sum);
         sum = fma(vec4<f32>(weights0[2]), value10, sum);
         sum = fma(vec4<f32>(weights0[3]), value11, sum);
-    let weights1 = weights[(at + 1) * 2 + 1];
+    let weights1 = weights[team * 9 + (0 * 2 + 1) * 2 + 1];
         sum = fma(vec4<f32>(weights1[0]), value12, sum);
         sum = fma(vec4<f32>(weights1[1]), value13, sum);
         sum = fma(vec4<f32>(weights1[2]), value14, sum);
@@ -403,10 +406,9 @@ fn main(index : i32) {
       }
     }
     {
-      let at = (team * 2 + 1) * 2;
       var newMax = state1.maximum;
-      let group0 = groupSums[at + 0];
-    let group1 = groupSums[at + 1];
+      let group0 = groupSums[team * 5 + 1 * 2 + 0];
+    let group1 = groupSums[team * 5 + 1 * 2 + 1];
       newMax = max(newMax, group0.x);
     newMax = max(newMax, group1.x);
       let rescale = exp2(state1.maximum - newMax);
@@ -417,12 +419,12 @@ fn main(index : i32) {
         let scale = exp2(group0.x - newMax);
         state1.sum = fma(scale, group0.y, state1.sum);
         var sum = vec4<f32>(0.0);
-        let weights0 = weights[(at + 0) * 2 + 0];
+        let weights0 = weights[team * 9 + (1 * 2 + 0) * 2 + 0];
         sum = fma(vec4<f32>(weights0[0]), value0, sum);
         sum = fma(vec4<f32>(weights0[1]), value1, sum);
         sum = fma(vec4<f32>(weights0[2]), value2, sum);
         sum = fma(vec4<f32>(weights0[3]), value3, sum);
-    let weights1 = weights[(at + 0) * 2 + 1];
+    let weights1 = weights[team * 9 + (1 * 2 + 0) * 2 + 1];
         sum = fma(vec4<f32>(weights1[0]), value4, sum);
         sum = fma(vec4<f32>(weights1[1]), value5, sum);
         sum = fma(vec4<f32>(weights1[2]), value6, sum);
@@ -433,12 +435,12 @@ fn main(index : i32) {
         let scale = exp2(group1.x - newMax);
         state1.sum = fma(scale, group1.y, state1.sum);
         var sum = vec4<f32>(0.0);
-        let weights0 = weights[(at + 1) * 2 + 0];
+        let weights0 = weights[team * 9 + (1 * 2 + 1) * 2 + 0];
         sum = fma(vec4<f32>(weights0[0]), value8, sum);
         sum = fma(vec4<f32>(weights0[1]), value9, sum);
         sum = fma(vec4<f32>(weights0[2]), value10, sum);
         sum = fma(vec4<f32>(weights0[3]), value11, sum);
-    let weights1 = weights[(at + 1) * 2 + 1];
+    let weights1 = weights[team * 9 + (1 * 2 + 1) * 2 + 1];
         sum = fma(vec4<f32>(weights1[0]), value12, sum);
         sum = fma(vec4<f32>(weights1[1]), value13, sum);
         sum = fma(vec4<f32>(weights1[2]), value14, sum);

@@ -1,7 +1,8 @@
 import type {TensorInfo} from '@tensorflow/tfjs-core';
+import type {BlockGeometry} from '../../../attention/block_geometry.js';
 import {firstVisibleBlock, visibleBlocks} from '../../../attention/block_geometry.js';
 import type {Take} from '../../../attention/scratch.js';
-import {sumColumns} from '../glsl/tiles.js';
+import {groupRows, sumColumns} from '../glsl/tiles.js';
 import type {TensorTexture} from '../runtime/program.js';
 import type {RowTexture} from '../runtime/row_texture.js';
 import {newTensor, withTexture} from '../runtime/tensor_rows.js';
@@ -9,7 +10,7 @@ import type {WebGLCall, WebGLPlan} from '../webgl_call.js';
 import type {RunningSums} from './attend_passes.js';
 import {AttendScoresProgram, AttendStatisticsProgram, AttendValuesProgram} from './attend_passes.js';
 import type {AttendWalk} from './attend_walk.js';
-import {groupsPerBlock, partsOf} from './attend_walk.js';
+import {fewRows, groupsPerBlock, partsOf} from './attend_walk.js';
 import type {WalkCut} from './each_walk.js';
 import {forEachWalk} from './each_walk.js';
 import {StoreLogSumExpProgram} from './store_log_sum_exp.js';
@@ -36,7 +37,7 @@ export function attend(call: WebGLCall, plan?: WebGLPlan): TensorInfo {
   const {headDim, valueDim} = geometry;
   const kept = plan?.kept;
   if (!kept) {
-    return attendTo(call, {plan, key: call.key, value: call.value});
+    return plan ? attendTo(call, {plan, key: call.key, value: call.value}) : attendExactly(call);
   }
   const valueColumns = sumColumns(valueDim, context.drawBuffers);
   return withTexture(context, tensors.key, (key) =>
@@ -52,22 +53,63 @@ export function attend(call: WebGLCall, plan?: WebGLPlan): TensorInfo {
 
 /** Exact attention with the natural logarithm of each row's sum of exp(score), float32 `[batch, heads, queryLength]`. */
 export function attendWithLogSumExp(call: WebGLCall): TensorInfo[] {
-  const {context, geometry, key, value} = call;
+  const {context, geometry} = call;
   const {batch, heads, queryLength} = geometry;
   const output: TensorInfo[] = [];
   const logSums = newTensor(context, {shape: [batch, heads, queryLength], dtype: 'float32'}, (target) => {
-    output.push(attendTo(call, {key, value}, target));
+    output.push(attendExactly(call, target));
   });
   return [...output, logSums];
 }
 
+/** Groups that may read a key from its tensor, value by value: for more it is loaded into rows first. */
+const mostReaders = 2;
+
 /** @param logSums to be drawn besides. */
-function attendTo(call: WebGLCall, rows: Pick<WalkCut, 'plan' | 'key' | 'value'>, logSums?: TensorTexture): TensorInfo {
+function attendExactly(call: WebGLCall, logSums?: TensorTexture): TensorInfo {
+  const {context, tensors, geometry} = call;
+  const {heads, keyValueHeads, queryLength} = geometry;
+  const sharing = heads / keyValueHeads;
+  const packed = sharing > 1 ? packedRows(call) : undefined;
+  const readers = packed
+    ? Math.ceil(packed.geometry.queryLength / groupRows)
+    : sharing * Math.ceil(queryLength / groupRows);
+  if (readers > mostReaders) {
+    return attendTo(call, {key: call.key, value: call.value, ...packed}, logSums);
+  }
+  return withTexture(context, tensors.key, (key) =>
+    withTexture(context, tensors.value!, (value) => attendTo(call, {key, value, ...packed}, logSums)),
+  );
+}
+
+interface AttendedRows extends Pick<WalkCut, 'plan' | 'key' | 'value' | 'geometry'> {
+  /** See `AttendWalk`. */
+  rowsOfHead?: number;
+}
+
+/**
+ * The few rows of all heads that read the same keys as those of one head, so that each key is read once: in memory they follow each other. Not
+ * where heads have slopes, sinks or masks of their own.
+ */
+function packedRows({geometry, tensors}: WebGLCall): {geometry: BlockGeometry; rowsOfHead: number} | undefined {
+  const {heads, keyValueHeads, queryLength} = geometry;
+  const rows = (queryLength * heads) / keyValueHeads;
+  if (rows > fewRows || tensors.alibiSlopes || tensors.sinks || tensors.mask) {
+    return undefined;
+  }
+  return {
+    geometry: {...geometry, heads: keyValueHeads, queryLength: rows, blockSize: rows, queryBlocks: 1},
+    rowsOfHead: queryLength,
+  };
+}
+
+/** @param logSums to be drawn besides. */
+function attendTo(call: WebGLCall, {rowsOfHead, ...rows}: AttendedRows, logSums?: TensorTexture): TensorInfo {
   const {context, geometry} = call;
   const {batch, heads, queryLength, valueDim} = geometry;
   return newTensor(context, {shape: [batch, heads, queryLength, valueDim], dtype: 'float32'}, (target) => {
     forEachWalk(call, {...rows, textures: 1, dim: valueDim}, (wholeWalk, scratch) => {
-      const walk = {...wholeWalk, parts: partsOf(wholeWalk)};
+      const walk = {...wholeWalk, parts: partsOf(wholeWalk), rowsOfHead};
       const sums = attendGroups(walk, scratch);
       new StoreAttentionProgram(walk, sums).drawTensor(context, target);
       if (logSums) {
@@ -107,7 +149,8 @@ export function attendGroups(walk: AttendWalk, scratch: Take<RowTexture>): Runni
 
 /** Slots of a query block at the most: without a window the last block of the range has most. */
 function mostSlots(walk: AttendWalk): number {
-  const {call, geometry, firstGroup, endGroup} = walk;
+  const {call, firstGroup, endGroup} = walk;
+  const geometry = ofOneHead(walk);
   const last = blockOf(walk, endGroup - 1);
   const first = geometry.window === undefined ? last : blockOf(walk, firstGroup);
   // Every group has sums, those of no key where it sees none.
@@ -118,6 +161,10 @@ function mostSlots(walk: AttendWalk): number {
   return most;
 }
 
+/** The geometry as it says which rows see which blocks. */
+const ofOneHead = ({geometry, rowsOfHead}: AttendWalk): BlockGeometry =>
+  rowsOfHead === undefined ? geometry : {...geometry, queryLength: rowsOfHead};
+
 const blockOf = ({geometry, heads}: AttendWalk, group: number) =>
   Math.floor(group / (groupsPerBlock(geometry) * heads));
 
@@ -126,7 +173,8 @@ const blockOf = ({geometry, heads}: AttendWalk, group: number) =>
  * on.
  */
 function groupsThatReach(walk: AttendWalk, slot: number): [number, number] {
-  const {call, geometry, heads, firstGroup, endGroup} = walk;
+  const {call, heads, firstGroup, endGroup} = walk;
+  const geometry = ofOneHead(walk);
   let block = blockOf(walk, firstGroup);
   if (geometry.window !== undefined) {
     // All: those that have no more slots draw nothing.
@@ -135,6 +183,6 @@ function groupsThatReach(walk: AttendWalk, slot: number): [number, number] {
   while (visibleBlocks(geometry, call.causal, block) <= slot) {
     ++block;
   }
-  const reaching = block * groupsPerBlock(geometry) * heads;
+  const reaching = block * groupsPerBlock(walk.geometry) * heads;
   return [Math.max(reaching - firstGroup, 0), endGroup - firstGroup];
 }

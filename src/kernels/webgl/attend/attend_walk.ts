@@ -4,7 +4,7 @@ import {keyEndText, keyLengthsInput} from '../glsl/key_lengths.js';
 import type {ScoreForms} from '../glsl/score_forms.js';
 import {keyBase, orNone} from '../glsl/score_tile.js';
 import {groupRows, tilesPerBlock} from '../glsl/tiles.js';
-import type {ProgramSpec, Uniforms} from '../runtime/program.js';
+import type {ProgramSpec, TensorTexture, Uniforms} from '../runtime/program.js';
 import {AttentionProgram} from '../runtime/program.js';
 import type {HeadRange} from '../runtime/ranges.js';
 import type {RowTexture} from '../runtime/row_texture.js';
@@ -29,9 +29,14 @@ export interface AttendWalk extends HeadRange {
   plan?: WebGLPlan;
   /** Of the groups and what they walk over: that of the call, or for the gradients of keys the same transposed. */
   geometry: BlockGeometry;
-  /** With a plan copies of those of the heads, in permuted order. No values where nothing reads them. */
-  keys: RowTexture;
-  values?: RowTexture;
+  /**
+   * With a plan copies of those of the heads, in permuted order; tensors where rows are so few that loading them would take longer. No values
+   * where nothing reads them.
+   */
+  keys: RowTexture | TensorTexture;
+  values?: RowTexture | TensorTexture;
+  /** Where query heads that read the same keys are one head of the geometry, rows of each. */
+  rowsOfHead?: number;
   firstGroup: number;
   endGroup: number;
   slotsPerRound: number;
@@ -39,7 +44,7 @@ export interface AttendWalk extends HeadRange {
 }
 
 /** Queries of at most so many rows have parts. */
-const fewRows = 16;
+export const fewRows = 16;
 /** Parts of all groups together. Times the texels of a value they are fragments: some thousands keep a GPU busy. */
 const partsAtOnce = 512;
 
@@ -58,12 +63,17 @@ export interface WalkVariant extends CallVariant {
   sparse: boolean;
   /** Whether there are parts. */
   split: boolean;
+  /** Whether keys and values are tensors. */
+  fromTensor?: true;
+  /** Whether rows of several heads stand together. */
+  packed?: true;
 }
 
 /** Uniforms of the texts below, beside the sizes of the walk's geometry. */
 export function walkUniforms(walk: AttendWalk): Uniforms {
-  const {call, geometry, firstHead, heads, firstGroup, slotsPerRound, parts} = walk;
+  const {call, geometry, firstHead, heads, firstGroup, slotsPerRound, parts, rowsOfHead} = walk;
   return {
+    ...(rowsOfHead !== undefined && {rowsOfHead}),
     firstHead,
     walkHeads: heads,
     firstGroup,
@@ -80,13 +90,20 @@ export function walkUniforms(walk: AttendWalk): Uniforms {
  */
 export abstract class WalkProgram<Extra extends object> extends AttentionProgram<WalkVariant & Extra> {
   constructor(walk: AttendWalk, spec: Omit<ProgramSpec<Extra>, 'geometry'>) {
-    const {call, plan, geometry, parts} = walk;
+    const {call, plan, geometry, parts, keys, rowsOfHead} = walk;
     super({
       ...spec,
       inputs: {...spec.inputs, ...(plan && {blockLists: plan.blockLists}), ...keyLengthsInput(call)},
       geometry,
       uniforms: {...walkUniforms(walk), ...spec.uniforms},
-      variant: {...callVariant(call), sparse: plan !== undefined, split: parts > 1, ...spec.variant},
+      variant: {
+        ...callVariant(call),
+        sparse: plan !== undefined,
+        split: parts > 1,
+        ...(!('rows' in keys) && {fromTensor: true}),
+        ...(rowsOfHead !== undefined && {packed: true}),
+        ...spec.variant,
+      },
     });
   }
 }
@@ -119,8 +136,8 @@ export const listedBlockOf = `int blockOf(Group group, int slot) {
   return int(readBlockLists(group.head * queryBlocks + group.block, entry / 4)[entry % 4]);
 }`;
 
-function slotCount({causal, padded, window}: WalkVariant): string {
-  const endRow = 'queryOffset + min((group.block + 1) * blockSize, queryLength)';
+function slotCount({causal, padded, window, packed}: WalkVariant): string {
+  const endRow = `queryOffset + ${packed ? 'rowsOfHead' : 'min((group.block + 1) * blockSize, queryLength)'}`;
   const end = causal ? endRow : window ? `min(${endRow} - 1 + window, keyLength)` : 'keyLength';
   const blocks = `divide(${padded ? `min(${end}, keyEnd(group.head))` : end} + keyBlockSize - 1, keyBlockSize)`;
   return `${window ? `${firstBlock.trim()}\n` : ''}int slotCount(Group group) {

@@ -97,7 +97,7 @@ void compute(int row, int tile) {
   ivec4 queries = min(range.x + ivec4(0, 1, 2, 3) * ${groups} + row - segmentRow * ${groups}, range.y - 1);
   ${slopeOfHead(forms, 'head')}int firstKey = keyBase(head);
   ${keysOfTile(tileKeys, 'segment * segmentSize + tile', 'tiles', padded ? `min(${end}, keyEnd(head))` : end)}
-${writeScores(headDim, tileKeys, mask !== undefined)}
+${writeScores(headDim, tileKeys, {byKey: mask !== undefined})}
 }`;
   }
 }

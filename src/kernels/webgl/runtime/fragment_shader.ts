@@ -1,5 +1,3 @@
-import {unroll} from '../../unroll.js';
-
 /** Shader text: the functions by which a shader reads an input that is rows. */
 export const rowInput = (name: string) => `
 uniform sampler2DArray ${name};
@@ -28,12 +26,20 @@ ivec2 ${name}At(int i) {
 float read${capital(name)}(int i) {
   return texelFetch(${name}, ${name}At(i), 0).r;
 }
-// The first \`count\` of four values from value i on, and zeros.
-vec4 readFour${capital(name)}(int i, int count) {
-  ivec2 at = ${name}At(i);
-  vec4 four = vec4(0.0);
-  ${unroll(4, (c) => `if (count > ${c}) { four[${c}] = texelFetch(${name}, at, 0).r; }${c < 3 ? `\n  at = at.x + 1 < ${name}Width ? at + ivec2(1, 0) : ivec2(0, at.y + 1);` : ''}`, '\n  ')}
-  return four;
+ivec2 after${capital(name)}(ivec2 at) {
+  int isNext = int(at.x + 1 >= ${name}Width);
+  return ivec2(at.x + 1 - isNext * ${name}Width, at.y + isNext);
+}
+// The first \`count\` of four values, and zeros.
+vec4 four${capital(name)}(ivec2 at, int count) {
+  ivec2 at1 = after${capital(name)}(at);
+  ivec2 at2 = after${capital(name)}(at1);
+  ivec2 at3 = after${capital(name)}(at2);
+  vec4 four = vec4(${['at', 'at1', 'at2', 'at3'].map((at) => `texelFetch(${name}, ${at}, 0).r`).join(', ')});
+  return mix(vec4(0.0), four, lessThan(ivec4(0, 1, 2, 3), ivec4(count)));
+}
+ivec2 afterFour${capital(name)}(ivec2 at) {
+  return after${capital(name)}(after${capital(name)}(after${capital(name)}(after${capital(name)}(at))));
 }`;
 
 export const divide = `

@@ -131,7 +131,7 @@ export class LoadRowsProgram extends AttentionProgram<LoadVariant> {
       return `
 // A fragment copies the four values of its texel.
 void compute(int row, int texel) {
-  result0 = readFourSource(row * inner + 4 * texel, inner - 4 * texel);
+  result0 = fourSource(sourceAt(row * inner + 4 * texel), inner - 4 * texel);
 }`;
     }
     return `

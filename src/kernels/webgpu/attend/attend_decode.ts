@@ -8,7 +8,7 @@ import {mergeStates} from '../wgsl/softmax_state.js';
 import type {AttendForm} from './attend_form.js';
 import {attendForm, attendSpec} from './attend_form.js';
 import {attendWalk, keyTile, ownedRows, scoreOf, scoresOfRow} from './attend_walk.js';
-import {findSeenByAll, giveBackWithheld, withheldFunctions, withholdFrom} from './withheld_values.js';
+import {findSeenByAll, giveBackWithheld, isNotSeenByAll, withheldFunctions, withholdFrom} from './withheld_values.js';
 
 /** Invocations of a workgroup, and teams, at most. */
 const mostThreads = 128;
@@ -55,12 +55,15 @@ const threadsOf = (teams: DecodeTeams) => teamsOf(teams) * teams.lanes;
 const rowStride = teamKeys + 1;
 const teamStride = ({rows}: DecodeTeams) => 32 * Math.ceil((rows * rowStride - 16) / 32) + 16;
 const partStride = (teams: DecodeTeams) => teamsOf(teams) * teamStride(teams) + 4;
+/** From a team's weights to the next, in vec4, and from its sums of groups. Two teams of a subgroup meet different banks here, too. */
+const weightStride = ({rows}: DecodeTeams) => (rows * teamKeys) / 4 + 1;
+const sumStride = ({rows}: DecodeTeams) => rows * groups + 1;
 
 /** Workgroup memory that the program declares. */
 function decodeBytes(teams: DecodeTeams, {headDim}: HeadDims): number {
   const {rows} = teams;
-  const weights = teamsOf(teams) * rows * teamKeys;
-  const sums = teamsOf(teams) * rows * groups * 2;
+  const weights = teamsOf(teams) * weightStride(teams) * 4;
+  const sums = teamsOf(teams) * sumStride(teams) * 2;
   const states = threadsOf(teams) * 32;
   const flags = 2 * 16;
   return 16 * rows * headVectors(headDim) + 4 * (sharing * partStride(teams) + weights + sums) + states + flags;
@@ -112,7 +115,10 @@ export class AttendDecodeProgram extends AttentionProgram<DecodeForm> {
     const ifPart = (c: number) =>
       keyVectors % sharing === 0 || c < parts - 1 ? '' : `if (part + ${c * sharing} < ${keyVectors}) `;
     const ifVector = valueVectors === lanes ? '' : `if (lane < ${valueVectors}) `;
-    const rowOfTeam = (r: string) => `(team * ${rows} + ${r})`;
+    const sumAt = (r: string | number, group: string | number) =>
+      `team * ${sumStride(teams)} + ${r} * ${groups} + ${group}`;
+    const weightsAt = (r: string | number, group: string | number, q: number) =>
+      `team * ${weightStride(teams)} + (${r} * ${groups} + ${group}) * ${groupVectors} + ${q}`;
     const positionOf = (key: string | number) => `positionIn(head, tile, team * ${teamKeys} + ${key})`;
     // Padding reads some row that exists.
     const rowOfKey = (key: string) => `firstKeyRow + min(tile.x + team * ${teamKeys} + ${key}, lastPosition)`;
@@ -132,8 +138,8 @@ const tileQueries = ${rows};
 const tileKeys = ${count * teamKeys};
 var<workgroup> queryRows : array<vec4<f32>, ${rows * keyVectors}>;
 var<workgroup> scoreParts : array<f32, ${sharing * partStride(teams)}>;
-var<workgroup> weights : array<vec4<f32>, ${(count * rows * teamKeys) / 4}>;
-var<workgroup> groupSums : array<vec2<f32>, ${count * rows * groups}>;
+var<workgroup> weights : array<vec4<f32>, ${count * weightStride(teams)}>;
+var<workgroup> groupSums : array<vec2<f32>, ${count * sumStride(teams)}>;
 ${attendWalk(form)}
 ${withheldFunctions}
 ${mergeStates(lanes, threads)}
@@ -178,7 +184,7 @@ ${ownedRows(form)}
         parts,
         (c) => `${ifPart(c)}{
         let query = queryRows[${r * keyVectors} + part + ${c * sharing}];
-        ${unroll(rounds, (i) => `sum${i} += dot(query, key${i}_${c});`)}
+        ${unroll(rounds, (i) => `sum${i} = ${'xyzw'.split('').reduce((sum, x) => `fma(query.${x}, key${i}_${c}.${x}, ${sum})`, `sum${i}`)};`)}
       }`,
       )}
       ${unroll(rounds, (i) => `scoreParts[part * ${partStride(teams)} + ${partAt('team', r, `lane / ${sharing} + ${i * keysOfRound}`)}] = sum${i};`)}
@@ -206,20 +212,23 @@ ${ownedRows(form)}
       }`,
       )}
       ${ofGroup((j) => `let weight${j} = exp2(score${j} - groupMax);`)}
-      ${unroll(groupVectors, (q) => `weights[(${rowOfTeam('r')} * ${groups} + group) * ${groupVectors} + ${q}] = vec4<f32>(${[0, 1, 2, 3].map((c) => `weight${4 * q + c}`).join(', ')});`)}
-      groupSums[${rowOfTeam('r')} * ${groups} + group] = vec2<f32>(groupMax, ${Array.from({length: groupKeys}, (_, j) => `weight${j}`).join(' + ')});
+      ${unroll(groupVectors, (q) => `weights[${weightsAt('r', 'group', q)}] = vec4<f32>(${[0, 1, 2, 3].map((c) => `weight${4 * q + c}`).join(', ')});`)}
+      groupSums[${sumAt('r', 'group')}] = vec2<f32>(groupMax, ${Array.from({length: groupKeys}, (_, j) => `weight${j}`).join(' + ')});
     }`,
     )}
     // Barrier: all invocations of a team read its weights. The parts of the next round are written behind it.
     workgroupBarrier();
 
     // 4. The weighted sum of values.
-    ${eachKey((k) => `{ let position = ${positionOf(k)}; ${withholdFrom(form, [`value${k}`], 'position')} }`)}
+    let firstOfTeam = ${positionOf(0)};
+    let lastOfTeam = ${positionOf(teamKeys - 1)};
+    if (${isNotSeenByAll(form, 'lastOfTeam', 'firstOfTeam')}) {
+      ${eachKey((k) => `{ let position = ${positionOf(k)}; ${withholdFrom(form, [`value${k}`], 'position')} }`)}
+    }
     ${eachRow(
       (r) => `{
-      let at = ${rowOfTeam(String(r))} * ${groups};
       var newMax = state${r}.maximum;
-      ${eachGroup((g) => `let group${g} = groupSums[at + ${g}];`)}
+      ${eachGroup((g) => `let group${g} = groupSums[${sumAt(r, g)}];`)}
       ${eachGroup((g) => `newMax = max(newMax, group${g}.x);`)}
       let rescale = exp2(state${r}.maximum - newMax);
       state${r}.maximum = newMax;
@@ -232,7 +241,7 @@ ${ownedRows(form)}
         var sum = vec4<f32>(0.0);
         ${unroll(
           groupVectors,
-          (q) => `let weights${q} = weights[(at + ${g}) * ${groupVectors} + ${q}];
+          (q) => `let weights${q} = weights[${weightsAt(r, g, q)}];
         ${[0, 1, 2, 3].map((c) => `sum = fma(vec4<f32>(weights${q}[${c}]), value${g * groupKeys + 4 * q + c}, sum);`).join('\n        ')}`,
         )}
         state${r}.values = fma(vec4<f32>(scale), sum, state${r}.values);

@@ -50,9 +50,9 @@ export function findSeenByAll(form: AttendForm): string {
   return `let seenByAll = ${last};${form.window ? `\n  let firstSeenByAll = ${end} - uniforms.window;` : ''}`;
 }
 
-/** Expression: whether some row of the workgroup may not see the key at a position. */
-export const isNotSeenByAll = ({window}: AttendForm, position: string): string =>
-  window ? `(${position} > seenByAll || ${position} < firstSeenByAll)` : `${position} > seenByAll`;
+/** Expression: whether some row of the workgroup may not see the key at a position, or one of keys from `first` to it. */
+export const isNotSeenByAll = ({window}: AttendForm, position: string, first = position): string =>
+  window ? `(${position} > seenByAll || ${first} < firstSeenByAll)` : `${position} > seenByAll`;
 
 /**
  * Statements: withholds from `values`, of the key at `position`, all that the tile must not hold; padding altogether.

@@ -23,25 +23,27 @@ ivec2 sourceAt(int i) {
 float readSource(int i) {
   return texelFetch(source, sourceAt(i), 0).r;
 }
-// The first `count` of four values from value i on, and zeros.
-vec4 readFourSource(int i, int count) {
-  ivec2 at = sourceAt(i);
-  vec4 four = vec4(0.0);
-  if (count > 0) { four[0] = texelFetch(source, at, 0).r; }
-  at = at.x + 1 < sourceWidth ? at + ivec2(1, 0) : ivec2(0, at.y + 1);
-  if (count > 1) { four[1] = texelFetch(source, at, 0).r; }
-  at = at.x + 1 < sourceWidth ? at + ivec2(1, 0) : ivec2(0, at.y + 1);
-  if (count > 2) { four[2] = texelFetch(source, at, 0).r; }
-  at = at.x + 1 < sourceWidth ? at + ivec2(1, 0) : ivec2(0, at.y + 1);
-  if (count > 3) { four[3] = texelFetch(source, at, 0).r; }
-  return four;
+ivec2 afterSource(ivec2 at) {
+  int isNext = int(at.x + 1 >= sourceWidth);
+  return ivec2(at.x + 1 - isNext * sourceWidth, at.y + isNext);
+}
+// The first `count` of four values, and zeros.
+vec4 fourSource(ivec2 at, int count) {
+  ivec2 at1 = afterSource(at);
+  ivec2 at2 = afterSource(at1);
+  ivec2 at3 = afterSource(at2);
+  vec4 four = vec4(texelFetch(source, at, 0).r, texelFetch(source, at1, 0).r, texelFetch(source, at2, 0).r, texelFetch(source, at3, 0).r);
+  return mix(vec4(0.0), four, lessThan(ivec4(0, 1, 2, 3), ivec4(count)));
+}
+ivec2 afterFourSource(ivec2 at) {
+  return afterSource(afterSource(afterSource(afterSource(at))));
 }
 uniform int inner;
 uniform float filler;
 layout(location = 0) out vec4 result0;
 // A fragment copies the four values of its texel.
 void compute(int row, int texel) {
-  result0 = readFourSource(row * inner + 4 * texel, inner - 4 * texel);
+  result0 = fourSource(sourceAt(row * inner + 4 * texel), inner - 4 * texel);
 }
 
 uniform int outShift;
