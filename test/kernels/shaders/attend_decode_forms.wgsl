@@ -1,5 +1,5 @@
 // A workgroup takes all query rows of the heads that read one key head (1 at most: all rows of the first head, then of the second,
-// …) and one of several chunks of the keys. Its 2 teams of 64 invocations take 16 keys each at a time, keep states of the softmax of
+// …) and one of several chunks of the keys. Its 1 teams of 64 invocations take 16 keys each at a time, keep states of the softmax of
 // their own, and merge them in the end.
 //
 // Keys and values go from global memory to registers, all loads of 16 keys at once. 4 invocations share the product of a row and
@@ -8,13 +8,13 @@
 //
 // Workgroup memory: queryRows for the whole run; of each team and row the 4 parts of the products with its keys (scoreParts), then
 // the weights, and of each group of keys the greatest score and the sum of the weights (groupSums).
-const threads = 128;
+const threads = 64;
 const tileQueries = 1;
-const tileKeys = 32;
+const tileKeys = 16;
 var<workgroup> queryRows : array<vec4<f32>, 16>;
-var<workgroup> scoreParts : array<f32, 400>;
-var<workgroup> weights : array<vec4<f32>, 10>;
-var<workgroup> groupSums : array<vec2<f32>, 6>;
+var<workgroup> scoreParts : array<f32, 208>;
+var<workgroup> weights : array<vec4<f32>, 5>;
+var<workgroup> groupSums : array<vec2<f32>, 3>;
 
 fn writeValues(row : i32, chunk : i32, vector : i32, x : vec4<f32>) {
   result[(row * uniforms.outShape.y + chunk) * 21 + vector] = x;
@@ -142,16 +142,16 @@ fn weighted(x : State, maximum : f32) -> State {
   return State(maximum, x.sum * rescale, select(x.values * rescale, vec4<f32>(0.0), x.sum == 0.0));
 }
 
-var<workgroup> laneStates : array<State, 128>;
+var<workgroup> laneStates : array<State, 64>;
 
 // All invocations call it together; those of the first lane get what all lanes have.
 fn mergeLanes(own : State) -> State {
-  let local = i32(min(localIndex, 127u));
+  let local = i32(min(localIndex, 63u));
   var state = own;
   laneStates[local] = state;
   // Barrier: the first lane reads what all lanes wrote.
   workgroupBarrier();
-  for (var i = local + 64; i < 128 && local < 64; i += 64) {
+  for (var i = local + 64; i < 64 && local < 64; i += 64) {
     state = merge(state, laneStates[i]);
   }
   return state;
@@ -161,7 +161,7 @@ fn readKey(row : i32, vector : i32) -> vec4<f32> { return key[row * 16 + vector]
 fn readValue(row : i32, vector : i32) -> vec4<f32> { return value[row * 20 + vector]; }
 
 fn main(index : i32) {
-  let local = i32(min(localIndex, 127u));
+  let local = i32(min(localIndex, 63u));
   let team = local / 64;
   let lane = local % 64;
   let part = lane % 4;
@@ -241,7 +241,7 @@ fn main(index : i32) {
         let query = queryRows[0 + part + 12];
         sum0 = fma(query.w, key0_3.w, fma(query.z, key0_3.z, fma(query.y, key0_3.y, fma(query.x, key0_3.x, sum0))));
       }
-      scoreParts[part * 100 + team * 48 + 0 * 17 + lane / 4 + 0] = sum0;
+      scoreParts[part * 52 + team * 48 + 0 * 17 + lane / 4 + 0] = sum0;
     }
     // Barrier: whole products need the parts of others.
     workgroupBarrier();
@@ -259,7 +259,7 @@ fn main(index : i32) {
       var score0 = masked;
       {
         let at = team * 48 + r * 17 + group * 8 + 0;
-        let product = (scoreParts[at] + scoreParts[at + 100]) + (scoreParts[at + 200] + scoreParts[at + 300]);
+        let product = (scoreParts[at] + scoreParts[at + 52]) + (scoreParts[at + 104] + scoreParts[at + 156]);
         let position = positionIn(head, tile, team * 16 + group * 8 + 0);
         score0 = select(select(maskedScore(cappedScore(product) - slope * f32(abs(slopedPosition - (position))), maskStart, position), masked, position < firstVisible), masked, position > lastVisible);
         groupMax = max(groupMax, score0);
@@ -267,7 +267,7 @@ fn main(index : i32) {
     var score1 = masked;
       {
         let at = team * 48 + r * 17 + group * 8 + 1;
-        let product = (scoreParts[at] + scoreParts[at + 100]) + (scoreParts[at + 200] + scoreParts[at + 300]);
+        let product = (scoreParts[at] + scoreParts[at + 52]) + (scoreParts[at + 104] + scoreParts[at + 156]);
         let position = positionIn(head, tile, team * 16 + group * 8 + 1);
         score1 = select(select(maskedScore(cappedScore(product) - slope * f32(abs(slopedPosition - (position))), maskStart, position), masked, position < firstVisible), masked, position > lastVisible);
         groupMax = max(groupMax, score1);
@@ -275,7 +275,7 @@ fn main(index : i32) {
     var score2 = masked;
       {
         let at = team * 48 + r * 17 + group * 8 + 2;
-        let product = (scoreParts[at] + scoreParts[at + 100]) + (scoreParts[at + 200] + scoreParts[at + 300]);
+        let product = (scoreParts[at] + scoreParts[at + 52]) + (scoreParts[at + 104] + scoreParts[at + 156]);
         let position = positionIn(head, tile, team * 16 + group * 8 + 2);
         score2 = select(select(maskedScore(cappedScore(product) - slope * f32(abs(slopedPosition - (position))), maskStart, position), masked, position < firstVisible), masked, position > lastVisible);
         groupMax = max(groupMax, score2);
@@ -283,7 +283,7 @@ fn main(index : i32) {
     var score3 = masked;
       {
         let at = team * 48 + r * 17 + group * 8 + 3;
-        let product = (scoreParts[at] + scoreParts[at + 100]) + (scoreParts[at + 200] + scoreParts[at + 300]);
+        let product = (scoreParts[at] + scoreParts[at + 52]) + (scoreParts[at + 104] + scoreParts[at + 156]);
         let position = positionIn(head, tile, team * 16 + group * 8 + 3);
         score3 = select(select(maskedScore(cappedScore(product) - slope * f32(abs(slopedPosition - (position))), maskStart, position), masked, position < firstVisible), masked, position > lastVisible);
         groupMax = max(groupMax, score3);
@@ -291,7 +291,7 @@ fn main(index : i32) {
     var score4 = masked;
       {
         let at = team * 48 + r * 17 + group * 8 + 4;
-        let product = (scoreParts[at] + scoreParts[at + 100]) + (scoreParts[at + 200] + scoreParts[at + 300]);
+        let product = (scoreParts[at] + scoreParts[at + 52]) + (scoreParts[at + 104] + scoreParts[at + 156]);
         let position = positionIn(head, tile, team * 16 + group * 8 + 4);
         score4 = select(select(maskedScore(cappedScore(product) - slope * f32(abs(slopedPosition - (position))), maskStart, position), masked, position < firstVisible), masked, position > lastVisible);
         groupMax = max(groupMax, score4);
@@ -299,7 +299,7 @@ fn main(index : i32) {
     var score5 = masked;
       {
         let at = team * 48 + r * 17 + group * 8 + 5;
-        let product = (scoreParts[at] + scoreParts[at + 100]) + (scoreParts[at + 200] + scoreParts[at + 300]);
+        let product = (scoreParts[at] + scoreParts[at + 52]) + (scoreParts[at + 104] + scoreParts[at + 156]);
         let position = positionIn(head, tile, team * 16 + group * 8 + 5);
         score5 = select(select(maskedScore(cappedScore(product) - slope * f32(abs(slopedPosition - (position))), maskStart, position), masked, position < firstVisible), masked, position > lastVisible);
         groupMax = max(groupMax, score5);
@@ -307,7 +307,7 @@ fn main(index : i32) {
     var score6 = masked;
       {
         let at = team * 48 + r * 17 + group * 8 + 6;
-        let product = (scoreParts[at] + scoreParts[at + 100]) + (scoreParts[at + 200] + scoreParts[at + 300]);
+        let product = (scoreParts[at] + scoreParts[at + 52]) + (scoreParts[at + 104] + scoreParts[at + 156]);
         let position = positionIn(head, tile, team * 16 + group * 8 + 6);
         score6 = select(select(maskedScore(cappedScore(product) - slope * f32(abs(slopedPosition - (position))), maskStart, position), masked, position < firstVisible), masked, position > lastVisible);
         groupMax = max(groupMax, score6);
@@ -315,7 +315,7 @@ fn main(index : i32) {
     var score7 = masked;
       {
         let at = team * 48 + r * 17 + group * 8 + 7;
-        let product = (scoreParts[at] + scoreParts[at + 100]) + (scoreParts[at + 200] + scoreParts[at + 300]);
+        let product = (scoreParts[at] + scoreParts[at + 52]) + (scoreParts[at + 104] + scoreParts[at + 156]);
         let position = positionIn(head, tile, team * 16 + group * 8 + 7);
         score7 = select(select(maskedScore(cappedScore(product) - slope * f32(abs(slopedPosition - (position))), maskStart, position), masked, position < firstVisible), masked, position > lastVisible);
         groupMax = max(groupMax, score7);

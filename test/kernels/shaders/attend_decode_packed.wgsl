@@ -1,5 +1,5 @@
 // A workgroup takes all query rows of the heads that read one key head (4 at most: all rows of the first head, then of the second,
-// …) and one of several chunks of the keys. Its 8 teams of 16 invocations take 16 keys each at a time, keep states of the softmax of
+// …) and one of several chunks of the keys. Its 4 teams of 16 invocations take 16 keys each at a time, keep states of the softmax of
 // their own, and merge them in the end.
 //
 // Keys and values, two float16 a word, go from global memory to registers, all loads of 16 keys at once. 4 invocations share the product of a row and
@@ -8,13 +8,13 @@
 //
 // Workgroup memory: queryRows for the whole run; of each team and row the 4 parts of the products with its keys (scoreParts), then
 // the weights, and of each group of keys the greatest score and the sum of the weights (groupSums).
-const threads = 128;
+const threads = 64;
 const tileQueries = 4;
-const tileKeys = 128;
+const tileKeys = 64;
 var<workgroup> queryRows : array<vec4<f32>, 64>;
-var<workgroup> scoreParts : array<f32, 2576>;
-var<workgroup> weights : array<vec4<f32>, 136>;
-var<workgroup> groupSums : array<vec2<f32>, 72>;
+var<workgroup> scoreParts : array<f32, 1296>;
+var<workgroup> weights : array<vec4<f32>, 68>;
+var<workgroup> groupSums : array<vec2<f32>, 36>;
 
 fn writeValues(row : i32, chunk : i32, vector : i32, x : vec4<f32>) {
   result[(row * uniforms.outShape.y + chunk) * 17 + vector] = x;
@@ -111,16 +111,16 @@ fn weighted(x : State, maximum : f32) -> State {
   return State(maximum, x.sum * rescale, select(x.values * rescale, vec4<f32>(0.0), x.sum == 0.0));
 }
 
-var<workgroup> laneStates : array<State, 128>;
+var<workgroup> laneStates : array<State, 64>;
 
 // All invocations call it together; those of the first lane get what all lanes have.
 fn mergeLanes(own : State) -> State {
-  let local = i32(min(localIndex, 127u));
+  let local = i32(min(localIndex, 63u));
   var state = own;
   laneStates[local] = state;
   // Barrier: the first lane reads what all lanes wrote.
   workgroupBarrier();
-  for (var i = local + 16; i < 128 && local < 16; i += 16) {
+  for (var i = local + 16; i < 64 && local < 16; i += 16) {
     state = merge(state, laneStates[i]);
   }
   return state;
@@ -138,7 +138,7 @@ fn readValue(row : i32, vector : i32) -> vec4<f32> {
 }
 
 fn main(index : i32) {
-  let local = i32(min(localIndex, 127u));
+  let local = i32(min(localIndex, 63u));
   let team = local / 16;
   let lane = local % 16;
   let part = lane % 4;
@@ -246,10 +246,10 @@ fn main(index : i32) {
     sum2 = fma(query.w, key2_3.w, fma(query.z, key2_3.z, fma(query.y, key2_3.y, fma(query.x, key2_3.x, sum2))));
     sum3 = fma(query.w, key3_3.w, fma(query.z, key3_3.z, fma(query.y, key3_3.y, fma(query.x, key3_3.x, sum3))));
       }
-      scoreParts[part * 644 + team * 80 + 0 * 17 + lane / 4 + 0] = sum0;
-    scoreParts[part * 644 + team * 80 + 0 * 17 + lane / 4 + 4] = sum1;
-    scoreParts[part * 644 + team * 80 + 0 * 17 + lane / 4 + 8] = sum2;
-    scoreParts[part * 644 + team * 80 + 0 * 17 + lane / 4 + 12] = sum3;
+      scoreParts[part * 324 + team * 80 + 0 * 17 + lane / 4 + 0] = sum0;
+    scoreParts[part * 324 + team * 80 + 0 * 17 + lane / 4 + 4] = sum1;
+    scoreParts[part * 324 + team * 80 + 0 * 17 + lane / 4 + 8] = sum2;
+    scoreParts[part * 324 + team * 80 + 0 * 17 + lane / 4 + 12] = sum3;
     }
     {
       var sum0 = 0.0;
@@ -284,10 +284,10 @@ fn main(index : i32) {
     sum2 = fma(query.w, key2_3.w, fma(query.z, key2_3.z, fma(query.y, key2_3.y, fma(query.x, key2_3.x, sum2))));
     sum3 = fma(query.w, key3_3.w, fma(query.z, key3_3.z, fma(query.y, key3_3.y, fma(query.x, key3_3.x, sum3))));
       }
-      scoreParts[part * 644 + team * 80 + 1 * 17 + lane / 4 + 0] = sum0;
-    scoreParts[part * 644 + team * 80 + 1 * 17 + lane / 4 + 4] = sum1;
-    scoreParts[part * 644 + team * 80 + 1 * 17 + lane / 4 + 8] = sum2;
-    scoreParts[part * 644 + team * 80 + 1 * 17 + lane / 4 + 12] = sum3;
+      scoreParts[part * 324 + team * 80 + 1 * 17 + lane / 4 + 0] = sum0;
+    scoreParts[part * 324 + team * 80 + 1 * 17 + lane / 4 + 4] = sum1;
+    scoreParts[part * 324 + team * 80 + 1 * 17 + lane / 4 + 8] = sum2;
+    scoreParts[part * 324 + team * 80 + 1 * 17 + lane / 4 + 12] = sum3;
     }
     {
       var sum0 = 0.0;
@@ -322,10 +322,10 @@ fn main(index : i32) {
     sum2 = fma(query.w, key2_3.w, fma(query.z, key2_3.z, fma(query.y, key2_3.y, fma(query.x, key2_3.x, sum2))));
     sum3 = fma(query.w, key3_3.w, fma(query.z, key3_3.z, fma(query.y, key3_3.y, fma(query.x, key3_3.x, sum3))));
       }
-      scoreParts[part * 644 + team * 80 + 2 * 17 + lane / 4 + 0] = sum0;
-    scoreParts[part * 644 + team * 80 + 2 * 17 + lane / 4 + 4] = sum1;
-    scoreParts[part * 644 + team * 80 + 2 * 17 + lane / 4 + 8] = sum2;
-    scoreParts[part * 644 + team * 80 + 2 * 17 + lane / 4 + 12] = sum3;
+      scoreParts[part * 324 + team * 80 + 2 * 17 + lane / 4 + 0] = sum0;
+    scoreParts[part * 324 + team * 80 + 2 * 17 + lane / 4 + 4] = sum1;
+    scoreParts[part * 324 + team * 80 + 2 * 17 + lane / 4 + 8] = sum2;
+    scoreParts[part * 324 + team * 80 + 2 * 17 + lane / 4 + 12] = sum3;
     }
     {
       var sum0 = 0.0;
@@ -360,10 +360,10 @@ fn main(index : i32) {
     sum2 = fma(query.w, key2_3.w, fma(query.z, key2_3.z, fma(query.y, key2_3.y, fma(query.x, key2_3.x, sum2))));
     sum3 = fma(query.w, key3_3.w, fma(query.z, key3_3.z, fma(query.y, key3_3.y, fma(query.x, key3_3.x, sum3))));
       }
-      scoreParts[part * 644 + team * 80 + 3 * 17 + lane / 4 + 0] = sum0;
-    scoreParts[part * 644 + team * 80 + 3 * 17 + lane / 4 + 4] = sum1;
-    scoreParts[part * 644 + team * 80 + 3 * 17 + lane / 4 + 8] = sum2;
-    scoreParts[part * 644 + team * 80 + 3 * 17 + lane / 4 + 12] = sum3;
+      scoreParts[part * 324 + team * 80 + 3 * 17 + lane / 4 + 0] = sum0;
+    scoreParts[part * 324 + team * 80 + 3 * 17 + lane / 4 + 4] = sum1;
+    scoreParts[part * 324 + team * 80 + 3 * 17 + lane / 4 + 8] = sum2;
+    scoreParts[part * 324 + team * 80 + 3 * 17 + lane / 4 + 12] = sum3;
     }
     // Barrier: whole products need the parts of others.
     workgroupBarrier();
@@ -377,7 +377,7 @@ fn main(index : i32) {
       var score0 = masked;
       {
         let at = team * 80 + r * 17 + group * 8 + 0;
-        let product = (scoreParts[at] + scoreParts[at + 644]) + (scoreParts[at + 1288] + scoreParts[at + 1932]);
+        let product = (scoreParts[at] + scoreParts[at + 324]) + (scoreParts[at + 648] + scoreParts[at + 972]);
         let position = positionIn(head, tile, team * 16 + group * 8 + 0);
         score0 = select(product, masked, position > lastVisible);
         groupMax = max(groupMax, score0);
@@ -385,7 +385,7 @@ fn main(index : i32) {
     var score1 = masked;
       {
         let at = team * 80 + r * 17 + group * 8 + 1;
-        let product = (scoreParts[at] + scoreParts[at + 644]) + (scoreParts[at + 1288] + scoreParts[at + 1932]);
+        let product = (scoreParts[at] + scoreParts[at + 324]) + (scoreParts[at + 648] + scoreParts[at + 972]);
         let position = positionIn(head, tile, team * 16 + group * 8 + 1);
         score1 = select(product, masked, position > lastVisible);
         groupMax = max(groupMax, score1);
@@ -393,7 +393,7 @@ fn main(index : i32) {
     var score2 = masked;
       {
         let at = team * 80 + r * 17 + group * 8 + 2;
-        let product = (scoreParts[at] + scoreParts[at + 644]) + (scoreParts[at + 1288] + scoreParts[at + 1932]);
+        let product = (scoreParts[at] + scoreParts[at + 324]) + (scoreParts[at + 648] + scoreParts[at + 972]);
         let position = positionIn(head, tile, team * 16 + group * 8 + 2);
         score2 = select(product, masked, position > lastVisible);
         groupMax = max(groupMax, score2);
@@ -401,7 +401,7 @@ fn main(index : i32) {
     var score3 = masked;
       {
         let at = team * 80 + r * 17 + group * 8 + 3;
-        let product = (scoreParts[at] + scoreParts[at + 644]) + (scoreParts[at + 1288] + scoreParts[at + 1932]);
+        let product = (scoreParts[at] + scoreParts[at + 324]) + (scoreParts[at + 648] + scoreParts[at + 972]);
         let position = positionIn(head, tile, team * 16 + group * 8 + 3);
         score3 = select(product, masked, position > lastVisible);
         groupMax = max(groupMax, score3);
@@ -409,7 +409,7 @@ fn main(index : i32) {
     var score4 = masked;
       {
         let at = team * 80 + r * 17 + group * 8 + 4;
-        let product = (scoreParts[at] + scoreParts[at + 644]) + (scoreParts[at + 1288] + scoreParts[at + 1932]);
+        let product = (scoreParts[at] + scoreParts[at + 324]) + (scoreParts[at + 648] + scoreParts[at + 972]);
         let position = positionIn(head, tile, team * 16 + group * 8 + 4);
         score4 = select(product, masked, position > lastVisible);
         groupMax = max(groupMax, score4);
@@ -417,7 +417,7 @@ fn main(index : i32) {
     var score5 = masked;
       {
         let at = team * 80 + r * 17 + group * 8 + 5;
-        let product = (scoreParts[at] + scoreParts[at + 644]) + (scoreParts[at + 1288] + scoreParts[at + 1932]);
+        let product = (scoreParts[at] + scoreParts[at + 324]) + (scoreParts[at + 648] + scoreParts[at + 972]);
         let position = positionIn(head, tile, team * 16 + group * 8 + 5);
         score5 = select(product, masked, position > lastVisible);
         groupMax = max(groupMax, score5);
@@ -425,7 +425,7 @@ fn main(index : i32) {
     var score6 = masked;
       {
         let at = team * 80 + r * 17 + group * 8 + 6;
-        let product = (scoreParts[at] + scoreParts[at + 644]) + (scoreParts[at + 1288] + scoreParts[at + 1932]);
+        let product = (scoreParts[at] + scoreParts[at + 324]) + (scoreParts[at + 648] + scoreParts[at + 972]);
         let position = positionIn(head, tile, team * 16 + group * 8 + 6);
         score6 = select(product, masked, position > lastVisible);
         groupMax = max(groupMax, score6);
@@ -433,7 +433,7 @@ fn main(index : i32) {
     var score7 = masked;
       {
         let at = team * 80 + r * 17 + group * 8 + 7;
-        let product = (scoreParts[at] + scoreParts[at + 644]) + (scoreParts[at + 1288] + scoreParts[at + 1932]);
+        let product = (scoreParts[at] + scoreParts[at + 324]) + (scoreParts[at + 648] + scoreParts[at + 972]);
         let position = positionIn(head, tile, team * 16 + group * 8 + 7);
         score7 = select(product, masked, position > lastVisible);
         groupMax = max(groupMax, score7);

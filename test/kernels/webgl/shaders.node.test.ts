@@ -105,7 +105,7 @@ describe('shader texts of WebGL', () => {
   const pooled = {threshold: 0.9, estimate: 'pooled'} as const;
   const padded = {...heads, call: paddedCall};
   const decoding = {...exact(), parts: 4};
-  const fewRows: AttendWalk = {...decoding, keys: tensor, values: tensor, rowsOfHead: 2};
+  const fewRows: AttendWalk = {...decoding, rowsOfHead: 2};
   const mask = {rows: rows(32_000, 128), shape: [1, 4, 1000, 1000], dtype: 'float32'};
   const boolMask = {...mask, dtype: 'bool'};
   const masked = exact(call({keyLengths, mask}));
@@ -210,7 +210,6 @@ describe('shader texts of WebGL', () => {
     gradient_key_soft_cap: new GradientKeyProgram(windowed(formed()), 'key', rowStatistics, capped),
     attend_values_parts: new AttendValuesProgram(decoding, 0, scores, sums.statistics),
     attend_scores_few_rows: new AttendScoresProgram(fewRows, 0),
-    attend_values_few_rows: new AttendValuesProgram(fewRows, 0, scores, sums.statistics),
   };
   for (const [name, program] of Object.entries(programs)) {
     it(name, () => expectShader(`webgl/${name}.frag`, program.source()));

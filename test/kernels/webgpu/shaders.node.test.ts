@@ -227,18 +227,22 @@ describe('shader texts', () => {
     attend_forms_chunk_padded: new AttendProgram(formed(padded), float32),
     attend_forms_sparse_not_causal: new AttendProgram(formed(notCausal), {...float32, plan}),
     attend_decode: new AttendDecodeProgram(call({query: info(1, 8, 1, 64), key: info(1, 2, 8192, 64)}), {
-      teams: {rows: 4, lanes: 16},
+      teams: {rows: 4, lanes: 16, keys: 16},
       chunks: 8,
     }),
-    attend_decode_odd: new AttendDecodeProgram(odd, {teams: {rows: 2, lanes: 8}, chunks: 8}),
+    attend_decode_eight_rows: new AttendDecodeProgram(call({query: info(1, 16, 1, 64), key: info(1, 2, 8192, 64)}), {
+      teams: {rows: 8, lanes: 16, keys: 8},
+      chunks: 8,
+    }),
+    attend_decode_odd: new AttendDecodeProgram(odd, {teams: {rows: 2, lanes: 8, keys: 16}, chunks: 8}),
     attend_decode_packed: new AttendDecodeProgram(call({query: info(1, 8, 1, 64), key: int32(1, 2, 8192, 32)}), {
-      teams: {rows: 4, lanes: 16},
+      teams: {rows: 4, lanes: 16, keys: 16},
       chunks: 8,
     }),
     pack_float16: new PackFloat16Program(info(1, 2, 100, 64)),
     unpacked_floats: new UnpackedFloatsProgram(int32(1, 2, 100, 32)),
     attend_decode_forms: new AttendDecodeProgram(formed({...keyMasked, causal: false}), {
-      teams: {rows: 1, lanes: 64},
+      teams: {rows: 1, lanes: 64, keys: 16},
       chunks: 8,
     }),
     attend_forms_sparse: new AttendProgram(everyForm, {...float32, plan: chunkPlan}),

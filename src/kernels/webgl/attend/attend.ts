@@ -2,7 +2,7 @@ import type {TensorInfo} from '@tensorflow/tfjs-core';
 import type {BlockGeometry} from '../../../attention/block_geometry.js';
 import {firstVisibleBlock, visibleBlocks} from '../../../attention/block_geometry.js';
 import type {Take} from '../../../attention/scratch.js';
-import {groupRows, sumColumns} from '../glsl/tiles.js';
+import {sumColumns} from '../glsl/tiles.js';
 import type {TensorTexture} from '../runtime/program.js';
 import type {RowTexture} from '../runtime/row_texture.js';
 import {newTensor, withTexture} from '../runtime/tensor_rows.js';
@@ -62,25 +62,9 @@ export function attendWithLogSumExp(call: WebGLCall): TensorInfo[] {
   return [...output, logSums];
 }
 
-/** Groups that may read a key from its tensor, value by value: for more it is loaded into rows first. */
-const mostReaders = 2;
-
 /** @param logSums to be drawn besides. */
-function attendExactly(call: WebGLCall, logSums?: TensorTexture): TensorInfo {
-  const {context, tensors, geometry} = call;
-  const {heads, keyValueHeads, queryLength} = geometry;
-  const sharing = heads / keyValueHeads;
-  const packed = sharing > 1 ? packedRows(call) : undefined;
-  const readers = packed
-    ? Math.ceil(packed.geometry.queryLength / groupRows)
-    : sharing * Math.ceil(queryLength / groupRows);
-  if (readers > mostReaders) {
-    return attendTo(call, {key: call.key, value: call.value, ...packed}, logSums);
-  }
-  return withTexture(context, tensors.key, (key) =>
-    withTexture(context, tensors.value!, (value) => attendTo(call, {key, value, ...packed}, logSums)),
-  );
-}
+const attendExactly = (call: WebGLCall, logSums?: TensorTexture): TensorInfo =>
+  attendTo(call, {key: call.key, value: call.value, ...packedRows(call)}, logSums);
 
 interface AttendedRows extends Pick<WalkCut, 'plan' | 'key' | 'value' | 'geometry'> {
   /** See `AttendWalk`. */
@@ -94,7 +78,7 @@ interface AttendedRows extends Pick<WalkCut, 'plan' | 'key' | 'value' | 'geometr
 function packedRows({geometry, tensors}: WebGLCall): {geometry: BlockGeometry; rowsOfHead: number} | undefined {
   const {heads, keyValueHeads, queryLength} = geometry;
   const rows = (queryLength * heads) / keyValueHeads;
-  if (rows > fewRows || tensors.alibiSlopes || tensors.sinks || tensors.mask) {
+  if (heads === keyValueHeads || rows > fewRows || tensors.alibiSlopes || tensors.sinks || tensors.mask) {
     return undefined;
   }
   return {

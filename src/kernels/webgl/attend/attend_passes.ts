@@ -6,7 +6,7 @@ import type {ScoreForms} from '../glsl/score_forms.js';
 import {capFloats, formedScores, scoreForms, slopeOfHead} from '../glsl/score_forms.js';
 import {logitScale, maskedScore, noScores, takeTile, visibleScores, writeScores} from '../glsl/score_tile.js';
 import {sumTexels, tilesPerBlock} from '../glsl/tiles.js';
-import type {TensorTexture, Uniforms} from '../runtime/program.js';
+import type {Uniforms} from '../runtime/program.js';
 import type {RowTexture} from '../runtime/row_texture.js';
 import type {AttendWalk, WalkVariant} from './attend_walk.js';
 import {groupText, keysText, lastKey, originsText, roundText, WalkProgram} from './attend_walk.js';
@@ -22,7 +22,7 @@ export interface RunningSums {
 /** Rows whose products a pass draws: queries and keys, or, for the gradients, what stands in their places. */
 export interface Factors {
   query: RowTexture;
-  key: RowTexture | TensorTexture;
+  key: RowTexture;
   /** Values a row. */
   dim: number;
   scale: number;
@@ -75,7 +75,7 @@ export abstract class RoundScoresProgram extends WalkProgram<Products> {
       floats: {...logitScale(scale), ...(forms?.softCap && capFloats(call))},
       output: {rows: endGroup - firstGroup, columns, layers},
       variant: {dim, forms, mask: mask?.dtype},
-      fetches: (4 + ('rows' in key ? 1 : 4) * layers) * Math.ceil(dim / 4) + (mask ? 4 * layers : 0),
+      fetches: (4 + layers) * Math.ceil(dim / 4) + (mask ? 4 * layers : 0),
     });
   }
 }
@@ -95,7 +95,7 @@ export class AttendScoresProgram extends RoundScoresProgram {
   }
 
   protected shader(variant: ScoresVariant): string {
-    const {causal, sparse, tileKeys, dim, forms, mask, fromTensor, packed} = variant;
+    const {causal, sparse, tileKeys, dim, forms, mask, packed} = variant;
     // In the order of a plan keys stand elsewhere than in the mask.
     const textOfMask = sparse ? maskByKeyText : maskText;
     return `
@@ -118,7 +118,7 @@ void compute(int row, int tile) {
   ivec4 keys${i} = originsOf(group, block, tileOfBlock, ${i}, positions${i});`,
     '\n  ',
   )}
-${writeScores(dim, tileKeys, {byKey: mask !== undefined && sparse, fromTensor, ...(packed && {places: 'places'})})}${mask && !sparse ? maskScores(tileKeys) : ''}
+${writeScores(dim, tileKeys, {byKey: mask !== undefined && sparse, ...(packed && {places: 'places'})})}${mask && !sparse ? maskScores(tileKeys) : ''}
 }`;
   }
 }
@@ -205,24 +205,19 @@ export class AttendValuesProgram extends WalkProgram<{firstRound: boolean}> {
       uniforms: {firstSlot},
       output: {rows: (endGroup - firstGroup) * parts, columns, layers: tileKeys},
       variant: {firstRound: before === undefined},
-      fetches:
-        slotsOfPart(walk) *
-          tilesPerBlock(geometry, tileKeys) *
-          tileKeys *
-          (1 + (values && 'rows' in values ? 0.25 : 1) * tileKeys) +
-        tileKeys,
+      fetches: slotsOfPart(walk) * tilesPerBlock(geometry, tileKeys) * tileKeys * (1 + tileKeys / 4) + tileKeys,
     });
   }
 
   protected shader(variant: WalkVariant & {firstRound: boolean}): string {
-    const {split, tileKeys, firstRound, fromTensor} = variant;
+    const {split, tileKeys, firstRound} = variant;
     const vectors = tileKeys / 4;
     const layers = (text: (layer: number) => string) => unroll(tileKeys, text, '\n  ');
     const weights = (k: number) => `vec4 scores = fetchScores(at, tile, ${k});
         vec4 weights = exp2(scores - rowMax);
         bvec4 unseen = equal(scores, vec4(${maskedScore}));`;
     return `
-// A fragment adds up ${vectors} vectors of the values, weighted for each of a group's four rows: ${1 + (fromTensor ? tileKeys : vectors)} fetches a key for
+// A fragment adds up ${vectors} vectors of the values, weighted for each of a group's four rows: ${1 + vectors} fetches a key for
 // ${tileKeys} products of vectors.${firstRound ? emptyState : ''}
 ${groupText(variant)}
 ${roundText}
@@ -248,10 +243,7 @@ void compute(int row, int texel) {
   ${layers((i) => `vec4 sum${i} = shrink[${Math.floor(i / vectors)}] * fetchBeforeValues(old, texel, ${i});`)}`
   }
   ivec2 at = scoresAt(groupRow);
-  ${addRows({
-    ...{tileKeys, split, first: 'firstKeyRow(group.head)', last: lastKey(variant), weights},
-    ...(fromTensor && {tensorDim: 'valueDim'}),
-  })}
+  ${addRows({tileKeys, split, first: 'firstKeyRow(group.head)', last: lastKey(variant), weights})}
 }`;
   }
 }

@@ -4,7 +4,7 @@ import {keyEndText, keyLengthsInput} from '../glsl/key_lengths.js';
 import type {ScoreForms} from '../glsl/score_forms.js';
 import {keyBase, orNone} from '../glsl/score_tile.js';
 import {groupRows, tilesPerBlock} from '../glsl/tiles.js';
-import type {ProgramSpec, TensorTexture, Uniforms} from '../runtime/program.js';
+import type {ProgramSpec, Uniforms} from '../runtime/program.js';
 import {AttentionProgram} from '../runtime/program.js';
 import type {HeadRange} from '../runtime/ranges.js';
 import type {RowTexture} from '../runtime/row_texture.js';
@@ -29,12 +29,9 @@ export interface AttendWalk extends HeadRange {
   plan?: WebGLPlan;
   /** Of the groups and what they walk over: that of the call, or for the gradients of keys the same transposed. */
   geometry: BlockGeometry;
-  /**
-   * With a plan copies of those of the heads, in permuted order; tensors where rows are so few that loading them would take longer. No values
-   * where nothing reads them.
-   */
-  keys: RowTexture | TensorTexture;
-  values?: RowTexture | TensorTexture;
+  /** With a plan copies of those of the heads, in permuted order. No values where nothing reads them. */
+  keys: RowTexture;
+  values?: RowTexture;
   /** Where query heads that read the same keys are one head of the geometry, rows of each. */
   rowsOfHead?: number;
   firstGroup: number;
@@ -63,8 +60,6 @@ export interface WalkVariant extends CallVariant {
   sparse: boolean;
   /** Whether there are parts. */
   split: boolean;
-  /** Whether keys and values are tensors. */
-  fromTensor?: true;
   /** Whether rows of several heads stand together. */
   packed?: true;
 }
@@ -90,7 +85,7 @@ export function walkUniforms(walk: AttendWalk): Uniforms {
  */
 export abstract class WalkProgram<Extra extends object> extends AttentionProgram<WalkVariant & Extra> {
   constructor(walk: AttendWalk, spec: Omit<ProgramSpec<Extra>, 'geometry'>) {
-    const {call, plan, geometry, parts, keys, rowsOfHead} = walk;
+    const {call, plan, geometry, parts, rowsOfHead} = walk;
     super({
       ...spec,
       inputs: {...spec.inputs, ...(plan && {blockLists: plan.blockLists}), ...keyLengthsInput(call)},
@@ -100,7 +95,6 @@ export abstract class WalkProgram<Extra extends object> extends AttentionProgram
         ...callVariant(call),
         sparse: plan !== undefined,
         split: parts > 1,
-        ...(!('rows' in keys) && {fromTensor: true}),
         ...(rowsOfHead !== undefined && {packed: true}),
         ...spec.variant,
       },

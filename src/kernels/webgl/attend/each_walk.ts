@@ -5,7 +5,6 @@ import type {KeptRows} from '../permute_rows.js';
 import {PermuteRowsProgram} from '../permute_rows.js';
 import {withScratch} from '../runtime/program.js';
 import {headRanges, rangesOf} from '../runtime/ranges.js';
-import type {TensorTexture} from '../runtime/program.js';
 import type {RowTexture} from '../runtime/row_texture.js';
 import type {WebGLCall, WebGLPlan} from '../webgl_call.js';
 import type {AttendWalk} from './attend_walk.js';
@@ -16,9 +15,9 @@ export interface WalkCut {
   plan?: WebGLPlan;
   /** That of the call, if not another. */
   geometry?: BlockGeometry;
-  key: RowTexture | KeptRows | TensorTexture;
+  key: RowTexture | KeptRows;
   /** None where nothing reads it. */
-  value?: RowTexture | KeptRows | TensorTexture;
+  value?: RowTexture | KeptRows;
   /** Textures of scores, and pairs of textures of sums, that a walk draws. */
   textures: number;
   /** Values a row of the sums. */
@@ -46,20 +45,15 @@ export function forEachWalk(
   const groupsAtOnce = Math.max(1, Math.floor(scratchTexels / groupTexels));
   const headGroups = queryBlocks * groupsPerBlock(geometry);
   // Copies in permuted order are scratch, too: they bind where there are many more keys than queries.
-  const rowTexels = (rows?: typeof key) => (rows && 'columns' in rows ? Math.ceil(rows.columns / 4) : 0);
-  const copiedTexels = plan ? call.geometry.keyLength * (rowTexels(key) + rowTexels(value)) : 0;
+  const rowTexels = Math.ceil(key.columns / 4) + Math.ceil((value?.columns ?? 0) / 4);
+  const copiedTexels = plan ? call.geometry.keyLength * rowTexels : 0;
   const headsAtOnce = Math.min(groupsAtOnce / headGroups, scratchTexels / copiedTexels);
   for (const range of headRanges(geometry, headsAtOnce)) {
     withScratch(context, (scratch) => {
-      const inOrder = (rows: typeof key): RowTexture | TensorTexture =>
+      const inOrder = (rows: RowTexture | KeptRows): RowTexture =>
         plan
-          ? scratch(
-              new PermuteRowsProgram(call, rows as RowTexture | KeptRows, {
-                keyIndices: plan.keyIndices,
-                ...range,
-              }).run(context),
-            )
-          : (rows as RowTexture | TensorTexture);
+          ? scratch(new PermuteRowsProgram(call, rows, {keyIndices: plan.keyIndices, ...range}).run(context))
+          : (rows as RowTexture);
       const [keys, values] = [inOrder(key), value && inOrder(value)];
       for (const [firstGroup, endGroup] of rangesOf(range.heads * headGroups, groupsAtOnce)) {
         const slotTexels = textures * (endGroup - firstGroup) * blockTiles * drawBuffers;

@@ -19,8 +19,6 @@ interface AddedRows {
   tileKeys: number;
   /** Whether a fragment walks over a part of the slots. */
   split?: boolean;
-  /** Where the input `rows` is a tensor, and not rows, how many values a row has (an expression). */
-  tensorDim?: string;
   /** Expressions: where among the input `rows` those of the head start, and the last of them that may be read. */
   first: string;
   last: string;
@@ -35,13 +33,8 @@ interface AddedRows {
  * For the body of `compute`: adds up the rows of all slots of the round and writes the sums. Expects in scope `group`,
  * `slots` and, where it is split, `part`; and `at`, the place of the group in the texture of scores.
  */
-export function addRows({tileKeys, split, tensorDim, first, last, weights}: AddedRows): string {
+export function addRows({tileKeys, split, first, last, weights}: AddedRows): string {
   const vectors = tileKeys / 4;
-  const rowAt = tensorDim ? `rowsAt(i * ${tensorDim} + ${tileKeys} * texel)` : 'rowsAt(i)';
-  const vector = (v: number) =>
-    tensorDim
-      ? `fourRows(${v === 0 ? 'rowAt' : 'afterFourRows(rowAt)'}, ${tensorDim} - ${tileKeys} * texel - ${4 * v})`
-      : `fetchRows(rowAt, ${vectors} * texel + ${v}, 0)`;
   return `int firstOfHead = ${first};
   int lastOfHead = ${last};
   for (int slot = ${split ? 'part' : '0'}; slot < slots; slot += ${split ? 'parts' : '1'}) {
@@ -53,9 +46,9 @@ export function addRows({tileKeys, split, tensorDim, first, last, weights}: Adde
         tileKeys,
         (k) => `{
         int i = rows${Math.floor(k / 4)}[${k % 4}];
-        ivec2 rowAt = ${rowAt};
+        ivec2 rowAt = rowsAt(i);
         ${weights(k)}
-        ${unroll(vectors, (v) => `vec4 x${v} = ${vector(v)};`, '\n        ')}
+        ${unroll(vectors, (v) => `vec4 x${v} = fetchRows(rowAt, ${vectors} * texel + ${v}, 0);`, '\n        ')}
         if (any(unseen)) {
           ${unroll(groupRows, (q) => `if (!unseen[${q}]) { ${addVectors(q, vectors)} }`, '\n          ')}
         } else {

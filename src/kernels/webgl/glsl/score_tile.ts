@@ -28,14 +28,13 @@ int keyBase(int head) {
  * indices, −1 for none). A row past the last query repeats the last one; nobody reads what becomes of it.
  *
  * @param byKey as `visibleScore` has it, and `places`.
- * @param fromTensor as `tileProducts` has it.
  */
 export function writeScores(
   headDim: number,
   keys: number,
-  {byKey, places, fromTensor}: {byKey?: boolean; places?: string; fromTensor?: boolean} = {},
+  {byKey, places}: {byKey?: boolean; places?: string} = {},
 ): string {
-  return `${tileProducts(headDim, keys, fromTensor)}
+  return `${tileProducts(headDim, keys)}
   ${unroll(keys, (k) => `result${k} = ${visibleScore(k, byKey, places)};`, '\n  ')}`;
 }
 
@@ -70,21 +69,11 @@ export function keysOfTile(keys: number, first: string, tiles: string, end: stri
   );
 }
 
-/**
- * The products of queries and keys of `writeScores`, not scaled yet, in `score0`, `score1`, …
- *
- * @param fromTensor whether the input `key` is a tensor, and not rows.
- */
-export function tileProducts(headDim: number, keys: number, fromTensor = false): string {
-  const keyAt = (row: string) => (fromTensor ? `keyAt((${row}) * ${headDim})` : `keyAt(${row})`);
-  const nextOfKey = (at: string) =>
-    fromTensor
-      ? `fourKey(${at}, ${headDim} - 4 * v);
-    ${at} = afterFourKey(${at})`
-      : `fetchKey(${at}, v, 0)`;
+/** The products of queries and keys of `writeScores`, not scaled yet, in `score0`, `score1`, … */
+export function tileProducts(headDim: number, keys: number): string {
   return `
   ${unroll(4, (q) => `ivec2 query${q} = queryAt(head * queryLength + min(queries[${q}], queryLength - 1));`, '\n  ')}
-  ${unroll(keys, (k) => `ivec2 key${k} = ${keyAt(`firstKey + min(${componentOf('positions', k)}, keyLength - 1)`)};`, '\n  ')}
+  ${unroll(keys, (k) => `ivec2 key${k} = keyAt(firstKey + min(${componentOf('positions', k)}, keyLength - 1));`, '\n  ')}
   ${unroll(keys, (k) => `vec4 score${k} = vec4(0.0);`, '\n  ')}
   for (int v = 0; v < ${Math.ceil(headDim / 4)}; v++) {
     ${unroll(4, (q) => `vec4 q${q} = fetchQuery(query${q}, v, 0);`, '\n    ')}
@@ -92,7 +81,7 @@ export function tileProducts(headDim: number, keys: number, fromTensor = false):
     ${unroll(
       keys,
       (k) =>
-        `k = ${nextOfKey(`key${k}`)};
+        `k = fetchKey(key${k}, v, 0);
     score${k} += vec4(dot(q0, k), dot(q1, k), dot(q2, k), dot(q3, k));`,
       '\n    ',
     )}

@@ -52,9 +52,9 @@ export class KeyWalkScoresProgram extends RoundScoresProgram {
     const {geometry, context} = walk.call;
     // Key indices and masks stand in the order of the tiles of a block of keys.
     const orderTiles = tilesPerBlock(geometry, context.drawBuffers);
-    // What a group has four rows of is its query. Gradients read no tensors.
+    // What a group has four rows of is its query.
     const {query: key, key: query} = factors;
-    super('KeyWalkScores', walk, {firstSlot, orderTiles}, {...factors, query: query as RowTexture, key});
+    super('KeyWalkScores', walk, {firstSlot, orderTiles}, {...factors, query, key});
   }
 
   protected shader(variant: ScoresVariant): string {

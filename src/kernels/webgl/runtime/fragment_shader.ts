@@ -37,9 +37,6 @@ vec4 four${capital(name)}(ivec2 at, int count) {
   ivec2 at3 = after${capital(name)}(at2);
   vec4 four = vec4(${['at', 'at1', 'at2', 'at3'].map((at) => `texelFetch(${name}, ${at}, 0).r`).join(', ')});
   return mix(vec4(0.0), four, lessThan(ivec4(0, 1, 2, 3), ivec4(count)));
-}
-ivec2 afterFour${capital(name)}(ivec2 at) {
-  return after${capital(name)}(after${capital(name)}(after${capital(name)}(after${capital(name)}(at))));
 }`;
 
 export const divide = `

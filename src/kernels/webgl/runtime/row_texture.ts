@@ -50,16 +50,19 @@ export function rowLayout({rows, columns, layers = 1}: RowShape, maxTextureSize:
   return fits ? {rows, columns, texels, layers, shift, width, height} : undefined;
 }
 
-/** Bytes of textures that are kept for the next call although nothing uses them. */
-const maxIdleBytes = 256 * 2 ** 20;
+/** Bytes of textures that are kept for the next call although nothing uses them, at the least. */
+const leastIdleBytes = 256 * 2 ** 20;
 
 /**
- * Allocates textures and keeps those given back for the next request of the same size. Without this every call would
+ * Allocates textures and keeps those given back for the next request of the same size, as many as a call has had at once. Without this every call would
  * allocate anew, and textures of calls that the GPU has not finished would pile up.
  */
 export class RowTexturePool {
   private idle: RowTexture[] = [];
   private used = 0;
+  private usedBytes = 0;
+  /** Most that were used at once since none was. */
+  private mostUsedBytes = 0;
 
   constructor(private readonly gl: WebGL2RenderingContext) {}
 
@@ -73,14 +76,16 @@ export class RowTexturePool {
     const {width, height, layers} = layout;
     const found = this.idle.findIndex((x) => x.width === width && x.height === height && x.layers === layers);
     const texture = found >= 0 ? this.idle.splice(found, 1)[0] : this.allocate(layout, what);
+    this.mostUsedBytes = Math.max(this.used === 0 ? 0 : this.mostUsedBytes, (this.usedBytes += byteSize(layout)));
     ++this.used;
     return {...layout, texture: texture.texture, framebuffer: texture.framebuffer};
   }
 
   release(texture: RowTexture): void {
     --this.used;
+    this.usedBytes -= byteSize(texture);
     this.idle.push(texture);
-    this.releaseIdle(maxIdleBytes);
+    this.releaseIdle(Math.max(leastIdleBytes, this.mostUsedBytes) - this.usedBytes);
   }
 
   /** Deletes textures that nothing uses, the oldest first, until the others take no more bytes than given. */

@@ -10,13 +10,10 @@ import {attendForm, attendSpec} from './attend_form.js';
 import {attendWalk, keyTile, ownedRows, scoreOf, scoresOfRow} from './attend_walk.js';
 import {findSeenByAll, giveBackWithheld, isNotSeenByAll, withheldFunctions, withholdFrom} from './withheld_values.js';
 
-/** Invocations of a workgroup, and teams, at most. */
-const mostThreads = 128;
+/** Most teams of a workgroup. */
 const mostTeams = 8;
-/** Keys that a team takes at a time, and those of them whose weights an invocation computes. */
-const teamKeys = 16;
-const groupKeys = 8;
-const groups = teamKeys / groupKeys;
+/** Groups in which a team takes its keys: an invocation computes the weights of one of them. */
+const groups = 2;
 /** Invocations that share the product of a query row and a key: together they read 64 bytes in a row. */
 const sharing = 4;
 
@@ -29,6 +26,8 @@ export interface DecodeTeams {
   rows: number;
   /** Invocations of a team: at least one for each vec4 of values. */
   lanes: number;
+  /** Keys that a team takes at a time. */
+  keys: number;
 }
 
 /** The division for the rows of a call, if they are few enough and the device has the workgroup memory. */
@@ -36,43 +35,54 @@ export function decodeTeams({backend, geometry}: WebGPUCallShape): DecodeTeams |
   const {heads, keyValueHeads, queryLength, valueDim} = geometry;
   const rows = powerOfTwo((queryLength * heads) / keyValueHeads);
   const lanes = Math.max(4, powerOfTwo(headVectors(valueDim)));
-  const fits = rows <= mostRows && lanes <= sharing * teamKeys;
-  const teams = {rows, lanes};
-  return fits && decodeBytes(teams, geometry) <= backend.device.limits.maxComputeWorkgroupStorageSize
+  // By measurement (docs/performance.md, 2026-11-30): what many rows hold leaves registers for fewer keys.
+  const teams = {rows, lanes, keys: rows > 4 && lanes <= 16 ? 8 : 16};
+  const fits = rows <= mostRows && lanes <= sharing * teams.keys;
+  return fits && decodeBytes(divide(teams, true), geometry) <= backend.device.limits.maxComputeWorkgroupStorageSize
     ? teams
     : undefined;
 }
 
+interface Division extends DecodeTeams {
+  /** Teams of a workgroup. */
+  teams: number;
+}
+
+/** Invocations of small workgroups wait less for each other; of packed rows, half of the bytes, more have to be on their way. */
+function divide(teams: DecodeTeams, isPacked: boolean): Division {
+  const threads = isPacked && teams.rows <= 2 ? 128 : 64;
+  return {...teams, teams: Math.max(1, Math.min(mostTeams, threads / teams.lanes))};
+}
+
 const powerOfTwo = (x: number) => 2 ** Math.ceil(Math.log2(x));
 
-const teamsOf = ({lanes}: DecodeTeams) => Math.min(mostTeams, mostThreads / lanes);
-const threadsOf = (teams: DecodeTeams) => teamsOf(teams) * teams.lanes;
+const threadsOf = ({teams, lanes}: Division) => teams * lanes;
 
 /*
  * Where parts of products stand, in values: `[part][team][row][key]`. Rows, teams and parts are so far apart that invocations which write parts
  * side by side, and those which add them up, meet different banks of workgroup memory.
  */
-const rowStride = teamKeys + 1;
-const teamStride = ({rows}: DecodeTeams) => 32 * Math.ceil((rows * rowStride - 16) / 32) + 16;
-const partStride = (teams: DecodeTeams) => teamsOf(teams) * teamStride(teams) + 4;
+const rowStride = ({keys}: Division) => keys + 1;
+const teamStride = (division: Division) => 32 * Math.ceil((division.rows * rowStride(division) - 16) / 32) + 16;
+const partStride = (division: Division) => division.teams * teamStride(division) + 4;
 /** From a team's weights to the next, in vec4, and from its sums of groups. Two teams of a subgroup meet different banks here, too. */
-const weightStride = ({rows}: DecodeTeams) => (rows * teamKeys) / 4 + 1;
-const sumStride = ({rows}: DecodeTeams) => rows * groups + 1;
+const weightStride = ({rows, keys}: Division) => (rows * keys) / 4 + 1;
+const sumStride = ({rows}: Division) => rows * groups + 1;
 
 /** Workgroup memory that the program declares. */
-function decodeBytes(teams: DecodeTeams, {headDim}: HeadDims): number {
-  const {rows} = teams;
-  const weights = teamsOf(teams) * weightStride(teams) * 4;
-  const sums = teamsOf(teams) * sumStride(teams) * 2;
-  const states = threadsOf(teams) * 32;
+function decodeBytes(division: Division, {headDim}: HeadDims): number {
+  const {rows, teams} = division;
+  const weights = teams * weightStride(division) * 4;
+  const sums = teams * sumStride(division) * 2;
+  const states = threadsOf(division) * 32;
   const flags = 2 * 16;
-  return 16 * rows * headVectors(headDim) + 4 * (sharing * partStride(teams) + weights + sums) + states + flags;
+  return 16 * rows * headVectors(headDim) + 4 * (sharing * partStride(division) + weights + sums) + states + flags;
 }
 
 interface DecodeForm extends AttendForm {
   /** Whether keys and values are packed float16. */
   packed?: true;
-  teams: DecodeTeams;
+  division: Division;
 }
 
 /**
@@ -81,21 +91,23 @@ interface DecodeForm extends AttendForm {
  */
 export class AttendDecodeProgram extends AttentionProgram<DecodeForm> {
   constructor(call: WebGPUCall, {teams, chunks}: {teams: DecodeTeams; chunks: number}) {
+    const isPacked = call.key.dtype === 'int32';
+    const division = divide(teams, isPacked);
     const form = attendForm(call, undefined, chunks);
     super({
       name: 'AttendDecode',
-      ...attendSpec(call, form, {tileQueries: teams.rows, chunks}),
-      threads: threadsOf(teams),
-      variant: {...form, teams, ...(call.key.dtype === 'int32' && {packed: true as const})},
+      ...attendSpec(call, form, {tileQueries: division.rows, chunks}),
+      threads: threadsOf(division),
+      variant: {...form, division, ...(isPacked && {packed: true as const})},
     });
   }
 
-  protected shader({teams, packed, ...form}: DecodeForm): string {
+  protected shader({division, packed, ...form}: DecodeForm): string {
     const readCached = packed ? readPackedRow : readRow;
     const {headDim, valueDim} = form;
-    const {rows, lanes} = teams;
-    const count = teamsOf(teams);
-    const threads = threadsOf(teams);
+    const {rows, lanes, keys: teamKeys, teams: count} = division;
+    const groupKeys = teamKeys / groups;
+    const threads = threadsOf(division);
     const keyVectors = headVectors(headDim);
     const valueVectors = headVectors(valueDim);
     // Keys of which a team multiplies its parts at once, and how often it does so; an invocation's vec4 of each.
@@ -111,14 +123,14 @@ export class AttendDecodeProgram extends AttentionProgram<DecodeForm> {
     const eachGroup = (text: (g: number) => string) => unroll(groups, text);
     const ofGroup = (text: (j: number) => string) => unroll(groupKeys, text);
     const partAt = (team: string, row: string | number, key: string) =>
-      `${team} * ${teamStride(teams)} + ${row} * ${rowStride} + ${key}`;
+      `${team} * ${teamStride(division)} + ${row} * ${rowStride(division)} + ${key}`;
     const ifPart = (c: number) =>
       keyVectors % sharing === 0 || c < parts - 1 ? '' : `if (part + ${c * sharing} < ${keyVectors}) `;
     const ifVector = valueVectors === lanes ? '' : `if (lane < ${valueVectors}) `;
     const sumAt = (r: string | number, group: string | number) =>
-      `team * ${sumStride(teams)} + ${r} * ${groups} + ${group}`;
+      `team * ${sumStride(division)} + ${r} * ${groups} + ${group}`;
     const weightsAt = (r: string | number, group: string | number, q: number) =>
-      `team * ${weightStride(teams)} + (${r} * ${groups} + ${group}) * ${groupVectors} + ${q}`;
+      `team * ${weightStride(division)} + (${r} * ${groups} + ${group}) * ${groupVectors} + ${q}`;
     const positionOf = (key: string | number) => `positionIn(head, tile, team * ${teamKeys} + ${key})`;
     // Padding reads some row that exists.
     const rowOfKey = (key: string) => `firstKeyRow + min(tile.x + team * ${teamKeys} + ${key}, lastPosition)`;
@@ -137,9 +149,9 @@ const threads = ${threads};
 const tileQueries = ${rows};
 const tileKeys = ${count * teamKeys};
 var<workgroup> queryRows : array<vec4<f32>, ${rows * keyVectors}>;
-var<workgroup> scoreParts : array<f32, ${sharing * partStride(teams)}>;
-var<workgroup> weights : array<vec4<f32>, ${count * weightStride(teams)}>;
-var<workgroup> groupSums : array<vec2<f32>, ${count * sumStride(teams)}>;
+var<workgroup> scoreParts : array<f32, ${sharing * partStride(division)}>;
+var<workgroup> weights : array<vec4<f32>, ${count * weightStride(division)}>;
+var<workgroup> groupSums : array<vec2<f32>, ${count * sumStride(division)}>;
 ${attendWalk(form)}
 ${withheldFunctions}
 ${mergeStates(lanes, threads)}
@@ -187,7 +199,7 @@ ${ownedRows(form)}
         ${unroll(rounds, (i) => `sum${i} = ${'xyzw'.split('').reduce((sum, x) => `fma(query.${x}, key${i}_${c}.${x}, ${sum})`, `sum${i}`)};`)}
       }`,
       )}
-      ${unroll(rounds, (i) => `scoreParts[part * ${partStride(teams)} + ${partAt('team', r, `lane / ${sharing} + ${i * keysOfRound}`)}] = sum${i};`)}
+      ${unroll(rounds, (i) => `scoreParts[part * ${partStride(division)} + ${partAt('team', r, `lane / ${sharing} + ${i * keysOfRound}`)}] = sum${i};`)}
     }`,
     )}
     // Barrier: whole products need the parts of others.
@@ -205,7 +217,7 @@ ${ownedRows(form)}
         (j) => `var score${j} = masked;
       {
         let at = ${partAt('team', 'r', `group * ${groupKeys} + ${j}`)};
-        let product = (scoreParts[at] + scoreParts[at + ${partStride(teams)}]) + (scoreParts[at + ${2 * partStride(teams)}] + scoreParts[at + ${3 * partStride(teams)}]);
+        let product = (scoreParts[at] + scoreParts[at + ${partStride(division)}]) + (scoreParts[at + ${2 * partStride(division)}] + scoreParts[at + ${3 * partStride(division)}]);
         let position = ${positionOf(`group * ${groupKeys} + ${j}`)};
         score${j} = ${scoreOf(form, 'product', 'position')};
         groupMax = max(groupMax, score${j});

@@ -25,31 +25,17 @@ vec4 readQuery(int row, int texel) {
   return fetchQuery(queryAt(row), texel, 0);
 }
 
-uniform sampler2D key;
-uniform int keyWidth;
-uniform int keyOffset;
-ivec2 keyAt(int i) {
-  int at = keyOffset + i;
-  int line = divide(at, keyWidth);
-  return ivec2(at - line * keyWidth, line);
+uniform sampler2DArray key;
+uniform int keyShift;
+uniform int keyTexels;
+ivec2 keyAt(int row) {
+  return ivec2(row & ((1 << keyShift) - 1), (row >> keyShift) * keyTexels);
 }
-float readKey(int i) {
-  return texelFetch(key, keyAt(i), 0).r;
+vec4 fetchKey(ivec2 at, int texel, int layer) {
+  return texelFetch(key, ivec3(at.x, at.y + texel, layer), 0);
 }
-ivec2 afterKey(ivec2 at) {
-  int isNext = int(at.x + 1 >= keyWidth);
-  return ivec2(at.x + 1 - isNext * keyWidth, at.y + isNext);
-}
-// The first `count` of four values, and zeros.
-vec4 fourKey(ivec2 at, int count) {
-  ivec2 at1 = afterKey(at);
-  ivec2 at2 = afterKey(at1);
-  ivec2 at3 = afterKey(at2);
-  vec4 four = vec4(texelFetch(key, at, 0).r, texelFetch(key, at1, 0).r, texelFetch(key, at2, 0).r, texelFetch(key, at3, 0).r);
-  return mix(vec4(0.0), four, lessThan(ivec4(0, 1, 2, 3), ivec4(count)));
-}
-ivec2 afterFourKey(ivec2 at) {
-  return afterKey(afterKey(afterKey(afterKey(at))));
+vec4 readKey(int row, int texel) {
+  return fetchKey(keyAt(row), texel, 0);
 }
 uniform int heads;
 uniform int keyValueHeads;
@@ -147,14 +133,14 @@ void compute(int row, int tile) {
   ivec2 query1 = queryAt(head * queryLength + min(queries[1], queryLength - 1));
   ivec2 query2 = queryAt(head * queryLength + min(queries[2], queryLength - 1));
   ivec2 query3 = queryAt(head * queryLength + min(queries[3], queryLength - 1));
-  ivec2 key0 = keyAt((firstKey + min(positions0[0], keyLength - 1)) * 64);
-  ivec2 key1 = keyAt((firstKey + min(positions0[1], keyLength - 1)) * 64);
-  ivec2 key2 = keyAt((firstKey + min(positions0[2], keyLength - 1)) * 64);
-  ivec2 key3 = keyAt((firstKey + min(positions0[3], keyLength - 1)) * 64);
-  ivec2 key4 = keyAt((firstKey + min(positions1[0], keyLength - 1)) * 64);
-  ivec2 key5 = keyAt((firstKey + min(positions1[1], keyLength - 1)) * 64);
-  ivec2 key6 = keyAt((firstKey + min(positions1[2], keyLength - 1)) * 64);
-  ivec2 key7 = keyAt((firstKey + min(positions1[3], keyLength - 1)) * 64);
+  ivec2 key0 = keyAt(firstKey + min(positions0[0], keyLength - 1));
+  ivec2 key1 = keyAt(firstKey + min(positions0[1], keyLength - 1));
+  ivec2 key2 = keyAt(firstKey + min(positions0[2], keyLength - 1));
+  ivec2 key3 = keyAt(firstKey + min(positions0[3], keyLength - 1));
+  ivec2 key4 = keyAt(firstKey + min(positions1[0], keyLength - 1));
+  ivec2 key5 = keyAt(firstKey + min(positions1[1], keyLength - 1));
+  ivec2 key6 = keyAt(firstKey + min(positions1[2], keyLength - 1));
+  ivec2 key7 = keyAt(firstKey + min(positions1[3], keyLength - 1));
   vec4 score0 = vec4(0.0);
   vec4 score1 = vec4(0.0);
   vec4 score2 = vec4(0.0);
@@ -169,29 +155,21 @@ void compute(int row, int tile) {
     vec4 q2 = fetchQuery(query2, v, 0);
     vec4 q3 = fetchQuery(query3, v, 0);
     vec4 k;
-    k = fourKey(key0, 64 - 4 * v);
-    key0 = afterFourKey(key0);
+    k = fetchKey(key0, v, 0);
     score0 += vec4(dot(q0, k), dot(q1, k), dot(q2, k), dot(q3, k));
-    k = fourKey(key1, 64 - 4 * v);
-    key1 = afterFourKey(key1);
+    k = fetchKey(key1, v, 0);
     score1 += vec4(dot(q0, k), dot(q1, k), dot(q2, k), dot(q3, k));
-    k = fourKey(key2, 64 - 4 * v);
-    key2 = afterFourKey(key2);
+    k = fetchKey(key2, v, 0);
     score2 += vec4(dot(q0, k), dot(q1, k), dot(q2, k), dot(q3, k));
-    k = fourKey(key3, 64 - 4 * v);
-    key3 = afterFourKey(key3);
+    k = fetchKey(key3, v, 0);
     score3 += vec4(dot(q0, k), dot(q1, k), dot(q2, k), dot(q3, k));
-    k = fourKey(key4, 64 - 4 * v);
-    key4 = afterFourKey(key4);
+    k = fetchKey(key4, v, 0);
     score4 += vec4(dot(q0, k), dot(q1, k), dot(q2, k), dot(q3, k));
-    k = fourKey(key5, 64 - 4 * v);
-    key5 = afterFourKey(key5);
+    k = fetchKey(key5, v, 0);
     score5 += vec4(dot(q0, k), dot(q1, k), dot(q2, k), dot(q3, k));
-    k = fourKey(key6, 64 - 4 * v);
-    key6 = afterFourKey(key6);
+    k = fetchKey(key6, v, 0);
     score6 += vec4(dot(q0, k), dot(q1, k), dot(q2, k), dot(q3, k));
-    k = fourKey(key7, 64 - 4 * v);
-    key7 = afterFourKey(key7);
+    k = fetchKey(key7, v, 0);
     score7 += vec4(dot(q0, k), dot(q1, k), dot(q2, k), dot(q3, k));
   }
   result0 = visible(keys0[0], places, logitScale * score0);

@@ -35,9 +35,6 @@ vec4 fourSource(ivec2 at, int count) {
   vec4 four = vec4(texelFetch(source, at, 0).r, texelFetch(source, at1, 0).r, texelFetch(source, at2, 0).r, texelFetch(source, at3, 0).r);
   return mix(vec4(0.0), four, lessThan(ivec4(0, 1, 2, 3), ivec4(count)));
 }
-ivec2 afterFourSource(ivec2 at) {
-  return afterSource(afterSource(afterSource(afterSource(at))));
-}
 uniform int inner;
 uniform int piece;
 uniform int pieces;

@@ -2,57 +2,51 @@ import {concat, dispose, setBackend, slice, tensor4d} from '@tensorflow/tfjs-cor
 import {expect} from 'chai';
 import type {FlashAttentionOptions} from '../../../../src/index';
 import {attentionWithLogSumExp, flashAttention} from '../../../../src/index';
-import {LoadRowsProgram} from '../../../../src/kernels/webgl/runtime/tensor_rows';
+import {AttendScoresProgram} from '../../../../src/kernels/webgl/attend/attend_passes';
 import {relativeL1} from '../../../golden/golden_cases';
 import {randomInputs, tensors, type RectangularShape} from '../../../reference/attention';
 import {testBackends} from '../../../setup/environment';
 
-/** With what is loaded into rows: the query alone, where keys and values are read from their tensors. */
-const cases: Array<
-  [name: string, shape: RectangularShape, options: () => FlashAttentionOptions, loaded: number | undefined]
-> = [
-  ['a token, seven heads on one', {heads: 14, keyValueHeads: 2, length: 1, keyLength: 300, headDim: 20}, () => ({}), 1],
+/** With the groups of four rows that walk over keys: of heads that share keys together, where nothing of them differs. */
+const cases: Array<[name: string, shape: RectangularShape, options: () => FlashAttentionOptions, groups: number]> = [
+  ['a token, seven heads on one', {heads: 14, keyValueHeads: 2, length: 1, keyLength: 300, headDim: 20}, () => ({}), 4],
   [
     'two rows, odd head dims, no causal mask',
     {batch: 2, heads: 3, length: 2, keyLength: 263, headDim: 10, valueDim: 7},
     () => ({causal: false}),
-    1,
+    6,
   ],
   [
     'three rows of two heads on one, window, soft cap, key lengths',
     {batch: 2, heads: 4, keyValueHeads: 2, length: 3, keyLength: 290, headDim: 12},
     () => ({queryOffset: 280, window: 150, softCap: 0.7, keyLengths: [281, 77]}),
-    2,
+    8,
   ],
   [
     'heads on one with slopes, sinks and masks of their own',
     {heads: 2, keyValueHeads: 1, length: 2, keyLength: 200, headDim: 16},
     () => ({alibiSlopes: [0.0625, 0.25], sinks: [-1.5, 1], mask: tensor4d([0.3, -1], [1, 2, 1, 1])}),
-    undefined,
+    2,
   ],
-  [
-    'more rows of a key head than may read a tensor',
-    {heads: 8, keyValueHeads: 1, length: 2, keyLength: 150, headDim: 8},
-    () => ({}),
-    3,
-  ],
+  ['sixteen rows of a key head', {heads: 8, keyValueHeads: 1, length: 2, keyLength: 150, headDim: 8}, () => ({}), 4],
 ];
 
 if (testBackends().includes('webgl')) {
   describe('attention of few query rows [webgl]', () => {
-    const {run} = LoadRowsProgram.prototype;
-    let loaded = 0;
+    const scores = AttendScoresProgram.prototype;
+    const {drawInto} = scores;
+    let groups = 0;
     before(async () => {
       await setBackend('webgl');
-      LoadRowsProgram.prototype.run = function (context) {
-        ++loaded;
-        return run.call(this, context);
+      scores.drawInto = function (...args) {
+        groups += args[4]! - args[3]!;
+        return drawInto.apply(this, args);
       };
     });
-    beforeEach(() => (loaded = 0));
-    after(() => void (LoadRowsProgram.prototype.run = run));
+    beforeEach(() => (groups = 0));
+    after(() => void (scores.drawInto = drawInto));
 
-    for (const [name, shape, options, expectedLoads] of cases) {
+    for (const [name, shape, options, expectedGroups] of cases) {
       it(`is that of the CPU: ${name}`, async () => {
         const inputs = randomInputs(shape, 9);
         const onBackend = async (backend: string) => {
@@ -61,7 +55,7 @@ if (testBackends().includes('webgl')) {
         };
         const expected = await onBackend('cpu');
         expect(relativeL1(await onBackend('webgl'), expected)).to.be.below(1e-5);
-        if (expectedLoads !== undefined) expect(loaded).to.equal(expectedLoads);
+        expect(groups).to.equal(expectedGroups);
       });
     }
 
