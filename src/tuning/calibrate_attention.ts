@@ -10,7 +10,7 @@ import {CalibrationInputs, computed, largestSize, launchSize, longestCall, thres
 import type {FittedPrecision, PrecisionTimes} from './fit_calibration.js';
 import {fitPrecision} from './fit_calibration.js';
 import type {CaseTimes, Clock, TimedCase} from './time_rounds.js';
-import {chooseCalls, shortestCall, timeCase, timeOfCall, timeRounds} from './time_rounds.js';
+import {chooseCalls, shortestCall, timeCase, timeChain, timeOfCall, timeRounds} from './time_rounds.js';
 
 const op = 'calibrateAttention';
 
@@ -18,6 +18,15 @@ const op = 'calibrateAttention';
 const budget = 300;
 /** Clocks of a GPU that was idle take some hundred milliseconds of work to rise; until then launching seems cheap beside arithmetic. */
 const warmUpTime = 600;
+/** Before a size is looked at: with sleeping clocks a fast device seems to be a slow one. */
+const warmUpOfSize = 100;
+const callsOfWarmUp = 4;
+/** So many calls last longer than a wait for the device. */
+const callsOfLook = 32;
+/** Recording a call takes less, in milliseconds. */
+const longestRecording = 1;
+/** A call that takes no more than so many times what this thread takes for it may have left the device idle. */
+const mostOfRecording = 1.25;
 /** Milliseconds of a call at the least, where the clock is too coarse to tell. */
 const leastTime = 1e-3;
 
@@ -32,7 +41,7 @@ const pageClock: Clock = {now: () => performance.now(), computed};
 /**
  * Measures on the active backend what the choice between exact and block-sparse attention (`auto`) goes by: what exact attention,
  * blocks and the choice of blocks take for their work, and what launching takes; in float16 too where the device multiplies that.
- * At most 300 ms after its programs are compiled and the device was at work for 600 ms, so that its clocks have risen; more only where a single round of the smallest calls takes longer. It holds up to 300 MB on the device meanwhile.
+ * At most 300 ms after its programs are compiled and the device was at work for a second, so that its clocks have risen; more only where a single round of the smallest calls takes longer. It holds up to 300 MB on the device meanwhile.
  *
  * ```js
  * const calibration = await calibrateAttention();
@@ -81,7 +90,13 @@ export async function measure(clock: Clock, signal?: AbortSignal): Promise<Atten
 async function timeOfSize(clock: Clock, size: CalibrationSize, signal?: AbortSignal): Promise<number> {
   const inputs = new CalibrationInputs(size);
   try {
-    return await shortestTime(clock, inputs, signal);
+    const exact = {run: () => inputs.exact(), calls: callsOfWarmUp};
+    await warmUp(clock, [exact], {lasting: warmUpOfSize, signal});
+    const ms = await shortestTime(clock, inputs, signal);
+    if (!(ms < longestRecording)) return ms;
+    // Where the device waits for this thread, what a call takes says nothing of its size.
+    const {all, recorded} = await timeChain(clock, {...exact, calls: callsOfLook});
+    return recorded > all / 2 ? leastTime : ms;
   } finally {
     inputs.dispose();
   }
@@ -92,14 +107,18 @@ const shortestTime = (clock: Clock, inputs: CalibrationInputs, signal?: AbortSig
   shortestCall(clock, () => inputs.exact(), {longest: longestCall, signal});
 
 /** Keeps the device at work, with the calls that are to be timed, until its clocks have risen and the engine has compiled their code. */
-async function warmUp(clock: Clock, cases: readonly TimedCase[], signal?: AbortSignal): Promise<void> {
+async function warmUp(
+  clock: Clock,
+  cases: readonly TimedCase[],
+  {lasting, signal}: {lasting: number; signal?: AbortSignal},
+): Promise<void> {
   const start = clock.now();
-  while (clock.now() - start < warmUpTime) {
+  while (clock.now() - start < lasting) {
     for (const timed of cases) {
       signal?.throwIfAborted();
       // Where the time is not told, `fitPrecision` says so.
       if (!((await timeCase(clock, timed)) > 0)) return;
-      if (!(clock.now() - start < warmUpTime)) return;
+      if (!(clock.now() - start < lasting)) return;
     }
   }
 }
@@ -124,23 +143,25 @@ async function measureConstants(
     ]),
   ];
   await chooseCalls(clock, cases, signal);
-  await warmUp(clock, cases, signal);
+  await warmUp(clock, cases, {lasting: warmUpTime, signal});
   const expected = await chooseCalls(clock, cases, signal);
   check(expected > 0, op, 'times', `got ${expected} ms for all calls together`, 'a clock that goes on');
-  const [few, many] = [await large.kept(thresholds.few), await large.kept(thresholds.many)];
+  const kept = {few: await large.kept(thresholds.few), many: await large.kept(thresholds.many)};
 
   const fit = (times: CaseTimes[]) => {
-    const [{all}, {calls}] = [times[0], cases[0]];
-    const launch = Math.max(timeOfCall(times[0], calls, 0) || 0, leastTime);
-    const wait = Math.max(0, all - calls * launch) || 0;
+    const [{all, recorded}, {calls}] = [times[0], cases[0]];
+    const exactLaunch = recorded || leastTime;
+    const sparseLaunch = Math.max(exactLaunch, times[1].recorded || 0);
+    const wait = Math.max(0, all - calls * timeOfCall(times[0], calls, 0)) || 0;
     const perCall = (index: number) => timeOfCall(times[index], cases[index].calls, wait);
-    // A call that computes next to nothing takes no longer than a large one.
-    const exactLaunch = Math.min(launch, perCall(2)) || launch;
-    const sparseLaunch = Math.max(exactLaunch, Math.min(perCall(1), perCall(3)) || 0);
     const fitted = precisions.map((precision, index) => {
       const first = 2 + 3 * index;
-      const of: PrecisionTimes = {exact: perCall(first), few: perCall(first + 1), many: perCall(first + 2)};
-      return fitPrecision(of, {geometry: large.geometry, few, many}, costsOf(precision), sparseLaunch);
+      const [exact, few, many] = [0, 1, 2].map((i) => perCall(first + i));
+      // On a processor recording is all there is.
+      const ofFew = times[first + 1].recorded;
+      const fewIsRecording = few < mostOfRecording * ofFew && ofFew < 2 * sparseLaunch;
+      const of: PrecisionTimes = {exact, few, many, fewIsRecording};
+      return fitPrecision(of, {geometry: large.geometry, ...kept}, costsOf(precision), sparseLaunch);
     });
     return {exactLaunch, sparseLaunch, fitted};
   };

@@ -9,6 +9,8 @@ export interface PrecisionTimes {
   exact: number;
   few: number;
   many: number;
+  /** Whether the call with few blocks takes no longer than it is recorded: then its time says nothing of the device. */
+  fewIsRecording?: boolean;
 }
 
 /** What was timed: sizes, and the blocks of a head that each sparse call kept. */
@@ -33,13 +35,13 @@ const mostUnlike = 5;
 
 /**
  * Solves the cost model for its constants: multiply-adds of exact attention from its time; of sparse attention, from the
- * difference of the two sparse calls; the rest of the shorter one is what choosing blocks takes.
+ * difference of the two sparse calls; the rest of the shorter one that keeps the device busy is what choosing blocks takes.
  *
  * @param costs of the class, which stand in for what no time tells, in their ratio to exact attention.
  * @throws Error if exact attention has no time.
  */
 export function fitPrecision(
-  {exact, few, many}: PrecisionTimes,
+  {exact, few, many, fewIsRecording = false}: PrecisionTimes,
   timed: TimedBlocks,
   costs: AttentionCosts,
   sparseLaunch: number,
@@ -64,16 +66,17 @@ export function fitPrecision(
     ) * slowness;
 
   const factor = (many - few) / (ofBlocks(timed.many, 1) - ofBlocks(timed.few, 1));
-  const isFactor = factor >= factors.least && factor <= factors.most;
+  const isFactor = !fewIsRecording && factor >= factors.least && factor <= factors.most;
   const sparseFactor = isFactor ? factor : costs.sparseFactor;
-  const rest = few - ofBlocks(timed.few, sparseFactor) - fixedOf(costs, sparseLaunch);
+  const [busy, kept] = fewIsRecording ? [many, timed.many] : [few, timed.few];
+  const rest = busy - ofBlocks(kept, sparseFactor) - fixedOf(costs, sparseLaunch);
   const scale = rest / ofChoosing;
   const isScale = scale >= slowness / mostUnlike && scale <= slowness * mostUnlike;
   return {
     multiplyAdds,
     sparseFactor,
     sampleMultiplyAdd: costs.sampleMultiplyAdd * (isScale ? scale : slowness),
-    isPlausible: isFactor && isScale,
+    isPlausible: (isFactor || fewIsRecording) && isScale,
   };
 }
 

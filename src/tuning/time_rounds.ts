@@ -20,13 +20,17 @@ const fewestRounds = 3;
 const mostRounds = 9;
 
 /** Milliseconds of the calls in a row, with the wait for the last. */
-export async function timeCase(clock: Clock, {run, calls}: TimedCase): Promise<number> {
+export const timeCase = async (clock: Clock, timed: TimedCase): Promise<number> => (await timeChain(clock, timed)).all;
+
+/** The same, and until the last call was recorded. */
+export async function timeChain(clock: Clock, {run, calls}: TimedCase): Promise<{all: number; recorded: number}> {
   const start = clock.now();
   for (let i = 1; i < calls; ++i) dispose(tidy(run));
   const last = tidy(run);
   try {
+    const recorded = clock.now() - start;
     await clock.computed(last);
-    return clock.now() - start;
+    return {all: clock.now() - start, recorded};
   } finally {
     last.dispose();
   }
@@ -55,13 +59,13 @@ export async function shortestCall(
 const lookAgain = async (clock: Clock, run: () => Tensor, one: number, longest: number, signal?: AbortSignal) =>
   fitLaunch(one, await leastTime(clock, {run, calls: lookedAt}, longest, signal), lookedAt);
 
-/** The least time of some looks, as long as they are shorter than `longest`. */
+/** The least time of some looks; no more of them at a call that takes far longer than `longest`, which a single pause does not. */
 async function leastTime(clock: Clock, timed: TimedCase, longest: number, signal?: AbortSignal): Promise<number> {
   let least = Infinity;
   for (let i = 0; i < looks; ++i) {
     signal?.throwIfAborted();
     least = Math.min(least, await timeCase(clock, timed));
-    if (!(least > 0 && least < longest)) break;
+    if (!(least > 0 && least < 10 * longest)) break;
   }
   return least;
 }
@@ -108,13 +112,15 @@ export async function chooseCalls(clock: Clock, cases: readonly TimedCase[], sig
 export interface CaseTimes {
   fewer: number;
   all: number;
+  /** What this thread takes for a call of them. */
+  recorded: number;
 }
 
 /**
  * Milliseconds of one of the calls in a row, without the wait for the device: what some calls more take, or of a call by itself what it takes beside `wait`. No less than
  * half of what was timed: beside other work the wait is that work's, and may be longer than the calls.
  */
-export function timeOfCall({fewer, all}: CaseTimes, calls: number, wait: number): number {
+export function timeOfCall({fewer, all}: Omit<CaseTimes, 'recorded'>, calls: number, wait: number): number {
   if (calls === 1) return Math.max(all - wait, all / 2);
   return Math.min(Math.max((all - fewer) / (calls - fewerCalls(calls)), all / calls / 2), all / calls);
 }
@@ -132,8 +138,13 @@ export async function timeRounds(
   cases: readonly TimedCase[],
   {budget, expected, isEnough, signal}: RoundLimits,
 ): Promise<CaseTimes[]> {
-  const samples = cases.map(() => ({fewer: [] as number[], all: [] as number[]}));
-  const medians = () => samples.map(({fewer, all}) => ({fewer: medianOfTimes(fewer), all: medianOfTimes(all)}));
+  const samples = cases.map(() => ({fewer: [] as number[], all: [] as number[], recorded: [] as number[]}));
+  const medians = () =>
+    samples.map(({fewer, all, recorded}): CaseTimes => ({
+      fewer: medianOfTimes(fewer),
+      all: medianOfTimes(all),
+      recorded: medianOfTimes(recorded),
+    }));
   let longest = expected;
   const begin = clock.now();
   for (let round = 0; round < mostRounds; ++round) {
@@ -141,9 +152,11 @@ export async function timeRounds(
     if (round > 0 && !(start - begin + longest <= budget)) break;
     for (const [index, {run, calls}] of cases.entries()) {
       signal?.throwIfAborted();
-      const fewer = await timeCase(clock, {run, calls: fewerCalls(calls)});
-      samples[index].fewer.push(fewer);
-      samples[index].all.push(calls > 1 ? await timeCase(clock, {run, calls}) : fewer);
+      const fewer = await timeChain(clock, {run, calls: fewerCalls(calls)});
+      const {all, recorded} = calls > 1 ? await timeChain(clock, {run, calls}) : fewer;
+      samples[index].fewer.push(fewer.all);
+      samples[index].all.push(all);
+      samples[index].recorded.push(recorded / calls);
     }
     longest = Math.max(longest, clock.now() - start);
     // Half of the budget is for a second look.

@@ -64,6 +64,18 @@ describe('fitting a calibration', () => {
     }
   });
 
+  it('finds what choosing blocks costs where few of them are recorded for longer than they are computed', () => {
+    const fitted = fitPrecision(
+      {...times, few: 7, fewIsRecording: true},
+      blocks,
+      {...webglCosts, sparseFactor: 1.4},
+      1.2,
+    );
+    expect(fitted.isPlausible).to.equal(true);
+    expect(fitted.sparseFactor).to.equal(1.4);
+    expect(fitted.sampleMultiplyAdd / truth.sampleMultiplyAdd).to.be.closeTo(1, 1e-6);
+  });
+
   it('keeps the ratios of the class where times cannot be', () => {
     const disturbed = [
       {...times, many: times.few},
@@ -148,7 +160,7 @@ describe('timing by rounds', () => {
     expect(device.time).to.equal(280);
     const slow = new FakeDevice();
     const times = await timeRounds(slow, [slow.takes(() => 400)], {...limits, expected: 400});
-    expect(times).to.deep.equal([{fewer: 400, all: 400}]);
+    expect(times).to.deep.equal([{fewer: 400, all: 400, recorded: 400}]);
     expect(slow.time).to.equal(400);
   });
 
@@ -170,7 +182,7 @@ describe('timing by rounds', () => {
     const device = new FakeDevice();
     device.computed = async () => void (device.time += 2);
     const medians = await timeRounds(device, [{...device.takes(() => 3), calls: 5}], limits);
-    expect(medians).to.deep.equal([{fewer: 8, all: 17}]);
+    expect(medians).to.deep.equal([{fewer: 8, all: 17, recorded: 3}]);
   });
 
   it('says so where the clock stands still', async () => {
