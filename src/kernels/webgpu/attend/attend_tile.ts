@@ -74,6 +74,8 @@ const fewRowTiles: Tile[] = [
   {threadsX: 16, threadsY: 8, rows: 2, columns: 2},
   {threadsX: 8, threadsY: 4, rows: 2, columns: 2},
   {threadsX: 8, threadsY: 8, rows: 2, columns: 2},
+  // Of 17 to 32 rows larger tiles are half empty: twice the time with heads of 128 (docs/performance.md, 2026-11-30).
+  {threadsX: 8, threadsY: 16, rows: 2, columns: 2},
 ];
 
 /**
