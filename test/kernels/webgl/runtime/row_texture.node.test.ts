@@ -93,16 +93,35 @@ describe('the pool of textures', () => {
     expect(pool.inUse).to.equal(3);
   });
 
-  it('keeps at most 256 MiB that nobody uses', () => {
+  /** 64 MiB each, in different sizes. */
+  const sizes = Array.from({length: 8}, (_, i) => layout(2 ** 19 + 1024 * i));
+  const bytesOf = (live: Map<object, number>) => [...live.values()].reduce((a, b) => a + b);
+
+  it('keeps at most 256 MiB that nobody uses, where no call has had more at once', () => {
     const {live, pool} = fakeContext();
-    // 64 MiB each, in different sizes.
-    const textures = Array.from({length: 8}, (_, i) => pool.acquire(layout(2 ** 19 + 1024 * i), 'test'));
-    textures.forEach((texture) => pool.release(texture));
+    const textures = sizes.map((size) => {
+      const texture = pool.acquire(size, 'test');
+      pool.release(texture);
+      return texture;
+    });
     expect(pool.inUse).to.equal(0);
-    const bytes = [...live.values()].reduce((a, b) => a + b);
-    expect(bytes).to.be.within(192 * 2 ** 20, 256 * 2 ** 20);
+    expect(bytesOf(live)).to.be.within(192 * 2 ** 20, 256 * 2 ** 20);
     expect(live.has(textures[7].texture), 'the last one is kept').to.equal(true);
     expect(live.has(textures[0].texture), 'the first one is not').to.equal(false);
+  });
+
+  it('keeps all that a call has had at once, and less again after a smaller one', () => {
+    const {live, pool} = fakeContext();
+    const call = (layouts: RowLayout[]) => {
+      const textures = layouts.map((size) => pool.acquire(size, 'test'));
+      textures.forEach((texture) => pool.release(texture));
+      return textures.map(({texture}) => texture);
+    };
+    const first = call(sizes);
+    expect(live.size).to.equal(8);
+    expect(new Set(call(sizes))).to.deep.equal(new Set(first));
+    call(sizes.slice(0, 1));
+    expect(bytesOf(live)).to.be.within(192 * 2 ** 20, 256 * 2 ** 20);
   });
 
   it('says what did not fit when the memory is spent, and keeps nothing of it', () => {
