@@ -142,6 +142,7 @@ async function measureConstants(
       {run: () => large.sparse(thresholds.many, precision), calls: 1},
     ]),
   ];
+  // For warming up, on clocks that may sleep; and again for what counts.
   await chooseCalls(clock, cases, signal);
   await warmUp(clock, cases, {lasting: warmUpTime, signal});
   const expected = await chooseCalls(clock, cases, signal);

@@ -52,7 +52,7 @@ export async function shortestCall(
   signal?.throwIfAborted();
   await timeCase(clock, {run, calls: 1});
   const one = await leastTime(clock, {run, calls: 1}, longest, signal);
-  return one > 0 && one < longest ? lookAgain(clock, run, one, longest, signal).then(({call}) => call) : one;
+  return one > 0 && one < longest ? (await lookAgain(clock, run, one, longest, signal)).call : one;
 }
 
 /** What a call takes and what a wait, of a call that takes `one` with it. */

@@ -122,8 +122,8 @@ export class AttendDecodeProgram extends AttentionProgram<DecodeForm> {
     const eachKey = (text: (k: number) => string) => unroll(teamKeys, text);
     const eachGroup = (text: (g: number) => string) => unroll(groups, text);
     const ofGroup = (text: (j: number) => string) => unroll(groupKeys, text);
-    const partAt = (team: string, row: string | number, key: string) =>
-      `${team} * ${teamStride(division)} + ${row} * ${rowStride(division)} + ${key}`;
+    const partAt = (row: string | number, key: string) =>
+      `team * ${teamStride(division)} + ${row} * ${rowStride(division)} + ${key}`;
     const ifPart = (c: number) =>
       keyVectors % sharing === 0 || c < parts - 1 ? '' : `if (part + ${c * sharing} < ${keyVectors}) `;
     const ifVector = valueVectors === lanes ? '' : `if (lane < ${valueVectors}) `;
@@ -199,7 +199,7 @@ ${ownedRows(form)}
         ${unroll(rounds, (i) => `sum${i} = ${'xyzw'.split('').reduce((sum, x) => `fma(query.${x}, key${i}_${c}.${x}, ${sum})`, `sum${i}`)};`)}
       }`,
       )}
-      ${unroll(rounds, (i) => `scoreParts[part * ${partStride(division)} + ${partAt('team', r, `lane / ${sharing} + ${i * keysOfRound}`)}] = sum${i};`)}
+      ${unroll(rounds, (i) => `scoreParts[part * ${partStride(division)} + ${partAt(r, `lane / ${sharing} + ${i * keysOfRound}`)}] = sum${i};`)}
     }`,
     )}
     // Barrier: whole products need the parts of others.
@@ -216,7 +216,7 @@ ${ownedRows(form)}
       ${ofGroup(
         (j) => `var score${j} = masked;
       {
-        let at = ${partAt('team', 'r', `group * ${groupKeys} + ${j}`)};
+        let at = ${partAt('r', `group * ${groupKeys} + ${j}`)};
         let product = (scoreParts[at] + scoreParts[at + ${partStride(division)}]) + (scoreParts[at + ${2 * partStride(division)}] + scoreParts[at + ${3 * partStride(division)}]);
         let position = ${positionOf(`group * ${groupKeys} + ${j}`)};
         score${j} = ${scoreOf(form, 'product', 'position')};
